@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from marshmallow import fields
 
 from app.http.blueprint import Blueprint, Scope, services
-from app.http.fields import Digits, Time, doc, number, one_of, string
+from app.http.fields import Digits, Time, doc, flag, number, one_of, string
 from app.http.schemas import Answer, Strict
 from app.permissions.difference import Difference
 
@@ -16,7 +16,8 @@ _FIELD = {"field": "Resource", "from": "*", "to": ["arn:aws:s3:::acme-*"]}
 _CHANGE = {"sid": "ReadTags", "why": "Shows the tags.", "parameter": None} | _FIELD
 _ANY = {"type": ["string", "array", "object", "null"], "items": {}, "additionalProperties": {}}  # as IAM has it
 _NAME = {"name": "name", "in": "path", "schema": {"type": "string", "examples": ["inventory"]}}
-_NAMES = ("name", "version", "title", "description", "access", "statements", "managed_policies", "parameters")
+_WORDS = ("name", "version", "title", "description", "access", "administrator")
+_NAMES = (*_WORDS, "statements", "managed_policies", "parameters")
 
 
 class ManagedPolicyOut(Answer):
@@ -37,6 +38,7 @@ class PermissionSetOut(Answer):
     title = string("Read the inventory")
     description = string("Lists what there is, and reads no content.")
     access = one_of("PermissionSetAccess", "read", "write")
+    administrator = flag("Whether the vendor says that with it a role can change permissions or act as other roles.")
     statements = fields.List(fields.Dict(), metadata=doc(_WITH_WHY, "As in the policy, each with its reason."))
     managed_policies = fields.List(fields.Nested(ManagedPolicyOut))
     parameters = fields.List(fields.Nested(ParameterOut))

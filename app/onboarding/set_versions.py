@@ -5,7 +5,7 @@ What the bucket has is compared with what this configuration renders, and is nev
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from sqlalchemy import func, select
@@ -57,7 +57,7 @@ class SetVersions:
     def _has(self, chosen: PermissionSet) -> bool:
         with self._db.read() as db:
             row = db.get(PermissionSetVersion, (chosen.name, chosen.version))
-            return row is not None and _set_of(row) == chosen
+            return row is not None and _set_of(row) == replace(chosen, administrator=False)
 
     def _record(self, chosen: PermissionSet) -> None:
         """Store the version with its event. Of a version that is there already, only the words change."""
@@ -70,7 +70,7 @@ class SetVersions:
                 db.add(row)
                 details = {"permission_set": chosen.name, "version": chosen.version, "access": chosen.access}
                 record(db, Event(WORKER, Action.PERMISSION_SET_PUBLISHED, details))
-            row.content = asdict(chosen)
+            row.content = _content(chosen)
 
     def managed_policies(self) -> frozenset[str]:
         """Return the names of AWS's policies that any published version of any set asked for.
@@ -116,6 +116,11 @@ class SetVersions:
         with self._db.read() as db:
             row = db.get(PermissionSetVersion, (name, version))
         return now_asked if row is None else _set_of(row)
+
+
+def _content(chosen: PermissionSet) -> dict[str, Any]:
+    """Return what a version asks for. The release before this one can't read `administrator`, which adds nothing to it."""
+    return {name: value for name, value in asdict(chosen).items() if name != "administrator"}
 
 
 def refusal(chosen: PermissionSet, documents: Mapping[int, str]) -> str | None:

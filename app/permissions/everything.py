@@ -4,11 +4,14 @@
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 # What IAM or CloudFormation fills in without narrowing anything in one account.
 _ANY = re.compile(r"\$\{(AWS::(Partition|Region|AccountId)|aws:((Principal|Resource)Account|RequestedRegion))\}")
+_ARN_PARTS = 6  # arn, partition, service, region, account, name
+_VARIABLE = re.compile(r"\$\{[^}]*\}")
+_EC2_ID = re.compile(r"/[a-z]+-[*?]+$")  # how all ids of a type begin: i-, snap-
 _NOBODYS = "\0"  # in no name and in no pattern: a pattern that matches it, matches anything there
 _REGIONS, _ACCOUNTS = ("", _NOBODYS * 9), ("", _NOBODYS * 12)
 _NAMES = (f"{_NOBODYS * 32}/{_NOBODYS * 32}", f"{_NOBODYS * 32}:{_NOBODYS * 32}")
@@ -23,6 +26,26 @@ def all_actions(patterns: Iterable[str]) -> list[str]:
 def all_resources(patterns: Iterable[str]) -> list[str]:
     """Those that name nothing after the service, neither region, account nor resource: `*`, `arn:aws:*`, `arn:aws:s3:::*`."""
     return [one for one in patterns if _is_everything(_ANY.sub("*", one))]
+
+
+def unnamed_resources(patterns: Iterable[str], arn_names: Mapping[str, Iterable[str]]) -> list[str]:
+    """Those that name no single resource, at most their service and their type: `*`, `arn:aws:iam::*:role/*`.
+
+    `arn_names`: the names in the ARNs of each service, such as `role/${RoleName}` for iam.
+    """
+    return [pattern for pattern in patterns if _is_unnamed(_ANY.sub("*", pattern), arn_names)]
+
+
+def _is_unnamed(pattern: str, arn_names: Mapping[str, Iterable[str]]) -> bool:
+    parts = pattern.split(":", 5)
+    if len(parts) < _ARN_PARTS:
+        return True  # a wildcard stands for several parts
+    service, name = parts[2], parts[5]
+    if service == "ec2":
+        name = _EC2_ID.sub("/*", name)
+    values = _NOBODYS, f"{_NOBODYS}/{_NOBODYS}"
+    examples = (_VARIABLE.sub(value, arn_name) for arn_name in arn_names.get(service, ()) for value in values)
+    return bool({"*", "?"} & {*service}) or any(fnmatchcase(example, name) for example in (*examples, *_NAMES))
 
 
 def _is_everything(pattern: str) -> bool:

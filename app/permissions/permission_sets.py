@@ -46,6 +46,7 @@ class PermissionSet:
     statements: tuple[dict[str, Any], ...] = ()
     managed_policies: tuple[dict[str, str], ...] = ()  # name, why
     parameters: tuple[dict[str, str], ...] = ()  # name, pattern, description, example
+    administrator: bool = False  # as the vendor says; the page tells the customer
 
     @property
     def label(self) -> str:

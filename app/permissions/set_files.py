@@ -39,7 +39,10 @@ _WORDS = {"title", "description", "why"}
 _INLINE_MAX = 10_240
 _INLINE_OF_THE_KIT = 1_240  # what the other policies of the kit's role take: it reads itself, ends, and revokes
 _MANAGED_MAX = 10
-_MANAGED_REFUSED = {"administratoraccess", "poweruseraccess", "iamfullaccess"}  # IAM's names are the same in any case
+# IAM's names are the same in any case. The commands look for more of them (action_tables.py), but a set that was published
+# with one must not keep a process from starting.
+ADMINISTRATORS = {"administratoraccess", "poweruseraccess", "iamfullaccess"}
+SAY_ADMINISTRATOR = "Name what is needed, or say administrator: true, which the page then tells the customer."
 _MANAGED_READING = re.compile(r".*(ReadOnlyAccess|ReadOnly|ReadAccess|ViewOnlyAccess|SecurityAudit)")
 # What the kit's templates call things themselves; a test compares it with them.
 RESERVED = frozenset(
@@ -100,6 +103,7 @@ _SET: _Rules = {
     "title": (_is_words, "Must say in words what is asked for."),
     "description": (_is_words, "Must say in words, for the customer's administrator, what is asked for and why."),
     "access": (lambda value: value in ("read", "write"), "Must be read or write."),
+    "administrator": (lambda value: value is None or value is True, "Must be true, or left out."),
     "statements": _LIST,
     "managed_policies": _LIST,
     "parameters": _LIST,
@@ -156,6 +160,20 @@ class SetFile(NamedTuple):
         """Those that are written as statements, each with its field."""
         return [(f"statements[{n}]", one) for n, one in enumerate(_dicts(self.data, "statements"))]
 
+    @property
+    def reads(self) -> bool:
+        """Whether the file says that the set only reads."""
+        return self.data.get("access") == "read"
+
+    @property
+    def administrator(self) -> bool:
+        """Whether the file says that the set makes its role an administrator."""
+        return self.data.get("administrator") is True
+
+    @property
+    def managed_policies(self) -> list[dict[str, Any]]:
+        return _dicts(self.data, "managed_policies")
+
 
 def read(folder: Path) -> list[SetFile]:
     """Every file of the folder with its mistakes; none for a folder that is not there."""
@@ -199,7 +217,9 @@ def _mistakes(name: str, data: dict[str, Any]) -> _Said:
     yield from _statements(_dicts(data, "statements"))
     yield from _size(data)
     yield from _items(data, "managed_policies", "name", _MANAGED)
-    yield from _managed(_dicts(data, "managed_policies"), data.get("access"))
+    yield from _managed(data)
+    if data.get("administrator") and data.get("access") == "read":
+        yield "administrator", "An administrator also writes. Say access: write, or leave administrator out."
     yield from _items(data, "parameters", "name", _PARAMETER)
     yield from _parameters(data)
 
@@ -248,16 +268,17 @@ def _size(data: dict[str, Any]) -> _Said:
         yield "statements", said
 
 
-def _managed(found: list[dict[str, Any]], access: Any) -> _Said:
+def _managed(data: dict[str, Any]) -> _Said:
+    found = _dicts(data, "managed_policies")
     if len(found) > _MANAGED_MAX:
         more = f"AWS attaches {_MANAGED_MAX} to a role. Leave some out, or split the set in two."
         yield "managed_policies", f"Are {len(found)}. {more}"
     for number, one in enumerate(found):
         name = str(one.get("name"))
-        if name.lower() in _MANAGED_REFUSED:
-            said = f"{name} lets the role do everything, or give itself everything. Name what is needed."
-            yield f"managed_policies[{number}].name", said
-        elif access == "read" and not _MANAGED_READING.fullmatch(name):
+        if name.lower() in ADMINISTRATORS and not data.get("administrator"):
+            why = f"{name} lets the role do everything, or give itself everything."
+            yield f"managed_policies[{number}].name", f"{why} {SAY_ADMINISTRATOR}"
+        elif data.get("access") == "read" and not _MANAGED_READING.fullmatch(name):
             said = (
                 f"{name} may write, as its name does not end like AWS's reading policies (…ReadOnlyAccess, …ViewOnlyAccess,"
                 " SecurityAudit). Name one of those, or say access: write."

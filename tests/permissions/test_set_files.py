@@ -1,6 +1,8 @@
 """What is a mistake in a permission set's file, and that every mistake is named with its file and field at once."""
 
 import ast
+import fnmatch
+import functools
 import json
 import re
 import subprocess
@@ -9,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from cfnlint.decode import decode
+from moto.iam.aws_managed_policies import aws_managed_policies_data
 
-from app.permissions import action_data, set_files
+from app.permissions import action_data, action_tables, set_files
 from tests.support.sets import GOOD, MISTAKEN, VENDOR
 
 ROOT = Path(__file__).parents[2]
@@ -123,6 +126,125 @@ def test_what_is_no_mistake_is_none(tmp_path, change):
     assert said_of(tmp_path, GOOD | {"statements": [STATEMENT | change]}) == []
 
 
+ANY_ROLE = "arn:${AWS::Partition}:iam::*:role/*"
+TAGGED = {"StringEquals": {"aws:ResourceTag/vendor": "us"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ({"Action": "s3:PutBucketPolicy", "Resource": "*"}, "s3:PutBucketPolicy"),
+        ({"Action": "s3:Put*", "Resource": "arn:aws:s3:::*"}, "s3:Put* (s3:put"),
+        ({"Action": "iam:*", "Resource": ANY_ROLE}, "iam:* (iam:"),
+        ({"Action": "*", "Resource": ANY_ROLE}, "* ("),
+        ({"Action": "iam:PassRole", "Resource": ANY_ROLE}, "iam:PassRole"),
+        ({"Action": "iam:passrole", "Resource": "arn:aws:iam::123456789012:*"}, "iam:passrole"),
+        ({"Action": "iam:PassRole", "Resource": "arn:aws:iam::${aws:PrincipalAccount}:role/*"}, "iam:PassRole"),
+        ({"Action": "iam:PassRole", "Resource": ANY_ROLE, "Condition": TAGGED}, "iam:PassRole"),
+        (
+            {"Action": "iam:PassRole", "Resource": "*", "Condition": {"StringEquals": {"iam:PassedToService": "x"}}},
+            "iam:PassRole",
+        ),
+        ({"Action": "sts:AssumeRole", "Resource": "*"}, "sts:AssumeRole"),
+        ({"Action": "lambda:UpdateFunctionCode", "Resource": "arn:aws:lambda:*:*:function:*"}, "lambda:Update"),
+        ({"Action": "cloudformation:UpdateStack", "Resource": "arn:aws:cloudformation:*:*:stack/*/*"}, "cloudform"),
+        ({"Action": "ssm:SendCommand", "Resource": ["arn:aws:ec2:*:*:instance/i-*", "arn:aws:s3:::a"]}, "ssm:Send"),
+        ({"Action": "kms:CreateGrant", "Resource": "arn:aws:kms:*:*:key/*"}, "kms:CreateGrant"),
+    ],
+)
+def test_an_administrator_by_another_name_is_refused_unless_the_file_says_so(tmp_path, change, shown):
+    writing = GOOD | {"access": "write", "statements": [STATEMENT | {"Condition": None} | change]}
+    [said] = said_of(tmp_path, writing)
+    assert said.startswith(f"statements[0].Action: {shown}")
+    assert said.endswith("or say administrator: true, which the page then tells the customer.")
+    assert said_of(tmp_path, writing | {"administrator": True}) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"Action": "s3:PutBucketPolicy", "Resource": "arn:aws:s3:::acme-*"},
+        {"Action": "s3:PutObjectAcl", "Resource": "arn:aws:s3:::acme/*"},
+        {"Action": "iam:PassRole", "Resource": "arn:aws:iam::*:role/acme-*"},
+        {"Action": "iam:PassRole", "Resource": "*", "Effect": "Deny"},
+        {"Action": "sts:AssumeRole", "Resource": "arn:aws:iam::123456789012:role/Reader"},
+        {"Action": "ec2:ModifySnapshotAttribute", "Resource": "arn:aws:ec2:*::snapshot/*", "Condition": TAGGED},
+        {"Action": ["s3:PutObject", "ec2:StartInstances", "lambda:InvokeFunction"], "Resource": "*"},
+    ],
+)
+def test_named_resources_and_harmless_actions_need_no_administrator(tmp_path, change):
+    statement = STATEMENT | {"Condition": None} | change
+    assert said_of(tmp_path, GOOD | {"access": "write", "statements": [statement]}) == []
+
+
+def test_tags_narrow_nothing_for_a_role_that_may_set_them(tmp_path):
+    shares = {"Action": "ec2:ModifySnapshotAttribute", "Resource": "*", "Condition": TAGGED}
+    tags = {"Sid": "Tag", "Action": "ec2:CreateTags", "Resource": "arn:aws:ec2:*:*:*/*", "Condition": None}
+    [said] = said_of(tmp_path, GOOD | {"access": "write", "statements": [STATEMENT | shares, STATEMENT | tags]})
+    assert said.startswith("statements[0].Action: ec2:ModifySnapshotAttribute changes permissions")
+
+
+def test_an_administrator_says_so_in_one_way_and_is_no_reader(tmp_path):
+    assert said_of(tmp_path, GOOD | {"access": "write", "administrator": "yes"}) == [
+        "administrator: Must be true, or left out."
+    ]
+    [said] = said_of(tmp_path, GOOD | {"administrator": True})
+    assert said.startswith("administrator: An administrator also writes.")
+
+
+@pytest.mark.parametrize(
+    ("action", "shown"),
+    [
+        ("secretsmanager:GetSecretValue", "secretsmanager:GetSecretValue"),
+        ("secretsmanager:Get*", "secretsmanager:Get* (secretsmanager:getsecretvalue)"),
+        ("ssm:GetParameter*", "ssm:GetParameter* (ssm:getparameter and 3 more)"),
+        ("kms:Decrypt", "kms:Decrypt"),
+        ("sts:AssumeRole", "sts:AssumeRole"),
+        ("iam:CreateAccessKey", "iam:CreateAccessKey"),
+        ("ecr:GetAuthorizationToken", "ecr:GetAuthorizationToken"),
+    ],
+)
+def test_a_set_that_reads_gets_no_secrets_and_makes_no_credentials(tmp_path, action, shown):
+    reading = GOOD | {"statements": [STATEMENT | {"Action": action}]}  # however narrow its resources are
+    [said] = said_of(tmp_path, reading)
+    assert said.startswith(
+        f"statements[0].Action: {shown} reads secrets or makes credentials, and this set's access is"
+    )
+    assert said.endswith("Take it out, or say access: write.")
+    assert said_of(tmp_path, reading | {"access": "write"}) == []
+    assert said_of(tmp_path, GOOD | {"statements": [STATEMENT | {"Action": action, "Effect": "Deny"}]}) == []
+
+
+def test_the_tables_name_actions_and_policies_that_aws_has():
+    """The policies are compared with moto's copy of AWS's; where they differ, AWS has changed one."""
+    of_actions = action_tables.ACT_AS_ANOTHER_ROLE | action_tables.SECRETS_AND_CREDENTIALS
+    assert of_actions - set(action_data.ACCESS_LEVELS) == set()
+    names = "PassRole AttachRolePolicy PutRolePolicy CreatePolicyVersion UpdateAssumeRolePolicy CreateAccessKey"
+    escalations = {f"iam:{name.lower()}" for name in names.split()} | {"sts:assumerole"}
+    administrators, with_secrets = set(), set()
+    looked_for = escalations | action_tables.SECRETS_AND_CREDENTIALS
+    services = {name.partition(":")[0] for name in looked_for}
+
+    @functools.cache
+    def named(pattern: str) -> list[str]:
+        service = pattern.partition(":")[0].lower()
+        return fnmatch.filter(looked_for, pattern.lower()) if service in services or "*" in service else []
+
+    for name, policy in json.loads(aws_managed_policies_data).items():
+        statements = policy["Document"]["Statement"]
+        for statement in statements if isinstance(statements, list) else [statements]:
+            everywhere = "*" in set_files.texts(statement.get("Resource")) and "Condition" not in statement
+            if statement["Effect"] == "Deny" or not everywhere:
+                continue
+            actions = {one for action in set_files.texts(statement.get("Action")) for one in named(action)}
+            if "NotAction" in statement or actions & escalations:
+                administrators.add(name.lower())
+            if set_files._MANAGED_READING.fullmatch(name) and actions & action_tables.SECRETS_AND_CREDENTIALS:
+                with_secrets.add(name.lower())
+    assert administrators == action_tables.ADMINISTRATOR_POLICIES | set_files.ADMINISTRATORS
+    assert with_secrets == action_tables.POLICIES_WITH_SECRETS
+
+
 def test_a_set_that_says_write_may_write(tmp_path):
     assert said_of(tmp_path, GOOD | {"access": "write", "statements": [STATEMENT | {"Action": "s3:PutObject"}]}) == []
 
@@ -186,6 +308,9 @@ def test_what_is_left_for_a_set_is_what_the_other_policies_leave():
         ("read", "AmazonS3FullAccess", "managed_policies[0].name: AmazonS3FullAccess may write"),
         ("write", "AmazonS3FullAccess", None),
         ("write", "AdministratorAccess", "managed_policies[0].name: AdministratorAccess lets the role do everything"),
+        ("write", "service-role/AmazonElasticMapReduceRole", "managed_policies[0].name: service-role/AmazonElastic"),
+        ("read", "ReadOnlyAccess", "managed_policies[0].name: ReadOnlyAccess reads secrets or makes credentials"),
+        ("write", "ReadOnlyAccess", None),
         ("write", "PowerUserAccess", "managed_policies[0].name: PowerUserAccess lets"),
         ("read", "IAMFullAccess", "managed_policies[0].name: IAMFullAccess lets"),
         ("write", "iamfullaccess", "managed_policies[0].name: iamfullaccess lets"),
@@ -197,6 +322,10 @@ def test_policies_of_awss_are_checked(tmp_path, access, name, said):
     found = said_of(tmp_path, GOOD | {"access": access, "managed_policies": [{"name": name, "why": "Words."}]})
     assert len(found) == (said is not None), found
     assert all(line.startswith(said) for line in found)
+    if access == "write":
+        policy = {"managed_policies": [{"name": name, "why": "Words."}]}
+        as_administrator = said_of(tmp_path, GOOD | {"access": access, "administrator": True} | policy)
+        assert as_administrator == [line for line in found if "Must be the name" in line]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tests.support.waiting import until
 READS = _STATEMENT | {"Sid": "Read", "why": "Shows your buckets.", "Action": ["s3:ListAllMyBuckets"], "Resource": "*"}
 READS.pop("Condition")
 MORE = READS | {"Sid": "Tags", "why": "Shows their tags.", "Action": ["s3:GetBucketTagging"]}
-WRITES = READS | {"Sid": "Write", "why": "Closes them.", "Action": ["s3:PutBucketPublicAccessBlock"]}
+WRITES = READS | {"Sid": "Write", "why": "Keeps old versions.", "Action": ["s3:PutBucketVersioning"]}
 
 
 def registered(world: World, app: Flask, customer: Customer) -> None:

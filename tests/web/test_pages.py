@@ -18,6 +18,7 @@ from app.web.onboarding.pages import HEADERS
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, Customer, World, without_external_id
+from tests.support.sets import GOOD
 from tests.web.conftest import Visitor, visit
 
 if TYPE_CHECKING:
@@ -124,6 +125,26 @@ def test_the_page_links_to_the_vendors_own_address_when_it_is_set(config, aws, a
     assert "sign in there, at https://app.example.com/<i> . If they differ, close this page." in text_of(asked)
     link = asked.select("a")[-1]
     assert (link["href"], link["rel"]) == ("https://app.example.com/<i>", ["noopener", "noreferrer"])
+    app.extensions["deputy"].db.engine.dispose()
+
+
+def test_the_page_says_in_words_that_a_set_makes_an_administrator(config, aws, admin, tmp_path):
+    administrator = GOOD | {
+        "access": "write",
+        "administrator": True,
+        "managed_policies": [{"name": "PowerUserAccess", "why": "All."}],
+    }
+    (tmp_path / "admin.json").write_text(json.dumps(administrator))
+    (tmp_path / "plain.json").write_text(json.dumps(GOOD))
+    app = create_app(replace(config, permission_sets=tmp_path, default_permission_set="plain"))
+    world = World(aws, Api(app, admin.key))
+    tenant = world.tenant()
+    assert visit(world, tenant).page().find(id="administrator") is None
+    said = text_of(visit(world, tenant, permission_set="admin").page().find(id="administrator"))
+    assert said.startswith("This makes the role an administrator. It can change permissions, or act as other roles")
+    assert "Example Vendor could give itself, or others, more access than is listed here." in said
+    sets = {found["name"]: found["administrator"] for found in world.admin("GET", "/v1/permission-sets")["items"]}
+    assert sets == {"admin": True, "plain": False}
     app.extensions["deputy"].db.engine.dispose()
 
 

@@ -118,7 +118,7 @@ def a_set_that_writes(page: Page) -> None:
     asked = page.locator("#set-update-1")
     expect(asked).to_contain_text("asks for other permissions: Repair")
     expect(asked).to_contain_text("After the update, Example Vendor must approve it")
-    expect(asked.locator(".difference")).to_contain_text("Adds the statement Write: Closes them.")
+    expect(asked.locator(".difference")).to_contain_text("Adds the statement Write: Keeps old versions.")
 
 
 def connected(world: World, app: Flask, customer: Customer, tenant):
