@@ -4,10 +4,18 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo bench test soak faults mutants check aws-check format lock clean
+.PHONY: help run publish demo bench test soak faults mutants check aws-check format lock clean
+
+# What nothing reads is refused, before anything runs for minutes without it.
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
+UNKNOWN := $(filter-out ARGS PYTHON VENDOR CUSTOMER CANARY PORT SANDBOX_PORT TEST_DATABASE_URL DEPUTY_%,$(GIVEN))
+$(if $(UNKNOWN),$(error make does not know $(firstword $(UNKNOWN))=…; `make help` lists what it knows))
+WITHOUT_ARGS := $(if $(ARGS),$(filter-out bench test soak faults mutants aws-check,$(or $(MAKECMDGOALS),help)))
+$(if $(WITHOUT_ARGS),$(error make $(firstword $(WITHOUT_ARGS)) takes no ARGS))
 
 help:
 	@echo "make run     Deputy and a local AWS on this machine (PORT, SANDBOX_PORT, DEPUTY_DATA_DIR, DEPUTY_BOOTSTRAP_KEY)"
+	@echo "make publish publish changed permission sets beside make run, and restart Deputy with them"
 	@echo "make demo    every step in the terminal, against the running service or one that it starts"
 	@echo "make bench   the speed beside bare Flask and a peer; about ten minutes (docs/performance.md)"
 	@echo "make test    the tests, on SQLite and on a real PostgreSQL (TEST_DATABASE_URL names your own)"
@@ -26,6 +34,9 @@ $(INSTALLED): requirements-dev.txt dev/setup.py
 
 run: $(INSTALLED)
 	@exec $(BIN)/python -m dev.run
+
+publish: $(INSTALLED)
+	@exec $(BIN)/python -m dev.publish
 
 demo: $(INSTALLED)
 	@exec $(BIN)/python -m dev.demo

@@ -47,6 +47,7 @@ def serve(stack: Stack, stop: threading.Event, parent: int) -> int:
     while not stop.wait(0.5):
         if os.getppid() != parent:
             break
+        stack.answer_publish_request()
         if name := stack.dead():
             print(f"The {name} process ended by itself; see {stack.log(name)}", file=sys.stderr)
             return 1
@@ -78,6 +79,7 @@ Deputy is ready.
 Try next, in another terminal:
 
   make demo                            every step, two attacks that fail, and a loosened role
+  make publish                         publish permission sets that you changed, and restart Deputy with them
   curl -s {settings.url}/v1/tenants -H "Authorization: Bearer {stack.admin_key}" \\
        -H "Content-Type: application/json" -d '{{"name": "Acme"}}'
 

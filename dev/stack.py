@@ -36,6 +36,10 @@ ONLY_THESE_CREDENTIALS = {
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "AWS_EC2_METADATA_DISABLED": "true",
 }
+NOT_RUNNING = (
+    "make run is not running here. Start it in another terminal, in this folder. If it runs with a DEPUTY_DATA_DIR of its"
+    " own, set that variable in this terminal as well."
+)
 _QUOTE = "'\"'\"'"  # ends the shell's quotes, says one, and begins them again
 
 
@@ -58,6 +62,20 @@ class Settings:
         if port == sandbox_port:
             raise StackError(f"PORT and SANDBOX_PORT are both {port}; each needs its own port.")
         return cls(port, sandbox_port, data)
+
+    @classmethod
+    def of_running(cls, env: Mapping[str, str]) -> "Settings":
+        """Return the data folder alone: what runs there notes its own ports."""
+        return cls.from_environment({"DEPUTY_DATA_DIR": env.get("DEPUTY_DATA_DIR", "")})
+
+    @property
+    def publish_request(self) -> Path:
+        """The file with which `make publish` asks `make run` for something. It is removed once that is done."""
+        return self.data / "publish"
+
+    @property
+    def publish_answer(self) -> Path:
+        return self.data / "published"
 
     @property
     def url(self) -> str:
@@ -126,7 +144,25 @@ class Stack:
 
     def publish(self) -> int:
         """Publish the templates as the vendor's deploy pipeline would: with credentials of its own account."""
-        return len(self._commands("templates publish", extra=self._publisher()).splitlines())
+        return len(self._published().splitlines())
+
+    def _published(self) -> str:
+        return self._commands("templates publish", extra=self._publisher())
+
+    def answer_publish_request(self) -> None:
+        """Publish if `make publish` asks for it, and restart the processes that read permission sets at their start."""
+        if not self.settings.publish_request.exists():
+            return
+        try:
+            answer = f"published\n{self._published()}"
+            for name, start in (("worker", self.start_worker), ("web", self.start_web)):
+                end_process(self._children.pop(name))
+                start()
+            answer += "Deputy runs with these permission sets now."
+        except StackError as error:
+            answer = f"failed\n{error}"
+        self.settings.publish_answer.write_text(answer)
+        self.settings.publish_request.unlink(missing_ok=True)
 
     def _publisher(self) -> dict[str, str]:
         """In the sandbox, an access key of twelve digits is the root of that account."""
@@ -182,7 +218,8 @@ class Stack:
             self._lock = None
 
     def _remove_notes(self) -> None:
-        for note in (self.settings.data / "run.json", self.environment_file):
+        questions = self.settings.publish_request, self.settings.publish_answer
+        for note in (self.settings.data / "run.json", self.environment_file, *questions):
             note.unlink(missing_ok=True)
 
     @property
@@ -228,6 +265,8 @@ class Stack:
             self._lock = None
             raise StackError(f"Another run uses {data}; stop it, or set DEPUTY_DATA_DIR to another folder.") from None
         self._remove_notes()  # of a run that was killed outright
+        for name in ("sandbox", "web", "worker"):
+            self.log(name).unlink(missing_ok=True)
 
     def _secret_key(self) -> str:
         path = self.settings.data / "secret-key"
@@ -262,7 +301,7 @@ class Stack:
                 print(f"note      {found['detail']}", flush=True)
 
     def _spawn(self, name: str, *arguments: str) -> None:
-        with self.log(name).open("wb") as output:
+        with self.log(name).open("ab") as output:
             # In its own session, because Ctrl-C must reach only this process, which ends the others in order.
             self._children[name] = subprocess.Popen(
                 [sys.executable, *arguments],

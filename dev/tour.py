@@ -19,7 +19,7 @@ from dev.stack import Settings, running
 
 def main(words: list[str]) -> int:
     """Returns 1 if no `make run` is found (the shell prints that), or if a command fails (printed here)."""
-    found = running(Settings.from_environment({"DEPUTY_DATA_DIR": os.environ.get("DEPUTY_DATA_DIR", "")}))
+    found = running(Settings.of_running(os.environ))
     if found is None:
         return 1
     try:

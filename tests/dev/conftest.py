@@ -1,10 +1,12 @@
 """One `make run` for all who only look at it. Its end is looked at too."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from app.permissions import permission_sets
 from tests.dev.make_run import DOUBTFUL, ODD, PERSONS_AWS, TWINS, Run, assert_nothing_left, new_key
 
 
@@ -25,9 +27,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 
 def given(home: Path, key: str) -> dict[str, str]:
-    """Settings, two of them in files, and one variable that is not a setting."""
+    """Settings, two of them in files, one variable that is not a setting, and a folder of permission sets."""
+    shutil.copytree(permission_sets.FOLDER, home / "sets")
+    sets = {"DEPUTY_PERMISSION_SETS": str(home / "sets"), "DEPUTY_DEFAULT_PERMISSION_SET": "inventory"}
     name = "DEPUTY_VENDOR_ACCOUNT_IDS"
     (home / "ids").write_text(TWINS[name] + "\n")
     (home / "key").write_text(key + "\n")
     files = {f"{name}_FILE": str(home / "ids"), "DEPUTY_BOOTSTRAP_KEY_FILE": str(home / "key")}
-    return {**{other: value for other, value in TWINS.items() if other != name}, **files, DOUBTFUL: ODD}
+    return {**{other: value for other, value in TWINS.items() if other != name}, **files, **sets, DOUBTFUL: ODD}

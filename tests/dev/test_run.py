@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import pytest
@@ -17,8 +18,9 @@ import requests
 
 from app import VERSION
 from dev.run import serve
-from dev.stack import Settings, Stack, StackError, free_port
-from tests.dev.make_run import PERSONS_AWS, Run, assert_nothing_left, processes
+from dev.stack import NOT_RUNNING, Settings, Stack, StackError, free_port
+from tests.dev.make_run import PERSONS_AWS, Run, assert_nothing_left, assert_the_story_works, call, processes
+from tests.support.cast import path_of
 from tests.support.waiting import until
 
 on_linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
@@ -57,11 +59,12 @@ def test_make_run_says_what_a_person_needs(run: Run):
     assert re.search(rf"onboarding +{run.url}/onboard/[A-Za-z0-9_-]{{43}}$", said, re.MULTILINE)
 
 
-def test_each_process_logs_once_which_release_it_is(run: Run):
-    for name, kind, processes_of_it in (("web", "web", 2), ("worker", "flask", 1)):
+def test_each_process_logs_at_its_start_which_release_it_is(run: Run):
+    for name, kind, count in (("web", "web", 2), ("worker", "flask", 1)):
         lines = (run.data / f"{name}.log").read_text().splitlines()
         started = [json.loads(line) for line in lines if '"process.started"' in line]
-        assert [(line["kind"], line["version"]) for line in started] == [(kind, VERSION)] * processes_of_it
+        assert {(line["kind"], line["version"]) for line in started} == {(kind, VERSION)}
+        assert len(started) % count == 0, "some tests restart them"
     for path in ("/healthz", "/readyz"):
         assert VERSION not in requests.get(f"{run.url}{path}", timeout=30).text, "both are public"
 
@@ -80,6 +83,48 @@ def test_no_header_moves_the_service(run: Run):
     for name in ("SCRIPT_NAME", "PATH_INFO"):
         answer = requests.get(f"{run.url}/healthz", headers={name: "/elsewhere"}, timeout=30)
         assert answer.status_code == 200, answer.text
+
+
+@on_linux
+def test_a_second_version_is_published_beside_it_and_the_local_aws_goes_on(run: Run):
+    file = run.data.parent / "sets" / "inventory.json"
+    sandbox = sandbox_of(run)
+    assert_the_story_works(run, run.admin_key)
+    connection, *_ = call(run, run.admin_key, "GET", "/v1/connections")["items"]
+    second = json.loads(file.read_text())
+    second["statements"][0]["Action"].append("s3:GetBucketAcl")
+
+    file.write_text(json.dumps(second))
+    with Run("publish", run.data) as publish:
+        assert publish.ended() == 1
+    assert "Raise version to 2." in publish.output
+    assert [one["version"] for one in sets_of(run) if one["name"] == "inventory"] == [1]
+
+    file.write_text(json.dumps(second | {"version": 2}))
+    with Run("publish", run.data) as publish:
+        assert publish.ended() == 0, publish.output
+    assert publish.output.endswith("Deputy runs with these permission sets now.\n")
+    assert [one["version"] for one in sets_of(run) if one["name"] == "inventory"] == [2]
+    again = call(run, run.admin_key, "GET", path_of(connection))
+    assert (again["status"], again["permission_set_version"], again["update_available"]) == ("verified", 1, True)
+    assert call(run, run.admin_key, "POST", path_of(connection, "/verify"))["status"] == "verified"
+    assert sandbox_of(run) == sandbox
+
+
+def sandbox_of(run: Run) -> list[int]:
+    """Return the ids of the processes of the local AWS."""
+    return [pid for pid in processes(run.data) if "sandbox" in Path(f"/proc/{pid}/cmdline").read_text().split("\0")]
+
+
+def sets_of(run: Run) -> list[dict[str, Any]]:
+    return call(run, run.admin_key, "GET", "/v1/permission-sets")["items"]
+
+
+def test_without_make_run_publishing_names_the_variable_of_its_folder(data: Path):
+    with Run("publish", data) as publish:
+        assert publish.ended() == 1
+    assert complaint(publish) == NOT_RUNNING
+    assert "DEPUTY_DATA_DIR" in NOT_RUNNING
 
 
 @on_linux

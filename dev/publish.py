@@ -1,0 +1,42 @@
+"""`make publish`: publish changed permission sets beside a running `make run`, and restart Deputy with them.
+
+The local AWS and the database go on, so roles that were made with an earlier version can be updated.
+"""
+
+import os
+import sys
+import time
+
+from dev.stack import NOT_RUNNING, Settings, StackError, running
+
+_READY_SECONDS = 180  # for a restart on a busy machine
+
+
+def main() -> int:
+    try:
+        print(ask(Settings.of_running(os.environ)))
+    except StackError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def ask(settings: Settings) -> str:
+    """Ask `make run` to publish, and return what it answers. Raises StackError if nothing was published."""
+    if running(settings) is None:
+        raise StackError(NOT_RUNNING)
+    settings.publish_request.touch()
+    deadline = time.monotonic() + _READY_SECONDS
+    while settings.publish_request.exists():
+        if time.monotonic() > deadline:
+            settings.publish_request.unlink(missing_ok=True)
+            raise StackError(f"make run did not answer within {_READY_SECONDS} seconds. Look at its terminal.")
+        time.sleep(0.1)
+    outcome, _, text = settings.publish_answer.read_text().partition("\n")
+    if outcome != "published":
+        raise StackError(text)
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())
