@@ -23,7 +23,7 @@ print(answer[sys.argv[1]]) if sys.argv[1] in answer else sys.exit(f"no {sys.argv
       AWS_SHARED_CREDENTIALS_FILE=/dev/null "$@"
   }
 else
-  echo "make run is not running here: start it in another terminal, in this folder, and paste the tour again." >&2
+  echo "make run is not running here. Start it in another terminal, in this folder; if it has a DEPUTY_DATA_DIR of its own, export that variable here. Then paste the tour again." >&2
   api() { :; }
   field() { :; }
   show() { :; }

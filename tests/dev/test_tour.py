@@ -133,5 +133,6 @@ def test_without_make_run_the_document_fails_with_one_sentence(tmp_path: Path, n
     with Shell("sh", data) as person:
         assert person.paste("URL=http://left.over\n" + "".join(blocks())).strip() == ""
     assert person.errors == (
-        "make run is not running here: start it in another terminal, in this folder, and paste the tour again.\n"
+        "make run is not running here. Start it in another terminal, in this folder; if it has a DEPUTY_DATA_DIR of its own,"
+        " export that variable here. Then paste the tour again.\n"
     )
