@@ -10,6 +10,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -51,6 +52,9 @@ _KILLED = {"killed", "timeout"}  # without an end, or (as it calls that too) app
 
 def main(arguments: list[str]) -> None:
     """`go-on`: with what an interrupted run has left. `seed=2`: another sample."""
+    unknown = [argument for argument in arguments if not re.fullmatch("run|go-on|seed=[0-9]+", argument)]
+    if unknown:
+        sys.exit(f"make mutants does not know {unknown[0]}. ARGS may have: go-on, seed=<number>.")
     os.chdir(ROOT)
     if "run" in arguments:
         _run()
