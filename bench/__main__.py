@@ -24,6 +24,7 @@ from bench import (
     honesty,
     hostile,
     hot,
+    instructions,
     memory,
     neighbour,
     organization,
@@ -41,6 +42,7 @@ from bench.stage import Scale, Stage
 SECTIONS: dict[str, tuple[Callable[[Stage], None], str]] = {
     "hot": (hot.measure, "rows 1-4: cached credentials, beside bare Flask and metadataproxy"),
     "cold": (cold.measure, "row 5: one STS call for each answer"),
+    "instructions": (instructions.measure, "instructions of one hot request; repeats to 0.1 %; only when asked for"),
     "background": (background.measure, "hot rounds beside 50 new tenants and 50 proofs a second"),
     "retention": (retention.measure, "row 20: issuing while housekeeping takes old events out of the audit log"),
     "revokes": (neighbour.revokes, "row 11: issuing beside another tenant that makes and revokes keys"),
@@ -59,7 +61,7 @@ SECTIONS: dict[str, tuple[Callable[[Stage], None], str]] = {
     "fleet": (fleet.measure, "rows 13 and 14: proving a million connections again; only when asked for"),
     "organization": (organization.measure, "row 10: 200 and 1,000 accounts that register at once; only when asked for"),
 }
-_WHEN_ASKED = frozenset({"organization", "fleet"})  # or a full run would take longer than ten minutes
+_WHEN_ASKED = frozenset({"organization", "fleet", "instructions"})  # or a full run would take longer than ten minutes
 _BUSY = 0.7  # the load of a machine on which something else runs
 
 

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 import bench.__main__
 from app.http import prices
-from bench import costly, report
+from bench import costly, instructions, report
 from bench.client import BenchError
 from bench.goals import GOALS, GROWTH, HONESTY, HOT, MEMORY, Findings, Level, Result
 from bench.load import Answers, Question
@@ -185,6 +185,12 @@ def contender(name="Deputy"):
 def test_an_answer_that_is_not_a_200_fails_the_bench(bad):
     with pytest.raises(BenchError, match="Deputy"):
         contender().run(Wrk(bad), 1)
+
+
+def test_without_valgrind_the_count_of_instructions_says_how_to_install_it(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(BenchError, match="apt-get install valgrind"):
+        instructions.measure(SimpleNamespace())
 
 
 def test_a_ratio_is_of_the_rounds_that_ran_beside_each_other():

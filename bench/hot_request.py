@@ -1,0 +1,107 @@
+"""A web process that answers cached credentials to clients in memory, for callgrind to count (bench/instructions.py).
+
+It runs in the folder of the checkout that is measured, so it imports nothing else of the bench.
+"""
+
+import sys
+
+from gevent import monkey
+
+monkey.patch_all()  # first of all, as gunicorn does
+
+import json
+import os
+import subprocess
+import time
+from typing import Any
+
+import gevent
+from gunicorn.app.base import Application
+
+_CLIENTS = 16  # at once; one of two web processes has as many of the bench's 32 connections
+_WARM = 15  # requests of each client before callgrind counts
+_DEADLINE_SECONDS = 600.0  # of a request; below valgrind on a busy machine two seconds are too few
+
+
+class Service(Application):  # type: ignore[misc]  # gunicorn has no types
+    """The service with gunicorn's settings, without the process that starts web processes."""
+
+    def load_config(self) -> None:
+        self.load_config_from_file("gunicorn.conf.py")
+
+    def load(self) -> Any:
+        import wsgi  # noqa: PLC0415  after the patches
+
+        for module in list(sys.modules.values()):
+            if "_ANSWER_SECONDS" in vars(module):
+                vars(module)["_ANSWER_SECONDS"] = _DEADLINE_SECONDS
+        return wsgi.app
+
+
+class Client:
+    """A client's socket, as the web process sees it: the next request is there as soon as its turn comes."""
+
+    def __init__(self, request: bytes, times: int) -> None:
+        self._request = request
+        self._left = times
+        self.answered = 0
+
+    def recv(self, _size: int) -> bytes:
+        gevent.sleep(0)  # other clients first
+        self._left -= 1
+        return self._request if self._left >= 0 else b""
+
+    def send(self, data: bytes, *_: Any) -> int:
+        self.answered += data.startswith(b"HTTP/1.1 200 ")
+        return len(data)
+
+    sendall = send
+
+    def getsockname(self) -> tuple[str, int]:
+        return "127.0.0.1", 8000
+
+    def __getattr__(self, _name: str) -> Any:
+        """Accept all other calls of a socket, such as those that set options."""
+        return lambda *_: None
+
+
+def main() -> None:
+    given = json.load(sys.stdin)
+    service = Service()
+    worker = service.cfg.worker_class(
+        1, os.getpid(), [], service, 30, service.cfg, service.cfg.logger_class(service.cfg)
+    )
+    worker.load_wsgi()
+    requests = [_request(**question) for question in given["questions"][:_CLIENTS]]
+    _serve(worker, requests, _WARM)
+    _callgrind("on")
+    answered = _serve(worker, requests, given["times"])
+    _callgrind("off")
+    if answered != given["times"] * len(requests):
+        sys.exit(f"Only {answered} of {given['times'] * len(requests)} requests were answered with credentials.")
+
+
+def _request(path: str, key: str) -> bytes:
+    """Format a request as wrk sends it."""
+    fields = ("Host: 127.0.0.1:8000", "Content-Length: 0", f"Authorization: Bearer {key}")
+    return "\r\n".join((f"POST {path} HTTP/1.1", *fields, "", "")).encode()
+
+
+def _serve(worker: Any, requests: list[bytes], times: int) -> int:
+    """Let each client send its request so many times. Return the number of answers with credentials."""
+    clients = [Client(request, times) for request in requests]
+    gevent.joinall([gevent.spawn(worker.handle, client, client, ("127.0.0.1", 5000)) for client in clients])
+    return sum(client.answered for client in clients)
+
+
+def _callgrind(state: str) -> None:
+    """Switch the counting on or off. valgrind takes commands only from a process that is running."""
+    command = subprocess.Popen(["callgrind_control", f"--instr={state}", str(os.getpid())], stdout=subprocess.DEVNULL)
+    while command.poll() is None:
+        time.sleep(0.01)
+    if command.returncode:
+        sys.exit(f"callgrind_control failed with status {command.returncode}")
+
+
+if __name__ == "__main__":
+    main()
