@@ -28,7 +28,7 @@ from app.api import (
     rotations,
     tenants,
 )
-from app.api.fast_lane import FastLane
+from app.api.plain_credentials import PlainCredentials
 from app.cli.commands import register_commands
 from app.concurrency.places import use_slots
 from app.config import Config
@@ -121,9 +121,9 @@ def create_app(config: Config) -> Flask:
     # werkzeug's own redirect would name the Host header's host.
     app.add_url_rule("/docs", "docs", lambda: redirect(f"{path}/docs/"))
     register_commands(app)
-    app.wsgi_app = FastLane(app.wsgi_app, app.extensions["deputy"])  # type: ignore[method-assign]  # Flask's own way
+    app.extensions["deputy.plain_requests"] = PlainCredentials(app.extensions["deputy"])
     if path:
-        app.wsgi_app = public_path.PublicPath(app.wsgi_app, path)  # type: ignore[method-assign]
+        app.wsgi_app = public_path.PublicPath(app.wsgi_app, path)  # type: ignore[method-assign]  # Flask's own way
     return app
 
 
@@ -155,13 +155,14 @@ def _register_hooks(app: Flask) -> None:
 
     @app.before_request
     def _begin() -> None:
-        g.request_id = request_id(request.environ)
-        g.client_address = client_address(request.environ, hops)
+        environ = request.environ
+        g.request_id = request_id(environ)
+        g.client_address = client_address(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR"), hops)
         g.began = time.perf_counter()
-        use_slots(request.environ.get("deputy.slots"))
+        use_slots(environ.get("deputy.slots"))
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=g.request_id, client_address=g.client_address)
-        if status := request.environ.get(unreadable.REFUSED_STATUS):
+        if status := environ.get(unreadable.REFUSED_STATUS):
             raise default_exceptions[status]("Not valid HTTP, or a Host or Content-Type header that came twice.")
 
     @app.after_request

@@ -98,7 +98,7 @@ def _callgrind(state: str) -> None:
     """Switch the counting on or off. valgrind takes commands only from a process that is running."""
     command = subprocess.Popen(["callgrind_control", f"--instr={state}", str(os.getpid())], stdout=subprocess.DEVNULL)
     while command.poll() is None:
-        time.sleep(0.01)
+        time.sleep(0.5)  # counted as well, so seldom
     if command.returncode:
         sys.exit(f"callgrind_control failed with status {command.returncode}")
 

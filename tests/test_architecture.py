@@ -354,7 +354,7 @@ def test_nothing_catches_everything():
     assert (
         caught
         == [
-            "app/api/fast_lane.py",  # Flask raises it again, and answers
+            "app/api/plain_credentials.py",  # Flask raises it again, and answers
             "app/background/parts.py",  # a background worker must survive every bug, or a process is left that only looks alive
             "app/background/parts.py",  # and end when a part of it has ended for any reason
             "app/concurrency/gevent.py",  # and so does a future

@@ -1,6 +1,6 @@
 """Credentials, in the two shapes that AWS's SDKs read.
 
-The fast lane (app/api/fast_lane.py) serves most of these requests. Answers bypass marshmallow, which would take as long
+app/api/plain_credentials.py answers most of these requests. Answers bypass marshmallow, which would take as long
 as all the rest; a test compares them with the schemas.
 """
 
@@ -12,13 +12,13 @@ from flask import Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
 from app.api.credential_schemas import ContainerCredentials, IssueIn, ProcessCredentials, Shape, container, process
-from app.api.fast_lane import replay
+from app.api.plain_credentials import raise_failure
 from app.http.authentication import requires_from_memory
 from app.http.blueprint import Blueprint, Scope, caller, services
 from app.issuing.issue import Issued
 
 bp = Blueprint("credentials", __name__, noun="credentials", description="Short-lived credentials for a proven role.")
-bp.before_request(replay)
+bp.before_request(raise_failure)
 
 _ONE = "/v1/tenants/<uuid:tenant_id>/connections/<uuid:connection_id>"
 

@@ -2,24 +2,23 @@
 
 import functools
 from ipaddress import IPv6Address, ip_address
-from typing import Any
 
 _LONGEST = 64  # characters: an IPv6 address with brackets, a zone and a port; longer text is not an address
 
 
-def client_address(environ: dict[str, Any], proxy_hops: int) -> str | None:
-    """The IP address of the client; None when it is unknown, as on a Unix socket without X-Forwarded-For.
+def client_address(peer: str, forwarded_for: str | None, proxy_hops: int) -> str | None:
+    """Return the IP address of the client; None when it is unknown, as on a Unix socket without X-Forwarded-For.
 
     Each proxy appends its own client to X-Forwarded-For, so the entry `proxy_hops` from the end is the client. Entries
     before it are the client's own text and are ignored. The header is ignored without proxies, and when it has too few
     entries, because then the request bypassed them. It is split at commas alone: with a parser that knows quotes, such
     as werkzeug's ProxyFix, a client can hide behind one quotation mark.
     """
-    if proxy_hops and "HTTP_X_FORWARDED_FOR" in environ:
-        places = environ["HTTP_X_FORWARDED_FOR"].rsplit(",", proxy_hops)
+    if proxy_hops and forwarded_for is not None:
+        places = forwarded_for.rsplit(",", proxy_hops)
         if len(places) >= proxy_hops:
             return address_of(places[-proxy_hops].strip()[:_LONGEST])
-    return address_of(environ.get("REMOTE_ADDR", ""))
+    return address_of(peer)
 
 
 @functools.lru_cache(10_000)  # each issued credential needs it

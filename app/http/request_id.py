@@ -3,10 +3,13 @@
 import secrets
 from typing import Any
 
-_KEY = "deputy.request_id"  # in the WSGI environ; clients' headers are under other names
+ENVIRON_KEY = "deputy.request_id"  # in the WSGI environ; clients' headers are under other names
+
+
+def new_request_id() -> str:
+    return secrets.token_hex(16)
 
 
 def request_id(environ: dict[str, Any]) -> str:
-    """The id of this request. The first call makes it; the fast lane calls before Flask does."""
-    made: str = environ.get(_KEY) or environ.setdefault(_KEY, secrets.token_hex(16))
-    return made
+    """Return the id of this request. It has one already if it was not answered as a plain request."""
+    return environ.get(ENVIRON_KEY) or new_request_id()

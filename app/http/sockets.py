@@ -5,8 +5,10 @@ A request's whole header must arrive within BODY_SECONDS, and so must its body. 
 too many connections, each new one closes the one that has waited longest, so sockets that send little or nothing leave
 room for real requests.
 
+Plain requests (app/http/plain_requests.py) are answered before gunicorn reads them, within the same bounds.
+
 gunicorn imports this module before it patches the standard library, so it imports nothing of the service. The settings
-come with the application.
+come with the application, and so does the endpoint for plain requests.
 """
 
 import resource
@@ -15,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from io import RawIOBase
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import gevent
 from gevent.lock import Semaphore
@@ -23,9 +25,11 @@ from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers.ggevent import GeventWorker
 
+from app.http.plain_requests import READ_BYTES, Endpoint, PlainReader, format_answer, setting_for_gunicorn
 from app.http.unreadable import UnreadableRequests
 
 _REQUESTS = 256  # at once in this process; the pools towards AWS and the cache have the same size
+_LATE_SECONDS = 0.25  # how often the process looks for waits whose time is over
 _SPARE = 64  # closing starts at this distance from the limit, because closing takes a moment
 _OTHER_FILES = 512  # the most files that a process opens beside its connections
 _ANSWER_SECONDS = 30  # for a client to take an answer that exceeds the socket's buffer
@@ -45,6 +49,15 @@ class BoundedRequest(Request):  # type: ignore[misc]  # gunicorn has no types
     """
 
     max_buffer_headers = property(lambda _: _HEADER, lambda *_: None)  # gunicorn sets the product; trailers have it too
+    process: "WebProcess | None" = None  # answers plain requests
+
+    def parse(self, unreader: Any) -> Any:
+        """Let the process answer plain requests for as long as they come. Read the first other one."""
+        self.environ: dict[str, Any] = {}  # what the application gets of a plain request that was not answered
+        if self.process is not None and not unreader.buf.tell():
+            data, self.environ = self.process.answer_plain(unreader.sock, self.peer_addr)
+            unreader.unread(data)
+        return super().parse(unreader)
 
 
 RequestParser.mesg_class = BoundedRequest
@@ -56,7 +69,7 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         self.worker_connections: int = _room_for(self.cfg.worker_connections)
         self._connections = 0
         # By greenlet, the longest wait first: the exception that ends it.
-        self._waiting: dict[Any, BaseException | None] = {}
+        self._waiting: dict[Any, Wait | None] = {}
         # Told to end, while their last answer is made. If they counted, a new connection would be closed in their place.
         # One that waits again counts again: its client may not take that answer.
         self._ending: set[Any] = set()
@@ -70,6 +83,15 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         self._largest = self._app.config["MAX_CONTENT_LENGTH"]
         self.slots = Semaphore(_REQUESTS)
         self.wsgi = self._serve
+        self._late = gevent.get_hub().loop.timer(_LATE_SECONDS, _LATE_SECONDS)
+        self._late.start(self._end_late_waits)
+        self._keepalive_seconds: float = self.cfg.keepalive
+        self._endpoint: Endpoint = self._app.extensions["deputy.plain_requests"]
+        self._reader = PlainReader(self._endpoint.target)
+        if setting := setting_for_gunicorn(self.cfg):
+            self.log.info("gunicorn reads every request, which is slower, because of the setting %s", setting)
+        else:
+            BoundedRequest.process = self
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve one connection."""
@@ -86,6 +108,34 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         """Gunicorn's wait for the next request: the pause before it, and its whole header."""
         kept = gevent.getcurrent() in self._asked_before
         return Wait(self, self.cfg.keepalive if kept else self._seconds, silent=True)
+
+    def answer_plain(self, sock: Any, peer_address: Any) -> tuple[bytes, dict[str, Any]]:
+        """Answer plain requests, one after the other, within gunicorn's wait for the next request.
+
+        Return the first bytes that gunicorn must read, and what the application gets with them.
+        """
+        peer = _text(peer_address)
+        current = gevent.getcurrent()
+        wait: Any = self._waiting[current]
+        while True:
+            data: bytes = sock.recv(READ_BYTES)
+            request = self._reader.read(data)
+            if request is None or not self.alive or self.nr + 1 >= self.max_requests:
+                return data, {}
+            if not self.slots.acquire(blocking=False):  # the request waits for one once it is read
+                return data, {}
+            self.end_wait()
+            try:
+                answer = self._endpoint.answer(request, peer)
+            finally:
+                self.slots.release()
+            if isinstance(answer, dict):
+                return data, answer
+            self.nr += 1
+            wait.begin_again(_ANSWER_SECONDS)
+            _send(sock, format_answer(answer))
+            wait.begin_again(self._keepalive_seconds)
+            self._asked_before.add(current)
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         body = req.body = Body(self, req, self._seconds, self._largest)
@@ -113,13 +163,14 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
             gevent.sleep(0)
 
     def _serve(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        environ.update(environ["wsgi.input"].environ)
         environ["deputy.slots"] = self.slots  # which a request gives up while it waits (app/concurrency/places.py)
         with self.slots:
             answer: Iterable[bytes] = self._app(environ, start_response)
         self.begin_wait(None)  # for its client to take the answer
         return answer
 
-    def begin_wait(self, end: BaseException | None) -> None:
+    def begin_wait(self, end: "Wait | None") -> None:
         current = gevent.getcurrent()
         self._ending.discard(current)
         self._waiting[current] = end
@@ -128,6 +179,15 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
 
     def end_wait(self) -> None:
         self._waiting.pop(gevent.getcurrent(), None)
+
+    def _end_late_waits(self) -> None:
+        """End the waits whose time is over. In the hub: one timer for all of them, as each would cost 30,000 instructions."""
+        now = time.monotonic()
+        late = [(greenlet, wait) for greenlet, wait in self._waiting.items() if wait is not None and wait.ends <= now]
+        for greenlet, wait in late:
+            if self._waiting.get(greenlet) is wait:
+                del self._waiting[greenlet]
+                greenlet.throw(wait)
 
     def _is_full(self) -> bool:
         return self._connections - len(self._ending) > self.worker_connections - _SPARE
@@ -161,29 +221,43 @@ class AnswerSocket:
     def flush(self, more: bytes = b"") -> None:
         """Send what is held back, and then `more`."""
         data, self._header = (self._header or b"") + more, None
-        if data and (sent := self._sock.send(data)) < len(data):
-            self._sock.sendall(data[sent:])
+        if data:
+            _send(self._sock, data)
 
     def __getattr__(self, name: str) -> Any:
         self.flush()
         return getattr(self._sock, name)
 
 
-class Wait(gevent.Timeout):
-    """A wait for the client of the current connection. It ends after `seconds`, or when the process is full."""
+def _send(sock: Any, data: bytes) -> None:
+    """Send in one system call, if the socket's buffer has room."""
+    if (sent := sock.send(data)) < len(data):
+        sock.sendall(data[sent:])
+
+
+class Wait(BaseException):
+    """A wait for the client of the current connection. It ends after `seconds`, or when the process is full.
+
+    Then it is raised. `silent`: it ends the `with` block instead.
+    """
 
     def __init__(self, process: WebProcess, seconds: float, *, silent: bool) -> None:
-        super().__init__(seconds, False if silent else None)  # type: ignore[arg-type]  # as gevent documents it
+        super().__init__()
         self._process = process
+        self._silent = silent
+        self.ends = time.monotonic() + seconds
+
+    def begin_again(self, seconds: float) -> None:
+        self.ends = time.monotonic() + seconds
+        self._process.begin_wait(self)
 
     def __enter__(self) -> Self:
         self._process.begin_wait(self)
-        super().__enter__()
         return self
 
-    def __exit__(self, *raised: Any) -> Literal[True] | None:  # noqa: PYI036
+    def __exit__(self, _kind: object, raised: BaseException | None, _trace: object) -> bool:
         self._process.end_wait()
-        return super().__exit__(*raised)
+        return raised is self and self._silent
 
 
 class Body(RawIOBase):
@@ -193,6 +267,7 @@ class Body(RawIOBase):
         self._process = process
         self._req = req
         self._inner = req.body
+        self.environ: dict[str, Any] = req.environ
         self._ends = time.monotonic() + seconds
         self._largest = largest
         self._taken = 0
@@ -238,11 +313,9 @@ class Body(RawIOBase):
         try:
             with wait:
                 data: bytes = self._inner.read(size)
-        except gevent.Timeout as over:
+        except Wait:
             self._inner.failed = True  # the beginning of the next request is unknown
             self._req.force_close()
-            if over is not wait:
-                raise
             raise TimeoutError("the body did not come in time") from None
         self._taken += len(data)
         if self._taken >= self._largest:
@@ -256,6 +329,13 @@ def _few(chunks: Iterator[bytes]) -> Iterator[bytes]:
         if count > _PIECES:
             raise ValueError("a body in too many chunks")
         yield piece
+
+
+def _text(address: Any) -> str:
+    """Return a peer's address as the WSGI environ has it: a tuple, or text or bytes of a Unix socket."""
+    if isinstance(address, tuple):
+        return str(address[0])
+    return address.decode() if isinstance(address, bytes) else str(address)
 
 
 def _room_for(connections: int) -> int:

@@ -263,7 +263,7 @@ def test_a_key_of_a_tenant_that_is_refused_two_hundred_times_at_once_is_told_why
 
 
 @pytest.mark.usefixtures("hasty", "stopped_clock")
-@pytest.mark.parametrize("way", ["fast lane", "Flask"])
+@pytest.mark.parametrize("way", ["plain", "Flask"])
 def test_a_tenant_has_a_share_of_the_refusals_of_credentials(world: World, way: str):
     """Each costs several times what another tenant's credentials do, and a tenant may have a thousand keys."""
     connection, other = world.connection(), world.connection()

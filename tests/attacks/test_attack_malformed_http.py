@@ -100,7 +100,7 @@ ON_EVERY_ROUTE = {
     "a thousand unknown fields",
     "over 256 KiB",
 }
-READERS = ("/v1/tenants", "/credentials", "/suspend")  # an ordinary route, the fast lane, and one that stops something
+READERS = ("/v1/tenants", "/credentials", "/suspend")  # an ordinary route, credentials, and one that stops something
 
 
 @on_sqlite

@@ -1,12 +1,16 @@
 """How the web process writes an answer (each message here is one packet), and which connection it closes when it is full."""
 
+import contextlib
 import socket
 from collections.abc import Callable, Iterator
 
-import gevent
+import gevent.socket
 import pytest
 from gevent.event import Event
+from gevent.lock import Semaphore
+from gevent.socket import socketpair
 
+from app.http.plain_requests import PlainAnswer, PlainReader, PlainRequest
 from app.http.sockets import AnswerSocket, Wait, WebProcess
 
 SIZE = 1024
@@ -69,7 +73,7 @@ def test_a_new_connection_is_not_closed_in_the_place_of_those_that_are_being_ans
         try:
             with Wait(process, 30, silent=False):
                 gevent.sleep(30)
-        except gevent.Timeout:
+        except Wait:
             answered.wait()  # as its refusal takes a moment
         return "closed"
 
@@ -90,11 +94,27 @@ def test_a_new_connection_is_not_closed_in_the_place_of_those_that_are_being_ans
     gevent.killall(idle)
 
 
+def test_a_wait_ends_after_its_time_and_not_before():
+    process = FullProcess()
+
+    def waits(seconds: float) -> str:
+        with Wait(process, seconds, silent=True):
+            gevent.sleep(30)
+        return "closed"
+
+    late, early = process.connect(lambda: waits(-1)), process.connect(lambda: waits(30))
+    gevent.sleep(0)
+    gevent.get_hub().loop.run_callback(process._end_late_waits)
+    assert late.get(timeout=10) == "closed"
+    assert not early.ready()
+    gevent.kill(early)
+
+
 def test_a_connection_that_was_told_to_end_and_does_not_take_its_answer_makes_room():
     process = FullProcess()
 
     def takes_no_answer() -> str:
-        with pytest.raises(gevent.Timeout), Wait(process, 30, silent=False):
+        with pytest.raises(Wait), Wait(process, 30, silent=False):
             gevent.sleep(30)
         process.begin_wait(None)
         with pytest.raises(TimeoutError, match="too many connections"):
@@ -108,3 +128,93 @@ def test_a_connection_that_was_told_to_end_and_does_not_take_its_answer_makes_ro
     assert len(here) <= 3, "no more than there is room for"
     gevent.killall(here)
     assert {one.value for one in stuck if one not in here} == {"gone"}
+
+
+class Echo:
+    """An endpoint for plain requests: it answers with their body, or hands them on when that is "Flask"."""
+
+    target = "/echo"
+
+    def answer(self, request: PlainRequest, _peer: str) -> PlainAnswer | dict[str, str]:
+        return {"deputy.reason": "x"} if request.body == b"Flask" else PlainAnswer("1" * 32, request.body)
+
+
+class PlainProcess(FullProcess):
+    def __init__(self, slots: int = 1) -> None:
+        super().__init__()
+        self._endpoint, self._reader = Echo(), PlainReader(Echo.target)
+        self._keepalive_seconds, self.slots = 30, Semaphore(slots)
+        self.alive, self.nr, self.max_requests = True, 0, 100
+
+    def serve(self, sock: gevent.socket.socket) -> gevent.Greenlet:
+        """Answer plain requests as gunicorn has it done, in its wait for a request."""
+
+        def serve() -> object:
+            with Wait(self, 30, silent=True):
+                return self.answer_plain(sock, ("127.0.0.1", 5))
+            return "closed"
+
+        return self.connect(serve)
+
+
+@pytest.fixture
+def process_ends() -> Iterator[tuple[gevent.socket.socket, gevent.socket.socket]]:
+    ours, theirs = socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.settimeout(10)
+    with ours, theirs:
+        yield ours, theirs
+
+
+def plain(body: str) -> bytes:
+    return f"POST /echo HTTP/1.1\r\nHost: h\r\nAuthorization: x\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+def test_each_plain_request_is_answered_in_one_packet_until_one_is_not(process_ends):
+    (ours, client), process = process_ends, PlainProcess()
+    serving = process.serve(ours)
+    for body in ("one", "two"):
+        client.send(plain(body))
+        header, _, answered = client.recv(SIZE).partition(b"\r\n\r\n")
+        assert (header.splitlines()[0], answered) == (b"HTTP/1.1 200 OK", body.encode())
+    client.send(plain("Flask"))
+    assert serving.get(timeout=10) == (plain("Flask"), {"deputy.reason": "x"})
+    assert (process.nr, process.slots.counter) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "change", [{"alive": False}, {"max_requests": 1}, {"slots": Semaphore(0)}], ids=["stopping", "last", "no free slot"]
+)
+def test_a_plain_request_is_left_to_gunicorn(process_ends, change):
+    (ours, client), process = process_ends, PlainProcess()
+    vars(process).update(change)
+    client.send(plain("one"))
+    assert process.serve(ours).get(timeout=10) == (plain("one"), {})
+    assert process.nr == 0
+
+
+def test_a_client_that_does_not_take_its_answer_is_closed_after_its_time(process_ends, monkeypatch):
+    (ours, client), process = process_ends, PlainProcess()
+    monkeypatch.setattr("app.http.sockets._ANSWER_SECONDS", -1)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * SIZE)
+    serving = process.serve(ours)
+    with contextlib.suppress(BlockingIOError):  # both buffers are full
+        while True:
+            client.sendmsg([plain("x" * SIZE)], (), socket.MSG_DONTWAIT)
+            gevent.sleep(0)
+    while not serving.ready():
+        gevent.get_hub().loop.run_callback(process._end_late_waits)
+        gevent.sleep(0.01)
+    assert serving.value == "closed"
+
+
+def test_a_plain_request_begins_the_wait_for_the_next_one(process_ends):
+    (ours, client), process = process_ends, PlainProcess()
+    process._keepalive_seconds = -1
+    serving = process.serve(ours)
+    gevent.sleep(0)
+    process._end_late_waits()
+    assert not serving.ready(), "its first request has time"
+    client.send(plain("one"))
+    client.recv(SIZE)
+    gevent.get_hub().loop.run_callback(process._end_late_waits)
+    assert serving.get(timeout=10) == "closed"

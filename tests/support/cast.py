@@ -18,6 +18,7 @@ from botocore.credentials import Credentials, ReadOnlyCredentials
 from flask import Flask
 
 from app.access.callers import Operator
+from tests.support.plain_requests import install
 
 if TYPE_CHECKING:
     from sandbox.server import Sandbox
@@ -70,6 +71,7 @@ class Api:
     def __init__(self, app: Flask, key: str | None) -> None:
         self.app = app
         self.key = key
+        install(app)
         self._client = app.test_client()
 
     def raw(self, method: str, path: str, body: Any = UNSET, **options: Any) -> Any:

@@ -1,0 +1,80 @@
+"""Plain requests, as the deployed service answers them: gunicorn's bytes, without gunicorn and Flask."""
+
+import re
+import socket
+
+import pytest
+
+from tests.honesty.deployment import Deployment, ProvenConnection
+
+KIB = 1024
+# A request with this field is gunicorn's to read. The answer is the same.
+UNUSUAL = "TE: trailers\r\n"
+
+
+@pytest.fixture(scope="module")
+def place(on_sqlite: Deployment) -> ProvenConnection:
+    on_sqlite.admin.close()
+    return on_sqlite.place()
+
+
+def ask(
+    client: socket.socket, place: ProvenConnection, method: str, path: str, body: str = "", *, more: str = ""
+) -> bytes:
+    """Send a request in one piece, and return the whole answer without what differs each time."""
+    fields = f"Host: deputy\r\nAuthorization: Bearer {place.key}\r\n{more}"
+    if body:
+        fields += f"Content-Length: {len(body)}\r\nContent-Type: application/json\r\n"
+    client.sendall(f"{method} {path} HTTP/1.1\r\n{fields}\r\n{body}".encode())
+    answer = b""
+    while b"\r\n\r\n" not in answer or answer[-1:] != b"}":
+        more_bytes = client.recv(64 * KIB)
+        assert more_bytes, answer
+        answer += more_bytes
+    answer = re.sub(rb"\r\nDate: [^\r]+ GMT\r\n", b"\r\nDate: -\r\n", answer)
+    return re.sub(rb"\r\nX-Request-Id: [0-9a-f]{32}\r\n", b"\r\nX-Request-Id: -\r\n", answer)
+
+
+def answered_by_flask(service: Deployment) -> float:
+    """Return the number of requests that Flask has answered."""
+    samples = service.metrics().items()
+    return sum(count for name, count in samples if name.startswith("deputy_request_seconds_count"))
+
+
+@pytest.mark.parametrize("shape", ["credentials", "container-credentials", "with a body"])
+def test_the_answer_is_byte_for_byte_that_of_gunicorn_and_flask(on_sqlite: Deployment, place: ProvenConnection, shape):
+    asked = {
+        "credentials": ("POST", place.credentials),
+        "container-credentials": ("GET", place.container_credentials),
+        "with a body": ("POST", place.credentials, '{"reason": "a report"}'),
+    }[shape]
+    with socket.create_connection(("127.0.0.1", on_sqlite.port), timeout=20) as client:
+        ask(client, place, *asked)  # from now on this process knows the key and the session
+        before = answered_by_flask(on_sqlite)
+        plain = [ask(client, place, *asked) for _ in range(3)]
+        assert answered_by_flask(on_sqlite) == before
+        gunicorns = ask(client, place, *asked, more=UNUSUAL)
+        assert answered_by_flask(on_sqlite) == before + 1
+        assert [*plain, ask(client, place, *asked)] == [gunicorns] * 4, "and it may change with each request"
+    assert gunicorns.startswith(b"HTTP/1.1 200 OK\r\nServer: gunicorn\r\n")
+
+
+def test_a_request_behind_a_plain_one_is_served_too(on_sqlite: Deployment, place: ProvenConnection):
+    with socket.create_connection(("127.0.0.1", on_sqlite.port), timeout=20) as client:
+        ask(client, place, "POST", place.credentials)
+        head = f"POST {place.credentials} HTTP/1.1\r\nHost: deputy\r\nAuthorization: Bearer {place.key}\r\n\r\n"
+        client.sendall(f"{head}{head}{head}".encode())
+        answer = b""
+        while answer.count(b"HTTP/1.1 200 OK") < 3 or answer[-1:] != b"}":
+            piece = client.recv(64 * KIB)
+            assert piece, answer
+            answer += piece
+
+
+def test_a_key_is_not_served_after_its_revocation(on_sqlite: Deployment):
+    place = on_sqlite.place()
+    with socket.create_connection(("127.0.0.1", on_sqlite.port), timeout=20) as client:
+        for _ in range(2):
+            assert ask(client, place, "POST", place.credentials).startswith(b"HTTP/1.1 200 ")
+        on_sqlite.admin.must("DELETE", f"/v1/api-keys/{place.key_id}", expect=204)
+        assert ask(client, place, "POST", place.credentials).startswith(b"HTTP/1.1 401 ")
