@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from app.concurrency.gevent import spawn
+from app.concurrency.gevent import leaf_lock, spawn
 from app.errors import StoreUnavailableError
 
 Item = TypeVar("Item")
@@ -33,7 +33,7 @@ class GroupCommit(Generic[Item, Outcome]):
 
     def __init__(self, commit: Callable[[Sequence[Item]], Outcome]) -> None:
         self._commit = commit
-        self._joining = threading.Lock()
+        self._joining = leaf_lock()
         self._committing = threading.Lock()
         self._open: _Batch[Item, Outcome] = _Batch()
 

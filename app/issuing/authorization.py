@@ -6,7 +6,6 @@ something away moves the configuration's epoch, and the statement that records a
 again. Refusals are not kept: an absent key, or a connection that may not issue, is read at each request.
 """
 
-import threading
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from app import errors
 from app.access.callers import Caller, Scope, authenticated, caller_at_epoch, digest_of, lookup_of
 from app.access.key_uses import KeyUses
 from app.access.tenancy import owned_at_epoch
+from app.concurrency.gevent import leaf_lock
 from app.concurrency.single_flight import SingleFlight
 from app.ids import Grant
 from app.issuing.shelf_life import ShelfLife
@@ -69,7 +69,7 @@ class _Memory(Generic[Name, Thing]):
     def __init__(self, size: int) -> None:
         self.reads: SingleFlight[Name, tuple[int, Thing]] = SingleFlight()
         self._things: LRUCache[Name, tuple[int, Thing]] = LRUCache(size)
-        self._lock = threading.Lock()
+        self._lock = leaf_lock()
 
     def get(self, name: Name, history: EpochHistory) -> tuple[int, Thing] | None:
         """The last epoch at which the thing is known to be valid, and the thing."""

@@ -12,7 +12,6 @@ one depends on, so that no session answers another request. Three rules keep AWS
 import hashlib
 import itertools
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from app import metrics
 from app.aws.sts import Session
 from app.cache.sealing import Sealer
 from app.clock import now
+from app.concurrency.gevent import leaf_lock
 from app.concurrency.single_flight import SingleFlight
 from app.errors import AppError, AwsUnavailableError, RateLimitedError, TryLaterError
 
@@ -95,7 +95,7 @@ class _Store:
     def __init__(self) -> None:
         self._sessions: dict[bytes, _Kept] = {}
         self._of_tenant: Counter[int] = Counter()
-        self._lock = threading.Lock()
+        self._lock = leaf_lock()
 
     def __len__(self) -> int:
         return len(self._sessions)

@@ -21,6 +21,7 @@ from uuid import UUID
 from cachetools import LRUCache
 
 from app.access.callers import Caller
+from app.concurrency.gevent import leaf_lock
 from app.config import Config
 from app.errors import RateLimitedError
 from app.limits.sliding_window import SlidingWindow, Uses
@@ -198,7 +199,7 @@ class Limit:
         self.refusal = refusal
         self.window = SlidingWindow(amount, seconds, name)
         self._uses: LRUCache[UUID, Uses] = LRUCache(_SUBJECTS)
-        self._lock = threading.Lock()
+        self._lock = leaf_lock()
 
     def hit(self, subject: UUID) -> float:
         """Count one in this process and return 0; or count nothing, and return how many seconds to wait."""
