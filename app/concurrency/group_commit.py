@@ -20,9 +20,11 @@ _TOO_SLOW = "The audit log can't be written right now; try again."
 
 
 class _Batch(Generic[Item, Outcome]):
-    __slots__ = ("done", "items", "outcomes")
+    __slots__ = ("deadline", "done", "first_left", "items", "outcomes")
 
     def __init__(self) -> None:
+        self.deadline = 0.0  # of the first request
+        self.first_left = threading.Event()  # it no longer waits, or all are done
         self.items: list[Item] = []
         self.outcomes: list[Outcome | BaseException] = []  # one for each item, once done
         self.done = threading.Event()
@@ -43,13 +45,16 @@ class GroupCommit(Generic[Item, Outcome]):
         Raises StoreUnavailableError when the item is not durable, or when that is not known in time: such an item may
         be stored later, as when a process is killed between its commit and its answer.
         """
+        deadline = time.monotonic() + patience
         with self._joining:
             batch = self._open
             place = len(batch.items)
             batch.items.append(item)
+            if place == 0:
+                batch.deadline = deadline
         if place == 0:
             spawn(self._lead, batch, patience)
-        if not batch.done.wait(patience):
+        if not self._wait(batch, deadline, is_first=place == 0):
             raise StoreUnavailableError(_TOO_SLOW)
         outcome = batch.outcomes[place]
         if isinstance(outcome, StoreUnavailableError):
@@ -57,6 +62,21 @@ class GroupCommit(Generic[Item, Outcome]):
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
+
+    def _wait(self, batch: _Batch[Item, Outcome], deadline: float, *, is_first: bool) -> bool:
+        """Wait until the batch is done, and return True; or until the deadline, and return False.
+
+        A timer costs as much as the rest of the wait, so only the first request sets one. When it goes off, each of the
+        others waits for the rest of its own time.
+        """
+        if is_first:
+            try:
+                return batch.done.wait(deadline - time.monotonic())
+            finally:
+                batch.first_left.set()
+        if deadline >= batch.deadline:
+            batch.first_left.wait()
+        return batch.done.is_set() or batch.done.wait(max(0.0, deadline - time.monotonic()))
 
     def _lead(self, batch: _Batch[Item, Outcome], patience: float) -> None:
         """Commit for all requests in the batch. They get an outcome even if this fails."""
@@ -74,6 +94,7 @@ class GroupCommit(Generic[Item, Outcome]):
             if turn:
                 self._committing.release()
             batch.done.set()
+            batch.first_left.set()
 
     def _close(self, batch: _Batch[Item, Outcome]) -> None:
         """From here on, requests join the next batch."""

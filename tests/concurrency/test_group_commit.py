@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from app.concurrency.group_commit import GroupCommit
+from app.concurrency.group_commit import GroupCommit, _Batch
 from app.errors import StoreUnavailableError
 from tests.support.waiting import until
 
@@ -178,6 +178,17 @@ def test_a_follower_waits_as_long_as_it_has_patience(disk, add_in_thread, busy):
     disk.go_on.set()
     assert leader.result(60) == 2
     assert disk.batches[1] == ["leader", "follower"], "it may be stored all the same"
+
+
+def test_a_leader_that_stops_waiting_wakes_its_followers_who_wait_on(group):
+    batch, now = _Batch(), time.monotonic()
+    batch.deadline = now
+    with ThreadPoolExecutor(1) as pool:
+        follower = pool.submit(group._wait, batch, now + 60, is_first=False)
+        assert group._wait(batch, now, is_first=True) is False
+        assert group._wait(batch, now, is_first=False) is False, "its own time is over too"
+        batch.done.set()
+        assert follower.result(60) is True
 
 
 def test_a_leader_whose_turn_does_not_come_fails_its_followers_too(disk, add_in_thread, busy):
