@@ -135,7 +135,7 @@ class Authorization:
         if not known.covers(connection.permission_sets):  # from memory perhaps, which no commit has compared
             self._connections.forget(path)
             epoch, connection = self._connection(known, path)
-        _ensure_permission_sets(known, connection)
+            _ensure_permission_sets(known, connection)
         return min(key_epoch, epoch), connection
 
     def ensure_fresh_proof(self, connection: VerifiedConnection, at: float, patience: float) -> bool:

@@ -178,12 +178,13 @@ class CredentialIssuer:
         return wanted
 
     def _session(self, asked: _Asked, at: float, patience: float) -> tuple[Session, Source]:
-        with refused_about(asked.connection.path):
-            try:
-                return self._sessions.obtain(asked.cache_key(), lambda: self._fetch(asked), patience, at)
-            except (errors.CallerFaultError, errors.CustomerSetupError):
+        try:
+            return self._sessions.obtain(asked.cache_key(), lambda: self._fetch(asked), patience, at)
+        except errors.AppError as error:
+            error.tenant_id, error.connection_id = asked.connection.path
+            if isinstance(error, errors.CallerFaultError | errors.CustomerSetupError):
                 self._authorization.forget(asked.connection)
-                raise
+            raise
 
     def _is_current(self, asked: _Asked, refusal: errors.CustomerSetupError) -> bool:
         """Whether a refusal is about the connection as it is now. Memory may be older: not every change moves the epoch.
