@@ -75,8 +75,8 @@ class _Memory(Generic[Name, Thing]):
         """The last epoch at which the thing is known to be valid, and the thing."""
         with self._lock:
             found = self._things.get(name)
-        if found is None:
-            return None
+        if found is None or found[0] >= history.epoch:
+            return found
         epoch = history.valid_at(found[0], found[1].row_ids)
         return None if epoch is None else (epoch, found[1])
 
