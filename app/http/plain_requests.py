@@ -9,8 +9,7 @@ gunicorn imports this module before it patches the standard library, so of the s
 
 import os
 import re
-from datetime import datetime
-from email.utils import format_datetime
+from email.utils import formatdate
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
@@ -138,16 +137,15 @@ _ALL_ANSWERS = "".join(f"{name}: {value}\r\n" for name, value in (ALWAYS | FOR_P
 def format_answer(answer: PlainAnswer) -> bytes:
     """Return the whole answer as gunicorn sends Flask's."""
     header = (
-        f"{_first_lines(clock.now().replace(microsecond=0))}Content-Length: {len(answer.body)}\r\n"
+        f"{_first_lines(int(clock.timestamp()))}Content-Length: {len(answer.body)}\r\n"
         f"X-Request-Id: {answer.request_id}\r\n{_ALL_ANSWERS}\r\n"
     )
     return header.encode("ascii") + answer.body
 
 
 @lru_cache(2)
-def _first_lines(second: datetime) -> str:
-    date = format_datetime(second, usegmt=True)
-    fields = f"Server: {SERVER}\r\nDate: {date}\r\nConnection: keep-alive\r\nContent-Type: application/json\r\n"
+def _first_lines(second: int) -> str:
+    fields = f"Server: {SERVER}\r\nDate: {formatdate(second, usegmt=True)}\r\nConnection: keep-alive\r\nContent-Type: application/json\r\n"
     return f"HTTP/1.1 200 OK\r\n{fields}"
 
 

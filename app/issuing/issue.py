@@ -24,7 +24,7 @@ from app.access.tenancy import connection_lock_id
 from app.audit import Action, Event, log as audit
 from app.audit.log import AuditLog
 from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError
-from app.clock import now
+from app.clock import now, timestamp
 from app.ids import session_name
 from app.issuing.authorization import Authorization, Path, VerifiedConnection, refused_about
 from app.issuing.session_cache import CacheKey, SessionCache, Source
@@ -131,7 +131,7 @@ class CredentialIssuer:
         """The epoch, the connection with a proof within its shelf life, and the time of day."""
         while True:
             epoch, connection = self._authorization.authorize_issuance(caller, path)
-            at = now().timestamp()
+            at = timestamp()
             if self._authorization.ensure_fresh_proof(connection, at, deadline - time.monotonic() - _COMMIT_SECONDS):
                 return epoch, connection, at
 
