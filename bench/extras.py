@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from app import metrics
 from app.config import Config
 from app.factory import create_app
 from app.http.plain_requests import PlainAnswer, PlainReader
+from app.issuing import issue
 from bench.client import BenchError
 from bench.servers import run_python
 from bench.stage import Stage
@@ -79,7 +79,7 @@ def main() -> None:
     for name, (part, method) in _PARTS.items():
         owner = getattr(services, part, None) or getattr(services.issuer, part)
         setattr(owner, method, clock.around(name, getattr(owner, method)))
-    counted = metrics.ISSUE_SECONDS["cache"]
+    counted = issue.ISSUE_SECONDS["cache"]
     counted.observe = clock.around("metrics", counted.observe)  # type: ignore[method-assign]
     for when, hooks in (("before", app.before_request_funcs), ("after", app.after_request_funcs)):
         hooks[None] = [clock.around(f"{when} a request: {_name(hook)}", hook) for hook in hooks.get(None, [])]

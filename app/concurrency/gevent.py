@@ -45,6 +45,14 @@ def spawn(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> "Futu
     return future
 
 
+def later(seconds: float, work: Callable[[], None]) -> None:
+    """Do some work after so many seconds, or at once without gevent."""
+    if _is_gevents():
+        gevent.spawn_later(seconds, work)
+    else:
+        work()
+
+
 def leaf_lock() -> AbstractContextManager[Any]:
     """Return a lock for a few steps in memory, within which nothing waits and no other lock is acquired.
 

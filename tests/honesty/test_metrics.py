@@ -10,6 +10,10 @@ ISSUED = [f'deputy_issue_seconds_count{{source="{source}"}}' for source in ("sts
 REFUSED = 'deputy_refusals_total{code="not_found"}'
 
 
+def issued(after: dict[str, float], before: dict[str, float]) -> float:
+    return sum(after.get(name, 0) - before.get(name, 0) for name in ISSUED)
+
+
 def test_the_metrics_count_what_all_web_processes_did_and_those_that_were_killed(on_sqlite: Deployment):
     service = on_sqlite  # the counts are in files of gunicorn's first process, and in no database
     place = service.place()
@@ -19,13 +23,14 @@ def test_the_metrics_count_what_all_web_processes_did_and_those_that_were_killed
             for turn in range(3):
                 assert place.ask(client, turn).status == 200
             client.must("GET", f"{place.tenant}x", expect=404)
+        until(lambda: issued(service.metrics(), before) >= 6, "what was issued is counted")
         killed = next(iter(clients))
         os.kill(killed, signal.SIGKILL)
     until(lambda: killed not in service.web_processes(), "the web process is gone")
     service.await_web_processes()
     service.admin.close()
     after = service.metrics()
-    assert sum(after[name] - before.get(name, 0) for name in ISSUED) == 6
+    assert issued(after, before) == 6
     assert after[REFUSED] - before.get(REFUSED, 0) == len(clients)
     assert after['deputy_aws_calls_total{action="AssumeRole",outcome="ok"}'] >= 1
     assert not [name for name in after if place.tenant_id in name or place.connection_id in name]
