@@ -57,11 +57,11 @@ class Goal:
         return Level(sum(figure >= step if more_is_better else figure <= step for step in steps))
 
 
-HOT = Goal(1, "hot issue / bare Flask, requests a second, PostgreSQL", ((0.45, 0.6, 0.8),))
+HOT = Goal(1, "hot issue / bare Flask, requests a second, PostgreSQL", ((0.8, 0.95, 1.05),))
 HOT_P99 = Goal(2, "its p99 / bare Flask's p99", ((1.5, 1.0, 0.2),))
-HOT_SQLITE = Goal(3, "hot issue / bare Flask, SQLite with synchronous=FULL", ((0.4, 0.5, 0.7),))
-HOT_PEER = Goal(4, "hot issue / metadataproxy hot", ((0.7, 0.9, 1.2),))
-COLD = Goal(5, "cold issue (one STS call each) / metadataproxy cold", ((0.8, 1.2, 2.0),))
+HOT_SQLITE = Goal(3, "hot issue / bare Flask, SQLite with synchronous=FULL", ((0.55, 0.7, 0.8),))
+HOT_PEER = Goal(4, "hot issue / metadataproxy hot", ((0.9, 1.1, 1.2),))
+COLD = Goal(5, "cold issue (one STS call each) / metadataproxy cold", ((1.0, 1.2, 2.0),))
 HONESTY = Goal(6, "served after a revoke · answered without an audit row", ((0, 0, 0), (0, 0, 0)))
 BURST = Goal(7, "STS calls for 48 cold requests at once", words=("1 a process", "1 a machine", "1 a fleet"))
 GROWTH = Goal(8, "lookup at 1M / at 1k · page at 99 % / first page", ((1.5, 1.3, 1.1), (1.5, 1.2, 1.05)))

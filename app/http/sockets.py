@@ -163,7 +163,7 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
             gevent.sleep(0)
 
     def _serve(self, environ: Any, start_response: Any) -> Iterable[bytes]:
-        environ.update(environ["wsgi.input"].environ)
+        environ.update(getattr(environ["wsgi.input"], "environ", {}))
         environ["deputy.slots"] = self.slots  # which a request gives up while it waits (app/concurrency/places.py)
         with self.slots:
             answer: Iterable[bytes] = self._app(environ, start_response)
@@ -181,7 +181,10 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         self._waiting.pop(gevent.getcurrent(), None)
 
     def _end_late_waits(self) -> None:
-        """End the waits whose time is over. In the hub: one timer for all of them, as each would cost 30,000 instructions."""
+        """End the waits whose time is over. Runs in the hub.
+
+        There is one timer for all of them, because a timer for each wait would cost 30,000 instructions.
+        """
         now = time.monotonic()
         late = [(greenlet, wait) for greenlet, wait in self._waiting.items() if wait is not None and wait.ends <= now]
         for greenlet, wait in late:
@@ -267,7 +270,7 @@ class Body(RawIOBase):
         self._process = process
         self._req = req
         self._inner = req.body
-        self.environ: dict[str, Any] = req.environ
+        self.environ: dict[str, Any] = getattr(req, "environ", {})  # uWSGI's requests have none
         self._ends = time.monotonic() + seconds
         self._largest = largest
         self._taken = 0
