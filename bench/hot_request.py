@@ -34,8 +34,9 @@ class Service(Application):  # type: ignore[misc]  # gunicorn has no types
     def load(self) -> Any:
         import wsgi  # noqa: PLC0415  after the patches
 
-        for module in list(sys.modules.values()):
-            vars(module).update(dict.fromkeys(vars(module).keys() & set(_TIMES), _NEVER))
+        for name, module in list(sys.modules.items()):
+            if name.startswith("app."):
+                vars(module).update(dict.fromkeys(vars(module).keys() & set(_TIMES), _NEVER))
         return wsgi.app
 
 
