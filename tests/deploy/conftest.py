@@ -51,14 +51,14 @@ def publish_image() -> Iterator[Image]:
 
 
 @pytest.fixture(scope="package")
-def pipeline(aws, vendor) -> dict[str, str]:
+def publisher(aws, vendor) -> dict[str, str]:
     """Credentials of a user who has the policy TemplatePublisher of broker.yaml, and no other."""
     with closing(root_client(aws, "iam", VENDOR_ACCOUNT)) as iam:
         policies = iam.list_policies(Scope="Local")["Policies"]
         [arn] = [policy["Arn"] for policy in policies if "TemplatePublisher" in policy["PolicyName"]]
-        iam.create_user(UserName="pipeline")
-        iam.attach_user_policy(UserName="pipeline", PolicyArn=arn)
-        key = iam.create_access_key(UserName="pipeline")["AccessKey"]
+        iam.create_user(UserName="publisher")
+        iam.attach_user_policy(UserName="publisher", PolicyArn=arn)
+        key = iam.create_access_key(UserName="publisher")["AccessKey"]
     return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
 
 

@@ -47,13 +47,13 @@ def make_secrets(folder: Path) -> Path:
     return certificate
 
 
-def walk(composed: Compose, name: str, pipeline: dict[str, str]) -> str:
+def walk(composed: Compose, name: str, publisher: dict[str, str]) -> str:
     """Give the guide's commands, in their order. Returns the key that one of them printed."""
     key = ""
     for line in commands(name).splitlines():
         match shlex.split(line):
             case ["compose", "run", "--rm", "--build", "publish"]:
-                assert "customer-role" in composed.run("publish", env=pipeline)
+                assert "customer-role" in composed.run("publish", env=publisher)
             case ["compose", "run", "--rm", "operator", *words]:
                 printed = composed.run("operator", *words, ends=(0, 1, 2) if words[-1] == "doctor" else (0,))
                 key = printed.split()[-1] if "create" in words else key
@@ -98,14 +98,14 @@ class Site:
 
 @pytest.fixture(scope="module")
 def composed(
-    image: Image, publish_image: Image, settings: dict[str, str], pipeline: dict[str, str]
+    image: Image, publish_image: Image, settings: dict[str, str], publisher: dict[str, str]
 ) -> Iterator[tuple[Compose, Site]]:
     """After its first launch."""
     with open_folder() as folder:
         certificate = make_secrets(folder)
         images = {"deputy": image, "deputy-publish": publish_image}
         with Compose(folder / "deploy", images, settings) as made:
-            key = walk(made, "one machine", pipeline)
+            key = walk(made, "one machine", publisher)
             yield made, Site(made, certificate, key)
 
 
@@ -182,12 +182,12 @@ def test_the_clients_address_is_the_proxys_client_and_not_what_it_claims(compose
     assert event["client_address"] == SELF
 
 
-def test_a_later_launch_publishes_before_the_new_processes_start(composed, pipeline):
+def test_a_later_launch_publishes_before_the_new_processes_start(composed, publisher):
     """Of a release whose templates are others."""
     made, site = composed
     before = len(made.started)
     made.settings["DEPUTY_VENDOR_NAME"] = "Example Vendor 2"
-    walk(made, "one machine, later", pipeline)
+    walk(made, "one machine, later", publisher)
     order = [name for name in made.started[before:] if name != "worker"]
     assert order == ["publish", "roles", "migrate", "web", "operator"]
 

@@ -241,14 +241,14 @@ class Stack:
         self.printed: list[str] = []
         self.worker: subprocess.Popen[bytes] | None = None
 
-    def walk(self, name: str, pipeline: dict[str, str]) -> None:
+    def walk(self, name: str, publisher: dict[str, str]) -> None:
         for line in commands(name).partition("\n\n")[2].splitlines() or commands(name).splitlines():
             match shlex.split(line, comments=True):
                 case ["task", task, *words]:
                     assert overrides(task, words) == [{"name": "deputy", "command": words}]
                     self.task({"$MIGRATE_TASK": "MigrateTask", "$WEB_TASK": "WebTask"}[task], words)
                 case ["publish"]:
-                    self.publish(pipeline)
+                    self.publish(publisher)
                 case ["psql", *_]:
                     self.make_roles()
                 case ["stack", *changes]:
@@ -279,11 +279,11 @@ class Stack:
         assert command.returncode == 0 or (words[-1] == "doctor" and command.returncode in {1, 2}), said.decode()
         self.printed.append(printed.decode() + said.decode())
 
-    def publish(self, pipeline: dict[str, str]) -> None:
+    def publish(self, publisher: dict[str, str]) -> None:
         """With the variables that the guide's `docker run` passes on, and no other."""
         self.steps.append("publish")
         passed = re.findall(r"--env (\w+)", commands("fargate").partition("publish()")[2])
-        known = {**environment("WebTask"), "AWS_REGION": "us-east-1", "DEPUTY_TEMPLATE_BUCKET": BUCKET, **pipeline}
+        known = {**environment("WebTask"), "AWS_REGION": "us-east-1", "DEPUTY_TEMPLATE_BUCKET": BUCKET, **publisher}
         given = {name: known[name] for name in passed if name in known}
         endpoint = {"AWS_ENDPOINT_URL": self._given["AWS_ENDPOINT_URL_S3"]}
         image = self._images["publish"]
@@ -343,8 +343,8 @@ def stack(image, publish_image, settings, valkey) -> Iterator[Stack]:
             end_process(made.worker)
 
 
-def test_the_guides_order_launches_the_stack_and_updates_it(stack: Stack, pipeline):
-    stack.walk("fargate", pipeline)
+def test_the_guides_order_launches_the_stack_and_updates_it(stack: Stack, publisher):
+    stack.walk("fargate", publisher)
     assert stack.steps == ["stack", "roles", "migrate", "bootstrap", "publish", "services", "doctor"]
     until(stack.recorded, "the background worker has recorded what was published")
     assert re.search(r"^templates\s+ok|^ok\s+templates", stack.printed[-1], re.MULTILINE), stack.printed[-1]
@@ -355,5 +355,5 @@ def test_the_guides_order_launches_the_stack_and_updates_it(stack: Stack, pipeli
         owners = db.execute("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'").fetchall()
         assert owners == [("deputy",)]
     stack.steps.clear()
-    stack.walk("fargate, later", pipeline)
+    stack.walk("fargate, later", publisher)
     assert stack.steps == ["stack", "migrate", "publish", "services", "doctor", "services"]

@@ -51,7 +51,7 @@ class Machine:
         for name, given in (("settings.env", own), ("broker.env", broker)):
             (self.etc / name).write_text("".join(f"{key}={json.dumps(value)}\n" for key, value in given.items()))
 
-    def walk(self, name: str, pipeline: dict[str, str]) -> None:
+    def walk(self, name: str, publisher: dict[str, str]) -> None:
         for line in commands(name).splitlines():
             match shlex.split(line):
                 case ["systemctl", "start", "deputy-migrate"]:
@@ -62,13 +62,13 @@ class Machine:
                             end_process(self._running.pop(unit))
                         self._running[unit] = self.start(unit)
                 case [".venv/bin/flask", *words]:
-                    self.publish(words, pipeline)
+                    self.publish(words, publisher)
                 case other:
                     raise AssertionError(other)
 
-    def publish(self, words: list[str], pipeline: dict[str, str]) -> None:
+    def publish(self, words: list[str], publisher: dict[str, str]) -> None:
         self.steps.append(words[-1])
-        given = self._read("settings.env") | pipeline
+        given = self._read("settings.env") | publisher
         command = self._images["publish"].start(["flask", *words], given, stdout=DEVNULL, stderr=PIPE)
         _, said = command.communicate(timeout=120)
         assert command.returncode == 0, said.decode()
@@ -134,8 +134,8 @@ def machine(image, publish_image, settings) -> Iterator[Machine]:
         made.end()
 
 
-def test_the_guides_order_starts_the_units_and_restarts_them(machine: Machine, pipeline):
-    machine.walk("without containers", pipeline)
+def test_the_guides_order_starts_the_units_and_restarts_them(machine: Machine, publisher):
+    machine.walk("without containers", publisher)
     assert machine.steps == ["deputy-migrate", "publish", "deputy-worker", "deputy-web"]
     printed, report = machine.operate()
     key = printed.split()[-1]
@@ -144,7 +144,7 @@ def test_the_guides_order_starts_the_units_and_restarts_them(machine: Machine, p
     assert (states["rights"], states["aws"]) == ("ok", "ok")
     until(lambda: machine.ask("/v1/permission-sets/inventory/versions", key)["items"], "the version is recorded")
     machine.steps.clear()
-    machine.walk("without containers, later", pipeline)
+    machine.walk("without containers, later", publisher)
     assert machine.steps == ["deputy-migrate", "publish", "deputy-worker", "deputy-web"]
     until(lambda: is_healthy(machine, key), "the new ones too")
     assert machine.end() == [0, 0]
