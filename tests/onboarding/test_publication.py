@@ -33,7 +33,7 @@ SETTINGS = ("broker", "vendor_name", "template_bucket", "vendor_name_ascii", "pe
 SETTINGS += ("default_permission_set", "role_prefix", "max_session_seconds")
 
 
-class Seller:
+class PublishingVendor:
     """One vendor's folder of permission sets, the deployment's services, and its bucket as anybody could change it."""
 
     def __init__(self, aws, vendor, config: Config, folder: Path) -> None:
@@ -83,8 +83,8 @@ class Seller:
 
 
 @pytest.fixture
-def seller(aws, vendor, config, tmp_path) -> Iterator[Seller]:
-    made = Seller(aws, vendor, config, tmp_path)
+def publishing_vendor(aws, vendor, config, tmp_path) -> Iterator[PublishingVendor]:
+    made = PublishingVendor(aws, vendor, config, tmp_path)
     made.files.write(made.name, 1, READS)
     yield made
     made.end()
@@ -93,7 +93,9 @@ def seller(aws, vendor, config, tmp_path) -> Iterator[Seller]:
 # --- publishing ---
 
 
-def test_publishing_needs_the_templates_settings_and_the_buckets_credentials_alone(aws, vendor, seller, tmp_path):
+def test_publishing_needs_the_templates_settings_and_the_buckets_credentials_alone(
+    aws, vendor, publishing_vendor, tmp_path
+):
     given = {
         "AWS_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": aws.url,
@@ -111,8 +113,8 @@ def test_publishing_needs_the_templates_settings_and_the_buckets_credentials_alo
     assert done.returncode == 0, done.stderr
     kinds = [line.split("/templates/")[1].partition("/")[0] for line in done.stdout.splitlines()]
     assert kinds == ["customer-role", "customer-org", "sets"]
-    started = seller.start()
-    assert started.publication.serves(seller.name), "the service renders the same of its own settings"
+    started = publishing_vendor.start()
+    assert started.publication.serves(publishing_vendor.name), "the service renders the same of its own settings"
 
 
 def test_publishing_reads_only_settings_that_templates_are_rendered_from():
@@ -120,122 +122,127 @@ def test_publishing_reads_only_settings_that_templates_are_rendered_from():
     assert not {"database_url", "secret_keys"} & set(SETTINGS)
 
 
-def test_the_document_of_a_version_is_never_replaced(seller):
-    key = render_document(load(seller.publish().config.permission_sets)[seller.name]).key
-    assert key == f"templates/sets/{seller.name}/1.json"
-    seller.files.write(seller.name, 1, READS, MORE)
+def test_the_document_of_a_version_is_never_replaced(publishing_vendor):
+    key = render_document(load(publishing_vendor.publish().config.permission_sets)[publishing_vendor.name]).key
+    assert key == f"templates/sets/{publishing_vendor.name}/1.json"
+    publishing_vendor.files.write(publishing_vendor.name, 1, READS, MORE)
     with pytest.raises(ConflictError, match=r"has changed since version 1 was published\. Raise version to 2\."):
-        seller.publish()
-    seller.files.write(seller.name, 3, READS)
-    seller.publish()
-    seller.files.write(seller.name, 2, READS)
+        publishing_vendor.publish()
+    publishing_vendor.files.write(publishing_vendor.name, 3, READS)
+    publishing_vendor.publish()
+    publishing_vendor.files.write(publishing_vendor.name, 2, READS)
     with pytest.raises(ConflictError, match=r"Version 3 was published already\. Raise version to 4\."):
-        seller.publish()
-    documents = [key for key in seller.keys() if key.startswith("templates/sets/")]  # noqa: SIM118
+        publishing_vendor.publish()
+    documents = [key for key in publishing_vendor.keys() if key.startswith("templates/sets/")]  # noqa: SIM118
     assert documents == [key, key.replace("1.json", "3.json")]
 
 
-def test_two_pipelines_publish_one_version_and_the_second_is_told(seller, monkeypatch):
+def test_two_pipelines_publish_one_version_and_the_second_is_told(publishing_vendor, monkeypatch):
     """Both looked before either had published."""
     monkeypatch.setattr(TemplateBucket, "documents", lambda *_: documents.pop(0))
     documents: list[dict[int, str]] = [{}]
-    seller.publish()
-    seller.files.write(seller.name, 1, READS, MORE)
+    publishing_vendor.publish()
+    publishing_vendor.files.write(publishing_vendor.name, 1, READS, MORE)
     documents += [{}, {1: "what the first one published"}]
     with pytest.raises(ConflictError, match="Raise version to 2"):
-        seller.publish()
+        publishing_vendor.publish()
 
 
 # --- recording ---
 
 
-def test_a_version_is_recorded_with_one_event_once_the_bucket_serves_all_of_it(seller):
-    before = seller.start()
-    assert not seller.record(before)
-    assert (seller.recorded(), seller.events()) == ([], [])
-    seller.publish()
-    for started in (before, seller.start(), seller.start()):
-        assert seller.record(started)
-    assert seller.recorded() == [1]
-    assert seller.events() == [{"permission_set": seller.name, "version": 1, "access": "read"}]
+def test_a_version_is_recorded_with_one_event_once_the_bucket_serves_all_of_it(publishing_vendor):
+    before = publishing_vendor.start()
+    assert not publishing_vendor.record(before)
+    assert (publishing_vendor.recorded(), publishing_vendor.events()) == ([], [])
+    publishing_vendor.publish()
+    for started in (before, publishing_vendor.start(), publishing_vendor.start()):
+        assert publishing_vendor.record(started)
+    assert publishing_vendor.recorded() == [1]
+    assert publishing_vendor.events() == [{"permission_set": publishing_vendor.name, "version": 1, "access": "read"}]
 
 
-def test_other_words_of_a_version_are_recorded_without_an_event(seller):
-    assert seller.record(seller.publish())
-    seller.files.write(seller.name, 1, READS | {"why": "In other words."})
-    assert seller.record(seller.publish())
-    with seller.start().db.read() as db:
-        row = db.get_one(PermissionSetVersion, (seller.name, 1))
+def test_other_words_of_a_version_are_recorded_without_an_event(publishing_vendor):
+    assert publishing_vendor.record(publishing_vendor.publish())
+    publishing_vendor.files.write(publishing_vendor.name, 1, READS | {"why": "In other words."})
+    assert publishing_vendor.record(publishing_vendor.publish())
+    with publishing_vendor.start().db.read() as db:
+        row = db.get_one(PermissionSetVersion, (publishing_vendor.name, 1))
         assert row.content["statements"][0]["why"] == "In other words."
-    assert len(seller.events()) == 1
+    assert len(publishing_vendor.events()) == 1
 
 
 @pytest.mark.parametrize("part", ["document", "role"])
 @pytest.mark.parametrize(
     "body", ["{{}}", "{0} ", '{{"access": "write", "version": 1}}'], ids=["empty", "longer", "own"]
 )
-def test_what_somebody_else_put_there_is_never_recorded(seller, part, body):
-    started = seller.start()
+def test_what_somebody_else_put_there_is_never_recorded(publishing_vendor, part, body):
+    started = publishing_vendor.start()
     publication = started.publication
     template = (
-        render_document(started.onboarding.sets[seller.name]) if part == "document" else publication.roles[seller.name]
+        render_document(started.onboarding.sets[publishing_vendor.name])
+        if part == "document"
+        else publication.roles[publishing_vendor.name]
     )
-    seller.put(template.key, body.format(template.body))
+    publishing_vendor.put(template.key, body.format(template.body))
     with pytest.raises(ConflictError):
-        seller.publish()
+        publishing_vendor.publish()
     if part == "role":  # and all else is as it should be
-        seller.put(render_document(started.onboarding.sets[seller.name]).key, publication._documents[seller.name].body)
-    assert not seller.record(started)
-    assert (seller.recorded(), seller.events()) == ([], [])
+        publishing_vendor.put(
+            render_document(started.onboarding.sets[publishing_vendor.name]).key,
+            publication._documents[publishing_vendor.name].body,
+        )
+    assert not publishing_vendor.record(started)
+    assert (publishing_vendor.recorded(), publishing_vendor.events()) == ([], [])
 
 
-def test_a_version_that_deputy_knows_otherwise_is_not_recorded_whatever_the_bucket_has(seller):
+def test_a_version_that_deputy_knows_otherwise_is_not_recorded_whatever_the_bucket_has(publishing_vendor):
     """The bucket is another one, or it was emptied."""
-    started = seller.start()
+    started = publishing_vendor.start()
     with started.db.write(SYSTEM) as db:
-        content = asdict(a_set(name=seller.name, version=2))
-        db.add(PermissionSetVersion(name=seller.name, version=2, content=content))
-    started = seller.publish()
-    assert seller.record(started), "nothing is left to do"
-    assert (seller.recorded(), seller.events()) == ([2], [])
+        content = asdict(a_set(name=publishing_vendor.name, version=2))
+        db.add(PermissionSetVersion(name=publishing_vendor.name, version=2, content=content))
+    started = publishing_vendor.publish()
+    assert publishing_vendor.record(started), "nothing is left to do"
+    assert (publishing_vendor.recorded(), publishing_vendor.events()) == ([2], [])
     [finding] = [finding for name, finding in started.health.findings(None) if name == "templates"]
     assert finding.seen == (
-        f"Published, and not recorded: {seller.name}: version: Version 2 was published already. Raise version to 3."
+        f"Published, and not recorded: {publishing_vendor.name}: version: Version 2 was published already. Raise version to 3."
     )
 
 
-def test_of_the_bucket_no_more_is_read_than_could_be_right(seller, monkeypatch):
-    started = seller.start()
-    key = f"templates/sets/{seller.name}/1.json"
-    seller.put(key, "[" * 1_000_000)
+def test_of_the_bucket_no_more_is_read_than_could_be_right(publishing_vendor, monkeypatch):
+    started = publishing_vendor.start()
+    key = f"templates/sets/{publishing_vendor.name}/1.json"
+    publishing_vendor.put(key, "[" * 1_000_000)
     with as_the_pipeline():
-        [text] = TemplateBucket(started.config).documents(seller.name).values()
+        [text] = TemplateBucket(started.config).documents(publishing_vendor.name).values()
     assert len(text) == 65_536
     assert access_of(text) is None
-    assert not started.publication.serves(seller.name)
+    assert not started.publication.serves(publishing_vendor.name)
 
 
-def test_a_background_worker_records_what_is_published_after_its_start(seller, monkeypatch):
+def test_a_background_worker_records_what_is_published_after_its_start(publishing_vendor, monkeypatch):
     monkeypatch.setattr("app.background.parts._PUBLISHED_AGAIN", 0.05)
-    started = seller.start()
+    started = publishing_vendor.start()
     ended: list[bool] = []
     parts = [part for part in companions(started, "flask", lambda: ended.append(True)) if part.name == "publication"]
     for part in parts:
         part.start()
     try:
-        seller.publish()
-        until(lambda: seller.recorded() == [1], "the version is recorded")
+        publishing_vendor.publish()
+        until(lambda: publishing_vendor.recorded() == [1], "the version is recorded")
     finally:
         stop_all(parts)
     assert not ended
-    assert len(seller.events()) == 1
+    assert len(publishing_vendor.events()) == 1
 
 
 @on_sqlite
-def test_a_bucket_that_does_not_answer_records_nothing(seller, monkeypatch):
-    started = seller.publish()
+def test_a_bucket_that_does_not_answer_records_nothing(publishing_vendor, monkeypatch):
+    started = publishing_vendor.publish()
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
-    assert not seller.record(started)
+    assert not publishing_vendor.record(started)
 
 
 # --- the document ---
