@@ -66,7 +66,9 @@ def test_another_role_than_the_sessions_is_an_error(cli, world, issued):
         assert "of another role" in cli.text("audit", "who", session, "--role", ELSEWHERE, fails=1)
 
 
-def test_a_proof_is_found_by_its_name_with_its_role_and_without(cli, world):
+def test_a_proof_is_found_by_its_name_with_its_role_and_without(cli, world, monkeypatch):
+    monkeypatch.setattr("app.issuing.session_origins._ROLES", 2)
+    world.connection(), world.connection()
     connection = world.proven()
     for call in world.calls_for(connection["role_arn"]):
         for words in ([], ["--role", connection["role_arn"]]):
