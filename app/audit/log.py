@@ -133,7 +133,7 @@ def _as_allowed(bound_to: UUID | None, wanted: EventFilter) -> EventFilter:
 
 
 def _matching(db: Session, wanted: EventFilter, *, oldest_first: bool = False) -> Select[AuditEvent]:
-    """One range of an index. Of several actions, and of what has no index, it holds other events too."""
+    """Select one range of an index. `_either` and `_without_index` narrow it further."""
     query, owner = select(AuditEvent), _owner(wanted)
     for name in ("access_key_id", "connection_id", "tenant_id"):
         column, value = getattr(AuditEvent, name), getattr(wanted, name)
@@ -151,7 +151,7 @@ def _matching(db: Session, wanted: EventFilter, *, oldest_first: bool = False) -
 
 
 def _owner(wanted: EventFilter) -> Any:
-    """The column by whose index the events are found; None: by that of all."""
+    """Return the column whose index has the events in order; None: the id alone."""
     if wanted.access_key_id is not None:
         return AuditEvent.access_key_id
     if wanted.connection_id is not None:
@@ -168,12 +168,12 @@ def _has_action(wanted: EventFilter, action: str) -> ColumnElement[bool]:
 
 
 def _either(wanted: EventFilter) -> list[ColumnElement[bool]]:
-    """One condition for each of several actions."""
+    """Return one condition for each of several actions."""
     return [_has_action(wanted, action) for action in wanted.actions] if len(wanted.actions) > 1 else []
 
 
 def _without_index(wanted: EventFilter) -> Iterator[ColumnElement[bool]]:
-    """What each event of the range is compared with."""
+    """Return the conditions that no index answers."""
     if wanted.api_key_id is not None:
         yield AuditEvent.actor_kind == "api_key"
         yield AuditEvent.actor_id == str(wanted.api_key_id)

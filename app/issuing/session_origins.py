@@ -40,7 +40,10 @@ class SessionOrigins:
         return [] if first is None else self._same_session(first)
 
     def hand_outs_named(self, name: str, role_arn: str | None) -> list[AuditEvent]:
-        """As `hand_outs`, by the session's name, which has no index. `role_arn`: read the events of that role alone."""
+        """Return the hand-outs of the session with this name. `role_arn`: read the events of that role alone.
+
+        No index has the names: without a role, all that the key in the name was issued is read.
+        """
         key_id = key_id_in(name)
         key = None if key_id is None else self.key(key_id)
         if key is None:
@@ -49,7 +52,7 @@ class SessionOrigins:
         filters = [of_key]
         if role_arn is not None:
             filters = [of_key._replace(connection_id=each.id) for each in self.connections_to(role_arn)]
-        issued = (event for wanted in filters for event in self._issued(wanted))
+        issued = (event for event_filter in filters for event in self._issued(event_filter))
         same = next((event for event in issued if event.details.get("session_name") == name), None)
         return [] if same is None else self._same_session(same)
 
@@ -80,18 +83,20 @@ class SessionOrigins:
         with self._db.read() as db:
             return db.scalar(select(AuditEvent.at).order_by(AuditEvent.id).limit(1))
 
-    def _issued(self, wanted: EventFilter) -> Iterator[AuditEvent]:
-        return every(partial(self._log.events, None, wanted._replace(actions=(ISSUED,))))
+    def _issued(self, event_filter: EventFilter) -> Iterator[AuditEvent]:
+        return every(partial(self._log.events, None, event_filter._replace(actions=(ISSUED,))))
 
     def _same_session(self, event: AuditEvent) -> list[AuditEvent]:
         """Return all hand-outs of the session of this one, which lie within its life."""
         details, expires_at = event.details, datetime.fromisoformat(event.details["expires_at"])
-        wanted = EventFilter(
+        within_life = EventFilter(
             connection_id=event.connection_id,
             since=expires_at - timedelta(seconds=details["duration_seconds"]) - _CLOCKS,
             until=expires_at + _CLOCKS,
         )
-        events = (each for each in self._issued(wanted) if each.details["access_key_id"] == details["access_key_id"])
+        events = (
+            each for each in self._issued(within_life) if each.details["access_key_id"] == details["access_key_id"]
+        )
         return list(islice(events, HAND_OUTS_MAX))
 
     def _role_arns(self) -> Iterator[str]:
