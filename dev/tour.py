@@ -31,7 +31,7 @@ def main(words: list[str]) -> int:
 
 
 def where(found: dict[str, str]) -> None:
-    for name, value in (("URL", "url"), ("AWS", "sandbox_url"), ("KEY", "admin_key")):
+    for name, value in (("DEPUTY_URL", "url"), ("AWS", "sandbox_url"), ("DEPUTY_API_KEY", "admin_key")):
         print(f"{name}={shlex.quote(found[value])}")
 
 

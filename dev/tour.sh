@@ -2,9 +2,9 @@
 # If it is not running, this prints one sentence that says so, and those commands do nothing.
 
 if [ -x .venv/bin/python ] && FOUND=$(.venv/bin/python -m dev.tour); then
-  eval "$FOUND" # URL, AWS and KEY
+  eval "$FOUND" # DEPUTY_URL, DEPUTY_API_KEY and AWS
   # The API, with the admin key.
-  api() { curl -sS -w '\n' -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" "$@"; }
+  api() { curl -sS -w '\n' -H "Authorization: Bearer $DEPUTY_API_KEY" -H "Content-Type: application/json" "$@"; }
   # One field of a JSON answer. An answer without that field is printed as it is.
   field() {
     .venv/bin/python -c 'import json, sys

@@ -122,6 +122,25 @@ def test_closed_a_deputy_that_is_down_opens_nothing(node: Machine, profile: Prof
 
 
 @each_chain
+@pytest.mark.parametrize("executable", [True, False], ids=["missing", "can't start"])
+def test_a_command_that_is_missing_or_can_not_start_closes_nothing(
+    node: Machine, profile: Profile, tmp_path: Path, program, executable: bool
+):
+    """The document's points 2 and 3 are needed as well: with the metadata service out of reach the program stops."""
+    command = tmp_path / "deputy-credential-process"
+    if not executable:
+        command.write_text("#!/bin/sh\n")
+        command.chmod(0o600)
+    config = tmp_path / "config"
+    config.write_text(f"[profile acme]\ncredential_process = {command} --fail-closed\n")
+    given = {"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "acme"}
+    assert node.who(*program, **given) == INSTANCE
+    said = node.who(*program, **given, AWS_EC2_METADATA_DISABLED="true")
+    assert INSTANCE not in said
+    assert "rror" in said
+
+
+@each_chain
 def test_without_the_metadata_service_there_is_no_one_elses_role(node: Machine, suspended: Profile, program):
     said = node.who(*program, **suspended(), AWS_EC2_METADATA_DISABLED="true")
     assert INSTANCE not in said

@@ -86,7 +86,7 @@ def test_the_workers_script_of_the_document_works_here_too(run: Run, tmp_path: P
     script, key = tmp_path / "deputy-credentials", tmp_path / "deputy-key"
     script.write_text(block("sh", "#!/bin/sh"))
     script.chmod(0o700)
-    ask = f'DEPUTY_URL=$URL DEPUTY_API_KEY_FILE={key} {script} "$TENANT" "$CONNECTION"; echo'
+    ask = f'DEPUTY_URL=$DEPUTY_URL DEPUTY_API_KEY_FILE={key} {script} "$TENANT" "$CONNECTION"; echo'
     with Shell("bash", run.data) as person:
         for part in blocks()[:5]:
             person.paste(part)
@@ -131,7 +131,7 @@ def test_without_make_run_the_document_fails_with_one_sentence(tmp_path: Path, n
         data.mkdir()
         (data / "run.json").write_text(note)
     with Shell("sh", data) as person:
-        assert person.paste("URL=http://left.over\n" + "".join(blocks())).strip() == ""
+        assert person.paste("DEPUTY_URL=http://left.over\n" + "".join(blocks())).strip() == ""
     assert person.errors == (
         "make run is not running here. Start it in another terminal, in this folder; if it has a DEPUTY_DATA_DIR of its own,"
         " export that variable here. Then paste the tour again.\n"

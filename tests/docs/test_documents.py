@@ -26,10 +26,26 @@ def test_no_example_repeats_a_header_that_its_function_sends():
         line
         for document in DOCUMENTS
         for line in document.read_text().splitlines()
-        if re.match(r"\(?(KEY=\S+ )?api ", line)
+        if re.match(r"\(?(DEPUTY_API_KEY=\S+ )?api ", line)
     ]
     assert len(examples) > 10
     assert [line for line in examples if re.search(r" (-H|--header) ", line)] == []
+
+
+CALLS = re.compile(r"""Authorization: Bearer (\$\{?\w+|%s\\n' "?\$\{?\w+)|(\$\{?[A-Z_]+)\}?\$?\d?/v1""")
+
+
+def test_every_document_calls_the_address_and_the_key_alike():
+    """`key` is the script's own, which has read DEPUTY_API_KEY_FILE."""
+    shown = {
+        (name.rpartition("$")[2].strip("{"), "key" if key else "address")
+        for document in DOCUMENTS
+        for key, address in CALLS.findall(document.read_text())
+        for name in (key or address,)
+    }
+    assert shown == {("DEPUTY_URL", "address"), ("DEPUTY_API_KEY", "key"), ("key", "key")}
+    others = re.compile(r"\$\{?(URL|KEY|ADMIN_KEY|API_KEY|DEPUTY_KEY|DEPUTY_ADDRESS)\b")
+    assert {document.name for document in DOCUMENTS if others.search(document.read_text())} == set()
 
 
 THREATS = (ROOT / "docs" / "threat-model.md").read_text()

@@ -23,8 +23,8 @@ RUNBOOKS = OPERATIONS.partition("\n## At three in the morning\n")[2].partition("
 def scopes_used(app: Flask) -> set[str]:
     """Of every route that a runbook calls."""
     routes, used = app.url_map.bind(""), set()
-    for options, path in re.findall(r'^api (.*?)"\$URL(/[^"?]*)', RUNBOOKS, re.MULTILINE):
-        line = RUNBOOKS[RUNBOOKS.index(f"$URL{path}") :].partition("\n")[0]
+    for options, path in re.findall(r'^api (.*?)"\$DEPUTY_URL(/[^"?]*)', RUNBOOKS, re.MULTILINE):
+        line = RUNBOOKS[RUNBOOKS.index(f"$DEPUTY_URL{path}") :].partition("\n")[0]
         method = "DELETE" if "-X DELETE" in options else "POST" if "-X POST" in options or " -d " in line else "GET"
         endpoint, _ = routes.match(re.sub(r"\$[A-Z]+", str(uuid4()), path), method=method)
         used.add(app.view_functions[endpoint]._apidoc["scopes"][0].value)
