@@ -32,6 +32,23 @@ def test_no_example_repeats_a_header_that_its_function_sends():
     assert [line for line in examples if re.search(r" (-H|--header) ", line)] == []
 
 
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
+BEFORE = "before-your-first-customer.md"
+
+
+def test_what_can_not_be_changed_later_is_linked_from_where_a_deployment_begins():
+    assert f"](docs/{BEFORE})" in (ROOT / "README.md").read_text()
+    assert f"]({BEFORE})" in (ROOT / "docs" / "deployment.md").read_text()
+    page = ROOT / "docs" / BEFORE
+    links = LINK.findall(page.read_text())
+    assert len(links) > 10
+    for file, anchor in links:
+        target = page.parent / file if file else page
+        titles = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+        anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+        assert not anchor or anchor in anchors, f"{file}#{anchor}"
+
+
 CALLS = re.compile(r"""Authorization: Bearer (\$\{?\w+|%s\\n' "?\$\{?\w+)|(\$\{?[A-Z_]+)\}?\$?\d?/v1""")
 
 

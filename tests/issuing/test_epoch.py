@@ -281,6 +281,7 @@ HARMLESS = {
     "made_by": "made_by = :fresh",
     "replaced_by": "replaced_by = :fresh",
     "created_at": "created_at = '2020-01-01 00:00:00'",
+    "last_used_at": "last_used_at = '2020-01-01 00:00:00'",
 }
 DECISIVE = {
     "id": "id = :fresh",
