@@ -1,8 +1,9 @@
 """Plain requests for credentials, answered without gunicorn's parser and without Flask.
 
 A web process brings them here (app/http/sockets.py). The answers are those of the views in app/api/credentials.py; tests
-compare the two. What the key's memory does not admit at once goes to Flask as it came. A request that fails later goes
-there with its failure, so that limits count it once and it waits once: Flask raises the failure, answers and records it.
+compare the two. A request goes to Flask as it came if this process does not remember its key, or if the key or the body
+would be refused. A request that fails later goes to Flask with its failure, so limits count it once, and it waits once.
+Flask raises the failure, answers it and records it.
 """
 
 import functools
@@ -38,7 +39,7 @@ class PlainCredentials:
 
     @property
     def target(self) -> str:
-        """A pattern for the paths, with and without the path of PUBLIC_URL, as app/http/public_path.py serves them."""
+        """The pattern of its paths, which may begin with PUBLIC_URL's (app/http/public_path.py)."""
         prefix = re.escape(self._services.config.public_path)
         return rf"(?:{prefix})?/v1/tenants/{_UUID}/connections/{_UUID}/({'|'.join(SHAPES)})"
 

@@ -54,9 +54,9 @@ def later(seconds: float, work: Callable[[], None]) -> None:
 
 
 def leaf_lock() -> AbstractContextManager[Any]:
-    """Return a lock for a few steps in memory, within which nothing waits and no other lock is acquired.
+    """Return a lock for a few steps in memory. While it is held, nothing may wait and no other lock be acquired.
 
-    So no greenlet switches within it, and the system's own lock does. Where gevent patched the standard library,
+    No greenlet switches then, so the system's own lock is enough. Where gevent patched the standard library,
     `threading.Lock` is a semaphore of greenlets, which takes ten times as long.
     """
     lock: AbstractContextManager[Any] = gevent.monkey.get_original("_thread", "allocate_lock")()

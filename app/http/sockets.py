@@ -114,7 +114,7 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
 
         Return the first bytes that gunicorn must read, and what the application gets with them.
         """
-        peer = _text(peer_address)
+        peer = _peer_text(peer_address)
         current = gevent.getcurrent()
         wait: Any = self._waiting[current]
         while True:
@@ -142,12 +142,8 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         current = gevent.getcurrent()
         self._asked_before.add(current)
         sock.settimeout(_ANSWER_SECONDS)
-        answer = AnswerSocket(sock)
         try:
-            try:
-                super().handle_request(listener_name, req, answer, addr)
-            finally:
-                answer.flush()
+            super().handle_request(listener_name, req, sock, addr)
         except TimeoutError as error:  # the client does not take its answer
             raise StopIteration from error
         except StopIteration:  # gunicorn closes the connection, but the client may still be sending
@@ -201,35 +197,6 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
             longest = next(iter(self._waiting))
             self._ending.add(longest)
             longest.throw(self._waiting.pop(longest) or TimeoutError("too many connections"))
-
-
-class AnswerSocket:
-    """The socket that gunicorn writes one answer to. It sends the header together with the first piece of the body.
-
-    gunicorn sends them one after the other: twice the system calls and packets. Any other use of the socket sends what
-    is held back first.
-    """
-
-    def __init__(self, sock: Any) -> None:
-        self._sock = sock
-        self._header: bytes | None = None
-        self._begun = False
-
-    def sendall(self, data: bytes) -> None:
-        if self._begun:
-            self.flush(data)
-        else:
-            self._begun, self._header = True, data
-
-    def flush(self, more: bytes = b"") -> None:
-        """Send what is held back, and then `more`."""
-        data, self._header = (self._header or b"") + more, None
-        if data:
-            _send(self._sock, data)
-
-    def __getattr__(self, name: str) -> Any:
-        self.flush()
-        return getattr(self._sock, name)
 
 
 def _send(sock: Any, data: bytes) -> None:
@@ -334,7 +301,7 @@ def _few(chunks: Iterator[bytes]) -> Iterator[bytes]:
         yield piece
 
 
-def _text(address: Any) -> str:
+def _peer_text(address: Any) -> str:
     """Return a peer's address as the WSGI environ has it: a tuple, or text or bytes of a Unix socket."""
     if isinstance(address, tuple):
         return str(address[0])

@@ -112,7 +112,7 @@ class Authorization:
         return caller.for_request(request_id, client_address)
 
     def authenticate_from_memory(self, text: str, request_id: str, client_address: str | None) -> Caller | None:
-        """Return what `authenticate` returns, or None without a look at the database if it would take one, or refuse."""
+        """Return the caller if memory has its key and the key is good. The database is not read."""
         try:
             known = self._callers.get(lookup_of(text), self._history)
             caller = known and authenticated(known[1], digest_of(text))

@@ -1,4 +1,4 @@
-"""How the web process writes an answer (each message here is one packet), and which connection it closes when it is full."""
+"""Which connections the web process closes, and when; and plain requests, whose answers are one packet each."""
 
 import contextlib
 import socket
@@ -11,38 +11,9 @@ from gevent.lock import Semaphore
 from gevent.socket import socketpair
 
 from app.http.plain_requests import PlainAnswer, PlainReader, PlainRequest
-from app.http.sockets import AnswerSocket, Wait, WebProcess
+from app.http.sockets import Wait, WebProcess
 
 SIZE = 1024
-
-
-@pytest.fixture
-def ends() -> Iterator[tuple[AnswerSocket, socket.socket]]:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    theirs.settimeout(10)
-    with ours, theirs:
-        yield AnswerSocket(ours), theirs
-
-
-def test_the_header_leaves_with_the_first_piece_of_the_body(ends):
-    answer, client = ends
-    for piece in (b"header ", b"body", b"more"):
-        answer.sendall(piece)
-    assert [client.recv(SIZE), client.recv(SIZE)] == [b"header body", b"more"]
-
-
-def test_an_answer_without_a_body_leaves_when_it_ends(ends):
-    answer, client = ends
-    answer.sendall(b"header")
-    answer.flush()
-    assert client.recv(SIZE) == b"header"
-
-
-def test_what_is_held_back_leaves_before_any_other_use_of_the_socket(ends):
-    answer, client = ends
-    answer.sendall(b"header")
-    answer.send(b"file")  # as sendfile does, which writes to the socket itself
-    assert [client.recv(SIZE), client.recv(SIZE)] == [b"header", b"file"]
 
 
 class FullProcess(WebProcess):
