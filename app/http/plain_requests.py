@@ -50,7 +50,6 @@ _READ = {
 _UNUSUAL = frozenset(
     ("expect", "http2-settings", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
 )
-_LENGTH = re.compile(r"0|[1-9][0-9]{0,4}", re.ASCII)
 
 
 class PlainRequest(NamedTuple):
@@ -94,22 +93,21 @@ class PlainReader:
         header = self._header.match(text)
         if header is None:
             return None
-        method, *target, lines = header.groups()
-        fields = _fields(lines)
+        groups, body = header.groups(), data[header.end() :]
+        fields = _fields(groups[-1])
         if fields is None or "host" not in fields or "authorization" not in fields:
             return None
-        length = fields.get("content-length", "0")
-        if _LENGTH.fullmatch(length) is None or int(length) != len(data) - header.end():
+        if fields.get("content-length", "0") != str(len(body)):
             return None
         if fields.get("connection", "keep-alive").lower() != "keep-alive":
             return None
         return PlainRequest(
-            method,
-            tuple(target),
+            groups[0],
+            groups[1:-1],
             fields["authorization"],
             fields.get("content-type"),
             fields.get("x-forwarded-for"),
-            data[header.end() :],
+            body,
         )
 
 

@@ -172,9 +172,10 @@ def test_a_client_that_does_not_take_its_answer_is_closed_after_its_time(process
         while True:
             client.sendmsg([plain("x" * SIZE)], (), socket.MSG_DONTWAIT)
             gevent.sleep(0)
-    while not serving.ready():
-        gevent.get_hub().loop.run_callback(process._end_late_waits)
-        gevent.sleep(0.01)
+    with gevent.Timeout(10):
+        while not serving.ready():
+            gevent.get_hub().loop.run_callback(process._end_late_waits)
+            gevent.sleep(0.01)
     assert serving.value == "closed"
 
 
