@@ -29,7 +29,7 @@ def all_resources(patterns: Iterable[str]) -> list[str]:
 
 
 def unnamed_resources(patterns: Iterable[str], arn_names: Mapping[str, Iterable[str]]) -> list[str]:
-    """Those that name no single resource, at most their service and their type: `*`, `arn:aws:iam::*:role/*`.
+    """Return the patterns that name at most a service and a type, such as `*` and `arn:aws:iam::*:role/*`.
 
     `arn_names`: the names in the ARNs of each service, such as `role/${RoleName}` for iam.
     """
@@ -39,7 +39,7 @@ def unnamed_resources(patterns: Iterable[str], arn_names: Mapping[str, Iterable[
 def _is_unnamed(pattern: str, arn_names: Mapping[str, Iterable[str]]) -> bool:
     parts = pattern.split(":", 5)
     if len(parts) < _ARN_PARTS:
-        return True  # a wildcard stands for several parts
+        return bool({"*", "?"} & {*pattern})  # a wildcard stands for several parts, a parameter for a whole ARN
     service, name = parts[2], parts[5]
     if service == "ec2":
         name = _EC2_ID.sub("/*", name)

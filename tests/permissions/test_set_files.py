@@ -177,6 +177,16 @@ def test_named_resources_and_harmless_actions_need_no_administrator(tmp_path, ch
     assert said_of(tmp_path, GOOD | {"access": "write", "statements": [statement]}) == []
 
 
+def test_a_parameter_that_is_a_whole_arn_names_a_resource(tmp_path):
+    statement = STATEMENT | {"Condition": None, "Action": "iam:PassRole", "Resource": "${TaskRole}"}
+    parameter = {"name": "TaskRole", "description": "The tasks' role.", "example": "arn:aws:iam::123456789012:role/a"}
+    pattern = {"pattern": "arn:aws:iam::[0-9]{12}:role/[a-z]{1,60}"}
+    named = GOOD | {"access": "write", "statements": [statement], "parameters": [parameter | pattern]}
+    assert said_of(tmp_path, named) == []
+    [said] = said_of(tmp_path, named | {"statements": [statement | {"Resource": "${TaskRole}*"}]})
+    assert said.startswith("statements[0].Action: iam:PassRole")
+
+
 def test_tags_narrow_nothing_for_a_role_that_may_set_them(tmp_path):
     shares = {"Action": "ec2:ModifySnapshotAttribute", "Resource": "*", "Condition": TAGGED}
     tags = {"Sid": "Tag", "Action": "ec2:CreateTags", "Resource": "arn:aws:ec2:*:*:*/*", "Condition": None}
