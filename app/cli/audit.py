@@ -57,7 +57,9 @@ class _Address(click.ParamType[str]):
 
 def _access_key_id(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
     if value is not None and not ACCESS_KEY_ID.fullmatch(value):
-        raise click.BadParameter("must be an access key id: 16 to 128 letters and digits, beginning with ASIA.")
+        raise click.BadParameter(
+            "must be an access key id of 16 to 128 letters and digits, such as ASIAIOSFODNN7EXAMPLE."
+        )
     return value
 
 
