@@ -77,9 +77,8 @@ class TemplateConfig:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Raises ConfigError that names every bad variable of this class."""
-        values = _values(cls, [_chaining, _ascii_name])
-        return cls(**values)
+        """Read the settings. Raises ConfigError that names every bad variable of this class."""
+        return cls(**_values(cls, [_chaining, _ascii_name]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

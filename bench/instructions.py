@@ -1,4 +1,4 @@
-"""How many instructions one hot request takes in a web process, counted by callgrind.
+"""The number of instructions of one hot request in a web process, counted by callgrind.
 
 Counts repeat to 0.1 % on a busy machine, where times do not: a commit that costs 2 % shows. They leave out system calls
 and PostgreSQL's own work.

@@ -244,7 +244,7 @@ def _earlier(one_time: datetime | None, other: datetime | None) -> datetime | No
 
 
 def _ensure_room(db: Session, caller: Caller, tenant_id: UUID | None, most: int) -> None:
-    """Locks the tenant, if there is one: of two requests at once only one takes the last place.
+    """Ensure that the tenant, if there is one, may have another key. Lock it, as two requests may want the last one.
 
     Raises NotFoundError for a tenant that the caller makes no keys for, RateLimitedError for one that has that many.
     """
@@ -276,9 +276,12 @@ def _ensure_no_wider(caller: Caller, permission_sets: list[str] | None) -> None:
 def _ensure_giveable(
     caller: Caller, scopes: frozenset[Scope], may_give: frozenset[Scope], tenant_id: UUID | None
 ) -> None:
-    """Raises ForbiddenError for more than the caller may give, and ValidationFailedError for what no key can have."""
+    """Ensure that the caller may give these scopes. Raises ForbiddenError.
+
+    Raises ValidationFailedError for a combination that no key can have.
+    """
     if missing := (scopes | may_give) - caller.giveable_scopes:
-        raise ForbiddenError(f"This API key lacks {', '.join(sorted(missing))}, so it can't give it away.")
+        raise ForbiddenError(f"This API key can't give {', '.join(sorted(missing))} to another key.")
     if caller.delegates and tenant_id is None:
         raise ForbiddenError("This API key makes only keys that are bound to a tenant: name it in tenant_id.")
     problems = {}
@@ -297,7 +300,7 @@ def _ensure_giveable(
 
 
 def _visible(caller: Caller) -> Select[ApiKey]:
-    """Live keys that the caller could make, with any permission sets."""
+    """Select the live keys that the caller could make, with any permission sets."""
     return _no_stronger(caller).where(callers.live_at(now()))
 
 

@@ -140,7 +140,7 @@ class Caller:
             raise UnauthenticatedError(_BAD_KEY)
 
     def require(self, *scopes: Scope) -> None:
-        """Raises ForbiddenError unless the key has one of the scopes. Call it before any lookup."""
+        """Require one of the scopes. Call it before any lookup. Raises ForbiddenError."""
         if self.scopes.isdisjoint(scopes):
             raise ForbiddenError(f"This API key lacks the scope {' or '.join(scopes)}.")
 

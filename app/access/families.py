@@ -71,7 +71,7 @@ def summarize_family(db: Session, key: ApiKey) -> FamilySummary:
 
 
 def readable_registrations(key: ApiKey) -> Select[UUID]:
-    """The live tenants whose registration token the key, or one of its family, could read: their kits show it."""
+    """Select the live tenants whose kit, with its registration token, the key or one of its family could read."""
     live = select(Tenant.id).where(Tenant.deleted_at.is_(None)).order_by(Tenant.id)
     if Scope.CONNECTIONS_READ in from_bits(key.scope_bits):
         return live if key.tenant_id is None else live.where(Tenant.id == key.tenant_id)
@@ -85,7 +85,7 @@ def delegated_tenants(key_id: UUID) -> Select[UUID]:
 
 
 def _tenants_of(key_id: UUID) -> ColumnElement[bool]:
-    """Tenants that this key made, or one that it succeeded: also one that was revoked after it was replaced."""
+    """Return the condition for tenants that this key or one of its predecessors made, revoked ones too."""
     makers = select(ApiKey.id).where(ApiKey.id == key_id).cte("makers", recursive=True)
     makers = makers.union(select(ApiKey.id).join(makers, ApiKey.replaced_by == makers.c.id))
     return Tenant.made_by.in_(select(makers.c.id))

@@ -1,4 +1,4 @@
-"""In which hour each API key was last used, for those who look for keys that nobody uses any more.
+"""The hour of each API key's last use, for operators who look for unused keys.
 
 Requests note keys in memory. A minute later the notes are stored, for each key once an hour by each process. A process
 that ends stores its notes; one that is killed loses those of its last minute.

@@ -57,6 +57,6 @@ def list_audit_events(query: dict[str, Any]) -> dict[str, Any]:
     that goes on from its last event misses none. Begin with `00000000-0000-0000-0000-000000000000`.
     """
     filters = {name: value for name, value in query.items() if name not in {"limit", "cursor", "after", "action"}}
-    wanted = EventFilter(**filters, actions=(query["action"],) if "action" in query else ())
+    event_filter = EventFilter(**filters, actions=(query["action"],) if "action" in query else ())
     read = services().audit.feed if "after" in query else services().audit.events
-    return paged(query, partial(read, caller().tenant_id, wanted), begin=query.get("after"))
+    return paged(query, partial(read, caller().tenant_id, event_filter), begin=query.get("after"))

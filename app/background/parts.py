@@ -1,5 +1,6 @@
-"""The threads that both kinds of background workers have beside urgent proofs: routine proofs, heartbeats, listening to
-stacks, and recording what is published.
+"""The threads that both kinds of background workers have beside urgent proofs.
+
+They make routine proofs, write heartbeats, listen to stacks, and record what is published.
 """
 
 import threading
@@ -53,8 +54,10 @@ class Part(threading.Thread):
 
 
 def companions(services: Services, kind: str, failed: Callable[[], None]) -> list[Part]:
-    """The parts that run beside urgent proofs: one makes routine ones, one writes the heartbeat, one records
-    what is published, and, if there is a queue, some listen to stacks.
+    """Return the parts that run beside urgent proofs.
+
+    One makes routine proofs, one writes the heartbeat, one records what is published. If there is a queue, some listen
+    to stacks.
     """
     logger.info("process.started", kind=kind, version=VERSION)
     registrations = services.registrations

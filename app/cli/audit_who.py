@@ -1,4 +1,4 @@
-"""`audit who`: whose a session in a line of CloudTrail is."""
+"""The command `audit who`, which says whose a session in a line of CloudTrail is."""
 
 import re
 import textwrap
@@ -99,7 +99,7 @@ def _named(name: str, role: str | None) -> Row:
 
 
 def _issued(hand_outs: list[AuditEvent], role: str | None) -> Row:
-    """`hand_outs`: the newest first."""
+    """Return the answer about a session that was handed out. `hand_outs`: the newest first."""
     last = hand_outs[0]
     connection = services().session_origins.connection(last.connection_id)
     role_arn = connection.role_arn if connection else None

@@ -26,7 +26,7 @@ def check_sets() -> str:
 
 
 def _ensure_good(config: TemplateConfig) -> None:
-    """Raises ClickException that lists every mistake of the permission sets."""
+    """Ensure that the permission sets have no mistakes. Raises ClickException that lists every mistake."""
     try:
         from app.permissions import action_data  # noqa: PLC0415  AWS's list of actions: other commands need not load it
     except ModuleNotFoundError as error:

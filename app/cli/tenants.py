@@ -58,8 +58,8 @@ def create(name: str, reference: str | None, accounts: tuple[str, ...]) -> Row:
 
     Then make its onboarding link: links create.
     """
-    made = services().tenants.create(operator(), name=name, reference=reference, accounts=list(accounts) or None)
-    return _row(made) | {"accounts": "any" if made.accounts is None else made.accounts}
+    tenant = services().tenants.create(operator(), name=name, reference=reference, accounts=list(accounts) or None)
+    return _row(tenant) | {"accounts": "any" if tenant.accounts is None else tenant.accounts}
 
 
 @noun.verb("suspend", "acme --reason 'asked by the customer, ticket 123'")
@@ -106,11 +106,11 @@ def delete(tenant: str, *, yes: bool) -> str:
     Issuing stops at once. The keys that are bound to it are revoked, and its External ID is never used again. Sessions
     that it has end by themselves: `audit alive` with its id lists them. To stop a customer for a while, suspend it.
     """
-    found = tenant_called(tenant)
+    row = tenant_called(tenant)
     if not yes:
-        counts = services().listing.summary(operator(), found.id)
-        about = row_of(found, "id", "reference", "name") | {"connections": sum(counts.values())}
+        counts = services().listing.summary(operator(), row.id)
+        about = row_of(row, "id", "reference", "name") | {"connections": sum(counts.values())}
         click.echo("\n".join(lines(about)), err=True)
         click.confirm("Delete this tenant? It can't be undone.", abort=True, err=True)
-    services().tenants.delete(operator(), found.id)
-    return f"Deleted: {found.id}"
+    services().tenants.delete(operator(), row.id)
+    return f"Deleted: {row.id}"

@@ -1,4 +1,4 @@
-"""Which release this is."""
+"""The command `version`."""
 
 import click
 

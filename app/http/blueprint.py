@@ -45,7 +45,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         fails: Sequence[int] = (),
         **route: Any,
     ) -> Callable[[View], View]:
-        """A view for API keys with this scope, or one of these, which is checked before anything of the request is read.
+        """Make a view for API keys with one of these scopes. They are checked before anything of the request is read.
 
         `takes`: the schema of the query of a GET, of the body otherwise. `fails`: statuses of refusals beside the 404 of
         a path that names something, and those of every operation (`complete_operation`).

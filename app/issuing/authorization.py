@@ -114,8 +114,8 @@ class Authorization:
     def authenticate_from_memory(self, text: str, request_id: str, client_address: str | None) -> Caller | None:
         """Return the caller if memory has its key and the key is good. The database is not read."""
         try:
-            known = self._callers.get(lookup_of(text), self._history)
-            caller = known and authenticated(known[1], digest_of(text))
+            remembered = self._callers.get(lookup_of(text), self._history)
+            caller = remembered and authenticated(remembered[1], digest_of(text))
         except errors.UnauthenticatedError:
             return None
         if caller is None:

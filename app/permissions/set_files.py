@@ -162,12 +162,12 @@ class SetFile(NamedTuple):
 
     @property
     def reads(self) -> bool:
-        """Whether the file says that the set only reads."""
+        """Say whether the set declares that it only reads."""
         return self.data.get("access") == "read"
 
     @property
     def administrator(self) -> bool:
-        """Whether the file says that the set makes its role an administrator."""
+        """Say whether the set declares that it makes its role an administrator."""
         return self.data.get("administrator") is True
 
     @property

@@ -239,7 +239,10 @@ def made_by(connections: Sequence[Connection], kit: Kit) -> Way | None:
 
 
 def _way_of(stack_id: str, organization: str) -> Way | None:
-    """`organization`: the name of the kit's stack for a whole organization, and of its StackSet."""
+    """Return how the role of this stack was made, or None if that is not known.
+
+    `organization`: the name of the kit's stack for a whole organization, and of its StackSet.
+    """
     _, _, name = stack_id.partition(":stack/")
     if name.startswith((f"{organization}/", f"StackSet-{organization}-")):
         return "organization"
