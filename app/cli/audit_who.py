@@ -93,7 +93,7 @@ def _named(name: str, role: str | None) -> Row:
         return _proof(name, proven, role) if proven else _unknown(_NOT_OURS, _ASK_WITH_OLD_KEYS)
     if role is None and key.tenant_id is None:
         click.echo("Reading what all tenants were issued. --role makes the search short.", err=True)
-    if hand_outs := origins.hand_outs_named(name, role):
+    if hand_outs := origins.hand_outs_named(name, key, role):
         return _issued(hand_outs, role)
     return {**_unknown(_NOT_HANDED_OUT, _WHO_KNOWS_THE_KEY), "api_key": key.name, "api_key_id": key.id}
 

@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from app.audit.log import AuditLog, EventFilter
 from app.aws.proof_names import ProofNames
-from app.ids import RoleArn, key_id_in, time_of
+from app.ids import RoleArn, time_of
 from app.store.database import CLOCKS_APART, Database
 from app.store.models import ISSUED, ApiKey, AuditEvent, Connection
 from app.store.pages import every
@@ -39,15 +39,11 @@ class SessionOrigins:
         first = next(self._issued(EventFilter(access_key_id=access_key_id)), None)
         return [] if first is None else self._same_session(first)
 
-    def hand_outs_named(self, name: str, role_arn: str | None) -> list[AuditEvent]:
-        """Return the hand-outs of the session with this name. `role_arn`: read the events of that role alone.
+    def hand_outs_named(self, name: str, key: ApiKey, role_arn: str | None) -> list[AuditEvent]:
+        """Return the hand-outs of the session with this name. `key`: the one in the name.
 
-        No index has the names: without a role, all that the key in the name was issued is read.
+        No index has the names. With a role the events of its connections are read, otherwise all that the key was issued.
         """
-        key_id = key_id_in(name)
-        key = None if key_id is None else self.key(key_id)
-        if key is None:
-            return []
         of_key = EventFilter(tenant_id=key.tenant_id, api_key_id=key.id, since=time_of(key.id) - _CLOCKS)
         filters = [of_key]
         if role_arn is not None:
