@@ -22,7 +22,7 @@ def samples(child: Histogram) -> list[tuple]:
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-def test_each_observation_is_added_once(monkeypatch, is_late):
+def test_a_buffered_histogram_adds_each_observation_once(monkeypatch, is_late):
     plain, child, due = histogram(), histogram(), []
     if is_late:
         monkeypatch.setattr(buffered_metric, "later", lambda _, work: due.append(work))
