@@ -171,7 +171,7 @@ def test_a_store_that_goes_away_during_the_retries_fails_only_what_was_not_store
 
 
 def test_a_follower_waits_as_long_as_it_has_patience(disk, add_in_thread, busy):
-    leader = add_in_thread("leader")
+    leader = add_in_thread("leader", patience=60.0)
     began = time.monotonic()
     unavailable(add_in_thread("follower", patience=0.05))
     assert 0.04 < time.monotonic() - began < 30
@@ -186,9 +186,12 @@ def test_a_leader_that_stops_waiting_wakes_its_followers_who_wait_on(group):
     with ThreadPoolExecutor(1) as pool:
         follower = pool.submit(group._wait, batch, now + 60, is_first=False)
         assert group._wait(batch, now, is_first=True) is False
+        was_woken = batch.first_left.is_set()
+        batch.first_left.set()  # or a failure of this test would hang
         assert group._wait(batch, now, is_first=False) is False, "its own time is over too"
         batch.done.set()
         assert follower.result(60) is True
+    assert was_woken
 
 
 def test_a_leader_whose_turn_does_not_come_fails_its_followers_too(disk, add_in_thread, busy):
