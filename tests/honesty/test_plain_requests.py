@@ -71,6 +71,21 @@ def test_a_request_behind_a_plain_one_is_served_too(on_sqlite: Deployment, place
             answer += piece
 
 
+def test_with_a_setting_that_only_gunicorn_honours_flask_answers_every_request(on_sqlite: Deployment, place):
+    other = on_sqlite.twin()
+    other._flags = ("--access-logfile", str(other.log.with_suffix(".access")))
+    other.start()
+    try:
+        with socket.create_connection(("127.0.0.1", other.port), timeout=20) as client:
+            ask(client, place, "POST", place.credentials)
+            before = answered_by_flask(other)
+            ask(client, place, "POST", place.credentials)
+            assert answered_by_flask(other) == before + 1
+    finally:
+        other.kill()
+    assert "because of the setting accesslog" in other.said
+
+
 def test_a_key_is_not_served_after_its_revocation(on_sqlite: Deployment):
     place = on_sqlite.place()
     with socket.create_connection(("127.0.0.1", on_sqlite.port), timeout=20) as client:
