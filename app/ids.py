@@ -16,7 +16,7 @@ from uuid_utils.compat import uuid7
 AccountId = NewType("AccountId", str)  # twelve ASCII digits
 ExternalId = NewType("ExternalId", str)  # made by new_external_id and nowhere else
 
-ACCESS_KEY_ID = re.compile(r"\w{16,128}", re.ASCII)  # as STS gives them
+ACCESS_KEY_ID = re.compile(r"[A-Z0-9]{16,128}", re.ASCII)  # as AWS makes them
 EXTERNAL_ID_PATTERN = r"dpy-[0-9a-f]{64}"
 ACCOUNT_ID_PATTERN = r"[0-9]{12}"
 ROLE_NAME_MAX = 64

@@ -9,12 +9,11 @@ import click
 
 from app.cli.audit import noun
 from app.cli.operator import Row, lines, row_of, services
-from app.ids import RoleArn, key_id_in
+from app.ids import ACCESS_KEY_ID, RoleArn, key_id_in
 from app.issuing.session_origins import HAND_OUTS_MAX
 from app.store.models import AuditEvent
 
 _SHOWN = 20  # hand-outs
-_ACCESS_KEY_ID = re.compile(r"[A-Z0-9]{16,128}", re.ASCII)
 _SESSION_NAME = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)  # whatever STS takes
 
 _ISSUED = "Deputy handed out credentials of this session."
@@ -75,7 +74,7 @@ def who(session: str, role: str | None) -> Row:
     SESSION is an access key id (accessKeyId) or a session's name (roleSessionName), which is also the end of the session's
     ARN. Deputy handed it out, or proved a role with it, or has nothing to do with it.
     """
-    if _ACCESS_KEY_ID.fullmatch(session):
+    if ACCESS_KEY_ID.fullmatch(session):
         hand_outs = services().session_origins.hand_outs(session)
         return _issued(hand_outs, role) if hand_outs else _unknown(_NO_SUCH_SESSION, _ASK_BY_NAME)
     name = re.split("[/:]", session)[-1]

@@ -53,7 +53,11 @@ class GroupCommit(Generic[Item, Outcome]):
             if place == 0:
                 batch.deadline = deadline
         if place == 0:
-            spawn(self._lead, batch, patience)
+            try:
+                spawn(self._lead, batch, patience)
+            except BaseException:  # as when there is no thread: those who joined must not wait for this request
+                batch.first_left.set()
+                raise
         if not self._wait(batch, deadline, is_first=place == 0):
             raise StoreUnavailableError(_TOO_SLOW)
         outcome = batch.outcomes[place]

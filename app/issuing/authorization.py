@@ -106,20 +106,18 @@ class Authorization:
 
     def authenticate(self, text: str, request_id: str | None, client_address: str | None = None) -> Caller:
         """As ApiKeys.authenticate, from memory: use it only for what is compared with the epoch before it counts."""
-        _, caller = self._caller(lookup_of(text))
-        caller = authenticated(caller, digest_of(text))
-        self._key_uses.note(caller.lookup)
-        return caller.for_request(request_id, client_address)
+        return self._use(self._caller(lookup_of(text))[1], text, request_id, client_address)
 
     def authenticate_from_memory(self, text: str, request_id: str, client_address: str | None) -> Caller | None:
         """Return the caller if memory has its key and the key is good. The database is not read."""
         try:
             remembered = self._callers.get(lookup_of(text), self._history)
-            caller = remembered and authenticated(remembered[1], digest_of(text))
+            return remembered and self._use(remembered[1], text, request_id, client_address)
         except errors.UnauthenticatedError:
             return None
-        if caller is None:
-            return None
+
+    def _use(self, known: Caller, text: str, request_id: str | None, client_address: str | None) -> Caller:
+        caller = authenticated(known, digest_of(text))
         self._key_uses.note(caller.lookup)
         return caller.for_request(request_id, client_address)
 
