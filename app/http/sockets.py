@@ -173,8 +173,9 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         if self._is_full():
             gevent.get_hub().loop.run_callback(self._close_one)
 
-    def end_wait(self) -> None:
-        self._waiting.pop(gevent.getcurrent(), None)
+    def end_wait(self) -> "Wait | None":
+        """End the wait of the current connection, and return it."""
+        return self._waiting.pop(gevent.getcurrent(), None)
 
     def _end_late_waits(self) -> None:
         """End the waits whose time is over. Runs in the hub.
@@ -208,8 +209,11 @@ def _send(sock: Any, data: bytes) -> None:
 class Wait(BaseException):
     """A wait for the client of the current connection. It ends after `seconds`, or when the process is full.
 
-    Then it is raised. `silent`: it ends the `with` block instead.
+    Then it is raised. `silent`: it ends the `with` block instead. Within another wait, that one goes on afterwards:
+    gunicorn looks for the end of a chunked body during its wait for the next request.
     """
+
+    _outer: "Wait | None" = None
 
     def __init__(self, process: WebProcess, seconds: float, *, silent: bool) -> None:
         super().__init__()
@@ -222,11 +226,14 @@ class Wait(BaseException):
         self._process.begin_wait(self)
 
     def __enter__(self) -> Self:
+        self._outer = self._process.end_wait()
         self._process.begin_wait(self)
         return self
 
     def __exit__(self, _kind: object, raised: BaseException | None, _trace: object) -> bool:
         self._process.end_wait()
+        if self._outer is not None:
+            self._process.begin_wait(self._outer)
         return raised is self and self._silent
 
 

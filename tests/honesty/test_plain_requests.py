@@ -71,6 +71,21 @@ def test_a_request_behind_a_plain_one_is_served_too(on_sqlite: Deployment, place
             answer += piece
 
 
+def test_a_connection_goes_on_after_a_body_in_chunks(on_sqlite: Deployment, place: ProvenConnection):
+    """gunicorn looks for the end of the body while it waits for the next request."""
+    with socket.create_connection(("127.0.0.1", on_sqlite.port), timeout=20) as client:
+        for _ in range(3):
+            head = f"POST {place.credentials} HTTP/1.1\r\nHost: deputy\r\nAuthorization: Bearer {place.key}\r\n"
+            fields = "Transfer-Encoding: chunked\r\nContent-Type: application/json"
+            client.sendall(f"{head}{fields}\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n".encode())
+            answer = client.recv(64 * KIB)
+            while answer[-1:] != b"}":
+                answer += client.recv(64 * KIB)
+            assert answer.startswith(b"HTTP/1.1 200 OK"), answer
+            assert answer.count(b"HTTP/1.1") == 1
+            assert ask(client, place, "POST", place.credentials).startswith(b"HTTP/1.1 200 OK")
+
+
 def test_with_a_setting_that_only_gunicorn_honours_flask_answers_every_request(on_sqlite: Deployment, place):
     other = on_sqlite.twin()
     other._flags = ("--access-logfile", str(other.log.with_suffix(".access")))

@@ -81,6 +81,23 @@ def test_a_wait_ends_after_its_time_and_not_before():
     gevent.kill(early)
 
 
+def test_a_wait_goes_on_after_one_within_it():
+    """Or a connection of which gunicorn has looked for the end of a chunked body would never be closed."""
+    process = FullProcess()
+
+    def waits() -> str:
+        with Wait(process, -1, silent=True):
+            with Wait(process, 30, silent=False):
+                pass
+            gevent.sleep(30)
+        return "closed"
+
+    connection = process.connect(waits)
+    gevent.sleep(0)
+    gevent.get_hub().loop.run_callback(process._end_late_waits)
+    assert connection.get(timeout=10) == "closed"
+
+
 def test_a_connection_that_was_told_to_end_and_does_not_take_its_answer_makes_room():
     process = FullProcess()
 
