@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextvars import copy_context
 from io import RawIOBase
 from typing import Any, Self
 
@@ -162,7 +163,8 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         environ.update(getattr(environ["wsgi.input"], "environ", {}))
         environ["deputy.slots"] = self.slots  # which a request gives up while it waits (app/concurrency/places.py)
         with self.slots:
-            answer: Iterable[bytes] = self._app(environ, start_response)
+            # In a context of its own: what this request notes there is not the connection's next request's.
+            answer: Iterable[bytes] = copy_context().run(self._app, environ, start_response)
         self.begin_wait(None)  # for its client to take the answer
         return answer
 

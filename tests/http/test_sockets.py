@@ -3,6 +3,7 @@
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 
 import gevent.socket
 import pytest
@@ -96,6 +97,16 @@ def test_a_wait_goes_on_after_one_within_it():
     gevent.sleep(0)
     gevent.get_hub().loop.run_callback(process._end_late_waits)
     assert connection.get(timeout=10) == "closed"
+
+
+def test_what_a_request_notes_in_its_context_is_not_the_next_requests():
+    process, noted = FullProcess(), ContextVar("noted", default="nothing")
+    process.slots = Semaphore(1)
+    process._app = lambda environ, _: [noted.get().encode(), noted.set(environ["id"])][:1]
+    served = process.connect(
+        lambda: [process._serve({"id": name, "wsgi.input": None}, None) for name in ("one", "two")]
+    )
+    assert served.get(timeout=10) == [[b"nothing"], [b"nothing"]]
 
 
 def test_a_connection_that_was_told_to_end_and_does_not_take_its_answer_makes_room():
