@@ -104,7 +104,11 @@ def named_external_ids(told: Sequence[Told]) -> set[str]:
 
 
 def _named(trust_policy: object) -> set[str]:
-    return {*re.findall(EXTERNAL_ID_PATTERN, json.dumps(trust_policy), re.IGNORECASE)}
+    return _ids_in(json.dumps(trust_policy))
+
+
+def _ids_in(text: str) -> set[str]:
+    return {*re.findall(EXTERNAL_ID_PATTERN, text, re.IGNORECASE)}
 
 
 def _insecure(finding: ProofFinding, *, lets_in_anybody: bool) -> ProofFinding:
@@ -139,7 +143,11 @@ def end_of(times: Collection[str]) -> datetime | None:
 
 
 def _demands(reading: Reading, of_others: Collection[str]) -> ProofCheck:
-    with_anothers = tuple(dict.fromkeys(n for n, value in reading.listed if value.lower() in of_others))
+    with_anothers = tuple(
+        dict.fromkeys(n for n, value in reading.compared if not _ids_in(value.lower()).isdisjoint(of_others))
+    )
+    if 0 in reading.unclear and of_others:  # nothing says which statement let us in
+        with_anothers = (0,)
     failures = ((reading.open, _LETS_IN), (with_anothers, _OF_ANOTHER))
     if details := [f"{_statements(numbers)} {words}" for numbers, words in failures if numbers]:
         return ProofCheck(DEMANDS, "failed", " ".join(details))

@@ -54,6 +54,8 @@ class Reading(NamedTuple):
     others: tuple[str, ...]  # the other principals that get in, as the policy writes them
     ends: tuple[str, ...]  # the dates that end the broker's access, as the policy writes them
     listed: tuple[tuple[int, str], ...] = ()  # fixed External IDs that are not the tenant's, with their statement
+    # Each value for sts:ExternalId under which a statement may let the broker in, with the statement, variables included.
+    compared: tuple[tuple[int, str], ...] = ()
 
 
 class _Answer(Enum):
@@ -139,6 +141,7 @@ def read(
     opened = {n for n, yes in strange.items() if yes}
     maybe = {n for n, (_, unknown) in ways.items() if strange[n] | unknown & ~own}
     admitting = {n for n, (yes, unknown) in ways.items() if (yes | unknown) & own}
+    reach = {n: (yes | unknown) & ~own for n, (yes, unknown) in ways.items()}
     return Reading(
         open=tuple(sorted(opened)),
         unclear=tuple(sorted(maybe - opened)) if admitting else (0,),  # it let us in: why is not here
@@ -146,6 +149,12 @@ def read(
         others=tuple(dict.fromkeys(_others(statements, broker, actions, globs))),
         ends=tuple(dict.fromkeys(_ends(admitting, statements, answers, actions, own))),
         listed=tuple((n, value) for n in sorted(listed) for value in listed[n]),
+        compared=tuple(
+            (n, value)
+            for n in sorted(reach)
+            for value in _sought_ids(statements[n])
+            if reach[n] & bits.get(value, ~own)
+        ),
     )
 
 
@@ -154,6 +163,12 @@ def _equal_ids(statement: Statement) -> list[str]:
     plain = ("stringequals", "foranyvalue:stringequals")
     equal = (part.values for part in statement.comparisons if (part.operator in plain and part.key == _EXTERNAL_ID))
     return sorted({*chain.from_iterable(equal)})
+
+
+def _sought_ids(statement: Statement) -> set[str]:
+    """Return the values that let an External ID in, also where the rest of the statement is not understood."""
+    sought = (part.values for part in statement.comparisons if part.key == _EXTERNAL_ID and not part.negated)
+    return {*chain.from_iterable(sought)}
 
 
 def _patterns(statements: _Statements) -> Iterator[tuple[str, bool]]:

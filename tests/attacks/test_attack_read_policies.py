@@ -109,6 +109,13 @@ ANOTHERS = {
     "with ForAnyValue": lambda own, other: [allow(ForAnyValue__StringEquals={KEY: [other, own]})],
     "in upper case": lambda own, other: [allow(StringEquals={KEY: [own, other.upper()]})],
     "by a Deny of the rest": lambda own, other: [allow(), deny(StringNotEquals={KEY: [own, other]})],
+    "beside a Deny that is not understood": lambda own, other: [
+        allow(StringEquals={KEY: [own, other]}),
+        deny(StringEquals={"aws:PrincipalOrgID": "o-somebody"}),
+    ],
+    "beside a condition that is not understood": lambda own, other: [
+        allow(StringEquals={KEY: [own, other]}, StringNotEquals={"aws:PrincipalOrgID": "o-somebody"})
+    ],
 }
 
 

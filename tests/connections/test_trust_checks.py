@@ -205,6 +205,19 @@ def test_another_tenants_external_id_in_the_list_is_insecure(verdict):
     assert anothers not in json.dumps([*found.checks, *found.warnings]).lower()
 
 
+def test_an_external_id_of_another_tenant_counts_only_where_it_may_let_in():
+    anothers = new_external_id()
+    denied = {**accepting(anothers), "Effect": "Deny"}
+    for told, outcome in (
+        (policy(ALLOW, denied), "passed"),
+        (policy(accepting(GRANT.external_id, anothers), denied), "passed"),
+        (policy(ALLOW, denied, ODD), "inconclusive"),
+        ({"Statement": "not understood", "Id": anothers}, "failed"),
+        (policy(accepting(GRANT.external_id, f"${{aws:PrincipalTag/none, '{anothers}'}}")), "failed"),
+    ):
+        assert outcomes(judged(Verdict.PROVEN, told, of_others={anothers}))[0] == outcome, told
+
+
 def test_the_vendors_own_accounts_are_not_somebody_else():
     """Nobody is told to remove what the vendor may still need. Everybody else's principals are named as before."""
     ours = ["arn:aws:iam::111122223333:role/Old", "arn:aws:sts::222233334444:assumed-role/Old/x", "222233334444"]
