@@ -25,6 +25,7 @@ _SECRETS = re.compile(
 # Names without their case and their separators, so that SessionToken and session_token are one.
 _SECRET_NAMES = {"authorization", "key", "apikey", "secret", "password", "token", "sessiontoken", "secretaccesskey"}
 _NOISY = ("alembic", "botocore", "boto3", "celery", "kombu", "urllib3", "s3transfer", "werkzeug")
+_POOL = "app.store.database._TimedPool"  # SQLAlchemy names its pool's logger by the class
 
 
 def _scrub(value: Any) -> Any:
@@ -75,7 +76,7 @@ def configure(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for name in _NOISY:  # at DEBUG, botocore prints whole requests, signatures and answers
+    for name in (*_NOISY, _POOL):  # at DEBUG, botocore prints whole requests, signatures and answers
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("gunicorn.error").addFilter(_scrub_line)
 

@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from inspect import signature
 
 import requests
 from botocore.exceptions import ClientError
@@ -18,12 +19,16 @@ from dev.stack import Settings, running
 
 
 def main(words: list[str]) -> int:
-    """Returns 1 if no `make run` is found (the shell prints that), or if a command fails (printed here)."""
+    """Run a command. Return 1 if no `make run` is there (the shell prints that), or if the command fails (printed here)."""
+    name, *arguments = words or ["where"]
+    if name not in _COMMANDS or len(arguments) != len(signature(_COMMANDS[name]).parameters) - 1:
+        print(__doc__, file=sys.stderr)
+        return 2
     found = running(Settings.of_running(os.environ))
     if found is None:
         return 1
     try:
-        _COMMANDS[words[0] if words else "where"](found, *words[1:])
+        _COMMANDS[name](found, *arguments)
     except (demo.DemoError, requests.RequestException) as error:
         print(error, file=sys.stderr)
         return 1

@@ -37,8 +37,7 @@ def _ensure_good(config: TemplateConfig) -> None:
     mistakes = permission_sets.mistakes_in(files, folder, config.default_permission_set, config.role_prefix)
     mistakes += [line for file in files for line in action_data.mistakes_in(file)]
     if mistakes:
-        said = "The permission sets have mistakes; nothing was published."
-        raise click.ClickException("\n".join([said, *sorted(mistakes)]))
+        raise click.ClickException("\n".join(["The permission sets have mistakes:", *sorted(mistakes)]))
 
 
 _NO_ACTIONS = (

@@ -185,8 +185,8 @@ def _warns(check: ProofCheck) -> bool:
 def _other_ids(number: int) -> str:
     values = "1 fixed value of sts:ExternalId" if number == 1 else f"{number} fixed values of sts:ExternalId"
     return (
-        f"The role's trust policy also lists {values} beside this tenant's External ID. Deputy sends nothing but this"
-        " tenant's. Ask the vendor what it still needs, as during a move from another system, before you remove anything."
+        f"The role's trust policy also lists {values} beside this tenant's External ID, the only one that this"
+        " connection uses. Ask the vendor what it still needs, as in a move from another system, before you remove anything."
     )
 
 
