@@ -29,6 +29,7 @@ from botocore.parsers import ResponseParserError
 
 from app.aws.errors import Unavailable
 from app.config import Broker, TemplateConfig
+from app.errors import ConflictError
 from app.permissions.permission_sets import PermissionSet
 from app.permissions.set_document import document
 
@@ -41,7 +42,12 @@ _TOPICS = "arn:aws:sns:[a-z0-9-]+:111122223333:"
 _EXAMPLE_VERSION, _EXAMPLE_SET = "example-version", "example-set@1"
 _EXAMPLE_BODY = "TemplateBody: example-template-body\n"
 _DOCUMENT = re.compile(r"([1-9][0-9]{0,5})\.json", re.ASCII)
+_DOCUMENTS_MAX = 1_000  # objects; S3 lists as many in one answer
 _DOCUMENT_MAX = 65_536  # bytes; IAM's limits for a role keep a document far below
+_TOO_MANY = (
+    f"{{name}}: version: The bucket has more than {_DOCUMENTS_MAX:,} objects below {{prefix}}, and Deputy reads no more."
+    " Remove those that you did not publish (docs/operations.md), or give the file of the set another name."
+)
 _S3_ERRORS = (BotoCoreError, ClientError, ResponseParserError)
 
 
@@ -249,18 +255,20 @@ class TemplateBucket:
                 return Published.MISSING
             raise Unavailable(str(error)) from error
 
-    def documents(self, name: str) -> dict[int, str]:
-        """Return the documents of a permission set's published versions. Raises Unavailable.
+    def documents(self, name: str, first_version: int) -> dict[int, str]:
+        """Return a permission set's documents from this version on. Raises Unavailable and ConflictError.
 
-        The bucket's content is not trusted. So what is read of each is bounded.
+        The bucket's content is not trusted. So the number of its objects, and what is read of each, are bounded.
         """
         prefix = _documents_of(name)
         try:
             with closing(self._boto.client("s3")) as s3:
-                pages = s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
-                keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
+                answer = s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, MaxKeys=_DOCUMENTS_MAX)
+                if answer["IsTruncated"]:
+                    raise ConflictError(_TOO_MANY.format(name=name, prefix=prefix))
+                keys = [item["Key"] for item in answer.get("Contents", ())]
                 versions = {int(match[1]): key for key in keys if (match := _DOCUMENT.fullmatch(key, len(prefix)))}
-                return {version: self._text(s3, key) for version, key in versions.items()}
+                return {version: self._text(s3, key) for version, key in versions.items() if version >= first_version}
         except _S3_ERRORS as error:
             raise Unavailable(str(error)) from error
 

@@ -78,8 +78,7 @@ def publish(*, check: bool) -> list[Row]:
         _ensure_good(config)
     try:
         sets = permission_sets.load(config.permission_sets, config.default_permission_set, config.role_prefix)
-        publication = Publication(config, sets)
-        done = publication.published() if check else publication.publish()
+        done = _published(Publication(config, sets), check=check)
     except ConfigError as error:
         raise click.ClickException(str(error)) from error
     except AppError as error:  # a set has changed under its version, or the bucket has other content
@@ -91,6 +90,15 @@ def publish(*, check: bool) -> list[Row]:
         said = "Not everything is published. Run: flask --app wsgi templates publish"
         raise click.ClickException("\n".join([said, *map(_line, found)]))
     return found
+
+
+def _published(publication: Publication, *, check: bool) -> list[tuple[str, Published]]:
+    """Publish, or check. Print a warning for each document that was ignored, also when publishing fails."""
+    try:
+        return publication.published() if check else publication.publish()
+    finally:
+        for sentence in sorted(publication.ignored):
+            click.echo(f"Warning: {sentence}", err=True)
 
 
 def _line(row: Row) -> str:

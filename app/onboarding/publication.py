@@ -13,11 +13,20 @@ from app.config import TemplateConfig
 from app.errors import ConflictError
 from app.log import logger
 from app.onboarding.set_versions import refusal
-from app.permissions.permission_sets import PermissionSets
+from app.permissions.permission_sets import PermissionSet, PermissionSets
+from app.permissions.set_document import read_document
 
 _REPLACED = (
     "The bucket has other content than this release's under the addresses below, and customers would launch it. Do not"
     " release until you know who uploaded it, and it is removed."
+)
+_NOT_YOURS = (
+    "If you never published a version that is named here, somebody else uploaded it: docs/operations.md says how an"
+    " administrator of the vendor's account removes it. Or give the file of the set another name."
+)
+_IGNORED = (
+    "The bucket has a document that Deputy did not write. It is ignored, but while it is there, this version can't be"
+    " published. Find out who uploaded it (docs/operations.md)."
 )
 
 
@@ -31,6 +40,7 @@ class Publication:
         self.roles = {name: templates.render(config, chosen) for name, chosen in sets.items()}
         rendered = self.roles.items()
         self.organizations = {name: templates.render_organization(config, role, sets[name]) for name, role in rendered}
+        self.ignored: set[str] = set()  # a sentence for each document that publishing left out of account
         self._documents = {name: templates.render_document(chosen) for name, chosen in sets.items()}
 
     def publish(self) -> list[tuple[str, Published]]:
@@ -66,9 +76,18 @@ class Publication:
 
     def _ensure_raised(self) -> None:
         if refusals := list(self._refusals()):
-            raise ConflictError("\n".join(refusals))
+            raise ConflictError("\n".join([*refusals, _NOT_YOURS]))
 
     def _refusals(self) -> Iterator[str]:
-        for name, chosen in self._sets.items():
-            if sentence := refusal(chosen, self.bucket.documents(name)):
+        for chosen in self._sets.values():
+            if sentence := refusal(chosen, self._versions(chosen), "The bucket"):
                 yield sentence
+
+    def _versions(self, chosen: PermissionSet) -> dict[int, PermissionSet]:
+        """Return the published versions that may refuse this one. A name that ever read must not write."""
+        first_version = 1 if chosen.access == "write" else chosen.version
+        texts = self.bucket.documents(chosen.name, first_version)
+        versions = {version: read_document(text, chosen.name, version) for version, text in texts.items()}
+        ignored = sorted(version for version, published in versions.items() if published is None)
+        self.ignored |= {f"{chosen.name}: version {version}: {_IGNORED}" for version in ignored}
+        return {version: published for version, published in versions.items() if published is not None}

@@ -18,9 +18,12 @@ from app.errors import NotFoundError, ValidationFailedError
 from app.log import logger
 from app.permissions.difference import Difference, difference
 from app.permissions.permission_sets import PermissionSet, PermissionSets, read_label
-from app.permissions.set_document import access_of, document
+from app.permissions.set_document import document
+from app.permissions.set_files import VERSION_MAX
 from app.store.database import SYSTEM, Database, Session
 from app.store.models import PermissionSetVersion
+
+_PLACE = "The database"
 
 
 class SetVersions:
@@ -35,7 +38,7 @@ class SetVersions:
     def refusals(self) -> dict[str, str]:
         """Return why a set's version can't be recorded, for each set that goes against what was recorded before."""
         with self._db.read() as db:
-            sentences = {name: refusal(chosen, _documents(db, name)) for name, chosen in self._sets.items()}
+            sentences = {name: refusal(chosen, _versions(db, name), _PLACE) for name, chosen in self._sets.items()}
         return {name: sentence for name, sentence in sentences.items() if sentence}
 
     def record_published(self, serves: Callable[[str], bool]) -> bool:
@@ -62,7 +65,7 @@ class SetVersions:
     def _record(self, chosen: PermissionSet) -> None:
         """Store the version with its event. Of a version that is there already, only the words change."""
         with self._db.write(SYSTEM) as db:
-            if refusal(chosen, _documents(db, chosen.name)):
+            if refusal(chosen, _versions(db, chosen.name), _PLACE):
                 return
             row = db.get(PermissionSetVersion, (chosen.name, chosen.version))
             if row is None:
@@ -123,28 +126,32 @@ def _content(chosen: PermissionSet) -> dict[str, Any]:
     return {name: value for name, value in asdict(chosen).items() if name != "administrator"}
 
 
-def refusal(chosen: PermissionSet, documents: Mapping[int, str]) -> str | None:
-    """Return why the set can't be published under its version beside these published versions. None if it can."""
-    reading = [version for version, text in documents.items() if access_of(text) == "read"]
+def refusal(chosen: PermissionSet, versions: Mapping[int, PermissionSet], place: str) -> str | None:
+    """Return why the set can't be published under its version beside these published versions. None if it can.
+
+    `place`: what has these versions.
+    """
+    reading = [version for version, published in versions.items() if published.access == "read"]
     if chosen.access == "write" and reading:
         return (
-            f"{chosen.name}: access: Version {max(reading)} was published with access: read. The vendor's approval, and"
+            f"{chosen.name}: access: {place} has version {max(reading)} with access: read. The vendor's approval, and"
             " keys that are limited to some sets, rely on that word. Give the file of the set that writes another name,"
             " and ask for it with PATCH …/connections/{c}."
         )
-    latest, same = max(documents, default=0), documents.get(chosen.version)
-    if same is not None and same != document(chosen):
-        sentence = f"What it asks for has changed since version {chosen.version} was published."
+    latest, same = max(versions, default=0), versions.get(chosen.version)
+    if same is not None and document(same) != document(chosen):
+        sentence = f"{place} has version {chosen.version}, which asks for something else."
     elif same is None and chosen.version < latest:
-        sentence = f"Version {latest} was published already."
+        sentence = f"{place} has version {latest} already."
     else:
         return None
-    return f"{chosen.name}: version: {sentence} Raise version to {latest + 1}."
+    way_out = f"Raise version to {latest + 1}." if latest < VERSION_MAX else "Give the file of the set another name."
+    return f"{chosen.name}: version: {sentence} {way_out}"
 
 
-def _documents(db: Session, name: str) -> dict[int, str]:
+def _versions(db: Session, name: str) -> dict[int, PermissionSet]:
     rows = db.scalars(select(PermissionSetVersion).where(PermissionSetVersion.name == name))
-    return {row.version: document(_set_of(row)) for row in rows}
+    return {row.version: _set_of(row) for row in rows}
 
 
 def _set_of(row: PermissionSetVersion) -> PermissionSet:

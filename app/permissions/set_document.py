@@ -26,14 +26,24 @@ def document(permission_set: PermissionSet) -> str:
     return json.dumps(content, sort_keys=True, indent=1) + "\n"
 
 
-def access_of(text: str) -> str | None:
-    """Return the access that a document asks for. None for other text."""
+def read_document(text: str, name: str, version: int) -> PermissionSet | None:
+    """Return what the document of this set's version asks for, without the words. None for any other text."""
     try:
         content = json.loads(text)
-    except (ValueError, RecursionError):
+        permission_set = PermissionSet(
+            name=name,
+            version=version,
+            title="",
+            description="",
+            access=content["access"],
+            statements=tuple({"Sid": sid} | fields for sid, fields in content["statements"].items()),
+            managed_policies=tuple({"name": policy} for policy in content["managed_policies"]),
+            parameters=tuple({"name": key, "pattern": value} for key, value in content["parameters"].items()),
+        )
+        same = permission_set.access in ("read", "write") and document(permission_set) == text
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
-    access = content.get("access") if isinstance(content, dict) else None
-    return access if isinstance(access, str) else None
+    return permission_set if same else None
 
 
 def _compared(statement: dict[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ _WORDS = {"title", "description", "why"}
 _INLINE_MAX = 10_240
 _INLINE_OF_THE_KIT = 1_240  # what the other policies of the kit's role take: it reads itself, ends, and revokes
 _MANAGED_MAX = 10
+VERSION_MAX = 999_999
 # IAM's names are the same in any case. The commands look for more of them (action_tables.py), but a set that was published
 # with one must not keep a process from starting.
 ADMINISTRATORS = {"administratoraccess", "poweruseraccess", "iamfullaccess"}
@@ -97,7 +98,7 @@ _TEXTS = lambda value: bool(texts(value)), "Must be text, or a list of texts."
 _SET: _Rules = {
     "name": (lambda value: value is None or isinstance(value, str), "Must be as the file is called, or left out."),
     "version": (
-        lambda value: type(value) is int and 0 < value < 1_000_000,
+        lambda value: type(value) is int and 0 < value <= VERSION_MAX,
         "Must be a whole number from 1. Raise it with every change.",
     ),
     "title": (_is_words, "Must say in words what is asked for."),

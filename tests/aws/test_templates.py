@@ -523,6 +523,22 @@ def test_other_content_under_a_templates_name_fails_the_command(pipeline, unpubl
     assert (states(done).count("published"), states(done).count("is missing, or not public")) == (3, 2)
 
 
+def test_the_command_warns_of_a_document_that_deputy_did_not_write(pipeline, unpublished):
+    """Under a later version it keeps nothing from being published. Under the set's own, a higher version is needed."""
+    name, version = "inventory", SETS["inventory"].version
+    for planted, exit_code in ((999_999, 0), (version, 1)):
+        with closing(root_client(pipeline, "s3", VENDOR_ACCOUNT)) as s3:
+            key = f"templates/sets/{name}/{planted}.json"
+            s3.delete_bucket_policy(Bucket=unpublished.template_bucket)
+            s3.put_object(Bucket=unpublished.template_bucket, Key=key, Body=b"x")
+        done = command(create_app(unpublished))
+        assert done.exit_code == exit_code, done.output
+        assert (
+            f"Warning: {name}: version {planted}: The bucket has a document that Deputy did not write." in done.stderr
+        )
+        assert "Warning" not in done.stdout
+
+
 def test_a_check_of_a_bucket_that_does_not_answer_fails(unpublished, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     done = command(create_app(unpublished), "--check")

@@ -18,7 +18,7 @@ from app.config import Config, TemplateConfig, _settings
 from app.errors import ConflictError
 from app.permissions.difference import difference
 from app.permissions.permission_sets import PermissionSet, load
-from app.permissions.set_document import access_of, document
+from app.permissions.set_document import document, read_document
 from app.store.database import SYSTEM
 from app.store.models import AuditEvent, PermissionSetVersion
 from dev.stack import ROOT
@@ -126,12 +126,14 @@ def test_the_document_of_a_version_is_never_replaced(publishing_vendor):
     key = render_document(load(publishing_vendor.publish().config.permission_sets)[publishing_vendor.name]).key
     assert key == f"templates/sets/{publishing_vendor.name}/1.json"
     publishing_vendor.files.write(publishing_vendor.name, 1, READS, MORE)
-    with pytest.raises(ConflictError, match=r"has changed since version 1 was published\. Raise version to 2\."):
+    with pytest.raises(
+        ConflictError, match=r"The bucket has version 1, which asks for something else\. Raise version to 2\."
+    ):
         publishing_vendor.publish()
     publishing_vendor.files.write(publishing_vendor.name, 3, READS)
     publishing_vendor.publish()
     publishing_vendor.files.write(publishing_vendor.name, 2, READS)
-    with pytest.raises(ConflictError, match=r"Version 3 was published already\. Raise version to 4\."):
+    with pytest.raises(ConflictError, match=r"The bucket has version 3 already\. Raise version to 4\."):
         publishing_vendor.publish()
     documents = [key for key in publishing_vendor.keys() if key.startswith("templates/sets/")]  # noqa: SIM118
     assert documents == [key, key.replace("1.json", "3.json")]
@@ -143,9 +145,50 @@ def test_two_pipelines_publish_one_version_and_the_second_is_told(publishing_ven
     documents: list[dict[int, str]] = [{}]
     publishing_vendor.publish()
     publishing_vendor.files.write(publishing_vendor.name, 1, READS, MORE)
-    documents += [{}, {1: "what the first one published"}]
+    documents += [{}, {1: document(a_set(name=publishing_vendor.name))}]
     with pytest.raises(ConflictError, match="Raise version to 2"):
         publishing_vendor.publish()
+
+
+@pytest.mark.parametrize(("version", "body"), [(999_999, "x"), (5, '{"access":"read"}')])
+@pytest.mark.parametrize("access", ["read", "write"])
+def test_a_planted_document_blocks_nothing_and_is_named(publishing_vendor, access, version, body):
+    publishing_vendor.files.write(publishing_vendor.name, 2, READS, access=access)
+    publishing_vendor.put(f"templates/sets/{publishing_vendor.name}/{version}.json", body)
+    started = publishing_vendor.publish()
+    assert publishing_vendor.record(started)
+    [warning] = started.publication.ignored
+    assert warning.startswith(
+        f"{publishing_vendor.name}: version {version}: The bucket has a document that Deputy did not"
+    )
+
+
+def test_a_published_version_of_the_bucket_still_refuses_and_the_refusal_shows_a_way_out(publishing_vendor):
+    """Also if a thief wrote it exactly as Deputy does: nobody can tell it from an honest one."""
+    last = render_document(a_set(name=publishing_vendor.name, version=999_999))
+    publishing_vendor.put(last.key, last.body)
+    for access, sentence in (
+        ("read", "version: The bucket has version 999999 already. Give the file of the set another name."),
+        ("write", "access: The bucket has version 999999 with access: read."),
+    ):
+        publishing_vendor.files.write(publishing_vendor.name, 2, READS, access=access)
+        with pytest.raises(ConflictError) as refused:
+            publishing_vendor.publish()
+        assert refused.value.detail.startswith(f"{publishing_vendor.name}: {sentence}")
+        assert "docs/operations.md says how an administrator" in refused.value.detail
+
+
+def test_only_documents_that_can_refuse_a_version_are_read(publishing_vendor, monkeypatch):
+    for version in (1, 2, 4):
+        publishing_vendor.put(f"templates/sets/{publishing_vendor.name}/{version}.json", "x")
+    bucket = TemplateBucket(publishing_vendor.start().config)
+    with as_the_pipeline():
+        assert bucket.documents(publishing_vendor.name, 2).keys() == {2, 4}
+        monkeypatch.setattr("app.aws.templates._DOCUMENTS_MAX", 3)
+        assert bucket.documents(publishing_vendor.name, 1).keys() == {1, 2, 4}
+        monkeypatch.setattr("app.aws.templates._DOCUMENTS_MAX", 2)
+        with pytest.raises(ConflictError, match=r"The bucket has more than 1,000 objects below templates/sets/"):
+            bucket.documents(publishing_vendor.name, 1)
 
 
 # --- recording ---
@@ -207,7 +250,7 @@ def test_a_version_that_deputy_knows_otherwise_is_not_recorded_whatever_the_buck
     assert (publishing_vendor.recorded(), publishing_vendor.events()) == ([2], [])
     [finding] = [finding for name, finding in started.health.findings(None) if name == "templates"]
     assert finding.seen == (
-        f"Published, and not recorded: {publishing_vendor.name}: version: Version 2 was published already. Raise version to 3."
+        f"Published, and not recorded: {publishing_vendor.name}: version: The database has version 2 already. Raise version to 3."
     )
 
 
@@ -216,9 +259,8 @@ def test_of_the_bucket_no_more_is_read_than_could_be_right(publishing_vendor, mo
     key = f"templates/sets/{publishing_vendor.name}/1.json"
     publishing_vendor.put(key, "[" * 1_000_000)
     with as_the_pipeline():
-        [text] = TemplateBucket(started.config).documents(publishing_vendor.name).values()
+        [text] = TemplateBucket(started.config).documents(publishing_vendor.name, 1).values()
     assert len(text) == 65_536
-    assert access_of(text) is None
     assert not started.publication.serves(publishing_vendor.name)
 
 
@@ -282,6 +324,7 @@ def test_two_documents_are_equal_exactly_if_the_sets_ask_for_the_same(changes):
     """As the difference of two versions says it."""
     other = a_set(**changes)
     assert (document(a_set()) == document(other)) is (not any(difference(a_set(), other).words()))
+    assert document(read_document(document(other), other.name, other.version)) == document(other)
 
 
 def test_the_documents_form_never_changes():
@@ -292,5 +335,20 @@ def test_the_documents_form_never_changes():
         '   "Effect": [\n    "Allow"\n   ],\n   "Resource": [\n    "*"\n   ]\n  }\n },\n "version": 1\n}\n'
     )
     assert document(a_set(statements=(STATEMENT,))) == expected
-    assert access_of(expected) == "read"
-    assert [access_of(text) for text in ("[]", "{", '{"access": 1}', json.dumps({}))] == [None] * 4
+    assert read_document(expected, "x", 1) == a_set(
+        title="", description="", statements=(json.loads(expected)["statements"]["A"] | {"Sid": "A"},)
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "x", "[]", "{}", "[" * 65_536, '{"access":"read"}', document(a_set())[:-1], document(a_set()) + " "),
+        *(document(a_set(name="y")), document(a_set(version=2)), document(a_set(access="full"))),
+        json.dumps(json.loads(document(a_set())) | {"more": 1}, sort_keys=True, indent=1) + "\n",
+        json.dumps(json.loads(document(a_set()))),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_document_in_another_form_is_none(text):
+    assert read_document(text, "x", 1) is None

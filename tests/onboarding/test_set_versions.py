@@ -74,7 +74,7 @@ def test_a_changed_set_needs_a_higher_version(vendor_of_sets: Vendor):
         assert first["statements"][0]["why"] == "In other words."
     vendor_of_sets.write(name, 1, READS, MORE)
     assert refusal_of(vendor_of_sets) == (
-        f"{name}: version: What it asks for has changed since version 1 was published. Raise version to 2."
+        f"{name}: version: The bucket has version 1, which asks for something else. Raise version to 2."
     )
     with vendor_of_sets.release(publish=False) as (world, app):
         publication = app.extensions["deputy"].publication
@@ -90,7 +90,7 @@ def test_a_changed_set_needs_a_higher_version(vendor_of_sets: Vendor):
         found = world.admin("GET", f"/v1/permission-sets/{name}/versions")["items"]
         assert [one["version"] for one in found] == [3, 1]
     vendor_of_sets.write(name, 2, MORE)
-    assert "Version 3 was published already. Raise version to 4." in refusal_of(vendor_of_sets)
+    assert "The bucket has version 3 already. Raise version to 4." in refusal_of(vendor_of_sets)
     vendor_of_sets.write(name, 1, READS)
     with vendor_of_sets.release():
         """An earlier release may be published again as it was."""
@@ -109,7 +109,7 @@ def test_a_name_that_stood_for_reading_never_writes(vendor_of_sets: Vendor, writ
         pass
     vendor_of_sets.write(name, writing, WRITES, access="write")
     assert refusal_of(vendor_of_sets) == (
-        f"{name}: access: Version 2 was published with access: read. The vendor's approval, and keys that are limited to"
+        f"{name}: access: The bucket has version 2 with access: read. The vendor's approval, and keys that are limited to"
         " some sets, rely on that word. Give the file of the set that writes another name, and ask for it with PATCH …/connections/{c}."
     )
     vendor_of_sets.write(name, 3, READS, MORE)
@@ -118,13 +118,15 @@ def test_a_name_that_stood_for_reading_never_writes(vendor_of_sets: Vendor, writ
 
 
 def refusal_of(vendor_of_sets: Vendor) -> str:
-    """What publishing the folder says."""
+    """The first line of what publishing the folder says."""
     with vendor_of_sets.release(publish=False) as (_, app):
         with pytest.raises(ConflictError) as caught, as_the_pipeline():
             app.extensions["deputy"].publication.publish()
         recorded = app.extensions["deputy"].onboarding.versions.refusals()
-        assert list(recorded.values()) == [caught.value.detail], "Deputy itself would not record it either"
-    return caught.value.detail
+        sentence = caught.value.detail.splitlines()[0]
+        in_database = [sentence.replace("The bucket", "The database")]
+        assert list(recorded.values()) == in_database, "Deputy itself would not record it either"
+    return sentence
 
 
 @on_sqlite
