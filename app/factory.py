@@ -10,7 +10,7 @@ import flask_smorest
 import orjson
 import structlog
 from flask import Flask, Response, current_app, g, redirect, request
-from flask.json.provider import JSONProvider
+from flask.json.provider import DefaultJSONProvider
 from flask_swagger_ui import get_swaggerui_blueprint
 from werkzeug.exceptions import default_exceptions
 from werkzeug.routing import UUIDConverter
@@ -44,17 +44,13 @@ _OF_TENANTS = (tenants, rotations, onboarding, onboarding_links, permission_sets
 _RESOURCES = (*_OF_TENANTS, credentials, api_keys, audit_events, health)
 
 
-class FastJson(JSONProvider):
-    """Write answers with orjson: Python's own encoder takes 4 ms for a list of 200 connections, orjson 0.3.
+class FastJson(DefaultJSONProvider):
+    """Answer with orjson: Python's own encoder takes 4 ms for a list of 200 connections, orjson 0.3."""
 
-    Members keep the order of their schemas.
-    """
-
-    def dumps(self, obj: Any, **_: Any) -> str:
-        return orjson.dumps(obj).decode()
-
-    def loads(self, s: str | bytes, **_: Any) -> Any:
-        return orjson.loads(s)
+    def response(self, *args: Any, **_: Any) -> Response:
+        """Return the answer. Its members keep the order of their schemas."""
+        (answer,) = args
+        return Response(orjson.dumps(answer), mimetype=self.mimetype)
 
 
 class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no types

@@ -35,9 +35,13 @@ class Statement(NamedTuple):
     negates_actions: bool
     comparisons: list[Comparison]
 
-    def compared(self, key: str) -> set[str]:
-        """Return the values that it compares with this key."""
-        return {value for it in self.comparisons if it.key == key for value in it.values}
+    def compared(self, key: str, *operators: str, negated: bool = True) -> set[str]:
+        """Return the values that it compares with this key; under these operators, if any are given.
+
+        `negated`: also those of which the key must be none.
+        """
+        parts = [it for it in self.comparisons if it.key == key and (negated or not it.negated)]
+        return {value for it in parts if not operators or it.operator in operators for value in it.values}
 
 
 def statements_of(policy: object) -> dict[int, dict[str, Any]] | None:

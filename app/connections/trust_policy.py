@@ -14,7 +14,6 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from enum import Enum
 from functools import reduce
-from itertools import chain
 from operator import or_
 from typing import NamedTuple
 
@@ -42,6 +41,7 @@ _CHOSEN = re.compile(
 )
 _LIKE = {"stringlike", "arnequals", "arnlike"}  # their values are patterns
 _READ = _LIKE | {"stringequals", "stringequalsignorecase", "bool"}
+_EQUAL = "stringequals", "foranyvalue:stringequals"
 _Statements = dict[int, Statement]  # by their number, from 1
 
 
@@ -134,14 +134,14 @@ def read(
     answers = {n: _answers(it, requests) for n, it in statements.items()}
     ways = _ways_in(statements, answers, actions, _ASSUME, requests.everything)
     bits = {external_id: 1 << n for n, external_id in enumerate(theirs, len(ours))}
-    listed = {
-        n: [value for value in _equal_ids(statements[n]) if yes & bits.get(value, 0)] for n, (yes, _) in ways.items()
-    }
+    equal = {n: sorted(statements[n].compared(_EXTERNAL_ID, *_EQUAL)) for n in ways}
+    listed = {n: [value for value in equal[n] if yes & bits.get(value, 0)] for n, (yes, _) in ways.items()}
     strange = {n: yes & ~own & ~sum(bits[value] for value in listed[n]) for n, (yes, _) in ways.items()}
     opened = {n for n, yes in strange.items() if yes}
     maybe = {n for n, (_, unknown) in ways.items() if strange[n] | unknown & ~own}
     admitting = {n for n, (yes, unknown) in ways.items() if (yes | unknown) & own}
     reach = {n: (yes | unknown) & ~own for n, (yes, unknown) in ways.items()}
+    sought = {n: statements[n].compared(_EXTERNAL_ID, negated=False) for n in ways}
     return Reading(
         open=tuple(sorted(opened)),
         unclear=tuple(sorted(maybe - opened)) if admitting else (0,),  # it let us in: why is not here
@@ -149,26 +149,8 @@ def read(
         others=tuple(dict.fromkeys(_others(statements, broker, actions, globs))),
         ends=tuple(dict.fromkeys(_ends(admitting, statements, answers, actions, own))),
         listed=tuple((n, value) for n in sorted(listed) for value in listed[n]),
-        compared=tuple(
-            (n, value)
-            for n in sorted(reach)
-            for value in _sought_ids(statements[n])
-            if reach[n] & bits.get(value, ~own)
-        ),
+        compared=tuple((n, value) for n in reach for value in sought[n] if reach[n] & bits.get(value, ~own)),
     )
-
-
-def _equal_ids(statement: Statement) -> list[str]:
-    """Return the fixed values to one of which the External ID of each request must be equal."""
-    plain = ("stringequals", "foranyvalue:stringequals")
-    equal = (part.values for part in statement.comparisons if (part.operator in plain and part.key == _EXTERNAL_ID))
-    return sorted({*chain.from_iterable(equal)})
-
-
-def _sought_ids(statement: Statement) -> set[str]:
-    """Return the values that let an External ID in, also where the rest of the statement is not understood."""
-    sought = (part.values for part in statement.comparisons if part.key == _EXTERNAL_ID and not part.negated)
-    return {*chain.from_iterable(sought)}
 
 
 def _patterns(statements: _Statements) -> Iterator[tuple[str, bool]]:

@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 import sqlalchemy
 
+from app.access.callers import ALL_SCOPES
 from app.errors import StoreUnavailableError
 from app.factory import create_app
 from app.http.plain_requests import PlainAnswer, PlainRequest
@@ -22,11 +23,11 @@ def connection(world: World) -> dict:
 
 
 @pytest.fixture
-def worker(world: World, connection) -> Api:
+def program(world: World, connection) -> Api:
     """A key that the process knows, as it has issued credentials before."""
-    worker = world.worker({"id": connection["tenant_id"]})
-    worker("POST", path_of(connection, "/credentials"))
-    return worker
+    program = world.worker({"id": connection["tenant_id"]})
+    program("POST", path_of(connection, "/credentials"))
+    return program
 
 
 def answer_plain(api: Api, connection: dict, **changes: Any) -> PlainAnswer | dict[str, Any]:
@@ -35,11 +36,11 @@ def answer_plain(api: Api, connection: dict, **changes: Any) -> PlainAnswer | di
     return api.app.extensions["deputy.plain_requests"].answer(request._replace(**changes), "127.0.0.1")
 
 
-def test_a_known_key_is_answered(worker, connection):
-    assert isinstance(answer_plain(worker, connection), PlainAnswer)
-    assert isinstance(answer_plain(worker, connection, method="GET", shape="container-credentials"), PlainAnswer)
+def test_a_known_key_is_answered(program, connection):
+    assert isinstance(answer_plain(program, connection), PlainAnswer)
+    assert isinstance(answer_plain(program, connection, method="GET", shape="container-credentials"), PlainAnswer)
     terms = {"body": b'{"reason": "x"}', "content_type": "application/json"}
-    assert isinstance(answer_plain(worker, connection, **terms), PlainAnswer)
+    assert isinstance(answer_plain(program, connection, **terms), PlainAnswer)
 
 
 @pytest.mark.parametrize(
@@ -53,16 +54,16 @@ def test_a_known_key_is_answered(worker, connection):
     ],
     ids=str,
 )
-def test_what_can_not_be_answered_goes_on_as_it_came(worker, connection, monkeypatch, changes):
-    services = worker.app.extensions["deputy"]
+def test_what_can_not_be_answered_goes_on_as_it_came(program, connection, monkeypatch, changes):
+    services = program.app.extensions["deputy"]
     monkeypatch.setattr(services.issuer, "issue", lambda *_, **__: pytest.fail("it was admitted"))
-    assert answer_plain(worker, connection, **changes) == {}
+    assert answer_plain(program, connection, **changes) == {}
 
 
-def test_a_key_that_may_not_issue_or_is_another_or_not_known_goes_on_as_it_came(world, worker, connection):
+def test_a_key_that_may_not_issue_or_is_another_or_not_known_goes_on_as_it_came(world, program, connection):
     reader = world.key("audit:read", tenant={"id": connection["tenant_id"]})
     reader.raw("POST", path_of(connection, "/credentials"))  # from now on the process knows it
-    other = worker.with_key(worker.key[:-1] + ("A" if worker.key[-1] != "A" else "B"))
+    other = program.with_key(program.key[:-1] + ("A" if program.key[-1] != "A" else "B"))
     fresh = world.worker({"id": connection["tenant_id"]})
     statements: list[Any] = []
     engine = world.admin.app.extensions["deputy"].db.engine
@@ -74,7 +75,7 @@ def test_a_key_that_may_not_issue_or_is_another_or_not_known_goes_on_as_it_came(
 def test_a_refused_request_counts_once_against_each_limit(aws, config, vendor, stopped_clock):
     app = create_app(make_config(config.database_url, issue_rate=10, tenant_issue_rate=2))
     services = app.extensions["deputy"]
-    _, key = services.api_keys.create_key(OPERATOR, name="tight", scopes=frozenset(OPERATOR.scopes))
+    _, key = services.api_keys.create_key(OPERATOR, name="tight", scopes=ALL_SCOPES)
     world = World(aws, Api(app, key))
     connections = [world.connection() for _ in range(3)]
     asked = [path_of(connection, "/credentials") for connection in (connections[0],) * 6 + (connections[1],) * 2]
@@ -86,22 +87,22 @@ def test_a_refused_request_counts_once_against_each_limit(aws, config, vendor, s
     services.db.engine.dispose()
 
 
-def test_a_request_whose_record_can_not_be_stored_waits_once(worker, connection, monkeypatch):
-    services, tries = worker.app.extensions["deputy"], []
+def test_a_request_whose_record_can_not_be_stored_waits_once(program, connection, monkeypatch):
+    services, tries = program.app.extensions["deputy"], []
 
     def append(event: Any, **_: Any) -> bool:
         tries.append(event.actor.request_id)
         raise StoreUnavailableError("The audit log is away.")
 
     monkeypatch.setattr(services.audit, "append", append)
-    answer = worker.raw("POST", path_of(connection, "/credentials"))
+    answer = program.raw("POST", path_of(connection, "/credentials"))
     assert (answer.status_code, answer.get_json()["code"]) == (503, "unavailable")
     assert tries == [answer.headers["X-Request-Id"]], "if the event is stored later, it has the answer's id"
 
 
-def test_a_refusal_on_the_way_is_recorded_with_its_request_id(world, worker, connection):
+def test_a_refusal_on_the_way_is_recorded_with_its_request_id(world, program, connection):
     elsewhere = {"tenant_id": connection["tenant_id"], "id": str(UUID(int=5))}
-    answer = worker.raw("POST", path_of(elsewhere, "/credentials"))
+    answer = program.raw("POST", path_of(elsewhere, "/credentials"))
     assert answer.status_code == 404
     [event] = [
         event
@@ -111,8 +112,8 @@ def test_a_refusal_on_the_way_is_recorded_with_its_request_id(world, worker, con
     assert event["actor"]["kind"] == "api_key"
 
 
-def test_a_key_that_is_revoked_while_its_credentials_are_made_gets_a_401(world, worker, connection, monkeypatch):
-    services = worker.app.extensions["deputy"]
+def test_a_key_that_is_revoked_while_its_credentials_are_made_gets_a_401(world, program, connection, monkeypatch):
+    services = program.app.extensions["deputy"]
     append = services.audit.append
 
     def revoke_first(event: Any, **options: Any) -> bool:
@@ -121,11 +122,11 @@ def test_a_key_that_is_revoked_while_its_credentials_are_made_gets_a_401(world, 
         return append(event, **options)
 
     monkeypatch.setattr(services.audit, "append", revoke_first)
-    assert worker.raw("POST", path_of(connection, "/credentials")).status_code == 401
+    assert program.raw("POST", path_of(connection, "/credentials")).status_code == 401
 
 
-def test_a_bug_is_answered_with_a_problem(worker, connection, monkeypatch):
-    services = worker.app.extensions["deputy"]
+def test_a_bug_is_answered_with_a_problem(program, connection, monkeypatch):
+    services = program.app.extensions["deputy"]
     monkeypatch.setattr(services.issuer, "issue", lambda *_, **__: 1 / 0)
-    problem = worker("POST", path_of(connection, "/credentials"), expect=500)
+    problem = program("POST", path_of(connection, "/credentials"), expect=500)
     assert problem["code"] == "internal_error"

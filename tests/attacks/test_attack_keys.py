@@ -21,7 +21,6 @@ NOT_A_KEY = {
     "Token": lambda key: f"Token {key}",
     "two spaces": lambda key: f"Bearer  {key}",
     "a tab": lambda key: f"Bearer\t{key}",
-    "trailing space": lambda key: f"Bearer {key} ",
     "trailing newline": lambda key: f"Bearer {key}\n",
     "trailing NUL": lambda key: f"Bearer {key}\0",
     "trailing comma": lambda key: f"Bearer {key},",

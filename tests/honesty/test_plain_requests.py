@@ -13,16 +13,16 @@ UNUSUAL = "TE: trailers\r\n"
 
 
 @pytest.fixture(scope="module")
-def place(on_sqlite: Deployment) -> ProvenConnection:
+def victim(on_sqlite: Deployment) -> ProvenConnection:
     on_sqlite.admin.close()
     return on_sqlite.place()
 
 
 def ask(
-    client: socket.socket, place: ProvenConnection, method: str, path: str, body: str = "", *, more: str = ""
+    client: socket.socket, victim: ProvenConnection, method: str, path: str, body: str = "", *, more: str = ""
 ) -> bytes:
     """Send a request in one piece, and return the whole answer without what differs each time."""
-    fields = f"Host: deputy\r\nAuthorization: Bearer {place.key}\r\n{more}"
+    fields = f"Host: deputy\r\nAuthorization: Bearer {victim.key}\r\n{more}"
     if body:
         fields += f"Content-Length: {len(body)}\r\nContent-Type: application/json\r\n"
     client.sendall(f"{method} {path} HTTP/1.1\r\n{fields}\r\n{body}".encode())
@@ -42,27 +42,27 @@ def answered_by_flask(service: Deployment) -> float:
 
 
 @pytest.mark.parametrize("shape", ["credentials", "container-credentials", "with a body"])
-def test_the_answer_is_byte_for_byte_that_of_gunicorn_and_flask(on_sqlite: Deployment, place: ProvenConnection, shape):
+def test_the_answer_is_byte_for_byte_that_of_gunicorn_and_flask(on_sqlite: Deployment, victim: ProvenConnection, shape):
     asked = {
-        "credentials": ("POST", place.credentials),
-        "container-credentials": ("GET", place.container_credentials),
-        "with a body": ("POST", place.credentials, '{"reason": "a report"}'),
+        "credentials": ("POST", victim.credentials),
+        "container-credentials": ("GET", victim.container_credentials),
+        "with a body": ("POST", victim.credentials, '{"reason": "a report"}'),
     }[shape]
     with socket.create_connection(("127.0.0.1", on_sqlite.port), timeout=20) as client:
-        ask(client, place, *asked)  # from now on this process knows the key and the session
+        ask(client, victim, *asked)  # from now on this process knows the key and the session
         before = answered_by_flask(on_sqlite)
-        plain = [ask(client, place, *asked) for _ in range(3)]
+        plain = [ask(client, victim, *asked) for _ in range(3)]
         assert answered_by_flask(on_sqlite) == before
-        gunicorns = ask(client, place, *asked, more=UNUSUAL)
+        gunicorns = ask(client, victim, *asked, more=UNUSUAL)
         assert answered_by_flask(on_sqlite) == before + 1
-        assert [*plain, ask(client, place, *asked)] == [gunicorns] * 4, "and it may change with each request"
+        assert [*plain, ask(client, victim, *asked)] == [gunicorns] * 4, "and it may change with each request"
     assert gunicorns.startswith(b"HTTP/1.1 200 OK\r\nServer: gunicorn\r\n")
 
 
-def test_a_request_behind_a_plain_one_is_served_too(on_sqlite: Deployment, place: ProvenConnection):
+def test_a_request_behind_a_plain_one_is_served_too(on_sqlite: Deployment, victim: ProvenConnection):
     with socket.create_connection(("127.0.0.1", on_sqlite.port), timeout=20) as client:
-        ask(client, place, "POST", place.credentials)
-        head = f"POST {place.credentials} HTTP/1.1\r\nHost: deputy\r\nAuthorization: Bearer {place.key}\r\n\r\n"
+        ask(client, victim, "POST", victim.credentials)
+        head = f"POST {victim.credentials} HTTP/1.1\r\nHost: deputy\r\nAuthorization: Bearer {victim.key}\r\n\r\n"
         client.sendall(f"{head}{head}{head}".encode())
         answer = b""
         while answer.count(b"HTTP/1.1 200 OK") < 3 or answer[-1:] != b"}":
@@ -71,11 +71,11 @@ def test_a_request_behind_a_plain_one_is_served_too(on_sqlite: Deployment, place
             answer += piece
 
 
-def test_a_connection_goes_on_after_a_body_in_chunks(on_sqlite: Deployment, place: ProvenConnection):
+def test_a_connection_goes_on_after_a_body_in_chunks(on_sqlite: Deployment, victim: ProvenConnection):
     """gunicorn looks for the end of the body while it waits for the next request."""
     with socket.create_connection(("127.0.0.1", on_sqlite.port), timeout=20) as client:
         for _ in range(3):
-            head = f"POST {place.credentials} HTTP/1.1\r\nHost: deputy\r\nAuthorization: Bearer {place.key}\r\n"
+            head = f"POST {victim.credentials} HTTP/1.1\r\nHost: deputy\r\nAuthorization: Bearer {victim.key}\r\n"
             fields = "Transfer-Encoding: chunked\r\nContent-Type: application/json"
             client.sendall(f"{head}{fields}\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n".encode())
             answer = client.recv(64 * KIB)
@@ -83,18 +83,18 @@ def test_a_connection_goes_on_after_a_body_in_chunks(on_sqlite: Deployment, plac
                 answer += client.recv(64 * KIB)
             assert answer.startswith(b"HTTP/1.1 200 OK"), answer
             assert answer.count(b"HTTP/1.1") == 1
-            assert ask(client, place, "POST", place.credentials).startswith(b"HTTP/1.1 200 OK")
+            assert ask(client, victim, "POST", victim.credentials).startswith(b"HTTP/1.1 200 OK")
 
 
-def test_with_a_setting_that_only_gunicorn_honours_flask_answers_every_request(on_sqlite: Deployment, place):
+def test_with_a_setting_that_only_gunicorn_honours_flask_answers_every_request(on_sqlite: Deployment, victim):
     other = on_sqlite.twin()
     other._flags = ("--access-logfile", str(other.log.with_suffix(".access")))
     other.start()
     try:
         with socket.create_connection(("127.0.0.1", other.port), timeout=20) as client:
-            ask(client, place, "POST", place.credentials)
+            ask(client, victim, "POST", victim.credentials)
             before = answered_by_flask(other)
-            ask(client, place, "POST", place.credentials)
+            ask(client, victim, "POST", victim.credentials)
             assert answered_by_flask(other) == before + 1
     finally:
         other.kill()
@@ -102,9 +102,9 @@ def test_with_a_setting_that_only_gunicorn_honours_flask_answers_every_request(o
 
 
 def test_a_key_is_not_served_after_its_revocation(on_sqlite: Deployment):
-    place = on_sqlite.place()
+    victim = on_sqlite.place()
     with socket.create_connection(("127.0.0.1", on_sqlite.port), timeout=20) as client:
         for _ in range(2):
-            assert ask(client, place, "POST", place.credentials).startswith(b"HTTP/1.1 200 ")
-        on_sqlite.admin.must("DELETE", f"/v1/api-keys/{place.key_id}", expect=204)
-        assert ask(client, place, "POST", place.credentials).startswith(b"HTTP/1.1 401 ")
+            assert ask(client, victim, "POST", victim.credentials).startswith(b"HTTP/1.1 200 ")
+        on_sqlite.admin.must("DELETE", f"/v1/api-keys/{victim.key_id}", expect=204)
+        assert ask(client, victim, "POST", victim.credentials).startswith(b"HTTP/1.1 401 ")

@@ -193,6 +193,7 @@ _APART = (
     ["Give either role_arn or account_id."],
     ["keys:delegate does not go together with keys:write: leave one of them out."],
     ["A key with keys:delegate can't be bound to a tenant: leave it out."],
+    ["A feed has all API keys; leave out either after or api_key_id."],
 )
 
 
