@@ -44,6 +44,8 @@ BEYOND_THE_DOCUMENT = {
     "to",
     "permission_sets",
     "region",  # those that the partition has
+    "since",  # with the next: between the years 1970 and 9998
+    "until",
     "role_arn",  # the deployment's partition, accounts and prefix
     "session_policy",  # IAM's own grammar, and AWS's limit of its compact form
     "since",  # between the years 1970 and 9998
