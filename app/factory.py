@@ -47,8 +47,9 @@ _RESOURCES = (*_OF_TENANTS, credentials, api_keys, audit_events, health)
 class FastJson(DefaultJSONProvider):
     """Answer with orjson: Python's own encoder takes 4 ms for a list of 200 connections, orjson 0.3."""
 
+    sort_keys = False  # answers keep the order of their schemas
+
     def response(self, *args: Any, **_: Any) -> Response:
-        """Return the answer. Its members keep the order of their schemas."""
         (answer,) = args
         return Response(orjson.dumps(answer), mimetype=self.mimetype)
 
