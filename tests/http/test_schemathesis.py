@@ -48,7 +48,6 @@ BEYOND_THE_DOCUMENT = {
     "until",
     "role_arn",  # the deployment's partition, accounts and prefix
     "session_policy",  # IAM's own grammar, and AWS's limit of its compact form
-    "since",  # between the years 1970 and 9998
 }
 
 
