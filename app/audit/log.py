@@ -42,7 +42,10 @@ def record_about(
 
 
 class EventFilter(NamedTuple):
-    """What to look for; None and () mean any. `access_key_id`: of a session that is handed out for the first time."""
+    """A filter for audit events; None and () match any.
+
+    `access_key_id`: the session's that an event handed out for the first time.
+    """
 
     tenant_id: UUID | None = None
     connection_id: UUID | None = None

@@ -55,7 +55,7 @@ _ACCOUNT = re.compile(r"(?:arn:aws[a-z-]*:(?:iam|sts)::)?([0-9]{12})(?::.+)?", r
 
 
 class Expected(NamedTuple):
-    """What a trust policy is compared with."""
+    """The broker, accounts and External IDs that a trust policy is compared with."""
 
     broker: Broker
     own_accounts: Collection[str]  # the vendor's

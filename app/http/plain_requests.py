@@ -71,7 +71,7 @@ class PlainAnswer(NamedTuple):
 
 
 class Endpoint(Protocol):
-    """What answers plain requests. The application that the web process loads brings it along."""
+    """An object that answers plain requests. The application that the web process loads has one."""
 
     @property
     def target(self) -> str:

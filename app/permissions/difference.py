@@ -7,9 +7,8 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from app.permissions.permission_sets import PermissionSet
+from app.permissions.set_document import compared
 from app.permissions.set_files import texts
-
-_COMPARED = ("Effect", "Action", "Resource", "Condition")
 
 
 class Side(NamedTuple):
@@ -73,8 +72,9 @@ def difference(before: PermissionSet, after: PermissionSet) -> Difference:
     fields = [
         Change(field, old[sid].get(field), new[sid].get(field), sid=sid, why=new[sid]["why"])
         for sid in new
-        for field in _COMPARED
-        if sid in old and _plain(old[sid].get(field)) != _plain(new[sid].get(field))
+        if sid in old
+        for field, value in compared(new[sid]).items()
+        if _exact(compared(old[sid])[field]) != _exact(value)
     ]
     known, asked = (_by_name(side.parameters, "name") for side in (before, after))
     patterns = [
@@ -107,9 +107,9 @@ def _actions(chosen: PermissionSet) -> set[str]:
     return {action for one in allowing for action in texts(one["Action"])}
 
 
-def _plain(value: Any) -> str:
-    """One text is the list of it, in any order; and in JSON true is not 1."""
-    return json.dumps(sorted({*texts(value)}) or value or None, sort_keys=True)
+def _exact(value: Any) -> str:
+    """Return the value as JSON, in which true is not 1."""
+    return json.dumps(value, sort_keys=True)
 
 
 def _content(statement: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ def document(permission_set: PermissionSet) -> str:
         "managed_policies": sorted(policy["name"] for policy in permission_set.managed_policies),
         "parameters": {parameter["name"]: parameter["pattern"] for parameter in permission_set.parameters},
         "permission_set": permission_set.name,
-        "statements": {statement["Sid"]: _compared(statement) for statement in permission_set.statements},
+        "statements": {statement["Sid"]: compared(statement) for statement in permission_set.statements},
         "version": permission_set.version,
     }
     return json.dumps(content, sort_keys=True, indent=1) + "\n"
@@ -46,6 +46,6 @@ def read_document(text: str, name: str, version: int) -> PermissionSet | None:
     return permission_set if same else None
 
 
-def _compared(statement: dict[str, Any]) -> dict[str, Any]:
+def compared(statement: dict[str, Any]) -> dict[str, Any]:
     """Return the fields that decide. A single text and a list of it are the same, in any order."""
     return {field: sorted({*texts(statement.get(field))}) or statement.get(field) or None for field in _COMPARED}

@@ -1,4 +1,4 @@
-"""What a key with keys:delegate may give, and which key made a tenant.
+"""The scopes that a key with keys:delegate may give, and the key that made a tenant.
 
 Another `may_give` of a key moves the epoch, as its other rights do. Tenants from before have no maker.
 """
