@@ -6,11 +6,12 @@ so the document leaves them open.
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
-from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, pre_load, validate
+from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, missing, pre_load, validate
 
-from app.http.fields import Digits, doc, string
+from app.http.fields import Digits, Time, doc, string
 
 _LONGEST = 4096  # characters or items, where the field has no limit of its own
 
@@ -45,14 +46,37 @@ class Answer(Schema):
     class Meta:
         unknown = EXCLUDE  # answers are never loaded; this leaves additionalProperties out of OpenAPI
 
-    def get_attribute(self, obj: Any, attr: str, default: Any) -> Any:
-        """Return the attribute, or the item of a dict. Marshmallow's own tries both of each object, which is slow."""
-        if "." in attr:
-            return super().get_attribute(obj, attr, default)
-        return obj.get(attr, default) if isinstance(obj, dict) else getattr(obj, attr, default)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._members = [(name, field, _attribute(name, field)) for name, field in self.dump_fields.items()]
+
+    def dump(self, obj: Any, *, many: bool | None = None) -> Any:
+        """Return the fields of an object or a dict.
+
+        What orjson writes by itself stays as it is. Marshmallow's own `dump` calls five functions for each field, which
+        took a third of the time of a list.
+        """
+        if self.many if many is None else many:
+            return [self.dump(one, many=False) for one in obj]
+        read = obj.get if isinstance(obj, dict) else partial(getattr, obj)
+        answer = {}
+        for name, field, attribute in self._members:
+            value = read(attribute, missing) if attribute else field.serialize(name, obj)
+            if value is not missing:
+                answer[field.data_key or name] = value
+        return answer
 
     def on_bind_field(self, name: str, field: fields.Field[Any]) -> None:
         field.required = name not in self.OPTIONAL
+
+
+_WRITTEN_BY_ORJSON = {fields.String, fields.Integer, fields.Boolean, fields.UUID, fields.Enum, Time}
+
+
+def _attribute(name: str, field: Any) -> str | None:
+    """The attribute that is answered as it is stored; None if the field makes its own value."""
+    attribute: str = field.attribute or name
+    return attribute if type(field) in _WRITTEN_BY_ORJSON and "." not in attribute else None
 
 
 class Empty(Strict):
