@@ -16,7 +16,6 @@ import re
 import statistics
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -34,7 +33,7 @@ from bench.victim import TENTH
 from dev.stack import ROOT, end_process, end_with_parent
 
 _CONNECTIONS = 16  # of the victim
-_ALONE_SECONDS, _BESIDE_SECONDS, _REST_SECONDS = 6, 12, 3.0
+_WARM_SECONDS, _ALONE_SECONDS, _BESIDE_SECONDS = 4, 6, 12
 _LISTED, _ATTACKERS = 200, 4
 _HELD = re.compile(r'^deputy_write_lock_seconds_bucket\{le="([^"]+)"\} (\S+)$', re.MULTILINE)
 _WORST = round(3 / TENTH)  # tenths of a second
@@ -97,7 +96,6 @@ def _beside(stage: Stage, populated: Populated, name: str, kind: str) -> dict[st
     warm(stage, contender(name, populated))
     with populated.server.twin("deputy-half", _SETTINGS) as deputy:
         try:
-            _time(stage, deputy, populated, halves, None)  # warms this one up
             pairs, held = [], _held(deputy)
             for _ in range(rounds):
                 alone = _time(stage, deputy, populated, halves, None)
@@ -133,15 +131,21 @@ def _p99(held: Counter[float]) -> float:
 def _time(stage: Stage, deputy: Deputy, populated: Populated, halves: Halves, attack: Attack | None) -> Timeline:
     database = cpu.family(populated.database) if populated.database else []
     cpu.keep_on(halves.one, [*deputy.pids(), *database])
-    time.sleep(_REST_SECONDS)  # until what the last attack left behind is done
-    seconds = _BESIDE_SECONDS if attack else _ALONE_SECONDS
+    with halves.on(halves.other):
+        # What the last attack left behind is done meanwhile, and both processes cache the victim's sessions again.
+        _ask_as_victim(deputy, populated, _WARM_SECONDS)
+        with attacked(deputy, attack):
+            timeline = _ask_as_victim(deputy, populated, _BESIDE_SECONDS if attack else _ALONE_SECONDS)
+    stage.say(f"  {attack.name if attack else 'alone'}: {timeline.median:.0f} a second")
+    return timeline
+
+
+def _ask_as_victim(deputy: Deputy, populated: Populated, seconds: int) -> Timeline:
     requests = "".join(f"{place.credentials}\t{place.key}\n" for place in populated.places)
     command = [sys.executable, "-m", "bench.victim", str(deputy.port), str(_CONNECTIONS), str(seconds)]
-    with halves.on(halves.other), attacked(deputy, attack):
-        done = subprocess.run(command, input=requests, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, input=requests, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BenchError(f"The victim's client failed: {done.stderr[-2000:]}")
-    stage.say(f"  {attack.name if attack else 'alone'}: {done.stdout.strip()[-60:]}")
     return Timeline(**json.loads(done.stdout))
 
 
