@@ -202,16 +202,18 @@ def test_one_call_tries_and_the_others_are_refused_at_once(opened, stopped_clock
 
 def test_of_many_who_come_at_the_same_moment_one_tries(opened, stopped_clock):
     stopped_clock.move(OPEN)
-    ready, let_in, go_on = threading.Barrier(16), [], threading.Event()
+    ready, let_in, refused, go_on = threading.Barrier(16), [], [], threading.Event()
 
     def come() -> None:
         ready.wait(60)
         try:
             with opened.call(TENANT):
                 let_in.append(1)
-                go_on.wait(0.05)
+                go_on.wait(10)
         except Unavailable:
-            pass
+            refused.append(1)
+            if len(refused) == 15:
+                go_on.set()
 
     with ThreadPoolExecutor(16) as pool:
         for running in [pool.submit(come) for _ in range(16)]:

@@ -16,8 +16,8 @@ _ON_BOTH = (
     *("tests/store/", "tests/attacks/test_attack_races.py", "tests/issuing/test_other_processes.py"),
     *("tests/connections/test_listing.py", "tests/connections/test_proof_queue.py"),
 )
-# Tests that wait for processes and stacks, the longest first.
-_WAITING = ("honesty/", "dev/", "client/", "web/", "onboarding/test_organization", "background/", "deploy/")
+# Tests that take long or wait for processes and stacks, the longest first.
+_WAITING = ("model/", "honesty/", "dev/", "client/", "web/", "onboarding/test_organization", "background/", "deploy/")
 
 
 @pytest.hookimpl(wrapper=True)
