@@ -1,21 +1,30 @@
 """A pytest plugin: which tests a run has, and their order.
 
-In the whole suite most tests run on one of the two databases, and each of xdist's workers has a share of the slow ones.
+In the whole suite a test runs on the databases that are declared here for its folder. Each of xdist's workers has a share
+of the slow tests.
 """
 
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-# Where a database's locks and statements are what is tested, each test runs on both.
-_ON_BOTH = (
-    *("tests/access/", "tests/audit/", "tests/background/", "tests/concurrency/", "tests/honesty/", "tests/limits/"),
-    *("tests/store/", "tests/attacks/test_attack_races.py", "tests/issuing/test_other_processes.py"),
-    *("tests/connections/test_listing.py", "tests/connections/test_proof_queue.py"),
-)
+_BOTH = ("sqlite", "postgresql")
+# The databases of a folder or a file; the first that matches. `make soak` has the other one.
+_DATABASES = {
+    **dict.fromkeys(
+        (  # where a database's locks and statements are what is tested
+            *("access/", "audit/", "background/", "concurrency/", "honesty/", "limits/", "store/"),
+            *("attacks/test_attack_races.py", "issuing/test_other_processes.py"),
+            *("connections/test_listing.py", "connections/test_proof_queue.py"),
+        ),
+        _BOTH,
+    ),
+    # SQLite where pages, commands and AWS are what is tested, PostgreSQL where requests are
+    **dict.fromkeys(("cli/", "client/", "connections/", "onboarding/", "web/", "tenants/"), ("sqlite",)),
+    "": ("postgresql",),
+}
 # Tests that take long or wait for processes and stacks, the longest first.
 _WAITING = ("model/", "honesty/", "dev/", "client/", "web/", "onboarding/test_organization", "background/", "deploy/")
 
@@ -24,26 +33,26 @@ _WAITING = ("model/", "honesty/", "dev/", "client/", "web/", "onboarding/test_or
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     """Around pytest's own choice by marks, which must know the ones added here; the order is of what it leaves."""
     if [Path(argument).name for argument in config.args] == ["tests"]:
-        _share_out_databases(items)
+        _leave_declared_databases(items)
     yield
     _order(config, items)
 
 
-def _share_out_databases(items: list[pytest.Item]) -> None:
-    """In the whole suite most tests run on one database, by their name: half of them on each, the rest in `make soak`.
+def _leave_declared_databases(items: list[pytest.Item]) -> None:
+    """Leave the databases that are not declared for a test to `make soak`, in a run of the whole suite.
 
     What is named on the command line, a test or a folder, runs on both.
     """
-    both: dict[str, dict[str, pytest.Item]] = defaultdict(dict)
+    variants: dict[str, dict[str, pytest.Item]] = defaultdict(dict)
     for item in items:
         params = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        for engine in {"sqlite", "postgresql"}.intersection(value for value in params if isinstance(value, str)):
-            if not item.nodeid.startswith(_ON_BOTH):
-                both[item.nodeid.replace(engine, "")][engine] = item
-    for name, variants in both.items():
-        if len(variants) == 2:
-            other = ("sqlite", "postgresql")[zlib.crc32(name.encode()) % 2]
-            variants[other].add_marker(pytest.mark.soak)
+        for database in set(_BOTH).intersection(value for value in params if isinstance(value, str)):
+            variants[item.nodeid.replace(database, "")][database] = item
+    for name, items_of in variants.items():
+        declared = next(databases for start, databases in _DATABASES.items() if name.startswith(f"tests/{start}"))
+        for database, item in items_of.items():
+            if len(items_of) == len(_BOTH) and database not in declared:
+                item.add_marker(pytest.mark.soak)
 
 
 def _order(config: pytest.Config, items: list[pytest.Item]) -> None:
