@@ -2,7 +2,7 @@
 
 import unicodedata
 from datetime import datetime
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, false, text
@@ -123,7 +123,7 @@ class TenantAccount(TenantOwned, Base):
     """An account that a tenant declared; with `Tenant.declares_accounts` the list of them is complete."""
 
     __tablename__ = "tenant_accounts"
-    __table_args__: ClassVar = {"sqlite_with_rowid": False}  # or SQLite would keep each row in two b-trees
+    __table_args__ = ({"sqlite_with_rowid": False},)  # or SQLite would keep each row in two b-trees
 
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
     account_id: Mapped[str] = mapped_column(String(12), primary_key=True)
