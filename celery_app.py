@@ -1,6 +1,6 @@
-"""The Celery application, for background workers on several machines: `celery --app celery_app worker --beat`.
+"""The Celery application, for background workers over Celery: `celery --app celery_app worker --beat`.
 
-On one machine run `flask --app wsgi worker`, which needs no message broker.
+`flask --app wsgi worker` needs no message broker. docs/install.md says when Celery is the better choice.
 """
 
 import functools

@@ -1,5 +1,5 @@
 """Part of `make check`: what Access Analyzer's ValidatePolicy and CheckNoPublicAccess would say of our own policies, as
-far as that can be told without AWS. docs/operations.md has the commands for those who can call it.
+far as that can be told without AWS. docs/deployment.md has the commands for those who can call it.
 
 It reads every policy in cloudformation/ and in deploy/fargate.yaml. Each check takes one statement and names what is
 wrong with it.

@@ -46,7 +46,7 @@ _DOCUMENTS_MAX = 1_000  # objects; S3 lists as many in one answer
 _DOCUMENT_MAX = 65_536  # bytes; IAM's limits for a role keep a document far below
 _TOO_MANY = (
     f"{{name}}: version: The bucket has more than {_DOCUMENTS_MAX:,} objects below {{prefix}}, and Deputy reads no more."
-    " Remove those that you did not publish (docs/operations.md), or give the file of the set another name."
+    " Remove those that you did not publish (docs/runbooks.md), or give the file of the set another name."
 )
 _S3_ERRORS = (BotoCoreError, ClientError, ResponseParserError)
 

@@ -1,4 +1,4 @@
-"""The background worker for several machines: the database says what is due, and Celery carries it.
+"""The background worker over Celery: the database says what is due, and Celery carries it.
 
 Celery carries urgent proofs alone. In one queue with them, routine proofs that wait for their half of the STS budget
 would take every thread; so each background worker claims those by itself (app/background/parts.py).
@@ -144,7 +144,7 @@ def _beside(services: Callable[[], Services], end: Event) -> type[bootsteps.Star
 def message_broker(config: Config) -> HealthFinding:
     """Whether Celery's message broker answers, for `doctor`."""
     if config.celery_url is None:
-        return skipped("No message broker is configured: one background worker does the work, without Celery.")
+        return skipped("No message broker is configured: background workers do the work without Celery.")
     if config.celery_url.startswith("sqs://"):
         return work_queue(config, _queue_url(config.celery_url))
     connection = _over_broker(config).connection_for_write(connect_timeout=3)

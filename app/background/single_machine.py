@@ -1,6 +1,6 @@
-"""The background worker of one machine: `flask --app wsgi worker`. One loop and some threads; it needs no broker.
+"""The background worker without Celery: `flask --app wsgi worker`. One loop and some threads, no message broker.
 
-Several may run at once, and each may be killed at any moment: the database holds what is due
+Any number may run, on any number of machines, and each may be killed at any moment: the database holds what is due
 (app/connections/proof_queue.py).
 """
 

@@ -169,7 +169,7 @@ def issued(tenant: str, since: datetime | None, until: datetime | None) -> list[
 def alive(tenant: str) -> list[Row]:
     """List a tenant's sessions that have not expired yet.
 
-    Suspending does not end them: see "Sessions that were issued already" in docs/operations.md.
+    Suspending does not end them: see "Sessions that were issued already" in docs/runbooks.md.
     """
     found: dict[str, dict[str, Any]] = {}
     for event in _issued(tenant, now() - timedelta(seconds=SESSION_MAX)):

@@ -25,30 +25,30 @@ _OTHER_FORM = "Deputy did not make this name: its names are deputy-, 32 hex digi
 
 _OLDER = (
     " Older events have left the log: look into the months that you archived"
-    " (docs/operations.md, How long the audit log is kept)."
+    " (docs/monitoring.md, Archive a month)."
 )
 _IS_IT_THE_SAME = "The name of a session is its caller's choice. The line is about this session only if its accessKeyId is the one above."
 _IS_IT_A_PROOF = (
     "The name of a session is its caller's choice, and this one may have been copied. The line is about a proof only if the"
     " session was opened from the account {accounts}, and did nothing but ask who it is and read its own role."
-    " Otherwise somebody else is let in by the role: see docs/operations.md, A customer sees odd access."
+    " Otherwise somebody else is let in by the role: see docs/runbooks.md, A customer sees odd access."
 )
 _WHO_KNOWS_THE_KEY = (
     "A session that was opened and given to nobody makes no calls. If it made calls after log_begins_at, none of your"
     " programs made them, unless they were before the last restore of a backup: everybody who reads the customer's"
-    f" CloudTrail knows the key's id. See docs/operations.md, A customer sees odd access.{_OLDER}"
+    f" CloudTrail knows the key's id. See docs/runbooks.md, A customer sees odd access.{_OLDER}"
 )
 _ASK_BY_NAME = (
     "Ask with the session's name and --role as well: sessions of proofs, and those from before revision 0037, are found"
     " by their names alone. If neither is found and the session began after log_begins_at, Deputy did not hand it out:"
-    f" see docs/operations.md, A customer sees odd access.{_OLDER}"
+    f" see docs/runbooks.md, A customer sees odd access.{_OLDER}"
 )
 _ASK_WITH_OLD_KEYS = (
     "If a key was removed from DEPUTY_SECRET_KEYS since, ask again with that key at the end of the list, for this command"
     " alone. Proofs from before revision 0037 have names that nobody can recognize. Otherwise the caller is not Deputy:"
-    " see docs/operations.md, A customer sees odd access."
+    " see docs/runbooks.md, A customer sees odd access."
 )
-_NOT_DEPUTY = "The caller is not Deputy: see docs/operations.md, A customer sees odd access."
+_NOT_DEPUTY = "The caller is not Deputy: see docs/runbooks.md, A customer sees odd access."
 
 
 def _role(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""The background worker on this machine."""
+"""The command that runs a background worker without Celery."""
 
 import signal
 import threading
@@ -15,8 +15,8 @@ from app.cli.operator import example_of, services
 def worker() -> None:
     """Prove the connections that are due, until Ctrl-C.
 
-    This is the background worker for one machine. It needs no Celery. For several machines set DEPUTY_CELERY_URL and
-    run: celery --app celery_app worker --beat
+    Any number may run, on any number of machines that share the database. docs/install.md says when Celery is the
+    better choice: celery --app celery_app worker --beat
     """
     stop = threading.Event()
     work = SingleMachineWorker(services(), stop)

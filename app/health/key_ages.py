@@ -43,7 +43,7 @@ def age_of_first(db: Database, secret_keys: tuple[str, ...]) -> HealthFinding:
     if days > _LONG:
         return warning(
             seen,
-            "Replace it in three steps (docs/deployment.md, New keys): a new key goes to the end of DEPUTY_SECRET_KEYS"
+            "Replace it in three steps (docs/install.md, New keys): a new key goes to the end of DEPUTY_SECRET_KEYS"
             " first, so that every process knows it before one signs with it.",
         )
     return ok(seen)

@@ -97,7 +97,7 @@ def checks(
 
 _NO_CANARY = skipped(
     "No canary is configured, so nothing notices a policy on your side that makes every role look safe.",
-    "Launch cloudformation/canary.yaml in another account of yours (docs/operations.md, Running it).",
+    "Launch cloudformation/canary.yaml in another account of yours (docs/install.md, Canary and stranger).",
 )
 
 

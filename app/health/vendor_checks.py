@@ -191,7 +191,7 @@ def _rights(db: Database) -> HealthFinding:
     if closed:
         return failed(
             f"This database role may not write into {', '.join(closed[:5])}.",
-            "Grant it its rights again, as after each migrate (docs/operations.md, Who can take events away).",
+            "Grant it its rights again, as after each migrate (docs/install.md, Database).",
         )
     return ok("This database role may write into every table.")
 
@@ -209,7 +209,7 @@ def _audit_log(config: Config, db: Database) -> HealthFinding:
     if parts and parts.detached:
         return warning(
             f"{len(parts.detached)} tables are detached from the audit log: {', '.join(parts.detached[:5])}.",
-            "Archive and drop them (docs/operations.md, How long the audit log is kept).",
+            "Archive and drop them (docs/monitoring.md, Archive a month).",
         )
     return ok(f"Events are kept for {days} days." if days else "All events are kept.")
 

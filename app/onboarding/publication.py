@@ -21,12 +21,12 @@ _REPLACED = (
     " release until you know who uploaded it, and it is removed."
 )
 _NOT_YOURS = (
-    "If you never published a version that is named here, somebody else uploaded it: docs/operations.md says how an"
+    "If you never published a version that is named here, somebody else uploaded it: docs/runbooks.md says how an"
     " administrator of the vendor's account removes it. Or give the file of the set another name."
 )
 _IGNORED = (
     "The bucket has a document that Deputy did not write. It is ignored, but while it is there, this version can't be"
-    " published. Find out who uploaded it (docs/operations.md)."
+    " published. Find out who uploaded it (docs/runbooks.md)."
 )
 
 

@@ -166,12 +166,12 @@ def test_a_month_is_detached_when_its_last_event_is_old_enough_and_not_before(ow
     assert look(own_postgresql).detached == [name(3), name(2), name(1)]
 
 
-def test_a_detached_month_comes_back_as_operations_shows_it(own_postgresql, by_hand):
+def test_a_detached_month_comes_back_as_monitoring_shows_it(own_postgresql, by_hand):
     old_months(by_hand, 1)
     event = write(own_postgresql, month(1) + DAY)
     months.make_and_detach(own_postgresql, month())
     assert listed(own_postgresql) == []
-    shown = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    shown = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text()
     statement = shown[shown.index("ALTER TABLE audit_events ATTACH PARTITION") :].partition(";")[0]
     of_today = ("2025_09", f"{month(1):%Y_%m}"), ("2025-09-01", f"{month(1):%Y-%m-%d}"), ("2025-10", f"{month():%Y-%m}")
     for example, real in of_today:
@@ -357,7 +357,7 @@ def test_no_part_of_the_log_lets_an_event_be_changed_or_deleted(own_postgresql, 
 
 
 def test_a_role_that_does_not_own_the_log_writes_it_and_takes_nothing_away(own_postgresql, by_hand, at):
-    """What docs/operations.md says of two roles: the web processes' needs no more than these rights."""
+    """What docs/install.md says of two roles: the web processes' needs no more than these rights."""
     role = f"web_{new_id().hex}"
     by_hand(
         f"CREATE ROLE {role} LOGIN",

@@ -63,7 +63,7 @@ def test_what_dashboard_alerts_and_docs_name_is_exported(exported):
     names |= {f"{name}_{what}" for name in names for what in ("bucket", "count", "sum")}
     dashboard = json.dumps(json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text()))
     alerts = (ROOT / "deploy" / "prometheus-alerts.yaml").read_text()
-    docs = (ROOT / "docs" / "operations.md").read_text()
+    docs = (ROOT / "docs" / "monitoring.md").read_text()
     for text in (dashboard, alerts, docs):
         used = set(re.findall(r"\bdeputy_[a-z_]+", text)) - {"deputy_client"}
         assert used

@@ -93,7 +93,7 @@ def test_half_of_a_budget_of_100_carries_as_many_an_hour_as_the_guide_says(stran
         Interval.of_fleet(3600, number, config.routine_proofs_a_second).seconds for number in (most, most + 1000)
     ]
     assert carried == [3600, 4500]
-    assert f"{most:,} connections an hour" in (ROOT / "docs" / "operations.md").read_text().replace("\n", " ")
+    assert f"{most:,} connections an hour" in (ROOT / "docs" / "monitoring.md").read_text().replace("\n", " ")
     assert config.proofs_a_second == urgent
 
 

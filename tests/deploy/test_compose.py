@@ -285,7 +285,7 @@ def directives() -> dict[str, str]:
 
 
 def test_the_proxy_bounds_unknown_clients_and_hands_on_whole_requests_alone():
-    """docs/operations.md says that it does these things."""
+    """Check what docs/deployment.md says of the proxy."""
     assert directives().items() >= {
         ("proxy_request_buffering", "on"),
         ("limit_conn", "clients 50"),

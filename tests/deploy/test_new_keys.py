@@ -1,4 +1,4 @@
-"""docs/deployment.md, "New keys": processes with the settings of two neighbouring steps run side by side."""
+"""docs/install.md, "New keys": processes with the settings of two neighbouring steps run side by side."""
 
 import re
 import uuid
@@ -16,7 +16,7 @@ from tests.attacks.evidence import on_postgresql
 from tests.support.cast import Api, World
 from tests.support.databases import empty_database, migrate
 
-SECTION = (ROOT / "docs" / "deployment.md").read_text().partition("\n## New keys\n")[2].partition("\n## ")[0]
+SECTION = (ROOT / "docs" / "install.md").read_text().partition("\n## New keys\n")[2].partition("\n## ")[0]
 KEYS = {"old": "the-old-key-of-the-tests-0123456789-abc", "new": "the-new-key-of-the-tests-0123456789-xyz"}
 
 

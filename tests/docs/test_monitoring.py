@@ -14,8 +14,8 @@ from moto.events.models import EventPattern, EventPatternParser
 
 from tests.conftest import make_config
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
-SHOWN = GUIDE.partition("**Tell your own monitoring")[2]
+GUIDE = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text()
+SHOWN = GUIDE.partition("\n### Keep alarms quiet about proofs\n")[2]
 CLOUDWATCH = re.search(r"^```\n(\{.*?\})\n```$", SHOWN, re.MULTILINE | re.DOTALL)[1]
 EVENTBRIDGE = re.search(r"^```json\n(.*?)```$", SHOWN, re.MULTILINE | re.DOTALL)[1]
 ISSUER = "userIdentity.sessionContext.sessionIssuer.arn"

@@ -112,8 +112,8 @@ def test_of_a_good_deployment_nothing_is_said_to_be_wrong(deployment):
 
 
 def documented() -> set[str]:
-    """The checks that docs/operations.md has in its tables."""
-    tables = (ROOT / "docs" / "operations.md").read_text().partition("\n## Health\n")[2].partition("\n## ")[0]
+    """The checks that docs/monitoring.md has in its tables."""
+    tables = (ROOT / "docs" / "monitoring.md").read_text().partition("\n## Health\n")[2].partition("\n## ")[0]
     return set(re.findall(r"^\| `(\w+)` +\|", tables, re.MULTILINE)) - {"errors"}  # a table's head
 
 
@@ -471,7 +471,7 @@ def test_months_that_wait_for_the_operator(deployment):
         found = deployment.doctor(1, **settings)
         assert wrong(found) == {"audit_log": "warning"}
         assert found["audit_log"]["seen"] == f"1 tables are detached from the audit log: audit_events_{month}."
-        assert "docs/operations.md" in found["audit_log"]["next"]
+        assert "docs/monitoring.md" in found["audit_log"]["next"]
 
 
 @on_both

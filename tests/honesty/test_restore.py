@@ -1,6 +1,6 @@
 """A backup is restored below processes that go on: what they learned since is not served, and no External ID comes again.
 
-By the commands of docs/deployment.md: pg_dump and pg_restore, and SQLite's own copy.
+By the commands of docs/install.md and docs/runbooks.md: pg_dump and pg_restore, and SQLite's own copy.
 """
 
 import importlib.util

@@ -175,7 +175,7 @@ def test_a_published_version_of_the_bucket_still_refuses_and_the_refusal_shows_a
         with pytest.raises(ConflictError) as refused:
             publishing_vendor.publish()
         assert refused.value.detail.startswith(f"{publishing_vendor.name}: {sentence}")
-        assert "docs/operations.md says how an administrator" in refused.value.detail
+        assert "docs/runbooks.md says how an administrator" in refused.value.detail
 
 
 def test_only_documents_that_can_refuse_a_version_are_read(publishing_vendor, monkeypatch):

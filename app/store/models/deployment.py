@@ -55,7 +55,7 @@ def deployment_id(db: Session) -> UUID:
 
 
 class BackgroundWorker(Identified, Base):
-    """A background worker. `kind`: `flask` for one machine, or `celery` over Celery's message broker."""
+    """A background worker. `kind`: `flask`, or `celery` over Celery's message broker."""
 
     __tablename__ = "background_workers"
 
