@@ -24,8 +24,7 @@ _NOT_OURS = "Deputy did not make this name with the secret keys that it has now.
 _OTHER_FORM = "Deputy did not make this name: its names are deputy-, 32 hex digits, - and 24 hex digits."
 
 _OLDER = (
-    " Older events have left the log: look into the months that you archived"
-    " (docs/monitoring.md, Archive a month)."
+    " Older events have left the log: look into the months that you archived (docs/monitoring.md, Archive a month)."
 )
 _IS_IT_THE_SAME = "The name of a session is its caller's choice. The line is about this session only if its accessKeyId is the one above."
 _IS_IT_A_PROOF = (
