@@ -77,5 +77,5 @@ def test_each_command_that_is_shown_can_be_given(place: str, example: str):
 
 
 def test_many_are_shown():
-    assert sum(place in ("runbooks.md", "install.md", "monitoring.md") for place, _ in examples()) > 30
+    assert sum(place == "runbooks.md" for place, _ in examples()) > 30
     assert sum(place.startswith("--help") for place, _ in examples()) > 30
