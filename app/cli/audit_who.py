@@ -38,13 +38,13 @@ _WHO_KNOWS_THE_KEY = (
     f" CloudTrail knows the key's id. See docs/runbooks.md, A customer sees odd access.{_OLDER}"
 )
 _ASK_BY_NAME = (
-    "Ask with the session's name and --role as well: sessions of proofs, and those from before revision 0037, are found"
-    " by their names alone. If neither is found and the session began after log_begins_at, Deputy did not hand it out:"
+    "Ask with the session's name and --role as well: sessions of proofs are found by their"
+    " names alone. If neither is found and the session began after log_begins_at, Deputy did not hand it out:"
     f" see docs/runbooks.md, A customer sees odd access.{_OLDER}"
 )
 _ASK_WITH_OLD_KEYS = (
     "If a key was removed from DEPUTY_SECRET_KEYS since, ask again with that key at the end of the list, for this command"
-    " alone. Proofs from before revision 0037 have names that nobody can recognize. Otherwise the caller is not Deputy:"
+    " alone. Otherwise the caller is not Deputy:"
     " see docs/runbooks.md, A customer sees odd access."
 )
 _NOT_DEPUTY = "The caller is not Deputy: see docs/runbooks.md, A customer sees odd access."

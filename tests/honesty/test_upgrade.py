@@ -1,7 +1,6 @@
 """An upgrade without a pause, and back: two releases on one database, under load, and no request fails.
 
-The release before is the newest commit with an older schema, where git has it (no shallow clone, no archive). The release
-after is made from this checkout: the same code with a migration that expands every table.
+The newer release is this checkout with one more migration, which expands every table.
 """
 
 import contextlib
@@ -14,15 +13,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from app.access.api_keys import generate_key
 from dev.stack import ROOT
 from tests.honesty.deployment import Answer, Client, Deployment, Load, ProvenConnection
 from tests.honesty.front import Aws
 from tests.support import releases
-from tests.support.databases import empty_database, new_database
+from tests.support.databases import new_database
 from tests.support.waiting import until
 
-NO_HISTORY = "git has no commit with an older schema here (git fetch --unshallow)"
 HANDS = 3  # clients of each release
 MANY = 12  # requests in each phase, two of each kind
 PAUSE = 0.2  # seconds between two of a client's: most of the time is that of processes which start
@@ -120,21 +117,6 @@ def serving(older: Deployment, newer: Deployment) -> Iterator[Pair]:
 
 
 @pytest.fixture
-def before(front: Aws, tmp_path: Path) -> Iterator[Pair]:
-    """The release before, and this one."""
-    root = releases.before(tmp_path / "code")
-    if root is None:
-        pytest.skip(NO_HISTORY)
-    key = generate_key()
-    with empty_database("postgresql", tmp_path) as url:
-        older = deployed(tmp_path / "old", url, front, root, key)
-        older.command("migrate")
-        older.command("keys", "bootstrap", DEPUTY_BOOTSTRAP_KEY=key)
-        with serving(older, deployed(tmp_path / "new", url, front, ROOT, key)) as pair:
-            yield pair
-
-
-@pytest.fixture
 def after(front: Aws, tmp_path: Path) -> Iterator[Pair]:
     """This release, and one after it."""
     root = releases.after(tmp_path / "code")
@@ -144,35 +126,14 @@ def after(front: Aws, tmp_path: Path) -> Iterator[Pair]:
             yield pair
 
 
-def test_no_request_fails_while_a_release_is_replaced_and_when_it_comes_back(before: Pair, tmp_path: Path):
-    issued: list[tuple[str, str]] = []
-
-    def served_by(*on: Deployment, meanwhile=lambda: None) -> None:
-        with before.load(*on) as load:
-            meanwhile()
-        issued.extend(answer.issued for answer in issuances(load))
-
-    older, newer = before.older, before.newer
-    served_by(older, meanwhile=lambda: newer.command("migrate"))
-    with newer:
-        served_by(older, newer)
-        served_by(newer)
-        with before.deployment(older, tmp_path / "back") as back:
-            served_by(newer, back)
-            served_by(back)
-        assert len(issued) > MANY
-        assert set(issued) <= set(newer.issued()), "each is in the audit log, whichever release issued it"
-
-
-def test_no_request_fails_while_the_next_migration_waits_for_a_lock_nor_on_its_schema(after: Pair, tmp_path: Path):
-    """pg_dump holds such a lock on each table until it ends, and all that comes later would wait behind the migration.
-
-    Issuing would give up first, with a 503 after 1.8 s.
+def test_no_request_fails_while_a_release_is_replaced_and_when_it_comes_back(after: Pair, tmp_path: Path):
+    """The migration waits for a lock meanwhile, as pg_dump holds one on each table until it ends. All later requests
+    would wait behind the migration, and issuing would give up with a 503 after 1.8 s.
     """
-    older = after.older
+    older, newer = after.older, after.newer
     with psycopg.connect(older.database_url.replace("+psycopg", "")) as backup, after.load(older) as load:
         backup.execute("LOCK TABLE tenants, audit_events, configuration, connections IN ACCESS SHARE MODE")
-        migrating = threading.Thread(target=after.newer.command, args=("migrate",))
+        migrating = threading.Thread(target=newer.command, args=("migrate",))
         migrating.start()
         until(lambda: waits(older), "the migration wants a lock")
         until(lambda: not waits(older), "it lets the requests go first")
@@ -181,11 +142,16 @@ def test_no_request_fails_while_the_next_migration_waits_for_a_lock_nor_on_its_s
         backup.rollback()
         migrating.join(240)
         assert not migrating.is_alive()
+    issued = issuances(load)
+    with newer, after.load(older, newer) as load:
+        pass
+    issued += issuances(load)
     with after.deployment(older, tmp_path / "back") as back, after.load(older, back) as load:
         for one in (older, back):
             ready = one.admin.must("GET", "/readyz")["checks"]
             assert next(check["status"] for check in ready if check["name"] == "migrations") == "warning"
-    assert {answer.issued for answer in issuances(load)} <= set(older.issued())
+    issued += issuances(load)
+    assert {answer.issued for answer in issued} <= set(older.issued())
 
 
 def waits(service: Deployment) -> bool:

@@ -1,8 +1,6 @@
-"""Two releases of the service whose schemas differ by a step: this checkout and the version before it, or after it."""
+"""A later release of the service: this checkout with one more migration."""
 
-import re
 import shutil
-import subprocess
 from pathlib import Path
 
 from app.store.revisions import KNOWN
@@ -35,22 +33,6 @@ def downgrade() -> None:
 '''
 
 
-def before(folder: Path) -> Path | None:
-    """The newest commit with an older schema than this checkout's, in `folder`. None if git does not have it here."""
-    for commit in ("HEAD", *(f"{one}^" for one in _git("log", "--format=%H", "--", "migrations/versions").split())):
-        found = re.findall(
-            r"/(\d+)_\w+\.py$", _git("ls-tree", "-r", "--name-only", commit, "migrations/versions/"), re.MULTILINE
-        )
-        if found and max(found) < KNOWN[-1]:
-            archive = subprocess.run(
-                ["git", "archive", commit, *_PARTS], cwd=ROOT, capture_output=True, check=True
-            ).stdout
-            folder.mkdir()
-            subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)
-            return folder
-    return None
-
-
 def after(folder: Path) -> Path:
     """This checkout with one migration more, in `folder`."""
     folder.mkdir()
@@ -59,10 +41,3 @@ def after(folder: Path) -> Path:
         copy(ROOT / part, folder / part)  # type: ignore[operator]
     (folder / "migrations" / "versions" / f"{NEXT}_next.py").write_text(_EXPANDS)
     return folder
-
-
-def _git(*words: str) -> str:
-    """What git prints; nothing where there is no repository, or no such commit in a shallow one."""
-    if shutil.which("git") is None:
-        return ""
-    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout

@@ -5,7 +5,7 @@
   refuse to change or delete one, to change an audit event, and to delete one before its time;
 - a (tenant, role ARN) is one row: a live connection, or the tombstone of a deleted one (invariant 12);
 - taking something away from a key, a tenant or a connection moves the configuration's epoch in the same transaction
-  (triggers in the migration), which tells every process that its memory is out of date (invariant 8).
+  (app/store/revocation.py), which tells every process that its memory is out of date (invariant 8).
 
 Deleted tenants and connections stay as rows, so that nothing of theirs is ever given to another tenant.
 """
