@@ -8,23 +8,24 @@ come from a file: `DEPUTY_SECRET_KEYS_FILE=/run/secrets/keys` instead of `DEPUTY
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self, get_type_hints
+from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from app import metrics
 from app.ids import AccountId, RoleArn
 from app.settings import checks as check
+from app.settings.combinations import check_ascii_name, check_canary, check_registration, check_role_chaining
+from app.settings.declarations import declared_settings, parsed, setting
 from app.settings.likely_mistakes import local_address, unknown_variables, weak_keys
-from app.settings.vendor_name import ASCII_PATTERN, NAME_MAX, ascii_form, identifies_vendor
+from app.settings.vendor_name import ASCII_PATTERN, ascii_form
 
 _PRINCIPAL = re.compile(
     r"arn:(?P<partition>aws(?:-[a-z0-9]+)*):iam::(?P<account>[0-9]{12}):(?P<kind>role|user)"
     r"/(?P<path>(?:[!-.0-~]+/)*)(?P<name>[\w+=,.@-]{1,64})",
     re.ASCII,
 )
-ROLE_CHAINING_MAX = 3600  # seconds; AWS's limit for a caller that is itself an assumed role
 
 
 class ConfigError(Exception):
@@ -42,6 +43,7 @@ class Broker(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Broker":
+        """Accept the ARN of a role or a user."""
         found = _PRINCIPAL.fullmatch(text)
         if found is None:
             raise ValueError("must be the ARN of an IAM role or an IAM user.")
@@ -54,21 +56,42 @@ class Broker(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateConfig:
-    """The settings that templates are rendered and published from. `from_environment` makes it.
+    """The settings that templates are rendered and published from. `from_environment` makes it."""
 
-    A setting is declared with what parses its text. Its variable is the field's name in capitals, after `DEPUTY_`,
-    unless it names another. Times are in seconds.
-    """
-
-    broker: Annotated[Broker, Broker.parse, "DEPUTY_BROKER_PRINCIPAL_ARN"]
-    vendor_name: Annotated[str, check.vendor_name]
-    template_bucket: Annotated[str, check.matches(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")]
-    region: str  # AWS_REGION, or AWS_DEFAULT_REGION
-    vendor_name_ascii: Annotated[str | None, check.matches(ASCII_PATTERN)] = None
-    permission_sets: Annotated[Path | None, check.folder] = None  # the vendor's own; None: the examples
-    default_permission_set: Annotated[str | None, str] = None
-    role_prefix: Annotated[str, check.matches(r"[\w+=,.@-]{0,50}")] = "deputy-"
-    max_session_seconds: Annotated[int, check.between(900, check.SESSION_MAX)] = ROLE_CHAINING_MAX
+    vendor_name: str = setting("vendor", check.vendor_name, "Your name, as customers see it.")
+    vendor_name_ascii: str | None = setting(
+        "vendor",
+        check.matches(ASCII_PATTERN),
+        "Your name in customers' AWS accounts, where AWS accepts ASCII alone.",
+        None,
+        unset="made from the name",
+    )
+    permission_sets: Path | None = setting(
+        "vendor", check.folder, "Folder of your own permission sets.", None, unset="the examples"
+    )
+    default_permission_set: str | None = setting(
+        "vendor", str, "Permission set for requests that name none.", None, unset="`inventory`, or your only set"
+    )
+    region: str = setting(
+        "aws", check.region, "Region whose STS is used, and the default region of launch links.", variable="AWS_REGION"
+    )
+    broker: Broker = setting(
+        "aws",
+        Broker.parse,
+        "IAM role or user that Deputy acts as, and that customers' roles trust.",
+        variable="DEPUTY_BROKER_PRINCIPAL_ARN",
+    )
+    template_bucket: str = setting(
+        "aws",
+        check.matches(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"),
+        "S3 bucket in `AWS_REGION` to which templates are published.",
+    )
+    role_prefix: str = setting(
+        "aws", check.matches(r"[\w+=,.@-]{0,50}"), "Prefix of customers' role names; others are refused.", "deputy-"
+    )
+    max_session_seconds: int = setting(
+        "aws", check.between(900, check.SESSION_MAX), "Longest session, in seconds.", check.ROLE_CHAINING_MAX
+    )
 
     @property
     def vendor_in_aws(self) -> str:
@@ -78,55 +101,115 @@ class TemplateConfig:
     @classmethod
     def from_environment(cls) -> Self:
         """Read the settings. Raises ConfigError that names every bad variable of this class."""
-        return cls(**_values(cls, [_chaining, _ascii_name]))
+        return cls(**_values(cls, [check_role_chaining, check_ascii_name]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config(TemplateConfig):
-    """All settings."""
+    """All settings. Each number has bounds within which it is still a safeguard."""
 
-    # Those without a repr may hold a password or a key.
-    database_url: Annotated[str, check.database_url] = field(repr=False)
-    secret_keys: Annotated[tuple[str, ...], check.secret_keys] = field(repr=False)  # the first signs, all verify
-    vendor_account_ids: Annotated[frozenset[AccountId], check.account_ids] = frozenset()  # the broker's is added
-    metrics_bind: Annotated[tuple[str, int] | None, metrics.address] = None
-    cache_url: Annotated[str | None, check.cache_url] = field(default=None, repr=False)
-    celery_url: Annotated[str | None, check.celery_url] = field(default=None, repr=False)
-    public_url: Annotated[str, check.public_url] = "http://localhost:8000"
-    vendor_url: Annotated[str | None, check.http_url] = None
-    console_url: Annotated[str | None, check.console_url] = None
-    # Each number has bounds within which what it limits is still a safeguard.
-    # Calls a second for proofs in the background, of all tenants together.
-    sts_budget: Annotated[int, check.between(1, 10_000)] = 100
-    # Seconds for which a proof allows issuing, and between two proofs of a connection.
-    proof_max_age: Annotated[int, check.between(5, check.WEEK)] = 86_400
-    reprove_every: Annotated[int, check.between(5, check.WEEK)] = 3600
-    audit_retention_days: Annotated[int, check.retention_days] = 400  # 0: all are kept
-    # Requests for credentials, per key and second.
-    issue_rate: Annotated[int, check.between(1, 100_000)] = 200
-    tenant_issue_rate: Annotated[int, check.between(1, 500_000)] = 0  # per tenant; five times issue_rate unless set
-    # Calls to STS for sessions of one tenant, per second; bursts of five seconds' worth.
-    tenant_miss_rate: Annotated[int, check.between(1, 10_000)] = 100
-    # Keys and links that a tenant's keys make, and suspensions that they end, per second; bursts of four seconds' worth.
-    tenant_revokes: Annotated[int, check.between(1, 100)] = 5
-    # Connections and verifications over HTTP, per tenant and minute.
-    connection_rate: Annotated[int, check.between(1, 6_000)] = 120
-    max_connections: Annotated[int, check.between(1, 1_000_000)] = 10_000  # per tenant
-    tenant_keys: Annotated[int, check.between(1, 100_000)] = 1_000  # live API keys that are bound to one tenant
-    tenant_links: Annotated[int, check.between(1, 10_000)] = 200  # live onboarding links of one tenant
-    # Roles entered, and checks asked for, per onboarding link and hour.
-    link_rate: Annotated[int, check.between(1, 1_000)] = 20
-    # Time limit for a request's header, and from there to the end of its body.
-    body_seconds: Annotated[int, check.between(1, 60)] = 10
-    registration_topic_arn: Annotated[str | None, check.topic] = None  # with the queue or not at all
-    registration_queue_url: Annotated[str | None, check.http_url] = None
-    # The roles of cloudformation/canary.yaml, with which proofs are tested.
-    canary_role_arn: Annotated[RoleArn | None, RoleArn.parse] = None
-    stranger_role_arn: Annotated[RoleArn | None, RoleArn.parse] = None
-    bootstrap_key: Annotated[str | None, str] = field(default=None, repr=False)
-    # Proxies in front, each of which appends its client's address to X-Forwarded-For.
-    proxy_hops: Annotated[int, check.between(0, 10)] = 0
-    log_level: Annotated[str, check.matches("DEBUG|INFO|WARNING|ERROR")] = "INFO"
+    vendor_url: str | None = setting(
+        "vendor", check.http_url, "Address at which customers sign in to your product.", None
+    )
+
+    vendor_account_ids: frozenset[AccountId] = setting(  # from_environment adds the broker's
+        "aws", check.account_ids, "More AWS accounts of yours, in which no role is ever assumed.", frozenset()
+    )
+    registration_topic_arn: str | None = setting(
+        "aws", check.topic, "SNS topic through which customers' stacks register their roles.", None
+    )
+    registration_queue_url: str | None = setting(
+        "aws", check.http_url, "SQS queue in which the background worker receives registrations.", None
+    )
+    console_url: str | None = setting(
+        "aws", check.console_url, "AWS console that launch links open.", None, unset="AWS's own"
+    )
+
+    public_url: str = setting(
+        "service",
+        check.public_url,
+        "Address of this service, with which onboarding links begin.",
+        "http://localhost:8000",
+    )
+    proxy_hops: int = setting("service", check.between(0, 10), "Proxies in front that append to `X-Forwarded-For`.", 0)
+    body_seconds: int = setting(
+        "service", check.between(1, 60), "Seconds for a request's header, and again for its body.", 10
+    )
+    bootstrap_key: str | None = setting("service", str, "API key that `keys bootstrap` installs.", None, secret=True)
+    metrics_bind: tuple[str, int] | None = setting(
+        "service", metrics.address, "Address at which Prometheus reads metrics.", None
+    )
+    log_level: str = setting(
+        "service", check.matches("DEBUG|INFO|WARNING|ERROR"), "Lowest level of messages in the log.", "INFO"
+    )
+
+    database_url: str = setting("database", check.database_url, "Database of all processes.", secret=True)
+    secret_keys: tuple[str, ...] = setting(
+        "database", check.secret_keys, "Keys that sign cursors and tokens, and encrypt cached sessions.", secret=True
+    )
+    cache_url: str | None = setting(
+        "database",
+        check.cache_url,
+        "Redis or Valkey in which all processes share sessions and rate limits.",
+        None,
+        secret=True,
+    )
+    celery_url: str | None = setting(
+        "database", check.celery_url, "Celery's message broker, for several background workers.", None, secret=True
+    )
+    audit_retention_days: int = setting(
+        "database", check.retention_days, "Days for which audit events are kept; 0 keeps all.", 400
+    )
+
+    reprove_every: int = setting(
+        "proofs", check.between(5, check.WEEK), "Seconds between two proofs of a connection.", 3600
+    )
+    proof_max_age: int = setting(
+        "proofs", check.between(5, check.WEEK), "Seconds for which a proof allows issuing.", 86_400
+    )
+    sts_budget: int = setting(
+        "proofs", check.between(1, 10_000), "Calls to STS for proofs in the background, per second.", 100
+    )
+    canary_role_arn: RoleArn | None = setting(
+        "proofs", RoleArn.parse, "Role of yours with which Deputy tests its proofs.", None
+    )
+    stranger_role_arn: RoleArn | None = setting(
+        "proofs", RoleArn.parse, "Role of yours that every customer's role must refuse.", None
+    )
+
+    issue_rate: int = setting(
+        "limits", check.between(1, 100_000), "Requests for credentials, per API key and second.", 200
+    )
+    tenant_issue_rate: int = setting(
+        "limits",
+        check.between(1, 500_000),
+        "Requests for credentials, per tenant and second.",
+        0,
+        unset="5 times `DEPUTY_ISSUE_RATE`",
+    )
+    tenant_miss_rate: int = setting(
+        "limits", check.between(1, 10_000), "Calls to STS for sessions, per tenant and second.", 100
+    )
+    tenant_revokes: int = setting(
+        "limits",
+        check.between(1, 100),
+        "Keys and links created, keys replaced and suspensions ended by a tenant's keys, per second.",
+        5,
+    )
+    connection_rate: int = setting(
+        "limits", check.between(1, 6_000), "Roles tried over HTTP, per tenant and minute.", 120
+    )
+    link_rate: int = setting(
+        "limits",
+        check.between(1, 1_000),
+        "Roles entered, checks asked for and searches ended, per onboarding link and hour.",
+        20,
+    )
+    max_connections: int = setting("limits", check.between(1, 1_000_000), "Connections, per tenant.", 10_000)
+    tenant_keys: int = setting(
+        "limits", check.between(1, 100_000), "Live API keys that are bound to one tenant.", 1_000
+    )
+    tenant_links: int = setting("limits", check.between(1, 10_000), "Live onboarding links of one tenant.", 200)
     likely_mistakes: tuple[str, ...] = ()  # what looks like a mistake, a sentence each
 
     def __post_init__(self) -> None:
@@ -164,8 +247,10 @@ class Config(TemplateConfig):
     def from_environment(cls) -> Self:
         """Raises ConfigError that names every bad variable."""
         environment = os.environ  # noqa: TID251  this is app/config.py
-        values = _values(cls, [_chaining, _registration, _ascii_name, _canary])
-        mistakes = unknown_variables(environment, {variable for variable, _, _ in _settings(cls).values()})
+        values = _values(cls, [check_role_chaining, check_registration, check_ascii_name, check_canary])
+        mistakes = unknown_variables(
+            environment, {declared.variable for declared, _ in declared_settings(cls).values()}
+        )
         mistakes += weak_keys(values["secret_keys"])
         mistakes += local_address(values["public_url"], environment.get("AWS_ENDPOINT_URL"))  # a sandbox's is local too
         mistakes += [_NO_CANARY] if values["stranger_role_arn"] and not values["canary_role_arn"] else []
@@ -173,6 +258,10 @@ class Config(TemplateConfig):
         return cls(**values, likely_mistakes=tuple(mistakes))
 
 
+_NO_CANARY = (
+    "DEPUTY_STRANGER_ROLE_ARN is set and DEPUTY_CANARY_ROLE_ARN is not, so each proof skips the stranger. Set it to the"
+    " output CanaryRoleArn of the same stack."
+)
 # The broker is the AWS principal that customers' roles trust.
 _RENAMED = {"DEPUTY_BROKER_URL": "DEPUTY_CELERY_URL", "DEPUTY_BROKER_URL_FILE": "DEPUTY_CELERY_URL_FILE"}
 
@@ -182,114 +271,18 @@ def _values(config: Any, rules: Iterable[Callable[[Mapping[str, Any]], Iterator[
 
     Raises ConfigError that names every bad variable.
     """
-    environment = os.environ  # noqa: TID251  this is app/config.py
+    environment = dict(os.environ)  # noqa: TID251  this is app/config.py
+    environment["AWS_REGION"] = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION", "")
     values, bad = {}, []
-    for name, (variable, parse, default) in _settings(config).items():
+    for name, (declared, default) in declared_settings(config).items():
         try:
-            values[name] = _parsed(environment, variable, parse, default)
+            values[name] = parsed(environment, declared.variable, declared.parse, default)
         except ValueError as error:
             values[name] = MISSING
-            bad.append(f"{variable}: {error}")
+            bad.append(f"{declared.variable}: {error}")
     problems = sorted(bad)
     problems += [f"{old}: this setting is called {new} now." for old, new in _RENAMED.items() if old in environment]
-    region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION", "")
-    if not re.fullmatch(check.REGION, region):
-        problems.append("AWS_REGION: must name the region whose STS endpoint is used, such as eu-west-1.")
     problems += [problem for rule in rules for problem in rule(values)]
     if problems:
         raise ConfigError("\n".join(problems))
-    return values | {"region": region}
-
-
-def _settings(config: Any) -> dict[str, tuple[str, Callable[[str], Any], Any]]:
-    """For each setting of that class: its variable, what parses its text, and its default or MISSING."""
-    hints = get_type_hints(config, include_extras=True)
-    settings = {}
-    for declared in fields(config):
-        parse, *variable = getattr(hints[declared.name], "__metadata__", (None,))
-        if parse is not None:
-            settings[declared.name] = ("".join(variable) or f"DEPUTY_{declared.name.upper()}", parse, declared.default)
-    return settings
-
-
-def _parsed(environment: Mapping[str, str], variable: str, parse: Callable[[str], Any], default: Any) -> Any:
-    """The setting's value. Empty text means None where None is the default. Raises ValueError if it is bad."""
-    text = environment.get(variable)
-    if file := environment.get(f"{variable}_FILE"):
-        try:
-            text = Path(file).read_text(encoding="utf-8").strip()  # files end with a line feed, secrets don't
-        except (OSError, ValueError):
-            raise ValueError(f"{variable}_FILE must name a file that can be read.") from None
-    if text is None and default is MISSING:
-        raise ValueError("Environment variable not set.")
-    return default if text is None or (not text and default is None) else parse(text)
-
-
-# What is wrong with two settings together, when each is good by itself. A bad one is MISSING.
-
-
-def _chaining(values: Mapping[str, Any]) -> Iterator[str]:
-    broker, seconds = values["broker"], values["max_session_seconds"]
-    if MISSING not in (broker, seconds) and broker.is_role and seconds > ROLE_CHAINING_MAX:
-        yield (
-            f"DEPUTY_MAX_SESSION_SECONDS: at most {ROLE_CHAINING_MAX} while DEPUTY_BROKER_PRINCIPAL_ARN is a role: AWS"
-            " calls that role chaining and gives such a caller one hour."
-        )
-
-
-def _registration(values: Mapping[str, Any]) -> Iterator[str]:
-    topic, queue, broker = (values[name] for name in ("registration_topic_arn", "registration_queue_url", "broker"))
-    if MISSING in (topic, queue):
-        return
-    if bool(topic) != bool(queue):
-        missing = "QUEUE_URL" if topic else "TOPIC_ARN"
-        yield f"DEPUTY_REGISTRATION_{missing}: the topic and the queue belong together; set both or neither."
-    elif topic and broker is not MISSING:
-        _, partition, _, _, account, _ = topic.split(":")
-        if partition != broker.partition:
-            yield "DEPUTY_REGISTRATION_TOPIC_ARN: must be in the partition of DEPUTY_BROKER_PRINCIPAL_ARN."
-        elif account != broker.account_id:
-            yield (
-                "DEPUTY_REGISTRATION_TOPIC_ARN: must be in the account of DEPUTY_BROKER_PRINCIPAL_ARN: customers'"
-                " templates take no other account's topics."
-            )
-
-
-def _ascii_name(values: Mapping[str, Any]) -> Iterator[str]:
-    name, given = values["vendor_name"], values["vendor_name_ascii"]
-    if name is MISSING or given is not None or identifies_vendor(form := ascii_form(name)):
-        return
-    yield (
-        "DEPUTY_VENDOR_NAME_ASCII: must be set, to the name that customers see in their AWS accounts: AWS takes ASCII"
-        f" alone in some places, and there a name has 2 letters at least and {NAME_MAX} characters at most. What is"
-        f" left of DEPUTY_VENDOR_NAME is {form!r}."
-    )
-
-
-_NO_CANARY = (
-    "DEPUTY_STRANGER_ROLE_ARN is set and DEPUTY_CANARY_ROLE_ARN is not, so each proof skips the stranger. Set it to the"
-    " output CanaryRoleArn of the same stack."
-)
-
-
-def _canary(values: Mapping[str, Any]) -> Iterator[str]:
-    broker, accounts, prefix = (values[name] for name in ("broker", "vendor_account_ids", "role_prefix"))
-    if MISSING in (broker, accounts, prefix):
-        return
-    for name in ("Canary", "Stranger"):
-        role, variable = values[f"{name.lower()}_role_arn"], f"DEPUTY_{name.upper()}_ROLE_ARN"
-        if role in (None, MISSING):
-            continue
-        if role.partition != broker.partition:
-            yield f"{variable}: must be in the partition of DEPUTY_BROKER_PRINCIPAL_ARN."
-        elif role.account_id in {broker.account_id, *accounts}:
-            yield (
-                f"{variable}: must be in an account that is neither the broker's nor one of DEPUTY_VENDOR_ACCOUNT_IDS,"
-                " because the broker's policy denies those. Launch cloudformation/canary.yaml in another account of"
-                f" yours, and set this to its output {name}RoleArn."
-            )
-        elif not role.name.startswith(prefix):
-            yield (
-                f"{variable}: the role's name must begin with DEPUTY_ROLE_PREFIX, which is {prefix}: the broker can"
-                " assume no other. Launch cloudformation/canary.yaml with this RolePrefix."
-            )
+    return values

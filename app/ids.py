@@ -100,7 +100,10 @@ class RoleArn:
 
     @classmethod
     def parse(cls, text: str) -> "RoleArn":
-        """Raises ValueError, saying what is wrong, for anything but the ARN of an IAM role."""
+        """Accept the ARN of a role.
+
+        Raises ValueError that says what is wrong with other text.
+        """
         if len(text) > _ROLE_ARN_MAX:
             raise ValueError(f"A role ARN has at most {_ROLE_ARN_MAX} characters.")
         found = _ROLE_ARN.fullmatch(text)

@@ -31,7 +31,10 @@ POOL_WAIT = Histogram("deputy_pool_wait_seconds", "Time to get a connection to t
 
 
 def address(text: str) -> tuple[str, int]:
-    """`host:port`; an IPv6 address is in brackets. Raises ValueError."""
+    """Accept `host:port`.
+
+    An IPv6 address is in brackets. Raises ValueError.
+    """
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError("must be an address and a port, such as 127.0.0.1:9090.")

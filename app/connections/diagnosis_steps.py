@@ -10,11 +10,12 @@ from typing import Literal, NamedTuple
 
 from app.aws.errors import Misconfigured, Refused, StsError
 from app.aws.role_view import RoleView
-from app.config import ROLE_CHAINING_MAX, Config
+from app.config import Config
 from app.connections.canary import Sight
 from app.connections.proof import check_of
 from app.connections.role_rights import Cause, Gap
 from app.health.checks import HealthFinding
+from app.settings.checks import ROLE_CHAINING_MAX
 from app.store.models.states import OWN
 
 Outcome = Literal["ok", "problem", "unknown", "skipped"]

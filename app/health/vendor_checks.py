@@ -12,10 +12,11 @@ from app.aws import vendor_resources
 from app.aws.errors import Unavailable
 from app.aws.vendor_resources import AbsentError, MayNotLookError, allowing
 from app.clock import now
-from app.config import ROLE_CHAINING_MAX, Config
+from app.config import Config
 from app.errors import StoreUnavailableError
 from app.health.checks import HealthCheck, HealthFinding, failed, ok, skipped, warning
 from app.health.key_ages import age_of_first
+from app.settings.checks import ROLE_CHAINING_MAX
 from app.store.database import CLOCKS_APART, Database
 from app.store.models import AuditEvent, Connection
 

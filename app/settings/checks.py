@@ -18,9 +18,11 @@ _TOPIC = re.compile(
 )
 _SQS_QUEUE = r"sqs://[A-Za-z0-9.:-]+/[0-9]{12}/[A-Za-z0-9_-]{1,80}"
 _REGIONS_OF = {"aws-cn": "cn-", "aws-us-gov": "us-gov-"}  # how their regions begin; no other partition's do
+ROLE_CHAINING_MAX = 3600  # seconds; AWS's limit for a caller that is itself an assumed role
 SESSION_MAX = 43_200  # seconds; the most that any role allows
 WEEK = 604_800  # seconds
 RETENTION_MIN_DAYS = 30
+RETENTION_MAX_DAYS = 36_500
 
 
 def matches(pattern: str) -> Callable[[str], str]:
@@ -31,6 +33,7 @@ def matches(pattern: str) -> Callable[[str], str]:
             raise ValueError(f"must match {pattern}")
         return text
 
+    check.__doc__ = f"Accept `{pattern}`."
     return check
 
 
@@ -44,17 +47,29 @@ def between(least: int, most: int) -> Callable[[str], int]:
             raise ValueError(f"must be between {least} and {most}.")
         return value
 
+    check.__doc__ = f"Accept {least} to {most}."
     return check
 
 
+def region(text: str) -> str:
+    """Accept the name of a region."""
+    if not re.fullmatch(REGION, text):
+        raise ValueError("must name the region whose STS endpoint is used, such as eu-west-1.")
+    return text
+
+
 def retention_days(text: str) -> int:
-    days = between(0, 36_500)(text)
+    days = between(0, RETENTION_MAX_DAYS)(text)
     if 0 < days < RETENTION_MIN_DAYS:
         raise ValueError(f"must be 0, which keeps all, or at least {RETENTION_MIN_DAYS}.")
     return days
 
 
+retention_days.__doc__ = f"Accept 0, or {RETENTION_MIN_DAYS} to {RETENTION_MAX_DAYS}."
+
+
 def folder(text: str) -> Path:
+    """Accept the path of a folder."""
     if not Path(text).is_dir():
         raise ValueError("must name a folder that is there.")
     return Path(text)
@@ -67,7 +82,11 @@ def vendor_name(text: str) -> str:
     return text
 
 
+vendor_name.__doc__ = f"Accept 1 to {NAME_MAX} printable characters."
+
+
 def database_url(text: str) -> str:
+    """Accept `sqlite:///…` or `postgresql+psycopg://…`."""
     if not text.startswith(("sqlite:///", "postgresql+psycopg://")):
         raise ValueError("must start with sqlite:/// or postgresql+psycopg://")
     try:
@@ -88,6 +107,7 @@ def _with_port(url: str) -> str:
 
 
 def secret_keys(text: str) -> tuple[str, ...]:
+    """Accept keys of 32 characters or more, separated by commas."""
     keys = tuple(text.split(","))
     if any(len(key) < 32 for key in keys):
         raise ValueError("must be one or more keys of at least 32 characters each, separated by commas.")
@@ -100,12 +120,14 @@ def secret_keys(text: str) -> tuple[str, ...]:
 
 
 def cache_url(text: str) -> str:
+    """Accept `redis://…`, `rediss://…` or `unix://…`."""
     if not text.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("must start with redis://, rediss:// (TLS) or unix://, for Valkey too.")
     return _with_port(text)
 
 
 def celery_url(text: str) -> str:
+    """Accept `redis://…`, `rediss://…`, `amqp://…`, `amqps://…` or `sqs://…`."""
     if not text.startswith(("redis://", "rediss://", "sqs://", "amqp://", "amqps://")):
         raise ValueError("must start with redis://, rediss://, sqs://, amqp:// or amqps://")
     if text.startswith("sqs://") and not re.fullmatch(_SQS_QUEUE, text):
@@ -114,6 +136,7 @@ def celery_url(text: str) -> str:
 
 
 def account_ids(text: str) -> frozenset[AccountId]:
+    """Accept account ids, separated by commas."""
     accounts = text.split(",") if text else []
     if not all(re.fullmatch(ACCOUNT_ID_PATTERN, account) for account in accounts):
         raise ValueError("must be AWS account ids of 12 digits, separated by commas.")
@@ -121,6 +144,7 @@ def account_ids(text: str) -> frozenset[AccountId]:
 
 
 def topic(text: str) -> str:
+    """Accept the ARN of a topic."""
     found = _TOPIC.fullmatch(text)
     if found is None:
         raise ValueError("must be the ARN of an SNS topic.")
@@ -135,6 +159,7 @@ _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d+)?")
 
 
 def http_url(text: str) -> str:
+    """Accept `http://…` or `https://…`."""
     try:
         parts = urlsplit(text)
         _ = parts.port
@@ -147,6 +172,7 @@ def http_url(text: str) -> str:
 
 
 def console_url(text: str) -> str:
+    """Accept `http://…` or `https://…`."""
     return http_url(text).rstrip("/")
 
 
@@ -157,6 +183,7 @@ _PATH = re.compile(r"(/(?!\.)[A-Za-z0-9._~-]+)*/?")
 
 
 def public_url(text: str) -> str:
+    """Accept `http://…` or `https://…`, with or without a path."""
     path = urlsplit(http_url(text)).path
     if not _PATH.fullmatch(path) or _OWN_PATH.fullmatch(path):
         raise ValueError(

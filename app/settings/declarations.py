@@ -1,0 +1,57 @@
+"""How settings are declared, and how the text of one becomes its value. app/config.py declares them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, field, fields
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+Group = Literal["vendor", "aws", "service", "database", "proofs", "limits"]  # of docs/settings.md
+
+
+class Setting(NamedTuple):
+    """How a setting is read, and its row in docs/settings.md."""
+
+    group: Group
+    parse: Callable[[str], Any]
+    meaning: str
+    variable: str  # empty: DEPUTY_ and the field's name in capitals
+    unset: str  # the default in words, where its value says too little
+
+
+def setting(
+    group: Group,
+    parse: Callable[[str], Any],
+    meaning: str,
+    default: Any = MISSING,
+    *,
+    variable: str = "",
+    unset: str = "",
+    secret: bool = False,
+) -> Any:
+    """Declare a setting as a field of a dataclass. `parse` has a docstring that says what it accepts."""
+    return field(
+        default=default, repr=not secret, metadata={"setting": Setting(group, parse, meaning, variable, unset)}
+    )
+
+
+def declared_settings(config: Any) -> dict[str, tuple[Setting, Any]]:
+    """Return the settings of that class by field, each with its variable, and with its default or MISSING."""
+    settings = {}
+    for declared in fields(config):
+        if declaration := declared.metadata.get("setting"):
+            variable = declaration.variable or f"DEPUTY_{declared.name.upper()}"
+            settings[declared.name] = (declaration._replace(variable=variable), declared.default)
+    return settings
+
+
+def parsed(environment: Mapping[str, str], variable: str, parse: Callable[[str], Any], default: Any) -> Any:
+    """Return the setting's value. Empty text means None where None is the default. Raises ValueError if it is bad."""
+    text = environment.get(variable)
+    if file := environment.get(f"{variable}_FILE"):
+        try:
+            text = Path(file).read_text(encoding="utf-8").strip()  # files end with a line feed, secrets don't
+        except (OSError, ValueError):
+            raise ValueError(f"{variable}_FILE must name a file that can be read.") from None
+    if text is None and default is MISSING:
+        raise ValueError("Environment variable not set.")
+    return default if text is None or (not text and default is None) else parse(text)
