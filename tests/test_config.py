@@ -100,13 +100,6 @@ def test_what_may_be_left_out_has_a_safe_default(read):
     assert config.bootstrap_key is None
 
 
-def test_the_readme_says_each_default(read):
-    said = dict(re.findall(r"^\| `DEPUTY_(\w+)` +\| `(\S+)` +\|", (ROOT / "README.md").read_text(), re.MULTILINE))
-    assert {"TENANT_MISS_RATE", "TENANT_REVOKES", "TENANT_KEYS", "TENANT_LINKS", "BODY_SECONDS"} <= said.keys()
-    config = read()
-    assert {name: str(getattr(config, name.lower())) for name in said} == said
-
-
 @pytest.mark.parametrize("name", [it.name for it in fields(Config) if get_type_hints(Config)[it.name] is int])
 def test_no_number_is_so_large_that_its_safeguard_is_gone(read, name):
     variable = f"DEPUTY_{name.upper()}"
@@ -579,7 +572,7 @@ def test_a_variable_that_does_not_exist_is_named_with_the_nearest_that_does(read
 
 def test_a_variable_that_resembles_none_sends_to_the_list_of_all(read):
     [doubt] = read(DEPUTY_PUBLIC_URL=PUBLIC, DEPUTY_XYZZY="1").likely_mistakes
-    assert doubt == "DEPUTY_XYZZY is not a setting, so nothing reads it. The README lists all settings."
+    assert doubt == "DEPUTY_XYZZY is not a setting, so nothing reads it. docs/settings.md lists all settings."
 
 
 def test_names_that_others_read_are_no_mistakes(read):

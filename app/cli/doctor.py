@@ -34,7 +34,7 @@ def doctor(*, as_json: bool) -> None:
 def _examined() -> Iterator[tuple[str, HealthFinding]]:
     if problem := current_app.config.get("PROBLEM"):
         seen = " ".join(problem.splitlines())
-        yield "settings", failed(seen, "Set these variables for every process; the README lists all settings.")
+        yield "settings", failed(seen, "Set these variables for every process; docs/settings.md lists them all.")
         return
     from app.background.celery_app import message_broker  # noqa: PLC0415  Celery, which other commands need not load
 

@@ -1,4 +1,4 @@
-"""The documents for people: tables are tables, and no example sends a header twice."""
+"""The documents for people: their tables, links and examples, and that they agree with the code."""
 
 import ast
 import re
@@ -6,6 +6,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+from app.config import Config
+from app.settings.declarations import declared_settings
+from dev import settings
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")})
@@ -36,17 +40,30 @@ LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 BEFORE = "before-your-first-customer.md"
 
 
+def anchors(document: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_each_link_to_a_file_or_an_anchor_leads_somewhere(document):
+    links = [
+        (document.parent / file if file else document, anchor) for file, anchor in LINK.findall(document.read_text())
+    ]
+    assert [file for file, _ in links if not file.exists()] == []
+    assert [(file.name, anchor) for file, anchor in links if anchor and anchor not in anchors(file)] == []
+
+
 def test_what_can_not_be_changed_later_is_linked_from_where_a_deployment_begins():
     assert f"](docs/{BEFORE})" in (ROOT / "README.md").read_text()
     assert f"]({BEFORE})" in (ROOT / "docs" / "deployment.md").read_text()
-    page = ROOT / "docs" / BEFORE
-    links = LINK.findall(page.read_text())
-    assert len(links) > 10
-    for file, anchor in links:
-        target = page.parent / file if file else page
-        titles = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
-        anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
-        assert not anchor or anchor in anchors, f"{file}#{anchor}"
+
+
+def test_the_page_of_settings_has_a_row_for_each_as_it_is_declared():
+    page = settings.PAGE.read_text()
+    assert page == settings.with_tables(page), "make format writes its tables"
+    declared = [setting.variable for setting, _ in declared_settings(Config).values()]
+    assert sorted(re.findall(r"^\| `(\w+)`", page, re.MULTILINE)) == sorted(declared)
 
 
 CALLS = re.compile(r"""Authorization: Bearer (\$\{?\w+|%s\\n' "?\$\{?\w+)|(\$\{?[A-Z_]+)\}?\$?\d?/v1""")
