@@ -17,7 +17,7 @@ from app import metrics
 from app.ids import AccountId, RoleArn
 from app.settings import checks as check
 from app.settings.combinations import check_ascii_name, check_canary, check_registration, check_role_chaining
-from app.settings.declarations import declared_settings, parsed, setting
+from app.settings.declarations import collect_settings, read_setting, setting
 from app.settings.likely_mistakes import local_address, unknown_variables, weak_keys
 from app.settings.vendor_name import ASCII_PATTERN, ascii_form
 
@@ -248,9 +248,7 @@ class Config(TemplateConfig):
         """Raises ConfigError that names every bad variable."""
         environment = os.environ  # noqa: TID251  this is app/config.py
         values = _values(cls, [check_role_chaining, check_registration, check_ascii_name, check_canary])
-        mistakes = unknown_variables(
-            environment, {declared.variable for declared, _ in declared_settings(cls).values()}
-        )
+        mistakes = unknown_variables(environment, {declared.variable for declared, _ in collect_settings(cls).values()})
         mistakes += weak_keys(values["secret_keys"])
         mistakes += local_address(values["public_url"], environment.get("AWS_ENDPOINT_URL"))  # a sandbox's is local too
         mistakes += [_NO_CANARY] if values["stranger_role_arn"] and not values["canary_role_arn"] else []
@@ -274,9 +272,9 @@ def _values(config: Any, rules: Iterable[Callable[[Mapping[str, Any]], Iterator[
     environment = dict(os.environ)  # noqa: TID251  this is app/config.py
     environment["AWS_REGION"] = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION", "")
     values, bad = {}, []
-    for name, (declared, default) in declared_settings(config).items():
+    for name, (declared, default) in collect_settings(config).items():
         try:
-            values[name] = parsed(environment, declared.variable, declared.parse, default)
+            values[name] = read_setting(environment, declared.variable, declared.parse, default)
         except ValueError as error:
             values[name] = MISSING
             bad.append(f"{declared.variable}: {error}")

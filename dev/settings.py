@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from app.config import Config
-from app.settings.declarations import Setting, declared_settings
+from app.settings.declarations import Setting, collect_settings
 
 PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
 # A table stands between its group's mark and an empty line.
@@ -14,27 +14,36 @@ _TABLE = re.compile(r"(?<=^<!-- settings: )(\w+) -->\n\n(?:\|.*\n)*", re.MULTILI
 _HEAD = ("variable", "value", "default", "meaning")
 
 
-def with_tables(page: str) -> str:
+def fill_tables(page: str) -> str:
     """Return the page with the table of each group that it marks."""
-    return _TABLE.sub(lambda mark: f"{mark[1]} -->\n\n{_table(mark[1])}", page)
+    return _TABLE.sub(lambda mark: f"{mark[1]} -->\n\n{_render_table(mark[1])}", page)
 
 
-def _table(group: str) -> str:
-    rows = [_row(setting, default) for setting, default in declared_settings(Config).values() if setting.group == group]
+def _render_table(group: str) -> str:
+    rows = [
+        _render_row(setting, default)
+        for setting, default in collect_settings(Config).values()
+        if setting.group == group
+    ]
     widths = [max(map(len, column)) for column in zip(_HEAD, *rows, strict=True)]
-    lines = [_line(_HEAD, widths), "|" + "|".join("-" * (width + 2) for width in widths) + "|"]
-    return "".join(f"{line}\n" for line in (*lines, *(_line(row, widths) for row in rows)))
+    lines = [_render_line(_HEAD, widths), "|" + "|".join("-" * (width + 2) for width in widths) + "|"]
+    return "".join(f"{line}\n" for line in (*lines, *(_render_line(row, widths) for row in rows)))
 
 
-def _line(row: tuple[str, ...], widths: list[int]) -> str:
+def _render_line(row: tuple[str, ...], widths: list[int]) -> str:
     return "| " + " | ".join(map(str.ljust, row, widths)) + " |"
 
 
-def _row(setting: Setting, default: Any) -> tuple[str, ...]:
-    return f"`{setting.variable}`", _accepted(setting), setting.unset or _shown(default), setting.meaning
+def _render_row(setting: Setting, default: Any) -> tuple[str, ...]:
+    return (
+        f"`{setting.variable}`",
+        _describe_value(setting),
+        setting.unset or _describe_default(default),
+        setting.meaning,
+    )
 
 
-def _accepted(setting: Setting) -> str:
+def _describe_value(setting: Setting) -> str:
     """Return which texts the setting accepts, from the first line of its check's docstring."""
     if setting.parse is str:
         return "text"
@@ -42,11 +51,11 @@ def _accepted(setting: Setting) -> str:
     return first_line.removeprefix("Accept ").removesuffix(".").replace("|", r"\|")
 
 
-def _shown(default: Any) -> str:
+def _describe_default(default: Any) -> str:
     if default is MISSING:
         return "required"
     return "none" if default in {None, frozenset()} else f"`{default}`"
 
 
 if __name__ == "__main__":
-    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(fill_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,4 +1,7 @@
-"""What the text of one setting may be. Each check returns the value, or raises ValueError that says what is wrong."""
+"""Check the text of a setting: return its value, or raise ValueError that says what is wrong.
+
+docs/settings.md shows what follows "Accept" in the first line of a check's docstring.
+"""
 
 import re
 from collections.abc import Callable

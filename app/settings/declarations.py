@@ -34,7 +34,7 @@ def setting(
     )
 
 
-def declared_settings(config: Any) -> dict[str, tuple[Setting, Any]]:
+def collect_settings(config: Any) -> dict[str, tuple[Setting, Any]]:
     """Return the settings of that class by field, each with its variable, and with its default or MISSING."""
     settings = {}
     for declared in fields(config):
@@ -44,7 +44,7 @@ def declared_settings(config: Any) -> dict[str, tuple[Setting, Any]]:
     return settings
 
 
-def parsed(environment: Mapping[str, str], variable: str, parse: Callable[[str], Any], default: Any) -> Any:
+def read_setting(environment: Mapping[str, str], variable: str, parse: Callable[[str], Any], default: Any) -> Any:
     """Return the setting's value. Empty text means None where None is the default. Raises ValueError if it is bad."""
     text = environment.get(variable)
     if file := environment.get(f"{variable}_FILE"):

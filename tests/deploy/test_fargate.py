@@ -19,7 +19,7 @@ from cfnlint.decode import decode
 from app.access.api_keys import generate_key
 from app.config import Config
 from app.errors import StoreUnavailableError
-from app.settings.declarations import declared_settings
+from app.settings.declarations import collect_settings
 from app.store.database import Database
 from app.store.revisions import revision
 from dev.postgres import Postgres
@@ -141,7 +141,7 @@ def test_ecs_uses_the_execution_role_for_this_account_alone():
 
 
 def test_every_setting_is_set_or_left_for_a_reason():
-    declared = {setting.variable: default for setting, default in declared_settings(Config).values()}
+    declared = {setting.variable: default for setting, default in collect_settings(Config).values()}
     known = {*declared} - {"AWS_REGION"}
     assert {name for name in environment("WebTask") if name.startswith("DEPUTY_")} <= known
     assert LEFT.keys() <= known

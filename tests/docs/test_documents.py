@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.config import Config
-from app.settings.declarations import declared_settings
+from app.settings.declarations import collect_settings
 from dev import settings
 
 ROOT = Path(__file__).parents[2]
@@ -61,8 +61,8 @@ def test_what_can_not_be_changed_later_is_linked_from_where_a_deployment_begins(
 
 def test_the_page_of_settings_has_a_row_for_each_as_it_is_declared():
     page = settings.PAGE.read_text()
-    assert page == settings.with_tables(page), "make format writes its tables"
-    declared = [setting.variable for setting, _ in declared_settings(Config).values()]
+    assert page == settings.fill_tables(page), "make format writes its tables"
+    declared = [setting.variable for setting, _ in collect_settings(Config).values()]
     assert sorted(re.findall(r"^\| `(\w+)`", page, re.MULTILINE)) == sorted(declared)
 
 
