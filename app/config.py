@@ -155,7 +155,7 @@ class Config(TemplateConfig):
         secret=True,
     )
     celery_url: str | None = setting(
-        "database", check.celery_url, "Celery's message broker, for several background workers.", None, secret=True
+        "database", check.celery_url, "Celery's message broker, which carries urgent proofs.", None, secret=True
     )
     audit_retention_days: int = setting(
         "database", check.retention_days, "Days for which audit events are kept; 0 keeps all.", 400
