@@ -58,35 +58,30 @@ class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no 
     """flask-smorest, with the errors of app/http/problems.py instead of its own."""
 
     DEFAULT_ERROR_RESPONSE_NAME = None
+    ERROR_SCHEMA: dict[str, Any] = {}  # its responses are replaced below
 
     def __init__(self, app: Flask) -> None:
         self.undescribed: list[Callable[[], None]] = []  # resources: see Blueprint
         self._describing = threading.Lock()
         super().__init__(app, spec_kwargs={"marshmallow_plugin": openapi.Plugin()})
+        app.add_url_rule("/openapi.json", "openapi", self.document)
+        self.register_converter(UUIDConverter, lambda _: openapi.UUID_PARAMETER)
+        # One response for each status of a problem, with an example of each code, in place of flask-smorest's.
+        for status in sorted({status for status, _ in problems.PROBLEMS.values()}):
+            content = {"schema": problems.ProblemSchema, "examples": problems.examples(status)}
+            answer = {"description": HTTPStatus(status).phrase, "content": {"application/problem+json": content}}
+            self.spec.components.response(HTTPStatus(status).name, answer, lazy=True)
+        self.spec.components.schemas.pop("PaginationMetadata")  # pages are in bodies
 
-    def _openapi_json(self) -> Response:
+    def document(self) -> Response:
         """The OpenAPI document. Made once: it is public, and making it takes as long as some hundred requests."""
         with self._describing:
             if self.undescribed:
                 for describe in self.undescribed:
                     describe()
                 self.undescribed.clear()
-                self._document: str = super()._openapi_json().get_data(as_text=True)
+                self._document = current_app.json.dumps(self.spec.to_dict(), indent=2)
         return current_app.response_class(self._document, mimetype="application/json")
-
-    def _register_pagination_header(self) -> None:
-        """Pages are in bodies."""
-
-    def _register_error_handlers(self) -> None:
-        """`problems.register` does."""
-
-    def _register_responses(self) -> None:
-        """One for each status of a problem, with an example of each code."""
-        self.flask_plugin.register_converter(UUIDConverter, lambda _: openapi.UUID_PARAMETER)
-        for status in sorted({status for status, _ in problems.PROBLEMS.values()}):
-            content = {"schema": problems.ProblemSchema, "examples": problems.examples(status)}
-            answer = {"description": HTTPStatus(status).phrase, "content": {"application/problem+json": content}}
-            self.spec.components.response(HTTPStatus(status).name, answer, lazy=True)
 
 
 def create_app(config: Config) -> Flask:
@@ -99,16 +94,14 @@ def create_app(config: Config) -> Flask:
         API_TITLE="Deputy",
         API_VERSION=VERSION,
         OPENAPI_VERSION="3.1.0",
-        OPENAPI_URL_PREFIX="/",
-        OPENAPI_JSON_PATH="openapi.json",
         API_SPEC_OPTIONS=_spec(config),
     )
     app.url_map.merge_slashes = False  # its redirect would go to the Host header's host
     app.json = FastJson(app)
     app.extensions["deputy"] = services.Services(config)
-    problems.register(app)
     _register_hooks(app)
     api = RestApi(app)
+    problems.register(app)  # after flask-smorest, whose handler it replaces
     for resource in _RESOURCES:
         api.register_blueprint(resource.bp)
     app.register_blueprint(pages.bp)

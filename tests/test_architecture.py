@@ -406,12 +406,12 @@ def test_a_module_that_cites_an_invariant_says_where_the_list_is():
 def test_every_route_needs_a_scope_or_is_on_the_public_list(app):
     public = set()
     for rule in app.url_map.iter_rules():
-        doc = getattr(app.view_functions[rule.endpoint], "_apidoc", {})
-        if rule.rule in PUBLIC_BY_CONSTRUCTION or doc.get("public") is True:
-            assert "scopes" not in doc, rule
+        facts = getattr(app.view_functions[rule.endpoint], "facts", {})
+        if rule.rule in PUBLIC_BY_CONSTRUCTION or facts.get("public") is True:
+            assert "scopes" not in facts, rule
             public.add(rule.rule)
         else:
-            assert any(isinstance(scope, Scope) for scope in doc.get("scopes", ())), f"{rule} declares no scope"
+            assert any(isinstance(scope, Scope) for scope in facts.get("scopes", ())), f"{rule} declares no scope"
     assert public == PUBLIC
 
 

@@ -10,7 +10,6 @@ from app.access.callers import Scope
 from app.http.authentication import requires
 from app.http.current import caller, changing, services  # noqa: F401  resources import them from here
 from app.http.cursors import paged  # noqa: F401
-from app.http.openapi import complete_operation
 from app.http.parsing import StrictParser
 
 View = Callable[..., Any]
@@ -27,7 +26,6 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
     def __init__(self, name: str, import_name: str, *, noun: str | None = None, description: str = "") -> None:
         super().__init__(name, import_name, description=description)
         self.noun = noun
-        self._prepare_doc_cbks.append(complete_operation)
 
     def register_views_in_doc(self, api: Any, *args: Any, **options: Any) -> None:
         """Not yet: most processes are never asked for the document, and it takes as long as to make the application."""
@@ -48,7 +46,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         """Make a view for API keys with one of these scopes. They are checked before anything of the request is read.
 
         `takes`: the schema of the query of a GET, of the body otherwise. `fails`: statuses of refusals beside the 404 of
-        a path that names something, and those of every operation (`complete_operation`).
+        a path that names something, and those of every operation (`Plugin`).
         """
         fails = (*fails, 404) if "<" in path else fails
         either = scopes if isinstance(scopes, tuple) else (scopes,)

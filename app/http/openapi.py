@@ -6,10 +6,11 @@ Fields have examples (`doc` in app/http/fields.py). The example of a whole body 
 import inspect
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
+from flask_smorest import Blueprint
 from marshmallow import Schema, fields
 
 from app.http.examples import UUID_EXAMPLE
@@ -18,6 +19,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 UUID_PARAMETER = {"type": "string", "format": "uuid", "examples": [UUID_EXAMPLE]}
+_FACTS = "facts"  # the name of a view's facts, on it and in its operation until the operation is complete
 _BY_KIND = {fields.UUID: UUID_EXAMPLE, fields.DateTime: "2026-01-31T12:00:00+00:00", fields.Boolean: True}
 
 
@@ -69,15 +71,22 @@ class _Converter(OpenAPIConverter):
 
 
 class Plugin(MarshmallowPlugin):
-    """For flask-smorest, in place of apispec's own."""
+    """For flask-smorest, in place of apispec's own. It completes each operation by the view's facts."""
 
     Converter = _Converter
 
+    def operation_helper(
+        self, path: str | None = None, operations: dict[str, Any] | None = None, **options: Any
+    ) -> None:
+        for method, operation in (operations or {}).items():
+            _complete(method, operation, operation.pop(_FACTS))
+        super().operation_helper(path, operations, **options)
 
-def complete_operation(doc: dict[str, Any], info: dict[str, Any], *, method: str, **_context: Any) -> dict[str, Any]:
+
+def _complete(method: str, doc: dict[str, Any], facts: dict[str, Any]) -> None:
     """Complete an operation. It lists each status that it can answer, because `default` would allow any status."""
-    statuses = {414, 431, 500, 503, *info.get("fails", ())}
-    if info.get("public"):
+    statuses = {414, 431, 500, 503, *facts.get("fails", ())}
+    if facts.get("public"):
         doc["security"] = []
     else:
         statuses |= {401, 403, 429}  # of a tenant's share, or of a flood of refusals
@@ -91,7 +100,6 @@ def complete_operation(doc: dict[str, Any], info: dict[str, Any], *, method: str
         statuses |= {400, 422}
     _exemplify(doc)
     doc.setdefault("responses", {}).update({status: HTTPStatus(status).name for status in sorted(statuses)})
-    return doc
 
 
 def _exemplify(doc: dict[str, Any]) -> None:
@@ -110,10 +118,10 @@ def document(view: Callable[P, R], **facts: Any) -> Callable[P, R]:
 
     `scopes`, of which a key needs one, or `public`; and `fails`: the statuses of refusals that not every operation has.
     """
-    doc = view.__dict__.setdefault("_apidoc", {})
     _, _, explained = (view.__doc__ or "").partition("\n")
     scopes = " or ".join(f"`{scope}`" for scope in facts.get("scopes", ()))
     access = f"Scope: {scopes}." if scopes else "Needs no API key."
     description = f"{inspect.cleandoc(explained)}\n\n{access}".strip()
-    doc |= facts | {"manual_doc": {"operationId": view.__name__, "description": description}}
-    return view
+    described = Blueprint.doc(operationId=view.__name__, description=description, **{_FACTS: facts})(view)
+    described.facts = facts
+    return cast("Callable[P, R]", described)

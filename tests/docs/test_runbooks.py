@@ -25,7 +25,7 @@ def scopes_used(app: Flask) -> set[str]:
         line = RUNBOOKS[RUNBOOKS.index(f"$DEPUTY_URL{path}") :].partition("\n")[0]
         method = "DELETE" if "-X DELETE" in options else "POST" if "-X POST" in options or " -d " in line else "GET"
         endpoint, _ = routes.match(re.sub(r"\$[A-Z]+", str(uuid4()), path), method=method)
-        used.add(app.view_functions[endpoint]._apidoc["scopes"][0].value)
+        used.add(app.view_functions[endpoint].facts["scopes"][0].value)
     return used
 
 

@@ -186,7 +186,7 @@ def test_an_operation_names_its_scope(operation: Operation):
     view = APP.view_functions[endpoint(operation)]
     text = operation.spec.get("description", "")
     if not operation.is_public:
-        assert f"Scope: {' or '.join(f'`{scope}`' for scope in view._apidoc['scopes'])}." in text
+        assert f"Scope: {' or '.join(f'`{scope}`' for scope in view.facts['scopes'])}." in text
     for line in (view.__doc__ or "").strip().splitlines()[2:]:
         assert line.strip() in text
 
