@@ -5,7 +5,7 @@ so the document leaves them open.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -103,13 +103,14 @@ class Rows(fields.List[Any]):
 
     _AT_ONCE = 10
 
-    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> list[Any]:
-        rows: list[Any] = []
-        for number, row in enumerate(value, start=1):
-            rows.append(self.inner._serialize(row, attr, obj, **kwargs))  # noqa: SLF001  as marshmallow's own list does
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> list[Any] | None:
+        return super()._serialize(self._with_pauses(value), attr, obj, **kwargs)
+
+    def _with_pauses(self, rows: Iterable[Any]) -> Iterator[Any]:
+        for number, row in enumerate(rows, start=1):
+            yield row
             if number % self._AT_ONCE == 0:
                 time.sleep(0)
-        return rows
 
 
 def page_of(item: type[Schema]) -> type[Schema]:

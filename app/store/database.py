@@ -192,11 +192,11 @@ def without_limits(connection: Connection) -> None:
 
 
 class _TimedPool(QueuePool):
-    """The pool of connections to PostgreSQL, which says how long each request for one took."""
+    """The pool of connections to PostgreSQL, which measures how long each request for one takes."""
 
-    def _do_get(self) -> Any:
+    def connect(self) -> Any:
         with metrics.POOL_WAIT.time():
-            return super()._do_get()
+            return super().connect()
 
 
 def _engine(url: str) -> Engine:
