@@ -11,13 +11,10 @@ import signal
 import socket
 import sys
 from contextlib import redirect_stdout
-from functools import cache
 from io import StringIO
 from pathlib import Path
 
-from awscli.clidriver import create_clidriver, main as aws
-from botocore import hooks  # the CLI's own, since awscli is imported
-from botocore.loaders import Loader
+from awscli.clidriver import CLIDriver, create_clidriver
 
 _OWN = os.environ["AWS_DATA_PATH"]  # which the CLI sets when it is imported
 _OFTEN = {"cloudformation": "describe-stacks", "iam": "get-role", "s3api": "list-buckets", "sts": "get-caller-identity"}
@@ -36,23 +33,22 @@ sys.exit(door.recv(1)[0])
 """
 
 
-def load() -> None:
-    """What every call would load and work out again: modules, descriptions of services, handlers of events."""
-    read: dict[object, object] = {}
-    Loader._cache = property(lambda _: read, lambda *_: None)
-    alias = cache(hooks.EventAliaser(None)._alias_event_name)
-    hooks.accepts_kwargs = cache(hooks.accepts_kwargs)
-    hooks.EventAliaser._alias_event_name = lambda _, name: alias(name)
+def load() -> CLIDriver:
+    """Return the CLI of the forks, after loading the modules and descriptions that each would load again."""
+    os.environ["AWS_CONFIG_FILE"] = os.devnull  # each of them would read this process's
+    unused = create_clidriver()
     for service, operation in _OFTEN.items():
         driver = create_clidriver()
+        driver.session.register_component("data_loader", unused.session.get_component("data_loader"))
         with redirect_stdout(StringIO()):
             driver.main([service, operation, "--generate-cli-skeleton"])  # which sends nothing
         driver.session.create_client(service.removesuffix("api"), "us-east-1")
+    return unused
 
 
 def serve(folder: Path) -> None:
     gc.disable()  # forks are short, and what they do not touch is not copied for them
-    load()
+    driver = load()
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
     with socket.socket(socket.AF_UNIX) as listener:
@@ -65,11 +61,11 @@ def serve(folder: Path) -> None:
         while True:
             caller, _ = listener.accept()
             if os.fork() == 0:
-                _act(caller)
+                _act(caller, driver)
             caller.close()
 
 
-def _act(caller: socket.socket) -> None:
+def _act(caller: socket.socket, driver: CLIDriver) -> None:
     """In the fork: be the CLI that the caller has started, and end."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     said, files, *_ = socket.recv_fds(caller, 1 << 16, 3)
@@ -82,9 +78,8 @@ def _act(caller: socket.socket) -> None:
     os.environb.update(environment)
     os.environ["AWS_DATA_PATH"] = _OWN
     os.chdir(place)
-    sys.argv = ["aws", *words]
     try:
-        code = aws()
+        code = driver.main(words)
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
     sys.stdout.flush()

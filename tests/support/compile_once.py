@@ -1,63 +1,52 @@
-"""A pytest plugin: what libraries make of the same input is made once in a process.
+"""A pytest plugin: libraries read and compile the same input once in a process.
 
-Hundreds of tests have a service, and each service has boto3 clients, an engine and routes of its own.
+Hundreds of tests have a service, and each service has sessions of botocore's and an engine of its own.
 """
 
-from collections.abc import Callable, Hashable, Iterator
-from functools import cache
+import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from botocore import hooks, regions
-from botocore.client import ClientCreator
-from botocore.loaders import Loader
-from sqlalchemy import Engine
-from sqlalchemy.engine.default import DefaultDialect
-from sqlalchemy.util import LRUCache
-from werkzeug.routing import Rule
-
-
-def once(function: Callable[..., Any], key: Callable[..., Hashable]) -> Callable[..., Any]:
-    """The function, called once for each key of its arguments."""
-    known: dict[Hashable, Any] = {}
-
-    def ask(*args: object, **kwargs: object) -> object:
-        wanted = key(*args, **kwargs)
-        if wanted not in known:
-            known[wanted] = function(*args, **kwargs)
-        return known[wanted]
-
-    return ask
+from botocore.hooks import HierarchicalEmitter
+from botocore.session import Session
+from sqlalchemy import Connection, Engine, event
 
 
 @pytest.fixture(scope="session", autouse=True)
 def botocore_reads_its_files_once() -> Iterator[None]:
-    """Each of its sessions reads some megabytes of JSON, inspects its functions and renames its events, and each of its
-    clients makes a model, methods and endpoint rules of that JSON: all the same.
-    """
-    read: dict[object, object] = {}
-    alias = cache(hooks.EventAliaser(None)._alias_event_name)
-    methods = once(ClientCreator._create_methods, lambda _, model: model)
+    """Share the descriptions of services, some megabytes of JSON, and the registration of botocore's own handlers."""
+    emitter = HierarchicalEmitter()
+    loader = Session(event_hooks=emitter).get_component("data_loader")
+
+    def get_session(variables: dict[str, Any] | None = None) -> Session:
+        session = Session(variables, copy.copy(emitter), include_builtin_handlers=False)
+        session.register_component("data_loader", loader)
+        return session
+
     with pytest.MonkeyPatch.context() as patch:
-        model = once(ClientCreator._load_service_model, lambda _, *wanted: wanted)
-        patch.setattr(ClientCreator, "_load_service_model", model)
-        patch.setattr(ClientCreator, "_create_methods", lambda *given: dict(methods(*given)))  # boto3 adds some
-        rules = once(regions.EndpointProvider, lambda **given: id(given["ruleset_data"]))  # read once
-        patch.setattr(regions, "EndpointProvider", rules)
-        patch.setattr(Loader, "_cache", property(lambda _: read, lambda *_: None), raising=False)
-        patch.setattr(hooks, "accepts_kwargs", cache(hooks.accepts_kwargs))
-        patch.setattr(hooks.EventAliaser, "_alias_event_name", lambda _, name: alias(name))
+        for place in ("botocore.session", "app.aws.sts"):
+            patch.setattr(f"{place}.get_session", get_session)
         yield
+
+
+class _Compiled(dict[Any, Any]):
+    """Compiled statements of all engines: SQLAlchemy's key begins with an engine's own dialect."""
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return super().get((type(key[0]), *key[1:]), default)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__((type(key[0]), *key[1:]), value)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def statements_and_routes_are_compiled_once() -> Iterator[None]:
-    """Each service has an engine and routes, and hundreds of tests have a service of their own: all the same."""
-    compiled: LRUCache[object, object] = LRUCache(2000)
-    route = once(Rule._compile_builder, lambda rule, *which: (rule.rule, str(rule._trace), str(rule.defaults), which))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Rule, "_compile_builder", route)
-        patch.setattr(Engine, "_compiled_cache", property(lambda _: compiled, lambda *_: None), raising=False)
-        patch.setattr(DefaultDialect, "__eq__", lambda one, other: type(one) is type(other))
-        patch.setattr(DefaultDialect, "__hash__", lambda one: hash(type(one)))
-        yield
+def statements_are_compiled_once() -> Iterator[None]:
+    compiled = _Compiled()
+
+    def share(connection: Connection) -> None:
+        connection.execution_options(compiled_cache=compiled)
+
+    event.listen(Engine, "engine_connect", share)
+    yield
+    event.remove(Engine, "engine_connect", share)
