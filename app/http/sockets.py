@@ -49,11 +49,11 @@ class BoundedRequest(Request):  # type: ignore[misc]  # gunicorn has no types
     and more from a client that sends it in small pieces: gunicorn searches the whole again for each.
     """
 
-    max_buffer_headers = property(lambda _: _HEADER, lambda *_: None)  # gunicorn sets the product; trailers have it too
     process: "WebProcess | None" = None  # answers plain requests
 
     def parse(self, unreader: Any) -> Any:
         """Let the process answer plain requests for as long as they come. Read the first other one."""
+        self.max_buffer_headers = _HEADER  # of trailers too
         self.environ: dict[str, Any] = {}  # what the application gets of a plain request that was not answered
         if self.process is not None and not unreader.buf.tell():
             data, self.environ = self.process.answer_plain(unreader.sock, self.peer_addr)

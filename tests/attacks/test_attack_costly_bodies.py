@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from marshmallow import fields
 from sqlalchemy import event
 
 from app.access.callers import Scope
@@ -65,16 +64,15 @@ def test_a_costly_body_is_answered_and_recorded_in_a_few_words(scene: Scene, nam
     assert len(json.dumps(event)) < 2 * 1024
 
 
-def test_no_item_of_a_list_that_is_too_long_is_read(world: World, monkeypatch: pytest.MonkeyPatch):
-    read = []
-    inner = fields.Enum._deserialize
-    monkeypatch.setattr(fields.Enum, "_deserialize", lambda *args, **kwargs: read.append(1) or inner(*args, **kwargs))
-    wanted = {"name": "x", "scopes": ["tenants:read"] * (len(Scope) + 1)}
-    found = world.admin.refused("POST", "/v1/api-keys", wanted, expect=422, code="validation_failed")
-    assert found["errors"] == {"scopes": [f"Must not be longer than {len(Scope)}."]}
-    assert not read
-    world.admin("POST", "/v1/api-keys", wanted | {"scopes": ["tenants:read"] * len(Scope)}, expect=201)
-    assert len(read) == len(Scope)
+def test_no_item_of_a_list_that_is_too_long_is_read(world: World):
+    """An item that is read would have a message of its own."""
+
+    def errors(count: int) -> dict[str, list[str]]:
+        body = {"name": "x", "scopes": ["no scope"] * count}
+        return world.admin.refused("POST", "/v1/api-keys", body, expect=422, code="validation_failed")["errors"]
+
+    assert errors(len(Scope) + 1) == {"scopes": [f"Must not be longer than {len(Scope)}."]}
+    assert errors(len(Scope)).keys() == {f"scopes.{number}" for number in range(len(Scope))}
 
 
 def given() -> Iterator[tuple[type, str]]:

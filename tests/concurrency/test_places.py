@@ -37,7 +37,7 @@ def test_one_waits_until_a_place_is_free_and_too_many_do_not():
     waiter = threading.Thread(target=work)
     with places.place(None, FullError()):
         waiter.start()
-        until(lambda: not places._waiting._value)
+        until(lambda: places._free._waiting)
         with pytest.raises(FullError), places.place(30, FullError()):
             pass
         assert worked == []

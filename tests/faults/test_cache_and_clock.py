@@ -8,7 +8,6 @@ import redis
 from tests.faults.conftest import Inside
 from tests.faults.users import ALL, KNOWN, LASTS, UNKNOWN, WITHOUT_ISSUING, Row, suffered
 from tests.honesty.deployment import Deployment
-from tests.honesty.sharing import sigkill
 from tests.support.valkey import Valkey
 
 pytestmark = pytest.mark.faults
@@ -16,7 +15,7 @@ pytestmark = pytest.mark.faults
 
 def test_the_cache_is_gone(service: Deployment, valkey: Valkey, table: list[Row]):
     def trouble() -> None:
-        sigkill(valkey)
+        valkey.kill()
         time.sleep(LASTS)
         valkey.start()
 

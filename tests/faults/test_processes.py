@@ -12,7 +12,6 @@ import pytest
 from tests.faults.users import ALL, LASTS, Row, suffered
 from tests.honesty.deployment import Deployment
 from tests.honesty.front import Aws
-from tests.honesty.sharing import sigkill
 from tests.support.balancer import Balancer
 from tests.support.valkey import Valkey
 from tests.support.waiting import until
@@ -90,7 +89,7 @@ def test_celerys_broker_is_gone(service: Deployment, table: list[Row]):
         until(lambda: service.sql("SELECT 1 FROM background_workers WHERE kind = 'celery'"), "Celery starts")
 
         def trouble() -> None:
-            sigkill(broker)
+            broker.kill()
             time.sleep(LASTS)
             broker.start()
 

@@ -1,8 +1,6 @@
 """A deployment whose processes share a real Valkey."""
 
 import contextlib
-import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,9 +19,3 @@ def sharing(folder: Path, aws: Aws, **settings: str) -> Iterator[tuple[Deploymen
         url = ending.enter_context(new_database("sqlite"))
         deployment = Deployment(folder, url, aws, CACHE_URL=valkey.url, **settings)
         yield ending.enter_context(deployment), valkey
-
-
-def sigkill(valkey: Valkey) -> None:
-    process = valkey._server._process
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()

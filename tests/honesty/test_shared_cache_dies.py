@@ -9,7 +9,7 @@ import redis
 
 from tests.honesty.deployment import HANDS, Answer, Client, Deployment, Load
 from tests.honesty.front import Aws
-from tests.honesty.sharing import sharing, sigkill
+from tests.honesty.sharing import sharing
 from tests.support.valkey import Valkey
 from tests.support.waiting import until
 
@@ -79,7 +79,7 @@ def test_a_shared_cache_is_killed_and_comes_back(service, valkey):
     assert_shared(service)
     since = len(service.said)
     with load_of_both_kinds(service) as load:
-        sigkill(valkey)
+        valkey.kill()
         assert_said(service, "cache.lost", since)
         load.go_on(40)
         valkey.start()

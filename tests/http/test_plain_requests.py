@@ -70,7 +70,7 @@ def read_by_gunicorn(data: bytes) -> dict[str, Any]:
         "left": request.unreader.buf.getvalue(),
         "version": request.version,
         "closes": request.should_close(),
-        "waits": request._expected_100_continue or "HTTP_TRANSFER_ENCODING" in environ,
+        "waits": not {"EXPECT", "TRANSFER-ENCODING"}.isdisjoint(name for name, _ in request.headers),
     }
 
 

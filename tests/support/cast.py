@@ -36,12 +36,16 @@ class _Root(Credentials):
     def get_frozen_credentials(self) -> ReadOnlyCredentials:
         return ReadOnlyCredentials(_acting.account, "sandbox", None)
 
+    def load_credentials(self) -> _Root:
+        """Be the provider of a session's credentials, too."""
+        return self
+
 
 @cache
 def _shared_client(url: str, service: str) -> Any:
     """Making one takes longer than what most tests ask of it."""
     session = botocore.session.get_session()
-    session._credentials = _Root("", "sandbox")
+    session.register_component("credential_provider", _Root("", "sandbox"))
     settings = BotoConfig(retries={"total_max_attempts": 1}, max_pool_connections=50)
     return session.create_client(service, "us-east-1", endpoint_url=url, config=settings)
 

@@ -24,6 +24,7 @@ _FORMS = {
     "an onboarding link": re.compile(r"/onboard/[A-Za-z0-9_-]{43}"),
     "a signed URL": re.compile(r"[?&](?:X-Amz-)?Signature=[^&\s\"]{8,}"),
 }
+_LOGGED = pytest.StashKey[bool]()  # on a test that logged a secret
 _blocks: dict[str, str] = {}  # the kind of secret that each is of
 _watched: dict[Path, int] = {}  # and how much of it was read
 
@@ -74,8 +75,9 @@ def pytest_runtest_makereport(
     if found:
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} logged {', '.join(sorted(found))} ({call.when})"
-        item._report_sections[:] = [it for it in item._report_sections if it[1] != "stderr"]
-        report.sections = [(name, text) for name, text in report.sections if name != title]
+        item.stash[_LOGGED] = True
+    if item.stash.get(_LOGGED, False):  # the reports that follow show it again
+        report.sections = [(name, text) for name, text in report.sections if not name.startswith("Captured stderr")]
     return report
 
 

