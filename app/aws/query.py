@@ -165,7 +165,8 @@ class _Prompt(HTTPConnection):
     """A connection that sends a request in one packet, and skips the check whether it is open within a second of use.
 
     urllib3 sends head and form as two packets, and asks the kernel before each request whether the connection is open.
-    A connection that was closed within that second costs a second attempt.
+    That takes a quarter more CPU (docs/performance.md). A connection that was closed within that second costs a second
+    attempt.
     """
 
     _held: list[bytes] | None = None
@@ -210,12 +211,11 @@ def _pool(url: str, ca_certs: str | None, timeouts: urllib3.Timeout) -> tuple[ur
     parts, proxies = urlsplit(url), ProxyConfiguration(get_environ_proxies(url))
     proxy: Any = proxies.proxy_url_for(url)
     if proxy is None:
-        return _prompt(urllib3.PoolManager(**settings).connection_from_url(url)), parts.path
-    manager = urllib3.ProxyManager(proxy, proxy_headers=proxies.proxy_headers_for(proxy), **settings)
-    # A proxy gets the whole address for plain HTTP, and the path alone through a tunnel.
-    return _prompt(manager.connection_from_url(url)), url if parts.scheme == "http" else parts.path
-
-
-def _prompt(pool: urllib3.HTTPConnectionPool) -> urllib3.HTTPConnectionPool:
+        manager, target = urllib3.PoolManager(**settings), parts.path
+    else:
+        manager = urllib3.ProxyManager(proxy, proxy_headers=proxies.proxy_headers_for(proxy), **settings)
+        # A proxy gets the whole address for plain HTTP, and the path alone through a tunnel.
+        target = url if parts.scheme == "http" else parts.path
+    pool = manager.connection_from_url(url)
     pool.ConnectionCls = _PromptTls if pool.scheme == "https" else _Prompt
-    return pool
+    return pool, target

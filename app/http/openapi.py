@@ -6,7 +6,7 @@ Fields have examples (`doc` in app/http/fields.py). The example of a whole body 
 import inspect
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
 from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
@@ -75,12 +75,10 @@ class Plugin(MarshmallowPlugin):
 
     Converter = _Converter
 
-    def operation_helper(
-        self, path: str | None = None, operations: dict[str, Any] | None = None, **options: Any
-    ) -> None:
-        for method, operation in (operations or {}).items():
+    def operation_helper(self, *args: Any, **context: Any) -> None:
+        for method, operation in context["operations"].items():
             _complete(method, operation, operation.pop(_FACTS))
-        super().operation_helper(path, operations, **options)
+        super().operation_helper(*args, **context)
 
 
 def _complete(method: str, doc: dict[str, Any], facts: dict[str, Any]) -> None:
@@ -122,6 +120,6 @@ def document(view: Callable[P, R], **facts: Any) -> Callable[P, R]:
     scopes = " or ".join(f"`{scope}`" for scope in facts.get("scopes", ()))
     access = f"Scope: {scopes}." if scopes else "Needs no API key."
     description = f"{inspect.cleandoc(explained)}\n\n{access}".strip()
-    described = Blueprint.doc(operationId=view.__name__, description=description, **{_FACTS: facts})(view)
-    described.facts = facts
-    return cast("Callable[P, R]", described)
+    view.__dict__[_FACTS] = facts
+    described = Blueprint.doc(operationId=view.__name__, description=description, **{_FACTS: facts})
+    return described(view)  # type: ignore[no-any-return]  # flask-smorest has no types

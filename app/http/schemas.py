@@ -5,7 +5,7 @@ so the document leaves them open.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -103,10 +103,10 @@ class Rows(fields.List[Any]):
 
     _AT_ONCE = 10
 
-    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> list[Any] | None:
-        return super()._serialize(self._with_pauses(value), attr, obj, **kwargs)
+    def _serialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        return super()._serialize(self._with_pauses(value), *args, **kwargs)
 
-    def _with_pauses(self, rows: Iterable[Any]) -> Iterator[Any]:
+    def _with_pauses(self, rows: Any) -> Iterator[Any]:
         for number, row in enumerate(rows, start=1):
             yield row
             if number % self._AT_ONCE == 0:

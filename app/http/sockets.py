@@ -61,7 +61,7 @@ class BoundedRequest(Request):  # type: ignore[misc]  # gunicorn has no types
         return super().parse(unreader)
 
 
-RequestParser.mesg_class = BoundedRequest
+RequestParser.mesg_class = BoundedRequest  # no setting names it; rows 1 to 5 of docs/performance.md need it
 
 
 class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -251,7 +251,7 @@ class Body(RawIOBase):
         self._largest = largest
         self._taken = 0
         if chunks := getattr(self._inner.reader, "parser", None):
-            self._inner.reader.parser = _few(chunks)
+            self._inner.reader.parser = _few(chunks)  # no setting limits chunks, so they could starve other tenants
         if self._left() > largest:
             req.force_close()  # the answer's header says so
 

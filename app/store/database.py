@@ -194,9 +194,7 @@ def without_limits(connection: Connection) -> None:
 class _TimedPool(QueuePool):
     """The pool of connections to PostgreSQL, which measures how long each request for one takes."""
 
-    def connect(self) -> Any:
-        with metrics.POOL_WAIT.time():
-            return super().connect()
+    connect = metrics.POOL_WAIT.time()(QueuePool.connect)
 
 
 def _engine(url: str) -> Engine:
