@@ -18,7 +18,7 @@ class BufferedHistogram:
     """Observations for one child of a histogram."""
 
     def __init__(self, child: Histogram) -> None:
-        # Its public `observe` adds one observation at a time: 22,000 instructions more (docs/performance.md).
+        # Its public `observe` adds one observation at a time: 22,000 instructions more (bench/results/2026-11.md).
         self._bounds: list[float] = child._upper_bounds  # noqa: SLF001
         self._buckets, self._sum = child._buckets, child._sum  # noqa: SLF001
         self._counts = [0] * len(self._bounds)
