@@ -41,7 +41,7 @@ class Services:
         self.quotas = quotas.Quotas(db, config)
         self.tenant_share = tenant_share.TenantShare()
         self.audit = AuditLog(db)
-        self.refusals = refusals.Refusals(db)
+        self.refusals = refusals.Refusals(self.audit)
         self.key_uses = KeyUses(db)
         self.api_keys = ApiKeys(db, self.key_uses, most=config.tenant_keys, sets=sets)
         self.tenants = tenants.Tenants(db)

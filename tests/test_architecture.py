@@ -326,8 +326,6 @@ def test_only_deputy_itself_writes_for_nobody():
         ("app/health/heartbeats.py", "end"),
         ("app/health/key_ages.py", "remember_new_keys"),
         ("app/issuing/issue.py", "_changing"),  # what AWS said of a role is true for every caller
-        ("app/limits/refusals.py", "_count"),  # what is refused to a key that may be gone by now
-        ("app/limits/refusals.py", "_store"),
         ("app/onboarding/registrations.py", "_register"),  # a stack's message
         ("app/onboarding/set_versions.py", "_record"),  # the background worker, once the bucket serves it
         ("app/tenants/tenants.py", "void_registrations"),  # the operator

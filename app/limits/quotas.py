@@ -1,7 +1,7 @@
 """Quotas: limits on rare requests that write anyway, counted in the database by all processes together.
 
 Frequent requests are counted in memory (app/limits/rates.py). The table is `quota_uses`: one row for each quota and
-subject, which is a tenant, an onboarding link, a connection or an API key.
+subject, which is a tenant, an onboarding link or a connection.
 """
 
 import math
@@ -120,7 +120,6 @@ class Quotas:
                 _take(db, quota, subject)
 
 
-_REFUSALS = "refusal"
 # A stack sends one message when it is made, changed or deleted. More than these would only fill the audit log.
 _MESSAGES = _quota("registration", "messages of stacks about this role", 20, "hour")
 # Each report that takes effect moves the epoch: other tenants' issuances that are under way check and commit again.
@@ -168,36 +167,12 @@ def _look(db: Session, quota: _Quota, subject: UUID) -> None:
         quota.one_more(used)
 
 
-def _locked(db: Session, name: str, subject: UUID) -> QuotaUse:
-    used: QuotaUse = db.scalars(select(QuotaUse).from_statement(_LOCK), {"name": name, "id": subject}).one()
-    return used
-
-
 def _take(db: Session, quota: _Quota, subject: UUID) -> None:
-    used = _locked(db, quota.window.name, subject)
+    used = db.scalars(select(QuotaUse).from_statement(_LOCK), {"name": quota.window.name, "id": subject}).one()
     uses = quota.one_more(used)
     used.number, used.counted, used.counted_before = uses.number, uses.counted, uses.before
     if used.counted == 1:
         _forget(db, quota.window.name, before=used.number - 1)
-
-
-def count_refusals(db: Session, key_id: UUID, second: int, more: int, *, otherwise: int) -> int:
-    """Count so many more refusals of a key in a clock second. Returns how many were counted before.
-
-    The latest second and the one before it are counted, as the clocks of machines differ a little. For an earlier
-    second nothing is counted, and `otherwise` is returned.
-    """
-    used = _locked(db, _REFUSALS, key_id)
-    if second > used.number:
-        used.counted_before = used.counted if second == used.number + 1 else 0
-        used.number, used.counted = second, 0
-        _forget(db, _REFUSALS, before=second - 1)
-    if second < used.number - 1:
-        return otherwise
-    column = "counted" if second == used.number else "counted_before"
-    before: int = getattr(used, column)
-    setattr(used, column, before + more)
-    return before
 
 
 def _forget(db: Session, name: str, *, before: int) -> None:

@@ -22,6 +22,7 @@ from sqlalchemy import select
 
 from app.access.callers import ALL_SCOPES
 from app.audit.events import Event
+from app.clock import now
 from app.concurrency.places import without_place
 from app.http.prices import price_of
 from app.ids import new_id
@@ -251,7 +252,7 @@ def test_a_key_of_a_tenant_that_is_refused_two_hundred_times_at_once_is_told_why
     """Its tenant's share has room for as many refusals as a key may have in a second (app/limits/refusals.py)."""
     monkeypatch.setattr("app.limits.refusals.MOST", MOST)
     monkeypatch.setattr("app.limits.refusals.SINGLY", SINGLY)
-    monkeypatch.setattr("app.http.problems.Event", partial(Event, at=datetime(2026, 1, 31, 12, tzinfo=UTC)))
+    monkeypatch.setattr("app.http.problems.Event", partial(Event, at=now()))
     connection = world.connection()
     weak = world.key("audit:read", tenant={"id": connection["tenant_id"]})
     path = f"/v1/tenants/{connection['tenant_id']}"
@@ -311,7 +312,7 @@ ELSEWHERE = {
     "live keys": "api/test_key_families.py::a_tenant_has_so_many_live_keys",
     "live links": "api/test_key_families.py::a_tenant_has_so_many_live_links",
     "readiness": "api/test_health.py::a_crowd_at_readiness_costs_one_call_to_aws",
-    "refusals": "limits/test_refusals.py::many_threads_of_both_processes_at_once_record_no_more_than_ten",
+    "refusals": "limits/test_refusals.py::many_threads_at_once_record_no_more_than_ten",
     "looks at the audit log": "audit/test_feed.py::a_time_is_looked_up_and_not_looked_for",
     "looks at SQLite": "store/test_sqlite_reads.py::other_requests_go_on_beside_a_long_look",
     "due proofs": "connections/test_proof_queue.py::another_tenants_flood_does_not_hold_up_a_first_proof",

@@ -9,7 +9,7 @@ from app.store.models.base import Base
 
 
 class QuotaUse(Base):
-    """How much of a quota one subject has used lately: a tenant, a link, a connection or a key."""
+    """How much of a quota one subject has used lately: a tenant, a link or a connection."""
 
     __tablename__ = "quota_uses"
     __table_args__ = (Index("ix_quota_uses_number", "name", "number"),)
