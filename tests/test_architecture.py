@@ -324,7 +324,6 @@ def test_only_deputy_itself_writes_for_nobody():
         ("app/health/heartbeats.py", "beat"),
         ("app/health/heartbeats.py", "delete_old"),
         ("app/health/heartbeats.py", "end"),
-        ("app/health/key_ages.py", "remember_new_keys"),
         ("app/issuing/issue.py", "_changing"),  # what AWS said of a role is true for every caller
         ("app/onboarding/registrations.py", "_register"),  # a stack's message
         ("app/onboarding/set_versions.py", "_record"),  # the background worker, once the bucket serves it

@@ -13,7 +13,7 @@ from app import VERSION, metrics
 from app.background.fleet_metrics import FleetMetrics
 from app.connections.proof_queue import Claim, ProofQueue
 from app.errors import AwsUnavailableError, StoreUnavailableError
-from app.health import heartbeats, key_ages
+from app.health import heartbeats
 from app.log import logger
 from app.onboarding.registrations import Registrations
 from app.services import Services
@@ -63,7 +63,7 @@ def companions(services: Services, kind: str, failed: Callable[[], None]) -> lis
     registrations = services.registrations
     heartbeat = heartbeats.Heartbeat(services.db, kind, registrations.queue_state if registrations else None)
     parts = [
-        Part("heartbeat", partial(_beat, services, heartbeat), failed),
+        Part("heartbeat", partial(_beat, heartbeat), failed),
         Part("routine", partial(_prove_routinely, services), failed),
         Part("publication", partial(_record_published, services), failed),
     ]
@@ -134,12 +134,8 @@ def _serve_metrics(services: Services, bind: tuple[str, int], part: Part) -> Non
         end()
 
 
-def _beat(services: Services, heartbeat: heartbeats.Heartbeat, part: Part) -> None:
-    noted = False
+def _beat(heartbeat: heartbeats.Heartbeat, part: Part) -> None:
     while True:
-        noted = noted or guarded(
-            part.end, partial(key_ages.remember_new_keys, services.db, services.config.secret_keys)
-        )
         guarded(part.end, heartbeat.beat)
         if part.end.wait(heartbeats.BEAT_SECONDS):
             break

@@ -1,4 +1,4 @@
-"""The checks that only `doctor` asks: settings, AWS's clock, the vendor's own resources, logs, keys, and the cache."""
+"""The checks that only `doctor` asks: settings, AWS's clock, the vendor's own resources, logs, and the cache."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,7 +15,6 @@ from app.clock import now
 from app.config import Config
 from app.errors import StoreUnavailableError
 from app.health.checks import HealthCheck, HealthFinding, failed, ok, skipped, warning
-from app.health.key_ages import age_of_first
 from app.settings.checks import ROLE_CHAINING_MAX
 from app.store.database import CLOCKS_APART, Database
 from app.store.models import AuditEvent, Connection
@@ -46,7 +45,6 @@ def vendor_checks(config: Config, db: Database) -> list[HealthCheck]:
         check("rights", partial(_rights, db)),
         check("audit_log", partial(_audit_log, config, db), "migrations"),
         check("cache", partial(_cache, config)),
-        check("secret_keys", partial(age_of_first, db, config.secret_keys), "migrations"),
     ]
 
 

@@ -121,12 +121,6 @@ def upgrade() -> None:
     )
     op.create_index("ix_quota_uses_number", "quota_uses", ["name", "number"], unique=False)
     op.create_table(
-        "secret_keys",
-        sa.Column("fingerprint", sa.String(length=32), nullable=False),
-        sa.Column("first_seen_at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("fingerprint", name=op.f("pk_secret_keys")),
-    )
-    op.create_table(
         "tenants",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("name", sa.String(length=200), nullable=False),
@@ -548,7 +542,6 @@ def downgrade() -> None:
         "external_ids",
         "api_keys",
         "tenants",
-        "secret_keys",
         "quota_uses",
         "permission_set_versions",
         "epoch_changes",

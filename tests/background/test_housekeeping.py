@@ -13,14 +13,11 @@ import sqlalchemy
 from app import services as composition
 from app.background import housekeeping
 from app.background.celery_app import create_celery
-from app.background.parts import companions, stop_all
 from app.background.single_machine import SingleMachineWorker
 from app.clock import now
-from app.health.checks import Status
-from app.health.key_ages import age_of_first, remember_new_keys
 from app.ids import first_id_at, new_id
 from app.store.database import SYSTEM
-from app.store.models import Registration, SecretKey
+from app.store.models import Registration
 from tests.conftest import make_config
 from tests.support.databases import new_database
 from tests.support.housekeeping import tidy
@@ -43,7 +40,6 @@ def services(shared_services) -> composition.Services:
     """With no registrations, and no secret key noted."""
     with shared_services.db.write(SYSTEM) as db:
         db.execute(sqlalchemy.delete(Registration))
-        db.execute(sqlalchemy.delete(SecretKey))
     return shared_services
 
 
@@ -172,22 +168,6 @@ def test_the_background_worker_of_one_machine_tidies_seldom(services, monkeypatc
     assert left(services) == kept
     assert tidied == [400]
     assert ends[0].is_set(), "the pauses of housekeeping hold up no stop"
-
-
-def test_each_kind_of_background_worker_notes_the_secret_keys_and_when(services):
-    assert age_of_first(services.db, services.config.secret_keys).status is Status.SKIPPED
-    parts = companions(services, "celery", lambda: None)
-    for part in parts:
-        part.start()
-    until(lambda: age_of_first(services.db, services.config.secret_keys).status is Status.OK)
-    stop_all(parts)
-    assert {*at_once([lambda: remember_new_keys(services.db, ("a" * 40, "b" * 40))] * 6)} == {True}
-    with services.db.read() as db:
-        found = db.scalars(sqlalchemy.select(SecretKey)).all()
-    assert len(found) == 4
-    assert not any(
-        text in key or key in text for key in services.config.secret_keys for text in (row.fingerprint for row in found)
-    )
 
 
 def test_celery_tidies_by_the_same_method(services, monkeypatch):

@@ -10,18 +10,17 @@ import click
 import pytest
 import sqlalchemy
 from flask import Flask
-from sqlalchemy import make_url, select
+from sqlalchemy import make_url
 
 from app.aws import vendor_resources
 from app.cli import commands as cli
 from app.clock import now
 from app.config import Config, ConfigError
 from app.factory import create_app
-from app.health import key_ages
 from app.health.heartbeats import Heartbeat
 from app.ids import first_id_at, new_id
 from app.store.database import SYSTEM, Database
-from app.store.models import AuditEvent, Connection, SecretKey, Trigger
+from app.store.models import AuditEvent, Connection, Trigger
 from dev.stack import ROOT
 from tests.conftest import make_config, publish_templates
 from tests.connections.test_canary import DEMANDS_AN_ID, of_nobody, roles_of
@@ -52,7 +51,6 @@ class Deployment:
         self.db = self.app.extensions["deputy"].db
         connection_row(self.db, tenant_row(self.db))
         self.worker = Heartbeat(self.db, "flask", Heard())
-        key_ages.remember_new_keys(self.db, config.secret_keys)
 
     def doctor(self, exits: int, **changes) -> dict[str, dict[str, str]]:
         """What each check says, with these settings changed."""
@@ -143,7 +141,6 @@ def test_a_deployment_without_customers_has_nothing_wrong(deployment):
     with new_database("sqlite") as url:
         database = Database(url)
         Heartbeat(database, "flask", Heard()).beat()
-        key_ages.remember_new_keys(database, deployment.config.secret_keys)
         database.engine.dispose()
         found = deployment.doctor(0, database_url=url)
     assert found["may_assume"]["status"] == "skipped"
@@ -527,38 +524,6 @@ def test_sqs_that_does_not_answer(deployment, work_queue_url, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", f"http://{NOWHERE}")
     found = deployment.doctor(2, celery_url=work_queue_url)
     assert found["celery"]["seen"] == "SQS does not answer, so nothing is proven."
-
-
-@contextmanager
-def older(deployment, days: int):
-    """The database has known the secret keys for so many days more."""
-    with deployment.db.write(SYSTEM) as db:
-        before = {row: row.first_seen_at for row in db.scalars(select(SecretKey))}
-        for row, at in before.items():
-            row.first_seen_at = at - timedelta(days=days)
-    try:
-        yield
-    finally:
-        with deployment.db.write(SYSTEM) as db:
-            for row in db.scalars(select(SecretKey)):
-                row.first_seen_at += timedelta(days=days)
-
-
-@on_both
-def test_a_secret_key_that_is_old(deployment):
-    with older(deployment, 365):
-        assert deployment.doctor(0)["secret_keys"]["seen"].endswith("for 365 days at least.")
-    with older(deployment, 366):
-        found = deployment.doctor(1)
-        assert wrong(found) == {"secret_keys": "warning"}
-        assert "a new key goes to the end of DEPUTY_SECRET_KEYS first" in found["secret_keys"]["next"]
-        first, second = deployment.config.secret_keys
-        new = "a-new-first-secret-key-of-the-tests-9876543210"
-        assert deployment.doctor(0, secret_keys=(new, first))["secret_keys"]["status"] == "skipped"
-        key_ages.remember_new_keys(deployment.db, (new, first))
-        assert deployment.doctor(0, secret_keys=(new, first))["secret_keys"]["seen"].endswith("for 0 days at least.")
-        key_ages.remember_new_keys(deployment.db, (first, second))
-        assert wrong(deployment.doctor(1)) == {"secret_keys": "warning"}, "one that comes back is as old as it is"
 
 
 @on_both

@@ -14,7 +14,7 @@ from app.store.models.api_key import ApiKey
 from app.store.models.audit import ISSUED, NOT_ISSUED, NOT_ISSUED_TO, AuditEvent
 from app.store.models.base import Suspension
 from app.store.models.connection import IN_ROUTINE, URGENT, Connection, Proof, live_of
-from app.store.models.deployment import BackgroundWorker, Configuration, PermissionSetVersion, SecretKey
+from app.store.models.deployment import BackgroundWorker, Configuration, PermissionSetVersion
 from app.store.models.limits import QuotaUse
 from app.store.models.onboarding import OnboardingLink, Registration
 from app.store.models.rotation import Rotation, Trial

@@ -1,4 +1,4 @@
-"""What belongs to the deployment and to no tenant: its id and epoch, keys, background workers, published sets.
+"""What belongs to the deployment and to no tenant: its id and epoch, background workers, published sets.
 
 Several deployments may receive one topic's messages, each through its own queue. The migration makes the id once, at
 random; a copy of the database is the same deployment.
@@ -38,15 +38,6 @@ class EpochChange(Base):
 
     epoch: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     row_id: Mapped[UUID] = mapped_column(primary_key=True)
-
-
-class SecretKey(Base):
-    """One of SECRET_KEYS, and when a background worker first had it. The fingerprint does not tell the key."""
-
-    __tablename__ = "secret_keys"
-
-    fingerprint: Mapped[str] = mapped_column(String(32), primary_key=True)
-    first_seen_at: Mapped[datetime]
 
 
 def deployment_id(db: Session) -> UUID:
