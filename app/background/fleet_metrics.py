@@ -6,14 +6,17 @@ Each background worker exports the same numbers: a dashboard takes the highest.
 import time
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+from sqlalchemy import case, func, select
 
 from app.clock import now
-from app.connections import fleet
 from app.errors import StoreUnavailableError
 from app.services import Services
+from app.store.database import Session
+from app.store.models import Connection, ConnectionStatus
 
 _KEPT = 30.0  # seconds
 _PAST_HALF = "Share of verified connections whose proof is past half of PROOF_MAX_AGE."
@@ -38,7 +41,7 @@ class FleetMetrics(Collector):
     def _read(self) -> list[GaugeMetricFamily]:
         at, half = now(), timedelta(seconds=self._services.config.proof_max_age / 2)
         with self._services.db.read(long=True) as db:
-            age = fleet.proof_ages(db, at - half)
+            age = _proof_ages(db, at - half)
         queue = self._services.proof_queue
         due = GaugeMetricFamily("deputy_due", "Connections that are due for a proof.", labels=["lane"])
         for lane, number in queue.backlog().items():
@@ -51,6 +54,22 @@ class FleetMetrics(Collector):
             _gauge("proof_oldest_seconds", "Age of the oldest proof of a verified connection.", _since(age.oldest, at)),
             _gauge("proofs_past_half_shelf_life_ratio", _PAST_HALF, past_half),
         ]
+
+
+class _ProofAges(NamedTuple):
+    """How many connections are verified, how many of their proofs are past half their shelf life, and the oldest."""
+
+    verified: int
+    past_half: int
+    oldest: datetime | None
+
+
+def _proof_ages(db: Session, half: datetime) -> _ProofAges:
+    """Read the rows of all verified connections. `half`: half a shelf life ago."""
+    counts = select(
+        func.count(), func.count(case((Connection.verified_at < half, Connection.id))), func.min(Connection.verified_at)
+    ).where(Connection.status == ConnectionStatus.VERIFIED)
+    return _ProofAges(*db.execute(counts).one())
 
 
 def _gauge(name: str, words: str, value: float) -> GaugeMetricFamily:

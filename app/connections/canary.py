@@ -209,9 +209,9 @@ _FINDINGS = {
     ),
     Sight.LOST: warning(
         "The canary refuses the broker with an External ID and without: the role is deleted or changed, or the broker may"
-        " not call it. Proofs count as they do without a canary.",
+        " not call it. Proofs count as they do without a canary, but no refusal in a routine proof breaks a connection.",
         "Launch or update cloudformation/canary.yaml with this BrokerPrincipalArn and RolePrefix, and compare"
-        " DEPUTY_CANARY_ROLE_ARN with its output. If many connections break as well, look at the broker's own policies.",
+        " DEPUTY_CANARY_ROLE_ARN with its output. If many roles refuse the broker as well, look at its policies.",
     ),
     Sight.UNCLEAR: warning(
         "AWS gave no clear answer about the canary, so proofs are inconclusive until it does.",

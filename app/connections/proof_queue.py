@@ -20,7 +20,6 @@ from app.access.callers import OnBehalf
 from app.audit.events import WORKER
 from app.aws.sts import Sts
 from app.clock import now
-from app.connections import fleet
 from app.connections.canary import Canary
 from app.connections.pace import Pace
 from app.connections.verification import Verification
@@ -106,13 +105,8 @@ class ProofQueue:
         return min((since for since in oldest if since), default=None)
 
     def finding(self) -> HealthFinding:
-        """For readiness: how often each connection is proven, and whether many refuse us."""
+        """Say for readiness how often each connection is proven."""
         interval = self.pace.interval()
-        with self._db.read() as db:
-            found = fleet.recent_attempts(db, now() - interval.pause)
-        if found.many_refuse:
-            seen = f"Many roles refuse us at once: {found.refusing} of the {found.tried} that were tried just now."
-            return warning(seen, "Look at the broker's own permissions.")
         seen = (
             f"Each of {interval.connections} connections is proven every {interval.seconds} s;"
             f" REPROVE_EVERY is {interval.wanted} s."

@@ -7,8 +7,7 @@ the one that was tested (invariant 5; docs/architecture.md has the list); otherw
 import math
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -16,20 +15,19 @@ from uuid import UUID
 from sqlalchemy import select
 
 from app import metrics
-from app.access import AnyCaller, OnBehalf, owned, tenant_of
-from app.audit import WORKER, Action, Actor, Outcome, log as audit
+from app.access import AnyCaller, owned, tenant_of
+from app.audit import Action, Actor, Outcome, log as audit
 from app.aws.sts import Sts, Told
 from app.clock import now
 from app.concurrency.places import pause
-from app.connections import allowed_roles, fleet, set_changes
+from app.connections import allowed_roles, set_changes
 from app.connections.canary import Canary, Sight
 from app.connections.pace import Pace
 from app.connections.pairing import Answers, Plan, look_for_retired, next_due, plan_of, store_trials, try_external_ids
 from app.connections.proof import ProofFinding, prove, prove_routinely
 from app.connections.trust_checks import UNREADABLE, Expected, judge, named_external_ids, without_its_text
-from app.errors import AppError, ConflictError
+from app.errors import ConflictError
 from app.ids import Grant
-from app.log import logger
 from app.permissions.permission_sets import PermissionSets
 from app.store.database import Database, Session as DbSession
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, Proof, Trigger, Verdict
@@ -42,8 +40,9 @@ _ONCE = (
     "The role refused this tenant's External ID. It is asked again in a minute; a second refusal means that it can't be"
     " assumed any more."
 )
-_MANY = (
-    "Many roles refuse the broker at once, so this refusal says nothing about this role. It is asked again in a minute."
+_CANARY_LOST = (
+    "A role of our own refuses the broker as well, so this refusal says nothing about this role. It is asked again in a"
+    " minute."
 )
 _TRIES = 3  # proofs at most, when the connection changes meanwhile
 
@@ -91,18 +90,9 @@ class Verification:
         self._extras = (partial(canary.stranger_refused, sts),)
 
     def verify(
-        self,
-        caller: AnyCaller,
-        tenant_id: UUID,
-        connection_id: UUID,
-        *,
-        trigger: Trigger,
-        patience: float = 0.0,
-        sample: bool = True,
+        self, caller: AnyCaller, tenant_id: UUID, connection_id: UUID, *, trigger: Trigger, patience: float = 0.0
     ) -> Connection:
         """The connection with a fresh proof. `patience`: seconds to keep trying a role that refuses its own ID.
-
-        `sample`: whether a refusal may be compared with what other roles say, which can make them tried as well.
 
         Raises NotFoundError, SuspendedError, ConflictError when the connection keeps changing meanwhile, and
         AccountClosedError.
@@ -111,8 +101,7 @@ class Verification:
             before = self._to_test(caller, tenant_id, connection_id)
             answers = self._prove_patiently(before, trigger, patience)
             if trigger in ROUTINE and answers.finding.refused and before.refusal_would_break_it:
-                finding = self._doubted(answers.finding, (tenant_id, connection_id), before, sample=sample)
-                answers = answers._replace(finding=finding)
+                answers = answers._replace(finding=self._doubted(answers.finding, before.row.refusing_since))
             stored = self._store(caller, (tenant_id, connection_id), before, answers, trigger)
             if stored is not None:
                 metrics.PROOFS.labels(answers.finding.verdict.value, trigger.value).inc()
@@ -163,35 +152,16 @@ class Verification:
         expected = Expected(self._sts.broker, self._canary.own_accounts, own, retired, of_others)
         return judge(finding, told, grant, expected)
 
-    def _doubted(self, finding: ProofFinding, path: _Path, before: _Tested, *, sample: bool) -> ProofFinding:
-        """A role's refusal of its own ID in a proof that no person asked for. The mistake may be ours, so the role is
-        asked again after a pause. Then its refusal counts if the canary lets us in, or unless many others refuse as well.
-        """
-        pause = self._pace.interval().pause
-        since = before.row.refusing_since
-        if since is None or now() < since + pause:
-            return finding.doubted(_ONCE)
-        sighted = self._canary.ask_canary(self._sts) is Sight.SIGHTED
-        if not sighted and (not sample or self._many_refuse(path, pause)):
-            return finding.doubted(_MANY)
-        return finding
+    def _doubted(self, finding: ProofFinding, refusing_since: datetime | None) -> ProofFinding:
+        """Return the refusal of a proof that no person asked for, or an inconclusive finding.
 
-    def _many_refuse(self, path: _Path, window: timedelta) -> bool:
-        with self._db.read() as db:
-            since = now() - window
-            found = fleet.recent_attempts(db, since, path[1])
-            few = found.tried < fleet.ENOUGH
-            others = fleet.connections_to_sample(db, since, path[0], fleet.ENOUGH) if few else []
-        for tenant_id, connection_id in others:
-            with suppress(AppError):  # it is not to be proven any more, or the database is away
-                who = OnBehalf(WORKER, tenant_id)
-                self.verify(who, tenant_id, connection_id, trigger=Trigger.SCHEDULED, sample=False)
-        if others:
-            with self._db.read() as db:
-                found = fleet.recent_attempts(db, since, path[1])
-        if found.many_refuse:
-            logger.error("proofs.many_refused", tried=found.tried, refusing=found.refusing, tenants=found.tenants)
-        return found.many_refuse
+        The mistake may be ours. So a refusal counts the second time, after a pause, and never while the canary refuses
+        the broker.
+        """
+        if refusing_since is None or now() < refusing_since + self._pace.interval().pause:
+            return finding.doubted(_ONCE)
+        counts = self._canary.ask_canary(self._sts) in {None, Sight.SIGHTED}
+        return finding if counts else finding.doubted(_CANARY_LOST)
 
     def _store(
         self, caller: AnyCaller, path: _Path, before: _Tested, answers: Answers, trigger: Trigger

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, and_, func, select, update
 
 from app.access import Caller, OnBehalf, tenant_of
 from app.audit import WORKER, Action, Actor, Event, log as audit
@@ -26,6 +26,7 @@ from app.store.models.tenant import ROTATING
 
 HOURLY = timedelta(hours=1)  # how often, at least, a role is tried with an External ID that is to become its own
 _COMPLETES_AFTER = timedelta(days=1)  # of being ready
+_REPAIRED_WITHIN = timedelta(days=1)  # since its last proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,9 +256,19 @@ def _verified_of(tenant_id: UUID) -> ColumnElement[bool]:
 
 
 def _not_refused_twice(rotation: Rotation) -> Any:
+    """Select the connections that may need the old External ID.
+
+    One that broke within a day may be repaired, because a mistake of ours breaks connections as well.
+    """
+    lost = and_(
+        Connection.tenant_id == rotation.tenant_id,
+        Connection.status == ConnectionStatus.BROKEN,
+        Connection.external_id_id == rotation.external_id_id,
+        Connection.verified_at > now() - _REPAIRED_WITHIN,
+    )
     trial = Trial.connection_id == Connection.id, Trial.external_id_id == rotation.external_id_id
     refused_twice = select(Trial.connection_id).where(*trial, Trial.refused_again_at.is_not(None))
-    return _verified(rotation).where(~refused_twice.exists())
+    return select(Connection.id).where(_verified_of(rotation.tenant_id) | lost, ~refused_twice.exists())
 
 
 def _status(db: Session, rotation: Rotation) -> RotationStatus:

@@ -196,22 +196,6 @@ def test_an_interval_that_grew_degrades_readiness_and_each_tenants_summary_has_i
     assert reader("GET", f"/v1/tenants/{tenant}/connections/summary")["reprove_every"] == 3300
 
 
-def test_many_roles_that_refuse_at_once_degrade_readiness_and_point_at_the_broker(deployment):
-    services = deployment.services
-    for number in range(1, 4):
-        refusing = {"tried_at": ago(10), "refusing_since": ago(70)}
-        connection_row(services.db, tenant_row(services.db), number=number, **refusing)
-    assert deployment.statuses()["proofs"] == "ok", "three may have been deleted"
-    for number in range(4, 6):
-        connection_row(services.db, tenant_row(services.db), number=number, **refusing)
-    assert deployment.told("proofs") == {
-        "name": "proofs",
-        "status": "warning",
-        "seen": "Many roles refuse us at once: 5 of the 5 that were tried just now.",
-        "next": "Look at the broker's own permissions.",
-    }
-
-
 @pytest.mark.parametrize(
     ("hearing", "status"),
     [

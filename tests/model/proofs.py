@@ -182,5 +182,7 @@ def settle(model: Model, tenant: Tenant, at: datetime) -> None:
             tenant.external_ids[rotation.old], tenant.external_ids[rotation.new] = RETIRING, CURRENT
     old = rotation.old
     seen = all(it.pair != old and len(it.refused_at.get(old, [])) == 2 for it in model.verified(tenant))
-    if tenant.external_ids[old] == RETIRING and seen:
+    lost = (it.proven_at for it in model.live(tenant) if it.status == BROKEN and it.pair == old)
+    lately = any(proven_at is not None and proven_at > at - timedelta(days=1) for proven_at in lost)
+    if tenant.external_ids[old] == RETIRING and seen and not lately:
         tenant.external_ids[old] = RETIRED

@@ -322,6 +322,26 @@ def test_a_broken_connection_is_proven_with_the_retiring_id_last_and_keeps_it_fr
     assert tenant.get(lost)["external_id"] == tenant.external_id
 
 
+def test_a_connection_that_broke_within_a_day_keeps_its_external_id_from_retiring(tenant: Tenant):
+    """A faulty policy of the vendor's breaks all connections at once, and this one's role accepts no other ID."""
+    connection, before = tenant.connection(), tenant.kit["trust_policy"]
+
+    def break_it() -> None:
+        tenant.update_role(connection, accepting(before, new_external_id()))
+        assert tenant.verify(connection)["status"] == "broken"
+
+    old = tenant.start()["external_id"]
+    break_it()
+    assert tenant.complete()["state"] == "retiring"
+    tenant.update_role(connection, before)
+    assert (tenant.verify(connection)["status"], tenant.get(connection)["external_id"]) == ("verified", old)
+    break_it()
+    tenant.idle(hours=23)
+    assert tenant.state()[0] == "retiring"
+    tenant.idle(hours=2)
+    assert tenant.state()[0] == "retired"
+
+
 @pytest.mark.parametrize("trigger", [one for one in Trigger if one is not Trigger.CREATED])
 def test_a_proof_of_every_trigger_tries_the_next_external_id(tenant: Tenant, trigger: Trigger):
     connection = tenant.connection()
