@@ -131,7 +131,13 @@ def test_events_of_refusals_share_a_commit(processes, key, began, monkeypatch):
             refuse(processes[0], one, began)
     group = processes[0].audit._group
     commit = group._commit
-    monkeypatch.setattr(group, "_commit", lambda items: [batches.append(len(items)), commit(items)][1])
+
+    def commit_slowly(items):
+        batches.append(len(items))
+        time.sleep(0.2)  # so that all others join meanwhile
+        return commit(items)
+
+    monkeypatch.setattr(group, "_commit", commit_slowly)
     processes[0].refusals.flush()
     assert sum(batches) == 20
     assert len(batches) < 10
