@@ -53,6 +53,18 @@ class Scene:
         return any(value in text for value in known)
 
 
+@contextmanager
+def case(*names: Any, **values: Any) -> Iterator[None]:
+    """Name this case of a table in what fails within."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(
+            f"case: {', '.join([*map(repr, names), *(f'{name}={value!r}' for name, value in values.items())])}"
+        )
+        raise
+
+
 def problem(response: Any, status: int, code: str) -> dict[str, Any]:
     """The problem, which must be one of ours and show nothing; without its request id, for comparing."""
     assert response.status_code == status, f"{response.status_code} {response.text}"
@@ -78,7 +90,7 @@ def shows_nothing(text: str) -> None:
 def refusal(world: World, response: Any) -> dict[str, Any]:
     """The audit event of a refused request, which is found by its request id."""
     outcome = "failed" if response.status_code >= 500 else "refused"
-    events = [e for e in newest(world) if e["request_id"] == response.headers["X-Request-Id"]]
+    events = [e for e in newest(world, 5) if e["request_id"] == response.headers["X-Request-Id"]]
     found = [event for event in events if event["outcome"] == outcome]
     assert found, events
     shows_no_secret(found[0])
