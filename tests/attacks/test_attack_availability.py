@@ -27,14 +27,14 @@ from app.concurrency.places import without_place
 from app.http.prices import price_of
 from app.ids import new_id
 from app.limits.refusals import MOST, SINGLY
-from app.limits.tenant_share import AT_ONCE, BURST_SECONDS, MS_PER_ROW, MS_PER_SECOND, TenantShare
+from app.limits.tenant_share import AT_ONCE, BURST_SECONDS, MS_PER_ROW, MS_PER_SECOND, REFUSED_PER_SECOND, TenantShare
+from app.limits.turns import Turns
 from app.store.models import Configuration, QuotaUse
-from tests.attacks.evidence import on_sqlite
-from tests.attacks.routes import ROUTES, Route
+from tests.attacks.evidence import case, on_postgresql, on_sqlite
+from tests.attacks.routes import ROUTES
 from tests.conftest import StoppedClock
 from tests.support.cast import Api, World, path_of
 
-REFUSED = 250  # requests for credentials that may be refused at once
 BURST = 20  # of DEPUTY_TENANT_REVOKES, five a second unless set
 
 
@@ -72,6 +72,7 @@ def held_places(share: TenantShare, tenant_id: UUID) -> Iterator[None]:
 # --- what stops issuing makes every process read again what it knows of all tenants ---
 
 
+@on_postgresql  # the quota itself is tried on both (tests/limits/test_quotas.py)
 def test_a_tenant_that_makes_keys_without_a_pause_is_held_back_and_may_revoke_all_of_them(world: World, clock):
     mallory, neighbour = (mallory_of(world, world.connection()) for _ in range(2))
     counted: list[str] = []
@@ -89,14 +90,10 @@ def test_a_tenant_that_makes_keys_without_a_pause_is_held_back_and_may_revoke_al
     for response in made[:BURST]:
         mallory("DELETE", f"/v1/api-keys/{response.get_json()['id']}", expect=204)
     spare_key(neighbour)
+    for _ in range(BURST + 3):
+        spare_key(world.admin)  # the vendor makes as many as it likes
     clock.shift(5)
     spare_key(mallory)
-
-
-@on_sqlite
-def test_the_vendor_makes_as_many_keys_as_it_likes(world: World, clock):
-    for _ in range(BURST + 3):
-        spare_key(world.admin)
 
 
 MAKES: dict[str, Callable[[dict[str, Any], Api], Any]] = {
@@ -117,22 +114,22 @@ STOPS: dict[str, Callable[[dict[str, Any], Api], Any]] = {
 }
 
 
-@on_sqlite  # the quota itself is tried on both (tests/limits/test_quotas.py)
-@pytest.mark.parametrize("what", MAKES)
-def test_everything_that_makes_or_revives_counts_together(world: World, clock, what):
+@on_sqlite
+def test_everything_that_makes_or_revives_counts_together(world: World, clock):
     connection = world.connection()
     mallory = mallory_of(world, connection)
     connection["spare"] = spare_key(mallory).rpartition("/")[2]
     for _ in range(BURST - 1):
         spare_key(mallory)
-    response = MAKES[what](connection, mallory)
-    assert (response.status_code, response.get_json()["code"]) == (429, "rate_limited")
+    for what, make in MAKES.items():
+        with case(what):
+            response = make(connection, mallory)
+            assert (response.status_code, response.get_json()["code"]) == (429, "rate_limited")
 
 
 @on_sqlite
-@pytest.mark.usefixtures("hasty")
-@pytest.mark.parametrize("what", STOPS)
-def test_no_stop_is_refused_for_rate(world: World, clock, what):
+@pytest.mark.usefixtures("small_share")
+def test_no_stop_is_refused_for_rate(world: World, clock):
     """Whoever stole one of a tenant's keys must not use up what the tenant needs to revoke it."""
     connection = world.connection()
     mallory, owner = (mallory_of(world, connection) for _ in range(2))
@@ -143,20 +140,26 @@ def test_no_stop_is_refused_for_rate(world: World, clock, what):
         pass
     share = world.admin.app.extensions["deputy"].tenant_share
     with held_places(share, UUID(connection["tenant_id"])):
-        assert STOPS[what](connection, owner).status_code != 429
+        for what, stop in STOPS.items():
+            with case(what):
+                assert stop(connection, owner).status_code != 429
 
 
-@pytest.mark.parametrize("route", [route for route in ROUTES if route.method != "GET"], ids=str)
-def test_a_bound_key_moves_the_epoch_only_where_its_tenant_is_counted(world: World, route: Route):
+@on_sqlite  # tests/issuing/test_epoch.py has both
+def test_a_bound_key_moves_the_epoch_only_where_its_tenant_is_counted(world: World):
     """What a stop takes away was counted when it was made."""
-    connection = world.connection()
+    connection, moved = world.connection(), set()
     mallory = mallory_of(world, connection)
-    key_id = spare_key(mallory).rpartition("/")[2]
-    before, counted = epoch_of(world.admin.app), uses(world.admin.app, connection["tenant_id"])
-    path = route.at(tenant_id=connection["tenant_id"], connection_id=connection["id"], key_id=key_id)
-    mallory.raw(route.method, path, *([route.body] if route.body is not None else []))
-    if epoch_of(world.admin.app) != before and not (route.method == "DELETE" or route.path.endswith("/suspend")):
-        assert uses(world.admin.app, connection["tenant_id"]) > counted, "nothing limits how often"
+    ids = {"tenant_id": connection["tenant_id"], "connection_id": connection["id"]}
+    ids["key_id"] = spare_key(mallory).rpartition("/")[2]
+    for route in (route for route in ROUTES if route.method in {"POST", "PATCH"}):
+        with case(str(route)):
+            before, counted = epoch_of(world.admin.app), uses(world.admin.app, connection["tenant_id"])
+            mallory.raw(route.method, route.at(**ids), *([route.body] if route.body is not None else []))
+            if epoch_of(world.admin.app) != before and not route.path.endswith("/suspend"):
+                moved.add(route.path)
+                assert uses(world.admin.app, connection["tenant_id"]) > counted, "nothing limits how often"
+    assert {path.rpartition("/")[2] for path in moved} >= {"rotation", "replace"}
 
 
 def epoch_of(app: Flask) -> int:
@@ -186,10 +189,20 @@ def hasty(monkeypatch) -> None:
 
 
 PRICE = price_of("get_tenant")
-AFFORDED = int(MS_PER_SECOND * BURST_SECONDS / PRICE)  # at once
+SECONDS = 3  # of a small share
+AFFORDED = MS_PER_SECOND * SECONDS // int(PRICE)  # at once
 
 
-@pytest.mark.usefixtures("hasty")
+@pytest.fixture
+def small_share(app: Flask, hasty: None, monkeypatch) -> None:
+    """As the real one, but that a tenant has used it up after fewer requests."""
+    share = app.extensions["deputy"].tenant_share
+    monkeypatch.setattr(share, "_spent", Turns(MS_PER_SECOND, SECONDS))
+    monkeypatch.setattr(share, "_refused", Turns(REFUSED_PER_SECOND, 1))
+
+
+@on_sqlite
+@pytest.mark.usefixtures("small_share")
 def test_a_tenant_has_a_share_of_the_requests(world: World, stopped_clock: StoppedClock):
     connection, other = world.connection(), world.connection()
     keys, neighbour = [mallory_of(world, connection) for _ in range(2)], mallory_of(world, other)
@@ -207,7 +220,8 @@ def test_a_tenant_has_a_share_of_the_requests(world: World, stopped_clock: Stopp
     keys[0]("GET", path)
 
 
-@pytest.mark.usefixtures("hasty")
+@on_sqlite
+@pytest.mark.usefixtures("small_share")
 def test_a_list_costs_more_with_each_row(world: World, stopped_clock: StoppedClock):
     connection = world.connection()
     mallory = mallory_of(world, connection)
@@ -215,11 +229,11 @@ def test_a_list_costs_more_with_each_row(world: World, stopped_clock: StoppedClo
     path = f"{tenant_of(connection)}/connections"
     statuses = [mallory.raw("GET", path).status_code for _ in range(AFFORDED)]
     first, row = price_of("list_connections"), MS_PER_ROW * len(rows)  # which are charged afterwards
-    assert statuses.count(200) == math.floor((MS_PER_SECOND * BURST_SECONDS + row) / (first + row))
+    assert statuses.count(200) == math.floor((MS_PER_SECOND * SECONDS + row) / (first + row))
 
 
 @on_sqlite
-@pytest.mark.usefixtures("hasty")
+@pytest.mark.usefixtures("small_share")
 def test_two_requests_of_a_tenant_are_worked_on_at_once(world: World, stopped_clock: StoppedClock):
     connection, other = world.connection(), world.connection()
     mallory, neighbour = mallory_of(world, connection), mallory_of(world, other)
@@ -235,7 +249,7 @@ def test_two_requests_of_a_tenant_are_worked_on_at_once(world: World, stopped_cl
 
 
 @on_sqlite
-@pytest.mark.usefixtures("hasty")
+@pytest.mark.usefixtures("small_share")
 def test_a_revoked_key_uses_up_nobodys_share(world: World, stopped_clock: StoppedClock):
     connection = world.connection()
     owner = mallory_of(world, connection)
@@ -247,6 +261,7 @@ def test_a_revoked_key_uses_up_nobodys_share(world: World, stopped_clock: Stoppe
     owner("GET", tenant_of(connection))
 
 
+@on_sqlite
 @pytest.mark.usefixtures("hasty", "stopped_clock")
 def test_a_key_of_a_tenant_that_is_refused_two_hundred_times_at_once_is_told_why_each_time(world: World, monkeypatch):
     """Its tenant's share has room for as many refusals as a key may have in a second (app/limits/refusals.py)."""
@@ -263,7 +278,8 @@ def test_a_key_of_a_tenant_that_is_refused_two_hundred_times_at_once_is_told_why
     assert sum(event["details"]["count"] for event in rest) == MOST - SINGLY
 
 
-@pytest.mark.usefixtures("hasty", "stopped_clock")
+@on_sqlite
+@pytest.mark.usefixtures("small_share", "stopped_clock")
 @pytest.mark.parametrize("way", ["plain", "Flask"])
 def test_a_tenant_has_a_share_of_the_refusals_of_credentials(world: World, way: str):
     """Each costs several times what another tenant's credentials do, and a tenant may have a thousand keys."""
@@ -272,7 +288,7 @@ def test_a_tenant_has_a_share_of_the_refusals_of_credentials(world: World, way: 
     weak, keys = [world.key("audit:read", tenant=tenant) for _ in range(5)], iter(range(1_000_000))
     path = path_of(connection, "/credentials") + ("?plain=0" if way == "Flask" else "")
     ask = lambda: weak[next(keys) % 5].raw("POST", path).get_json()["code"]  # noqa: E731
-    assert Counter(ask() for _ in range(REFUSED + 5)) == {"forbidden": REFUSED, "rate_limited": 5}
+    assert Counter(ask() for _ in range(REFUSED_PER_SECOND + 5)) == {"forbidden": REFUSED_PER_SECOND, "rate_limited": 5}
     statements: list[Any] = []
     engine = world.admin.app.extensions["deputy"].db.engine
     sqlalchemy.event.listen(engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
@@ -286,7 +302,7 @@ def test_a_tenant_has_a_share_of_the_refusals_of_credentials(world: World, way: 
 def test_a_request_beyond_the_share_waits_for_its_slot(monkeypatch, stopped_clock: StoppedClock):
     share, tenant_id, slept = TenantShare(), new_id(), []
     monkeypatch.setattr("app.limits.tenant_share.pause", slept.append)
-    for _ in range(AFFORDED):
+    for _ in range(int(MS_PER_SECOND * BURST_SECONDS / PRICE)):
         with share.request(tenant_id, PRICE):
             pass
     assert slept == []
@@ -324,8 +340,8 @@ ELSEWHERE = {
 }
 
 
-@pytest.mark.parametrize("what", ELSEWHERE)
-def test_an_attack_that_is_tried_elsewhere_has_its_test_there(what: str):
-    file, _, name = ELSEWHERE[what].partition("::")
-    tree = ast.parse((Path(__file__).parents[1] / file).read_text())
-    assert f"test_{name}" in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+def test_an_attack_that_is_tried_elsewhere_has_its_test_there():
+    for what, test in ELSEWHERE.items():
+        file, _, name = test.partition("::")
+        tree = ast.parse((Path(__file__).parents[1] / file).read_text())
+        assert f"test_{name}" in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, what
