@@ -1,129 +1,123 @@
 """AWS throttles, hangs, fails or is not there: nothing of that proves anything, and none of AWS's words get out."""
 
 import json
-import uuid
-from contextlib import closing
 
 import pytest
 
 from app.aws.sts import Sts
-from app.config import Broker
-from sandbox.vendor import VENDOR_ACCOUNT
-from tests.attacks.evidence import check, on_sqlite, outcomes, problem, refusal, shows_nothing
-from tests.support.cast import Api, Customer, World, path_of, root_client, without_external_id
+from tests.attacks.evidence import case, check, on_sqlite, outcomes, problem, refusal, shows_nothing
+from tests.support.cast import Customer, World, path_of, without_external_id
 
+pytestmark = on_sqlite  # nothing here depends on the database
 SICK = {"throttle": {}, "timeout": {"seconds": 0.05}, "error": {}, "region_disabled": {}, "expired_token": {}}
 
 
 @pytest.fixture
-def sloppy_role(world: World):
-    """A tenant, a role that asks for no External ID at all, and its customer: the worst to take for proven."""
-    tenant, customer = world.tenant("Sloppy"), Customer(world.aws)
+def customers_role(world: World):
+    """A tenant, its customer, and the role that the kit asks for."""
+    tenant, customer = world.tenant("Careful"), Customer(world.aws)
     kit = world.kit(tenant)
-    arn = customer.role(kit["role_name"], without_external_id(kit["trust_policy"]))
-    return tenant, arn
+    return tenant, customer, kit, customer.role(kit["role_name"], kit["trust_policy"])
 
 
-@on_sqlite
-@pytest.mark.parametrize("kind", SICK)
-@pytest.mark.parametrize("stranger", ["missing", "foreign"])
-def test_a_stranger_without_an_answer_is_not_a_stranger_refused(world: World, faults, kind: str, stranger: str):
-    tenant = world.tenant("Careful")
-    arn = world.role(tenant)
-    faults.add(kind, role_arn=arn, external_id=stranger, **SICK[kind])
-    made = world.connect(tenant, arn, status="pending")
-    assert made["verification"]["verdict"] == "inconclusive"
-    assert check(made, f"{stranger}_external_id_refused")["outcome"] == "inconclusive"
-    assert made["verified_at"] is None
-    shows_nothing(json.dumps(made))
-    event = world.audit(connection_id=made["id"], action="connection.proof_inconclusive")[0]
+def test_a_stranger_without_an_answer_is_not_a_stranger_refused(world: World, faults, customers_role):
+    tenant, _, _, role_arn = customers_role
+    faults.add("throttle", role_arn=role_arn, external_id="missing")
+    connection = world.connect(tenant, role_arn, status="pending")
+    for kind, seconds in SICK.items():
+        for stranger in ("missing", "foreign"):
+            with case(kind, stranger=stranger):
+                faults.clear()
+                faults.add(kind, role_arn=role_arn, external_id=stranger, **seconds)
+                answer = world.admin("POST", path_of(connection, "/verify"))
+                assert (answer["status"], answer["verification"]["verdict"]) == ("pending", "inconclusive")
+                assert check(answer, f"{stranger}_external_id_refused")["outcome"] == "inconclusive"
+                assert answer["verified_at"] is None
+                shows_nothing(json.dumps(answer))
+    event = world.audit(connection_id=connection["id"], action="connection.proof_inconclusive")[0]
     assert (event["outcome"], event["details"]["status"]) == ("failed", "pending")
-    problem(world.worker(tenant).raw("POST", path_of(made, "/credentials")), 409, "connection_not_verified")
+    problem(world.worker(tenant).raw("POST", path_of(connection, "/credentials")), 409, "connection_not_verified")
 
 
-@on_sqlite
-@pytest.mark.parametrize("kind", ["throttle", "error"])
-def test_one_accepted_stranger_is_insecure_even_if_other_calls_failed(world: World, faults, sloppy_role, kind: str):
-    tenant, arn = sloppy_role
-    faults.add(kind, role_arn=arn, external_id="missing")
-    made = world.connect(tenant, arn, status="insecure")
-    assert outcomes(made)[2:] == ["inconclusive", "failed"]
+def test_one_accepted_stranger_is_insecure_even_if_other_calls_failed(world: World, faults, customers_role):
+    tenant, customer, kit, role_arn = customers_role
+    customer.retrust(kit["role_name"], without_external_id(kit["trust_policy"]))
+    faults.add("throttle", role_arn=role_arn, external_id="missing")
+    connection = world.connect(tenant, role_arn, status="insecure")
+    assert outcomes(connection)[2:] == ["inconclusive", "failed"]
 
 
-@on_sqlite
-@pytest.mark.parametrize("kind", SICK)
-@pytest.mark.parametrize("status", ["verified", "insecure", "broken"])
-def test_without_an_answer_nothing_flips(world: World, faults, kind: str, status: str):
-    tenant, customer = world.tenant(), Customer(world.aws)
-    kit = world.kit(tenant)
-    made = world.connect(tenant, customer.role(kit["role_name"], kit["trust_policy"]))
-    if status == "insecure":
-        customer.retrust(kit["role_name"], without_external_id(kit["trust_policy"]))
-    elif status == "broken":
-        customer.remove_role(kit["role_name"])
-    assert world.admin("POST", path_of(made, "/verify"))["status"] == status
-    faults.add(kind, role_arn=made["role_arn"], **SICK[kind])
-    found = world.admin("POST", path_of(made, "/verify"))
-    assert (found["status"], found["verification"]["verdict"]) == (status, "inconclusive")
-    shows_nothing(json.dumps(found))
+def test_without_an_answer_nothing_flips(world: World, faults, customers_role):
+    tenant, customer, kit, role_arn = customers_role
+    connection = world.connect(tenant, role_arn)
+    changes = {
+        "verified": lambda: None,
+        "insecure": lambda: customer.retrust(kit["role_name"], without_external_id(kit["trust_policy"])),
+        "broken": lambda: customer.remove_role(kit["role_name"]),
+    }
+    for status, change in changes.items():
+        change()
+        assert world.admin("POST", path_of(connection, "/verify"))["status"] == status
+        for kind, seconds in SICK.items():
+            with case(status, kind=kind):
+                faults.add(kind, role_arn=role_arn, **seconds)
+                answer = world.admin("POST", path_of(connection, "/verify"))
+                assert (answer["status"], answer["verification"]["verdict"]) == (status, "inconclusive")
+                shows_nothing(json.dumps(answer))
+            faults.clear()
 
 
-@on_sqlite
-@pytest.mark.parametrize("kind", ["deny", "throttle", "expired_token"])
-def test_a_session_that_cannot_say_who_it_is_proves_nothing(world: World, faults, kind: str):
-    tenant = world.tenant()
-    arn = world.role(tenant)
-    faults.add(kind, action="GetCallerIdentity")
-    made = world.connect(tenant, arn, status="pending")
-    assert made["verification"]["verdict"] == "inconclusive"
-    assert [call.outcome for call in world.calls_for(arn)] == ["allowed"]
+def test_a_session_that_cannot_say_who_it_is_proves_nothing(world: World, faults):
+    for kind in ("deny", "throttle", "expired_token"):
+        with case(kind):
+            tenant = world.tenant()
+            role_arn = world.role(tenant)
+            faults.add(kind, action="GetCallerIdentity")
+            connection = world.connect(tenant, role_arn, status="pending")
+            assert connection["verification"]["verdict"] == "inconclusive"
+            assert [call.outcome for call in world.calls_for(role_arn)] == ["allowed"]
+        faults.clear()
 
 
-@pytest.mark.parametrize(
-    ("assumed", "asked", "verdict"),
-    [
-        ("999999999999", "999999999999", "unassumable"),  # AWS says twice that it is another account
-        ("999999999999", None, "inconclusive"),  # AWS contradicts itself
-        (None, "999999999999", "inconclusive"),
-    ],
-)
-def test_a_role_of_another_account_than_its_arn_names_is_not_proven(
-    world: World, monkeypatch: pytest.MonkeyPatch, assumed, asked, verdict: str
-):
-    """No AWS answers like that; a proxy or a bug of ours might."""
-    real_assume, real_identity = Sts._assume_role, Sts._who_is
-    if assumed:
+def elsewhere(real_assume):
+    """As if AWS said that the session is of another account."""
 
-        def elsewhere(*args):
-            session = real_assume(*args)
-            object.__setattr__(session, "account_id", assumed)
-            return session
-
-        monkeypatch.setattr(Sts, "_assume_role", elsewhere)
-    if asked:
-        monkeypatch.setattr(Sts, "_who_is", lambda *args: (asked, real_identity(*args)[1]))
-    tenant = world.tenant()
-    made = world.connect(tenant, world.role(tenant), status="pending")
-    assert made["verification"]["verdict"] == verdict
-    problem(world.admin.raw("POST", path_of(made, "/credentials")), 409, "connection_not_verified")
-
-
-def test_a_session_of_another_account_is_dropped(world: World, monkeypatch: pytest.MonkeyPatch):
-    made, real = world.connection(), Sts._assume_role
-
-    def elsewhere(*args):
-        session = real(*args)
+    def assume(*args):
+        session = real_assume(*args)
         object.__setattr__(session, "account_id", "999999999999")
         return session
 
-    monkeypatch.setattr(Sts, "_assume_role", elsewhere)
+    return assume
+
+
+@pytest.mark.parametrize(
+    ("in_session", "in_identity", "verdict"),
+    [(True, True, "unassumable"), (True, False, "inconclusive"), (False, True, "inconclusive")],
+)
+def test_a_role_of_another_account_than_its_arn_names_is_not_proven(
+    world: World, monkeypatch: pytest.MonkeyPatch, in_session: bool, in_identity: bool, verdict: str
+):
+    """No AWS answers like that, or contradicts itself; a proxy or a bug of ours might."""
+    identity = Sts._who_is
+    if in_session:
+        monkeypatch.setattr(Sts, "_assume_role", elsewhere(Sts._assume_role))
+    if in_identity:
+        monkeypatch.setattr(Sts, "_who_is", lambda *args: ("999999999999", identity(*args)[1]))
+    tenant = world.tenant()
+    connection = world.connect(tenant, world.role(tenant), status="pending")
+    assert connection["verification"]["verdict"] == verdict
+    problem(world.admin.raw("POST", path_of(connection, "/credentials")), 409, "connection_not_verified")
+
+
+def test_a_session_of_another_account_is_dropped(world: World, monkeypatch: pytest.MonkeyPatch):
+    made = world.connection()
+    monkeypatch.setattr(Sts, "_assume_role", elsewhere(Sts._assume_role))
     response = world.admin.raw("POST", path_of(made, "/credentials"))
     problem(response, 409, "connection_not_verified")
     assert world.admin("GET", path_of(made))["status"] == "pending"
     assert world.audit(connection_id=made["id"], action="credentials.issued") == []
 
 
-@on_sqlite
 def test_a_role_that_is_still_spreading_is_waited_for_a_little_and_then_pending(
     world: World, faults, monkeypatch: pytest.MonkeyPatch
 ):
@@ -149,82 +143,36 @@ def test_refusals_of_a_role_that_then_refuses_its_own_id_prove_nothing(world: Wo
     assert outcomes(made) == ["inconclusive", "passed", "inconclusive", "inconclusive"]
 
 
-def test_a_role_made_again_during_its_proof_proves_nothing(world: World, meanwhile):
-    tenant, customer = world.tenant(), Customer(world.aws)
-    kit = world.kit(tenant)
-    arn = customer.role(kit["role_name"], kit["trust_policy"])
+def test_a_role_made_again_during_its_proof_proves_nothing(world: World, meanwhile, customers_role):
+    tenant, customer, kit, role_arn = customers_role
 
     def remake():
         customer.remove_role(kit["role_name"])
         customer.role(kit["role_name"], kit["trust_policy"])
 
     meanwhile("probe_foreign", remake)
-    made = world.connect(tenant, arn, status="pending")
-    assert made["verification"]["verdict"] == "inconclusive"
+    connection = world.connect(tenant, role_arn, status="pending")
+    assert connection["verification"]["verdict"] == "inconclusive"
 
 
-@on_sqlite
-@pytest.mark.parametrize(
-    ("kind", "status", "code"),
-    [
-        ("deny", 409, "role_refused"),
-        ("throttle", 503, "aws_unavailable"),
-        ("error", 503, "aws_unavailable"),
-        ("timeout", 503, "aws_unavailable"),
-        ("expired_token", 503, "aws_unavailable"),
-        ("region_disabled", 409, "role_refused"),
-    ],
-)
-def test_awss_words_reach_no_tenant_when_issuing(world: World, faults, kind: str, status: int, code: str):
-    made = world.connection()
-    faults.add(kind, role_arn=made["role_arn"], **SICK.get(kind, {}))
-    worker = world.worker({"id": made["tenant_id"]})
-    for method, what in (("POST", "/credentials"), ("GET", "/container-credentials")):
-        response = worker.raw(method, path_of(made, what))
-        problem(response, status, code)
-        assert (response.headers.get("Retry-After") is not None) == (status == 503)
-        event = refusal(world, response)
-        assert (event["tenant_id"], event["connection_id"]) == (made["tenant_id"], made["id"])
-        shows_nothing(json.dumps(event))
-    assert world.audit(connection_id=made["id"], action="credentials.issued") == []
-    assert world.admin("GET", path_of(made))["status"] == "verified"
+REFUSED, SILENT = (409, "role_refused"), (503, "aws_unavailable")
+WHEN_ISSUING = {"deny": REFUSED, "region_disabled": REFUSED}
+WHEN_ISSUING |= dict.fromkeys(["throttle", "error", "timeout", "expired_token"], SILENT)
 
 
-@pytest.fixture
-def with_a_user_as_broker(world: World, start):
-    """A deployment whose broker is an IAM user, which alone may ask for more than an hour."""
-    name = f"broker-{uuid.uuid4().hex[:8]}"
-    with closing(root_client(world.aws, "iam", VENDOR_ACCOUNT)) as iam:
-        user = iam.create_user(UserName=name)["User"]
-        may = {"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": "*"}
-        document = json.dumps({"Version": "2012-10-17", "Statement": [may]})
-        iam.put_user_policy(UserName=name, PolicyName="broker", PolicyDocument=document)
-        key = iam.create_access_key(UserName=name)["AccessKey"]
-    app = start(
-        {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]},
-        broker=Broker.parse(user["Arn"]),
-        max_session_seconds=43_200,
-    )
-    return World(world.aws, Api(app, world.admin.key))
-
-
-@on_sqlite
-def test_a_role_with_a_shorter_maximum_is_a_fault_of_the_duration(with_a_user_as_broker: World):
-    there = with_a_user_as_broker
-    there.admin("GET", "/readyz")
-    tenant = there.tenant()
-    made = there.connect(tenant, there.role(tenant, MaxSessionDuration=7200))
-    assert there.admin("POST", path_of(made, "/credentials"), {"duration_seconds": 7200})["AccessKeyId"]
-    for wanted in (7201, 43_200, 43_201):
-        response = there.admin.raw("POST", path_of(made, "/credentials"), {"duration_seconds": wanted})
-        assert set(problem(response, 422, "validation_failed")["errors"]) == {"duration_seconds"}
-
-
-@on_sqlite
-def test_a_broker_that_is_a_session_gives_an_hour_at_most(world: World, start):
-    app = start({}, max_session_seconds=43_200)
-    there = World(world.aws, Api(app, world.admin.key))
-    made = there.connection()
-    response = there.admin.raw("POST", path_of(made, "/credentials"), {"duration_seconds": 3601})
-    found = problem(response, 422, "validation_failed")
-    assert "3600" in found["errors"]["duration_seconds"][0]
+def test_awss_words_reach_no_tenant_when_issuing(world: World, faults):
+    connection = world.connection()
+    worker = world.worker({"id": connection["tenant_id"]})
+    for kind, (status, code) in WHEN_ISSUING.items():
+        faults.add(kind, role_arn=connection["role_arn"], **SICK.get(kind, {}))
+        for method, what in (("POST", "/credentials"), ("GET", "/container-credentials")):
+            with case(kind, what=what):
+                response = worker.raw(method, path_of(connection, what))
+                problem(response, status, code)
+                assert (response.headers.get("Retry-After") is not None) == (status == 503)
+                event = refusal(world, response)
+                assert (event["tenant_id"], event["connection_id"]) == (connection["tenant_id"], connection["id"])
+                shows_nothing(json.dumps(event))
+        faults.clear()
+    assert world.audit(connection_id=connection["id"], action="credentials.issued") == []
+    assert world.admin("GET", path_of(connection))["status"] == "verified"
