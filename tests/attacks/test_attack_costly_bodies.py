@@ -5,14 +5,12 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pytest
 from sqlalchemy import event
 
-from app.access.callers import Scope
 from app.api.tenants import TenantChange
 from app.http.schemas import Strict
 from app.store.models import TenantAccount
-from tests.attacks.evidence import Scene, on_postgresql, problem
+from tests.attacks.evidence import Scene, case, on_postgresql, problem
 from tests.support.cast import World
 
 JSON = "application/json"
@@ -28,17 +26,11 @@ LONG = LARGEST - 100
 # name: a body, and the status that is right
 COSTLY = {
     "as many empty strings as fit": (filled(b'""'), 400),
-    "the most values that are read": (filled(b'""', size=55_000), 422),
-    "as many numbers as fit": (filled(b"1"), 400),
     "as many long numbers as fit": (filled(b"9" * 99), 422),
-    "as many long fractions as fit": (filled(b"0." + b"9" * 90), 422),
     "as many objects as fit": (filled(b"{}"), 400),
-    "as many lists as fit": (filled(b"[]"), 400),
     "as many unknown keys as are read": (json.dumps({f"{n:0200}": 1 for n in range(1000)}).encode(), 422),
     "a number of a quarter of a million digits": (b'{"name": ' + b"9" * LONG + b"}", 400),
-    "a fraction of as many": (b'{"name": 0.' + b"9" * LONG + b"}", 400),
     "a long name": (b'{"scopes": [], "name": "' + b"x" * LONG + b'"}', 422),
-    "a long name of line feeds": (b'{"scopes": [], "name": "' + b"\\n" * (LONG // 2) + b'"}', 422),
     "a long id": (b'{"scopes": [], "tenant_id": "' + b"1" * LONG + b'"}', 422),
     "a long time": (b'{"scopes": [], "expires_at": "' + b"1" * LONG + b'"}', 422),
     "a long key": (b'{"' + b"x" * LONG + b'": 1}', 400),
@@ -51,28 +43,17 @@ def newest_refusal(world: World):
 
 
 @on_postgresql
-@pytest.mark.parametrize("name", COSTLY)
-def test_a_costly_body_is_answered_and_recorded_in_a_few_words(scene: Scene, name: str):
-    body, status = COSTLY[name]
-    assert len(body) <= LARGEST
-    response = scene.world.admin.raw("POST", "/v1/api-keys", data=body, content_type=JSON)
-    code = "malformed_request" if status == 400 else "validation_failed"
-    problem(response, status, code)
-    assert len(response.data) < 8 * 1024
-    event = newest_refusal(scene.world)
-    assert event["details"]["code"] == code
-    assert len(json.dumps(event)) < 2 * 1024
-
-
-def test_no_item_of_a_list_that_is_too_long_is_read(world: World):
-    """An item that is read would have a message of its own."""
-
-    def errors(count: int) -> dict[str, list[str]]:
-        body = {"name": "x", "scopes": ["no scope"] * count}
-        return world.admin.refused("POST", "/v1/api-keys", body, expect=422, code="validation_failed")["errors"]
-
-    assert errors(len(Scope) + 1) == {"scopes": [f"Must not be longer than {len(Scope)}."]}
-    assert errors(len(Scope)).keys() == {f"scopes.{number}" for number in range(len(Scope))}
+def test_a_costly_body_is_answered_and_recorded_in_a_few_words(scene: Scene):
+    for name, (body, status) in COSTLY.items():
+        with case(name):
+            assert len(body) <= LARGEST
+            response = scene.world.admin.raw("POST", "/v1/api-keys", data=body, content_type=JSON)
+            code = "malformed_request" if status == 400 else "validation_failed"
+            problem(response, status, code)
+            assert len(response.data) < 8 * 1024
+            event = newest_refusal(scene.world)
+            assert event["details"]["code"] == code
+            assert len(json.dumps(event)) < 2 * 1024
 
 
 def given() -> Iterator[tuple[type, str]]:
@@ -83,6 +64,7 @@ def given() -> Iterator[tuple[type, str]]:
     return ((kind, name) for kind in kinds for name in kind().fields)
 
 
+@on_postgresql
 def test_every_list_and_every_text_of_every_request_has_a_length_that_is_counted_first(app):
     found = list(given())
     assert len(found) > 20
@@ -93,6 +75,7 @@ def test_every_list_and_every_text_of_every_request_has_a_length_that_is_counted
             assert errors[name][0].startswith("Must not be longer than "), f"{kind.__name__}.{name}: {errors}"
 
 
+@on_postgresql
 def test_twenty_fields_are_named_and_of_the_others_how_many_they_are(scene: Scene):
     found = scene.world.admin.refused(
         "POST", "/v1/tenants", {"name": "x"} | {f"f{n}": 1 for n in range(25)}, expect=422, code="validation_failed"
@@ -101,6 +84,7 @@ def test_twenty_fields_are_named_and_of_the_others_how_many_they_are(scene: Scen
     assert found["detail"].endswith(" 5 more are not shown.")
 
 
+@on_postgresql
 def test_an_event_names_as_many_and_how_many_more_there_were(scene: Scene):
     wanted = {"name": "x", "scopes": ["audit:read"], "permission_sets": [""] * 25}
     found = scene.world.admin.refused("POST", "/v1/api-keys", wanted, expect=422, code="validation_failed")
@@ -126,14 +110,21 @@ def python_calls(act: Callable[[], Any]) -> int:
     return count
 
 
-@pytest.mark.parametrize("item", ["123456789012", "12345678901", "", "123456789012\n", None, 1, [], {}], ids=repr)
-def test_ten_thousand_accounts_cost_little_good_or_bad(item: Any):
-    found: dict[str, Any] = {}
-    assert python_calls(lambda: found.update(TenantChange().validate({"accounts": [item] * 10_000}))) < 1000
-    said = ["Must be an account id of 12 digits."]
-    assert found == ({} if item == "123456789012" else {"accounts": dict.fromkeys(range(20), said)})
+def test_ten_thousand_accounts_cost_little_good_or_bad():
+    errors: dict[str, Any] = {}
+
+    def validate(item: Any) -> None:
+        errors.clear()
+        errors.update(TenantChange().validate({"accounts": [item] * 10_000}))
+
+    for item in ("123456789012", "12345678901", "", "123456789012\n", None, 1, [], {}):
+        with case(item=item):
+            assert python_calls(lambda item=item: validate(item)) < 1000
+            refused = {number: ["Must be an account id of 12 digits."] for number in range(20)}
+            assert errors == ({} if item == "123456789012" else {"accounts": refused})
 
 
+@on_postgresql
 def test_ten_thousand_accounts_are_no_objects_when_they_are_shown(world: World):
     accounts = [f"{number:012d}" for number in range(10_000)]
     tenant = world.admin("POST", "/v1/tenants", {"name": "Acme", "accounts": accounts}, expect=201)
