@@ -8,27 +8,25 @@ import time_machine
 
 from app.access.api_keys import generate_key
 from app.access.callers import ALL_SCOPES, Scope
-from tests.attacks.evidence import Scene, absent, newest, on_sqlite, problem, refusal, unchanged, untouched
-from tests.attacks.routes import ROUTES, Route
+from tests.attacks.evidence import Scene, absent, case, newest, on_sqlite, problem, refusal, untouched
+from tests.attacks.routes import ROUTES
 from tests.conftest import OPERATOR
 from tests.support.cast import World, path_of
+
+pytestmark = on_sqlite  # nothing here depends on the database
 
 NOT_A_KEY = {
     "nothing": lambda key: "",
     "only the scheme": lambda key: "Bearer",
     "only the scheme and a space": lambda key: "Bearer ",
     "another scheme": lambda key: f"Basic {key}",
-    "Token": lambda key: f"Token {key}",
     "two spaces": lambda key: f"Bearer  {key}",
     "a tab": lambda key: f"Bearer\t{key}",
     "trailing newline": lambda key: f"Bearer {key}\n",
     "trailing NUL": lambda key: f"Bearer {key}\0",
-    "trailing comma": lambda key: f"Bearer {key},",
-    "upper case": lambda key: f"Bearer {key.upper()}",
     "swapped case": lambda key: f"Bearer {key.swapcase()}",
     "another prefix": lambda key: f"Bearer {key.replace('dpk_', 'dpk-')}",
     "only the prefix": lambda key: "Bearer dpk__",
-    "prefix in upper case": lambda key: f"Bearer DPK{key[3:]}",
     "secret's case swapped": lambda key: f"Bearer {key[:21]}{key[21:].swapcase()}",
     "truncated": lambda key: f"Bearer {key[:-1]}",
     "longer": lambda key: f"Bearer {key}A",
@@ -40,56 +38,53 @@ NOT_A_KEY = {
     "never issued": lambda key: f"Bearer {generate_key()}",
     "twice": lambda key: f"Bearer {key}, Bearer {key}",
     "twice the scheme": lambda key: f"Bearer Bearer {key}",
-    "quoted": lambda key: f'Bearer "{key}"',
     "full-width digit": lambda key: f"Bearer dpk_\uff10{key[5:]}".encode().decode("latin-1"),
-    "umlaut": lambda key: f"Bearer {key}ü",
     "nothing in ASCII": lambda key: f"Bearer {'é' * 64}",
-    "SQL": lambda key: f"Bearer {key[:21]}' OR '1'='1",
     "very long": lambda key: f"Bearer {key}{'A' * 60_000}",
+}
+NOT_A_BARE_KEY = {
+    "truncated": lambda key: key[:-1],
+    "twice": lambda key: f"{key} {key}",
+    "another scheme": lambda key: f"Token {key}",
+    "space before": lambda key: f" {key}",
 }
 
 
-@on_sqlite
-@pytest.mark.parametrize("name", NOT_A_KEY)
 @pytest.mark.parametrize("route", ["POST /credentials", "GET /container-credentials", "GET "])
-def test_what_is_not_a_key_is_unauthenticated_and_leaves_no_trace(scene: Scene, name: str, route: str):
+def test_what_is_not_a_key_is_unauthenticated_and_leaves_no_trace(scene: Scene, route: str):
     method, what = route.split(" ")
-    environ = {"HTTP_AUTHORIZATION": NOT_A_KEY[name](scene.mallory.key)}
-    last = newest(scene.world, 1)
-    anonymous = scene.mallory.with_key(None)
+    anonymous, last = scene.mallory.with_key(None), newest(scene.world, 1)
+    headers = NOT_A_KEY | ({"bare": lambda key: key} if "container" not in route else NOT_A_BARE_KEY)
     with untouched(scene.world, scene.ours):
-        response = anonymous.raw(method, path_of(scene.ours, what), environ_overrides=environ)
-        found = problem(response, 401, "unauthenticated")
-    assert response.headers["WWW-Authenticate"].startswith("Bearer")
-    assert scene.mallory.key[21:] not in response.text
-    assert found["detail"].startswith("This needs a")
+        for name, header in headers.items():
+            with case(name):
+                environ = {"HTTP_AUTHORIZATION": header(scene.mallory.key)}
+                response = anonymous.raw(method, path_of(scene.ours, what), environ_overrides=environ)
+                refused = problem(response, 401, "unauthenticated")
+                assert response.headers["WWW-Authenticate"].startswith("Bearer")
+                assert scene.mallory.key[21:] not in response.text
+                assert refused["detail"].startswith("This needs a")
     assert newest(scene.world, 1) == last
 
 
-@pytest.mark.parametrize("name", ["truncated", "Bearer twice", "Token", "space before"])
-def test_a_bare_key_is_taken_only_as_it_is(scene: Scene, name: str):
-    key = scene.mallory.key
-    text = {"truncated": key[:-1], "Bearer twice": f"{key} {key}", "Token": f"Token {key}"}.get(name, f" {key}")
-    response = scene.mallory.with_key(None).raw(
-        "GET", path_of(scene.ours, "/container-credentials"), environ_overrides={"HTTP_AUTHORIZATION": text}
-    )
-    problem(response, 401, "unauthenticated")
+def test_where_sdks_ask_for_credentials_the_header_may_hold_the_key_alone(scene: Scene):
+    """As AWS's SDKs send it there (AWS_CONTAINER_AUTHORIZATION_TOKEN)."""
+    bare = {"HTTP_AUTHORIZATION": scene.world.admin.key}
+    path = path_of(scene.ours, "/container-credentials")
+    assert scene.world.admin.with_key(None).raw("GET", path, environ_overrides=bare).status_code == 200
 
 
-@on_sqlite
-@pytest.mark.parametrize("route", ROUTES, ids=str)
-def test_no_route_takes_a_key_from_anywhere_but_the_header(scene: Scene, route: Route):
-    key = scene.world.admin.key
-    path = route.at(tenant_id=scene.acme["id"], connection_id=scene.ours["id"], key_id=absent())
-    last = newest(scene.world, 1)
+def test_no_route_takes_a_key_from_anywhere_but_the_header(scene: Scene):
+    key, last = scene.world.admin.key, newest(scene.world, 1)
+    headers = {"X-Api-Key": key, "Cookie": f"key={key}", "Proxy-Authorization": f"Bearer {key}"}
     with untouched(scene.world, scene.ours):
-        response = scene.mallory.with_key(None).raw(
-            route.method,
-            f"{path}?api_key={key}&access_token={key}&key={key}",
-            headers={"X-Api-Key": key, "Cookie": f"key={key}", "Proxy-Authorization": f"Bearer {key}"},
-            **({} if route.body is None else {"body": route.body}),
-        )
-    problem(response, 401, "unauthenticated")
+        for route in ROUTES:
+            path = route.at(tenant_id=scene.acme["id"], connection_id=scene.ours["id"], key_id=absent())
+            path += f"?api_key={key}&access_token={key}&key={key}"
+            body = {} if route.body is None else {"body": route.body}
+            with case(str(route)):
+                response = scene.mallory.with_key(None).raw(route.method, path, headers=headers, **body)
+                problem(response, 401, "unauthenticated")
     assert newest(scene.world, 1) == last
 
 
@@ -119,75 +114,46 @@ def test_dead_keys_are_all_the_same(scene: Scene, world: World, app):
     assert answers == [answers[0]] * 4
 
 
-@on_sqlite
-def test_only_where_sdks_ask_for_credentials_the_header_may_hold_the_key_alone(scene: Scene):
-    """As AWS's SDKs send it there (AWS_CONTAINER_AUTHORIZATION_TOKEN)."""
-    bare = {"HTTP_AUTHORIZATION": scene.world.admin.key}
-    anonymous = scene.world.admin.with_key(None)
-    for method, path in (("GET", "/v1/tenants"), ("POST", path_of(scene.ours, "/credentials"))):
-        problem(anonymous.raw(method, path, environ_overrides=bare), 401, "unauthenticated")
-    path = path_of(scene.ours, "/container-credentials")
-    assert anonymous.raw("GET", path, environ_overrides=bare).status_code == 200
-
-
-@pytest.fixture(scope="session")
-def without(scene: Scene):
-    """Keys that have every scope but one."""
-    made = {}
-
-    def get(scope: str):
-        if scope not in made:
-            made[scope] = scene.world.key(*(ALL_SCOPES - {scope}))
-        return made[scope]
-
-    return get
-
-
-@on_sqlite
-@pytest.mark.parametrize("route", ROUTES, ids=str)
-def test_every_route_wants_its_scope_before_it_looks_for_anything(scene: Scene, without, route: Route):
-    api = without(route.scope)
+def test_every_route_wants_its_scope_before_it_looks_for_anything(scene: Scene):
     there = {"tenant_id": scene.acme["id"], "connection_id": scene.ours["id"], "key_id": absent()}
     nowhere = {name: absent() for name in there}
-    answers = []
+    without = {scope: scene.world.key(*(ALL_SCOPES - {scope})) for scope in {route.scope for route in ROUTES}}
     with untouched(scene.world, scene.ours):
-        for ids, body in ((there, route.body), (nowhere, route.body), (nowhere, {"nonsense": 1})):
-            options = {} if route.body is None else {"body": body}
-            response = api.raw(route.method, route.at(**ids), **options)
-            answers.append(problem(response, 403, "forbidden"))
-            event = refusal(scene.world, response)
-            assert (event["tenant_id"], event["details"]["code"]) == (None, "forbidden")
-    assert answers == [answers[0]] * 3
-    assert route.scope in answers[0]["detail"]
+        for route in ROUTES:
+            with case(str(route)):
+                answers = []
+                for ids, body in ((there, route.body), (nowhere, route.body), (nowhere, {"nonsense": 1})):
+                    options = {} if route.body is None else {"body": body}
+                    response = without[route.scope].raw(route.method, route.at(**ids), **options)
+                    answers.append(problem(response, 403, "forbidden"))
+                event = refusal(scene.world, response)
+                assert (event["tenant_id"], event["details"]["code"]) == (None, "forbidden")
+                assert answers == [answers[0]] * 3
+                assert route.scope in answers[0]["detail"]
 
 
 KEYS = "/v1/api-keys"
 
 
-@pytest.mark.parametrize("scope", sorted(set(Scope) - {"keys:write"}))
-def test_a_key_gives_away_only_what_it_has(scene: Scene, scope: str):
+def test_a_key_gives_away_only_what_it_has(scene: Scene):
     maker = scene.world.key("keys:write", tenant=scene.acme)
-    for scopes in ([scope], ["keys:write", scope], ["keys:write", "keys:write", scope]):
-        response = maker.raw("POST", KEYS, {"name": "stronger", "scopes": scopes})
-        problem(response, 403, "forbidden")
-        event = refusal(scene.world, response)
-        assert event["action"] == "api_key.refused"
+    for scope in sorted(set(Scope) - {"keys:write"}):
+        for scopes in ([scope], ["keys:write", scope]):
+            with case(scopes=scopes):
+                response = maker.raw("POST", KEYS, {"name": "stronger", "scopes": scopes})
+                problem(response, 403, "forbidden")
+                assert refusal(scene.world, response)["action"] == "api_key.refused"
     assert maker("GET", KEYS)["items"][0]["name"] == "a program"
 
 
-@on_sqlite
-@pytest.mark.parametrize(
-    "scopes",
-    [
+def test_scopes_are_named_one_by_one(scene: Scene):
+    for scopes in (
         [],
         ["*"],
         ["keys:*"],
-        ["admin"],
         ["KEYS:WRITE"],
-        [" keys:write"],
         ["keys:write\n"],
         ["KEYS_WRITE"],
-        [255],
         ["tenants:read", 5],
         [None],
         [["keys:write"]],
@@ -195,22 +161,23 @@ def test_a_key_gives_away_only_what_it_has(scene: Scene, scope: str):
         {"keys:write": True},
         255,
         None,
-        ["keys:write"] * 10,
-    ],
-)
-def test_scopes_are_named_one_by_one(scene: Scene, scopes):
-    response = scene.world.admin.raw("POST", KEYS, {"name": "odd", "scopes": scopes})
-    problem(response, 422, "validation_failed")
+    ):
+        with case(scopes=scopes):
+            response = scene.world.admin.raw("POST", KEYS, {"name": "odd", "scopes": scopes})
+            problem(response, 422, "validation_failed")
 
 
-@pytest.mark.parametrize("how", ["left out", "null", "its own"])
-def test_a_bound_key_makes_only_keys_of_its_own_tenant(scene: Scene, how: str):
-    named = {"left out": {}, "null": {"tenant_id": None}, "its own": {"tenant_id": scene.acme["id"]}}
-    body = {"name": "spare", "scopes": ["audit:read"]} | named[how]
-    made = scene.mallory("POST", KEYS, body, expect=201)
-    assert made["tenant_id"] == scene.acme["id"]
-    events = scene.mallory.with_key(made["key"])("GET", "/v1/audit-events?limit=200")["items"]
-    assert {event["tenant_id"] for event in events} == {scene.acme["id"]}
+def test_a_bound_key_makes_only_keys_of_its_own_tenant(scene: Scene):
+    for named in ({}, {"tenant_id": None}, {"tenant_id": scene.acme["id"]}):
+        with case(named=named):
+            spare = scene.mallory("POST", KEYS, {"name": "spare", "scopes": ["audit:read"]} | named, expect=201)
+            assert spare["tenant_id"] == scene.acme["id"]
+            events = scene.mallory.with_key(spare["key"])("GET", "/v1/audit-events?limit=200")["items"]
+            assert {event["tenant_id"] for event in events} == {scene.acme["id"]}
+    for odd in ("", "null", 0, [], "00000000-0000-0000-0000-00000000000g"):
+        with case(odd=odd):
+            body = {"name": "spare", "scopes": ["audit:read"], "tenant_id": odd}
+            problem(scene.mallory.raw("POST", KEYS, body), 422, "validation_failed")
 
 
 def test_a_bound_key_makes_none_of_another_tenant(scene: Scene):
@@ -222,12 +189,6 @@ def test_a_bound_key_makes_none_of_another_tenant(scene: Scene):
             answers.append(problem(response, 404, "not_found"))
             assert refusal(scene.world, response)["tenant_id"] is None
     assert answers[0] == answers[1]
-
-
-@pytest.mark.parametrize("odd", ["", "null", "*", 0, 5, [], "00000000-0000-0000-0000-00000000000g"])
-def test_a_tenant_is_named_by_its_id_or_not_at_all(scene: Scene, odd):
-    body = {"name": "spare", "scopes": ["audit:read"], "tenant_id": odd}
-    problem(scene.mallory.raw("POST", KEYS, body), 422, "validation_failed")
 
 
 def test_a_key_does_not_outlive_its_maker(scene: Scene):
@@ -297,9 +258,7 @@ def test_no_key_is_shown_twice_nor_kept(scene: Scene, app):
         assert "digest" not in response.text
 
 
-@pytest.mark.parametrize("field", ["key", "id", "lookup", "digest", "scope_bits", "created_at", "revoked_at"])
-def test_no_part_of_a_key_is_chosen(scene: Scene, field: str):
-    with unchanged(scene.world, scene.ours):
-        body = {"name": "odd", "scopes": ["audit:read"], field: generate_key()}
-        response = scene.world.admin.raw("POST", KEYS, body)
-    assert field in problem(response, 422, "validation_failed")["errors"]
+def test_no_part_of_a_key_is_chosen(scene: Scene):
+    parts = dict.fromkeys(["key", "id", "lookup", "digest", "scope_bits", "created_at", "revoked_at"], generate_key())
+    response = scene.world.admin.raw("POST", KEYS, {"name": "odd", "scopes": ["audit:read"]} | parts)
+    assert set(problem(response, 422, "validation_failed")["errors"]) == parts.keys()
