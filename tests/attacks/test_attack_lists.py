@@ -3,8 +3,10 @@
 import pytest
 from itsdangerous import URLSafeSerializer
 
-from tests.attacks.evidence import Scene, absent, on_sqlite, problem, refusal, untouched
+from tests.attacks.evidence import Scene, absent, case, on_sqlite, problem, refusal, untouched
 from tests.attacks.routes import LISTS
+
+pytestmark = on_sqlite  # tests of the lists themselves are on both databases
 
 
 def items(api, path):
@@ -17,19 +19,14 @@ def items(api, path):
             return found
 
 
-def test_a_bound_key_lists_its_own_tenant_alone(scene: Scene):
+def test_a_bound_key_finds_its_own_tenant_alone(scene: Scene):
+    """Neither by another tenant's reference nor by its connection's account."""
+    scene.world.admin("POST", "/v1/tenants", {"name": "Initech", "reference": "initech-7"}, expect=201)
     assert [tenant["id"] for tenant in items(scene.mallory, "/v1/tenants?limit=1")] == [scene.acme["id"]]
-
-
-def test_a_bound_key_finds_no_tenant_by_its_reference(scene: Scene, world):
-    world.admin("POST", "/v1/tenants", {"name": "Initech", "reference": "initech-7"}, expect=201)
     assert scene.mallory("GET", "/v1/tenants?reference=initech-7")["items"] == []
-
-
-@pytest.mark.parametrize("query", ["account_id={account}", "status=verified&account_id={account}"])
-def test_a_bound_key_finds_no_connection_by_another_tenants_account(scene: Scene, query: str):
-    path = f"/v1/tenants/{scene.acme['id']}/connections?{query.format(account=scene.theirs['account_id'])}"
-    assert scene.mallory("GET", path)["items"] == []
+    for query in ("", "&status=verified"):
+        path = f"/v1/tenants/{scene.acme['id']}/connections?account_id={scene.theirs['account_id']}{query}"
+        assert scene.mallory("GET", path)["items"] == []
 
 
 def test_a_bound_key_reads_only_its_own_audit_events(scene: Scene):
@@ -48,46 +45,30 @@ def test_another_tenants_audit_log_is_like_one_that_does_not_exist(scene: Scene)
     assert refusal(scene.world, responses[0])["tenant_id"] is None
 
 
-@pytest.mark.parametrize("query", ["connection_id={id}", "connection_id={id}&action=connection.verified"])
-def test_no_audit_event_is_found_by_another_tenants_connection(scene: Scene, query: str):
+def test_no_audit_event_is_found_by_another_tenants_connection(scene: Scene):
     for connection_id in (scene.theirs["id"], absent()):
-        found = scene.mallory("GET", f"/v1/audit-events?{query.format(id=connection_id)}")
-        assert found == {"items": [], "next_cursor": None}
+        for query in ("", "&action=connection.verified"):
+            page = scene.mallory("GET", f"/v1/audit-events?connection_id={connection_id}{query}")
+            assert page == {"items": [], "next_cursor": None}
 
 
-@pytest.mark.parametrize("order", ["{ours}&tenant_id={theirs}", "{theirs}&tenant_id={ours}"])
-def test_the_same_filter_twice_opens_nothing(scene: Scene, order: str):
-    query = order.format(ours=scene.acme["id"], theirs=scene.globex["id"])
-    problem(scene.mallory.raw("GET", f"/v1/audit-events?tenant_id={query}"), 400, "malformed_request")
+def test_the_same_filter_twice_opens_nothing(scene: Scene):
+    ours, theirs = scene.acme["id"], scene.globex["id"]
+    for query in (f"{ours}&tenant_id={theirs}", f"{theirs}&tenant_id={ours}"):
+        problem(scene.mallory.raw("GET", f"/v1/audit-events?tenant_id={query}"), 400, "malformed_request")
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "tenant_id={theirs}",
-        "include=tenant",
-        "expand=connections",
-        "sort=tenant_id",
-        "order_by=tenant_id",
-        "offset=1",
-        "page=2",
-        "q=globex",
-        "filter[tenant_id]={theirs}",
-        "tenant_id[]={theirs}",
-        "limit=201",
-        "limit=0",
-        "limit=-1",
-        "limit=all",
-        "limit=1;drop table tenants",
-    ],
-)
-def test_there_is_no_other_way_to_ask(scene: Scene, query: str):
-    text = query.format(theirs=scene.globex["id"])
+def test_there_is_no_other_way_to_ask(scene: Scene):
+    theirs = f"tenant_id={scene.globex['id']}"
+    queries = ["include=tenant", "sort=tenant_id", "offset=1", "q=globex", theirs.replace("=", "[]="), "limit=201"]
+    queries += ["limit=0", "limit=-1", "limit=all", "limit=1;drop table tenants"]
     for path in LISTS:
-        if path == "/v1/connections" or (path == "/v1/audit-events" and query.startswith("tenant_id=")):
+        if path == "/v1/connections":
             continue
-        response = scene.mallory.raw("GET", f"{path.format(tenant_id=scene.acme['id'])}?{text}")
-        problem(response, 422, "validation_failed")
+        for query in queries if path == "/v1/audit-events" else [*queries, theirs]:
+            with case(path, query=query):
+                response = scene.mallory.raw("GET", f"{path.format(tenant_id=scene.acme['id'])}?{query}")
+                problem(response, 422, "validation_failed")
 
 
 @pytest.fixture
@@ -98,31 +79,27 @@ def cursor(scene: Scene) -> str:
     return found
 
 
-@on_sqlite
-@pytest.mark.parametrize(
-    "forge",
-    [
+def test_a_forged_cursor_is_malformed(scene: Scene, cursor: str):
+    body, _, signature = cursor.partition(".")
+    forged = {
         # Not B for A: the last letter's last two bits are none of the signature's, so both say the same.
-        lambda cursor: cursor[:-1] + ("A" if cursor[-1] != "A" else "Q"),
-        lambda cursor: cursor[:-4],
-        lambda cursor: cursor + "A",
-        lambda cursor: cursor.partition(".")[0],
-        lambda cursor: cursor.partition(".")[2],
-        lambda cursor: "." + cursor,
-        lambda cursor: absent(),
-        lambda cursor: "1",
-        lambda cursor: "null",
-        lambda cursor: "%00",
-        lambda cursor: "%ED%A0%80",
-        lambda cursor: "' OR 1=1 --",
-        lambda cursor: URLSafeSerializer("a guess", salt="deputy cursor").dumps(absent()),
-        lambda cursor: URLSafeSerializer("", salt="").dumps(absent()),
-    ],
-)
-def test_a_forged_cursor_is_malformed(scene: Scene, cursor: str, forge):
-    response = scene.mallory.raw("GET", f"/v1/audit-events?limit=1&cursor={forge(cursor)}")
-    problem(response, 400, "malformed_request")
-    assert refusal(scene.world, response)["details"]["code"] == "malformed_request"
+        "last letter": cursor[:-1] + ("A" if cursor[-1] != "A" else "Q"),
+        "truncated": cursor[:-4],
+        "longer": cursor + "A",
+        "no signature": body,
+        "signature alone": f".{signature}",
+        "an id": absent(),
+        "NUL": "%00",
+        "surrogate": "%ED%A0%80",
+        "SQL": "' OR 1=1 --",
+        "another key": URLSafeSerializer("a guess", salt="deputy cursor").dumps(absent()),
+        "no key": URLSafeSerializer("", salt="").dumps(absent()),
+    }
+    for name, text in forged.items():
+        with case(name):
+            response = scene.mallory.raw("GET", f"/v1/audit-events?limit=1&cursor={text}")
+            problem(response, 400, "malformed_request")
+            assert refusal(scene.world, response)["details"]["code"] == "malformed_request"
 
 
 def test_a_cursor_is_good_for_its_own_list_alone(scene: Scene, cursor: str):
@@ -142,21 +119,6 @@ def test_the_vendors_cursor_shows_a_bound_key_only_its_own_rows(scene: Scene):
     cursor = scene.world.admin("GET", "/v1/audit-events?limit=1")["next_cursor"]
     page = scene.mallory("GET", f"/v1/audit-events?limit=200&cursor={cursor}")
     assert {event["tenant_id"] for event in page["items"]} == {scene.acme["id"]}
-
-
-def test_pages_show_every_row_once(scene: Scene, world):
-    tenant = world.tenant()
-    for number in range(7):
-        world.connect(tenant, f"arn:aws:iam::210987654321:role/deputy-page-{number}", status="pending")
-    found = items(world.admin, f"/v1/tenants/{tenant['id']}/connections?limit=3")
-    assert len(found) == len({connection["id"] for connection in found}) == 7
-
-
-def test_ids_say_nothing_about_each_other(world):
-    first, second = world.tenant(), world.tenant()
-    tails = {tenant["id"].replace("-", "")[-16:] for tenant in (first, second)}
-    assert len(tails) == 2
-    assert abs(int(first["id"].replace("-", ""), 16) - int(second["id"].replace("-", ""), 16)) > 2**48
 
 
 def test_refusals_of_strangers_are_for_the_vendors_eyes_only(scene: Scene):
