@@ -4,15 +4,15 @@ import datetime as dt
 import gzip
 import io
 import json
-import string
 
 import pytest
 
 from tests.attacks.chunks import MALFORMED_CHUNKS, chunked
-from tests.attacks.evidence import Scene, newest, on_postgresql, on_sqlite, problem, shows_nothing, unchanged
+from tests.attacks.evidence import Scene, case, newest, on_postgresql, problem, shows_nothing, unchanged
 from tests.attacks.routes import LISTS, WITH_BODY
 from tests.support.cast import World, path_of
 
+pytestmark = on_postgresql  # it knows no NUL, and no surrogates
 JSON = "application/json"
 KIB, MIB = 1024, 1024 * 1024
 
@@ -20,58 +20,37 @@ KIB, MIB = 1024, 1024 * 1024
 MALFORMED = {
     "no content type": ("", b'{"name": "x"}', {415}),
     "text": ("text/plain", b'{"name": "x"}', {415}),
-    "form": ("application/x-www-form-urlencoded", b"name=x", {415}),
-    "form with JSON in it": ("application/x-www-form-urlencoded", b'{"name": "x"}', {415}),
     "multipart": ("multipart/form-data; boundary=x", b"--x\r\n\r\nx\r\n--x--", {415}),
-    "XML": ("application/xml", b"<!DOCTYPE x [<!ENTITY e SYSTEM 'file:///etc/passwd'>]><x>&e;</x>", {415}),
-    "YAML": ("application/yaml", b"!!python/object/apply:os.system ['id']", {415}),
     "other JSON": ("application/vnd.api+json", b'{"name": "x"}', {415}),
-    "JSON patch": ("application/json-patch+json", b"[]", {415}),
-    "nothing but a space": (JSON, b" ", {400}),
     "not JSON": (JSON, b"{", {400}),
-    "single quotes": (JSON, b"{'name': 'x'}", {400}),
-    "trailing comma": (JSON, b'{"name": "x",}', {400}),
-    "comment": (JSON, b'{"name": "x"} // x', {400}),
     "two documents": (JSON, b'{"name": "x"}{"name": "y"}', {400}),
     "UTF-8 with BOM": (JSON, b'\xef\xbb\xbf{"name": "x"}', {400}),
     "UTF-16": (f"{JSON}; charset=utf-16", '{"name": "x"}'.encode("utf-16"), {400}),
     "Latin-1": (JSON, '{"name": "Müller"}'.encode("latin-1"), {400}),
-    "overlong UTF-8": (JSON, b'{"name": "\xc0\xaf"}', {400}),
     "a surrogate in UTF-8": (JSON, b'{"name": "\xed\xa0\x80"}', {400}),
     "gzip": (JSON, gzip.compress(b'{"name": "x"}'), {400}),
     "lone surrogate": (JSON, b'{"name": "\\ud800"}', {400}),
     "lone surrogate as a key": (JSON, b'{"\\udfff": 1}', {400}),
-    "lone surrogate, deep": (JSON, b'{"name": [[{"a": "\\ud800"}]]}', {400}),
     "NUL": (JSON, b'{"name": "a\\u0000b", "reason": "\\u0000"}', {400}),
-    "NUL as a key": (JSON, b'{"\\u0000": 1}', {400}),
     "raw NUL": (JSON, b'{"name": "\x00"}', {400}),
     "raw newline in a string": (JSON, b'{"name": "a\nb"}', {400}),
     "the same key twice": (JSON, b'{"name": "x", "name": "y"}', {400}),
     "the same key twice, spelled otherwise": (JSON, b'{"name": "x", "n\\u0061me": "y"}', {400}),
-    "the same key twice, deep": (JSON, b'{"name": {"a": 1, "a": 2}}', {400}),
     "NaN": (JSON, b'{"name": NaN}', {400}),
-    "Infinity": (JSON, b'{"name": -Infinity}', {400}),
     "too large a number": (JSON, b'{"name": 1e999}', {400}),
-    "5,000 digits": (JSON, b'{"name": ' + b"9" * 5000 + b"}", {400}),
     "101 digits": (JSON, b'{"name": 1' + b"0" * 100 + b"}", {400}),
     "a huge exponent": (JSON, b'{"name": 1e99999999999999999999}', {400}),
     "33 deep": (JSON, b"[" * 33 + b"]" * 33, {400}),
     "a depth bomb": (JSON, b"[" * 250_000, {400}),
-    "a depth bomb of objects": (JSON, b'{"a":' * 50_000, {400}),
     "a depth bomb within the number of values": (JSON, b"[" * 19_000, {400}),
     "more values than are read": (JSON, b'{"name": [' + b"1," * 20_000 + b"1]}", {400}),
     "more keys than are read": (JSON, json.dumps({f"f{n}": 1 for n in range(1001)}).encode(), {400}),
     "a key of 257 characters": (JSON, json.dumps({"k" * 257: 1}).encode(), {400}),
     "101 digits of a fraction": (JSON, b'{"name": 0.' + b"1" * 99 + b"}", {400}),
     "a list": (JSON, b"[]", {422}),
-    "a list of the right": (JSON, b'[{"name": "x", "reason": "x"}]', {422}),
-    "a text": (JSON, b'"x"', {422}),
     "a number": (JSON, b"5", {422}),
-    "null": (JSON, b"null", {422}),
-    "false": (JSON, b"false", {422}),
     "over 256 KiB": (JSON, b'{"name": "' + b"x" * (256 * KIB) + b'"}', {413}),
     "10 MiB": (JSON, b" " * (10 * MIB), {413}),
-    "10 MiB of something else": ("text/plain", b"x" * (10 * MIB), {413, 415}),
     "a thousand unknown fields": (
         JSON,
         json.dumps({f"f{n}": 1 for n in range(1000)}).encode(),
@@ -90,7 +69,7 @@ def places(scene: Scene):
     return [(route.method, route.at(**ids)) for route in WITH_BODY]
 
 
-# Tried on every route; the others on one of each reader of bodies, as all routes share them, and on every route in soak.
+# Tried on every route; the others on one of each reader of bodies, as all routes share them.
 ON_EVERY_ROUTE = {
     "text",
     "not JSON",
@@ -103,55 +82,32 @@ ON_EVERY_ROUTE = {
 READERS = ("/v1/tenants", "/credentials", "/suspend")  # an ordinary route, credentials, and one that stops something
 
 
-@on_sqlite
 @pytest.mark.parametrize("name", MALFORMED)
 def test_a_malformed_body_is_a_4xx(scene: Scene, places, name: str):
-    everywhere = name in ON_EVERY_ROUTE
-    chosen = [place for place in places if everywhere or place[1].endswith(READERS)]
-    assert len(chosen) >= len(READERS)
-    _is_a_4xx(scene, chosen, name)
-
-
-@on_sqlite
-@pytest.mark.soak
-@pytest.mark.parametrize("name", [name for name in MALFORMED if name not in ON_EVERY_ROUTE])
-def test_a_malformed_body_is_a_4xx_on_every_route(scene: Scene, places, name: str):
-    _is_a_4xx(scene, places, name)
-
-
-def _is_a_4xx(scene: Scene, places, name: str) -> None:
     kind, body, expected = MALFORMED[name]
+    chosen = [place for place in places if name in ON_EVERY_ROUTE or place[1].endswith(READERS)]
+    assert len(chosen) >= len(READERS)
     with unchanged(scene.world, scene.ours):
-        for method, path in places:
+        for method, path in chosen:
             response = scene.world.admin.raw(method, path, data=body, content_type=kind)
             assert response.status_code in expected, f"{method} {path}: {response.text[:300]}"
             problem(response, response.status_code, CODES[response.status_code])
             assert "sys.set_int_max_str_digits" not in response.text  # nor any other word of Python's
 
 
-@on_sqlite
-@pytest.mark.parametrize("size", [256 * KIB + 1, 3 * MIB])
-def test_a_body_without_a_length_is_measured_all_the_same(scene: Scene, places, size: int):
-    """Chunked, as the server hands it on."""
-    for method, path in places:
-        response = scene.world.admin.raw(
-            method,
-            path,
-            content_type=JSON,
-            input_stream=io.BytesIO(b" " * size),
-            environ_overrides={"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"},
-        )
-        problem(response, 413, "payload_too_large")
-
-
-@on_sqlite
-@pytest.mark.parametrize("chunks", MALFORMED_CHUNKS)
-def test_malformed_chunks_are_a_4xx_on_every_route(scene: Scene, places, chunks: bytes):
-    """The server finds them out only while we read, by an exception of its own."""
+def test_a_body_in_chunks_is_measured_and_malformed_chunks_are_a_4xx_on_every_route(scene: Scene, places):
+    """The server finds malformed ones out only while we read, by an exception of its own."""
+    large = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
     with unchanged(scene.world, scene.ours):
         for method, path in places:
-            response = scene.world.admin.raw(method, path, content_type=JSON, **chunked(chunks))
-            problem(response, 400, "malformed_request")
+            with case(f"{method} {path}"):
+                for size in (256 * KIB + 1, 3 * MIB):
+                    body = {"input_stream": io.BytesIO(b" " * size), "environ_overrides": large}
+                    response = scene.world.admin.raw(method, path, content_type=JSON, **body)
+                    problem(response, 413, "payload_too_large")
+                for chunks in MALFORMED_CHUNKS:
+                    response = scene.world.admin.raw(method, path, content_type=JSON, **chunked(chunks))
+                    problem(response, 400, "malformed_request")
 
 
 FIELDS = {
@@ -172,24 +128,23 @@ FIELDS = {
     "/diagnose": [],
     "/approve": ["permission_set"],
 }
-WRONG = ["x" * MIB, {"a": 1}, ["x"], 5, 1.5, True, False, "", " ", "\u202e", "a\tb", 10**400]
+WRONG = [{"a": 1}, ["x"], 1.5, True, "\u202e"]
 
 
-@on_postgresql
-@pytest.mark.parametrize("value", WRONG, ids=range(len(WRONG)))
-def test_the_wrong_kind_of_value_is_a_4xx_in_every_field(scene: Scene, value):
+def test_the_wrong_kind_of_value_is_a_4xx_in_every_field(scene: Scene):
     ids = {"tenant_id": scene.acme["id"], "connection_id": scene.ours["id"]}
     with unchanged(scene.world, scene.ours):
         for route in WITH_BODY:
             for field in FIELDS.get(route.path) or FIELDS[f"/{route.path.rpartition('/')[2]}"]:
-                body = {**route.body, field: value}
-                response = scene.world.admin.raw(route.method, route.at(**ids), body)
-                assert 400 <= response.status_code < 500, f"{route} {field}: {response.text[:300]}"
-                shows_nothing(response.text)
+                for value in WRONG:
+                    with case(str(route), field=field, value=value):
+                        body = {**route.body, field: value}
+                        response = scene.world.admin.raw(route.method, route.at(**ids), body)
+                        assert 400 <= response.status_code < 500, response.text[:300]
+                        shows_nothing(response.text)
 
 
 QUERIES = [
-    "%00=x",
     "cursor=%00",
     "limit=%00",
     "%ED%A0%80=x",
@@ -198,48 +153,50 @@ QUERIES = [
     "&".join(f"f{n}=1" for n in range(3000)),
     "limit=" + "9" * 5000,
     "limit=NaN",
-    "limit=1e3",
-    "limit=",
     "cursor=",
     "cursor=" + "A" * 501,
     "=",
     "limit=5&limit=-5&nothing",
     "__proto__[x]=1",
 ]
+NO_DIGITS = ["+1", "%201", "1_0", "1.0", "0x1", "\u0663", "\uff11", "true", ""]
+TWICE = ["limit=5&limit=6", "limit=5&limit=5", "x=1&x=2", "cursor=a&limit=1&cursor=a"]
+DIFFERENCE = "/v1/permission-sets/inventory/difference"
 
 
-@on_postgresql
-@pytest.mark.parametrize("query", QUERIES, ids=range(len(QUERIES)))
-def test_a_malformed_query_is_a_4xx_on_every_list(scene: Scene, query: str):
+def test_a_malformed_query_is_a_4xx_on_every_list(scene: Scene):
     for path in LISTS:
-        response = scene.world.admin.raw("GET", f"{path.format(tenant_id=scene.acme['id'])}?{query}")
-        assert 400 <= response.status_code < 500, f"{path}: {response.text[:300]}"
-        problem(response, response.status_code, CODES[response.status_code])
+        for query in QUERIES:
+            with case(path, query=query[:50]):
+                response = scene.world.admin.raw("GET", f"{path.format(tenant_id=scene.acme['id'])}?{query}")
+                assert 400 <= response.status_code < 500
+                problem(response, response.status_code, CODES[response.status_code])
 
 
-@pytest.mark.parametrize("number", ["+1", "%201", "1_0", "1.0", "0x1", "\u0663", "\uff11", "true", ""], ids=ascii)
-def test_a_number_in_a_query_is_of_ascii_digits(scene: Scene, number: str):
-    difference = "/v1/permission-sets/inventory/difference?from=1&to="
-    for path in (*(f"{path.format(tenant_id=scene.acme['id'])}?limit=" for path in LISTS), difference):
-        response = scene.world.admin.raw("GET", f"{path}{number.replace('+', '%2B')}")
-        problem(response, 422, "validation_failed")
-        assert set(response.get_json()["errors"]) == {"to" if path == difference else "limit"}
+def test_a_number_in_a_query_is_of_ascii_digits(scene: Scene):
+    for path in (*(f"{path.format(tenant_id=scene.acme['id'])}?limit=" for path in LISTS), f"{DIFFERENCE}?from=1&to="):
+        for number in NO_DIGITS:
+            with case(path, number=number):
+                response = scene.world.admin.raw("GET", f"{path}{number.replace('+', '%2B')}")
+                errors = problem(response, 422, "validation_failed")["errors"]
+                assert set(errors) == {"to" if DIFFERENCE in path else "limit"}
 
 
-@pytest.mark.parametrize("query", ["limit=5&limit=6", "limit=5&limit=5", "x=1&x=2", "cursor=a&limit=1&cursor=a"])
-def test_a_parameter_that_is_given_twice_is_malformed(scene: Scene, query: str):
+def test_a_parameter_that_is_given_twice_is_malformed(scene: Scene):
     """A proxy may have looked at the other one."""
-    paths = [*LISTS, "/v1/tenants/{tenant_id}/onboarding", "/v1/templates/customer-role.yaml"]
-    for path in (*paths, "/v1/permission-sets/inventory/difference"):
-        response = scene.world.admin.raw("GET", f"{path.format(tenant_id=scene.acme['id'])}?{query}")
-        problem(response, 400, "malformed_request")
+    for path in (*LISTS, "/v1/tenants/{tenant_id}/onboarding", "/v1/templates/customer-role.yaml", DIFFERENCE):
+        for query in TWICE:
+            with case(path, query=query):
+                response = scene.world.admin.raw("GET", f"{path.format(tenant_id=scene.acme['id'])}?{query}")
+                problem(response, 400, "malformed_request")
 
 
-@pytest.mark.parametrize("value", [0, 1, 1.0, "true", "false", None, [], "yes"], ids=repr)
-def test_a_flag_is_true_or_false(scene: Scene, value: object):
+def test_a_flag_is_true_or_false(scene: Scene):
     path = f"/v1/tenants/{scene.acme['id']}/external-id/rotation"
-    response = scene.world.admin.raw("POST", path, {"reason": "x", "emergency": value})
-    problem(response, 422, "validation_failed")
+    for value in (0, 1, 1.0, "true", None, []):
+        with case(value=value):
+            response = scene.world.admin.raw("POST", path, {"reason": "x", "emergency": value})
+            problem(response, 422, "validation_failed")
 
 
 TIMES = [
@@ -249,19 +206,15 @@ TIMES = [
     "9999-12-31T23:59:59Z",
     "9999-12-31T23:59:59-23:59",
     "2026-13-01T00:00:00Z",
-    "2026-02-30T00:00:00Z",
-    "2026-01-01T25:00:00Z",
     "٢٠٢٦-01-01T00:00:00Z",
     "1735689600",
-    "now",
     "-infinity",
     "",
     "\0",
 ]
 ODD_BUT_TIMES = [
-    "2030-01-01T00:00:00+23:59",
+    "2030-01-01T12:00:00+05:30",
     "2030-01-01T00:00:00-23:59",
-    "2030-01-01T00:00:00+15:59:59",
     "2030-01-01T00:00:00+00:00:00.000001",
     "1970-01-01T00:00:00+14:00",
     "9998-12-31T23:59:59-14:00",
@@ -270,56 +223,44 @@ ODD_BUT_TIMES = [
 ]
 
 
-@pytest.mark.parametrize("value", [*TIMES, *ODD_BUT_TIMES], ids=ascii)
-def test_a_time_is_read_or_refused_and_never_an_error_of_ours(scene: Scene, value: str):
-    expected = {400, 422} if value in TIMES else {200, 201, 422}
-    for field in ("since", "until"):
-        response = scene.mallory.raw("GET", "/v1/audit-events", query_string={field: value})
-        assert response.status_code in expected, response.text
-    body = {"name": "timed", "scopes": ["audit:read"], "expires_at": value}
-    response = scene.world.admin.raw("POST", "/v1/api-keys", body)
-    assert response.status_code in expected, response.text
-    if response.status_code == 201:
-        made = response.get_json()
-        kept = scene.world.admin("GET", f"/v1/api-keys/{made['id']}")
-        assert dt.datetime.fromisoformat(kept["expires_at"]) == dt.datetime.fromisoformat(made["expires_at"])
-
-
-def test_times_are_shown_in_utc(scene: Scene):
-    body = {"name": "timed", "scopes": ["audit:read"], "expires_at": "2030-01-01T12:00:00+05:30"}
-    made = scene.world.admin("POST", "/v1/api-keys", body, expect=201)
-    assert dt.datetime.fromisoformat(made["expires_at"]).utcoffset() == dt.timedelta(0)
+def test_a_time_is_read_or_refused_and_never_an_error_of_ours(scene: Scene):
+    for text in (*TIMES, *ODD_BUT_TIMES):
+        with case(ascii(text)):
+            expected = {400, 422} if text in TIMES else {200, 201, 422}
+            for field in ("since", "until"):
+                response = scene.mallory.raw("GET", "/v1/audit-events", query_string={field: text})
+                assert response.status_code in expected, response.text
+            body = {"name": "timed", "scopes": ["audit:read"], "expires_at": text}
+            response = scene.world.admin.raw("POST", "/v1/api-keys", body)
+            assert response.status_code in expected, response.text
+            if response.status_code == 201:
+                key = response.get_json()
+                shown = scene.world.admin("GET", f"/v1/api-keys/{key['id']}")["expires_at"]
+                assert dt.datetime.fromisoformat(shown) == dt.datetime.fromisoformat(key["expires_at"])
+                assert dt.datetime.fromisoformat(shown).utcoffset() == dt.timedelta(0)
 
 
 UNKNOWN = ["/", "/v1", "/v2/tenants", "/v1/tenants/", "/v1/tenants/1", "/v1/tenants/x/connections"]
 ODD = ["/v1/tenants/%00", "/v1/%ED%A0%80", "/%2e%2e/%2e%2e/etc/passwd", "/v1/tenants/" + "a" * 9000]
 
 
-@pytest.mark.parametrize("path", [*UNKNOWN, *ODD])
-def test_an_unknown_or_odd_path_is_not_found_with_or_without_a_key(scene: Scene, path: str):
-    for api in (scene.world.admin, scene.world.admin.with_key(None)):
-        problem(api.raw("GET", path), 404, "not_found")
-        for method in ("POST", "DELETE"):
-            assert api.raw(method, path).status_code in {404, 405}
+def test_an_unknown_or_odd_path_is_not_found_with_or_without_a_key(scene: Scene):
+    for path in (*UNKNOWN, *ODD):
+        for api in (scene.world.admin, scene.world.admin.with_key(None)):
+            with case(path[:50], key=api.key is not None):
+                problem(api.raw("GET", path), 404, "not_found")
+                for method in ("POST", "DELETE"):
+                    assert api.raw(method, path).status_code in {404, 405}
 
 
-def test_the_refusal_of_a_large_request_stays_small_in_the_log(scene: Scene, world: World):
-    """The audit log is never deleted: a caller's text must not fill it."""
-    body = {string.ascii_letters * 4 + str(n): 1 for n in range(900)}
-    response = scene.mallory.raw("POST", path_of(scene.ours, "/credentials"), body)
-    problem(response, 422, "validation_failed")
-    event = next(e for e in newest(world) if e["request_id"] == response.headers["X-Request-Id"])
-    assert len(json.dumps(event)) < 20_000
-
-
-def test_a_secret_sent_in_the_wrong_place_does_not_stay_in_the_log(scene: Scene, world: World):
-    """A key pasted as a field's name, in the body or the query, is not kept in clear (invariant 10;
-    docs/architecture.md).
-    """
+def test_a_refused_requests_event_is_small_and_holds_no_secret(scene: Scene, world: World):
+    """The audit log is never deleted: a caller's text must not fill it. A key may be pasted as a field's name."""
     for response in (
+        scene.mallory.raw("POST", path_of(scene.ours, "/credentials"), {"a" * 200 + str(n): 1 for n in range(900)}),
         scene.mallory.raw("POST", path_of(scene.ours, "/credentials"), {scene.mallory.key: 1}),
         scene.mallory.raw("GET", f"/v1/tenants?{scene.mallory.key}=1"),
     ):
         problem(response, 422, "validation_failed")
         event = next(e for e in newest(world) if e["request_id"] == response.headers["X-Request-Id"])
+        assert len(json.dumps(event)) < 20_000
         assert scene.mallory.key not in json.dumps(event)
