@@ -3,14 +3,13 @@
 import json
 import re
 
-import pytest
-
 from app.aws.own_role import session_policy
 from app.aws.sts import INERT_POLICY
 from app.ids import RoleArn
-from tests.attacks.evidence import Scene, check, on_sqlite, outcomes, problem, refusal, untouched
+from tests.attacks.evidence import Scene, case, check, on_sqlite, outcomes, problem, refusal, untouched
 from tests.support.cast import SESSION_NAME, Customer, World, path_of, without_external_id
 
+pytestmark = on_sqlite  # nothing here depends on the database
 KEY = "sts:ExternalId"
 NAME = "sts:RoleSessionName"
 EARLIER_ACTIONS = ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"]
@@ -46,32 +45,21 @@ INSECURE = {
         BOTH,
     ),
     "StringLike *": (lambda own: [like("*")], OTHER),
-    "StringLike ?*": (lambda own: [like("?*")], OTHER),
-    "StringLike dpy-*": (lambda own: [like("dpy-*")], OTHER),
     "StringLike, the prefix": (lambda own: [like(own[:20] + "*")], OTHER),
     "StringLike, the suffix": (lambda own: [like("*" + own[-16:])], OTHER),
-    "StringLike, both ends": (lambda own: [like(own[:20] + "*" + own[-16:])], OTHER),
-    "StringLike, as many ? as it has characters": (lambda own: [like("?" * len(own))], OTHER),
     "StringLike, both ends and ? between": (lambda own: [like(own[:20] + "?" * 32 + own[-16:])], OTHER),
     "StringLike, one of a list": (lambda own: [like([own, "dpy-*"])], OTHER),
     "StringEqualsIfExists": (lambda own: [allow(StringEqualsIfExists={KEY: own})], NO_ID),
-    "StringLikeIfExists": (lambda own: [allow(StringLikeIfExists={KEY: own})], NO_ID),
-    "StringEqualsIgnoreCaseIfExists": (lambda own: [allow(StringEqualsIgnoreCaseIfExists={KEY: own})], NO_ID),
     "ForAllValues:StringEquals": (lambda own: [allow(ForAllValues__StringEquals={KEY: own})], NO_ID),
-    "ForAllValues:StringLike": (lambda own: [allow(ForAllValues__StringLike={KEY: "dpy-*"})], BOTH),
     "ForAnyValue:StringLike": (lambda own: [allow(ForAnyValue__StringLike={KEY: "dpy-*"})], OTHER),
     "StringNotEquals of somebody else's": (lambda own: [allow(StringNotEquals={KEY: "dpy-x"})], BOTH),
-    "StringNotLike": (lambda own: [allow(StringNotLike={KEY: "evil-*"})], BOTH),
     "only that there is one (Null)": (lambda own: [allow(Null={KEY: "false"})], OTHER),
-    "or that there is none (Null)": (lambda own: [allow(StringEquals={KEY: own}), allow(Null={KEY: "true"})], NO_ID),
     "a second statement without": (lambda own: [allow(StringEquals={KEY: own}), allow()], BOTH),
-    "a second statement with a pattern": (lambda own: [allow(StringEquals={KEY: own}), like("*")], OTHER),
     "a Deny that the missing one slips by": (
         lambda own: [allow(), deny(ForAnyValue__StringNotEquals={KEY: own})],
         NO_ID,
     ),
-    "a Deny of the missing one alone": (lambda own: [allow(), deny(Null={KEY: "true"})], OTHER),
-    "everybody (Principal *)": (lambda own: [{**allow(), "Principal": "*", "Condition": {}}], BOTH),
+    "everybody (Principal *)": (lambda own: [{"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"}], BOTH),
     "everybody but one (NotPrincipal)": (
         lambda own: [
             {"Effect": "Allow", "NotPrincipal": {"AWS": "arn:aws:iam::999999999999:root"}, "Action": "sts:AssumeRole"}
@@ -79,106 +67,79 @@ INSECURE = {
         BOTH,
     ),
     "every action": (lambda own: [{**allow(), "Action": "sts:*"}], BOTH),
-    "every action but one": (
-        lambda own: [{k: v for k, v in allow().items() if k != "Action"} | {"NotAction": "sts:TagSession"}],
-        BOTH,
-    ),
+    # It has no value when no ID is sent: the sandbox doesn't guess, so nor is it proven.
     "a policy variable": (lambda own: [allow(StringEquals={KEY: "${sts:ExternalId}"})], OTHER),
 }
 
 
-def role_with(world: World, tenant, statements) -> str:
-    for statement in statements:
-        if statement.get("Condition") == {}:
-            del statement["Condition"]
-    trust = {"Version": "2012-10-17", "Statement": statements}
-    return Customer(world.aws).role(world.kit(tenant)["role_name"], trust)
+def role_with(world: World, tenant, statements, *, reads_itself: bool = False) -> str:
+    customer, trust = Customer(world.aws), {"Version": "2012-10-17", "Statement": statements}
+    create = customer.reading_itself if reads_itself else customer.role
+    return create(world.kit(tenant)["role_name"], trust)
 
 
-@on_sqlite
-@pytest.mark.parametrize("name", INSECURE)
-def test_a_role_that_lets_a_stranger_in_is_insecure_and_never_issues(world: World, name: str):
-    make, strangers = INSECURE[name]
-    tenant = world.tenant("Sloppy")
-    statements = make(tenant["external_id"])
-    if (
-        name == "a policy variable"
-    ):  # it has no value when no ID is sent: the sandbox doesn't guess, so nor is it proven
-        made = world.connect(tenant, role_with(world, tenant, statements), status="insecure")
-        assert check(made, "foreign_external_id_refused")["outcome"] == "failed"
-    else:
-        made = world.connect(tenant, role_with(world, tenant, statements), status="insecure")
-        assert outcomes(made)[:2] == ["passed", "passed"]
-        failed = {
-            stranger for stranger in BOTH if check(made, f"{stranger}_external_id_refused")["outcome"] == "failed"
-        }
-        assert failed == strangers
-    assert made["verification"]["verdict"] == "insecure"
-    assert made["verified_at"] is None
-    calls = len(world.calls_for(made["role_arn"]))
-    response = world.worker(tenant).raw("POST", path_of(made, "/credentials"))
-    problem(response, 409, "connection_not_verified")
-    event = refusal(world, response)
-    assert (event["tenant_id"], event["connection_id"]) == (tenant["id"], made["id"])
-    assert len(world.calls_for(made["role_arn"])) == calls
+def test_a_role_that_lets_a_stranger_in_is_insecure_and_never_issues(world: World):
+    """Neither the calls nor what is read pass it."""
+    for name, (policy, strangers) in INSECURE.items():
+        with case(name):
+            tenant = world.tenant("Sloppy")
+            role_arn = role_with(world, tenant, policy(tenant["external_id"]), reads_itself=True)
+            connection = world.connect(tenant, role_arn, status="insecure")
+            assert connection["verification"]["verdict"] == "insecure"
+            assert connection["verified_at"] is None
+            stranger_checks = [(one, check(connection, f"{one}_external_id_refused")["outcome"]) for one in BOTH]
+            assert {one for one, outcome in stranger_checks if outcome == "failed"} == strangers
+            assert check(connection, "trust_policy_demands_external_id")["outcome"] in {"failed", "inconclusive"}
+            calls = len(world.calls_for(role_arn))
+            response = world.worker(tenant).raw("POST", path_of(connection, "/credentials"))
+            problem(response, 409, "connection_not_verified")
+            event = refusal(world, response)
+            assert (event["tenant_id"], event["connection_id"]) == (tenant["id"], connection["id"])
+            assert len(world.calls_for(role_arn)) == calls
 
 
 # What is as good as StringEquals, for the calls alone. Reading (test_attack_read_policies.py) sees who else is trusted.
 PROVEN = {
-    "a list with a spare ID": lambda own: [allow(StringEquals={KEY: [own, "dpy-" + "0" * 64]})],
     "what earlier kits asked for": lambda own: [allow(StringEquals={KEY: own}) | {"Action": EARLIER_ACTIONS}],
-    "ForAnyValue:StringEquals": lambda own: [allow(ForAnyValue__StringEquals={KEY: own})],
     "StringLike without a wildcard": lambda own: [like(own)],
     # Accepts DPY-… too. No such ID is ever made, so nobody can be sent with one.
     "StringEqualsIgnoreCase": lambda own: [allow(StringEqualsIgnoreCase={KEY: own})],
     "a Deny of every other ID, missing ones included": lambda own: [allow(), deny(StringNotEquals={KEY: own})],
-    # Not seen: sixteen IDs pass instead of one; none of the other fifteen is ever made.
-    "StringLike, all but the last digit": lambda own: [like(own[:-1] + "?")],
     # Not seen: everybody whose ID begins with the same 128 random bits, which is nobody.
     "StringLike, the first half": lambda own: [like(own[:36] + "*")],
-    # Not seen: who else the role trusts. The External ID keeps the vendor's other customers out all the same.
-    "everybody, with the ID": lambda own: [{**allow(), "Principal": "*", "Condition": {"StringEquals": {KEY: own}}}],
 }
 
 
-@on_sqlite
-@pytest.mark.parametrize("name", PROVEN)
-def test_a_role_that_refuses_both_strangers_is_proven(world: World, name: str):
-    tenant = world.tenant("Careful")
-    made = world.connect(tenant, role_with(world, tenant, PROVEN[name](tenant["external_id"])))
-    assert outcomes(made) == ["passed"] * 4
+def test_a_role_that_refuses_both_strangers_is_proven(world: World):
+    for name, policy in PROVEN.items():
+        with case(name):
+            tenant = world.tenant("Careful")
+            connection = world.connect(tenant, role_with(world, tenant, policy(tenant["external_id"])))
+            assert outcomes(connection) == ["passed"] * 4
 
 
 # What refuses us: not told apart from a role that isn't there.
 REFUSING = {
     "another tenant's ID": lambda own, other: [allow(StringEquals={KEY: other})],
     "the ID in upper case": lambda own, other: [allow(StringEquals={KEY: own.upper()})],
-    "the ID with a space": lambda own, other: [allow(StringEquals={KEY: own + " "})],
-    "the ID without its prefix": lambda own, other: [allow(StringEquals={KEY: own[4:]})],
-    "another principal": lambda own, other: [
-        {
-            **allow(StringEquals={KEY: own}),
-            "Condition": {"ArnEquals": {"aws:PrincipalArn": BROKER + "2"}, "StringEquals": {KEY: own}},
-        }
-    ],
     "a Deny": lambda own, other: [allow(StringEquals={KEY: own}), deny(StringLike={KEY: "*"})],
     "nothing but TagSession": lambda own, other: [{**allow(StringEquals={KEY: own}), "Action": "sts:TagSession"}],
 }
 
 
-@on_sqlite
-@pytest.mark.parametrize("name", REFUSING)
-def test_a_role_that_refuses_us_is_like_none_at_all(scene: Scene, world: World, name: str):
+def test_a_role_that_refuses_us_is_like_none_at_all(scene: Scene, world: World):
     tenant = world.tenant("Odd")
-    statements = REFUSING[name](tenant["external_id"], scene.globex["external_id"])
-    refusing = world.connect(tenant, role_with(world, tenant, statements), status="pending")
     gone = world.connect(tenant, "arn:aws:iam::210987654321:role/deputy-gone", status="pending")
-    for made in (refusing, gone):
-        assert made["verification"].pop("checked_at")
-        assert outcomes(made) == ["failed", "skipped", "skipped", "skipped"]
-    assert refusing["verification"] == gone["verification"]
-    # Nothing is asked of a role that refuses its own ID: its refusals of strangers would prove nothing.
-    assert [call.external_id for call in world.calls_for(refusing["role_arn"])] == [tenant["external_id"]]
+    gone["verification"].pop("checked_at")
+    assert outcomes(gone) == ["failed", "skipped", "skipped", "skipped"]
+    for name, policy in REFUSING.items():
+        with case(name):
+            role_arn = role_with(world, tenant, policy(tenant["external_id"], scene.globex["external_id"]))
+            refusing = world.connect(tenant, role_arn, status="pending")
+            assert refusing["verification"].pop("checked_at")
+            assert refusing["verification"] == gone["verification"]
+            # Nothing is asked of a role that refuses its own ID: its refusals of strangers would prove nothing.
+            assert [call.external_id for call in world.calls_for(role_arn)] == [tenant["external_id"]]
 
 
 def test_another_tenants_role_is_like_none_at_all(scene: Scene, world: World):
