@@ -1,92 +1,42 @@
 """What may never be assumed, or is no role at all, is refused before AWS hears of it."""
 
-import pytest
-
-from tests.attacks.evidence import Scene, on_sqlite, problem, refusal, unchanged, untouched
+from tests.attacks.evidence import Scene, case, on_sqlite, problem, refusal, unchanged, untouched
 from tests.support.cast import World, path_of
+
+pytestmark = on_sqlite  # nothing here depends on the database
 
 _ROLE = "arn:aws:iam::444455556666:role/"
 
 NOT_A_ROLE = {
     "user": "arn:aws:iam::444455556666:user/deputy-x",
-    "group": "arn:aws:iam::444455556666:group/deputy-x",
     "root": "arn:aws:iam::444455556666:root",
-    "policy": "arn:aws:iam::444455556666:policy/deputy-x",
-    "instance profile": "arn:aws:iam::444455556666:instance-profile/deputy-x",
     "oidc provider": "arn:aws:iam::444455556666:oidc-provider/deputy-x.example",
-    "saml provider": "arn:aws:iam::444455556666:saml-provider/deputy-x",
-    "server certificate": "arn:aws:iam::444455556666:server-certificate/deputy-x",
     "assumed role": "arn:aws:sts::444455556666:assumed-role/deputy-x/session",
-    "federated user": "arn:aws:sts::444455556666:federated-user/deputy-x",
     "bucket": "arn:aws:s3:::deputy-x-444455556666",
-    "function": "arn:aws:lambda:us-east-1:444455556666:function:deputy-x",
     "with a region": "arn:aws:iam:us-east-1:444455556666:role/deputy-x",
-    "without an account": "arn:aws:iam:::role/deputy-x-0123456789",
     "AWS's account": "arn:aws:iam::aws:role/deputy-x-01234",
-    "11 digits": "arn:aws:iam::44445555666:role/deputy-x",
     "13 digits": "arn:aws:iam::4444555566667:role/deputy-x",
-    "a dashed account": "arn:aws:iam::4444-5555-6666:role/deputy-x",
     "Arabic digits": "arn:aws:iam::٤٤٤٤٥٥٥٥٦٦٦٦:role/deputy-x",
-    "full-width digits": "arn:aws:iam::\uff14\uff14\uff14\uff14\uff15\uff15\uff15\uff15\uff16\uff16\uff16\uff16:role/deputy-x",
     "one full-width digit": "arn:aws:iam::44445555666\uff16:role/deputy-x",
-    "a wildcard account": "arn:aws:iam::*:role/deputy-x-0123456789",
     "newline at the end": f"{_ROLE}deputy-x\n",
-    "carriage return at the end": f"{_ROLE}deputy-x\r",
     "newline within": f"{_ROLE}deputy-\nx",
     "space at the end": f"{_ROLE}deputy-x ",
-    "space before": f" {_ROLE}deputy-x",
-    "tab": f"{_ROLE}deputy-\tx",
-    "no-break space": f"{_ROLE}deputy-x\u00a0",
     "zero-width space": f"{_ROLE}deputy-\u200bx",
-    "umlaut": f"{_ROLE}deputy-ünï",
-    "full-width letters": f"{_ROLE}\uff44eputy-x",
     "Kelvin sign": f"{_ROLE}deputy-\u212a",
     "wildcard name": f"{_ROLE}deputy-*",
-    "question mark": f"{_ROLE}deputy-?",
     "policy variable": f"{_ROLE}deputy-${{aws:username}}",
     "65 characters": f"{_ROLE}deputy-{'x' * 58}",
     "2,049 characters": f"{_ROLE}{'p' * 2000}/deputy-x".ljust(2049, "x"),
-    "more characters than an ARN has": f"{_ROLE}deputy-{'x' * 100_000}",
     "a path of 513 characters": f"{_ROLE}{'p' * 511}/deputy-x",
     "no name": _ROLE,
-    "no slash": "arn:aws:iam::444455556666:role",
     "empty path segment": f"{_ROLE}/deputy-x",
-    "empty path segment within": f"{_ROLE}a//deputy-x",
-    "slash at the end": f"{_ROLE}deputy-x/",
     "space in the path": f"{_ROLE}a b/deputy-x",
     "prefix in upper case": "ARN:AWS:IAM::444455556666:ROLE/deputy-x",
-    "Role": "arn:aws:iam::444455556666:Role/deputy-x",
-    "IAM": "arn:aws:IAM::444455556666:role/deputy-x",
     "AWS": "arn:AWS:iam::444455556666:role/deputy-x",
-    "no partition": "arn::iam::444455556666:role/deputy-x",
     "two ARNs": f"{_ROLE}deputy-x {_ROLE}deputy-y",
-    "percent": f"{_ROLE}deputy-x%20",
     "percent-encoded": "arn%3Aaws%3Aiam%3A%3A444455556666%3Arole%2Fdeputy-x",
-    "quote": f"{_ROLE}deputy-x'--",
-    "URL": "https://444455556666.signin.aws.amazon.com/console",
     "the name alone": "deputy-x-and-some-more-letters",
 }
-
-
-def never_called(world: World, role_arn: str, response, code: str, calls: int) -> None:
-    found = problem(response, 422, code)
-    assert set(found["errors"]) == {"role_arn"}
-    assert role_arn not in response.text
-    assert len(world.aws.sts_calls) == calls
-    event = refusal(world, response)
-    assert event["action"] == "connection.refused"
-    assert (event["details"]["code"], event["details"]["fields"]) == (code, ["role_arn"])
-
-
-@on_sqlite
-@pytest.mark.parametrize("name", NOT_A_ROLE)
-def test_what_is_not_the_arn_of_a_role_is_refused_before_aws(scene: Scene, name: str):
-    calls = len(scene.world.aws.sts_calls)
-    with untouched(scene.world, scene.ours):
-        response = scene.world.admin.raw(
-            "POST", f"/v1/tenants/{scene.acme['id']}/connections", {"role_arn": NOT_A_ROLE[name]}
-        )
-    never_called(scene.world, NOT_A_ROLE[name], response, "validation_failed", calls)
 
 
 NOT_ALLOWED = {
@@ -110,15 +60,27 @@ NOT_ALLOWED = {
 }
 
 
-@on_sqlite
-@pytest.mark.parametrize("name", NOT_ALLOWED)
-def test_what_is_never_assumed_is_refused_before_aws(scene: Scene, name: str):
+def refused_before_aws(scene: Scene, role_arns: dict[str, str], code: str) -> None:
     calls = len(scene.world.aws.sts_calls)
+    path = f"/v1/tenants/{scene.acme['id']}/connections"
     with untouched(scene.world, scene.ours):
-        response = scene.world.admin.raw(
-            "POST", f"/v1/tenants/{scene.acme['id']}/connections", {"role_arn": NOT_ALLOWED[name]}
-        )
-    never_called(scene.world, NOT_ALLOWED[name], response, "role_not_allowed", calls)
+        for name, role_arn in role_arns.items():
+            with case(name):
+                response = scene.world.admin.raw("POST", path, {"role_arn": role_arn})
+                assert set(problem(response, 422, code)["errors"]) == {"role_arn"}
+                assert role_arn not in response.text
+                event = refusal(scene.world, response)
+                assert event["action"] == "connection.refused"
+                assert (event["details"]["code"], event["details"]["fields"]) == (code, ["role_arn"])
+    assert len(scene.world.aws.sts_calls) == calls
+
+
+def test_what_is_not_the_arn_of_a_role_is_refused_before_aws(scene: Scene):
+    refused_before_aws(scene, NOT_A_ROLE, "validation_failed")
+
+
+def test_what_is_never_assumed_is_refused_before_aws(scene: Scene):
+    refused_before_aws(scene, NOT_ALLOWED, "role_not_allowed")
 
 
 def test_a_role_is_refused_alike_under_a_tenant_that_is_not_ones_own(scene: Scene):
@@ -133,15 +95,12 @@ def test_a_role_is_refused_alike_under_a_tenant_that_is_not_ones_own(scene: Scen
         assert answers[0].status_code == 422
 
 
-@pytest.mark.parametrize("declared", ["account_id", "AccountId", "account", "accountId"])
-def test_an_account_is_not_declared_but_read_from_the_arn(scene: Scene, declared: str):
-    with unchanged(scene.world, scene.ours):
-        response = scene.mallory.raw(
-            "POST",
-            f"/v1/tenants/{scene.acme['id']}/connections",
-            {"role_arn": f"{_ROLE}deputy-x", declared: "123456789012"},
-        )
-    assert declared in problem(response, 422, "validation_failed")["errors"]
+def test_an_account_is_not_declared_but_read_from_the_arn(scene: Scene):
+    for field in ("account_id", "AccountId", "account"):
+        with case(field), unchanged(scene.world, scene.ours):
+            body = {"role_arn": f"{_ROLE}deputy-x", field: "123456789012"}
+            response = scene.mallory.raw("POST", f"/v1/tenants/{scene.acme['id']}/connections", body)
+            assert field in problem(response, 422, "validation_failed")["errors"]
 
 
 def test_a_connections_role_never_changes(scene: Scene):
@@ -162,13 +121,13 @@ def test_the_same_role_again_is_a_conflict_and_changes_nothing(scene: Scene):
     assert scene.world.calls_for(scene.ours["role_arn"]) == calls
 
 
-@pytest.mark.parametrize("what", ["/verify", "/resume", "/suspend"])
-def test_no_other_route_takes_a_role(scene: Scene, world: World, what: str):
-    made = world.connection()
-    body = {"role_arn": f"{_ROLE}deputy-evil"} | ({} if what == "/verify" else {"reason": "a test"})
-    world.admin.raw("POST", path_of(made, what), body)
-    assert world.admin("GET", path_of(made))["role_arn"] == made["role_arn"]
-    assert world.calls_for(f"{_ROLE}deputy-evil") == []
+def test_no_other_route_takes_a_role(scene: Scene, world: World):
+    connection, role_arn = world.connection(), f"{_ROLE}deputy-evil"
+    for what in ("/verify", "/resume", "/suspend"):
+        body = {"role_arn": role_arn} | ({} if what == "/verify" else {"reason": "a test"})
+        problem(world.admin.raw("POST", path_of(connection, what), body), 422, "validation_failed")
+    assert world.admin("GET", path_of(connection)) == connection
+    assert world.calls_for(role_arn) == []
 
 
 def test_another_spelling_of_a_proven_role_proves_nothing(world: World):
