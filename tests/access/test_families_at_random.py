@@ -91,7 +91,7 @@ def services(app: Flask) -> Services:
     return app.extensions["deputy"]
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS, which=KEYS, by_command=st.booleans())
 def test_nothing_that_descends_from_a_revoked_key_acts(
     services: Services, steps: list[Any], which: int, by_command: bool
@@ -115,11 +115,6 @@ def test_nothing_that_descends_from_a_revoked_key_acts(
         assert [token for key in descendants for token in key.links if play.opens(token)] == []
 
 
-def chain(play: Play, *steps: tuple[Any, ...]) -> None:
-    for step in steps:
-        play.step(*step)
-
-
 ESCAPES = {
     "a child replaces its maker": [("make", 0, False), ("replace", 3, 0, False)],
     "a child replaces its maker at once": [("make", 0, False), ("replace", 3, 0, True)],
@@ -135,13 +130,10 @@ ESCAPES = {
 
 
 @pytest.mark.parametrize("how", ESCAPES)
-@pytest.mark.parametrize("by_command", [False, True])
-def test_a_thief_does_not_escape_by_replacing_the_stolen_key(services: Services, how: str, by_command: bool):
+def test_a_thief_does_not_escape_by_replacing_the_stolen_key(services: Services, how: str):
     play = Play(services)
-    chain(play, *ESCAPES[how])
+    for step in ESCAPES[how]:
+        play.step(*step)
     stolen = play.keys[0]
-    if by_command:
-        services.api_keys.revoke_any(OPERATOR, stolen.caller.key_id)
-    else:
-        services.api_keys.revoke_key(play.vendor, stolen.caller.key_id)
+    services.api_keys.revoke_key(play.vendor, stolen.caller.key_id)
     assert [play.acts(key) for key in play.keys] == [not key.descends_from(stolen) for key in play.keys]

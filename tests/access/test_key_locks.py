@@ -1,6 +1,5 @@
 """Keys that change keys at the same time, on PostgreSQL: each request is answered, and none is in a deadlock."""
 
-import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -66,19 +65,18 @@ def statuses(*requests: tuple[Api, str, str]) -> list[int]:
     return at_once(jobs)
 
 
-@pytest.mark.parametrize("round_", range(5))
-def test_a_key_that_revokes_itself_many_times_at_once_does_it_once(world: World, round_: int):
-    path, api = made(world.admin)
-    answers = statuses(*[(api, "DELETE", path)] * 6)
-    assert sorted(answers) == [204, 401, 401, 401, 401, 401]
+def test_a_key_that_revokes_itself_many_times_at_once_does_it_once(world: World):
+    for _ in range(3):
+        path, api = made(world.admin)
+        assert sorted(statuses(*[(api, "DELETE", path)] * 6)) == [204, 401, 401, 401, 401, 401]
 
 
-@pytest.mark.parametrize("round_", range(5))
-def test_of_keys_that_revoke_each_other_at_once_one_wins(world: World, round_: int):
-    (one, first), (other, second) = made(world.admin), made(world.admin)
-    answers = statuses(*[(first, "DELETE", other), (second, "DELETE", one)] * 3)
-    assert answers.count(204) == 1
-    assert set(answers) <= {204, 401, 404}
+def test_of_keys_that_revoke_each_other_at_once_one_wins(world: World):
+    for _ in range(3):
+        (one, first), (other, second) = made(world.admin), made(world.admin)
+        answers = statuses(*[(first, "DELETE", other), (second, "DELETE", one)] * 3)
+        assert answers.count(204) == 1
+        assert set(answers) <= {204, 401, 404}
 
 
 def test_a_ring_of_keys_that_revoke_each_other_ends(world: World):
@@ -98,33 +96,6 @@ def test_families_that_are_revoked_from_both_ends_at_once(world: World):
     )
     assert set(answers) <= {204, 401, 404}
     assert [api.raw("GET", "/v1/api-keys").status_code for _, api in chain] == [401] * 5
-
-
-def test_a_key_that_makes_keys_without_a_pause_leaves_none_behind(world: World, services: Services):
-    """Those that are made while their maker's family is being locked belong to it."""
-    path, maker = made(world.admin)
-    alive, stop = [maker], threading.Event()
-
-    def breed() -> None:
-        api = maker
-        while not stop.is_set():
-            answer = api.raw("POST", "/v1/api-keys", EVERYTHING)
-            if answer.status_code != 201:
-                assert answer.status_code == 401, answer.text
-                return
-            api = api.with_key(answer.get_json()["key"])
-            alive.append(api)
-
-    def revoke() -> int:
-        until(lambda: len(alive) >= 10, seconds=30)
-        return world.admin.with_key(world.admin.key).raw("DELETE", path).status_code
-
-    try:
-        *_, revoked = at_once([breed, breed, breed, revoke])
-    finally:
-        stop.set()
-    assert revoked == 204
-    assert {api.raw("GET", "/v1/api-keys").status_code for api in alive} == {401}
 
 
 def test_a_tenant_is_deleted_while_its_keys_revoke_replace_and_make_others(world: World):
