@@ -105,11 +105,18 @@ def size(statements):
 
 
 def greatest(make):
-    low, high = 1, MOST
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if size([DEMANDED, *make(middle), OPEN]) <= MOST - 50 else (low, middle - 1)
-    return [DEMANDED, *make(low), OPEN]
+    """The statements with the greatest number of values that a policy has room for."""
+
+    def fits(number):
+        return number <= MOST and size([DEMANDED, *make(number), OPEN]) <= MOST - 50
+
+    step = 1
+    while fits(2 * step):
+        step *= 2
+    number = step
+    while step := step // 2:
+        number += step * fits(number + step)
+    return [DEMANDED, *make(number), OPEN]
 
 
 def calls_of(function):

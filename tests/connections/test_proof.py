@@ -3,6 +3,7 @@
 The door is scripted: STS itself is tests/aws/test_sts.py, and the API with a real role is tests/api.
 """
 
+import dataclasses
 import itertools
 import re
 from datetime import timedelta
@@ -19,7 +20,7 @@ from app.connections.canary import Canary
 from app.connections.pace import Pace
 from app.connections.pairing import Candidate, Plan
 from app.connections.proof import AWS_SILENT, ProofCheck, Warning as ProofWarning, prove, prove_routinely
-from app.errors import ConflictError, NotFoundError, SuspendedError
+from app.errors import ConflictError
 from app.ids import Grant, RoleArn, new_external_id, new_id
 from app.permissions.permission_sets import PermissionSets
 from app.store.database import SYSTEM
@@ -34,11 +35,8 @@ from app.store.models import (
     Trigger,
     Verdict,
 )
-from app.store.models.base import Suspension
 from tests.conftest import make_config
 from tests.support.rows import ADMIN
-
-WHY = Suspension("operator", bound=False, reason="x")
 
 CONFIG = make_config("sqlite://")
 NO_CANARY = Canary(None, CONFIG)
@@ -90,130 +88,59 @@ class Door:
                 raise Misconfigured("The account has switched STS off.")
 
 
-def verdict_of(script, *, right_account=True, same_role=True) -> Verdict:
-    """Invariant 5 (docs/architecture.md), in its own words: the oracle."""
+@dataclasses.dataclass
+class Expected:
+    """What a full proof finds, restated in the words of invariant 5 (docs/architecture.md)."""
+
+    verdict: Verdict
+    outcomes: str
+    calls: int  # of own, missing, foreign, own
+    may_be_spreading: bool = False
+
+
+NOT_ACCEPTED = {REFUSED: ("failed", Verdict.UNASSUMABLE)}
+
+
+def expected_of(script, *, right_account: bool, same_role: bool) -> Expected:
     own, missing, foreign, again = script
-    if own == REFUSED:
-        return Verdict.UNASSUMABLE
     if own != ACCEPTED:
-        return Verdict.INCONCLUSIVE
+        word, verdict = NOT_ACCEPTED.get(own, ("inconclusive", Verdict.INCONCLUSIVE))
+        return Expected(verdict, f"{word} skipped skipped skipped", 1, may_be_spreading=own == REFUSED)
     if not right_account:
-        return Verdict.UNASSUMABLE
+        return Expected(Verdict.UNASSUMABLE, "passed failed skipped skipped", 1)
+    words = {ACCEPTED: "failed", REFUSED: "passed"}
+    strangers = f"{words.get(missing, 'inconclusive')} {words.get(foreign, 'inconclusive')}"
     if ACCEPTED in {missing, foreign}:
-        return Verdict.INSECURE
-    refusals_count = again == ACCEPTED and same_role
-    return Verdict.PROVEN if (missing, foreign) == (REFUSED, REFUSED) and refusals_count else Verdict.INCONCLUSIVE
+        return Expected(Verdict.INSECURE, f"passed passed {strangers}", 3)
+    if (missing, foreign) != (REFUSED, REFUSED):
+        return Expected(Verdict.INCONCLUSIVE, f"passed passed {strangers}", 3)
+    if again == ACCEPTED and same_role:
+        return Expected(Verdict.PROVEN, "passed passed passed passed", 4)
+    spreading = again in {ACCEPTED, REFUSED}
+    return Expected(Verdict.INCONCLUSIVE, "inconclusive passed inconclusive inconclusive", 4, spreading)
 
 
 @pytest.mark.parametrize("same_role", [True, False], ids=["same-role", "recreated"])
 @pytest.mark.parametrize("right_account", [True, False], ids=["right-account", "other-account"])
-def test_the_verdict_follows_the_rules_for_every_sequence(right_account, same_role):
+def test_every_sequence_of_answers_is_judged_by_the_rules(right_account, same_role):
+    """Its verdict, its four checks in their order, the calls that were made, and whether waiting may help."""
     accounts = ("444455556666" if right_account else "777788889999",) * 2
-    roles = ("AROAONE", "AROAONE" if same_role else "AROATWO")
+    roles, proven = ("AROAONE", "AROAONE" if same_role else "AROATWO"), []
     for script in ALL:
-        finding = prove(Door(script, accounts=accounts, roles=roles), GRANT)
-        assert {check.name for check in finding.checks} == set(NAMES)
-        expected = verdict_of(script, right_account=right_account, same_role=same_role)
-        assert finding.verdict is expected, script
-        assert finding.role_unique_id == ("AROAONE" if expected is Verdict.PROVEN else None), script
-
-
-def test_exactly_one_sequence_is_a_proof():
-    proven = [script for script in ALL if prove(Door(script), GRANT).verdict is Verdict.PROVEN]
-    assert proven == [(ACCEPTED, REFUSED, REFUSED, ACCEPTED)]
-    for change in ({"roles": ("AROAONE", "AROATWO")}, {"accounts": ("777788889999",) * 2}):
-        assert prove(Door(proven[0], **change), GRANT).verdict is not Verdict.PROVEN
-
-
-def test_one_accepted_stranger_is_insecure_with_any_other_answers():
-    for script in ALL:
-        own, missing, foreign, _ = script
-        if own == ACCEPTED and ACCEPTED in {missing, foreign}:
-            door = Door(script)
-            assert prove(door, GRANT).verdict is Verdict.INSECURE, script
-            assert door.calls[:3] == ["own", "missing", "foreign"], "both strangers are tried, for the report"
-
-
-def test_the_calls_come_in_order_and_strangers_only_after_the_own_id():
-    full = ["own", "missing", "foreign", "own"]
-    for script in ALL:
-        door = Door(script)
-        prove(door, GRANT)
-        assert door.calls == full[: len(door.calls)], script
-        assert (len(door.calls) == 1) == (script[0] != ACCEPTED), script
-    assert len(door_of((ACCEPTED, REFUSED, REFUSED, ACCEPTED)).calls) == 4
-
-
-def test_strangers_are_not_tried_in_the_wrong_account():
-    door = Door((ACCEPTED,) * 4, accounts=("777788889999",) * 2)
-    finding = prove(door, GRANT)
-    assert door.calls == ["own"]
-    assert [check.outcome for check in finding.checks] == ["passed", "failed", "skipped", "skipped"]
-
-
-def door_of(script) -> Door:
-    door = Door(script)
-    prove(door, GRANT)
-    return door
-
-
-# --- what is reported ---
-
-
-def outcomes(script, **door) -> list[str]:
-    return [check.outcome for check in prove(Door(script, **door), GRANT).checks]
-
-
-def test_the_checks_are_always_these_four_in_this_order():
-    for script in ALL:
-        assert [check.name for check in prove(Door(script), GRANT).checks] == NAMES, script
-
-
-@pytest.mark.parametrize(
-    ("script", "expected"),
-    [
-        ("arra", "passed passed passed passed"),
-        ("rrrr", "failed skipped skipped skipped"),
-        ("uaaa", "inconclusive skipped skipped skipped"),
-        ("maaa", "inconclusive skipped skipped skipped"),
-        ("aara", "passed passed failed passed"),
-        ("araa", "passed passed passed failed"),
-        ("aaaa", "passed passed failed failed"),
-        ("aaua", "passed passed failed inconclusive"),
-        ("aura", "passed passed inconclusive passed"),
-        ("arma", "passed passed passed inconclusive"),
-        ("arrr", "inconclusive passed inconclusive inconclusive"),
-        ("arru", "inconclusive passed inconclusive inconclusive"),
-        ("arrm", "inconclusive passed inconclusive inconclusive"),
-    ],
-)
-def test_each_check_says_what_came_of_it(script, expected):
-    words = {answer[0]: answer for answer in ANSWERS}
-    assert outcomes([words[letter] for letter in script]) == expected.split()
-
-
-def test_a_check_never_passes_without_the_call_that_shows_it():
-    for script in ALL:
-        own, missing, foreign, _ = script
-        checks = dict(zip(NAMES, outcomes(script), strict=True))
-        for name, answer, good in (
-            (NAMES[0], own, ACCEPTED),
-            (NAMES[2], missing, REFUSED),
-            (NAMES[3], foreign, REFUSED),
-        ):
-            if checks[name] == "passed":
-                assert answer == good, script
-            if answer in {UNAVAILABLE, MISCONFIGURED}:
-                assert checks[name] in {"inconclusive", "skipped"}, script
-
-
-def test_the_verdict_and_the_checks_say_the_same():
-    for script in ALL:
-        finding = prove(Door(script), GRANT)
-        found = [check.outcome for check in finding.checks]
-        assert (finding.verdict is Verdict.PROVEN) == (found == ["passed"] * 4), script
-        assert (finding.verdict is Verdict.INSECURE) == ("failed" in found[2:]), script
-        assert (finding.verdict is Verdict.UNASSUMABLE) == ("failed" in found[:2]), script
+        door = Door(script, accounts=accounts, roles=roles)
+        finding, expected = prove(door, GRANT), expected_of(script, right_account=right_account, same_role=same_role)
+        assert [check.name for check in finding.checks] == NAMES, script
+        found = Expected(
+            finding.verdict,
+            " ".join(check.outcome for check in finding.checks),
+            len(door.calls),
+            finding.may_be_spreading,
+        )
+        assert found == expected, script
+        assert door.calls == ["own", "missing", "foreign", "own"][: expected.calls], script
+        assert finding.role_unique_id == ("AROAONE" if finding.verdict is Verdict.PROVEN else None), script
+        proven += [script] if finding.verdict is Verdict.PROVEN else []
+    assert proven == ([(ACCEPTED, REFUSED, REFUSED, ACCEPTED)] if right_account and same_role else [])
 
 
 def test_details_are_in_our_words_and_help():
@@ -226,30 +153,13 @@ def test_details_are_in_our_words_and_help():
     assert '"StringEquals": {"sts:ExternalId": "<External ID>"}' in missing.detail
     assert "StringLike" in foreign.detail
 
+    def detail_of_own(*script, **door) -> str:
+        return prove(Door(script, **door), GRANT).checks[0].detail
 
-def test_what_a_customer_must_change_is_said_when_aws_says_it():
-    first = prove(Door((MISCONFIGURED,) * 4), GRANT).checks[0]
-    assert first.detail == "The account has switched STS off."
-
-
-def test_a_last_call_without_an_answer_says_so_and_not_that_the_role_is_new():
-    assert prove(Door((ACCEPTED, REFUSED, REFUSED, UNAVAILABLE)), GRANT).checks[0].detail == AWS_SILENT
-
-
-def test_waiting_may_help_only_where_iam_may_still_be_spreading():
-    for script in ALL:
-        own, missing, foreign, again = script
-        spreading = own == REFUSED or (own, missing, foreign, again) == (ACCEPTED, REFUSED, REFUSED, REFUSED)
-        assert prove(Door(script), GRANT).may_be_spreading == spreading, script
-
-
-def test_a_role_made_again_between_the_calls_proves_nothing():
-    finding = prove(Door((ACCEPTED, REFUSED, REFUSED, ACCEPTED), roles=("AROAONE", "AROATWO")), GRANT)
-    assert finding.verdict is Verdict.INCONCLUSIVE
-    assert finding.role_unique_id is None
-    assert finding.may_be_spreading
-    assert "refusals prove nothing yet" in finding.checks[0].detail
-    assert [c.outcome for c in finding.checks] == ["inconclusive", "passed", "inconclusive", "inconclusive"]
+    assert detail_of_own(*(MISCONFIGURED,) * 4) == "The account has switched STS off."
+    assert detail_of_own(ACCEPTED, REFUSED, REFUSED, UNAVAILABLE) == AWS_SILENT, "and not that the role is new"
+    made_again = detail_of_own(ACCEPTED, REFUSED, REFUSED, ACCEPTED, roles=("AROAONE", "AROATWO"))
+    assert "refusals prove nothing yet" in made_again
 
 
 # --- the routine proof ---
@@ -333,31 +243,22 @@ def prove_patiently(door, patience: float):
     )
 
 
-def test_a_role_that_is_seconds_old_is_tried_again(sleeps):
+def test_a_role_that_is_seconds_old_is_tried_again_until_patience_ends(sleeps):
     door = Roles(refusals=3)
     assert prove_patiently(door, 5.0).verdict is Verdict.PROVEN
-    assert sleeps == [0.25, 0.5, 0.75]
-    assert door.own == 5
-
-
-def test_patience_ends(sleeps):
-    finding = prove_patiently(Roles(refusals=1000), 5.0)
-    assert finding.verdict is Verdict.UNASSUMABLE
+    assert (sleeps, door.own) == ([0.25, 0.5, 0.75], 5)
+    sleeps.clear()
+    assert prove_patiently(Roles(refusals=1000), 5.0).verdict is Verdict.UNASSUMABLE
     assert 4 < sum(sleeps) <= 5
 
 
-def test_without_patience_once_is_enough(sleeps):
-    door = Roles(refusals=1)
+def test_a_role_is_tried_once_without_patience_and_where_waiting_changes_nothing(sleeps):
+    door, words = Roles(refusals=1), {answer[0]: answer for answer in ANSWERS}
     assert prove_patiently(door, 0.0).verdict is Verdict.UNASSUMABLE
-    assert (door.own, sleeps) == (1, [])
-
-
-@pytest.mark.parametrize("script", ["uaaa", "maaa", "aara", "arua", "arra"])
-def test_what_waiting_does_not_change_is_not_tried_again(sleeps, script):
-    words = {answer[0]: answer for answer in ANSWERS}
-    door = Door([words[letter] for letter in script])
-    prove_patiently(door, 5.0)
-    assert sleeps == []
+    assert door.own == 1
+    for script in ("uaaa", "maaa", "aara", "arua", "arra"):
+        prove_patiently(Door([words[letter] for letter in script]), 5.0)
+        assert sleeps == [], script
 
 
 # --- storing: a verdict counts for the version that was tested, and for no other ---
@@ -452,36 +353,6 @@ def test_a_connection_that_keeps_changing_takes_no_verdict(database, stored):
         verify(database, stored, door)
     assert door.proofs == 3
     assert read(database, stored) == (ConnectionStatus.PENDING, 0)
-
-
-@pytest.mark.parametrize("script", ["arra", "aara"])
-def test_what_was_suspended_meanwhile_stays_suspended(database, stored, script):
-    words = {answer[0]: answer for answer in ANSWERS}
-    door = Meanwhile(
-        database, stored.id, [lambda connection: connection.suspend(WHY)], script=[words[letter] for letter in script]
-    )
-    with pytest.raises(SuspendedError):
-        verify(database, stored, door)
-    assert read(database, stored) == (ConnectionStatus.SUSPENDED, 0)
-
-
-def test_what_was_deleted_meanwhile_stays_deleted(database, stored):
-    door = Meanwhile(database, stored.id, [lambda connection: connection.delete(now(), bound=True)])
-    with pytest.raises(NotFoundError):
-        verify(database, stored, door)
-    assert read(database, stored) == (ConnectionStatus.DELETED, 0)
-
-
-def test_what_was_suspended_and_resumed_meanwhile_is_proven_again(database, stored):
-    """It looks the same as before; the version says that it isn't."""
-
-    def there_and_back(connection: Connection) -> None:
-        connection.suspend(WHY)
-        connection.resume()
-
-    door = Meanwhile(database, stored.id, [there_and_back])
-    assert verify(database, stored, door).status is ConnectionStatus.VERIFIED
-    assert door.proofs == 2
 
 
 def test_what_was_made_due_meanwhile_stays_due(database, stored):
