@@ -92,16 +92,29 @@ class Fleet:
         return self.world.admin("POST", path_of(connection, "/credentials"), **options)
 
 
-@pytest.fixture(params=["postgresql"])
-def fleet(request, aws, vendor) -> Iterator[Fleet]:
-    with new_database(request.param) as url, time_machine.travel(datetime.now().astimezone()) as clock:
+@pytest.fixture(scope="module")
+def deployed(aws, vendor) -> Iterator[Fleet]:
+    """The clock moves on from test to test, as the deployment is one."""
+    with new_database("postgresql") as url, time_machine.travel(datetime.now().astimezone()) as clock:
         fleet = Fleet(aws, url, clock)
         yield fleet
         fleet.services.db.engine.dispose()
 
 
+@pytest.fixture
+def fleet(deployed) -> Iterator[Fleet]:
+    """Without connections, and with none that was tried lately."""
+    deployed.clock.shift(3 * HOUR)
+    yield deployed
+    for connection in deployed.made:
+        deployed.world.admin("DELETE", path_of(connection), expect=204)
+    deployed.made.clear()
+
+
 def test_a_loosened_trust_policy_stops_issuing_at_the_next_routine_proof(fleet):
     [connection] = fleet.connect(tenants=1)
+    assert len(fleet.events(connection, "connection.verified")) == 1
+    assert fleet.events(connection, "connection.awaits_approval") == []
     fleet.issue(connection)
     fleet.pass_time(HOUR)
     last = fleet.row(connection).verified_at
@@ -122,12 +135,6 @@ def test_a_loosened_trust_policy_stops_issuing_at_the_next_routine_proof(fleet):
     fleet.pass_time(2 * HOUR)
     assert fleet.status(connection) == "verified"
     fleet.issue(connection)
-
-
-def test_a_proof_is_recorded_as_what_came_of_it(fleet):
-    [connection] = fleet.connect(tenants=1)
-    assert len(fleet.events(connection, "connection.verified")) == 1
-    assert fleet.events(connection, "connection.awaits_approval") == []
 
 
 def test_a_role_that_fails_every_hour_has_one_event(fleet):

@@ -1,6 +1,5 @@
 """What a trust policy, once read, does to a finding: the one thing that overrules it, and what is only said."""
 
-import json
 from datetime import UTC, datetime
 
 import pytest
@@ -10,7 +9,7 @@ from app.aws.role_view import RoleSettings
 from app.config import Broker
 from app.connections.globs import Globs
 from app.connections.proof import ProofCheck, ProofFinding, Warning as ProofWarning, check_of
-from app.connections.trust_checks import ENDS, OTHER_IDS, RETIRED, Expected, judge, named_external_ids, without_its_text
+from app.connections.trust_checks import ENDS, RETIRED, Expected, judge
 from app.ids import Grant, RoleArn, new_external_id
 from app.onboarding.kit import trust_policy as kit_policy
 from app.store.models import Verdict
@@ -80,129 +79,51 @@ def outcomes(finding):
 
 
 @pytest.mark.parametrize("verdict", Verdict)
-def test_a_hole_is_insecure_with_every_verdict_of_the_calls(verdict):
+def test_a_hole_overrules_every_verdict_of_the_calls_and_nothing_else_that_is_read_does(verdict):
     """But for a role that is in another account, or refuses us: that is said first."""
-    found = judged(verdict, policy(ALLOW, HOLE))
+    found = judged(verdict, policy(HOLE, ALLOW, HOLE))
     assert found.verdict is (verdict if verdict is Verdict.UNASSUMABLE else Verdict.INSECURE)
     assert outcomes(found)[0] == "failed"
+    assert found.checks[1].detail.startswith("Statement 1, 3 of"), "all of them are named"
     assert found.role_unique_id is None
-
-
-@pytest.mark.parametrize("verdict", Verdict)
-@pytest.mark.parametrize("told", [KIT, policy(ALLOW, ODD), policy(ALLOW, {**ALLOW, "Principal": "*"}), None, 5])
-def test_nothing_else_that_is_read_changes_a_verdict(verdict, told):
-    found = judged(verdict, told)
-    assert found.verdict is verdict
-    assert (found.role_unique_id, found.may_be_spreading) == ("AROAONE" if verdict is Verdict.PROVEN else None, True)
-    assert found.warnings[:1] == SAID
+    pinned = "AROAONE" if verdict is Verdict.PROVEN else None
+    for told in (KIT, policy(ALLOW, ODD), policy(ALLOW, {**ALLOW, "Principal": "*"}), None, 5):
+        found = judged(verdict, told)
+        assert (found.verdict, found.role_unique_id, found.may_be_spreading) == (verdict, pinned, True), told
+        assert found.warnings[:1] == SAID, told
 
 
 EVERYBODY = {**ALLOW, "Principal": "*", "Condition": {"StringEquals": ALLOW["Condition"]["StringEquals"]}}
 
 
-@pytest.mark.parametrize("asked", ["passed", "skipped", None])
 @pytest.mark.parametrize("verdict", Verdict)
-def test_a_role_for_everybody_is_insecure_whatever_the_stranger_was_told(verdict, asked):
-    calls = CALLS if asked is None else (*CALLS, check_of(STRANGER, asked))
+def test_a_role_for_everybody_is_insecure_whatever_the_stranger_was_told(verdict):
     told = [RoleSettings(policy(ALLOW, EVERYBODY), 3600, None)]
-    found = judge(ProofFinding(verdict, calls, "AROAONE"), told, GRANT, EXPECTED)
-    if verdict is Verdict.UNASSUMABLE:
-        assert (found.verdict, found.checks[: len(calls)]) == (verdict, calls)
-        return
-    assert found.verdict is Verdict.INSECURE
-    assert found.role_unique_id is None
-    assert [(it.name, it.outcome) for it in found.checks] == [
-        (CALLS[0].name, "passed"),
-        (STRANGER, "failed"),
-        (DEMANDS, "passed"),
-        (ONLY_US, "failed"),
-    ]
+    failed = [(CALLS[0].name, "passed"), (STRANGER, "failed"), (DEMANDS, "passed"), (ONLY_US, "failed")]
+    for asked in ("passed", "skipped", None):
+        calls = CALLS if asked is None else (*CALLS, check_of(STRANGER, asked))
+        found = judge(ProofFinding(verdict, calls, "AROAONE"), told, GRANT, EXPECTED)
+        if verdict is Verdict.UNASSUMABLE:
+            assert (found.verdict, found.checks[: len(calls)]) == (verdict, calls)
+        else:
+            assert (found.verdict, found.role_unique_id) == (Verdict.INSECURE, None)
+            assert [(check.name, check.outcome) for check in found.checks] == failed
 
 
-def test_of_somebody_elses_role_only_our_own_words_remain():
-    names = ["arn:aws:iam::999999999999:role/Secret", "arn:aws:iam::999999999999:saml-provider/secret"]
-    secrets = {**ALLOW, "Principal": {"AWS": names[0], "Federated": names[1]}, "Condition": {}}
-    until = {
-        "StringEquals": {"aws:PrincipalOrgID": "o-secret"},
-        "DateLessThan": {"aws:CurrentTime": "2099-01-01T00:00:00Z"},
-    }
-    told = [RoleSettings(policy(ALLOW, HOLE, secrets, {**ALLOW, "Condition": until}), 3600, None, "secret@9")]
-    read = judge(ProofFinding(Verdict.PROVEN, CALLS), told, GRANT, EXPECTED)
-    found = without_its_text(read)
-    assert [(it.name, it.outcome) for it in found.checks] == [(it.name, it.outcome) for it in read.checks]
-    assert (found.verdict, found.warnings, found.access_until, found.permission_set) == (
-        Verdict.INSECURE,
-        (),
-        None,
-        None,
-    )
-    assert not found.reads_trust
-    text = json.dumps([it.detail for it in found.checks])
-    assert "ecret" not in text
-    assert "2099" not in text
-    assert "Statement" not in text
+def test_what_was_not_read_is_skipped_and_says_why():
+    """It says nothing of an end either."""
+    for told, says in (((Refused(),), "It is worth allowing"), ((Unavailable(),), "did not show"), ((), "Not tried")):
+        found = judged(Verdict.PROVEN, *told)
+        assert outcomes(found) == ["skipped", "skipped"]
+        assert all(says in check.detail for check in found.checks[1:])
+        assert (found.verdict, found.warnings, found.reads_trust) == (Verdict.PROVEN, SAID, False)
 
 
-def test_the_kits_policy_passes_both():
-    found = judged(Verdict.PROVEN, KIT)
-    assert (outcomes(found), found.warnings) == (["passed", "passed"], SAID)
-
-
-@pytest.mark.parametrize(
-    ("told", "says"),
-    [((Refused(),), "It is worth allowing"), ((Unavailable(),), "did not show"), ((), "Not tried")],
-    ids=["may-not", "silent", "not-let-in"],
-)
-def test_what_was_not_read_is_skipped_and_says_why(told, says):
-    found = judged(Verdict.PROVEN, *told)
-    assert outcomes(found) == ["skipped", "skipped"]
-    assert all(says in check.detail for check in found.checks[1:])
-    assert (found.verdict, found.warnings) == (Verdict.PROVEN, SAID)
-
-
-def test_what_is_not_understood_is_a_warning():
-    for told, where in ((policy(ALLOW, ODD), "Statement 2 of"), (None, "A part of")):
-        found = judged(Verdict.PROVEN, told)
-        assert outcomes(found)[0] == "inconclusive"
-        assert found.warnings[1:] == (ProofWarning(DEMANDS, found.checks[1].detail),)
-        assert found.checks[1].detail.startswith(where)
-
-
-def test_other_principals_and_dates_are_warnings_as_the_policy_writes_them():
-    until = {**ALLOW["Condition"], "DateLessThan": {"aws:CurrentTime": "2099-01-01T00:00:00Z"}}
-    other = {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
-    found = judged(Verdict.PROVEN, policy({**ALLOW, "Condition": until}, other))
-    assert outcomes(found) == ["passed", "failed"]
-    assert [warning.name for warning in found.warnings[1:]] == [ONLY_US, ENDS]
-    assert "ec2.amazonaws.com" in found.warnings[1].detail
-    assert "2099-01-01T00:00:00Z" in found.warnings[2].detail
-
-
-def test_a_list_with_other_fixed_values_is_a_warning_that_counts_them():
-    two = judged(Verdict.PROVEN, policy(accepting(GRANT.external_id, "old-1", "old-2"), accepting("old-2")))
-    assert (two.verdict, outcomes(two)) == (Verdict.PROVEN, ["passed", "passed"])
-    assert [warning.name for warning in two.warnings[1:]] == [OTHER_IDS]
-    assert "also lists 2 fixed values of sts:ExternalId" in two.warnings[1].detail
-    assert "before you remove anything" in two.warnings[1].detail
-    one = judged(Verdict.PROVEN, policy(accepting(GRANT.external_id, "old-1")))
-    assert "also lists 1 fixed value of sts:ExternalId" in one.warnings[1].detail
-
-
-@pytest.mark.parametrize("verdict", Verdict)
-def test_another_tenants_external_id_in_the_list_is_insecure(verdict):
-    """In any case, in one statement of several, beside values that are nobody's. No word tells which value it is."""
-    anothers = new_external_id()
-    told = policy(ALLOW, accepting(GRANT.external_id, "old-1", anothers.upper()), HOLE)
-    assert anothers in named_external_ids([RoleSettings(told, 3600, None)])
-    found = judged(verdict, told, of_others={anothers})
-    assert found.verdict is (verdict if verdict is Verdict.UNASSUMABLE else Verdict.INSECURE)
-    assert outcomes(found)[0] == "failed"
-    hole, list_of_ids = found.checks[1].detail.split(", or remove it. ")
-    assert hole.startswith("Statement 3 of")
-    assert list_of_ids.startswith(
-        "Statement 2 of the role's trust policy accepts an External ID that belongs to another"
-    )
-    assert anothers not in json.dumps([*found.checks, *found.warnings]).lower()
+def test_a_policy_that_is_not_understood_is_a_warning():
+    found = judged(Verdict.PROVEN, None)
+    assert outcomes(found)[0] == "inconclusive"
+    assert found.warnings[1:] == (ProofWarning(DEMANDS, found.checks[1].detail),)
+    assert found.checks[1].detail.startswith("A part of")
 
 
 def test_an_external_id_of_another_tenant_counts_only_where_it_may_let_in():
@@ -252,12 +173,3 @@ def test_the_end_is_known_if_it_is_written_as_in_the_kit(operator, key, times, w
     found = judged(Verdict.PROVEN, policy({**ALLOW, "Condition": {**ALLOW["Condition"], operator: {key: times}}}))
     assert found.reads_trust
     assert found.access_until == (wanted and datetime(wanted, 1, 1, tzinfo=UTC))
-
-
-def test_what_was_not_read_says_nothing_of_an_end():
-    assert not judged(Verdict.PROVEN, Refused()).reads_trust
-    assert not judged(Verdict.UNASSUMABLE).reads_trust
-
-
-def test_several_holes_are_all_named():
-    assert judged(Verdict.PROVEN, policy(HOLE, ALLOW, HOLE)).checks[1].detail.startswith("Statement 1, 3 of")
