@@ -303,13 +303,6 @@ def test_an_approval_verifies_nothing_that_was_proven_with_a_retired_id(tenant: 
     assert tenant.verify(waiting)["status"] == "pending"
 
 
-def test_the_database_keeps_one_current_and_at_most_one_next(tenant: Tenant):
-    tenant.start()
-    for state in (ExternalIdState.NEXT, ExternalIdState.CURRENT):
-        with pytest.raises(IntegrityError), tenant.services.db.write(SYSTEM) as db:
-            db.add(ExternalIdRow(tenant_id=uuid.UUID(tenant.made["id"]), value=new_external_id(), state=state))
-
-
 def test_a_trial_and_a_rotation_name_the_same_tenants_external_ids(tenant: Tenant, new_tenant: Callable[[], Tenant]):
     connection, other = tenant.connection(), new_tenant()
     tenant.start()
