@@ -1,6 +1,5 @@
 """Audit events stored in batches: as the ORM would store them, durably, and only those that still hold."""
 
-import json
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -59,25 +58,25 @@ def raw(by_hand, event_id) -> list[tuple[str, str]]:
 
 # --- what is stored ---
 
+WHOLE_SECOND, MOMENT = datetime(2030, 1, 2, tzinfo=UTC), datetime(2030, 1, 2, 3, 4, 5, 678901, UTC)
 TRICKY = 'it\'s "quoted", 100 %s {} \\ :a ?1 ✓ 🦊 \t end'
 
 
-@pytest.mark.parametrize("at", [datetime(2030, 1, 2, 3, 4, 5, 678901, UTC), datetime(2030, 1, 2, tzinfo=UTC)])
 @pytest.mark.parametrize(
-    "fields",
+    ("moment", "fields"),
     [
-        {},
-        {"outcome": "refused", "connection_id": new_id(), "details": {"code": "x", "fields": []}},
-        {"actor": OPERATOR, "tenant_id": None, "outcome": "failed"},
-        {"actor": Actor("api_key", None, TRICKY, None), "details": {TRICKY: [TRICKY, None, True, 1.5, 2**53, {}]}},
-        {"details": {"z": 1, "a": {"b": [[], {}]}, "nul": "\0", "e": 1e300, "-": -0.0}},
+        (WHOLE_SECOND, {}),
+        (MOMENT, {"outcome": "refused", "connection_id": new_id(), "details": {"code": "x", "fields": []}}),
+        (MOMENT, {"actor": OPERATOR, "tenant_id": None, "outcome": "failed"}),
+        (MOMENT, {"actor": Actor("api_key", None, TRICKY), "details": {TRICKY: [TRICKY, None, True, 1.5, 2**53, {}]}}),
+        (MOMENT, {"details": {"z": 1, "a": {"b": [[], {}]}, "nul": "\0", "e": 1e300, "-": -0.0}}),
     ],
     ids=["least", "refused", "operator", "tricky", "json"],
 )
-def test_a_row_is_bit_for_bit_what_the_orm_writes(database, by_hand, batch, at, fields):
+def test_a_row_is_bit_for_bit_what_the_orm_writes(database, by_hand, batch, moment, fields):
     action = f"tests.{new_id().hex}"
     fields = {"actor": KEY, "details": {}, "tenant_id": new_id()} | fields
-    with time_machine.travel(at, tick=False):
+    with time_machine.travel(moment, tick=False):
         made = Event(action=action, **fields)
         with database.write(SYSTEM) as db:
             audit.record(db, Event(fields.pop("actor"), action, **fields))
@@ -91,13 +90,6 @@ def test_a_row_is_bit_for_bit_what_the_orm_writes(database, by_hand, batch, at, 
         assert db.get(AuditEvent, made.id).details == fields["details"]
 
 
-def test_all_of_a_batch_is_stored(batch, by_hand, tenant_id):
-    events = [event(tenant_id, details={"n": n}) for n in range(200)]
-    batch.commit(events)
-    found = stored(by_hand, tenant_id, "details")
-    assert sorted((json.loads(d) if isinstance(d, str) else d)["n"] for (d,) in found) == list(range(200))
-
-
 def test_an_empty_batch_learns_the_epoch(batch, by_hand):
     assert batch.commit([]) == frozenset()
     assert batch.history.epoch == by_hand.epoch
@@ -106,17 +98,9 @@ def test_an_empty_batch_learns_the_epoch(batch, by_hand):
 # --- epochs ---
 
 
-def test_an_event_is_stored_only_under_the_epoch_that_it_is_stamped_with(batch, by_hand, tenant_id):
-    epoch = by_hand.epoch
-    for valid_at, expected in ((epoch - 1, 0), (epoch + 1, 0), (0, 0), (epoch, 1), (None, 2)):
-        made = event(tenant_id, valid_at)
-        assert batch.commit([made]) == (set() if valid_at in {epoch, None} else {made.id})
-        assert stored(by_hand, tenant_id) == [(expected,)]
-
-
 def test_of_a_mixed_batch_those_are_stored_that_hold(batch, by_hand, tenant_id):
     epoch = by_hand.epoch
-    epochs = [epoch, None, epoch - 1, epoch, epoch + 1, None, epoch - 1]
+    epochs = [epoch, None, epoch - 1, epoch, epoch + 1, None, 0]
     events = [event(tenant_id, valid_at) for valid_at in epochs]
     assert batch.commit(events) == {made.id for made in events if made.valid_at_epoch not in {None, epoch}}
     wanted = {made.id.hex for made in events if made.valid_at_epoch in {None, epoch}}
@@ -161,13 +145,7 @@ def test_a_batch_is_one_statement_of_one_transaction(batch, by_hand, tenant_id):
         assert sorted(n for _, _, n in rows) == ["0", "1"], "each batch: one transaction, and one command of it"
         assert len({transaction for transaction, _, _ in rows}) == 2
     assert stored(by_hand, tenant_id) == [(100,)]
-
-
-def test_all_batches_use_one_connection(batch, tenant_id):
-    batch.commit([event(tenant_id)])
-    store = batch._store
-    batch.commit([event(tenant_id)])
-    assert batch._store is store
+    assert batch._store.connection is connection
 
 
 def test_a_batch_with_bad_data_stores_nothing_and_the_next_one_works(batch, by_hand, database, tenant_id):
@@ -320,7 +298,3 @@ def test_the_batchs_connection_is_closed_with_the_engine_and_opened_again_when_u
         assert connection.closed
     batch.commit([event(tenant_id)])
     assert stored(by_hand, tenant_id) == [(2,)]
-
-
-def test_making_a_batch_connects_to_nothing():
-    AuditBatch(Database("sqlite:////nonexistent/deputy.sqlite3"))
