@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import FrozenInstanceError
-from pathlib import Path
 
 import pytest
 
@@ -143,7 +142,3 @@ def test_an_unknown_one_is_refused_with_a_list_of_those_there_are(name):
 def test_the_names_of_all_but_the_default_set_are_in_names():
     sets = permission_sets.load(VENDOR, "posture")
     assert [sets.suffix(name) for name in ("posture", "repair", "gone")] == ["", "-repair", "-gone"]
-
-
-def test_the_vendors_sets_of_these_tests_are_in_both_formats():
-    assert {path.suffix for path in Path(VENDOR).iterdir()} == {".yaml", ".json"}

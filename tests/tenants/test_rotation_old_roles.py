@@ -86,12 +86,6 @@ def test_a_proof_that_repeats_a_refused_call_tries_retired_ones_once(tenant: Ten
     assert tenant.sent(connection) == [*[tenant.external_id] * 3, retired]
 
 
-def test_a_role_that_no_retired_one_opens_gets_the_plain_advice(tenant: Tenant):
-    retire(tenant)
-    connection = tenant.connection(trust=accepting(tenant.kit["trust_policy"], new_external_id()), status="pending")
-    assert not says_update_the_role(connection)
-
-
 def test_a_role_that_accepts_the_current_one_too_is_proven_and_never_asked_about_a_retired_one(tenant: Tenant):
     retired = retire(tenant)
     both = accepting(tenant.kit["trust_policy"], retired, tenant.external_id)
