@@ -14,6 +14,7 @@ import pytest
 from app.access.callers import ALL_SCOPES
 from app.config import Broker
 from app.factory import create_app
+from app.ids import new_id
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, Customer, World, path_of, root_client
@@ -47,7 +48,7 @@ def make_user(aws: Sandbox, name: str) -> User:
 
 @pytest.fixture(scope="module")
 def user(aws: Sandbox) -> User:
-    return make_user(aws, "deputy-broker-user")
+    return make_user(aws, f"deputy-broker-{new_id().hex}")  # a process may set this file up twice
 
 
 @pytest.fixture(scope="module")
