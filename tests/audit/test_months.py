@@ -97,7 +97,7 @@ def test_a_new_database_has_this_month_and_the_next_three(own_postgresql, by_han
     assert there.attached == sorted([*(name(-ahead) for ahead in range(4)), "audit_events_default"])
     assert there.next_is_made
     assert there.detached == []
-    assert months.make_and_detach(own_postgresql, None) == 0
+    assert months.make_and_detach(own_postgresql, month()) == 0
     assert look(own_postgresql) == there
     assert sqlalchemy.inspect(own_postgresql.engine).has_table("audit_events_of_mine"), "a name that is not ours"
 

@@ -130,13 +130,13 @@ def test_every_sequence_of_answers_is_judged_by_the_rules(right_account, same_ro
         door = Door(script, accounts=accounts, roles=roles)
         finding, expected = prove(door, GRANT), expected_of(script, right_account=right_account, same_role=same_role)
         assert [check.name for check in finding.checks] == NAMES, script
-        found = Expected(
+        result = Expected(
             finding.verdict,
             " ".join(check.outcome for check in finding.checks),
             len(door.calls),
             finding.may_be_spreading,
         )
-        assert found == expected, script
+        assert result == expected, script
         assert door.calls == ["own", "missing", "foreign", "own"][: expected.calls], script
         assert finding.role_unique_id == ("AROAONE" if finding.verdict is Verdict.PROVEN else None), script
         proven += [script] if finding.verdict is Verdict.PROVEN else []

@@ -87,10 +87,10 @@ def test_a_hole_overrules_every_verdict_of_the_calls_and_nothing_else_that_is_re
     assert found.checks[1].detail.startswith("Statement 1, 3 of"), "all of them are named"
     assert found.role_unique_id is None
     pinned = "AROAONE" if verdict is Verdict.PROVEN else None
-    for told in (KIT, policy(ALLOW, ODD), policy(ALLOW, {**ALLOW, "Principal": "*"}), None, 5):
-        found = judged(verdict, told)
-        assert (found.verdict, found.role_unique_id, found.may_be_spreading) == (verdict, pinned, True), told
-        assert found.warnings[:1] == SAID, told
+    for trust in (KIT, policy(ALLOW, ODD), policy(ALLOW, {**ALLOW, "Principal": "*"}), None, 5):
+        finding = judged(verdict, trust)
+        assert (finding.verdict, finding.role_unique_id, finding.may_be_spreading) == (verdict, pinned, True), trust
+        assert finding.warnings[:1] == SAID, trust
 
 
 EVERYBODY = {**ALLOW, "Principal": "*", "Condition": {"StringEquals": ALLOW["Condition"]["StringEquals"]}}

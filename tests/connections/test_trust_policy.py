@@ -472,9 +472,9 @@ POLICIES = {
 def test_a_policy_is_judged_as_the_table_says(promise):
     wrong = []
     for statements, expected in POLICIES[promise]:
-        found = reading(*statements)._asdict()
+        result = reading(*statements)._asdict()
         judged = {name: value for name, value in ({"open": (), "unclear": ()} | expected).items() if value is not None}
-        if (differing := {name: found[name] for name in judged}) != judged:
+        if (differing := {name: result[name] for name in judged}) != judged:
             wrong.append((json.dumps(statements), differing, judged))
     assert wrong == []
 
@@ -572,14 +572,14 @@ def everybody(who=EVERYBODY[0], **conditions):
 def test_a_statement_for_everybody_is_open_to_any_account_that_knows_the_id(who):
     for condition in ANYBODYS:
         statement = everybody(who, **condition)
-        for made, anybody in (
+        for statements, anybody in (
             ([statement], (2,)),
             ([statement | {"Action": "sts:AssumeRoleWithSAML"}], (2,)),
             ([statement | {"Action": "sts:TagSession"}], ()),
             ([statement, deny(to={"AWS": "999999999999"})], (2,)),
             ([statement, deny(StringNotEquals={KEY: OWN})], (2,)),
         ):
-            assert reading(DEMANDED, *made).anybody == anybody, made
+            assert reading(DEMANDED, *statements).anybody == anybody, statements
 
 
 def test_a_statement_for_everybody_may_be_narrowed_by_itself_or_by_a_deny_of_the_others():

@@ -104,12 +104,6 @@ def test_a_migration_that_fails_leaves_nothing_behind(bare_database):
     assert revision(bare_database) is None
 
 
-def test_make_check_says_that_the_migrations_match(capsys):
-    assert check_migrations.main() == 0
-    said = "Migrations match the models, and the release before works on their schema.\n"
-    assert capsys.readouterr().out == said
-
-
 def test_the_way_that_contributing_shows_builds_an_index_concurrently(bare_database):
     """The lines themselves, from between the marks, on both databases; the second time after a failed attempt."""
     shown = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()

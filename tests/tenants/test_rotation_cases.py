@@ -308,11 +308,10 @@ def test_a_connection_that_broke_within_a_day_keeps_its_external_id_from_retirin
     assert tenant.state()[0] == "retired"
 
 
-@pytest.mark.parametrize("trigger", [one for one in Trigger if one is not Trigger.CREATED])
-def test_a_proof_of_every_trigger_tries_the_next_external_id(tenant: Tenant, trigger: Trigger):
+def test_a_proof_of_every_trigger_tries_the_next_external_id(tenant: Tenant):
     connection = tenant.connection()
     following = tenant.start()["next_external_id"]
-    for tried, trigger in enumerate([one for one in Trigger if one is not Trigger.CREATED]):
+    for tried, trigger in enumerate(set(Trigger) - {Trigger.CREATED}):
         assert tenant.sent(connection).count(following) == tried
         with tenant.services.db.write(SYSTEM) as db:
             db.get_one(Connection, uuid.UUID(connection["id"])).make_due(now(), trigger)
