@@ -1,5 +1,5 @@
-"""A tenant's External ID is replaced without an outage: proofs decide each step. On both databases; more cases are in
-test_rotation_cases.py and test_rotation_retires.py.
+"""A tenant's External ID is replaced without an outage: proofs decide each step. What locks and triggers decide is tried on
+both databases; more cases are in test_rotation_cases.py and test_rotation_retires.py.
 """
 
 import uuid
@@ -29,8 +29,10 @@ from tests.support.waiting import until, waiting_for_locks
 from tests.tenants.conftest import Tenant, accepting
 
 RETIRED_WARNING = "Not every role was seen to refuse it."
+on_sqlite = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)  # no question about locks or triggers
 
 
+@on_sqlite
 def test_a_rotation_makes_the_next_external_id_and_says_how_far_it_is(tenant: Tenant):
     connection = tenant.connection()
     made = tenant.start()
@@ -101,6 +103,7 @@ def test_a_full_rotation_takes_proofs_alone_and_interrupts_nothing(tenant: Tenan
     assert not [sent for sent in strangers if sent in known], "a stranger's ID was issued to nobody"
 
 
+@on_sqlite
 def test_the_two_minutes_run_from_the_first_acceptance_though_more_proofs_come_in_between(
     tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ):
@@ -127,6 +130,7 @@ def test_the_two_minutes_run_from_the_first_acceptance_though_more_proofs_come_i
     assert tenant.state() == ("ready", 1, 0)
 
 
+@on_sqlite
 @pytest.mark.parametrize("meanwhile", ["broken", "suspended"])
 def test_what_a_role_accepted_before_its_connection_was_stopped_does_not_shorten_the_two_minutes(
     tenant: Tenant, meanwhile: str
@@ -154,6 +158,7 @@ def test_what_a_role_accepted_before_its_connection_was_stopped_does_not_shorten
     assert tenant.state() == ("ready", 1, 0)
 
 
+@on_sqlite
 def test_a_rotation_completes_by_itself_a_day_after_it_was_ready(tenant: Tenant):
     connection = tenant.connection()
     tenant.start()
@@ -222,6 +227,7 @@ def test_an_emergency_stops_issuing_at_once_in_every_process(tenant: Tenant, oth
     assert tenant.actions().count("rotation.made_emergency") == (not at_first)
 
 
+@on_sqlite
 def test_a_new_one_retires_the_one_that_is_retiring_and_says_what_was_not_seen(tenant: Tenant):
     connection = tenant.connection()
     oldest = tenant.start()["external_id"]
@@ -276,6 +282,7 @@ def test_a_retired_external_id_stops_issuing_at_once_and_is_never_proven_again(
         api("POST", credentials)
 
 
+@on_sqlite
 def test_a_role_that_accepts_the_current_id_too_is_paired_with_it_as_soon_as_its_own_is_retired(
     tenant: Tenant, left_behind
 ):
@@ -292,6 +299,7 @@ def test_a_role_that_accepts_the_current_id_too_is_paired_with_it_as_soon_as_its
     assert (sent.count(tenant.external_id), left_behind["external_id"] in sent) == (2, False)
 
 
+@on_sqlite
 def test_an_approval_verifies_nothing_that_was_proven_with_a_retired_id(tenant: Tenant):
     """A rotation does not wait for a connection that awaits approval."""
     waiting = tenant.world.awaiting_approval(tenant.made)
@@ -339,6 +347,7 @@ def test_withdrawing_by_hand_moves_the_epoch_and_names_the_row(tenant: Tenant, c
     assert [str(one).replace("-", "") for (one,) in found] == [row.external_id_id.hex]
 
 
+@on_sqlite
 def test_a_proof_of_a_rotation_that_was_abandoned_meanwhile_pairs_with_nothing(
     tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ):
