@@ -90,8 +90,8 @@ class People:
             "aws_session_token": made["SessionToken"],
         }
 
-    def outcome(self, *args: Any, **kwargs: Any) -> Any:
-        return outcome(lambda: self.assume(*args, **kwargs))
+    def outcome(self, arn: str, external_id: str | None = None, **options: Any) -> Any:
+        return outcome(self.assume, arn=arn, external_id=external_id, **options)
 
 
 def keys(who: Any) -> Any:
@@ -106,9 +106,13 @@ def document(*statements: dict) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
 
 
-def outcome(call: Callable[[], Any]) -> Any:
+def policy(*actions: str) -> str:
+    return document(statement(list(actions), Resource="*"))
+
+
+def outcome(call: Callable[..., Any], **options: Any) -> Any:
     try:
-        call()
+        call(**options)
     except ClientError as error:
         return error.response["ResponseMetadata"]["HTTPStatusCode"], error.response["Error"]["Code"]
     return "allowed"

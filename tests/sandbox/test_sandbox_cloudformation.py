@@ -100,17 +100,12 @@ def stacks(people):
 def test_a_role_from_a_stack_works(people, stacks):
     stack = stacks.create()
     assert stack["StackStatus"] == "CREATE_COMPLETE"
+    shown = {p["ParameterKey"]: p["ParameterValue"] for p in stack["Parameters"]}
+    assert [shown[name] for name in ("ExternalId", "Accounts", "Hours")] == ["****", "111122223333,222233334444", "1"]
     arn = stack["Outputs"][0]["OutputValue"]
     assert arn == f"arn:aws:iam::{CUSTOMER}:role/{stacks.role}"
     assert [people.outcome(arn, id_) for id_ in (OWN, None, "dpy-x")] == ["allowed", DENIED, DENIED]
     assert stacks.policies() == (["read"], 1)
-
-
-def test_parameters_are_shown_as_texts_and_secrets_not_at_all(stacks):
-    shown = {p["ParameterKey"]: p["ParameterValue"] for p in stacks.create()["Parameters"]}
-    assert shown["ExternalId"] == "****"
-    assert shown["Accounts"] == "111122223333,222233334444"
-    assert shown["Hours"] == "1"
 
 
 @pytest.mark.parametrize(
@@ -118,10 +113,8 @@ def test_parameters_are_shown_as_texts_and_secrets_not_at_all(stacks):
     [
         ({"ExternalId": "DPY-x"}, "must match pattern dpy-"),
         ({"ExternalId": "dpy-" + "x" * 20}, "must contain at most 20"),
-        ({"ExternalId": "dpy-own\n"}, "must match pattern"),
         ({"Mode": "admin"}, "must be one of AllowedValues"),
         ({"Hours": "13"}, "not greater than 12"),
-        ({"Hours": "many"}, "must be a number"),
         ({"Surprise": "x"}, "do not exist in the template"),
     ],
 )
@@ -135,22 +128,9 @@ def test_constraints_are_checked_on_create_and_update(stacks, change, text):
     assert stacks.describe()["StackStatus"] == "CREATE_COMPLETE"
 
 
-def test_list_members_and_descriptions(stacks):
-    template = """
-Parameters: {Ids: {Type: CommaDelimitedList, Default: "", AllowedPattern: "([0-9]+)?", ConstraintDescription: must be numbers.}}
-Resources: {Topic: {Type: AWS::SNS::Topic}}
-"""
-    options = {"StackName": stacks.name, "TemplateBody": template}
-    ids = lambda text: [{"ParameterKey": "Ids", "ParameterValue": text}]  # noqa: E731
-    with pytest.raises(ClientError, match="Parameter Ids failed to satisfy constraint: must be numbers"):
-        stacks.cloudformation.create_stack(**options, Parameters=ids("1,x"))
-    stacks.cloudformation.create_stack(**options, Parameters=ids("1, 2"))
-
-
 @pytest.mark.parametrize(
     ("named", "given", "accepted"),
     [
-        (True, [], False),
         (True, ["CAPABILITY_IAM"], False),
         (True, ["CAPABILITY_NAMED_IAM"], True),
         (False, [], False),
@@ -177,42 +157,11 @@ def test_updates_reach_the_role(people, stacks):
     assert stacks.policies() == (["read", "write"], 2)  # a condition has turned true
     stacks.update(changed, ExternalId="dpy-new", Mode="read")
     assert stacks.policies() == (["read"], 1)  # and false again
-
-
-def test_an_update_that_changes_nothing_is_refused(stacks):
-    stacks.create()
     with pytest.raises(ClientError, match="No updates are to be performed"):
-        stacks.update()
-    assert stacks.update(Hours="2")["StackStatus"] == "UPDATE_COMPLETE"
-
-
-def test_the_stacks_tags_are_its_roles_and_its_buckets_too(people, stacks):
-    bucket, tag = f"tagged-{stacks.role}", {"Key": "team", "Value": "blue"}
-    template = QUIET.replace(
-        "\n  Extra:", f"\n  Bucket: {{Type: AWS::S3::Bucket, Properties: {{BucketName: {bucket}}}}}\n  Extra:"
-    )
-    stacks.cloudformation.create_stack(**stacks.options(template, {}), Tags=[tag])
-    assert people.client("s3", CUSTOMER).get_bucket_tagging(Bucket=bucket)["TagSet"] == [tag]
-    assert stacks.iam.list_role_tags(RoleName=stacks.role)["Tags"] == [tag]
-    stacks.update(template.replace("7200", "3600"))
-    assert stacks.iam.list_role_tags(RoleName=stacks.role)["Tags"] == [tag]
-    stacks.update(template, Name=f"{stacks.role}-b")  # another role
-    assert stacks.iam.list_role_tags(RoleName=f"{stacks.role}-b")["Tags"] == [tag]
-
-
-def test_a_changed_managed_policy_is_updated(people, stacks):
-    arn = stacks.create(Mode="write")["Outputs"][0]["OutputValue"]
-    stacks.update(QUIET.replace("sqs:CreateQueue", "sns:CreateTopic"), Mode="write")
-    keys = people.assume(arn, OWN)
-    assert outcome(lambda: people.client("sns", keys).create_topic(Name="t")) == "allowed"
-    assert outcome(lambda: people.client("sqs", keys).create_queue(QueueName="q"))[0] == 403
-
-
-def test_a_new_role_name_replaces_the_role(stacks):
-    stacks.create()
+        stacks.update(changed, ExternalId="dpy-new", Mode="read")
     old, stacks.role = stacks.role, f"{stacks.role}-b"
-    stacks.update()
-    assert stacks.exists()
+    stacks.update(changed, ExternalId="dpy-new")
+    assert stacks.exists(), "a new name is a new role"
     stacks.role = old
     assert not stacks.exists()
 
@@ -226,30 +175,9 @@ def test_an_update_that_cannot_be_is_refused_before_it_starts(stacks):
     assert stacks.cloudformation.get_template(StackName=stacks.name)["TemplateBody"] == QUIET
 
 
-def test_a_missing_type_does_no_harm_while_its_condition_is_false(stacks):
-    assert stacks.create(TEMPLATE)["StackStatus"] == "CREATE_COMPLETE"
-
-
-def test_a_resource_whose_condition_is_false_is_not_listed(stacks):
-    stacks.create()
-    listed = stacks.cloudformation.describe_stack_resources(StackName=stacks.name)["StackResources"]
-    assert [resource.get("LogicalResourceId") for resource in listed] == ["Role"]
-
-
-def test_missing_resource_types_fail_loudly(stacks):
-    template = '{"Resources": {"X": {"Type": "AWS::Nothing::AtAll"}}}'
-    with pytest.raises(ClientError, match="no resource type AWS::Nothing::AtAll"):
-        stacks.cloudformation.create_stack(StackName=stacks.name, TemplateBody=template)
-    assert outcome(stacks.describe) == INVALID
-
-
-@pytest.mark.parametrize("body", ["", "just text", "[1, 2]", "Resources: {}", "{: :", "a: b: c"])
+@pytest.mark.parametrize("body", ["", "just text", "Resources: {}", "{: :"])
 def test_what_is_no_template_is_refused(stacks, body):
     assert outcome(lambda: stacks.create(body or " "))[0] == 400
-
-
-def test_large_templates_must_come_from_s3(stacks):
-    assert outcome(lambda: stacks.create(QUIET + "#" * 52_000)) == INVALID
 
 
 def test_a_failed_stack_rolls_back_and_says_why(people, stacks):
@@ -271,12 +199,6 @@ def test_a_failed_stack_rolls_back_and_says_why(people, stacks):
     assert outcome(stacks.update) == INVALID
     stacks.cloudformation.delete_stack(StackName=stacks.name)
     assert stacks.exists()
-
-
-def test_a_managed_policy_that_is_not_there_takes_the_role_with_it(stacks):
-    stack = stacks.create(QUIET.replace("policy/SecurityAudit", "policy/NoSuchPolicy"))
-    assert stack["StackStatus"] == "ROLLBACK_COMPLETE"
-    assert not stacks.exists()
 
 
 def test_deleting_a_stack_is_final(stacks):

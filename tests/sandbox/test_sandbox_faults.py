@@ -10,17 +10,7 @@ from types import SimpleNamespace
 import pytest
 from botocore.exceptions import HTTPClientError
 
-from tests.sandbox.sandbox_people import (
-    CUSTOMER,
-    DENIED,
-    FOREIGN,
-    OWN,
-    VENDOR,
-    VENDOR_ROOT,
-    document,
-    outcome,
-    statement,
-)
+from tests.sandbox.sandbox_people import CUSTOMER, DENIED, FOREIGN, OWN, VENDOR_ROOT, document, statement
 
 CONDITION = {"StringEquals": {"sts:ExternalId": OWN}}
 
@@ -67,20 +57,6 @@ def test_which_call_is_struck(people, role_arn, matcher, struck):
         assert throttled == (external_id == struck)
 
 
-def test_which_role_is_struck(people, role_arn):
-    people.sandbox.faults.add("throttle", role_arn=role_arn)
-    assert people.outcome(role_arn, OWN) == (400, "Throttling")
-    assert people.outcome(people.role(VENDOR_ROOT), OWN) == "allowed"
-
-
-def test_other_calls_can_be_struck(people, role_arn):
-    people.sandbox.faults.add("throttle", action="GetCallerIdentity", times=1)
-    assert people.outcome(role_arn, OWN) == "allowed"
-    sts = people.client("sts", VENDOR)
-    assert outcome(sts.get_caller_identity) == (400, "Throttling")
-    assert outcome(sts.get_caller_identity) == "allowed"
-
-
 def test_a_role_spreads_after_it_is_made_and_after_its_trust_changes(people, monkeypatch):
     people.sandbox.faults.add("spreading", seconds=60)
     role = people.role(VENDOR_ROOT)
@@ -118,14 +94,3 @@ def test_over_http(people, sandbox, role_arn):
     recorded = call(sandbox, "GET", "/_sandbox/calls")[1]["sts_calls"]
     assert [made["outcome"] for made in recorded] == ["Throttling", "allowed"]
     assert recorded[0]["role_arn"] == role_arn
-
-
-@pytest.mark.parametrize("body", [{"kind": "flood"}, {"kind": "deny", "colour": "red"}, {}, []])
-def test_bad_faults_are_refused(sandbox, body):
-    status, answer = call(sandbox, "POST", "/_sandbox/faults", body)
-    assert status == 400
-    assert answer["error"]
-
-
-def test_unknown_paths(sandbox):
-    assert call(sandbox, "GET", "/_sandbox/nothing")[0] == 404

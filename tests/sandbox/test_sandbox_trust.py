@@ -1,10 +1,18 @@
 """Who gets into a role: every form of trust policy against the own, a missing and a foreign External ID."""
 
-import json
-
 import pytest
 
-from tests.sandbox.sandbox_people import CUSTOMER, DENIED, FOREIGN, OWN, STRANGER, VENDOR, VENDOR_ROOT, statement
+from tests.sandbox.sandbox_people import (
+    CUSTOMER,
+    DENIED,
+    FOREIGN,
+    OWN,
+    STRANGER,
+    VENDOR,
+    VENDOR_ROOT,
+    document,
+    statement,
+)
 
 ID = "sts:ExternalId"
 NOBODY, ANYBODY = (False, False, False), (True, True, True)
@@ -82,32 +90,29 @@ def test_principals(people, principal, allowed):
     assert people.outcome(people.role(principal), OWN) == ("allowed" if allowed else DENIED)
 
 
-def test_a_second_statement_can_open_the_role(people):
-    extra = [statement(Principal=VENDOR_ROOT)]
-    role = people.role(VENDOR_ROOT, {"StringEquals": {ID: OWN}}, extra=extra)
-    assert people.outcome(role) == "allowed"
+ALLOW, DENY_OTHERS = statement(Principal=VENDOR_ROOT), {"StringNotEquals": {ID: OWN}}
 
 
-def test_a_deny_outweighs_every_allow(people):
-    deny = statement("sts:*", "Deny", Principal="*", Condition={"StringNotEquals": {ID: OWN}})
-    role = people.role(VENDOR_ROOT, extra=[deny])
-    assert [people.outcome(role, id_) for id_ in (OWN, None, FOREIGN)] == ["allowed", DENIED, DENIED]
+def test_statements_together(people):
+    own = {"StringEquals": {ID: OWN}}
+    deny = statement("sts:*", "Deny", Principal="*", Condition=DENY_OTHERS)
+    tags = {"Effect": "Allow", "Principal": VENDOR_ROOT, "Action": "sts:TagSession"}
+    roles = {
+        "a second statement opens it": (people.role(VENDOR_ROOT, own, extra=[ALLOW]), ANYBODY),
+        "a deny outweighs every allow": (people.role(VENDOR_ROOT, extra=[deny]), ONLY_OWN),
+        "another action opens nothing": (people.role({"Service": "ec2.amazonaws.com"}, extra=[tags]), NOBODY),
+    }
+    for name, (role, expected) in roles.items():
+        assert tuple(people.outcome(role, sent) == "allowed" for sent in (OWN, None, FOREIGN)) == expected, name
 
 
 def test_not_principal_denies_everybody_else(people):
     listed = {"AWS": [f"arn:aws:iam::{VENDOR}:root", people.broker["arn"]]}
     role = people.role(VENDOR_ROOT, extra=[{"Effect": "Deny", "NotPrincipal": listed, "Action": "sts:*"}])
-    other = people.user(VENDOR, statement(Resource="*"))
-    assert people.outcome(role) == "allowed"
-    assert people.outcome(role, who=VENDOR) == "allowed"
+    assert people.outcome(role) == people.outcome(role, who=VENDOR) == "allowed"
     # The account is listed and the user is not: what AWS does then is not documented.
+    other = people.user(VENDOR, statement(Resource="*"))
     assert people.outcome(role, who=other) == (501, "SandboxUnsupported")
-
-
-def test_a_role_for_another_action_is_closed(people):
-    closed = {"Effect": "Allow", "Principal": VENDOR_ROOT, "Action": "sts:TagSession"}
-    role = people.role({"Service": "ec2.amazonaws.com"}, extra=[closed])
-    assert people.outcome(role, OWN) == DENIED
 
 
 @pytest.mark.parametrize(
@@ -128,11 +133,8 @@ def test_what_the_sandbox_does_not_know_it_says_and_logs(people, condition, capl
 
 
 def test_a_changed_trust_policy_counts_at_once(people):
-    role = people.role(VENDOR_ROOT)
-    name = role.rpartition("/")[2]
-    closed = people.role(VENDOR_ROOT, {"StringEquals": {ID: OWN}})
-    iam = people.client("iam", CUSTOMER)
-    new = iam.get_role(RoleName=closed.rpartition("/")[2])["Role"]["AssumeRolePolicyDocument"]
+    role, closed = people.role(VENDOR_ROOT), statement(Principal=VENDOR_ROOT, Condition={"StringEquals": {ID: OWN}})
     assert people.outcome(role) == "allowed"
-    iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(new))
+    iam, name = people.client("iam", CUSTOMER), role.rpartition("/")[2]
+    iam.update_assume_role_policy(RoleName=name, PolicyDocument=document(closed))
     assert people.outcome(role) == DENIED

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.vendor import VendorStack, deploy_vendor, seed_customers
 from tests.sandbox.sandbox_people import CUSTOMER, DENIED, OWN, VENDOR, VENDOR_ROOT, outcome
 
 ROOT = Path(__file__).parents[2]
@@ -31,26 +30,6 @@ def broker(sandbox, vendor):
         "aws_secret_access_key": made["SecretAccessKey"],
         "aws_session_token": made["Token"],
     }
-
-
-def test_the_vendors_stack_names_its_broker_and_its_queue(vendor, sandbox):
-    assert isinstance(vendor, VendorStack)
-    assert vendor.broker_principal_arn == f"arn:aws:iam::{VENDOR}:role/DeputyBroker"
-    assert vendor.registration_queue_url.startswith(f"{sandbox.url}/{VENDOR}/")
-
-
-def test_a_vendors_stack_that_fails_says_why(people, sandbox, vendor):
-    template = BROKER_YAML.replace("Default: DeputyBroker", "Default: DeputyBroker2")
-    with pytest.raises(Exception, match=r"Stack \[deputy-broker\] already exists"):
-        deploy_vendor(sandbox.url, template)
-
-
-def test_another_attribute_of_the_queue_leaves_its_policy(people, vendor):
-    sqs, url = people.client("sqs", VENDOR), vendor.registration_queue_url
-    before = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])["Attributes"]
-    assert vendor.registration_topic_arn in before["Policy"]
-    sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "60"})
-    assert sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])["Attributes"] == before
 
 
 def test_the_broker_is_a_role_that_may_chain(people, broker, vendor):
@@ -78,25 +57,6 @@ def test_the_broker_may_assume_only_names_with_the_prefix(people, broker):
     assert people.outcome(people.role(VENDOR_ROOT, name="deputy-in-path", Path="/x/"), who=broker) == "allowed"
 
 
-def test_a_customer_launches_the_role(people, broker, vendor):
-    """The template that customers launch, without a topic: its custom resource is then not wanted."""
-    id_, cloudformation = f"dpy-{'0' * 64}", people.client("cloudformation", CUSTOMER)
-    parameters = {"ExternalId": id_, "RoleName": "deputy-launched"}
-    cloudformation.create_stack(
-        StackName="launched",
-        TemplateBody=(ROOT / "cloudformation" / "customer-role.yaml").read_text(),
-        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
-        Capabilities=["CAPABILITY_NAMED_IAM"],
-    )
-    role = f"arn:aws:iam::{CUSTOMER}:role/deputy-launched"
-    assert [people.outcome(role, sent, who=broker) for sent in (id_, None, id_[:-1] + "1")] == [
-        "allowed",
-        DENIED,
-        DENIED,
-    ]
-    assert people.outcome(role, id_) == DENIED  # of the vendor's account, but not the broker
-
-
 def test_registrations_arrive(people, broker, vendor):
     sns, sqs = people.client("sns", CUSTOMER), people.client("sqs", broker)
     sns.publish(TopicArn=vendor.registration_topic_arn, Message="hello")
@@ -105,17 +65,6 @@ def test_registrations_arrive(people, broker, vendor):
     assert (envelope["Message"], envelope["TopicArn"]) == ("hello", vendor.registration_topic_arn)
     sqs.delete_message(QueueUrl=vendor.registration_queue_url, ReceiptHandle=message["ReceiptHandle"])
     assert outcome(lambda: sqs.send_message(QueueUrl=vendor.registration_queue_url, MessageBody="x"))[0] == 403
-
-
-def test_published_templates_are_public_and_nothing_else(people, sandbox, vendor):
-    s3 = people.client("s3", VENDOR)
-    for key in ("templates/a.yaml", "draft.yaml"):
-        s3.put_object(Bucket=vendor.template_bucket, Key=key, Body=b"{}", IfNoneMatch="*")
-    assert get(f"{sandbox.url}/{vendor.template_bucket}/templates/a.yaml") == {}
-    with pytest.raises(urllib.error.HTTPError, match="403") as refused:
-        get(f"{sandbox.url}/{vendor.template_bucket}/draft.yaml")
-    refused.value.close()
-    assert s3.get_bucket_versioning(Bucket=vendor.template_bucket)["Status"] == "Enabled"
 
 
 def test_not_even_the_vendors_administrator_overwrites_a_published_template(people, sandbox, vendor):
@@ -156,23 +105,6 @@ def test_not_even_the_vendors_administrator_removes_a_published_template(people,
         == DENIED
     )
     assert get(f"{sandbox.url}/{bucket}/{published}") == {}
-
-
-def test_the_broker_cannot_publish_templates(people, broker, vendor):
-    s3 = people.client("s3", broker)
-    put = lambda: s3.put_object(Bucket=vendor.template_bucket, Key="templates/evil", Body=b"")  # noqa: E731
-    assert outcome(put) == DENIED
-
-
-def test_customers_have_something_to_list(people, sandbox):
-    seed_customers(sandbox.url)
-    s3 = people.client("s3", CUSTOMER)
-    assert [item["Key"] for item in s3.list_objects_v2(Bucket="deputy-shared-acme")["Contents"]] == ["hello.txt"]
-
-
-def test_the_console_is_there(sandbox):
-    with urllib.request.urlopen(f"{sandbox.url}/console/") as answer:
-        assert answer.status == 200
 
 
 class TestCommand:
