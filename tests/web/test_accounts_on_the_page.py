@@ -1,7 +1,10 @@
 """What the page says of accounts that were not declared, and of roles that the vendor has to approve."""
 
+from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Customer, World, path_of
 from tests.web.conftest import Visitor, visit
+
+pytestmark = on_sqlite  # nothing here depends on the database
 
 WRITES = "bucket-sync"
 

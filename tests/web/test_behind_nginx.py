@@ -193,13 +193,6 @@ def test_a_cursor_is_good_with_the_path_and_without(site: Site, world: World):
         assert asked.status_code == 200, asked.text
 
 
-def test_there_are_no_cookies(site: Site, world: World):
-    """With none, none can have a path that is wrong."""
-    link = link_of(site, world, world.tenant())
-    for url in (link, "docs/", "openapi.json", "v1/tenants"):
-        assert "Set-Cookie" not in site.ask("GET", url).headers
-
-
 @in_a_browser
 def test_in_a_browser_the_page_has_its_styles_and_takes_a_role(site: Site, world: World, chromium: Browser):
     tenant = world.tenant()

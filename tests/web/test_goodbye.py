@@ -9,7 +9,10 @@ from sqlalchemy import update
 from app.clock import now
 from app.store.database import SYSTEM
 from app.store.models import OnboardingLink
+from tests.attacks.evidence import on_sqlite
 from tests.web.conftest import Visitor, visit
+
+pytestmark = on_sqlite  # nothing here depends on the database
 
 
 def offboard(visitor: Visitor) -> None:
@@ -19,23 +22,6 @@ def offboard(visitor: Visitor) -> None:
 def later(monkeypatch: pytest.MonkeyPatch, **passed: int) -> None:
     monkeypatch.setattr("app.onboarding.page_links.now", lambda: now() + timedelta(**passed))
     monkeypatch.setattr("app.access.callers.now", lambda: now() + timedelta(**passed))
-
-
-def test_the_goodbye_says_which_stack_to_delete(visitor: Visitor):
-    kit = visitor.world.kit(visitor.tenant)
-    offboard(visitor)
-    response = visitor.raw()
-    assert response.status_code == 410
-    assert response.headers["Cache-Control"] == "no-store"
-    for said in (
-        visitor.tenant["name"],
-        f"<code>{kit['stack_name']}</code>",
-        f"<code>{kit['stack_name']}-organization</code>",
-        f"<code>{kit['role_name']}</code>",
-        kit["region"],
-    ):
-        assert said in response.text
-    assert kit["external_id"] not in response.text
 
 
 def test_the_names_are_those_of_the_launch_links(visitor: Visitor):

@@ -11,7 +11,7 @@ from app.ids import new_id
 from app.store.database import SYSTEM
 from app.store.models import Connection, ConnectionStatus
 from tests.attacks.evidence import on_sqlite
-from tests.support.cast import Customer, path_of, without_external_id
+from tests.support.cast import Customer, without_external_id
 from tests.web.conftest import Visitor, many, visit
 
 PENDING, VERIFIED = ConnectionStatus.PENDING, ConnectionStatus.VERIFIED
@@ -43,41 +43,6 @@ def accounts(page: BeautifulSoup) -> list[str]:
 def follow(visitor: Visitor, page: BeautifulSoup, link: str) -> BeautifulSoup | None:
     found = page.find(id=link)
     return found and visitor.page(found["href"].removeprefix(visitor.path).partition("#")[0])
-
-
-def test_accounts_that_need_a_change_come_first_and_the_newest_of_each(visitor: Visitor):
-    world, kit = visitor.world, visitor.world.kit(visitor.tenant)
-    customers = [Customer(world.aws) for _ in range(8)]
-    paused, connected, waiting, refused, broken, older, newer, last = customers
-    suspended = world.connection(visitor.tenant, paused)
-    world.admin("POST", path_of(suspended, "/suspend"), {"reason": "unpaid"})
-    world.connection(visitor.tenant, connected)
-    visitor.paste(waiting.account)
-    visitor.paste(f"arn:aws:iam::{refused.account}:role/{kit['role_name']}")
-    lost = world.connection(visitor.tenant, broken)
-    broken.remove_role(kit["role_name"])
-    world.admin("POST", path_of(lost, "/verify"))
-    for customer in (older, newer):
-        visitor.paste(customer.role(kit["role_name"], without_external_id(kit["trust_policy"])))
-    world.connection(visitor.tenant, last)
-    page = visitor.page()
-    in_order = (newer, older, broken, refused, waiting, last, connected, paused)
-    assert accounts(page) == [customer.account for customer in in_order]
-    assert [pill.text for pill in page.select(".pill")] == [
-        "Needs a change",
-        "Needs a change",
-        "Access lost",
-        "No access yet",
-        "Looking",
-        "Connected",
-        "Connected",
-        "Paused",
-    ]
-    assert page.select("nav.pages") == []
-    listed = world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections")["items"]
-    assert [one["account_id"] for one in listed] == [
-        customer.account for customer in (last, newer, older, broken, refused, waiting, connected, paused)
-    ]
 
 
 def test_every_account_is_reached_by_links(visitor: Visitor):

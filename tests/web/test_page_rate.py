@@ -10,6 +10,7 @@ from sqlalchemy import event
 from app.ids import new_id
 from app.limits.rates import PAGE_RATE, TENANT_PAGE_RATE, Rates
 from app.limits.turns import Turns
+from tests.attacks.evidence import on_sqlite
 from tests.support.cast import World
 
 NO_ID = "00000000-0000-7000-8000-000000000000"
@@ -19,6 +20,8 @@ RENDERING += [
     ("POST", f"/connections/{NO_ID}/verify"),
     ("POST", f"/connections/{NO_ID}/stop"),
 ]
+
+pytestmark = on_sqlite  # counted in memory
 
 
 @pytest.fixture
@@ -36,15 +39,15 @@ def link(world: World, tenant) -> str:
     return urlsplit(made["url"]).path
 
 
-@pytest.mark.parametrize(("method", "what"), RENDERING)
-def test_every_request_to_a_page_counts(world: World, app: Flask, rates: Rates, method, what):
-    path, client = link(world, world.tenant()), app.test_client()
-    answers = [client.open(path + what, method=method) for _ in range(2 * PAGE_RATE)]
-    assert 429 not in {answer.status_code for answer in answers}
-    for other_method, other in RENDERING:
-        refused = client.open(path + other, method=other_method)
-        assert refused.status_code == 429
-        assert refused.headers["Retry-After"] == "1"
+def test_every_request_to_a_page_counts(world: World, app: Flask, rates: Rates):
+    client = app.test_client()
+    for method, what in RENDERING:
+        path = link(world, world.tenant())
+        answers = [client.open(path + what, method=method).status_code for _ in range(2 * PAGE_RATE + 1)]
+        assert (429 not in answers[:-1], answers[-1]) == (True, 429), (method, what)
+    for method, what in RENDERING:
+        refused = client.open(path + what, method=method)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
         assert refused.content_type.startswith("text/html")
     assert "Too many requests for this page" in client.get(path).text
 

@@ -7,12 +7,12 @@ from bs4 import BeautifulSoup
 
 from app.store.database import SYSTEM
 from app.store.models import Connection
-from app.store.models.states import ConnectionStatus, StackState
+from app.store.models.states import StackState
+from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Customer, path_of, without_external_id
-from tests.web.conftest import Visitor, many
+from tests.web.conftest import Visitor
 
-GONE = {StackState.ROLLED_BACK: "was rolled back", StackState.DELETED: "was deleted"}
-every_end = pytest.mark.parametrize(("stack", "words"), GONE.items())
+pytestmark = on_sqlite  # nothing here depends on the database
 
 
 def text_of(found: BeautifulSoup) -> str:
@@ -37,29 +37,6 @@ def of_stack(visitor: Visitor, connection: dict[str, object], name: str | None) 
     stack_id = name and f"arn:aws:cloudformation:us-east-1:{connection['account_id']}:stack/{name}/5f"
     with visitor.world.admin.app.extensions["deputy"].db.write(SYSTEM) as db:
         db.get(Connection, UUID(str(connection["id"]))).stack_id = stack_id
-
-
-@every_end
-def test_a_stack_that_ended_does_not_read_as_a_refusal(visitor: Visitor, stack, words):
-    made = pasted(visitor, Customer(visitor.world.aws))
-    assert "AWS refused us" in text_of(visitor.page().find(id="live"))
-    say(visitor, made, stack)
-    page = visitor.page()
-    assert text_of(page.find(id="summary")) == f"Your stack {words}."
-    assert visitor.steps() == ["failed", "todo", "todo", "todo", "todo"]
-    assert text_of(page.select_one(".advice h3")) == f"The stack {words}"
-    assert "AWS refused us" not in text_of(page.find(id="live"))
-    assert page.find(id="trust-should-be") is None
-
-
-@every_end
-def test_of_a_role_that_still_lets_us_in_it_is_not_said_that_all_is_done(visitor: Visitor, stack, words):
-    """A stack says so before its role goes."""
-    made = visitor.world.connection(visitor.tenant)
-    say(visitor, made, stack)
-    assert text_of(visitor.page().find(id="summary")) == f"Your stack {words}."
-    assert visitor.page().select(".connected") == []
-    assert "every 3s" in visitor.raw().text
 
 
 def test_what_the_role_itself_shows_counts_for_more(visitor: Visitor):
@@ -107,16 +84,3 @@ def test_a_role_that_was_gone_may_have_come_back_in_another_way(visitor: Visitor
     assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
     world.admin("POST", f"/v1/tenants/{visitor.tenant['id']}/external-id/rotation", {"reason": "x"}, expect=201)
     assert visitor.page().select("#rotation details[open]") == []
-
-
-def test_among_many_each_is_named(visitor: Visitor):
-    many(visitor, ConnectionStatus.VERIFIED, 2)
-    first, second = Customer(visitor.world.aws), Customer(visitor.world.aws)
-    say(visitor, pasted(visitor, first), StackState.ROLLED_BACK)
-    say(visitor, pasted(visitor, second), StackState.DELETED)
-    page = visitor.page()
-    assert [pill.text for pill in page.select(".pill")][:2] == ["Stack deleted", "Rolled back"]
-    assert [text_of(said).split(":")[0] for said in page.select(".advice .where")] == [
-        f"Account {first.account}",
-        f"Account {second.account}",
-    ]

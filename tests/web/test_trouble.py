@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -10,20 +9,18 @@ from urllib.parse import parse_qsl, urlsplit
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from playwright.sync_api import Locator, Page, expect
 
 from app.onboarding.registrations import REFUSAL
 from sandbox.organization import organization
 from tests.attacks.evidence import on_sqlite
-from tests.conftest import in_a_browser, publish_templates
+from tests.conftest import publish_templates
 from tests.support.cast import Customer, path_of, root_client
 from tests.support.versions import READS, Vendor, registered
-from tests.web.conftest import Visitor, served, visit
+from tests.web.conftest import Visitor, visit
 
-pytestmark = [in_a_browser, on_sqlite]  # a browser sees no difference between databases
+pytestmark = on_sqlite  # nothing here depends on the database
 
 EVERYTHING = {"Effect": "Allow", "Action": "*", "Resource": "*"}
-VENDOR = "111122223333"
 
 
 class Administrator:
@@ -99,171 +96,135 @@ def administrator(visitor: Visitor):
     organization._policies.clear()
 
 
-class Section:
-    def __init__(self, page: Page) -> None:
-        self.page = page
-
-    def find(self, name: str, said: str) -> Locator:
-        """Open the case whose words AWS said; what to do is hidden until then."""
-        case = self.page.locator(f"#trouble-{name}")
-        to_do = case.locator("p").last
-        expect(to_do).to_be_hidden()
-        case.locator("summary").click()
-        expect(to_do).to_be_visible()
-        shows = case.locator("p", has_text="AWS shows").locator("code").all_inner_texts()
-        patterns = [".*".join(map(re.escape, shown.split("…"))) for shown in shows]
-        assert any(re.search(pattern, said, re.DOTALL) for pattern in patterns), (said, shows)
-        return to_do
+def to_do(visitor: Visitor, name: str, said: str) -> str:
+    """What the page says to do in the case whose words AWS showed."""
+    case = visitor.page().select_one(f"details#trouble-{name}")
+    assert not case.has_attr("open")
+    paragraphs = case.select("p")
+    shows = [code.text for shown in paragraphs if "AWS shows" in shown.text for code in shown.select("code")]
+    patterns = [".*".join(map(re.escape, shown.split("…"))) for shown in shows]
+    assert any(re.search(pattern, said, re.DOTALL) for pattern in patterns), (said, shows)
+    return " ".join(paragraphs[-1].get_text(" ").split())
 
 
-@pytest.fixture
-def section(url: str, browser_page: Page) -> Section:
-    browser_page.goto(url)
-    return Section(browser_page)
+def denied(a: Administrator, action: str, condition: dict[str, Any] | None = None) -> str:
+    """What AWS shows where the organisation denies this."""
+    statement = {"Effect": "Deny", "Action": action, "Resource": "*"}
+    a.govern(statement | ({"Condition": condition} if condition else {}))
+    return a.launch()
 
 
-def test_no_rights_to_create_roles(administrator: Administrator, section: Section):
-    said = administrator.launch(cloudformation=administrator.as_somebody_who_may("cloudformation:*", "s3:GetObject"))
-    assert said.startswith("ROLLBACK_COMPLETE")
-    expect(section.find("rights", said)).to_contain_text("Send this page to an administrator")
+def with_the_role_there(a: Administrator) -> str:
+    a.customer.role(a.kit["role_name"], a.kit["trust_policy"])
+    return a.launch()
 
 
-def test_no_rights_to_create_stacks(administrator: Administrator, section: Section):
-    said = administrator.launch(cloudformation=administrator.as_somebody_who_may("s3:GetObject"))
-    expect(section.find("rights", said)).to_contain_text("Send this page to an administrator")
+def in_no_organization(a: Administrator) -> str:
+    organization._units.clear()
+    return a.launch("organization_launch_url", parameters={"OrganizationalUnitIds": "ou-ab12-1a2b3c4d"})
 
 
-def test_an_organizations_policy(administrator: Administrator, section: Section):
-    administrator.govern({"Effect": "Deny", "Action": "iam:Create*", "Resource": "*"})
-    to_do = section.find("organization", administrator.launch())
-    expect(to_do).to_contain_text(f"an exception for the role {administrator.kit['role_name']}")
-    expect(to_do).to_contain_text(f"an exception for Example Vendor's account {VENDOR}")
+WITHOUT_BOUNDARY = {"StringNotLike": {"iam:PermissionsBoundary": "arn:aws:iam::*:policy/boundary"}}
+ELSEWHERE = {"StringNotEquals": {"aws:RequestedRegion": "eu-west-1"}}
+TROUBLE = {
+    "no rights to create roles": (
+        lambda a: a.launch(cloudformation=a.as_somebody_who_may("cloudformation:*", "s3:GetObject")),
+        {"rights": "Send this page to an administrator"},
+    ),
+    "no rights to create stacks": (
+        lambda a: a.launch(cloudformation=a.as_somebody_who_may("s3:GetObject")),
+        {"rights": "Send this page to an administrator"},
+    ),
+    "an organisation's policy": (
+        lambda a: denied(a, "iam:Create*"),
+        {"organization": "an exception for the role {role_name}"},
+    ),
+    "a boundary that is demanded": (
+        lambda a: denied(a, "iam:CreateRole", WITHOUT_BOUNDARY),
+        {"boundary": "under “Permissions boundary”"},
+    ),
+    "a capability that is not ticked": (
+        lambda a: a.launch(Capabilities=[]),
+        {"capability": "Tick “I acknowledge that AWS CloudFormation might create IAM resources"},
+    ),
+    "a role that is there already": (
+        with_the_role_there,
+        {"rolled-back": "Find the lowest line with CREATE_FAILED", "role-name": "enter its ARN"},
+    ),
+    "a stack that is there already": (
+        lambda a: a.launch() and a.launch(),
+        {"stack-name": "Open the stack {stack_name}"},
+    ),
+    "a region that is not allowed": (
+        lambda a: denied(a, "cloudformation:*", ELSEWHERE),
+        {"region": "Choose another region above"},
+    ),
+    "an External ID that was mistyped": (
+        lambda a: a.launch(parameters={"ExternalId": "dpy-" + "0" * 63}),
+        {"edited": "your External ID is {external_id}"},
+    ),
+    "a stack set without trusted access": (in_no_organization, {"trusted-access": "choose “Activate trusted access”"}),
+    "a scanner's finding": (  # the sandbox has no Access Analyzer
+        lambda a: f"Access Analyzer: external access to {a.kit['role_name']}",
+        {"findings": "{broker_principal_arn}"},
+    ),
+}
 
 
-def test_a_boundary_that_is_demanded(administrator: Administrator, section: Section):
-    without = {"StringNotLike": {"iam:PermissionsBoundary": "arn:aws:iam::*:policy/boundary"}}
-    administrator.govern({"Effect": "Deny", "Action": "iam:CreateRole", "Resource": "*", "Condition": without})
-    expect(section.find("boundary", administrator.launch())).to_contain_text("under “Permissions boundary”")
+@pytest.mark.parametrize("trouble", TROUBLE)
+def test_the_page_knows_awss_words_and_what_to_do(administrator: Administrator, visitor: Visitor, trouble: str):
+    happens, cases = TROUBLE[trouble]
+    said = happens(administrator)
+    for name, words in cases.items():
+        assert words.format(**administrator.kit) in to_do(visitor, name, said)
+
+
+def test_what_the_page_says_to_do_helps(administrator: Administrator, visitor: Visitor):
+    denied(administrator, "iam:CreateRole", WITHOUT_BOUNDARY)
     boundary = administrator.allow_everything("boundary")
     said = administrator.launch(StackName="again", parameters={"PermissionsBoundaryArn": boundary})
     assert said.startswith("CREATE_COMPLETE")
+    visitor.paste(f"arn:aws:iam::{administrator.account}:role/{administrator.kit['role_name']}")
+    page = visitor.page()
+    assert page.select_one("#summary").text == "Connected. There is nothing left to do."
+    assert len(page.select("details.trouble")) == 12
+    assert administrator.account in page.select_one("#status").text, "AWS shows nothing of a wrong account"
+    wrong = f"Delete the stack {administrator.kit['stack_name']} in the wrong account"
+    assert wrong in " ".join(page.select("#trouble-account p")[-1].get_text(" ").split())
 
 
-def test_the_capability_is_not_ticked(administrator: Administrator, section: Section):
-    to_do = section.find("capability", administrator.launch(Capabilities=[]))
-    expect(to_do).to_contain_text("Tick “I acknowledge that AWS CloudFormation might create IAM resources")
-    assert administrator.launch().startswith("CREATE_COMPLETE")
-
-
-def test_the_role_is_there_already(administrator: Administrator, section: Section):
-    role_arn = administrator.customer.role(administrator.kit["role_name"], administrator.kit["trust_policy"])
-    section.find("role-name", administrator.launch()).get_by_role("link").click()
-    section.page.locator("#role-arn").fill(role_arn)
-    section.page.keyboard.press("Enter")
-    section.page.wait_for_selector("text=Connected. There is nothing left to do.")
-
-
-def test_the_stack_is_there_already(administrator: Administrator, section: Section):
-    administrator.launch()
-    to_do = section.find("stack-name", administrator.launch())
-    expect(to_do).to_contain_text(f"Open the stack {administrator.kit['stack_name']}")
-
-
-def test_a_region_that_is_not_allowed(administrator: Administrator, section: Section):
-    elsewhere = {"StringNotEquals": {"aws:RequestedRegion": "eu-west-1"}}
-    administrator.govern({"Effect": "Deny", "Action": "cloudformation:*", "Resource": "*", "Condition": elsewhere})
-    expect(section.find("region", administrator.launch())).to_contain_text("Choose another region above")
-
-
-def test_the_page_explains_a_region_that_is_switched_off(
-    administrator: Administrator, section: Section, visitor: Visitor, faults
-):
+def test_the_page_explains_a_region_that_is_switched_off(administrator: Administrator, visitor: Visitor, faults):
     """Nothing of the stack fails; it is our call that AWS refuses."""
     administrator.launch()
     role_arn = f"arn:aws:iam::{administrator.account}:role/{administrator.kit['role_name']}"
     faults.add("region_disabled", role_arn=role_arn)
     visitor.paste(role_arn)
     assert "has switched STS off in the region" in visitor.page().find(id="live").get_text(" ")
-    expect(section.find("region", "STS is not activated in this region")).to_contain_text("Security Token Service")
+    assert "Security Token Service" in to_do(visitor, "region", "STS is not activated in this region")
 
 
-def test_a_stack_that_was_rolled_back_and_why(administrator: Administrator, section: Section):
-    administrator.customer.role(administrator.kit["role_name"], administrator.kit["trust_policy"])
-    said = administrator.launch()
-    assert said.startswith("ROLLBACK_COMPLETE")
-    expect(section.find("rolled-back", said)).to_contain_text("Find the lowest line with CREATE_FAILED")
-    section.find("role-name", said)  # where the reason leads
-
-
-def test_the_wrong_account(administrator: Administrator, section: Section, visitor: Visitor):
-    """AWS shows nothing: the page shows the account's number."""
-    assert administrator.launch().startswith("CREATE_COMPLETE")
-    visitor.paste(administrator.account)
-    section.page.reload()
-    expect(section.page.locator("#status")).to_contain_text(administrator.account)
-    section.page.locator("#trouble-account summary").click()
-    expect(section.page.locator("#trouble-account p").last).to_contain_text(
-        f"Delete the stack {administrator.kit['stack_name']} in the wrong account"
-    )
-
-
-@pytest.mark.parametrize("edited", ["too short", "dpy-" + "0" * 63])
-def test_an_external_id_that_was_mistyped(administrator: Administrator, section: Section, edited: str):
-    to_do = section.find("edited", administrator.launch(parameters={"ExternalId": edited}))
-    expect(to_do).to_contain_text(f"your External ID is {administrator.kit['external_id']}")
-
-
-def test_an_external_id_that_is_another_ones(administrator: Administrator, section: Section, visitor: Visitor):
-    """The stack works, and the role refuses us."""
+def test_an_external_id_that_is_another_ones_makes_a_role_that_refuses(administrator: Administrator, visitor: Visitor):
     assert administrator.launch(parameters={"ExternalId": "dpy-" + "0" * 64}).startswith("CREATE_COMPLETE")
     visitor.paste(administrator.account)
     [made] = visitor.world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections")["items"]
     found = visitor.world.admin("POST", path_of(made, "/diagnose"))
     assert [step["name"] for step in found["steps"] if step["outcome"] == "problem"] == ["role"]
-    expect(section.page.locator("#trouble-edited p").nth(1)).to_contain_text("the role may exist but refuses")
+    assert "the role may exist but refuses" in visitor.page().select("#trouble-edited p")[1].text
 
 
-@pytest.fixture
-def seller(aws, vendor, config, tmp_path) -> Vendor:
-    """A vendor whose customers' stacks register themselves."""
-    made = Vendor(aws, config.database_url, vendor, tmp_path)
-    made.write(made.reads, 1, READS)
-    return made
-
-
-@pytest.mark.parametrize("edited", [lambda token: f"{token[:-1]}.", lambda token: token[:40], lambda _: ""])
-def test_an_edited_token(seller: Vendor, browser_page: Page, edited: Callable[[str], str]):
+def test_an_edited_token_is_refused_in_words_that_the_page_knows(aws, vendor, config, tmp_path):
     """Deputy refuses the stack's message, and says so among the stack's events."""
-    with seller.release() as (world, app), served(app) as base:
-        administrator = Administrator(visit(world, world.tenant()))
-        wanted = dict(parse_qsl(urlsplit(administrator.kit["launch_stack_url"]).fragment.partition("?")[2]))
-        token = edited(wanted["param_RegistrationToken"])
-        assert administrator.launch(parameters={"RegistrationToken": token}).startswith("CREATE_IN_PROGRESS")
-        registered(world, app, administrator.customer)
-        said = administrator.shown(wanted["stackName"])
-        assert said.startswith("ROLLBACK_COMPLETE")
-        assert REFUSAL in said
-        browser_page.goto(f"{base}{administrator.visitor.path}")
-        to_do = Section(browser_page).find("edited", said)
-        expect(to_do).to_contain_text("Change nothing under “External ID” and “Registration”")
-        expect(to_do).to_contain_text(f"your External ID is {administrator.kit['external_id']}")
-
-
-def test_a_stack_set_without_trusted_access(administrator: Administrator, section: Section):
-    organization._units.clear()
-    said = administrator.launch("organization_launch_url", parameters={"OrganizationalUnitIds": "ou-ab12-1a2b3c4d"})
-    expect(section.find("trusted-access", said)).to_contain_text("choose “Activate trusted access”")
-
-
-def test_a_scanners_finding(administrator: Administrator, section: Section):
-    """The sandbox has no Access Analyzer."""
-    said = f"Access Analyzer: external access to {administrator.kit['role_name']}"
-    to_do = section.find("findings", said)
-    expect(to_do).to_contain_text(administrator.kit["broker_principal_arn"])
-    expect(to_do).to_contain_text(VENDOR)
-    expect(section.page.locator("#findings-commands")).to_contain_text(administrator.kit["role_name"])
-
-
-def test_there_are_twelve_and_none_is_open(section: Section):
-    assert section.page.locator("details.trouble").count() == 12
-    assert section.page.locator("details.trouble[open]").count() == 0
+    seller = Vendor(aws, config.database_url, vendor, tmp_path)
+    seller.write(seller.reads, 1, READS)
+    with seller.release() as (world, app):
+        for edit in (lambda token: f"{token[:-1]}.", lambda token: token[:40], lambda _: ""):
+            administrator = Administrator(visit(world, world.tenant()))
+            wanted = dict(parse_qsl(urlsplit(administrator.kit["launch_stack_url"]).fragment.partition("?")[2]))
+            token = {"RegistrationToken": edit(wanted["param_RegistrationToken"])}
+            assert administrator.launch(parameters=token).startswith("CREATE_IN_PROGRESS")
+            registered(world, app, administrator.customer)
+            said = administrator.shown(wanted["stackName"])
+            assert said.startswith("ROLLBACK_COMPLETE")
+            assert REFUSAL in said
+            words = to_do(administrator.visitor, "edited", said)
+            assert "Change nothing under “External ID” and “Registration”" in words

@@ -1,0 +1,261 @@
+"""What the page says in each situation, in full: compared with the text that is stored beside this file.
+
+Where words are changed on purpose, delete the stored text: the test writes the new one, and fails once, for it to be read.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from bs4 import BeautifulSoup
+
+from app.clock import now
+from app.factory import create_app
+from app.store.database import SYSTEM
+from app.store.models import Connection
+from app.store.models.states import ConnectionStatus, StackState
+from tests.attacks.evidence import on_sqlite
+from tests.support.cast import Api, Customer, World, path_of, without_external_id
+from tests.support.sets import GOOD, VENDOR
+from tests.web.conftest import Visitor, visit
+
+pytestmark = on_sqlite  # the words come from the same rows on both databases
+
+STORED = Path(__file__).parent / "page_texts"
+BLOCKS = "p, li, h1, h2, h3, pre, tr, td, th, summary, legend, label, button, form, section, article, details"
+NUMBERED = {"EXTERNAL-ID": r"dpy-[0-9a-f]{64}", "ACCOUNT": r"(?<!\d)[2-8]\d{11}(?!\d)", "TENANT": r"deputy-[0-9a-f]{8}"}
+REPLACED = {
+    r"\d{1,2} [A-Z][a-z]+ \d{4}(, \d\d:\d\d(:\d\d)?)?( UTC)?": "DATE",
+    r"Acme \d+": "Acme",
+    r"http://localhost:\d+": "AWS",
+    r"(?<=/)[0-9a-f]{16}(?=\.yaml)": "HASH",
+}
+
+
+def text_of(part: BeautifulSoup) -> str:
+    """A line for each block. Policies, scripts and lists of regions have tests of their own."""
+    for long in part.select("pre, select"):
+        if "\n" in long.get_text().strip():
+            named = long if long.has_attr("id") else long.find(id=True)
+            long.string = f"[{named['id']}]"
+    for block in part.select(BLOCKS):
+        block.append("\n")
+    lines = (" ".join(line.split()) for line in part.get_text(" ").splitlines())
+    text = "\n".join(line for line in lines if line) + "\n"
+    for name, pattern in NUMBERED.items():
+        places: dict[str, str] = {}
+        text = re.sub(pattern, lambda m, n=name, p=places: p.setdefault(m[0], f"{n}-{len(p) + 1}"), text)
+    for pattern, word in REPLACED.items():
+        text = re.sub(pattern, word, text)
+    return text
+
+
+# --- the situations ---
+
+
+def connected(visitor: Visitor) -> dict:
+    return visitor.world.connection(visitor.tenant)
+
+
+def change(visitor: Visitor, connection: dict, **changes: object) -> None:
+    with visitor.world.admin.app.extensions["deputy"].db.write(SYSTEM) as db:
+        row = db.get_one(Connection, UUID(connection["id"]))
+        for name, value in changes.items():
+            setattr(row, name, value)
+
+
+def entered(visitor: Visitor, *, account_alone: bool = False) -> dict:
+    """A role that is absent, entered by its ARN or by its account."""
+    customer, kit = Customer(visitor.world.aws), visitor.world.kit(visitor.tenant)
+    visitor.paste(customer.account if account_alone else f"arn:aws:iam::{customer.account}:role/{kit['role_name']}")
+    items = visitor.world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections")["items"]
+    return next(item for item in items if item["account_id"] == customer.account)
+
+
+def verify(visitor: Visitor, connection: dict) -> None:
+    visitor.world.admin("POST", path_of(connection, "/verify"))
+
+
+def insecure(visitor: Visitor) -> None:
+    kit = visitor.world.kit(visitor.tenant)
+    visitor.paste(Customer(visitor.world.aws).role(kit["role_name"], without_external_id(kit["trust_policy"])))
+
+
+def loosened(visitor: Visitor) -> None:
+    customer, kit = Customer(visitor.world.aws), visitor.world.kit(visitor.tenant)
+    made = visitor.world.connection(visitor.tenant, customer)
+    customer.retrust(kit["role_name"], without_external_id(kit["trust_policy"]))
+    verify(visitor, made)
+
+
+def loosened_and_unclear(visitor: Visitor) -> None:
+    """The API points to `verification`, which the page does not have."""
+    loosened(visitor)
+    [made] = visitor.world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections")["items"]
+    visitor.world.aws.faults.add("throttle", role_arn=made["role_arn"])
+    verify(visitor, made)
+
+
+def removed(visitor: Visitor) -> None:
+    customer, kit = Customer(visitor.world.aws), visitor.world.kit(visitor.tenant)
+    made = visitor.world.connection(visitor.tenant, customer)
+    customer.remove_role(kit["role_name"])
+    verify(visitor, made)
+
+
+def reading(visitor: Visitor, **other: object) -> None:
+    """A role that may read itself, with a second statement."""
+    kit = visitor.world.kit(visitor.tenant)
+    [own] = kit["trust_policy"]["Statement"]
+    trust = {"Version": "2012-10-17", "Statement": [own, own | other]}
+    visitor.paste(Customer(visitor.world.aws).reading_itself(kit["role_name"], trust))
+
+
+def unclear(visitor: Visitor) -> None:
+    role_arn = visitor.world.role(visitor.tenant)
+    visitor.world.aws.faults.add("throttle", role_arn=role_arn, times=50)
+    visitor.paste(role_arn)
+
+
+def suspended(visitor: Visitor) -> None:
+    visitor.world.admin("POST", path_of(connected(visitor), "/suspend"), {"reason": "unpaid since spring"})
+
+
+def ended(visitor: Visitor) -> None:
+    until = now() - timedelta(minutes=5)
+    change(visitor, connected(visitor), status=ConnectionStatus.ENDED, access_until=until)
+
+
+def searched(visitor: Visitor) -> None:
+    verify(visitor, entered(visitor, account_alone=True))
+
+
+def search_over(visitor: Visitor) -> None:
+    made = entered(visitor, account_alone=True)
+    verify(visitor, made)
+    change(visitor, made, due_at=None)
+
+
+def many(visitor: Visitor) -> None:
+    """One of each, the second insecure one with a mistake of its own."""
+    for situation in (connected, suspended, ended, searched, insecure, loosened, removed):
+        situation(visitor)
+    change(visitor, entered(visitor), stack=StackState.ROLLED_BACK)
+    change(visitor, entered(visitor), stack=StackState.DELETED)
+    entered(visitor)
+    kit = visitor.world.kit(visitor.tenant)
+    pattern = json.loads(json.dumps(kit["trust_policy"]).replace('"StringEquals"', '"StringLike"'))
+    pattern["Statement"][0]["Condition"]["StringLike"]["sts:ExternalId"] = "dpy-*"
+    visitor.paste(Customer(visitor.world.aws).role(kit["role_name"], pattern))
+
+
+def rotating(visitor: Visitor, *, complete: bool = False, emergency: bool = False) -> None:
+    world, path = visitor.world, f"/v1/tenants/{visitor.tenant['id']}/external-id/rotation"
+    if not complete:
+        world.proven(visitor.tenant)
+    world.admin("POST", path, {"reason": "x", "emergency": emergency}, expect=201)
+    if not emergency:
+        world.proven(visitor.tenant)
+    if complete:
+        world.admin("POST", f"{path}/complete")
+
+
+def offboarded(visitor: Visitor) -> None:
+    visitor.world.admin("DELETE", f"/v1/tenants/{visitor.tenant['id']}", expect=204)
+
+
+SITUATIONS: dict[str, Callable[[Visitor], object]] = {
+    "connected": connected,
+    "refused": entered,
+    "looking": searched,
+    "not-found": search_over,
+    "insecure": insecure,
+    "loosened": loosened,
+    "loosened-and-unclear": loosened_and_unclear,
+    "insecure-by-reading": lambda v: reading(v, Condition={"StringEquals": {"sts:RoleSessionName": "maintenance"}}),
+    "others-trusted": lambda v: reading(v, Principal={"AWS": "arn:aws:iam::999999999999:root"}, Condition={}),
+    "unclear": unclear,
+    "suspended": suspended,
+    "removed": removed,
+    "ended": ended,
+    "rolled-back": lambda v: change(v, entered(v), stack=StackState.ROLLED_BACK),
+    "stack-deleted": lambda v: change(v, connected(v), stack=StackState.DELETED),
+    "many": many,
+    "rotation-open": rotating,
+    "rotation-emergency": lambda v: rotating(v, emergency=True),
+    "rotation-complete": lambda v: rotating(v, complete=True),
+}
+
+
+def compare(name: str, part: BeautifulSoup) -> None:
+    text, stored = text_of(part), STORED / f"{name}.txt"
+    if not stored.exists():
+        stored.write_text(text, encoding="utf-8")
+        pytest.fail(f"{stored.name} was not there: it is written now, and is to be read")
+    assert text == stored.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_the_status_reads_as_stored(visitor: Visitor, faults, situation: str):
+    SITUATIONS[situation](visitor)
+    status = visitor.page().find(id="status")
+    for same_everywhere in status.select(".nojs, form.paste, form.paste ~ *"):
+        same_everywhere.decompose()
+    compare(situation, status)
+
+
+def test_the_whole_page_reads_as_stored(visitor: Visitor):
+    compare("waiting", visitor.page().main)
+
+
+def test_the_farewell_reads_as_stored_and_shows_no_external_id(visitor: Visitor):
+    offboarded(visitor)
+    page = visitor.raw()
+    assert (page.status_code, page.headers["Cache-Control"]) == (410, "no-store")
+    compare("farewell", BeautifulSoup(page.text, "html.parser").main)
+    assert visitor.tenant["external_id"] not in page.text
+
+
+@contextmanager
+def page_of_set(config, aws, admin, name: str, query: str = "", **settings: object):
+    app = create_app(replace(config, **settings))
+    world = World(aws, Api(app, admin.key))
+    yield visit(world, world.tenant(), permission_set=name).page(query)
+    app.extensions["deputy"].db.engine.dispose()
+
+
+def test_what_a_set_with_a_parameter_asks_for_reads_as_stored(config, aws, admin):
+    """At a vendor with an address, in a region where stacks cannot register themselves."""
+    settings = {
+        "permission_sets": VENDOR,
+        "default_permission_set": "posture",
+        "vendor_url": "https://app.example.com/<i>",
+    }
+    settings["registration_topic_arn"] = "arn:aws:sns:eu-west-1:111122223333:registrations"
+    settings["registration_queue_url"] = f"{aws.url}/111122223333/registrations"
+    with page_of_set(config, aws, admin, "invoices", "?region=us-east-1", **settings) as page:
+        link = page.select("#for-whom a")[-1]
+        assert (link["href"], link["rel"]) == ("https://app.example.com/<i>", ["noopener", "noreferrer"])
+        offered = [a["href"].partition("?")[2] for a in page.select(".way a") if a.text == "Launch it in eu-west-1"]
+        assert offered == [f"way={way}&region=eu-west-1#ways" for way in ("stack", "organization")]
+        page.find(id="status").decompose()
+        page.select_one("[id^=trouble]").parent.decompose()
+        compare("set-with-parameter", page.main)
+
+
+def test_what_a_set_that_makes_an_administrator_asks_for_reads_as_stored(config, aws, admin, tmp_path):
+    managed = [{"name": "PowerUserAccess", "why": "All."}]
+    administrator = GOOD | {"access": "write", "administrator": True, "managed_policies": managed}
+    (tmp_path / "admin.json").write_text(json.dumps(administrator))
+    (tmp_path / "plain.json").write_text(json.dumps(GOOD))
+    settings = {"permission_sets": tmp_path, "default_permission_set": "plain"}
+    with page_of_set(config, aws, admin, "plain", **settings) as page:
+        assert page.find(id="administrator") is None
+    with page_of_set(config, aws, admin, "admin", **settings) as page:
+        compare("administrator", page.find(id="asked").parent)
