@@ -11,6 +11,8 @@ from tests.support.cast import Customer, World, path_of, root_client
 from tests.support.shells import run_as
 from tests.support.versions import READS, WRITES, Vendor
 
+pytestmark = on_sqlite  # nothing here depends on the database
+
 
 @pytest.fixture
 def seller(aws, vendor, config, tmp_path) -> Vendor:
@@ -105,7 +107,6 @@ def test_a_role_is_searched_for_under_the_kits_name(seller: Vendor, customer: Cu
             assert f"<code>{name}</code>" in gone, "what is left over"
 
 
-@on_sqlite
 def test_other_tenants_and_other_names_change_nothing(seller: Vendor, customer: Customer):
     with seller.release() as (world, app):
         tenant, other = world.tenant(), world.tenant()

@@ -17,6 +17,8 @@ from tests.conftest import as_the_pipeline
 from tests.support.cast import Api, Customer, World, path_of, root_client
 from tests.support.versions import MORE, READS, WRITES, Vendor, page_of, registered
 
+pytestmark = on_sqlite  # tests/onboarding/test_publication.py and tests/connections/ are about the rows
+
 
 @pytest.fixture
 def vendor_of_sets(aws, vendor, config, tmp_path) -> Vendor:
@@ -129,18 +131,6 @@ def refusal_of(vendor_of_sets: Vendor) -> str:
     return sentence
 
 
-@on_sqlite
-def test_the_command_says_so_in_one_line(vendor_of_sets: Vendor, monkeypatch):
-    with vendor_of_sets.release():
-        vendor_of_sets.write(vendor_of_sets.reads, 1, READS, MORE)
-    with vendor_of_sets.release(publish=False) as (_, app):
-        with as_the_pipeline():
-            done = app.test_cli_runner().invoke(args=["templates", "publish"])
-        assert done.exit_code == 1
-        assert "Raise version to 2." in done.output
-        assert "Traceback" not in done.output
-
-
 def test_the_difference_is_of_actions_policies_statements_and_their_fields(vendor_of_sets: Vendor):
     name, narrow = vendor_of_sets.reads, READS | {"Resource": "arn:aws:s3:::mine"}
     audit = {"name": "SecurityAudit", "why": "Reads all settings."}
@@ -213,21 +203,9 @@ def test_a_connection_knows_the_version_of_its_stack_and_of_an_update(vendor_of_
         assert made["status"] == "verified", "a message changes no status"
 
 
-def test_a_roles_own_tag_tells_too(vendor_of_sets: Vendor, customer: Customer):
-    name = vendor_of_sets.reads
-    with vendor_of_sets.release() as (world, _):
-        tenant = world.tenant()
-        kit = kit_of(world, tenant, name)
-        role_arn = customer.reading_itself(kit["role_name"], kit["trust_policy"])
-        made = world.connect(tenant, role_arn)
-        assert made["permission_set_version"] is None
-        for label, expected in ((f"{name}@1", 1), ("nonsense", 1), ("other-set@5", 1), (f"{name}@12", 1)):
-            tag(world, customer, kit["role_name"], label)
-            made = world.admin("POST", path_of(made, "/verify"))
-            assert (made["permission_set"], made["permission_set_version"]) == (name, expected)
-
-
-def test_a_version_that_was_published_or_is_asked_for_now_is_known(vendor_of_sets: Vendor, customer: Customer):
+def test_a_roles_own_tag_tells_a_version_that_was_published_or_is_asked_for_now(
+    vendor_of_sets: Vendor, customer: Customer
+):
     name = vendor_of_sets.reads
     with vendor_of_sets.release():
         vendor_of_sets.write(name, 3, READS)
@@ -235,10 +213,15 @@ def test_a_version_that_was_published_or_is_asked_for_now_is_known(vendor_of_set
         tenant = world.tenant()
         kit = kit_of(world, tenant, name)
         made = world.connect(tenant, customer.reading_itself(kit["role_name"], kit["trust_policy"]))
-        for version, expected in ((2, None), (3, 3), (2, 3), (1, 1), (999999, 1)):
-            tag(world, customer, kit["role_name"], f"{name}@{version}")
+        labels = (("2", None), ("3", 3), ("2", 3), ("1", 1), ("999999", 1))
+        for label, expected in (
+            *((f"{name}@{version}", known) for version, known in labels),
+            ("nonsense", 1),
+            ("other@5", 1),
+        ):
+            tag(world, customer, kit["role_name"], label)
             made = world.admin("POST", path_of(made, "/verify"))
-            assert made["permission_set_version"] == expected, version
+            assert (made["permission_set"], made["permission_set_version"]) == (name, expected), label
 
 
 def tag(world: World, customer: Customer, role: str, label: str) -> None:
@@ -404,17 +387,6 @@ def test_a_key_for_one_set_does_not_give_a_role_of_another_set_that_name(vendor_
         assert both("POST", path, body | asked, expect=201)["permission_set"] == reads
 
 
-@on_sqlite
-def test_a_declared_account_needs_no_approval(vendor_of_sets: Vendor, customer: Customer):
-    with vendor_of_sets.release() as (world, app):
-        tenant = world.tenant()
-        made = launched(world, app, customer, tenant, vendor_of_sets.reads)
-        world.admin("PATCH", f"/v1/tenants/{tenant['id']}", {"accounts": [customer.account]})
-        own = world.key("connections:write", tenant=tenant)
-        asked = own("PATCH", path_of(made), {"permission_set": vendor_of_sets.writes})
-        assert asked["awaiting_approval"] is False
-
-
 def test_a_message_changes_the_set_only_to_the_one_that_was_asked_for(vendor_of_sets: Vendor, customer: Customer):
     reads, writes = vendor_of_sets.reads, vendor_of_sets.writes
     third = f"t{reads}"
@@ -441,7 +413,6 @@ def test_a_message_changes_the_set_only_to_the_one_that_was_asked_for(vendor_of_
             assert (after["permission_set"], after["wanted_permission_set"]) == (reads, asked)
 
 
-@on_sqlite
 def test_a_move_can_be_withdrawn_and_asked_for_again(vendor_of_sets: Vendor, customer: Customer):
     reads, writes = vendor_of_sets.reads, vendor_of_sets.writes
     with vendor_of_sets.release() as (world, app):
@@ -459,7 +430,6 @@ def test_a_move_can_be_withdrawn_and_asked_for_again(vendor_of_sets: Vendor, cus
         own.refused("PATCH", path_of(made), {}, expect=422, code="validation_failed")
 
 
-@on_sqlite
 def test_a_connection_that_awaits_approval_may_move_to_a_set_that_reads(vendor_of_sets: Vendor, customer: Customer):
     reads, writes = vendor_of_sets.reads, vendor_of_sets.writes
     with vendor_of_sets.release() as (world, app):
@@ -474,7 +444,6 @@ def test_a_connection_that_awaits_approval_may_move_to_a_set_that_reads(vendor_o
         assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
 
 
-@on_sqlite
 def test_of_two_sets_that_wait_the_vendor_approves_the_one_that_it_names(vendor_of_sets: Vendor, customer: Customer):
     own_set, other_set = vendor_of_sets.writes, f"t{vendor_of_sets.writes}"
     vendor_of_sets.write(other_set, 1, READS, WRITES, MORE, access="write")
@@ -493,7 +462,6 @@ def test_of_two_sets_that_wait_the_vendor_approves_the_one_that_it_names(vendor_
         assert (approved["permission_set"], approved["wanted_permission_set"]) == (own_set, other_set)
 
 
-@on_sqlite
 def test_a_new_parameter_must_be_filled_in_and_a_known_one_keeps_its_value(vendor_of_sets: Vendor, customer: Customer):
     name = vendor_of_sets.reads
     bucket = {"name": "Bucket", "pattern": "[a-z0-9.-]{3,63}", "description": "A bucket", "example": "acme-reports"}
