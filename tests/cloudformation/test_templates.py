@@ -85,19 +85,33 @@ def test_no_literal_but_the_brokers_names_an_account():
     assert "DeputyBroker" not in rest
 
 
-def test_the_broker_is_no_parameter(customer_template):
-    assert list(customer_template["Parameters"]) == PARAMETERS
-
-
-def test_a_link_can_fill_in_every_parameter(customer_template):
-    for parameter in customer_template["Parameters"].values():
-        assert parameter["Type"] == "String"
-        assert "NoEcho" not in parameter
-
-
-def test_only_the_registration_may_be_left_out(customer_template):
-    defaults = {name: parameter.get("Default") for name, parameter in customer_template["Parameters"].items()}
+def test_the_broker_is_no_parameter_and_a_link_can_fill_in_each(customer_template):
+    parameters = customer_template["Parameters"]
+    assert list(parameters) == PARAMETERS
+    assert not [name for name, one in parameters.items() if one["Type"] != "String" or "NoEcho" in one]
+    defaults = {name: parameter.get("Default") for name, parameter in parameters.items()}
     assert defaults == dict.fromkeys(PARAMETERS, "") | {"ExternalId": None, "RoleName": None}
+
+
+@pytest.mark.parametrize("path", [CUSTOMER_ROLE, CUSTOMER_ORG], ids=lambda path: path.stem)
+def test_the_console_shows_every_parameter_in_a_group_with_a_label(path):
+    template = load(path)
+    interface = template["Metadata"]["AWS::CloudFormation::Interface"]
+    grouped = [name for group in interface["ParameterGroups"] for name in group["Parameters"]]
+    assert grouped == list(interface["ParameterLabels"]) == list(template["Parameters"])
+    assert all(parameter["Description"] for parameter in template["Parameters"].values())
+
+
+def test_the_registration_waits_for_nobody_and_is_sent_again_when_any_parameter_changes(customer_template):
+    registration = customer_template["Resources"]["Registration"]
+    properties = registration["Properties"]
+    kept = (registration["Condition"], registration["DeletionPolicy"], registration["UpdateReplacePolicy"])
+    assert kept == ("HasRegistrationTopic", "RetainExceptOnCreate", "Retain")
+    assert (properties["ServiceToken"], properties["ServiceTimeout"]) == ({"Ref": "RegistrationTopicArn"}, "1800")
+    sent = {name for name, value in properties.items() if value == {"Ref": name}}
+    assert sent == {*PARAMETERS} - {"RoleName", "RegistrationTopicArn"}
+    assert properties["RoleArn"] == {"Fn::GetAtt": ["Role", "Arn"]}
+    assert {"TemplateVersion", "PermissionSet"} <= {*properties}
 
 
 @pytest.mark.parametrize(
@@ -105,16 +119,13 @@ def test_only_the_registration_may_be_left_out(customer_template):
     [
         ("ExternalId", EXTERNAL_ID, True),
         ("ExternalId", EXTERNAL_ID.upper(), False),
-        ("ExternalId", EXTERNAL_ID + "0", False),
         ("ExternalId", "", False),
         ("ExternalId", "dpy-*", False),
         ("NextExternalId", EXTERNAL_ID, True),
         ("NextExternalId", "", True),
-        ("NextExternalId", EXTERNAL_ID + EXTERNAL_ID, False),
         ("NextExternalId", "dpy-*", False),
         ("RoleName", "deputy-0f0f0f0f", True),
         ("RoleName", "a" * 65, False),
-        ("RoleName", "", False),
         ("RoleName", "path/role", False),
         ("RoleName", "rôle", False),
         ("RegistrationTopicArn", "", True),
@@ -125,8 +136,6 @@ def test_only_the_registration_may_be_left_out(customer_template):
         *((name, value, fine) for name in LIMITS[:2] for value, fine in TIMES.items()),
         ("PermissionsBoundaryArn", "", True),
         ("PermissionsBoundaryArn", BOUNDARY, True),
-        ("PermissionsBoundaryArn", "arn:aws-cn:iam::aws:policy/job-function/ViewOnlyAccess", True),
-        ("PermissionsBoundaryArn", "Boundary", False),
         ("PermissionsBoundaryArn", BOUNDARY.replace("policy", "role"), False),
         ("PermissionsBoundaryArn", f"{BOUNDARY}*", False),
     ],
@@ -135,15 +144,6 @@ def test_parameters_accept_only_what_they_should(customer_template, name, value,
     parameter = customer_template["Parameters"][name]
     assert parameter["ConstraintDescription"]
     assert bool(re.fullmatch(parameter["AllowedPattern"], value)) is accepted
-
-
-def test_the_console_shows_every_parameter_in_a_group_with_a_label(customer_template):
-    interface = customer_template["Metadata"]["AWS::CloudFormation::Interface"]
-    grouped = [name for group in interface["ParameterGroups"] for name in group["Parameters"]]
-
-    assert grouped == list(customer_template["Parameters"])
-    assert list(interface["ParameterLabels"]) == grouped
-    assert all(parameter["Description"] for parameter in customer_template["Parameters"].values())
 
 
 def test_the_trust_policy_is_exactly_this(role_properties):
@@ -207,36 +207,6 @@ def test_the_descriptions_fit_also_with_a_long_vendor_name(customer_template, ro
     assert len(filled.replace("Example Vendor", longest)) <= 1000
 
 
-def test_the_registration_exists_only_with_a_topic(customer_template):
-    registration = customer_template["Resources"]["Registration"]
-
-    assert customer_template["Conditions"] == {
-        "HasNextExternalId": {"Fn::Not": [{"Fn::Equals": [{"Ref": "NextExternalId"}, ""]}]},
-        "HasRegistrationTopic": {"Fn::Not": [{"Fn::Equals": [{"Ref": "RegistrationTopicArn"}, ""]}]},
-        "HasAccessUntil": {"Fn::Not": [{"Fn::Equals": [{"Ref": "AccessUntil"}, ""]}]},
-        "HasRevokeSessionsBefore": {"Fn::Not": [{"Fn::Equals": [{"Ref": "RevokeSessionsBefore"}, ""]}]},
-        "HasPermissionsBoundary": {"Fn::Not": [{"Fn::Equals": [{"Ref": "PermissionsBoundaryArn"}, ""]}]},
-        "BoundaryIsOfAws": {"Fn::Equals": [{"Fn::Select": [4, BOUNDARY_PARTS]}, "aws"]},
-    }
-    assert registration == {
-        "Type": "Custom::DeputyRegistration",
-        "Condition": "HasRegistrationTopic",
-        "DeletionPolicy": "RetainExceptOnCreate",  # a deletion must wait for nobody; a rollback says so
-        "UpdateReplacePolicy": "Retain",
-        "Properties": {
-            "ServiceToken": {"Ref": "RegistrationTopicArn"},
-            "ServiceTimeout": "1800",
-            "RegistrationToken": {"Ref": "RegistrationToken"},
-            "ExternalId": {"Ref": "ExternalId"},  # or an update of it alone would not be told
-            "NextExternalId": {"Ref": "NextExternalId"},
-            **{name: {"Ref": name} for name in LIMITS},
-            "RoleArn": {"Fn::GetAtt": ["Role", "Arn"]},
-            "TemplateVersion": "example-version",
-            "PermissionSet": "example-set@1",
-        },
-    }
-
-
 def test_the_customers_template_makes_a_role_and_a_registration_and_nothing_else(customer_template):
     assert list(customer_template["Resources"]) == ["Role", "Registration"]
     policies = [policy["PolicyName"] for policy in customer_template["Resources"]["Role"]["Properties"]["Policies"][:2]]
@@ -257,15 +227,6 @@ def test_the_role_may_read_itself_and_no_other(role_properties):
     }
 
 
-def test_the_customers_template_outputs_role_external_id_and_version(customer_template):
-    outputs = {name: output["Value"] for name, output in customer_template["Outputs"].items()}
-    assert outputs == {
-        "RoleArn": {"Fn::GetAtt": ["Role", "Arn"]},
-        "ExternalId": {"Ref": "ExternalId"},
-        "TemplateVersion": "example-version",
-    }
-
-
 def statements_of(name):
     found = json.loads((CLOUDFORMATION / "permission-sets" / f"{name}.json").read_text())["statements"]
     return [{key: value for key, value in statement.items() if key != "why"} for statement in found]
@@ -283,40 +244,6 @@ def test_the_permissions_between_the_marks_are_those_of_inventory(role_propertie
     block = textwrap.dedent("\n".join(lines[begin[0] + 1 : end[0]]))
     assert yaml.safe_load(block) == inventory
     assert role_properties["Policies"][0]["PolicyDocument"] == {"Version": "2012-10-17", "Statement": inventory}
-
-
-def test_another_permission_set_can_take_the_place_between_the_marks():
-    """JSON is YAML, and a string that names the partition or the account needs Fn::Sub."""
-
-    def substituted(value):
-        if isinstance(value, str):
-            return {"Fn::Sub": value} if "${AWS::" in value else value
-        if isinstance(value, list):
-            return [substituted(item) for item in value]
-        return {key: substituted(item) for key, item in value.items()}
-
-    block = "".join(f"              - {json.dumps(substituted(one))}\n" for one in statements_of("bucket-sync"))
-    text = re.sub(
-        r"(?<=# permissions: begin\n).*(?= {14}# permissions: end)",
-        lambda _: block,
-        CUSTOMER_ROLE.read_text(),
-        flags=re.DOTALL,
-    )
-
-    assert "ListSharedBuckets" in text
-    assert "DescribeInstances" not in text
-    assert [str(f) for f in lint_all(text) if f.rule.severity != "informational"] == []
-
-
-@pytest.mark.parametrize("vendor", ["Example Ltd. (UK), R+D", "O'Neil-Co & Sons", "V" * 64])
-def test_any_vendors_name_can_take_the_examples_place(vendor, tmp_path):
-    path = tmp_path / "rendered.yaml"
-    path.write_text(CUSTOMER_ROLE.read_text().replace("Example Vendor", vendor))
-    rendered = load(path)
-
-    assert rendered["Description"].startswith(f"Gives {vendor} access")
-    assert rendered["Resources"]["Role"]["Properties"]["Tags"][0]["Value"] == vendor
-    assert rendered["Resources"]["Role"]["Properties"]["Description"]["Fn::Sub"].startswith(f"Lets {vendor} ")
 
 
 # What they launch for a whole organisation.
@@ -345,11 +272,8 @@ def test_the_organizations_template_takes_the_units_and_what_a_single_account_ta
     [
         ("r-ab12", True),
         ("ou-ab12-1a2b3c4d", True),
-        ("ou-ab12", False),
         ("ou-AB12-1a2b3c4d", False),
         ("123456789012", False),
-        ("", False),
-        ("*", False),
         ("r-ab12\n", False),
     ],
 )
@@ -358,47 +282,13 @@ def test_a_unit_is_a_unit_or_the_root(organization, unit, accepted):
     assert bool(re.fullmatch(pattern, unit)) is accepted
 
 
-def test_the_console_shows_the_organisations_parameters_with_labels(organization):
-    interface = organization["Metadata"]["AWS::CloudFormation::Interface"]
-    grouped = [name for group in interface["ParameterGroups"] for name in group["Parameters"]]
-    assert grouped == list(organization["Parameters"])
-    assert list(interface["ParameterLabels"]) == grouped
-    assert all(parameter["Description"] for parameter in organization["Parameters"].values())
-
-
-def test_the_stack_set_is_exactly_this(organization):
-    stack_set = organization["Resources"]["Accounts"]
-    assert stack_set["Type"] == "AWS::CloudFormation::StackSet"
-    properties = dict(stack_set["Properties"])
-    assert properties.pop("Description")
-    delegate = {"Fn::If": ["CalledByDelegate", "DIFFERENCE", {"Ref": "AWS::NoValue"}]}
-    itself = {"Fn::If": ["CalledByDelegate", [{"Ref": "AWS::AccountId"}], {"Ref": "AWS::NoValue"}]}
-    assert properties == {
-        "StackSetName": {"Ref": "AWS::StackName"},
-        "PermissionModel": "SERVICE_MANAGED",
-        "CallAs": {"Ref": "CallAs"},
-        "AutoDeployment": {"Enabled": True, "RetainStacksOnAccountRemoval": False},
-        "ManagedExecution": {"Active": True},
-        "OperationPreferences": {
-            "FailureTolerancePercentage": 100,
-            "MaxConcurrentPercentage": 100,
-            "RegionConcurrencyType": "PARALLEL",
-        },
-        "Capabilities": ["CAPABILITY_NAMED_IAM"],
-        "Parameters": [{"ParameterKey": name, "ParameterValue": {"Ref": name}} for name in PARAMETERS],
-        "StackInstancesGroup": [
-            {
-                "DeploymentTargets": {
-                    "OrganizationalUnitIds": {"Ref": "OrganizationalUnitIds"},
-                    "AccountFilterType": delegate,
-                    "Accounts": itself,
-                },
-                "Regions": [{"Ref": "AWS::Region"}],
-            }
-        ],
-        "TemplateBody": "example-template-body",
-    }
-    assert organization["Conditions"] == {"CalledByDelegate": {"Fn::Equals": [{"Ref": "CallAs"}, "DELEGATED_ADMIN"]}}
+def test_the_stack_set_follows_the_organisation_and_one_account_stops_no_other(organization):
+    properties = organization["Resources"]["Accounts"]["Properties"]
+    assert properties["AutoDeployment"] == {"Enabled": True, "RetainStacksOnAccountRemoval": False}
+    tolerated = {"FailureTolerancePercentage": 100, "MaxConcurrentPercentage": 100}
+    assert tolerated.items() <= properties["OperationPreferences"].items()
+    assert properties["Parameters"] == [{"ParameterKey": name, "ParameterValue": {"Ref": name}} for name in PARAMETERS]
+    assert (properties["CallAs"], properties["PermissionModel"]) == ({"Ref": "CallAs"}, "SERVICE_MANAGED")
 
 
 # The vendor's side.
@@ -586,13 +476,6 @@ def test_the_broker_reaches_both_by_its_statement_for_customers(canary, broker_r
     assert names == [{"Fn::Sub": "${RolePrefix}canary"}, {"Fn::Sub": "${RolePrefix}stranger"}]
     assert "canary" not in json.dumps(broker_resources).lower()
     assert "stranger" not in json.dumps(broker_resources).lower()
-
-
-def test_every_prefix_that_the_service_takes_makes_names_that_iam_takes(canary):
-    pattern = re.compile(canary["Parameters"]["RolePrefix"]["AllowedPattern"])
-    for prefix in ("", "deputy-", "x" * 50):
-        assert pattern.fullmatch(prefix)
-        assert len(f"{prefix}stranger") <= 64
 
 
 def test_the_broker_may_be_a_role_or_a_user_with_a_path(canary):
