@@ -10,18 +10,15 @@ import pytest
 from botocore.exceptions import ClientError
 
 from sandbox.organization import organization
-from sandbox.sts import StsCall
 from tests.sandbox.sandbox_people import (
     CUSTOMER,
     DENIED,
     DENY_ALL,
-    OWN,
     STRANGER,
     VENDOR,
     VENDOR_ROOT,
     document,
     outcome,
-    policy,
     statement,
 )
 
@@ -67,24 +64,8 @@ def text_of(call):
     return raised.value.response["Error"]["Message"]
 
 
-def stamp(**later):
-    return (datetime.now(UTC) + timedelta(**later)).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def deny_if(condition, **more):
-    return statement("*", "Deny", Condition=condition, **(more or {"Resource": "*"}))
-
-
-def older_than(**later):
-    return {"DateLessThan": {"aws:TokenIssueTime": stamp(**later)}}
-
-
 def open_to_all(p, **options):
     return p.role(VENDOR_ROOT, policies=[ALL], **options)
-
-
-def listing(p, session):
-    return outcome(p.client("iam", session).list_roles)
 
 
 def vendors(p, *policies, **options):
@@ -96,26 +77,6 @@ def as_user(p, policy=None, *, named=True):
     """A user asks for a role in its own account, which names it or its account."""
     user = p.user(VENDOR, policy)
     return p.outcome(p.role({"AWS": user["arn"] if named else VENDOR}, account=VENDOR), who=user)
-
-
-def managed_policy_on_and_off(p):
-    iam, role = p.client("iam", CUSTOMER), p.role(VENDOR_ROOT)
-    attachment, buckets = {"RoleName": role.rpartition("/")[2], "PolicyArn": S3_ONLY}, p.client("s3", p.assume(role))
-    answers = []
-    for call in (iam.attach_role_policy, iam.attach_role_policy, iam.detach_role_policy):
-        call(**attachment)
-        answers.append(outcome(buckets.list_buckets))
-    return [*answers, outcome(iam.detach_role_policy, **attachment)]
-
-
-def boundary_on_and_off(p):
-    iam, role = p.client("iam", CUSTOMER), open_to_all(p, PermissionsBoundary=S3_ONLY)
-    name, session = role.rpartition("/")[2], p.assume(role)
-    answers = [listing(p, session), outcome(p.client("s3", session).list_buckets)]
-    iam.delete_role_permissions_boundary(RoleName=name)
-    answers.append(listing(p, session))
-    iam.put_role_permissions_boundary(RoleName=name, PermissionsBoundary=S3_ONLY)
-    return [*answers, listing(p, session)]
 
 
 def refusals(p):
@@ -158,24 +119,6 @@ def inert(p):
     return answers, p.client("sts", session).get_caller_identity()["Account"]
 
 
-def reading_roles(p):
-    other = p.role(VENDOR_ROOT).rpartition("/")[2]
-    reads = statement(["iam:GetRole", "iam:ListRolePolicies"], Resource=f"arn:aws:iam::{CUSTOMER}:role/*/reader")
-    role = p.role(VENDOR_ROOT, name="reader", Path="/a/", policies=[reads])
-    narrow = document(statement("iam:GetRole", Resource=f"{role}2"))
-    reader, narrowed = p.client("iam", p.assume(role)), p.client("iam", p.assume(role, Policy=narrow))
-    return [
-        outcome(call, RoleName=name)
-        for call, name in (
-            (reader.get_role, "reader"),
-            (reader.list_role_policies, "reader"),
-            (reader.get_role, other),
-            (reader.list_role_policies, other),
-            (narrowed.get_role, "reader"),
-        )
-    ]
-
-
 def expired(p):
     session = p.assume(open_to_all(p), DurationSeconds=900)
     calls = [p.client("sts", session).get_caller_identity, p.client("s3", session).list_buckets]
@@ -194,39 +137,6 @@ def expiration(p):
     asked = {"RoleArn": p.role(VENDOR_ROOT), "RoleSessionName": "sess", "DurationSeconds": 900}
     expires = p.client("sts", VENDOR).assume_role(**asked)["Credentials"]["Expiration"]
     return timedelta(seconds=890) < expires - datetime.now(UTC) <= timedelta(seconds=900)
-
-
-def ended_trust(p):
-    role = p.role(VENDOR_ROOT, {"DateLessThan": {"aws:CurrentTime": stamp(minutes=30)}}, policies=[ALL])
-    session = p.assume(role)
-    with p.sandbox.later(minutes=31):
-        return p.outcome(role), listing(p, session)
-
-
-def ended_permissions(p):
-    after = {"DateGreaterThanEquals": {"aws:CurrentTime": stamp(minutes=30)}}
-    role = p.role(VENDOR_ROOT, policies=[ALL, deny_if(after)])
-    session = p.assume(role)
-    with p.sandbox.later(minutes=31):
-        return p.outcome(role), listing(p, session)
-
-
-def revoked_older(p):
-    role = p.role(VENDOR_ROOT, policies=[ALL, deny_if(older_than(minutes=10))])
-    earlier = p.assume(role)
-    with p.sandbox.later(minutes=20):
-        return listing(p, earlier), listing(p, p.assume(role))
-
-
-def recorded(p):
-    role = p.role(VENDOR_ROOT, {"StringEquals": {"sts:ExternalId": OWN}})
-    p.outcome(role, OWN, Policy=DENY_ALL, DurationSeconds=900)
-    p.outcome(role)
-    who = p.broker["arn"]
-    return p.sandbox.sts_calls == [
-        StsCall(who, role, OWN, "sess", 900, DENY_ALL, YES),
-        StsCall(who, role, None, "sess", 3600, None, "AccessDenied"),
-    ]
 
 
 STS = {
@@ -293,11 +203,6 @@ STS = {
         [UNSUPPORTED] * 3,
     ),
     "a session that may nothing knows who it is": (inert, ({403}, CUSTOMER)),
-    "a session policy does not widen": (
-        lambda p: listing(p, p.assume(p.role(VENDOR_ROOT, policies=[READ]), Policy=document(ALL))),
-        DENIED,
-    ),
-    "a session reads the roles that its policies name": (reading_roles, [YES, YES, DENIED, DENIED, DENIED]),
     "unknown keys": (lambda p: p.outcome(p.role(VENDOR_ROOT), who=UNKNOWN), BAD_TOKEN),
     "unknown keys at S3": (lambda p: outcome(p.client("s3", UNKNOWN).list_buckets), (403, "InvalidAccessKeyId")),
     "a session without its token": (without_token, [BAD_TOKEN] * 2),
@@ -307,19 +212,6 @@ STS = {
         f"arn:aws:iam::{CUSTOMER}:root",
     ),
     "a session expires as was asked": (expiration, True),
-    "a date in the trust policy ends new sessions alone": (ended_trust, (DENIED, YES)),
-    "a date in a deny ends live sessions": (ended_permissions, (YES, DENIED)),
-    "a deny by issue time ends earlier sessions alone": (revoked_older, (DENIED, YES)),
-    "a user's keys have no issue time": (
-        lambda p: p.outcome(p.role(VENDOR_ROOT, extra=[deny_if(older_than(hours=1), Principal="*")])),
-        YES,
-    ),
-    "AWS's own policies are attached and detached": (
-        managed_policy_on_and_off,
-        [YES, YES, DENIED, (404, "NoSuchEntity")],
-    ),
-    "AWS's own policies are boundaries, and come off": (boundary_on_and_off, [DENIED, YES, YES, DENIED]),
-    "the sandbox records each call": (recorded, True),
 }
 
 
@@ -378,38 +270,6 @@ def test_the_public_reads_what_is_published_and_nothing_else(people, sandbox, bu
     assert get(template) == 200, "a demand for TLS is taken as met"
 
 
-def session(people, *policies, **options):
-    return people.client("s3", people.assume(people.role(VENDOR_ROOT, policies=list(policies)), **options))
-
-
-def test_a_session_may_do_what_its_role_and_its_policy_allow(people, bucket):
-    mine = {"StringEquals": {"s3:prefix": "templates/", "aws:ResourceAccount": CUSTOMER}}
-    s3 = session(
-        people,
-        statement("s3:ListAllMyBuckets", Resource="*"),
-        statement("s3:ListBucket", Resource=f"arn:aws:s3:::{bucket}", Condition=mine),
-        statement(["s3:GetObject", "s3:PutObject"], Resource=f"arn:aws:s3:::{bucket}/templates/*"),
-    )
-    narrow = session(people, statement("s3:*", Resource="*"), Policy=policy("s3:ListBucket"))
-    calls = {
-        "list buckets": (s3.list_buckets, {}, YES),
-        "list": (s3.list_objects_v2, {"Prefix": "templates/"}, YES),
-        "list elsewhere": (s3.list_objects_v2, {}, DENIED),
-        "get": (s3.get_object, {"Key": "templates/a.yaml"}, YES),
-        "get elsewhere": (s3.get_object, {"Key": "private/b.txt"}, DENIED),
-        "put": (s3.put_object, {"Key": "templates/c", "Body": b"c"}, YES),
-        "delete": (s3.delete_object, {"Key": "templates/a.yaml"}, DENIED),
-        "delete many": (s3.delete_objects, {"Delete": {"Objects": [{"Key": "x"}]}}, DENIED),
-        "policy": (s3.delete_bucket_policy, {}, DENIED),
-        "narrowed get": (narrow.get_object, {"Key": "private/b.txt"}, DENIED),
-    }
-    answers = {
-        name: outcome(call, **({} if name == "list buckets" else {"Bucket": bucket}) | options)
-        for name, (call, options, _) in calls.items()
-    }
-    assert answers == {name: answer for name, (*_, answer) in calls.items()}
-
-
 # Organisations, and IAM's simulation.
 
 
@@ -424,71 +284,6 @@ def govern():
     with ExitStack() as stack:
         stack.callback(organization._policies.clear)
         yield govern
-
-
-@pytest.fixture
-def simulate(people):
-    """`simulate(role, action, resource, key=value)`: IAM's decision, and the values that it lacked."""
-
-    def simulate(role, action, resource, **context):
-        entries = [
-            {"ContextKeyName": k, "ContextKeyType": "string", "ContextKeyValues": [v]} for k, v in context.items()
-        ]
-        asked = {"ActionNames": [action], "ResourceArns": [resource], "ContextEntries": entries}
-        [found] = people.client("iam", CUSTOMER).simulate_principal_policy(PolicySourceArn=role, **asked)[
-            "EvaluationResults"
-        ]
-        assert (found["EvalActionName"], found["EvalResourceName"]) == (action, resource)
-        limits = [found.get(f"{name}DecisionDetail") for name in ("PermissionsBoundary", "Organizations")]
-        return (
-            found["EvalDecision"],
-            found["MissingContextValues"],
-            [limit and next(iter(limit.values())) for limit in limits],
-        )
-
-    return simulate
-
-
-def test_a_simulation_names_what_keeps_a_role_from_an_action(people, simulate, govern):
-    deny, mine = statement("s3:GetObjectAcl", effect="Deny", Resource="*"), "aws:ResourceAccount"
-    if_mine = statement("sqs:*", Resource="*", Condition={"StringEquals": {mine: CUSTOMER}})
-    role = people.role(VENDOR_ROOT, policies=[READ, deny, if_mine])
-    bounded = people.role(
-        VENDOR_ROOT,
-        policies=[ALL],
-        PermissionsBoundary=people.client("iam", CUSTOMER).create_policy(
-            PolicyName="simulated", PolicyDocument=document(READ)
-        )["Policy"]["Arn"],
-    )
-    one, lacks, free = "arn:aws:s3:::shared/x", [mine.lower()], [None, None]
-    assert simulate(role, "s3:GetObject", one) == ("allowed", lacks, free)
-    assert simulate(role, "s3:GetObject", "*")[0] == simulate(role, "s3:PutObject", one)[0] == "implicitDeny"
-    assert simulate(role, "s3:GetObjectAcl", one)[0] == "explicitDeny"
-    assert simulate(role, "sqs:SendMessage", "*") == ("implicitDeny", lacks, free)
-    assert simulate(role, "sqs:SendMessage", "*", **{mine: CUSTOMER}) == ("allowed", [], free)
-    assert simulate(bounded, "s3:PutObject", "*") == ("implicitDeny", [], [False, None])
-    govern(service_control=[ALL, statement("s3:*", effect="Deny", Resource="*")])
-    assert simulate(bounded, "s3:GetObject", one) == ("explicitDeny", [], [True, False])
-
-
-def test_a_simulation_refuses_what_it_does_not_answer(people):
-    role = people.role(
-        VENDOR_ROOT,
-        name="deputy-simulating",
-        policies=[statement("iam:Simulate*", Resource=f"arn:aws:iam::{CUSTOMER}:role/deputy-simulating")],
-    )
-    own, root = people.client("iam", people.assume(role, who=VENDOR)), people.client("iam", CUSTOMER)
-
-    def code(client, **asked):
-        action = {"PolicySourceArn": role, "ActionNames": ["s3:GetObject"]}
-        return outcome(client.simulate_principal_policy, **action | asked)[1]
-
-    assert own.simulate_principal_policy(PolicySourceArn=role, ActionNames=["s3:GetObject"])["EvaluationResults"]
-    assert code(own, PolicySourceArn=people.role(VENDOR_ROOT)) == "AccessDenied"
-    assert code(root, PolicySourceArn=ABSENT) == "NoSuchEntity"
-    assert code(root, ActionNames=["s3:Get*"]) == "ValidationError"
-    for more in ({"ResourceArns": ["arn:a", "arn:b"]}, {"CallerArn": f"arn:aws:iam::{CUSTOMER}:user/x"}):
-        assert code(root, **more) == "SandboxUnsupported"
 
 
 def test_an_organisations_policies_bind_roles_roots_and_outsiders(people, govern):

@@ -6,7 +6,7 @@ import json
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.sandbox.sandbox_people import CUSTOMER, DENIED, OWN, STRANGER, VENDOR, VENDOR_ROOT, outcome, statement
+from tests.sandbox.sandbox_people import CUSTOMER, DENIED, OWN, VENDOR, VENDOR_ROOT, outcome, statement
 
 INVALID = (400, "ValidationError")
 _names = itertools.count()
@@ -128,22 +128,6 @@ def test_constraints_are_checked_on_create_and_update(stacks, change, text):
     assert stacks.describe()["StackStatus"] == "CREATE_COMPLETE"
 
 
-@pytest.mark.parametrize(
-    ("named", "given", "accepted"),
-    [
-        (True, ["CAPABILITY_IAM"], False),
-        (True, ["CAPABILITY_NAMED_IAM"], True),
-        (False, [], False),
-        (False, ["CAPABILITY_IAM"], True),
-    ],
-)
-def test_capabilities(stacks, named, given, accepted):
-    template = QUIET if named else QUIET.replace("RoleName: !Ref Name", "")
-    options = stacks.options(template, {}) | {"Capabilities": given}
-    wanted = "allowed" if accepted else (400, "InsufficientCapabilitiesException")
-    assert outcome(lambda: stacks.cloudformation.create_stack(**options)) == wanted
-
-
 def test_updates_reach_the_role(people, stacks):
     arn = stacks.create()["Outputs"][0]["OutputValue"]
     before = stacks.iam.get_role(RoleName=stacks.role)["Role"]
@@ -209,15 +193,6 @@ def test_deleting_a_stack_is_final(stacks):
     assert not stacks.exists()
 
 
-def test_change_sets(stacks):
-    options = stacks.options(QUIET, {}) | {"ChangeSetName": "c", "ChangeSetType": "CREATE"}
-    stacks.cloudformation.create_change_set(**options)
-    stacks.cloudformation.execute_change_set(ChangeSetName="c", StackName=stacks.name)
-    stack = stacks.describe()
-    assert stack["StackStatus"] == "CREATE_COMPLETE"
-    assert stack["Outputs"][0]["OutputKey"] == "Arn"
-
-
 def test_a_list_stays_as_it_was_in_an_update_that_names_the_previous_value(stacks):
     stacks.create(Accounts="111122223333,444455556666")
     kept = [{"ParameterKey": key, "UsePreviousValue": True} for key in ("ExternalId", "Name", "Accounts")]
@@ -243,42 +218,3 @@ def test_templates_are_read_with_the_customers_permissions(people, sandbox, stac
     s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [allow]}))
     assert create("https://example.com/a.yaml") == create(f"{url}-gone") == INVALID
     assert create(f"https://{bucket}.s3.us-east-1.amazonaws.com/templates/a.yaml") == "allowed"
-
-
-def test_the_policies_that_moto_lacks(people):
-    template = """
-Resources:
-  Topic: {Type: AWS::SNS::Topic}
-  Queue: {Type: AWS::SQS::Queue}
-  Subscription:
-    Type: AWS::SNS::Subscription
-    Properties: {TopicArn: !GetAtt Topic.TopicArn, Protocol: sqs, Endpoint: !GetAtt Queue.Arn, RawMessageDelivery: RAW}
-  TopicPolicy:
-    Type: AWS::SNS::TopicPolicy
-    Properties:
-      Topics: [!Ref Topic]
-      PolicyDocument: {Version: "2012-10-17", Statement: [{Sid: Mine, Effect: Allow, Principal: "*", Action: "sns:Publish", Resource: !Ref Topic}]}
-  QueuePolicy:
-    Type: AWS::SQS::QueuePolicy
-    Properties:
-      Queues: [!Ref Queue]
-      PolicyDocument: {Version: "2012-10-17", Statement: [{Sid: Mine, Effect: Allow, Principal: "*", Action: "sqs:SendMessage", Resource: !GetAtt Queue.Arn}]}
-Outputs:
-  Topic: {Value: !Ref Topic}
-  Queue: {Value: !Ref Queue}
-"""
-    name = f"stack{next(_names)}"
-    cloudformation, sns, sqs = (people.client(service, STRANGER) for service in ("cloudformation", "sns", "sqs"))
-    cloudformation.create_stack(StackName=name, TemplateBody=template.replace("RAW", "false"))
-    outputs = cloudformation.describe_stacks(StackName=name)["Stacks"][0]["Outputs"]
-    topic, queue = (next(o["OutputValue"] for o in outputs if o["OutputKey"] == key) for key in ("Topic", "Queue"))
-    assert "Mine" in sns.get_topic_attributes(TopicArn=topic)["Attributes"]["Policy"]
-    assert "Mine" in sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["Policy"])["Attributes"]["Policy"]
-    people.client("sns", CUSTOMER).publish(TopicArn=topic, Message="hello")
-    body = sqs.receive_message(QueueUrl=queue)["Messages"][0]["Body"]
-    assert json.loads(body)["Message"] == "hello"
-    cloudformation.update_stack(StackName=name, TemplateBody=template.replace("RAW", "true"))
-    sns.publish(TopicArn=topic, Message="raw")
-    assert [message["Body"] for message in sqs.receive_message(QueueUrl=queue)["Messages"]] == ["raw"]
-    cloudformation.delete_stack(StackName=name)
-    assert sns.list_subscriptions()["Subscriptions"] == []

@@ -2,7 +2,6 @@
 
 import re
 from contextlib import closing
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -10,8 +9,6 @@ import pytest
 from tests.sandbox.sandbox_people import CUSTOMER, outcome
 from tests.sandbox.sandbox_vendor import CUSTOMER_STACK, Stack, TopicReader, put, respond
 from tests.support.waiting import until
-
-CUSTOMER_ROLE = (Path(__file__).parents[2] / "cloudformation" / "customer-role.yaml").read_text()
 
 
 def with_policy(named: str) -> str:
@@ -154,12 +151,6 @@ def test_a_wrong_answer_fails_the_stack(stack, topic_reader, change, reason):
     assert reason in stack.reason("CREATE_FAILED")
 
 
-def test_an_output_that_the_vendor_does_not_give_fails_the_stack(stack, topic_reader):
-    stack.create()
-    respond(topic_reader.next("Create"), Data={})
-    assert "Vendor response doesn't contain Word" in stack.reason("ROLLBACK_IN_PROGRESS")
-
-
 # Update.
 
 
@@ -200,17 +191,6 @@ def test_another_physical_id_is_a_replacement(created, topic_reader):
     assert created.status == "UPDATE_COMPLETE"
     created.delete()
     assert topic_reader.next("Delete")["PhysicalResourceId"] == "registration-2"
-
-
-def test_a_registration_can_be_taken_away_and_brought_back(created, topic_reader):
-    created.update(Topic="")
-    respond(topic_reader.next("Delete"), "FAILED", Reason="No.")
-    assert (created.status, created.description) == ("UPDATE_COMPLETE", "first"), "the removal is not tried again"
-    created.update()
-    respond(topic_reader.next("Create"))
-    assert created.status == "UPDATE_COMPLETE"
-    created.delete()
-    assert len(topic_reader.read(10)) == 1
 
 
 # Delete.
@@ -302,50 +282,3 @@ def test_a_later_rollback_keeps_it_and_a_policy_that_an_update_adds_counts(creat
     created.delete()
     assert created.status == "DELETE_COMPLETE"
     assert topic_reader.read() == []
-
-
-@pytest.mark.parametrize(("named", "kept"), [("Retain", True), ("RetainExceptOnCreate", True), ("Delete", False)])
-def test_a_bucket_is_kept_as_its_policy_says(sandbox, named, kept):
-    template, name = (
-        f"""
-Resources:
-  Bucket: {{Type: AWS::S3::Bucket, DeletionPolicy: {named}, Properties: {{BucketName: kept-{named.lower()}}}}}
-""",
-        f"kept-{named.lower()}",
-    )
-    broken = template.replace("kept", "undone") + (
-        "  Policy:\n    Type: AWS::S3::BucketPolicy\n    DependsOn: Bucket\n"
-        "    Properties: {Bucket: absent-for-sure, PolicyDocument: {}}\n"
-    )
-    with closing(sandbox.client("cloudformation", CUSTOMER)) as stacks, closing(sandbox.client("s3", CUSTOMER)) as s3:
-        stacks.create_stack(StackName=name, TemplateBody=template)
-        stacks.delete_stack(StackName=name)
-        stacks.create_stack(StackName=f"undone{name}", TemplateBody=broken)
-        buckets = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
-    assert (name in buckets, f"undone-{named.lower()}" in buckets) == (kept, named == "Retain")
-
-
-def test_the_vendors_own_queue_hears_of_the_template_that_customers_launch(sandbox, vendor):
-    with (
-        closing(Stack(sandbox, vendor.registration_topic_arn)) as stack,
-        closing(sandbox.client("sqs", vendor.broker_principal_arn.split(":")[4])) as sqs,
-    ):
-        sqs.purge_queue(QueueUrl=vendor.registration_queue_url)
-        values = {
-            "ExternalId": "dpy-" + "0a" * 32,
-            "RoleName": f"deputy-{stack.name}",
-            "RegistrationTopicArn": stack.topic,
-            "RegistrationToken": "token",
-        }
-        options = stack.options({}, CUSTOMER_ROLE)
-        options["Parameters"] = [{"ParameterKey": k, "ParameterValue": v} for k, v in values.items()]
-        stack.id = stack.cloudformation.create_stack(**options)["StackId"]
-        reader = TopicReader.__new__(TopicReader)
-        reader.sqs, reader.queue = sqs, vendor.registration_queue_url
-        request = reader.next("Create")
-        assert request["ResourceProperties"]["RoleArn"] == f"arn:aws:iam::{CUSTOMER}:role/deputy-{stack.name}"
-        respond(request)
-        assert stack.status == "CREATE_COMPLETE"
-        stack.delete()  # which waits for nobody
-        assert stack.status == "DELETE_COMPLETE"
-        assert reader.read() == []

@@ -142,33 +142,6 @@ def organisation(sandbox, topic_reader, template_url) -> Iterator[Organisation]:
     organise(sandbox, {})
 
 
-def test_each_account_registers_by_itself(organisation, topic_reader):
-    members = organisation.members(8)
-    organisation.accounts([*members, organisation.account])
-    organisation.create()
-    assert organisation.status == "CREATE_IN_PROGRESS"
-    asked = topic_reader.serve(lambda: organisation.status == "CREATE_COMPLETE")
-    assert sorted(request["StackId"].split(":")[4] for request in asked) == members
-    assert organisation.instances() == dict.fromkeys(members, "CURRENT")
-    assert organisation.roles(members) == 8
-    assert organisation.roles([organisation.account]) == 0  # never where it is launched
-    assert organisation.stack["Outputs"][0]["OutputValue"].startswith(f"{organisation.name}:")
-
-
-def test_updates_and_deletion_reach_every_account(organisation, topic_reader):
-    members = organisation.members(3)
-    organisation.accounts(members)
-    organisation.create()
-    topic_reader.serve(lambda: organisation.status == "CREATE_COMPLETE")
-    organisation.update(Token="second")
-    asked = topic_reader.serve(lambda: organisation.status == "UPDATE_COMPLETE")
-    assert [request["ResourceProperties"]["Token"] for request in asked] == ["second"] * 3
-    organisation.delete()
-    asked = topic_reader.serve(lambda: organisation.status == "DELETE_COMPLETE")
-    assert [request["RequestType"] for request in asked] == ["Delete"] * 3
-    assert organisation.roles(members) == 0
-
-
 def test_an_account_that_joins_gets_a_stack_and_one_that_leaves_loses_it(organisation, topic_reader):
     first, second, third = organisation.members(3)
     organisation.accounts([first, second])
