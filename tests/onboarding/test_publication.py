@@ -14,11 +14,12 @@ import pytest
 from app import services as composition
 from app.aws.templates import TemplateBucket, render_document
 from app.background.parts import companions, stop_all
-from app.config import Config, TemplateConfig, _settings
+from app.config import Config, TemplateConfig
 from app.errors import ConflictError
 from app.permissions.difference import difference
 from app.permissions.permission_sets import PermissionSet
 from app.permissions.set_document import document, read_document
+from app.settings.declarations import collect_settings
 from app.store.database import SYSTEM
 from app.store.models import AuditEvent, PermissionSetVersion
 from dev.stack import ROOT
@@ -30,7 +31,7 @@ from tests.support.versions import READS, Vendor
 from tests.support.waiting import until
 
 SETTINGS = ("broker", "vendor_name", "template_bucket", "vendor_name_ascii", "permission_sets")
-SETTINGS += ("default_permission_set", "role_prefix", "max_session_seconds")
+SETTINGS += ("default_permission_set", "role_prefix", "max_session_seconds", "region")
 
 
 class PublishingVendor:
@@ -119,7 +120,7 @@ def test_publishing_needs_the_templates_settings_and_the_buckets_credentials_alo
 
 
 def test_publishing_reads_only_settings_that_templates_are_rendered_from():
-    assert tuple(_settings(TemplateConfig)) == SETTINGS
+    assert {*collect_settings(TemplateConfig)} == {*SETTINGS}
     assert not {"database_url", "secret_keys"} & set(SETTINGS)
 
 
