@@ -17,7 +17,7 @@ from app.background.parts import companions, stop_all
 from app.config import Config, TemplateConfig
 from app.errors import ConflictError
 from app.permissions.difference import difference
-from app.permissions.permission_sets import PermissionSet
+from app.permissions.permission_sets import PermissionSet, load
 from app.permissions.set_document import document, read_document
 from app.settings.declarations import collect_settings
 from app.store.database import SYSTEM
@@ -27,7 +27,7 @@ from sandbox.vendor import VENDOR_ACCOUNT
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import as_the_pipeline
 from tests.support.cast import root_client
-from tests.support.versions import READS, Vendor
+from tests.support.versions import MORE, READS, Vendor
 from tests.support.waiting import until
 
 SETTINGS = ("broker", "vendor_name", "template_bucket", "vendor_name_ascii", "permission_sets")
@@ -122,6 +122,34 @@ def test_publishing_needs_the_templates_settings_and_the_buckets_credentials_alo
 def test_publishing_reads_only_settings_that_templates_are_rendered_from():
     assert {*collect_settings(TemplateConfig)} == {*SETTINGS}
     assert not {"database_url", "secret_keys"} & set(SETTINGS)
+
+
+def test_the_document_of_a_version_is_never_replaced(publishing_vendor):
+    key = render_document(load(publishing_vendor.publish().config.permission_sets)[publishing_vendor.name]).key
+    assert key == f"templates/sets/{publishing_vendor.name}/1.json"
+    publishing_vendor.files.write(publishing_vendor.name, 1, READS, MORE)
+    with pytest.raises(
+        ConflictError, match=r"The bucket has version 1, which asks for something else\. Raise version to 2\."
+    ):
+        publishing_vendor.publish()
+    publishing_vendor.files.write(publishing_vendor.name, 3, READS)
+    publishing_vendor.publish()
+    publishing_vendor.files.write(publishing_vendor.name, 2, READS)
+    with pytest.raises(ConflictError, match=r"The bucket has version 3 already\. Raise version to 4\."):
+        publishing_vendor.publish()
+    documents = [key for key in publishing_vendor.keys() if key.startswith("templates/sets/")]  # noqa: SIM118
+    assert documents == [key, key.replace("1.json", "3.json")]
+
+
+def test_two_pipelines_publish_one_version_and_the_second_is_told(publishing_vendor, monkeypatch):
+    """Both looked before either had published."""
+    monkeypatch.setattr(TemplateBucket, "documents", lambda *_: documents.pop(0))
+    documents: list[dict[int, str]] = [{}]
+    publishing_vendor.publish()
+    publishing_vendor.files.write(publishing_vendor.name, 1, READS, MORE)
+    documents += [{}, {1: document(a_set(name=publishing_vendor.name))}]
+    with pytest.raises(ConflictError, match="Raise version to 2"):
+        publishing_vendor.publish()
 
 
 @pytest.mark.parametrize(("version", "body", "access"), [(999_999, "x", "write"), (5, '{"access":"read"}', "write")])
@@ -246,6 +274,13 @@ def test_a_background_worker_records_what_is_published_after_its_start(publishin
         stop_all(parts)
     assert not ended
     assert len(publishing_vendor.events()) == 1
+
+
+@on_sqlite
+def test_a_bucket_that_does_not_answer_records_nothing(publishing_vendor, monkeypatch):
+    started = publishing_vendor.publish()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    assert not publishing_vendor.record(started)
 
 
 # --- the document ---

@@ -297,6 +297,24 @@ def test_a_role_that_was_proven_to_the_end_has_outlived_its_stack(desk):
 # --- again, and in any order ---
 
 
+@pytest.mark.parametrize("kind", ["Create", "Delete"])
+def test_many_deliveries_at_once_in_several_processes_act_once(desk, kind):
+    stack = desk.stack()
+    if kind == "Delete":
+        desk.handle(stack.message())
+    message = stack.message(kind)
+    others = [Database(desk.config.database_url) for _ in range(4)]
+    processes = [desk.process() for _ in others]
+    for process, database in zip(processes, others, strict=True):
+        process._db = database
+    assert at_once([lambda p=p: p.handle(message) for p in processes]) == [True] * 4
+    assert set(desk.answers.statuses) == {"SUCCESS"}
+    assert len(desk.connections()) == 1
+    assert len(desk.actions()) == (2 if kind == "Delete" else 1)
+    for database in others:
+        database.engine.dispose()
+
+
 def test_two_requests_at_once_for_one_role_make_one_connection(desk):
     stack = desk.stack()
     messages = [stack.message() for _ in range(4)]
@@ -724,6 +742,20 @@ def test_a_database_that_is_away_makes_no_dead_letter(desk, line, tmp_path):
         with pytest.raises(StoreUnavailableError):
             line.receive()
     line.registrations._db = here
+    assert line.receive() == 1
+    assert desk.answers.statuses == ["SUCCESS"]
+
+
+def test_a_database_that_goes_away_in_between_leaves_the_message(desk, line, monkeypatch):
+    line.publish(desk.stack().request())
+
+    def away(*_: object) -> None:
+        raise StoreUnavailableError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(line.registrations, "_store", away)
+        assert line.receive() == 1
+    assert desk.answers.got == []
     assert line.receive() == 1
     assert desk.answers.statuses == ["SUCCESS"]
 
