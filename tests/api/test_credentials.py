@@ -1,6 +1,7 @@
 """Issuing: the two shapes, who may, for what, and what is on record before anything leaves."""
 
 import datetime as dt
+import json
 import re
 import uuid
 from contextlib import closing
@@ -66,68 +67,34 @@ def test_head_on_container_credentials_issues_nothing(world: World, settled):
     assert len(world.calls_for(settled["role_arn"])) == before
 
 
-def test_the_issuance_is_on_record_with_who_what_and_until_when(world: World, connection):
+def test_the_issuance_is_on_record_with_who_what_until_when_and_under_which_name(world: World, connection):
+    body = {"reason": "nightly scan", "duration_seconds": 900}
     worker = world.worker(connection_tenant(connection))
-    issued = worker("POST", path_of(connection, "/credentials"), {"reason": "nightly scan", "duration_seconds": 900})
+    response = worker.raw("POST", path_of(connection, "/credentials"), body, headers={"X-Request-Id": "mine"})
+    issued = response.get_json()
     event = world.audit(connection_id=connection["id"], action="credentials.issued")[0]
-    assert event["outcome"] == "ok"
-    assert event["actor"]["kind"] == "api_key"
+    assert (event["outcome"], event["actor"]["kind"]) == ("ok", "api_key")
     assert event["tenant_id"] == connection["tenant_id"]
-    assert event["details"]["access_key_id"] == issued["AccessKeyId"]
-    assert event["details"]["duration_seconds"] == 900
-    assert event["details"]["source"] == "sts"
-    assert event["details"]["reason"] == "nightly scan"
-    at = dt.datetime.fromisoformat(event["details"]["expires_at"])
-    assert at == dt.datetime.fromisoformat(issued["Expiration"])
-
-
-def test_the_request_id_joins_answer_and_audit_log(world: World, connection):
-    response = world.admin.raw("POST", path_of(connection, "/credentials"), headers={"X-Request-Id": "mine"})
-    event = world.audit(connection_id=connection["id"], action="credentials.issued")[0]
     assert event["request_id"] == response.headers["X-Request-Id"] != "mine"
-
-
-def test_the_session_name_is_ours_and_tells_which_key(world: World, connection):
-    world.admin("POST", path_of(connection, "/credentials"))
-    event = world.audit(connection_id=connection["id"], action="credentials.issued")[0]
+    details = event["details"]
+    assert details.items() >= (body | {"access_key_id": issued["AccessKeyId"], "source": "sts"}).items()
+    assert dt.datetime.fromisoformat(details["expires_at"]) == dt.datetime.fromisoformat(issued["Expiration"])
     name = world.calls_for(connection["role_arn"])[-1].session_name
-    assert name == event["details"]["session_name"]
-    assert re.fullmatch(SESSION_NAME, name), "proofs have names of this form"
-    key = uuid.UUID(event["actor"]["id"]).hex
-    assert re.fullmatch(rf"deputy-{key}-[0-9a-f]{{24}}", name)
+    assert name == details["session_name"]
+    assert re.fullmatch(SESSION_NAME, name)[1] == uuid.UUID(event["actor"]["id"]).hex, "proofs have names of this form"
     assert len(name) <= 64
 
 
-@pytest.mark.parametrize(
-    "raw",
-    ['{"duration_seconds": 1e309}', '{"duration_seconds": NaN}', '{"duration_seconds": 9, "duration_seconds": 900}'],
-)
-def test_a_number_that_is_not_json_is_malformed(world: World, settled, raw):
-    world.admin.refused(
-        "POST",
-        path_of(settled, "/credentials"),
-        data=raw,
-        content_type="application/json",
-        expect=400,
-        code="malformed_request",
-    )
-
-
-def test_a_session_policy_reaches_aws_compact_and_only_narrows(world: World, connection):
+def test_a_session_policy_reaches_aws_compact(world: World, connection):
     policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}]}
-    for given in (policy, __import__("json").dumps(policy, indent=4)):
-        issued = world.admin("POST", path_of(connection, "/credentials"), {"session_policy": given})
-        sent = world.calls_for(connection["role_arn"])[-1].policy
-        assert (
-            sent == '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:ListBucket","Resource":"*"}]}'
-        )
-        assert issued["AccessKeyId"]
+    world.admin("POST", path_of(connection, "/credentials"), {"session_policy": json.dumps(policy, indent=4)})
+    sent = world.calls_for(connection["role_arn"])[-1].policy
+    assert sent == json.dumps(policy, separators=(",", ":"))
 
 
-@pytest.mark.parametrize("reason", ["", " ", "x" * 201, "two\nlines", "nul\u0000", 5])
-def test_a_reason_is_short_and_printable(world: World, settled, reason):
-    expect = 400 if isinstance(reason, str) and "\0" in reason else 422
-    world.admin("POST", path_of(settled, "/credentials"), {"reason": reason}, expect=expect)
+def test_a_reason_is_short_and_printable(world: World, settled):
+    for reason in ("", " ", "x" * 201, "two\nlines", 5):
+        world.admin("POST", path_of(settled, "/credentials"), {"reason": reason}, expect=422)
 
 
 def connection_tenant(connection):
