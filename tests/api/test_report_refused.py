@@ -64,17 +64,6 @@ def test_an_event_says_who_reported(world: World):
     assert event["request_id"] == answer.headers["X-Request-Id"]
 
 
-def test_a_role_that_is_there_gives_a_new_session_and_stays_verified(world: World):
-    connection = world.connection()
-    worker = world.worker({"id": connection["tenant_id"]})
-    first = worker("POST", path_of(connection, "/credentials"))
-    report(worker, connection)
-    second = worker("POST", path_of(connection, "/credentials"))
-    assert second["AccessKeyId"] != first["AccessKeyId"]
-    assert worker("POST", path_of(connection, "/credentials")) == second
-    assert world.admin("POST", path_of(connection, "/verify"))["status"] == "verified"
-
-
 def test_a_report_takes_effect_once_a_minute_and_otherwise_nothing_happens(world: World, by_hand):
     connection = world.connection()
     worker = world.worker({"id": connection["tenant_id"]})
