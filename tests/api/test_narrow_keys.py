@@ -11,7 +11,6 @@ from tests.support.cast import Api, World, path_of
 from tests.support.rows import ByHand
 
 READ, WRITE = "inventory", "bucket-sync"
-WAYS = [("POST", "/credentials"), ("GET", "/container-credentials")]
 
 
 class Case:
@@ -45,31 +44,27 @@ def another(app: Flask, config: Any) -> Any:
 
 
 @on_sqlite
-@pytest.mark.parametrize(("method", "way"), WAYS)
-def test_a_key_gets_no_credentials_of_another_set(case: Case, method: str, way: str):
+def test_a_key_gets_no_credentials_of_another_set_and_reports_no_refusal(case: Case):
     """In both lanes: the fast one takes `Bearer`, and any other case is Flask's."""
     before = len(case.world.calls_for(case.write["role_arn"]))
-    for scheme in ("Bearer", "bearer"):
-        headers = {"Authorization": f"{scheme} {case.scanner.key}"}
-        response = case.scanner.raw(method, path_of(case.write, way), headers=headers)
-        assert (response.status_code, response.get_json()["code"]) == (403, "forbidden")
-        (event,) = [
-            e
-            for e in case.world.audit(action="credentials.refused")
-            if e["request_id"] == response.headers["X-Request-Id"]
-        ]
-        assert event["details"]["code"] == "forbidden"
-        assert event["tenant_id"] == case.tenant["id"]
-        assert event["connection_id"] == case.write["id"]
-    assert len(case.world.calls_for(case.write["role_arn"])) == before
-    assert case.scanner.raw(method, path_of(case.read, way)).status_code == 200
-
-
-@on_sqlite
-def test_a_key_reports_no_refusal_for_a_connection_of_another_set(case: Case):
-    """A report takes its sessions from those who may have them."""
+    ways = [("POST", "/credentials"), ("GET", "/container-credentials")]
+    for method, way in ways:
+        for scheme in ("Bearer", "bearer"):
+            headers = {"Authorization": f"{scheme} {case.scanner.key}"}
+            response = case.scanner.raw(method, path_of(case.write, way), headers=headers)
+            assert (response.status_code, response.get_json()["code"]) == (403, "forbidden")
+            event = case.world.audit(action="credentials.refused")[0]
+            assert event["request_id"] == response.headers["X-Request-Id"]
+            assert event["details"]["code"] == "forbidden"
+            assert event["tenant_id"] == case.tenant["id"]
+            assert event["connection_id"] == case.write["id"]
     case.scanner.refused("POST", path_of(case.write, "/report-refused"), expect=403, code="forbidden")
     assert case.world.audit(connection_id=case.write["id"], action="connection.refusal_reported") == []
+    assert len(case.world.calls_for(case.write["role_arn"])) == before
+    without_sets = case.world.key("credentials:issue", tenant=case.tenant)
+    for method, way in ways:
+        assert case.scanner.raw(method, path_of(case.read, way)).status_code == 200
+        assert without_sets.raw(method, path_of(case.write, way)).status_code == 200
     assert case.scanner.raw("POST", path_of(case.read, "/report-refused")).status_code == 202
 
 
@@ -94,35 +89,23 @@ def test_a_change_of_sets_takes_effect_at_once_in_every_process(
     by_hand.engine.dispose()
 
 
-@on_sqlite
-def test_a_key_without_sets_is_for_any(case: Case):
-    worker = case.world.key("credentials:issue", tenant=case.tenant)
-    for connection in (case.read, case.write):
-        worker("POST", path_of(connection, "/credentials"))
+def test_sets_are_some_that_there_are(world: World):
+    for sets in (["no-such-set"], [READ, "no-such-set"], [], "inventory", [7], [READ] * 101):
+        body = {"name": "a scanner", "scopes": ["credentials:issue"], "permission_sets": sets}
+        problem = world.admin.refused("POST", "/v1/api-keys", body, expect=422, code="validation_failed")
+        assert all(field.startswith("permission_sets") for field in problem["errors"])
 
 
-@pytest.mark.parametrize("sets", [["no-such-set"], [READ, "no-such-set"], [], "inventory", [7], [READ] * 101])
-def test_sets_are_some_that_there_are(world: World, sets: Any):
-    wanted = {"name": "a scanner", "scopes": ["credentials:issue"], "permission_sets": sets}
-    problem = world.admin.refused("POST", "/v1/api-keys", wanted, expect=422, code="validation_failed")
-    assert all(field.startswith("permission_sets") for field in problem["errors"])
-
-
-def test_a_narrow_key_makes_only_keys_that_are_as_narrow(world: World):
+def test_a_narrow_key_makes_only_keys_that_are_as_narrow_and_ends_no_wider_one(world: World):
     narrow = world.key("keys:write", "credentials:issue", permission_sets=[READ])
-    wanted = {"name": "a scanner", "scopes": ["credentials:issue"]}
+    body = {"name": "a scanner", "scopes": ["credentials:issue"]}
     for sets in ([WRITE], [READ, WRITE]):
-        narrow.refused("POST", "/v1/api-keys", wanted | {"permission_sets": sets}, expect=403, code="forbidden")
-    for body in (wanted, wanted | {"permission_sets": None}, wanted | {"permission_sets": [READ]}):
-        assert narrow("POST", "/v1/api-keys", body, expect=201)["permission_sets"] == [READ]
-
-
-@pytest.mark.parametrize(("method", "what"), [("DELETE", ""), ("POST", "/replace")])
-def test_a_narrow_key_ends_no_wider_one(world: World, method: str, what: str):
-    narrow = world.key("keys:write", "credentials:issue", permission_sets=[READ])
-    wanted = {"name": "a worker", "scopes": ["credentials:issue"]}
+        narrow.refused("POST", "/v1/api-keys", body | {"permission_sets": sets}, expect=403, code="forbidden")
+    for more in ({}, {"permission_sets": None}, {"permission_sets": [READ]}):
+        assert narrow("POST", "/v1/api-keys", body | more, expect=201)["permission_sets"] == [READ]
     for sets in (None, [WRITE], [READ, WRITE]):
-        made = world.admin("POST", "/v1/api-keys", wanted | {"permission_sets": sets}, expect=201)
+        made = world.admin("POST", "/v1/api-keys", body | {"permission_sets": sets}, expect=201)
         path = f"/v1/api-keys/{made['id']}"
-        narrow.refused(method, path + what, expect=403, code="forbidden")
+        for method, suffix in (("DELETE", ""), ("POST", "/replace")):
+            narrow.refused(method, path + suffix, expect=403, code="forbidden")
         assert world.admin("GET", path)["expires_at"] is None
