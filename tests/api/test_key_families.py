@@ -109,23 +109,17 @@ def test_a_key_of_the_command_line_has_no_maker(world: World):
 
 
 def test_revoking_a_key_revokes_the_keys_and_links_that_came_of_it(world: World):
+    """The event says how many, and which. Makers and siblings stay."""
     tenant, maker = world.tenant(), Program(world)
-    child = maker.child(tenant_id=tenant["id"])
+    child, sibling = maker.child(tenant_id=tenant["id"]), maker.child()
+    maker.api("DELETE", sibling.path, expect=204)
+    assert [program.works() for program in (maker, child, sibling)] == [True, True, False]
     grandchild, page, bystander = child.child(), child.link(tenant), Program(world)
-    world.admin("DELETE", maker.path, expect=204)
-    assert [one.works() for one in (maker, child, grandchild, bystander)] == [False, False, False, True]
-    assert not opens(world, page)
-
-
-def test_the_event_says_how_many_and_which(world: World):
-    tenant, maker = world.tenant(), Program(world)
-    child = maker.child()
-    grandchild = child.child()
-    child.link(tenant)
     (link,) = world.admin("GET", f"/v1/tenants/{tenant['id']}/onboarding-links")["items"]
     world.admin("DELETE", maker.path, expect=204)
-    details = event_of(world, maker, "api_key.revoked")["details"]
-    assert details == {
+    assert [program.works() for program in (maker, child, grandchild, bystander)] == [False, False, False, True]
+    assert not opens(world, page)
+    assert event_of(world, maker, "api_key.revoked")["details"] == {
         "api_key_id": maker.id,
         "name": "a program",
         "keys_revoked": 2,
@@ -152,21 +146,6 @@ def test_a_link_that_expired_is_revoked_too_as_its_registration_token_goes_on_to
         assert made(maker.read()) == (0, 0)
         world.admin("DELETE", maker.path, expect=204)
         assert event_of(world, maker, "api_key.revoked")["details"]["links_revoked"] == 1
-
-
-def test_revoking_a_child_leaves_its_maker_and_its_siblings(world: World):
-    maker = Program(world)
-    child, sibling = maker.child(), maker.child()
-    maker.api("DELETE", child.path, expect=204)
-    assert [one.works() for one in (maker, child, sibling)] == [True, False, True]
-
-
-def test_a_key_that_revokes_its_own_maker_goes_with_it(world: World):
-    maker = Program(world)
-    child = maker.child()
-    child.api("DELETE", maker.path, expect=204)
-    assert not maker.works()
-    assert not child.works()
 
 
 def count_tenants(world: World) -> int:
@@ -200,13 +179,21 @@ def test_a_successor_is_as_the_old_one_was(world: World):
     assert event_of(world, new, "api_key.created")["tenant_id"] == tenant["id"]
 
 
-@pytest.mark.parametrize(("body", "grace"), [({}, DAY), ({"grace_seconds": 7 * DAY}, 7 * DAY)])
+@pytest.mark.parametrize(
+    ("body", "grace"), [({}, DAY), ({"grace_seconds": 7 * DAY}, 7 * DAY), ({"grace_seconds": 0}, 0)]
+)
 def test_the_old_key_ends_after_the_grace(world: World, body: dict[str, int], grace: int):
     start = dt.datetime.now(dt.UTC)
     with time_machine.travel(start, tick=False):
         old = Program(world)
+        brief = Program(world, expires_at=(start + dt.timedelta(minutes=5)).isoformat())
         new = old.replace(**body)
+        brief.replace(**body)
         assert old.read()["expires_at"] == (start + dt.timedelta(seconds=grace)).isoformat()
+        assert brief.read()["expires_at"] == (start + dt.timedelta(seconds=min(grace, 300))).isoformat(), (
+            "not prolonged"
+        )
+        assert old.works() == bool(grace)
     with time_machine.travel(start + dt.timedelta(seconds=grace - 1), tick=False):
         assert old.works()
     with time_machine.travel(start + dt.timedelta(seconds=grace), tick=False):
@@ -214,17 +201,11 @@ def test_the_old_key_ends_after_the_grace(world: World, body: dict[str, int], gr
         assert new.works()
 
 
-def test_without_a_grace_the_old_key_ends_at_once(world: World):
+def test_a_grace_is_0_to_7_days(world: World):
     old = Program(world)
-    assert old.replace(grace_seconds=0).works()
-    assert not old.works()
-
-
-@pytest.mark.parametrize("grace", [-1, 7 * DAY + 1, 1.5, "1", None, True])
-def test_a_grace_is_0_to_7_days(world: World, grace: Any):
-    old = Program(world)
-    problem = world.admin("POST", f"{old.path}/replace", {"grace_seconds": grace}, expect=422)
-    assert list(problem["errors"]) == ["grace_seconds"]
+    for grace in (-1, 7 * DAY + 1, 1.5, "1", None, True):
+        problem = world.admin("POST", f"{old.path}/replace", {"grace_seconds": grace}, expect=422)
+        assert list(problem["errors"]) == ["grace_seconds"]
     assert old.read()["expires_at"] is None
 
 
@@ -259,43 +240,30 @@ def test_what_the_old_key_makes_in_its_grace_goes_with_the_successor(world: Worl
     assert not opens(world, page)
 
 
-def test_a_leaked_key_that_replaced_itself_takes_its_successor_along(world: World):
-    leaked = Program(world)
-    child = leaked.child()
-    successor = leaked.replace(leaked.api)
-    assert made(leaked.read()) == (2, 0)
-    world.admin("DELETE", leaked.path, expect=204)
-    assert [one.works() for one in (leaked, successor, child)] == [False, False, False]
-
-
-def test_a_leaked_key_takes_along_the_successors_of_others_that_it_asked_for(world: World):
+def test_a_leaked_key_takes_along_the_successors_that_it_asked_for(world: World):
     leaked, other = Program(world), Program(world)
-    stolen = other.replace(leaked.api)
+    child = leaked.child()
+    successors = [leaked.replace(leaked.api), other.replace(leaked.api)]
+    assert made(leaked.read()) == (4, 0), "the other one, in its grace, too"
     world.admin("DELETE", leaked.path, expect=204)
-    assert not stolen.works()
+    assert [program.works() for program in (leaked, child, *successors)] == [False] * 4
 
 
-def test_a_successor_lives_as_long_as_the_old_key_was_made_to(world: World):
+def test_a_key_that_revokes_its_own_maker_goes_with_it(world: World):
+    maker = Program(world)
+    child = maker.child()
+    child.api("DELETE", maker.path, expect=204)
+    assert [maker.works(), child.works()] == [False, False]
+
+
+def test_a_successor_lives_as_long_as_the_old_key_was_made_to_unless_that_key_asked_itself(world: World):
     start = dt.datetime.now(dt.UTC)
+    later, days = start + dt.timedelta(days=80), dt.timedelta(days=90)
     with time_machine.travel(start, tick=False):
-        old = Program(world, expires_at=(start + dt.timedelta(days=90)).isoformat())
-    later = start + dt.timedelta(days=80)
+        old, own = (Program(world, expires_at=(start + days).isoformat()) for _ in range(2))
     with time_machine.travel(later, tick=False):
-        new = old.replace()
-        assert new.shown["expires_at"] == (later + dt.timedelta(days=90)).isoformat()
-
-
-def test_a_key_that_replaces_itself_gains_no_time(world: World):
-    end = (dt.datetime.now(dt.UTC) + dt.timedelta(days=90)).isoformat()
-    old = Program(world, expires_at=end)
-    assert old.replace(old.api).shown["expires_at"] == old.shown["expires_at"]
-
-
-def test_a_grace_does_not_prolong_the_old_key(world: World):
-    end = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=5)
-    old = Program(world, expires_at=end.isoformat())
-    old.replace()
-    assert dt.datetime.fromisoformat(old.read()["expires_at"]) == end
+        assert old.replace().shown["expires_at"] == (later + days).isoformat()
+        assert own.replace(own.api).shown["expires_at"] == own.shown["expires_at"]
 
 
 def test_a_key_is_replaced_once(world: World):
@@ -314,23 +282,18 @@ def test_only_keys_that_are_no_stronger_are_replaced(world: World):
 # --- what a bound key may end ---
 
 
-@pytest.mark.parametrize(("method", "what"), [("DELETE", ""), ("POST", "/replace")])
-def test_a_bound_key_ends_only_keys_that_a_bound_key_made(world: World, method: str, what: str):
+def test_a_bound_key_ends_only_keys_that_a_bound_key_made(world: World):
+    """Also after it was replaced."""
     tenant = world.tenant()
     ours, worker = (Program(world, tenant_id=tenant["id"]) for _ in range(2))
-    child = ours.child()
-    for one in (worker, ours):
-        ours.api.refused(method, one.path + what, expect=403, code="forbidden")
-        assert one.works()
-        assert one.read()["expires_at"] is None
-    ours.api(method, child.path + what, expect=204 if method == "DELETE" else 201)
-
-
-def test_a_bound_key_still_ends_what_it_made_after_it_was_replaced(world: World):
-    tenant = world.tenant()
-    old = Program(world, tenant_id=tenant["id"])
-    child, new = old.child(), old.replace()
-    new.api("DELETE", child.path, expect=204)
+    children = [ours.child() for _ in range(3)]
+    for method, suffix, expect in (("DELETE", "", 204), ("POST", "/replace", 201)):
+        for key in (worker, ours):
+            ours.api.refused(method, key.path + suffix, expect=403, code="forbidden")
+            assert key.works()
+            assert key.read()["expires_at"] is None
+        ours.api(method, children.pop().path + suffix, expect=expect)
+    ours.replace().api("DELETE", children.pop().path, expect=204)
 
 
 # --- for how many ---
