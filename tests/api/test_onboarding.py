@@ -1,25 +1,19 @@
 """The kit, the template and the permission sets."""
 
 import json
-from contextlib import closing
 from string import ascii_letters, digits
-from textwrap import dedent, indent
+from textwrap import indent
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from botocore.exceptions import ClientError
 
 from app.access.callers import ALL_SCOPES
 from app.config import Broker, ConfigError
 from app.factory import create_app
-from app.ids import RoleArn
-from app.permissions import permission_sets
 from tests.attacks.evidence import on_sqlite
-from tests.conftest import OPERATOR, make_config, publish_templates
-from tests.onboarding.test_kit_scripts import NO_LIMITS
-from tests.support import hcl
-from tests.support.cast import Api, Customer, World, root_client
+from tests.conftest import OPERATOR, make_config
+from tests.support.cast import Api, World
 
 pytestmark = on_sqlite  # nothing here depends on the database
 
@@ -28,35 +22,14 @@ def test_the_kit_has_all_that_a_customer_needs(world: World):
     tenant = world.tenant()
     kit = world.kit(tenant)
     assert list(kit) == [
-        "external_id",
-        "next_external_id",
-        "broker_principal_arn",
-        "role_name",
-        "stack_name",
-        "region",
-        "partition",
-        "permission_set",
-        "permission_set_version",
-        "template_url",
-        "template_version",
-        "launch_stack_url",
-        "organization_launch_url",
-        "registers_itself",
-        "trust_policy",
-        "terraform",
-        "aws_cli",
-        "update",
+        *("external_id", "next_external_id", "broker_principal_arn", "role_name", "stack_name", "region", "partition"),
+        *("permission_set", "permission_set_version", "template_url", "template_version", "launch_stack_url"),
+        *("organization_launch_url", "registers_itself", "trust_policy", "terraform", "aws_cli", "update"),
     ]
     assert kit["external_id"] == tenant["external_id"]
     assert kit["role_name"] == "deputy-" + tenant["id"].replace("-", "")[-8:]
-    assert kit["region"] == "us-east-1"
-    assert kit["partition"] == "aws"
+    assert (kit["region"], kit["partition"]) == ("us-east-1", "aws")
     assert kit["template_version"] in kit["template_url"]
-    assert kit == world.kit(tenant)
-
-
-def test_the_trust_policy_names_the_broker_and_the_external_id(world: World):
-    kit = world.kit(world.tenant())
     (statement,) = kit["trust_policy"]["Statement"]
     assert statement["Principal"] == {"AWS": "arn:aws:iam::111122223333:root"}
     assert statement["Action"] == "sts:AssumeRole"
@@ -64,6 +37,7 @@ def test_the_trust_policy_names_the_broker_and_the_external_id(world: World):
         "StringEquals": {"sts:ExternalId": kit["external_id"]},
         "ArnEquals": {"aws:PrincipalArn": kit["broker_principal_arn"]},
     }
+    assert kit == world.kit(tenant)
 
 
 def test_the_launch_link_is_aws_quick_create(world: World):
@@ -83,14 +57,6 @@ def test_the_launch_link_is_aws_quick_create(world: World):
     assert len(kit["launch_stack_url"]) < 2000
 
 
-def test_the_launch_link_opens_the_console_of_the_chosen_region(world: World):
-    tenant = world.tenant()
-    kit = world.admin("GET", f"/v1/tenants/{tenant['id']}/onboarding?region=eu-west-1")
-    assert kit["region"] == "eu-west-1"
-    assert kit["launch_stack_url"].startswith("https://eu-west-1.console.aws.amazon.com/")
-    assert "region=eu-west-1#" in kit["launch_stack_url"]
-
-
 def test_the_organisations_link_differs_in_template_and_stack_alone(world: World):
     kit = world.kit(world.tenant())
     single, whole = opened(kit["launch_stack_url"]), opened(kit["organization_launch_url"])
@@ -105,44 +71,6 @@ def test_the_organisations_link_differs_in_template_and_stack_alone(world: World
 def opened(link: str) -> dict[str, str]:
     """What the console reads from a launch link."""
     return dict(parse_qsl(urlsplit(link).fragment.partition("?")[2], strict_parsing=True))
-
-
-def test_an_organisations_stack_makes_a_role_that_is_verified_where_it_is_launched(world: World, customer: Customer):
-    """All of the stack but the StackSet; and what the StackSet would launch, in an account of its own."""
-    tenant = world.tenant()
-    kit = world.kit(tenant)
-    text = world.admin.raw("GET", "/v1/templates/customer-org.yaml").text
-    own, _, rest = text.partition("  Accounts:\n")
-    stack_set, _, outputs = rest.rpartition("\nOutputs:\n")
-    own += f"Outputs:\n{outputs.partition('  StackSetId:')[0]}"
-    members = dedent(stack_set.partition("TemplateBody: |\n")[2])
-    assert members == world.admin.raw("GET", "/v1/templates/customer-role.yaml").text
-    values = {"ExternalId": kit["external_id"], "RoleName": kit["role_name"]}
-    for account, template, more in (
-        (customer, own, {"OrganizationalUnitIds": "r-ab12"}),
-        (Customer(world.aws), members, {}),
-    ):
-        parameters = [{"ParameterKey": k, "ParameterValue": v} for k, v in (values | more).items()]
-        with closing(root_client(world.aws, "cloudformation", account.account)) as cloudformation:
-            cloudformation.create_stack(
-                StackName="organization",
-                TemplateBody=template,
-                Parameters=parameters,
-                Capabilities=["CAPABILITY_NAMED_IAM"],
-            )
-        world.connect(tenant, f"arn:aws:iam::{account.account}:role/{kit['role_name']}")
-
-
-def test_an_organisations_stack_needs_its_units(world: World, customer: Customer, published):
-    link = world.kit(world.tenant())["organization_launch_url"]
-    for changes in ({}, {"OrganizationalUnitIds": "123456789012"}):
-        with pytest.raises(ClientError, match="OrganizationalUnitIds"):
-            customer.launch(link, **changes)
-
-
-@pytest.fixture
-def published(app) -> None:
-    publish_templates(app)
 
 
 @pytest.fixture
@@ -161,13 +89,6 @@ def deploy(aws, config):
     yield make
     for app in apps:
         app.extensions["deputy"].db.engine.dispose()
-
-
-def test_console_url_says_where_links_point(deploy):
-    world = deploy(console_url="http://localhost:4566/console")
-    assert world.kit(world.tenant())["launch_stack_url"].startswith(
-        "http://localhost:4566/console/cloudformation/home?region=us-east-1#/stacks/create/review?"
-    )
 
 
 def broker_in(partition: str) -> Broker:
@@ -199,8 +120,9 @@ def test_links_are_those_of_the_brokers_partition(deploy, monkeypatch, place: Pa
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     world = deploy(broker=broker_in(partition), region=home, template_bucket="acme", role_prefix="a+b=c,d@e.f-")
     tenant = world.tenant()
+    path = f"/v1/tenants/{tenant['id']}/onboarding?region="
     for region in (home, other):
-        kit = world.admin("GET", f"/v1/tenants/{tenant['id']}/onboarding?region={region}")
+        kit = world.admin("GET", path + region)
         assert (kit["partition"], kit["region"]) == (partition, region)
         for link in (kit["launch_stack_url"], kit["organization_launch_url"]):
             assert link.startswith(
@@ -208,22 +130,15 @@ def test_links_are_those_of_the_brokers_partition(deploy, monkeypatch, place: Pa
             )
             query = link.partition("review?")[2]
             assert set(query) <= set(ascii_letters + digits + "-._~%=&"), "everything else is encoded"
-            wanted = opened(link)
+            parameters = opened(link)
             # The bucket stays in its region when the link opens another.
-            assert wanted["templateURL"].startswith(f"https://s3.{home}.{suffix}/acme/templates/customer-")
-            assert wanted["param_RoleName"] == kit["role_name"]
-            assert wanted["param_ExternalId"] == tenant["external_id"]
+            assert parameters["templateURL"].startswith(f"https://s3.{home}.{suffix}/acme/templates/customer-")
+            assert parameters["param_RoleName"] == kit["role_name"]
+            assert parameters["param_ExternalId"] == tenant["external_id"]
         assert kit["broker_principal_arn"].startswith(f"arn:{partition}:")
-        assert f"arn:{partition}:iam::111122223333:root" in kit["terraform"]
-        assert f"arn:{partition}:iam::111122223333:root" in kit["aws_cli"]
+        for script in (kit["terraform"], kit["aws_cli"]):
+            assert f"arn:{partition}:iam::111122223333:root" in script
         assert f"AWS_REGION={home} " in kit["aws_cli"]
-
-
-@every_place
-def test_a_region_of_another_partition_is_refused_with_the_names_of_both(deploy, place: Partition):
-    partition = place.partition
-    world = deploy(broker=broker_in(partition), region=place.home)
-    path = f"/v1/tenants/{world.tenant()['id']}/onboarding?region="
     for theirs, region, *_ in PLACES:
         if theirs != partition:
             problem = world.admin.refused("GET", path + region, expect=422, code="validation_failed")
@@ -251,50 +166,26 @@ def test_a_partition_without_a_known_console_is_served_with_console_url(deploy):
     assert world.kit(world.tenant())["launch_stack_url"].startswith("https://console.example/cloudformation/")
 
 
-@pytest.mark.parametrize("permission_set", permission_sets.load())
-def test_the_terraform_kit_holds_the_same_role(world: World, permission_set: str):
-    tenant = world.tenant()
-    kit = world.admin("GET", f"/v1/tenants/{tenant['id']}/onboarding?permission_set={permission_set}")
-    found = hcl.parse(kit["terraform"])["resource"]
-    role, policy = (
-        hcl.evaluate(block["deputy"], {"aws_iam_role.deputy.id": "it"} | NO_LIMITS)
-        for resource in found
-        for block in resource.values()
-        if "deputy" in block  # and not what lets the role read itself
+def test_the_templates_can_be_read_without_a_key(world: World):
+    anonymous, role, whole = (
+        world.admin.with_key(None),
+        "/v1/templates/customer-role.yaml",
+        "/v1/templates/customer-org.yaml",
     )
-    assert role["name"] == kit["role_name"]
-    assert role["max_session_duration"] == 3600
-    assert role["tags"] == {
-        "deputy:vendor": "Example Vendor",
-        "deputy:external-id": kit["external_id"],
-        "deputy:permission-set": f"{permission_set}@1",
-    }
-    assert json.loads(role["assume_role_policy"]) == kit["trust_policy"]
-    wanted = {item["name"]: item["policy"] for item in world.admin("GET", "/v1/permission-sets")["items"]}
-    assert json.loads(policy["policy"]) == wanted[permission_set]
-
-
-def test_the_template_can_be_read_without_a_key(world: World):
-    anonymous = world.admin.with_key(None)
-    response = anonymous.raw("GET", "/v1/templates/customer-role.yaml")
-    assert response.status_code == 200
-    assert response.content_type.startswith("text/yaml")
-    assert "arn:aws:iam::111122223333:role/DeputyBroker" in response.text
-    other = anonymous.raw("GET", "/v1/templates/customer-role.yaml?permission_set=bucket-sync")
-    assert "s3:PutObject" in other.text
-    assert other.headers["X-Template-Version"] != response.headers["X-Template-Version"]
-    anonymous.refused("GET", "/v1/templates/customer-role.yaml?permission_set=x", expect=422, code="validation_failed")
-
-
-def test_the_organisations_template_can_be_read_without_a_key(world: World):
-    anonymous = world.admin.with_key(None)
-    response = anonymous.raw("GET", "/v1/templates/customer-org.yaml?permission_set=bucket-sync")
-    assert response.status_code == 200
-    assert response.content_type.startswith("text/yaml")
-    assert response.headers["X-Template-Version"] in response.text
-    single = anonymous.raw("GET", "/v1/templates/customer-role.yaml?permission_set=bucket-sync")
-    assert indent(single.text, " " * 8) in response.text
-    anonymous.refused("GET", "/v1/templates/customer-org.yaml?permission_set=x", expect=422, code="validation_failed")
+    first, sync, organization = (
+        anonymous.raw("GET", path)
+        for path in (role, f"{role}?permission_set=bucket-sync", f"{whole}?permission_set=bucket-sync")
+    )
+    for response in (first, sync, organization):
+        assert response.status_code == 200
+        assert response.content_type.startswith("text/yaml")
+        assert response.headers["X-Template-Version"] in response.text
+    assert "arn:aws:iam::111122223333:role/DeputyBroker" in first.text
+    assert "s3:PutObject" in sync.text
+    assert sync.headers["X-Template-Version"] != first.headers["X-Template-Version"]
+    assert indent(sync.text, " " * 8) in organization.text
+    for path in (role, whole):
+        anonymous.refused("GET", f"{path}?permission_set=x", expect=422, code="validation_failed")
 
 
 def test_permission_sets_show_words_and_policies(world: World):
@@ -303,8 +194,3 @@ def test_permission_sets_show_words_and_policies(world: World):
     sync = next(item for item in items if item["name"] == "bucket-sync")
     assert "arn:aws:s3:::deputy-shared-*" in json.dumps(sync["policy"])
     assert "${AWS::" not in json.dumps([item["policy"] for item in items])
-
-
-def test_the_role_of_the_kit_is_one_that_is_allowed(world: World):
-    kit = world.kit(world.tenant())
-    assert RoleArn.parse(f"arn:aws:iam::444455556666:role/{kit['role_name']}").name == kit["role_name"]
