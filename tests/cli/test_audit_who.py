@@ -119,13 +119,11 @@ def test_another_name_is_not_deputys(cli):
         assert "its names are deputy-" in cli("audit", "who", name)["answer"]
 
 
-@pytest.mark.parametrize(
-    "text", ["", "x", "a b", "a" * 65, "a;b", "\x1b[31mred", "٣" * 20, "arn:aws:iam::1:role/", "%00"]
-)
-def test_text_that_is_no_session_is_refused_in_a_line(cli, text):
-    said = cli.text("audit", "who", "--", text, fails=2)
-    assert "must be an access key id, or the name of a session" in re.sub(r"[\s│]+", " ", said)
-    assert "\x1b" not in said
+def test_text_that_is_no_session_is_refused_in_a_line(cli):
+    for text in ("", "x", "a b", "a" * 65, "a;b", "\x1b[31mred", "٣" * 20, "arn:aws:iam::1:role/", "%00"):
+        output = cli.text("audit", "who", "--", text, fails=2)
+        assert "must be an access key id, or the name of a session" in re.sub(r"[\s│]+", " ", output)
+        assert "\x1b" not in output
 
 
 def test_an_answer_says_how_far_back_the_log_reaches(app, cli, world, issued):

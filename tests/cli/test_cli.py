@@ -21,9 +21,8 @@ from flask import Flask
 from sqlalchemy import select
 
 from app import VERSION
-from app.access import callers as access
 from app.access.api_keys import ApiKeys, generate_key
-from app.access.callers import ALL_SCOPES, Scope, from_bits
+from app.access.callers import ALL_SCOPES, Scope
 from app.cli import commands as cli
 from app.clock import now
 from app.errors import UnauthenticatedError
@@ -105,46 +104,22 @@ def made_by(output: str) -> tuple[str, str]:
 # --- help ---
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (
-            [],
-            [
-                "version",
-                "migrate",
-                "tenants",
-                "connections",
-                "keys",
-                "links",
-                "rotation",
-                "audit",
-                "templates",
-                "registrations",
-            ],
-        ),
-        (["migrate"], ["Bring the database's schema to this release's", "Safe to repeat"]),
-        (["templates"], ["publish"]),
-        (["templates", "publish"], ["TEMPLATE_BUCKET", "never overwritten"]),
-        (["keys"], ["bootstrap", "create", "generate", "list", "revoke"]),
-        (["keys", "generate"], ["DEPUTY_BOOTSTRAP_KEY"]),
-        (["keys", "bootstrap"], ["DEPUTY_BOOTSTRAP_KEY", "Safe to repeat"]),
-        (
-            ["keys", "create"],
-            ["--name", "--scope", "--tenant", "--days", "--permission-set", "credentials:issue", "all"],
-        ),
-        (["keys", "list"], ["revoked and expired"]),
-        (["keys", "revoke"], ["KEY", "are refused from then on", "onboarding link that it made", "--yes"]),
-        (["registrations"], ["void"]),
-        (["registrations", "void"], ["TENANT", "may have leaked", "kit again", "register nothing"]),
-    ],
-    ids=lambda value: " ".join(value) if value and " " not in value[0] else "",
-)
 @on_sqlite
-def test_help_says_what_a_command_does(operator, words, said):
-    output = operator.run(*words, "--help")
-    for text in said:
-        assert re.sub(r"\s+", " ", text) in re.sub(r"\s+", " ", output)
+def test_help_says_what_a_command_does(operator):
+    for words, texts in {
+        "": ["version", "migrate", "tenants", "connections", "links", "rotation", "audit", "registrations"],
+        "migrate": ["Bring the database's schema to this release's", "Safe to repeat"],
+        "templates publish": ["TEMPLATE_BUCKET", "never overwritten"],
+        "keys": ["bootstrap", "create", "generate", "list", "revoke"],
+        "keys generate": ["DEPUTY_BOOTSTRAP_KEY"],
+        "keys bootstrap": ["DEPUTY_BOOTSTRAP_KEY", "Safe to repeat"],
+        "keys create": ["--tenant", "--days", "--permission-set", "credentials:issue", "all"],
+        "keys list": ["revoked and expired"],
+        "keys revoke": ["KEY", "are refused from then on", "onboarding link that it made", "--yes"],
+        "registrations void": ["TENANT", "may have leaked", "kit again", "register nothing"],
+    }.items():
+        output = re.sub(r"\s+", " ", operator.run(*words.split(), "--help"))
+        assert [text for text in texts if text not in output] == [], words
 
 
 def every_verb() -> Iterator[tuple[str, click.Command]]:
@@ -198,53 +173,42 @@ def test_help_needs_no_settings_at_any_level():
         cli.without_settings("these settings are bad")
 
 
-@pytest.mark.parametrize(("words", "code"), [(["keys", "--help"], 0), (["routes"], 3)])
-def test_the_real_command_line_without_any_setting(words, code):
+def test_the_real_command_line_shows_its_help_without_any_setting():
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("DEPUTY_", "AWS_"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "flask", "--app", "wsgi", *words],
-        cwd=ROOT,
-        env=clean,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr
-    if code:
-        assert done.stderr.startswith("Deputy can't start with these settings:\n")
-    else:
-        assert done.stderr == ""
-        assert "revoke" in done.stdout
+    words = [sys.executable, "-m", "flask", "--app", "wsgi", "keys", "--help"]
+    done = subprocess.run(words, cwd=ROOT, env=clean, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "revoke" in done.stdout
 
 
-@pytest.mark.parametrize("words", [["doctor"], ["connections", "list"]], ids=" ".join)
 @pytest.mark.parametrize(("level", "shown"), [("INFO", ["warning"]), ("DEBUG", ["info", "warning"]), ("ERROR", [])])
-def test_what_a_command_does_well_is_no_line_of_the_log(app, monkeypatch, words, level, shown):
+def test_what_a_command_does_well_is_no_line_of_the_log(app, monkeypatch, level, shown):
     """A service logs it: at the terminal it would stand in the middle of what the command prints."""
-    seen, log = [], logging.getLogger("app.test")
+    levels, log = [], logging.getLogger("app.test")
 
-    class Seen(logging.Handler):
+    class Levels(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            seen.append(record.levelname.lower())
+            levels.append(record.levelname.lower())
 
-    def finding(what: list) -> list:
+    def finding(result: list) -> list:
         log.info("it works")
         log.warning("it does not")
-        return what
+        return result
 
     monkeypatch.setattr("app.health.readiness.Health.examine", lambda *_: finding([("all", ok("Well."))]))
     monkeypatch.setattr("app.cli.connections.every", lambda _: finding([]))
-    root, handler = logging.getLogger(), Seen()
+    root, handler = logging.getLogger(), Levels()
     before = root.level
     root.setLevel(level)
     root.addHandler(handler)
     try:
-        assert app.test_cli_runner().invoke(args=words).exit_code == 0
-        assert root.level == logging.getLevelName(level)
+        for words in (["doctor"], ["connections", "list"]):
+            assert app.test_cli_runner().invoke(args=words).exit_code == 0
+            assert root.level == logging.getLevelName(level)
     finally:
         root.removeHandler(handler)
         root.setLevel(before)
-    assert seen == shown
+    assert levels == shown * 2
 
 
 def test_the_version_is_that_of_the_release_and_needs_no_settings():
@@ -297,20 +261,14 @@ def test_migrate_leaves_the_schema_of_a_newer_release_alone_and_readiness_names_
         operator.db.engine.dispose()
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["migrate"],
-        ["keys", "list"],
-        ["keys", "create", "--name", "x", "--scope", "all"],
-        ["keys", "revoke", str(new_id())],
-    ],
-)
-def test_without_a_database_a_command_says_so_in_one_line(words):
-    output = Operator("sqlite:////nonexistent/deputy.sqlite3").run(*words, fails=1)
-    assert output.startswith("Error: ")
-    assert "database" in output
-    assert len(output.splitlines()) == 1
+def test_without_a_database_a_command_says_so_in_one_line():
+    operator = Operator("sqlite:////nonexistent/deputy.sqlite3")
+    create = ["keys", "create", "--name", "x", "--scope", "all"]
+    for words in (["migrate"], ["keys", "list"], create, ["keys", "revoke", str(new_id())]):
+        output = operator.run(*words, fails=1)
+        assert output.startswith("Error: ")
+        assert "database" in output
+        assert len(output.splitlines()) == 1
 
 
 # --- keys generate ---
@@ -345,36 +303,18 @@ def assert_by_the_operator(event: AuditEvent) -> None:
     assert event.actor_name == f"{getpass.getuser()} (command line)"
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     "text",
     [
-        "",
         "admin",
-        "dpk_0123456789abcdef_",
-        "dpk_0123456789abcdef_" + "a" * 43,
-        "dpk_0123456789abcdef_" + "abcdefgh" * 5 + "abc",
-        "dpk_0123456789abcdef_" + "A1b2C3d4E5f6g7" * 3 + "h",
+        "dpk_0123456789abcdef_" + "A1b2C3d4E5f6g7" * 3 + "h",  # 15 different characters
         generate_key()[:-1],
         generate_key() + "a",
         generate_key().replace("dpk_", "DPK_"),
-        generate_key().upper(),
-        f" {generate_key()}",
     ],
-    ids=[
-        "empty",
-        "word",
-        "no-secret",
-        "one-letter",
-        "8-letters",
-        "15-letters",
-        "short",
-        "long",
-        "prefix",
-        "upper",
-        "space",
-    ],
+    ids=["word", "15-letters", "short", "long", "prefix"],
 )
-@on_sqlite
 def test_bootstrap_refuses_a_weak_key(with_bootstrap, text):
     operator = with_bootstrap(text)
     output = operator.run("keys", "bootstrap", fails=1)
@@ -429,65 +369,42 @@ def test_create_prints_a_key_that_can_do_what_was_asked(operator):
     assert text not in str(event.details)
 
 
-def test_only_a_hash_of_the_key_is_stored(operator):
-    _, text = made_by(operator.run("keys", "create", "--name", "n", "--scope", "all"))
-    key = operator.key(text)
-    assert key.digest == access.digest_of(text)
-    assert text[21:] not in repr(vars(key))
-    assert from_bits(key.scope_bits) == ALL_SCOPES
-
-
 def test_create_can_confine_a_key_to_a_tenant_and_a_time(operator):
     tenant = Tenant(id=new_id(), name="Acme")
     with operator.db.write(SYSTEM) as db:
         db.add(tenant)
     words = ["--name", "worker", "--scope", "credentials:issue", "--tenant", str(tenant.id), "--days", "30"]
-    _, text = made_by(operator.run("keys", "create", *words))
+    key_id, text = made_by(operator.run("keys", "create", *words))
     caller = operator.api_keys.authenticate(text, None)
     assert caller.tenant_id == tenant.id
     assert abs(caller.expires_at - now() - timedelta(days=30)) < timedelta(minutes=1)
     [event] = operator.events(operator.key(text))
     assert event.tenant_id == tenant.id
+    [line] = [line for line in operator.run("keys", "list").splitlines() if line.startswith(key_id)]
+    assert str(tenant.id) in line
 
 
-@pytest.mark.parametrize("deleted", [True, False], ids=["deleted", "unknown"])
-def test_create_needs_a_tenant_that_is_there(operator, deleted):
-    tenant = Tenant(id=new_id(), name="gone", deleted_at=now())
-    if deleted:
-        with operator.db.write(SYSTEM) as db:
-            db.add(tenant)
-    words = ["--name", "worker", "--scope", "all", "--tenant", str(tenant.id)]
-    assert operator.run("keys", "create", *words, fails=1) == "Error: There is no such tenant.\n"
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
+@on_sqlite
+def test_create_refuses_what_makes_no_sense(operator):
+    """The API's own rules for a name hold here too: the audit log and `keys list` show it on one line."""
+    good = ["--name", "x", "--scope", "all"]
+    for words in (
         [],
         ["--name", "x"],
         ["--scope", "all"],
         ["--name", "x", "--scope", "everything"],
-        ["--name", "x", "--scope", "all", "--days", "0"],
-        ["--name", "x", "--scope", "all", "--days", "-1"],
-        ["--name", "x", "--scope", "all", "--days", "soon"],
-        ["--name", "x", "--scope", "all", "--tenant", "nobody"],
-        ["--name", "", "--scope", "all"],
-        ["--name", "x" * 201, "--scope", "all"],
-        ["--name", "two\nlines", "--scope", "all"],
+        *([*good, "--days", days] for days in ("0", "-1", "soon")),
+        [*good, "--tenant", "nobody"],
+        *(["--name", name, "--scope", "all"] for name in ("", "x" * 201, "two\nlines")),
         ["--name", "x", "--scope", "keys:delegate"],
-        ["--name", "x", "--scope", "all", "--may-give", "audit:read"],
-        ["--name", "x", "--scope", "all", "--scope", "keys:delegate", "--may-give", "audit:read"],
+        [*good, "--may-give", "audit:read"],
+        [*good, "--scope", "keys:delegate", "--may-give", "audit:read"],
         ["--name", "x", "--scope", "keys:delegate", "--may-give", "keys:write"],
-    ],
-    ids=lambda words: " ".join(words)[:40].replace("\n", "-") or "nothing",
-)
-@on_sqlite
-def test_create_refuses_what_makes_no_sense(operator, words):
-    """The API's own rules for a name hold here too: the audit log and `keys list` show it on one line."""
-    done = operator.app.test_cli_runner().invoke(args=["keys", "create", *words])
-    assert done.exit_code in {1, 2}, done.output
-    assert "Error: " in done.output
-    assert re.search(KEY, done.output) is None
+    ):
+        done = operator.app.test_cli_runner().invoke(args=["keys", "create", *words])
+        assert done.exit_code in {1, 2}, words
+        assert "Error: " in done.output
+        assert re.search(KEY, done.output) is None
 
 
 # --- keys list ---
@@ -524,16 +441,6 @@ def test_list_shows_every_key_and_its_state_and_no_secret(operator):
     assert (operator.works(live), operator.works(gone), operator.works(old)) == (True, False, False)
 
 
-def test_list_shows_a_confined_keys_tenant(operator):
-    tenant = Tenant(id=new_id(), name="Acme")
-    with operator.db.write(SYSTEM) as db:
-        db.add(tenant)
-    words = ["--name", "worker", "--scope", "credentials:issue", "--tenant", str(tenant.id)]
-    key_id, _ = made_by(operator.run("keys", "create", *words))
-    [line] = [line for line in operator.run("keys", "list").splitlines() if line.startswith(key_id)]
-    assert str(tenant.id) in line
-
-
 # --- keys revoke ---
 
 
@@ -548,62 +455,36 @@ def test_revoke_ends_a_key_at_once_and_for_good(operator):
     assert_by_the_operator(revoked)
 
 
-@pytest.mark.parametrize(
-    "word", [str(uuid.uuid4()), "not-a-name", "dpk_", ""], ids=["unknown", "word", "prefix", "empty"]
-)
-def test_revoke_needs_a_key_that_is_there(operator, word):
-    assert operator.run("keys", "revoke", word, fails=1) == "Error: There is no such key.\n"
+def test_a_command_needs_a_key_or_a_tenant_that_is_there(operator):
+    for word in (str(uuid.uuid4()), "not-a-name", "dpk_", ""):
+        assert operator.run("keys", "revoke", word, fails=1) == "Error: There is no such key.\n"
+    deleted = Tenant(id=new_id(), name="gone", deleted_at=now())
+    with operator.db.write(SYSTEM) as db:
+        db.add(deleted)
+    for tenant in (str(deleted.id), str(new_id()), "nobody"):
+        for words in (("keys", "create", "--name", "x", "--scope", "all", "--tenant"), ("registrations", "void")):
+            assert operator.run(*words, tenant, fails=1) == "Error: There is no such tenant.\n"
 
 
 # --- registrations void ---
 
 
-@pytest.mark.parametrize("deleted", [True, False], ids=["deleted", "unknown"])
-def test_void_needs_a_tenant_that_is_there(operator, deleted):
-    tenant = Tenant(id=new_id(), name="gone", deleted_at=now())
-    if deleted:
-        with operator.db.write(SYSTEM) as db:
-            db.add(tenant)
-    output = operator.run("registrations", "void", str(tenant.id), fails=1)
-    assert output == "Error: There is no such tenant.\n"
-
-
-def test_void_needs_a_name_that_is_there(operator):
-    assert "Error: There is no such tenant." in operator.run("registrations", "void", "nobody", fails=1)
-
-
 # --- keys: what goes with a revoked one ---
 
 
-@pytest.fixture
-def maker(operator):
-    """The id of a key, and the row of a key that it made."""
+def test_revoke_shows_what_goes_with_the_key_and_asks_but_with_yes(operator):
     key_id, text = made_by(operator.run("keys", "create", "--name", "maker", "--scope", "keys:write"))
     caller = operator.api_keys.authenticate(text, None)
-    child, _ = operator.api_keys.create_key(caller, name="its child", scopes=frozenset({Scope.KEYS_WRITE}))
-    return key_id, child
-
-
-def live(operator, key):
-    with operator.db.read() as db:
-        return db.get(ApiKey, key.id).revoked_at is None
-
-
-def test_revoke_shows_what_goes_with_the_key_and_asks(operator, maker):
-    key_id, child = maker
+    child, secret = operator.api_keys.create_key(caller, name="its child", scopes=frozenset({Scope.KEYS_WRITE}))
     output = operator.run("keys", "revoke", key_id, fails=1)  # nobody answers
     assert "live keys 1, live onboarding links 0" in output
     assert f"{child.id}  its child" in output
     assert "Revoke all of these?" in output
-    assert live(operator, child)
-
-
-def test_revoke_with_yes_does_not_ask(operator, maker):
-    key_id, child = maker
+    assert operator.works(secret)
     output = operator.run("keys", "revoke", "--yes", key_id)
     assert "its child" in output
     assert output.endswith("Revoked.\n")
-    assert not live(operator, child)
+    assert not operator.works(secret)
 
 
 def test_a_key_can_be_made_for_some_permission_sets(operator):

@@ -298,10 +298,10 @@ def test_links_are_made_listed_and_revoked(cli, world, acme):
     assert cli.text("links", "revoke", acme["name"], made["id"], fails=1) == "Error: There is no such link.\n"
 
 
-@pytest.mark.parametrize("option", ["--permission-set", "--region"])
-def test_a_link_with_an_empty_option_is_refused_and_gets_no_default(cli, acme, option):
+def test_a_link_with_an_empty_option_is_refused_and_gets_no_default(cli, acme):
     """As a script gives it whose variable is not set."""
-    cli.text("links", "create", acme["name"], option, "", fails=1)
+    for option in ("--permission-set", "--region"):
+        cli.text("links", "create", acme["name"], option, "", fails=1)
     assert cli("links", "list", acme["name"]) == []
 
 
@@ -385,18 +385,16 @@ def test_a_search_takes_a_key_an_address_a_session_and_several_actions_together(
     assert re.search(rf"\b{acme['id']}\b", cli.text(*by_key)), "whose it is"
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "words"),
-    [
+def test_a_search_refuses_what_it_can_not_look_for(cli):
+    for option, value, words in (
         ("--address", "203.0.113.0/24", "one IP address"),
         ("--address", "", "one IP address"),
         ("--access-key-id", "ASIA%", "an access key id"),
         ("--key", "nobody's", "There is no such key"),
         ("--action", "tenant.*", "is not one of"),
-    ],
-)
-def test_a_search_refuses_what_it_can_not_look_for(cli, option, value, words):
-    assert words in re.sub(r"[\s│]+", " ", cli.text("audit", "search", option, value, fails=1 + (option != "--key")))
+    ):
+        output = cli.text("audit", "search", option, value, fails=1 + (option != "--key"))
+        assert words in re.sub(r"[\s│]+", " ", output)
 
 
 def test_a_search_says_when_there_is_more(cli, acme):
@@ -404,14 +402,11 @@ def test_a_search_says_when_there_is_more(cli, acme):
     assert "more than" not in cli.text("audit", "search", "--tenant", acme["name"], "--limit", "200")
 
 
-@pytest.mark.parametrize("since", ["1s", "90m", "12h", "7d", "today", "yesterday", "2026-01-31", "2026-01-31T03:00Z"])
-def test_times_are_given_as_people_say_them(cli, acme, since):
-    cli("audit", "search", "--tenant", acme["name"], "--since", since)
-
-
-@pytest.mark.parametrize("since", ["", "soon", "7", "99999999d", "٣d", "2026-13-01"])
-def test_other_times_are_refused(cli, acme, since):
-    assert "yesterday, today" in cli.text("audit", "search", "--since", since, fails=2)
+def test_times_are_given_as_people_say_them(cli, acme):
+    for since in ("1s", "90m", "12h", "7d", "today", "yesterday", "2026-01-31", "2026-01-31T03:00Z"):
+        cli("audit", "search", "--tenant", acme["name"], "--since", since)
+    for since in ("", "soon", "7", "99999999d", "٣d", "2026-13-01"):
+        assert "yesterday, today" in cli.text("audit", "search", "--since", since, fails=2)
 
 
 def test_a_deleted_tenants_events_are_found_by_its_id(cli, world):
