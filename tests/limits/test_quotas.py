@@ -66,12 +66,12 @@ def uses(services) -> dict:
         return {(use.name, use.id): use.counted for use in db.scalars(sqlalchemy.select(QuotaUse))}
 
 
-@pytest.mark.parametrize(("name", "most"), [("admit_attempt", 60), ("admit_role", 20), ("admit_check", 20)])
-def test_two_processes_together_admit_exactly_the_limit(two_services, noon_plus, name, most):
-    tenant = new_id()
-    visitor = link(tenant)
-    counts = [getattr(services.quotas, name) for services in two_services] * most
-    assert [admitted(count, visitor, tenant) for count in counts] == [True] * most + [False] * most
+def test_two_processes_together_admit_exactly_the_limit(two_services, noon_plus):
+    for name, most in (("admit_attempt", 60), ("admit_role", 20), ("admit_check", 20)):
+        tenant = new_id()
+        visitor = link(tenant)
+        counts = [getattr(services.quotas, name) for services in two_services] * most
+        assert [admitted(count, visitor, tenant) for count in counts] == [True] * most + [False] * most, name
 
 
 def test_many_threads_of_both_processes_at_once_do_not_exceed_a_quota(two_services, noon_plus):
@@ -147,7 +147,7 @@ def test_a_strangers_key_counts_nothing_for_a_tenant(two_services, noon_plus):
     assert uses(two_services[0]) == {}
 
 
-@pytest.mark.parametrize(("first", "asked"), [(0, 30), (0, 59), (30, 59), (50, 61), (50, 100)])
+@pytest.mark.parametrize(("first", "asked"), [(0, 30), (50, 100)])
 def test_a_request_is_admitted_after_the_wait_and_not_a_second_before(two_services, noon_plus, first, asked):
     quotas, tenant = two_services[0].quotas, new_id()
     noon_plus(first)
@@ -161,28 +161,6 @@ def test_a_request_is_admitted_after_the_wait_and_not_a_second_before(two_servic
     noon_plus(asked + wait - 1)
     assert not admitted(quotas.admit_attempt, ADMIN, tenant)
     noon_plus(asked + wait)
-    assert admitted(quotas.admit_attempt, ADMIN, tenant)
-
-
-def test_a_machine_whose_clock_is_a_little_behind_holds_the_limit_too(two_services, noon_plus):
-    """Otherwise two machines on both sides of a minute's end would begin it again in turns."""
-    ahead, behind = (services.quotas for services in two_services)
-    tenant = new_id()
-    for _ in range(60):
-        noon_plus(0.5)
-        ahead.admit_attempt(ADMIN, tenant)
-    noon_plus(-0.5)
-    assert not admitted(behind.admit_attempt, ADMIN, tenant)
-    noon_plus(0.5)
-    assert not admitted(ahead.admit_attempt, ADMIN, tenant)
-
-
-def test_a_clock_that_was_wrong_by_far_locks_nobody_out(two_services, noon_plus):
-    quotas, tenant = two_services[0].quotas, new_id()
-    noon_plus(86_400)
-    for _ in range(60):
-        quotas.admit_attempt(ADMIN, tenant)
-    noon_plus(0)
     assert admitted(quotas.admit_attempt, ADMIN, tenant)
 
 

@@ -32,7 +32,7 @@ def test_a_pause_gives_no_more_than_a_burst(stopped_clock):
     assert taken[-1] > 0.0
 
 
-@pytest.mark.parametrize("workers", [1, 4, 16, 32, 64])
+@pytest.mark.parametrize("workers", [1, 16, 64])
 def test_a_nightly_run_over_a_thousand_accounts_passes(stopped_clock, workers):
     """Every worker asks for the next account as soon as it has its session, 20 ms later, and no request is refused."""
     turns, tenant, begun = Turns(RATE, BURST), new_id(), stopped_clock.monotonic()
