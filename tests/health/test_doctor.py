@@ -171,12 +171,6 @@ def test_settings_that_contradict_each_other(monkeypatch):
     assert "\n" not in settings["seen"], "a table has a line for each check"
 
 
-def test_settings_that_look_like_a_mistake(deployment):
-    found = deployment.doctor(1, likely_mistakes=("DEPUTY_PROOF_MAXAGE is not a setting.",))
-    assert wrong(found) == {"settings": "warning"}
-    assert "DEPUTY_PROOF_MAXAGE" in found["settings"]["seen"]
-
-
 def test_a_database_that_is_not_there(deployment):
     found = deployment.doctor(2, database_url=f"postgresql+psycopg://deputy@{NOWHERE}/deputy")
     assert wrong(found) == {"database": "failed"}, "and nothing else is blamed for it"
@@ -195,16 +189,12 @@ def test_a_database_without_migrations(deployment, tmp_path, engine):
     assert "flask --app wsgi migrate" in found["migrations"]["next"]
 
 
-def test_no_credentials(deployment, monkeypatch):
+def test_no_credentials_and_those_of_somebody_else(deployment, monkeypatch):
     monkeypatch.delenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")
     found = deployment.doctor(2)
     assert wrong(found) == {"aws": "failed"}
     assert "no AWS credentials" in found["aws"]["seen"]
     assert deployment.config.broker.arn in found["aws"]["next"]
-
-
-def test_credentials_of_somebody_else(deployment, monkeypatch):
-    monkeypatch.delenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", deployment.config.broker.account_id)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sandbox")
     found = deployment.doctor(2)
@@ -261,28 +251,25 @@ def test_a_broker_whom_no_role_lets_in_any_more(deployment):
     assert "sts:AssumeRole" in found["may_assume"]["next"]
 
 
-def test_a_bucket_that_does_not_exist(deployment):
-    found = deployment.doctor(2, template_bucket="no-such-bucket-here")
+def test_a_bucket_and_a_queue_that_do_not_exist(deployment):
+    url = f"{deployment.config.registration_queue_url}-old"
+    found = deployment.doctor(2, template_bucket="no-such-bucket-here", registration_queue_url=url)
+    assert wrong(found) == {"bucket": "failed", "queue": "failed"}, "and the topic is not blamed for it"
     assert found["bucket"]["seen"] == "There is no bucket no-such-bucket-here."
-    assert wrong(found) == {"bucket": "failed"}
     assert found["templates"]["status"] == "skipped"
+    assert "There is no queue of DEPUTY_REGISTRATION_QUEUE_URL" in found["queue"]["seen"]
+    found = deployment.doctor(2, registration_topic_arn=f"{deployment.config.registration_topic_arn}-old")
+    assert "There is no topic of DEPUTY_REGISTRATION_TOPIC_ARN" in found["topic"]["seen"], found["topic"]
 
 
-def test_a_bucket_in_another_region(deployment, monkeypatch):
+def test_a_bucket_and_a_work_queue_in_another_region(deployment, monkeypatch):
     """Which the sandbox does not have: its buckets are in every region."""
     monkeypatch.setattr(vendor_resources, "bucket", lambda _: (301, now()))
-    found = deployment.doctor(2)
-    assert wrong(found) == {"bucket": "failed"}
+    found = deployment.doctor(2, celery_url="sqs://sqs.eu-west-1.amazonaws.com/111122223333/deputy-work")
+    assert wrong(found) == {"bucket": "failed", "celery": "failed"}
     assert "is not in us-east-1" in found["bucket"]["seen"]
     assert "AWS_REGION" in found["bucket"]["next"]
-
-
-def test_s3_that_does_not_answer(deployment, monkeypatch):
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{NOWHERE}")
-    found = deployment.doctor(2)
-    assert wrong(found) == {"bucket": "failed"}
-    assert found["bucket"]["seen"] == "S3 does not answer."
-    assert (found["aws_clock"]["status"], found["templates"]["status"]) == ("skipped", "skipped")
+    assert "not in us-east-1" in found["celery"]["seen"]
 
 
 def test_a_bucket_that_customers_may_not_read(deployment):
@@ -301,25 +288,16 @@ def test_a_bucket_that_customers_may_not_read(deployment):
     assert "Block Public Access" in found["templates"]["next"]
 
 
-def test_templates_that_were_not_published_again(deployment):
-    found = deployment.doctor(2, vendor_name="Renamed Vendor")
-    assert wrong(found) == {"templates": "failed"}
-    assert "templates publish" in found["templates"]["next"]
-
-
-def test_a_queue_that_does_not_exist(deployment):
-    url = f"{deployment.config.registration_queue_url}-old"
-    found = deployment.doctor(2, registration_queue_url=url)
-    assert wrong(found) == {"queue": "failed"}, "and the topic is not blamed for it"
-    assert "There is no queue of DEPUTY_REGISTRATION_QUEUE_URL" in found["queue"]["seen"]
-
-
-def test_sns_and_sqs_that_do_not_answer(deployment, monkeypatch):
-    for service in ("SNS", "SQS"):
+def test_s3_sns_and_sqs_that_do_not_answer(deployment, work_queue_url, monkeypatch):
+    for service in ("S3", "SNS", "SQS"):
         monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service}", f"http://{NOWHERE}")
-    found = deployment.doctor(1)
-    assert wrong(found) == dict.fromkeys(("topic", "queue", "dead_letters"), "warning")
+    found = deployment.doctor(2, celery_url=work_queue_url)
+    warnings = dict.fromkeys(("topic", "queue", "dead_letters"), "warning")
+    assert wrong(found) == {"bucket": "failed", "celery": found["celery"]["status"], **warnings}
+    assert found["bucket"]["seen"] == "S3 does not answer."
+    assert (found["aws_clock"]["status"], found["templates"]["status"]) == ("skipped", "skipped")
     assert "SNS and SQS" in found["queue"]["next"]
+    assert found["celery"]["seen"] == "SQS does not answer, so nothing is proven."
 
 
 def test_a_queue_without_dead_letters(deployment):
@@ -334,11 +312,6 @@ def test_a_queue_without_dead_letters(deployment):
     assert wrong(found) == {"queue": "warning"}
     assert "no dead-letter queue" in found["queue"]["seen"]
     assert found["dead_letters"]["status"] == "skipped"
-
-
-def test_a_topic_that_does_not_exist(deployment):
-    found = deployment.doctor(2, registration_topic_arn=f"{deployment.config.registration_topic_arn}-old")
-    assert "There is no topic of DEPUTY_REGISTRATION_TOPIC_ARN" in found["topic"]["seen"], found["topic"]
 
 
 def test_a_queue_that_the_topic_may_not_send_to(deployment):
@@ -380,14 +353,16 @@ def test_a_topic_to_which_customers_may_not_publish(deployment):
     assert "does not let customers publish" in found["topic"]["seen"]
 
 
-def test_a_broker_that_may_not_look_at_the_queue(deployment):
-    """As with the stack of an earlier release: that is no fault, and says how to change it."""
+def test_a_broker_that_may_not_look_at_its_queues(deployment, work_queue_url):
+    """As with the stack of an earlier release: that is no fault of the registration queue, and says how to change it."""
     denied = {"Effect": "Deny", "Action": ["sqs:GetQueueAttributes", "sns:GetTopicAttributes"], "Resource": "*"}
     with hardened(deployment, denied):
-        found = deployment.doctor(0)
+        found = deployment.doctor(1, celery_url=work_queue_url)
     for name in ("topic", "queue", "dead_letters"):
         assert (found[name]["status"], found[name]["seen"]) == ("skipped", "The broker may not look at it.")
         assert "cloudformation/broker.yaml" in found[name]["next"]
+    assert wrong(found) == {"celery": "warning"}
+    assert "CarryWork" in found["celery"]["next"]
 
 
 def test_dead_letters(deployment):
@@ -406,11 +381,20 @@ def test_dead_letters(deployment):
     assert found["dead_letters"]["seen"].startswith("1 messages")
 
 
-def test_a_cache_and_a_message_broker_that_are_not_there(deployment):
-    found = deployment.doctor(2, cache_url=f"redis://{NOWHERE}/0", celery_url=f"redis://{NOWHERE}/0")
-    assert wrong(found) == {"cache": "warning", "celery": "failed"}
+def test_each_of_several_faults_is_named(deployment):
+    """A setting that is none, a cache and a message broker that are away, and templates of another name."""
+    found = deployment.doctor(
+        2,
+        likely_mistakes=("DEPUTY_PROOF_MAXAGE is not a setting.",),
+        cache_url=f"redis://{NOWHERE}/0",
+        celery_url=f"redis://{NOWHERE}/0",
+        vendor_name="Renamed Vendor",
+    )
+    assert wrong(found) == {"settings": "warning", "cache": "warning", "celery": "failed", "templates": "failed"}
+    assert "DEPUTY_PROOF_MAXAGE" in found["settings"]["seen"]
     assert "DEPUTY_CACHE_URL" in found["cache"]["next"]
     assert "DEPUTY_CELERY_URL" in found["celery"]["next"]
+    assert "templates publish" in found["templates"]["next"]
 
 
 @contextmanager
@@ -505,25 +489,6 @@ def test_a_queue_of_sqs_that_carries_the_work(deployment, work_queue_url):
     found = deployment.doctor(2, celery_url=f"{work_queue_url}-old")
     assert wrong(found) == {"celery": "failed"}
     assert "CeleryOverSqs" in found["celery"]["next"]
-
-
-def test_a_queue_of_sqs_that_the_broker_may_not_use(deployment, work_queue_url):
-    with hardened(deployment, {"Effect": "Deny", "Action": "sqs:GetQueueAttributes", "Resource": "*"}):
-        found = deployment.doctor(1, celery_url=work_queue_url)
-    assert wrong(found) == {"celery": "warning"}
-    assert "CarryWork" in found["celery"]["next"]
-
-
-def test_a_queue_of_sqs_in_another_region(deployment):
-    found = deployment.doctor(2, celery_url="sqs://sqs.eu-west-1.amazonaws.com/111122223333/deputy-work")
-    assert wrong(found) == {"celery": "failed"}
-    assert "not in us-east-1" in found["celery"]["seen"]
-
-
-def test_sqs_that_does_not_answer(deployment, work_queue_url, monkeypatch):
-    monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", f"http://{NOWHERE}")
-    found = deployment.doctor(2, celery_url=work_queue_url)
-    assert found["celery"]["seen"] == "SQS does not answer, so nothing is proven."
 
 
 @on_both
