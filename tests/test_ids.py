@@ -109,49 +109,28 @@ def assert_agrees(text: str) -> None:
             RoleArn.parse(text)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        f"{GOOD}\n",
-        f"\n{GOOD}",
-        f" {GOOD}",
-        f"{GOOD}\0",
-        f"{GOOD}/",
-        GOOD.replace("444455556666", "".join(chr(0xFF10 + int(digit)) for digit in "444455556666")),
-        GOOD.replace("444455556666", "٤٤٤٤٥٥٥٥٦٦٦٦"),
-        GOOD.replace("444455556666", "44445555666"),
-        GOOD.replace("444455556666", "4444555566667"),
-        GOOD.replace("444455556666", ""),
-        GOOD.replace("deputy", "dépùty"),
-        GOOD.replace("deputy", "deputy*"),
-        GOOD.replace("deputy", "dep uty"),
-        GOOD.replace(":role/", ":user/"),
-        GOOD.replace(":role/", ":role//"),
-        GOOD.replace(":role/", ":role/a//"),
-        GOOD.replace(":role/", ":role:"),
-        GOOD.replace(":role/", ":ROLE/"),
-        GOOD.replace("iam", "sts").replace(":role/", ":assumed-role/"),
-        GOOD.replace("iam", "s3"),
-        GOOD.replace("iam::", "iam:us-east-1:"),
-        GOOD.replace("arn:aws", "arn:azure"),
-        GOOD.replace("arn:aws", "arn:AWS"),
-        GOOD.replace("arn:aws", "arn:aws-"),
-        GOOD.replace("arn:", "ARN:"),
-        "arn:aws:iam::444455556666:root",
-        "arn:aws:iam::444455556666:role/",
-        "arn:aws:iam::444455556666:oidc-provider/example.com",
-        "arn:aws:iam::444455556666:user/assumed-role/deputy-x/",
-        "444455556666",
-        "AROAEXAMPLEEXAMPLE",
-        f"arn:aws:iam::444455556666:role/{'n' * 65}",
-        f"arn:aws:iam::444455556666:role/{'p' * 511}/n",  # a path of 513 characters
-        f"arn:{'aws' + '-a' * 1020}:iam::444455556666:role/n",  # 2,074 characters
-    ],
-)
-def test_what_only_looks_like_a_role_arn_is_refused(text):
-    assert not is_role_arn(text)
-    with pytest.raises(ValueError, match=r"role ARN|IAM role"):
-        RoleArn.parse(text)
+LOOK_ALIKES = [
+    *(f"{GOOD}\n", f"\n{GOOD}", f" {GOOD}", f"{GOOD}\0", f"{GOOD}/", "444455556666", "AROAEXAMPLEEXAMPLE"),
+    *(GOOD.replace("444455556666", account) for account in ("٤٤٤٤٥٥٥٥٦٦٦٦", "44445555666", "4444555566667", "")),
+    *(GOOD.replace("deputy", name) for name in ("dépùty", "deputy*", "dep uty")),
+    *(GOOD.replace(":role/", kind) for kind in (":user/", ":role//", ":role/a//", ":role:", ":ROLE/")),
+    GOOD.replace("iam", "sts").replace(":role/", ":assumed-role/"),
+    *(GOOD.replace("iam::", service) for service in ("s3::", "iam:us-east-1:")),
+    *(GOOD.replace("arn:aws", partition) for partition in ("arn:azure", "arn:AWS", "arn:aws-", "ARN:aws")),
+    *(
+        f"arn:aws:iam::444455556666:{end}"
+        for end in ("root", "role/", "oidc-provider/x", "user/assumed-role/deputy-x/")
+    ),
+    f"arn:aws:iam::444455556666:role/{'n' * 65}",
+    f"arn:aws:iam::444455556666:role/{'p' * 511}/n",  # a path of 513 characters
+    f"arn:{'aws' + '-a' * 1020}:iam::444455556666:role/n",  # 2,074 characters
+]
+
+
+def test_what_only_looks_like_a_role_arn_is_refused():
+    for text in LOOK_ALIKES:
+        assert not is_role_arn(text)
+        assert_agrees(text)
 
 
 def test_the_longest_name_and_path_are_taken():
