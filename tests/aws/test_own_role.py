@@ -87,13 +87,6 @@ def test_without_being_asked_a_session_reads_nothing_and_is_inert(sts, http):
     assert [form["Policy"] for form, _ in http.requests if "Policy" in form] == [INERT_POLICY] * 2
 
 
-def test_strangers_sessions_are_inert(sts, http):
-    http.answers = [(200, assumed())]
-    sts.probe_missing(GRANT)
-    sts.probe_foreign(GRANT)
-    assert [form["Policy"] for form, _ in http.requests] == [INERT_POLICY] * 2
-
-
 def test_a_path_is_no_pattern_that_other_roles_match():
     """The name follows the path, and an account has one role of a name."""
     found = json.loads(session_policy(RoleArn.parse("arn:aws:iam::444455556666:role/a*b?c${x}/deputy-1")))
