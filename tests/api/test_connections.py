@@ -73,18 +73,6 @@ def test_a_role_that_asks_for_no_external_id_is_insecure_until_the_advice_is_fol
     assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
 
 
-def test_a_verified_role_that_is_gone_is_broken_and_back_again_verified(world: World, customer: Customer):
-    tenant = world.tenant()
-    kit = world.kit(tenant)
-    made = world.connect(tenant, customer.role(kit["role_name"], kit["trust_policy"]))
-    customer.remove_role(kit["role_name"])
-    broken = world.admin("POST", path_of(made, "/verify"))
-    assert (broken["status"], broken["verification"]["verdict"]) == ("broken", "unassumable")
-    world.admin.refused("POST", path_of(made, "/credentials"), expect=409, code="connection_not_verified")
-    customer.role(kit["role_name"], kit["trust_policy"])
-    assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
-
-
 @pytest.mark.usefixtures("impatient")
 def test_an_absent_role_is_pending_and_says_what_to_check(world: World, customer: Customer):
     tenant = world.tenant()

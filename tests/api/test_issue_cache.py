@@ -378,15 +378,6 @@ def test_a_request_counts_once_though_its_record_had_to_be_tried_twice(scene: Sc
 # --- many at once, and a slow AWS ---
 
 
-def test_a_crowd_of_one_key_makes_one_call(scene: Scene):
-    apis = [scene.worker.with_key(scene.worker.key) for _ in range(16)]
-    found = at_once([lambda api=api: scene.issue(by=api)["AccessKeyId"] for api in apis])
-    assert len(set(found)) == 1
-    assert len(scene.session_names) == 1
-    assert len(scene.events) == 16
-    assert scene.sources.count("sts") == 1
-
-
 @on_sqlite
 def test_a_slow_aws_is_a_503_in_time_and_its_answer_there_for_the_next(scene: Scene, faults, monkeypatch):
     monkeypatch.setattr("app.issuing.issue._ANSWER_SECONDS", 0.5)
@@ -438,12 +429,14 @@ def test_two_processes_share_a_session_until_one_of_them_takes_it_away(scene: Sc
 
 
 @on_sqlite
-def test_a_crowd_at_two_processes_makes_one_call(scene: Scene, start_api):
+def test_a_crowd_of_one_key_at_two_processes_makes_one_call(scene: Scene, start_api):
     one, two = start_api(), start_api()
-    apis = [api.with_key(scene.worker.key) for api in (one, two) for _ in range(6)]
-    found = at_once([lambda api=api: scene.issue(by=api)["AccessKeyId"] for api in apis])
-    assert len(set(found)) == 1
+    apis = [api.with_key(scene.worker.key) for api in (one, two) for _ in range(8)]
+    sessions = at_once([lambda api=api: scene.issue(by=api)["AccessKeyId"] for api in apis])
+    assert len(set(sessions)) == 1
     assert len(scene.session_names) == 1
+    assert len(scene.events) == 16
+    assert scene.sources.count("sts") == 1
 
 
 def admitted(apis: list[Api], path: str, each: int) -> int:
