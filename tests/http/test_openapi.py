@@ -129,6 +129,13 @@ def test_the_document_is_what_the_service_serves_and_needs_no_key(app: Flask):
     assert response.get_json() == DOCUMENT
 
 
+def test_answers_are_described_as_precisely_as_programs_read_them():
+    assert schema_of("Ok")["properties"]["status"] == {"type": "string", "const": "ok", "default": "ok"}
+    shown = schema_of("ProcessCredentials")["properties"]
+    assert shown["Version"].get("const", shown["Version"].get("enum")) in (1, [1])
+    assert shown["Expiration"] | {"type": "string", "format": "date-time"} == shown["Expiration"]
+
+
 def test_the_document_is_made_once_also_for_first_requests_at_the_same_moment(monkeypatch):
     """Its address is public: asking for it must not cost what making it costs."""
     made, as_dict = [], APISpec.to_dict
