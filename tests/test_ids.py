@@ -147,16 +147,11 @@ def test_what_is_wrong_is_said_without_repeating_it():
 # --- External IDs ---
 
 
-def test_10_000_external_ids_are_all_different_and_of_one_shape():
-    made = [new_external_id() for _ in range(10_000)]
-    assert len(set(made)) == 10_000
-    assert all(re.fullmatch(r"dpy-[0-9a-f]{64}", value, re.ASCII) for value in made)
-    assert EXTERNAL_ID_PATTERN == r"dpy-[0-9a-f]{64}"
-
-
 def test_every_digit_of_an_external_id_is_drawn():
     """A constant or a counter in it would be a pattern that a trust policy, or an attacker, could use."""
+    assert EXTERNAL_ID_PATTERN == r"dpy-[0-9a-f]{64}"
     made = [new_external_id() for _ in range(500)]
+    assert all(re.fullmatch(EXTERNAL_ID_PATTERN, value, re.ASCII) for value in made)
     for place in range(4, 68):
         assert len({value[place] for value in made}) == 16, f"digit {place}"
 
