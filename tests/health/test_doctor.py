@@ -202,7 +202,7 @@ def test_no_credentials_and_those_of_somebody_else(deployment, monkeypatch):
     assert "not those of BROKER_PRINCIPAL_ARN" in found["aws"]["seen"]
 
 
-@pytest.mark.parametrize(("seconds", "status", "exits"), [(-20, "warning", 1), (20, "warning", 1), (400, "failed", 2)])
+@pytest.mark.parametrize(("seconds", "status", "exits"), [(-20, "warning", 1), (400, "failed", 2)])
 def test_a_clock_that_is_wrong(deployment, monkeypatch, seconds, status, exits):
     monkeypatch.setattr("app.health.vendor_checks.now", lambda: now() + timedelta(seconds=seconds))
     found = deployment.doctor(exits)
