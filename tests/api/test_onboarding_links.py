@@ -64,12 +64,6 @@ def test_the_list_has_every_link_and_no_token(world: World):
         assert item["region"] == "eu-west-1"
 
 
-def test_a_suspended_tenant_gets_no_link(world: World):
-    tenant = world.tenant()
-    world.admin("POST", f"/v1/tenants/{tenant['id']}/suspend", {"reason": "unpaid"})
-    world.admin.refused("POST", links_of(tenant), {}, expect=409, code="suspended")
-
-
 def test_a_link_is_revoked_once_by_its_own_tenant_and_that_is_audited_without_the_token(world: World):
     tenant, stranger = world.tenant("Acme"), world.tenant("Globex")
     made = world.admin("POST", links_of(tenant), {}, expect=201)
