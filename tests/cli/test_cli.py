@@ -15,7 +15,6 @@ from pathlib import Path
 import click
 import pytest
 import sqlalchemy
-from alembic import command as alembic
 from alembic.script import ScriptDirectory
 from flask import Flask
 from sqlalchemy import select
@@ -227,14 +226,11 @@ def test_the_version_is_that_of_the_release_and_needs_no_settings():
 def test_migrate_makes_the_schema_and_may_be_repeated(engine, tmp_path):
     with empty_database(engine, tmp_path) as url:
         operator = Operator(url)
-        migrations = ScriptDirectory.from_config(alembic_config(operator.db))
-        head, earlier = migrations.get_current_head(), migrations.get_base()
+        head = ScriptDirectory.from_config(alembic_config(operator.db)).get_current_head()
         assert operator.run("migrate") == f"empty → {head}\n"
         assert operator.run("migrate") == f"Nothing to do: {head}\n"
         assert json.loads(operator.run("migrate", "--json")) == {"before": head, "after": head}
         assert revision(operator.db) == head is not None
-        alembic.downgrade(alembic_config(operator.db), earlier)
-        assert operator.run("migrate") == f"{earlier} → {head}\n"
         assert made_by(operator.run("keys", "create", "--name", "first", "--scope", "all"))
         reaches = json.loads(operator.run("after-restore", "--json"))["reaches"]
         assert abs(datetime.fromisoformat(reaches) - now()) < timedelta(minutes=5), "the key's event"
