@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -36,6 +37,11 @@ def open_folder() -> Iterator[Path]:
         for path in (folder, *(path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink())):
             path.chmod(0o755)
         shutil.rmtree(folder)
+
+
+def exit_code_of_health_check(image: Image, port: int) -> int:
+    words = [word.replace(":8000", f":{port}") for word in image.health]
+    return image.start(words, {}, stderr=subprocess.DEVNULL).wait(30)
 
 
 @pytest.fixture(scope="package")

@@ -7,19 +7,19 @@ import shlex
 import shutil
 import ssl
 import subprocess
-from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 import redis
 
 from dev.stack import ROOT
 from tests.conftest import NGINX
-from tests.deploy.conftest import DOCUMENT, commands, open_folder
+from tests.deploy.conftest import DOCUMENT, commands, exit_code_of_health_check, open_folder
 from tests.honesty.front import Aws
 from tests.support.certificates import self_signed
 from tests.support.compose import BY_HAND, DEPLOY, NETWORKS, SECRETS, SERVICES, Compose
@@ -47,23 +47,23 @@ def make_secrets(folder: Path) -> Path:
     return certificate
 
 
-def walk(composed: Compose, name: str, publisher: dict[str, str]) -> str:
-    """Give the guide's commands, in their order. Returns the key that one of them printed."""
-    key = ""
+def walk(composed: Compose, name: str, publisher: dict[str, str]) -> dict[str, str]:
+    """Give the guide's commands, in their order. Return what the operator's printed, by their last word."""
+    printed: dict[str, str] = {}
     for line in commands(name).splitlines():
         match shlex.split(line):
             case ["compose", "run", "--rm", "--build", "publish"]:
                 assert "customer-role" in composed.run("publish", env=publisher)
             case ["compose", "run", "--rm", "operator", *words]:
-                printed = composed.run("operator", *words, ends=(0, 1, 2) if words[-1] == "doctor" else (0,))
-                key = printed.split()[-1] if "create" in words else key
+                ends = (0, 1, 2) if words[-1] == "doctor" else (0,)
+                printed[words[-1]] = composed.run("operator", *words, ends=ends)
             case ["compose", "up", "--build", "--detach"]:
                 composed.up()
             case ["compose()" | "export", *_]:
                 pass
             case other:
                 raise AssertionError(other)
-    return key
+    return printed
 
 
 class Site:
@@ -96,44 +96,46 @@ class Site:
         return HTTPConnection("localhost", self._port, timeout=20)
 
 
-@pytest.fixture(scope="module")
-def composed(
-    image: Image, publish_image: Image, settings: dict[str, str], publisher: dict[str, str]
-) -> Iterator[tuple[Compose, Site]]:
-    """After its first launch."""
+def test_the_guides_commands_launch_one_machine_and_a_later_release(
+    image: Image, publish_image: Image, settings: dict[str, str], publisher: dict[str, str], front: Aws
+):
+    before = image.files()
     with open_folder() as folder:
         certificate = make_secrets(folder)
-        images = {"deputy": image, "deputy-publish": publish_image}
-        with Compose(folder / "deploy", images, settings) as made:
-            key = walk(made, "one machine", publisher)
-            yield made, Site(made, certificate, key)
+        with Compose(folder / "deploy", {"deputy": image, "deputy-publish": publish_image}, settings) as composed:
+            printed = walk(composed, "one machine", publisher)
+            site = Site(composed, certificate, printed["all"].split()[-1])
+            assert_the_services_started_in_order(composed)
+            assert re.findall(r"^ok +(rights|aws)\b", printed["doctor"], re.MULTILINE) == ["rights", "aws"]
+            assert_only_background_workers_own_tables(composed)
+            assert_a_customers_page_and_credentials_are_served(composed, site, front)
+            assert_the_worker_recorded_what_was_published(site)
+            assert_the_clients_address_is_the_proxys_client(site)
+            assert_the_images_processes_are_its_users_and_healthy(composed, image)
+            processes = dict(composed._running)
+            composed.settings["DEPUTY_VENDOR_NAME"] = "Example Vendor 2"  # of which other templates are made
+            assert_a_later_launch_publishes_first(composed, site, publisher)
+            assert [processes[name].returncode for name in ("web", "worker")] == [0, 0]
+    assert image.files() == before, "a process changed a file of its image"
 
 
 def by_name(readiness: Any) -> dict[str, Any]:
     return {check["name"]: check for check in readiness["checks"]}
 
 
-def test_the_services_start_in_this_order(composed):
-    made, _ = composed
-    order = [name for name in made.started if name not in {"cache", "worker"}]
+def assert_the_services_started_in_order(composed: Compose) -> None:
+    order = [name for name in composed.started if name not in {"cache", "worker"}]
     proxy = ["proxy"] if NGINX else []
     assert order == ["publish", "database", "roles", "migrate", "web", *proxy, "operator", "operator"]
-    assert made.started.index("cache") < made.started.index("web")
-    assert set(made.started) | {"proxy"} == set(SERVICES)
+    assert composed.started.index("cache") < composed.started.index("web")
+    assert set(composed.started) | {"proxy"} == set(SERVICES)
 
 
-def test_the_worker_has_recorded_what_was_published(composed):
-    _, site = composed
-    until(lambda: site.api("GET", "/v1/permission-sets/inventory/versions")["items"], "the version is recorded")
-    [event] = site.api("GET", "/v1/audit-events?action=permission_set.published&limit=200")["items"][-1:]
-    assert event["actor"]["kind"] == "worker"
-
-
-def test_web_processes_own_nothing_and_the_worker_owns_the_months(composed):
-    made, _ = composed
+def assert_only_background_workers_own_tables(composed: Compose) -> None:
+    """They own the months of the audit log, and web processes nothing."""
     logins = {}
     for name in ("web", "operator", "worker", "migrate"):
-        url = Path(made._environment(name)["DEPUTY_DATABASE_URL_FILE"]).read_text()
+        url = Path(composed._environment(name)["DEPUTY_DATABASE_URL_FILE"]).read_text()
         with psycopg.connect(url.replace("+psycopg", "")) as db:
             logins[name] = db.info.user
             owned = db.execute("SELECT count(*) FROM pg_tables WHERE tableowner = current_user").fetchone()
@@ -144,14 +146,10 @@ def test_web_processes_own_nothing_and_the_worker_owns_the_months(composed):
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
                     db.execute("ALTER TABLE audit_events DISABLE TRIGGER ALL")
     assert logins == {"web": "deputy_web", "operator": "deputy_web", "worker": "deputy", "migrate": "deputy"}
-    report = json.loads(made.run("operator", *["flask", "--app", "wsgi", "doctor", "--json"], ends=(0, 1, 2)))
-    states = {check["name"]: check["status"] for check in report["checks"]}
-    assert (states["rights"], states["templates"], states["aws"]) == ("ok", "ok", "ok")
 
 
-def test_a_customers_page_and_an_api_call_answer(composed, front: Aws):
-    """From the page to credentials, through the proxy's TLS."""
-    made, site = composed
+def assert_a_customers_page_and_credentials_are_served(composed: Compose, site: Site, front: Aws) -> None:
+    """Through the proxy's TLS."""
     tenant = site.api("POST", "/v1/tenants", {"name": "Acme"})
     link = site.api("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {})["url"]
     assert link.startswith("https://deputy.example.com/onboard/")
@@ -162,40 +160,43 @@ def test_a_customers_page_and_an_api_call_answer(composed, front: Aws):
     assert connection["status"] == "verified"
     path = f"/v1/tenants/{tenant['id']}/connections/{connection['id']}/credentials"
     assert site.api("POST", path, {})["AccessKeyId"].startswith("ASIA")
-    with closing(redis.Redis(port=made.ports["cache", 6379])) as cache:
+    with closing(redis.Redis(port=composed.ports["cache", 6379])) as cache:
         until(cache.dbsize, "the session is in the shared cache")
 
 
-def test_the_background_worker_is_there(composed):
-    _, site = composed
-
-    def ready() -> bool:
-        return {"name": "workers", "status": "ok"}.items() <= by_name(site.api("GET", "/readyz"))["workers"].items()
-
-    until(ready, "the background worker is seen")
+def assert_the_worker_recorded_what_was_published(site: Site) -> None:
+    until(lambda: site.api("GET", "/v1/permission-sets/inventory/versions")["items"], "the version is recorded")
+    [event] = site.api("GET", "/v1/audit-events?action=permission_set.published&limit=200")["items"][-1:]
+    assert event["actor"]["kind"] == "worker"
 
 
-def test_the_clients_address_is_the_proxys_client_and_not_what_it_claims(composed):
-    _, site = composed
+def assert_the_clients_address_is_the_proxys_client(site: Site) -> None:
+    """And not what the client claims."""
     site.api("POST", "/v1/tenants", {"name": "Globex"}, claimed="203.0.113.9")
     (event,) = site.api("GET", "/v1/audit-events?action=tenant.created&limit=1")["items"]
     assert event["client_address"] == SELF
 
 
-def test_a_later_launch_publishes_before_the_new_processes_start(composed, publisher):
-    """Of a release whose templates are others."""
-    made, site = composed
-    before = len(made.started)
-    made.settings["DEPUTY_VENDOR_NAME"] = "Example Vendor 2"
-    walk(made, "one machine, later", publisher)
-    order = [name for name in made.started[before:] if name != "worker"]
-    assert order == ["publish", "roles", "migrate", "web", "operator"]
+def assert_the_images_processes_are_its_users_and_healthy(composed: Compose, image: Image) -> None:
+    assert [*composed._words("web")[:1], *composed._words("web")[3:]] == image.command, "with an address of its own"
+    assert exit_code_of_health_check(image, composed.ports["web", 8000]) == 0
+    for name in ("web", "worker"):
+        process = psutil.Process(composed._running[name].pid)
+        assert image.uid is None or process.uids().effective == image.uid
 
-    def serves_them() -> bool:
+
+def assert_a_later_launch_publishes_first(composed: Compose, site: Site, publisher: dict[str, str]) -> None:
+    count = len(composed.started)
+    walk(composed, "one machine, later", publisher)
+    order = [name for name in composed.started[count:] if name != "worker"]
+    proxy = ["proxy"] if NGINX else []
+    assert order == ["publish", "roles", "migrate", "web", *proxy, "operator"]
+
+    def ready() -> bool:
         checks = by_name(site.api("GET", "/readyz"))
         return (checks["templates"]["status"], checks["workers"]["status"]) == ("ok", "ok")
 
-    until(serves_them, "the new templates are served")
+    until(ready, "the new templates are served, and a background worker is seen")
 
 
 # --- the definitions themselves ---

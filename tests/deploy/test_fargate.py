@@ -18,10 +18,7 @@ from cfnlint.decode import decode
 
 from app.access.api_keys import generate_key
 from app.config import Config
-from app.errors import StoreUnavailableError
 from app.settings.declarations import collect_settings
-from app.store.database import Database
-from app.store.revisions import revision
 from dev.postgres import Postgres
 from dev.stack import ROOT, end_process
 from sandbox.vendor import VENDOR_ACCOUNT
@@ -114,13 +111,14 @@ def test_a_tasks_settings_start_the_service_without_a_doubt(alone, task):
 def test_all_tasks_have_the_same_settings_but_for_the_role_in_the_database():
     """Web tasks own nothing. Background workers own the months of the audit log, and the migration makes the tables."""
     first, *others = (environment(task) for task in TASKS)
+    assert first["DEPUTY_DATABASE_URL"].endswith("?sslmode=require")
     logins = {task: environment(task)["DEPUTY_DATABASE_URL"].partition("://")[2].partition("@")[0] for task in TASKS}
     assert logins == {"WebTask": "deputy_web", "WorkerTask": "deputy", "MigrateTask": "deputy"}
     assert first.pop("DEPUTY_DATABASE_URL").replace("deputy_web", "deputy") == others[0].pop("DEPUTY_DATABASE_URL")
     others[1].pop("DEPUTY_DATABASE_URL")
     assert first == others[0] == others[1]
     passwords = {task: listed(task, "Secrets")[0]["ValueFrom"]["Fn::Sub"] for task in TASKS}
-    owner = "${DatabaseSecret}:password::"
+    owner = "${DatabaseSecret}:password::"  # PGPASSWORD: ECS can't put a secret into the middle of a URL
     assert passwords == {"WebTask": "${WebDatabaseSecret}:password::", "WorkerTask": owner, "MigrateTask": owner}
 
 
@@ -148,31 +146,6 @@ def test_every_setting_is_set_or_left_for_a_reason():
     numbers = {variable for variable, default in declared.items() if type(default) is int}
     left = known - environment("WebTask").keys() - SECRET.keys() - numbers
     assert left == LEFT.keys()
-
-
-def test_the_databases_password_comes_from_its_own_variable(alone):
-    """ECS can't put a secret into the middle of DEPUTY_DATABASE_URL; libpq reads PGPASSWORD."""
-    with Postgres() as server:
-        with psycopg.connect(server.url().replace("+psycopg", ""), autocommit=True) as db:
-            db.execute("CREATE ROLE deputy_web LOGIN PASSWORD 'password'")
-            db.execute("CREATE DATABASE deputy")
-            (server._data / "pg_hba.conf").write_text("host all all 127.0.0.1/32 scram-sha-256\n")
-            db.execute("SELECT pg_reload_conf()")
-        url = environment("WebTask")["DEPUTY_DATABASE_URL"].replace(":5432", f":{server.port}")
-        assert url.endswith("?sslmode=require")
-        for password, works in (("password", True), ("another", False)):
-            alone.setenv("PGPASSWORD", password)
-            database = Database(url.replace("=require", "=prefer"))  # the tests' server has no certificate
-            assert (revision_or_refusal(database) is None) is works
-            database.engine.dispose()
-
-
-def revision_or_refusal(database: Database) -> str | None:
-    """None for the empty database that was reached."""
-    try:
-        return revision(database)
-    except StoreUnavailableError as error:
-        return error.detail
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -239,29 +212,24 @@ class Stack:
 
     def __init__(self, server: Postgres, images: dict[str, Image], given: dict[str, str], redis: str) -> None:
         self.server, self._images, self._given, self._redis = server, images, given, redis
-        self.steps: list[str] = []
         self.printed: list[str] = []
         self.worker: subprocess.Popen[bytes] | None = None
 
     def walk(self, name: str, publisher: dict[str, str]) -> None:
-        for line in commands(name).partition("\n\n")[2].splitlines() or commands(name).splitlines():
-            match shlex.split(line, comments=True):
-                case ["task", task, *words]:
-                    assert overrides(task, words) == [{"name": "deputy", "command": words}]
-                    self.task({"$MIGRATE_TASK": "MigrateTask", "$WEB_TASK": "WebTask"}[task], words)
-                case ["publish"]:
+        for words in guide(name):
+            match step_of(words):
+                case "publish":
                     self.publish(publisher)
-                case ["psql", *_]:
+                case "roles":
                     self.make_roles()
-                case ["stack", *changes]:
-                    starts = (
-                        any(it.startswith(("WebTasks=", "Image=")) for it in changes) and "WebTasks=0" not in changes
-                    )
-                    self.steps.append("services" if starts else "stack")
-                    if starts:
-                        self.start_worker()
-                case other:
-                    raise AssertionError(other)
+                case "services":
+                    self.start_worker()
+                case "stack":
+                    assert self.worker is None
+                case _:
+                    _, task, *command = words
+                    assert overrides(task, command) == [{"name": "deputy", "command": command}]
+                    self.task({"$MIGRATE_TASK": "MigrateTask", "$WEB_TASK": "WebTask"}[task], command)
 
     def environment(self, task: str) -> dict[str, str]:
         """With the credentials of AWS only where the task has a role."""
@@ -275,7 +243,6 @@ class Stack:
         return template | own | SECRET | secrets | bootstrap | aws
 
     def task(self, task: str, words: list[str]) -> None:
-        self.steps.append(words[-1])
         command = self._images["deputy"].start(words, self.environment(task), stdout=PIPE, stderr=PIPE)
         printed, said = command.communicate(timeout=120)
         assert command.returncode == 0 or (words[-1] == "doctor" and command.returncode in {1, 2}), said.decode()
@@ -283,7 +250,6 @@ class Stack:
 
     def publish(self, publisher: dict[str, str]) -> None:
         """With the variables that the guide's `docker run` passes on, and no other."""
-        self.steps.append("publish")
         passed = re.findall(r"--env (\w+)", commands("fargate").partition("publish()")[2])
         known = {**environment("WebTask"), "AWS_REGION": "us-east-1", "DEPUTY_TEMPLATE_BUCKET": BUCKET, **publisher}
         given = {name: known[name] for name in passed if name in known}
@@ -295,7 +261,6 @@ class Stack:
 
     def make_roles(self) -> None:
         """As the administrator, who is no superuser and owns the database."""
-        self.steps.append("roles")
         files = {"OWNER_PASSWORD_FILE": self._file("deputy"), "WEB_PASSWORD_FILE": self._file("deputy_web")}
         login = f"host=127.0.0.1 port={self.server.port} user=deputy dbname=deputy password={PASSWORDS['deputy']}"
         make_roles(login, (ROOT / "deploy" / "roles.sql").read_text(), files)
@@ -306,14 +271,33 @@ class Stack:
         return path
 
     def start_worker(self) -> None:
-        if self.worker is not None:
-            end_process(self.worker)
         words, given = container("WorkerTask")["Command"], self.environment("WorkerTask")
         self.worker = self._images["deputy"].start(words, given, stdout=DEVNULL, stderr=DEVNULL)
 
     def recorded(self) -> list[tuple[str, int]]:
         with psycopg.connect(self.server.url("deputy").replace("+psycopg", "")) as db:
             return db.execute("SELECT name, version FROM permission_set_versions").fetchall()
+
+
+def guide(name: str) -> list[list[str]]:
+    """Return the words of the guide's commands, below its functions."""
+    text = commands(name)
+    return [shlex.split(line, comments=True) for line in (text.partition("\n\n")[2] or text).splitlines()]
+
+
+def step_of(words: list[str]) -> str:
+    match words:
+        case ["task", _, *command]:
+            return command[-1]
+        case ["psql", *_]:
+            return "roles"
+        case ["publish"]:
+            return "publish"
+        case ["stack", *changes] if "WebTasks=0" in changes:
+            return "stack"
+        case ["stack", *changes]:
+            return "services" if {"WebTasks", "Image"} & {change.partition("=")[0] for change in changes} else "stack"
+    raise AssertionError(words)
 
 
 def overrides(task: str, words: list[str]) -> list[dict[str, Any]]:
@@ -345,9 +329,15 @@ def stack(image, publish_image, settings, valkey) -> Iterator[Stack]:
             end_process(made.worker)
 
 
-def test_the_guides_order_launches_the_stack_and_updates_it(stack: Stack, publisher):
+def test_the_guide_migrates_and_publishes_before_services_start():
+    first = ["stack", "roles", "migrate", "bootstrap", "publish", "services", "doctor"]
+    assert [step_of(words) for words in guide("fargate")] == first
+    later = ["stack", "migrate", "publish", "services", "doctor", "services"]  # the last one goes back
+    assert [step_of(words) for words in guide("fargate, later")] == later
+
+
+def test_the_guides_commands_launch_the_stack(stack: Stack, publisher):
     stack.walk("fargate", publisher)
-    assert stack.steps == ["stack", "roles", "migrate", "bootstrap", "publish", "services", "doctor"]
     until(stack.recorded, "the background worker has recorded what was published")
     assert re.search(r"^templates\s+ok|^ok\s+templates", stack.printed[-1], re.MULTILINE), stack.printed[-1]
     logged = "".join(stack.printed)
@@ -356,6 +346,3 @@ def test_the_guides_order_launches_the_stack_and_updates_it(stack: Stack, publis
     with psycopg.connect(stack.server.url("deputy").replace("+psycopg", "")) as db:
         owners = db.execute("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'").fetchall()
         assert owners == [("deputy",)]
-    stack.steps.clear()
-    stack.walk("fargate, later", publisher)
-    assert stack.steps == ["stack", "migrate", "publish", "services", "doctor", "services"]

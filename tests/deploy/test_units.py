@@ -28,12 +28,30 @@ def values(unit: str, name: str) -> list[str]:
     return re.findall(rf"^{name}=(.*)$", UNITS[unit], re.MULTILINE)
 
 
+PUBLISH = ["flask", "--app", "wsgi", "templates", "publish"]
+
+
+def steps(name: str) -> list[str]:
+    """Return the units that the guide's commands start or restart, and "publish", in their order."""
+    found = []
+    for line in commands(name).splitlines():
+        match shlex.split(line):
+            case ["systemctl", "start" | "restart", *units] | ["systemctl", "enable", "--now", *units]:
+                found += units
+            case [".venv/bin/flask", *words]:
+                assert ["flask", *words] == PUBLISH
+                found.append("publish")
+            case other:
+                raise AssertionError(other)
+    return found
+
+
 class Machine:
     """Without systemd: `etc` stands for /etc/deputy, and an image's root for the machine's."""
 
     def __init__(self, folder: Path, server: Postgres, images: dict[str, Image], settings: dict[str, str]) -> None:
         self.folder, self.etc, self._server, self._images = folder, folder / "etc", server, images
-        self.port, self.steps = free_port(), list[str]()
+        self.port = free_port()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._make_files(settings)
         logins = {f"{role.upper()}_PASSWORD_FILE": self.etc / f"{role}_password" for role in ("owner", "web")}
@@ -51,30 +69,22 @@ class Machine:
         for name, given in (("settings.env", own), ("broker.env", broker)):
             (self.etc / name).write_text("".join(f"{key}={json.dumps(value)}\n" for key, value in given.items()))
 
-    def walk(self, name: str, publisher: dict[str, str]) -> None:
-        for line in commands(name).splitlines():
-            match shlex.split(line):
-                case ["systemctl", "start", "deputy-migrate"]:
-                    assert self.start("deputy-migrate").wait(120) == 0
-                case ["systemctl", *words]:
-                    for unit in words[words.index("restart") + 1 :] if "restart" in words else words[2:]:
-                        if unit in self._running:
-                            end_process(self._running.pop(unit))
-                        self._running[unit] = self.start(unit)
-                case [".venv/bin/flask", *words]:
-                    self.publish(words, publisher)
-                case other:
-                    raise AssertionError(other)
+    def walk(self, publisher: dict[str, str]) -> None:
+        for step in steps("without containers"):
+            if step == "publish":
+                self.publish(publisher)
+            elif step == "deputy-migrate":
+                assert self.start(step).wait(120) == 0
+            else:
+                self._running[step] = self.start(step)
 
-    def publish(self, words: list[str], publisher: dict[str, str]) -> None:
-        self.steps.append(words[-1])
+    def publish(self, publisher: dict[str, str]) -> None:
         given = self._read("settings.env") | publisher
-        command = self._images["publish"].start(["flask", *words], given, stdout=DEVNULL, stderr=PIPE)
+        command = self._images["publish"].start(PUBLISH, given, stdout=DEVNULL, stderr=PIPE)
         _, said = command.communicate(timeout=120)
         assert command.returncode == 0, said.decode()
 
     def start(self, unit: str) -> "subprocess.Popen[bytes]":
-        self.steps.append(unit)
         [command] = values(unit, "ExecStart")
         words = shlex.split(command.replace("127.0.0.1:8000", f"127.0.0.1:{self.port} --workers 1"))
         assert values(unit, "WorkingDirectory") == ["/opt/deputy"]
@@ -134,19 +144,19 @@ def machine(image, publish_image, settings) -> Iterator[Machine]:
         made.end()
 
 
-def test_the_guides_order_starts_the_units_and_restarts_them(machine: Machine, publisher):
-    machine.walk("without containers", publisher)
-    assert machine.steps == ["deputy-migrate", "publish", "deputy-worker", "deputy-web"]
+def test_the_guide_migrates_and_publishes_before_units_start():
+    order = ["deputy-migrate", "publish", "deputy-worker", "deputy-web"]
+    assert steps("without containers") == steps("without containers, later") == order
+
+
+def test_the_guides_commands_start_the_units(machine: Machine, publisher):
+    machine.walk(publisher)
     printed, report = machine.operate()
     key = printed.split()[-1]
     until(lambda: is_healthy(machine, key), "the web process answers and sees the background worker")
     states = {check["name"]: check["status"] for check in report["checks"]}
     assert (states["rights"], states["aws"]) == ("ok", "ok")
     until(lambda: machine.ask("/v1/permission-sets/inventory/versions", key)["items"], "the version is recorded")
-    machine.steps.clear()
-    machine.walk("without containers, later", publisher)
-    assert machine.steps == ["deputy-migrate", "publish", "deputy-worker", "deputy-web"]
-    until(lambda: is_healthy(machine, key), "the new ones too")
     assert machine.end() == [0, 0]
     assert key not in "".join(path.read_text() for path in machine.folder.glob("*.log"))
 

@@ -70,17 +70,26 @@ class Compose:
 
     def up(self) -> None:
         """As `docker compose up --build --detach`: what has another image than before is made again."""
+        stopped: set[str] = set()
         for name in self.order():
             self.await_dependencies(name)
-            if name in self.started and "build" not in SERVICES[name] and name != "roles":  # which has ended
+            is_new = name not in self.started or name in stopped
+            if not is_new and "build" not in SERVICES[name] and name != "roles":  # which has ended
                 continue
-            if name in self._running:
-                end_process(self._running.pop(name))
+            for other in (*self.restarted_with(name), name):
+                if other in self._running:
+                    end_process(self._running.pop(other))
+                    stopped.add(other)
             if self._start(name):
                 self.started.append(name)
 
     def __exit__(self, *_: object) -> None:
         self._ends.close()
+
+    @staticmethod
+    def restarted_with(name: str) -> list[str]:
+        """Return the services that docker compose stops before it makes this one again, and starts after it."""
+        return [other for other, one in SERVICES.items() if one.get("depends_on", {}).get(name, {}).get("restart")]
 
     @staticmethod
     def order() -> list[str]:
