@@ -51,9 +51,9 @@ def image() -> Iterator[Image]:
 
 
 @pytest.fixture(scope="package")
-def publish_image() -> Iterator[Image]:
+def publish_image(image: Image) -> Iterator[Image]:
     with open_folder() as folder:
-        yield Image(folder, "publish").build()
+        yield Image(folder, "publish", base=image.at / "base").build()
 
 
 @pytest.fixture(scope="package")

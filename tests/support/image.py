@@ -65,6 +65,7 @@ class Image:
     at: Path
     target: str = ""  # the stage; otherwise the last one
     full: bool = False  # install from the package index; otherwise from what is installed here
+    base: Path | None = None  # the folder of another image's base image
     env: dict[str, str] = field(default_factory=dict)
     workdir: str = "/"
     user: str = ""
@@ -121,7 +122,7 @@ class Image:
 
     @property
     def _base(self) -> Path:
-        return self.at / "base"
+        return self.base or self.at / "base"
 
     @property
     def _base_path(self) -> str:
