@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -191,21 +192,24 @@ def test_a_celery_worker_ends_with_an_error_when_a_part_of_it_ends(started, part
 
 
 @on_postgresql
-@pytest.mark.parametrize("part", ["_listen", "_beat"])
-@pytest.mark.parametrize("ends", ["returns", "raises"])
-def test_the_background_worker_of_one_machine_ends_when_a_part_of_it_ends(listening, monkeypatch, part, ends):
-    def end(*_):
-        if ends == "raises":
-            raise SystemExit
+def test_the_background_worker_of_one_machine_ends_when_a_part_of_it_ends(listening, monkeypatch):
+    def leave(*_):
+        raise SystemExit
 
-    monkeypatch.setattr(f"app.background.parts.{part}", end)
-    stop, whole = threading.Event(), []
-    working = threading.Thread(target=lambda: whole.append(SingleMachineWorker(listening, stop).run()))
-    working.start()
-    working.join(60)
-    stop.set()
-    working.join()
-    assert whole == [False]
+    for part, end in product(("_listen", "_beat"), (lambda *_: None, leave)):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"app.background.parts.{part}", end)
+            stop, whole = threading.Event(), []
+            working = threading.Thread(target=lambda stop=stop, whole=whole: whole.append(run_until(stop, listening)))
+            working.start()
+            working.join(60)
+            stop.set()
+            working.join()
+            assert whole == [False], (part, end)
+
+
+def run_until(stop, services) -> bool:
+    return SingleMachineWorker(services, stop).run()
 
 
 @on_postgresql

@@ -35,22 +35,21 @@ from tests.client.absence import (
 )
 from tests.client.javascript_sdks import installed
 from tests.client.people import DOCUMENT, CustomerAccount, served
-from tests.conftest import NO_JAVASCRIPT
 from tests.honesty.deployment import Deployment
 from tests.support.waiting import until
 
 LEFT = 21 * 60
 STEPS = [LEFT, 615, 595, 310, 295, 25, 10, -3]  # seconds left: around what SDKs refuse to use
+NODE = shutil.which("npm") and shutil.which("node")  # test_javascript.py says where it is missing
 AFTER = dict(pairwise(STEPS))  # the step at which a program failed, by the last that it passed
 
 
-def python(ways: Ways, _request: pytest.FixtureRequest) -> list[Program]:
-    return python_programs(ways)
+def languages(ways: Ways, request: pytest.FixtureRequest) -> list[Program]:
+    """Return those of both languages, whose retries take real time beside each other."""
+    return [*python_programs(ways), *javascript(ways, request)] if NODE else python_programs(ways)
 
 
 def javascript(ways: Ways, request: pytest.FixtureRequest) -> list[Program]:
-    if shutil.which("npm") is None or shutil.which("node") is None:
-        pytest.skip(NO_JAVASCRIPT)
     return javascript_programs(ways, installed(request.config.cache.mkdir("javascript")))
 
 
@@ -59,7 +58,7 @@ def cli(ways: Ways, _request: pytest.FixtureRequest) -> list[Program]:
     return cli_programs(ways)
 
 
-@pytest.mark.parametrize("kind", [python, javascript, pytest.param(cli, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kind", [languages, pytest.param(cli, marks=pytest.mark.soak)])
 def test_a_program_goes_on_as_long_as_the_table_says(
     kind: Callable[..., list[Program]], request: pytest.FixtureRequest, tmp_path: Path, place: CustomerAccount
 ):
@@ -113,7 +112,7 @@ def test_ten_minutes_without_any_process_of_deputy(
         deputy = Deployment(tmp_path, url, as_the_broker(place.world.aws), BROKER_PRINCIPAL_ARN=broker)
         stack.enter_context(deputy)
         ways = Ways(tmp_path, place, f"http://127.0.0.1:{deputy.port}")
-        programs = [*python(ways, request), *javascript(ways, request), *cli_programs(ways)]
+        programs = [*languages(ways, request), *cli_programs(ways)]
         running = Programs(tmp_path, programs, f"http://localhost:{stack.enter_context(served(aws))}")
         ends_at = datetime.fromisoformat(
             deputy.admin.ask(

@@ -33,7 +33,7 @@ from tests.client.people import (
 )
 from tests.support.cast import World, path_of
 
-PAGES = 36  # three hours, on sessions of one
+PAGES = 24  # two hours, on sessions of one
 PAGE_SECONDS = 300
 BOTO3 = """
 import sys
@@ -137,14 +137,14 @@ def cli(place: CustomerAccount) -> list[str]:
     return ["s3api", "list-objects-v2", "--bucket", place.bucket, "--page-size", "1", *query]
 
 
-def check_three_hours(done, aws: TickingAws, deputy: Deputy) -> None:
+def check_two_hours(done, aws: TickingAws, deputy: Deputy) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(PAGES), done.stdout
     assert [answer for _, _, answer in aws.seen] == [200] * PAGES
     used: dict[str, list[float]] = {}
     for when, key, _ in aws.seen:
         used.setdefault(key, []).append(when)
-    assert 4 <= len(used) <= 6, used
+    assert 3 <= len(used) <= 4, used
     assert all(times[-1] - times[0] < 3600 for times in used.values())
     assert len(deputy.requests) == len(used)
 
@@ -154,14 +154,14 @@ def check_three_hours(done, aws: TickingAws, deputy: Deputy) -> None:
 def test_the_aws_cli_runs_for_hours(way, aws_cli, worker: Worker, deputy: Deputy, hours):
     aws, there = hours
     done = run(aws_cli, *cli(worker.place), env=environment(**there, **getattr(worker, way)()))
-    check_three_hours(done, aws, deputy)
+    check_two_hours(done, aws, deputy)
 
 
 @pytest.mark.parametrize("way", ["profile_with_curl", "container_variables"])
 def test_a_boto3_program_runs_for_hours(way, worker: Worker, filled_place: CustomerAccount, deputy: Deputy, hours):
     aws, there = hours
     env = environment(**there, **getattr(worker, way)())
-    check_three_hours(run(sys.executable, "-c", BOTO3, filled_place.bucket, env=env), aws, deputy)
+    check_two_hours(run(sys.executable, "-c", BOTO3, filled_place.bucket, env=env), aws, deputy)
 
 
 def test_a_program_with_the_client_runs_for_hours(worker: Worker, filled_place: CustomerAccount, deputy: Deputy, hours):
@@ -174,7 +174,7 @@ def test_a_program_with_the_client_runs_for_hours(worker: Worker, filled_place: 
         *filled_place.ids,
         env=environment(**there, **worker.client()),
     )
-    check_three_hours(done, aws, deputy)
+    check_two_hours(done, aws, deputy)
 
 
 def test_without_refreshing_they_would_have_expired(
@@ -191,13 +191,6 @@ def test_without_refreshing_they_would_have_expired(
     done = run(sys.executable, "-c", BOTO3, filled_place.bucket, env=environment(**there, **fixed))
     assert "ExpiredToken" in done.stderr
     assert [answer for _, _, answer in aws.seen] == [200] * 12 + [403]
-
-
-def test_the_script_prints_exactly_the_credentials(worker: Worker, deputy: Deputy, place: CustomerAccount):
-    env = environment(**worker.profile_with_curl())
-    done = run(worker.home / "deputy-credentials", *place.ids, env=env)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["Version"] == 1
 
 
 def test_the_script_tries_again_and_prints_one_answer(worker: Worker, deputy: Deputy, place: CustomerAccount):
@@ -249,26 +242,15 @@ def test_the_script_speaks_http_to_this_machine_past_a_proxy(worker: Worker, dep
         assert json.loads(done.stdout)["AccountId"] == place.customer.account
 
 
-@pytest.mark.parametrize("host", ["localhost:1@127.0.0.1", "127.0.0.1:1@127.0.0.1", "127.1", "x@127.0.0.1"])
 def test_the_script_sends_the_key_to_other_machines_over_https_only(
-    worker: Worker, deputy: Deputy, place: CustomerAccount, host
+    worker: Worker, deputy: Deputy, place: CustomerAccount
 ):
     """These all lead to the service, as another machine would be out of a test's reach."""
-    env = environment(**worker.profile_with_curl() | {"DEPUTY_URL": deputy.url.replace("127.0.0.1", host)})
-    done = run(worker.home / "deputy-credentials", *place.ids, env=env)
-    assert (done.returncode, done.stdout, deputy.requests) == (1, "", [])
-    assert "http" in done.stderr
-
-
-def test_the_aws_cli_shows_why_there_are_none(
-    aws_cli, worker: Worker, place: CustomerAccount, deputy: Deputy, aws: Sandbox
-):
-    place.admin("/suspend", {"reason": "unpaid"})
-    env = environment(AWS_ENDPOINT_URL=aws.url, **worker.profile_with_the_command())
-    done = run(aws_cli, "s3api", "list-buckets", env=env)
-    assert done.returncode != 0
-    assert "suspended" in done.stderr
-    assert secret_of(place.key) not in done.stdout + done.stderr
+    for host in ("localhost:1@127.0.0.1", "127.0.0.1:1@127.0.0.1", "127.1", "x@127.0.0.1"):
+        env = environment(**worker.profile_with_curl() | {"DEPUTY_URL": deputy.url.replace("127.0.0.1", host)})
+        done = run(worker.home / "deputy-credentials", *place.ids, env=env)
+        assert (done.returncode, done.stdout, deputy.requests) == (1, "", []), host
+        assert "http" in done.stderr
 
 
 def test_the_check_before_the_first_write_stops_in_any_other_account(
@@ -287,14 +269,17 @@ def test_the_check_before_the_first_write_stops_in_any_other_account(
     assert not wrote(place.customer.account)
 
 
-@pytest.mark.parametrize("way", ["profile_with_curl", "container_variables", "profile_with_the_command"])
-def test_the_aws_cli_and_boto3_stop_at_a_refusal(way, aws_cli, worker: Worker, place: CustomerAccount, aws: Sandbox):
+def test_the_aws_cli_and_boto3_stop_at_a_refusal_and_show_why(
+    aws_cli, worker: Worker, place: CustomerAccount, aws: Sandbox
+):
     place.admin("/suspend", {"reason": "unpaid"})
-    env = environment(AWS_ENDPOINT_URL=aws.url, **getattr(worker, way)())
-    for words in ([aws_cli, *cli(place)], [sys.executable, "-c", BOTO3, place.bucket]):
-        done = run(*words, env=env)
-        assert (done.returncode != 0, done.stdout.strip()) == (True, "")
-        assert "suspended" in done.stderr
+    for way in (worker.profile_with_curl, worker.container_variables, worker.profile_with_the_command):
+        env = environment(AWS_ENDPOINT_URL=aws.url, **way())
+        for words in ([aws_cli, *cli(place)], [sys.executable, "-c", BOTO3, place.bucket]):
+            done = run(*words, env=env)
+            assert (done.returncode != 0, done.stdout.strip()) == (True, ""), way
+            assert "suspended" in done.stderr
+            assert secret_of(place.key) not in done.stderr
 
 
 def test_the_newline_trap(worker: Worker, place: CustomerAccount, deputy: Deputy, aws: Sandbox):
