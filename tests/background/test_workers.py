@@ -151,9 +151,9 @@ def test_the_background_worker_proves_what_is_due(services, crowd):
 
 
 def test_two_background_workers_do_nothing_twice(services, crowd):
-    made = crowd.pending(40)
+    made = crowd.pending(24)
     with working(services), working(services):
-        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 40})
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 24})
     assert proven_times(services) == dict.fromkeys(made, 1)
 
 
@@ -210,7 +210,7 @@ def test_a_stack_is_answered_while_all_proofs_wait_for_aws(aws, vendor, slow, tm
         topic, queue = vendor.registration_topic_arn, vendor.registration_queue_url
         config = make_config(url, sts_budget=100_000, registration_topic_arn=topic, registration_queue_url=queue)
         services = composition.Services(config)
-        Crowd(services, aws).pending(40)
+        Crowd(services, aws).pending(THREADS + 4)
         with working(services) if kind == "flask" else celery_over_valkey(services, aws, tmp_path):
             until(lambda: begun(services) == THREADS)
             stack = registering_stack(services, aws)
