@@ -121,9 +121,13 @@ class Surroundings(Deputy):
 
     @rule(app=app_, whose=any_, which=any_, scopes=st.sampled_from([_ISSUE, _ISSUE, ALL]))
     def a_sign_up_service_makes_a_key(self, app: int, whose: int, which: int, scopes: Any) -> None:
+        """The maker of the tenant tries, and another one."""
         tenant, at = self.tenant_named(whose), self.begin("signed up")
         makers = [it for it in self.model.keys if it.scopes == SIGN_UP]
-        maker = makers[which % len(makers)]
+        for maker in dict.fromkeys((makers[which % len(makers)], makers[(which + 1) % len(makers)])):
+            self._sign_up(app, maker, tenant, scopes, at)
+
+    def _sign_up(self, app: int, maker: Key, tenant: Tenant, scopes: Any, at: datetime) -> None:
         body = {"name": "a program", "scopes": sorted(scopes), "tenant_id": tenant.id}
         answer = self.stage.ask(app, maker, "POST", "/v1/api-keys", body)
         may = tenant.status != ENDED and maker.may_sign_up(tenant, at)
@@ -213,6 +217,11 @@ class Surroundings(Deputy):
         rotation.by_bound = rotation.by_bound and by == "owner"
         if emergency and not rotation.emergency:
             proofs.withdraw(tenant, self.at)
+            self._ask_at_once(app, tenant)
+
+    @rule(app=app_, whose=any_)
+    def an_emergency(self, app: int, whose: int) -> None:
+        self.start_a_rotation(app, whose, "vendor", emergency=True)
 
     @precondition(lambda self: any(it.rotation for it in self.model.tenants))
     @rule(app=app_, whose=any_, by=whose_)
@@ -249,6 +258,17 @@ class Surroundings(Deputy):
         """And no background worker is there."""
         self.begin("time passed")
         self.clock.shift(timedelta(**by))
+        for tenant in self.model.tenants:
+            self._ask_at_once(0, tenant)
+
+    def _ask_at_once(self, app: int, tenant: Tenant) -> None:
+        """Ask for a connection that is verified, before anything proves it."""
+        connection = next(self.model.verified(tenant), None)
+        if connection is not None:
+            self._begin("asked at once")
+            self.ask(app, self.vendor, tenant, connection)
+            self._look()
+            self.handed_out = []
 
     @rule(by=st.sampled_from([{"seconds": 1}, {"minutes": 3}, {"minutes": 75}]))
     def a_background_worker_comes_back(self, by: dict[str, int]) -> None:
