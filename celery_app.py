@@ -1,6 +1,8 @@
-"""The Celery application, for background workers over Celery: `celery --app celery_app worker --beat`.
+"""The Celery application, for background workers over Celery: `celery --app celery_app worker
+--beat`.
 
-`flask --app wsgi worker` needs no message broker. docs/install.md says when Celery is the better choice.
+`flask --app wsgi worker` needs no message broker. docs/install.md says when Celery is the better
+choice.
 """
 
 import functools
@@ -21,7 +23,9 @@ except ConfigError as error:
 if config.celery_url is None:
     sys.exit("DEPUTY_CELERY_URL is not set. Without a broker, run: flask --app wsgi worker")
 begin(config)
-_of_process = functools.cache(lambda _pid: Services(config))  # a connection that was inherited is somebody else's
+_of_process = functools.cache(
+    lambda _pid: Services(config)
+)  # a connection that was inherited is somebody else's
 celery = create_celery(config, lambda: _of_process(os.getpid()))
 
 gc.freeze()

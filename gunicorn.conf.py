@@ -1,8 +1,10 @@
-"""gunicorn's settings for the service: `gunicorn wsgi:app`. Flags on the command line override them.
+"""gunicorn's settings for the service: `gunicorn wsgi:app`. Flags on the command line override
+them.
 
-A web process (gunicorn's worker) serves each request on a greenlet, so a request that waits for AWS, the database or a
-shared commit does not delay others. gevent must patch the standard library before it is imported: gunicorn does so when
-a web process starts, and then loads wsgi.py. So do not preload, and do not import the service in this file.
+A web process (gunicorn's worker) serves each request on a greenlet, so a request that waits for
+AWS, the database or a shared commit does not delay others. gevent must patch the standard library
+before it is imported: gunicorn does so when a web process starts, and then loads wsgi.py. So do not
+preload, and do not import the service in this file.
 """
 
 import multiprocessing
@@ -16,15 +18,21 @@ from typing import Any
 bind = "0.0.0.0:8000"
 workers = multiprocessing.cpu_count()
 worker_class = "app.http.sockets.WebProcess"  # gevent's worker class, with limits for slow clients
-worker_connections = 2000  # in each web process, which serves fewer requests at once: see app/http/sockets.py
+worker_connections = (
+    2000  # in each web process, which serves fewer requests at once: see app/http/sockets.py
+)
 preload_app = False
 timeout = 60
 graceful_timeout = 20
-limit_request_field_size = 16_384  # a proxy may hand on a client's certificate; all fields together have 32 KiB
-keepalive = 65  # longer than a load balancer's 60 s, so that the load balancer closes idle connections first
+limit_request_field_size = (
+    16_384  # a proxy may hand on a client's certificate; all fields together have 32 KiB
+)
+# longer than a load balancer's 60 s, so that the load balancer closes idle connections first
+keepalive = 65
 control_socket_disable = True
-# By default gunicorn takes SCRIPT_NAME from a header of a proxy on this machine, strips it from every path, and answers
-# 500 when a path does not begin with it. Only DEPUTY_PUBLIC_URL sets the service's address.
+# By default gunicorn takes SCRIPT_NAME from a header of a proxy on this machine, strips it from
+# every path, and answers 500 when a path does not begin with it. Only DEPUTY_PUBLIC_URL sets the
+# service's address.
 forwarder_headers = ""
 accesslog = None  # the application logs each request, with the route instead of the path
 
@@ -32,15 +40,18 @@ accesslog = None  # the application logs each request, with the route instead of
 def on_starting(_server: Any) -> None:
     """Serve the metrics of all web processes from the first process, which serves no requests.
 
-    prometheus-client looks for the folder of their counts when it is imported. app/metrics.py imports nothing else.
+    prometheus-client looks for the folder of their counts when it is imported. app/metrics.py
+    imports nothing else.
     """
-    environ = os.environ  # noqa: TID251  gunicorn reads this file before the service reads its settings
+    # gunicorn reads this file before the service reads its settings
+    environ = os.environ  # noqa: TID251
     if not (bind := environ.get("DEPUTY_METRICS_BIND")):
         return
     environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="deputy-metrics-")
     from app import metrics  # noqa: PLC0415
 
-    # As gunicorn tries its own address: the web processes of one that was killed hold it until they notice.
+    # As gunicorn tries its own address: the web processes of one that was killed hold it until they
+    # notice.
     tries = 5
     while True:
         tries -= 1
@@ -55,7 +66,9 @@ def on_starting(_server: Any) -> None:
 
 
 def post_worker_init(_worker: Any) -> None:
-    """Log which release a web process runs. It has loaded the service by then, and set up the log."""
+    """Log which release a web process runs. It has loaded the service by then, and set up the
+    log.
+    """
     from app import VERSION  # noqa: PLC0415
     from app.log import logger  # noqa: PLC0415
 

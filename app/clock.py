@@ -17,7 +17,9 @@ def timestamp() -> float:
 
 
 def as_given(at: datetime) -> datetime:
-    """A time that somebody gave, in UTC. Raises ValueError outside those years: a sum with it could overflow."""
+    """A time that somebody gave, in UTC. Raises ValueError outside those years: a sum with it
+    could overflow.
+    """
     if not 1970 <= at.year <= 9998:
         raise ValueError(YEARS)
     return at.astimezone(UTC)

@@ -1,8 +1,9 @@
 """The settings: environment variables read once, here and nowhere else, into one frozen object.
 
-Every bad variable is reported at once, and the process does not start. No setting turns a safeguard off. Secrets may
-come from a file: `DEPUTY_SECRET_KEYS_FILE=/run/secrets/keys` instead of `DEPUTY_SECRET_KEYS`. AWS's own variables
-(credentials, AWS_ENDPOINT_URL) are boto3's to read; only the region is needed here too.
+Every bad variable is reported at once, and the process does not start. No setting turns a safeguard
+off. Secrets may come from a file: `DEPUTY_SECRET_KEYS_FILE=/run/secrets/keys` instead of
+`DEPUTY_SECRET_KEYS`. AWS's own variables (credentials, AWS_ENDPOINT_URL) are boto3's to read; only
+the region is needed here too.
 """
 
 import os
@@ -16,7 +17,12 @@ from urllib.parse import urlsplit
 from app import metrics
 from app.ids import AccountId, RoleArn
 from app.settings import checks as check
-from app.settings.combinations import check_ascii_name, check_canary, check_registration, check_role_chaining
+from app.settings.combinations import (
+    check_ascii_name,
+    check_canary,
+    check_registration,
+    check_role_chaining,
+)
 from app.settings.declarations import collect_settings, read_setting, setting
 from app.settings.likely_mistakes import local_address, unknown_variables, weak_keys
 from app.settings.vendor_name import ASCII_PATTERN, ascii_form
@@ -33,7 +39,9 @@ class ConfigError(Exception):
 
 
 class Broker(NamedTuple):
-    """The vendor's AWS principal that customers' roles trust: an IAM role (the usual case) or an IAM user."""
+    """The vendor's AWS principal that customers' roles trust: an IAM role (the usual case) or an
+    IAM user.
+    """
 
     arn: str
     partition: str
@@ -47,11 +55,19 @@ class Broker(NamedTuple):
         found = _PRINCIPAL.fullmatch(text)
         if found is None:
             raise ValueError("must be the ARN of an IAM role or an IAM user.")
-        # Trust policies compare it with ArnEquals, which reads the first two as patterns and ${…} as a variable. IAM
-        # takes all three in paths.
+        # Trust policies compare it with ArnEquals, which reads the first two as patterns and ${…}
+        # as a variable. IAM takes all three in paths.
         if any(character in text for character in "*?$"):
-            raise ValueError("must not hold *, ? or $: in trust policies they would let in other principals.")
-        return cls(text, found["partition"], AccountId(found["account"]), found["kind"] == "role", found["name"])
+            raise ValueError(
+                "must not hold *, ? or $: in trust policies they would let in other principals."
+            )
+        return cls(
+            text,
+            found["partition"],
+            AccountId(found["account"]),
+            found["kind"] == "role",
+            found["name"],
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +86,17 @@ class TemplateConfig:
         "vendor", check.folder, "Folder of your own permission sets.", None, unset="the examples"
     )
     default_permission_set: str | None = setting(
-        "vendor", str, "Permission set for requests that name none.", None, unset="`inventory`, or your only set"
+        "vendor",
+        str,
+        "Permission set for requests that name none.",
+        None,
+        unset="`inventory`, or your only set",
     )
     region: str = setting(
-        "aws", check.region, "Region whose STS is used, and the default region of launch links.", variable="AWS_REGION"
+        "aws",
+        check.region,
+        "Region whose STS is used, and the default region of launch links.",
+        variable="AWS_REGION",
     )
     broker: Broker = setting(
         "aws",
@@ -87,10 +110,16 @@ class TemplateConfig:
         "S3 bucket in `AWS_REGION` to which templates are published.",
     )
     role_prefix: str = setting(
-        "aws", check.matches(r"[\w+=,.@-]{0,50}"), "Prefix of customers' role names; others are refused.", "deputy-"
+        "aws",
+        check.matches(r"[\w+=,.@-]{0,50}"),
+        "Prefix of customers' role names; others are refused.",
+        "deputy-",
     )
     max_session_seconds: int = setting(
-        "aws", check.between(900, check.SESSION_MAX), "Longest session, in seconds.", check.ROLE_CHAINING_MAX
+        "aws",
+        check.between(900, check.SESSION_MAX),
+        "Longest session, in seconds.",
+        check.ROLE_CHAINING_MAX,
     )
 
     @property
@@ -113,13 +142,19 @@ class Config(TemplateConfig):
     )
 
     vendor_account_ids: frozenset[AccountId] = setting(  # from_environment adds the broker's
-        "aws", check.account_ids, "More AWS accounts of yours, in which no role is ever assumed.", frozenset()
+        "aws",
+        check.account_ids,
+        "More AWS accounts of yours, in which no role is ever assumed.",
+        frozenset(),
     )
     registration_topic_arn: str | None = setting(
         "aws", check.topic, "SNS topic through which customers' stacks register their roles.", None
     )
     registration_queue_url: str | None = setting(
-        "aws", check.http_url, "SQS queue in which the background worker receives registrations.", None
+        "aws",
+        check.http_url,
+        "SQS queue in which the background worker receives registrations.",
+        None,
     )
     console_url: str | None = setting(
         "aws", check.console_url, "AWS console that launch links open.", None, unset="AWS's own"
@@ -131,21 +166,36 @@ class Config(TemplateConfig):
         "Address of this service, with which onboarding links begin.",
         "http://localhost:8000",
     )
-    proxy_hops: int = setting("service", check.between(0, 10), "Proxies in front that append to `X-Forwarded-For`.", 0)
-    body_seconds: int = setting(
-        "service", check.between(1, 60), "Seconds for a request's header, and again for its body.", 10
+    proxy_hops: int = setting(
+        "service", check.between(0, 10), "Proxies in front that append to `X-Forwarded-For`.", 0
     )
-    bootstrap_key: str | None = setting("service", str, "API key that `keys bootstrap` installs.", None, secret=True)
+    body_seconds: int = setting(
+        "service",
+        check.between(1, 60),
+        "Seconds for a request's header, and again for its body.",
+        10,
+    )
+    bootstrap_key: str | None = setting(
+        "service", str, "API key that `keys bootstrap` installs.", None, secret=True
+    )
     metrics_bind: tuple[str, int] | None = setting(
         "service", metrics.address, "Address at which Prometheus reads metrics.", None
     )
     log_level: str = setting(
-        "service", check.matches("DEBUG|INFO|WARNING|ERROR"), "Lowest level of messages in the log.", "INFO"
+        "service",
+        check.matches("DEBUG|INFO|WARNING|ERROR"),
+        "Lowest level of messages in the log.",
+        "INFO",
     )
 
-    database_url: str = setting("database", check.database_url, "Database of all processes.", secret=True)
+    database_url: str = setting(
+        "database", check.database_url, "Database of all processes.", secret=True
+    )
     secret_keys: tuple[str, ...] = setting(
-        "database", check.secret_keys, "Keys that sign cursors and tokens, and encrypt cached sessions.", secret=True
+        "database",
+        check.secret_keys,
+        "Keys that sign cursors and tokens, and encrypt cached sessions.",
+        secret=True,
     )
     cache_url: str | None = setting(
         "database",
@@ -155,7 +205,11 @@ class Config(TemplateConfig):
         secret=True,
     )
     celery_url: str | None = setting(
-        "database", check.celery_url, "Celery's message broker, which carries urgent proofs.", None, secret=True
+        "database",
+        check.celery_url,
+        "Celery's message broker, which carries urgent proofs.",
+        None,
+        secret=True,
     )
     audit_retention_days: int = setting(
         "database", check.retention_days, "Days for which audit events are kept; 0 keeps all.", 400
@@ -168,7 +222,10 @@ class Config(TemplateConfig):
         "proofs", check.between(5, check.WEEK), "Seconds for which a proof allows issuing.", 86_400
     )
     sts_budget: int = setting(
-        "proofs", check.between(1, 10_000), "Calls to STS for proofs in the background, per second.", 100
+        "proofs",
+        check.between(1, 10_000),
+        "Calls to STS for proofs in the background, per second.",
+        100,
     )
     canary_role_arn: RoleArn | None = setting(
         "proofs", RoleArn.parse, "Role of yours with which Deputy tests its proofs.", None
@@ -178,7 +235,10 @@ class Config(TemplateConfig):
     )
 
     issue_rate: int = setting(
-        "limits", check.between(1, 100_000), "Requests for credentials, per API key and second.", 200
+        "limits",
+        check.between(1, 100_000),
+        "Requests for credentials, per API key and second.",
+        200,
     )
     tenant_issue_rate: int = setting(
         "limits",
@@ -193,7 +253,8 @@ class Config(TemplateConfig):
     tenant_revokes: int = setting(
         "limits",
         check.between(1, 100),
-        "Keys and links created, keys replaced and suspensions ended by a tenant's keys, per second.",
+        "Keys and links created, keys replaced and suspensions ended by a tenant's keys, per"
+        " second.",
         5,
     )
     connection_rate: int = setting(
@@ -205,11 +266,15 @@ class Config(TemplateConfig):
         "Roles entered, checks asked for and searches ended, per onboarding link and hour.",
         20,
     )
-    max_connections: int = setting("limits", check.between(1, 1_000_000), "Connections, per tenant.", 10_000)
+    max_connections: int = setting(
+        "limits", check.between(1, 1_000_000), "Connections, per tenant.", 10_000
+    )
     tenant_keys: int = setting(
         "limits", check.between(1, 100_000), "Live API keys that are bound to one tenant.", 1_000
     )
-    tenant_links: int = setting("limits", check.between(1, 10_000), "Live onboarding links of one tenant.", 200)
+    tenant_links: int = setting(
+        "limits", check.between(1, 10_000), "Live onboarding links of one tenant.", 200
+    )
     likely_mistakes: tuple[str, ...] = ()  # what looks like a mistake, a sentence each
 
     def __post_init__(self) -> None:
@@ -228,49 +293,69 @@ class Config(TemplateConfig):
 
     @property
     def proofs_a_second(self) -> int:
-        """How many proofs the STS budget allows: one makes five calls, six with a stranger, and hardly ever one more."""
+        """How many proofs the STS budget allows: one makes five calls, six with a stranger, and
+        hardly ever one more.
+        """
         return max(1, self.sts_budget // (6 if self.stranger_role_arn else 5))
 
     @property
     def routine_proofs_a_second(self) -> float:
-        """How many routine proofs half of the STS budget allows: one makes three calls, four with a stranger, and some
-        need a full proof.
+        """How many routine proofs half of the STS budget allows: one makes three calls, four with a
+        stranger, and some need a full proof.
         """
         return self.sts_budget / 2 / (4.3 if self.stranger_role_arn else 3.3)
 
     @property
     def registration_region(self) -> str | None:
-        """The one region whose stacks can register by themselves: CloudFormation demands that the topic is there."""
+        """The one region whose stacks can register by themselves: CloudFormation demands that
+        the topic is there.
+        """
         return self.registration_topic_arn.split(":")[3] if self.registration_topic_arn else None
 
     @classmethod
     def from_environment(cls) -> Self:
         """Raises ConfigError that names every bad variable."""
         environment = os.environ  # noqa: TID251  this is app/config.py
-        values = _values(cls, [check_role_chaining, check_registration, check_ascii_name, check_canary])
-        mistakes = unknown_variables(environment, {declared.variable for declared, _ in collect_settings(cls).values()})
+        values = _values(
+            cls, [check_role_chaining, check_registration, check_ascii_name, check_canary]
+        )
+        mistakes = unknown_variables(
+            environment, {declared.variable for declared, _ in collect_settings(cls).values()}
+        )
         mistakes += weak_keys(values["secret_keys"])
-        mistakes += local_address(values["public_url"], environment.get("AWS_ENDPOINT_URL"))  # a sandbox's is local too
-        mistakes += [_NO_CANARY] if values["stranger_role_arn"] and not values["canary_role_arn"] else []
+        mistakes += local_address(
+            values["public_url"], environment.get("AWS_ENDPOINT_URL")
+        )  # a sandbox's is local too
+        mistakes += (
+            [_NO_CANARY] if values["stranger_role_arn"] and not values["canary_role_arn"] else []
+        )
         values["vendor_account_ids"] |= {values["broker"].account_id}
         return cls(**values, likely_mistakes=tuple(mistakes))
 
 
 _NO_CANARY = (
-    "DEPUTY_STRANGER_ROLE_ARN is set and DEPUTY_CANARY_ROLE_ARN is not, so each proof skips the stranger. Set it to the"
-    " output CanaryRoleArn of the same stack."
+    "DEPUTY_STRANGER_ROLE_ARN is set and DEPUTY_CANARY_ROLE_ARN is not, so each proof skips the"
+    " stranger. Set it to the output CanaryRoleArn of the same stack."
 )
 # The broker is the AWS principal that customers' roles trust.
-_RENAMED = {"DEPUTY_BROKER_URL": "DEPUTY_CELERY_URL", "DEPUTY_BROKER_URL_FILE": "DEPUTY_CELERY_URL_FILE"}
+_RENAMED = {
+    "DEPUTY_BROKER_URL": "DEPUTY_CELERY_URL",
+    "DEPUTY_BROKER_URL_FILE": "DEPUTY_CELERY_URL_FILE",
+}
 
 
-def _values(config: Any, rules: Iterable[Callable[[Mapping[str, Any]], Iterator[str]]]) -> dict[str, Any]:
-    """Return the value of each of that class's settings. `rules` name what is wrong with several together.
+def _values(
+    config: Any, rules: Iterable[Callable[[Mapping[str, Any]], Iterator[str]]]
+) -> dict[str, Any]:
+    """Return the value of each of that class's settings. `rules` name what is wrong with several
+    together.
 
     Raises ConfigError that names every bad variable.
     """
     environment = dict(os.environ)  # noqa: TID251  this is app/config.py
-    environment["AWS_REGION"] = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION", "")
+    environment["AWS_REGION"] = environment.get("AWS_REGION") or environment.get(
+        "AWS_DEFAULT_REGION", ""
+    )
     values, bad = {}, []
     for name, (declared, default) in collect_settings(config).items():
         try:
@@ -279,7 +364,11 @@ def _values(config: Any, rules: Iterable[Callable[[Mapping[str, Any]], Iterator[
             values[name] = MISSING
             bad.append(f"{declared.variable}: {error}")
     problems = sorted(bad)
-    problems += [f"{old}: this setting is called {new} now." for old, new in _RENAMED.items() if old in environment]
+    problems += [
+        f"{old}: this setting is called {new} now."
+        for old, new in _RENAMED.items()
+        if old in environment
+    ]
     problems += [problem for rule in rules for problem in rule(values)]
     if problems:
         raise ConfigError("\n".join(problems))

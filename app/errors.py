@@ -1,9 +1,9 @@
 """Everything that Deputy refuses, as one tree of exceptions.
 
-The family says who has to act: the caller, the customer (in their AWS account), or neither (try again later).
-Exceptions outside this tree are bugs: a blank 500 and a full log. Domain code raises these classes without an HTTP
-status; `app/http/problems.py` gives each class its status, and a test checks that none is missing. docs/architecture.md
-lists the invariants by number.
+The family says who has to act: the caller, the customer (in their AWS account), or neither (try
+again later). Exceptions outside this tree are bugs: a blank 500 and a full log. Domain code raises
+these classes without an HTTP status; `app/http/problems.py` gives each class its status, and a test
+checks that none is missing. docs/architecture.md lists the invariants by number.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,8 @@ FieldErrors = Mapping[str, Sequence[str]]
 class AppError(Exception):
     """A refusal with a stable `code` and a `detail` in our own words.
 
-    Callers see `detail`, so it contains no id that they sent, no text of AWS's (which names the broker) and no secret.
-    `errors` maps a field of the request to what is wrong with it.
+    Callers see `detail`, so it contains no id that they sent, no text of AWS's (which names the
+    broker) and no secret. `errors` maps a field of the request to what is wrong with it.
     """
 
     code: ClassVar[str]
@@ -61,10 +61,14 @@ class ConflictError(CallerFaultError):
 
 
 class AccountClosedError(ConflictError):
-    """The vendor's suspension of a connection closes its AWS account to everybody but the vendor."""
+    """The vendor's suspension of a connection closes its AWS account to everybody but the
+    vendor.
+    """
 
     def __init__(self) -> None:
-        super().__init__("The vendor suspended a connection in this AWS account, and has to resume it first.")
+        super().__init__(
+            "The vendor suspended a connection in this AWS account, and has to resume it first."
+        )
 
 
 class ValidationFailedError(CallerFaultError):
@@ -75,7 +79,9 @@ class ValidationFailedError(CallerFaultError):
 
 
 class RoleNotAllowedError(CallerFaultError):
-    """A well-formed role ARN that Deputy never assumes, refused before any call to AWS (invariant 7)."""
+    """A well-formed role ARN that Deputy never assumes, refused before any call to AWS
+    (invariant 7).
+    """
 
     code = "role_not_allowed"
 
@@ -84,7 +90,9 @@ class RoleNotAllowedError(CallerFaultError):
 
 
 class CustomerSetupError(AppError):
-    """Something must change first: in the customer's AWS account, or in the state of the tenant or connection."""
+    """Something must change first: in the customer's AWS account, or in the state of the tenant
+    or connection.
+    """
 
 
 class ConnectionNotVerifiedError(CustomerSetupError):
@@ -96,7 +104,9 @@ class SuspendedError(CustomerSetupError):
 
 
 class ExternalIdWithdrawnError(CustomerSetupError):
-    """In an emergency: the External ID was abused, and the role does not accept the next one yet."""
+    """In an emergency: the External ID was abused, and the role does not accept the next one
+    yet.
+    """
 
     code = "external_id_withdrawn"
 
@@ -118,7 +128,9 @@ class AwsUnavailableError(TryLaterError):
 
 
 class ProofExpiredError(TryLaterError):
-    """The latest proof of the role is too old to issue on, and no fresh one could be made in time (invariant 13)."""
+    """The latest proof of the role is too old to issue on, and no fresh one could be made in
+    time (invariant 13).
+    """
 
     code = "proof_expired"
 

@@ -45,7 +45,9 @@ _RESOURCES = (*_OF_TENANTS, credentials, api_keys, audit_events, health)
 
 
 class FastJson(DefaultJSONProvider):
-    """Answer with orjson: Python's own encoder takes 4 ms for a list of 200 connections, orjson 0.3."""
+    """Answer with orjson: Python's own encoder takes 4 ms for a list of 200 connections, orjson
+    0.3.
+    """
 
     sort_keys = False  # answers keep the order of their schemas
 
@@ -66,15 +68,21 @@ class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no 
         super().__init__(app, spec_kwargs={"marshmallow_plugin": openapi.Plugin()})
         app.add_url_rule("/openapi.json", "openapi", self.document)
         self.register_converter(UUIDConverter, lambda _: openapi.UUID_PARAMETER)
-        # One response for each status of a problem, with an example of each code, in place of flask-smorest's.
+        # One response for each status of a problem, with an example of each code, in place of
+        # flask-smorest's.
         for status in {status for status, _ in problems.PROBLEMS.values()}:
             content = {"schema": problems.ProblemSchema, "examples": problems.examples(status)}
-            answer = {"description": HTTPStatus(status).phrase, "content": {"application/problem+json": content}}
+            answer = {
+                "description": HTTPStatus(status).phrase,
+                "content": {"application/problem+json": content},
+            }
             self.spec.components.response(HTTPStatus(status).name, answer, lazy=True)
         self.spec.components.schemas.pop("PaginationMetadata")  # pages are in bodies
 
     def document(self) -> Response:
-        """The OpenAPI document. Made once: it is public, and making it takes as long as some hundred requests."""
+        """The OpenAPI document. Made once: it is public, and making it takes as long as some
+        hundred requests.
+        """
         with self._describing:
             if self.undescribed:
                 for describe in self.undescribed:
@@ -90,7 +98,8 @@ def create_app(config: Config) -> Flask:
     app = Flask("app", static_folder=None)
     app.config.update(
         MAX_CONTENT_LENGTH=_MAX_BODY,
-        PROVIDE_AUTOMATIC_OPTIONS=False,  # OPTIONS is a 405, like every other method that a route does not have
+        # OPTIONS is a 405, like every other method that a route does not have
+        PROVIDE_AUTOMATIC_OPTIONS=False,
         API_TITLE="Deputy",
         API_VERSION=VERSION,
         OPENAPI_VERSION="3.1.0",
@@ -107,13 +116,16 @@ def create_app(config: Config) -> Flask:
     app.register_blueprint(pages.bp)
     path = config.public_path
     # Swagger UI links its files by absolute paths.
-    app.register_blueprint(get_swaggerui_blueprint(f"{path}/docs", f"{path}/openapi.json", _DOCS), url_prefix="/docs")
+    app.register_blueprint(
+        get_swaggerui_blueprint(f"{path}/docs", f"{path}/openapi.json", _DOCS), url_prefix="/docs"
+    )
     # werkzeug's own redirect would name the Host header's host.
     app.add_url_rule("/docs", "docs", lambda: redirect(f"{path}/docs/"))
     register_commands(app)
     app.extensions["deputy.plain_requests"] = PlainCredentials(app.extensions["deputy"])
     if path:
-        app.wsgi_app = public_path.PublicPath(app.wsgi_app, path)  # type: ignore[method-assign]  # Flask's own way
+        # Flask's own way
+        app.wsgi_app = public_path.PublicPath(app.wsgi_app, path)  # type: ignore[method-assign]
     return app
 
 
@@ -124,7 +136,11 @@ _DOCS = {
     "oauth2RedirectUrl": "",  # by default it is made from the Host header
 }
 
-_API_KEY = {"type": "http", "scheme": "bearer", "description": "An API key: dpk_<16 hex>_<43 characters>"}
+_API_KEY = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An API key: dpk_<16 hex>_<43 characters>",
+}
 
 
 def _spec(config: Config) -> dict[str, Any]:
@@ -132,7 +148,9 @@ def _spec(config: Config) -> dict[str, Any]:
         "security": [{"apiKey": []}],
         "components": {"securitySchemes": {"apiKey": _API_KEY}},
         "info": {
-            "description": "Proves customers' IAM roles, and issues short-lived credentials for them.",
+            "description": (
+                "Proves customers' IAM roles, and issues short-lived credentials for them."
+            ),
             "contact": {"name": config.vendor_name, "url": config.public_url},
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
@@ -147,13 +165,19 @@ def _register_hooks(app: Flask) -> None:
     def _begin() -> None:
         environ = request.environ
         g.request_id = request_id(environ)
-        g.client_address = client_address(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR"), hops)
+        g.client_address = client_address(
+            environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR"), hops
+        )
         g.began = time.perf_counter()
         use_slots(environ.get("deputy.slots"))
         structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=g.request_id, client_address=g.client_address)
+        structlog.contextvars.bind_contextvars(
+            request_id=g.request_id, client_address=g.client_address
+        )
         if status := environ.get(unreadable.REFUSED_STATUS):
-            raise default_exceptions[status]("Not valid HTTP, or a Host or Content-Type header that came twice.")
+            raise default_exceptions[status](
+                "Not valid HTTP, or a Host or Content-Type header that came twice."
+            )
 
     @app.after_request
     def _finish(response: Response) -> Response:
@@ -172,15 +196,22 @@ def _register_hooks(app: Flask) -> None:
 
 
 def _log_request(response: Response) -> None:
-    """Log one line a request, with the route: the path of an onboarding page holds the link's token.
+    """Log one line a request, with the route: the path of an onboarding page holds the link's
+    token.
 
-    Successes are left out for credentials, which are in the audit log, and for routes that are polled.
+    Successes are left out for credentials, which are in the audit log, and for routes that are
+    polled.
     """
-    quiet = request.blueprint in {"credentials", "health", "swagger_ui"} or request.endpoint in pages.POLLED
+    quiet = (
+        request.blueprint in {"credentials", "health", "swagger_ui"}
+        or request.endpoint in pages.POLLED
+    )
     if (quiet and response.status_code < 400) or g.get("logged"):
         return
     caller = g.get("caller")
     who = {f"{caller.kind}_id": str(caller.key_id)} if caller else {"api_key_id": None}
     route = str(request.url_rule) if request.url_rule else None
     ms = round((time.perf_counter() - g.began) * 1000, 1)
-    logger.info("request", method=request.method, route=route, status=response.status_code, ms=ms, **who)
+    logger.info(
+        "request", method=request.method, route=route, status=response.status_code, ms=ms, **who
+    )

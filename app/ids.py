@@ -1,7 +1,8 @@
 r"""The values everything turns on: External IDs, role ARNs and the grant that pairs them.
 
-Strings from outside are parsed here once; inside, a `RoleArn` is known to be one. `re.ASCII` and `fullmatch`
-everywhere: in Python `\d` also matches other scripts' digits, and `$` lets a trailing newline pass.
+Strings from outside are parsed here once; inside, a `RoleArn` is known to be one. `re.ASCII` and
+`fullmatch` everywhere: in Python `\d` also matches other scripts' digits, and `$` lets a trailing
+newline pass.
 """
 
 import re
@@ -22,7 +23,8 @@ ACCOUNT_ID_PATTERN = r"[0-9]{12}"
 ROLE_NAME_MAX = 64
 TENANT_DIGITS = 8  # of a tenant's id, in the names of its role and its stack
 
-# IAM's own alphabet for role names and paths, and STS's length for RoleArn (20 to 2,048 characters).
+# IAM's own alphabet for role names and paths, and STS's length for RoleArn (20 to 2,048
+# characters).
 _ROLE_ARN = re.compile(
     r"arn:(?P<partition>aws(?:-[a-z0-9]+)*):iam::(?P<account>[0-9]{12}):role"
     r"(?P<path>/(?:[!-.0-~]+/)*)(?P<name>[\w+=,.@-]{1,64})",
@@ -36,12 +38,15 @@ _SESSION_NAME = re.compile(r"deputy-([0-9a-f]{32})-[0-9a-f]{24}", re.ASCII)
 
 
 def new_id() -> UUID:
-    """A UUIDv7: unique without asking the database, and in order of creation, which pages rely on."""
+    """A UUIDv7: unique without asking the database, and in order of creation, which pages rely
+    on.
+    """
     return uuid7()
 
 
 def session_name(key_id: UUID, digits: str | None = None) -> str:
-    """`deputy-<key id>-<issuance>`: the customer's CloudTrail tells which key it was. Exactly AWS's 64 characters.
+    """`deputy-<key id>-<issuance>`: the customer's CloudTrail tells which key it was. Exactly AWS's
+    64 characters.
 
     `digits`: hex digits for the second part, of which the first 24 count; without, they are random.
     """
@@ -49,7 +54,9 @@ def session_name(key_id: UUID, digits: str | None = None) -> str:
 
 
 def key_id_in(name: str) -> UUID | None:
-    """Return the key's id in a session's name; None if the name has not the form that `session_name` gives."""
+    """Return the key's id in a session's name; None if the name has not the form that
+    `session_name` gives.
+    """
     match = _SESSION_NAME.fullmatch(name)
     return UUID(match[1]) if match else None
 
@@ -67,8 +74,9 @@ def time_of(made: UUID) -> datetime:
 def kit_role_name(prefix: str, tenant_id: UUID, suffix: str = "") -> str:
     """The name that a tenant's role has unless its administrator chooses another.
 
-    The prefix, and eight hex digits of the tenant, as two tenants may share an AWS account. The last eight: a UUIDv7
-    begins with the time, and tenants made in the same minute share those digits. `suffix`: PermissionSets.suffix.
+    The prefix, and eight hex digits of the tenant, as two tenants may share an AWS account. The
+    last eight: a UUIDv7 begins with the time, and tenants made in the same minute share those
+    digits. `suffix`: PermissionSets.suffix.
     """
     return f"{prefix}{tenant_id.hex[-TENANT_DIGITS:]}{suffix}"
 
@@ -76,14 +84,17 @@ def kit_role_name(prefix: str, tenant_id: UUID, suffix: str = "") -> str:
 def stack_name(prefix: str, name: str) -> str:
     """A stack's name that begins as roles' names do, where CloudFormation allows it.
 
-    A stack's name has letters, digits and hyphens, and a letter first; IAM takes more, and the prefix may be empty.
+    A stack's name has letters, digits and hyphens, and a letter first; IAM takes more, and the
+    prefix may be empty.
     """
     plain = re.sub(r"[^A-Za-z0-9-]", "-", prefix)
     return f"{plain}{name}" if plain[:1].isalpha() else f"deputy-{plain.lstrip('-')}{name}"
 
 
 def kit_stack_names(prefix: str, tenant_id: UUID, suffix: str) -> tuple[str, str]:
-    """What a tenant's stack is called unless its administrator chooses another name, and the organisation's stack."""
+    """What a tenant's stack is called unless its administrator chooses another name, and the
+    organisation's stack.
+    """
     own = stack_name(prefix, f"{tenant_id.hex[-TENANT_DIGITS:]}{suffix}")
     return own, f"{own}-organization"
 
@@ -108,8 +119,12 @@ class RoleArn:
             raise ValueError(f"A role ARN has at most {_ROLE_ARN_MAX} characters.")
         found = _ROLE_ARN.fullmatch(text)
         if found is None or len(found["path"]) > _PATH_MAX:
-            raise ValueError("This is not the ARN of an IAM role (arn:aws:iam::<12 digits>:role/<name>).")
-        return cls(text, found["partition"], AccountId(found["account"]), found["path"], found["name"])
+            raise ValueError(
+                "This is not the ARN of an IAM role (arn:aws:iam::<12 digits>:role/<name>)."
+            )
+        return cls(
+            text, found["partition"], AccountId(found["account"]), found["path"], found["name"]
+        )
 
     def __str__(self) -> str:
         return self.text
@@ -119,8 +134,9 @@ class RoleArn:
 class Grant:
     """The pair that opens a customer's account, and the only thing that `app.aws.sts` accepts.
 
-    Both halves are required. Only `Connection.grant` makes one, from one row, whose foreign key ties the role to the
-    same tenant's External ID; so a caller's string can never become a grant (an AST test looks for that).
+    Both halves are required. Only `Connection.grant` makes one, from one row, whose foreign key
+    ties the role to the same tenant's External ID; so a caller's string can never become a grant
+    (an AST test looks for that).
     """
 
     role_arn: RoleArn
@@ -128,15 +144,18 @@ class Grant:
 
 
 def new_external_id() -> ExternalId:
-    """`dpy-` and 64 hex digits from 256 random bits; within STS's alphabet and length (2 to 1,224)."""
+    """`dpy-` and 64 hex digits from 256 random bits; within STS's alphabet and length (2 to
+    1,224).
+    """
     return ExternalId(f"dpy-{secrets.token_hex(32)}")
 
 
 def foreign_external_id(own: ExternalId) -> ExternalId:
     """A stranger's External ID, for the proof: `own` with its middle 32 hex digits drawn again.
 
-    It was never issued to anybody. It keeps the first and the last 16 digits, so a trust policy that compares only a
-    prefix, a suffix or a pattern of `?` accepts it and is found out by this one call.
+    It was never issued to anybody. It keeps the first and the last 16 digits, so a trust policy
+    that compares only a prefix, a suffix or a pattern of `?` accepts it and is found out by this
+    one call.
     """
     digits = own.removeprefix("dpy-")
     while True:

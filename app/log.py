@@ -1,7 +1,8 @@
 """Log lines: one JSON object each, on standard error, with the request id bound to it.
 
-Secrets can't be printed: the objects that carry them hide them from `repr`, and `_redact` is the second net. What is
-logged about a request is its route, never its path or its query, since those of onboarding pages hold their tokens.
+Secrets can't be printed: the objects that carry them hide them from `repr`, and `_redact` is the
+second net. What is logged about a request is its route, never its path or its query, since those of
+onboarding pages hold their tokens.
 """
 
 import logging
@@ -14,7 +15,8 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict
 
-# An API key, an onboarding link's token in a URL, the start of a session token, and a secret access key named as such.
+# An API key, an onboarding link's token in a URL, the start of a session token, and a secret access
+# key named as such.
 _SECRETS = re.compile(
     r"dpk_[0-9a-f]{16}_[A-Za-z0-9_-]{43}"
     r"|(?<=/onboard/)[A-Za-z0-9_-]{43}"
@@ -23,7 +25,16 @@ _SECRETS = re.compile(
     re.IGNORECASE,
 )
 # Names without their case and their separators, so that SessionToken and session_token are one.
-_SECRET_NAMES = {"authorization", "key", "apikey", "secret", "password", "token", "sessiontoken", "secretaccesskey"}
+_SECRET_NAMES = {
+    "authorization",
+    "key",
+    "apikey",
+    "secret",
+    "password",
+    "token",
+    "sessiontoken",
+    "secretaccesskey",
+}
 _NOISY = ("alembic", "botocore", "boto3", "celery", "kombu", "urllib3", "s3transfer", "werkzeug")
 _POOL = "app.store.database._TimedPool"  # SQLAlchemy names its pool's logger by the class
 
@@ -33,7 +44,10 @@ def _scrub(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, Mapping):
-        return {_scrub(str(name)): "[redacted]" if _is_secret(name) else _scrub(item) for name, item in value.items()}
+        return {
+            _scrub(str(name)): "[redacted]" if _is_secret(name) else _scrub(item)
+            for name, item in value.items()
+        }
     if isinstance(value, list | tuple | set | frozenset):
         return [_scrub(item) for item in value]
     return _SECRETS.sub("[redacted]", value if isinstance(value, str) else repr(value))
@@ -49,7 +63,9 @@ def _redact(_logger: Any, _method: str, event: EventDict) -> EventDict:
 
 
 def _scrub_line(record: logging.LogRecord) -> bool:
-    """For a logger that writes by itself: gunicorn's, which names the path of a request that it couldn't finish."""
+    """For a logger that writes by itself: gunicorn's, which names the path of a request that it
+    couldn't finish.
+    """
     record.msg, record.args = _SECRETS.sub("[redacted]", record.getMessage()), ()
     return True
 
@@ -69,25 +85,35 @@ def configure(level: str) -> None:
         cache_logger_on_first_use=False,
     )
     # Redacted after the traceback has become text, so that it is scrubbed too.
-    to_text: list[Any] = [formatter.remove_processors_meta, structlog.processors.format_exc_info, _redact]
+    to_text: list[Any] = [
+        formatter.remove_processors_meta,
+        structlog.processors.format_exc_info,
+        _redact,
+    ]
     handler = logging.StreamHandler(sys.stderr)
     json_lines = [*to_text, structlog.processors.JSONRenderer()]
     handler.setFormatter(formatter(foreign_pre_chain=shared, processors=json_lines))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for name in (*_NOISY, _POOL):  # at DEBUG, botocore prints whole requests, signatures and answers
+    for name in (
+        *_NOISY,
+        _POOL,
+    ):  # at DEBUG, botocore prints whole requests, signatures and answers
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("gunicorn.error").addFilter(_scrub_line)
 
 
-# Called with an event's name and key=value facts. Each line names the module that made it, as structlog finds that out.
+# Called with an event's name and key=value facts. Each line names the module that made it, as
+# structlog finds that out.
 logger: Any = structlog.stdlib.get_logger()
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the lines about what went well, which at a terminal would stand among those that a command prints."""
+    """Without the lines about what went well, which at a terminal would stand among those that a
+    command prints.
+    """
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.WARNING if level == logging.INFO else level)

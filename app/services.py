@@ -1,4 +1,6 @@
-"""The composition root: makes every object that the web, the CLI and the tests use. It knows no Flask."""
+"""The composition root: makes every object that the web, the CLI and the tests use. It knows no
+Flask.
+"""
 
 from functools import cache, partial
 
@@ -21,21 +23,29 @@ from app.tenants import rotation, tenants
 
 
 def begin(config: Config) -> None:
-    """Set up the log, and log what looks like a mistake in the settings. A process calls it first."""
+    """Set up the log, and log what looks like a mistake in the settings. A process calls it
+    first.
+    """
     log.configure(config.log_level)
     for doubt in config.likely_mistakes:
         logger.warning("settings.doubtful", detail=doubt)
 
 
 class Services:
-    """Every object of a process, which is made once. Opens no connection to anything. Raises ConfigError."""
+    """Every object of a process, which is made once. Opens no connection to anything. Raises
+    ConfigError.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.db = db = Database(config.database_url)
-        sets = permission_sets.load(config.permission_sets, config.default_permission_set, config.role_prefix)
+        sets = permission_sets.load(
+            config.permission_sets, config.default_permission_set, config.role_prefix
+        )
         names = proof_names.ProofNames(config.secret_keys)
-        door = sts.Sts(config.region, config.broker, names, config.canary_role_arn, config.stranger_role_arn)
+        door = sts.Sts(
+            config.region, config.broker, names, config.canary_role_arn, config.stranger_role_arn
+        )
         tempo, prober = pace.Pace(db, config), canary.Canary(db, config)
         sessions, self.rates = _shared(config)
         self.quotas = quotas.Quotas(db, config)
@@ -54,25 +64,39 @@ class Services:
         self.diagnoses = diagnosis.Diagnoses(db, patient, prober, config, sets)
         self.publication = publication.Publication(config, sets)
         self.onboarding = kit.Onboarding(db, self.publication, config, sets)
-        self.links = page_links.Links(db, self.onboarding, self.connections, self.verification, config, self.rates)
+        self.links = page_links.Links(
+            db, self.onboarding, self.connections, self.verification, config, self.rates
+        )
         self.registrations = _registrations(db, config, sets)
         fresh = shelf_life.ShelfLife(db, self.verification, self.rates, config.proof_max_age)
         self.authorization = authorization.Authorization(db, fresh, self.key_uses)
         self.issuer = issue.CredentialIssuer(
-            db, door, self.authorization, sessions, self.rates, self.audit, config.max_session_seconds
+            db,
+            door,
+            self.authorization,
+            sessions,
+            self.rates,
+            self.audit,
+            config.max_session_seconds,
         )
-        own_roles = tuple(role for role in (config.canary_role_arn, config.stranger_role_arn) if role is not None)
+        own_roles = tuple(
+            role for role in (config.canary_role_arn, config.stranger_role_arn) if role is not None
+        )
         self.session_origins = session_origins.SessionOrigins(db, self.audit, names, own_roles)
         finding = partial(prober.finding, door) if config.canary_role_arn else None
         published = self.publication.published, self.onboarding.versions.refusals
         queue, listens = self.proof_queue, self.registrations is not None
         own = vendor_checks(config, db)
-        cheap = checks(db, door, published, queue.oldest_due, queue.finding, listens=listens, prober=finding)
+        cheap = checks(
+            db, door, published, queue.oldest_due, queue.finding, listens=listens, prober=finding
+        )
         self.health = Health([*own, *cheap])
 
 
 def _shared(config: Config) -> tuple[session_cache.SessionCache, rates.Rates]:
-    """With a shared cache, if there is one; without, its libraries are not loaded: a tenth of a process's start."""
+    """With a shared cache, if there is one; without, its libraries are not loaded: a tenth of a
+    process's start.
+    """
     if not config.cache_url:
         return session_cache.SessionCache(config.secret_keys, None), rates.Rates(config, None)
     from app.cache.shared_cache import SharedCache  # noqa: PLC0415

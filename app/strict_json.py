@@ -1,7 +1,8 @@
 """JSON from outside, read without Python's leniencies.
 
-Python keeps the last of two equal keys, and accepts NaN, Infinity and lone surrogates; PostgreSQL accepts no NUL. Each
-of them would be read differently by the next program, or fail in the middle of a transaction.
+Python keeps the last of two equal keys, and accepts NaN, Infinity and lone surrogates; PostgreSQL
+accepts no NUL. Each of them would be read differently by the next program, or fail in the middle of
+a transaction.
 """
 
 import json
@@ -20,21 +21,29 @@ _HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair
 
 
 def parse(text: str | bytes) -> Any:
-    """The value. Raises ValueError, saying what is wrong, for anything that is not strictly JSON in UTF-8.
+    """The value. Raises ValueError, saying what is wrong, for anything that is not strictly JSON in
+    UTF-8.
 
-    What it costs is bounded by the text's length: a text that could hold too many values is not read at all.
+    What it costs is bounded by the text's length: a text that could hold too many values is not
+    read at all.
     """
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
         if sum(map(decoded.count, ",[{")) > MAX_VALUES:
             raise ValueError(f"JSON of more than {MAX_VALUES} values is not accepted.")
         value = json.loads(
-            decoded, object_pairs_hook=_object, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole
+            decoded,
+            object_pairs_hook=_object,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            parse_int=_whole,
         )
     except UnicodeDecodeError:
         raise ValueError("This is not UTF-8.") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"This is not JSON: {error.msg} at line {error.lineno}, column {error.colno}.") from None
+        raise ValueError(
+            f"This is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
+        ) from None
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
     _check(value, MAX_DEPTH)
@@ -44,13 +53,17 @@ def parse(text: str | bytes) -> Any:
 def parse_accepted(text: str) -> Any:
     """Read JSON that another service has accepted, such as a role's trust policy.
 
-    What `parse` refuses in a key, a number or a string is kept or replaced here: whoever wrote it must not be able to hide
-    the rest of the document. Keys that become equal by that get a suffix. Raises ValueError where it can't be read at
-    all, or has the same key twice.
+    What `parse` refuses in a key, a number or a string is kept or replaced here: whoever wrote it
+    must not be able to hide the rest of the document. Keys that become equal by that get a suffix.
+    Raises ValueError where it can't be read at all, or has the same key twice.
     """
     try:
         value = json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_number, parse_int=_number
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_float=_number,
+            parse_int=_number,
         )
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
@@ -91,7 +104,8 @@ def _whole(text: str) -> int:
 
 
 def _short(text: str) -> str:
-    # Python itself refuses integers of more than 4,300 digits, in words that only its programmers understand.
+    # Python itself refuses integers of more than 4,300 digits, in words that only its programmers
+    # understand.
     if len(text) > MAX_DIGITS:
         raise ValueError(f"A number has more than {MAX_DIGITS} digits.")
     return text

@@ -1,8 +1,10 @@
-"""`make bench`: measures Deputy beside bare Flask and metadataproxy, and prints which goals are reached.
+"""`make bench`: measures Deputy beside bare Flask and metadataproxy, and prints which goals are
+reached.
 
-It starts everything that it needs on this machine, sends load only to 127.0.0.1, and leaves only .bench/ behind
-(the peer's environment, logs, and last.json). A full run takes about ten minutes on two cores. Close other programs:
-the figures are ratios within interleaved rounds, but a busy machine widens their range.
+It starts everything that it needs on this machine, sends load only to 127.0.0.1, and leaves only
+.bench/ behind (the peer's environment, logs, and last.json). A full run takes about ten minutes on
+two cores. Close other programs: the figures are ratios within interleaved rounds, but a busy
+machine widens their range.
 """
 
 import argparse
@@ -42,26 +44,55 @@ from bench.stage import Scale, Stage
 SECTIONS: dict[str, tuple[Callable[[Stage], None], str]] = {
     "hot": (hot.measure, "rows 1-4: cached credentials, beside bare Flask and metadataproxy"),
     "cold": (cold.measure, "row 5: one STS call for each answer"),
-    "instructions": (instructions.measure, "instructions of one hot request; repeats to 0.1 %; only when asked for"),
+    "instructions": (
+        instructions.measure,
+        "instructions of one hot request; repeats to 0.1 %; only when asked for",
+    ),
     "background": (background.measure, "hot rounds beside 50 new tenants and 50 proofs a second"),
-    "retention": (retention.measure, "row 20: issuing while housekeeping takes old events out of the audit log"),
-    "revokes": (neighbour.revokes, "row 11: issuing beside another tenant that makes and revokes keys"),
+    "retention": (
+        retention.measure,
+        "row 20: issuing while housekeeping takes old events out of the audit log",
+    ),
+    "revokes": (
+        neighbour.revokes,
+        "row 11: issuing beside another tenant that makes and revokes keys",
+    ),
     "neighbour": (neighbour.costly, "row 21: issuing beside another tenant's costliest requests"),
-    "hostile": (hostile.measure, "row 12: issuing beside another tenant's hostile bodies and sockets"),
+    "hostile": (
+        hostile.measure,
+        "row 12: issuing beside another tenant's hostile bodies and sockets",
+    ),
     "readiness": (readiness.measure, "row 18: STS calls for many that ask for readiness"),
     "stops": (stops.measure, "row 23: how long a stop takes beside 60 writers of what is stopped"),
-    "costly": (costly.measure, "row 22: CPU time of the costliest requests, and of a due connection"),
+    "costly": (
+        costly.measure,
+        "row 22: CPU time of the costliest requests, and of a due connection",
+    ),
     "extras": (extras.measure, "what each part of a hot request costs"),
     "memory": (memory.measure, "row 9: memory of a cached credential"),
     "honesty": (honesty.measure, "row 6: revoking, and killing every web process, under load"),
-    "patience": (patience.measure, "row 19: how long a request waits when AWS or the database hangs"),
+    "patience": (
+        patience.measure,
+        "row 19: how long a request waits when AWS or the database hangs",
+    ),
     "burst": (burst.measure, "row 7: STS calls for many cold requests at once"),
-    "drift": (drift.measure, "row 15: how long a loosened trust policy goes unnoticed, on a simulated clock"),
+    "drift": (
+        drift.measure,
+        "row 15: how long a loosened trust policy goes unnoticed, on a simulated clock",
+    ),
     "growth": (growth.measure, "row 8: a million connections, and the last page of a list"),
-    "fleet": (fleet.measure, "rows 13 and 14: proving a million connections again; only when asked for"),
-    "organization": (organization.measure, "row 10: 200 and 1,000 accounts that register at once; only when asked for"),
+    "fleet": (
+        fleet.measure,
+        "rows 13 and 14: proving a million connections again; only when asked for",
+    ),
+    "organization": (
+        organization.measure,
+        "row 10: 200 and 1,000 accounts that register at once; only when asked for",
+    ),
 }
-_WHEN_ASKED = frozenset({"organization", "fleet", "instructions"})  # or a full run would take longer than ten minutes
+_WHEN_ASKED = frozenset(
+    {"organization", "fleet", "instructions"}
+)  # or a full run would take longer than ten minutes
 _BUSY = 0.7  # the load of a machine on which something else runs
 
 
@@ -98,7 +129,10 @@ def introduce(stage: Stage) -> None:
     generator, facts = stage.wrk.name, stage.machine
     stage.say(f"{facts['cores']} cores of {facts['cpu']}, {facts['workers']}; load by {generator}")
     if facts["load_before"] > _BUSY:
-        stage.say(f"something else runs on this machine (load {facts['load_before']:.1f}): expect wide ranges")
+        stage.say(
+            f"something else runs on this machine (load {facts['load_before']:.1f}): expect wide"
+            " ranges"
+        )
 
 
 def conclude(stage: Stage, also: Path | None) -> int:
@@ -106,7 +140,8 @@ def conclude(stage: Stage, also: Path | None) -> int:
     found = stage.found
     for path in filter(None, (HOME / "last.json", also)):
         report.write(path, stage.about, found)
-    print(f"\n{report.details(stage.about['machine'] | found.facts)}\n\n{report.table(found.results)}\n")
+    details = report.details(stage.about["machine"] | found.facts)
+    print(f"\n{details}\n\n{report.table(found.results)}\n")
     for name, why in found.failures.items():
         print(f"{name} failed: {why}\nLogs: {HOME / 'logs'}", file=sys.stderr)
     missed = report.missed(found.results)
@@ -122,7 +157,10 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description=__doc__,
-        epilog=f'The measurements:\n{lines}\n\nThe exit status is 1 when a "must" is missed, 2 when a measurement failed.',
+        epilog=(
+            f'The measurements:\n{lines}\n\nThe exit status is 1 when a "must" is missed, 2 when a'
+            " measurement failed."
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -135,19 +173,31 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--against",
         metavar="COMMIT",
-        help="build this commit beside the present one, and measure rows 1 (row 16) and 5 of both in turns",
+        help=(
+            "build this commit beside the present one, and measure rows 1 (row 16) and 5 of both in"
+            " turns"
+        ),
     )
     parser.add_argument(
-        "--quick", action="store_true", help="few and short rounds: to see that it works, not to measure"
+        "--quick",
+        action="store_true",
+        help="few and short rounds: to see that it works, not to measure",
     )
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the result here too, beside .bench/last.json")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="PATH",
+        help="write the result here too, beside .bench/last.json",
+    )
     return parser.parse_args()
 
 
 def _sections(text: str) -> list[str]:
     wanted = text.split(",")
     if unknown := [name for name in wanted if name not in SECTIONS]:
-        raise argparse.ArgumentTypeError(f"there is no {', '.join(unknown)}; choose from {', '.join(SECTIONS)}")
+        raise argparse.ArgumentTypeError(
+            f"there is no {', '.join(unknown)}; choose from {', '.join(SECTIONS)}"
+        )
     return [name for name in SECTIONS if name in wanted]
 
 

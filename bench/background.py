@@ -1,15 +1,16 @@
 """Does onboarding tenants and proving connections at the same time slow down issuing?
 
-A second Deputy on the same database, as another machine of the same deployment, gets requests for 50 new tenants and 50
-proofs a second, at a fixed rate that does not depend on the answers, of the same connections that the first one issues
-for.
+A second Deputy on the same database, as another machine of the same deployment, gets requests for
+50 new tenants and 50 proofs a second, at a fixed rate that does not depend on the answers, of the
+same connections that the first one issues for.
 
-A proof is five calls to AWS, so that is most of a core's work, and on a small machine issuing would be slower only
-because it has less CPU. So each has its own cores: the first Deputy, its database sessions and its load have one half
-of them, and everything of the second one has the other half. They share what they share in production: the database's
-tables, locks and log, and the disk under it. The results are what the first one serves beside what it serves alone, the
-CPU time of its requests, and the configuration's epoch, which must not change, because each change makes every process
-reload its memory.
+A proof is five calls to AWS, so that is most of a core's work, and on a small machine issuing would
+be slower only because it has less CPU. So each has its own cores: the first Deputy, its database
+sessions and its load have one half of them, and everything of the second one has the other half.
+They share what they share in production: the database's tables, locks and log, and the disk under
+it. The results are what the first one serves beside what it serves alone, the CPU time of its
+requests, and the configuration's epoch, which must not change, because each change makes every
+process reload its memory.
 """
 
 import contextlib
@@ -37,7 +38,9 @@ from dev.stack import end_process, end_with_parent
 
 _A_SECOND = 50  # of each kind
 _HANDS = 24  # of each kind; enough that a slow answer doesn't slow the rate
-_STRIDE = 11  # more than a tenant has connections: proofs at the same time are of different tenants, as in production
+# more than a tenant has connections: proofs at the same time are of different tenants, as in
+# production
+_STRIDE = 11
 _SETTLE_SECONDS = 1.0
 # JSON to and fro: as much memory and as many objects as a service that is asked.
 _WORK = """
@@ -69,7 +72,11 @@ class Halves:
 
     def free(self, stage: Stage) -> None:
         """What the stage keeps running may use all cores again."""
-        running = [*stage.on_postgres.server.pids(), *stage.sts.pids(), *cpu.family(stage.postmaster)]
+        running = [
+            *stage.on_postgres.server.pids(),
+            *stage.sts.pids(),
+            *cpu.family(stage.postmaster),
+        ]
         cpu.keep_on(self.all, running)
 
 
@@ -137,11 +144,16 @@ class Half(Contender):
             return super().run(wrk, seconds)
 
     def _separate(self) -> None:
-        """Called in each round, because the database has a process for each session, and sessions come and go."""
+        """Called in each round, because the database has a process for each session, and
+        sessions come and go.
+        """
         beside, theirs = self.beside, _sessions(self.beside.deputy)
         cpu.keep_on(beside.halves.other, [*beside.deputy.pids(), *beside.sts.pids(), *theirs])
         database = cpu.family(self.database) if self.database else []
-        cpu.keep_on(beside.halves.one, [*self.server.pids(), *(pid for pid in database if pid not in theirs)])
+        cpu.keep_on(
+            beside.halves.one,
+            [*self.server.pids(), *(pid for pid in database if pid not in theirs)],
+        )
 
 
 @dataclass
@@ -167,7 +179,9 @@ def _working() -> subprocess.Popen[bytes]:
 
 @dataclass
 class Busy(Half):
-    """The same with the background at work on the other half; what that used is kept for the report."""
+    """The same with the background at work on the other half; what that used is kept for the
+    report.
+    """
 
     places: list[KeyedConnection] = field(kw_only=True)
     rates: list[dict[str, float]] = field(default_factory=list)
@@ -178,8 +192,12 @@ class Busy(Half):
             before, began, done = self._used(), time.perf_counter(), dict(background.done)
             found = super().run(wrk, seconds)
             after, took = self._used(), time.perf_counter() - began
-            rates = {f"{kind} a second": (background.done[kind] - done[kind]) / took for kind in done}
-        self.rates.append(rates | {f"cores for {name}": (after[name] - before[name]) / took for name in after})
+            rates = {
+                f"{kind} a second": (background.done[kind] - done[kind]) / took for kind in done
+            }
+        self.rates.append(
+            rates | {f"cores for {name}": (after[name] - before[name]) / took for name in after}
+        )
         return found
 
     def _used(self) -> dict[str, float]:
@@ -197,22 +215,35 @@ def measure(stage: Stage) -> None:
     with hot.server.twin(_NAME, {"PGAPPNAME": _NAME}) as other:
         beside = Neighbour(other, stage.sts, halves)
         alone = Half("alone", hot.server, hot.hot, database=hot.database, beside=beside)
-        elsewhere = Elsewhere("beside other work", hot.server, hot.hot, database=hot.database, beside=beside)
-        busy = Busy("beside it", hot.server, hot.hot, database=hot.database, beside=beside, places=hot.places)
+        elsewhere = Elsewhere(
+            "beside other work", hot.server, hot.hot, database=hot.database, beside=beside
+        )
+        busy = Busy(
+            "beside it",
+            hot.server,
+            hot.hot,
+            database=hot.database,
+            beside=beside,
+            places=hot.places,
+        )
         warm(stage, contender("alone", hot))
         busy.run(stage.wrk, 1)
         busy.rates.clear()
         epoch, scale = epoch_of(hot.server), stage.scale
         stage.say(
-            f"background: {scale.rounds} rounds alone, beside {_A_SECOND} tenants and proofs a second, and other work"
+            f"background: {scale.rounds} rounds alone, beside {_A_SECOND} tenants and proofs a"
+            " second, and other work"
         )
         try:
-            interleave(stage.wrk, (alone, busy, elsewhere), rounds=scale.rounds, seconds=scale.seconds)
+            interleave(
+                stage.wrk, (alone, busy, elsewhere), rounds=scale.rounds, seconds=scale.seconds
+            )
         finally:
             halves.free(stage)
         moved = epoch_of(hot.server) - epoch
     stage.found.facts[
-        f"hot beside {_A_SECOND} new tenants and {_A_SECOND} proofs a second, each on its half of the cores"
+        f"hot beside {_A_SECOND} new tenants and {_A_SECOND} proofs a second, each on its half of"
+        " the cores"
     ] = {
         "moves of the configuration's epoch": moved,
         "beside it / beside other work": _compared(busy, elsewhere),
@@ -234,7 +265,9 @@ def _compared(one: Contender, other: Contender) -> dict[str, Spread]:
 def _sessions(deputy: Deputy) -> list[int]:
     """The database's processes that serve the second Deputy."""
     with psycopg.connect(deputy.database_url.replace("+psycopg", "")) as server:
-        found = server.execute("SELECT pid FROM pg_stat_activity WHERE application_name = %s", [_NAME])
+        found = server.execute(
+            "SELECT pid FROM pg_stat_activity WHERE application_name = %s", [_NAME]
+        )
         return [pid for (pid,) in found]
 
 

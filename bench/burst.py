@@ -1,7 +1,8 @@
 """Row 7: how many STS calls do 48 simultaneous requests for an uncached session cost?
 
-The STS is slow here, as AWS is, so that the requests overlap: with an instant one the first answer would be cached
-before the last request was read. A second Deputy on the same database and cache stands for another machine.
+The STS is slow here, as AWS is, so that the requests overlap: with an instant one the first answer
+would be cached before the last request was read. A second Deputy on the same database and cache
+stands for another machine.
 """
 
 import contextlib
@@ -25,7 +26,9 @@ _AWS_SECONDS = 0.05
 
 def measure(stage: Stage) -> None:
     alone = stage.on_postgres.server
-    stage.say(f"burst: {_BURSTS} times {_REQUESTS} cold requests at once, alone and with a shared cache")
+    stage.say(
+        f"burst: {_BURSTS} times {_REQUESTS} cold requests at once, alone and with a shared cache"
+    )
     fresh = iter(onboard(alone, stage.sts, tenants=1, connections=3 * _BURSTS, keys=1))
     with contextlib.ExitStack() as running:
         valkey = running.enter_context(ValkeyServer())
@@ -40,7 +43,11 @@ def measure(stage: Stage) -> None:
         ]
     processes = stage.workers.workers
     text = f"{calls[0]} in {processes} · {calls[1]} · {calls[2]}"
-    names = ("calls, no shared cache", "calls, one machine with a shared cache", "calls, two machines with one")
+    names = (
+        "calls, no shared cache",
+        "calls, one machine with a shared cache",
+        "calls, two machines with one",
+    )
     values = dict(zip(names, calls, strict=True)) | {"processes of a machine": processes}
     stage.found.facts[f"STS calls for {_REQUESTS} cold requests at once"] = values
     stage.found.results.append(Result(BURST.row, text, _level(calls, processes), values))

@@ -32,7 +32,9 @@ class Client:
         self._http.close()
 
     def ask(self, method: str, path: str, body: Any = None, *, key: str | None = None) -> Answer:
-        """The answer, of any status. Raises OSError or HTTPException without an answer; the next call reconnects."""
+        """The answer, of any status. Raises OSError or HTTPException without an answer; the next
+        call reconnects.
+        """
         key = key or self._key
         headers, data = {"Authorization": f"Bearer {key}"} if key else {}, b""
         if body is not None:
@@ -49,5 +51,7 @@ class Client:
         """The answer's JSON. Raises BenchError for another status than the expected one."""
         answer = self.ask(method, path, body)
         if answer.status != expect:
-            raise BenchError(f"{method} {path} answered {answer.status}, not {expect}: {answer.body.decode()}")
+            raise BenchError(
+                f"{method} {path} answered {answer.status}, not {expect}: {answer.body.decode()}"
+            )
         return answer.json() if answer.body else None

@@ -1,7 +1,9 @@
-"""Row 5: issuing without a cached session: one STS call for each answer, beside metadataproxy doing the same.
+"""Row 5: issuing without a cached session: one STS call for each answer, beside metadataproxy doing
+the same.
 
-Every request is sent once in the whole run: it names another connection, or another duration. The STS's own counter
-shows whether each was a call: it must be between the answers that wrk received and the requests that it had sent.
+Every request is sent once in the whole run: it names another connection, or another duration. The
+STS's own counter shows whether each was a call: it must be between the answers that wrk received
+and the requests that it had sent.
 """
 
 import itertools
@@ -32,7 +34,9 @@ def unique(places: list[KeyedConnection]) -> Iterator[Question]:
 class Counted(Contender):
     """A contender. In its rounds the STS's counter must show one call for each answer."""
 
-    def __init__(self, stage: Stage, name: str, server: Process, questions: Callable[[], Sequence[Question]]) -> None:
+    def __init__(
+        self, stage: Stage, name: str, server: Process, questions: Callable[[], Sequence[Question]]
+    ) -> None:
         super().__init__(name, server, questions)
         self._sts = stage.sts
 
@@ -42,19 +46,28 @@ class Counted(Contender):
         time.sleep(0.3)  # for what was under way when wrk hung up
         calls = self._sts.calls()["AssumeRole"] - before
         if not done.answered <= calls <= done.sent:
-            raise BenchError(f"{self.name}: {calls} STS calls for {done.answered} answers to {done.sent} questions.")
+            raise BenchError(
+                f"{self.name}: {calls} STS calls for {done.answered} answers to {done.sent}"
+                " questions."
+            )
         return done
 
 
 def measure(stage: Stage) -> None:
     scale = stage.scale
-    own, sqlite = _deputy(stage, "on PostgreSQL", stage.on_postgres), _deputy(stage, "on SQLite", stage.on_sqlite)
+    own, sqlite = (
+        _deputy(stage, "on PostgreSQL", stage.on_postgres),
+        _deputy(stage, "on SQLite", stage.on_sqlite),
+    )
     other = Counted(stage, "metadataproxy cold", stage.peer(cold=True), lambda: [peer.QUESTION])
     before = _deputy(stage, f"at {stage.against}", stage.at_other_commit) if stage.against else None
     everybody = (own, *([before] if before else []), other, sqlite)
     for one in everybody:
         one.run(stage.wrk, _WARM_UP)
-    stage.say(f"cold: {scale.rounds} rounds of {scale.seconds} s for each of {', '.join(c.name for c in everybody)}")
+    stage.say(
+        f"cold: {scale.rounds} rounds of {scale.seconds} s for each of"
+        f" {', '.join(c.name for c in everybody)}"
+    )
     interleave(stage.wrk, everybody, rounds=scale.rounds, seconds=scale.seconds)
     found = ratio(own, other, lambda one: one.per_second)
     facts: dict[str, Any] = {one.name: one.facts() for one in everybody}
@@ -68,6 +81,8 @@ def measure(stage: Stage) -> None:
 def _deputy(stage: Stage, name: str, populated: Populated) -> Counted:
     left = unique(populated.places)
     most = _MOST_A_SECOND * max(stage.scale.seconds, _WARM_UP)
-    found = Counted(stage, f"Deputy {name}", populated.server, lambda: list(itertools.islice(left, most)))
+    found = Counted(
+        stage, f"Deputy {name}", populated.server, lambda: list(itertools.islice(left, most))
+    )
     found.once, found.database = True, populated.database
     return found

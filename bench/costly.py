@@ -1,7 +1,9 @@
-"""Row 22: the CPU time of the costliest request of each route, of one due connection, and of reading a trust policy.
+"""Row 22: the CPU time of the costliest request of each route, of one due connection, and of
+reading a trust policy.
 
-Limits count requests by what they cost (app/http/prices.py, app/limits/tenant_share.py), so this is where their numbers
-come from. One web process is asked by one client, so nothing shares a request's cost.
+Limits count requests by what they cost (app/http/prices.py, app/limits/tenant_share.py), so this is
+where their numbers come from. One web process is asked by one client, so nothing shares a request's
+cost.
 """
 
 import contextlib
@@ -42,8 +44,8 @@ def _long(number: int) -> dict[str, Any]:
     }
 
 
-# The costliest form of each route that a test can name; requests that belong together follow each other.
-# {new} is what the answer before named as `id`. A body may be made anew for each time.
+# The costliest form of each route that a test can name; requests that belong together follow each
+# other. {new} is what the answer before named as `id`. A body may be made anew for each time.
 REQUESTS: tuple[tuple[str, str, Any], ...] = (
     ("POST", "/v1/tenants", {"name": "x" * 100, "accounts": _ACCOUNTS}),
     ("GET", "/v1/tenants/{new}", None),
@@ -109,18 +111,26 @@ def measure(stage: Stage) -> None:
             names = _tenant_of_many(stage, populated)
             found[name] = dict(sorted(_routes(deputy, names).items(), key=lambda one: -one[1]))
             found[f"{name}, a due connection"] = _due(deputy, names)
-    found["reading"] = {name: _cpu(partial(_read, policy)) for name, policy in slow_policies().items()}
+    found["reading"] = {
+        name: _cpu(partial(_read, policy)) for name, policy in slow_policies().items()
+    }
     stage.found.facts["CPU, ms"] = found
     figures = [
         max(value for name, each in found.items() if kind(name) for value in each.values())
-        for kind in (lambda n: n in {"PostgreSQL", "SQLite"}, lambda n: "due" in n, lambda n: n == "reading")
+        for kind in (
+            lambda n: n in {"PostgreSQL", "SQLite"},
+            lambda n: "due" in n,
+            lambda n: n == "reading",
+        )
     ]
     text = " · ".join(f"{figure:.1f}" for figure in figures)
     stage.found.results.append(CPU.judge(text, *figures, values=found))
 
 
 def _tenant_of_many(stage: Stage, populated: Populated) -> dict[str, str]:
-    """A tenant with as many connections, links and keys as one page shows, and what the requests name of it."""
+    """A tenant with as many connections, links and keys as one page shows, and what the requests
+    name of it.
+    """
     with contextlib.closing(populated.server.admin()) as admin:
         tenant = admin.must("POST", "/v1/tenants", {"name": "Many"}, expect=201)
         arns = [role_arn(tenant["id"], place) for place in range(_ROWS)]
@@ -128,7 +138,9 @@ def _tenant_of_many(stage: Stage, populated: Populated) -> dict[str, str]:
         path = f"/v1/tenants/{tenant['id']}"
 
         def connect(client: Client, arn: str) -> str:
-            made: dict[str, str] = client.must("POST", f"{path}/connections", {"role_arn": arn}, expect=201)
+            made: dict[str, str] = client.must(
+                "POST", f"{path}/connections", {"role_arn": arn}, expect=201
+            )
             return made["id"]
 
         connections = spread(connect, arns, populated.server.admin)
@@ -136,10 +148,21 @@ def _tenant_of_many(stage: Stage, populated: Populated) -> dict[str, str]:
             stage.sts.deny(arns[-1], statement)
         for _ in range(_ROWS - 2 * _TIMES):
             link = admin.must("POST", f"{path}/onboarding-links", {}, expect=201)
-            admin.must("POST", "/v1/api-keys", {"name": "one of many", "scopes": ["audit:read"]}, expect=201)
-        names = {f"spare {number}": connection for number, connection in enumerate(connections[:_TIMES])}
+            admin.must(
+                "POST",
+                "/v1/api-keys",
+                {"name": "one of many", "scopes": ["audit:read"]},
+                expect=201,
+            )
+        names = {
+            f"spare {number}": connection for number, connection in enumerate(connections[:_TIMES])
+        }
         names |= {"set": "inventory", "file": "pico.min.css"}
-        return names | {"tenant": tenant["id"], "connection": connections[-1], "link": link["url"].rsplit("/", 1)[1]}
+        return names | {
+            "tenant": tenant["id"],
+            "connection": connections[-1],
+            "link": link["url"].rsplit("/", 1)[1],
+        }
 
 
 def _routes(deputy: Deputy, names: dict[str, str]) -> dict[str, float]:
@@ -152,9 +175,13 @@ def _routes(deputy: Deputy, names: dict[str, str]) -> dict[str, float]:
                 made = body(secrets.randbits(60)) if callable(body) else body
                 before = cpu.seconds(deputy.pids())
                 answer = admin.ask(method, path.format(**names), made)
-                used.setdefault(f"{method} {path}", []).append((cpu.seconds(deputy.pids()) - before) * 1000)
+                used.setdefault(f"{method} {path}", []).append(
+                    (cpu.seconds(deputy.pids()) - before) * 1000
+                )
                 if answer.status >= 500:
-                    raise BenchError(f"{method} {path} answered {answer.status}: {answer.body[:200].decode()}")
+                    raise BenchError(
+                        f"{method} {path} answered {answer.status}: {answer.body[:200].decode()}"
+                    )
                 if answer.status == 201 and "id" in (shown := answer.json()):
                     names["new"] = shown["id"]
     return {name: sorted(each)[len(each) // 2] for name, each in used.items()}
@@ -178,7 +205,8 @@ def _cpu(work: Callable[[], object]) -> float:
 
 
 def _read(policy: object) -> object:
-    from app.config import Broker  # noqa: PLC0415  the bench's own process needs none of the service
+    # the bench's own process needs none of the service
+    from app.config import Broker  # noqa: PLC0415
     from app.connections.trust_policy import read  # noqa: PLC0415
     from app.ids import AccountId  # noqa: PLC0415
 
@@ -201,7 +229,10 @@ def main(tenant: str, connection: str) -> None:
 
     def proofs() -> Iterator[tuple[str, float]]:
         for trigger in (Trigger.SCHEDULED, Trigger.REGISTERED):
-            yield f"proof, {trigger.value}", _cpu(partial(services.verification.verify, caller, *ids, trigger=trigger))
+            yield (
+                f"proof, {trigger.value}",
+                _cpu(partial(services.verification.verify, caller, *ids, trigger=trigger)),
+            )
 
     print(json.dumps(dict(proofs())))
 

@@ -1,4 +1,6 @@
-"""CPU time of a process and all its descendants, to the nanosecond, as the Linux scheduler counts it; and its cores."""
+"""CPU time of a process and all its descendants, to the nanosecond, as the Linux scheduler
+counts it; and its cores.
+"""
 
 import contextlib
 import os
@@ -31,7 +33,9 @@ def seconds(pids: Iterable[int]) -> float:
 
 
 def keep_on(cores: Iterable[int], pids: Iterable[int]) -> None:
-    """Let these processes run on these cores only, with all their threads; what they start inherits that."""
+    """Let these processes run on these cores only, with all their threads; what they start
+    inherits that.
+    """
     for pid in pids:
         for task in _tasks(pid):
             with contextlib.suppress(ProcessLookupError):

@@ -1,6 +1,8 @@
-"""Page cursors as a client gets them, without reading the pages before: signed by the service's own code and keys.
+"""Page cursors as a client gets them, without reading the pages before: signed by the service's own
+code and keys.
 
-`python -m bench.cursors`, in the service's environment: reads [[path, id of the last row seen], …], prints cursors.
+`python -m bench.cursors`, in the service's environment: reads [[path, id of the last row seen], …],
+prints cursors.
 """
 
 import json

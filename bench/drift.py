@@ -1,8 +1,8 @@
 """Row 15: how long a loosened trust policy goes unnoticed, on a simulated clock.
 
-A fleet of connections whose routine proofs share half of the STS budget. The turns, the interval and the budget are
-those of the service. What is simulated is the clock, and AWS: each call takes 50 ms. At some moment each role's trust
-policy is loosened, and the next proof that begins finds it.
+A fleet of connections whose routine proofs share half of the STS budget. The turns, the interval
+and the budget are those of the service. What is simulated is the clock, and AWS: each call takes 50
+ms. At some moment each role's trust policy is loosened, and the next proof that begins finds it.
 """
 
 import heapq
@@ -48,10 +48,15 @@ def measure(stage: Stage) -> None:
 
 
 def _unnoticed(interval: Interval) -> Iterator[float]:
-    """Seconds between the moment at which a role is loosened and the beginning of its next proof, for each role."""
+    """Seconds between the moment at which a role is loosened and the beginning of its next
+    proof, for each role.
+    """
     began = datetime(2026, 1, 1, tzinfo=UTC)
     rounds = 3 * interval.every  # the first is left out: the fleet's turns begin wherever they are
-    due = [(next_turn(one, began, interval.every), one) for one in (new_id() for _ in range(_CONNECTIONS))]
+    due = [
+        (next_turn(one, began, interval.every), one)
+        for one in (new_id() for _ in range(_CONNECTIONS))
+    ]
     loosened = {one: began + interval.every + random.random() * interval.every for _, one in due}  # noqa: S311
     heapq.heapify(due)
     free = began

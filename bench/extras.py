@@ -1,8 +1,9 @@
-"""The cost of each part of a cached issuance, in the service: `python -m bench.extras`, in the service's environment.
+"""The cost of each part of a cached issuance, in the service: `python -m bench.extras`, in the
+service's environment.
 
-One request after the other in one process, with a clock around each part: plain requests, as workers send them, and
-requests through Flask. Beside the issuing itself a deployment has the limiter, the request id, the security headers and
-the metrics; together they may cost 100 µs.
+One request after the other in one process, with a clock around each part: plain requests, as
+workers send them, and requests through Flask. Beside the issuing itself a deployment has the
+limiter, the request id, the security headers and the metrics; together they may cost 100 µs.
 """
 
 import json
@@ -66,8 +67,14 @@ class Clock:
         return timed
 
     def medians(self, times: int) -> dict[str, float]:
-        """The median of each part's times in microseconds, where most of `times` calls were recorded. Clears them."""
-        found = {name: statistics.median(taken) * 1e6 for name, taken in self.times.items() if len(taken) > times / 2}
+        """The median of each part's times in microseconds, where most of `times` calls were
+        recorded. Clears them.
+        """
+        found = {
+            name: statistics.median(taken) * 1e6
+            for name, taken in self.times.items()
+            if len(taken) > times / 2
+        }
         for taken in self.times.values():
             taken.clear()
         return found
@@ -82,18 +89,26 @@ def main() -> None:
     counted = issue.ISSUE_SECONDS["cache"]
     counted.observe = clock.around("metrics", counted.observe)  # type: ignore[method-assign]
     for when, hooks in (("before", app.before_request_funcs), ("after", app.after_request_funcs)):
-        hooks[None] = [clock.around(f"{when} a request: {_name(hook)}", hook) for hook in hooks.get(None, [])]
+        hooks[None] = [
+            clock.around(f"{when} a request: {_name(hook)}", hook) for hook in hooks.get(None, [])
+        ]
     given = json.load(sys.stdin)
     endpoint, key = app.extensions["deputy.plain_requests"], f"Bearer {given['key']}"
     reader = PlainReader(endpoint.target)
-    sent = f"POST {given['path']} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {key}\r\n\r\n".encode()
+    sent = (
+        f"POST {given['path']} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {key}\r\n\r\n".encode()
+    )
 
     def through_flask() -> bool:
-        return app.test_client().post(given["path"], headers={"Authorization": key}).status_code == 200
+        return (
+            app.test_client().post(given["path"], headers={"Authorization": key}).status_code == 200
+        )
 
     def plain() -> bool:
         request = reader.read(sent)
-        return request is not None and isinstance(endpoint.answer(request, "127.0.0.1"), PlainAnswer)
+        return request is not None and isinstance(
+            endpoint.answer(request, "127.0.0.1"), PlainAnswer
+        )
 
     found = {}
     for kind, ask in ((_FLASK, through_flask), (_PLAIN, plain)):

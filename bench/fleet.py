@@ -1,8 +1,9 @@
 """Rows 13 and 14: what it costs to prove a million connections again and again.
 
-PostgreSQL with a million proven connections, half of them due, and one background worker as it is deployed, against the
-STS that answers at once. The worker may make 100 and then 500 calls a second for routine proofs: how many proofs are
-that, at how much CPU and memory, and how long would a round of the whole fleet take?
+PostgreSQL with a million proven connections, half of them due, and one background worker as it is
+deployed, against the STS that answers at once. The worker may make 100 and then 500 calls a second
+for routine proofs: how many proofs are that, at how much CPU and memory, and how long would a round
+of the whole fleet take?
 """
 
 import json
@@ -57,7 +58,9 @@ def measure(stage: Stage) -> None:
         **{f"at {calls} calls a second": _told(pace, size) for calls, pace in paces.items()},
     }
     calls, hours = fastest.calls_a_proof, fastest.hours(size)
-    stage.found.results.append(ROUTINE.judge(f"{calls:.2f}", round(calls, 2), values={"calls": calls}))
+    stage.found.results.append(
+        ROUTINE.judge(f"{calls:.2f}", round(calls, 2), values={"calls": calls})
+    )
     text = f"{hours:.2f} h · {fastest.megabytes:.0f} MB"
     values = {"hours": hours, "megabytes": fastest.megabytes}
     stage.found.results.append(FLEET.judge(text, round(hours, 2), fastest.megabytes, values=values))
@@ -76,7 +79,9 @@ def _make_due(stage: Stage, deputy: Deputy) -> list[tuple[Any, ...]]:
     """Half of the connections are due. Returns those that are due first."""
     stage.say("fleet: making half of them due")
     with psycopg.connect(deputy.database_url.replace("+psycopg", ""), autocommit=True) as server:
-        server.execute("UPDATE connections SET due_at = now() + (random() - 0.5) * interval '2 hours'")
+        server.execute(
+            "UPDATE connections SET due_at = now() + (random() - 0.5) * interval '2 hours'"
+        )
         server.execute("VACUUM ANALYZE connections")
         return server.execute(_FIRST, [_KNOWN]).fetchall()
 
@@ -85,10 +90,14 @@ def _make_known(stage: Stage, deputy: Deputy, known: list[tuple[Any, ...]]) -> N
     """The STS knows these roles, and they have the ids that it gave them."""
     with psycopg.connect(deputy.database_url.replace("+psycopg", ""), autocommit=True) as server:
         for start in range(0, len(known), _AT_ONCE):
-            stage.sts.register({arn: external_id for _, arn, external_id in known[start : start + _AT_ONCE]})
+            stage.sts.register(
+                {arn: external_id for _, arn, external_id in known[start : start + _AT_ONCE]}
+            )
         role_ids = stage.sts.role_ids([arn for _, arn, _ in known])
         with server.cursor() as cursor, server.transaction():
-            ids = [(role_id, row_id) for (row_id, _, _), role_id in zip(known, role_ids, strict=True)]
+            ids = [
+                (role_id, row_id) for (row_id, _, _), role_id in zip(known, role_ids, strict=True)
+            ]
             cursor.executemany("UPDATE connections SET role_unique_id = %s WHERE id = %s", ids)
 
 
@@ -134,7 +143,9 @@ class _Worker(Process):
 def _proofs(deputy: Deputy) -> int:
     """How many there were: none is tried twice meanwhile."""
     with psycopg.connect(deputy.database_url.replace("+psycopg", "")) as server:
-        row = server.execute("SELECT count(*) FROM connections WHERE tried_at IS NOT NULL").fetchone()
+        row = server.execute(
+            "SELECT count(*) FROM connections WHERE tried_at IS NOT NULL"
+        ).fetchone()
     return int(row[0]) if row else 0
 
 
@@ -145,13 +156,17 @@ def _proved(stage: Stage, deputy: Deputy, calls: int) -> _Pace:
         time.sleep(_WARM_UP)
         before = _counts(deputy, worker)
         time.sleep(_SECONDS)
-        passed, used, proven = (after - first for first, after in zip(before, _counts(deputy, worker), strict=True))
+        passed, used, proven = (
+            after - first for first, after in zip(before, _counts(deputy, worker), strict=True)
+        )
         if not proven:
             raise BenchError("nothing was proven")
         megabytes = worker.megabytes()
     # A worker that ends finishes what it has begun, so no call is of a proof that is not counted.
     asked = stage.sts.calls()["AssumeRole"] - calls_before
-    return _Pace(proven / passed, asked / (_proofs(deputy) - proofs_before), used / proven * 1000, megabytes)
+    return _Pace(
+        proven / passed, asked / (_proofs(deputy) - proofs_before), used / proven * 1000, megabytes
+    )
 
 
 def _counts(deputy: Deputy, worker: _Worker) -> Sequence[float]:

@@ -31,7 +31,8 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One row. `steps`: must, target and moonshot, for each of its measures; `words` where no number says it.
+    """One row. `steps`: must, target and moonshot, for each of its measures; `words` where no
+    number says it.
 
     More is better where the steps rise.
     """
@@ -48,8 +49,12 @@ class Goal:
         return numbers or self.words[level - 1]
 
     def judge(self, measured: str, *figures: float, values: dict[str, Any]) -> Result:
-        """The highest level that all figures reach; there is one figure for each of the goal's measures."""
-        each = [self._level(figure, steps) for figure, steps in zip(figures, self.steps, strict=True)]
+        """The highest level that all figures reach; there is one figure for each of the goal's
+        measures.
+        """
+        each = [
+            self._level(figure, steps) for figure, steps in zip(figures, self.steps, strict=True)
+        ]
         return Result(self.row, measured, min(each), values)
 
     def _level(self, figure: float, steps: Steps) -> Level:
@@ -63,33 +68,57 @@ HOT_SQLITE = Goal(3, "hot issue / bare Flask, SQLite with synchronous=FULL", ((0
 HOT_PEER = Goal(4, "hot issue / metadataproxy hot", ((0.9, 1.1, 1.2),))
 COLD = Goal(5, "cold issue (one STS call each) / metadataproxy cold", ((1.0, 1.2, 2.0),))
 HONESTY = Goal(6, "served after a revoke · answered without an audit row", ((0, 0, 0), (0, 0, 0)))
-BURST = Goal(7, "STS calls for 48 cold requests at once", words=("1 a process", "1 a machine", "1 a fleet"))
-GROWTH = Goal(8, "lookup at 1M / at 1k · page at 99 % / first page", ((1.5, 1.3, 1.1), (1.5, 1.2, 1.05)))
+BURST = Goal(
+    7, "STS calls for 48 cold requests at once", words=("1 a process", "1 a machine", "1 a fleet")
+)
+GROWTH = Goal(
+    8, "lookup at 1M / at 1k · page at 99 % / first page", ((1.5, 1.3, 1.1), (1.5, 1.2, 1.05))
+)
 MEMORY = Goal(9, "memory of a cached credential", ((4, 2, 1.5),), unit=" kB")
-ORGANIZATION = Goal(10, "accounts lost or twice · STS calls a second / budget", ((0, 0, 0), (1, 1, 1)))
+ORGANIZATION = Goal(
+    10, "accounts lost or twice · STS calls a second / budget", ((0, 0, 0), (1, 1, 1))
+)
 REVOKES = Goal(
     11,
-    "hot issue beside 24 connections that make and revoke keys / alone: median · worst 3 s · longest wait, seconds",
+    "hot issue beside 24 connections that make and revoke keys / alone: median · worst 3 s ·"
+    " longest wait, seconds",
     ((0.5, 0.7, 0.9), (0.3, 0.5, 0.7), (2, 0.5, 0.2)),
 )
-HOSTILE = Goal(12, "hot issue beside hostile bodies · beside 600 sockets / alone", ((0.5, 0.8, 0.95), (0.5, 0.9, 1)))
+HOSTILE = Goal(
+    12,
+    "hot issue beside hostile bodies · beside 600 sockets / alone",
+    ((0.5, 0.8, 0.95), (0.5, 0.9, 1)),
+)
 ROUTINE = Goal(13, "STS calls of the broker for a routine proof", ((3, 3, 3),))
 FLEET = Goal(
-    14, "1M connections: hours for one round at 500 calls/s · MB of the worker", ((3, 1.7, 1.7), (300, 200, 150))
+    14,
+    "1M connections: hours for one round at 500 calls/s · MB of the worker",
+    ((3, 1.7, 1.7), (300, 200, 150)),
 )
 DRIFT = Goal(15, "60,000 connections: hours until a loosened role is found, p99", ((2, 1, 1),))
 AGAINST = Goal(16, "hot issue / the same at the commit --against", ((0.95, 0.98, 1),))
 READINESS = Goal(18, "STS calls of 80 that ask for readiness / one a process in 5 s", ((1, 1, 1),))
-PATIENCE = Goal(19, "longest wait when AWS hangs · when the database does", ((2, 1.9, 1.85), (2, 1.9, 1.85)), unit=" s")
-RETENTION = Goal(20, "hot issue beside housekeeping / alone: PostgreSQL · SQLite", ((0.9, 0.95, 1), (0.9, 0.95, 1)))
+PATIENCE = Goal(
+    19,
+    "longest wait when AWS hangs · when the database does",
+    ((2, 1.9, 1.85), (2, 1.9, 1.85)),
+    unit=" s",
+)
+RETENTION = Goal(
+    20,
+    "hot issue beside housekeeping / alone: PostgreSQL · SQLite",
+    ((0.9, 0.95, 1), (0.9, 0.95, 1)),
+)
 COSTLY = Goal(
     21,
-    "hot issue beside 4 connections of another tenant with the costliest requests / alone: median · worst 3 s",
+    "hot issue beside 4 connections of another tenant with the costliest requests / alone: median ·"
+    " worst 3 s",
     ((0.5, 0.7, 0.9), (0.3, 0.5, 0.7)),
 )
 CPU = Goal(
     22,
-    "CPU of the costliest request · of a due connection · of reading a trust policy of 8,192 characters",
+    "CPU of the costliest request · of a due connection · of reading a trust policy of 8,192"
+    " characters",
     ((50, 20, 10), (100, 50, 20), (50, 20, 5)),
     unit=" ms",
 )

@@ -1,7 +1,9 @@
-"""Row 8: is Deputy as fast with a million connections as with a thousand, and the last page as fast as the first?
+"""Row 8: is Deputy as fast with a million connections as with a thousand, and the last page as fast
+as the first?
 
-Three PostgreSQL databases, filled by INSERT … SELECT with every constraint and trigger on, and a Deputy on each. One
-connection sends one request after the other, so the time is that of an answer and not of a queue.
+Three PostgreSQL databases, filled by INSERT … SELECT with every constraint and trigger on, and a
+Deputy on each. One connection sends one request after the other, so the time is that of an answer
+and not of a queue.
 """
 
 import itertools
@@ -18,7 +20,9 @@ from bench.rounds import Contender, Round, Spread, interleave, ratio
 from bench.servers import Deputy, run_python
 from bench.stage import Stage
 
-_SAMPLE = 20_000  # connections that are looked up: more than are asked in a round, so few are asked twice
+_SAMPLE = (
+    20_000  # connections that are looked up: more than are asked in a round, so few are asked twice
+)
 _DEPTH = 0.99
 _LIMIT = 50
 _HANDS = 2  # threads that fill a database, as many as the smallest machine has cores
@@ -39,7 +43,11 @@ def measure(stage: Stage) -> None:
     }
     ratios = [ratio(deep, first, _p50) for first, deep in (everywhere, of_tenant)]
     deepest = max(ratios, key=lambda one: one.median)
-    values = {"lookup": lookup, "page of all connections": ratios[0], "page of one tenant's": ratios[1]}
+    values = {
+        "lookup": lookup,
+        "page of all connections": ratios[0],
+        "page of one tenant's": ratios[1],
+    }
     text = f"{shown(lookup)} · {shown(deepest)}"
     stage.found.results.append(GROWTH.judge(text, lookup.median, deepest.median, values=values))
 
@@ -52,10 +60,14 @@ def _pages(stage: Stage, deputy: Deputy) -> tuple[list[Contender], list[Contende
         of_tenant = _at_depth(server, f"tenant_id = '{tenant}'")
     paths = ["/v1/connections", f"/v1/tenants/{tenant}/connections"]
     given = json.dumps(list(zip(paths, (everywhere, of_tenant), strict=True)))
-    cursors = json.loads(run_python(("-m", "bench.cursors"), deputy.environment, given).splitlines()[-1])
+    cursors = json.loads(
+        run_python(("-m", "bench.cursors"), deputy.environment, given).splitlines()[-1]
+    )
     lists = [
         [_page(f"{name}, first", deputy, path), _page(f"{name}, at 99 %", deputy, path, cursor)]
-        for name, path, cursor in zip(("all connections", "one tenant's"), paths, cursors, strict=True)
+        for name, path, cursor in zip(
+            ("all connections", "one tenant's"), paths, cursors, strict=True
+        )
     ]
     everybody = [*lists[0], *lists[1]]
     stage.say(f"growth: {stage.scale.rounds} rounds of first and deep pages")
@@ -82,7 +94,9 @@ def _milliseconds(contender: Contender) -> Spread:
 
 def _lookups(deputy: Deputy) -> list[Question]:
     with psycopg.connect(_plain(deputy)) as server:
-        rows = server.execute("SELECT tenant_id, id FROM connections ORDER BY random() LIMIT %s", [_SAMPLE]).fetchall()
+        rows = server.execute(
+            "SELECT tenant_id, id FROM connections ORDER BY random() LIMIT %s", [_SAMPLE]
+        ).fetchall()
     return [
         Question("GET", f"/v1/tenants/{tenant}/connections/{connection}", deputy.admin_key)
         for tenant, connection in rows
@@ -108,11 +122,15 @@ def _plain(deputy: Deputy) -> str:
 
 
 def grow(stage: Stage, size: int, what: str) -> tuple[int, Deputy]:
-    """A database with so many connections, a tenth as many tenants, one of them with every hundredth connection."""
+    """A database with so many connections, a tenth as many tenants, one of them with every
+    hundredth connection.
+    """
     name = f"{what}_{size}"
     with psycopg.connect(stage.postgres.url().replace("+psycopg", ""), autocommit=True) as server:
         server.execute(f"CREATE DATABASE {name}".encode())
-        server.execute("ALTER SYSTEM SET max_wal_size = '4GB'")  # or the filling waits for checkpoints
+        server.execute(
+            "ALTER SYSTEM SET max_wal_size = '4GB'"
+        )  # or the filling waits for checkpoints
         server.execute("SELECT pg_reload_conf()")
     deputy = stage.start(Deputy.on(name.replace("_", "-"), stage.postgres.url(name), stage.sts))
     stage.say(f"{what}: making {size:,} connections")
@@ -142,33 +160,42 @@ _EXTERNAL_IDS = """
 INSERT INTO external_ids (id, tenant_id, value, state, created_at)
 SELECT uuidv7(), id, 'dpy-' || encode(sha256(id::text::bytea), 'hex'), 'current', now() FROM tenants
 """
-# Neighbours in time belong to different tenants, as in production; 7919 is prime, so the walk meets every tenant.
+# Neighbours in time belong to different tenants, as in production; 7919 is prime, so the walk meets
+# every tenant.
 _MADE = """
 CREATE TEMP TABLE made ON COMMIT DROP AS
 WITH numbered AS (
-    SELECT row_number() OVER (ORDER BY t.id) - 1 AS n, count(*) OVER () AS tenants, t.id AS tenant_id,
-           e.id AS external_id_id
+    SELECT row_number() OVER (ORDER BY t.id) - 1 AS n, count(*) OVER () AS tenants,
+           t.id AS tenant_id, e.id AS external_id_id
     FROM tenants t JOIN external_ids e ON e.tenant_id = t.id
 ), wanted AS (
-    SELECT k, CASE WHEN k %% 100 = 0 THEN 0 ELSE 1 + (k * 7919) %% (SELECT count(*) - 1 FROM tenants) END AS n
+    SELECT k, CASE WHEN k %% 100 = 0 THEN 0
+                   ELSE 1 + (k * 7919) %% (SELECT count(*) - 1 FROM tenants) END AS n
     FROM generate_series(%(first)s::bigint, %(last)s::bigint) k
 )
-SELECT k, uuidv7() AS id, uuidv7() AS proof_id, tenant_id, external_id_id, lpad(k::text, 12, '2') AS account_id
+SELECT k, uuidv7() AS id, uuidv7() AS proof_id, tenant_id, external_id_id,
+       lpad(k::text, 12, '2') AS account_id
 FROM wanted JOIN numbered USING (n)
 """
 _CONNECTIONS = """
-INSERT INTO connections (id, tenant_id, external_id_id, role_arn, account_id, permission_set, status, version, due_for,
-                         role_unique_id, proof_id, verified_at, created_at)
-SELECT id, tenant_id, external_id_id, 'arn:aws:iam::' || account_id || ':role/deputy-' || k, account_id, 'inventory',
-       'verified', 2, 'scheduled', 'AROA' || lpad(k::text, 17, '0'), proof_id, now(), now()
+INSERT INTO connections (id, tenant_id, external_id_id, role_arn, account_id, permission_set,
+                         status, version, due_for, role_unique_id, proof_id, verified_at,
+                         created_at)
+SELECT id, tenant_id, external_id_id, 'arn:aws:iam::' || account_id || ':role/deputy-' || k,
+       account_id, 'inventory', 'verified', 2, 'scheduled', 'AROA' || lpad(k::text, 17, '0'),
+       proof_id, now(), now()
 FROM made ORDER BY id
 """
 _PROOFS = """
 INSERT INTO proofs (id, tenant_id, connection_id, verdict, checks, trigger, first_at, checked_at)
 SELECT proof_id, tenant_id, id, 'proven', '[
-  {"name": "own_external_id_accepted", "outcome": "passed", "detail": "The role accepts this External ID."},
-  {"name": "account_matches", "outcome": "passed", "detail": "The role is in the account that its ARN names."},
-  {"name": "missing_external_id_refused", "outcome": "passed", "detail": "Refused when no External ID is sent."},
-  {"name": "foreign_external_id_refused", "outcome": "passed", "detail": "Refused with another External ID."}
+  {"name": "own_external_id_accepted", "outcome": "passed",
+   "detail": "The role accepts this External ID."},
+  {"name": "account_matches", "outcome": "passed",
+   "detail": "The role is in the account that its ARN names."},
+  {"name": "missing_external_id_refused", "outcome": "passed",
+   "detail": "Refused when no External ID is sent."},
+  {"name": "foreign_external_id_refused", "outcome": "passed",
+   "detail": "Refused with another External ID."}
 ]', 'created', now(), now() FROM made ORDER BY id
 """

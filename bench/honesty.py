@@ -1,9 +1,11 @@
-"""Row 6: is a revocation effective at once, and is every answer recorded? Against real web processes, under load.
+"""Row 6: is a revocation effective at once, and is every answer recorded? Against real web
+processes, under load.
 
-A request that begins after the answer to a revocation was received (of its key, of its suspended tenant, of its deleted
-connection) began after the change had committed; it must not be served. And when every web process is killed with
-SIGKILL under load, each answer that a client received must be in the audit log, matched by request id and access key
-id instead of counted. A SIGKILL can't show the effect of a power cut: for that the commits wait for fsync.
+A request that begins after the answer to a revocation was received (of its key, of its suspended
+tenant, of its deleted connection) began after the change had committed; it must not be served. And
+when every web process is killed with SIGKILL under load, each answer that a client received must be
+in the audit log, matched by request id and access key id instead of counted. A SIGKILL can't show
+the effect of a power cut: for that the commits wait for fsync.
 """
 
 import contextlib
@@ -46,7 +48,9 @@ class Served:
 
 @dataclass(slots=True)
 class Load:
-    """Requests from several connections for as long as the `with` lasts; what came back is in `served`."""
+    """Requests from several connections for as long as the `with` lasts; what came back is in
+    `served`.
+    """
 
     port: int
     places: Sequence[KeyedConnection]
@@ -71,7 +75,9 @@ class Load:
         enough, deadline = len(self.served) + _A_WHILE, time.monotonic() + _PATIENCE
         while len(self.served) < enough:
             if time.monotonic() > deadline:
-                raise BenchError(f"No more answers come; {len(self.served)} came, {self.lost} were cut.")
+                raise BenchError(
+                    f"No more answers come; {len(self.served)} came, {self.lost} were cut."
+                )
             time.sleep(0.05)
 
     def _ask(self, hand: int) -> None:
@@ -93,7 +99,9 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Kills:
-    """`cut`: requests that were under way when their web process was killed, and whose client got no answer."""
+    """`cut`: requests that were under way when their web process was killed, and whose client
+    got no answer.
+    """
 
     killed: int
     cut: int
@@ -116,12 +124,17 @@ def measure(stage: Stage) -> None:
     for name, populated in (("PostgreSQL", stage.on_postgres), ("SQLite", stage.on_sqlite)):
         stage.say(f"honesty on {name}: revoking under load, {stage.scale.revokes} times each way")
         for kind, found in revokes(populated.server, stage.sts, stage.scale.revokes).items():
-            facts[f"{name}: began after {kind}"] = f"{found.served} served of {found.asked} {dict(found.statuses)}"
+            facts[f"{name}: began after {kind}"] = (
+                f"{found.served} served of {found.asked} {dict(found.statuses)}"
+            )
             late, asked = late + found.served, asked + found.asked
-        stage.say(f"honesty on {name}: killing every web process under load, {stage.scale.kills} times")
+        stage.say(
+            f"honesty on {name}: killing every web process under load, {stage.scale.kills} times"
+        )
         shot = kills(populated.server, populated.places[:64], stage.scale.kills)
         facts[f"{name}: without an audit row"] = (
-            f"{shot.unrecorded} of {shot.answered} answers, {shot.killed} web processes killed, {shot.cut} requests cut"
+            f"{shot.unrecorded} of {shot.answered} answers, {shot.killed} web processes killed,"
+            f" {shot.cut} requests cut"
         )
         unrecorded, answered = unrecorded + shot.unrecorded, answered + shot.answered
     values = {"late": late, "began_after": asked, "unrecorded": unrecorded, "answered": answered}
@@ -151,7 +164,9 @@ def _revoked(deputy: Deputy, sts: InstantSts, way: "Way", times: int) -> Late:
             statuses.update(one.status for one in load.served if one.began > committed)
     # A key that is refused more than 200 times a second gets 429 (app/limits/refusals.py).
     if odd := set(statuses) - {200, way.refusal, 429}:
-        raise BenchError(f"After a revoke the answer is {way.refusal}, and here also {odd}: {statuses}")
+        raise BenchError(
+            f"After a revoke the answer is {way.refusal}, and here also {odd}: {statuses}"
+        )
     return Late(statuses.total(), statuses[200], statuses)
 
 
@@ -164,11 +179,18 @@ class Way:
 
 
 _WAYS = {
-    "a key's revoke": Way(lambda admin, _, key_id: admin.must("DELETE", f"/v1/api-keys/{key_id}", expect=204), 401),
-    "a tenant's suspension": Way(
-        lambda admin, place, _: admin.must("POST", f"/v1/tenants/{place.tenant_id}/suspend", {"reason": "bench"}), 409
+    "a key's revoke": Way(
+        lambda admin, _, key_id: admin.must("DELETE", f"/v1/api-keys/{key_id}", expect=204), 401
     ),
-    "a connection's deletion": Way(lambda admin, place, _: admin.must("DELETE", place.connection, expect=204), 404),
+    "a tenant's suspension": Way(
+        lambda admin, place, _: admin.must(
+            "POST", f"/v1/tenants/{place.tenant_id}/suspend", {"reason": "bench"}
+        ),
+        409,
+    ),
+    "a connection's deletion": Way(
+        lambda admin, place, _: admin.must("DELETE", place.connection, expect=204), 404
+    ),
 }
 
 
@@ -182,7 +204,9 @@ def _fresh(admin: Client, sts: InstantSts) -> tuple[KeyedConnection, str]:
 
 
 def kills(deputy: Deputy, places: Sequence[KeyedConnection], times: int) -> Kills:
-    """Kill all web processes at once under load, `times` over, each time after the new ones have answered for a while."""
+    """Kill all web processes at once under load, `times` over, each time after the new ones have
+    answered for a while.
+    """
     killed = 0
     load = Load(deputy.port, places)
     with load.running():
@@ -202,10 +226,14 @@ def recorded(database_url: str) -> set[tuple[str, str | None]]:
     """(request id, access key id) of every issuance in the audit log, read past the service."""
     if database_url.startswith("sqlite"):
         with contextlib.closing(sqlite3.connect(database_url.removeprefix("sqlite:///"))) as file:
-            rows = file.execute(_ISSUED.format(key="json_extract(details, '$.access_key_id')")).fetchall()
+            rows = file.execute(
+                _ISSUED.format(key="json_extract(details, '$.access_key_id')")
+            ).fetchall()
     else:
         with psycopg.connect(database_url.replace("+psycopg", "")) as server:
-            rows = server.execute(_ISSUED.format(key="details->>'access_key_id'").encode()).fetchall()
+            rows = server.execute(
+                _ISSUED.format(key="details->>'access_key_id'").encode()
+            ).fetchall()
     return {(request_id, key) for request_id, key in rows}
 
 

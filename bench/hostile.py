@@ -1,13 +1,16 @@
-"""Row 12: what a victim is issued beside another tenant's hostile bodies and idle sockets, compared with alone.
+"""Row 12: what a victim is issued beside another tenant's hostile bodies and idle sockets, compared
+with alone.
 
-The hostile bodies are of the size that is taken, 256 KiB, and full of what costs most to
-read, over eight connections that ask again as soon as they are answered. The sockets, 600 at a time, send the header of
-a request that is allowed, with a good key, and nothing else; each that ends is opened again.
+The hostile bodies are of the size that is taken, 256 KiB, and full of what costs most to read, over
+eight connections that ask again as soon as they are answered. The sockets, 600 at a time, send the
+header of a request that is allowed, with a good key, and nothing else; each that ends is opened
+again.
 
-What is measured is what the attack costs the service, and not what sending it costs. So a Deputy of its own and the
-database have one half of the cores, with a web process for each of them, and all that sends has the other: wrk for the
-victim, alone as beside the attack, and a process for the attack. It has gone on for some seconds before a round begins,
-so that what a tenant may do at once, now and then, is used up.
+What is measured is what the attack costs the service, and not what sending it costs. So a Deputy of
+its own and the database have one half of the cores, with a web process for each of them, and all
+that sends has the other: wrk for the victim, alone as beside the attack, and a process for the
+attack. It has gone on for some seconds before a round begins, so that what a tenant may do at once,
+now and then, is used up.
 """
 
 import contextlib
@@ -28,14 +31,17 @@ from bench.servers import Deputy
 from bench.stage import Stage
 from dev.stack import ROOT, end_process, end_with_parent
 
-# Until what may come at once is used up; 600 sockets are accepted, and their keys read, by then too.
+# Until what may come at once is used up; 600 sockets are accepted, and their keys read, by then
+# too.
 _SETTLE_SECONDS = 6.0
 _REST_SECONDS = 2.0  # until what an attack has left behind is done: requests are held for a second
 
 
 @dataclass
 class Beside(Contender):
-    """Hot rounds of a Deputy on one half of the cores, beside an attack with this key. What sends has the other half."""
+    """Hot rounds of a Deputy on one half of the cores, beside an attack with this key. What
+    sends has the other half.
+    """
 
     server: Deputy
     halves: Halves = field(kw_only=True)
@@ -87,19 +93,34 @@ def _strangers_key(stage: Stage) -> str:
 def _beside(stage: Stage, *attacks: str) -> list[Spread]:
     """What is served beside each of the attacks / alone."""
     halves, key = Halves(), _strangers_key(stage)
-    with stage.on_postgres.server.twin("deputy-half", {"GUNICORN_CMD_ARGS": f"--workers {len(halves.one)}"}) as deputy:
+    with stage.on_postgres.server.twin(
+        "deputy-half", {"GUNICORN_CMD_ARGS": f"--workers {len(halves.one)}"}
+    ) as deputy:
         one = functools.partial(
-            Beside, server=deputy, questions=stage.on_postgres.hot, database=stage.postmaster, halves=halves, key=key
+            Beside,
+            server=deputy,
+            questions=stage.on_postgres.hot,
+            database=stage.postmaster,
+            halves=halves,
+            key=key,
         )
-        alone, *beside = one("alone"), *(one(f"beside {attack}", attack=attack) for attack in attacks)
+        alone, *beside = (
+            one("alone"),
+            *(one(f"beside {attack}", attack=attack) for attack in attacks),
+        )
         try:
             warm(stage, alone)
-            stage.say(f"hostile: {stage.scale.rounds} rounds alone, and beside {' and '.join(attacks)}")
-            interleave(stage.wrk, (alone, *beside), rounds=stage.scale.rounds, seconds=stage.scale.seconds)
+            stage.say(
+                f"hostile: {stage.scale.rounds} rounds alone, and beside {' and '.join(attacks)}"
+            )
+            interleave(
+                stage.wrk, (alone, *beside), rounds=stage.scale.rounds, seconds=stage.scale.seconds
+            )
         finally:
             halves.free(stage)
     stage.found.facts[f"hot beside hostile {' and '.join(attacks)}"] = {
-        each.name: each.facts() | {"moves of the epoch a second": Spread.of(each.moves)} for each in (alone, *beside)
+        each.name: each.facts() | {"moves of the epoch a second": Spread.of(each.moves)}
+        for each in (alone, *beside)
     }
     return [ratio(each, alone, lambda found: found.per_second) for each in beside]
 
@@ -109,4 +130,6 @@ def measure(stage: Stage) -> None:
     bodies, sockets = _beside(stage, "bodies", "sockets")
     values = {"bodies": bodies, "sockets": sockets}
     measured = f"{shown(bodies)} · {shown(sockets)}"
-    stage.found.results.append(HOSTILE.judge(measured, bodies.median, sockets.median, values=values))
+    stage.found.results.append(
+        HOSTILE.judge(measured, bodies.median, sockets.median, values=values)
+    )

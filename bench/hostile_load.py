@@ -1,7 +1,9 @@
-"""Hostile load against 127.0.0.1, until it is stopped: `python -m bench.hostile_load ATTACK PORT`, the key on stdin.
+"""Hostile load against 127.0.0.1, until it is stopped: `python -m bench.hostile_load ATTACK PORT`,
+the key on stdin.
 
-The attacks are `bodies`, `sockets`, `revokes` and `repeat`. `repeat` sends each further line of stdin (a method and a
-path, and perhaps a tab and a JSON body) again and again, over a connection of its own.
+The attacks are `bodies`, `sockets`, `revokes` and `repeat`. `repeat` sends each further line of
+stdin (a method and a path, and perhaps a tab and a JSON body) again and again, over a connection of
+its own.
 """
 
 import asyncio
@@ -63,8 +65,8 @@ async def _bodies(port: int, key: str, turn: int) -> None:
 
 
 async def _revokes(port: int, key: str, _turn: int) -> None:
-    """Make a key and revoke it, without a pause. Either is asked for again until it is done: a tenant that piles up
-    keys would soon be full, and revoke no more.
+    """Make a key and revoke it, without a pause. Either is asked for again until it is done: a
+    tenant that piles up keys would soon be full, and revoke no more.
     """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     body = b'{"name": "hostile", "scopes": ["keys:write"]}'

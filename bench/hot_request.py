@@ -1,4 +1,5 @@
-"""A web process that answers cached credentials to clients in memory, for callgrind to count (bench/instructions.py).
+"""A web process that answers cached credentials to clients in memory, for callgrind to count
+(bench/instructions.py).
 
 It runs in the folder of the checkout that is measured, so it imports nothing else of the bench.
 """
@@ -20,7 +21,8 @@ from gunicorn.app.base import Application
 
 _CLIENTS = 16  # at once; one of two web processes has as many of the bench's 32 connections
 _WARM = 15  # requests of each client before callgrind counts
-# Deadlines and periods of the service that would pass below valgrind, which is slow. What they cause would be counted.
+# Deadlines and periods of the service that would pass below valgrind, which is slow. What they
+# cause would be counted.
 _TIMES = ("_ADDED_SECONDS", "_ANSWER_SECONDS", "_IDLE_SECONDS", "_LATE_SECONDS")
 _NEVER = 3600.0  # seconds
 
@@ -41,7 +43,9 @@ class Service(Application):  # type: ignore[misc]  # gunicorn has no types
 
 
 class Client:
-    """A client's socket, as the web process sees it: the next request is there as soon as its turn comes."""
+    """A client's socket, as the web process sees it: the next request is there as soon as its
+    turn comes.
+    """
 
     def __init__(self, request: bytes, times: int) -> None:
         self._request = request
@@ -80,7 +84,10 @@ def main() -> None:
     answered = _serve(worker, requests, given["times"])
     _callgrind("off")
     if answered != given["times"] * len(requests):
-        sys.exit(f"Only {answered} of {given['times'] * len(requests)} requests were answered with credentials.")
+        sys.exit(
+            f"Only {answered} of {given['times'] * len(requests)} requests were answered with"
+            " credentials."
+        )
 
 
 def _request(path: str, key: str) -> bytes:
@@ -90,15 +97,23 @@ def _request(path: str, key: str) -> bytes:
 
 
 def _serve(worker: Any, requests: list[bytes], times: int) -> int:
-    """Let each client send its request so many times. Return the number of answers with credentials."""
+    """Let each client send its request so many times. Return the number of answers with
+    credentials.
+    """
     clients = [Client(request, times) for request in requests]
-    gevent.joinall([gevent.spawn(worker.handle, client, client, ("127.0.0.1", 5000)) for client in clients])
+    gevent.joinall(
+        [gevent.spawn(worker.handle, client, client, ("127.0.0.1", 5000)) for client in clients]
+    )
     return sum(client.answered for client in clients)
 
 
 def _callgrind(state: str) -> None:
-    """Switch the counting on or off. valgrind takes commands only from a process that is running."""
-    command = subprocess.Popen(["callgrind_control", f"--instr={state}", str(os.getpid())], stdout=subprocess.DEVNULL)
+    """Switch the counting on or off. valgrind takes commands only from a process that is
+    running.
+    """
+    command = subprocess.Popen(
+        ["callgrind_control", f"--instr={state}", str(os.getpid())], stdout=subprocess.DEVNULL
+    )
     while command.poll() is None:
         time.sleep(0.5)  # counted as well, so seldom
     if command.returncode:

@@ -1,11 +1,14 @@
-"""A local STS that answers at once and counts: `python -m bench.instant_sts PORT`, on 127.0.0.1 only.
+"""A local STS that answers at once and counts: `python -m bench.instant_sts PORT`, on 127.0.0.1
+only.
 
-It knows the roles that the bench registers, each with its External ID, and refuses every other call as AWS does, so
-connections are proven as in production; each role reads its own trust policy, as IAM answers it. It checks no
-signatures: the bench measures Deputy, so the STS must be cheap.
+It knows the roles that the bench registers, each with its External ID, and refuses every other call
+as AWS does, so connections are proven as in production; each role reads its own trust policy, as
+IAM answers it. It checks no signatures: the bench measures Deputy, so the STS must be cheap.
 
-Its control API under /_bench: `POST roles` {"<role ARN>": "<External ID>"}, `POST delay` {"seconds": 0.05} (for calls
-that must overlap), `POST denies` {"<role ARN>": statement} (one more in the role's trust policy), `POST role-ids` [ARN, …] → their unique ids, and `GET calls` → {"AssumeRole": …, "refused": …, "GetCallerIdentity": …}.
+Its control API under /_bench: `POST roles` {"<role ARN>": "<External ID>"}, `POST delay`
+{"seconds": 0.05} (for calls that must overlap), `POST denies` {"<role ARN>": statement} (one more
+in the role's trust policy), `POST role-ids` [ARN, …] → their unique ids, and `GET calls` →
+{"AssumeRole": …, "refused": …, "GetCallerIdentity": …}.
 """
 
 import asyncio
@@ -21,11 +24,15 @@ ACCOUNT = "111122223333"
 BROKER_ARN = f"arn:aws:iam::{ACCOUNT}:role/DeputyBroker"
 _BROKER_SESSION = f"arn:aws:sts::{ACCOUNT}:assumed-role/DeputyBroker/bench"
 _NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
-_TOKEN = "FwoGZXIvYXdzE" + base64.b64encode(bytes(range(256)) * 2).decode()  # STS's tokens have 700 to 900 characters
+_TOKEN = (
+    "FwoGZXIvYXdzE" + base64.b64encode(bytes(range(256)) * 2).decode()
+)  # STS's tokens have 700 to 900 characters
 
 
 class Roles:
-    """The roles, what was asked of them, and the sessions given. A session's key tells its role and its number."""
+    """The roles, what was asked of them, and the sessions given. A session's key tells its role
+    and its number.
+    """
 
     def __init__(self) -> None:
         self.delay = 0.0
@@ -46,7 +53,9 @@ class Roles:
         return _role_id(self._numbers[arn])
 
     def assume(self, query: dict[str, str]) -> bytes | None:
-        """The answer's XML, or None for a role that refuses: absent, no External ID, or another one."""
+        """The answer's XML, or None for a role that refuses: absent, no External ID, or another
+        one.
+        """
         self.calls["AssumeRole"] += 1
         arn = query.get("RoleArn", "")
         if arn not in self._external_ids or query.get("ExternalId") != self._external_ids[arn]:
@@ -89,18 +98,27 @@ class Roles:
         key = f"ASIA{_base32(number, 6)}{_base32(given, 10)}"
         return (
             f'<AssumeRoleResponse xmlns="{_NAMESPACE}"><AssumeRoleResult><AssumedRoleUser>'
-            f"<AssumedRoleId>{_role_id(number)}:{name}</AssumedRoleId><Arn>{_assumed(arn, name)}</Arn>"
-            f"</AssumedRoleUser><Credentials><AccessKeyId>{key}</AccessKeyId>"
+            f"<AssumedRoleId>{_role_id(number)}:{name}</AssumedRoleId>"
+            f"<Arn>{_assumed(arn, name)}</Arn></AssumedRoleUser>"
+            f"<Credentials><AccessKeyId>{key}</AccessKeyId>"
             f"<SecretAccessKey>wJalrXUtnFEMIK7MDENGbPxRfiCY{given:012d}</SecretAccessKey>"
-            f"<SessionToken>{_TOKEN}{given:012d}</SessionToken><Expiration>{expires}</Expiration></Credentials>"
+            f"<SessionToken>{_TOKEN}{given:012d}</SessionToken>"
+            f"<Expiration>{expires}</Expiration></Credentials>"
             f"</AssumeRoleResult><ResponseMetadata><RequestId>bench-{given}</RequestId></ResponseMetadata>"
             "</AssumeRoleResponse>"
         ).encode()
 
 
 def _trust_policy(external_id: str) -> dict[str, Any]:
-    conditions = {"StringEquals": {"sts:ExternalId": external_id}, "ArnEquals": {"aws:PrincipalArn": BROKER_ARN}}
-    allow = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "sts:AssumeRole"}
+    conditions = {
+        "StringEquals": {"sts:ExternalId": external_id},
+        "ArnEquals": {"aws:PrincipalArn": BROKER_ARN},
+    }
+    allow = {
+        "Effect": "Allow",
+        "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"},
+        "Action": "sts:AssumeRole",
+    }
     return {"Version": "2012-10-17", "Statement": [allow | {"Condition": conditions}]}
 
 
@@ -123,7 +141,11 @@ def _base32(number: int, width: int) -> str:
 
 
 def _error(code: str) -> bytes:
-    message = "is not authorized to perform: sts:AssumeRole" if code == "AccessDenied" else "The call is not valid."
+    message = (
+        "is not authorized to perform: sts:AssumeRole"
+        if code == "AccessDenied"
+        else "The call is not valid."
+    )
     return (
         f'<ErrorResponse xmlns="{_NAMESPACE}"><Error><Type>Sender</Type><Code>{code}</Code>'
         f"<Message>{message}</Message></Error><RequestId>bench</RequestId></ErrorResponse>"
@@ -140,7 +162,9 @@ def _identity_xml(found: tuple[str, str, str]) -> bytes:
 
 
 class Http(asyncio.Protocol):
-    """Just enough HTTP/1.1 with keep-alive for boto3 and the bench; a framework would be the bottleneck."""
+    """Just enough HTTP/1.1 with keep-alive for boto3 and the bench; a framework would be the
+    bottleneck.
+    """
 
     def __init__(self, roles: Roles) -> None:
         self._roles = roles
@@ -161,7 +185,10 @@ class Http(asyncio.Protocol):
             if not gap:
                 return
             lines = head.decode("latin-1").split("\r\n")
-            headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
+            headers = {
+                name.lower(): value.strip()
+                for name, _, value in (line.partition(":") for line in lines[1:])
+            }
             length = int(headers.get("content-length", 0))
             if len(rest) < length:
                 return
@@ -195,7 +222,11 @@ class Http(asyncio.Protocol):
         access_key = headers.get("authorization", "").partition("Credential=")[2].partition("/")[0]
         if query.get("Action") == "GetCallerIdentity":
             found = self._roles.identity(access_key)
-            return ("200 OK", _identity_xml(found)) if found else ("403 Forbidden", _error("InvalidClientTokenId"))
+            return (
+                ("200 OK", _identity_xml(found))
+                if found
+                else ("403 Forbidden", _error("InvalidClientTokenId"))
+            )
         if query.get("Action") == "GetRole":
             role = self._roles.role(access_key)
             return ("200 OK", role) if role else ("403 Forbidden", _error("InvalidClientTokenId"))
@@ -206,13 +237,17 @@ class Http(asyncio.Protocol):
 
     def _send(self, status: str, kind: str, body: bytes) -> None:
         if self._transport is not None:
-            head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+            head = (
+                f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+            )
             self._transport.write(head.encode() + body)
 
 
 async def serve(port: int) -> None:
     roles = Roles()
-    server = await asyncio.get_running_loop().create_server(lambda: Http(roles), "127.0.0.1", port, backlog=1024)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Http(roles), "127.0.0.1", port, backlog=1024
+    )
     async with server:
         await server.serve_forever()
 

@@ -1,7 +1,7 @@
 """The number of instructions of one hot request in a web process, counted by callgrind.
 
-Counts repeat to 0.1 % on a busy machine, where times do not: a commit that costs 2 % shows. They leave out system calls
-and PostgreSQL's own work.
+Counts repeat to 0.1 % on a busy machine, where times do not: a commit that costs 2 % shows. They
+leave out system calls and PostgreSQL's own work.
 """
 
 import json
@@ -38,21 +38,38 @@ def count(stage: Stage, populated: Populated) -> float:
     """Return the thousands of instructions of one request."""
     server = populated.server
     stage.say(f"instructions: {server.name} below callgrind")
-    questions = [{"path": place.credentials, "key": place.key} for place in populated.places[:_CLIENTS]]
+    questions = [
+        {"path": place.credentials, "key": place.key} for place in populated.places[:_CLIENTS]
+    ]
     given = json.dumps({"questions": questions, "times": _TIMES})
     # Like a web process: its metrics are in files that all of them share.
-    environment = {**server.environment, "PROMETHEUS_MULTIPROC_DIR": str(stage.folder), "PYTHONHASHSEED": "0"}
+    environment = {
+        **server.environment,
+        "PROMETHEUS_MULTIPROC_DIR": str(stage.folder),
+        "PYTHONHASHSEED": "0",
+    }
     return _collected(server.checkout, environment, given) / (_TIMES * len(questions)) / 1000
 
 
 def _collected(checkout: Checkout, environment: dict[str, str], given: str) -> int:
     """Run the web process below callgrind, and return the instructions that it counted."""
     profile = HOME / "callgrind.out"  # for callgrind_annotate
-    command = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={profile}"]
+    command = [
+        "valgrind",
+        "--tool=callgrind",
+        "--instr-atstart=no",
+        f"--callgrind-out-file={profile}",
+    ]
     command += [checkout.python, str(Path(__file__).with_name("hot_request.py"))]
     path = {"PYTHONPATH": str(checkout.root)}
     done = subprocess.run(
-        command, cwd=checkout.root, env=environment | path, input=given, capture_output=True, text=True, check=False
+        command,
+        cwd=checkout.root,
+        env=environment | path,
+        input=given,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     counted = re.search(r"Collected : (\d+)", done.stderr)
     if done.returncode or counted is None:

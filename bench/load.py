@@ -30,7 +30,9 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What wrk measured. `sent` is more than `answered` by what was under way when the time was up."""
+    """What wrk measured. `sent` is more than `answered` by what was under way when the time was
+    up.
+    """
 
     answered: int
     sent: int
@@ -46,7 +48,9 @@ class Answers:
 
 
 class Wrk:
-    """The load generator: the one on PATH, or Debian's, unpacked into .bench/ without being installed."""
+    """The load generator: the one on PATH, or Debian's, unpacked into .bench/ without being
+    installed.
+    """
 
     def __init__(self) -> None:
         self._command, self._env = _find()
@@ -65,10 +69,20 @@ class Wrk:
         connections: int = CONNECTIONS,
         once: bool = False,
     ) -> Answers:
-        """Send these requests, over and over, or each at most `once`. Raises BenchError when they run out."""
+        """Send these requests, over and over, or each at most `once`. Raises BenchError when
+        they run out.
+        """
         listed = self._folder / "questions.tsv"
         listed.write_text("".join(f"{q.method}\t{q.path}\t{q.key}\t{q.body}\n" for q in questions))
-        command = [*self._command, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s", "--latency"]
+        command = [
+            *self._command,
+            "-t1",
+            f"-c{connections}",
+            f"-d{seconds}s",
+            "--timeout",
+            "5s",
+            "--latency",
+        ]
         command += ["-s", str(self._script), f"http://127.0.0.1:{port}", "--", str(listed)]
         done = subprocess.run(command, env=self._env, capture_output=True, text=True, check=False)
         _, found, said = done.stdout.partition("BENCH ")
@@ -76,7 +90,9 @@ class Wrk:
             raise BenchError(f"wrk failed: {done.stderr or done.stdout}")
         answers = Answers(**json.loads(said.splitlines()[0]))
         if once and answers.sent > len(questions):
-            raise BenchError(f"{answers.sent} questions were asked, of {len(questions)} that may be asked once.")
+            raise BenchError(
+                f"{answers.sent} questions were asked, of {len(questions)} that may be asked once."
+            )
         return answers
 
 
@@ -90,7 +106,9 @@ def _find() -> tuple[list[str], dict[str, str] | None]:
     libraries = ":".join(str(folder) for folder in unpacked.glob("usr/lib/*") if folder.is_dir())
     command, env = [str(unpacked / "usr/bin/wrk")], {"LD_LIBRARY_PATH": libraries}
     try:
-        said = subprocess.run([*command, "-v"], env=env, capture_output=True, text=True, check=False).stdout
+        said = subprocess.run(
+            [*command, "-v"], env=env, capture_output=True, text=True, check=False
+        ).stdout
     except OSError as error:
         raise BenchError(_NO_WRK) from error
     if "wrk" not in said:
@@ -103,15 +121,18 @@ def _unpack(into: Path) -> None:
     folder = HOME / "packages"
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        subprocess.run(["apt-get", "download", "-qq", *_DEBIAN], cwd=folder, capture_output=True, check=True)
+        subprocess.run(
+            ["apt-get", "download", "-qq", *_DEBIAN], cwd=folder, capture_output=True, check=True
+        )
         for package in folder.glob("*.deb"):
             subprocess.run(["dpkg", "-x", str(package), str(into)], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise BenchError(_NO_WRK) from error
 
 
-# With one thread there is one state of Lua's, so a plain counter walks the questions. They are formatted before
-# the load starts: the generator must cost as little as it can on a machine that it shares with the server.
+# With one thread there is one state of Lua's, so a plain counter walks the questions. They are
+# formatted before the load starts: the generator must cost as little as it can on a machine that it
+# shares with the server.
 _SCRIPT = """
 local asked = {}
 local thread_of_it
@@ -139,7 +160,8 @@ end
 function done(summary, latency, requests)
   local e = summary.errors
   io.write(string.format(
-    'BENCH {"answered": %d, "sent": %d, "seconds": %f, "p50_us": %f, "p99_us": %f, "refused": %d, "lost": %d}\\n',
+    'BENCH {"answered": %d, "sent": %d, "seconds": %f, "p50_us": %f, "p99_us": %f, ' ..
+    '"refused": %d, "lost": %d}\\n',
     summary.requests, thread_of_it:get("sent"), summary.duration / 1e6, latency:percentile(50),
     latency:percentile(99), e.status, e.connect + e.read + e.write + e.timeout))
 end

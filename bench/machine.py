@@ -35,7 +35,9 @@ def facts(postgres_url: str, postgres_folder: Path, workers: Workers) -> dict[st
 
 
 def file_system(folder: Path) -> str:
-    """The kind of file system that a folder is on: on a tmpfs a durable commit would cost nothing."""
+    """The kind of file system that a folder is on: on a tmpfs a durable commit would cost
+    nothing.
+    """
     mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
     inside = [(point, kind) for point, kind in mounts if folder.resolve().is_relative_to(point)]
     return max(inside, key=lambda mount: len(mount[0]))[1]

@@ -1,7 +1,8 @@
-"""Row 9: how much memory a cached credential takes: `python -m bench.memory COUNT` in a process of its own.
+"""Row 9: how much memory a cached credential takes: `python -m bench.memory COUNT` in a process of
+its own.
 
-The service's own cache, filled with sessions as STS gives them; what the operating system says the process has
-grown by, so Python's own overhead counts too.
+The service's own cache, filled with sessions as STS gives them; what the operating system says the
+process has grown by, so Python's own overhead counts too.
 """
 
 import gc
@@ -28,8 +29,13 @@ def measure(stage: Stage) -> None:
     stage.say(f"memory: {count:,} cached credentials")
     found = json.loads(run_python(("-m", "bench.memory", str(count)), PLAIN).splitlines()[-1])
     each = found["bytes"] / count
-    stage.found.facts["memory"] = {"bytes of a cached credential": each, "characters of its token": found["token"]}
-    stage.found.results.append(MEMORY.judge(f"{each / 1000:.2f} kB", each / 1000, values={"bytes": each}))
+    stage.found.facts["memory"] = {
+        "bytes of a cached credential": each,
+        "characters of its token": found["token"],
+    }
+    stage.found.results.append(
+        MEMORY.judge(f"{each / 1000:.2f} kB", each / 1000, values={"bytes": each})
+    )
 
 
 def main(count: int) -> None:

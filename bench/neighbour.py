@@ -1,12 +1,14 @@
-"""Rows 11 and 21: what a victim is issued beside another tenant's requests, compared with alone, on both databases.
+"""Rows 11 and 21: what a victim is issued beside another tenant's requests, compared with alone, on
+both databases.
 
-Row 11: 24 connections make keys and revoke them without a pause, and each revocation invalidates what processes keep.
-Row 21: four connections repeat one of the costliest requests that a tenant may send: a list of 200 connections, the
-onboarding page, or the proof of a role whose trust policy is slow to read.
+Row 11: 24 connections make keys and revoke them without a pause, and each revocation invalidates
+what processes keep. Row 21: four connections repeat one of the costliest requests that a tenant may
+send: a list of 200 connections, the onboarding page, or the proof of a role whose trust policy is
+slow to read.
 
-The victim is timed from the first second of the attack, when the burst that a tenant may use is whole. So each round has
-a new tenant as the attacker. A Deputy of its own, with two web processes, and its database have one half of the cores.
-The victim's client and the attack have the other half.
+The victim is timed from the first second of the attack, when the burst that a tenant may use is
+whole. So each round has a new tenant as the attacker. A Deputy of its own, with two web processes,
+and its database have one half of the cores. The victim's client and the attack have the other half.
 """
 
 import contextlib
@@ -37,7 +39,10 @@ _WARM_SECONDS, _ALONE_SECONDS, _BESIDE_SECONDS = 4, 6, 12
 _LISTED, _ATTACKERS = 200, 4
 _HELD = re.compile(r'^deputy_write_lock_seconds_bucket\{le="([^"]+)"\} (\S+)$', re.MULTILINE)
 _WORST = round(3 / TENTH)  # tenths of a second
-_SETTINGS = {"GUNICORN_CMD_ARGS": "--workers 2", "DEPUTY_CONNECTION_RATE": "120"}  # the default of this limit
+_SETTINGS = {
+    "GUNICORN_CMD_ARGS": "--workers 2",
+    "DEPUTY_CONNECTION_RATE": "120",
+}  # the default of this limit
 
 
 class Attack(NamedTuple):
@@ -57,12 +62,16 @@ class Timeline(NamedTuple):
     def median(self) -> float:
         """Answers in a second."""
         tenths = round(1 / TENTH)
-        return statistics.median(sum(self.answered[n : n + tenths]) for n in range(0, len(self.answered), tenths))
+        return statistics.median(
+            sum(self.answered[n : n + tenths]) for n in range(0, len(self.answered), tenths)
+        )
 
     @property
     def worst(self) -> float:
         """Answers in a second, of the worst three seconds."""
-        windows = (sum(self.answered[n : n + _WORST]) for n in range(len(self.answered) - _WORST + 1))
+        windows = (
+            sum(self.answered[n : n + _WORST]) for n in range(len(self.answered) - _WORST + 1)
+        )
         return min(windows) / (_WORST * TENTH)
 
 
@@ -83,7 +92,9 @@ def _judge(stage: Stage, goal: Goal, kinds: Sequence[str]) -> None:
         for kind in kinds
     }
     stage.found.facts[f"hot beside another tenant's {' and '.join(kinds)}"] = found
-    median, worst = (min(one[measure] for one in found.values()) for measure in ("median", "worst 3 s"))
+    median, worst = (
+        min(one[measure] for one in found.values()) for measure in ("median", "worst 3 s")
+    )
     figures = (median, worst, max(one["longest wait"] for one in found.values()))[: len(goal.steps)]
     text = " · ".join(f"{figure:.2f}" for figure in figures)
     stage.found.results.append(goal.judge(text, *figures, values=found))
@@ -92,14 +103,21 @@ def _judge(stage: Stage, goal: Goal, kinds: Sequence[str]) -> None:
 def _beside(stage: Stage, populated: Populated, name: str, kind: str) -> dict[str, float]:
     """The figures of the worst of some rounds."""
     halves, rounds = Halves(), max(1, stage.scale.rounds // 3)
-    stage.say(f"{kind} on {name}: {rounds} rounds alone, and beside the attack from its first second")
+    stage.say(
+        f"{kind} on {name}: {rounds} rounds alone, and beside the attack from its first second"
+    )
     warm(stage, contender(name, populated))
     with populated.server.twin("deputy-half", _SETTINGS) as deputy:
         try:
             pairs, held = [], _held(deputy)
             for _ in range(rounds):
                 alone = _time(stage, deputy, populated, halves, None)
-                pairs.append((alone, _time(stage, deputy, populated, halves, _attack(stage, populated, kind))))
+                pairs.append(
+                    (
+                        alone,
+                        _time(stage, deputy, populated, halves, _attack(stage, populated, kind)),
+                    )
+                )
             held.subtract(_held(deputy))
         finally:
             halves.free(stage)
@@ -114,7 +132,9 @@ def _beside(stage: Stage, populated: Populated, name: str, kind: str) -> dict[st
 
 
 def _held(deputy: Deputy) -> Counter[float]:
-    """How many transactions have held SQLite's lock for so many seconds at most, without those of the audit log's batch."""
+    """How many transactions have held SQLite's lock for so many seconds at most, without those
+    of the audit log's batch.
+    """
     host, _, port = deputy.environment["DEPUTY_METRICS_BIND"].rpartition(":")
     with contextlib.closing(http.client.HTTPConnection(host, int(port))) as metrics:
         metrics.request("GET", "/metrics")
@@ -123,27 +143,46 @@ def _held(deputy: Deputy) -> Counter[float]:
 
 
 def _p99(held: Counter[float]) -> float:
-    """The upper bound of the bucket that it is in. `held`: what was counted before, minus what was counted after."""
+    """The upper bound of the bucket that it is in. `held`: what was counted before, minus what
+    was counted after.
+    """
     counts = {most: -count for most, count in held.items()}
-    return min((most for most, count in counts.items() if count >= 0.99 * max(counts.values())), default=0.0)
+    return min(
+        (most for most, count in counts.items() if count >= 0.99 * max(counts.values())),
+        default=0.0,
+    )
 
 
-def _time(stage: Stage, deputy: Deputy, populated: Populated, halves: Halves, attack: Attack | None) -> Timeline:
+def _time(
+    stage: Stage, deputy: Deputy, populated: Populated, halves: Halves, attack: Attack | None
+) -> Timeline:
     database = cpu.family(populated.database) if populated.database else []
     cpu.keep_on(halves.one, [*deputy.pids(), *database])
     with halves.on(halves.other):
-        # What the last attack left behind is done meanwhile, and both processes cache the victim's sessions again.
+        # What the last attack left behind is done meanwhile, and both processes cache the victim's
+        # sessions again.
         _ask_as_victim(deputy, populated, _WARM_SECONDS)
         with attacked(deputy, attack):
-            timeline = _ask_as_victim(deputy, populated, _BESIDE_SECONDS if attack else _ALONE_SECONDS)
+            timeline = _ask_as_victim(
+                deputy, populated, _BESIDE_SECONDS if attack else _ALONE_SECONDS
+            )
     stage.say(f"  {attack.name if attack else 'alone'}: {timeline.median:.0f} a second")
     return timeline
 
 
 def _ask_as_victim(deputy: Deputy, populated: Populated, seconds: int) -> Timeline:
     requests = "".join(f"{place.credentials}\t{place.key}\n" for place in populated.places)
-    command = [sys.executable, "-m", "bench.victim", str(deputy.port), str(_CONNECTIONS), str(seconds)]
-    done = subprocess.run(command, input=requests, cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "bench.victim",
+        str(deputy.port),
+        str(_CONNECTIONS),
+        str(seconds),
+    ]
+    done = subprocess.run(
+        command, input=requests, cwd=ROOT, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise BenchError(f"The victim's client failed: {done.stderr[-2000:]}")
     return Timeline(**json.loads(done.stdout))

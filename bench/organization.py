@@ -1,8 +1,9 @@
-"""Row 10: an organisation whose accounts all register at once. Is an account lost, or the STS budget exceeded?
+"""Row 10: an organisation whose accounts all register at once. Is an account lost, or the STS
+budget exceeded?
 
-Everything is as in `make run`: the sandbox's CloudFormation and SQS, a web process, and one background worker. AWS is
-moto on this machine, which makes a thousand stacks while the service works. So the seconds depend on the machine; the
-counts depend on Deputy.
+Everything is as in `make run`: the sandbox's CloudFormation and SQS, a web process, and one
+background worker. AWS is moto on this machine, which makes a thousand stacks while the service
+works. So the seconds depend on the machine; the counts depend on Deputy.
 """
 
 import contextlib
@@ -29,7 +30,8 @@ _DATABASE = "organization"
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """The result for one organisation. Times in seconds since the launch; None for what did not happen.
+    """The result for one organisation. Times in seconds since the launch; None for what did not
+    happen.
 
     An account that is not verified at the end counts as lost.
     """
@@ -65,7 +67,9 @@ def measure(stage: Stage) -> None:
         for number, count in enumerate(stage.scale.accounts):
             stage.say(f"organization: {count} accounts register at once")
             arrived = _Organization(stack, number, count).arrive()
-            stage.found.facts[f"{count} accounts of an organisation, and the one that launched it"] = arrived.told()
+            stage.found.facts[
+                f"{count} accounts of an organisation, and the one that launched it"
+            ] = arrived.told()
             found.append(arrived)
     stage.found.results.append(judge(found))
 
@@ -79,7 +83,9 @@ def judge(found: Sequence[Arrived]) -> Result:
 
 
 def _started(stage: Stage) -> Stack:
-    with psycopg.connect(stage.postgres.url().replace("+psycopg", ""), autocommit=True) as connection:
+    with psycopg.connect(
+        stage.postgres.url().replace("+psycopg", ""), autocommit=True
+    ) as connection:
         connection.execute(f"CREATE DATABASE {_DATABASE}")
     given = {
         "DEPUTY_DATABASE_URL": stage.postgres.url(_DATABASE),
@@ -116,7 +122,9 @@ class _Organization:
         with (
             contextlib.closing(Client(settings.port, self._stack.admin_key)) as api,
             contextlib.closing(Client(settings.sandbox_port, timeout=120)) as aws,
-            contextlib.closing(_cloudformation(settings.sandbox_url, self._management)) as cloudformation,
+            contextlib.closing(
+                _cloudformation(settings.sandbox_url, self._management)
+            ) as cloudformation,
         ):
             aws.must("POST", "/_sandbox/organization", {"ous": {self._unit: self._members}})
             tenant = api.must("POST", "/v1/tenants", {"name": self._unit}, expect=201)
@@ -125,7 +133,9 @@ class _Organization:
             since, self._began = time.time(), time.monotonic()
             stack_id = _launch(cloudformation, link, self._unit)
             registered = self._when(lambda: _summary(api, path)["total"] >= self._expected)
-            verified = self._when(lambda: _summary(api, path)["by_status"].get("verified", 0) >= self._expected)
+            verified = self._when(
+                lambda: _summary(api, path)["by_status"].get("verified", 0) >= self._expected
+            )
             stacks = self._when(lambda: _status(cloudformation, stack_id) == "CREATE_COMPLETE")
             proven = Counter(_verified_accounts(api, path))
             times = [at for at in aws.must("GET", "/_sandbox/calls")["sts_times"] if at >= since]
@@ -186,7 +196,11 @@ def _cloudformation(url: str, account: str) -> Any:
 def _launch(cloudformation: Any, link: str, unit: str) -> str:
     """As the administrator of the organisation, who fills in the units; returns the stack's id."""
     wanted = dict(parse_qsl(urlsplit(link).fragment.partition("?")[2]))
-    given = {name.removeprefix("param_"): value for name, value in wanted.items() if name.startswith("param_")}
+    given = {
+        name.removeprefix("param_"): value
+        for name, value in wanted.items()
+        if name.startswith("param_")
+    }
     made = cloudformation.create_stack(
         StackName=wanted["stackName"],
         TemplateURL=wanted["templateURL"],
@@ -204,8 +218,12 @@ def _status(cloudformation: Any, stack_id: str) -> str:
 
 
 def _complete(cloudformation: Any, stack_id: str) -> int:
-    """Stacks that are as they should be: the members' as their StackSet lists them, and the one that made it."""
-    pages = cloudformation.get_paginator("list_stack_instances").paginate(StackSetName=stack_id.split("/")[1])
+    """Stacks that are as they should be: the members' as their StackSet lists them, and the one
+    that made it.
+    """
+    pages = cloudformation.get_paginator("list_stack_instances").paginate(
+        StackSetName=stack_id.split("/")[1]
+    )
     members = [instance for page in pages for instance in page["Summaries"]]
     current = sum(1 for instance in members if instance["Status"] == "CURRENT")
     return current + int(_status(cloudformation, stack_id) == "CREATE_COMPLETE")

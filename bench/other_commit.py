@@ -1,4 +1,6 @@
-"""Another commit of this project, built beside this one, to be measured in the same run (`--against`)."""
+"""Another commit of this project, built beside this one, to be measured in the same run
+(`--against`).
+"""
 
 import subprocess
 import sys
@@ -10,19 +12,25 @@ from dev.stack import ROOT
 
 
 def build(commit: str) -> Checkout:
-    """The commit's files in .bench/commits/, with this environment's Python or, where it pins other libraries, its own.
+    """The commit's files in .bench/commits/, with this environment's Python or, where it pins other
+    libraries, its own.
 
     Raises BenchError for a commit that git does not know, or that can't be installed.
     """
-    name = _run("git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{commit}}").strip()
+    name = _run(
+        "git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{commit}}"
+    ).strip()
     if not name:
         raise BenchError(
-            f"git knows no commit {commit} here; fetch it first (git fetch --unshallow for a shallow clone)"
+            f"git knows no commit {commit} here; fetch it first (git fetch --unshallow for a"
+            " shallow clone)"
         )
     root = HOME / "commits" / name
     if not (root / "wsgi.py").exists():
         root.mkdir(parents=True, exist_ok=True)
-        archive = subprocess.run(("git", "archive", name), cwd=ROOT, capture_output=True, check=True).stdout
+        archive = subprocess.run(
+            ("git", "archive", name), cwd=ROOT, capture_output=True, check=True
+        ).stdout
         subprocess.run(("tar", "-x", "-C", str(root)), input=archive, check=True)
     if (root / "requirements.txt").read_bytes() == (ROOT / "requirements.txt").read_bytes():
         return Checkout(root, HERE.python)
@@ -36,7 +44,16 @@ def _environment(root: Path) -> str:
     if not (folder / "installed").exists():
         uv = (sys.executable, "-m", "uv")
         _must(*uv, "venv", "--clear", "--python", sys.executable, str(folder))
-        _must(*uv, "pip", "install", "--python", python, "--require-hashes", "-r", str(root / "requirements.txt"))
+        _must(
+            *uv,
+            "pip",
+            "install",
+            "--python",
+            python,
+            "--require-hashes",
+            "-r",
+            str(root / "requirements.txt"),
+        )
         (folder / "installed").touch()
     return python
 

@@ -1,8 +1,9 @@
 """Row 19: how long does a request wait at most when AWS hangs, and when the database hangs?
 
-SDKs give up on a credentials endpoint after two seconds, so a request that can't be answered by then gets a 503 before
-that. To make AWS hang, the STS withholds its answers, and every request needs a new session. To make the database hang,
-all of its processes are stopped; the requested sessions are then in the cache, but can't be recorded.
+SDKs give up on a credentials endpoint after two seconds, so a request that can't be answered by
+then gets a 503 before that. To make AWS hang, the STS withholds its answers, and every request
+needs a new session. To make the database hang, all of its processes are stopped; the requested
+sessions are then in the cache, but can't be recorded.
 """
 
 import contextlib
@@ -74,13 +75,21 @@ def _longest(stage: Stage, *, cached: bool) -> tuple[float, Counter[int]]:
 def measure(stage: Stage) -> None:
     warm(stage, contender("Deputy on PostgreSQL", stage.on_postgres))
     waits = []
-    for what, hanging, cached in (("AWS", _aws(stage), False), ("the database", _database(stage), True)):
+    for what, hanging, cached in (
+        ("AWS", _aws(stage), False),
+        ("the database", _database(stage), True),
+    ):
         stage.say(f"patience: {_SECONDS} s of {_HANDS} clients while {what} hangs")
         with hanging:
             longest, statuses = _longest(stage, cached=cached)
         if set(statuses) != {503}:
-            raise BenchError(f"While {what} hung, the answers were {dict(statuses)}, not 503 alone.")
-        stage.found.facts[f"longest wait while {what} hangs"] = {"seconds": longest, "answers": statuses[503]}
+            raise BenchError(
+                f"While {what} hung, the answers were {dict(statuses)}, not 503 alone."
+            )
+        stage.found.facts[f"longest wait while {what} hangs"] = {
+            "seconds": longest,
+            "answers": statuses[503],
+        }
         waits.append(longest)
     measured = " · ".join(f"{longest:.2f} s" for longest in waits)
     stage.found.results.append(PATIENCE.judge(measured, *waits, values={"seconds": waits}))

@@ -1,13 +1,17 @@
-"""metadataproxy 2.2.0, the most similar program that installs with pip: IAM credentials over HTTP, kept in memory.
+"""metadataproxy 2.2.0, the most similar program that installs with pip: IAM credentials over HTTP,
+kept in memory.
 
-It requires no key and keeps no audit log. It runs unchanged, as its README says (`gunicorn metadataproxy:app
---workers=2 -k gevent`), and in its best configuration:
+It requires no key and keeps no audit log. It runs unchanged, as its README says (`gunicorn
+metadataproxy:app --workers=2 -k gevent`), and in its best configuration:
 
-- ROLE_MAPPING_FILE says which role an address gets, so it makes no call to a docker daemon. The file contains role,
-  account and External ID, so it makes no call to IAM either. A cached answer costs it two lookups in dicts.
-- Its own pins are from 2018 and don't build on a current Python, so it gets Deputy's versions of Flask, gunicorn,
-  gevent and boto3. So the comparison is between the two programs, not between library versions.
-- For the cold rounds ROLE_EXPIRATION_THRESHOLD is longer than a session lives, so each answer is one STS call.
+- ROLE_MAPPING_FILE says which role an address gets, so it makes no call to a docker daemon. The
+  file contains role, account and External ID, so it makes no call to IAM either. A cached answer
+  costs it two lookups in dicts.
+- Its own pins are from 2018 and don't build on a current Python, so it gets Deputy's versions of
+  Flask, gunicorn, gevent and boto3. So the comparison is between the two programs, not between
+  library versions.
+- For the cold rounds ROLE_EXPIRATION_THRESHOLD is longer than a session lives, so each answer is
+  one STS call.
 """
 
 import importlib.metadata
@@ -22,7 +26,16 @@ from bench.load import Question
 from bench.servers import HOME, InstantSts, Process, Workers, peer
 
 _NAME = "metadataproxy==2.2.0"
-_AS_DEPUTY = ("flask", "werkzeug", "gunicorn", "boto3", "botocore", "requests", "cachetools", "urllib3")
+_AS_DEPUTY = (
+    "flask",
+    "werkzeug",
+    "gunicorn",
+    "boto3",
+    "botocore",
+    "requests",
+    "cachetools",
+    "urllib3",
+)
 _ITS_OWN = (
     "packaging",
     "docker-py==1.10.6",
@@ -33,7 +46,11 @@ _SESSION_MINUTES = 60
 
 def python() -> Path:
     """The Python of the peer's own environment in .bench/, made when it is not there yet."""
-    wanted = [*(f"{name}=={importlib.metadata.version(name)}" for name in _AS_DEPUTY), *_ITS_OWN, *_gevent()]
+    wanted = [
+        *(f"{name}=={importlib.metadata.version(name)}" for name in _AS_DEPUTY),
+        *_ITS_OWN,
+        *_gevent(),
+    ]
     folder = HOME / "metadataproxy"
     installed = folder / "installed"
     if not installed.exists() or installed.read_text() != _marker(wanted):
@@ -59,10 +76,15 @@ def _marker(wanted: Sequence[str]) -> str:
 
 def _run(*arguments: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "uv", "--quiet", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "uv", "--quiet", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
-        raise BenchError(f"metadataproxy can't be installed (uv {arguments[0]}):\n{done.stderr.strip()[-2000:]}")
+        raise BenchError(
+            f"metadataproxy can't be installed (uv {arguments[0]}):\n{done.stderr.strip()[-2000:]}"
+        )
 
 
 def start(sts: InstantSts, workers: Workers, *, cold: bool) -> Process:
@@ -72,7 +94,8 @@ def start(sts: InstantSts, workers: Workers, *, cold: bool) -> Process:
     role = {"name": _ROLE, "account_id": _ACCOUNT, "external_id": _EXTERNAL_ID}
     mapping.write_text(json.dumps({"127.0.0.1": role}))
     env = {name: value for name, value in sts.environment.items() if name != "AWS_REGION"}
-    # AWS_REGION would make it call AWS's own endpoint; boto3 takes the region from AWS_DEFAULT_REGION.
+    # AWS_REGION would make it call AWS's own endpoint; boto3 takes the region from
+    # AWS_DEFAULT_REGION.
     env |= {"ROLE_MAPPING_FILE": str(mapping)}
     if cold:
         env |= {"ROLE_EXPIRATION_THRESHOLD": str(_SESSION_MINUTES + 1)}

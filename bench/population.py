@@ -35,12 +35,18 @@ class KeyedConnection:
 
 def issuing_key(admin: Client, name: str) -> tuple[str, str]:
     """(id, text) of a key that can only ask for credentials."""
-    made = admin.must("POST", "/v1/api-keys", {"name": name, "scopes": ["credentials:issue"]}, expect=201)
+    made = admin.must(
+        "POST", "/v1/api-keys", {"name": name, "scopes": ["credentials:issue"]}, expect=201
+    )
     return made["id"], made["key"]
 
 
-def onboard(deputy: Deputy, sts: InstantSts, tenants: int, connections: int, keys: int = 4) -> list[KeyedConnection]:
-    """`tenants` times `connections` proven connections; requests for a tenant's use one of `keys` keys."""
+def onboard(
+    deputy: Deputy, sts: InstantSts, tenants: int, connections: int, keys: int = 4
+) -> list[KeyedConnection]:
+    """`tenants` times `connections` proven connections; requests for a tenant's use one of
+    `keys` keys.
+    """
     admin = deputy.admin()
     texts = [issuing_key(admin, f"worker {number}")[1] for number in range(keys)]
     admin.close()
@@ -61,14 +67,20 @@ def role_arn(tenant_id: str, place: int) -> str:
 
 
 def connect(client: Client, tenant_id: str, arn: str, key: str) -> KeyedConnection:
-    made = client.must("POST", f"/v1/tenants/{tenant_id}/connections", {"role_arn": arn}, expect=201)
+    made = client.must(
+        "POST", f"/v1/tenants/{tenant_id}/connections", {"role_arn": arn}, expect=201
+    )
     if made["status"] != "verified":
         raise BenchError(f"A good role was not proven: {made}")
     return KeyedConnection(tenant_id, made["id"], arn, key)
 
 
-def spread(work: Callable[[Client, Given], Made], given: Iterable[Given], client: Callable[[], Client]) -> list[Made]:
-    """`work` for each of `given`, by some threads with a client each, in the order given. The first error ends it."""
+def spread(
+    work: Callable[[Client, Given], Made], given: Iterable[Given], client: Callable[[], Client]
+) -> list[Made]:
+    """`work` for each of `given`, by some threads with a client each, in the order given. The
+    first error ends it.
+    """
     own = threading.local()
 
     def one(item: Given) -> Made:

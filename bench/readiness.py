@@ -1,7 +1,8 @@
 """Row 18: how many STS calls do many simultaneous and repeated requests to `/readyz` cost?
 
-`/readyz` is public. The result of GetCallerIdentity is kept for five seconds, and one call serves all requests
-meanwhile, however slow AWS is. So each process may call once in five seconds, and once more in the first of them.
+`/readyz` is public. The result of GetCallerIdentity is kept for five seconds, and one call serves
+all requests meanwhile, however slow AWS is. So each process may call once in five seconds, and once
+more in the first of them.
 """
 
 import contextlib
@@ -44,4 +45,6 @@ def measure(stage: Stage) -> None:
     allowed = stage.workers.workers * (math.ceil(_SECONDS / _KEPT_SECONDS) + 1)
     values = {"calls": calls, "allowed": allowed, "answers": sum(answers)}
     stage.found.facts["STS calls for readiness"] = values
-    stage.found.results.append(READINESS.judge(f"{calls} of {allowed}", calls / allowed, values=values))
+    stage.found.results.append(
+        READINESS.judge(f"{calls} of {allowed}", calls / allowed, values=values)
+    )

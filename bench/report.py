@@ -1,4 +1,6 @@
-"""The bench's report: the table of goals, the details, the JSON, and whether a "must" was missed."""
+"""The bench's report: the table of goals, the details, the JSON, and whether a "must" was
+missed.
+"""
 
 import dataclasses
 import json
@@ -20,7 +22,9 @@ def table(results: Sequence[Result]) -> str:
     lines.append("-" * (len(lines[0]) + 2))
     for goal in GOALS:
         result = found.get(goal.row)
-        measured, reached = (result.measured, _reached(result.reached)) if result else ("not measured", "")
+        measured, reached = (
+            (result.measured, _reached(result.reached)) if result else ("not measured", "")
+        )
         lines.append(_line(str(goal.row), goal.what, measured, *map(goal.step, _STEPS), reached))
     return "\n".join(lines)
 
@@ -58,7 +62,11 @@ def _as_json(goal: Goal, result: Result | None) -> dict[str, Any]:
     row |= {str(level): goal.step(level) for level in _STEPS}
     if result is None:
         return row | {"measured": None, "reached": None}
-    return row | {"measured": result.measured, "reached": str(result.reached), "values": result.values}
+    return row | {
+        "measured": result.measured,
+        "reached": str(result.reached),
+        "values": result.values,
+    }
 
 
 def _plain(value: Any) -> Any:

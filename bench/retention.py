@@ -1,7 +1,8 @@
 """Row 20: issuing while housekeeping takes old events out of the audit log, beside issuing alone.
 
-On PostgreSQL a process of its own detaches a month twice a second, as a background worker does once a month. On SQLite
-it deletes rows without an end, as one does for 15 seconds of 15 minutes. Both share the cores with issuing.
+On PostgreSQL a process of its own detaches a month twice a second, as a background worker does once
+a month. On SQLite it deletes rows without an end, as one does for 15 seconds of 15 minutes. Both
+share the cores with issuing.
 """
 
 import contextlib
@@ -32,21 +33,31 @@ from dev.stack import ROOT, end_process, end_with_parent
 _EVERY = 0.5  # seconds between two months
 _DAYS = 400
 # More than there is time for. The first ids of the months from 1990 on.
-_MONTHS = [first_id_at(datetime(1990 + number // 12, number % 12 + 1, 1, tzinfo=UTC)) for number in range(25)]
+_MONTHS = [
+    first_id_at(datetime(1990 + number // 12, number % 12 + 1, 1, tzinfo=UTC))
+    for number in range(25)
+]
 _A_MONTH, _ROWS = 200, 20_000
 _OLD_ROWS = f"SELECT count(*) FROM audit_events WHERE id < '{_MONTHS[-1].hex}'"  # noqa: S608
-_INTO = "INSERT INTO audit_events (id, at, action, outcome, actor_kind, actor_name, tenant_id, details)"
+_INTO = (
+    "INSERT INTO audit_events (id, at, action, outcome, actor_kind, actor_name, tenant_id, details)"
+)
 _ON_POSTGRESQL = f"""{_INTO}
-    SELECT (left(:first, 24) || lpad(to_hex(n), 12, '0'))::uuid, '1990-01-01Z', 'credentials.issued', 'ok', 'api_key',
-    'bench', gen_random_uuid(), '{{}}' FROM generate_series(1, {_A_MONTH}) n"""  # noqa: S608
-_ON_SQLITE = f"""WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {_ROWS})
-    {_INTO} SELECT printf('%032x', :done + n), '1990-01-01 00:00:00.000000', 'credentials.issued', 'ok', 'api_key',
-    'bench', lower(hex(randomblob(16))), '{{}}' FROM numbers"""  # noqa: S608
+    SELECT (left(:first, 24) || lpad(to_hex(n), 12, '0'))::uuid, '1990-01-01Z',
+    'credentials.issued', 'ok', 'api_key', 'bench', gen_random_uuid(), '{{}}'
+    FROM generate_series(1, {_A_MONTH}) n"""  # noqa: S608
+_ON_SQLITE = f"""WITH RECURSIVE numbers(n) AS
+        (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {_ROWS})
+    {_INTO} SELECT printf('%032x', :done + n), '1990-01-01 00:00:00.000000',
+    'credentials.issued', 'ok', 'api_key', 'bench', lower(hex(randomblob(16))), '{{}}'
+    FROM numbers"""  # noqa: S608
 
 
 @dataclass
 class Beside(Contender):
-    """Hot rounds while housekeeping is at work; `gone`: how many months or rows it took out in each."""
+    """Hot rounds while housekeeping is at work; `gone`: how many months or rows it took out in
+    each.
+    """
 
     server: Deputy
     gone: list[float] = field(default_factory=list)
@@ -81,7 +92,12 @@ class _Log:
     @contextlib.contextmanager
     def tidied(self) -> Iterator[None]:
         command = [sys.executable, "-m", "bench.retention", self._url]
-        worker = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, preexec_fn=end_with_parent)  # noqa: PLW1509  one C call
+        worker = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            preexec_fn=end_with_parent,  # noqa: PLW1509  one C call
+        )
         try:
             if worker.stdout is not None:
                 worker.stdout.readline()  # it has begun
@@ -104,17 +120,38 @@ def measure(stage: Stage) -> None:
     scale, pairs = stage.scale, []
     for name, populated in (("PostgreSQL", stage.on_postgres), ("SQLite", stage.on_sqlite)):
         alone = contender(f"alone on {name}", populated)
-        beside = Beside(f"beside housekeeping on {name}", populated.server, populated.hot, database=populated.database)
+        beside = Beside(
+            f"beside housekeeping on {name}",
+            populated.server,
+            populated.hot,
+            database=populated.database,
+        )
         warm(stage, alone)
         pairs.append((alone, beside))
-    stage.say(f"retention: {scale.rounds} rounds of {scale.seconds} s alone and beside housekeeping, on each database")
-    interleave(stage.wrk, [one for pair in pairs for one in pair], rounds=scale.rounds, seconds=scale.seconds)
+    stage.say(
+        f"retention: {scale.rounds} rounds of {scale.seconds} s alone and beside housekeeping, on"
+        " each database"
+    )
+    interleave(
+        stage.wrk,
+        [one for pair in pairs for one in pair],
+        rounds=scale.rounds,
+        seconds=scale.seconds,
+    )
     found = [ratio(beside, alone, lambda one: one.per_second) for alone, beside in pairs]
     measured = " · ".join(map(shown, found))
-    stage.found.results.append(RETENTION.judge(measured, *(one.median for one in found), values={"ratios": found}))
+    stage.found.results.append(
+        RETENTION.judge(measured, *(one.median for one in found), values={"ratios": found})
+    )
     stage.found.facts["hot beside housekeeping"] = {
-        one.name: one.facts()
-        | ({"months or rows gone a round": Spread.of(one.gone)} if isinstance(one, Beside) else {})
+        one.name: (
+            one.facts()
+            | (
+                {"months or rows gone a round": Spread.of(one.gone)}
+                if isinstance(one, Beside)
+                else {}
+            )
+        )
         for pair in pairs
         for one in pair
     }

@@ -1,7 +1,9 @@
-"""Interleaved rounds: every server in turn, forward and then backward, so that drift affects all of them alike.
+"""Interleaved rounds: every server in turn, forward and then backward, so that drift affects all of
+them alike.
 
-A machine's speed can change by a factor of two from minute to minute, so absolute figures mean nothing. The result is
-the ratio of two servers within one round: the median of the rounds' ratios, and their range.
+A machine's speed can change by a factor of two from minute to minute, so absolute figures mean
+nothing. The result is the ratio of two servers within one round: the median of the rounds' ratios,
+and their range.
 """
 
 import statistics
@@ -56,11 +58,14 @@ class Contender:
         questions = self.questions()
         own, database = self.server.pids(), cpu.family(self.database) if self.database else []
         before, database_before = cpu.seconds(own), cpu.seconds(database)
-        answers = wrk.ask(self.server.port, questions, seconds, connections=self.connections, once=self.once)
+        answers = wrk.ask(
+            self.server.port, questions, seconds, connections=self.connections, once=self.once
+        )
         used, database_used = cpu.seconds(own) - before, cpu.seconds(database) - database_before
         if answers.refused or answers.lost or not answers.answered:
             raise BenchError(
-                f"{self.name}: of {answers.answered} answers {answers.refused} were refusals; {answers.lost} were lost."
+                f"{self.name}: of {answers.answered} answers {answers.refused} were refusals;"
+                f" {answers.lost} were lost."
             )
         return Round(
             per_second=answers.per_second,

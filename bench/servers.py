@@ -17,7 +17,9 @@ from bench.client import BenchError, Client
 from bench.instant_sts import ACCOUNT, BROKER_ARN, BROKER_KEY
 from dev.stack import ROOT, end_process, end_with_parent, free_port
 
-HOME = ROOT / ".bench"  # what is kept between runs: the peer's environment, a fetched wrk, logs, the last result
+HOME = (
+    ROOT / ".bench"
+)  # what is kept between runs: the peer's environment, a fetched wrk, logs, the last result
 _READY_SECONDS = 60
 
 
@@ -25,14 +27,21 @@ class Process:
     """A server on a port of its own. `arguments` may name the port as `{port}`."""
 
     def __init__(
-        self, name: str, arguments: Sequence[str], env: Mapping[str, str], *, ready: str, cwd: Path = ROOT
+        self,
+        name: str,
+        arguments: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        ready: str,
+        cwd: Path = ROOT,
     ) -> None:
         self.name = name
         self.port = free_port()
         self._log = HOME / "logs" / f"{name}.log"
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("wb") as output:
-            # In its own session, because Ctrl-C must reach only this process, which ends the others in order.
+            # In its own session, because Ctrl-C must reach only this process, which ends the others
+            # in order.
             self._child = subprocess.Popen(
                 [argument.replace("{port}", str(self.port)) for argument in arguments],
                 cwd=cwd,
@@ -41,7 +50,8 @@ class Process:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=end_with_parent,  # noqa: PLW1509  one C call, before any thread of ours exists
+                # one C call, before any thread of ours exists
+                preexec_fn=end_with_parent,  # noqa: PLW1509
             )
         try:
             self._await(ready)
@@ -110,7 +120,9 @@ class InstantSts(Process):
         return self._told("GET", "calls")
 
     def _told(self, method: str, what: str, body: Any = None) -> dict[str, int]:
-        with contextlib.closing(Client(self.port)) as control:  # one each: several threads tell it things
+        with contextlib.closing(
+            Client(self.port)
+        ) as control:  # one each: several threads tell it things
             counted: dict[str, int] = control.must(method, f"/_bench/{what}", body)
             return counted
 
@@ -147,7 +159,9 @@ HERE = Checkout(ROOT, sys.executable)
 class Deputy(Process):
     """The service exactly as it is deployed, with every limit on but raised by its setting."""
 
-    def __init__(self, name: str, environment: Mapping[str, str], checkout: Checkout = HERE) -> None:
+    def __init__(
+        self, name: str, environment: Mapping[str, str], checkout: Checkout = HERE
+    ) -> None:
         self.checkout = checkout
         self.environment = dict(environment) | {"DEPUTY_METRICS_BIND": f"127.0.0.1:{free_port()}"}
         self.admin_key = environment["DEPUTY_BOOTSTRAP_KEY"]
@@ -156,7 +170,9 @@ class Deputy(Process):
         super().__init__(name, command, self.environment, ready="/readyz", cwd=checkout.root)
 
     @classmethod
-    def on(cls, name: str, database_url: str, sts: InstantSts, checkout: Checkout = HERE) -> "Deputy":
+    def on(
+        cls, name: str, database_url: str, sts: InstantSts, checkout: Checkout = HERE
+    ) -> "Deputy":
         """On this database, which gets its tables and an admin key. `checkout`: which Deputy."""
         deputy = {
             "DEPUTY_DATABASE_URL": database_url,
@@ -176,7 +192,9 @@ class Deputy(Process):
         return cls(name, environment, checkout)
 
     def twin(self, name: str, extra: Mapping[str, str] | None = None) -> "Deputy":
-        """Another machine of the same deployment: the same database and keys, processes of its own."""
+        """Another machine of the same deployment: the same database and keys, processes of its
+        own.
+        """
         return Deputy(name, self.environment | dict(extra or {}), self.checkout)
 
     def client(self, key: str) -> Client:
@@ -189,11 +207,19 @@ class Deputy(Process):
 _GUNICORN = ("-m", "gunicorn", "--bind", "127.0.0.1:{port}")
 
 
-def run_python(arguments: Sequence[str], env: Mapping[str, str], given: str = "", checkout: Checkout = HERE) -> str:
+def run_python(
+    arguments: Sequence[str], env: Mapping[str, str], given: str = "", checkout: Checkout = HERE
+) -> str:
     """What a Python in the checkout's folder prints. Raises BenchError when it fails."""
     command = [checkout.python, *arguments]
     done = subprocess.run(
-        command, cwd=checkout.root, env=dict(env), input=given, capture_output=True, text=True, check=False
+        command,
+        cwd=checkout.root,
+        env=dict(env),
+        input=given,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise BenchError(f"{' '.join(arguments)} failed:\n{done.stderr.strip()[-2000:]}")
@@ -211,7 +237,9 @@ class Workers:
 
     @classmethod
     def of_deputy(cls) -> Self:
-        """As gunicorn.conf.py has them. Read in a process of its own: the file may patch the one that reads it."""
+        """As gunicorn.conf.py has them. Read in a process of its own: the file may patch the one
+        that reads it.
+        """
         found = json.loads(run_python(("-c", _READ_SETTINGS), PLAIN).splitlines()[-1])
         return cls("gevent", **found)  # ours is gevent's too, and is of no use to others
 
@@ -243,4 +271,10 @@ def bare_flask(answer: str, workers: Workers) -> Process:
 def peer(python: Path, name: str, env: Mapping[str, str], workers: Workers) -> Process:
     """An application of another environment, under the same gunicorn settings."""
     command = (str(python), *_GUNICORN, *workers.flags, "metadataproxy:app")
-    return Process(name, command, PLAIN | dict(env), ready="/latest/meta-data/iam/security-credentials/", cwd=HOME)
+    return Process(
+        name,
+        command,
+        PLAIN | dict(env),
+        ready="/latest/meta-data/iam/security-credentials/",
+        cwd=HOME,
+    )

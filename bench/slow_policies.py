@@ -1,4 +1,6 @@
-"""Trust policies of 8,192 characters, the most that IAM allows, that are as slow to read as one can make them."""
+"""Trust policies of 8,192 characters, the most that IAM allows, that are as slow to read as one
+can make them.
+"""
 
 import json
 import string
@@ -15,7 +17,12 @@ _ALLOW = {
 
 
 def _deny(condition: dict[str, Any]) -> dict[str, Any]:
-    return {"Effect": "Deny", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole", "Condition": condition}
+    return {
+        "Effect": "Deny",
+        "Principal": {"AWS": "*"},
+        "Action": "sts:AssumeRole",
+        "Condition": condition,
+    }
 
 
 def _ids(count: int) -> list[str]:
@@ -30,21 +37,38 @@ _PATTERNS = {
         }
     ),
     "many stars": _deny(
-        {"StringLike": {"sts:ExternalId": ["*a" * 1_800 + "b"], "aws:PrincipalArn": ["*a" * 1_800 + "b"]}}
+        {
+            "StringLike": {
+                "sts:ExternalId": ["*a" * 1_800 + "b"],
+                "aws:PrincipalArn": ["*a" * 1_800 + "b"],
+            }
+        }
     ),
     "many principals' ARNs": _deny(
         {
             "ArnLike": {"aws:PrincipalArn": [f"arn:*:*:*:*:*{number}*" for number in range(180)]},
-            "ArnEquals": {"aws:PrincipalArn": [f"arn:aws:iam::{number:012}:root" for number in range(90)]},
+            "ArnEquals": {
+                "aws:PrincipalArn": [f"arn:aws:iam::{number:012}:root" for number in range(90)]
+            },
         }
     ),
     "one user id of stars": _deny({"StringLike": {"aws:userid": "AROA" + "*" * 7_800 + ":x:"}}),
-    "many user ids": _deny({"StringLike": {"aws:userid": [f"*?:x{number}*" for number in range(650)]}}),
+    "many user ids": _deny(
+        {"StringLike": {"aws:userid": [f"*?:x{number}*" for number in range(650)]}}
+    ),
     "many short patterns": _deny(
-        {"StringNotLike": {"aws:PrincipalArn": [f"{a}*{b}" for a in _LETTERS for b in _LETTERS][:1_290]}}
+        {
+            "StringNotLike": {
+                "aws:PrincipalArn": [f"{a}*{b}" for a in _LETTERS for b in _LETTERS][:1_290]
+            }
+        }
     ),
     "many characters": _deny(
-        {"StringLike": {"aws:PrincipalArn": [f"*{chr(0x100 + number)}*" for number in range(1_290)]}}
+        {
+            "StringLike": {
+                "aws:PrincipalArn": [f"*{chr(0x100 + number)}*" for number in range(1_290)]
+            }
+        }
     ),
 }
 SLOW_STATEMENTS = tuple(_PATTERNS.values())
@@ -52,7 +76,12 @@ SLOW_STATEMENTS = tuple(_PATTERNS.values())
 
 def slow_policies() -> dict[str, Any]:
     """By what makes them slow."""
-    tiny = {"Effect": "Deny", "Principal": "*", "Action": "s*", "Condition": {"Null": {"sts:ExternalId": "true"}}}
+    tiny = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s*",
+        "Condition": {"Null": {"sts:ExternalId": "true"}},
+    }
     many = [_ALLOW]
     while len(json.dumps([*many, tiny], separators=(",", ":"))) < _LONGEST:
         many.append(tiny)

@@ -1,4 +1,6 @@
-"""The servers that measurements share: each is started when first needed, and all are stopped at the end."""
+"""The servers that measurements share: each is started when first needed, and all are stopped at
+the end.
+"""
 
 import contextlib
 import dataclasses
@@ -76,8 +78,11 @@ class Stage:
     def __enter__(self) -> Self:
         HOME.mkdir(exist_ok=True)
         if machine.file_system(Path(tempfile.gettempdir())) == "tmpfs":
-            tempfile.tempdir = "/var/tmp"  # noqa: S108  PostgreSQL's files belong on a disk: fsync must cost what it costs
-        self.folder = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="run-", dir=HOME)))
+            # PostgreSQL's files belong on a disk: fsync must cost what it costs
+            tempfile.tempdir = "/var/tmp"  # noqa: S108
+        self.folder = Path(
+            self._open.enter_context(tempfile.TemporaryDirectory(prefix="run-", dir=HOME))
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -142,12 +147,18 @@ class Stage:
 
     @cached_property
     def at_other_commit(self) -> Populated:
-        """Deputy as it was at the commit `against`, on a database of its own, with the same number of connections."""
+        """Deputy as it was at the commit `against`, on a database of its own, with the same
+        number of connections.
+        """
         self.say(f"Deputy at {self.against}: building")
         checkout = other_commit.build(self.against or "")
-        with psycopg.connect(self.postgres.url().replace("+psycopg", ""), autocommit=True) as server:
+        with psycopg.connect(
+            self.postgres.url().replace("+psycopg", ""), autocommit=True
+        ) as server:
             server.execute("CREATE DATABASE other_commit")
-        deputy = self.start(Deputy.on("deputy-other-commit", self.postgres.url("other_commit"), self.sts, checkout))
+        deputy = self.start(
+            Deputy.on("deputy-other-commit", self.postgres.url("other_commit"), self.sts, checkout)
+        )
         return Populated(deputy, self._onboard(deputy, self.scale.tenants), self.postmaster)
 
     @cached_property

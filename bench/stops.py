@@ -1,7 +1,8 @@
-"""Row 23: how long a stop takes while 60 connections write without a pause as, or about, what is stopped.
+"""Row 23: how long a stop takes while 60 connections write without a pause as, or about, what is
+stopped.
 
-A stop is a revocation of a key or a link, or the suspension or deletion of a tenant or a connection. After each, what
-was stopped is asked once more, and must be refused.
+A stop is a revocation of a key or a link, or the suspension or deletion of a tenant or a
+connection. After each, what was stopped is asked once more, and must be refused.
 """
 
 import contextlib
@@ -42,12 +43,18 @@ class _Place(NamedTuple):
         return f"/v1/api-keys/{made['id']}", made["key"]
 
     def moves(self) -> list[str]:
-        """Requests that ask for one permission set after the other: each is a write about tenant and connection."""
-        return [f"PATCH {self.connection}\t{json.dumps({'permission_set': name})}" for name in _SETS]
+        """Requests that ask for one permission set after the other: each is a write about tenant
+        and connection.
+        """
+        return [
+            f"PATCH {self.connection}\t{json.dumps({'permission_set': name})}" for name in _SETS
+        ]
 
 
 class _Stop(NamedTuple):
-    """Whose key writes what; the request that stops it, and one that must be refused from then on."""
+    """Whose key writes what; the request that stops it, and one that must be refused from then
+    on.
+    """
 
     key: str
     writes: list[str]
@@ -70,14 +77,19 @@ def _link(place: _Place) -> _Stop:
     made = place.admin.must("POST", f"{place.tenant}/onboarding-links", {}, expect=201)
     page = f"/{made['url'].split('/', 3)[3]}"
     return _Stop(
-        "none", [f"POST {page}/connections"], ("DELETE", f"{place.tenant}/onboarding-links/{made['id']}"), ("GET", page)
+        "none",
+        [f"POST {page}/connections"],
+        ("DELETE", f"{place.tenant}/onboarding-links/{made['id']}"),
+        ("GET", page),
     )
 
 
 def _tenant(how: str) -> Callable[[_Place], _Stop]:
     def stop(place: _Place) -> _Stop:
         _, text = place.key(bound=False)
-        renames = [f"PATCH {place.tenant}\t{json.dumps({'name': name})}" for name in ("One", "Other")]
+        renames = [
+            f"PATCH {place.tenant}\t{json.dumps({'name': name})}" for name in ("One", "Other")
+        ]
         issue = "POST", f"{place.connection}/credentials"
         return _Stop(text, renames + place.moves(), _request(how, place.tenant), issue)
 
@@ -87,7 +99,12 @@ def _tenant(how: str) -> Callable[[_Place], _Stop]:
 def _connection(how: str) -> Callable[[_Place], _Stop]:
     def stop(place: _Place) -> _Stop:
         _, text = place.key(bound=False)
-        return _Stop(text, place.moves(), _request(how, place.connection), ("POST", f"{place.connection}/credentials"))
+        return _Stop(
+            text,
+            place.moves(),
+            _request(how, place.connection),
+            ("POST", f"{place.connection}/credentials"),
+        )
 
     return stop
 
@@ -115,7 +132,9 @@ def measure(stage: Stage) -> None:
         found[name] = {what: _seconds(stage, populated, case) for what, case in _CASES.items()}
     stage.found.facts["a stop beside writers, seconds"] = found
     longest = [max(each.values()) for each in found.values()]
-    stage.found.results.append(STOPS.judge(" · ".join(f"{one:.2f} s" for one in longest), *longest, values=found))
+    stage.found.results.append(
+        STOPS.judge(" · ".join(f"{one:.2f} s" for one in longest), *longest, values=found)
+    )
 
 
 def _seconds(stage: Stage, populated: Populated, case: Callable[[_Place], _Stop]) -> float:
@@ -135,9 +154,12 @@ def _seconds(stage: Stage, populated: Populated, case: Callable[[_Place], _Stop]
             took = time.perf_counter() - began
             if answer.status not in {200, 204}:
                 raise BenchError(
-                    f"{method} {where} answered {answer.status} after {took:.1f} s: {answer.body.decode()}"
+                    f"{method} {where} answered {answer.status} after {took:.1f} s:"
+                    f" {answer.body.decode()}"
                 )
             with contextlib.closing(deputy.client(stop.key)) as writer:
                 if (late := writer.ask(*stop.refused)).status < 400:
-                    raise BenchError(f"{' '.join(stop.refused)} answered {late.status} after the stop")
+                    raise BenchError(
+                        f"{' '.join(stop.refused)} answered {late.status} after the stop"
+                    )
         return took

@@ -1,6 +1,8 @@
-"""The plan of the query for routine proofs that are due, how fast they are claimed, and what a proof of a role says.
+"""The plan of the query for routine proofs that are due, how fast they are claimed, and what a
+proof of a role says.
 
-`python -m bench.turns`, in the service's environment: prints {"plan": …, "claims a second": …, "checks": …}.
+`python -m bench.turns`, in the service's environment: prints {"plan": …, "claims a second": …,
+"checks": …}.
 """
 
 import json
@@ -29,7 +31,9 @@ def main() -> None:
     event.remove(made.db.engine, "before_cursor_execute", note)
     statement, parameters = next(one for one in asked if "due_at <=" in one[0])
     with made.db.engine.connect() as connection:
-        plan = "\n".join(row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters))
+        plan = "\n".join(
+            row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
+        )
     began = time.monotonic()
     claimed = sum(len(queue.claim_routine(_AT_ONCE)) for _ in range(_TIMES))
     found = {"plan": plan, "claims a second": round(claimed / (time.monotonic() - began))}

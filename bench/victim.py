@@ -1,8 +1,10 @@
-"""A victim's requests for credentials, timed one by one: `python -m bench.victim PORT CONNECTIONS SECONDS`.
+"""A victim's requests for credentials, timed one by one: `python -m bench.victim PORT CONNECTIONS
+SECONDS`.
 
-wrk gives no answer's time of its own, and a pause of three seconds is lost in its median. Each line of stdin is a path
-and a key, and the requests are sent in turn, each connection's next one as soon as the last was answered. Printed is
-JSON: how many were answered in each tenth of a second, the longest wait in seconds, and how many were refused.
+wrk gives no answer's time of its own, and a pause of three seconds is lost in its median. Each line
+of stdin is a path and a key, and the requests are sent in turn, each connection's next one as soon
+as the last was answered. Printed is JSON: how many were answered in each tenth of a second, the
+longest wait in seconds, and how many were refused.
 """
 
 import asyncio
@@ -46,9 +48,15 @@ class Victim:
 
 def main(port: str, connections: str, seconds: str) -> None:
     lines = [line.split("\t") for line in sys.stdin.read().splitlines()]
-    victim = Victim(int(port), [head_of(key, 0, f"POST {path}") for path, key in lines], float(seconds))
+    victim = Victim(
+        int(port), [head_of(key, 0, f"POST {path}") for path, key in lines], float(seconds)
+    )
     asyncio.run(victim.run(int(connections)))
-    print(json.dumps({"answered": victim.answered, "longest": victim.longest, "refused": victim.refused}))
+    print(
+        json.dumps(
+            {"answered": victim.answered, "longest": victim.longest, "refused": victim.refused}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,1 +1,3 @@
-"""The programs that `make` runs: set-up, starting everything on one machine, and the demo. app/ never imports it."""
+"""The programs that `make` runs: set-up, starting everything on one machine, and the demo. app/
+never imports it.
+"""

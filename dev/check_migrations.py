@@ -1,9 +1,10 @@
-"""Part of `make check`: compare the migrations with the models and with app/store/revocation.py, and check that the
-release before can work on their schema.
+"""Part of `make check`: compare the migrations with the models and with app/store/revocation.py,
+and check that the release before can work on their schema.
 
-While a release is replaced, both work on the newer schema, and so does the older one if it comes back. So a migration
-expands: what older code reads stays, and what it writes is accepted. One that contracts names in `contracts` the
-revision since which no code uses what it takes away. CONTRIBUTING.md says how to go in two steps.
+While a release is replaced, both work on the newer schema, and so does the older one if it comes
+back. So a migration expands: what older code reads stays, and what it writes is accepted. One that
+contracts names in `contracts` the revision since which no code uses what it takes away.
+CONTRIBUTING.md says how to go in two steps.
 """
 
 import re
@@ -31,9 +32,14 @@ _CONTRACTS = {
         r"\bSET\s+NOT\s+NULL\b|\bDROP\s+DEFAULT\b|\bADD\s+(COLUMN\s+)?(?!CONSTRAINT\b)(?!.*\bDEFAULT\b).*\bNOT\s+NULL\b"
     ),
     "changes a type": r"\bALTER\s+(COLUMN\s+)?\S+\s+(SET\s+DATA\s+)?TYPE\b",
-    "refuses rows that older code writes": r"\bADD\s+CONSTRAINT\b(?!.*\bUSING\s+INDEX\b)|\bCREATE\s+UNIQUE\s+INDEX\b",
-    # PostgreSQL builds an index under a lock beside which nothing is issued, unless it does so concurrently.
-    "stops all writers to the audit log": r"\bCREATE\s+(UNIQUE\s+)?INDEX\s+(?!CONCURRENTLY\b)(?!.*\bON\s+ONLY\b).*\bON\s+\"?audit_events",
+    "refuses rows that older code writes": (
+        r"\bADD\s+CONSTRAINT\b(?!.*\bUSING\s+INDEX\b)|\bCREATE\s+UNIQUE\s+INDEX\b"
+    ),
+    # PostgreSQL builds an index under a lock beside which nothing is issued, unless it does so
+    # concurrently.
+    "stops all writers to the audit log": (
+        r"\bCREATE\s+(UNIQUE\s+)?INDEX\s+(?!CONCURRENTLY\b)(?!.*\bON\s+ONLY\b).*\bON\s+\"?audit_events"
+    ),
 }
 _TRIGGERS = {
     "sqlite": "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name LIKE '%_revokes'",
@@ -46,35 +52,59 @@ _TRIGGERS = {
 
 def contractions(statement: str) -> list[str]:
     """What of a statement on PostgreSQL older code may stumble over."""
-    if re.match(r"\s*(CREATE\s+TABLE|ALTER\s+INDEX)\b", statement, re.IGNORECASE):  # no code names an index
+    if re.match(
+        r"\s*(CREATE\s+TABLE|ALTER\s+INDEX)\b", statement, re.IGNORECASE
+    ):  # no code names an index
         return []
-    return [what for what, text in _CONTRACTS.items() if re.search(text, statement, re.IGNORECASE | re.DOTALL)]
+    return [
+        what
+        for what, text in _CONTRACTS.items()
+        if re.search(text, statement, re.IGNORECASE | re.DOTALL)
+    ]
 
 
 def contracting(url: str) -> Iterator[str]:
-    """Upgrade an empty PostgreSQL. Return a line for each later step that contracts and does not say so."""
+    """Upgrade an empty PostgreSQL. Return a line for each later step that contracts and does not
+    say so.
+    """
     database = Database(url)
     config = alembic_config(database)
     command.upgrade(config, KNOWN[0])
     statements: list[str] = []
-    event.listen(database.engine, "before_cursor_execute", lambda *found: statements.append(found[2]))
+    event.listen(
+        database.engine, "before_cursor_execute", lambda *found: statements.append(found[2])
+    )
     script = ScriptDirectory.from_config(config)
     for revision in KNOWN[1:]:
         statements.clear()
         command.upgrade(config, revision)
-        made = {name for one in statements for name in re.findall(r"^\s*CREATE\s+TABLE\s+(\w+)", one)}
-        old = [one for one in statements if not any(re.search(rf"\b{name}\b", one) for name in made)]
-        yield from _said(script.get_revision(revision), [what for one in old for what in contractions(one)])
+        made = {
+            name for one in statements for name in re.findall(r"^\s*CREATE\s+TABLE\s+(\w+)", one)
+        }
+        old = [
+            one for one in statements if not any(re.search(rf"\b{name}\b", one) for name in made)
+        ]
+        yield from _said(
+            script.get_revision(revision), [what for one in old for what in contractions(one)]
+        )
     database.engine.dispose()
 
 
 def has_triggers_of_revocation(database: Database) -> bool:
-    """Return whether the triggers of an upgraded database are those that app/store/revocation.py makes."""
+    """Return whether the triggers of an upgraded database are those that app/store/revocation.py
+    makes.
+    """
     dialect = database.engine.dialect.name
     with database.write(SYSTEM) as db:
         migrated = _triggers(db, dialect)
-        db.execute(text("DROP FUNCTION deputy_revoke CASCADE")) if dialect == "postgresql" else _drop_triggers(db)
-        for statement in ([revocation.FUNCTION] if dialect == "postgresql" else []) + [*revocation.triggers(dialect)]:
+        (
+            db.execute(text("DROP FUNCTION deputy_revoke CASCADE"))
+            if dialect == "postgresql"
+            else _drop_triggers(db)
+        )
+        for statement in ([revocation.FUNCTION] if dialect == "postgresql" else []) + [
+            *revocation.triggers(dialect)
+        ]:
             db.execute(text(statement))
         made = _triggers(db, dialect)
         db.rollback()
@@ -90,7 +120,9 @@ def _drop_triggers(db: Session) -> None:
 
 def _triggers(db: Session, dialect: str) -> list[str]:
     """Return their definitions, sorted and without line breaks."""
-    return sorted(" ".join(definition.split()) for definition in db.scalars(text(_TRIGGERS[dialect])))
+    return sorted(
+        " ".join(definition.split()) for definition in db.scalars(text(_TRIGGERS[dialect]))
+    )
 
 
 def _said(step: Script, found: list[str]) -> Iterator[str]:
@@ -98,7 +130,10 @@ def _said(step: Script, found: list[str]) -> Iterator[str]:
     if found and named is None:
         yield f"{step.revision} {', and '.join(sorted(set(found)))}."
     if named is not None and not (named in KNOWN and named < step.revision):
-        yield f"{step.revision}: contracts = {named!r} must name the revision since which no code uses what it takes away."
+        yield (
+            f"{step.revision}: contracts = {named!r} must name the revision since which no code"
+            " uses what it takes away."
+        )
 
 
 def problems() -> Iterator[str]:
@@ -115,7 +150,10 @@ def problems() -> Iterator[str]:
             except AutogenerateDiffsDetected as error:
                 yield f"Models and migrations differ; make a migration: {error}"
             if not has_triggers_of_revocation(database):
-                yield "The triggers differ from app/store/revocation.py; make a migration that replaces them."
+                yield (
+                    "The triggers differ from app/store/revocation.py; make a migration that"
+                    " replaces them."
+                )
             command.downgrade(config, "base")
             database.engine.dispose()
 

@@ -1,8 +1,9 @@
-"""Part of `make check`: what Access Analyzer's ValidatePolicy and CheckNoPublicAccess would say of our own policies, as
-far as that can be told without AWS. docs/deployment.md has the commands for those who can call it.
+"""Part of `make check`: what Access Analyzer's ValidatePolicy and CheckNoPublicAccess would say of
+our own policies, as far as that can be told without AWS. docs/deployment.md has the commands for
+those who can call it.
 
-It reads every policy in cloudformation/ and in deploy/fargate.yaml. Each check takes one statement and names what is
-wrong with it.
+It reads every policy in cloudformation/ and in deploy/fargate.yaml. Each check takes one statement
+and names what is wrong with it.
 """
 
 import json
@@ -19,10 +20,12 @@ from app.permissions.everything import all_actions, all_resources
 
 CLOUDFORMATION = Path(__file__).parents[1] / "cloudformation"
 FARGATE = CLOUDFORMATION.with_name("deploy") / "fargate.yaml"
-# Customers' accounts are not known in advance: their stacks read the templates and publish to the topic.
+# Customers' accounts are not known in advance: their stacks read the templates and publish to the
+# topic.
 PUBLIC_ON_PURPOSE = {"AnyoneReadsPublishedTemplates", "AnyoneRegisters"}
 _NARROWING = re.compile(
-    r"aws:(source(arn|account|orgid|vpc|vpce|ip)|principal(arn|account|orgid|orgpaths))", re.IGNORECASE
+    r"aws:(source(arn|account|orgid|vpc|vpce|ip)|principal(arn|account|orgid|orgpaths))",
+    re.IGNORECASE,
 )
 _OPERATOR = re.compile(
     r"((ForAllValues|ForAnyValue):)?(String(Not)?(Equals(IgnoreCase)?|Like)|Arn(Not)?(Equals|Like)|(Not)?IpAddress|Bool"
@@ -48,9 +51,12 @@ def actions(statement: Statement) -> list[str]:
 def _on_everything(statement: Statement) -> bool:
     """On every resource, also after substitution."""
     found = [
-        one.get("Fn::Sub", one) if isinstance(one, dict) else one for one in as_list(statement.get("Resource", []))
+        one.get("Fn::Sub", one) if isinstance(one, dict) else one
+        for one in as_list(statement.get("Resource", []))
     ]
-    resources = [one[0] if isinstance(one, list) else one for one in found]  # a text with values of its own
+    resources = [
+        one[0] if isinstance(one, list) else one for one in found
+    ]  # a text with values of its own
     return bool(all_resources(one for one in resources if isinstance(one, str)))
 
 
@@ -87,7 +93,11 @@ def _comparisons(condition: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def unknown_operators(statement: Statement) -> list[str]:
-    found = [pair for condition in _either(statement.get("Condition", {})) for pair in _comparisons(condition)]
+    found = [
+        pair
+        for condition in _either(statement.get("Condition", {}))
+        for pair in _comparisons(condition)
+    ]
     return [operator for operator, _ in found if not _OPERATOR.fullmatch(operator)]
 
 
@@ -102,7 +112,9 @@ def _narrows(condition: dict[str, Any]) -> bool:
 
 
 def public(statement: Statement) -> list[str]:
-    """An Allow for everybody that no condition on who or whence narrows. sts:ExternalId does not: it is no secret."""
+    """An Allow for everybody that no condition on who or whence narrows. sts:ExternalId does
+    not: it is no secret.
+    """
     principal = statement.get("Principal")
     names = as_list(principal.get("AWS", []) if isinstance(principal, dict) else principal)
     narrowed = all(map(_narrows, _either(statement.get("Condition", {}))))
@@ -149,8 +161,13 @@ def mistakes_in(statement: Statement) -> list[str]:
 
 
 def main() -> int:
-    found = [f"{name}: {mistake}" for name, statement in shipped() for mistake in mistakes_in(statement)]
-    print("\n".join(found) if found else "The policies are sound.", file=sys.stderr if found else sys.stdout)
+    found = [
+        f"{name}: {mistake}" for name, statement in shipped() for mistake in mistakes_in(statement)
+    ]
+    print(
+        "\n".join(found) if found else "The policies are sound.",
+        file=sys.stderr if found else sys.stdout,
+    )
     return 1 if found else 0
 
 

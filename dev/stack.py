@@ -1,7 +1,9 @@
-"""Deputy and its sandbox on one machine: starts the processes, waits until they are ready, and stops them again.
+"""Deputy and its sandbox on one machine: starts the processes, waits until they are ready, and
+stops them again.
 
-The sandbox keeps AWS in memory, so it starts fresh each time; the embedded database then starts fresh too, or it
-would hold connections to roles that no longer exist. A database of your own (DEPUTY_DATABASE_URL) is never touched.
+The sandbox keeps AWS in memory, so it starts fresh each time; the embedded database then starts
+fresh too, or it would hold connections to roles that no longer exist. A database of your own
+(DEPUTY_DATABASE_URL) is never touched.
 """
 
 import contextlib
@@ -37,8 +39,8 @@ ONLY_THESE_CREDENTIALS = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 NOT_RUNNING = (
-    "make run is not running here. Start it in another terminal, in this folder. If it runs with a DEPUTY_DATA_DIR of its"
-    " own, set that variable in this terminal as well."
+    "make run is not running here. Start it in another terminal, in this folder. If it runs with a"
+    " DEPUTY_DATA_DIR of its own, set that variable in this terminal as well."
 )
 _QUOTE = "'\"'\"'"  # ends the shell's quotes, says one, and begins them again
 
@@ -70,7 +72,9 @@ class Settings:
 
     @property
     def publish_request(self) -> Path:
-        """The file with which `make publish` asks `make run` for something. It is removed once that is done."""
+        """The file with which `make publish` asks `make run` for something. It is removed once
+        that is done.
+        """
         return self.data / "publish"
 
     @property
@@ -94,14 +98,17 @@ def _port(env: Mapping[str, str], name: str, default: int) -> int:
 
 
 class Stack:
-    """The running processes. Use it in a `with`, which stops at its end everything that was started."""
+    """The running processes. Use it in a `with`, which stops at its end everything that was
+    started.
+    """
 
     web_processes = 2
 
     def __init__(self, settings: Settings, env: Mapping[str, str]) -> None:
         self.settings = settings
         self.admin_key = (
-            setting(env, "DEPUTY_BOOTSTRAP_KEY") or f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
+            setting(env, "DEPUTY_BOOTSTRAP_KEY")
+            or f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
         )
         self.embedded = setting(env, "DEPUTY_DATABASE_URL") is None
         self.fresh_from = False
@@ -120,7 +127,10 @@ class Stack:
 
     def prepare(self) -> None:
         """Check ports, data folder and database, the cheapest check first."""
-        for name, port in (("PORT", self.settings.port), ("SANDBOX_PORT", self.settings.sandbox_port)):
+        for name, port in (
+            ("PORT", self.settings.port),
+            ("SANDBOX_PORT", self.settings.sandbox_port),
+        ):
             _ensure_free(name, port)
         self._take_data_dir()
         if self.embedded:
@@ -133,7 +143,8 @@ class Stack:
         port = str(self.settings.sandbox_port)
         self._spawn("sandbox", "-m", "sandbox", "--port", port, *vendor_arguments(self.environment))
         self._await("sandbox", f"{self.settings.sandbox_url}/_sandbox/broker-credentials")
-        with urllib.request.urlopen(f"{self.settings.sandbox_url}/_sandbox/vendor", timeout=5) as answer:  # noqa: S310
+        url = f"{self.settings.sandbox_url}/_sandbox/vendor"
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310
             vendor = json.load(answer)
         self._of_sandbox = {
             "DEPUTY_REGISTRATION_TOPIC_ARN": vendor["registration_topic_arn"],
@@ -143,14 +154,18 @@ class Stack:
         }
 
     def publish(self) -> int:
-        """Publish the templates as the vendor's deploy pipeline would: with credentials of its own account."""
+        """Publish the templates as the vendor's deploy pipeline would: with credentials of its
+        own account.
+        """
         return len(self._published().splitlines())
 
     def _published(self) -> str:
         return self._commands("templates publish", extra=self._publisher())
 
     def answer_publish_request(self) -> None:
-        """Publish if `make publish` asks for it, and restart the processes that read permission sets at their start."""
+        """Publish if `make publish` asks for it, and restart the processes that read permission
+        sets at their start.
+        """
         if not self.settings.publish_request.exists():
             return
         try:
@@ -171,17 +186,34 @@ class Stack:
 
     def start_web(self) -> None:
         bind = f"127.0.0.1:{self.settings.port}"
-        self._spawn("web", "-m", "gunicorn", "--bind", bind, "--workers", str(self.web_processes), "wsgi:app")
+        self._spawn(
+            "web",
+            "-m",
+            "gunicorn",
+            "--bind",
+            bind,
+            "--workers",
+            str(self.web_processes),
+            "wsgi:app",
+        )
         self._await("web", f"{self.settings.url}/readyz")
-        note = {"url": self.settings.url, "sandbox_url": self.settings.sandbox_url, "admin_key": self.admin_key}
+        note = {
+            "url": self.settings.url,
+            "sandbox_url": self.settings.sandbox_url,
+            "admin_key": self.admin_key,
+        }
         _write_private(self.settings.data / "run.json", json.dumps(note))
         _write_private(self.environment_file, exports(self.environment))
 
     def onboard(self) -> None:
-        """Create a first customer with an onboarding link. Does nothing to a database of the user's own."""
+        """Create a first customer with an onboarding link. Does nothing to a database of the
+        user's own.
+        """
         if self.embedded:
             tenant = self._ask("/v1/tenants", {"name": "Acme"})
-            self.onboarding_url = self._ask(f"/v1/tenants/{tenant['id']}/onboarding-links", {})["url"]
+            self.onboarding_url = self._ask(f"/v1/tenants/{tenant['id']}/onboarding-links", {})[
+                "url"
+            ]
 
     def _ask(self, path: str, body: dict[str, str]) -> dict[str, str]:
         headers = {"Authorization": f"Bearer {self.admin_key}", "Content-Type": "application/json"}
@@ -205,7 +237,9 @@ class Stack:
 
     def dead(self) -> str | None:
         """The name of a process that ended by itself."""
-        return next((name for name, child in self._children.items() if child.poll() is not None), None)
+        return next(
+            (name for name, child in self._children.items() if child.poll() is not None), None
+        )
 
     def stop(self) -> None:
         """Stop the processes, the last one first: SIGTERM, then SIGKILL."""
@@ -237,7 +271,11 @@ class Stack:
             "DEPUTY_CONSOLE_URL": f"{settings.sandbox_url}/console",
             **self._of_sandbox,
             # The data folder is a setting of `make run`; the service has no such setting.
-            **{k: v for k, v in self._given.items() if k.startswith("DEPUTY_") and k != "DEPUTY_DATA_DIR"},
+            **{
+                k: v
+                for k, v in self._given.items()
+                if k.startswith("DEPUTY_") and k != "DEPUTY_DATA_DIR"
+            },
             "DEPUTY_BOOTSTRAP_KEY": self.admin_key,
         }
         return clean | deputy | ONLY_THESE_CREDENTIALS | self._aws()
@@ -247,14 +285,18 @@ class Stack:
         return {
             "AWS_ENDPOINT_URL": self.settings.sandbox_url,
             "AWS_REGION": "us-east-1",
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{self.settings.sandbox_url}/_sandbox/broker-credentials",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": (
+                f"{self.settings.sandbox_url}/_sandbox/broker-credentials"
+            ),
         }
 
     def _take_data_dir(self) -> None:
         """Allow one run per data folder: a second one would remove the first one's database."""
         data = self.settings.data
         try:
-            data.mkdir(mode=0o700, parents=True, exist_ok=True)  # other users must not read the database and the logs
+            data.mkdir(
+                mode=0o700, parents=True, exist_ok=True
+            )  # other users must not read the database and the logs
             self._lock = (data / "run.lock").open("w")
         except OSError as error:
             raise StackError(f"DEPUTY_DATA_DIR={data} can't be used: {error.strerror}.") from error
@@ -263,7 +305,9 @@ class Stack:
         except BlockingIOError:
             self._lock.close()
             self._lock = None
-            raise StackError(f"Another run uses {data}; stop it, or set DEPUTY_DATA_DIR to another folder.") from None
+            raise StackError(
+                f"Another run uses {data}; stop it, or set DEPUTY_DATA_DIR to another folder."
+            ) from None
         self._remove_notes()  # of a run that was killed outright
         for name in ("sandbox", "web", "worker"):
             self.log(name).unlink(missing_ok=True)
@@ -275,7 +319,10 @@ class Stack:
         return path.read_text()
 
     def _commands(
-        self, *commands: str, extra: Mapping[str, str] | None = None, may_exit: tuple[int, ...] = (0,)
+        self,
+        *commands: str,
+        extra: Mapping[str, str] | None = None,
+        may_exit: tuple[int, ...] = (0,),
     ) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "dev.commands", *commands],
@@ -287,13 +334,18 @@ class Stack:
         )
         if done.returncode not in may_exit:
             said = [line for line in done.stderr.splitlines() if line.strip()]
-            first = next((n for n, line in enumerate(said) if line.startswith("Error: ")), max(0, len(said) - 8))
+            first = next(
+                (n for n, line in enumerate(said) if line.startswith("Error: ")),
+                max(0, len(said) - 8),
+            )
             raise StackError("\n".join(line.removeprefix("Error: ") for line in said[first:]))
         self._pass_on(done.stderr)
         return done.stdout
 
     def _pass_on(self, said: str) -> None:
-        """Print the service's warnings about its settings, each once: every process logs the same ones."""
+        """Print the service's warnings about its settings, each once: every process logs the
+        same ones.
+        """
         for line in said.splitlines():
             found = json.loads(line) if line.startswith("{") else {}
             if found.get("event") == "settings.doubtful" and found["detail"] not in self._doubts:
@@ -302,7 +354,8 @@ class Stack:
 
     def _spawn(self, name: str, *arguments: str) -> None:
         with self.log(name).open("ab") as output:
-            # In its own session, because Ctrl-C must reach only this process, which ends the others in order.
+            # In its own session, because Ctrl-C must reach only this process, which ends the others
+            # in order.
             self._children[name] = subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=ROOT,
@@ -310,7 +363,8 @@ class Stack:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=end_with_parent,  # noqa: PLW1509  one C call, before any thread of ours exists
+                # one C call, before any thread of ours exists
+                preexec_fn=end_with_parent,  # noqa: PLW1509
             )
 
     def _await(self, name: str, url: str) -> None:
@@ -322,7 +376,9 @@ class Stack:
                 return
             time.sleep(0.1)
         tail = self.log(name).read_text(errors="replace").strip().splitlines()[-8:]
-        raise StackError(f"The {name} process does not start. The end of its log:\n" + "\n".join(tail))
+        raise StackError(
+            f"The {name} process does not start. The end of its log:\n" + "\n".join(tail)
+        )
 
 
 def running(settings: Settings) -> dict[str, str] | None:
@@ -347,18 +403,23 @@ def setting(env: Mapping[str, str], name: str) -> str | None:
 
 
 def broker(env: Mapping[str, str]) -> tuple[str, str]:
-    """The account and the name of the role that the service acts as. Raises StackError for what broker.yaml can't make."""
+    """The account and the name of the role that the service acts as. Raises StackError for what
+    broker.yaml can't make.
+    """
     found = _BROKER.fullmatch(setting(env, "DEPUTY_BROKER_PRINCIPAL_ARN") or "")
     if found is None:
         raise StackError(
-            "DEPUTY_BROKER_PRINCIPAL_ARN: the sandbox makes the broker from cloudformation/broker.yaml, a role without"
-            " a path; set arn:aws:iam::<account>:role/<name>, or remove the setting."
+            "DEPUTY_BROKER_PRINCIPAL_ARN: the sandbox makes the broker from"
+            " cloudformation/broker.yaml, a role without a path; set"
+            " arn:aws:iam::<account>:role/<name>, or remove the setting."
         )
     return found["account"], found["name"]
 
 
 def vendor_arguments(env: Mapping[str, str]) -> list[str]:
-    """The sandbox's arguments for a vendor's stack that matches the service's settings (broker.yaml's parameters)."""
+    """The sandbox's arguments for a vendor's stack that matches the service's settings
+    (broker.yaml's parameters).
+    """
     account, name = broker(env)
     prefix = setting(env, "DEPUTY_ROLE_PREFIX")
     twins = {
@@ -378,7 +439,9 @@ def vendor_arguments(env: Mapping[str, str]) -> list[str]:
 def exports(env: Mapping[str, str]) -> str:
     """The service's settings and AWS's variables as a file for the shell. Every value is quoted."""
     names = (name for name in sorted(env) if re.fullmatch(r"(DEPUTY|AWS)_[A-Za-z0-9_]+", name))
-    return "".join("export {}='{}'\n".format(name, env[name].replace("'", _QUOTE)) for name in names)
+    return "".join(
+        "export {}='{}'\n".format(name, env[name].replace("'", _QUOTE)) for name in names
+    )
 
 
 def free_port() -> int:
@@ -393,12 +456,18 @@ def _ensure_free(name: str, port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            why = "is taken" if error.errno == errno.EADDRINUSE else f"can't be used ({error.strerror})"
+            why = (
+                "is taken"
+                if error.errno == errno.EADDRINUSE
+                else f"can't be used ({error.strerror})"
+            )
             raise StackError(f"Port {port} {why}; choose another: {name}=… make run") from error
 
 
 def end_with_parent() -> None:
-    """In the child: Linux ends it if the parent is killed (PR_SET_PDEATHSIG). On other systems it continues to run."""
+    """In the child: Linux ends it if the parent is killed (PR_SET_PDEATHSIG). On other systems
+    it continues to run.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 

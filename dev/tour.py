@@ -1,7 +1,7 @@
 """The steps of the README's tour that curl can't do; `dev/tour.sh` calls it.
 
-python -m dev.tour                        prints the addresses and the key of `make run`, as shell assignments
-python -m dev.tour launch ACCOUNT LINK    creates the stack that a launch link opens
+python -m dev.tour                        prints the addresses and the key of `make run`, as shell
+assignments python -m dev.tour launch ACCOUNT LINK    creates the stack that a launch link opens
 python -m dev.tour verified TENANT        waits for a verified connection, and prints its id
 """
 
@@ -19,7 +19,9 @@ from dev.stack import Settings, running
 
 
 def main(words: list[str]) -> int:
-    """Run a command. Return 1 if no `make run` is there (the shell prints that), or if the command fails (printed here)."""
+    """Run a command. Return 1 if no `make run` is there (the shell prints that), or if the
+    command fails (printed here).
+    """
     name, *arguments = words or ["where"]
     if name not in _COMMANDS or len(arguments) != len(signature(_COMMANDS[name]).parameters) - 1:
         print(__doc__, file=sys.stderr)
@@ -36,7 +38,11 @@ def main(words: list[str]) -> int:
 
 
 def where(found: dict[str, str]) -> None:
-    for name, value in (("DEPUTY_URL", "url"), ("AWS", "sandbox_url"), ("DEPUTY_API_KEY", "admin_key")):
+    for name, value in (
+        ("DEPUTY_URL", "url"),
+        ("AWS", "sandbox_url"),
+        ("DEPUTY_API_KEY", "admin_key"),
+    ):
         print(f"{name}={shlex.quote(found[value])}")
 
 

@@ -1,4 +1,6 @@
-"""Alembic's entry point. The engine comes from the caller, or else from the service's own settings."""
+"""Alembic's entry point. The engine comes from the caller, or else from the service's own
+settings.
+"""
 
 from typing import Any, Literal
 
@@ -11,8 +13,12 @@ from app.store.models.base import Base
 
 
 def render_item(kind: str, item: Any, _context: Any) -> str | Literal[False]:
-    """Migrations name plain SQLAlchemy types: they must still run when the model's own types have changed."""
-    return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(item, UtcDateTime) else False
+    """Migrations name plain SQLAlchemy types: they must still run when the model's own types
+    have changed.
+    """
+    return (
+        "sa.DateTime(timezone=True)" if kind == "type" and isinstance(item, UtcDateTime) else False
+    )
 
 
 def include_name(name: str | None, kind: str, _parents: Any) -> bool:
@@ -20,7 +26,10 @@ def include_name(name: str | None, kind: str, _parents: Any) -> bool:
     return kind != "table" or not (name or "").startswith("audit_events_")
 
 
-engine = context.config.attributes.get("engine") or Database(Config.from_environment().database_url).engine
+engine = (
+    context.config.attributes.get("engine")
+    or Database(Config.from_environment().database_url).engine
+)
 
 with engine.connect().execution_options(deputy_writes=True) as connection:
     without_limits(connection)
@@ -35,5 +44,6 @@ with engine.connect().execution_options(deputy_writes=True) as connection:
         with context.begin_transaction():
             context.run_migrations()
     finally:
-        # Not detached before: SQLAlchemy can't set a detached connection to autocommit, which concurrent indexes need.
+        # Not detached before: SQLAlchemy can't set a detached connection to autocommit, which
+        # concurrent indexes need.
         connection.invalidate()

@@ -1,4 +1,6 @@
-"""`python -m sandbox`: the local AWS with the vendor's stack deployed and two customers to onboard."""
+"""`python -m sandbox`: the local AWS with the vendor's stack deployed and two customers to
+onboard.
+"""
 
 import argparse
 import gc
@@ -8,7 +10,8 @@ import sys
 import threading
 from pathlib import Path
 
-gc.disable()  # until it listens: moto is large and stays, and scanning it takes nearly half of a start
+# until it listens: moto is large and stays, and scanning it takes nearly half of a start
+gc.disable()
 
 from sandbox.organization import organization
 from sandbox.server import Sandbox
@@ -27,11 +30,14 @@ _TEMPLATES = Path(__file__).parent.parent / "cloudformation"
 _EPILOG = f"""\
 Point anything that speaks AWS at it:
   export AWS_ENDPOINT_URL=http://localhost:4566 AWS_DEFAULT_REGION=us-east-1
-  export AWS_ACCESS_KEY_ID=444455556666 AWS_SECRET_ACCESS_KEY=any     # 12 digits: the root of that account
+  export AWS_ACCESS_KEY_ID=444455556666 AWS_SECRET_ACCESS_KEY=any     # 12 digits: \
+the root of that account
 
-Accounts to start with: {VENDOR_ACCOUNT} (the vendor), {", ".join(f"{a} ({name})" for a, name in CUSTOMERS.items())};
-any other 12 digits are an empty account. Acme's is the management account of an organisation with the units
-{", ".join(ORGANIZATION["ous"])}. To run a service as the vendor's broker, give it no key but
+Accounts to start with: {VENDOR_ACCOUNT} (the vendor), \
+{", ".join(f"{a} ({name})" for a, name in CUSTOMERS.items())};
+any other 12 digits are an empty account. Acme's is the management account of an organisation with
+the units {", ".join(ORGANIZATION["ous"])}. To run a service as the vendor's
+broker, give it no key but
   export AWS_CONTAINER_CREDENTIALS_FULL_URI=http://localhost:4566/_sandbox/broker-credentials
 
 Open http://localhost:4566/console/ for the console. Everything is in memory and gone when it stops.
@@ -48,17 +54,24 @@ def main() -> int:
         sandbox.start()
     except OSError as error:
         sys.stderr.write(
-            f"the sandbox cannot listen on {options.host}:{options.port}: {os.strerror(error.errno or 0)}\n"
+            f"the sandbox cannot listen on {options.host}:{options.port}:"
+            f" {os.strerror(error.errno or 0)}\n"
         )
         return 1
     try:
-        vendor = Vendor(options.vendor_account, options.vendor_stack, dict(options.vendor_parameter))
-        deployed = deploy_vendor(sandbox.url, (_TEMPLATES / "broker.yaml").read_text(encoding="utf-8"), vendor)
+        vendor = Vendor(
+            options.vendor_account, options.vendor_stack, dict(options.vendor_parameter)
+        )
+        deployed = deploy_vendor(
+            sandbox.url, (_TEMPLATES / "broker.yaml").read_text(encoding="utf-8"), vendor
+        )
         canary = (_TEMPLATES / "canary.yaml").read_text(encoding="utf-8")
         sandbox.use_vendor(deploy_canary(sandbox.url, canary, deployed, vendor))
         seed_customers(sandbox.url)
         organization.change(ORGANIZATION)
-        sys.stdout.write(f"sandbox ready at {sandbox.url} (console: {sandbox.url}/console/, Ctrl-C stops it)\n")
+        sys.stdout.write(
+            f"sandbox ready at {sandbox.url} (console: {sandbox.url}/console/, Ctrl-C stops it)\n"
+        )
         sys.stdout.flush()
         gc.freeze()
         gc.enable()
@@ -75,12 +88,21 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--port", type=int, default=4566, help="where to listen; 0 takes a free port (default: 4566)")
     parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on; it has no authentication (default: 127.0.0.1)"
+        "--port",
+        type=int,
+        default=4566,
+        help="where to listen; 0 takes a free port (default: 4566)",
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; it has no authentication (default: 127.0.0.1)",
     )
     parser.add_argument("--vendor-account", default=VENDOR_ACCOUNT, help="the vendor's account id")
-    parser.add_argument("--vendor-stack", default=VENDOR_STACK, help="the name of the vendor's stack")
+    parser.add_argument(
+        "--vendor-stack", default=VENDOR_STACK, help="the name of the vendor's stack"
+    )
     parser.add_argument(
         "--vendor-parameter",
         action="append",

@@ -1,4 +1,6 @@
-"""The constraints of a CloudFormation template's parameters, which moto does not check, in AWS's words."""
+"""The constraints of a CloudFormation template's parameters, which moto does not check, in AWS's
+words.
+"""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +13,9 @@ def check_parameters(template: Mapping[str, Any], given: Mapping[str, Any]) -> N
     slots = template.get("Parameters") or {}
     unknown = sorted(set(given) - set(slots))
     if unknown and template:
-        raise ValidationError(message=f"Parameters: [{', '.join(unknown)}] do not exist in the template")
+        raise ValidationError(
+            message=f"Parameters: [{', '.join(unknown)}] do not exist in the template"
+        )
     for name, slot in slots.items():
         value = given.get(name, slot.get("Default"))
         if value is not None:

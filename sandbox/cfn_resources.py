@@ -1,7 +1,7 @@
 """CloudFormation resource types that moto lacks or implements wrongly.
 
-Added: bucket, topic and queue policies, subscriptions, and role policies. Corrected: managed policies (moto neither
-updates nor deletes them), topics and buckets; roles are in cfn_roles.
+Added: bucket, topic and queue policies, subscriptions, and role policies. Corrected: managed
+policies (moto neither updates nor deletes them), topics and buckets; roles are in cfn_roles.
 """
 
 from abc import abstractmethod
@@ -23,9 +23,13 @@ _bucket_create = FakeBucket.create_from_cloudformation_json.__func__
 
 
 class _Added(CloudFormationModel):  # type: ignore[misc]  # moto is untyped here
-    """The base of the added types: they set something on other resources, and an update sets it again."""
+    """The base of the added types: they set something on other resources, and an update sets it
+    again.
+    """
 
-    def __init__(self, name: str, properties: Mapping[str, Any], account_id: str, region: str) -> None:
+    def __init__(
+        self, name: str, properties: Mapping[str, Any], account_id: str, region: str
+    ) -> None:
         self.name = name
         self.properties = properties
         self.account_id = account_id
@@ -54,7 +58,12 @@ class _Added(CloudFormationModel):  # type: ignore[misc]  # moto is untyped here
 
     @classmethod
     def create_from_cloudformation_json(
-        cls, resource_name: str, cloudformation_json: Mapping[str, Any], account_id: str, region_name: str, **_: Any
+        cls,
+        resource_name: str,
+        cloudformation_json: Mapping[str, Any],
+        account_id: str,
+        region_name: str,
+        **_: Any,
     ) -> "_Added":
         return cls(resource_name, cloudformation_json["Properties"], account_id, region_name)
 
@@ -132,7 +141,9 @@ class RolePolicy(_Added):
         return iam_backends[self.account_id]["aws"].get_role(self.properties["RoleName"])
 
     def apply(self) -> None:
-        self._role.put_policy(self.properties["PolicyName"], policy_text(self.properties["PolicyDocument"]))
+        self._role.put_policy(
+            self.properties["PolicyName"], policy_text(self.properties["PolicyDocument"])
+        )
 
     def revoke(self) -> None:
         try:
@@ -149,7 +160,9 @@ def _update_managed_policy(
     default.document = policy_text(properties["PolicyDocument"])
     _detach(original_resource)
     for name in properties.get("Roles", []):
-        original_resource.attach_to(iam_backends[original_resource.account_id]["aws"].get_role(name))
+        original_resource.attach_to(
+            iam_backends[original_resource.account_id]["aws"].get_role(name)
+        )
     return original_resource
 
 
@@ -174,15 +187,26 @@ def _create_bucket(
         backend.put_bucket_versioning(name, properties["VersioningConfiguration"]["Status"])
     if "PublicAccessBlockConfiguration" in properties:
         switches = properties["PublicAccessBlockConfiguration"].items()
-        backend.put_public_access_block(name, {switch: str(value).lower() for switch, value in switches})
+        backend.put_public_access_block(
+            name, {switch: str(value).lower() for switch, value in switches}
+        )
     return bucket
 
 
-def _update_topic(cls: type, /, original_resource: Any, *, cloudformation_json: dict[str, Any], **more: Any) -> Any:
-    """Moto makes a new topic at every change, without the subscriptions that other resources gave the old one."""
-    if cloudformation_json["Properties"].get("TopicName", original_resource.name) == original_resource.name:
+def _update_topic(
+    cls: type, /, original_resource: Any, *, cloudformation_json: dict[str, Any], **more: Any
+) -> Any:
+    """Moto makes a new topic at every change, without the subscriptions that other resources
+    gave the old one.
+    """
+    if (
+        cloudformation_json["Properties"].get("TopicName", original_resource.name)
+        == original_resource.name
+    ):
         return original_resource
-    return _topic_update(cls, original_resource=original_resource, cloudformation_json=cloudformation_json, **more)
+    return _topic_update(
+        cls, original_resource=original_resource, cloudformation_json=cloudformation_json, **more
+    )
 
 
 def _topic_attribute(self: Any, name: str) -> str:

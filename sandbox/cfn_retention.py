@@ -1,6 +1,7 @@
 """DeletionPolicy: which resources stay when their stack is deleted, or when an update removes them.
 
-`RetainExceptOnCreate` keeps a resource like `Retain`, but not from the rollback of the operation that created it:
+`RetainExceptOnCreate` keeps a resource like `Retain`, but not from the rollback of the operation
+that created it:
 https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-attribute-deletionpolicy.html
 """
 

@@ -20,10 +20,14 @@ def policy_text(document: Any) -> str:
     """A policy as JSON. YAML reads an unquoted `Version: 2012-10-17` as a date."""
     if isinstance(document, str):
         return document
-    return json.dumps(document, default=lambda value: value.isoformat() if isinstance(value, date) else str(value))
+    return json.dumps(
+        document, default=lambda value: value.isoformat() if isinstance(value, date) else str(value)
+    )
 
 
-def _create_role(cls: type, /, name: str, template: dict[str, Any], account_id: str, region_name: str, **_: Any) -> Any:
+def _create_role(
+    cls: type, /, name: str, template: dict[str, Any], account_id: str, region_name: str, **_: Any
+) -> Any:
     properties = template["Properties"]
     _ensure_may_create(account_id, properties)
     role = _role_create(cls, name, template, account_id, region_name)
@@ -38,17 +42,26 @@ def _create_role(cls: type, /, name: str, template: dict[str, Any], account_id: 
 def _ensure_may_create(account_id: str, properties: Mapping[str, Any]) -> None:
     """CloudFormation makes a role with the rights of the principal that launches the stack."""
     caller, permissions = acting_in(account_id)
-    arn = f"arn:aws:iam::{account_id}:role{properties.get('Path', '/')}{properties.get('RoleName', '')}"
+    path, name = properties.get("Path", "/"), properties.get("RoleName", "")
+    arn = f"arn:aws:iam::{account_id}:role{path}{name}"
     keys = context_of(caller, **{"iam:PermissionsBoundary": properties.get("PermissionsBoundary")})
     if why := permissions.why_not(Request("iam:CreateRole", arn, keys)):
         raise access_denied(caller.arn, "iam:CreateRole", arn, why)
 
 
 def _update_role(
-    cls: type, /, original_resource: Any, new_resource_name: str, cloudformation_json: dict[str, Any], **where: Any
+    cls: type,
+    /,
+    original_resource: Any,
+    new_resource_name: str,
+    cloudformation_json: dict[str, Any],
+    **where: Any,
 ) -> Any:
     role, properties = original_resource, cloudformation_json["Properties"]
-    if properties.get("RoleName", role.name) != role.name or properties.get("Path", "/") != role.path:
+    if (
+        properties.get("RoleName", role.name) != role.name
+        or properties.get("Path", "/") != role.path
+    ):
         name = properties.get("RoleName", new_resource_name)
         created = _create_role(cls, name, cloudformation_json, **where)
         created.stack_tags = role.__dict__.get("stack_tags", [])
@@ -63,8 +76,12 @@ def _update_role(
     return role
 
 
-def _delete_role(cls: type, /, resource_name: str, template: Any, account_id: str, region_name: str) -> None:
-    """What the template attached goes with the role. Anything else that is attached keeps it alive, as at AWS."""
+def _delete_role(
+    cls: type, /, resource_name: str, template: Any, account_id: str, region_name: str
+) -> None:
+    """What the template attached goes with the role. Anything else that is attached keeps it
+    alive, as at AWS.
+    """
     role = iam_backends[account_id]["aws"].get_role(resource_name)
     for arn in role.__dict__.get("template_managed_policies", ()):
         role.managed_policies.pop(arn, None)
@@ -72,14 +89,17 @@ def _delete_role(cls: type, /, resource_name: str, template: Any, account_id: st
 
 
 def _apply_role(role: Any, properties: Mapping[str, Any]) -> None:
-    """The policies that the template gives the role, and no longer those that an earlier template gave it."""
+    """The policies that the template gives the role, and no longer those that an earlier
+    template gave it.
+    """
     role.max_session_duration = str(properties.get("MaxSessionDuration", 3600))
     for name in role.__dict__.get("template_policies", ()):
         role.policies.pop(name, None)
     for arn in role.__dict__.get("template_managed_policies", ()):
         role.managed_policies.pop(arn, None)
     policies = {
-        policy["PolicyName"]: policy_text(policy["PolicyDocument"]) for policy in properties.get("Policies", [])
+        policy["PolicyName"]: policy_text(policy["PolicyDocument"])
+        for policy in properties.get("Policies", [])
     }
     role.policies.update(policies)
     role.template_policies = set(policies)

@@ -1,4 +1,6 @@
-"""Corrections of how moto's CloudFormation creates, updates and deletes stacks: failures roll back, deletions last."""
+"""Corrections of how moto's CloudFormation creates, updates and deletes stacks: failures roll
+back, deletions last.
+"""
 
 import re
 from collections.abc import Callable, Mapping
@@ -34,7 +36,9 @@ def _create_stack(self: Any, *args: Any, **kwargs: Any) -> Any:
     try:
         return _originals["create_stack"](self, *args, **kwargs)
     except AlreadyExistsException:
-        raise AlreadyExistsException(f"Stack [{args[0] if args else kwargs['name']}] already exists") from None
+        raise AlreadyExistsException(
+            f"Stack [{args[0] if args else kwargs['name']}] already exists"
+        ) from None
     except Exception:  # any of them is raised again, once the half-made stack is gone
         for stack_id in set(self.stacks) - before:
             _forget(self.stacks.pop(stack_id))
@@ -42,10 +46,13 @@ def _create_stack(self: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _create_resources(self: Any) -> None:
-    """AWS accepts the stack, then takes back what was made and says why in the events: so does this."""
+    """AWS accepts the stack, then takes back what was made and says why in the events: so does
+    this.
+    """
     try:
         _originals["create_resources"](self)
-    except Exception as error:  # noqa: BLE001  moto's hundred resource types share no base class of errors; each fails the stack
+    except Exception as error:  # noqa: BLE001
+        # moto's hundred resource types share no base class of errors; each fails the stack.
         _quick_failure(self, error)
     else:
         if self.status == "CREATE_IN_PROGRESS":  # something slow is among them
@@ -88,7 +95,8 @@ def _roll_back(stack: Any, failure: Failure) -> None:
 def _remove_the_rest(stack: Any, verb: str, reason: str | None) -> None:
     try:
         stack.resource_map.delete()
-    except Exception as error:  # noqa: BLE001  moto's hundred resource types share no base class of errors; each fails the stack
+    except Exception as error:  # noqa: BLE001
+        # moto's hundred resource types share no base class of errors; each fails the stack.
         cfn_waiting.end(stack, f"{verb}_FAILED", str(error))
         return
     _forget(stack)
@@ -97,15 +105,21 @@ def _remove_the_rest(stack: Any, verb: str, reason: str | None) -> None:
 
 
 def _forget(stack: Any) -> None:
-    """Moto creates a resource when it is looked up, so describing a deleted one would recreate it."""
+    """Moto creates a resource when it is looked up, so describing a deleted one would recreate
+    it.
+    """
     stack.resource_map._resource_json_map = {}
     stack.output_map._output_json_map = {}
 
 
-def _create_resource(logical_id: str, definition: Any, resources: Any, *args: Any, **kwargs: Any) -> Any:
+def _create_resource(
+    logical_id: str, definition: Any, resources: Any, *args: Any, **kwargs: Any
+) -> Any:
     cfn_retention.created(resources, logical_id)
     try:
-        created = _originals["parse_and_create_resource"](logical_id, definition, resources, *args, **kwargs)
+        created = _originals["parse_and_create_resource"](
+            logical_id, definition, resources, *args, **kwargs
+        )
     except Exception as error:
         if not hasattr(error, "logical_id"):  # the innermost is the one that failed
             error.logical_id = logical_id  # type: ignore[attr-defined]
@@ -122,13 +136,19 @@ def _tag(created: Any, resources: Any) -> None:
         created.tags = [*created.tags, *created.stack_tags]
     elif isinstance(created, FakeBucket) and tags:
         tagger = s3_backends[created.account_id]["aws"].tagger
-        tagger.tag_resource(created.arn, [{"Key": key, "Value": value} for key, value in tags.items()])
+        tagger.tag_resource(
+            created.arn, [{"Key": key, "Value": value} for key, value in tags.items()]
+        )
 
 
 def _delete_resource(self: Any, resource: Any, definition: Mapping[str, Any]) -> None:
-    """Moto looks at DeletionPolicy when a whole stack is deleted, and does not know RetainExceptOnCreate."""
+    """Moto looks at DeletionPolicy when a whole stack is deleted, and does not know
+    RetainExceptOnCreate.
+    """
     name, policy = getattr(resource, "logical_resource_id", ""), definition.get("DeletionPolicy")
-    if isinstance(resource, Slow) or not cfn_retention.kept(self, name, policy):  # cfn_waiting asks for slow ones
+    if isinstance(resource, Slow) or not cfn_retention.kept(
+        self, name, policy
+    ):  # cfn_waiting asks for slow ones
         _originals["_delete_resource"](self, resource, definition)
 
 
@@ -139,10 +159,13 @@ def _clean_json(value: Any, resources: Any) -> Any:
 
 
 def _update(self: Any, template: dict[str, Any], parameters: dict[str, Any] | None = None) -> None:
-    """Checks everything before it touches anything; afterwards, conditions that have changed take effect."""
+    """Checks everything before it touches anything; afterwards, conditions that have changed
+    take effect.
+    """
     values = parameters or self.input_parameters
     for resource in template["Resources"].values():
-        # Moto adds this to the templates that it has read, and then takes every such resource for changed.
+        # Moto adds this to the templates that it has read, and then takes every such resource for
+        # changed.
         resource.setdefault("Properties", {})
     ResourceMap(
         self.stack_id,
@@ -175,20 +198,30 @@ def _settle(resources: Any, name: str, resource: Mapping[str, Any]) -> Any:
     return resources[name]
 
 
-def _update_resource(name: str, resource: dict[str, Any], resources: Any, account_id: str, region_name: str) -> Any:
-    """Moto loses resources whose type it cannot update, and crashes on those whose condition has changed."""
+def _update_resource(
+    name: str, resource: dict[str, Any], resources: Any, account_id: str, region_name: str
+) -> Any:
+    """Moto loses resources whose type it cannot update, and crashes on those whose condition has
+    changed.
+    """
     existed = resources._parsed_resources.get(name) is not None
     current = _settle(resources, name, resource)
     if current is None or not existed:
         return current
-    updated = _originals["parse_and_update_resource"](name, resource, resources, account_id, region_name)
+    updated = _originals["parse_and_update_resource"](
+        name, resource, resources, account_id, region_name
+    )
     if updated is None:
-        raise ValidationError(message=f"The sandbox cannot update resource {name} of type {resource['Type']}.")
+        raise ValidationError(
+            message=f"The sandbox cannot update resource {name} of type {resource['Type']}."
+        )
     return updated
 
 
 def _references(template: Any) -> list[str]:
-    """Moto does not see that `!Sub "${Parameter}"` depends on the parameter, and would not update the resource."""
+    """Moto does not see that `!Sub "${Parameter}"` depends on the parameter, and would not
+    update the resource.
+    """
     found: list[str] = _originals["get_references_from_template"](template)
     if isinstance(template, dict) and "Fn::Sub" in template:
         found += _SUB_REFERENCE.findall(str(template["Fn::Sub"]))
@@ -203,21 +236,32 @@ def _update_stack(
     tags: dict[str, str] | None = None,
 ) -> None:
     """Moto's own steps. A stack with slow resources stays in progress until they have followed."""
-    if (template, parameters or self.parameters, tags or self.tags) == (self.template, self.parameters, self.tags):
+    if (template, parameters or self.parameters, tags or self.tags) == (
+        self.template,
+        self.parameters,
+        self.tags,
+    ):
         raise ValidationError(self.name, "No updates are to be performed.")
-    before = (self.template, {name: shown(v) for name, v in self.resource_map.resolved_parameters.items()})
+    before = (
+        self.template,
+        {name: shown(v) for name, v in self.resource_map.resolved_parameters.items()},
+    )
     _use_template(self, template)
     cfn_retention.next_operation(self.resource_map)
     try:
         self.resource_map.update(self.template_dict, parameters)
-    except Exception:  # any of them is raised again, and the stack has the template of its resources
+    except (
+        Exception
+    ):  # any of them is raised again, and the stack has the template of its resources
         _use_template(self, before[0])
         raise
     self.status, self.stack_status_reason = "UPDATE_IN_PROGRESS", None
     self._add_stack_event("UPDATE_IN_PROGRESS", resource_status_reason="User Initiated")
     self.parameters, self.role_arn = parameters or self.parameters, role_arn
     self.tags = self.tags if tags is None else tags
-    cfn_waiting.settle(self, partial(_updated, self, "UPDATE_COMPLETE"), partial(_roll_back_update, self, *before))
+    cfn_waiting.settle(
+        self, partial(_updated, self, "UPDATE_COMPLETE"), partial(_roll_back_update, self, *before)
+    )
     cfn_waiting.flush()
 
 
@@ -233,7 +277,9 @@ def _updated(stack: Any, status: str, reason: str | None = None) -> None:
     cfn_waiting.end(stack, status, reason)
 
 
-def _roll_back_update(stack: Any, template: str, parameters: dict[str, str], failure: Failure) -> None:
+def _roll_back_update(
+    stack: Any, template: str, parameters: dict[str, str], failure: Failure
+) -> None:
     reason = f"The following resource(s) failed to update: [{failure.logical_id}]. {failure.reason}"
     stack.status = "UPDATE_ROLLBACK_IN_PROGRESS"
     stack._add_stack_event("UPDATE_ROLLBACK_IN_PROGRESS", resource_status_reason=reason)
@@ -248,7 +294,9 @@ def _roll_back_update(stack: Any, template: str, parameters: dict[str, str], fai
 
 
 def _delete_stack(self: Any, name_or_stack_id: str) -> None:
-    """Moto deletes within the call. A stack with slow resources stays until they have gone, and the rest after them."""
+    """Moto deletes within the call. A stack with slow resources stays until they have gone, and
+    the rest after them.
+    """
     stack = self.stacks.get(name_or_stack_id) or next(
         (stack for stack in self.stacks.values() if stack.name == name_or_stack_id), None
     )
@@ -277,7 +325,9 @@ def _deleted(backend: Any, stack: Any) -> None:
 
 
 def _outputs(self: Any) -> Any:
-    """None until the stack is made, as at AWS, nor when it is gone: what a custom resource gives is not known then."""
+    """None until the stack is made, as at AWS, nor when it is gone: what a custom resource gives
+    is not known then.
+    """
     if self.status.startswith(("CREATE_IN", "ROLLBACK", "DELETE")):
         return None
     return _all_outputs.fget(self)

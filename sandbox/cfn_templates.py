@@ -1,4 +1,6 @@
-"""CloudFormation templates: where they are read from, how they are parsed, and which capabilities they need."""
+"""CloudFormation templates: where they are read from, how they are parsed, and which
+capabilities they need.
+"""
 
 import copy
 import json
@@ -23,7 +25,8 @@ _NAME_PROPERTIES = {"RoleName", "UserName", "GroupName", "ManagedPolicyName", "I
 _moto_parse = Stack.parse_template
 
 
-class InsufficientCapabilitiesError(CloudFormationError):  # type: ignore[misc]  # moto is untyped here
+# moto is untyped here
+class InsufficientCapabilitiesError(CloudFormationError):  # type: ignore[misc]
     code = "InsufficientCapabilitiesException"
 
 
@@ -33,8 +36,14 @@ def parse(body: str) -> Mapping[str, Any]:
         template = Stack.parse_template(body)
     except (ValueError, yaml.YAMLError) as error:
         raise ValidationError(message=f"Template format error: {error}") from None
-    if not isinstance(template, dict) or not isinstance(template.get("Resources"), dict) or not template["Resources"]:
-        raise ValidationError(message="Template format error: At least one Resources member must be defined.")
+    if (
+        not isinstance(template, dict)
+        or not isinstance(template.get("Resources"), dict)
+        or not template["Resources"]
+    ):
+        raise ValidationError(
+            message="Template format error: At least one Resources member must be defined."
+        )
     return cast("Mapping[str, Any]", template)
 
 
@@ -44,7 +53,9 @@ def _parsed(body: str) -> Any:
 
 
 def _parse_once(body: str) -> Any:
-    """A StackSet makes the same template a thousand times, and parsing takes longer than all the rest of a stack."""
+    """A StackSet makes the same template a thousand times, and parsing takes longer than all the
+    rest of a stack.
+    """
     return copy.deepcopy(_parsed(body))  # moto writes into what it has parsed
 
 
@@ -54,11 +65,15 @@ def check_capabilities(template: Mapping[str, Any], given: list[str]) -> None:
         return
     named = any(_NAME_PROPERTIES & set(resource.get("Properties") or {}) for resource in iam)
     if named or "CAPABILITY_IAM" not in given:
-        raise InsufficientCapabilitiesError(f"Requires capabilities : [CAPABILITY_{'NAMED_' if named else ''}IAM]")
+        raise InsufficientCapabilitiesError(
+            f"Requires capabilities : [CAPABILITY_{'NAMED_' if named else ''}IAM]"
+        )
 
 
 def read(url: str, account: str) -> str:
-    """Moto reads any object of any account. AWS reads S3 only, with the permissions of the stack's creator."""
+    """Moto reads any object of any account. AWS reads S3 only, with the permissions of the
+    stack's creator.
+    """
     parts = urlsplit(url)
     host = parts.hostname or ""
     if host == "localhost" or re.fullmatch(r"s3[a-z0-9.-]*\.amazonaws\.com", host):
@@ -69,7 +84,11 @@ def read(url: str, account: str) -> str:
         raise ValidationError(message="TemplateURL must be a supported URL.")
     root = f"arn:aws:iam::{account}:root"
     if not s3.allowed(
-        Caller(Kind.ROOT, account, root, root, account), Permissions(unlimited=True), "s3:GetObject", bucket, key
+        Caller(Kind.ROOT, account, root, root, account),
+        Permissions(unlimited=True),
+        "s3:GetObject",
+        bucket,
+        key,
     ):
         raise ValidationError(message="S3 error: Access Denied")
     owner = s3_backends.bucket_accounts.get(bucket)
@@ -80,7 +99,9 @@ def read(url: str, account: str) -> str:
 
 
 def without_external_id(body: str) -> str:
-    """A copy of a template whose roles require no External ID: the mistake that the service must detect."""
+    """A copy of a template whose roles require no External ID: the mistake that the service must
+    detect.
+    """
     template = _parse_once(body)
     for resource in template["Resources"].values():
         if resource.get("Type") != "AWS::IAM::Role":
@@ -88,7 +109,9 @@ def without_external_id(body: str) -> str:
         statements = resource["Properties"]["AssumeRolePolicyDocument"]["Statement"]
         for statement in statements if isinstance(statements, list) else [statements]:
             conditions = {
-                operator: {key: value for key, value in keys.items() if key.lower() != "sts:externalid"}
+                operator: {
+                    key: value for key, value in keys.items() if key.lower() != "sts:externalid"
+                }
                 for operator, keys in statement.pop("Condition", {}).items()
             }
             if kept := {operator: keys for operator, keys in conditions.items() if keys}:

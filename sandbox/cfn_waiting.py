@@ -1,8 +1,8 @@
 """Slow resources, and the stacks that wait for them: custom resources and StackSets.
 
-Moto makes a stack within the call that requests it. Here the call returns once every quick resource is made; then the
-slow resources begin, and the event that ends the last of them (an answer, a deadline, another stack) completes the
-stack.
+Moto makes a stack within the call that requests it. Here the call returns once every quick resource
+is made; then the slow resources begin, and the event that ends the last of them (an answer, a
+deadline, another stack) completes the stack.
 """
 
 import threading
@@ -19,8 +19,8 @@ from moto.core.common_models import CloudFormationModel
 
 from sandbox import cfn_retention
 
-# Held while a stack changes its state, but not while a message is sent: the receiver may answer at once, in its own
-# call. So messages wait in the outbox until `flush`.
+# Held while a stack changes its state, but not while a message is sent: the receiver may answer at
+# once, in its own call. So messages wait in the outbox until `flush`.
 lock = threading.RLock()
 _outbox: deque[Callable[[], None]] = deque()
 _settled_calls: dict[str, list[Callable[[Any], None]]] = {}
@@ -35,7 +35,8 @@ class Kind(StrEnum):
 class Slow(CloudFormationModel):  # type: ignore[misc]  # moto is untyped here
     """A resource that is begun after the quick ones, and tells its `Wait` when it has finished.
 
-    `sent` holds the properties that were last begun with, also if that failed: None before the first time.
+    `sent` holds the properties that were last begun with, also if that failed: None before the
+    first time.
     """
 
     def __init__(self, name: str, stack_id: str, logical_id: str, kind: str) -> None:
@@ -96,7 +97,11 @@ class Wait:
     """The slow resources that a stack waits for. The first failure ends it."""
 
     def __init__(
-        self, stack: Any, steps: Mapping[Slow, Kind], done: Callable[[], None], failed: Callable[[Failure], None]
+        self,
+        stack: Any,
+        steps: Mapping[Slow, Kind],
+        done: Callable[[], None],
+        failed: Callable[[Failure], None],
     ) -> None:
         self._stack = stack
         self._left = dict(steps)
@@ -108,7 +113,11 @@ class Wait:
         if not self._left:
             self._end(self._done)
         for resource, kind in list(self._left.items()):
-            wanted = (resource.sent or {}) if kind is Kind.DELETE else properties_of(self._stack, resource)
+            wanted = (
+                (resource.sent or {})
+                if kind is Kind.DELETE
+                else properties_of(self._stack, resource)
+            )
             add_event(self._stack, resource, f"{kind.upper()}_IN_PROGRESS")
             resource.begin(self, kind, wanted)
 
@@ -135,12 +144,16 @@ class Wait:
 def properties_of(stack: Any, resource: Slow) -> dict[str, Any]:
     """As the stack's template has them now, with all their functions resolved."""
     template = stack.template_dict["Resources"][resource.logical_id]
-    properties: dict[str, Any] = parsing.clean_json(template.get("Properties", {}), stack.resource_map)
+    properties: dict[str, Any] = parsing.clean_json(
+        template.get("Properties", {}), stack.resource_map
+    )
     return properties
 
 
 def settle(stack: Any, done: Callable[[], None], failed: Callable[[Failure], None]) -> None:
-    """Brings the slow resources to what the template says: creations and updates first, removals last, as AWS does."""
+    """Brings the slow resources to what the template says: creations and updates first, removals
+    last, as AWS does.
+    """
     for resource in stack.custom_resources.values():
         if not resource.removed:
             definition = stack.template_dict["Resources"][resource.logical_id]
@@ -179,7 +192,12 @@ def _removals(stack: Any) -> dict[Slow, Kind]:
     return {resource: Kind.DELETE for resource in gone if resource.sent is not None}
 
 
-def _wait(stack: Any, steps: Mapping[Slow, Kind], done: Callable[[], None], failed: Callable[[Failure], None]) -> None:
+def _wait(
+    stack: Any,
+    steps: Mapping[Slow, Kind],
+    done: Callable[[], None],
+    failed: Callable[[Failure], None],
+) -> None:
     with lock:
         earlier = getattr(stack, "wait", None)
         if earlier is not None:

@@ -1,7 +1,9 @@
-"""moto's CloudFormation, corrected: it checks what AWS checks, rolls failures back, and rejects what is unsupported.
+"""moto's CloudFormation, corrected: it checks what AWS checks, rolls failures back, and rejects
+what is unsupported.
 
-This module has the checks before anything is made. cfn_stacks creates, updates and deletes; cfn_waiting waits for slow
-resources (custom_resources and stack_sets); cfn_resources and cfn_roles have the other types.
+This module has the checks before anything is made. cfn_stacks creates, updates and deletes;
+cfn_waiting waits for slow resources (custom_resources and stack_sets); cfn_resources and cfn_roles
+have the other types.
 """
 
 from collections.abc import Callable
@@ -14,7 +16,14 @@ from moto.cloudformation.models import CloudFormationBackend, Stack
 from moto.cloudformation.parsing import ResourceMap
 from moto.cloudformation.responses import CloudFormationResponse
 
-from sandbox import cfn_resources, cfn_roles, cfn_stacks, cfn_templates, custom_resources, stack_sets
+from sandbox import (
+    cfn_resources,
+    cfn_roles,
+    cfn_stacks,
+    cfn_templates,
+    custom_resources,
+    stack_sets,
+)
 from sandbox.cfn_parameters import check_parameters, shown
 from sandbox.cfn_stacks import wanted
 
@@ -29,14 +38,18 @@ def _checked_request(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
         body = self._get_param("TemplateBody")
         if body is not None and len(body.encode()) > _MAX_BODY:
             raise ValidationError(
-                message="1 validation error detected: Value at 'templateBody' failed to satisfy constraint:"
-                f" Member must have length less than or equal to {_MAX_BODY}"
+                message=(
+                    "1 validation error detected: Value at 'templateBody' failed to satisfy"
+                    f" constraint: Member must have length less than or equal to {_MAX_BODY}"
+                )
             )
         url = self._get_param("TemplateURL")
         if url:
             body = self._get_stack_from_s3_url(url)
         if body:
-            cfn_templates.check_capabilities(cfn_templates.parse(body), self._get_param("Capabilities", []))
+            cfn_templates.check_capabilities(
+                cfn_templates.parse(body), self._get_param("Capabilities", [])
+            )
         return original(self)
 
     return wrapper
@@ -54,7 +67,9 @@ def _check_status(_self: Any, stack: Any) -> None:
 
 
 def _load(self: Any) -> None:
-    """Moto's own steps, with the parameters' constraints and the resource types checked where AWS checks them."""
+    """Moto's own steps, with the parameters' constraints and the resource types checked where
+    AWS checks them.
+    """
     check_parameters(self._template, self.input_parameters)
     self.load_mapping()
     self.transform_mapping()
@@ -69,17 +84,22 @@ def _load(self: Any) -> None:
 def _check_type(name: str, kind: str) -> None:
     """Moto omits resource types that it does not know, and reports the stack complete."""
     if not kind.startswith("Custom::") and kind not in parsing.get_model_map():
-        raise ValidationError(message=f"The sandbox has no resource type {kind}, which resource {name} needs.")
+        raise ValidationError(
+            message=f"The sandbox has no resource type {kind}, which resource {name} needs."
+        )
 
 
 def _splitting_lists(original: Callable[[Any], None]) -> Callable[[Any], None]:
-    """As moto leaves the default of a list parameter in one piece, and the blanks around its members.
+    """As moto leaves the default of a list parameter in one piece, and the blanks around its
+    members.
 
     And it would split a list that is one already: where an update takes the previous value.
     """
 
     def load_parameters(self: Any) -> None:
-        self.input_parameters = {name: shown(value) for name, value in self.input_parameters.items()}
+        self.input_parameters = {
+            name: shown(value) for name, value in self.input_parameters.items()
+        }
         original(self)
         for name, slot in self._template.get("Parameters", {}).items():
             if not str(slot.get("Type", "")).startswith(("CommaDelimitedList", "List<")):
@@ -96,7 +116,10 @@ def _parameter_list(self: Any) -> list[dict[str, str]]:
     """Moto shows NoEcho parameters in clear, and lists as lists."""
     slots = self.template_dict.get("Parameters", {})
     return [
-        {"ParameterKey": name, "ParameterValue": "****" if slots.get(name, {}).get("NoEcho") else shown(value)}
+        {
+            "ParameterKey": name,
+            "ParameterValue": "****" if slots.get(name, {}).get("NoEcho") else shown(value),
+        }
         for name, value in self.resource_map.resolved_parameters.items()
     ]
 
@@ -106,7 +129,9 @@ def _without_defaults(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def resolve(self: Any, instance: Any, incoming_params: list[dict[str, Any]]) -> Any:
         known = [
-            one for one in incoming_params if "ParameterValue" in one or one["ParameterKey"] in instance.parameters
+            one
+            for one in incoming_params
+            if "ParameterValue" in one or one["ParameterKey"] in instance.parameters
         ]
         return original(self, instance, known)
 
@@ -117,7 +142,9 @@ def _without_defaults(original: Callable[..., Any]) -> Callable[..., Any]:
 def install() -> None:
     """Patches moto, once per process: a second patch would call the first as the original."""
     for name in ("create_stack", "update_stack", "create_change_set"):
-        setattr(CloudFormationResponse, name, _checked_request(getattr(CloudFormationResponse, name)))
+        setattr(
+            CloudFormationResponse, name, _checked_request(getattr(CloudFormationResponse, name))
+        )
     CloudFormationResponse._get_stack_from_s3_url = _read_template
     CloudFormationResponse._validate_status = _check_status
     ResourceMap.load = _load

@@ -1,7 +1,9 @@
-"""The Condition element of an IAM policy, evaluated exactly as IAM does where that is known, and rejected otherwise.
+"""The Condition element of an IAM policy, evaluated exactly as IAM does where that is known, and
+rejected otherwise.
 
-Most important is an operator's result for a key that the request does not have, because trust policies go wrong there:
-a plain operator is false, a negated one true, `…IfExists` and `ForAllValues:` true, `ForAnyValue:` false.
+Most important is an operator's result for a key that the request does not have, because trust
+policies go wrong there: a plain operator is false, a negated one true, `…IfExists` and
+`ForAllValues:` true, `ForAnyValue:` false.
 """
 
 import ipaddress
@@ -16,7 +18,9 @@ Test = Callable[[str, str], bool]
 
 
 class UnsupportedPolicy(Exception):  # noqa: N818 - it reads as a statement about the policy
-    """A policy that the sandbox cannot evaluate. It raises, because a guess would make a test or a demo wrong."""
+    """A policy that the sandbox cannot evaluate. It raises, because a guess would make a test or
+    a demo wrong.
+    """
 
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
@@ -24,7 +28,9 @@ _LITERALS = {"*", "?", "$"}  # `${*}` is how a policy writes a star that is not 
 
 
 class Values:
-    """How the text of one policy becomes patterns: with policy variables or, before version 2012-10-17, without."""
+    """How the text of one policy becomes patterns: with policy variables or, before version
+    2012-10-17, without.
+    """
 
     def __init__(self, context: Context, *, variables: bool) -> None:
         self._context = context
@@ -37,12 +43,18 @@ class Values:
     def literal(self, text: str) -> str:
         return "".join(part for part in self._parts(text, str, str))
 
-    def _parts(self, text: str, fixed: Callable[[str], str], inserted: Callable[[str], str] = re.escape) -> list[str]:
+    def _parts(
+        self, text: str, fixed: Callable[[str], str], inserted: Callable[[str], str] = re.escape
+    ) -> list[str]:
         if not self._variables:
             return [fixed(text)]
-        # Split with one group alternates fixed text (even places) and the variables' names (odd places).
+        # Split with one group alternates fixed text (even places) and the variables' names (odd
+        # places).
         pieces = _VARIABLE.split(text)
-        return [inserted(self._lookup(piece)) if n % 2 else fixed(piece) for n, piece in enumerate(pieces)]
+        return [
+            inserted(self._lookup(piece)) if n % 2 else fixed(piece)
+            for n, piece in enumerate(pieces)
+        ]
 
     def _lookup(self, name: str) -> str:
         if name in _LITERALS:
@@ -69,10 +81,16 @@ def holds(conditions: Any, context: Context, values: Values) -> bool:
 
 def compared_keys(conditions: Any) -> set[str]:
     """The keys that the element compares, in lower case."""
-    return {key.lower() for tests in _mapping(conditions, "Condition").values() for key in _mapping(tests, "its tests")}
+    return {
+        key.lower()
+        for tests in _mapping(conditions, "Condition").values()
+        for key in _mapping(tests, "its tests")
+    }
 
 
-def _key_holds(operator: str, key: str, wanted: list[str], have: str | None, values: Values) -> bool:
+def _key_holds(
+    operator: str, key: str, wanted: list[str], have: str | None, values: Values
+) -> bool:
     quantifier, name, if_exists = _parse(operator)
     if name == "null":
         return _null_holds(operator, key, wanted, have)
@@ -81,8 +99,9 @@ def _key_holds(operator: str, key: str, wanted: list[str], have: str | None, val
         if if_exists:
             return True
         return quantifier == "forallvalues" or (negated and quantifier == "")
-    # One value per key is all that the sandbox's requests have, so "for all" and "for any" of them are the same.
-    # Every value is tested, so that one the sandbox cannot read is noticed even after another has matched.
+    # One value per key is all that the sandbox's requests have, so "for all" and "for any" of them
+    # are the same. Every value is tested, so that one the sandbox cannot read is noticed even after
+    # another has matched.
     hits = [test(value, have) for value in wanted]
     return any(hits) != negated
 
@@ -121,7 +140,9 @@ def _string_like(values: Values, pattern: str, have: str) -> bool:
 
 
 def _arn_like(values: Values, pattern: str, have: str) -> bool:
-    """ARNs are matched part by part: a star does not reach across a colon, except in the sixth and last part."""
+    """ARNs are matched part by part: a star does not reach across a colon, except in the sixth
+    and last part.
+    """
     wanted_parts, have_parts = pattern.split(":", 5), have.split(":", 5)
     if len(wanted_parts) != 6:
         raise UnsupportedPolicy(f"{pattern!r} is not an ARN of six parts")
@@ -200,7 +221,9 @@ def _mapping(value: Any, what: str) -> dict[str, Any]:
 
 
 def _texts(value: Any) -> list[str]:
-    """A condition's values as the texts that IAM compares: one or a list, and true or 5 as well as "true" or "5"."""
+    """A condition's values as the texts that IAM compares: one or a list, and true or 5 as well
+    as "true" or "5".
+    """
     items = value if isinstance(value, list) else [value]
     if not items or not all(isinstance(item, str | bool | int | float) for item in items):
         raise UnsupportedPolicy(f"a condition compares with texts, not with {value!r}")

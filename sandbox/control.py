@@ -1,4 +1,6 @@
-"""The sandbox's own HTTP interface under /_sandbox/: faults, recorded calls, the organisation, and more."""
+"""The sandbox's own HTTP interface under /_sandbox/: faults, recorded calls, the organisation,
+and more.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def control(sandbox: "Sandbox", request: Request) -> Response:
-    """Answers one request, without authentication: only the developer or a test may reach this port."""
+    """Answers one request, without authentication: only the developer or a test may reach this
+    port.
+    """
     route = _ROUTES.get((request.method, request.path))
     if route is None:
         return _json({"error": f"the sandbox has no {request.method} {request.path}"}, 404)
@@ -27,7 +31,11 @@ def _health(_sandbox: "Sandbox", _request: Request) -> Response:
 
 def _vendor(sandbox: "Sandbox", _request: Request) -> Response:
     """The outputs of the vendor's stack, as its operator would read them in the console."""
-    return _json(asdict(sandbox.vendor)) if sandbox.vendor else _json({"error": "there is no vendor"}, 404)
+    return (
+        _json(asdict(sandbox.vendor))
+        if sandbox.vendor
+        else _json({"error": "there is no vendor"}, 404)
+    )
 
 
 def _calls(sandbox: "Sandbox", _request: Request) -> Response:
@@ -54,7 +62,9 @@ def _add_fault(sandbox: "Sandbox", request: Request) -> Response:
 
 
 def _broker_credentials(sandbox: "Sandbox", _request: Request) -> Response:
-    """The answer of a container's agent: the service then runs as a role, and its AssumeRole is role chaining."""
+    """The answer of a container's agent: the service then runs as a role, and its AssumeRole is
+    role chaining.
+    """
     if sandbox.broker_arn is None:
         return _json({"error": "the vendor's stack is not deployed"}, 404)
     session = sandbox.open_session(sandbox.broker_arn, "deputy")
@@ -76,7 +86,9 @@ def _organization(_sandbox: "Sandbox", request: Request) -> Response:
         return _json({"error": str(error)}, 400)
 
 
-def _json(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def _json(
+    body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
     return Response(json.dumps(body), status, dict(headers or {}), content_type="application/json")
 
 

@@ -1,4 +1,6 @@
-"""Custom resources behind an SNS topic: CloudFormation publishes a request, and waits for a PUT to its ResponseURL."""
+"""Custom resources behind an SNS topic: CloudFormation publishes a request, and waits for a PUT
+to its ResponseURL.
+"""
 
 import copy
 import json
@@ -39,11 +41,17 @@ class CustomResource(Slow):
     def get_cfn_attribute(self, name: str) -> Any:
         if self.data is None:
             raise ValidationError(
-                message=f"The sandbox makes custom resources last: nothing can use {self.logical_id}.{name}."
+                message=(
+                    "The sandbox makes custom resources last: nothing can use"
+                    f" {self.logical_id}.{name}."
+                )
             )
         if name not in self.data:
             raise ValidationError(
-                message=f"CustomResource attribute error: Vendor response doesn't contain {name} attribute"
+                message=(
+                    f"CustomResource attribute error: Vendor response doesn't contain {name}"
+                    " attribute"
+                )
             )
         return self.data[name]
 
@@ -105,8 +113,8 @@ def expire() -> None:
     with cfn_waiting.lock:
         for asked in [asked for asked in _asked.values() if asked.deadline <= now and asked.open]:
             asked.finish(
-                "CloudFormation did not receive a response from your Custom Resource. Please check your logs for"
-                f" requestId [{asked.request_id}]."
+                "CloudFormation did not receive a response from your Custom Resource. Please check"
+                f" your logs for requestId [{asked.request_id}]."
             )
     cfn_waiting.flush()
 
@@ -120,7 +128,9 @@ def _publish(asked: _Asked) -> None:
         backend.publish(message, topic)
     except _NotSentError as error:
         with cfn_waiting.lock:
-            asked.resource.sent = asked.before  # the vendor was never told of it, so its deletion sends no message
+            asked.resource.sent = (
+                asked.before
+            )  # the vendor was never told of it, so its deletion sends no message
             asked.finish(str(error))
 
 
@@ -140,11 +150,13 @@ def _topic(properties: Mapping[str, Any], region: str) -> tuple[str, Any]:
     arn = str(properties.get("ServiceToken", ""))
     parts = arn.split(":")
     if len(parts) == 7 and parts[2] == "lambda":
-        raise _NotSentError("The sandbox has no Lambda functions: a ServiceToken must be an SNS topic.")
+        raise _NotSentError(
+            "The sandbox has no Lambda functions: a ServiceToken must be an SNS topic."
+        )
     if len(parts) != 6 or parts[2] != "sns" or parts[3] != region:
         raise _NotSentError(
-            "Invalid parameter: TopicArn (Service: AmazonSNS; Status Code: 400; Error Code: InvalidParameter; "
-            f"Request ID: {uuid.uuid4()})"
+            "Invalid parameter: TopicArn (Service: AmazonSNS; Status Code: 400; Error Code:"
+            f" InvalidParameter; Request ID: {uuid.uuid4()})"
         )
     backend = sns_backends[parts[4]][region]
     try:
@@ -186,7 +198,9 @@ def _texts(value: Any) -> Any:
 
 
 def _response_url(asked: _Asked) -> str:
-    """Shaped as AWS presigns it, in path style on this sandbox's address. The signature is what makes it unguessable."""
+    """Shaped as AWS presigns it, in path style on this sandbox's address. The signature is what
+    makes it unguessable.
+    """
     now = time.gmtime()
     region = asked.resource.region
     query = {
@@ -204,7 +218,9 @@ def respond(request: Request) -> Response:
     """Takes the answer to a request: once, and only at the URL that was sent."""
     asked = _asked.get(request.args.get("X-Amz-Signature", ""))
     if request.args.get("X-Amz-Signature") in _used or (asked is not None and not asked.open):
-        return render(AwsError(404, "NoSuchKey", "The specified key does not exist."), "s3", as_json=False)
+        return render(
+            AwsError(404, "NoSuchKey", "The specified key does not exist."), "s3", as_json=False
+        )
     if asked is None or request.method != "PUT" or request.path != asked.path:
         return render(AwsError(403, "AccessDenied", "Access Denied"), "s3", as_json=False)
     body = request.get_data()
@@ -256,7 +272,9 @@ def _complaint(asked: _Asked, answer: Any) -> str | None:
     if answer.get("Status") not in {"SUCCESS", "FAILED"}:
         return "Invalid Response object: Value of property Status must be SUCCESS or FAILED"
     physical_id = answer.get("PhysicalResourceId")
-    if answer["Status"] == "SUCCESS" and not (isinstance(physical_id, str) and 0 < len(physical_id) <= 1024):
+    if answer["Status"] == "SUCCESS" and not (
+        isinstance(physical_id, str) and 0 < len(physical_id) <= 1024
+    ):
         return "Invalid PhysicalResourceId"
     if not isinstance(answer.get("Data") or {}, dict):
         return "Invalid Response object: Value of property Data must be an object"
@@ -264,11 +282,17 @@ def _complaint(asked: _Asked, answer: Any) -> str | None:
 
 
 def _replace(resource: CustomResource, properties: dict[str, Any] | None) -> None:
-    """Another physical id is another resource: the old one is deleted once the update is through."""
+    """Another physical id is another resource: the old one is deleted once the update is
+    through.
+    """
     old = copy.copy(resource)
     old.removed, old.sent = True, properties
-    stack = cloudformation_backends[resource.account_id][resource.region].get_stack(resource.stack_id)
-    old.deletion_policy = stack.template_dict["Resources"][resource.logical_id].get("UpdateReplacePolicy")
+    stack = cloudformation_backends[resource.account_id][resource.region].get_stack(
+        resource.stack_id
+    )
+    old.deletion_policy = stack.template_dict["Resources"][resource.logical_id].get(
+        "UpdateReplacePolicy"
+    )
     stack.custom_resources[f"{resource.logical_id} {resource.physical_id}"] = old
 
 

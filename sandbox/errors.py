@@ -28,8 +28,12 @@ def invalid(message: str) -> AwsError:
 
 
 def unsupported(message: str) -> AwsError:
-    """The sandbox's answer for what it does not support: 501, which AWS never sends and no client retries."""
-    return AwsError(501, "SandboxUnsupported", f"The sandbox cannot tell what AWS would do: {message}")
+    """The sandbox's answer for what it does not support: 501, which AWS never sends and no
+    client retries.
+    """
+    return AwsError(
+        501, "SandboxUnsupported", f"The sandbox cannot tell what AWS would do: {message}"
+    )
 
 
 def render(error: AwsError, service: str, *, as_json: bool) -> Response:

@@ -1,4 +1,6 @@
-"""Faults for tests: errors and delays of STS and of what sessions ask, and roles that IAM is still propagating."""
+"""Faults for tests: errors and delays of STS and of what sessions ask, and roles that IAM is
+still propagating.
+"""
 
 import threading
 from collections.abc import Mapping
@@ -30,9 +32,10 @@ class Dropped(Exception):  # noqa: N818 - an event, not an error of ours
 class Fault:
     """One fault and the calls that it strikes: of STS, or `GetRole` and the like of a session.
 
-    `external_id` is "missing", "own" (sent, and named by the role's trust policy), "foreign" (sent, and not named) or
-    the exact value. `caller` is the name of the role that calls. `seconds` is how long a timeout hangs, or a role's age below which it is still propagating. `times`
-    is how often the fault strikes: None means without a limit.
+    `external_id` is "missing", "own" (sent, and named by the role's trust policy), "foreign" (sent,
+    and not named) or the exact value. `caller` is the name of the role that calls. `seconds` is how
+    long a timeout hangs, or a role's age below which it is still propagating. `times` is how often
+    the fault strikes: None means without a limit.
     """
 
     kind: FaultKind
@@ -70,7 +73,9 @@ class Faults:
         return fault
 
     def add_json(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """As `add`, from the body of POST /_sandbox/faults. Raises ValueError or TypeError on what it does not know."""
+        """As `add`, from the body of POST /_sandbox/faults. Raises ValueError or TypeError on
+        what it does not know.
+        """
         return asdict(self.add(**body))
 
     def clear(self) -> None:
@@ -83,7 +88,9 @@ class Faults:
         if fault is None:
             return
         if fault.kind is FaultKind.TIMEOUT:
-            self._stopping.wait(fault.seconds)  # not sleep: the sandbox must be able to stop meanwhile
+            self._stopping.wait(
+                fault.seconds
+            )  # not sleep: the sandbox must be able to stop meanwhile
             raise Dropped
         raise _error(fault.kind, attempt)
 
@@ -117,7 +124,9 @@ def _external_id_matches(wanted: str, attempt: Attempt) -> bool:
 
 
 def _is_spreading(role: Any, seconds: float) -> bool:
-    return role is not None and (datetime.now(UTC) - trust_changed_at(role)).total_seconds() < seconds
+    return (
+        role is not None and (datetime.now(UTC) - trust_changed_at(role)).total_seconds() < seconds
+    )
 
 
 def _error(kind: FaultKind, attempt: Attempt) -> AwsError:
@@ -126,16 +135,26 @@ def _error(kind: FaultKind, attempt: Attempt) -> AwsError:
         case FaultKind.THROTTLE:
             return AwsError(400, "Throttling", "Rate exceeded")
         case FaultKind.ERROR:
-            return AwsError(500, "InternalFailure", "The request processing has failed because of an unknown error.")
+            return AwsError(
+                500,
+                "InternalFailure",
+                "The request processing has failed because of an unknown error.",
+            )
         case FaultKind.REGION_DISABLED:
             message = (
-                f"STS is not activated in this region for account:{account}. Your account administrator can activate"
-                " STS in this region using the IAM Console."
+                f"STS is not activated in this region for account:{account}. Your account"
+                " administrator can activate STS in this region using the IAM Console."
             )
             return AwsError(403, "RegionDisabledException", message)
         case FaultKind.EXPIRED_TOKEN:
-            return AwsError(403, "ExpiredToken", "The security token included in the request is expired")
+            return AwsError(
+                403, "ExpiredToken", "The security token included in the request is expired"
+            )
         case FaultKind.PACKED_POLICY_TOO_LARGE:
-            return AwsError(400, "PackedPolicyTooLarge", "Packed policy consumes 157% of allotted space")
+            return AwsError(
+                400, "PackedPolicyTooLarge", "Packed policy consumes 157% of allotted space"
+            )
         case _:  # deny, and a role that is still spreading: AWS answers both alike
-            return access_denied(attempt.caller_arn, f"sts:{attempt.action}", attempt.role_arn or "*")
+            return access_denied(
+                attempt.caller_arn, f"sts:{attempt.action}", attempt.role_arn or "*"
+            )

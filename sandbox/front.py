@@ -1,4 +1,6 @@
-"""Middleware in front of moto: identifies the caller, refuses what AWS would refuse, and forwards the rest."""
+"""Middleware in front of moto: identifies the caller, refuses what AWS would refuse, and
+forwards the rest.
+"""
 
 import io
 import logging
@@ -14,7 +16,15 @@ from werkzeug.wrappers import Request as HttpRequest, Response
 from sandbox import s3, simulation
 from sandbox.errors import AwsError, access_denied, render, unsupported
 from sandbox.faults import Attempt, Dropped, Faults
-from sandbox.identity import Identities, Permissions, Signature, act_for, context_of, read_signature, role_arn
+from sandbox.identity import (
+    Identities,
+    Permissions,
+    Signature,
+    act_for,
+    context_of,
+    read_signature,
+    role_arn,
+)
 from sandbox.policy import Caller, Kind, Request, UnsupportedPolicy
 from sandbox.sts import Sts
 
@@ -38,7 +48,9 @@ class _Signed:
 class Front:
     """WSGI middleware over moto for all AWS requests."""
 
-    def __init__(self, moto: WSGIApplication, identities: Identities, sts: Sts, faults: Faults) -> None:
+    def __init__(
+        self, moto: WSGIApplication, identities: Identities, sts: Sts, faults: Faults
+    ) -> None:
         self._moto = moto
         self._identities = identities
         self._sts = sts
@@ -69,17 +81,22 @@ class Front:
         if signature is None:
             _check_unsigned(signed)
             return None
-        # moto would otherwise search all accounts for the key, and knows neither 12 digits nor our sessions.
+        # moto would otherwise search all accounts for the key, and knows neither 12 digits nor our
+        # sessions.
         request.environ["HTTP_X_MOTO_ACCOUNT_ID"] = signed.caller.account
         if signature.service == "sts":
             return self._sts.handle(_form(request), signed.caller, signature.access_key_id)
-        self._authorise(signed, self._identities.permissions(signed.caller, signature.access_key_id))
+        self._authorise(
+            signed, self._identities.permissions(signed.caller, signature.access_key_id)
+        )
         if signature.service == "iam" and _form(request).get("Action") == simulation.ACTION:
             return simulation.simulate(_form(request), self._identities.role)
         return None
 
     def _authorise(self, signed: _Signed, permissions: Permissions) -> None:
-        """Sessions may do what their policies allow. Roots may do everything in their account, and here users may too."""
+        """Sessions may do what their policies allow. Roots may do everything in their account,
+        and here users may too.
+        """
         if signed.caller.kind is Kind.USER:
             permissions = Permissions(unlimited=True)
         act_for(signed.caller, permissions)
@@ -89,7 +106,9 @@ class Front:
             self._check_action(signed, permissions)
 
     def _check_action(self, signed: _Signed, permissions: Permissions) -> None:
-        """For services other than S3 and STS, compare the action's name, and the role where IAM is asked about one."""
+        """For services other than S3 and STS, compare the action's name, and the role where IAM
+        is asked about one.
+        """
         action = _action(signed.request)
         if signed.service == "sqs":  # a call for a batch needs the permission for one message
             action = action.removesuffix("Batch")
@@ -107,7 +126,9 @@ class Front:
     def _refusal(error: AwsError, service: str, request: HttpRequest) -> Response:
         if error.status == 501:
             log.error("%s", error.message)
-        as_json = request.headers.get("X-Amz-Target") is not None or "json" in request.headers.get("Content-Type", "")
+        as_json = request.headers.get("X-Amz-Target") is not None or "json" in request.headers.get(
+            "Content-Type", ""
+        )
         return render(error, service, as_json=as_json)
 
 
@@ -140,7 +161,9 @@ def _form(request: HttpRequest) -> Mapping[str, str]:
 
 
 def _use_host_name(environ: WSGIEnvironment) -> None:
-    """Moto takes the first label of any other host for a bucket: of 127.0.0.1 that would be "127"."""
+    """Moto takes the first label of any other host for a bucket: of 127.0.0.1 that would be
+    "127".
+    """
     host, colon, port = environ.get("HTTP_HOST", "").partition(":")
     if host == "127.0.0.1":
         environ["HTTP_HOST"] = f"localhost{colon}{port}"

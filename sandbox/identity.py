@@ -1,7 +1,8 @@
 """The identity that signed a request, and its permissions.
 
-There are three kinds of access keys: 12 digits (the root of that account, with any secret), the keys of IAM users, and
-those of sessions that the sandbox's own AssumeRole made. Signatures are not verified; session tokens are compared.
+There are three kinds of access keys: 12 digits (the root of that account, with any secret), the
+keys of IAM users, and those of sessions that the sandbox's own AssumeRole made. Signatures are not
+verified; session tokens are compared.
 """
 
 import json
@@ -52,7 +53,9 @@ class Signature:
 
 
 def read_signature(request: HttpRequest) -> Signature | None:
-    """From the Authorization header, or from the query of a presigned URL. None if the request is unsigned."""
+    """From the Authorization header, or from the query of a presigned URL. None if the request
+    is unsigned.
+    """
     query = {name.lower(): value for name, value in request.args.items()}
     token = request.headers.get("X-Amz-Security-Token") or query.get("x-amz-security-token")
     if "awsaccesskeyid" in query:
@@ -86,7 +89,9 @@ def _check_presigned(expires_at: float) -> None:
 
 
 class Identities:
-    """Finds callers by access key. Sessions are held here, by key, because moto searches all of them one by one."""
+    """Finds callers by access key. Sessions are held here, by key, because moto searches all of
+    them one by one.
+    """
 
     def __init__(self) -> None:
         self._sessions: dict[str, Session] = {}
@@ -109,16 +114,23 @@ class Identities:
             return _user(key, signature.service)
         if signature.token is None or not secrets.compare_digest(signature.token, session.token):
             raise _unknown_key(signature.service)
-        if iam_backends[session.caller.account]["aws"].roles.get(session.role.id) is not session.role:
+        if (
+            iam_backends[session.caller.account]["aws"].roles.get(session.role.id)
+            is not session.role
+        ):
             raise _unknown_key(
                 signature.service
             )  # a role takes its sessions with it, also when one of its name follows
         if clock.now() >= session.expires_at:
-            raise AwsError(403, "ExpiredToken", "The security token included in the request is expired")
+            raise AwsError(
+                403, "ExpiredToken", "The security token included in the request is expired"
+            )
         return session.caller
 
     def role(self, arn: str) -> Any:
-        """Moto's role of exactly this ARN (case and path count), or None. Remembered, as accounts may hold thousands."""
+        """Moto's role of exactly this ARN (case and path count), or None. Remembered, as
+        accounts may hold thousands.
+        """
         match = _ROLE_ARN.fullmatch(arn)
         if match is None:
             return None
@@ -132,8 +144,11 @@ class Identities:
         return found
 
     def open_session(self, role: Any, name: str, seconds: int, policy: str | None) -> Session:
-        """A session of the role. It carries the role's own unique id, so that a recreated role can be told apart."""
-        # AWS truncates the expiry to whole seconds in its answer; so does the sandbox, and then means it.
+        """A session of the role. It carries the role's own unique id, so that a recreated role
+        can be told apart.
+        """
+        # AWS truncates the expiry to whole seconds in its answer; so does the sandbox, and then
+        # means it.
         issued_at = clock.now().replace(microsecond=0)
         expires_at = issued_at + timedelta(seconds=seconds)
         caller = Caller(
@@ -145,7 +160,15 @@ class Identities:
             issued_at,
         )
         key = "ASIA" + "".join(secrets.choice(string.ascii_uppercase + "234567") for _ in range(16))
-        session = Session(caller, key, secrets.token_urlsafe(30), secrets.token_urlsafe(240), expires_at, policy, role)
+        session = Session(
+            caller,
+            key,
+            secrets.token_urlsafe(30),
+            secrets.token_urlsafe(240),
+            expires_at,
+            policy,
+            role,
+        )
         self._sessions[key] = session
         return session
 
@@ -156,20 +179,33 @@ class Identities:
         if session is None:
             return root_permissions(caller.account) if caller.kind is Kind.ROOT else Permissions()
         role = role_policies(session.role)
-        ceilings = {"session policy": session.policy, "permissions boundary": role.boundary, _SCP: role.organization}
-        return Permissions(role.identity, {kind: text for kind, text in ceilings.items() if text is not None})
+        ceilings = {
+            "session policy": session.policy,
+            "permissions boundary": role.boundary,
+            _SCP: role.organization,
+        }
+        return Permissions(
+            role.identity, {kind: text for kind, text in ceilings.items() if text is not None}
+        )
 
 
 def role_arn(account: str, name: str) -> str:
-    """The ARN of the account's role of this name, with its path; without one if there is no such role."""
+    """The ARN of the account's role of this name, with its path; without one if there is no such
+    role.
+    """
     roles = list(iam_backends[account]["aws"].roles.values())
-    return next((role.arn for role in roles if role.name == name), f"arn:aws:iam::{account}:role/{name}")
+    return next(
+        (role.arn for role in roles if role.name == name), f"arn:aws:iam::{account}:role/{name}"
+    )
 
 
 def _user(key: str, service: str) -> Caller:
     for account in list(iam_backends):
         for user in list(iam_backends[account]["aws"].users.values()):
-            if any(owned.access_key_id == key and owned.status == "Active" for owned in user.access_keys):
+            if any(
+                owned.access_key_id == key and owned.status == "Active"
+                for owned in user.access_keys
+            ):
                 return Caller(Kind.USER, account, user.arn, user.arn, user.id)
     raise _unknown_key(service)
 
@@ -178,17 +214,23 @@ def _unknown_key(service: str) -> AwsError:
     if service == "s3":
         message = "The AWS Access Key Id you provided does not exist in our records."
         return AwsError(403, "InvalidAccessKeyId", message)
-    return AwsError(403, "InvalidClientTokenId", "The security token included in the request is invalid.")
+    return AwsError(
+        403, "InvalidClientTokenId", "The security token included in the request is invalid."
+    )
 
 
 _SCP = "service control policy"
-_EVERYTHING = '{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}'
+_EVERYTHING = (
+    '{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}'
+)
 _acting = threading.local()  # on whose behalf this thread works
 
 
 @dataclass(frozen=True)
 class Permissions:
-    """What an identity may do: its own policies, and ceilings, by their kind, that must allow it as well."""
+    """What an identity may do: its own policies, and ceilings, by their kind, that must allow it
+    as well.
+    """
 
     identity: Sequence[str] = ()
     ceilings: Mapping[str, str] = field(default_factory=dict)
@@ -201,7 +243,9 @@ class Permissions:
         """What refuses the request, in AWS's words; None if nothing does."""
         if self.unlimited:
             return None
-        groups = {"identity-based policy": self.identity} | {kind: [text] for kind, text in self.ceilings.items()}
+        groups = {"identity-based policy": self.identity} | {
+            kind: [text] for kind, text in self.ceilings.items()
+        }
         said = [(kind, evaluate_identity(group, request)) for kind, group in groups.items()]
         for kind, decision in said:
             if decision is Decision.DENIED:
@@ -213,11 +257,14 @@ class Permissions:
     def _ceilings(self) -> list[list[str]]:
         return [[text] for text in self.ceilings.values()]
 
-    def permit(self, request: Request, grant: Grant, *, same_account: bool, identity_suffices: bool) -> bool:
+    def permit(
+        self, request: Request, grant: Grant, *, same_account: bool, identity_suffices: bool
+    ) -> bool:
         """Combines the caller's side with the resource's. Across accounts both must say yes.
 
-        Within one account a resource policy that names the caller is enough by itself, but for ceilings; and for
-        resources other than roles (`identity_suffices`) so are the caller's own policies.
+        Within one account a resource policy that names the caller is enough by itself, but for
+        ceilings; and for resources other than roles (`identity_suffices`) so are the caller's own
+        policies.
         """
         decision = self.decide(request)
         if grant is Grant.DENIED or decision is Decision.DENIED:
@@ -250,7 +297,9 @@ def act_for(caller: Caller, permissions: Permissions) -> None:
 
 
 def acting_in(account: str) -> tuple[Caller, Permissions]:
-    """Who makes something in the account: this thread's caller, or AWS itself, such as for a StackSet."""
+    """Who makes something in the account: this thread's caller, or AWS itself, such as for a
+    StackSet.
+    """
     caller, permissions = getattr(_acting, "who", (ANONYMOUS, Permissions()))
     if caller.account == account:
         return caller, permissions
@@ -267,7 +316,9 @@ def _user_permissions(caller: Caller) -> Permissions:
 
 @dataclass(frozen=True)
 class RolePolicies:
-    """What a role may do: its own policies, and as far as its boundary and its organisation allow it."""
+    """What a role may do: its own policies, and as far as its boundary and its organisation
+    allow it.
+    """
 
     identity: Sequence[str]
     boundary: str | None
@@ -286,7 +337,10 @@ def role_policies(role: Any) -> RolePolicies:
 
 def _documents(owner: Any) -> list[str]:
     """The inline and managed policies of a user, a group or a role, as JSON texts."""
-    inline = [text if isinstance(text, str) else json.dumps(text, default=str) for text in owner.policies.values()]
+    inline = [
+        text if isinstance(text, str) else json.dumps(text, default=str)
+        for text in owner.policies.values()
+    ]
     return inline + [_default_version(policy) for policy in owner.managed_policies.values()]
 
 
@@ -308,7 +362,10 @@ def context_of(caller: Caller, **extra: str | None) -> Mapping[str, str]:
         "aws:SecureTransport": "true",
     }
     if caller.kind is Kind.ANONYMOUS:
-        keys = {key: keys[key] for key in ("aws:SourceIp", "aws:SecureTransport", "aws:CurrentTime", "aws:EpochTime")}
+        keys = {
+            key: keys[key]
+            for key in ("aws:SourceIp", "aws:SecureTransport", "aws:CurrentTime", "aws:EpochTime")
+        }
     if caller.issued_at is not None:
         keys["aws:TokenIssueTime"] = caller.issued_at.isoformat()
     if caller.kind is Kind.USER:

@@ -1,4 +1,6 @@
-"""The organisation that service-managed StackSets reach: its units, the accounts in them, and their policies."""
+"""The organisation that service-managed StackSets reach: its units, the accounts in them, and
+their policies.
+"""
 
 import json
 import re
@@ -33,25 +35,35 @@ class Organization:
         self.listeners: list[Callable[[], None]] = []
 
     def units(self) -> list[Unit]:
-        return [Unit(unit, self._names.get(unit, unit), accounts) for unit, accounts in self._units.items()]
+        return [
+            Unit(unit, self._names.get(unit, unit), accounts)
+            for unit, accounts in self._units.items()
+        ]
 
     def change(self, body: Any) -> dict[str, int]:
-        """Takes {"ous": {unit: [account, …]}}, which replaces what was. Returns the number of accounts in each unit.
+        """Takes {"ous": {unit: [account, …]}}, which replaces what was. Returns the number of
+        accounts in each unit.
 
-        With {"names": {unit: name}} the console shows units by their names. Raises TypeError or ValueError for anything
-        else.
+        With {"names": {unit: name}} the console shows units by their names. Raises TypeError or
+        ValueError for anything else.
         """
         units = body.get("ous") if isinstance(body, Mapping) else None
         if not isinstance(units, Mapping):
             raise TypeError('expected {"ous": {"ou-abcd-11111111": ["100000000001"]}}')
         names = body.get("names", {})
-        if not isinstance(names, Mapping) or not all(isinstance(name, str) for name in names.values()):
+        if not isinstance(names, Mapping) or not all(
+            isinstance(name, str) for name in names.values()
+        ):
             raise TypeError('expected {"names": {"ou-abcd-11111111": "Production"}}')
         for unit, accounts in units.items():
             if not _UNIT.fullmatch(unit):
                 raise ValueError(f"{unit} is no id of an organisational unit or root")
-            if not isinstance(accounts, list) or not all(_is_account(account) for account in accounts):
-                raise ValueError(f"{unit} must hold a list of account ids, each a text of 12 digits")
+            if not isinstance(accounts, list) or not all(
+                _is_account(account) for account in accounts
+            ):
+                raise ValueError(
+                    f"{unit} must hold a list of account ids, each a text of 12 digits"
+                )
         self._units = {unit: list(accounts) for unit, accounts in units.items()}
         self._names = dict(names)
         for listener in list(self.listeners):
@@ -59,11 +71,15 @@ class Organization:
         return {unit: len(accounts) for unit, accounts in self._units.items()}
 
     def govern(self, account: str, **policies: Mapping[str, Any]) -> None:
-        """Gives an account a `service_control` policy, a `resource_control` policy, both or none, as objects.
+        """Gives an account a `service_control` policy, a `resource_control` policy, both or none,
+        as objects.
 
-        A service control policy is all that its roles may do at most. A resource control policy denies.
+        A service control policy is all that its roles may do at most. A resource control policy
+        denies.
         """
-        self._policies[account] = {kind: json.dumps(document) for kind, document in policies.items()}
+        self._policies[account] = {
+            kind: json.dumps(document) for kind, document in policies.items()
+        }
 
     def policy(self, account: str, kind: str) -> str | None:
         return self._policies.get(account, {}).get(kind)
@@ -71,14 +87,22 @@ class Organization:
     def check(self, units: list[str]) -> None:
         """Raises UnknownUnitError."""
         if not self._units:
-            raise UnknownUnitError("You must enable organizations access to operate a service managed stack set")
+            raise UnknownUnitError(
+                "You must enable organizations access to operate a service managed stack set"
+            )
         for unit in units:
             if unit not in self._units:
-                raise UnknownUnitError(f"Organizational unit {unit} does not exist in the organization")
+                raise UnknownUnitError(
+                    f"Organizational unit {unit} does not exist in the organization"
+                )
 
     def accounts(self, units: list[str]) -> list[str]:
-        """The accounts in these units, each once. A unit that has gone since it was chosen has none."""
-        return list(dict.fromkeys(account for unit in units for account in self._units.get(unit, [])))
+        """The accounts in these units, each once. A unit that has gone since it was chosen has
+        none.
+        """
+        return list(
+            dict.fromkeys(account for unit in units for account in self._units.get(unit, []))
+        )
 
     def clear(self) -> None:
         self._units = {}

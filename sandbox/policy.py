@@ -1,6 +1,8 @@
-"""Evaluates IAM policies as AWS does: role trust and bucket policies, and what an identity is allowed.
+"""Evaluates IAM policies as AWS does: role trust and bucket policies, and what an identity is
+allowed.
 
-Pure functions of a document and a request, without moto. Unsupported elements raise `UnsupportedPolicy`.
+Pure functions of a document and a request, without moto. Unsupported elements raise
+`UnsupportedPolicy`.
 """
 
 import json
@@ -38,7 +40,9 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Caller:
-    """Who signed a request. `principal_arn` is what aws:PrincipalArn holds: the role, with its path, behind a session."""
+    """Who signed a request. `principal_arn` is what aws:PrincipalArn holds: the role, with its
+    path, behind a session.
+    """
 
     kind: Kind
     account: str
@@ -57,7 +61,9 @@ ANONYMOUS = Caller(Kind.ANONYMOUS, "", "anonymous", "", "")
 
 @dataclass(frozen=True)
 class Request:
-    """One action on one resource. Without a resource, "any of them": enough to tell a session that may do nothing."""
+    """One action on one resource. Without a resource, "any of them": enough to tell a session
+    that may do nothing.
+    """
 
     action: str
     resource: str | None = None
@@ -102,7 +108,9 @@ def evaluate_identity(documents: Iterable[str], request: Request) -> Decision:
         values = Values(context, variables=document.variables)
         for statement in document.statements:
             _shape(statement, required={"Resource"}, forbidden={"Principal"})
-            if not _covers(statement, request, values) or not _conditions(statement, context, values):
+            if not _covers(statement, request, values) or not _conditions(
+                statement, context, values
+            ):
                 continue
             if statement["Effect"] == "Deny":
                 return Decision.DENIED
@@ -111,10 +119,14 @@ def evaluate_identity(documents: Iterable[str], request: Request) -> Decision:
 
 
 def evaluate_resource(text: str, caller: Caller, request: Request, *, trust: bool = False) -> Grant:
-    """What a policy attached to a resource says to the caller. A role's trust policy names no resource: itself."""
+    """What a policy attached to a resource says to the caller. A role's trust policy names no
+    resource: itself.
+    """
     document, context = _read(text), request.keys()
     values = Values(context, variables=document.variables)
-    required, forbidden = ({"Principal"}, {"Resource"}) if trust else ({"Principal", "Resource"}, set())
+    required, forbidden = (
+        ({"Principal"}, {"Resource"}) if trust else ({"Principal", "Resource"}, set())
+    )
     best = Grant.NONE
     for statement in document.statements:
         _shape(statement, required=required, forbidden=forbidden)
@@ -136,7 +148,9 @@ def keys_of(documents: Iterable[str]) -> set[str]:
 
 
 def check_document(text: str) -> None:
-    """Raises `UnsupportedPolicy` unless the text is an identity or session policy of the right shape."""
+    """Raises `UnsupportedPolicy` unless the text is an identity or session policy of the right
+    shape.
+    """
     for statement in _read(text).statements:
         _shape(statement, required={"Resource"}, forbidden={"Principal"})
 
@@ -148,7 +162,11 @@ def _read(text: str) -> _Document:
         raw = json.loads(text)
     except ValueError:
         raise UnsupportedPolicy("the policy is not JSON") from None
-    if not isinstance(raw, dict) or not set(raw) <= {"Version", "Id", "Statement"} or "Statement" not in raw:
+    if (
+        not isinstance(raw, dict)
+        or not set(raw) <= {"Version", "Id", "Statement"}
+        or "Statement" not in raw
+    ):
         raise UnsupportedPolicy("a policy is an object with Version, Id and Statement only")
     if raw.get("Version", "2008-10-17") not in ("2008-10-17", "2012-10-17"):
         raise UnsupportedPolicy(f"unknown policy version {raw['Version']!r}")
@@ -179,7 +197,10 @@ def _shape(statement: Mapping[str, Any], *, required: set[str], forbidden: set[s
 def _covers(statement: Mapping[str, Any], request: Request, values: Values) -> bool:
     """True if the statement is about this action on this resource."""
     plain = Values({}, variables=False)  # Action takes no policy variables
-    actions = [plain.glob(text.lower()) for text in _list(statement.get("Action", statement.get("NotAction")))]
+    actions = [
+        plain.glob(text.lower())
+        for text in _list(statement.get("Action", statement.get("NotAction")))
+    ]
     named = any(pattern.fullmatch(request.action.lower()) for pattern in actions)
     if named != ("Action" in statement):
         return False
@@ -199,22 +220,39 @@ def _conditions(statement: Mapping[str, Any], context: Context, values: Values) 
 
 def _grant(statement: Mapping[str, Any], caller: Caller) -> Grant:
     if "Principal" in statement:
-        return max((_named(name, caller) for name in _principals(statement["Principal"])), default=Grant.NONE)
-    listed = {_named(name, caller) for name in _principals(statement["NotPrincipal"])} - {Grant.NONE}
+        return max(
+            (_named(name, caller) for name in _principals(statement["Principal"])),
+            default=Grant.NONE,
+        )
+    listed = {_named(name, caller) for name in _principals(statement["NotPrincipal"])} - {
+        Grant.NONE
+    }
     if not listed:
         return Grant.PRINCIPAL
-    everything = {Grant.ACCOUNT, Grant.PRINCIPAL} | ({Grant.SESSION} if caller.kind is Kind.SESSION else set())
+    everything = {Grant.ACCOUNT, Grant.PRINCIPAL} | (
+        {Grant.SESSION} if caller.kind is Kind.SESSION else set()
+    )
     if listed >= everything or (caller.kind is Kind.ROOT and Grant.ACCOUNT in listed):
         return Grant.NONE
-    # AWS's own advice is to list the account, the role and the session, "or the policy might deny access".
-    raise UnsupportedPolicy(f"NotPrincipal lists a part of {caller.arn} only: what AWS does then is not documented")
+    # AWS's own advice is to list the account, the role and the session, "or the policy might deny
+    # access".
+    raise UnsupportedPolicy(
+        f"NotPrincipal lists a part of {caller.arn} only: what AWS does then is not documented"
+    )
 
 
 def _principals(value: Any) -> list[str]:
-    """The AWS principals of a Principal element. Services and identity providers never sign with the sandbox's keys."""
+    """The AWS principals of a Principal element. Services and identity providers never sign with
+    the sandbox's keys.
+    """
     if value == "*":
         return ["*"]
-    if not isinstance(value, dict) or not set(value) <= {"AWS", "Service", "Federated", "CanonicalUser"}:
+    if not isinstance(value, dict) or not set(value) <= {
+        "AWS",
+        "Service",
+        "Federated",
+        "CanonicalUser",
+    }:
         raise UnsupportedPolicy(f"unknown principal {value!r}")
     return _list(value["AWS"]) if "AWS" in value else []
 
@@ -234,12 +272,17 @@ def _named(name: str, caller: Caller) -> Grant:
     if _ACCOUNT.fullmatch(name):
         name = f"arn:aws:iam::{name}:root"
     elif not _PRINCIPAL_ARN.fullmatch(name) and not _UNIQUE_ID.fullmatch(name):
-        raise UnsupportedPolicy(f"unknown principal {name!r}: AWS takes no patterns but a lone * here")
+        raise UnsupportedPolicy(
+            f"unknown principal {name!r}: AWS takes no patterns but a lone * here"
+        )
     if caller.kind is Kind.ANONYMOUS:
         return Grant.NONE
     if caller.kind is Kind.SESSION and name == caller.arn:
         return Grant.SESSION
-    if name in {caller.principal_arn, caller.unique_id.partition(":")[0]} and caller.kind is not Kind.ROOT:
+    if (
+        name in {caller.principal_arn, caller.unique_id.partition(":")[0]}
+        and caller.kind is not Kind.ROOT
+    ):
         return Grant.PRINCIPAL
     return Grant.ACCOUNT if name == caller.account_root else Grant.NONE
 

@@ -1,7 +1,9 @@
-"""S3's permissions: the action of a request, and whether bucket policy and caller together allow it.
+"""S3's permissions: the action of a request, and whether bucket policy and caller together allow
+it.
 
-moto allows every signed request everything, in every account. Here buckets belong to their account, a session may do
-what its role's policies allow, and unsigned requests read what a bucket policy publishes.
+moto allows every signed request everything, in every account. Here buckets belong to their account,
+a session may do what its role's policies allow, and unsigned requests read what a bucket policy
+publishes.
 """
 
 import io
@@ -95,11 +97,15 @@ def allowed(
         grant = evaluate_resource(bucket.policy.decode(), caller, request)
     if caller.kind is Kind.ANONYMOUS:
         return bucket is not None and _public(bucket, key, grant, action)
-    return permissions.permit(request, grant, same_account=caller.account == owner, identity_suffices=True)
+    return permissions.permit(
+        request, grant, same_account=caller.account == owner, identity_suffices=True
+    )
 
 
 def _condition_keys(request: HttpRequest) -> dict[str, str | None]:
-    """S3's own condition keys that this request has. Of conditional requests, those that write have one."""
+    """S3's own condition keys that this request has. Of conditional requests, those that write
+    have one.
+    """
     writes = request.method in {"PUT", "POST"}
     return {
         "s3:prefix": request.args.get("prefix"),
@@ -111,7 +117,11 @@ def _public(bucket: Any, key: str | None, grant: Grant, action: str) -> bool:
     block = bucket.public_access_block
     if grant is Grant.PRINCIPAL:
         return block is None or str(block.restrict_public_buckets).lower() != "true"
-    if grant is Grant.DENIED or action != "s3:GetObject" or (block and str(block.ignore_public_acls).lower() == "true"):
+    if (
+        grant is Grant.DENIED
+        or action != "s3:GetObject"
+        or (block and str(block.ignore_public_acls).lower() == "true")
+    ):
         return False
     stored = bucket.keys.get(key)
     return stored is not None and stored.acl is not None and bool(stored.acl.public_read)
@@ -140,7 +150,8 @@ def _actions(request: HttpRequest) -> Iterator[tuple[str, str, str | None]]:
     if not bucket:
         yield "s3:ListAllMyBuckets", "", None
     elif not key and request.method == "POST" and "delete" in request.args:
-        # AWS refuses or deletes each object by itself. Here the refusal of one refuses the whole request.
+        # AWS refuses or deletes each object by itself. Here the refusal of one refuses the whole
+        # request.
         yield from ((action, bucket, name) for action, name in _deletions(request))
     elif not key:
         yield _bucket_action(request), bucket, None
@@ -170,7 +181,10 @@ def _bucket_action(request: HttpRequest) -> str:
         return f"s3:{verb}{part}"
     match request.method:
         case "GET" | "HEAD":
-            return next((_BUCKET_LISTS[name] for name in request.args if name in _BUCKET_LISTS), "s3:ListBucket")
+            return next(
+                (_BUCKET_LISTS[name] for name in request.args if name in _BUCKET_LISTS),
+                "s3:ListBucket",
+            )
         case "PUT":
             return "s3:CreateBucket"
         case "DELETE":
@@ -180,12 +194,17 @@ def _bucket_action(request: HttpRequest) -> str:
 
 
 def _deletions(request: HttpRequest) -> Iterator[tuple[str, str]]:
-    """The action and the key for each object that the request deletes. Puts the body back for moto to read."""
+    """The action and the key for each object that the request deletes. Puts the body back for
+    moto to read.
+    """
     body = request.get_data(cache=True, parse_form_data=False)
     request.environ["wsgi.input"] = io.BytesIO(body)
     for doomed in ET.fromstring(body).iterfind("{*}Object"):  # noqa: S314  of a developer's own
         version = doomed.findtext("{*}VersionId")
-        yield "s3:DeleteObjectVersion" if version else "s3:DeleteObject", doomed.findtext("{*}Key") or ""
+        yield (
+            "s3:DeleteObjectVersion" if version else "s3:DeleteObject",
+            doomed.findtext("{*}Key") or "",
+        )
 
 
 def _object_action(request: HttpRequest) -> str:
@@ -204,5 +223,7 @@ def _verb(request: HttpRequest) -> str:
 
 
 def install() -> None:
-    """Moto's own reading of bucket policies knows no conditions and no HEAD, and would refuse what was allowed here."""
+    """Moto's own reading of bucket policies knows no conditions and no HEAD, and would refuse
+    what was allowed here.
+    """
     FakeBucket.get_permission = lambda _self, _action, _resource: PermissionResult.PERMITTED

@@ -1,6 +1,8 @@
-"""The sandbox as a server in this process: `with Sandbox() as aws: aws.client("iam", "444455556666")`.
+"""The sandbox as a server in this process: `with Sandbox() as aws: aws.client("iam",
+"444455556666")`.
 
-moto keeps its state in module globals, so a process holds one sandbox at a time; `reset` empties it.
+moto keeps its state in module globals, so a process holds one sandbox at a time; `reset` empties
+it.
 """
 
 import socket
@@ -15,7 +17,11 @@ import boto3
 from botocore.config import Config
 from moto import backends
 from moto.moto_api._internal import moto_api_backend
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+)
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Request
 
@@ -33,7 +39,9 @@ if TYPE_CHECKING:
 
 
 class _QuietHandler(MotoRequestHandler):  # type: ignore[misc]  # moto is untyped here
-    """HTTP/1.1, so that clients may keep connections, and no line on the terminal for each request."""
+    """HTTP/1.1, so that clients may keep connections, and no line on the terminal for each
+    request.
+    """
 
     protocol_version = "HTTP/1.1"
 
@@ -60,12 +68,19 @@ class Sandbox:
 
     def _build(self) -> Front:
         modules = frozenset(backends.list_of_moto_modules())
-        backends.list_of_moto_modules = lambda: modules  # moto reads its own folder for each request
+        backends.list_of_moto_modules = lambda: (
+            modules
+        )  # moto reads its own folder for each request
         roles.install()
         cloudformation.install()
         s3.install()
         sqs.install()
-        return Front(DomainDispatcherApplication(create_backend_app), self._identities, self._sts, self.faults)
+        return Front(
+            DomainDispatcherApplication(create_backend_app),
+            self._identities,
+            self._sts,
+            self.faults,
+        )
 
     @property
     def url(self) -> str:
@@ -133,11 +148,15 @@ class Sandbox:
         self._vendor = None
 
     def later(self, **by: float) -> AbstractContextManager[None]:
-        """Within it, AWS's clock is ahead, by hours=1 for example: what was issued before has aged by as much."""
+        """Within it, AWS's clock is ahead, by hours=1 for example: what was issued before has
+        aged by as much.
+        """
         return clock.ahead(timedelta(**by))
 
     def use_vendor(self, vendor: "VendorStack") -> None:
-        """From now on /_sandbox/broker-credentials answers with sessions of this vendor's broker."""
+        """From now on /_sandbox/broker-credentials answers with sessions of this vendor's
+        broker.
+        """
         self._vendor = vendor
 
     @property
@@ -146,7 +165,9 @@ class Sandbox:
         return self._vendor
 
     def open_session(self, role_arn: str, name: str, seconds: int = 3600) -> Session:
-        """A session as AWS itself opens one for a task or an instance: without AssumeRole, and unrecorded."""
+        """A session as AWS itself opens one for a task or an instance: without AssumeRole, and
+        unrecorded.
+        """
         role = self._identities.role(role_arn)
         if role is None:
             raise LookupError(f"no role {role_arn}")
@@ -154,7 +175,8 @@ class Sandbox:
 
     def client(self, service: str, account: str, region: str = "us-east-1", **options: Any) -> Any:
         """A boto3 client as the root of an account. Close it, or use it in a `with closing(…)`."""
-        # One session, because each would parse AWS's service models again; locked, because it is not thread-safe.
+        # One session, because each would parse AWS's service models again; locked, because it is
+        # not thread-safe.
         with self._boto_lock:
             return self._boto.client(
                 service,  # type: ignore[call-overload]

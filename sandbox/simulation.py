@@ -1,4 +1,6 @@
-"""IAM's SimulatePrincipalPolicy for roles, which moto lacks: may the role do this, and what keeps it from it."""
+"""IAM's SimulatePrincipalPolicy for roles, which moto lacks: may the role do this, and what
+keeps it from it.
+"""
 
 import itertools
 import uuid
@@ -13,7 +15,11 @@ from sandbox.identity import RolePolicies, role_policies
 from sandbox.policy import Decision, Request, evaluate_identity, keys_of
 
 ACTION = "SimulatePrincipalPolicy"
-_WORDS = {Decision.ALLOWED: "allowed", Decision.NOT_ALLOWED: "implicitDeny", Decision.DENIED: "explicitDeny"}
+_WORDS = {
+    Decision.ALLOWED: "allowed",
+    Decision.NOT_ALLOWED: "implicitDeny",
+    Decision.DENIED: "explicitDeny",
+}
 _KNOWN = {"Action", "Version", "PolicySourceArn", "ActionNames", "ResourceArns", "ContextEntries"}
 
 
@@ -23,8 +29,13 @@ def simulate(form: Mapping[str, str], role_of: Callable[[str], Any]) -> Response
         raise unsupported(f"its {ACTION} takes no {', '.join(surplus)}")
     role = role_of(form.get("PolicySourceArn", ""))
     if role is None:
-        raise AwsError(404, "NoSuchEntity", f"The role with ARN {form.get('PolicySourceArn')} cannot be found.")
-    actions, resources = list(_listed(form, "ActionNames")), list(_listed(form, "ResourceArns")) or ["*"]
+        raise AwsError(
+            404, "NoSuchEntity", f"The role with ARN {form.get('PolicySourceArn')} cannot be found."
+        )
+    actions, resources = (
+        list(_listed(form, "ActionNames")),
+        list(_listed(form, "ResourceArns")) or ["*"],
+    )
     if len(resources) > 1:
         raise unsupported("it simulates one resource at a time")
     for action in actions:
@@ -64,12 +75,15 @@ def _result(policies: RolePolicies, request: Request) -> str:
         for text in (policies.boundary, policies.organization)
     )
     all_of_them = {own, boundary, organization}
-    decision = next(it for it in (Decision.DENIED, Decision.NOT_ALLOWED, Decision.ALLOWED) if it in all_of_them)
+    decision = next(
+        it for it in (Decision.DENIED, Decision.NOT_ALLOWED, Decision.ALLOWED) if it in all_of_them
+    )
     untold = keys_of(policies.identity) - request.keys().keys()
     missing = "".join(f"<member>{escape(key)}</member>" for key in sorted(untold))
     details = "".join(
-        f"<{name}DecisionDetail><AllowedBy{what}>{'true' if said is Decision.ALLOWED else 'false'}</AllowedBy{what}>"
-        f"</{name}DecisionDetail>"
+        f"<{name}DecisionDetail><AllowedBy{what}>"
+        f"{'true' if said is Decision.ALLOWED else 'false'}"
+        f"</AllowedBy{what}></{name}DecisionDetail>"
         for name, what, said, text in (
             ("PermissionsBoundary", "PermissionsBoundary", boundary, policies.boundary),
             ("Organizations", "Organizations", organization, policies.organization),

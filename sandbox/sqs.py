@@ -1,7 +1,8 @@
-"""moto's SQS, made faster: moto reads the clock for every waiting message, several times in every call.
+"""moto's SQS, made faster: moto reads the clock for every waiting message, several times in every
+call.
 
-And one difference from AWS is mended: SetQueueAttributes changes the attributes that it names, and moto also removes
-the queue's policy when the request has none.
+And one difference from AWS is mended: SetQueueAttributes changes the attributes that it names, and
+moto also removes the queue's policy when the request has none.
 """
 
 import time
@@ -14,7 +15,9 @@ from moto.sqs import models
 
 
 def _unix_time_millis(moment: datetime | None = None) -> float:
-    """Moto's makes two datetimes for each answer, so that a thousand waiting messages took a minute to send and read."""
+    """Moto's makes two datetimes for each answer, so that a thousand waiting messages took a
+    minute to send and read.
+    """
     return time.time() * 1000 if moment is None else float(utils.unix_time_millis(moment))
 
 

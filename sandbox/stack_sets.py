@@ -1,7 +1,8 @@
-"""AWS::CloudFormation::StackSet, service-managed: a stack in every account of the chosen organisational units.
+"""AWS::CloudFormation::StackSet, service-managed: a stack in every account of the chosen
+organisational units.
 
-Each is a normal stack in its account, which fails or succeeds independently. They are made in the background, one after
-the other; the StackSet is ready when all have finished.
+Each is a normal stack in its account, which fails or succeeds independently. They are made in the
+background, one after the other; the StackSet is ready when all have finished.
 """
 
 import threading
@@ -36,19 +37,26 @@ class _Plan:
 
     @classmethod
     def of(cls, properties: Mapping[str, Any], account: str) -> "_Plan":
-        """Raises what CloudFormation raises for a template, and ValueError for what the sandbox does not know."""
+        """Raises what CloudFormation raises for a template, and ValueError for what the sandbox
+        does not know.
+        """
         if properties.get("PermissionModel") != "SERVICE_MANAGED":
             raise ValueError("The sandbox knows service-managed StackSets only.")
         groups = properties.get("StackInstancesGroup", [])
         if len(groups) != 1:
             raise ValueError("The sandbox takes exactly one StackInstancesGroup.")
-        template = properties.get("TemplateBody") or cfn_templates.read(properties["TemplateURL"], account)
-        cfn_templates.check_capabilities(cfn_templates.parse(template), properties.get("Capabilities", []))
+        template = properties.get("TemplateBody") or cfn_templates.read(
+            properties["TemplateURL"], account
+        )
+        cfn_templates.check_capabilities(
+            cfn_templates.parse(template), properties.get("Capabilities", [])
+        )
         preferences = properties.get("OperationPreferences", {})
         targets = groups[0]["DeploymentTargets"]
         return cls(
             template=template,
-            parameters=_pairs(properties.get("Parameters", [])) | _pairs(groups[0].get("ParameterOverrides", [])),
+            parameters=_pairs(properties.get("Parameters", []))
+            | _pairs(groups[0].get("ParameterOverrides", [])),
             units=targets["OrganizationalUnitIds"],
             left_out=_left_out(targets),
             by_delegate=properties.get("CallAs", "SELF") == "DELEGATED_ADMIN",
@@ -58,9 +66,13 @@ class _Plan:
         )
 
     def targets(self, launching_account: str) -> list[Target]:
-        """Service-managed StackSets never reach the management account; a delegate's is one like the others."""
+        """Service-managed StackSets never reach the management account; a delegate's is one like
+        the others.
+        """
         left_out = self.left_out if self.by_delegate else [*self.left_out, launching_account]
-        accounts = [account for account in organization.accounts(self.units) if account not in left_out]
+        accounts = [
+            account for account in organization.accounts(self.units) if account not in left_out
+        ]
         return [(account, region) for region in self.regions for account in accounts]
 
     def tolerates(self, failures: int, targets: int) -> bool:
@@ -68,7 +80,9 @@ class _Plan:
 
 
 def _left_out(targets: Mapping[str, Any]) -> list[str]:
-    """The accounts of the units that are not meant. Raises ValueError for a filter that the sandbox does not know."""
+    """The accounts of the units that are not meant. Raises ValueError for a filter that the
+    sandbox does not know.
+    """
     kind = targets.get("AccountFilterType", "NONE")
     if kind not in ("NONE", "DIFFERENCE"):
         raise ValueError("Of the account filters the sandbox knows DIFFERENCE only.")
@@ -101,12 +115,15 @@ class StackSet(Slow):
         with self._one_operation:
             if kind is Kind.DELETE:
                 self._forget()
-                _Operation(None, done).run(partial(self._delete, target) for target in list(self._stacks))
+                _Operation(None, done).run(
+                    partial(self._delete, target) for target in list(self._stacks)
+                )
                 return
             try:
                 plan = _Plan.of(properties, self.account_id)
                 organization.check(plan.units)
-            except Exception as error:  # noqa: BLE001  anything wrong with the properties fails the resource
+            except Exception as error:  # noqa: BLE001
+                # Anything wrong with the properties fails the resource.
                 done(str(getattr(error, "message", "") or error))
                 cfn_waiting.flush()
                 return
@@ -134,7 +151,9 @@ class StackSet(Slow):
             plan = _Plan.of(self.sent or {}, self.account_id)
             targets = plan.targets(self.account_id)
             kept = [target for target in self._stacks if retain and target not in targets]
-            _Operation(None, lambda _error: None).run(self._steps(plan, targets + kept, update=False))
+            _Operation(None, lambda _error: None).run(
+                self._steps(plan, targets + kept, update=False)
+            )
 
     def _create(self, target: Target, plan: _Plan) -> Any:
         name = f"StackSet-{self._shown.name}-{uuid.uuid4()}"
@@ -160,7 +179,9 @@ class StackSet(Slow):
 
     def _show(self, properties: Mapping[str, Any], plan: _Plan) -> None:
         """So that DescribeStackSet and ListStackInstances know of it."""
-        organization.listeners[:] = [*filter(lambda known: known != self.follow, organization.listeners)]
+        organization.listeners[:] = [
+            *filter(lambda known: known != self.follow, organization.listeners)
+        ]
         organization.listeners.append(self.follow)
         if self._shown is not None:
             self._shown.template, self._shown.parameters = plan.template, plan.parameters
@@ -179,7 +200,9 @@ class StackSet(Slow):
         self.physical_id = self._shown.id
 
     def _forget(self) -> None:
-        organization.listeners[:] = [*filter(lambda known: known != self.follow, organization.listeners)]
+        organization.listeners[:] = [
+            *filter(lambda known: known != self.follow, organization.listeners)
+        ]
         if self._shown is not None:
             self._shown.delete()
 
@@ -234,7 +257,8 @@ class _Operation:
                 self._begun += 1
             try:
                 stack = step()
-            except Exception as error:  # noqa: BLE001 - one account's refusal is that account's alone
+            except Exception as error:  # noqa: BLE001
+                # One account's refusal is that account's alone.
                 self._one_less(str(getattr(error, "message", "") or error))
             else:
                 cfn_waiting.when_settled(stack, self._settled)
@@ -253,7 +277,10 @@ class _Operation:
                 return
         failures = len(self._reasons)
         if failures and self._plan is not None and not self._plan.tolerates(failures, self._begun):
-            self._done(f"{failures} of {self._begun} stack instances failed, more than tolerated: {self._reasons[0]}")
+            self._done(
+                f"{failures} of {self._begun} stack instances failed, more than tolerated:"
+                f" {self._reasons[0]}"
+            )
         else:
             self._done(None)
 

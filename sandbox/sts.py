@@ -1,7 +1,8 @@
 """The sandbox's STS: AssumeRole with all of its checks, and GetCallerIdentity.
 
-moto lets every caller assume any role, even one that does not exist. Here the role's trust policy, the caller's own
-policies, role chaining and the role's limits are enforced, and every attempt is recorded for tests.
+moto lets every caller assume any role, even one that does not exist. Here the role's trust policy,
+the caller's own policies, role chaining and the role's limits are enforced, and every attempt is
+recorded for tests.
 """
 
 import re
@@ -18,7 +19,15 @@ from sandbox.errors import AwsError, access_denied, invalid, unsupported
 from sandbox.faults import Attempt, Dropped, Faults
 from sandbox.identity import Identities, Session, context_of
 from sandbox.organization import organization
-from sandbox.policy import Caller, Grant, Kind, Request, UnsupportedPolicy, check_document, evaluate_resource
+from sandbox.policy import (
+    Caller,
+    Grant,
+    Kind,
+    Request,
+    UnsupportedPolicy,
+    check_document,
+    evaluate_resource,
+)
 
 ACTION = "sts:AssumeRole"
 _PROTOCOL = {"Action", "Version"}
@@ -34,7 +43,9 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class StsCall:
-    """One attempt to assume a role. The outcome is "allowed" or the code of the error that was answered."""
+    """One attempt to assume a role. The outcome is "allowed" or the code of the error that was
+    answered.
+    """
 
     caller_arn: str
     role_arn: str | None
@@ -62,10 +73,13 @@ class Sts:
             case "AssumeRole":
                 return self._recorded(form, caller, access_key_id)
             case "GetCallerIdentity":
-                # It needs no permission and no policy can deny it, so it tells who even an inert session is.
+                # It needs no permission and no policy can deny it, so it tells who even an inert
+                # session is.
                 self._faults.strike(Attempt("GetCallerIdentity", caller.arn, caller.account))
                 fields = {"UserId": caller.unique_id, "Account": caller.account, "Arn": caller.arn}
-                return _answer("GetCallerIdentity", "".join(_tag(name, text) for name, text in fields.items()))
+                return _answer(
+                    "GetCallerIdentity", "".join(_tag(name, text) for name, text in fields.items())
+                )
             case action:
                 raise unsupported(f"it has no sts:{action}")
 
@@ -100,13 +114,19 @@ class Sts:
         _validate(form)
         arn, external_id = form["RoleArn"], form.get("ExternalId")
         role = self._identities.role(arn)
-        self._faults.strike(Attempt("AssumeRole", caller.arn, caller.account, arn, external_id, role))
+        self._faults.strike(
+            Attempt("AssumeRole", caller.arn, caller.account, arn, external_id, role)
+        )
         if role is None or not self._may_assume(role, form, caller, access_key_id):
             raise access_denied(caller.arn, ACTION, arn)
         _check_duration(_duration(form), role, caller)
-        return self._identities.open_session(role, form["RoleSessionName"], _duration(form), form.get("Policy"))
+        return self._identities.open_session(
+            role, form["RoleSessionName"], _duration(form), form.get("Policy")
+        )
 
-    def _may_assume(self, role: Any, form: Mapping[str, str], caller: Caller, access_key_id: str) -> bool:
+    def _may_assume(
+        self, role: Any, form: Mapping[str, str], caller: Caller, access_key_id: str
+    ) -> bool:
         keys = {
             "sts:ExternalId": form.get("ExternalId"),  # absent from the context unless it was sent
             "sts:RoleSessionName": form["RoleSessionName"],
@@ -119,11 +139,15 @@ class Sts:
             return False
         permissions = self._identities.permissions(caller, access_key_id)
         same_account = caller.account == role.account_id
-        return permissions.permit(request, grant, same_account=same_account, identity_suffices=False)
+        return permissions.permit(
+            request, grant, same_account=same_account, identity_suffices=False
+        )
 
 
 def _validate(form: Mapping[str, str]) -> None:
-    """AWS's own checks of the parameters, in its words. boto3 sends what is too long or malformed all the same."""
+    """AWS's own checks of the parameters, in its words. boto3 sends what is too long or
+    malformed all the same.
+    """
     surplus = set(form) - _PROTOCOL - _PARAMETERS
     if surplus:
         raise unsupported(f"its AssumeRole takes no {', '.join(sorted(surplus))}")
@@ -131,7 +155,9 @@ def _validate(form: Mapping[str, str]) -> None:
     complaints += _duration_complaints(form.get("DurationSeconds"))
     if complaints:
         plural = "" if len(complaints) == 1 else "s"
-        raise invalid(f"{len(complaints)} validation error{plural} detected: {'; '.join(complaints)}")
+        raise invalid(
+            f"{len(complaints)} validation error{plural} detected: {'; '.join(complaints)}"
+        )
     if not form["RoleArn"].startswith("arn:"):
         raise invalid(f"{form['RoleArn']} is invalid")
     if not _IAM_ARN.fullmatch(form["RoleArn"]):
@@ -140,7 +166,9 @@ def _validate(form: Mapping[str, str]) -> None:
         try:
             check_document(form["Policy"])
         except UnsupportedPolicy as error:
-            raise AwsError(400, "MalformedPolicyDocument", f"Syntax errors in policy: {error}.") from None
+            raise AwsError(
+                400, "MalformedPolicyDocument", f"Syntax errors in policy: {error}."
+            ) from None
 
 
 def _complaints(name: str, value: str | None) -> list[str]:
@@ -166,9 +194,13 @@ def _duration_complaints(text: str | None) -> list[str]:
     if not re.fullmatch(r"-?[0-9]+", text, re.ASCII):
         raise invalid(f"'{text}' is not a number")
     if int(text) < 900:
-        return [_complaint(f"'{text}'", "durationSeconds", "have value greater than or equal to 900")]
+        return [
+            _complaint(f"'{text}'", "durationSeconds", "have value greater than or equal to 900")
+        ]
     if int(text) > 43200:
-        return [_complaint(f"'{text}'", "durationSeconds", "have value less than or equal to 43200")]
+        return [
+            _complaint(f"'{text}'", "durationSeconds", "have value less than or equal to 43200")
+        ]
     return []
 
 
@@ -177,13 +209,18 @@ def _complaint(value: str, member: str, must: str) -> str:
 
 
 def _check_duration(seconds: int, role: Any, caller: Caller) -> None:
-    """Called after the permission check, because a caller without permission must not learn a role's limits."""
+    """Called after the permission check, because a caller without permission must not learn a
+    role's limits.
+    """
     if caller.kind is Kind.SESSION and seconds > 3600:
         raise invalid(
-            "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining."
+            "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by"
+            " role chaining."
         )
     if seconds > int(role.max_session_duration or 3600):
-        raise invalid("The requested DurationSeconds exceeds the MaxSessionDuration set for this role.")
+        raise invalid(
+            "The requested DurationSeconds exceeds the MaxSessionDuration set for this role."
+        )
 
 
 def _duration(form: Mapping[str, str]) -> int:
@@ -199,11 +236,19 @@ def _session_xml(session: Session) -> str:
         "Expiration": session.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     user = {"AssumedRoleId": session.caller.unique_id, "Arn": session.caller.arn}
-    packed = "" if session.policy is None else _tag("PackedPolicySize", str(len(session.policy) * 100 // 2048))
-    return (
-        f"<Credentials>{''.join(_tag(name, text) for name, text in credentials.items())}</Credentials>"
-        f"<AssumedRoleUser>{''.join(_tag(name, text) for name, text in user.items())}</AssumedRoleUser>{packed}"
+    packed = (
+        ""
+        if session.policy is None
+        else _tag("PackedPolicySize", str(len(session.policy) * 100 // 2048))
     )
+    return (
+        f"<Credentials>{_tags(credentials)}</Credentials>"
+        f"<AssumedRoleUser>{_tags(user)}</AssumedRoleUser>{packed}"
+    )
+
+
+def _tags(fields: Mapping[str, str]) -> str:
+    return "".join(_tag(name, text) for name, text in fields.items())
 
 
 def _tag(name: str, text: str) -> str:
@@ -213,7 +258,8 @@ def _tag(name: str, text: str) -> str:
 def _answer(action: str, result: str) -> Response:
     request_id = str(uuid.uuid4())
     body = (
-        f'<{action}Response xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><{action}Result>{result}</{action}Result>'
+        f"<{action}Response"
+        f' xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><{action}Result>{result}</{action}Result>'
         f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{action}Response>"
     )
     return Response(body, 200, {"x-amzn-RequestId": request_id}, content_type="text/xml")

@@ -12,18 +12,30 @@ VENDOR_ACCOUNT = "111122223333"
 VENDOR_REGION = "us-east-1"
 VENDOR_STACK = "deputy-broker"
 CANARY_STACK = "deputy-canary"
-_CANARY_ACCOUNTS = ("222233334444", "222244443333", "222255556666")  # the first that is not among the vendor's
+_CANARY_ACCOUNTS = (
+    "222233334444",
+    "222244443333",
+    "222255556666",
+)  # the first that is not among the vendor's
 TEMPLATE_BUCKET = "deputy-templates-111122223333"
 CUSTOMERS = {"444455556666": "Acme", "777788889999": "Globex"}
 # Acme's account is the management account of an organisation with these.
-MEMBERS = {"444400000001": "Acme's web shop", "444400000002": "Acme's data lake", "444400000003": "Acme's playground"}
+MEMBERS = {
+    "444400000001": "Acme's web shop",
+    "444400000002": "Acme's data lake",
+    "444400000003": "Acme's playground",
+}
 ORGANIZATION: dict[str, dict[str, Any]] = {
     "ous": {
         "r-acme": list(MEMBERS),
         "ou-acme-production": ["444400000001", "444400000002"],
         "ou-acme-development": ["444400000003"],
     },
-    "names": {"r-acme": "Root", "ou-acme-production": "Production", "ou-acme-development": "Development"},
+    "names": {
+        "r-acme": "Root",
+        "ou-acme-production": "Production",
+        "ou-acme-development": "Development",
+    },
 }
 
 
@@ -48,8 +60,12 @@ class Vendor:
     parameters: Mapping[str, str] = field(default_factory=dict)
 
 
-def deploy_vendor(sandbox_url: str, template_text: str, vendor: Vendor | None = None) -> VendorStack:
-    """Creates the vendor's stack as its administrator would. Raises RuntimeError, with AWS's reason, if that fails."""
+def deploy_vendor(
+    sandbox_url: str, template_text: str, vendor: Vendor | None = None
+) -> VendorStack:
+    """Creates the vendor's stack as its administrator would. Raises RuntimeError, with AWS's
+    reason, if that fails.
+    """
     vendor = vendor or Vendor()
     parameters = {"TemplateBucketName": TEMPLATE_BUCKET, **vendor.parameters}
     outputs = _deploy(sandbox_url, vendor.account, vendor.stack_name, template_text, parameters)
@@ -59,14 +75,24 @@ def deploy_vendor(sandbox_url: str, template_text: str, vendor: Vendor | None = 
 def deploy_canary(
     sandbox_url: str, template_text: str, deployed: VendorStack, vendor: Vendor | None = None
 ) -> VendorStack:
-    """Creates the canary's stack for this vendor, in an account of its own. Raises as `deploy_vendor`."""
+    """Creates the canary's stack for this vendor, in an account of its own. Raises as
+    `deploy_vendor`.
+    """
     vendor = vendor or Vendor()
     others = {vendor.account, *vendor.parameters.get("VendorAccountIds", "").split(",")}
     account = next(account for account in _CANARY_ACCOUNTS if account not in others)
-    same = {name: value for name, value in vendor.parameters.items() if name in {"RolePrefix", "VendorAccountIds"}}
+    same = {
+        name: value
+        for name, value in vendor.parameters.items()
+        if name in {"RolePrefix", "VendorAccountIds"}
+    }
     parameters = {"BrokerPrincipalArn": deployed.broker_principal_arn, **same}
     outputs = _deploy(sandbox_url, account, CANARY_STACK, template_text, parameters)
-    return replace(deployed, canary_role_arn=outputs["CanaryRoleArn"], stranger_role_arn=outputs["StrangerRoleArn"])
+    return replace(
+        deployed,
+        canary_role_arn=outputs["CanaryRoleArn"],
+        stranger_role_arn=outputs["StrangerRoleArn"],
+    )
 
 
 def _deploy(
@@ -77,7 +103,9 @@ def _deploy(
         cloudformation.create_stack(
             StackName=name,
             TemplateBody=template_text,
-            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
+            Parameters=[
+                {"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()
+            ],
             Capabilities=["CAPABILITY_NAMED_IAM"],
         )
         stack = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
@@ -88,7 +116,8 @@ def _deploy(
 
 
 def _vendor_stack(sandbox_url: str, account: str, outputs: Mapping[str, str]) -> VendorStack:
-    # CloudFormation's Ref gives a queue's URL at AWS; SQS itself gives the one at which this sandbox answers.
+    # CloudFormation's Ref gives a queue's URL at AWS; SQS itself gives the one at which this
+    # sandbox answers.
     name = outputs["RegistrationQueueUrl"].rpartition("/")[2]
     with closing(_client(sandbox_url, "sqs", account)) as sqs:
         queue_url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
@@ -101,12 +130,16 @@ def _vendor_stack(sandbox_url: str, account: str, outputs: Mapping[str, str]) ->
 
 
 def seed_customers(sandbox_url: str) -> None:
-    """A bucket with an object in each customer's account, under a name that the permission sets let the vendor read."""
+    """A bucket with an object in each customer's account, under a name that the permission sets
+    let the vendor read.
+    """
     for account, name in CUSTOMERS.items():
         bucket = f"deputy-shared-{name.lower()}"
         with closing(_client(sandbox_url, "s3", account)) as s3:
             s3.create_bucket(Bucket=bucket)
-            s3.put_object(Bucket=bucket, Key="hello.txt", Body=f"Only {name} should see this.\n".encode())
+            s3.put_object(
+                Bucket=bucket, Key="hello.txt", Body=f"Only {name} should see this.\n".encode()
+            )
 
 
 def _client(sandbox_url: str, service: str, account: str) -> Any:

@@ -1,9 +1,10 @@
-"""Real parts: a sandbox AWS over HTTP, SQLite and a real PostgreSQL, real API keys. Of app/ only limits and deadlines
-are replaced, which tests together would reach and a slow machine would miss.
+"""Real parts: a sandbox AWS over HTTP, SQLite and a real PostgreSQL, real API keys. Of app/ only
+limits and deadlines are replaced, which tests together would reach and a slow machine would miss.
 
-The fixed cast: Acme and Globex are customers (tenants), each with AWS accounts of their own; `admin` is the vendor's
-key for everything; a worker's key is bound to one tenant and can only issue. Tests share one database per engine
-and keep apart by tenant, so none of them may expect an empty one.
+The fixed cast: Acme and Globex are customers (tenants), each with AWS accounts of their own;
+`admin` is the vendor's key for everything; a worker's key is bound to one tenant and can only
+issue. Tests share one database per engine and keep apart by tenant, so none of them may expect an
+empty one.
 """
 
 from __future__ import annotations
@@ -48,12 +49,20 @@ OTHER_VENDOR_ACCOUNT = "999988887777"
 BROKER_TEMPLATE = Path(__file__).parent.parent / "cloudformation" / "broker.yaml"
 CANARY_TEMPLATE = BROKER_TEMPLATE.with_name("canary.yaml")
 _VENDOR = Vendor(parameters={"VendorAccountIds": OTHER_VENDOR_ACCOUNT})
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 NO_BROWSER = "there is no Chromium on this machine (apt-get install chromium)"
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 NO_NGINX = "there is no nginx on this machine (apt-get install nginx)"
-NO_JAVASCRIPT = "npm is not on this machine, or does not reach its registry (apt-get install nodejs npm)"
-_MISSING = (("in a browser", NO_BROWSER), ("behind nginx", NO_NGINX), ("of JavaScript SDKs", NO_JAVASCRIPT))
+NO_JAVASCRIPT = (
+    "npm is not on this machine, or does not reach its registry (apt-get install nodejs npm)"
+)
+_MISSING = (
+    ("in a browser", NO_BROWSER),
+    ("behind nginx", NO_NGINX),
+    ("of JavaScript SDKs", NO_JAVASCRIPT),
+)
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
 
 
@@ -66,12 +75,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Stderr is shown where a test fails, and has every log line: pytest need not write each a second time."""
-    session.config.pluginmanager.get_plugin("logging-plugin").report_handler.setLevel(logging.CRITICAL + 1)
+    """Stderr is shown where a test fails, and has every log line: pytest need not write each a
+    second time.
+    """
+    session.config.pluginmanager.get_plugin("logging-plugin").report_handler.setLevel(
+        logging.CRITICAL + 1
+    )
 
 
 def pytest_collection_finish() -> None:
-    """moto and botocore are large. What was imported stays, so the collector need not look through it again."""
+    """moto and botocore are large. What was imported stays, so the collector need not look
+    through it again.
+    """
     gc.freeze()
     gc.set_threshold(50_000)  # a request makes thousands of objects, and few cycles
     gc.enable()
@@ -87,12 +102,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def aws() -> Iterator[Sandbox]:
-    """The one sandbox of this process: moto keeps its state in globals, so a second one would share it."""
+    """The one sandbox of this process: moto keeps its state in globals, so a second one would
+    share it.
+    """
     from sandbox.identity import Identities  # noqa: PLC0415
-    from sandbox.server import Sandbox  # noqa: PLC0415  with moto, which takes a second that tests without AWS need not wait
 
-    Identities.open_session = logged_secrets.noting(  # the broker's own too, and those of other processes
-        "a session", Identities.open_session, lambda session: [session.secret_access_key, session.token]
+    # with moto, which takes a second that tests without AWS need not wait
+    from sandbox.server import Sandbox  # noqa: PLC0415
+
+    Identities.open_session = (
+        logged_secrets.noting(  # the broker's own too, and those of other processes
+            "a session",
+            Identities.open_session,
+            lambda session: [session.secret_access_key, session.token],
+        )
     )
     with Sandbox() as sandbox:
         given = {
@@ -103,7 +126,12 @@ def aws() -> Iterator[Sandbox]:
             **ONLY_THESE_CREDENTIALS,
         }
         with pytest.MonkeyPatch.context() as patch:
-            for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+            for name in (
+                "AWS_ACCESS_KEY_ID",
+                "AWS_SECRET_ACCESS_KEY",
+                "AWS_SESSION_TOKEN",
+                "AWS_PROFILE",
+            ):
                 patch.delenv(name, raising=False)
             for name, value in given.items():
                 patch.setenv(name, value)
@@ -112,7 +140,9 @@ def aws() -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    """The one browser of this process; a test opens a context, or a page, of its own and closes it."""
+    """The one browser of this process; a test opens a context, or a page, of its own and closes
+    it.
+    """
     expect.set_options(timeout=30_000)
     with sync_playwright() as playwright:
         # What moves is painted sixty times a second for as long as a test waits.
@@ -132,7 +162,9 @@ def vendor(aws: Sandbox) -> VendorStack:
 
 @pytest.fixture(scope="session")
 def canary_stack(aws: Sandbox, vendor: VendorStack) -> VendorStack:
-    """The vendor's side with the canary and the stranger, as canary.yaml makes them; no service uses them by itself."""
+    """The vendor's side with the canary and the stranger, as canary.yaml makes them; no service
+    uses them by itself.
+    """
     return deploy_canary(aws.url, CANARY_TEMPLATE.read_text(), vendor, _VENDOR)
 
 
@@ -165,7 +197,10 @@ def _config(database_url: str, **changes: object) -> Config:
     return replace(
         Config(
             database_url=database_url,
-            secret_keys=("first-secret-key-of-the-tests-0123456789", "older-secret-key-of-the-tests-0123456789"),
+            secret_keys=(
+                "first-secret-key-of-the-tests-0123456789",
+                "older-secret-key-of-the-tests-0123456789",
+            ),
             broker=Broker.parse(f"arn:aws:iam::{VENDOR_ACCOUNT}:role/DeputyBroker"),
             vendor_account_ids=frozenset({VENDOR_ACCOUNT, OTHER_VENDOR_ACCOUNT}),
             vendor_name="Example Vendor",
@@ -198,7 +233,9 @@ def admin(app: Flask) -> Api:
 
 @pytest.fixture
 def start(config: Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Flask]]:
-    """`start({"AWS_…": …}, max_session_seconds=…)`: another process of the service, in that environment (None: unset)."""
+    """`start({"AWS_…": …}, max_session_seconds=…)`: another process of the service, in that
+    environment (None: unset).
+    """
     started: list[Flask] = []
 
     def begin(environment: dict[str, str | None], **settings: object) -> Flask:
@@ -230,7 +267,9 @@ def as_the_pipeline() -> Iterator[None]:
 
 
 def publish_templates(app: Flask) -> None:
-    """As the vendor's deploy pipeline and a background worker do it: one writes to the bucket, and one records."""
+    """As the vendor's deploy pipeline and a background worker do it: one writes to the bucket,
+    and one records.
+    """
     services = app.extensions["deputy"]
     with as_the_pipeline():
         services.publication.publish()
@@ -250,12 +289,16 @@ def customer(aws: Sandbox) -> Customer:
 
 refusals.OF_TENANT = 1_000_000  # before a service is made
 schedule_key_uses = KeyUses._schedule
-KeyUses._schedule = lambda _: None  # a minute later, and when the process ends, the test's database is gone
+KeyUses._schedule = lambda _: (
+    None
+)  # a minute later, and when the process ends, the test's database is gone
 
 
 @pytest.fixture(autouse=True)
 def every_refusal_is_recorded_singly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests share keys, and are refused more in a second than a program in life; test_refusals.py has the bounds."""
+    """Tests share keys, and are refused more in a second than a program in life;
+    test_refusals.py has the bounds.
+    """
     monkeypatch.setattr("app.limits.refusals.SINGLY", 1_000_000)
     monkeypatch.setattr("app.limits.refusals.MOST", 1_000_000)
 
@@ -264,8 +307,18 @@ def _note_what_is_issued() -> None:
     for kind, place, name, secrets_of in (
         ("an API key", api_keys, "_add", lambda made: [made[1][-43:]]),
         ("an onboarding link", Links, "create", lambda made: [made[1].rpartition("/")[2]]),
-        ("a registration token", RegistrationTokens, "make", lambda token: [token[-24:]]),  # its MAC
-        ("a session", sts, "_session", lambda session: [session.secret_access_key, session.session_token]),
+        (
+            "a registration token",
+            RegistrationTokens,
+            "make",
+            lambda token: [token[-24:]],
+        ),  # its MAC
+        (
+            "a session",
+            sts,
+            "_session",
+            lambda session: [session.secret_access_key, session.session_token],
+        ),
     ):
         setattr(place, name, logged_secrets.noting(kind, getattr(place, name), secrets_of))
 
@@ -302,7 +355,8 @@ def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> StoppedClock:
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What gives up on a caller after two seconds waits for a slow machine, and refusals of a tenant's share are not held.
+    """What gives up on a caller after two seconds waits for a slow machine, and refusals of a
+    tenant's share are not held.
 
     A test that is about either sets its own.
     """
@@ -313,5 +367,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For services that a test makes: they give AWS, which is on this machine, as much time as it needs."""
+    """For services that a test makes: they give AWS, which is on this machine, as much time as
+    it needs.
+    """
     monkeypatch.setattr("app.aws.query._TIMEOUTS", urllib3.Timeout(connect=60, read=60))

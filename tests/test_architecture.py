@@ -1,6 +1,8 @@
-"""The rules of the architecture that import-linter can't see, read from the code's own syntax and registries.
+"""The rules of the architecture that import-linter can't see, read from the code's own syntax and
+registries.
 
-Each rule is a function from syntax trees to what breaks it; the first tests show that the rules can fail.
+Each rule is a function from syntax trees to what breaks it; the first tests show that the rules can
+fail.
 """
 
 import ast
@@ -29,7 +31,8 @@ SOURCES = {path.relative_to(APP.parent).as_posix(): path for path in sorted(APP.
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOURCES.items()}
 Trees = dict[str, ast.Module]
 
-# Open to anybody, each for a reason: load balancers, readers of templates, readers of the API's documentation.
+# Open to anybody, each for a reason: load balancers, readers of templates, readers of the API's
+# documentation.
 PUBLIC = {
     "/healthz",
     "/readyz",
@@ -48,7 +51,13 @@ PUBLIC = {
     "/onboard/<token>/connections/<uuid:connection_id>/verify",
 }
 # What flask-smorest and flask-swagger-ui serve, and the way there, carries no mark of ours.
-PUBLIC_BY_CONSTRUCTION = {"/openapi.json", "/docs", "/docs/", "/docs/<path:path>", "/onboard/static/<path:filename>"}
+PUBLIC_BY_CONSTRUCTION = {
+    "/openapi.json",
+    "/docs",
+    "/docs/",
+    "/docs/<path:path>",
+    "/onboard/static/<path:filename>",
+}
 
 # Tables that name a tenant without being one tenant's property.
 NOT_OWNED = {
@@ -71,11 +80,18 @@ def called(call: ast.Call) -> str:
 
 
 def raw_assume_role(trees: Trees) -> list[str]:
-    """Where an operation of boto's that names a role is called, or assume_role reached by any other way."""
-    return [name for name, node in nodes(trees, ast.Attribute) if node.attr in {"assume_role", "AssumeRole"}] + [
+    """Where an operation of boto's that names a role is called, or assume_role reached by any
+    other way.
+    """
+    return [
+        name
+        for name, node in nodes(trees, ast.Attribute)
+        if node.attr in {"assume_role", "AssumeRole"}
+    ] + [
         name
         for name, node in nodes(trees, ast.Constant)
-        if node.value in {"assume_role", "AssumeRole"}  # getattr(sts, "assume_role"), a paginator, a waiter
+        if node.value
+        in {"assume_role", "AssumeRole"}  # getattr(sts, "assume_role"), a paginator, a waiter
     ]
 
 
@@ -84,7 +100,9 @@ def role_arn_keywords(trees: Trees) -> list[str]:
     keywords = [name for name, node in nodes(trees, ast.keyword) if node.arg == "RoleArn"]
     keys = [(name, key) for name, node in nodes(trees, ast.Dict) for key in node.keys]
     keys += [(name, node.slice) for name, node in nodes(trees, ast.Subscript)]
-    return keywords + [name for name, key in keys if isinstance(key, ast.Constant) and key.value == "RoleArn"]
+    return keywords + [
+        name for name, key in keys if isinstance(key, ast.Constant) and key.value == "RoleArn"
+    ]
 
 
 def sts_clients(trees: Trees) -> list[str]:
@@ -99,7 +117,9 @@ def sts_clients(trees: Trees) -> list[str]:
 
 def in_call(tree: ast.Module, node: ast.AST, names: set[str]) -> bool:
     return any(
-        isinstance(call, ast.Call) and called(call) in names and node in [*call.args, *map(value, call.keywords)]
+        isinstance(call, ast.Call)
+        and called(call) in names
+        and node in [*call.args, *map(value, call.keywords)]
         for call in ast.walk(tree)
     )
 
@@ -113,7 +133,8 @@ def clients_of_any_kind(trees: Trees) -> set[tuple[str, str]]:
     found = set()
     for name, call in nodes(trees, ast.Call):
         if called(call) == "QueryApi" or (
-            called(call) in {"client", "resource", "create_client"} and isinstance(call.func, ast.Attribute)
+            called(call) in {"client", "resource", "create_client"}
+            and isinstance(call.func, ast.Attribute)
         ):
             first = call.args[0] if call.args else None
             found.add((name, first.value if isinstance(first, ast.Constant) else "?"))
@@ -143,7 +164,8 @@ def dynamic_imports(trees: Trees) -> list[str]:
         for kind in (ast.Import, ast.ImportFrom)
         for name, node in nodes(trees, kind)
         for alias in node.names
-        if {"importlib", "runpy", "pkgutil"} & {alias.name.split(".")[0], str(getattr(node, "module", ""))}
+        if {"importlib", "runpy", "pkgutil"}
+        & {alias.name.split(".")[0], str(getattr(node, "module", ""))}
         or alias.name == "import_string"
     ]
     return named + imported
@@ -154,15 +176,19 @@ def catches_everything(trees: Trees) -> list[str]:
         f"{name}:{handler.lineno}"
         for name, handler in nodes(trees, ast.ExceptHandler)
         if handler.type is None
-        or {"Exception", "BaseException"} & {node.id for node in ast.walk(handler.type) if isinstance(node, ast.Name)}
-        if not isinstance(handler.body[-1], ast.Raise) or handler.body[-1].exc is not None  # it tidies up
+        or {"Exception", "BaseException"}
+        & {node.id for node in ast.walk(handler.type) if isinstance(node, ast.Name)}
+        if not isinstance(handler.body[-1], ast.Raise)
+        or handler.body[-1].exc is not None  # it tidies up
     ]
 
 
 def enclosing(tree: ast.Module, node: ast.AST) -> str:
     """The innermost function around a node."""
     around = [
-        function for function in ast.walk(tree) if isinstance(function, ast.FunctionDef) and node in ast.walk(function)
+        function
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef) and node in ast.walk(function)
     ]
     return min(around, key=lambda function: len(list(ast.walk(function)))).name if around else ""
 
@@ -179,17 +205,25 @@ def writes(trees: Trees) -> list[tuple[str, str, str]]:
 
 
 def writes_for_nobody(trees: Trees) -> list[tuple[str, str]]:
-    """Where no key or link is read again: neither is one the caller's, nor does anybody come before one that is."""
+    """Where no key or link is read again: neither is one the caller's, nor does anybody come
+    before one that is.
+    """
     asking = re.compile(
         r"((asked|visit)\.)?caller|((families\.)?ending|(families\.)?replacing|Making|Ending)\(caller\b.*\)"
     )
-    return sorted({(name, function) for name, function, who in writes(trees) if not asking.fullmatch(who)})
+    return sorted(
+        {(name, function) for name, function, who in writes(trees) if not asking.fullmatch(who)}
+    )
 
 
 def writes_past_the_door(trees: Trees) -> list[str]:
     """Where a transaction that may change something is begun in another way."""
     ways = {"_writing", "begin_writing", "run_batch", "raw_connection", "dedicated"}
-    sessions = [name for name, call in nodes(trees, ast.Call) if re.match(r"Session\(.*engine", ast.unparse(call))]
+    sessions = [
+        name
+        for name, call in nodes(trees, ast.Call)
+        if re.match(r"Session\(.*engine", ast.unparse(call))
+    ]
     return [name for name, node in nodes(trees, ast.Attribute) if node.attr in ways] + sessions
 
 
@@ -203,13 +237,19 @@ def long_functions(trees: Trees, limit: int = 40) -> list[str]:
 
 
 def same_classes(trees: Trees) -> list[str]:
-    """Names of classes that several modules define. What a class holds inside it (`Meta`) is named by that class."""
-    names = Counter(node.name for tree in trees.values() for node in tree.body if isinstance(node, ast.ClassDef))
+    """Names of classes that several modules define. What a class holds inside it (`Meta`) is
+    named by that class.
+    """
+    names = Counter(
+        node.name for tree in trees.values() for node in tree.body if isinstance(node, ast.ClassDef)
+    )
     return [name for name, number in names.items() if number > 1]
 
 
 def leaning_names(trees: Trees) -> list[str]:
-    """Tests of a module whose name begins with a word for something that only the test before it names."""
+    """Tests of a module whose name begins with a word for something that only the test before it
+    names.
+    """
     leaning = re.compile(r"test_(it|its|they|these|nor|both|others|one_that|neither|another_one)_")
     return [
         f"{name}:{node.lineno} {node.name}"
@@ -258,7 +298,9 @@ def test_each_rule_finds_what_it_forbids(rule, source):
 
 
 def test_two_modules_with_a_class_of_the_same_name_are_found():
-    assert same_classes({name: ast.parse("class A: ...") for name in ("one.py", "other.py")}) == ["A"]
+    assert same_classes({name: ast.parse("class A: ...") for name in ("one.py", "other.py")}) == [
+        "A"
+    ]
 
 
 # --- the door ---
@@ -282,7 +324,9 @@ def test_one_place_makes_sts_clients():
         *(("app/aws/vendor_resources.py", service) for service in ("s3", "sns", "sqs")),
     }
     assert importers(TREES, "app.aws.query") == ["app/aws/own_role.py", "app/aws/sts.py"]
-    assert importers(TREES, "app.aws.own_role") == ["app/aws/sts.py"]  # a session of a role's is never seen elsewhere
+    assert importers(TREES, "app.aws.own_role") == [
+        "app/aws/sts.py"
+    ]  # a session of a role's is never seen elsewhere
 
 
 def test_only_a_stored_connection_makes_a_grant():
@@ -308,7 +352,9 @@ def test_a_grant_requires_its_two_halves():
 
 
 def test_only_deputy_itself_writes_for_nobody():
-    """Everything else reads the caller's key or link again, in the transaction that it writes in."""
+    """Everything else reads the caller's key or link again, in the transaction that it writes
+    in.
+    """
     assert writes_for_nobody(TREES) == [
         ("app/access/api_keys.py", "install_key"),  # the operator at the machine
         ("app/access/api_keys.py", "revoke_any"),
@@ -326,7 +372,10 @@ def test_only_deputy_itself_writes_for_nobody():
         ("app/health/heartbeats.py", "end"),
         ("app/issuing/issue.py", "_changing"),  # what AWS said of a role is true for every caller
         ("app/onboarding/registrations.py", "_register"),  # a stack's message
-        ("app/onboarding/set_versions.py", "_record"),  # the background worker, once the bucket serves it
+        (
+            "app/onboarding/set_versions.py",
+            "_record",
+        ),  # the background worker, once the bucket serves it
         ("app/tenants/tenants.py", "void_registrations"),  # the operator
     ]
     assert len(writes(TREES)) > 20
@@ -348,20 +397,21 @@ def test_nothing_is_imported_by_a_name_made_at_run_time():
 
 def test_nothing_catches_everything():
     caught = [place.partition(":")[0] for place in catches_everything(TREES)]
-    assert (
-        caught
-        == [
-            "app/api/plain_credentials.py",  # Flask raises it again, and answers
-            "app/background/parts.py",  # a background worker must survive every bug, or a process is left that only looks alive
-            "app/background/parts.py",  # and end when a part of it has ended for any reason
-            "app/concurrency/gevent.py",  # and so does a future
-            "app/concurrency/group_commit.py",  # a batch keeps what went wrong with each item, to raise it where the item came from
-            "app/health/checks.py",  # a check that fails is a finding, or it would be asked for by each request
-            "app/http/parsing.py",  # what goes wrong while a server reads a body is of no common kind
-            "app/http/sockets.py",  # what still comes after an answer is dropped, malformed or not
-            "app/onboarding/refused_stacks.py",  # a thread that ended would answer nobody
-        ]
-    )
+    assert caught == [
+        "app/api/plain_credentials.py",  # Flask raises it again, and answers
+        # a background worker must survive every bug, or a process is left that only looks alive
+        "app/background/parts.py",
+        "app/background/parts.py",  # and end when a part of it has ended for any reason
+        "app/concurrency/gevent.py",  # and so does a future
+        # a batch keeps what went wrong with each item, to raise it where the item came from
+        "app/concurrency/group_commit.py",
+        # a check that fails is a finding, or it would be asked for by each request
+        "app/health/checks.py",
+        # what goes wrong while a server reads a body is of no common kind
+        "app/http/parsing.py",
+        "app/http/sockets.py",  # what still comes after an answer is dropped, malformed or not
+        "app/onboarding/refused_stacks.py",  # a thread that ended would answer nobody
+    ]
 
 
 def test_a_class_has_a_name_of_its_own():
@@ -373,13 +423,16 @@ def test_functions_have_40_lines_at_most():
 
 
 def test_files_have_400_lines_at_most():
-    lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in SOURCES.items()}
+    lengths = {
+        name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in SOURCES.items()
+    }
     assert {name: length for name, length in lengths.items() if length > 400} == {}
 
 
 def test_a_tests_name_can_be_read_without_the_one_before_it():
     tests = {
-        str(path): ast.parse(path.read_text(encoding="utf-8")) for path in Path(__file__).parent.rglob("test_*.py")
+        str(path): ast.parse(path.read_text(encoding="utf-8"))
+        for path in Path(__file__).parent.rglob("test_*.py")
     }
     assert leaning_names(tests) == []
 
@@ -394,7 +447,11 @@ def app() -> Flask:
 
 
 def test_a_module_that_cites_an_invariant_says_where_the_list_is():
-    modules = [path.read_text(encoding="utf-8") for root in (APP, Path(__file__).parent) for path in root.rglob("*.py")]
+    modules = [
+        path.read_text(encoding="utf-8")
+        for root in (APP, Path(__file__).parent)
+        for path in root.rglob("*.py")
+    ]
     citing = [text for text in modules if re.search(r"[Ii]nvariants?\s+[0-9]", text)]
     assert citing
     assert [text[:80] for text in citing if "docs/architecture.md" not in text] == []
@@ -408,7 +465,9 @@ def test_every_route_needs_a_scope_or_is_on_the_public_list(app):
             assert "scopes" not in facts, rule
             public.add(rule.rule)
         else:
-            assert any(isinstance(scope, Scope) for scope in facts.get("scopes", ())), f"{rule} declares no scope"
+            assert any(isinstance(scope, Scope) for scope in facts.get("scopes", ())), (
+                f"{rule} declares no scope"
+            )
     assert public == PUBLIC
 
 
@@ -438,7 +497,11 @@ def test_a_public_route_only_reads(app):
 
 
 def test_every_table_that_names_a_tenant_is_owned_by_it():
-    owned = {mapper.local_table.name for mapper in Base.registry.mappers if issubclass(mapper.class_, TenantOwned)}
+    owned = {
+        mapper.local_table.name
+        for mapper in Base.registry.mappers
+        if issubclass(mapper.class_, TenantOwned)
+    }
     named = {table.name for table in Base.metadata.tables.values() if "tenant_id" in table.columns}
     assert named - owned == set(NOT_OWNED)
     for name in owned:

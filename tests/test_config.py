@@ -94,8 +94,14 @@ def test_a_whole_environment_is_read(read):
 
 def test_what_may_be_left_out_has_a_safe_default(read):
     config = read()
-    assert (config.role_prefix, config.max_session_seconds, config.audit_retention_days) == ("deputy-", 3600, 400)
-    assert config.vendor_account_ids == {"111122223333"}, "the broker's own account is always the vendor's"
+    assert (config.role_prefix, config.max_session_seconds, config.audit_retention_days) == (
+        "deputy-",
+        3600,
+        400,
+    )
+    assert config.vendor_account_ids == {"111122223333"}, (
+        "the broker's own account is always the vendor's"
+    )
     assert config.bootstrap_key is None
 
 
@@ -152,7 +158,11 @@ BAD = {
     "DEPUTY_VENDOR_ACCOUNT_IDS": ["111122223333,", FULL_WIDTH],
     "DEPUTY_PUBLIC_URL": [
         *("", "https://", "https://[half", "https://:8000", "https://deputy.example.com/?x=1"),
-        *("https://deputy.example.com:port", "https://deputy.example.com:99999", "https://a:secret@deputy.example.com"),
+        *(
+            "https://deputy.example.com:port",
+            "https://deputy.example.com:99999",
+            "https://a:secret@deputy.example.com",
+        ),
         *("https://deputy example.com", "https://deputy.example\n.com"),
     ],
     "DEPUTY_VENDOR_URL": ['https://"><b>', "https://example.com/our app"],
@@ -221,8 +231,16 @@ def test_the_topic_is_one_in_the_brokers_partition_and_account_and_has_a_queue(r
         (topic, f"{TOPIC}.fifo", "SNS topic"),
         (topic, "arn:aws:sns:cn-north-1:111122223333:x", "not in the partition aws."),
         (topic, "arn:aws-cn:sns:us-gov-west-1:111122223333:x", "not in the partition aws-cn."),
-        (topic, "arn:aws-cn:sns:cn-north-1:111122223333:x", "the partition of DEPUTY_BROKER_PRINCIPAL_ARN"),
-        (topic, "arn:aws:sns:us-east-1:444455556666:x", "the account of DEPUTY_BROKER_PRINCIPAL_ARN"),
+        (
+            topic,
+            "arn:aws-cn:sns:cn-north-1:111122223333:x",
+            "the partition of DEPUTY_BROKER_PRINCIPAL_ARN",
+        ),
+        (
+            topic,
+            "arn:aws:sns:us-east-1:444455556666:x",
+            "the account of DEPUTY_BROKER_PRINCIPAL_ARN",
+        ),
         (topic, None, ""),
         (queue, None, ""),
         (queue, "sqs", "URL"),
@@ -238,7 +256,9 @@ def test_china_has_a_topic_of_its_own(read):
     broker, topic = (text.replace("arn:aws:", "arn:aws-cn:") for text in (ROLE, TOPIC))
     topic = topic.replace("us-east-1", "cn-north-1")
     config = read(
-        DEPUTY_BROKER_PRINCIPAL_ARN=broker, DEPUTY_REGISTRATION_TOPIC_ARN=topic, DEPUTY_REGISTRATION_QUEUE_URL=QUEUE
+        DEPUTY_BROKER_PRINCIPAL_ARN=broker,
+        DEPUTY_REGISTRATION_TOPIC_ARN=topic,
+        DEPUTY_REGISTRATION_QUEUE_URL=QUEUE,
     )
     assert config.registration_region == "cn-north-1"
 
@@ -262,12 +282,21 @@ def test_a_role_with_which_proofs_are_tested(read, name):
 def test_a_role_that_the_broker_could_not_reach_as_it_reaches_customers_is_told(read, name):
     elsewhere = "Launch cloudformation/canary.yaml in another account"
     for arn, words in (
-        ("deputy-canary", "This is not the ARN of an IAM role (arn:aws:iam::<12 digits>:role/<name>)."),
+        (
+            "deputy-canary",
+            "This is not the ARN of an IAM role (arn:aws:iam::<12 digits>:role/<name>).",
+        ),
         ("arn:aws:iam::222233334444:user/deputy-canary", "This is not the ARN of an IAM role"),
-        (CANARY.replace("aws", "aws-cn"), "must be in the partition of DEPUTY_BROKER_PRINCIPAL_ARN."),
+        (
+            CANARY.replace("aws", "aws-cn"),
+            "must be in the partition of DEPUTY_BROKER_PRINCIPAL_ARN.",
+        ),
         (CANARY.replace("222233334444", "111122223333"), elsewhere),
         (CANARY.replace("222233334444", "333344445555"), elsewhere),
-        (CANARY.replace("deputy-", "acme-"), "must begin with DEPUTY_ROLE_PREFIX, which is deputy-"),
+        (
+            CANARY.replace("deputy-", "acme-"),
+            "must begin with DEPUTY_ROLE_PREFIX, which is deputy-",
+        ),
     ):
         found = problems(read, DEPUTY_VENDOR_ACCOUNT_IDS="333344445555", **{name: arn})
         assert [*found] == [name]
@@ -315,7 +344,9 @@ def test_a_url_that_can_carry_work_is_taken_and_no_other(read):
 @pytest.mark.parametrize("end", ["", "_FILE"])
 def test_the_old_name_of_a_setting_stops_the_start_and_gives_the_new_one(read, end):
     found = problems(read, **{f"DEPUTY_BROKER_URL{end}": "redis://:hunter2@cache.internal:6379/0"})
-    assert found == {f"DEPUTY_BROKER_URL{end}": f"this setting is called DEPUTY_CELERY_URL{end} now."}
+    assert found == {
+        f"DEPUTY_BROKER_URL{end}": f"this setting is called DEPUTY_CELERY_URL{end} now."
+    }
 
 
 # --- session lengths ---
@@ -324,7 +355,9 @@ def test_the_old_name_of_a_setting_stops_the_start_and_gives_the_new_one(read, e
 def test_a_broker_that_is_a_role_gives_an_hour_at_most(read):
     """That is told together with the other mistakes."""
     for seconds in ("3601", "43200"):
-        found = problems(read, DEPUTY_MAX_SESSION_SECONDS=seconds, DEPUTY_VENDOR_NAME=None, AWS_REGION=None)
+        found = problems(
+            read, DEPUTY_MAX_SESSION_SECONDS=seconds, DEPUTY_VENDOR_NAME=None, AWS_REGION=None
+        )
         assert sorted(found) == ["AWS_REGION", "DEPUTY_MAX_SESSION_SECONDS", "DEPUTY_VENDOR_NAME"]
         assert "3600" in found["DEPUTY_MAX_SESSION_SECONDS"]
         assert "role chaining" in found["DEPUTY_MAX_SESSION_SECONDS"]
@@ -352,7 +385,10 @@ def test_a_secret_may_come_from_a_file_as_editors_write_it(read, tmp_path, end):
 
 def test_a_file_that_cannot_be_read_is_told_with_the_rest(read, tmp_path):
     found = problems(
-        read, DEPUTY_SECRET_KEYS=None, DEPUTY_SECRET_KEYS_FILE=str(tmp_path / "none"), DEPUTY_VENDOR_NAME=None
+        read,
+        DEPUTY_SECRET_KEYS=None,
+        DEPUTY_SECRET_KEYS_FILE=str(tmp_path / "none"),
+        DEPUTY_VENDOR_NAME=None,
     )
     assert len(found) == 2
     assert "DEPUTY_VENDOR_NAME" in found
@@ -360,7 +396,11 @@ def test_a_file_that_cannot_be_read_is_told_with_the_rest(read, tmp_path):
 
 def test_a_bad_secret_is_not_shown(read):
     url = "postgresql+psycopg://u@h:hunter2/d"
-    for name, value in (("SECRET_KEYS", "hunter2"), ("DATABASE_URL", "hunter2"), ("DATABASE_URL", url)):
+    for name, value in (
+        ("SECRET_KEYS", "hunter2"),
+        ("DATABASE_URL", "hunter2"),
+        ("DATABASE_URL", url),
+    ):
         assert "hunter2" not in str(problems(read, **{f"DEPUTY_{name}": value}))
 
 
@@ -392,7 +432,11 @@ def test_gunicorn_says_what_is_wrong_and_ends_instead_of_starting_web_processes_
     )
     assert done.returncode == 3
     assert done.stderr.count("Deputy can't start with these settings:") == 1
-    named = [line.split(":")[0] for line in done.stderr.splitlines() if line.startswith(("DEPUTY_", "AWS_"))]
+    named = [
+        line.split(":")[0]
+        for line in done.stderr.splitlines()
+        if line.startswith(("DEPUTY_", "AWS_"))
+    ]
     assert named == ["DEPUTY_MAX_SESSION_SECONDS", "DEPUTY_VENDOR_NAME"]
     assert "Traceback" not in done.stderr
 
@@ -411,7 +455,9 @@ def test_every_process_says_once_what_it_doubts_and_starts(tmp_path):
             check=True,
         )
         said = [json.loads(line) for line in done.stderr.splitlines()]
-        assert [(line["event"], line["level"]) for line in said] == [("settings.doubtful", "warning")] * 2
+        assert [(line["event"], line["level"]) for line in said] == [
+            ("settings.doubtful", "warning")
+        ] * 2
         assert "DEPUTY_ISSUE_RATE" in said[0]["detail"]
         assert "DEPUTY_PUBLIC_URL" in said[1]["detail"]
         assert "hunter2" not in done.stdout + done.stderr
@@ -434,7 +480,9 @@ def test_a_first_secret_key_that_nobody_drew_at_random_is_refused_with_a_way_to_
         config = read(DEPUTY_SECRET_KEYS=key, DEPUTY_PUBLIC_URL=PUBLIC)
         assert config.secret_keys == (key,)
         assert config.likely_mistakes == ()
-    assert all(looks_random(secrets.token_hex(32)) for _ in range(2_000)), "hexadecimal keys are as good as any"
+    assert all(looks_random(secrets.token_hex(32)) for _ in range(2_000)), (
+        "hexadecimal keys are as good as any"
+    )
 
 
 def test_a_weaker_secret_key_further_back_still_verifies_and_is_warned_of(read):
@@ -461,9 +509,20 @@ def test_a_variable_that_does_not_exist_is_named_with_the_nearest_that_does(read
 
 
 def test_names_that_others_read_are_no_mistakes(read):
-    """Those of `make run` and of the client, and what Kubernetes makes of a Service called deputy."""
-    sources = [*ROOT.glob("client/**/*.py"), *ROOT.glob("dev/*.py"), ROOT / "README.md", *ROOT.glob("docs/*.md")]
-    written = {name for path in sources for name in re.findall(r"\bDEPUTY_[A-Z_]*[A-Z]\b", path.read_text())}
+    """Those of `make run` and of the client, and what Kubernetes makes of a Service called
+    deputy.
+    """
+    sources = [
+        *ROOT.glob("client/**/*.py"),
+        *ROOT.glob("dev/*.py"),
+        ROOT / "README.md",
+        *ROOT.glob("docs/*.md"),
+    ]
+    written = {
+        name
+        for path in sources
+        for name in re.findall(r"\bDEPUTY_[A-Z_]*[A-Z]\b", path.read_text())
+    }
     settings = {f"DEPUTY_{setting.name.upper()}" for setting in fields(Config)} | {*GOOD}
     others = written - settings - {f"{name}_FILE" for name in settings}
     assert {"DEPUTY_DATA_DIR", "DEPUTY_API_KEY", "DEPUTY_CA_BUNDLE"} <= others
@@ -476,15 +535,26 @@ def test_names_that_others_read_are_no_mistakes(read):
 
 
 def test_a_public_url_of_this_machine_is_doubted_unless_aws_is_on_it_too(read):
-    local, here = "http://localhost:8000", ("http://127.0.0.1/deputy", "http://[::1]:8000", "http://0.0.0.0:8000")
+    local, here = (
+        "http://localhost:8000",
+        ("http://127.0.0.1/deputy", "http://[::1]:8000", "http://0.0.0.0:8000"),
+    )
     for url, endpoint, doubted in (
         *((url, None, True) for url in (None, local, *here)),
         ("http://deputy.localhost", "https://sts.example.com", True),
-        *((local, endpoint, False) for endpoint in ("http://localhost:4566", "http://127.0.0.1:4566")),
-        *((url, None, False) for url in (PUBLIC, "https://localhost.example.com", "http://10.0.0.1")),
+        *(
+            (local, endpoint, False)
+            for endpoint in ("http://localhost:4566", "http://127.0.0.1:4566")
+        ),
+        *(
+            (url, None, False)
+            for url in (PUBLIC, "https://localhost.example.com", "http://10.0.0.1")
+        ),
     ):
         doubts = read(DEPUTY_PUBLIC_URL=url, AWS_ENDPOINT_URL=endpoint).likely_mistakes
-        assert [doubt.startswith("DEPUTY_PUBLIC_URL is http://") for doubt in doubts] == [True] * doubted, url
+        assert [doubt.startswith("DEPUTY_PUBLIC_URL is http://") for doubt in doubts] == [
+            True
+        ] * doubted, url
 
 
 # --- the broker's ARN ---
@@ -493,7 +563,9 @@ def test_a_public_url_of_this_machine_is_doubted_unless_aws_is_on_it_too(read):
 @pytest.mark.parametrize("kind", ["role", "user"])
 def test_a_broker_whose_arn_means_others_in_a_trust_policy_is_refused(read, kind):
     for path in ("*/", "team?/", "${aws:username}/", "a/*b/", "$/"):
-        found = problems(read, DEPUTY_BROKER_PRINCIPAL_ARN=f"arn:aws:iam::111122223333:{kind}/{path}DeputyBroker")
+        found = problems(
+            read, DEPUTY_BROKER_PRINCIPAL_ARN=f"arn:aws:iam::111122223333:{kind}/{path}DeputyBroker"
+        )
         assert "must not hold *, ? or $" in found["DEPUTY_BROKER_PRINCIPAL_ARN"]
 
 

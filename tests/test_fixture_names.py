@@ -1,7 +1,9 @@
-"""A fixture's name has one meaning: where files define it again, it is of the same type, and so usable in the same way.
+"""A fixture's name has one meaning: where files define it again, it is of the same type, and so
+usable in the same way.
 
-A folder or a file may so replace `world` by one on its own database. Files that do not see each other's fixtures may
-also have classes of their own that bear the fixture's name, as `case` is a `Case`.
+A folder or a file may so replace `world` by one on its own database. Files that do not see each
+other's fixtures may also have classes of their own that bear the fixture's name, as `case` is a
+`Case`.
 """
 
 import ast
@@ -24,13 +26,17 @@ def fixtures(tree: ast.Module) -> Iterator[ast.FunctionDef]:
 
 
 class _Resolved(ast.NodeTransformer):
-    """Names become those that they were imported or defined by; an Iterator of a type becomes that type."""
+    """Names become those that they were imported or defined by; an Iterator of a type becomes
+    that type.
+    """
 
     def __init__(self, module: str, tree: ast.Module) -> None:
         self._known: dict[str, str] = {}
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom):
-                self._known |= {one.asname or one.name: f"{node.module}.{one.name}" for one in node.names}
+                self._known |= {
+                    one.asname or one.name: f"{node.module}.{one.name}" for one in node.names
+                }
             elif isinstance(node, ast.ClassDef):
                 self._known[node.name] = f"{module}.{node.name}"
 
@@ -57,16 +63,22 @@ def types(trees: Trees) -> dict[str, dict[str, str]]:
 def is_above(one: str, other: str) -> bool:
     """Whether the fixtures of one file are there in the other."""
     path = PurePosixPath(one)
-    return path.parent.name == "support" or (path.name == "conftest.py" and path.parent in PurePosixPath(other).parents)
+    return path.parent.name == "support" or (
+        path.name == "conftest.py" and path.parent in PurePosixPath(other).parents
+    )
 
 
 def ambiguous(trees: Trees) -> list[str]:
     found = []
     for name, by_file in types(trees).items():
         different, files = set(by_file.values()), [*by_file]
-        bear_its_name = all(one.rpartition(".")[2].lower() == name.replace("_", "") for one in different)
+        bear_its_name = all(
+            one.rpartition(".")[2].lower() == name.replace("_", "") for one in different
+        )
         overrides = any(is_above(one, other) for one in files for other in files if one != other)
-        if len(files) > 1 and (NO_TYPE in different or (len(different) > 1 and (overrides or not bear_its_name))):
+        if len(files) > 1 and (
+            NO_TYPE in different or (len(different) > 1 and (overrides or not bear_its_name))
+        ):
             found.append(f"{name}: {by_file}")
     return found
 
@@ -84,8 +96,19 @@ CASE = f"class Case: ...\n{FIXTURE.format('Case')}"
     [
         (of(FIXTURE.format("int"), FIXTURE.format("Iterator[int]")), 0),
         (of(FIXTURE.format("int"), FIXTURE.format("str")), 1),
-        (of(f"from x import A\n{FIXTURE.format('A')}", f"from y import A\n{FIXTURE.format('A')}"), 1),
-        (of(f"from x import B as A\n{FIXTURE.format('A')}", f"from x import B\n{FIXTURE.format('B')}"), 0),
+        (
+            of(
+                f"from x import A\n{FIXTURE.format('A')}", f"from y import A\n{FIXTURE.format('A')}"
+            ),
+            1,
+        ),
+        (
+            of(
+                f"from x import B as A\n{FIXTURE.format('A')}",
+                f"from x import B\n{FIXTURE.format('B')}",
+            ),
+            0,
+        ),
         (of(CASE, CASE), 0),
         (of(CASE, CASE, names=("a/conftest.py", "b/test_b.py")), 0),
         (of(CASE, CASE, names=("a/conftest.py", "a/test_a.py")), 1),
@@ -97,7 +120,12 @@ def test_the_rule_finds_what_it_forbids(trees, count):
 
 
 def test_a_fixtures_name_has_one_meaning():
-    sources = {path.relative_to(TESTS.parent).as_posix(): path.read_text("utf-8") for path in TESTS.rglob("*.py")}
-    trees = {name: ast.parse(source) for name, source in sources.items() if "pytest.fixture" in source}
+    sources = {
+        path.relative_to(TESTS.parent).as_posix(): path.read_text("utf-8")
+        for path in TESTS.rglob("*.py")
+    }
+    trees = {
+        name: ast.parse(source) for name, source in sources.items() if "pytest.fixture" in source
+    }
     assert len(trees) > 50
     assert ambiguous(trees) == []

@@ -1,4 +1,6 @@
-"""The values everything turns on, against generated ones: what is a role's ARN and what only looks like one."""
+"""The values everything turns on, against generated ones: what is a role's ARN and what only
+looks like one.
+"""
 
 import re
 import string
@@ -67,7 +69,12 @@ def test_every_role_arn_is_taken_apart_and_keeps_its_text(partition, account, pa
     text = f"arn:{partition}:iam::{account}:role{path}{name}"
     assert is_role_arn(text)
     role = RoleArn.parse(text)
-    assert (role.partition, role.account_id, role.path, role.name) == (partition, account, path, name)
+    assert (role.partition, role.account_id, role.path, role.name) == (
+        partition,
+        account,
+        path,
+        name,
+    )
     assert role.text == str(role) == text
 
 
@@ -75,9 +82,13 @@ def test_every_role_arn_is_taken_apart_and_keeps_its_text(partition, account, pa
     st.tuples(
         st.just("arn:"),
         st.one_of(partitions, st.text(max_size=8)),
-        st.sampled_from([":iam::", ":iam::", ":iam::", ":sts::", ":IAM::", ":iam:eu-west-1:", ":iam:", "::"]),
+        st.sampled_from(
+            [":iam::", ":iam::", ":iam::", ":sts::", ":IAM::", ":iam:eu-west-1:", ":iam:", "::"]
+        ),
         st.one_of(accounts, st.text(max_size=13)),
-        st.sampled_from([":role", ":role", ":role", ":user", ":assumed-role", ":Role", "/role", ":"]),
+        st.sampled_from(
+            [":role", ":role", ":role", ":user", ":assumed-role", ":Role", "/role", ":"]
+        ),
         st.one_of(paths, st.text(max_size=12)),
         st.one_of(names, st.text(max_size=70)),
     )
@@ -89,7 +100,9 @@ def test_a_text_in_the_form_of_an_arn_is_read_as_the_oracle_reads_it(parts):
 @given(st.data())
 def test_an_arn_with_one_character_changed_is_read_as_the_oracle_reads_it(data):
     at = data.draw(st.integers(0, len(GOOD)))
-    what = data.draw(st.one_of(st.characters(), st.sampled_from(["", "/", ":", "\n", "\0", "٣", "\uff10", "é"])))
+    what = data.draw(
+        st.one_of(st.characters(), st.sampled_from(["", "/", ":", "\n", "\0", "٣", "\uff10", "é"]))
+    )
     assert_agrees(GOOD[:at] + what + GOOD[at + data.draw(st.integers(0, 1)) :])
 
 
@@ -110,13 +123,30 @@ def assert_agrees(text: str) -> None:
 
 
 LOOK_ALIKES = [
-    *(f"{GOOD}\n", f"\n{GOOD}", f" {GOOD}", f"{GOOD}\0", f"{GOOD}/", "444455556666", "AROAEXAMPLEEXAMPLE"),
-    *(GOOD.replace("444455556666", account) for account in ("٤٤٤٤٥٥٥٥٦٦٦٦", "44445555666", "4444555566667", "")),
+    *(
+        f"{GOOD}\n",
+        f"\n{GOOD}",
+        f" {GOOD}",
+        f"{GOOD}\0",
+        f"{GOOD}/",
+        "444455556666",
+        "AROAEXAMPLEEXAMPLE",
+    ),
+    *(
+        GOOD.replace("444455556666", account)
+        for account in ("٤٤٤٤٥٥٥٥٦٦٦٦", "44445555666", "4444555566667", "")
+    ),
     *(GOOD.replace("deputy", name) for name in ("dépùty", "deputy*", "dep uty")),
-    *(GOOD.replace(":role/", kind) for kind in (":user/", ":role//", ":role/a//", ":role:", ":ROLE/")),
+    *(
+        GOOD.replace(":role/", kind)
+        for kind in (":user/", ":role//", ":role/a//", ":role:", ":ROLE/")
+    ),
     GOOD.replace("iam", "sts").replace(":role/", ":assumed-role/"),
     *(GOOD.replace("iam::", service) for service in ("s3::", "iam:us-east-1:")),
-    *(GOOD.replace("arn:aws", partition) for partition in ("arn:azure", "arn:AWS", "arn:aws-", "ARN:aws")),
+    *(
+        GOOD.replace("arn:aws", partition)
+        for partition in ("arn:azure", "arn:AWS", "arn:aws-", "ARN:aws")
+    ),
     *(
         f"arn:aws:iam::444455556666:{end}"
         for end in ("root", "role/", "oidc-provider/x", "user/assumed-role/deputy-x/")
@@ -148,7 +178,9 @@ def test_what_is_wrong_is_said_without_repeating_it():
 
 
 def test_every_digit_of_an_external_id_is_drawn():
-    """A constant or a counter in it would be a pattern that a trust policy, or an attacker, could use."""
+    """A constant or a counter in it would be a pattern that a trust policy, or an attacker,
+    could use.
+    """
     assert EXTERNAL_ID_PATTERN == r"dpy-[0-9a-f]{64}"
     made = [new_external_id() for _ in range(500)]
     assert all(re.fullmatch(EXTERNAL_ID_PATTERN, value, re.ASCII) for value in made)
@@ -200,7 +232,9 @@ def test_the_first_id_of_a_moment_bounds_what_is_made_then():
     assert first_id_at(before) <= made < first_id_at(datetime.now(UTC) + timedelta(milliseconds=1))
     assert first_id_at(datetime(1970, 1, 1, 0, 0, 1, 999, tzinfo=UTC)).hex == f"{1000:012x}{0:020x}"
     assert (
-        first_id_at(datetime(1970, 1, 1, tzinfo=UTC)) == first_id_at(datetime(1, 1, 2, tzinfo=UTC)) == uuid.UUID(int=0)
+        first_id_at(datetime(1970, 1, 1, tzinfo=UTC))
+        == first_id_at(datetime(1, 1, 2, tzinfo=UTC))
+        == uuid.UUID(int=0)
     )
 
 
@@ -230,4 +264,7 @@ def test_a_stacks_name_begins_as_its_roles_names_do(prefix, name):
 
 def test_the_kits_stacks_are_named_after_the_end_of_the_tenants_id():
     tenant_id = uuid.UUID("01890000-0000-7000-8000-0000deadbeef")
-    assert kit_stack_names("deputy-", tenant_id, "-x") == ("deputy-deadbeef-x", "deputy-deadbeef-x-organization")
+    assert kit_stack_names("deputy-", tenant_id, "-x") == (
+        "deputy-deadbeef-x",
+        "deputy-deadbeef-x-organization",
+    )

@@ -18,7 +18,9 @@ API_KEY = "dpk_0123456789abcdef_Abcdefghij0123456789_-ABCDEFGHIJ0123456789x"
 LINK_TOKEN = "Lk9" + "aB-_5" * 8
 TOKEN = "IQoJb3JpZ2luX2VjEJr" + "b/+9" * 40
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
-SESSION = Session("ASIAEXAMPLE", SECRET, TOKEN, datetime(2030, 1, 1, tzinfo=UTC), "444455556666", "AROAX", "me")
+SESSION = Session(
+    "ASIAEXAMPLE", SECRET, TOKEN, datetime(2030, 1, 1, tzinfo=UTC), "444455556666", "AROAX", "me"
+)
 
 
 class Lines:
@@ -78,7 +80,12 @@ def test_a_line_is_one_json_object_with_time_level_and_place(lines):
 
 def test_libraries_log_the_same_way(lines):
     logging.getLogger("some.library").warning("%s is %d", "answer", 42)
-    assert lines.one | {"at": ""} == {"event": "answer is 42", "level": "warning", "logger": "some.library", "at": ""}
+    assert lines.one | {"at": ""} == {
+        "event": "answer is 42",
+        "level": "warning",
+        "logger": "some.library",
+        "at": "",
+    }
 
 
 def test_the_level_holds_for_all(lines):
@@ -90,7 +97,12 @@ def test_the_level_holds_for_all(lines):
 
 def test_at_debug_botocore_still_prints_no_requests(lines):
     logging.getLogger().setLevel("DEBUG")
-    for name in ("botocore.endpoint", "botocore.parsers", "urllib3.connectionpool", "boto3.resources"):
+    for name in (
+        "botocore.endpoint",
+        "botocore.parsers",
+        "urllib3.connectionpool",
+        "boto3.resources",
+    ):
         logging.getLogger(name).debug("body: %s", TOKEN)
     assert lines.all == []
 
@@ -129,7 +141,12 @@ def test_a_request_is_logged_by_its_route_and_answered_id(lines, monkeypatch):
 OTHER_FORM = "a token of another shape"
 SECRET_FACTS = [
     *({name: OTHER_FORM} for name in ("SessionToken", "session_token", "token")),
-    *({"SecretAccessKey": SECRET}, {"secret_access_key": SECRET}, {"password": "a password"}, {API_KEY: 1}),
+    *(
+        {"SecretAccessKey": SECRET},
+        {"secret_access_key": SECRET},
+        {"password": "a password"},
+        {API_KEY: 1},
+    ),
     {"detail": f"the key {API_KEY} was used"},
     {"detail": f"SessionToken={TOKEN}"},
     {"detail": f"<SecretAccessKey>{SECRET}</SecretAccessKey>"},
@@ -138,8 +155,16 @@ SECRET_FACTS = [
     {"detail": f"aws_secret_access_key={SECRET}"},
     {"answer": {"Credentials": {"SecretAccessKey": SECRET, "SessionToken": TOKEN}}},
     {"answer": [{"deep": ({"secret_access_key": SECRET},)}]},
-    *({"headers": headers} for headers in ({"authorization": "Bearer of another shape"}, [("X-Key", API_KEY)])),
-    *({"seen": {API_KEY}}, {"by_key": {API_KEY: 1}}, {"raw": API_KEY.encode()}, {"session": SESSION}),
+    *(
+        {"headers": headers}
+        for headers in ({"authorization": "Bearer of another shape"}, [("X-Key", API_KEY)])
+    ),
+    *(
+        {"seen": {API_KEY}},
+        {"by_key": {API_KEY: 1}},
+        {"raw": API_KEY.encode()},
+        {"session": SESSION},
+    ),
     *({"error": ValueError(f"bad key {API_KEY}")}, {"errors": [ValueError(f"bad key {API_KEY}")]}),
     {"path": f"/onboard/{LINK_TOKEN}/status"},
 ]
@@ -194,7 +219,11 @@ def test_gunicorns_own_lines_hold_no_links_token(lines):
 
 
 def test_what_is_no_secret_stays_readable(lines):
-    facts = {"access_key_id": "ASIAEXAMPLE", "api_key_id": "01890a5d", "external_id": "dpy-" + "0f" * 32}
+    facts = {
+        "access_key_id": "ASIAEXAMPLE",
+        "api_key_id": "01890a5d",
+        "external_id": "dpy-" + "0f" * 32,
+    }
     log.logger.info("credentials.issued", **facts)
     assert lines.one.items() >= facts.items()
 

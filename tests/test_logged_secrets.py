@@ -37,8 +37,26 @@ def test_shows_it_to_a_person(): print(SECRET)
 
 def test_a_test_that_logs_a_secret_fails_and_does_not_show_it(tmp_path):
     (tmp_path / "test_one.py").write_text(LOGS_ONE)
-    plugins = ["-p", "tests.support.logged_secrets", "-p", "no:cacheprovider", "-p", "no:schemathesis"]
-    words = [sys.executable, "-m", "pytest", "-q", *plugins, "-c", "/dev/null", "--rootdir", tmp_path, tmp_path]
+    plugins = [
+        "-p",
+        "tests.support.logged_secrets",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:schemathesis",
+    ]
+    words = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        *plugins,
+        "-c",
+        "/dev/null",
+        "--rootdir",
+        tmp_path,
+        tmp_path,
+    ]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     said = done.stdout + done.stderr
     assert done.returncode == 1, said
@@ -56,7 +74,9 @@ def test_this_suite_is_looked_through(request):
 def test_some_are_known_by_their_form():
     assert logged_secrets.kinds_in(f"Bearer {api_keys.generate_key()}")
     assert logged_secrets.kinds_in(f'"GET /onboard/{secrets.token_urlsafe(32)} HTTP/1.1"')
-    assert logged_secrets.kinds_in(f"https://bucket.s3.amazonaws.com/x?X-Amz-Date=1&X-Amz-Signature={'0123' * 16}")
+    assert logged_secrets.kinds_in(
+        f"https://bucket.s3.amazonaws.com/x?X-Amz-Date=1&X-Amz-Signature={'0123' * 16}"
+    )
 
 
 def test_what_is_issued_is_known(app, world, config):
@@ -66,7 +86,9 @@ def test_what_is_issued_is_known(app, world, config):
         OPERATOR, name="x", scopes=ALL_SCOPES, tenant_id=None, expires_at=None
     )
     session = world.worker(tenant)("POST", path_of(connection, "/credentials"))
-    link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)["url"]
+    link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)[
+        "url"
+    ]
     for secret in (
         key[-43:],
         session["SecretAccessKey"],
@@ -76,4 +98,6 @@ def test_what_is_issued_is_known(app, world, config):
     ):
         assert logged_secrets.kinds_in(f"x={secret}"), secret[:4]
         assert logged_secrets.kinds_in(f"x={secret[3:27]}"), "a part of it too"
-    assert not logged_secrets.kinds_in(f"{tenant['external_id']} {connection['role_arn']} {session['AccessKeyId']}")
+    assert not logged_secrets.kinds_in(
+        f"{tenant['external_id']} {connection['role_arn']} {session['AccessKeyId']}"
+    )

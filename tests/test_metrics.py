@@ -37,7 +37,10 @@ LABELS = {
 @on_sqlite
 def test_requests_are_counted_by_their_route_and_never_by_their_path(world: World):
     tenant = world.tenant()
-    route, none = (Counted("deputy_request_seconds_count", route=at) for at in ("/v1/tenants/<uuid:tenant_id>", "none"))
+    route, none = (
+        Counted("deputy_request_seconds_count", route=at)
+        for at in ("/v1/tenants/<uuid:tenant_id>", "none")
+    )
     world.admin("GET", f"/v1/tenants/{tenant['id']}")
     world.admin("GET", f"/v1/tenants/{tenant['id']}/nowhere", expect=404)
     assert (route.more, none.more) == (1, 1)
@@ -50,7 +53,11 @@ def test_proofs_are_counted_by_verdict_and_trigger(world: World):
     open_role = Customer(world.aws).role(kit["role_name"], without_external_id(kit["trust_policy"]))
     proven, insecure, again = (
         Counted("deputy_proofs_total", verdict=verdict, trigger=trigger)
-        for verdict, trigger in (("proven", "created"), ("insecure", "created"), ("proven", "requested"))
+        for verdict, trigger in (
+            ("proven", "created"),
+            ("insecure", "created"),
+            ("proven", "requested"),
+        )
     )
     connection = world.proven(tenant)
     world.connect(tenant, open_role, status="insecure")
@@ -79,13 +86,19 @@ def test_sessions_that_this_process_did_not_hold_are_counted(world: World):
         ("timeout", "unreachable", 2),
     ],
 )
-def test_each_call_to_aws_is_counted_by_what_came_of_it(world: World, faults, fault, outcome, attempts):
+def test_each_call_to_aws_is_counted_by_what_came_of_it(
+    world: World, faults, fault, outcome, attempts
+):
     connection = world.connection()
     counted = Counted("deputy_aws_calls_total", action="AssumeRole", outcome=outcome)
     if fault:
         faults.add(fault, role_arn=connection["role_arn"], seconds=0)
     worker = world.worker({"id": connection["tenant_id"]})
-    worker("POST", path_of(connection, "/credentials"), expect={"ok": 200, "refused": 409}.get(outcome, 503))
+    worker(
+        "POST",
+        path_of(connection, "/credentials"),
+        expect={"ok": 200, "refused": 409}.get(outcome, 503),
+    )
     assert counted.more >= attempts
 
 
@@ -102,7 +115,9 @@ def test_each_wait_for_a_connection_to_postgresql_is_counted(database_url):
 def queries() -> list[str]:
     """Of the dashboard and of the alerts."""
     dashboard = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text())
-    rules = yaml.safe_load((ROOT / "deploy" / "prometheus-alerts.yaml").read_text())["groups"][0]["rules"]
+    rules = yaml.safe_load((ROOT / "deploy" / "prometheus-alerts.yaml").read_text())["groups"][0][
+        "rules"
+    ]
     return [
         *(target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])),
         *(rule["expr"] for rule in rules),
@@ -111,12 +126,17 @@ def queries() -> list[str]:
 
 def test_dashboard_and_alerts_look_for_labels_and_values_that_there_are():
     """A misspelt one would match nothing, and its alert would never fire."""
-    found = [match for query in queries() for match in re.findall(r'(\w+)(?:=|=~|!=|!~)"([^"]*)"', query)]
+    found = [
+        match for query in queries() for match in re.findall(r'(\w+)(?:=|=~|!=|!~)"([^"]*)"', query)
+    ]
     assert len(found) >= 3
     for label, values in found:
         assert set(values.split("|")) <= LABELS[label], label
     grouped = {
-        name for query in queries() for names in re.findall(r"by \(([^)]*)\)", query) for name in names.split(", ")
+        name
+        for query in queries()
+        for names in re.findall(r"by \(([^)]*)\)", query)
+        for name in names.split(", ")
     }
     assert grouped <= LABELS.keys() | {"le", "route", "action"}
 
@@ -135,10 +155,15 @@ assert not os.path.exists(folder)
 """
 
 
-def test_gunicorns_first_process_serves_them_after_a_kill_and_removes_its_counts_also_after_a_reload():
+def test_gunicorns_first_process_serves_them_after_a_kill_and_removes_counts_also_after_a_reload():
     env = os.environ | {"DEPUTY_METRICS_BIND": f"127.0.0.1:{free_port()}"}
     done = subprocess.run(
-        [sys.executable, "-c", FIRST_PROCESS], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+        [sys.executable, "-c", FIRST_PROCESS],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
@@ -146,7 +171,10 @@ def test_gunicorns_first_process_serves_them_after_a_kill_and_removes_its_counts
 def test_an_address_that_stays_taken_ends_gunicorn_with_a_reason():
     with socket.create_server(("127.0.0.1", 0)) as other:
         bind = f"127.0.0.1:{other.getsockname()[1]}"
-        code = "import runpy, time; time.sleep = print; runpy.run_path('gunicorn.conf.py')['on_starting'](None)"
+        code = (
+            "import runpy, time; time.sleep = print;"
+            " runpy.run_path('gunicorn.conf.py')['on_starting'](None)"
+        )
         done = subprocess.run(
             [sys.executable, "-c", code],
             cwd=ROOT,

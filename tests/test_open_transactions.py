@@ -13,11 +13,24 @@ from app.aws.stack_answers import StackAnswers
 from app.aws.stack_messages import RegistrationQueue, Request
 
 KEY = ReadOnlyCredentials("111122223333", "sandbox", None)
-REQUEST = Request("Create", "stack", "aws", "111122223333", "id", "Registration", "x", "https://example.com/", {}, {})
+REQUEST = Request(
+    "Create",
+    "stack",
+    "aws",
+    "111122223333",
+    "id",
+    "Registration",
+    "x",
+    "https://example.com/",
+    {},
+    {},
+)
 WAYS = {
     "QueryApi.call": lambda _: _sts().call("GetCallerIdentity", {}, KEY),
     "QueryApi.once": lambda _: _sts().once("GetCallerIdentity", {}, KEY),
-    "a queue": lambda vendor: RegistrationQueue("us-east-1", vendor.registration_queue_url).receive(0),
+    "a queue": lambda vendor: RegistrationQueue("us-east-1", vendor.registration_queue_url).receive(
+        0
+    ),
     "a boto3 client": lambda _: boto3.session.Session().client("sts").get_caller_identity(),
     "the answer to a stack": lambda _: StackAnswers("us-east-1", "aws", None).send(REQUEST, None),
 }

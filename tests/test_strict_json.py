@@ -10,7 +10,11 @@ from app.strict_json import MAX_DEPTH, parse, parse_accepted
 # No NUL and no half of a surrogate pair, which are refused below.
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=10)
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
     max_leaves=20,
 )
@@ -33,12 +37,29 @@ def test_parsing_raises_nothing_but_value_errors(raw):
 
 REFUSED = {
     "not JSON": [
-        *("", " ", "{", "{'a': 1}", '{"a": 1,}', "[1] 2", "01", "+1", "// x\n1", '"\t"', "\ufeff1", b"\xef\xbb\xbf1"),
+        *(
+            "",
+            " ",
+            "{",
+            "{'a': 1}",
+            '{"a": 1,}',
+            "[1] 2",
+            "01",
+            "+1",
+            "// x\n1",
+            '"\t"',
+            "\ufeff1",
+            b"\xef\xbb\xbf1",
+        ),
         *("NaN", "[Infinity]", '{"a": -Infinity}'),
     ],
     # UTF-16, a byte alone, a surrogate as CESU-8 writes it, and an overlong NUL
     "not UTF-8": [b"\xff\xfe1\x00", b'"\xff"', b'"\xed\xa0\x80"', b'"\xc0\x80"'],
-    "same key twice": ['{"a": 1, "a": 1}', '{"a": 1, "\\u0061": 2}', '[{"b": {"a": 1, "c": 2, "a": 3}}]'],
+    "same key twice": [
+        '{"a": 1, "a": 1}',
+        '{"a": 1, "\\u0061": 2}',
+        '[{"b": {"a": 1, "c": 2, "a": 3}}]',
+    ],
     "too large": ["1e999", "-1e999"],
     "NUL": ['"\\u0000"', '{"\\u0000": 1}', '[["a\\u0000b"]]'],
     "surrogate": ['"\\ud800"', '"\\udc00\\ud800"', '{"\\udfff": 1}', '"\ud800"'],
@@ -53,7 +74,9 @@ def test_json_that_only_some_programs_read_is_refused(reason):
     assert parse('"\\ud83d\\ude00"') == "😀", "a whole surrogate pair is a character"
 
 
-@pytest.mark.parametrize(("before", "after"), [("[", "]"), ('{"a":', "}")], ids=["lists", "objects"])
+@pytest.mark.parametrize(
+    ("before", "after"), [("[", "]"), ('{"a":', "}")], ids=["lists", "objects"]
+)
 def test_nesting_ends_at_32(before, after):
     assert MAX_DEPTH == 32
     parse(before * 32 + "1" + after * 32)
@@ -78,11 +101,17 @@ def test_a_number_of_many_digits_is_refused_in_our_words():
     ("padding", "read"),
     [
         (json.dumps({"k" * 300: 1}), {"k" * 300: 1}),
-        (json.dumps(dict.fromkeys(map(str, range(2_000)), 1)), dict.fromkeys(map(str, range(2_000)), 1)),
+        (
+            json.dumps(dict.fromkeys(map(str, range(2_000)), 1)),
+            dict.fromkeys(map(str, range(2_000)), 1),
+        ),
         (json.dumps([1] * 30_000), [1] * 30_000),
         (r'["a\u0000b", "\ud800", "\ud83d\ude00"]', ["a\ufffdb", "\ufffd", "\U0001f600"]),
         (r'{"\ud800": 1}', {"\ufffd": 1}),
-        (r'{"\ud800": 1, "\u0000": 2, "\ufffd": 3, "a": 4}', {"\ufffd": 1, "\ufffd1": 2, "\ufffd2": 3, "a": 4}),
+        (
+            r'{"\ud800": 1, "\u0000": 2, "\ufffd": 3, "a": 4}',
+            {"\ufffd": 1, "\ufffd1": 2, "\ufffd2": 3, "a": 4},
+        ),
         ("9" * 5_000, "9" * 5_000),
         ("[1e999, -1, 1.5]", ["1e999", -1, 1.5]),
     ],
@@ -103,7 +132,9 @@ def test_what_another_service_accepted_hides_nothing_beside_it(padding, read):
     assert parse_accepted(padding) == read
 
 
-@pytest.mark.parametrize("text", ["", "{", "NaN", '{"a": 1, "a": 2}', "[" * 100_000, "[" * 40 + "]" * 40])
+@pytest.mark.parametrize(
+    "text", ["", "{", "NaN", '{"a": 1, "a": 2}', "[" * 100_000, "[" * 40 + "]" * 40]
+)
 def test_what_cannot_be_read_at_all_stays_a_value_error(text):
     with pytest.raises(ValueError, match=r"\w"):
         parse_accepted(text)

@@ -1,13 +1,14 @@
 """API keys: authenticate, create, list, replace, revoke.
 
-A key's text is `dpk_<16 hex digits>_<43 characters>`: the digits find the row, the rest is 256 random bits. A key
-makes, sees and revokes only keys that are no stronger: their scopes are a subset of its own, and they are bound to its
-tenant if it is bound. A key that it makes expires no later than itself. Revoking a key revokes its family
-(app/access/families.py); replacing one hands its family to the successor.
+A key's text is `dpk_<16 hex digits>_<43 characters>`: the digits find the row, the rest is 256
+random bits. A key makes, sees and revokes only keys that are no stronger: their scopes are a subset
+of its own, and they are bound to its tenant if it is bound. A key that it makes expires no later
+than itself. Revoking a key revokes its family (app/access/families.py); replacing one hands its
+family to the successor.
 
-A key with keys:delegate makes, sees and revokes keys with the scopes in its `may_give`, which are bound to tenants that
-its family made within the last 24 hours. A key makes, sees, replaces and revokes such a key only if its own scopes
-include that `may_give`.
+A key with keys:delegate makes, sees and revokes keys with the scopes in its `may_give`, which are
+bound to tenants that its family made within the last 24 hours. A key makes, sees, replaces and
+revokes such a key only if its own scopes include that `may_give`.
 """
 
 import hmac
@@ -19,7 +20,16 @@ from uuid import UUID
 
 from sqlalchemy import Select, func, select
 
-from app.access import Caller, Operator, Scope, callers, ensure_room, families, one_or_not_found, tenant_of
+from app.access import (
+    Caller,
+    Operator,
+    Scope,
+    callers,
+    ensure_room,
+    families,
+    one_or_not_found,
+    tenant_of,
+)
 from app.access.callers import ALL_SCOPES, MAKES_KEYS
 from app.access.families import FamilySummary, Making
 from app.access.key_uses import KeyUses
@@ -40,12 +50,18 @@ def is_live(key: ApiKey, at: datetime) -> bool:
 
 
 def _lookup_of_strong(text: str) -> str:
-    """The lookup digits of a full-strength key. Raises ValueError for one that a person might have typed."""
+    """The lookup digits of a full-strength key. Raises ValueError for one that a person might
+    have typed.
+    """
     found = callers.KEY.fullmatch(text)
     if found is None:
-        raise ValueError("A key is dpk_, 16 lowercase hex digits, _, and 43 characters of A-Z a-z 0-9 _ -.")
+        raise ValueError(
+            "A key is dpk_, 16 lowercase hex digits, _, and 43 characters of A-Z a-z 0-9 _ -."
+        )
     if len(set(found[2])) < 16:  # random keys have fewer different characters about once in 10^11
-        raise ValueError("This key's secret part is not random; make one with: flask --app wsgi keys generate")
+        raise ValueError(
+            "This key's secret part is not random; make one with: flask --app wsgi keys generate"
+        )
     return found[1]
 
 
@@ -55,7 +71,9 @@ def generate_key() -> str:
 
 
 class ApiKeys:
-    """`most`: how many live keys may be bound to one tenant. `sets`: the names of all permission sets."""
+    """`most`: how many live keys may be bound to one tenant. `sets`: the names of all permission
+    sets.
+    """
 
     def __init__(self, db: Database, uses: KeyUses, *, most: int, sets: Collection[str]) -> None:
         self._db = db
@@ -63,8 +81,12 @@ class ApiKeys:
         self._most = most
         self._sets = sets
 
-    def authenticate(self, text: str, request_id: str | None = None, client_address: str | None = None) -> Caller:
-        """The caller behind a key's text. Raises UnauthenticatedError, the same one for all reasons."""
+    def authenticate(
+        self, text: str, request_id: str | None = None, client_address: str | None = None
+    ) -> Caller:
+        """The caller behind a key's text. Raises UnauthenticatedError, the same one for all
+        reasons.
+        """
         lookup = callers.lookup_of(text)
         with self._db.read() as db:
             _, caller = callers.caller_at_epoch(db, lookup)
@@ -83,12 +105,14 @@ class ApiKeys:
         expires_at: datetime | None = None,
         permission_sets: list[str] | None = None,
     ) -> tuple[ApiKey, str]:
-        """A new key and its text, which is shown this once. A bound that is not given is the caller's own.
+        """A new key and its text, which is shown this once. A bound that is not given is the
+        caller's own.
 
-        Raises ForbiddenError for a scope or a permission set that the caller can't give, NotFoundError for a tenant
-        that it can't see or make keys for, ValidationFailedError for a permission set that does not exist, for fields
-        that don't go together, and for an expiry that has passed or is later than the caller's own, and RateLimitedError
-        when the tenant has TENANT_KEYS live ones.
+        Raises ForbiddenError for a scope or a permission set that the caller can't give,
+        NotFoundError for a tenant that it can't see or make keys for, ValidationFailedError for a
+        permission set that does not exist, for fields that don't go together, and for an expiry
+        that has passed or is later than the caller's own, and RateLimitedError when the tenant has
+        TENANT_KEYS live ones.
         """
         _ensure_giveable(caller, scopes, may_give, tenant_id)
         if permission_sets is None and caller.permission_sets is not None:
@@ -118,8 +142,8 @@ class ApiKeys:
     def get_key(self, caller: Caller, key_id: UUID) -> tuple[ApiKey, FamilySummary]:
         """The key, and what revoking it also revokes.
 
-        An expired key is shown as well, as what it made may be live. Raises NotFoundError for a key that is absent,
-        revoked, or stronger than the caller's.
+        An expired key is shown as well, as what it made may be live. Raises NotFoundError for a key
+        that is absent, revoked, or stronger than the caller's.
         """
         with self._db.read() as db:
             key = one_or_not_found(db, _one_visible(caller, key_id))
@@ -127,12 +151,15 @@ class ApiKeys:
 
     @until_committed
     def revoke_key(self, caller: Caller, key_id: UUID) -> None:
-        """From the commit on, requests with that key, or with a key or link of its family, are refused.
+        """From the commit on, requests with that key, or with a key or link of its family, are
+        refused.
 
         Raises NotFoundError, and ForbiddenError for a key that the caller may see but not revoke.
         """
         query = _one_visible(caller, key_id)
-        with self._db.read() as db:  # what is not there must not wait for the lock of those who write
+        with (
+            self._db.read() as db
+        ):  # what is not there must not wait for the lock of those who write
             _ensure_may_end(db, caller, one_or_not_found(db, query))
         with self._db.write(families.ending(caller, query)) as db:
             key = one_or_not_found(db, query)
@@ -142,11 +169,13 @@ class ApiKeys:
     def replace_key(
         self, caller: Caller, key_id: UUID, *, grace_seconds: int = GRACE_SECONDS
     ) -> tuple[ApiKey, FamilySummary, str]:
-        """A successor with the same name, scopes and bounds, what it inherits, and its text, which is shown this once.
+        """A successor with the same name, scopes and bounds, what it inherits, and its text, which
+        is shown this once.
 
-        The old key expires after the grace period. The successor gets the lifetime that the old key was made with, but
-        expires no later than the caller. Raises as revoke_key does, ConflictError for a key that was replaced, and
-        RateLimitedError when the tenant has twice TENANT_KEYS live ones.
+        The old key expires after the grace period. The successor gets the lifetime that the old key
+        was made with, but expires no later than the caller. Raises as revoke_key does,
+        ConflictError for a key that was replaced, and RateLimitedError when the tenant has twice
+        TENANT_KEYS live ones.
         """
         query = _one_visible(caller, key_id).where(callers.live_at(now()))
         with self._db.write(families.replacing(caller, query)) as db:
@@ -156,7 +185,9 @@ class ApiKeys:
                 raise ConflictError("This key was replaced already; replace its successor.")
             successor = _successor(old, caller)
             families.inherit(db, old.id, successor.id, by=caller.key_id)
-            _ensure_room(db, caller, old.tenant_id, 2 * self._most)  # a tenant that has all its keys can replace them
+            _ensure_room(
+                db, caller, old.tenant_id, 2 * self._most
+            )  # a tenant that has all its keys can replace them
             ends = now() + timedelta(seconds=grace_seconds)
             old.replaced_by, old.expires_at = successor.id, _earlier(old.expires_at, ends)
             _, text = _add(db, caller.actor, successor, generate_key())
@@ -167,7 +198,8 @@ class ApiKeys:
     # For the operator: flask --app wsgi keys …
 
     def install_key(self, operator: Operator, text: str, *, name: str) -> bool:
-        """Install a given key with ALL_SCOPES; False when it is there already. Raises ValueError for a weak one.
+        """Install a given key with ALL_SCOPES; False when it is there already. Raises ValueError
+        for a weak one.
 
         A revoked key stays revoked.
         """
@@ -175,10 +207,20 @@ class ApiKeys:
         with self._db.write(operator) as db:
             key = db.scalars(select(ApiKey).where(ApiKey.lookup == lookup)).one_or_none()
             if key is None:
-                _add(db, operator.actor, ApiKey(name=name, scope_bits=callers.to_bits(ALL_SCOPES)), text)
+                _add(
+                    db,
+                    operator.actor,
+                    ApiKey(name=name, scope_bits=callers.to_bits(ALL_SCOPES)),
+                    text,
+                )
                 return True
-            if not is_live(key, now()) or not hmac.compare_digest(key.digest, callers.digest_of(text)):
-                raise ValueError("Another key has these hex digits, or this key is revoked or expired. Make a new one.")
+            if not is_live(key, now()) or not hmac.compare_digest(
+                key.digest, callers.digest_of(text)
+            ):
+                raise ValueError(
+                    "Another key has these hex digits, or this key is revoked or expired. Make a"
+                    " new one."
+                )
             return False
 
     def all_keys(self) -> list[ApiKey]:
@@ -199,7 +241,10 @@ class ApiKeys:
     def revoke_any(self, operator: Operator, key_id: UUID) -> None:
         """Raises NotFoundError, or ConflictError when it is revoked already."""
         with self._db.read() as db:
-            if one_or_not_found(db, select(ApiKey).where(ApiKey.id == key_id)).revoked_at is not None:
+            if (
+                one_or_not_found(db, select(ApiKey).where(ApiKey.id == key_id)).revoked_at
+                is not None
+            ):
                 raise ConflictError("This key is revoked already.")
         query = select(ApiKey).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
         with self._db.write(families.ending(operator, query)) as db:
@@ -220,7 +265,9 @@ def _add(db: Session, actor: Actor, key: ApiKey, text: str) -> tuple[ApiKey, str
     return key, text
 
 
-def _record(db: Session, actor: Actor, action: Action, key: ApiKey, details: dict[str, Any]) -> None:
+def _record(
+    db: Session, actor: Actor, action: Action, key: ApiKey, details: dict[str, Any]
+) -> None:
     about = {"api_key_id": str(key.id), "name": key.name}
     audit.record(db, Event(actor, action, about | details, tenant_id=key.tenant_id))
 
@@ -244,27 +291,39 @@ def _earlier(one_time: datetime | None, other: datetime | None) -> datetime | No
 
 
 def _ensure_room(db: Session, caller: Caller, tenant_id: UUID | None, most: int) -> None:
-    """Ensure that the tenant, if there is one, may have another key. Lock it, as two requests may want the last one.
+    """Ensure that the tenant, if there is one, may have another key. Lock it, as two requests may
+    want the last one.
 
-    Raises NotFoundError for a tenant that the caller makes no keys for, RateLimitedError for one that has that many.
+    Raises NotFoundError for a tenant that the caller makes no keys for, RateLimitedError for one
+    that has that many.
     """
     if tenant_id is None:
         return
     tenant_of(db, caller, tenant_id, lock=True)
     if caller.delegates:  # compared with the clock now, as the wait for the lock may have been long
-        one_or_not_found(db, families.delegated_tenants(caller.key_id).where(Tenant.id == tenant_id))
-    live = select(func.count()).select_from(ApiKey).where(ApiKey.tenant_id == tenant_id, callers.live_at(now()))
+        one_or_not_found(
+            db, families.delegated_tenants(caller.key_id).where(Tenant.id == tenant_id)
+        )
+    live = (
+        select(func.count())
+        .select_from(ApiKey)
+        .where(ApiKey.tenant_id == tenant_id, callers.live_at(now()))
+    )
     ensure_room(db, live, most, f"A tenant may have {most} live API keys; revoke one first.")
 
 
 def _ensure_may_end(db: Session, caller: Caller, key: ApiKey) -> None:
-    """Raises ForbiddenError for a key of more permission sets, and for a bound caller for a key of the vendor's."""
+    """Raises ForbiddenError for a key of more permission sets, and for a bound caller for a key
+    of the vendor's.
+    """
     _ensure_no_wider(caller, key.permission_sets)
     if caller.tenant_id is None:
         return
     maker = None if key.made_by is None else db.get(ApiKey, key.made_by)
     if maker is None or maker.tenant_id is None:
-        raise ForbiddenError("The vendor made this key; only a key that is bound to no tenant can end it.")
+        raise ForbiddenError(
+            "The vendor made this key; only a key that is bound to no tenant can end it."
+        )
 
 
 def _ensure_no_wider(caller: Caller, permission_sets: list[str] | None) -> None:
@@ -281,19 +340,32 @@ def _ensure_giveable(
     Raises ValidationFailedError for a combination that no key can have.
     """
     if missing := (scopes | may_give) - caller.giveable_scopes:
-        raise ForbiddenError(f"This API key can't give {', '.join(sorted(missing))} to another key.")
+        raise ForbiddenError(
+            f"This API key can't give {', '.join(sorted(missing))} to another key."
+        )
     if caller.delegates and tenant_id is None:
-        raise ForbiddenError("This API key makes only keys that are bound to a tenant: name it in tenant_id.")
+        raise ForbiddenError(
+            "This API key makes only keys that are bound to a tenant: name it in tenant_id."
+        )
     problems = {}
     if Scope.KEYS_DELEGATE not in scopes:
-        problems = {"may_give": "Only a key with the scope keys:delegate has this."} if may_give else {}
+        problems = (
+            {"may_give": "Only a key with the scope keys:delegate has this."} if may_give else {}
+        )
     elif Scope.KEYS_WRITE in scopes:
-        problems = {"scopes": "keys:delegate does not go together with keys:write: leave one of them out."}
+        problems = {
+            "scopes": "keys:delegate does not go together with keys:write: leave one of them out."
+        }
     elif tenant_id is not None:
-        problems = {"tenant_id": "A key with keys:delegate can't be bound to a tenant: leave it out."}
+        problems = {
+            "tenant_id": "A key with keys:delegate can't be bound to a tenant: leave it out."
+        }
     elif not may_give or may_give & MAKES_KEYS:
         problems = {
-            "may_give": "keys:delegate needs the scopes that it may give here, without keys:write and keys:delegate."
+            "may_give": (
+                "keys:delegate needs the scopes that it may give here, without keys:write and"
+                " keys:delegate."
+            )
         }
     if problems:
         raise ValidationFailedError({field: [message] for field, message in problems.items()})
@@ -305,16 +377,22 @@ def _visible(caller: Caller) -> Select[ApiKey]:
 
 
 def _one_visible(caller: Caller, key_id: UUID) -> Select[ApiKey]:
-    """Return what `_visible` does, and expired keys too: a key that was replaced expires before what it made."""
+    """Return what `_visible` does, and expired keys too: a key that was replaced expires before
+    what it made.
+    """
     return _no_stronger(caller).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
 
 
 def _no_stronger(caller: Caller) -> Select[ApiKey]:
     others = callers.to_bits(frozenset(Scope) - caller.giveable_scopes)
-    query = select(ApiKey).where(ApiKey.scope_bits.bitwise_or(ApiKey.may_give_bits).bitwise_and(others) == 0)
+    query = select(ApiKey).where(
+        ApiKey.scope_bits.bitwise_or(ApiKey.may_give_bits).bitwise_and(others) == 0
+    )
     if caller.delegates:
         return query.where(ApiKey.tenant_id.in_(families.delegated_tenants(caller.key_id)))
-    return query.where(ApiKey.tenant_id == caller.tenant_id) if caller.tenant_id is not None else query
+    return (
+        query.where(ApiKey.tenant_id == caller.tenant_id) if caller.tenant_id is not None else query
+    )
 
 
 def _bounded(wanted: datetime | None, limit: datetime | None) -> datetime | None:
@@ -323,5 +401,7 @@ def _bounded(wanted: datetime | None, limit: datetime | None) -> datetime | None
     if wanted <= now():
         raise ValidationFailedError({"expires_at": ["This time has passed."]})
     if limit is not None and wanted > limit:
-        raise ValidationFailedError({"expires_at": [f"At most {limit.isoformat()}, when the key in use expires."]})
+        raise ValidationFailedError(
+            {"expires_at": [f"At most {limit.isoformat()}, when the key in use expires."]}
+        )
     return wanted

@@ -1,6 +1,7 @@
 """Callers, and what they may do.
 
-A caller is checked twice: when a request begins, and in each transaction that the request writes in (`Caller.admit`).
+A caller is checked twice: when a request begins, and in each transaction that the request writes in
+(`Caller.admit`).
 """
 
 import enum
@@ -30,7 +31,9 @@ _BAD_KEY = "This needs a valid API key: Authorization: Bearer dpk_…"
 
 
 class Scope(enum.StrEnum):
-    """What a key may do. The order is the order of the bits in `api_keys.scope_bits`: append, never reorder."""
+    """What a key may do. The order is the order of the bits in `api_keys.scope_bits`: append,
+    never reorder.
+    """
 
     TENANTS_READ = "tenants:read"
     TENANTS_WRITE = "tenants:write"
@@ -63,7 +66,9 @@ def from_bits(bits: int) -> frozenset[Scope]:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated API key, an onboarding link (app/onboarding/page_links.py) or the operator, for one request."""
+    """An authenticated API key, an onboarding link (app/onboarding/page_links.py) or the
+    operator, for one request.
+    """
 
     key_id: UUID  # or the link's
     lookup: str  # the digits of its text, by which the key is read again; a link has none
@@ -73,9 +78,13 @@ class Caller:
     tenant_id: UUID | None
     expires_at: datetime | None
     kind: Literal["api_key", "onboarding_link", "operator"] = "api_key"
-    permission_sets: frozenset[str] | None = None  # whose connections it may have credentials for; None: any
+    permission_sets: frozenset[str] | None = (
+        None  # whose connections it may have credentials for; None: any
+    )
     may_give: frozenset[Scope] = frozenset()  # with keys:delegate
-    counts: Callable[[Session], None] | None = field(default=None, repr=False)  # in the transaction that it writes in
+    counts: Callable[[Session], None] | None = field(
+        default=None, repr=False
+    )  # in the transaction that it writes in
     request_id: str | None = None  # the request's fields come last, for `for_request`
     client_address: str | None = None
 
@@ -90,19 +99,25 @@ class Caller:
 
     @property
     def lock_id(self) -> UUID | None:
-        """Whose lock its writers share. A bound key's and a link's is the tenant's, so its whole family has one."""
+        """Whose lock its writers share. A bound key's and a link's is the tenant's, so its whole
+        family has one.
+        """
         return self.tenant_id or self.key_id
 
     @property
     def delegates(self) -> bool:
-        """Say whether the keys that it makes have scopes out of `may_give`, and not out of its own."""
+        """Say whether the keys that it makes have scopes out of `may_give`, and not out of its
+        own.
+        """
         return Scope.KEYS_WRITE not in self.scopes
 
     @property
     def giveable_scopes(self) -> frozenset[Scope]:
-        """The scopes that keys of its making can have, or have in `may_give`. It sees and ends no other keys.
+        """The scopes that keys of its making can have, or have in `may_give`. It sees and ends no
+        other keys.
 
-        An unbound key with keys:write could make every key that a key with keys:delegate of its making makes.
+        An unbound key with keys:write could make every key that a key with keys:delegate of its
+        making makes.
         """
         if self.delegates:
             return self.may_give
@@ -112,19 +127,27 @@ class Caller:
         return Suspension(self.kind, bound=self.tenant_id is not None, reason=reason)
 
     def admit(self, db: Session) -> None:
-        """Raises UnauthenticatedError for a key, and NotFoundError for a link, that has expired or was revoked, and
-        what `counts` raises.
+        """Raises UnauthenticatedError for a key, and NotFoundError for a link, that has expired or
+        was revoked, and what `counts` raises.
 
-        Shares a lock until the transaction ends: a revocation waits for requests that write, and a request that writes
-        waits for a revocation and sees it. No row is locked.
+        Shares a lock until the transaction ends: a revocation waits for requests that write, and a
+        request that writes waits for a revocation and sees it. No row is locked.
         """
         locks.share(db, Lock.CALLER, self.lock_id)
         if self.kind == "onboarding_link":
-            link = live_links().where(OnboardingLink.id == self.key_id).with_only_columns(OnboardingLink.id)
+            link = (
+                live_links()
+                .where(OnboardingLink.id == self.key_id)
+                .with_only_columns(OnboardingLink.id)
+            )
             if db.scalar(link) is None:
                 raise NotFoundError
             return
-        key = _of_live_tenant().where(ApiKey.id == self.key_id, live_at(now())).with_only_columns(ApiKey.id)
+        key = (
+            _of_live_tenant()
+            .where(ApiKey.id == self.key_id, live_at(now()))
+            .with_only_columns(ApiKey.id)
+        )
         if db.scalar(key) is None:
             raise UnauthenticatedError(_BAD_KEY)
         if self.counts is not None:
@@ -132,7 +155,8 @@ class Caller:
 
     def for_request(self, request_id: str | None, client_address: str | None) -> "Caller":
         """The same caller for one request. dataclasses.replace takes four times as long."""
-        return Caller(*_of_key(self), request_id, client_address)  # type: ignore[call-arg]  # mypy counts no getter
+        # mypy counts no getter
+        return Caller(*_of_key(self), request_id, client_address)  # type: ignore[call-arg]
 
     def ensure_live(self) -> None:
         """Raises UnauthenticatedError if the key has expired since it was authenticated."""
@@ -152,10 +176,14 @@ class Caller:
         """Raises ForbiddenError unless the key is for all of these permission sets."""
         if not self.covers(permission_sets):
             lacking = ", ".join(sorted(permission_sets - (self.permission_sets or frozenset())))
-            raise ForbiddenError(f"This API key is not for a permission set that the role has: {lacking}.")
+            raise ForbiddenError(
+                f"This API key is not for a permission set that the role has: {lacking}."
+            )
 
     def require_unbound(self) -> None:
-        """Raises ForbiddenError for a key that is bound to a tenant. For what concerns all tenants, or the vendor."""
+        """Raises ForbiddenError for a key that is bound to a tenant. For what concerns all
+        tenants, or the vendor.
+        """
         if self.tenant_id is not None:
             raise ForbiddenError("This API key is confined to one tenant.")
 
@@ -174,13 +202,24 @@ class OnBehalf(NamedTuple):
 
 
 class Operator(Caller):
-    """The person at the command line, who needs no key and may do everything. Only app/cli makes one."""
+    """The person at the command line, who needs no key and may do everything. Only app/cli makes
+    one.
+    """
 
     __slots__ = ()
 
     def __init__(self, name: str) -> None:
         no_key: Any = None  # so what it makes has no maker that could be revoked
-        super().__init__(no_key, "", b"", name, frozenset(Scope), tenant_id=None, expires_at=None, kind="operator")
+        super().__init__(
+            no_key,
+            "",
+            b"",
+            name,
+            frozenset(Scope),
+            tenant_id=None,
+            expires_at=None,
+            kind="operator",
+        )
 
     @property
     def actor(self) -> Actor:
@@ -194,7 +233,9 @@ AnyCaller = Caller | OnBehalf
 
 
 def lookup_of(text: str) -> str:
-    """The lookup digits in a key's text. Raises UnauthenticatedError if it has not the form of a key."""
+    """The lookup digits in a key's text. Raises UnauthenticatedError if it has not the form of a
+    key.
+    """
     found = KEY.fullmatch(text)
     if found is None:
         raise UnauthenticatedError(_BAD_KEY)
@@ -202,12 +243,15 @@ def lookup_of(text: str) -> str:
 
 
 def digest_of(text: str) -> bytes:
-    """The stored hash of a key's text, or of a link's token: 256 random bits need no slow hash and no salt."""
+    """The stored hash of a key's text, or of a link's token: 256 random bits need no slow hash
+    and no salt.
+    """
     return hashlib.sha256(text.encode("ascii")).digest()
 
 
 def caller_at_epoch(db: Session, lookup: str) -> tuple[int, Caller]:
-    """The epoch, and the caller behind the key with these digits; `authenticated` checks its digest and expiry.
+    """The epoch, and the caller behind the key with these digits; `authenticated` checks its digest
+    and expiry.
 
     Raises UnauthenticatedError, also for a revoked key and for a key of a deleted tenant.
     """
@@ -228,7 +272,9 @@ def caller_at_epoch(db: Session, lookup: str) -> tuple[int, Caller]:
 
 
 def authenticated(caller: Caller, digest: bytes) -> Caller:
-    """The caller, if that is the digest of its key and the key has not expired. Raises UnauthenticatedError."""
+    """The caller, if that is the digest of its key and the key has not expired. Raises
+    UnauthenticatedError.
+    """
     if not hmac.compare_digest(caller.digest, digest):
         raise UnauthenticatedError(_BAD_KEY)
     caller.ensure_live()
@@ -237,17 +283,25 @@ def authenticated(caller: Caller, digest: bytes) -> Caller:
 
 def live_at(at: datetime) -> ColumnElement[bool]:
     """Keys that are neither revoked nor expired."""
-    return and_(ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > at))
+    return and_(
+        ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > at)
+    )
 
 
 def live_links() -> Select[OnboardingLink, Tenant]:
     """Onboarding links that open a page, with their tenants."""
-    live = OnboardingLink.revoked_at.is_(None), OnboardingLink.expires_at > now(), Tenant.status == TenantStatus.ACTIVE
+    live = (
+        OnboardingLink.revoked_at.is_(None),
+        OnboardingLink.expires_at > now(),
+        Tenant.status == TenantStatus.ACTIVE,
+    )
     return select(OnboardingLink, Tenant).join(Tenant).where(*live)
 
 
 def _of_live_tenant() -> Select[ApiKey]:
-    """Keys without those of deleted tenants: a key may have been made while its tenant was being deleted."""
+    """Keys without those of deleted tenants: a key may have been made while its tenant was being
+    deleted.
+    """
     tenant_gone = exists().where(Tenant.id == ApiKey.tenant_id, Tenant.deleted_at.is_not(None))
     return select(ApiKey).where(~tenant_gone)
 

@@ -1,18 +1,31 @@
 """Families: the keys and onboarding links that a key made, and what those keys made in turn.
 
-A key that leaked may have made others, so revoking a key revokes its family. A replaced key belongs to its successor's
-family: revoking the successor also revokes what the old key makes in its grace period. The search stops at a revoked
-key, whose family was revoked with it.
+A key that leaked may have made others, so revoking a key revokes its family. A replaced key belongs
+to its successor's family: revoking the successor also revokes what the old key makes in its grace
+period. The search stops at a revoked key, whose family was revoked with it.
 
-Tenants that a key made are not revoked with it. For a key with keys:delegate, its family's tenants are those that it
-made, or that a key made which it succeeded. Its family has no other keys that could make one, as it makes bound keys.
+Tenants that a key made are not revoked with it. For a key with keys:delegate, its family's tenants
+are those that it made, or that a key made which it succeeded. Its family has no other keys that
+could make one, as it makes bound keys.
 """
 
 from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import CTE, ColumnElement, ScalarSelect, Select, and_, false, func, or_, select, text, update
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    ScalarSelect,
+    Select,
+    and_,
+    false,
+    func,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.orm import Session, aliased
 
 from app.access.callers import Caller, Scope, from_bits, live_at
@@ -22,29 +35,38 @@ from app.store import locks
 from app.store.locks import Lock
 from app.store.models import ApiKey, OnboardingLink, Tenant
 
-DELEGATION_HOURS = 24  # for so long after it made a tenant, a key with keys:delegate makes keys for it
+DELEGATION_HOURS = (
+    24  # for so long after it made a tenant, a key with keys:delegate makes keys for it
+)
 _SHOWN = 20
 _NAMED = 100  # ids in an audit event
 _BLIND: Any = {"synchronize_session": False}
 
 
 def family(roots: Select[UUID]) -> CTE:
-    """The ids of these keys and of their families. A key may be in its own family, as a key can replace itself."""
+    """The ids of these keys and of their families. A key may be in its own family, as a key can
+    replace itself.
+    """
     found = roots.where(ApiKey.revoked_at.is_(None)).cte("family", recursive=True)
     made = aliased(ApiKey)
-    next_ones = select(made.id).join(found, or_(made.made_by == found.c.id, made.replaced_by == found.c.id))
+    next_ones = select(made.id).join(
+        found, or_(made.made_by == found.c.id, made.replaced_by == found.c.id)
+    )
     return found.union(next_ones.where(made.revoked_at.is_(None)))
 
 
 def _links_of(keys: CTE) -> ColumnElement[bool]:
-    """Links that these keys made, expired ones too: their registration tokens are valid until the link is revoked."""
+    """Links that these keys made, expired ones too: their registration tokens are valid until
+    the link is revoked.
+    """
     return and_(OnboardingLink.made_by.in_(select(keys.c.id)), OnboardingLink.revoked_at.is_(None))
 
 
 class FamilySummary(NamedTuple):
     """What revoking a key also revokes: how many live keys and links, and the first of the keys.
 
-    `registrations`: of how many live tenants the key could read the registration token. Those stay valid.
+    `registrations`: of how many live tenants the key could read the registration token. Those stay
+    valid.
     """
 
     keys: int
@@ -54,7 +76,9 @@ class FamilySummary(NamedTuple):
 
 
 def _search_by_index(db: Session) -> None:
-    """Until its statistics are renewed, PostgreSQL would read the whole table for each of thousands of new keys."""
+    """Until its statistics are renewed, PostgreSQL would read the whole table for each of
+    thousands of new keys.
+    """
     if db.get_bind().dialect.name == "postgresql":
         db.execute(text("SET LOCAL enable_seqscan = off"))
 
@@ -71,28 +95,41 @@ def summarize_family(db: Session, key: ApiKey) -> FamilySummary:
 
 
 def readable_registrations(key: ApiKey) -> Select[UUID]:
-    """Select the live tenants whose kit, with its registration token, the key or one of its family could read."""
+    """Select the live tenants whose kit, with its registration token, the key or one of its
+    family could read.
+    """
     live = select(Tenant.id).where(Tenant.deleted_at.is_(None)).order_by(Tenant.id)
     if Scope.CONNECTIONS_READ in from_bits(key.scope_bits):
         return live if key.tenant_id is None else live.where(Tenant.id == key.tenant_id)
-    return live.where(_tenants_of(key.id) if Scope.CONNECTIONS_READ in from_bits(key.may_give_bits) else false())
+    return live.where(
+        _tenants_of(key.id) if Scope.CONNECTIONS_READ in from_bits(key.may_give_bits) else false()
+    )
 
 
 def delegated_tenants(key_id: UUID) -> Select[UUID]:
     """Return the live tenants for which this key, if it has keys:delegate, makes keys."""
     since = now() - timedelta(hours=DELEGATION_HOURS)
-    return select(Tenant.id).where(_tenants_of(key_id), Tenant.created_at > since, Tenant.deleted_at.is_(None))
+    return select(Tenant.id).where(
+        _tenants_of(key_id), Tenant.created_at > since, Tenant.deleted_at.is_(None)
+    )
 
 
 def _tenants_of(key_id: UUID) -> ColumnElement[bool]:
-    """Return the condition for tenants that this key or one of its predecessors made, revoked ones too."""
+    """Return the condition for tenants that this key or one of its predecessors made, revoked
+    ones too.
+    """
     makers = select(ApiKey.id).where(ApiKey.id == key_id).cte("makers", recursive=True)
     makers = makers.union(select(ApiKey.id).join(makers, ApiKey.replaced_by == makers.c.id))
     return Tenant.made_by.in_(select(makers.c.id))
 
 
 def _count_registrations(db: Session, key: ApiKey) -> int:
-    return db.scalar(select(func.count()).select_from(readable_registrations(key).order_by(None).subquery())) or 0
+    return (
+        db.scalar(
+            select(func.count()).select_from(readable_registrations(key).order_by(None).subquery())
+        )
+        or 0
+    )
 
 
 class Making(NamedTuple):
@@ -108,7 +145,8 @@ class Making(NamedTuple):
 class Ending(NamedTuple):
     """A writer whose transaction ends keys or links: it waits for those who write with them.
 
-    Only what is ended is locked, so that nobody can hold up a tenant whose keys and links they can't see.
+    Only what is ended is locked, so that nobody can hold up a tenant whose keys and links they
+    can't see.
     """
 
     writer: Caller
@@ -121,9 +159,12 @@ class Ending(NamedTuple):
         """Raises NotFoundError when there is nothing to end."""
         _search_by_index(db)
         if self.unbound is not None:
-            # A bound key's family acts for its tenant alone, so the tenant's lock keeps it from growing. An unbound one's
-            # may reach all tenants: nobody may make or replace a key, or two that replace each other's would form a ring.
-            (locks.share if db.scalars(self.unbound).first() is None else locks.hold)(db, Lock.MAKING)
+            # A bound key's family acts for its tenant alone, so the tenant's lock keeps it from
+            # growing. An unbound one's may reach all tenants: nobody may make or replace a key, or
+            # two that replace each other's would form a ring.
+            (locks.share if db.scalars(self.unbound).first() is None else locks.hold)(
+                db, Lock.MAKING
+            )
         lock_ids = db.scalars(self.lock_ids).all()
         if lock_ids:
             own = () if self.writer.lock_id is None else (self.writer.lock_id,)
@@ -151,7 +192,9 @@ def _unbound(key: Select[ApiKey]) -> Select[UUID]:
 
 def _lock_ids(keys: CTE) -> Select[UUID]:
     """Return the lock ids of these keys, and of the links that they made."""
-    of_keys = select(func.coalesce(ApiKey.tenant_id, ApiKey.id).label("id")).where(ApiKey.id.in_(select(keys.c.id)))
+    of_keys = select(func.coalesce(ApiKey.tenant_id, ApiKey.id).label("id")).where(
+        ApiKey.id.in_(select(keys.c.id))
+    )
     both = of_keys.union(select(OnboardingLink.tenant_id).where(_links_of(keys))).subquery()
     return select(both.c.id)
 
@@ -161,14 +204,20 @@ def _family_of(key_id: UUID) -> CTE:
 
 
 def revoke_family(db: Session, key: ApiKey) -> dict[str, Any]:
-    """Revoke the key and its family, in a transaction of `Ending`. Returns details for the audit event."""
+    """Revoke the key and its family, in a transaction of `Ending`. Returns details for the audit
+    event.
+    """
     key_id, at, found = key.id, now(), _family_of(key.id)
     # The links first, while the keys that made them can still be found.
     revoked_links = update(OnboardingLink).where(_links_of(found)).values(revoked_at=at)
     links = db.scalars(revoked_links.returning(OnboardingLink.id), execution_options=_BLIND).all()
     keys = update(ApiKey).where(ApiKey.id.in_(select(found.c.id))).values(revoked_at=at)
     revoked = db.execute(keys.returning(ApiKey.id, ApiKey.expires_at), execution_options=_BLIND)
-    live = [one for one, expires_at in revoked if one != key_id and (expires_at is None or expires_at > at)]
+    live = [
+        one
+        for one, expires_at in revoked
+        if one != key_id and (expires_at is None or expires_at > at)
+    ]
     return {
         "keys_revoked": len(live),
         "links_revoked": len(links),
@@ -186,12 +235,17 @@ def made_by(key_id: UUID | ScalarSelect[UUID]) -> ColumnElement[bool]:
 def inherit(db: Session, old: UUID, successor: UUID, *, by: UUID | None) -> None:
     """Make the successor the maker of what the old key made.
 
-    A key that asked for this, and what it came from, stay with the old key. Otherwise a child that replaces its maker
-    would be its successor's maker and child, in a ring that the old key's revocation does not reach.
+    A key that asked for this, and what it came from, stay with the old key. Otherwise a child that
+    replaces its maker would be its successor's maker and child, in a ring that the old key's
+    revocation does not reach.
     """
-    keys = update(ApiKey).where(made_by(old), ApiKey.id != successor, ApiKey.id.not_in(select(_origins(by).c.id)))
+    keys = update(ApiKey).where(
+        made_by(old), ApiKey.id != successor, ApiKey.id.not_in(select(_origins(by).c.id))
+    )
     db.execute(keys.values(made_by=successor), execution_options=_BLIND)
-    links = update(OnboardingLink).where(OnboardingLink.made_by == old, OnboardingLink.revoked_at.is_(None))
+    links = update(OnboardingLink).where(
+        OnboardingLink.made_by == old, OnboardingLink.revoked_at.is_(None)
+    )
     db.execute(links.values(made_by=successor), execution_options=_BLIND)
 
 
@@ -201,4 +255,6 @@ def _origins(key_id: UUID | None) -> CTE:
     found = select(*columns).where(ApiKey.id == key_id).cte("origins", recursive=True)
     origin = aliased(ApiKey)
     next_ones = select(origin.id, origin.made_by, origin.replaced_by)
-    return found.union(next_ones.join(found, or_(origin.id == found.c.made_by, origin.id == found.c.replaced_by)))
+    return found.union(
+        next_ones.join(found, or_(origin.id == found.c.made_by, origin.id == found.c.replaced_by))
+    )

@@ -1,7 +1,7 @@
 """The hour of each API key's last use, for operators who look for unused keys.
 
-Requests note keys in memory. A minute later the notes are stored, for each key once an hour by each process. A process
-that ends stores its notes; one that is killed loses those of its last minute.
+Requests note keys in memory. A minute later the notes are stored, for each key once an hour by each
+process. A process that ends stores its notes; one that is killed loses those of its last minute.
 """
 
 import atexit
@@ -53,11 +53,15 @@ class KeyUses:
         self.flush()
 
     def flush(self) -> None:
-        """Store the notes. While the database is away they are lost: a key that is in use is noted again."""
+        """Store the notes. While the database is away they are lost: a key that is in use is
+        noted again.
+        """
         with self._flushing:
             with self._lock:
                 noted, self._noted = self._noted, {}
-            new = [(lookup, hour) for lookup, hour in noted.items() if self._stored.get(lookup) != hour]
+            new = [
+                (lookup, hour) for lookup, hour in noted.items() if self._stored.get(lookup) != hour
+            ]
             try:
                 for start in range(0, len(new), _TOGETHER):
                     self._store(dict(new[start : start + _TOGETHER]))
@@ -72,7 +76,12 @@ class KeyUses:
             for hour in set(hours.values()):
                 lookups = [lookup for lookup in hours if hours[lookup] == hour]
                 is_older = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < hour)
-                # Whoever holds a row's lock stores the same hour, or revokes the key, and need not wait for this.
-                rows = select(ApiKey.id).where(ApiKey.lookup.in_(lookups), is_older).with_for_update(skip_locked=True)
+                # Whoever holds a row's lock stores the same hour, or revokes the key, and need not
+                # wait for this.
+                rows = (
+                    select(ApiKey.id)
+                    .where(ApiKey.lookup.in_(lookups), is_older)
+                    .with_for_update(skip_locked=True)
+                )
                 db.execute(update(ApiKey).where(ApiKey.id.in_(rows)).values(last_used_at=hour))
         self._stored.update(hours)

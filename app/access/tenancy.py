@@ -15,10 +15,12 @@ from app.store.models import Connection, ConnectionStatus, Tenant, TenantStatus
 _FULL_RETRY_SECONDS = 3600  # a full limit stays full until something is deleted
 
 
-# Made once: to build a statement costs as much as to run it. A caller that is confined to no tenant asks with the
-# tenant's own id.
+# Made once: to build a statement costs as much as to run it. A caller that is confined to no tenant
+# asks with the tenant's own id.
 _TENANT = select(Tenant).where(
-    Tenant.id == bindparam("tenant_id"), Tenant.id == bindparam("confined_to"), Tenant.deleted_at.is_(None)
+    Tenant.id == bindparam("tenant_id"),
+    Tenant.id == bindparam("confined_to"),
+    Tenant.deleted_at.is_(None),
 )
 _OWNED = (
     select(Connection)
@@ -34,7 +36,9 @@ _OWNED = (
 # "No key update": rows that refer to these can be added meanwhile.
 _LOCKED_TENANT = _TENANT.with_for_update(of=Tenant, key_share=True)
 _LOCKED = _OWNED.with_for_update(of=Connection, key_share=True)
-_AT_EPOCH = _OWNED.options(lazyload(Connection.proof), lazyload(Connection.tenant)).add_columns(Tenant.status, EPOCH)
+_AT_EPOCH = _OWNED.options(lazyload(Connection.proof), lazyload(Connection.tenant)).add_columns(
+    Tenant.status, EPOCH
+)
 
 
 def tenant_of(db: Session, caller: AnyCaller, tenant_id: UUID, *, lock: bool = False) -> Tenant:
@@ -44,8 +48,12 @@ def tenant_of(db: Session, caller: AnyCaller, tenant_id: UUID, *, lock: bool = F
     return one_or_not_found(db, _LOCKED_TENANT if lock else _TENANT, _of(caller, tenant_id))
 
 
-def owned(db: Session, caller: AnyCaller, tenant_id: UUID, connection_id: UUID, *, lock: bool = False) -> Connection:
-    """The tenant's live connection, if this caller can see it (the query names both). Raises NotFoundError."""
+def owned(
+    db: Session, caller: AnyCaller, tenant_id: UUID, connection_id: UUID, *, lock: bool = False
+) -> Connection:
+    """The tenant's live connection, if this caller can see it (the query names both). Raises
+    NotFoundError.
+    """
     which = _of(caller, tenant_id) | {"connection_id": connection_id}
     if lock and caller.tenant_id in {None, tenant_id}:
         locks.hold(db, Lock.CONNECTION, connection_lock_id(tenant_id, connection_id))
@@ -53,14 +61,18 @@ def owned(db: Session, caller: AnyCaller, tenant_id: UUID, connection_id: UUID, 
 
 
 def connection_lock_id(tenant_id: UUID, connection_id: UUID) -> UUID:
-    """Made of both: who names another tenant's connection beside their own tenant does not lock it."""
+    """Made of both: who names another tenant's connection beside their own tenant does not lock
+    it.
+    """
     return UUID(int=tenant_id.int ^ connection_id.int)
 
 
 def owned_at_epoch(
     db: Session, caller: AnyCaller, tenant_id: UUID, connection_id: UUID
 ) -> tuple[int, Connection, TenantStatus]:
-    """The epoch, the connection as from `owned`, and its tenant's status, in one statement. Raises NotFoundError."""
+    """The epoch, the connection as from `owned`, and its tenant's status, in one statement.
+    Raises NotFoundError.
+    """
     which = _of(caller, tenant_id) | {"connection_id": connection_id}
     row = db.execute(_AT_EPOCH, which).unique().one_or_none()
     if row is None:
@@ -74,7 +86,9 @@ def _of(caller: AnyCaller, tenant_id: UUID) -> dict[str, UUID]:
 
 
 def ensure_room(db: Session, live: Select[int], most: int, refusal: str) -> None:
-    """Raises RateLimitedError when that many are counted. Locks make the count hold until the transaction ends."""
+    """Raises RateLimitedError when that many are counted. Locks make the count hold until the
+    transaction ends.
+    """
     if (db.scalar(live) or 0) >= most:
         raise RateLimitedError(refusal, retry_after=_FULL_RETRY_SECONDS)
 

@@ -34,7 +34,10 @@ class KeyIn(Strict):
     tenant_id = uuid("Bind the key to one tenant.", allow_none=True)
     expires_at = Time(allow_none=True)
     permission_sets = fields.List(
-        line(64, "inventory"), allow_none=True, validate=validate.Length(1, 100), metadata={"description": _SETS}
+        line(64, "inventory"),
+        allow_none=True,
+        validate=validate.Length(1, 100),
+        metadata={"description": _SETS},
     )
 
 
@@ -48,36 +51,55 @@ class KeyOut(Answer):
     made_by = uuid("The key that made it; null: the command line.", allow_none=True)
     expires_at = Time(allow_none=True)
     created_at = Time()
-    last_used_at = Time("The hour in which it was last used; null: never, as far as is known.", allow_none=True)
+    last_used_at = Time(
+        "The hour in which it was last used; null: never, as far as is known.", allow_none=True
+    )
 
 
 class MadeOut(Answer):
     keys = number(2)
     links = number(1)
-    registrations = number(1, "Of how many tenants it could read the registration token. These tokens stay valid.")
+    registrations = number(
+        1, "Of how many tenants it could read the registration token. These tokens stay valid."
+    )
 
 
 class KeyShown(KeyOut):
-    made = nested(MadeOut, "How many live keys and links are revoked with this key, and what it could read.")
+    made = nested(
+        MadeOut, "How many live keys and links are revoked with this key, and what it could read."
+    )
 
 
 class KeyCreated(KeyShown):
-    key = string("dpk_<16 hex>_<43 characters>", "Shown only in this answer; Deputy keeps its hash.")
+    key = string(
+        "dpk_<16 hex>_<43 characters>", "Shown only in this answer; Deputy keeps its hash."
+    )
 
 
 class ReplaceIn(Strict):
-    grace_seconds = seconds(GRACE_SECONDS, 0, GRACE_SECONDS_MAX, "How long the old key keeps working.")
+    grace_seconds = seconds(
+        GRACE_SECONDS, 0, GRACE_SECONDS_MAX, "How long the old key keeps working."
+    )
 
 
 _ABOUT = """Keys for programs and people, no stronger than the key that makes them.
 
-A key with `keys:delegate` makes, reads, lists and revokes keys with the scopes in its `may_give`, which are bound to
-tenants that its family made within the last 24 hours.
+A key with `keys:delegate` makes, reads, lists and revokes keys with the scopes in its `may_give`,
+which are bound to tenants that its family made within the last 24 hours.
 """
 bp = Blueprint("api_keys", __name__, noun="api_key", description=_ABOUT)
 _ONE = "/v1/api-keys/<uuid:key_id>"
 _EITHER = (Scope.KEYS_WRITE, Scope.KEYS_DELEGATE)
-_SHOWN = ("id", "name", "tenant_id", "permission_sets", "made_by", "expires_at", "created_at", "last_used_at")
+_SHOWN = (
+    "id",
+    "name",
+    "tenant_id",
+    "permission_sets",
+    "made_by",
+    "expires_at",
+    "created_at",
+    "last_used_at",
+)
 
 
 @bp.operation("POST", "/v1/api-keys", _EITHER, KeyCreated, takes=KeyIn, status=201, fails=[404])
@@ -92,8 +114,8 @@ def create_key(body: dict[str, Any]) -> dict[str, Any]:
 def replace_key(body: dict[str, Any], key_id: UUID) -> dict[str, Any]:
     """Replace a key by a successor; the old key ends after the grace period
 
-    The successor has the same name, scopes, `may_give` and bounds, and inherits what the old key made. Only this answer
-    shows it.
+    The successor has the same name, scopes, `may_give` and bounds, and inherits what the old key
+    made. Only this answer shows it.
     """
     key, made, text = services().api_keys.replace_key(changing(), key_id, **body)
     return _shown(key, made) | {"key": text}
@@ -116,13 +138,16 @@ def get_key(key_id: UUID) -> dict[str, Any]:
 def revoke_key(key_id: UUID) -> None:
     """Revoke an API key: from this answer on, requests with it are refused
 
-    The keys and onboarding links that it made are revoked with it, and what those keys made. To renew a good key,
-    replace it.
+    The keys and onboarding links that it made are revoked with it, and what those keys made. To
+    renew a good key, replace it.
     """
     services().api_keys.revoke_key(caller(), key_id)
 
 
 def _shown(key: ApiKey, made: FamilySummary | None = None) -> dict[str, Any]:
     scopes, may_give = sorted(from_bits(key.scope_bits)), sorted(from_bits(key.may_give_bits))
-    shown = {name: getattr(key, name) for name in _SHOWN} | {"scopes": scopes, "may_give": may_give or None}
+    shown = {name: getattr(key, name) for name in _SHOWN} | {
+        "scopes": scopes,
+        "may_give": may_give or None,
+    }
     return shown if made is None else shown | {"made": made}

@@ -18,7 +18,9 @@ _ACCESS_KEY = "Of a session: the issuances in which a web process handed it out 
 class AuditQuery(PageQuery):
     tenant_id = fields.UUID()
     connection_id = fields.UUID()
-    api_key_id = uuid("That acted. A page may be short, or empty, before the last one; not with `after`.")
+    api_key_id = uuid(
+        "That acted. A page may be short, or empty, before the last one; not with `after`."
+    )
     access_key_id = matching(ACCESS_KEY_ID.pattern, "ASIAIOSFODNN7EXAMPLE", _ACCESS_KEY)
     action = matching(r"[a-z_]{1,31}\.[a-z_]{1,31}", "connection.suspended")
     since = Time()
@@ -41,22 +43,41 @@ class AuditEventOut(Answer):
     tenant_id = fields.UUID(allow_none=True)
     connection_id = fields.UUID(allow_none=True)
     request_id = string("5f0e7a2b6c184d419c1f6e8a007c3b9d", allow_none=True)
-    client_address = string("203.0.113.9", "The IP address of the request; null without a request.", allow_none=True)
+    client_address = string(
+        "203.0.113.9", "The IP address of the request; null without a request.", allow_none=True
+    )
     details = fields.Dict(metadata=doc({"reason": "Ticket 4711"}))
 
 
-bp = Blueprint("audit_events", __name__, noun="audit_event", description="Who did what, when, and to which connection.")
+bp = Blueprint(
+    "audit_events",
+    __name__,
+    noun="audit_event",
+    description="Who did what, when, and to which connection.",
+)
 
 
-@bp.operation("GET", "/v1/audit-events", Scope.AUDIT_READ, page_of(AuditEventOut), takes=AuditQuery, fails=[404])
+@bp.operation(
+    "GET",
+    "/v1/audit-events",
+    Scope.AUDIT_READ,
+    page_of(AuditEventOut),
+    takes=AuditQuery,
+    fails=[404],
+)
 def list_audit_events(query: dict[str, Any]) -> dict[str, Any]:
     """List audit events, newest first; with `after`, oldest first, as a feed
 
-    A key that is bound to a tenant sees that tenant's events. With `after` the list begins with the event that follows
-    that one. An event enters the feed about 20 seconds after it was made and never before an older one, so a reader
-    that goes on from its last event misses none. Begin with `00000000-0000-0000-0000-000000000000`.
+    A key that is bound to a tenant sees that tenant's events. With `after` the list begins with the
+    event that follows that one. An event enters the feed about 20 seconds after it was made and
+    never before an older one, so a reader that goes on from its last event misses none. Begin with
+    `00000000-0000-0000-0000-000000000000`.
     """
-    filters = {name: value for name, value in query.items() if name not in {"limit", "cursor", "after", "action"}}
+    filters = {
+        name: value
+        for name, value in query.items()
+        if name not in {"limit", "cursor", "after", "action"}
+    }
     event_filter = EventFilter(**filters, actions=(query["action"],) if "action" in query else ())
     read = services().audit.feed if "after" in query else services().audit.events
     return paged(query, partial(read, caller().tenant_id, event_filter), begin=query.get("after"))

@@ -11,7 +11,19 @@ from app.connections.diagnosis import Diagnosis
 from app.connections.listing import ConnectionFilter
 from app.http.blueprint import Blueprint, Scope, caller, changing, paged, services
 from app.http.examples import ACCOUNT, EXTERNAL_ID, ROLE
-from app.http.fields import Statuses, Time, doc, flag, line, matching, nested, number, one_of, status, string
+from app.http.fields import (
+    Statuses,
+    Time,
+    doc,
+    flag,
+    line,
+    matching,
+    nested,
+    number,
+    one_of,
+    status,
+    string,
+)
 from app.http.schemas import Answer, AsStored, Empty, PageQuery, Strict, page_of
 from app.ids import ACCOUNT_ID_PATTERN, ROLE_ARN_PATTERN
 from app.store.models import Connection, ConnectionStatus, Trigger, Verdict
@@ -22,16 +34,21 @@ class ConnectionIn(Strict):
     OPENAPI: ClassVar = {"oneOf": [{"required": ["role_arn"]}, {"required": ["account_id"]}]}
 
     role_arn = fields.String(
-        validate=validate.Length(20, 2048), metadata=doc(ROLE, openapi={"pattern": f"^{ROLE_ARN_PATTERN}$"})
+        validate=validate.Length(20, 2048),
+        metadata=doc(ROLE, openapi={"pattern": f"^{ROLE_ARN_PATTERN}$"}),
     )
-    account_id = matching(ACCOUNT_ID_PATTERN, ACCOUNT, "Instead of role_arn: Deputy looks for the kit's role there.")
+    account_id = matching(
+        ACCOUNT_ID_PATTERN, ACCOUNT, "Instead of role_arn: Deputy looks for the kit's role there."
+    )
     permission_set = line(64, "inventory")
 
     @validates_schema
     def _names_one_role(self, data: dict[str, Any], **_: Any) -> None:
         given = {"role_arn", "account_id"} & data.keys()
         if len(given) != 1:
-            raise ValidationError("Give either role_arn or account_id.", "account_id" if given else "role_arn")
+            raise ValidationError(
+                "Give either role_arn or account_id.", "account_id" if given else "role_arn"
+            )
 
 
 class SetIn(Strict):
@@ -40,20 +57,29 @@ class SetIn(Strict):
 
 class ApprovalIn(Strict):
     permission_set = line(
-        64, "bucket-sync", "The set to approve: one of sets_to_approve. Without it, the only one that waits."
+        64,
+        "bucket-sync",
+        "The set to approve: one of sets_to_approve. Without it, the only one that waits.",
     )
 
 
-_BY_STATUS = doc({"verified": 2, "pending": 1}, "How many have each status. A status without connections is left out.")
+_BY_STATUS = doc(
+    {"verified": 2, "pending": 1},
+    "How many have each status. A status without connections is left out.",
+)
 
 
 class ConnectionSummary(Answer):
     total = number(3)
     reprove_every = number(
-        3600, "Seconds between two proofs of a connection: more than was set where STS_BUDGET is too small."
+        3600,
+        "Seconds between two proofs of a connection: more than was set where STS_BUDGET is too"
+        " small.",
     )
     by_status = fields.Dict(
-        keys=fields.Enum(ConnectionStatus, by_value=True), values=fields.Integer(), metadata=_BY_STATUS
+        keys=fields.Enum(ConnectionStatus, by_value=True),
+        values=fields.Integer(),
+        metadata=_BY_STATUS,
     )
 
 
@@ -66,12 +92,16 @@ class ConnectionQuery(PageQuery):
 class CheckOut(Answer):
     name = string("own_external_id_accepted")
     outcome = one_of("CheckOutcome", "passed", "failed", "inconclusive", "skipped")
-    detail = string("AWS let us in with this External ID.", "What was found, and what to change if it failed.")
+    detail = string(
+        "AWS let us in with this External ID.", "What was found, and what to change if it failed."
+    )
 
 
 class WarningOut(Answer):
     name = string("trust_policy_names_only_us")
-    detail = string("The role also trusts arn:aws:iam::444455556666:root.", "What does not change the verdict.")
+    detail = string(
+        "The role also trusts arn:aws:iam::444455556666:root.", "What does not change the verdict."
+    )
 
 
 class VerificationOut(Answer):
@@ -83,7 +113,9 @@ class VerificationOut(Answer):
 
 class ProofOut(VerificationOut):
     id = fields.UUID()
-    trigger = fields.Enum(Trigger, by_value=True, metadata={"description": "Why it was made, the first time."})
+    trigger = fields.Enum(
+        Trigger, by_value=True, metadata={"description": "Why it was made, the first time."}
+    )
     first_at = Time()
     checked_at = Time("When it was made last.")
     count = number(24, "How often it was made: routine proofs that find the same count up.")
@@ -105,7 +137,16 @@ class GapOut(Answer):
     action = string("s3:ListBucket", "null: a whole managed policy.", allow_none=True)
     resource = string("*", allow_none=True)
     policy = string(None, "A managed policy of the set that is not attached.", allow_none=True)
-    cause = one_of("GapCause", "not_granted", "denied", "organization", "boundary", "condition", "pattern", "not_seen")
+    cause = one_of(
+        "GapCause",
+        "not_granted",
+        "denied",
+        "organization",
+        "boundary",
+        "condition",
+        "pattern",
+        "not_seen",
+    )
 
 
 class BeyondOut(Answer):
@@ -119,9 +160,12 @@ class PermissionsOut(Answer):
     version = number(None, "Of the set that made the role; null: unknown.", allow_none=True)
     missing = fields.List(fields.Nested(GapOut))
     beyond = fields.List(
-        fields.Nested(BeyondOut), allow_none=True, metadata={"description": "null: its policies were not seen."}
+        fields.Nested(BeyondOut),
+        allow_none=True,
+        metadata={"description": "null: its policies were not seen."},
     )
-    unknown = fields.List(fields.Nested(GapOut))  # type: ignore[assignment]  # fields are no attributes of a schema
+    # fields are no attributes of a schema
+    unknown = fields.List(fields.Nested(GapOut))  # type: ignore[assignment]
 
 
 class DiagnosisOut(Answer):
@@ -129,14 +173,17 @@ class DiagnosisOut(Answer):
     conclusion = string("The role does not let us in.", "The first problem, in words.")
     steps = fields.List(fields.Nested(StepOut))
     trust_policy = fields.Dict(
-        allow_none=True, metadata=doc({"Statement": []}, "The role's own, as it is now; null: it was not seen.")
+        allow_none=True,
+        metadata=doc({"Statement": []}, "The role's own, as it is now; null: it was not seen."),
     )
     permissions = fields.Nested(PermissionsOut)
 
 
 class _UpdateAvailable(fields.Boolean):
     def get_value(self, obj: Any, *_: Any, **__: Any) -> Any:
-        outdated = services().onboarding.sets.is_outdated(obj.permission_set, obj.permission_set_version)
+        outdated = services().onboarding.sets.is_outdated(
+            obj.permission_set, obj.permission_set_version
+        )
         return outdated or obj.wanted_permission_set is not None
 
 
@@ -151,42 +198,64 @@ class ConnectionOut(Answer):
     status = status(ConnectionStatus, "verified")
     issues = flag("Whether credentials are issued for it.")
     why = string(
-        None, "Why no credentials are issued for it (a suspended tenant too); null: they are.", allow_none=True
+        None,
+        "Why no credentials are issued for it (a suspended tenant too); null: they are.",
+        allow_none=True,
     )
     suspended = SUSPENDED
     awaiting_approval = flag(
-        "Its permission set, or the one that it is to move to, writes, in an account that the tenant"
-        " did not declare: see approve.",
+        "Its permission set, or the one that it is to move to, writes, in an account that the"
+        " tenant did not declare: see approve.",
         attribute="awaits_approval",
     )
     sets_to_approve = fields.List(
-        fields.String(), metadata=doc(["bucket-sync"], "The permission sets that wait for the vendor's approval.")
+        fields.String(),
+        metadata=doc(["bucket-sync"], "The permission sets that wait for the vendor's approval."),
     )
     permission_set = string("inventory")
     permission_set_version = number(
-        1, "The version that its role was made from, as its stack or its tag says; null: not known.", allow_none=True
+        1,
+        "The version that its role was made from, as its stack or its tag says; null: not known.",
+        allow_none=True,
     )
-    wanted_permission_set = string(None, "The set that its role is to move to; see PATCH.", allow_none=True)
+    wanted_permission_set = string(
+        None, "The set that its role is to move to; see PATCH.", allow_none=True
+    )
     update_available = _UpdateAvailable(
-        metadata={"description": "Whether its role is to be updated: to a newer version of its set, or to another set."}
+        metadata={
+            "description": (
+                "Whether its role is to be updated: to a newer version of its set, or to another"
+                " set."
+            )
+        }
     )
     verification = nested(
-        VerificationOut, "The latest proof; null before the first.", attribute="proof", allow_none=True
+        VerificationOut,
+        "The latest proof; null before the first.",
+        attribute="proof",
+        allow_none=True,
     )
-    proven_until = _ProvenUntil("Nothing is issued later without a fresh proof. null: not verified.", allow_none=True)
+    proven_until = _ProvenUntil(
+        "Nothing is issued later without a fresh proof. null: not verified.", allow_none=True
+    )
     next_proof_at = Time(allow_none=True, attribute="due_at")
     access_until = Time(
-        "When the access ends, by the role's trust policy or its stack's message. null: no time.", allow_none=True
+        "When the access ends, by the role's trust policy or its stack's message. null: no time.",
+        allow_none=True,
     )
     created_at = Time()
     verified_at = Time("The time of the latest proof that succeeded.", allow_none=True)
 
 
 class ApprovedOut(ConnectionOut):
-    approved = string("bucket-sync", "The permission set that was approved.", attribute="approved_set")
+    approved = string(
+        "bucket-sync", "The permission set that was approved.", attribute="approved_set"
+    )
 
 
-bp = Blueprint("connections", __name__, noun="connection", description="Links to IAM roles, and their proofs.")
+bp = Blueprint(
+    "connections", __name__, noun="connection", description="Links to IAM roles, and their proofs."
+)
 
 _ALL = "/v1/tenants/<uuid:tenant_id>/connections"
 _ONE = f"{_ALL}/<uuid:connection_id>"
@@ -202,15 +271,20 @@ def _filter(query: dict[str, Any]) -> ConnectionFilter:
 def create_connection(body: dict[str, Any], tenant_id: UUID) -> Connection:
     """Connect a role, and prove it once before answering
 
-    `verified`: the role accepts the tenant's External ID, and refuses the broker without it and with another one.
-    `pending`: the role refused for 5 seconds. A new role does so at first; Deputy tries again after 5, 15, 30 and 60
-    seconds, and then hourly for 14 days.
+    `verified`: the role accepts the tenant's External ID, and refuses the broker without it and
+    with another one. `pending`: the role refused for 5 seconds. A new role does so at first; Deputy
+    tries again after 5, 15, 30 and 60 seconds, and then hourly for 14 days.
 
-    With `account_id` instead of `role_arn` Deputy looks for the onboarding kit's role in that account, on the same
-    schedule, and answers `pending`. AWS gives the same answer for an absent role and for one that refuses.
+    With `account_id` instead of `role_arn` Deputy looks for the onboarding kit's role in that
+    account, on the same schedule, and answers `pending`. AWS gives the same answer for an absent
+    role and for one that refuses.
     """
     services().quotas.admit_attempt(caller(), tenant_id)
-    make = services().connections.find_in_account if "account_id" in body else services().connections.create
+    make = (
+        services().connections.find_in_account
+        if "account_id" in body
+        else services().connections.create
+    )
     return make(caller(), tenant_id, **body)
 
 
@@ -228,7 +302,9 @@ def summarize_connections(tenant_id: UUID) -> dict[str, Any]:
     return {"total": sum(counts.values()), "reprove_every": every, "by_status": counts}
 
 
-@bp.operation("GET", "/v1/connections", Scope.CONNECTIONS_READ, _ConnectionPage, takes=ConnectionQuery)
+@bp.operation(
+    "GET", "/v1/connections", Scope.CONNECTIONS_READ, _ConnectionPage, takes=ConnectionQuery
+)
 def list_all_connections(query: dict[str, Any]) -> dict[str, Any]:
     """List connections across tenants, newest first"""
     return paged(query, partial(services().listing.list_all, caller(), _filter(query)))
@@ -244,10 +320,11 @@ def get_connection(tenant_id: UUID, connection_id: UUID) -> Connection:
 def ask_for_set(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Ask the customer to move a role to another permission set
 
-    The kit of that set and the onboarding page then show how to update the role. The connection keeps its set, its status
-    and its issuing until its stack's message, its role's tag or a diagnosis says that the role has the other set. A set that
-    writes needs approval as a new connection does. With the connection's own set, the request is withdrawn. A key that is
-    limited to permission sets must cover those that the role has.
+    The kit of that set and the onboarding page then show how to update the role. The connection
+    keeps its set, its status and its issuing until its stack's message, its role's tag or a
+    diagnosis says that the role has the other set. A set that writes needs approval as a new
+    connection does. With the connection's own set, the request is withdrawn. A key that is limited
+    to permission sets must cover those that the role has.
     """
     services().quotas.admit_attempt(caller(), tenant_id)
     return services().connections.ask_for_set(caller(), tenant_id, connection_id, **body)
@@ -257,8 +334,8 @@ def ask_for_set(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> C
 def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
     """Delete a connection: issuing stops at once
 
-    Only a key that is bound to no tenant can connect the role again, unless a bound key deleted it. It can also delete
-    what a bound key deleted: then no bound key can connect the role again.
+    Only a key that is bound to no tenant can connect the role again, unless a bound key deleted it.
+    It can also delete what a bound key deleted: then no bound key can connect the role again.
     """
     services().connections.delete(caller(), tenant_id, connection_id)
 
@@ -267,15 +344,18 @@ def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
 def verify_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Prove a connection again now"""
     services().quotas.admit_attempt(caller(), tenant_id)
-    return services().verification.verify(caller(), tenant_id, connection_id, trigger=Trigger.REQUESTED)
+    return services().verification.verify(
+        caller(), tenant_id, connection_id, trigger=Trigger.REQUESTED
+    )
 
 
 @bp.operation("POST", f"{_ONE}/diagnose", Scope.CONNECTIONS_WRITE, DiagnosisOut, takes=Empty)
 def diagnose_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Diagnosis:
     """Find out why a connection does not work, and who can repair it
 
-    It also compares what the role may do with its permission set, if a proof has succeeded and the role may read itself
-    (the kit's policy `read-itself`). It changes nothing. A key that is bound to a tenant sees the vendor's steps as one.
+    It also compares what the role may do with its permission set, if a proof has succeeded and the
+    role may read itself (the kit's policy `read-itself`). It changes nothing. A key that is bound
+    to a tenant sees the vendor's steps as one.
     """
     services().quotas.admit_attempt(caller(), tenant_id)
     return services().diagnoses.diagnose(caller(), tenant_id, connection_id)
@@ -291,8 +371,9 @@ def list_proofs(query: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> 
 def suspend_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Suspend a connection: no credentials are issued for it until it is resumed
 
-    If a key that is bound to no tenant does so, the tenant's keys, links and stacks connect no other role in its AWS
-    account until then, and have none proven that is not verified. Other verified connections of the account go on.
+    If a key that is bound to no tenant does so, the tenant's keys, links and stacks connect no
+    other role in its AWS account until then, and have none proven that is not verified. Other
+    verified connections of the account go on.
     """
     return services().connections.suspend(caller(), tenant_id, connection_id, **body)
 
@@ -308,22 +389,25 @@ def resume_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID
 def approve_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Approve a permission set that may write, in an account that was not declared
 
-    It needs a key that is bound to no tenant. It approves one set alone: another one of `sets_to_approve` goes on waiting.
-    The answer is 409 if the named set does not wait, or if none is named and two wait. Send the set that you looked at: a
-    key of the tenant can ask for another one at any time.
+    It needs a key that is bound to no tenant. It approves one set alone: another one of
+    `sets_to_approve` goes on waiting. The answer is 409 if the named set does not wait, or if none
+    is named and two wait. Send the set that you looked at: a key of the tenant can ask for another
+    one at any time.
 
-    A connection whose own set is approved is verified at once if its latest proof succeeded and is less than a day old;
-    otherwise a proof is due now.
+    A connection whose own set is approved is verified at once if its latest proof succeeded and is
+    less than a day old; otherwise a proof is due now.
     """
     return services().connections.approve(caller(), tenant_id, connection_id, **body)
 
 
-@bp.operation("POST", f"{_ONE}/report-refused", Scope.CREDENTIALS_ISSUE, Empty, takes=Empty, status=202)
+@bp.operation(
+    "POST", f"{_ONE}/report-refused", Scope.CREDENTIALS_ISSUE, Empty, takes=Empty, status=202
+)
 def report_refused(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> dict[str, Any]:
     """Report that AWS refused issued credentials
 
-    Deputy drops the cached sessions of the connection and makes a proof due now: at most once a minute for a
-    connection, and 60 times a minute for a tenant. Further reports also get 202.
+    Deputy drops the cached sessions of the connection and makes a proof due now: at most once a
+    minute for a connection, and 60 times a minute for a tenant. Further reports also get 202.
     """
     services().issuer.report_refused(caller(), tenant_id, connection_id)
     return {}

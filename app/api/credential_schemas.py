@@ -10,13 +10,18 @@ from app.http.fields import doc, line, string
 from app.http.schemas import Answer, Strict
 from app.issuing.issue import DURATION_DEFAULT, DURATION_MIN, Issued
 
-_POLICY = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}]}
+_POLICY = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}],
+}
 _ANY_OBJECT = {"type": "object", "additionalProperties": True}
 _POLICY_OBJECT = {
     "type": "object",
     "properties": {
         "Version": {"type": "string"},
-        "Statement": {"oneOf": [{"type": "array", "items": _ANY_OBJECT, "minItems": 1}, _ANY_OBJECT]},
+        "Statement": {
+            "oneOf": [{"type": "array", "items": _ANY_OBJECT, "minItems": 1}, _ANY_OBJECT]
+        },
     },
     "required": ["Statement"],
     "additionalProperties": True,
@@ -24,7 +29,9 @@ _POLICY_OBJECT = {
 _POLICY_TEXT = {"type": "string", "pattern": r"^\s*\{[\s\S]*\}\s*$"}
 _BOTH = "Limits this session to what both this policy and the role's permissions allow."
 _NARROWS = doc(_POLICY, _BOTH, oneOf=[_POLICY_OBJECT, _POLICY_TEXT])
-_HOW_LONG = f"A whole number from {DURATION_MIN} to the connection's maximum. Default {DURATION_DEFAULT}."
+_HOW_LONG = (
+    f"A whole number from {DURATION_MIN} to the connection's maximum. Default {DURATION_DEFAULT}."
+)
 
 
 class SessionPolicy(fields.Field[Any]):
@@ -45,19 +52,25 @@ class IssueIn(Strict):
 
 
 ISSUE_IN = IssueIn()
-EXPIRATION = "%Y-%m-%dT%H:%M:%SZ"  # the one form that every AWS SDK parses: Java's Instant refuses +00:00
+EXPIRATION = (
+    "%Y-%m-%dT%H:%M:%SZ"  # the one form that every AWS SDK parses: Java's Instant refuses +00:00
+)
 
 # The example key is the one of AWS's documentation; it belongs to no account.
 _KEY_ID = string("ASIAIOSFODNN7EXAMPLE", attribute="session.access_key_id")
 _SECRET = string("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", attribute="session.secret_access_key")
 _TOKEN = string("IQoJb3JpZ2luX2IQoJb3JpZ2luX2EXAMPLETOKEN", attribute="session.session_token")
-_UTC = doc("2026-01-31T13:00:00Z", openapi={"type": "string", "format": "date-time", "pattern": "^.+Z$"})
+_UTC = doc(
+    "2026-01-31T13:00:00Z", openapi={"type": "string", "format": "date-time", "pattern": "^.+Z$"}
+)
 _EXPIRATION = fields.DateTime(format=EXPIRATION, attribute="session.expires_at", metadata=_UTC)
 _ACCOUNT_ID = string(ACCOUNT, attribute="session.account_id")
 
 
 class ProcessCredentials(Answer):
-    """What credential_process must print, and the account, which endpoints of some AWS services contain."""
+    """What credential_process must print, and the account, which endpoints of some AWS services
+    contain.
+    """
 
     Version = fields.Constant(1, metadata={"openapi": {"type": "integer", "const": 1}})
     AccessKeyId = _KEY_ID
@@ -68,7 +81,9 @@ class ProcessCredentials(Answer):
 
 
 class ContainerCredentials(Answer):
-    """What AWS_CONTAINER_CREDENTIALS_FULL_URI must answer: `Token` is credential_process's SessionToken."""
+    """What AWS_CONTAINER_CREDENTIALS_FULL_URI must answer: `Token` is credential_process's
+    SessionToken.
+    """
 
     AccessKeyId = _KEY_ID
     SecretAccessKey = _SECRET
@@ -94,11 +109,15 @@ def _shown(issued: Issued, token_name: str) -> dict[str, Any]:
         "AccessKeyId": session.access_key_id,
         "SecretAccessKey": session.secret_access_key,
         token_name: session.session_token,
-        "Expiration": f"{session.expires_at.isoformat()[:19]}Z",  # EXPIRATION; strftime takes four times as long
+        # EXPIRATION; strftime takes four times as long
+        "Expiration": f"{session.expires_at.isoformat()[:19]}Z",
         "AccountId": session.account_id,
     }
 
 
 Shape = Callable[[Issued], dict[str, Any]]
 # By the last part of the path: the method, and the shape of the answer.
-SHAPES: dict[str, tuple[str, Shape]] = {"credentials": ("POST", process), "container-credentials": ("GET", container)}
+SHAPES: dict[str, tuple[str, Shape]] = {
+    "credentials": ("POST", process),
+    "container-credentials": ("GET", container),
+}

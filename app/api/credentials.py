@@ -1,7 +1,7 @@
 """Credentials, in the two shapes that AWS's SDKs read.
 
-app/api/plain_credentials.py answers most of these requests. Answers bypass marshmallow, which would take as long
-as all the rest; a test compares them with the schemas.
+app/api/plain_credentials.py answers most of these requests. Answers bypass marshmallow, which would
+take as long as all the rest; a test compares them with the schemas.
 """
 
 from typing import Any
@@ -11,13 +11,25 @@ import orjson
 from flask import Response, request
 from werkzeug.exceptions import MethodNotAllowed
 
-from app.api.credential_schemas import ContainerCredentials, IssueIn, ProcessCredentials, Shape, container, process
+from app.api.credential_schemas import (
+    ContainerCredentials,
+    IssueIn,
+    ProcessCredentials,
+    Shape,
+    container,
+    process,
+)
 from app.api.plain_credentials import raise_failure
 from app.http.authentication import requires_from_memory
 from app.http.blueprint import Blueprint, Scope, caller, services
 from app.issuing.issue import Issued
 
-bp = Blueprint("credentials", __name__, noun="credentials", description="Short-lived credentials for a proven role.")
+bp = Blueprint(
+    "credentials",
+    __name__,
+    noun="credentials",
+    description="Short-lived credentials for a proven role.",
+)
 bp.before_request(raise_failure)
 
 _ONE = "/v1/tenants/<uuid:tenant_id>/connections/<uuid:connection_id>"
@@ -38,10 +50,13 @@ def issue_credentials(body: dict[str, Any], tenant_id: UUID, connection_id: UUID
 def container_credentials(tenant_id: UUID, connection_id: UUID) -> Response:
     """Issue credentials in the shape that AWS_CONTAINER_CREDENTIALS_FULL_URI expects
 
-    The Authorization header may also hold the key without `Bearer`, because SDKs send AWS_CONTAINER_AUTHORIZATION_TOKEN
-    as it is. A refusal also has `message`, `Code` and `Message`, where SDKs read the reason.
+    The Authorization header may also hold the key without `Bearer`, because SDKs send
+    AWS_CONTAINER_AUTHORIZATION_TOKEN as it is. A refusal also has `message`, `Code` and `Message`,
+    where SDKs read the reason.
     """
-    if request.method == "HEAD":  # Flask adds it to every GET; it would issue credentials and drop them
+    if (
+        request.method == "HEAD"
+    ):  # Flask adds it to every GET; it would issue credentials and drop them
         raise MethodNotAllowed(["GET"])
     return _answer(container, services().issuer.issue(caller(), tenant_id, connection_id))
 

@@ -47,8 +47,8 @@ def healthz() -> dict[str, str]:
 def readyz() -> dict[str, Any] | Response:
     """Database, migrations and AWS identity are in order; 503 names those that are not
 
-    Also lists the checks of background work, which never cause a 503. `seen` and `next` are shown only to an API key
-    that is bound to no tenant and has the scope `audit:read`.
+    Also lists the checks of background work, which never cause a 503. `seen` and `next` are shown
+    only to an API key that is bound to no tenant and has the scope `audit:read`.
     """
     health = services().health
     if missing := health.missing():
@@ -57,4 +57,8 @@ def readyz() -> dict[str, Any] | Response:
     told = caller is not None and caller.tenant_id is None and Scope.AUDIT_READ in caller.scopes
     shown = ("status", "seen", "next") if told else ("status",)
     found = health.findings()
-    return {"checks": [{"name": name} | {field: getattr(one, field) for field in shown} for name, one in found]}
+    return {
+        "checks": [
+            {"name": name} | {field: getattr(one, field) for field in shown} for name, one in found
+        ]
+    }

@@ -44,7 +44,9 @@ class KitUpdateOut(Answer):
 
 class KitSchema(Answer):
     external_id = string(EXTERNAL_ID)
-    next_external_id = string(NEXT_EXTERNAL_ID, "During a rotation the one that roles accept as well.", allow_none=True)
+    next_external_id = string(
+        NEXT_EXTERNAL_ID, "During a rotation the one that roles accept as well.", allow_none=True
+    )
     broker_principal_arn = string(_BROKER)
     role_name = string("deputy-7a2b6c18")
     stack_name = string("deputy-7a2b6c18")
@@ -56,24 +58,43 @@ class KitSchema(Answer):
     template_version = string("0a1b2c3d4e5f6071")
     launch_stack_url = string(
         f"{_CONSOLE}templateURL=...",
-        "The launch link: AWS's console, where only the permission set's parameters are to be filled in.",
+        "The launch link: AWS's console, where only the permission set's parameters are to be"
+        " filled in.",
     )
     organization_launch_url = string(
         f"{_CONSOLE}templateURL=...",
-        "The launch link for a whole AWS organisation. Open it in the management account or a delegated administrator's,"
-        " and fill in the organizational units and the permission set's parameters there.",
+        "The launch link for a whole AWS organisation. Open it in the management account or a"
+        " delegated administrator's, and fill in the organizational units and the permission set's"
+        " parameters there.",
     )
-    registers_itself = flag("Whether a stack launched by these links tells Deputy the ARN of its role.")
-    trust_policy = fields.Dict(metadata=doc(onboarding.trust_policy(Broker.parse(_BROKER), EXTERNAL_ID)))
+    registers_itself = flag(
+        "Whether a stack launched by these links tells Deputy the ARN of its role."
+    )
+    trust_policy = fields.Dict(
+        metadata=doc(onboarding.trust_policy(Broker.parse(_BROKER), EXTERNAL_ID))
+    )
     terraform = string('resource "aws_iam_role" "deputy" { ... }')
     aws_cli = string("#!/bin/sh\n...")
-    update = nested(KitUpdateOut, "How a role that is there already is brought to what this kit asks for.")
+    update = nested(
+        KitUpdateOut, "How a role that is there already is brought to what this kit asks for."
+    )
 
 
-bp = Blueprint("onboarding", __name__, noun="onboarding", description="What a customer needs to create the role.")
+bp = Blueprint(
+    "onboarding",
+    __name__,
+    noun="onboarding",
+    description="What a customer needs to create the role.",
+)
 
 
-@bp.operation("GET", "/v1/tenants/<uuid:tenant_id>/onboarding", Scope.CONNECTIONS_READ, KitSchema, takes=KitQuery)
+@bp.operation(
+    "GET",
+    "/v1/tenants/<uuid:tenant_id>/onboarding",
+    Scope.CONNECTIONS_READ,
+    KitSchema,
+    takes=KitQuery,
+)
 def get_kit(query: dict[str, Any], tenant_id: UUID) -> onboarding.Kit:
     """The onboarding kit: launch link, template, trust policy, Terraform and AWS CLI"""
     return services().onboarding.kit(caller(), tenant_id, **query)
@@ -82,7 +103,9 @@ def get_kit(query: dict[str, Any], tenant_id: UUID) -> onboarding.Kit:
 @bp.route("/v1/templates/customer-role.yaml", methods=["GET"])
 @public
 @bp.arguments(TemplateQuery, location="query")
-@bp.response(200, {"type": "string"}, content_type="text/yaml", description="The CloudFormation template")
+@bp.response(
+    200, {"type": "string"}, content_type="text/yaml", description="The CloudFormation template"
+)
 def get_template(query: dict[str, Any]) -> Response:
     """The CloudFormation template, to read before launching it"""
     template = services().onboarding.template(**query)
@@ -92,7 +115,9 @@ def get_template(query: dict[str, Any]) -> Response:
 @bp.route("/v1/templates/customer-org.yaml", methods=["GET"])
 @public
 @bp.arguments(TemplateQuery, location="query")
-@bp.response(200, {"type": "string"}, content_type="text/yaml", description="The CloudFormation template")
+@bp.response(
+    200, {"type": "string"}, content_type="text/yaml", description="The CloudFormation template"
+)
 def get_organization_template(query: dict[str, Any]) -> Response:
     """The template that creates the role in every account of an organisation's units"""
     template = services().onboarding.organization_template(**query)
@@ -100,4 +125,6 @@ def get_organization_template(query: dict[str, Any]) -> Response:
 
 
 def _yaml(body: str, version: str) -> Response:
-    return Response(body, content_type="text/yaml; charset=utf-8", headers={"X-Template-Version": version})
+    return Response(
+        body, content_type="text/yaml; charset=utf-8", headers={"X-Template-Version": version}
+    )

@@ -1,4 +1,6 @@
-"""Onboarding links, which the vendor sends to a customer's administrator. The page itself is in app/web/onboarding."""
+"""Onboarding links, which the vendor sends to a customer's administrator. The page itself is in
+app/web/onboarding.
+"""
 
 from functools import partial
 from typing import Any
@@ -49,8 +51,9 @@ _ALL = "/v1/tenants/<uuid:tenant_id>/onboarding-links"
 def create_onboarding_link(body: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
     """Create an onboarding link; only this answer shows its URL
 
-    The URL alone opens the tenant's onboarding page and connects roles to the tenant: give it only to the customer's
-    administrator. It stops working when it expires or is revoked, and while the tenant is suspended.
+    The URL alone opens the tenant's onboarding page and connects roles to the tenant: give it only
+    to the customer's administrator. It stops working when it expires or is revoked, and while the
+    tenant is suspended.
     """
     link, url = services().links.create(changing(), tenant_id, **body)
     return {"id": link.id, "url": url, "expires_at": link.expires_at}

@@ -1,9 +1,10 @@
 """Plain requests for credentials, answered without gunicorn's parser and without Flask.
 
-A web process brings them here (app/http/sockets.py). The answers are those of the views in app/api/credentials.py; tests
-compare the two. A request goes to Flask as it came if this process does not remember its key, or if the key or the body
-would be refused. A request that fails later goes to Flask with its failure, so limits count it once, and it waits once.
-Flask raises the failure, answers it and records it.
+A web process brings them here (app/http/sockets.py). The answers are those of the views in
+app/api/credentials.py; tests compare the two. A request goes to Flask as it came if this process
+does not remember its key, or if the key or the body would be refused. A request that fails later
+goes to Flask with its failure, so limits count it once, and it waits once. Flask raises the
+failure, answers it and records it.
 """
 
 import functools
@@ -44,7 +45,9 @@ class PlainCredentials:
         return rf"(?:{prefix})?/v1/tenants/{_UUID}/connections/{_UUID}/({'|'.join(SHAPES)})"
 
     def answer(self, request: PlainRequest, peer: str) -> PlainAnswer | dict[str, Any]:
-        """Issue credentials, or return what to add to the WSGI environ with which Flask answers the request."""
+        """Issue credentials, or return what to add to the WSGI environ with which Flask answers
+        the request.
+        """
         tenant_id, connection_id, shape_name = request.target
         method, shape = SHAPES[shape_name]
         if request.method != method:
@@ -52,10 +55,14 @@ class PlainCredentials:
         request_id, caller = new_request_id(), None
         try:
             caller = self._caller(request, peer, request_id)
-            terms = None if caller is None else _terms(request)  # after the key: reading them takes time
+            terms = (
+                None if caller is None else _terms(request)
+            )  # after the key: reading them takes time
             if caller is None or terms is None:
                 return {}
-            issued = self._services.issuer.issue(caller, _uuid(tenant_id), _uuid(connection_id), **terms)
+            issued = self._services.issuer.issue(
+                caller, _uuid(tenant_id), _uuid(connection_id), **terms
+            )
         except Exception as error:  # noqa: BLE001  Flask raises it again, bugs included
             return {_FAILURE: (caller, error), ENVIRON_KEY: request_id}
         return PlainAnswer(request_id, orjson.dumps(shape(issued)))
@@ -84,7 +91,9 @@ def _terms(request: PlainRequest) -> dict[str, Any] | None:
 
 
 def raise_failure() -> None:
-    """Raise the failure of a plain request, if there is one. Runs before each view of credentials."""
+    """Raise the failure of a plain request, if there is one. Runs before each view of
+    credentials.
+    """
     if (failure := flask_request.environ.get(_FAILURE)) is None:
         return
     caller, error = failure

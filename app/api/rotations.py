@@ -36,13 +36,20 @@ class RotationOut(Answer):
     connections = fields.Nested(RotationConnections)
 
 
-bp = Blueprint("rotations", __name__, noun="rotation", description="A tenant's External ID is replaced by another.")
+bp = Blueprint(
+    "rotations",
+    __name__,
+    noun="rotation",
+    description="A tenant's External ID is replaced by another.",
+)
 
 _PATH = "/v1/tenants/<uuid:tenant_id>/external-id/rotation"
 
 
 @bp.operation("POST", _PATH, Scope.TENANTS_WRITE, RotationOut, takes=RotationIn, status=201)
-@bp.alt_response(200, schema=RotationOut, description="The rotation that was open already is an emergency now")
+@bp.alt_response(
+    200, schema=RotationOut, description="The rotation that was open already is an emergency now"
+)
 def start_rotation(body: dict[str, Any], tenant_id: UUID) -> tuple[RotationStatus, int]:
     """Make a tenant's next External ID, which takes the current one's place
 

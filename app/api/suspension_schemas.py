@@ -29,5 +29,8 @@ class Suspended(fields.Nested):
         return shown
 
 
-_ABOUT = "Since when, by whom and why; null: not suspended. A bound key does not see the vendor's reason."
+_ABOUT = (
+    "Since when, by whom and why; null: not suspended. A bound key does not see the vendor's"
+    " reason."
+)
 SUSPENDED = Suspended(SuspensionOut, allow_none=True, metadata={"description": _ABOUT})

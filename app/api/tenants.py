@@ -29,9 +29,15 @@ class Accounts(fields.List[str]):
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> list[str | None]:  # noqa: ARG002
         if not isinstance(value, list):
             raise self.make_error("invalid")
-        bad = (place for place, one in enumerate(value) if not (isinstance(one, str) and _ACCOUNT.fullmatch(one)))
+        bad = (
+            place
+            for place, one in enumerate(value)
+            if not (isinstance(one, str) and _ACCOUNT.fullmatch(one))
+        )
         if named := list(islice(bad, _BAD_ACCOUNTS)):
-            raise ValidationError({place: ["Must be an account id of 12 digits."] for place in named})
+            raise ValidationError(
+                {place: ["Must be an account id of 12 digits."] for place in named}
+            )
         return value
 
 
@@ -39,7 +45,10 @@ class TenantChange(Strict):
     name = line(200, "Acme")
     reference = line(200, "customer-42", allow_none=True)
     accounts = Accounts(
-        matching(ACCOUNT_ID_PATTERN, ACCOUNT), allow_none=True, validate=validate.Length(0, MOST), metadata=_ACCOUNTS
+        matching(ACCOUNT_ID_PATTERN, ACCOUNT),
+        allow_none=True,
+        validate=validate.Length(0, MOST),
+        metadata=_ACCOUNTS,
     )
 
 

@@ -1,7 +1,9 @@
-"""The audit log: who did what, when, to which connection, and with what outcome. It never holds a secret.
+"""The audit log: who did what, when, to which connection, and with what outcome. It never holds a
+secret.
 
-`record` writes into the caller's transaction, so a change and its event are stored together or not at all. Events that
-change nothing (issuances, refusals) are stored alone, and share a commit with others of the same moment.
+`record` writes into the caller's transaction, so a change and its event are stored together or not
+at all. Events that change nothing (issuances, refusals) are stored alone, and share a commit with
+others of the same moment.
 """
 
 from collections.abc import Iterator
@@ -21,7 +23,9 @@ from app.store.epoch_history import EpochHistory
 from app.store.models import ISSUED, NOT_ISSUED, NOT_ISSUED_TO, ApiKey, AuditEvent, Connection
 from app.store.pages import Page, page
 
-ID_AND_TIME = timedelta(seconds=5)  # an event's id and time are made one after the other, less than this apart
+ID_AND_TIME = timedelta(
+    seconds=5
+)  # an event's id and time are made one after the other, less than this apart
 PATIENCE = 1.5  # seconds to wait for a commit that others share
 _WINDOW = 5_000  # events that are read for a page of those that no index tells apart
 
@@ -35,7 +39,13 @@ def record(db: Session, event: Event) -> None:
 
 
 def record_about(
-    db: Session, actor: Actor, action: Action, connection: Connection, details: Details, *, outcome: Outcome = "ok"
+    db: Session,
+    actor: Actor,
+    action: Action,
+    connection: Connection,
+    details: Details,
+    *,
+    outcome: Outcome = "ok",
 ) -> None:
     """Append an event about this connection to this transaction."""
     record(db, Event(actor, action, details, outcome, connection.tenant_id, connection.id))
@@ -85,9 +95,12 @@ class AuditLog:
         """
         return event.id not in self._group.add(event, patience)
 
-    def events(self, bound_to: UUID | None, wanted: EventFilter, *, limit: int, after: UUID | None) -> Page[AuditEvent]:
-        """Newest first. `bound_to`: the tenant of a bound key, which sees only that tenant's events, and no names,
-        addresses and reasons of the vendor's actors. Raises NotFoundError when it asks for another tenant's.
+    def events(
+        self, bound_to: UUID | None, wanted: EventFilter, *, limit: int, after: UUID | None
+    ) -> Page[AuditEvent]:
+        """Newest first. `bound_to`: the tenant of a bound key, which sees only that tenant's
+        events, and no names, addresses and reasons of the vendor's actors. Raises NotFoundError
+        when it asks for another tenant's.
 
         A page of an API key's or an address's events may be short, or empty, before the last one.
         """
@@ -99,32 +112,44 @@ class AuditLog:
             first, last = min(after or end, end), None
             if wanted.has_no_index:
                 last = _end_of_window(db, wanted, before, first)
-            query = _matching(db, wanted).where(AuditEvent.id > (last or before), *_without_index(wanted))
+            query = _matching(db, wanted).where(
+                AuditEvent.id > (last or before), *_without_index(wanted)
+            )
             found = page(db, query, AuditEvent.id, limit=limit, after=first, either=_either(wanted))
             if found.after is None:
                 found = found._replace(after=last and UUID(int=last.int + 1))
             return _as_seen_by(db, bound_to, found)
 
-    def feed(self, bound_to: UUID | None, wanted: EventFilter, *, limit: int, after: UUID) -> Page[AuditEvent]:
+    def feed(
+        self, bound_to: UUID | None, wanted: EventFilter, *, limit: int, after: UUID
+    ) -> Page[AuditEvent]:
         """Oldest first, from the event that follows `after`; otherwise as `events`.
 
-        Ids are in order of creation, but transactions commit in another order. So an event is shown once it is older,
-        by the database's clock, than any open transaction can be. No event with a lower id appears later, so a consumer
-        that goes on from its last event misses none. Raises ValidationFailedError for a filter that has no index: an
-        empty page would have no last event to go on from.
+        Ids are in order of creation, but transactions commit in another order. So an event is shown
+        once it is older, by the database's clock, than any open transaction can be. No event with a
+        lower id appears later, so a consumer that goes on from its last event misses none. Raises
+        ValidationFailedError for a filter that has no index: an empty page would have no last event
+        to go on from.
         """
         if wanted.has_no_index:
-            raise ValidationFailedError({"after": ["A feed has all API keys; leave out either after or api_key_id."]})
+            raise ValidationFailedError(
+                {"after": ["A feed has all API keys; leave out either after or api_key_id."]}
+            )
         wanted = _as_allowed(bound_to, wanted)
         with self._db.read(long=True) as db:
             if _is_in_vain(db, wanted):
                 return Page([], None)
-            # The clock is read first: transactions that were open then have ended when the events are read.
+            # The clock is read first: transactions that were open then have ended when the events
+            # are read.
             settled = database_now(db) - timedelta(seconds=LONGEST + CLOCKS_APART)
             before, end = _ids(wanted)
-            query = _matching(db, wanted, oldest_first=True).where(AuditEvent.id < min(end, first_id_at(settled)))
+            query = _matching(db, wanted, oldest_first=True).where(
+                AuditEvent.id < min(end, first_id_at(settled))
+            )
             first, either = max(after, before), _either(wanted)
-            found = page(db, query, AuditEvent.id, limit=limit, after=first, either=either, oldest_first=True)
+            found = page(
+                db, query, AuditEvent.id, limit=limit, after=first, either=either, oldest_first=True
+            )
             return _as_seen_by(db, bound_to, found)
 
 
@@ -135,13 +160,17 @@ def _as_allowed(bound_to: UUID | None, wanted: EventFilter) -> EventFilter:
     return wanted._replace(tenant_id=wanted.tenant_id or bound_to)
 
 
-def _matching(db: Session, wanted: EventFilter, *, oldest_first: bool = False) -> Select[AuditEvent]:
+def _matching(
+    db: Session, wanted: EventFilter, *, oldest_first: bool = False
+) -> Select[AuditEvent]:
     """Select one range of an index. `_either` and `_without_index` narrow it further."""
     query, owner = select(AuditEvent), _owner(wanted)
     for name in ("access_key_id", "connection_id", "tenant_id"):
         column, value = getattr(AuditEvent, name), getattr(wanted, name)
         if value is not None and column is owner:
-            query = query.where(_is_first(db, column, value)).order_by(column.asc() if oldest_first else column.desc())
+            query = query.where(_is_first(db, column, value)).order_by(
+                column.asc() if oldest_first else column.desc()
+            )
         elif value is not None:  # compared with true, which is no condition for an index
             query = query.where((column == value).is_(True))
     if len(wanted.actions) == 1:
@@ -172,7 +201,11 @@ def _has_action(wanted: EventFilter, action: str) -> ColumnElement[bool]:
 
 def _either(wanted: EventFilter) -> list[ColumnElement[bool]]:
     """Return one condition for each of several actions."""
-    return [_has_action(wanted, action) for action in wanted.actions] if len(wanted.actions) > 1 else []
+    return (
+        [_has_action(wanted, action) for action in wanted.actions]
+        if len(wanted.actions) > 1
+        else []
+    )
 
 
 def _without_index(wanted: EventFilter) -> Iterator[ColumnElement[bool]]:
@@ -185,7 +218,8 @@ def _without_index(wanted: EventFilter) -> Iterator[ColumnElement[bool]]:
 
 
 def _end_of_window(db: Session, wanted: EventFilter, before: UUID, first: UUID) -> UUID | None:
-    """Return the id below the last event that is read for one page; None if all events of the range are read.
+    """Return the id below the last event that is read for one page; None if all events of the range
+    are read.
 
     A statement that read a range to its end could take longer than the database allows.
     """
@@ -198,7 +232,8 @@ def _end_of_window(db: Session, wanted: EventFilter, before: UUID, first: UUID) 
 def _ids(wanted: EventFilter) -> tuple[UUID, UUID]:
     """Between which ids, without these, the events of that time are. An id begins with the time.
 
-    No index is by time, but each ends with the id. A query has one bound at either end: SQLite chooses by their number.
+    No index is by time, but each ends with the id. A query has one bound at either end: SQLite
+    chooses by their number.
     """
     before, end = UUID(int=0), UUID(int=2**128 - 1)
     if wanted.since is not None:
@@ -211,9 +246,9 @@ def _ids(wanted: EventFilter) -> tuple[UUID, UUID]:
 def _is_first(db: Session, column: Any, value: Any) -> ColumnElement[bool]:
     """Whether the column has this value, for a list that is in order of this column first.
 
-    PostgreSQL would otherwise go through the ids alone for the events of whoever has many of them. It would read all
-    events that are newer than the newest of those. An array's only element is no constant to it, so ids alone are not
-    in order.
+    PostgreSQL would otherwise go through the ids alone for the events of whoever has many of them.
+    It would read all events that are newer than the newest of those. An array's only element is no
+    constant to it, so ids alone are not in order.
     """
     if db.get_bind().dialect.name == "sqlite":
         return cast("ColumnElement[bool]", column == value)
@@ -221,7 +256,9 @@ def _is_first(db: Session, column: Any, value: Any) -> ColumnElement[bool]:
 
 
 def _is_in_vain(db: Session, wanted: EventFilter) -> bool:
-    """Whether the connection is another tenant's than the events are to be of: all of its events would be read."""
+    """Whether the connection is another tenant's than the events are to be of: all of its events
+    would be read.
+    """
     if wanted.tenant_id is None or wanted.connection_id is None:
         return False
     owner = db.scalar(select(Connection.tenant_id).where(Connection.id == wanted.connection_id))
@@ -229,15 +266,26 @@ def _is_in_vain(db: Session, wanted: EventFilter) -> bool:
 
 
 def _as_seen_by(db: Session, bound_to: UUID | None, found: Page[AuditEvent]) -> Page[AuditEvent]:
-    """The page without the vendor's names, addresses and reasons, for a key that is confined to one tenant."""
+    """The page without the vendor's names, addresses and reasons, for a key that is confined to
+    one tenant.
+    """
     if bound_to is None:
         return found
-    keys = {UUID(event.actor_id) for event in found.items if event.actor_kind == "api_key" and event.actor_id}
+    keys = {
+        UUID(event.actor_id)
+        for event in found.items
+        if event.actor_kind == "api_key" and event.actor_id
+    }
     query = select(ApiKey.id).where(ApiKey.id.in_(keys), ApiKey.tenant_id == bound_to)
     of_tenant = {str(key_id) for key_id in db.scalars(query)}
     for event in found.items:
         db.expunge(event)  # the changes below are for this answer only
-        if event.actor_kind == "operator" or (event.actor_kind == "api_key" and event.actor_id not in of_tenant):
+        if event.actor_kind == "operator" or (
+            event.actor_kind == "api_key" and event.actor_id not in of_tenant
+        ):
             event.actor_name, event.client_address = "the vendor", None
-            event.details = {name: None if name in _VENDORS_DETAILS else value for name, value in event.details.items()}
+            event.details = {
+                name: None if name in _VENDORS_DETAILS else value
+                for name, value in event.details.items()
+            }
     return found

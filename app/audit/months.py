@@ -1,9 +1,11 @@
-"""On PostgreSQL the audit log has a partition for each month (UTC) of its ids, which begin with the time.
+"""On PostgreSQL the audit log has a partition for each month (UTC) of its ids, which begin with the
+time.
 
-Months are made ahead. A month whose events are all old enough is detached: its table stays, and is no part of the log
-any more; the operator archives and drops it. No statement of Deputy's deletes an event, and triggers refuse one that
-would. An event whose id is in no month goes to the default partition, so none is ever refused for its time. The default
-partition is detached, and made again, when its newest event is old enough.
+Months are made ahead. A month whose events are all old enough is detached: its table stays, and is
+no part of the log any more; the operator archives and drops it. No statement of Deputy's deletes an
+event, and triggers refuse one that would. An event whose id is in no month goes to the default
+partition, so none is ever refused for its time. The default partition is detached, and made again,
+when its newest event is old enough.
 """
 
 import re
@@ -22,7 +24,8 @@ _DEFAULT = "audit_events_default"
 _OURS = re.compile(rf"{_DEFAULT}|audit_events_[0-9]{{4}}_[0-9]{{2}}|{_DEFAULT}_[0-9_]+")
 _TABLES = """
 SELECT relname, relispartition FROM pg_class
-WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace AND relname LIKE 'audit_events_%'
+WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace
+AND relname LIKE 'audit_events_%'
 ORDER BY relname
 """
 _NEWEST_STRAY = f"SELECT id FROM {_DEFAULT} ORDER BY id DESC LIMIT 1"  # noqa: S608  a constant
@@ -42,17 +45,22 @@ class Months(NamedTuple):
 
 def partitions(db: Session) -> Months:
     """The tables of this PostgreSQL."""
-    found = [(name, attached) for name, attached in db.execute(text(_TABLES)) if _OURS.fullmatch(name)]
+    found = [
+        (name, attached) for name, attached in db.execute(text(_TABLES)) if _OURS.fullmatch(name)
+    ]
     attached = [name for name, is_attached in found if is_attached]
     detached = [name for name, is_attached in found if not is_attached]
-    return Months(attached, detached, next_is_made=_name(_next(_month(database_now(db)))) in attached)
+    return Months(
+        attached, detached, next_is_made=_name(_next(_month(database_now(db)))) in attached
+    )
 
 
 def make_and_detach(db: Database, limit: datetime | None) -> int:
-    """Make what is missing of the next months, and detach those without an event from `limit` on (None: no month).
+    """Make what is missing of the next months, and detach those without an event from `limit` on
+    (None: no month).
 
-    Returns how many were detached. Any number of background workers may call it at once. If a lock is not free within
-    100 ms, the rest is left to the next call. Raises StoreUnavailableError.
+    Returns how many were detached. Any number of background workers may call it at once. If a lock
+    is not free within 100 ms, the rest is left to the next call. Raises StoreUnavailableError.
     """
     detached = 0
     try:
@@ -64,7 +72,9 @@ def make_and_detach(db: Database, limit: datetime | None) -> int:
 
 
 def _step(db: Database, limit: datetime | None) -> int | None:
-    """Make (0) or detach (1) one partition, in a transaction of its own. None: there is nothing left to do."""
+    """Make (0) or detach (1) one partition, in a transaction of its own. None: there is nothing
+    left to do.
+    """
     with db.write(SYSTEM) as session:
         session.execute(text(_BRIEFLY))
         if not session.scalar(text(_ALONE)):
@@ -90,7 +100,10 @@ def _make_one(db: Session, months: Months) -> bool:
 
 def _detach_one(db: Session, months: Months, limit: datetime) -> bool:
     for name in months.attached:
-        if name != _DEFAULT and _next(datetime.strptime(f"{name}+0000", "audit_events_%Y_%m%z")) <= limit:
+        if (
+            name != _DEFAULT
+            and _next(datetime.strptime(f"{name}+0000", "audit_events_%Y_%m%z")) <= limit
+        ):
             _detach(db, name)
             return True
     newest = db.scalar(text(_NEWEST_STRAY))
@@ -98,7 +111,9 @@ def _detach_one(db: Session, months: Months, limit: datetime) -> bool:
         return False
     _detach(db, _DEFAULT)
     name = f"{_DEFAULT}_{time_of(newest):%Y_%m_%d}"
-    while name in months.detached:  # strays of the same day came again, and the operator has not dropped the first ones
+    while (
+        name in months.detached
+    ):  # strays of the same day came again, and the operator has not dropped the first ones
         name += "_1"
     db.execute(text(f"ALTER TABLE {_DEFAULT} RENAME TO {name}"))
     _attach(db, _DEFAULT, "DEFAULT")
@@ -106,10 +121,13 @@ def _detach_one(db: Session, months: Months, limit: datetime) -> bool:
 
 
 def _attach(db: Session, name: str, values: str) -> None:
-    """Made first and attached then: to make it as a partition would take a lock that nothing is issued beside."""
+    """Made first and attached then: to make it as a partition would take a lock that nothing is
+    issued beside.
+    """
     db.execute(text(f"CREATE TABLE {name} (LIKE audit_events)"))
     db.execute(
-        text(  # the one of audit_events holds for rows of its partitions, and not for their TRUNCATE
+        # the one of audit_events holds for rows of its partitions, and not for their TRUNCATE
+        text(
             f"CREATE TRIGGER audit_events_refuse_truncate BEFORE TRUNCATE ON {name}"
             " FOR EACH STATEMENT EXECUTE FUNCTION deputy_refuse('audit_events is append-only')"
         )
@@ -118,7 +136,9 @@ def _attach(db: Session, name: str, values: str) -> None:
 
 
 def _detach(db: Session, name: str) -> None:
-    """Not CONCURRENTLY, which PostgreSQL refuses beside a default partition. It takes some milliseconds."""
+    """Not CONCURRENTLY, which PostgreSQL refuses beside a default partition. It takes some
+    milliseconds.
+    """
     db.execute(text(f"ALTER TABLE audit_events DETACH PARTITION {name}"))
 
 

@@ -12,14 +12,17 @@ from app.store.models import AuditEvent, Configuration
 
 
 def record_restore(db: Database, actor: Actor) -> datetime | None:
-    """Record that the database is an older copy, and make every process read again what it remembers.
+    """Record that the database is an older copy, and make every process read again what it
+    remembers.
 
     Returns when the copy's newest event was made. Raises StoreUnavailableError.
     """
     with db.write(SYSTEM) as session:
-        newest = session.scalars(select(AuditEvent.at).order_by(AuditEvent.id.desc()).limit(1)).first()
-        # A process that served after the backup remembers what held at later epochs. Their numbers must never be used
-        # again, also when the same copy is restored twice.
+        newest = session.scalars(
+            select(AuditEvent.at).order_by(AuditEvent.id.desc()).limit(1)
+        ).first()
+        # A process that served after the backup remembers what held at later epochs. Their numbers
+        # must never be used again, also when the same copy is restored twice.
         away = 2**40 + secrets.randbelow(2**40)
         session.execute(update(Configuration).values(epoch=Configuration.epoch + away))
         details = {"reaches": newest and newest.isoformat(timespec="seconds")}

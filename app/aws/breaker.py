@@ -1,10 +1,11 @@
-"""A circuit breaker around AWS: while AWS does not answer, most calls fail at once and few are tried.
+"""A circuit breaker around AWS: while AWS does not answer, most calls fail at once and few are
+tried.
 
-Without it, each request of such a minute would hold its place in the web process for its timeouts and its retry, until
-requests that need no AWS found no place.
+Without it, each request of such a minute would hold its place in the web process for its timeouts
+and its retry, until requests that need no AWS found no place.
 
-Throttling counts once for calls for the same tenant in a row: AWS may throttle the calls of one tenant, and the other
-tenants must not suffer for it. Each call without an answer counts.
+Throttling counts once for calls for the same tenant in a row: AWS may throttle the calls of one
+tenant, and the other tenants must not suffer for it. Each call without an answer counts.
 """
 
 import threading
@@ -20,7 +21,9 @@ _OPEN_SECONDS = 3.0  # until one call may try again
 
 
 class Breaker:
-    """Open after ten failures in a row; then one call every three seconds may try, until one succeeds."""
+    """Open after ten failures in a row; then one call every three seconds may try, until one
+    succeeds.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -34,7 +37,9 @@ class Breaker:
 
     @contextmanager
     def call(self, tenant: str) -> Iterator[None]:
-        """Around one call for this tenant. Raises Unavailable before the call while AWS is silent."""
+        """Around one call for this tenant. Raises Unavailable before the call while AWS is
+        silent.
+        """
         self._admit()
         try:
             yield

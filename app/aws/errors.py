@@ -1,8 +1,9 @@
 """AWS's answers in three words: refused, misconfigured, unavailable.
 
-Errors are classified by their code; the text decides only for one code that AWS uses for two things. Only
-`AccessDenied` is a refusal. Every unknown error is unavailable and proves nothing (invariant 5; docs/architecture.md
-has the list). The exceptions have our own words: AWS's text names the broker and its session, so it never leaves here.
+Errors are classified by their code; the text decides only for one code that AWS uses for two
+things. Only `AccessDenied` is a refusal. Every unknown error is unavailable and proves nothing
+(invariant 5; docs/architecture.md has the list). The exceptions have our own words: AWS's text
+names the broker and its session, so it never leaves here.
 """
 
 import re
@@ -19,7 +20,13 @@ _PARSER_ERRORS = (ResponseParserError, LookupError, AttributeError, TypeError, V
 # Everything that a call to AWS raises. Catch it only around the call and the parsing of its answer.
 AWS_ERRORS = (BotoCoreError, ClientError, HTTPError, *_PARSER_ERRORS)
 
-_SLOW_DOWN = {"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException", "SlowDown"}
+_SLOW_DOWN = {
+    "Throttling",
+    "ThrottlingException",
+    "RequestLimitExceeded",
+    "TooManyRequestsException",
+    "SlowDown",
+}
 
 Field = Literal["duration_seconds", "session_policy"]
 
@@ -29,7 +36,9 @@ class StsError(Exception):
 
 
 class Refused(StsError):  # noqa: N818  the design's words: refused, misconfigured, unavailable
-    """AccessDenied: a wrong or missing External ID, no such role, or no trust. AWS doesn't tell which."""
+    """AccessDenied: a wrong or missing External ID, no such role, or no trust. AWS doesn't tell
+    which.
+    """
 
 
 class Misconfigured(StsError):  # noqa: N818
@@ -47,12 +56,17 @@ class Unavailable(StsError):  # noqa: N818
 
 _MISCONFIGURED: dict[str, tuple[str, Field | None]] = {
     "MalformedPolicyDocument": ("AWS doesn't accept this as a policy document.", "session_policy"),
-    "RegionDisabledException": ("The account has switched STS off in the region that Deputy works from.", None),
+    "RegionDisabledException": (
+        "The account has switched STS off in the region that Deputy works from.",
+        None,
+    ),
 }
 
 
 def classify(error: Exception) -> StsError:
-    """The StsError for what boto3 raised. The original's code is logged; the caller chains the original."""
+    """The StsError for what boto3 raised. The original's code is logged; the caller chains the
+    original.
+    """
     if not isinstance(error, ClientError):
         # With the traceback for a parser's error, which may be a bug of ours.
         traceback = None if isinstance(error, BotoCoreError | HTTPError) else error
@@ -61,7 +75,11 @@ def classify(error: Exception) -> StsError:
     code = error.response.get("Error", {}).get("Code", "")
     if code == "AccessDenied":
         return Refused()
-    logger.warning("aws.error", code=code, aws_request_id=error.response.get("ResponseMetadata", {}).get("RequestId"))
+    logger.warning(
+        "aws.error",
+        code=code,
+        aws_request_id=error.response.get("ResponseMetadata", {}).get("RequestId"),
+    )
     message = str(error.response.get("Error", {}).get("Message", ""))
     if code == "ValidationError":
         return _validation(message)
@@ -73,8 +91,8 @@ def classify(error: Exception) -> StsError:
 
 
 def is_silence(error: Exception) -> bool:
-    """Whether the error is about AWS as a whole and may pass. An answer about one role or one policy is not, or one
-    caller could open the breaker for the others.
+    """Whether the error is about AWS as a whole and may pass. An answer about one role or one
+    policy is not, or one caller could open the breaker for the others.
     """
     if not isinstance(error, ClientError):
         return True
@@ -89,7 +107,9 @@ def is_throttling(error: Exception) -> bool:
 
 
 def outcome_of(error: Exception) -> str:
-    """Of a call that raised one of AWS_ERRORS: "refused", "throttled", "failed" or "unreachable"."""
+    """Of a call that raised one of AWS_ERRORS: "refused", "throttled", "failed" or
+    "unreachable".
+    """
     if not isinstance(error, ClientError):
         return "unreachable"
     if is_throttling(error):
@@ -105,13 +125,20 @@ def _too_large(message: str) -> Misconfigured:
     """AWS packs session policies in its own way, so only AWS knows how much space one takes."""
     percent = re.search(r"([0-9]{1,6})\s?%", message)
     taken = f"{percent[1]} %" if percent else "more than 100 %"
-    return Misconfigured(f"The session policy takes {taken} of AWS's limit when packed. Shorten it.", "session_policy")
+    return Misconfigured(
+        f"The session policy takes {taken} of AWS's limit when packed. Shorten it.",
+        "session_policy",
+    )
 
 
 def _validation(message: str) -> StsError:
     """ValidationError is AWS's code for both duration limits; only the text tells them apart."""
     if "MaxSessionDuration" in message:
-        return Misconfigured("This is more than the role's own maximum session duration.", "duration_seconds")
+        return Misconfigured(
+            "This is more than the role's own maximum session duration.", "duration_seconds"
+        )
     if "role chaining" in message:
-        return Misconfigured("AWS gives a broker that is an assumed role 3600 seconds at most.", "duration_seconds")
+        return Misconfigured(
+            "AWS gives a broker that is an assumed role 3600 seconds at most.", "duration_seconds"
+        )
     return Unavailable()

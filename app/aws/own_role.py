@@ -1,7 +1,9 @@
-"""A role reads itself: what IAM tells a session of it that may do nothing else (invariant 6; docs/architecture.md).
+"""A role reads itself: what IAM tells a session of it that may do nothing else (invariant 6;
+docs/architecture.md).
 
-A proof reads the role's trust policy, and a diagnosis also its policies and which rights they give. Whether IAM answers
-says nothing about who may use the role, so there is one attempt, and a slow or silent IAM costs little.
+A proof reads the role's trust policy, and a diagnosis also its policies and which rights they give.
+Whether IAM answers says nothing about who may use the role, so there is one attempt, and a slow or
+silent IAM costs little.
 """
 
 import json
@@ -30,26 +32,39 @@ Part = TypeVar("Part")
 
 
 def session_policy(role_arn: RoleArn, *more: str) -> str:
-    """Lets a session read its own role, as far as the role may, and nothing else. `more`: further actions on it."""
-    # A path may hold what a policy takes for patterns and variables. An account has one role of a name, whatever its path.
+    """Lets a session read its own role, as far as the role may, and nothing else. `more`:
+    further actions on it.
+    """
+    # A path may hold what a policy takes for patterns and variables. An account has one role of a
+    # name, whatever its path.
     own = re.sub(r"[*?$]", "?", role_arn.text)
     statement = {"Effect": "Allow", "Action": [*READS, *more], "Resource": own}
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]}, separators=(",", ":"))
 
 
 class OwnRole:
-    """IAM in the partition of `region`. Made without a call; the connections are opened when they are needed."""
+    """IAM in the partition of `region`. Made without a call; the connections are opened when
+    they are needed.
+    """
 
     def __init__(self, region: str, boto: Session) -> None:
         self._api = QueryApi("iam", region, boto, urllib3.Timeout(total=_SECONDS))
         self._breaker = Breaker()  # IAM may be silent while STS is not
 
-    def settings(self, session: ReadOnlyCredentials, grant: Grant, role_unique_id: str) -> RoleSettings:
-        """What IAM shows of the session's own role. Raises Refused when the role may not read itself, or Unavailable."""
+    def settings(
+        self, session: ReadOnlyCredentials, grant: Grant, role_unique_id: str
+    ) -> RoleSettings:
+        """What IAM shows of the session's own role. Raises Refused when the role may not read
+        itself, or Unavailable.
+        """
         return _settings(self._asking(session, grant), grant.role_arn, role_unique_id)
 
     def view(
-        self, session: ReadOnlyCredentials, grant: Grant, role_unique_id: str, rights: Iterable[Right]
+        self,
+        session: ReadOnlyCredentials,
+        grant: Grant,
+        role_unique_id: str,
+        rights: Iterable[Right],
     ) -> RoleView:
         """All that the session can see of its own role, and whether the role has these rights."""
         ask, role = self._asking(session, grant), grant.role_arn
@@ -105,11 +120,18 @@ def _policies(ask: _Ask, role: RoleArn) -> RolePolicies:
     form = {"RoleName": role.name}
     names = list(_pages(ask, "ListRolePolicies", form, lambda answer: answer["PolicyNames"]))
     inline = {
-        name: ask("GetRolePolicy", form | {"PolicyName": name}, lambda answer: _parsed(answer["PolicyDocument"]))
+        name: ask(
+            "GetRolePolicy",
+            form | {"PolicyName": name},
+            lambda answer: _parsed(answer["PolicyDocument"]),
+        )
         for name in names
     }
     attached = _pages(
-        ask, "ListAttachedRolePolicies", form, lambda answer: [it["PolicyArn"] for it in answer["AttachedPolicies"]]
+        ask,
+        "ListAttachedRolePolicies",
+        form,
+        lambda answer: [it["PolicyArn"] for it in answer["AttachedPolicies"]],
     )
     return RolePolicies(inline, tuple(attached))
 
@@ -145,15 +167,23 @@ def _results(answer: dict[str, Any]) -> list[tuple[str, Decision]]:
 def _decision(one: dict[str, Any]) -> Decision:
     said = one["EvalDecision"]
     organization = one.get("OrganizationsDecisionDetail", {}).get("AllowedByOrganizations", True)
-    boundary = one.get("PermissionsBoundaryDecisionDetail", {}).get("AllowedByPermissionsBoundary", True)
+    boundary = one.get("PermissionsBoundaryDecisionDetail", {}).get(
+        "AllowedByPermissionsBoundary", True
+    )
     untold = frozenset(key.lower() for key in one.get("MissingContextValues", []))
-    return Decision(said == "allowed", said == "explicitDeny", not organization, not boundary, untold)
+    return Decision(
+        said == "allowed", said == "explicitDeny", not organization, not boundary, untold
+    )
 
 
-def _pages(ask: _Ask, action: str, form: dict[str, str], items: Callable[[dict[str, Any]], list[Any]]) -> Iterator[Any]:
+def _pages(
+    ask: _Ask, action: str, form: dict[str, str], items: Callable[[dict[str, Any]], list[Any]]
+) -> Iterator[Any]:
     more: dict[str, str] = {}
     while True:
-        found, marker = ask(action, form | more, lambda answer: (items(answer), answer.get("Marker")))
+        found, marker = ask(
+            action, form | more, lambda answer: (items(answer), answer.get("Marker"))
+        )
         yield from found
         if not marker:
             return

@@ -1,8 +1,10 @@
-"""The names of proofs' sessions: to a role they look like those of issuances, and Deputy recognizes them.
+"""The names of proofs' sessions: to a role they look like those of issuances, and Deputy recognizes
+them.
 
-A trust policy can compare session names (`sts:RoleSessionName`). It must not know proofs by theirs, or a role could be
-closed to proofs alone. So a name has the form of an issuance's, with the id of a key that does not exist. Its last 24
-digits, which are random in an issuance's name, are a MAC over the role's ARN and the rest of the name.
+A trust policy can compare session names (`sts:RoleSessionName`). It must not know proofs by theirs,
+or a role could be closed to proofs alone. So a name has the form of an issuance's, with the id of a
+key that does not exist. Its last 24 digits, which are random in an issuance's name, are a MAC over
+the role's ARN and the rest of the name.
 """
 
 import hashlib

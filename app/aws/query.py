@@ -1,8 +1,10 @@
-"""AWS's Query protocol: one form, signed, sent and parsed with botocore's parts, at half the cost of a boto3 call.
+"""AWS's Query protocol: one form, signed, sent and parsed with botocore's parts, at half the cost
+of a boto3 call.
 
-A boto3 client spends most of a call on events, endpoint rules and parameter checks, and it signs for one identity
-alone. Here the identity comes with each call. botocore still does the rest: it finds the endpoint, finds and renews our
-credentials, signs (Signature Version 4), handles TLS and proxies, and parses answers and errors.
+A boto3 client spends most of a call on events, endpoint rules and parameter checks, and it signs
+for one identity alone. Here the identity comes with each call. botocore still does the rest: it
+finds the endpoint, finds and renews our credentials, signs (Signature Version 4), handles TLS and
+proxies, and parses answers and errors.
 """
 
 import copy
@@ -36,13 +38,15 @@ from app.aws.errors import AWS_ERRORS, is_silence, outcome_of
 from app.aws.tls import ca_bundle
 from app.concurrency.places import pause, without_place
 
-_TIMEOUTS = urllib3.Timeout(connect=1, read=2)  # seconds; short, as the vendor's worker waits for the answer
+_TIMEOUTS = urllib3.Timeout(
+    connect=1, read=2
+)  # seconds; short, as the vendor's worker waits for the answer
 _CONNECTIONS = 256  # as many as the requests that one web process serves at once
 _MOMENT = 1.0  # seconds; AWS keeps idle connections open for longer
 
-# One more attempt after a passing failure, while there is quota: AWS does not raise STS's rate, and many retries would
-# use up the calls of other tenants. The quota is a hundred retries; calls that succeed earn it back, as in boto's
-# standard retry mode.
+# One more attempt after a passing failure, while there is quota: AWS does not raise STS's rate, and
+# many retries would use up the calls of other tenants. The quota is a hundred retries; calls that
+# succeed earn it back, as in boto's standard retry mode.
 PAUSE = 0.3  # seconds at most, before the second attempt
 _QUOTA = 500
 _RETRY_COST = 5
@@ -56,19 +60,26 @@ Budget = Callable[[], AbstractContextManager[None]]  # surrounds a request, and 
 
 
 class QueryApi:
-    """STS or IAM, as used from one region, over one pool of connections; safe to share among threads and greenlets.
+    """STS or IAM, as used from one region, over one pool of connections; safe to share among
+    threads and greenlets.
 
-    Endpoint, CA and proxies are found where boto3 finds them, once (AWS_ENDPOINT_URL, AWS_CA_BUNDLE, HTTPS_PROXY, the
-    profile). The service's own credentials are looked for until there are some, and renew themselves from then on.
+    Endpoint, CA and proxies are found where boto3 finds them, once (AWS_ENDPOINT_URL,
+    AWS_CA_BUNDLE, HTTPS_PROXY, the profile). The service's own credentials are looked for until
+    there are some, and renew themselves from then on.
     """
 
-    def __init__(self, service: str, region: str, boto: Session, timeouts: urllib3.Timeout = _TIMEOUTS) -> None:
+    def __init__(
+        self, service: str, region: str, boto: Session, timeouts: urllib3.Timeout = _TIMEOUTS
+    ) -> None:
         self._service = service
         self._boto = boto
         self._finding_credentials = threading.Lock()  # a session of botocore's is not safe to share
-        # This client is never called: it resolves the endpoint, from partition, FIPS and the environment.
+        # This client is never called: it resolves the endpoint, from partition, FIPS and the
+        # environment.
         self._boto.set_config_variable("sts_regional_endpoints", "regional")
-        known = self._boto.create_client(service, region, config=BotoConfig(signature_version=UNSIGNED)).meta
+        known = self._boto.create_client(
+            service, region, config=BotoConfig(signature_version=UNSIGNED)
+        ).meta
         self._region = self._signed_for(known.partition, region)
         self.url = f"{known.endpoint_url.rstrip('/')}/"
         # With the host, or botocore parses the address twice for each signature.
@@ -87,10 +98,14 @@ class QueryApi:
         held._budget = budget  # noqa: SLF001  a copy of ours
         return held
 
-    def call(self, action: str, form: dict[str, str], credentials: ReadOnlyCredentials | None = None) -> dict[str, Any]:
-        """The service's answer to `action`, called with these credentials (None: our own); tried twice if need be.
+    def call(
+        self, action: str, form: dict[str, str], credentials: ReadOnlyCredentials | None = None
+    ) -> dict[str, Any]:
+        """The service's answer to `action`, called with these credentials (None: our own); tried
+        twice if need be.
 
-        Raises ClientError for an error that AWS answers, and what else is in AWS_ERRORS, as a boto3 client does.
+        Raises ClientError for an error that AWS answers, and what else is in AWS_ERRORS, as a boto3
+        client does.
         """
         credentials = credentials or self._own_credentials()
         try:
@@ -99,7 +114,8 @@ class QueryApi:
         except (ClientError, HTTPError) as error:
             if not is_silence(error) or not self._quota.acquire(_RETRY_COST):
                 raise
-            pause(random.uniform(0, PAUSE))  # noqa: S311  calls that failed together must not retry together
+            # calls that failed together must not retry together
+            pause(random.uniform(0, PAUSE))  # noqa: S311
             with self._budget():
                 answer = self.once(action, form, credentials)
             self._quota.release(_RETRY_COST)
@@ -107,10 +123,14 @@ class QueryApi:
         return answer
 
     def own_key_id(self) -> str | None:
-        """The access key id of the service's own credentials. Raises one of AWS_ERRORS when there are none."""
+        """The access key id of the service's own credentials. Raises one of AWS_ERRORS when
+        there are none.
+        """
         return self._own_credentials().access_key
 
-    def once(self, action: str, form: dict[str, str], credentials: ReadOnlyCredentials) -> dict[str, Any]:
+    def once(
+        self, action: str, form: dict[str, str], credentials: ReadOnlyCredentials
+    ) -> dict[str, Any]:
         """As `call`, in one attempt."""
         try:
             answer = self._sent(action, form, credentials)
@@ -120,7 +140,9 @@ class QueryApi:
         metrics.AWS_CALLS.labels(action, "ok").inc()
         return answer
 
-    def _sent(self, action: str, form: dict[str, str], credentials: ReadOnlyCredentials) -> dict[str, Any]:
+    def _sent(
+        self, action: str, form: dict[str, str], credentials: ReadOnlyCredentials
+    ) -> dict[str, Any]:
         body = urlencode({"Action": action, "Version": self._model.api_version} | form)
         request = AWSRequest(method="POST", url=self.url, data=body, headers=self._headers)
         SigV4Auth(credentials, self._service, self._region).add_auth(request)
@@ -136,7 +158,8 @@ class QueryApi:
             )
         shape: Any = self._model.operation_model(action).output_shape
         answer: dict[str, Any] = self._parser.parse(
-            {"status_code": response.status, "headers": response.headers, "body": response.data}, shape
+            {"status_code": response.status, "headers": response.headers, "body": response.data},
+            shape,
         )
         if response.status >= 300:
             failed: Any = answer
@@ -146,11 +169,15 @@ class QueryApi:
     def _signed_for(self, partition: str, region: str) -> str:
         """IAM is one for a whole partition, and its requests are signed for one region of it."""
         partitions = self._boto.get_data("endpoints")["partitions"]
-        services: dict[str, Any] = next((it["services"] for it in partitions if it["partition"] == partition), {})
+        services: dict[str, Any] = next(
+            (it["services"] for it in partitions if it["partition"] == partition), {}
+        )
         known = services.get(self._service, {})
         if known.get("isRegionalized", True):
             return region
-        signed_for: str = known["endpoints"][known["partitionEndpoint"]]["credentialScope"]["region"]
+        signed_for: str = known["endpoints"][known["partitionEndpoint"]]["credentialScope"][
+            "region"
+        ]
         return signed_for
 
     def _own_credentials(self) -> ReadOnlyCredentials:
@@ -162,11 +189,12 @@ class QueryApi:
 
 
 class _Prompt(HTTPConnection):
-    """A connection that sends a request in one packet, and skips the check whether it is open within a second of use.
+    """A connection that sends a request in one packet, and skips the check whether it is open
+    within a second of use.
 
-    urllib3 sends head and form as two packets, and asks the kernel before each request whether the connection is open.
-    That takes a quarter more CPU (docs/performance.md). A connection that was closed within that second costs a second
-    attempt.
+    urllib3 sends head and form as two packets, and asks the kernel before each request whether the
+    connection is open. That takes a quarter more CPU (docs/performance.md). A connection that was
+    closed within that second costs a second attempt.
     """
 
     _held: list[bytes] | None = None
@@ -198,8 +226,12 @@ class _PromptTls(_Prompt, HTTPSConnection):
     """The same, encrypted."""
 
 
-def _pool(url: str, ca_certs: str | None, timeouts: urllib3.Timeout) -> tuple[urllib3.HTTPConnectionPool, str]:
-    """The connections to `url`, through the environment's proxy if there is one, and the request's target on them."""
+def _pool(
+    url: str, ca_certs: str | None, timeouts: urllib3.Timeout
+) -> tuple[urllib3.HTTPConnectionPool, str]:
+    """The connections to `url`, through the environment's proxy if there is one, and the
+    request's target on them.
+    """
     settings: dict[str, Any] = {
         "maxsize": _CONNECTIONS,
         "timeout": timeouts,
@@ -213,7 +245,9 @@ def _pool(url: str, ca_certs: str | None, timeouts: urllib3.Timeout) -> tuple[ur
     if proxy is None:
         manager, target = urllib3.PoolManager(**settings), parts.path
     else:
-        manager = urllib3.ProxyManager(proxy, proxy_headers=proxies.proxy_headers_for(proxy), **settings)
+        manager = urllib3.ProxyManager(
+            proxy, proxy_headers=proxies.proxy_headers_for(proxy), **settings
+        )
         # A proxy gets the whole address for plain HTTP, and the path alone through a tunnel.
         target = url if parts.scheme == "http" else parts.path
     pool = manager.connection_from_url(url)

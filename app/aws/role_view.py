@@ -19,14 +19,18 @@ class RoleSettings(NamedTuple):
 
 
 class RolePolicies(NamedTuple):
-    """What is attached to a role: its inline policies by name, parsed, and the ARNs of its managed policies."""
+    """What is attached to a role: its inline policies by name, parsed, and the ARNs of its
+    managed policies.
+    """
 
     inline: Mapping[str, Any]
     managed: tuple[str, ...]
 
 
 class Decision(NamedTuple):
-    """What IAM says of one right. `untold`: the condition keys that the role's policies compare, and we could not fill."""
+    """What IAM says of one right. `untold`: the condition keys that the role's policies compare,
+    and we could not fill.
+    """
 
     allowed: bool
     denied: bool  # a statement says so
@@ -36,7 +40,9 @@ class Decision(NamedTuple):
 
 
 class RoleView(NamedTuple):
-    """What a role says of itself. Instead of each part there may be the reason why it was not seen."""
+    """What a role says of itself. Instead of each part there may be the reason why it was not
+    seen.
+    """
 
     settings: RoleSettings | StsError
     policies: RolePolicies | StsError
@@ -44,7 +50,9 @@ class RoleView(NamedTuple):
 
 
 def known_keys(role_arn: RoleArn) -> dict[str, tuple[str, str]]:
-    """The condition keys whose value is the same for each request of ours: the type and the value."""
+    """The condition keys whose value is the same for each request of ours: the type and the
+    value.
+    """
     return {
         "aws:PrincipalAccount": ("string", role_arn.account_id),
         "aws:PrincipalArn": ("string", role_arn.text),

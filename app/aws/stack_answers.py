@@ -1,7 +1,7 @@
 """The answer to a stack: a PUT to the response URL of its request.
 
-Anybody may publish a request, so its response URL is untrusted: it is called only if it is AWS's own bucket for such
-answers.
+Anybody may publish a request, so its response URL is untrusted: it is called only if it is AWS's
+own bucket for such answers.
 """
 
 import re
@@ -22,14 +22,16 @@ from app.aws.tls import ca_bundle
 from app.log import logger
 
 _URL_MAX = 8192
-_ATTEMPTS = 2  # the second follows at once, unless AWS refused; a third comes with the message's next delivery
+# the second follows at once, unless AWS refused; a third comes with the message's next delivery
+_ATTEMPTS = 2
 _TIMEOUTS: Any = (2, 3)  # seconds to connect, and to wait for the answer
 
 
 class StackAnswers:
     """Answers stacks, only at AWS's own addresses for such answers.
 
-    `endpoint`: S3's address when AWS_ENDPOINT_URL names another one than AWS's; answers then go only there.
+    `endpoint`: S3's address when AWS_ENDPOINT_URL names another one than AWS's; answers then go
+    only there.
     """
 
     def __init__(self, region: str, partition: str, endpoint: str | None) -> None:
@@ -42,18 +44,24 @@ class StackAnswers:
         """Whether CloudFormation itself would give this address."""
         found = self._allowed.fullmatch(url) if len(url) <= _URL_MAX else None
         # A server that normalizes the path must not find another bucket in it.
-        return found is not None and not {".", ".."} & set(re.split(r"[/\\]", unquote(found["path"])))
+        return found is not None and not {".", ".."} & set(
+            re.split(r"[/\\]", unquote(found["path"]))
+        )
 
     def send(self, request: Request, refusal: str | None) -> bool:
-        """True when nothing is left to do: the stack has its answer, or S3 refuses it and would refuse it again.
+        """True when nothing is left to do: the stack has its answer, or S3 refuses it and would
+        refuse it again.
 
         Raises ValueError for an address that is not allowed.
         """
         if not self.allows(request.response_url):
             raise ValueError("This address is not one of AWS's for answers.")
         body = request.answer(refusal)
-        # The address is signed for an empty Content-Type. botocore's session does not follow redirects.
-        sent = AWSRequest("PUT", request.response_url, headers={"Content-Type": ""}, data=body).prepare()
+        # The address is signed for an empty Content-Type. botocore's session does not follow
+        # redirects.
+        sent = AWSRequest(
+            "PUT", request.response_url, headers={"Content-Type": ""}, data=body
+        ).prepare()
         problem: str | int = ""
         final = False
         for _ in range(_ATTEMPTS):
@@ -64,7 +72,9 @@ class StackAnswers:
             else:
                 if 200 <= problem < 300:
                     return True
-                if problem < 500:  # a redirect is not followed; 4xx: the address has expired, or was never signed
+                if (
+                    problem < 500
+                ):  # a redirect is not followed; 4xx: the address has expired, or was never signed
                     final = problem >= 400
                     break
         logger.warning("registration.unanswered", problem=problem, final=final)
@@ -73,7 +83,9 @@ class StackAnswers:
 
 def stack_answers(region: str, partition: str) -> StackAnswers:
     """For the topic's region, with the S3 that the environment names."""
-    s3 = boto3.session.Session(region_name=region).client("s3", config=BotoConfig(signature_version=UNSIGNED))
+    s3 = boto3.session.Session(region_name=region).client(
+        "s3", config=BotoConfig(signature_version=UNSIGNED)
+    )
     parts = urlsplit(s3.meta.endpoint_url)
     aws_own = (parts.hostname or "").endswith(f".{_suffix(partition)}")
     return StackAnswers(region, partition, None if aws_own else f"{parts.scheme}://{parts.netloc}")
@@ -82,14 +94,20 @@ def stack_answers(region: str, partition: str) -> StackAnswers:
 def _suffix(partition: str) -> str:
     """The partition's domain, from botocore's data."""
     known: Any = botocore.session.get_session().get_data("partitions")
-    return next(str(found["outputs"]["dnsSuffix"]) for found in known["partitions"] if found["id"] == partition)
+    return next(
+        str(found["outputs"]["dnsSuffix"])
+        for found in known["partitions"]
+        if found["id"] == partition
+    )
 
 
 def _allowed(region: str, partition: str, endpoint: str | None) -> re.Pattern[str]:
-    """A pattern for the whole address, in lower case, without characters that two parsers could read differently.
+    """A pattern for the whole address, in lower case, without characters that two parsers could
+    read differently.
 
-    The bucket's name must be exact: with more before or after it, the bucket may be a stranger's. The domain without a
-    region is allowed in the partition `aws` alone, as a stranger may own the same name in another partition.
+    The bucket's name must be exact: with more before or after it, the bucket may be a stranger's.
+    The domain without a region is allowed in the partition `aws` alone, as a stranger may own the
+    same name in another partition.
     """
     bucket = f"cloudformation-custom-resource-response-{region.replace('-', '')}"
     suffix = _suffix(partition)

@@ -1,8 +1,9 @@
 """The messages of customers' stacks: the queue that they come from, and their form.
 
-A stack's custom resource publishes a request to the registration topic. SNS wraps it in an envelope and puts it into
-the queue. Anybody may publish. The response URL in a request works like a password to the stack, so neither the URL nor
-the message is ever logged. app/aws/stack_answers.py sends the answer.
+A stack's custom resource publishes a request to the registration topic. SNS wraps it in an envelope
+and puts it into the queue. Anybody may publish. The response URL in a request works like a password
+to the stack, so neither the URL nor the message is ever logged. app/aws/stack_answers.py sends the
+answer.
 """
 
 import hashlib
@@ -23,8 +24,8 @@ LONGEST_WAIT = 20  # seconds; SQS's limit
 BATCH = 10  # messages in one call; SQS's limit
 _MESSAGE_MAX = 16_384  # characters; CloudFormation's are some 3,000
 
-# The fields that the answer repeats, in ASCII and within AWS's lengths: the answer stays below the 4,096 bytes that
-# CloudFormation reads.
+# The fields that the answer repeats, in ASCII and within AWS's lengths: the answer stays below the
+# 4,096 bytes that CloudFormation reads.
 _STACK_ID = re.compile(
     r"arn:(?P<partition>aws(?:-[a-z0-9]{1,16}){0,3}):cloudformation:[a-z0-9-]{1,32}:(?P<account>[0-9]{12})"
     r":stack/[A-Za-z0-9-]{1,128}/[A-Za-z0-9-]{1,64}",
@@ -57,7 +58,9 @@ class Request:
 
     @classmethod
     def parse(cls, body: str, topic_arn: str) -> "Request":
-        """The request in an SNS envelope. Raises ValueError for a message that can't be answered."""
+        """The request in an SNS envelope. Raises ValueError for a message that can't be
+        answered.
+        """
         envelope = _object(body)
         if envelope.get("Type") != "Notification" or envelope.get("TopicArn") != topic_arn:
             raise ValueError("This does not come from the registration topic.")
@@ -65,7 +68,10 @@ class Request:
         kind, url = request.get("RequestType"), request.get("ResponseURL")
         if kind not in ("Create", "Update", "Delete") or not isinstance(url, str):
             raise ValueError("This is not a request to a custom resource.")
-        stack_id, logical_id = _repeated(request, "StackId"), _repeated(request, "LogicalResourceId")
+        stack_id, logical_id = (
+            _repeated(request, "StackId"),
+            _repeated(request, "LogicalResourceId"),
+        )
         stack = cast("re.Match[str]", _STACK_ID.fullmatch(stack_id))
         return cls(
             kind=kind,
@@ -88,7 +94,9 @@ class Request:
         return self.properties.get(name, "")
 
     def answer(self, refusal: str | None) -> bytes:
-        """The answer for CloudFormation: SUCCESS, or FAILED with this reason, which the customer reads."""
+        """The answer for CloudFormation: SUCCESS, or FAILED with this reason, which the customer
+        reads.
+        """
         said = {
             "Status": "FAILED" if refusal else "SUCCESS",
             "PhysicalResourceId": self.physical_id,
@@ -110,7 +118,11 @@ def _object(text: Any) -> dict[str, Any]:
 
 def _properties(request: dict[str, Any], name: str) -> dict[str, str]:
     value = request.get(name)
-    return {key: text for key, text in value.items() if isinstance(text, str)} if isinstance(value, dict) else {}
+    return (
+        {key: text for key, text in value.items() if isinstance(text, str)}
+        if isinstance(value, dict)
+        else {}
+    )
 
 
 def _repeated(request: dict[str, Any], name: str) -> str:
@@ -137,24 +149,30 @@ class Message:
 
     @classmethod
     def of(cls, found: Any) -> "Message":
-        """A message in SQS's form. Raises one of AWS_ERRORS when it is not in the form that SQS documents."""
+        """A message in SQS's form. Raises one of AWS_ERRORS when it is not in the form that SQS
+        documents.
+        """
         sent = datetime.fromtimestamp(int(found["Attributes"]["SentTimestamp"]) / 1000, UTC)
         deliveries = int(found["Attributes"]["ApproximateReceiveCount"])
         return cls(found["MessageId"], found["Body"], found["ReceiptHandle"], sent, deliveries)
 
 
 class RegistrationQueue:
-    """The queue behind the topic. SQS delivers a message again until it is deleted, and at last moves it to the dead
-    letters (the queue's redrive policy in cloudformation/broker.yaml).
+    """The queue behind the topic. SQS delivers a message again until it is deleted, and at last
+    moves it to the dead letters (the queue's redrive policy in cloudformation/broker.yaml).
     """
 
     def __init__(self, region: str, url: str) -> None:
         self._url = url
-        settings = BotoConfig(retries={"total_max_attempts": 2}, connect_timeout=2, read_timeout=LONGEST_WAIT + 5)
+        settings = BotoConfig(
+            retries={"total_max_attempts": 2}, connect_timeout=2, read_timeout=LONGEST_WAIT + 5
+        )
         self._sqs = boto3.session.Session(region_name=region).client("sqs", config=settings)
 
     def receive(self, wait_seconds: int) -> list[Message]:
-        """Up to ten, as soon as there is one; none after `wait_seconds` (20 at most). Raises Unavailable."""
+        """Up to ten, as soon as there is one; none after `wait_seconds` (20 at most). Raises
+        Unavailable.
+        """
         try:
             answer = self._sqs.receive_message(
                 QueueUrl=self._url,
@@ -168,13 +186,19 @@ class RegistrationQueue:
             raise Unavailable from error
 
     def delete(self, messages: Sequence[Message]) -> None:
-        """Delete up to ten messages that were handled. Raises Unavailable; SQS delivers again what is not deleted."""
-        entries = [{"Id": str(n), "ReceiptHandle": message.receipt} for n, message in enumerate(messages)]
+        """Delete up to ten messages that were handled. Raises Unavailable; SQS delivers again
+        what is not deleted.
+        """
+        entries = [
+            {"Id": str(n), "ReceiptHandle": message.receipt} for n, message in enumerate(messages)
+        ]
         if entries:
             self._in_batch(self._sqs.delete_message_batch, entries)
 
     def put_back(self, messages: Sequence[tuple[Message, int]]) -> None:
-        """Have up to ten messages delivered again in so many seconds. Raises Unavailable; then it is in a minute."""
+        """Have up to ten messages delivered again in so many seconds. Raises Unavailable; then
+        it is in a minute.
+        """
         entries = [
             {"Id": str(n), "ReceiptHandle": message.receipt, "VisibilityTimeout": seconds}
             for n, (message, seconds) in enumerate(messages)

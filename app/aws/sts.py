@@ -1,13 +1,15 @@
-"""The door: the only place that reaches a customer's account (invariant 2; docs/architecture.md has the list).
+"""The door: the only place that reaches a customer's account (invariant 2; docs/architecture.md has
+the list).
 
-It has three ways through. `assume` opens a session for a `Grant`, which only a stored connection can make. The `probe`
-methods test for a proof whether the role accepts a caller; their sessions can do nothing, but for one that may read its
-own role, and are thrown away. `view` is a diagnosis: its session may read its own role alone, and never leaves here.
-Beside them it reaches two roles of the vendor's own, the canary and the stranger, which the settings name. All use one
-raw call, `_assume_role`, the only AssumeRole in the code (an AST test counts them).
+It has three ways through. `assume` opens a session for a `Grant`, which only a stored connection
+can make. The `probe` methods test for a proof whether the role accepts a caller; their sessions can
+do nothing, but for one that may read its own role, and are thrown away. `view` is a diagnosis: its
+session may read its own role alone, and never leaves here. Beside them it reaches two roles of the
+vendor's own, the canary and the stranger, which the settings name. All use one raw call,
+`_assume_role`, the only AssumeRole in the code (an AST test counts them).
 
-Callers check session policies, session names and durations before they come here: botocore checks no patterns and no
-maxima, and AWS's own error would be about Deputy's request.
+Callers check session policies, session names and durations before they come here: botocore checks
+no patterns and no maxima, and AWS's own error would be about Deputy's request.
 """
 
 import copy
@@ -24,7 +26,15 @@ from botocore.exceptions import ClientError
 from botocore.session import get_session
 
 from app.aws.breaker import Breaker
-from app.aws.errors import AWS_ERRORS, Misconfigured, Refused, StsError, Unavailable, classify, is_silence
+from app.aws.errors import (
+    AWS_ERRORS,
+    Misconfigured,
+    Refused,
+    StsError,
+    Unavailable,
+    classify,
+    is_silence,
+)
 from app.aws.own_role import OwnRole, session_policy
 from app.aws.proof_names import ProofNames
 from app.aws.query import Budget, QueryApi
@@ -35,11 +45,14 @@ from app.permissions.permission_sets import SIMULATION
 
 # A session under this policy can only ask who it is, which AWS never denies (invariant 6).
 INERT_POLICY = json.dumps(
-    {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]}, separators=(",", ":")
+    {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]},
+    separators=(",", ":"),
 )
 PROBE_SECONDS = 900  # AWS's minimum
 _STRANGER_SECONDS = 3600  # AWS's maximum for a caller that is itself an assumed role
-_KNOWN_SECONDS = 5.0  # for how long, after a refusal, the credentials are still taken for the broker's
+_KNOWN_SECONDS = (
+    5.0  # for how long, after a refusal, the credentials are still taken for the broker's
+)
 
 Result = TypeVar("Result")
 
@@ -50,24 +63,32 @@ Read = Callable[[Told], None]  # the callback that receives it
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Temporary credentials for a customer's role, and who AWS says they are. Its secrets are not in its repr."""
+    """Temporary credentials for a customer's role, and who AWS says they are. Its secrets are
+    not in its repr.
+    """
 
     access_key_id: str
     secret_access_key: str = field(repr=False)
     session_token: str = field(repr=False)
     expires_at: datetime
     account_id: AccountId
-    role_unique_id: str  # AROA…: it changes when the role is deleted and made again under the same ARN
+    role_unique_id: (
+        str  # AROA…: it changes when the role is deleted and made again under the same ARN
+    )
     name: str  # the session's own, as the customer's CloudTrail shows it
 
     @property
     def credentials(self) -> ReadOnlyCredentials:
-        return ReadOnlyCredentials(self.access_key_id, self.secret_access_key, self.session_token, None)
+        return ReadOnlyCredentials(
+            self.access_key_id, self.secret_access_key, self.session_token, None
+        )
 
 
 @dataclass(slots=True)
 class _KnownKey:
-    """The access key that was the broker's when AWS was last asked, and until when that counts (monotonic seconds)."""
+    """The access key that was the broker's when AWS was last asked, and until when that counts
+    (monotonic seconds).
+    """
 
     key_id: str | None = None
     until: float = 0.0
@@ -75,9 +96,11 @@ class _KnownKey:
 
 
 class Sts:
-    """STS in the broker's region, with the broker's credentials. One per process, as it holds the connections.
+    """STS in the broker's region, with the broker's credentials. One per process, as it holds the
+    connections.
 
-    It can be made without credentials: a process without them reports that it is not ready, and recovers by itself.
+    It can be made without credentials: a process without them reports that it is not ready, and
+    recovers by itself.
     """
 
     def __init__(
@@ -106,18 +129,24 @@ class Sts:
 
     @property
     def is_silent(self) -> bool:
-        """Whether the breaker is open: AWS has not answered for a while, and few calls are let through."""
+        """Whether the breaker is open: AWS has not answered for a while, and few calls are let
+        through.
+        """
         return self._breaker.is_open
 
-    def assume(self, grant: Grant, *, session_name: str, duration_seconds: int, policy: str | None) -> Session:
+    def assume(
+        self, grant: Grant, *, session_name: str, duration_seconds: int, policy: str | None
+    ) -> Session:
         """A session for a proven connection. Raises Refused, Misconfigured or Unavailable."""
         return self._with_own_id(grant, _terms(session_name, duration_seconds, policy))
 
     def probe_own(self, grant: Grant, read: Read | None = None) -> tuple[AccountId, str]:
-        """Try the tenant's own External ID: the account that AWS says it is, and the role's unique id.
+        """Try the tenant's own External ID: the account that AWS says it is, and the role's unique
+        id.
 
-        The session itself is asked for its account (GetCallerIdentity), which must agree with AssumeRole's answer.
-        With `read`, it also reads its own role's trust policy. Raises Refused, Misconfigured or Unavailable.
+        The session itself is asked for its account (GetCallerIdentity), which must agree with
+        AssumeRole's answer. With `read`, it also reads its own role's trust policy. Raises Refused,
+        Misconfigured or Unavailable.
         """
         session = self._probe_session(grant, read)
         account_id, _ = self._who_is(session.credentials)
@@ -126,32 +155,42 @@ class Sts:
         return account_id, session.role_unique_id
 
     def probe_again(self, grant: Grant, read: Read | None = None) -> str:
-        """Try the tenant's own External ID once more: the role's unique id. The account is not asked for again.
+        """Try the tenant's own External ID once more: the role's unique id. The account is not
+        asked for again.
 
         `read` and what is raised: as `probe_own`.
         """
         return self._probe_session(grant, read).role_unique_id
 
     def view(self, grant: Grant, role_unique_id: str, rights: Iterable[Right]) -> RoleView | None:
-        """What the role says of itself, and of these rights; None if another role has this ARN by now.
+        """What the role says of itself, and of these rights; None if another role has this ARN by
+        now.
 
         Raises Refused, Misconfigured or Unavailable.
         """
-        session = self._with_own_id(grant, self._of_probe(grant.role_arn, session_policy(grant.role_arn, SIMULATION)))
+        session = self._with_own_id(
+            grant, self._of_probe(grant.role_arn, session_policy(grant.role_arn, SIMULATION))
+        )
         if session.role_unique_id != role_unique_id:
             return None
         return self._own_role.view(session.credentials, grant, role_unique_id, rights)
 
     def probe_missing(self, grant: Grant) -> None:
-        """Try the role without an External ID. Raises Refused, as it should; returns when the role accepted it."""
+        """Try the role without an External ID. Raises Refused, as it should; returns when the
+        role accepted it.
+        """
         self._probe(grant.role_arn, None)
 
     def probe_foreign(self, grant: Grant) -> None:
-        """Try an External ID that was never issued. Raises Refused, as it should; returns when the role accepted it."""
+        """Try an External ID that was never issued. Raises Refused, as it should; returns when
+        the role accepted it.
+        """
         self._probe(grant.role_arn, foreign_external_id(grant.external_id))
 
     def probe_as_stranger(self, stranger: Session, grant: Grant) -> None:
-        """Try the right External ID as the stranger. Raises Refused, as it should; returns when the role accepted it."""
+        """Try the right External ID as the stranger. Raises Refused, as it should; returns when
+        the role accepted it.
+        """
         self._probe(grant.role_arn, grant.external_id, stranger.credentials)
 
     def open_stranger(self) -> Session:
@@ -161,18 +200,23 @@ class Sts:
         return self._as_broker(lambda: self._assume_role(stranger, None, terms))
 
     def probe_canary(self, *, with_id: bool) -> None:
-        """Try the canary, which must be configured, with an External ID or without. Returns when it accepted the call.
+        """Try the canary, which must be configured, with an External ID or without. Returns when it
+        accepted the call.
 
         Raises Refused, Misconfigured or Unavailable.
         """
-        self._as_broker(lambda: self._probe(_set(self._canary), new_external_id() if with_id else None))
+        self._as_broker(
+            lambda: self._probe(_set(self._canary), new_external_id() if with_id else None)
+        )
 
     def probe_canary_as_stranger(self, stranger: Session) -> None:
         """Try the canary as `probe_as_stranger` tries a customer's role."""
         self._probe(_set(self._canary), new_external_id(), stranger.credentials)
 
     def is_broker(self) -> bool:
-        """Whether our own credentials are the broker's, which customers' roles trust. Raises Unavailable."""
+        """Whether our own credentials are the broker's, which customers' roles trust. Raises
+        Unavailable.
+        """
         try:
             _, arn = self._who_is(None)
         except Misconfigured as error:
@@ -180,7 +224,9 @@ class Sts:
         return _same_principal(arn, self.broker)
 
     def own_identity(self) -> bool | None:
-        """As `is_broker`; None when we have no credentials, or AWS refuses them. Raises Unavailable."""
+        """As `is_broker`; None when we have no credentials, or AWS refuses them. Raises
+        Unavailable.
+        """
         try:
             self._api.own_key_id()
         except AWS_ERRORS:
@@ -193,7 +239,9 @@ class Sts:
             raise
 
     def _probe_session(self, grant: Grant, read: Read | None) -> Session:
-        """A session for a proof: inert, or with `read` confined to reading its own role, which happens here alone."""
+        """A session for a proof: inert, or with `read` confined to reading its own role, which
+        happens here alone.
+        """
         policy = session_policy(grant.role_arn) if read else INERT_POLICY
         session = self._with_own_id(grant, self._of_probe(grant.role_arn, policy))
         if read:
@@ -217,8 +265,12 @@ class Sts:
             raise Unavailable from None
 
     def _is_known_broker(self) -> bool:
-        """As `is_broker`, at most once in 5 seconds for the same credentials: a thousand roles may refuse at once."""
-        with self._known.lock:  # one thread asks, and threads that were refused meanwhile share its answer
+        """As `is_broker`, at most once in 5 seconds for the same credentials: a thousand roles
+        may refuse at once.
+        """
+        with (
+            self._known.lock
+        ):  # one thread asks, and threads that were refused meanwhile share its answer
             try:
                 key_id = self._api.own_key_id()
             except AWS_ERRORS as error:  # they were there a moment ago
@@ -231,10 +283,17 @@ class Sts:
             return True
 
     def _probe(
-        self, role_arn: RoleArn, external_id: ExternalId | None, credentials: ReadOnlyCredentials | None = None
+        self,
+        role_arn: RoleArn,
+        external_id: ExternalId | None,
+        credentials: ReadOnlyCredentials | None = None,
     ) -> None:
-        """A call for its outcome alone. The session of a role that accepts it is inert, and is dropped here."""
-        self._assume_role(role_arn, external_id, self._of_probe(role_arn, INERT_POLICY), credentials)
+        """A call for its outcome alone. The session of a role that accepts it is inert, and is
+        dropped here.
+        """
+        self._assume_role(
+            role_arn, external_id, self._of_probe(role_arn, INERT_POLICY), credentials
+        )
 
     def _of_probe(self, role_arn: RoleArn, policy: str) -> dict[str, str]:
         return _terms(self._proof_names.make(role_arn), PROBE_SECONDS, policy)
@@ -278,12 +337,16 @@ def _terms(session_name: str, seconds: int, policy: str | None) -> dict[str, str
 
 
 def _tenant(role_arn: RoleArn, external_id: ExternalId | None) -> str:
-    """What tells the breaker one tenant from another: the part of its External ID that a foreign one also has."""
+    """What tells the breaker one tenant from another: the part of its External ID that a foreign
+    one also has.
+    """
     return external_id[:20] if external_id else role_arn.account_id
 
 
 def _same_principal(arn: list[str], broker: Broker) -> bool:
-    """Whether GetCallerIdentity's ARN is the broker's. Paths are ignored, as a session's ARN lacks its role's path."""
+    """Whether GetCallerIdentity's ARN is the broker's. Paths are ignored, as a session's ARN
+    lacks its role's path.
+    """
     _, partition, service, _, account, resource = arn
     kind, _, rest = resource.partition("/")
     if (partition, account) != (broker.partition, broker.account_id):
@@ -310,7 +373,9 @@ def _session(answer: dict[str, Any]) -> Session:
         secret_access_key=credentials["SecretAccessKey"],
         session_token=credentials["SessionToken"],
         expires_at=credentials["Expiration"],
-        account_id=AccountId(user["Arn"].split(":")[4]),  # arn:aws:sts::<account>:assumed-role/<role>/<session>
+        account_id=AccountId(
+            user["Arn"].split(":")[4]
+        ),  # arn:aws:sts::<account>:assumed-role/<role>/<session>
         role_unique_id=role_unique_id,
         name=session_name,
     )

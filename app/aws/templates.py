@@ -1,14 +1,16 @@
-"""The templates that customers launch, and permission sets' documents beside them: rendered, and published to S3.
+"""The templates that customers launch, and permission sets' documents beside them: rendered, and
+published to S3.
 
-Their files are in cloudformation/. customer-role.yaml makes the role in one account. customer-org.yaml makes it in every
-account of an organisation; its text contains the rendered customer-role.yaml, so that no link can put another template
-in its place.
+Their files are in cloudformation/. customer-role.yaml makes the role in one account.
+customer-org.yaml makes it in every account of an organisation; its text contains the rendered
+customer-role.yaml, so that no link can put another template in its place.
 
-The files in the repository are valid templates with example values, and rendering replaces each value. The broker's ARN
-is written into the template instead of being a parameter: with a parameter, anybody could send a victim a link to the
-vendor's genuine template with another principal. The account of the registration topic is written in as well.
-CloudFormation opens templates from S3 only. Each is uploaded under a name with its content's hash, so that links stay
-valid when a newer one is published.
+The files in the repository are valid templates with example values, and rendering replaces each
+value. The broker's ARN is written into the template instead of being a parameter: with a parameter,
+anybody could send a victim a link to the vendor's genuine template with another principal. The
+account of the registration topic is written in as well. CloudFormation opens templates from S3
+only. Each is uploaded under a name with its content's hash, so that links stay valid when a newer
+one is published.
 """
 
 import enum
@@ -45,8 +47,9 @@ _DOCUMENT = re.compile(r"([1-9][0-9]{0,5})\.json", re.ASCII)
 _DOCUMENTS_MAX = 1_000  # objects; S3 lists as many in one answer
 _DOCUMENT_MAX = 65_536  # bytes; IAM's limits for a role keep a document far below
 _TOO_MANY = (
-    f"{{name}}: version: The bucket has more than {_DOCUMENTS_MAX:,} objects below {{prefix}}, and Deputy reads no more."
-    " Remove those that you did not publish (docs/runbooks.md), or give the file of the set another name."
+    f"{{name}}: version: The bucket has more than {_DOCUMENTS_MAX:,} objects below {{prefix}}, and"
+    " Deputy reads no more. Remove those that you did not publish (docs/runbooks.md), or give the"
+    " file of the set another name."
 )
 _S3_ERRORS = (BotoCoreError, ClientError, ResponseParserError)
 
@@ -54,7 +57,8 @@ _S3_ERRORS = (BotoCoreError, ClientError, ResponseParserError)
 class Template(NamedTuple):
     """An object of the bucket: `key` is its name there.
 
-    `version` is the start of the content's SHA-256, or of a permission set's document the set's version.
+    `version` is the start of the content's SHA-256, or of a permission set's document the set's
+    version.
     """
 
     permission_set: str
@@ -73,7 +77,9 @@ class Published(enum.StrEnum):
 
 
 def render(config: TemplateConfig, permission_set: PermissionSet) -> Template:
-    """The template for one permission set. Raises ValueError when the source lacks a value that must be replaced."""
+    """The template for one permission set. Raises ValueError when the source lacks a value that
+    must be replaced.
+    """
     broker = config.broker
     text = _SOURCE.read_text(encoding="utf-8")
     for example, value in (
@@ -89,8 +95,12 @@ def render(config: TemplateConfig, permission_set: PermissionSet) -> Template:
     return _versioned(text, _SOURCE.stem, permission_set.name)
 
 
-def render_organization(config: TemplateConfig, role: Template, permission_set: PermissionSet) -> Template:
-    """The template for a whole organisation around the rendered `role`. Raises ValueError as `render` does."""
+def render_organization(
+    config: TemplateConfig, role: Template, permission_set: PermissionSet
+) -> Template:
+    """The template for a whole organisation around the rendered `role`. Raises ValueError as
+    `render` does.
+    """
     text = _ORGANIZATION_SOURCE.read_text(encoding="utf-8")
     for example, value in ((_TOPICS, _topics_of(config.broker)), (_VENDOR, config.vendor_in_aws)):
         text = _must_contain(text, example).replace(example, value)
@@ -131,12 +141,16 @@ def _section(text: str, name: str) -> str:
 
 
 def role_seconds(config: TemplateConfig) -> int:
-    """The role's MaxSessionDuration: the longest session that Deputy issues, but at least IAM's minimum."""
+    """The role's MaxSessionDuration: the longest session that Deputy issues, but at least IAM's
+    minimum.
+    """
     return max(3600, config.max_session_seconds)
 
 
 def _with_permissions(text: str, permission_set: PermissionSet) -> str:
-    """Replace the statements between the two marks with JSON, which is valid YAML, and add AWS's own policies."""
+    """Replace the statements between the two marks with JSON, which is valid YAML, and add AWS's
+    own policies.
+    """
     before, _, rest = _must_contain(text, _BEGIN).partition(_BEGIN)
     _, _, after = _must_contain(rest, _END).partition(_END)
     indent = before[before.rindex("\n") + 1 :]
@@ -153,12 +167,17 @@ def _with_permissions(text: str, permission_set: PermissionSet) -> str:
 
 
 def _with_parameters(text: str, permission_set: PermissionSet, passed_on: str) -> str:
-    """Declare what the customer fills in, and pass it on: as the registration's properties, or the StackSet's values."""
+    """Declare what the customer fills in, and pass it on: as the registration's properties, or
+    the StackSet's values.
+    """
     names = [parameter["name"] for parameter in permission_set.parameters]
     group = "- Label:\n    default: For you to fill in\n  Parameters:\n" if names else ""
     text = _fill(text, "group", group + "".join(f"    - {name}\n" for name in names))
     text = _fill(text, "parameters", "".join(map(_declared, permission_set.parameters)))
-    each = {"properties": "{0}: !Ref {0}\n", "values": "- ParameterKey: {0}\n  ParameterValue: !Ref {0}\n"}[passed_on]
+    each = {
+        "properties": "{0}: !Ref {0}\n",
+        "values": "- ParameterKey: {0}\n  ParameterValue: !Ref {0}\n",
+    }[passed_on]
     return _fill(text, passed_on, "".join(each.format(name) for name in names))
 
 
@@ -170,7 +189,9 @@ def _declared(parameter: dict[str, str]) -> str:
         "AllowedPattern": parameter["pattern"],
         "ConstraintDescription": f"must match {parameter['pattern']}, {such}",
     }
-    return f"{parameter['name']}:\n" + "".join(f"  {key}: {json.dumps(value)}\n" for key, value in fields.items())
+    return f"{parameter['name']}:\n" + "".join(
+        f"  {key}: {json.dumps(value)}\n" for key, value in fields.items()
+    )
 
 
 def _fill(text: str, part: str, block: str) -> str:
@@ -188,7 +209,9 @@ def _must_contain(text: str, mark: str) -> str:
 
 
 def _with_sub(value: Any) -> Any:
-    """Wrap each string with a variable of the template's in Fn::Sub. IAM's own variables stay as they are."""
+    """Wrap each string with a variable of the template's in Fn::Sub. IAM's own variables stay as
+    they are.
+    """
     if isinstance(value, str):
         plain = re.sub(r"\$\{(?=[a-z0-9-]+:|[*?$]\})", "${!", value)
         return {"Fn::Sub": plain} if re.search(r"\$\{(?!!)", plain) else value
@@ -208,11 +231,15 @@ class TemplateBucket:
 
     @cached_property
     def _endpoint(self) -> str:
-        """Looked up when it is first needed: S3's model takes a fifth of a process's start, and few processes need it.
+        """Looked up when it is first needed: S3's model takes a fifth of a process's start, and few
+        processes need it.
 
-        Unsigned, because a web process needs only the bucket's address, and has no credentials for the bucket.
+        Unsigned, because a web process needs only the bucket's address, and has no credentials for
+        the bucket.
         """
-        url: str = self._boto.client("s3", config=BotoConfig(signature_version=UNSIGNED)).meta.endpoint_url
+        url: str = self._boto.client(
+            "s3", config=BotoConfig(signature_version=UNSIGNED)
+        ).meta.endpoint_url
         return url
 
     def url(self, template: Template) -> str:
@@ -220,7 +247,9 @@ class TemplateBucket:
         return f"{self._endpoint}/{self._bucket}/{template.key}"
 
     def publish(self, template: Template) -> Published:
-        """Upload the template, unless its name exists. Returns YES, ALREADY or DIFFERS. Raises Unavailable."""
+        """Upload the template, unless its name exists. Returns YES, ALREADY or DIFFERS. Raises
+        Unavailable.
+        """
         try:
             with closing(self._boto.client("s3")) as s3:
                 try:
@@ -228,9 +257,11 @@ class TemplateBucket:
                         Bucket=self._bucket,
                         Key=template.key,
                         Body=template.body.encode(),
-                        ContentType="application/json"
-                        if template.key.endswith(".json")
-                        else "text/yaml; charset=utf-8",
+                        ContentType=(
+                            "application/json"
+                            if template.key.endswith(".json")
+                            else "text/yaml; charset=utf-8"
+                        ),
                         CacheControl="public, max-age=31536000, immutable",
                         IfNoneMatch="*",
                     )
@@ -243,9 +274,13 @@ class TemplateBucket:
         return Published.YES
 
     def published(self, template: Template) -> Published:
-        """What the bucket serves under the template's name, read as customers read it. Raises Unavailable."""
+        """What the bucket serves under the template's name, read as customers read it. Raises
+        Unavailable.
+        """
         once: Any = {"total_max_attempts": 1}
-        settings = BotoConfig(signature_version=UNSIGNED, connect_timeout=2, read_timeout=3, retries=once)
+        settings = BotoConfig(
+            signature_version=UNSIGNED, connect_timeout=2, read_timeout=3, retries=once
+        )
         try:
             with closing(self._boto.client("s3", config=settings)) as s3:
                 return Published.YES if self._holds(s3, template) else Published.DIFFERS
@@ -256,19 +291,31 @@ class TemplateBucket:
             raise Unavailable(str(error)) from error
 
     def documents(self, name: str, first_version: int) -> dict[int, str]:
-        """Return a permission set's documents from this version on. Raises Unavailable and ConflictError.
+        """Return a permission set's documents from this version on. Raises Unavailable and
+        ConflictError.
 
-        The bucket's content is not trusted. So the number of its objects, and what is read of each, are bounded.
+        The bucket's content is not trusted. So the number of its objects, and what is read of each,
+        are bounded.
         """
         prefix = _documents_of(name)
         try:
             with closing(self._boto.client("s3")) as s3:
-                answer = s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, MaxKeys=_DOCUMENTS_MAX)
+                answer = s3.list_objects_v2(
+                    Bucket=self._bucket, Prefix=prefix, MaxKeys=_DOCUMENTS_MAX
+                )
                 if answer["IsTruncated"]:
                     raise ConflictError(_TOO_MANY.format(name=name, prefix=prefix))
                 keys = [item["Key"] for item in answer.get("Contents", ())]
-                versions = {int(match[1]): key for key in keys if (match := _DOCUMENT.fullmatch(key, len(prefix)))}
-                return {version: self._text(s3, key) for version, key in versions.items() if version >= first_version}
+                versions = {
+                    int(match[1]): key
+                    for key in keys
+                    if (match := _DOCUMENT.fullmatch(key, len(prefix)))
+                }
+                return {
+                    version: self._text(s3, key)
+                    for version, key in versions.items()
+                    if version >= first_version
+                }
         except _S3_ERRORS as error:
             raise Unavailable(str(error)) from error
 
@@ -299,7 +346,9 @@ def regions(partition: str) -> frozenset[str]:
 
 @cache
 def partition_of(region: str) -> str | None:
-    """The partition of a region's name, also for a region newer than this botocore; None for another name."""
+    """The partition of a region's name, also for a region newer than this botocore; None for
+    another name.
+    """
     try:
         return boto3.session.Session().get_partition_for_region(region)
     except UnknownRegionError:

@@ -6,6 +6,9 @@ from botocore.session import Session
 
 
 def ca_bundle(boto: Session) -> str | bool:
-    """The file of CAs, found as botocore does: AWS_CA_BUNDLE or the profile, then REQUESTS_CA_BUNDLE; or True."""
+    """The file of CAs, found as botocore does: AWS_CA_BUNDLE or the profile, then
+    REQUESTS_CA_BUNDLE; or True.
+    """
     given: str | None = boto.get_config_variable("ca_bundle")
-    return given or os.environ.get("REQUESTS_CA_BUNDLE") or True  # noqa: TID251  a setting of AWS's SDKs, not ours
+    # a setting of AWS's SDKs, not ours
+    return given or os.environ.get("REQUESTS_CA_BUNDLE") or True  # noqa: TID251

@@ -1,4 +1,6 @@
-"""The vendor's own resources at AWS, as `doctor` looks at them: the bucket, the registration topic and its queue."""
+"""The vendor's own resources at AWS, as `doctor` looks at them: the bucket, the registration
+topic and its queue.
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -16,7 +18,12 @@ from app.aws.errors import AWS_ERRORS, Unavailable
 from app.config import Config
 
 _PATIENT = BotoConfig(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 2})
-_NO_RIGHT = {"AccessDenied", "AuthorizationError", "AuthorizationErrorException", "AccessDeniedException"}
+_NO_RIGHT = {
+    "AccessDenied",
+    "AuthorizationError",
+    "AuthorizationErrorException",
+    "AccessDeniedException",
+}
 
 
 class MayNotLookError(Exception):
@@ -38,12 +45,14 @@ class Queue(NamedTuple):
 
 
 def bucket(config: Config) -> tuple[int, datetime | None]:
-    """What S3 answers to somebody without credentials who asks for the template bucket (200 or 403: it is there;
-    301: in another region; 404: absent), and when, by AWS's clock.
+    """What S3 answers to somebody without credentials who asks for the template bucket (200 or 403:
+    it is there; 301: in another region; 404: absent), and when, by AWS's clock.
     """
     unsigned = _PATIENT.merge(BotoConfig(signature_version=UNSIGNED))
     try:
-        with closing(boto3.session.Session(region_name=config.region).client("s3", config=unsigned)) as s3:
+        with closing(
+            boto3.session.Session(region_name=config.region).client("s3", config=unsigned)
+        ) as s3:
             said: Any = s3.head_bucket(Bucket=config.template_bucket)
     except ClientError as error:
         said = error.response
@@ -56,8 +65,14 @@ def bucket(config: Config) -> tuple[int, datetime | None]:
 
 def queue(config: Config, url: str) -> Queue:
     sqs = boto3.session.Session(region_name=config.region).client("sqs", config=_PATIENT)
-    found = _asked(sqs, lambda: sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]))["Attributes"]
-    dead = json.loads(found.get("RedrivePolicy", "{}")).get("deadLetterTargetArn", "").rpartition(":")[2]
+    found = _asked(sqs, lambda: sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]))[
+        "Attributes"
+    ]
+    dead = (
+        json.loads(found.get("RedrivePolicy", "{}"))
+        .get("deadLetterTargetArn", "")
+        .rpartition(":")[2]
+    )
     return Queue(
         arn=found["QueueArn"],
         policy=json.loads(found.get("Policy", "{}")),
@@ -70,7 +85,11 @@ def topic(arn: str) -> tuple[dict[str, Any], set[str]]:
     """Its policy, and the queues that it sends to."""
     sns = boto3.session.Session(region_name=arn.split(":")[3]).client("sns", config=_PATIENT)
     found, listed = _asked(
-        sns, lambda: (sns.get_topic_attributes(TopicArn=arn), sns.list_subscriptions_by_topic(TopicArn=arn))
+        sns,
+        lambda: (
+            sns.get_topic_attributes(TopicArn=arn),
+            sns.list_subscriptions_by_topic(TopicArn=arn),
+        ),
     )
     queues = {one["Endpoint"] for one in listed["Subscriptions"] if one["Protocol"] == "sqs"}
     return json.loads(found["Attributes"].get("Policy", "{}")), queues
@@ -94,7 +113,11 @@ def _asked(client: Any, ask: Callable[[], Any]) -> Any:
         code = error.response.get("Error", {}).get("Code", "")
         if code in _NO_RIGHT:
             raise MayNotLookError from error
-        if "NonExistentQueue" in code or "QueueDoesNotExist" in code or code in {"NotFound", "NotFoundException"}:
+        if (
+            "NonExistentQueue" in code
+            or "QueueDoesNotExist" in code
+            or code in {"NotFound", "NotFoundException"}
+        ):
             raise AbsentError from error
         raise Unavailable(code) from error
     except AWS_ERRORS as error:

@@ -1,11 +1,12 @@
 """The background worker over Celery: the database says what is due, and Celery carries it.
 
-Celery carries urgent proofs alone. In one queue with them, routine proofs that wait for their half of the STS budget
-would take every thread; so each background worker claims those by itself (app/background/parts.py).
+Celery carries urgent proofs alone. In one queue with them, routine proofs that wait for their half
+of the STS budget would take every thread; so each background worker claims those by itself
+(app/background/parts.py).
 
-Run `celery --app celery_app worker --beat` on as many machines as you like, with DEPUTY_CELERY_URL. Nothing is lost
-when a broker loses its messages or a background worker is killed: the database holds what is due
-(app/connections/proof_queue.py).
+Run `celery --app celery_app worker --beat` on as many machines as you like, with DEPUTY_CELERY_URL.
+Nothing is lost when a broker loses its messages or a background worker is killed: the database
+holds what is due (app/connections/proof_queue.py).
 """
 
 from collections.abc import Callable
@@ -34,14 +35,16 @@ _TIDY = housekeeping.EVERY
 _SETTINGS = {
     "task_ignore_result": True,
     "task_acks_late": True,  # a killed background worker gives its task back
-    "worker_cancel_long_running_tasks_on_connection_loss": False,  # a proof cut off would wait for its lease
+    # a proof cut off would wait for its lease
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
     "worker_prefetch_multiplier": 1,
     # A proof mostly waits for AWS: threads are enough, and one process keeps one STS budget.
     "worker_pool": "threads",
     "worker_concurrency": THREADS,
     "task_default_queue": _QUEUE,
     "broker_connection_retry_on_startup": True,
-    # With remote control, any sender of messages could stop background workers and read what they do.
+    # With remote control, any sender of messages could stop background workers and read what they
+    # do.
     "worker_enable_remote_control": False,
     "timezone": "UTC",
     "beat_scheduler": "celery.beat:Scheduler",  # in memory; Celery's default writes a file
@@ -58,14 +61,17 @@ def _leave_the_log(**_: Any) -> None:
 
 
 def _fail() -> None:
-    """End this background worker with an error once its tasks are done, so that a supervisor starts another."""
+    """End this background worker with an error once its tasks are done, so that a supervisor
+    starts another.
+    """
     state.should_stop = EX_FAILURE
 
 
 class _Beat(components.Beat):  # type: ignore[misc]  # celery is untyped
     """The tick of `--beat`, on a thread of the background worker.
 
-    Celery's own is a second process: it survives a kill -9 of the background worker, which does not notice its end.
+    Celery's own is a second process: it survives a kill -9 of the background worker, which does not
+    notice its end.
     """
 
     def create(self, worker: Any) -> Part:
@@ -87,8 +93,8 @@ class _Worker(Worker):  # type: ignore[misc]  # celery is untyped
 class _SqsWorker(_Worker):
     """Polls SQS through boto3 instead of Celery's event loop with curl.
 
-    In the event loop one refusal from SQS can end the polling while the process lives on. Here it ends the process, and
-    its supervisor starts another.
+    In the event loop one refusal from SQS can end the polling while the process lives on. Here it
+    ends the process, and its supervisor starts another.
     """
 
     def should_use_eventloop(self) -> bool:
@@ -96,10 +102,11 @@ class _SqsWorker(_Worker):
 
 
 def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
-    """Celery's application: a tick that claims what is urgent, a task for each claim, and a task for housekeeping.
+    """Celery's application: a tick that claims what is urgent, a task for each claim, and a task
+    for housekeeping.
 
-    Each background worker also runs the parts of app/background/parts.py. `services` is called in the process that does
-    the work, and returns the same object each time.
+    Each background worker also runs the parts of app/background/parts.py. `services` is called in
+    the process that does the work, and returns the same object each time.
     """
     celery = _over_broker(config)
     celery.conf.update(_SETTINGS)
@@ -125,9 +132,13 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
 
 def _beside(services: Callable[[], Services], end: Event) -> type[bootsteps.StartStopStep]:
     class Beside(bootsteps.StartStopStep):  # type: ignore[misc]  # celery is untyped
-        """Threads and no tasks: a background worker must take registrations and beat while its broker is away."""
+        """Threads and no tasks: a background worker must take registrations and beat while its
+        broker is away.
+        """
 
-        requires = (components.Pool,)  # a pool that forks must not inherit our threads and connections
+        requires = (
+            components.Pool,
+        )  # a pool that forks must not inherit our threads and connections
 
         def start(self, _worker: Any) -> None:
             self._parts = companions(services(), "celery", _fail)
@@ -144,7 +155,9 @@ def _beside(services: Callable[[], Services], end: Event) -> type[bootsteps.Star
 def message_broker(config: Config) -> HealthFinding:
     """Whether Celery's message broker answers, for `doctor`."""
     if config.celery_url is None:
-        return skipped("No message broker is configured: background workers do the work without Celery.")
+        return skipped(
+            "No message broker is configured: background workers do the work without Celery."
+        )
     if config.celery_url.startswith("sqs://"):
         return work_queue(config, _queue_url(config.celery_url))
     connection = _over_broker(config).connection_for_write(connect_timeout=3)
@@ -171,13 +184,18 @@ def _over_broker(config: Config) -> Celery:
     celery = Celery("deputy", broker="sqs://" if sqs else url, set_as_current=False)
     celery.Worker = celery.subclass_with_self(_SqsWorker if sqs else _Worker)
     if not sqs:
-        celery.conf.broker_transport_options = {"visibility_timeout": 300}  # Redis's; RabbitMQ has none
+        celery.conf.broker_transport_options = {
+            "visibility_timeout": 300
+        }  # Redis's; RabbitMQ has none
         return celery
     celery.conf.broker_transport_options = {
         "region": config.region,  # botocore reads only AWS_DEFAULT_REGION
-        # An existing queue with its own visibility timeout: a background worker may neither list nor create queues.
+        # An existing queue with its own visibility timeout: a background worker may neither list
+        # nor create queues.
         "predefined_queues": {_QUEUE: {"url": _queue_url(url)}},
-        "wait_time_seconds": 2,  # of long polling; stopping a background worker waits no longer for it
-        "polling_interval": 0.1,  # seconds between two looks for a free thread; Celery's default is one second
+        # of long polling; stopping a background worker waits no longer for it
+        "wait_time_seconds": 2,
+        # seconds between two looks for a free thread; Celery's default is one second
+        "polling_interval": 0.1,
     }
     return celery

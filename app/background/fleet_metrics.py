@@ -1,4 +1,5 @@
-"""What a background worker tells Prometheus of the whole fleet. It is read from the database, at most twice a minute.
+"""What a background worker tells Prometheus of the whole fleet. It is read from the database, at
+most twice a minute.
 
 Each background worker exports the same numbers: a dashboard takes the highest.
 """
@@ -43,21 +44,31 @@ class FleetMetrics(Collector):
         with self._services.db.read(long=True) as db:
             age = _proof_ages(db, at - half)
         queue = self._services.proof_queue
-        due = GaugeMetricFamily("deputy_due", "Connections that are due for a proof.", labels=["lane"])
+        due = GaugeMetricFamily(
+            "deputy_due", "Connections that are due for a proof.", labels=["lane"]
+        )
         for lane, number in queue.backlog().items():
             due.add_metric([lane], number)
         longest, past_half = _since(queue.oldest_due(), at), age.past_half / max(1, age.verified)
         return [
             due,
-            _gauge("due_oldest_seconds", "For how long the longest due connection is due.", longest),
+            _gauge(
+                "due_oldest_seconds", "For how long the longest due connection is due.", longest
+            ),
             _gauge("verified_connections", "Verified connections.", age.verified),
-            _gauge("proof_oldest_seconds", "Age of the oldest proof of a verified connection.", _since(age.oldest, at)),
+            _gauge(
+                "proof_oldest_seconds",
+                "Age of the oldest proof of a verified connection.",
+                _since(age.oldest, at),
+            ),
             _gauge("proofs_past_half_shelf_life_ratio", _PAST_HALF, past_half),
         ]
 
 
 class _ProofAges(NamedTuple):
-    """How many connections are verified, how many of their proofs are past half their shelf life, and the oldest."""
+    """How many connections are verified, how many of their proofs are past half their shelf
+    life, and the oldest.
+    """
 
     verified: int
     past_half: int
@@ -67,7 +78,9 @@ class _ProofAges(NamedTuple):
 def _proof_ages(db: Session, half: datetime) -> _ProofAges:
     """Read the rows of all verified connections. `half`: half a shelf life ago."""
     counts = select(
-        func.count(), func.count(case((Connection.verified_at < half, Connection.id))), func.min(Connection.verified_at)
+        func.count(),
+        func.count(case((Connection.verified_at < half, Connection.id))),
+        func.min(Connection.verified_at),
     ).where(Connection.status == ConnectionStatus.VERIFIED)
     return _ProofAges(*db.execute(counts).one())
 

@@ -1,8 +1,10 @@
-"""Housekeeping, every 15 minutes in each background worker: registrations older than 30 days and old heartbeats are
-deleted, audit events older than AUDIT_RETENTION_DAYS leave the log, and rotations are taken further.
+"""Housekeeping, every 15 minutes in each background worker: registrations older than 30 days and
+old heartbeats are deleted, audit events older than AUDIT_RETENTION_DAYS leave the log, and
+rotations are taken further.
 
-A registration's row marks a message that was acted upon, for when SQS delivers it again. CloudFormation gives up a
-request after an hour, and SQS keeps a message for 14 days at most, so after 30 days no message needs the row.
+A registration's row marks a message that was acted upon, for when SQS delivers it again.
+CloudFormation gives up a request after an hour, and SQS keeps a message for 14 days at most, so
+after 30 days no message needs the row.
 """
 
 import time
@@ -30,21 +32,25 @@ _PAUSE = 19  # times as long as a transaction took, so that others have 19 of 20
 
 
 def tidy(db: Database, audit_days: int, end: Event) -> int:
-    """Delete and detach what is old, for a bounded time, and return how many rows and months. `audit_days`: for how
-    long audit events are kept; 0: all are kept. `end`: set when the background worker stops, which waits for no pause.
-    Raises StoreUnavailableError.
+    """Delete and detach what is old, for a bounded time, and return how many rows and months.
+    `audit_days`: for how long audit events are kept; 0: all are kept. `end`: set when the
+    background worker stops, which waits for no pause. Raises StoreUnavailableError.
 
     Any number of background workers may call it at once.
     """
     rotation.settle_all(db)
-    gone = heartbeats.delete_old(db) + _delete_oldest(db, Registration, Registration.created_at, now() - _KEPT, end)
+    gone = heartbeats.delete_old(db) + _delete_oldest(
+        db, Registration, Registration.created_at, now() - _KEPT, end
+    )
     return gone + _audit_events(db, audit_days, end)
 
 
 def _audit_events(db: Database, days: int, end: Event) -> int:
     with db.read() as session:
         # By the clock that is behind: one that jumped ahead must not end what is young.
-        limit = min(now(), database_now(session)) - timedelta(days=days) - ID_AND_TIME if days else None
+        limit = (
+            min(now(), database_now(session)) - timedelta(days=days) - ID_AND_TIME if days else None
+        )
         on_sqlite = db.engine.dialect.name == "sqlite"
         told = session.scalar(select(Configuration.audit_kept_days)) if on_sqlite else None
     if not on_sqlite:
@@ -55,7 +61,9 @@ def _audit_events(db: Database, days: int, end: Event) -> int:
     return _delete_oldest(db, AuditEvent, AuditEvent.at, limit, end) if limit else 0
 
 
-def _delete_oldest(db: Database, table: Any, at: InstrumentedAttribute[datetime], limit: datetime, end: Event) -> int:
+def _delete_oldest(
+    db: Database, table: Any, at: InstrumentedAttribute[datetime], limit: datetime, end: Event
+) -> int:
     """Delete the rows from before `limit`, by their ids (UUIDv7) and by `at`, some at a time."""
     with db.read() as session:
         first = session.scalar(select(at).order_by(table.id).limit(1))

@@ -29,9 +29,13 @@ _ENDING = 20.0  # seconds that stopping waits, at most, for what a thread has be
 
 
 class Part(threading.Thread):
-    """A thread that a background worker needs: `failed` is called when it ends before `end` is set."""
+    """A thread that a background worker needs: `failed` is called when it ends before `end` is
+    set.
+    """
 
-    def __init__(self, name: str, work: Callable[["Part"], None], failed: Callable[[], None]) -> None:
+    def __init__(
+        self, name: str, work: Callable[["Part"], None], failed: Callable[[], None]
+    ) -> None:
         super().__init__(name=name, daemon=True)
         self._work = work
         self._failed = failed
@@ -48,7 +52,9 @@ class Part(threading.Thread):
             self._failed()
 
     def stop(self) -> None:
-        """Returns when its work is done, or after 20 seconds when a broker or a database does not answer."""
+        """Returns when its work is done, or after 20 seconds when a broker or a database does
+        not answer.
+        """
         self.end.set()
         self.join(_ENDING)
 
@@ -56,19 +62,23 @@ class Part(threading.Thread):
 def companions(services: Services, kind: str, failed: Callable[[], None]) -> list[Part]:
     """Return the parts that run beside urgent proofs.
 
-    One makes routine proofs, one writes the heartbeat, one records what is published. If there is a queue, some listen
-    to stacks.
+    One makes routine proofs, one writes the heartbeat, one records what is published. If there is a
+    queue, some listen to stacks.
     """
     logger.info("process.started", kind=kind, version=VERSION)
     registrations = services.registrations
-    heartbeat = heartbeats.Heartbeat(services.db, kind, registrations.queue_state if registrations else None)
+    heartbeat = heartbeats.Heartbeat(
+        services.db, kind, registrations.queue_state if registrations else None
+    )
     parts = [
         Part("heartbeat", partial(_beat, heartbeat), failed),
         Part("routine", partial(_prove_routinely, services), failed),
         Part("publication", partial(_record_published, services), failed),
     ]
     if services.config.metrics_bind is not None:
-        parts.append(Part("metrics", partial(_serve_metrics, services, services.config.metrics_bind), failed))
+        parts.append(
+            Part("metrics", partial(_serve_metrics, services, services.config.metrics_bind), failed)
+        )
     if registrations is not None:
         listen = partial(_listen, registrations)
         parts += [Part(f"registrations-{number}", listen, failed) for number in range(LISTENERS)]
@@ -83,7 +93,9 @@ def stop_all(parts: list[Part]) -> None:
         part.stop()
 
 
-def prove_what_is_due(queue: ProofQueue, claim: Callable[[int], list[Claim]], end: threading.Event) -> None:
+def prove_what_is_due(
+    queue: ProofQueue, claim: Callable[[int], list[Claim]], end: threading.Event
+) -> None:
     """Prove what `claim` returns, some at a time, until `end` is set."""
     with ThreadPoolExecutor(THREADS, thread_name_prefix="proof") as pool:
         while not end.is_set():
@@ -92,7 +104,9 @@ def prove_what_is_due(queue: ProofQueue, claim: Callable[[int], list[Claim]], en
                 end.wait(max(0.0, _TICK - (time.monotonic() - began)))
 
 
-def _round(pool: ThreadPoolExecutor, queue: ProofQueue, claim: Callable[[int], list[Claim]]) -> bool:
+def _round(
+    pool: ThreadPoolExecutor, queue: ProofQueue, claim: Callable[[int], list[Claim]]
+) -> bool:
     """Prove what is due, and say whether there may be more of it."""
     claims = claim(THREADS)
     list(pool.map(queue.prove, claims))
@@ -100,7 +114,9 @@ def _round(pool: ThreadPoolExecutor, queue: ProofQueue, claim: Callable[[int], l
 
 
 def _prove_routinely(services: Services, part: Part) -> None:
-    """On threads of its own: a routine proof waits for its half of the budget, and must delay nothing urgent."""
+    """On threads of its own: a routine proof waits for its half of the budget, and must delay
+    nothing urgent.
+    """
     prove_what_is_due(services.proof_queue, services.proof_queue.claim_routine, part.end)
 
 
@@ -145,8 +161,8 @@ def _beat(heartbeat: heartbeats.Heartbeat, part: Part) -> None:
 def guarded(stop: threading.Event, work: Callable[[], object]) -> bool:
     """Do the work and survive its errors: an unreachable database or AWS, and bugs of ours.
 
-    A thread that ended would leave a process that looks alive and does nothing. Returns whether `work` returns something
-    true; False after an error and a pause.
+    A thread that ended would leave a process that looks alive and does nothing. Returns whether
+    `work` returns something true; False after an error and a pause.
     """
     try:
         return bool(work())

@@ -1,7 +1,8 @@
-"""The background worker without Celery: `flask --app wsgi worker`. One loop and some threads, no message broker.
+"""The background worker without Celery: `flask --app wsgi worker`. One loop and some threads, no
+message broker.
 
-Any number may run, on any number of machines, and each may be killed at any moment: the database holds what is due
-(app/connections/proof_queue.py).
+Any number may run, on any number of machines, and each may be killed at any moment: the database
+holds what is due (app/connections/proof_queue.py).
 """
 
 import threading
@@ -20,7 +21,9 @@ class SingleMachineWorker:
         self._whole = True
 
     def run(self) -> bool:
-        """Returns when `stop` is set and its work is done. False: it stopped because one of its parts had ended."""
+        """Returns when `stop` is set and its work is done. False: it stopped because one of its
+        parts had ended.
+        """
         queue = self._services.proof_queue
         parts = companions(self._services, "flask", self._fail)
         parts.append(Part("housekeeping", self._tidy, self._fail))

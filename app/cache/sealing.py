@@ -1,7 +1,7 @@
 """Sealing (AES-GCM) for secrets that are kept for a while, with keys derived from SECRET_KEYS.
 
-What a secret is for is sealed with it, as associated data. A secret that is found under another name, in this process
-or in a cache that an attacker can write to, does not open.
+What a secret is for is sealed with it, as associated data. A secret that is found under another
+name, in this process or in a cache that an attacker can write to, does not open.
 """
 
 import os
@@ -22,12 +22,16 @@ class Sealer:
 
     def __init__(self, secret_keys: tuple[str, ...], purpose: str) -> None:
         keys = [derive_key(secret, purpose) for secret in secret_keys]
-        self._keys = {key_id: AESGCM(key) for key_id, key in reversed(keys)}  # the first wins, should ids collide
+        self._keys = {
+            key_id: AESGCM(key) for key_id, key in reversed(keys)
+        }  # the first wins, should ids collide
         self._first = keys[0][0]
 
     def seal(self, secret: bytes, about: bytes) -> bytes:
         nonce = os.urandom(_NONCE)
-        return _VERSION + self._first + nonce + self._keys[self._first].encrypt(nonce, secret, about)
+        return (
+            _VERSION + self._first + nonce + self._keys[self._first].encrypt(nonce, secret, about)
+        )
 
     def open(self, sealed: bytes, about: bytes) -> bytes | None:
         """The secret, or None unless it was sealed with one of these keys and for this."""
@@ -41,6 +45,10 @@ class Sealer:
 
 
 def derive_key(secret: str, purpose: str) -> tuple[bytes, bytes]:
-    """A key's id and the key itself. SECRET_KEYS are random, so HKDF needs no salt (RFC 5869, 3.1)."""
-    made = HKDF(hashes.SHA256(), _ID + 32, salt=None, info=f"deputy {purpose}".encode()).derive(secret.encode())
+    """A key's id and the key itself. SECRET_KEYS are random, so HKDF needs no salt (RFC 5869,
+    3.1).
+    """
+    made = HKDF(hashes.SHA256(), _ID + 32, salt=None, info=f"deputy {purpose}".encode()).derive(
+        secret.encode()
+    )
     return made[:_ID], made[_ID:]

@@ -1,6 +1,8 @@
-"""Redis or Valkey, if one is configured: values that the processes of a deployment share, and can lose at any moment.
+"""Redis or Valkey, if one is configured: values that the processes of a deployment share, and can
+lose at any moment.
 
-While the cache is away, calls answer as an empty cache would. The loss is logged once, and so is the return.
+While the cache is away, calls answer as an empty cache would. The loss is logged once, and so is
+the return.
 """
 
 import secrets
@@ -18,18 +20,23 @@ from app.log import logger
 _ANSWER_SECONDS = 0.25  # a cache that is slower than this costs more than it saves
 _LEAVE_ALONE_SECONDS = 2.0  # after a failure, before the next call
 _POOL = 256  # connections, as many as the requests that one web process serves at once
-# Deletes the lock only if the token is in it: it may have expired, and another process may hold it by now.
+# Deletes the lock only if the token is in it: it may have expired, and another process may hold it
+# by now.
 _UNLOCK = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end"
 
 Answer = TypeVar("Answer")
 
 
 class SharedCache:
-    """Small values and locks, each with an expiry. While it is away it has no values and no locks; it never raises."""
+    """Small values and locks, each with an expiry. While it is away it has no values and no
+    locks; it never raises.
+    """
 
     def __init__(self, url: str) -> None:
         waits = {"socket_connect_timeout": _ANSWER_SECONDS, "socket_timeout": _ANSWER_SECONDS}
-        self.client = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), max_connections=_POOL, **waits)
+        self.client = redis.Redis.from_url(
+            url, retry=Retry(NoBackoff(), 0), max_connections=_POOL, **waits
+        )
         self._unlock = self.client.register_script(_UNLOCK)
         self.away = False
         self._refuses = False  # it answered, but refused to be written to: it is full, perhaps
@@ -40,7 +47,8 @@ class SharedCache:
     def ask(self, call: Callable[[], Answer], *, writes: bool = False) -> Answer | None:
         """The result of `call`, which uses this cache's client, or None while the cache is away.
 
-        A cache that refused to be written to is back once it is written to (`writes`): a full one still answers reads.
+        A cache that refused to be written to is back once it is written to (`writes`): a full one
+        still answers reads.
         """
         if time.monotonic() < self._ask_again_at:
             return None
@@ -55,7 +63,8 @@ class SharedCache:
             self._came_back(changes)
         return answer
 
-    # Both ignore the result of a call that started before the last change: it tells of the time before.
+    # Both ignore the result of a call that started before the last change: it tells of the time
+    # before.
 
     def _went_away(self, changes: int, error: Exception) -> None:
         with self._changing:
@@ -86,7 +95,9 @@ class SharedCache:
     def lock(self, name: str, seconds: float) -> str | None:
         """A token to unlock with, or None: another process holds the lock, or the cache is away."""
         token = secrets.token_hex(8)
-        taken = self.ask(lambda: self.client.set(name, token, nx=True, px=int(seconds * 1000)), writes=True)
+        taken = self.ask(
+            lambda: self.client.set(name, token, nx=True, px=int(seconds * 1000)), writes=True
+        )
         return token if taken else None
 
     def unlock(self, name: str, token: str) -> None:

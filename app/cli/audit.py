@@ -31,7 +31,9 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 class _When(click.ParamType[datetime]):
     name = "time"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
         today = now().replace(hour=0, minute=0, second=0, microsecond=0)
         if value in {"today", "yesterday"}:
             return today - timedelta(days=value == "yesterday")
@@ -41,7 +43,10 @@ class _When(click.ParamType[datetime]):
             at = datetime.fromisoformat(value)
             return as_given(at if at.tzinfo else at.replace(tzinfo=UTC))
         except (ValueError, OverflowError):
-            words = f"must be yesterday, today, an age such as 90m, 12h or 7d, or an ISO 8601 time (UTC). It {YEARS}"
+            words = (
+                "must be yesterday, today, an age such as 90m, 12h or 7d, or an ISO 8601 time"
+                f" (UTC). It {YEARS}"
+            )
             self.fail(words, param, ctx)
 
 
@@ -51,21 +56,30 @@ class _Address(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         address = address_of(value)
         if address is None:
-            self.fail("must be one IP address, such as 203.0.113.9. A network can't be searched for.", param, ctx)
+            self.fail(
+                "must be one IP address, such as 203.0.113.9. A network can't be searched for.",
+                param,
+                ctx,
+            )
         return address
 
 
-def _access_key_id(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+def _access_key_id(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> str | None:
     if value is not None and not ACCESS_KEY_ID.fullmatch(value):
         raise click.BadParameter(
-            "must be an access key id of 16 to 128 letters and digits, such as ASIAIOSFODNN7EXAMPLE."
+            "must be an access key id of 16 to 128 letters and digits, such as"
+            " ASIAIOSFODNN7EXAMPLE."
         )
     return value
 
 
 _OF_TENANT = click.option("--tenant", help="Its id (also of a deleted one), reference or name.")
 _OF_CONNECTION = click.option("--connection", help="Its id, its role's ARN or its account.")
-_SINCE = click.option("--since", type=_When(), help="yesterday, today, 90m, 12h, 7d, or an ISO 8601 time (UTC).")
+_SINCE = click.option(
+    "--since", type=_When(), help="yesterday, today, 90m, 12h, 7d, or an ISO 8601 time (UTC)."
+)
 _UNTIL = click.option("--until", type=_When(), help="As --since; not included.")
 _ACTIONS = click.option(
     "--action",
@@ -82,7 +96,15 @@ def _row(event: AuditEvent) -> Row:
     return {
         **row_of(event, "id", "at", "action", "outcome"),
         "actor": {event.actor_kind: event.actor_name},
-        **row_of(event, "actor_id", "tenant_id", "connection_id", "request_id", "client_address", "details"),
+        **row_of(
+            event,
+            "actor_id",
+            "tenant_id",
+            "connection_id",
+            "request_id",
+            "client_address",
+            "details",
+        ),
     }
 
 
@@ -92,11 +114,21 @@ def _filter(tenant: str | None, connection: str | None, **wanted: Any) -> EventF
     return EventFilter(tenant_id=tenant_id, connection_id=connection_id, **wanted)
 
 
-@noun.verb("search", "--tenant acme --action connection.suspended --action connection.resumed --since 7d", text=_EVENTS)
+@noun.verb(
+    "search",
+    "--tenant acme --action connection.suspended --action connection.resumed --since 7d",
+    text=_EVENTS,
+)
 @_OF_TENANT
 @_OF_CONNECTION
-@click.option("--key", help="The API key that acted: its id, its first 20 characters, or else its name.")
-@click.option("--access-key-id", callback=_access_key_id, help="Of a session: its first hand-out by each web process.")
+@click.option(
+    "--key", help="The API key that acted: its id, its first 20 characters, or else its name."
+)
+@click.option(
+    "--access-key-id",
+    callback=_access_key_id,
+    help="Of a session: its first hand-out by each web process.",
+)
 @click.option("--address", "client_address", type=_Address(), help="The IP address of the request.")
 @_ACTIONS
 @_SINCE
@@ -105,8 +137,8 @@ def _filter(tenant: str | None, connection: str | None, **wanted: Any) -> EventF
 def search(limit: int, key: str | None, **wanted: Any) -> list[Row]:
     """Find audit events, newest first.
 
-    Events of a key or an address have no index: the search reads all events of that tenant, connection and time.
-    `audit who` also finds the later hand-outs of a session.
+    Events of a key or an address have no index: the search reads all events of that tenant,
+    connection and time. `audit who` also finds the later hand-outs of a session.
     """
     api_key_id = None if key is None else key_called(key).id
     found = every(partial(services().audit.events, None, _filter(api_key_id=api_key_id, **wanted)))
@@ -142,7 +174,9 @@ def _follow(feed: Any, after: UUID) -> Iterator[list[Row]]:
 
 
 def _issued(tenant: str, since: datetime, until: datetime | None = None) -> Iterator[AuditEvent]:
-    wanted = _filter(tenant, None, actions=(Action.CREDENTIALS_ISSUED.value,), since=since, until=until)
+    wanted = _filter(
+        tenant, None, actions=(Action.CREDENTIALS_ISSUED.value,), since=since, until=until
+    )
     return every(partial(services().audit.events, None, wanted))
 
 
@@ -176,7 +210,15 @@ def alive(tenant: str) -> list[Row]:
         expires_at = datetime.fromisoformat(event.details["expires_at"])
         if expires_at > now():
             key_id = event.details["access_key_id"]
-            session = {"access_key_id": key_id, "expires_at": expires_at, "connection_id": event.connection_id}
-            new = session | {"last_actor": event.actor_name, "actor_id": event.actor_id, "hand_outs": 0}
+            session = {
+                "access_key_id": key_id,
+                "expires_at": expires_at,
+                "connection_id": event.connection_id,
+            }
+            new = session | {
+                "last_actor": event.actor_name,
+                "actor_id": event.actor_id,
+                "hand_outs": 0,
+            }
             found.setdefault(key_id, new)["hand_outs"] += 1
     return sorted(found.values(), key=lambda row: row["expires_at"])

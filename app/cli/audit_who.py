@@ -18,34 +18,44 @@ _SESSION_NAME = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)  # whatever STS takes
 
 _ISSUED = "Deputy handed out credentials of this session."
 _PROOF = "Deputy proved or diagnosed the role with this session, and handed it to nobody."
-_NOT_HANDED_OUT = "The name has the id of an API key, but no hand-out of such a session is on record."
+_NOT_HANDED_OUT = (
+    "The name has the id of an API key, but no hand-out of such a session is on record."
+)
 _NO_SUCH_SESSION = "No hand-out of a session with this access key id is on record."
 _NOT_OURS = "Deputy did not make this name with the secret keys that it has now."
-_OTHER_FORM = "Deputy did not make this name: its names are deputy-, 32 hex digits, - and 24 hex digits."
+_OTHER_FORM = (
+    "Deputy did not make this name: its names are deputy-, 32 hex digits, - and 24 hex digits."
+)
 
 _OLDER = (
-    " Older events have left the log: look into the months that you archived (docs/monitoring.md, Archive a month)."
+    " Older events have left the log: look into the months that you archived (docs/monitoring.md,"
+    " Archive a month)."
 )
-_IS_IT_THE_SAME = "The name of a session is its caller's choice. The line is about this session only if its accessKeyId is the one above."
+_IS_IT_THE_SAME = (
+    "The name of a session is its caller's choice. The line is about this session only if its"
+    " accessKeyId is the one above."
+)
 _IS_IT_A_PROOF = (
-    "The name of a session is its caller's choice, and this one may have been copied. The line is about a proof only if the"
-    " session was opened from the account {accounts}, and did nothing but ask who it is and read its own role."
-    " Otherwise somebody else is let in by the role: see docs/runbooks.md, A customer sees odd access."
+    "The name of a session is its caller's choice, and this one may have been copied. The line is"
+    " about a proof only if the session was opened from the account {accounts}, and did nothing but"
+    " ask who it is and read its own role. Otherwise somebody else is let in by the role: see"
+    " docs/runbooks.md, A customer sees odd access."
 )
 _WHO_KNOWS_THE_KEY = (
-    "A session that was opened and given to nobody makes no calls. If it made calls after log_begins_at, none of your"
-    " programs made them, unless they were before the last restore of a backup: everybody who reads the customer's"
-    f" CloudTrail knows the key's id. See docs/runbooks.md, A customer sees odd access.{_OLDER}"
+    "A session that was opened and given to nobody makes no calls. If it made calls after"
+    " log_begins_at, none of your programs made them, unless they were before the last restore of"
+    " a backup: everybody who reads the customer's CloudTrail knows the key's id. See"
+    f" docs/runbooks.md, A customer sees odd access.{_OLDER}"
 )
 _ASK_BY_NAME = (
-    "Ask with the session's name and --role as well: sessions of proofs are found by their"
-    " names alone. If neither is found and the session began after log_begins_at, Deputy did not hand it out:"
-    f" see docs/runbooks.md, A customer sees odd access.{_OLDER}"
+    "Ask with the session's name and --role as well: sessions of proofs are found by their names"
+    " alone. If neither is found and the session began after log_begins_at, Deputy did not hand it"
+    f" out: see docs/runbooks.md, A customer sees odd access.{_OLDER}"
 )
 _ASK_WITH_OLD_KEYS = (
-    "If a key was removed from DEPUTY_SECRET_KEYS since, ask again with that key at the end of the list, for this command"
-    " alone. Otherwise the caller is not Deputy:"
-    " see docs/runbooks.md, A customer sees odd access."
+    "If a key was removed from DEPUTY_SECRET_KEYS since, ask again with that key at the end of the"
+    " list, for this command alone. Otherwise the caller is not Deputy: see docs/runbooks.md, A"
+    " customer sees odd access."
 )
 _NOT_DEPUTY = "The caller is not Deputy: see docs/runbooks.md, A customer sees odd access."
 
@@ -62,23 +72,30 @@ def _text(row: Row) -> Iterator[str]:
     yield from (row["answer"], "", *lines(values), "", *textwrap.wrap(row["to_do"], 100))
 
 
-@noun.verb("who", "deputy-0190…-3f2a… --role arn:aws:iam::123456789012:role/deputy-0123abcd", text=_text)
+@noun.verb(
+    "who", "deputy-0190…-3f2a… --role arn:aws:iam::123456789012:role/deputy-0123abcd", text=_text
+)
 @click.argument("session")
 @click.option(
-    "--role", callback=_role, help="The role's ARN: roleArn in the line of AssumeRole. Makes the search short."
+    "--role",
+    callback=_role,
+    help="The role's ARN: roleArn in the line of AssumeRole. Makes the search short.",
 )
 def who(session: str, role: str | None) -> Row:
     """Say whose a session in a line of CloudTrail is.
 
-    SESSION is an access key id (accessKeyId) or a session's name (roleSessionName), which is also the end of the session's
-    ARN. Deputy handed it out, or proved a role with it, or has nothing to do with it.
+    SESSION is an access key id (accessKeyId) or a session's name (roleSessionName), which is also
+    the end of the session's ARN. Deputy handed it out, or proved a role with it, or has nothing to
+    do with it.
     """
     if ACCESS_KEY_ID.fullmatch(session):
         hand_outs = services().session_origins.hand_outs(session)
         return _issued(hand_outs, role) if hand_outs else _unknown(_NO_SUCH_SESSION, _ASK_BY_NAME)
     name = re.split("[/:]", session)[-1]
     if not _SESSION_NAME.fullmatch(name):
-        raise click.BadParameter("must be an access key id, or the name of a session.", param_hint="SESSION")
+        raise click.BadParameter(
+            "must be an access key id, or the name of a session.", param_hint="SESSION"
+        )
     return _named(name, role)
 
 
@@ -93,7 +110,11 @@ def _named(name: str, role: str | None) -> Row:
         click.echo("Reading what all tenants were issued. --role makes the search short.", err=True)
     if hand_outs := origins.hand_outs_named(name, key, role):
         return _issued(hand_outs, role)
-    return {**_unknown(_NOT_HANDED_OUT, _WHO_KNOWS_THE_KEY), "api_key": key.name, "api_key_id": key.id}
+    return {
+        **_unknown(_NOT_HANDED_OUT, _WHO_KNOWS_THE_KEY),
+        "api_key": key.name,
+        "api_key_id": key.id,
+    }
 
 
 def _issued(hand_outs: list[AuditEvent], role: str | None) -> Row:
@@ -103,7 +124,10 @@ def _issued(hand_outs: list[AuditEvent], role: str | None) -> Row:
     role_arn = connection.role_arn if connection else None
     _ensure_role(role_arn, role)
     number = len(hand_outs)
-    shown: list[Any] = [row_of(each, "at", "client_address", "request_id") | _why(each) for each in hand_outs[:_SHOWN]]
+    shown: list[Any] = [
+        row_of(each, "at", "client_address", "request_id") | _why(each)
+        for each in hand_outs[:_SHOWN]
+    ]
     return {
         "answer": _ISSUED,
         "to_do": _IS_IT_THE_SAME,
@@ -133,11 +157,19 @@ def _proof(name: str, role_arn: str, role: str | None) -> Row:
     _ensure_role(role_arn, role)
     config = services().config
     accounts = " or ".join(
-        [config.broker.account_id, *([config.stranger_role_arn.account_id] if config.stranger_role_arn else [])]
+        [
+            config.broker.account_id,
+            *([config.stranger_role_arn.account_id] if config.stranger_role_arn else []),
+        ]
     )
     own = {config.canary_role_arn: "the canary", config.stranger_role_arn: "the stranger"}
     connections = [
-        {"connection_id": each.id, "tenant": each.tenant.name, "tenant_id": each.tenant_id, "status": each.status}
+        {
+            "connection_id": each.id,
+            "tenant": each.tenant.name,
+            "tenant_id": each.tenant_id,
+            "status": each.status,
+        }
         for each in services().session_origins.connections_to(role_arn)
     ]
     return {
@@ -151,4 +183,8 @@ def _proof(name: str, role_arn: str, role: str | None) -> Row:
 
 
 def _unknown(answer: str, to_do: str) -> dict[str, Any]:
-    return {"answer": answer, "to_do": to_do, "log_begins_at": services().session_origins.log_begins_at()}
+    return {
+        "answer": answer,
+        "to_do": to_do,
+        "log_begins_at": services().session_origins.log_begins_at(),
+    }

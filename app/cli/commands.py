@@ -1,6 +1,7 @@
 """Commands for the operator: `flask --app wsgi COMMAND --help`.
 
-They need no API key, because they run where the database's password is. Their changes are in the audit log too.
+They need no API key, because they run where the database's password is. Their changes are in the
+audit log too.
 """
 
 import sys
@@ -8,11 +9,25 @@ import sys
 import click
 from flask import Flask
 
-from app.cli import audit_who, connections, database, doctor, keys, links, registrations, rotation, templates, tenants
+from app.cli import (
+    audit_who,
+    connections,
+    database,
+    doctor,
+    keys,
+    links,
+    registrations,
+    rotation,
+    templates,
+    tenants,
+)
 from app.cli.version import version
 from app.cli.worker import worker
 
-_NOUNS = [module.noun for module in (tenants, connections, keys, links, rotation, audit_who, templates, registrations)]
+_NOUNS = [
+    module.noun
+    for module in (tenants, connections, keys, links, rotation, audit_who, templates, registrations)
+]
 COMMANDS = (version, doctor.doctor, database.migrate, database.after_restore, worker, *_NOUNS)
 _NOT_BOOTED = 3  # at any other exit code, gunicorn starts the web process again and again
 
@@ -23,7 +38,8 @@ def register_commands(app: Flask) -> None:
 
 
 def without_settings(problem: str) -> Flask:
-    """An application with the commands alone, so that `--help` works; other commands fail with `problem`.
+    """An application with the commands alone, so that `--help` works; other commands fail with
+    `problem`.
 
     For flask's look-up of its commands. In gunicorn and in `flask run` the process ends.
     """

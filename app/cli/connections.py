@@ -10,17 +10,35 @@ from typing import Any
 import click
 
 from app.cli.finding import connection_called, tenant_called
-from app.cli.operator import REASON, Noun, Row, columns, every, lines, operator, row_of, services, table
+from app.cli.operator import (
+    REASON,
+    Noun,
+    Row,
+    columns,
+    every,
+    lines,
+    operator,
+    row_of,
+    services,
+    table,
+)
 from app.connections.listing import ConnectionFilter
 from app.errors import AppError
 from app.store.models import Connection, ConnectionStatus, Trigger
 
-_HELP = "Connections: customers' roles. CONNECTION is an id, a role's ARN, an account, or a tenant that has only one."
+_HELP = (
+    "Connections: customers' roles. CONNECTION is an id, a role's ARN, an account, or a tenant that"
+    " has only one."
+)
 noun = Noun("connections", help=_HELP)
 _CONNECTION = click.argument("connection")
 _TENANT = click.option("--tenant", help="Of this tenant alone: its id, reference or name.")
-_LIVE = click.Choice([status.value for status in ConnectionStatus if status is not ConnectionStatus.DELETED])
-_STATUS = click.option("--status", "statuses", multiple=True, type=_LIVE, help="In this status; repeat for several.")
+_LIVE = click.Choice(
+    [status.value for status in ConnectionStatus if status is not ConnectionStatus.DELETED]
+)
+_STATUS = click.option(
+    "--status", "statuses", multiple=True, type=_LIVE, help="In this status; repeat for several."
+)
 _AT_ONCE = 8  # proofs
 
 
@@ -43,14 +61,22 @@ def _whole(one: Connection) -> Row:
             "created_at",
             "verified_at",
         )
-        | {"proven_until": one.proven_until(services().config.proof_max_age), "next_proof_at": one.due_at}
+        | {
+            "proven_until": one.proven_until(services().config.proof_max_age),
+            "next_proof_at": one.due_at,
+        }
         | {"verdict": proof and proof.verdict, "checked_at": proof and proof.checked_at}
         | {"checks": proof.checks if proof else [], "warnings": proof.warnings if proof else []}
     )
 
 
-def _wanted(tenant: str | None, statuses: tuple[str, ...], account: str | None = None) -> Iterator[Connection]:
-    wanted, listing = ConnectionFilter(tuple(map(ConnectionStatus, statuses)), account), services().listing
+def _wanted(
+    tenant: str | None, statuses: tuple[str, ...], account: str | None = None
+) -> Iterator[Connection]:
+    wanted, listing = (
+        ConnectionFilter(tuple(map(ConnectionStatus, statuses)), account),
+        services().listing,
+    )
     if tenant is None:
         return every(partial(listing.list_all, operator(), wanted))
     return every(partial(listing.list, operator(), tenant_called(tenant).id, wanted))
@@ -99,7 +125,9 @@ def verify(connection: str | None, tenant: str | None, statuses: tuple[str, ...]
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         rows = pool.map(proven, found)
-        with click.progressbar(rows, len(found), "Proving", hidden=len(found) < 2, file=sys.stderr) as bar:
+        with click.progressbar(
+            rows, len(found), "Proving", hidden=len(found) < 2, file=sys.stderr
+        ) as bar:
             return list(bar)
 
 
@@ -138,7 +166,9 @@ def diagnose(connection: str) -> Row:
 def suspend(connection: str, reason: str) -> Row:
     """Stop issuing for a connection at once."""
     found = connection_called(connection)
-    return _row(services().connections.suspend(operator(), found.tenant_id, found.id, reason=reason))
+    return _row(
+        services().connections.suspend(operator(), found.tenant_id, found.id, reason=reason)
+    )
 
 
 @noun.verb("resume", "123456789012 --reason explained")
@@ -147,17 +177,21 @@ def suspend(connection: str, reason: str) -> Row:
 def resume(connection: str, reason: str) -> Row:
     """Resume a suspended connection, and prove it once."""
     found = connection_called(connection)
-    return _whole(services().connections.resume(operator(), found.tenant_id, found.id, reason=reason))
+    return _whole(
+        services().connections.resume(operator(), found.tenant_id, found.id, reason=reason)
+    )
 
 
 @noun.verb("approve", "123456789012 --permission-set bucket-sync")
 @_CONNECTION
-@click.option("--permission-set", help="Approve this set without asking; fail if it does not await approval.")
+@click.option(
+    "--permission-set", help="Approve this set without asking; fail if it does not await approval."
+)
 def approve(connection: str, permission_set: str | None) -> Row:
     """Approve the permission set of a connection that waits.
 
-    Needed when that set may write and the tenant did not declare the account. It may also be the set that its role is to
-    move to. If both wait, name one.
+    Needed when that set may write and the tenant did not declare the account. It may also be the
+    set that its role is to move to. If both wait, name one.
     """
     found = connection_called(connection)
     to_approve = found.set_to_approve(permission_set)
@@ -165,5 +199,7 @@ def approve(connection: str, permission_set: str | None) -> Row:
         about = row_of(found, "tenant_id", "role_arn", "permission_set", "wanted_permission_set")
         click.echo("\n".join(lines({"tenant": found.tenant.name} | about)), err=True)
         click.confirm(f"Approve {to_approve}?", abort=True, err=True)
-    approved = services().connections.approve(operator(), found.tenant_id, found.id, permission_set=to_approve)
+    approved = services().connections.approve(
+        operator(), found.tenant_id, found.id, permission_set=to_approve
+    )
     return {**_whole(approved), "approved": approved.approved_set}

@@ -30,7 +30,8 @@ def migrate(*, as_json: bool) -> None:
         before = revision(db)
         if is_newer(before):
             raise click.ClickException(
-                f"The database's schema, {before}, belongs to a newer release. Nothing was changed. Run that release."
+                f"The database's schema, {before}, belongs to a newer release. Nothing was changed."
+                " Run that release."
             )
         _without_delaying_requests(lambda: command.upgrade(alembic_config(db), "head"))
         after = revision(db)
@@ -43,7 +44,9 @@ def _moved(found: Row) -> Iterator[str]:
 
 
 def _without_delaying_requests(upgrade: Callable[[], None]) -> None:
-    """Begins again when a table stays locked, as a backup locks it: requests wait behind a migration that waits."""
+    """Begins again when a table stays locked, as a backup locks it: requests wait behind a
+    migration that waits.
+    """
     for attempt in range(_ATTEMPTS):
         try:
             return upgrade()
@@ -51,9 +54,14 @@ def _without_delaying_requests(upgrade: Callable[[], None]) -> None:
             if getattr(error.orig, "sqlstate", None) != _IN_USE:
                 raise
         if not attempt:
-            click.echo("A table is in use by another transaction, such as a backup; trying again …", err=True)
+            click.echo(
+                "A table is in use by another transaction, such as a backup; trying again …",
+                err=True,
+            )
         time.sleep(1)
-    raise click.ClickException("A table is still in use, perhaps by a backup. Run migrate again when that has ended.")
+    raise click.ClickException(
+        "A table is still in use, perhaps by a backup. Run migrate again when that has ended."
+    )
 
 
 @click.command("after-restore", epilog=example_of("after-restore"))
@@ -71,4 +79,7 @@ def after_restore(*, as_json: bool) -> None:
 
 def _restored(found: Row) -> Iterator[str]:
     reaches = found["reaches"].isoformat(timespec="seconds") if found["reaches"] else "no event"
-    yield f"The database reaches to {reaches}. What was taken away since then is back: take it away again."
+    yield (
+        f"The database reaches to {reaches}. What was taken away since then is back: take it away"
+        " again."
+    )

@@ -24,19 +24,31 @@ _EXIT = {Status.FAILED: 2, Status.WARNING: 1}
 def doctor(*, as_json: bool) -> None:
     """Check the whole deployment, and say what to do.
 
-    Exits with 0 if nothing is wrong, with 1 after warnings, and with 2 if a check has failed. Changes nothing.
+    Exits with 0 if nothing is wrong, with 1 after warnings, and with 2 if a check has failed.
+    Changes nothing.
     """
-    found = [{"name": name, "status": one.status, "seen": one.seen, "next": one.next} for name, one in _examined()]
-    show({"checks": found}, lambda them: findings(them["checks"], "status", "seen", "next"), as_json=as_json)
+    found = [
+        {"name": name, "status": one.status, "seen": one.seen, "next": one.next}
+        for name, one in _examined()
+    ]
+    show(
+        {"checks": found},
+        lambda them: findings(them["checks"], "status", "seen", "next"),
+        as_json=as_json,
+    )
     sys.exit(max(_EXIT.get(row["status"], 0) for row in found))  # type: ignore[call-overload]
 
 
 def _examined() -> Iterator[tuple[str, HealthFinding]]:
     if problem := current_app.config.get("PROBLEM"):
         seen = " ".join(problem.splitlines())
-        yield "settings", failed(seen, "Set these variables for every process; docs/settings.md lists them all.")
+        yield (
+            "settings",
+            failed(seen, "Set these variables for every process; docs/settings.md lists them all."),
+        )
         return
-    from app.background.celery_app import message_broker  # noqa: PLC0415  Celery, which other commands need not load
+    # Celery, which other commands need not load
+    from app.background.celery_app import message_broker  # noqa: PLC0415
 
     made = services()
     yield from made.health.examine(

@@ -1,7 +1,8 @@
-"""Finding what an operator means, by id or by another of its names. What could mean several things is listed.
+"""Finding what an operator means, by id or by another of its names. What could mean several things
+is listed.
 
-What has the form of an id, or of the first characters of a key, is never a name: anybody may choose a name, also one
-that is another thing's id.
+What has the form of an id, or of the first characters of a key, is never a name: anybody may choose
+a name, also one that is another thing's id.
 """
 
 import re
@@ -20,7 +21,9 @@ from app.store.models import ApiKey, Connection, Tenant, folded
 from app.tenants.tenants import TenantFilter
 
 _MOST = 20  # of what it could mean
-_DIGITS = re.compile("(?:dpk_)?([0-9a-f]{16})(?:_.*)?", re.ASCII)  # that find a key; also in its whole text
+_DIGITS = re.compile(
+    "(?:dpk_)?([0-9a-f]{16})(?:_.*)?", re.ASCII
+)  # that find a key; also in its whole text
 Found = TypeVar("Found")
 
 
@@ -28,9 +31,14 @@ def tenant_called(text: str) -> Tenant:
     """The live tenant with this id, reference or name; case does not matter in a name."""
     if found := _tenants(text):
         return _the_one("tenant", found, text, _of_tenant)
-    # What only begins so is listed and never taken: a slip of the hand must not suspend another customer.
-    near = services().tenants.list(operator(), TenantFilter(name=text), limit=_MOST, after=None).items
-    begins = ["The names of these begin so:", *table(map(_of_tenant, near))] if text and near else []
+    # What only begins so is listed and never taken: a slip of the hand must not suspend another
+    # customer.
+    near = (
+        services().tenants.list(operator(), TenantFilter(name=text), limit=_MOST, after=None).items
+    )
+    begins = (
+        ["The names of these begin so:", *table(map(_of_tenant, near))] if text and near else []
+    )
     raise click.ClickException("\n".join(["There is no such tenant.", *begins]))
 
 
@@ -40,11 +48,15 @@ def tenant_id_called(text: str) -> UUID:
 
 
 def connection_called(text: str) -> Connection:
-    """The connection with this id or role ARN, the one in this account, or the one of this tenant."""
+    """The connection with this id or role ARN, the one in this account, or the one of this
+    tenant.
+    """
     listing, who, found = services().listing, operator(), []
     account = re.search(ACCOUNT_ID_PATTERN, text, re.ASCII)
     if (connection_id := as_id(text)) is not None:
-        found = listing.list_all(who, ConnectionFilter(connection_id=connection_id), limit=1, after=None).items
+        found = listing.list_all(
+            who, ConnectionFilter(connection_id=connection_id), limit=1, after=None
+        ).items
     elif account and (text.startswith("arn:") or text == account[0]):
         role = text if text != account[0] else None
         wanted = ConnectionFilter(account_id=account[0], role_arn=role)
@@ -63,7 +75,12 @@ def key_called(text: str) -> ApiKey:
         found = [key for key in keys if key.lookup == digits[1]]
     else:
         found = [key for key in keys if key.name == text]
-    return _the_one("key", found, text, lambda key: row_of(key, "id", "name", "tenant_id", "expires_at", "revoked_at"))
+    return _the_one(
+        "key",
+        found,
+        text,
+        lambda key: row_of(key, "id", "name", "tenant_id", "expires_at", "revoked_at"),
+    )
 
 
 def as_id(text: str) -> UUID | None:

@@ -14,7 +14,9 @@ from app.clock import now
 from app.errors import NotFoundError
 from app.store.models import ApiKey
 
-noun = Noun("keys", help="API keys. KEY is an id, the first 20 characters of the key, or else a name.")
+noun = Noun(
+    "keys", help="API keys. KEY is an id, the first 20 characters of the key, or else a name."
+)
 _KEY = click.argument("key")
 _SCOPES = click.Choice([*(scope.value for scope in Scope), "all"])
 _MAY_GIVE = click.Choice([scope.value for scope in Scope if scope not in MAKES_KEYS])
@@ -24,7 +26,13 @@ def _row(key: ApiKey) -> dict[str, Any]:
     scopes = from_bits(key.scope_bits)
     return {
         "id": key.id,
-        "state": "revoked" if key.revoked_at is not None else "live" if is_live(key, now()) else "expired",
+        "state": (
+            "revoked"
+            if key.revoked_at is not None
+            else "live"
+            if is_live(key, now())
+            else "expired"
+        ),
         **row_of(
             key,
             "expires_at",
@@ -55,7 +63,9 @@ def bootstrap() -> str:
     """
     text = services().config.bootstrap_key
     if text is None:
-        raise click.ClickException("DEPUTY_BOOTSTRAP_KEY is not set. Make a key with: flask --app wsgi keys generate")
+        raise click.ClickException(
+            "DEPUTY_BOOTSTRAP_KEY is not set. Make a key with: flask --app wsgi keys generate"
+        )
     try:
         new = services().api_keys.install_key(operator(), text, name="bootstrap admin")
     except ValueError as error:
@@ -66,7 +76,12 @@ def bootstrap() -> str:
 @noun.verb("create", "--name worker --scope credentials:issue --tenant acme --days 90")
 @click.option("--name", required=True, callback=a_line, help="Who or what will use it.")
 @click.option(
-    "--scope", "scopes", multiple=True, required=True, type=_SCOPES, help="What it may do; repeat for several."
+    "--scope",
+    "scopes",
+    multiple=True,
+    required=True,
+    type=_SCOPES,
+    help="What it may do; repeat for several.",
 )
 @click.option(
     "--may-give",
@@ -81,7 +96,9 @@ def bootstrap() -> str:
     multiple=True,
     help="Issue only for connections of this set; repeat for several.",
 )
-@click.option("--days", type=click.IntRange(1, 3650), help="Days until it expires (default: never).")
+@click.option(
+    "--days", type=click.IntRange(1, 3650), help="Days until it expires (default: never)."
+)
 def create(
     name: str,
     *,
@@ -93,13 +110,14 @@ def create(
 ) -> Row:
     """Create an API key and print it, once.
 
-    `all` is every scope but keys:delegate. A key with keys:delegate makes keys with the scopes of --may-give, for
-    tenants that it has made itself, for 24 hours. It needs tenants:write too.
+    `all` is every scope but keys:delegate. A key with keys:delegate makes keys with the scopes of
+    --may-give, for tenants that it has made itself, for 24 hours. It needs tenants:write too.
     """
     key, text = services().api_keys.create_key(
         operator(),
         name=name,
-        scopes=frozenset(map(Scope, set(scopes) - {"all"})) | (ALL_SCOPES if "all" in scopes else frozenset()),
+        scopes=frozenset(map(Scope, set(scopes) - {"all"}))
+        | (ALL_SCOPES if "all" in scopes else frozenset()),
         may_give=frozenset(map(Scope, may_give)),
         tenant_id=tenant_called(tenant).id if tenant is not None else None,
         expires_at=now() + timedelta(days=days) if days else None,
@@ -113,15 +131,23 @@ def _shown_once(key: ApiKey, text: str) -> Row:
     return {"id": key.id, "key": text}
 
 
-@noun.verb("list", text=columns("id", "state", "expires_at", "last_used_at", "name", "tenant_id", "scopes", "may_give"))
+@noun.verb(
+    "list",
+    text=columns(
+        "id", "state", "expires_at", "last_used_at", "name", "tenant_id", "scopes", "may_give"
+    ),
+)
 @click.option("--tenant", help="Those that are bound to this tenant: its id, reference or name.")
 def list_all(tenant: str | None) -> list[Row]:
     """List every API key, revoked and expired ones too. Times are UTC.
 
-    A key without a tenant is for every tenant. A key's last use is known to the hour, a minute later.
+    A key without a tenant is for every tenant. A key's last use is known to the hour, a minute
+    later.
     """
     bound_to = tenant_called(tenant).id if tenant is not None else None
-    return [_row(key) for key in services().api_keys.all_keys() if bound_to in {None, key.tenant_id}]
+    return [
+        _row(key) for key in services().api_keys.all_keys() if bound_to in {None, key.tenant_id}
+    ]
 
 
 @noun.verb("show", "dpk_0123456789abcdef")
@@ -129,7 +155,9 @@ def list_all(tenant: str | None) -> list[Row]:
 def show(key: str) -> Row:
     """Show an API key, and what is revoked with it."""
     found = key_called(key)
-    return _row(found) | {"made": row_of(services().api_keys.family_of(found), "keys", "links", "registrations")}
+    return _row(found) | {
+        "made": row_of(services().api_keys.family_of(found), "keys", "links", "registrations")
+    }
 
 
 @noun.verb("replace", "worker --grace 3600")
@@ -144,9 +172,12 @@ def show(key: str) -> Row:
 def replace(key: str, grace: int) -> Row:
     """Replace an API key by a successor and print that, once.
 
-    The successor has the same name, scopes and bounds, and inherits what the old key made, which goes on working.
+    The successor has the same name, scopes and bounds, and inherits what the old key made, which
+    goes on working.
     """
-    successor, made, text = services().api_keys.replace_key(operator(), key_called(key).id, grace_seconds=grace)
+    successor, made, text = services().api_keys.replace_key(
+        operator(), key_called(key).id, grace_seconds=grace
+    )
     return {**_shown_once(successor, text), "inherited": row_of(made, "keys", "links")}
 
 
@@ -156,23 +187,31 @@ def replace(key: str, grace: int) -> Row:
 @click.option(
     "--void-registrations",
     is_flag=True,
-    help="Void the registration tokens that the key could read: its tenant's; an unbound key's: all tenants'.",
+    help=(
+        "Void the registration tokens that the key could read: its tenant's; an unbound key's: all"
+        " tenants'."
+    ),
 )
 def revoke(key: str, *, yes: bool, void_registrations: bool) -> str:
     """Revoke an API key and what it made.
 
-    Requests with the key, or with a key or onboarding link that it made, are refused from then on. To renew a good key,
-    replace it (keys replace): its successor inherits what it made.
+    Requests with the key, or with a key or onboarding link that it made, are refused from then on.
+    To renew a good key, replace it (keys replace): its successor inherits what it made.
 
-    With --void-registrations, customers need new launch links (registrations void). It works for a revoked key too.
+    With --void-registrations, customers need new launch links (registrations void). It works for a
+    revoked key too.
     """
     found = key_called(key)
     if found.revoked_at is not None and void_registrations:
         return _void_registrations(found)
     made = services().api_keys.family_of(found)
     if made.keys or made.links:
-        more = [f"… and {made.keys - len(made.some)} more keys"] if made.keys > len(made.some) else []
-        goes = f"What it made goes with it: live keys {made.keys}, live onboarding links {made.links}."
+        more = (
+            [f"… and {made.keys - len(made.some)} more keys"] if made.keys > len(made.some) else []
+        )
+        goes = (
+            f"What it made goes with it: live keys {made.keys}, live onboarding links {made.links}."
+        )
         some = table([row_of(one, "id", "name", "tenant_id") for one in made.some])
         click.echo("\n".join([goes, *(some if made.some else []), *more]), err=True)
         if not yes:

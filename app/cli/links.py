@@ -20,21 +20,30 @@ _DAYS = click.IntRange(1, int(LINK_SECONDS_MAX // _DAY))
 def list_all(tenant: str) -> list[Row]:
     """List a tenant's onboarding links, without their URLs."""
     found = every(partial(services().links.list, operator(), tenant_called(tenant).id))
-    return [row_of(one, "id", "permission_set", "region", "created_at", "expires_at", "revoked_at") for one in found]
+    return [
+        row_of(one, "id", "permission_set", "region", "created_at", "expires_at", "revoked_at")
+        for one in found
+    ]
 
 
 @noun.verb("create", "acme --days 7")
 @TENANT
 @click.option("--permission-set", help="The permission set that the page asks for.")
 @click.option("--region", help="The region that the page offers first.")
-@click.option("--days", type=_DAYS, default=int(LINK_SECONDS // _DAY), help="Days until it expires.")
+@click.option(
+    "--days", type=_DAYS, default=int(LINK_SECONDS // _DAY), help="Days until it expires."
+)
 def create(tenant: str, permission_set: str | None, region: str | None, days: int) -> Row:
     """Create an onboarding link and print its URL, once.
 
     The URL alone opens the page: give it only to the customer's administrator.
     """
     link, url = services().links.create(
-        operator(), tenant_called(tenant).id, permission_set=permission_set, region=region, expires_in=int(days * _DAY)
+        operator(),
+        tenant_called(tenant).id,
+        permission_set=permission_set,
+        region=region,
+        expires_in=int(days * _DAY),
     )
     return {"id": link.id, "url": url, "expires_at": link.expires_at}
 

@@ -1,4 +1,6 @@
-"""What every command needs: the services, the operator, nouns with their verbs, and refusals in one line."""
+"""What every command needs: the services, the operator, nouns with their verbs, and refusals in
+one line.
+"""
 
 import functools
 import getpass
@@ -12,7 +14,7 @@ from flask.cli import AppGroup
 
 from app import log
 from app.access.callers import Operator
-from app.cli.output import Row, Text, columns, lines, row_of, show, table  # noqa: F401  commands import them from here
+from app.cli.output import Row, Text, columns, lines, row_of, show, table  # noqa: F401  for commands
 from app.errors import AppError, NotFoundError, ValidationFailedError
 from app.services import Services
 from app.store.pages import every, pages  # noqa: F401
@@ -31,10 +33,16 @@ def operator() -> Operator:
 
 
 class Noun(AppGroup):
-    """The commands about one noun. Each returns what it found, which is printed as a table or as JSON."""
+    """The commands about one noun. Each returns what it found, which is printed as a table or as
+    JSON.
+    """
 
-    def verb(self, name: str, example: str = "", *, text: Text = lines) -> Callable[[Callable[..., Any]], Any]:
-        """Make the function a command. `example`: its arguments, for `--help`. `text`: the lines of what it returns."""
+    def verb(
+        self, name: str, example: str = "", *, text: Text = lines
+    ) -> Callable[[Callable[..., Any]], Any]:
+        """Make the function a command. `example`: its arguments, for `--help`. `text`: the lines
+        of what it returns.
+        """
 
         def decorate(function: Callable[..., Any]) -> Any:
             @self.command(name, epilog=example_of(f"{self.name} {name} {example}"))
@@ -42,7 +50,10 @@ class Noun(AppGroup):
             @functools.wraps(function)
             def run(*args: Any, as_json: bool, **options: Any) -> None:
                 _ensure_text(click.get_current_context())
-                with log.quiet(), in_one_line(f"There is no such {str(self.name).removesuffix('s')}."):
+                with (
+                    log.quiet(),
+                    in_one_line(f"There is no such {str(self.name).removesuffix('s')}."),
+                ):
                     show(function(*args, **options), text, as_json=as_json)
 
             return function
@@ -51,11 +62,15 @@ class Noun(AppGroup):
 
 
 def _ensure_text(context: click.Context) -> None:
-    """Raises BadParameter for what no database stores as text: bytes that are not UTF-8, and NUL."""
+    """Raises BadParameter for what no database stores as text: bytes that are not UTF-8, and
+    NUL.
+    """
     for param in context.command.params:
         given = context.params[str(param.name)]
         for value in given if isinstance(given, tuple) else (given,):
-            if isinstance(value, str) and ("\0" in value or value != value.encode(errors="ignore").decode()):
+            if isinstance(value, str) and (
+                "\0" in value or value != value.encode(errors="ignore").decode()
+            ):
                 raise click.BadParameter("must be text in UTF-8, without NUL.", context, param)
 
 
@@ -78,8 +93,12 @@ def in_one_line(absent: str = "There is no such key.") -> Iterator[None]:
 
 
 def a_line(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """Check the API's rule for names and reasons, which lists and the audit log show on one line. None: not given."""
-    if value is not None and (not 1 <= len(value) <= 200 or not value.isprintable() or not value.strip()):
+    """Check the API's rule for names and reasons, which lists and the audit log show on one
+    line. None: not given.
+    """
+    if value is not None and (
+        not 1 <= len(value) <= 200 or not value.isprintable() or not value.strip()
+    ):
         raise click.BadParameter("must be one line of 1 to 200 printable characters.")
     return value
 

@@ -17,19 +17,29 @@ Text = Callable[[Any], Iterable[str]]
 
 
 def show(answer: Any, text: Text, *, as_json: bool) -> None:
-    """Print what a command found: `text` makes its lines. An iterator is printed as it goes, in JSON a line each."""
+    """Print what a command found: `text` makes its lines. An iterator is printed as it goes, in
+    JSON a line each.
+    """
     if isinstance(answer, Iterator):
         for some in answer:
-            for line in (json.dumps(row, default=_plain) for row in some) if as_json else text(some):
+            for line in (
+                (json.dumps(row, default=_plain) for row in some) if as_json else text(some)
+            ):
                 click.echo(line)
     elif as_json:
-        click.echo(json.dumps({"answer": answer} if isinstance(answer, str) else answer, default=_plain, indent=2))
+        click.echo(
+            json.dumps(
+                {"answer": answer} if isinstance(answer, str) else answer, default=_plain, indent=2
+            )
+        )
     else:
         click.echo("\n".join(text(answer)))
 
 
 def lines(answer: Any) -> Iterator[str]:
-    """A sentence; a table of rows; or one row as a table of names and values, below it the tables that it holds."""
+    """A sentence; a table of rows; or one row as a table of names and values, below it the
+    tables that it holds.
+    """
     if isinstance(answer, str):
         yield answer
     elif isinstance(answer, Sequence):
@@ -37,7 +47,9 @@ def lines(answer: Any) -> Iterator[str]:
     else:
         lists = {name: value for name, value in answer.items() if isinstance(value, list) and value}
         inner = {name: value for name, value in lists.items() if isinstance(value[0], Mapping)}
-        yield from _aligned([[name, _cell(value)] for name, value in answer.items() if name not in inner])
+        yield from _aligned(
+            [[name, _cell(value)] for name, value in answer.items() if name not in inner]
+        )
         for name, rows in inner.items():
             yield from ["", f"{name}:", *table(rows)]
 
@@ -55,25 +67,32 @@ def row_of(thing: object, *names: str) -> dict[str, Any]:
 def table(rows: Iterable[Row]) -> Iterator[str]:
     """A header, and a line for each row, of which there is one at least."""
     rows = list(rows)
-    yield from _aligned([list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)])
+    yield from _aligned(
+        [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+    )
 
 
 def _aligned(cells: Sequence[Sequence[str]]) -> Iterator[str]:
     widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
     for row in cells:
-        padded = (cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
+        padded = (
+            cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)
+        )
         yield "  ".join(padded).rstrip()
 
 
 def _width(text: str) -> int:
     """In columns of a terminal."""
     return sum(
-        0 if unicodedata.combining(letter) else 1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text
+        0 if unicodedata.combining(letter) else 1 + (unicodedata.east_asian_width(letter) in "WF")
+        for letter in text
     )
 
 
 def _cell(value: Any) -> str:
-    """One line without control characters: some of it customers wrote, and a terminal would obey them."""
+    """One line without control characters: some of it customers wrote, and a terminal would obey
+    them.
+    """
     if value is None or value in ([], {}):
         return "-"
     if isinstance(value, bool):

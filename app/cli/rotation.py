@@ -30,7 +30,9 @@ def open_(tenant: str, reason: str, *, emergency: bool) -> Row:
 
     With --emergency, a rotation that is open already becomes an emergency.
     """
-    started, _ = services().rotations.start(operator(), tenant_called(tenant).id, reason=reason, emergency=emergency)
+    started, _ = services().rotations.start(
+        operator(), tenant_called(tenant).id, reason=reason, emergency=emergency
+    )
     return asdict(started)
 
 

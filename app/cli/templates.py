@@ -18,58 +18,74 @@ noun = Noun("templates", help="The CloudFormation templates that customers launc
 def check_sets() -> str:
     """Check the files of the permission sets.
 
-    Lists every mistake of the folder with its file and its field, and needs neither AWS nor the database. `publish`
-    does the same before it publishes anything.
+    Lists every mistake of the folder with its file and its field, and needs neither AWS nor the
+    database. `publish` does the same before it publishes anything.
     """
     _ensure_good(_settings())
     return "The permission sets have no mistakes."
 
 
 def _ensure_good(config: TemplateConfig) -> None:
-    """Ensure that the permission sets have no mistakes. Raises ClickException that lists every mistake."""
+    """Ensure that the permission sets have no mistakes. Raises ClickException that lists every
+    mistake.
+    """
     try:
-        from app.permissions import action_data  # noqa: PLC0415  AWS's list of actions: other commands need not load it
+        # AWS's list of actions: other commands need not load it
+        from app.permissions import action_data  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise click.ClickException(_NO_ACTIONS) from error
 
     folder = config.permission_sets
     files = set_files.read(folder or permission_sets.FOLDER)
-    mistakes = permission_sets.mistakes_in(files, folder, config.default_permission_set, config.role_prefix)
+    mistakes = permission_sets.mistakes_in(
+        files, folder, config.default_permission_set, config.role_prefix
+    )
     mistakes += [line for file in files for line in action_data.mistakes_in(file)]
     if mistakes:
-        raise click.ClickException("\n".join(["The permission sets have mistakes:", *sorted(mistakes)]))
+        raise click.ClickException(
+            "\n".join(["The permission sets have mistakes:", *sorted(mistakes)])
+        )
 
 
 _NO_ACTIONS = (
-    "AWS's list of actions is not installed here, because only checking and publishing need it. Run:"
-    " pip install --require-hashes -r requirements-publish.txt (or use the image's stage `publish`)"
+    "AWS's list of actions is not installed here, because only checking and publishing need it."
+    " Run: pip install --require-hashes -r requirements-publish.txt (or use the image's stage"
+    " `publish`)"
 )
 
 
 def _settings() -> TemplateConfig:
-    """Return the settings that templates are rendered from. Other settings may be wrong or missing."""
+    """Return the settings that templates are rendered from. Other settings may be wrong or
+    missing.
+    """
     made = current_app.extensions.get("deputy")
     try:
         return made.config if made else TemplateConfig.from_environment()
     except ConfigError as error:
-        raise click.ClickException(f"Templates can't be rendered with these settings:\n{error}") from error
+        raise click.ClickException(
+            f"Templates can't be rendered with these settings:\n{error}"
+        ) from error
 
 
 @noun.verb("publish", "--check", text=lambda rows: map(_line, rows))
 @click.option(
-    "--check", is_flag=True, help="Publish nothing; list what is missing or differs, and fail if anything does."
+    "--check",
+    is_flag=True,
+    help="Publish nothing; list what is missing or differs, and fail if anything does.",
 )
 def publish(*, check: bool) -> list[Row]:
     """Upload each permission set's templates to TEMPLATE_BUCKET.
 
-    Run it before the release that links to them, with credentials that may list the bucket and put objects there. It
-    needs AWS_REGION, DEPUTY_BROKER_PRINCIPAL_ARN, DEPUTY_VENDOR_NAME, DEPUTY_TEMPLATE_BUCKET, and those of
-    DEPUTY_VENDOR_NAME_ASCII, DEPUTY_PERMISSION_SETS, DEPUTY_DEFAULT_PERMISSION_SET, DEPUTY_ROLE_PREFIX and
-    DEPUTY_MAX_SESSION_SECONDS that the service has; neither the database nor the secret keys.
+    Run it before the release that links to them, with credentials that may list the bucket and put
+    objects there. It needs AWS_REGION, DEPUTY_BROKER_PRINCIPAL_ARN, DEPUTY_VENDOR_NAME,
+    DEPUTY_TEMPLATE_BUCKET, and those of DEPUTY_VENDOR_NAME_ASCII, DEPUTY_PERMISSION_SETS,
+    DEPUTY_DEFAULT_PERMISSION_SET, DEPUTY_ROLE_PREFIX and DEPUTY_MAX_SESSION_SECONDS that the
+    service has; neither the database nor the secret keys.
 
-    A template's name is its content's hash. Published objects are never overwritten, so the links that customers have
-    stay valid. Beside them is a document of what each version asks for, so a set that has changed needs a higher version.
-    If the bucket has other content under a name, the command fails.
+    A template's name is its content's hash. Published objects are never overwritten, so the links
+    that customers have stay valid. Beside them is a document of what each version asks for, so a
+    set that has changed needs a higher version. If the bucket has other content under a name, the
+    command fails.
 
     --check needs no credentials: it reads the templates as customers do.
     """
@@ -77,14 +93,20 @@ def publish(*, check: bool) -> list[Row]:
     if not check:
         _ensure_good(config)
     try:
-        sets = permission_sets.load(config.permission_sets, config.default_permission_set, config.role_prefix)
+        sets = permission_sets.load(
+            config.permission_sets, config.default_permission_set, config.role_prefix
+        )
         done = _published(Publication(config, sets), check=check)
     except ConfigError as error:
         raise click.ClickException(str(error)) from error
-    except AppError as error:  # a set has changed under its version, or the bucket has other content
+    except (
+        AppError
+    ) as error:  # a set has changed under its version, or the bucket has other content
         raise click.ClickException(error.detail) from error
     except Unavailable as error:
-        raise click.ClickException(f"The bucket can't be {'read' if check else 'written to'}: {error}") from error
+        raise click.ClickException(
+            f"The bucket can't be {'read' if check else 'written to'}: {error}"
+        ) from error
     found: list[Row] = [{"state": state, "url": url} for url, state in done]
     if check and any(one["state"] is not Published.YES for one in found):
         said = "Not everything is published. Run: flask --app wsgi templates publish"
@@ -93,7 +115,9 @@ def publish(*, check: bool) -> list[Row]:
 
 
 def _published(publication: Publication, *, check: bool) -> list[tuple[str, Published]]:
-    """Publish, or check. Print a warning for each document that was ignored, also when publishing fails."""
+    """Publish, or check. Print a warning for each document that was ignored, also when
+    publishing fails.
+    """
     try:
         return publication.published() if check else publication.publish()
     finally:

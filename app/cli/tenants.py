@@ -7,16 +7,32 @@ from typing import Any
 import click
 
 from app.cli.finding import tenant_called
-from app.cli.operator import REASON, TENANT, Noun, Row, a_line, columns, every, lines, operator, row_of, services
+from app.cli.operator import (
+    REASON,
+    TENANT,
+    Noun,
+    Row,
+    a_line,
+    columns,
+    every,
+    lines,
+    operator,
+    row_of,
+    services,
+)
 from app.ids import ACCOUNT_ID_PATTERN
 from app.store.models import Tenant, TenantStatus
 from app.tenants.tenants import TenantFilter
 
-noun = Noun("tenants", help="Tenants: the vendor's customers. TENANT is an id, a reference or a name.")
+noun = Noun(
+    "tenants", help="Tenants: the vendor's customers. TENANT is an id, a reference or a name."
+)
 
 
 def _row(tenant: Tenant) -> dict[str, Any]:
-    return row_of(tenant, "id", "reference", "name", "status", "suspended", "external_id", "created_at")
+    return row_of(
+        tenant, "id", "reference", "name", "status", "suspended", "external_id", "created_at"
+    )
 
 
 @noun.verb("list", "--name acm", text=columns("id", "reference", "name", "status", "created_at"))
@@ -34,10 +50,15 @@ def show(tenant: str) -> Row:
     """Show a tenant, and its connections by status."""
     found = services().tenants.get(operator(), tenant_called(tenant).id)
     counts = services().listing.summary(operator(), found.id)
-    return _row(found) | {"accounts": found.accounts, "connections": {status.value: n for status, n in counts.items()}}
+    return _row(found) | {
+        "accounts": found.accounts,
+        "connections": {status.value: n for status, n in counts.items()},
+    }
 
 
-def _accounts(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+def _accounts(
+    _context: click.Context, _option: click.Parameter, given: tuple[str, ...]
+) -> tuple[str, ...]:
     if not all(re.fullmatch(ACCOUNT_ID_PATTERN, account, re.ASCII) for account in given):
         raise click.BadParameter("must be AWS account ids of 12 digits.")
     return given
@@ -58,7 +79,9 @@ def create(name: str, reference: str | None, accounts: tuple[str, ...]) -> Row:
 
     Then make its onboarding link: links create.
     """
-    tenant = services().tenants.create(operator(), name=name, reference=reference, accounts=list(accounts) or None)
+    tenant = services().tenants.create(
+        operator(), name=name, reference=reference, accounts=list(accounts) or None
+    )
     return _row(tenant) | {"accounts": "any" if tenant.accounts is None else tenant.accounts}
 
 
@@ -68,8 +91,8 @@ def create(name: str, reference: str | None, accounts: tuple[str, ...]) -> Row:
 def suspend(tenant: str, reason: str) -> Row:
     """Suspend a tenant. It can be resumed.
 
-    From now on no credentials are issued for it, and none of its roles is proven. `audit alive` lists the sessions that
-    it has until they expire.
+    From now on no credentials are issued for it, and none of its roles is proven. `audit alive`
+    lists the sessions that it has until they expire.
     """
     return _row(services().tenants.suspend(operator(), tenant_called(tenant).id, reason=reason))
 
@@ -84,7 +107,9 @@ def resume(tenant: str, reason: str) -> Row:
 
 @noun.verb("accounts", "acme --only 123456789012 --only 210987654321")
 @TENANT
-@click.option("--only", multiple=True, callback=_accounts, help="Allow this account; repeat for several.")
+@click.option(
+    "--only", multiple=True, callback=_accounts, help="Allow this account; repeat for several."
+)
 @click.option("--any", "any_account", is_flag=True, help="Allow every account.")
 def accounts(tenant: str, only: tuple[str, ...], *, any_account: bool) -> Row:
     """Show or replace the accounts that a tenant may use."""
@@ -92,7 +117,9 @@ def accounts(tenant: str, only: tuple[str, ...], *, any_account: bool) -> Row:
         raise click.UsageError("Give either --only or --any.")
     found = tenant_called(tenant).id
     if only or any_account:
-        services().tenants.change(operator(), found, {"accounts": None if any_account else list(only)})
+        services().tenants.change(
+            operator(), found, {"accounts": None if any_account else list(only)}
+        )
     allowed = services().tenants.get(operator(), found).accounts
     return {"tenant_id": found, "accounts": "any" if allowed is None else allowed}
 
@@ -103,8 +130,9 @@ def accounts(tenant: str, only: tuple[str, ...], *, any_account: bool) -> Row:
 def delete(tenant: str, *, yes: bool) -> str:
     """Delete a tenant for good, with its connections.
 
-    Issuing stops at once. The keys that are bound to it are revoked, and its External ID is never used again. Sessions
-    that it has end by themselves: `audit alive` with its id lists them. To stop a customer for a while, suspend it.
+    Issuing stops at once. The keys that are bound to it are revoked, and its External ID is never
+    used again. Sessions that it has end by themselves: `audit alive` with its id lists them. To
+    stop a customer for a while, suspend it.
     """
     row = tenant_called(tenant)
     if not yes:

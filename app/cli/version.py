@@ -12,7 +12,8 @@ from app.store.revisions import KNOWN
 def version(*, as_json: bool) -> None:
     """Print this release's version, and its database schema.
 
-    It reads neither the settings nor the database. `doctor` compares the database's schema with this one.
+    It reads neither the settings nor the database. `doctor` compares the database's schema with
+    this one.
     """
     show(
         {"version": VERSION, "schema": KNOWN[-1]},

@@ -15,8 +15,8 @@ from app.cli.operator import example_of, services
 def worker() -> None:
     """Prove the connections that are due, until Ctrl-C.
 
-    Any number may run, on any number of machines that share the database. docs/install.md says when Celery is the
-    better choice: celery --app celery_app worker --beat
+    Any number may run, on any number of machines that share the database. docs/install.md says when
+    Celery is the better choice: celery --app celery_app worker --beat
     """
     stop = threading.Event()
     work = SingleMachineWorker(services(), stop)
@@ -24,4 +24,6 @@ def worker() -> None:
         signal.signal(number, lambda *_: stop.set())
     click.echo("The background worker is running. Press Ctrl-C to stop it.")
     if not work.run():
-        raise click.ClickException("The background worker stopped because a part failed. See its log; start it again.")
+        raise click.ClickException(
+            "The background worker stopped because a part failed. See its log; start it again."
+        )

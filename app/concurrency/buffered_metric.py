@@ -1,7 +1,8 @@
 """A histogram that is observed at each hot request.
 
-Adding to a histogram that processes share takes 5 % of a hot request. So the observations are counted in memory, and
-added ten times a second. A process that is killed loses a tenth of a second of them; the audit log loses nothing.
+Adding to a histogram that processes share takes 5 % of a hot request. So the observations are
+counted in memory, and added ten times a second. A process that is killed loses a tenth of a second
+of them; the audit log loses nothing.
 """
 
 import atexit
@@ -18,7 +19,8 @@ class BufferedHistogram:
     """Observations for one child of a histogram."""
 
     def __init__(self, child: Histogram) -> None:
-        # Its public `observe` adds one observation at a time: 22,000 instructions more (bench/results/2026-11.md).
+        # Its public `observe` adds one observation at a time: 22,000 instructions more
+        # (bench/results/2026-11.md).
         self._bounds: list[float] = child._upper_bounds  # noqa: SLF001
         self._buckets, self._sum = child._buckets, child._sum  # noqa: SLF001
         self._counts = [0] * len(self._bounds)

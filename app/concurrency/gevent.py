@@ -1,7 +1,7 @@
 """gevent: calls that must not block its hub, and work that outlives the request that started it.
 
-A web process has one thread for all of its requests. Elsewhere (commands, tests, background workers) the same calls use
-plain threads.
+A web process has one thread for all of its requests. Elsewhere (commands, tests, background
+workers) the same calls use plain threads.
 """
 
 import threading
@@ -23,12 +23,16 @@ _THREADS = 10
 
 @cache
 def _threads() -> ThreadPool:
-    """Not the hub's own: gevent looks names up there, and a dead DNS holds all of them for many seconds."""
+    """Not the hub's own: gevent looks names up there, and a dead DNS holds all of them for many
+    seconds.
+    """
     return ThreadPool(_THREADS)
 
 
 def off_hub(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-    """Run a call that blocks its thread (a file lock, an fsync) while the process serves other requests."""
+    """Run a call that blocks its thread (a file lock, an fsync) while the process serves other
+    requests.
+    """
     if not _is_gevents():
         return work(*args, **kwargs)
     future: Future[Result] = _threads().apply(_settle, (Future(), work, args, kwargs))
@@ -41,7 +45,9 @@ def spawn(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> "Futu
     if _is_gevents():
         gevent.spawn(_settle, future, work, args, kwargs)
     else:
-        threading.Thread(target=_settle, args=(future, work, args, kwargs), name=repr(work), daemon=True).start()
+        threading.Thread(
+            target=_settle, args=(future, work, args, kwargs), name=repr(work), daemon=True
+        ).start()
     return future
 
 
@@ -54,20 +60,23 @@ def later(seconds: float, work: Callable[[], None]) -> None:
 
 
 def leaf_lock() -> AbstractContextManager[Any]:
-    """Return a lock for a few steps in memory. While it is held, nothing may wait and no other lock be acquired.
+    """Return a lock for a few steps in memory. While it is held, nothing may wait and no other lock
+    be acquired.
 
-    No greenlet switches then, so the system's own lock is enough. Where gevent patched the standard library,
-    `threading.Lock` is a semaphore of greenlets, which takes ten times as long.
+    No greenlet switches then, so the system's own lock is enough. Where gevent patched the standard
+    library, `threading.Lock` is a semaphore of greenlets, which takes ten times as long.
     """
     lock: AbstractContextManager[Any] = gevent.monkey.get_original("_thread", "allocate_lock")()
     return lock
 
 
-def _settle(future: "Future[Result]", work: Callable[..., Result], args: Any, kwargs: Any) -> "Future[Result]":
+def _settle(
+    future: "Future[Result]", work: Callable[..., Result], args: Any, kwargs: Any
+) -> "Future[Result]":
     """Do the work; the exception is for the future alone.
 
-    Of one that leaves a thread of its pool, gevent prints the traceback first. If that fails, because the log is on a
-    full disk, the caller never wakes, and keeps the locks that it holds.
+    Of one that leaves a thread of its pool, gevent prints the traceback first. If that fails,
+    because the log is on a full disk, the caller never wakes, and keeps the locks that it holds.
     """
     try:
         outcome = work(*args, **kwargs)

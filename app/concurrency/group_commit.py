@@ -1,8 +1,9 @@
 """Group commit: requests that store something at the same moment share one commit.
 
-The first request that joins an open batch starts its commit, which begins when the commit before it has ended; requests
-that join meanwhile wait for the same commit. Under load a batch is what arrived during the last fsync; a lone request
-waits for no other. The commit runs beside the requests, so each of them can stop waiting.
+The first request that joins an open batch starts its commit, which begins when the commit before it
+has ended; requests that join meanwhile wait for the same commit. Under load a batch is what arrived
+during the last fsync; a lone request waits for no other. The commit runs beside the requests, so
+each of them can stop waiting.
 """
 
 import threading
@@ -42,8 +43,9 @@ class GroupCommit(Generic[Item, Outcome]):
     def add(self, item: Item, patience: float) -> Outcome:
         """Returns once the item is durable. `patience`: seconds to wait for the commits.
 
-        Raises StoreUnavailableError when the item is not durable, or when that is not known in time: such an item may
-        be stored later, as when a process is killed between its commit and its answer.
+        Raises StoreUnavailableError when the item is not durable, or when that is not known in
+        time: such an item may be stored later, as when a process is killed between its commit and
+        its answer.
         """
         deadline = time.monotonic() + patience
         with self._joining:
@@ -55,14 +57,18 @@ class GroupCommit(Generic[Item, Outcome]):
         if place == 0:
             try:
                 spawn(self._lead, batch, patience)
-            except BaseException:  # as when there is no thread: those who joined must not wait for this request
+            except (
+                BaseException
+            ):  # as when there is no thread: those who joined must not wait for this request
                 batch.first_left.set()
                 raise
         if not self._wait(batch, deadline, is_first=place == 0):
             raise StoreUnavailableError(_TOO_SLOW)
         outcome = batch.outcomes[place]
         if isinstance(outcome, StoreUnavailableError):
-            raise StoreUnavailableError(outcome.detail) from outcome  # one instance for each request
+            raise StoreUnavailableError(
+                outcome.detail
+            ) from outcome  # one instance for each request
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
@@ -70,8 +76,8 @@ class GroupCommit(Generic[Item, Outcome]):
     def _wait(self, batch: _Batch[Item, Outcome], deadline: float, *, is_first: bool) -> bool:
         """Wait until the batch is done, and return True; or until the deadline, and return False.
 
-        A timer costs as much as the rest of the wait, so only the first request sets one. When it goes off, each of the
-        others waits for the rest of its own time.
+        A timer costs as much as the rest of the wait, so only the first request sets one. When it
+        goes off, each of the others waits for the rest of its own time.
         """
         if is_first:
             try:

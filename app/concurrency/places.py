@@ -1,8 +1,8 @@
 """Places for requests: so many of them may work at once, and further ones wait.
 
-A request gives up its place while it waits for somebody else (AWS, or a body that is on its way), so what counts is the
-work that this process does for it. While it waits for a place it also gives up its slot, of which a web process has 256
-for all tenants (app/http/sockets.py).
+A request gives up its place while it waits for somebody else (AWS, or a body that is on its way),
+so what counts is the work that this process does for it. While it waits for a place it also gives
+up its slot, of which a web process has 256 for all tenants (app/http/sockets.py).
 """
 
 import threading
@@ -23,7 +23,9 @@ class Slots(Protocol):
 
 
 _room = threading.BoundedSemaphore(_ROOM)
-_place: ContextVar["Places | None"] = ContextVar("place", default=None)  # that the present request has
+_place: ContextVar["Places | None"] = ContextVar(
+    "place", default=None
+)  # that the present request has
 _slots: ContextVar[Slots | None] = ContextVar("slots", default=None)  # of one of which it has
 
 
@@ -36,7 +38,9 @@ class Places:
 
     @contextmanager
     def place(self, timeout: float | None, refusal: Exception) -> Iterator[None]:
-        """Hold a place. Raises the refusal after `timeout` seconds (None: never), and at once when too many wait."""
+        """Hold a place. Raises the refusal after `timeout` seconds (None: never), and at once
+        when too many wait.
+        """
         if not self._taken(timeout):
             raise refusal
         before = _place.set(self)

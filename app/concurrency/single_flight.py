@@ -1,7 +1,8 @@
 """Single flight: requests that want the same thing at the same moment share one call for it.
 
-For each key there is no call, or one that is running. The first request starts it, and those that come while it runs
-join it. A call that has ended, or that was abandoned, is joined by no further request: the next one starts another.
+For each key there is no call, or one that is running. The first request starts it, and those that
+come while it runs join it. A call that has ended, or that was abandoned, is joined by no further
+request: the next one starts another.
 """
 
 import threading
@@ -26,7 +27,8 @@ class SingleFlight(Generic[Key, Result]):
     def join(self, key: Key, work: Callable[[], Result]) -> tuple["Future[Result]", bool]:
         """Returns the running call and False, or starts `work` and returns it and True.
 
-        Before this, the request may have missed the end of an earlier call: `work` looks for its result first.
+        Before this, the request may have missed the end of an earlier call: `work` looks for its
+        result first.
         """
 
         def run() -> Result:
@@ -44,7 +46,9 @@ class SingleFlight(Generic[Key, Result]):
             return call, True
 
     def abandon(self, key: Key, call: "Future[Result]") -> None:
-        """Lets the next request start a call of its own; those that have joined this one go on waiting."""
+        """Lets the next request start a call of its own; those that have joined this one go on
+        waiting.
+        """
         with self._lock:
             self._remove(key, call)
 

@@ -1,4 +1,6 @@
-"""Which roles Deputy may assume at all, decided before any call to AWS (invariant 7 of docs/architecture.md)."""
+"""Which roles Deputy may assume at all, decided before any call to AWS (invariant 7 of
+docs/architecture.md).
+"""
 
 from uuid import UUID
 
@@ -15,14 +17,17 @@ _RESERVED_PATHS = ("/aws-service-role/", "/aws-reserved/")
 
 
 def allowed_role(config: Config, text: str) -> RoleArn:
-    """The role ARN, if Deputy may assume it. Raises ValidationFailedError or RoleNotAllowedError."""
+    """The role ARN, if Deputy may assume it. Raises ValidationFailedError or
+    RoleNotAllowedError.
+    """
     try:
         role = RoleArn.parse(text)
     except ValueError as error:
         raise ValidationFailedError({"role_arn": [str(error)]}) from error
     if role.partition != config.broker.partition:
         raise RoleNotAllowedError(
-            f"This deployment serves the partition {config.broker.partition}; a role can't be assumed across partitions."
+            f"This deployment serves the partition {config.broker.partition}; a role can't be"
+            " assumed across partitions."
         )
     if role.account_id in config.own_accounts:
         raise RoleNotAllowedError("A role in one of the vendor's own accounts is never assumed.")
@@ -34,11 +39,24 @@ def allowed_role(config: Config, text: str) -> RoleArn:
 
 
 def ensure_account_open(db: Session, tenant_id: UUID, account_id: str) -> None:
-    """Raise AccountClosedError while the vendor's suspension of a connection closes its account to everybody but the vendor.
+    """Raise AccountClosedError while the vendor's suspension of a connection closes its account to
+    everybody but the vendor.
 
     Otherwise the tenant could go around the suspension with another role in the account.
     """
-    by_vendor = Connection.suspended_at.is_not(None), func.coalesce(Connection.suspended_by_bound, false()) == false()
-    suspended = Connection.tenant_id == tenant_id, Connection.status == ConnectionStatus.SUSPENDED, *by_vendor
-    if db.scalar(select(Connection.id).where(*suspended, Connection.account_id == account_id).limit(1)) is not None:
+    by_vendor = (
+        Connection.suspended_at.is_not(None),
+        func.coalesce(Connection.suspended_by_bound, false()) == false(),
+    )
+    suspended = (
+        Connection.tenant_id == tenant_id,
+        Connection.status == ConnectionStatus.SUSPENDED,
+        *by_vendor,
+    )
+    if (
+        db.scalar(
+            select(Connection.id).where(*suspended, Connection.account_id == account_id).limit(1)
+        )
+        is not None
+    ):
         raise AccountClosedError

@@ -1,6 +1,7 @@
 """Connections: a tenant's links to IAM roles, from their creation to their deletion.
 
-A new connection is pending until it is proven, and so is a resumed one. docs/architecture.md lists the invariants.
+A new connection is pending until it is proven, and so is a resumed one. docs/architecture.md lists
+the invariants.
 """
 
 from collections.abc import Iterator
@@ -26,18 +27,25 @@ from app.tenants.accounts import is_declared
 from app.tenants.rotation import current_external_id_id
 
 _MOST_SEARCHES = 50  # of a tenant at once
-# The request that makes a connection also proves it. If that request never ends, the background worker takes over.
+# The request that makes a connection also proves it. If that request never ends, the background
+# worker takes over.
 _OWN_PROOF = timedelta(seconds=30)
 _THERE_ALREADY = "This tenant has a connection to this role already."
 
 
 def add_pending(
-    db: Session, config: Config, tenant: Tenant, role: RoleArn, chosen: PermissionSet, *, approved: bool
+    db: Session,
+    config: Config,
+    tenant: Tenant,
+    role: RoleArn,
+    chosen: PermissionSet,
+    *,
+    approved: bool,
 ) -> Connection:
     """A new row, pending and due at once. The tenant's row must be locked.
 
-    `approved`: the vendor itself adds it. Raises RateLimitedError when the tenant is full, RoleNotAllowedError for an
-    undeclared account, and AccountClosedError.
+    `approved`: the vendor itself adds it. Raises RateLimitedError when the tenant is full,
+    RoleNotAllowedError for an undeclared account, and AccountClosedError.
     """
     if not approved:
         allowed_roles.ensure_account_open(db, tenant.id, role.account_id)
@@ -58,31 +66,46 @@ def add_pending(
     return connection
 
 
-def _must_be_approved(db: Session, config: Config, tenant: Tenant, account_id: str, chosen: PermissionSet) -> bool:
-    """A permission set that writes needs the vendor's approval, unless the tenant declared the account: the product would
-    write the tenant's data into a stranger's account. Raises RoleNotAllowedError for an undeclared account.
+def _must_be_approved(
+    db: Session, config: Config, tenant: Tenant, account_id: str, chosen: PermissionSet
+) -> bool:
+    """A permission set that writes needs the vendor's approval, unless the tenant declared the
+    account: the product would write the tenant's data into a stranger's account. Raises
+    RoleNotAllowedError for an undeclared account.
     """
     declared = is_declared(db, tenant, account_id, vendor=config.vendor_name)
     return chosen.access == "write" and not declared
 
 
 def to_role(tenant_id: UUID, role: RoleArn) -> Select[Connection]:
-    return select(Connection).where(Connection.tenant_id == tenant_id, Connection.role_arn == role.text)
+    return select(Connection).where(
+        Connection.tenant_id == tenant_id, Connection.role_arn == role.text
+    )
 
 
-def _deleted_by_bound(db: Session, caller: Caller, tenant_id: UUID, connection_id: UUID) -> Connection:
+def _deleted_by_bound(
+    db: Session, caller: Caller, tenant_id: UUID, connection_id: UUID
+) -> Connection:
     """The row of a connection that a bound key deleted, of a live tenant. Raises NotFoundError."""
     tenant_of(db, caller, tenant_id)
-    which = Connection.tenant_id == tenant_id, Connection.id == connection_id, Connection.deleted_by_bound.is_(True)
-    return one_or_not_found(db, select(Connection).where(*which).with_for_update(of=Connection, key_share=True))
+    which = (
+        Connection.tenant_id == tenant_id,
+        Connection.id == connection_id,
+        Connection.deleted_by_bound.is_(True),
+    )
+    return one_or_not_found(
+        db, select(Connection).where(*which).with_for_update(of=Connection, key_share=True)
+    )
 
 
 def _ensure_few_searches(db: Session, tenant_id: UUID) -> None:
     pending = Connection.status == ConnectionStatus.PENDING, Connection.due_at.is_not(None)
-    searches = select(func.count()).where(Connection.tenant_id == tenant_id, Connection.found_by_account, *pending)
+    searches = select(func.count()).where(
+        Connection.tenant_id == tenant_id, Connection.found_by_account, *pending
+    )
     refusal = (
-        f"Roles are looked for in at most {_MOST_SEARCHES} accounts of a tenant at once; delete one that is pending,"
-        " or give the ARN of a role that is there."
+        f"Roles are looked for in at most {_MOST_SEARCHES} accounts of a tenant at once; delete one"
+        " that is pending, or give the ARN of a role that is there."
     )
     ensure_room(db, searches, _MOST_SEARCHES, refusal)
 
@@ -90,7 +113,9 @@ def _ensure_few_searches(db: Session, tenant_id: UUID) -> None:
 class Connections:
     """Create, read, suspend, resume and delete connections."""
 
-    def __init__(self, db: Database, verification: Verification, config: Config, sets: PermissionSets) -> None:
+    def __init__(
+        self, db: Database, verification: Verification, config: Config, sets: PermissionSets
+    ) -> None:
         self._db = db
         self._verification = verification
         self._config = config
@@ -99,10 +124,11 @@ class Connections:
     def find_in_account(
         self, caller: Caller, tenant_id: UUID, *, account_id: str, permission_set: str | None = None
     ) -> Connection:
-        """A pending connection to the kit's role in that account, which Deputy looks for in the background.
+        """A pending connection to the kit's role in that account, which Deputy looks for in the
+        background.
 
-        AWS says the same of a role that is absent and of one that refuses us. Raises as `create` does, and
-        RateLimitedError for too many searches, so that a tenant can't scan accounts.
+        AWS says the same of a role that is absent and of one that refuses us. Raises as `create`
+        does, and RateLimitedError for too many searches, so that a tenant can't scan accounts.
         """
         role_arn = self.kit_role_arn(tenant_id, account_id, permission_set)
         with self._insert(caller, tenant_id, role_arn, permission_set) as (db, connection):
@@ -112,7 +138,9 @@ class Connections:
         return self.get(caller, tenant_id, connection.id)
 
     def kit_role_arn(self, tenant_id: UUID, account_id: str, permission_set: str | None) -> str:
-        """The ARN of the role that the onboarding kit makes in that account. Raises ValidationFailedError."""
+        """The ARN of the role that the onboarding kit makes in that account. Raises
+        ValidationFailedError.
+        """
         chosen, config = self._sets.choose(permission_set).name, self._config
         with self._db.read() as db:
             suffix = kit_names.kit_suffix(db, config, self._sets, tenant_id, chosen)
@@ -122,14 +150,18 @@ class Connections:
     def create(
         self, caller: Caller, tenant_id: UUID, *, role_arn: str, permission_set: str | None = None
     ) -> Connection:
-        """A new connection, proven once before it is returned, and pending if the proof did not succeed.
+        """A new connection, proven once before it is returned, and pending if the proof did not
+        succeed.
 
-        Raises ValidationFailedError, RoleNotAllowedError, NotFoundError, SuspendedError, and ConflictError when the
-        tenant has a live connection to this role, or the vendor deleted it or suspended one in its account.
+        Raises ValidationFailedError, RoleNotAllowedError, NotFoundError, SuspendedError, and
+        ConflictError when the tenant has a live connection to this role, or the vendor deleted it
+        or suspended one in its account.
         """
         with self._insert(caller, tenant_id, role_arn, permission_set) as (_, connection):
             connection.due_at = now() + _OWN_PROOF
-        return self._verification.verify(caller, tenant_id, connection.id, trigger=Trigger.CREATED, patience=PATIENCE)
+        return self._verification.verify(
+            caller, tenant_id, connection.id, trigger=Trigger.CREATED, patience=PATIENCE
+        )
 
     @contextmanager
     def _insert(
@@ -143,15 +175,21 @@ class Connections:
                 tenant = tenant_of(db, caller, tenant_id, lock=True)
                 tenant.ensure_active()
                 self._clear_tombstone(db, caller, tenant_id, role)
-                connection = add_pending(db, self._config, tenant, role, chosen, approved=caller.tenant_id is None)
+                connection = add_pending(
+                    db, self._config, tenant, role, chosen, approved=caller.tenant_id is None
+                )
                 yield db, connection
-                audit.record_about(db, caller.actor, Action.CONNECTION_CREATED, connection, {"role_arn": role.text})
-        except IntegrityError as error:  # of two requests at once, the unique (tenant, role) admits one
+                audit.record_about(
+                    db, caller.actor, Action.CONNECTION_CREATED, connection, {"role_arn": role.text}
+                )
+        except (
+            IntegrityError
+        ) as error:  # of two requests at once, the unique (tenant, role) admits one
             raise ConflictError(_THERE_ALREADY) from error
 
     def _clear_tombstone(self, db: Session, caller: Caller, tenant_id: UUID, role: RoleArn) -> None:
-        """Delete the row of a deleted connection to this role: only an API key may (invariant 12), and a bound one only
-        after a bound one has deleted it.
+        """Delete the row of a deleted connection to this role: only an API key may (invariant 12),
+        and a bound one only after a bound one has deleted it.
         """
         # Locked, so that a vendor who deletes it at the same moment is not overlooked.
         query = to_role(tenant_id, role).with_for_update(of=Connection, key_share=True)
@@ -161,10 +199,15 @@ class Connections:
         if earlier.status is not ConnectionStatus.DELETED:
             raise ConflictError(_THERE_ALREADY)
         if caller.kind == "onboarding_link":
-            raise ConflictError("This connection was removed. Ask the vendor that sent you the link to add it again.")
+            raise ConflictError(
+                "This connection was removed. Ask the vendor that sent you the link to add it"
+                " again."
+            )
         if caller.tenant_id is not None and not earlier.deleted_by_bound:
             raise ConflictError("The vendor deleted this connection, and has to add it again.")
-        caller.require_sets(earlier.permission_sets)  # or a key for some sets could give the role another's name
+        caller.require_sets(
+            earlier.permission_sets
+        )  # or a key for some sets could give the role another's name
         db.delete(earlier)
         db.flush()
 
@@ -173,29 +216,42 @@ class Connections:
             return owned(db, caller, tenant_id, connection_id)
 
     def with_role(self, caller: Caller, tenant_id: UUID, role: RoleArn) -> Connection | None:
-        """The tenant's live connection to this role. Raises NotFoundError for a tenant that is not the caller's."""
+        """The tenant's live connection to this role. Raises NotFoundError for a tenant that is
+        not the caller's.
+        """
         with self._db.read() as db:
             tenant_of(db, caller, tenant_id)
             return db.scalars(to_role(tenant_id, role).where(live_of(tenant_id))).one_or_none()
 
     @until_committed
-    def suspend(self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, reason: str) -> Connection:
+    def suspend(
+        self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, reason: str
+    ) -> Connection:
         """Stops issuing at once. Raises NotFoundError, ConflictError."""
-        with self._db.read() as db:  # what is not there must not wait for the lock of those who write
+        with (
+            self._db.read() as db
+        ):  # what is not there must not wait for the lock of those who write
             owned(db, caller, tenant_id, connection_id)
         with self._db.write(caller) as db:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             connection.suspend(caller.suspension(reason))
-            audit.record_about(db, caller.actor, Action.CONNECTION_SUSPENDED, connection, {"reason": reason})
+            audit.record_about(
+                db, caller.actor, Action.CONNECTION_SUSPENDED, connection, {"reason": reason}
+            )
             return connection
 
-    def resume(self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, reason: str) -> Connection:
+    def resume(
+        self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, reason: str
+    ) -> Connection:
         """Back to pending, then proven once before it is returned.
 
-        Raises NotFoundError, SuspendedError, ConflictError, and RateLimitedError for too many searches.
+        Raises NotFoundError, SuspendedError, ConflictError, and RateLimitedError for too many
+        searches.
         """
         with self._db.write(caller) as db:
-            tenant = tenant_of(db, caller, tenant_id, lock=True)  # the tenant before its connection, as everywhere
+            tenant = tenant_of(
+                db, caller, tenant_id, lock=True
+            )  # the tenant before its connection, as everywhere
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             tenant.ensure_active()
             connection.ensure_may_undo(bound=caller.tenant_id is not None)
@@ -207,14 +263,20 @@ class Connections:
                 _ensure_few_searches(db, tenant_id)
             connection.resume()
             connection.due_at = now() + _OWN_PROOF
-            audit.record_about(db, caller.actor, Action.CONNECTION_RESUMED, connection, {"reason": reason})
+            audit.record_about(
+                db, caller.actor, Action.CONNECTION_RESUMED, connection, {"reason": reason}
+            )
         return self._verification.verify(caller, tenant_id, connection_id, trigger=Trigger.RESUMED)
 
-    def ask_for_set(self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, permission_set: str) -> Connection:
-        """The role is to move to that permission set. Until it has moved, the connection keeps its own.
+    def ask_for_set(
+        self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, permission_set: str
+    ) -> Connection:
+        """The role is to move to that permission set. Until it has moved, the connection keeps its
+        own.
 
-        A set that writes needs approval as a new connection does. Raises ValidationFailedError, NotFoundError,
-        ForbiddenError for a key that is not for its sets, SuspendedError for the tenant.
+        A set that writes needs approval as a new connection does. Raises ValidationFailedError,
+        NotFoundError, ForbiddenError for a key that is not for its sets, SuspendedError for the
+        tenant.
         """
         chosen = self._sets.choose(permission_set)
         with self._db.write(caller) as db:
@@ -224,17 +286,26 @@ class Connections:
             tenant.ensure_active()
             to_approve = _must_be_approved(db, self._config, tenant, connection.account_id, chosen)
             with set_changes.recording_a_move(db, caller.actor, connection):
-                new = connection.ask_for_set(chosen.name, approved=caller.tenant_id is None or not to_approve)
+                new = connection.ask_for_set(
+                    chosen.name, approved=caller.tenant_id is None or not to_approve
+                )
             if new:
                 details = {
                     "permission_set": chosen.name,
                     "awaiting_approval": chosen.name in connection.sets_to_approve,
                 }
-                audit.record_about(db, caller.actor, Action.CONNECTION_SET_ASKED, connection, details)
+                audit.record_about(
+                    db, caller.actor, Action.CONNECTION_SET_ASKED, connection, details
+                )
             return connection
 
     def approve(
-        self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, permission_set: str | None = None
+        self,
+        caller: Caller,
+        tenant_id: UUID,
+        connection_id: UUID,
+        *,
+        permission_set: str | None = None,
     ) -> Connection:
         """The vendor approves one set that waits: the one that is named, or the only one.
 
@@ -246,10 +317,16 @@ class Connections:
             caller.require_unbound()
             tenant.ensure_active()
             db.refresh(connection.external_id_row)  # as old as the wait for the tenant's lock began
-            seen = {name: getattr(connection, name) for name in ("permission_set", "wanted_permission_set")}
+            seen = {
+                name: getattr(connection, name)
+                for name in ("permission_set", "wanted_permission_set")
+            }
             with set_changes.recording_a_move(db, caller.actor, connection):
                 connection.approve(now(), permission_set)
-            details = {"status": connection.status.value, "approved": connection.approved_set} | seen
+            details = {
+                "status": connection.status.value,
+                "approved": connection.approved_set,
+            } | seen
             audit.record_about(db, caller.actor, Action.CONNECTION_APPROVED, connection, details)
             return connection
 
@@ -257,7 +334,8 @@ class Connections:
     def delete(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> None:
         """Stops issuing at once; the row stays as a tombstone. Raises NotFoundError, ConflictError.
 
-        The vendor may also delete what a bound key deleted: from then on only the vendor adds it again.
+        The vendor may also delete what a bound key deleted: from then on only the vendor adds it
+        again.
         """
         with self._db.write(caller) as db:
             bound = caller.tenant_id is not None

@@ -1,7 +1,9 @@
-"""The diagnosis of one connection: why it does not work, who can mend it, and which rights the role really has.
+"""The diagnosis of one connection: why it does not work, who can mend it, and which rights the role
+really has.
 
-It stores no verdict and changes no status. The role is read only if a proof has pinned it under this tenant: otherwise a
-role that lets everybody in could be somebody else's, and its content would be shown to a stranger.
+It stores no verdict and changes no status. The role is read only if a proof has pinned it under
+this tenant: otherwise a role that lets everybody in could be somebody else's, and its content would
+be shown to a stranger.
 """
 
 import json
@@ -23,7 +25,14 @@ from app.config import Config
 from app.connections import pairing, role_rights, set_changes
 from app.connections.allowed_roles import allowed_role
 from app.connections.canary import Canary
-from app.connections.diagnosis_steps import UNTOLD, DiagnosisStep, Evidence, conclusion, for_the_tenant, steps
+from app.connections.diagnosis_steps import (
+    UNTOLD,
+    DiagnosisStep,
+    Evidence,
+    conclusion,
+    for_the_tenant,
+    steps,
+)
 from app.errors import CallerFaultError
 from app.ids import EXTERNAL_ID_PATTERN, Grant
 from app.permissions.permission_sets import PermissionSets
@@ -31,7 +40,10 @@ from app.store.database import Database
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState
 
 _ENDED = ConnectionStatus.ENDED
-_OFFERED = {ExternalIdState.CURRENT, ExternalIdState.NEXT}  # what a proof would take, if the role accepts it
+_OFFERED = {
+    ExternalIdState.CURRENT,
+    ExternalIdState.NEXT,
+}  # what a proof would take, if the role accepts it
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +69,9 @@ class Diagnosis:
 class Diagnoses:
     """Makes diagnoses. `sts` waits for the STS budget."""
 
-    def __init__(self, db: Database, sts: Sts, canary: Canary, config: Config, sets: PermissionSets) -> None:
+    def __init__(
+        self, db: Database, sts: Sts, canary: Canary, config: Config, sets: PermissionSets
+    ) -> None:
         self._db = db
         self._sts = sts
         self._canary = canary
@@ -70,14 +84,18 @@ class Diagnoses:
             connection = owned(db, caller, tenant_id, connection_id)
             connection.tenant.ensure_active()
             connection.ensure_not_suspended()
-            external_ids = db.scalars(select(ExternalIdRow).where(ExternalIdRow.tenant_id == tenant_id)).all()
+            external_ids = db.scalars(
+                select(ExternalIdRow).where(ExternalIdRow.tenant_id == tenant_id)
+            ).all()
         role = connection.grant.role_arn
         chosen = self._sets.get(connection.permission_set)  # None: the deployment has it no more
         statements = chosen.policy(role.partition)["Statement"] if chosen else []
         managed = chosen.managed_policy_arns(role.partition) if chosen else []
         askable, unaskable = role_rights.rights(statements, known_keys(role))
         offered = [row for row in external_ids if row.state in _OFFERED and not row.is_withdrawn]
-        others = [connection.grant_with(row) for row in offered if row.id != connection.external_id_id]
+        others = [
+            connection.grant_with(row) for row in offered if row.id != connection.external_id_id
+        ]
         seen = self._seen(connection, others, askable)
         view = seen.view
         decisions = {} if view is None or isinstance(view.decisions, StsError) else view.decisions
@@ -87,7 +105,9 @@ class Diagnoses:
         seen = seen._replace(gaps=(*filter(None, lacking), *attached, *unaskable))
         found = steps(seen)
         for_tenant = for_the_tenant(found)
-        after = self._record(caller, connection, for_tenant, view)  # the tenant's keys read the audit log too
+        after = self._record(
+            caller, connection, for_tenant, view
+        )  # the tenant's keys read the audit log too
         found = found if caller.tenant_id is None else for_tenant
         missing = [it for it in seen.gaps if it.cause not in UNTOLD]
         unknown = [it for it in seen.gaps if it.cause in UNTOLD]
@@ -98,10 +118,13 @@ class Diagnoses:
         trust_policy = _trust_policy(view, {row.value for row in external_ids})
         return Diagnosis(now(), conclusion(found, connection.why), found, trust_policy, permissions)
 
-    def _seen(self, connection: Connection, others: list[Grant], askable: Collection[tuple[str, str]]) -> Evidence:
+    def _seen(
+        self, connection: Connection, others: list[Grant], askable: Collection[tuple[str, str]]
+    ) -> Evidence:
         """Ask AWS, from our own side to the role, until an answer makes the next question idle.
 
-        `others`: the role with the tenant's other External IDs, which it is to have during a rotation.
+        `others`: the role with the tenant's other External IDs, which it is to have during a
+        rotation.
         """
         try:
             seen = Evidence(self._config, self._sts.own_identity())
@@ -122,30 +145,44 @@ class Diagnoses:
             view = self._sts.view(connection.grant, connection.role_unique_id, askable)
         except StsError as error:
             ended = connection.why if connection.status is _ENDED else None
-            paired_anew = isinstance(error, Refused) and any(pairing.refuses(self._sts, one) is False for one in others)
+            paired_anew = isinstance(error, Refused) and any(
+                pairing.refuses(self._sts, one) is False for one in others
+            )
             return seen._replace(error=error, ended=ended, accepts_another=paired_anew)
         return seen._replace(view=view, recreated=view is None)
 
     def _record(
-        self, caller: Caller, tested: Connection, found: Sequence[DiagnosisStep], view: RoleView | None
+        self,
+        caller: Caller,
+        tested: Connection,
+        found: Sequence[DiagnosisStep],
+        view: RoleView | None,
     ) -> Connection:
         details = {step.name: step.outcome for step in found}
         with self._db.write(caller) as db:
             connection = owned(db, caller, tested.tenant_id, tested.id, lock=True)
             if view is not None and not isinstance(view.settings, StsError):
                 label = view.settings.permission_set
-                set_changes.apply_set_label(db, self._sets, caller.actor, connection, label, by_tag=True)
+                set_changes.apply_set_label(
+                    db, self._sets, caller.actor, connection, label, by_tag=True
+                )
             audit.record_about(db, caller.actor, Action.CONNECTION_DIAGNOSED, connection, details)
             return connection
 
 
 def _trust_policy(view: RoleView | None, own_ids: Collection[str]) -> dict[str, Any] | None:
     """As the role has it, without other tenants' External IDs."""
-    if view is None or isinstance(view.settings, StsError) or not isinstance(view.settings.trust_policy, dict):
+    if (
+        view is None
+        or isinstance(view.settings, StsError)
+        or not isinstance(view.settings.trust_policy, dict)
+    ):
         return None
 
     def shown(found: re.Match[str]) -> str:
         return found[0] if found[0] in own_ids else "(not this tenant's)"
 
-    policy: dict[str, Any] = json.loads(re.sub(EXTERNAL_ID_PATTERN, shown, json.dumps(view.settings.trust_policy)))
+    policy: dict[str, Any] = json.loads(
+        re.sub(EXTERNAL_ID_PATTERN, shown, json.dumps(view.settings.trust_policy))
+    )
     return policy

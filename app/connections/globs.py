@@ -1,7 +1,7 @@
 """Compares texts with many IAM patterns at once, in a time that no pattern can make long.
 
-The patterns are one automaton whose states are the bits of an integer, one for each character of a pattern. A character
-of a text moves all states by four operations on that integer.
+The patterns are one automaton whose states are the bits of an integer, one for each character of a
+pattern. A character of a text moves all states by four operations on that integer.
 """
 
 from collections import defaultdict
@@ -13,14 +13,18 @@ _HEAD = 5  # colons before the last part of an ARN
 class Globs:
     """Patterns of `*` and `?`, each compiled once.
 
-    `patterns`: each with whether it is an ARN's. ARNs are compared part by part: a wildcard does not reach across a colon
-    before the last part.
+    `patterns`: each with whether it is an ARN's. ARNs are compared part by part: a wildcard does
+    not reach across a colon before the last part.
     """
 
     def __init__(self, patterns: Iterable[tuple[str, bool]]) -> None:
-        self.accepting: dict[tuple[str, bool], int] = {}  # the bit of each pattern in what `matching` returns
+        self.accepting: dict[
+            tuple[str, bool], int
+        ] = {}  # the bit of each pattern in what `matching` returns
         self._start = self._stay = self._any = self._stay_at_colon = self._any_at_colon = 0
-        self._next: defaultdict[str, int] = defaultdict(int)  # the states that this very character leads on
+        self._next: defaultdict[str, int] = defaultdict(
+            int
+        )  # the states that this very character leads on
         offset = 0
         for pattern in dict.fromkeys(patterns):
             offset = self._add(*pattern, offset)

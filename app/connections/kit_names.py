@@ -1,4 +1,6 @@
-"""What the onboarding kit calls a tenant's role. Two permission sets never get one name for a role of the same tenant."""
+"""What the onboarding kit calls a tenant's role. Two permission sets never get one name for a
+role of the same tenant.
+"""
 
 from uuid import UUID
 
@@ -11,13 +13,16 @@ from app.permissions.permission_sets import PermissionSets
 from app.store.models import Connection
 
 
-def kit_suffix(db: Session, config: Config, sets: PermissionSets, tenant_id: UUID, name: str) -> str:
-    """What the names of the tenant's new role and stack of that set end with: nothing for the default set, and the
-    set's name for others.
+def kit_suffix(
+    db: Session, config: Config, sets: PermissionSets, tenant_id: UUID, name: str
+) -> str:
+    """What the names of the tenant's new role and stack of that set end with: nothing for the
+    default set, and the set's name for others.
 
-    The default set's name as well where a role of another set has the plain name, since the role keeps it when
-    DEFAULT_PERMISSION_SET is changed, and when it moves to another set: the kit's script would give it the default
-    set's rights. A role outlives its connection, so deleted ones count.
+    The default set's name as well where a role of another set has the plain name, since the role
+    keeps it when DEFAULT_PERMISSION_SET is changed, and when it moves to another set: the kit's
+    script would give it the default set's rights. A role outlives its connection, so deleted ones
+    count.
     """
     if suffix := sets.suffix(name):
         return suffix
@@ -31,7 +36,9 @@ def kit_suffix(db: Session, config: Config, sets: PermissionSets, tenant_id: UUI
 
 
 def made_suffix(db: Session, config: Config, tenant_id: UUID, name: str) -> str | None:
-    """What the name of the tenant's newest role of that set ends with, deleted ones too; None if the kit made none."""
+    """What the name of the tenant's newest role of that set ends with, deleted ones too; None if
+    the kit made none.
+    """
     plain = kit_role_name(config.role_prefix, tenant_id)
     of_the_kit = select(Connection.role_arn).where(
         Connection.tenant_id == tenant_id,

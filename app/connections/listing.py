@@ -17,17 +17,23 @@ from app.store.pages import Page, page, with_values
 
 
 class ConnectionFilter(NamedTuple):
-    """Which connections to list: those in one of the statuses, and with all of the others. Empty means any."""
+    """Which connections to list: those in one of the statuses, and with all of the others. Empty
+    means any.
+    """
 
     statuses: tuple[ConnectionStatus, ...] = ()
     account_id: str | None = None
     role_arn: str | None = None  # with its account, which has an index
     connection_id: UUID | None = None
-    update_available: bool | None = None  # no index tells those apart: a page may be one way through all of them
+    update_available: bool | None = (
+        None  # no index tells those apart: a page may be one way through all of them
+    )
 
 
 class Urgency(enum.Enum):
-    """What the customer can repair comes first. A status and `Connection.refuses`: each is one range of an index."""
+    """What the customer can repair comes first. A status and `Connection.refuses`: each is one
+    range of an index.
+    """
 
     INSECURE = ConnectionStatus.INSECURE, False
     BROKEN = ConnectionStatus.BROKEN, False
@@ -67,7 +73,9 @@ class ByUrgency(NamedTuple):
     rest: ListPosition | None
 
 
-_POSITION = re.compile(f"({'|'.join(one.name.lower() for one in Urgency)})(?:-([0-9a-f]{{32}}))?", re.ASCII)
+_POSITION = re.compile(
+    f"({'|'.join(one.name.lower() for one in Urgency)})(?:-([0-9a-f]{{32}}))?", re.ASCII
+)
 _IN_ORDER = list(Urgency)
 
 
@@ -81,7 +89,13 @@ class Listing:
         self._has_update = or_(Connection.wanted_permission_set.is_not(None), *older)
 
     def list(
-        self, caller: Caller, tenant_id: UUID, wanted: ConnectionFilter, *, limit: int, after: UUID | None
+        self,
+        caller: Caller,
+        tenant_id: UUID,
+        wanted: ConnectionFilter,
+        *,
+        limit: int,
+        after: UUID | None,
     ) -> Page[Connection]:
         """One tenant's connections, newest first. Raises NotFoundError."""
         with self._db.read(long=wanted.update_available is not None) as db:
@@ -92,7 +106,13 @@ class Listing:
             return page(db, query, Connection.id, limit=limit, after=after)
 
     def list_proofs(
-        self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, limit: int, after: UUID | None
+        self,
+        caller: Caller,
+        tenant_id: UUID,
+        connection_id: UUID,
+        *,
+        limit: int,
+        after: UUID | None,
     ) -> Page[Proof]:
         """One connection's proofs, newest first. Raises NotFoundError."""
         with self._db.read() as db:
@@ -111,7 +131,8 @@ class Listing:
     ) -> ByUrgency:
         """One tenant's connections, the most urgent first, then newest first. Raises NotFoundError.
 
-        `among`: the statuses that there are, where the caller has counted them. Each other one would cost a query.
+        `among`: the statuses that there are, where the caller has counted them. Each other one
+        would cost a query.
         """
         found: list[tuple[Urgency, Connection]] = []
         with self._db.read() as db:
@@ -126,30 +147,48 @@ class Listing:
         return ByUrgency([connection for _, connection in found], rest)
 
     def summary(self, caller: Caller, tenant_id: UUID) -> dict[ConnectionStatus, int]:
-        """How many connections a tenant has in each status, without the zeros. Raises NotFoundError."""
-        counts = select(Connection.status, func.count()).where(live_of(tenant_id)).group_by(Connection.status)
+        """How many connections a tenant has in each status, without the zeros. Raises
+        NotFoundError.
+        """
+        counts = (
+            select(Connection.status, func.count())
+            .where(live_of(tenant_id))
+            .group_by(Connection.status)
+        )
         with self._db.read(long=True) as db:
             tenant_of(db, caller, tenant_id)
             return dict(db.execute(counts).all())
 
-    def list_all(self, caller: Caller, wanted: ConnectionFilter, *, limit: int, after: UUID | None) -> Page[Connection]:
+    def list_all(
+        self, caller: Caller, wanted: ConnectionFilter, *, limit: int, after: UUID | None
+    ) -> Page[Connection]:
         """All tenants' connections, newest first. Raises ForbiddenError for a bound key."""
         caller.require_unbound()
         with self._db.read(long=wanted.update_available is not None) as db:
             either = [Connection.status == status for status in wanted.statuses]
-            return page(db, self._live(wanted), Connection.id, limit=limit, after=after, either=either)
+            return page(
+                db, self._live(wanted), Connection.id, limit=limit, after=after, either=either
+            )
 
     def _live(self, wanted: ConnectionFilter) -> Select[Connection]:
         live = select(Connection).where(Connection.status != ConnectionStatus.DELETED)
-        query = with_values(live, account_id=wanted.account_id, role_arn=wanted.role_arn, id=wanted.connection_id)
+        query = with_values(
+            live, account_id=wanted.account_id, role_arn=wanted.role_arn, id=wanted.connection_id
+        )
         if wanted.update_available is not None:  # a version that is not known has no update
             query = query.where(func.coalesce(self._has_update, false()) == wanted.update_available)
         return query
 
 
 def _of_urgency(tenant_id: UUID, urgency: Urgency, after: UUID | None) -> Select[Connection]:
-    """One range of one index, in its order, so that it costs no more than the rows that are taken."""
+    """One range of one index, in its order, so that it costs no more than the rows that are
+    taken.
+    """
     status, refuses = urgency.value
-    wanted = Connection.tenant_id == tenant_id, Connection.status == status, Connection.refuses.is_(refuses)
+    wanted = (
+        Connection.tenant_id == tenant_id,
+        Connection.status == status,
+        Connection.refuses.is_(refuses),
+    )
     query = select(Connection).where(*wanted).order_by(Connection.id.desc())
     return query if after is None else query.where(Connection.id < after)

@@ -1,4 +1,6 @@
-"""How often a connection is proven: every REPROVE_EVERY, or as often as half of the STS budget allows."""
+"""How often a connection is proven: every REPROVE_EVERY, or as often as half of the STS budget
+allows.
+"""
 
 import threading
 import time
@@ -25,7 +27,9 @@ class Pace:
         self._counting = threading.Lock()
 
     def interval(self) -> Interval:
-        """The interval of now. Reads the database: call it outside of transactions. Raises StoreUnavailableError."""
+        """The interval of now. Reads the database: call it outside of transactions. Raises
+        StoreUnavailableError.
+        """
         with self._counting:
             if time.monotonic() >= self._until:
                 self._count()
@@ -33,10 +37,16 @@ class Pace:
 
     def _count(self) -> None:
         with self._db.read(long=True) as db:
-            counted = select(func.count()).select_from(Connection).where(IN_ROUTINE, Connection.due_at.is_not(None))
+            counted = (
+                select(func.count())
+                .select_from(Connection)
+                .where(IN_ROUTINE, Connection.due_at.is_not(None))
+            )
             number = db.scalar(counted) or 0
         before = self._interval
         self._interval = found = Interval.of_fleet(before.wanted, number, self._proofs_a_second)
         if found.seconds not in {before.seconds, found.wanted}:
-            logger.warning("proofs.slowed", seconds=found.seconds, wanted=found.wanted, connections=number)
+            logger.warning(
+                "proofs.slowed", seconds=found.seconds, wanted=found.wanted, connections=number
+            )
         self._until = time.monotonic() + _KEPT

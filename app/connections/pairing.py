@@ -1,9 +1,10 @@
-"""Pairing: with which External IDs a proof tries a role during a rotation, and when its answers change the pair.
+"""Pairing: with which External IDs a proof tries a role during a rotation, and when its answers
+change the pair.
 
-A connection is paired with one External ID, and only proofs change which (invariant 14; docs/architecture.md). A
-verified connection keeps its own until its role has accepted the next one and refused strangers in two proofs, two
-minutes apart: IAM takes a moment to spread a change, and credentials are issued meanwhile. Any other connection takes
-the first one that its role accepts.
+A connection is paired with one External ID, and only proofs change which (invariant 14;
+docs/architecture.md). A verified connection keeps its own until its role has accepted the next one
+and refused strangers in two proofs, two minutes apart: IAM takes a moment to spread a change, and
+credentials are issued meanwhile. Any other connection takes the first one that its role accepts.
 """
 
 from collections.abc import Callable
@@ -17,15 +18,23 @@ from sqlalchemy.orm import Session
 from app.aws.sts import Refused, Sts, StsError
 from app.connections.proof import ProofCheck, ProofFinding
 from app.ids import Grant
-from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Trial, Verdict, states
+from app.store.models import (
+    Connection,
+    ConnectionStatus,
+    ExternalIdRow,
+    ExternalIdState,
+    Trial,
+    Verdict,
+    states,
+)
 from app.tenants.rotation import HOURLY
 
 _CONFIRMED_AFTER = timedelta(minutes=2)
 _REFUSALS_APART = timedelta(minutes=1)
 _RETIRED_TRIED = 3  # External IDs at most, by one proof
 _ACCEPTS_RETIRED = (
-    "The role accepts only an External ID of this tenant that was retired. Update the role: its trust policy must name"
-    " the current one, as in the onboarding kit."
+    "The role accepts only an External ID of this tenant that was retired. Update the role: its"
+    " trust policy must name the current one, as in the onboarding kit."
 )
 
 
@@ -39,9 +48,10 @@ class Candidate(NamedTuple):
 class Plan(NamedTuple):
     """Which External IDs to try a role with.
 
-    `own`: the first that it accepts becomes, or stays, its own. `upcoming`: what a verified connection is to switch to.
-    `retiring`: what the role is to refuse. `retired`: what an unverified one may still have, and can't be paired with.
-    `external_ids`: all of the tenant's, which a trust policy may name; `retired_ids`: those that it should no longer name.
+    `own`: the first that it accepts becomes, or stays, its own. `upcoming`: what a verified
+    connection is to switch to. `retiring`: what the role is to refuse. `retired`: what an
+    unverified one may still have, and can't be paired with. `external_ids`: all of the tenant's,
+    which a trust policy may name; `retired_ids`: those that it should no longer name.
     """
 
     own: tuple[Candidate, ...]
@@ -54,7 +64,9 @@ class Plan(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """The finding, and with which External ID it was made; what came of the upcoming and of the retiring one."""
+    """The finding, and with which External ID it was made; what came of the upcoming and of the
+    retiring one.
+    """
 
     plan: Plan
     finding: ProofFinding
@@ -73,8 +85,12 @@ def plan_of(db: Session, connection: Connection) -> Plan:
     by_state = {row.state: row for row in rows}
     current, following = by_state.get(ExternalIdState.CURRENT), by_state.get(ExternalIdState.NEXT)
     paired = next(row for row in rows if row.id == connection.external_id_id)
-    # One that was retired by a new rotation is never proven again, even where its connection is still verified.
-    keeps_own = connection.status is ConnectionStatus.VERIFIED and paired.state is not ExternalIdState.RETIRED
+    # One that was retired by a new rotation is never proven again, even where its connection is
+    # still verified.
+    keeps_own = (
+        connection.status is ConnectionStatus.VERIFIED
+        and paired.state is not ExternalIdState.RETIRED
+    )
     target = following or current
 
     def candidate(row: ExternalIdRow | None) -> Candidate | None:
@@ -83,18 +99,26 @@ def plan_of(db: Session, connection: Connection) -> Plan:
     if keeps_own:
         order = [paired, target]
     else:
-        is_new = following and connection.verified_at is None and connection.created_at >= following.created_at
+        is_new = (
+            following
+            and connection.verified_at is None
+            and connection.created_at >= following.created_at
+        )
         named = [following, current] if is_new else [current, following, paired]
         order = [row for row in named if row and not row.is_withdrawn]
     retired = [row for row in rows if row.state is ExternalIdState.RETIRED]
-    lost = [] if keeps_own else sorted(retired, key=lambda row: (row is paired, row.id), reverse=True)
+    lost = (
+        [] if keeps_own else sorted(retired, key=lambda row: (row is paired, row.id), reverse=True)
+    )
     return Plan(
         external_ids=frozenset(row.value for row in rows),
         retired_ids=frozenset(row.value for row in retired),
         own=tuple(found for row in dict.fromkeys(order) if (found := candidate(row))),
         upcoming=candidate(target) if keeps_own and target is not paired else None,
         retiring=candidate(by_state.get(ExternalIdState.RETIRING)),
-        retired=tuple(Candidate(row.id, connection.grant_with(row)) for row in lost[:_RETIRED_TRIED]),
+        retired=tuple(
+            Candidate(row.id, connection.grant_with(row)) for row in lost[:_RETIRED_TRIED]
+        ),
         rotates=following is not None or ExternalIdState.RETIRING in by_state,
     )
 
@@ -109,7 +133,9 @@ def try_external_ids(sts: Sts, plan: Plan, prove: Callable[[Grant], ProofFinding
         return Answers(plan, finding, candidate.id)
     upcoming = prove(plan.upcoming.grant) if plan.upcoming and plan.upcoming != candidate else None
     if upcoming is not None and upcoming.verdict is Verdict.INSECURE:
-        return Answers(plan, upcoming, candidate.id)  # one accepted stranger, whatever else was said
+        return Answers(
+            plan, upcoming, candidate.id
+        )  # one accepted stranger, whatever else was said
     old = plan.retiring if plan.retiring != candidate else None
     return Answers(plan, finding, candidate.id, upcoming, refuses(sts, old.grant) if old else None)
 
@@ -126,7 +152,9 @@ def refuses(sts: Sts, grant: Grant) -> bool | None:
 
 
 def look_for_retired(sts: Sts, answers: Answers) -> Answers:
-    """The answers, which say so if a role that refused every External ID that it may have accepts a retired one."""
+    """The answers, which say so if a role that refused every External ID that it may have
+    accepts a retired one.
+    """
     retired = answers.plan.retired if answers.finding.refused else ()
     if not any(refuses(sts, one.grant) is False for one in retired):
         return answers
@@ -135,12 +163,19 @@ def look_for_retired(sts: Sts, answers: Answers) -> Answers:
     return answers._replace(finding=answers.finding._replace(checks=checks))
 
 
-def store_trials(db: Session, connection: Connection, answers: Answers, at: datetime) -> tuple[ProofFinding, UUID]:
-    """Keep what the role said to the External IDs that are not its own: the finding that counts, and the pair after it."""
+def store_trials(
+    db: Session, connection: Connection, answers: Answers, at: datetime
+) -> tuple[ProofFinding, UUID]:
+    """Keep what the role said to the External IDs that are not its own: the finding that counts,
+    and the pair after it.
+    """
     plan = answers.plan
     if plan.rotates and connection.status is not ConnectionStatus.VERIFIED:
-        # What its role accepted before it was stopped: its repair is a change of its own, which takes time to spread.
-        db.execute(update(Trial).where(Trial.connection_id == connection.id).values(accepted_at=None))
+        # What its role accepted before it was stopped: its repair is a change of its own, which
+        # takes time to spread.
+        db.execute(
+            update(Trial).where(Trial.connection_id == connection.id).values(accepted_at=None)
+        )
     if plan.retiring and answers.refuses_retiring is not None:
         _note_refusal(_trial(db, connection, plan.retiring), answers.refuses_retiring, at)
     if plan.upcoming and answers.upcoming is not None:
@@ -167,7 +202,9 @@ def _note_refusal(trial: Trial, refused: bool, at: datetime) -> None:  # noqa: F
 def _trial(db: Session, connection: Connection, candidate: Candidate) -> Trial:
     trial = db.get(Trial, (connection.id, candidate.id))
     if trial is None:
-        trial = Trial(tenant_id=connection.tenant_id, connection_id=connection.id, external_id_id=candidate.id)
+        trial = Trial(
+            tenant_id=connection.tenant_id, connection_id=connection.id, external_id_id=candidate.id
+        )
         db.add(trial)
         db.flush()
     return trial

@@ -1,4 +1,6 @@
-"""A policy's statements, taken apart once: who, what, and under which comparisons. Pure functions of parsed JSON."""
+"""A policy's statements, taken apart once: who, what, and under which comparisons. Pure
+functions of parsed JSON.
+"""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +19,9 @@ class Comparison(NamedTuple):
     operator: str
     key: str
     values: list[str]
-    name: str | None = None  # of the operator, as if it were not negated; None where it is not understood
+    name: str | None = (
+        None  # of the operator, as if it were not negated; None where it is not understood
+    )
     negated: bool = False
     quantifier: str | None = None
     if_exists: bool = False
@@ -36,12 +40,18 @@ class Statement(NamedTuple):
     comparisons: list[Comparison]
 
     def compared(self, key: str, *operators: str, negated: bool = True) -> set[str]:
-        """Return the values that it compares with this key; under these operators, if any are given.
+        """Return the values that it compares with this key; under these operators, if any are
+        given.
 
         `negated`: also those of which the key must be none.
         """
         parts = [it for it in self.comparisons if it.key == key and (negated or not it.negated)]
-        return {value for it in parts if not operators or it.operator in operators for value in it.values}
+        return {
+            value
+            for it in parts
+            if not operators or it.operator in operators
+            for value in it.values
+        }
 
 
 def statements_of(policy: object) -> dict[int, dict[str, Any]] | None:
@@ -89,7 +99,9 @@ def comparisons(statement: dict[str, Any]) -> Iterator[Comparison]:
 
 
 def texts(value: object) -> list[str]:
-    """Return one value or a list of them, as IAM compares them; none when they are not understood."""
+    """Return one value or a list of them, as IAM compares them; none when they are not
+    understood.
+    """
     items = value if isinstance(value, list) else [value]
     if not all(isinstance(item, str | bool | int | float) for item in items):
         return []

@@ -1,13 +1,15 @@
-"""The proof: a role accepts the tenant's External ID from our broker, and refuses our broker without it.
+"""The proof: a role accepts the tenant's External ID from our broker, and refuses our broker
+without it.
 
-An accepted call with the right External ID proves nothing, since a role without the condition accepts any. So a full
-proof makes four calls in this order: own ID, no ID, a stranger's ID, own ID again (invariant 5; docs/architecture.md
-has the list). Refusals count only between two acceptances, because a new role refuses every call until IAM has
-propagated it. A routine proof leaves out the first call: the acceptance of the last proof stands for it. Only
-AccessDenied is a refusal; every other error is inconclusive. One accepted stranger makes the verdict insecure.
+An accepted call with the right External ID proves nothing, since a role without the condition
+accepts any. So a full proof makes four calls in this order: own ID, no ID, a stranger's ID, own ID
+again (invariant 5; docs/architecture.md has the list). Refusals count only between two acceptances,
+because a new role refuses every call until IAM has propagated it. A routine proof leaves out the
+first call: the acceptance of the last proof stands for it. Only AccessDenied is a refusal; every
+other error is inconclusive. One accepted stranger makes the verdict insecure.
 
-The calls can't see who else the role trusts. Its trust policy shows that, if the role may read itself
-(app/connections/trust_checks.py).
+The calls can't see who else the role trusts. Its trust policy shows that, if the role may read
+itself (app/connections/trust_checks.py).
 """
 
 from collections.abc import Callable, Sequence
@@ -27,33 +29,42 @@ AWS_SILENT = "AWS did not give a clear answer; try again in a moment."
 _DETAILS = {
     (OWN, "passed"): "The role accepts this tenant's External ID.",
     (OWN, "failed"): (
-        "The role can't be assumed with this tenant's External ID. Check that the role exists under exactly this"
-        " ARN, that its trust policy names the broker given in the onboarding kit, and that sts:ExternalId in it"
-        " has exactly the tenant's External ID. A role that was just created can take a minute."
+        "The role can't be assumed with this tenant's External ID. Check that the role exists under"
+        " exactly this ARN, that its trust policy names the broker given in the onboarding kit, and"
+        " that sts:ExternalId in it has exactly the tenant's External ID. A role that was just"
+        " created can take a minute."
     ),
     (ACCOUNT, "passed"): "The role is in the account that its ARN names.",
     (ACCOUNT, "failed"): "AWS says that this role is in another account than its ARN names.",
     (MISSING, "passed"): "The role refuses the broker when no External ID is sent.",
     (MISSING, "failed"): (
-        'The role can be assumed without any External ID. Add "StringEquals": {"sts:ExternalId": "<External ID>"}'
-        " to the Condition of every statement that allows sts:AssumeRole, without IfExists or ForAllValues."
+        'The role can be assumed without any External ID. Add "StringEquals": {"sts:ExternalId":'
+        ' "<External ID>"} to the Condition of every statement that allows sts:AssumeRole, without'
+        " IfExists or ForAllValues."
     ),
     (FOREIGN, "passed"): "The role refuses the broker with another External ID.",
     (FOREIGN, "failed"): (
-        "The role accepts an External ID that is not this tenant's. Compare sts:ExternalId with StringEquals and"
-        " the exact value; no StringLike, no * or ?."
+        "The role accepts an External ID that is not this tenant's. Compare sts:ExternalId with"
+        " StringEquals and the exact value; no StringLike, no * or ?."
     ),
-    (STRANGER, "passed"): "The role refuses another principal of ours that sends this tenant's External ID.",
+    (
+        STRANGER,
+        "passed",
+    ): "The role refuses another principal of ours that sends this tenant's External ID.",
     (STRANGER, "failed"): (
-        "The role lets in another AWS account that sends this tenant's External ID, which is not a secret. Every"
-        " statement that allows sts:AssumeRole must name only what the vendor asked for: the onboarding kit's principal"
-        ' and aws:PrincipalArn, no "*" and no account of somebody else.'
+        "The role lets in another AWS account that sends this tenant's External ID, which is not a"
+        " secret. Every statement that allows sts:AssumeRole must name only what the vendor asked"
+        ' for: the onboarding kit\'s principal and aws:PrincipalArn, no "*" and no account of'
+        " somebody else."
     ),
-    (STRANGER, "skipped"): "Not tried, because our own test of this check did not pass. The role needs no change.",
+    (
+        STRANGER,
+        "skipped",
+    ): "Not tried, because our own test of this check did not pass. The role needs no change.",
 }
 _STILL_SPREADING = (
-    "The role accepted this tenant's External ID and then refused it, so its refusals prove nothing yet. IAM takes"
-    " a moment to spread a change; verify again in a minute."
+    "The role accepted this tenant's External ID and then refused it, so its refusals prove nothing"
+    " yet. IAM takes a moment to spread a change; verify again in a minute."
 )
 
 
@@ -71,11 +82,12 @@ class Warning(NamedTuple):  # noqa: A001  the word of the API
 
 
 class ProofFinding(NamedTuple):
-    """What the calls found. `role_unique_id` is set when proven, `may_be_spreading` when waiting may help.
+    """What the calls found. `role_unique_id` is set when proven, `may_be_spreading` when waiting
+    may help.
 
-    `refused`: the role refused its own External ID, in the first call. `access_until`: by the trust policy, if read.
-    `reads_itself`: whether the role may read itself; None: it was not asked, or did not answer. `let_in_as`: the unique id
-    of the role that accepted us.
+    `refused`: the role refused its own External ID, in the first call. `access_until`: by the trust
+    policy, if read. `reads_itself`: whether the role may read itself; None: it was not asked, or
+    did not answer. `let_in_as`: the unique id of the role that accepted us.
     """
 
     verdict: Verdict
@@ -96,8 +108,8 @@ class ProofFinding(NamedTuple):
         return self._replace(verdict=Verdict.INCONCLUSIVE, checks=(own, *self.checks[1:]))
 
 
-# A further question about a role, asked between the refusals and the last acceptance. Its check is None where this
-# deployment can't ask it; one that failed makes the role insecure.
+# A further question about a role, asked between the refusals and the last acceptance. Its check is
+# None where this deployment can't ask it; one that failed makes the role insecure.
 Extra = Callable[[Grant], tuple[ProofCheck | None, tuple[Warning, ...]]]
 Extras = Sequence[Extra]
 
@@ -118,7 +130,9 @@ def prove(sts: Sts, grant: Grant, extras: Extras = (), read: Read | None = None)
         return ProofFinding(verdict, checks, may_be_spreading=refused, refused=refused)
     own = check_of(OWN, "passed")
     if account_id != grant.role_arn.account_id:
-        return ProofFinding(Verdict.UNASSUMABLE, (own, check_of(ACCOUNT, "failed"), *_skipped(MISSING, FOREIGN)))
+        return ProofFinding(
+            Verdict.UNASSUMABLE, (own, check_of(ACCOUNT, "failed"), *_skipped(MISSING, FOREIGN))
+        )
     strangers, warnings = _strangers(sts, grant, extras)
     checks = (own, check_of(ACCOUNT, "passed"), *strangers)
     if any(check.outcome == "failed" for check in strangers):
@@ -148,21 +162,34 @@ def prove_routinely(
     # The unique id is that of one role in one account, so the account is the proven one.
     ours = check_of(OWN, "passed"), check_of(ACCOUNT, "passed")
     checks = (*ours, *strangers)
-    return ProofFinding(Verdict.PROVEN, checks, role_unique_id, warnings=warnings, let_in_as=role_unique_id)
+    return ProofFinding(
+        Verdict.PROVEN, checks, role_unique_id, warnings=warnings, let_in_as=role_unique_id
+    )
 
 
-def _strangers(sts: Sts, grant: Grant, extras: Extras) -> tuple[tuple[ProofCheck, ...], tuple[Warning, ...]]:
+def _strangers(
+    sts: Sts, grant: Grant, extras: Extras
+) -> tuple[tuple[ProofCheck, ...], tuple[Warning, ...]]:
     """The calls that the role must refuse, and the further questions."""
-    refusals = refusal(MISSING, sts.probe_missing, grant), refusal(FOREIGN, sts.probe_foreign, grant)
+    refusals = (
+        refusal(MISSING, sts.probe_missing, grant),
+        refusal(FOREIGN, sts.probe_foreign, grant),
+    )
     asked = [extra(grant) for extra in extras]
     checks = (*refusals, *(check for check, _ in asked if check is not None))
     return checks, tuple(warning for _, warnings in asked for warning in warnings)
 
 
 def _accepted_again(
-    sts: Sts, grant: Grant, role_unique_id: str, checks: tuple[ProofCheck, ...], warnings: tuple[Warning, ...]
+    sts: Sts,
+    grant: Grant,
+    role_unique_id: str,
+    checks: tuple[ProofCheck, ...],
+    warnings: tuple[Warning, ...],
 ) -> ProofFinding:
-    """Make the last call: without it, the refusals might be those of a role that refuses every call."""
+    """Make the last call: without it, the refusals might be those of a role that refuses every
+    call.
+    """
     spreading = True  # of the role, or of another one in its place
     try:
         if sts.probe_again(grant) == role_unique_id:
@@ -171,17 +198,25 @@ def _accepted_again(
         spreading = isinstance(error, Refused)
     own = ProofCheck(OWN, "inconclusive", _STILL_SPREADING if spreading else AWS_SILENT)
     unproven = (unproven_by(own.detail, check) for check in checks[1:])
-    return ProofFinding(Verdict.INCONCLUSIVE, (own, *unproven), may_be_spreading=spreading, warnings=warnings)
+    return ProofFinding(
+        Verdict.INCONCLUSIVE, (own, *unproven), may_be_spreading=spreading, warnings=warnings
+    )
 
 
 def unproven_by(why: str, check: ProofCheck) -> ProofCheck:
     """The check, or an inconclusive one in the place of a refusal that proves nothing."""
     rests_on_it = check.outcome == ("failed" if check.name == OWN else "passed")
-    return ProofCheck(check.name, "inconclusive", why) if check.name in _REFUSALS and rests_on_it else check
+    return (
+        ProofCheck(check.name, "inconclusive", why)
+        if check.name in _REFUSALS and rests_on_it
+        else check
+    )
 
 
 def refusal(name: str, probe: Callable[[Grant], None], grant: Grant) -> ProofCheck:
-    """A stranger's call: accepted is failed, AccessDenied is passed, and anything else is inconclusive."""
+    """A stranger's call: accepted is failed, AccessDenied is passed, and anything else is
+    inconclusive.
+    """
     try:
         probe(grant)
     except Refused:

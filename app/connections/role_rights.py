@@ -1,4 +1,6 @@
-"""What a permission set asks for, beside what a role has: missing, beyond, and unknown. Pure functions."""
+"""What a permission set asks for, beside what a role has: missing, beyond, and unknown. Pure
+functions.
+"""
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -12,17 +14,22 @@ from app.connections.policy_statements import comparisons, statements_of, texts
 from app.ids import RoleArn
 from app.permissions.permission_sets import READS_ITSELF
 
-Cause = Literal["not_granted", "denied", "organization", "boundary", "condition", "pattern", "not_seen"]
+Cause = Literal[
+    "not_granted", "denied", "organization", "boundary", "condition", "pattern", "not_seen"
+]
 _Statement = dict[str, Any]
-# Rights of one role that are compared: AWS lets 10,240 characters of inline policies name 100,000 pairs of an action
-# and a resource, and the comparison would hold up every other request of the process.
+# Rights of one role that are compared: AWS lets 10,240 characters of inline policies name 100,000
+# pairs of an action and a resource, and the comparison would hold up every other request of the
+# process.
 _MOST_COMPARED = 1_000
 _MOST_CHARACTERS = 10_240  # of their texts; AWS does not count white space, so there may be more
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A right of the set that the role lacks, or may lack; or a managed policy of the set, with `policy` alone."""
+    """A right of the set that the role lacks, or may lack; or a managed policy of the set, with
+    `policy` alone.
+    """
 
     action: str | None
     resource: str | None
@@ -32,15 +39,21 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Beyond:
-    """What a policy of the role gives beside the set. Without action and resource: its content is unknown."""
+    """What a policy of the role gives beside the set. Without action and resource: its content
+    is unknown.
+    """
 
     policy: str
     action: str | None = None
     resource: str | None = None
 
 
-def rights(statements: Sequence[_Statement], known: Collection[str]) -> tuple[list[Right], list[Gap]]:
-    """The set's rights that IAM can be asked about, and the others. `known`: the condition keys that we can fill."""
+def rights(
+    statements: Sequence[_Statement], known: Collection[str]
+) -> tuple[list[Right], list[Gap]]:
+    """The set's rights that IAM can be asked about, and the others. `known`: the condition keys
+    that we can fill.
+    """
     askable: dict[Right, None] = {}
     others = []
     for statement in _allowing(statements):
@@ -48,7 +61,9 @@ def rights(statements: Sequence[_Statement], known: Collection[str]) -> tuple[li
         for action, resource in product(texts(statement["Action"]), texts(statement["Resource"])):
             if unfilled:
                 others.append(Gap(action, resource, "condition"))
-            elif {"*", "?"} & set(action) or "${" in resource:  # IAM takes neither, and no parameter
+            elif {"*", "?"} & set(
+                action
+            ) or "${" in resource:  # IAM takes neither, and no parameter
                 others.append(Gap(action, resource, "pattern"))
             else:
                 askable[action, resource] = None
@@ -77,11 +92,15 @@ def not_attached(policies: RolePolicies, managed: Collection[str]) -> list[Gap]:
 
 
 def beyond(
-    policies: RolePolicies, statements: Sequence[_Statement], managed: Collection[str], role: RoleArn
+    policies: RolePolicies,
+    statements: Sequence[_Statement],
+    managed: Collection[str],
+    role: RoleArn,
 ) -> list[Beyond]:
     """What is not plainly a part of the set, or of the kit's policy read-itself.
 
-    From the policy on that takes the role's rights past these bounds, the content of policies is unknown.
+    From the policy on that takes the role's rights past these bounds, the content of policies is
+    unknown.
     """
     reads_itself = {"Effect": "Allow", "Action": list(READS_ITSELF), "Resource": role.text}
     asked_for = _AskedFor(list(_allowing([*statements, reads_itself])))
@@ -90,12 +109,20 @@ def beyond(
     for name, document in policies.inline.items():
         parsed = statements_of(document)
         inline = None if parsed is None else list(_allowing(parsed.values()))
-        if inline is not None and all({"Action", "Resource"} <= statement.keys() for statement in inline):
-            named = [(texts(it["Action"]), texts(it["Resource"]), it.get("Condition")) for it in inline]
+        if inline is not None and all(
+            {"Action", "Resource"} <= statement.keys() for statement in inline
+        ):
+            named = [
+                (texts(it["Action"]), texts(it["Resource"]), it.get("Condition")) for it in inline
+            ]
             compared += sum(len(actions) * len(resources) for actions, resources, _ in named)
-            characters += sum(len(text) for actions, resources, _ in named for text in (*actions, *resources))
+            characters += sum(
+                len(text) for actions, resources, _ in named for text in (*actions, *resources)
+            )
             if compared <= _MOST_COMPARED and characters <= _MOST_CHARACTERS:
-                found += [Beyond(name, *pair) for rights in named for pair in asked_for.without(*rights)]
+                found += [
+                    Beyond(name, *pair) for rights in named for pair in asked_for.without(*rights)
+                ]
                 continue
         found.append(Beyond(name))
     return found + [Beyond(arn) for arn in policies.managed if arn not in managed]
@@ -107,13 +134,19 @@ class _AskedFor:
     def __init__(self, statements: Sequence[_Statement]) -> None:
         actions = [frozenset(map(str.lower, texts(it["Action"]))) for it in statements]
         resources = [frozenset(texts(it["Resource"])) for it in statements]
-        self._each = list(zip(actions, resources, (it.get("Condition") for it in statements), strict=True))
+        self._each = list(
+            zip(actions, resources, (it.get("Condition") for it in statements), strict=True)
+        )
         self._actions, self._resources = _Patterns(chain(*actions)), _Patterns(chain(*resources))
 
-    def without(self, actions: list[str], resources: list[str], condition: object) -> Iterator[Right]:
+    def without(
+        self, actions: list[str], resources: list[str], condition: object
+    ) -> Iterator[Right]:
         """Yield the pairs that no statement gives, with no other condition than this one."""
         including = {it: self._resources.including(it) for it in resources}
-        covered = [{it for it in including if not on.isdisjoint(including[it])} for _, on, _ in self._each]
+        covered = [
+            {it for it in including if not on.isdisjoint(including[it])} for _, on, _ in self._each
+        ]
         for action in actions:
             names = self._actions.including(action.lower())
             giving = [
@@ -121,7 +154,11 @@ class _AskedFor:
                 for (of, _, only_if), covers in zip(self._each, covered, strict=True)
                 if only_if in (None, condition) and not of.isdisjoint(names)
             ]
-            yield from ((action, resource) for resource in resources if not any(resource in on for on in giving))
+            yield from (
+                (action, resource)
+                for resource in resources
+                if not any(resource in on for on in giving)
+            )
 
 
 def _allowing(statements: Collection[_Statement]) -> Iterator[_Statement]:
@@ -135,7 +172,8 @@ def _keys(statements: Collection[_Statement]) -> set[str]:
 class _Patterns:
     """Patterns of the set: actions in small letters, or resources.
 
-    A parameter of the set (`${Bucket}`) has a value that the customer chose, without wildcards and variables.
+    A parameter of the set (`${Bucket}`) has a value that the customer chose, without wildcards and
+    variables.
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
@@ -143,7 +181,9 @@ class _Patterns:
         globs: dict[str, list[tuple[str, dict[str, int]]]] = {}
         for pattern in {*patterns}:
             glob, parameters = re.subn(r"\$\{\w+\}", "*", pattern)
-            marks = {mark: pattern.count(mark) for mark in "*?"} | {"$": pattern.count("$") - parameters}
+            marks = {mark: pattern.count(mark) for mark in "*?"} | {
+                "$": pattern.count("$") - parameters
+            }
             if not parameters:
                 self._exact.add(pattern)
             if "?" not in pattern:
@@ -152,7 +192,9 @@ class _Patterns:
         self._of_bit = {bit: globs[glob] for (glob, _), bit in self._globs.accepting.items()}
 
     def including(self, other: str) -> set[str]:
-        """Return those that match all that the other pattern matches; one with a `?` only if it is the same."""
+        """Return those that match all that the other pattern matches; one with a `?` only if it
+        is the same.
+        """
         found = {other} & self._exact
         matched = self._globs.matching(other)
         while matched:

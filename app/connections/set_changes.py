@@ -1,4 +1,6 @@
-"""From which permission set a role was made, as its stack and its tag say, and what that changes."""
+"""From which permission set a role was made, as its stack and its tag say, and what that
+changes.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,19 +14,29 @@ from app.store.models import Connection, PermissionSetVersion
 
 
 def apply_set_label(
-    db: Session, sets: PermissionSets, actor: Actor, connection: Connection, label: str | None, *, by_tag: bool
+    db: Session,
+    sets: PermissionSets,
+    actor: Actor,
+    connection: Connection,
+    label: str | None,
+    *,
+    by_tag: bool,
 ) -> None:
     """Apply the set's name and version that the role's tag (`by_tag`) or its stack's message names.
 
     A set counts if it is asked for now, or was published; its version as well.
     """
     name, version = read_label(label or "") or ("", 0)
-    versions = set(db.scalars(select(PermissionSetVersion.version).where(PermissionSetVersion.name == name)))
+    versions = set(
+        db.scalars(select(PermissionSetVersion.version).where(PermissionSetVersion.name == name))
+    )
     if (chosen := sets.get(name)) is not None:
         versions.add(chosen.version)
     if versions:
         with recording_a_move(db, actor, connection):
-            connection.role_was_made_from(name, version if version in versions else None, by_tag=by_tag)
+            connection.role_was_made_from(
+                name, version if version in versions else None, by_tag=by_tag
+            )
 
 
 @contextmanager
@@ -33,5 +45,9 @@ def recording_a_move(db: Session, actor: Actor, connection: Connection) -> Itera
     before = connection.permission_set
     yield
     if connection.permission_set != before:
-        details = {"from": before, "to": connection.permission_set, "version": connection.permission_set_version}
+        details = {
+            "from": before,
+            "to": connection.permission_set,
+            "version": connection.permission_set_version,
+        }
         audit.record_about(db, actor, Action.CONNECTION_SET_CHANGED, connection, details)

@@ -1,13 +1,16 @@
-"""Reads a role's trust policy: can our broker get in without this tenant's External ID, and who else is named?
+"""Reads a role's trust policy: can our broker get in without this tenant's External ID, and who
+else is named?
 
-The calls of a proof show what the role answered to them. The policy shows what it would answer to others: under another
-session name, at another time, to another principal. Each statement is judged for every External ID that makes a
-difference: none, those that the policy itself compares with, and any further one. They are judged together, as the bits
-of an integer, so that no policy takes long to read. Values that the caller or its network chooses are a choice: they are
-assumed to be whatever the policy admits. A condition that is not understood counts neither as requiring the External ID
+The calls of a proof show what the role answered to them. The policy shows what it would answer to
+others: under another session name, at another time, to another principal. Each statement is judged
+for every External ID that makes a difference: none, those that the policy itself compares with, and
+any further one. They are judged together, as the bits of an integer, so that no policy takes long
+to read. Values that the caller or its network chooses are a choice: they are assumed to be whatever
+the policy admits. A condition that is not understood counts neither as requiring the External ID
 nor as insecure.
 
-Pure functions of a parsed policy. Property tests hold them to the sandbox's own evaluator and to a plain reading.
+Pure functions of a parsed policy. Property tests hold them to the sandbox's own evaluator and to a
+plain reading.
 """
 
 import re
@@ -29,9 +32,12 @@ _WAYS_IN = (_ASSUME, f"{_ASSUME}withsaml", f"{_ASSUME}withwebidentity")
 _UNIQUE_ID = 21  # characters of a role's or user's
 _SPACE = re.compile(r"\s")
 _SENDABLE = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)  # what STS takes for an External ID
-_ANYTHING = re.compile(r"\*+\?{,2}|\?{1,2}\*+")  # of two characters at least, as each External ID has
+_ANYTHING = re.compile(
+    r"\*+\?{,2}|\?{1,2}\*+"
+)  # of two characters at least, as each External ID has
 _SOMEBODY = re.compile(r"[0-9]{12}|arn:aws[a-z-]*:(iam|sts)::[0-9]{12}:[\w+=,.@/-]+", re.ASCII)
-# What the request, the session or the network of the caller says: another request of the broker may say otherwise.
+# What the request, the session or the network of the caller says: another request of the broker may
+# say otherwise.
 _CHOSEN = re.compile(
     r"sts:(rolesessionname|sourceidentity|transitivetagkeys|durationseconds|requestcontext(providers|/.+))"
     r"|aws:((request|principal)tag/.+|tagkeys|sourceidentity|currenttime|epochtime|tokenissuetime|requestedregion"
@@ -46,15 +52,22 @@ _Statements = dict[int, Statement]  # by their number, from 1
 
 
 class Reading(NamedTuple):
-    """What a trust policy says of our broker. Statements count from one; 0 is the policy as a whole."""
+    """What a trust policy says of our broker. Statements count from one; 0 is the policy as a
+    whole.
+    """
 
-    open: tuple[int, ...]  # statements that let the broker in without an External ID, or with one that no list names
+    open: tuple[
+        int, ...
+    ]  # statements that let the broker in without an External ID, or with one that no list names
     unclear: tuple[int, ...]  # statements that may do so, or may not
     anybody: tuple[int, ...]  # statements that let in every AWS account
     others: tuple[str, ...]  # the other principals that get in, as the policy writes them
     ends: tuple[str, ...]  # the dates that end the broker's access, as the policy writes them
-    listed: tuple[tuple[int, str], ...] = ()  # fixed External IDs that are not the tenant's, with their statement
-    # Each value for sts:ExternalId under which a statement may let the broker in, with the statement, variables included.
+    listed: tuple[
+        tuple[int, str], ...
+    ] = ()  # fixed External IDs that are not the tenant's, with their statement
+    # Each value for sts:ExternalId under which a statement may let the broker in, with the
+    # statement, variables included.
     compared: tuple[tuple[int, str], ...] = ()
 
 
@@ -81,8 +94,13 @@ class _Answers(NamedTuple):
 class _Values:
     """The values of one key, each with the bits of the requests that have it."""
 
-    def __init__(self, globs: Globs, values: Iterable[tuple[str, int]], other: int = 0, absent: int = 0) -> None:
-        self.other, self.absent = other, absent  # a value that the policy compares with nowhere; none
+    def __init__(
+        self, globs: Globs, values: Iterable[tuple[str, int]], other: int = 0, absent: int = 0
+    ) -> None:
+        self.other, self.absent = (
+            other,
+            absent,
+        )  # a value that the policy compares with nowhere; none
         self.present = other
         self.texts: dict[str, int] = {}
         self.lowered: dict[str, int] = {}
@@ -100,7 +118,9 @@ class _Values:
 
 
 class _Requests(NamedTuple):
-    """Requests that differ in one key, each a bit of `everything`; from our broker, or from anybody else (None)."""
+    """Requests that differ in one key, each a bit of `everything`; from our broker, or from
+    anybody else (None).
+    """
 
     broker: Broker | None
     everything: int
@@ -111,16 +131,22 @@ class _Requests(NamedTuple):
         """Return the same answer for each of them."""
         if answer is _YES:
             return _Answers()
-        return _Answers(*(self.everything if answer is it else 0 for it in (_NO, _CHOICE, _UNKNOWN)))
+        return _Answers(
+            *(self.everything if answer is it else 0 for it in (_NO, _CHOICE, _UNKNOWN))
+        )
 
 
 def read(
-    policy: object, broker: Broker, role_account: AccountId, external_ids: Collection[str], retired: Collection[str]
+    policy: object,
+    broker: Broker,
+    role_account: AccountId,
+    external_ids: Collection[str],
+    retired: Collection[str],
 ) -> Reading:
     """Read a policy.
 
-    `external_ids`: those that the tenant's roles are to accept. `retired`: its others, which are nobody else's: each
-    rotation adds one, and none is tried.
+    `external_ids`: those that the tenant's roles are to accept. `retired`: its others, which are
+    nobody else's: each rotation adds one, and none is tried.
     """
     parsed = statements_of(policy)
     if parsed is None:
@@ -128,15 +154,21 @@ def read(
     statements = {n: statement_of(it) for n, it in parsed.items()}
     globs, actions = Globs(_patterns(statements)), _Actions(statements)
     ours = sorted(external_ids)
-    theirs = sorted(filter(_SENDABLE.fullmatch, _compared(statements, _EXTERNAL_ID) - {*external_ids, *retired}))
+    theirs = sorted(
+        filter(_SENDABLE.fullmatch, _compared(statements, _EXTERNAL_ID) - {*external_ids, *retired})
+    )
     requests = _of_broker(broker, role_account, [*ours, *theirs], globs)
     own = (1 << len(ours)) - 1  # the requests with one of them
     answers = {n: _answers(it, requests) for n, it in statements.items()}
     ways = _ways_in(statements, answers, actions, _ASSUME, requests.everything)
     bits = {external_id: 1 << n for n, external_id in enumerate(theirs, len(ours))}
     equal = {n: sorted(statements[n].compared(_EXTERNAL_ID, *_EQUAL)) for n in ways}
-    listed = {n: [value for value in equal[n] if yes & bits.get(value, 0)] for n, (yes, _) in ways.items()}
-    strange = {n: yes & ~own & ~sum(bits[value] for value in listed[n]) for n, (yes, _) in ways.items()}
+    listed = {
+        n: [value for value in equal[n] if yes & bits.get(value, 0)] for n, (yes, _) in ways.items()
+    }
+    strange = {
+        n: yes & ~own & ~sum(bits[value] for value in listed[n]) for n, (yes, _) in ways.items()
+    }
     opened = {n for n, yes in strange.items() if yes}
     maybe = {n for n, (_, unknown) in ways.items() if strange[n] | unknown & ~own}
     admitting = {n for n, (yes, unknown) in ways.items() if (yes | unknown) & own}
@@ -144,19 +176,24 @@ def read(
     sought = {n: statements[n].compared(_EXTERNAL_ID, negated=False) for n in ways}
     return Reading(
         open=tuple(sorted(opened)),
-        unclear=tuple(sorted(maybe - opened)) if admitting else (0,),  # it let us in: why is not here
+        unclear=tuple(sorted(maybe - opened))
+        if admitting
+        else (0,),  # it let us in: why is not here
         anybody=let_in_anybody(statements, actions.named),
         others=tuple(dict.fromkeys(_others(statements, broker, actions, globs))),
         ends=tuple(dict.fromkeys(_ends(admitting, statements, answers, actions, own))),
         listed=tuple((n, value) for n in sorted(listed) for value in listed[n]),
-        compared=tuple((n, value) for n in reach for value in sought[n] if reach[n] & bits.get(value, ~own)),
+        compared=tuple(
+            (n, value) for n in reach for value in sought[n] if reach[n] & bits.get(value, ~own)
+        ),
     )
 
 
 def _patterns(statements: _Statements) -> Iterator[tuple[str, bool]]:
     """Those with white space are left out: no value that is compared has any.
 
-    AWS does not count white space in a policy's size, so a policy may have sixteen times as much of it.
+    AWS does not count white space in a policy's size, so a policy may have sixteen times as much of
+    it.
     """
     for statement in statements.values():
         for it in statement.comparisons:
@@ -186,18 +223,27 @@ class _Actions:
             self.named[way] = {
                 n
                 for n, it in statements.items()
-                if n not in self._unclear and it.negates_actions == hits.isdisjoint(map(str.lower, it.actions))
+                if n not in self._unclear
+                and it.negates_actions == hits.isdisjoint(map(str.lower, it.actions))
             }
 
     def answer(self, n: int, way: str) -> _Answer:
         return _UNKNOWN if n in self._unclear else _YES if n in self.named[way] else _NO
 
 
-def _of_broker(broker: Broker, role_account: AccountId, external_ids: list[str], globs: Globs) -> _Requests:
-    """Return the broker's requests: one with each of these External IDs, one with any other, and one without."""
+def _of_broker(
+    broker: Broker, role_account: AccountId, external_ids: list[str], globs: Globs
+) -> _Requests:
+    """Return the broker's requests: one with each of these External IDs, one with any other, and
+    one without.
+    """
     other = 1 << len(external_ids)
     everything = (other << 2) - 1
-    keys = {_EXTERNAL_ID: _Values(globs, ((it, 1 << n) for n, it in enumerate(external_ids)), other, other << 1)}
+    keys = {
+        _EXTERNAL_ID: _Values(
+            globs, ((it, 1 << n) for n, it in enumerate(external_ids)), other, other << 1
+        )
+    }
     fixed = {
         _PRINCIPAL_ARN: broker.arn,
         "aws:principalaccount": broker.account_id,
@@ -212,9 +258,15 @@ def _of_broker(broker: Broker, role_account: AccountId, external_ids: list[str],
 
 
 def _ways_in(
-    statements: _Statements, answers: dict[int, _Answers], actions: _Actions, way: str, everything: int
+    statements: _Statements,
+    answers: dict[int, _Answers],
+    actions: _Actions,
+    way: str,
+    everything: int,
 ) -> dict[int, tuple[int, int]]:
-    """For each statement that lets somebody in: the requests that surely get in by it, and those that may."""
+    """For each statement that lets somebody in: the requests that surely get in by it, and those
+    that may.
+    """
     closed = doubtful = 0
     admitted = {}
     for n, statement in statements.items():
@@ -227,21 +279,34 @@ def _ways_in(
         else:
             closed |= applies & ~choice & ~unknown
             doubtful |= applies & ~choice & unknown
-    split = {n: (applies & ~closed, unknown | doubtful) for n, (applies, unknown) in admitted.items()}
-    return {n: (applies & ~unknown, applies & unknown) for n, (applies, unknown) in split.items() if applies}
+    split = {
+        n: (applies & ~closed, unknown | doubtful) for n, (applies, unknown) in admitted.items()
+    }
+    return {
+        n: (applies & ~unknown, applies & unknown)
+        for n, (applies, unknown) in split.items()
+        if applies
+    }
 
 
 def _answers(statement: Statement, requests: _Requests) -> _Answers:
-    """Return to which requests some part of the statement does not apply, or may not. Its actions are not a part."""
+    """Return to which requests some part of the statement does not apply, or may not. Its
+    actions are not a part.
+    """
     parts = [_condition(it, requests) for it in statement.comparisons]
-    parts += [requests.spread(_YES if statement.is_understood else _UNKNOWN), _principal(statement, requests)]
+    parts += [
+        requests.spread(_YES if statement.is_understood else _UNKNOWN),
+        _principal(statement, requests),
+    ]
     return _Answers(*(reduce(or_, column) for column in zip(*parts, strict=True)))
 
 
 def _principal(statement: Statement, requests: _Requests) -> _Answers:
     found = {_named(kind, name, requests.broker) for kind, name in statement.names}
     # NotPrincipal, for example, is not understood.
-    return requests.spread(next((it for it in (_YES, _UNKNOWN, _CHOICE, _NO) if it in found), _UNKNOWN))
+    return requests.spread(
+        next((it for it in (_YES, _UNKNOWN, _CHOICE, _NO) if it in found), _UNKNOWN)
+    )
 
 
 def _named(kind: str, name: str, broker: Broker | None) -> _Answer:
@@ -251,15 +316,23 @@ def _named(kind: str, name: str, broker: Broker | None) -> _Answer:
         return _CHOICE
     if kind != "AWS":
         return _NO
-    if name in {broker.arn, broker.account_id, f"arn:{broker.partition}:iam::{broker.account_id}:root"}:
+    if name in {
+        broker.arn,
+        broker.account_id,
+        f"arn:{broker.partition}:iam::{broker.account_id}:root",
+    }:
         return _YES
     if _is_session_of(broker, name):
         return _CHOICE
-    return _NO if _SOMEBODY.fullmatch(name) else _UNKNOWN  # IAM shows a unique id for who was deleted, and takes one
+    return (
+        _NO if _SOMEBODY.fullmatch(name) else _UNKNOWN
+    )  # IAM shows a unique id for who was deleted, and takes one
 
 
 def _is_session_of(broker: Broker, name: str) -> bool:
-    return name.startswith(f"arn:{broker.partition}:sts::{broker.account_id}:assumed-role/{broker.name}/")
+    return name.startswith(
+        f"arn:{broker.partition}:sts::{broker.account_id}:assumed-role/{broker.name}/"
+    )
 
 
 def _condition(it: Comparison, requests: _Requests) -> _Answers:
@@ -281,12 +354,16 @@ def _condition(it: Comparison, requests: _Requests) -> _Answers:
     unknown &= ~yes
     choice &= ~(yes | unknown)
     no = yes if it.negated else present & ~(yes | choice | unknown)
-    holds_absent = it.if_exists or it.quantifier == "forallvalues" or (it.negated and not it.quantifier)
+    holds_absent = (
+        it.if_exists or it.quantifier == "forallvalues" or (it.negated and not it.quantifier)
+    )
     return _Answers(no if holds_absent else no | have.absent, choice, unknown)
 
 
 def _matching(it: Comparison, have: _Values, globs: Globs) -> tuple[int, int, int]:
-    """Return the requests whose value is one of those compared with; those of which some are; and the unknown."""
+    """Return the requests whose value is one of those compared with; those of which some are;
+    and the unknown.
+    """
     yes = choice = unknown = patterns = 0
     for value in it.values:
         if not _is_read(it, value):
@@ -309,11 +386,16 @@ def _matching(it: Comparison, have: _Values, globs: Globs) -> tuple[int, int, in
 def _is_read(it: Comparison, value: str) -> bool:
     if it.name == "bool":
         return value.lower() in {"true", "false"}
-    return it.name in _READ and "${" not in value and (not it.name.startswith("arn") or value.count(":") >= 5)
+    return (
+        it.name in _READ
+        and "${" not in value
+        and (not it.name.startswith("arn") or value.count(":") >= 5)
+    )
 
 
 def _user_id(it: Comparison, broker: Broker) -> _Answer:
-    """Judge aws:userid, the unique id of a principal and, for a role, the name of the session, which is a choice.
+    """Judge aws:userid, the unique id of a principal and, for a role, the name of the session,
+    which is a choice.
 
     We do not know the broker's unique id, only how such ids begin.
     """
@@ -329,7 +411,9 @@ def _user_id(it: Comparison, broker: Broker) -> _Answer:
 
 
 def _fit(pattern: str, broker: Broker) -> _Answer:
-    """Return whether a pattern fits the aws:userid of every such principal, or each role's sessions of some names."""
+    """Return whether a pattern fits the aws:userid of every such principal, or each role's
+    sessions of some names.
+    """
     before, colon, session = pattern.partition(":")
     start = before[:4].split("*")[0].split("?")[0]
     if not ("AROA" if broker.is_role else "AIDA").startswith(start):
@@ -346,24 +430,36 @@ def _fit(pattern: str, broker: Broker) -> _Answer:
         return _YES if _ANYTHING.fullmatch(session) else _CHOICE
     if not has_star and least <= _UNIQUE_ID:
         return _UNKNOWN
-    return _YES if has_star and not tail and least <= _UNIQUE_ID else _CHOICE  # a wildcard stands for the colon
+    return (
+        _YES if has_star and not tail and least <= _UNIQUE_ID else _CHOICE
+    )  # a wildcard stands for the colon
 
 
 def _compared(statements: _Statements, key: str) -> set[str]:
     return set().union(*(it.compared(key) for it in statements.values()))
 
 
-def _others(statements: _Statements, broker: Broker, actions: _Actions, globs: Globs) -> Iterator[str]:
-    """A condition on aws:PrincipalArn can narrow a principal: then the ARNs in it are named instead."""
+def _others(
+    statements: _Statements, broker: Broker, actions: _Actions, globs: Globs
+) -> Iterator[str]:
+    """A condition on aws:PrincipalArn can narrow a principal: then the ARNs in it are named
+    instead.
+    """
     # A value with white space is nobody's ARN.
-    arns = sorted(arn for arn in _compared(statements, _PRINCIPAL_ARN) - {broker.arn} if not _SPACE.search(arn))
+    arns = sorted(
+        arn
+        for arn in _compared(statements, _PRINCIPAL_ARN) - {broker.arn}
+        if not _SPACE.search(arn)
+    )
     bits = {arn: 2 << n for n, arn in enumerate(arns)}
     keys = {_PRINCIPAL_ARN: _Values(globs, bits.items(), other=1)}
     requests = _Requests(None, (2 << len(arns)) - 1, keys, globs)
     answers = {n: _answers(it, requests) for n, it in statements.items()}
     admitted = dict.fromkeys(statements, 0)
     for way in _WAYS_IN:
-        for n, (yes, unknown) in _ways_in(statements, answers, actions, way, requests.everything).items():
+        for n, (yes, unknown) in _ways_in(
+            statements, answers, actions, way, requests.everything
+        ).items():
             admitted[n] |= yes | unknown
     for n, statement in statements.items():
         if not admitted[n] & 1:
@@ -372,14 +468,20 @@ def _others(statements: _Statements, broker: Broker, actions: _Actions, globs: G
             yield "everybody but " + ", ".join(name for _, name in statement.other_names)
         else:
             names = [name for _, name in statement.names]
-            yield from (name for name in names if name != broker.arn and not _is_session_of(broker, name))
+            yield from (
+                name for name in names if name != broker.arn and not _is_session_of(broker, name)
+            )
     named = [(admitted[n], it.compared(_PRINCIPAL_ARN)) for n, it in statements.items()]
     let_in = {arn for bits_of, compared in named for arn in compared if bits_of & bits.get(arn, 0)}
     yield from sorted(let_in)
 
 
 def _ends(
-    admitting: set[int], statements: _Statements, answers: dict[int, _Answers], actions: _Actions, own: int
+    admitting: set[int],
+    statements: _Statements,
+    answers: dict[int, _Answers],
+    actions: _Actions,
+    own: int,
 ) -> Iterator[str]:
     """A date in one statement ends nothing while another statement lets us in without one."""
     until = [list(_dates(statements[n], "lessthan")) for n in sorted(admitting)]

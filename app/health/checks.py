@@ -1,7 +1,8 @@
-"""Checks: named questions about the deployment's state. One check runs once at a time, for all who ask.
+"""Checks: named questions about the deployment's state. One check runs once at a time, for all who
+ask.
 
-A finding is kept for some seconds: readiness is public, so without that anybody could use up our calls to AWS and the
-database. Requests that arrive while a check runs wait for its finding.
+A finding is kept for some seconds: readiness is public, so without that anybody could use up our
+calls to AWS and the database. Requests that arrive while a check runs wait for its finding.
 """
 
 import enum
@@ -22,7 +23,9 @@ class Status(enum.StrEnum):
 
 
 class HealthFinding(NamedTuple):
-    """What a check found: `seen` in numbers and words, and `next`, what to do (empty when nothing is)."""
+    """What a check found: `seen` in numbers and words, and `next`, what to do (empty when
+    nothing is).
+    """
 
     status: Status
     seen: str
@@ -53,8 +56,9 @@ _BROKEN = failed("The check itself failed.", "Look for check.failed in the log."
 
 
 class HealthCheck(NamedTuple):
-    """`needed`: this process can't work without it. `counts`: whether a finding may be kept or reused now. `cheap`:
-    readiness looks too, not only `doctor`. `after`: checks without which this one would find nothing new.
+    """`needed`: this process can't work without it. `counts`: whether a finding may be kept or
+    reused now. `cheap`: readiness looks too, not only `doctor`. `after`: checks without which this
+    one would find nothing new.
     """
 
     name: str
@@ -75,7 +79,9 @@ class KeptCheck:
         self._last = (_NOT_YET, 0.0)  # and until when it is kept
 
     def finding(self, patience: float | None = None) -> HealthFinding:
-        """The kept finding, or a new one. After `patience` seconds (None: no limit) the one before."""
+        """The kept finding, or a new one. After `patience` seconds (None: no limit) the one
+        before.
+        """
         if found := self._kept():
             return found
         look, _ = self._looks.join(self.check.name, lambda: self._kept() or self._look())
@@ -91,7 +97,8 @@ class KeptCheck:
     def _look(self) -> HealthFinding:
         try:
             found = self.check.look()
-        except Exception as error:  # noqa: BLE001  a bug of ours is a finding too: each request would repeat it
+        except Exception as error:  # noqa: BLE001
+            # A bug of ours is a finding too: each request would repeat it.
             logger.error("check.failed", check=self.check.name, exc_info=error)
             found = _BROKEN
         self._last = found, time.monotonic() + (self.check.seconds if self.check.counts() else 0.0)

@@ -1,6 +1,8 @@
-"""Heartbeats: every 15 seconds each background worker writes into its row that it lives and what it has done.
+"""Heartbeats: every 15 seconds each background worker writes into its row that it lives and what it
+has done.
 
-Times are the database's, as the clocks of machines differ. The row also says by how much its clock differs.
+Times are the database's, as the clocks of machines differ. The row also says by how much its clock
+differs.
 """
 
 import os
@@ -19,16 +21,20 @@ from app.store.models import BackgroundWorker
 
 BEAT_SECONDS = 15.0
 SEEN_LATELY = timedelta(minutes=1)
-KEPT = timedelta(days=1)  # the row of a killed background worker; one that is stopped deletes its own
-# How many failed messages are remembered, and for how long: SQS delivers one four more times, a minute apart, and then
-# moves it to the dead letters.
+KEPT = timedelta(
+    days=1
+)  # the row of a killed background worker; one that is stopped deletes its own
+# How many failed messages are remembered, and for how long: SQS delivers one four more times, a
+# minute apart, and then moves it to the dead letters.
 _FAILURES, _FAILURE_SECONDS = 1000, 300
 
 
 def clock_ahead(db: Session) -> float:
-    """By how many seconds, at least, this process's clock is ahead of the database's; negative when it is behind.
+    """By how many seconds, at least, this process's clock is ahead of the database's; negative when
+    it is behind.
 
-    The database reads its clock between our two readings, so a difference within that interval counts as none.
+    The database reads its clock between our two readings, so a difference within that interval
+    counts as none.
     """
     before = now()
     theirs = database_now(db)
@@ -39,8 +45,9 @@ def clock_ahead(db: Session) -> float:
 class QueueState:
     """What this process knows of the registration queue.
 
-    Only CloudWatch knows the age of the queue's oldest message. A background worker knows when the messages that it
-    received for the first time were sent, that it received none, and which of them it could not answer.
+    Only CloudWatch knows the age of the queue's oldest message. A background worker knows when the
+    messages that it received for the first time were sent, that it received none, and which of them
+    it could not answer.
     """
 
     def __init__(self) -> None:
@@ -55,9 +62,13 @@ class QueueState:
             return min(self._unanswered.values(), default=None)
 
     def received(self, first_shown: dict[str, datetime]) -> None:
-        """The queue answered. `first_shown`: when the messages that it delivered for the first time were sent."""
+        """The queue answered. `first_shown`: when the messages that it delivered for the first
+        time were sent.
+        """
         self.heard_at = min(first_shown.values(), default=now())
-        with self._lock:  # unanswered until they are handled: meanwhile other threads may find the queue empty
+        with (
+            self._lock
+        ):  # unanswered until they are handled: meanwhile other threads may find the queue empty
             self._unanswered.update(first_shown)
 
     def handled(self, message_id: str, unanswered: datetime | None) -> None:
@@ -120,7 +131,12 @@ def seen(db: Session) -> WorkersSeen:
     lately = select(BackgroundWorker).where(BackgroundWorker.seen_at > at - SEEN_LATELY)
     rows = list(db.scalars(lately.order_by(BackgroundWorker.seen_at.desc())))
     heard_at = db.scalars(select(func.max(BackgroundWorker.heard_at))).one()
-    return WorkersSeen(at, rows, heard_at, min((row.unanswered_at for row in rows if row.unanswered_at), default=None))
+    return WorkersSeen(
+        at,
+        rows,
+        heard_at,
+        min((row.unanswered_at for row in rows if row.unanswered_at), default=None),
+    )
 
 
 def delete_old(db: Database) -> int:
@@ -132,4 +148,8 @@ def delete_old(db: Database) -> int:
         if session.scalars(select(BackgroundWorker.id).where(is_old).limit(1)).first() is None:
             return 0  # without taking SQLite's one write lock
     with db.write(SYSTEM) as session:
-        return len(session.execute(delete(BackgroundWorker).where(is_old).returning(BackgroundWorker.id)).all())
+        return len(
+            session.execute(
+                delete(BackgroundWorker).where(is_old).returning(BackgroundWorker.id)
+            ).all()
+        )

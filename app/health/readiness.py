@@ -1,8 +1,10 @@
-"""The deployment's checks: what each one looks at, when it is not ok, and what the operator should do then.
+"""The deployment's checks: what each one looks at, when it is not ok, and what the operator should
+do then.
 
-A process is not ready when a check that it needs has failed. The other checks are about the background; readiness lists
-the cheap ones and stays 200, as another process could not answer the request any better. `doctor` asks all of them, and
-app/health/vendor_checks.py has those that are for it alone.
+A process is not ready when a check that it needs has failed. The other checks are about the
+background; readiness lists the cheap ones and stays 200, as another process could not answer the
+request any better. `doctor` asks all of them, and app/health/vendor_checks.py has those that are
+for it alone.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +15,16 @@ from app.aws.sts import Sts, StsError, Unavailable
 from app.aws.templates import Published
 from app.errors import StoreUnavailableError
 from app.health import heartbeats
-from app.health.checks import HealthCheck, HealthFinding, KeptCheck, Status, failed, ok, skipped, warning
+from app.health.checks import (
+    HealthCheck,
+    HealthFinding,
+    KeptCheck,
+    Status,
+    failed,
+    ok,
+    skipped,
+    warning,
+)
 from app.store.database import CLOCKS_APART, Database, database_now
 from app.store.revisions import KNOWN, is_newer, revision
 
@@ -21,11 +32,13 @@ _MOMENT, _SECONDS, _MINUTE = 1.0, 5.0, 60.0  # for how long findings are kept
 _PATIENCE = 1.0  # seconds that readiness waits for a check that the process does not need
 _START = "Start one (flask --app wsgi worker), or look at its log."
 _PUBLISH = (
-    "Run: flask --app wsgi templates publish. If it says that they are there already, the bucket refuses callers"
-    " without credentials: look at Block Public Access, of the bucket and of its account, and compare the bucket's policy"
-    " with cloudformation/broker.yaml."
+    "Run: flask --app wsgi templates publish. If it says that they are there already, the bucket"
+    " refuses callers without credentials: look at Block Public Access, of the bucket and of its"
+    " account, and compare the bucket's policy with cloudformation/broker.yaml."
 )
-_LATE = 120.0  # seconds; as long as a claim's lease, so that a killed background worker's claim does not count as late
+# seconds; as long as a claim's lease, so that a killed background worker's claim does not count as
+# late
+_LATE = 120.0
 
 
 class Health:
@@ -35,25 +48,39 @@ class Health:
         self._checks = [KeptCheck(check) for check in checks]
 
     def missing(self) -> dict[str, list[str]]:
-        """The checks that this process needs and that have failed, each with what was seen; empty when ready."""
+        """The checks that this process needs and that have failed, each with what was seen;
+        empty when ready.
+        """
         found = {kept.check.name: kept.finding() for kept in self._checks if kept.check.needed}
         return {name: [one.seen] for name, one in found.items() if one.status is Status.FAILED}
 
     def findings(self, patience: float | None = _PATIENCE) -> Iterator[tuple[str, HealthFinding]]:
-        """Each cheap check's name and finding. One that is not needed gives what is known after `patience` seconds."""
+        """Each cheap check's name and finding. One that is not needed gives what is known after
+        `patience` seconds.
+        """
         for kept in self._checks:
             if kept.check.cheap:
                 yield kept.check.name, kept.finding(None if kept.check.needed else patience)
 
     def examine(self, more: Iterable[HealthCheck] = ()) -> Iterator[tuple[str, HealthFinding]]:
-        """Every check's name and finding. A check that comes after one that has failed is skipped."""
+        """Every check's name and finding. A check that comes after one that has failed is
+        skipped.
+        """
         checks = {kept.check.name: kept for kept in (*self._checks, *map(KeptCheck, more))}
-        found: dict[str, tuple[HealthFinding, bool]] = {}  # and whether it stops what comes after it
+        found: dict[
+            str, tuple[HealthFinding, bool]
+        ] = {}  # and whether it stops what comes after it
 
         def look(name: str) -> tuple[HealthFinding, bool]:
             if name not in found:
-                first = next((before for before in checks[name].check.after if look(before)[1]), None)
-                seen = skipped(f"Not looked at: {first} comes first.") if first else checks[name].finding()
+                first = next(
+                    (before for before in checks[name].check.after if look(before)[1]), None
+                )
+                seen = (
+                    skipped(f"Not looked at: {first} comes first.")
+                    if first
+                    else checks[name].finding()
+                )
                 found[name] = seen, first is not None or seen.status is Status.FAILED
             return found[name]
 
@@ -70,34 +97,49 @@ def checks(
     listens: bool,
     prober: Callable[[], HealthFinding] | None,
 ) -> list[HealthCheck]:
-    """The cheap checks. `listens`: there is a registration queue. `proofs`: what the proof queue says.
-    `templates`: what the bucket has of them, and the versions of permission sets that can't be recorded.
-    `prober`: what the canary says, if there is one.
+    """The cheap checks. `listens`: there is a registration queue. `proofs`: what the proof queue
+    says. `templates`: what the bucket has of them, and the versions of permission sets that can't
+    be recorded. `prober`: what the canary says, if there is one.
     """
     stored = ("migrations",)
     found = [
         HealthCheck("database", partial(_database, db), _MOMENT, needed=True),
-        HealthCheck("migrations", partial(_migrations, db), _MOMENT, needed=True, after=("database",)),
-        # While AWS is silent a kept finding does not count. Requests stay away from a process that is not ready, so
-        # readiness itself must find out when AWS is back. The breaker lets few calls through.
-        HealthCheck("aws", partial(_aws, sts), _SECONDS, needed=True, counts=lambda: not sts.is_silent),
+        HealthCheck(
+            "migrations", partial(_migrations, db), _MOMENT, needed=True, after=("database",)
+        ),
+        # While AWS is silent a kept finding does not count. Requests stay away from a process that
+        # is not ready, so readiness itself must find out when AWS is back. The breaker lets few
+        # calls through.
+        HealthCheck(
+            "aws", partial(_aws, sts), _SECONDS, needed=True, counts=lambda: not sts.is_silent
+        ),
         HealthCheck("clock", partial(_clock, db), _SECONDS, after=stored),
         HealthCheck("workers", partial(_workers, db), _SECONDS, after=stored),
         HealthCheck("due", partial(_due, db, oldest_due), _SECONDS, after=stored),
         HealthCheck("proofs", proofs, _SECONDS, after=stored),
-        HealthCheck("templates", partial(_templates, *templates), _MINUTE, after=("bucket", *stored)),
-        HealthCheck("prober", prober, _SECONDS, after=("aws", *stored))
-        if prober is not None
-        else HealthCheck("prober", lambda: _NO_CANARY, _MINUTE, cheap=False),
+        HealthCheck(
+            "templates", partial(_templates, *templates), _MINUTE, after=("bucket", *stored)
+        ),
+        (
+            HealthCheck("prober", prober, _SECONDS, after=("aws", *stored))
+            if prober is not None
+            else HealthCheck("prober", lambda: _NO_CANARY, _MINUTE, cheap=False)
+        ),
     ]
     if listens:
-        found.append(HealthCheck("registrations", partial(_registrations, db), _SECONDS, after=(*stored, "workers")))
+        found.append(
+            HealthCheck(
+                "registrations", partial(_registrations, db), _SECONDS, after=(*stored, "workers")
+            )
+        )
     return found
 
 
 _NO_CANARY = skipped(
-    "No canary is configured, so nothing notices a policy on your side that makes every role look safe.",
-    "Launch cloudformation/canary.yaml in another account of yours (docs/install.md, Canary and stranger).",
+    "No canary is configured, so nothing notices a policy on your side that makes every role look"
+    " safe.",
+    "Launch cloudformation/canary.yaml in another account of yours (docs/install.md, Canary and"
+    " stranger).",
 )
 
 
@@ -117,13 +159,16 @@ def _migrations(db: Database) -> HealthFinding:
     if at == KNOWN[-1]:
         return ok(f"The schema is at {at}.")
     if is_newer(at):
-        # While a release is rolled out. The step before it works on its schema (CONTRIBUTING.md, Add a migration).
+        # While a release is rolled out. The step before it works on its schema (CONTRIBUTING.md,
+        # Add a migration).
         return warning(
-            "The database's schema is a newer release's; replace this process by one of that release.",
+            "The database's schema is a newer release's; replace this process by one of that"
+            " release.",
             "Start the newer release's processes.",
         )
     return failed(
-        "The database's schema is not this release's; run: flask --app wsgi migrate", "Run: flask --app wsgi migrate"
+        "The database's schema is not this release's; run: flask --app wsgi migrate",
+        "Run: flask --app wsgi migrate",
     )
 
 
@@ -132,16 +177,20 @@ def _aws(sts: Sts) -> HealthFinding:
     try:
         identity = sts.own_identity()
     except StsError:
-        return failed("AWS does not answer.", "Look at the network: STS of AWS_REGION must be reachable.")
+        return failed(
+            "AWS does not answer.", "Look at the network: STS of AWS_REGION must be reachable."
+        )
     if identity is None:
         return failed(
             "Deputy has no AWS credentials, or AWS refuses them.",
-            f"Give this process the credentials of {arn}: by its task role or instance profile, or in the environment.",
+            f"Give this process the credentials of {arn}: by its task role or instance profile, or"
+            " in the environment.",
         )
     if not identity:
         return failed(
             "Our AWS credentials are not those of BROKER_PRINCIPAL_ARN.",
-            f"Run it as {arn}, or set DEPUTY_BROKER_PRINCIPAL_ARN to the principal that customers' roles trust.",
+            f"Run it as {arn}, or set DEPUTY_BROKER_PRINCIPAL_ARN to the principal that customers'"
+            " roles trust.",
         )
     return ok("Our AWS credentials are those of BROKER_PRINCIPAL_ARN.")
 
@@ -150,14 +199,19 @@ def _clock(db: Database) -> HealthFinding:
     with db.read() as session:
         own = heartbeats.clock_ahead(session)
         others = [(row.host, row.clock_ahead) for row in heartbeats.seen(session).lately]
-    clocks = [("this process", own), *((f"the background worker on {host}", ahead) for host, ahead in others)]
+    clocks = [
+        ("this process", own),
+        *((f"the background worker on {host}", ahead) for host, ahead in others),
+    ]
     wrong = [
         f"{whose} is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the database"
         for whose, ahead in clocks
         if abs(ahead) > CLOCKS_APART
     ]
     if wrong:
-        return warning(f"Clocks: {'; '.join(wrong)}.", "Set these machines' clocks by NTP, or the database's.")
+        return warning(
+            f"Clocks: {'; '.join(wrong)}.", "Set these machines' clocks by NTP, or the database's."
+        )
     return ok(f"No clock differs by more than {CLOCKS_APART:.0f} s from the database's.")
 
 
@@ -179,7 +233,8 @@ def _due(db: Database, oldest_due: Callable[[], datetime | None]) -> HealthFindi
     if age > _LATE:
         return warning(
             f"The oldest connection that is due has waited {age:.0f} s.",
-            "Start more background workers, raise DEPUTY_STS_BUDGET, or look for worker.waiting in their logs.",
+            "Start more background workers, raise DEPUTY_STS_BUDGET, or look for worker.waiting in"
+            " their logs.",
         )
     return ok(f"The oldest connection that is due has waited {age:.0f} s.")
 
@@ -205,7 +260,9 @@ def _templates(
     try:
         wrong = [f"{url} {state}" for url, state in templates() if state is not Published.YES]
     except Unavailable:
-        return warning("The template bucket does not answer.", "Look at the network and the bucket.")
+        return warning(
+            "The template bucket does not answer.", "Look at the network and the bucket."
+        )
     if wrong:
         return failed(f"{'; '.join(wrong)}.", _PUBLISH)
     try:

@@ -1,4 +1,6 @@
-"""The checks that only `doctor` asks: settings, AWS's clock, the vendor's own resources, logs, and the cache."""
+"""The checks that only `doctor` asks: settings, AWS's clock, the vendor's own resources, logs,
+and the cache.
+"""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -22,8 +24,13 @@ from app.store.models import AuditEvent, Connection
 _SECONDS = 5.0
 _QUEUE = "queue of DEPUTY_REGISTRATION_QUEUE_URL"
 _SIGNED = 300.0  # seconds; AWS refuses signatures of clocks that differ by more
-_BEHIND = timedelta(days=33)  # after which no event is older than it may be: a month is detached as a whole
-_STACK = "Launch or update the stack of cloudformation/broker.yaml; its outputs are the values of these settings"
+_BEHIND = timedelta(
+    days=33
+)  # after which no event is older than it may be: a month is detached as a whole
+_STACK = (
+    "Launch or update the stack of cloudformation/broker.yaml; its outputs are the values of these"
+    " settings"
+)
 _LAUNCH = f"{_STACK}."
 
 
@@ -39,9 +46,18 @@ def vendor_checks(config: Config, db: Database) -> list[HealthCheck]:
         check("session_duration", partial(_session_duration, config)),
         check("may_assume", partial(_may_assume, config, db), "aws", "migrations"),
         check("bucket", partial(_bucket, config)),
-        check("topic", partial(_guarded, "topic of DEPUTY_REGISTRATION_TOPIC_ARN", partial(_topic, config)), "aws"),
+        check(
+            "topic",
+            partial(_guarded, "topic of DEPUTY_REGISTRATION_TOPIC_ARN", partial(_topic, config)),
+            "aws",
+        ),
         check("queue", partial(_guarded, _QUEUE, partial(_queue, config)), "aws"),
-        check("dead_letters", partial(_guarded, _QUEUE, partial(_dead_letters, config)), "aws", "queue"),
+        check(
+            "dead_letters",
+            partial(_guarded, _QUEUE, partial(_dead_letters, config)),
+            "aws",
+            "queue",
+        ),
         check("rights", partial(_rights, db)),
         check("audit_log", partial(_audit_log, config, db), "migrations"),
         check("cache", partial(_cache, config)),
@@ -50,7 +66,9 @@ def vendor_checks(config: Config, db: Database) -> list[HealthCheck]:
 
 def _settings(config: Config) -> HealthFinding:
     if config.likely_mistakes:
-        return warning(" ".join(config.likely_mistakes), "Change these settings, and restart every process.")
+        return warning(
+            " ".join(config.likely_mistakes), "Change these settings, and restart every process."
+        )
     return ok("Every setting is valid, and none looks like a mistake.")
 
 
@@ -60,32 +78,48 @@ def _aws_clock(config: Config) -> HealthFinding:
     except Unavailable:
         theirs = None
     if theirs is None:
-        return skipped("S3 did not say what time it is.", "Look at the network, and at the check bucket.")
+        return skipped(
+            "S3 did not say what time it is.", "Look at the network, and at the check bucket."
+        )
     ahead = (now() - theirs).total_seconds()
-    seen = f"This machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} AWS's."
+    seen = (
+        f"This machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} AWS's."
+    )
     if abs(ahead) > _SIGNED:
         return failed(f"{seen} AWS refuses every call.", "Set the machine's clock by NTP.")
     if abs(ahead) > CLOCKS_APART:
-        return warning(seen, "Set the machine's clock by NTP, before AWS refuses every call (from 300 s on).")
+        return warning(
+            seen, "Set the machine's clock by NTP, before AWS refuses every call (from 300 s on)."
+        )
     return ok(f"This machine's clock agrees with AWS's to {CLOCKS_APART:.0f} s.")
 
 
 def _session_duration(config: Config) -> HealthFinding:
     if config.broker.is_role:
-        return ok(f"Sessions last {ROLE_CHAINING_MAX} s at most: the broker is a role, and AWS limits role chaining.")
-    return ok(f"Sessions last {config.max_session_seconds} s at most: the broker is a user, so no role is chained.")
+        return ok(
+            f"Sessions last {ROLE_CHAINING_MAX} s at most: the broker is a role, and AWS limits"
+            " role chaining."
+        )
+    return ok(
+        f"Sessions last {config.max_session_seconds} s at most: the broker is a user, so no role is"
+        " chained."
+    )
 
 
 def _may_assume(config: Config, db: Database) -> HealthFinding:
     with db.read(long=True) as session:
         last = session.scalar(select(func.max(Connection.verified_at)))
     if last is None:
-        return skipped("No customer's role has let the broker in yet.", "Connect a first role (docs/onboarding.md).")
+        return skipped(
+            "No customer's role has let the broker in yet.",
+            "Connect a first role (docs/onboarding.md).",
+        )
     if last < now() - timedelta(seconds=config.proof_max_age):
         return failed(
-            f"The last role let the broker in at {last:%Y-%m-%d %H:%M} UTC, so nothing is issued any more.",
-            "Look at workers and prober; then at sts:AssumeRole in the broker's identity policy, its permissions"
-            " boundary, and the service control policies of its account.",
+            f"The last role let the broker in at {last:%Y-%m-%d %H:%M} UTC, so nothing is issued"
+            " any more.",
+            "Look at workers and prober; then at sts:AssumeRole in the broker's identity policy,"
+            " its permissions boundary, and the service control policies of its account.",
         )
     return ok(f"A role let the broker in at {last:%Y-%m-%d %H:%M} UTC.")
 
@@ -94,16 +128,23 @@ def _bucket(config: Config) -> HealthFinding:
     try:
         status, _ = vendor_resources.bucket(config)
     except Unavailable:
-        return failed("S3 does not answer.", "Look at the network: S3 of AWS_REGION must be reachable.")
+        return failed(
+            "S3 does not answer.", "Look at the network: S3 of AWS_REGION must be reachable."
+        )
     name = config.template_bucket
     if status == 404:
-        return failed(f"There is no bucket {name}.", f"{_STACK}: compare DEPUTY_TEMPLATE_BUCKET with TemplateBucket.")
+        return failed(
+            f"There is no bucket {name}.",
+            f"{_STACK}: compare DEPUTY_TEMPLATE_BUCKET with TemplateBucket.",
+        )
     if status not in {200, 403}:
         return failed(
             f"The bucket {name} is not in {config.region}, so launch links do not work.",
             "Set AWS_REGION to the region of the stack of cloudformation/broker.yaml.",
         )
-    return ok(f"The bucket {name} is there. Whether customers can read it, the check templates says.")
+    return ok(
+        f"The bucket {name} is there. Whether customers can read it, the check templates says."
+    )
 
 
 def _guarded(what: str, look: Callable[[], HealthFinding]) -> HealthFinding:
@@ -111,16 +152,22 @@ def _guarded(what: str, look: Callable[[], HealthFinding]) -> HealthFinding:
     try:
         return look()
     except MayNotLookError:
-        return skipped("The broker may not look at it.", f"{_STACK}: this release's template allows it.")
+        return skipped(
+            "The broker may not look at it.", f"{_STACK}: this release's template allows it."
+        )
     except AbsentError:
         return failed(f"There is no {what}, so stacks fail, or wait until they do.", _LAUNCH)
     except Unavailable:
-        return warning("AWS does not answer.", "Look at the network: SNS and SQS of the region must be reachable.")
+        return warning(
+            "AWS does not answer.",
+            "Look at the network: SNS and SQS of the region must be reachable.",
+        )
 
 
 _NO_TOPIC = skipped(
     "No registration topic is configured, so customers' stacks do not register by themselves.",
-    "Set DEPUTY_REGISTRATION_TOPIC_ARN and DEPUTY_REGISTRATION_QUEUE_URL to the outputs of cloudformation/broker.yaml.",
+    "Set DEPUTY_REGISTRATION_TOPIC_ARN and DEPUTY_REGISTRATION_QUEUE_URL to the outputs of"
+    " cloudformation/broker.yaml.",
 )
 
 
@@ -129,16 +176,22 @@ def _topic(config: Config) -> HealthFinding:
     if topic is None or url is None:
         return _NO_TOPIC
     policy, queues = vendor_resources.topic(topic)
-    if not any(one.get("Principal") in ("*", {"AWS": "*"}) for one in allowing(policy, "sns:Publish")):
-        return failed("The topic's policy does not let customers publish, so their stacks fail.", _LAUNCH)
+    if not any(
+        one.get("Principal") in ("*", {"AWS": "*"}) for one in allowing(policy, "sns:Publish")
+    ):
+        return failed(
+            "The topic's policy does not let customers publish, so their stacks fail.", _LAUNCH
+        )
     try:
         arn = vendor_resources.queue(config, url).arn
     except AbsentError:
         return skipped("Not looked at: queue comes first.")
     if arn not in queues:
         return failed(
-            "The topic does not send to the queue of DEPUTY_REGISTRATION_QUEUE_URL, so stacks wait until they fail.",
-            "Subscribe the queue to the topic, or set both to the outputs of one stack of cloudformation/broker.yaml.",
+            "The topic does not send to the queue of DEPUTY_REGISTRATION_QUEUE_URL, so stacks wait"
+            " until they fail.",
+            "Subscribe the queue to the topic, or set both to the outputs of one stack of"
+            " cloudformation/broker.yaml.",
         )
     return ok("Customers may publish to the topic, and it sends to the queue.")
 
@@ -148,11 +201,21 @@ def _queue(config: Config) -> HealthFinding:
     if topic is None or url is None:
         return _NO_TOPIC
     found = vendor_resources.queue(config, url)
-    sends = [one for one in allowing(found.policy, "sqs:SendMessage") if topic in str(one.get("Condition", topic))]
+    sends = [
+        one
+        for one in allowing(found.policy, "sqs:SendMessage")
+        if topic in str(one.get("Condition", topic))
+    ]
     if not sends:
-        return failed("The queue's policy does not let the topic send to it, so stacks wait until they fail.", _LAUNCH)
+        return failed(
+            "The queue's policy does not let the topic send to it, so stacks wait until they fail.",
+            _LAUNCH,
+        )
     if found.dead_letter_url is None:
-        return warning("The queue has no dead-letter queue: a message that fails comes again for days.", _LAUNCH)
+        return warning(
+            "The queue has no dead-letter queue: a message that fails comes again for days.",
+            _LAUNCH,
+        )
     return ok(f"The topic may send to the queue, in which {found.messages} messages wait.")
 
 
@@ -165,15 +228,17 @@ def _dead_letters(config: Config) -> HealthFinding:
     if messages:
         return warning(
             f"{messages} messages could not be answered.",
-            "Look at them for stacks of accounts that you know, whose launch has failed; then purge the queue."
-            " Anybody may publish to the topic, so ignore the others.",
+            "Look at them for stacks of accounts that you know, whose launch has failed; then purge"
+            " the queue. Anybody may publish to the topic, so ignore the others.",
         )
     return ok("The dead-letter queue is empty.")
 
 
 _NO_RIGHTS = """
-SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = current_schema()::regnamespace
-AND relname NOT LIKE 'audit_events_%' AND relname <> 'alembic_version' AND NOT has_table_privilege(oid, 'INSERT')
+SELECT relname FROM pg_class
+WHERE relkind IN ('r', 'p') AND relnamespace = current_schema()::regnamespace
+AND relname NOT LIKE 'audit_events_%' AND relname <> 'alembic_version'
+AND NOT has_table_privilege(oid, 'INSERT')
 ORDER BY relname
 """  # rows of the log's months are written through audit_events
 
@@ -196,7 +261,9 @@ def _rights(db: Database) -> HealthFinding:
 
 
 def _audit_log(config: Config, db: Database) -> HealthFinding:
-    """Whether housekeeping makes months ahead and keeps to DEPUTY_AUDIT_RETENTION_DAYS, and what it leaves to do."""
+    """Whether housekeeping makes months ahead and keeps to DEPUTY_AUDIT_RETENTION_DAYS, and what
+    it leaves to do.
+    """
     days = config.audit_retention_days
     with db.read(long=True) as session:
         oldest = session.scalar(select(AuditEvent.at).order_by(AuditEvent.id).limit(1))
@@ -204,25 +271,36 @@ def _audit_log(config: Config, db: Database) -> HealthFinding:
     if parts and not parts.next_is_made:
         return warning("The audit log has no partition for the next month.", _HOUSEKEEPING)
     if days and oldest and oldest < now() - timedelta(days=days) - _BEHIND:
-        return warning(f"The oldest event is of {oldest:%Y-%m-%d}, and events are kept for {days} days.", _HOUSEKEEPING)
+        return warning(
+            f"The oldest event is of {oldest:%Y-%m-%d}, and events are kept for {days} days.",
+            _HOUSEKEEPING,
+        )
     if parts and parts.detached:
         return warning(
-            f"{len(parts.detached)} tables are detached from the audit log: {', '.join(parts.detached[:5])}.",
+            f"{len(parts.detached)} tables are detached from the audit log:"
+            f" {', '.join(parts.detached[:5])}.",
             "Archive and drop them (docs/monitoring.md, Archive a month).",
         )
     return ok(f"Events are kept for {days} days." if days else "All events are kept.")
 
 
-_HOUSEKEEPING = "Start a background worker, or look for worker.failed and audit.months_wait in its log."
+_HOUSEKEEPING = (
+    "Start a background worker, or look for worker.failed and audit.months_wait in its log."
+)
 
 
 def work_queue(config: Config, url: str) -> HealthFinding:
     """The SQS queue that carries Celery's messages."""
-    again = "Launch or update cloudformation/broker.yaml with CeleryOverSqs: its output CeleryUrl is DEPUTY_CELERY_URL"
+    again = (
+        "Launch or update cloudformation/broker.yaml with CeleryOverSqs: its output CeleryUrl is"
+        " DEPUTY_CELERY_URL"
+    )
     host = urlsplit(url).hostname or ""
     if host.startswith("sqs.") and not host.startswith(f"sqs.{config.region}."):
         return failed(
-            f"The queue of DEPUTY_CELERY_URL is not in {config.region}, so Celery does not reach it.", f"{again}."
+            f"The queue of DEPUTY_CELERY_URL is not in {config.region}, so Celery does not"
+            " reach it.",
+            f"{again}.",
         )
     try:
         waiting = vendor_resources.queue(config, url).messages
@@ -230,12 +308,14 @@ def work_queue(config: Config, url: str) -> HealthFinding:
         return failed("There is no queue of DEPUTY_CELERY_URL, so nothing is proven.", f"{again}.")
     except MayNotLookError:
         return warning(
-            "The broker may not look at the queue of DEPUTY_CELERY_URL, so perhaps it may not use it either.",
+            "The broker may not look at the queue of DEPUTY_CELERY_URL, so perhaps it may not use"
+            " it either.",
             f"{again}, and its policy CarryWork lets the broker use that queue.",
         )
     except Unavailable:
         return failed(
-            "SQS does not answer, so nothing is proven.", "Look at the network: SQS of AWS_REGION must be reachable."
+            "SQS does not answer, so nothing is proven.",
+            "Look at the network: SQS of AWS_REGION must be reachable.",
         )
     return ok(f"The queue is there, and {waiting} messages wait in it.")
 
@@ -243,12 +323,14 @@ def work_queue(config: Config, url: str) -> HealthFinding:
 def _cache(config: Config) -> HealthFinding:
     if config.cache_url is None:
         return skipped("No shared cache is configured: each process has its own.")
-    from app.cache.shared_cache import SharedCache  # noqa: PLC0415  Redis's client, which takes long to load
+    # Redis's client, which takes long to load
+    from app.cache.shared_cache import SharedCache  # noqa: PLC0415
 
     cache = SharedCache(config.cache_url)
     if not cache.ask(cache.client.ping):
         return warning(
-            "The shared cache does not answer. Deputy works without it: each process has its own limits and sessions.",
+            "The shared cache does not answer. Deputy works without it: each process has its own"
+            " limits and sessions.",
             "Look at DEPUTY_CACHE_URL, and at the Redis or Valkey that it names.",
         )
     return ok("The shared cache answers.")

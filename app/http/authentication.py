@@ -1,7 +1,8 @@
 """Who calls, and with which scope.
 
-Every view is either `public` or wrapped by `requires(scope, …)` right below its route (`Blueprint.operation`): the key and
-its scope are checked before anything of the request is parsed and before the database is asked whether a thing exists.
+Every view is either `public` or wrapped by `requires(scope, …)` right below its route
+(`Blueprint.operation`): the key and its scope are checked before anything of the request is parsed
+and before the database is asked whether a thing exists.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,9 @@ from app.http.prices import STOP, price_of
 
 
 def requires(*scopes: Scope, fails: Sequence[int]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Admit only API keys with one of these scopes. Raises UnauthenticatedError, then ForbiddenError."""
+    """Admit only API keys with one of these scopes. Raises UnauthenticatedError, then
+    ForbiddenError.
+    """
 
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
         price = price_of(view.__name__)
@@ -44,7 +47,9 @@ def requires(*scopes: Scope, fails: Sequence[int]) -> Callable[[Callable[P, R]],
 
 
 def _authenticate(key: str) -> Caller:
-    """The caller. A key that is no longer good uses up nobody's share from now on. Raises UnauthenticatedError."""
+    """The caller. A key that is no longer good uses up nobody's share from now on. Raises
+    UnauthenticatedError.
+    """
     share = services().tenant_share
     try:
         caller = services().api_keys.authenticate(key, g.request_id, g.client_address)
@@ -60,8 +65,8 @@ def requires_from_memory(
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """`requires`, with the key as this process remembers it; it may be revoked since.
 
-    For issuing alone, which reads the key again before credentials leave. `bare`: the header may also hold the key
-    without `Bearer`.
+    For issuing alone, which reads the key again before credentials leave. `bare`: the header may
+    also hold the key without `Bearer`.
     """
 
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
@@ -69,7 +74,9 @@ def requires_from_memory(
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             key = _presented_key(bare=bare)
             with refusals_for_good_keys(key):
-                g.caller = services().authorization.authenticate(key, g.request_id, g.client_address)
+                g.caller = services().authorization.authenticate(
+                    key, g.request_id, g.client_address
+                )
                 g.caller.require(scope)
                 return view(*args, **kwargs)
 
@@ -80,11 +87,12 @@ def requires_from_memory(
 
 @contextmanager
 def refusals_for_good_keys(key: str) -> Iterator[None]:
-    """Reads the key again before a refusal leaves. Raises UnauthenticatedError instead when the key is no longer good,
-    and RateLimitedError when too many of its tenant's are refused.
+    """Reads the key again before a refusal leaves. Raises UnauthenticatedError instead when the key
+    is no longer good, and RateLimitedError when too many of its tenant's are refused.
 
-    Refusals tell something of the tenant, and they are recorded. Two are raised at once: UnauthenticatedError is what a
-    bad key gets anyway, and TryLaterError tells nothing, of a request that has waited long enough.
+    Refusals tell something of the tenant, and they are recorded. Two are raised at once:
+    UnauthenticatedError is what a bad key gets anyway, and TryLaterError tells nothing, of a
+    request that has waited long enough.
     """
     try:
         yield

@@ -8,7 +8,7 @@ import flask_smorest
 
 from app.access.callers import Scope
 from app.http.authentication import requires
-from app.http.current import caller, changing, services  # noqa: F401  resources import them from here
+from app.http.current import caller, changing, services  # noqa: F401  for resources
 from app.http.cursors import paged  # noqa: F401
 from app.http.parsing import StrictParser
 
@@ -23,12 +23,16 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
 
     ARGUMENTS_PARSER = StrictParser()
 
-    def __init__(self, name: str, import_name: str, *, noun: str | None = None, description: str = "") -> None:
+    def __init__(
+        self, name: str, import_name: str, *, noun: str | None = None, description: str = ""
+    ) -> None:
         super().__init__(name, import_name, description=description)
         self.noun = noun
 
     def register_views_in_doc(self, api: Any, *args: Any, **options: Any) -> None:
-        """Not yet: most processes are never asked for the document, and it takes as long as to make the application."""
+        """Not yet: most processes are never asked for the document, and it takes as long as to
+        make the application.
+        """
         api.undescribed.append(partial(super().register_views_in_doc, api, *args, **options))
 
     def operation(
@@ -43,10 +47,12 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         fails: Sequence[int] = (),
         **route: Any,
     ) -> Callable[[View], View]:
-        """Make a view for API keys with one of these scopes. They are checked before anything of the request is read.
+        """Make a view for API keys with one of these scopes. They are checked before anything of
+        the request is read.
 
-        `takes`: the schema of the query of a GET, of the body otherwise. `fails`: statuses of refusals beside the 404 of
-        a path that names something, and those of every operation (`Plugin`).
+        `takes`: the schema of the query of a GET, of the body otherwise. `fails`: statuses of
+        refusals beside the 404 of a path that names something, and those of every operation
+        (`Plugin`).
         """
         fails = (*fails, 404) if "<" in path else fails
         either = scopes if isinstance(scopes, tuple) else (scopes,)
@@ -55,7 +61,9 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
             view = self.response(status, answer)(view)
             if takes is not None:
                 view = self.arguments(takes, location="query" if method == "GET" else "json")(view)
-            registered: View = self.route(path, methods=[method], **route)(requires(*either, fails=fails)(view))
+            registered: View = self.route(path, methods=[method], **route)(
+                requires(*either, fails=fails)(view)
+            )
             return registered
 
         return decorate

@@ -17,8 +17,12 @@ from app.limits.tenant_share import MS_PER_ROW
 from app.store.pages import Page
 
 
-def paged(query: Mapping[str, Any], fetch: Callable[..., Page[Any]], begin: UUID | None = None) -> dict[str, Any]:
-    """One page of a list: what `fetch(limit=…, after=…)` finds, first after `begin`, and the cursor of the next page."""
+def paged(
+    query: Mapping[str, Any], fetch: Callable[..., Page[Any]], begin: UUID | None = None
+) -> dict[str, Any]:
+    """One page of a list: what `fetch(limit=…, after=…)` finds, first after `begin`, and the
+    cursor of the next page.
+    """
     filters = {key: str(value) for key, value in query.items() if key not in {"cursor", "limit"}}
     place = json.dumps([request.path, sorted(filters.items())])
     keys = list(reversed(services().config.secret_keys))  # itsdangerous signs with the last
@@ -28,7 +32,12 @@ def paged(query: Mapping[str, Any], fetch: Callable[..., Page[Any]], begin: UUID
         try:
             after = UUID(signer.loads(query["cursor"]))
         except (BadSignature, ValueError) as error:
-            raise MalformedRequestError("This cursor is not from this list. Start without a cursor.") from error
+            raise MalformedRequestError(
+                "This cursor is not from this list. Start without a cursor."
+            ) from error
     found = fetch(limit=query["limit"], after=after)
     services().tenant_share.charge(caller().tenant_id, MS_PER_ROW * len(found.items))
-    return {"items": found.items, "next_cursor": None if found.after is None else signer.dumps(str(found.after))}
+    return {
+        "items": found.items,
+        "next_cursor": None if found.after is None else signer.dumps(str(found.after)),
+    }

@@ -1,4 +1,6 @@
-"""The kinds of fields that schemas are made of. Each takes an example, which the OpenAPI document shows."""
+"""The kinds of fields that schemas are made of. Each takes an example, which the OpenAPI
+document shows.
+"""
 
 import enum
 import re
@@ -55,20 +57,31 @@ def uuid(description: str, **options: Any) -> fields.UUID:
 
 def seconds(default: int, least: int, most: int, description: str) -> fields.Integer:
     """A duration that may be left out."""
-    return number(default, description, strict=True, load_default=default, validate=validate.Range(least, most))
+    return number(
+        default,
+        description,
+        strict=True,
+        load_default=default,
+        validate=validate.Range(least, most),
+    )
 
 
 def nested(schema: type[Schema], description: str | None = None, **options: Any) -> fields.Nested:
     return fields.Nested(schema, metadata=_described(description), **options)
 
 
-def line(maximum: int, example: str, description: str | None = None, **options: Any) -> fields.String:
+def line(
+    maximum: int, example: str, description: str | None = None, **options: Any
+) -> fields.String:
     """One line of printable text, which databases, logs and CloudTrail all show unchanged."""
     metadata = doc(example, description, openapi={"pattern": _LINE})
-    return fields.String(validate=[validate.Length(1, maximum), _printable], metadata=metadata, **options)
+    return fields.String(
+        validate=[validate.Length(1, maximum), _printable], metadata=metadata, **options
+    )
 
 
-# As much of `_printable` as every dialect of regular expressions knows: not blank, no line breaks or control characters
+# As much of `_printable` as every dialect of regular expressions knows: not blank, no line breaks
+# or control characters
 _LINE = r"^ *[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u00a0\u2028\u2029]*$"
 
 
@@ -80,7 +93,9 @@ def _printable(value: str) -> None:
 
 
 class Matches(validate.Regexp):
-    """The whole text matches. marshmallow's own uses `match`, where `$` accepts a trailing newline."""
+    """The whole text matches. marshmallow's own uses `match`, where `$` accepts a trailing
+    newline.
+    """
 
     def __init__(self, pattern: str) -> None:
         super().__init__(f"^{pattern}$", re.ASCII)
@@ -119,13 +134,17 @@ class FromSameObject(fields.Nested):
 
 def status(kind: type[enum.StrEnum], example: str) -> fields.Enum[Any]:
     """A status other than `deleted`, which the API never shows."""
-    metadata = doc(example, openapi={"enum": [member.value for member in kind if member.value != "deleted"]})
+    metadata = doc(
+        example, openapi={"enum": [member.value for member in kind if member.value != "deleted"]}
+    )
     listed = validate.NoneOf(["deleted"], error="Deleted things are not listed.")
     return fields.Enum(kind, by_value=True, validate=listed, metadata=metadata)
 
 
 class Statuses(fields.List[Any]):
-    """Statuses, separated by commas; sorted and without duplicates, because cursors are signed with them."""
+    """Statuses, separated by commas; sorted and without duplicates, because cursors are signed
+    with them.
+    """
 
     is_multiple = False  # webargs: the parameter is given once
 
@@ -143,4 +162,6 @@ class Statuses(fields.List[Any]):
 
 def one_of(component: str, *values: str, **options: Any) -> fields.String:
     """One of a few words. `component`: the name of the type in generated clients."""
-    return fields.String(validate=validate.OneOf(values), metadata=doc(values[0], component=component), **options)
+    return fields.String(
+        validate=validate.OneOf(values), metadata=doc(values[0], component=component), **options
+    )

@@ -1,6 +1,7 @@
 """What the OpenAPI document says beyond flask-smorest: every refusal, enums by name, and examples.
 
-Fields have examples (`doc` in app/http/fields.py). The example of a whole body is made of its fields'.
+Fields have examples (`doc` in app/http/fields.py). The example of a whole body is made of its
+fields'.
 """
 
 import inspect
@@ -19,12 +20,19 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 UUID_PARAMETER = {"type": "string", "format": "uuid", "examples": [UUID_EXAMPLE]}
-_FACTS = "facts"  # the name of a view's facts, on it and in its operation until the operation is complete
-_BY_KIND = {fields.UUID: UUID_EXAMPLE, fields.DateTime: "2026-01-31T12:00:00+00:00", fields.Boolean: True}
+# the name of a view's facts, on it and in its operation until the operation is complete
+_FACTS = "facts"
+_BY_KIND = {
+    fields.UUID: UUID_EXAMPLE,
+    fields.DateTime: "2026-01-31T12:00:00+00:00",
+    fields.Boolean: True,
+}
 
 
 def example_of(schema: Schema) -> dict[str, Any]:
-    """The example of a whole body. A schema whose fields exclude each other has an EXAMPLE of its own."""
+    """The example of a whole body. A schema whose fields exclude each other has an EXAMPLE of
+    its own.
+    """
     own: dict[str, Any] | None = getattr(schema, "EXAMPLE", None)
     return own or {name: _example(field) for name, field in schema.fields.items()}
 
@@ -54,7 +62,9 @@ class _Converter(OpenAPIConverter):
         return described | getattr(schema, "OPENAPI", {})
 
     def field2property(self, field: fields.Field[Any]) -> dict[str, Any]:
-        described: dict[str, Any] = super().field2property(field) | field.metadata.get("openapi", {})
+        described: dict[str, Any] = super().field2property(field) | field.metadata.get(
+            "openapi", {}
+        )
         of_enum = field.enum.__name__ if isinstance(field, fields.Enum) else None
         name = field.metadata.get("component", of_enum)
         if name is None:
@@ -71,7 +81,9 @@ class _Converter(OpenAPIConverter):
 
 
 class Plugin(MarshmallowPlugin):
-    """For flask-smorest, in place of apispec's own. It completes each operation by the view's facts."""
+    """For flask-smorest, in place of apispec's own. It completes each operation by the view's
+    facts.
+    """
 
     Converter = _Converter
 
@@ -82,7 +94,9 @@ class Plugin(MarshmallowPlugin):
 
 
 def _complete(method: str, doc: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Complete an operation. It lists each status that it can answer, because `default` would allow any status."""
+    """Complete an operation. It lists each status that it can answer, because `default` would
+    allow any status.
+    """
     statuses = {414, 431, 500, 503, *facts.get("fails", ())}
     if facts.get("public"):
         doc["security"] = []
@@ -97,7 +111,9 @@ def _complete(method: str, doc: dict[str, Any], facts: dict[str, Any]) -> None:
     if doc.get("parameters"):
         statuses |= {400, 422}
     _exemplify(doc)
-    doc.setdefault("responses", {}).update({status: HTTPStatus(status).name for status in sorted(statuses)})
+    doc.setdefault("responses", {}).update(
+        {status: HTTPStatus(status).name for status in sorted(statuses)}
+    )
 
 
 def _exemplify(doc: dict[str, Any]) -> None:
@@ -112,9 +128,11 @@ def _exemplify(doc: dict[str, Any]) -> None:
 
 
 def document(view: Callable[P, R], **facts: Any) -> Callable[P, R]:
-    """Keep facts for the OpenAPI document. Generated clients name the operation as the view is named.
+    """Keep facts for the OpenAPI document. Generated clients name the operation as the view is
+    named.
 
-    `scopes`, of which a key needs one, or `public`; and `fails`: the statuses of refusals that not every operation has.
+    `scopes`, of which a key needs one, or `public`; and `fails`: the statuses of refusals that not
+    every operation has.
     """
     _, _, explained = (view.__doc__ or "").partition("\n")
     scopes = " or ".join(f"`{scope}`" for scope in facts.get("scopes", ()))

@@ -15,14 +15,18 @@ from app.concurrency.places import without_place
 
 @contextmanager
 def whole_body() -> Iterator[None]:
-    """Around the reading of a body. Raises BadRequest when it is late, cut short, or in malformed chunks."""
+    """Around the reading of a body. Raises BadRequest when it is late, cut short, or in
+    malformed chunks.
+    """
     try:
         with without_place():
             yield
     except RequestEntityTooLarge:
         raise
     except Exception as error:  # each server raises others; gunicorn's have no common class
-        raise BadRequest("The body did not arrive whole and in time. Send all of it right after the header.") from error
+        raise BadRequest(
+            "The body did not arrive whole and in time. Send all of it right after the header."
+        ) from error
 
 
 class StrictParser(FlaskParser):
@@ -39,7 +43,9 @@ class StrictParser(FlaskParser):
         if req.content_length is None and len(raw) == req.max_content_length:
             raise RequestEntityTooLarge
         if req.mimetype != "application/json":
-            raise UnsupportedMediaType("The body must be JSON, with Content-Type: application/json.")
+            raise UnsupportedMediaType(
+                "The body must be JSON, with Content-Type: application/json."
+            )
         try:
             return strict_json.parse(raw)
         except ValueError as error:

@@ -1,10 +1,12 @@
-"""Plain requests: the one form in which clients ask for credentials, read in one pass and answered in one piece.
+"""Plain requests: the one form in which clients ask for credentials, read in one pass and answered
+in one piece.
 
-gunicorn's parser and formatter take half of the CPU time of a cached answer. `PlainReader` accepts a strict subset of
-what gunicorn accepts, and reads it alike; tests/http/test_plain_requests.py compares the two. gunicorn reads everything
-else.
+gunicorn's parser and formatter take half of the CPU time of a cached answer. `PlainReader` accepts
+a strict subset of what gunicorn accepts, and reads it alike; tests/http/test_plain_requests.py
+compares the two. gunicorn reads everything else.
 
-gunicorn imports this module before it patches the standard library, so of the service it imports only what imports nothing else.
+gunicorn imports this module before it patches the standard library, so of the service it imports
+only what imports nothing else.
 """
 
 import os
@@ -24,11 +26,23 @@ _LINE_BYTES = 1024  # upper bound of a plain request's first line
 _FIELDS = 100
 
 # gunicorn's limits, where 0 means none, and what a plain request needs of each.
-_LIMITS = {"limit_request_line": _LINE_BYTES, "limit_request_fields": _FIELDS, "limit_request_field_size": READ_BYTES}
-# gunicorn's settings that change how it reads, answers or records a request. With another value than the default, it
-# must do so itself.
+_LIMITS = {
+    "limit_request_line": _LINE_BYTES,
+    "limit_request_fields": _FIELDS,
+    "limit_request_field_size": READ_BYTES,
+}
+# gunicorn's settings that change how it reads, answers or records a request. With another value
+# than the default, it must do so itself.
 _HONOURED_BY_GUNICORN = (
-    *("accesslog", "logconfig", "logconfig_dict", "logconfig_json", "logger_class", "statsd_host", "syslog"),
+    *(
+        "accesslog",
+        "logconfig",
+        "logconfig_dict",
+        "logconfig_json",
+        "logger_class",
+        "statsd_host",
+        "syslog",
+    ),
     *("ca_certs", "certfile", "keyfile", "ssl_context", "http2_cleartext", "http_protocols"),
     *("forwarded_allow_ips", "protocol", "proxy_protocol", "root_path", "secure_scheme_headers"),
     *("post_request", "pre_request"),
@@ -40,20 +54,35 @@ _FIELD = r"[!#$%&'*+.^`|~0-9A-Za-z-]++:[\t\x20-\x7e]*+\r\n"
 _HEADER = r"(GET|POST) {} HTTP/1\.1\r\n((?:{})++)\r\n"
 
 _SCHEME = "scheme"
-# The fields that are read. A field that comes twice is gunicorn's, and so are two fields with a scheme.
+# The fields that are read. A field that comes twice is gunicorn's, and so are two fields with a
+# scheme.
 _READ = {
-    **{name: name for name in ("authorization", "connection", "content-length", "content-type", "host")},
+    **{
+        name: name
+        for name in ("authorization", "connection", "content-length", "content-type", "host")
+    },
     "x-forwarded-for": "x-forwarded-for",
     **dict.fromkeys(("x-forwarded-proto", "x-forwarded-protocol", "x-forwarded-ssl"), _SCHEME),
 }
 # The fields that change how a message is framed or answered: gunicorn reads these requests.
 _UNUSUAL = frozenset(
-    ("expect", "http2-settings", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
+    (
+        "expect",
+        "http2-settings",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
 )
 
 
 class PlainRequest(NamedTuple):
-    """A request without anything unusual. `target`: the groups of the endpoint's pattern for the path."""
+    """A request without anything unusual. `target`: the groups of the endpoint's pattern for the
+    path.
+    """
 
     method: str
     target: tuple[str, ...]
@@ -78,7 +107,9 @@ class Endpoint(Protocol):
         """A pattern for the paths that it serves."""
 
     def answer(self, request: PlainRequest, peer: str) -> PlainAnswer | dict[str, Any]:
-        """Answer the request, or return what to add to the WSGI environ with which Flask answers it."""
+        """Answer the request, or return what to add to the WSGI environ with which Flask answers
+        it.
+        """
 
 
 class PlainReader:
@@ -143,12 +174,17 @@ def format_answer(answer: PlainAnswer) -> bytes:
 
 @lru_cache(2)
 def _first_lines(second: int) -> str:
-    fields = f"Server: {SERVER}\r\nDate: {formatdate(second, usegmt=True)}\r\nConnection: keep-alive\r\nContent-Type: application/json\r\n"
+    fields = (
+        f"Server: {SERVER}\r\nDate: {formatdate(second, usegmt=True)}\r\nConnection:"
+        " keep-alive\r\nContent-Type: application/json\r\n"
+    )
     return f"HTTP/1.1 200 OK\r\n{fields}"
 
 
 def setting_for_gunicorn(config: Any) -> str | None:
-    """Return the name of a setting that only gunicorn honours, so that it must read every request."""
+    """Return the name of a setting that only gunicorn honours, so that it must read every
+    request.
+    """
     defaults = Config()
     for name in _HONOURED_BY_GUNICORN:
         if config.settings[name].get() != defaults.settings[name].get():

@@ -1,7 +1,7 @@
 """What a request costs its tenant's share (app/limits/tenant_share.py), by the name of its view.
 
-The prices are milliseconds of CPU time, as `make bench ARGS="--only costly"` measures the costliest request of a route.
-Routes without a price of their own cost 3 to 15 ms.
+The prices are milliseconds of CPU time, as `make bench ARGS="--only costly"` measures the costliest
+request of a route. Routes without a price of their own cost 3 to 15 ms.
 """
 
 STOP = 0.0  # the view revokes, suspends or deletes

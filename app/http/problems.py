@@ -1,7 +1,8 @@
 """Every refusal as RFC 9457 problem+json: the one place where an error gets its HTTP status.
 
-A refusal of an authenticated request also goes to the audit log. Its event names a tenant only when the request was
-about the caller's own; all others are shown only to keys that are bound to no tenant.
+A refusal of an authenticated request also goes to the audit log. Its event names a tenant only when
+the request was about the caller's own; all others are shown only to keys that are bound to no
+tenant.
 """
 
 import json
@@ -25,7 +26,8 @@ from app.http.openapi import example_of
 from app.http.schemas import Answer
 from app.log import logger
 
-# code: status and title. Every AppError's code is here (a test looks), and those that only HTTP knows.
+# code: status and title. Every AppError's code is here (a test looks), and those that only HTTP
+# knows.
 PROBLEMS: dict[str, tuple[int, str]] = {
     errors.MalformedRequestError.code: (400, "Malformed request"),
     errors.UnauthenticatedError.code: (401, "No valid API key"),
@@ -49,22 +51,32 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     errors.AwsUnavailableError.code: (503, "AWS unavailable"),
     errors.ProofExpiredError.code: (503, "Proof expired"),
 }
-_CODES = {status: code for code, (status, _) in reversed(PROBLEMS.items())}  # the first that has this status
+_CODES = {
+    status: code for code, (status, _) in reversed(PROBLEMS.items())
+}  # the first that has this status
 _INTERNAL = "Internal error. Search Deputy's log for the request id."
 _DETAILS = {
     "not_found": errors.NotFoundError().detail,
     "method_not_allowed": "Method not allowed; see the Allow header.",
     "payload_too_large": "The body is larger than 256 KiB.",
     "uri_too_long": "Method and URL are longer than 4094 bytes together.",
-    "headers_too_large": "Too large a header: at most 100 fields, 16 KiB in each and 32 KiB in all.",
+    "headers_too_large": (
+        "Too large a header: at most 100 fields, 16 KiB in each and 32 KiB in all."
+    ),
     "validation_failed": errors.ValidationFailedError({}).detail,
 }
 _NAMED = 20  # invalid fields that an answer and its event name; of the others they give the number
 _RETRY_SECONDS = {"unavailable": 2, "aws_unavailable": 2, "proof_expired": 2}
-# SDKs read the refusals of this endpoint: Java and Go `code` and `message`, JavaScript `Code` and `Message`.
+# SDKs read the refusals of this endpoint: Java and Go `code` and `message`, JavaScript `Code` and
+# `Message`.
 _CONTAINER = "credentials.container_credentials"
 CODE_HEADER = "X-Deputy-Code"  # for programs that see no body, such as curl --fail
-_CODE = doc("not_found", "Stable; programs decide by it.", component="ProblemCode", openapi={"enum": [*PROBLEMS]})
+_CODE = doc(
+    "not_found",
+    "Stable; programs decide by it.",
+    component="ProblemCode",
+    openapi={"enum": [*PROBLEMS]},
+)
 _FIELDS = doc({"name": ["Must not be blank."]}, "What is wrong, by field of the request.")
 
 
@@ -79,14 +91,19 @@ class ProblemSchema(Answer):
     detail = string(_DETAILS["not_found"])
     code = fields.String(metadata=_CODE)
     request_id = string("5f0e7a2b6c184d419c1f6e8a007c3b9d")
-    errors = fields.Dict(keys=fields.String(), values=fields.List(fields.String()), metadata=_FIELDS)
+    errors = fields.Dict(
+        keys=fields.String(), values=fields.List(fields.String()), metadata=_FIELDS
+    )
 
 
 def examples(status: int) -> dict[str, Any]:
     """An example of each problem that has this status, by code."""
     whole = example_of(ProblemSchema(exclude=() if status == 422 else ("errors",)))
     titles = {code: title for code, (of_code, title) in PROBLEMS.items() if of_code == status}
-    return {code: {"value": whole | _facts(code) | {"detail": f"{title}."}} for code, title in titles.items()}
+    return {
+        code: {"value": whole | _facts(code) | {"detail": f"{title}."}}
+        for code, title in titles.items()
+    }
 
 
 def _facts(code: str) -> dict[str, Any]:
@@ -126,7 +143,12 @@ def _app_error(error: AppError) -> Response:
         return _too_often(error)
     if isinstance(error, errors.TryLaterError):
         logger.warning("request.try_later", code=error.code, exc_info=error)
-    flood = _audit(error.code, tenant_id=error.tenant_id, connection_id=error.connection_id, fields=error.errors)
+    flood = _audit(
+        error.code,
+        tenant_id=error.tenant_id,
+        connection_id=error.connection_id,
+        fields=error.errors,
+    )
     return flood or problem(error.code, error.detail, error.errors)
 
 
@@ -144,7 +166,9 @@ def _http_error(error: HTTPException) -> Response:
     messages = dict(_flat(getattr(error, "data", {}).get("messages", {})))
     if flood := _audit(code, tenant_id=None, connection_id=None, fields=messages):
         return flood
-    response = problem(code, _DETAILS.get(code) or error.description or "The request is malformed.", messages)
+    response = problem(
+        code, _DETAILS.get(code) or error.description or "The request is malformed.", messages
+    )
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         response.headers["Allow"] = ", ".join(sorted(set(error.valid_methods) - {"OPTIONS"}))
     return response
@@ -161,45 +185,79 @@ def _bug(error: Exception) -> Response:
     return problem("internal_error", _INTERNAL)
 
 
-def _flat(messages: Mapping[Any, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, list[str]]]:
-    """Webargs' {location: {field: {index: [message]}}} as pairs of field.index and [message], without the location."""
+def _flat(
+    messages: Mapping[Any, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, list[str]]]:
+    """Webargs' {location: {field: {index: [message]}}} as pairs of field.index and [message],
+    without the location.
+    """
     for key, value in messages.items():
         here = (*path, str(key))
         if isinstance(value, Mapping):
             yield from _flat(value, here)
         else:
-            yield (".".join(part for part in here[1:] if part != "_schema") or "body", [str(item) for item in value])
+            yield (
+                ".".join(part for part in here[1:] if part != "_schema") or "body",
+                [str(item) for item in value],
+            )
 
 
-def _audit(code: str, *, tenant_id: UUID | None, connection_id: UUID | None, fields: dict[str, Any]) -> Response | None:
-    """Record the refusal of an authenticated request. Returns a 429 to send instead when the caller had too many."""
+def _audit(
+    code: str, *, tenant_id: UUID | None, connection_id: UUID | None, fields: dict[str, Any]
+) -> Response | None:
+    """Record the refusal of an authenticated request. Returns a 429 to send instead when the
+    caller had too many.
+    """
     who = g.get("caller")
     blueprint = current_app.blueprints.get(request.blueprint or "")
     if who is None or not isinstance(blueprint, Blueprint):
         return None
     path = request.view_args or {}
-    if code != NotFoundError.code and who.tenant_id is not None and path.get("tenant_id") == who.tenant_id:
+    if (
+        code != NotFoundError.code
+        and who.tenant_id is not None
+        and path.get("tenant_id") == who.tenant_id
+    ):
         tenant_id = who.tenant_id
-    about = Event(who.actor, Action(f"{blueprint.noun}.refused"), {}, tenant_id=tenant_id, connection_id=connection_id)
+    about = Event(
+        who.actor,
+        Action(f"{blueprint.noun}.refused"),
+        {},
+        tenant_id=tenant_id,
+        connection_id=connection_id,
+    )
     try:
         record_refusal(about, code, path, fields)
     except errors.RateLimitedError as error:
-        g.logged = True  # app/limits/refusals.py logs one line a minute instead of one for each request
+        g.logged = (
+            True  # app/limits/refusals.py logs one line a minute instead of one for each request
+        )
         return _too_often(error)
     return None
 
 
-def record_refusal(about: Event, code: str, path: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
-    """Store `about`, completed with what the request was. A database that is away does not change the answer.
+def record_refusal(
+    about: Event, code: str, path: Mapping[str, Any], fields: Mapping[str, Any]
+) -> None:
+    """Store `about`, completed with what the request was. A database that is away does not change
+    the answer.
 
-    `path`: the ids of the URL that may be kept. Raises RateLimitedError when the caller is refused too often.
+    `path`: the ids of the URL that may be kept. Raises RateLimitedError when the caller is refused
+    too often.
     """
     if code == StoreUnavailableError.code:
         return
     # The name of an unknown field is the caller's text, which may be long or secret.
-    known = sorted({"(unknown)" if "Unknown field." in messages else name for name, messages in fields.items()})
+    known = sorted(
+        {"(unknown)" if "Unknown field." in messages else name for name, messages in fields.items()}
+    )
     ids = {name: str(value) for name, value in path.items()}
-    details: dict[str, Any] = {"code": code, "method": request.method, "route": str(request.url_rule), "path": ids}
+    details: dict[str, Any] = {
+        "code": code,
+        "method": request.method,
+        "route": str(request.url_rule),
+        "path": ids,
+    }
     details["fields"] = known[:_NAMED]
     if (more := len(known) - _NAMED) > 0:
         details["more_fields"] = more

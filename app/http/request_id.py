@@ -1,4 +1,6 @@
-"""Request ids. Deputy makes each one itself, because the audit log joins on it; a client's own is never taken."""
+"""Request ids. Deputy makes each one itself, because the audit log joins on it; a client's own
+is never taken.
+"""
 
 import secrets
 from typing import Any
@@ -11,5 +13,7 @@ def new_request_id() -> str:
 
 
 def request_id(environ: dict[str, Any]) -> str:
-    """Return the id of this request. It has one already if it was not answered as a plain request."""
+    """Return the id of this request. It has one already if it was not answered as a plain
+    request.
+    """
     return environ.get(ENVIRON_KEY) or new_request_id()

@@ -1,7 +1,8 @@
-"""Bodies, queries and pages that all resources share; each resource's own are in its module in app/api.
+"""Bodies, queries and pages that all resources share; each resource's own are in its module in
+app/api.
 
-A request with an unknown field is refused, and the OpenAPI document says so. Answers may gain fields in later releases,
-so the document leaves them open.
+A request with an unknown field is refused, and the OpenAPI document says so. Answers may gain
+fields in later releases, so the document leaves them open.
 """
 
 import time
@@ -18,13 +19,21 @@ _LONGEST = 4096  # characters or items, where the field has no limit of its own
 
 class Strict(Schema):
     class Meta:
-        unknown = RAISE  # the default; spelled out because it sets additionalProperties: false in OpenAPI
+        unknown = (
+            RAISE  # the default; spelled out because it sets additionalProperties: false in OpenAPI
+        )
 
     @pre_load
     def _within_bounds(self, data: Any, **_: Any) -> Any:
-        """Refuse values that are too long before their items are read, which would cost time for each."""
+        """Refuse values that are too long before their items are read, which would cost time for
+        each.
+        """
         if isinstance(data, Mapping):
-            problems = dict(filter(all, ((name, _too_long(f, data.get(name))) for name, f in self.fields.items())))
+            problems = dict(
+                filter(
+                    all, ((name, _too_long(f, data.get(name))) for name, f in self.fields.items())
+                )
+            )
             if problems:
                 raise ValidationError(problems)
         return data
@@ -39,22 +48,28 @@ def _too_long(field: Any, value: Any) -> list[str] | None:
 
 
 class Answer(Schema):
-    """Fields are always there, and required in OpenAPI, except for those whose schema lists them in OPTIONAL."""
+    """Fields are always there, and required in OpenAPI, except for those whose schema lists them
+    in OPTIONAL.
+    """
 
     OPTIONAL: ClassVar[frozenset[str]] = frozenset()
 
     class Meta:
-        unknown = EXCLUDE  # answers are never loaded; this leaves additionalProperties out of OpenAPI
+        unknown = (
+            EXCLUDE  # answers are never loaded; this leaves additionalProperties out of OpenAPI
+        )
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._members = [(name, field, _attribute(name, field)) for name, field in self.dump_fields.items()]
+        self._members = [
+            (name, field, _attribute(name, field)) for name, field in self.dump_fields.items()
+        ]
 
     def dump(self, obj: Any, *, many: bool | None = None) -> Any:
         """Return the fields of an object or a dict.
 
-        What orjson writes by itself stays as it is. Marshmallow's own `dump` calls five functions for each field, which
-        took a third of the time of a list.
+        What orjson writes by itself stays as it is. Marshmallow's own `dump` calls five functions
+        for each field, which took a third of the time of a list.
         """
         if self.many if many is None else many:
             return [self.dump(one, many=False) for one in obj]
@@ -92,7 +107,9 @@ class PageQuery(Strict):
 
 
 class AsStored(fields.List[Any]):
-    """A list that is stored in the form in which it is answered, so its items are not taken apart again."""
+    """A list that is stored in the form in which it is answered, so its items are not taken
+    apart again.
+    """
 
     def _serialize(self, value: Any, *_: Any, **__: Any) -> Any:
         return value

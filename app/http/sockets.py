@@ -1,14 +1,16 @@
-"""The web process: gunicorn's gevent worker with bounds on slow clients (`worker_class` in gunicorn.conf.py).
+"""The web process: gunicorn's gevent worker with bounds on slow clients (`worker_class` in
+gunicorn.conf.py).
 
-A request's whole header must arrive within BODY_SECONDS, and so must its body. A connection that waits for its client
-(for a header, a body or the next request, or until an answer is taken) holds no slot for requests. When the process has
-too many connections, each new one closes the one that has waited longest, so sockets that send little or nothing leave
-room for real requests.
+A request's whole header must arrive within BODY_SECONDS, and so must its body. A connection that
+waits for its client (for a header, a body or the next request, or until an answer is taken) holds
+no slot for requests. When the process has too many connections, each new one closes the one that
+has waited longest, so sockets that send little or nothing leave room for real requests.
 
-Plain requests (app/http/plain_requests.py) are answered before gunicorn reads them, within the same bounds.
+Plain requests (app/http/plain_requests.py) are answered before gunicorn reads them, within the same
+bounds.
 
-gunicorn imports this module before it patches the standard library, so it imports nothing of the service. The settings
-come with the application, and so does the endpoint for plain requests.
+gunicorn imports this module before it patches the standard library, so it imports nothing of the
+service. The settings come with the application, and so does the endpoint for plain requests.
 """
 
 import resource
@@ -26,7 +28,13 @@ from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers.ggevent import GeventWorker
 
-from app.http.plain_requests import READ_BYTES, Endpoint, PlainReader, format_answer, setting_for_gunicorn
+from app.http.plain_requests import (
+    READ_BYTES,
+    Endpoint,
+    PlainReader,
+    format_answer,
+    setting_for_gunicorn,
+)
 from app.http.unreadable import UnreadableRequests
 
 _REQUESTS = 256  # at once in this process; the pools towards AWS and the cache have the same size
@@ -34,34 +42,45 @@ _LATE_SECONDS = 0.25  # how often the process looks for waits whose time is over
 _SPARE = 64  # closing starts at this distance from the limit, because closing takes a moment
 _OTHER_FILES = 512  # the most files that a process opens beside its connections
 _ANSWER_SECONDS = 30  # for a client to take an answer that exceeds the socket's buffer
-_UNTAKEN = 128 * 1024  # the socket's buffer for answers, in bytes; Linux doubles it, and by default grows it to 4 MiB
-_DROPPED = 2 * 1024 * 1024  # bytes read from a client after its answer, which it may read only after sending
+_UNTAKEN = (
+    128 * 1024
+)  # the socket's buffer for answers, in bytes; Linux doubles it, and by default grows it to 4 MiB
+_DROPPED = (
+    2 * 1024 * 1024
+)  # bytes read from a client after its answer, which it may read only after sending
 _STEP = 64 * 1024
-# For which the hub's thread goes on when another one wants the interpreter. By default 5 ms: so long a thread that holds
-# the lock for writing to SQLite would wait after each statement.
+# For which the hub's thread goes on when another one wants the interpreter. By default 5 ms: so
+# long a thread that holds the lock for writing to SQLite would wait after each statement.
 _SWITCH_SECONDS = 0.0005
 _PIECES = 4096  # chunks of a body; even a chunk of one byte costs some microseconds
 _HEADER = (32 + 8) * 1024  # 32 KiB of a header, and the read of 8 KiB in which it ends
 
 
 class BoundedRequest(Request):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn limits the number of fields and the size of each. All together, 1.6 MB, would cost 0.1 s of a process,
-    and more from a client that sends it in small pieces: gunicorn searches the whole again for each.
+    """gunicorn limits the number of fields and the size of each. All together, 1.6 MB, would cost
+    0.1 s of a process, and more from a client that sends it in small pieces: gunicorn searches the
+    whole again for each.
     """
 
     process: "WebProcess | None" = None  # answers plain requests
 
     def parse(self, unreader: Any) -> Any:
-        """Let the process answer plain requests for as long as they come. Read the first other one."""
+        """Let the process answer plain requests for as long as they come. Read the first other
+        one.
+        """
         self.max_buffer_headers = _HEADER  # of trailers too
-        self.environ: dict[str, Any] = {}  # what the application gets of a plain request that was not answered
+        self.environ: dict[
+            str, Any
+        ] = {}  # what the application gets of a plain request that was not answered
         if self.process is not None and not unreader.buf.tell():
             data, self.environ = self.process.answer_plain(unreader.sock, self.peer_addr)
             unreader.unread(data)
         return super().parse(unreader)
 
 
-RequestParser.mesg_class = BoundedRequest  # no setting names it; rows 1 to 5 of docs/performance.md need it
+RequestParser.mesg_class = (
+    BoundedRequest  # no setting names it; rows 1 to 5 of docs/performance.md need it
+)
 
 
 class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -71,8 +90,9 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         self._connections = 0
         # By greenlet, the longest wait first: the exception that ends it.
         self._waiting: dict[Any, Wait | None] = {}
-        # Told to end, while their last answer is made. If they counted, a new connection would be closed in their place.
-        # One that waits again counts again: its client may not take that answer.
+        # Told to end, while their last answer is made. If they counted, a new connection would be
+        # closed in their place. One that waits again counts again: its client may not take that
+        # answer.
         self._ending: set[Any] = set()
         self._asked_before: set[Any] = set()
 
@@ -90,7 +110,9 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         self._endpoint: Endpoint = self._app.extensions["deputy.plain_requests"]
         self._reader = PlainReader(self._endpoint.target)
         if setting := setting_for_gunicorn(self.cfg):
-            self.log.info("gunicorn reads every request, which is slower, because of the setting %s", setting)
+            self.log.info(
+                "gunicorn reads every request, which is slower, because of the setting %s", setting
+            )
         else:
             BoundedRequest.process = self
 
@@ -156,14 +178,19 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
             sock.setblocking(True)
         if not body.drop():
             raise StopIteration
-        if req.unreader.buf.tell():  # the next request has arrived, but other connections come first
+        if (
+            req.unreader.buf.tell()
+        ):  # the next request has arrived, but other connections come first
             gevent.sleep(0)
 
     def _serve(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         environ.update(getattr(environ["wsgi.input"], "environ", {}))
-        environ["deputy.slots"] = self.slots  # which a request gives up while it waits (app/concurrency/places.py)
+        environ["deputy.slots"] = (
+            self.slots
+        )  # which a request gives up while it waits (app/concurrency/places.py)
         with self.slots:
-            # In a context of its own: what this request notes there is not the connection's next request's.
+            # In a context of its own: what this request notes there is not the connection's next
+            # request's.
             answer: Iterable[bytes] = copy_context().run(self._app, environ, start_response)
         self.begin_wait(None)  # for its client to take the answer
         return answer
@@ -182,10 +209,15 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
     def _end_late_waits(self) -> None:
         """End the waits whose time is over. Runs in the hub.
 
-        There is one timer for all of them, because a timer for each wait would cost 30,000 instructions.
+        There is one timer for all of them, because a timer for each wait would cost 30,000
+        instructions.
         """
         now = time.monotonic()
-        late = [(greenlet, wait) for greenlet, wait in self._waiting.items() if wait is not None and wait.ends <= now]
+        late = [
+            (greenlet, wait)
+            for greenlet, wait in self._waiting.items()
+            if wait is not None and wait.ends <= now
+        ]
         for greenlet, wait in late:
             if self._waiting.get(greenlet) is wait:
                 del self._waiting[greenlet]
@@ -195,7 +227,9 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         return self._connections - len(self._ending) > self.worker_connections - _SPARE
 
     def _close_one(self) -> None:
-        """Close the connection that has waited longest. In the hub, so no greenlet runs between check and throw."""
+        """Close the connection that has waited longest. In the hub, so no greenlet runs between
+        check and throw.
+        """
         if self._waiting and self._is_full():
             longest = next(iter(self._waiting))
             self._ending.add(longest)
@@ -209,10 +243,12 @@ def _send(sock: Any, data: bytes) -> None:
 
 
 class Wait(BaseException):
-    """A wait for the client of the current connection. It ends after `seconds`, or when the process is full.
+    """A wait for the client of the current connection. It ends after `seconds`, or when the process
+    is full.
 
-    Then it is raised. `silent`: it ends the `with` block instead. Within another wait, that one goes on afterwards:
-    gunicorn looks for the end of a chunked body during its wait for the next request.
+    Then it is raised. `silent`: it ends the `with` block instead. Within another wait, that one
+    goes on afterwards: gunicorn looks for the end of a chunked body during its wait for the next
+    request.
     """
 
     _outer: "Wait | None" = None
@@ -240,7 +276,9 @@ class Wait(BaseException):
 
 
 class Body(RawIOBase):
-    """A request's body, which must arrive within `seconds` of its header. Reading it later raises TimeoutError."""
+    """A request's body, which must arrive within `seconds` of its header. Reading it later
+    raises TimeoutError.
+    """
 
     def __init__(self, process: WebProcess, req: Any, seconds: float, largest: int) -> None:
         self._process = process
@@ -251,7 +289,9 @@ class Body(RawIOBase):
         self._largest = largest
         self._taken = 0
         if chunks := getattr(self._inner.reader, "parser", None):
-            self._inner.reader.parser = _few(chunks)  # no setting limits chunks, so they could starve other tenants
+            self._inner.reader.parser = _few(
+                chunks
+            )  # no setting limits chunks, so they could starve other tenants
         if self._left() > largest:
             req.force_close()  # the answer's header says so
 
@@ -271,7 +311,9 @@ class Body(RawIOBase):
         return len(data)
 
     def drop(self) -> bool:
-        """Read and drop what is left, within limits. Returns whether the connection can take another request."""
+        """Read and drop what is left, within limits. Returns whether the connection can take
+        another request.
+        """
         if self._inner.failed:  # its time is over, or the process is full
             return False
         try:
@@ -311,7 +353,9 @@ def _few(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _peer_text(address: Any) -> str:
-    """Return a peer's address as the WSGI environ has it: a tuple, or text or bytes of a Unix socket."""
+    """Return a peer's address as the WSGI environ has it: a tuple, or text or bytes of a Unix
+    socket.
+    """
     if isinstance(address, tuple):
         return str(address[0])
     return address.decode() if isinstance(address, bytes) else str(address)

@@ -1,6 +1,8 @@
-"""Requests that gunicorn can't read or refuses. The application answers them: with a problem and a request id.
+"""Requests that gunicorn can't read or refuses. The application answers them: with a problem and a
+request id.
 
-gunicorn imports this module before it patches the standard library, so it imports nothing of the service.
+gunicorn imports this module before it patches the standard library, so it imports nothing of the
+service.
 """
 
 import contextlib
@@ -23,7 +25,9 @@ _DROPPED = 1024 * 1024  # bytes read from the client, which may read the answer 
 
 
 class UnreadableRequests:
-    """A mix-in that comes before gunicorn's worker class. `_app`: the application that it serves."""
+    """A mix-in that comes before gunicorn's worker class. `_app`: the application that it
+    serves.
+    """
 
     _app: Any
 
@@ -31,7 +35,8 @@ class UnreadableRequests:
         if not isinstance(exc, errors.ParseException) or isinstance(exc, _NOT_THE_CLIENTS):
             super().handle_error(req, client, addr, exc)  # type: ignore[misc]  # gunicorn's
             return
-        with contextlib.suppress(OSError), gevent.Timeout(_SECONDS, False):  # type: ignore[arg-type]  # as gevent documents it
+        # as gevent documents it
+        with contextlib.suppress(OSError), gevent.Timeout(_SECONDS, False):  # type: ignore[arg-type]
             client.sendall(self._refusal(_STATUSES.get(type(exc), 400), addr))
             client.shutdown(socket.SHUT_WR)
             left = _DROPPED
@@ -46,7 +51,12 @@ class UnreadableRequests:
             head.extend(f"{name}: {value}" for name, value in headers)
 
         address = addr[0] if isinstance(addr, tuple) else ""
-        environ = {"REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "PATH_INFO": "/", "REMOTE_ADDR": address}
+        environ = {
+            "REQUEST_METHOD": "GET",
+            "SCRIPT_NAME": "",
+            "PATH_INFO": "/",
+            "REMOTE_ADDR": address,
+        }
         environ |= {"SERVER_NAME": "localhost", "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1"}
         environ |= {"wsgi.url_scheme": "http", REFUSED_STATUS: status}
         body = b"".join(self._app(environ, start_response))

@@ -1,9 +1,10 @@
 """Which API key may have credentials for which connection, answered from memory.
 
-Memory holds keys and connections as the database had them at some epoch, and nothing in it ages. A change that takes
-something away moves the configuration's epoch, and the statement that records an issuance compares it
-(app/audit/batch.py). Once that statement returns another epoch, what was read from the rows that were changed is read
-again. Refusals are not kept: an absent key, or a connection that may not issue, is read at each request.
+Memory holds keys and connections as the database had them at some epoch, and nothing in it ages. A
+change that takes something away moves the configuration's epoch, and the statement that records an
+issuance compares it (app/audit/batch.py). Once that statement returns another epoch, what was read
+from the rows that were changed is read again. Refusals are not kept: an absent key, or a connection
+that may not issue, is read at each request.
 """
 
 from collections.abc import Callable, Hashable, Iterator
@@ -31,7 +32,9 @@ _KEYS = 10_000  # how many are kept, at about 1 kB each
 _CONNECTIONS = 50_000
 _READ_SECONDS = 1.5
 
-_NOT_VERIFIED = "This connection is not verified. Call verify, and read `verification` in the answer."
+_NOT_VERIFIED = (
+    "This connection is not verified. Call verify, and read `verification` in the answer."
+)
 
 Name = TypeVar("Name", bound=Hashable)
 Thing = TypeVar("Thing", Caller, "VerifiedConnection")
@@ -49,8 +52,8 @@ class VerifiedConnection:
     role_unique_id: str | None
     permission_sets: frozenset[str]
     external_id_id: UUID
-    # Seconds since 1970, as of this reading: later proofs do not move the epoch. A connection that was proven again
-    # meanwhile is the same one, so an issuance under locks does not compare it.
+    # Seconds since 1970, as of this reading: later proofs do not move the epoch. A connection that
+    # was proven again meanwhile is the same one, so an issuance under locks does not compare it.
     proven_at: float = field(compare=False)
 
     @property
@@ -64,7 +67,9 @@ class VerifiedConnection:
 
 
 class _Memory(Generic[Name, Thing]):
-    """The things last asked for, each with the epoch at which it was read; and the reads that are running."""
+    """The things last asked for, each with the epoch at which it was read; and the reads that
+    are running.
+    """
 
     def __init__(self, size: int) -> None:
         self.reads: SingleFlight[Name, tuple[int, Thing]] = SingleFlight()
@@ -94,7 +99,9 @@ class _Memory(Generic[Name, Thing]):
 
 
 class Authorization:
-    """Answers from memory what is still valid of what the database said, as far as this process knows."""
+    """Answers from memory what is still valid of what the database said, as far as this process
+    knows.
+    """
 
     def __init__(self, db: Database, shelf_life: ShelfLife, key_uses: KeyUses) -> None:
         self._db = db
@@ -104,11 +111,17 @@ class Authorization:
         self._callers: _Memory[str, Caller] = _Memory(_KEYS)
         self._connections: _Memory[Path, VerifiedConnection] = _Memory(_CONNECTIONS)
 
-    def authenticate(self, text: str, request_id: str | None, client_address: str | None = None) -> Caller:
-        """As ApiKeys.authenticate, from memory: use it only for what is compared with the epoch before it counts."""
+    def authenticate(
+        self, text: str, request_id: str | None, client_address: str | None = None
+    ) -> Caller:
+        """As ApiKeys.authenticate, from memory: use it only for what is compared with the epoch
+        before it counts.
+        """
         return self._use(self._caller(lookup_of(text))[1], text, request_id, client_address)
 
-    def authenticate_from_memory(self, text: str, request_id: str, client_address: str | None) -> Caller | None:
+    def authenticate_from_memory(
+        self, text: str, request_id: str, client_address: str | None
+    ) -> Caller | None:
         """Return the caller if memory has its key and the key is good. The database is not read."""
         try:
             remembered = self._callers.get(lookup_of(text), self._history)
@@ -116,28 +129,36 @@ class Authorization:
         except errors.UnauthenticatedError:
             return None
 
-    def _use(self, known: Caller, text: str, request_id: str | None, client_address: str | None) -> Caller:
+    def _use(
+        self, known: Caller, text: str, request_id: str | None, client_address: str | None
+    ) -> Caller:
         caller = authenticated(known, digest_of(text))
         self._key_uses.note(caller.lookup)
         return caller.for_request(request_id, client_address)
 
     def authorize_issuance(self, caller: Caller, path: Path) -> tuple[int, VerifiedConnection]:
-        """The connection, if this caller may have credentials for it, and the epoch at which all of that held.
+        """The connection, if this caller may have credentials for it, and the epoch at which all of
+        that held.
 
-        Raises UnauthenticatedError, ForbiddenError, NotFoundError, SuspendedError, ConnectionNotVerifiedError,
-        ExternalIdWithdrawnError.
+        Raises UnauthenticatedError, ForbiddenError, NotFoundError, SuspendedError,
+        ConnectionNotVerifiedError, ExternalIdWithdrawnError.
         """
         key_epoch, known = self._caller(caller.lookup)
         _ensure_may_issue(known, caller.digest, path[0])
         epoch, connection = self._connection(known, path)
-        if not known.covers(connection.permission_sets):  # from memory perhaps, which no commit has compared
+        if not known.covers(
+            connection.permission_sets
+        ):  # from memory perhaps, which no commit has compared
             self._connections.forget(path)
             epoch, connection = self._connection(known, path)
             _ensure_permission_sets(known, connection)
         return min(key_epoch, epoch), connection
 
-    def ensure_fresh_proof(self, connection: VerifiedConnection, at: float, patience: float) -> bool:
-        """If its proof no longer allows issuing, waits for a fresh one, and returns False: authorize it again.
+    def ensure_fresh_proof(
+        self, connection: VerifiedConnection, at: float, patience: float
+    ) -> bool:
+        """If its proof no longer allows issuing, waits for a fresh one, and returns False:
+        authorize it again.
 
         Raises ProofExpiredError when there is none after so many seconds, and RateLimitedError.
         """
@@ -156,7 +177,9 @@ class Authorization:
         self._history = history
 
     def forget(self, connection: VerifiedConnection) -> None:
-        """AWS refused it, or it was proven again: read this connection again at the next request."""
+        """AWS refused it, or it was proven again: read this connection again at the next
+        request.
+        """
         self._connections.forget(connection.path)
 
     def _connection(self, known: Caller, path: Path) -> tuple[int, VerifiedConnection]:
@@ -168,7 +191,9 @@ class Authorization:
     def _known(
         self, memory: _Memory[Name, Thing], name: Name, read: Callable[[Session], tuple[int, Thing]]
     ) -> tuple[int, Thing]:
-        """The thing and its epoch, from memory or by one read for all requests that want it just now."""
+        """The thing and its epoch, from memory or by one read for all requests that want it just
+        now.
+        """
         if (known := memory.get(name, self._history)) is not None:
             return known
 
@@ -187,10 +212,12 @@ class Authorization:
             except FutureTimeoutError as error:
                 # A server that hangs holds its connection: the next request tries another one.
                 memory.reads.abandon(name, call)
-                raise errors.StoreUnavailableError("The database can't be reached right now; try again.") from error
+                raise errors.StoreUnavailableError(
+                    "The database can't be reached right now; try again."
+                ) from error
             except (errors.CallerFaultError, errors.CustomerSetupError):
-                # A refusal is not checked against the epoch, and a read that this request joined may have begun before
-                # it. So the request joins the next read, which began later.
+                # A refusal is not checked against the epoch, and a read that this request joined
+                # may have begun before it. So the request joins the next read, which began later.
                 if started or began_later:
                     raise
                 began_later = True
@@ -198,7 +225,9 @@ class Authorization:
 
 @contextmanager
 def refused_about(path: Path) -> Iterator[None]:
-    """Lets the audit log say that a refusal in here is about that connection, which the caller can see."""
+    """Lets the audit log say that a refusal in here is about that connection, which the caller
+    can see.
+    """
     try:
         yield
     except errors.AppError as error:
@@ -207,7 +236,8 @@ def refused_about(path: Path) -> Iterator[None]:
 
 
 def _ensure_may_issue(known: Caller, digest: bytes, tenant_id: UUID) -> None:
-    """Raises an AppError unless the key has that digest, is live, and may have credentials of that tenant's.
+    """Raises an AppError unless the key has that digest, is live, and may have credentials of that
+    tenant's.
 
     Checked before a connection is looked up: another key's request may have put it into memory.
     """

@@ -1,10 +1,11 @@
 """Issuing: short-lived credentials for a verified connection.
 
-Act, record, then answer. The caller names a tenant and a connection; role and External ID come from the row (invariant
-1; docs/architecture.md lists the invariants). What the caller and the connection may do comes from memory, and the
-session perhaps from the cache. So credentials leave only after their audit event is on durable storage, and the
-statement that stores it compares the epoch. After a change that took something away it stores nothing, and everything
-is read again (invariants 8 and 9). A session that was not handed out is inert.
+Act, record, then answer. The caller names a tenant and a connection; role and External ID come from
+the row (invariant 1; docs/architecture.md lists the invariants). What the caller and the connection
+may do comes from memory, and the session perhaps from the cache. So credentials leave only after
+their audit event is on durable storage, and the statement that stores it compares the epoch. After
+a change that took something away it stores nothing, and everything is read again (invariants 8 and
+9). A session that was not handed out is inert.
 """
 
 import json
@@ -42,14 +43,17 @@ DURATION_DEFAULT = 3600
 _POLICY_MAX = 2048
 _POLICY_CHARACTERS = re.compile(r"[\t\n\r -\u00ff]+")
 
-# SDKs give up on a container credentials endpoint after 2 s. AWS may take most of that; the rest is the audit log's.
+# SDKs give up on a container credentials endpoint after 2 s. AWS may take most of that; the rest is
+# the audit log's.
 _ANSWER_SECONDS = 1.8
 _COMMIT_SECONDS = 0.3
 
 _INDEXED_MAX = 50_000  # sessions, as many as a process keeps
 
 
-ISSUE_SECONDS = {source: BufferedHistogram(child) for source, child in metrics.ISSUE_SECONDS.items()}
+ISSUE_SECONDS = {
+    source: BufferedHistogram(child) for source, child in metrics.ISSUE_SECONDS.items()
+}
 
 
 class Issued(NamedTuple):
@@ -68,7 +72,9 @@ class _Asked(NamedTuple):
     policy: str | None
 
     def cache_key(self) -> CacheKey:
-        """All that the session depends on, and the API key that it is for: no session answers another request."""
+        """All that the session depends on, and the API key that it is for: no session answers
+        another request.
+        """
         connection, grant = self.connection, self.connection.grant
         row = connection.tenant_id.hex, connection.connection_id.hex, connection.version
         role = grant.role_arn.text, grant.external_id, connection.role_unique_id
@@ -87,8 +93,9 @@ class CredentialIssuer:
     _rates: rates.Rates
     _log: AuditLog
     _max_seconds: int
-    # Access key ids by which the log finds a hand-out of this process. The first hand-out of a session may well come from
-    # the cache: a renewal, another process or a request that gave up has put it there.
+    # Access key ids by which the log finds a hand-out of this process. The first hand-out of a
+    # session may well come from the cache: a renewal, another process or a request that gave up has
+    # put it there.
     _indexed: set[str] = field(default_factory=set)
 
     def issue(
@@ -103,9 +110,10 @@ class CredentialIssuer:
     ) -> Issued:
         """Credentials for a verified connection; durable in the audit log before they are returned.
 
-        `session_policy` only narrows what the role may do. Raises UnauthenticatedError, ForbiddenError, NotFoundError,
-        SuspendedError, ConnectionNotVerifiedError, ValidationFailedError, RoleRefusedError, AwsUnavailableError,
-        ProofExpiredError, RateLimitedError, and StoreUnavailableError when the issuance can't be recorded.
+        `session_policy` only narrows what the role may do. Raises UnauthenticatedError,
+        ForbiddenError, NotFoundError, SuspendedError, ConnectionNotVerifiedError,
+        ValidationFailedError, RoleRefusedError, AwsUnavailableError, ProofExpiredError,
+        RateLimitedError, and StoreUnavailableError when the issuance can't be recorded.
         """
         self._rates.admit_issuance(caller, tenant_id)
         deadline = time.monotonic() + _ANSWER_SECONDS
@@ -116,7 +124,9 @@ class CredentialIssuer:
             epoch, connection, at = self._authorize(caller, (tenant_id, connection_id), deadline)
             asked = _Asked(caller, connection, duration, policy)
             try:
-                session, source = self._session(asked, at, deadline - time.monotonic() - _COMMIT_SECONDS)
+                session, source = self._session(
+                    asked, at, deadline - time.monotonic() - _COMMIT_SECONDS
+                )
             except errors.CustomerSetupError as refusal:
                 if time.monotonic() > deadline or self._is_current(asked, refusal):
                     raise
@@ -124,19 +134,29 @@ class CredentialIssuer:
             if source == "sts":
                 fetched = session
             caller.ensure_live()
-            event = _event(asked, session, "sts" if session == fetched else "cache", reason, valid_at_epoch=epoch)
+            event = _event(
+                asked,
+                session,
+                "sts" if session == fetched else "cache",
+                reason,
+                valid_at_epoch=epoch,
+            )
             if self._record(event, deadline):
                 return Issued(session, connection.grant.role_arn.text)
             if time.monotonic() > deadline:
                 break
         raise errors.StoreUnavailableError("Too much is changing right now; try again in a moment.")
 
-    def _authorize(self, caller: Caller, path: Path, deadline: float) -> tuple[int, VerifiedConnection, float]:
+    def _authorize(
+        self, caller: Caller, path: Path, deadline: float
+    ) -> tuple[int, VerifiedConnection, float]:
         """The epoch, the connection with a proof within its shelf life, and the time of day."""
         while True:
             epoch, connection = self._authorization.authorize_issuance(caller, path)
             at = timestamp()
-            if self._authorization.ensure_fresh_proof(connection, at, deadline - time.monotonic() - _COMMIT_SECONDS):
+            if self._authorization.ensure_fresh_proof(
+                connection, at, deadline - time.monotonic() - _COMMIT_SECONDS
+            ):
                 return epoch, connection, at
 
     def _record(self, event: Event, deadline: float) -> bool:
@@ -145,33 +165,43 @@ class CredentialIssuer:
         is_first = access_key_id not in self._indexed
         if is_first:
             event = replace(event, access_key_id=access_key_id)
-        recorded = self._log.append(event, patience=max(_COMMIT_SECONDS, deadline - time.monotonic()))
+        recorded = self._log.append(
+            event, patience=max(_COMMIT_SECONDS, deadline - time.monotonic())
+        )
         self._authorization.set_history(self._log.history)
         if recorded and is_first:
             if len(self._indexed) >= _INDEXED_MAX:
                 self._indexed.clear()  # costs each session one more entry of the index
             self._indexed.add(access_key_id)
         if recorded:
-            ISSUE_SECONDS[event.details["source"]].observe(_ANSWER_SECONDS - (deadline - time.monotonic()))
+            ISSUE_SECONDS[event.details["source"]].observe(
+                _ANSWER_SECONDS - (deadline - time.monotonic())
+            )
         return recorded
 
     def report_refused(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> None:
-        """A worker reports that AWS refuses its session: no process hands that session out again, and a proof is due.
+        """A worker reports that AWS refuses its session: no process hands that session out again,
+        and a proof is due.
 
-        Reports beyond one a minute for a connection and 60 a minute for a tenant do nothing. Raises NotFoundError,
-        ForbiddenError for a key of other permission sets, and RateLimitedError as `issue` does.
+        Reports beyond one a minute for a connection and 60 a minute for a tenant do nothing. Raises
+        NotFoundError, ForbiddenError for a key of other permission sets, and RateLimitedError as
+        `issue` does.
         """
         self._rates.admit_issuance(caller, tenant_id)
         with self._db.read() as db:
             connection = _usable(db, caller, tenant_id, connection_id)
-            if not (connection.report_takes_effect(now()) and quotas.has_room_for_report(db, tenant_id)):
+            if not (
+                connection.report_takes_effect(now()) and quotas.has_room_for_report(db, tenant_id)
+            ):
                 return
         with self._db.write(caller) as db:
             connection = _usable(db, caller, tenant_id, connection_id, lock=True)
             if connection.report_takes_effect(now()) and quotas.admits_report(db, tenant_id):
                 connection.report_refused(now())
                 details = {"status": connection.status.value}
-                audit.record_about(db, caller.actor, Action.CONNECTION_REFUSAL_REPORTED, connection, details)
+                audit.record_about(
+                    db, caller.actor, Action.CONNECTION_REFUSAL_REPORTED, connection, details
+                )
 
     def _duration(self, wanted: int | None) -> int:
         if wanted is None:
@@ -183,7 +213,9 @@ class CredentialIssuer:
 
     def _session(self, asked: _Asked, at: float, patience: float) -> tuple[Session, Source]:
         try:
-            return self._sessions.obtain(asked.cache_key(), lambda: self._fetch(asked), patience, at)
+            return self._sessions.obtain(
+                asked.cache_key(), lambda: self._fetch(asked), patience, at
+            )
         except errors.AppError as error:
             error.tenant_id, error.connection_id = asked.connection.path
             if isinstance(error, errors.CallerFaultError | errors.CustomerSetupError):
@@ -191,28 +223,37 @@ class CredentialIssuer:
             raise
 
     def _is_current(self, asked: _Asked, refusal: errors.CustomerSetupError) -> bool:
-        """Whether a refusal is about the connection as it is now. Memory may be older: not every change moves the epoch.
+        """Whether a refusal is about the connection as it is now. Memory may be older: not every
+        change moves the epoch.
 
         Raises what is in the way now, if that is another refusal.
         """
         try:
-            _, connection = self._authorization.authorize_issuance(asked.caller, asked.connection.path)
+            _, connection = self._authorization.authorize_issuance(
+                asked.caller, asked.connection.path
+            )
         except type(refusal):
             return True
         return connection == asked.connection
 
     def _fetch(self, asked: _Asked) -> Session:
-        """A session of the role that was proven, from AWS. Requests that want the same one share it, or its refusal."""
+        """A session of the role that was proven, from AWS. Requests that want the same one share
+        it, or its refusal.
+        """
         grant = asked.connection.grant
         self._rates.admit_session(asked.connection.tenant_id)
         try:
             name, seconds = session_name(asked.caller.key_id), asked.duration_seconds
-            session = self._sts.assume(grant, session_name=name, duration_seconds=seconds, policy=asked.policy)
+            session = self._sts.assume(
+                grant, session_name=name, duration_seconds=seconds, policy=asked.policy
+            )
         except StsError as error:
             refusal = _as_app_error(error)
             if isinstance(refusal, errors.RoleRefusedError):
                 with self._changing(asked.connection) as (_, connection):
-                    if connection is not None and connection.refusing_since is None:  # or it is tried within a minute
+                    if (
+                        connection is not None and connection.refusing_since is None
+                    ):  # or it is tried within a minute
                         connection.make_due(now(), Trigger.ISSUING)
             raise refusal from error
         proven = (asked.connection.role_unique_id, grant.role_arn.account_id)
@@ -221,34 +262,50 @@ class CredentialIssuer:
         return session
 
     def _drop_recreated(self, asked: _Asked) -> NoReturn:
-        """The role is not the one that was proven: the session is dropped, and the connection needs a new proof."""
+        """The role is not the one that was proven: the session is dropped, and the connection
+        needs a new proof.
+        """
         with self._changing(asked.connection) as (db, connection):
             if connection is not None:
                 connection.role_was_recreated()
                 who = asked.caller.actor
-                audit.record_about(db, who, Action.CONNECTION_ROLE_RECREATED, connection, {}, outcome="refused")
-        raise errors.ConnectionNotVerifiedError("The role was deleted and made again since it was proven; verify it.")
+                audit.record_about(
+                    db, who, Action.CONNECTION_ROLE_RECREATED, connection, {}, outcome="refused"
+                )
+        raise errors.ConnectionNotVerifiedError(
+            "The role was deleted and made again since it was proven; verify it."
+        )
 
     @contextmanager
     def _changing(self, about: VerifiedConnection) -> Iterator[tuple[DbSession, Connection | None]]:
-        """The connection's row, locked; None if it has another version, as what AWS said is about this one."""
+        """The connection's row, locked; None if it has another version, as what AWS said is
+        about this one.
+        """
         with self._db.write(SYSTEM) as db:
-            locks.hold(db, Lock.CONNECTION, connection_lock_id(about.tenant_id, about.connection_id))
+            locks.hold(
+                db, Lock.CONNECTION, connection_lock_id(about.tenant_id, about.connection_id)
+            )
             options: Any = {"of": Connection, "key_share": True}
             connection = db.get(Connection, about.connection_id, with_for_update=options)
             current = connection is not None and connection.version == about.version
             yield db, connection if current else None
 
 
-def _usable(db: DbSession, caller: Caller, tenant_id: UUID, connection_id: UUID, *, lock: bool = False) -> Connection:
-    """The connection, if this caller's key is for its permission set. Raises NotFoundError and ForbiddenError."""
+def _usable(
+    db: DbSession, caller: Caller, tenant_id: UUID, connection_id: UUID, *, lock: bool = False
+) -> Connection:
+    """The connection, if this caller's key is for its permission set. Raises NotFoundError and
+    ForbiddenError.
+    """
     connection = owned(db, caller, tenant_id, connection_id, lock=lock)
     with refused_about((tenant_id, connection_id)):
         caller.require_sets(connection.permission_sets)
     return connection
 
 
-def _event(asked: _Asked, session: Session, source: Source, reason: str | None, *, valid_at_epoch: int) -> Event:
+def _event(
+    asked: _Asked, session: Session, source: Source, reason: str | None, *, valid_at_epoch: int
+) -> Event:
     return Event(
         actor=asked.caller.actor,
         action=Action.CREDENTIALS_ISSUED,
@@ -268,7 +325,9 @@ def _event(asked: _Asked, session: Session, source: Source, reason: str | None, 
 
 
 def canonical_policy(policy: dict[str, Any] | str) -> str:
-    """A session policy as compact JSON, within AWS's limits. Raises ValidationFailedError on `session_policy`."""
+    """A session policy as compact JSON, within AWS's limits. Raises ValidationFailedError on
+    `session_policy`.
+    """
     try:
         document = strict_json.parse(policy) if isinstance(policy, str) else policy
     except ValueError as error:
@@ -279,9 +338,13 @@ def canonical_policy(policy: dict[str, Any] | str) -> str:
         raise _bad_policy("Must be an IAM policy document with a Statement.")
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     if len(text) > _POLICY_MAX:
-        raise _bad_policy(f"At most {_POLICY_MAX} characters as compact JSON; this has {len(text)}.")
+        raise _bad_policy(
+            f"At most {_POLICY_MAX} characters as compact JSON; this has {len(text)}."
+        )
     if not _POLICY_CHARACTERS.fullmatch(text):
-        raise _bad_policy("AWS allows only tab, line feed, carriage return and the characters U+0020 to U+00FF.")
+        raise _bad_policy(
+            "AWS allows only tab, line feed, carriage return and the characters U+0020 to U+00FF."
+        )
     return text
 
 
@@ -291,9 +354,13 @@ def _bad_policy(message: str) -> errors.ValidationFailedError:
 
 def _as_app_error(error: StsError) -> errors.AppError:
     if isinstance(error, Refused):
-        return errors.RoleRefusedError("The customer's role refuses us now; its connection is due for a new proof.")
+        return errors.RoleRefusedError(
+            "The customer's role refuses us now; its connection is due for a new proof."
+        )
     if isinstance(error, Misconfigured):
         if error.field is None:
             return errors.RoleRefusedError(error.detail)
         return errors.ValidationFailedError({error.field: [error.detail]})
-    return errors.AwsUnavailableError("AWS did not answer, or asked us to slow down; try again in a moment.")
+    return errors.AwsUnavailableError(
+        "AWS did not answer, or asked us to slow down; try again in a moment."
+    )

@@ -1,12 +1,15 @@
-"""Sessions of customers' roles, cached while they are good: one call to AWS for all requests that ask for the same.
+"""Sessions of customers' roles, cached while they are good: one call to AWS for all requests that
+ask for the same.
 
-They are in the process, and in the shared cache if there is one; sealed in both, under everything that a request for
-one depends on, so that no session answers another request. Three rules keep AWS and the callers apart:
+They are in the process, and in the shared cache if there is one; sealed in both, under everything
+that a request for one depends on, so that no session answers another request. Three rules keep AWS
+and the callers apart:
 
 - one call at a time for each cache key: requests that come meanwhile share its answer;
-- a request waits about 1.5 s, as SDKs give up on a credentials endpoint after 2 s. It then gets a 503; the call goes
-  on, and its answer is cached for the next request;
-- a session is renewed in the background at a random moment of its last fifth, and served on while AWS doesn't answer.
+- a request waits about 1.5 s, as SDKs give up on a credentials endpoint after 2 s. It then gets a
+  503; the call goes on, and its answer is cached for the next request;
+- a session is renewed in the background at a random moment of its last fifth, and served on while
+  AWS doesn't answer.
 """
 
 import hashlib
@@ -39,11 +42,13 @@ Fetch = Callable[[], Session]
 
 _KEPT = 50_000  # sessions, at about 1.5 kB each
 _KEPT_OF_TENANT = 5_000  # so that one tenant's misses evict a tenth of the others' sessions at most
-_CLEARED = 500  # of a tenant's sessions at once, when it has as many: looking for them costs a pass over all
+# of a tenant's sessions at once, when it has as many: looking for them costs a pass over all
+_CLEARED = 500
 
-# How much life a session must have left to be handed out; half its life, where the whole is short. boto3 asks for
-# another from 15 minutes before the end, and refuses to use the last 10. So a program outlasts ten minutes without Deputy
-# if its session has 21 minutes left. docs/reliability.md has what each minute costs in calls to STS.
+# How much life a session must have left to be handed out; half its life, where the whole is short.
+# boto3 asks for another from 15 minutes before the end, and refuses to use the last 10. So a
+# program outlasts ten minutes without Deputy if its session has 21 minutes left.
+# docs/reliability.md has what each minute costs in calls to STS.
 _GOOD_SECONDS = 25 * 60
 _LAST_RESORT_SECONDS = 60  # and while AWS doesn't answer
 _RENEW_EARLY = 0.2  # of the time that it is good: where the random moment of its renewal lies
@@ -53,13 +58,16 @@ _LOCK_SECONDS = 8.0  # longer than a call to AWS with its retry takes
 _LOOK_SECONDS = 0.02  # how often those who wait for another process look
 _OTHERS_SECONDS = 1.2  # how long they wait before they ask AWS themselves
 
-_SET_BACK_SECONDS = 60  # by more, and the clock was set back: requests look at it some seconds apart
+_SET_BACK_SECONDS = (
+    60  # by more, and the clock was set back: requests look at it some seconds apart
+)
 
 _SLOW = "AWS did not answer in time; ask again in a moment, its answer will be here."
 
 
 class CacheKey:
-    """What a session is cached under. `text` names all that it depends on, and the API key that it is for.
+    """What a session is cached under. `text` names all that it depends on, and the API key that it
+    is for.
 
     The tenant has a limited share of the cache.
     """
@@ -89,7 +97,8 @@ class _Kept:
 class _Store:
     """Sealed sessions by name, the least recently used first; limited in all, and for each tenant.
 
-    A dict, as its order is that of insertion: cachetools' LRU and OrderedDict take 60 to 200 bytes more an entry.
+    A dict, as its order is that of insertion: cachetools' LRU and OrderedDict take 60 to 200 bytes
+    more an entry.
     """
 
     def __init__(self) -> None:
@@ -111,7 +120,9 @@ class _Store:
         with self._lock:
             self._remove(name)
             if self._of_tenant[kept.tenant] >= _KEPT_OF_TENANT:
-                own = (name for name, other in self._sessions.items() if other.tenant == kept.tenant)
+                own = (
+                    name for name, other in self._sessions.items() if other.tenant == kept.tenant
+                )
                 for oldest in tuple(itertools.islice(own, _CLEARED)):
                     self._remove(oldest)
             if len(self._sessions) >= _KEPT:
@@ -141,11 +152,14 @@ class SessionCache:
         self._latest = 0.0  # the latest that the clock has shown
         self._calls: SingleFlight[bytes, tuple[Session, Source]] = SingleFlight()
 
-    def obtain(self, key: CacheKey, fetch: Fetch, patience: float, at: float | None = None) -> tuple[Session, Source]:
+    def obtain(
+        self, key: CacheKey, fetch: Fetch, patience: float, at: float | None = None
+    ) -> tuple[Session, Source]:
         """A session for this key, and "sts" if AWS was called for it on behalf of this request.
 
-        `patience` is how many seconds the request can wait for AWS, `at` the time of day if it is known. Raises
-        AwsUnavailableError, also when the answer takes too long, and what `fetch` raises.
+        `patience` is how many seconds the request can wait for AWS, `at` the time of day if it is
+        known. Raises AwsUnavailableError, also when the answer takes too long, and what `fetch`
+        raises.
         """
         at = at or now().timestamp()
         self._watch_clock(at)
@@ -168,7 +182,9 @@ class SessionCache:
         raise failure
 
     def _watch_clock(self, at: float) -> None:
-        """By a clock that was set back, sessions would seem younger than they are, and be served when they are over."""
+        """By a clock that was set back, sessions would seem younger than they are, and be served
+        when they are over.
+        """
         if at > self._latest:
             self._latest = at
         elif at < self._latest - _SET_BACK_SECONDS:
@@ -196,7 +212,9 @@ class SessionCache:
             if held is not None:
                 held[0].renew_at = now().timestamp() + random.uniform(*_RETRY_SECONDS)  # noqa: S311  no secret
             raise
-        except AppError:  # the role refuses us, or was made again: its cached session must not be served
+        except (
+            AppError
+        ):  # the role refuses us, or was made again: its cached session must not be served
             self._kept.pop(key.name)
             if self._shared is not None:
                 self._shared.forget(_shared_name(key.name))
@@ -224,20 +242,26 @@ class SessionCache:
                 self._shared.unlock(lock, token)
 
     def _adopted(self, shared: "SharedCache", key: CacheKey) -> Session | None:
-        """The shared cache's session, if it is good and lives longer than the one of this process."""
+        """The shared cache's session, if it is good and lives longer than the one of this
+        process.
+        """
         sealed = shared.get(_shared_name(key.name))
         opened = None if sealed is None else self._opened(sealed, key)
         if sealed is None or opened is None:
             return None
         session, good_until = opened
         kept, own = _kept(sealed, session, good_until, key.tenant_id), self._kept.get(key.name)
-        if now().timestamp() >= good_until or (own is not None and kept.expires_at <= own.expires_at):
+        if now().timestamp() >= good_until or (
+            own is not None and kept.expires_at <= own.expires_at
+        ):
             return None
         self._kept.put(key.name, kept)
         metrics.CACHE.labels("shared").inc()
         return session
 
-    def _keep(self, key: CacheKey, session: Session, shared: "SharedCache | None" = None) -> Session:
+    def _keep(
+        self, key: CacheKey, session: Session, shared: "SharedCache | None" = None
+    ) -> Session:
         metrics.CACHE.labels("nowhere").inc()
         at, expires_at = now().timestamp(), session.expires_at.timestamp()
         good_until = expires_at - min(_GOOD_SECONDS, (expires_at - at) / 2)
@@ -265,6 +289,10 @@ def _packed(session: Session, good_until: float) -> bytes:
 
 
 def _unpacked(secret: bytes) -> tuple[Session, float]:
-    good_until, expires_at, access_key_id, secret_access_key, session_token, *role = orjson.loads(secret)
-    session = Session(access_key_id, secret_access_key, session_token, datetime.fromisoformat(expires_at), *role)
+    good_until, expires_at, access_key_id, secret_access_key, session_token, *role = orjson.loads(
+        secret
+    )
+    session = Session(
+        access_key_id, secret_access_key, session_token, datetime.fromisoformat(expires_at), *role
+    )
     return session, good_until

@@ -1,7 +1,8 @@
 """The origin of a session of a customer's role: a hand-out of credentials, a proof, or neither.
 
-The caller of AssumeRole chooses the session's name, so another caller can copy a name of ours. An access key id is
-AWS's. Proofs' access key ids are not recorded, as their sessions are never handed out.
+The caller of AssumeRole chooses the session's name, so another caller can copy a name of ours. An
+access key id is AWS's. Proofs' access key ids are not recorded, as their sessions are never handed
+out.
 """
 
 from collections.abc import Iterator
@@ -42,25 +43,34 @@ class SessionOrigins:
     def hand_outs_named(self, name: str, key: ApiKey, role_arn: str | None) -> list[AuditEvent]:
         """Return the hand-outs of the session with this name. `key`: the one in the name.
 
-        No index has the names. With a role the events of its connections are read, otherwise all that the key was issued.
+        No index has the names. With a role the events of its connections are read, otherwise all
+        that the key was issued.
         """
-        of_key = EventFilter(tenant_id=key.tenant_id, api_key_id=key.id, since=time_of(key.id) - _CLOCKS)
+        of_key = EventFilter(
+            tenant_id=key.tenant_id, api_key_id=key.id, since=time_of(key.id) - _CLOCKS
+        )
         filters = [of_key]
         if role_arn is not None:
-            filters = [of_key._replace(connection_id=each.id) for each in self.connections_to(role_arn)]
+            filters = [
+                of_key._replace(connection_id=each.id) for each in self.connections_to(role_arn)
+            ]
         issued = (event for event_filter in filters for event in self._issued(event_filter))
         same = next((event for event in issued if event.details.get("session_name") == name), None)
         return [] if same is None else self._same_session(same)
 
     def proven_role(self, name: str, role_arn: str | None) -> str | None:
-        """Return the ARN of the role for whose proof a secret key signed this name. `role_arn`: try that role alone."""
+        """Return the ARN of the role for whose proof a secret key signed this name. `role_arn`:
+        try that role alone.
+        """
         role_arns = self._role_arns() if role_arn is None else [role_arn]
         return next((each for each in role_arns if self._proof_names.recognizes(name, each)), None)
 
     def connections_to(self, role_arn: str) -> list[Connection]:
         """Return all tenants' connections to a role, deleted ones too."""
         account_id = RoleArn.parse(role_arn).account_id  # which has an index
-        query = select(Connection).where(Connection.account_id == account_id, Connection.role_arn == role_arn)
+        query = select(Connection).where(
+            Connection.account_id == account_id, Connection.role_arn == role_arn
+        )
         with self._db.read() as db:
             return list(db.scalars(query.order_by(Connection.id)))
 
@@ -91,7 +101,9 @@ class SessionOrigins:
             until=expires_at + _CLOCKS,
         )
         events = (
-            each for each in self._issued(within_life) if each.details["access_key_id"] == details["access_key_id"]
+            each
+            for each in self._issued(within_life)
+            if each.details["access_key_id"] == details["access_key_id"]
         )
         return list(islice(events, HAND_OUTS_MAX))
 

@@ -1,8 +1,8 @@
-"""The shelf life of a proof (invariant 13; the list is in docs/architecture.md): past PROOF_MAX_AGE nothing is issued
-before a fresh proof, not even from the cache.
+"""The shelf life of a proof (invariant 13; the list is in docs/architecture.md): past PROOF_MAX_AGE
+nothing is issued before a fresh proof, not even from the cache.
 
-The background proves each connection far more often, so this is for the hours in which it does not: no background
-worker runs, or AWS gives no clear answer.
+The background proves each connection far more often, so this is for the hours in which it does not:
+no background worker runs, or AWS gives no clear answer.
 """
 
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -20,13 +20,18 @@ from app.store.models import Connection, Trigger
 
 _ISSUING = Actor("worker", None, "issuing")
 _CALLS = 3  # to AWS, of one proof
-_EXPIRED = "The latest proof of this role is too old, and AWS gave no clear answer yet; ask again in a moment."
+_EXPIRED = (
+    "The latest proof of this role is too old, and AWS gave no clear answer yet; ask again in a"
+    " moment."
+)
 
 
 class ShelfLife:
     """Makes fresh proofs for requests, one at a time for each connection."""
 
-    def __init__(self, db: Database, verification: Verification, rates: Rates, seconds: int) -> None:
+    def __init__(
+        self, db: Database, verification: Verification, rates: Rates, seconds: int
+    ) -> None:
         self._db = db
         self._verification = verification
         self._rates = rates
@@ -34,10 +39,11 @@ class ShelfLife:
         self._proofs: SingleFlight[UUID, None] = SingleFlight()
 
     def renew(self, path: tuple[UUID, UUID], patience: float) -> None:
-        """Returns when the connection's row says whether it issues. The proof goes on when the requests have stopped
-        waiting.
+        """Returns when the connection's row says whether it issues. The proof goes on when the
+        requests have stopped waiting.
 
-        Raises ProofExpiredError after so many seconds, or when the proof was inconclusive; and RateLimitedError.
+        Raises ProofExpiredError after so many seconds, or when the proof was inconclusive; and
+        RateLimitedError.
         """
         call, _ = self._proofs.join(path[1], lambda: self._prove(path))
         try:
@@ -47,7 +53,8 @@ class ShelfLife:
 
     def _prove(self, path: tuple[UUID, UUID]) -> None:
         who = OnBehalf(_ISSUING, path[0])
-        # A process remembers the proof that it read last. Those since then count up, and move no epoch.
+        # A process remembers the proof that it read last. Those since then count up, and move no
+        # epoch.
         with self._db.read() as db:
             connection = owned(db, who, *path)
         if not self._has_expired(connection):

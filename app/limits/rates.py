@@ -1,12 +1,13 @@
 """Rate limits per second: requests for credentials, requests to onboarding pages, and calls to STS.
 
-They keep one caller from using up what all share: AWS allows an account some 600 STS calls a second, and does not raise
-that. Each process counts in memory; with a shared cache, all processes count together too. Asking the cache for each
-request would cost more than the request, so a process takes a portion of a limit at once. Rarer requests are counted in
-the database (app/limits/quotas.py).
+They keep one caller from using up what all share: AWS allows an account some 600 STS calls a
+second, and does not raise that. Each process counts in memory; with a shared cache, all processes
+count together too. Asking the cache for each request would cost more than the request, so a process
+takes a portion of a limit at once. Rarer requests are counted in the database
+(app/limits/quotas.py).
 
-Memory is counted here, because the library's own counting costs a third of a hot request and a timer thread. The
-counting that must be atomic among processes is the library's.
+Memory is counted here, because the library's own counting costs a third of a hot request and a
+timer thread. The counting that must be atomic among processes is the library's.
 """
 
 import math
@@ -30,23 +31,26 @@ from app.limits.turns import Turns
 if TYPE_CHECKING:
     from app.limits.shared import SharedLimits
 
-# Requests to onboarding pages per second. One takes up to 20 ms of a web process, and an open page asks every three
-# seconds. So thirty open pages of a tenant are within the limit, and they take a fifth of one process.
+# Requests to onboarding pages per second. One takes up to 20 ms of a web process, and an open page
+# asks every three seconds. So thirty open pages of a tenant are within the limit, and they take a
+# fifth of one process.
 PAGE_RATE = 5  # of a link
 TENANT_PAGE_RATE = 10  # of all links of a tenant
 _PAGE_BURST = 2  # seconds of PAGE_RATE that may come at once
 _PAGE_TOO_OFTEN = f"Too many requests for this page: at most {PAGE_RATE} per second."
 _PAGES_TOO_OFTEN = f"Too many requests for your pages: at most {TENANT_PAGE_RATE} per second."
 _TOO_MANY_NEW = (
-    "Too many new sessions for this tenant: at most {} per second. Sessions that were handed out can be used until they"
-    " expire."
+    "Too many new sessions for this tenant: at most {} per second. Sessions that were handed out"
+    " can be used until they expire."
 )
 _EVERYBODY = UUID(int=0)  # the one subject of the limit on background calls
 _PAUSE = 0.1  # seconds until the next attempt, when it is unknown when there will be room
 _SUBJECTS = 10_000  # of a limit: those that were counted last
 _MISS_BURST = 5  # seconds of TENANT_MISS_RATE that may come at once
 _TURN_SECONDS = 0.8  # for which a call waits for its turn; the request that needs it has about 1.5
-_HELD = 64  # calls that wait for their turn in a process, at most: each occupies a place for requests
+_HELD = (
+    64  # calls that wait for their turn in a process, at most: each occupies a place for requests
+)
 _HELD_PAGES = 32  # requests to pages that do
 
 
@@ -56,26 +60,43 @@ class Rates:
     def __init__(self, config: Config, shared: "SharedLimits | None") -> None:
         self._shared = shared
         issue, tenant, miss = config.issue_rate, config.tenant_issue_rate, config.tenant_miss_rate
-        self._key = Limit("issue", issue, 1, f"Too many credential requests with this key: at most {issue} per second.")
+        self._key = Limit(
+            "issue",
+            issue,
+            1,
+            f"Too many credential requests with this key: at most {issue} per second.",
+        )
         self._tenant = Limit(
-            "tenant", tenant, 1, f"Too many credential requests for this tenant: at most {tenant} per second."
+            "tenant",
+            tenant,
+            1,
+            f"Too many credential requests for this tenant: at most {tenant} per second.",
         )
         self._miss = SlidingWindow(miss * _MISS_BURST, _MISS_BURST, "miss")
         self._miss_turns, self._held = Turns(miss, _MISS_BURST), threading.BoundedSemaphore(_HELD)
         self._too_many_new = _TOO_MANY_NEW.format(miss)
-        self._page, self._pages = SlidingWindow(PAGE_RATE * 2, 2, "page"), SlidingWindow(TENANT_PAGE_RATE, 1, "pages")
-        self._page_turns, self._pages_turns = Turns(PAGE_RATE, _PAGE_BURST), Turns(TENANT_PAGE_RATE, 1)
+        self._page, self._pages = (
+            SlidingWindow(PAGE_RATE * 2, 2, "page"),
+            SlidingWindow(TENANT_PAGE_RATE, 1, "pages"),
+        )
+        self._page_turns, self._pages_turns = (
+            Turns(PAGE_RATE, _PAGE_BURST),
+            Turns(TENANT_PAGE_RATE, 1),
+        )
         self._held_pages = threading.BoundedSemaphore(_HELD_PAGES)
         self._sts = _Budget("sts", config.sts_budget)
         self._routine = _Budget("routine", max(1, config.sts_budget // 2))
 
     def admit_page(self, link_id: UUID, tenant_id: UUID | None) -> None:
-        """One request to the page of this onboarding link: PAGE_RATE a second, and TENANT_PAGE_RATE for its tenant.
+        """One request to the page of this onboarding link: PAGE_RATE a second, and TENANT_PAGE_RATE
+        for its tenant.
 
-        Beyond the tenant's rate a request waits for its turn, if that comes soon: a burst is spread over the second.
-        `tenant_id`: None for a link that opens no page.
+        Beyond the tenant's rate a request waits for its turn, if that comes soon: a burst is spread
+        over the second. `tenant_id`: None for a link that opens no page.
         """
-        self._admit_page(self._page, link_id, self._page_turns.reserve(link_id, patience=0.0), _PAGE_TOO_OFTEN)
+        self._admit_page(
+            self._page, link_id, self._page_turns.reserve(link_id, patience=0.0), _PAGE_TOO_OFTEN
+        )
         if tenant_id is None:
             return
         wait = _in_turn(self._pages_turns, tenant_id, self._held_pages)
@@ -88,23 +109,32 @@ class Rates:
             raise RateLimitedError(refusal, retry_after=max(1, math.ceil(wait)))
 
     def admit_issuance(self, caller: Caller, tenant_id: UUID) -> None:
-        """One request for credentials: ISSUE_RATE a second with this key, TENANT_ISSUE_RATE for this tenant at most.
+        """One request for credentials: ISSUE_RATE a second with this key, TENANT_ISSUE_RATE for
+        this tenant at most.
 
-        A bound key that asks for another tenant's counts for its own tenant: it is refused later, which costs as well.
+        A bound key that asks for another tenant's counts for its own tenant: it is refused later,
+        which costs as well.
         """
         self._admit(self._key, caller.key_id)
         self._admit(self._tenant, caller.tenant_id or tenant_id)
 
     def admit_session(self, tenant_id: UUID) -> None:
-        """One call to STS for a session of this tenant's: TENANT_MISS_RATE a second, five seconds' worth at once.
+        """One call to STS for a session of this tenant's: TENANT_MISS_RATE a second, five seconds'
+        worth at once.
 
-        AWS gives the account some 600 calls a second for all tenants together. Each new session policy needs a call.
-        Beyond the burst a call waits for its turn, if that comes soon: a nightly run over a thousand accounts with some
-        tens of requests at once must not be refused.
+        AWS gives the account some 600 calls a second for all tenants together. Each new session
+        policy needs a call. Beyond the burst a call waits for its turn, if that comes soon: a
+        nightly run over a thousand accounts with some tens of requests at once must not be refused.
         """
         wait = _in_turn(self._miss_turns, tenant_id, self._held)
-        if wait == 0 and self._shared is not None and not self._shared.hit(self._miss, tenant_id.hex):
-            wait = 2.0  # unknown; a process that has used up the burst leaves the others little for some seconds
+        if (
+            wait == 0
+            and self._shared is not None
+            and not self._shared.hit(self._miss, tenant_id.hex)
+        ):
+            # unknown; a process that has used up the burst leaves the others little for some
+            # seconds
+            wait = 2.0
         if wait:
             raise RateLimitedError(self._too_many_new, retry_after=max(1, math.ceil(wait)))
 
@@ -117,7 +147,9 @@ class Rates:
             raise RateLimitedError(limit.refusal, retry_after=max(1, math.ceil(wait)))
 
     def background_call(self) -> AbstractContextManager[None]:
-        """Around one call to STS for a proof in the background; waits until STS_BUDGET has room for it."""
+        """Around one call to STS for a proof in the background; waits until STS_BUDGET has room
+        for it.
+        """
         return self._within(self._sts)
 
     @contextmanager
@@ -135,7 +167,9 @@ class Rates:
 
 
 def _in_turn(turns: Turns, subject: UUID, held: threading.BoundedSemaphore) -> float:
-    """Wait for the subject's next turn and return 0; or return the seconds until it comes, if it does not come soon."""
+    """Wait for the subject's next turn and return 0; or return the seconds until it comes, if it
+    does not come soon.
+    """
     wait = turns.reserve(subject, patience=0.0)
     if wait and held.acquire(blocking=False):
         try:
@@ -151,8 +185,8 @@ def _in_turn(turns: Turns, subject: UUID, held: threading.BoundedSemaphore) -> f
 class CallBudget:
     """At most `most` calls in any second, as AWS counts them.
 
-    AWS may count a call at any moment between its beginning and its end. So a call takes a place when it begins, and
-    returns it one second after it has ended.
+    AWS may count a call at any moment between its beginning and its end. So a call takes a place
+    when it begins, and returns it one second after it has ended.
     """
 
     def __init__(self, most: int) -> None:
@@ -202,7 +236,9 @@ class Limit:
         self._lock = leaf_lock()
 
     def hit(self, subject: UUID) -> float:
-        """Count one in this process and return 0; or count nothing, and return how many seconds to wait."""
+        """Count one in this process and return 0; or count nothing, and return how many seconds
+        to wait.
+        """
         at = time.monotonic()
         with self._lock:
             uses = self._uses.get(subject)

@@ -1,9 +1,10 @@
 """Record refusals in the audit log: a few as single events, a flood as one event with its size.
 
-In one clock second a process records at most ten refusals of a key singly, and at most twenty of all keys that are
-bound to one tenant. The rest of that second, and all that exceeded a rate limit, become one event for each key, with
-their number and their codes. It is stored when the second ends, or when the process ends; a process that is killed
-loses that second's count. Above two hundred in a second the answer is a 429, and nothing is recorded.
+In one clock second a process records at most ten refusals of a key singly, and at most twenty of
+all keys that are bound to one tenant. The rest of that second, and all that exceeded a rate limit,
+become one event for each key, with their number and their codes. It is stored when the second ends,
+or when the process ends; a process that is killed loses that second's count. Above two hundred in a
+second the answer is a 429, and nothing is recorded.
 """
 
 import atexit
@@ -53,8 +54,8 @@ class Refusals:
     def record(self, key_id: UUID, tenant_id: UUID | None, event: Event) -> None:
         """Record a refusal. `tenant_id`: of a bound key; its tenant sees the summary of a flood.
 
-        Raises RateLimitedError when this process refused this key more than MOST times in this second, and
-        StoreUnavailableError.
+        Raises RateLimitedError when this process refused this key more than MOST times in this
+        second, and StoreUnavailableError.
         """
         place = key_id, int(event.at.timestamp())
         # For an exceeded rate limit the number suffices.
@@ -70,7 +71,8 @@ class Refusals:
         if count > MOST:
             self._log_flood(place[0])
             raise RateLimitedError(
-                f"Too many refused requests with this key: at most {MOST} per second.", retry_after=1
+                f"Too many refused requests with this key: at most {MOST} per second.",
+                retry_after=1,
             )
         return count <= SINGLY and not (tenant_id and self._tenants.hit(tenant_id))
 
@@ -97,9 +99,11 @@ class Refusals:
             self.flush(before=int(now().timestamp()))
 
     def flush(self, *, before: int | None = None) -> None:
-        """Store the summaries of all seconds before this one (None: of all, at the end of the process).
+        """Store the summaries of all seconds before this one (None: of all, at the end of the
+        process).
 
-        The process's end waits for a flush that has begun: what that one took out would be lost with its thread.
+        The process's end waits for a flush that has begun: what that one took out would be lost
+        with its thread.
         """
         with self._flushing:
             with self._lock:
@@ -117,11 +121,15 @@ class Refusals:
             try:
                 future.result()
             except StoreUnavailableError:
-                logger.exception("audit.refusal_not_recorded", refusals=[(rest.last.actor.id, dict(rest.codes))])
+                logger.exception(
+                    "audit.refusal_not_recorded", refusals=[(rest.last.actor.id, dict(rest.codes))]
+                )
 
 
 def _summary(rest: _Rest) -> Event:
     """Return one event, whose time is the end of the second."""
     last, details = rest.last, {"count": rest.codes.total(), "codes": dict(rest.codes)}
     actor = last.actor._replace(request_id=None, client_address=None)
-    return Event(actor, Action.REQUEST_REFUSED, details, outcome="refused", tenant_id=last.tenant_id)
+    return Event(
+        actor, Action.REQUEST_REFUSED, details, outcome="refused", tenant_id=last.tenant_id
+    )

@@ -23,13 +23,18 @@ def _item(limit: SlidingWindow) -> RateLimitItemPerSecond:
 
 
 class SharedLimits:
-    """The limits of a whole deployment, in portions. While the cache is away, it admits every request."""
+    """The limits of a whole deployment, in portions. While the cache is away, it admits every
+    request.
+    """
 
     def __init__(self, url: str, cache: SharedCache) -> None:
         self._cache = cache
-        storage = RedisStorage(url, connection_pool=cache.client.connection_pool, key_prefix="deputy:rate")
+        storage = RedisStorage(
+            url, connection_pool=cache.client.connection_pool, key_prefix="deputy:rate"
+        )
         self._limiter = SlidingWindowCounterRateLimiter(storage)
-        # What is left of a portion. It lasts one second: then the window in which it was taken is over.
+        # What is left of a portion. It lasts one second: then the window in which it was taken is
+        # over.
         self._left: TTLCache[tuple[str, str], int] = TTLCache(maxsize=10_000, ttl=1)
         self._lock = threading.Lock()
         self._taking = threading.Lock()

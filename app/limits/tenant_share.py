@@ -1,15 +1,16 @@
 """A tenant's share of a web process, by what its requests cost.
 
-It holds for requests with keys that are bound to a tenant. Requests for credentials have limits of their own, but for
-those that are refused. A share has two parts:
+It holds for requests with keys that are bound to a tenant. Requests for credentials have limits of
+their own, but for those that are refused. A share has two parts:
 
-- CPU time: each request has a price in milliseconds, and a list costs more with each row. A request beyond the share
-  waits for up to a second, and is then answered or refused with 429.
+- CPU time: each request has a price in milliseconds, and a list costs more with each row. A request
+  beyond the share waits for up to a second, and is then answered or refused with 429.
 - Places: two requests of a tenant are worked on at once, and a third waits for up to a second.
 
-A stop (revoke, suspend, delete) has no price and is never refused: whoever has stolen a key could otherwise use up the
-share, and so keep its tenant from revoking it. Stops have one place of their own for each key, and one for each tenant:
-they wait for each other, key by key, and other requests do not wait for them.
+A stop (revoke, suspend, delete) has no price and is never refused: whoever has stolen a key could
+otherwise use up the share, and so keep its tenant from revoking it. Stops have one place of their
+own for each key, and one for each tenant: they wait for each other, key by key, and other requests
+do not wait for them.
 
 The tenant of a key is remembered, so a flood is counted without asking the database.
 """
@@ -33,7 +34,9 @@ MS_PER_ROW = 0.25  # of a list
 MS_PER_FAILED_STOP = 7.0
 REFUSED_PER_SECOND = 50  # requests for credentials: some 8 %
 AT_ONCE = 2
-_VENDORS_AT_ONCE = 24  # of all keys that are bound to no tenant; there are 32 connections to the database
+_VENDORS_AT_ONCE = (
+    24  # of all keys that are bound to no tenant; there are 32 connections to the database
+)
 BURST_SECONDS = 25
 _REFUSED_BURST_SECONDS = 5
 _WAITING = 64  # requests of one tenant that wait for a place; and as many that are held
@@ -42,12 +45,17 @@ _WAIT_SECONDS = 1.0
 _KEYS = 10_000  # whose tenant is remembered
 _TENANTS = 10_000  # whose places are kept
 _TOO_MUCH = (
-    f"Too many requests with this tenant's API keys: at most {MS_PER_SECOND} ms of CPU time per second, besides those for"
-    " credentials. A list costs more with each row."
+    f"Too many requests with this tenant's API keys: at most {MS_PER_SECOND} ms of CPU time per"
+    " second, besides those for credentials. A list costs more with each row."
 )
 _TOO_MANY = "Too many requests at once; try again."
-_TOO_MANY_REFUSED = f"Too many refused credential requests for this tenant: at most {REFUSED_PER_SECOND} per second."
-_TOO_MANY_AT_ONCE = f"Too many requests with this tenant's API keys at once: {AT_ONCE} are worked on at a time."
+_TOO_MANY_REFUSED = (
+    f"Too many refused credential requests for this tenant: at most {REFUSED_PER_SECOND} per"
+    " second."
+)
+_TOO_MANY_AT_ONCE = (
+    f"Too many requests with this tenant's API keys at once: {AT_ONCE} are worked on at a time."
+)
 
 
 class TenantShare:
@@ -63,16 +71,21 @@ class TenantShare:
 
     @contextmanager
     def request(self, tenant_id: UUID | None, price: float) -> Iterator[None]:
-        """Work on a request of this price in milliseconds. Raises RateLimitedError, after a pause if there is room.
+        """Work on a request of this price in milliseconds. Raises RateLimitedError, after a pause
+        if there is room.
 
-        `tenant_id`: None for a key that is bound to no tenant. Those have no limit, but leave the process connections to
-        its database for stops.
+        `tenant_id`: None for a key that is bound to no tenant. Those have no limit, but leave the
+        process connections to its database for stops.
         """
         try:
             if tenant_id is not None:
                 self._spend(self._spent, tenant_id, price, _TOO_MUCH)
             busy = RateLimitedError(_TOO_MANY_AT_ONCE if tenant_id else _TOO_MANY, retry_after=1)
-            places = self._vendor if tenant_id is None else self._of(self._places, tenant_id, AT_ONCE, _WAITING)
+            places = (
+                self._vendor
+                if tenant_id is None
+                else self._of(self._places, tenant_id, AT_ONCE, _WAITING)
+            )
             with places.place(None if tenant_id is None else _WAIT_SECONDS, busy):
                 yield
         except RateLimitedError as refusal:
@@ -101,16 +114,26 @@ class TenantShare:
             raise
 
     def hold(self, subject: UUID, refusal: RateLimitedError) -> None:
-        """Hold a request for a second before it is refused: a refusal costs too, and a program may ask again at once.
+        """Hold a request for a second before it is refused: a refusal costs too, and a program may
+        ask again at once.
 
         So many of a subject's are held. Others are refused at once.
         """
-        with suppress(RateLimitedError), self._of(self._held, subject, _WAITING, 0).place(0, refusal):
+        with (
+            suppress(RateLimitedError),
+            self._of(self._held, subject, _WAITING, 0).place(0, refusal),
+        ):
             pause(_WAIT_SECONDS)
 
     def charge(self, tenant_id: UUID | None, price: float) -> float:
-        """Charge what is known only afterwards, as the rows of a list. Returns for how long the share is used up."""
-        return 0.0 if tenant_id is None else self._spent.reserve(tenant_id, patience=math.inf, cost=price)
+        """Charge what is known only afterwards, as the rows of a list. Returns for how long the
+        share is used up.
+        """
+        return (
+            0.0
+            if tenant_id is None
+            else self._spent.reserve(tenant_id, patience=math.inf, cost=price)
+        )
 
     def admit_refusal(self, caller: Caller) -> None:
         """One request for credentials that is refused. Raises RateLimitedError."""
@@ -124,7 +147,9 @@ class TenantShare:
         if wait:
             pause(wait)
 
-    def _of(self, places: LRUCache[UUID, Places], tenant_id: UUID, at_once: int, waiting: int) -> Places:
+    def _of(
+        self, places: LRUCache[UUID, Places], tenant_id: UUID, at_once: int, waiting: int
+    ) -> Places:
         with self._lock:
             found = places.get(tenant_id)
             if found is None:

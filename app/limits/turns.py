@@ -1,7 +1,7 @@
 """A rate limit with reservations: `reserve` returns the seconds until the caller's turn.
 
-Limits that refuse (app/limits/rates.py) leave it to chance who gets a place that becomes free: of many that try again
-and again, some never do.
+Limits that refuse (app/limits/rates.py) leave it to chance who gets a place that becomes free: of
+many that try again and again, some never do.
 """
 
 import threading
@@ -15,18 +15,24 @@ _NOTHING = 1e-6  # seconds; what adding fractions leaves over
 
 
 class Turns:
-    """At most `rate` in a second for each subject, and `burst` seconds' worth at once. Counted in this process."""
+    """At most `rate` in a second for each subject, and `burst` seconds' worth at once. Counted
+    in this process.
+    """
 
     def __init__(self, rate: int, burst: int) -> None:
         self._apart = 1 / rate
         self._burst = burst
-        self._used_until: LRUCache[UUID, float] = LRUCache(_SUBJECTS)  # at an even rate; in the future after a burst
+        self._used_until: LRUCache[UUID, float] = LRUCache(
+            _SUBJECTS
+        )  # at an even rate; in the future after a burst
         self._lock = threading.Lock()
 
     def reserve(self, subject: UUID, *, patience: float, cost: float = 1) -> float:
-        """Reserve the next turn, and return the seconds until then. It is not reserved if they are more than `patience`.
+        """Reserve the next turn, and return the seconds until then. It is not reserved if they are
+        more than `patience`.
 
-        `cost`: in the unit of `rate`. It counts from the next reservation on: the first one never waits.
+        `cost`: in the unit of `rate`. It counts from the next reservation on: the first one never
+        waits.
         """
         at = time.monotonic()
         with self._lock:

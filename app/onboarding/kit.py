@@ -1,6 +1,7 @@
 """The onboarding kit: what a customer needs to let the vendor in, as four forms of the same role.
 
-The customer can edit every parameter of a launch link. The proof tests the role as it was made, so edits are found.
+The customer can edit every parameter of a launch link. The proof tests the role as it was made, so
+edits are found.
 """
 
 from dataclasses import dataclass
@@ -28,14 +29,23 @@ from app.store.models import Connection, Tenant, live_of
 from app.store.models.deployment import deployment_id
 
 # Parameters that an update leaves as they are: a role of another name would be another role.
-KEPT = ("RoleName", "AccessUntil", "RevokeSessionsBefore", "PermissionsBoundaryArn", "OrganizationalUnitIds", "CallAs")
+KEPT = (
+    "RoleName",
+    "AccessUntil",
+    "RevokeSessionsBefore",
+    "PermissionsBoundaryArn",
+    "OrganizationalUnitIds",
+    "CallAs",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class StackUpdate:
-    """How a stack that is there already is brought to what the kit asks for, as after a rotation began or ended.
+    """How a stack that is there already is brought to what the kit asks for, as after a rotation
+    began or ended.
 
-    `name` is the stack's; `console_url` shows it in the console; `aws_cli` is one command that sets the `parameters`.
+    `name` is the stack's; `console_url` shows it in the console; `aws_cli` is one command that sets
+    the `parameters`.
     """
 
     name: str
@@ -55,7 +65,9 @@ def _to_fill_in(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class KitUpdate:
-    """`stack_set` is the stack of a whole organisation. Terraform and the script are applied again as they are."""
+    """`stack_set` is the stack of a whole organisation. Terraform and the script are applied
+    again as they are.
+    """
 
     stack: StackUpdate
     stack_set: StackUpdate
@@ -88,7 +100,9 @@ class Kit:
 
 
 class _Made(NamedTuple):
-    """What a kit makes, or what was made from one: the role, the stack and the organisation's, and the parameters."""
+    """What a kit makes, or what was made from one: the role, the stack and the organisation's,
+    and the parameters.
+    """
 
     role_name: str
     stacks: tuple[str, str]
@@ -98,7 +112,9 @@ class _Made(NamedTuple):
 class Onboarding:
     """Makes kits."""
 
-    def __init__(self, db: Database, publication: Publication, config: Config, sets: PermissionSets) -> None:
+    def __init__(
+        self, db: Database, publication: Publication, config: Config, sets: PermissionSets
+    ) -> None:
         """Raises ConfigError when the settings lead to no console, or to two partitions."""
         self._db = db
         self._publication = publication
@@ -117,13 +133,22 @@ class Onboarding:
         return self._publication.roles[self.sets.choose(permission_set).name]
 
     def organization_template(self, permission_set: str | None = None) -> Template:
-        """The one for a whole organisation. Raises ValidationFailedError for an unknown permission set."""
+        """The one for a whole organisation. Raises ValidationFailedError for an unknown
+        permission set.
+        """
         return self._publication.organizations[self.sets.choose(permission_set).name]
 
     def kit(
-        self, caller: Caller, tenant_id: UUID, *, region: str | None = None, permission_set: str | None = None
+        self,
+        caller: Caller,
+        tenant_id: UUID,
+        *,
+        region: str | None = None,
+        permission_set: str | None = None,
     ) -> Kit:
-        """The kit of one tenant, with its next External ID during a rotation. Raises NotFoundError, ValidationFailedError."""
+        """The kit of one tenant, with its next External ID during a rotation. Raises
+        NotFoundError, ValidationFailedError.
+        """
         region, chosen = self._region(region), self.sets.choose(permission_set)
         tenant, next_external_id, token, suffix, there = self._read(caller, tenant_id, chosen)
         publication = self._publication
@@ -134,9 +159,12 @@ class Onboarding:
         role = self._role(new.role_name, tenant.external_id or "", next_external_id, chosen)
         values = {"ExternalId": role.external_id, "NextExternalId": next_external_id or ""}
         values |= self._registration(token, region)
-        parameters = {name: value for name, value in values.items() if value} | {"RoleName": role.name}
+        parameters = {name: value for name, value in values.items() if value} | {
+            "RoleName": role.name
+        }
         launch, launch_whole = (
-            self._launch_urls.build(region, url, stack, parameters) for stack, url in zip(new.stacks, urls, strict=True)
+            self._launch_urls.build(region, url, stack, parameters)
+            for stack, url in zip(new.stacks, urls, strict=True)
         )
         return Kit(
             external_id=role.external_id,
@@ -160,10 +188,20 @@ class Onboarding:
         )
 
     def _update(
-        self, region: str, urls: tuple[str, str], values: dict[str, str], role: KitRole, there: _Made
+        self,
+        region: str,
+        urls: tuple[str, str],
+        values: dict[str, str],
+        role: KitRole,
+        there: _Made,
     ) -> KitUpdate:
-        """How the role that is there is brought to what the kit asks for. A new parameter needs a value."""
-        role, own = role._replace(name=there.role_name), [parameter["name"] for parameter in role.parameters]
+        """How the role that is there is brought to what the kit asks for. A new parameter needs
+        a value.
+        """
+        role, own = (
+            role._replace(name=there.role_name),
+            [parameter["name"] for parameter in role.parameters],
+        )
         values = {name: _to_fill_in(name) for name in own if name not in there.parameters} | values
         kept = tuple(name for name in own if name in there.parameters)
         stack, whole = (
@@ -187,38 +225,53 @@ class Onboarding:
         beginning = kit_role_name(prefix, tenant_id)
         ending = name.removeprefix(beginning) if name.startswith(beginning) else suffix
         made_from = self.versions.of(row.permission_set, row.permission_set_version)
-        parameters = frozenset(parameter["name"] for parameter in made_from.parameters) if made_from else frozenset()
+        parameters = (
+            frozenset(parameter["name"] for parameter in made_from.parameters)
+            if made_from
+            else frozenset()
+        )
         return _Made(name, kit_stack_names(prefix, tenant_id, ending), parameters)
 
     def _read(
         self, caller: Caller, tenant_id: UUID, chosen: PermissionSet
     ) -> tuple[Tenant, str | None, str, str, Row[str, str, int | None] | None]:
-        """The tenant, its next External ID, its registration token, the suffix of a new role's name, and its role of
-        that set. Raises NotFoundError.
+        """The tenant, its next External ID, its registration token, the suffix of a new role's
+        name, and its role of that set. Raises NotFoundError.
         """
         with self._db.read() as db:
             tenant = tenant_of(db, caller, tenant_id)
             # A page's token names its link: revoking the link voids the token.
             link_id = caller.key_id if caller.kind == "onboarding_link" else None
-            token = self._tokens.make(deployment_id(db), tenant.id, tenant.registration_generation, link_id=link_id)
+            token = self._tokens.make(
+                deployment_id(db), tenant.id, tenant.registration_generation, link_id=link_id
+            )
             following = tenant.next.value if tenant.next else None
             suffix = kit_suffix(db, self._config, self.sets, tenant.id, chosen.name)
             return tenant, following, token, suffix, _role_that_is_there(db, tenant.id, chosen.name)
 
     def _registration(self, token: str, region: str) -> dict[str, str]:
-        """The parameters with which a stack registers its role. A stack can only name a topic of its own region."""
+        """The parameters with which a stack registers its role. A stack can only name a topic of
+        its own region.
+        """
         topic = self._config.registration_topic_arn
         if topic is None or region != self._config.registration_region:
             return {}
         return {"RegistrationTopicArn": topic, "RegistrationToken": token}
 
-    def _role(self, name: str, external_id: str, next_external_id: str | None, chosen: PermissionSet) -> KitRole:
+    def _role(
+        self, name: str, external_id: str, next_external_id: str | None, chosen: PermissionSet
+    ) -> KitRole:
         config, partition = self._config, self._config.broker.partition
         managed = chosen.managed_policy_arns(partition)
-        published = {managed_policy_arn(partition, name) for name in self.versions.managed_policies()}
+        published = {
+            managed_policy_arn(partition, name) for name in self.versions.managed_policies()
+        }
         return KitRole(
             name=name,
-            description=f"Lets {config.vendor_in_aws} reach this account for the customer with External ID {external_id}",
+            description=(
+                f"Lets {config.vendor_in_aws} reach this account for the customer with External ID"
+                f" {external_id}"
+            ),
             vendor=config.vendor_name,
             vendor_tag=config.vendor_in_aws,
             external_id=external_id,
@@ -239,28 +292,43 @@ class Onboarding:
         if region in templates.regions(ours):
             return region
         theirs = templates.partition_of(region)
-        message = f"Must be a region with CloudFormation in the partition {ours}, which this deployment serves."
+        message = (
+            f"Must be a region with CloudFormation in the partition {ours}, which this deployment"
+            " serves."
+        )
         if theirs not in {None, ours}:
             message = (
-                f"Is a region of the partition {theirs}. This deployment's broker is in the partition {ours}, and no"
-                " role of another partition can be assumed from there: ask a deployment of that partition."
+                f"Is a region of the partition {theirs}. This deployment's broker is in the"
+                f" partition {ours}, and no role of another partition can be assumed from there:"
+                " ask a deployment of that partition."
             )
         raise ValidationFailedError({"region": [message]})
 
 
-def _role_that_is_there(db: Session, tenant_id: UUID, permission_set: str) -> Row[str, str, int | None] | None:
+def _role_that_is_there(
+    db: Session, tenant_id: UUID, permission_set: str
+) -> Row[str, str, int | None] | None:
     """The tenant's newest role that is to move to the set, or else that has it."""
     role = select(Connection.role_arn, Connection.permission_set, Connection.permission_set_version)
     newest = role.where(live_of(tenant_id)).order_by(Connection.id.desc()).limit(1)
-    moving = db.execute(newest.where(Connection.wanted_permission_set == permission_set)).one_or_none()
-    return moving or db.execute(newest.where(Connection.permission_set == permission_set)).one_or_none()
+    moving = db.execute(
+        newest.where(Connection.wanted_permission_set == permission_set)
+    ).one_or_none()
+    return (
+        moving
+        or db.execute(newest.where(Connection.permission_set == permission_set)).one_or_none()
+    )
 
 
-def trust_policy(broker: Broker, external_id: str, next_external_id: str | None = None) -> dict[str, Any]:
-    """The policy that lets only the broker assume the role, and only with this External ID, or also the next one.
+def trust_policy(
+    broker: Broker, external_id: str, next_external_id: str | None = None
+) -> dict[str, Any]:
+    """The policy that lets only the broker assume the role, and only with this External ID, or also
+    the next one.
 
-    The principal is the account's root and the broker a condition: AWS stores a principal by its unique id, so deleting
-    and remaking the broker would break every customer's role; condition values stay as they are written.
+    The principal is the account's root and the broker a condition: AWS stores a principal by its
+    unique id, so deleting and remaking the broker would break every customer's role; condition
+    values stay as they are written.
     """
     accepted = [external_id, next_external_id] if next_external_id else external_id
     return {

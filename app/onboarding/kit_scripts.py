@@ -1,7 +1,9 @@
-"""The template's role as Terraform and as a shell script, for customers who do not launch stacks; and single commands.
+"""The template's role as Terraform and as a shell script, for customers who do not launch stacks;
+and single commands.
 
-The texts are in kit_templates/. Each value goes through the quoting of the language that it is written into (the
-filters `hcl` and `quote`), so no value can become code. Comments hold the vendor's name as their only value, on one line.
+The texts are in kit_templates/. Each value goes through the quoting of the language that it is
+written into (the filters `hcl` and `quote`), so no value can become code. Comments hold the
+vendor's name as their only value, on one line.
 """
 
 import itertools
@@ -16,9 +18,12 @@ import jinja2
 
 from app.permissions.permission_sets import READS_ITSELF
 
-# What must be escaped in a Terraform string: quotes, control characters, and the two marks that begin a template.
-# Policies hold such a mark only in IAM's variables, such as ${aws:PrincipalAccount}.
-_HCL_SPECIAL = re.compile(r'["\\\x00-\x1f\x7f]|(?P<variable>(?<![$%])\$(?=\{[\w:/.-]+\}))|[$%](?=[$%]*\{)', re.ASCII)
+# What must be escaped in a Terraform string: quotes, control characters, and the two marks that
+# begin a template. Policies hold such a mark only in IAM's variables, such as
+# ${aws:PrincipalAccount}.
+_HCL_SPECIAL = re.compile(
+    r'["\\\x00-\x1f\x7f]|(?P<variable>(?<![$%])\$(?=\{[\w:/.-]+\}))|[$%](?=[$%]*\{)', re.ASCII
+)
 
 # (parameter, policy, operator, key) of what denies everything to sessions that live already.
 _DENIALS = (
@@ -31,15 +36,27 @@ _HCL_UNTIL = (
     r'\1"Condition" = merge(\2, { for until in compact([var.AccessUntil]) :'
     r' "DateLessThan" => { "aws:CurrentTime" = until } })'
 )
-_TIME = "([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)?"
+_TIME = (
+    "([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)?"
+)
 _POLICY = "(arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9_+=,.@/-]{1,512})?"
 # What a customer may set, and need not: the template's parameters of these names.
 _LIMITS = [
     dict(zip(("name", "pattern", "description", "example"), limit, strict=True))
     for limit in (
         ("AccessUntil", _TIME, "the time in UTC at which the access ends", "2027-12-31T00:00:00Z"),
-        ("RevokeSessionsBefore", _TIME, "a time in UTC; earlier sessions end", "2027-01-31T12:00:00Z"),
-        ("PermissionsBoundaryArn", _POLICY, "what the role can't exceed", "arn:aws:iam::444455556666:policy/Boundary"),
+        (
+            "RevokeSessionsBefore",
+            _TIME,
+            "a time in UTC; earlier sessions end",
+            "2027-01-31T12:00:00Z",
+        ),
+        (
+            "PermissionsBoundaryArn",
+            _POLICY,
+            "what the role can't exceed",
+            "arn:aws:iam::444455556666:policy/Boundary",
+        ),
     )
 ]
 
@@ -47,8 +64,8 @@ _LIMITS = [
 class KitRole(NamedTuple):
     """The role that a kit asks for.
 
-    `vendor` is the vendor's name for people, `vendor_tag` the one in tags; `region` is any of the partition's,
-    `max_seconds` its MaxSessionDuration.
+    `vendor` is the vendor's name for people, `vendor_tag` the one in tags; `region` is any of the
+    partition's, `max_seconds` its MaxSessionDuration.
     """
 
     name: str
@@ -62,12 +79,16 @@ class KitRole(NamedTuple):
     policy: dict[str, Any]  # with the parameters' names in it
     permission_set: str = ""  # PermissionSet.label
     managed: tuple[str, ...] = ()  # ARNs of AWS's own policies
-    no_longer_managed: tuple[str, ...] = ()  # ARNs of those that only other published versions and sets ask for
+    no_longer_managed: tuple[
+        str, ...
+    ] = ()  # ARNs of those that only other published versions and sets ask for
     parameters: tuple[dict[str, str], ...] = ()  # what the customer fills in
 
     @property
     def tags(self) -> dict[str, str]:
-        """The same tags as the template's: which vendor the role is for, and with which permissions it was made."""
+        """The same tags as the template's: which vendor the role is for, and with which
+        permissions it was made.
+        """
         return {
             "deputy:vendor": self.vendor_tag,
             "deputy:external-id": self.external_id,
@@ -87,10 +108,14 @@ def terraform(role: KitRole) -> str:
 def aws_cli(role: KitRole) -> str:
     """A script for sh that creates or updates the role and prints only its ARN on stdout."""
     tags = [{"Key": key, "Value": value} for key, value in role.tags.items()]
-    policy = shlex.quote(json.dumps(role.policy, indent=2))  # in single quotes, which it closes around a parameter
+    policy = shlex.quote(
+        json.dumps(role.policy, indent=2)
+    )  # in single quotes, which it closes around a parameter
     for parameter in role.parameters:
         policy = policy.replace(f"${{{parameter['name']}}}", f"""'"${parameter["name"]}"'""")
-    trust = shlex.quote(json.dumps(role.trust, indent=2)).replace(_CONDITION, f"""{_CONDITION}'"$ends"'""", 1)
+    trust = shlex.quote(json.dumps(role.trust, indent=2)).replace(
+        _CONDITION, f"""{_CONDITION}'"$ends"'""", 1
+    )
     return _of_role("connect.sh.jinja", role, policy=policy, trust=trust, tags=tags)
 
 
@@ -104,18 +129,27 @@ def filled(template: str, **values: Any) -> str:
     return _templates.get_template(template).render(values)
 
 
-def update_command(region: str, stack: str, template_url: str, values: dict[str, str], *, kept: tuple[str, ...]) -> str:
-    """Brings a stack to this template and these values of its parameters; those in `kept` stay as they are.
+def update_command(
+    region: str, stack: str, template_url: str, values: dict[str, str], *, kept: tuple[str, ...]
+) -> str:
+    """Brings a stack to this template and these values of its parameters; those in `kept` stay as
+    they are.
 
-    It asks the stack which of those it has: CloudFormation refuses the previous value of a new parameter, and without
-    it would set one that is left out to its default.
+    It asks the stack which of those it has: CloudFormation refuses the previous value of a new
+    parameter, and without it would set one that is left out to its default.
     """
     given = [{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()]
     parameters = (
         f"[Stacks[0].Parameters[?contains(`{json.dumps(kept)}`, ParameterKey)]"
         f".{{ParameterKey: ParameterKey, UsePreviousValue: `true`}}, `{json.dumps(given)}`][]"
     )
-    return filled("update-stack.sh.jinja", region=region, stack=stack, template_url=template_url, parameters=parameters)
+    return filled(
+        "update-stack.sh.jinja",
+        region=region,
+        stack=stack,
+        template_url=template_url,
+        parameters=parameters,
+    )
 
 
 def _wanted(parameter: dict[str, str]) -> str:
@@ -151,7 +185,8 @@ def _hcl_escape(found: re.Match[str]) -> str:
 
 
 _templates = jinja2.Environment(
-    autoescape=False,  # noqa: S701  not HTML: the filters quote each value for the language around it
+    # not HTML: the filters quote each value for the language around it
+    autoescape=False,  # noqa: S701
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "kit_templates"),
     undefined=jinja2.StrictUndefined,
     auto_reload=False,

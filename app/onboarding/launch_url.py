@@ -1,4 +1,6 @@
-"""The launch URL: AWS's quick-create link, which opens CloudFormation's console with a template and its parameters."""
+"""The launch URL: AWS's quick-create link, which opens CloudFormation's console with a template
+and its parameters.
+"""
 
 from urllib.parse import quote, urlencode
 
@@ -17,17 +19,21 @@ class LaunchUrls:
     """Builds the launch URLs of one deployment."""
 
     def __init__(self, config: Config) -> None:
-        """Raises ConfigError for a partition whose console is not known here, or a region outside the partition."""
+        """Raises ConfigError for a partition whose console is not known here, or a region
+        outside the partition.
+        """
         ours, theirs = config.broker.partition, partition_of(config.region)
         if theirs != ours:
             place = f"the partition {theirs}" if theirs else "no partition that is known here"
             raise ConfigError(
-                f"AWS_REGION: {config.region} is in {place}, but DEPUTY_BROKER_PRINCIPAL_ARN in {ours}."
-                " A deployment serves the one partition of its broker, and its region must be there."
+                f"AWS_REGION: {config.region} is in {place}, but DEPUTY_BROKER_PRINCIPAL_ARN in"
+                f" {ours}. A deployment serves the one partition of its broker, and its region must"
+                " be there."
             )
         if config.console_url is None and ours not in _CONSOLES:
             raise ConfigError(
-                f"DEPUTY_CONSOLE_URL: must be set: the console of the partition {ours} is not known here."
+                f"DEPUTY_CONSOLE_URL: must be set: the console of the partition {ours} is not known"
+                " here."
             )
         self._console_url = config.console_url
         self._domain = _CONSOLES.get(ours)
@@ -36,7 +42,9 @@ class LaunchUrls:
         """The console's list of stacks, with this name alone."""
         return f"{self._home(region)}#/stacks?{urlencode({'filteringText': stack_name})}"
 
-    def build(self, region: str, template_url: str, stack_name: str, parameters: dict[str, str]) -> str:
+    def build(
+        self, region: str, template_url: str, stack_name: str, parameters: dict[str, str]
+    ) -> str:
         """Everything after # is one fragment, with a query of its own."""
         wanted = {"templateURL": template_url, "stackName": stack_name}
         wanted |= {f"param_{name}": value for name, value in parameters.items()}

@@ -1,9 +1,10 @@
-"""How many messages of a tenant's stacks a background worker works on at once: the others are put back into the queue.
+"""How many messages of a tenant's stacks a background worker works on at once: the others are put
+back into the queue.
 
-A tenant's token is known to whoever has one of its kits. Without places, thousands of its messages would be worked on
-before the next tenant's. A message that is put back is not refused: it comes again when it is its turn. SQS counts each
-delivery, and moves a message to the dead letters after five. So from the fourth delivery on there are twice as many
-places.
+A tenant's token is known to whoever has one of its kits. Without places, thousands of its messages
+would be worked on before the next tenant's. A message that is put back is not refused: it comes
+again when it is its turn. SQS counts each delivery, and moves a message to the dead letters after
+five. So from the fourth delivery on there are twice as many places.
 """
 
 import math
@@ -16,7 +17,8 @@ from app.limits.turns import Turns
 
 AT_ONCE = 20
 PUT_BACK_DELIVERIES = 3  # of a message that may be put back; two are left for failures
-_RATE = 30  # messages a second of a tenant that come again: about as many as one background worker works on
+# messages a second of a tenant that come again: about as many as one background worker works on
+_RATE = 30
 _JITTER = 2.0  # seconds
 _LONGEST = 600  # seconds; CloudFormation waits for half an hour
 
@@ -32,7 +34,9 @@ class MessagePlaces:
     def take(self, tenant_id: UUID, *, deliveries: int) -> bool:
         """Take a place. False: put the message back."""
         with self._lock:
-            if self._taken[tenant_id] >= (AT_ONCE if deliveries <= PUT_BACK_DELIVERIES else 2 * AT_ONCE):
+            if self._taken[tenant_id] >= (
+                AT_ONCE if deliveries <= PUT_BACK_DELIVERIES else 2 * AT_ONCE
+            ):
                 return False
             self._taken[tenant_id] += 1
             return True

@@ -1,9 +1,11 @@
-"""Onboarding links: URLs that show one tenant's onboarding page to a customer's administrator, who has no account.
+"""Onboarding links: URLs that show one tenant's onboarding page to a customer's administrator, who
+has no account.
 
-The token in the URL is 256 random bits and the only authority that a link has. The database holds its SHA-256 alone, so
-a copy of the database opens no page. A link sees one tenant: it can add roles, ask for proofs, and end a search that
-found nothing. A link that is malformed, unknown, expired or revoked, or whose tenant is suspended or deleted, gets the
-same 404. For 30 days after a tenant was deleted, its links list what to delete in the customer's account.
+The token in the URL is 256 random bits and the only authority that a link has. The database holds
+its SHA-256 alone, so a copy of the database opens no page. A link sees one tenant: it can add
+roles, ask for proofs, and end a search that found nothing. A link that is malformed, unknown,
+expired or revoked, or whose tenant is suspended or deleted, gets the same 404. For 30 days after a
+tenant was deleted, its links list what to delete in the customer's account.
 """
 
 import re
@@ -17,7 +19,16 @@ from uuid import UUID
 from cachetools import LRUCache
 from sqlalchemy import bindparam, func, or_, select
 
-from app.access import Caller, Scope, digest_of, ensure_room, live_links, one_or_not_found, owned, tenant_of
+from app.access import (
+    Caller,
+    Scope,
+    digest_of,
+    ensure_room,
+    live_links,
+    one_or_not_found,
+    owned,
+    tenant_of,
+)
 from app.access.families import Ending, Making
 from app.audit import Action, Event, log as audit
 from app.clock import now
@@ -43,12 +54,17 @@ _SCOPES = frozenset({Scope.CONNECTIONS_READ, Scope.CONNECTIONS_WRITE})
 _LINKS = 10_000  # those that a process remembers
 # Made once, for speed.
 _BY_DIGEST = select(
-    OnboardingLink.id, OnboardingLink.tenant_id, OnboardingLink.revoked_at, OnboardingLink.expires_at
+    OnboardingLink.id,
+    OnboardingLink.tenant_id,
+    OnboardingLink.revoked_at,
+    OnboardingLink.expires_at,
 ).where(OnboardingLink.digest == bindparam("digest"))
 
 
 class Visit(NamedTuple):
-    """An opened link, with the caller that its page acts as; that caller is bound to the link's tenant."""
+    """An opened link, with the caller that its page acts as; that caller is bound to the link's
+    tenant.
+    """
 
     caller: Caller
     tenant: Tenant
@@ -97,17 +113,24 @@ class Links:
     ) -> tuple[OnboardingLink, str]:
         """A new link and its URL, which is shown this once. `expires_in`: seconds.
 
-        Raises NotFoundError, SuspendedError, RateLimitedError when the tenant has TENANT_LINKS live ones, and
-        ValidationFailedError for an unknown permission set or region.
+        Raises NotFoundError, SuspendedError, RateLimitedError when the tenant has TENANT_LINKS live
+        ones, and ValidationFailedError for an unknown permission set or region.
         """
-        # The kit that the page will show: a kit that can't be made is refused here, while the vendor is looking.
+        # The kit that the page will show: a kit that can't be made is refused here, while the
+        # vendor is looking.
         kit = self._onboarding.kit(caller, tenant_id, region=region, permission_set=permission_set)
         token = secrets.token_urlsafe(32)
         with self._db.write(Making(caller)) as db:
             tenant_of(db, caller, tenant_id, lock=True).ensure_active()
             most = self._config.tenant_links
-            live = live_links().where(Tenant.id == tenant_id).with_only_columns(func.count(OnboardingLink.id))
-            ensure_room(db, live, most, f"A tenant may have {most} live onboarding links; revoke one first.")
+            live = (
+                live_links()
+                .where(Tenant.id == tenant_id)
+                .with_only_columns(func.count(OnboardingLink.id))
+            )
+            ensure_room(
+                db, live, most, f"A tenant may have {most} live onboarding links; revoke one first."
+            )
             link = OnboardingLink(
                 tenant_id=tenant_id,
                 digest=digest_of(token),
@@ -119,12 +142,20 @@ class Links:
             db.add(link)
             db.flush()
             until = link.expires_at.isoformat()
-            details = {"onboarding_link_id": str(link.id), "permission_set": link.permission_set, "expires_at": until}
+            details = {
+                "onboarding_link_id": str(link.id),
+                "permission_set": link.permission_set,
+                "expires_at": until,
+            }
             audit.record(db, Event(caller.actor, Action.LINK_CREATED, details, tenant_id=tenant_id))
             return link, f"{self._config.public_url}/onboard/{token}"
 
-    def list(self, caller: Caller, tenant_id: UUID, *, limit: int, after: UUID | None) -> Page[OnboardingLink]:
-        """One tenant's links, newest first, the expired and revoked ones too. Raises NotFoundError."""
+    def list(
+        self, caller: Caller, tenant_id: UUID, *, limit: int, after: UUID | None
+    ) -> Page[OnboardingLink]:
+        """One tenant's links, newest first, the expired and revoked ones too. Raises
+        NotFoundError.
+        """
         with self._db.read() as db:
             tenant_of(db, caller, tenant_id)
             query = select(OnboardingLink).where(OnboardingLink.tenant_id == tenant_id)
@@ -132,14 +163,23 @@ class Links:
 
     @until_committed
     def revoke(self, caller: Caller, tenant_id: UUID, link_id: UUID) -> None:
-        """The page is gone once this has committed. Raises NotFoundError, also for a link that is revoked already."""
-        tenants = OnboardingLink.tenant_id == tenant_id, OnboardingLink.tenant_id == (caller.tenant_id or tenant_id)
+        """The page is gone once this has committed. Raises NotFoundError, also for a link that
+        is revoked already.
+        """
+        tenants = (
+            OnboardingLink.tenant_id == tenant_id,
+            OnboardingLink.tenant_id == (caller.tenant_id or tenant_id),
+        )
         query = select(OnboardingLink).where(
             *tenants, OnboardingLink.id == link_id, OnboardingLink.revoked_at.is_(None)
         )
-        with self._db.read() as db:  # what is not there must not wait for the lock of those who write
+        with (
+            self._db.read() as db
+        ):  # what is not there must not wait for the lock of those who write
             one_or_not_found(db, query)
-        with self._db.write(Ending(caller, query.with_only_columns(OnboardingLink.tenant_id))) as db:
+        with self._db.write(
+            Ending(caller, query.with_only_columns(OnboardingLink.tenant_id))
+        ) as db:
             tenant_of(db, caller, tenant_id)
             link = one_or_not_found(db, query)
             link.revoked_at = now()
@@ -151,8 +191,8 @@ class Links:
     def open(self, token: str, request_id: str | None, client_address: str | None = None) -> Visit:
         """Open the page of a link, and count the request.
 
-        Raises NotFoundError, the same for every reason that a link does not work, and RateLimitedError. A link that
-        does not work is counted for itself alone.
+        Raises NotFoundError, the same for every reason that a link does not work, and
+        RateLimitedError. A link that does not work is counted for itself alone.
         """
         if not _TOKEN.fullmatch(token):
             raise NotFoundError
@@ -161,7 +201,11 @@ class Links:
         known = self._known_link(digest)
         self._rates.admit_page(*known)
         with self._db.read() as db:
-            found = db.execute(live_links().where(OnboardingLink.digest == digest)).unique().one_or_none()
+            found = (
+                db.execute(live_links().where(OnboardingLink.digest == digest))
+                .unique()
+                .one_or_none()
+            )
         self._remember(digest, known._replace(tenant_id=None if found is None else found[1].id))
         if found is None:
             raise NotFoundError
@@ -186,7 +230,8 @@ class Links:
             self._known[digest] = link
 
     def leftovers(self, token: str) -> Leftovers | None:
-        """Return what is left of a tenant that was deleted at most 30 days ago; None for any other link.
+        """Return what is left of a tenant that was deleted at most 30 days ago; None for any other
+        link.
 
         Call it after `open` has refused the token.
         """
@@ -200,7 +245,10 @@ class Links:
             .join(Tenant, Tenant.id == OnboardingLink.tenant_id)
             .where(
                 OnboardingLink.digest == digest_of(token),
-                or_(OnboardingLink.revoked_at.is_(None), OnboardingLink.revoked_at >= Tenant.deleted_at),
+                or_(
+                    OnboardingLink.revoked_at.is_(None),
+                    OnboardingLink.revoked_at >= Tenant.deleted_at,
+                ),
                 OnboardingLink.expires_at > Tenant.deleted_at,
                 Tenant.deleted_at > now() - _LEFTOVERS_SHOWN,
             )
@@ -212,36 +260,46 @@ class Links:
             region, permission_set, tenant = found
             suffix = kit_names.made_suffix(db, self._config, tenant.id, permission_set)
             if suffix is None:
-                suffix = kit_names.kit_suffix(db, self._config, self._onboarding.sets, tenant.id, permission_set)
+                suffix = kit_names.kit_suffix(
+                    db, self._config, self._onboarding.sets, tenant.id, permission_set
+                )
         named = self._config.role_prefix, tenant.id, suffix
         return Leftovers(tenant.name, kit_role_name(*named), *kit_stack_names(*named), region)
 
     def stop_looking(self, visit: Visit, connection_id: UUID) -> None:
-        """End the search for a role that was given by its account alone, and delete the row, without a tombstone: its
-        stack may still register it.
+        """End the search for a role that was given by its account alone, and delete the row,
+        without a tombstone: its stack may still register it.
 
-        Raises NotFoundError, and ConflictError for any other connection: only the vendor removes those.
+        Raises NotFoundError, and ConflictError for any other connection: only the vendor removes
+        those.
         """
         tenant_id = visit.tenant.id
         with self._db.write(visit.caller) as db:
             tenant_of(db, visit.caller, tenant_id, lock=True).ensure_active()
             connection = owned(db, visit.caller, tenant_id, connection_id, lock=True)
             if not connection.is_only_an_account:
-                raise ConflictError("Deputy heard from this role. Ask the vendor that sent you the link to remove it.")
+                raise ConflictError(
+                    "Deputy heard from this role. Ask the vendor that sent you the link to"
+                    " remove it."
+                )
             details = {"role_arn": connection.role_arn}
-            audit.record_about(db, visit.caller.actor, Action.CONNECTION_DELETED, connection, details)
+            audit.record_about(
+                db, visit.caller.actor, Action.CONNECTION_DELETED, connection, details
+            )
             db.delete(connection)
 
     def connect(self, visit: Visit, text: str) -> Connection:
         """The tenant's connection to this role, made if there is none, with a fresh proof.
 
-        `text`: the role's ARN, or an account id; with an account id, the kit's role is searched for in that account.
-        Raises ValidationFailedError for any other text, and what Connections.create, Connections.find_in_account and
-        Verification.verify raise.
+        `text`: the role's ARN, or an account id; with an account id, the kit's role is searched for
+        in that account. Raises ValidationFailedError for any other text, and what
+        Connections.create, Connections.find_in_account and Verification.verify raise.
         """
         caller, tenant_id, permission_set = visit.caller, visit.tenant.id, visit.link.permission_set
         by_account = _ACCOUNT.fullmatch(text)
-        role_arn = self._connections.kit_role_arn(tenant_id, text, permission_set) if by_account else text
+        role_arn = (
+            self._connections.kit_role_arn(tenant_id, text, permission_set) if by_account else text
+        )
         if not role_arn.startswith("arn:"):
             raise ValidationFailedError({"role_arn": [_NEITHER]})
         # Checked before it reaches the database, which refuses some characters as text.
@@ -249,8 +307,12 @@ class Links:
         if known := self._connections.with_role(caller, tenant_id, role):
             return self._verification.verify(caller, tenant_id, known.id, trigger=Trigger.REQUESTED)
         if role_arn != text:
-            return self._connections.find_in_account(caller, tenant_id, account_id=text, permission_set=permission_set)
-        return self._connections.create(caller, tenant_id, role_arn=role_arn, permission_set=permission_set)
+            return self._connections.find_in_account(
+                caller, tenant_id, account_id=text, permission_set=permission_set
+            )
+        return self._connections.create(
+            caller, tenant_id, role_arn=role_arn, permission_set=permission_set
+        )
 
 
 def _caller(link: OnboardingLink) -> Caller:

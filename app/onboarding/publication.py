@@ -1,7 +1,7 @@
 """The publication of this configuration: each permission set's two templates, and its document.
 
-Publishing needs neither the database nor the secret keys. Deputy itself records a version once the bucket serves all
-three as its own configuration renders them (app/onboarding/set_versions.py).
+Publishing needs neither the database nor the secret keys. Deputy itself records a version once the
+bucket serves all three as its own configuration renders them (app/onboarding/set_versions.py).
 """
 
 from collections.abc import Iterator
@@ -17,56 +17,79 @@ from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.permissions.set_document import read_document
 
 _REPLACED = (
-    "The bucket has other content than this release's under the addresses below, and customers would launch it. Do not"
-    " release until you know who uploaded it, and it is removed."
+    "The bucket has other content than this release's under the addresses below, and customers"
+    " would launch it. Do not release until you know who uploaded it, and it is removed."
 )
 _NOT_YOURS = (
-    "If you never published a version that is named here, somebody else uploaded it: docs/runbooks.md says how an"
-    " administrator of the vendor's account removes it. Or give the file of the set another name."
+    "If you never published a version that is named here, somebody else uploaded it:"
+    " docs/runbooks.md says how an administrator of the vendor's account removes it. Or give the"
+    " file of the set another name."
 )
 _IGNORED = (
-    "The bucket has a document that Deputy did not write. It is ignored, but while it is there, this version can't be"
-    " published. Find out who uploaded it (docs/runbooks.md)."
+    "The bucket has a document that Deputy did not write. It is ignored, but while it is there,"
+    " this version can't be published. Find out who uploaded it (docs/runbooks.md)."
 )
 
 
 class Publication:
-    """Renders this configuration's templates and documents, publishes them, and compares the bucket with them."""
+    """Renders this configuration's templates and documents, publishes them, and compares the
+    bucket with them.
+    """
 
     def __init__(self, config: TemplateConfig, sets: PermissionSets) -> None:
-        """Render everything, once: the settings and the permission sets stay the same while the process lives."""
+        """Render everything, once: the settings and the permission sets stay the same while the
+        process lives.
+        """
         self.bucket = TemplateBucket(config)
         self._sets = sets
         self.roles = {name: templates.render(config, chosen) for name, chosen in sets.items()}
         rendered = self.roles.items()
-        self.organizations = {name: templates.render_organization(config, role, sets[name]) for name, role in rendered}
-        self.ignored: set[str] = set()  # a sentence for each document that publishing left out of account
+        self.organizations = {
+            name: templates.render_organization(config, role, sets[name]) for name, role in rendered
+        }
+        self.ignored: set[str] = (
+            set()
+        )  # a sentence for each document that publishing left out of account
         self._documents = {name: templates.render_document(chosen) for name, chosen in sets.items()}
 
     def publish(self) -> list[tuple[str, Published]]:
-        """Upload every template and document: its URL, and whether it is new. Raises app.aws.errors.Unavailable.
+        """Upload every template and document: its URL, and whether it is new. Raises
+        app.aws.errors.Unavailable.
 
-        Raises ConflictError when a set has changed without a higher version: nothing is uploaded then. Raises it too
-        when the bucket has other content under a template's name: no document is uploaded then.
+        Raises ConflictError when a set has changed without a higher version: nothing is uploaded
+        then. Raises it too when the bucket has other content under a template's name: no document
+        is uploaded then.
         """
         self._ensure_raised()
         states = []
-        for objects in ([*self.roles.values(), *self.organizations.values()], [*self._documents.values()]):
-            uploaded = [(self.bucket.url(template), self.bucket.publish(template)) for template in objects]
+        for objects in (
+            [*self.roles.values(), *self.organizations.values()],
+            [*self._documents.values()],
+        ):
+            uploaded = [
+                (self.bucket.url(template), self.bucket.publish(template)) for template in objects
+            ]
             if replaced := [url for url, state in uploaded if state is Published.DIFFERS]:
-                self._ensure_raised()  # another pipeline may have published the version at the same moment
+                # another pipeline may have published the version at the same moment
+                self._ensure_raised()
                 raise ConflictError("\n".join([_REPLACED, *replaced]))
             states += uploaded
         return states
 
     def published(self) -> list[tuple[str, Published]]:
-        """Return the state of each URL, read without credentials. Raises app.aws.errors.Unavailable."""
+        """Return the state of each URL, read without credentials. Raises
+        app.aws.errors.Unavailable.
+        """
         groups = (self.roles, self.organizations, self._documents)
         everything = [template for group in groups for template in group.values()]
-        return [(self.bucket.url(template), self.bucket.published(template)) for template in everything]
+        return [
+            (self.bucket.url(template), self.bucket.published(template)) for template in everything
+        ]
 
     def serves(self, name: str) -> bool:
-        """Return whether the bucket serves exactly what this configuration renders of the permission set."""
+        """Return whether the bucket serves exactly what this configuration renders of the
+        permission set.
+        """
         expected = (self._documents[name], self.roles[name], self.organizations[name])
         try:
             return all(self.bucket.published(template) is Published.YES for template in expected)
@@ -84,10 +107,16 @@ class Publication:
                 yield sentence
 
     def _versions(self, chosen: PermissionSet) -> dict[int, PermissionSet]:
-        """Return the published versions that may refuse this one. A name that ever read must not write."""
+        """Return the published versions that may refuse this one. A name that ever read must not
+        write.
+        """
         first_version = 1 if chosen.access == "write" else chosen.version
         texts = self.bucket.documents(chosen.name, first_version)
-        versions = {version: read_document(text, chosen.name, version) for version, text in texts.items()}
+        versions = {
+            version: read_document(text, chosen.name, version) for version, text in texts.items()
+        }
         ignored = sorted(version for version, published in versions.items() if published is None)
         self.ignored |= {f"{chosen.name}: version {version}: {_IGNORED}" for version in ignored}
-        return {version: published for version, published in versions.items() if published is not None}
+        return {
+            version: published for version, published in versions.items() if published is not None
+        }

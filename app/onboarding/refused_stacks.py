@@ -1,7 +1,9 @@
-"""Answers to stacks whose messages are refused without the database: anybody can publish any number of them.
+"""Answers to stacks whose messages are refused without the database: anybody can publish any number
+of them.
 
-Threads of their own send these answers, so that they hold back neither other answers nor the reading of the queue. A
-message that finds no place here stays in the queue, and SQS delivers it again.
+Threads of their own send these answers, so that they hold back neither other answers nor the
+reading of the queue. A message that finds no place here stays in the queue, and SQS delivers it
+again.
 """
 
 import queue
@@ -55,7 +57,8 @@ class RefusedStacks:
                 refused.append(self._waiting.get())
             try:
                 self._messages.delete([one.message for one in refused if self._send(one)])
-            except Exception as error:  # noqa: BLE001  SQS delivers them again, and a thread that ended answers nobody
+            except Exception as error:  # noqa: BLE001
+                # SQS delivers them again, and a thread that ended answers nobody.
                 logger.warning("registration.postponed", error=type(error).__name__)
             finally:
                 for _ in refused:

@@ -1,12 +1,14 @@
 """Registration tokens: each names the tenant of a customer's stack. They give no authority.
 
-A token is `dpt_` and, in URL-safe base64: one byte for the form, the deployment's id, the tenant's id, its generation,
-in the second form the id of the onboarding link, and the HMAC-SHA-256 of all that. Each kit makes it again, and nothing
-is stored: raising the tenant's `registration_generation` voids its tokens, and revoking a link voids the tokens of its
-page. A forged token is refused after one HMAC per secret key, before any row is read.
+A token is `dpt_` and, in URL-safe base64: one byte for the form, the deployment's id, the tenant's
+id, its generation, in the second form the id of the onboarding link, and the HMAC-SHA-256 of all
+that. Each kit makes it again, and nothing is stored: raising the tenant's `registration_generation`
+voids its tokens, and revoking a link voids the tokens of its page. A forged token is refused after
+one HMAC per secret key, before any row is read.
 
-The deployment's id has the same place in every form and is read without a key, also from another deployment's token.
-Tokens of 54 bytes are older and name no deployment; they are valid while their MAC verifies.
+The deployment's id has the same place in every form and is read without a key, also from another
+deployment's token. Tokens of 54 bytes are older and name no deployment; they are valid while their
+MAC verifies.
 """
 
 import base64
@@ -43,10 +45,20 @@ class RegistrationTokens:
     def __init__(self, secret_keys: tuple[str, ...]) -> None:
         self._keys = [derive_key(secret, "registration tokens")[1] for secret in secret_keys]
 
-    def make(self, deployment_id: UUID, tenant_id: UUID, generation: int, *, link_id: UUID | None = None) -> str:
-        """The tenant's token, 96 characters, or that of one of its onboarding links, 120; the same one each time."""
+    def make(
+        self, deployment_id: UUID, tenant_id: UUID, generation: int, *, link_id: UUID | None = None
+    ) -> str:
+        """The tenant's token, 96 characters, or that of one of its onboarding links, 120; the
+        same one each time.
+        """
         form, link = (_OF_TENANT, b"") if link_id is None else (_OF_LINK, link_id.bytes + _FILL)
-        signed = form + deployment_id.bytes + tenant_id.bytes + generation.to_bytes(_GENERATION, "big") + link
+        signed = (
+            form
+            + deployment_id.bytes
+            + tenant_id.bytes
+            + generation.to_bytes(_GENERATION, "big")
+            + link
+        )
         return "dpt_" + base64.urlsafe_b64encode(signed + _mac(self._keys[0], signed)).decode()
 
     def read(self, text: str) -> TokenIds | None:

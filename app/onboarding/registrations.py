@@ -1,9 +1,11 @@
-"""Registrations: what the message of a customer's stack may do (invariant 12; the list is in docs/architecture.md).
+"""Registrations: what the message of a customer's stack may do (invariant 12; the list is in
+docs/architecture.md).
 
-Nothing in a message is trusted. Its token names the tenant, and the stack's account must be the role's account. A
-message then adds a pending connection, or makes an existing one due; the background worker proves it later. A message
-never verifies, moves, suspends, resumes, removes or revives a connection, and no call to AWS about its role is made
-here. The stack is answered as soon as the message is stored, so that a slow proof does not roll the stack back.
+Nothing in a message is trusted. Its token names the tenant, and the stack's account must be the
+role's account. A message then adds a pending connection, or makes an existing one due; the
+background worker proves it later. A message never verifies, moves, suspends, resumes, removes or
+revives a connection, and no call to AWS about its role is made here. The stack is answered as soon
+as the message is stored, so that a slow proof does not roll the stack back.
 """
 
 import threading
@@ -46,20 +48,30 @@ from app.permissions.permission_sets import PermissionSets, read_label
 from app.store import locks
 from app.store.database import SYSTEM, Database, Session
 from app.store.locks import Lock
-from app.store.models import Connection, ConnectionStatus, OnboardingLink, Registration, Tenant, TenantStatus, Trigger
+from app.store.models import (
+    Connection,
+    ConnectionStatus,
+    OnboardingLink,
+    Registration,
+    Tenant,
+    TenantStatus,
+    Trigger,
+)
 from app.store.models.deployment import deployment_id
 from app.store.models.states import StackState
 
-# One text for every reason, so that it does not tell a stranger whether a tenant exists. The customer's administrator
-# reads it among the stack's events.
+# One text for every reason, so that it does not tell a stranger whether a tenant exists. The
+# customer's administrator reads it among the stack's events.
 REFUSAL = (
-    "The registration was not accepted. Launch the stack from the link that you were given, with its parameters as"
-    " they are; if it still fails, ask for a new link."
+    "The registration was not accepted. Launch the stack from the link that you were given, with"
+    " its parameters as they are; if it still fails, ask for a new link."
 )
 _IGNORED = Action.CONNECTION_REGISTRATION_IGNORED
 _OTHERS, _HOUR = 20, 3600  # the log names at most 20 other deployments in an hour (seconds)
 _VOIDS, _MINUTE = 100, 60  # and at most 100 accounts in a minute whose messages were void
-_CREATION = timedelta(hours=1)  # a stack is created within this: its registration may wait for half of it
+_CREATION = timedelta(
+    hours=1
+)  # a stack is created within this: its registration may wait for half of it
 _AT_REST = frozenset({ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED})
 
 
@@ -88,17 +100,23 @@ class _VoidToken(_Void):
 
 @dataclass(eq=False)
 class Registrations:
-    """Takes messages from the queue, stores what they register, and answers the stacks. Safe to share among threads."""
+    """Takes messages from the queue, stores what they register, and answers the stacks. Safe to
+    share among threads.
+    """
 
     _db: Database
     _config: Config
     _sets: PermissionSets
     _queue: RegistrationQueue
     _answers: Callable[[], StackAnswers]
-    queue_state: QueueState = field(default_factory=QueueState)  # for this background worker's heartbeat
+    queue_state: QueueState = field(
+        default_factory=QueueState
+    )  # for this background worker's heartbeat
     # The deployments that were logged in the last hour: a stranger may name any number of them.
     _others: TTLCache[UUID, bool] = field(default_factory=lambda: TTLCache(_OTHERS, _HOUR))
-    _voids: TTLCache[tuple[str, str], bool] = field(default_factory=lambda: TTLCache(_VOIDS, _MINUTE))
+    _voids: TTLCache[tuple[str, str], bool] = field(
+        default_factory=lambda: TTLCache(_VOIDS, _MINUTE)
+    )
     _logging: threading.Lock = field(default_factory=threading.Lock)
     _places: MessagePlaces = field(default_factory=MessagePlaces)
 
@@ -114,26 +132,34 @@ class Registrations:
     def receive(self, *, wait_seconds: int = 20) -> int:
         """Ask the queue once, handle its messages in parallel, and return how many there were.
 
-        What no row decides is done first, in this thread: some tens of microseconds for a message. A bad message does
-        not make it fail. Raises AwsUnavailableError when the queue does not answer and StoreUnavailableError when the
-        database does not: wait a moment, then call again.
+        What no row decides is done first, in this thread: some tens of microseconds for a message.
+        A bad message does not make it fail. Raises AwsUnavailableError when the queue does not
+        answer and StoreUnavailableError when the database does not: wait a moment, then call again.
         """
-        with self._db.read() as db:  # while the database is away, messages stay in the queue, out of the dead letters
+        with (
+            self._db.read() as db
+        ):  # while the database is away, messages stay in the queue, out of the dead letters
             db.execute(select(1))
         try:
             messages = self._queue.receive(wait_seconds)
         except Unavailable as error:
             raise AwsUnavailableError("The registration queue does not answer.") from error
-        self.queue_state.received({message.id: message.sent_at for message in messages if message.deliveries == 1})
+        self.queue_state.received(
+            {message.id: message.sent_at for message in messages if message.deliveries == 1}
+        )
         accepted = self._sort(messages)
         if accepted:
             with ThreadPoolExecutor(len(accepted)) as pool:
                 handled = list(pool.map(self._take, accepted))
-            self._in_batch(self._queue.delete, [message for message in handled if message is not None])
+            self._in_batch(
+                self._queue.delete, [message for message in handled if message is not None]
+            )
         return len(messages)
 
     def _sort(self, messages: Sequence[Message]) -> list[_Accepted]:
-        """Return the messages to work on. Delete, put back or leave the others, or have them refused."""
+        """Return the messages to work on. Delete, put back or leave the others, or have them
+        refused.
+        """
         accepted: list[_Accepted] = []
         others: list[Message] = []
         early: list[tuple[Message, int]] = []
@@ -168,10 +194,11 @@ class Registrations:
     def handle(self, body: str) -> bool | None:
         """Act on one message and answer its stack; True when the message can be deleted.
 
-        A message for another deployment can be deleted unanswered: that deployment receives it through its own queue,
-        and our FAILED would roll its customer's stack back. Any other stays in the queue, and SQS delivers it again a
-        few times, then moves it to the dead letters. False: AWS did not take the answer. None: it can't be answered,
-        as it can't be read, or its response URL is not AWS's own. Raises StoreUnavailableError.
+        A message for another deployment can be deleted unanswered: that deployment receives it
+        through its own queue, and our FAILED would roll its customer's stack back. Any other stays
+        in the queue, and SQS delivers it again a few times, then moves it to the dead letters.
+        False: AWS did not take the answer. None: it can't be answered, as it can't be read, or its
+        response URL is not AWS's own. Raises StoreUnavailableError.
         """
         request = self._request(body)
         if not isinstance(request, Request):
@@ -234,7 +261,9 @@ class Registrations:
 
     def _register(self, told: _CheckedMessage) -> None:
         """Store what the message registers. Raises _Void."""
-        with self._db.read() as db:  # a token that was voided costs others no turn at the write lock
+        with (
+            self._db.read() as db
+        ):  # a token that was voided costs others no turn at the write lock
             _tenant_of(db, told.token, lock=False)
         with self._db.write(SYSTEM) as db:
             self._store(db, told)
@@ -271,15 +300,23 @@ class Registrations:
         same = _of_stack(told).where(Registration.request_id == request.request_id)
         if db.scalars(same).one_or_none() is not None:
             return
-        registration = Registration(tenant_id=tenant.id, stack_id=request.stack_id, request_id=request.request_id)
+        registration = Registration(
+            tenant_id=tenant.id, stack_id=request.stack_id, request_id=request.request_id
+        )
         db.add(registration)
         db.flush()
-        if not self._act(db, told, tenant, Actor("registration", str(registration.id), "a customer's stack")):
+        if not self._act(
+            db, told, tenant, Actor("registration", str(registration.id), "a customer's stack")
+        ):
             db.delete(registration)
 
     def _act(self, db: Session, told: _CheckedMessage, tenant: Tenant, actor: Actor) -> bool:
-        """Returns whether to keep the registration's row. Past the limit per role, the role becomes due without one."""
-        known = connections.to_role(told.token.tenant_id, told.role).with_for_update(of=Connection, key_share=True)
+        """Returns whether to keep the registration's row. Past the limit per role, the role
+        becomes due without one.
+        """
+        known = connections.to_role(told.token.tenant_id, told.role).with_for_update(
+            of=Connection, key_share=True
+        )
         connection = db.scalars(known).one_or_none()
         deleting, stack = told.request.kind == "Delete", _stack_after(db, told)
         if connection is None:
@@ -299,14 +336,18 @@ class Registrations:
                 connection.stack_id = None
             else:
                 self._note(db, actor, connection, told.request)
-            action = Action.CONNECTION_STACK_DELETED if deleting else Action.CONNECTION_REGISTERED_AGAIN
+            action = (
+                Action.CONNECTION_STACK_DELETED if deleting else Action.CONNECTION_REGISTERED_AGAIN
+            )
         kept = admits_message(db, connection.id)
         if kept:
             _record(db, actor, told, connection, action)
         return kept
 
     def _note(self, db: Session, actor: Actor, connection: Connection, request: Request) -> None:
-        """What the stack says of its role. A proof that may read the role knows better, and comes soon."""
+        """What the stack says of its role. A proof that may read the role knows better, and
+        comes soon.
+        """
         connection.stack_id = request.stack_id
         label = request.property("PermissionSet")
         set_changes.apply_set_label(db, self._sets, actor, connection, label, by_tag=False)
@@ -318,7 +359,9 @@ class Registrations:
         name, _ = read_label(told.request.property("PermissionSet")) or ("", 0)
         chosen = self._sets.get(name) or self._sets.choose(None)
         try:
-            connection = connections.add_pending(db, self._config, tenant, told.role, chosen, approved=False)
+            connection = connections.add_pending(
+                db, self._config, tenant, told.role, chosen, approved=False
+            )
         except RateLimitedError as error:
             raise _Void("full") from error
         except RoleNotAllowedError as error:
@@ -330,16 +373,19 @@ class Registrations:
 
 
 def _of_stack(told: _CheckedMessage) -> Select[UUID]:
-    of_it = Registration.tenant_id == told.token.tenant_id, Registration.stack_id == told.request.stack_id
+    of_it = (
+        Registration.tenant_id == told.token.tenant_id,
+        Registration.stack_id == told.request.stack_id,
+    )
     return select(Registration.id).where(*of_it)
 
 
 def _stack_after(db: Session, told: _CheckedMessage) -> StackState:
     """The stack's state after this message.
 
-    A Delete soon after a Create, with nothing between them, is the rollback of that creation. SQS keeps no order: a
-    Create that is delivered second was sent before its Delete, as a stack sends nothing else before the answer to its
-    Create.
+    A Delete soon after a Create, with nothing between them, is the rollback of that creation. SQS
+    keeps no order: a Create that is delivered second was sent before its Delete, as a stack sends
+    nothing else before the answer to its Create.
     """
     others = _of_stack(told).where(Registration.request_id != told.request.request_id)
     earlier = db.scalars(others.with_only_columns(Registration.created_at).limit(2)).all()
@@ -353,7 +399,9 @@ def _tenant_of(db: Session, token: TokenIds, *, lock: bool) -> Tenant:
     """The tenant of a token that is still valid. Raises _VoidToken."""
     if token.link_id is not None:
         if lock:
-            locks.share(db, Lock.CALLER, token.tenant_id)  # as the page's requests do: a revocation waits for it
+            locks.share(
+                db, Lock.CALLER, token.tenant_id
+            )  # as the page's requests do: a revocation waits for it
         _ensure_not_revoked(db, token.link_id)
     if lock:
         locks.hold(db, Lock.TENANT, token.tenant_id)
@@ -367,8 +415,12 @@ def _tenant_of(db: Session, token: TokenIds, *, lock: bool) -> Tenant:
 
 
 def _ensure_not_revoked(db: Session, link_id: UUID) -> None:
-    """Raises _VoidToken. The token of an expired link stays valid: launched stacks carry it for years."""
-    link = select(OnboardingLink.id).where(OnboardingLink.id == link_id, OnboardingLink.revoked_at.is_(None))
+    """Raises _VoidToken. The token of an expired link stays valid: launched stacks carry it for
+    years.
+    """
+    link = select(OnboardingLink.id).where(
+        OnboardingLink.id == link_id, OnboardingLink.revoked_at.is_(None)
+    )
     if db.scalars(link).one_or_none() is None:
         raise _VoidToken("link")
 
@@ -376,8 +428,9 @@ def _ensure_not_revoked(db: Session, link_id: UUID) -> None:
 def _must_pass(request: Request, void: _Void) -> bool:
     """Whether the stack is answered with SUCCESS although its message is ignored.
 
-    A stack outlives tokens and tenants, so a Delete always succeeds. An Update with the same void token before and
-    after it succeeds as well: FAILED would roll the update back, and the rollback would send the same token.
+    A stack outlives tokens and tenants, so a Delete always succeeds. An Update with the same void
+    token before and after it succeeds as well: FAILED would roll the update back, and the rollback
+    would send the same token.
     """
     if request.kind == "Delete":
         return True
@@ -386,6 +439,14 @@ def _must_pass(request: Request, void: _Void) -> bool:
     return request.kind == "Update" and isinstance(void, _VoidToken) and same
 
 
-def _record(db: Session, actor: Actor, told: _CheckedMessage, connection: Connection, action: Action) -> None:
-    details = {"role_arn": told.role.text, "stack_id": told.request.stack_id, "request_type": told.request.kind}
-    audit.record_about(db, actor, action, connection, details, outcome="refused" if action == _IGNORED else "ok")
+def _record(
+    db: Session, actor: Actor, told: _CheckedMessage, connection: Connection, action: Action
+) -> None:
+    details = {
+        "role_arn": told.role.text,
+        "stack_id": told.request.stack_id,
+        "request_type": told.request.kind,
+    }
+    audit.record_about(
+        db, actor, action, connection, details, outcome="refused" if action == _IGNORED else "ok"
+    )

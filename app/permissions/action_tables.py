@@ -1,7 +1,8 @@
-"""Actions and AWS's own policies that AWS's list of access levels does not single out, in lower case.
+"""Actions and AWS's own policies that AWS's list of access levels does not single out, in lower
+case.
 
-app/permissions/action_data.py adds what the list itself calls "Permissions management". A test compares the policies with
-moto's copy of AWS's.
+app/permissions/action_data.py adds what the list itself calls "Permissions management". A test
+compares the policies with moto's copy of AWS's.
 """
 
 
@@ -9,90 +10,113 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Each lets its caller act as another role: it assumes the role, or runs code where the role's credentials are.
-ACT_AS_ANOTHER_ROLE = _names(
-    """
+# Each lets its caller act as another role: it assumes the role, or runs code where the role's
+# credentials are.
+ACT_AS_ANOTHER_ROLE = _names("""
     sts:assumerole sts:assumeroot iam:acceptdelegationrequest
     rolesanywhere:createtrustanchor rolesanywhere:updatetrustanchor
     organizations:attachpolicy organizations:detachpolicy organizations:updatepolicy
     sso:createaccountassignment identitystore:creategroupmembership
-    lambda:updatefunctioncode lambda:updatefunctionconfiguration states:updatestatemachine apprunner:updateservice
-    glue:updatejob glue:startjobrun glue:runstatement glue:updatedevendpoint elasticmapreduce:addjobflowsteps
-    codebuild:startbuild codebuild:startbuildbatch codebuild:retrybuild codebuild:retrybuildbatch codebuild:updateproject
-    codebuild:startcommandexecution codebuild:startsandbox codedeploy:createdeployment codepipeline:updatepipeline
+    lambda:updatefunctioncode lambda:updatefunctionconfiguration states:updatestatemachine
+    apprunner:updateservice
+    glue:updatejob glue:startjobrun glue:runstatement glue:updatedevendpoint
+    elasticmapreduce:addjobflowsteps
+    codebuild:startbuild codebuild:startbuildbatch codebuild:retrybuild codebuild:retrybuildbatch
+    codebuild:updateproject
+    codebuild:startcommandexecution codebuild:startsandbox codedeploy:createdeployment
+    codepipeline:updatepipeline
     cloudformation:updatestack cloudformation:executechangeset cloudformation:createstackset
-    cloudformation:updatestackset cloudformation:createstackinstances cloudformation:updatestackinstances
-    ssm:sendcommand ssm:startsession ssm:resumesession ssm:createassociation ssm:createassociationbatch
-    ssm:updateassociation ssm:updatedocument ssm:updatedocumentdefaultversion ssm:updatemaintenancewindowtask
-    ec2-instance-connect:sendsshpublickey ec2-instance-connect:sendserialconsolesshpublickey ec2:modifyinstanceattribute
+    cloudformation:updatestackset cloudformation:createstackinstances
+    cloudformation:updatestackinstances
+    ssm:sendcommand ssm:startsession ssm:resumesession ssm:createassociation
+    ssm:createassociationbatch
+    ssm:updateassociation ssm:updatedocument ssm:updatedocumentdefaultversion
+    ssm:updatemaintenancewindowtask
+    ec2-instance-connect:sendsshpublickey ec2-instance-connect:sendserialconsolesshpublickey
+    ec2:modifyinstanceattribute
     ec2:replaceiaminstanceprofileassociation ecs:executecommand greengrass:createdeployment
     eks:createaccessentry eks:updateaccessentry eks:associateaccesspolicy airflow:createclitoken
     sagemaker:createpresignednotebookinstanceurl sagemaker:createpresigneddomainurl
     sagemaker:updatenotebookinstancelifecycleconfig datapipeline:putpipelinedefinition
     bedrock-agentcore:invokecodeinterpreter bedrock-agentcore:invokeagentruntimecommand
     deadline:assumefleetroleforread deadline:assumefleetroleforworker
-    deadline:assumequeueroleforread deadline:assumequeueroleforuser deadline:assumequeueroleforworker
-    """
-)
+    deadline:assumequeueroleforread deadline:assumequeueroleforuser
+    deadline:assumequeueroleforworker
+    """)
 
 _BOUNDARY, _POLICY = "iam:permissionsboundary", "iam:policyarn"
-# Each decides what a principal of IAM may do, or who uses it, up to AdministratorAccess. The principal's name and tags limit
-# none of that. The condition keys on the right do.
+# Each decides what a principal of IAM may do, or who uses it, up to AdministratorAccess. The
+# principal's name and tags limit none of that. The condition keys on the right do.
 GRANT_POLICIES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("iam:attachrolepolicy", "iam:attachuserpolicy"), (_BOUNDARY, _POLICY)),
     "iam:attachgrouppolicy": (_POLICY,),
-    **dict.fromkeys(("iam:putrolepolicy", "iam:putuserpolicy", "iam:updateassumerolepolicy"), (_BOUNDARY,)),
-    **dict.fromkeys(("iam:putrolepermissionsboundary", "iam:putuserpermissionsboundary"), (_BOUNDARY,)),
+    **dict.fromkeys(
+        ("iam:putrolepolicy", "iam:putuserpolicy", "iam:updateassumerolepolicy"), (_BOUNDARY,)
+    ),
+    **dict.fromkeys(
+        ("iam:putrolepermissionsboundary", "iam:putuserpermissionsboundary"), (_BOUNDARY,)
+    ),
     **dict.fromkeys(("iam:deleterolepermissionsboundary", "iam:deleteuserpermissionsboundary"), ()),
-    **dict.fromkeys(("iam:putgrouppolicy", "iam:createpolicyversion", "iam:setdefaultpolicyversion"), ()),
+    **dict.fromkeys(
+        ("iam:putgrouppolicy", "iam:createpolicyversion", "iam:setdefaultpolicyversion"), ()
+    ),
 }
 
-# Each returns secrets or makes credentials, whatever its access level is. Settings that may hold a secret, such as
-# Lambda's environment variables, are not here: half of all reading actions return some.
-SECRETS_AND_CREDENTIALS = _names(
-    """
-    secretsmanager:getsecretvalue secretsmanager:batchgetsecretvalue kms:decrypt states:revealsecrets acm:exportcertificate
-    ssm:getparameter ssm:getparameters ssm:getparametersbypath ssm:getparameterhistory ssm:getaccesstoken
-    sts:assumerole sts:assumerolewithsaml sts:assumerolewithwebidentity sts:assumeroot sts:getfederationtoken
-    sts:getsessiontoken sts:getservicebearertoken sts:getwebidentitytoken sts:getdelegatedaccesstoken
-    iam:createaccesskey iam:createloginprofile iam:updateloginprofile iam:createservicespecificcredential
+# Each returns secrets or makes credentials, whatever its access level is. Settings that may hold a
+# secret, such as Lambda's environment variables, are not here: half of all reading actions return
+# some.
+SECRETS_AND_CREDENTIALS = _names("""
+    secretsmanager:getsecretvalue secretsmanager:batchgetsecretvalue kms:decrypt
+    states:revealsecrets acm:exportcertificate
+    ssm:getparameter ssm:getparameters ssm:getparametersbypath ssm:getparameterhistory
+    ssm:getaccesstoken
+    sts:assumerole sts:assumerolewithsaml sts:assumerolewithwebidentity sts:assumeroot
+    sts:getfederationtoken
+    sts:getsessiontoken sts:getservicebearertoken sts:getwebidentitytoken
+    sts:getdelegatedaccesstoken
+    iam:createaccesskey iam:createloginprofile iam:updateloginprofile
+    iam:createservicespecificcredential
     iam:resetservicespecificcredential ec2:getpassworddata ec2:exportclientvpnclientconfiguration
     ecr:getauthorizationtoken ecr-public:getauthorizationtoken codeartifact:getauthorizationtoken
     cognito-identity:getcredentialsforidentity cognito-identity:getopenidtoken
-    cognito-identity:getopenidtokenfordeveloperidentity eks-auth:assumeroleforpodidentity signin:createoauth2token
-    connect:getfederationtoken datazone:getdomainexecutionrolecredentials datazone:getenvironmentcredentials
+    cognito-identity:getopenidtokenfordeveloperidentity eks-auth:assumeroleforpodidentity
+    signin:createoauth2token
+    connect:getfederationtoken
+    datazone:getdomainexecutionrolecredentials datazone:getenvironmentcredentials
     lakeformation:getdataaccess lakeformation:gettemporarygluetablecredentials
     lakeformation:gettemporarygluepartitioncredentials elasticmapreduce:getclustersessioncredentials
     emr-containers:getmanagedendpointsessioncredentials redshift:getclustercredentials
-    redshift:getclustercredentialswithiam redshift:getidentitycenterauthtoken redshift-serverless:getcredentials
-    redshift-serverless:getidentitycenterauthtoken rds-db:connect finspace-api:getprogrammaticaccesscredentials
+    redshift:getclustercredentialswithiam redshift:getidentitycenterauthtoken
+    redshift-serverless:getcredentials
+    redshift-serverless:getidentitycenterauthtoken rds-db:connect
+    finspace-api:getprogrammaticaccesscredentials
     lightsail:downloaddefaultkeypair lightsail:getinstanceaccessdetails
-    lightsail:getrelationaldatabasemasteruserpassword gamelift:getcomputeauthtoken gamelift:getinstanceaccess
-    gamelift:requestuploadcredentials cloud9:createenvironmenttoken codeconnections:getconnectiontoken
+    lightsail:getrelationaldatabasemasteruserpassword
+    gamelift:getcomputeauthtoken gamelift:getinstanceaccess
+    gamelift:requestuploadcredentials cloud9:createenvironmenttoken
+    codeconnections:getconnectiontoken
     codeconnections:getindividualaccesstoken codestar-connections:getconnectiontoken
     codestar-connections:getindividualaccesstoken bedrock-agentcore:getresourceapikey
-    bedrock-agentcore:getresourceoauth2token license-manager:getaccesstoken pca-connector-scep:getchallengepassword
+    bedrock-agentcore:getresourceoauth2token license-manager:getaccesstoken
+    pca-connector-scep:getchallengepassword
     snowball:getjobunlockcode storagegateway:describechapcredentials wafv2:getdecryptedapikey
-    """
-)
+    """)
 
-# AWS's policies that allow IAM's escalations, PassRole, AssumeRole or a NotAction on every resource without a condition,
-# beside those that app/permissions/set_files.py names.
-ADMINISTRATOR_POLICIES = _names(
-    """
+# AWS's policies that allow IAM's escalations, PassRole, AssumeRole or a NotAction on every resource
+# without a condition, beside those that app/permissions/set_files.py names.
+ADMINISTRATOR_POLICIES = _names("""
     administratoraccess-amplify aidevopsagentactionspolicy amazondynamodbfullaccesswithdatapipeline
     amazonelasticmapreducefullaccess amazonelasticmapreducerole awselasticbeanstalkservice
     sagemakerstudioadminiamdefaultexecutionpolicy sagemakerstudioadminiampermissiveexecutionpolicy
     sagemakerstudiouseriamdefaultexecutionpolicy sagemakerstudiouseriampermissiveexecutionpolicy
-    """
-)
+    """)
 
-# AWS's policies whose names end like those that only read, and that allow one of SECRETS_AND_CREDENTIALS everywhere.
-POLICIES_WITH_SECRETS = _names(
-    """
+# AWS's policies whose names end like those that only read, and that allow one of
+# SECRETS_AND_CREDENTIALS everywhere.
+POLICIES_WITH_SECRETS = _names("""
     readonlyaccess awsapplicationmigrationreadonlyaccess awscodeartifactreadonlyaccess
     awssecretsmanagerclientreadonlyaccess awsstoragegatewayreadonlyaccess amazoncognitoreadonly
-    amazonconnectreadonlyaccess amazonec2containerregistryreadonly amazonelasticcontainerregistrypublicreadonly
+    amazonconnectreadonlyaccess amazonec2containerregistryreadonly
+    amazonelasticcontainerregistrypublicreadonly
     amazonssmreadonlyaccess
-    """
-)
+    """)

@@ -1,4 +1,6 @@
-"""What a permission set asks for beside another: in the API's form, and in words for the customer's administrator."""
+"""What a permission set asks for beside another: in the API's form, and in words for the
+customer's administrator.
+"""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -14,14 +16,18 @@ from app.permissions.set_files import texts
 class Side(NamedTuple):
     """What one of the two has, and the other has not."""
 
-    actions: list[str]  # that it allows at all; where an action is allowed in more places, the change of a field says
+    # `actions`: that it allows at all; where an action is allowed in more places, the change of a
+    # field says.
+    actions: list[str]
     managed_policies: list[dict[str, str]]
     statements: list[dict[str, Any]]
     parameters: list[dict[str, str]]
 
 
 class Change(NamedTuple):
-    """A field of a statement that both have under one Sid, of a parameter that both have, or of the set itself."""
+    """A field of a statement that both have under one Sid, of a parameter that both have, or of
+    the set itself.
+    """
 
     field: str
     before: Any
@@ -45,21 +51,39 @@ class Difference:
             if side.actions:
                 yield f"{verb} use {', '.join(side.actions)}."
         for verb, side in (("Adds", self.added), ("Takes away", self.removed)):
-            yield from (f"{verb} AWS's own policy {one['name']}: {one['why']}" for one in side.managed_policies)
-            yield from (f"{verb} the statement {one['Sid']}: {one['why']} {_content(one)}" for one in side.statements)
+            yield from (
+                f"{verb} AWS's own policy {one['name']}: {one['why']}"
+                for one in side.managed_policies
+            )
+            yield from (
+                f"{verb} the statement {one['Sid']}: {one['why']} {_content(one)}"
+                for one in side.statements
+            )
         for verb, side in (("Asks", self.added), ("No longer asks", self.removed)):
-            yield from (f"{verb} for {one['name']}: {one['description']}" for one in side.parameters)
-        for (sid, parameter), changes in groupby(self.changed, lambda change: (change.sid, change.parameter)):
+            yield from (
+                f"{verb} for {one['name']}: {one['description']}" for one in side.parameters
+            )
+        for (sid, parameter), changes in groupby(
+            self.changed, lambda change: (change.sid, change.parameter)
+        ):
             fields = list(changes)
             subject = f"{sid}: {fields[0].why} " if sid else f"{parameter}: " if parameter else ""
-            yield subject + " ".join(sentence for change in fields for sentence in self._sentences_about(change))
+            yield subject + " ".join(
+                sentence for change in fields for sentence in self._sentences_about(change)
+            )
 
     def _sentences_about(self, change: Change) -> Iterator[str]:
         if change.field not in {"Action", "Resource"}:
-            yield f"Its {change.field} changes from {_shown(change.before)} to {_shown(change.after)}."
+            yield (
+                f"Its {change.field} changes from {_shown(change.before)} to"
+                f" {_shown(change.after)}."
+            )
             return
         before, after = texts(change.before), texts(change.after)
-        for verb, chosen, values in (("also", self.after, after), ("no longer", self.before, before)):
+        for verb, chosen, values in (
+            ("also", self.after, after),
+            ("no longer", self.before, before),
+        ):
             if only := sorted({*values} - ({*before} & {*after})):
                 statement = _by_name(chosen.statements, "Sid")[change.sid]
                 does = "applies to" if change.field == "Resource" else _does(statement)
@@ -67,7 +91,9 @@ class Difference:
 
 
 def difference(before: PermissionSet, after: PermissionSet) -> Difference:
-    access = [Change("access", before.access, after.access)] if before.access != after.access else []
+    access = (
+        [Change("access", before.access, after.access)] if before.access != after.access else []
+    )
     old, new = (_by_name(side.statements, "Sid") for side in (before, after))
     fields = [
         Change(field, old[sid].get(field), new[sid].get(field), sid=sid, why=new[sid]["why"])
@@ -82,7 +108,9 @@ def difference(before: PermissionSet, after: PermissionSet) -> Difference:
         for name in asked
         if name in known and known[name]["pattern"] != asked[name]["pattern"]
     ]
-    return Difference(before, after, _beyond(after, before), _beyond(before, after), [*access, *fields, *patterns])
+    return Difference(
+        before, after, _beyond(after, before), _beyond(before, after), [*access, *fields, *patterns]
+    )
 
 
 def _by_name(found: Iterable[dict[str, Any]], key: str) -> dict[Any, dict[str, Any]]:
@@ -90,7 +118,9 @@ def _by_name(found: Iterable[dict[str, Any]], key: str) -> dict[Any, dict[str, A
 
 
 def _beyond(one: PermissionSet, other: PermissionSet) -> Side:
-    def only(found: Iterable[dict[str, Any]], others: Iterable[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    def only(
+        found: Iterable[dict[str, Any]], others: Iterable[dict[str, Any]], key: str
+    ) -> list[dict[str, Any]]:
         names = _by_name(others, key)
         return [item for item in found if item[key] not in names]
 

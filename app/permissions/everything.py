@@ -1,4 +1,5 @@
-"""Patterns that mean everything, however they are written: no statement of ours allows all actions on all resources.
+"""Patterns that mean everything, however they are written: no statement of ours allows all actions
+on all resources.
 
 `dev/check_policies.py` holds the templates to the same.
 """
@@ -8,7 +9,9 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 # What IAM or CloudFormation fills in without narrowing anything in one account.
-_ANY = re.compile(r"\$\{(AWS::(Partition|Region|AccountId)|aws:((Principal|Resource)Account|RequestedRegion))\}")
+_ANY = re.compile(
+    r"\$\{(AWS::(Partition|Region|AccountId)|aws:((Principal|Resource)Account|RequestedRegion))\}"
+)
 _ARN_PARTS = 6  # arn, partition, service, region, account, name
 _VARIABLE = re.compile(r"\$\{[^}]*\}")
 _EC2_ID = re.compile(r"/[a-z]+-[*?]+$")  # how all ids of a type begin: i-, snap-
@@ -18,24 +21,35 @@ _NAMES = (f"{_NOBODYS * 32}/{_NOBODYS * 32}", f"{_NOBODYS * 32}:{_NOBODYS * 32}"
 
 
 def all_actions(patterns: Iterable[str]) -> list[str]:
-    """Those of more than one service, and those that name nothing of one: `*`, `s3:?*`, `*:Get*`."""
+    """Those of more than one service, and those that name nothing of one: `*`, `s3:?*`,
+    `*:Get*`.
+    """
     parts = ((one, *one.partition(":")) for one in patterns)
-    return [one for one, service, _, name in parts if {"*", "?"} & {*service} or not name.strip("*?")]
+    return [
+        one for one, service, _, name in parts if {"*", "?"} & {*service} or not name.strip("*?")
+    ]
 
 
 def all_resources(patterns: Iterable[str]) -> list[str]:
-    """Those that name nothing after the service, neither region, account nor resource: `*`, `arn:aws:*`, `arn:aws:s3:::*`."""
+    """Those that name nothing after the service, neither region, account nor resource: `*`,
+    `arn:aws:*`, `arn:aws:s3:::*`.
+    """
     return [one for one in patterns if _is_everything(_ANY.sub("*", one))]
 
 
 def resources_of(service: str, patterns: Iterable[str]) -> list[str]:
     """Return the patterns that may cover a resource of the service. A parameter may be any ARN."""
     parts = ((pattern, _VARIABLE.sub("*", pattern).split(":", 5)) for pattern in patterns)
-    return [pattern for pattern, part in parts if len(part) < _ARN_PARTS or fnmatchcase(service, part[2])]
+    return [
+        pattern
+        for pattern, part in parts
+        if len(part) < _ARN_PARTS or fnmatchcase(service, part[2])
+    ]
 
 
 def unnamed_resources(patterns: Iterable[str], arn_names: Mapping[str, Iterable[str]]) -> list[str]:
-    """Return the patterns that name at most a service and a type, such as `*` and `arn:aws:iam::*:role/*`.
+    """Return the patterns that name at most a service and a type, such as `*` and
+    `arn:aws:iam::*:role/*`.
 
     `arn_names`: the names in the ARNs of each service, such as `role/${RoleName}` for iam.
     """
@@ -45,13 +59,21 @@ def unnamed_resources(patterns: Iterable[str], arn_names: Mapping[str, Iterable[
 def _is_unnamed(pattern: str, arn_names: Mapping[str, Iterable[str]]) -> bool:
     parts = pattern.split(":", 5)
     if len(parts) < _ARN_PARTS:
-        return bool({"*", "?"} & {*pattern})  # a wildcard stands for several parts, a parameter for a whole ARN
+        return bool(
+            {"*", "?"} & {*pattern}
+        )  # a wildcard stands for several parts, a parameter for a whole ARN
     service, name = parts[2], parts[5]
     if service == "ec2":
         name = _EC2_ID.sub("/*", name)
     values = _NOBODYS, f"{_NOBODYS}/{_NOBODYS}"
-    examples = (_VARIABLE.sub(value, arn_name) for arn_name in arn_names.get(service, ()) for value in values)
-    return bool({"*", "?"} & {*service}) or any(fnmatchcase(example, name) for example in (*examples, *_NAMES))
+    examples = (
+        _VARIABLE.sub(value, arn_name)
+        for arn_name in arn_names.get(service, ())
+        for value in values
+    )
+    return bool({"*", "?"} & {*service}) or any(
+        fnmatchcase(example, name) for example in (*examples, *_NAMES)
+    )
 
 
 def _is_everything(pattern: str) -> bool:

@@ -1,7 +1,7 @@
 """Permission sets: what the vendor asks for, as named and versioned data files.
 
-They are in the folder that PERMISSION_SETS names, or in cloudformation/permission-sets, whose sets are examples.
-app/permissions/set_files.py has the rules for a file.
+They are in the folder that PERMISSION_SETS names, or in cloudformation/permission-sets, whose sets
+are examples. app/permissions/set_files.py has the rules for a file.
 """
 
 import json
@@ -19,7 +19,8 @@ FOLDER = Path(__file__).parent.parent.parent / "cloudformation" / "permission-se
 _DEFAULT = "inventory"  # of the folder above
 SET_TAG = "deputy:permission-set"  # of roles: the set's name and version
 _LABEL = re.compile(r"([a-z0-9-]{1,50})@([1-9][0-9]{0,5})", re.ASCII)
-# What the kit's policy read-itself allows on the role's own ARN. A proof makes no use of the last one.
+# What the kit's policy read-itself allows on the role's own ARN. A proof makes no use of the last
+# one.
 READS = ("iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies")
 SIMULATION = "iam:SimulatePrincipalPolicy"
 READS_ITSELF = (*READS, SIMULATION)
@@ -34,8 +35,8 @@ _NOTHING = {"Sid": "NothingOfItsOwn"} | _ASKS | {"why": _WHY}
 class PermissionSet:
     """As docs/permission-sets.md has it.
 
-    `statements` are those of an IAM policy, each with a `why`. Their resources may hold `${AWS::Partition}` and the
-    names of parameters.
+    `statements` are those of an IAM policy, each with a `why`. Their resources may hold
+    `${AWS::Partition}` and the names of parameters.
     """
 
     name: str
@@ -54,8 +55,12 @@ class PermissionSet:
         return f"{self.name}@{self.version}"
 
     def policy(self, partition: str) -> dict[str, Any]:
-        """The IAM policy document as the role in that partition has it, with the parameters' names in it."""
-        found = [{key: value for key, value in one.items() if key != "why"} for one in self.statements]
+        """The IAM policy document as the role in that partition has it, with the parameters'
+        names in it.
+        """
+        found = [
+            {key: value for key, value in one.items() if key != "why"} for one in self.statements
+        ]
         text = json.dumps(found).replace("${AWS::Partition}", partition)
         return {"Version": "2012-10-17", "Statement": json.loads(text)}
 
@@ -69,18 +74,24 @@ class PermissionSets(dict[str, PermissionSet]):
     default: str
 
     def choose(self, name: str | None) -> PermissionSet:
-        """The set of that name, or the default set. Raises ValidationFailedError, which lists the names."""
+        """The set of that name, or the default set. Raises ValidationFailedError, which lists
+        the names.
+        """
         chosen = self.get(self.default if name is None else name)
         if chosen is None:
             raise ValidationFailedError({"permission_set": [f"Must be one of: {', '.join(self)}."]})
         return chosen
 
     def is_outdated(self, name: str, version: int | None) -> bool:
-        """Whether that version of the set is older than the one that is asked for now; not known for None."""
+        """Whether that version of the set is older than the one that is asked for now; not known
+        for None.
+        """
         return version is not None and name in self and version < self[name].version
 
     def suffix(self, name: str) -> str:
-        """What the names of its roles and stacks end with unless that is taken: nothing for the default set."""
+        """What the names of its roles and stacks end with unless that is taken: nothing for the
+        default set.
+        """
         return "" if name == self.default else f"-{name}"
 
 
@@ -94,8 +105,12 @@ def read_label(text: str) -> tuple[str, int] | None:
     return (found[1], int(found[2])) if found else None
 
 
-def load(folder: Path | None = None, default: str | None = None, role_prefix: str = "") -> PermissionSets:
-    """All sets of the folder. Raises ConfigError with every mistake that can be found without AWS's list of actions."""
+def load(
+    folder: Path | None = None, default: str | None = None, role_prefix: str = ""
+) -> PermissionSets:
+    """All sets of the folder. Raises ConfigError with every mistake that can be found without
+    AWS's list of actions.
+    """
     found = set_files.read(folder or FOLDER)
     if mistakes := mistakes_in(found, folder, default, role_prefix):
         raise ConfigError("\n".join(mistakes))
@@ -110,22 +125,28 @@ def mistakes_in(
     """The files' mistakes, and those of the names together, a line each."""
     names = [file.name for file in found]
     lines = [line for file in found for line in file.mistakes]
-    lines += [f"{name}: there are two files of this name." for name in sorted({n for n in names if names.count(n) > 1})]
+    lines += [
+        f"{name}: there are two files of this name."
+        for name in sorted({n for n in names if names.count(n) > 1})
+    ]
     chosen = _default(names, folder, default)
     if chosen is None:
         place = f"DEPUTY_PERMISSION_SETS: {folder or FOLDER}"
         lines.append(
-            f"DEPUTY_DEFAULT_PERMISSION_SET: must name one of {', '.join(names)}, the set for requests that name none."
+            f"DEPUTY_DEFAULT_PERMISSION_SET: must name one of {', '.join(names)}, the set for"
+            " requests that name none."
             if names
             else f"{place} holds no permission set (a file with the ending .yaml, .yml or .json)."
         )
     for name in names:
-        # The default set's too: its name is in its roles' names once another was the default (kit_names.py).
+        # The default set's too: its name is in its roles' names once another was the default
+        # (kit_names.py).
         too_long = len(role_prefix) + TENANT_DIGITS + 1 + len(name) - ROLE_NAME_MAX
         if too_long > 0:
             lines.append(
-                f"{name}: name: Its roles' names would be {too_long} characters longer than the {ROLE_NAME_MAX} that IAM"
-                " takes. Give the file a shorter name, or shorten DEPUTY_ROLE_PREFIX."
+                f"{name}: name: Its roles' names would be {too_long} characters longer than the"
+                f" {ROLE_NAME_MAX} that IAM takes. Give the file a shorter name, or shorten"
+                " DEPUTY_ROLE_PREFIX."
             )
     return lines
 
@@ -140,4 +161,6 @@ def _set_of(file: set_files.SetFile) -> PermissionSet:
     lists: dict[str, Any] = {name: tuple(file.data.get(name, ())) for name in names}
     lists["statements"] = lists["statements"] or (_NOTHING,)
     known = {field.name for field in fields(PermissionSet)}
-    return PermissionSet(**({k: v for k, v in file.data.items() if k in known} | lists | {"name": file.name}))
+    return PermissionSet(
+        **({k: v for k, v in file.data.items() if k in known} | lists | {"name": file.name})
+    )

@@ -1,7 +1,7 @@
 """The document of a permission set: what a version asks for, without the words, in one exact form.
 
-Publishing puts it beside the templates. Two sets ask for the same if, and only if, their documents are equal. What was
-published is compared with it byte by byte, so its form must never change.
+Publishing puts it beside the templates. Two sets ask for the same if, and only if, their documents
+are equal. What was published is compared with it byte by byte, so its form must never change.
 """
 
 import json
@@ -18,16 +18,22 @@ def document(permission_set: PermissionSet) -> str:
     content = {
         "access": permission_set.access,
         "managed_policies": sorted(policy["name"] for policy in permission_set.managed_policies),
-        "parameters": {parameter["name"]: parameter["pattern"] for parameter in permission_set.parameters},
+        "parameters": {
+            parameter["name"]: parameter["pattern"] for parameter in permission_set.parameters
+        },
         "permission_set": permission_set.name,
-        "statements": {statement["Sid"]: compared(statement) for statement in permission_set.statements},
+        "statements": {
+            statement["Sid"]: compared(statement) for statement in permission_set.statements
+        },
         "version": permission_set.version,
     }
     return json.dumps(content, sort_keys=True, indent=1) + "\n"
 
 
 def read_document(text: str, name: str, version: int) -> PermissionSet | None:
-    """Return what the document of this set's version asks for, without the words. None for any other text."""
+    """Return what the document of this set's version asks for, without the words. None for any
+    other text.
+    """
     try:
         content = json.loads(text)
         permission_set = PermissionSet(
@@ -36,9 +42,13 @@ def read_document(text: str, name: str, version: int) -> PermissionSet | None:
             title="",
             description="",
             access=content["access"],
-            statements=tuple({"Sid": sid} | fields for sid, fields in content["statements"].items()),
+            statements=tuple(
+                {"Sid": sid} | fields for sid, fields in content["statements"].items()
+            ),
             managed_policies=tuple({"name": policy} for policy in content["managed_policies"]),
-            parameters=tuple({"name": key, "pattern": value} for key, value in content["parameters"].items()),
+            parameters=tuple(
+                {"name": key, "pattern": value} for key, value in content["parameters"].items()
+            ),
         )
         same = permission_set.access in ("read", "write") and document(permission_set) == text
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
@@ -48,4 +58,7 @@ def read_document(text: str, name: str, version: int) -> PermissionSet | None:
 
 def compared(statement: dict[str, Any]) -> dict[str, Any]:
     """Return the fields that decide. A single text and a list of it are the same, in any order."""
-    return {field: sorted({*texts(statement.get(field))}) or statement.get(field) or None for field in _COMPARED}
+    return {
+        field: sorted({*texts(statement.get(field))}) or statement.get(field) or None
+        for field in _COMPARED
+    }

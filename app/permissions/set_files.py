@@ -1,7 +1,7 @@
 """The files of permission sets: how they are read, and what is a mistake in one.
 
-A mistake is a line with the file, the field, and what to do about it; all mistakes of a folder are found at once.
-app/permissions/action_data.py adds those that need AWS's list of actions.
+A mistake is a line with the file, the field, and what to do about it; all mistakes of a folder are
+found at once. app/permissions/action_data.py adds those that need AWS's list of actions.
 """
 
 import json
@@ -24,7 +24,10 @@ class _Loader(yaml.SafeLoader):
         keys = [self.construct_object(key) for key, _ in node.value]
         twice = [key for key in keys if keys.count(key) > 1]
         if twice:
-            raise ValueError(f"{twice[0]} comes twice in one mapping, in line {node.start_mark.line + 1} or below")
+            raise ValueError(
+                f"{twice[0]} comes twice in one mapping, in line {node.start_mark.line + 1} or"
+                " below"
+            )
         return dict(super().construct_mapping(node, deep))
 
 
@@ -32,30 +35,62 @@ def _yaml(text: str) -> Any:
     return yaml.load(text, _Loader)  # noqa: S506  a safe loader
 
 
-_PARSERS: dict[str, Callable[[str], Any]] = {".yaml": _yaml, ".yml": _yaml, ".json": strict_json.parse}
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    ".yaml": _yaml,
+    ".yml": _yaml,
+    ".json": strict_json.parse,
+}
 _NAME = re.compile(r"(?=.{1,50}$)[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
 _WORDS = {"title", "description", "why"}
-# Characters of all of a role's inline policies; white space does not count ("IAM and STS quotas" in IAM's guide).
+# Characters of all of a role's inline policies; white space does not count ("IAM and STS quotas" in
+# IAM's guide).
 _INLINE_MAX = 10_240
-_INLINE_OF_THE_KIT = 1_240  # what the other policies of the kit's role take: it reads itself, ends, and revokes
+_INLINE_OF_THE_KIT = (
+    1_240  # what the other policies of the kit's role take: it reads itself, ends, and revokes
+)
 _MANAGED_MAX = 10
 VERSION_MAX = 999_999
-# IAM's names are the same in any case. The commands look for more of them (action_tables.py), but a set that was published
-# with one must not keep a process from starting.
+# IAM's names are the same in any case. The commands look for more of them (action_tables.py), but a
+# set that was published with one must not keep a process from starting.
 ADMINISTRATORS = {"administratoraccess", "poweruseraccess", "iamfullaccess"}
-SAY_ADMINISTRATOR = "Name what is needed, or say administrator: true, which the page then tells the customer."
-_MANAGED_READING = re.compile(r".*(ReadOnlyAccess|ReadOnly|ReadAccess|ViewOnlyAccess|SecurityAudit)")
+SAY_ADMINISTRATOR = (
+    "Name what is needed, or say administrator: true, which the page then tells the customer."
+)
+_MANAGED_READING = re.compile(
+    r".*(ReadOnlyAccess|ReadOnly|ReadAccess|ViewOnlyAccess|SecurityAudit)"
+)
 # What the kit's templates call things themselves; a test compares it with them.
 RESERVED = frozenset(
     {
-        *("Accounts", "BoundaryIsOfAws", "CalledByDelegate", "OrganizationTemplateVersion", "Registration", "Role"),
-        *("AccessUntil", "CallAs", "ExternalId", "NextExternalId", "OrganizationalUnitIds", "PermissionsBoundaryArn"),
+        *(
+            "Accounts",
+            "BoundaryIsOfAws",
+            "CalledByDelegate",
+            "OrganizationTemplateVersion",
+            "Registration",
+            "Role",
+        ),
+        *(
+            "AccessUntil",
+            "CallAs",
+            "ExternalId",
+            "NextExternalId",
+            "OrganizationalUnitIds",
+            "PermissionsBoundaryArn",
+        ),
         *("RegistrationToken", "RegistrationTopicArn", "RevokeSessionsBefore", "RoleName"),
-        *("PermissionSet", "RoleArn", "ServiceTimeout", "ServiceToken", "StackSetId", "TemplateVersion"),
+        *(
+            "PermissionSet",
+            "RoleArn",
+            "ServiceTimeout",
+            "ServiceToken",
+            "StackSetId",
+            "TemplateVersion",
+        ),
     }
 )
-# A pattern in this language means the same to CloudFormation, Terraform, grep and Python, and lets no value in that
-# could be a wildcard or end a string.
+# A pattern in this language means the same to CloudFormation, Terraform, grep and Python, and lets
+# no value in that could be a wildcard or end a string.
 _PATTERN = re.compile(
     r"(?:\[(?:[a-z]-[a-z]|[A-Z]-[A-Z]|[0-9]-[0-9]|[A-Za-z0-9_.:/@=,])+-?\]|\\[.+-]|[A-Za-z0-9_:/@=,-]|\((?!\?)|[)|?*+]"
     r"|\{[0-9]+(?:,[0-9]*)?\})+"
@@ -68,7 +103,11 @@ _PARTITION = "AWS::Partition"
 def texts(value: Any) -> list[str]:
     """One text or a list of them, as a list; empty for anything else."""
     found = [value] if isinstance(value, str) else value
-    return found if isinstance(found, list) and all(isinstance(item, str) and item for item in found) else []
+    return (
+        found
+        if isinstance(found, list) and all(isinstance(item, str) and item for item in found)
+        else []
+    )
 
 
 def _is_words(value: Any) -> bool:
@@ -76,11 +115,15 @@ def _is_words(value: Any) -> bool:
 
 
 def _is_list(value: Any) -> bool:
-    return value is None or (isinstance(value, list) and all(isinstance(item, dict) for item in value))
+    return value is None or (
+        isinstance(value, list) and all(isinstance(item, dict) for item in value)
+    )
 
 
 def _is_condition(value: Any) -> bool:
-    """IAM and CloudFormation fill in a variable in a value, and take it for a part of the name in a key."""
+    """IAM and CloudFormation fill in a variable in a value, and take it for a part of the name
+    in a key.
+    """
     if not isinstance(value, dict):
         return value is None
     keys = [*value, *(key for tests in value.values() if isinstance(tests, dict) for key in tests)]
@@ -88,21 +131,31 @@ def _is_condition(value: Any) -> bool:
 
 
 def _like(pattern: str) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII) is not None
+    return lambda value: (
+        isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII) is not None
+    )
 
 
-_Rules = dict[str, tuple[Callable[[Any], bool], str]]  # of each field: what holds, and the sentence where it does not
+_Rules = dict[
+    str, tuple[Callable[[Any], bool], str]
+]  # of each field: what holds, and the sentence where it does not
 _LIST = _is_list, "Must be a list of mappings."
 _WHY = _is_words, "Must say in words, for the customer's administrator, why this is needed."
 _TEXTS = lambda value: bool(texts(value)), "Must be text, or a list of texts."
 _SET: _Rules = {
-    "name": (lambda value: value is None or isinstance(value, str), "Must be as the file is called, or left out."),
+    "name": (
+        lambda value: value is None or isinstance(value, str),
+        "Must be as the file is called, or left out.",
+    ),
     "version": (
         lambda value: type(value) is int and 0 < value <= VERSION_MAX,
         "Must be a whole number from 1. Raise it with every change.",
     ),
     "title": (_is_words, "Must say in words what is asked for."),
-    "description": (_is_words, "Must say in words, for the customer's administrator, what is asked for and why."),
+    "description": (
+        _is_words,
+        "Must say in words, for the customer's administrator, what is asked for and why.",
+    ),
     "access": (lambda value: value in ("read", "write"), "Must be read or write."),
     "administrator": (lambda value: value is None or value is True, "Must be true, or left out."),
     "statements": _LIST,
@@ -114,30 +167,49 @@ _STATEMENT: _Rules = {
     "Effect": (lambda value: value in ("Allow", "Deny"), "Must be Allow or Deny."),
     "Action": _TEXTS,
     "Resource": _TEXTS,
-    "Condition": (_is_condition, "Must be a mapping, as in IAM, with variables in its values alone."),
+    "Condition": (
+        _is_condition,
+        "Must be a mapping, as in IAM, with variables in its values alone.",
+    ),
     "why": _WHY,
 }
-_POLICY = _like(r"([A-Za-z0-9-]+/)?[\w+=,.@-]{1,128}"), "Must be the name of a policy of AWS's own, each once."
+_POLICY = (
+    _like(r"([A-Za-z0-9-]+/)?[\w+=,.@-]{1,128}"),
+    "Must be the name of a policy of AWS's own, each once.",
+)
 _MANAGED: _Rules = {"name": _POLICY, "why": _WHY}
 _PATTERN_RULE = (
-    "Must be a regular expression of letters, digits, _ : / @ = , - and classes such as [a-z0-9.-], with \\. for a dot,"
-    " that no empty value matches. Anything wider would let wildcards and quotes into the policy."
+    "Must be a regular expression of letters, digits, _ : / @ = , - and classes such as [a-z0-9.-],"
+    " with \\. for a dot, that no empty value matches. Anything wider would let wildcards and"
+    " quotes into the policy."
 )
 _PARAMETER: _Rules = {
     # Capitals alone would be the shell's own variables.
     "name": (
-        lambda value: _like(r"(?!Has[A-Z])[A-Z]+[a-z0-9][A-Za-z0-9]{0,62}")(value) and value not in RESERVED,
-        "Must be a capital and then letters and digits, such as BucketName, each once, and no name of the template's own.",
+        lambda value: (
+            _like(r"(?!Has[A-Z])[A-Z]+[a-z0-9][A-Za-z0-9]{0,62}")(value) and value not in RESERVED
+        ),
+        (
+            "Must be a capital and then letters and digits, such as BucketName, each once, and no"
+            " name of the template's own."
+        ),
     ),
     "pattern": (lambda value: _compiles(value) and not re.fullmatch(value, ""), _PATTERN_RULE),
-    "description": (_is_words, "Must say in words, for the customer's administrator, what to fill in."),
+    "description": (
+        _is_words,
+        "Must say in words, for the customer's administrator, what to fill in.",
+    ),
     "example": (_is_words, "Must be a value that matches the pattern."),
 }
 
 
 def _compiles(pattern: Any) -> bool:
     try:
-        return isinstance(pattern, str) and bool(_PATTERN.fullmatch(pattern)) and bool(re.compile(pattern))
+        return (
+            isinstance(pattern, str)
+            and bool(_PATTERN.fullmatch(pattern))
+            and bool(re.compile(pattern))
+        )
     except re.error:
         return False
 
@@ -186,9 +258,19 @@ def _read(path: Path) -> SetFile:
         data = _PARSERS[path.suffix](path.read_text(encoding="utf-8"))
         json.dumps(data)  # YAML has types, such as dates, that IAM has not
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
-        return SetFile(path.stem, path.name, {}, [f"{path.name}: can't be read: {' '.join(str(error).split())}"])
+        return SetFile(
+            path.stem,
+            path.name,
+            {},
+            [f"{path.name}: can't be read: {' '.join(str(error).split())}"],
+        )
     if not isinstance(data, dict):
-        return SetFile(path.stem, path.name, {}, [f"{path.name}: must be a mapping with a permission set's fields."])
+        return SetFile(
+            path.stem,
+            path.name,
+            {},
+            [f"{path.name}: must be a mapping with a permission set's fields."],
+        )
     data = _in_one_line(data)
     said = [f"{path.name}: {field}: {what}" for field, what in _mistakes(path.stem, data)]
     return SetFile(path.stem, path.name, data, said)
@@ -220,7 +302,10 @@ def _mistakes(name: str, data: dict[str, Any]) -> _Said:
     yield from _items(data, "managed_policies", "name", _MANAGED)
     yield from _managed(data)
     if data.get("administrator") and data.get("access") == "read":
-        yield "administrator", "An administrator also writes. Say access: write, or leave administrator out."
+        yield (
+            "administrator",
+            "An administrator also writes. Say access: write, or leave administrator out.",
+        )
     yield from _items(data, "parameters", "name", _PARAMETER)
     yield from _parameters(data)
 
@@ -245,26 +330,44 @@ def _items(data: dict[str, Any], field: str, key: str, rules: _Rules) -> _Said:
 
 def _statements(found: list[dict[str, Any]]) -> _Said:
     for number, one in enumerate(found):
-        actions, resources = all_actions(texts(one.get("Action"))), all_resources(texts(one.get("Resource")))
+        actions, resources = (
+            all_actions(texts(one.get("Action"))),
+            all_resources(texts(one.get("Resource"))),
+        )
         if actions and resources and one.get("Effect") != "Deny":
-            said = f"Allows {', '.join(actions)} on {', '.join(resources)}. Name the actions, or the resources."
+            said = (
+                f"Allows {', '.join(actions)} on {', '.join(resources)}. Name the actions, or the"
+                " resources."
+            )
             yield f"statements[{number}]", said
 
 
 def _size(data: dict[str, Any]) -> _Said:
     """Of the policy that a role has when its customer filled in the longest values."""
-    policy = [{key: value for key, value in one.items() if key != "why"} for one in _dicts(data, "statements")]
+    policy = [
+        {key: value for key, value in one.items() if key != "why"}
+        for one in _dicts(data, "statements")
+    ]
     text, most = re.sub(r"\s", "", json.dumps(policy)), _INLINE_MAX - _INLINE_OF_THE_KIT
     patterns = {str(one.get("name")): one.get("pattern") for one in _dicts(data, "parameters")}
-    longest = {name: _longest(str(pattern)) for name, pattern in patterns.items() if _compiles(pattern)}
-    filled_in = [(longest.get(name) or 0) - len(f"${{{name}}}") for name in _VARIABLE.findall(text) if name in longest]
+    longest = {
+        name: _longest(str(pattern)) for name, pattern in patterns.items() if _compiles(pattern)
+    }
+    filled_in = [
+        (longest.get(name) or 0) - len(f"${{{name}}}")
+        for name in _VARIABLE.findall(text)
+        if name in longest
+    ]
     size = len(text) + sum(filled_in)
     if size > most:
-        with_values = ", with the longest values that the parameters' patterns allow" if filled_in else ""
+        with_values = (
+            ", with the longest values that the parameters' patterns allow" if filled_in else ""
+        )
         said = (
-            f"Have {size:,} characters as AWS counts them{with_values}. A role's inline policies may have"
-            f" {_INLINE_MAX:,}, of which {most:,} are left for a permission set. Write patterns such as s3:Get*, let"
-            " parameters be shorter, use a managed policy of AWS's, or split the set in two."
+            f"Have {size:,} characters as AWS counts them{with_values}. A role's inline policies"
+            f" may have {_INLINE_MAX:,}, of which {most:,} are left for a permission set. Write"
+            " patterns such as s3:Get*, let parameters be shorter, use a managed policy of AWS's,"
+            " or split the set in two."
         )
         yield "statements", said
 
@@ -281,8 +384,9 @@ def _managed(data: dict[str, Any]) -> _Said:
             yield f"managed_policies[{number}].name", f"{why} {SAY_ADMINISTRATOR}"
         elif data.get("access") == "read" and not _MANAGED_READING.fullmatch(name):
             said = (
-                f"{name} may write, as its name does not end like AWS's reading policies (…ReadOnlyAccess, …ViewOnlyAccess,"
-                " SecurityAudit). Name one of those, or say access: write."
+                f"{name} may write, as its name does not end like AWS's reading policies"
+                " (…ReadOnlyAccess, …ViewOnlyAccess, SecurityAudit). Name one of those, or say"
+                " access: write."
             )
             yield f"managed_policies[{number}].name", said
 
@@ -291,12 +395,17 @@ def _parameters(data: dict[str, Any]) -> _Said:
     found = _dicts(data, "parameters")
     for number, one in enumerate(found):
         pattern, example = one.get("pattern"), one.get("example")
-        if _compiles(pattern) and isinstance(example, str) and not re.fullmatch(str(pattern), example, re.ASCII):
+        if (
+            _compiles(pattern)
+            and isinstance(example, str)
+            and not re.fullmatch(str(pattern), example, re.ASCII)
+        ):
             yield f"parameters[{number}].example", f"Must match {pattern}."
         if _compiles(pattern) and _longest(str(pattern)) is None:
             said = (
-                "Must say how long a value may be, because AWS limits the length of a role's policies. Write {0,63} for"
-                " *, {1,63} for +, and {3,63} for {3,}, with a number of your own in the place of 63."
+                "Must say how long a value may be, because AWS limits the length of a role's"
+                " policies. Write {0,63} for *, {1,63} for +, and {3,63} for {3,}, with a number of"
+                " your own in the place of 63."
             )
             yield f"parameters[{number}].pattern", said
     names = {str(one.get("name")) for one in found}
@@ -305,7 +414,10 @@ def _parameters(data: dict[str, Any]) -> _Said:
         if name not in names | {_PARTITION} and not _OF_IAM.fullmatch(name):
             yield at, f"${{{name}}} is not a parameter of this set. Declare it in parameters."
     for name in sorted(names - {name for _, name in used}):
-        yield "parameters", f"{name} is used by no statement. Use it as ${{{name}}}, or leave it out."
+        yield (
+            "parameters",
+            f"{name} is used by no statement. Use it as ${{{name}}}, or leave it out.",
+        )
 
 
 def _variables(value: Any, at: str) -> Iterator[tuple[str, str]]:

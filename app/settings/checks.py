@@ -17,10 +17,14 @@ from app.settings.vendor_name import NAME_MAX
 
 REGION = r"[a-z]{2}(-[a-z]+)+-[0-9]{1,2}"
 _TOPIC = re.compile(
-    rf"arn:(?P<partition>aws(?:-[a-z0-9]+)*):sns:(?P<region>{REGION}):[0-9]{{12}}:[A-Za-z0-9_-]{{1,256}}", re.ASCII
+    rf"arn:(?P<partition>aws(?:-[a-z0-9]+)*):sns:(?P<region>{REGION}):[0-9]{{12}}:[A-Za-z0-9_-]{{1,256}}",
+    re.ASCII,
 )
 _SQS_QUEUE = r"sqs://[A-Za-z0-9.:-]+/[0-9]{12}/[A-Za-z0-9_-]{1,80}"
-_REGIONS_OF = {"aws-cn": "cn-", "aws-us-gov": "us-gov-"}  # how their regions begin; no other partition's do
+_REGIONS_OF = {
+    "aws-cn": "cn-",
+    "aws-us-gov": "us-gov-",
+}  # how their regions begin; no other partition's do
 ROLE_CHAINING_MAX = 3600  # seconds; AWS's limit for a caller that is itself an assumed role
 SESSION_MAX = 43_200  # seconds; the most that any role allows
 WEEK = 604_800  # seconds
@@ -81,7 +85,10 @@ def folder(text: str) -> Path:
 def vendor_name(text: str) -> str:
     # Nothing that people read is hidden in it: no control or format characters.
     if not 1 <= len(text) <= NAME_MAX or not text.isprintable() or text != text.strip():
-        raise ValueError(f"must be one line of 1 to {NAME_MAX} printable characters, without white space around it.")
+        raise ValueError(
+            f"must be one line of 1 to {NAME_MAX} printable characters, without white space"
+            " around it."
+        )
     return text
 
 
@@ -95,7 +102,9 @@ def database_url(text: str) -> str:
     try:
         file = make_url(text).database
     except (ArgumentError, ValueError):
-        raise ValueError("is not a URL that can be read; is its port a number?") from None  # it holds a password
+        raise ValueError(
+            "is not a URL that can be read; is its port a number?"
+        ) from None  # it holds a password
     if text.startswith("sqlite") and file in {None, "", ":memory:"}:
         raise ValueError("must name a file: each process would have a database of its own.")
     return text
@@ -105,7 +114,9 @@ def _with_port(url: str) -> str:
     try:
         _ = urlsplit(url).port
     except ValueError:
-        raise ValueError("has a port that is not a number.") from None  # nor is it said: it may be a password's end
+        raise ValueError(
+            "has a port that is not a number."
+        ) from None  # nor is it said: it may be a password's end
     return url
 
 
@@ -113,11 +124,13 @@ def secret_keys(text: str) -> tuple[str, ...]:
     """Accept keys of 32 characters or more, separated by commas."""
     keys = tuple(text.split(","))
     if any(len(key) < 32 for key in keys):
-        raise ValueError("must be one or more keys of at least 32 characters each, separated by commas.")
+        raise ValueError(
+            "must be one or more keys of at least 32 characters each, separated by commas."
+        )
     if not looks_random(keys[0]):  # further back, weaker ones are doubtful: they were in use once
         raise ValueError(
-            f"the first key, which signs and seals, is not random: it has fewer than {DISTINCT} different characters."
-            f" {MAKE_ONE}"
+            f"the first key, which signs and seals, is not random: it has fewer than {DISTINCT}"
+            f" different characters. {MAKE_ONE}"
         )
     return keys
 
@@ -151,13 +164,16 @@ def topic(text: str) -> str:
     found = _TOPIC.fullmatch(text)
     if found is None:
         raise ValueError("must be the ARN of an SNS topic.")
-    partition = next((name for name, start in _REGIONS_OF.items() if found["region"].startswith(start)), "aws")
+    partition = next(
+        (name for name, start in _REGIONS_OF.items() if found["region"].startswith(start)), "aws"
+    )
     if partition != found["partition"]:
         raise ValueError(f"names a region that is not in the partition {found['partition']}.")
     return text
 
 
-# A host, in brackets if it is an IPv6 address, and perhaps a port. No user, whose password would be in every link.
+# A host, in brackets if it is an IPv6 address, and perhaps a port. No user, whose password would be
+# in every link.
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d+)?")
 
 
@@ -170,7 +186,9 @@ def http_url(text: str) -> str:
         raise ValueError(f"is not a URL: {error}") from error
     plain = _ADDRESS.fullmatch(parts.netloc) and not re.search(r"\s", text)
     if parts.scheme not in {"http", "https"} or not plain or parts.query or parts.fragment:
-        raise ValueError("must be an http:// or https:// URL without user, white space, query or fragment.")
+        raise ValueError(
+            "must be an http:// or https:// URL without user, white space, query or fragment."
+        )
     return text
 
 
@@ -179,7 +197,8 @@ def console_url(text: str) -> str:
     return http_url(text).rstrip("/")
 
 
-# Of the service itself: a path that begins with one could be meant to lie below the public URL, or to be one.
+# Of the service itself: a path that begins with one could be meant to lie below the public URL, or
+# to be one.
 OWN_PATHS = ("v1", "onboard", "docs", "openapi.json", "healthz", "readyz")
 _OWN_PATH = re.compile(rf"/({'|'.join(map(re.escape, OWN_PATHS))})(/.*)?")
 _PATH = re.compile(r"(/(?!\.)[A-Za-z0-9._~-]+)*/?")
@@ -190,7 +209,7 @@ def public_url(text: str) -> str:
     path = urlsplit(http_url(text)).path
     if not _PATH.fullmatch(path) or _OWN_PATH.fullmatch(path):
         raise ValueError(
-            "may have a path of letters, digits and any of ._~- between its slashes; it can't begin with one of this"
-            f" service's own: {', '.join(OWN_PATHS)}."
+            "may have a path of letters, digits and any of ._~- between its slashes; it can't"
+            f" begin with one of this service's own: {', '.join(OWN_PATHS)}."
         )
     return text.rstrip("/")

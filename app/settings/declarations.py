@@ -1,4 +1,6 @@
-"""How settings are declared, and how the text of one becomes its value. app/config.py declares them."""
+"""How settings are declared, and how the text of one becomes its value. app/config.py declares
+them.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, field, fields
@@ -28,14 +30,20 @@ def setting(
     unset: str = "",
     secret: bool = False,
 ) -> Any:
-    """Declare a setting as a field of a dataclass. `parse` has a docstring that says what it accepts."""
+    """Declare a setting as a field of a dataclass. `parse` has a docstring that says what it
+    accepts.
+    """
     return field(
-        default=default, repr=not secret, metadata={"setting": Setting(group, parse, meaning, variable, unset)}
+        default=default,
+        repr=not secret,
+        metadata={"setting": Setting(group, parse, meaning, variable, unset)},
     )
 
 
 def collect_settings(config: Any) -> dict[str, tuple[Setting, Any]]:
-    """Return the settings of that class by field, each with its variable, and with its default or MISSING."""
+    """Return the settings of that class by field, each with its variable, and with its default
+    or MISSING.
+    """
     settings = {}
     for declared in fields(config):
         if declaration := declared.metadata.get("setting"):
@@ -44,12 +52,18 @@ def collect_settings(config: Any) -> dict[str, tuple[Setting, Any]]:
     return settings
 
 
-def read_setting(environment: Mapping[str, str], variable: str, parse: Callable[[str], Any], default: Any) -> Any:
-    """Return the setting's value. Empty text means None where None is the default. Raises ValueError if it is bad."""
+def read_setting(
+    environment: Mapping[str, str], variable: str, parse: Callable[[str], Any], default: Any
+) -> Any:
+    """Return the setting's value. Empty text means None where None is the default. Raises
+    ValueError if it is bad.
+    """
     text = environment.get(variable)
     if file := environment.get(f"{variable}_FILE"):
         try:
-            text = Path(file).read_text(encoding="utf-8").strip()  # files end with a line feed, secrets don't
+            text = (
+                Path(file).read_text(encoding="utf-8").strip()
+            )  # files end with a line feed, secrets don't
         except (OSError, ValueError):
             raise ValueError(f"{variable}_FILE must name a file that can be read.") from None
     if text is None and default is MISSING:

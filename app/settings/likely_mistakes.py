@@ -1,4 +1,6 @@
-"""Settings that look like mistakes, though the process can start with them. It logs them once, as it starts."""
+"""Settings that look like mistakes, though the process can start with them. It logs them once,
+as it starts.
+"""
 
 import difflib
 import re
@@ -10,14 +12,29 @@ from urllib.parse import urlsplit
 DISTINCT = 12
 MAKE_ONE = "Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
 # Names that `make run` and deputy-client read from the same environment.
-_OTHERS = {"DEPUTY_DATA_DIR", "DEPUTY_URL", "DEPUTY_API_KEY", "DEPUTY_CA_BUNDLE", "DEPUTY_FAIL_CLOSED"}
+_OTHERS = {
+    "DEPUTY_DATA_DIR",
+    "DEPUTY_URL",
+    "DEPUTY_API_KEY",
+    "DEPUTY_CA_BUNDLE",
+    "DEPUTY_FAIL_CLOSED",
+}
 # Variables that Kubernetes sets in each container when a Service is called deputy.
-_KUBERNETES = re.compile(r"DEPUTY_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+_KUBERNETES = re.compile(
+    r"DEPUTY_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
 
 
 def unknown_variables(given: Iterable[str], known: AbstractSet[str]) -> list[str]:
-    """A sentence for each DEPUTY_ name among `given` that nothing reads. `known`: the names of the settings."""
-    names = {name + end for name in known | _OTHERS if name.startswith("DEPUTY_") for end in ("", "_FILE")}
+    """A sentence for each DEPUTY_ name among `given` that nothing reads. `known`: the names of
+    the settings.
+    """
+    names = {
+        name + end
+        for name in known | _OTHERS
+        if name.startswith("DEPUTY_")
+        for end in ("", "_FILE")
+    }
     return [
         f"{name} is not a setting, so nothing reads it. {_nearest(name, names)}"
         for name in sorted(given)
@@ -26,7 +43,9 @@ def unknown_variables(given: Iterable[str], known: AbstractSet[str]) -> list[str
 
 
 def _nearest(name: str, names: AbstractSet[str]) -> str:
-    tails = sorted(one.removeprefix("DEPUTY_") for one in names)  # the prefix would count as similarity
+    tails = sorted(
+        one.removeprefix("DEPUTY_") for one in names
+    )  # the prefix would count as similarity
     found = difflib.get_close_matches(name.removeprefix("DEPUTY_"), tails, n=1, cutoff=0.5)
     return f"Did you mean DEPUTY_{found[0]}?" if found else "docs/settings.md lists all settings."
 
@@ -39,23 +58,26 @@ def looks_random(key: str) -> bool:
 def weak_keys(keys: Sequence[str]) -> list[str]:
     """A sentence for each secret key that is not random."""
     return [
-        f"DEPUTY_SECRET_KEYS: key {place} is not random. Somebody who guesses it can forge registration tokens and"
-        " cursors; remove it once no stack can hold a token that it signed."
+        f"DEPUTY_SECRET_KEYS: key {place} is not random. Somebody who guesses it can forge"
+        " registration tokens and cursors; remove it once no stack can hold a token that it"
+        " signed."
         for place, key in enumerate(keys, start=1)
         if not looks_random(key)
     ]
 
 
 def local_address(public_url: str, aws: str | None) -> list[str]:
-    """A sentence about a public URL that only this machine can open, unless AWS is on it too, as a sandbox is."""
+    """A sentence about a public URL that only this machine can open, unless AWS is on it too, as
+    a sandbox is.
+    """
     if not _is_local(public_url) or (aws and _is_local(aws)):
         return []
     return [f"DEPUTY_PUBLIC_URL is {public_url}. {_LOCAL}"]
 
 
 _LOCAL = (
-    "Onboarding links begin with it, and browsers on other machines can't open them. Set it to the address at which"
-    " customers reach this service."
+    "Onboarding links begin with it, and browsers on other machines can't open them. Set it to the"
+    " address at which customers reach this service."
 )
 
 

@@ -1,9 +1,10 @@
 """The database: engine, transactions and column types.
 
-`Database.read()` opens a session for queries, `Database.write(caller)` one short transaction. For issuing,
-app/audit/batch.py has a connection of its own. On SQLite every writing transaction begins IMMEDIATE, because one that
-reads first and writes later fails at once when another process has written in between. It waits for a file lock, off
-the gevent hub. No transaction may contain a network call; the tests refuse one.
+`Database.read()` opens a session for queries, `Database.write(caller)` one short transaction. For
+issuing, app/audit/batch.py has a connection of its own. On SQLite every writing transaction begins
+IMMEDIATE, because one that reads first and writes later fails at once when another process has
+written in between. It waits for a file lock, off the gevent hub. No transaction may contain a
+network call; the tests refuse one.
 """
 
 import functools
@@ -16,8 +17,23 @@ from datetime import UTC, datetime
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 import orjson
-from sqlalchemy import Connection, DateTime, Dialect, Engine, QueuePool, create_engine, event, func, select
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError as PoolTimeoutError
+from sqlalchemy import (
+    Connection,
+    DateTime,
+    Dialect,
+    Engine,
+    QueuePool,
+    create_engine,
+    event,
+    func,
+    select,
+)
+from sqlalchemy.exc import (
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    TimeoutError as PoolTimeoutError,
+)
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeDecorator
 
@@ -31,15 +47,19 @@ _COLLISIONS = {"40001", "40P01", "55P03"}
 _COLLIDED = "Another request changed the same things at the same time; try again."
 _TRIES = 4  # of a change that stops something
 # An asynchronous commit is not durable, so synchronous_commit is always on.
-_DURABLE = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
-# Seconds. The feed shows audit events that are older than both together. So no transaction takes longer than LONGEST,
-# and no event is older than that when it is stored.
+_DURABLE = (
+    "SELECT set_config('synchronous_commit', 'on', false) WHERE"
+    " current_setting('synchronous_commit') = 'off'"
+)
+# Seconds. The feed shows audit events that are older than both together. So no transaction takes
+# longer than LONGEST, and no event is older than that when it is stored.
 LONGEST = 15
 CLOCKS_APART = 5  # the most by which machines' clocks may differ
 # Long reads at once, on SQLite: each occupies a thread and a connection, and writers need some too.
 _LONG_READS = 4
 _STATEMENT_SECONDS = 10  # for a statement that waits for a lock, or reads too many rows
-# Seconds until a database that does not answer counts as away. For container credentials, SDKs wait two seconds.
+# Seconds until a database that does not answer counts as away. For container credentials, SDKs wait
+# two seconds.
 _POSTGRESQL_WAITS = {"connect_timeout": 2, "tcp_user_timeout": 2000}
 
 
@@ -60,7 +80,9 @@ _JSON: Any = {"json_serializer": as_json, "json_deserializer": orjson.loads}
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC datetime on every database: SQLite drops the zone, and PostgreSQL answers in the session's."""
+    """An aware UTC datetime on every database: SQLite drops the zone, and PostgreSQL answers in
+    the session's.
+    """
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -81,7 +103,9 @@ Result = TypeVar("Result")
 
 
 def until_committed(stop: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Repeat a use case that stops something when it collided with another: nobody should have to ask for it twice."""
+    """Repeat a use case that stops something when it collided with another: nobody should have
+    to ask for it twice.
+    """
 
     @functools.wraps(stop)
     def repeat(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
@@ -100,7 +124,9 @@ class Writer(Protocol):
     """On whose behalf a transaction writes: an API key, an onboarding link, or Deputy itself."""
 
     def admit(self, db: Session) -> None:
-        """Check again, in this transaction, that the writer may still act. Raises an AppError if it may not."""
+        """Check again, in this transaction, that the writer may still act. Raises an AppError if
+        it may not.
+        """
 
 
 class _System:
@@ -108,7 +134,9 @@ class _System:
         """There is no key that could have been revoked."""
 
 
-SYSTEM = _System()  # the background worker, stacks' messages, housekeeping, and the operator at the machine
+SYSTEM = (
+    _System()
+)  # the background worker, stacks' messages, housekeeping, and the operator at the machine
 
 
 class Database:
@@ -126,9 +154,12 @@ class Database:
     def read(self, *, long: bool = False) -> Iterator[Session]:
         """A session for queries; its changes are rolled back. Raises StoreUnavailableError.
 
-        `long`: it may read so many rows that on SQLite the process's other requests would wait for it.
+        `long`: it may read so many rows that on SQLite the process's other requests would wait for
+        it.
         """
-        engine, turn = (self._long_reading, self._long_reads) if long else (self.engine, nullcontext())
+        engine, turn = (
+            (self._long_reading, self._long_reads) if long else (self.engine, nullcontext())
+        )
         with turn, store_errors(), Session(engine, expire_on_commit=False) as session:
             yield session
 
@@ -136,10 +167,15 @@ class Database:
     def write(self, writer: Writer) -> Iterator[Session]:
         """One transaction: commits at the end, rolls back on any exception.
 
-        `writer` is checked again first: its key may have been revoked while the request's body arrived. Raises what
-        `writer.admit` raises, ConflictError when PostgreSQL broke up a deadlock, and StoreUnavailableError.
+        `writer` is checked again first: its key may have been revoked while the request's body
+        arrived. Raises what `writer.admit` raises, ConflictError when PostgreSQL broke up a
+        deadlock, and StoreUnavailableError.
         """
-        with store_errors(), Session(self._writing, expire_on_commit=False) as session, session.begin():
+        with (
+            store_errors(),
+            Session(self._writing, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             session.connection()  # begins the transaction, on SQLite once the write lock is free
             began = time.monotonic()
             writer.admit(session)
@@ -149,7 +185,9 @@ class Database:
                 raise StoreUnavailableError(_UNREACHABLE)
 
     def dedicated(self) -> Any:
-        """A connection of the driver that no longer belongs to the pool. Raises StoreUnavailableError."""
+        """A connection of the driver that no longer belongs to the pool. Raises
+        StoreUnavailableError.
+        """
         with store_errors():
             fairy = self.engine.raw_connection()
             connection = fairy.driver_connection
@@ -159,11 +197,16 @@ class Database:
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Raises StoreUnavailableError when the database is away, full or locked. Violated constraints pass."""
+    """Raises StoreUnavailableError when the database is away, full or locked. Violated
+    constraints pass.
+    """
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeoutError) as error:
-        if getattr(error.orig if isinstance(error, DBAPIError) else None, "sqlstate", None) in _COLLISIONS:
+        if (
+            getattr(error.orig if isinstance(error, DBAPIError) else None, "sqlstate", None)
+            in _COLLISIONS
+        ):
             raise ConflictError(_COLLIDED) from error  # rolled back; the other transaction went on
         raise StoreUnavailableError(_UNREACHABLE) from error
     except DBAPIError as error:
@@ -174,12 +217,15 @@ def store_errors() -> Iterator[None]:
 
 def postgresql_limits(server_version: int) -> dict[str, float]:
     """PostgreSQL's time limits for a statement and for a transaction, in seconds."""
-    whole = "transaction_timeout" if server_version >= 170000 else "idle_in_transaction_session_timeout"
+    whole = (
+        "transaction_timeout" if server_version >= 170000 else "idle_in_transaction_session_timeout"
+    )
     return {"statement_timeout": min(_STATEMENT_SECONDS, LONGEST), whole: LONGEST}
 
 
 def without_limits(connection: Connection) -> None:
-    """Lift the time limits, for migrations. Invalidate the connection afterwards, or the pool hands it out again.
+    """Lift the time limits, for migrations. Invalidate the connection afterwards, or the pool hands
+    it out again.
 
     A lock is waited for only briefly: all requests that need the table wait behind the migration.
     """

@@ -1,11 +1,13 @@
 """Fair locks on PostgreSQL: each is granted in the order in which it was asked for.
 
-Row locks are not fair: a request for a shared lock passes a writer that waits, and of those who wait for a row that each
-of them updates, any may be next. So somebody who writes without a pause could hold up a revocation for as long as they
-like. These are advisory locks, which end with the transaction. On SQLite they do nothing: it has one writer at a time.
+Row locks are not fair: a request for a shared lock passes a writer that waits, and of those who
+wait for a row that each of them updates, any may be next. So somebody who writes without a pause
+could hold up a revocation for as long as they like. These are advisory locks, which end with the
+transaction. On SQLite they do nothing: it has one writer at a time.
 
-Every transaction takes its locks in the order of `Lock`, those of one kind in the order of their numbers, and then locks
-rows. A lock and what it protects need two statements: a statement does not see what was committed while it waited.
+Every transaction takes its locks in the order of `Lock`, those of one kind in the order of their
+numbers, and then locks rows. A lock and what it protects need two statements: a statement does not
+see what was committed while it waited.
 """
 
 import enum
@@ -14,7 +16,8 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 from sqlalchemy.orm import Session
 
-# Callers share this many locks, so that a family of any size fits into PostgreSQL's table of locks: 6,400 by default.
+# Callers share this many locks, so that a family of any size fits into PostgreSQL's table of locks:
+# 6,400 by default.
 _CALLERS = 1024
 _ROWS = 2**31  # a lock's number is a signed integer of four bytes
 
@@ -29,11 +32,15 @@ class Lock(enum.IntEnum):
 
 
 _SHARE = text("SELECT pg_advisory_xact_lock_shared(:lock, :number)")
-_HOLD = text("SELECT pg_advisory_xact_lock(:lock, number) FROM unnest(CAST(:numbers AS integer[])) AS number")
+_HOLD = text(
+    "SELECT pg_advisory_xact_lock(:lock, number) FROM unnest(CAST(:numbers AS integer[])) AS number"
+)
 
 
 def share(db: Session, lock: Lock, subject: UUID | None = None) -> None:
-    """Take the lock together with others that share it, until the transaction ends. `MAKING` has no subject."""
+    """Take the lock together with others that share it, until the transaction ends. `MAKING` has
+    no subject.
+    """
     _execute(db, _SHARE, lock=lock.value, number=_number(lock, subject))
 
 

@@ -33,11 +33,13 @@ def page(
     either: Sequence[ColumnElement[bool]] = (),
     oldest_first: bool = False,
 ) -> Page[Row]:
-    """The next `limit` rows of `query` beyond `after`, by `key`, a UUIDv7 column: in order of creation, newest first.
+    """The next `limit` rows of `query` beyond `after`, by `key`, a UUIDv7 column: in order of
+    creation, newest first.
 
-    One row more than asked says whether there are more; the cost of a count and of OFFSET grows with the depth.
-    `either`: conditions of which one must be true, each with an index that ends in `key`. An index is in order under
-    one of them only, so the first rows under each are looked up, and the page is taken from those.
+    One row more than asked says whether there are more; the cost of a count and of OFFSET grows
+    with the depth. `either`: conditions of which one must be true, each with an index that ends in
+    `key`. An index is in order under one of them only, so the first rows under each are looked up,
+    and the page is taken from those.
     """
     order = key.asc() if oldest_first else key.desc()
     if after is not None:

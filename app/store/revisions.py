@@ -1,6 +1,7 @@
 """The schema's version: where the database's is, and which migrations this release knows.
 
-Without Alembic, which only `flask migrate` needs: to load it would take a tenth of every process's start.
+Without Alembic, which only `flask migrate` needs: to load it would take a tenth of every process's
+start.
 """
 
 from pathlib import Path
@@ -10,12 +11,16 @@ import sqlalchemy
 from app.store.database import Database
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"  # they lie beside the package
-KNOWN = sorted(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))  # in order
+KNOWN = sorted(
+    path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py")
+)  # in order
 _TABLE = "alembic_version"
 
 
 def revision(db: Database) -> str | None:
-    """Where the database's schema is; None before the first migration. Raises StoreUnavailableError."""
+    """Where the database's schema is; None before the first migration. Raises
+    StoreUnavailableError.
+    """
     with db.read() as session:
         if not sqlalchemy.inspect(session.connection()).has_table(_TABLE):
             return None

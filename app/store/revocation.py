@@ -1,10 +1,12 @@
 """Which changes revoke what processes keep in memory, and the triggers that record them.
 
-Web processes keep keys, tenants and connections in memory. `configuration.epoch` counts the revocations, and
-`epoch_changes` names the row of each of the last thousand. The triggers write both in the transaction of the change. So
-neither new code nor a statement by hand can forget it. Additions and proofs that confirm a connection revoke nothing.
+Web processes keep keys, tenants and connections in memory. `configuration.epoch` counts the
+revocations, and `epoch_changes` names the row of each of the last thousand. The triggers write both
+in the transaction of the change. So neither new code nor a statement by hand can forget it.
+Additions and proofs that confirm a connection revoke nothing.
 
-migrations/versions/0001_schema.py has the triggers as this table makes them; `make check` compares the two.
+migrations/versions/0001_schema.py has the triggers as this table makes them; `make check` compares
+the two.
 """
 
 from collections.abc import Iterator
@@ -12,7 +14,9 @@ from typing import NamedTuple
 
 
 class Revocation(NamedTuple):
-    """A change of any of these columns revokes, if the condition on the OLD and the NEW row holds."""
+    """A change of any of these columns revokes, if the condition on the OLD and the NEW row
+    holds.
+    """
 
     table: str
     columns: str  # names, separated by spaces
@@ -21,25 +25,37 @@ class Revocation(NamedTuple):
 
 # A column that is not named here may change without an effect on what processes keep.
 UPDATES = (
-    Revocation("api_keys", "id lookup digest scope_bits may_give_bits tenant_id permission_sets expires_at revoked_at"),
+    Revocation(
+        "api_keys",
+        "id lookup digest scope_bits may_give_bits tenant_id permission_sets expires_at revoked_at",
+    ),
     Revocation("tenants", "id status deleted_at", "OLD.status = 'active'"),
     Revocation("external_ids", "withdrawn_at", "OLD.withdrawn_at IS NULL"),
     Revocation("external_ids", "state", "NEW.state = 'retired'"),
-    # The version changes with all that an issuance relies on. The other columns are for changes by hand.
+    # The version changes with all that an issuance relies on. The other columns are for changes by
+    # hand.
     Revocation(
         "connections",
-        "id status version tenant_id role_arn external_id_id role_unique_id permission_set tagged_set stack_set",
+        "id status version tenant_id role_arn external_id_id role_unique_id permission_set"
+        " tagged_set stack_set",
         "OLD.status = 'verified'",
     ),
 )
 # The condition on which the deletion of a row revokes.
-DELETIONS = {"api_keys": "OLD.revoked_at IS NULL", "tenants": "true", "connections": "OLD.status = 'verified'"}
+DELETIONS = {
+    "api_keys": "OLD.revoked_at IS NULL",
+    "tenants": "true",
+    "connections": "OLD.status = 'verified'",
+}
 
 _COUNT = "UPDATE configuration SET epoch = epoch + 1 WHERE id = 1"
-_NAME_ROW = "INSERT INTO epoch_changes (epoch, row_id) SELECT epoch, OLD.id FROM configuration WHERE true ON CONFLICT DO NOTHING"
+_NAME_ROW = (
+    "INSERT INTO epoch_changes (epoch, row_id) SELECT epoch, OLD.id FROM configuration WHERE true"
+    " ON CONFLICT DO NOTHING"
+)
 _FORGET_OLD = "DELETE FROM epoch_changes WHERE epoch < (SELECT epoch - 1000 FROM configuration)"
-# A transaction counts once, however many rows it changes: xmin is the transaction that wrote the row last. TRUNCATE
-# names no row, so it counts twice: no process can know the row of the first.
+# A transaction counts once, however many rows it changes: xmin is the transaction that wrote the
+# row last. TRUNCATE names no row, so it counts twice: no process can know the row of the first.
 FUNCTION = f"""
 CREATE FUNCTION deputy_revoke() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -68,7 +84,10 @@ def triggers(dialect: str) -> Iterator[str]:
         yield _trigger(dialect, table, event, " OR ".join(each))
     if dialect == "postgresql":
         for table in DELETIONS:
-            yield f"CREATE TRIGGER {table}_truncate_revokes AFTER TRUNCATE ON {table} EXECUTE FUNCTION deputy_revoke()"
+            yield (
+                f"CREATE TRIGGER {table}_truncate_revokes AFTER TRUNCATE ON {table} EXECUTE"
+                " FUNCTION deputy_revoke()"
+            )
 
 
 def _is_changed(column: str, dialect: str) -> str:
@@ -81,8 +100,8 @@ def _is_changed(column: str, dialect: str) -> str:
 def _trigger(dialect: str, table: str, event: str, condition: str) -> str:
     """Return the statement for one trigger.
 
-    On PostgreSQL it runs at the commit. Then all transactions lock the one row of `configuration` last and briefly, and
-    none can deadlock with locks of rows.
+    On PostgreSQL it runs at the commit. Then all transactions lock the one row of `configuration`
+    last and briefly, and none can deadlock with locks of rows.
     """
     name = f"{table}_{event.lower()}_revokes"
     if dialect == "sqlite":

@@ -1,4 +1,6 @@
-"""SQLite as a server's database: writers wait for one lock, and slow work on the disk stays off the gevent hub."""
+"""SQLite as a server's database: writers wait for one lock, and slow work on the disk stays off
+the gevent hub.
+"""
 
 import fcntl
 import os
@@ -19,15 +21,18 @@ PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",  # an audit row must survive a power cut before credentials leave
     "PRAGMA foreign_keys=ON",  # off by default; they carry invariant 3 (docs/architecture.md)
-    "PRAGMA recursive_triggers=ON",  # or INSERT OR REPLACE would delete an audit event past its trigger
+    # or INSERT OR REPLACE would delete an audit event past its trigger
+    "PRAGMA recursive_triggers=ON",
     _BUSY_TIMEOUT,
 )
 
 
 def create_private(path: str) -> None:
-    """Create the database's file, for its owner alone, unless it exists. SQLite gives -wal and -shm the same mode.
+    """Create the database's file, for its owner alone, unless it exists. SQLite gives -wal and -shm
+    the same mode.
 
-    O_EXCL: an existing file must not be opened here, because closing it would release this process's locks on it.
+    O_EXCL: an existing file must not be opened here, because closing it would release this
+    process's locks on it.
     """
     with suppress(OSError):  # it exists; otherwise SQLite says why it can't be created
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -36,10 +41,11 @@ def create_private(path: str) -> None:
 class FileLock:
     """The lock for writing to a SQLite file, among processes and within one.
 
-    In SQLite, waiting writers sleep and try again, so under load some wait very long. Here the kernel wakes them. It
-    wakes all of them, and a process that has just released a file would often lock it again first. So a writer passes a
-    second file, the turnstile, on its way: whoever has waited in it is next. Each object waits for the others, also for
-    those of its own process. A thread uses one at a time.
+    In SQLite, waiting writers sleep and try again, so under load some wait very long. Here the
+    kernel wakes them. It wakes all of them, and a process that has just released a file would often
+    lock it again first. So a writer passes a second file, the turnstile, on its way: whoever has
+    waited in it is next. Each object waits for the others, also for those of its own process. A
+    thread uses one at a time.
     """
 
     def __init__(self, path: str) -> None:
@@ -47,7 +53,9 @@ class FileLock:
         self._files: list[int] = []
 
     def acquire(self) -> None:
-        """Block the thread until the lock is free. Raises sqlite3.OperationalError when there can be no lock file."""
+        """Block the thread until the lock is free. Raises sqlite3.OperationalError when there
+        can be no lock file.
+        """
         self._lock(fcntl.LOCK_EX)
 
     def try_acquire(self) -> bool:
@@ -71,7 +79,9 @@ class FileLock:
         except BlockingIOError:
             raise
         except OSError as error:
-            raise sqlite3.OperationalError(f"no lock on {self._paths[-1]}: {error.strerror}") from error
+            raise sqlite3.OperationalError(
+                f"no lock on {self._paths[-1]}: {error.strerror}"
+            ) from error
 
     def release(self) -> None:
         """Let the next writer in. Without effect when the lock is not held."""
@@ -92,8 +102,9 @@ class FileLock:
 class WriteLock:
     """The file lock of a process's transactions, except for those of the audit log's batch.
 
-    Only one thread of a process waits at the file: more could occupy every thread that the writer needs to finish. The
-    batch has a file lock of its own, so it waits for one of these transactions at most, and not for the queue.
+    Only one thread of a process waits at the file: more could occupy every thread that the writer
+    needs to finish. The batch has a file lock of its own, so it waits for one of these transactions
+    at most, and not for the queue.
     """
 
     def __init__(self, path: str) -> None:
@@ -118,17 +129,23 @@ class WriteLock:
         self._since = time.perf_counter()
 
     def _wait(self) -> None:
-        """Wait until the lock is free, and leave it so: until the hub gets back to this greenlet, others can use it."""
+        """Wait until the lock is free, and leave it so: until the hub gets back to this
+        greenlet, others can use it.
+        """
         self._file.acquire()
         self._file.release()
 
     def release(self) -> None:
-        """Let another process's writer, or the batch, in. In the thread that ended the transaction."""
+        """Let another process's writer, or the batch, in. In the thread that ended the
+        transaction.
+        """
         self._file.release()
         metrics.WRITE_LOCK_SECONDS.observe(time.perf_counter() - self._since)
 
     def leave(self) -> None:
-        """Let the next transaction of this process wait at the file. In the greenlet that called `acquire`."""
+        """Let the next transaction of this process wait at the file. In the greenlet that called
+        `acquire`.
+        """
         self._in_process.release()
 
 
@@ -140,7 +157,8 @@ class SqliteConnection(sqlite3.Connection):
     _holds_lock = False
     _batch_lock: FileLock | None = None
 
-    def cursor(self, *_: Any) -> "SqliteCursor":  # type: ignore[override]  # SQLAlchemy wants no other kind
+    # SQLAlchemy wants no other kind
+    def cursor(self, *_: Any) -> "SqliteCursor":  # type: ignore[override]
         """For SQLAlchemy. Statements on the connection itself always run in the calling thread."""
         return SqliteCursor(self)
 
@@ -148,7 +166,9 @@ class SqliteConnection(sqlite3.Connection):
         return sqlite3.Cursor(self).execute(sql, parameters)
 
     def begin_writing(self) -> None:
-        """BEGIN IMMEDIATE under the write lock. Raises sqlite3.OperationalError when the lock is not free in time."""
+        """BEGIN IMMEDIATE under the write lock. Raises sqlite3.OperationalError when the lock is
+        not free in time.
+        """
         if self.write_lock is not None:
             self.write_lock.acquire()
             self._holds_lock = True
@@ -160,7 +180,9 @@ class SqliteConnection(sqlite3.Connection):
             raise
 
     def _begin(self) -> None:
-        """Begin in this thread if nobody else holds SQLite's own lock, as somebody at a prompt may; else wait off the hub."""
+        """Begin in this thread if nobody else holds SQLite's own lock, as somebody at a prompt
+        may; else wait off the hub.
+        """
         self.execute("PRAGMA busy_timeout=0")
         try:
             self.execute("BEGIN IMMEDIATE")
@@ -171,7 +193,9 @@ class SqliteConnection(sqlite3.Connection):
             self.execute(_BUSY_TIMEOUT)
 
     def run_batch(self, work: Callable[[], Result]) -> Result:
-        """Run `work` in one writing transaction: from the wait for the lock to its release in one thread beside the hub."""
+        """Run `work` in one writing transaction: from the wait for the lock to its release in
+        one thread beside the hub.
+        """
         return off_hub(self._batch, work)
 
     def _batch(self, work: Callable[[], Result]) -> Result:
@@ -210,7 +234,9 @@ class SqliteConnection(sqlite3.Connection):
             self._batch_lock.close()
 
     def __del__(self) -> None:
-        """Close the audit log's own connection, which no pool closes: Python 3.13 warns about an open one."""
+        """Close the audit log's own connection, which no pool closes: Python 3.13 warns about an
+        open one.
+        """
         with suppress(sqlite3.ProgrammingError):  # it was never opened
             self.close()
 
@@ -229,7 +255,9 @@ class SqliteConnection(sqlite3.Connection):
 
 
 class SqliteCursor(sqlite3.Cursor):
-    """Runs long queries off the hub, where they delay only their own request. Quick ones would be slower there."""
+    """Runs long queries off the hub, where they delay only their own request. Quick ones would
+    be slower there.
+    """
 
     connection: SqliteConnection
 

@@ -1,8 +1,9 @@
 """The AWS accounts that a tenant declares.
 
-A tenant with a list may have roles in these accounts only, whether they come from an API key, an onboarding link or a
-stack's message. Otherwise the holder of a link could add a role of their own, and the product would treat its account
-as the customer's. A tenant without a list may have roles in any account, and none counts as declared.
+A tenant with a list may have roles in these accounts only, whether they come from an API key, an
+onboarding link or a stack's message. Otherwise the holder of a link could add a role of their own,
+and the product would treat its account as the customer's. A tenant without a list may have roles in
+any account, and none counts as declared.
 """
 
 from collections.abc import Iterable
@@ -15,19 +16,25 @@ from app.store.database import as_json
 from app.store.models import Connection, Tenant, TenantAccount, live_of
 
 MOST = 10_000  # accounts of one tenant
-# The accounts are one parameter: with one for each, ten thousand take a quarter of a second, and more on PostgreSQL.
+# The accounts are one parameter: with one for each, ten thousand take a quarter of a second, and
+# more on PostgreSQL.
 _EACH = {
     "sqlite": "SELECT value FROM json_each(:accounts)",
     "postgresql": "SELECT json_array_elements_text(CAST(:accounts AS json))",
 }
-_ADD = "INSERT INTO tenant_accounts (tenant_id, account_id) SELECT :tenant_id, each.* FROM ({each}) AS each"
+_ADD = (
+    "INSERT INTO tenant_accounts (tenant_id, account_id) SELECT :tenant_id, each.* FROM ({each}) AS"
+    " each"
+)
 _REMOVE = "DELETE FROM tenant_accounts WHERE tenant_id = :tenant_id AND account_id IN ({each})"
 
 
 def declare(db: Session, tenant: Tenant, accounts: Iterable[str] | None) -> None:
-    """Replace the tenant's list, as `tenant.accounts` has it; None allows any account. The tenant's row must be locked.
+    """Replace the tenant's list, as `tenant.accounts` has it; None allows any account. The tenant's
+    row must be locked.
 
-    Raises ConflictError if the list lacks the account of a live connection, which would go on issuing.
+    Raises ConflictError if the list lacks the account of a live connection, which would go on
+    issuing.
     """
     declared, before = set(accounts or ()), set(tenant.accounts or ())
     if accounts is not None:
@@ -49,19 +56,24 @@ def accounts_of(db: Session, tenant: Tenant) -> list[str] | None:
 
 
 def _ensure_keeps_connections(db: Session, tenant: Tenant, wanted: set[str]) -> None:
-    query = select(Connection.account_id, func.count()).where(live_of(tenant.id)).group_by(Connection.account_id)
+    query = (
+        select(Connection.account_id, func.count())
+        .where(live_of(tenant.id))
+        .group_by(Connection.account_id)
+    )
     left_out = sum(count for account, count in db.execute(query) if account not in wanted)
     if left_out:
         raise ConflictError(
-            f"The tenant has {left_out} connections in accounts that this list leaves out; delete them first, or add"
-            " their accounts."
+            f"The tenant has {left_out} connections in accounts that this list leaves out; delete"
+            " them first, or add their accounts."
         )
 
 
 def is_declared(db: Session, tenant: Tenant, account_id: str, *, vendor: str) -> bool:
     """Whether the tenant declared this account; False if it declared none.
 
-    Raises RoleNotAllowedError if it declared others only. `vendor`: the name to ask, for the message.
+    Raises RoleNotAllowedError if it declared others only. `vendor`: the name to ask, for the
+    message.
     """
     if not tenant.declares_accounts:
         return False

@@ -14,7 +14,16 @@ from app.clock import now
 from app.errors import ConflictError
 from app.ids import new_external_id
 from app.store.database import Database, Session, until_committed
-from app.store.models import ApiKey, Connection, ExternalIdRow, Tenant, TenantStatus, folded, live_of, states
+from app.store.models import (
+    ApiKey,
+    Connection,
+    ExternalIdRow,
+    Tenant,
+    TenantStatus,
+    folded,
+    live_of,
+    states,
+)
 from app.store.models.tenant import AFTER_ALL_LETTERS
 from app.store.pages import Page, page, with_values
 from app.tenants.accounts import accounts_of, declare
@@ -49,9 +58,15 @@ class Tenants:
         self._db = db
 
     def create(
-        self, caller: Caller, *, name: str, reference: str | None = None, accounts: Sequence[str] | None = None
+        self,
+        caller: Caller,
+        *,
+        name: str,
+        reference: str | None = None,
+        accounts: Sequence[str] | None = None,
     ) -> Tenant:
-        """A new tenant and its External ID. `accounts`: the only ones that its roles may be in; None: any.
+        """A new tenant and its External ID. `accounts`: the only ones that its roles may be in;
+        None: any.
 
         Raises ForbiddenError for a bound key, ConflictError if another tenant has the reference.
         """
@@ -62,7 +77,11 @@ class Tenants:
                 db.add(tenant)
                 db.flush()
                 own = new_external_id()
-                db.add(ExternalIdRow(tenant_id=tenant.id, value=own, state=states.ExternalIdState.CURRENT))
+                db.add(
+                    ExternalIdRow(
+                        tenant_id=tenant.id, value=own, state=states.ExternalIdState.CURRENT
+                    )
+                )
                 declare(db, tenant, accounts)
                 details = {"name": name, "reference": reference} | _counted(accounts)
                 _record(db, caller, tenant, Action.TENANT_CREATED, details)
@@ -72,13 +91,19 @@ class Tenants:
         except IntegrityError as error:
             raise ConflictError(_REFERENCE_TAKEN) from error
 
-    def list(self, caller: Caller, wanted: TenantFilter, *, limit: int, after: UUID | None) -> Page[Tenant]:
+    def list(
+        self, caller: Caller, wanted: TenantFilter, *, limit: int, after: UUID | None
+    ) -> Page[Tenant]:
         """Live tenants, newest first; for a bound key, its own."""
         live = select(Tenant).where(Tenant.deleted_at.is_(None))
         query = with_values(live, id=caller.tenant_id, reference=wanted.reference)
         if wanted.name is not None:
-            first = folded(wanted.name)  # a range, not LIKE: no character is special, and any index serves it
-            query = query.where(Tenant.name_folded >= first, Tenant.name_folded < first + AFTER_ALL_LETTERS)
+            first = folded(
+                wanted.name
+            )  # a range, not LIKE: no character is special, and any index serves it
+            query = query.where(
+                Tenant.name_folded >= first, Tenant.name_folded < first + AFTER_ALL_LETTERS
+            )
         either = [Tenant.status == status for status in wanted.statuses]
         with self._db.read() as db:
             return page(db, query, Tenant.id, limit=limit, after=after, either=either)
@@ -90,15 +115,17 @@ class Tenants:
     def change(self, caller: Caller, tenant_id: UUID, fields: dict[str, Any]) -> Tenant:
         """Changes those of `name`, `reference` and `accounts` that are given.
 
-        Raises NotFoundError, ForbiddenError for a bound key, and ConflictError for a taken reference, or for a list of
-        accounts that lacks the account of a live connection.
+        Raises NotFoundError, ForbiddenError for a bound key, and ConflictError for a taken
+        reference, or for a list of accounts that lacks the account of a live connection.
         """
         try:
             with self._db.write(caller) as db:
                 tenant = _whole(db, tenant_of(db, caller, tenant_id, lock=True))
                 caller.require_unbound()  # the vendor alone describes its customers
                 words = {name: value for name, value in fields.items() if name != "accounts"}
-                changes = {name: value for name, value in words.items() if getattr(tenant, name) != value}
+                changes = {
+                    name: value for name, value in words.items() if getattr(tenant, name) != value
+                }
                 for name, value in changes.items():
                     setattr(tenant, name, value)
                 given = fields.get("accounts", tenant.accounts)
@@ -115,7 +142,9 @@ class Tenants:
     @until_committed
     def suspend(self, caller: Caller, tenant_id: UUID, *, reason: str) -> Tenant:
         """Stops issuing for the whole tenant at once. Raises NotFoundError, ConflictError."""
-        with self._db.read() as db:  # what is not there must not wait for the lock of those who write
+        with (
+            self._db.read() as db
+        ):  # what is not there must not wait for the lock of those who write
             tenant_of(db, caller, tenant_id)
         with self._db.write(caller) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
@@ -124,7 +153,9 @@ class Tenants:
             return _whole(db, tenant)
 
     def resume(self, caller: Caller, tenant_id: UUID, *, reason: str) -> Tenant:
-        """Raises NotFoundError, and ConflictError if it is not suspended or a bound key may not undo the suspension."""
+        """Raises NotFoundError, and ConflictError if it is not suspended or a bound key may not
+        undo the suspension.
+        """
         with self._db.write(caller) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
             tenant.ensure_may_undo(bound=caller.tenant_id is not None)
@@ -134,7 +165,9 @@ class Tenants:
 
     @until_committed
     def delete(self, caller: Caller, tenant_id: UUID) -> None:
-        """Offboards: issuing stops, keys bound to the tenant are revoked, External IDs are retired and never reused."""
+        """Offboards: issuing stops, keys bound to the tenant are revoked, External IDs are
+        retired and never reused.
+        """
         with self._db.read() as db:
             tenant_of(db, caller, tenant_id)
             caller.require_unbound()  # it cannot be undone
@@ -143,13 +176,26 @@ class Tenants:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
             at = now()
             bound = ApiKey.tenant_id == tenant_id, ApiKey.revoked_at.is_(None)
-            keys = db.execute(update(ApiKey).where(*bound).values(revoked_at=at).returning(ApiKey.id)).all()
+            keys = db.execute(
+                update(ApiKey).where(*bound).values(revoked_at=at).returning(ApiKey.id)
+            ).all()
             tenant.status, tenant.deleted_at = TenantStatus.DELETED, at
             gone = {"status": states.ConnectionStatus.DELETED, "deleted_at": at, "due_at": None}
-            deleted = update(Connection).where(live_of(tenant_id)).values(version=Connection.version + 1, **gone)
+            deleted = (
+                update(Connection)
+                .where(live_of(tenant_id))
+                .values(version=Connection.version + 1, **gone)
+            )
             connections = db.execute(deleted.returning(Connection.id)).all()
-            own = ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state != states.ExternalIdState.RETIRED
-            db.execute(update(ExternalIdRow).where(*own).values(state=states.ExternalIdState.RETIRED, retired_at=at))
+            own = (
+                ExternalIdRow.tenant_id == tenant_id,
+                ExternalIdRow.state != states.ExternalIdState.RETIRED,
+            )
+            db.execute(
+                update(ExternalIdRow)
+                .where(*own)
+                .values(state=states.ExternalIdState.RETIRED, retired_at=at)
+            )
             details = {"connections_deleted": len(connections), "api_keys_revoked": len(keys)}
             _record(db, caller, tenant, Action.TENANT_DELETED, details)
 
@@ -166,5 +212,7 @@ class Tenants:
             _record(db, operator, tenant, Action.TENANT_REGISTRATIONS_VOIDED, details)
 
 
-def _record(db: Session, caller: Caller, tenant: Tenant, action: Action, details: dict[str, Any]) -> None:
+def _record(
+    db: Session, caller: Caller, tenant: Tenant, action: Action, details: dict[str, Any]
+) -> None:
     audit.record(db, Event(caller.actor, action, details, tenant_id=tenant.id))

@@ -1,4 +1,5 @@
-"""boto3 sessions for your customers' AWS accounts, whose credentials refresh themselves through Deputy.
+"""boto3 sessions for your customers' AWS accounts, whose credentials refresh themselves through
+Deputy.
 
 import deputy_client
 

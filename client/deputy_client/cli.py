@@ -1,9 +1,11 @@
 """deputy-credential-process: prints credentials the way the AWS CLI and every AWS SDK read them.
 
-Standard output gets the JSON of credential_process and nothing else; standard error gets the reason when there is none.
+Standard output gets the JSON of credential_process and nothing else; standard error gets the reason
+when there is none.
 
-Some SDKs take a failure for a reason to try the next source of credentials, which may be the worker's own role. For
-them `--fail-closed` answers with a key that AWS does not know, so that their search ends here and AWS refuses the call.
+Some SDKs take a failure for a reason to try the next source of credentials, which may be the
+worker's own role. For them `--fail-closed` answers with a key that AWS does not know, so that their
+search ends here and AWS refuses the call.
 """
 
 import argparse
@@ -81,12 +83,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _closed(words: Sequence[str]) -> bool:
-    """Whether the option is among these words: also when they are wrong, or the variable says neither yes nor no."""
+    """Whether the option is among these words: also when they are wrong, or the variable says
+    neither yes nor no.
+    """
     return "--fail-closed" in words or os.environ.get("DEPUTY_FAIL_CLOSED", "0") not in {"", "0"}
 
 
 def _joined() -> bool:
-    """Whether a reason would end up among the credentials: some versions of the SDK for C++ read both streams as one.
+    """Whether a reason would end up among the credentials: some versions of the SDK for C++ read
+    both streams as one.
 
     They could then not read the key, and would go on to the next source.
     """
@@ -96,7 +101,9 @@ def _joined() -> bool:
 def _answer(words: Sequence[str]) -> int:
     try:
         given = _parser().parse_args(words)
-        question = Question.of(given.tenant, given.connection, duration_seconds=given.duration, reason=given.reason)
+        question = Question.of(
+            given.tenant, given.connection, duration_seconds=given.duration, reason=given.reason
+        )
         issued = Service(given.url, key_file=given.key_file).issue(question)
     except SystemExit as said:  # by argparse: it has printed its help, or what is wrong
         return int(said.code or 0)
@@ -108,7 +115,9 @@ def _answer(words: Sequence[str]) -> int:
 
 
 def _fail_closed() -> int:
-    """Prints a key of the right form that AWS does not know, and that is asked for again after a minute."""
+    """Prints a key of the right form that AWS does not know, and that is asked for again after a
+    minute.
+    """
     ends = datetime.now(UTC) + timedelta(seconds=_CLOSED_SECONDS)
     _print(
         Issued(
@@ -138,18 +147,27 @@ def _print(issued: Issued) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="deputy-credential-process",
-        description="Prints short-lived credentials for a customer's AWS account, from Deputy, as credential_process.",
+        description=(
+            "Prints short-lived credentials for a customer's AWS account, from Deputy, as"
+            " credential_process."
+        ),
         epilog=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--tenant", required=True, metavar="ID", help="the customer")
-    parser.add_argument("--connection", required=True, metavar="ID", help="the customer's connected role")
+    parser.add_argument(
+        "--connection", required=True, metavar="ID", help="the customer's connected role"
+    )
     parser.add_argument("--url", help="Deputy's address (default: DEPUTY_URL)")
     parser.add_argument(
-        "--key-file", metavar="PATH", help="file with the API key (default: DEPUTY_API_KEY_FILE, DEPUTY_API_KEY)"
+        "--key-file",
+        metavar="PATH",
+        help="file with the API key (default: DEPUTY_API_KEY_FILE, DEPUTY_API_KEY)",
     )
-    parser.add_argument("--duration", type=int, metavar="SECONDS", help="how long the credentials live")
+    parser.add_argument(
+        "--duration", type=int, metavar="SECONDS", help="how long the credentials live"
+    )
     parser.add_argument("--reason", metavar="TEXT", help="goes to Deputy's audit log")
     parser.add_argument(
         "--fail-closed",

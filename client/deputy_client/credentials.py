@@ -1,8 +1,8 @@
 """A boto3 session whose credentials come from Deputy, and come again before they expire.
 
-botocore's own RefreshableCredentials do the work and the locking. What is added: windows that suit short sessions, a
-session that is used to its end while Deputy is away, and a memory for failures, so that a Deputy that is down is not
-asked by every call of every thread.
+botocore's own RefreshableCredentials do the work and the locking. What is added: windows that suit
+short sessions, a session that is used to its end while Deputy is away, and a memory for failures,
+so that a Deputy that is down is not asked by every call of every thread.
 """
 
 from __future__ import annotations
@@ -23,17 +23,20 @@ from deputy_client.service import ATTEMPTS, Issued, Question, Service
 if TYPE_CHECKING:
     import boto3.session
 
-# Before the end of a session. In the first window one thread asks and the others go on with what they have. In the
-# second, all wait, and a refusal is raised: it is as long as the clock skew that AWS tolerates, so that what we hold for
-# valid is valid at AWS. While Deputy can't be reached, calls go on with the session to its end in both. So a program
-# that is in use outlasts a Deputy that is away for ten minutes, whenever that begins.
+# Before the end of a session. In the first window one thread asks and the others go on with what
+# they have. In the second, all wait, and a refusal is raised: it is as long as the clock skew that
+# AWS tolerates, so that what we hold for valid is valid at AWS. While Deputy can't be reached,
+# calls go on with the session to its end in both. So a program that is in use outlasts a Deputy
+# that is away for ten minutes, whenever that begins.
 ADVISORY_SECONDS = 15 * 60
 MANDATORY_SECONDS = 5 * 60
-# Of a session that came with less life than this, both are in proportion, or it would be asked for again at once. Deputy
-# hands out sessions of an hour with 25 minutes at least (app/issuing/session_cache.py): 12.5 are left of them then.
+# Of a session that came with less life than this, both are in proportion, or it would be asked for
+# again at once. Deputy hands out sessions of an hour with 25 minutes at least
+# (app/issuing/session_cache.py): 12.5 are left of them then.
 _LONG_ENOUGH = 2 * ADVISORY_SECONDS
 
-# How long a failure counts: while credentials are still good, and for threads that queued behind the one that failed.
+# How long a failure counts: while credentials are still good, and for threads that queued behind
+# the one that failed.
 _REST_SECONDS = 30
 _QUEUE_SECONDS = 1
 
@@ -52,27 +55,32 @@ def session(  # noqa: PLR0913  all but the two are options
     reason: str | None = None,
     region_name: str | None = None,
 ) -> boto3.session.Session:
-    """A boto3 session in the customer's account. Its credentials refresh themselves for as long as it is used.
+    """A boto3 session in the customer's account. Its credentials refresh themselves for as long as
+    it is used.
 
-    Deputy is asked at once, so what is wrong is raised here: NotVerified, Suspended, RoleRefused, NotPermitted,
-    BadRequest, Unreachable or ConfigurationError, all of them a DeputyError. Should it be wrong later, calls go on
-    until the credentials are about to expire (while Deputy can't be reached, until they expire), and then raise the
-    same.
+    Deputy is asked at once, so what is wrong is raised here: NotVerified, Suspended, RoleRefused,
+    NotPermitted, BadRequest, Unreachable or ConfigurationError, all of them a DeputyError. Should
+    it be wrong later, calls go on until the credentials are about to expire (while Deputy can't be
+    reached, until they expire), and then raise the same.
 
-    `url` and `key` are those of Deputy; without them, DEPUTY_URL and DEPUTY_API_KEY_FILE or DEPUTY_API_KEY count, read
-    again at each refresh. `session_policy` only narrows what the role may do; `reason` goes to Deputy's audit log.
+    `url` and `key` are those of Deputy; without them, DEPUTY_URL and DEPUTY_API_KEY_FILE or
+    DEPUTY_API_KEY count, read again at each refresh. `session_policy` only narrows what the role
+    may do; `reason` goes to Deputy's audit log.
 
-    Credentials are safe to share among threads. As with any boto3 session, make clients in one thread, or one session
-    for each thread.
+    Credentials are safe to share among threads. As with any boto3 session, make clients in one
+    thread, or one session for each thread.
     """
-    import boto3.session  # noqa: PLC0415  a third of a start, which deputy-credential-process need not wait for
+    # a third of a start, which deputy-credential-process need not wait for
+    import boto3.session  # noqa: PLC0415
     import botocore.session  # noqa: PLC0415
 
     question = Question.of(
         tenant_id,
         connection_id,
         duration_seconds=duration_seconds,
-        session_policy=dict(session_policy) if isinstance(session_policy, Mapping) else session_policy,
+        session_policy=(
+            dict(session_policy) if isinstance(session_policy, Mapping) else session_policy
+        ),
         reason=reason,
     )
     credentials = DeputyCredentials(Service(url, key), question)
@@ -83,12 +91,14 @@ def session(  # noqa: PLR0913  all but the two are options
 
 
 def report_refused(session: boto3.session.Session) -> bool:
-    """Tell Deputy that AWS refuses a session that `deputy_client.session` made; True when Deputy was told.
+    """Tell Deputy that AWS refuses a session that `deputy_client.session` made; True when Deputy
+    was told.
 
-    For a program that knows better than the client, which does this by itself when AWS says that there is no such
-    session, or that it expired before its time. Deputy no longer hands that session out, and proves the role again; the
-    next call of the session asks for other credentials. A connection is reported once a minute at most: False when
-    that has been done. Raises DeputyError; ConfigurationError when the session was not made by `deputy_client`.
+    For a program that knows better than the client, which does this by itself when AWS says that
+    there is no such session, or that it expired before its time. Deputy no longer hands that
+    session out, and proves the role again; the next call of the session asks for other credentials.
+    A connection is reported once a minute at most: False when that has been done. Raises
+    DeputyError; ConfigurationError when the session was not made by `deputy_client`.
     """
     credentials = session.get_credentials()
     if not isinstance(credentials, DeputyCredentials):
@@ -130,9 +140,13 @@ class DeputyCredentials(RefreshableCredentials):
         return super().refresh_needed(window * min(1, self._lifetime / _LONG_ENOUGH))  # type: ignore[arg-type]
 
     def rejected(self, key_id: str, as_expired: bool) -> None:  # noqa: FBT001  a callback's
-        """AWS refused a request that was signed with this key. Tells Deputy if it is the current session's key."""
+        """AWS refused a request that was signed with this key. Tells Deputy if it is the current
+        session's key.
+        """
         current = self._issued
-        if key_id != current.access_key_id or (as_expired and _moment(current.expiration) <= datetime.now(UTC)):
+        if key_id != current.access_key_id or (
+            as_expired and _moment(current.expiration) <= datetime.now(UTC)
+        ):
             return
         try:
             self.report()
@@ -148,7 +162,9 @@ class DeputyCredentials(RefreshableCredentials):
         return True
 
     def _renew(self) -> dict[str, str | None]:
-        """What botocore calls with its lock held. While Deputy is away, those that there are, until they expire."""
+        """What botocore calls with its lock held. While Deputy is away, those that there are,
+        until they expire.
+        """
         if failure := self._failure_within(_QUEUE_SECONDS):
             raise failure.again()
         try:
@@ -157,7 +173,9 @@ class DeputyCredentials(RefreshableCredentials):
             self._failure = monotonic(), error.again()
             if not isinstance(error, Unreachable) or self.refresh_needed(0):
                 raise
-            _log.warning("Calls go on with the session that ends at %s: %s", self._issued.expiration, error)
+            _log.warning(
+                "Calls go on with the session that ends at %s: %s", self._issued.expiration, error
+            )
             return _as_botocore_has_them(self._issued)
         self._failure = None
         return renewed
@@ -176,7 +194,9 @@ class DeputyCredentials(RefreshableCredentials):
 
 
 class _Provider(CredentialProvider):
-    """The only source that the session has: no environment variable or profile gets between it and Deputy."""
+    """The only source that the session has: no environment variable or profile gets between it
+    and Deputy.
+    """
 
     METHOD = "deputy"
     CANONICAL_NAME = "deputy"
@@ -212,6 +232,7 @@ def _seconds_left(issued: Issued) -> float:
         ) from None
     if left <= 0:
         raise ConfigurationError(
-            "By this machine's clock the credentials had expired before they came. Set the clock (NTP)."
+            "By this machine's clock the credentials had expired before they came. Set the clock"
+            " (NTP)."
         )
     return left

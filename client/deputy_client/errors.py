@@ -11,8 +11,9 @@ FieldErrors = Mapping[str, Sequence[str]]
 class DeputyError(Exception):
     """No credentials. Its text says what to do, and never holds a key or a credential.
 
-    `code` is Deputy's (None if it did not answer), `request_id` is what Deputy's log and audit log know the request
-    by, `errors` is what is wrong by field, `retry_after` is how many seconds Deputy asked to wait.
+    `code` is Deputy's (None if it did not answer), `request_id` is what Deputy's log and audit log
+    know the request by, `errors` is what is wrong by field, `retry_after` is how many seconds
+    Deputy asked to wait.
     """
 
     def __init__(
@@ -37,14 +38,22 @@ class DeputyError(Exception):
         return f"{self.message}{fields}{request}"
 
     def again(self) -> "DeputyError":
-        """The same refusal for another thread: one exception that is raised in many would collect their tracebacks."""
+        """The same refusal for another thread: one exception that is raised in many would
+        collect their tracebacks.
+        """
         return type(self)(
-            self.message, code=self.code, request_id=self.request_id, errors=self.errors, retry_after=self.retry_after
+            self.message,
+            code=self.code,
+            request_id=self.request_id,
+            errors=self.errors,
+            retry_after=self.retry_after,
         )
 
 
 class ConfigurationError(DeputyError):
-    """The worker's own set-up: no URL, no key, plain http to another machine, a wrong clock. Nothing was issued."""
+    """The worker's own set-up: no URL, no key, plain http to another machine, a wrong clock.
+    Nothing was issued.
+    """
 
 
 class NotPermitted(DeputyError):
@@ -60,7 +69,9 @@ class Suspended(DeputyError):
 
 
 class RoleRefused(DeputyError):
-    """The connection was verified, but AWS refuses it now: the customer changed or removed the role."""
+    """The connection was verified, but AWS refuses it now: the customer changed or removed the
+    role.
+    """
 
 
 class BadRequest(DeputyError):
@@ -68,4 +79,6 @@ class BadRequest(DeputyError):
 
 
 class Unreachable(DeputyError):
-    """Deputy, or AWS behind it, did not answer, or is busy. The same call may succeed in a moment."""
+    """Deputy, or AWS behind it, did not answer, or is busy. The same call may succeed in a
+    moment.
+    """

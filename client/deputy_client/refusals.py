@@ -1,7 +1,8 @@
-"""How the client notices that AWS refuses a session that Deputy issued, and how often it reports that.
+"""How the client notices that AWS refuses a session that Deputy issued, and how often it reports
+that.
 
-When a role is deleted, its sessions stop working, and Deputy gets no message. Only requests that were signed with a
-session of Deputy's count.
+When a role is deleted, its sessions stop working, and Deputy gets no message. Only requests that
+were signed with a session of Deputy's count.
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
 REPORT_SECONDS = 60
 
 # The codes for "there is no such session": of STS and IAM, of services that speak JSON, and of S3.
-_UNKNOWN = {"InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId", "InvalidToken"}
+_UNKNOWN = {
+    "InvalidClientTokenId",
+    "UnrecognizedClientException",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+}
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException"}
 
 _SIGNED_WITH = "deputy_client.key_id"
@@ -28,10 +34,14 @@ _CREDENTIAL = re.compile(r"Credential=(\w+)/")
 
 
 def watch(session: Session, rejected: Callable[[str, bool], None]) -> None:
-    """Call `rejected(access_key_id, as_expired)` whenever AWS refuses a session itself to a client of this session."""
+    """Call `rejected(access_key_id, as_expired)` whenever AWS refuses a session itself to a
+    client of this session.
+    """
 
     def signed(**event: Any) -> None:
-        """Runs after botocore's own handler for the service, which signs: handlers for all services come last."""
+        """Runs after botocore's own handler for the service, which signs: handlers for all
+        services come last.
+        """
         request: AWSRequest = event["request"]
         found = _CREDENTIAL.search(str(request.headers.get("Authorization")))
         request.context[_SIGNED_WITH] = found[1] if found else None
@@ -47,7 +57,9 @@ def watch(session: Session, rejected: Callable[[str, bool], None]) -> None:
 
 
 class Gate:
-    """Once a minute for each connection, however many sessions and threads this process has for it."""
+    """Once a minute for each connection, however many sessions and threads this process has for
+    it.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()

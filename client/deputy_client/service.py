@@ -1,7 +1,8 @@
 """Deputy's API, as far as a worker needs it: requests with short timeouts and few retries.
 
-The key goes to one place: over https or within this machine, no redirect is followed, and no message, repr or log
-line holds it. Address and key are looked up for each request, so that a rotated key is used at once.
+The key goes to one place: over https or within this machine, no redirect is followed, and no
+message, repr or log line holds it. Address and key are looked up for each request, so that a
+rotated key is used at once.
 """
 
 import ipaddress
@@ -42,10 +43,19 @@ _FIRST_PAUSE_SECONDS = 0.5
 _TRY_AGAIN = {429, 502, 503, 504}
 
 _REFUSALS: dict[str, tuple[type[DeputyError], str]] = {
-    "connection_not_verified": (NotVerified, "POST …/connections/{id}/verify says what the customer must change."),
+    "connection_not_verified": (
+        NotVerified,
+        "POST …/connections/{id}/verify says what the customer must change.",
+    ),
     "suspended": (Suspended, "Nothing is issued until your operators resume it."),
-    "external_id_withdrawn": (Suspended, "The customer's role has to accept the tenant's next External ID."),
-    "role_refused": (RoleRefused, "POST …/connections/{id}/verify says what the customer must change."),
+    "external_id_withdrawn": (
+        Suspended,
+        "The customer's role has to accept the tenant's next External ID.",
+    ),
+    "role_refused": (
+        RoleRefused,
+        "POST …/connections/{id}/verify says what the customer must change.",
+    ),
     "unauthenticated": (NotPermitted, "Check DEPUTY_API_KEY_FILE or DEPUTY_API_KEY."),
     "forbidden": (NotPermitted, "The key needs the scope credentials:issue."),
     "not_found": (NotPermitted, "Check both ids, and that the key is not bound to another tenant."),
@@ -102,7 +112,8 @@ class Service:
             if not again or attempt + 1 == attempts or monotonic() + pause > latest:
                 break
             sleep(pause)
-        # Raised out here, where nothing of the request, which has the key in it, hangs on the exception.
+        # Raised out here, where nothing of the request, which has the key in it, hangs on the
+        # exception.
         raise failure
 
     def report_refused(self, question: Question) -> None:
@@ -151,20 +162,27 @@ class Service:
         path = self.key_file or os.environ.get("DEPUTY_API_KEY_FILE")
         if path:
             try:
-                text = Path(path).read_bytes().decode("latin-1")  # anything goes in; _checked_key decides
+                text = (
+                    Path(path).read_bytes().decode("latin-1")
+                )  # anything goes in; _checked_key decides
             except OSError as error:
-                raise ConfigurationError(f"The API key's file {path} can't be read: {error.strerror}.") from None
+                raise ConfigurationError(
+                    f"The API key's file {path} can't be read: {error.strerror}."
+                ) from None
             return _checked_key(text.strip(), path)
         if "DEPUTY_API_KEY" in os.environ:
             return _checked_key(os.environ["DEPUTY_API_KEY"].strip(), "DEPUTY_API_KEY")
-        raise ConfigurationError("There is no API key: set DEPUTY_API_KEY_FILE or DEPUTY_API_KEY, or give key=.")
+        raise ConfigurationError(
+            "There is no API key: set DEPUTY_API_KEY_FILE or DEPUTY_API_KEY, or give key=."
+        )
 
 
 def _connection(url: str) -> URLLib3Session:
     """A new one for each request: minutes pass in between, and nothing is left open."""
     bundle = os.environ.get("DEPUTY_CA_BUNDLE") or os.environ.get("AWS_CA_BUNDLE")
     return URLLib3Session(
-        verify=bundle or True,  # type: ignore[arg-type]  # a path is right; the stubs know only bool
+        # a path is right; the stubs know only bool
+        verify=bundle or True,  # type: ignore[arg-type]
         proxies=get_environ_proxies(url) if url.startswith("https:") else {},
         timeout=(CONNECT_SECONDS, READ_SECONDS),  # type: ignore[arg-type]  # likewise
     )
@@ -177,14 +195,18 @@ def _checked_url(text: str) -> str:
         parts = urlsplit(text.strip())
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise ConfigurationError("Deputy's address is not a URL; it must be like https://deputy.example.com.") from None
+        raise ConfigurationError(
+            "Deputy's address is not a URL; it must be like https://deputy.example.com."
+        ) from None
     if not host or "@" in parts.netloc or parts.query or parts.fragment:
         raise ConfigurationError(
-            "Deputy's address must be scheme, host, and port or path if need be: https://deputy.example.com."
+            "Deputy's address must be scheme, host, and port or path if need be:"
+            " https://deputy.example.com."
         )
     if parts.scheme != "https" and not (parts.scheme == "http" and _is_this_machine(host)):
         raise ConfigurationError(
-            f"Deputy's address must be https://{host}: the API key and the credentials would cross the network in clear."
+            f"Deputy's address must be https://{host}: the API key and the credentials would cross"
+            " the network in clear."
         )
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 
@@ -208,7 +230,9 @@ def _uuid(name: str, value: UUID | str) -> UUID:
     try:
         return value if isinstance(value, UUID) else UUID(value)
     except (ValueError, AttributeError, TypeError):
-        raise BadRequest("An id is not one of Deputy's.", errors={name: ["Must be a UUID."]}) from None
+        raise BadRequest(
+            "An id is not one of Deputy's.", errors={name: ["Must be a UUID."]}
+        ) from None
 
 
 def _pause(attempt: int) -> float:
@@ -223,8 +247,13 @@ def _credentials(response: AWSResponse, url: str) -> Issued | tuple[DeputyError,
     if len(values) == len(names):
         key_id, secret, token, expiration = values
         account_id = body.get("AccountId")
-        return Issued(key_id, secret, token, expiration, account_id if isinstance(account_id, str) else None)
-    text = f"What answered at {url} was cut short, or is not Deputy: no credentials are in it. Check DEPUTY_URL."
+        return Issued(
+            key_id, secret, token, expiration, account_id if isinstance(account_id, str) else None
+        )
+    text = (
+        f"What answered at {url} was cut short, or is not Deputy: no credentials are in it. Check"
+        " DEPUTY_URL."
+    )
     return Unreachable(text), True
 
 
@@ -254,7 +283,10 @@ def _by_status(status: int) -> type[DeputyError]:
 def _stranger(status: int, url: str) -> DeputyError:
     """An answer that Deputy did not write: a load balancer's, a proxy's, another website's."""
     if 300 <= status < 400:
-        text = f"{url} redirects, and the client follows no redirect with an API key. Set DEPUTY_URL to Deputy's own address."
+        text = (
+            f"{url} redirects, and the client follows no redirect with an API key. Set DEPUTY_URL"
+            " to Deputy's own address."
+        )
     elif status in _TRY_AGAIN:
         text = f"What stands before Deputy at {url} answers {status}: Deputy is down or busy."
     else:
@@ -272,7 +304,9 @@ def _json_object(response: AWSResponse) -> dict[str, Any]:
 
 def _field_errors(errors: Mapping[str, Any]) -> dict[str, list[str]]:
     return {
-        _clean(name): [_clean(str(text)) for text in (texts if isinstance(texts, list) else [texts])]
+        _clean(name): [
+            _clean(str(text)) for text in (texts if isinstance(texts, list) else [texts])
+        ]
         for name, texts in errors.items()
     }
 

@@ -1,7 +1,9 @@
-"""`make aws-check`: the whole story once on AWS, with two accounts of yours, or three. Then everything is removed again.
+"""`make aws-check`: the whole story once on AWS, with two accounts of yours, or three. Then
+everything is removed again.
 
-It makes broker.yaml's stack in VENDOR, canary.yaml's in CANARY, and the customer's in CUSTOMER, under names and with a
-tag that only this run has, and changes nothing else. Deputy itself runs on this machine.
+It makes broker.yaml's stack in VENDOR, canary.yaml's in CANARY, and the customer's in CUSTOMER,
+under names and with a tag that only this run has, and changes nothing else. Deputy itself runs on
+this machine.
 """
 
 import argparse
@@ -27,14 +29,22 @@ from dev.aws_check.stage import Stage
 from dev.demo import DemoError, step
 from dev.stack import ROOT, StackError
 
-FAILURES = (CheckError, DemoError, StackError, ClientError, BotoCoreError, requests.RequestException)
+FAILURES = (
+    CheckError,
+    DemoError,
+    StackError,
+    ClientError,
+    BotoCoreError,
+    requests.RequestException,
+)
 _WHAT = """\
 This takes about 15 minutes. It makes, and at the end removes:
   in VENDOR   {vendor}: the stack {prefix}broker (a role, a policy, a bucket, a topic, two queues)
   in CUSTOMER {customer}: the stack of a customer (a role)
   in CANARY   {canary}
-Region {region}. Everything has the tag {tag}={run}. IAM, STS and CloudFormation cost nothing; some hundred requests to
-S3, SNS and SQS cost a cent at most. CloudTrail records some hundred events, of which the first copy is free."""
+Region {region}. Everything has the tag {tag}={run}. IAM, STS and CloudFormation cost nothing;
+some hundred requests to S3, SNS and SQS cost a cent at most. CloudTrail records some hundred
+events, of which the first copy is free."""
 
 
 def main() -> int:
@@ -51,29 +61,44 @@ def main() -> int:
         except FAILURES as error:
             print(error, file=sys.stderr)
             return 1
-        data = Path(os.environ.get("DEPUTY_DATA_DIR") or ROOT / ".data").absolute() / f"aws-check-{run.id}"
+        data = (
+            Path(os.environ.get("DEPUTY_DATA_DIR") or ROOT / ".data").absolute()
+            / f"aws-check-{run.id}"
+        )
         return check(Stage(run, vendor, customer, canary, data))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make aws-check", description=__doc__)
-    parser.add_argument("--vendor", required=True, help="a profile of the AWS CLI, with administrator's rights")
-    parser.add_argument("--customer", required=True, help="a profile of another account, with the same")
-    parser.add_argument("--canary", help="a profile of a third account; without it canary.yaml is left out")
+    parser.add_argument(
+        "--vendor", required=True, help="a profile of the AWS CLI, with administrator's rights"
+    )
+    parser.add_argument(
+        "--customer", required=True, help="a profile of another account, with the same"
+    )
+    parser.add_argument(
+        "--canary", help="a profile of a third account; without it canary.yaml is left out"
+    )
     parser.add_argument("--region", help="unless the profile VENDOR has one")
     parser.add_argument("--yes", action="store_true", help="do not ask before anything is made")
-    parser.add_argument("--clean-up", metavar="RUN", help="only remove what the run with this id has left behind")
+    parser.add_argument(
+        "--clean-up", metavar="RUN", help="only remove what the run with this id has left behind"
+    )
     return parser.parse_args()
 
 
-def _accounts(options: argparse.Namespace, closing: ExitStack) -> tuple[Account, Account, Account | None]:
+def _accounts(
+    options: argparse.Namespace, closing: ExitStack
+) -> tuple[Account, Account, Account | None]:
     def account(part: str, profile: str, region: str | None) -> Account:
         made = Account.of_profile(part, profile, region)
         closing.callback(made.close)
         return made
 
     vendor = account("VENDOR", options.vendor, options.region)
-    customer = account("CUSTOMER", options.customer, vendor.region)  # a stack registers only in the topic's region
+    customer = account(
+        "CUSTOMER", options.customer, vendor.region
+    )  # a stack registers only in the topic's region
     canary = account("CANARY", options.canary, vendor.region) if options.canary else None
     ensure_fit(vendor, customer, canary)
     return vendor, customer, canary
@@ -82,14 +107,24 @@ def _accounts(options: argparse.Namespace, closing: ExitStack) -> tuple[Account,
 def _announce(run: Run, vendor: Account, customer: Account, canary: Account | None) -> None:
     where = os.environ.get("AWS_ENDPOINT_URL")
     print(f"Deputy's check of {f'the AWS at {where}' if where else 'AWS'}, run {run.id}\n")
-    ask = f"{canary.id}: the stack {run.prefix}canary (two roles)" if canary else "nothing: no profile was given"
+    ask = (
+        f"{canary.id}: the stack {run.prefix}canary (two roles)"
+        if canary
+        else "nothing: no profile was given"
+    )
     about = {"vendor": vendor.id, "customer": customer.id, "canary": ask, "region": vendor.region}
     print(_WHAT.format(**about, prefix=run.prefix, tag=stacks.TAG, run=run.id))
     if unknown := ensure_public_templates(vendor):
-        print(f"Whether VENDOR's Block Public Access refuses the template bucket is not known: {unknown}.")
+        print(
+            "Whether VENDOR's Block Public Access refuses the template bucket is not known:"
+            f" {unknown}."
+        )
     for account in [account for account in (vendor, customer, canary) if account]:
         for earlier in sorted(stacks.earlier_runs(account)):
-            print(f"{account.part} still has stacks of the run {earlier}; to remove them: {_command(earlier)}")
+            print(
+                f"{account.part} still has stacks of the run {earlier}; to remove them:"
+                f" {_command(earlier)}"
+            )
 
 
 def _command(run: str) -> str:
@@ -104,7 +139,9 @@ def _agreed() -> bool:
 
 
 def check(stage: Stage) -> int:
-    """Tell the story, clean up whatever happened, and report. 0 if every step passed and nothing is left."""
+    """Tell the story, clean up whatever happened, and report. 0 if every step passed and nothing
+    is left.
+    """
     began, failure = time.monotonic(), None
     with _signals() as story:
         try:
@@ -115,7 +152,8 @@ def check(stage: Stage) -> int:
             failure = "interrupted."
         except FAILURES as error:
             failure = str(error)
-        except Exception as error:  # noqa: BLE001  a mistake of the check's own: the accounts come first
+        except Exception as error:  # noqa: BLE001
+            # A mistake of the check's own: the accounts come first.
             failure = f"{type(error).__name__}: {error}"
             traceback.print_exc()
         finally:
@@ -145,7 +183,9 @@ STEPS: list[tuple[str, Callable[[Stage], None]]] = [
 
 
 def _clean(stage: Stage) -> list[str]:
-    """Deputy answers the messages of the customer's stack while that is removed, so it stops last."""
+    """Deputy answers the messages of the customer's stack while that is removed, so it stops
+    last.
+    """
     print("\nCleaning up", flush=True)
     try:
         if stage.deputy:
@@ -161,7 +201,10 @@ def _clean(stage: Stage) -> list[str]:
 
 def _report(stage: Stage, failure: str | None, seconds: float) -> None:
     answers = stage.answers
-    print(f"\nAfter {seconds / 60:.0f} minutes: {f'not finished: {failure}' if failure else 'every step passed.'}")
+    print(
+        f"\nAfter {seconds / 60:.0f} minutes:"
+        f" {f'not finished: {failure}' if failure else 'every step passed.'}"
+    )
     if stage.canary is None:
         print("Without the canary and the stranger: no CANARY profile was given.")
     for what, took in answers.took.items():
@@ -188,7 +231,9 @@ def _report_clean_up(run: Run, left: list[str]) -> int:
 
 @contextmanager
 def _signals() -> Iterator[set[str]]:
-    """Ctrl-C, SIGTERM and SIGHUP end the story, once; when it is over, and this set empty, they change nothing."""
+    """Ctrl-C, SIGTERM and SIGHUP end the story, once; when it is over, and this set empty, they
+    change nothing.
+    """
     story = {"is told"}
 
     def handle(_number: int, _frame: FrameType | None) -> None:
@@ -197,7 +242,10 @@ def _signals() -> Iterator[set[str]]:
             raise KeyboardInterrupt
         print("     … still cleaning up: otherwise things are left in your accounts.", flush=True)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {
+        number: signal.signal(number, handle)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield story
     finally:

@@ -1,4 +1,6 @@
-"""The operator's AWS accounts: whose they are, and what must be so before anything is made in them."""
+"""The operator's AWS accounts: whose they are, and what must be so before anything is made in
+them.
+"""
 
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -8,7 +10,9 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-_PATIENT = Config(connect_timeout=10, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 5})
+_PATIENT = Config(
+    connect_timeout=10, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 5}
+)
 
 
 class CheckError(Exception):
@@ -16,7 +20,9 @@ class CheckError(Exception):
 
 
 class Account:
-    """One account, and who we are in it. `part` is what the account is for: VENDOR, CUSTOMER or CANARY."""
+    """One account, and who we are in it. `part` is what the account is for: VENDOR, CUSTOMER or
+    CANARY.
+    """
 
     def __init__(self, part: str, session: boto3.session.Session) -> None:
         self.part, self.session = part, session
@@ -35,7 +41,10 @@ class Account:
         except BotoCoreError as error:  # no such profile
             raise CheckError(f"{part}={profile}: {error}") from error
         if session.region_name is None:
-            raise CheckError(f'{part}={profile}: the profile has no region. Choose one: ARGS="--region eu-west-1"')
+            raise CheckError(
+                f'{part}={profile}: the profile has no region. Choose one: ARGS="--region'
+                ' eu-west-1"'
+            )
         return cls(part, session)
 
     @property
@@ -87,20 +96,27 @@ def ensure_fit(vendor: Account, customer: Account, canary: Account | None) -> No
         same = ", ".join(f"{account.part} is {account.id}" for account in accounts)
         raise CheckError(f"Each profile must be of an account of its own: {same}.")
     if len({account.partition for account in accounts}) > 1:
-        raise CheckError("The profiles must be of one partition: no role of another one can be assumed.")
+        raise CheckError(
+            "The profiles must be of one partition: no role of another one can be assumed."
+        )
     if vendor.arn.endswith(":root"):
-        raise CheckError("VENDOR: AWS lets no root user assume a role. Use an IAM user or a role that may administer.")
+        raise CheckError(
+            "VENDOR: AWS lets no root user assume a role. Use an IAM user or a role that may"
+            " administer."
+        )
 
 
 _BLOCKED = (
-    "VENDOR: S3's Block Public Access of the whole account ({}) refuses a bucket whose templates customers can read."
-    " broker.yaml fails in this account: use another one, or change that setting (S3, Block Public Access settings for"
-    " this account)."
+    "VENDOR: S3's Block Public Access of the whole account ({}) refuses a bucket whose templates"
+    " customers can read. broker.yaml fails in this account: use another one, or change that"
+    " setting (S3, Block Public Access settings for this account)."
 )
 
 
 def ensure_public_templates(vendor: Account) -> str | None:
-    """Raises CheckError if the account blocks public buckets. Returns why that could not be found out, if so."""
+    """Raises CheckError if the account blocks public buckets. Returns why that could not be
+    found out, if so.
+    """
     client = vendor.session.client("s3control", config=_PATIENT)
     with closing(client):
         return block_of(lambda: client.get_public_access_block(AccountId=vendor.id))

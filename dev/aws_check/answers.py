@@ -1,4 +1,6 @@
-"""What AWS is expected to answer, which is what the sandbox answers, and where AWS answered otherwise."""
+"""What AWS is expected to answer, which is what the sandbox answers, and where AWS answered
+otherwise.
+"""
 
 import time
 from collections.abc import Callable
@@ -67,7 +69,10 @@ class Answers:
     def note(self, question: str, answer: str) -> None:
         self.said[question] = answer
         wanted = EXPECTED[question]
-        print(f"     {question}: {answer}{'' if answer == wanted else f'  (the sandbox: {wanted})'}", flush=True)
+        print(
+            f"     {question}: {answer}{'' if answer == wanted else f'  (the sandbox: {wanted})'}",
+            flush=True,
+        )
 
     def ask(self, question: str, call: Callable[[], object]) -> None:
         """Note what AWS answers to this call."""
@@ -98,7 +103,10 @@ class Answers:
     def unasked(self) -> list[str]:
         """What the check did not come to."""
         return [
-            name for table, seen in ((EXPECTED, self.said), (WITHIN, self.took)) for name in table if name not in seen
+            name
+            for table, seen in ((EXPECTED, self.said), (WITHIN, self.took))
+            for name in table
+            if name not in seen
         ]
 
 
@@ -106,7 +114,10 @@ def code_of(call: Callable[[], object]) -> str:
     try:
         call()
     except ClientError as error:
-        return f"{error.response['Error']['Code']} {error.response['ResponseMetadata']['HTTPStatusCode']}"
+        return (
+            f"{error.response['Error']['Code']}"
+            f" {error.response['ResponseMetadata']['HTTPStatusCode']}"
+        )
     return ALLOWED
 
 

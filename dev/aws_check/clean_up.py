@@ -1,6 +1,8 @@
-"""Removes what a run has made, and lists what it could not remove. It needs no memory: names and tags say what is a run's.
+"""Removes what a run has made, and lists what it could not remove. It needs no memory: names and
+tags say what is a run's.
 
-It deletes stacks that have the run's tag, and the bucket that such a stack leaves behind, and nothing else.
+It deletes stacks that have the run's tag, and the bucket that such a stack leaves behind, and
+nothing else.
 """
 
 import time
@@ -17,7 +19,9 @@ from dev.aws_check.stacks import Run
 
 @dataclass
 class CleanUp:
-    """The accounts in the order in which they are emptied: the customer's role goes before the broker that it trusts."""
+    """The accounts in the order in which they are emptied: the customer's role goes before the
+    broker that it trusts.
+    """
 
     run: Run
     accounts: list[Account]
@@ -29,7 +33,10 @@ class CleanUp:
             with self._noting(account, "its stacks"):
                 for stack in stacks.of_run(account, self.run):
                     with self._noting(account, stack["StackName"]):
-                        print(f"     deleting the stack {stack['StackName']} in {account.id} …", flush=True)
+                        print(
+                            f"     deleting the stack {stack['StackName']} in {account.id} …",
+                            flush=True,
+                        )
                         stacks.delete(account, stack)
             if account.part == "VENDOR":
                 with self._noting(account, self.run.bucket(account)):
@@ -41,7 +48,10 @@ class CleanUp:
         for account in self.accounts:
             for what, look in _LOOKS.items():
                 with self._noting(account, f"looking for what is left ({what})"):
-                    found += [f"{account.part} {account.id}: {what} {name}" for name in look(account, self.run)]
+                    found += [
+                        f"{account.part} {account.id}: {what} {name}"
+                        for name in look(account, self.run)
+                    ]
         return found
 
     @contextmanager
@@ -56,7 +66,9 @@ class CleanUp:
 
 
 def remove_bucket(account: Account, name: str) -> None:
-    """With all versions of everything in it. Its name has the run's id, and it must be the account's own."""
+    """With all versions of everything in it. Its name has the run's id, and it must be the
+    account's own.
+    """
     s3 = account.client("s3")
     try:
         s3.head_bucket(Bucket=name, ExpectedBucketOwner=account.id)
@@ -65,17 +77,25 @@ def remove_bucket(account: Account, name: str) -> None:
             return
         raise
     print(f"     deleting the bucket {name} in {account.id} …", flush=True)
-    s3.delete_bucket_policy(Bucket=name, ExpectedBucketOwner=account.id)  # which refuses the deletion of templates
+    s3.delete_bucket_policy(
+        Bucket=name, ExpectedBucketOwner=account.id
+    )  # which refuses the deletion of templates
     for page in s3.get_paginator("list_object_versions").paginate(Bucket=name):
         versions = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
         doomed = [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in versions]
         if doomed:
-            s3.delete_objects(Bucket=name, Delete={"Objects": doomed, "Quiet": True}, ExpectedBucketOwner=account.id)
+            s3.delete_objects(
+                Bucket=name,
+                Delete={"Objects": doomed, "Quiet": True},
+                ExpectedBucketOwner=account.id,
+            )
     s3.delete_bucket(Bucket=name, ExpectedBucketOwner=account.id)
 
 
 def _stacks(account: Account, run: Run) -> list[str]:
-    return [f"{stack['StackName']} ({stack['StackStatus']})" for stack in stacks.of_run(account, run)]
+    return [
+        f"{stack['StackName']} ({stack['StackStatus']})" for stack in stacks.of_run(account, run)
+    ]
 
 
 def _roles(account: Account, run: Run) -> list[str]:

@@ -1,4 +1,6 @@
-"""The customer's part of the story: its stack, the proof, credentials, drift, rotation, and the end."""
+"""The customer's part of the story: its stack, the proof, credentials, drift, rotation, and the
+end.
+"""
 
 import json
 import time
@@ -14,18 +16,26 @@ from dev.aws_check.answers import ALLOWED, code_of, until
 from dev.aws_check.stage import Stage, there
 from dev.demo import expect, fact, show_proof, stack_of
 
-_INERT = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]})
+_INERT = json.dumps(
+    {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]}
+)
 _ISSUED = 3600  # seconds
 _PAUSE = 10.0  # seconds between two proofs that the check asks for
 
 
 def onboard(stage: Stage) -> None:
-    """The customer launches the stack through CloudFormation's API; it registers its role, and Deputy proves it."""
+    """The customer launches the stack through CloudFormation's API; it registers its role, and
+    Deputy proves it.
+    """
     account, answers = stage.customer, stage.answers
-    stage.tenant = stage.api("POST", "/v1/tenants", {"name": f"AWS check {stage.run.id}"}, expect=201)
+    stage.tenant = stage.api(
+        "POST", "/v1/tenants", {"name": f"AWS check {stage.run.id}"}, expect=201
+    )
     wanted = stack_of(stage.kit()["launch_stack_url"])
     fact("stack", wanted["StackName"])
-    mistyped = wanted | {"Parameters": [one | _bad(one["ParameterKey"]) for one in wanted["Parameters"]]}
+    mistyped = wanted | {
+        "Parameters": [one | _bad(one["ParameterKey"]) for one in wanted["Parameters"]]
+    }
     answers.ask(
         "a stack with a parameter that its pattern refuses",
         lambda: account.client("cloudformation").create_stack(**mistyped, Tags=stage.run.tags),
@@ -58,7 +68,12 @@ def ask_sts(stage: Stage) -> None:
     own = stage.tenant["external_id"]
 
     def assume(arn: str = role, **more: Any) -> Callable[[], Any]:
-        terms = {"RoleArn": arn, "RoleSessionName": "aws-check", "DurationSeconds": 900, "Policy": _INERT} | more
+        terms = {
+            "RoleArn": arn,
+            "RoleSessionName": "aws-check",
+            "DurationSeconds": 900,
+            "Policy": _INERT,
+        } | more
         return lambda: sts.assume_role(**terms)
 
     for question, call in (
@@ -67,7 +82,10 @@ def ask_sts(stage: Stage) -> None:
         ("AssumeRole with a stranger's External ID", assume(ExternalId=f"dpy-{'0' * 64}")),
         ("AssumeRole of a role that does not exist", assume(f"{role}-absent", ExternalId=own)),
         ("AssumeRole with a space in the External ID", assume(ExternalId="a b")),
-        ("AssumeRole for longer than role chaining allows", assume(ExternalId=own, DurationSeconds=3601)),
+        (
+            "AssumeRole for longer than role chaining allows",
+            assume(ExternalId=own, DurationSeconds=3601),
+        ),
         ("AssumeRole with a session policy that is no policy", assume(ExternalId=own, Policy="{}")),
         (
             "AssumeRole of a role of the broker's own account",
@@ -78,20 +96,32 @@ def ask_sts(stage: Stage) -> None:
     session = assume(ExternalId=own)()
     unique_id = stage.customer.client("iam").get_role(RoleName=stage.role_name)["Role"]["RoleId"]
     same = session["AssumedRoleUser"]["AssumedRoleId"] == f"{unique_id}:aws-check"
-    answers.note("the id in a session's AssumedRoleId", "the role's unique id" if same else "another")
+    answers.note(
+        "the id in a session's AssumedRoleId", "the role's unique id" if same else "another"
+    )
     with closing(session_of(session["Credentials"], stage.customer.region).client("sts")) as inert:
         arn = inert.get_caller_identity()["Arn"]
-    wanted = f"arn:{stage.customer.partition}:sts::{stage.customer.id}:assumed-role/{stage.role_name}/aws-check"
-    answers.note("the session's own identity", "the assumed role and the session's name" if arn == wanted else arn)
+    wanted = (
+        f"arn:{stage.customer.partition}:sts::{stage.customer.id}"
+        f":assumed-role/{stage.role_name}/aws-check"
+    )
+    answers.note(
+        "the session's own identity",
+        "the assumed role and the session's name" if arn == wanted else arn,
+    )
     with closing(session_of(session["Credentials"], stage.customer.region).client("s3")) as s3:
         answers.ask("an inert session that lists buckets", s3.list_buckets)
 
 
 def examine(stage: Stage) -> None:
-    """What the operator would be told. That the public address is this machine's is so on purpose, and no finding."""
+    """What the operator would be told. That the public address is this machine's is so on
+    purpose, and no finding.
+    """
     ready = partial(stage.api, "GET", "/readyz")
     with suppress(CheckError):  # doctor says why
-        until("the background worker has reported", lambda: not _not_ok(ready()["checks"]) or None, 60)
+        until(
+            "the background worker has reported", lambda: not _not_ok(ready()["checks"]) or None, 60
+        )
     found = json.loads(there(stage.deputy, "Deputy").doctor())["checks"]
     wrong = [f"{one['name']}: {one['seen']}" for one in _not_ok(found) if one["name"] != "settings"]
     stage.answers.note("what doctor warns of", " ".join(wrong) or "nothing")
@@ -107,7 +137,9 @@ def work(stage: Stage) -> None:
     left = (datetime.fromisoformat(issued["Expiration"]) - datetime.now(UTC)).total_seconds()
     fact("session", f"{issued['AccessKeyId']}, expires {issued['Expiration']}")
     whole = _ISSUED - 60 < left <= _ISSUED
-    answers.note("issued credentials: seconds until they expire", str(_ISSUED if whole else round(left)))
+    answers.note(
+        "issued credentials: seconds until they expire", str(_ISSUED if whole else round(left))
+    )
     with closing(session_of(issued, stage.customer.region).client("s3")) as s3:
         answers.ask("issued credentials: list the buckets", s3.list_buckets)
     with closing(session_of(issued, stage.customer.region).client("iam")) as iam:
@@ -115,15 +147,20 @@ def work(stage: Stage) -> None:
 
 
 def drift(stage: Stage) -> None:
-    """The customer loosens the trust policy; Deputy finds it, and stops issuing until it is mended."""
+    """The customer loosens the trust policy; Deputy finds it, and stops issuing until it is
+    mended.
+    """
     iam, answers = stage.customer.client("iam"), stage.answers
     good = iam.get_role(RoleName=stage.role_name)["Role"]["AssumeRolePolicyDocument"]
     loose = json.loads(json.dumps(good))
     del loose["Statement"][0]["Condition"]["StringEquals"]
     iam.update_assume_role_policy(RoleName=stage.role_name, PolicyDocument=json.dumps(loose))
-    # A routine proof comes every hour. A worker's report makes it due now; IAM may not have spread the change by then.
+    # A routine proof comes every hour. A worker's report makes it due now; IAM may not have spread
+    # the change by then.
     stage.api("POST", f"{stage.of_connection}/report-refused", expect=202)
-    found = answers.waited("a loosened trust policy is found", _becomes(stage, "insecure", asking_after=_PAUSE), 300)
+    found = answers.waited(
+        "a loosened trust policy is found", _becomes(stage, "insecure", asking_after=_PAUSE), 300
+    )
     fact("found", found["why"])
     fact("credentials", f"refused: {stage.issue(409)['code']}")
     iam.update_assume_role_policy(RoleName=stage.role_name, PolicyDocument=json.dumps(good))
@@ -131,7 +168,9 @@ def drift(stage: Stage) -> None:
     stage.issue()
 
 
-def _becomes(stage: Stage, status: str, *, asking_after: float = 0) -> Callable[[], dict[str, Any] | None]:
+def _becomes(
+    stage: Stage, status: str, *, asking_after: float = 0
+) -> Callable[[], dict[str, Any] | None]:
     ask = _asking(stage, asking_after)
 
     def look() -> dict[str, Any] | None:
@@ -143,7 +182,9 @@ def _becomes(stage: Stage, status: str, *, asking_after: float = 0) -> Callable[
 
 
 def _asking(stage: Stage, after: float) -> Callable[[], None]:
-    """Ask for a proof now and then: IAM may spread a change only after the proof that was made because of it."""
+    """Ask for a proof now and then: IAM may spread a change only after the proof that was made
+    because of it.
+    """
     due = time.monotonic() + after
 
     def ask() -> None:
@@ -166,10 +207,15 @@ def rotate(stage: Stage) -> None:
     stage.issue()
     stage.api("POST", f"{path}/complete")
     _update(stage)
-    until("the role refuses the old External ID, and it is retired", _rotation(stage, "retired"), 900)
+    until(
+        "the role refuses the old External ID, and it is retired", _rotation(stage, "retired"), 900
+    )
     stage.issue()
     stage.tenant = stage.api("GET", stage.of_tenant)
-    expect(stage.tenant["external_id"] == opened["next_external_id"], "the next External ID must be the current one")
+    expect(
+        stage.tenant["external_id"] == opened["next_external_id"],
+        "the next External ID must be the current one",
+    )
 
 
 def _update(stage: Stage) -> None:
@@ -178,7 +224,9 @@ def _update(stage: Stage) -> None:
     cloudformation = account.client("cloudformation")
     cloudformation.update_stack(**wanted)
     stacks.complete(account, wanted["StackName"], "UPDATE_COMPLETE", minutes=15)
-    stage.answers.ask("an update that changes nothing", lambda: cloudformation.update_stack(**wanted))
+    stage.answers.ask(
+        "an update that changes nothing", lambda: cloudformation.update_stack(**wanted)
+    )
     stage.issue()
 
 
@@ -200,7 +248,9 @@ def suspend(stage: Stage) -> None:
 
 
 def leave(stage: Stage) -> None:
-    """The tenant is deleted, and the customer deletes the stack, while no background worker answers its messages."""
+    """The tenant is deleted, and the customer deletes the stack, while no background worker
+    answers its messages.
+    """
     answers, account = stage.answers, stage.customer
     stage.api("DELETE", stage.of_tenant, expect=204)
     fact("credentials", f"refused: {stage.issue(404)['code']}")
@@ -209,11 +259,16 @@ def leave(stage: Stage) -> None:
     stack_id = cloudformation.describe_stacks(StackName=name)["Stacks"][0]["StackId"]
     deputy.stop_worker()
     cloudformation.delete_stack(StackName=stack_id)
-    answers.waited("the customer's stack is deleted", partial(stacks.at_rest, account, stack_id), 300)
+    answers.waited(
+        "the customer's stack is deleted", partial(stacks.at_rest, account, stack_id), 300
+    )
     deputy.ensure_worker()
     status = cloudformation.describe_stacks(StackName=stack_id)["Stacks"][0]["StackStatus"]
     answers.note("a stack deleted while nobody answers its messages", status)
-    answers.ask("a deleted stack, described by its name", lambda: cloudformation.describe_stacks(StackName=name))
+    answers.ask(
+        "a deleted stack, described by its name",
+        lambda: cloudformation.describe_stacks(StackName=name),
+    )
     with closing(session_of(stage.issued, account.region).client("sts")) as sts:
         _ask_once_refused(stage, sts.get_caller_identity)
 

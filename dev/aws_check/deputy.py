@@ -8,19 +8,36 @@ from dev.aws_check.accounts import Account
 from dev.stack import Settings, Stack, end_process, free_port
 
 # Of the operator's environment, what a process needs to run and to reach AWS from here.
-_KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "no_proxy")
+_KEPT = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "TMPDIR",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_PROXY",
+    "https_proxy",
+    "no_proxy",
+)
 _ENDPOINT = ("AWS_ENDPOINT_URL", "AWS_CA_BUNDLE")
 
 
 class LocalDeputy(Stack):
-    """A web process and a background worker. It needs no public address: it asks the registration queue by itself."""
+    """A web process and a background worker. It needs no public address: it asks the
+    registration queue by itself.
+    """
 
     web_processes = 1
 
-    def __init__(self, data: Path, deputy: Mapping[str, str], broker: Account, publisher: Account) -> None:
+    def __init__(
+        self, data: Path, deputy: Mapping[str, str], broker: Account, publisher: Account
+    ) -> None:
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
         # Launch links then point to AWS's own console, which nobody opens here.
-        super().__init__(Settings(free_port(), free_port(), data), kept | {"DEPUTY_CONSOLE_URL": ""} | dict(deputy))
+        super().__init__(
+            Settings(free_port(), free_port(), data),
+            kept | {"DEPUTY_CONSOLE_URL": ""} | dict(deputy),
+        )
         self._broker, self._publishes = broker, publisher
 
     def prepare(self) -> None:

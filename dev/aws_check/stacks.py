@@ -19,7 +19,9 @@ _RUN = re.compile(r"[0-9a-f]{8}")
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the check. Everything that it makes has its name and its tag, and it touches nothing else."""
+    """One run of the check. Everything that it makes has its name and its tag, and it touches
+    nothing else.
+    """
 
     id: str
 
@@ -35,7 +37,9 @@ class Run:
 
     @property
     def prefix(self) -> str:
-        """How the names of its stacks, topics, queues and roles begin; only the broker's role has another name."""
+        """How the names of its stacks, topics, queues and roles begin; only the broker's role
+        has another name.
+        """
         return f"deputy-check-{self.id}-"
 
     @property
@@ -50,7 +54,9 @@ class Run:
         return [{"Key": TAG, "Value": self.id}]
 
 
-def create(account: Account, run: Run, wanted: Mapping[str, Any], *, wait: bool = True) -> dict[str, str]:
+def create(
+    account: Account, run: Run, wanted: Mapping[str, Any], *, wait: bool = True
+) -> dict[str, str]:
     """Make a stack from the arguments of create_stack. The outputs, once it is complete."""
     stack_id = account.client("cloudformation").create_stack(**wanted, Tags=run.tags)["StackId"]
     return complete(account, stack_id, "CREATE_COMPLETE") if wait else {}
@@ -61,17 +67,29 @@ def from_file(name: str, text: str, **parameters: str) -> dict[str, Any]:
     return {
         "StackName": name,
         "TemplateBody": text,
-        "Parameters": [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
+        "Parameters": [
+            {"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()
+        ],
         "Capabilities": ["CAPABILITY_NAMED_IAM"],
     }
 
 
 def complete(account: Account, stack: str, wanted: str, minutes: float = 10) -> dict[str, str]:
-    """The outputs of a stack once it has come to this status. Raises CheckError, with AWS's reasons, for another end."""
-    found = until(f"the stack {_short(stack)} is {wanted}", partial(at_rest, account, stack), minutes * _MINUTES)
+    """The outputs of a stack once it has come to this status. Raises CheckError, with AWS's
+    reasons, for another end.
+    """
+    found = until(
+        f"the stack {_short(stack)} is {wanted}",
+        partial(at_rest, account, stack),
+        minutes * _MINUTES,
+    )
     if found["StackStatus"] != wanted:
-        reasons = "\n".join(why_failed(account, stack)) or found.get("StackStatusReason", "AWS gives no reason.")
-        raise CheckError(f"The stack {_short(stack)} is {found['StackStatus']}, not {wanted}:\n{reasons}")
+        reasons = "\n".join(why_failed(account, stack)) or found.get(
+            "StackStatusReason", "AWS gives no reason."
+        )
+        raise CheckError(
+            f"The stack {_short(stack)} is {found['StackStatus']}, not {wanted}:\n{reasons}"
+        )
     return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
 
 
@@ -81,7 +99,9 @@ def _short(stack: str) -> str:
 
 
 def at_rest(account: Account, stack: str) -> dict[str, Any] | None:
-    found: dict[str, Any] = account.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0]
+    found: dict[str, Any] = account.client("cloudformation").describe_stacks(StackName=stack)[
+        "Stacks"
+    ][0]
     return None if found["StackStatus"].endswith("_IN_PROGRESS") else found
 
 
@@ -102,7 +122,8 @@ def of_run(account: Account, run: Run) -> list[dict[str, Any]]:
         stack
         for page in pages
         for stack in page["Stacks"]
-        if stack["StackName"].startswith(run.prefix) and {"Key": TAG, "Value": run.id} in stack.get("Tags", [])
+        if stack["StackName"].startswith(run.prefix)
+        and {"Key": TAG, "Value": run.id} in stack.get("Tags", [])
     ]
 
 
@@ -115,7 +136,9 @@ def earlier_runs(account: Account) -> set[str]:
 
 def delete(account: Account, stack: Mapping[str, Any], minutes: float = 10) -> None:
     """Delete a stack and wait until it is gone. Raises CheckError with AWS's reasons."""
-    if stack["StackStatus"] != "CREATE_IN_PROGRESS":  # an update and a rollback must come to their ends first
+    if (
+        stack["StackStatus"] != "CREATE_IN_PROGRESS"
+    ):  # an update and a rollback must come to their ends first
         until(
             f"the stack {stack['StackName']} is at rest",
             partial(at_rest, account, stack["StackId"]),
@@ -130,11 +153,16 @@ def gone(account: Account, stack_id: str, minutes: float) -> None:
         try:
             found = at_rest(account, stack_id)
         except ClientError as error:
-            if error.response["Error"]["Code"] == "ValidationError":  # AWS forgets deleted stacks after months
+            if (
+                error.response["Error"]["Code"] == "ValidationError"
+            ):  # AWS forgets deleted stacks after months
                 return "DELETE_COMPLETE"
             raise
         return str(found["StackStatus"]) if found else None
 
     status = until(f"the stack {_short(stack_id)} is deleted", look, minutes * _MINUTES)
     if status != "DELETE_COMPLETE":
-        raise CheckError(f"The stack {_short(stack_id)} is {status}:\n" + "\n".join(why_failed(account, stack_id)))
+        raise CheckError(
+            f"The stack {_short(stack_id)} is {status}:\n"
+            + "\n".join(why_failed(account, stack_id))
+        )

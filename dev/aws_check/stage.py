@@ -1,4 +1,6 @@
-"""What the steps of one check share. The accounts are there from the start, the rest comes with the steps."""
+"""What the steps of one check share. The accounts are there from the start, the rest comes with
+the steps.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +17,9 @@ _Part = TypeVar("_Part")
 
 @dataclass
 class Stage:
-    """`settings` are Deputy's; `tenant` and `connection` are as the API answered last; `issued` are credentials."""
+    """`settings` are Deputy's; `tenant` and `connection` are as the API answered last; `issued`
+    are credentials.
+    """
 
     run: Run
     vendor: Account
@@ -52,7 +56,11 @@ class Stage:
         return dict(self.api("GET", f"{self.of_tenant}/onboarding"))
 
     def issue(self, status: int = 200) -> dict[str, Any]:
-        return dict(self.api("POST", f"{self.of_connection}/credentials", {"reason": "aws-check"}, expect=status))
+        return dict(
+            self.api(
+                "POST", f"{self.of_connection}/credentials", {"reason": "aws-check"}, expect=status
+            )
+        )
 
 
 def there(found: _Part | None, what: str) -> _Part:

@@ -1,4 +1,6 @@
-"""The vendor's part of the story: its side of AWS, the published templates, and Deputy on this machine."""
+"""The vendor's part of the story: its side of AWS, the published templates, and Deputy on this
+machine.
+"""
 
 import json
 import secrets
@@ -35,9 +37,13 @@ def make_vendor(stage: Stage) -> None:
         lambda: cloudformation.create_stack(**(wanted | {"Capabilities": []}), Tags=run.tags),
     )
     outputs = stacks.create(vendor, run, wanted)
-    answers.ask("a stack under a name that is taken", lambda: cloudformation.create_stack(**wanted, Tags=run.tags))
+    answers.ask(
+        "a stack under a name that is taken",
+        lambda: cloudformation.create_stack(**wanted, Tags=run.tags),
+    )
     _look_for_tags(stage)
-    # At AWS the output RegistrationQueueUrl says the same. SQS also knows at which address a sandbox answers.
+    # At AWS the output RegistrationQueueUrl says the same. SQS also knows at which address a
+    # sandbox answers.
     name = outputs["RegistrationQueueUrl"].rpartition("/")[2]
     queue = vendor.client("sqs").get_queue_url(QueueName=name)["QueueUrl"]
     stage.settings |= {
@@ -57,19 +63,24 @@ def _look_for_tags(stage: Stage) -> None:
     answers.note("the stack's tag on its role", "there" if run.tags[0] in role else "missing")
     bucket: list[dict[str, str]] = []
     with suppress(ClientError):  # NoSuchTagSet
-        bucket = stage.vendor.client("s3").get_bucket_tagging(Bucket=run.bucket(stage.vendor))["TagSet"]
+        bucket = stage.vendor.client("s3").get_bucket_tagging(Bucket=run.bucket(stage.vendor))[
+            "TagSet"
+        ]
     answers.note("the stack's tag on its bucket", "there" if run.tags[0] in bucket else "missing")
 
 
 def become_broker(stage: Stage) -> None:
-    """Let exactly this operator into the run's broker role, which otherwise only ECS may use, and go in."""
+    """Let exactly this operator into the run's broker role, which otherwise only ECS may use,
+    and go in.
+    """
     run, vendor = stage.run, stage.vendor
     iam, sts = vendor.client("iam"), vendor.client("sts")
     trust = iam.get_role(RoleName=run.broker_role)["Role"]["AssumeRolePolicyDocument"]
     operator = {
         "Effect": "Allow",
         "Principal": {"AWS": f"arn:{vendor.partition}:iam::{vendor.id}:root"},
-        # A transitive tag or a source identity of the operator's would be refused here, as customers' roles refuse it.
+        # A transitive tag or a source identity of the operator's would be refused here, as
+        # customers' roles refuse it.
         "Action": "sts:AssumeRole",
         # Not the ARN: that of a session lacks the path of its role.
         "Condition": {"StringEquals": {"aws:userid": vendor.user_id}},
@@ -81,7 +92,8 @@ def become_broker(stage: Stage) -> None:
     def assumed() -> dict[str, Any] | None:
         try:
             answer = sts.assume_role(
-                RoleArn=stage.settings["DEPUTY_BROKER_PRINCIPAL_ARN"], RoleSessionName=f"aws-check-{run.id}"
+                RoleArn=stage.settings["DEPUTY_BROKER_PRINCIPAL_ARN"],
+                RoleSessionName=f"aws-check-{run.id}",
             )
         except ClientError as error:
             if error.response["Error"]["Code"] == "AccessDenied":  # IAM has not spread it yet
@@ -112,7 +124,9 @@ def make_canary(stage: Stage) -> None:
 
 
 def start_deputy(stage: Stage) -> None:
-    stage.deputy = deputy = LocalDeputy(stage.data, stage.settings, there(stage.broker, "the broker"), stage.vendor)
+    stage.deputy = deputy = LocalDeputy(
+        stage.data, stage.settings, there(stage.broker, "the broker"), stage.vendor
+    )
     deputy.prepare()
     fact("templates", f"{deputy.publish()} published to {stage.settings['DEPUTY_TEMPLATE_BUCKET']}")
     deputy.start_worker()
@@ -129,7 +143,9 @@ def look_at_templates(stage: Stage) -> None:
     answers.note("a published template, read without credentials", _status(f"{base}/{key}"))
     other = f"private-{secrets.token_hex(4)}"
     s3.put_object(Bucket=bucket, Key=other, Body=b"private")
-    answers.note("another object of the bucket, read without credentials", _status(f"{base}/{other}"))
+    answers.note(
+        "another object of the bucket, read without credentials", _status(f"{base}/{other}")
+    )
 
     def upload(name: str, **more: str) -> Callable[[], object]:
         return lambda: s3.put_object(Bucket=bucket, Key=name, Body=b"other", **more)
@@ -137,10 +153,17 @@ def look_at_templates(stage: Stage) -> None:
     answers.ask("a template, uploaded without If-None-Match", upload(f"templates/{other}"))
     answers.ask("a published template, uploaded again", upload(key, IfNoneMatch="*"))
     answers.ask("a published template, deleted", lambda: s3.delete_object(Bucket=bucket, Key=key))
-    expiry: Any = {"ID": "x", "Status": "Enabled", "Filter": {"Prefix": "templates/"}, "Expiration": {"Days": 1}}
+    expiry: Any = {
+        "ID": "x",
+        "Status": "Enabled",
+        "Filter": {"Prefix": "templates/"},
+        "Expiration": {"Days": 1},
+    }
     answers.ask(
         "a lifecycle rule for published templates",
-        lambda: s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [expiry]}),
+        lambda: s3.put_bucket_lifecycle_configuration(
+            Bucket=bucket, LifecycleConfiguration={"Rules": [expiry]}
+        ),
     )
 
 

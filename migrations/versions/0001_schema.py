@@ -1,10 +1,12 @@
 """Make the schema: the tables of app/store/models, and the triggers that no code can go around.
 
-- Audit events can't be changed or deleted. On SQLite housekeeping may delete one that is older than the retention.
+- Audit events can't be changed or deleted. On SQLite housekeeping may delete one that is older than
+  the retention.
 - An External ID can't be renamed, given to another tenant, or deleted.
 - A change that revokes something counts (app/store/revocation.py).
 
-On PostgreSQL the audit log is partitioned by the month of its ids, which begin with the time (app/audit/months.py).
+On PostgreSQL the audit log is partitioned by the month of its ids, which begin with the time
+(app/audit/months.py).
 """
 
 import uuid
@@ -56,14 +58,18 @@ def upgrade() -> None:
         sqlite_where=sa.text("action <> 'credentials.issued'"),
         postgresql_where=sa.text("action <> 'credentials.issued'"),
     )
-    op.create_index("ix_audit_events_connection", "audit_events", ["connection_id", "id"], unique=False)
+    op.create_index(
+        "ix_audit_events_connection", "audit_events", ["connection_id", "id"], unique=False
+    )
     op.create_index(
         "ix_audit_events_connection_action",
         "audit_events",
         ["connection_id", "action", "id"],
         unique=False,
         sqlite_where=sa.text("(action < 'credentials.issued' OR action > 'credentials.issued')"),
-        postgresql_where=sa.text("(action < 'credentials.issued' OR action > 'credentials.issued')"),
+        postgresql_where=sa.text(
+            "(action < 'credentials.issued' OR action > 'credentials.issued')"
+        ),
     )
     op.create_index("ix_audit_events_tenant", "audit_events", ["tenant_id", "id"], unique=False)
     op.create_index(
@@ -72,7 +78,9 @@ def upgrade() -> None:
         ["tenant_id", "action", "id"],
         unique=False,
         sqlite_where=sa.text("(action < 'credentials.issued' OR action > 'credentials.issued')"),
-        postgresql_where=sa.text("(action < 'credentials.issued' OR action > 'credentials.issued')"),
+        postgresql_where=sa.text(
+            "(action < 'credentials.issued' OR action > 'credentials.issued')"
+        ),
     )
     op.create_table(
         "background_workers",
@@ -134,14 +142,22 @@ def upgrade() -> None:
         sa.Column(
             "status",
             sa.Enum(
-                "active", "suspended", "deleted", name="status", native_enum=False, create_constraint=True, length=20
+                "active",
+                "suspended",
+                "deleted",
+                name="status",
+                native_enum=False,
+                create_constraint=True,
+                length=20,
             ),
             nullable=False,
         ),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("made_by", sa.Uuid(), nullable=True),
         sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("registration_generation", sa.Integer(), server_default=sa.text("1"), nullable=False),
+        sa.Column(
+            "registration_generation", sa.Integer(), server_default=sa.text("1"), nullable=False
+        ),
         sa.Column("declares_accounts", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("suspended_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("suspended_by", sa.String(length=16), nullable=True),
@@ -205,7 +221,9 @@ def upgrade() -> None:
         sa.Column("retired_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("withdrawn_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
-        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name=op.f("fk_external_ids_tenant_id")),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.id"], name=op.f("fk_external_ids_tenant_id")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_external_ids")),
         sa.UniqueConstraint("tenant_id", "id", name=op.f("uq_external_ids_tenant_id_id")),
         sa.UniqueConstraint("value", name=op.f("uq_external_ids_value")),
@@ -245,12 +263,18 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
-        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name=op.f("fk_onboarding_links_tenant_id")),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.id"], name=op.f("fk_onboarding_links_tenant_id")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_onboarding_links")),
         sa.UniqueConstraint("digest", name=op.f("uq_onboarding_links_digest")),
     )
-    op.create_index(op.f("ix_onboarding_links_made_by"), "onboarding_links", ["made_by"], unique=False)
-    op.create_index("ix_onboarding_links_tenant", "onboarding_links", ["tenant_id", "id"], unique=False)
+    op.create_index(
+        op.f("ix_onboarding_links_made_by"), "onboarding_links", ["made_by"], unique=False
+    )
+    op.create_index(
+        "ix_onboarding_links_tenant", "onboarding_links", ["tenant_id", "id"], unique=False
+    )
     op.create_table(
         "registrations",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -258,17 +282,24 @@ def upgrade() -> None:
         sa.Column("request_id", sa.String(length=128), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
-        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name=op.f("fk_registrations_tenant_id")),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.id"], name=op.f("fk_registrations_tenant_id")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_registrations")),
         sa.UniqueConstraint(
-            "tenant_id", "stack_id", "request_id", name=op.f("uq_registrations_tenant_id_stack_id_request_id")
+            "tenant_id",
+            "stack_id",
+            "request_id",
+            name=op.f("uq_registrations_tenant_id_stack_id_request_id"),
         ),
     )
     op.create_table(
         "tenant_accounts",
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
         sa.Column("account_id", sa.String(length=12), nullable=False),
-        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name=op.f("fk_tenant_accounts_tenant_id")),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.id"], name=op.f("fk_tenant_accounts_tenant_id")
+        ),
         sa.PrimaryKeyConstraint("tenant_id", "account_id", name=op.f("pk_tenant_accounts")),
         sqlite_with_rowid=False,
     )
@@ -322,7 +353,13 @@ def upgrade() -> None:
         sa.Column(
             "stack",
             sa.Enum(
-                "made", "rolled_back", "deleted", name="stack", native_enum=False, create_constraint=True, length=20
+                "made",
+                "rolled_back",
+                "deleted",
+                name="stack",
+                native_enum=False,
+                create_constraint=True,
+                length=20,
             ),
             nullable=True,
         ),
@@ -358,10 +395,14 @@ def upgrade() -> None:
             ["external_ids.tenant_id", "external_ids.id"],
             name=op.f("fk_connections_tenant_id_external_id_id"),
         ),
-        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name=op.f("fk_connections_tenant_id")),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.id"], name=op.f("fk_connections_tenant_id")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_connections")),
         sa.UniqueConstraint("tenant_id", "id", name=op.f("uq_connections_tenant_id_id")),
-        sa.UniqueConstraint("tenant_id", "role_arn", name=op.f("uq_connections_tenant_id_role_arn")),
+        sa.UniqueConstraint(
+            "tenant_id", "role_arn", name=op.f("uq_connections_tenant_id_role_arn")
+        ),
     )
     op.create_index("ix_connections_account_id", "connections", ["account_id", "id"], unique=False)
     op.create_index(
@@ -396,7 +437,12 @@ def upgrade() -> None:
         sqlite_where=sa.text("wanted_permission_set IS NOT NULL"),
         postgresql_where=sa.text("wanted_permission_set IS NOT NULL"),
     )
-    op.create_index("ix_connections_standing", "connections", ["tenant_id", "status", "refuses", "id"], unique=False)
+    op.create_index(
+        "ix_connections_standing",
+        "connections",
+        ["tenant_id", "status", "refuses", "id"],
+        unique=False,
+    )
     op.create_index("ix_connections_status", "connections", ["status", "id"], unique=False)
     op.create_index(op.f("ix_connections_tried_at"), "connections", ["tried_at"], unique=False)
     op.create_table(
@@ -442,8 +488,12 @@ def upgrade() -> None:
             ["external_ids.tenant_id", "external_ids.id"],
             name=op.f("fk_external_id_trials_tenant_id_external_id_id"),
         ),
-        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name=op.f("fk_external_id_trials_tenant_id")),
-        sa.PrimaryKeyConstraint("connection_id", "external_id_id", name=op.f("pk_external_id_trials")),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.id"], name=op.f("fk_external_id_trials_tenant_id")
+        ),
+        sa.PrimaryKeyConstraint(
+            "connection_id", "external_id_id", name=op.f("pk_external_id_trials")
+        ),
     )
     op.create_table(
         "proofs",
@@ -508,12 +558,16 @@ def upgrade() -> None:
 
 
 def _make_partitions() -> None:
-    """Make the default partition, and those of the next months. Housekeeping makes the later ones."""
+    """Make the default partition, and those of the next months. Housekeeping makes the later
+    ones.
+    """
     values = {"audit_events_default": "DEFAULT"}
     month = _first_of_month(op.get_bind().scalar(sa.text("SELECT now()")))
     for _ in range(_MONTHS):
         following = _first_of_month(month + timedelta(days=31))
-        values[f"audit_events_{month:%Y_%m}"] = f"FOR VALUES FROM ('{_first_id(month)}') TO ('{_first_id(following)}')"
+        values[f"audit_events_{month:%Y_%m}"] = (
+            f"FOR VALUES FROM ('{_first_id(month)}') TO ('{_first_id(following)}')"
+        )
         month = following
     for name, partition in values.items():
         op.execute(f"CREATE TABLE {name} PARTITION OF audit_events {partition}")
@@ -571,8 +625,8 @@ _POSTGRESQL = (
     EXECUTE FUNCTION deputy_refuse('audit_events is append-only')
     """,
     """
-    CREATE TRIGGER external_ids_refuse_update BEFORE UPDATE OF value, tenant_id ON external_ids FOR EACH ROW
-    EXECUTE FUNCTION deputy_refuse('an External ID is never changed or reassigned')
+    CREATE TRIGGER external_ids_refuse_update BEFORE UPDATE OF value, tenant_id ON external_ids
+    FOR EACH ROW EXECUTE FUNCTION deputy_refuse('an External ID is never changed or reassigned')
     """,
     """
     CREATE TRIGGER external_ids_refuse_delete BEFORE DELETE ON external_ids FOR EACH ROW
@@ -585,12 +639,14 @@ _POSTGRESQL = (
     """
     CREATE FUNCTION deputy_revoke() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
-        UPDATE configuration SET epoch = epoch + 1 WHERE id = 1 AND xmin <> pg_current_xact_id()::xid;
+        UPDATE configuration SET epoch = epoch + 1
+            WHERE id = 1 AND xmin <> pg_current_xact_id()::xid;
         IF FOUND THEN
             DELETE FROM epoch_changes WHERE epoch < (SELECT epoch - 1000 FROM configuration);
         END IF;
         IF TG_LEVEL = 'ROW' THEN
-            INSERT INTO epoch_changes (epoch, row_id) SELECT epoch, OLD.id FROM configuration WHERE true ON CONFLICT DO NOTHING;
+            INSERT INTO epoch_changes (epoch, row_id)
+                SELECT epoch, OLD.id FROM configuration WHERE true ON CONFLICT DO NOTHING;
         ELSE
             UPDATE configuration SET epoch = epoch + 2 WHERE id = 1;
         END IF;

@@ -5,7 +5,16 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
-from flask import Blueprint, Flask, Response, current_app, jsonify, render_template, request, url_for
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    current_app,
+    jsonify,
+    render_template,
+    request,
+    url_for,
+)
 from flask.typing import ResponseReturnValue
 from marshmallow import Schema, ValidationError, fields, post_load
 from marshmallow.validate import Length, OneOf, Regexp
@@ -26,9 +35,11 @@ bp = Blueprint("console", __name__)
 
 
 def console_app(aws_url: Callable[[], str]) -> "WSGIApplication":
-    """The console, which answers everything under /console, also if its server has stripped part of the path.
+    """The console, which answers everything under /console, also if its server has stripped part of
+    the path.
 
-    It reads the sandbox's address at each request, because the console is made before the sandbox has a port.
+    It reads the sandbox's address at each request, because the console is made before the sandbox
+    has a port.
     """
     app = _flask(aws_url)
 
@@ -70,8 +81,10 @@ _account = Regexp(r"[0-9]{12}\Z", error="An AWS account id has 12 digits.")
 _region = Regexp(r"[a-z]{2}(-[a-z]+)+-[0-9]\Z", error="That is no AWS region.")
 _stack_name = Regexp(
     r"[a-zA-Z][-a-zA-Z0-9]{0,127}\Z",
-    error="1 validation error detected: Value '{input}' at 'stackName' failed to satisfy constraint: "
-    "Member must satisfy regular expression pattern: [a-zA-Z][-a-zA-Z0-9]*",
+    error=(
+        "1 validation error detected: Value '{input}' at 'stackName' failed to satisfy constraint: "
+        "Member must satisfy regular expression pattern: [a-zA-Z][-a-zA-Z0-9]*"
+    ),
 )
 
 
@@ -86,7 +99,9 @@ class StackSchema(AccountRegionSchema):
 
 class ChoiceSchema(AccountRegionSchema):
     parameters = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
-    capabilities = fields.List(fields.String(validate=OneOf(["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM"])), required=True)
+    capabilities = fields.List(
+        fields.String(validate=OneOf(["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM"])), required=True
+    )
 
 
 class UpdateSchema(ChoiceSchema):
@@ -129,28 +144,37 @@ def index() -> str:
         places.add(AccountRegion(**AccountRegionSchema().load(request.args)))
     ordered = sorted(places, key=lambda place: (place.account, place.region))
     return render_template(
-        "index.html", default_region=DEFAULT_REGION, places=[(place, stacks().all(place)) for place in ordered]
+        "index.html",
+        default_region=DEFAULT_REGION,
+        places=[(place, stacks().all(place)) for place in ordered],
     )
 
 
 @bp.get("/cloudformation/home")
 def home() -> str:
-    """The target of AWS's links. Their parameters are in the fragment, which only the browser sees."""
+    """The target of AWS's links. Their parameters are in the fragment, which only the browser
+    sees.
+    """
     return render_template("home.html")
 
 
 @bp.get("/cloudformation/quick-create")
 def quick_create() -> str:
-    """The page for a fragment's `#/stacks/create/review?…`, with the fragment's query as its own."""
+    """The page for a fragment's `#/stacks/create/review?…`, with the fragment's query as its
+    own.
+    """
     region = request.args.get("region", DEFAULT_REGION)
     _region(region)
     template_url = request.args.get("templateURL", "")
     template = stacks().template(template_url)
-    # As in AWS, a link cannot fill in a NoEcho parameter, and one that the template hasn't is ignored.
+    # As in AWS, a link cannot fill in a NoEcho parameter, and one that the template hasn't is
+    # ignored.
     values = {
-        parameter.name: parameter.default
-        if parameter.no_echo
-        else request.args.get(f"param_{parameter.name}", parameter.default)
+        parameter.name: (
+            parameter.default
+            if parameter.no_echo
+            else request.args.get(f"param_{parameter.name}", parameter.default)
+        )
         for parameter in template.parameters
     }
     return render_template(
@@ -169,9 +193,15 @@ def stack() -> str:
     place, name = _place_and_stack(request.args)
     found, events = stacks().one(place, name)
     # Not while the stack changes: the page reloads itself then, and would discard an edit.
-    at_rest = found["StackStatus"] in {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"}
+    at_rest = found["StackStatus"] in {
+        "CREATE_COMPLETE",
+        "UPDATE_COMPLETE",
+        "UPDATE_ROLLBACK_COMPLETE",
+    }
     policies = stacks().trust_policies(place, found["StackId"]) if at_rest else {}
-    return render_template("stack.html", place=place, stack=found, events=events, trust_policies=policies)
+    return render_template(
+        "stack.html", place=place, stack=found, events=events, trust_policies=policies
+    )
 
 
 @bp.get("/cloudformation/update")
@@ -181,14 +211,23 @@ def update() -> str:
     template_url = query.pop("templateURL", "").strip()
     place, name = _place_and_stack(query)
     found, _ = stacks().one(place, name)
-    template = stacks().template(template_url) if template_url else stacks().template_of(place, name)
+    template = (
+        stacks().template(template_url) if template_url else stacks().template_of(place, name)
+    )
     values = {parameter.name: parameter.default for parameter in template.parameters}
-    values |= {shown["ParameterKey"]: shown["ParameterValue"] for shown in found.get("Parameters", [])}
+    values |= {
+        shown["ParameterKey"]: shown["ParameterValue"] for shown in found.get("Parameters", [])
+    }
     for parameter in template.parameters:
         if parameter.no_echo:
             values[parameter.name] = ""
     return render_template(
-        "update.html", place=place, stack=found, template=template, template_url=template_url, values=values
+        "update.html",
+        place=place,
+        stack=found,
+        template=template,
+        template_url=template_url,
+        values=values,
     )
 
 
@@ -204,7 +243,9 @@ def create_stack() -> ResponseReturnValue:
     current_app.extensions["places"].add(launch.place)
     return {
         "stack_id": stack_id,
-        "url": url_for(".stack", account=launch.place.account, region=launch.place.region, stack=stack_id),
+        "url": url_for(
+            ".stack", account=launch.place.account, region=launch.place.region, stack=stack_id
+        ),
     }, HTTPStatus.CREATED
 
 
@@ -223,7 +264,9 @@ def update_stack() -> ResponseReturnValue:
 def set_trust_policy() -> ResponseReturnValue:
     """Store a role's trust policy."""
     data = TrustSchema().load(request.get_json())
-    stacks().set_trust_policy(AccountRegion(data["account"], data["region"]), data["role_name"], data["policy"])
+    stacks().set_trust_policy(
+        AccountRegion(data["account"], data["region"]), data["role_name"], data["policy"]
+    )
     return {}, HTTPStatus.OK
 
 
@@ -245,7 +288,9 @@ def _refusal(code: str, message: str, status: int) -> ResponseReturnValue:
 
 
 def _http_error(error: HTTPException) -> ResponseReturnValue:
-    return _refusal(error.name, error.description or "", error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+    return _refusal(
+        error.name, error.description or "", error.code or HTTPStatus.INTERNAL_SERVER_ERROR
+    )
 
 
 def _template_refused(error: TemplateRefused) -> ResponseReturnValue:
@@ -280,8 +325,8 @@ def _aws_unreachable(error: BotoCoreError) -> ResponseReturnValue:
 def _secure(response: Response) -> Response:
     """A template is untrusted text: nothing in it may become code of this page."""
     response.headers["Content-Security-Policy"] = (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src"
+        " 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     )
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "no-referrer"

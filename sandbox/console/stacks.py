@@ -1,4 +1,6 @@
-"""The console's calls to the sandbox's AWS: plain boto over HTTP, with the rights of the account that was chosen."""
+"""The console's calls to the sandbox's AWS: plain boto over HTTP, with the rights of the account
+that was chosen.
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -14,12 +16,22 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from sandbox.cfn_templates import without_external_id
-from sandbox.console.template import MAX_TEMPLATE_BYTES, Template, TemplateRefused, object_named_by, read
+from sandbox.console.template import (
+    MAX_TEMPLATE_BYTES,
+    Template,
+    TemplateRefused,
+    object_named_by,
+    read,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_cloudformation.literals import CapabilityType
-    from mypy_boto3_cloudformation.type_defs import ParameterTypeDef, StackEventTypeDef, StackTypeDef
+    from mypy_boto3_cloudformation.type_defs import (
+        ParameterTypeDef,
+        StackEventTypeDef,
+        StackTypeDef,
+    )
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,9 @@ class Launch:
 
 @dataclass(frozen=True)
 class Update:
-    """The user's choices on the page that updates a stack. A parameter that is not given keeps its value."""
+    """The user's choices on the page that updates a stack. A parameter that is not given keeps
+    its value.
+    """
 
     place: AccountRegion
     stack: str
@@ -57,10 +71,13 @@ class Stacks:
     def __init__(self, aws_url: Callable[[], str]) -> None:
         self._aws_url = aws_url
         self._session = boto3.Session()
-        self._making_clients = Lock()  # clients may be shared by threads, a session that makes them may not
+        self._making_clients = (
+            Lock()
+        )  # clients may be shared by threads, a session that makes them may not
 
     def template(self, template_url: str) -> Template:
-        """Read a template as CloudFormation does for a customer: without permissions in the vendor's account.
+        """Read a template as CloudFormation does for a customer: without permissions in the
+        vendor's account.
 
         So a template that was not published fails here as it would at AWS.
         """
@@ -83,7 +100,9 @@ class Stacks:
         return read(text.decode("utf-8", "replace"))
 
     def create(self, launch: Launch) -> str:
-        """The new stack's id. CloudFormation answers at once; how it went is in the stack's status."""
+        """The new stack's id. CloudFormation answers at once; how it went is in the stack's
+        status.
+        """
         with self._cloudformation(launch.place) as cloudformation:
             template: Any = {"TemplateURL": launch.template_url}
             if launch.without_external_id:
@@ -93,7 +112,8 @@ class Stacks:
                 StackName=launch.stack_name,
                 **template,
                 Parameters=[
-                    {"ParameterKey": name, "ParameterValue": value} for name, value in launch.parameters.items()
+                    {"ParameterKey": name, "ParameterValue": value}
+                    for name, value in launch.parameters.items()
                 ],
                 Capabilities=launch.capabilities,
             )["StackId"]
@@ -103,11 +123,15 @@ class Stacks:
             pages = cloudformation.get_paginator("describe_stacks").paginate()
             return [stack for page in pages for stack in page["Stacks"]]
 
-    def one(self, place: AccountRegion, stack: str) -> "tuple[StackTypeDef, list[StackEventTypeDef]]":
+    def one(
+        self, place: AccountRegion, stack: str
+    ) -> "tuple[StackTypeDef, list[StackEventTypeDef]]":
         """A stack and its events, newest first, as AWS gives them."""
         with self._cloudformation(place) as cloudformation:
             found = cloudformation.describe_stacks(StackName=stack)["Stacks"][0]
-            return found, cloudformation.describe_stack_events(StackName=found["StackId"])["StackEvents"]
+            return found, cloudformation.describe_stack_events(StackName=found["StackId"])[
+                "StackEvents"
+            ]
 
     def delete(self, place: AccountRegion, stack: str) -> None:
         with self._cloudformation(place) as cloudformation:
@@ -143,10 +167,16 @@ class Stacks:
                 change(UsePreviousTemplate=True)
 
     def trust_policies(self, place: AccountRegion, stack: str) -> dict[str, str]:
-        """By the names of the stack's roles, as JSON to read and edit. They need not be the template's any more."""
+        """By the names of the stack's roles, as JSON to read and edit. They need not be the
+        template's any more.
+        """
         with self._cloudformation(place) as cloudformation:
             found = cloudformation.describe_stack_resources(StackName=stack)["StackResources"]
-        names = [resource["PhysicalResourceId"] for resource in found if resource["ResourceType"] == "AWS::IAM::Role"]
+        names = [
+            resource["PhysicalResourceId"]
+            for resource in found
+            if resource["ResourceType"] == "AWS::IAM::Role"
+        ]
         policies = {}
         with self._client(place, "iam") as iam:
             for name in names:

@@ -1,7 +1,8 @@
-"""The console's view of a template before anything is created: its address, parameters and capabilities.
+"""The console's view of a template before anything is created: its address, parameters and
+capabilities.
 
-CloudFormation opens templates only from S3. The console refuses every other address, so a link can make this server
-fetch only an object of the sandbox.
+CloudFormation opens templates only from S3. The console refuses every other address, so a link can
+make this server fetch only an object of the sandbox.
 """
 
 import re
@@ -16,7 +17,9 @@ MAX_TEMPLATE_BYTES = 1_000_000
 MAX_URL_LENGTH = 1024
 
 _REGION = r"[a-z]{2}(?:-[a-z]+)+-[0-9]"
-_S3_HOST = re.compile(rf"(?:(?P<bucket>[a-z0-9][a-z0-9.-]*[a-z0-9])\.)?s3(?:[.-]{_REGION})?\.amazonaws\.com(?:\.cn)?")
+_S3_HOST = re.compile(
+    rf"(?:(?P<bucket>[a-z0-9][a-z0-9.-]*[a-z0-9])\.)?s3(?:[.-]{_REGION})?\.amazonaws\.com(?:\.cn)?"
+)
 _NAMED_BY = {
     "AWS::IAM::Group": "GroupName",
     "AWS::IAM::InstanceProfile": "InstanceProfileName",
@@ -66,8 +69,8 @@ def object_named_by(template_url: str, *, aws_url: str) -> tuple[str, str]:
     """The bucket and key that a TemplateURL means, if it is a URL of S3, AWS's or the sandbox's."""
     if len(template_url) > MAX_URL_LENGTH:
         raise TemplateRefused(
-            f"1 validation error detected: Value '{template_url}' at 'templateURL' failed to satisfy constraint: "
-            f"Member must have length less than or equal to {MAX_URL_LENGTH}"
+            f"1 validation error detected: Value '{template_url}' at 'templateURL' failed to"
+            f" satisfy constraint: Member must have length less than or equal to {MAX_URL_LENGTH}"
         )
     try:
         url = urlsplit(template_url)
@@ -81,7 +84,9 @@ def object_named_by(template_url: str, *, aws_url: str) -> tuple[str, str]:
         raise TemplateRefused("TemplateURL must be a supported URL.")
     bucket, _, key = path.partition("/")
     if not (bucket and key):
-        raise TemplateRefused("TemplateURL must reference a valid S3 object to which you have access.")
+        raise TemplateRefused(
+            "TemplateURL must reference a valid S3 object to which you have access."
+        )
     return bucket, key
 
 
@@ -99,7 +104,9 @@ def read(text: str) -> Template:
         raise TemplateRefused("Template format error: unsupported structure.")
     resources = _mapping(document.get("Resources"))
     if not resources:
-        raise TemplateRefused("Template format error: At least one Resources member must be defined.")
+        raise TemplateRefused(
+            "Template format error: At least one Resources member must be defined."
+        )
     return Template(
         text=text,
         description=str(document.get("Description") or ""),
@@ -109,7 +116,9 @@ def read(text: str) -> Template:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with CloudFormation's functions, of which the console needs only to know that something is there."""
+    """YAML with CloudFormation's functions, of which the console needs only to know that
+    something is there.
+    """
 
 
 _Loader.add_multi_constructor("!", lambda _loader, suffix, _node: f"!{suffix}")
@@ -131,7 +140,9 @@ def _capability(resources: Mapping[str, Any]) -> str:
 
 
 def _groups(document: Mapping[str, Any]) -> list[Group]:
-    """In the order that the template asks for; what it doesn't place comes last, by name, as in AWS's console."""
+    """In the order that the template asks for; what it doesn't place comes last, by name, as in
+    AWS's console.
+    """
     interface = _mapping(_mapping(document.get("Metadata")).get("AWS::CloudFormation::Interface"))
     labels = _mapping(interface.get("ParameterLabels"))
     left = {
@@ -141,7 +152,9 @@ def _groups(document: Mapping[str, Any]) -> list[Group]:
     groups = [
         Group(
             label=_label(_mapping(group).get("Label")),
-            parameters=[left.pop(name) for name in _mapping(group).get("Parameters") or [] if name in left],
+            parameters=[
+                left.pop(name) for name in _mapping(group).get("Parameters") or [] if name in left
+            ],
         )
         for group in interface.get("ParameterGroups") or []
     ]

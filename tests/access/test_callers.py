@@ -1,4 +1,6 @@
-"""Until when keys and links are good, to the microsecond, in memory and in the database; and who an operator is."""
+"""Until when keys and links are good, to the microsecond, in memory and in the database; and who
+an operator is.
+"""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -27,9 +29,15 @@ def services(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Services:
 
 
 @pytest.mark.parametrize(("expires_at", "good"), [(None, True), *EXPIRIES])
-def test_a_key_is_over_at_the_moment_that_it_names(services: Services, expires_at: datetime | None, good: bool):
+def test_a_key_is_over_at_the_moment_that_it_names(
+    services: Services, expires_at: datetime | None, good: bool
+):
     made, _ = services.api_keys.create_key(
-        OPERATOR, name="a worker", scopes=frozenset({Scope.TENANTS_READ}), tenant_id=None, expires_at=expires_at
+        OPERATOR,
+        name="a worker",
+        scopes=frozenset({Scope.TENANTS_READ}),
+        tenant_id=None,
+        expires_at=expires_at,
     )
     with services.db.read() as db:
         _, caller = caller_at_epoch(db, made.lookup)
@@ -47,18 +55,31 @@ def test_a_key_is_over_at_the_moment_that_it_names(services: Services, expires_a
 
 def opens_a_page(services: Services, link_id: UUID) -> bool:
     with services.db.read() as db:
-        return db.execute(live_links().where(OnboardingLink.id == link_id)).one_or_none() is not None
+        return (
+            db.execute(live_links().where(OnboardingLink.id == link_id)).one_or_none() is not None
+        )
 
 
 @pytest.mark.parametrize(("expires_at", "good"), EXPIRIES)
-def test_a_link_is_over_at_the_moment_that_it_names(services: Services, expires_at: datetime, good: bool):
-    assert opens_a_page(services, link_row(services.db, tenant_row(services.db), expires_at=expires_at)) == good
+def test_a_link_is_over_at_the_moment_that_it_names(
+    services: Services, expires_at: datetime, good: bool
+):
+    assert (
+        opens_a_page(
+            services, link_row(services.db, tenant_row(services.db), expires_at=expires_at)
+        )
+        == good
+    )
 
 
 def test_a_link_that_was_revoked_is_over(services: Services):
-    link_id = link_row(services.db, tenant_row(services.db), expires_at=NOON + MOMENT, revoked_at=NOON - MOMENT)
+    link_id = link_row(
+        services.db, tenant_row(services.db), expires_at=NOON + MOMENT, revoked_at=NOON - MOMENT
+    )
     assert not opens_a_page(services, link_id)
 
 
 def test_what_an_operator_suspends_says_so():
-    assert Operator("ops").suspension("a leak") == Suspension("operator", bound=False, reason="a leak")
+    assert Operator("ops").suspension("a leak") == Suspension(
+        "operator", bound=False, reason="a leak"
+    )

@@ -1,4 +1,6 @@
-"""Keys that make, replace and revoke each other in any order: a plain model says who must be dead after a revocation."""
+"""Keys that make, replace and revoke each other in any order: a plain model says who must be
+dead after a revocation.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +20,9 @@ KEYS = st.integers(0, 11)  # a place among the keys that there are by then
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("make"), KEYS, st.booleans()),  # by whom; bound to the tenant?
-        st.tuples(st.just("replace"), KEYS, KEYS, st.booleans()),  # by whom, which, without a grace?
+        st.tuples(
+            st.just("replace"), KEYS, KEYS, st.booleans()
+        ),  # by whom, which, without a grace?
         st.tuples(st.just("replace"), KEYS, st.just(-1), st.booleans()),  # one's own maker
         st.tuples(st.just("link"), KEYS),
     ),
@@ -51,7 +55,9 @@ class Play:
             self.add(OPERATOR, None, tenant_id)
 
     def add(self, caller: Caller, given_to: Key | None, tenant_id: Any) -> None:
-        _, text = self.services.api_keys.create_key(caller, name="x", scopes=EVERYTHING, tenant_id=tenant_id)
+        _, text = self.services.api_keys.create_key(
+            caller, name="x", scopes=EVERYTHING, tenant_id=tenant_id
+        )
         self.keys.append(Key(self.services.api_keys.authenticate(text), text, given_to))
 
     def step(self, kind: str, by: int, *more: Any) -> None:
@@ -67,7 +73,9 @@ class Play:
             if old is None:
                 return
             grace = 0 if at_once else 600
-            _, _, text = self.services.api_keys.replace_key(asking.caller, old.caller.key_id, grace_seconds=grace)
+            _, _, text = self.services.api_keys.replace_key(
+                asking.caller, old.caller.key_id, grace_seconds=grace
+            )
             old.renewed_by_others |= not asking.descends_from(old)
             self.keys.append(Key(self.services.api_keys.authenticate(text), text, asking))
 
@@ -91,12 +99,16 @@ def services(app: Flask) -> Services:
     return app.extensions["deputy"]
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(steps=STEPS, which=KEYS, by_command=st.booleans())
 def test_nothing_that_descends_from_a_revoked_key_acts(
     services: Services, steps: list[Any], which: int, by_command: bool
 ):
-    """What descends from a key was given to it, or to what descends from it. What others renewed is theirs from then on."""
+    """What descends from a key was given to it, or to what descends from it. What others renewed
+    is theirs from then on.
+    """
     play = Play(services)
     for step in steps:
         try:
@@ -124,8 +136,16 @@ ESCAPES = {
         ("make", 3, False),
         ("replace", 5, 0, True),
     ],
-    "a successor's old key replaces the maker": [("make", 0, False), ("replace", 0, 3, False), ("replace", 3, 0, True)],
-    "a child replaces the successor": [("make", 0, False), ("replace", 3, 0, False), ("replace", 3, 4, False)],
+    "a successor's old key replaces the maker": [
+        ("make", 0, False),
+        ("replace", 0, 3, False),
+        ("replace", 3, 0, True),
+    ],
+    "a child replaces the successor": [
+        ("make", 0, False),
+        ("replace", 3, 0, False),
+        ("replace", 3, 4, False),
+    ],
 }
 
 
@@ -136,4 +156,6 @@ def test_a_thief_does_not_escape_by_replacing_the_stolen_key(services: Services,
         play.step(*step)
     stolen = play.keys[0]
     services.api_keys.revoke_key(play.vendor, stolen.caller.key_id)
-    assert [play.acts(key) for key in play.keys] == [not key.descends_from(stolen) for key in play.keys]
+    assert [play.acts(key) for key in play.keys] == [
+        not key.descends_from(stolen) for key in play.keys
+    ]

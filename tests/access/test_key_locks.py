@@ -1,4 +1,6 @@
-"""Keys that change keys at the same time, on PostgreSQL: each request is answered, and none is in a deadlock."""
+"""Keys that change keys at the same time, on PostgreSQL: each request is answered, and none is
+in a deadlock.
+"""
 
 import uuid
 from collections.abc import Iterator
@@ -37,8 +39,12 @@ def services(app: Flask) -> Services:
 
 @pytest.fixture(autouse=True)
 def no_deadlock(services: Services) -> Iterator[None]:
-    """What PostgreSQL broke up would be a 409, and perhaps one that is right: so it is asked itself."""
-    count = sqlalchemy.text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    """What PostgreSQL broke up would be a 409, and perhaps one that is right: so it is asked
+    itself.
+    """
+    count = sqlalchemy.text(
+        "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    )
 
     def deadlocks() -> int:
         with services.db.read() as db:
@@ -59,7 +65,9 @@ def made(by: Api, **wanted: Any) -> tuple[str, Api]:
 def statuses(*requests: tuple[Api, str, str]) -> list[int]:
     """What all of them are answered, sent at once."""
     jobs = [
-        lambda api=api, method=method, path=path: api.with_key(api.key).raw(method, path).status_code
+        lambda api=api, method=method, path=path: (
+            api.with_key(api.key).raw(method, path).status_code
+        )
         for api, method, path in requests
     ]
     return at_once(jobs)
@@ -92,7 +100,8 @@ def test_families_that_are_revoked_from_both_ends_at_once(world: World):
     for _ in range(4):
         chain.append(made(chain[-1][1]))
     answers = statuses(
-        *[(world.admin, "DELETE", path) for path, _ in chain], *[(api, "DELETE", chain[0][0]) for _, api in chain]
+        *[(world.admin, "DELETE", path) for path, _ in chain],
+        *[(api, "DELETE", chain[0][0]) for _, api in chain],
     )
     assert set(answers) <= {204, 401, 404}
     assert [api.raw("GET", "/v1/api-keys").status_code for _, api in chain] == [401] * 5
@@ -131,22 +140,32 @@ def test_the_last_place_is_taken_once(world: World, app: Flask, monkeypatch: pyt
     monkeypatch.setattr(app.extensions["deputy"].api_keys, "_most", 3)
     bodies = EVERYTHING | {"tenant_id": tenant["id"]}
     jobs = [
-        lambda: world.admin.with_key(world.admin.key).raw("POST", "/v1/api-keys", bodies).status_code for _ in range(6)
+        lambda: (
+            world.admin.with_key(world.admin.key).raw("POST", "/v1/api-keys", bodies).status_code
+        )
+        for _ in range(6)
     ]
     assert sorted(at_once(jobs)) == [201, 201, 201, 429, 429, 429]
 
 
 @pytest.mark.parametrize("kind", ["api_key", "onboarding_link"])
-def test_requests_of_one_key_or_link_write_side_by_side_and_lock_no_row(services: Services, kind: str):
+def test_requests_of_one_key_or_link_write_side_by_side_and_lock_no_row(
+    services: Services, kind: str
+):
     tenant_id = tenant_row(services.db)
     if kind == "api_key":
-        made, _ = services.api_keys.create_key(OPERATOR, name="x", scopes=ALL_SCOPES, tenant_id=tenant_id)
+        made, _ = services.api_keys.create_key(
+            OPERATOR, name="x", scopes=ALL_SCOPES, tenant_id=tenant_id
+        )
         table, row_id = ApiKey, made.id
     else:
         table, row_id = OnboardingLink, link_row(services.db, tenant_id)
     caller = Caller(row_id, "0" * 16, b"", "x", frozenset(), tenant_id, None, kind=kind)
     with services.db.write(caller), services.db.write(caller), services.db.write(SYSTEM) as other:
-        for row in (sqlalchemy.select(table.id).where(table.id == row_id), sqlalchemy.select(Tenant.id)):
+        for row in (
+            sqlalchemy.select(table.id).where(table.id == row_id),
+            sqlalchemy.select(Tenant.id),
+        ):
             assert other.scalars(row.with_for_update(nowait=True)).first()
 
 
@@ -171,7 +190,9 @@ def elsewhere(besieged: Place) -> uuid.UUID:
     """A tenant that does not share the lock of the besieged."""
     own = locks._number(Lock.CALLER, besieged.tenant_id)
     return next(
-        found for found in iter(lambda: tenant_row(besieged.db), None) if locks._number(Lock.CALLER, found) != own
+        found
+        for found in iter(lambda: tenant_row(besieged.db), None)
+        if locks._number(Lock.CALLER, found) != own
     )
 
 
@@ -180,7 +201,9 @@ def write_once(besieged: Place, caller: Caller) -> None:
         """Its lock is what counts."""
 
 
-def test_a_revocation_in_a_tenant_holds_up_no_writer_of_another_tenant(besieged: Place, elsewhere: uuid.UUID):
+def test_a_revocation_in_a_tenant_holds_up_no_writer_of_another_tenant(
+    besieged: Place, elsewhere: uuid.UUID
+):
     stolen, _ = besieged.key(OPERATOR, besieged.tenant_id)
     neighbour, _ = besieged.key(OPERATOR, elsewhere)
     key = sqlalchemy.select(ApiKey).where(ApiKey.id == stolen.key_id)
@@ -193,7 +216,9 @@ def test_a_revocation_in_a_tenant_holds_up_no_writer_of_another_tenant(besieged:
         waiting.result(timeout=30)
 
 
-def test_a_caller_who_names_what_is_not_theirs_locks_nothing_of_it(besieged: Place, elsewhere: uuid.UUID):
+def test_a_caller_who_names_what_is_not_theirs_locks_nothing_of_it(
+    besieged: Place, elsewhere: uuid.UUID
+):
     stranger, _ = besieged.key(OPERATOR, elsewhere)
     with besieged.db.write(besieged.vendor) as db:
         owned(db, besieged.vendor, besieged.tenant_id, besieged.connection_id, lock=True)
@@ -207,7 +232,9 @@ def test_a_caller_who_names_what_is_not_theirs_locks_nothing_of_it(besieged: Pla
 
 
 def test_unbound_keys_are_replaced_one_after_the_other(besieged: Place):
-    """Two at once, each by what the other key made, would be a ring of successors that no revocation reaches."""
+    """Two at once, each by what the other key made, would be a ring of successors that no
+    revocation reaches.
+    """
     first, _ = besieged.key(OPERATOR)
     second, _ = besieged.key(OPERATOR)
     key = sqlalchemy.select(ApiKey).where(ApiKey.id == first.key_id)
@@ -223,7 +250,9 @@ def test_unbound_keys_are_replaced_one_after_the_other(besieged: Place):
 
 
 def test_a_stop_that_collides_is_tried_again(besieged: Place, monkeypatch: pytest.MonkeyPatch):
-    """No two of our own transactions collide; those of a release before, or of a person at a SQL prompt, may."""
+    """No two of our own transactions collide; those of a release before, or of a person at a SQL
+    prompt, may.
+    """
     stolen, text = besieged.key(OPERATOR)
     inner, collisions = families.revoke_family, []
 

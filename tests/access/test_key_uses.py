@@ -32,7 +32,9 @@ def last_used(services: Services, key_id: str) -> datetime | None:
 
 def key_of(world: World, *scopes: str):
     """A key, and its id."""
-    made = world.admin("POST", "/v1/api-keys", {"name": "a program", "scopes": list(scopes)}, expect=201)
+    made = world.admin(
+        "POST", "/v1/api-keys", {"name": "a program", "scopes": list(scopes)}, expect=201
+    )
     assert made["last_used_at"] is None
     return world.admin.with_key(made["key"]), made["id"]
 
@@ -55,7 +57,10 @@ def test_a_key_that_only_reads_is_shown_with_the_hour_of_its_last_use(world: Wor
 def test_a_key_that_only_issues_is_shown_as_used(world: World, services):
     connection = world.connection()
     worker, key_id = key_of(world, "credentials:issue")
-    for call in (("POST", path_of(connection, "/credentials")), ("GET", path_of(connection, "/container-credentials"))):
+    for call in (
+        ("POST", path_of(connection, "/credentials")),
+        ("GET", path_of(connection, "/container-credentials")),
+    ):
         services.key_uses.flush()
         with time_machine.travel(datetime.now(UTC) + timedelta(hours=call[0] == "GET")) as clock:
             worker(*call)
@@ -121,7 +126,9 @@ def test_a_database_that_is_away_costs_notes_and_no_request(world: World, servic
     assert last_used(services, key_id) is not None
 
 
-def test_notes_are_stored_by_themselves_and_at_the_end_of_the_process(world: World, services, monkeypatch):
+def test_notes_are_stored_by_themselves_and_at_the_end_of_the_process(
+    world: World, services, monkeypatch
+):
     reader, key_id = key_of(world, "tenants:read")
     at_exit, uses = set(), KeyUses(services.db)
     monkeypatch.setattr(KeyUses, "_schedule", schedule_key_uses)

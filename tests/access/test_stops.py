@@ -1,4 +1,6 @@
-"""A stop beside many who write without a pause: it gets through at once, and nothing is written after it."""
+"""A stop beside many who write without a pause: it gets through at once, and nothing is written
+after it.
+"""
 
 import threading
 import time
@@ -39,11 +41,15 @@ class Place:
         self.services, self.db = services, services.db
         self.tenant_id = tenant_row(self.db)
         account = f"{uuid.uuid4().int % 10**12:012d}"
-        self.connection_id = connection_row(self.db, self.tenant_id, Role(f"arn:aws:iam::{account}:role/x", "AROAX"))
+        self.connection_id = connection_row(
+            self.db, self.tenant_id, Role(f"arn:aws:iam::{account}:role/x", "AROAX")
+        )
         self.vendor, _ = self.key(OPERATOR)
 
     def key(self, by: Caller, tenant_id: uuid.UUID | None = None) -> tuple[Caller, str]:
-        _, text = self.services.api_keys.create_key(by, name="x", scopes=EVERYTHING, tenant_id=tenant_id)
+        _, text = self.services.api_keys.create_key(
+            by, name="x", scopes=EVERYTHING, tenant_id=tenant_id
+        )
         return self.services.api_keys.authenticate(text), text
 
     def link(self) -> tuple[Caller, uuid.UUID]:
@@ -51,10 +57,14 @@ class Place:
         return self.services.links.open(url.rpartition("/")[2], None).caller, link.id
 
     def change(self, caller: Caller) -> None:
-        """A request that writes, locks the tenant and its connection, and needs a tenant that is not suspended."""
+        """A request that writes, locks the tenant and its connection, and needs a tenant that is
+        not suspended.
+        """
         names = "inventory", "bucket-sync"
         wanted = names[time.monotonic_ns() % 2]
-        self.services.connections.ask_for_set(caller, self.tenant_id, self.connection_id, permission_set=wanted)
+        self.services.connections.ask_for_set(
+            caller, self.tenant_id, self.connection_id, permission_set=wanted
+        )
 
     def add(self, caller: Caller) -> None:
         """As a request of a link's page that adds a role."""
@@ -76,7 +86,9 @@ def besieged(app: Flask) -> Place:
 
 @pytest.fixture(autouse=True)
 def no_deadlock(besieged: Place) -> Iterator[None]:
-    count = sqlalchemy.text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    count = sqlalchemy.text(
+        "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    )
 
     def deadlocks() -> int:
         if besieged.db.engine.dialect.name == "sqlite":
@@ -94,11 +106,17 @@ def rows(besieged: Place) -> list[int]:
     count = sqlalchemy.func.count()
     with besieged.db.read() as db:
         versions = sqlalchemy.select(sqlalchemy.func.sum(Connection.version))
-        return [db.scalar(sqlalchemy.select(count).select_from(table)) for table in TABLES] + [db.scalar(versions)]
+        return [db.scalar(sqlalchemy.select(count).select_from(table)) for table in TABLES] + [
+            db.scalar(versions)
+        ]
 
 
-def stop_beside(besieged: Place, write: Callable[[], Any], stop: Callable[[], Any], refusals: tuple[type, ...]) -> None:
-    """Stop, while many write without a pause. Fails unless that is quick, and final for all of them."""
+def stop_beside(
+    besieged: Place, write: Callable[[], Any], stop: Callable[[], Any], refusals: tuple[type, ...]
+) -> None:
+    """Stop, while many write without a pause. Fails unless that is quick, and final for all of
+    them.
+    """
     written: list[None] = []
     failed: list[BaseException] = []
     end = threading.Event()
@@ -132,7 +150,9 @@ def stop_beside(besieged: Place, write: Callable[[], Any], stop: Callable[[], An
 
 
 def breeding(besieged: Place, stolen: Caller, text: str) -> tuple[Callable[[], None], list[str]]:
-    """What makes one more key, by this key or by one that came of it; and the texts of all of them."""
+    """What makes one more key, by this key or by one that came of it; and the texts of all of
+    them.
+    """
     makers, texts = [stolen], [text]
 
     def breed() -> None:
@@ -153,14 +173,24 @@ def all_dead(besieged: Place, texts: list[str]) -> bool:
 def test_a_bound_key_that_makes_keys_without_a_pause_is_revoked_with_all_of_them(besieged: Place):
     stolen, text = besieged.key(OPERATOR, besieged.tenant_id)
     breed, texts = breeding(besieged, stolen, text)
-    stop_beside(besieged, breed, lambda: besieged.services.api_keys.revoke_key(besieged.vendor, stolen.key_id), GONE)
+    stop_beside(
+        besieged,
+        breed,
+        lambda: besieged.services.api_keys.revoke_key(besieged.vendor, stolen.key_id),
+        GONE,
+    )
     assert all_dead(besieged, texts)
 
 
 def test_the_command_revokes_an_unbound_key_that_makes_keys_without_a_pause(besieged: Place):
     stolen, text = besieged.key(OPERATOR)
     breed, texts = breeding(besieged, stolen, text)
-    stop_beside(besieged, breed, lambda: besieged.services.api_keys.revoke_any(OPERATOR, stolen.key_id), GONE)
+    stop_beside(
+        besieged,
+        breed,
+        lambda: besieged.services.api_keys.revoke_any(OPERATOR, stolen.key_id),
+        GONE,
+    )
     assert all_dead(besieged, texts)
 
 
@@ -179,7 +209,9 @@ def test_a_key_is_replaced_without_grace_while_it_writes_without_a_pause(besiege
     stop_beside(
         besieged,
         lambda: besieged.change(stolen),
-        lambda: besieged.services.api_keys.replace_key(besieged.vendor, stolen.key_id, grace_seconds=0),
+        lambda: besieged.services.api_keys.replace_key(
+            besieged.vendor, stolen.key_id, grace_seconds=0
+        ),
         GONE,
     )
 
@@ -196,7 +228,9 @@ def test_a_link_whose_holder_writes_without_a_pause_is_revoked(besieged: Place):
 
 def test_a_link_is_revoked_beside_a_flood_of_messages_with_its_token(besieged: Place):
     _, link_id = besieged.link()
-    inbox: Any = Registrations(besieged.db, besieged.services.config, besieged.services.onboarding.sets, None, None)  # type: ignore[arg-type]
+    inbox: Any = Registrations(
+        besieged.db, besieged.services.config, besieged.services.onboarding.sets, None, None
+    )  # type: ignore[arg-type]
     with besieged.db.read() as db:
         token = inbox._tokens.make(deployment_id(db), besieged.tenant_id, 1, link_id=link_id)
 
@@ -204,8 +238,13 @@ def test_a_link_is_revoked_beside_a_flood_of_messages_with_its_token(besieged: P
         number = uuid.uuid4()
         account = f"{number.int % 10**12:012d}"
         stack = f"arn:aws:cloudformation:us-east-1:{account}:stack/x/{number}"
-        properties = {"RegistrationToken": token, "RoleArn": f"arn:aws:iam::{account}:role/deputy-x"}
-        message = Request("Create", stack, "aws", account, str(number), "R", "P", "https://x", properties, {})
+        properties = {
+            "RegistrationToken": token,
+            "RoleArn": f"arn:aws:iam::{account}:role/deputy-x",
+        }
+        message = Request(
+            "Create", stack, "aws", account, str(number), "R", "P", "https://x", properties, {}
+        )
         inbox._register(inbox._check(message))
 
     stop_beside(
@@ -231,7 +270,9 @@ def test_a_tenant_is_suspended_while_a_key_writes_without_a_pause(besieged: Plac
     stop_beside(
         besieged,
         lambda: besieged.change(writer),
-        lambda: besieged.services.tenants.suspend(besieged.vendor, besieged.tenant_id, reason=REASON),
+        lambda: besieged.services.tenants.suspend(
+            besieged.vendor, besieged.tenant_id, reason=REASON
+        ),
         (SuspendedError,),
     )
 

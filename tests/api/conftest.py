@@ -14,8 +14,12 @@ from tests.support.valkey import Valkey
 
 
 @pytest.fixture
-def start_api(vendor: VendorStack, config: Config, valkey: Valkey, admin: Api) -> Iterator[Callable[..., Api]]:
-    """`start_api(…)`: one more process of the service, with the same Valkey; the admin's API there."""
+def start_api(
+    vendor: VendorStack, config: Config, valkey: Valkey, admin: Api
+) -> Iterator[Callable[..., Api]]:
+    """`start_api(…)`: one more process of the service, with the same Valkey; the admin's API
+    there.
+    """
     valkey.revive()
     with ExitStack() as ends:
 

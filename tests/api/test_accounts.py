@@ -36,22 +36,36 @@ def declare(world: World, tenant: dict, *accounts: str) -> None:
 def test_the_vendor_declares_the_accounts_of_a_tenant(world: World):
     """The same list again changes nothing and is no event."""
     first, second = Customer(world.aws).account, Customer(world.aws).account
-    made = world.admin("POST", "/v1/tenants", {"name": "Acme", "accounts": [second, first, second]}, expect=201)
+    made = world.admin(
+        "POST", "/v1/tenants", {"name": "Acme", "accounts": [second, first, second]}, expect=201
+    )
     assert made["accounts"] == sorted([first, second])
     assert world.admin("GET", path(made))["accounts"] == made["accounts"]
     assert "accounts" not in world.admin("GET", "/v1/tenants?limit=1")["items"][0]
     for accounts in ([first, second], [second, first, first], [first], [], [], None, None):
         shown = world.admin("PATCH", path(made), {"accounts": accounts})["accounts"]
         assert shown == (accounts and sorted({*accounts}))
-    changed = [event["details"] for event in world.audit(tenant_id=made["id"], action="tenant.changed")]
+    changed = [
+        event["details"] for event in world.audit(tenant_id=made["id"], action="tenant.changed")
+    ]
     assert changed == [{"accounts": None}, {"accounts": 0}, {"accounts": 1}]
     assert world.tenant()["accounts"] is None, "any account, unless it is said"
-    bound_to(world, made).refused("PATCH", path(made), {"accounts": []}, expect=403, code="forbidden")
+    bound_to(world, made).refused(
+        "PATCH", path(made), {"accounts": []}, expect=403, code="forbidden"
+    )
 
 
 def test_accounts_are_a_list_of_at_most_ten_thousand_account_ids(world: World):
     many = [f"{number:012d}" for number in range(10_001)]
-    for accounts in ("123456789012", ["12345678901"], ["123456789012\n"], [None], [123456789012], {"a": 1}, many):
+    for accounts in (
+        "123456789012",
+        ["12345678901"],
+        ["123456789012\n"],
+        [None],
+        [123456789012],
+        {"a": 1},
+        many,
+    ):
         body = {"name": "Acme", "accounts": accounts}
         world.admin.refused("POST", "/v1/tenants", body, expect=422, code="validation_failed")
     made = world.admin("POST", "/v1/tenants", {"name": "Acme", "accounts": many[1:]}, expect=201)
@@ -66,11 +80,16 @@ def test_a_role_in_an_account_that_is_not_declared_is_refused_before_aws_is_aske
     declare(world, tenant, Customer(world.aws).account)
     for api in (world.admin, bound):
         for body in ({"role_arn": arn}, {"account_id": arn.split(":")[4]}):
-            problem = api.refused("POST", f"{path(tenant)}/connections", body, expect=422, code="role_not_allowed")
+            problem = api.refused(
+                "POST", f"{path(tenant)}/connections", body, expect=422, code="role_not_allowed"
+            )
             assert "ask Example Vendor to add it" in problem["detail"]
     assert world.calls_for(arn) == []
     declare(world, tenant, arn.split(":")[4])
-    assert bound("POST", f"{path(tenant)}/connections", {"role_arn": arn}, expect=201)["status"] == "verified"
+    assert (
+        bound("POST", f"{path(tenant)}/connections", {"role_arn": arn}, expect=201)["status"]
+        == "verified"
+    )
 
 
 def test_a_list_that_leaves_out_a_live_connections_account_says_how_many(world: World):
@@ -94,7 +113,9 @@ def acme(world: World) -> dict[str, Any]:
 
 @pytest.fixture
 def waiting(world: World, acme) -> dict:
-    """A connection that may write, which a key of the tenant's made in an account that was not declared."""
+    """A connection that may write, which a key of the tenant's made in an account that was not
+    declared.
+    """
     return connect(world, acme, bound_to(world, acme))
 
 
@@ -104,10 +125,14 @@ def connect(world: World, tenant: dict, api: Api, **options) -> dict:
 
 
 def test_a_role_that_may_write_is_proven_and_waits_for_the_vendor(world: World, acme, waiting):
-    """Neither a proof, nor a resume, nor a bound key stands in for the approval. Then the connection issues at once."""
+    """Neither a proof, nor a resume, nor a bound key stands in for the approval. Then the
+    connection issues at once.
+    """
     assert (waiting["issues"], waiting["verification"]["verdict"]) == (False, "proven")
     assert "approve" in waiting["why"]
-    refused = world.admin.refused("POST", path_of(waiting, "/credentials"), expect=409, code="connection_not_verified")
+    refused = world.admin.refused(
+        "POST", path_of(waiting, "/credentials"), expect=409, code="connection_not_verified"
+    )
     assert "approve" in refused["detail"]
     own, stranger = bound_to(world, acme), bound_to(world, world.tenant())
     own.refused("POST", path_of(waiting, "/approve"), expect=403, code="forbidden")
@@ -120,7 +145,9 @@ def test_a_role_that_may_write_is_proven_and_waits_for_the_vendor(world: World, 
         world.admin("POST", path_of(waiting, "/verify")),
     ):
         assert (shown["status"], shown["awaiting_approval"]) == ("pending", True)
-    assert "connection.verified" not in {event["action"] for event in world.audit(connection_id=waiting["id"])}
+    assert "connection.verified" not in {
+        event["action"] for event in world.audit(connection_id=waiting["id"])
+    }
     approved = world.admin("POST", path_of(waiting, "/approve"))
     assert (approved["status"], approved["awaiting_approval"]) == ("verified", False)
     world.admin("POST", path_of(waiting, "/credentials"))
@@ -128,16 +155,28 @@ def test_a_role_that_may_write_is_proven_and_waits_for_the_vendor(world: World, 
     world.admin.refused("POST", path_of(waiting, "/approve"), expect=409, code="conflict")
 
 
-def test_an_approval_that_names_a_set_that_does_not_wait_approves_nothing(world: World, acme, waiting):
-    """The tenant's key has asked for a set that only reads, under which the connection looks harmless."""
+def test_an_approval_that_names_a_set_that_does_not_wait_approves_nothing(
+    world: World, acme, waiting
+):
+    """The tenant's key has asked for a set that only reads, under which the connection looks
+    harmless.
+    """
     bound_to(world, acme)("PATCH", path_of(waiting), {"permission_set": "inventory"})
     assert world.admin("GET", path_of(waiting))["sets_to_approve"] == [WRITES]
     named = {"permission_set": "inventory"}
-    refused = world.admin.refused("POST", path_of(waiting, "/approve"), named, expect=409, code="conflict")
+    refused = world.admin.refused(
+        "POST", path_of(waiting, "/approve"), named, expect=409, code="conflict"
+    )
     assert WRITES in refused["detail"]
-    world.admin.refused("POST", path_of(waiting, "/credentials"), expect=409, code="connection_not_verified")
+    world.admin.refused(
+        "POST", path_of(waiting, "/credentials"), expect=409, code="connection_not_verified"
+    )
     approved = world.admin("POST", path_of(waiting, "/approve"), {"permission_set": WRITES})
-    assert (approved["status"], approved["approved"], approved["sets_to_approve"]) == ("verified", WRITES, [])
+    assert (approved["status"], approved["approved"], approved["sets_to_approve"]) == (
+        "verified",
+        WRITES,
+        [],
+    )
     assert (approved["permission_set"], approved["wanted_permission_set"]) == (WRITES, "inventory")
 
 
@@ -153,10 +192,19 @@ def test_the_answer_and_the_audit_log_say_which_permission_set_was_approved(worl
 
 def test_asking_for_the_same_permission_set_again_is_no_event(world: World, acme, waiting):
     own = bound_to(world, acme)
-    asked = [(own, WRITES), (world.admin, WRITES), (own, "inventory"), (own, "inventory"), (own, WRITES), (own, WRITES)]
+    asked = [
+        (own, WRITES),
+        (world.admin, WRITES),
+        (own, "inventory"),
+        (own, "inventory"),
+        (own, WRITES),
+        (own, WRITES),
+    ]
     for (api, permission_set), events in zip(asked, (0, 0, 1, 1, 2, 2), strict=True):
         api("PATCH", path_of(waiting), {"permission_set": permission_set})
-        recorded = world.audit(connection_id=waiting["id"], action="connection.permission_set_asked")
+        recorded = world.audit(
+            connection_id=waiting["id"], action="connection.permission_set_asked"
+        )
         assert len(recorded) == events
 
 
@@ -191,14 +239,19 @@ def test_a_proof_from_before_a_resume_does_not_count_at_the_approval(world: Worl
 def test_a_suspended_one_is_approved_and_stays_suspended(world: World, waiting):
     world.admin("POST", path_of(waiting, "/suspend"), {"reason": "wait"})
     assert world.admin("POST", path_of(waiting, "/approve"))["status"] == "suspended"
-    assert world.admin("POST", path_of(waiting, "/resume"), {"reason": "go"})["status"] == "verified"
+    assert (
+        world.admin("POST", path_of(waiting, "/resume"), {"reason": "go"})["status"] == "verified"
+    )
 
 
-def test_a_role_does_not_wait_for_the_vendor_who_made_it_or_declared_its_account_nor_if_it_only_reads(
+def test_a_role_does_not_wait_if_the_vendor_made_it_or_declared_its_account_or_it_only_reads(
     world: World, acme
 ):
     own, arn = bound_to(world, acme), world.role(acme)
-    for made in (connect(world, acme, world.admin), connect(world, acme, own, permission_set="inventory")):
+    for made in (
+        connect(world, acme, world.admin),
+        connect(world, acme, own, permission_set="inventory"),
+    ):
         assert (made["status"], made["awaiting_approval"]) == ("verified", False)
         world.admin("DELETE", path_of(made), expect=204)
     declare(world, acme, arn.split(":")[4])

@@ -41,10 +41,20 @@ def test_a_new_key_works_and_a_revoked_one_does_not_and_both_are_in_the_audit_lo
     program.refused("GET", "/v1/tenants", expect=401, code="unauthenticated")
     for method in ("GET", "DELETE"):
         world.admin.refused(method, path, expect=404, code="not_found")
-    events = [e for e in world.audit(tenant_id=tenant["id"]) if e["details"].get("api_key_id") == made["id"]]
+    events = [
+        e
+        for e in world.audit(tenant_id=tenant["id"])
+        if e["details"].get("api_key_id") == made["id"]
+    ]
     assert [event["action"] for event in events] == ["api_key.revoked", "api_key.created"]
 
 
 def test_an_expiry_lies_ahead_and_has_a_zone(world: World):
-    for expires_at in ("2020-01-01T00:00:00Z", "2026-01-01", "soon", 7, "0001-01-01T00:00:00+23:00"):
+    for expires_at in (
+        "2020-01-01T00:00:00Z",
+        "2026-01-01",
+        "soon",
+        7,
+        "0001-01-01T00:00:00+23:00",
+    ):
         assert "expires_at" in make(world, expires_at=expires_at, expect=422)["errors"]

@@ -1,4 +1,6 @@
-"""Connections given by their account alone: Deputy looks for the role itself. And how many there are in each status."""
+"""Connections given by their account alone: Deputy looks for the role itself. And how many there
+are in each status.
+"""
 
 from collections import Counter
 
@@ -16,7 +18,11 @@ def test_an_account_is_enough(world):
     made = find_in_account(world, tenant, customer.account, permission_set="inventory")
     kit = world.kit(tenant)
     assert made["role_arn"] == f"arn:aws:iam::{customer.account}:role/{kit['role_name']}"
-    assert (made["account_id"], made["status"], made["verification"]) == (customer.account, "pending", None)
+    assert (made["account_id"], made["status"], made["verification"]) == (
+        customer.account,
+        "pending",
+        None,
+    )
     assert made["external_id"] == tenant["external_id"]
     assert world.calls_for(made["role_arn"]) == [], "the request itself asks AWS nothing"
     [event] = world.audit(connection_id=made["id"])
@@ -33,7 +39,9 @@ def test_a_connection_is_made_with_one_well_formed_arn_or_account(world):
     for body in ({}, both, *({"account_id": value} for value in odd)):
         problem = world.admin.refused("POST", path, body, expect=422, code="validation_failed")
         assert set(problem["errors"]) <= {"role_arn", "account_id"}
-    assert find_in_account(world, tenant, "111122223333", expect=422)["code"] == "role_not_allowed", "the vendor's own"
+    assert (
+        find_in_account(world, tenant, "111122223333", expect=422)["code"] == "role_not_allowed"
+    ), "the vendor's own"
     assert world.admin("GET", path)["items"] == []
 
 
@@ -60,14 +68,25 @@ def test_fifty_searches_are_enough_and_a_suspension_is_no_way_around_that(world)
     assert "50" in refused["detail"]
     assert world.admin("GET", path_of(made[0]))["status"] == "suspended"
     world.admin("DELETE", path_of(another), expect=204)
-    assert world.admin("POST", path_of(made[0], "/resume"), {"reason": "back"})["status"] == "pending"
+    assert (
+        world.admin("POST", path_of(made[0], "/resume"), {"reason": "back"})["status"] == "pending"
+    )
 
     customers[1].role(kit["role_name"], kit["trust_policy"])
     assert world.admin("POST", path_of(made[1], "/verify"))["status"] == "verified"
     find_in_account(world, tenant, customers[51].account)
     world.admin("POST", path_of(made[1], "/suspend"), {"reason": "in doubt"})
-    assert world.admin("POST", path_of(made[1], "/resume"), {"reason": "explained"})["status"] == "verified"
-    world.admin.refused("POST", path_of(made[2], "/resume"), {"reason": "not suspended"}, expect=409, code="conflict")
+    assert (
+        world.admin("POST", path_of(made[1], "/resume"), {"reason": "explained"})["status"]
+        == "verified"
+    )
+    world.admin.refused(
+        "POST",
+        path_of(made[2], "/resume"),
+        {"reason": "not suspended"},
+        expect=409,
+        code="conflict",
+    )
 
 
 def test_a_summary_counts_by_status(world):

@@ -60,15 +60,22 @@ def test_a_launched_stack_is_verified(world: World, customer: Customer):
     assert made["verification"]["warnings"] == []
 
 
-def test_a_role_that_asks_for_no_external_id_is_insecure_until_the_advice_is_followed(world: World, customer: Customer):
+def test_a_role_that_asks_for_no_external_id_is_insecure_until_the_advice_is_followed(
+    world: World, customer: Customer
+):
     tenant = world.tenant()
     kit = world.kit(tenant)
     role_arn = customer.role(kit["role_name"], without_external_id(kit["trust_policy"]))
     made = world.connect(tenant, role_arn, status="insecure")
     failed = [c for c in made["verification"]["checks"] if c["outcome"] == "failed"]
-    assert {c["name"] for c in failed} == {"missing_external_id_refused", "foreign_external_id_refused"}
+    assert {c["name"] for c in failed} == {
+        "missing_external_id_refused",
+        "foreign_external_id_refused",
+    }
     assert "StringEquals" in failed[0]["detail"]
-    world.admin.refused("POST", path_of(made, "/credentials"), expect=409, code="connection_not_verified")
+    world.admin.refused(
+        "POST", path_of(made, "/credentials"), expect=409, code="connection_not_verified"
+    )
     customer.retrust(kit["role_name"], kit["trust_policy"])
     assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
 
@@ -90,17 +97,23 @@ def test_a_role_that_is_seconds_old_is_waited_for(world: World, customer: Custom
     world.connect(tenant, customer.role(kit["role_name"], kit["trust_policy"]))
 
 
-def test_a_connection_is_suspended_resumed_deleted_and_made_again_and_each_step_is_in_the_audit_log(world: World):
+def test_a_connection_is_suspended_resumed_deleted_and_made_again_and_each_step_is_in_the_audit_log(
+    world: World,
+):
     made = world.connection()
     suspended = world.admin("POST", path_of(made, "/suspend"), {"reason": "incident 7"})
     assert suspended["status"] == "suspended"
     world.admin.refused("POST", path_of(made, "/credentials"), expect=409, code="suspended")
     world.admin.refused("POST", path_of(made, "/verify"), expect=409, code="suspended")
-    world.admin.refused("POST", path_of(made, "/suspend"), {"reason": "x"}, expect=409, code="conflict")
+    world.admin.refused(
+        "POST", path_of(made, "/suspend"), {"reason": "x"}, expect=409, code="conflict"
+    )
     before = len(world.calls_for(made["role_arn"]))
     assert world.admin("POST", path_of(made, "/resume"), {"reason": "over"})["status"] == "verified"
     assert len(world.calls_for(made["role_arn"])) == before + 4
-    world.admin.refused("POST", path_of(made, "/resume"), {"reason": "x"}, expect=409, code="conflict")
+    world.admin.refused(
+        "POST", path_of(made, "/resume"), {"reason": "x"}, expect=409, code="conflict"
+    )
     world.admin("DELETE", path_of(made), expect=204)
     for method, suffix in (("GET", ""), ("DELETE", ""), ("POST", "/credentials")):
         world.admin.refused(method, path_of(made, suffix), expect=404, code="not_found")
@@ -117,9 +130,13 @@ def test_a_connection_is_suspended_resumed_deleted_and_made_again_and_each_step_
     assert again["id"] != made["id"]
 
 
-def test_a_wrong_name_is_told_the_prefix_and_an_unknown_permission_set_which_there_are(world: World):
+def test_a_wrong_name_is_told_the_prefix_and_an_unknown_permission_set_which_there_are(
+    world: World,
+):
     path, arn = f"/v1/tenants/{world.tenant()['id']}/connections", "arn:aws:iam::444455556666:role"
-    assert "deputy-" in world.admin("POST", path, {"role_arn": f"{arn}/other"}, expect=422)["detail"]
+    assert (
+        "deputy-" in world.admin("POST", path, {"role_arn": f"{arn}/other"}, expect=422)["detail"]
+    )
     body = {"role_arn": f"{arn}/deputy-x", "permission_set": "everything"}
     assert "inventory" in world.admin("POST", path, body, expect=422)["errors"]["permission_set"][0]
 

@@ -24,8 +24,17 @@ def connection(world: World) -> dict:
 
 
 def test_a_post_answers_what_credential_process_prints(world: World, connection):
-    issued = world.worker(connection_tenant(connection))("POST", path_of(connection, "/credentials"))
-    assert sorted(issued) == ["AccessKeyId", "AccountId", "Expiration", "SecretAccessKey", "SessionToken", "Version"]
+    issued = world.worker(connection_tenant(connection))(
+        "POST", path_of(connection, "/credentials")
+    )
+    assert sorted(issued) == [
+        "AccessKeyId",
+        "AccountId",
+        "Expiration",
+        "SecretAccessKey",
+        "SessionToken",
+        "Version",
+    ]
     assert issued["Version"] == 1
     assert issued["AccountId"] == connection["account_id"]
     left = dt.datetime.fromisoformat(issued["Expiration"]) - dt.datetime.now(dt.UTC)
@@ -35,7 +44,9 @@ def test_a_post_answers_what_credential_process_prints(world: World, connection)
 
 def test_issued_credentials_work_in_the_customers_account_and_in_no_other(world: World, settled):
     issued = world.admin("POST", path_of(settled, "/credentials"))
-    session = boto3.session.Session(issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"])
+    session = boto3.session.Session(
+        issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"]
+    )
     with closing(session.client("sts", endpoint_url=world.aws.url, region_name="us-east-1")) as sts:
         who = sts.get_caller_identity()
     assert who["Account"] == settled["account_id"]
@@ -44,7 +55,14 @@ def test_issued_credentials_work_in_the_customers_account_and_in_no_other(world:
 
 def test_container_credentials_have_the_fields_that_sdks_expect(world: World, settled):
     got = world.admin("GET", path_of(settled, "/container-credentials"))
-    assert sorted(got) == ["AccessKeyId", "AccountId", "Expiration", "RoleArn", "SecretAccessKey", "Token"]
+    assert sorted(got) == [
+        "AccessKeyId",
+        "AccountId",
+        "Expiration",
+        "RoleArn",
+        "SecretAccessKey",
+        "Token",
+    ]
     assert got["AccountId"] == settled["account_id"]
     assert got["RoleArn"] == settled["role_arn"]
 
@@ -52,11 +70,18 @@ def test_container_credentials_have_the_fields_that_sdks_expect(world: World, se
 def test_a_container_refusal_says_why_as_sdks_read_it(world: World, connection):
     """Java and Go read `code` and `message`, JavaScript `Code` and `Message`."""
     world.admin("POST", path_of(connection, "/suspend"), {"reason": "unpaid"})
-    for path in (path_of(connection, "/container-credentials"), path_of(connection, "/container-credentials?")):
+    for path in (
+        path_of(connection, "/container-credentials"),
+        path_of(connection, "/container-credentials?"),
+    ):
         found = world.admin("GET", path, expect=409)
         assert (found["code"], found["Code"]) == ("suspended", "suspended")
         assert found["detail"] == found["message"] == found["Message"]
-    found = world.admin("GET", path_of({**connection, "id": str(uuid.uuid4())}, "/container-credentials"), expect=404)
+    found = world.admin(
+        "GET",
+        path_of({**connection, "id": str(uuid.uuid4())}, "/container-credentials"),
+        expect=404,
+    )
     assert (found["Code"], found["Message"]) == ("not_found", found["detail"])
     assert "message" not in world.admin("POST", path_of(connection, "/credentials"), expect=409)
 
@@ -67,27 +92,45 @@ def test_head_on_container_credentials_issues_nothing(world: World, settled):
     assert len(world.calls_for(settled["role_arn"])) == before
 
 
-def test_the_issuance_is_on_record_with_who_what_until_when_and_under_which_name(world: World, connection):
+def test_the_issuance_is_on_record_with_who_what_until_when_and_under_which_name(
+    world: World, connection
+):
     body = {"reason": "nightly scan", "duration_seconds": 900}
     worker = world.worker(connection_tenant(connection))
-    response = worker.raw("POST", path_of(connection, "/credentials"), body, headers={"X-Request-Id": "mine"})
+    response = worker.raw(
+        "POST", path_of(connection, "/credentials"), body, headers={"X-Request-Id": "mine"}
+    )
     issued = response.get_json()
     event = world.audit(connection_id=connection["id"], action="credentials.issued")[0]
     assert (event["outcome"], event["actor"]["kind"]) == ("ok", "api_key")
     assert event["tenant_id"] == connection["tenant_id"]
     assert event["request_id"] == response.headers["X-Request-Id"] != "mine"
     details = event["details"]
-    assert details.items() >= (body | {"access_key_id": issued["AccessKeyId"], "source": "sts"}).items()
-    assert dt.datetime.fromisoformat(details["expires_at"]) == dt.datetime.fromisoformat(issued["Expiration"])
+    assert (
+        details.items()
+        >= (body | {"access_key_id": issued["AccessKeyId"], "source": "sts"}).items()
+    )
+    assert dt.datetime.fromisoformat(details["expires_at"]) == dt.datetime.fromisoformat(
+        issued["Expiration"]
+    )
     name = world.calls_for(connection["role_arn"])[-1].session_name
     assert name == details["session_name"]
-    assert re.fullmatch(SESSION_NAME, name)[1] == uuid.UUID(event["actor"]["id"]).hex, "proofs have names of this form"
+    assert re.fullmatch(SESSION_NAME, name)[1] == uuid.UUID(event["actor"]["id"]).hex, (
+        "proofs have names of this form"
+    )
     assert len(name) <= 64
 
 
 def test_a_session_policy_reaches_aws_compact(world: World, connection):
-    policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}]}
-    world.admin("POST", path_of(connection, "/credentials"), {"session_policy": json.dumps(policy, indent=4)})
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}],
+    }
+    world.admin(
+        "POST",
+        path_of(connection, "/credentials"),
+        {"session_policy": json.dumps(policy, indent=4)},
+    )
     sent = world.calls_for(connection["role_arn"])[-1].policy
     assert sent == json.dumps(policy, separators=(",", ":"))
 

@@ -1,4 +1,6 @@
-"""A sign-up service's key: it makes keys for the tenants that it has just made, with scopes that it lacks itself."""
+"""A sign-up service's key: it makes keys for the tenants that it has just made, with scopes that
+it lacks itself.
+"""
 
 import datetime as dt
 from typing import Any
@@ -43,10 +45,14 @@ def sign_up(world: World) -> SignUp:
 
 
 def works(api: Api, key: dict[str, Any]) -> bool:
-    return bool(api.with_key(key["key"]).raw("GET", "/v1/tenants").status_code == 403)  # and not 401
+    return bool(
+        api.with_key(key["key"]).raw("GET", "/v1/tenants").status_code == 403
+    )  # and not 401
 
 
-def test_a_delegating_key_makes_one_that_issues_and_issues_nothing_itself(world: World, sign_up: SignUp):
+def test_a_delegating_key_makes_one_that_issues_and_issues_nothing_itself(
+    world: World, sign_up: SignUp
+):
     tenant = sign_up.tenant()
     made, connection = sign_up.worker(tenant), world.connection(tenant)
     assert (made["scopes"], made["may_give"]) == (["credentials:issue"], None)
@@ -61,14 +67,17 @@ def test_what_a_key_may_give_is_in_answers_lists_and_events(world: World):
     listed = next(key for key in world.admin("GET", KEYS)["items"] if key["id"] == made["id"])
     for shown in (made, listed, world.admin("GET", f"{KEYS}/{made['id']}")):
         assert shown["may_give"] == ["audit:read", "credentials:issue"]
-    (event,) = [e for e in world.audit(action="api_key.created") if e["details"]["api_key_id"] == made["id"]]
+    (event,) = [
+        e for e in world.audit(action="api_key.created") if e["details"]["api_key_id"] == made["id"]
+    ]
     assert event["details"]["may_give"] == ["audit:read", "credentials:issue"]
 
 
 def test_a_delegating_key_lists_reads_and_revokes_what_it_could_make(world: World, sign_up: SignUp):
     tenant = sign_up.tenant()
     own, vendors = (
-        by("POST", KEYS, WORKER | {"tenant_id": tenant["id"]}, expect=201) for by in (sign_up.api, world.admin)
+        by("POST", KEYS, WORKER | {"tenant_id": tenant["id"]}, expect=201)
+        for by in (sign_up.api, world.admin)
     )
     assert sign_up.listed() == [vendors["id"], own["id"]]
     for key in (own, vendors):
@@ -114,7 +123,9 @@ def test_what_a_key_may_give_counts_as_scopes_of_its_own(world: World, sign_up: 
     wanted = {"name": "another", "scopes": SCOPES, "may_give": ["credentials:issue"]}
     weak = world.key("keys:write", "tenants:write", "audit:read")
     weak.refused("POST", KEYS, wanted, expect=403, code="forbidden")
-    assert sign_up.shown["id"] not in [key["id"] for key in weak("GET", f"{KEYS}?limit=200")["items"]]
+    assert sign_up.shown["id"] not in [
+        key["id"] for key in weak("GET", f"{KEYS}?limit=200")["items"]
+    ]
     for method, what in (("GET", ""), ("POST", "/replace"), ("DELETE", "")):
         weak.refused(method, sign_up.path + what, expect=404, code="not_found")
     strong = world.key("keys:write", "tenants:write", "credentials:issue")
@@ -127,7 +138,9 @@ DAY = dt.timedelta(hours=24)
 MOMENT = dt.timedelta(microseconds=1)
 
 
-def test_a_delegating_key_makes_sees_and_revokes_keys_of_a_tenant_for_24_hours(world: World, sign_up: SignUp):
+def test_a_delegating_key_makes_sees_and_revokes_keys_of_a_tenant_for_24_hours(
+    world: World, sign_up: SignUp
+):
     noon = dt.datetime.now(dt.UTC)
     with time_machine.travel(noon, tick=False):
         tenant = sign_up.tenant()
@@ -145,11 +158,15 @@ def test_a_delegating_key_makes_sees_and_revokes_keys_of_a_tenant_for_24_hours(w
 def test_the_24_hours_are_over_when_the_wait_for_a_lock_took_so_long(
     world: World, sign_up: SignUp, monkeypatch: pytest.MonkeyPatch
 ):
-    """They are compared with the clock in the transaction that stores the key, once the tenant is locked."""
+    """They are compared with the clock in the transaction that stores the key, once the tenant
+    is locked.
+    """
     from app.access import api_keys  # noqa: PLC0415
 
     tenant, lock_tenant = sign_up.tenant(), api_keys.tenant_of
-    with time_machine.travel(dt.datetime.now(dt.UTC) + DAY - dt.timedelta(minutes=1), tick=False) as clock:
+    with time_machine.travel(
+        dt.datetime.now(dt.UTC) + DAY - dt.timedelta(minutes=1), tick=False
+    ) as clock:
 
         def lock_for_long(*args: Any, **kwargs: Any) -> Any:
             locked = lock_tenant(*args, **kwargs)
@@ -165,7 +182,9 @@ def test_the_24_hours_are_over_when_the_wait_for_a_lock_took_so_long(
 
 
 def test_revoking_the_maker_of_a_delegating_key_revokes_both_and_what_they_made(world: World):
-    maker = world.admin("POST", KEYS, {"name": "maker", "scopes": [*BOTH[:2], "credentials:issue"]}, expect=201)
+    maker = world.admin(
+        "POST", KEYS, {"name": "maker", "scopes": [*BOTH[:2], "credentials:issue"]}, expect=201
+    )
     wanted = {"name": "sign-up", "scopes": SCOPES, "may_give": ["credentials:issue"]}
     sign_up = SignUp(world, world.admin.with_key(maker["key"])("POST", KEYS, wanted, expect=201))
     tenant = sign_up.tenant()
@@ -192,13 +211,18 @@ def test_renewing_a_delegating_key_loses_no_key_and_no_tenant(world: World, sign
     assert made["id"] in latest.listed()
 
 
-def test_of_how_many_tenants_a_delegating_keys_family_could_read_the_registration_token(world: World, sign_up: SignUp):
+def test_of_how_many_tenants_a_delegating_keys_family_could_read_the_registration_token(
+    world: World, sign_up: SignUp
+):
     reader = SignUp(world, may_give=["connections:read"])
     for one in (sign_up, reader):
         one.tenant()
     successor = reader.replace()
     successor.tenant()
-    of = {one.path: world.admin("GET", one.path)["made"]["registrations"] for one in (sign_up, reader, successor)}
+    of = {
+        one.path: world.admin("GET", one.path)["made"]["registrations"]
+        for one in (sign_up, reader, successor)
+    }
     assert list(of.values()) == [0, 1, 2]
     world.admin("DELETE", successor.path, expect=204)
     event = world.audit(action="api_key.revoked")[0]

@@ -9,7 +9,14 @@ from app.connections.listing import ConnectionFilter, Listing
 from app.ids import new_id
 from app.permissions import permission_sets
 from app.store.database import SYSTEM, Database
-from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, Tenant, TenantStatus
+from app.store.models import (
+    Connection,
+    ConnectionStatus,
+    ExternalIdRow,
+    ExternalIdState,
+    Tenant,
+    TenantStatus,
+)
 from app.store.models.tenant import folded
 from app.tenants.tenants import TenantFilter, Tenants
 from tests.support.cast import Customer, World, path_of
@@ -30,10 +37,25 @@ def found(world: World, **query: str) -> list[str]:
 
 
 def test_a_tenant_is_found_by_what_its_name_begins_with(world: World):
-    names = ["Zebra One", "ZEBRA two", "zebra%three", "zebra_four", "Other Zebra", "Zebr", "zebrb", "zebra\\five"]
+    names = [
+        "Zebra One",
+        "ZEBRA two",
+        "zebra%three",
+        "zebra_four",
+        "Other Zebra",
+        "Zebr",
+        "zebrb",
+        "zebra\\five",
+    ]
     for name in names:
         named(world, name)
-    assert found(world, name="zEbRa") == ["zebra\\five", "zebra_four", "zebra%three", "ZEBRA two", "Zebra One"]
+    assert found(world, name="zEbRa") == [
+        "zebra\\five",
+        "zebra_four",
+        "zebra%three",
+        "ZEBRA two",
+        "Zebra One",
+    ]
     assert found(world, name="Zebra%") == ["zebra%three"]
     assert found(world, name="zebra_") == ["zebra_four"]
     assert found(world, name="zebra\\") == ["zebra\\five"]
@@ -84,16 +106,40 @@ def test_tenants_by_status_and_name_together(world: World):
 @pytest.mark.parametrize(
     ("path", "queries"),
     [
-        ("/v1/tenants", ["status=", "status=,", "status=deleted", "status=active,", "status=active,deleted"]),
-        ("/v1/tenants", ["status=" + "active," * 200 + "active", "name=", "name=%00", "name=" + "x" * 201]),
-        ("/v1/tenants", ["limit=0", "limit=201", "limit=x", "limit=99999999999999999999", "page=2", "offset=1"]),
+        (
+            "/v1/tenants",
+            ["status=", "status=,", "status=deleted", "status=active,", "status=active,deleted"],
+        ),
+        (
+            "/v1/tenants",
+            ["status=" + "active," * 200 + "active", "name=", "name=%00", "name=" + "x" * 201],
+        ),
+        (
+            "/v1/tenants",
+            ["limit=0", "limit=201", "limit=x", "limit=99999999999999999999", "page=2", "offset=1"],
+        ),
         (
             "/v1/connections",
-            ["status=deleted", "status=Verified", "status=", "account_id=12", "account_id=١٢٣٤٥٦٧٨٩٠١٢"],
+            [
+                "status=deleted",
+                "status=Verified",
+                "status=",
+                "account_id=12",
+                "account_id=١٢٣٤٥٦٧٨٩٠١٢",
+            ],
         ),
-        ("/v1/audit-events", ["action=x", "action=Tenant.Created", "tenant_id=1", "who=me", "after=1", "after="]),
-        ("/v1/audit-events", ["since=yesterday", "since=2026-01-01T00:00:00", "access_key_id=%25", "api_key_id=1"]),
-        ("/v1/audit-events", [f"after={UUID(int=0)}&api_key_id={UUID(int=0)}"]),  # a feed is not narrowed in part
+        (
+            "/v1/audit-events",
+            ["action=x", "action=Tenant.Created", "tenant_id=1", "who=me", "after=1", "after="],
+        ),
+        (
+            "/v1/audit-events",
+            ["since=yesterday", "since=2026-01-01T00:00:00", "access_key_id=%25", "api_key_id=1"],
+        ),
+        (
+            "/v1/audit-events",
+            [f"after={UUID(int=0)}&api_key_id={UUID(int=0)}"],
+        ),  # a feed is not narrowed in part
     ],
 )
 def test_a_bad_filter_is_refused(world: World, path: str, queries: list[str]):
@@ -105,13 +151,21 @@ def test_connections_in_one_of_several_statuses(world: World):
     """In one tenant, and across all: newest first, page by page."""
     tenant, customer = world.tenant(), Customer(world.aws)
     made = {"verified": world.connect(tenant, world.role(tenant, customer))}
-    arns = [customer.role(f"deputy-{status}", world.kit(tenant)["trust_policy"]) for status in ("suspended", "deleted")]
+    arns = [
+        customer.role(f"deputy-{status}", world.kit(tenant)["trust_policy"])
+        for status in ("suspended", "deleted")
+    ]
     for status, arn in zip(("suspended", "deleted"), arns, strict=True):
         made[status] = world.connect(tenant, arn)
-    made["pending"] = world.connect(tenant, f"arn:aws:iam::{customer.account}:role/deputy-none", status="pending")
+    made["pending"] = world.connect(
+        tenant, f"arn:aws:iam::{customer.account}:role/deputy-none", status="pending"
+    )
     world.admin("POST", path_of(made["suspended"], "/suspend"), {"reason": "x"})
     world.admin("DELETE", path_of(made["deleted"]), expect=204)
-    for path in (f"/v1/tenants/{tenant['id']}/connections?", f"/v1/connections?account_id={customer.account}&"):
+    for path in (
+        f"/v1/tenants/{tenant['id']}/connections?",
+        f"/v1/connections?account_id={customer.account}&",
+    ):
         for asked, expected in (
             ("pending,verified", ["pending", "verified"]),
             ("verified,pending,verified", ["pending", "verified"]),
@@ -119,7 +173,10 @@ def test_connections_in_one_of_several_statuses(world: World):
             ("broken,insecure", []),
         ):
             items = world.admin("GET", f"{path}status={asked}")["items"]
-            assert [one["id"] for one in items] == [made[status]["id"] for status in expected], (path, asked)
+            assert [one["id"] for one in items] == [made[status]["id"] for status in expected], (
+                path,
+                asked,
+            )
         other = (
             path.replace(customer.account, "000000000000")
             if customer.account in path
@@ -154,7 +211,9 @@ def full_database(request):
                 for number in range(5000)
             ]
             db.execute(sqlalchemy.insert(Tenant), tenants)
-            row = ExternalIdRow(tenant_id=tenants[0]["id"], value="dpy-x", state=ExternalIdState.CURRENT)
+            row = ExternalIdRow(
+                tenant_id=tenants[0]["id"], value="dpy-x", state=ExternalIdState.CURRENT
+            )
             db.add(row)
             db.flush()
             db.execute(
@@ -167,7 +226,9 @@ def full_database(request):
                         "role_arn": f"arn:aws:iam::123456789012:role/deputy-{number}",
                         "account_id": "123456789012",
                         "permission_set": "inventory",
-                        "status": (S.BROKEN, S.INSECURE)[number % 2] if number % 500 < 2 else S.PENDING,
+                        "status": (S.BROKEN, S.INSECURE)[number % 2]
+                        if number % 500 < 2
+                        else S.PENDING,
                     }
                     for number in range(5000)
                 ],
@@ -184,13 +245,17 @@ def test_an_index_serves_the_search_by_name(full_database):
     wanted = TenantFilter(name="TENANT 499")
     names = {one.name for one in tenants.list(ADMIN, wanted, limit=50, after=None).items}
     assert names == {"Tenant 499", *(f"Tenant 499{digit}" for digit in range(10))}
-    assert "ix_tenants_name_folded" in plan(full_database, lambda: tenants.list(ADMIN, wanted, limit=50, after=None))
+    assert "ix_tenants_name_folded" in plan(
+        full_database, lambda: tenants.list(ADMIN, wanted, limit=50, after=None)
+    )
 
 
 def test_an_index_serves_rare_statuses_one_or_several(full_database):
     tenants = Tenants(full_database)
     wanted = TenantFilter(statuses=(TenantStatus.SUSPENDED,))
-    assert "ix_tenants_status" in plan(full_database, lambda: tenants.list(ADMIN, wanted, limit=5, after=None))
+    assert "ix_tenants_status" in plan(
+        full_database, lambda: tenants.list(ADMIN, wanted, limit=5, after=None)
+    )
     connections = Listing(full_database, permission_sets.load())
     rare = ConnectionFilter((S.BROKEN, S.INSECURE))
     found = plan(full_database, lambda: connections.list_all(ADMIN, rare, limit=5, after=None))

@@ -89,7 +89,9 @@ class Deployment:
         health = app.extensions["deputy"].health
         for kept in health._checks:
             kept._last = kept._last[0], 0.0
-        list(health.findings(patience=None))  # a slow machine must not make it answer before it has looked
+        list(
+            health.findings(patience=None)
+        )  # a slow machine must not make it answer before it has looked
         return Api(app, key)("GET", "/readyz")
 
     def statuses(self, **changes) -> dict[str, str]:
@@ -147,7 +149,10 @@ def test_with_a_background_worker_every_check_is_listed_as_ok(deployment):
 
 def test_without_a_background_worker_requests_are_served_and_readiness_says_so(deployment):
     """The answer is 200: that goes on in the background is no reason to send requests elsewhere."""
-    assert deployment.statuses() | {"workers": "failed", "registrations": "warning"} == deployment.statuses()
+    assert (
+        deployment.statuses() | {"workers": "failed", "registrations": "warning"}
+        == deployment.statuses()
+    )
     heartbeat = deployment.beat()
     assert set(deployment.statuses().values()) == {"ok"}
     assert f"flask {os.getpid()} on" in deployment.check_of("workers")["seen"]
@@ -160,7 +165,9 @@ def test_a_connection_that_is_due_and_waits_degrades_readiness_and_one_at_rest_d
     services = deployment.services
     tenant = tenant_row(services.db)
     connection_row(services.db, tenant, due_at=ago(100))
-    connection_row(services.db, tenant, number=2, status=ConnectionStatus.SUSPENDED, due_at=ago(9000))
+    connection_row(
+        services.db, tenant, number=2, status=ConnectionStatus.SUSPENDED, due_at=ago(9000)
+    )
     assert deployment.statuses()["due"] == "ok"
     connection_row(services.db, tenant, number=3, due_at=ago(300))
     assert deployment.statuses()["due"] == "warning"
@@ -168,7 +175,9 @@ def test_a_connection_that_is_due_and_waits_degrades_readiness_and_one_at_rest_d
     assert 300 <= int(waited[1]) < 400
 
 
-def test_an_interval_that_grew_degrades_readiness_and_each_tenants_summary_has_it(deployment, monkeypatch):
+def test_an_interval_that_grew_degrades_readiness_and_each_tenants_summary_has_it(
+    deployment, monkeypatch
+):
     grown = Interval(wanted=600, seconds=3300, connections=1000)
     monkeypatch.setattr(deployment.services.proof_queue.pace, "interval", lambda: grown)
     assert deployment.check_of("proofs") == {
@@ -238,7 +247,11 @@ def test_only_an_unbound_key_that_may_read_the_audit_log_is_told_more(deployment
     assert all(set(one) == {"name", "status", "seen", "next"} for one in told)
     assert all(one["next"] for one in told if one["status"] != "ok")
     revoked = deployment.key(Scope.AUDIT_READ)
-    [key] = [row for row in deployment.services.api_keys.all_keys() if row.lookup == revoked.split("_")[1]]
+    [key] = [
+        row
+        for row in deployment.services.api_keys.all_keys()
+        if row.lookup == revoked.split("_")[1]
+    ]
     deployment.services.api_keys.revoke_any(OPERATOR, key.id)
     for other in (
         None,

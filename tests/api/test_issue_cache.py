@@ -1,4 +1,6 @@
-"""Issuing from the cache, over HTTP: the same session for the same question, and a record of its own for each answer."""
+"""Issuing from the cache, over HTTP: the same session for the same question, and a record of its
+own for each answer.
+"""
 
 import io
 import json
@@ -26,7 +28,10 @@ from tests.support.cast import Api, Customer, World, path_of
 from tests.support.rows import ADMIN, ByHand, Role, at_once, place
 from tests.support.waiting import until
 
-POLICY = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}]}
+POLICY = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}],
+}
 
 
 class Scene:
@@ -51,7 +56,9 @@ class Scene:
         return (by or self.worker)("POST", path_of(self.connection, "/credentials"), **options)
 
     def container(self, *, by: Api | None = None, **options):
-        return (by or self.worker)("GET", path_of(self.connection, "/container-credentials"), **options)
+        return (by or self.worker)(
+            "GET", path_of(self.connection, "/container-credentials"), **options
+        )
 
     @property
     def calls(self) -> list:
@@ -65,13 +72,17 @@ class Scene:
     @property
     def events(self) -> list[dict]:
         """Oldest first."""
-        return self.world.audit(connection_id=self.connection["id"], action="credentials.issued")[::-1]
+        return self.world.audit(connection_id=self.connection["id"], action="credentials.issued")[
+            ::-1
+        ]
 
     @property
     def first_hand_outs(self) -> list[dict]:
         """By each web process, of each session that was handed out; oldest first."""
         sessions = {event["details"]["access_key_id"] for event in self.events}
-        firsts = [event for session in sessions for event in self.world.audit(access_key_id=session)]
+        firsts = [
+            event for session in sessions for event in self.world.audit(access_key_id=session)
+        ]
         return sorted(firsts, key=lambda event: event["id"])
 
     @property
@@ -98,7 +109,9 @@ def test_the_second_request_is_served_from_the_cache_and_recorded_as_such(scene:
     first = answers[0].get_json()
     assert [answer.get_json() for answer in answers] == [first] * 3
     assert scene.sources == ["sts", "cache", "cache"]
-    assert [event["request_id"] for event in scene.events] == [a.headers["X-Request-Id"] for a in answers]
+    assert [event["request_id"] for event in scene.events] == [
+        a.headers["X-Request-Id"] for a in answers
+    ]
     assert len({event["request_id"] for event in scene.events}) == 3
     assert len({event["id"] for event in scene.events}) == 3
     assert len(scene.session_names) == 1
@@ -111,8 +124,13 @@ def test_the_second_request_is_served_from_the_cache_and_recorded_as_such(scene:
     assert scene.first_hand_outs == scene.events[:1]
 
 
-def test_a_session_whose_first_hand_out_was_not_recorded_is_found_by_the_next(scene: Scene, app, monkeypatch):
-    log, attempts = app.extensions["deputy"].audit, iter(["the database is away", "something was revoked"])
+def test_a_session_whose_first_hand_out_was_not_recorded_is_found_by_the_next(
+    scene: Scene, app, monkeypatch
+):
+    log, attempts = (
+        app.extensions["deputy"].audit,
+        iter(["the database is away", "something was revoked"]),
+    )
     append = log.append
 
     def fail_twice(event, **options) -> bool:
@@ -143,7 +161,9 @@ def test_another_key_gets_a_session_with_its_own_name(scene: Scene):
     assert mine["AccessKeyId"] != theirs["AccessKeyId"]
     keys = [UUID(event["actor"]["id"]).hex for event in scene.events]
     assert len(set(keys)) == 2
-    assert keys == [name.split("-")[1] for name in (e["details"]["session_name"] for e in scene.events)]
+    assert keys == [
+        name.split("-")[1] for name in (e["details"]["session_name"] for e in scene.events)
+    ]
     assert [name.split("-")[1] for name in scene.session_names] == keys[:2]
 
 
@@ -187,7 +207,9 @@ def test_a_connection_that_was_proven_again_gets_a_new_session(world: World):
     after = world.admin("POST", f"{path}/credentials")
     assert after["AccessKeyId"] != before["AccessKeyId"]
     world.admin("POST", f"{path}/verify")
-    assert world.admin("POST", f"{path}/credentials") == after, "a proof that confirms changes nothing"
+    assert world.admin("POST", f"{path}/credentials") == after, (
+        "a proof that confirms changes nothing"
+    )
 
 
 @on_sqlite
@@ -218,7 +240,11 @@ ISSUABLE = {
         {"connection_id": new_id()},
         {"version": 2},
         {"grant": replace(GRANT, external_id=new_external_id())},
-        {"grant": replace(GRANT, role_arn=RoleArn.parse("arn:aws:iam::444455556666:role/deputy-two"))},
+        {
+            "grant": replace(
+                GRANT, role_arn=RoleArn.parse("arn:aws:iam::444455556666:role/deputy-two")
+            )
+        },
         {"role_unique_id": "AROAY"},
         {"role_unique_id": None},
         {"key_id": new_id()},
@@ -233,7 +259,11 @@ def test_everything_that_an_answer_depends_on_is_in_the_question(change):
 
     def question(key_id=ADMIN.key_id, duration_seconds=3600, policy=None, **of_connection) -> bytes:
         issuable = VerifiedConnection(**ISSUABLE | of_connection)
-        return issuing._Asked(replace(ADMIN, key_id=key_id), issuable, duration_seconds, policy).cache_key().text
+        return (
+            issuing._Asked(replace(ADMIN, key_id=key_id), issuable, duration_seconds, policy)
+            .cache_key()
+            .text
+        )
 
     assert question() == question()
     assert question(**change) != question()
@@ -244,7 +274,9 @@ def test_everything_that_an_answer_depends_on_is_in_the_question(change):
 
 @on_sqlite
 def test_every_answer_of_a_session_is_what_its_schema_says(scene: Scene, app):
-    """From AWS or the cache, with and without Flask: written without marshmallow, and as marshmallow would."""
+    """From AWS or the cache, with and without Flask: written without marshmallow, and as
+    marshmallow would.
+    """
     services = app.extensions["deputy"]
     caller = services.api_keys.authenticate(scene.worker.key, None)
     answers = [scene.issue(), scene.issue(), scene.issue({}), scene.issue({"reason": "x"})]
@@ -254,7 +286,10 @@ def test_every_answer_of_a_session_is_what_its_schema_says(scene: Scene, app):
     assert [*answers[0]] == [*expected], "in the same order"
     expected = ContainerCredentials().dump(issued)
     bare = scene.worker.with_key(None)
-    answers = [scene.container(), scene.container(by=bare, headers={"Authorization": scene.worker.key})]
+    answers = [
+        scene.container(),
+        scene.container(by=bare, headers={"Authorization": scene.worker.key}),
+    ]
     assert answers == [expected] * 2
     assert [*answers[0]] == [*expected]
     assert scene.sources == ["sts"] + ["cache"] * 6
@@ -268,8 +303,14 @@ def headers_of(response) -> dict[str, str]:
 def test_fresh_kept_and_by_the_long_way_it_is_the_same_answer_header_by_header(scene: Scene):
     for method, what in (("POST", "/credentials"), ("GET", "/container-credentials")):
         path = path_of(scene.connection, what)
-        answers = [scene.worker.raw(method, path), scene.worker.raw(method, path), scene.worker.raw(method, f"{path}?")]
-        long_way = scene.worker.raw(method, path, headers={"Authorization": f"bearer {scene.worker.key}"})
+        answers = [
+            scene.worker.raw(method, path),
+            scene.worker.raw(method, path),
+            scene.worker.raw(method, f"{path}?"),
+        ]
+        long_way = scene.worker.raw(
+            method, path, headers={"Authorization": f"bearer {scene.worker.key}"}
+        )
         for answer in (*answers, long_way):
             assert answer.status_code == 200
             assert headers_of(answer) == headers_of(answers[0])
@@ -282,8 +323,18 @@ def test_fresh_kept_and_by_the_long_way_it_is_the_same_answer_header_by_header(s
 def test_a_body_good_or_bad_gets_the_same_answer_fresh_kept_and_by_the_long_way(scene: Scene):
     path, types = path_of(scene.connection, "/credentials"), ["application/json"] * 2
     types.append("application/json; charset=utf-8")
-    for body in ({}, {"duration_seconds": 901}, {"duration_seconds": 1}, {"no_such_field": 1}, [], None):
-        answers = [scene.worker.raw("POST", path, data=json.dumps(body), content_type=name) for name in types]
+    for body in (
+        {},
+        {"duration_seconds": 901},
+        {"duration_seconds": 1},
+        {"no_such_field": 1},
+        [],
+        None,
+    ):
+        answers = [
+            scene.worker.raw("POST", path, data=json.dumps(body), content_type=name)
+            for name in types
+        ]
         shown = [answer.get_json() for answer in answers]
         for answer, content in zip(answers, shown, strict=True):
             assert headers_of(answer) == headers_of(answers[0]), body
@@ -330,7 +381,9 @@ def test_a_refusal_is_recorded_under_the_request_id_that_the_answer_shows(scene:
     for body in ({}, {"body": {"duration_seconds": 901}}):
         response = scene.worker.raw("POST", path_of(scene.connection, "/credentials"), **body)
         problem(response, 409, "suspended")
-        (event,) = scene.world.audit(connection_id=scene.connection["id"], action="credentials.refused")[:1]
+        (event,) = scene.world.audit(
+            connection_id=scene.connection["id"], action="credentials.refused"
+        )[:1]
         assert event["request_id"] == response.headers["X-Request-Id"]
         assert event["outcome"] == "refused"
 
@@ -345,8 +398,12 @@ def elsewhere(app) -> Callable[[], None]:
     return lambda: services.api_keys.revoke_any(OPERATOR, other.key_id)
 
 
-def test_an_answer_of_awss_is_recorded_as_one_though_the_record_had_to_be_tried_twice(scene: Scene, app, monkeypatch):
-    """AWS was asked for this very answer, even if another tenant's change came before it was recorded."""
+def test_an_answer_of_awss_is_recorded_as_one_though_the_record_had_to_be_tried_twice(
+    scene: Scene, app, monkeypatch
+):
+    """AWS was asked for this very answer, even if another tenant's change came before it was
+    recorded.
+    """
     take_away, event, done = elsewhere(app), issuing._event, []
 
     def meanwhile(*args, **kwargs):
@@ -361,7 +418,9 @@ def test_an_answer_of_awss_is_recorded_as_one_though_the_record_had_to_be_tried_
     assert scene.sources == ["sts"]
 
 
-def test_a_request_counts_once_though_its_record_had_to_be_tried_twice(scene: Scene, app, monkeypatch):
+def test_a_request_counts_once_though_its_record_had_to_be_tried_twice(
+    scene: Scene, app, monkeypatch
+):
     scene.issue(), scene.issue()
     elsewhere(app)()
     count, counted = Rates.admit_issuance, []
@@ -379,10 +438,14 @@ def test_a_request_counts_once_though_its_record_had_to_be_tried_twice(scene: Sc
 
 
 @on_sqlite
-def test_a_slow_aws_is_a_503_in_time_and_its_answer_there_for_the_next(scene: Scene, faults, monkeypatch):
+def test_a_slow_aws_is_a_503_in_time_and_its_answer_there_for_the_next(
+    scene: Scene, faults, monkeypatch
+):
     monkeypatch.setattr("app.issuing.issue._ANSWER_SECONDS", 0.5)
     monkeypatch.setattr("app.aws.query.PAUSE", 0)
-    faults.add("timeout", role_arn=scene.connection["role_arn"], seconds=1.9, times=1)  # and then it answers
+    faults.add(
+        "timeout", role_arn=scene.connection["role_arn"], seconds=1.9, times=1
+    )  # and then it answers
     response = scene.worker.raw("POST", path_of(scene.connection, "/credentials"))
     assert problem(response, 503, "aws_unavailable")
     assert int(response.headers["Retry-After"]) >= 1
@@ -422,7 +485,9 @@ def test_two_processes_share_a_session_until_one_of_them_takes_it_away(scene: Sc
     assert scene.sources == ["sts", "cache", "cache"]
     assert scene.first_hand_outs == scene.events[:2]
     assert len(scene.session_names) == 1
-    one.with_key(scene.world.admin.key)("POST", path_of(scene.connection, "/suspend"), {"reason": "x"})
+    one.with_key(scene.world.admin.key)(
+        "POST", path_of(scene.connection, "/suspend"), {"reason": "x"}
+    )
     for api in (one, two):
         problem(api.raw("POST", path_of(scene.connection, "/credentials")), 409, "suspended")
     assert len(scene.events) == 3
@@ -453,7 +518,9 @@ RATE = 20
 
 
 @on_sqlite
-def test_the_rate_of_a_key_is_counted_over_all_processes(scene: Scene, stopped_clock, start_api, monkeypatch):
+def test_the_rate_of_a_key_is_counted_over_all_processes(
+    scene: Scene, stopped_clock, start_api, monkeypatch
+):
     """Valkey's clock can't be stopped, so there the limit is one for an hour."""
     monkeypatch.setattr("app.limits.shared._item", lambda limit: RateLimitItemPerHour(limit.amount))
     one, two = (start_api(issue_rate=RATE).with_key(scene.worker.key) for _ in range(2))
@@ -464,7 +531,9 @@ def test_the_rate_of_a_key_is_counted_over_all_processes(scene: Scene, stopped_c
 
 
 @on_sqlite
-def test_while_the_cache_is_away_each_process_still_counts_for_itself(scene: Scene, stopped_clock, start_api, valkey):
+def test_while_the_cache_is_away_each_process_still_counts_for_itself(
+    scene: Scene, stopped_clock, start_api, valkey
+):
     one, two = (start_api(issue_rate=RATE).with_key(scene.worker.key) for _ in range(2))
     for api in (one, two):
         scene.issue(by=api)

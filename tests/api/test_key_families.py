@@ -1,4 +1,6 @@
-"""Who made a key or a link; what goes when a key is revoked, and what stays when one is replaced."""
+"""Who made a key or a link; what goes when a key is revoked, and what stays when one is
+replaced.
+"""
 
 import datetime as dt
 from collections.abc import Iterator
@@ -23,7 +25,10 @@ class Program:
 
     def __init__(self, world: World, by: Api | None = None, **wanted: Any) -> None:
         made = (by or world.admin)(
-            "POST", "/v1/api-keys", {"name": "a program", "scopes": EVERYTHING, **wanted}, expect=201
+            "POST",
+            "/v1/api-keys",
+            {"name": "a program", "scopes": EVERYTHING, **wanted},
+            expect=201,
         )
         self.world, self.id, self.shown = world, made["id"], made
         self.api = world.admin.with_key(made["key"])
@@ -80,7 +85,9 @@ def test_a_key_says_who_made_it_and_how_many_it_made(world: World):
     assert made(maker.read()) == (2, 1)
     assert made(child.read()) == (1, 1)
     assert child.read()["made_by"] == maker.id
-    listed = {key["id"]: key["made_by"] for key in world.admin("GET", "/v1/api-keys?limit=200")["items"]}
+    listed = {
+        key["id"]: key["made_by"] for key in world.admin("GET", "/v1/api-keys?limit=200")["items"]
+    }
     assert listed[child.id] == maker.id
 
 
@@ -90,7 +97,9 @@ def test_only_live_ones_are_counted(world: World):
     maker.child(expires_at=soon.isoformat())
     revoked = maker.child()
     maker.api("DELETE", revoked.path, expect=204)
-    maker.api("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {"expires_in": 60}, expect=201)
+    maker.api(
+        "POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {"expires_in": 60}, expect=201
+    )
     assert made(maker.read()) == (1, 1)
     with time_machine.travel(soon + dt.timedelta(seconds=1)):
         assert made(maker.read()) == (0, 0)
@@ -117,7 +126,12 @@ def test_revoking_a_key_revokes_the_keys_and_links_that_came_of_it(world: World)
     grandchild, page, bystander = child.child(), child.link(tenant), Program(world)
     (link,) = world.admin("GET", f"/v1/tenants/{tenant['id']}/onboarding-links")["items"]
     world.admin("DELETE", maker.path, expect=204)
-    assert [program.works() for program in (maker, child, grandchild, bystander)] == [False, False, False, True]
+    assert [program.works() for program in (maker, child, grandchild, bystander)] == [
+        False,
+        False,
+        False,
+        True,
+    ]
     assert not opens(world, page)
     assert event_of(world, maker, "api_key.revoked")["details"] == {
         "api_key_id": maker.id,
@@ -139,9 +153,13 @@ def test_the_event_of_many_names_a_hundred(world: World, monkeypatch):
     assert (details["keys_revoked"], details["api_key_ids"]) == (3, children[:2])
 
 
-def test_a_link_that_expired_is_revoked_too_as_its_registration_token_goes_on_to_count(world: World):
+def test_a_link_that_expired_is_revoked_too_as_its_registration_token_goes_on_to_count(
+    world: World,
+):
     tenant, maker = world.tenant(), Program(world)
-    maker.api("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {"expires_in": 60}, expect=201)
+    maker.api(
+        "POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {"expires_in": 60}, expect=201
+    )
     with time_machine.travel(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=61)):
         assert made(maker.read()) == (0, 0)
         world.admin("DELETE", maker.path, expect=204)
@@ -150,13 +168,23 @@ def test_a_link_that_expired_is_revoked_too_as_its_registration_token_goes_on_to
 
 def count_tenants(world: World) -> int:
     with world.admin.app.extensions["deputy"].db.read() as db:
-        return db.scalar(select(func.count()).select_from(Tenant).where(Tenant.deleted_at.is_(None)))
+        return db.scalar(
+            select(func.count()).select_from(Tenant).where(Tenant.deleted_at.is_(None))
+        )
 
 
 def test_of_how_many_tenants_a_key_could_read_the_registration_token(world: World):
     tenant = world.tenant()
-    blind, own, every = Program(world, scopes=["tenants:read"]), Program(world, tenant_id=tenant["id"]), Program(world)
-    assert [one.read()["made"]["registrations"] for one in (blind, own, every)] == [0, 1, count_tenants(world)]
+    blind, own, every = (
+        Program(world, scopes=["tenants:read"]),
+        Program(world, tenant_id=tenant["id"]),
+        Program(world),
+    )
+    assert [one.read()["made"]["registrations"] for one in (blind, own, every)] == [
+        0,
+        1,
+        count_tenants(world),
+    ]
 
 
 # --- replacing ---
@@ -190,9 +218,10 @@ def test_the_old_key_ends_after_the_grace(world: World, body: dict[str, int], gr
         new = old.replace(**body)
         brief.replace(**body)
         assert old.read()["expires_at"] == (start + dt.timedelta(seconds=grace)).isoformat()
-        assert brief.read()["expires_at"] == (start + dt.timedelta(seconds=min(grace, 300))).isoformat(), (
-            "not prolonged"
-        )
+        assert (
+            brief.read()["expires_at"]
+            == (start + dt.timedelta(seconds=min(grace, 300))).isoformat()
+        ), "not prolonged"
         assert old.works() == bool(grace)
     with time_machine.travel(start + dt.timedelta(seconds=grace - 1), tick=False):
         assert old.works()
@@ -256,7 +285,9 @@ def test_a_key_that_revokes_its_own_maker_goes_with_it(world: World):
     assert [maker.works(), child.works()] == [False, False]
 
 
-def test_a_successor_lives_as_long_as_the_old_key_was_made_to_unless_that_key_asked_itself(world: World):
+def test_a_successor_lives_as_long_as_the_old_key_was_made_to_unless_that_key_asked_itself(
+    world: World,
+):
     start = dt.datetime.now(dt.UTC)
     later, days = start + dt.timedelta(days=80), dt.timedelta(days=90)
     with time_machine.travel(start, tick=False):

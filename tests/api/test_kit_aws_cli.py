@@ -25,13 +25,16 @@ def shell(world: World, customer: Customer) -> Callable[..., CompletedProcess[st
 
 
 @pytest.mark.parametrize(
-    ("permission_set", "program"), list(zip(permission_sets.load(), cycle(["sh", "bash"]), strict=False))
+    ("permission_set", "program"),
+    list(zip(permission_sets.load(), cycle(["sh", "bash"]), strict=False)),
 )
 def test_the_aws_cli_kit_makes_a_role_that_is_verified(
     world: World, customer: Customer, shell, program: str, permission_set: str
 ):
     tenant = world.tenant()
-    kit = world.admin("GET", f"/v1/tenants/{tenant['id']}/onboarding?permission_set={permission_set}")
+    kit = world.admin(
+        "GET", f"/v1/tenants/{tenant['id']}/onboarding?permission_set={permission_set}"
+    )
     done = shell(kit["aws_cli"], program)
     assert done.returncode == 0, done.stderr
     role_arn = f"arn:aws:iam::{customer.account}:role/{kit['role_name']}"
@@ -53,7 +56,9 @@ def test_the_aws_cli_kit_makes_a_role_that_is_verified(
         "deputy:external-id": kit["external_id"],
         "deputy:permission-set": f"{permission_set}@1",
     }
-    wanted = {item["name"]: item["policy"] for item in world.admin("GET", "/v1/permission-sets")["items"]}
+    wanted = {
+        item["name"]: item["policy"] for item in world.admin("GET", "/v1/permission-sets")["items"]
+    }
     assert sorted(policies) == ["permissions", "read-itself"]
     assert policy == wanted[permission_set]
     assert reads == read_itself(role_arn)
@@ -76,10 +81,14 @@ def test_the_aws_cli_kit_brings_its_own_role_up_to_date(world: World, customer: 
     assert {"Key": "deputy:external-id", "Value": kit["external_id"]} in role["Tags"]
 
 
-def test_the_aws_cli_kit_leaves_a_role_alone_that_is_not_the_vendors(world: World, customer: Customer, shell):
+def test_the_aws_cli_kit_leaves_a_role_alone_that_is_not_the_vendors(
+    world: World, customer: Customer, shell
+):
     kit = world.kit(world.tenant())
     theirs = {"Version": "2012-10-17", "Statement": []}
-    customer.role(kit["role_name"], theirs, Tags=[{"Key": "deputy:vendor", "Value": "Somebody Else"}])
+    customer.role(
+        kit["role_name"], theirs, Tags=[{"Key": "deputy:vendor", "Value": "Somebody Else"}]
+    )
     done = shell(kit["aws_cli"])
     assert (done.returncode, done.stdout) == (1, "")
     assert f"has a role {kit['role_name']} already" in done.stderr
@@ -110,7 +119,9 @@ def test_the_kits_command_updates_a_stack_that_is_there(world: World, customer: 
         done = shell(world.kit(tenant)["update"]["stack"]["aws_cli"])
         assert done.returncode == 0, done.stderr
         with closing(root_client(world.aws, "iam", customer.account)) as iam:
-            return iam.get_role(RoleName=role_arn.rpartition("/")[2])["Role"]["AssumeRolePolicyDocument"]
+            return iam.get_role(RoleName=role_arn.rpartition("/")[2])["Role"][
+                "AssumeRolePolicyDocument"
+            ]
 
     world.admin("POST", path, {"reason": "x"}, expect=201)
     both = trust_after_the_update()

@@ -1,4 +1,6 @@
-"""Keys for some permission sets only: no credentials of other connections, and no wider key made or taken over."""
+"""Keys for some permission sets only: no credentials of other connections, and no wider key made
+or taken over.
+"""
 
 from typing import Any
 
@@ -26,7 +28,9 @@ class Case:
             expect=201,
         )
         assert self.write["status"] == "verified"
-        self.scanner = world.key("credentials:issue", tenant=self.tenant if bound else None, permission_sets=[READ])
+        self.scanner = world.key(
+            "credentials:issue", tenant=self.tenant if bound else None, permission_sets=[READ]
+        )
 
 
 @pytest.fixture(params=[True, False], ids=["bound", "unbound"])
@@ -58,8 +62,12 @@ def test_a_key_gets_no_credentials_of_another_set_and_reports_no_refusal(case: C
             assert event["details"]["code"] == "forbidden"
             assert event["tenant_id"] == case.tenant["id"]
             assert event["connection_id"] == case.write["id"]
-    case.scanner.refused("POST", path_of(case.write, "/report-refused"), expect=403, code="forbidden")
-    assert case.world.audit(connection_id=case.write["id"], action="connection.refusal_reported") == []
+    case.scanner.refused(
+        "POST", path_of(case.write, "/report-refused"), expect=403, code="forbidden"
+    )
+    assert (
+        case.world.audit(connection_id=case.write["id"], action="connection.refusal_reported") == []
+    )
     assert len(case.world.calls_for(case.write["role_arn"])) == before
     without_sets = case.world.key("credentials:issue", tenant=case.tenant)
     for method, way in ways:
@@ -78,7 +86,9 @@ def test_a_change_of_sets_takes_effect_at_once_in_every_process(
         api("POST", path)
     by_hand, connection = ByHand(database_url), case.read["id"].replace("-", "")
     if aimed_at == "the connection":
-        by_hand("UPDATE connections SET permission_set = 'bucket-sync' WHERE id = :id", id=connection)
+        by_hand(
+            "UPDATE connections SET permission_set = 'bucket-sync' WHERE id = :id", id=connection
+        )
     else:
         by_hand(
             "UPDATE api_keys SET permission_sets = '[\"bucket-sync\"]' WHERE lookup = :digits",
@@ -92,7 +102,9 @@ def test_a_change_of_sets_takes_effect_at_once_in_every_process(
 def test_sets_are_some_that_there_are(world: World):
     for sets in (["no-such-set"], [READ, "no-such-set"], [], "inventory", [7], [READ] * 101):
         body = {"name": "a scanner", "scopes": ["credentials:issue"], "permission_sets": sets}
-        problem = world.admin.refused("POST", "/v1/api-keys", body, expect=422, code="validation_failed")
+        problem = world.admin.refused(
+            "POST", "/v1/api-keys", body, expect=422, code="validation_failed"
+        )
         assert all(field.startswith("permission_sets") for field in problem["errors"])
 
 
@@ -100,7 +112,9 @@ def test_a_narrow_key_makes_only_keys_that_are_as_narrow_and_ends_no_wider_one(w
     narrow = world.key("keys:write", "credentials:issue", permission_sets=[READ])
     body = {"name": "a scanner", "scopes": ["credentials:issue"]}
     for sets in ([WRITE], [READ, WRITE]):
-        narrow.refused("POST", "/v1/api-keys", body | {"permission_sets": sets}, expect=403, code="forbidden")
+        narrow.refused(
+            "POST", "/v1/api-keys", body | {"permission_sets": sets}, expect=403, code="forbidden"
+        )
     for more in ({}, {"permission_sets": None}, {"permission_sets": [READ]}):
         assert narrow("POST", "/v1/api-keys", body | more, expect=201)["permission_sets"] == [READ]
     for sets in (None, [WRITE], [READ, WRITE]):

@@ -22,9 +22,30 @@ def test_the_kit_has_all_that_a_customer_needs(world: World):
     tenant = world.tenant()
     kit = world.kit(tenant)
     assert list(kit) == [
-        *("external_id", "next_external_id", "broker_principal_arn", "role_name", "stack_name", "region", "partition"),
-        *("permission_set", "permission_set_version", "template_url", "template_version", "launch_stack_url"),
-        *("organization_launch_url", "registers_itself", "trust_policy", "terraform", "aws_cli", "update"),
+        *(
+            "external_id",
+            "next_external_id",
+            "broker_principal_arn",
+            "role_name",
+            "stack_name",
+            "region",
+            "partition",
+        ),
+        *(
+            "permission_set",
+            "permission_set_version",
+            "template_url",
+            "template_version",
+            "launch_stack_url",
+        ),
+        *(
+            "organization_launch_url",
+            "registers_itself",
+            "trust_policy",
+            "terraform",
+            "aws_cli",
+            "update",
+        ),
     ]
     assert kit["external_id"] == tenant["external_id"]
     assert kit["role_name"] == "deputy-" + tenant["id"].replace("-", "")[-8:]
@@ -60,7 +81,10 @@ def test_the_launch_link_is_aws_quick_create(world: World):
 def test_the_organisations_link_differs_in_template_and_stack_alone(world: World):
     kit = world.kit(world.tenant())
     single, whole = opened(kit["launch_stack_url"]), opened(kit["organization_launch_url"])
-    assert kit["organization_launch_url"].partition("?")[0] == kit["launch_stack_url"].partition("?")[0]
+    assert (
+        kit["organization_launch_url"].partition("?")[0]
+        == kit["launch_stack_url"].partition("?")[0]
+    )
     assert "/templates/customer-org/inventory/" in whole.pop("templateURL")
     assert whole.pop("stackName") == f"{single.pop('stackName')}-organization"
     assert single.pop("templateURL") == kit["template_url"]
@@ -107,7 +131,13 @@ class Partition(NamedTuple):
 
 PLACES = [
     Partition("aws", "eu-west-1", "ap-southeast-2", "console.aws.amazon.com", "amazonaws.com"),
-    Partition("aws-us-gov", "us-gov-west-1", "us-gov-east-1", "console.amazonaws-us-gov.com", "amazonaws.com"),
+    Partition(
+        "aws-us-gov",
+        "us-gov-west-1",
+        "us-gov-east-1",
+        "console.amazonaws-us-gov.com",
+        "amazonaws.com",
+    ),
     Partition("aws-cn", "cn-north-1", "cn-northwest-1", "console.amazonaws.cn", "amazonaws.com.cn"),
 ]
 every_place = pytest.mark.parametrize("place", PLACES, ids=lambda place: place.partition)
@@ -115,10 +145,14 @@ every_place = pytest.mark.parametrize("place", PLACES, ids=lambda place: place.p
 
 @every_place
 def test_links_are_those_of_the_brokers_partition(deploy, monkeypatch, place: Partition):
-    """With a name whose characters all mean something in a URL, to see that each value arrives as it was."""
+    """With a name whose characters all mean something in a URL, to see that each value arrives
+    as it was.
+    """
     partition, home, other, console, suffix = place
     monkeypatch.delenv("AWS_ENDPOINT_URL")
-    world = deploy(broker=broker_in(partition), region=home, template_bucket="acme", role_prefix="a+b=c,d@e.f-")
+    world = deploy(
+        broker=broker_in(partition), region=home, template_bucket="acme", role_prefix="a+b=c,d@e.f-"
+    )
     tenant = world.tenant()
     path = f"/v1/tenants/{tenant['id']}/onboarding?region="
     for region in (home, other):
@@ -129,10 +163,14 @@ def test_links_are_those_of_the_brokers_partition(deploy, monkeypatch, place: Pa
                 f"https://{region}.{console}/cloudformation/home?region={region}#/stacks/create/review?"
             )
             query = link.partition("review?")[2]
-            assert set(query) <= set(ascii_letters + digits + "-._~%=&"), "everything else is encoded"
+            assert set(query) <= set(ascii_letters + digits + "-._~%=&"), (
+                "everything else is encoded"
+            )
             parameters = opened(link)
             # The bucket stays in its region when the link opens another.
-            assert parameters["templateURL"].startswith(f"https://s3.{home}.{suffix}/acme/templates/customer-")
+            assert parameters["templateURL"].startswith(
+                f"https://s3.{home}.{suffix}/acme/templates/customer-"
+            )
             assert parameters["param_RoleName"] == kit["role_name"]
             assert parameters["param_ExternalId"] == tenant["external_id"]
         assert kit["broker_principal_arn"].startswith(f"arn:{partition}:")
@@ -141,7 +179,9 @@ def test_links_are_those_of_the_brokers_partition(deploy, monkeypatch, place: Pa
         assert f"AWS_REGION={home} " in kit["aws_cli"]
     for theirs, region, *_ in PLACES:
         if theirs != partition:
-            problem = world.admin.refused("GET", path + region, expect=422, code="validation_failed")
+            problem = world.admin.refused(
+                "GET", path + region, expect=422, code="validation_failed"
+            )
             [message] = problem["errors"]["region"]
             assert f"the partition {theirs}." in message
             assert f"in the partition {partition}," in message
@@ -151,19 +191,29 @@ def test_links_are_those_of_the_brokers_partition(deploy, monkeypatch, place: Pa
     ("partition", "region", "message"),
     [
         ("aws-cn", "us-east-1", "AWS_REGION: us-east-1 is in the partition aws, but .* in aws-cn"),
-        ("aws", "us-gov-west-1", "AWS_REGION: us-gov-west-1 is in the partition aws-us-gov, but .* in aws"),
+        (
+            "aws",
+            "us-gov-west-1",
+            "AWS_REGION: us-gov-west-1 is in the partition aws-us-gov, but .* in aws",
+        ),
         ("aws", "xx-nowhere-9", "AWS_REGION: xx-nowhere-9 is in no partition that is known here"),
         ("aws-iso", "us-iso-east-1", "DEPUTY_CONSOLE_URL: must be set"),
     ],
 )
-def test_settings_that_lead_nowhere_are_refused_at_start(config, partition: str, region: str, message: str):
+def test_settings_that_lead_nowhere_are_refused_at_start(
+    config, partition: str, region: str, message: str
+):
     with pytest.raises(ConfigError, match=message):
         create_app(make_config(config.database_url, broker=broker_in(partition), region=region))
 
 
 def test_a_partition_without_a_known_console_is_served_with_console_url(deploy):
-    world = deploy(broker=broker_in("aws-iso"), region="us-iso-east-1", console_url="https://console.example")
-    assert world.kit(world.tenant())["launch_stack_url"].startswith("https://console.example/cloudformation/")
+    world = deploy(
+        broker=broker_in("aws-iso"), region="us-iso-east-1", console_url="https://console.example"
+    )
+    assert world.kit(world.tenant())["launch_stack_url"].startswith(
+        "https://console.example/cloudformation/"
+    )
 
 
 def test_the_templates_can_be_read_without_a_key(world: World):
@@ -174,7 +224,11 @@ def test_the_templates_can_be_read_without_a_key(world: World):
     )
     first, sync, organization = (
         anonymous.raw("GET", path)
-        for path in (role, f"{role}?permission_set=bucket-sync", f"{whole}?permission_set=bucket-sync")
+        for path in (
+            role,
+            f"{role}?permission_set=bucket-sync",
+            f"{whole}?permission_set=bucket-sync",
+        )
     )
     for response in (first, sync, organization):
         assert response.status_code == 200
@@ -190,7 +244,10 @@ def test_the_templates_can_be_read_without_a_key(world: World):
 
 def test_permission_sets_show_words_and_policies(world: World):
     items = world.admin("GET", "/v1/permission-sets")["items"]
-    assert {item["name"]: item["access"] for item in items} == {"inventory": "read", "bucket-sync": "write"}
+    assert {item["name"]: item["access"] for item in items} == {
+        "inventory": "read",
+        "bucket-sync": "write",
+    }
     sync = next(item for item in items if item["name"] == "bucket-sync")
     assert "arn:aws:s3:::deputy-shared-*" in json.dumps(sync["policy"])
     assert "${AWS::" not in json.dumps([item["policy"] for item in items])

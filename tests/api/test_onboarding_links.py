@@ -14,7 +14,11 @@ def links_of(tenant: dict) -> str:
 
 def test_a_link_is_made_with_a_url_and_lasts_thirty_days_or_as_long_as_asked(world: World):
     tenant = world.tenant()
-    for body, seconds in (({}, 2_592_000), ({"expires_in": 60}, 60), ({"expires_in": 7_776_000}, 7_776_000)):
+    for body, seconds in (
+        ({}, 2_592_000),
+        ({"expires_in": 60}, 60),
+        ({"expires_in": 7_776_000}, 7_776_000),
+    ):
         made = world.admin("POST", links_of(tenant), body, expect=201)
         assert set(made) == {"id", "url", "expires_at"}
         assert made["url"].startswith("http://localhost:8000/onboard/")
@@ -24,7 +28,10 @@ def test_a_link_is_made_with_a_url_and_lasts_thirty_days_or_as_long_as_asked(wor
 
 def test_a_links_token_is_random_and_only_its_hash_is_stored(world: World):
     tenant = world.tenant()
-    tokens = [world.admin("POST", links_of(tenant), {}, expect=201)["url"].rpartition("/")[2] for _ in range(20)]
+    tokens = [
+        world.admin("POST", links_of(tenant), {}, expect=201)["url"].rpartition("/")[2]
+        for _ in range(20)
+    ]
     assert {len(token) for token in tokens} == {43}
     assert len(set(tokens)) == 20
     with world.admin.app.extensions["deputy"].db.read() as db:
@@ -44,7 +51,9 @@ def test_what_can_not_be_shown_is_refused_when_it_is_asked_for(world: World):
         {"region": "cn-north-1"},
         {"token": "chosen-by-me"},
     ):
-        problem = world.admin.refused("POST", links_of(tenant), body, expect=422, code="validation_failed")
+        problem = world.admin.refused(
+            "POST", links_of(tenant), body, expect=422, code="validation_failed"
+        )
         assert list(problem["errors"]) == list(body)
 
 
@@ -59,21 +68,35 @@ def test_the_list_has_every_link_and_no_token(world: World):
     assert [item["id"] for item in items] == [link["id"] for link in reversed(made)]
     assert [item["revoked_at"] is not None for item in items] == [False, False, True]
     for item in items:
-        assert set(item) == {"id", "permission_set", "region", "created_at", "expires_at", "revoked_at"}
+        assert set(item) == {
+            "id",
+            "permission_set",
+            "region",
+            "created_at",
+            "expires_at",
+            "revoked_at",
+        }
         assert item["permission_set"] == "bucket-sync"
         assert item["region"] == "eu-west-1"
 
 
-def test_a_link_is_revoked_once_by_its_own_tenant_and_that_is_audited_without_the_token(world: World):
+def test_a_link_is_revoked_once_by_its_own_tenant_and_that_is_audited_without_the_token(
+    world: World,
+):
     tenant, stranger = world.tenant("Acme"), world.tenant("Globex")
     made = world.admin("POST", links_of(tenant), {}, expect=201)
-    world.admin.refused("DELETE", f"{links_of(stranger)}/{made['id']}", expect=404, code="not_found")
+    world.admin.refused(
+        "DELETE", f"{links_of(stranger)}/{made['id']}", expect=404, code="not_found"
+    )
     assert world.admin("GET", links_of(tenant))["items"][0]["revoked_at"] is None
     assert world.admin("GET", links_of(stranger))["items"] == []
     world.admin("DELETE", f"{links_of(tenant)}/{made['id']}", expect=204)
     world.admin.refused("DELETE", f"{links_of(tenant)}/{made['id']}", expect=404, code="not_found")
     events = [event for event in world.audit(tenant_id=tenant["id"]) if event["outcome"] == "ok"]
-    assert [event["action"] for event in events[:2]] == ["onboarding_link.revoked", "onboarding_link.created"]
+    assert [event["action"] for event in events[:2]] == [
+        "onboarding_link.revoked",
+        "onboarding_link.created",
+    ]
     for event in events[:2]:
         assert event["details"]["onboarding_link_id"] == made["id"]
         assert made["url"].rpartition("/")[2] not in str(event)

@@ -32,12 +32,16 @@ def program(world: World, connection) -> Api:
 def answer_plain(api: Api, connection: dict, **changes: Any) -> PlainAnswer | dict[str, Any]:
     target = (connection["tenant_id"], connection["id"], changes.pop("shape", "credentials"))
     request = PlainRequest("POST", target, f"Bearer {api.key}", None, None, b"")
-    return api.app.extensions["deputy.plain_requests"].answer(request._replace(**changes), "127.0.0.1")
+    return api.app.extensions["deputy.plain_requests"].answer(
+        request._replace(**changes), "127.0.0.1"
+    )
 
 
 def test_a_known_key_is_answered(program, connection):
     assert isinstance(answer_plain(program, connection), PlainAnswer)
-    assert isinstance(answer_plain(program, connection, method="GET", shape="container-credentials"), PlainAnswer)
+    assert isinstance(
+        answer_plain(program, connection, method="GET", shape="container-credentials"), PlainAnswer
+    )
     terms = {"body": b'{"reason": "x"}', "content_type": "application/json"}
     assert isinstance(answer_plain(program, connection, **terms), PlainAnswer)
 
@@ -48,22 +52,33 @@ def test_what_can_not_be_answered_goes_on_as_it_came(program, connection, monkey
     json = {"content_type": "application/json"}
     container = {"method": "GET", "shape": "container-credentials"}
     for changes in (
-        *({"authorization": text} for text in ("Bearer x", "Basic x", f"Bearer dpk_{'0' * 16}_{'x' * 43}", "")),
-        *({"method": "GET"}, {"shape": "container-credentials"}, container | json | {"body": b"{}"}),
+        *(
+            {"authorization": text}
+            for text in ("Bearer x", "Basic x", f"Bearer dpk_{'0' * 16}_{'x' * 43}", "")
+        ),
+        *(
+            {"method": "GET"},
+            {"shape": "container-credentials"},
+            container | json | {"body": b"{}"},
+        ),
         *({"body": b"{}"}, {"body": b"{}", "content_type": "text/plain"}),
         *(json | {"body": body} for body in (b"{", b"[]", b'{"reason": 1}', b"\xff")),
     ):
         assert answer_plain(program, connection, **changes) == {}, changes
 
 
-def test_a_key_that_may_not_issue_or_is_another_or_not_known_goes_on_as_it_came(world, program, connection):
+def test_a_key_that_may_not_issue_or_is_another_or_not_known_goes_on_as_it_came(
+    world, program, connection
+):
     reader = world.key("audit:read", tenant={"id": connection["tenant_id"]})
     reader.raw("POST", path_of(connection, "/credentials"))  # from now on the process knows it
     other = program.with_key(program.key[:-1] + ("A" if program.key[-1] != "A" else "B"))
     fresh = world.worker({"id": connection["tenant_id"]})
     statements: list[Any] = []
     engine = world.admin.app.extensions["deputy"].db.engine
-    sqlalchemy.event.listen(engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    sqlalchemy.event.listen(
+        engine, "before_cursor_execute", lambda *args: statements.append(args[2])
+    )
     assert [answer_plain(api, connection) for api in (reader, other, fresh)] == [{}, {}, {}]
     assert statements == [], "it costs no look at the database"
 
@@ -74,12 +89,16 @@ def test_a_refused_request_counts_once_against_each_limit(aws, config, vendor, s
     _, key = services.api_keys.create_key(OPERATOR, name="tight", scopes=ALL_SCOPES)
     world = World(aws, Api(app, key))
     connections = [world.connection() for _ in range(3)]
-    asked = [path_of(connection, "/credentials") for connection in (connections[0],) * 6 + (connections[1],) * 2]
+    asked = [
+        path_of(connection, "/credentials")
+        for connection in (connections[0],) * 6 + (connections[1],) * 2
+    ]
     statuses = [world.admin.raw("POST", path).status_code for path in asked]
     assert statuses == [200] * 2 + [429] * 4 + [200] * 2
-    assert [world.admin.raw("POST", path_of(connections[2], "/credentials")).status_code for _ in range(3)] == [
-        200
-    ] * 2 + [429]
+    assert [
+        world.admin.raw("POST", path_of(connections[2], "/credentials")).status_code
+        for _ in range(3)
+    ] == [200] * 2 + [429]
     services.db.engine.dispose()
 
 
@@ -93,10 +112,14 @@ def test_a_request_whose_record_can_not_be_stored_waits_once(program, connection
     monkeypatch.setattr(services.audit, "append", append)
     answer = program.raw("POST", path_of(connection, "/credentials"))
     assert (answer.status_code, answer.get_json()["code"]) == (503, "unavailable")
-    assert tries == [answer.headers["X-Request-Id"]], "if the event is stored later, it has the answer's id"
+    assert tries == [answer.headers["X-Request-Id"]], (
+        "if the event is stored later, it has the answer's id"
+    )
 
 
-def test_a_key_that_is_revoked_while_its_credentials_are_made_gets_a_401(world, program, connection, monkeypatch):
+def test_a_key_that_is_revoked_while_its_credentials_are_made_gets_a_401(
+    world, program, connection, monkeypatch
+):
     services = program.app.extensions["deputy"]
     append = services.audit.append
 

@@ -42,7 +42,9 @@ def tight(start_limited) -> World:
 
 
 @on_sqlite
-def test_a_key_that_asks_too_often_is_told_when_to_ask_again(tight: World, stopped_clock: StoppedClock):
+def test_a_key_that_asks_too_often_is_told_when_to_ask_again(
+    tight: World, stopped_clock: StoppedClock
+):
     """In either shape. It affects no other key, and the audit log has no event of each."""
     connection = tight.connection()
     worker, modest = (tight.worker({"id": connection["tenant_id"]}) for _ in range(2))
@@ -59,7 +61,10 @@ def test_a_key_that_asks_too_often_is_told_when_to_ask_again(tight: World, stopp
     modest("POST", path_of(connection, "/credentials"))
     stopped_clock.move(1)
     assert worker.raw("GET", path_of(connection, "/container-credentials")).status_code == 200
-    actions = {(e["action"], e["details"].get("code")) for e in tight.audit(tenant_id=connection["tenant_id"])}
+    actions = {
+        (e["action"], e["details"].get("code"))
+        for e in tight.audit(tenant_id=connection["tenant_id"])
+    }
     assert ("credentials.refused", "rate_limited") not in actions
 
 
@@ -85,10 +90,14 @@ def test_the_keys_of_a_tenant_share_its_limit(narrow: World, stopped_clock: Stop
 
 
 @on_sqlite
-def test_the_keys_of_a_tenant_share_its_limit_for_any_tenant_they_name_and_use_up_none_of_that_ones(narrow: World):
+def test_the_keys_of_a_tenant_share_its_limit_for_any_tenant_they_name_and_use_up_none_of_that_ones(
+    narrow: World,
+):
     connection, theirs = narrow.connection(), narrow.connection()
     workers = [narrow.worker({"id": connection["tenant_id"]}) for _ in range(6)]
-    statuses = [worker.raw("POST", path_of(theirs, "/credentials")).status_code for worker in workers]
+    statuses = [
+        worker.raw("POST", path_of(theirs, "/credentials")).status_code for worker in workers
+    ]
     assert statuses == [404] * 4 + [429] * 2
     narrow.worker({"id": theirs["tenant_id"]})("POST", path_of(theirs, "/credentials"))
 
@@ -107,7 +116,9 @@ def test_a_tenant_has_a_share_of_the_calls_to_sts(start_limited, stopped_clock: 
     assert answers[-1].get_json()["code"] == "rate_limited"
     assert 1 <= int(answers[-1].headers["Retry-After"]) <= 5
     assert len(world.calls_for(connection["role_arn"])) == calls + 5
-    assert worker.raw("POST", path, durations[0]).status_code == 200, "it is kept, and costs no call"
+    assert worker.raw("POST", path, durations[0]).status_code == 200, (
+        "it is kept, and costs no call"
+    )
     world.admin("POST", path_of(other, "/credentials"))
     stopped_clock.move(6)
     assert worker.raw("POST", path, durations[7]).status_code == 200
@@ -125,9 +136,13 @@ def test_a_call_beyond_a_tenants_share_waits_for_its_turn_where_that_comes_soon(
     answers = [worker.raw("POST", path, {"duration_seconds": 900 + number}) for number in range(13)]
     assert [answer.status_code for answer in answers] == [200] * 11 + [429] * 2
     assert slept == [0.5]
-    monkeypatch.setattr(world.admin.app.extensions["deputy"].rates, "_held", threading.BoundedSemaphore(0))
+    monkeypatch.setattr(
+        world.admin.app.extensions["deputy"].rates, "_held", threading.BoundedSemaphore(0)
+    )
     stopped_clock.move(0.5)
-    assert worker.raw("POST", path, {"duration_seconds": 1000}).status_code == 429, "not all of a process waits"
+    assert worker.raw("POST", path, {"duration_seconds": 1000}).status_code == 429, (
+        "not all of a process waits"
+    )
 
 
 def test_trying_roles_is_limited_for_each_tenant(tight: World):
@@ -136,12 +151,17 @@ def test_trying_roles_is_limited_for_each_tenant(tight: World):
     for _ in range(6):  # a stranger's requests do not count
         mallory.refused("POST", path_of(connection, "/verify"), expect=404, code="not_found")
     answers = [tight.admin.raw("POST", path_of(connection, "/verify")) for _ in range(5)]
-    assert [answer.status_code for answer in answers] == [200] * 2 + [429] * 3, "connecting it was the first"
+    assert [answer.status_code for answer in answers] == [200] * 2 + [429] * 3, (
+        "connecting it was the first"
+    )
     assert 1 <= int(answers[-1].headers["Retry-After"]) <= 60
     tight.admin("POST", path_of(other, "/verify"))
     for path, body in (
         (path_of(connection, "/verify"), {}),
-        (f"/v1/tenants/{connection['tenant_id']}/connections", {"role_arn": connection["role_arn"]}),
+        (
+            f"/v1/tenants/{connection['tenant_id']}/connections",
+            {"role_arn": connection["role_arn"]},
+        ),
     ):
         tight.admin.refused("POST", path, body, expect=429, code="rate_limited")
 

@@ -1,4 +1,6 @@
-"""A worker says that AWS refused it: no process hands that session out again, and the role is proven."""
+"""A worker says that AWS refused it: no process hands that session out again, and the role is
+proven.
+"""
 
 from datetime import timedelta
 from uuid import UUID
@@ -34,7 +36,9 @@ def due_at(world: World, connection):
 
 
 def test_a_role_that_was_deleted_by_hand_is_tried_because_of_a_report(world: World):
-    """Without it, the cached session of a role that is gone was handed out on, and the connection stayed verified."""
+    """Without it, the cached session of a role that is gone was handed out on, and the
+    connection stayed verified.
+    """
     tenant, customer = world.tenant(), Customer(world.aws)
     connection = world.connection(tenant, customer)
     worker = world.worker(tenant)
@@ -51,7 +55,9 @@ def test_a_role_that_was_deleted_by_hand_is_tried_because_of_a_report(world: Wor
     assert services.proof_queue.prove(claim)
     found = world.admin("GET", path_of(connection))
     assert found["verification"]["checks"][0]["outcome"] == "inconclusive"
-    assert timedelta(0) < due_at(world, connection)[0] - now() <= timedelta(minutes=1), "a second refusal counts"
+    assert timedelta(0) < due_at(world, connection)[0] - now() <= timedelta(minutes=1), (
+        "a second refusal counts"
+    )
 
 
 def test_an_event_says_who_reported(world: World):
@@ -92,7 +98,9 @@ def test_many_reports_at_once_are_one(world: World, by_hand):
     assert len(reports(world, connection)) == 1
 
 
-def test_one_tenants_reports_do_not_make_everybody_read_again_and_again(world: World, by_hand, monkeypatch):
+def test_one_tenants_reports_do_not_make_everybody_read_again_and_again(
+    world: World, by_hand, monkeypatch
+):
     """Each that takes effect moves the epoch, which is all tenants'."""
     assert quotas._REPORTS.window.amount == 60
     monkeypatch.setattr(quotas, "_REPORTS", quotas._quota("report", "Reports", 3, "minute"))
@@ -105,10 +113,15 @@ def test_one_tenants_reports_do_not_make_everybody_read_again_and_again(world: W
             assert worker.raw("POST", many.path("/report-refused", number)).status_code == 202
         assert by_hand.epoch == before + 3
         assert len(world.audit(tenant_id=str(many.tenant_id), action=REPORTED)) == 3
-        assert world.admin.with_key(other.key).raw("POST", other.path("/report-refused")).status_code == 202
+        assert (
+            world.admin.with_key(other.key).raw("POST", other.path("/report-refused")).status_code
+            == 202
+        )
         assert by_hand.epoch == before + 4, "another tenant's count for themselves"
         monkeypatch.setattr(services.db, "write", None)
-        assert worker.raw("POST", many.path("/report-refused", 0)).status_code == 202, "nothing is written"
+        assert worker.raw("POST", many.path("/report-refused", 0)).status_code == 202, (
+            "nothing is written"
+        )
 
 
 def test_a_suspended_connection_takes_no_report(world: World, by_hand):

@@ -31,7 +31,11 @@ def test_a_connection_that_issues_says_so_and_names_its_tenant(world: World):
     reference = f"c-{tenant['id']}"
     world.admin("PATCH", f"/v1/tenants/{tenant['id']}", {"reference": reference, "name": "Renamed"})
     for shown in views(world, connection):
-        assert part(shown, "issues", "why", "suspended") == {"issues": True, "why": None, "suspended": None}
+        assert part(shown, "issues", "why", "suspended") == {
+            "issues": True,
+            "why": None,
+            "suspended": None,
+        }
         assert (shown["tenant_name"], shown["tenant_reference"]) == ("Renamed", reference)
 
 
@@ -43,7 +47,11 @@ def test_a_suspended_tenant_shows_on_its_connections_and_their_status_stays_thei
         assert part(one["suspended"], "by", "reason") == {"by": "api_key", "reason": "Ticket 4711"}
         assert abs((now() - datetime.fromisoformat(one["suspended"]["at"])).total_seconds()) < 60
     for one in views(world, connection):
-        assert part(one, "status", "issues", "suspended") == {"status": "verified", "issues": False, "suspended": None}
+        assert part(one, "status", "issues", "suspended") == {
+            "status": "verified",
+            "issues": False,
+            "suspended": None,
+        }
         assert "tenant is suspended" in one["why"]
     shown = world.admin("POST", f"/v1/tenants/{tenant['id']}/resume", {"reason": "done"})
     assert shown["suspended"] is None
@@ -55,7 +63,9 @@ GIVES = OF_CONNECTION | {"/connections", "/onboarding-links", "/{connection_id}"
 LIFTS_OR_ADDS = ("/v1/tenants/{tenant_id}/resume", "/suspend")
 
 
-def test_while_a_tenant_is_suspended_nothing_gives_access_to_its_roles_or_prepares_that(world: World):
+def test_while_a_tenant_is_suspended_nothing_gives_access_to_its_roles_or_prepares_that(
+    world: World,
+):
     tenant = world.tenant()
     connection = world.awaiting_approval(tenant)
     world.admin("POST", f"/v1/tenants/{tenant['id']}/suspend", {"reason": "In doubt"})
@@ -65,7 +75,9 @@ def test_while_a_tenant_is_suspended_nothing_gives_access_to_its_roles_or_prepar
             path = route.at(tenant_id=tenant["id"], connection_id=connection["id"])
             answer = world.admin.raw(route.method, path, route.body)
             if answer.headers.get("X-Deputy-Code") == "suspended":
-                refused.add(f"/{path.rpartition('/')[2]}".replace(connection["id"], "{connection_id}"))
+                refused.add(
+                    f"/{path.rpartition('/')[2]}".replace(connection["id"], "{connection_id}")
+                )
     assert refused == GIVES
     connection = world.admin("GET", path_of(connection))
     assert part(connection, "wanted_permission_set", "awaiting_approval") == {
@@ -83,7 +95,11 @@ def test_a_suspended_connection_says_since_when_by_whom_and_why(world: World):
         assert "suspended" in one["why"]
         assert one["suspended"]["at"] == shown["suspended"]["at"]
     resumed = world.admin("POST", path_of(connection, "/resume"), {"reason": "done"})
-    assert part(resumed, "status", "issues", "suspended") == {"status": "verified", "issues": True, "suspended": None}
+    assert part(resumed, "status", "issues", "suspended") == {
+        "status": "verified",
+        "issues": True,
+        "suspended": None,
+    }
 
 
 @pytest.mark.parametrize("bound", [False, True])

@@ -13,7 +13,16 @@ def listed(tenant: dict) -> dict:
 def test_a_tenant_is_made_with_an_external_id_of_its_own(world: World):
     body = {"name": "Acme", "reference": "crm-1-" + world.tenant()["id"]}
     made = world.admin("POST", "/v1/tenants", body, expect=201)
-    assert list(made) == ["id", "name", "reference", "status", "suspended", "external_id", "created_at", "accounts"]
+    assert list(made) == [
+        "id",
+        "name",
+        "reference",
+        "status",
+        "suspended",
+        "external_id",
+        "created_at",
+        "accounts",
+    ]
     assert made["status"] == "active"
     assert re.fullmatch(r"dpy-[0-9a-f]{64}", made["external_id"])
     for _ in range(2):
@@ -26,9 +35,17 @@ def test_a_tenant_is_made_with_an_external_id_of_its_own(world: World):
 def test_a_reference_is_unique_among_live_tenants(world: World):
     reference = f"crm-{world.tenant()['id']}"
     first = world.admin("POST", "/v1/tenants", {"name": "Acme", "reference": reference}, expect=201)
-    world.admin.refused("POST", "/v1/tenants", {"name": "Again", "reference": reference}, expect=409, code="conflict")
+    world.admin.refused(
+        "POST",
+        "/v1/tenants",
+        {"name": "Again", "reference": reference},
+        expect=409,
+        code="conflict",
+    )
     other = world.tenant()
-    world.admin.refused("PATCH", f"/v1/tenants/{other['id']}", {"reference": reference}, expect=409, code="conflict")
+    world.admin.refused(
+        "PATCH", f"/v1/tenants/{other['id']}", {"reference": reference}, expect=409, code="conflict"
+    )
     assert world.admin("GET", f"/v1/tenants?reference={reference}")["items"] == [listed(first)]
     world.admin("DELETE", f"/v1/tenants/{first['id']}", expect=204)
     world.admin("POST", "/v1/tenants", {"name": "Later", "reference": reference}, expect=201)
@@ -42,12 +59,16 @@ def test_a_tenant_can_be_renamed_and_lose_its_reference(world: World):
     assert world.admin("PATCH", path, {"reference": None})["reference"] is None
     assert world.admin("PATCH", path, {})["name"] == "Acme & Söhne"
     assert world.admin("PATCH", path)["external_id"] == tenant["external_id"]
-    assert [event["action"] for event in world.audit(tenant_id=tenant["id"])].count("tenant.changed") == 3
+    assert [event["action"] for event in world.audit(tenant_id=tenant["id"])].count(
+        "tenant.changed"
+    ) == 3
 
 
 def test_a_name_is_one_printable_line(world: World):
     for name in ("", "   ", "x" * 201, None, 7, "two\nlines", "\u202e\u0007"):
-        problem = world.admin.refused("POST", "/v1/tenants", {"name": name}, expect=422, code="validation_failed")
+        problem = world.admin.refused(
+            "POST", "/v1/tenants", {"name": name}, expect=422, code="validation_failed"
+        )
         assert "name" in problem["errors"]
 
 
@@ -60,7 +81,10 @@ def test_suspending_stops_issuing_and_resuming_starts_it_again(world: World):
     world.admin.refused("POST", path_of(connection, "/credentials"), expect=409, code="suspended")
     assert world.admin("POST", f"{tenant}/resume", {"reason": "paid"})["status"] == "active"
     world.admin("POST", path_of(connection, "/credentials"))
-    reasons = {e["action"]: e["details"].get("reason") for e in world.audit(tenant_id=connection["tenant_id"])}
+    reasons = {
+        e["action"]: e["details"].get("reason")
+        for e in world.audit(tenant_id=connection["tenant_id"])
+    }
     assert (reasons["tenant.suspended"], reasons["tenant.resumed"]) == ("unpaid", "paid")
 
 
@@ -77,14 +101,19 @@ def test_lists_come_newest_first_in_pages_without_gap_or_repeat(world: World):
 
 
 def test_a_bound_key_neither_renames_nor_deletes_its_tenant_nor_probes_for_references(world: World):
-    """A reference is unique among all tenants, so a 409 would say that another customer has it (invariant 11;
-    docs/architecture.md).
+    """A reference is unique among all tenants, so a 409 would say that another customer has it
+    (invariant 11; docs/architecture.md).
     """
     taken = f"crm-{world.tenant()['id']}"
     world.admin("POST", "/v1/tenants", {"name": "Globex", "reference": taken}, expect=201)
     acme = world.tenant("Acme")
     bound, path = world.key("tenants:write", tenant=acme), f"/v1/tenants/{acme['id']}"
-    for body in ({"name": "Acme Ltd"}, {"reference": taken}, {"reference": f"free-{taken}"}, {"reference": None}):
+    for body in (
+        {"name": "Acme Ltd"},
+        {"reference": taken},
+        {"reference": f"free-{taken}"},
+        {"reference": None},
+    ):
         bound.refused("PATCH", path, body, expect=403, code="forbidden")
     bound.refused("DELETE", path, expect=403, code="forbidden")
     assert world.admin("GET", path)["name"] == acme["name"]

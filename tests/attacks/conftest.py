@@ -1,7 +1,8 @@
-"""The scene of the attacks: Acme is the attacker's tenant (A), Globex the victim's (B), and Mallory holds every right
-in A.
+"""The scene of the attacks: Acme is the attacker's tenant (A), Globex the victim's (B), and Mallory
+holds every right in A.
 
-What is shared among tests is only looked at, or attacked in vain; a test that changes something makes its own tenants.
+What is shared among tests is only looked at, or attacked in vain; a test that changes something
+makes its own tenants.
 """
 
 from collections.abc import Callable
@@ -41,16 +42,20 @@ def scene(aws: Sandbox, admin: Api) -> Scene:
 
 @pytest.fixture(autouse=True)
 def tenants_without_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests share Mallory's key, and ask more in a second than a program does; test_attack_availability.py has the bound."""
+    """Tests share Mallory's key, and ask more in a second than a program does;
+    test_attack_availability.py has the bound.
+    """
     monkeypatch.setattr("app.limits.tenant_share.TenantShare.request", lambda *_: nullcontext())
 
 
 @pytest.fixture
 def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
-    """`meanwhile("assume", act)`: right after AWS has answered that call, once, somebody else does `act` and gets done.
+    """`meanwhile("assume", act)`: right after AWS has answered that call, once, somebody else does
+    `act` and gets done.
 
-    Returns a list that holds what `act` returned, as soon as it ran. The sandbox can hang up on a slow call but not
-    answer it late; so AWS's slowness is made here, around the call, and all else is real.
+    Returns a list that holds what `act` returned, as soon as it ran. The sandbox can hang up on a
+    slow call but not answer it late; so AWS's slowness is made here, around the call, and all else
+    is real.
     """
 
     def arrange(call: str, act: Callable[[], Any]) -> list[Any]:

@@ -59,14 +59,15 @@ def case(*names: Any, **values: Any) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        error.add_note(
-            f"case: {', '.join([*map(repr, names), *(f'{name}={value!r}' for name, value in values.items())])}"
-        )
+        parts = [*map(repr, names), *(f"{name}={value!r}" for name, value in values.items())]
+        error.add_note(f"case: {', '.join(parts)}")
         raise
 
 
 def problem(response: Any, status: int, code: str) -> dict[str, Any]:
-    """The problem, which must be one of ours and show nothing; without its request id, for comparing."""
+    """The problem, which must be one of ours and show nothing; without its request id, for
+    comparing.
+    """
     assert response.status_code == status, f"{response.status_code} {response.text}"
     assert response.content_type == "application/problem+json"
     body = response.get_json()
@@ -109,7 +110,9 @@ def shows_no_secret(event: dict[str, Any]) -> None:
 
 @contextmanager
 def unchanged(world: World, *connections: dict[str, Any], but: str | None = None) -> Iterator[None]:
-    """Tenant and connection stay exactly as they are, and AWS hears nothing of the role. `but`: a field that may change."""
+    """Tenant and connection stay exactly as they are, and AWS hears nothing of the role. `but`:
+    a field that may change.
+    """
     before = [_state(world, connection, but) for connection in connections]
     yield
     assert [_state(world, connection, but) for connection in connections] == before
@@ -125,7 +128,9 @@ def untouched(world: World, *connections: dict[str, Any]) -> Iterator[None]:
 
 
 def _last_event(world: World, connection: dict[str, Any]) -> list[dict[str, Any]]:
-    return list(world.admin("GET", f"/v1/audit-events?limit=1&tenant_id={connection['tenant_id']}")["items"])
+    return list(
+        world.admin("GET", f"/v1/audit-events?limit=1&tenant_id={connection['tenant_id']}")["items"]
+    )
 
 
 def _state(world: World, connection: dict[str, Any], but: str | None) -> tuple[Any, ...]:

@@ -22,7 +22,9 @@ class Route:
 
     def at(self, **ids: str) -> str:
         nobodys = "01890000-0000-7000-8000-000000000000"
-        return self.path.format(**{"link_id": nobodys, "key_id": nobodys, "name": "inventory"} | ids)
+        return self.path.format(
+            **{"link_id": nobodys, "key_id": nobodys, "name": "inventory"} | ids
+        )
 
 
 ROUTES = (
@@ -33,7 +35,12 @@ ROUTES = (
     Route("DELETE", _TENANT, "tenants:write"),
     Route("POST", f"{_TENANT}/suspend", "tenants:write", {"reason": "mischief"}),
     Route("POST", f"{_TENANT}/resume", "tenants:write", {"reason": "mischief"}),
-    Route("POST", f"{_TENANT}/external-id/rotation", "tenants:write", {"reason": "mischief", "emergency": True}),
+    Route(
+        "POST",
+        f"{_TENANT}/external-id/rotation",
+        "tenants:write",
+        {"reason": "mischief", "emergency": True},
+    ),
     Route("GET", f"{_TENANT}/external-id/rotation", "tenants:read"),
     Route("POST", f"{_TENANT}/external-id/rotation/complete", "tenants:write", {}),
     Route("DELETE", f"{_TENANT}/external-id/rotation", "tenants:write"),
@@ -101,5 +108,7 @@ def routes_of(app: Flask) -> set[str]:
     for rule in app.url_map.iter_rules():
         path = re.sub(r"<(?:uuid:)?(\w+)>", r"{\1}", rule.rule)
         if not path.startswith(PUBLIC):
-            found |= {f"{method} {path}" for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}}
+            found |= {
+                f"{method} {path}" for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+            }
     return found

@@ -1,4 +1,5 @@
-"""One tenant against the service of all the others: what it may make everybody else pay for is bounded.
+"""One tenant against the service of all the others: what it may make everybody else pay for is
+bounded.
 
 Here is what needs nothing but the API. `ELSEWHERE` names the tests of the other attacks.
 """
@@ -27,7 +28,14 @@ from app.concurrency.places import without_place
 from app.http.prices import price_of
 from app.ids import new_id
 from app.limits.refusals import MOST, SINGLY
-from app.limits.tenant_share import AT_ONCE, BURST_SECONDS, MS_PER_ROW, MS_PER_SECOND, REFUSED_PER_SECOND, TenantShare
+from app.limits.tenant_share import (
+    AT_ONCE,
+    BURST_SECONDS,
+    MS_PER_ROW,
+    MS_PER_SECOND,
+    REFUSED_PER_SECOND,
+    TenantShare,
+)
 from app.limits.turns import Turns
 from app.store.models import Configuration, QuotaUse
 from tests.attacks.evidence import case, on_postgresql, on_sqlite
@@ -73,7 +81,9 @@ def held_places(share: TenantShare, tenant_id: UUID) -> Iterator[None]:
 
 
 @on_postgresql  # the quota itself is tried on both (tests/limits/test_quotas.py)
-def test_a_tenant_that_makes_keys_without_a_pause_is_held_back_and_may_revoke_all_of_them(world: World, clock):
+def test_a_tenant_that_makes_keys_without_a_pause_is_held_back_and_may_revoke_all_of_them(
+    world: World, clock
+):
     mallory, neighbour = (mallory_of(world, world.connection()) for _ in range(2))
     counted: list[str] = []
 
@@ -86,7 +96,9 @@ def test_a_tenant_that_makes_keys_without_a_pause_is_held_back_and_may_revoke_al
     sqlalchemy.event.remove(engine, "before_cursor_execute", note)
     assert [response.status_code for response in made] == [201] * BURST + [429] * 3
     assert int(made[-1].headers["Retry-After"]) >= 1
-    assert sum("INTO quota_uses" in one for one in counted) == BURST + 1, "the others are refused from memory"
+    assert sum("INTO quota_uses" in one for one in counted) == BURST + 1, (
+        "the others are refused from memory"
+    )
     for response in made[:BURST]:
         mallory("DELETE", f"/v1/api-keys/{response.get_json()['id']}", expect=204)
     spare_key(neighbour)
@@ -98,19 +110,33 @@ def test_a_tenant_that_makes_keys_without_a_pause_is_held_back_and_may_revoke_al
 
 MAKES: dict[str, Callable[[dict[str, Any], Api], Any]] = {
     "create a key": lambda _, api: api.raw("POST", "/v1/api-keys", SPARE),
-    "replace a key": lambda connection, api: api.raw("POST", f"/v1/api-keys/{connection['spare']}/replace", {}),
-    "create a link": lambda connection, api: api.raw("POST", f"{tenant_of(connection)}/onboarding-links", {}),
-    "resume a connection": lambda connection, api: api.raw("POST", path_of(connection, "/resume"), REASON),
-    "resume a tenant": lambda connection, api: api.raw("POST", f"{tenant_of(connection)}/resume", REASON),
+    "replace a key": lambda connection, api: api.raw(
+        "POST", f"/v1/api-keys/{connection['spare']}/replace", {}
+    ),
+    "create a link": lambda connection, api: api.raw(
+        "POST", f"{tenant_of(connection)}/onboarding-links", {}
+    ),
+    "resume a connection": lambda connection, api: api.raw(
+        "POST", path_of(connection, "/resume"), REASON
+    ),
+    "resume a tenant": lambda connection, api: api.raw(
+        "POST", f"{tenant_of(connection)}/resume", REASON
+    ),
 }
 STOPS: dict[str, Callable[[dict[str, Any], Api], Any]] = {
-    "revoke a key": lambda connection, api: api.raw("DELETE", f"/v1/api-keys/{connection['spare']}"),
+    "revoke a key": lambda connection, api: api.raw(
+        "DELETE", f"/v1/api-keys/{connection['spare']}"
+    ),
     "revoke a link": lambda connection, api: api.raw(
         "DELETE", f"{tenant_of(connection)}/onboarding-links/{UUID(int=1)}"
     ),
-    "suspend a connection": lambda connection, api: api.raw("POST", path_of(connection, "/suspend"), REASON),
+    "suspend a connection": lambda connection, api: api.raw(
+        "POST", path_of(connection, "/suspend"), REASON
+    ),
     "delete a connection": lambda connection, api: api.raw("DELETE", path_of(connection)),
-    "suspend a tenant": lambda connection, api: api.raw("POST", f"{tenant_of(connection)}/suspend", REASON),
+    "suspend a tenant": lambda connection, api: api.raw(
+        "POST", f"{tenant_of(connection)}/suspend", REASON
+    ),
 }
 
 
@@ -154,11 +180,18 @@ def test_a_bound_key_moves_the_epoch_only_where_its_tenant_is_counted(world: Wor
     ids["key_id"] = spare_key(mallory).rpartition("/")[2]
     for route in (route for route in ROUTES if route.method in {"POST", "PATCH"}):
         with case(str(route)):
-            before, counted = epoch_of(world.admin.app), uses(world.admin.app, connection["tenant_id"])
-            mallory.raw(route.method, route.at(**ids), *([route.body] if route.body is not None else []))
+            before, counted = (
+                epoch_of(world.admin.app),
+                uses(world.admin.app, connection["tenant_id"]),
+            )
+            mallory.raw(
+                route.method, route.at(**ids), *([route.body] if route.body is not None else [])
+            )
             if epoch_of(world.admin.app) != before and not route.path.endswith("/suspend"):
                 moved.add(route.path)
-                assert uses(world.admin.app, connection["tenant_id"]) > counted, "nothing limits how often"
+                assert uses(world.admin.app, connection["tenant_id"]) > counted, (
+                    "nothing limits how often"
+                )
     assert {path.rpartition("/")[2] for path in moved} >= {"rotation", "replace"}
 
 
@@ -169,7 +202,9 @@ def epoch_of(app: Flask) -> int:
 
 def uses(app: Flask, tenant_id: str) -> int:
     """How much of all its quotas a tenant has used."""
-    query = select(sqlalchemy.func.coalesce(sqlalchemy.func.sum(QuotaUse.counted + QuotaUse.counted_before), 0))
+    query = select(
+        sqlalchemy.func.coalesce(sqlalchemy.func.sum(QuotaUse.counted + QuotaUse.counted_before), 0)
+    )
     with app.extensions["deputy"].db.read() as db:
         return db.scalar(query.where(QuotaUse.id == UUID(tenant_id)))
 
@@ -184,7 +219,9 @@ def tenants_without_a_share() -> None:
 
 @pytest.fixture
 def hasty(monkeypatch) -> None:
-    """A request beyond its tenant's share is not held for a second, as nobody would make others meanwhile."""
+    """A request beyond its tenant's share is not held for a second, as nobody would make others
+    meanwhile.
+    """
     monkeypatch.setattr("app.limits.tenant_share._WAIT_SECONDS", 0.0)
 
 
@@ -225,10 +262,15 @@ def test_a_tenant_has_a_share_of_the_requests(world: World, stopped_clock: Stopp
 def test_a_list_costs_more_with_each_row(world: World, stopped_clock: StoppedClock):
     connection = world.connection()
     mallory = mallory_of(world, connection)
-    rows = [world.connection(tenant={"id": connection["tenant_id"]}) for _ in range(3)] + [connection]
+    rows = [world.connection(tenant={"id": connection["tenant_id"]}) for _ in range(3)] + [
+        connection
+    ]
     path = f"{tenant_of(connection)}/connections"
     statuses = [mallory.raw("GET", path).status_code for _ in range(AFFORDED)]
-    first, row = price_of("list_connections"), MS_PER_ROW * len(rows)  # which are charged afterwards
+    first, row = (
+        price_of("list_connections"),
+        MS_PER_ROW * len(rows),
+    )  # which are charged afterwards
     assert statuses.count(200) == math.floor((MS_PER_SECOND * SECONDS + row) / (first + row))
 
 
@@ -263,8 +305,12 @@ def test_a_revoked_key_uses_up_nobodys_share(world: World, stopped_clock: Stoppe
 
 @on_sqlite
 @pytest.mark.usefixtures("hasty", "stopped_clock")
-def test_a_key_of_a_tenant_that_is_refused_two_hundred_times_at_once_is_told_why_each_time(world: World, monkeypatch):
-    """Its tenant's share has room for as many refusals as a key may have in a second (app/limits/refusals.py)."""
+def test_a_key_of_a_tenant_that_is_refused_two_hundred_times_at_once_is_told_why_each_time(
+    world: World, monkeypatch
+):
+    """Its tenant's share has room for as many refusals as a key may have in a second
+    (app/limits/refusals.py).
+    """
     monkeypatch.setattr("app.limits.refusals.MOST", MOST)
     monkeypatch.setattr("app.limits.refusals.SINGLY", SINGLY)
     monkeypatch.setattr("app.http.problems.Event", partial(Event, at=now()))
@@ -282,20 +328,30 @@ def test_a_key_of_a_tenant_that_is_refused_two_hundred_times_at_once_is_told_why
 @pytest.mark.usefixtures("small_share", "stopped_clock")
 @pytest.mark.parametrize("way", ["plain", "Flask"])
 def test_a_tenant_has_a_share_of_the_refusals_of_credentials(world: World, way: str):
-    """Each costs several times what another tenant's credentials do, and a tenant may have a thousand keys."""
+    """Each costs several times what another tenant's credentials do, and a tenant may have a
+    thousand keys.
+    """
     connection, other = world.connection(), world.connection()
     tenant = {"id": connection["tenant_id"]}
     weak, keys = [world.key("audit:read", tenant=tenant) for _ in range(5)], iter(range(1_000_000))
     path = path_of(connection, "/credentials") + ("?plain=0" if way == "Flask" else "")
     ask = lambda: weak[next(keys) % 5].raw("POST", path).get_json()["code"]  # noqa: E731
-    assert Counter(ask() for _ in range(REFUSED_PER_SECOND + 5)) == {"forbidden": REFUSED_PER_SECOND, "rate_limited": 5}
+    assert Counter(ask() for _ in range(REFUSED_PER_SECOND + 5)) == {
+        "forbidden": REFUSED_PER_SECOND,
+        "rate_limited": 5,
+    }
     statements: list[Any] = []
     engine = world.admin.app.extensions["deputy"].db.engine
-    sqlalchemy.event.listen(engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    sqlalchemy.event.listen(
+        engine, "before_cursor_execute", lambda *args: statements.append(args[2])
+    )
     assert ask() == "rate_limited"
     assert statements == [], "what is refused beyond it reads nothing"
     mallory_of(world, connection)("POST", path_of(connection, "/credentials"))
-    for free in (world.key("audit:read"), world.key("audit:read", tenant={"id": other["tenant_id"]})):
+    for free in (
+        world.key("audit:read"),
+        world.key("audit:read", tenant={"id": other["tenant_id"]}),
+    ):
         assert free.raw("POST", path_of(other, "/credentials")).get_json()["code"] == "forbidden"
 
 
@@ -314,29 +370,53 @@ def test_a_request_beyond_the_share_waits_for_its_slot(monkeypatch, stopped_cloc
 # --- the other attacks ---
 
 ELSEWHERE = {
-    "bodies that do not come": "honesty/test_hostile_sockets.py::many_sockets_with_a_good_key_and_no_body_hold_nobody_up",
-    "connections that rest": "honesty/test_hostile_sockets.py::many_idle_connections_that_were_served_hold_nobody_up",
-    "lists that cost": "attacks/test_attack_costly_bodies.py::ten_thousand_accounts_cost_little_good_or_bad",
-    "bodies that cost": "attacks/test_attack_costly_bodies.py::a_costly_body_is_answered_and_recorded_in_a_few_words",
-    "headers that cost": "honesty/test_unread_requests.py::an_unread_request_is_refused_with_a_problem_whose_request_id_is_in_the_log",
-    "the epoch": "issuing/test_authorization.py::issuing_goes_on_though_others_revoke_keys_all_the_time",
+    "bodies that do not come": (
+        "honesty/test_hostile_sockets.py::many_sockets_with_a_good_key_and_no_body_hold_nobody_up"
+    ),
+    "connections that rest": (
+        "honesty/test_hostile_sockets.py::many_idle_connections_that_were_served_hold_nobody_up"
+    ),
+    "lists that cost": (
+        "attacks/test_attack_costly_bodies.py::ten_thousand_accounts_cost_little_good_or_bad"
+    ),
+    "bodies that cost": (
+        "attacks/test_attack_costly_bodies.py::a_costly_body_is_answered_and_recorded_in_a_few_words"
+    ),
+    "headers that cost": (
+        "honesty/test_unread_requests.py::an_unread_request_is_refused_with_a_problem_whose_request_id_is_in_the_log"
+    ),
+    "the epoch": (
+        "issuing/test_authorization.py::issuing_goes_on_though_others_revoke_keys_all_the_time"
+    ),
     "credentials": "api/test_rate_limits.py::the_keys_of_a_tenant_share_its_limit",
     "calls to STS": "api/test_rate_limits.py::a_tenant_has_a_share_of_the_calls_to_sts",
     "calls to STS that wait": "limits/test_turns.py::a_nightly_run_over_a_thousand_accounts_passes",
     "throttled calls": "aws/test_breaker.py::throttling_that_one_tenant_causes_shuts_nobody_out",
-    "cached sessions": "issuing/test_session_cache.py::a_tenants_misses_evict_its_own_sessions_once_it_has_its_share",
+    "cached sessions": (
+        "issuing/test_session_cache.py::a_tenants_misses_evict_its_own_sessions_once_it_has_its_share"
+    ),
     "live keys": "api/test_key_families.py::a_tenant_has_so_many_live_keys",
     "live links": "api/test_key_families.py::a_tenant_has_so_many_live_links",
     "readiness": "api/test_health.py::a_crowd_at_readiness_costs_one_call_to_aws",
     "refusals": "limits/test_refusals.py::many_threads_at_once_record_no_more_than_ten",
     "looks at the audit log": "audit/test_feed.py::a_time_is_looked_up_and_not_looked_for",
     "looks at SQLite": "store/test_sqlite_reads.py::other_requests_go_on_beside_a_long_look",
-    "due proofs": "connections/test_proof_queue.py::another_tenants_flood_does_not_hold_up_a_first_proof",
-    "due turns": "connections/test_proof_queue.py::another_tenants_flood_of_turns_does_not_hold_up_a_turn",
-    "slow answers to stacks": "background/test_workers.py::a_message_that_takes_long_does_not_hold_up_the_others",
-    "stacks' messages": "onboarding/test_registrations.py::a_flood_about_one_role_fills_neither_the_log_nor_the_table",
+    "due proofs": (
+        "connections/test_proof_queue.py::another_tenants_flood_does_not_hold_up_a_first_proof"
+    ),
+    "due turns": (
+        "connections/test_proof_queue.py::another_tenants_flood_of_turns_does_not_hold_up_a_turn"
+    ),
+    "slow answers to stacks": (
+        "background/test_workers.py::a_message_that_takes_long_does_not_hold_up_the_others"
+    ),
+    "stacks' messages": (
+        "onboarding/test_registrations.py::a_flood_about_one_role_fills_neither_the_log_nor_the_table"
+    ),
     "the hosted page": "web/test_page_rate.py::the_links_of_a_tenant_count_together",
-    "a page of many": "web/test_many_accounts.py::a_look_costs_no_more_statements_for_many_accounts",
+    "a page of many": (
+        "web/test_many_accounts.py::a_look_costs_no_more_statements_for_many_accounts"
+    ),
 }
 
 
@@ -344,4 +424,6 @@ def test_an_attack_that_is_tried_elsewhere_has_its_test_there():
     for what, test in ELSEWHERE.items():
         file, _, name = test.partition("::")
         tree = ast.parse((Path(__file__).parents[1] / file).read_text())
-        assert f"test_{name}" in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, what
+        assert f"test_{name}" in {
+            node.name for node in tree.body if isinstance(node, ast.FunctionDef)
+        }, what

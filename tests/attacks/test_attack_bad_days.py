@@ -1,4 +1,6 @@
-"""AWS throttles, hangs, fails or is not there: nothing of that proves anything, and none of AWS's words get out."""
+"""AWS throttles, hangs, fails or is not there: nothing of that proves anything, and none of
+AWS's words get out.
+"""
 
 import json
 
@@ -9,7 +11,13 @@ from tests.attacks.evidence import case, check, on_sqlite, outcomes, problem, re
 from tests.support.cast import Customer, World, path_of, without_external_id
 
 pytestmark = on_sqlite  # nothing here depends on the database
-SICK = {"throttle": {}, "timeout": {"seconds": 0.05}, "error": {}, "region_disabled": {}, "expired_token": {}}
+SICK = {
+    "throttle": {},
+    "timeout": {"seconds": 0.05},
+    "error": {},
+    "region_disabled": {},
+    "expired_token": {},
+}
 
 
 @pytest.fixture
@@ -20,7 +28,9 @@ def customers_role(world: World):
     return tenant, customer, kit, customer.role(kit["role_name"], kit["trust_policy"])
 
 
-def test_a_stranger_without_an_answer_is_not_a_stranger_refused(world: World, faults, customers_role):
+def test_a_stranger_without_an_answer_is_not_a_stranger_refused(
+    world: World, faults, customers_role
+):
     tenant, _, _, role_arn = customers_role
     faults.add("throttle", role_arn=role_arn, external_id="missing")
     connection = world.connect(tenant, role_arn, status="pending")
@@ -30,16 +40,25 @@ def test_a_stranger_without_an_answer_is_not_a_stranger_refused(world: World, fa
                 faults.clear()
                 faults.add(kind, role_arn=role_arn, external_id=stranger, **seconds)
                 answer = world.admin("POST", path_of(connection, "/verify"))
-                assert (answer["status"], answer["verification"]["verdict"]) == ("pending", "inconclusive")
+                assert (answer["status"], answer["verification"]["verdict"]) == (
+                    "pending",
+                    "inconclusive",
+                )
                 assert check(answer, f"{stranger}_external_id_refused")["outcome"] == "inconclusive"
                 assert answer["verified_at"] is None
                 shows_nothing(json.dumps(answer))
     event = world.audit(connection_id=connection["id"], action="connection.proof_inconclusive")[0]
     assert (event["outcome"], event["details"]["status"]) == ("failed", "pending")
-    problem(world.worker(tenant).raw("POST", path_of(connection, "/credentials")), 409, "connection_not_verified")
+    problem(
+        world.worker(tenant).raw("POST", path_of(connection, "/credentials")),
+        409,
+        "connection_not_verified",
+    )
 
 
-def test_one_accepted_stranger_is_insecure_even_if_other_calls_failed(world: World, faults, customers_role):
+def test_one_accepted_stranger_is_insecure_even_if_other_calls_failed(
+    world: World, faults, customers_role
+):
     tenant, customer, kit, role_arn = customers_role
     customer.retrust(kit["role_name"], without_external_id(kit["trust_policy"]))
     faults.add("throttle", role_arn=role_arn, external_id="missing")
@@ -52,7 +71,9 @@ def test_without_an_answer_nothing_flips(world: World, faults, customers_role):
     connection = world.connect(tenant, role_arn)
     changes = {
         "verified": lambda: None,
-        "insecure": lambda: customer.retrust(kit["role_name"], without_external_id(kit["trust_policy"])),
+        "insecure": lambda: customer.retrust(
+            kit["role_name"], without_external_id(kit["trust_policy"])
+        ),
         "broken": lambda: customer.remove_role(kit["role_name"]),
     }
     for status, change in changes.items():
@@ -62,7 +83,10 @@ def test_without_an_answer_nothing_flips(world: World, faults, customers_role):
             with case(status, kind=kind):
                 faults.add(kind, role_arn=role_arn, **seconds)
                 answer = world.admin("POST", path_of(connection, "/verify"))
-                assert (answer["status"], answer["verification"]["verdict"]) == (status, "inconclusive")
+                assert (answer["status"], answer["verification"]["verdict"]) == (
+                    status,
+                    "inconclusive",
+                )
                 shows_nothing(json.dumps(answer))
             faults.clear()
 
@@ -106,7 +130,9 @@ def test_a_role_of_another_account_than_its_arn_names_is_not_proven(
     tenant = world.tenant()
     connection = world.connect(tenant, world.role(tenant), status="pending")
     assert connection["verification"]["verdict"] == verdict
-    problem(world.admin.raw("POST", path_of(connection, "/credentials")), 409, "connection_not_verified")
+    problem(
+        world.admin.raw("POST", path_of(connection, "/credentials")), 409, "connection_not_verified"
+    )
 
 
 def test_a_session_of_another_account_is_dropped(world: World, monkeypatch: pytest.MonkeyPatch):
@@ -134,7 +160,9 @@ def test_a_role_that_is_still_spreading_is_waited_for_a_little_and_then_pending(
     assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
 
 
-def test_refusals_of_a_role_that_then_refuses_its_own_id_prove_nothing(world: World, faults, meanwhile):
+def test_refusals_of_a_role_that_then_refuses_its_own_id_prove_nothing(
+    world: World, faults, meanwhile
+):
     tenant = world.tenant()
     arn = world.role(tenant)
     meanwhile("probe_foreign", lambda: faults.add("deny", role_arn=arn, external_id="own"))
@@ -171,7 +199,10 @@ def test_awss_words_reach_no_tenant_when_issuing(world: World, faults):
                 problem(response, status, code)
                 assert (response.headers.get("Retry-After") is not None) == (status == 503)
                 event = refusal(world, response)
-                assert (event["tenant_id"], event["connection_id"]) == (connection["tenant_id"], connection["id"])
+                assert (event["tenant_id"], event["connection_id"]) == (
+                    connection["tenant_id"],
+                    connection["id"],
+                )
                 shows_nothing(json.dumps(event))
         faults.clear()
     assert world.audit(connection_id=connection["id"], action="credentials.issued") == []

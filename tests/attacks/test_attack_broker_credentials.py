@@ -1,4 +1,6 @@
-"""The service without its AWS credentials, or with expired or wrong ones: not ready, and nothing flips."""
+"""The service without its AWS credentials, or with expired or wrong ones: not ready, and nothing
+flips.
+"""
 
 import pytest
 
@@ -15,7 +17,12 @@ def expired(world: World) -> dict[str, str | None]:
 
 
 def environment(key: str, secret: str, token: str | None = None) -> dict[str, str | None]:
-    return {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret, "AWS_SESSION_TOKEN": token, **ABSENT}
+    return {
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_SESSION_TOKEN": token,
+        **ABSENT,
+    }
 
 
 WAYS = {
@@ -53,7 +60,9 @@ def test_without_the_brokers_credentials_the_service_is_not_ready_and_no_verdict
 
 
 def test_with_somebody_elses_credentials_no_verdict_flips(world: World, start):
-    """Their refusals say nothing of the role: a wrong profile must not turn every customer's connection to broken."""
+    """Their refusals say nothing of the role: a wrong profile must not turn every customer's
+    connection to broken.
+    """
     verified = world.connection()
     api = Api(start(environment("123456789012", "sandbox")), world.admin.key)
     problem(api.raw("GET", "/readyz"), 503, "unavailable")

@@ -1,4 +1,6 @@
-"""Bodies of the size that is taken, made to cost as much as they can: what is read, answered and recorded is bounded."""
+"""Bodies of the size that is taken, made to cost as much as they can: what is read, answered and
+recorded is bounded.
+"""
 
 import json
 import sys
@@ -28,7 +30,10 @@ COSTLY = {
     "as many empty strings as fit": (filled(b'""'), 400),
     "as many long numbers as fit": (filled(b"9" * 99), 422),
     "as many objects as fit": (filled(b"{}"), 400),
-    "as many unknown keys as are read": (json.dumps({f"{n:0200}": 1 for n in range(1000)}).encode(), 422),
+    "as many unknown keys as are read": (
+        json.dumps({f"{n:0200}": 1 for n in range(1000)}).encode(),
+        422,
+    ),
     "a number of a quarter of a million digits": (b'{"name": ' + b"9" * LONG + b"}", 400),
     "a long name": (b'{"scopes": [], "name": "' + b"x" * LONG + b'"}', 422),
     "a long id": (b'{"scopes": [], "tenant_id": "' + b"1" * LONG + b'"}', 422),
@@ -72,13 +77,19 @@ def test_every_list_and_every_text_of_every_request_has_a_length_that_is_counted
         for value in (["x"] * 10_001, "x" * 10_001):
             errors = kind().validate({name: value})
             assert list(errors) == [name], f"{kind.__name__}.{name}"
-            assert errors[name][0].startswith("Must not be longer than "), f"{kind.__name__}.{name}: {errors}"
+            assert errors[name][0].startswith("Must not be longer than "), (
+                f"{kind.__name__}.{name}: {errors}"
+            )
 
 
 @on_postgresql
 def test_twenty_fields_are_named_and_of_the_others_how_many_they_are(scene: Scene):
     found = scene.world.admin.refused(
-        "POST", "/v1/tenants", {"name": "x"} | {f"f{n}": 1 for n in range(25)}, expect=422, code="validation_failed"
+        "POST",
+        "/v1/tenants",
+        {"name": "x"} | {f"f{n}": 1 for n in range(25)},
+        expect=422,
+        code="validation_failed",
     )
     assert len(found["errors"]) == 20
     assert found["detail"].endswith(" 5 more are not shown.")
@@ -87,7 +98,9 @@ def test_twenty_fields_are_named_and_of_the_others_how_many_they_are(scene: Scen
 @on_postgresql
 def test_an_event_names_as_many_and_how_many_more_there_were(scene: Scene):
     wanted = {"name": "x", "scopes": ["audit:read"], "permission_sets": [""] * 25}
-    found = scene.world.admin.refused("POST", "/v1/api-keys", wanted, expect=422, code="validation_failed")
+    found = scene.world.admin.refused(
+        "POST", "/v1/api-keys", wanted, expect=422, code="validation_failed"
+    )
     assert list(found["errors"]) == [f"permission_sets.{n}" for n in range(20)]
     details = newest_refusal(scene.world)["details"]
     assert set(details["fields"]) <= {f"permission_sets.{n}" for n in range(25)}

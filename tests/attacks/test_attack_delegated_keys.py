@@ -14,7 +14,9 @@ def stolen(scene: Scene) -> SignUp:
     return SignUp(scene.world)
 
 
-def test_a_delegating_key_gives_nothing_but_what_it_may_give_not_even_its_own_scopes(stolen: SignUp):
+def test_a_delegating_key_gives_nothing_but_what_it_may_give_not_even_its_own_scopes(
+    stolen: SignUp,
+):
     tenant = stolen.tenant()
     for scope in sorted(set(Scope) - {"credentials:issue"}):
         for scopes in ([scope], ["credentials:issue", scope]):
@@ -42,11 +44,15 @@ def tenants_of_others(scene: Scene, stolen: SignUp) -> dict[str, str]:
         "another sign-up key's, with the same maker": sibling.tenant()["id"],
         "its successor's": stolen.replace().tenant()["id"],
         "its own, deleted": gone["id"],
-        "with its deleted tenant's reference": world.admin("POST", "/v1/tenants", again, expect=201)["id"],
+        "with its deleted tenant's reference": world.admin(
+            "POST", "/v1/tenants", again, expect=201
+        )["id"],
     }
 
 
-def test_a_tenant_that_a_delegating_key_did_not_make_is_like_none_at_all(scene: Scene, stolen: SignUp):
+def test_a_tenant_that_a_delegating_key_did_not_make_is_like_none_at_all(
+    scene: Scene, stolen: SignUp
+):
     answers, tenants = [], tenants_of_others(scene, stolen)
     key = scene.world.admin("POST", KEYS, WORKER | {"tenant_id": scene.acme["id"]}, expect=201)
     with untouched(scene.world, scene.ours, scene.theirs):
@@ -62,11 +68,15 @@ def test_a_tenant_that_a_delegating_key_did_not_make_is_like_none_at_all(scene: 
     assert stolen.listed() == []
 
 
-def test_a_full_tenant_of_others_is_like_none_at_all(scene: Scene, stolen: SignUp, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_tenant_of_others_is_like_none_at_all(
+    scene: Scene, stolen: SignUp, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(scene.world.admin.app.extensions["deputy"].api_keys, "_most", 0)
     own = WORKER | {"tenant_id": stolen.tenant()["id"]}
     problem(stolen.api.raw("POST", KEYS, own), 429, "rate_limited")
-    problem(stolen.api.raw("POST", KEYS, WORKER | {"tenant_id": scene.acme["id"]}), 404, "not_found")
+    problem(
+        stolen.api.raw("POST", KEYS, WORKER | {"tenant_id": scene.acme["id"]}), 404, "not_found"
+    )
 
 
 def test_a_stronger_key_of_its_own_tenant_is_like_none_at_all(scene: Scene, stolen: SignUp):
@@ -92,8 +102,14 @@ def test_a_delegated_key_is_no_wider_lives_no_longer_and_makes_nothing_more(scen
     key = stolen.worker(tenant)
     assert (key["permission_sets"], key["expires_at"][:4]) == (["inventory"], "2099")
     body = WORKER | {"tenant_id": tenant["id"]}
-    problem(stolen.api.raw("POST", KEYS, body | {"permission_sets": ["bucket-sync"]}), 403, "forbidden")
-    problem(stolen.api.raw("POST", KEYS, body | {"expires_at": "2099-01-02T00:00:00Z"}), 422, "validation_failed")
+    problem(
+        stolen.api.raw("POST", KEYS, body | {"permission_sets": ["bucket-sync"]}), 403, "forbidden"
+    )
+    problem(
+        stolen.api.raw("POST", KEYS, body | {"expires_at": "2099-01-02T00:00:00Z"}),
+        422,
+        "validation_failed",
+    )
     worker = stolen.api.with_key(key["key"])
     problem(worker.raw("POST", KEYS, WORKER), 403, "forbidden")
     problem(worker.raw("GET", KEYS), 403, "forbidden")

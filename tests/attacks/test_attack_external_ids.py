@@ -1,4 +1,6 @@
-"""External IDs: made by the server, one for each tenant, never chosen, changed, shared or handed on."""
+"""External IDs: made by the server, one for each tenant, never chosen, changed, shared or handed
+on.
+"""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -9,18 +11,36 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app.ids import EXTERNAL_ID_PATTERN, foreign_external_id, new_external_id
 from app.store.database import SYSTEM
-from tests.attacks.evidence import Scene, case, on_postgresql, on_sqlite, problem, refusal, unchanged, untouched
+from tests.attacks.evidence import (
+    Scene,
+    case,
+    on_postgresql,
+    on_sqlite,
+    problem,
+    refusal,
+    unchanged,
+    untouched,
+)
 from tests.support.cast import Customer, World, path_of
 
 CHOSEN = "dpy-" + "0123456789abcdef" * 4
-SPELLINGS = ["external_id", "externalId", "ExternalId", "sts:ExternalId", "external_id_id", "external-id"]
+SPELLINGS = [
+    "external_id",
+    "externalId",
+    "ExternalId",
+    "sts:ExternalId",
+    "external_id_id",
+    "external-id",
+]
 
 
 @on_sqlite
 def test_no_tenant_chooses_its_external_id(scene: Scene):
     for field in SPELLINGS:
         with case(field):
-            response = scene.world.admin.raw("POST", "/v1/tenants", {"name": "Mallory Ltd", field: CHOSEN})
+            response = scene.world.admin.raw(
+                "POST", "/v1/tenants", {"name": "Mallory Ltd", field: CHOSEN}
+            )
             assert field in problem(response, 422, "validation_failed")["errors"]
             assert refusal(scene.world, response)["action"] == "tenant.refused"
     for body in (
@@ -36,7 +56,9 @@ def test_no_tenant_chooses_its_external_id(scene: Scene):
 def test_no_tenant_chooses_its_external_id_by_the_query_or_a_header(scene: Scene):
     query = "&".join(f"{field}={CHOSEN}" for field in SPELLINGS)
     headers = {f"X-{field.replace(':', '-').replace('_', '-')}": CHOSEN for field in SPELLINGS}
-    tenant = scene.world.admin("POST", f"/v1/tenants?{query}", {"name": "Mallory Ltd"}, headers=headers, expect=201)
+    tenant = scene.world.admin(
+        "POST", f"/v1/tenants?{query}", {"name": "Mallory Ltd"}, headers=headers, expect=201
+    )
     assert re.fullmatch(EXTERNAL_ID_PATTERN, tenant["external_id"])
     assert tenant["external_id"] != CHOSEN
 
@@ -70,7 +92,10 @@ def test_no_connection_chooses_its_external_id(scene: Scene):
 def test_many_at_once_are_all_different_and_show_nothing_of_their_tenants(world: World):
     def create_tenants(_: int) -> list[str]:
         api = world.admin.with_key(world.admin.key)
-        return [api("POST", "/v1/tenants", {"name": "Twin Ltd"}, expect=201)["external_id"] for _ in range(6)]
+        return [
+            api("POST", "/v1/tenants", {"name": "Twin Ltd"}, expect=201)["external_id"]
+            for _ in range(6)
+        ]
 
     with ThreadPoolExecutor(8) as pool:
         external_ids = [value for batch in pool.map(create_tenants, range(8)) for value in batch]
@@ -95,7 +120,9 @@ def test_a_tenant_made_again_gets_a_new_one_and_its_old_role_is_refused(world: W
     assert after["id"] != before["id"]
     assert after["external_id"] != before["external_id"]
     connection = world.connect(after, role, status="pending")
-    problem(world.admin.raw("POST", path_of(connection, "/credentials")), 409, "connection_not_verified")
+    problem(
+        world.admin.raw("POST", path_of(connection, "/credentials")), 409, "connection_not_verified"
+    )
     assert world.calls_for(role)[-1].external_id == after["external_id"]
 
     customer.retrust(kit["role_name"], world.kit(after)["trust_policy"])
@@ -133,7 +160,11 @@ def test_the_database_itself_never_pairs_a_role_with_another_tenants_id(scene: S
 
 
 def test_the_database_itself_keeps_ids_and_audit_events_as_they_are(scene: Scene, app):
-    values = {"chosen": CHOSEN, "ours": raw_id(app, scene.acme["id"]), "theirs": raw_id(app, scene.globex["id"])}
+    values = {
+        "chosen": CHOSEN,
+        "ours": raw_id(app, scene.acme["id"]),
+        "theirs": raw_id(app, scene.globex["id"]),
+    }
     with untouched(scene.world, scene.ours, scene.theirs):
         for statement in (
             "UPDATE external_ids SET value = :chosen WHERE tenant_id = :ours",
@@ -143,10 +174,20 @@ def test_the_database_itself_keeps_ids_and_audit_events_as_they_are(scene: Scene
             "DELETE FROM audit_events WHERE tenant_id = :ours",
         ):
             with case(statement), pytest.raises(DBAPIError):
-                run(app, statement, **{name: value for name, value in values.items() if f":{name}" in statement})
+                run(
+                    app,
+                    statement,
+                    **{name: value for name, value in values.items() if f":{name}" in statement},
+                )
 
 
 def test_the_database_itself_knows_no_verified_connection_without_a_proof(world: World, app):
-    made = world.connect(world.tenant(), "arn:aws:iam::210987654321:role/deputy-unproven", status="pending")
+    made = world.connect(
+        world.tenant(), "arn:aws:iam::210987654321:role/deputy-unproven", status="pending"
+    )
     with pytest.raises(IntegrityError):
-        run(app, "UPDATE connections SET status = 'verified' WHERE id = :id", id=raw_id(app, made["id"]))
+        run(
+            app,
+            "UPDATE connections SET status = 'verified' WHERE id = :id",
+            id=raw_id(app, made["id"]),
+        )

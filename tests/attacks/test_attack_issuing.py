@@ -6,16 +6,26 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.attacks.evidence import Scene, absent, case, on_sqlite, problem, refusal, unchanged, untouched
+from tests.attacks.evidence import (
+    Scene,
+    absent,
+    case,
+    on_sqlite,
+    problem,
+    refusal,
+    unchanged,
+    untouched,
+)
 from tests.support.cast import World, path_of
 
 pytestmark = on_sqlite  # nothing here depends on the database
 
 FORBIDDEN = [
     "role_arn", "RoleArn", "external_id", "ExternalId", "account_id", "tenant_id", "connection_id",
-    "session_name", "RoleSessionName", "role_session_name", "tags", "Tags", "transitive_tag_keys", "policy_arns",
-    "PolicyArns", "source_identity", "SourceIdentity", "serial_number", "token_code", "provided_contexts", "policy",
-    "Policy", "DurationSeconds", "region", "endpoint_url", "broker", "force", "verify", "__proto__", "",
+    "session_name", "RoleSessionName", "role_session_name", "tags", "Tags", "transitive_tag_keys",
+    "policy_arns", "PolicyArns", "source_identity", "SourceIdentity", "serial_number", "token_code",
+    "provided_contexts", "policy", "Policy", "DurationSeconds", "region", "endpoint_url", "broker",
+    "force", "verify", "__proto__", "",
 ]  # fmt: skip
 
 
@@ -30,12 +40,18 @@ def test_nothing_but_duration_policy_and_reason_is_taken(scene: Scene):
                 )
                 assert (field or "body") in problem(response, 422, "validation_failed")["errors"]
                 event = refusal(scene.world, response)
-                assert (event["tenant_id"], event["action"]) == (scene.acme["id"], "credentials.refused")
+                assert (event["tenant_id"], event["action"]) == (
+                    scene.acme["id"],
+                    "credentials.refused",
+                )
 
 
 @pytest.mark.parametrize("what", ["/credentials", "/container-credentials"])
 def test_the_query_and_headers_change_nothing(scene: Scene, what: str):
-    query = f"role_arn={scene.theirs['role_arn']}&external_id={scene.globex['external_id']}&duration_seconds=43200"
+    query = (
+        f"role_arn={scene.theirs['role_arn']}&external_id={scene.globex['external_id']}"
+        "&duration_seconds=43200"
+    )
     headers = {"X-Role-Arn": scene.theirs["role_arn"], "X-Tenant-Id": scene.globex["id"]}
     ours = scene.world.connection(scene.acme)  # with no session yet, so AWS is asked
     with untouched(scene.world, scene.theirs):
@@ -51,20 +67,51 @@ def test_the_query_and_headers_change_nothing(scene: Scene, what: str):
 def test_a_duration_is_a_whole_number_within_the_limits(scene: Scene):
     """Leaving it out is how to ask for the default, so null is refused."""
     with unchanged(scene.world, scene.ours):
-        for seconds in (0, -1, 899, 3601, 43_200, 43_201, 2**63, 10**30, 900.0, 3600.5, "3600", True, None, [900], {}):
+        for seconds in (
+            0,
+            -1,
+            899,
+            3601,
+            43_200,
+            43_201,
+            2**63,
+            10**30,
+            900.0,
+            3600.5,
+            "3600",
+            True,
+            None,
+            [900],
+            {},
+        ):
             with case(seconds=seconds):
-                response = scene.mallory.raw("POST", path_of(scene.ours, "/credentials"), {"duration_seconds": seconds})
+                response = scene.mallory.raw(
+                    "POST", path_of(scene.ours, "/credentials"), {"duration_seconds": seconds}
+                )
                 errors = problem(response, 422, "validation_failed")["errors"]
                 assert set(errors) == {"duration_seconds"}
-                assert seconds not in (3601, 43_200) or "3600" in errors["duration_seconds"][0], "it names the maximum"
+                assert seconds not in (3601, 43_200) or "3600" in errors["duration_seconds"][0], (
+                    "it names the maximum"
+                )
 
 
 def test_no_text_of_a_callers_enters_the_session_name(scene: Scene):
     ours = scene.world.connection(scene.acme)  # with no session yet, so AWS is asked
     with untouched(scene.world, scene.theirs):
-        for name in ("a/b", "two words", "x", "x" * 65, "evil\r\nX-Header: 1", "", None, scene.globex["id"]):
+        for name in (
+            "a/b",
+            "two words",
+            "x",
+            "x" * 65,
+            "evil\r\nX-Header: 1",
+            "",
+            None,
+            scene.globex["id"],
+        ):
             with case(name=name):
-                response = scene.mallory.raw("POST", path_of(ours, "/credentials"), {"session_name": name})
+                response = scene.mallory.raw(
+                    "POST", path_of(ours, "/credentials"), {"session_name": name}
+                )
                 problem(response, 422, "validation_failed")
         scene.mallory("POST", path_of(ours, "/credentials"), {"reason": scene.globex["id"]})
     event = scene.mallory("GET", "/v1/audit-events?action=credentials.issued&limit=1")["items"][0]
@@ -74,12 +121,19 @@ def test_no_text_of_a_callers_enters_the_session_name(scene: Scene):
     assert scene.globex["id"].replace("-", "") not in session_name
 
 
-EVERYTHING = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+EVERYTHING = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}],
+}
 
 
 def test_a_broad_session_policy_widens_nothing(scene: Scene):
-    issued = scene.mallory("POST", path_of(scene.ours, "/credentials"), {"session_policy": EVERYTHING})
-    session = boto3.session.Session(issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"])
+    issued = scene.mallory(
+        "POST", path_of(scene.ours, "/credentials"), {"session_policy": EVERYTHING}
+    )
+    session = boto3.session.Session(
+        issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"]
+    )
     options = {"endpoint_url": scene.world.aws.url, "region_name": "us-east-1"}
     with (
         closing(session.client("iam", **options)) as iam,
@@ -91,12 +145,17 @@ def test_a_broad_session_policy_widens_nothing(scene: Scene):
             s3.list_buckets,
             lambda: sts.assume_role(RoleArn=scene.theirs["role_arn"], RoleSessionName="mallory"),
             lambda: sts.assume_role(
-                RoleArn=scene.theirs["role_arn"], RoleSessionName="mallory", ExternalId=scene.globex["external_id"]
+                RoleArn=scene.theirs["role_arn"],
+                RoleSessionName="mallory",
+                ExternalId=scene.globex["external_id"],
             ),
         ):
             with pytest.raises(ClientError) as caught:
                 refused()
-            assert caught.value.response["Error"]["Code"] in {"AccessDenied", "AccessDeniedException"}
+            assert caught.value.response["Error"]["Code"] in {
+                "AccessDenied",
+                "AccessDeniedException",
+            }
 
 
 def test_a_policy_that_aws_does_not_take_is_a_fault_of_that_field(scene: Scene):
@@ -106,31 +165,59 @@ def test_a_policy_that_aws_does_not_take_is_a_fault_of_that_field(scene: Scene):
         {"Statement": [{**EVERYTHING["Statement"][0], "Principal": "*"}]},
     ):
         with case(policy=policy):
-            response = scene.mallory.raw("POST", path_of(scene.ours, "/credentials"), {"session_policy": policy})
+            response = scene.mallory.raw(
+                "POST", path_of(scene.ours, "/credentials"), {"session_policy": policy}
+            )
             assert set(problem(response, 422, "validation_failed")["errors"]) == {"session_policy"}
             event = refusal(scene.world, response)
-            assert (event["tenant_id"], event["connection_id"]) == (scene.acme["id"], scene.ours["id"])
+            assert (event["tenant_id"], event["connection_id"]) == (
+                scene.acme["id"],
+                scene.ours["id"],
+            )
 
 
 def test_a_policy_that_aws_could_not_read_never_reaches_it(scene: Scene):
-    policies = ["", "not json", "[]", "{}", {}, 3, {"Version": "2012-10-17"}, {"Statement": []}, "null", '"{}"']
-    policies += ["[" * 1000, '{"Statement": ' + "[" * 500 + "]" * 500 + "}", '{"Statement": [1], "Statement": [2]}']
+    policies = [
+        "",
+        "not json",
+        "[]",
+        "{}",
+        {},
+        3,
+        {"Version": "2012-10-17"},
+        {"Statement": []},
+        "null",
+        '"{}"',
+    ]
+    policies += [
+        "[" * 1000,
+        '{"Statement": ' + "[" * 500 + "]" * 500 + "}",
+        '{"Statement": [1], "Statement": [2]}',
+    ]
     policies += [{"Statement": [{"Sid": sid}]} for sid in ("ł", "\u0100", "\u2028", "x" * 2030)]
     policies += [
-        f'{{"Statement": [{item}]}}' for item in ('{"Sid": "\\ud800"}', '{"Sid": "\\u0000"}', "NaN", "9" * 5000)
+        f'{{"Statement": [{item}]}}'
+        for item in ('{"Sid": "\\ud800"}', '{"Sid": "\\u0000"}', "NaN", "9" * 5000)
     ]
     policies += ["\ufeff" + '{"Statement": [1]}', '{"Statement": [1]} {"Statement": [2]}']
     with unchanged(scene.world, scene.ours):
         for policy in policies:
             with case(policy=str(policy)[:50]):
-                response = scene.mallory.raw("POST", path_of(scene.ours, "/credentials"), {"session_policy": policy})
-                assert set(problem(response, 422, "validation_failed")["errors"]) == {"session_policy"}
+                response = scene.mallory.raw(
+                    "POST", path_of(scene.ours, "/credentials"), {"session_policy": policy}
+                )
+                assert set(problem(response, 422, "validation_failed")["errors"]) == {
+                    "session_policy"
+                }
 
 
 def test_a_packed_policy_that_is_too_large_tells_by_how_much(scene: Scene, faults):
     """attacks.md, line 24: mapped to 4xx with percent."""
     faults.add("packed_policy_too_large", role_arn=scene.ours["role_arn"])
-    body = {"session_policy": EVERYTHING, "duration_seconds": 1234}  # that nobody has asked for before
+    body = {
+        "session_policy": EVERYTHING,
+        "duration_seconds": 1234,
+    }  # that nobody has asked for before
     response = scene.mallory.raw("POST", path_of(scene.ours, "/credentials"), body)
     found = problem(response, 422, "validation_failed")
     assert set(found["errors"]) == {"session_policy"}

@@ -1,4 +1,6 @@
-"""API keys: what is not one, what one may not do, and that none makes, sees or revokes a stronger one."""
+"""API keys: what is not one, what one may not do, and that none makes, sees or revokes a
+stronger one.
+"""
 
 import datetime as dt
 from uuid import UUID
@@ -8,7 +10,16 @@ import time_machine
 
 from app.access.api_keys import generate_key
 from app.access.callers import ALL_SCOPES, Scope
-from tests.attacks.evidence import Scene, absent, case, newest, on_sqlite, problem, refusal, untouched
+from tests.attacks.evidence import (
+    Scene,
+    absent,
+    case,
+    newest,
+    on_sqlite,
+    problem,
+    refusal,
+    untouched,
+)
 from tests.attacks.routes import ROUTES
 from tests.conftest import OPERATOR
 from tests.support.cast import World, path_of
@@ -54,12 +65,16 @@ NOT_A_BARE_KEY = {
 def test_what_is_not_a_key_is_unauthenticated_and_leaves_no_trace(scene: Scene, route: str):
     method, what = route.split(" ")
     anonymous, last = scene.mallory.with_key(None), newest(scene.world, 1)
-    headers = NOT_A_KEY | ({"bare": lambda key: key} if "container" not in route else NOT_A_BARE_KEY)
+    headers = NOT_A_KEY | (
+        {"bare": lambda key: key} if "container" not in route else NOT_A_BARE_KEY
+    )
     with untouched(scene.world, scene.ours):
         for name, header in headers.items():
             with case(name):
                 environ = {"HTTP_AUTHORIZATION": header(scene.mallory.key)}
-                response = anonymous.raw(method, path_of(scene.ours, what), environ_overrides=environ)
+                response = anonymous.raw(
+                    method, path_of(scene.ours, what), environ_overrides=environ
+                )
                 refused = problem(response, 401, "unauthenticated")
                 assert response.headers["WWW-Authenticate"].startswith("Bearer")
                 assert scene.mallory.key[21:] not in response.text
@@ -71,7 +86,9 @@ def test_where_sdks_ask_for_credentials_the_header_may_hold_the_key_alone(scene:
     """As AWS's SDKs send it there (AWS_CONTAINER_AUTHORIZATION_TOKEN)."""
     bare = {"HTTP_AUTHORIZATION": scene.world.admin.key}
     path = path_of(scene.ours, "/container-credentials")
-    assert scene.world.admin.with_key(None).raw("GET", path, environ_overrides=bare).status_code == 200
+    assert (
+        scene.world.admin.with_key(None).raw("GET", path, environ_overrides=bare).status_code == 200
+    )
 
 
 def test_no_route_takes_a_key_from_anywhere_but_the_header(scene: Scene):
@@ -79,11 +96,15 @@ def test_no_route_takes_a_key_from_anywhere_but_the_header(scene: Scene):
     headers = {"X-Api-Key": key, "Cookie": f"key={key}", "Proxy-Authorization": f"Bearer {key}"}
     with untouched(scene.world, scene.ours):
         for route in ROUTES:
-            path = route.at(tenant_id=scene.acme["id"], connection_id=scene.ours["id"], key_id=absent())
+            path = route.at(
+                tenant_id=scene.acme["id"], connection_id=scene.ours["id"], key_id=absent()
+            )
             path += f"?api_key={key}&access_token={key}&key={key}"
             body = {} if route.body is None else {"body": route.body}
             with case(str(route)):
-                response = scene.mallory.with_key(None).raw(route.method, path, headers=headers, **body)
+                response = scene.mallory.with_key(None).raw(
+                    route.method, path, headers=headers, **body
+                )
                 problem(response, 401, "unauthenticated")
     assert newest(scene.world, 1) == last
 
@@ -109,7 +130,8 @@ def test_dead_keys_are_all_the_same(scene: Scene, world: World, app):
     world.admin("DELETE", f"/v1/api-keys/{revoked_id}", expect=204)
     never = world.admin.with_key(generate_key())
     answers = [
-        problem(api.raw("GET", "/v1/tenants"), 401, "unauthenticated") for api in (of_deleted, revoked, expired, never)
+        problem(api.raw("GET", "/v1/tenants"), 401, "unauthenticated")
+        for api in (of_deleted, revoked, expired, never)
     ]
     assert answers == [answers[0]] * 4
 
@@ -117,12 +139,19 @@ def test_dead_keys_are_all_the_same(scene: Scene, world: World, app):
 def test_every_route_wants_its_scope_before_it_looks_for_anything(scene: Scene):
     there = {"tenant_id": scene.acme["id"], "connection_id": scene.ours["id"], "key_id": absent()}
     nowhere = {name: absent() for name in there}
-    without = {scope: scene.world.key(*(ALL_SCOPES - {scope})) for scope in {route.scope for route in ROUTES}}
+    without = {
+        scope: scene.world.key(*(ALL_SCOPES - {scope}))
+        for scope in {route.scope for route in ROUTES}
+    }
     with untouched(scene.world, scene.ours):
         for route in ROUTES:
             with case(str(route)):
                 answers = []
-                for ids, body in ((there, route.body), (nowhere, route.body), (nowhere, {"nonsense": 1})):
+                for ids, body in (
+                    (there, route.body),
+                    (nowhere, route.body),
+                    (nowhere, {"nonsense": 1}),
+                ):
                     options = {} if route.body is None else {"body": body}
                     response = without[route.scope].raw(route.method, route.at(**ids), **options)
                     answers.append(problem(response, 403, "forbidden"))
@@ -170,9 +199,13 @@ def test_scopes_are_named_one_by_one(scene: Scene):
 def test_a_bound_key_makes_only_keys_of_its_own_tenant(scene: Scene):
     for named in ({}, {"tenant_id": None}, {"tenant_id": scene.acme["id"]}):
         with case(named=named):
-            spare = scene.mallory("POST", KEYS, {"name": "spare", "scopes": ["audit:read"]} | named, expect=201)
+            spare = scene.mallory(
+                "POST", KEYS, {"name": "spare", "scopes": ["audit:read"]} | named, expect=201
+            )
             assert spare["tenant_id"] == scene.acme["id"]
-            events = scene.mallory.with_key(spare["key"])("GET", "/v1/audit-events?limit=200")["items"]
+            events = scene.mallory.with_key(spare["key"])("GET", "/v1/audit-events?limit=200")[
+                "items"
+            ]
             assert {event["tenant_id"] for event in events} == {scene.acme["id"]}
     for odd in ("", "null", 0, [], "00000000-0000-0000-0000-00000000000g"):
         with case(odd=odd):
@@ -219,7 +252,10 @@ def test_a_key_neither_sees_nor_revokes_a_stronger_one(scene: Scene, app, bound:
         "another scope": issued(app, scopes=frozenset({Scope.CREDENTIALS_ISSUE}), tenant_id=acme),
     }
     if bound:
-        keys |= {"another tenant": issued(app, scopes=few, tenant_id=globex), "unbound": issued(app, scopes=few)}
+        keys |= {
+            "another tenant": issued(app, scopes=few, tenant_id=globex),
+            "unbound": issued(app, scopes=few),
+        }
     weak = scene.world.key("keys:write", "audit:read", tenant=scene.acme if bound else None)
     no_stronger = weak("POST", KEYS, {"name": "spare", "scopes": ["keys:write"]}, expect=201)["id"]
     listed = {key["id"]: key["tenant_id"] for key in weak("GET", f"{KEYS}?limit=200")["items"]}
@@ -238,8 +274,8 @@ def test_a_key_neither_sees_nor_revokes_a_stronger_one(scene: Scene, app, bound:
 
 
 def test_how_long_another_key_lives_does_not_hide_it(scene: Scene, app):
-    """Scopes and tenant alone decide which keys one sees and revokes (design, API keys); an expiry only limits what one
-    makes.
+    """Scopes and tenant alone decide which keys one sees and revokes (design, API keys); an expiry
+    only limits what one makes.
     """
     lasting, _ = issued(app, scopes=frozenset({Scope.AUDIT_READ}))
     at = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
@@ -259,6 +295,10 @@ def test_no_key_is_shown_twice_nor_kept(scene: Scene, app):
 
 
 def test_no_part_of_a_key_is_chosen(scene: Scene):
-    parts = dict.fromkeys(["key", "id", "lookup", "digest", "scope_bits", "created_at", "revoked_at"], generate_key())
-    response = scene.world.admin.raw("POST", KEYS, {"name": "odd", "scopes": ["audit:read"]} | parts)
+    parts = dict.fromkeys(
+        ["key", "id", "lookup", "digest", "scope_bits", "created_at", "revoked_at"], generate_key()
+    )
+    response = scene.world.admin.raw(
+        "POST", KEYS, {"name": "odd", "scopes": ["audit:read"]} | parts
+    )
     assert set(problem(response, 422, "validation_failed")["errors"]) == parts.keys()

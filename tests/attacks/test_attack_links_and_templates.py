@@ -1,4 +1,6 @@
-"""Links and templates are made of the deployment's own settings, not of Host, query, names or parameters."""
+"""Links and templates are made of the deployment's own settings, not of Host, query, names or
+parameters.
+"""
 
 from urllib.parse import parse_qs, urlsplit
 
@@ -55,7 +57,14 @@ def test_public_pages_and_redirects_do_not_listen_to_host_headers(scene: Scene):
             response = spoofed(scene.mallory.with_key(None), "GET", path)
             assert response.status_code < 500
             assert EVIL not in response.text + str(response.headers)
-    for path in ("//v1/tenants", "/v1//tenants", f"//{EVIL}/v1/tenants", f"/\\{EVIL}", "/healthz/", "/v1/tenants/"):
+    for path in (
+        "//v1/tenants",
+        "/v1//tenants",
+        f"//{EVIL}/v1/tenants",
+        f"/\\{EVIL}",
+        "/healthz/",
+        "/v1/tenants/",
+    ):
         with case(path):
             response = spoofed(scene.mallory, "GET", path)
             assert EVIL not in response.headers.get("Location", "")
@@ -64,7 +73,13 @@ def test_public_pages_and_redirects_do_not_listen_to_host_headers(scene: Scene):
 
 def test_nothing_of_a_link_or_template_is_taken_from_the_query(scene: Scene):
     anonymous = scene.mallory.with_key(None)
-    queries = ["external_id=dpy-x", "ExternalId=dpy-x", "param_ExternalId=dpy-x", "role_name=evil", "vendor_name=Evil"]
+    queries = [
+        "external_id=dpy-x",
+        "ExternalId=dpy-x",
+        "param_ExternalId=dpy-x",
+        "role_name=evil",
+        "vendor_name=Evil",
+    ]
     queries += [
         "broker=arn:aws:iam::666666666666:role/evil",
         "vendor_account=666666666666",
@@ -80,9 +95,25 @@ def test_nothing_of_a_link_or_template_is_taken_from_the_query(scene: Scene):
                 problem(api.raw("GET", f"{path}?{query}"), 422, "validation_failed")
 
 
-REGIONS = [f"us-east-1.{EVIL}", "us-east-1%23", "us-east-1/", "us-east-1%0d%0aX:1", "us-east-1%00", "us-east-%D9%A1"]
+REGIONS = [
+    f"us-east-1.{EVIL}",
+    "us-east-1%23",
+    "us-east-1/",
+    "us-east-1%0d%0aX:1",
+    "us-east-1%00",
+    "us-east-%D9%A1",
+]
 REGIONS += ["x", "cn-north-1", "us-gov-west-1", "xx-nowhere-9", "", "US-EAST-1"]
-SETS = ["../../etc/passwd", "inventory.json", "INVENTORY", "nothing", "inventory%00", "inventory%0a", "%20", "x" * 65]
+SETS = [
+    "../../etc/passwd",
+    "inventory.json",
+    "INVENTORY",
+    "nothing",
+    "inventory%00",
+    "inventory%0a",
+    "%20",
+    "x" * 65,
+]
 
 
 def test_a_region_or_permission_set_is_one_that_there_is(scene: Scene):
@@ -131,8 +162,19 @@ Loader.add_multi_constructor("!", _tagged)
 def test_the_template_takes_no_principal_and_names_the_broker(scene: Scene, config: Config):
     text = scene.mallory.with_key(None).raw("GET", "/v1/templates/customer-role.yaml").text
     template = yaml.load(text, Loader)  # noqa: S506
-    limits = ["AccessUntil", "PermissionsBoundaryArn", "RevokeSessionsBefore"]  # which only take something away
-    expected = ["ExternalId", "NextExternalId", "RegistrationToken", "RegistrationTopicArn", "RoleName", *limits]
+    limits = [
+        "AccessUntil",
+        "PermissionsBoundaryArn",
+        "RevokeSessionsBefore",
+    ]  # which only take something away
+    expected = [
+        "ExternalId",
+        "NextExternalId",
+        "RegistrationToken",
+        "RegistrationTopicArn",
+        "RoleName",
+        *limits,
+    ]
     assert sorted(template["Parameters"]) == sorted(expected)
     trust = template["Resources"]["Role"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
     assert len(trust) == 1
@@ -141,21 +183,32 @@ def test_the_template_takes_no_principal_and_names_the_broker(scene: Scene, conf
         "StringEquals": {"sts:ExternalId": {"If": ["HasNextExternalId", [one, following], one]}},
         "ArnEquals": {"aws:PrincipalArn": config.broker.arn},
         "DateLessThan": {
-            "If": ["HasAccessUntil", {"aws:CurrentTime": {"Ref": "AccessUntil"}}, {"Ref": "AWS::NoValue"}]
+            "If": [
+                "HasAccessUntil",
+                {"aws:CurrentTime": {"Ref": "AccessUntil"}},
+                {"Ref": "AWS::NoValue"},
+            ]
         },
     }
 
 
 def test_a_link_with_hostile_parameters_opens_nothing(app, scene: Scene, world: World):
-    """Every parameter of a link can be edited; the template's own patterns stop what would make an open role."""
+    """Every parameter of a link can be edited; the template's own patterns stop what would make
+    an open role.
+    """
     publish_templates(app)
     tenant = world.tenant("Mallory")
     link = world.kit(tenant)["launch_stack_url"]
-    hostile = [("ExternalId", value) for value in ("*", "dpy-*", "", "dpy-" + "0" * 63 + "?", 'dpy-x"},"AWS":"*')]
+    hostile = [
+        ("ExternalId", value)
+        for value in ("*", "dpy-*", "", "dpy-" + "0" * 63 + "?", 'dpy-x"},"AWS":"*')
+    ]
     for name, value in (*hostile, ("RoleName", "deputy-x/../admin"), ("RoleName", "")):
         with (
             case(name, value=value),
-            pytest.raises(Exception, match=r"(?i)ValidationError|AllowedPattern|failed to satisfy|must"),
+            pytest.raises(
+                Exception, match=r"(?i)ValidationError|AllowedPattern|failed to satisfy|must"
+            ),
         ):
             Customer(world.aws).launch(link, **{name: value})
     role = Customer(world.aws).launch(link, ExternalId=scene.globex["external_id"])

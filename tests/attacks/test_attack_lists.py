@@ -12,7 +12,9 @@ pytestmark = on_sqlite  # tests of the lists themselves are on both databases
 def items(api, path):
     found, cursor = [], None
     while True:
-        page = api("GET", path + (f"{'&' if '?' in path else '?'}cursor={cursor}" if cursor else ""))
+        page = api(
+            "GET", path + (f"{'&' if '?' in path else '?'}cursor={cursor}" if cursor else "")
+        )
         found += page["items"]
         cursor = page["next_cursor"]
         if cursor is None:
@@ -21,12 +23,16 @@ def items(api, path):
 
 def test_a_bound_key_finds_its_own_tenant_alone(scene: Scene):
     """Neither by another tenant's reference nor by its connection's account."""
-    scene.world.admin("POST", "/v1/tenants", {"name": "Initech", "reference": "initech-7"}, expect=201)
-    assert [tenant["id"] for tenant in items(scene.mallory, "/v1/tenants?limit=1")] == [scene.acme["id"]]
+    scene.world.admin(
+        "POST", "/v1/tenants", {"name": "Initech", "reference": "initech-7"}, expect=201
+    )
+    assert [tenant["id"] for tenant in items(scene.mallory, "/v1/tenants?limit=1")] == [
+        scene.acme["id"]
+    ]
     assert scene.mallory("GET", "/v1/tenants?reference=initech-7")["items"] == []
+    path = f"/v1/tenants/{scene.acme['id']}/connections?account_id={scene.theirs['account_id']}"
     for query in ("", "&status=verified"):
-        path = f"/v1/tenants/{scene.acme['id']}/connections?account_id={scene.theirs['account_id']}{query}"
-        assert scene.mallory("GET", path)["items"] == []
+        assert scene.mallory("GET", path + query)["items"] == []
 
 
 def test_a_bound_key_reads_only_its_own_audit_events(scene: Scene):
@@ -38,7 +44,8 @@ def test_a_bound_key_reads_only_its_own_audit_events(scene: Scene):
 
 def test_another_tenants_audit_log_is_like_one_that_does_not_exist(scene: Scene):
     responses = [
-        scene.mallory.raw("GET", f"/v1/audit-events?tenant_id={tenant}") for tenant in (scene.globex["id"], absent())
+        scene.mallory.raw("GET", f"/v1/audit-events?tenant_id={tenant}")
+        for tenant in (scene.globex["id"], absent())
     ]
     foreign, nothing = (problem(response, 404, "not_found") for response in responses)
     assert foreign == nothing
@@ -55,19 +62,32 @@ def test_no_audit_event_is_found_by_another_tenants_connection(scene: Scene):
 def test_the_same_filter_twice_opens_nothing(scene: Scene):
     ours, theirs = scene.acme["id"], scene.globex["id"]
     for query in (f"{ours}&tenant_id={theirs}", f"{theirs}&tenant_id={ours}"):
-        problem(scene.mallory.raw("GET", f"/v1/audit-events?tenant_id={query}"), 400, "malformed_request")
+        problem(
+            scene.mallory.raw("GET", f"/v1/audit-events?tenant_id={query}"),
+            400,
+            "malformed_request",
+        )
 
 
 def test_there_is_no_other_way_to_ask(scene: Scene):
     theirs = f"tenant_id={scene.globex['id']}"
-    queries = ["include=tenant", "sort=tenant_id", "offset=1", "q=globex", theirs.replace("=", "[]="), "limit=201"]
+    queries = [
+        "include=tenant",
+        "sort=tenant_id",
+        "offset=1",
+        "q=globex",
+        theirs.replace("=", "[]="),
+        "limit=201",
+    ]
     queries += ["limit=0", "limit=-1", "limit=all", "limit=1;drop table tenants"]
     for path in LISTS:
         if path == "/v1/connections":
             continue
         for query in queries if path == "/v1/audit-events" else [*queries, theirs]:
             with case(path, query=query):
-                response = scene.mallory.raw("GET", f"{path.format(tenant_id=scene.acme['id'])}?{query}")
+                response = scene.mallory.raw(
+                    "GET", f"{path.format(tenant_id=scene.acme['id'])}?{query}"
+                )
                 problem(response, 422, "validation_failed")
 
 
@@ -82,7 +102,8 @@ def cursor(scene: Scene) -> str:
 def test_a_forged_cursor_is_malformed(scene: Scene, cursor: str):
     body, _, signature = cursor.partition(".")
     forged = {
-        # Not B for A: the last letter's last two bits are none of the signature's, so both say the same.
+        # Not B for A: the last letter's last two bits are none of the signature's, so both say the
+        # same.
         "last letter": cursor[:-1] + ("A" if cursor[-1] != "A" else "Q"),
         "truncated": cursor[:-4],
         "longer": cursor + "A",
@@ -128,4 +149,6 @@ def test_refusals_of_strangers_are_for_the_vendors_eyes_only(scene: Scene):
     assert refusal(scene.world, response)["request_id"] == request_id
     victim = scene.world.key("audit:read", tenant=scene.globex)
     for api in (scene.mallory, victim):
-        assert request_id not in {event["request_id"] for event in items(api, "/v1/audit-events?limit=200")}
+        assert request_id not in {
+            event["request_id"] for event in items(api, "/v1/audit-events?limit=200")
+        }

@@ -1,4 +1,6 @@
-"""Bodies and queries that no client of ours sends: a 4xx with a problem, never a 5xx, and nothing is changed."""
+"""Bodies and queries that no client of ours sends: a 4xx with a problem, never a 5xx, and
+nothing is changed.
+"""
 
 import datetime as dt
 import gzip
@@ -8,7 +10,15 @@ import json
 import pytest
 
 from tests.attacks.chunks import MALFORMED_CHUNKS, chunked
-from tests.attacks.evidence import Scene, case, newest, on_postgresql, problem, shows_nothing, unchanged
+from tests.attacks.evidence import (
+    Scene,
+    case,
+    newest,
+    on_postgresql,
+    problem,
+    shows_nothing,
+    unchanged,
+)
 from tests.attacks.routes import LISTS, WITH_BODY
 from tests.support.cast import World, path_of
 
@@ -44,7 +54,9 @@ MALFORMED = {
     "a depth bomb": (JSON, b"[" * 250_000, {400}),
     "a depth bomb within the number of values": (JSON, b"[" * 19_000, {400}),
     "more values than are read": (JSON, b'{"name": [' + b"1," * 20_000 + b"1]}", {400}),
-    "more keys than are read": (JSON, json.dumps({f"f{n}": 1 for n in range(1001)}).encode(), {400}),
+    "more keys than are read": (
+        JSON, json.dumps({f"f{n}": 1 for n in range(1001)}).encode(), {400},
+    ),
     "a key of 257 characters": (JSON, json.dumps({"k" * 257: 1}).encode(), {400}),
     "101 digits of a fraction": (JSON, b'{"name": 0.' + b"1" * 99 + b"}", {400}),
     "a list": (JSON, b"[]", {422}),
@@ -58,8 +70,11 @@ MALFORMED = {
     ),
 }  # fmt: skip
 CODES = {
-    400: "malformed_request", 413: "payload_too_large", 415: "unsupported_media_type", 422: "validation_failed",
-}  # fmt: skip
+    400: "malformed_request",
+    413: "payload_too_large",
+    415: "unsupported_media_type",
+    422: "validation_failed",
+}
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +94,11 @@ ON_EVERY_ROUTE = {
     "a thousand unknown fields",
     "over 256 KiB",
 }
-READERS = ("/v1/tenants", "/credentials", "/suspend")  # an ordinary route, credentials, and one that stops something
+READERS = (
+    "/v1/tenants",
+    "/credentials",
+    "/suspend",
+)  # an ordinary route, credentials, and one that stops something
 
 
 @pytest.mark.parametrize("name", MALFORMED)
@@ -92,10 +111,14 @@ def test_a_malformed_body_is_a_4xx(scene: Scene, places, name: str):
             response = scene.world.admin.raw(method, path, data=body, content_type=kind)
             assert response.status_code in expected, f"{method} {path}: {response.text[:300]}"
             problem(response, response.status_code, CODES[response.status_code])
-            assert "sys.set_int_max_str_digits" not in response.text  # nor any other word of Python's
+            assert (
+                "sys.set_int_max_str_digits" not in response.text
+            )  # nor any other word of Python's
 
 
-def test_a_body_in_chunks_is_measured_and_malformed_chunks_are_a_4xx_on_every_route(scene: Scene, places):
+def test_a_body_in_chunks_is_measured_and_malformed_chunks_are_a_4xx_on_every_route(
+    scene: Scene, places
+):
     """The server finds malformed ones out only while we read, by an exception of its own."""
     large = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
     with unchanged(scene.world, scene.ours):
@@ -106,7 +129,9 @@ def test_a_body_in_chunks_is_measured_and_malformed_chunks_are_a_4xx_on_every_ro
                     response = scene.world.admin.raw(method, path, content_type=JSON, **body)
                     problem(response, 413, "payload_too_large")
                 for chunks in MALFORMED_CHUNKS:
-                    response = scene.world.admin.raw(method, path, content_type=JSON, **chunked(chunks))
+                    response = scene.world.admin.raw(
+                        method, path, content_type=JSON, **chunked(chunks)
+                    )
                     problem(response, 400, "malformed_request")
 
 
@@ -168,13 +193,18 @@ def test_a_malformed_query_is_a_4xx_on_every_list(scene: Scene):
     for path in LISTS:
         for query in QUERIES:
             with case(path, query=query[:50]):
-                response = scene.world.admin.raw("GET", f"{path.format(tenant_id=scene.acme['id'])}?{query}")
+                response = scene.world.admin.raw(
+                    "GET", f"{path.format(tenant_id=scene.acme['id'])}?{query}"
+                )
                 assert 400 <= response.status_code < 500
                 problem(response, response.status_code, CODES[response.status_code])
 
 
 def test_a_number_in_a_query_is_of_ascii_digits(scene: Scene):
-    for path in (*(f"{path.format(tenant_id=scene.acme['id'])}?limit=" for path in LISTS), f"{DIFFERENCE}?from=1&to="):
+    for path in (
+        *(f"{path.format(tenant_id=scene.acme['id'])}?limit=" for path in LISTS),
+        f"{DIFFERENCE}?from=1&to=",
+    ):
         for number in NO_DIGITS:
             with case(path, number=number):
                 response = scene.world.admin.raw("GET", f"{path}{number.replace('+', '%2B')}")
@@ -184,10 +214,17 @@ def test_a_number_in_a_query_is_of_ascii_digits(scene: Scene):
 
 def test_a_parameter_that_is_given_twice_is_malformed(scene: Scene):
     """A proxy may have looked at the other one."""
-    for path in (*LISTS, "/v1/tenants/{tenant_id}/onboarding", "/v1/templates/customer-role.yaml", DIFFERENCE):
+    for path in (
+        *LISTS,
+        "/v1/tenants/{tenant_id}/onboarding",
+        "/v1/templates/customer-role.yaml",
+        DIFFERENCE,
+    ):
         for query in TWICE:
             with case(path, query=query):
-                response = scene.world.admin.raw("GET", f"{path.format(tenant_id=scene.acme['id'])}?{query}")
+                response = scene.world.admin.raw(
+                    "GET", f"{path.format(tenant_id=scene.acme['id'])}?{query}"
+                )
                 problem(response, 400, "malformed_request")
 
 
@@ -236,7 +273,9 @@ def test_a_time_is_read_or_refused_and_never_an_error_of_ours(scene: Scene):
             if response.status_code == 201:
                 key = response.get_json()
                 shown = scene.world.admin("GET", f"/v1/api-keys/{key['id']}")["expires_at"]
-                assert dt.datetime.fromisoformat(shown) == dt.datetime.fromisoformat(key["expires_at"])
+                assert dt.datetime.fromisoformat(shown) == dt.datetime.fromisoformat(
+                    key["expires_at"]
+                )
                 assert dt.datetime.fromisoformat(shown).utcoffset() == dt.timedelta(0)
 
 
@@ -254,13 +293,19 @@ def test_an_unknown_or_odd_path_is_not_found_with_or_without_a_key(scene: Scene)
 
 
 def test_a_refused_requests_event_is_small_and_holds_no_secret(scene: Scene, world: World):
-    """The audit log is never deleted: a caller's text must not fill it. A key may be pasted as a field's name."""
+    """The audit log is never deleted: a caller's text must not fill it. A key may be pasted as a
+    field's name.
+    """
     for response in (
-        scene.mallory.raw("POST", path_of(scene.ours, "/credentials"), {"a" * 200 + str(n): 1 for n in range(900)}),
+        scene.mallory.raw(
+            "POST", path_of(scene.ours, "/credentials"), {"a" * 200 + str(n): 1 for n in range(900)}
+        ),
         scene.mallory.raw("POST", path_of(scene.ours, "/credentials"), {scene.mallory.key: 1}),
         scene.mallory.raw("GET", f"/v1/tenants?{scene.mallory.key}=1"),
     ):
         problem(response, 422, "validation_failed")
-        event = next(e for e in newest(world) if e["request_id"] == response.headers["X-Request-Id"])
+        event = next(
+            e for e in newest(world) if e["request_id"] == response.headers["X-Request-Id"]
+        )
         assert len(json.dumps(event)) < 20_000
         assert scene.mallory.key not in json.dumps(event)

@@ -1,4 +1,6 @@
-"""Nothing is written but what a route documents: state, owner, ids, versions and proofs are the server's."""
+"""Nothing is written but what a route documents: state, owner, ids, versions and proofs are the
+server's.
+"""
 
 from tests.attacks.evidence import Scene, case, on_sqlite, problem, refusal, unchanged, untouched
 from tests.attacks.routes import ROUTES, WITH_BODY, Route
@@ -43,8 +45,12 @@ def test_no_route_takes_a_field_that_it_does_not_have(scene: Scene):
             for names in ([*EXTRA][:half], [*EXTRA][half:], ["account_id"]):
                 fields = {name: EXTRA.get(name, "123456789012") for name in names}
                 with case(str(route), first=names[0]):
-                    response = scene.world.admin.raw(route.method, route.at(**ids), {**route.body, **fields})
-                    assert set(problem(response, 422, "validation_failed")["errors"]) == fields.keys()
+                    response = scene.world.admin.raw(
+                        route.method, route.at(**ids), {**route.body, **fields}
+                    )
+                    assert (
+                        set(problem(response, 422, "validation_failed")["errors"]) == fields.keys()
+                    )
 
 
 def test_no_route_takes_another_tenant_from_the_body(scene: Scene):
@@ -55,13 +61,17 @@ def test_no_route_takes_another_tenant_from_the_body(scene: Scene):
             if "api-keys" in route.path:
                 continue
             with case(str(route)):
-                response = scene.world.admin.raw(route.method, route.at(**ids), {**route.body, **theirs})
+                response = scene.world.admin.raw(
+                    route.method, route.at(**ids), {**route.body, **theirs}
+                )
                 problem(response, 422, "validation_failed")
                 assert refusal(scene.world, response)["tenant_id"] is None
 
 
 def test_only_a_proof_makes_a_connection_verified(world: World):
-    made = world.connect(world.tenant(), "arn:aws:iam::210987654321:role/deputy-mass", status="pending")
+    made = world.connect(
+        world.tenant(), "arn:aws:iam::210987654321:role/deputy-mass", status="pending"
+    )
     one = path_of(made)
     for method in ("PUT", "POST"):
         problem(world.admin.raw(method, one, {"status": "verified"}), 405, "method_not_allowed")
@@ -83,15 +93,32 @@ def test_a_tenants_status_changes_only_by_its_own_routes(world: World):
 
 
 def test_the_method_is_the_method(scene: Scene):
-    headers = dict.fromkeys(["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"], "DELETE")
+    headers = dict.fromkeys(
+        ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"], "DELETE"
+    )
     with unchanged(scene.world, scene.ours):
         for path in (path_of(scene.ours), f"/v1/tenants/{scene.acme['id']}"):
-            assert scene.world.admin.raw("GET", f"{path}?_method=DELETE", headers=headers).status_code == 200
+            assert (
+                scene.world.admin.raw("GET", f"{path}?_method=DELETE", headers=headers).status_code
+                == 200
+            )
         for path in ("/healthz", *sorted({route.path for route in ROUTES})):
             there = {route.method for route in ROUTES if route.path == path} or {"GET"}
             allowed = there | ({"HEAD"} if "GET" in there else set())
-            address = Route("", path, "").at(tenant_id=scene.acme["id"], connection_id=scene.ours["id"])
-            for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "OPTIONS", "FOO"} - there:
+            address = Route("", path, "").at(
+                tenant_id=scene.acme["id"], connection_id=scene.ours["id"]
+            )
+            for method in {
+                "GET",
+                "POST",
+                "PUT",
+                "PATCH",
+                "DELETE",
+                "TRACE",
+                "CONNECT",
+                "OPTIONS",
+                "FOO",
+            } - there:
                 with case(path, method=method):
                     response = scene.world.admin.raw(method, address)
                     problem(response, 405, "method_not_allowed")

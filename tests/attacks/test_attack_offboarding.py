@@ -1,4 +1,6 @@
-"""Suspended, deleted, made again: nothing is issued from then on, and nothing of the old is found by the new."""
+"""Suspended, deleted, made again: nothing is issued from then on, and nothing of the old is
+found by the new.
+"""
 
 import pytest
 
@@ -13,7 +15,9 @@ SHAPES = [("POST", "/credentials"), ("GET", "/container-credentials")]
 @pytest.fixture
 def initech(world: World):
     reference = f"initech-{absent()}"
-    tenant = world.admin("POST", "/v1/tenants", {"name": "Initech", "reference": reference}, expect=201)
+    tenant = world.admin(
+        "POST", "/v1/tenants", {"name": "Initech", "reference": reference}, expect=201
+    )
     customer, kit = Customer(world.aws), world.kit(tenant)
     return tenant, customer, kit, world.connection(tenant, customer)
 
@@ -37,7 +41,9 @@ def test_after_offboarding_nothing_is_issued(world: World, initech):
     assert event["details"] == {"connections_deleted": 1, "api_keys_revoked": 1}
 
 
-def test_a_deleted_tenant_is_like_one_that_never_was_and_its_successor_inherits_nothing(world: World, initech):
+def test_a_deleted_tenant_is_like_one_that_never_was_and_its_successor_inherits_nothing(
+    world: World, initech
+):
     tenant, _, _, connection = initech
     old_key = world.key("tenants:read", "audit:read", "connections:read", tenant=tenant)
     world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
@@ -45,19 +51,32 @@ def test_a_deleted_tenant_is_like_one_that_never_was_and_its_successor_inherits_
         gone = world.admin.raw("GET", f"/v1/tenants/{tenant['id']}{path}")
         never = world.admin.raw("GET", f"/v1/tenants/{absent()}{path}")
         assert problem(gone, 404, "not_found") == problem(never, 404, "not_found")
-    assert tenant["id"] not in {shown["id"] for shown in world.admin("GET", "/v1/tenants?limit=200")["items"]}
+    assert tenant["id"] not in {
+        shown["id"] for shown in world.admin("GET", "/v1/tenants?limit=200")["items"]
+    }
     assert world.admin("GET", f"/v1/tenants?reference={tenant['reference']}")["items"] == []
-    assert world.admin("GET", f"/v1/connections?account_id={connection['account_id']}")["items"] == []
+    assert (
+        world.admin("GET", f"/v1/connections?account_id={connection['account_id']}")["items"] == []
+    )
     problem(world.admin.raw("DELETE", f"/v1/tenants/{tenant['id']}"), 404, "not_found")
     body = {"name": "late", "scopes": ["audit:read"], "tenant_id": tenant["id"]}
     problem(world.admin.raw("POST", "/v1/api-keys", body), 404, "not_found")
     problem(old_key.raw("GET", "/v1/tenants"), 401, "unauthenticated")
 
-    again = world.admin("POST", "/v1/tenants", {"name": tenant["name"], "reference": tenant["reference"]}, expect=201)
-    new_key = world.key("audit:read", "connections:read", "keys:write", "credentials:issue", tenant=again)
+    again = world.admin(
+        "POST",
+        "/v1/tenants",
+        {"name": tenant["name"], "reference": tenant["reference"]},
+        expect=201,
+    )
+    new_key = world.key(
+        "audit:read", "connections:read", "keys:write", "credentials:issue", tenant=again
+    )
     assert new_key("GET", f"/v1/tenants/{again['id']}/connections")["items"] == []
     assert len(new_key("GET", "/v1/api-keys?limit=200")["items"]) == 1
-    assert {event["tenant_id"] for event in new_key("GET", "/v1/audit-events")["items"]} == {again["id"]}
+    assert {event["tenant_id"] for event in new_key("GET", "/v1/audit-events")["items"]} == {
+        again["id"]
+    }
     for tenant_id in (tenant["id"], again["id"]):
         path = f"/v1/tenants/{tenant_id}/connections/{connection['id']}/credentials"
         problem(new_key.raw("POST", path), 404, "not_found")
@@ -68,7 +87,11 @@ def test_the_role_of_an_offboarded_tenant_is_no_other_tenants(world: World, init
     world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
     other = world.tenant("Mallory")
     taken = world.connect(other, made["role_arn"], status="pending")
-    problem(world.worker(other).raw("POST", path_of(taken, "/credentials")), 409, "connection_not_verified")
+    problem(
+        world.worker(other).raw("POST", path_of(taken, "/credentials")),
+        409,
+        "connection_not_verified",
+    )
     assert world.calls_for(made["role_arn"])[-1].external_id == other["external_id"]
     # Only who can change the role can give it to another tenant.
     customer.retrust(kit["role_name"], world.kit(other)["trust_policy"])
@@ -78,7 +101,11 @@ def test_the_role_of_an_offboarded_tenant_is_no_other_tenants(world: World, init
 def test_a_deleted_connection_does_not_come_back_by_itself(world: World, initech):
     tenant, _, _, made = initech
     world.admin("DELETE", path_of(made), expect=204)
-    for method, what, body in (("POST", "/verify", {}), ("POST", "/resume", REASON), ("DELETE", "", None)):
+    for method, what, body in (
+        ("POST", "/verify", {}),
+        ("POST", "/resume", REASON),
+        ("DELETE", "", None),
+    ):
         options = {} if body is None else {"body": body}
         problem(world.admin.raw(method, path_of(made, what), **options), 404, "not_found")
     for method, what in SHAPES:

@@ -1,4 +1,6 @@
-"""Attacks on onboarding links: guessing, outliving, crossing over, and sending forms from elsewhere."""
+"""Attacks on onboarding links: guessing, outliving, crossing over, and sending forms from
+elsewhere.
+"""
 
 import hashlib
 import secrets
@@ -21,7 +23,9 @@ pytestmark = on_sqlite  # nothing here depends on the database
 def expire(visitor: Visitor) -> None:
     with visitor.world.admin.app.extensions["deputy"].db.write(SYSTEM) as db:
         db.execute(
-            sqlalchemy.text("UPDATE onboarding_links SET expires_at = created_at WHERE digest = :digest"),
+            sqlalchemy.text(
+                "UPDATE onboarding_links SET expires_at = created_at WHERE digest = :digest"
+            ),
             {"digest": hashlib.sha256(visitor.path.rpartition("/")[2].encode()).digest()},
         )
 
@@ -61,10 +65,14 @@ FOREIGN = {"Sec-Fetch-Site": "cross-site"}
 
 
 @pytest.mark.parametrize(
-    "end", [expire, revoke, suspend, offboard, guess, malform, lengthen, change_case], ids=lambda f: f.__name__
+    "end",
+    [expire, revoke, suspend, offboard, guess, malform, lengthen, change_case],
+    ids=lambda f: f.__name__,
 )
 def test_every_link_that_is_no_good_reads_alike_and_leaves_no_record(scene: Scene, end):
-    """One body for all, so nobody learns that a link was good once, or whose tenant is suspended."""
+    """One body for all, so nobody learns that a link was good once, or whose tenant is
+    suspended.
+    """
     world = scene.world
     visitor = visit(world, world.tenant())
     assert visitor.raw().status_code == 200
@@ -72,7 +80,14 @@ def test_every_link_that_is_no_good_reads_alike_and_leaves_no_record(scene: Scen
     end(visitor)
     calls, before = len(world.aws.sts_calls), newest(world)
     role = {"data": {"role_arn": "arn:aws:iam::123456789012:role/deputy-x"}}
-    for what in ("", "/status", "/connections", NOWHERE, f"/connections/{SOME_ID}/stop", "/nothing/here"):
+    for what in (
+        "",
+        "/status",
+        "/connections",
+        NOWHERE,
+        f"/connections/{SOME_ID}/stop",
+        "/nothing/here",
+    ):
         for method, options in (
             ("GET", {}),
             ("HEAD", {}),
@@ -80,7 +95,10 @@ def test_every_link_that_is_no_good_reads_alike_and_leaves_no_record(scene: Scen
             ("POST", {"headers": FOREIGN}),
             ("DELETE", {}),
         ):
-            answer, nothing = visitor.raw(what, method, **options), absent.raw(what, method, **options)
+            answer, nothing = (
+                visitor.raw(what, method, **options),
+                absent.raw(what, method, **options),
+            )
             if end is offboard and answer.status_code == 410:
                 continue  # it says goodbye for 30 days
             assert answer.status_code == nothing.status_code in {404, 405}
@@ -118,7 +136,9 @@ def test_another_tenants_role_is_not_connected_by_pasting_its_arn(scene: Scene):
 
 
 def test_what_the_vendor_removed_is_not_brought_back_through_a_link(scene: Scene):
-    """Invariant 12 (docs/architecture.md): only POST …/connections with the vendor's key clears a tombstone."""
+    """Invariant 12 (docs/architecture.md): only POST …/connections with the vendor's key clears
+    a tombstone.
+    """
     world = scene.world
     tenant = world.tenant("Mallory")
     connection = world.connection(tenant)
@@ -164,7 +184,9 @@ def test_a_form_of_the_pages_own_is_taken_and_from_another_site_refused(scene: S
     for headers in OTHER_SITES:
         for what in ("/connections", f"/connections/{connection['id']}/verify"):
             with case(what, headers=headers):
-                answer = visitor.raw(what, "POST", data={"role_arn": connection["role_arn"]}, headers=headers)
+                answer = visitor.raw(
+                    what, "POST", data={"role_arn": connection["role_arn"]}, headers=headers
+                )
                 assert answer.status_code == 403
     assert len(scene.world.aws.sts_calls) == calls
     for headers in OWN_PAGE:
@@ -175,7 +197,11 @@ def test_a_form_of_the_pages_own_is_taken_and_from_another_site_refused(scene: S
 
 def test_a_forged_host_shows_up_nowhere(scene: Scene):
     visitor = visit(scene.world, scene.world.tenant())
-    headers = {"Host": "evil.example", "X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https"}
+    headers = {
+        "Host": "evil.example",
+        "X-Forwarded-Host": "evil.example",
+        "X-Forwarded-Proto": "https",
+    }
     assert "evil.example" not in visitor.raw(headers=headers).text
     made = visitor.paste(scene.world.role(visitor.tenant), headers=headers)
     assert made.headers["Location"] == f"{visitor.path}#status"
@@ -220,12 +246,20 @@ def test_a_refused_form_is_recorded_as_the_links(scene: Scene):
             answer = visitor.raw(what, "POST", **sent)
             assert answer.status_code == status
             event = refusal(scene.world, answer)
-            assert (event["action"], event["tenant_id"]) == ("connection.refused", visitor.tenant["id"])
-            assert event["actor"] == {"kind": "onboarding_link", "id": visitor.link_id, "name": "onboarding link"}
+            assert (event["action"], event["tenant_id"]) == (
+                "connection.refused",
+                visitor.tenant["id"],
+            )
+            assert event["actor"] == {
+                "kind": "onboarding_link",
+                "id": visitor.link_id,
+                "name": "onboarding link",
+            }
             assert event["details"] == {
                 "code": code,
                 "method": "POST",
-                "route": "/onboard/<token>/connections" + ("/<uuid:connection_id>/verify" if what == NOWHERE else ""),
+                "route": "/onboard/<token>/connections"
+                + ("/<uuid:connection_id>/verify" if what == NOWHERE else ""),
                 "path": {"connection_id": SOME_ID} if what == NOWHERE else {},
                 "fields": fields,
             }
@@ -268,7 +302,9 @@ def test_a_link_can_not_fill_the_audit_log(scene: Scene, stopped_clock):
     """Each form counts, a foreign one too, and those beyond the limit are not recorded."""
     mine = visit(scene.world, scene.world.tenant("Mallory"))
     for what in ("/connections", NOWHERE):
-        answers = [mine.raw(what, "POST", headers=FOREIGN if n % 2 else {}).status_code for n in range(25)]
+        answers = [
+            mine.raw(what, "POST", headers=FOREIGN if n % 2 else {}).status_code for n in range(25)
+        ]
         assert answers[20:] == [429] * 5
     events = [e for e in newest(scene.world, 200) if e["actor"]["id"] == mine.link_id]
     assert len(events) == 40
@@ -280,7 +316,9 @@ def test_a_page_that_is_refused_again_and_again_leaves_no_record(scene: Scene):
     mine = visit(scene.world, scene.world.tenant("Mallory"))
     with scene.world.admin.app.extensions["deputy"].db.write(SYSTEM) as db:
         db.execute(
-            sqlalchemy.text("UPDATE onboarding_links SET permission_set = 'withdrawn' WHERE digest = :digest"),
+            sqlalchemy.text(
+                "UPDATE onboarding_links SET permission_set = 'withdrawn' WHERE digest = :digest"
+            ),
             {"digest": hashlib.sha256(mine.path.rpartition("/")[2].encode()).digest()},
         )
     before = newest(scene.world)

@@ -1,4 +1,6 @@
-"""Mallory, with every right in Acme, goes for what is Globex's: by id, in every route, on every kind of path."""
+"""Mallory, with every right in Acme, goes for what is Globex's: by id, in every route, on every
+kind of path.
+"""
 
 from tests.attacks.evidence import Scene, absent, case, on_sqlite, problem, refusal, untouched
 from tests.attacks.routes import OF_A_CONNECTION, OF_A_TENANT, ROUTES, Route, routes_of
@@ -11,13 +13,17 @@ def test_every_route_is_attacked_here(app):
     assert {str(route) for route in ROUTES} == routes_of(app)
 
 
-def mischief(scene: Scene, route: Route, tenant_id: str, connection_id: str, api: Api | None = None):
+def mischief(
+    scene: Scene, route: Route, tenant_id: str, connection_id: str, api: Api | None = None
+):
     body = route.body
     if body and "role_arn" in body:
         body = {"role_arn": scene.theirs["role_arn"]}
     options = {} if body is None else {"body": body}
     api = api or scene.mallory
-    return api.raw(route.method, route.at(tenant_id=tenant_id, connection_id=connection_id), **options)
+    return api.raw(
+        route.method, route.at(tenant_id=tenant_id, connection_id=connection_id), **options
+    )
 
 
 def test_another_tenants_thing_answers_like_one_that_does_not_exist(scene: Scene):
@@ -29,7 +35,11 @@ def test_another_tenants_thing_answers_like_one_that_does_not_exist(scene: Scene
                 assert problem(foreign, 404, "not_found") == problem(nothing, 404, "not_found")
                 assert not scene.tells_of_globex(foreign.text)
                 headers = [
-                    {name: value for name, value in response.headers if name not in {"X-Request-Id", "Date"}}
+                    {
+                        name: value
+                        for name, value in response.headers
+                        if name not in {"X-Request-Id", "Date"}
+                    }
                     for response in (foreign, nothing)
                 ]
                 assert headers[0] == headers[1]
@@ -70,7 +80,10 @@ def test_a_connection_has_no_other_name_than_its_id(scene: Scene):
         f"/v1/tenants/{theirs.upper()}/connections/{connection_id.upper()}",
     ]
     for name in (*values, scene.theirs["role_arn"].rpartition("/")[2]):
-        paths += [f"/v1/tenants/{ours}/connections/{name}", f"/v1/tenants/{name}/connections/{connection_id}"]
+        paths += [
+            f"/v1/tenants/{ours}/connections/{name}",
+            f"/v1/tenants/{name}/connections/{connection_id}",
+        ]
     with untouched(scene.world, scene.theirs):
         for path in paths:
             for method, what in (("POST", "/credentials"), ("GET", "/container-credentials")):
@@ -93,7 +106,10 @@ def test_the_state_of_another_tenants_connection_shows_nowhere(scene: Scene, wor
     for connection in connections:
         for what in ("/credentials", "/verify"):
             with case(what, status=connection["status"]), untouched(world, connection):
-                assert problem(scene.mallory.raw("POST", path_of(connection, what)), 404, "not_found") == nothing
+                assert (
+                    problem(scene.mallory.raw("POST", path_of(connection, what)), 404, "not_found")
+                    == nothing
+                )
 
 
 def test_a_bound_key_has_no_business_on_routes_that_span_tenants(scene: Scene):

@@ -45,7 +45,10 @@ class Case:
 
     def suspend_and_resume(self) -> None:
         self.suspend()
-        assert self.operator("POST", path_of(self.connection, "/resume"), REASON)["status"] == "verified"
+        assert (
+            self.operator("POST", path_of(self.connection, "/resume"), REASON)["status"]
+            == "verified"
+        )
 
     def loosen_and_verify(self) -> None:
         self.customer.retrust(self.kit["role_name"], without_external_id(self.kit["trust_policy"]))
@@ -85,12 +88,17 @@ def issuances(world: World, case: Case) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("what", "shape"), [*((what, "/credentials") for what in BETWEEN), ("suspend", "/container-credentials")]
+    ("what", "shape"),
+    [*((what, "/credentials") for what in BETWEEN), ("suspend", "/container-credentials")],
 )
-def test_credentials_that_aws_gave_meanwhile_are_dropped(world: World, case: Case, meanwhile, what: str, shape: str):
+def test_credentials_that_aws_gave_meanwhile_are_dropped(
+    world: World, case: Case, meanwhile, what: str, shape: str
+):
     status, code, action = BETWEEN[what]
     happened = meanwhile("assume", getattr(case, what))
-    response = case.worker.raw("POST" if shape == "/credentials" else "GET", path_of(case.connection, shape))
+    response = case.worker.raw(
+        "POST" if shape == "/credentials" else "GET", path_of(case.connection, shape)
+    )
     problem(response, status, code)
     assert happened
     issues = issuances(world, case)
@@ -102,7 +110,9 @@ def test_credentials_that_aws_gave_meanwhile_are_dropped(world: World, case: Cas
     assert world.audit(tenant_id=case.tenant["id"], action="credentials.issued") == []
 
 
-def test_a_session_of_an_earlier_version_is_dropped_and_another_made(world: World, case: Case, meanwhile):
+def test_a_session_of_an_earlier_version_is_dropped_and_another_made(
+    world: World, case: Case, meanwhile
+):
     meanwhile("assume", case.suspend_and_resume)
     issued = case.worker("POST", path_of(case.connection, "/credentials"))
     calls = issuances(world, case)
@@ -112,16 +122,24 @@ def test_a_session_of_an_earlier_version_is_dropped_and_another_made(world: Worl
     assert event["details"]["session_name"] == calls[-1].session_name
 
 
-def test_a_key_that_expires_meanwhile_gets_nothing(world: World, case: Case, meanwhile, monkeypatch):
+def test_a_key_that_expires_meanwhile_gets_nothing(
+    world: World, case: Case, meanwhile, monkeypatch
+):
     soon = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=5)
     worker = world.key("credentials:issue", tenant=case.tenant, expires_at=soon.isoformat())
-    meanwhile("assume", lambda: monkeypatch.setattr("app.access.callers.now", lambda: soon + dt.timedelta(seconds=1)))
+    meanwhile(
+        "assume",
+        lambda: monkeypatch.setattr(
+            "app.access.callers.now", lambda: soon + dt.timedelta(seconds=1)
+        ),
+    )
     problem(worker.raw("POST", path_of(case.connection, "/credentials")), 401, "unauthenticated")
     assert world.audit(tenant_id=case.tenant["id"], action="credentials.issued") == []
 
 
 def test_an_issuance_that_cannot_be_recorded_is_dropped(world: World, case: Case, monkeypatch):
-    """Invariant 9 (docs/architecture.md), also of a session that is cached, with an authorization that is.
+    """Invariant 9 (docs/architecture.md), also of a session that is cached, with an authorization
+    that is.
 
     No real part fails on demand just there, so the write itself is made to.
     """
@@ -150,7 +168,11 @@ def test_a_role_made_again_between_proof_and_issue_gives_nothing(world: World, c
     event = world.audit(connection_id=case.connection["id"], action="connection.role_recreated")[0]
     assert (event["outcome"], event["tenant_id"]) == ("refused", case.tenant["id"])
     calls = len(world.calls_for(again))
-    problem(case.worker.raw("POST", path_of(case.connection, "/credentials")), 409, "connection_not_verified")
+    problem(
+        case.worker.raw("POST", path_of(case.connection, "/credentials")),
+        409,
+        "connection_not_verified",
+    )
     assert len(world.calls_for(again)) == calls
     assert world.admin("POST", path_of(case.connection, "/verify"))["status"] == "verified"
     assert case.worker("POST", path_of(case.connection, "/credentials"))["AccessKeyId"]
@@ -178,7 +200,9 @@ def test_a_proof_of_what_is_gone_or_stopped_meanwhile_does_not_count(
 
 
 def test_a_proof_counts_only_for_the_version_that_it_tested(world: World, case: Case, meanwhile):
-    """The outer proof saw a sound role; a later one, quicker, found it loosened. The later word stands."""
+    """The outer proof saw a sound role; a later one, quicker, found it loosened. The later word
+    stands.
+    """
     world.admin("POST", path_of(case.connection, "/suspend"), REASON)
     meanwhile("probe_foreign", case.loosen_and_verify)
     found = world.admin("POST", path_of(case.connection, "/resume"), REASON)
@@ -238,8 +262,12 @@ def test_a_storm_of_everything_at_once_ends_in_order(world: World, case: Case):
             lambda: repeat(world.admin.key, ("POST", f"{one}/suspend", REASON)),
             lambda: repeat(world.admin.key, ("POST", f"{one}/resume", REASON)),
             lambda: repeat(world.admin.key, ("POST", f"{one}/verify")),
-            lambda: repeat(world.admin.key, ("POST", f"/v1/tenants/{case.tenant['id']}/suspend", REASON)),
-            lambda: repeat(world.admin.key, ("POST", f"/v1/tenants/{case.tenant['id']}/resume", REASON)),
+            lambda: repeat(
+                world.admin.key, ("POST", f"/v1/tenants/{case.tenant['id']}/suspend", REASON)
+            ),
+            lambda: repeat(
+                world.admin.key, ("POST", f"/v1/tenants/{case.tenant['id']}/resume", REASON)
+            ),
         ]
     )
     assert {status for statuses in answers for status in statuses} <= {200, 409}
@@ -256,8 +284,12 @@ def test_a_storm_of_everything_at_once_ends_in_order(world: World, case: Case):
 
 
 @on_postgresql  # SQLite has one writer at a time
-def test_a_key_made_while_its_tenant_is_deleted_does_not_outlive_it(world: World, case: Case, monkeypatch):
-    """Everything bound to a tenant is revoked with it; a key that is being made just then must not slip by."""
+def test_a_key_made_while_its_tenant_is_deleted_does_not_outlive_it(
+    world: World, case: Case, monkeypatch
+):
+    """Everything bound to a tenant is revoked with it; a key that is being made just then must
+    not slip by.
+    """
     looked_up, deleting, pool = keys.tenant_of, [], ThreadPoolExecutor(1)
 
     def slow(*args, **kwargs):
@@ -270,7 +302,9 @@ def test_a_key_made_while_its_tenant_is_deleted_does_not_outlive_it(world: World
 
     monkeypatch.setattr(keys, "tenant_of", slow)
     made = world.admin.raw(
-        "POST", "/v1/api-keys", {"name": "late", "scopes": ["audit:read"], "tenant_id": case.tenant["id"]}
+        "POST",
+        "/v1/api-keys",
+        {"name": "late", "scopes": ["audit:read"], "tenant_id": case.tenant["id"]},
     )
     deleting[0].result(timeout=30)
     pool.shutdown()

@@ -1,4 +1,6 @@
-"""Trust policies that no call of a proof finds out: they are read, by the role's own session, and never issue."""
+"""Trust policies that no call of a proof finds out: they are read, by the role's own session,
+and never issue.
+"""
 
 import json
 from contextlib import closing
@@ -36,7 +38,9 @@ def connect(world: World, customer: Customer):
 
     def connected(tenant, *statements, status="verified"):
         name = world.kit(tenant)["role_name"]
-        return world.connect(tenant, customer.reading_itself(name, statements_of(*statements)), status=status)
+        return world.connect(
+            tenant, customer.reading_itself(name, statements_of(*statements)), status=status
+        )
 
     return connected
 
@@ -44,16 +48,26 @@ def connect(world: World, customer: Customer):
 def test_a_way_in_under_another_session_name_is_found_by_reading(world: World, connect):
     """The probes' names are those of issued sessions, so none of their calls meets it."""
     tenant = world.tenant("Sloppy")
-    made = connect(tenant, demanded(tenant), allow(StringEquals={NAME: "maintenance"}), status="insecure")
+    made = connect(
+        tenant, demanded(tenant), allow(StringEquals={NAME: "maintenance"}), status="insecure"
+    )
     assert outcomes(made) == ["passed"] * 4, "the calls saw nothing"
     assert check(made, DEMANDS)["outcome"] == "failed"
-    assert check(made, DEMANDS)["detail"].startswith("A part of the role's trust policy lets the broker in without")
+    assert check(made, DEMANDS)["detail"].startswith(
+        "A part of the role's trust policy lets the broker in without"
+    )
     assert made["verification"]["verdict"] == "insecure"
     assert made["verification"]["warnings"] == []
-    problem(world.worker(tenant).raw("POST", path_of(made, "/credentials")), 409, "connection_not_verified")
+    problem(
+        world.worker(tenant).raw("POST", path_of(made, "/credentials")),
+        409,
+        "connection_not_verified",
+    )
 
 
-def test_a_way_in_that_opens_later_stops_issuing_and_closing_it_resumes(world: World, customer: Customer, connect):
+def test_a_way_in_that_opens_later_stops_issuing_and_closing_it_resumes(
+    world: World, customer: Customer, connect
+):
     tenant = world.tenant("Drifting")
     made, worker = connect(tenant, demanded(tenant)), world.worker(tenant)
     assert worker("POST", path_of(made, "/credentials"))["AccessKeyId"]
@@ -83,21 +97,35 @@ def test_a_routine_proof_reads_the_trust_policy_too_and_a_full_one_judges(
     found = verify(ADMIN, UUID(made["tenant_id"]), UUID(made["id"]), trigger=Trigger.SCHEDULED)
     assert found.status is ConnectionStatus.INSECURE
     assert len(world.calls_for(made["role_arn"])) == before + 3 + 4
-    problem(world.worker(tenant).raw("POST", path_of(made, "/credentials")), 409, "connection_not_verified")
+    problem(
+        world.worker(tenant).raw("POST", path_of(made, "/credentials")),
+        409,
+        "connection_not_verified",
+    )
 
 
 ANOTHERS = {
     "among values that are nobody's": lambda own, other: [
         allow(StringEquals={KEY: [own, *(f"acme-{n}" for n in range(100)), other]})
     ],
-    "in a statement of its own": lambda own, other: [allow(StringEquals={KEY: own}), allow(StringEquals={KEY: other})],
+    "in a statement of its own": lambda own, other: [
+        allow(StringEquals={KEY: own}),
+        allow(StringEquals={KEY: other}),
+    ],
     "in upper case": lambda own, other: [allow(StringEquals={KEY: [own, other.upper()]})],
-    "by a Deny of the rest": lambda own, other: [allow(), deny(StringNotEquals={KEY: [own, other]})],
+    "by a Deny of the rest": lambda own, other: [
+        allow(),
+        deny(StringNotEquals={KEY: [own, other]}),
+    ],
     "beside what is not understood": lambda own, other: [
-        allow(StringEquals={KEY: [own, other]}, StringNotEquals={"aws:PrincipalOrgID": "o-somebody"}),
+        allow(
+            StringEquals={KEY: [own, other]}, StringNotEquals={"aws:PrincipalOrgID": "o-somebody"}
+        ),
         deny(StringEquals={"aws:PrincipalOrgID": "o-somebody"}),
     ],
-    "of a tenant that was deleted": lambda own, other: [allow(ForAnyValue__StringEquals={KEY: [other, own]})],
+    "of a tenant that was deleted": lambda own, other: [
+        allow(ForAnyValue__StringEquals={KEY: [other, own]})
+    ],
 }
 
 
@@ -117,17 +145,23 @@ def test_another_tenants_id_is_found_by_reading(world: World):
             text = json.dumps(connection).lower()
             assert not any(word in text for word in (globex["external_id"], globex["id"], "globex"))
             problem(
-                world.worker(tenant).raw("POST", path_of(connection, "/credentials")), 409, "connection_not_verified"
+                world.worker(tenant).raw("POST", path_of(connection, "/credentials")),
+                409,
+                "connection_not_verified",
             )
 
 
 def test_a_role_in_the_middle_of_a_move_is_proven_with_a_warning(world: World, connect):
-    """It lists what another system of the vendor's sends, and lets that system in. Deputy itself never sends it."""
+    """It lists what another system of the vendor's sends, and lets that system in. Deputy itself
+    never sends it.
+    """
     tenant = world.tenant()
     values = [tenant["external_id"], "acme-1", "dpy-" + "0" * 64, tenant["external_id"].upper()]
     old = {**allow(), "Principal": {"AWS": "arn:aws:iam::111122223333:role/Old"}}
     old["Condition"] = {"StringEquals": {KEY: "acme-2"}}
-    made = connect(tenant, allow(StringEquals={KEY: values[:2]}), allow(StringEquals={KEY: values[1:]}), old)
+    made = connect(
+        tenant, allow(StringEquals={KEY: values[:2]}), allow(StringEquals={KEY: values[1:]}), old
+    )
     assert check(made, DEMANDS)["outcome"] == "passed"
     warnings = {warning["name"]: warning["detail"] for warning in made["verification"]["warnings"]}
     assert warnings.keys() == {ONLY_US, "trust_policy_lists_other_external_ids"}
@@ -140,11 +174,19 @@ def test_a_role_in_the_middle_of_a_move_is_proven_with_a_warning(world: World, c
 def test_a_role_for_everybody_is_insecure_though_it_demands_the_id(world: World, connect):
     """No deployment needs a stranger for that."""
     tenant = world.tenant()
-    everybody = {**allow(), "Principal": "*", "Condition": {"StringEquals": {KEY: tenant["external_id"]}}}
+    everybody = {
+        **allow(),
+        "Principal": "*",
+        "Condition": {"StringEquals": {KEY: tenant["external_id"]}},
+    }
     made = connect(tenant, everybody, status="insecure")
     assert check(made, "stranger_refused")["outcome"] == "failed"
     assert made["why"] == "The role lets in another AWS account than ours."
-    problem(world.worker(tenant).raw("POST", path_of(made, "/credentials")), 409, "connection_not_verified")
+    problem(
+        world.worker(tenant).raw("POST", path_of(made, "/credentials")),
+        409,
+        "connection_not_verified",
+    )
 
 
 @pytest.mark.parametrize("verdict", ["insecure", "inconclusive"])
@@ -153,13 +195,19 @@ def test_a_tenant_learns_nothing_of_somebody_elses_open_role(
 ):
     """It was let in, as everybody is; the role was never proven under this tenant."""
     globex, tenant = world.tenant("Globex"), world.tenant("Mallory")
-    anybody = {"StringLike": {KEY: "dpy-*"}} if verdict == "insecure" else {"StringEquals": {KEY: "${sts:ExternalId}"}}
+    anybody = (
+        {"StringLike": {KEY: "dpy-*"}}
+        if verdict == "insecure"
+        else {"StringEquals": {KEY: "${sts:ExternalId}"}}
+    )
     until = {**anybody, "DateLessThan": {"aws:CurrentTime": "2099-12-31T00:00:00Z"}}
     people = {
         "Effect": "Allow",
         "Principal": {"AWS": "arn:aws:iam::999999999999:root"},
         "Action": "sts:AssumeRole",
-        "Condition": {"ArnEquals": {"aws:PrincipalArn": "arn:aws:iam::999999999999:role/DueDiligence"}},
+        "Condition": {
+            "ArnEquals": {"aws:PrincipalArn": "arn:aws:iam::999999999999:role/DueDiligence"}
+        },
     }
     sso = {
         "Effect": "Allow",
@@ -173,11 +221,19 @@ def test_a_tenant_learns_nothing_of_somebody_elses_open_role(
         faults.add("throttle", role_arn=role_arn, external_id="missing")
         monkeypatch.setattr(Sts, "probe_foreign", lambda *_: (_ for _ in ()).throw(Unavailable()))
     api = world.key("connections:read", "connections:write", "audit:read", tenant=tenant)
-    made = api("POST", f"/v1/tenants/{tenant['id']}/connections", {"role_arn": role_arn}, expect=201)
+    made = api(
+        "POST", f"/v1/tenants/{tenant['id']}/connections", {"role_arn": role_arn}, expect=201
+    )
     assert made["verification"]["verdict"] == verdict
     assert check(made, ONLY_US)["outcome"] == "failed"
-    assert (made["access_until"], made["permission_set_version"], made["verification"]["warnings"]) == (None, None, [])
-    link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)["url"]
+    assert (
+        made["access_until"],
+        made["permission_set_version"],
+        made["verification"]["warnings"],
+    ) == (None, None, [])
+    link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)[
+        "url"
+    ]
     page = world.admin.app.test_client().get(link[link.index("/onboard/") :])
     assert page.status_code == 200
     again = api("POST", path_of(made, "/verify"))
@@ -190,10 +246,16 @@ def test_a_tenant_learns_nothing_of_somebody_elses_open_role(
         page.text,
     ]
     for text in answers:
-        assert not [word for word in ("999999999999", "DueDiligence", "okta", "2099", "Statement 1") if word in text]
+        assert not [
+            word
+            for word in ("999999999999", "DueDiligence", "okta", "2099", "Statement 1")
+            if word in text
+        ]
 
 
-def test_a_role_that_may_no_longer_be_read_is_told_of_once(world: World, customer: Customer, faults, connect):
+def test_a_role_that_may_no_longer_be_read_is_told_of_once(
+    world: World, customer: Customer, faults, connect
+):
     tenant = world.tenant()
     made = connect(tenant, demanded(tenant))
     name = made["role_arn"].rpartition("/")[2]
@@ -211,7 +273,9 @@ def test_a_role_that_may_no_longer_be_read_is_told_of_once(world: World, custome
         iam.delete_role_policy(RoleName=name, PolicyName="read-itself")
         assert verified() == (["role_unreadable"], 1), "after a silence as well"
         assert verified() == ([], 1)
-        iam.put_role_policy(RoleName=name, PolicyName="read-itself", PolicyDocument=json.dumps(reads))
+        iam.put_role_policy(
+            RoleName=name, PolicyName="read-itself", PolicyDocument=json.dumps(reads)
+        )
         assert verified() == ([], 1)
         iam.delete_role_policy(RoleName=name, PolicyName="read-itself")
     assert verified() == (["role_unreadable"], 2)
@@ -224,19 +288,30 @@ def test_a_role_that_an_earlier_release_has_read_is_told_of_as_well(
     tenant = world.tenant()
     made = connect(tenant, demanded(tenant))
     with app.extensions["deputy"].db.write(SYSTEM) as db:
-        db.execute(update(Connection).where(Connection.id == UUID(made["id"])).values(reads_itself=None))
+        db.execute(
+            update(Connection).where(Connection.id == UUID(made["id"])).values(reads_itself=None)
+        )
     faults.add("error", action="GetRole", times=1)
     assert world.admin("POST", path_of(made, "/verify"))["verification"]["warnings"] == []
     with closing(root_client(world.aws, "iam", customer.account)) as iam:
-        iam.delete_role_policy(RoleName=made["role_arn"].rpartition("/")[2], PolicyName="read-itself")
+        iam.delete_role_policy(
+            RoleName=made["role_arn"].rpartition("/")[2], PolicyName="read-itself"
+        )
     found = world.admin("POST", path_of(made, "/verify"))["verification"]["warnings"]
     assert [it["name"] for it in found] == ["role_unreadable"]
 
 
 def test_what_is_no_way_in_without_the_id_is_a_warning_and_no_verdict(world: World):
     """A date, other principals, and what is not understood."""
-    elsewhere = {"ArnEquals": {"aws:PrincipalArn": BROKER}, "StringEquals": {"aws:PrincipalOrgID": "o-elsewhere"}}
-    others = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "ec2.amazonaws.com"}}
+    elsewhere = {
+        "ArnEquals": {"aws:PrincipalArn": BROKER},
+        "StringEquals": {"aws:PrincipalOrgID": "o-elsewhere"},
+    }
+    others = {
+        "Effect": "Allow",
+        "Action": "sts:AssumeRole",
+        "Principal": {"Service": "ec2.amazonaws.com"},
+    }
     until = {"DateLessThan": {"aws:CurrentTime": "2099-12-31T00:00:00Z"}}
     for demands, name, words, condition, more in (
         ("passed", "trust_policy_ends_access", "2099-12-31T00:00:00Z", until, []),
@@ -245,15 +320,21 @@ def test_what_is_no_way_in_without_the_id_is_a_warning_and_no_verdict(world: Wor
     ):
         with case(name):
             tenant, customer = world.tenant(), Customer(world.aws)
-            trust = statements_of(allow(StringEquals={KEY: tenant["external_id"]}, **condition), *more)
-            connection = world.connect(tenant, customer.reading_itself(world.kit(tenant)["role_name"], trust))
+            trust = statements_of(
+                allow(StringEquals={KEY: tenant["external_id"]}, **condition), *more
+            )
+            connection = world.connect(
+                tenant, customer.reading_itself(world.kit(tenant)["role_name"], trust)
+            )
             assert check(connection, DEMANDS)["outcome"] == demands
             [warning] = connection["verification"]["warnings"]
             assert (warning["name"], words in warning["detail"]) == (name, True)
             assert world.worker(tenant)("POST", path_of(connection, "/credentials"))["AccessKeyId"]
 
 
-def test_the_one_session_that_reads_can_read_its_own_role_and_nothing_else(world: World, customer: Customer, connect):
+def test_the_one_session_that_reads_can_read_its_own_role_and_nothing_else(
+    world: World, customer: Customer, connect
+):
     """Whatever the role itself may do."""
     tenant = world.tenant()
     made = connect(tenant, demanded(tenant))
@@ -266,9 +347,18 @@ def test_the_one_session_that_reads_can_read_its_own_role_and_nothing_else(world
     reads = [policy for policy in policies if policy["Statement"][0]["Effect"] == "Allow"]
     assert [policy["Statement"][0]["Resource"] for policy in reads] == [made["role_arn"]]
     identities = world.aws._identities
-    session = identities.open_session(identities.role(made["role_arn"]), "reader", 900, json.dumps(reads[0]))
-    keys = {"aws_access_key_id": session.access_key_id, "aws_secret_access_key": session.secret_access_key}
-    keys |= {"aws_session_token": session.token, "region_name": "us-east-1", "endpoint_url": world.aws.url}
+    session = identities.open_session(
+        identities.role(made["role_arn"]), "reader", 900, json.dumps(reads[0])
+    )
+    keys = {
+        "aws_access_key_id": session.access_key_id,
+        "aws_secret_access_key": session.secret_access_key,
+    }
+    keys |= {
+        "aws_session_token": session.token,
+        "region_name": "us-east-1",
+        "endpoint_url": world.aws.url,
+    }
     with closing(boto3.client("iam", **keys)) as iam, closing(boto3.client("s3", **keys)) as s3:
         assert iam.get_role(RoleName=name)["Role"]["Arn"] == made["role_arn"]
         refused = [

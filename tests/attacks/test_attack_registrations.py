@@ -1,4 +1,6 @@
-"""Anyone may publish to the registration topic: only a proof opens anything, and no message does."""
+"""Anyone may publish to the registration topic: only a proof opens anything, and no message
+does.
+"""
 
 import json
 import sys
@@ -14,7 +16,14 @@ from app.aws.stack_answers import StackAnswers
 from app.aws.stack_messages import RegistrationQueue
 from app.onboarding.registrations import Registrations
 from app.permissions import permission_sets
-from tests.attacks.evidence import Scene, on_postgresql, problem, shows_nothing, unchanged, untouched
+from tests.attacks.evidence import (
+    Scene,
+    on_postgresql,
+    problem,
+    shows_nothing,
+    unchanged,
+    untouched,
+)
 from tests.support.cast import Customer, World, path_of
 from tests.support.rows import at_once, registration_token
 from tests.support.stacks import HOSTILE_URLS, TOPIC, Answers, Stack
@@ -24,7 +33,9 @@ REASON = {"reason": "an incident"}
 
 
 class Desk:
-    """The worker that handles registrations, beside the web's services and with the same database."""
+    """The worker that handles registrations, beside the web's services and with the same
+    database.
+    """
 
     def __init__(self, config, db, queue_url: str, answers: Answers) -> None:
         self.answers = answers
@@ -62,7 +73,9 @@ def connections(world: World, tenant: dict) -> list[dict]:
 
 
 def test_the_victims_role_under_the_attackers_token_opens_nothing(scene: Scene, desk: Desk):
-    """Mallory reads the role's ARN somewhere and publishes it with her own token, from a stack that she makes up."""
+    """Mallory reads the role's ARN somewhere and publishes it with her own token, from a stack
+    that she makes up.
+    """
     acme = scene.world.tenant("Acme again")
     mallory = scene.world.key("connections:write", "credentials:issue", tenant=acme)
     with untouched(scene.world, scene.theirs):
@@ -78,7 +91,9 @@ def test_the_victims_role_under_the_attackers_token_opens_nothing(scene: Scene, 
 def test_the_attackers_role_under_the_victims_token_issues_nothing(scene: Scene, desk: Desk):
     """It would make Globex's workers work in Mallory's account, if a message were enough."""
     globex, customer = scene.world.tenant("Globex again"), Customer(scene.world.aws)
-    trap = customer.role(scene.world.kit(globex)["role_name"], scene.world.kit(scene.acme)["trust_policy"])
+    trap = customer.role(
+        scene.world.kit(globex)["role_name"], scene.world.kit(scene.acme)["trust_policy"]
+    )
     assert desk.handle(desk.stack(globex, trap).message()) == "SUCCESS"
     [made] = connections(scene.world, globex)
     assert made["status"] == "pending"
@@ -98,9 +113,16 @@ def test_a_stack_of_another_account_than_the_roles_is_void(scene: Scene, desk: D
 def test_the_role_in_the_old_properties_or_elsewhere_counts_for_nothing(scene: Scene, desk: Desk):
     acme = scene.world.tenant("Acme again")
     stack = desk.stack(acme, "arn:aws:iam::444455556666:role/deputy-mine")
-    forged = {"RoleArn": scene.theirs["role_arn"], "RegistrationToken": desk.stack(scene.globex, stack.role_arn).token}
+    forged = {
+        "RoleArn": scene.theirs["role_arn"],
+        "RegistrationToken": desk.stack(scene.globex, stack.role_arn).token,
+    }
     with untouched(scene.world, scene.theirs):
-        more = {"OldResourceProperties": forged, "tenant_id": scene.globex["id"], "status": "verified"}
+        more = {
+            "OldResourceProperties": forged,
+            "tenant_id": scene.globex["id"],
+            "status": "verified",
+        }
         assert desk.handle(stack.message("Update", **more, **forged)) == "SUCCESS"
     assert [c["role_arn"] for c in connections(scene.world, acme)] == [stack.role_arn]
 
@@ -130,7 +152,10 @@ def test_no_message_changes_a_verified_connection(world: World, desk: Desk):
 
 def test_no_message_resumes_a_suspended_one_or_brings_a_deleted_one_back(world: World, desk: Desk):
     tenant = world.tenant()
-    suspended, deleted = (world.connection(tenant), world.connect(tenant, world.role(tenant, Customer(world.aws))))
+    suspended, deleted = (
+        world.connection(tenant),
+        world.connect(tenant, world.role(tenant, Customer(world.aws))),
+    )
     world.admin("POST", path_of(suspended, "/suspend"), REASON)
     world.admin("DELETE", path_of(deleted), expect=204)
     calls = len(world.aws.sts_calls)
@@ -138,17 +163,23 @@ def test_no_message_resumes_a_suspended_one_or_brings_a_deleted_one_back(world: 
         stack = desk.stack(tenant, connection["role_arn"])
         for kind in ("Create", "Update", "Delete", "Create"):
             assert desk.handle(stack.message(kind)) == "SUCCESS"
-    assert [(c["id"], c["status"]) for c in connections(world, tenant)] == [(suspended["id"], "suspended")]
+    assert [(c["id"], c["status"]) for c in connections(world, tenant)] == [
+        (suspended["id"], "suspended")
+    ]
     world.admin.refused("GET", path_of(deleted), expect=404, code="not_found")
     assert len(world.aws.sts_calls) == calls
     ignored = world.audit(tenant_id=tenant["id"], action="connection.registration_ignored")
     assert len(ignored) == 8
     assert {event["actor"]["kind"] for event in ignored} == {"registration"}
-    assert world.connect(tenant, deleted["role_arn"])["id"] != deleted["id"], "an explicit connect does"
+    assert world.connect(tenant, deleted["role_arn"])["id"] != deleted["id"], (
+        "an explicit connect does"
+    )
 
 
 @pytest.mark.parametrize("end", ["suspend", "delete"])
-def test_a_tenant_that_is_suspended_or_gone_takes_no_registration(world: World, desk: Desk, end: str):
+def test_a_tenant_that_is_suspended_or_gone_takes_no_registration(
+    world: World, desk: Desk, end: str
+):
     tenant = world.tenant()
     path = f"/v1/tenants/{tenant['id']}"
     if end == "suspend":
@@ -187,7 +218,12 @@ _listening: list[list[object]] = []
 
 
 def _hook(event: str, arguments: tuple[object, ...]) -> None:
-    if _listening and event in {"socket.connect", "socket.getaddrinfo", "socket.sendto", "socket.sendmsg"}:
+    if _listening and event in {
+        "socket.connect",
+        "socket.getaddrinfo",
+        "socket.sendto",
+        "socket.sendmsg",
+    }:
         _listening[-1].append((event, arguments[-1]))
 
 
@@ -217,12 +253,19 @@ def test_an_address_that_is_not_awss_is_never_called(desk: Desk, scene: Scene, a
         lambda: StackAnswers("us-east-1", "aws", None),
     )
     with Answers() as trap, capture_logs() as lines, no_network(audit_hook):
-        local = [f"{trap.url}/", f"{trap.url}/{stack.stack_id}", f"https://x@{trap.url.removeprefix('http://')}/"]
+        local = [
+            f"{trap.url}/",
+            f"{trap.url}/{stack.stack_id}",
+            f"https://x@{trap.url.removeprefix('http://')}/",
+        ]
         for url in [*HOSTILE_URLS, *local]:
             for kind in ("Create", "Update", "Delete") if url in local else ("Create",):
                 assert not at_aws.handle(stack.message(kind, ResponseURL=url)), url
         assert trap.got == []
-    assert {line["event"] for line in lines} <= {"registration.strange_response_url", "registration.unreadable"}
+    assert {line["event"] for line in lines} <= {
+        "registration.strange_response_url",
+        "registration.unreadable",
+    }
     assert "169.254" not in repr(lines)
     assert "evil" not in repr(lines)
 

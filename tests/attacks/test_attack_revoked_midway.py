@@ -1,7 +1,9 @@
-"""A key or a link is revoked while its request is under way: after it was admitted, and before anything is written.
+"""A key or a link is revoked while its request is under way: after it was admitted, and before
+anything is written.
 
-Somebody who has a key that is about to be revoked sends a header and holds the body back. Every use case that writes is
-walked here, through the routes: each must succeed with a live key, and change nothing with one that was just revoked.
+Somebody who has a key that is about to be revoked sends a header and holds the body back. Every use
+case that writes is walked here, through the routes: each must succeed with a live key, and change
+nothing with one that was just revoked.
 """
 
 import io
@@ -29,12 +31,15 @@ from tests.support.waiting import until, waiting_for_locks
 
 REASON = {"reason": "an incident"}
 WRITING = [route for route in ROUTES if route.method != "GET"]
-# What no caller changes: the log of what happened, counts of attempts, and the epoch, which the revocation moves.
+# What no caller changes: the log of what happened, counts of attempts, and the epoch, which the
+# revocation moves.
 NOT_STATE = {"audit_events", "quota_uses", "configuration"}
 
 
 def rows(world: World) -> dict[str, list[str]]:
-    """Everything that is stored, but for what a refusal may leave; as the driver gives it, since it is much."""
+    """Everything that is stored, but for what a refusal may leave; as the driver gives it, since
+    it is much.
+    """
     with world.admin.app.extensions["deputy"].db.read() as db:
         connection = db.connection()
         return {
@@ -58,7 +63,9 @@ class Case:
 
     @cached_property
     def link(self) -> dict[str, Any]:
-        return self.world.admin("POST", f"/v1/tenants/{self.tenant['id']}/onboarding-links", {}, expect=201)
+        return self.world.admin(
+            "POST", f"/v1/tenants/{self.tenant['id']}/onboarding-links", {}, expect=201
+        )
 
     @property
     def page(self) -> str:
@@ -70,7 +77,10 @@ class Case:
 
     def search(self) -> str:
         """The id of a connection whose role is only looked for."""
-        path, body = (f"/v1/tenants/{self.tenant['id']}/connections", {"account_id": Customer(self.world.aws).account})
+        path, body = (
+            f"/v1/tenants/{self.tenant['id']}/connections",
+            {"account_id": Customer(self.world.aws).account},
+        )
         return self.world.admin("POST", path, body, expect=201)["id"]
 
     def path(self, route: Route) -> str:
@@ -82,8 +92,13 @@ class Case:
         }
         ids = {name: make() for name, make in makes.items() if f"{{{name}}}" in route.path}
         path = route.at(tenant_id=self.tenant["id"], **ids)
-        if path.endswith("/rotation/complete") or (route.method, path[-9:]) == ("DELETE", "/rotation"):
-            path = path.replace(self.tenant["id"], self.world.tenant()["id"])  # no connection of it waits
+        if path.endswith("/rotation/complete") or (route.method, path[-9:]) == (
+            "DELETE",
+            "/rotation",
+        ):
+            path = path.replace(
+                self.tenant["id"], self.world.tenant()["id"]
+            )  # no connection of it waits
             self.world.admin("POST", path.removesuffix("/complete"), REASON, expect=201)
         if path.endswith("/approve"):
             path = path_of(self.world.awaiting_approval(self.tenant), "/approve")
@@ -93,7 +108,9 @@ class Case:
 
     def revoke(self) -> dict[str, list[str]]:
         """What is stored from then on."""
-        self.world.admin.with_key(self.world.admin.key)("DELETE", f"/v1/api-keys/{self.key['id']}", expect=204)
+        self.world.admin.with_key(self.world.admin.key)(
+            "DELETE", f"/v1/api-keys/{self.key['id']}", expect=204
+        )
         return rows(self.world)
 
     def revoke_link(self) -> dict[str, list[str]]:
@@ -109,13 +126,17 @@ def case(world: World) -> Case:
 
 @pytest.fixture
 def admitted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], Any]], list[Any]]:
-    """`admitted(text, act)`: once this key or link was let in, somebody does `act` and gets done. Holds what it
-    returned.
+    """`admitted(text, act)`: once this key or link was let in, somebody does `act` and gets done.
+    Holds what it returned.
     """
 
     def arrange(text: str, act: Callable[[], Any]) -> list[Any]:
         happened: list[Any] = []
-        for kind, name in ((ApiKeys, "authenticate"), (Authorization, "authenticate"), (Links, "open")):
+        for kind, name in (
+            (ApiKeys, "authenticate"),
+            (Authorization, "authenticate"),
+            (Links, "open"),
+        ):
             inner = getattr(kind, name)
 
             def then(self: Any, given: str, *more: Any, _inner: Any = inner) -> Any:
@@ -170,7 +191,9 @@ def test_a_key_that_is_revoked_once_it_was_admitted_changes_nothing(
     happened = admitted(case.key["key"], case.revoke)
     problem(send_with(case, case.key, route, path), 401, "unauthenticated")
     assert rows(case.world) == happened[0]
-    done = [e for e in newest(case.world) if e["actor"]["id"] == case.key["id"] and e["outcome"] == "ok"]
+    done = [
+        e for e in newest(case.world) if e["actor"]["id"] == case.key["id"] and e["outcome"] == "ok"
+    ]
     assert done == []
     response = send_with(case, case.made(*ALL_SCOPES), route, path)
     assert response.status_code < 300, response.text
@@ -182,7 +205,9 @@ def test_a_key_that_is_revoked_before_its_body_arrives_changes_nothing(case: Cas
     """The body is read at one place, after the key."""
     route = next(route for route in WRITING if route.body and route.path.endswith(path))
     body = Held(route.body, case.revoke)
-    response = case.world.admin.with_key(case.key["key"]).raw(route.method, case.path(route), **body.sent())
+    response = case.world.admin.with_key(case.key["key"]).raw(
+        route.method, case.path(route), **body.sent()
+    )
     problem(response, 401, "unauthenticated")
     assert rows(case.world) == body.happened[0]
 
@@ -190,13 +215,18 @@ def test_a_key_that_is_revoked_before_its_body_arrives_changes_nothing(case: Cas
 def test_a_key_that_expires_by_hand_meanwhile_makes_no_key(case: Case, database_url: str):
     by_hand = ByHand(database_url)
     expire = "UPDATE api_keys SET expires_at = '2020-01-01 00:00:00' WHERE lookup = :digits"
-    body = Held({"name": "spare", "scopes": ["audit:read"]}, lambda: by_hand(expire, digits=case.key["key"][4:20]))
+    body = Held(
+        {"name": "spare", "scopes": ["audit:read"]},
+        lambda: by_hand(expire, digits=case.key["key"][4:20]),
+    )
     response = case.world.admin.with_key(case.key["key"]).raw("POST", "/v1/api-keys", **body.sent())
     problem(response, 401, "unauthenticated")
     by_hand.engine.dispose()
 
 
-def test_a_bound_key_whose_tenant_is_deleted_meanwhile_changes_nothing(case: Case, admitted: Callable[..., list[Any]]):
+def test_a_bound_key_whose_tenant_is_deleted_meanwhile_changes_nothing(
+    case: Case, admitted: Callable[..., list[Any]]
+):
     bound = case.world.key(*ALL_SCOPES, tenant=case.tenant)
     admitted(
         bound.key,
@@ -231,7 +261,8 @@ def send(case: Case) -> Iterator[Callable[[str], Any]]:
     def form(what: str) -> Any:
         return Api(case.world.admin.app, None).raw(
             "POST",
-            page + what.format(connection_id=case.search() if "/stop" in what else connection["id"]),
+            page
+            + what.format(connection_id=case.search() if "/stop" in what else connection["id"]),
             data={"role_arn": f"arn:aws:iam::123456789012:role/deputy-mallory-{next(numbers)}"},
             headers={"Sec-Fetch-Site": "same-origin"},
         )
@@ -258,7 +289,9 @@ def test_a_link_that_is_revoked_while_aws_is_asked_stores_no_proof(
     assert rows(case.world)["proofs"] == happened[0]["proofs"]
 
 
-def test_a_key_that_is_revoked_while_aws_is_asked_stores_no_proof(case: Case, meanwhile: Callable[..., list[Any]]):
+def test_a_key_that_is_revoked_while_aws_is_asked_stores_no_proof(
+    case: Case, meanwhile: Callable[..., list[Any]]
+):
     path = path_of(case.connection, "/verify")
     happened = meanwhile("probe_own", case.revoke)
     response = case.world.admin.with_key(case.key["key"]).raw("POST", path)
@@ -276,7 +309,10 @@ def test_a_revocation_waits_for_what_is_being_written(case: Case, who: str):
     services = case.world.admin.app.extensions["deputy"]
     caller, revoke = {
         "key": lambda: (services.api_keys.authenticate(case.key["key"], None), case.revoke),
-        "link": lambda: (services.links.open(case.page.removeprefix("/onboard/"), None).caller, case.revoke_link),
+        "link": lambda: (
+            services.links.open(case.page.removeprefix("/onboard/"), None).caller,
+            case.revoke_link,
+        ),
     }[who]()
 
     with ThreadPoolExecutor(1) as pool:

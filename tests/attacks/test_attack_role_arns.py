@@ -71,7 +71,10 @@ def refused_before_aws(scene: Scene, role_arns: dict[str, str], code: str) -> No
                 assert role_arn not in response.text
                 event = refusal(scene.world, response)
                 assert event["action"] == "connection.refused"
-                assert (event["details"]["code"], event["details"]["fields"]) == (code, ["role_arn"])
+                assert (event["details"]["code"], event["details"]["fields"]) == (
+                    code,
+                    ["role_arn"],
+                )
     assert len(scene.world.aws.sts_calls) == calls
 
 
@@ -84,7 +87,9 @@ def test_what_is_never_assumed_is_refused_before_aws(scene: Scene):
 
 
 def test_a_role_is_refused_alike_under_a_tenant_that_is_not_ones_own(scene: Scene):
-    """Which roles are allowed is settled before anything is looked up, so the answer tells nothing of the tenant."""
+    """Which roles are allowed is settled before anything is looked up, so the answer tells
+    nothing of the tenant.
+    """
     for arn in ("arn:aws:iam::111122223333:role/deputy-x", "not an ARN but long enough"):
         answers = [
             scene.mallory.raw("POST", f"/v1/tenants/{tenant}/connections", {"role_arn": arn})
@@ -99,7 +104,9 @@ def test_an_account_is_not_declared_but_read_from_the_arn(scene: Scene):
     for field in ("account_id", "AccountId", "account"):
         with case(field), unchanged(scene.world, scene.ours):
             body = {"role_arn": f"{_ROLE}deputy-x", field: "123456789012"}
-            response = scene.mallory.raw("POST", f"/v1/tenants/{scene.acme['id']}/connections", body)
+            response = scene.mallory.raw(
+                "POST", f"/v1/tenants/{scene.acme['id']}/connections", body
+            )
             assert field in problem(response, 422, "validation_failed")["errors"]
 
 
@@ -131,10 +138,14 @@ def test_no_other_route_takes_a_role(scene: Scene, world: World):
 
 
 def test_another_spelling_of_a_proven_role_proves_nothing(world: World):
-    """IAM's names are unique without regard to case, but STS compares the case: at most one spelling works."""
+    """IAM's names are unique without regard to case, but STS compares the case: at most one
+    spelling works.
+    """
     made = world.connection()
     tenant = {"id": made["tenant_id"]}
     head, _, name = made["role_arn"].rpartition("deputy-")
     for spelling in (f"{head}deputy-{name.upper()}x", f"{head}path/deputy-{name}"):
         other = world.connect(tenant, spelling, status="pending")
-        problem(world.admin.raw("POST", path_of(other, "/credentials")), 409, "connection_not_verified")
+        problem(
+            world.admin.raw("POST", path_of(other, "/credentials")), 409, "connection_not_verified"
+        )

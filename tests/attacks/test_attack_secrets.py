@@ -1,4 +1,6 @@
-"""Where secrets and AWS's words must not be: the database, the log, errors, the audit log, documents and caches."""
+"""Where secrets and AWS's words must not be: the database, the log, errors, the audit log,
+documents and caches.
+"""
 
 import json
 import logging
@@ -21,7 +23,9 @@ def everything_stored(app) -> str:
         )
 
 
-def test_credentials_and_keys_are_never_stored_or_logged(world: World, app, caplog: pytest.LogCaptureFixture):
+def test_credentials_and_keys_are_never_stored_or_logged(
+    world: World, app, caplog: pytest.LogCaptureFixture
+):
     made = world.connection()
     worker = world.worker({"id": made["tenant_id"]})
     with caplog.at_level(logging.DEBUG):
@@ -37,7 +41,10 @@ def test_credentials_and_keys_are_never_stored_or_logged(world: World, app, capl
         worker.key[21:],
         world.admin.key[21:],
     ]
-    stored, logged = everything_stored(app), caplog.text + str([record.__dict__ for record in caplog.records])
+    stored, logged = (
+        everything_stored(app),
+        caplog.text + str([record.__dict__ for record in caplog.records]),
+    )
     for secret in secrets:
         assert secret not in stored
         assert secret not in logged
@@ -46,7 +53,9 @@ def test_credentials_and_keys_are_never_stored_or_logged(world: World, app, capl
 
 
 @on_sqlite
-def test_the_log_of_a_bad_day_has_no_secret_either(world: World, faults, caplog: pytest.LogCaptureFixture):
+def test_the_log_of_a_bad_day_has_no_secret_either(
+    world: World, faults, caplog: pytest.LogCaptureFixture
+):
     with caplog.at_level(logging.DEBUG):
         for kind in ("deny", "error"):
             connection = world.connection()
@@ -63,14 +72,18 @@ def test_no_answer_may_be_kept_by_a_cache(scene: Scene):
         response = scene.mallory.raw(method, path_of(scene.ours, what))
         assert response.status_code == 200
         assert response.headers["Cache-Control"] == "no-store"
-        assert not {"ETag", "Last-Modified", "Expires", "Set-Cookie", "Age"} & set(response.headers.keys())
+        assert not {"ETag", "Last-Modified", "Expires", "Set-Cookie", "Age"} & set(
+            response.headers.keys()
+        )
 
 
 @on_sqlite
 def test_no_browser_page_may_read_an_answer(scene: Scene):
     headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
     for method in ("GET", "OPTIONS"):
-        response = scene.mallory.raw(method, path_of(scene.ours, "/container-credentials"), headers=headers)
+        response = scene.mallory.raw(
+            method, path_of(scene.ours, "/container-credentials"), headers=headers
+        )
         assert not [name for name in dict(response.headers) if name.startswith("Access-Control")]
         assert response.headers["X-Content-Type-Options"] == "nosniff"
 
@@ -89,7 +102,9 @@ def test_the_documents_hold_no_secret_and_nothing_of_a_tenant(scene: Scene):
         text = response.text
         for example in AWS_EXAMPLES:
             text = text.replace(example, "")
-        assert [secret for secret in ("ASIA", "AKIA", "wJalrXUtnFEMI", "dpk_0") if secret in text] == []
+        assert [
+            secret for secret in ("ASIA", "AKIA", "wJalrXUtnFEMI", "dpk_0") if secret in text
+        ] == []
 
 
 @on_sqlite
@@ -113,7 +128,9 @@ def test_a_bug_of_ours_says_nothing_and_is_no_trace_of_success(scene: Scene, mon
     """Nothing real fails in an unforeseen way, so one thing is made to."""
 
     def bug(*_args, **_kwargs):
-        raise RuntimeError(f"secret {scene.mallory.key} at arn:aws:sts::111122223333:assumed-role/DeputyBroker/x")
+        raise RuntimeError(
+            f"secret {scene.mallory.key} at arn:aws:sts::111122223333:assumed-role/DeputyBroker/x"
+        )
 
     monkeypatch.setattr("app.issuing.issue.session_name", bug)
     calls = len(scene.world.calls_for(scene.ours["role_arn"]))

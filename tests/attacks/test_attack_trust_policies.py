@@ -1,4 +1,6 @@
-"""Trust policies as people and attackers write them: a role that accepts a stranger is detected and never issues."""
+"""Trust policies as people and attackers write them: a role that accepts a stranger is detected
+and never issues.
+"""
 
 import json
 import re
@@ -6,7 +8,16 @@ import re
 from app.aws.own_role import session_policy
 from app.aws.sts import INERT_POLICY
 from app.ids import RoleArn
-from tests.attacks.evidence import Scene, case, check, on_sqlite, outcomes, problem, refusal, untouched
+from tests.attacks.evidence import (
+    Scene,
+    case,
+    check,
+    on_sqlite,
+    outcomes,
+    problem,
+    refusal,
+    untouched,
+)
 from tests.support.cast import SESSION_NAME, Customer, World, path_of, without_external_id
 
 pytestmark = on_sqlite  # nothing here depends on the database
@@ -29,7 +40,11 @@ def allow(**conditions):
 
 
 def deny(**conditions):
-    return {**allow(), "Effect": "Deny", "Condition": {k.replace("__", ":"): v for k, v in conditions.items()}}
+    return {
+        **allow(),
+        "Effect": "Deny",
+        "Condition": {k.replace("__", ":"): v for k, v in conditions.items()},
+    }
 
 
 def like(pattern):
@@ -41,28 +56,48 @@ NO_ID, OTHER, BOTH = {"missing"}, {"foreign"}, {"missing", "foreign"}
 INSECURE = {
     "no condition": (lambda own: [allow()], BOTH),
     "not to names of proofs": (
-        lambda own: [allow(), deny(StringLike={NAME: "deputy-proof*"}), deny(StringNotLike={NAME: ISSUED_AS})],
+        lambda own: [
+            allow(),
+            deny(StringLike={NAME: "deputy-proof*"}),
+            deny(StringNotLike={NAME: ISSUED_AS}),
+        ],
         BOTH,
     ),
     "StringLike *": (lambda own: [like("*")], OTHER),
     "StringLike, the prefix": (lambda own: [like(own[:20] + "*")], OTHER),
     "StringLike, the suffix": (lambda own: [like("*" + own[-16:])], OTHER),
-    "StringLike, both ends and ? between": (lambda own: [like(own[:20] + "?" * 32 + own[-16:])], OTHER),
+    "StringLike, both ends and ? between": (
+        lambda own: [like(own[:20] + "?" * 32 + own[-16:])],
+        OTHER,
+    ),
     "StringLike, one of a list": (lambda own: [like([own, "dpy-*"])], OTHER),
     "StringEqualsIfExists": (lambda own: [allow(StringEqualsIfExists={KEY: own})], NO_ID),
-    "ForAllValues:StringEquals": (lambda own: [allow(ForAllValues__StringEquals={KEY: own})], NO_ID),
+    "ForAllValues:StringEquals": (
+        lambda own: [allow(ForAllValues__StringEquals={KEY: own})],
+        NO_ID,
+    ),
     "ForAnyValue:StringLike": (lambda own: [allow(ForAnyValue__StringLike={KEY: "dpy-*"})], OTHER),
-    "StringNotEquals of somebody else's": (lambda own: [allow(StringNotEquals={KEY: "dpy-x"})], BOTH),
+    "StringNotEquals of somebody else's": (
+        lambda own: [allow(StringNotEquals={KEY: "dpy-x"})],
+        BOTH,
+    ),
     "only that there is one (Null)": (lambda own: [allow(Null={KEY: "false"})], OTHER),
     "a second statement without": (lambda own: [allow(StringEquals={KEY: own}), allow()], BOTH),
     "a Deny that the missing one slips by": (
         lambda own: [allow(), deny(ForAnyValue__StringNotEquals={KEY: own})],
         NO_ID,
     ),
-    "everybody (Principal *)": (lambda own: [{"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"}], BOTH),
+    "everybody (Principal *)": (
+        lambda own: [{"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"}],
+        BOTH,
+    ),
     "everybody but one (NotPrincipal)": (
         lambda own: [
-            {"Effect": "Allow", "NotPrincipal": {"AWS": "arn:aws:iam::999999999999:root"}, "Action": "sts:AssumeRole"}
+            {
+                "Effect": "Allow",
+                "NotPrincipal": {"AWS": "arn:aws:iam::999999999999:root"},
+                "Action": "sts:AssumeRole",
+            }
         ],
         BOTH,
     ),
@@ -87,9 +122,14 @@ def test_a_role_that_lets_a_stranger_in_is_insecure_and_never_issues(world: Worl
             connection = world.connect(tenant, role_arn, status="insecure")
             assert connection["verification"]["verdict"] == "insecure"
             assert connection["verified_at"] is None
-            stranger_checks = [(one, check(connection, f"{one}_external_id_refused")["outcome"]) for one in BOTH]
+            stranger_checks = [
+                (one, check(connection, f"{one}_external_id_refused")["outcome"]) for one in BOTH
+            ]
             assert {one for one, outcome in stranger_checks if outcome == "failed"} == strangers
-            assert check(connection, "trust_policy_demands_external_id")["outcome"] in {"failed", "inconclusive"}
+            assert check(connection, "trust_policy_demands_external_id")["outcome"] in {
+                "failed",
+                "inconclusive",
+            }
             calls = len(world.calls_for(role_arn))
             response = world.worker(tenant).raw("POST", path_of(connection, "/credentials"))
             problem(response, 409, "connection_not_verified")
@@ -98,13 +138,19 @@ def test_a_role_that_lets_a_stranger_in_is_insecure_and_never_issues(world: Worl
             assert len(world.calls_for(role_arn)) == calls
 
 
-# What is as good as StringEquals, for the calls alone. Reading (test_attack_read_policies.py) sees who else is trusted.
+# What is as good as StringEquals, for the calls alone. Reading (test_attack_read_policies.py) sees
+# who else is trusted.
 PROVEN = {
-    "what earlier kits asked for": lambda own: [allow(StringEquals={KEY: own}) | {"Action": EARLIER_ACTIONS}],
+    "what earlier kits asked for": lambda own: [
+        allow(StringEquals={KEY: own}) | {"Action": EARLIER_ACTIONS}
+    ],
     "StringLike without a wildcard": lambda own: [like(own)],
     # Accepts DPY-… too. No such ID is ever made, so nobody can be sent with one.
     "StringEqualsIgnoreCase": lambda own: [allow(StringEqualsIgnoreCase={KEY: own})],
-    "a Deny of every other ID, missing ones included": lambda own: [allow(), deny(StringNotEquals={KEY: own})],
+    "a Deny of every other ID, missing ones included": lambda own: [
+        allow(),
+        deny(StringNotEquals={KEY: own}),
+    ],
     # Not seen: everybody whose ID begins with the same 128 random bits, which is nobody.
     "StringLike, the first half": lambda own: [like(own[:36] + "*")],
 }
@@ -114,7 +160,9 @@ def test_a_role_that_refuses_both_strangers_is_proven(world: World):
     for name, policy in PROVEN.items():
         with case(name):
             tenant = world.tenant("Careful")
-            connection = world.connect(tenant, role_with(world, tenant, policy(tenant["external_id"])))
+            connection = world.connect(
+                tenant, role_with(world, tenant, policy(tenant["external_id"]))
+            )
             assert outcomes(connection) == ["passed"] * 4
 
 
@@ -123,7 +171,9 @@ REFUSING = {
     "another tenant's ID": lambda own, other: [allow(StringEquals={KEY: other})],
     "the ID in upper case": lambda own, other: [allow(StringEquals={KEY: own.upper()})],
     "a Deny": lambda own, other: [allow(StringEquals={KEY: own}), deny(StringLike={KEY: "*"})],
-    "nothing but TagSession": lambda own, other: [{**allow(StringEquals={KEY: own}), "Action": "sts:TagSession"}],
+    "nothing but TagSession": lambda own, other: [
+        {**allow(StringEquals={KEY: own}), "Action": "sts:TagSession"}
+    ],
 }
 
 
@@ -134,12 +184,17 @@ def test_a_role_that_refuses_us_is_like_none_at_all(scene: Scene, world: World):
     assert outcomes(gone) == ["failed", "skipped", "skipped", "skipped"]
     for name, policy in REFUSING.items():
         with case(name):
-            role_arn = role_with(world, tenant, policy(tenant["external_id"], scene.globex["external_id"]))
+            role_arn = role_with(
+                world, tenant, policy(tenant["external_id"], scene.globex["external_id"])
+            )
             refusing = world.connect(tenant, role_arn, status="pending")
             assert refusing["verification"].pop("checked_at")
             assert refusing["verification"] == gone["verification"]
-            # Nothing is asked of a role that refuses its own ID: its refusals of strangers would prove nothing.
-            assert [call.external_id for call in world.calls_for(role_arn)] == [tenant["external_id"]]
+            # Nothing is asked of a role that refuses its own ID: its refusals of strangers would
+            # prove nothing.
+            assert [call.external_id for call in world.calls_for(role_arn)] == [
+                tenant["external_id"]
+            ]
 
 
 def test_another_tenants_role_is_like_none_at_all(scene: Scene, world: World):
@@ -149,7 +204,9 @@ def test_another_tenants_role_is_like_none_at_all(scene: Scene, world: World):
     path = f"/v1/tenants/{tenant['id']}/connections"
     theirs = world.admin("GET", path_of(scene.theirs))
     gone = "arn:aws:iam::210987654321:role/deputy-gone"
-    made = [mallory("POST", path, {"role_arn": arn}, expect=201) for arn in (theirs["role_arn"], gone)]
+    made = [
+        mallory("POST", path, {"role_arn": arn}, expect=201) for arn in (theirs["role_arn"], gone)
+    ]
     for connection in made:
         assert connection["status"] == "pending"
         assert connection["external_id"] == tenant["external_id"]
@@ -168,11 +225,17 @@ def test_another_tenants_role_is_like_none_at_all(scene: Scene, world: World):
 
 
 def test_the_victims_id_in_ones_own_role_opens_nothing(scene: Scene, world: World):
-    """The other way round: a role that trusts the victim's External ID never issues for the attacker."""
+    """The other way round: a role that trusts the victim's External ID never issues for the
+    attacker.
+    """
     tenant = world.tenant("Mallory")
     role = role_with(world, tenant, [allow(StringEquals={KEY: scene.globex["external_id"]})])
     made = world.connect(tenant, role, status="pending")
-    problem(world.worker(tenant).raw("POST", path_of(made, "/credentials")), 409, "connection_not_verified")
+    problem(
+        world.worker(tenant).raw("POST", path_of(made, "/credentials")),
+        409,
+        "connection_not_verified",
+    )
     assert {call.external_id for call in world.calls_for(role)} == {tenant["external_id"]}
 
 
@@ -218,7 +281,16 @@ def test_the_calls_of_a_proof_are_inert_and_send_only_what_is_nobodys(scene: Sce
         assert re.fullmatch(SESSION_NAME, call.session_name)
     assert len({call.session_name for call in calls}) == 8
     own, foreign = tenant["external_id"], [calls[2].external_id, calls[6].external_id]
-    assert [call.external_id for call in calls] == [own, None, foreign[0], own, own, None, foreign[1], own]
+    assert [call.external_id for call in calls] == [
+        own,
+        None,
+        foreign[0],
+        own,
+        own,
+        None,
+        foreign[1],
+        own,
+    ]
     assert len({own, *foreign, scene.globex["external_id"]}) == 4
     for stranger in foreign:
         assert len(stranger) == len(own)

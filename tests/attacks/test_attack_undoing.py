@@ -1,4 +1,6 @@
-"""What the vendor has stopped, a tenant's key can't start again; and the vendor's reasons stay its own."""
+"""What the vendor has stopped, a tenant's key can't start again; and the vendor's reasons stay
+its own.
+"""
 
 import json
 from datetime import datetime, timedelta
@@ -45,39 +47,57 @@ def test_what_the_vendor_suspended_a_bound_key_does_not_resume(world: World, con
         world.admin("POST", f"{path}/resume", {"reason": "paid"})
 
 
-def test_what_a_bound_key_suspended_a_bound_key_resumes_until_the_vendor_suspends_it(world: World, connection, mallory):
+def test_what_a_bound_key_suspended_a_bound_key_resumes_until_the_vendor_suspends_it(
+    world: World, connection, mallory
+):
     """Whoever suspends first does not keep the vendor from it."""
     for path in paths(connection).values():
         for resumer in (mallory, world.admin):
             mallory("POST", f"{path}/suspend", {"reason": "a drill"})
             assert mallory("GET", path)["suspended"]["reason"] == "a drill"
-            assert resumer("POST", f"{path}/resume", {"reason": "over"})["status"] in {"active", "verified"}
+            assert resumer("POST", f"{path}/resume", {"reason": "over"})["status"] in {
+                "active",
+                "verified",
+            }
         mallory("POST", f"{path}/suspend", {"reason": "so that nobody else can"})
         world.admin("POST", f"{path}/suspend", REASON)
         assert world.admin("GET", path)["suspended"]["reason"] == REASON["reason"]
         assert mallory("GET", path)["suspended"]["reason"] is None
         mallory.refused("POST", f"{path}/resume", {"reason": "please"}, expect=409, code="conflict")
         for again in (mallory, world.admin):
-            again.refused("POST", f"{path}/suspend", {"reason": "twice"}, expect=409, code="conflict")
+            again.refused(
+                "POST", f"{path}/suspend", {"reason": "twice"}, expect=409, code="conflict"
+            )
         world.admin("POST", f"{path}/resume", {"reason": "paid"})
 
 
-def test_a_suspended_connection_is_not_deleted_and_added_again_instead(world: World, connection, mallory):
+def test_a_suspended_connection_is_not_deleted_and_added_again_instead(
+    world: World, connection, mallory
+):
     world.admin("POST", path_of(connection, "/suspend"), REASON)
     mallory.refused("DELETE", path_of(connection), expect=409, code="conflict")
     again = f"/v1/tenants/{connection['tenant_id']}/connections"
-    mallory.refused("POST", again, {"role_arn": connection["role_arn"]}, expect=409, code="conflict")
+    mallory.refused(
+        "POST", again, {"role_arn": connection["role_arn"]}, expect=409, code="conflict"
+    )
     world.admin("DELETE", path_of(connection), expect=204)
 
 
 @pytest.mark.parametrize("deletes", ["vendor", "operator", "mallory"])
-def test_what_the_vendor_deleted_a_bound_key_does_not_add_again(world: World, connection, mallory, deletes):
-    again, body = f"/v1/tenants/{connection['tenant_id']}/connections", {"role_arn": connection["role_arn"]}
+def test_what_the_vendor_deleted_a_bound_key_does_not_add_again(
+    world: World, connection, mallory, deletes
+):
+    again, body = (
+        f"/v1/tenants/{connection['tenant_id']}/connections",
+        {"role_arn": connection["role_arn"]},
+    )
     if deletes == "operator":
         ids = UUID(connection["tenant_id"]), UUID(connection["id"])
         world.admin.app.extensions["deputy"].connections.delete(OPERATOR, *ids)
     else:
-        (mallory if deletes == "mallory" else world.admin)("DELETE", path_of(connection), expect=204)
+        (mallory if deletes == "mallory" else world.admin)(
+            "DELETE", path_of(connection), expect=204
+        )
     if deletes == "mallory":
         assert mallory("POST", again, body, expect=201)["status"] == "verified"
         return
@@ -88,7 +108,9 @@ def test_what_the_vendor_deleted_a_bound_key_does_not_add_again(world: World, co
 
 
 def test_the_vendor_closes_what_a_bound_key_deleted_first(world: World, connection, mallory):
-    """Mallory sees the vendor's deletion coming, and means to add the connection again under another id."""
+    """Mallory sees the vendor's deletion coming, and means to add the connection again under
+    another id.
+    """
     path, body = path_of(connection), {"role_arn": connection["role_arn"]}
     mallory("DELETE", path, expect=204)
     for stranger in (mallory, world.key("connections:write", tenant=world.tenant())):
@@ -116,8 +138,13 @@ def second_role(world: World, customer: Customer, connection: dict) -> str:
     return customer.role(f"{kit['role_name']}-second", kit["trust_policy"])
 
 
-def test_no_other_role_of_the_account_goes_around_the_vendors_suspension(world: World, connection, mallory, closed):
-    path, other = f"/v1/tenants/{connection['tenant_id']}/connections", second_role(world, closed, connection)
+def test_no_other_role_of_the_account_goes_around_the_vendors_suspension(
+    world: World, connection, mallory, closed
+):
+    path, other = (
+        f"/v1/tenants/{connection['tenant_id']}/connections",
+        second_role(world, closed, connection),
+    )
     visitor = visit(world, {"id": connection["tenant_id"]}, permission_set="bucket-sync")
     bodies = {"role_arn": other}, {"account_id": closed.account, "permission_set": "bucket-sync"}
     for body in bodies:
@@ -130,14 +157,18 @@ def test_no_other_role_of_the_account_goes_around_the_vendors_suspension(world: 
     assert world.calls_for(other) == []
     elsewhere = world.role({"id": connection["tenant_id"]})
     assert mallory("POST", path, {"role_arn": elsewhere}, expect=201)["status"] == "verified"
-    assert world.admin("POST", path, {"role_arn": other}, expect=201)["status"] == "verified", "the vendor may"
+    assert world.admin("POST", path, {"role_arn": other}, expect=201)["status"] == "verified", (
+        "the vendor may"
+    )
 
 
 @pytest.mark.parametrize("prepared", ["pending", "suspended", "broken", "insecure"])
 def test_a_connection_prepared_in_the_account_does_not_go_around_the_vendors_suspension(
     world: World, connection, mallory, prepared
 ):
-    """Its role was absent then, or a bound key had suspended it, or it was proven and then spoilt on purpose."""
+    """Its role was absent then, or a bound key had suspended it, or it was proven and then
+    spoilt on purpose.
+    """
     path, customer = f"/v1/tenants/{connection['tenant_id']}/connections", Customer(world.aws)
     customer.account = connection["account_id"]
     kit = world.kit({"id": connection["tenant_id"]})
@@ -160,7 +191,9 @@ def test_a_connection_prepared_in_the_account_does_not_go_around_the_vendors_sus
     else:
         customer.role(name, trust)
     if prepared == "suspended":
-        mallory.refused("POST", path_of(made, "/resume"), {"reason": "now"}, expect=409, code="conflict")
+        mallory.refused(
+            "POST", path_of(made, "/resume"), {"reason": "now"}, expect=409, code="conflict"
+        )
     else:
         mallory.refused("POST", path_of(made, "/verify"), expect=409, code="conflict")
         queue = world.admin.app.extensions["deputy"].proof_queue
@@ -173,26 +206,41 @@ def test_a_connection_prepared_in_the_account_does_not_go_around_the_vendors_sus
     world.admin("POST", path_of(connection, "/resume"), {"reason": "paid"})
     again = "/resume" if prepared == "suspended" else "/verify"
     assert (
-        mallory("POST", path_of(made, again), {"reason": "now"} if again == "/resume" else {})["status"] == "verified"
+        mallory("POST", path_of(made, again), {"reason": "now"} if again == "/resume" else {})[
+            "status"
+        ]
+        == "verified"
     )
 
 
 def test_the_vendors_suspension_leaves_what_was_proven_before_and_other_tenants_as_they_are(
     world: World, connection, mallory
 ):
-    tenant, path = {"id": connection["tenant_id"]}, f"/v1/tenants/{connection['tenant_id']}/connections"
+    tenant, path = (
+        {"id": connection["tenant_id"]},
+        f"/v1/tenants/{connection['tenant_id']}/connections",
+    )
     customer = Customer(world.aws)
     customer.account = connection["account_id"]
     before = world.connect(tenant, second_role(world, customer, connection))
-    mallory("POST", path_of(connection, "/suspend"), {"reason": "a bound key's own suspension closes nothing"})
-    third = customer.role(f"{world.kit(tenant)['role_name']}-third", world.kit(tenant)["trust_policy"])
+    mallory(
+        "POST",
+        path_of(connection, "/suspend"),
+        {"reason": "a bound key's own suspension closes nothing"},
+    )
+    third = customer.role(
+        f"{world.kit(tenant)['role_name']}-third", world.kit(tenant)["trust_policy"]
+    )
     assert mallory("POST", path, {"role_arn": third}, expect=201)["status"] == "verified"
     world.admin("POST", path_of(connection, "/suspend"), REASON)
     assert mallory("POST", path_of(before, "/verify"))["status"] == "verified"
     other = world.tenant()
     theirs = {"role_arn": world.role(other, customer)}
     own = world.key("connections:write", tenant=other)
-    assert own("POST", f"/v1/tenants/{other['id']}/connections", theirs, expect=201)["status"] == "verified"
+    assert (
+        own("POST", f"/v1/tenants/{other['id']}/connections", theirs, expect=201)["status"]
+        == "verified"
+    )
 
 
 # --- rotations ---
@@ -207,14 +255,21 @@ def rotation(connection) -> str:
 EMERGENCY = REASON | {"emergency": True}
 
 
-def test_what_the_vendor_began_to_replace_a_bound_key_does_not_abandon(world: World, connection, mallory, rotation):
+def test_what_the_vendor_began_to_replace_a_bound_key_does_not_abandon(
+    world: World, connection, mallory, rotation
+):
     """In an emergency, what the External ID opens would be issued again."""
     for body in (REASON, EMERGENCY):
         world.admin("POST", rotation, body, expect=201)
         mallory.refused("DELETE", rotation, expect=409, code="conflict")
         assert world.admin("GET", rotation)["state"] == "open"
         if body is EMERGENCY:
-            mallory.refused("POST", path_of(connection, "/credentials"), expect=409, code="external_id_withdrawn")
+            mallory.refused(
+                "POST",
+                path_of(connection, "/credentials"),
+                expect=409,
+                code="external_id_withdrawn",
+            )
         world.admin("DELETE", rotation, expect=204)
 
 
@@ -242,12 +297,16 @@ def test_a_bound_key_abandons_what_a_bound_key_began_until_the_vendor_makes_it_a
 FEED = "&after=00000000-0000-0000-0000-000000000000"
 
 
-def test_a_bound_key_does_not_read_the_vendors_words_in_the_audit_log(world: World, connection, mallory, monkeypatch):
+def test_a_bound_key_does_not_read_the_vendors_words_in_the_audit_log(
+    world: World, connection, mallory, monkeypatch
+):
     monkeypatch.setattr("app.audit.log.LONGEST", -3600)  # the feed shows at once what was just made
     vendors = world.key(*ALL_SCOPES, name="Jane Doe's laptop")
     vendors("POST", path_of(connection, "/credentials"), {"reason": "incident 7"})
     vendors("POST", path_of(connection, "/suspend"), REASON)
-    world.admin.app.test_cli_runner().invoke(args=["registrations", "void", connection["tenant_id"]])
+    world.admin.app.test_cli_runner().invoke(
+        args=["registrations", "void", connection["tenant_id"]]
+    )
     for order in ("", FEED):
         with case(order or "newest first"):
             path = f"/v1/audit-events?limit=200&tenant_id={connection['tenant_id']}{order}"
@@ -260,7 +319,9 @@ def test_a_bound_key_does_not_read_the_vendors_words_in_the_audit_log(world: Wor
                 assert (event["actor"]["name"], event["client_address"]) == ("the vendor", None)
                 assert event["action"] == full[event["id"]]["action"]
             assert {event["actor"]["kind"] for event in events} == {"api_key", "operator"}
-            assert {"Jane Doe's laptop", "tests' admin"} <= {event["actor"]["name"] for event in full.values()}
+            assert {"Jane Doe's laptop", "tests' admin"} <= {
+                event["actor"]["name"] for event in full.values()
+            }
             assert REASON["reason"] in json.dumps(full)
 
 

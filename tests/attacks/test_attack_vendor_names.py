@@ -1,4 +1,6 @@
-"""The vendor's name, as it is and as the settings take it: in YAML, HCL, shell, HTML and URLs it stays a name."""
+"""The vendor's name, as it is and as the settings take it: in YAML, HCL, shell, HTML and URLs it
+stays a name.
+"""
 
 import re
 from contextlib import contextmanager, suppress
@@ -33,7 +35,9 @@ def parsed(config: Config, name: str):
 
 
 def renamed(value, name: str):
-    """The parsed template with another vendor's name put where Example Vendor's is, and no spaces, which YAML folds."""
+    """The parsed template with another vendor's name put where Example Vendor's is, and no
+    spaces, which YAML folds.
+    """
     if isinstance(value, str):
         return re.sub(r"\s", "", value.replace("Example Vendor", name))
     if isinstance(value, dict):
@@ -42,9 +46,13 @@ def renamed(value, name: str):
 
 
 def vendor_names():
-    """What the settings take: one line of anything printable, of which two letters remain in ASCII."""
+    """What the settings take: one line of anything printable, of which two letters remain in
+    ASCII.
+    """
     plain = st.sampled_from("aZ7 .+-,'\"&<>${}%#:`;|\\/=*!?()[]@~^_äßÉé東京株😀٣")
-    names = st.text(st.one_of(plain, st.characters(categories=["L", "M", "N", "P", "S"])), max_size=64)
+    names = st.text(
+        st.one_of(plain, st.characters(categories=["L", "M", "N", "P", "S"])), max_size=64
+    )
     return names.filter(lambda name: _is_taken(name) and identifies_vendor(ascii_form(name)))
 
 
@@ -138,9 +146,15 @@ def page_of(api: Api, tenant) -> BeautifulSoup:
 
 
 def elements(api: Api, tenant) -> list[tuple[str, list[str]]]:
-    """Every element and its attributes' names; also of the pages that a wrong link and a wrong form answer with."""
+    """Every element and its attributes' names; also of the pages that a wrong link and a wrong
+    form answer with.
+    """
     gone = BeautifulSoup(api.with_key(None).raw("GET", f"/onboard/{'x' * 43}").text, "html.parser")
-    return [(tag.name, sorted(tag.attrs)) for soup in (page_of(api, tenant), gone) for tag in soup.find_all()]
+    return [
+        (tag.name, sorted(tag.attrs))
+        for soup in (page_of(api, tenant), gone)
+        for tag in soup.find_all()
+    ]
 
 
 def settings_with(monkeypatch, config: Config, **changes: str) -> Config:

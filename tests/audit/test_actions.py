@@ -1,4 +1,6 @@
-"""The registry of audit actions, with a sentence on when each is written, and docs/api.md, which has the same."""
+"""The registry of audit actions, with a sentence on when each is written, and docs/api.md, which
+has the same.
+"""
 
 import ast
 import re
@@ -31,14 +33,17 @@ def test_each_action_is_written_somewhere():
 
 
 def test_no_event_has_an_action_that_is_not_registered():
-    """`make check` refuses a text as an action by its type; this finds one behind an ignored type."""
+    """`make check` refuses a text as an action by its type; this finds one behind an ignored
+    type.
+    """
     known = {action.value for action in Action}
     found = [
         (path.name, node.value)
         for path, text in SOURCES.items()
         for call in ast.walk(ast.parse(text))
         if isinstance(call, ast.Call)
-        and getattr(call.func, "attr", getattr(call.func, "id", "")) in {"record", "record_about", "Event"}
+        and getattr(call.func, "attr", getattr(call.func, "id", ""))
+        in {"record", "record_about", "Event"}
         for node in ast.walk(call)
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)

@@ -1,4 +1,6 @@
-"""Audit events stored in batches: as the ORM would store them, durably, and only those that still hold."""
+"""Audit events stored in batches: as the ORM would store them, durably, and only those that
+still hold.
+"""
 
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +42,8 @@ def tenant_id():
 
 def event(tenant, epoch=None, **changes) -> Event:
     return Event(
-        **({"actor": KEY, "action": "tests.wrote", "details": {}, "tenant_id": tenant} | changes), valid_at_epoch=epoch
+        **({"actor": KEY, "action": "tests.wrote", "details": {}, "tenant_id": tenant} | changes),
+        valid_at_epoch=epoch,
     )
 
 
@@ -50,7 +53,11 @@ def stored(by_hand, tenant, what="count(*)"):
 
 def raw(by_hand, event_id) -> list[tuple[str, str]]:
     """Type and value of each column, as they lie in the database."""
-    value = "CAST({0} AS text)" if by_hand.engine.dialect.name == "postgresql" else "typeof({0}) || quote({0})"
+    value = (
+        "CAST({0} AS text)"
+        if by_hand.engine.dialect.name == "postgresql"
+        else "typeof({0}) || quote({0})"
+    )
     columns = ", ".join(value.format(column) for column in COLUMNS)
     [row] = by_hand.rows(f"SELECT {columns} FROM audit_events WHERE id = '{event_id.hex}'")  # noqa: S608  ours
     return list(zip(COLUMNS, row, strict=True))
@@ -66,9 +73,22 @@ TRICKY = 'it\'s "quoted", 100 %s {} \\ :a ?1 ✓ 🦊 \t end'
     ("moment", "fields"),
     [
         (WHOLE_SECOND, {}),
-        (MOMENT, {"outcome": "refused", "connection_id": new_id(), "details": {"code": "x", "fields": []}}),
+        (
+            MOMENT,
+            {
+                "outcome": "refused",
+                "connection_id": new_id(),
+                "details": {"code": "x", "fields": []},
+            },
+        ),
         (MOMENT, {"actor": OPERATOR, "tenant_id": None, "outcome": "failed"}),
-        (MOMENT, {"actor": Actor("api_key", None, TRICKY), "details": {TRICKY: [TRICKY, None, True, 1.5, 2**53, {}]}}),
+        (
+            MOMENT,
+            {
+                "actor": Actor("api_key", None, TRICKY),
+                "details": {TRICKY: [TRICKY, None, True, 1.5, 2**53, {}]},
+            },
+        ),
         (MOMENT, {"details": {"z": 1, "a": {"b": [[], {}]}, "nul": "\0", "e": 1e300, "-": -0.0}}),
     ],
     ids=["least", "refused", "operator", "tricky", "json"],
@@ -85,7 +105,10 @@ def test_a_row_is_bit_for_bit_what_the_orm_writes(database, by_hand, batch, mome
     batch.commit([made])
     ours, orm = raw(by_hand, made.id), raw(by_hand, orm_id)
     assert ours[1:] == orm[1:]
-    assert ours[0] == ("id", orm[0][1].replace(orm_id.hex, made.id.hex).replace(str(orm_id), str(made.id)))
+    assert ours[0] == (
+        "id",
+        orm[0][1].replace(orm_id.hex, made.id.hex).replace(str(orm_id), str(made.id)),
+    )
     with database.read() as db:
         assert db.get(AuditEvent, made.id).details == fields["details"]
 
@@ -102,7 +125,9 @@ def test_of_a_mixed_batch_those_are_stored_that_hold(batch, by_hand, tenant_id):
     epoch = by_hand.epoch
     epochs = [epoch, None, epoch - 1, epoch, epoch + 1, None, 0]
     events = [event(tenant_id, valid_at) for valid_at in epochs]
-    assert batch.commit(events) == {made.id for made in events if made.valid_at_epoch not in {None, epoch}}
+    assert batch.commit(events) == {
+        made.id for made in events if made.valid_at_epoch not in {None, epoch}
+    }
     wanted = {made.id.hex for made in events if made.valid_at_epoch in {None, epoch}}
     assert {str(found).replace("-", "") for (found,) in stored(by_hand, tenant_id, "id")} == wanted
     assert len(wanted) == 4
@@ -117,7 +142,9 @@ def test_a_move_of_the_epoch_counts_for_the_very_next_batch(batch, by_hand, tena
     assert stored(by_hand, tenant_id) == [(1,)]
 
 
-def test_what_is_taken_away_from_a_row_stops_the_events_that_rely_on_it_and_no_others(batch, by_hand, tenant_id):
+def test_what_is_taken_away_from_a_row_stops_the_events_that_rely_on_it_and_no_others(
+    batch, by_hand, tenant_id
+):
     batch.commit([])
     epoch, rows = by_hand.epoch, [new_id() for _ in range(3)]
     events = [event(tenant_id, epoch, row_ids=(None, row)) for row in rows] + [event(tenant_id)]
@@ -139,16 +166,26 @@ def test_a_batch_is_one_statement_of_one_transaction(batch, by_hand, tenant_id):
     for n in range(2):
         batch.commit([event(tenant_id, details={"n": n}) for _ in range(50)])
     if seen:
-        assert [s.split()[0] for s in seen if "INSERT" not in s] == ["BEGIN", "SELECT", "COMMIT"] * 2
+        assert [s.split()[0] for s in seen if "INSERT" not in s] == [
+            "BEGIN",
+            "SELECT",
+            "COMMIT",
+        ] * 2
     else:
-        rows = stored(by_hand, tenant_id, "DISTINCT CAST(xmin AS text), CAST(cmin AS text), details ->> 'n'")
-        assert sorted(n for _, _, n in rows) == ["0", "1"], "each batch: one transaction, and one command of it"
+        rows = stored(
+            by_hand, tenant_id, "DISTINCT CAST(xmin AS text), CAST(cmin AS text), details ->> 'n'"
+        )
+        assert sorted(n for _, _, n in rows) == ["0", "1"], (
+            "each batch: one transaction, and one command of it"
+        )
         assert len({transaction for transaction, _, _ in rows}) == 2
     assert stored(by_hand, tenant_id) == [(100,)]
     assert batch._store.connection is connection
 
 
-def test_a_batch_with_bad_data_stores_nothing_and_the_next_one_works(batch, by_hand, database, tenant_id):
+def test_a_batch_with_bad_data_stores_nothing_and_the_next_one_works(
+    batch, by_hand, database, tenant_id
+):
     made = event(tenant_id)
     with pytest.raises(database.engine.dialect.loaded_dbapi.IntegrityError):
         batch.commit([event(tenant_id), made, made])
@@ -215,7 +252,9 @@ def test_a_commit_is_durable_where_the_database_says_that_it_need_not_be():
 
 
 def lose(batch, by_hand) -> None:
-    """The server's end of the connection is gone when this returns; the file's, where there is no server."""
+    """The server's end of the connection is gone when this returns; the file's, where there is
+    no server.
+    """
     connection = batch._store.connection
     if isinstance(connection, sqlite3.Connection):
         connection.close()
@@ -234,8 +273,12 @@ def test_a_lost_connection_is_unavailable_once(batch, by_hand, tenant_id):
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-def test_a_batch_does_not_notice_that_its_idle_connection_was_lost(batch, by_hand, tenant_id, monkeypatch):
-    """Asked first whether it is still there, it says no before anything was sent: another one will do."""
+def test_a_batch_does_not_notice_that_its_idle_connection_was_lost(
+    batch, by_hand, tenant_id, monkeypatch
+):
+    """Asked first whether it is still there, it says no before anything was sent: another one
+    will do.
+    """
     monkeypatch.setattr("app.audit.batch._IDLE_SECONDS", -1.0)
     batch.commit([event(tenant_id)])
     lose(batch, by_hand)
@@ -273,7 +316,9 @@ def test_a_database_that_is_away_is_unavailable(tmp_path):
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_file_that_another_program_holds_is_unavailable_and_the_next_batch_works(batch, by_hand, tenant_id):
+def test_a_file_that_another_program_holds_is_unavailable_and_the_next_batch_works(
+    batch, by_hand, tenant_id
+):
     batch.commit([event(tenant_id)])
     batch._store.connection.execute("PRAGMA busy_timeout = 20")
     with closing(sqlite3.connect(by_hand.engine.url.database)) as other:

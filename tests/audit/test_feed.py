@@ -1,4 +1,6 @@
-"""The feed of audit events misses nothing; and how the log is read by time without looking through it."""
+"""The feed of audit events misses nothing; and how the log is read by time without looking
+through it.
+"""
 
 import threading
 import time
@@ -15,7 +17,14 @@ from app.audit.log import AuditLog, EventFilter
 from app.errors import NotFoundError, StoreUnavailableError
 from app.ids import first_id_at, new_id, time_of
 from app.store import database as store
-from app.store.database import CLOCKS_APART, LONGEST, SYSTEM, Database, database_now, postgresql_limits
+from app.store.database import (
+    CLOCKS_APART,
+    LONGEST,
+    SYSTEM,
+    Database,
+    database_now,
+    postgresql_limits,
+)
 from app.store.migrations import alembic_config
 from app.store.models import AuditEvent
 from tests.support.databases import empty_database, new_database
@@ -53,7 +62,9 @@ def say(database: Database, action: str, **more) -> None:
 class Consumer:
     """Reads on from the last event that it saw, as docs/api.md shows it."""
 
-    def __init__(self, database: Database, wanted: EventFilter | None = None, limit: int = 2) -> None:
+    def __init__(
+        self, database: Database, wanted: EventFilter | None = None, limit: int = 2
+    ) -> None:
         self._log, self._wanted, self._limit = AuditLog(database), wanted or EventFilter(), limit
         self._after = BEGINNING
         self.seen: list[str] = []
@@ -109,7 +120,9 @@ def test_a_transaction_held_open_while_others_commit_is_not_passed_by(own_databa
     for number in range(3):
         say(own_database, f"tests.n{number}")
     newest = AuditLog(own_database).events(None, EventFilter(), limit=50, after=None).items
-    assert [event.action for event in newest] == ["tests.n2", "tests.n1", "tests.n0"], "others are through"
+    assert [event.action for event in newest] == ["tests.n2", "tests.n1", "tests.n0"], (
+        "others are through"
+    )
     later(LONGEST)  # when the database ends it
     assert consumer.poll() == []
     go_on.set()
@@ -120,7 +133,9 @@ def test_a_transaction_held_open_while_others_commit_is_not_passed_by(own_databa
 
 
 @on_postgresql
-def test_a_transaction_that_is_held_for_too_long_is_ended_by_the_database(own_database, later, monkeypatch):
+def test_a_transaction_that_is_held_for_too_long_is_ended_by_the_database(
+    own_database, later, monkeypatch
+):
     """However long its transaction stays open: the feed must not pass over its event."""
     monkeypatch.setattr(audit, "LONGEST", SHORT)
     later(CLOCKS_APART - 1)
@@ -139,12 +154,15 @@ def test_a_transaction_that_is_held_for_too_long_is_ended_by_the_database(own_da
         connection.commit()
     connection.close()
     assert [
-        event.action for event in AuditLog(own_database).events(None, EventFilter(), limit=9, after=None).items
+        event.action
+        for event in AuditLog(own_database).events(None, EventFilter(), limit=9, after=None).items
     ] == ["tests.other"]
 
 
 def test_a_use_case_that_took_too_long_commits_nothing(own_database, monkeypatch):
-    """Also where the database knows no limit for a whole transaction: SQLite, and PostgreSQL before 17."""
+    """Also where the database knows no limit for a whole transaction: SQLite, and PostgreSQL
+    before 17.
+    """
     clock = time.monotonic
 
     def take_too_long() -> None:
@@ -165,7 +183,9 @@ def test_an_event_that_waited_too_long_is_not_stored(own_database):
     with pytest.raises(StoreUnavailableError):
         log.append(old)
     log.append(Event(TESTS, "tests.fresh", {}, at=datetime.now(UTC) - timedelta(seconds=5)))
-    assert [event.action for event in log.events(None, EventFilter(), limit=9, after=None).items] == ["tests.fresh"]
+    assert [
+        event.action for event in log.events(None, EventFilter(), limit=9, after=None).items
+    ] == ["tests.fresh"]
 
 
 def test_filters_hold_for_the_feed_too(own_database, later):
@@ -174,7 +194,10 @@ def test_filters_hold_for_the_feed_too(own_database, later):
         say(own_database, action, tenant_id=whose)
     later(SETTLED)
     assert Consumer(own_database, EventFilter(tenant_id=tenant)).poll() == ["tests.a", "tests.b"]
-    assert Consumer(own_database, EventFilter(actions=("tests.a",))).poll() == ["tests.a", "tests.a"]
+    assert Consumer(own_database, EventFilter(actions=("tests.a",))).poll() == [
+        "tests.a",
+        "tests.a",
+    ]
     log = AuditLog(own_database)
     assert len(log.feed(tenant, EventFilter(), limit=9, after=BEGINNING).items) == 2
     with pytest.raises(NotFoundError):
@@ -185,7 +208,9 @@ def test_the_log_is_read_as_what_takes_long(own_database):
     """On SQLite such a look has a thread of its own (tests/store/test_sqlite_reads.py)."""
     long: list[bool] = []
     sqlalchemy.event.listen(
-        own_database.engine, "begin", lambda begun: long.append(begun.get_execution_options()["deputy_takes_long"])
+        own_database.engine,
+        "begin",
+        lambda begun: long.append(begun.get_execution_options()["deputy_takes_long"]),
     )
     log = AuditLog(own_database)
     log.events(None, EventFilter(), limit=1, after=None)
@@ -219,7 +244,10 @@ def test_every_connection_of_the_service_has_the_two_timeouts(postgresql):
 
 def test_older_servers_have_their_own():
     assert postgresql_limits(170000) == {"statement_timeout": 10, "transaction_timeout": 15}
-    assert postgresql_limits(160004) == {"statement_timeout": 10, "idle_in_transaction_session_timeout": 15}
+    assert postgresql_limits(160004) == {
+        "statement_timeout": 10,
+        "idle_in_transaction_session_timeout": 15,
+    }
 
 
 def test_a_statement_that_takes_too_long_is_a_503_and_not_a_hang(postgresql, monkeypatch):
@@ -249,7 +277,11 @@ def long_log(request):
         begin = datetime(2030, 1, 1, tzinfo=UTC)
         rows = [
             {
-                "id": UUID(int=first_id_at(at := begin + timedelta(seconds=10 * number)).int | (7 << 76) | number),
+                "id": UUID(
+                    int=first_id_at(at := begin + timedelta(seconds=10 * number)).int
+                    | (7 << 76)
+                    | number
+                ),
                 "at": at,
                 "action": "tests.rare" if number % 1000 == 0 else audit.ISSUED,
                 "outcome": "ok",
@@ -276,11 +308,14 @@ def test_since_and_until_are_half_open_to_the_microsecond(long_log):
     found = [event.at for event in log.events(None, wanted, limit=50, after=None).items]
     assert found == [begin + timedelta(seconds=10 * number) for number in (3, 2, 1)]
     wanted = EventFilter(
-        since=begin + timedelta(seconds=10, microseconds=1), until=begin + timedelta(seconds=30, microseconds=1)
+        since=begin + timedelta(seconds=10, microseconds=1),
+        until=begin + timedelta(seconds=30, microseconds=1),
     )
     found = [event.at for event in log.events(None, wanted, limit=50, after=None).items]
     assert found == [begin + timedelta(seconds=10 * number) for number in (3, 2)]
-    ancient = EventFilter(since=datetime(1970, 1, 1, tzinfo=UTC), until=datetime(1970, 1, 2, tzinfo=UTC))
+    ancient = EventFilter(
+        since=datetime(1970, 1, 1, tzinfo=UTC), until=datetime(1970, 1, 2, tzinfo=UTC)
+    )
     assert log.events(None, ancient, limit=50, after=None).items == []
     far = EventFilter(since=datetime(9998, 12, 31, tzinfo=UTC))
     assert log.events(None, far, limit=50, after=None).items == []
@@ -288,10 +323,14 @@ def test_since_and_until_are_half_open_to_the_microsecond(long_log):
 
 @pytest.mark.parametrize("who", ["all", "tenant", "action"])
 def test_a_time_is_looked_up_and_not_looked_for(long_log, who):
-    """An hour in the middle: both of its ends are bounds of the index that serves the rest of the question."""
+    """An hour in the middle: both of its ends are bounds of the index that serves the rest of
+    the question.
+    """
     database, begin, tenants = long_log
     log, hour = AuditLog(database), begin + timedelta(hours=24)
-    more = {"all": {}, "tenant": {"tenant_id": tenants[0]}, "action": {"actions": ("tests.rare",)}}[who]
+    more = {"all": {}, "tenant": {"tenant_id": tenants[0]}, "action": {"actions": ("tests.rare",)}}[
+        who
+    ]
     wanted = EventFilter(since=hour, until=hour + timedelta(hours=1), **more)
     how = plan(database, lambda: log.events(None, wanted, limit=50, after=None), of="audit_events")
     if database.engine.dialect.name == "sqlite":
@@ -310,7 +349,13 @@ def test_the_feed_is_served_by_an_index_from_where_one_is(long_log, monkeypatch)
     monkeypatch.setattr(audit, "database_now", lambda _: begin + timedelta(days=3))
     log, late = AuditLog(database), first_id_at(begin + timedelta(hours=50))
     for who in (None, tenants[0]):
-        how = plan(database, lambda who=who: log.feed(who, EventFilter(), limit=50, after=late), of="audit_events")
-        assert ("id>? AND id<?" if database.engine.dialect.name == "sqlite" else "Index Cond") in how, how
+        how = plan(
+            database,
+            lambda who=who: log.feed(who, EventFilter(), limit=50, after=late),
+            of="audit_events",
+        )
+        assert (
+            "id>? AND id<?" if database.engine.dialect.name == "sqlite" else "Index Cond"
+        ) in how, how
         assert "SCAN" not in how, how
         assert "Seq Scan" not in how, how

@@ -1,4 +1,6 @@
-"""The audit log: stored with its change or not at all, by many at once, and read only by the keys that it concerns."""
+"""The audit log: stored with its change or not at all, by many at once, and read only by the
+keys that it concerns.
+"""
 
 import re
 import threading
@@ -70,7 +72,12 @@ def test_an_event_says_who_did_what_to_whose_connection(database, log):
     action = f"tests.{uuid.uuid4().hex}"
     write(database, action)
     [least] = found(log, action=action)
-    assert (least.outcome, least.actor_kind, least.actor_id, least.request_id) == ("ok", "operator", None, None)
+    assert (least.outcome, least.actor_kind, least.actor_id, least.request_id) == (
+        "ok",
+        "operator",
+        None,
+        None,
+    )
     assert (least.tenant_id, least.connection_id, least.details) == (None, None, {})
 
 
@@ -138,7 +145,9 @@ def test_many_write_at_once_and_nothing_is_lost(database, log):
         thread.join()
     assert failures == []
     events = found(log, tenant_id=tenant)
-    assert sorted(details(events)) == sorted(f"{w}.{n}" for w in range(writers) for n in range(each))
+    assert sorted(details(events)) == sorted(
+        f"{w}.{n}" for w in range(writers) for n in range(each)
+    )
     for writer in range(writers):  # each writer's own come in its order, newest first
         own = [n for n in details(events) if n.startswith(f"{writer}.")]
         assert own == [f"{writer}.{n}" for n in reversed(range(each))]
@@ -177,7 +186,9 @@ def test_a_bound_key_sees_its_tenants_events_only(log, mixed_events):
     assert details(found(log, acme)) == details(found(log, acme, tenant_id=acme)) == [3, 2, 1]
     assert details(found(log, acme, action=action)) == [2, 1]
     assert details(found(log, globex)) == [4]
-    assert details(found(log, globex, connection_id=connection)) == [], "another's connection: as if it were none"
+    assert details(found(log, globex, connection_id=connection)) == [], (
+        "another's connection: as if it were none"
+    )
     for other in (globex, new_id()):
         with pytest.raises(NotFoundError):
             found(log, acme, tenant_id=other)
@@ -215,13 +226,17 @@ def test_the_log_is_read_page_by_page(database, log):
 
 RARE = "tests.rare"
 SESSION = "ASIAEXAMPLEEXAMPLE00"
-INDEXES = {index.name: [column.name for column in index.columns] for index in AuditEvent.__table__.indexes}
+INDEXES = {
+    index.name: [column.name for column in index.columns] for index in AuditEvent.__table__.indexes
+}
 INDEXES["pk_audit_events"] = ["id"]
 
 
 @pytest.fixture(scope="module")
 def event_of_busy_log(database) -> AuditEvent:
-    """An event of a connection, in a log of many connections of several tenants, with mostly issuances."""
+    """An event of a connection, in a log of many connections of several tenants, with mostly
+    issuances.
+    """
     tenants, connections = [new_id() for _ in range(8)], [new_id() for _ in range(40)]
     common = {"outcome": "ok", "actor_kind": "api_key", "actor_name": "a program", "details": {}}
     with database.write(SYSTEM) as db:
@@ -236,22 +251,33 @@ def event_of_busy_log(database) -> AuditEvent:
             for number in range(4_000)
         ]
         last = AuditEvent(
-            action=RARE, connection_id=connections[0], tenant_id=tenants[0], access_key_id=SESSION, **common
+            action=RARE,
+            connection_id=connections[0],
+            tenant_id=tenants[0],
+            access_key_id=SESSION,
+            **common,
         )
         db.add_all([*rows, last])
-    if database.engine.dialect.name == "postgresql":  # which does so by itself; nothing makes SQLite do it
+    if (
+        database.engine.dialect.name == "postgresql"
+    ):  # which does so by itself; nothing makes SQLite do it
         with database.engine.connect() as connection:
             connection.exec_driver_sql("ANALYZE audit_events")
             connection.commit()
     return last
 
 
-# Who is named, whether a connection is, and an action or a session; each second one with bounds in time.
-COMBINATIONS = list(product(["anybody's", "a tenant's", "its own"], [False, True], [None, ISSUED, RARE, SESSION]))
+# Who is named, whether a connection is, and an action or a session; each second one with bounds in
+# time.
+COMBINATIONS = list(
+    product(["anybody's", "a tenant's", "its own"], [False, True], [None, ISSUED, RARE, SESSION])
+)
 
 
 def test_each_combination_of_filters_is_one_range_of_an_index(database, log, event_of_busy_log):
-    """With an equal value for each column of the index but the id, by which the range is in order."""
+    """With an equal value for each column of the index but the id, by which the range is in
+    order.
+    """
     for number, (whose, of_connection, what) in enumerate(COMBINATIONS):
         of_session, bounded = what == SESSION, (number + number // 4) % 2 == 0
         action = None if of_session else what
@@ -265,20 +291,38 @@ def test_each_combination_of_filters_is_one_range_of_an_index(database, log, eve
         )
         bound_to = event_of_busy_log.tenant_id if whose == "its own" else None
         owner = "connection_id" if of_connection else None if whose == "anybody's" else "tenant_id"
-        columns = [column for column in (owner, "action" if action == RARE else None, "id") if column]
+        columns = [
+            column for column in (owner, "action" if action == RARE else None, "id") if column
+        ]
         if of_session:
             columns = ["access_key_id", "id"]
         for read in (partial(log.events, after=None), partial(log.feed, after=UUID(int=0))):
-            index, how = plan(database, *statement_of(database, partial(read, bound_to, wanted, limit=50)))
-            assert (INDEXES[index], "TEMP B-TREE" in how) == (columns, False), f"{whose} {wanted} {how}"
+            index, how = plan(
+                database, *statement_of(database, partial(read, bound_to, wanted, limit=50))
+            )
+            assert (INDEXES[index], "TEMP B-TREE" in how) == (columns, False), (
+                f"{whose} {wanted} {how}"
+            )
 
 
-def test_the_events_of_a_key_or_an_address_are_found_whole_though_pages_are_short(database, log, monkeypatch):
+def test_the_events_of_a_key_or_an_address_are_found_whole_though_pages_are_short(
+    database, log, monkeypatch
+):
     monkeypatch.setattr(audit, "_WINDOW", 2)
     tenant, mine = new_id(), new_id()
-    actors = [KEY, KEY._replace(id=str(mine), client_address="203.0.113.9"), KEY._replace(client_address="203.0.113.8")]
+    actors = [
+        KEY,
+        KEY._replace(id=str(mine), client_address="203.0.113.9"),
+        KEY._replace(client_address="203.0.113.8"),
+    ]
     for number in range(12):
-        write(database, f"tests.n{number % 4}", actor=actors[number % 3], tenant_id=tenant, details={"n": number})
+        write(
+            database,
+            f"tests.n{number % 4}",
+            actor=actors[number % 3],
+            tenant_id=tenant,
+            details={"n": number},
+        )
     write(database, "tests.n1", actor=actors[1], tenant_id=new_id())
 
     def whole(**wanted) -> list[object]:
@@ -300,7 +344,9 @@ def test_the_events_of_a_key_or_an_address_are_found_whole_though_pages_are_shor
 def test_a_search_without_an_index_reads_a_bounded_part_of_the_log_for_a_page(
     database, event_of_busy_log, log, monkeypatch
 ):
-    """Or a key that never acted would cost one way through all events of its tenant, and time out."""
+    """Or a key that never acted would cost one way through all events of its tenant, and time
+    out.
+    """
     monkeypatch.setattr(audit, "_WINDOW", 100)
     nobody = EventFilter(tenant_id=event_of_busy_log.tenant_id, api_key_id=new_id())
     pages, statements = [], []
@@ -323,7 +369,9 @@ def test_another_tenants_connection_is_not_searched_for_ones_own_events(database
     write(database, connection_id=of_one)
     wanted = EventFilter(tenant_id=None if bound else tenant, connection_id=of_one)
     for read in (partial(log.events, after=None), partial(log.feed, after=UUID(int=0))):
-        statement, _ = statement_of(database, lambda read=read: empty(read(tenant if bound else None, wanted, limit=9)))
+        statement, _ = statement_of(
+            database, lambda read=read: empty(read(tenant if bound else None, wanted, limit=9))
+        )
         assert "FROM audit_events" not in statement
 
 
@@ -354,14 +402,21 @@ def plan(database, statement: str, parameters: Any) -> tuple[str, str]:
     """The index by which the database looks for these events, and how it says so."""
     with database.engine.connect() as connection:
         if connection.dialect.name == "sqlite":
-            how = str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all())
+            how = str(
+                connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+            )
             used = re.search(r"USING (?:COVERING )?INDEX (\w+)", how)[1]
             return ("pk_audit_events" if used.startswith("sqlite_autoindex") else used), how
         # A log of so few events would be read and sorted as a whole.
-        connection.exec_driver_sql("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+        connection.exec_driver_sql(
+            "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off"
+        )
         connection.exec_driver_sql("SET LOCAL enable_sort = off")
         how = str(connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).all())
         # Of the partition with the events, as PostgreSQL may do anything with an empty one.
         used = re.search(rf"using (\w+) on audit_events_{now():%Y_%m}\b", how)[1]
-        whole = text("SELECT inhparent::regclass::text FROM pg_inherits WHERE inhrelid = CAST(:used AS regclass)")
+        whole = text(
+            "SELECT inhparent::regclass::text FROM pg_inherits WHERE inhrelid = CAST(:used AS"
+            " regclass)"
+        )
         return connection.scalars(whole, {"used": used}).one(), how

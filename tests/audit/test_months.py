@@ -1,4 +1,6 @@
-"""PostgreSQL's audit log by months: made ahead, detached when old, and nothing in them is ever changed or deleted."""
+"""PostgreSQL's audit log by months: made ahead, detached when old, and nothing in them is ever
+changed or deleted.
+"""
 
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -55,7 +57,13 @@ def name(back: int = 0) -> str:
 def write(database, at: datetime, row_id: UUID | None = None, **changes) -> UUID:
     """An event of that time; its id, which begins with it."""
     made = row_id or UUID(int=first_id_at(at).int | (new_id().int & ((1 << 80) - 1)))
-    row = {"action": ISSUED, "outcome": "ok", "actor_kind": "operator", "actor_name": "tests", "details": {}} | changes
+    row = {
+        "action": ISSUED,
+        "outcome": "ok",
+        "actor_kind": "operator",
+        "actor_name": "tests",
+        "details": {},
+    } | changes
     with database.write(SYSTEM) as db:
         db.add(AuditEvent(id=made, at=at, **row))
     return made
@@ -99,10 +107,14 @@ def test_a_new_database_has_this_month_and_the_next_three(own_postgresql, by_han
     assert there.detached == []
     assert months.make_and_detach(own_postgresql, month()) == 0
     assert look(own_postgresql) == there
-    assert sqlalchemy.inspect(own_postgresql.engine).has_table("audit_events_of_mine"), "a name that is not ours"
+    assert sqlalchemy.inspect(own_postgresql.engine).has_table("audit_events_of_mine"), (
+        "a name that is not ours"
+    )
 
 
-def test_a_month_that_somebody_detached_by_hand_is_not_made_again_and_the_others_are(own_postgresql, by_hand, at):
+def test_a_month_that_somebody_detached_by_hand_is_not_made_again_and_the_others_are(
+    own_postgresql, by_hand, at
+):
     by_hand(f"ALTER TABLE audit_events DETACH PARTITION {name(-1)}")
     at(month(-1) + DAY)
     assert months.make_and_detach(own_postgresql, None) == 0
@@ -111,7 +123,9 @@ def test_a_month_that_somebody_detached_by_hand_is_not_made_again_and_the_others
     assert name(-4) in there.attached
 
 
-def test_a_month_begins_at_midnight_utc_with_the_first_id_of_that_millisecond(own_postgresql, by_hand):
+def test_a_month_begins_at_midnight_utc_with_the_first_id_of_that_millisecond(
+    own_postgresql, by_hand
+):
     border = first_id_at(month(-1))
     before = write(own_postgresql, month(-1) - timedelta(milliseconds=1), UUID(int=border.int - 1))
     after = write(own_postgresql, month(-1), border)
@@ -122,7 +136,9 @@ def test_a_month_begins_at_midnight_utc_with_the_first_id_of_that_millisecond(ow
 def test_as_time_goes_by_months_are_made_three_ahead(own_postgresql, at):
     at(month(-2) + DAY)
     assert months.make_and_detach(own_postgresql, None) == 0
-    assert look(own_postgresql).attached == sorted([*(name(-ahead) for ahead in range(6)), "audit_events_default"])
+    assert look(own_postgresql).attached == sorted(
+        [*(name(-ahead) for ahead in range(6)), "audit_events_default"]
+    )
     at(month(-5) + 14 * DAY)
     assert not look(own_postgresql).next_is_made
     months.make_and_detach(own_postgresql, None)
@@ -130,31 +146,48 @@ def test_as_time_goes_by_months_are_made_three_ahead(own_postgresql, at):
 
 
 def test_without_housekeeping_events_are_stored_and_found_all_the_same(own_postgresql, by_hand, at):
-    """It was away for half a year. Its first round makes the next months, and leaves the events where they are."""
+    """It was away for half a year. Its first round makes the next months, and leaves the events
+    where they are.
+    """
     times = [month(-number) + 3 * DAY for number in (0, 3, 4, 6)]
     ids = [write(own_postgresql, time) for time in times]
-    assert [*places(by_hand).values()] == [name(), name(-3), "audit_events_default", "audit_events_default"]
+    assert [*places(by_hand).values()] == [
+        name(),
+        name(-3),
+        "audit_events_default",
+        "audit_events_default",
+    ]
     at(times[-1])
     months.make_and_detach(own_postgresql, None)
-    made = [name(-number) for number in (0, 1, 2, 3, 7, 8, 9)]  # and not the sixth, which has events elsewhere
+    made = [
+        name(-number) for number in (0, 1, 2, 3, 7, 8, 9)
+    ]  # and not the sixth, which has events elsewhere
     assert look(own_postgresql).attached == [*made, "audit_events_default"]
     ids += [write(own_postgresql, month(-6) + 20 * DAY), write(own_postgresql, month(-7))]
     assert [places(by_hand)[event] for event in ids[-2:]] == ["audit_events_default", name(-7)]
     assert listed(own_postgresql) == ids[::-1]
-    assert months.make_and_detach(own_postgresql, None) == 0, "and it does not try what can't be done"
+    assert months.make_and_detach(own_postgresql, None) == 0, (
+        "and it does not try what can't be done"
+    )
 
 
 def test_a_clock_that_is_wrong_by_centuries_stops_no_event(own_postgresql, by_hand):
     early, late = (write(own_postgresql, datetime(year, 1, 2, tzinfo=UTC)) for year in (1970, 2222))
     good = write(own_postgresql, month())
-    assert places(by_hand) == {early: "audit_events_default", late: "audit_events_default", good: name()}
+    assert places(by_hand) == {
+        early: "audit_events_default",
+        late: "audit_events_default",
+        good: name(),
+    }
     assert {*listed(own_postgresql)} == {early, late, good}
 
 
 # --- old months ---
 
 
-def test_a_month_is_detached_when_its_last_event_is_old_enough_and_not_before(own_postgresql, by_hand):
+def test_a_month_is_detached_when_its_last_event_is_old_enough_and_not_before(
+    own_postgresql, by_hand
+):
     old_months(by_hand, 3, 2, 1)
     ids = {number: write(own_postgresql, month(number) + DAY) for number in (3, 2, 1, 0)}
     assert months.make_and_detach(own_postgresql, month(2) - timedelta(microseconds=1)) == 0
@@ -175,7 +208,11 @@ def test_a_detached_month_comes_back_as_monitoring_shows_it(own_postgresql, by_h
     assert listed(own_postgresql) == []
     shown = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text()
     statement = shown[shown.index("ALTER TABLE audit_events ATTACH PARTITION") :].partition(";")[0]
-    of_today = ("2025_09", f"{month(1):%Y_%m}"), ("2025-09-01", f"{month(1):%Y-%m-%d}"), ("2025-10", f"{month():%Y-%m}")
+    of_today = (
+        ("2025_09", f"{month(1):%Y_%m}"),
+        ("2025-09-01", f"{month(1):%Y-%m-%d}"),
+        ("2025-10", f"{month():%Y-%m}"),
+    )
     for example, real in of_today:
         assert example in statement
         statement = statement.replace(example, real)
@@ -221,10 +258,14 @@ def test_many_background_workers_at_once_detach_the_months_once(own_postgresql, 
     assert {type(one) for one in done} == {int}
     months.make_and_detach(own_postgresql, month())  # the others left the work to the first
     assert look(own_postgresql).detached == [name(number) for number in (4, 3, 2, 1)]
-    assert look(own_postgresql).attached == sorted([*(name(-ahead) for ahead in range(7)), "audit_events_default"])
+    assert look(own_postgresql).attached == sorted(
+        [*(name(-ahead) for ahead in range(7)), "audit_events_default"]
+    )
 
 
-def test_a_background_worker_leaves_the_months_to_the_one_that_is_at_them(own_postgresql, by_hand, at):
+def test_a_background_worker_leaves_the_months_to_the_one_that_is_at_them(
+    own_postgresql, by_hand, at
+):
     old_months(by_hand, 1)
     at(month(-1) + DAY)
     before = look(own_postgresql)
@@ -312,7 +353,9 @@ def database_time(database) -> datetime:
 
 
 def every_table(database, by_hand, at) -> list[str]:
-    """The log, and each of its parts: made by the migration and by housekeeping, and the default partitions."""
+    """The log, and each of its parts: made by the migration and by housekeeping, and the default
+    partitions.
+    """
     at(month(-1) + DAY)
     write(database, month(9))
     assert months.make_and_detach(database, month(5)) == 1
@@ -320,7 +363,9 @@ def every_table(database, by_hand, at) -> list[str]:
     return ["audit_events", *look(database).attached]
 
 
-def test_each_part_of_the_log_has_its_indexes_and_lets_no_event_be_changed_or_deleted(own_postgresql, by_hand, at):
+def test_each_part_of_the_log_has_its_indexes_and_lets_no_event_be_changed_or_deleted(
+    own_postgresql, by_hand, at
+):
     tables = every_table(own_postgresql, by_hand, at)
     for number in range(5):
         write(own_postgresql, month(-number))
@@ -340,16 +385,25 @@ def test_each_part_of_the_log_has_its_indexes_and_lets_no_event_be_changed_or_de
             with pytest.raises(DBAPIError, match="append-only"):
                 by_hand(statement)
     assert by_hand.one("SELECT count(*) FROM audit_events") == 6
-    query = "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'audit_events'::regclass AND indisvalid"
+    query = (
+        "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = 'audit_events'::regclass"
+        " AND indisvalid"
+    )
     ours = {index for (index,) in by_hand.rows(query)}
     assert ours == {"pk_audit_events", *(index.name for index in AuditEvent.__table__.indexes)}
     for index in ours:
-        parts = by_hand.one(f"SELECT count(*) FROM pg_inherits WHERE inhparent = '{index}'::regclass")  # noqa: S608
+        parts = by_hand.one(
+            f"SELECT count(*) FROM pg_inherits WHERE inhparent = '{index}'::regclass"  # noqa: S608
+        )
         assert parts == len(look(own_postgresql).attached), index
 
 
-def test_a_role_that_does_not_own_the_log_writes_it_and_takes_nothing_away(own_postgresql, by_hand, at):
-    """What docs/install.md says of two roles: the web processes' needs no more than these rights."""
+def test_a_role_that_does_not_own_the_log_writes_it_and_takes_nothing_away(
+    own_postgresql, by_hand, at
+):
+    """What docs/install.md says of two roles: the web processes' needs no more than these
+    rights.
+    """
     role = f"web_{new_id().hex}"
     by_hand(
         f"CREATE ROLE {role} LOGIN",
@@ -358,7 +412,9 @@ def test_a_role_that_does_not_own_the_log_writes_it_and_takes_nothing_away(own_p
     )
     at(month(-1) + DAY)
     months.make_and_detach(own_postgresql, None)  # a month that was made later, by the owner
-    web = Database(own_postgresql.engine.url.set(username=role).render_as_string(hide_password=False))
+    web = Database(
+        own_postgresql.engine.url.set(username=role).render_as_string(hide_password=False)
+    )
     try:
         AuditBatch(web).commit([Event(TESTS, Action.CREDENTIALS_ISSUED, {})])
         tenant_row(web)  # and moves on with the rest
@@ -399,5 +455,11 @@ def test_lists_and_the_feed_go_over_the_border_of_a_month(own_postgresql, by_han
         found += [event.id for event in page]
         after = found[-1]
     assert found == ids
-    wanted = EventFilter(since=month(1) - timedelta(seconds=2), until=month(1) + timedelta(seconds=1), tenant_id=tenant)
-    assert [event.id for event in log.events(None, wanted, limit=9, after=None).items] == ids[2:5][::-1]
+    wanted = EventFilter(
+        since=month(1) - timedelta(seconds=2),
+        until=month(1) + timedelta(seconds=1),
+        tenant_id=tenant,
+    )
+    assert [event.id for event in log.events(None, wanted, limit=9, after=None).items] == ids[2:5][
+        ::-1
+    ]

@@ -1,6 +1,8 @@
-"""A server that answers as STS would, or wrongly: the given answers in order. It keeps the requests.
+"""A server that answers as STS would, or wrongly: the given answers in order. It keeps the
+requests.
 
-Only this can send what the sandbox never would: every error code, answers that are none, and two that disagree.
+Only this can send what the sandbox never would: every error code, answers that are none, and two
+that disagree.
 """
 
 import json
@@ -17,7 +19,15 @@ from app.aws.sts import Session
 
 ACCOUNT = "444455556666"
 EXPIRES = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
-SESSION = Session("ASIAEXAMPLEEXAMPLE01", "the secret", "the token", EXPIRES, ACCOUNT, "AROAEXAMPLE", "deputy-session")
+SESSION = Session(
+    "ASIAEXAMPLEEXAMPLE01",
+    "the secret",
+    "the token",
+    EXPIRES,
+    ACCOUNT,
+    "AROAEXAMPLE",
+    "deputy-session",
+)
 PROOF_NAMES = ProofNames(("a secret key for the tests of STS",))
 NAMESPACE = 'xmlns="https://sts.amazonaws.com/doc/2011-06-15/"'
 
@@ -37,7 +47,8 @@ def assumed(**changes: str) -> str:
         for names in (list(fields)[:2], list(fields)[2:])
     )
     return (
-        f"<AssumeRoleResponse {NAMESPACE}><AssumeRoleResult><AssumedRoleUser>{user}</AssumedRoleUser>"
+        "<AssumeRoleResponse"
+        f" {NAMESPACE}><AssumeRoleResult><AssumedRoleUser>{user}</AssumedRoleUser>"
         f"<Credentials>{credentials}</Credentials></AssumeRoleResult></AssumeRoleResponse>"
     )
 
@@ -65,7 +76,9 @@ def error(code: str, message: str = "") -> str:
     return f"<ErrorResponse {NAMESPACE}><Error>{inner}</Error></ErrorResponse>"
 
 
-WHO = identity(Arn="arn:aws:sts::111122223333:assumed-role/DeputyBroker/deputy", Account=ACCOUNT, UserId="A:x")
+WHO = identity(
+    Arn="arn:aws:sts::111122223333:assumed-role/DeputyBroker/deputy", Account=ACCOUNT, UserId="A:x"
+)
 CREDENTIALS = {
     "AccessKeyId": "ASIABROKERBROKER0001",
     "SecretAccessKey": "x",
@@ -75,8 +88,8 @@ CREDENTIALS = {
 
 
 class FakeSts:
-    """Answers each POST with the next (status, body), and the last one again and again; GET gives the broker's
-    credentials.
+    """Answers each POST with the next (status, body), and the last one again and again; GET gives
+    the broker's credentials.
     """
 
     def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
@@ -95,7 +108,9 @@ class FakeSts:
                 if server.requests[-1][0].get("Action") == server.hangs:
                     server.ended.wait(30)
                     return
-                status, text = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
+                status, text = (
+                    server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
+                )
                 self._answer(status, text, "text/xml")
 
             def do_GET(self) -> None:
@@ -118,7 +133,9 @@ class FakeSts:
             tls.load_cert_chain(*certificate)
             self._http.socket = tls.wrap_socket(self._http.socket, server_side=True)
         self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self._http.server_port}"
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread = threading.Thread(
+            target=self._http.serve_forever, kwargs={"poll_interval": 0.01}
+        )
         self._thread.start()
 
     def close(self) -> None:

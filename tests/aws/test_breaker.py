@@ -1,4 +1,6 @@
-"""The breaker: opens when AWS as a whole is silent, and for no single role, policy or caller; closes by itself."""
+"""The breaker: opens when AWS as a whole is silent, and for no single role, policy or caller;
+closes by itself.
+"""
 
 import secrets
 import threading
@@ -30,7 +32,9 @@ OPEN = 3.0  # seconds until somebody may try again
 
 @pytest.fixture(autouse=True)
 def stopped_clock(monkeypatch) -> StoppedClock:
-    """The breaker's, which stands still until it is moved; and boto's pauses are too long for a test."""
+    """The breaker's, which stands still until it is moved; and boto's pauses are too long for a
+    test.
+    """
     clock = StoppedClock()
     monkeypatch.setattr("app.aws.breaker.time", clock)
     monkeypatch.setattr("app.aws.breaker._OPEN_SECONDS", OPEN)
@@ -39,11 +43,16 @@ def stopped_clock(monkeypatch) -> StoppedClock:
 
 
 def answer(code: str, status: int = 400) -> ClientError:
-    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "AssumeRole")
+    return ClientError(
+        {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "AssumeRole"
+    )
 
 
 SILENCE = [
-    *(kind(endpoint_url="x") for kind in (ConnectTimeoutError, ReadTimeoutError, EndpointConnectionError)),
+    *(
+        kind(endpoint_url="x")
+        for kind in (ConnectTimeoutError, ReadTimeoutError, EndpointConnectionError)
+    ),
     NoCredentialsError(),
     answer("InternalFailure", 500),
     *(answer("Throttling"), answer("RequestLimitExceeded", 503), answer("Whatever", 429)),
@@ -51,7 +60,11 @@ SILENCE = [
     ClientError({}, "AssumeRole"),
 ]
 ABOUT_ONE = [
-    *(answer("AccessDenied", 403), answer("ValidationError"), answer("RegionDisabledException", 403)),
+    *(
+        answer("AccessDenied", 403),
+        answer("ValidationError"),
+        answer("RegionDisabledException", 403),
+    ),
     *(answer("ExpiredToken", 403), answer("SomethingNew", 409)),
 ]
 
@@ -144,7 +157,9 @@ def test_while_the_breaker_is_open_no_call_waits(opened):
     assert all(shut_out(opened) for _ in range(1000))
 
 
-@pytest.mark.parametrize("how", [None, ABOUT_ONE[0], ABOUT_ONE[1]], ids=["success", "AccessDenied", "ValidationError"])
+@pytest.mark.parametrize(
+    "how", [None, ABOUT_ONE[0], ABOUT_ONE[1]], ids=["success", "AccessDenied", "ValidationError"]
+)
 def test_one_answer_closes_the_breaker(opened, how, stopped_clock):
     stopped_clock.move(OPEN)
     if how is None:
@@ -220,7 +235,9 @@ def test_the_breaker_logs_once_when_it_opens_and_once_when_it_closes(stopped_clo
 
 
 class Own:
-    """A process of its own, whose breaker nobody else uses; one customer's role that can be struck, and a neighbour's."""
+    """A process of its own, whose breaker nobody else uses; one customer's role that can be
+    struck, and a neighbour's.
+    """
 
     def __init__(self, app, key: str, roles: list[Role], faults) -> None:
         self.api = Api(app, key)
@@ -299,10 +316,12 @@ def test_a_throttled_aws_is_left_alone_for_a_while(own: Own, aws, monkeypatch):
 
 
 @on_sqlite
-def test_a_silent_aws_ends_readiness_until_it_answers_anybody_and_cached_credentials_are_served_meanwhile(
+def test_a_silent_aws_ends_readiness_until_it_answers_anybody_and_cached_credentials_are_served(
     own: Own, stopped_clock
 ):
-    """A load balancer sends nobody to a process that is not ready, so readiness must find out by itself, too."""
+    """A load balancer sends nobody to a process that is not ready, so readiness must find out by
+    itself, too.
+    """
     own.ask(own.neighbour, 200)
     for by_readiness in (True, False):
         own.silence()

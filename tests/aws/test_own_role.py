@@ -19,14 +19,20 @@ from tests.aws.fake_sts import ACCOUNT, PROOF_NAMES, SESSION, WHO, assumed, erro
 ARN = f"arn:aws:iam::{ACCOUNT}:role/path/deputy-0123abcd"
 GRANT = Grant(RoleArn.parse(ARN), new_external_id())
 BROKER = Broker.parse("arn:aws:iam::111122223333:role/DeputyBroker")
-TRUST = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"}]}
+TRUST = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"}],
+}
 READS = ["iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies"]
 
 
 @pytest.fixture(scope="module")
 def made(http):
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"AWS_ACCESS_KEY_ID": "AKIABROKER", "AWS_SECRET_ACCESS_KEY": "x"}.items():
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": "AKIABROKER",
+            "AWS_SECRET_ACCESS_KEY": "x",
+        }.items():
             patch.setenv(name, value)
         patch.setenv("AWS_ENDPOINT_URL", http.url)
         made = Sts("eu-west-1", BROKER, PROOF_NAMES)
@@ -71,7 +77,9 @@ def test_a_roles_own_session_reads_the_role_and_may_do_nothing_else(sts, http):
     assert asked == {"Action": "GetRole", "Version": "2010-05-08", "RoleName": "deputy-0123abcd"}
     assert f"Credential={SESSION.access_key_id}/" in headers["Authorization"]
     assert headers["X-Amz-Security-Token"] == SESSION.session_token
-    assert "/us-east-1/iam/aws4_request" in headers["Authorization"], "IAM is signed for one region of a partition"
+    assert "/us-east-1/iam/aws4_request" in headers["Authorization"], (
+        "IAM is signed for one region of a partition"
+    )
 
 
 def test_the_last_call_of_a_routine_proof_reads_the_role_too(sts, http):
@@ -89,7 +97,9 @@ def test_without_being_asked_a_session_reads_nothing_and_is_inert(sts, http):
 
 def test_a_path_is_no_pattern_that_other_roles_match():
     """The name follows the path, and an account has one role of a name."""
-    found = json.loads(session_policy(RoleArn.parse("arn:aws:iam::444455556666:role/a*b?c${x}/deputy-1")))
+    found = json.loads(
+        session_policy(RoleArn.parse("arn:aws:iam::444455556666:role/a*b?c${x}/deputy-1"))
+    )
     assert found["Statement"][0]["Resource"] == "arn:aws:iam::444455556666:role/a?b?c?{x}/deputy-1"
 
 
@@ -141,10 +151,30 @@ def test_a_silent_iam_is_left_alone_and_sts_goes_on(sts, http):
         ("eu-west-1", {}, "https://iam.amazonaws.com/", "us-east-1"),
         ("us-gov-east-1", {}, "https://iam.us-gov.amazonaws.com/", "us-gov-west-1"),
         ("cn-northwest-1", {}, "https://iam.cn-north-1.amazonaws.com.cn/", "cn-north-1"),
-        ("eu-west-1", {"AWS_USE_FIPS_ENDPOINT": "true"}, "https://iam-fips.amazonaws.com/", "us-east-1"),
-        ("eu-west-1", {"AWS_ENDPOINT_URL": "http://localhost:4566"}, "http://localhost:4566/", "us-east-1"),
-        ("eu-west-1", {"AWS_ENDPOINT_URL_IAM": "https://iam.internal"}, "https://iam.internal/", "us-east-1"),
-        ("eu-west-1", {"AWS_ENDPOINT_URL_STS": "https://sts.internal"}, "https://iam.amazonaws.com/", "us-east-1"),
+        (
+            "eu-west-1",
+            {"AWS_USE_FIPS_ENDPOINT": "true"},
+            "https://iam-fips.amazonaws.com/",
+            "us-east-1",
+        ),
+        (
+            "eu-west-1",
+            {"AWS_ENDPOINT_URL": "http://localhost:4566"},
+            "http://localhost:4566/",
+            "us-east-1",
+        ),
+        (
+            "eu-west-1",
+            {"AWS_ENDPOINT_URL_IAM": "https://iam.internal"},
+            "https://iam.internal/",
+            "us-east-1",
+        ),
+        (
+            "eu-west-1",
+            {"AWS_ENDPOINT_URL_STS": "https://sts.internal"},
+            "https://iam.amazonaws.com/",
+            "us-east-1",
+        ),
     ],
 )
 def test_iam_is_called_where_boto3_calls_it(monkeypatch, region, more, url, signed_for):
@@ -156,8 +186,12 @@ def test_iam_is_called_where_boto3_calls_it(monkeypatch, region, more, url, sign
 
 
 def test_a_hanging_iam_is_given_up(sts, http, monkeypatch):
-    """The verdict waits no longer than that: here for a fraction of a second, with a server that never answers."""
-    monkeypatch.setattr(sts._own_role._api._pool, "timeout", sts._own_role._api._pool.timeout.clone())
+    """The verdict waits no longer than that: here for a fraction of a second, with a server that
+    never answers.
+    """
+    monkeypatch.setattr(
+        sts._own_role._api._pool, "timeout", sts._own_role._api._pool.timeout.clone()
+    )
     sts._own_role._api._pool.timeout.total = 0.2
     http.hangs = "GetRole"
     began = time.monotonic()
@@ -178,7 +212,11 @@ def names(*texts):
 
 
 def listed(action, list_of, members, marker=""):
-    more = f"<IsTruncated>true</IsTruncated><Marker>{marker}</Marker>" if marker else "<IsTruncated>false</IsTruncated>"
+    more = (
+        f"<IsTruncated>true</IsTruncated><Marker>{marker}</Marker>"
+        if marker
+        else "<IsTruncated>false</IsTruncated>"
+    )
     return 200, said(action, f"<{list_of}>{members}</{list_of}>{more}")
 
 
@@ -195,7 +233,10 @@ def policy(text):
 
 
 SETTINGS = (200, role(json.dumps(TRUST)))
-NONE = listed("ListRolePolicies", "PolicyNames", ""), listed("ListAttachedRolePolicies", "AttachedPolicies", "")
+NONE = (
+    listed("ListRolePolicies", "PolicyNames", ""),
+    listed("ListAttachedRolePolicies", "AttachedPolicies", ""),
+)
 
 
 def view(sts, http, *answers, rights=()):
@@ -233,14 +274,22 @@ def test_a_diagnosis_sees_all_pages(sts, http):
         ),
         rights=RIGHTS,
     )
-    assert (found.settings.trust_policy, found.settings.max_seconds, found.settings.boundary) == (TRUST, 3600, None)
-    assert found.policies == RolePolicies({"one": {"a": 1}, "two": None}, ("arn:aws:iam::aws:policy/A",))
+    assert (found.settings.trust_policy, found.settings.max_seconds, found.settings.boundary) == (
+        TRUST,
+        3600,
+        None,
+    )
+    assert found.policies == RolePolicies(
+        {"one": {"a": 1}, "two": None}, ("arn:aws:iam::aws:policy/A",)
+    )
     assert found.decisions == {
         RIGHTS[0]: Decision(True, False, False, False, frozenset()),
         RIGHTS[2]: Decision(False, False, True, False, frozenset({"aws:sourceip"})),
         RIGHTS[1]: Decision(False, True, False, True, frozenset()),
     }
-    assert [form.get("Marker") for form, _ in http.requests if form["Action"] == "ListRolePolicies"] == [None, "next"]
+    assert [
+        form.get("Marker") for form, _ in http.requests if form["Action"] == "ListRolePolicies"
+    ] == [None, "next"]
     simulated = [form for form, _ in http.requests if form["Action"] == "SimulatePrincipalPolicy"]
     assert [form["ResourceArns.member.1"] for form in simulated] == ["*", "arn:aws:s3:::x/*"]
     assert simulated[0]["ActionNames.member.2"] == "ec2:DescribeVpcs"
@@ -267,7 +316,9 @@ def test_a_diagnosis_does_not_read_another_role_under_the_arn(sts, http):
     ],
 )
 def test_each_part_of_a_diagnosis_fails_alone(sts, http, answer, kind):
-    found = view(sts, http, answer, *NONE, decided(decision("s3:ListBucket", "allowed")), rights=RIGHTS[:1])
+    found = view(
+        sts, http, answer, *NONE, decided(decision("s3:ListBucket", "allowed")), rights=RIGHTS[:1]
+    )
     assert isinstance(found.settings, kind)
     assert found.policies == RolePolicies({}, ())
     found = view(sts, http, SETTINGS, *NONE, answer, rights=RIGHTS[:1])
@@ -276,16 +327,28 @@ def test_each_part_of_a_diagnosis_fails_alone(sts, http, answer, kind):
 
 
 def test_an_answer_without_its_parts_is_none(sts, http):
-    attached = listed("ListAttachedRolePolicies", "AttachedPolicies", names("<PolicyName>A</PolicyName>"))
+    attached = listed(
+        "ListAttachedRolePolicies", "AttachedPolicies", names("<PolicyName>A</PolicyName>")
+    )
     found = view(
-        sts, http, SETTINGS, NONE[0], attached, decided("<EvalActionName>a:B</EvalActionName>"), rights=RIGHTS[:1]
+        sts,
+        http,
+        SETTINGS,
+        NONE[0],
+        attached,
+        decided("<EvalActionName>a:B</EvalActionName>"),
+        rights=RIGHTS[:1],
     )
     assert [type(part) for part in (found.policies, found.decisions)] == [Unavailable] * 2
 
 
 def test_a_diagnosis_makes_a_bounded_number_of_calls(sts, http):
-    """A role may have many policies; and whatever answers instead of IAM may always have one more page."""
-    found = view(sts, http, SETTINGS, listed("ListRolePolicies", "PolicyNames", names("one"), "next"))
+    """A role may have many policies; and whatever answers instead of IAM may always have one
+    more page.
+    """
+    found = view(
+        sts, http, SETTINGS, listed("ListRolePolicies", "PolicyNames", names("one"), "next")
+    )
     assert isinstance(found.policies, Unavailable)
     assert isinstance(found.decisions, Mapping)  # it had nothing to ask
     assert len(http.requests) == 1 + 40

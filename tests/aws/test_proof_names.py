@@ -30,9 +30,15 @@ def test_a_proofs_session_name_could_be_an_issuances():
 
 def test_each_secret_key_recognizes_what_it_signed_and_the_first_signs():
     before, during, after = ProofNames((OLD,)), ProofNames((NEW, OLD)), ProofNames((NEW,))
-    for names, recognized_by in ((before, (before, during)), (during, (during, after)), (after, (during, after))):
+    for names, recognized_by in (
+        (before, (before, during)),
+        (during, (during, after)),
+        (after, (during, after)),
+    ):
         name = names.make(ROLE)
-        assert [each for each in (before, during, after) if each.recognizes(name, ROLE.text)] == [*recognized_by]
+        assert [each for each in (before, during, after) if each.recognizes(name, ROLE.text)] == [
+            *recognized_by
+        ]
 
 
 def test_a_name_counts_for_the_role_that_it_was_made_for_alone():

@@ -33,8 +33,16 @@ def virginia() -> StackAnswers:
             "aws",
             "cloudformation-custom-resource-response-apsoutheast2.s3-ap-southeast-2.amazonaws.com",
         ),
-        ("eu-west-1", "aws", "cloudformation-custom-resource-response-euwest1.s3.eu-west-1.amazonaws.com"),
-        ("cn-north-1", "aws-cn", "cloudformation-custom-resource-response-cnnorth1.s3.cn-north-1.amazonaws.com.cn"),
+        (
+            "eu-west-1",
+            "aws",
+            "cloudformation-custom-resource-response-euwest1.s3.eu-west-1.amazonaws.com",
+        ),
+        (
+            "cn-north-1",
+            "aws-cn",
+            "cloudformation-custom-resource-response-cnnorth1.s3.cn-north-1.amazonaws.com.cn",
+        ),
         (
             "us-gov-west-1",
             "aws-us-gov",
@@ -51,7 +59,9 @@ def test_without_a_region_in_it_the_name_is_awss_own_only_in_the_partition_aws()
     for region, partition in (("us-gov-west-1", "aws-us-gov"), ("cn-north-1", "aws-cn")):
         bucket = f"cloudformation-custom-resource-response-{region.replace('-', '')}"
         for suffix in ("amazonaws.com", "amazonaws.com.cn"):
-            assert not StackAnswers(region, partition, None).allows(f"https://{bucket}.s3.{suffix}/x")
+            assert not StackAnswers(region, partition, None).allows(
+                f"https://{bucket}.s3.{suffix}/x"
+            )
 
 
 ELSEWHERE = "http://localhost:4566"
@@ -138,7 +148,9 @@ def test_an_answer_that_is_not_taken_is_tried_once_more():
 
 @pytest.mark.parametrize("status", [400, 403, 404])
 def test_an_answer_that_aws_refuses_is_not_tried_again(status):
-    """Its address has expired, or was never signed: junk must not cost twice what it has to, nor come again."""
+    """Its address has expired, or was never signed: junk must not cost twice what it has to, nor
+    come again.
+    """
     with Answers(status) as answers:
         assert StackAnswers.send(*to(answers), None)
         assert len(answers.got) == 1
@@ -164,7 +176,9 @@ def test_the_longest_answer_is_within_4096_bytes():
     partition = "aws" + f"-{'p' * 16}" * 3
     request = parsed(
         "Delete",
-        StackId=f"arn:{partition}:cloudformation:{'r' * 32}:444455556666:stack/{'s' * 128}/{'i' * 64}",
+        StackId=(
+            f"arn:{partition}:cloudformation:{'r' * 32}:444455556666:stack/{'s' * 128}/{'i' * 64}"
+        ),
         RequestId="r" * 128,
         LogicalResourceId="L" * 255,
         PhysicalResourceId='"' * 1024,
@@ -190,7 +204,12 @@ def test_what_could_not_be_answered_is_no_request():
         *({"ResponseURL": url} for url in (None, 1)),
         *(
             {"StackId": stack}
-            for stack in (None, "arn:aws:s3:::bucket", STACK.stack_id + "\n", STACK.stack_id + "0" * 600)
+            for stack in (
+                None,
+                "arn:aws:s3:::bucket",
+                STACK.stack_id + "\n",
+                STACK.stack_id + "0" * 600,
+            )
         ),
         {"StackId": STACK.stack_id.replace("4", chr(0xFF14))},
         {"StackId": STACK.stack_id.replace("arn:aws:", f"arn:aws-{'p' * 17}:")},
@@ -220,7 +239,9 @@ def test_what_is_not_the_topics_envelope_is_no_request():
             pytest.fail(f"{Request.parse(body, TOPIC)}")
 
 
-@pytest.mark.parametrize("properties", [None, [], "x", {"RoleArn": 1, "RegistrationToken": ["dpt_"]}])
+@pytest.mark.parametrize(
+    "properties", [None, [], "x", {"RoleArn": 1, "RegistrationToken": ["dpt_"]}]
+)
 def test_a_property_that_is_no_text_is_an_empty_one(properties):
     request = parsed(ResourceProperties=properties)
     assert request.property("RoleArn") == request.property("RegistrationToken") == ""

@@ -1,6 +1,7 @@
 """The door to customers' accounts: exactly what is sent, and how each answer is read.
 
-Over HTTP, before a server that answers what it is told (tests/aws/fake_sts.py). Roles that behave are in tests/api.
+Over HTTP, before a server that answers what it is told (tests/aws/fake_sts.py). Roles that behave
+are in tests/api.
 """
 
 import json
@@ -23,11 +24,23 @@ from app.aws.sts import INERT_POLICY, Session, Sts, _tenant
 from app.config import Broker
 from app.ids import EXTERNAL_ID_PATTERN, Grant, RoleArn, foreign_external_id, new_external_id
 from dev.stack import free_port
-from tests.aws.fake_sts import ACCOUNT, NAMESPACE, PROOF_NAMES, SESSION, WHO, FakeSts, assumed, error, identity
+from tests.aws.fake_sts import (
+    ACCOUNT,
+    NAMESPACE,
+    PROOF_NAMES,
+    SESSION,
+    WHO,
+    FakeSts,
+    assumed,
+    error,
+    identity,
+)
 from tests.support.certificates import self_signed
 
 PRINCIPAL = Broker.parse("arn:aws:iam::111122223333:role/service/DeputyBroker")
-SESSION_OF_BROKER = "arn:aws:sts::111122223333:assumed-role/DeputyBroker/i-1"  # the path is not shown
+SESSION_OF_BROKER = (  # the path is not shown
+    "arn:aws:sts::111122223333:assumed-role/DeputyBroker/i-1"
+)
 OWN_KEYS = {"AWS_ACCESS_KEY_ID": "AKIABROKER", "AWS_SECRET_ACCESS_KEY": "x"}
 ARN = f"arn:aws:iam::{ACCOUNT}:role/path/deputy-0123abcd"
 GRANT = Grant(RoleArn.parse(ARN), new_external_id())
@@ -54,7 +67,10 @@ class Door:
     def calls(self) -> list[tuple[str, dict[str, str]]]:
         """What was asked: each action with its form, in order."""
         return [
-            (form["Action"], {name: form[name] for name in form if name not in {"Action", "Version"}})
+            (
+                form["Action"],
+                {name: form[name] for name in form if name not in {"Action", "Version"}},
+            )
             for form, _ in self._server.requests
         ]
 
@@ -62,7 +78,10 @@ class Door:
     def asked_as(self) -> list[tuple[str, str | None]]:
         """Who asked: each call's access key, and its session token."""
         return [
-            (headers["Authorization"].split("Credential=")[1].split("/")[0], headers.get("X-Amz-Security-Token"))
+            (
+                headers["Authorization"].split("Credential=")[1].split("/")[0],
+                headers.get("X-Amz-Security-Token"),
+            )
             for _, headers in self._server.requests
         ]
 
@@ -84,8 +103,12 @@ class Door:
         return self.is_somebody(f"arn:aws:sts::{account}:assumed-role/r/x")
 
     def is_somebody(self, arn: str) -> "Door":
-        """Whose credentials these are: asked of a proof's session, and of ours when a role refuses its own ID."""
-        return self.answers(200, identity(UserId="AROAEXAMPLE:x", Account=arn.split(":")[4], Arn=arn))
+        """Whose credentials these are: asked of a proof's session, and of ours when a role
+        refuses its own ID.
+        """
+        return self.answers(
+            200, identity(UserId="AROAEXAMPLE:x", Account=arn.split(":")[4], Arn=arn)
+        )
 
     def assume(self, policy: str | None = None):
         return self.sts.assume(GRANT, session_name="deputy-x", duration_seconds=900, policy=policy)
@@ -174,7 +197,10 @@ def probes(door) -> list[tuple[str, dict[str, str]]]:
 def test_the_own_probe_sends_the_tenants_external_id_and_asks_who_it_became(door):
     door.let_in().say_who()
     assert door.sts.probe_own(GRANT) == (ACCOUNT, "AROAEXAMPLE")
-    assert probes(door) == [("AssumeRole", PROBE | {"ExternalId": GRANT.external_id}), ("GetCallerIdentity", {})]
+    assert probes(door) == [
+        ("AssumeRole", PROBE | {"ExternalId": GRANT.external_id}),
+        ("GetCallerIdentity", {}),
+    ]
     assert door.asked_as == [("AKIABROKER", None), (SESSION.access_key_id, SESSION.session_token)]
 
 
@@ -209,7 +235,10 @@ def test_the_foreign_probe_sends_one_that_was_never_issued_and_hands_nothing_out
         assert (value[:20], value[-16:]) == (GRANT.external_id[:20], GRANT.external_id[-16:])
 
 
-CANARY, STRANGER = (RoleArn.parse(f"arn:aws:iam::222233334444:role/deputy-{name}") for name in ("canary", "stranger"))
+CANARY, STRANGER = (
+    RoleArn.parse(f"arn:aws:iam::222233334444:role/deputy-{name}")
+    for name in ("canary", "stranger")
+)
 
 
 @pytest.fixture
@@ -228,7 +257,9 @@ def test_the_canary_is_tried_as_customers_roles_are(tested):
     ids = [first.pop("ExternalId"), third.pop("ExternalId")]
     assert all(re.fullmatch(EXTERNAL_ID_PATTERN, one) for one in ids)
     assert first == second == third == PROBE | {"RoleArn": CANARY.text}
-    assert tested.asked_as == [("AKIABROKER", None)] * 2 + [(SESSION.access_key_id, SESSION.session_token)]
+    assert tested.asked_as == [("AKIABROKER", None)] * 2 + [
+        (SESSION.access_key_id, SESSION.session_token)
+    ]
 
 
 def test_the_stranger_sends_the_right_external_id_with_its_own_credentials(tested):
@@ -243,9 +274,12 @@ def test_the_strangers_session_is_opened_by_the_broker(tested):
     assert tested.asked_as == [("AKIABROKER", None)]
 
 
-@pytest.mark.parametrize("call", [lambda sts: sts.probe_canary(with_id=False), lambda sts: sts.open_stranger()])
 @pytest.mark.parametrize(
-    ("who", "raises"), [(SESSION_OF_BROKER, Refused), (f"{SESSION_OF_BROKER[:-14]}x/y", Unavailable)]
+    "call", [lambda sts: sts.probe_canary(with_id=False), lambda sts: sts.open_stranger()]
+)
+@pytest.mark.parametrize(
+    ("who", "raises"),
+    [(SESSION_OF_BROKER, Refused), (f"{SESSION_OF_BROKER[:-14]}x/y", Unavailable)],
 )
 def test_what_the_vendors_own_roles_refuse_counts_only_for_the_broker(tested, call, who, raises):
     tested.refuse("AccessDenied").is_somebody(who)
@@ -288,7 +322,11 @@ CALLS = {
 ASK_WHO_WE_ARE = ("assume", "probe_own", "probe_again")
 
 INCONCLUSIVE = [
-    *(("Throttling", 400, "Rate exceeded"), ("TooManyRequestsException", 429, ""), ("SlowDown", 503, "")),
+    *(
+        ("Throttling", 400, "Rate exceeded"),
+        ("TooManyRequestsException", 429, ""),
+        ("SlowDown", 503, ""),
+    ),
     *(
         ("ExpiredToken", 403, ""),
         ("InvalidClientTokenId", 403, ""),
@@ -298,7 +336,10 @@ INCONCLUSIVE = [
     *(("ValidationError", 400, "Request ARN is invalid"), ("ValidationError", 400, "")),
     ("RegionDisabledException", 403, f"STS is not activated in this region for account:{ACCOUNT}."),
     # Words that sound like a refusal and are not AWS's word for one.
-    *((code, 403, AWS_SAYS) for code in ("AccessDeniedException", "accessdenied", "AccessDenied ", "403", "")),
+    *(
+        (code, 403, AWS_SAYS)
+        for code in ("AccessDeniedException", "accessdenied", "AccessDenied ", "403", "")
+    ),
     *((code, 403, AWS_SAYS) for code in ("UnauthorizedOperation", "Forbidden")),
     ("Whatever.Comes.Next", 400, "AccessDenied: not authorized to perform: sts:AssumeRole"),
 ]
@@ -316,7 +357,10 @@ def test_access_denied_is_a_refusal(door):
 
 
 def test_with_somebody_elses_credentials_a_refusal_proves_nothing(door):
-    for arn in ("arn:aws:sts::111122223333:assumed-role/Other/i-1", "arn:aws:iam::111122223333:root"):
+    for arn in (
+        "arn:aws:sts::111122223333:assumed-role/Other/i-1",
+        "arn:aws:iam::111122223333:root",
+    ):
         for name in ASK_WHO_WE_ARE:
             door.refuse("AccessDenied").is_somebody(arn)
             with pytest.raises(Unavailable):
@@ -338,10 +382,22 @@ def test_what_the_caller_or_the_customer_can_change_is_named(door):
     exceeds = "The requested DurationSeconds exceeds the"
     for code, field, message in (
         ("ValidationError", "duration_seconds", f"{exceeds} MaxSessionDuration set for this role."),
-        ("ValidationError", "duration_seconds", f"{exceeds} 1 hour session limit for roles assumed by role chaining."),
-        ("PackedPolicyTooLarge", "session_policy", "Packed policy consumes 157% of allotted space."),
+        (
+            "ValidationError",
+            "duration_seconds",
+            f"{exceeds} 1 hour session limit for roles assumed by role chaining.",
+        ),
+        (
+            "PackedPolicyTooLarge",
+            "session_policy",
+            "Packed policy consumes 157% of allotted space.",
+        ),
         ("MalformedPolicyDocument", "session_policy", "Syntax errors in policy."),
-        ("RegionDisabledException", None, f"STS is not activated in this region for account:{ACCOUNT}."),
+        (
+            "RegionDisabledException",
+            None,
+            f"STS is not activated in this region for account:{ACCOUNT}.",
+        ),
     ):
         door.refuse(code, message, 400)
         with pytest.raises(Misconfigured) as caught:
@@ -361,7 +417,11 @@ def test_a_session_that_is_denied_its_own_name_is_a_fault_and_no_refusal(door):
 
 
 def test_a_region_that_is_off_is_named_also_when_the_session_is_asked_who_it_is(door):
-    door.let_in().refuse("RegionDisabledException", f"STS is not activated in this region for account:{ACCOUNT}.", 400)
+    door.let_in().refuse(
+        "RegionDisabledException",
+        f"STS is not activated in this region for account:{ACCOUNT}.",
+        400,
+    )
     with pytest.raises(Misconfigured):
         door.sts.probe_own(GRANT)
 
@@ -395,7 +455,10 @@ def test_the_callers_identity_tells_whether_we_are_the_broker(door):
         ),
         (
             USER,
-            ["arn:aws:iam::111122223333:user/service/deputy", "arn:aws:iam::111122223333:user/deputy"],
+            [
+                "arn:aws:iam::111122223333:user/service/deputy",
+                "arn:aws:iam::111122223333:user/deputy",
+            ],
             [
                 "arn:aws:iam::111122223333:user/deputy/other",
                 "arn:aws:sts::111122223333:assumed-role/deputy/i-1",
@@ -466,14 +529,24 @@ def test_not_being_the_broker_is_not_remembered(door):
     ("region", "more", "url"),
     [
         ("eu-west-1", {}, "https://sts.eu-west-1.amazonaws.com/"),
-        ("us-east-1", {"AWS_STS_REGIONAL_ENDPOINTS": "legacy"}, "https://sts.us-east-1.amazonaws.com/"),
-        ("us-east-1", {"AWS_USE_FIPS_ENDPOINT": "true"}, "https://sts-fips.us-east-1.amazonaws.com/"),
+        (
+            "us-east-1",
+            {"AWS_STS_REGIONAL_ENDPOINTS": "legacy"},
+            "https://sts.us-east-1.amazonaws.com/",
+        ),
+        (
+            "us-east-1",
+            {"AWS_USE_FIPS_ENDPOINT": "true"},
+            "https://sts-fips.us-east-1.amazonaws.com/",
+        ),
         ("us-gov-west-1", {}, "https://sts.us-gov-west-1.amazonaws.com/"),
         ("cn-north-1", {}, "https://sts.cn-north-1.amazonaws.com.cn/"),
         ("eu-west-1", {"AWS_ENDPOINT_URL_STS": "https://sts.internal"}, "https://sts.internal/"),
     ],
 )
-def test_sts_is_called_at_the_regional_endpoint_of_its_partition(environment, monkeypatch, region, more, url):
+def test_sts_is_called_at_the_regional_endpoint_of_its_partition(
+    environment, monkeypatch, region, more, url
+):
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     environment(**more)
     assert Sts(region, PRINCIPAL, PROOF_NAMES)._api.url == url
@@ -488,7 +561,13 @@ def test_sts_has_two_seconds_to_answer_and_256_connections(sts):
 @pytest.fixture
 def public(environment, monkeypatch):
     """A process that is told neither an endpoint nor CAs, until `public(NAME=value)`."""
-    for name in ("AWS_ENDPOINT_URL", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "HTTPS_PROXY", "https_proxy"):
+    for name in (
+        "AWS_ENDPOINT_URL",
+        "REQUESTS_CA_BUNDLE",
+        "AWS_CA_BUNDLE",
+        "HTTPS_PROXY",
+        "https_proxy",
+    ):
         monkeypatch.delenv(name, raising=False)
     return environment
 
@@ -518,8 +597,14 @@ def test_a_self_signed_certificate_is_unavailable(environment, impostor, tmp_pat
 
 
 def test_sts_is_called_through_the_proxy_of_the_environment(public, server):
-    """Plain HTTP, so that the proxy can be asked what it heard: the whole address, and who is allowed to use it."""
-    public(AWS_ENDPOINT_URL="http://sts.internal", HTTP_PROXY=server.url.replace("//", "//us:er@"), **OWN_KEYS)
+    """Plain HTTP, so that the proxy can be asked what it heard: the whole address, and who is
+    allowed to use it.
+    """
+    public(
+        AWS_ENDPOINT_URL="http://sts.internal",
+        HTTP_PROXY=server.url.replace("//", "//us:er@"),
+        **OWN_KEYS,
+    )
     server.answers = [(200, assumed())]
     sts = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)
     assert assume(sts) == SESSION
@@ -558,7 +643,9 @@ def assume(sts: Sts) -> Session:
 
 
 def test_issuing_sends_the_grant_and_what_it_was_given_as_aws_documents_it(live, server):
-    """Without a policy none is sent: an empty one would be malformed, and an inert one would be worth nothing."""
+    """Without a policy none is sent: an empty one would be malformed, and an inert one would be
+    worth nothing.
+    """
     server.answers = [(200, assumed())]
     assert assume(live) == SESSION
     assert SESSION.expires_at.utcoffset() == timedelta(0)
@@ -573,14 +660,23 @@ def test_issuing_sends_the_grant_and_what_it_was_given_as_aws_documents_it(live,
         "DurationSeconds": "900",
         "ExternalId": GRANT.external_id,
     }
-    assert limited == sent | {"RoleSessionName": "deputy-abc-1", "DurationSeconds": "1234", "Policy": policy}
+    assert limited == sent | {
+        "RoleSessionName": "deputy-abc-1",
+        "DurationSeconds": "1234",
+        "Policy": policy,
+    }
     assert "/eu-west-1/sts/aws4_request" in headers["Authorization"]
     assert "Credential=AKIABROKER/" in headers["Authorization"]
 
 
 def test_a_passing_failure_is_tried_twice_and_then_unavailable(live, server):
     html = "<html><body>Bad Gateway</body></html>"
-    for status, body in ((500, error("InternalFailure")), (503, ""), (502, html), (400, error("Throttling"))):
+    for status, body in (
+        (500, error("InternalFailure")),
+        (503, ""),
+        (502, html),
+        (400, error("Throttling")),
+    ):
         server.requests.clear()
         server.answers = [(status, body)]
         with pytest.raises(Unavailable):
@@ -618,11 +714,22 @@ def test_an_answer_that_is_none_is_unavailable(live, server):
         "not xml",
         "<html><body>Sign in to the hotel's network</body></html>",
         f"<AssumeRoleResponse {NAMESPACE}></AssumeRoleResponse>",
-        f"<AssumeRoleResponse {NAMESPACE}><AssumeRoleResult></AssumeRoleResult></AssumeRoleResponse>",
-        *(assumed(**{name: None}) for name in ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")),
+        (
+            "<AssumeRoleResponse"
+            f" {NAMESPACE}><AssumeRoleResult></AssumeRoleResult></AssumeRoleResponse>"
+        ),
+        *(
+            assumed(**{name: None})
+            for name in ("AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration")
+        ),
         *(assumed(**{name: None}) for name in ("Arn", "AssumedRoleId")),
-        *(assumed(**change) for change in ({"Expiration": "tomorrow"}, {"Arn": "arn:aws"}, {"Arn": ""})),
-        assumed(AssumedRoleId=""),  # an empty id would be pinned, and would match the next empty one
+        *(
+            assumed(**change)
+            for change in ({"Expiration": "tomorrow"}, {"Arn": "arn:aws"}, {"Arn": ""})
+        ),
+        assumed(
+            AssumedRoleId=""
+        ),  # an empty id would be pinned, and would match the next empty one
         assumed(AssumedRoleId=":deputy"),
     ):
         server.answers = [(200, body)]
@@ -671,14 +778,20 @@ def test_a_server_that_is_away_is_unavailable(environment):
 
 def test_sts_starts_without_credentials_and_each_call_is_unavailable(environment):
     sts = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)
-    for call in (sts.is_broker, lambda: assume(sts), lambda: sts.probe_missing(GRANT), lambda: sts.probe_own(GRANT)):
+    for call in (
+        sts.is_broker,
+        lambda: assume(sts),
+        lambda: sts.probe_missing(GRANT),
+        lambda: sts.probe_own(GRANT),
+    ):
         with pytest.raises(Unavailable):
             call()
 
 
 def test_sts_is_called_again_when_the_credentials_endpoint_is_back(environment, server):
     environment(
-        AWS_ENDPOINT_URL=server.url, AWS_CONTAINER_CREDENTIALS_FULL_URI=f"http://127.0.0.1:{free_port()}/credentials"
+        AWS_ENDPOINT_URL=server.url,
+        AWS_CONTAINER_CREDENTIALS_FULL_URI=f"http://127.0.0.1:{free_port()}/credentials",
     )
     sts = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)
     for _ in range(2):
@@ -692,12 +805,16 @@ def test_sts_is_called_again_when_the_credentials_endpoint_is_back(environment, 
 
 
 def test_sts_is_called_once_credentials_appear_where_there_were_none(environment, server, tmp_path):
-    """As after a start at which the instance's metadata did not answer: botocore then finds none, and raises nothing."""
+    """As after a start at which the instance's metadata did not answer: botocore then finds
+    none, and raises nothing.
+    """
     environment(AWS_ENDPOINT_URL=server.url)
     sts = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)
     with pytest.raises(Unavailable):
         sts.is_broker()
-    (tmp_path / "credentials").write_text("[default]\naws_access_key_id = AKIALATE\naws_secret_access_key = x\n")
+    (tmp_path / "credentials").write_text(
+        "[default]\naws_access_key_id = AKIALATE\naws_secret_access_key = x\n"
+    )
     assert sts.is_broker()
     sts._api._pool.close()
 

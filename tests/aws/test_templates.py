@@ -1,4 +1,6 @@
-"""The template as each deployment renders it, and as it lies in the bucket: readable by everybody, never overwritten."""
+"""The template as each deployment renders it, and as it lies in the bucket: readable by
+everybody, never overwritten.
+"""
 
 import hashlib
 import json
@@ -15,7 +17,14 @@ from flask import Flask
 
 from app.aws import templates
 from app.aws.errors import Unavailable
-from app.aws.templates import Published, TemplateBucket, partition_of, regions, render, render_organization
+from app.aws.templates import (
+    Published,
+    TemplateBucket,
+    partition_of,
+    regions,
+    render,
+    render_organization,
+)
 from app.config import Broker
 from app.factory import create_app
 from app.permissions import permission_sets
@@ -48,7 +57,9 @@ def role_of(template):
 
 
 def accounts_in(body):
-    """What looks like an account's id. A version may hold twelve digits in a row too, among its other sixteen."""
+    """What looks like an account's id. A version may hold twelve digits in a row too, among its
+    other sixteen.
+    """
     return re.findall(r"(?<![0-9a-f])\d{12}(?![0-9a-f])", body)
 
 
@@ -86,9 +97,15 @@ def test_the_broker_is_baked_in_and_the_external_id_is_asked_for(chosen, partiti
                     ]
                 }
             },
-            "ArnEquals": {"aws:PrincipalArn": f"arn:{partition}:iam::{OTHER_ACCOUNT}:role/service/AcmeBroker"},
+            "ArnEquals": {
+                "aws:PrincipalArn": f"arn:{partition}:iam::{OTHER_ACCOUNT}:role/service/AcmeBroker"
+            },
             "DateLessThan": {
-                "Fn::If": ["HasAccessUntil", {"aws:CurrentTime": {"Ref": "AccessUntil"}}, {"Ref": "AWS::NoValue"}]
+                "Fn::If": [
+                    "HasAccessUntil",
+                    {"aws:CurrentTime": {"Ref": "AccessUntil"}},
+                    {"Ref": "AWS::NoValue"},
+                ]
             },
         },
     }
@@ -100,7 +117,8 @@ def test_the_broker_is_baked_in_and_the_external_id_is_asked_for(chosen, partiti
 
 
 @pytest.mark.parametrize(
-    ("partition", "region"), [("aws", "us-east-1"), ("aws-us-gov", "us-gov-west-1"), ("aws-cn", "cn-north-1")]
+    ("partition", "region"),
+    [("aws", "us-east-1"), ("aws-us-gov", "us-gov-west-1"), ("aws-cn", "cn-north-1")],
 )
 def test_a_link_can_name_no_topic_but_the_vendors(partition, region):
     own = render(config(partition), SETS["inventory"])
@@ -141,7 +159,9 @@ def test_the_permissions_are_the_sets_and_stay_right_in_any_partition(chosen):
 
 
 def substituted(value, partition):
-    """What CloudFormation makes of Fn::Sub. A variable of its own that stands outside one would stay as it is."""
+    """What CloudFormation makes of Fn::Sub. A variable of its own that stands outside one would
+    stay as it is.
+    """
     if isinstance(value, dict):
         if list(value) == ["Fn::Sub"]:
             return value["Fn::Sub"].replace("${AWS::Partition}", partition)
@@ -153,7 +173,9 @@ def substituted(value, partition):
 
 
 def test_iams_own_variables_are_not_cloudformations():
-    """`${aws:PrincipalAccount}` inside Fn::Sub would fail the stack: CloudFormation knows no such resource."""
+    """`${aws:PrincipalAccount}` inside Fn::Sub would fail the stack: CloudFormation knows no
+    such resource.
+    """
     statement = {
         "Sid": "Own",
         "why": "words",
@@ -165,14 +187,19 @@ def test_iams_own_variables_are_not_cloudformations():
     chosen = replace(SETS["inventory"], statements=(statement,))
     [policy, *_] = role_of(render(config(), chosen))["Policies"]
     [found] = policy["PolicyDocument"]["Statement"]
-    assert found["Resource"] == [{"Fn::Sub": "arn:${AWS::Partition}:s3:::a/*"}, "arn:aws:s3:::${aws:PrincipalTag/x}/*"]
+    assert found["Resource"] == [
+        {"Fn::Sub": "arn:${AWS::Partition}:s3:::a/*"},
+        "arn:aws:s3:::${aws:PrincipalTag/x}/*",
+    ]
     assert found["Condition"] == statement["Condition"]
 
 
 @pytest.mark.parametrize("seconds", [900, 3600, 43_200])
 def test_a_roles_own_maximum_is_one_that_iam_accepts(seconds):
     """IAM takes 3,600 to 43,200; a deployment may hand out less."""
-    made = role_of(render(config(max_session_seconds=seconds), SETS["inventory"]))["MaxSessionDuration"]
+    made = role_of(render(config(max_session_seconds=seconds), SETS["inventory"]))[
+        "MaxSessionDuration"
+    ]
     assert max(seconds, 3600) == made
 
 
@@ -195,14 +222,19 @@ def test_the_version_is_of_the_content_and_is_in_it():
     assert template.key == f"templates/customer-role/inventory/{template.version}.yaml"
     outputs = parsed(template)["Outputs"]
     assert outputs["TemplateVersion"]["Value"] == template.version
-    assert parsed(template)["Resources"]["Registration"]["Properties"]["TemplateVersion"] == template.version
+    assert (
+        parsed(template)["Resources"]["Registration"]["Properties"]["TemplateVersion"]
+        == template.version
+    )
     source = template.body.replace(template.version, "example-version")
     assert hashlib.sha256(source.encode()).hexdigest().startswith(template.version)
 
 
 @pytest.mark.parametrize("version", ["1234567890123456", "0123456701234567", "123456789012e456"])
 def test_a_version_that_looks_like_a_number_stays_text(version):
-    """As one hash in two thousand does, and YAML reads it as a number where it stands without quotes."""
+    """As one hash in two thousand does, and YAML reads it as a number where it stands without
+    quotes.
+    """
     role, whole = (
         parsed(template._replace(body=template.body.replace(template.version, version)))
         for template in (render(config(), SETS["inventory"]), organization(SETS["inventory"]))
@@ -215,31 +247,44 @@ def test_a_version_that_looks_like_a_number_stays_text(version):
 def test_the_same_content_has_the_same_name():
     once = render(config(), SETS["inventory"])
     again = render(
-        config(public_url="https://x.example", secret_keys=("k" * 40,), region="eu-west-1"), SETS["inventory"]
+        config(public_url="https://x.example", secret_keys=("k" * 40,), region="eu-west-1"),
+        SETS["inventory"],
     )
     assert once == again
 
 
 def test_other_content_has_another_name():
     [first, *rest] = SETS["inventory"].statements
-    wider = replace(SETS["inventory"], statements=(first | {"Action": [*first["Action"], "s3:GetBucketCORS"]}, *rest))
+    wider = replace(
+        SETS["inventory"],
+        statements=(first | {"Action": [*first["Action"], "s3:GetBucketCORS"]}, *rest),
+    )
     user = Broker.parse(f"arn:aws:iam::{OTHER_ACCOUNT}:user/AcmeBroker")
     others = (
         render(config(vendor_name="Acme 25"), SETS["inventory"]),
         render(config(account="123456789013"), SETS["inventory"]),
-        render(config(broker=Broker.parse(f"arn:aws:iam::{OTHER_ACCOUNT}:role/AcmeBroker")), SETS["inventory"]),
+        render(
+            config(broker=Broker.parse(f"arn:aws:iam::{OTHER_ACCOUNT}:role/AcmeBroker")),
+            SETS["inventory"],
+        ),
         render(config("aws-us-gov"), SETS["inventory"]),
         render(config(broker=user), SETS["inventory"]),
         render(config(broker=user, max_session_seconds=43_200), SETS["inventory"]),
         render(config(), wider),
     )
-    assert len({render(config(), SETS["inventory"]).key, *(other.key for other in others)}) == 1 + len(others)
+    assert len(
+        {render(config(), SETS["inventory"]).key, *(other.key for other in others)}
+    ) == 1 + len(others)
 
 
 @pytest.mark.parametrize(
     ("source", "mark", "instead"),
     [
-        ("_SOURCE", "role/DeputyBroker", "role/Other"),  # rather none than one that trusts the example's broker
+        (
+            "_SOURCE",
+            "role/DeputyBroker",
+            "role/Other",
+        ),  # rather none than one that trusts the example's broker
         ("_SOURCE", "# permissions: begin\n", ""),
         ("_SOURCE", "# permissions: end\n", ""),
         ("_ORGANIZATION_SOURCE", "  # customer-role.yaml: Conditions\n", "\n"),
@@ -248,7 +293,9 @@ def test_other_content_has_another_name():
         ("_ORGANIZATION_SOURCE", "TemplateBody: example-template-body\n", "\n"),
     ],
 )
-def test_a_source_without_what_is_to_be_replaced_is_not_rendered(tmp_path, monkeypatch, source, mark, instead):
+def test_a_source_without_what_is_to_be_replaced_is_not_rendered(
+    tmp_path, monkeypatch, source, mark, instead
+):
     path = tmp_path / "template.yaml"
     path.write_text(getattr(templates, source).read_text().replace(mark, instead))
     monkeypatch.setattr(templates, source, path)
@@ -322,7 +369,9 @@ def unpublished(aws, vendor):
 def objects(aws, config, key: str) -> list[dict]:
     """Every version that the deployment's bucket has of this key."""
     with closing(root_client(aws, "s3", VENDOR_ACCOUNT)) as s3:
-        return s3.list_object_versions(Bucket=config.template_bucket, Prefix=key).get("Versions", [])
+        return s3.list_object_versions(Bucket=config.template_bucket, Prefix=key).get(
+            "Versions", []
+        )
 
 
 def test_anybody_reads_what_was_published_and_nothing_else(pipeline, unpublished):
@@ -344,7 +393,9 @@ def test_anybody_reads_what_was_published_and_nothing_else(pipeline, unpublished
 def test_what_is_published_is_never_overwritten(pipeline, unpublished):
     """Links to an older template so stay valid."""
     bucket, template = TemplateBucket(unpublished), render(unpublished, SETS["inventory"])
-    newer = render(replace(unpublished, vendor_name=f"{unpublished.vendor_name[:40]} 2"), SETS["inventory"])
+    newer = render(
+        replace(unpublished, vendor_name=f"{unpublished.vendor_name[:40]} 2"), SETS["inventory"]
+    )
     assert [bucket.publish(each) for each in (template, newer)] == [Published.YES] * 2
     [first] = objects(pipeline, unpublished, template.key)
     assert bucket.publish(template) is Published.ALREADY
@@ -355,7 +406,9 @@ def test_what_is_published_is_never_overwritten(pipeline, unpublished):
 
 
 def test_the_broker_cannot_publish(vendor, unpublished):
-    """The service's own credentials are made to assume roles; templates are the deploy pipeline's."""
+    """The service's own credentials are made to assume roles; templates are the deploy
+    pipeline's.
+    """
     with pytest.raises(Unavailable, match="AccessDenied"):
         TemplateBucket(unpublished).publish(render(unpublished, SETS["inventory"]))
 
@@ -371,8 +424,13 @@ def test_a_url_needs_no_credentials_and_no_bucket(monkeypatch):
     key = f"acme/{template.key}"
     assert found["eu-west-1"] == f"https://s3.eu-west-1.amazonaws.com/{key}"
     assert found["cn-north-1"] == f"https://s3.cn-north-1.amazonaws.com.cn/{key}"
-    assert found["us-east-1"] in {f"https://s3.amazonaws.com/{key}", f"https://s3.us-east-1.amazonaws.com/{key}"}
-    assert all(len(url) <= 1024 for url in found.values()), "CloudFormation's limit for a link's templateURL"
+    assert found["us-east-1"] in {
+        f"https://s3.amazonaws.com/{key}",
+        f"https://s3.us-east-1.amazonaws.com/{key}",
+    }
+    assert all(len(url) <= 1024 for url in found.values()), (
+        "CloudFormation's limit for a link's templateURL"
+    )
 
 
 # --- by the command ---
@@ -387,9 +445,13 @@ def test_the_command_publishes_every_set_and_may_be_repeated(pipeline, unpublish
     first, second = command(app), command(app)
     assert (first.exit_code, second.exit_code) == (0, 0)
     urls = [line.split() for line in first.output.splitlines()]
-    wanted = [f"/{kind}/{name}/" for kind in ("customer-role", "customer-org", "sets") for name in SETS]
+    wanted = [
+        f"/{kind}/{name}/" for kind in ("customer-role", "customer-org", "sets") for name in SETS
+    ]
     assert [words[0] for words in urls] == ["published"] * len(wanted)
-    assert [line.split("  ")[0] for line in second.output.splitlines()] == ["there already"] * len(wanted)
+    assert [line.split("  ")[0] for line in second.output.splitlines()] == ["there already"] * len(
+        wanted
+    )
     for (_, url), part in zip(urls, wanted, strict=True):
         assert part in url
         assert requests.get(url, timeout=5).status_code == 200
@@ -405,7 +467,11 @@ def test_without_the_bucket_the_command_says_what_is_wrong(pipeline, unpublished
 
 
 def test_without_credentials_the_command_says_what_is_wrong(pipeline, unpublished, monkeypatch):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_CONTAINER_CREDENTIALS_FULL_URI"):
+    for name in (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    ):
         monkeypatch.delenv(name)
     done = command(create_app(unpublished))
     assert done.exit_code == 1
@@ -414,10 +480,14 @@ def test_without_credentials_the_command_says_what_is_wrong(pipeline, unpublishe
 
 def states(done) -> list[str]:
     """What --check says of each template."""
-    return [line.rsplit("  ", 1)[0].strip() for line in done.output.splitlines() if "  http" in line]
+    return [
+        line.rsplit("  ", 1)[0].strip() for line in done.output.splitlines() if "  http" in line
+    ]
 
 
-def test_a_check_publishes_nothing_and_says_what_is_missing_or_differs(pipeline, unpublished, monkeypatch):
+def test_a_check_publishes_nothing_and_says_what_is_missing_or_differs(
+    pipeline, unpublished, monkeypatch
+):
     app = create_app(unpublished)
     done = command(app, "--check")
     assert (done.exit_code, set(states(done))) == (1, {"is missing, or not public"})
@@ -426,7 +496,11 @@ def test_a_check_publishes_nothing_and_says_what_is_missing_or_differs(pipeline,
     assert [objects(pipeline, unpublished, template.key) for template in made] == [[]] * len(made)
 
     command(app)
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_CONTAINER_CREDENTIALS_FULL_URI"):
+    for name in (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    ):
         monkeypatch.delenv(name)
     done = command(app, "--check")
     assert (done.exit_code, set(states(done))) == (0, {"published"}), "it needs no credentials"
@@ -434,7 +508,9 @@ def test_a_check_publishes_nothing_and_says_what_is_missing_or_differs(pipeline,
 
 
 def test_other_content_under_a_templates_name_fails_the_command(pipeline, unpublished):
-    """A thief of the pipeline's credentials knew the name beforehand: it is a hash of what is in the repository."""
+    """A thief of the pipeline's credentials knew the name beforehand: it is a hash of what is in
+    the repository.
+    """
     template = render(unpublished, SETS["inventory"])
     TemplateBucket(unpublished).publish(template._replace(body=f"{template.body} "))
     app = create_app(unpublished)
@@ -442,16 +518,23 @@ def test_other_content_under_a_templates_name_fails_the_command(pipeline, unpubl
         done = command(app)
         assert done.exit_code == 1
         said, *addresses = done.output.splitlines()
-        assert said.startswith("Error: The bucket has other content than this release's under the addresses below")
+        assert said.startswith(
+            "Error: The bucket has other content than this release's under the addresses below"
+        )
         assert addresses == [TemplateBucket(unpublished).url(template)]
         assert objects(pipeline, unpublished, "templates/sets/") == [], "no version is published"
     done = command(app, "--check")
     assert (done.exit_code, states(done).count("differs from this configuration's")) == (1, 1)
-    assert (states(done).count("published"), states(done).count("is missing, or not public")) == (3, 2)
+    assert (states(done).count("published"), states(done).count("is missing, or not public")) == (
+        3,
+        2,
+    )
 
 
 def test_the_command_warns_of_a_document_that_deputy_did_not_write(pipeline, unpublished):
-    """Under a later version it keeps nothing from being published. Under the set's own, a higher version is needed."""
+    """Under a later version it keeps nothing from being published. Under the set's own, a higher
+    version is needed.
+    """
     name, version = "inventory", SETS["inventory"].version
     for planted, exit_code in ((999_999, 0), (version, 1)):
         with closing(root_client(pipeline, "s3", VENDOR_ACCOUNT)) as s3:
@@ -461,7 +544,8 @@ def test_the_command_warns_of_a_document_that_deputy_did_not_write(pipeline, unp
         done = command(create_app(unpublished))
         assert done.exit_code == exit_code, done.output
         assert (
-            f"Warning: {name}: version {planted}: The bucket has a document that Deputy did not write." in done.stderr
+            f"Warning: {name}: version {planted}: The bucket has a document that Deputy did not"
+            " write." in done.stderr
         )
         assert "Warning" not in done.stdout
 
@@ -482,12 +566,16 @@ def test_a_region_belongs_to_a_partition():
     for region, partition in (known | {"us-west-99": "aws", "xx-nowhere-9": None}).items():
         assert partition_of(region) == partition
     for region, partition in known.items():
-        assert [name for name in sorted(set(known.values())) if region in regions(name)] == [partition]
+        assert [name for name in sorted(set(known.values())) if region in regions(name)] == [
+            partition
+        ]
 
 
 @every_set
 def test_templates_are_small_enough_for_every_way_to_launch_them(chosen):
-    """51,200 bytes for --template-body and for the body of a StackSet, 1 MB for a template in S3."""
+    """51,200 bytes for --template-body and for the body of a StackSet, 1 MB for a template in
+    S3.
+    """
     whole = organization(chosen)
     assert len(accounts_of(whole)["TemplateBody"].encode()) < 51_200
     assert len(whole.body.encode()) < 1_000_000

@@ -1,4 +1,6 @@
-"""AUDIT_RETENTION_DAYS: what is older leaves the log, nothing younger can, and others write meanwhile."""
+"""AUDIT_RETENTION_DAYS: what is older leaves the log, nothing younger can, and others write
+meanwhile.
+"""
 
 import threading
 from datetime import UTC, datetime, timedelta
@@ -35,13 +37,23 @@ on_sqlite = pytest.mark.parametrize("own_database", ["sqlite"], indirect=True)
 
 
 def write(database, *ages: timedelta, at: datetime | None = None) -> list[UUID]:
-    """Events of these ages; `at`: what their rows say instead. On PostgreSQL in months that were made in time."""
+    """Events of these ages; `at`: what their rows say instead. On PostgreSQL in months that were
+    made in time.
+    """
     ids = [UUID(int=first_id_at(now() - age).int | number) for number, age in enumerate(ages, 1)]
-    row = {"action": ISSUED, "outcome": "ok", "actor_kind": "operator", "actor_name": "tests", "details": {}}
+    row = {
+        "action": ISSUED,
+        "outcome": "ok",
+        "actor_kind": "operator",
+        "actor_name": "tests",
+        "details": {},
+    }
     if database.engine.dialect.name == "postgresql":
         make_months(database, {(now() - age).strftime("%Y-%m") for age in ages})
     with database.write(SYSTEM) as db:
-        rows = [row | {"id": made, "at": at or now() - age} for made, age in zip(ids, ages, strict=True)]
+        rows = [
+            row | {"id": made, "at": at or now() - age} for made, age in zip(ids, ages, strict=True)
+        ]
         db.execute(sqlalchemy.insert(AuditEvent), rows)
     return ids
 
@@ -50,7 +62,10 @@ def make_months(database, wanted: set[str]) -> None:
     for month in wanted:
         begin = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
         end = (begin + 31 * DAY).replace(day=1)
-        statement = f"CREATE TABLE IF NOT EXISTS audit_events_{month.replace('-', '_')} PARTITION OF audit_events"
+        statement = (
+            f"CREATE TABLE IF NOT EXISTS audit_events_{month.replace('-', '_')} PARTITION OF"
+            " audit_events"
+        )
         with database.write(SYSTEM) as db:
             bounds = f"FROM ('{first_id_at(begin)}') TO ('{first_id_at(end)}')"
             db.execute(sqlalchemy.text(f"{statement} FOR VALUES {bounds}"))
@@ -62,7 +77,9 @@ def left(database) -> set[UUID]:
 
 
 def test_what_is_older_leaves_the_log_and_what_is_younger_stays(own_database):
-    _, *kept = write(own_database, 400 * DAY + MONTHS + MOMENT, 400 * DAY - MOMENT, 31 * DAY, 0 * DAY)
+    _, *kept = write(
+        own_database, 400 * DAY + MONTHS + MOMENT, 400 * DAY - MOMENT, 31 * DAY, 0 * DAY
+    )
     assert tidy(own_database, 400) == 1
     assert left(own_database) == {*kept}
     assert tidy(own_database, 400) == 0
@@ -86,18 +103,27 @@ def test_the_retention_may_be_lowered_and_raised(own_database, by_hand):
     assert tidy(own_database, 100) == 1
     assert left(own_database) == {*kept}
     if own_database.engine.dialect.name == "postgresql":
-        tables = by_hand.rows("SELECT relname FROM pg_class WHERE relname ~ '^audit_events_.*[0-9]$' AND relkind = 'r'")
+        tables = by_hand.rows(
+            "SELECT relname FROM pg_class WHERE relname ~ '^audit_events_.*[0-9]$' AND relkind"
+            " = 'r'"
+        )
         found = [by_hand.rows(f"SELECT id FROM {table}") for (table,) in tables]  # noqa: S608
-        assert {row_id for rows in found for (row_id,) in rows} == {oldest, older, *kept}, "nothing is deleted"
+        assert {row_id for rows in found for (row_id,) in rows} == {oldest, older, *kept}, (
+            "nothing is deleted"
+        )
 
 
 @pytest.mark.parametrize("own_database", ["postgresql"], indirect=True)
 def test_an_events_time_may_be_some_seconds_younger_than_its_id(own_database, monkeypatch):
     """The last event of a month says that it is of the next one."""
     end = (now() - 60 * DAY).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    [last] = write(own_database, now() - end + timedelta(milliseconds=1), at=end + timedelta(seconds=4.9))
+    [last] = write(
+        own_database, now() - end + timedelta(milliseconds=1), at=end + timedelta(seconds=4.9)
+    )
     for seconds, gone in ((4.9, 0), (5.1, 1)):
-        monkeypatch.setattr(housekeeping, "now", lambda later=seconds: end + 30 * DAY + timedelta(seconds=later))
+        monkeypatch.setattr(
+            housekeeping, "now", lambda later=seconds: end + 30 * DAY + timedelta(seconds=later)
+        )
         assert tidy(own_database, 30) == gone
         assert left(own_database) == ({last} if not gone else set())
 
@@ -124,7 +150,9 @@ def test_many_background_workers_at_once_do_not_fail(own_database):
 
 @on_sqlite
 def test_sqlite_itself_deletes_no_younger_event(own_database, by_hand):
-    """Not by a mistake of ours, and not by hand: by its own clock, and the days that housekeeping last told it."""
+    """Not by a mistake of ours, and not by hand: by its own clock, and the days that
+    housekeeping last told it.
+    """
     old, young = write(own_database, 400 * DAY + MOMENT, 400 * DAY - MOMENT)
     by_id = "DELETE FROM audit_events WHERE id = :id"
     for event in (old, young):

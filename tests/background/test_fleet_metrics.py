@@ -1,4 +1,6 @@
-"""What a background worker tells Prometheus, and what the dashboard and the alerts make of all metrics."""
+"""What a background worker tells Prometheus, and what the dashboard and the alerts make of all
+metrics.
+"""
 
 import json
 import re
@@ -31,11 +33,20 @@ HALF_A_DAY = timedelta(hours=12)
 
 @pytest.fixture(scope="module")
 def exported(aws, vendor):
-    """Four proven connections, one of them proven 13 hours ago and due since then; read over HTTP."""
+    """Four proven connections, one of them proven 13 hours ago and due since then; read over
+    HTTP.
+    """
     with new_database("sqlite") as url:
         services = composition.Services(make_config(url))
-        role = {"role_unique_id": NO_ROLE.unique_id, "due_for": Trigger.SCHEDULED, "proof_id": new_id()}
-        rows = [role | {"role_arn": f"{NO_ROLE.arn}-{n}", "due_at": now() + HALF_A_DAY} for n in range(3)]
+        role = {
+            "role_unique_id": NO_ROLE.unique_id,
+            "due_for": Trigger.SCHEDULED,
+            "proof_id": new_id(),
+        }
+        rows = [
+            role | {"role_arn": f"{NO_ROLE.arn}-{n}", "due_at": now() + HALF_A_DAY}
+            for n in range(3)
+        ]
         late = now() - timedelta(hours=13)
         rows.append(role | {"role_arn": f"{NO_ROLE.arn}-3", "due_at": late, "verified_at": late})
         connection_rows(services.db, tenant_row(services.db), rows)
@@ -75,27 +86,54 @@ def test_what_dashboard_alerts_and_docs_name_is_exported(exported):
 def test_nothing_but_fixed_words_is_a_label():
     """Routes are URL rules, and codes and actions are lists in the code."""
     labels = {
-        name for family in REGISTRY.collect() for s in family.samples for name in s.labels if s.name[:6] == "deputy"
+        name
+        for family in REGISTRY.collect()
+        for s in family.samples
+        for name in s.labels
+        if s.name[:6] == "deputy"
     }
-    assert labels <= {"source", "route", "code", "found", "action", "outcome", "verdict", "trigger", "status", "le"}
+    assert labels <= {
+        "source",
+        "route",
+        "code",
+        "found",
+        "action",
+        "outcome",
+        "verdict",
+        "trigger",
+        "status",
+        "le",
+    }
 
 
-@pytest.mark.parametrize("text", ["9090", ":9090", "localhost:", "localhost:0", "localhost:70000", "localhost:x"])
+@pytest.mark.parametrize(
+    "text", ["9090", ":9090", "localhost:", "localhost:0", "localhost:70000", "localhost:x"]
+)
 def test_an_address_is_a_host_and_a_port(text):
     with pytest.raises(ValueError, match=r"127\.0\.0\.1:9090"):
         metrics.address(text)
 
 
 def test_an_address_that_is_taken_ends_no_background_worker():
-    """On one machine with the web processes it may have been given theirs. It says so, and proofs go on."""
+    """On one machine with the web processes it may have been given theirs. It says so, and
+    proofs go on.
+    """
     bind = ("127.0.0.1", free_port())
     end, failed = metrics.serve(bind), []
-    services = SimpleNamespace(db=None, registrations=None, config=SimpleNamespace(metrics_bind=bind))
-    part = next(one for one in companions(services, "flask", lambda: failed.append(1)) if one.name == "metrics")
+    services = SimpleNamespace(
+        db=None, registrations=None, config=SimpleNamespace(metrics_bind=bind)
+    )
+    part = next(
+        one
+        for one in companions(services, "flask", lambda: failed.append(1))
+        if one.name == "metrics"
+    )
     with structlog.testing.capture_logs() as logs:
         part.start()
         until(lambda: logs, "it says that the address is taken")
-    assert [(log["event"], log["address"]) for log in logs] == [("metrics.not_served", f"127.0.0.1:{bind[1]}")]
+    assert [(log["event"], log["address"]) for log in logs] == [
+        ("metrics.not_served", f"127.0.0.1:{bind[1]}")
+    ]
     assert part.is_alive()
     part.stop()
     end()
@@ -103,10 +141,22 @@ def test_an_address_that_is_taken_ends_no_background_worker():
 
 
 def test_drift_counts_from_zero_so_that_the_first_role_that_is_found_is_an_increase():
-    """In a new process: the alert rests on increase(), which does not see what a series begins with."""
-    told = "from prometheus_client import generate_latest; from app import metrics; print(generate_latest().decode())"
-    done = subprocess.run([sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=True)
-    counts = {name: value for name, value in samples(done.stdout).items() if name.startswith("deputy_drift")}
+    """In a new process: the alert rests on increase(), which does not see what a series begins
+    with.
+    """
+    told = (
+        "from prometheus_client import generate_latest; from app import metrics;"
+        " print(generate_latest().decode())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    counts = {
+        name: value
+        for name, value in samples(done.stdout).items()
+        if name.startswith("deputy_drift")
+    }
     assert {name: value for name, value in counts.items() if "_count{" in name} == {
-        f'deputy_drift_exposed_seconds_count{{status="{status}"}}': 0 for status in ("broken", "insecure")
+        f'deputy_drift_exposed_seconds_count{{status="{status}"}}': 0
+        for status in ("broken", "insecure")
     }

@@ -1,4 +1,6 @@
-"""Housekeeping deletes old registrations, a bounded number at a time, in both kinds of background workers."""
+"""Housekeeping deletes old registrations, a bounded number at a time, in both kinds of
+background workers.
+"""
 
 import itertools
 import threading
@@ -69,7 +71,9 @@ def left(services) -> list:
 
 def test_a_registration_is_kept_for_30_days(services):
     """SQS keeps a message for 14 days at most: one that comes again must find what it did."""
-    _, *kept = registrations(services, 30 * DAY + timedelta(minutes=1), 29.99 * DAY, 14 * DAY, 0 * DAY)
+    _, *kept = registrations(
+        services, 30 * DAY + timedelta(minutes=1), 29.99 * DAY, 14 * DAY, 0 * DAY
+    )
     assert tidy(services.db, 0) == 1
     assert left(services) == kept
     assert tidy(services.db, 0) == 0
@@ -80,7 +84,9 @@ def test_a_few_at_a_time_and_the_oldest_first(services, monkeypatch):
     """For 15 seconds: here the first two transactions take them."""
     monkeypatch.setattr("app.background.housekeeping._TOGETHER", 2)
     seconds = iter([0.0, 0.0, 0.1, 0.1, 0.2, 15.0])
-    monkeypatch.setattr("app.background.housekeeping.time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    monkeypatch.setattr(
+        "app.background.housekeeping.time", SimpleNamespace(monotonic=lambda: next(seconds))
+    )
     monkeypatch.setattr("threading.Event.wait", lambda *_: False)
     ids = registrations(services, *[40 * DAY] * 5, 1 * DAY)
     assert tidy(services.db, 0) == 4
@@ -106,7 +112,9 @@ def test_where_nothing_is_old_housekeeping_does_not_wait_for_writers(services):
     assert left(services) == kept
 
 
-@pytest.mark.parametrize("shared_services", ["postgresql"], indirect=True)  # SQLite has one writer at a time
+@pytest.mark.parametrize(
+    "shared_services", ["postgresql"], indirect=True
+)  # SQLite has one writer at a time
 def test_rows_that_another_background_worker_deletes_are_not_waited_for(services):
     registrations(services, 40 * DAY)
     with holding(services, "DELETE FROM registrations"):
@@ -156,7 +164,10 @@ def test_the_background_worker_of_one_machine_tidies_seldom(services, monkeypatc
     monkeypatch.setattr("app.background.parts._TICK", 0.01)
     rounds, tidied, ends = [], [], []
     claim = services.proof_queue.claim
-    monkeypatch.setattr("app.connections.proof_queue.ProofQueue.claim", lambda _, most: rounds.append(1) or claim(most))
+    monkeypatch.setattr(
+        "app.connections.proof_queue.ProofQueue.claim",
+        lambda _, most: rounds.append(1) or claim(most),
+    )
     monkeypatch.setattr("app.background.single_machine.tidy", keeping(tidied, ends))
     kept = registrations(services, 40 * DAY, 1 * DAY)[1:]
     stop = threading.Event()
@@ -175,7 +186,9 @@ def test_celery_tidies_by_the_same_method(services, monkeypatch):
     monkeypatch.setattr(housekeeping, "tidy", keeping(tidied, ends))
     kept = registrations(services, 40 * DAY, 1 * DAY)[1:]
     celery = create_celery(services.config, lambda: services)
-    [beat] = [entry for entry in celery.conf.beat_schedule.values() if entry["task"] == "deputy.tidy"]
+    [beat] = [
+        entry for entry in celery.conf.beat_schedule.values() if entry["task"] == "deputy.tidy"
+    ]
     assert beat["schedule"] >= 600
     celery.tasks[beat["task"]]()
     assert left(services) == kept

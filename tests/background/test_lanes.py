@@ -16,7 +16,9 @@ from tests.support.waiting import until
 
 
 class NoRoom:
-    """Routine proofs have used up their half of the budget, as far as the shared cache knows, until `end`."""
+    """Routine proofs have used up their half of the budget, as far as the shared cache knows,
+    until `end`.
+    """
 
     def __init__(self, config) -> None:
         self._cache = redis.Redis.from_url(config.cache_url)
@@ -40,7 +42,9 @@ def killed(celery):
 
 
 @pytest.mark.parametrize("kind", ["flask", "celery"])
-def test_a_first_proof_is_made_while_all_routine_proofs_wait_for_their_half(aws, vendor, tmp_path, kind):
+def test_a_first_proof_is_made_while_all_routine_proofs_wait_for_their_half(
+    aws, vendor, tmp_path, kind
+):
     valkey = Valkey()
     with new_database("sqlite") as url:
         config = make_config(url, sts_budget=600, cache_url=valkey.url)  # as `Celery` has it

@@ -1,4 +1,6 @@
-"""A worker works in a checkout that it can't write to, ends when a part of it ends, and leaves no process behind."""
+"""A worker works in a checkout that it can't write to, ends when a part of it ends, and leaves
+no process behind.
+"""
 
 import contextlib
 import os
@@ -36,8 +38,9 @@ on_postgresql = pytest.mark.parametrize("services", ["postgresql"], indirect=Tru
 
 
 def unprivileged() -> list[str]:
-    """Before a command: it runs as a user who can't override permissions. Root stays root, as another user may not be
-    able to enter the folder of this checkout or of Python, but has no capability left.
+    """Before a command: it runs as a user who can't override permissions. Root stays root, as
+    another user may not be able to enter the folder of this checkout or of Python, but has no
+    capability left.
     """
     if os.geteuid() != 0:
         return []
@@ -48,7 +51,9 @@ def unprivileged() -> list[str]:
 
 @pytest.fixture(scope="module")
 def readonly():
-    """A copy whose files and folders can't be written to; with what is compiled, or each process would do that again."""
+    """A copy whose files and folders can't be written to; with what is compiled, or each process
+    would do that again.
+    """
     folder = Path(tempfile.mkdtemp())
     for name in CHECKOUT:
         source = ROOT / name
@@ -122,12 +127,15 @@ def workers(services) -> list:
 
 @on_postgresql
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_an_unprivileged_background_worker_proves_in_a_read_only_checkout_and_its_kill_leaves_no_process(
+def test_an_unprivileged_worker_proves_in_a_read_only_checkout_and_its_kill_leaves_no_process(
     services, crowd: Crowd, started, readonly, kind
 ):
     crowd.pending(3)
     files = sorted(readonly.rglob("*"))
-    assert subprocess.run([*unprivileged(), "touch", readonly / "app" / "new"], check=False).returncode != 0
+    assert (
+        subprocess.run([*unprivileged(), "touch", readonly / "app" / "new"], check=False).returncode
+        != 0
+    )
     with started(COMMANDS[kind], cwd=readonly, before=unprivileged()) as process:
         until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 3}, seconds=120)
         until(lambda: workers(services) == [(kind, process.pid)], seconds=60)
@@ -151,7 +159,9 @@ def test_a_beat_of_its_own_ticks_in_a_read_only_checkout_too(started, celery_url
 
 @on_postgresql
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_a_background_worker_that_is_told_to_end_ends_well_and_takes_its_row_with_it(services, started, kind):
+def test_a_background_worker_that_is_told_to_end_ends_well_and_takes_its_row_with_it(
+    services, started, kind
+):
     with started(COMMANDS[kind]) as process:
         until(lambda: workers(services) == [(kind, process.pid)], seconds=120)
         process.terminate()
@@ -178,7 +188,9 @@ main()
     [
         "app.background.celery_app.Scheduler.tick",
         "app.background.parts._listen",
-        pytest.param("app.background.parts._beat", marks=pytest.mark.soak),  # below: the same in the other worker
+        pytest.param(
+            "app.background.parts._beat", marks=pytest.mark.soak
+        ),  # below: the same in the other worker
     ],
 )
 def test_a_celery_worker_ends_with_an_error_when_a_part_of_it_ends(started, part):
@@ -200,7 +212,9 @@ def test_the_background_worker_of_one_machine_ends_when_a_part_of_it_ends(listen
         with monkeypatch.context() as patch:
             patch.setattr(f"app.background.parts.{part}", end)
             stop, whole = threading.Event(), []
-            working = threading.Thread(target=lambda stop=stop, whole=whole: whole.append(run_until(stop, listening)))
+            working = threading.Thread(
+                target=lambda stop=stop, whole=whole: whole.append(run_until(stop, listening))
+            )
             working.start()
             working.join(60)
             stop.set()
@@ -213,7 +227,9 @@ def run_until(stop, services) -> bool:
 
 
 @on_postgresql
-def test_the_command_of_the_background_worker_of_one_machine_fails_when_a_part_of_it_ends(services, monkeypatch):
+def test_the_command_of_the_background_worker_of_one_machine_fails_when_a_part_of_it_ends(
+    services, monkeypatch
+):
     monkeypatch.setattr("app.background.parts._beat", lambda *_: None)
     monkeypatch.setattr("app.cli.worker.signal.signal", lambda *_: None)
     application = create_app(services.config)

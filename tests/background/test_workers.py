@@ -68,7 +68,11 @@ def test_a_message_that_takes_long_does_not_hold_up_the_others():
         config=SimpleNamespace(metrics_bind=None),
         registrations=SimpleNamespace(receive=receive, queue_state=None),
     )
-    parts = [part for part in companions(services, "flask", stop.set) if part.name.startswith("registrations")]
+    parts = [
+        part
+        for part in companions(services, "flask", stop.set)
+        if part.name.startswith("registrations")
+    ]
     for part in parts:
         part.start()
     try:
@@ -82,7 +86,9 @@ def test_a_message_that_takes_long_does_not_hold_up_the_others():
 
 
 class Crowd:
-    """Tenants whose role is one and the same: it accepts each of their External IDs, and nobody else's."""
+    """Tenants whose role is one and the same: it accepts each of their External IDs, and nobody
+    else's.
+    """
 
     def __init__(self, services, aws):
         self._services, self._customer = services, Customer(aws)
@@ -90,7 +96,9 @@ class Crowd:
 
     def pending(self, count):
         """So many more, all due now."""
-        return self._made(count, status=ConnectionStatus.PENDING, role_unique_id=None, verified_at=None)
+        return self._made(
+            count, status=ConnectionStatus.PENDING, role_unique_id=None, verified_at=None
+        )
 
     def proven(self, count):
         """So many more that were proven before, all due now for a routine proof."""
@@ -100,14 +108,19 @@ class Crowd:
         services = self._services
         tenants = [tenant_row(services.db) for _ in range(count)]
         with services.db.read() as db:
-            self._ids += db.scalars(sqlalchemy.select(ExternalIdRow.value).where(ExternalIdRow.tenant_id.in_(tenants)))
+            self._ids += db.scalars(
+                sqlalchemy.select(ExternalIdRow.value).where(ExternalIdRow.tenant_id.in_(tenants))
+            )
         trust = trust_policy(services.config.broker, "")
         trust["Statement"][0]["Condition"]["StringEquals"]["sts:ExternalId"] = self._ids
         if self._arn is None:
             self._arn = self._customer.role("deputy-crowd", trust)
         else:
             self._customer.retrust("deputy-crowd", trust)
-        return [connection_row(services.db, tenant, Role(self._arn, ""), **changes) for tenant in tenants]
+        return [
+            connection_row(services.db, tenant, Role(self._arn, ""), **changes)
+            for tenant in tenants
+        ]
 
 
 @pytest.fixture
@@ -123,7 +136,9 @@ def statuses(services):
 def proven_times(services):
     """How often each connection was proven, as the audit log has it."""
     with services.db.read() as db:
-        query = sqlalchemy.select(AuditEvent.connection_id).where(AuditEvent.action == "connection.verified")
+        query = sqlalchemy.select(AuditEvent.connection_id).where(
+            AuditEvent.action == "connection.verified"
+        )
         return Counter(db.scalars(query))
 
 
@@ -158,7 +173,9 @@ def test_two_background_workers_do_nothing_twice(services, crowd):
 
 
 class Slow:
-    """An AWS that answers every call with one letter a moment, so that none is ever over and none times out."""
+    """An AWS that answers every call with one letter a moment, so that none is ever over and
+    none times out.
+    """
 
     def __init__(self) -> None:
         self._server = socket.create_server(("127.0.0.1", 0), backlog=200)
@@ -208,7 +225,9 @@ def test_a_stack_is_answered_while_all_proofs_wait_for_aws(aws, vendor, slow, tm
     """Behind them it would wait until it gave up, and took the role back."""
     with new_database("sqlite") as url:
         topic, queue = vendor.registration_topic_arn, vendor.registration_queue_url
-        config = make_config(url, sts_budget=100_000, registration_topic_arn=topic, registration_queue_url=queue)
+        config = make_config(
+            url, sts_budget=100_000, registration_topic_arn=topic, registration_queue_url=queue
+        )
         services = composition.Services(config)
         Crowd(services, aws).pending(THREADS + 4)
         with working(services) if kind == "flask" else celery_over_valkey(services, aws, tmp_path):
@@ -242,7 +261,9 @@ def actions(services) -> set[str]:
 
 @pytest.mark.parametrize("services", ["sqlite"], indirect=True)  # no database fails here
 @pytest.mark.parametrize("failure", [StoreUnavailableError("away"), ValueError("a bug")], ids=repr)
-def test_the_background_worker_outlives_a_database_that_is_away_and_a_bug(services, crowd, monkeypatch, failure):
+def test_the_background_worker_outlives_a_database_that_is_away_and_a_bug(
+    services, crowd, monkeypatch, failure
+):
     monkeypatch.setattr("app.background.parts._AFTER_FAILURE", 0.05)
     inner, failures = services.proof_queue.claim, iter(range(3))
 
@@ -284,10 +305,18 @@ def test_celery_takes_no_commands_from_its_broker(services):
 @pytest.mark.parametrize("services", ["sqlite"], indirect=True)
 def test_a_celery_worker_logs_at_the_level_of_the_settings(services, aws):
     """Its own lines about each task stay out of the log."""
-    code = "import logging, celery_app; celery_app.celery.log.setup('ERROR', redirect_stdouts=True); print('printed')"
-    code += "; [logging.getLogger(name).info(f'by {name}') for name in ('app.registrations', 'celery.app.trace')]"
+    code = (
+        "import logging, celery_app; celery_app.celery.log.setup('ERROR', redirect_stdouts=True);"
+        " print('printed')"
+    )
+    code += (
+        "; [logging.getLogger(name).info(f'by {name}') for name in ('app.registrations',"
+        " 'celery.app.trace')]"
+    )
     env = environment(services, aws, DEPUTY_CELERY_URL="redis://127.0.0.1:1")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    )
     assert done.stdout == "printed\n"
     events = [json.loads(line)["event"] for line in done.stderr.splitlines()]
     assert [event for event in events if event.startswith("by ")] == ["by app.registrations"]
@@ -329,13 +358,16 @@ def lapse(services):
 
 @pytest.fixture
 def work_queue(aws):
-    """The queue that broker.yaml makes where it is asked to, away from the SDK's own region, and what its broker may do
-    there: the worker acts as the sandbox's broker, which gets that very policy.
+    """The queue that broker.yaml makes where it is asked to, away from the SDK's own region, and
+    what its broker may do there: the worker acts as the sandbox's broker, which gets that very
+    policy.
     """
     name = f"deputy-{uuid.uuid4().hex[:8]}"  # its bucket outlives the stack
     parameters = {"BrokerRoleName": name, "TemplateBucketName": name, "CeleryOverSqs": "yes"}
     with (
-        contextlib.closing(aws.client("cloudformation", VENDOR_ACCOUNT, SQS_REGION)) as cloudformation,
+        contextlib.closing(
+            aws.client("cloudformation", VENDOR_ACCOUNT, SQS_REGION)
+        ) as cloudformation,
         contextlib.closing(aws.client("iam", VENDOR_ACCOUNT)) as iam,
         contextlib.closing(aws.client("sqs", VENDOR_ACCOUNT, SQS_REGION)) as sqs,
     ):
@@ -351,7 +383,9 @@ def work_queue(aws):
         attached = {"RoleName": "DeputyBroker", "PolicyArn": policy["PolicyArn"]}
         iam.attach_role_policy(**attached)
         here = sqs.get_queue_url(QueueName=url.rpartition("/")[2])["QueueUrl"]
-        yield SimpleNamespace(url=here.replace("http://", "sqs://"), delete=lambda: sqs.delete_queue(QueueUrl=here))
+        yield SimpleNamespace(
+            url=here.replace("http://", "sqs://"), delete=lambda: sqs.delete_queue(QueueUrl=here)
+        )
         iam.detach_role_policy(**attached)
         cloudformation.delete_stack(StackName=name)
 

@@ -1,5 +1,6 @@
-"""The bench measures what it says: its STS refuses as AWS does and counts, its verdicts fail a missed goal, and its
-honesty checks hold for the service, small, on both databases with real gunicorn workers under load.
+"""The bench measures what it says: its STS refuses as AWS does and counts, its verdicts fail a
+missed goal, and its honesty checks hold for the service, small, on both databases with real
+gunicorn workers under load.
 """
 
 import re
@@ -49,14 +50,21 @@ def assume(broker, **changes):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"ExternalId": None}, {"ExternalId": "dpy-globex"}, {"RoleArn": "arn:aws:iam::444455556666:role/deputy-absent"}],
+    [
+        {"ExternalId": None},
+        {"ExternalId": "dpy-globex"},
+        {"RoleArn": "arn:aws:iam::444455556666:role/deputy-absent"},
+    ],
 )
 def test_the_instant_sts_refuses_as_aws_does_and_counts_it(instant_sts, changes):
     before = instant_sts.calls()
     with client(instant_sts) as broker, pytest.raises(ClientError) as caught:
         assume(broker, **changes)
     assert caught.value.response["Error"]["Code"] == "AccessDenied"
-    assert instant_sts.calls() == before | {"AssumeRole": before["AssumeRole"] + 1, "refused": before["refused"] + 1}
+    assert instant_sts.calls() == before | {
+        "AssumeRole": before["AssumeRole"] + 1,
+        "refused": before["refused"] + 1,
+    }
 
 
 def test_a_session_of_the_instant_sts_is_of_the_account_and_of_the_role(instant_sts):
@@ -66,7 +74,9 @@ def test_a_session_of_the_instant_sts_is_of_the_account_and_of_the_role(instant_
     assert one["AssumedRoleUser"]["AssumedRoleId"] == other["AssumedRoleUser"]["AssumedRoleId"]
     assert one["Credentials"]["AccessKeyId"] != other["Credentials"]["AccessKeyId"]
     assert 700 <= len(one["Credentials"]["SessionToken"]) <= 900
-    with client(instant_sts, one["Credentials"]["AccessKeyId"], one["Credentials"]["SessionToken"]) as own:
+    with client(
+        instant_sts, one["Credentials"]["AccessKeyId"], one["Credentials"]["SessionToken"]
+    ) as own:
         assert own.get_caller_identity()["Account"] == "444455556666"
     assert instant_sts.calls()["AssumeRole"] == before["AssumeRole"] + 2
     assert instant_sts.calls()["refused"] == before["refused"]
@@ -82,7 +92,9 @@ def test_a_session_of_the_instant_sts_reads_the_trust_policy_that_it_came_in_by(
 
 def test_only_the_broker_and_known_sessions_are_somebody(instant_sts):
     with client(instant_sts) as broker:
-        assert broker.get_caller_identity()["Arn"].startswith("arn:aws:sts::111122223333:assumed-role/DeputyBroker/")
+        assert broker.get_caller_identity()["Arn"].startswith(
+            "arn:aws:sts::111122223333:assumed-role/DeputyBroker/"
+        )
     with client(instant_sts, "AKIASOMEBODYELSE0000") as stranger:
         with pytest.raises(ClientError, match="InvalidClientTokenId"):
             stranger.get_caller_identity()
@@ -112,7 +124,8 @@ def arrived(**changes):
 
 
 @pytest.mark.parametrize(
-    ("changes", "missed"), [({}, False), ({"lost": 1}, True), ({"twice": 1}, True), ({"most_calls": 101}, True)]
+    ("changes", "missed"),
+    [({}, False), ({"lost": 1}, True), ({"twice": 1}, True), ({"most_calls": 101}, True)],
 )
 def test_one_account_lost_or_one_call_too_many_is_missed(changes, missed):
     result = judge([arrived(), arrived(**changes)])
@@ -137,10 +150,14 @@ def test_the_table_has_every_goal_and_says_which_was_reached():
     assert lines[8].endswith(" MISSED")
 
 
-@pytest.mark.parametrize(("reached", "status"), [(Level.MISSED, 1), (Level.MUST, 0), (Level.MOONSHOT, 0)])
+@pytest.mark.parametrize(
+    ("reached", "status"), [(Level.MISSED, 1), (Level.MUST, 0), (Level.MOONSHOT, 0)]
+)
 def test_a_missed_must_is_a_failure(monkeypatch, tmp_path, capsys, reached, status):
     monkeypatch.setattr(bench.__main__, "HOME", tmp_path)
-    found = Findings([Result(5, "1.00", Level.TARGET), Result(8, "2.00", reached, {"ratio": Spread(2, 1, 3)})])
+    found = Findings(
+        [Result(5, "1.00", Level.TARGET), Result(8, "2.00", reached, {"ratio": Spread(2, 1, 3)})]
+    )
     stage = SimpleNamespace(found=found, about={"machine": {"cores": 2}})
     assert bench.__main__.conclude(stage, tmp_path / "also" / "bench.json") == status
     assert (tmp_path / "last.json").read_text() == (tmp_path / "also" / "bench.json").read_text()
@@ -154,7 +171,9 @@ def test_a_measurement_that_fails_is_a_failure_and_keeps_the_others(monkeypatch,
         raise BenchError("a 503")
 
     monkeypatch.setitem(bench.__main__.SECTIONS, "cold", (cold, ""))
-    stage = SimpleNamespace(found=Findings([Result(1, "0.70", Level.TARGET)]), about={"machine": {}}, say=print)
+    stage = SimpleNamespace(
+        found=Findings([Result(1, "0.70", Level.TARGET)]), about={"machine": {}}, say=print
+    )
     bench.__main__.measure(stage, "cold")
     assert bench.__main__.conclude(stage, None) == 2
     said = capsys.readouterr()
@@ -195,7 +214,8 @@ def test_without_valgrind_the_count_of_instructions_says_how_to_install_it(monke
 
 def test_a_ratio_is_of_the_rounds_that_ran_beside_each_other():
     one, other = contender("one"), contender("other")
-    # Forward, backward, forward: one other other one one other. The machine is three times as fast in the middle.
+    # Forward, backward, forward: one other other one one other. The machine is three times as fast
+    # in the middle.
     wrk = Wrk(*map(answers, (50, 100, 300, 150, 60, 100)))
     interleave(wrk, (one, other), rounds=3, seconds=1)
     assert ratio(one, other, lambda done: done.per_second) == Spread(0.5, 0.5, 0.6)
@@ -203,9 +223,16 @@ def test_a_ratio_is_of_the_rounds_that_ran_beside_each_other():
 
 def test_the_costliest_request_of_each_route_is_measured(app):
     """Prices and limits come from there."""
-    measured = {f"{method} {re.sub(r'{[a-z]+}', '<>', path.partition('?')[0])}" for method, path, _ in costly.REQUESTS}
+    measured = {
+        f"{method} {re.sub(r'{[a-z]+}', '<>', path.partition('?')[0])}"
+        for method, path, _ in costly.REQUESTS
+    }
     rules = [rule for rule in app.url_map.iter_rules() if not rule.rule.startswith("/docs")]
-    routes = {f"{method} {re.sub('<[^>]+>', '<>', rule.rule)}" for rule in rules for method in rule.methods - {"HEAD"}}
+    routes = {
+        f"{method} {re.sub('<[^>]+>', '<>', rule.rule)}"
+        for rule in rules
+        for method in rule.methods - {"HEAD"}
+    }
     assert measured == routes
 
 

@@ -1,4 +1,6 @@
-"""The cache that processes share: hints, and locks that expire. While it is away it is empty, and no request fails."""
+"""The cache that processes share: hints, and locks that expire. While it is away it is empty,
+and no request fails.
+"""
 
 import threading
 import time
@@ -31,7 +33,9 @@ def other(valkey) -> Iterator[SharedCache]:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
-    """A cache that failed is asked again after a moment; and a slow machine is not a cache that hangs."""
+    """A cache that failed is asked again after a moment; and a slow machine is not a cache that
+    hangs.
+    """
     monkeypatch.setattr("app.cache.shared_cache._LEAVE_ALONE_SECONDS", 0.2)
     monkeypatch.setattr("app.cache.shared_cache._ANSWER_SECONDS", 60)
 
@@ -130,7 +134,9 @@ def test_lost_and_found_are_logged_once_each(valkey, cache):
     assert lines == ["cache.lost", "cache.back"]
 
 
-def straggling(cache: SharedCache, ask: Callable[[], object]) -> tuple[threading.Event, Future[object]]:
+def straggling(
+    cache: SharedCache, ask: Callable[[], object]
+) -> tuple[threading.Event, Future[object]]:
     """Somebody who asked just now, and whose outcome is known when the event is set."""
     asked, known = threading.Event(), threading.Event()
 

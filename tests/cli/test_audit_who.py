@@ -43,13 +43,36 @@ def test_a_hand_out_is_found_by_the_session_and_by_its_name(cli, issued):
     name, session = issued["session_name"], issued["access_key_id"]
     account, role_name = role.split(":")[4], role.rpartition("/")[2]
     arn = f"arn:aws:sts::{account}:assumed-role/{role_name}/{name}"
-    ways = [[session], [session, "--role", role], [name], [name, "--role", role], [arn], [f"AROAEXAMPLE:{name}"]]
+    ways = [
+        [session],
+        [session, "--role", role],
+        [name],
+        [name, "--role", role],
+        [arn],
+        [f"AROAEXAMPLE:{name}"],
+    ]
     answers = [cli("audit", "who", *words) for words in ways]
     assert answers == answers[:1] * len(answers)
     row = answers[0]
     assert row["answer"] == "Deputy handed out credentials of this session."
-    shown = ("access_key_id", "session_name", "api_key", "api_key_id", "tenant_id", "connection_id", "role_arn")
-    wanted = (session, name, "a program", issued["key_id"], connection["tenant_id"], connection["id"], role)
+    shown = (
+        "access_key_id",
+        "session_name",
+        "api_key",
+        "api_key_id",
+        "tenant_id",
+        "connection_id",
+        "role_arn",
+    )
+    wanted = (
+        session,
+        name,
+        "a program",
+        issued["key_id"],
+        connection["tenant_id"],
+        connection["id"],
+        role,
+    )
     assert tuple(row[column] for column in shown) == wanted
     assert row["hand_outs"] == 3
     assert [each["reason"] for each in row["latest"]] == ["the third", "the second", "the first"]
@@ -76,7 +99,9 @@ def test_a_proof_is_found_by_its_name_with_its_role_and_without(cli, world, monk
             assert row["answer"].startswith("Deputy proved or diagnosed the role")
             assert row["role_arn"] == connection["role_arn"]
             assert [each["connection_id"] for each in row["connections"]] == [connection["id"]]
-    assert "opened from the account 111122223333" in re.sub(r"\s+", " ", cli.text("audit", "who", call.session_name))
+    assert "opened from the account 111122223333" in re.sub(
+        r"\s+", " ", cli.text("audit", "who", call.session_name)
+    )
     world.admin("DELETE", path_of(connection), expect=204)
     [left] = cli("audit", "who", call.session_name)["connections"]
     assert left["status"] == "deleted", "a proof is still a proof"
@@ -85,11 +110,15 @@ def test_a_proof_is_found_by_its_name_with_its_role_and_without(cli, world, monk
 def test_a_proof_of_a_role_that_two_tenants_have_names_both(app, cli):
     services = app.extensions["deputy"]
     both = {str(place(services).connection_id) for _ in range(2)}
-    row = cli("audit", "who", ProofNames(services.config.secret_keys).make(ROLE), "--role", ROLE.text)
+    row = cli(
+        "audit", "who", ProofNames(services.config.secret_keys).make(ROLE), "--role", ROLE.text
+    )
     assert both <= {each["connection_id"] for each in row["connections"]}
 
 
-def test_a_proof_that_a_removed_secret_key_signed_is_found_with_that_key_again(config: Config, start, cli):
+def test_a_proof_that_a_removed_secret_key_signed_is_found_with_that_key_again(
+    config: Config, start, cli
+):
     old, new = "o" * 40, "n" * 40
     name = ProofNames((old,)).make(ROLE)
     without = cli("audit", "who", name, "--role", ROLE.text)
@@ -104,9 +133,16 @@ def test_a_name_that_a_customer_made_up_is_neither_an_issuance_nor_a_proof(cli, 
     connection, copied = world.proven(), UUID(issued["key_id"])
     proof = world.calls_for(connection["role_arn"])[0].session_name
     key_of_proof, own_digits = proof.split("-")[1], issued["session_name"][-24:]
-    made_up = [session_name(new_id()), f"deputy-{key_of_proof}-{own_digits}", f"deputy-{key_of_proof}-{'0' * 24}"]
+    made_up = [
+        session_name(new_id()),
+        f"deputy-{key_of_proof}-{own_digits}",
+        f"deputy-{key_of_proof}-{'0' * 24}",
+    ]
     for name in made_up:
-        assert "did not make this name" in cli("audit", "who", name, "--role", connection["role_arn"])["answer"]
+        assert (
+            "did not make this name"
+            in cli("audit", "who", name, "--role", connection["role_arn"])["answer"]
+        )
     for name in (session_name(copied), session_name(copied, proof[-24:])):
         for words in ([], ["--role", issued["connection"]["role_arn"]], ["--role", ELSEWHERE]):
             row = cli("audit", "who", name, *words)
@@ -115,25 +151,53 @@ def test_a_name_that_a_customer_made_up_is_neither_an_issuance_nor_a_proof(cli, 
 
 
 def test_another_name_is_not_deputys(cli):
-    for name in ("botocore-session-1764331200", "alice@example.com", "deputy-x", "Deputy", "deputy-" + "g" * 57):
+    for name in (
+        "botocore-session-1764331200",
+        "alice@example.com",
+        "deputy-x",
+        "Deputy",
+        "deputy-" + "g" * 57,
+    ):
         assert "its names are deputy-" in cli("audit", "who", name)["answer"]
 
 
 def test_text_that_is_no_session_is_refused_in_a_line(cli):
-    for text in ("", "x", "a b", "a" * 65, "a;b", "\x1b[31mred", "٣" * 20, "arn:aws:iam::1:role/", "%00"):
+    for text in (
+        "",
+        "x",
+        "a b",
+        "a" * 65,
+        "a;b",
+        "\x1b[31mred",
+        "٣" * 20,
+        "arn:aws:iam::1:role/",
+        "%00",
+    ):
         output = cli.text("audit", "who", "--", text, fails=2)
-        assert "must be an access key id, or the name of a session" in re.sub(r"[\s│]+", " ", output)
+        assert "must be an access key id, or the name of a session" in re.sub(
+            r"[\s│]+", " ", output
+        )
         assert "\x1b" not in output
 
 
 def test_an_answer_says_how_far_back_the_log_reaches(app, cli, world, issued):
-    """An event that is older than the log has left it, and so nobody can say that it was not there."""
+    """An event that is older than the log has left it, and so nobody can say that it was not
+    there.
+    """
     services = app.extensions["deputy"]
     row = cli("audit", "who", "ASIAEXAMPLEEXAMPLE01")
     assert row["answer"].startswith("No hand-out of a session")
     assert "months that you archived" in row["to_do"]
     at = now() - timedelta(days=1000)
     with services.db.write(SYSTEM) as db:
-        old = {"action": "tests.old", "outcome": "ok", "actor_kind": "worker", "actor_name": "x", "details": {}}
+        old = {
+            "action": "tests.old",
+            "outcome": "ok",
+            "actor_kind": "worker",
+            "actor_name": "x",
+            "details": {},
+        }
         db.add(AuditEvent(id=first_id_at(at), at=at, **old))
-    assert cli("audit", "who", session_name(UUID(issued["key_id"])))["log_begins_at"] == at.isoformat()
+    assert (
+        cli("audit", "who", session_name(UUID(issued["key_id"])))["log_begins_at"] == at.isoformat()
+    )

@@ -1,4 +1,6 @@
-"""The operator's commands, against a real database: what they print, what they change, and what they leave on record."""
+"""The operator's commands, against a real database: what they print, what they change, and what
+they leave on record.
+"""
 
 import getpass
 import json
@@ -61,7 +63,11 @@ class Operator:
     def events(self, key: ApiKey) -> list[AuditEvent]:
         """What is on record about a key, oldest first."""
         with self.db.read() as db:
-            query = select(AuditEvent).where(AuditEvent.action.like("api_key.%")).order_by(AuditEvent.id)
+            query = (
+                select(AuditEvent)
+                .where(AuditEvent.action.like("api_key.%"))
+                .order_by(AuditEvent.id)
+            )
             return [e for e in db.scalars(query) if e.details.get("api_key_id") == str(key.id)]
 
     def works(self, text: str) -> bool:
@@ -106,7 +112,16 @@ def made_by(output: str) -> tuple[str, str]:
 @on_sqlite
 def test_help_says_what_a_command_does(operator):
     for words, texts in {
-        "": ["version", "migrate", "tenants", "connections", "links", "rotation", "audit", "registrations"],
+        "": [
+            "version",
+            "migrate",
+            "tenants",
+            "connections",
+            "links",
+            "rotation",
+            "audit",
+            "registrations",
+        ],
         "migrate": ["Bring the database's schema to this release's", "Safe to repeat"],
         "templates publish": ["TEMPLATE_BUCKET", "never overwritten"],
         "keys": ["bootstrap", "create", "generate", "list", "revoke"],
@@ -140,7 +155,11 @@ def test_every_command_has_a_help_text_and_an_example():
 
 
 def test_every_command_that_answers_does_so_in_json_too():
-    without = {words for words, verb in every_verb() if not any("--json" in option.opts for option in verb.params)}
+    without = {
+        words
+        for words, verb in every_verb()
+        if not any("--json" in option.opts for option in verb.params)
+    }
     assert without == {"worker"}, "which runs until it is stopped"
 
 
@@ -160,7 +179,9 @@ def test_help_needs_no_settings_at_any_level():
     for words in (["migrate"], ["worker"], ["keys", "list"], ["keys", "bootstrap"]):
         done = app.test_cli_runner().invoke(args=words)
         assert (done.exit_code, done.output) == (1, "Error: these settings are bad\n"), words
-    done = app.test_cli_runner().invoke(args=["templates", "publish"], env={"DEPUTY_VENDOR_NAME": "Acme"})
+    done = app.test_cli_runner().invoke(
+        args=["templates", "publish"], env={"DEPUTY_VENDOR_NAME": "Acme"}
+    )
     said, *missing = done.output.splitlines()
     assert (done.exit_code, said) == (1, "Error: Templates can't be rendered with these settings:")
     assert [line.partition(":")[0] for line in missing if line.startswith("DEPUTY_")] == [
@@ -180,9 +201,13 @@ def test_the_real_command_line_shows_its_help_without_any_setting():
     assert "revoke" in done.stdout
 
 
-@pytest.mark.parametrize(("level", "shown"), [("INFO", ["warning"]), ("DEBUG", ["info", "warning"]), ("ERROR", [])])
+@pytest.mark.parametrize(
+    ("level", "shown"), [("INFO", ["warning"]), ("DEBUG", ["info", "warning"]), ("ERROR", [])]
+)
 def test_what_a_command_does_well_is_no_line_of_the_log(app, monkeypatch, level, shown):
-    """A service logs it: at the terminal it would stand in the middle of what the command prints."""
+    """A service logs it: at the terminal it would stand in the middle of what the command
+    prints.
+    """
     levels, log = [], logging.getLogger("app.test")
 
     class Levels(logging.Handler):
@@ -194,7 +219,9 @@ def test_what_a_command_does_well_is_no_line_of_the_log(app, monkeypatch, level,
         log.warning("it does not")
         return result
 
-    monkeypatch.setattr("app.health.readiness.Health.examine", lambda *_: finding([("all", ok("Well."))]))
+    monkeypatch.setattr(
+        "app.health.readiness.Health.examine", lambda *_: finding([("all", ok("Well."))])
+    )
     monkeypatch.setattr("app.cli.connections.every", lambda _: finding([]))
     root, handler = logging.getLogger(), Levels()
     before = root.level
@@ -233,24 +260,31 @@ def test_migrate_makes_the_schema_and_may_be_repeated(engine, tmp_path):
         assert revision(operator.db) == head is not None
         assert made_by(operator.run("keys", "create", "--name", "first", "--scope", "all"))
         reaches = json.loads(operator.run("after-restore", "--json"))["reaches"]
-        assert abs(datetime.fromisoformat(reaches) - now()) < timedelta(minutes=5), "the key's event"
+        assert abs(datetime.fromisoformat(reaches) - now()) < timedelta(minutes=5), (
+            "the key's event"
+        )
         operator.db.engine.dispose()
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
-def test_migrate_leaves_the_schema_of_a_newer_release_alone_and_readiness_names_it(engine, tmp_path):
+def test_migrate_leaves_the_schema_of_a_newer_release_alone_and_readiness_names_it(
+    engine, tmp_path
+):
     with empty_database(engine, tmp_path) as url:
         operator = Operator(url)
         operator.run("migrate")
         with operator.db.engine.begin() as connection:
             connection.execute(sqlalchemy.text("UPDATE alembic_version SET version_num = '9999'"))
         said = operator.run("migrate", fails=1)
-        assert said == (
-            "Error: The database's schema, 9999, belongs to a newer release. Nothing was changed. Run that release.\n"
+        assert (
+            said == "Error: The database's schema, 9999, belongs to a newer release. Nothing was"
+            " changed. Run that release.\n"
         )
         assert revision(operator.db) == "9999"
         health = operator.app.extensions["deputy"].health
-        assert "migrations" not in health.missing(), "a process of the release before goes on while it is replaced"
+        assert "migrations" not in health.missing(), (
+            "a process of the release before goes on while it is replaced"
+        )
         found = dict(health.findings())["migrations"]
         assert found.status is Status.WARNING
         assert found.seen.startswith("The database's schema is a newer release's;")
@@ -334,7 +368,10 @@ def test_bootstrap_never_revives_a_revoked_key(with_bootstrap):
     output = operator.run("keys", "bootstrap", fails=1)
     assert "revoked" in output
     assert not operator.works(text)
-    assert [e.action for e in operator.events(operator.key(text))] == ["api_key.created", "api_key.revoked"]
+    assert [e.action for e in operator.events(operator.key(text))] == [
+        "api_key.created",
+        "api_key.revoked",
+    ]
 
 
 def test_bootstrap_does_not_replace_another_key_with_the_same_digits(with_bootstrap):
@@ -351,7 +388,9 @@ def test_bootstrap_does_not_replace_another_key_with_the_same_digits(with_bootst
 
 
 def test_create_prints_a_key_that_can_do_what_was_asked(operator):
-    output = operator.run("keys", "create", "--name", "reader", "--scope", "tenants:read", "--scope", "audit:read")
+    output = operator.run(
+        "keys", "create", "--name", "reader", "--scope", "tenants:read", "--scope", "audit:read"
+    )
     key_id, text = made_by(output)
     assert "shown this once" in output
     caller = operator.api_keys.authenticate(text, None)
@@ -369,7 +408,16 @@ def test_create_can_confine_a_key_to_a_tenant_and_a_time(operator):
     tenant = Tenant(id=new_id(), name="Acme")
     with operator.db.write(SYSTEM) as db:
         db.add(tenant)
-    words = ["--name", "worker", "--scope", "credentials:issue", "--tenant", str(tenant.id), "--days", "30"]
+    words = [
+        "--name",
+        "worker",
+        "--scope",
+        "credentials:issue",
+        "--tenant",
+        str(tenant.id),
+        "--days",
+        "30",
+    ]
     key_id, text = made_by(operator.run("keys", "create", *words))
     caller = operator.api_keys.authenticate(text, None)
     assert caller.tenant_id == tenant.id
@@ -382,7 +430,9 @@ def test_create_can_confine_a_key_to_a_tenant_and_a_time(operator):
 
 @on_sqlite
 def test_create_refuses_what_makes_no_sense(operator):
-    """The API's own rules for a name hold here too: the audit log and `keys list` show it on one line."""
+    """The API's own rules for a name hold here too: the audit log and `keys list` show it on one
+    line.
+    """
     good = ["--name", "x", "--scope", "all"]
     for words in (
         [],
@@ -407,12 +457,25 @@ def test_create_refuses_what_makes_no_sense(operator):
 
 
 def test_list_shows_every_key_and_its_state_and_no_secret(operator):
-    live_id, live = made_by(operator.run("keys", "create", "--name", "a live one", "--scope", "all"))
-    gone_id, gone = made_by(operator.run("keys", "create", "--name", "a gone one", "--scope", "audit:read"))
-    old_id, old = made_by(
-        operator.run("keys", "create", "--name", "an old one", "--scope", "keys:write", "--days", "1")
+    live_id, live = made_by(
+        operator.run("keys", "create", "--name", "a live one", "--scope", "all")
     )
-    words = ["--scope", "keys:delegate", "--may-give", "credentials:issue", "--may-give", "audit:read"]
+    gone_id, gone = made_by(
+        operator.run("keys", "create", "--name", "a gone one", "--scope", "audit:read")
+    )
+    old_id, old = made_by(
+        operator.run(
+            "keys", "create", "--name", "an old one", "--scope", "keys:write", "--days", "1"
+        )
+    )
+    words = [
+        "--scope",
+        "keys:delegate",
+        "--may-give",
+        "credentials:issue",
+        "--may-give",
+        "audit:read",
+    ]
     maker_id, maker = made_by(operator.run("keys", "create", "--name", "sign-up", *words))
     operator.run("keys", "revoke", gone_id)
     with operator.db.write(SYSTEM) as db:
@@ -445,7 +508,9 @@ def test_revoke_ends_a_key_at_once_and_for_good(operator):
     assert operator.works(text)
     assert operator.run("keys", "revoke", key_id) == "Revoked.\n"
     assert not operator.works(text)
-    assert operator.run("keys", "revoke", key_id, fails=1) == "Error: This key is revoked already.\n"
+    assert (
+        operator.run("keys", "revoke", key_id, fails=1) == "Error: This key is revoked already.\n"
+    )
     created, revoked = operator.events(operator.key(text))
     assert (created.action, revoked.action) == ("api_key.created", "api_key.revoked")
     assert_by_the_operator(revoked)
@@ -458,7 +523,10 @@ def test_a_command_needs_a_key_or_a_tenant_that_is_there(operator):
     with operator.db.write(SYSTEM) as db:
         db.add(deleted)
     for tenant in (str(deleted.id), str(new_id()), "nobody"):
-        for words in (("keys", "create", "--name", "x", "--scope", "all", "--tenant"), ("registrations", "void")):
+        for words in (
+            ("keys", "create", "--name", "x", "--scope", "all", "--tenant"),
+            ("registrations", "void"),
+        ):
             assert operator.run(*words, tenant, fails=1) == "Error: There is no such tenant.\n"
 
 
@@ -469,9 +537,13 @@ def test_a_command_needs_a_key_or_a_tenant_that_is_there(operator):
 
 
 def test_revoke_shows_what_goes_with_the_key_and_asks_but_with_yes(operator):
-    key_id, text = made_by(operator.run("keys", "create", "--name", "maker", "--scope", "keys:write"))
+    key_id, text = made_by(
+        operator.run("keys", "create", "--name", "maker", "--scope", "keys:write")
+    )
     caller = operator.api_keys.authenticate(text, None)
-    child, secret = operator.api_keys.create_key(caller, name="its child", scopes=frozenset({Scope.KEYS_WRITE}))
+    child, secret = operator.api_keys.create_key(
+        caller, name="its child", scopes=frozenset({Scope.KEYS_WRITE})
+    )
     output = operator.run("keys", "revoke", key_id, fails=1)  # nobody answers
     assert "live keys 1, live onboarding links 0" in output
     assert f"{child.id}  its child" in output
@@ -484,7 +556,17 @@ def test_revoke_shows_what_goes_with_the_key_and_asks_but_with_yes(operator):
 
 
 def test_a_key_can_be_made_for_some_permission_sets(operator):
-    words = ["keys", "create", "--name", "scanner", "--scope", "credentials:issue", "--permission-set"]
+    words = [
+        "keys",
+        "create",
+        "--name",
+        "scanner",
+        "--scope",
+        "credentials:issue",
+        "--permission-set",
+    ]
     _, text = made_by(operator.run(*words, "inventory"))
     assert operator.key(text).permission_sets == ["inventory"]
-    assert "permission_sets: Must be some of: bucket-sync, inventory." in operator.run(*words, "no-such", fails=1)
+    assert "permission_sets: Must be some of: bucket-sync, inventory." in operator.run(
+        *words, "no-such", fails=1
+    )

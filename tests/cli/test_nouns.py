@@ -1,4 +1,6 @@
-"""The commands about the service's nouns: what an operator asks for, by name, as a table or as JSON."""
+"""The commands about the service's nouns: what an operator asks for, by name, as a table or as
+JSON.
+"""
 
 import getpass
 import json
@@ -61,7 +63,13 @@ def acme(world: World) -> dict[str, Any]:
 
 
 def test_a_tenant_is_found_by_id_by_reference_and_by_name_in_any_case(cli, acme):
-    for text in (acme["id"], acme["id"].replace("-", ""), acme["reference"], acme["name"], acme["name"].upper()):
+    for text in (
+        acme["id"],
+        acme["id"].replace("-", ""),
+        acme["reference"],
+        acme["name"],
+        acme["name"].upper(),
+    ):
         assert cli("tenants", "show", text)["id"] == acme["id"]
 
 
@@ -76,23 +84,37 @@ def test_the_beginning_of_a_name_suspends_nobody_and_is_listed(cli, acme):
 def test_an_ambiguous_name_lists_what_it_could_mean_and_does_nothing(cli, world, acme):
     other = world.tenant()
     world.admin("PATCH", f"/v1/tenants/{other['id']}", {"name": acme["name"].lower()})
-    another = world.admin("POST", "/v1/tenants", {"name": "x", "reference": acme["name"]}, expect=201)
+    another = world.admin(
+        "POST", "/v1/tenants", {"name": "x", "reference": acme["name"]}, expect=201
+    )
     said = cli.text("tenants", "suspend", acme["name"], "--reason", "x", fails=1)
     for tenant in (acme, other, another):
         assert tenant["id"] in said
         assert cli("tenants", "show", tenant["id"])["status"] == "active"
 
 
-def test_a_connection_is_found_by_id_arn_account_and_as_the_only_one_of_its_tenant(cli, world, acme):
+def test_a_connection_is_found_by_id_arn_account_and_as_the_only_one_of_its_tenant(
+    cli, world, acme
+):
     made = acme["connection"]
-    for text in (made["id"], made["role_arn"], made["account_id"], acme["reference"], acme["name"], acme["id"]):
+    for text in (
+        made["id"],
+        made["role_arn"],
+        made["account_id"],
+        acme["reference"],
+        acme["name"],
+        acme["id"],
+    ):
         assert cli("connections", "show", text)["id"] == made["id"]
     second = world.connection(acme)
     said = cli.text("connections", "suspend", acme["name"], "--reason", "x", fails=1)
     assert made["id"] in said
     assert second["id"] in said
     for text in (acme["id"][:-1], "nobody", "000000000000", made["role_arn"] + "x", "arn:", ""):
-        assert cli.text("connections", "show", text, fails=1) == "Error: There is no such connection.\n"
+        assert (
+            cli.text("connections", "show", text, fails=1)
+            == "Error: There is no such connection.\n"
+        )
 
 
 def test_a_key_is_found_by_id_by_name_and_by_its_first_characters(cli):
@@ -118,7 +140,9 @@ def test_a_name_that_is_an_id_hides_no_key_and_no_tenant(cli, world, acme):
         world.admin("POST", "/v1/tenants", {"name": name}, expect=201)
     assert cli("tenants", "show", acme["id"])["id"] == acme["id"]
     assert cli("connections", "show", acme["connection"]["id"])["id"] == acme["connection"]["id"]
-    assert cli.text("tenants", "suspend", name, "--reason", "x", fails=1).startswith("Error: There is no such tenant.")
+    assert cli.text("tenants", "suspend", name, "--reason", "x", fails=1).startswith(
+        "Error: There is no such tenant."
+    )
 
 
 # --- what is printed ---
@@ -158,26 +182,40 @@ def test_everything_of_a_customer_is_stopped_by_one_command_and_resumed(cli, wor
     suspended = cli("tenants", "suspend", acme["name"], "--reason", "ticket 123")["suspended"]
     assert (suspended["by"], suspended["reason"]) == ("operator", "ticket 123")
     worker("POST", path_of(acme["connection"], "/credentials"), {}, expect=409)
-    assert "suspended already" in cli.text("tenants", "suspend", acme["name"], "--reason", "again", fails=1)
+    assert "suspended already" in cli.text(
+        "tenants", "suspend", acme["name"], "--reason", "again", fails=1
+    )
     [event] = cli("audit", "search", "--tenant", acme["name"], "--action", "tenant.suspended")
     assert event["actor"] == {"operator": f"{getpass.getuser()} (command line)"}
     assert event["details"] == {"reason": "ticket 123"}
     cli("tenants", "resume", acme["name"], "--reason", "closed")
     worker("POST", path_of(acme["connection"], "/credentials"), {})
     for reason in ("", " ", "two\nlines", "x" * 201):
-        assert "--reason" in cli.text("tenants", "suspend", acme["name"], "--reason", reason, fails=2)
+        assert "--reason" in cli.text(
+            "tenants", "suspend", acme["name"], "--reason", reason, fails=2
+        )
 
 
 def test_a_tenant_is_created_with_its_accounts(cli, world):
     name, account = f"New {time.time_ns()}", "123456789012"
-    made = cli("tenants", "create", "--name", name, "--reference", f"ref of {name}", "--account", account)
+    made = cli(
+        "tenants", "create", "--name", name, "--reference", f"ref of {name}", "--account", account
+    )
     found = world.admin("GET", f"/v1/tenants/{made['id']}")
-    assert (found["name"], found["reference"], found["accounts"]) == (name, f"ref of {name}", [account])
+    assert (found["name"], found["reference"], found["accounts"]) == (
+        name,
+        f"ref of {name}",
+        [account],
+    )
     assert found["external_id"] == made["external_id"]
     again = ("tenants", "create", "--name", "Another", "--reference", f"ref of {name}")
     assert cli.text(*again, fails=1) == "Error: Another tenant has this reference.\n"
     assert cli("tenants", "create", "--name", name)["accounts"] == "any"
-    for odd in (("--name", ""), ("--name", "x", "--reference", " "), ("--name", "x", "--account", "1")):
+    for odd in (
+        ("--name", ""),
+        ("--name", "x", "--reference", " "),
+        ("--name", "x", "--account", "1"),
+    ):
         cli.text("tenants", "create", *odd, fails=2)
 
 
@@ -197,7 +235,10 @@ def test_the_accounts_of_a_tenant_are_shown_and_replaced(cli, world):
     tenant = world.tenant()
     assert cli("tenants", "accounts", tenant["id"])["accounts"] == "any"
     only = ["--only", "111111111111", "--only", "222222222222"]
-    assert cli("tenants", "accounts", tenant["id"], *only)["accounts"] == ["111111111111", "222222222222"]
+    assert cli("tenants", "accounts", tenant["id"], *only)["accounts"] == [
+        "111111111111",
+        "222222222222",
+    ]
     assert cli("tenants", "show", tenant["id"])["accounts"] == ["111111111111", "222222222222"]
     assert cli("tenants", "accounts", tenant["id"], "--any")["accounts"] == "any"
     cli.text("tenants", "accounts", tenant["id"], "--only", "12345", fails=2)
@@ -211,14 +252,18 @@ def test_a_connection_is_suspended_resumed_and_shown_with_its_proof(cli, acme):
     shown = cli("connections", "show", account)
     assert (shown["status"], shown["verdict"], shown["issues"]) == ("verified", "proven", True)
     assert "own_external_id_accepted" in cli.text("connections", "show", account)
-    assert [one["id"] for one in cli("connections", "list", "--account", account)] == [acme["connection"]["id"]]
+    assert [one["id"] for one in cli("connections", "list", "--account", account)] == [
+        acme["connection"]["id"]
+    ]
     assert cli("connections", "list", "--tenant", acme["name"], "--status", "broken") == []
 
 
 def test_a_connection_is_approved(cli, world):
     awaiting = world.awaiting_approval(world.tenant())
     assert cli("connections", "show", awaiting["id"])["awaiting_approval"]
-    other = cli.text("connections", "approve", awaiting["id"], "--permission-set", "inventory", fails=1)
+    other = cli.text(
+        "connections", "approve", awaiting["id"], "--permission-set", "inventory", fails=1
+    )
     assert "bucket-sync" in other, "what it is now"
     asks = cli.text("connections", "approve", awaiting["id"], fails=1)
     for told in ("bucket-sync", awaiting["role_arn"], "Approve bucket-sync?"):
@@ -229,7 +274,9 @@ def test_a_connection_is_approved(cli, world):
 
 
 def test_what_is_asked_for_after_the_look_is_not_approved_by_the_command(cli, world, monkeypatch):
-    """The tenant's key withdraws the set, and asks for another, while the operator reads what the command shows."""
+    """The tenant's key withdraws the set, and asks for another, while the operator reads what
+    the command shows.
+    """
     tenant = world.tenant()
     made, own = world.connection(tenant), world.key("connections:write", tenant=tenant)
     own("PATCH", path_of(made), {"permission_set": "bucket-sync"})
@@ -244,7 +291,9 @@ def test_what_is_asked_for_after_the_look_is_not_approved_by_the_command(cli, wo
     assert world.audit(connection_id=made["id"], action="connection.approved") == []
 
 
-def test_many_connections_are_proven_by_one_command_and_one_that_refuses_stops_no_other(cli, world, acme):
+def test_many_connections_are_proven_by_one_command_and_one_that_refuses_stops_no_other(
+    cli, world, acme
+):
     others = [world.connection(acme) for _ in range(3)]
     world.admin("POST", path_of(others[0], "/suspend"), {"reason": "x"})
     found = {one["id"]: one for one in cli("connections", "verify", "--tenant", acme["name"])}
@@ -257,7 +306,9 @@ def test_many_connections_are_proven_by_one_command_and_one_that_refuses_stops_n
     many = cli.raw("connections", "verify", "--tenant", acme["name"])
     assert "Proving" in many.stderr, "how far it is"
     assert "Proving" not in many.stdout
-    assert cli.raw("connections", "verify", others[1]["id"]).stderr == "", "for one there is nothing to wait for"
+    assert cli.raw("connections", "verify", others[1]["id"]).stderr == "", (
+        "for one there is nothing to wait for"
+    )
     cli.text("connections", "verify", fails=2)
     cli.text("connections", "verify", acme["name"], "--tenant", acme["name"], fails=2)
 
@@ -265,7 +316,9 @@ def test_many_connections_are_proven_by_one_command_and_one_that_refuses_stops_n
 def test_why_a_connection_is_not_verified_is_one_command(cli, world):
     tenant = world.tenant()
     customer_role = world.kit(tenant)["role_name"]
-    arn = Customer(world.aws).role(customer_role, without_external_id(world.kit(tenant)["trust_policy"]))
+    arn = Customer(world.aws).role(
+        customer_role, without_external_id(world.kit(tenant)["trust_policy"])
+    )
     world.connect(tenant, arn, status="insecure")
     said = cli.text("connections", "diagnose", tenant["name"])
     assert "    → " in said
@@ -276,7 +329,16 @@ def test_why_a_connection_is_not_verified_is_one_command(cli, world):
 
 
 def test_keys_are_replaced(cli, acme):
-    made = cli("keys", "create", "--name", f"old {time.time_ns()}", "--scope", "all", "--tenant", acme["reference"])
+    made = cli(
+        "keys",
+        "create",
+        "--name",
+        f"old {time.time_ns()}",
+        "--scope",
+        "all",
+        "--tenant",
+        acme["reference"],
+    )
     successor = cli("keys", "replace", made["id"], "--grace", "0")
     assert successor["key"] != made["key"]
     listed = {one["id"]: one for one in cli("keys", "list", "--tenant", acme["name"])}
@@ -295,7 +357,10 @@ def test_links_are_made_listed_and_revoked(cli, world, acme):
     assert "url" not in listed
     assert cli.text("links", "revoke", acme["name"], made["id"]) == "Revoked.\n"
     assert world.admin.with_key(None).raw("GET", path).status_code == 404
-    assert cli.text("links", "revoke", acme["name"], made["id"], fails=1) == "Error: There is no such link.\n"
+    assert (
+        cli.text("links", "revoke", acme["name"], made["id"], fails=1)
+        == "Error: There is no such link.\n"
+    )
 
 
 def test_a_link_with_an_empty_option_is_refused_and_gets_no_default(cli, acme):
@@ -307,10 +372,15 @@ def test_a_link_with_an_empty_option_is_refused_and_gets_no_default(cli, acme):
 
 def test_a_rotation_is_opened_shown_abandoned_and_completed(cli, world):
     tenant = world.tenant()
-    assert cli.text("rotation", "show", tenant["name"], fails=1) == "Error: There is no such rotation.\n"
+    assert (
+        cli.text("rotation", "show", tenant["name"], fails=1)
+        == "Error: There is no such rotation.\n"
+    )
     opened = cli("rotation", "open", tenant["name"], "--reason", "published")
     assert opened["next_external_id"] == cli("rotation", "show", tenant["name"])["next_external_id"]
-    assert "complete it" in cli.text("rotation", "open", tenant["name"], "--reason", "again", fails=1)
+    assert "complete it" in cli.text(
+        "rotation", "open", tenant["name"], "--reason", "again", fails=1
+    )
     assert cli("rotation", "open", tenant["name"], "--reason", "abused", "--emergency")["emergency"]
     cli("rotation", "abandon", tenant["name"])
     assert cli("rotation", "show", tenant["name"])["state"] == "abandoned"
@@ -331,8 +401,15 @@ def test_tenants_are_listed_by_status(cli, world, acme):
 
 
 def event_of(tenant, reason: str, **changes) -> AuditEvent:
-    row = {"action": "tenant.changed", "outcome": "ok", "actor_kind": "api_key", "actor_name": "somebody"}
-    return AuditEvent(**row | {"tenant_id": UUID(tenant["id"]), "details": {"reason": reason}} | changes)
+    row = {
+        "action": "tenant.changed",
+        "outcome": "ok",
+        "actor_kind": "api_key",
+        "actor_name": "somebody",
+    }
+    return AuditEvent(
+        **row | {"tenant_id": UUID(tenant["id"]), "details": {"reason": reason}} | changes
+    )
 
 
 def test_who_got_credentials_for_a_customer_yesterday(app, cli, world, acme):
@@ -341,13 +418,23 @@ def test_who_got_credentials_for_a_customer_yesterday(app, cli, world, acme):
         worker("POST", path_of(acme["connection"], "/credentials"), {})
     yesterday = now() - timedelta(days=1)
     issued = {"action": "credentials.issued", "id": first_id_at(yesterday), "at": yesterday}
-    details = {"access_key_id": "ASIAOLD", "expires_at": (yesterday + timedelta(hours=1)).isoformat()}
+    details = {
+        "access_key_id": "ASIAOLD",
+        "expires_at": (yesterday + timedelta(hours=1)).isoformat(),
+    }
     with app.extensions["deputy"].db.write(SYSTEM) as db:
-        db.add(event_of(acme, "", **issued, actor_id="old", actor_name="the old worker", details=details))
+        db.add(
+            event_of(
+                acme, "", **issued, actor_id="old", actor_name="the old worker", details=details
+            )
+        )
     [row] = cli("audit", "issued", acme["name"], "--since", "yesterday", "--until", "today")
     assert (row["actor"], row["times"]) == ("the old worker", 1)
     rows = cli("audit", "issued", acme["name"])
-    assert [(row["actor"], row["times"]) for row in rows] == [("a program", 3), ("the old worker", 1)]
+    assert [(row["actor"], row["times"]) for row in rows] == [
+        ("a program", 3),
+        ("the old worker", 1),
+    ]
     assert rows[0]["connection_id"] == acme["connection"]["id"]
     assert rows[0]["first_at"] < rows[0]["last_at"]
 
@@ -355,7 +442,9 @@ def test_who_got_credentials_for_a_customer_yesterday(app, cli, world, acme):
 def test_what_is_alive_for_a_customer(app, cli, world, acme):
     first = world.worker(acme)
     given = [first("POST", path_of(acme["connection"], "/credentials"), {}) for _ in range(2)]
-    other = world.worker(acme)("POST", path_of(acme["connection"], "/credentials"), {"duration_seconds": 900})
+    other = world.worker(acme)(
+        "POST", path_of(acme["connection"], "/credentials"), {"duration_seconds": 900}
+    )
     expired = {"access_key_id": "ASIAOLD", "expires_at": (now() - timedelta(seconds=1)).isoformat()}
     with app.extensions["deputy"].db.write(SYSTEM) as db:
         db.add(event_of(acme, "", action="credentials.issued", details=expired))
@@ -366,12 +455,16 @@ def test_what_is_alive_for_a_customer(app, cli, world, acme):
     ]
 
 
-def test_a_search_takes_a_key_an_address_a_session_and_several_actions_together(app, cli, world, acme):
+def test_a_search_takes_a_key_an_address_a_session_and_several_actions_together(
+    app, cli, world, acme
+):
     worker = world.worker(acme)
     first = worker("POST", path_of(acme["connection"], "/credentials"), {})["AccessKeyId"]
     worker("POST", path_of(acme["connection"], "/credentials"), {})
     worker.refused("GET", "/v1/tenants", expect=403, code="forbidden")
-    [issued, *_] = cli("audit", "search", "--tenant", acme["name"], "--action", "credentials.issued")
+    [issued, *_] = cli(
+        "audit", "search", "--tenant", acme["name"], "--action", "credentials.issued"
+    )
     by_key = ["audit", "search", "--key", issued["actor_id"]]
     actions = ["credentials.issued", "credentials.issued", "tenant.refused"]
     assert sorted(event["action"] for event in cli(*by_key)) == actions
@@ -398,12 +491,25 @@ def test_a_search_refuses_what_it_can_not_look_for(cli):
 
 
 def test_a_search_says_when_there_is_more(cli, acme):
-    assert "more than 1: set --limit" in cli.text("audit", "search", "--tenant", acme["name"], "--limit", "1")
-    assert "more than" not in cli.text("audit", "search", "--tenant", acme["name"], "--limit", "200")
+    assert "more than 1: set --limit" in cli.text(
+        "audit", "search", "--tenant", acme["name"], "--limit", "1"
+    )
+    assert "more than" not in cli.text(
+        "audit", "search", "--tenant", acme["name"], "--limit", "200"
+    )
 
 
 def test_times_are_given_as_people_say_them(cli, acme):
-    for since in ("1s", "90m", "12h", "7d", "today", "yesterday", "2026-01-31", "2026-01-31T03:00Z"):
+    for since in (
+        "1s",
+        "90m",
+        "12h",
+        "7d",
+        "today",
+        "yesterday",
+        "2026-01-31",
+        "2026-01-31T03:00Z",
+    ):
         cli("audit", "search", "--tenant", acme["name"], "--since", since)
     for since in ("", "soon", "7", "99999999d", "٣d", "2026-13-01"):
         assert "yesterday, today" in cli.text("audit", "search", "--since", since, fails=2)
@@ -415,7 +521,9 @@ def test_a_deleted_tenants_events_are_found_by_its_id(cli, world):
     assert cli("audit", "search", "--tenant", tenant["id"])[0]["action"] == "tenant.deleted"
 
 
-def test_tail_goes_on_until_it_is_interrupted_and_misses_and_repeats_nothing(app, cli, world, monkeypatch):
+def test_tail_goes_on_until_it_is_interrupted_and_misses_and_repeats_nothing(
+    app, cli, world, monkeypatch
+):
     tenant, db = world.tenant(), app.extensions["deputy"].db
     before = now() - timedelta(minutes=2)
     ages = iter(range(5))
@@ -430,19 +538,37 @@ def test_tail_goes_on_until_it_is_interrupted_and_misses_and_repeats_nothing(app
             session.add(event_of(tenant, f"event {number}", id=first_id_at(at), at=at))
 
     monkeypatch.setattr("app.cli.audit.time.sleep", add_one)
-    said = cli.text("audit", "tail", "--tenant", tenant["name"], "--since", "10m", "--json").splitlines()
-    assert [json.loads(line)["details"]["reason"] for line in said] == [f"event {number}" for number in range(5)]
+    said = cli.text(
+        "audit", "tail", "--tenant", tenant["name"], "--since", "10m", "--json"
+    ).splitlines()
+    assert [json.loads(line)["details"]["reason"] for line in said] == [
+        f"event {number}" for number in range(5)
+    ]
 
 
 def generations_of(world: World, *tenants: dict[str, Any]) -> list[int]:
     with world.admin.app.extensions["deputy"].db.read() as db:
-        return [db.get_one(Tenant, uuid.UUID(tenant["id"])).registration_generation for tenant in tenants]
+        return [
+            db.get_one(Tenant, uuid.UUID(tenant["id"])).registration_generation
+            for tenant in tenants
+        ]
 
 
 @pytest.mark.parametrize("revoked_before", [False, True])
-def test_a_leaked_key_is_revoked_with_the_registration_tokens_that_it_could_read(cli, world, acme, revoked_before):
+def test_a_leaked_key_is_revoked_with_the_registration_tokens_that_it_could_read(
+    cli, world, acme, revoked_before
+):
     other = world.tenant()
-    made = cli("keys", "create", "--name", "leaked", "--scope", "connections:read", "--tenant", acme["name"])
+    made = cli(
+        "keys",
+        "create",
+        "--name",
+        "leaked",
+        "--scope",
+        "connections:read",
+        "--tenant",
+        acme["name"],
+    )
     generations = generations_of(world, acme, other)
     if revoked_before:
         cli.text("keys", "revoke", made["id"])

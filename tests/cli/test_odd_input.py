@@ -1,4 +1,6 @@
-"""Odd text in each argument and option of each command: it is refused in a line, or answered, without a traceback."""
+"""Odd text in each argument and option of each command: it is refused in a line, or answered,
+without a traceback.
+"""
 
 from collections.abc import Iterator
 
@@ -11,13 +13,24 @@ from tests.attacks.evidence import on_sqlite
 from tests.support.cast import World
 
 pytestmark = on_sqlite  # they call use cases that other tests call on both databases
-NO_TEXT = ["\udcff", "a\0b"]  # a byte that is not UTF-8, as Python hands it on; PostgreSQL has no NUL
-OUT_OF_RANGE = ["999999d", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59-23:59", "9999-12-31", "1969-12-31"]
+NO_TEXT = [
+    "\udcff",
+    "a\0b",
+]  # a byte that is not UTF-8, as Python hands it on; PostgreSQL has no NUL
+OUT_OF_RANGE = [
+    "999999d",
+    "0001-01-01T00:00:00Z",
+    "9999-12-31T23:59:59-23:59",
+    "9999-12-31",
+    "1969-12-31",
+]
 ODD = ["", "-1", "9" * 25, "x" * 10_000, "٣", "%", *NO_TEXT, *OUT_OF_RANGE]
 
 
 def takes_text(command: click.Command) -> list[click.Parameter]:
-    return [one for one in command.params if not getattr(one, "is_flag", False) and one.name != "help"]
+    return [
+        one for one in command.params if not getattr(one, "is_flag", False) and one.name != "help"
+    ]
 
 
 def commands(group: click.Group, *before: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -31,15 +44,26 @@ def commands(group: click.Group, *before: str) -> Iterator[tuple[tuple[str, ...]
 ALL = dict(commands(click.Group(commands={one.name: one for one in COMMANDS if one.name})))
 
 
-def words(command: click.Command, odd: str, where: click.Parameter, others: dict[str, str]) -> list[str]:
+def words(
+    command: click.Command, odd: str, where: click.Parameter, others: dict[str, str]
+) -> list[str]:
     """The command's arguments: the odd one, and good ones where they are required."""
     given = {
         one: odd if one is where else others[str(one.name)]
         for one in takes_text(command)
         if one is where or one.required
     }
-    options = [word for one, value in given.items() if isinstance(one, click.Option) for word in (one.opts[0], value)]
-    return [*options, "--", *(value for one, value in given.items() if isinstance(one, click.Argument))]
+    options = [
+        word
+        for one, value in given.items()
+        if isinstance(one, click.Option)
+        for word in (one.opts[0], value)
+    ]
+    return [
+        *options,
+        "--",
+        *(value for one, value in given.items() if isinstance(one, click.Argument)),
+    ]
 
 
 @pytest.mark.parametrize("path", ALL, ids=" ".join)
@@ -49,12 +73,22 @@ def test_a_command_refuses_odd_input_in_a_line(app: Flask, world: World, monkeyp
 
     monkeypatch.setattr("app.cli.audit.time.sleep", interrupted)
     tenant = world.tenant()
-    others = {"tenant": tenant["id"], "connection": tenant["id"], "key": "x", "link_id": tenant["id"], "session": "x"}
+    others = {
+        "tenant": tenant["id"],
+        "connection": tenant["id"],
+        "key": "x",
+        "link_id": tenant["id"],
+        "session": "x",
+    }
     others |= {"reason": "x", "name": "x", "scopes": "all"}
     for where in takes_text(ALL[path]):
         for odd in ODD:
             done = app.test_cli_runner().invoke(args=[*path, *words(ALL[path], odd, where, others)])
-            assert isinstance(done.exception, SystemExit | None), (where.name, odd[:40], done.exception)
+            assert isinstance(done.exception, SystemExit | None), (
+                where.name,
+                odd[:40],
+                done.exception,
+            )
             assert done.exit_code == 2 or odd not in NO_TEXT, (where.name, odd)
 
 

@@ -25,7 +25,9 @@ CLIENTS = BOTO3.replace("import boto3", "import deputy_client").replace(
 
 
 class HeldAws:
-    """The sandbox's AWS. It holds its answers until it is told to give them: so its callers go step by step."""
+    """The sandbox's AWS. It holds its answers until it is told to give them: so its callers go
+    step by step.
+    """
 
     def __init__(self, aws: Sandbox) -> None:
         self._aws = aws
@@ -63,7 +65,9 @@ class Programs:
     """They run as long as the `with` lasts, each with a clock of its own to follow."""
 
     def __init__(self, home: Path, programs: Sequence[Program], aws_url: str) -> None:
-        self.clocks = {program.name: home / f"clock-{number}" for number, program in enumerate(programs)}
+        self.clocks = {
+            program.name: home / f"clock-{number}" for number, program in enumerate(programs)
+        }
         self._programs = programs
         self._aws_url = aws_url
 
@@ -102,10 +106,17 @@ class Programs:
         )
         with self._log(program.name).open("wb") as output:
             process = subprocess.Popen(
-                program.words, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                program.words,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
         self._stack.callback(process.wait)
-        self._stack.callback(lambda: process.poll() is None and os.killpg(process.pid, signal.SIGKILL))
+        self._stack.callback(
+            lambda: process.poll() is None and os.killpg(process.pid, signal.SIGKILL)
+        )
         return process
 
 
@@ -121,7 +132,9 @@ class Ways:
 
     def process(self) -> dict[str, str]:
         tenant, connection = self.place.ids
-        command = f"{sys.executable} -m deputy_client.cli --url {self.url} --key-file {self._key_file}"
+        command = (
+            f"{sys.executable} -m deputy_client.cli --url {self.url} --key-file {self._key_file}"
+        )
         return self._profile(f"{command} --tenant {tenant} --connection {connection}")
 
     def container(self) -> dict[str, str]:
@@ -146,7 +159,11 @@ def python_programs(ways: Ways) -> list[Program]:
     return [
         Program("boto3, process", boto3, ways.process()),
         Program("boto3, container", boto3, ways.container()),
-        Program("deputy_client.session, process", (sys.executable, "-c", CLIENTS, *ways.place.ids), ways.client()),
+        Program(
+            "deputy_client.session, process",
+            (sys.executable, "-c", CLIENTS, *ways.place.ids),
+            ways.client(),
+        ),
     ]
 
 

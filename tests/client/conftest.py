@@ -1,4 +1,6 @@
-"""Deputy over HTTP, in this process and on SQLite: one engine is enough for those who only see its API."""
+"""Deputy over HTTP, in this process and on SQLite: one engine is enough for those who only see
+its API.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -47,7 +49,9 @@ def world(aws: Sandbox, admin: Api) -> World:
 
 @pytest.fixture
 def place(world: World) -> CustomerAccount:
-    """Each test its own: Deputy answers the same request with the same session, and some tests live in the future."""
+    """Each test its own: Deputy answers the same request with the same session, and some tests
+    live in the future.
+    """
     return CustomerAccount(world)
 
 

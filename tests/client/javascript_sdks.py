@@ -1,4 +1,6 @@
-"""The AWS SDKs for JavaScript, from npm with pinned versions, and a machine that has a role of its own."""
+"""The AWS SDKs for JavaScript, from npm with pinned versions, and a machine that has a role of
+its own.
+"""
 
 import fcntl
 import hashlib
@@ -30,7 +32,14 @@ def installed(cache: Path) -> Path:
         if not (home / "whole").exists():
             shutil.rmtree(home, ignore_errors=True)
             shutil.copytree(SOURCE, home)
-            command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
+            command = [
+                "npm",
+                "ci",
+                "--no-audit",
+                "--no-fund",
+                "--ignore-scripts",
+                "--loglevel=error",
+            ]
             done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 pytest.skip(f"{NO_JAVASCRIPT}: {done.stderr.strip()[-300:]}")
@@ -51,7 +60,9 @@ def _credentials_of(account: str) -> dict[str, str]:
 
 
 def _metadata_service(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-    """EC2's (IMDSv2), and at /task ECS's; each gives the credentials of a role of the worker's own."""
+    """EC2's (IMDSv2), and at /task ECS's; each gives the credentials of a role of the worker's
+    own.
+    """
     role = "/latest/meta-data/iam/security-credentials"
     answers = {
         "/latest/api/token": "a token",
@@ -61,7 +72,10 @@ def _metadata_service(environ: dict[str, Any], start_response: Any) -> list[byte
         "/task": json.dumps(_credentials_of(TASK)),
     }
     body = answers.get(environ["PATH_INFO"])
-    headers = [("Content-Type", "application/json"), ("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "21600")]
+    headers = [
+        ("Content-Type", "application/json"),
+        ("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "21600"),
+    ]
     start_response("404 Not Found" if body is None else "200 OK", headers)
     return [(body or "").encode()]
 

@@ -1,4 +1,6 @@
-"""Who plays in these tests: a Deputy over HTTP, its workers as programs of their own, and the clock they share."""
+"""Who plays in these tests: a Deputy over HTTP, its workers as programs of their own, and the
+clock they share.
+"""
 
 import datetime as dt
 import os
@@ -23,7 +25,10 @@ from tests.support.cast import Api, Customer, World, root_client, without_extern
 ROOT = Path(__file__).parent.parent.parent
 CLIENT = ROOT / "client"
 DOCUMENT = (ROOT / "docs" / "workers.md").read_text()
-EXAMPLE = ("01890a5d-ac96-774b-bcce-b302099a8057", "01890a5d-b1f2-7c41-9d6f-2a6c1d0e4f88")  # the document's ids
+EXAMPLE = (
+    "01890a5d-ac96-774b-bcce-b302099a8057",
+    "01890a5d-b1f2-7c41-9d6f-2a6c1d0e4f88",
+)  # the document's ids
 MAY_LIST = """{"Version": "2012-10-17", "Statement": {"Effect": "Allow",
     "Action": ["s3:ListAllMyBuckets", "s3:ListBucket"], "Resource": "*"}}"""
 
@@ -38,7 +43,9 @@ def served(app: Any, port: int = 0, **options: Any) -> Iterator[int]:
     """A WSGI application over HTTP; gives its port."""
     server = make_server("127.0.0.1", port, app, threaded=True, request_handler=_Quiet, **options)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)  # it stops at once
+    thread = threading.Thread(
+        target=server.serve_forever, args=(0.02,), daemon=True
+    )  # it stops at once
     thread.start()
     try:
         yield server.port
@@ -108,7 +115,9 @@ class CustomerAccount:
 
 
 class Clock:
-    """Simulated time for this process (service, sandbox) and for workers with a folder each, which confirm each step."""
+    """Simulated time for this process (service, sandbox) and for workers with a folder each,
+    which confirm each step.
+    """
 
     def __init__(self, *folders: Path) -> None:
         self.folders = folders
@@ -142,13 +151,17 @@ class Clock:
 
 
 class TickingAws:
-    """The sandbox's AWS, where each answer takes minutes of simulated time. Remembers who asked with which key."""
+    """The sandbox's AWS, where each answer takes minutes of simulated time. Remembers who asked
+    with which key.
+    """
 
     def __init__(self, aws: Sandbox, clock: Clock, seconds: float) -> None:
         self._aws = aws
         self._clock = clock
         self._seconds = seconds
-        self.seen: list[tuple[float, str, int]] = []  # when, with which access key, with what answer
+        self.seen: list[
+            tuple[float, str, int]
+        ] = []  # when, with which access key, with what answer
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
         began: list[Any] = []
@@ -174,8 +187,12 @@ def environment(**variables: str) -> dict[str, str]:
     return clean | given | variables
 
 
-def run(*words: str | Path, env: dict[str, str], timeout: float = 60) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(words, env=env, capture_output=True, text=True, timeout=timeout, check=False)
+def run(
+    *words: str | Path, env: dict[str, str], timeout: float = 60
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        words, env=env, capture_output=True, text=True, timeout=timeout, check=False
+    )
 
 
 def secret_of(key: str) -> str:
@@ -191,5 +208,9 @@ def beside_python(name: str) -> Path:
 
 def block(language: str, having: str) -> str:
     """The code of docs/workers.md that has this text in it, exactly as people copy it."""
-    (found,) = [code for code in re.findall(rf"```{language}\n(.*?)```", DOCUMENT, flags=re.DOTALL) if having in code]
+    (found,) = [
+        code
+        for code in re.findall(rf"```{language}\n(.*?)```", DOCUMENT, flags=re.DOTALL)
+        if having in code
+    ]
     return str(found)

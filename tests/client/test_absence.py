@@ -1,8 +1,9 @@
-"""Deputy is away for ten minutes, and no call fails in a program whose session has at least 21 minutes left.
+"""Deputy is away for ten minutes, and no call fails in a program whose session has at least 21
+minutes left.
 
-docs/workers.md has the table: the least life that a session needs for that, by SDK and way. An SDK that refuses to use
-the last N seconds of a session needs ten minutes and N. Here Deputy goes, simulated time passes, and each program
-calls AWS at each step until its SDK gives up.
+docs/workers.md has the table: the least life that a session needs for that, by SDK and way. An SDK
+that refuses to use the last N seconds of a session needs ten minutes and N. Here Deputy goes,
+simulated time passes, and each program calls AWS at each step until its SDK gives up.
 """
 
 import os
@@ -60,7 +61,10 @@ def cli(ways: Ways, _request: pytest.FixtureRequest) -> list[Program]:
 
 @pytest.mark.parametrize("kind", [languages, pytest.param(cli, marks=pytest.mark.soak)])
 def test_a_program_goes_on_as_long_as_the_table_says(
-    kind: Callable[..., list[Program]], request: pytest.FixtureRequest, tmp_path: Path, place: CustomerAccount
+    kind: Callable[..., list[Program]],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    place: CustomerAccount,
 ):
     aws, worker = HeldAws(place.world.aws), place.world.admin.with_key(place.key)
     with ExitStack() as deputy, ExitStack() as stack:
@@ -68,7 +72,9 @@ def test_a_program_goes_on_as_long_as_the_table_says(
         aws_url = f"http://localhost:{stack.enter_context(served(aws))}"
         programs = Programs(tmp_path, kind(Ways(tmp_path, place, url), request), aws_url)
         path = f"/v1/tenants/{place.ids[0]}/connections/{place.ids[1]}/credentials"
-        ends_at = datetime.fromisoformat(worker("POST", path)["Expiration"]).timestamp()  # all get this session
+        ends_at = datetime.fromisoformat(
+            worker("POST", path)["Expiration"]
+        ).timestamp()  # all get this session
         stack.enter_context(programs)
         stack.callback(aws.answer)  # no thread of AWS's shall wait for those that are killed
         last = last_calls(programs, aws, ends_at, STEPS, deputy.close)
@@ -95,7 +101,12 @@ class PacedAws:
 
 def as_the_broker(aws: Sandbox) -> Any:
     """The environment of a deployment's processes."""
-    names = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_CONTAINER_CREDENTIALS_FULL_URI", *ONLY_THESE_CREDENTIALS)
+    names = (
+        "AWS_ENDPOINT_URL",
+        "AWS_REGION",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        *ONLY_THESE_CREDENTIALS,
+    )
     return SimpleNamespace(environment={name: os.environ[name] for name in names}, url=aws.url)
 
 
@@ -103,20 +114,29 @@ def as_the_broker(aws: Sandbox) -> Any:
 def test_ten_minutes_without_any_process_of_deputy(
     request: pytest.FixtureRequest, tmp_path: Path, place: CustomerAccount
 ):
-    """Ten real minutes, in which programs of every kind call AWS each second, with 21 minutes left at the beginning."""
+    """Ten real minutes, in which programs of every kind call AWS each second, with 21 minutes
+    left at the beginning.
+    """
     aws, app = PacedAws(place.world.aws), place.world.admin.app
     place.fill(720)
     url = str(app.extensions["deputy"].db.engine.url)
     broker = f"arn:aws:iam::{VENDOR_ACCOUNT}:role/DeputyBroker"
     with ExitStack() as stack:
-        deputy = Deployment(tmp_path, url, as_the_broker(place.world.aws), BROKER_PRINCIPAL_ARN=broker)
+        deputy = Deployment(
+            tmp_path, url, as_the_broker(place.world.aws), BROKER_PRINCIPAL_ARN=broker
+        )
         stack.enter_context(deputy)
         ways = Ways(tmp_path, place, f"http://127.0.0.1:{deputy.port}")
         programs = [*languages(ways, request), *cli_programs(ways)]
-        running = Programs(tmp_path, programs, f"http://localhost:{stack.enter_context(served(aws))}")
+        running = Programs(
+            tmp_path, programs, f"http://localhost:{stack.enter_context(served(aws))}"
+        )
         ends_at = datetime.fromisoformat(
             deputy.admin.ask(
-                "POST", f"/v1/tenants/{place.ids[0]}/connections/{place.ids[1]}/credentials", {}, key=place.key
+                "POST",
+                f"/v1/tenants/{place.ids[0]}/connections/{place.ids[1]}/credentials",
+                {},
+                key=place.key,
             ).json["Expiration"]
         ).timestamp()
         stack.enter_context(running)
@@ -126,7 +146,9 @@ def test_ten_minutes_without_any_process_of_deputy(
         before = aws.calls
         time.sleep(600)
         failed = {
-            program.name: running.said(program.name) for program in programs if program.name not in running.running
+            program.name: running.said(program.name)
+            for program in programs
+            if program.name not in running.running
         }
         assert failed == {}
         assert aws.calls - before > 450 * len(programs)
@@ -138,11 +160,19 @@ def test_ten_minutes_without_any_process_of_deputy(
 def table() -> dict[str, float]:
     """docs/workers.md: the least life in seconds, by program."""
     lines = DOCUMENT.split("## When Deputy is away")[1].split("\n## ")[0].splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")][1:]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in lines
+        if line.startswith("| ")
+    ][1:]
     needs = {
-        (sdk, way): cell for sdk, _, *cells in rows for way, cell in zip(("process", "container"), cells, strict=True)
+        (sdk, way): cell
+        for sdk, _, *cells in rows
+        for way, cell in zip(("process", "container"), cells, strict=True)
     }
-    return {f"{sdk.strip('`')}, {way}": _seconds(cell) for (sdk, way), cell in needs.items() if cell}
+    return {
+        f"{sdk.strip('`')}, {way}": _seconds(cell) for (sdk, way), cell in needs.items() if cell
+    }
 
 
 def _seconds(text: str) -> float:

@@ -33,11 +33,20 @@ def asked(place: CustomerAccount) -> tuple[str, ...]:
     return ("--tenant", place.ids[0], "--connection", place.ids[1])
 
 
-def test_the_command_prints_the_credentials_and_nothing_else(deputy: Deputy, place: CustomerAccount, key_file: Path):
+def test_the_command_prints_the_credentials_and_nothing_else(
+    deputy: Deputy, place: CustomerAccount, key_file: Path
+):
     done = command(*asked(place), "--url", deputy.url, "--key-file", key_file)
     assert (done.returncode, done.stderr) == (0, "")
     printed = json.loads(done.stdout)
-    assert list(printed) == ["Version", "AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration", "AccountId"]
+    assert list(printed) == [
+        "Version",
+        "AccessKeyId",
+        "SecretAccessKey",
+        "SessionToken",
+        "Expiration",
+        "AccountId",
+    ]
     assert printed["AccountId"] == place.customer.account
     assert printed["Version"] == 1
     assert dt.datetime.fromisoformat(printed["Expiration"]) > dt.datetime.now(dt.UTC)
@@ -47,9 +56,19 @@ def test_the_command_takes_its_settings_from_the_environment_too(
     deputy: Deputy, place: CustomerAccount, key_file: Path
 ):
     for variables in ({"DEPUTY_API_KEY": place.key}, {"DEPUTY_API_KEY_FILE": str(key_file)}):
-        done = command(*asked(place), "--duration", "900", "--reason", "nightly", DEPUTY_URL=deputy.url, **variables)
+        done = command(
+            *asked(place),
+            "--duration",
+            "900",
+            "--reason",
+            "nightly",
+            DEPUTY_URL=deputy.url,
+            **variables,
+        )
         assert done.returncode == 0, done.stderr
-        details = place.world.audit(connection_id=place.ids[1], action="credentials.issued")[0]["details"]
+        details = place.world.audit(connection_id=place.ids[1], action="credentials.issued")[0][
+            "details"
+        ]
         assert (details["duration_seconds"], details["reason"]) == (900, "nightly")
 
 
@@ -63,10 +82,12 @@ FAILURES = [
 ]
 
 
-def test_the_exit_status_tells_whose_turn_it_is_and_fail_closed_answers_with_a_key_that_opens_nothing(
+def test_the_exit_status_tells_whose_turn_it_is_and_fail_closed_answers_a_key_that_opens_nothing(
     invocation, capsys
 ):
-    """Wrong settings too: the first try would show nothing, as it would run in the worker's own account."""
+    """Wrong settings too: the first try would show nothing, as it would run in the worker's own
+    account.
+    """
     for extra, status in FAILURES:
         assert main([*invocation, *extra]) == status, extra
         printed = capsys.readouterr()
@@ -97,9 +118,17 @@ def test_a_connection_that_may_not_issue_is_status_4(deputy: Deputy, place: Cust
 
 
 def made_up(stdout: str) -> str:
-    """The key of an answer that lets nobody in: of the form of real ones, other at each time, over in a minute."""
+    """The key of an answer that lets nobody in: of the form of real ones, other at each time,
+    over in a minute.
+    """
     printed = json.loads(stdout)
-    assert list(printed) == ["Version", "AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"]
+    assert list(printed) == [
+        "Version",
+        "AccessKeyId",
+        "SecretAccessKey",
+        "SessionToken",
+        "Expiration",
+    ]
     assert printed["Version"] == 1
     assert re.fullmatch("ASIA[A-Z2-7]{16}", printed["AccessKeyId"])
     assert re.fullmatch("[A-Za-z0-9+/]{40}", printed["SecretAccessKey"])
@@ -109,7 +138,9 @@ def made_up(stdout: str) -> str:
     return str(printed["AccessKeyId"])
 
 
-def test_fail_closed_answers_a_bug_with_a_key_that_opens_nothing(invocation, capsys, monkeypatch: pytest.MonkeyPatch):
+def test_fail_closed_answers_a_bug_with_a_key_that_opens_nothing(
+    invocation, capsys, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr("deputy_client.cli.Service", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(invocation)
@@ -119,11 +150,17 @@ def test_fail_closed_answers_a_bug_with_a_key_that_opens_nothing(invocation, cap
     assert "ZeroDivisionError" in printed.err
 
 
-def test_fail_closed_says_why_and_makes_up_another_key_each_time(deputy: Deputy, place: CustomerAccount):
+def test_fail_closed_says_why_and_makes_up_another_key_each_time(
+    deputy: Deputy, place: CustomerAccount
+):
     place.admin("/suspend", {"reason": "unpaid"})
     keys = set()
     for variable in ("1", "true"):
-        env = {"DEPUTY_URL": deputy.url, "DEPUTY_API_KEY": place.key, "DEPUTY_FAIL_CLOSED": variable}
+        env = {
+            "DEPUTY_URL": deputy.url,
+            "DEPUTY_API_KEY": place.key,
+            "DEPUTY_FAIL_CLOSED": variable,
+        }
         done = command(*asked(place), **env)
         assert done.returncode == 0
         assert "suspended" in done.stderr
@@ -136,7 +173,9 @@ def test_fail_closed_says_why_and_makes_up_another_key_each_time(deputy: Deputy,
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_fail_closed_tries_again_first(deputy: Deputy, invocation, pauses: list[float], capsys, status):
+def test_fail_closed_tries_again_first(
+    deputy: Deputy, invocation, pauses: list[float], capsys, status
+):
     busy = (status, {"Retry-After": "1"}, b"{}")
     deputy.answer_first(busy, busy, busy)
     assert main([*invocation, "--fail-closed"]) == 0
@@ -182,12 +221,16 @@ def test_fail_closed_gives_a_reason_that_does_not_spoil_the_key_in_mixed_streams
     env = environment(DEPUTY_URL=deputy.url, DEPUTY_API_KEY=place.key)
     words = [sys.executable, "-m", "deputy_client.cli", *asked(place), "--fail-closed"]
     errors = subprocess.STDOUT if joined else subprocess.PIPE
-    done = subprocess.run(words, env=env, stdout=subprocess.PIPE, stderr=errors, text=True, check=True)
+    done = subprocess.run(
+        words, env=env, stdout=subprocess.PIPE, stderr=errors, text=True, check=True
+    )
     made_up(done.stdout)
     assert joined or "suspended" in done.stderr
 
 
-def test_fail_closed_opens_nothing_where_there_is_no_standard_error(deputy: Deputy, place: CustomerAccount):
+def test_fail_closed_opens_nothing_where_there_is_no_standard_error(
+    deputy: Deputy, place: CustomerAccount
+):
     place.admin("/suspend", {"reason": "unpaid"})
     env = environment(DEPUTY_URL=deputy.url, DEPUTY_API_KEY=place.key)
     words = [sys.executable, "-m", "deputy_client.cli", *asked(place), "--fail-closed"]

@@ -61,7 +61,9 @@ def test_role_refused(own_place: CustomerAccount):
 
 
 def test_not_permitted_without_a_valid_key(place: CustomerAccount):
-    assert "DEPUTY_API_KEY" in str(refused(deputy_client.NotPermitted, place, key=f"dpk_{'0' * 16}_{'x' * 43}"))
+    assert "DEPUTY_API_KEY" in str(
+        refused(deputy_client.NotPermitted, place, key=f"dpk_{'0' * 16}_{'x' * 43}")
+    )
 
 
 def test_not_permitted_without_the_scope(place: CustomerAccount, world: World):
@@ -72,12 +74,20 @@ def test_not_permitted_without_the_scope(place: CustomerAccount, world: World):
 def test_not_permitted_for_another_tenant(place: CustomerAccount, world: World):
     error = refused(deputy_client.NotPermitted, place, ids=CustomerAccount(world).ids)
     assert error.code == "not_found"
-    assert refused(deputy_client.NotPermitted, place, ids=(place.ids[0], uuid.uuid4())).code == "not_found"
+    assert (
+        refused(deputy_client.NotPermitted, place, ids=(place.ids[0], uuid.uuid4())).code
+        == "not_found"
+    )
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("duration_seconds", 1), ("session_policy", {"no": "policy"}), ("session_policy", "{"), ("reason", "a\nb")],
+    [
+        ("duration_seconds", 1),
+        ("session_policy", {"no": "policy"}),
+        ("session_policy", "{"),
+        ("reason", "a\nb"),
+    ],
 )
 def test_bad_request_says_which_field(place: CustomerAccount, deputy: Deputy, field, value):
     error = refused(deputy_client.BadRequest, place, **{field: value})
@@ -86,7 +96,9 @@ def test_bad_request_says_which_field(place: CustomerAccount, deputy: Deputy, fi
     assert len(deputy.requests) == 1
 
 
-@pytest.mark.parametrize("ids", [("x", uuid.uuid4()), (uuid.uuid4(), "../.."), (None, uuid.uuid4()), (1, 2)])
+@pytest.mark.parametrize(
+    "ids", [("x", uuid.uuid4()), (uuid.uuid4(), "../.."), (None, uuid.uuid4()), (1, 2)]
+)
 def test_ids_that_are_none_are_not_sent(place: CustomerAccount, deputy: Deputy, ids):
     refused(deputy_client.BadRequest, place, ids=ids)
     assert deputy.requests == []
@@ -114,7 +126,9 @@ def busy(seconds: str):
     return 429, {"Retry-After": seconds, "Content-Type": "application/problem+json"}, body
 
 
-def test_the_client_waits_when_told_to_slow_down(place: CustomerAccount, deputy: Deputy, pauses: list[float]):
+def test_the_client_waits_when_told_to_slow_down(
+    place: CustomerAccount, deputy: Deputy, pauses: list[float]
+):
     deputy.answer_first(busy("1"), (503, {}, b"<html>"), (502, {}, b""))
     assert deputy_client.session(*place.ids, key=place.key)
     assert len(deputy.requests) == 4
@@ -122,7 +136,9 @@ def test_the_client_waits_when_told_to_slow_down(place: CustomerAccount, deputy:
     assert 0.5 <= pauses[1] <= 1 <= pauses[2] <= 2
 
 
-def test_the_client_does_not_wait_for_long(place: CustomerAccount, deputy: Deputy, pauses: list[float]):
+def test_the_client_does_not_wait_for_long(
+    place: CustomerAccount, deputy: Deputy, pauses: list[float]
+):
     deputy.answer_first(busy("60"))
     error = refused(deputy_client.Unreachable, place)
     assert (error.retry_after, error.code, error.request_id) == (60, "rate_limited", "r1")
@@ -130,7 +146,9 @@ def test_the_client_does_not_wait_for_long(place: CustomerAccount, deputy: Deput
 
 
 def test_a_bug_of_deputys_is_not_tried_again(place: CustomerAccount, deputy: Deputy):
-    deputy.answer_first((500, {}, b'{"code": "internal_error", "detail": "Wrong.", "request_id": "r2"}'))
+    deputy.answer_first(
+        (500, {}, b'{"code": "internal_error", "detail": "Wrong.", "request_id": "r2"}')
+    )
     assert refused(deputy_client.Unreachable, place).request_id == "r2"
     assert len(deputy.requests) == 1
 
@@ -172,14 +190,20 @@ def test_no_redirect_is_followed(place: CustomerAccount, deputy: Deputy, status)
 
 
 @pytest.mark.parametrize("status", [200, 401, 403, 404, 409, 500])
-@pytest.mark.parametrize("body", [b"<html>Please log in</html>", b"[]", b'{"AccessKeyId": "x"}', b"\xff"])
-def test_an_answer_that_is_not_deputys_is_not_taken_for_one(place: CustomerAccount, deputy: Deputy, status, body):
+@pytest.mark.parametrize(
+    "body", [b"<html>Please log in</html>", b"[]", b'{"AccessKeyId": "x"}', b"\xff"]
+)
+def test_an_answer_that_is_not_deputys_is_not_taken_for_one(
+    place: CustomerAccount, deputy: Deputy, status, body
+):
     deputy.answer_first(*[(status, {}, body)] * 4)
     assert "DEPUTY_URL" in str(refused(deputy_client.Unreachable, place))
 
 
 def test_a_detail_cant_write_to_the_terminal(place: CustomerAccount, deputy: Deputy):
-    deputy.answer_first((418, {}, b'{"code": "new", "detail": "a\\u001b[31m\\r\\nb", "errors": {"x": "y"}}'))
+    deputy.answer_first(
+        (418, {}, b'{"code": "new", "detail": "a\\u001b[31m\\r\\nb", "errors": {"x": "y"}}')
+    )
     error = refused(deputy_client.DeputyError, place)
     assert str(error).isprintable()
     assert error.errors == {"x": ["y"]}
@@ -187,7 +211,10 @@ def test_a_detail_cant_write_to_the_terminal(place: CustomerAccount, deputy: Dep
 
 @pytest.mark.parametrize("expiration", ["soon", "2020-01-01T00:00:00Z", "2999-01-01T00:00:00"])
 def test_credentials_that_have_expired_are_none(place: CustomerAccount, deputy: Deputy, expiration):
-    body = f'{{"AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c", "Expiration": "{expiration}"}}'
+    body = (
+        '{"AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c", "Expiration":'
+        f' "{expiration}"}}'
+    )
     deputy.answer_first((200, {}, body.encode()))
     refused(deputy_client.ConfigurationError, place)
 
@@ -212,14 +239,20 @@ def test_credentials_that_have_expired_are_none(place: CustomerAccount, deputy: 
         " ",
     ],
 )
-def test_the_key_goes_nowhere_in_clear(place: CustomerAccount, url, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("deputy_client.service._connection", lambda _: pytest.fail("it must not connect"))
+def test_the_key_goes_nowhere_in_clear(
+    place: CustomerAccount, url, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(
+        "deputy_client.service._connection", lambda _: pytest.fail("it must not connect")
+    )
     error = refused(deputy_client.ConfigurationError, place, url=url)
     assert "https" in str(error)
     assert "secret" not in str(error)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:{}/", "http://localhost:{}", "HTTP://LOCALHOST:{}"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:{}/", "http://localhost:{}", "HTTP://LOCALHOST:{}"]
+)
 def test_within_this_machine_http_will_do(place: CustomerAccount, deputy: Deputy, url):
     port = deputy.url.rpartition(":")[2]
     assert deputy_client.session(*place.ids, key=place.key, url=url.format(port))

@@ -1,7 +1,8 @@
-"""docs/workers.md, "When Deputy says no": the real SDKs for JavaScript, on a machine that has a role of its own.
+"""docs/workers.md, "When Deputy says no": the real SDKs for JavaScript, on a machine that has a
+role of its own.
 
-A refusal must not become somebody else's access. What the SDKs do by themselves is tried too: should one of them
-begin to stop, the document may say less.
+A refusal must not become somebody else's access. What the SDKs do by themselves is tried too:
+should one of them begin to stop, the document may say less.
 """
 
 import sys
@@ -38,7 +39,10 @@ class Profile:
     def __call__(self, *options: str) -> dict[str, str]:
         """The variables that choose it."""
         tenant, connection = self.place.ids
-        command = f"{sys.executable} -m deputy_client.cli --url {self._deputy.url} --key-file {self.key_file}"
+        command = (
+            f"{sys.executable} -m deputy_client.cli --url {self._deputy.url} --key-file"
+            f" {self.key_file}"
+        )
         command += f" --tenant {tenant} --connection {connection} {' '.join(options)}"
         (self._home / "config").write_text(f"[profile acme]\ncredential_process = {command}\n")
         return {"AWS_CONFIG_FILE": str(self._home / "config"), "AWS_PROFILE": "acme"}
@@ -60,8 +64,13 @@ class Profile:
 
     def container(self) -> dict[str, str]:
         tenant, connection = self.place.ids
-        url = f"{self._deputy.url}/v1/tenants/{tenant}/connections/{connection}/container-credentials"
-        return {"AWS_CONTAINER_CREDENTIALS_FULL_URI": url, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(self.key_file)}
+        url = (
+            f"{self._deputy.url}/v1/tenants/{tenant}/connections/{connection}/container-credentials"
+        )
+        return {
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": url,
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(self.key_file),
+        }
 
 
 @pytest.fixture
@@ -76,7 +85,9 @@ def suspended(profile: Profile) -> Profile:
 
 
 @each_chain
-def test_the_sdks_work_in_the_customers_account_while_deputy_issues(node: Machine, profile: Profile, program):
+def test_the_sdks_work_in_the_customers_account_while_deputy_issues(
+    node: Machine, profile: Profile, program
+):
     customer = profile.place.customer.account
     assert node.who(*program, **profile()) == customer
     assert node.who(*program, **profile.container()) == customer
@@ -88,8 +99,13 @@ def test_without_more_a_refusal_is_the_workers_own_role(node: Machine, suspended
 
 
 def test_the_tasks_role_beside_a_profile_is_taken_too(node: Machine, profile: Profile):
-    """By v3 after a refusal; by v2 at once, which reads the container's variables before the profile's command."""
-    task = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{node.metadata}/task", "AWS_EC2_METADATA_DISABLED": "true"}
+    """By v3 after a refusal; by v2 at once, which reads the container's variables before the
+    profile's command.
+    """
+    task = {
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{node.metadata}/task",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
     customer = profile.place.customer.account
     assert node.who("v2.cjs", **profile("--fail-closed"), **task) == TASK
     assert node.who("v3.cjs", "chain", **profile(), **task) == customer
@@ -108,14 +124,18 @@ def test_the_documented_profile_is_closed(node: Machine, profile: Profile, progr
 @each_chain
 def test_fail_closed_is_awss_own_error(node: Machine, suspended: Profile, deputy: Deputy, program):
     assert node.who(*program, **suspended(), DEPUTY_FAIL_CLOSED="1") == NOT_KNOWN
-    assert {request["PATH_INFO"].rpartition("/")[2] for request in deputy.requests} == {"credentials"}
+    assert {request["PATH_INFO"].rpartition("/")[2] for request in deputy.requests} == {
+        "credentials"
+    }
 
 
 @each_chain
 def test_a_command_that_is_missing_or_can_not_start_closes_nothing(
     node: Machine, profile: Profile, tmp_path: Path, program
 ):
-    """The document's points 2 and 3 are needed as well: with the metadata service out of reach the program stops."""
+    """The document's points 2 and 3 are needed as well: with the metadata service out of reach
+    the program stops.
+    """
     command, config = tmp_path / "deputy-credential-process", tmp_path / "config"
     config.write_text(f"[profile acme]\ncredential_process = {command} --fail-closed\n")
     given = {"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "acme"}
@@ -129,13 +149,17 @@ def test_a_command_that_is_missing_or_can_not_start_closes_nothing(
 
 
 @each_chain
-def test_without_the_metadata_service_there_is_no_one_elses_role(node: Machine, suspended: Profile, program):
+def test_without_the_metadata_service_there_is_no_one_elses_role(
+    node: Machine, suspended: Profile, program
+):
     said = node.who(*program, **suspended(), AWS_EC2_METADATA_DISABLED="true")
     assert INSTANCE not in said
     assert "rror" in said
 
 
-def test_v2_goes_on_from_the_container_variables_too_and_v3_stops(node: Machine, suspended: Profile):
+def test_v2_goes_on_from_the_container_variables_too_and_v3_stops(
+    node: Machine, suspended: Profile
+):
     assert node.who("v2.cjs", **suspended.container()) == INSTANCE
     said = node.who("v2.cjs", **suspended.container(), AWS_EC2_METADATA_DISABLED="true")
     assert said.startswith("CredentialsError: ")
@@ -147,20 +171,30 @@ def test_a_provider_that_is_named_is_the_only_one(node: Machine, suspended: Prof
     assert "deputy_client.cli" in node.who("v3.cjs", "fromProcess", **suspended())
     assert node.who("v3.cjs", "fromProcess", **suspended("--fail-closed")) == NOT_KNOWN
     said = node.who("v3.cjs", "fromHttp", **suspended.container())
-    assert said == "suspended: Nothing is issued until it is resumed." or said.startswith("suspended: ")
+    assert said == "suspended: Nothing is issued until it is resumed." or said.startswith(
+        "suspended: "
+    )
 
 
-def test_from_container_metadata_ignores_the_token_file(node: Machine, profile: Profile, deputy: Deputy):
+def test_from_container_metadata_ignores_the_token_file(
+    node: Machine, profile: Profile, deputy: Deputy
+):
     by_file = node.who("v3.cjs", "fromContainerMetadata", **profile.container())
     assert profile.place.customer.account not in by_file
     assert "HTTP_AUTHORIZATION" not in deputy.requests[0]
     variables = profile.container() | {"AWS_CONTAINER_AUTHORIZATION_TOKEN": profile.place.key}
-    assert node.who("v3.cjs", "fromContainerMetadata", **variables) == profile.place.customer.account
+    assert (
+        node.who("v3.cjs", "fromContainerMetadata", **variables) == profile.place.customer.account
+    )
     assert node.who("v3.cjs", "fromHttp", **profile.container()) == profile.place.customer.account
 
 
-@pytest.mark.parametrize(("program", "attempts"), [(("v3.cjs", "fromHttp"), 4), (("v2.cjs",), 4)], ids=["v3", "v2"])
-def test_the_sdks_ask_a_busy_deputy_several_times(node: Machine, profile: Profile, deputy: Deputy, program, attempts):
+@pytest.mark.parametrize(
+    ("program", "attempts"), [(("v3.cjs", "fromHttp"), 4), (("v2.cjs",), 4)], ids=["v3", "v2"]
+)
+def test_the_sdks_ask_a_busy_deputy_several_times(
+    node: Machine, profile: Profile, deputy: Deputy, program, attempts
+):
     deputy.instead = lambda: (503, {"Retry-After": "1", "Content-Length": "2"}, b"{}")
     said = node.who(*program, **profile.container(), AWS_EC2_METADATA_DISABLED="true")
     assert said.startswith("Credentials")

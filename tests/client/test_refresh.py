@@ -1,4 +1,6 @@
-"""Credentials come again before they end: when, by how many threads, and what happens when there are none."""
+"""Credentials come again before they end: when, by how many threads, and what happens when there
+are none.
+"""
 
 import datetime as dt
 import logging
@@ -25,7 +27,9 @@ def test_a_session_asks_again_a_quarter_of_an_hour_before_its_end(
     deputy: Deputy, place: CustomerAccount, clock, duration, asks
 ):
     """Of a session that came with less than half an hour, at half of its life."""
-    credentials = deputy_client.session(*place.ids, key=place.key, duration_seconds=duration).get_credentials()
+    credentials = deputy_client.session(
+        *place.ids, key=place.key, duration_seconds=duration
+    ).get_credentials()
     clock.shift(duration - asks - 5)
     key_of(credentials)
     assert len(deputy.requests) == 1
@@ -34,10 +38,17 @@ def test_a_session_asks_again_a_quarter_of_an_hour_before_its_end(
     assert len(deputy.requests) == 2
 
 
-def test_the_short_ones_of_a_cache_are_not_asked_for_again_and_again(deputy: Deputy, place: CustomerAccount, clock):
-    """Deputy may hand out what has ten minutes left; botocore's own windows would renew that at every call."""
+def test_the_short_ones_of_a_cache_are_not_asked_for_again_and_again(
+    deputy: Deputy, place: CustomerAccount, clock
+):
+    """Deputy may hand out what has ten minutes left; botocore's own windows would renew that at
+    every call.
+    """
     end = (dt.datetime.now(dt.UTC) + dt.timedelta(minutes=10)).isoformat()
-    body = f'{{"AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c", "Expiration": "{end}"}}'.encode()
+    body = (
+        '{"AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c", "Expiration":'
+        f' "{end}"}}'.encode()
+    )
     deputy.instead = lambda: (200, {}, body)
     credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
     for _ in range(60):
@@ -46,9 +57,13 @@ def test_the_short_ones_of_a_cache_are_not_asked_for_again_and_again(deputy: Dep
     assert len(deputy.requests) < 7
 
 
-def test_an_hours_worth_of_calls_on_sessions_of_900_seconds(deputy: Deputy, place: CustomerAccount, clock):
+def test_an_hours_worth_of_calls_on_sessions_of_900_seconds(
+    deputy: Deputy, place: CustomerAccount, clock
+):
     place.fill(1)
-    session = deputy_client.session(*place.ids, key=place.key, duration_seconds=900, region_name="us-east-1")
+    session = deputy_client.session(
+        *place.ids, key=place.key, duration_seconds=900, region_name="us-east-1"
+    )
     stale = session.get_credentials().get_frozen_credentials()
     with closing(session.client("s3")) as s3:
         for _ in range(66):
@@ -100,11 +115,18 @@ def test_a_rotated_key_is_taken_up(
     file.write_text(f"{new}\n")
     clock.shift(3590)
     key_of(credentials)
-    assert [request["HTTP_AUTHORIZATION"] for request in deputy.requests] == [f"Bearer {place.key}", f"Bearer {new}"]
+    assert [request["HTTP_AUTHORIZATION"] for request in deputy.requests] == [
+        f"Bearer {place.key}",
+        f"Bearer {new}",
+    ]
 
 
 def test_while_they_are_good_a_deputy_that_is_down_is_not_noticed(
-    deputy: Deputy, place: CustomerAccount, clock, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+    deputy: Deputy,
+    place: CustomerAccount,
+    clock,
+    pauses: list[float],
+    monkeypatch: pytest.MonkeyPatch,
 ):
     moment = [1000.0]
     monkeypatch.setattr("deputy_client.credentials.monotonic", lambda: moment[0])
@@ -124,8 +146,12 @@ def test_while_they_are_good_a_deputy_that_is_down_is_not_noticed(
     assert pauses == []
 
 
-def test_while_deputy_is_away_a_session_is_used_to_its_end(deputy: Deputy, place: CustomerAccount, clock, pauses):
-    """Also in the last five minutes, by the thread that asks and by those that would wait for it."""
+def test_while_deputy_is_away_a_session_is_used_to_its_end(
+    deputy: Deputy, place: CustomerAccount, clock, pauses
+):
+    """Also in the last five minutes, by the thread that asks and by those that would wait for
+    it.
+    """
     credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
     first = key_of(credentials)
     deputy.instead = lambda: DOWN
@@ -156,7 +182,9 @@ def test_when_they_end_the_reason_is_raised(deputy: Deputy, place: CustomerAccou
             s3.list_buckets()
 
 
-def test_a_refusal_in_the_last_five_minutes_is_raised_at_once(deputy: Deputy, place: CustomerAccount, clock):
+def test_a_refusal_in_the_last_five_minutes_is_raised_at_once(
+    deputy: Deputy, place: CustomerAccount, clock
+):
     """Unlike a Deputy that can't be reached."""
     credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
     place.admin("/suspend", {"reason": "unpaid"})

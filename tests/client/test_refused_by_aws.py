@@ -1,4 +1,6 @@
-"""AWS does not take what Deputy issued: the client says so, once a minute, and asks for other credentials."""
+"""AWS does not take what Deputy issued: the client says so, once a minute, and asks for other
+credentials.
+"""
 
 import logging
 from contextlib import closing
@@ -34,7 +36,9 @@ def refusal_of(session, **options) -> str:
     return "none"
 
 
-def test_a_role_that_is_gone_is_reported_by_the_call_that_meets_it(deputy: Deputy, place: CustomerAccount, moment):
+def test_a_role_that_is_gone_is_reported_by_the_call_that_meets_it(
+    deputy: Deputy, place: CustomerAccount, moment
+):
     session = deputy_client.session(*place.ids, key=place.key)
     place.customer.remove_role(place.role_name)
     assert refusal_of(session) == "InvalidClientTokenId"
@@ -59,7 +63,9 @@ def test_a_refusal_is_reported_once_a_minute_however_many_sessions_meet_it(
 
 
 def test_the_next_call_asks_for_other_credentials(deputy: Deputy, place: CustomerAccount, moment):
-    """The customer made the role again, and Deputy proved it: a worker goes on without a restart."""
+    """The customer made the role again, and Deputy proved it: a worker goes on without a
+    restart.
+    """
     session = deputy_client.session(*place.ids, key=place.key)
     trust = place.world.kit(place.tenant)["trust_policy"]
     place.customer.remove_role(place.role_name)
@@ -70,14 +76,18 @@ def test_the_next_call_asks_for_other_credentials(deputy: Deputy, place: Custome
     assert asked(deputy) == ["credentials", "report-refused", "credentials"]
 
 
-def test_another_connections_report_does_not_wait(deputy: Deputy, place: CustomerAccount, world, moment):
+def test_another_connections_report_does_not_wait(
+    deputy: Deputy, place: CustomerAccount, world, moment
+):
     other = CustomerAccount(world)
     for each in (place, other):
         assert deputy_client.report_refused(deputy_client.session(*each.ids, key=each.key))
     assert asked(deputy).count("report-refused") == 2
 
 
-def test_a_session_that_ended_in_its_time_is_not_reported(deputy: Deputy, place: CustomerAccount, moment, clock):
+def test_a_session_that_ended_in_its_time_is_not_reported(
+    deputy: Deputy, place: CustomerAccount, moment, clock
+):
     session = deputy_client.session(*place.ids, key=place.key, duration_seconds=900)
     sts = session.client("sts", region_name="us-east-1")
     old = session.get_credentials().get_frozen_credentials()
@@ -95,7 +105,9 @@ def test_a_session_that_ended_in_its_time_is_not_reported(deputy: Deputy, place:
 
 @pytest.mark.usefixtures("moment")
 @pytest.mark.parametrize(("left", "reports"), [(600, 1), (-1, 0)])
-def test_an_expiry_counts_only_before_its_time(deputy: Deputy, place: CustomerAccount, clock, left, reports):
+def test_an_expiry_counts_only_before_its_time(
+    deputy: Deputy, place: CustomerAccount, clock, left, reports
+):
     session = deputy_client.session(*place.ids, key=place.key)
     mine = session.get_credentials()
     clock.shift(3600 - left)
@@ -118,9 +130,14 @@ def test_what_deputy_did_not_issue_is_not_reported(deputy: Deputy, place: Custom
     assert asked(deputy) == ["credentials"]
 
 
-def test_a_call_that_the_role_may_not_make_is_not_reported(deputy: Deputy, place: CustomerAccount, moment):
+def test_a_call_that_the_role_may_not_make_is_not_reported(
+    deputy: Deputy, place: CustomerAccount, moment
+):
     session = deputy_client.session(*place.ids, key=place.key, region_name="us-east-1")
-    with closing(session.client("iam")) as iam, pytest.raises(botocore.exceptions.ClientError, match="Denied"):
+    with (
+        closing(session.client("iam")) as iam,
+        pytest.raises(botocore.exceptions.ClientError, match="Denied"),
+    ):
         iam.list_roles()
     assert asked(deputy) == ["credentials"]
 

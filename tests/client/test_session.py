@@ -1,4 +1,6 @@
-"""The session: it works in the customer's account, asks what it was told to ask, and keeps the key to itself."""
+"""The session: it works in the customer's account, asks what it was told to ask, and keeps the
+key to itself.
+"""
 
 import datetime as dt
 import json
@@ -39,12 +41,18 @@ def test_a_session_works_in_the_customers_account(deputy: Deputy, place: Custome
 
 def test_ids_may_be_uuids(deputy: Deputy, place: CustomerAccount):
     tenant, connection = map(uuid.UUID, place.ids)
-    assert account_of(deputy_client.session(tenant, connection, key=place.key)) == place.customer.account
+    assert (
+        account_of(deputy_client.session(tenant, connection, key=place.key))
+        == place.customer.account
+    )
 
 
 @pytest.mark.parametrize("as_text", [False, True])
 def test_a_session_asks_for_what_it_was_told_to(deputy: Deputy, place: CustomerAccount, as_text):
-    narrow = {"Version": "2012-10-17", "Statement": {"Effect": "Deny", "Action": "s3:*", "Resource": "*"}}
+    narrow = {
+        "Version": "2012-10-17",
+        "Statement": {"Effect": "Deny", "Action": "s3:*", "Resource": "*"},
+    }
     session = deputy_client.session(
         *place.ids,
         key=place.key,
@@ -53,9 +61,14 @@ def test_a_session_asks_for_what_it_was_told_to(deputy: Deputy, place: CustomerA
         reason="nightly scan",
         region_name="us-east-1",
     )
-    with closing(session.client("s3")) as s3, pytest.raises(botocore.exceptions.ClientError, match="AccessDenied"):
+    with (
+        closing(session.client("s3")) as s3,
+        pytest.raises(botocore.exceptions.ClientError, match="AccessDenied"),
+    ):
         s3.list_buckets()
-    details = place.world.audit(connection_id=place.ids[1], action="credentials.issued")[0]["details"]
+    details = place.world.audit(connection_id=place.ids[1], action="credentials.issued")[0][
+        "details"
+    ]
     assert details["reason"] == "nightly scan"
     assert details["duration_seconds"] == 900
 
@@ -84,17 +97,26 @@ def test_no_variable_of_aws_gets_between_it_and_deputy(
 def test_two_customers_do_not_mix(deputy: Deputy, place: CustomerAccount, world: World):
     other = CustomerAccount(world)
     sessions = [deputy_client.session(*each.ids, key=each.key) for each in (place, other)]
-    assert [account_of(session) for session in sessions] == [place.customer.account, other.customer.account]
+    assert [account_of(session) for session in sessions] == [
+        place.customer.account,
+        other.customer.account,
+    ]
 
 
-def test_over_tls_with_an_authority_of_ones_own(secure, place: CustomerAccount, deputy: Deputy, monkeypatch, pauses):
+def test_over_tls_with_an_authority_of_ones_own(
+    secure, place: CustomerAccount, deputy: Deputy, monkeypatch, pauses
+):
     with pytest.raises(deputy_client.Unreachable, match="certificate"):
         deputy_client.session(*place.ids, url=secure.url, key=place.key)
     assert (deputy.requests, pauses) == ([], [])
     monkeypatch.setenv("DEPUTY_CA_BUNDLE", str(secure.ca))
     assert deputy_client.session(*place.ids, url=secure.url, key=place.key)
-    with pytest.raises(deputy_client.Unreachable, match=r"127\.0\.0\.2"):  # not a name that it vouches for
-        deputy_client.session(*place.ids, url=secure.url.replace("localhost", "127.0.0.2"), key=place.key)
+    with pytest.raises(
+        deputy_client.Unreachable, match=r"127\.0\.0\.2"
+    ):  # not a name that it vouches for
+        deputy_client.session(
+            *place.ids, url=secure.url.replace("localhost", "127.0.0.2"), key=place.key
+        )
 
 
 def test_proxies_count_for_https_and_never_within_this_machine(
@@ -140,13 +162,19 @@ def test_the_client_asks_with_its_name_and_for_json(deputy: Deputy, place: Custo
 
 
 def test_the_expiry_is_deputys(deputy: Deputy, place: CustomerAccount):
-    credentials = deputy_client.session(*place.ids, key=place.key, duration_seconds=1800).get_credentials()
+    credentials = deputy_client.session(
+        *place.ids, key=place.key, duration_seconds=1800
+    ).get_credentials()
     left = vars(credentials)["_expiry_time"] - dt.datetime.now(dt.UTC)
     assert 1700 < left.total_seconds() <= 1800
 
 
-def test_a_session_carries_the_account_for_endpoints_that_hold_it(deputy: Deputy, place: CustomerAccount, monkeypatch):
-    """DynamoDB's do. With `required`, botocore fails when the credentials do not tell the account."""
+def test_a_session_carries_the_account_for_endpoints_that_hold_it(
+    deputy: Deputy, place: CustomerAccount, monkeypatch
+):
+    """DynamoDB's do. With `required`, botocore fails when the credentials do not tell the
+    account.
+    """
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     monkeypatch.setenv("AWS_ACCOUNT_ID_ENDPOINT_MODE", "required")
     session = deputy_client.session(*place.ids, key=place.key, region_name="us-east-1")
@@ -155,7 +183,9 @@ def test_a_session_carries_the_account_for_endpoints_that_hold_it(deputy: Deputy
 
     def instead(request, **_):
         asked.append(request.url)
-        return AWSResponse(request.url, 400, {}, HTTPResponse(BytesIO(b"{}"), preload_content=False))
+        return AWSResponse(
+            request.url, 400, {}, HTTPResponse(BytesIO(b"{}"), preload_content=False)
+        )
 
     with closing(session.client("dynamodb")) as dynamodb:
         dynamodb.meta.events.register("before-send", instead)

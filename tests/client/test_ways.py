@@ -1,7 +1,9 @@
-"""docs/workers.md, word for word: its script, its profile and its variables, with the real AWS CLI, boto3 and curl.
+"""docs/workers.md, word for word: its script, its profile and its variables, with the real AWS CLI,
+boto3 and curl.
 
-A worker of each kind is one process that lists a bucket page by page. Each page takes five minutes of simulated time,
-on one clock for the worker, the service and AWS, which refuses credentials that have expired.
+A worker of each kind is one process that lists a bucket page by page. Each page takes five minutes
+of simulated time, on one clock for the worker, the service and AWS, which refuses credentials that
+have expired.
 """
 
 import json
@@ -77,7 +79,9 @@ class Worker:
         script.chmod(0o700)
         config = self.home / "config"
         config.write_text(
-            self._with_own_ids(block("ini", "[profile acme]")).replace("/opt/deputy/deputy-credentials", str(script))
+            self._with_own_ids(block("ini", "[profile acme]")).replace(
+                "/opt/deputy/deputy-credentials", str(script)
+            )
         )
         return {
             "AWS_CONFIG_FILE": str(config),
@@ -90,7 +94,8 @@ class Worker:
     def profile_with_the_command(self) -> dict[str, str]:
         config = self.home / "config"
         tenant, connection = self.place.ids
-        program = f"{sys.executable} -m deputy_client.cli"  # test_wheel.py has the command as it is installed
+        # test_wheel.py has the command as it is installed
+        program = f"{sys.executable} -m deputy_client.cli"
         config.write_text(
             f"[profile acme]\ncredential_process = {program} --url {self._deputy.url}"
             f" --key-file {self.key_file} --tenant {tenant} --connection {connection}\n"
@@ -129,7 +134,14 @@ def hours(tmp_path: Path, aws: Sandbox) -> Iterator[tuple[TickingAws, dict[str, 
         ticking = TickingAws(aws, clock, PAGE_SECONDS)
         port = stack.enter_context(served(ticking))
         path = f"{Path(__file__).parent / 'clock'}:{CLIENT}"
-        yield (ticking, {"AWS_ENDPOINT_URL": f"http://localhost:{port}", "TEST_CLOCK": str(folder), "PYTHONPATH": path})
+        yield (
+            ticking,
+            {
+                "AWS_ENDPOINT_URL": f"http://localhost:{port}",
+                "TEST_CLOCK": str(folder),
+                "PYTHONPATH": path,
+            },
+        )
 
 
 def cli(place: CustomerAccount) -> list[str]:
@@ -150,7 +162,9 @@ def check_two_hours(done, aws: TickingAws, deputy: Deputy) -> None:
 
 
 @pytest.mark.usefixtures("filled_place")
-@pytest.mark.parametrize("way", ["profile_with_curl", "container_variables", "profile_with_the_command"])
+@pytest.mark.parametrize(
+    "way", ["profile_with_curl", "container_variables", "profile_with_the_command"]
+)
 def test_the_aws_cli_runs_for_hours(way, aws_cli, worker: Worker, deputy: Deputy, hours):
     aws, there = hours
     done = run(aws_cli, *cli(worker.place), env=environment(**there, **getattr(worker, way)()))
@@ -158,13 +172,17 @@ def test_the_aws_cli_runs_for_hours(way, aws_cli, worker: Worker, deputy: Deputy
 
 
 @pytest.mark.parametrize("way", ["profile_with_curl", "container_variables"])
-def test_a_boto3_program_runs_for_hours(way, worker: Worker, filled_place: CustomerAccount, deputy: Deputy, hours):
+def test_a_boto3_program_runs_for_hours(
+    way, worker: Worker, filled_place: CustomerAccount, deputy: Deputy, hours
+):
     aws, there = hours
     env = environment(**there, **getattr(worker, way)())
     check_two_hours(run(sys.executable, "-c", BOTO3, filled_place.bucket, env=env), aws, deputy)
 
 
-def test_a_program_with_the_client_runs_for_hours(worker: Worker, filled_place: CustomerAccount, deputy: Deputy, hours):
+def test_a_program_with_the_client_runs_for_hours(
+    worker: Worker, filled_place: CustomerAccount, deputy: Deputy, hours
+):
     aws, there = hours
     done = run(
         sys.executable,
@@ -180,7 +198,9 @@ def test_a_program_with_the_client_runs_for_hours(worker: Worker, filled_place: 
 def test_without_refreshing_they_would_have_expired(
     worker: Worker, filled_place: CustomerAccount, deputy: Deputy, hours
 ):
-    """The proof that the tests above prove something: AWS keeps time, and a session of an hour ends."""
+    """The proof that the tests above prove something: AWS keeps time, and a session of an hour
+    ends.
+    """
     aws, there = hours
     issued = filled_place.admin("/credentials")
     fixed = {
@@ -193,9 +213,15 @@ def test_without_refreshing_they_would_have_expired(
     assert [answer for _, _, answer in aws.seen] == [200] * 12 + [403]
 
 
-def test_the_script_tries_again_and_prints_one_answer(worker: Worker, deputy: Deputy, place: CustomerAccount):
+def test_the_script_tries_again_and_prints_one_answer(
+    worker: Worker, deputy: Deputy, place: CustomerAccount
+):
     deputy.answer_first((503, {"Retry-After": "1", "Content-Length": "2"}, b"{}"))
-    done = run(worker.home / "deputy-credentials", *place.ids, env=environment(**worker.profile_with_curl()))
+    done = run(
+        worker.home / "deputy-credentials",
+        *place.ids,
+        env=environment(**worker.profile_with_curl()),
+    )
     assert done.returncode == 0
     assert json.loads(done.stdout)["Version"] == 1
     assert len(deputy.requests) == 2
@@ -228,7 +254,9 @@ def test_the_script_tells_one_refusal_from_another(
     assert "Deputy answered 409 role_refused, request " in said()
 
 
-def test_the_script_speaks_http_to_this_machine_past_a_proxy(worker: Worker, deputy: Deputy, place: CustomerAccount):
+def test_the_script_speaks_http_to_this_machine_past_a_proxy(
+    worker: Worker, deputy: Deputy, place: CustomerAccount
+):
     """As `make run` serves it."""
     nowhere = "http://127.0.0.1:9"
     env = environment(**worker.profile_with_curl(), http_proxy=nowhere, ALL_PROXY=nowhere)
@@ -247,7 +275,9 @@ def test_the_script_sends_the_key_to_other_machines_over_https_only(
 ):
     """These all lead to the service, as another machine would be out of a test's reach."""
     for host in ("localhost:1@127.0.0.1", "127.0.0.1:1@127.0.0.1", "127.1", "x@127.0.0.1"):
-        env = environment(**worker.profile_with_curl() | {"DEPUTY_URL": deputy.url.replace("127.0.0.1", host)})
+        env = environment(
+            **worker.profile_with_curl() | {"DEPUTY_URL": deputy.url.replace("127.0.0.1", host)}
+        )
         done = run(worker.home / "deputy-credentials", *place.ids, env=env)
         assert (done.returncode, done.stdout, deputy.requests) == (1, "", []), host
         assert "http" in done.stderr
@@ -261,7 +291,9 @@ def test_the_check_before_the_first_write_stops_in_any_other_account(
     script = block("sh", "get-caller-identity") + "echo writes\n"
 
     def wrote(account: str) -> bool:
-        return run("sh", "-euc", script, env=env | {"CUSTOMER_ACCOUNT": account}).stdout == "writes\n"
+        return (
+            run("sh", "-euc", script, env=env | {"CUSTOMER_ACCOUNT": account}).stdout == "writes\n"
+        )
 
     assert wrote(place.customer.account)
     assert not wrote("555500001111")
@@ -273,7 +305,11 @@ def test_the_aws_cli_and_boto3_stop_at_a_refusal_and_show_why(
     aws_cli, worker: Worker, place: CustomerAccount, aws: Sandbox
 ):
     place.admin("/suspend", {"reason": "unpaid"})
-    for way in (worker.profile_with_curl, worker.container_variables, worker.profile_with_the_command):
+    for way in (
+        worker.profile_with_curl,
+        worker.container_variables,
+        worker.profile_with_the_command,
+    ):
         env = environment(AWS_ENDPOINT_URL=aws.url, **way())
         for words in ([aws_cli, *cli(place)], [sys.executable, "-c", BOTO3, place.bucket]):
             done = run(*words, env=env)
@@ -291,7 +327,9 @@ def test_the_newline_trap(worker: Worker, place: CustomerAccount, deputy: Deputy
     assert deputy.requests == []
 
 
-def test_the_key_may_stand_in_the_variable(worker: Worker, filled_place: CustomerAccount, deputy: Deputy, aws: Sandbox):
+def test_the_key_may_stand_in_the_variable(
+    worker: Worker, filled_place: CustomerAccount, deputy: Deputy, aws: Sandbox
+):
     variables = worker.container_variables()
     del variables["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"]
     for token in (filled_place.key, f"Bearer {filled_place.key}"):

@@ -20,7 +20,14 @@ PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built with the flit_core of requirements-dev.txt: nothing comes from the network."""
     folder = tmp_path_factory.mktemp("wheel")
-    build = ["wheel", "--no-deps", "--no-build-isolation", "--no-cache-dir", "--wheel-dir", str(folder)]
+    build = [
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-cache-dir",
+        "--wheel-dir",
+        str(folder),
+    ]
     done = subprocess.run([*PIP, *build, str(CLIENT)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (built,) = folder.iterdir()
@@ -78,7 +85,8 @@ def test_the_wheel_works_with_boto3_alone(scratch: Path, deputy: Deputy, place: 
     program = """
 import sys, deputy_client
 print(deputy_client.__file__)
-who = deputy_client.session(*sys.argv[1:], region_name="us-east-1").client("sts").get_caller_identity()
+session = deputy_client.session(*sys.argv[1:], region_name="us-east-1")
+who = session.client("sts").get_caller_identity()
 print(who["Account"])
 """
     env = environment(

@@ -1,6 +1,8 @@
-"""The templates as they lie in the repository: valid, and meaning what customers are told that they mean.
+"""The templates as they lie in the repository: valid, and meaning what customers are told that they
+mean.
 
-Publishing replaces the example values by plain text substitution, so the tests also pin down those literals.
+Publishing replaces the example values by plain text substitution, so the tests also pin down those
+literals.
 """
 
 import json
@@ -24,7 +26,14 @@ BROKER_ROOT = "arn:aws:iam::111122223333:root"
 BROKER = "arn:aws:iam::111122223333:role/DeputyBroker"
 EXTERNAL_ID = "dpy-" + "0f" * 32
 LIMITS = ["AccessUntil", "RevokeSessionsBefore", "PermissionsBoundaryArn"]
-PARAMETERS = ["ExternalId", "NextExternalId", "RoleName", "RegistrationTopicArn", "RegistrationToken", *LIMITS]
+PARAMETERS = [
+    "ExternalId",
+    "NextExternalId",
+    "RoleName",
+    "RegistrationTopicArn",
+    "RegistrationToken",
+    *LIMITS,
+]
 BOUNDARY_PARTS = {"Fn::Split": [":", {"Fn::Sub": "${PermissionsBoundaryArn}:::::"}]}
 READS_ITSELF = [
     "iam:GetRole",
@@ -64,7 +73,9 @@ def policy_of(broker, name):
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
 def test_cfn_lint_has_no_errors_and_no_warnings(path):
     """In every region. Its informational remarks are matters of taste and are left out."""
-    faults = [fault for fault in lint_all(path.read_text()) if fault.rule.severity != "informational"]
+    faults = [
+        fault for fault in lint_all(path.read_text()) if fault.rule.severity != "informational"
+    ]
     assert [str(fault) for fault in faults] == []
 
 
@@ -88,7 +99,9 @@ def test_no_literal_but_the_brokers_names_an_account():
 def test_the_broker_is_no_parameter_and_a_link_can_fill_in_each(customer_template):
     parameters = customer_template["Parameters"]
     assert list(parameters) == PARAMETERS
-    assert not [name for name, one in parameters.items() if one["Type"] != "String" or "NoEcho" in one]
+    assert not [
+        name for name, one in parameters.items() if one["Type"] != "String" or "NoEcho" in one
+    ]
     defaults = {name: parameter.get("Default") for name, parameter in parameters.items()}
     assert defaults == dict.fromkeys(PARAMETERS, "") | {"ExternalId": None, "RoleName": None}
 
@@ -102,12 +115,21 @@ def test_the_console_shows_every_parameter_in_a_group_with_a_label(path):
     assert all(parameter["Description"] for parameter in template["Parameters"].values())
 
 
-def test_the_registration_waits_for_nobody_and_is_sent_again_when_any_parameter_changes(customer_template):
+def test_the_registration_waits_for_nobody_and_is_sent_again_when_any_parameter_changes(
+    customer_template,
+):
     registration = customer_template["Resources"]["Registration"]
     properties = registration["Properties"]
-    kept = (registration["Condition"], registration["DeletionPolicy"], registration["UpdateReplacePolicy"])
+    kept = (
+        registration["Condition"],
+        registration["DeletionPolicy"],
+        registration["UpdateReplacePolicy"],
+    )
     assert kept == ("HasRegistrationTopic", "RetainExceptOnCreate", "Retain")
-    assert (properties["ServiceToken"], properties["ServiceTimeout"]) == ({"Ref": "RegistrationTopicArn"}, "1800")
+    assert (properties["ServiceToken"], properties["ServiceTimeout"]) == (
+        {"Ref": "RegistrationTopicArn"},
+        "1800",
+    )
     sent = {name for name, value in properties.items() if value == {"Ref": name}}
     assert sent == {*PARAMETERS} - {"RoleName", "RegistrationTopicArn"}
     assert properties["RoleArn"] == {"Fn::GetAtt": ["Role", "Arn"]}
@@ -156,9 +178,15 @@ def test_the_trust_policy_is_exactly_this(role_properties):
                 "Principal": {"AWS": BROKER_ROOT},
                 "Action": "sts:AssumeRole",
                 "Condition": {
-                    "StringEquals": {"sts:ExternalId": {"Fn::If": ["HasNextExternalId", both, {"Ref": "ExternalId"}]}},
+                    "StringEquals": {
+                        "sts:ExternalId": {
+                            "Fn::If": ["HasNextExternalId", both, {"Ref": "ExternalId"}]
+                        }
+                    },
                     "ArnEquals": {"aws:PrincipalArn": BROKER},
-                    "DateLessThan": where("HasAccessUntil", {"aws:CurrentTime": {"Ref": "AccessUntil"}}),
+                    "DateLessThan": where(
+                        "HasAccessUntil", {"aws:CurrentTime": {"Ref": "AccessUntil"}}
+                    ),
                 },
             }
         ],
@@ -177,7 +205,11 @@ def denial(condition, name, test):
 
 def test_the_limits_deny_and_are_there_when_they_are_given(role_properties):
     assert role_properties["Policies"][2:] == [
-        denial("HasAccessUntil", "access-until", {"DateGreaterThanEquals": {"aws:CurrentTime": {"Ref": LIMITS[0]}}}),
+        denial(
+            "HasAccessUntil",
+            "access-until",
+            {"DateGreaterThanEquals": {"aws:CurrentTime": {"Ref": LIMITS[0]}}},
+        ),
         denial(
             "HasRevokeSessionsBefore",
             "AWSRevokeOlderSessions",
@@ -200,7 +232,9 @@ def test_the_role_names_the_vendor_and_the_tenant(customer_template, role_proper
 
 
 def test_the_descriptions_fit_also_with_a_long_vendor_name(customer_template, role_properties):
-    """CloudFormation's limit is 1,024 bytes for a template, IAM's 1,000 characters for a role; names have at most 64."""
+    """CloudFormation's limit is 1,024 bytes for a template, IAM's 1,000 characters for a role;
+    names have at most 64.
+    """
     longest = "V" * 64
     assert len(customer_template["Description"].replace("Example Vendor", longest)) <= 1024
     filled = role_properties["Description"]["Fn::Sub"].replace("${ExternalId}", EXTERNAL_ID)
@@ -209,7 +243,10 @@ def test_the_descriptions_fit_also_with_a_long_vendor_name(customer_template, ro
 
 def test_the_customers_template_makes_a_role_and_a_registration_and_nothing_else(customer_template):
     assert list(customer_template["Resources"]) == ["Role", "Registration"]
-    policies = [policy["PolicyName"] for policy in customer_template["Resources"]["Role"]["Properties"]["Policies"][:2]]
+    policies = [
+        policy["PolicyName"]
+        for policy in customer_template["Resources"]["Role"]["Properties"]["Policies"][:2]
+    ]
     assert policies == ["permissions", "read-itself"]
     assert "ManagedPolicyArns" not in customer_template["Resources"]["Role"]["Properties"]
 
@@ -221,14 +258,18 @@ def test_the_role_may_read_itself_and_no_other(role_properties):
             {
                 "Effect": "Allow",
                 "Action": READS_ITSELF,
-                "Resource": {"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:role/${RoleName}"},
+                "Resource": {
+                    "Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:role/${RoleName}"
+                },
             }
         ],
     }
 
 
 def statements_of(name):
-    found = json.loads((CLOUDFORMATION / "permission-sets" / f"{name}.json").read_text())["statements"]
+    found = json.loads((CLOUDFORMATION / "permission-sets" / f"{name}.json").read_text())[
+        "statements"
+    ]
     return [{key: value for key, value in statement.items() if key != "why"} for statement in found]
 
 
@@ -243,7 +284,10 @@ def test_the_permissions_between_the_marks_are_those_of_inventory(role_propertie
     inventory = statements_of("inventory")
     block = textwrap.dedent("\n".join(lines[begin[0] + 1 : end[0]]))
     assert yaml.safe_load(block) == inventory
-    assert role_properties["Policies"][0]["PolicyDocument"] == {"Version": "2012-10-17", "Statement": inventory}
+    assert role_properties["Policies"][0]["PolicyDocument"] == {
+        "Version": "2012-10-17",
+        "Statement": inventory,
+    }
 
 
 # What they launch for a whole organisation.
@@ -254,7 +298,9 @@ def organization():
     return load(CUSTOMER_ORG)
 
 
-def test_the_organizations_template_takes_the_units_and_what_a_single_account_takes(customer_template, organization):
+def test_the_organizations_template_takes_the_units_and_what_a_single_account_takes(
+    customer_template, organization
+):
     """Neither the broker nor a template is a parameter: a link could carry somebody else's."""
     parameters = organization["Parameters"]
     assert list(parameters) == ["OrganizationalUnitIds", "CallAs", *customer_template["Parameters"]]
@@ -287,8 +333,13 @@ def test_the_stack_set_follows_the_organisation_and_one_account_stops_no_other(o
     assert properties["AutoDeployment"] == {"Enabled": True, "RetainStacksOnAccountRemoval": False}
     tolerated = {"FailureTolerancePercentage": 100, "MaxConcurrentPercentage": 100}
     assert tolerated.items() <= properties["OperationPreferences"].items()
-    assert properties["Parameters"] == [{"ParameterKey": name, "ParameterValue": {"Ref": name}} for name in PARAMETERS]
-    assert (properties["CallAs"], properties["PermissionModel"]) == ({"Ref": "CallAs"}, "SERVICE_MANAGED")
+    assert properties["Parameters"] == [
+        {"ParameterKey": name, "ParameterValue": {"Ref": name}} for name in PARAMETERS
+    ]
+    assert (properties["CallAs"], properties["PermissionModel"]) == (
+        {"Ref": "CallAs"},
+        "SERVICE_MANAGED",
+    )
 
 
 # The vendor's side.
@@ -308,7 +359,11 @@ def test_the_broker_may_assume_roles_with_the_prefix_and_no_others(broker_resour
 
 
 def test_the_broker_may_assume_no_role_of_the_vendors_own(broker_resources):
-    denied = [s for s in policy_of(broker_resources, "assume-customers-roles")["Statement"] if s["Effect"] == "Deny"]
+    denied = [
+        s
+        for s in policy_of(broker_resources, "assume-customers-roles")["Statement"]
+        if s["Effect"] == "Deny"
+    ]
 
     assert {s["Action"] for s in denied} == {"sts:AssumeRole"}
     assert [(s["Resource"], s.get("Condition")) for s in denied] == [
@@ -332,7 +387,9 @@ def test_the_service_gets_the_broker_for_this_account_alone_where_it_says_for_wh
 ):
     template = load(CLOUDFORMATION / "broker.yaml")
     holds = condition_of(template["Conditions"], {"BrokerService": service})
-    [statement] = template["Resources"]["Broker"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    [statement] = template["Resources"]["Broker"]["Properties"]["AssumeRolePolicyDocument"][
+        "Statement"
+    ]
     assert statement["Effect"] == "Allow"
     assert statement["Principal"] == {"Service": {"Ref": "BrokerService"}}
     chosen = {}
@@ -347,7 +404,9 @@ def test_the_service_gets_the_broker_for_this_account_alone_where_it_says_for_wh
     condition, yes, no = chosen["Condition"].pop("ArnLike")["Fn::If"]
     assert chosen["Condition"] == demanded
     of_ecs = {"aws:SourceArn": {"Fn::Sub": "arn:${AWS::Partition}:ecs:*:${AWS::AccountId}:*"}}
-    assert (yes if holds(condition) else no) == (of_ecs if service.startswith("ecs") else {"Ref": "AWS::NoValue"})
+    assert (yes if holds(condition) else no) == (
+        of_ecs if service.startswith("ecs") else {"Ref": "AWS::NoValue"}
+    )
 
 
 def condition_of(conditions, values):
@@ -369,16 +428,35 @@ def condition_of(conditions, values):
 
 
 def test_a_published_template_is_neither_overwritten_nor_removed(broker_resources):
-    """`Null: true` holds for requests without the header. The sandbox's S3 shows what that refuses."""
+    """`Null: true` holds for requests without the header. The sandbox's S3 shows what that
+    refuses.
+    """
     everybody = {"Effect": "Deny", "Principal": "*"}
     templates = {"Resource": {"Fn::Sub": "${TemplateBucket.Arn}/templates/*"}}
-    _, *denied, _ = broker_resources["TemplateBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]
-    assert [{key: value for key, value in statement.items() if key != "Sid"} for statement in denied] == [
-        everybody | templates | {"Action": "s3:PutObject", "Condition": {"Null": {"s3:if-none-match": "true"}}},
+    _, *denied, _ = broker_resources["TemplateBucketPolicy"]["Properties"]["PolicyDocument"][
+        "Statement"
+    ]
+    assert [
+        {key: value for key, value in statement.items() if key != "Sid"} for statement in denied
+    ] == [
         everybody
         | templates
-        | {"Action": ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:ReplicateDelete", "s3:ReplicateObject"]},
-        everybody | {"Action": "s3:PutLifecycleConfiguration", "Resource": {"Fn::GetAtt": ["TemplateBucket", "Arn"]}},
+        | {"Action": "s3:PutObject", "Condition": {"Null": {"s3:if-none-match": "true"}}},
+        everybody
+        | templates
+        | {
+            "Action": [
+                "s3:DeleteObject",
+                "s3:DeleteObjectVersion",
+                "s3:ReplicateDelete",
+                "s3:ReplicateObject",
+            ]
+        },
+        everybody
+        | {
+            "Action": "s3:PutLifecycleConfiguration",
+            "Resource": {"Fn::GetAtt": ["TemplateBucket", "Arn"]},
+        },
     ]
 
 
@@ -402,7 +480,10 @@ def test_the_broker_can_do_nothing_else(broker_resources):
         {
             "Effect": "Allow",
             "Action": "sqs:GetQueueAttributes",
-            "Resource": [{"Fn::GetAtt": [queue, "Arn"]} for queue in ("RegistrationQueue", "RegistrationDeadLetters")],
+            "Resource": [
+                {"Fn::GetAtt": [queue, "Arn"]}
+                for queue in ("RegistrationQueue", "RegistrationDeadLetters")
+            ],
         },
         {
             "Effect": "Allow",
@@ -439,10 +520,17 @@ def test_the_canary_trusts_broker_and_stranger_as_a_customers_role_does_but_for_
     [customers] = role_properties["AssumeRolePolicyDocument"]["Statement"]
     assert trust_of(canary, "Canary") == {
         "Effect": "Allow",
-        "Principal": {"AWS": [BROKERS_ROOT, {"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:root"}]},
+        "Principal": {
+            "AWS": [BROKERS_ROOT, {"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:root"}]
+        },
         "Action": customers["Action"],
         "Condition": {
-            "ArnEquals": {"aws:PrincipalArn": [{"Ref": "BrokerPrincipalArn"}, {"Fn::GetAtt": ["Stranger", "Arn"]}]}
+            "ArnEquals": {
+                "aws:PrincipalArn": [
+                    {"Ref": "BrokerPrincipalArn"},
+                    {"Fn::GetAtt": ["Stranger", "Arn"]},
+                ]
+            }
         },
     }
     assert {*customers["Condition"]} == {"StringEquals", "ArnEquals", "DateLessThan"}
@@ -457,13 +545,19 @@ def test_the_stranger_trusts_the_broker_alone(canary):
 
 
 def test_the_stranger_may_what_the_broker_may_and_the_canary_nothing(canary, broker_resources):
-    allowed, *denied = canary["Resources"]["Stranger"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+    allowed, *denied = canary["Resources"]["Stranger"]["Properties"]["Policies"][0][
+        "PolicyDocument"
+    ]["Statement"]
     brokers, *brokers_denied = policy_of(broker_resources, "assume-customers-roles")["Statement"]
     assert allowed == {name: brokers[name] for name in ("Effect", "Action", "Resource")}
     account = BROKERS_ROOT["Fn::Sub"][1]["Account"]
     assert [(one["Effect"], one["Resource"], one.get("Condition")) for one in denied] == [
         ("Deny", "*", {"StringEquals": {"aws:ResourceAccount": account}}),
-        ("Deny", {"Fn::Sub": ["arn:${AWS::Partition}:iam::${Account}:role/*", {"Account": account}]}, None),
+        (
+            "Deny",
+            {"Fn::Sub": ["arn:${AWS::Partition}:iam::${Account}:role/*", {"Account": account}]},
+            None,
+        ),
         ("Deny", "*", {"StringEquals": {"aws:ResourceAccount": {"Ref": "VendorAccountIds"}}}),
     ]
     assert len(denied) == len(brokers_denied)
@@ -492,13 +586,21 @@ def test_the_broker_may_be_a_role_or_a_user_with_a_path(canary):
 
 
 def test_only_with_a_work_queue_may_the_broker_carry_work_and_on_that_queue_alone(broker_resources):
-    assert broker_resources["WorkQueue"]["Condition"] == broker_resources["CarryWork"]["Condition"] == "HasWorkQueue"
+    assert (
+        broker_resources["WorkQueue"]["Condition"]
+        == broker_resources["CarryWork"]["Condition"]
+        == "HasWorkQueue"
+    )
     policy = broker_resources["CarryWork"]["Properties"]
     assert policy["Roles"] == [{"Ref": "Broker"}]
     [statement] = policy["PolicyDocument"]["Statement"]
     assert statement["Resource"] == {"Fn::GetAtt": ["WorkQueue", "Arn"]}
     assert {action.split(":")[0] for action in statement["Action"]} == {"sqs"}
-    assert not [action for action in statement["Action"] if "*" in action or "Create" in action or "List" in action]
+    assert not [
+        action
+        for action in statement["Action"]
+        if "*" in action or "Create" in action or "List" in action
+    ]
 
 
 def test_publishing_templates_is_not_the_brokers(broker_resources):
@@ -506,7 +608,11 @@ def test_publishing_templates_is_not_the_brokers(broker_resources):
 
     assert {"Roles", "Users", "Groups"}.isdisjoint(publisher)
     assert publisher["PolicyDocument"]["Statement"] == [
-        {"Effect": "Allow", "Action": "s3:PutObject", "Resource": {"Fn::Sub": "${TemplateBucket.Arn}/templates/*"}},
+        {
+            "Effect": "Allow",
+            "Action": "s3:PutObject",
+            "Resource": {"Fn::Sub": "${TemplateBucket.Arn}/templates/*"},
+        },
         {
             "Effect": "Allow",
             "Action": "s3:ListBucket",
@@ -525,7 +631,12 @@ def test_bucket_topic_and_queues_refuse_what_comes_without_tls(broker_resources)
             if statement.get("Sid") == "OnlyOverTls":
                 assert (statement["Effect"], statement["Principal"]) == ("Deny", "*")
                 assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
-                [name] = {*re.findall(r"'(?:Ref|Fn::GetAtt|Fn::Sub)': \[?'(?:\$\{)?(\w+)", str(statement["Resource"]))}
+                [name] = {
+                    *re.findall(
+                        r"'(?:Ref|Fn::GetAtt|Fn::Sub)': \[?'(?:\$\{)?(\w+)",
+                        str(statement["Resource"]),
+                    )
+                }
                 refusing[name] = statement["Action"]
     actions = {"TemplateBucket": "s3:*", "RegistrationTopic": "sns:Publish"}
     assert refusing == {name: actions.get(name, "sqs:*") for name in open_to_requests}
@@ -538,7 +649,10 @@ def test_only_published_templates_and_the_topic_are_open_to_anyone(broker_resour
         if "PolicyDocument" in resource["Properties"]
     )
     to_anyone = [
-        s for statements in documents for s in statements if s.get("Principal") == "*" and s["Effect"] == "Allow"
+        s
+        for statements in documents
+        for s in statements
+        if s.get("Principal") == "*" and s["Effect"] == "Allow"
     ]
 
     assert [(s["Action"], s["Resource"]) for s in to_anyone] == [
@@ -554,7 +668,9 @@ def test_the_template_bucket_outlives_the_stack_and_is_public_by_policy_alone(br
     for kept in (bucket, broker_resources["TemplateBucketPolicy"]):
         assert (kept["DeletionPolicy"], kept["UpdateReplacePolicy"]) == ("Retain", "Retain")
     assert properties["VersioningConfiguration"] == {"Status": "Enabled"}
-    assert properties["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+    assert properties["OwnershipControls"] == {
+        "Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]
+    }
     assert properties["PublicAccessBlockConfiguration"] == {
         "BlockPublicAcls": True,
         "IgnorePublicAcls": True,
@@ -564,7 +680,9 @@ def test_the_template_bucket_outlives_the_stack_and_is_public_by_policy_alone(br
 
 
 def test_only_the_topic_fills_the_queue_and_bad_messages_leave_it(broker_resources):
-    statement, _ = broker_resources["RegistrationQueuePolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    statement, _ = broker_resources["RegistrationQueuePolicy"]["Properties"]["PolicyDocument"][
+        "Statement"
+    ]
     queue = broker_resources["RegistrationQueue"]["Properties"]
 
     assert statement["Principal"] == {"Service": "sns.amazonaws.com"}

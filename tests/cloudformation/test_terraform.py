@@ -42,7 +42,10 @@ def read_itself(role_arn: str) -> dict[str, object]:
         "iam:ListAttachedRolePolicies",
         "iam:SimulatePrincipalPolicy",
     ]
-    return {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": reads, "Resource": role_arn}]}
+    return {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": reads, "Resource": role_arn}],
+    }
 
 
 def given(broker_arn: str, policy: str) -> dict[str, object]:
@@ -79,7 +82,13 @@ def test_terraform_fmt_would_change_nothing_in_the_module(path):
 
 @pytest.mark.parametrize(
     ("chosen", "arn"),
-    [*zip(SETS.values(), (BROKER, "arn:aws-cn:iam::123456789012:user/service/AcmeBroker"), strict=True)],
+    [
+        *zip(
+            SETS.values(),
+            (BROKER, "arn:aws-cn:iam::123456789012:user/service/AcmeBroker"),
+            strict=True,
+        )
+    ],
 )
 def test_the_module_makes_the_role_of_the_kit(chosen, arn):
     broker = Broker.parse(arn)
@@ -90,15 +99,23 @@ def test_the_module_makes_the_role_of_the_kit(chosen, arn):
     found = dict(resource("aws_iam_role"))
     assert found.pop("assume_role_policy") == "${jsonencode(local.trust_policy)}"
     assert names["local.trust_policy"] == in_a_list(trust_policy(broker, EXTERNAL_ID))
-    rotating = hcl.evaluate(written["trust_policy"], names | {"var.next_external_id": NEXT_EXTERNAL_ID})
+    rotating = hcl.evaluate(
+        written["trust_policy"], names | {"var.next_external_id": NEXT_EXTERNAL_ID}
+    )
     assert rotating == trust_policy(broker, EXTERNAL_ID, NEXT_EXTERNAL_ID)
     role = hcl.evaluate(found, names)
     assert role == {
         "name": "deputy-1a2b3c4d",
-        "description": f"Lets Acme 24 reach this account for the customer with External ID {EXTERNAL_ID}",
+        "description": (
+            f"Lets Acme 24 reach this account for the customer with External ID {EXTERNAL_ID}"
+        ),
         "max_session_duration": 3600,
         "permissions_boundary": None,
-        "tags": {"deputy:vendor": "Acme 24", "deputy:external-id": EXTERNAL_ID, "deputy:permission-set": "inventory@1"},
+        "tags": {
+            "deputy:vendor": "Acme 24",
+            "deputy:external-id": EXTERNAL_ID,
+            "deputy:permission-set": "inventory@1",
+        },
     }
     names |= {"aws_iam_role.this.id": "it", "aws_iam_role.this.arn": "its ARN"}
     policy = hcl.evaluate(resource("aws_iam_role_policy", "permissions"), names)
@@ -122,7 +139,10 @@ def denied(name: str, variable: str) -> dict[str, Any]:
 
 
 def test_the_limits_are_there_when_they_are_given():
-    names = given(BROKER, "{}") | {"var.access_until": TIME, "var.permissions_boundary_arn": BOUNDARY}
+    names = given(BROKER, "{}") | {
+        "var.access_until": TIME,
+        "var.permissions_boundary_arn": BOUNDARY,
+    }
     [written] = FILES["main"]["locals"]
     names["local.broker"] = hcl.evaluate(written["broker"], names)
     [statement] = hcl.evaluate(written["trust_policy"], names)["Statement"]
@@ -136,7 +156,13 @@ def test_the_limits_are_there_when_they_are_given():
 
 
 def test_only_these_may_be_left_out():
-    optional = ["next_external_id", "managed_policy_arns", "permission_set", "max_session_duration", *LIMITS]
+    optional = [
+        "next_external_id",
+        "managed_policy_arns",
+        "permission_set",
+        "max_session_duration",
+        *LIMITS,
+    ]
     assert [name for name, block in VARIABLES.items() if "default" in block] == optional
     assert all(block["description"] for block in VARIABLES.values())
     assert [name for name, block in VARIABLES.items() if "validation" not in block] == optional[1:3]
@@ -146,7 +172,9 @@ def patterns(name: str) -> list[re.Pattern[str]]:
     """The patterns that a variable must match. Unlike Python's, Go's $ is the very end."""
     found = []
     for validation in VARIABLES[name]["validation"]:
-        text = re.fullmatch(rf'\$\{{can\(regex\((".*"), var\.{name}\)\)\}}', validation["condition"])[1]
+        text = re.fullmatch(
+            rf'\$\{{can\(regex\((".*"), var\.{name}\)\)\}}', validation["condition"]
+        )[1]
         found.append(re.compile(hcl.text_of(text, {}).removesuffix("$") + r"\Z", re.ASCII))
     return found
 

@@ -10,7 +10,9 @@ AMOUNTS = (0.0, 0.5, 1.0, 1.5, 2.0, 7.0)
 
 
 def histogram() -> Histogram:
-    return Histogram("seconds", "Time.", ["source"], buckets=(1, 2), registry=CollectorRegistry()).labels("x")
+    return Histogram(
+        "seconds", "Time.", ["source"], buckets=(1, 2), registry=CollectorRegistry()
+    ).labels("x")
 
 
 def samples(child: Histogram) -> list[tuple]:

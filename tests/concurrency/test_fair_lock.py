@@ -9,7 +9,9 @@ from app.concurrency.fair_lock import FairLock, urgent
 from tests.support.waiting import until
 
 
-def waiting(lock: FairLock, order: list[str], name: str, *, hurry: bool = False) -> threading.Thread:
+def waiting(
+    lock: FairLock, order: list[str], name: str, *, hurry: bool = False
+) -> threading.Thread:
     def work() -> None:
         urgent.set(hurry)
         lock.acquire()
@@ -39,7 +41,9 @@ def test_who_gave_up_or_was_killed_is_not_handed_the_lock(monkeypatch):
     lock = FairLock()
     lock.acquire()
     assert not lock.acquire(0.001)
-    monkeypatch.setattr(threading.Event, "wait", lambda *_: (_ for _ in ()).throw(gevent.GreenletExit))
+    monkeypatch.setattr(
+        threading.Event, "wait", lambda *_: (_ for _ in ()).throw(gevent.GreenletExit)
+    )
     with pytest.raises(gevent.GreenletExit):
         lock.acquire()
     lock.release()

@@ -1,4 +1,6 @@
-"""Group commit: items that come while a commit runs share the next one, and one item's error fails no other."""
+"""Group commit: items that come while a commit runs share the next one, and one item's error
+fails no other.
+"""
 
 import signal
 import threading
@@ -54,7 +56,9 @@ def group(disk) -> GroupCommit[str, int]:
 
 @pytest.fixture
 def add_in_thread(group, disk):
-    """`crowd(item)`: somebody adds it, in a thread of their own; the item has joined when this returns."""
+    """`crowd(item)`: somebody adds it, in a thread of their own; the item has joined when this
+    returns.
+    """
     pool = ThreadPoolExecutor(32)
 
     def add(item: str, patience: float = 10.0) -> Future[int]:
@@ -114,7 +118,9 @@ def test_each_caller_is_told_of_the_commit_that_its_own_item_was_in(group, disk)
 
 
 def test_a_crowd_needs_few_commits():
-    """Each commit takes until everybody else has come: of 16, one is alone in a commit, and 15 in the next."""
+    """Each commit takes until everybody else has come: of 16, one is alone in a commit, and 15
+    in the next.
+    """
     crowd, items = 16, 160
     commits = []
 
@@ -137,7 +143,9 @@ def test_a_store_that_is_away_fails_each_of_the_batch_and_not_the_next(disk, add
     disk.go_on.set()
     errors = [unavailable(running) for running in others]
     assert {error.detail for error in errors} == {"the disk is away"}
-    assert len({id(error) for error in errors}) == 4, "one for all would collect the tracebacks of all"
+    assert len({id(error) for error in errors}) == 4, (
+        "one for all would collect the tracebacks of all"
+    )
     assert busy.result(60) == 1
     assert add_in_thread("next").result(60) == 3
 
@@ -160,7 +168,9 @@ def test_one_bad_item_that_is_alone_is_not_tried_twice(group, disk):
     assert group.add("good", 1.0) == 2
 
 
-def test_a_store_that_goes_away_during_the_retries_fails_only_what_was_not_stored(disk, add_in_thread, busy):
+def test_a_store_that_goes_away_during_the_retries_fails_only_what_was_not_stored(
+    disk, add_in_thread, busy
+):
     others = [add_in_thread(item) for item in ("a", "bad", "b")]
     disk.trouble = lambda items: StoreUnavailableError("gone now") if items == ["b"] else None
     disk.go_on.set()
@@ -203,7 +213,9 @@ def test_a_leader_whose_turn_does_not_come_fails_its_followers_too(disk, add_in_
     later = add_in_thread("later")
     disk.go_on.set()
     assert (busy.result(60), later.result(60)) == (1, 2)
-    assert disk.batches == [["first"], ["later"]], "what was said to have failed is not stored later on"
+    assert disk.batches == [["first"], ["later"]], (
+        "what was said to have failed is not stored later on"
+    )
 
 
 def test_a_commit_that_is_stopped_holds_up_nobody(disk, add_in_thread, busy):
@@ -217,7 +229,9 @@ def test_a_commit_that_is_stopped_holds_up_nobody(disk, add_in_thread, busy):
     assert disk.batches == [["first"], ["leader", "follower"], ["next"]]
 
 
-def test_a_leader_that_is_stopped_while_it_waits_for_its_turn_holds_up_nobody(group, disk, add_in_thread, busy):
+def test_a_leader_that_is_stopped_while_it_waits_for_its_turn_holds_up_nobody(
+    group, disk, add_in_thread, busy
+):
     """As gevent kills a greenlet, or a signal a thread: at the place where it waits."""
 
     def stop(*_):

@@ -71,7 +71,9 @@ def test_a_failure_reaches_all_who_wait_and_is_not_kept(flights):
     assert result(flights.join("a", lambda: 7)[0]) == 7
 
 
-def test_an_abandoned_call_goes_on_for_those_who_wait_and_the_next_request_starts_another(flights, call):
+def test_an_abandoned_call_goes_on_for_those_who_wait_and_the_next_request_starts_another(
+    flights, call
+):
     first, _ = flights.join("a", call)
     flights.abandon("a", first)
     other = Call()
@@ -80,7 +82,9 @@ def test_an_abandoned_call_goes_on_for_those_who_wait_and_the_next_request_start
     flights.abandon("a", first)
     call.end.set()
     assert result(first) == 1
-    assert flights.join("a", call) == (second, False), "the end of the first one has not removed the second"
+    assert flights.join("a", call) == (second, False), (
+        "the end of the first one has not removed the second"
+    )
     other.end.set()
     assert result(second) == 1
     assert result(flights.join("a", lambda: 7)[0]) == 7

@@ -1,4 +1,6 @@
-"""The role that the onboarding kit makes. What is never assumed is in tests/attacks/test_attack_role_arns.py."""
+"""The role that the onboarding kit makes. What is never assumed is in
+tests/attacks/test_attack_role_arns.py.
+"""
 
 from dataclasses import replace
 from uuid import UUID
@@ -28,7 +30,9 @@ def test_the_kits_role_is_in_the_brokers_partition_and_is_allowed(
 
 def test_what_is_no_role_arn_is_told_why(app: Flask):
     with pytest.raises(ValidationFailedError) as refused:
-        allowed_role(app.extensions["deputy"].connections._config, "arn:aws:iam::444455556666:user/deputy")
+        allowed_role(
+            app.extensions["deputy"].connections._config, "arn:aws:iam::444455556666:user/deputy"
+        )
     assert refused.value.errors == {
         "role_arn": ["This is not the ARN of an IAM role (arn:aws:iam::<12 digits>:role/<name>)."]
     }

@@ -1,4 +1,6 @@
-"""The canary and the stranger, as canary.yaml makes them: what each state of the vendor's side does to proofs."""
+"""The canary and the stranger, as canary.yaml makes them: what each state of the vendor's side
+does to proofs.
+"""
 
 import copy
 import json
@@ -33,7 +35,12 @@ from tests.web.conftest import visit
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
-FOUR = ["own_external_id_accepted", "account_matches", "missing_external_id_refused", "foreign_external_id_refused"]
+FOUR = [
+    "own_external_id_accepted",
+    "account_matches",
+    "missing_external_id_refused",
+    "foreign_external_id_refused",
+]
 MINUTE = 60  # seconds: what the canary said longer ago does not count
 EVENTS = ("prober.sighted", "prober.blinded", "prober.canary_lost")
 
@@ -73,9 +80,15 @@ class Deployment:
         return self.canary.discount_refusals(self.services.verification._sts, proven, connection)
 
     def asked(self) -> list[tuple[str, str, bool]]:
-        """The calls to the vendor's own two roles: who asked which one, and whether with an External ID."""
+        """The calls to the vendor's own two roles: who asked which one, and whether with an
+        External ID.
+        """
         return [
-            (call.caller_arn.split("/")[1], call.role_arn.split("/")[1], call.external_id is not None)
+            (
+                call.caller_arn.split("/")[1],
+                call.role_arn.split("/")[1],
+                call.external_id is not None,
+            )
             for role in (self.stack.canary_role_arn, self.stack.stranger_role_arn)
             for call in self.world.calls_for(role)
         ]
@@ -103,7 +116,10 @@ def app(aws, canary_stack) -> Iterator[Flask]:
 
 
 def roles_of(stack) -> dict[str, RoleArn]:
-    return {name: RoleArn.parse(getattr(stack, name)) for name in ("canary_role_arn", "stranger_role_arn")}
+    return {
+        name: RoleArn.parse(getattr(stack, name))
+        for name in ("canary_role_arn", "stranger_role_arn")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +162,11 @@ def diagnosis_of(world: World, made, step: str) -> tuple[str, str]:
 def outcomes(connection) -> dict[str, str]:
     """Of the calls; what is read is another matter."""
     checks = connection["verification"]["checks"]
-    return {check["name"]: check["outcome"] for check in checks if not check["name"].startswith("trust_policy")}
+    return {
+        check["name"]: check["outcome"]
+        for check in checks
+        if not check["name"].startswith("trust_policy")
+    }
 
 
 @contextmanager
@@ -155,7 +175,9 @@ def broker_policy(deployment: Deployment, statement: dict):
     account = deployment.stack.broker_principal_arn.split(":")[4]
     document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     with closing(root_client(deployment.world.aws, "iam", account)) as iam:
-        iam.put_role_policy(RoleName="DeputyBroker", PolicyName="hardening", PolicyDocument=document)
+        iam.put_role_policy(
+            RoleName="DeputyBroker", PolicyName="hardening", PolicyDocument=document
+        )
         try:
             yield
         finally:
@@ -191,7 +213,9 @@ def of_nobody(statement) -> None:
 
 def without_the_stranger(statement) -> None:
     arns = statement["Condition"]["ArnEquals"]["aws:PrincipalArn"]
-    statement["Condition"]["ArnEquals"]["aws:PrincipalArn"] = [arn for arn in arns if "stranger" not in arn]
+    statement["Condition"]["ArnEquals"]["aws:PrincipalArn"] = [
+        arn for arn in arns if "stranger" not in arn
+    ]
 
 
 # --- sighted ---
@@ -229,9 +253,14 @@ def test_many_proofs_at_once_share_one_asking(deployment: Deployment):
 
 def test_the_canary_is_asked_as_customers_roles_are(deployment: Deployment, world: World):
     made = world.proven()
-    theirs, ours = world.calls_for(made["role_arn"]), world.calls_for(deployment.stack.canary_role_arn)
+    theirs, ours = (
+        world.calls_for(made["role_arn"]),
+        world.calls_for(deployment.stack.canary_role_arn),
+    )
     refused = [call for call in theirs if call.outcome == "AccessDenied"]
-    assert {(call.policy, call.duration) for call in ours} == {(call.policy, call.duration) for call in refused}
+    assert {(call.policy, call.duration) for call in ours} == {
+        (call.policy, call.duration) for call in refused
+    }
 
 
 def test_calls_to_the_canary_count_against_the_sts_budget(deployment: Deployment):
@@ -257,7 +286,9 @@ def if_exists(policy):
     return changed
 
 
-def test_a_blind_prober_voids_proofs(deployment: Deployment, world: World, customer: Customer, canary_clock: Clock):
+def test_a_blind_prober_voids_proofs(
+    deployment: Deployment, world: World, customer: Customer, canary_clock: Clock
+):
     """An unsafe role would look safe: the broker's own policy makes the refusals."""
     verified, tenant = world.proven(), world.tenant()
     kit = world.kit(tenant)
@@ -266,13 +297,21 @@ def test_a_blind_prober_voids_proofs(deployment: Deployment, world: World, custo
     with broker_policy(deployment, DEMANDS_AN_ID):
         made = world.connect(tenant, unsafe, status="pending")
         assert made["verification"]["verdict"] == "inconclusive"
-        refusals = ["missing_external_id_refused", "foreign_external_id_refused", "stranger_refused"]
-        assert outcomes(made) == dict.fromkeys(FOUR[:2], "passed") | dict.fromkeys(refusals, "inconclusive")
+        refusals = [
+            "missing_external_id_refused",
+            "foreign_external_id_refused",
+            "stranger_refused",
+        ]
+        assert outcomes(made) == dict.fromkeys(FOUR[:2], "passed") | dict.fromkeys(
+            refusals, "inconclusive"
+        )
 
         again = world.admin("POST", path_of(verified, "/verify"))
         assert (again["status"], again["verification"]["verdict"]) == ("verified", "inconclusive")
         assert "on our side" in again["verification"]["checks"][2]["detail"]
-        assert world.admin("POST", path_of(verified, "/credentials"))["AccessKeyId"], "issuing goes on"
+        assert world.admin("POST", path_of(verified, "/credentials"))["AccessKeyId"], (
+            "issuing goes on"
+        )
 
         assert deployment.told()[-1] == "prober.blinded"
         said = deployment.readiness()
@@ -335,14 +374,19 @@ def test_a_role_that_was_made_again_needs_a_new_look(
     customer.role(kit["role_name"], if_exists(kit["trust_policy"]))
     canary_clock.move(1)
     with broker_policy(deployment, DEMANDS_AN_ID):
-        assert world.admin("POST", path_of(made, "/verify"))["verification"]["verdict"] == "inconclusive"
+        assert (
+            world.admin("POST", path_of(made, "/verify"))["verification"]["verdict"]
+            == "inconclusive"
+        )
 
 
 @pytest.mark.parametrize(("proven_for", "looks"), [(1, 0), (-1, 1), (None, 1)])
 def test_a_proof_that_makes_a_connection_issue_needs_a_new_look(
     deployment: Deployment, canary_clock, proven_for, looks
 ):
-    """`proven_for`: seconds for which the last proof still allows issuing. None: the connection was not verified."""
+    """`proven_for`: seconds for which the last proof still allows issuing. None: the connection
+    was not verified.
+    """
     deployment.sight()
     canary_clock.move(1)
     before = len(deployment.asked())
@@ -354,10 +398,17 @@ def test_a_proof_that_makes_a_connection_issue_needs_a_new_look(
 
 def test_what_a_proof_read_is_kept_while_the_prober_is_blind(deployment: Deployment):
     """A key that is limited to other permission sets must stop."""
-    read = {"reads_trust": True, "access_until": now(), "permission_set": "x@1", "reads_itself": True}
+    read = {
+        "reads_trust": True,
+        "access_until": now(),
+        "permission_set": "x@1",
+        "reads_itself": True,
+    }
     made = ProofFinding(Verdict.PROVEN, (), "AROA", let_in_as="AROA", **read)
     with broker_policy(deployment, DEMANDS_AN_ID):
-        found = deployment.canary.discount_refusals(deployment.services.verification._sts, made, None)
+        found = deployment.canary.discount_refusals(
+            deployment.services.verification._sts, made, None
+        )
     assert found == made._replace(verdict=Verdict.INCONCLUSIVE, role_unique_id=None)
 
 
@@ -425,7 +476,9 @@ def test_a_canary_that_is_gone_is_no_outage(deployment: Deployment, world: World
         assert diagnosis_of(world, made, "canary") == ("unknown", said["seen"])
 
 
-def test_a_role_that_is_gone_breaks_also_without_its_canary(deployment: Deployment, world: World, canary_clock: Clock):
+def test_a_role_that_is_gone_breaks_also_without_its_canary(
+    deployment: Deployment, world: World, canary_clock: Clock
+):
     made = world.proven()
     Customer.remove_role(account_of(world, made), made["role_arn"].partition("/")[2])
     canary_clock.move(MINUTE)
@@ -433,7 +486,9 @@ def test_a_role_that_is_gone_breaks_also_without_its_canary(deployment: Deployme
         assert world.admin("POST", path_of(made, "/verify"))["status"] == "broken"
 
 
-def test_with_credentials_that_are_not_the_brokers_nothing_is_said_of_the_canary(deployment: Deployment, monkeypatch):
+def test_with_credentials_that_are_not_the_brokers_nothing_is_said_of_the_canary(
+    deployment: Deployment, monkeypatch
+):
     sts = copy.copy(deployment.services.verification._sts)
     sts.broker = sts.broker._replace(name="Other")
     sts._known = type(sts._known)()
@@ -511,7 +566,11 @@ def test_a_role_that_trusts_everybody_who_knows_the_external_id_is_insecure(
     assert '"Effect":"Deny","Action":"*","Resource":"*"' in call.policy
     page = visit(world, tenant).page()
     assert "lets in another AWS account than ours" in page.select_one(".advice").text
-    assert page.find(id="summary").text.strip().startswith("The role lets in another AWS account than ours.")
+    assert (
+        page.find(id="summary")
+        .text.strip()
+        .startswith("The role lets in another AWS account than ours.")
+    )
     customer.retrust(kit["role_name"], kit["trust_policy"])
     assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
 
@@ -533,7 +592,10 @@ def test_a_strangers_refusal_does_not_count_if_the_canary_refuses_it_afterwards(
     canary_clock.move(1)
     with trust(deployment, "deputy-canary", without_the_stranger):
         made = world.proven()
-    assert len([call for call in world.calls_for(made["role_arn"]) if "stranger" in call.caller_arn]) == 1
+    assert (
+        len([call for call in world.calls_for(made["role_arn"]) if "stranger" in call.caller_arn])
+        == 1
+    )
     assert outcomes(made)["stranger_refused"] == "skipped"
 
 
@@ -547,34 +609,46 @@ def test_one_session_of_the_stranger_is_kept_until_shortly_before_its_end(
     assert opened() == 0
     session = deployment.canary._session
     canary_clock.move(MINUTE)
-    monkeypatch.setattr("app.connections.canary.now", lambda: session.expires_at - timedelta(seconds=299))
+    monkeypatch.setattr(
+        "app.connections.canary.now", lambda: session.expires_at - timedelta(seconds=299)
+    )
     deployment.sight()
     assert opened() == 1
     assert deployment.canary._session is not session
 
 
-def test_a_stranger_that_was_made_again_gets_a_new_session(deployment: Deployment, canary_clock: Clock):
+def test_a_stranger_that_was_made_again_gets_a_new_session(
+    deployment: Deployment, canary_clock: Clock
+):
     account = deployment.stack.stranger_role_arn.split(":")[4]
     with closing(root_client(deployment.world.aws, "iam", account)) as iam:
         role = iam.get_role(RoleName="deputy-stranger")["Role"]
-        policy = iam.get_role_policy(RoleName="deputy-stranger", PolicyName="ask-customers-roles")["PolicyDocument"]
+        policy = iam.get_role_policy(RoleName="deputy-stranger", PolicyName="ask-customers-roles")[
+            "PolicyDocument"
+        ]
         iam.delete_role_policy(RoleName="deputy-stranger", PolicyName="ask-customers-roles")
         iam.delete_role(RoleName="deputy-stranger")
         try:
             deployment.sight()
-            assert deployment.canary._last.stranger is None, "AWS does not know its session any more"
+            assert deployment.canary._last.stranger is None, (
+                "AWS does not know its session any more"
+            )
         finally:
             document = json.dumps(role["AssumeRolePolicyDocument"])
             iam.create_role(RoleName="deputy-stranger", AssumeRolePolicyDocument=document)
             iam.put_role_policy(
-                RoleName="deputy-stranger", PolicyName="ask-customers-roles", PolicyDocument=json.dumps(policy)
+                RoleName="deputy-stranger",
+                PolicyName="ask-customers-roles",
+                PolicyDocument=json.dumps(policy),
             )
     canary_clock.move(MINUTE)
     deployment.sight()
     assert deployment.canary._last.stranger is not None
 
 
-def test_a_stranger_that_aws_gives_no_clear_answer_about_proves_nothing(deployment: Deployment, world: World, faults):
+def test_a_stranger_that_aws_gives_no_clear_answer_about_proves_nothing(
+    deployment: Deployment, world: World, faults
+):
     tenant = world.tenant()
     role_arn = world.role(tenant)
     faults.add("throttle", role_arn=role_arn, caller="deputy-stranger")
@@ -601,10 +675,14 @@ def test_of_several_processes_one_tells(deployment: Deployment, aws, canary_cloc
 
 def test_without_a_canary_the_stranger_is_skipped_and_nobody_is_asked(aws, canary_stack):
     with new_database("sqlite") as url:
-        app = create_app(make_config(url, stranger_role_arn=roles_of(canary_stack)["stranger_role_arn"]))
+        app = create_app(
+            make_config(url, stranger_role_arn=roles_of(canary_stack)["stranger_role_arn"])
+        )
         alone = Deployment(aws, app, canary_stack)
         aws.sts_calls.clear()
-        assert outcomes(alone.world.proven()) == dict.fromkeys(FOUR, "passed") | {"stranger_refused": "skipped"}
+        assert outcomes(alone.world.proven()) == dict.fromkeys(FOUR, "passed") | {
+            "stranger_refused": "skipped"
+        }
         assert alone.asked() == []
         assert "prober" not in [name for name, _ in alone.services.health.findings()]
         app.extensions["deputy"].db.engine.dispose()
@@ -613,24 +691,37 @@ def test_without_a_canary_the_stranger_is_skipped_and_nobody_is_asked(aws, canar
 def test_no_role_of_their_account_is_a_customers(deployment: Deployment, world: World):
     account = deployment.stack.canary_role_arn.split(":")[4]
     path = f"/v1/tenants/{world.tenant()['id']}/connections"
-    roles = [{"role_arn": f"arn:aws:iam::{account}:role/deputy-{name}"} for name in ("canary", "stranger", "other")]
+    roles = [
+        {"role_arn": f"arn:aws:iam::{account}:role/deputy-{name}"}
+        for name in ("canary", "stranger", "other")
+    ]
     for body in (*roles, {"account_id": account}):
         world.admin.refused("POST", path, body, expect=422, code="role_not_allowed")
 
 
-def test_the_stranger_gets_into_no_role_of_the_vendors_own(deployment: Deployment, customer: Customer):
+def test_the_stranger_gets_into_no_role_of_the_vendors_own(
+    deployment: Deployment, customer: Customer
+):
     """Not even into one whose name has the prefix, and which trusts everybody."""
     everybody = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
     stranger = deployment.services.verification._sts.open_stranger()
     keys = stranger.access_key_id, stranger.secret_access_key, stranger.session_token
     url, let_in = deployment.world.aws.url, []
-    with closing(boto3.session.Session(*keys).client("sts", endpoint_url=url, region_name="us-east-1")) as sts:
+    with closing(
+        boto3.session.Session(*keys).client("sts", endpoint_url=url, region_name="us-east-1")
+    ) as sts:
         for account in (customer.account, VENDOR_ACCOUNT, OTHER_VENDOR_ACCOUNT):
             owner = Customer(deployment.world.aws)
             owner.account = account
-            role_arn = owner.role(f"deputy-{new_id().hex[-8:]}", {"Version": "2012-10-17", "Statement": [everybody]})
+            role_arn = owner.role(
+                f"deputy-{new_id().hex[-8:]}", {"Version": "2012-10-17", "Statement": [everybody]}
+            )
             try:
-                let_in += [account] if sts.assume_role(RoleArn=role_arn, RoleSessionName="stranger") else []
+                let_in += (
+                    [account]
+                    if sts.assume_role(RoleArn=role_arn, RoleSessionName="stranger")
+                    else []
+                )
             except ClientError as error:
                 assert error.response["Error"]["Code"] == "AccessDenied"  # noqa: PT017  one of three may raise
     assert let_in == [customer.account]

@@ -1,4 +1,6 @@
-"""Why a connection does not work: each cause is made at the sandbox, and the diagnosis must name it, and who can mend it."""
+"""Why a connection does not work: each cause is made at the sandbox, and the diagnosis must name
+it, and who can mend it.
+"""
 
 import copy
 import json
@@ -13,10 +15,22 @@ from tests.attacks.evidence import on_sqlite, problem, shows_nothing
 from tests.conftest import OPERATOR, make_config, publish_templates
 from tests.support.cast import Api, Customer, World, path_of, root_client, without_external_id
 
-pytestmark = [on_sqlite, pytest.mark.usefixtures("impatient")]  # nothing here depends on the database
+pytestmark = [
+    on_sqlite,
+    pytest.mark.usefixtures("impatient"),
+]  # nothing here depends on the database
 
 STEPS = [
-    *("our_credentials", "our_identity", "canary", "aws_lets_us_try", "role", "session_duration", "region", "mfa"),
+    *(
+        "our_credentials",
+        "our_identity",
+        "canary",
+        "aws_lets_us_try",
+        "role",
+        "session_duration",
+        "region",
+        "mfa",
+    ),
     *("organization", "permissions_boundary", "permissions"),
 ]
 ALL = {"Effect": "Allow", "Action": "*", "Resource": "*"}
@@ -49,18 +63,24 @@ parameters:
 
 
 class Patient:
-    """A connected role of the kit's, with the permission set's policy, and its account's administrator."""
+    """A connected role of the kit's, with the permission set's policy, and its account's
+    administrator.
+    """
 
     def __init__(self, world: World, permission_set: str = "inventory", **options: object) -> None:
         self.world, self.customer, self.tenant = world, Customer(world.aws), world.tenant()
-        self.kit = world.admin("GET", f"/v1/tenants/{self.tenant['id']}/onboarding?permission_set={permission_set}")
+        self.kit = world.admin(
+            "GET", f"/v1/tenants/{self.tenant['id']}/onboarding?permission_set={permission_set}"
+        )
         self.name = self.kit["role_name"]
         role_arn = self.customer.reading_itself(self.name, self.kit["trust_policy"], **options)
         sets = world.admin("GET", "/v1/permission-sets")["items"]
         self.policy = next(it["policy"] for it in sets if it["name"] == permission_set)
         self.put("permissions", *self.policy["Statement"])
         body = {"role_arn": role_arn, "permission_set": permission_set}
-        self.connection = world.admin("POST", f"/v1/tenants/{self.tenant['id']}/connections", body, expect=201)
+        self.connection = world.admin(
+            "POST", f"/v1/tenants/{self.tenant['id']}/connections", body, expect=201
+        )
         assert self.connection["status"] == "verified"
 
     @property
@@ -72,7 +92,9 @@ class Patient:
 
     def put(self, name: str, *statements) -> None:
         with self.iam() as iam:
-            iam.put_role_policy(RoleName=self.name, PolicyName=name, PolicyDocument=document(*statements))
+            iam.put_role_policy(
+                RoleName=self.name, PolicyName=name, PolicyDocument=document(*statements)
+            )
 
     def retrust(self, **condition) -> None:
         """The kit's trust policy, with one more condition."""
@@ -91,7 +113,9 @@ def patient(world: World) -> Patient:
 
 @pytest.fixture
 def govern():
-    """`governed(account, service_control=…)`: an organisation's policies, for the time of the test."""
+    """`governed(account, service_control=…)`: an organisation's policies, for the time of the
+    test.
+    """
     yield organization.govern
     organization._policies.clear()
 
@@ -118,15 +142,29 @@ def test_a_connection_that_works_is_read_by_its_own_session_and_takes_no_verdict
     assert "role chaining" in step(found, "session_duration")["detail"]
     assert found["conclusion"] == "Deputy finds nothing that is wrong: the role lets us in."
     assert found["trust_policy"] == patient.kit["trust_policy"]
-    assert found["permissions"] == {"set": "inventory", "version": None, "missing": [], "beyond": [], "unknown": []}
+    assert found["permissions"] == {
+        "set": "inventory",
+        "version": None,
+        "missing": [],
+        "beyond": [],
+        "unknown": [],
+    }
     call = patient.world.calls_for(connection["role_arn"])[-1]
-    actions = ["GetRole", "GetRolePolicy", "ListRolePolicies", "ListAttachedRolePolicies", "SimulatePrincipalPolicy"]
+    actions = [
+        "GetRole",
+        "GetRolePolicy",
+        "ListRolePolicies",
+        "ListAttachedRolePolicies",
+        "SimulatePrincipalPolicy",
+    ]
     own = {"Effect": "Allow", "Action": [f"iam:{action}" for action in actions]}
     assert json.loads(call.policy)["Statement"] == [own | {"Resource": connection["role_arn"]}]
     assert (call.duration, call.external_id) == (900, patient.tenant["external_id"])
     assert patient.world.admin("GET", path_of(connection)) == before
     [event] = patient.world.audit(connection_id=connection["id"], action="connection.diagnosed")
-    assert event["details"] == {"vendor": "ok"} | {name: outcomes(found)[name] for name in STEPS[4:]}
+    assert event["details"] == {"vendor": "ok"} | {
+        name: outcomes(found)[name] for name in STEPS[4:]
+    }
 
 
 def test_without_credentials_and_with_some_that_aws_refuses(patient: Patient, start):
@@ -138,7 +176,9 @@ def test_without_credentials_and_with_some_that_aws_refuses(patient: Patient, st
     assert (found["trust_policy"], found["permissions"]["beyond"]) == (None, None)
     assert {gap["cause"] for gap in found["permissions"]["unknown"]} == {"not_seen"}
     refused = {"AWS_ACCESS_KEY_ID": "AKIAGONE", "AWS_SECRET_ACCESS_KEY": "x"}
-    assert problems(patient.diagnose(Api(start(refused), patient.world.admin.key))) == ["our_credentials"]
+    assert problems(patient.diagnose(Api(start(refused), patient.world.admin.key))) == [
+        "our_credentials"
+    ]
 
 
 def test_with_an_aws_that_does_not_answer(patient: Patient, faults):
@@ -159,7 +199,9 @@ def test_with_somebody_elses_credentials(patient: Patient, start):
     found = patient.diagnose(api)
     assert problems(found) == ["our_identity"]
     assert step(found, "our_identity")["fix"].startswith("Vendor: ")
-    assert len(patient.world.calls_for(patient.connection["role_arn"])) == before, "the role is not asked"
+    assert len(patient.world.calls_for(patient.connection["role_arn"])) == before, (
+        "the role is not asked"
+    )
 
     # The tenant's own key learns whose turn it is, and nothing of what is wrong.
     bound = patient.world.key("connections:write", "audit:read", tenant=patient.tenant)
@@ -272,7 +314,13 @@ def test_a_trust_policy_that_demands_mfa_in_all_statements_or_in_one(patient: Pa
 
 def test_a_resource_control_policy_that_keeps_outsiders_out(patient: Patient, govern):
     outsiders = {"StringNotEqualsIfExists": {"aws:PrincipalOrgID": "o-customers"}}
-    deny = {"Effect": "Deny", "Principal": "*", "Action": "sts:AssumeRole", "Resource": "*", "Condition": outsiders}
+    deny = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "sts:AssumeRole",
+        "Resource": "*",
+        "Condition": outsiders,
+    }
     govern(patient.account, resource_control={"Version": "2012-10-17", "Statement": [deny]})
     found = patient.diagnose()
     assert problems(found) == ["role"]
@@ -294,7 +342,9 @@ def test_a_service_control_policy_that_denies_an_action(patient: Patient, govern
 @contextmanager
 def bounded(patient: Patient, *statements):
     with patient.iam() as iam:
-        made = iam.create_policy(PolicyName="boundary", PolicyDocument=document(*statements))["Policy"]["Arn"]
+        made = iam.create_policy(PolicyName="boundary", PolicyDocument=document(*statements))[
+            "Policy"
+        ]["Arn"]
         iam.put_role_permissions_boundary(RoleName=patient.name, PermissionsBoundary=made)
         yield
         iam.delete_role_permissions_boundary(RoleName=patient.name)
@@ -307,7 +357,9 @@ def test_a_permissions_boundary(patient: Patient):
         assert outcomes(wide)["permissions_boundary"] == "ok"
     with patient.iam() as iam:
         iam.delete_policy(PolicyArn=f"arn:aws:iam::{patient.account}:policy/boundary")
-    with bounded(patient, {"Effect": "Allow", "Action": ["iam:*", "s3:*", "tag:*"], "Resource": "*"}):
+    with bounded(
+        patient, {"Effect": "Allow", "Action": ["iam:*", "s3:*", "tag:*"], "Resource": "*"}
+    ):
         found = patient.diagnose()
     assert problems(found) == ["permissions_boundary", "permissions"]
     assert "ec2:DescribeAddresses" in found["conclusion"]
@@ -317,8 +369,16 @@ def test_a_permissions_boundary(patient: Patient):
 
 def test_a_role_that_lacks_some_of_the_set_and_has_more(patient: Patient):
     [buckets, _names, instances, _tags] = patient.policy["Statement"]
-    patient.put("permissions", buckets, instances, {"Effect": "Deny", "Action": "ec2:DescribeVpcs", "Resource": "*"})
-    patient.put("debugging", {"Effect": "Allow", "Action": ["s3:GetObject", "ec2:DescribeTags"], "Resource": "*"})
+    patient.put(
+        "permissions",
+        buckets,
+        instances,
+        {"Effect": "Deny", "Action": "ec2:DescribeVpcs", "Resource": "*"},
+    )
+    patient.put(
+        "debugging",
+        {"Effect": "Allow", "Action": ["s3:GetObject", "ec2:DescribeTags"], "Resource": "*"},
+    )
     patient.put("odd", {"Effect": "Allow", "NotAction": "iam:*", "Resource": "arn:aws:s3:::x"})
     with patient.iam() as iam:
         arn = iam.create_policy(PolicyName="extra", PolicyDocument=document(ALL))["Policy"]["Arn"]
@@ -364,7 +424,12 @@ def test_what_depends_on_an_unknown_condition_is_unknown(patient: Patient):
     patient.put("permissions", *statements)
     found = patient.diagnose()
     [unknown] = found["permissions"]["unknown"]
-    assert unknown == {"action": "tag:GetResources", "resource": "*", "policy": None, "cause": "condition"}
+    assert unknown == {
+        "action": "tag:GetResources",
+        "resource": "*",
+        "policy": None,
+        "cause": "condition",
+    }
     assert found["permissions"]["missing"] == []
     assert outcomes(found)["permissions"] == "ok"
     assert step(found, "permissions")["detail"].endswith("unknown: tag:GetResources.")
@@ -382,7 +447,9 @@ def test_a_set_with_a_managed_policy_and_a_parameter(aws, vendor, database_url, 
     found = world.admin("POST", path_of(made, "/diagnose"))
     assert problems(found) == []
     assert [gap["cause"] for gap in found["permissions"]["unknown"]] == ["pattern"]
-    assert found["permissions"]["beyond"] == [], "the bucket is the customer's choice, and the set names the policy"
+    assert found["permissions"]["beyond"] == [], (
+        "the bucket is the customer's choice, and the set names the policy"
+    )
 
     policy = "arn:aws:iam::aws:policy/SecurityAudit"
     with closing(root_client(aws, "iam", customer.account)) as iam:
@@ -399,7 +466,10 @@ def test_a_role_that_may_not_simulate_or_not_even_read_itself(patient: Patient):
         with patient.iam() as iam:
             iam.delete_role_policy(RoleName=patient.name, PolicyName="read-itself")
         if may_read:
-            patient.put("read-itself", {"Effect": "Allow", "Action": ["iam:Get*", "iam:List*"], "Resource": "*"})
+            patient.put(
+                "read-itself",
+                {"Effect": "Allow", "Action": ["iam:Get*", "iam:List*"], "Resource": "*"},
+            )
         found = patient.diagnose()
         assert problems(found) == []
         assert outcomes(found)["permissions"] == "unknown"
@@ -438,7 +508,9 @@ def test_a_role_that_no_proof_has_pinned_is_not_read(world: World):
     assert found["permissions"]["missing"] == []
     assert outcomes(found)["permissions"] == "unknown"
     last = world.calls_for(victim.connection["role_arn"])[-1]
-    assert json.loads(last.policy)["Statement"] == [{"Effect": "Deny", "Action": "*", "Resource": "*"}]
+    assert json.loads(last.policy)["Statement"] == [
+        {"Effect": "Deny", "Action": "*", "Resource": "*"}
+    ]
     assert found["conclusion"] == "The role accepts any External ID."
 
 
@@ -453,14 +525,18 @@ def test_another_tenants_external_id_is_not_shown(patient: Patient):
 def test_no_secret_and_nothing_of_awss_own_words(patient: Patient):
     bound = patient.world.key("connections:write", tenant=patient.tenant)
     patient.retrust(StringEquals={"sts:ExternalId": "dpy-" + "0" * 64})
-    shows_nothing(json.dumps(patient.diagnose(bound)).replace("an exception for account 111122223333", ""))
+    shows_nothing(
+        json.dumps(patient.diagnose(bound)).replace("an exception for account 111122223333", "")
+    )
     assert patient.diagnose(bound)["steps"][0]["outcome"] == "ok"
 
 
 def test_a_suspended_connection_is_not_asked(patient: Patient):
     patient.world.admin("POST", path_of(patient.connection, "/suspend"), {"reason": "a test"})
     before = len(patient.world.calls_for(patient.connection["role_arn"]))
-    problem(patient.world.admin.raw("POST", path_of(patient.connection, "/diagnose")), 409, "suspended")
+    problem(
+        patient.world.admin.raw("POST", path_of(patient.connection, "/diagnose")), 409, "suspended"
+    )
     assert len(patient.world.calls_for(patient.connection["role_arn"])) == before
 
 

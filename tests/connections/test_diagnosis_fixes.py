@@ -13,7 +13,9 @@ from tests.conftest import make_config
 
 CONFIG = make_config("sqlite://")
 USER = make_config(
-    "sqlite://", broker=Broker.parse("arn:aws:iam::111122223333:user/Broker"), max_session_seconds=43_200
+    "sqlite://",
+    broker=Broker.parse("arn:aws:iam::111122223333:user/Broker"),
+    max_session_seconds=43_200,
 )
 OFF = Misconfigured("The account has switched STS off in the region that Deputy works from.")
 READ = RoleView(RoleSettings({}, 3600, "arn:aws:iam::444455556666:policy/Boundary"), Refused(), {})
@@ -39,10 +41,25 @@ CASES = [
         "Vendor: mend the policy",
         seen(canary=(Sight.BLIND, failed("It refuses.", "mend the policy"))),
     ),
-    ("canary", "unknown", "Vendor: make it again", seen(canary=(Sight.LOST, warning("It is gone.", "make it again")))),
-    ("aws_lets_us_try", "problem", "Vendor: compare DEPUTY_ROLE_PREFIX", seen(not_allowed="Its name.")),
+    (
+        "canary",
+        "unknown",
+        "Vendor: make it again",
+        seen(canary=(Sight.LOST, warning("It is gone.", "make it again"))),
+    ),
+    (
+        "aws_lets_us_try",
+        "problem",
+        "Vendor: compare DEPUTY_ROLE_PREFIX",
+        seen(not_allowed="Its name."),
+    ),
     ("aws_lets_us_try", "unknown", "Vendor: try again in a minute", seen(error=Unavailable())),
-    ("role", "problem", "Customer: to continue the access", seen(error=Refused(), ended="It ended.")),
+    (
+        "role",
+        "problem",
+        "Customer: to continue the access",
+        seen(error=Refused(), ended="It ended."),
+    ),
     ("role", "problem", "Vendor or customer: verify", seen(error=Refused(), accepts_another=True)),
     ("role", "problem", "Customer: The role can't be assumed", seen(error=Refused())),
     ("role", "problem", "Vendor or customer: verify", seen(recreated=True)),
@@ -50,9 +67,24 @@ CASES = [
     ("session_duration", "unknown", "Vendor or customer: verify", seen(USER)),
     ("region", "problem", "Customer: enable the region", seen(error=OFF)),
     ("mfa", "unknown", "Customer: remove aws:MultiFactorAuthPresent", seen(error=Refused())),
-    ("organization", "unknown", "Customer: ask the organisation's administrator", seen(error=Refused())),
-    ("organization", "problem", "Customer: ask the organisation's administrator", lacking("organization")),
-    ("permissions_boundary", "problem", "Customer: add it to the permissions boundary", lacking("boundary")),
+    (
+        "organization",
+        "unknown",
+        "Customer: ask the organisation's administrator",
+        seen(error=Refused()),
+    ),
+    (
+        "organization",
+        "problem",
+        "Customer: ask the organisation's administrator",
+        lacking("organization"),
+    ),
+    (
+        "permissions_boundary",
+        "problem",
+        "Customer: add it to the permissions boundary",
+        lacking("boundary"),
+    ),
     ("permissions", "problem", "Customer: update the stack", lacking("not_granted")),
     ("permissions", "problem", "Customer: update the stack", lacking("denied")),
     ("permissions", "unknown", "Vendor or customer: verify", seen()),
@@ -62,12 +94,16 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "outcome", "fix", "what"), CASES)
-def test_a_fix_says_for_whom_it_is_and_each_problem_has_one(name: str, outcome: str, fix: str, what: Evidence):
+def test_a_fix_says_for_whom_it_is_and_each_problem_has_one(
+    name: str, outcome: str, fix: str, what: Evidence
+):
     found = next(step for step in steps(what) if step.name == name)
     assert found.outcome == outcome
     assert found.fix.startswith(fix), found
     for step in (*steps(what), *for_the_tenant(steps(what))):
-        assert step.fix is None or step.fix.startswith(("Vendor: ", "Customer: ", "Vendor or customer: ")), step
+        assert step.fix is None or step.fix.startswith(
+            ("Vendor: ", "Customer: ", "Vendor or customer: ")
+        ), step
         needed = step.outcome == "problem" or (step.outcome == "unknown" and step.name != "role")
         assert (step.fix is not None) == needed, step
     if name == "session_duration" and outcome == "problem":

@@ -1,4 +1,6 @@
-"""What becomes of a connection when its role changes after the first day, and when the mistake is ours. The clock is moved."""
+"""What becomes of a connection when its role changes after the first day, and when the mistake
+is ours. The clock is moved.
+"""
 
 import json
 from collections.abc import Iterator
@@ -20,13 +22,17 @@ HOUR = 3600
 
 
 class Fleet:
-    """Connections of several tenants on a database of their own, a worker, and a clock that the test moves."""
+    """Connections of several tenants on a database of their own, a worker, and a clock that the
+    test moves.
+    """
 
     def __init__(self, aws, url: str, clock: time_machine.Traveller, **settings) -> None:
         app = create_app(make_config(url, sts_budget=6000, **settings))
         app.testing = False
         self.services, self.clock = app.extensions["deputy"], clock
-        _, key = self.services.api_keys.create_key(OPERATOR, name="admin", scopes=ALL_SCOPES, tenant_id=None)
+        _, key = self.services.api_keys.create_key(
+            OPERATOR, name="admin", scopes=ALL_SCOPES, tenant_id=None
+        )
         self.world = World(aws, Api(app, key))
         self.made: list[dict] = []
 
@@ -47,7 +53,9 @@ class Fleet:
         connection["customer"].retrust(kit["role_name"], without_external_id(kit["trust_policy"]))
 
     def repair(self, connection) -> None:
-        connection["customer"].retrust(connection["kit"]["role_name"], connection["kit"]["trust_policy"])
+        connection["customer"].retrust(
+            connection["kit"]["role_name"], connection["kit"]["trust_policy"]
+        )
 
     def remove(self, connection) -> None:
         connection["customer"].remove_role(connection["kit"]["role_name"])
@@ -95,7 +103,10 @@ class Fleet:
 @pytest.fixture(scope="module")
 def deployed(aws, vendor) -> Iterator[Fleet]:
     """The clock moves on from test to test, as the deployment is one."""
-    with new_database("postgresql") as url, time_machine.travel(datetime.now().astimezone()) as clock:
+    with (
+        new_database("postgresql") as url,
+        time_machine.travel(datetime.now().astimezone()) as clock,
+    ):
         fleet = Fleet(aws, url, clock)
         yield fleet
         fleet.services.db.engine.dispose()
@@ -119,7 +130,9 @@ def test_a_loosened_trust_policy_stops_issuing_at_the_next_routine_proof(fleet):
     last = fleet.row(connection).verified_at
     fleet.loosen(connection)
     fleet.pass_time(2 * HOUR)
-    fleet.world.admin.refused("POST", path_of(connection, "/credentials"), expect=409, code="connection_not_verified")
+    fleet.world.admin.refused(
+        "POST", path_of(connection, "/credentials"), expect=409, code="connection_not_verified"
+    )
     found = fleet.world.admin("GET", path_of(connection))
     assert (found["status"], found["why"]) == ("insecure", "The role now accepts any External ID.")
     [event] = fleet.events(connection, "connection.proof_failed")
@@ -129,7 +142,11 @@ def test_a_loosened_trust_policy_stops_issuing_at_the_next_routine_proof(fleet):
     assert 0 <= details["exposed_for_seconds_at_most"] - (found_at - last).total_seconds() < 1
     assert 2 * HOUR <= details["exposed_for_seconds_at_most"] < 2.2 * HOUR
     [newest, oldest] = fleet.world.admin("GET", path_of(connection, "/proofs"))["items"]
-    assert (newest["verdict"], newest["trigger"], oldest["verdict"]) == ("insecure", "scheduled", "proven")
+    assert (newest["verdict"], newest["trigger"], oldest["verdict"]) == (
+        "insecure",
+        "scheduled",
+        "proven",
+    )
     fleet.repair(connection)
     fleet.pass_time(2 * HOUR)
     assert fleet.status(connection) == "verified"
@@ -163,7 +180,9 @@ def test_only_a_second_refusal_a_minute_later_breaks_a_connection(fleet):
     fleet.clock.shift(5)
     fleet.work()
     row = fleet.row(connection)
-    assert (row.status.value, row.refusing_since) == ("verified", first.refusing_since), "a sooner one does not count"
+    assert (row.status.value, row.refusing_since) == ("verified", first.refusing_since), (
+        "a sooner one does not count"
+    )
     fleet.pass_time(61)
     row = fleet.row(connection)
     assert row.status.value == "broken"
@@ -215,7 +234,9 @@ def test_requests_that_are_refused_do_not_make_it_due_again_and_again(fleet):
     [connection] = fleet.connect(tenants=1)
     fleet.remove(connection)
     for _ in range(2):
-        fleet.world.admin.refused("POST", path_of(connection, "/credentials"), expect=409, code="role_refused")
+        fleet.world.admin.refused(
+            "POST", path_of(connection, "/credentials"), expect=409, code="role_refused"
+        )
         fleet.work()
         row = fleet.row(connection)
         assert (row.status.value, row.proof.count) == ("verified", 1)
@@ -241,7 +262,9 @@ def test_what_a_faulty_policy_of_ours_broke_is_repaired_by_the_next_proof(fleet,
     fleet.pass_time(HOUR)
     faults.add("deny")
     fleet.pass_time(2 * HOUR)
-    assert {fleet.status(connection) for connection in made} == {"verified"}, "a first refusal breaks nothing"
+    assert {fleet.status(connection) for connection in made} == {"verified"}, (
+        "a first refusal breaks nothing"
+    )
     fleet.pass_time(61)
     assert {fleet.status(connection) for connection in made} == {"broken"}
     fleet.issue(made[0], expect=409)
@@ -252,11 +275,16 @@ def test_what_a_faulty_policy_of_ours_broke_is_repaired_by_the_next_proof(fleet,
 
 
 @pytest.mark.parametrize(("canary", "status"), [("sighted", "broken"), ("lost", "verified")])
-def test_a_second_refusal_counts_only_if_the_canary_lets_us_in(aws, canary_stack, faults, canary, status):
+def test_a_second_refusal_counts_only_if_the_canary_lets_us_in(
+    aws, canary_stack, faults, canary, status
+):
     """A canary that is lost may be refused by the very mistake that makes the roles refuse."""
     if canary == "lost":
         faults.add("deny", role_arn=canary_stack.canary_role_arn)
-    roles = {name: RoleArn.parse(getattr(canary_stack, name)) for name in ("canary_role_arn", "stranger_role_arn")}
+    roles = {
+        name: RoleArn.parse(getattr(canary_stack, name))
+        for name in ("canary_role_arn", "stranger_role_arn")
+    }
     with new_database("sqlite") as url, time_machine.travel(datetime.now().astimezone()) as clock:
         fleet = Fleet(aws, url, clock, **roles)
         [connection] = fleet.connect(tenants=1)
@@ -272,10 +300,14 @@ def test_a_second_refusal_counts_only_if_the_canary_lets_us_in(aws, canary_stack
 
 @pytest.mark.parametrize("status", ["broken", "insecure"])
 def test_a_role_that_is_not_proven_any_more_gets_the_full_proof_on_its_schedule(fleet, status):
-    """Only a proven role's last acceptance stands for the first call: IAM may still be spreading a repair."""
+    """Only a proven role's last acceptance stands for the first call: IAM may still be spreading
+    a repair.
+    """
     [connection] = fleet.connect(tenants=1)
     if status == "broken":
-        other = json.dumps(connection["kit"]["trust_policy"]).replace(connection["external_id"], "dpy-another")
+        other = json.dumps(connection["kit"]["trust_policy"]).replace(
+            connection["external_id"], "dpy-another"
+        )
         connection["customer"].retrust(connection["kit"]["role_name"], json.loads(other))
     else:
         fleet.loosen(connection)

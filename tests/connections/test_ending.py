@@ -1,4 +1,6 @@
-"""An access that ends when the customer set it to: read in advance, and not taken for a role that was lost."""
+"""An access that ends when the customer set it to: read in advance, and not taken for a role
+that was lost.
+"""
 
 import copy
 from contextlib import closing, contextmanager
@@ -28,7 +30,9 @@ class Access:
         self.kit = world.kit(self.tenant)
         self.until = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=10)
         make = customer.reading_itself if reads_itself else customer.role
-        self.connection = world.connect(self.tenant, make(self.kit["role_name"], self.trust(self.until)))
+        self.connection = world.connect(
+            self.tenant, make(self.kit["role_name"], self.trust(self.until))
+        )
         self.services = world.admin.app.extensions["deputy"]
 
     def trust(self, until: datetime | None) -> dict:
@@ -48,7 +52,11 @@ class Access:
 
     def set(self, **values) -> None:
         with self.services.db.write(SYSTEM) as db:
-            db.execute(update(Connection).where(Connection.role_arn == self.connection["role_arn"]).values(**values))
+            db.execute(
+                update(Connection)
+                .where(Connection.role_arn == self.connection["role_arn"])
+                .values(**values)
+            )
 
     def verify(self) -> dict:
         return self.world.admin("POST", path_of(self.connection, "/verify"))
@@ -76,21 +84,28 @@ def test_the_end_is_read_in_advance_and_a_proof_is_due_just_then(access: Access)
     assert datetime.fromisoformat(found["next_proof_at"]) <= soon + timedelta(seconds=30)
 
 
-def test_past_its_end_a_connection_is_ended_says_when_and_issues_nothing_until_a_later_end(access: Access):
+def test_past_its_end_a_connection_is_ended_says_when_and_issues_nothing_until_a_later_end(
+    access: Access,
+):
     tenant = f"/v1/tenants/{access.tenant['id']}/connections"
     with access.ended() as at:
         found = access.verify()
         words = f"Its access ended on {at:%-d %B %Y, %H:%M} UTC, as the customer set."
         assert (found["status"], found["issues"], found["why"]) == ("ended", False, words)
         access.world.admin.refused(
-            "POST", path_of(access.connection, "/credentials"), expect=409, code="connection_not_verified"
+            "POST",
+            path_of(access.connection, "/credentials"),
+            expect=409,
+            code="connection_not_verified",
         )
         assert access.verify()["status"] == "ended"
         diagnosis = access.world.admin("POST", path_of(access.connection, "/diagnose"))
         assert diagnosis["conclusion"] == words
         steps = {step["name"]: step for step in diagnosis["steps"]}
         assert steps["role"]["fix"].startswith("Customer: to continue the access, set AccessUntil")
-        assert {steps[name]["outcome"] for name in ("mfa", "organization", "permissions")} == {"skipped"}
+        assert {steps[name]["outcome"] for name in ("mfa", "organization", "permissions")} == {
+            "skipped"
+        }
         assert access.world.admin("GET", f"{tenant}/summary")["by_status"] == {"ended": 1}
         [listed] = access.world.admin("GET", f"{tenant}?status=ended")["items"]
         assert listed["id"] == access.connection["id"]
@@ -98,20 +113,31 @@ def test_past_its_end_a_connection_is_ended_says_when_and_issues_nothing_until_a
         later = access.until + timedelta(days=1)
         access.customer.retrust(access.kit["role_name"], access.trust(later))
         found = access.verify()
-        assert (found["status"], found["access_until"], found["why"]) == ("verified", later.isoformat(), None)
+        assert (found["status"], found["access_until"], found["why"]) == (
+            "verified",
+            later.isoformat(),
+            None,
+        )
         access.customer.retrust(access.kit["role_name"], access.trust(None))
         assert access.verify()["access_until"] is None
 
 
 @on_sqlite
 def test_a_routine_proof_does_not_doubt_an_end(access: Access):
-    """A refusal that nobody expects would be asked again in a minute, and counted among the roles that refuse us."""
+    """A refusal that nobody expects would be asked again in a minute, and counted among the
+    roles that refuse us.
+    """
     with access.ended():
         found = access.services.verification.verify(
-            ADMIN, UUID(access.tenant["id"]), UUID(access.connection["id"]), trigger=Trigger.SCHEDULED
+            ADMIN,
+            UUID(access.tenant["id"]),
+            UUID(access.connection["id"]),
+            trigger=Trigger.SCHEDULED,
         )
         assert (found.status.value, found.refusing_since) == ("ended", None)
-    [event] = access.world.audit(action="connection.proof_failed", connection_id=access.connection["id"])
+    [event] = access.world.audit(
+        action="connection.proof_failed", connection_id=access.connection["id"]
+    )
     assert event["details"]["status"] == "ended"
     assert "exposed_for_seconds_at_most" not in event["details"]  # it is no drift
 
@@ -133,23 +159,33 @@ def test_a_role_that_may_not_read_itself_tells_no_end(world: World, customer: Cu
 
 
 @on_sqlite
-def test_a_stack_tells_when_the_access_of_its_role_ends(aws, vendor, config, tmp_path, customer: Customer):
+def test_a_stack_tells_when_the_access_of_its_role_ends(
+    aws, vendor, config, tmp_path, customer: Customer
+):
     seller = Vendor(aws, config.database_url, vendor, tmp_path)
     seller.write(seller.reads, 1, READS)
     until = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=10)
     with seller.release() as (world, app):
         tenant = world.tenant()
         kit = world.kit(tenant)
-        customer.create_stack(kit["launch_stack_url"], AccessUntil=until.strftime("%Y-%m-%dT%H:%M:%SZ"))
+        customer.create_stack(
+            kit["launch_stack_url"], AccessUntil=until.strftime("%Y-%m-%dT%H:%M:%SZ")
+        )
         registered(world, app, customer)
         with closing(root_client(aws, "iam", customer.account)) as iam:
             iam.delete_role_policy(RoleName=kit["role_name"], PolicyName="read-itself")
         [made] = world.admin("GET", f"/v1/tenants/{tenant['id']}/connections")["items"]
         found = world.admin("POST", path_of(made, "/verify"))
         assert (found["status"], found["access_until"]) == ("verified", until.isoformat())
-        skipped = {check["name"] for check in found["verification"]["checks"] if check["outcome"] == "skipped"}
+        skipped = {
+            check["name"]
+            for check in found["verification"]["checks"]
+            if check["outcome"] == "skipped"
+        }
         assert "trust_policy_demands_external_id" in skipped, "it was not read"
-        with app.extensions["deputy"].db.write(SYSTEM) as db:  # Deputy's clock stays, so the time is moved
+        with app.extensions["deputy"].db.write(
+            SYSTEM
+        ) as db:  # Deputy's clock stays, so the time is moved
             db.execute(
                 update(Connection)
                 .values(access_until=until - timedelta(hours=1))

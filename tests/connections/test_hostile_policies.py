@@ -1,8 +1,10 @@
-"""A customer writes the trust policy, and our processes read it: no policy of AWS's greatest size takes long.
+"""A customer writes the trust policy, and our processes read it: no policy of AWS's greatest size
+takes long.
 
-The calls of functions are counted, as time depends on the machine. With one call for each pair of a value and a pattern
-there would be hundreds of thousands of them. A reading that stays within these takes some 15 ms. A count does not see
-the time inside one call, where a regular expression may backtrack: a timer of the CPU's time ends such a call.
+The calls of functions are counted, as time depends on the machine. With one call for each pair of a
+value and a pattern there would be hundreds of thousands of them. A reading that stays within these
+takes some 15 ms. A count does not see the time inside one call, where a regular expression may
+backtrack: a timer of the CPU's time ends such a call.
 """
 
 import itertools
@@ -31,7 +33,9 @@ DEMANDED = {
     "Condition": {"StringEquals": {KEY: OWN}},
 }
 OPEN = {**DEMANDED, "Condition": {"StringEquals": {"sts:RoleSessionName": "x"}}}
-PAIRS = ["".join(pair) for pair in itertools.product(string.ascii_letters + string.digits, repeat=2)]
+PAIRS = [
+    "".join(pair) for pair in itertools.product(string.ascii_letters + string.digits, repeat=2)
+]
 BETWEEN, AROUND = [f"{a}*{b}" for a, b in PAIRS], [f"*{pair}*" for pair in PAIRS]
 
 
@@ -58,8 +62,12 @@ HOSTILE = {
         lambda value: {**DEMANDED, "Condition": {"StringEquals": {KEY: value}}}, PAIRS[:n]
     ),
     "patterns-and-arns": lambda n: [deny(StringNotLike={ARN: BETWEEN[:n]})],
-    "patterns-and-ids": lambda n: [deny(StringNotLike={KEY: AROUND[:n]}, StringEquals={KEY: PAIRS[:n]})],
-    "numbers": lambda n: [deny(StringEquals={KEY: list(range(10, n + 10))}, StringLike={KEY: AROUND[: n // 4]})],
+    "patterns-and-ids": lambda n: [
+        deny(StringNotLike={KEY: AROUND[:n]}, StringEquals={KEY: PAIRS[:n]})
+    ],
+    "numbers": lambda n: [
+        deny(StringEquals={KEY: list(range(10, n + 10))}, StringLike={KEY: AROUND[: n // 4]})
+    ],
     "tiny-statements": lambda n: [{"Effect": "Deny"}] * n,
     "open-statements": lambda n: [{"Effect": "Allow", "Principal": "*", "Action": "*"}] * n,
     "statement-for-each-id": lambda n: each(lambda it: deny(StringEquals={KEY: it}), PAIRS[:n]),
@@ -67,24 +75,37 @@ HOSTILE = {
         *each(lambda it: deny(StringLike={KEY: it}), AROUND[:n]),
         deny(StringEquals={KEY: PAIRS[: n * 9]}),
     ],
-    "operators": lambda n: [deny(**{it: {KEY: AROUND[0]} for it in LIKE[:n]}, StringEquals={KEY: PAIRS[: n * 9]})],
-    "keys": lambda n: [deny(StringLike=dict(zip(KEYS[:n], AROUND, strict=False)), StringEquals={KEY: PAIRS[: n * 9]})],
+    "operators": lambda n: [
+        deny(**{it: {KEY: AROUND[0]} for it in LIKE[:n]}, StringEquals={KEY: PAIRS[: n * 9]})
+    ],
+    "keys": lambda n: [
+        deny(
+            StringLike=dict(zip(KEYS[:n], AROUND, strict=False)), StringEquals={KEY: PAIRS[: n * 9]}
+        )
+    ],
     "short-keys": lambda n: [deny(StringLike=dict.fromkeys(PAIRS[:n], 1))],
     "any-case": lambda n: [
         *each(lambda it: deny(StringEqualsIgnoreCase={it: "ab"}), KEYS[:n]),
         deny(StringEquals={KEY: PAIRS[: n * 9]}),
     ],
-    "quantifiers": lambda n: [deny(**{"ForAnyValue:StringLike": {KEY: AROUND[:n]}, "StringEquals": {KEY: PAIRS[:n]}})],
-    "long-pattern": lambda n: [deny(StringLike={KEY: "*a" * n + "b"}, StringEquals={KEY: "a" * min(n, 1_224)})],
+    "quantifiers": lambda n: [
+        deny(**{"ForAnyValue:StringLike": {KEY: AROUND[:n]}, "StringEquals": {KEY: PAIRS[:n]}})
+    ],
+    "long-pattern": lambda n: [
+        deny(StringLike={KEY: "*a" * n + "b"}, StringEquals={KEY: "a" * min(n, 1_224)})
+    ],
     "question-marks": lambda n: [
         deny(StringLike={KEY: [f"*{'?' * it}" for it in range(n)]}, StringEquals={KEY: PAIRS[:n]})
     ],
     "arns": lambda n: [deny(ArnLike={ARN: [f"::::*:{it}" for it in AROUND[:n]]})],
     "arns-of-many-statements": lambda n: (
-        [{**DEMANDED, "Condition": {"StringLike": {ARN: AROUND[:n]}, "StringEquals": {KEY: OWN}}}] * n
+        [{**DEMANDED, "Condition": {"StringLike": {ARN: AROUND[:n]}, "StringEquals": {KEY: OWN}}}]
+        * n
     ),
     "principals": lambda n: [{**DEMANDED, "Principal": {"AWS": PAIRS[:n]}}],
-    "other-principals": lambda n: [{"Effect": "Deny", "NotPrincipal": {"AWS": PAIRS[:n]}, "Action": "*"}],
+    "other-principals": lambda n: [
+        {"Effect": "Deny", "NotPrincipal": {"AWS": PAIRS[:n]}, "Action": "*"}
+    ],
     "actions": lambda n: [{"Effect": "Deny", "Principal": "*", "NotAction": BETWEEN[:n]}],
     "one-action": lambda n: [{"Effect": "Deny", "Principal": "*", "Action": "s*" * n + "x"}],
     "unicode": lambda n: [deny(StringLike={ARN: [f"*{chr(0x100 + it)}*" for it in range(n)]})],
@@ -95,7 +116,9 @@ HOSTILE = {
     "user-id-of-a-role": lambda n: [deny(StringLike={USER_ID: "AROA" + "*?" * n + "x:"})],
     "user-ids": lambda n: [deny(StringLike={USER_ID: [f"*?:{it}" for it in PAIRS[:n]]})],
     "stars": lambda n: [deny(StringLike={KEY: "*" * n + "x"}, StringEquals={KEY: PAIRS[:n]})],
-    "dates": lambda n: [{**OPEN, "Condition": {"DateLessThan": {"aws:CurrentTime": list(range(n))}}}],
+    "dates": lambda n: [
+        {**OPEN, "Condition": {"DateLessThan": {"aws:CurrentTime": list(range(n))}}}
+    ],
 }
 
 
@@ -153,6 +176,10 @@ def test_a_policy_that_means_to_be_slow_is_read_at_once_and_hides_nothing(name):
     retired = {new_external_id() for _ in range(100)}
     with cpu_limit():
         read({"Statement": statements}, BROKER, "444455556666", {OWN}, retired)
-    found, calls = calls_of(lambda: read({"Statement": statements}, BROKER, "444455556666", {OWN}, retired))
+    found, calls = calls_of(
+        lambda: read({"Statement": statements}, BROKER, "444455556666", {OWN}, retired)
+    )
     assert calls < CALLS, calls
-    assert len(statements) in {*found.open, *found.unclear}, "the last statement is open, unless a Deny may close it"
+    assert len(statements) in {*found.open, *found.unclear}, (
+        "the last statement is open, unless a Deny may close it"
+    )

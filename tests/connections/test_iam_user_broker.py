@@ -1,4 +1,6 @@
-"""A broker that is an IAM user with access keys: no role chaining, so sessions of up to 12 hours."""
+"""A broker that is an IAM user with access keys: no role chaining, so sessions of up to 12
+hours.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
 HOUR = 3600
 MAY_ASSUME = {
     "Version": "2012-10-17",
-    "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": "arn:aws:iam::*:role/deputy-*"}],
+    "Statement": [
+        {"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": "arn:aws:iam::*:role/deputy-*"}
+    ],
 }
 
 
@@ -36,13 +40,18 @@ class User:
     key: dict[str, str]
 
     def environment(self) -> dict[str, str]:
-        return {"AWS_ACCESS_KEY_ID": self.key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": self.key["SecretAccessKey"]}
+        return {
+            "AWS_ACCESS_KEY_ID": self.key["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": self.key["SecretAccessKey"],
+        }
 
 
 def make_user(aws: Sandbox, name: str) -> User:
     with closing(root_client(aws, "iam", VENDOR_ACCOUNT)) as iam:
         arn = iam.create_user(UserName=name, Path="/deputy/")["User"]["Arn"]
-        iam.put_user_policy(UserName=name, PolicyName="assume", PolicyDocument=json.dumps(MAY_ASSUME))
+        iam.put_user_policy(
+            UserName=name, PolicyName="assume", PolicyDocument=json.dumps(MAY_ASSUME)
+        )
         return User(arn, iam.create_access_key(UserName=name)["AccessKey"])
 
 
@@ -55,13 +64,17 @@ def user(aws: Sandbox) -> User:
 def users_world(aws: Sandbox, user: User) -> Iterator[World]:
     """A Deputy of its own whose broker is the user, with 12 hours as its ceiling."""
     with new_database("sqlite") as url:
-        app = create_app(make_config(url, broker=Broker.parse(user.arn), max_session_seconds=12 * HOUR))
+        app = create_app(
+            make_config(url, broker=Broker.parse(user.arn), max_session_seconds=12 * HOUR)
+        )
         services = app.extensions["deputy"]
         _, key = services.api_keys.create_key(
             OPERATOR, name="admin", scopes=ALL_SCOPES, tenant_id=None, expires_at=None
         )
         admin = Api(app, key)
-        with as_user(user):  # its AWS client is made at the first call, with the credentials of that moment
+        with as_user(
+            user
+        ):  # its AWS client is made at the first call, with the credentials of that moment
             admin("GET", "/readyz")
         yield World(aws, admin)
         services.db.engine.dispose()
@@ -87,7 +100,9 @@ def role_for(world: World, tenant: dict[str, Any], **options: Any) -> dict[str, 
     return world.connect(tenant, world.role(tenant, **options))
 
 
-def test_the_service_is_ready_and_its_kit_asks_customers_to_trust_the_user_for_12_hours(users_world: World, user: User):
+def test_the_service_is_ready_and_its_kit_asks_customers_to_trust_the_user_for_12_hours(
+    users_world: World, user: User
+):
     assert users_world.admin.with_key(None)("GET", "/readyz")["status"] == "ok"
     kit = users_world.kit(users_world.tenant())
     assert kit["broker_principal_arn"] == user.arn
@@ -102,7 +117,9 @@ def test_the_service_is_ready_and_its_kit_asks_customers_to_trust_the_user_for_1
 
 def test_a_role_that_allows_12_hours_gives_them(users_world: World, user: User):
     connection = role_for(users_world, users_world.tenant(), MaxSessionDuration=12 * HOUR)
-    issued = users_world.admin("POST", path_of(connection, "/credentials"), {"duration_seconds": 12 * HOUR})
+    issued = users_world.admin(
+        "POST", path_of(connection, "/credentials"), {"duration_seconds": 12 * HOUR}
+    )
     left = dt.datetime.fromisoformat(issued["Expiration"]) - dt.datetime.now(dt.UTC)
     assert 12 * HOUR - 60 < left.total_seconds() <= 12 * HOUR
     call = users_world.calls_for(connection["role_arn"])[-1]
@@ -111,7 +128,9 @@ def test_a_role_that_allows_12_hours_gives_them(users_world: World, user: User):
     assert event["details"]["duration_seconds"] == 12 * HOUR
 
 
-def test_a_refused_duration_is_the_requests_fault_and_leaves_the_connection_verified(users_world: World):
+def test_a_refused_duration_is_the_requests_fault_and_leaves_the_connection_verified(
+    users_world: World,
+):
     connection = role_for(users_world, users_world.tenant())
     path = path_of(connection, "/credentials")
     wanted = {"duration_seconds": 2 * HOUR}
@@ -132,17 +151,25 @@ def test_the_external_id_is_proven_as_strictly_as_with_a_role(users_world: World
     assert {call.caller_arn for call in users_world.calls_for(role)} == {user.arn}
 
 
-def test_a_diagnosis_says_that_a_role_allows_less_than_workers_may_ask_for(users_world: World, user: User):
+def test_a_diagnosis_says_that_a_role_allows_less_than_workers_may_ask_for(
+    users_world: World, user: User
+):
     tenant, customer = users_world.tenant(), Customer(users_world.aws)
     kit = users_world.kit(tenant)
     with as_user(user):
-        made = users_world.connect(tenant, customer.reading_itself(kit["role_name"], kit["trust_policy"]))
+        made = users_world.connect(
+            tenant, customer.reading_itself(kit["role_name"], kit["trust_policy"])
+        )
         found = users_world.admin("POST", path_of(made, "/diagnose"))
         step = next(it for it in found["steps"] if it["name"] == "session_duration")
         assert (step["outcome"], found["conclusion"]) == ("problem", step["detail"])
         assert "3600 s at most" in step["detail"]
-        assert step["fix"].startswith("Customer: set the role's maximum session duration to 43200 s.")
+        assert step["fix"].startswith(
+            "Customer: set the role's maximum session duration to 43200 s."
+        )
         with closing(root_client(users_world.aws, "iam", customer.account)) as iam:
             iam.update_role(RoleName=kit["role_name"], MaxSessionDuration=43_200)
         found = users_world.admin("POST", path_of(made, "/diagnose"))
-        assert next(it for it in found["steps"] if it["name"] == "session_duration")["outcome"] == "ok"
+        assert (
+            next(it for it in found["steps"] if it["name"] == "session_duration")["outcome"] == "ok"
+        )

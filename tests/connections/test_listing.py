@@ -1,4 +1,6 @@
-"""A tenant's connections by urgency, as its onboarding page lists them: each part is one range of one index."""
+"""A tenant's connections by urgency, as its onboarding page lists them: each part is one range
+of one index.
+"""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -18,8 +20,10 @@ from tests.support.rows import ADMIN
 
 AT = datetime(2026, 1, 31, tzinfo=UTC)
 # status, verdict of the latest proof
-KINDS = [("verified", "proven"), ("pending", "unassumable"), ("pending", None), ("broken", "unassumable"),
-         ("insecure", "insecure"), ("suspended", "proven")]  # fmt: skip
+KINDS = [
+    ("verified", "proven"), ("pending", "unassumable"), ("pending", None),
+    ("broken", "unassumable"), ("insecure", "insecure"), ("suspended", "proven"),
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -31,7 +35,9 @@ def services(request) -> Iterator[composition.Services]:
 
 
 def populate(services, count, others=None):
-    """A tenant with so many connections of each kind, and another tenant with as many, or so many."""
+    """A tenant with so many connections of each kind, and another tenant with as many, or so
+    many.
+    """
     tenants = [services.tenants.create(ADMIN, name=name) for name in ("Acme", "Globex")]
     connections, proofs = [], []
     for tenant in tenants:
@@ -70,7 +76,9 @@ def populate(services, count, others=None):
         db.execute(insert(Connection), connections)
         db.execute(insert(Proof), proofs)
     with services.db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
-        db.execute(sqlalchemy.text("VACUUM ANALYZE" if db.dialect.name == "postgresql" else "ANALYZE"))
+        db.execute(
+            sqlalchemy.text("VACUUM ANALYZE" if db.dialect.name == "postgresql" else "ANALYZE")
+        )
     return tenants[0]
 
 
@@ -95,16 +103,21 @@ def test_the_parts_together_are_all_connections_in_the_order_of_urgency(services
     tenant = populate(services, 3)
     found = everything(services, tenant, 100)
     for limit in (1, 4, 7):
-        assert [connection.id for connection in everything(services, tenant, limit)] == [it.id for it in found], limit
+        assert [connection.id for connection in everything(services, tenant, limit)] == [
+            it.id for it in found
+        ], limit
     assert [
-        (connection.status.value, connection.proof and connection.proof.verdict.value) for connection in found[::3]
+        (connection.status.value, connection.proof and connection.proof.verdict.value)
+        for connection in found[::3]
     ] == [KINDS[4], KINDS[3], KINDS[1], KINDS[2], KINDS[0], KINDS[5]]
     assert len({connection.id for connection in found}) == 18
     for first in range(0, 18, 3):
         ids = [connection.id for connection in found[first : first + 3]]
         assert ids == sorted(ids, reverse=True), "newest first"
 
-    part = services.listing.list_by_urgency(ADMIN, tenant.id, limit=4, start=ListPosition(Urgency.WAITING))
+    part = services.listing.list_by_urgency(
+        ADMIN, tenant.id, limit=4, start=ListPosition(Urgency.WAITING)
+    )
     assert [connection.status.value for connection in part.items] == ["pending"] * 3 + ["verified"]
     assert part.rest.urgency is Urgency.CONNECTED
 
@@ -134,7 +147,10 @@ def test_each_part_is_a_range_of_one_index_and_nothing_is_sorted(services, busy_
     places = [None, *(ListPosition(urgency, new_id()) for urgency in Urgency)]
     for place in places:
         found = plans(
-            services, lambda place=place: services.listing.list_by_urgency(ADMIN, busy_tenant.id, limit=25, start=place)
+            services,
+            lambda place=place: services.listing.list_by_urgency(
+                ADMIN, busy_tenant.id, limit=25, start=place
+            ),
         )
         assert 1 <= len(found) <= 6
         for plan in found:
@@ -157,7 +173,9 @@ def test_counting_by_status_reads_one_tenants_range_of_an_index(services, busy_t
 def test_updates_are_looked_for_in_order_and_nothing_is_sorted(services, has_update):
     """No index tells them apart, so a page costs at most one way through the table."""
     wanted = ConnectionFilter(update_available=has_update)
-    (plan,) = plans(services, lambda: services.listing.list_all(ADMIN, wanted, limit=50, after=None))
+    (plan,) = plans(
+        services, lambda: services.listing.list_all(ADMIN, wanted, limit=50, after=None)
+    )
     assert "Sort" not in plan, plan
     assert "TEMP B-TREE" not in plan, plan
     assert "Seq Scan on connections" not in plan, plan
@@ -167,7 +185,9 @@ def test_what_may_read_every_connection_is_read_as_what_takes_long(services):
     """On SQLite such a look has a thread of its own (tests/store/test_sqlite_reads.py)."""
     tenant, long = populate(services, 1), []
     event.listen(
-        services.db.engine, "begin", lambda begun: long.append(begun.get_execution_options().get("deputy_takes_long"))
+        services.db.engine,
+        "begin",
+        lambda begun: long.append(begun.get_execution_options().get("deputy_takes_long")),
     )
     listing, wanted = services.listing, ConnectionFilter(update_available=True)
     listing.summary(ADMIN, tenant.id)
@@ -182,7 +202,12 @@ def test_what_may_read_every_connection_is_read_as_what_takes_long(services):
     ("status", "verdict", "found_by_account", "refuses"),
     [
         ("pending", Verdict.UNASSUMABLE, False, True),
-        ("pending", Verdict.UNASSUMABLE, True, False),  # there is no stack yet, so nothing to repair
+        (
+            "pending",
+            Verdict.UNASSUMABLE,
+            True,
+            False,
+        ),  # there is no stack yet, so nothing to repair
         ("pending", Verdict.INCONCLUSIVE, False, False),
         ("pending", Verdict.PROVEN, False, False),
         ("pending", Verdict.INSECURE, False, False),
@@ -200,7 +225,9 @@ def test_only_a_pending_role_that_was_refused_refuses(status, verdict, found_by_
         tenant_id=new_id(),
     )
     connection.apply_verdict(
-        Proof(id=new_id(), verdict=verdict, checks=[], checked_at=AT), "AROAEXAMPLE", Interval(3600, 3600)
+        Proof(id=new_id(), verdict=verdict, checks=[], checked_at=AT),
+        "AROAEXAMPLE",
+        Interval(3600, 3600),
     )
     assert connection.refuses is refuses
     if refuses:

@@ -62,7 +62,9 @@ def test_the_interval_grows_when_half_the_budget_cannot_carry_the_fleet(services
     assert [log["event"] for log in logs] == ["proofs.slowed"]
 
 
-def test_the_fleet_is_counted_once_a_minute_and_a_longer_interval_is_told_once(services, late_connections, monkeypatch):
+def test_the_fleet_is_counted_once_a_minute_and_a_longer_interval_is_told_once(
+    services, late_connections, monkeypatch
+):
     pace, counts = Pace(services.db, make_config("sqlite://", sts_budget=2, reprove_every=600)), []
     inner = pace._count
     monkeypatch.setattr(pace, "_count", lambda: counts.append(1) or inner())
@@ -85,22 +87,34 @@ def test_a_stranger_makes_each_proof_dearer(services, late_connections):
 
 
 @pytest.mark.parametrize(
-    ("stranger", "most", "urgent"), [(None, 54_000, 20), ("arn:aws:iam::444455556666:role/deputy-stranger", 41_000, 16)]
+    ("stranger", "most", "urgent"),
+    [(None, 54_000, 20), ("arn:aws:iam::444455556666:role/deputy-stranger", 41_000, 16)],
 )
 def test_half_of_a_budget_of_100_carries_as_many_an_hour_as_the_guide_says(stranger, most, urgent):
-    config = make_config("sqlite://", sts_budget=100, stranger_role_arn=stranger and RoleArn.parse(stranger))
+    config = make_config(
+        "sqlite://", sts_budget=100, stranger_role_arn=stranger and RoleArn.parse(stranger)
+    )
     carried = [
-        Interval.of_fleet(3600, number, config.routine_proofs_a_second).seconds for number in (most, most + 1000)
+        Interval.of_fleet(3600, number, config.routine_proofs_a_second).seconds
+        for number in (most, most + 1000)
     ]
     assert carried == [3600, 4500]
-    assert f"{most:,} connections an hour" in (ROOT / "docs" / "monitoring.md").read_text().replace("\n", " ")
+    assert f"{most:,} connections an hour" in (ROOT / "docs" / "monitoring.md").read_text().replace(
+        "\n", " "
+    )
     assert config.proofs_a_second == urgent
 
 
-def test_readiness_says_how_often_each_connection_is_proven(services, late_connections, monkeypatch):
+def test_readiness_says_how_often_each_connection_is_proven(
+    services, late_connections, monkeypatch
+):
     queue = services.proof_queue
-    assert queue.finding() == ok("Each of 1000 connections is proven every 3600 s; REPROVE_EVERY is 3600 s.")
-    monkeypatch.setattr(queue, "pace", Pace(services.db, make_config("sqlite://", sts_budget=2, reprove_every=600)))
+    assert queue.finding() == ok(
+        "Each of 1000 connections is proven every 3600 s; REPROVE_EVERY is 3600 s."
+    )
+    monkeypatch.setattr(
+        queue, "pace", Pace(services.db, make_config("sqlite://", sts_budget=2, reprove_every=600))
+    )
     _, seen, to_do = queue.finding()
     assert seen == "Each of 1000 connections is proven every 3300 s; REPROVE_EVERY is 600 s."
     assert "STS_BUDGET" in to_do
@@ -108,11 +122,15 @@ def test_readiness_says_how_often_each_connection_is_proven(services, late_conne
 
 def test_routine_claims_are_the_longest_due_and_urgent_ones_are_others(services, late_connections):
     urgent = connection_rows(
-        services.db, tenant_row(services.db), [{"role_arn": NO_ROLE.arn, "role_unique_id": "AROAX", "due_at": now()}]
+        services.db,
+        tenant_row(services.db),
+        [{"role_arn": NO_ROLE.arn, "role_unique_id": "AROAX", "due_at": now()}],
     )
     assert [claim.connection_id for claim in services.proof_queue.claim(500)] == urgent
     claims = services.proof_queue.claim_routine(20)
-    assert {claim.connection_id for claim in claims} == {one for k, one in enumerate(late_connections) if k % 100 >= 98}
+    assert {claim.connection_id for claim in claims} == {
+        one for k, one in enumerate(late_connections) if k % 100 >= 98
+    }
 
 
 def test_a_claim_reads_a_range_of_one_index(services, late_connections):
@@ -126,8 +144,15 @@ def test_a_claim_reads_a_range_of_one_index(services, late_connections):
 
 def test_the_turns_of_a_suspended_tenant_pass(services):
     tenant = tenant_row(services.db)
-    role = {"role_arn": NO_ROLE.arn, "role_unique_id": "AROAX", "due_for": Trigger.SCHEDULED, "proof_id": new_id()}
-    [connection] = connection_rows(services.db, tenant, [role | {"due_at": now() - timedelta(days=1)}])
+    role = {
+        "role_arn": NO_ROLE.arn,
+        "role_unique_id": "AROAX",
+        "due_for": Trigger.SCHEDULED,
+        "proof_id": new_id(),
+    }
+    [connection] = connection_rows(
+        services.db, tenant, [role | {"due_at": now() - timedelta(days=1)}]
+    )
     services.tenants.suspend(ADMIN, tenant, reason="a test")
     [claim] = services.proof_queue.claim_routine(1)
     assert claim.connection_id == connection
@@ -143,8 +168,15 @@ def test_what_is_at_rest_does_not_slow_down_the_others(services):
         return Pace(services.db, services.config).interval().connections
 
     before, tenant = counted(), tenant_row(services.db)
-    role = {"role_arn": NO_ROLE.arn, "role_unique_id": "AROAX", "due_for": Trigger.SCHEDULED, "proof_id": new_id()}
-    [connection] = connection_rows(services.db, tenant, [role | {"due_at": now() + timedelta(hours=1)}])
+    role = {
+        "role_arn": NO_ROLE.arn,
+        "role_unique_id": "AROAX",
+        "due_for": Trigger.SCHEDULED,
+        "proof_id": new_id(),
+    }
+    [connection] = connection_rows(
+        services.db, tenant, [role | {"due_at": now() + timedelta(hours=1)}]
+    )
     assert counted() == before + 1
     services.connections.suspend(ADMIN, tenant, connection, reason="a test")
     assert counted() == before

@@ -1,6 +1,8 @@
-"""The proof's rules, restated here on their own and compared for everything that AWS may say to the four calls.
+"""The proof's rules, restated here on their own and compared for everything that AWS may say to the
+four calls.
 
-The door is scripted: STS itself is tests/aws/test_sts.py, and the API with a real role is tests/api.
+The door is scripted: STS itself is tests/aws/test_sts.py, and the API with a real role is
+tests/api.
 """
 
 import dataclasses
@@ -19,7 +21,13 @@ from app.connections import verification
 from app.connections.canary import Canary
 from app.connections.pace import Pace
 from app.connections.pairing import Candidate, Plan
-from app.connections.proof import AWS_SILENT, ProofCheck, Warning as ProofWarning, prove, prove_routinely
+from app.connections.proof import (
+    AWS_SILENT,
+    ProofCheck,
+    Warning as ProofWarning,
+    prove,
+    prove_routinely,
+)
 from app.errors import ConflictError
 from app.ids import Grant, RoleArn, new_external_id, new_id
 from app.permissions.permission_sets import PermissionSets
@@ -44,15 +52,27 @@ GRANT = Grant(RoleArn.parse("arn:aws:iam::444455556666:role/deputy-0123abcd"), n
 # AWS's text, which names the broker: it must not come out anywhere.
 AWS_SAYS = "User: arn:aws:sts::111122223333:assumed-role/DeputyBroker/deputy is not authorized"
 
-ACCEPTED, REFUSED, UNAVAILABLE, MISCONFIGURED = "accepted", "refused", "unavailable", "misconfigured"
+ACCEPTED, REFUSED, UNAVAILABLE, MISCONFIGURED = (
+    "accepted",
+    "refused",
+    "unavailable",
+    "misconfigured",
+)
 ANSWERS = (ACCEPTED, REFUSED, UNAVAILABLE, MISCONFIGURED)
 BROKER = Broker.parse("arn:aws:iam::111122223333:role/DeputyBroker")
-NAMES = ["own_external_id_accepted", "account_matches", "missing_external_id_refused", "foreign_external_id_refused"]
+NAMES = [
+    "own_external_id_accepted",
+    "account_matches",
+    "missing_external_id_refused",
+    "foreign_external_id_refused",
+]
 ALL = list(itertools.product(ANSWERS, repeat=4))
 
 
 class Door:
-    """Answers the calls by a script: own, missing, foreign, own again; and notes which were made."""
+    """Answers the calls by a script: own, missing, foreign, own again; and notes which were
+    made.
+    """
 
     broker = BROKER
 
@@ -105,7 +125,9 @@ def expected_of(script, *, right_account: bool, same_role: bool) -> Expected:
     own, missing, foreign, again = script
     if own != ACCEPTED:
         word, verdict = NOT_ACCEPTED.get(own, ("inconclusive", Verdict.INCONCLUSIVE))
-        return Expected(verdict, f"{word} skipped skipped skipped", 1, may_be_spreading=own == REFUSED)
+        return Expected(
+            verdict, f"{word} skipped skipped skipped", 1, may_be_spreading=own == REFUSED
+        )
     if not right_account:
         return Expected(Verdict.UNASSUMABLE, "passed failed skipped skipped", 1)
     words = {ACCEPTED: "failed", REFUSED: "passed"}
@@ -117,18 +139,25 @@ def expected_of(script, *, right_account: bool, same_role: bool) -> Expected:
     if again == ACCEPTED and same_role:
         return Expected(Verdict.PROVEN, "passed passed passed passed", 4)
     spreading = again in {ACCEPTED, REFUSED}
-    return Expected(Verdict.INCONCLUSIVE, "inconclusive passed inconclusive inconclusive", 4, spreading)
+    return Expected(
+        Verdict.INCONCLUSIVE, "inconclusive passed inconclusive inconclusive", 4, spreading
+    )
 
 
 @pytest.mark.parametrize("same_role", [True, False], ids=["same-role", "recreated"])
 @pytest.mark.parametrize("right_account", [True, False], ids=["right-account", "other-account"])
 def test_every_sequence_of_answers_is_judged_by_the_rules(right_account, same_role):
-    """Its verdict, its four checks in their order, the calls that were made, and whether waiting may help."""
+    """Its verdict, its four checks in their order, the calls that were made, and whether waiting
+    may help.
+    """
     accounts = ("444455556666" if right_account else "777788889999",) * 2
     roles, proven = ("AROAONE", "AROAONE" if same_role else "AROATWO"), []
     for script in ALL:
         door = Door(script, accounts=accounts, roles=roles)
-        finding, expected = prove(door, GRANT), expected_of(script, right_account=right_account, same_role=same_role)
+        finding, expected = (
+            prove(door, GRANT),
+            expected_of(script, right_account=right_account, same_role=same_role),
+        )
         assert [check.name for check in finding.checks] == NAMES, script
         result = Expected(
             finding.verdict,
@@ -138,16 +167,26 @@ def test_every_sequence_of_answers_is_judged_by_the_rules(right_account, same_ro
         )
         assert result == expected, script
         assert door.calls == ["own", "missing", "foreign", "own"][: expected.calls], script
-        assert finding.role_unique_id == ("AROAONE" if finding.verdict is Verdict.PROVEN else None), script
+        assert finding.role_unique_id == (
+            "AROAONE" if finding.verdict is Verdict.PROVEN else None
+        ), script
         proven += [script] if finding.verdict is Verdict.PROVEN else []
-    assert proven == ([(ACCEPTED, REFUSED, REFUSED, ACCEPTED)] if right_account and same_role else [])
+    assert proven == (
+        [(ACCEPTED, REFUSED, REFUSED, ACCEPTED)] if right_account and same_role else []
+    )
 
 
 def test_details_are_in_our_words_and_help():
     for script in ALL:
         for check in prove(Door(script), GRANT).checks:
             assert re.fullmatch(r"[A-Z][ -~]{20,400}", check.detail), check
-            for leaked in ("not authorized", "arn:", "111122223333", "DeputyBroker", GRANT.external_id):
+            for leaked in (
+                "not authorized",
+                "arn:",
+                "111122223333",
+                "DeputyBroker",
+                GRANT.external_id,
+            ):
                 assert leaked not in check.detail, script
     [_, _, missing, foreign] = prove(Door((ACCEPTED,) * 4), GRANT).checks
     assert '"StringEquals": {"sts:ExternalId": "<External ID>"}' in missing.detail
@@ -157,7 +196,9 @@ def test_details_are_in_our_words_and_help():
         return prove(Door(script, **door), GRANT).checks[0].detail
 
     assert detail_of_own(*(MISCONFIGURED,) * 4) == "The account has switched STS off."
-    assert detail_of_own(ACCEPTED, REFUSED, REFUSED, UNAVAILABLE) == AWS_SILENT, "and not that the role is new"
+    assert detail_of_own(ACCEPTED, REFUSED, REFUSED, UNAVAILABLE) == AWS_SILENT, (
+        "and not that the role is new"
+    )
     made_again = detail_of_own(ACCEPTED, REFUSED, REFUSED, ACCEPTED, roles=("AROAONE", "AROATWO"))
     assert "refusals prove nothing yet" in made_again
 
@@ -171,9 +212,14 @@ def test_only_two_refusals_and_then_the_proven_role_pass_a_routine_proof():
         finding = prove_routinely(door, GRANT, "AROAONE", (), None)
         assert (finding is not None) == (script == (REFUSED, REFUSED, ACCEPTED)), script
         assert door.calls[:2] == ["missing", "foreign"]
-    finding = prove_routinely(Door((ACCEPTED, REFUSED, REFUSED, ACCEPTED)), GRANT, "AROAONE", (), None)
+    finding = prove_routinely(
+        Door((ACCEPTED, REFUSED, REFUSED, ACCEPTED)), GRANT, "AROAONE", (), None
+    )
     assert finding == prove(Door((ACCEPTED, REFUSED, REFUSED, ACCEPTED)), GRANT)
-    assert prove_routinely(Door((ACCEPTED, REFUSED, REFUSED, ACCEPTED)), GRANT, "AROATWO", (), None) is None
+    assert (
+        prove_routinely(Door((ACCEPTED, REFUSED, REFUSED, ACCEPTED)), GRANT, "AROATWO", (), None)
+        is None
+    )
 
 
 @pytest.mark.parametrize("outcome", ["passed", "failed", "skipped", "inconclusive", None])
@@ -193,7 +239,9 @@ def test_a_further_question_is_asked_in_both_proofs(outcome):
     assert finding.warnings == (warning,)
     routine = prove_routinely(Door(script), GRANT, "AROAONE", [further], None)
     assert routine == (finding if finding.verdict is Verdict.PROVEN else None)
-    assert prove(Door((ACCEPTED, REFUSED, REFUSED, REFUSED)), GRANT, [further]).warnings == (warning,)
+    assert prove(Door((ACCEPTED, REFUSED, REFUSED, REFUSED)), GRANT, [further]).warnings == (
+        warning,
+    )
 
 
 # --- patience ---
@@ -265,11 +313,15 @@ def test_a_role_is_tried_once_without_patience_and_where_waiting_changes_nothing
 
 
 class Meanwhile:
-    """A door at which something happens to the connection while each of the first proofs is being made."""
+    """A door at which something happens to the connection while each of the first proofs is
+    being made.
+    """
 
     broker = BROKER
 
-    def __init__(self, database, connection_id, changes, *, script=(ACCEPTED, REFUSED, REFUSED, ACCEPTED)) -> None:
+    def __init__(
+        self, database, connection_id, changes, *, script=(ACCEPTED, REFUSED, REFUSED, ACCEPTED)
+    ) -> None:
         self._database, self._connection_id = database, connection_id
         self._changes = list(changes)
         self._script = script
@@ -300,7 +352,9 @@ def stored(database):
     with database.write(SYSTEM) as db:
         db.add(tenant)
         db.flush()
-        own = ExternalIdRow(tenant_id=tenant.id, value=new_external_id(), state=ExternalIdState.CURRENT)
+        own = ExternalIdRow(
+            tenant_id=tenant.id, value=new_external_id(), state=ExternalIdState.CURRENT
+        )
         db.add(own)
         db.flush()
         arn = "arn:aws:iam::444455556666:role/deputy-x"
@@ -316,9 +370,9 @@ def stored(database):
 
 
 def verify(database, stored, door, trigger=Trigger.REQUESTED):
-    return verification.Verification(database, door, Pace(database, CONFIG), NO_CANARY, PermissionSets()).verify(
-        ADMIN, stored.tenant_id, stored.id, trigger=trigger
-    )
+    return verification.Verification(
+        database, door, Pace(database, CONFIG), NO_CANARY, PermissionSets()
+    ).verify(ADMIN, stored.tenant_id, stored.id, trigger=trigger)
 
 
 def read(database, stored) -> tuple[ConnectionStatus, int]:
@@ -369,14 +423,21 @@ def test_what_was_made_due_meanwhile_stays_due(database, stored):
 
 def test_a_drift_is_counted_and_on_record_with_its_checks(database, stored):
     def counted() -> float:
-        return REGISTRY.get_sample_value("deputy_drift_exposed_seconds_count", {"status": "insecure"}) or 0
+        return (
+            REGISTRY.get_sample_value("deputy_drift_exposed_seconds_count", {"status": "insecure"})
+            or 0
+        )
 
     verify(database, stored, Meanwhile(database, stored.id, []))
     before = counted()
     tested = verify(database, stored, Meanwhile(database, stored.id, [], script=OPEN))
     assert counted() == before + 1
     with database.read() as db:
-        latest = select(AuditEvent.details).where(AuditEvent.connection_id == stored.id).order_by(AuditEvent.id.desc())
+        latest = (
+            select(AuditEvent.details)
+            .where(AuditEvent.connection_id == stored.id)
+            .order_by(AuditEvent.id.desc())
+        )
         details = db.scalars(latest.limit(1)).one()
     assert (details["verdict"], details["status"]) == ("insecure", "insecure")
     assert details["checks"] == {check["name"]: check["outcome"] for check in tested.proof.checks}
@@ -384,7 +445,9 @@ def test_a_drift_is_counted_and_on_record_with_its_checks(database, stored):
 
 
 class Overtaken(Meanwhile):
-    """A door whose first proof is slow: another proof, through `quicker`, begins later and is stored before it."""
+    """A door whose first proof is slow: another proof, through `quicker`, begins later and is
+    stored before it.
+    """
 
     def __init__(self, database, stored, quicker: Meanwhile, trigger=Trigger.REQUESTED) -> None:
         super().__init__(database, stored.id, [])
@@ -404,9 +467,11 @@ CLOSED = (ACCEPTED, REFUSED, REFUSED, ACCEPTED)
 
 
 @pytest.mark.parametrize(("trigger", "proofs"), [(Trigger.REQUESTED, 3), (Trigger.SCHEDULED, 2)])
-def test_a_slow_proof_does_not_overrule_an_insecure_verdict_stored_meanwhile(database, stored, trigger, proofs):
-    """A second insecure verdict leaves the version as it is, so the latest proof has to be compared too. A routine proof
-    counts up in the row of the first.
+def test_a_slow_proof_does_not_overrule_an_insecure_verdict_stored_meanwhile(
+    database, stored, trigger, proofs
+):
+    """A second insecure verdict leaves the version as it is, so the latest proof has to be compared
+    too. A routine proof counts up in the row of the first.
     """
     verify(database, stored, Meanwhile(database, stored.id, [], script=OPEN))
     slow = Overtaken(database, stored, Meanwhile(database, stored.id, [], script=OPEN), trigger)

@@ -1,4 +1,6 @@
-"""What is due is claimed by one, proven once, and never lost: on both databases, with real roles."""
+"""What is due is claimed by one, proven once, and never lost: on both databases, with real
+roles.
+"""
 
 import threading
 from collections.abc import Iterator
@@ -30,11 +32,18 @@ class Scene:
     def __init__(self, services, aws) -> None:
         self.services, self.due, self.db = services, services.proof_queue, services.db
         self.aws = aws
-        self.nowhere = Role(f"arn:aws:iam::{Customer(aws).account}:role/deputy-late", "AROAEXAMPLEEXAMPLE01")
+        self.nowhere = Role(
+            f"arn:aws:iam::{Customer(aws).account}:role/deputy-late", "AROAEXAMPLEEXAMPLE01"
+        )
 
     def pending(self, *, number: int = 1, tenant=None, **changes):
         tenant = tenant or tenant_row(self.db)
-        given = {"status": S.PENDING, "role_unique_id": None, "verified_at": None, "due_at": now()} | changes
+        given = {
+            "status": S.PENDING,
+            "role_unique_id": None,
+            "verified_at": None,
+            "due_at": now(),
+        } | changes
         return connection_row(self.db, tenant, self.nowhere, number=number, **given)
 
     def proven(self):
@@ -52,7 +61,11 @@ class Scene:
 
     def proofs(self, connection_id) -> int:
         with self.db.read() as db:
-            return db.scalar(sqlalchemy.select(sqlalchemy.func.count()).where(Proof.connection_id == connection_id))
+            return db.scalar(
+                sqlalchemy.select(sqlalchemy.func.count()).where(
+                    Proof.connection_id == connection_id
+                )
+            )
 
     def calls_for(self, connection_id):
         role_arn = self.row(connection_id).role_arn
@@ -60,7 +73,9 @@ class Scene:
 
     def events(self, connection_id) -> list[str]:
         with self.db.read() as db:
-            query = sqlalchemy.select(AuditEvent.action).where(AuditEvent.connection_id == connection_id)
+            query = sqlalchemy.select(AuditEvent.action).where(
+                AuditEvent.connection_id == connection_id
+            )
             return list(db.scalars(query.order_by(AuditEvent.id)))
 
     def claim(self):
@@ -69,7 +84,9 @@ class Scene:
     def make_due(self, connection_id, **changes) -> None:
         with self.db.write(SYSTEM) as db:
             db.execute(
-                sqlalchemy.update(Connection).where(Connection.id == connection_id).values({"due_at": now()} | changes)
+                sqlalchemy.update(Connection)
+                .where(Connection.id == connection_id)
+                .values({"due_at": now()} | changes)
             )
 
     def good_role(self, tenant, connection_id) -> None:
@@ -77,7 +94,10 @@ class Scene:
         row = self.row(connection_id)
         customer = Customer(self.aws)
         customer.account = row.account_id
-        customer.role(row.role_arn.rpartition("/")[2], trust_policy(self.services.config.broker, row.external_id))
+        customer.role(
+            row.role_arn.rpartition("/")[2],
+            trust_policy(self.services.config.broker, row.external_id),
+        )
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -95,7 +115,9 @@ def scene(services, aws) -> Scene:
     return Scene(services, aws)
 
 
-on_sqlite = pytest.mark.parametrize("services", ["sqlite"], indirect=True)  # not a question about claims
+on_sqlite = pytest.mark.parametrize(
+    "services", ["sqlite"], indirect=True
+)  # not a question about claims
 
 
 def test_what_is_due_is_claimed_once(scene):
@@ -116,8 +138,15 @@ def test_the_longest_due_come_first(scene):
 def flood(scene, *, rows: int, **changes):
     """A tenant with so many connections that have been due for an hour."""
     tenant = tenant_row(scene.db)
-    role = {"role_unique_id": None, "status": S.PENDING, "verified_at": None, "due_at": now() - timedelta(hours=1)}
-    wanted = [{"role_arn": f"{scene.nowhere.arn}-{number}", **role, **changes} for number in range(rows)]
+    role = {
+        "role_unique_id": None,
+        "status": S.PENDING,
+        "verified_at": None,
+        "due_at": now() - timedelta(hours=1),
+    }
+    wanted = [
+        {"role_arn": f"{scene.nowhere.arn}-{number}", **role, **changes} for number in range(rows)
+    ]
     connection_rows(scene.db, tenant, wanted)
     return tenant
 
@@ -132,8 +161,15 @@ def test_another_tenants_flood_does_not_hold_up_a_first_proof(scene):
 
 
 def test_another_tenants_flood_of_turns_does_not_hold_up_a_turn(scene):
-    """As when thousands of its roles change at once, each of which is then proven several times within a minute."""
-    turn = {"status": S.VERIFIED, "role_unique_id": "AROAONE", "verified_at": now(), "due_for": Trigger.SCHEDULED}
+    """As when thousands of its roles change at once, each of which is then proven several times
+    within a minute.
+    """
+    turn = {
+        "status": S.VERIFIED,
+        "role_unique_id": "AROAONE",
+        "verified_at": now(),
+        "due_for": Trigger.SCHEDULED,
+    }
     flooding = flood(scene, rows=200, **turn)
     victim = scene.pending(**turn)
     claims = scene.due.claim_routine(16)
@@ -220,7 +256,9 @@ def test_a_role_that_comes_late_is_found(scene):
 
 @on_sqlite
 def test_a_refusal_of_a_role_that_was_never_proven_counts_at_once(scene):
-    """Only what issues is asked a second time: an administrator who sets a role up reads what to change."""
+    """Only what issues is asked a second time: an administrator who sets a role up reads what to
+    change.
+    """
     connection = scene.pending()
     for _ in range(2):
         scene.make_due(connection)
@@ -253,7 +291,11 @@ def test_a_first_proof_is_repeated_twice_and_then_has_its_turns(scene):
 def test_a_routine_proof_makes_three_calls_and_leaves_a_count(scene):
     """No ID, a stranger's, our own: neither an event nor a row for a role that is as it was."""
     connection = scene.proven()
-    first, calls, events = scene.row(connection).proof, len(scene.calls_for(connection)), scene.events(connection)
+    first, calls, events = (
+        scene.row(connection).proof,
+        len(scene.calls_for(connection)),
+        scene.events(connection),
+    )
     scene.make_due(connection)
     [claim] = scene.claim()
     assert scene.due.prove(claim)
@@ -294,7 +336,9 @@ def test_an_unclear_answer_about_a_proven_role_is_asked_for_again(scene, faults)
 
 
 def test_what_becomes_due_while_it_is_proven_stays_due(scene, monkeypatch):
-    """As when its stack is deleted just then: the calls may have been made before, and say what is no longer true."""
+    """As when its stack is deleted just then: the calls may have been made before, and say what
+    is no longer true.
+    """
     connection = scene.pending()
     inner = scene.due._urgent._prove_patiently
 
@@ -311,7 +355,9 @@ def test_what_becomes_due_while_it_is_proven_stays_due(scene, monkeypatch):
 
 
 @on_sqlite
-def test_the_background_worker_leaves_alone_what_a_request_is_proving(scene, impatient, monkeypatch):
+def test_the_background_worker_leaves_alone_what_a_request_is_proving(
+    scene, impatient, monkeypatch
+):
     """Or each new role would be tried twice at once."""
     tenant, claimed = tenant_row(scene.db), []
     inner = scene.services.verification._prove_patiently
@@ -341,7 +387,9 @@ def test_what_was_suspended_meanwhile_is_left_alone(scene):
 
 
 class SleepersTime:
-    """Stands in for the module `time`: it passes when each of so many threads sleeps or has ended."""
+    """Stands in for the module `time`: it passes when each of so many threads sleeps or has
+    ended.
+    """
 
     def __init__(self, threads: int) -> None:
         self._now, self._threads = 0.0, threads
@@ -372,7 +420,9 @@ class SleepersTime:
 
 
 def test_no_second_has_more_calls_than_the_budget(monkeypatch):
-    """Wherever AWS counts a call between its beginning and its end, here at the end; and no time is wasted."""
+    """Wherever AWS counts a call between its beginning and its end, here at the end; and no time
+    is wasted.
+    """
     clock = SleepersTime(16)
     monkeypatch.setattr("app.limits.rates.time", clock)
     budget, numbers, counted = CallBudget(20), iter(range(70)), []

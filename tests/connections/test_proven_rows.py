@@ -1,4 +1,6 @@
-"""The shortcut of World.connection() leaves the rows that a proof leaves, and so proves nothing by itself."""
+"""The shortcut of World.connection() leaves the rows that a proof leaves, and so proves nothing
+by itself.
+"""
 
 import json
 import uuid
@@ -15,25 +17,45 @@ from tests.support.cast import World, path_of
 DAY = timedelta(days=1)
 
 # What no two connections share: ids, times, and what AWS and the customer call their things.
-OWN = {"id", "tenant_id", "connection_id", "external_id_id", "proof_id", "role_arn", "account_id", "role_unique_id"}
+OWN = {
+    "id",
+    "tenant_id",
+    "connection_id",
+    "external_id_id",
+    "proof_id",
+    "role_arn",
+    "account_id",
+    "role_unique_id",
+}
 
 
 def rows_of(world: World, tenant: dict, connection: dict) -> dict[str, list[dict]]:
-    """Every row that speaks of the tenant or of the connection, by table; times as seconds since it was made."""
+    """Every row that speaks of the tenant or of the connection, by table; times as seconds since
+    it was made.
+    """
     ids = {uuid.UUID(tenant["id"]), uuid.UUID(connection["id"])}
     found: dict[str, list[dict]] = {}
     with world.admin.app.extensions["deputy"].db.read() as db:
         for table in Base.metadata.sorted_tables:
             names = {"id", "tenant_id", "connection_id"} & set(table.c.keys())
-            columns = [table.c[name] for name in names if table.c[name].type.python_type is uuid.UUID]
+            columns = [
+                table.c[name] for name in names if table.c[name].type.python_type is uuid.UUID
+            ]
             of_it = sqlalchemy.or_(sqlalchemy.false(), *(column.in_(ids) for column in columns))
-            found[table.name] = [dict(row) for row in db.execute(table.select().where(of_it)).mappings()]
-    return {name: sorted((comparable(row, connection) for row in rows), key=str) for name, rows in found.items()}
+            found[table.name] = [
+                dict(row) for row in db.execute(table.select().where(of_it)).mappings()
+            ]
+    return {
+        name: sorted((comparable(row, connection) for row in rows), key=str)
+        for name, rows in found.items()
+    }
 
 
 def comparable(row: dict, connection: dict) -> dict:
     made_at = datetime.fromisoformat(connection["created_at"])
-    texts = {connection[name]: name for name in ("role_arn", "account_id", "external_id", "tenant_name")}
+    texts = {
+        connection[name]: name for name in ("role_arn", "account_id", "external_id", "tenant_name")
+    }
     return {name: alike(name, value, made_at, texts) for name, value in row.items()}
 
 
@@ -55,7 +77,13 @@ def old_model(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     database = world.admin.app.extensions["deputy"].db
     model = proven._models[database]
     rows = [
-        (table, {name: value - DAY if isinstance(value, datetime) else value for name, value in row.items()})
+        (
+            table,
+            {
+                name: value - DAY if isinstance(value, datetime) else value
+                for name, value in row.items()
+            },
+        )
         for table, row in model.rows
     ]
     monkeypatch.setitem(proven._models, database, replace(model, rows=rows))
@@ -66,7 +94,12 @@ def test_the_rows_of_a_copied_connection_are_those_of_a_proof(world: World):
     real, short = world.tenant(), world.tenant()
     tried, copied = world.proven(real), world.connection(short)
     expected, found = rows_of(world, real, tried), rows_of(world, short, copied)
-    assert {name for name, rows in found.items() if rows} >= {"connections", "proofs", "audit_events", "quota_uses"}
+    assert {name for name, rows in found.items() if rows} >= {
+        "connections",
+        "proofs",
+        "audit_events",
+        "quota_uses",
+    }
     for table in expected:
         assert found[table] == expected[table], table
 
@@ -90,4 +123,7 @@ def test_a_copied_connection_is_at_the_role_that_it_names(world: World):
     world.admin("POST", path_of(copied, "/credentials"))
     again = world.admin("POST", path_of(copied, "/verify"))
     assert again["verification"]["checks"] == copied["verification"]["checks"]
-    assert {call.outcome for call in world.calls_for(copied["role_arn"])} == {"allowed", "AccessDenied"}
+    assert {call.outcome for call in world.calls_for(copied["role_arn"])} == {
+        "allowed",
+        "AccessDenied",
+    }

@@ -1,4 +1,6 @@
-"""What a trust policy, once read, does to a finding: the one thing that overrules it, and what is only said."""
+"""What a trust policy, once read, does to a finding: the one thing that overrules it, and what
+is only said.
+"""
 
 from datetime import UTC, datetime
 
@@ -26,7 +28,10 @@ KIT = kit_policy(BROKER, GRANT.external_id)
 HOLE = {**ALLOW, "Condition": {"StringEquals": {"sts:RoleSessionName": "x"}}}
 ODD = {
     **ALLOW,
-    "Condition": {"StringEquals": {"aws:PrincipalOrgID": "o-1"}, "ArnEquals": ALLOW["Condition"]["ArnEquals"]},
+    "Condition": {
+        "StringEquals": {"aws:PrincipalOrgID": "o-1"},
+        "ArnEquals": ALLOW["Condition"]["ArnEquals"],
+    },
 }
 
 
@@ -35,7 +40,9 @@ def policy(*statements):
 
 
 def judged(verdict, *told, of_others=()):
-    finding = ProofFinding(verdict, CALLS, "AROAONE" if verdict is Verdict.PROVEN else None, True, SAID)
+    finding = ProofFinding(
+        verdict, CALLS, "AROAONE" if verdict is Verdict.PROVEN else None, True, SAID
+    )
     told = [it if isinstance(it, StsError) else RoleSettings(it, 3600, None) for it in told]
     return judge(finding, told, GRANT, EXPECTED._replace(of_others=of_others))
 
@@ -49,17 +56,28 @@ def after_rotations(retired, *statements):
     """What is found with a tenant that has had those External IDs before."""
     finding = ProofFinding(Verdict.PROVEN, CALLS, "AROAONE", True, SAID)
     told = [RoleSettings(policy(*statements), 3600, None)]
-    return judge(finding, told, GRANT, EXPECTED._replace(external_ids={GRANT.external_id, *retired}, retired=retired))
+    return judge(
+        finding,
+        told,
+        GRANT,
+        EXPECTED._replace(external_ids={GRANT.external_id, *retired}, retired=retired),
+    )
 
 
 def test_a_retired_external_id_is_nobody_elses_and_its_statement_keeps_no_access():
     [retired], end = [new_external_id()], "2030-01-31T12:00:00Z"
     ends = accepting(GRANT.external_id, DateLessThan={"aws:CurrentTime": end})
     found = after_rotations([retired], accepting(retired), ends)
-    assert (found.verdict, found.access_until) == (Verdict.PROVEN, datetime(2030, 1, 31, 12, tzinfo=UTC))
+    assert (found.verdict, found.access_until) == (
+        Verdict.PROVEN,
+        datetime(2030, 1, 31, 12, tzinfo=UTC),
+    )
     assert [it.name for it in found.warnings] == ["further", ENDS, RETIRED]
     own = after_rotations([GRANT.external_id], ends)
-    assert (own.verdict, own.access_until) == (Verdict.PROVEN, datetime(2030, 1, 31, 12, tzinfo=UTC)), "still paired"
+    assert (own.verdict, own.access_until) == (
+        Verdict.PROVEN,
+        datetime(2030, 1, 31, 12, tzinfo=UTC),
+    ), "still paired"
 
 
 def test_what_a_proof_costs_does_not_grow_with_each_rotation(monkeypatch):
@@ -67,7 +85,9 @@ def test_what_a_proof_costs_does_not_grow_with_each_rotation(monkeypatch):
     retired = [new_external_id() for _ in range(2_000)]
     texts = []
     matching = Globs.matching
-    monkeypatch.setattr(Globs, "matching", lambda globs, text: texts.append(text) or matching(globs, text))
+    monkeypatch.setattr(
+        Globs, "matching", lambda globs, text: texts.append(text) or matching(globs, text)
+    )
     found = after_rotations(retired, ALLOW, accepting(*retired, StringLike={"sts:ExternalId": "*"}))
     assert found.checks
     assert len(texts) < 50, "a retired one is compared with nothing"
@@ -89,17 +109,30 @@ def test_a_hole_overrules_every_verdict_of_the_calls_and_nothing_else_that_is_re
     pinned = "AROAONE" if verdict is Verdict.PROVEN else None
     for trust in (KIT, policy(ALLOW, ODD), policy(ALLOW, {**ALLOW, "Principal": "*"}), None, 5):
         finding = judged(verdict, trust)
-        assert (finding.verdict, finding.role_unique_id, finding.may_be_spreading) == (verdict, pinned, True), trust
+        assert (finding.verdict, finding.role_unique_id, finding.may_be_spreading) == (
+            verdict,
+            pinned,
+            True,
+        ), trust
         assert finding.warnings[:1] == SAID, trust
 
 
-EVERYBODY = {**ALLOW, "Principal": "*", "Condition": {"StringEquals": ALLOW["Condition"]["StringEquals"]}}
+EVERYBODY = {
+    **ALLOW,
+    "Principal": "*",
+    "Condition": {"StringEquals": ALLOW["Condition"]["StringEquals"]},
+}
 
 
 @pytest.mark.parametrize("verdict", Verdict)
 def test_a_role_for_everybody_is_insecure_whatever_the_stranger_was_told(verdict):
     told = [RoleSettings(policy(ALLOW, EVERYBODY), 3600, None)]
-    failed = [(CALLS[0].name, "passed"), (STRANGER, "failed"), (DEMANDS, "passed"), (ONLY_US, "failed")]
+    failed = [
+        (CALLS[0].name, "passed"),
+        (STRANGER, "failed"),
+        (DEMANDS, "passed"),
+        (ONLY_US, "failed"),
+    ]
     for asked in ("passed", "skipped", None):
         calls = CALLS if asked is None else (*CALLS, check_of(STRANGER, asked))
         found = judge(ProofFinding(verdict, calls, "AROAONE"), told, GRANT, EXPECTED)
@@ -112,7 +145,11 @@ def test_a_role_for_everybody_is_insecure_whatever_the_stranger_was_told(verdict
 
 def test_what_was_not_read_is_skipped_and_says_why():
     """It says nothing of an end either."""
-    for told, says in (((Refused(),), "It is worth allowing"), ((Unavailable(),), "did not show"), ((), "Not tried")):
+    for told, says in (
+        ((Refused(),), "It is worth allowing"),
+        ((Unavailable(),), "did not show"),
+        ((), "Not tried"),
+    ):
         found = judged(Verdict.PROVEN, *told)
         assert outcomes(found) == ["skipped", "skipped"]
         assert all(says in check.detail for check in found.checks[1:])
@@ -134,15 +171,28 @@ def test_an_external_id_of_another_tenant_counts_only_where_it_may_let_in():
         (policy(accepting(GRANT.external_id, anothers), denied), "passed"),
         (policy(ALLOW, denied, ODD), "inconclusive"),
         ({"Statement": "not understood", "Id": anothers}, "failed"),
-        (policy(accepting(GRANT.external_id, f"${{aws:PrincipalTag/none, '{anothers}'}}")), "failed"),
+        (
+            policy(accepting(GRANT.external_id, f"${{aws:PrincipalTag/none, '{anothers}'}}")),
+            "failed",
+        ),
     ):
         assert outcomes(judged(Verdict.PROVEN, told, of_others={anothers}))[0] == outcome, told
 
 
 def test_the_vendors_own_accounts_are_not_somebody_else():
-    """Nobody is told to remove what the vendor may still need. Everybody else's principals are named as before."""
-    ours = ["arn:aws:iam::111122223333:role/Old", "arn:aws:sts::222233334444:assumed-role/Old/x", "222233334444"]
-    others = ["arn:aws:iam::999999999999:root", "arn:*:iam::111122223333:role/x", "AROAABCDEFGHIJKLMNOP"]
+    """Nobody is told to remove what the vendor may still need. Everybody else's principals are
+    named as before.
+    """
+    ours = [
+        "arn:aws:iam::111122223333:role/Old",
+        "arn:aws:sts::222233334444:assumed-role/Old/x",
+        "222233334444",
+    ]
+    others = [
+        "arn:aws:iam::999999999999:root",
+        "arn:*:iam::111122223333:role/x",
+        "AROAABCDEFGHIJKLMNOP",
+    ]
     both = {"Effect": "Allow", "Principal": {"AWS": [*ours, *others]}, "Action": "sts:AssumeRole"}
 
     def warned_of(*statements):
@@ -152,7 +202,9 @@ def test_the_vendors_own_accounts_are_not_somebody_else():
 
     detail = warned_of(ALLOW, both)
     assert f"also lets in {', '.join(others)}. Remove each" in detail
-    assert f"also lets in {', '.join(ours)} in the vendor's own AWS accounts. Ask the vendor" in detail
+    assert (
+        f"also lets in {', '.join(ours)} in the vendor's own AWS accounts. Ask the vendor" in detail
+    )
     assert "Remove" not in warned_of(ALLOW, {**both, "Principal": {"AWS": ours}})
 
 
@@ -160,16 +212,29 @@ def test_the_vendors_own_accounts_are_not_somebody_else():
     ("operator", "key", "times", "wanted"),
     [
         ("DateLessThan", "aws:CurrentTime", "2099-01-01T00:00:00Z", 2099),
-        ("DateLessThan", "aws:CurrentTime", ["2099-01-01T00:00:00Z", "2098-01-01T00:00:00Z"], 2099),  # either is enough
+        (
+            "DateLessThan",
+            "aws:CurrentTime",
+            ["2099-01-01T00:00:00Z", "2098-01-01T00:00:00Z"],
+            2099,
+        ),  # either is enough
         ("DateLessThan", "aws:CurrentTime", "2099-01-01", None),
         ("DateLessThan", "aws:CurrentTime", "2099-02-31T00:00:00Z", None),
-        ("DateLessThan", "aws:CurrentTime", "9999-12-31T23:59:59Z", None),  # in some time zone that is the year 10000
+        (
+            "DateLessThan",
+            "aws:CurrentTime",
+            "9999-12-31T23:59:59Z",
+            None,
+        ),  # in some time zone that is the year 10000
         ("DateLessThan", "aws:CurrentTime", "0001-01-01T00:00:00Z", None),
         ("NumericLessThan", "aws:EpochTime", "4070908800", None),
         ("DateGreaterThan", "aws:CurrentTime", "2020-01-01T00:00:00Z", None),
     ],
 )
 def test_the_end_is_known_if_it_is_written_as_in_the_kit(operator, key, times, wanted):
-    found = judged(Verdict.PROVEN, policy({**ALLOW, "Condition": {**ALLOW["Condition"], operator: {key: times}}}))
+    found = judged(
+        Verdict.PROVEN,
+        policy({**ALLOW, "Condition": {**ALLOW["Condition"], operator: {key: times}}}),
+    )
     assert found.reads_trust
     assert found.access_until == (wanted and datetime(wanted, 1, 1, tzinfo=UTC))

@@ -1,4 +1,6 @@
-"""The recogniser of trust policies: held to the sandbox's own evaluator, and to policies as people write them."""
+"""The recogniser of trust policies: held to the sandbox's own evaluator, and to policies as
+people write them.
+"""
 
 import itertools
 import json
@@ -24,7 +26,13 @@ USER_ID = "aws:userid"
 
 
 def reading(*statements, **more) -> Reading:
-    return read({"Version": "2012-10-17", "Statement": list(statements)} | more, BROKER, CUSTOMER, {OWN, NEXT}, ())
+    return read(
+        {"Version": "2012-10-17", "Statement": list(statements)} | more,
+        BROKER,
+        CUSTOMER,
+        {OWN, NEXT},
+        (),
+    )
 
 
 def allow(*, to={"AWS": ROOT}, only=True, **conditions):  # noqa: B006  it is only read
@@ -32,7 +40,12 @@ def allow(*, to={"AWS": ROOT}, only=True, **conditions):  # noqa: B006  it is on
     wanted = {operator.replace("__", ":"): keys for operator, keys in conditions.items()}
     if only:
         wanted["ArnEquals"] = wanted.get("ArnEquals", {}) | {ARN: BROKER.arn}
-    return {"Effect": "Allow", "Principal": to, "Action": ["sts:AssumeRole", "sts:TagSession"], "Condition": wanted}
+    return {
+        "Effect": "Allow",
+        "Principal": to,
+        "Action": ["sts:AssumeRole", "sts:TagSession"],
+        "Condition": wanted,
+    }
 
 
 def deny(*, to="*", **conditions):
@@ -41,7 +54,9 @@ def deny(*, to="*", **conditions):
 
 DEMANDED = allow(StringEquals={KEY: OWN})
 EC2 = {"Service": "ec2.amazonaws.com"}
-OIDC = allow(to={"Federated": f"arn:aws:iam::{CUSTOMER}:oidc-provider/token.example.com"}, only=False)
+OIDC = allow(
+    to={"Federated": f"arn:aws:iam::{CUSTOMER}:oidc-provider/token.example.com"}, only=False
+)
 BUT_TWO = {"Effect": "Allow", "NotPrincipal": {"AWS": ["999999999999", "888888888888"]}}
 TAGGED_ROLE = "arn:aws:iam::444455556666:role/${aws:PrincipalTag/team}"
 IN_2030 = {NOW: "2030-01-01T00:00:00Z"}
@@ -65,7 +80,10 @@ CONTEXTS = [
         NOW: at,
     }
     for external_id, name, (identity, organization), at in itertools.product(
-        EXTERNAL_IDS, NAMES, [(None, None), ("deputy", "o-1")], ["2026-01-01T00:00:00Z", "2036-01-01T00:00:00Z"]
+        EXTERNAL_IDS,
+        NAMES,
+        [(None, None), ("deputy", "o-1")],
+        ["2026-01-01T00:00:00Z", "2036-01-01T00:00:00Z"],
     )
 ]
 FOR_EACH_ID = CONTEXTS[:: len(CONTEXTS) // len(EXTERNAL_IDS)]  # where nothing else is compared
@@ -119,18 +137,32 @@ VALUES = {
 }
 
 
-def comparisons(key: str, operator: st.SearchStrategy[str]) -> st.SearchStrategy[tuple[str, str, list[str]]]:
+def comparisons(
+    key: str, operator: st.SearchStrategy[str]
+) -> st.SearchStrategy[tuple[str, str, list[str]]]:
     return st.tuples(
-        operator, st.sampled_from([key, key.lower()]), st.lists(st.sampled_from(VALUES[key]), min_size=1, max_size=2)
+        operator,
+        st.sampled_from([key, key.lower()]),
+        st.lists(st.sampled_from(VALUES[key]), min_size=1, max_size=2),
     )
 
 
 some_comparison = st.one_of(
     comparisons(KEY, operators),
     comparisons(KEY, st.sampled_from(["StringEquals", "StringNotEquals"])),
-    st.tuples(st.just("Null"), st.sampled_from([KEY, NAME]), st.sampled_from([["true"], ["false"]])),
-    st.tuples(st.sampled_from(["DateLessThan", "DateGreaterThan"]), st.just(NOW), st.just(["2030-01-01T00:00:00Z"])),
-    st.tuples(st.sampled_from(["IpAddress", "NotIpAddress"]), st.just("aws:SourceIp"), st.just(["192.0.2.0/24"])),
+    st.tuples(
+        st.just("Null"), st.sampled_from([KEY, NAME]), st.sampled_from([["true"], ["false"]])
+    ),
+    st.tuples(
+        st.sampled_from(["DateLessThan", "DateGreaterThan"]),
+        st.just(NOW),
+        st.just(["2030-01-01T00:00:00Z"]),
+    ),
+    st.tuples(
+        st.sampled_from(["IpAddress", "NotIpAddress"]),
+        st.just("aws:SourceIp"),
+        st.just(["192.0.2.0/24"]),
+    ),
     *(comparisons(key, operators) for key in VALUES),
 )
 
@@ -143,7 +175,16 @@ def condition(comparisons) -> dict[str, dict[str, list[str]]]:
 
 
 PRINCIPALS = [
-    *({"Principal": it} for it in ["*", {"AWS": "*"}, {"AWS": ROOT}, {"AWS": BROKER.account_id}, {"AWS": BROKER.arn}]),
+    *(
+        {"Principal": it}
+        for it in [
+            "*",
+            {"AWS": "*"},
+            {"AWS": ROOT},
+            {"AWS": BROKER.account_id},
+            {"AWS": BROKER.arn},
+        ]
+    ),
     {"Principal": {"AWS": [f"{BROKER.arn}2", BROKER.arn]}},
     {"Principal": {"AWS": SESSION}},
     {"Principal": {"AWS": "AROAABCDEFGHIJKLMNOP"}},
@@ -153,7 +194,13 @@ PRINCIPALS = [
 ACTIONS = [
     *(
         {"Action": it}
-        for it in ["sts:AssumeRole", "sts:AssumeRole", "STS:assume*", ["sts:TagSession", "*"], "sts:TagSession"]
+        for it in [
+            "sts:AssumeRole",
+            "sts:AssumeRole",
+            "STS:assume*",
+            ["sts:TagSession", "*"],
+            "sts:TagSession",
+        ]
     ),
     {"NotAction": "sts:TagSession"},
     {"NotAction": "sts:*"},
@@ -170,21 +217,33 @@ def statements(effects, principals, actions, comparisons) -> st.SearchStrategy[d
     )
 
 
-any_statement = statements(["Allow", "Allow", "Deny"], PRINCIPALS, ACTIONS, st.lists(some_comparison, max_size=3))
-# Two statements about the External ID, with one more condition at most: where a mistake shows soonest.
+any_statement = statements(
+    ["Allow", "Allow", "Deny"], PRINCIPALS, ACTIONS, st.lists(some_comparison, max_size=3)
+)
+# Two statements about the External ID, with one more condition at most: where a mistake shows
+# soonest.
 about_the_id = st.one_of(
-    st.tuples(comparisons(KEY, operators)), st.tuples(comparisons(KEY, operators), some_comparison), st.just(())
+    st.tuples(comparisons(KEY, operators)),
+    st.tuples(comparisons(KEY, operators), some_comparison),
+    st.just(()),
 )
 close_calls = st.tuples(
     statements(["Allow"], PRINCIPALS[:5], ACTIONS[:1], about_the_id),
     st.one_of(
         statements(["Deny"], PRINCIPALS, ACTIONS, about_the_id),
-        statements(["Deny"], PRINCIPALS[:2], ACTIONS[:1], st.tuples(comparisons(KEY, operators), some_comparison)),
+        statements(
+            ["Deny"],
+            PRINCIPALS[:2],
+            ACTIONS[:1],
+            st.tuples(comparisons(KEY, operators), some_comparison),
+        ),
         statements(["Deny"], PRINCIPALS[:2], ACTIONS[:1], st.tuples(some_comparison)),
     ),
 ).map(list)
 demands = st.sampled_from([DEMANDED, deny(StringNotEquals={KEY: OWN})])
-policies = st.one_of(close_calls, st.lists(st.one_of(any_statement, demands), min_size=1, max_size=3))
+policies = st.one_of(
+    close_calls, st.lists(st.one_of(any_statement, demands), min_size=1, max_size=3)
+)
 # A broken reading survives 800 about as often as 200: to find more, it takes thousands, as below.
 a_few = settings(max_examples=200, deadline=None, database=None)
 
@@ -192,16 +251,19 @@ a_few = settings(max_examples=200, deadline=None, database=None)
 @a_few
 @given(policies)
 def test_what_it_passes_the_sandbox_refuses_and_what_it_calls_open_the_sandbox_opens(made):
-    """Without the tenant's ID, under every request that is tried here: other IDs and none, names, times, addresses.
+    """Without the tenant's ID, under every request that is tried here: other IDs and none, names,
+    times, addresses.
 
-    No customer is stopped for nothing. Left out of that: what differs from request to request, which is taken as it must
-    be to get in, and more than one pattern, which no value may match.
+    No customer is stopped for nothing. Left out of that: what differs from request to request,
+    which is taken as it must be to get in, and more than one pattern, which no value may match.
     """
     text, found = json.dumps({"Version": "2012-10-17", "Statement": made}), reading(*made)
     event("passed" if not found.open and not found.unclear else "open" if found.open else "unclear")
     answers = [(context[KEY], lets_in(text, context)) for context in CONTEXTS]
     if not found.open and not found.unclear:
-        assert {external_id for external_id, answer in answers if answer} <= {value for _, value in found.listed}
+        assert {external_id for external_id, answer in answers if answer} <= {
+            value for _, value in found.listed
+        }
     varying = any(word in text for word in (NAME, NAME.lower(), "ourceI", "sourcei", NOW, SESSION))
     if not varying and sum(text.count(f'"{pattern}"') for pattern in VALUES[KEY][6:10]) <= 1:
         open_to = {external_id for external_id, answer in answers if answer is not False}
@@ -218,20 +280,25 @@ EVERY_OPERATOR = [
 
 
 @pytest.mark.parametrize(
-    "values", [[OWN], [OWN, NEXT], [FOREIGN], [OWN, FOREIGN], ["*"], ["dpy-*"], [OWN, OWN[:-1] + "?"]]
+    "values",
+    [[OWN], [OWN, NEXT], [FOREIGN], [OWN, FOREIGN], ["*"], ["dpy-*"], [OWN, OWN[:-1] + "?"]],
 )
 @pytest.mark.parametrize("key", [KEY, ARN])
 def test_every_comparison_is_as_the_sandbox_has_it(key, values):
-    """Alone in the statement that allows, and alone in one that denies. What the sandbox refuses to evaluate is not
-    understood here either, and nor is the External ID without regard to case.
+    """Alone in the statement that allows, and alone in one that denies. What the sandbox refuses to
+    evaluate is not understood here either, and nor is the External ID without regard to case.
     """
     if key == ARN:
         values = [
-            {OWN: BROKER.arn, "*": "arn:aws:iam::*:role/*/DeputyBroker"}.get(it, f"{BROKER.arn}2") for it in values
+            {OWN: BROKER.arn, "*": "arn:aws:iam::*:role/*/DeputyBroker"}.get(it, f"{BROKER.arn}2")
+            for it in values
         ]
     for operator in EVERY_OPERATOR:
         tests = {operator: {key: values}}
-        for made in ([allow(only=False) | {"Condition": tests}], [allow(), deny() | {"Condition": tests}]):
+        for made in (
+            [allow(only=False) | {"Condition": tests}],
+            [allow(), deny() | {"Condition": tests}],
+        ):
             text, found = json.dumps({"Version": "2012-10-17", "Statement": made}), reading(*made)
             answers = {lets_in(text, context) for context in FOR_EACH_ID}
             assert found.open or found.unclear or found.listed or True not in answers, tests
@@ -243,19 +310,31 @@ def test_every_comparison_is_as_the_sandbox_has_it(key, values):
 @settings(a_few, max_examples=10_000)
 @given(policies)
 def test_the_reader_agrees_with_the_sandbox_at_length(made):
-    test_what_it_passes_the_sandbox_refuses_and_what_it_calls_open_the_sandbox_opens.hypothesis.inner_test(made)
-    test_all_callers_judged_together_are_judged_as_each_alone.hypothesis.inner_test(made, (FOREIGN,))
+    test_what_it_passes_the_sandbox_refuses_and_what_it_calls_open_the_sandbox_opens.hypothesis.inner_test(
+        made
+    )
+    test_all_callers_judged_together_are_judged_as_each_alone.hypothesis.inner_test(
+        made, (FOREIGN,)
+    )
 
 
 # --- policies as people write them: the statements, and what is judged ---
 
 HOLE, UNCLEAR, CLOSED = {"open": (2,)}, {"unclear": (2,)}, {}
-TIMES = {"Date": "2030-01-01T00:00:00Z", "Numeric": "900", "IpAddress": "203.0.113.0/24", "Null": "false"}
+TIMES = {
+    "Date": "2030-01-01T00:00:00Z",
+    "Numeric": "900",
+    "IpAddress": "203.0.113.0/24",
+    "Null": "false",
+}
 # Keys whose values the caller or its network chooses, by the operator that usually compares them.
 CHOSEN = {
-    "StringEquals": "STS:rolesessionname sts:SourceIdentity aws:RequestTag/team aws:PrincipalTag/team aws:SourceVpc"
-    " aws:RequestedRegion aws:Referer aws:UserAgent aws:VpceAccount aws:VpceOrgID aws:Ec2InstanceSourceVpc"
-    " aws:Ec2InstanceSourcePrivateIPv4 sts:RequestContext/identitycenter:UserId",
+    "StringEquals": (
+        "STS:rolesessionname sts:SourceIdentity aws:RequestTag/team aws:PrincipalTag/team"
+        " aws:SourceVpc aws:RequestedRegion aws:Referer aws:UserAgent aws:VpceAccount aws:VpceOrgID"
+        " aws:Ec2InstanceSourceVpc aws:Ec2InstanceSourcePrivateIPv4"
+        " sts:RequestContext/identitycenter:UserId"
+    ),
     "StringEqualsIfExists": "aws:SourceVpce",
     "ForAnyValue:StringLike": "aws:VpceOrgPaths sts:TransitiveTagKeys",
     "ForAllValues:StringEquals": "aws:TagKeys",
@@ -266,7 +345,11 @@ CHOSEN = {
     "IpAddress": "aws:SourceIp aws:VpcSourceIp",
 }
 CHOICES = [
-    {operator: {key: next((value for name, value in TIMES.items() if operator.startswith(name)), "x")}}
+    {
+        operator: {
+            key: next((value for name, value in TIMES.items() if operator.startswith(name)), "x")
+        }
+    }
     for operator, keys in CHOSEN.items()
     for key in keys.split()
 ] + [{"StringLike": {USER_ID: pattern}} for pattern in ("*:ops", "AROA*:ops-?")]
@@ -296,7 +379,10 @@ NOT_UNDERSTOOD_OF_THE_ID = [
     {"StringEquals": {KEY: "${aws:PrincipalTag/customer}"}},
     {"StringEqualsIgnoreCase": {KEY: OWN}},
     {"ArnLike": {KEY: "*"}},
-    *({operator: {KEY: "12"}} for operator in ("NumericEquals", "DateEquals", "IpAddress", "ArnEquals", "Bool")),
+    *(
+        {operator: {KEY: "12"}}
+        for operator in ("NumericEquals", "DateEquals", "IpAddress", "ArnEquals", "Bool")
+    ),
 ]
 CROSSING, WITHIN = "arn:*DeputyBroker", "arn:*:iam::*:role/*Broker"
 OTHERS_ACTIONS = {key: value for key, value in allow().items() if key != "Action"}
@@ -357,12 +443,18 @@ POLICIES = {
         )
     ],
     "values are read as IAM reads them": [
-        ([DEMANDED, allow(only=False, ArnLike={ARN: BROKER.arn.replace("Broker", "Bro[k]e*")})], CLOSED),
+        (
+            [DEMANDED, allow(only=False, ArnLike={ARN: BROKER.arn.replace("Broker", "Bro[k]e*")})],
+            CLOSED,
+        ),
         (broker_if(StringEquals={"aws:SecureTransport": True}), HOLE),
         *((broker_if(Bool={"aws:SecureTransport": word}), HOLE) for word in ("true", "TRUE", True)),
         (broker_if(Bool={"aws:SecureTransport": "False"}), CLOSED),
         (broker_if(Bool={"aws:SecureTransport": "yes"}), UNCLEAR),
-        *((broker_if(Bool={key: "false"}), HOLE) for key in ("aws:ViaAWSService", "aws:PrincipalIsAWSService")),
+        *(
+            (broker_if(Bool={key: "false"}), HOLE)
+            for key in ("aws:ViaAWSService", "aws:PrincipalIsAWSService")
+        ),
     ],
     "Null asks whether an External ID is sent, beside IfExists, which none satisfies": [
         ([allow(Null={KEY: "false"}, StringEqualsIfExists={KEY: OWN})], CLOSED),
@@ -411,19 +503,29 @@ POLICIES = {
         )
         for operator in ("StringEquals", "stringEquals", "ForAnyValue:StringEquals")
     ],
-    "only a list under StringEquals is a list, and each other way to let in more is a hole": [
-        ([DEMANDED, allow() | {"Condition": condition}], HOLE | {"listed": ()})
-        for condition in (
-            {"StringLike": {KEY: [OWN, "old-1"]}},
-            {"StringEqualsIfExists": {KEY: [OWN, "old-1"]}},
-            {"ForAllValues:StringEquals": {KEY: [OWN, "old-1"]}},
-            {"StringNotEquals": {KEY: "old-1"}},
-            {"ForAnyValue:StringLike": {KEY: ["old-*", OWN]}},
-        )
-    ]
-    + [(broker_if(StringEquals={KEY: [OWN, "old-1"], NAME: "x"}, StringLike={KEY: "*"}), {"listed": ((2, "old-1"),)})],
+    "only a list under StringEquals is a list, and each other way to let in more is a hole": (
+        [
+            ([DEMANDED, allow() | {"Condition": condition}], HOLE | {"listed": ()})
+            for condition in (
+                {"StringLike": {KEY: [OWN, "old-1"]}},
+                {"StringEqualsIfExists": {KEY: [OWN, "old-1"]}},
+                {"ForAllValues:StringEquals": {KEY: [OWN, "old-1"]}},
+                {"StringNotEquals": {KEY: "old-1"}},
+                {"ForAnyValue:StringLike": {KEY: ["old-*", OWN]}},
+            )
+        ]
+        + [
+            (
+                broker_if(StringEquals={KEY: [OWN, "old-1"], NAME: "x"}, StringLike={KEY: "*"}),
+                {"listed": ((2, "old-1"),)},
+            )
+        ]
+    ),
     "the two External IDs of a rotation are this tenant's": [
-        ([allow(StringEquals={KEY: [OWN, NEXT]})], {"listed": (), "others": (), "ends": (), "anybody": ()})
+        (
+            [allow(StringEquals={KEY: [OWN, NEXT]})],
+            {"listed": (), "others": (), "ends": (), "anybody": ()},
+        )
     ],
     "other principals are named as the policy writes them": [
         (statements, {"open": None, "unclear": None, "others": others})
@@ -438,16 +540,31 @@ POLICIES = {
             ([allow(to={"AWS": "111122223333"}, only=False)], ("111122223333",)),
             ([allow(to={"AWS": [BROKER.arn, "999999999999"]}, only=False)], ("999999999999",)),
             ([DEMANDED, allow(to=EC2, only=False)], ("ec2.amazonaws.com",)),
-            ([DEMANDED, allow(to=EC2, only=False, StringEquals={KEY: OWN})], ("ec2.amazonaws.com",)),
-            ([allow(only=False, ArnEquals={ARN: [BROKER.arn, f"{BROKER.arn}2"]})], (f"{BROKER.arn}2",)),
+            (
+                [DEMANDED, allow(to=EC2, only=False, StringEquals={KEY: OWN})],
+                ("ec2.amazonaws.com",),
+            ),
+            (
+                [allow(only=False, ArnEquals={ARN: [BROKER.arn, f"{BROKER.arn}2"]})],
+                (f"{BROKER.arn}2",),
+            ),
             ([allow(only=False, StringEquals={ARN: f"{BROKER.arn}2"})], (f"{BROKER.arn}2",)),
             ([allow(only=False, ArnNotEquals={ARN: f"{BROKER.arn}2"})], (ROOT,)),
-            ([allow(only=False, ArnLike={ARN: f"{ROOT[:-4]}role/[a]*"})], (ROOT, f"{ROOT[:-4]}role/[a]*")),
+            (
+                [allow(only=False, ArnLike={ARN: f"{ROOT[:-4]}role/[a]*"})],
+                (ROOT, f"{ROOT[:-4]}role/[a]*"),
+            ),
             ([allow(only=False, ArnEqualsIfExists={ARN: BROKER.arn})], ()),
             ([DEMANDED, deny(to={"AWS": "999999999999"})], ()),
             ([allow(only=False) | {"Action": "sts:TagSession"}, DEMANDED], ()),
-            ([DEMANDED, OIDC | {"Action": "sts:AssumeRoleWithWebIdentity"}], (OIDC["Principal"]["Federated"],)),
-            ([DEMANDED, BUT_TWO | {"Action": "sts:AssumeRole"}], ("everybody but 999999999999, 888888888888",)),
+            (
+                [DEMANDED, OIDC | {"Action": "sts:AssumeRoleWithWebIdentity"}],
+                (OIDC["Principal"]["Federated"],),
+            ),
+            (
+                [DEMANDED, BUT_TWO | {"Action": "sts:AssumeRole"}],
+                ("everybody but 999999999999, 888888888888",),
+            ),
             # An ARN that is written with a variable may be anybody's.
             ([allow(to="*", only=False, StringNotEquals={ARN: TAGGED_ROLE})], ("*", TAGGED_ROLE)),
         )
@@ -457,10 +574,20 @@ POLICIES = {
         for statements, ends in (
             ([DEMANDED], ()),
             ([allow(StringEquals={KEY: OWN}, DateLessThan=IN_2030)], ("2030-01-01T00:00:00Z",)),
-            ([allow(StringEquals={KEY: OWN}, NumericLessThanEquals={"aws:EpochTime": 1900000000})], ("1900000000",)),
+            (
+                [
+                    allow(
+                        StringEquals={KEY: OWN}, NumericLessThanEquals={"aws:EpochTime": 1900000000}
+                    )
+                ],
+                ("1900000000",),
+            ),
             ([allow(StringEquals={KEY: OWN}, DateGreaterThan={NOW: "2020-01-01T00:00:00Z"})], ()),
             ([DEMANDED, deny(DateGreaterThan=IN_2030)], ("2030-01-01T00:00:00Z",)),
-            ([DEMANDED, deny(DateGreaterThan=IN_2030, StringNotEquals={KEY: OWN})], ("2030-01-01T00:00:00Z",)),
+            (
+                [DEMANDED, deny(DateGreaterThan=IN_2030, StringNotEquals={KEY: OWN})],
+                ("2030-01-01T00:00:00Z",),
+            ),
             ([DEMANDED, deny(to={"AWS": "999999999999"}, DateGreaterThan=IN_2030)], ()),
             ([DEMANDED, allow(StringEquals={KEY: OWN}, DateLessThan=IN_2030)], ()),
         )
@@ -473,7 +600,11 @@ def test_a_policy_is_judged_as_the_table_says(promise):
     wrong = []
     for statements, expected in POLICIES[promise]:
         result = reading(*statements)._asdict()
-        judged = {name: value for name, value in ({"open": (), "unclear": ()} | expected).items() if value is not None}
+        judged = {
+            name: value
+            for name, value in ({"open": (), "unclear": ()} | expected).items()
+            if value is not None
+        }
         if (differing := {name: result[name] for name in judged}) != judged:
             wrong.append((json.dumps(statements), differing, judged))
     assert wrong == []
@@ -482,14 +613,21 @@ def test_a_policy_is_judged_as_the_table_says(promise):
 def test_the_kits_own_policy_has_nothing_to_say():
     assert read(kit_policy(BROKER, OWN), BROKER, CUSTOMER, {OWN}, ()) == Reading((), (), (), (), ())
     both = {"Statement": allow(StringEquals={KEY: [OWN, NEXT]})}
-    assert read(both, BROKER, CUSTOMER, {OWN}, ()).listed == ((1, NEXT),), "without a rotation the next is nobody's"
+    assert read(both, BROKER, CUSTOMER, {OWN}, ()).listed == ((1, NEXT),), (
+        "without a rotation the next is nobody's"
+    )
 
 
 @pytest.mark.parametrize(("kind", "opened"), [("User", (1,)), ("AssumedRole", ())])
 def test_a_broker_that_is_an_iam_user_is_a_user_to_the_policy(kind, opened):
     user = Broker.parse("arn:aws:iam::111122223333:user/deputy")
-    statement = allow(only=False, ArnEquals={ARN: user.arn}, StringEquals={"aws:PrincipalType": kind})
-    assert read({"Version": "2012-10-17", "Statement": [statement]}, user, CUSTOMER, {OWN}, ()).open == opened
+    statement = allow(
+        only=False, ArnEquals={ARN: user.arn}, StringEquals={"aws:PrincipalType": kind}
+    )
+    assert (
+        read({"Version": "2012-10-17", "Statement": [statement]}, user, CUSTOMER, {OWN}, ()).open
+        == opened
+    )
 
 
 @pytest.mark.parametrize(
@@ -510,7 +648,9 @@ def test_a_policy_of_another_shape_is_unclear(policy):
     assert read(policy, BROKER, CUSTOMER, {OWN}, ()) == Reading((), (0,), (), (), ())
 
 
-@pytest.mark.parametrize("made", [[], [deny()], [allow(StringEquals={KEY: FOREIGN})], [DEMANDED, deny()]])
+@pytest.mark.parametrize(
+    "made", [[], [deny()], [allow(StringEquals={KEY: FOREIGN})], [DEMANDED, deny()]]
+)
 def test_a_policy_that_does_not_explain_why_we_were_let_in_passes_nothing(made):
     found = reading(*made)
     assert found.open or found.unclear
@@ -518,7 +658,11 @@ def test_a_policy_that_does_not_explain_why_we_were_let_in_passes_nothing(made):
 
 # --- everybody ---
 
-EVERYBODY = [{"Principal": "*"}, {"Principal": {"AWS": [ROOT, "*"]}}, {"NotPrincipal": {"AWS": "999999999999"}}]
+EVERYBODY = [
+    {"Principal": "*"},
+    {"Principal": {"AWS": [ROOT, "*"]}},
+    {"NotPrincipal": {"AWS": "999999999999"}},
+]
 ACCOUNT, ORGANIZATION, PATHS = "aws:PrincipalAccount", "aws:PrincipalOrgID", "aws:PrincipalOrgPaths"
 NARROWS_NOTHING = [
     {"ForAllValues:StringEquals": {"aws:TagKeys": []}},
@@ -589,7 +733,11 @@ def test_a_statement_for_everybody_may_be_narrowed_by_itself_or_by_a_deny_of_the
         if not operator.startswith("For"):
             denied = {operator.replace("String", "StringNot").replace("Arn", "ArnNot"): tests}
             assert reading(DEMANDED, everybody(), deny(**denied)).anybody == (), denied
-    some = {"Effect": "Deny", "NotPrincipal": {"AWS": [ROOT, BROKER.arn, SESSION]}, "Action": "sts:*"}
+    some = {
+        "Effect": "Deny",
+        "NotPrincipal": {"AWS": [ROOT, BROKER.arn, SESSION]},
+        "Action": "sts:*",
+    }
     assert reading(DEMANDED, everybody(), some).anybody == ()
     assert reading(DEMANDED, everybody(), some | {"Action": "sts:TagSession"}).anybody == (2,)
 
@@ -608,7 +756,8 @@ def test_a_deny_that_is_not_understood_narrows_nothing():
 # --- the plain reading has the same result ---
 
 more_values = st.lists(
-    st.sampled_from(["ab", "aB", "a*", "*b", "a?", "*", 12, "", "${x}", "a b", "x:*:*:*:*:a*"]), max_size=3
+    st.sampled_from(["ab", "aB", "a*", "*b", "a?", "*", 12, "", "${x}", "a b", "x:*:*:*:*:a*"]),
+    max_size=3,
 )
 USER_IDS = [
     *(
@@ -626,11 +775,31 @@ USER_IDS = [
         "AROAB*:*",
         "*B:*",
     ),
-    *("*:x:", "AIDA*?", f"{'?' * 21}", f"AIDA{'?' * 17}", f"AIDA{'?' * 18}*", f"AROA{'?' * 17}:ops", f"{'?' * 21}:*"),
-    *(f"{'?' * 22}ops", f"{'?' * 21}ops", f"{'?' * 21}*:*", f"{'?' * 22}*:*", f"A{'?' * 25}*", f"*{'?' * 22}ops"),
+    *(
+        "*:x:",
+        "AIDA*?",
+        f"{'?' * 21}",
+        f"AIDA{'?' * 17}",
+        f"AIDA{'?' * 18}*",
+        f"AROA{'?' * 17}:ops",
+        f"{'?' * 21}:*",
+    ),
+    *(
+        f"{'?' * 22}ops",
+        f"{'?' * 21}ops",
+        f"{'?' * 21}*:*",
+        f"{'?' * 22}*:*",
+        f"A{'?' * 25}*",
+        f"*{'?' * 22}ops",
+    ),
 ]
 strange_comparison = st.tuples(
-    st.one_of(operators, st.sampled_from(["Null", "NullIfExists", "BinaryEquals", "DateLessThan", "DateGreaterThan"])),
+    st.one_of(
+        operators,
+        st.sampled_from(
+            ["Null", "NullIfExists", "BinaryEquals", "DateLessThan", "DateGreaterThan"]
+        ),
+    ),
     st.sampled_from([KEY, ARN, NOW, ACCOUNT, ORGANIZATION]),
     more_values,
 )
@@ -642,10 +811,17 @@ user_id_comparison = st.tuples(
 strange_statement = statements(
     ["Allow", "Allow", "Deny"],
     [*PRINCIPALS, {}, {"Principal": {"Federated": "x"}}],
-    [*ACTIONS, {"Action": []}, {"Action": "*", "NotAction": "x"}, {"NotAction": ["STS:*saml", "x"]}],
+    [
+        *ACTIONS,
+        {"Action": []},
+        {"Action": "*", "NotAction": "x"},
+        {"NotAction": ["STS:*saml", "x"]},
+    ],
     st.lists(st.one_of(strange_comparison, user_id_comparison, some_comparison), max_size=3),
 )
-strange_policies = st.one_of(policies, st.lists(st.one_of(strange_statement, demands), min_size=1, max_size=4))
+strange_policies = st.one_of(
+    policies, st.lists(st.one_of(strange_statement, demands), min_size=1, max_size=4)
+)
 
 
 @pytest.mark.parametrize(
@@ -655,7 +831,10 @@ def test_every_pattern_of_a_user_id_is_read_as_plainly(broker):
     for operator, value in itertools.product(["StringLike", "StringNotLike"], USER_IDS):
         condition = {operator: {USER_ID: value}}
         demanded, opened = allow(only=False, StringEquals={KEY: OWN}), allow(only=False)
-        for made in ([demanded, allow(only=False, **condition)], [demanded, opened, deny(**condition)]):
+        for made in (
+            [demanded, allow(only=False, **condition)],
+            [demanded, opened, deny(**condition)],
+        ):
             found = read({"Statement": made}, broker, CUSTOMER, {OWN}, ())
             plain = plain_reading({"Statement": made}, broker, CUSTOMER, {OWN}, ())
             assert (found.open, found.unclear) == plain[:2], condition

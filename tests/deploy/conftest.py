@@ -1,4 +1,6 @@
-"""The images of deploy/Dockerfile, built once; the tests of this folder start what they run, by the guide's commands."""
+"""The images of deploy/Dockerfile, built once; the tests of this folder start what they run, by
+the guide's commands.
+"""
 
 import re
 import shutil
@@ -29,12 +31,16 @@ def commands(name: str) -> str:
 def open_folder() -> Iterator[Path]:
     """One that the image's user can enter, which pytest's own folders are not."""
     usual = Path(tempfile.gettempdir())
-    folder = Path(tempfile.mkdtemp(prefix="deputy-image-", dir=usual if others_can_enter(usual) else "/var/tmp"))  # noqa: S108
+    parent = usual if others_can_enter(usual) else "/var/tmp"  # noqa: S108
+    folder = Path(tempfile.mkdtemp(prefix="deputy-image-", dir=parent))
     folder.chmod(0o755)
     try:
         yield folder
     finally:
-        for path in (folder, *(path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink())):
+        for path in (
+            folder,
+            *(path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink()),
+        ):
             path.chmod(0o755)
         shutil.rmtree(folder)
 
@@ -61,11 +67,16 @@ def publisher(aws, vendor) -> dict[str, str]:
     """Credentials of a user who has the policy TemplatePublisher of broker.yaml, and no other."""
     with closing(root_client(aws, "iam", VENDOR_ACCOUNT)) as iam:
         policies = iam.list_policies(Scope="Local")["Policies"]
-        [arn] = [policy["Arn"] for policy in policies if "TemplatePublisher" in policy["PolicyName"]]
+        [arn] = [
+            policy["Arn"] for policy in policies if "TemplatePublisher" in policy["PolicyName"]
+        ]
         iam.create_user(UserName="publisher")
         iam.attach_user_policy(UserName="publisher", PolicyArn=arn)
         key = iam.create_access_key(UserName="publisher")["AccessKey"]
-    return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+    return {
+        "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
+    }
 
 
 @pytest.fixture(scope="package")
@@ -78,7 +89,11 @@ def front() -> Iterator[Aws]:
 def settings(aws, vendor, front: Aws) -> dict[str, str]:
     """What settings.env has, and what leads to the tests' AWS: its S3 is the sandbox."""
     example = (ROOT / "deploy" / "settings.env.example").read_text()
-    lines = [line for line in example.splitlines() if line and not line.startswith("#") and "…" not in line]
+    lines = [
+        line
+        for line in example.splitlines()
+        if line and not line.startswith("#") and "…" not in line
+    ]
     given = dict(re.sub('[<>"]', "", line).split("=", 1) for line in lines)
     bucket = {"AWS_ENDPOINT_URL_S3": aws.url, "DEPUTY_TEMPLATE_BUCKET": vendor.template_bucket}
     return given | front.environment | bucket

@@ -1,4 +1,6 @@
-"""deploy/compose.yaml: its services, one by one and in its order, until a customer's page and an API call answer."""
+"""deploy/compose.yaml: its services, one by one and in its order, until a customer's page and an
+API call answer.
+"""
 
 import json
 import os
@@ -31,24 +33,36 @@ ROLE = "arn:aws:iam::444455556666:role/deputy-composed"
 
 
 def make_secrets(folder: Path) -> Path:
-    """By the guide's own commands, in a copy of deploy/. Returns the certificate of its authority."""
+    """By the guide's own commands, in a copy of deploy/. Returns the certificate of its
+    authority.
+    """
     shutil.copytree(DEPLOY, folder / "deploy")
     certificate, key = self_signed(folder)
     script = commands("secrets")
-    script = script.replace("/path/to/fullchain.pem", str(certificate)).replace("/path/to/privkey.pem", str(key))
+    script = script.replace("/path/to/fullchain.pem", str(certificate)).replace(
+        "/path/to/privkey.pem", str(key)
+    )
     script = re.sub(r"(?m)^sudo " if os.geteuid() == 0 else r"(?m)^sudo .*$", "", script)
     docker = folder / "docker"  # which this machine need not have: it prints a digest
     docker.write_text(f"#!/bin/sh\necho sha256:{'0' * 64}\n")
     docker.chmod(0o755)
     path = f"{folder}:{os.environ['PATH']}"
     subprocess.run(["sh", "-eu", "-c", script], cwd=folder, env={"PATH": path}, check=True)
-    made = {path for path in (folder / "deploy").rglob("*") if path.is_file() and not (DEPLOY / path.name).exists()}
-    assert {path.stat().st_mode & 0o777 for path in made - {*(folder / "deploy").glob("systemd/*")}} == {0o600}
+    made = {
+        path
+        for path in (folder / "deploy").rglob("*")
+        if path.is_file() and not (DEPLOY / path.name).exists()
+    }
+    assert {
+        path.stat().st_mode & 0o777 for path in made - {*(folder / "deploy").glob("systemd/*")}
+    } == {0o600}
     return certificate
 
 
 def walk(composed: Compose, name: str, publisher: dict[str, str]) -> dict[str, str]:
-    """Give the guide's commands, in their order. Return what the operator's printed, by their last word."""
+    """Give the guide's commands, in their order. Return what the operator's printed, by their
+    last word.
+    """
     printed: dict[str, str] = {}
     for line in commands(name).splitlines():
         match shlex.split(line):
@@ -67,7 +81,9 @@ def walk(composed: Compose, name: str, publisher: dict[str, str]) -> dict[str, s
 
 
 class Site:
-    """What a customer and a program see: nginx with its certificate, or web processes where there is no nginx."""
+    """What a customer and a program see: nginx with its certificate, or web processes where
+    there is no nginx.
+    """
 
     def __init__(self, composed: Compose, certificate: Path, key: str) -> None:
         self._proxied = "proxy" in composed.started
@@ -92,28 +108,41 @@ class Site:
 
     def _connection(self) -> HTTPConnection:
         if self._proxied:
-            return HTTPSConnection("localhost", self._port, timeout=20, source_address=(SELF, 0), context=self._tls)
+            return HTTPSConnection(
+                "localhost", self._port, timeout=20, source_address=(SELF, 0), context=self._tls
+            )
         return HTTPConnection("localhost", self._port, timeout=20)
 
 
 def test_the_guides_commands_launch_one_machine_and_a_later_release(
-    image: Image, publish_image: Image, settings: dict[str, str], publisher: dict[str, str], front: Aws
+    image: Image,
+    publish_image: Image,
+    settings: dict[str, str],
+    publisher: dict[str, str],
+    front: Aws,
 ):
     before = image.files()
     with open_folder() as folder:
         certificate = make_secrets(folder)
-        with Compose(folder / "deploy", {"deputy": image, "deputy-publish": publish_image}, settings) as composed:
+        with Compose(
+            folder / "deploy", {"deputy": image, "deputy-publish": publish_image}, settings
+        ) as composed:
             printed = walk(composed, "one machine", publisher)
             site = Site(composed, certificate, printed["all"].split()[-1])
             assert_the_services_started_in_order(composed)
-            assert re.findall(r"^ok +(rights|aws)\b", printed["doctor"], re.MULTILINE) == ["rights", "aws"]
+            assert re.findall(r"^ok +(rights|aws)\b", printed["doctor"], re.MULTILINE) == [
+                "rights",
+                "aws",
+            ]
             assert_only_background_workers_own_tables(composed)
             assert_a_customers_page_and_credentials_are_served(composed, site, front)
             assert_the_worker_recorded_what_was_published(site)
             assert_the_clients_address_is_the_proxys_client(site)
             assert_the_images_processes_are_its_users_and_healthy(composed, image)
             processes = dict(composed._running)
-            composed.settings["DEPUTY_VENDOR_NAME"] = "Example Vendor 2"  # of which other templates are made
+            composed.settings["DEPUTY_VENDOR_NAME"] = (
+                "Example Vendor 2"  # of which other templates are made
+            )
             assert_a_later_launch_publishes_first(composed, site, publisher)
             assert [processes[name].returncode for name in ("web", "worker")] == [0, 0]
     assert image.files() == before, "a process changed a file of its image"
@@ -126,7 +155,16 @@ def by_name(readiness: Any) -> dict[str, Any]:
 def assert_the_services_started_in_order(composed: Compose) -> None:
     order = [name for name in composed.started if name not in {"cache", "worker"}]
     proxy = ["proxy"] if NGINX else []
-    assert order == ["publish", "database", "roles", "migrate", "web", *proxy, "operator", "operator"]
+    assert order == [
+        "publish",
+        "database",
+        "roles",
+        "migrate",
+        "web",
+        *proxy,
+        "operator",
+        "operator",
+    ]
     assert composed.started.index("cache") < composed.started.index("web")
     assert set(composed.started) | {"proxy"} == set(SERVICES)
 
@@ -138,17 +176,28 @@ def assert_only_background_workers_own_tables(composed: Compose) -> None:
         url = Path(composed._environment(name)["DEPUTY_DATABASE_URL_FILE"]).read_text()
         with psycopg.connect(url.replace("+psycopg", "")) as db:
             logins[name] = db.info.user
-            owned = db.execute("SELECT count(*) FROM pg_tables WHERE tableowner = current_user").fetchone()
+            owned = db.execute(
+                "SELECT count(*) FROM pg_tables WHERE tableowner = current_user"
+            ).fetchone()
             assert (owned[0] > 10) is (name in {"worker", "migrate"}), name
-            superuser = db.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone()
+            superuser = db.execute(
+                "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
+            ).fetchone()
             assert superuser == (False,)
             if name == "web":
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
                     db.execute("ALTER TABLE audit_events DISABLE TRIGGER ALL")
-    assert logins == {"web": "deputy_web", "operator": "deputy_web", "worker": "deputy", "migrate": "deputy"}
+    assert logins == {
+        "web": "deputy_web",
+        "operator": "deputy_web",
+        "worker": "deputy",
+        "migrate": "deputy",
+    }
 
 
-def assert_a_customers_page_and_credentials_are_served(composed: Compose, site: Site, front: Aws) -> None:
+def assert_a_customers_page_and_credentials_are_served(
+    composed: Compose, site: Site, front: Aws
+) -> None:
     """Through the proxy's TLS."""
     tenant = site.api("POST", "/v1/tenants", {"name": "Acme"})
     link = site.api("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {})["url"]
@@ -165,8 +214,13 @@ def assert_a_customers_page_and_credentials_are_served(composed: Compose, site: 
 
 
 def assert_the_worker_recorded_what_was_published(site: Site) -> None:
-    until(lambda: site.api("GET", "/v1/permission-sets/inventory/versions")["items"], "the version is recorded")
-    [event] = site.api("GET", "/v1/audit-events?action=permission_set.published&limit=200")["items"][-1:]
+    until(
+        lambda: site.api("GET", "/v1/permission-sets/inventory/versions")["items"],
+        "the version is recorded",
+    )
+    [event] = site.api("GET", "/v1/audit-events?action=permission_set.published&limit=200")[
+        "items"
+    ][-1:]
     assert event["actor"]["kind"] == "worker"
 
 
@@ -178,14 +232,18 @@ def assert_the_clients_address_is_the_proxys_client(site: Site) -> None:
 
 
 def assert_the_images_processes_are_its_users_and_healthy(composed: Compose, image: Image) -> None:
-    assert [*composed._words("web")[:1], *composed._words("web")[3:]] == image.command, "with an address of its own"
+    assert [*composed._words("web")[:1], *composed._words("web")[3:]] == image.command, (
+        "with an address of its own"
+    )
     assert exit_code_of_health_check(image, composed.ports["web", 8000]) == 0
     for name in ("web", "worker"):
         process = psutil.Process(composed._running[name].pid)
         assert image.uid is None or process.uids().effective == image.uid
 
 
-def assert_a_later_launch_publishes_first(composed: Compose, site: Site, publisher: dict[str, str]) -> None:
+def assert_a_later_launch_publishes_first(
+    composed: Compose, site: Site, publisher: dict[str, str]
+) -> None:
     count = len(composed.started)
     walk(composed, "one machine, later", publisher)
     order = [name for name in composed.started[count:] if name != "worker"]
@@ -224,12 +282,21 @@ def test_no_service_can_write_or_gain_anything():
 
 def test_each_image_is_named_by_a_digest_that_somebody_has_looked_up():
     for one in SERVICES.values():
-        named = one["build"]["args"]["PYTHON_DIGEST"] if "build" in one else one["image"].partition("@")[2]
-        assert re.fullmatch(r"\$\{(PYTHON|POSTGRES|VALKEY|NGINX)_DIGEST:\?see docs/deployment.md, One machine\}", named)
+        named = (
+            one["build"]["args"]["PYTHON_DIGEST"]
+            if "build" in one
+            else one["image"].partition("@")[2]
+        )
+        assert re.fullmatch(
+            r"\$\{(PYTHON|POSTGRES|VALKEY|NGINX)_DIGEST:\?see docs/deployment.md, One machine\}",
+            named,
+        )
 
 
 def test_only_what_needs_the_brokers_credentials_reaches_the_metadata_service():
-    """It answers the machine's own network alone: the guide sets its hop limit to 1, and demands IMDSv2."""
+    """It answers the machine's own network alone: the guide sets its hop limit to 1, and demands
+    IMDSv2.
+    """
     on_host = {name for name, one in SERVICES.items() if one.get("network_mode") == "host"}
     assert on_host == {"web", "worker", "operator"}
     assert SERVICES["migrate"]["networks"] == ["data"]
@@ -240,7 +307,9 @@ def test_only_what_needs_the_brokers_credentials_reaches_the_metadata_service():
 def test_nothing_keeps_the_key_that_a_command_prints():
     assert SERVICES["operator"]["logging"] == {"driver": "none"}
     printing = re.findall(
-        r"^(.*flask --app wsgi (?:keys|links) (?:create|replace|generate).*)$", DOCUMENT, re.MULTILINE
+        r"^(.*flask --app wsgi (?:keys|links) (?:create|replace|generate).*)$",
+        DOCUMENT,
+        re.MULTILINE,
     )
     assert {line.partition("flask --app")[0].removeprefix("new_key() { ") for line in printing} == {
         'docker run --rm --log-driver none "$IMAGE" ',
@@ -257,8 +326,12 @@ def test_publishing_gets_none_of_deputys_secrets():
 
 def test_no_process_works_on_a_schema_that_is_not_there_yet():
     for name in ("web", "worker"):
-        assert SERVICES[name]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
-    assert SERVICES["migrate"]["depends_on"]["roles"] == {"condition": "service_completed_successfully"}
+        assert SERVICES[name]["depends_on"]["migrate"] == {
+            "condition": "service_completed_successfully"
+        }
+    assert SERVICES["migrate"]["depends_on"]["roles"] == {
+        "condition": "service_completed_successfully"
+    }
     assert SERVICES["roles"]["depends_on"]["database"] == {"condition": "service_healthy"}
 
 
@@ -270,8 +343,12 @@ def test_only_the_proxy_is_reached_from_outside():
 
 
 def test_no_secret_is_in_an_environment_and_each_is_somebodys():
-    named = [one["environment"] for one in SERVICES.values() if isinstance(one.get("environment"), dict)]
-    secret = [name for names in named for name in names if re.search("PASSWORD|KEY|DATABASE_URL", name)]
+    named = [
+        one["environment"] for one in SERVICES.values() if isinstance(one.get("environment"), dict)
+    ]
+    secret = [
+        name for names in named for name in names if re.search("PASSWORD|KEY|DATABASE_URL", name)
+    ]
     assert len(secret) == 11
     assert [name for name in secret if not name.endswith("_FILE")] == []
     listed = [secret for one in SERVICES.values() for secret in one.get("secrets", ())]
@@ -299,11 +376,19 @@ def test_the_proxy_bounds_unknown_clients_and_hands_on_whole_requests_alone():
         ("access_log", "off"),  # a path may hold an onboarding link's token
         ("ssl_protocols", "TLSv1.2 TLSv1.3"),
     }
-    kept = int(re.search(r"^keepalive = (\d+)", (ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE)[1])
-    assert int(directives()["keepalive_timeout"].rstrip("s")) < kept, "it closes idle connections, and not Deputy"
+    kept = int(
+        re.search(r"^keepalive = (\d+)", (ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE)[1]
+    )
+    assert int(directives()["keepalive_timeout"].rstrip("s")) < kept, (
+        "it closes idle connections, and not Deputy"
+    )
 
 
 def test_the_services_have_longer_to_end_than_their_requests():
-    graceful = int(re.search(r"^graceful_timeout = (\d+)", (ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE)[1])
+    graceful = int(
+        re.search(
+            r"^graceful_timeout = (\d+)", (ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE
+        )[1]
+    )
     for name in ("web", "worker"):
         assert int(SERVICES[name]["stop_grace_period"].rstrip("s")) > graceful

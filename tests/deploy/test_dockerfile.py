@@ -1,4 +1,6 @@
-"""deploy/Dockerfile: its steps one by one, and what it then runs, as its user and without a file that it could change."""
+"""deploy/Dockerfile: its steps one by one, and what it then runs, as its user and without a file
+that it could change.
+"""
 
 import re
 import socket
@@ -25,8 +27,16 @@ def test_the_last_stage_installs_nothing_and_is_made_of_the_first():
 
 def test_no_base_image_is_taken_by_its_tag():
     """Docker refuses a name that ends in @, so a build without the digest fails."""
-    sources = [words.partition(" ")[0] for name, words in instructions(DOCKERFILE.read_text()) if name == "FROM"]
-    assert sources == [python := "docker.io/library/python:3.11-slim@${PYTHON_DIGEST}", "build", python]
+    sources = [
+        words.partition(" ")[0]
+        for name, words in instructions(DOCKERFILE.read_text())
+        if name == "FROM"
+    ]
+    assert sources == [
+        python := "docker.io/library/python:3.11-slim@${PYTHON_DIGEST}",
+        "build",
+        python,
+    ]
     assert ("ARG", "PYTHON_DIGEST") in instructions(DOCKERFILE.read_text())
 
 
@@ -36,9 +46,23 @@ def test_the_images_user_is_a_number_that_is_not_roots(image: Image):
 
 def test_the_image_holds_what_the_service_needs_and_nothing_else(image: Image):
     parts = {PurePosixPath(name).parts for name in image.files()}
-    own = {"app", "cloudformation", "migrations", "alembic.ini", "celery_app.py", "gunicorn.conf.py"}
-    assert {part[0] for part in parts} == own | {"wsgi.py", "requirements.txt", ".venv", "__pycache__"}
-    tracked = subprocess.run(["git", "ls-files", "app"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    own = {
+        "app",
+        "cloudformation",
+        "migrations",
+        "alembic.ini",
+        "celery_app.py",
+        "gunicorn.conf.py",
+    }
+    assert {part[0] for part in parts} == own | {
+        "wsgi.py",
+        "requirements.txt",
+        ".venv",
+        "__pycache__",
+    }
+    tracked = subprocess.run(
+        ["git", "ls-files", "app"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout
     assert {name for name in tracked.splitlines() if (ROOT / name).exists()} <= image.files().keys()
     assert {"flask", "gunicorn", "psycopg", "celery"} <= packages_of(image)
     assert not {"pytest", "moto", "pip"} & packages_of(image)
@@ -49,16 +73,22 @@ def packages_of(image: Image) -> set[str]:
     return {part[4] for part in parts if part[:2] == (".venv", "lib") and len(part) > 4}
 
 
-def test_what_only_publishing_needs_is_in_the_image_that_publishes_alone(image: Image, publish_image: Image):
+def test_what_only_publishing_needs_is_in_the_image_that_publishes_alone(
+    image: Image, publish_image: Image
+):
     publishing = {"policy_sentry", "bs4", "requests"}
     assert publishing <= packages_of(publish_image) - packages_of(image)
     assert "requirements-publish.txt" in publish_image.files()
     assert publish_image.user == image.user
-    command = image.start(["flask", "--app", "wsgi", "templates", "check"], TEMPLATES, stderr=subprocess.PIPE)
+    command = image.start(
+        ["flask", "--app", "wsgi", "templates", "check"], TEMPLATES, stderr=subprocess.PIPE
+    )
     _, said = command.communicate(timeout=60)
     assert (command.returncode, b"stage `publish`" in said) == (1, True)
     looks = image.start(
-        ["flask", "--app", "wsgi", "templates", "publish", "--check"], TEMPLATES, stderr=subprocess.PIPE
+        ["flask", "--app", "wsgi", "templates", "publish", "--check"],
+        TEMPLATES,
+        stderr=subprocess.PIPE,
     )
     _, said = looks.communicate(timeout=60)
     assert b"The bucket can't be read" in said, "to look is for every image"
@@ -96,7 +126,9 @@ def test_the_images_processes_can_write_no_file_of_it(image: Image):
     assert image.volumes == ["/tmp"]  # noqa: S108
     code = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text('x')"
     for path in ("x", "app/x", ".venv/x"):
-        assert image.start(["python", "-c", code, path], {}, stderr=subprocess.DEVNULL).wait(30) == 1
+        assert (
+            image.start(["python", "-c", code, path], {}, stderr=subprocess.DEVNULL).wait(30) == 1
+        )
 
 
 def test_the_health_check_fails_without_a_server_and_gives_up_in_time(image: Image):
@@ -112,5 +144,9 @@ def test_the_health_check_fails_without_a_server_and_gives_up_in_time(image: Ima
 def test_the_pinned_packages_install_from_the_index_and_start():
     with open_folder() as folder:
         image = Image(folder, full=True).build()
-        for words in (["flask", "--app", "wsgi", "--help"], ["celery", "--version"], ["gunicorn", "--version"]):
+        for words in (
+            ["flask", "--app", "wsgi", "--help"],
+            ["celery", "--version"],
+            ["gunicorn", "--version"],
+        ):
             assert image.start(words, {}, stdout=subprocess.DEVNULL).wait(60) == 0

@@ -1,5 +1,5 @@
-"""deploy/fargate.yaml: its tasks' settings start the service, in the guide's order, and its times and groups fit it.
-`make check` lints it.
+"""deploy/fargate.yaml: its tasks' settings start the service, in the guide's order, and its times
+and groups fit it. `make check` lints it.
 """
 
 import json
@@ -29,7 +29,11 @@ from tests.support.waiting import until
 
 TEMPLATE, _ = decode(str(ROOT / "deploy" / "fargate.yaml"))
 RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
-TASKS = {name: one["Properties"] for name, one in RESOURCES.items() if one["Type"] == "AWS::ECS::TaskDefinition"}
+TASKS = {
+    name: one["Properties"]
+    for name, one in RESOURCES.items()
+    if one["Type"] == "AWS::ECS::TaskDefinition"
+}
 GIVEN = {
     "AWS::Region": "eu-west-1",
     "PublicUrl": "https://deputy.example.com",
@@ -109,23 +113,37 @@ def test_a_tasks_settings_start_the_service_without_a_doubt(alone, task):
 
 
 def test_all_tasks_have_the_same_settings_but_for_the_role_in_the_database():
-    """Web tasks own nothing. Background workers own the months of the audit log, and the migration makes the tables."""
+    """Web tasks own nothing. Background workers own the months of the audit log, and the
+    migration makes the tables.
+    """
     first, *others = (environment(task) for task in TASKS)
     assert first["DEPUTY_DATABASE_URL"].endswith("?sslmode=require")
-    logins = {task: environment(task)["DEPUTY_DATABASE_URL"].partition("://")[2].partition("@")[0] for task in TASKS}
+    logins = {
+        task: environment(task)["DEPUTY_DATABASE_URL"].partition("://")[2].partition("@")[0]
+        for task in TASKS
+    }
     assert logins == {"WebTask": "deputy_web", "WorkerTask": "deputy", "MigrateTask": "deputy"}
-    assert first.pop("DEPUTY_DATABASE_URL").replace("deputy_web", "deputy") == others[0].pop("DEPUTY_DATABASE_URL")
+    assert first.pop("DEPUTY_DATABASE_URL").replace("deputy_web", "deputy") == others[0].pop(
+        "DEPUTY_DATABASE_URL"
+    )
     others[1].pop("DEPUTY_DATABASE_URL")
     assert first == others[0] == others[1]
     passwords = {task: listed(task, "Secrets")[0]["ValueFrom"]["Fn::Sub"] for task in TASKS}
-    owner = "${DatabaseSecret}:password::"  # PGPASSWORD: ECS can't put a secret into the middle of a URL
-    assert passwords == {"WebTask": "${WebDatabaseSecret}:password::", "WorkerTask": owner, "MigrateTask": owner}
+    # PGPASSWORD: ECS can't put a secret into the middle of a URL
+    owner = "${DatabaseSecret}:password::"
+    assert passwords == {
+        "WebTask": "${WebDatabaseSecret}:password::",
+        "WorkerTask": owner,
+        "MigrateTask": owner,
+    }
 
 
 def test_an_image_is_named_by_its_digest():
     for name in ("Image", "MigrationImage"):
         pattern = TEMPLATE["Parameters"][name]["AllowedPattern"]
-        assert re.fullmatch(pattern, f"111122223333.dkr.ecr.eu-west-1.amazonaws.com/deputy@sha256:{'0a' * 32}")
+        assert re.fullmatch(
+            pattern, f"111122223333.dkr.ecr.eu-west-1.amazonaws.com/deputy@sha256:{'0a' * 32}"
+        )
         for other in ("deputy:1", "deputy", f"deputy@sha256:{'0a' * 31}"):
             assert not re.fullmatch(pattern, other)
 
@@ -134,7 +152,11 @@ def test_ecs_uses_the_execution_role_for_this_account_alone():
     [trusted] = RESOURCES["ExecutionRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
     assert trusted["Condition"] == {
         "StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}},
-        "ArnLike": {"aws:SourceArn": {"Fn::Sub": "arn:${AWS::Partition}:ecs:${AWS::Region}:${AWS::AccountId}:*"}},
+        "ArnLike": {
+            "aws:SourceArn": {
+                "Fn::Sub": "arn:${AWS::Partition}:ecs:${AWS::Region}:${AWS::AccountId}:*"
+            }
+        },
     }
 
 
@@ -175,17 +197,25 @@ def test_a_deployment_keeps_all_tasks_until_new_ones_are_healthy_and_takes_a_bad
         assert deployment["MinimumHealthyPercent"] == 100
         assert deployment["MaximumPercent"] == 200
         assert deployment["DeploymentCircuitBreaker"] == {"Enable": True, "Rollback": True}
-    assert TEMPLATE["Parameters"]["WebTasks"]["Default"] == TEMPLATE["Parameters"]["WorkerTasks"]["Default"] == 2
+    assert (
+        TEMPLATE["Parameters"]["WebTasks"]["Default"]
+        == TEMPLATE["Parameters"]["WorkerTasks"]["Default"]
+        == 2
+    )
 
 
 def test_the_tasks_times_fit_gunicorns():
     text = (ROOT / "gunicorn.conf.py").read_text()
     graceful, kept = (
-        int(re.search(rf"^{name} = (\d+)", text, re.MULTILINE)[1]) for name in ("graceful_timeout", "keepalive")
+        int(re.search(rf"^{name} = (\d+)", text, re.MULTILINE)[1])
+        for name in ("graceful_timeout", "keepalive")
     )
     for task in TASKS:
         assert container(task)["StopTimeout"] > graceful
-    idle = {one["Key"]: one["Value"] for one in RESOURCES["LoadBalancer"]["Properties"]["LoadBalancerAttributes"]}
+    idle = {
+        one["Key"]: one["Value"]
+        for one in RESOURCES["LoadBalancer"]["Properties"]["LoadBalancerAttributes"]
+    }
     assert int(idle["idle_timeout.timeout_seconds"]) < kept
     (delay,) = RESOURCES["WebTargets"]["Properties"]["TargetGroupAttributes"]
     assert int(delay["Value"]) >= graceful
@@ -201,16 +231,22 @@ def test_each_part_is_reached_by_the_one_before_it_alone():
     assert sources("TaskGroup") == {"LoadBalancerGroup"}
     assert sources("DatabaseGroup") == sources("CacheGroup") == {"TaskGroup"}
     for service in services():
-        assert service["NetworkConfiguration"]["AwsvpcConfiguration"]["AssignPublicIp"] == "DISABLED"
+        assert (
+            service["NetworkConfiguration"]["AwsvpcConfiguration"]["AssignPublicIp"] == "DISABLED"
+        )
 
 
 # --- the guide's order ---
 
 
 class Stack:
-    """What the guide's commands make: the database's roles, tasks that end, and the services' background worker."""
+    """What the guide's commands make: the database's roles, tasks that end, and the services'
+    background worker.
+    """
 
-    def __init__(self, server: Postgres, images: dict[str, Image], given: dict[str, str], redis: str) -> None:
+    def __init__(
+        self, server: Postgres, images: dict[str, Image], given: dict[str, str], redis: str
+    ) -> None:
         self.server, self._images, self._given, self._redis = server, images, given, redis
         self.printed: list[str] = []
         self.worker: subprocess.Popen[bytes] | None = None
@@ -229,29 +265,55 @@ class Stack:
                 case _:
                     _, task, *command = words
                     assert overrides(task, command) == [{"name": "deputy", "command": command}]
-                    self.task({"$MIGRATE_TASK": "MigrateTask", "$WEB_TASK": "WebTask"}[task], command)
+                    self.task(
+                        {"$MIGRATE_TASK": "MigrateTask", "$WEB_TASK": "WebTask"}[task], command
+                    )
 
     def environment(self, task: str) -> dict[str, str]:
         """With the credentials of AWS only where the task has a role."""
         credentials = {name: value for name, value in self._given.items() if "AWS_" in name}
-        aws = credentials if "TaskRoleArn" in TASKS[task] else {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+        aws = (
+            credentials
+            if "TaskRoleArn" in TASKS[task]
+            else {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+        )
         template = environment(task)
-        url = template["DEPUTY_DATABASE_URL"].replace(":5432", f":{self.server.port}").replace("=require", "=prefer")
-        own = {"DEPUTY_DATABASE_URL": url, "DEPUTY_CELERY_URL": self._redis, "DEPUTY_TEMPLATE_BUCKET": BUCKET}
-        secrets = {"PGPASSWORD": PASSWORDS[url.partition("://")[2].partition("@")[0]], "DEPUTY_CACHE_URL": self._redis}
+        url = (
+            template["DEPUTY_DATABASE_URL"]
+            .replace(":5432", f":{self.server.port}")
+            .replace("=require", "=prefer")
+        )
+        own = {
+            "DEPUTY_DATABASE_URL": url,
+            "DEPUTY_CELERY_URL": self._redis,
+            "DEPUTY_TEMPLATE_BUCKET": BUCKET,
+        }
+        secrets = {
+            "PGPASSWORD": PASSWORDS[url.partition("://")[2].partition("@")[0]],
+            "DEPUTY_CACHE_URL": self._redis,
+        }
         bootstrap = {"DEPUTY_BOOTSTRAP_KEY": KEY} if task == "MigrateTask" else {}
         return template | own | SECRET | secrets | bootstrap | aws
 
     def task(self, task: str, words: list[str]) -> None:
-        command = self._images["deputy"].start(words, self.environment(task), stdout=PIPE, stderr=PIPE)
+        command = self._images["deputy"].start(
+            words, self.environment(task), stdout=PIPE, stderr=PIPE
+        )
         printed, said = command.communicate(timeout=120)
-        assert command.returncode == 0 or (words[-1] == "doctor" and command.returncode in {1, 2}), said.decode()
+        assert command.returncode == 0 or (
+            words[-1] == "doctor" and command.returncode in {1, 2}
+        ), said.decode()
         self.printed.append(printed.decode() + said.decode())
 
     def publish(self, publisher: dict[str, str]) -> None:
         """With the variables that the guide's `docker run` passes on, and no other."""
         passed = re.findall(r"--env (\w+)", commands("fargate").partition("publish()")[2])
-        known = {**environment("WebTask"), "AWS_REGION": "us-east-1", "DEPUTY_TEMPLATE_BUCKET": BUCKET, **publisher}
+        known = {
+            **environment("WebTask"),
+            "AWS_REGION": "us-east-1",
+            "DEPUTY_TEMPLATE_BUCKET": BUCKET,
+            **publisher,
+        }
         given = {name: known[name] for name in passed if name in known}
         endpoint = {"AWS_ENDPOINT_URL": self._given["AWS_ENDPOINT_URL_S3"]}
         image = self._images["publish"]
@@ -261,8 +323,14 @@ class Stack:
 
     def make_roles(self) -> None:
         """As the administrator, who is no superuser and owns the database."""
-        files = {"OWNER_PASSWORD_FILE": self._file("deputy"), "WEB_PASSWORD_FILE": self._file("deputy_web")}
-        login = f"host=127.0.0.1 port={self.server.port} user=deputy dbname=deputy password={PASSWORDS['deputy']}"
+        files = {
+            "OWNER_PASSWORD_FILE": self._file("deputy"),
+            "WEB_PASSWORD_FILE": self._file("deputy_web"),
+        }
+        login = (
+            f"host=127.0.0.1 port={self.server.port} user=deputy dbname=deputy"
+            f" password={PASSWORDS['deputy']}"
+        )
         make_roles(login, (ROOT / "deploy" / "roles.sql").read_text(), files)
 
     def _file(self, role: str) -> Path:
@@ -282,7 +350,10 @@ class Stack:
 def guide(name: str) -> list[list[str]]:
     """Return the words of the guide's commands, below its functions."""
     text = commands(name)
-    return [shlex.split(line, comments=True) for line in (text.partition("\n\n")[2] or text).splitlines()]
+    return [
+        shlex.split(line, comments=True)
+        for line in (text.partition("\n\n")[2] or text).splitlines()
+    ]
 
 
 def step_of(words: list[str]) -> str:
@@ -296,13 +367,19 @@ def step_of(words: list[str]) -> str:
         case ["stack", *changes] if "WebTasks=0" in changes:
             return "stack"
         case ["stack", *changes]:
-            return "services" if {"WebTasks", "Image"} & {change.partition("=")[0] for change in changes} else "stack"
+            return (
+                "services"
+                if {"WebTasks", "Image"} & {change.partition("=")[0] for change in changes}
+                else "stack"
+            )
     raise AssertionError(words)
 
 
 def overrides(task: str, words: list[str]) -> list[dict[str, Any]]:
     """What the guide's function tells ECS to run."""
-    functions = re.search(r"^words\(\).*?^print.*?$", commands("fargate"), re.MULTILINE | re.DOTALL)[0]
+    functions = re.search(
+        r"^words\(\).*?^print.*?$", commands("fargate"), re.MULTILINE | re.DOTALL
+    )[0]
     script = f"{functions}\nwords {shlex.join([task, *words])}"
     done = subprocess.run(["sh", "-eu", "-c", script], capture_output=True, check=True)
     return list(json.loads(done.stdout)["containerOverrides"])
@@ -318,9 +395,13 @@ def stack(image, publish_image, settings, valkey) -> Iterator[Stack]:
     """With the database that the template makes, and before any of the guide's commands."""
     with Postgres() as server:
         with psycopg.connect(server.url().replace("+psycopg", ""), autocommit=True) as db:
-            db.execute(f"CREATE ROLE deputy LOGIN CREATEROLE CREATEDB PASSWORD '{PASSWORDS['deputy']}'")
+            db.execute(
+                f"CREATE ROLE deputy LOGIN CREATEROLE CREATEDB PASSWORD '{PASSWORDS['deputy']}'"
+            )
             db.execute("CREATE DATABASE deputy OWNER deputy")
-            hosts = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+            hosts = (
+                "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+            )
             (server._data / "pg_hba.conf").write_text(hosts)
             db.execute("SELECT pg_reload_conf()")
         made = Stack(server, {"deputy": image, "publish": publish_image}, settings, valkey.url)
@@ -332,17 +413,28 @@ def stack(image, publish_image, settings, valkey) -> Iterator[Stack]:
 def test_the_guide_migrates_and_publishes_before_services_start():
     first = ["stack", "roles", "migrate", "bootstrap", "publish", "services", "doctor"]
     assert [step_of(words) for words in guide("fargate")] == first
-    later = ["stack", "migrate", "publish", "services", "doctor", "services"]  # the last one goes back
+    later = [
+        "stack",
+        "migrate",
+        "publish",
+        "services",
+        "doctor",
+        "services",
+    ]  # the last one goes back
     assert [step_of(words) for words in guide("fargate, later")] == later
 
 
 def test_the_guides_commands_launch_the_stack(stack: Stack, publisher):
     stack.walk("fargate", publisher)
     until(stack.recorded, "the background worker has recorded what was published")
-    assert re.search(r"^templates\s+ok|^ok\s+templates", stack.printed[-1], re.MULTILINE), stack.printed[-1]
+    assert re.search(r"^templates\s+ok|^ok\s+templates", stack.printed[-1], re.MULTILINE), (
+        stack.printed[-1]
+    )
     logged = "".join(stack.printed)
     assert "The bootstrap key is installed." in logged
     assert KEY not in logged
     with psycopg.connect(stack.server.url("deputy").replace("+psycopg", "")) as db:
-        owners = db.execute("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        owners = db.execute(
+            "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
+        ).fetchall()
         assert owners == [("deputy",)]

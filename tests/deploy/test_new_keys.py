@@ -1,4 +1,6 @@
-"""docs/install.md, "New keys": processes with the settings of two neighbouring steps run side by side."""
+"""docs/install.md, "New keys": processes with the settings of two neighbouring steps run side by
+side.
+"""
 
 import re
 import uuid
@@ -15,8 +17,13 @@ from tests.attacks.evidence import on_postgresql
 from tests.support.cast import Api, World
 from tests.support.databases import empty_database, migrate
 
-SECTION = (ROOT / "docs" / "install.md").read_text().partition("\n## New keys\n")[2].partition("\n## ")[0]
-KEYS = {"old": "the-old-key-of-the-tests-0123456789-abc", "new": "the-new-key-of-the-tests-0123456789-xyz"}
+SECTION = (
+    (ROOT / "docs" / "install.md").read_text().partition("\n## New keys\n")[2].partition("\n## ")[0]
+)
+KEYS = {
+    "old": "the-old-key-of-the-tests-0123456789-abc",
+    "new": "the-new-key-of-the-tests-0123456789-xyz",
+}
 
 
 def in_words(step: str) -> tuple[str, ...]:
@@ -34,7 +41,10 @@ def test_each_step_verifies_what_its_neighbour_signs():
     for before, after in pairwise(STEPS):
         both = RegistrationTokens(in_words(before)), RegistrationTokens(in_words(after))
         for signer, reader in (both, both[::-1]):
-            assert reader.read(signer.make(uuid.uuid4(), uuid.uuid4(), 1)) is not None, (before, after)
+            assert reader.read(signer.make(uuid.uuid4(), uuid.uuid4(), 1)) is not None, (
+                before,
+                after,
+            )
 
 
 def test_putting_the_new_key_first_at_once_would_not_do():
@@ -49,7 +59,9 @@ def test_a_page_goes_on_at_a_process_of_the_neighbouring_step(start, world: Worl
     for both in pairwise(apps):
         for first, second in (both, both[::-1]):
             cursor = Api(first, world.admin.key)("GET", "/v1/tenants?limit=1")["next_cursor"]
-            assert Api(second, world.admin.key)("GET", f"/v1/tenants?limit=1&cursor={cursor}")["items"]
+            assert Api(second, world.admin.key)("GET", f"/v1/tenants?limit=1&cursor={cursor}")[
+                "items"
+            ]
 
 
 def test_a_second_login_role_works_as_the_owner_of_the_tables(tmp_path):

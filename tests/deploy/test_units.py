@@ -1,4 +1,6 @@
-"""deploy/systemd/: the units' commands, started in the guide's order with what systemd would give each of them."""
+"""deploy/systemd/: the units' commands, started in the guide's order with what systemd would
+give each of them.
+"""
 
 import json
 import os
@@ -32,11 +34,18 @@ PUBLISH = ["flask", "--app", "wsgi", "templates", "publish"]
 
 
 def steps(name: str) -> list[str]:
-    """Return the units that the guide's commands start or restart, and "publish", in their order."""
+    """Return the units that the guide's commands start or restart, and "publish", in their
+    order.
+    """
     found = []
     for line in commands(name).splitlines():
         match shlex.split(line):
-            case ["systemctl", "start" | "restart", *units] | ["systemctl", "enable", "--now", *units]:
+            case ["systemctl", "start" | "restart", *units] | [
+                "systemctl",
+                "enable",
+                "--now",
+                *units,
+            ]:
                 found += units
             case [".venv/bin/flask", *words]:
                 assert ["flask", *words] == PUBLISH
@@ -49,25 +58,36 @@ def steps(name: str) -> list[str]:
 class Machine:
     """Without systemd: `etc` stands for /etc/deputy, and an image's root for the machine's."""
 
-    def __init__(self, folder: Path, server: Postgres, images: dict[str, Image], settings: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, server: Postgres, images: dict[str, Image], settings: dict[str, str]
+    ) -> None:
         self.folder, self.etc, self._server, self._images = folder, folder / "etc", server, images
         self.port = free_port()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._make_files(settings)
-        logins = {f"{role.upper()}_PASSWORD_FILE": self.etc / f"{role}_password" for role in ("owner", "web")}
+        logins = {
+            f"{role.upper()}_PASSWORD_FILE": self.etc / f"{role}_password"
+            for role in ("owner", "web")
+        }
         login = f"host=127.0.0.1 port={server.port} user=postgres dbname=deputy"
         make_roles(login, (ROOT / "deploy" / "roles.sql").read_text(), logins)
 
     def _make_files(self, settings: dict[str, str]) -> None:
-        """By the guide's own commands; then settings.env and broker.env as an operator fills them in."""
+        """By the guide's own commands; then settings.env and broker.env as an operator fills
+        them in.
+        """
         script = commands("files without containers").replace("/etc/deputy", str(self.etc))
-        script = script.replace("/opt/deputy", str(ROOT)).replace(":5432/", f":{self._server.port}/")
+        script = script.replace("/opt/deputy", str(ROOT)).replace(
+            ":5432/", f":{self._server.port}/"
+        )
         subprocess.run(["sh", "-eu", "-c", script], check=True)
         assert {path.stat().st_mode & 0o777 for path in self.etc.iterdir()} == {0o600}
         broker = {name: value for name, value in settings.items() if name in BROKERS}
         own = {name: value for name, value in settings.items() if name not in BROKERS}
         for name, given in (("settings.env", own), ("broker.env", broker)):
-            (self.etc / name).write_text("".join(f"{key}={json.dumps(value)}\n" for key, value in given.items()))
+            (self.etc / name).write_text(
+                "".join(f"{key}={json.dumps(value)}\n" for key, value in given.items())
+            )
 
     def walk(self, publisher: dict[str, str]) -> None:
         for step in steps("without containers"):
@@ -89,7 +109,9 @@ class Machine:
         words = shlex.split(command.replace("127.0.0.1:8000", f"127.0.0.1:{self.port} --workers 1"))
         assert values(unit, "WorkingDirectory") == ["/opt/deputy"]
         with (self.folder / f"{unit}.log").open("ab") as log:
-            return self._images["deputy"].start(words, self.environment(unit), stdout=log, stderr=log)
+            return self._images["deputy"].start(
+                words, self.environment(unit), stdout=log, stderr=log
+            )
 
     def environment(self, unit: str) -> dict[str, str]:
         """The environment files, the credentials that the unit loads, and its own variables."""
@@ -114,17 +136,21 @@ class Machine:
         """The operator's commands, in a shell: what the first one printed, and what doctor did."""
         script = commands("commands without containers").replace("/etc/deputy", str(self.etc))
         image = self._images["deputy"]
-        script = script.replace("doctor", "doctor --json || true").replace(".venv/bin/flask", "flask")
+        script = script.replace("doctor", "doctor --json || true").replace(
+            ".venv/bin/flask", "flask"
+        )
         path = image._variables()["PATH"]
         done = subprocess.run(
-            ["sh", "-eu", "-c", script], cwd=image.here("/opt/deputy"), env=image._variables() | {"PATH": path},
-            capture_output=True, text=True, check=False,
+            ["sh", "-eu", "-c", script], cwd=image.here("/opt/deputy"),
+            env=image._variables() | {"PATH": path}, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout.partition("{")[0], json.loads("{" + done.stdout.partition("{")[2])
 
     def ask(self, path: str, key: str) -> dict:
-        request = Request(f"http://127.0.0.1:{self.port}{path}", headers={"Authorization": f"Bearer {key}"})
+        request = Request(
+            f"http://127.0.0.1:{self.port}{path}", headers={"Authorization": f"Bearer {key}"}
+        )
         with urlopen(request, timeout=10) as answer:
             return json.load(answer)
 
@@ -153,10 +179,15 @@ def test_the_guides_commands_start_the_units(machine: Machine, publisher):
     machine.walk(publisher)
     printed, report = machine.operate()
     key = printed.split()[-1]
-    until(lambda: is_healthy(machine, key), "the web process answers and sees the background worker")
+    until(
+        lambda: is_healthy(machine, key), "the web process answers and sees the background worker"
+    )
     states = {check["name"]: check["status"] for check in report["checks"]}
     assert (states["rights"], states["aws"]) == ("ok", "ok")
-    until(lambda: machine.ask("/v1/permission-sets/inventory/versions", key)["items"], "the version is recorded")
+    until(
+        lambda: machine.ask("/v1/permission-sets/inventory/versions", key)["items"],
+        "the version is recorded",
+    )
     assert machine.end() == [0, 0]
     assert key not in "".join(path.read_text() for path in machine.folder.glob("*.log"))
 
@@ -174,28 +205,53 @@ def test_each_unit_has_the_secrets_and_credentials_that_it_needs():
     assert databases == {
         "deputy-migrate": "database_url:/etc/deputy/owner_database_url",
         "deputy-web": "database_url:/etc/deputy/web_database_url",
-        "deputy-worker": "database_url:/etc/deputy/owner_database_url",  # it owns the months of the audit log
+        # it owns the months of the audit log
+        "deputy-worker": "database_url:/etc/deputy/owner_database_url",
     }
-    with_broker = [unit for unit in UNITS if "-/etc/deputy/broker.env" in values(unit, "EnvironmentFile")]
+    with_broker = [
+        unit for unit in UNITS if "-/etc/deputy/broker.env" in values(unit, "EnvironmentFile")
+    ]
     assert with_broker == ["deputy-web", "deputy-worker"]
     assert values("deputy-migrate", "IPAddressDeny") == ["169.254.169.254 fd00:ec2::254"]
 
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_a_units_process_can_write_nothing_and_gain_nothing(unit):
-    protections = ("DynamicUser", "NoNewPrivileges", "CapabilityBoundingSet", "ProtectSystem", "UMask")
-    assert [values(unit, name) for name in protections] == [["yes"], ["yes"], [""], ["strict"], ["0077"]]
-    graceful = int(re.search(r"^graceful_timeout = (\d+)", (ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE)[1])
+    protections = (
+        "DynamicUser",
+        "NoNewPrivileges",
+        "CapabilityBoundingSet",
+        "ProtectSystem",
+        "UMask",
+    )
+    assert [values(unit, name) for name in protections] == [
+        ["yes"],
+        ["yes"],
+        [""],
+        ["strict"],
+        ["0077"],
+    ]
+    graceful = int(
+        re.search(
+            r"^graceful_timeout = (\d+)", (ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE
+        )[1]
+    )
     assert unit == "deputy-migrate" or int(values(unit, "TimeoutStopSec")[0]) > graceful
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze on this machine")
+@pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze on this machine"
+)
 def test_systemd_understands_the_units(tmp_path):
     """The programs are not where the units say."""
     for name, text in UNITS.items():
         (tmp_path / f"{name}.service").write_text(re.sub(r"/opt/deputy/\S+", "/bin/true", text))
     files = [str(tmp_path / f"{name}.service") for name in UNITS]
     done = subprocess.run(
-        ["systemd-analyze", "verify", *files], capture_output=True, text=True, check=False, env=dict(os.environ)
+        ["systemd-analyze", "verify", *files],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=dict(os.environ),
     )
     assert [line for line in done.stderr.splitlines() if str(tmp_path) in line] == []

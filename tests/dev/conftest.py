@@ -12,7 +12,9 @@ from tests.dev.make_run import DOUBTFUL, ODD, PERSONS_AWS, TWINS, Run, assert_no
 
 @pytest.fixture(scope="package")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Started by a person with settings and AWS credentials of their own; ended by Ctrl-C. `make demo` has neither."""
+    """Started by a person with settings and AWS credentials of their own; ended by Ctrl-C. `make
+    demo` has neither.
+    """
     home, key = tmp_path_factory.mktemp("run"), new_key()
     with Run("run", home / "data", **given(home, key), **PERSONS_AWS) as run:
         run.ready()
@@ -27,11 +29,21 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 
 def given(home: Path, key: str) -> dict[str, str]:
-    """Settings, two of them in files, one variable that is not a setting, and a folder of permission sets."""
+    """Settings, two of them in files, one variable that is not a setting, and a folder of
+    permission sets.
+    """
     shutil.copytree(permission_sets.FOLDER, home / "sets")
-    sets = {"DEPUTY_PERMISSION_SETS": str(home / "sets"), "DEPUTY_DEFAULT_PERMISSION_SET": "inventory"}
+    sets = {
+        "DEPUTY_PERMISSION_SETS": str(home / "sets"),
+        "DEPUTY_DEFAULT_PERMISSION_SET": "inventory",
+    }
     name = "DEPUTY_VENDOR_ACCOUNT_IDS"
     (home / "ids").write_text(TWINS[name] + "\n")
     (home / "key").write_text(key + "\n")
     files = {f"{name}_FILE": str(home / "ids"), "DEPUTY_BOOTSTRAP_KEY_FILE": str(home / "key")}
-    return {**{other: value for other, value in TWINS.items() if other != name}, **files, **sets, DOUBTFUL: ODD}
+    return {
+        **{other: value for other, value in TWINS.items() if other != name},
+        **files,
+        **sets,
+        DOUBTFUL: ODD,
+    }

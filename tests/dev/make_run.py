@@ -35,7 +35,8 @@ PERSONS_AWS = {
     "AWS_ENDPOINT_URL_STS": "http://localhost:1/",
 }
 
-# Settings of a person's own: all that broker.yaml has a parameter for, and one with a mistake in its name.
+# Settings of a person's own: all that broker.yaml has a parameter for, and one with a mistake in
+# its name.
 VENDOR = "555566667777"
 OTHER = "123456789012"
 TWINS = {
@@ -53,7 +54,9 @@ def new_key() -> str:
 
 
 class Run:
-    """One `python -m dev.<module>`, with its own ports and data folder; ended by force if a test leaves it."""
+    """One `python -m dev.<module>`, with its own ports and data folder; ended by force if a test
+    leaves it.
+    """
 
     def __init__(self, module: str, data: Path, **env: str) -> None:
         self.data = data
@@ -62,7 +65,8 @@ class Run:
             "PATH": os.environ["PATH"],
             "HOME": str(data.parent),  # where no AWS configuration is
             "PYTHONUNBUFFERED": "1",
-            "SPT_NOENV": "1",  # gunicorn names its processes where setproctitle is installed, over their environment
+            # gunicorn names its processes where setproctitle is installed, over their environment
+            "SPT_NOENV": "1",
             "PORT": str(self.port),
             "SANDBOX_PORT": str(self.sandbox_port),
             "DEPUTY_DATA_DIR": str(data),
@@ -113,7 +117,11 @@ class Run:
 
     def ready(self) -> Self:
         """Wait until it says that it is, and is."""
-        until(lambda: LAST_LINE in self.output or self.process.poll() is not None, "make run is up", PATIENCE)
+        until(
+            lambda: LAST_LINE in self.output or self.process.poll() is not None,
+            "make run is up",
+            PATIENCE,
+        )
         assert self.process.poll() is None, self.output
         assert requests.get(f"{self.url}/readyz", timeout=30).json()["status"] == "ok"
         return self
@@ -128,13 +136,17 @@ class Run:
 
 
 def processes(folder: Path) -> dict[int, Mapping[str, str]]:
-    """Every process that has the folder in its command line or environment: its environment, by id."""
+    """Every process that has the folder in its command line or environment: its environment, by
+    id.
+    """
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             raw = (entry / "environ").read_bytes()
             if str(folder).encode() in raw + (entry / "cmdline").read_bytes():
-                pairs = (line.partition("=") for line in raw.decode(errors="replace").split("\0") if line)
+                pairs = (
+                    line.partition("=") for line in raw.decode(errors="replace").split("\0") if line
+                )
                 found[int(entry.name)] = {name: value for name, _, value in pairs}
     return found
 
@@ -154,14 +166,18 @@ def assert_the_story_works(run: Run, key: str) -> None:
     create_the_stack(run, kit["launch_stack_url"])
     path = f"/v1/tenants/{tenant['id']}/connections"
     until(
-        lambda: [c["status"] for c in call(run, key, "GET", path)["items"]] == ["verified"], "it is verified", PATIENCE
+        lambda: [c["status"] for c in call(run, key, "GET", path)["items"]] == ["verified"],
+        "it is verified",
+        PATIENCE,
     )
     [connection] = call(run, key, "GET", path)["items"]
     checks = {check["name"]: check["outcome"] for check in connection["verification"]["checks"]}
     assert set(checks.values()) == {"passed"}, checks
     assert "stranger_refused" in checks
     issued = call(run, key, "POST", f"{path}/{connection['id']}/credentials")
-    session = boto3.session.Session(issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"])
+    session = boto3.session.Session(
+        issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"]
+    )
     with closing(session.client("s3", endpoint_url=run.sandbox_url, region_name="us-east-1")) as s3:
         assert "deputy-shared-acme" in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
 
@@ -169,14 +185,19 @@ def assert_the_story_works(run: Run, key: str) -> None:
 def create_the_stack(run: Run, link: str) -> None:
     """What the console's page does for the person who opened the link."""
     parts = urlsplit(link)
-    assert f"{parts.scheme}://{parts.netloc}{parts.path}" == f"{run.sandbox_url}/console/cloudformation/home"
+    assert (
+        f"{parts.scheme}://{parts.netloc}{parts.path}"
+        == f"{run.sandbox_url}/console/cloudformation/home"
+    )
     wanted = dict(parse_qsl(parts.fragment.partition("?")[2]))
     launch = {
         "account": ACME,
         "region": "us-east-1",
         "template_url": wanted["templateURL"],
         "stack_name": wanted["stackName"],
-        "parameters": {k.removeprefix("param_"): v for k, v in wanted.items() if k.startswith("param_")},
+        "parameters": {
+            k.removeprefix("param_"): v for k, v in wanted.items() if k.startswith("param_")
+        },
         "capabilities": ["CAPABILITY_NAMED_IAM"],
     }
     made = requests.post(f"{run.sandbox_url}/console/api/stacks", json=launch, timeout=30)
@@ -184,7 +205,9 @@ def create_the_stack(run: Run, link: str) -> None:
 
 
 def call(run: Run, key: str, method: str, path: str, body: Any = None, *, expect: int = 200) -> Any:
-    answer = requests.request(method, f"{run.url}{path}", json=body, headers=bearer(key), timeout=30)
+    answer = requests.request(
+        method, f"{run.url}{path}", json=body, headers=bearer(key), timeout=30
+    )
     assert answer.status_code == expect, answer.text
     return answer.json()
 

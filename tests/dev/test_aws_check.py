@@ -1,4 +1,6 @@
-"""`make aws-check` against the sandbox, with accounts that have users, and profiles in a file, as an operator has them."""
+"""`make aws-check` against the sandbox, with accounts that have users, and profiles in a file,
+as an operator has them.
+"""
 
 import json
 import re
@@ -29,7 +31,10 @@ from tests.support.rotations import PassingMinutes
 from tests.support.waiting import until
 
 ACCOUNTS = {"vendor": "121200000001", "customer": "121200000002", "canary": "121200000003"}
-EVERYTHING = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+EVERYTHING = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}],
+}
 STEPS = len(aws_check.STEPS)
 
 
@@ -40,9 +45,15 @@ def profiles(aws, tmp_path_factory):
     for name, account in ACCOUNTS.items():
         with closing(root_client(aws, "iam", account)) as iam:
             iam.create_user(UserName="operator")
-            iam.put_user_policy(UserName="operator", PolicyName="all", PolicyDocument=json.dumps(EVERYTHING))
+            iam.put_user_policy(
+                UserName="operator", PolicyName="all", PolicyDocument=json.dumps(EVERYTHING)
+            )
             key = iam.create_access_key(UserName="operator")["AccessKey"]
-        lines += [f"[profile {name}]", "region = us-east-1", f"aws_access_key_id = {key['AccessKeyId']}"]
+        lines += [
+            f"[profile {name}]",
+            "region = us-east-1",
+            f"aws_access_key_id = {key['AccessKeyId']}",
+        ]
         lines += [f"aws_secret_access_key = {key['SecretAccessKey']}"]
     lines += ["[profile root]", "aws_access_key_id = 121200000001", "aws_secret_access_key = any"]
     path = tmp_path_factory.mktemp("operator") / "config"
@@ -87,10 +98,15 @@ def remains(aws) -> list[str]:
     found: list[str] = []
     for account in ACCOUNTS.values():
         for service, look in {
-            "cloudformation": lambda client: [stack["StackName"] for stack in client.describe_stacks()["Stacks"]],
+            "cloudformation": lambda client: [
+                stack["StackName"] for stack in client.describe_stacks()["Stacks"]
+            ],
             "iam": lambda client: (
                 [role["RoleName"] for role in client.list_roles()["Roles"]]
-                + [policy["PolicyName"] for policy in client.list_policies(Scope="Local")["Policies"]]
+                + [
+                    policy["PolicyName"]
+                    for policy in client.list_policies(Scope="Local")["Policies"]
+                ]
             ),
             "s3": lambda client: [bucket["Name"] for bucket in client.list_buckets()["Buckets"]],
             "sns": lambda client: [topic["TopicArn"] for topic in client.list_topics()["Topics"]],
@@ -102,7 +118,9 @@ def remains(aws) -> list[str]:
 
 
 class Minutes(threading.Thread):
-    """Lets the minutes pass that a rotation waits for, in the database of the Deputy below that folder."""
+    """Lets the minutes pass that a rotation waits for, in the database of the Deputy below that
+    folder.
+    """
 
     def __init__(self, data: Path) -> None:
         super().__init__(daemon=True)
@@ -112,7 +130,9 @@ class Minutes(threading.Thread):
         passing = None
         while not self._over.wait(0.3):
             for path in self._data.glob("aws-check-*/deputy.sqlite3"):
-                with suppress(SQLAlchemyError, AppError):  # it is not migrated yet, or not there any more
+                with suppress(
+                    SQLAlchemyError, AppError
+                ):  # it is not migrated yet, or not there any more
                     passing = passing or PassingMinutes(Database(f"sqlite:///{path}"))
                     passing()
         if passing:
@@ -189,21 +209,27 @@ def test_a_customers_stack_that_is_still_being_created_leaves_nothing(aws, check
         Answers,
         "waited",
         lambda self, what, look, seconds: (
-            interrupted() if "customer's stack is complete" in what else answers.until(what, look, seconds)
+            interrupted()
+            if "customer's stack is complete" in what
+            else answers.until(what, look, seconds)
         ),
     )
     assert check(*PROFILES, "--yes") == 1
     assert remains(aws) == []
 
 
-def test_without_a_third_account_the_canary_is_left_out_and_what_can_not_be_removed_is_listed(aws, check, capsys):
+def test_without_a_third_account_the_canary_is_left_out_and_what_can_not_be_removed_is_listed(
+    aws, check, capsys
+):
     role = {}
 
     def tampered(step: Callable, stage: Stage) -> None:
         step(stage)
         role["name"] = stage.run.broker_role
         with closing(root_client(aws, "iam", stage.vendor.id)) as iam:
-            made = iam.create_policy(PolicyName="mine", PolicyDocument=json.dumps(EVERYTHING))["Policy"]
+            made = iam.create_policy(PolicyName="mine", PolicyDocument=json.dumps(EVERYTHING))[
+                "Policy"
+            ]
             role["policy"] = made["Arn"]
             iam.attach_role_policy(RoleName=role["name"], PolicyArn=role["policy"])
         raise BrokenError("on purpose")
@@ -232,9 +258,15 @@ def begun(data: Path) -> tuple[subprocess.Popen, str]:
     out = data / "out"
     with out.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dev.aws_check", *PROFILES, "--yes"], cwd=ROOT, stdout=output, stderr=output
+            [sys.executable, "-m", "dev.aws_check", *PROFILES, "--yes"],
+            cwd=ROOT,
+            stdout=output,
+            stderr=output,
         )
-    until(lambda: "the stack's tag on its bucket" in out.read_text() or process.poll() is not None, "it has begun")
+    until(
+        lambda: "the stack's tag on its bucket" in out.read_text() or process.poll() is not None,
+        "it has begun",
+    )
     return process, re.search(r"run ([0-9a-f]{8})", out.read_text())[1]
 
 
@@ -264,7 +296,9 @@ def test_what_a_killed_run_left_is_named_by_the_next_and_can_be_removed(aws, che
         assert check(*PROFILES, "--clean-up", run) == 1
         assert "Left of the run" in capsys.readouterr().out, "a topic of that name"
         left = remains(aws)
-        assert [name for name in left if not name.startswith("arn:")] == [f"deputy-check-{run}-like"], "not tagged"
+        assert [name for name in left if not name.startswith("arn:")] == [
+            f"deputy-check-{run}-like"
+        ], "not tagged"
         cloudformation.delete_stack(StackName=f"deputy-check-{run}-like")
     assert remains(aws) == []
 
@@ -275,11 +309,20 @@ def test_what_a_killed_run_left_is_named_by_the_next_and_can_be_removed(aws, che
 def test_accounts_that_do_not_fit_are_refused_and_nothing_is_made(aws, check, capsys):
     for words, why in (
         (["--vendor", "vendor", "--customer", "vendor"], "an account of its own"),
-        (["--vendor", "vendor", "--customer", "customer", "--canary", "customer"], "an account of its own"),
-        (["--vendor", "root", "--customer", "customer", "--region", "us-east-1"], "no root user assume a role"),
+        (
+            ["--vendor", "vendor", "--customer", "customer", "--canary", "customer"],
+            "an account of its own",
+        ),
+        (
+            ["--vendor", "root", "--customer", "customer", "--region", "us-east-1"],
+            "no root user assume a role",
+        ),
         (["--vendor", "root", "--customer", "customer"], "has no region"),
         (["--vendor", "nobody", "--customer", "customer"], "nobody"),
-        (["--vendor", "vendor", "--customer", "customer", "--clean-up", "../etc"], "is not the id of a run"),
+        (
+            ["--vendor", "vendor", "--customer", "customer", "--clean-up", "../etc"],
+            "is not the id of a run",
+        ),
         (["--vendor", "vendor", "--customer", "customer"], "nobody can be asked"),
     ):
         assert check(*words) == 1
@@ -287,13 +330,21 @@ def test_accounts_that_do_not_fit_are_refused_and_nothing_is_made(aws, check, ca
     assert remains(aws) == []
 
 
-def test_how_long_it_takes_and_what_it_costs_is_said_before_anything_is_made(aws, check, capsys, monkeypatch):
+def test_how_long_it_takes_and_what_it_costs_is_said_before_anything_is_made(
+    aws, check, capsys, monkeypatch
+):
     monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
     for answer in ("", "n", "no", "yess"):
         monkeypatch.setattr("builtins.input", lambda _, answer=answer: answer)
         assert check(*PROFILES) == 1
         said = capsys.readouterr().out
-        for told in ("about 15 minutes", "a cent at most", *ACCOUNTS.values(), "Region us-east-1", stacks.TAG):
+        for told in (
+            "about 15 minutes",
+            "a cent at most",
+            *ACCOUNTS.values(),
+            "Region us-east-1",
+            stacks.TAG,
+        ):
             assert told in said
     assert remains(aws) == []
 
@@ -338,7 +389,10 @@ def test_who_waits_is_told_so_each_quarter_of_a_minute(monkeypatch, capsys):
     monkeypatch.setattr("dev.aws_check.answers.time", clock)
     with pytest.raises(CheckError, match="Not within 60 seconds: the stack is there"):
         answers.until("the stack is there", lambda: None, 60)
-    waited = [int(number) for number in re.findall(r"… the stack is there: (\d+) s", capsys.readouterr().out)]
+    waited = [
+        int(number)
+        for number in re.findall(r"… the stack is there: (\d+) s", capsys.readouterr().out)
+    ]
     assert len(waited) == 3
     assert all(15 <= later - before <= 21 for before, later in pairwise([0, *waited]))
 
@@ -346,7 +400,9 @@ def test_who_waits_is_told_so_each_quarter_of_a_minute(monkeypatch, capsys):
 def test_a_stack_of_the_check_that_fails_is_named(aws, check, monkeypatch, capsys):
     run = stacks.Run.new()
     with closing(root_client(aws, "s3", "121200000009")) as s3:
-        s3.create_bucket(Bucket=f"deputy-check-{run.id}-121200000001")  # the name is global, and taken
+        s3.create_bucket(
+            Bucket=f"deputy-check-{run.id}-121200000001"
+        )  # the name is global, and taken
         monkeypatch.setattr(stacks.Run, "new", classmethod(lambda _: run))
         assert check(*PROFILES, "--yes") == 1
         s3.delete_bucket(Bucket=f"deputy-check-{run.id}-121200000001")

@@ -1,7 +1,9 @@
-"""The whole of it, as a customer's administrator clicks through it: `make run`, a real browser, the sandbox's console.
+"""The whole of it, as a customer's administrator clicks through it: `make run`, a real browser, the
+sandbox's console.
 
-Link → page → launch → "Create stack" → back on the page, which says "connected" without being loaded again. Then the
-same with a role whose trust policy lacks the condition: the page's advice, followed to the letter, turns it green.
+Link → page → launch → "Create stack" → back on the page, which says "connected" without being
+loaded again. Then the same with a role whose trust policy lacks the condition: the page's advice,
+followed to the letter, turns it green.
 """
 
 import re
@@ -28,7 +30,9 @@ def browser(chromium: Browser) -> Iterator[BrowserContext]:
 
 def page_of_a_new_tenant(run: Run, browser: BrowserContext, name: str) -> Page:
     tenant = call(run, run.admin_key, "POST", "/v1/tenants", {"name": name}, expect=201)
-    link = call(run, run.admin_key, "POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
+    link = call(
+        run, run.admin_key, "POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201
+    )
     page = browser.new_page()
     page.goto(link["url"])
     page.evaluate("window.sameDocument = true")
@@ -51,14 +55,18 @@ def assert_connected(page: Page) -> None:
     assert page.evaluate("window.sameDocument"), "it was loaded again"
 
 
-def test_a_mistake_is_explained_and_mended_by_following_the_advice(run: Run, browser: BrowserContext):
+def test_a_mistake_is_explained_and_mended_by_following_the_advice(
+    run: Run, browser: BrowserContext
+):
     page = page_of_a_new_tenant(run, browser, "Initech")
     console = launch(page, browser, "444455556666")
     console.check("#without-external-id")
     console.get_by_role("button", name="Create stack").click()
     expect(console.get_by_role("status").first).to_contain_text("CREATE_COMPLETE")
     page.bring_to_front()
-    expect(page.locator(".advice")).to_contain_text("The role can be used without your External ID.", timeout=60_000)
+    expect(page.locator(".advice")).to_contain_text(
+        "The role can be used without your External ID.", timeout=60_000
+    )
     page.locator(".advice").get_by_role("button", name="Copy").first.click()
     policy = page.evaluate("navigator.clipboard.readText()")
     assert policy == page.locator("#trust-should-be").inner_text()
@@ -92,7 +100,9 @@ def update_as_the_page_says(page: Page, browser: BrowserContext) -> None:
     with browser.expect_page() as opened:
         rotation.get_by_role("link", name=re.compile("^your stack")).first.click()
     console = opened.value
-    console.get_by_role("link", name=re.search(r"your stack (\S+)", rotation.inner_text())[1], exact=True).click()
+    console.get_by_role(
+        "link", name=re.search(r"your stack (\S+)", rotation.inner_text())[1], exact=True
+    ).click()
     console.get_by_role("link", name="Update stack").click()
     for name in ("ExternalId", "NextExternalId", "RegistrationToken"):
         console.fill(f"#param-{name}", values[name])
@@ -114,15 +124,21 @@ def test_a_stack_launched_from_the_page_turns_it_green_and_is_walked_through_a_r
     assert_connected(page)
     [tenant] = call(run, run.admin_key, "GET", "/v1/tenants?name=Hooli")["items"]
     path = f"/v1/tenants/{tenant['id']}/external-id/rotation"
-    following = call(run, run.admin_key, "POST", path, {"reason": "it is old"}, expect=201)["next_external_id"]
+    following = call(run, run.admin_key, "POST", path, {"reason": "it is old"}, expect=201)[
+        "next_external_id"
+    ]
     page.reload()  # a page that has nothing to wait for looks rarely
     page.evaluate("window.sameDocument = true")
-    expect(page.locator("#summary")).to_contain_text("being replaced: update your role", timeout=60_000)
+    expect(page.locator("#summary")).to_contain_text(
+        "being replaced: update your role", timeout=60_000
+    )
     expect(page.locator("#new-external-id")).to_have_text(following)
     update_as_the_page_says(page, browser)
 
     def connection() -> dict[str, str]:
-        [found] = call(run, run.admin_key, "GET", f"/v1/tenants/{tenant['id']}/connections")["items"]
+        [found] = call(run, run.admin_key, "GET", f"/v1/tenants/{tenant['id']}/connections")[
+            "items"
+        ]
         return found
 
     def then(said: str) -> None:
@@ -135,10 +151,17 @@ def test_a_stack_launched_from_the_page_turns_it_green_and_is_walked_through_a_r
     then("every connected role accepts the new one")
     assert (connection()["external_id"], connection()["issues"]) == (following, True)
     call(run, run.admin_key, "POST", f"{path}/complete")
-    expect(page.locator("#summary")).to_contain_text("remove the old one from your role", timeout=60_000)
+    expect(page.locator("#summary")).to_contain_text(
+        "remove the old one from your role", timeout=60_000
+    )
     update_as_the_page_says(page, browser)
-    until(lambda: minutes_pass() or call(run, run.admin_key, "GET", path)["state"] == "retired", seconds=60)
-    expect(page.locator("#summary")).to_have_text("Connected. There is nothing left to do.", timeout=60_000)
+    until(
+        lambda: minutes_pass() or call(run, run.admin_key, "GET", path)["state"] == "retired",
+        seconds=60,
+    )
+    expect(page.locator("#summary")).to_have_text(
+        "Connected. There is nothing left to do.", timeout=60_000
+    )
     expect(page.locator("#rotation")).to_have_count(0)
     assert page.evaluate("window.sameDocument"), "it was loaded again"
 

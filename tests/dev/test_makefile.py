@@ -10,7 +10,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def would_run(*words: str) -> tuple[int, str]:
-    done = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -50,7 +52,14 @@ def test_make_takes_what_its_help_names(words, runs):
 @pytest.mark.parametrize("words", [["sede=2"], ["go-on", "seed=two"]])
 def test_mutants_refuses_arguments_that_it_does_not_know(words):
     done = subprocess.run(
-        [sys.executable, "-m", "dev.mutants", *words], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "dev.mutants", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 1
-    assert done.stderr == f"make mutants does not know {words[-1]}. ARGS may have: go-on, seed=<number>.\n"
+    assert (
+        done.stderr
+        == f"make mutants does not know {words[-1]}. ARGS may have: go-on, seed=<number>.\n"
+    )

@@ -1,6 +1,7 @@
 """`make run` and `make demo` as a person runs them: real processes, real ports, real signals.
 
-Those who only look share one run, the fixture `run`; how a run ends is in conftest.py and in test_run_settings.py.
+Those who only look share one run, the fixture `run`; how a run ends is in conftest.py and in
+test_run_settings.py.
 """
 
 import json
@@ -19,7 +20,15 @@ import requests
 from app import VERSION
 from dev.run import serve
 from dev.stack import NOT_RUNNING, Settings, Stack, StackError, free_port
-from tests.dev.make_run import PATIENCE, PERSONS_AWS, Run, assert_nothing_left, assert_the_story_works, call, processes
+from tests.dev.make_run import (
+    PATIENCE,
+    PERSONS_AWS,
+    Run,
+    assert_nothing_left,
+    assert_the_story_works,
+    call,
+    processes,
+)
 from tests.support.cast import path_of
 from tests.support.waiting import until
 
@@ -75,7 +84,9 @@ def test_the_docs_are_served(run: Run):
     for asset in re.findall(r'(?:src|href)="([^"]+)"', page.text):
         assert not urlsplit(asset).netloc, "an asset from another host"
         assert requests.get(urljoin(page.url, asset), timeout=30).status_code == 200, asset
-    assert requests.get(f"{run.url}/openapi.json", timeout=30).json()["servers"] == [{"url": run.url}]
+    assert requests.get(f"{run.url}/openapi.json", timeout=30).json()["servers"] == [
+        {"url": run.url}
+    ]
     assert requests.get(f"{run.sandbox_url}/console/", timeout=30).status_code == 200
 
 
@@ -106,14 +117,22 @@ def test_a_second_version_is_published_beside_it_and_the_local_aws_goes_on(run: 
     assert publish.output.endswith("Deputy runs with these permission sets now.\n")
     assert [one["version"] for one in sets_of(run) if one["name"] == "inventory"] == [2]
     again = call(run, run.admin_key, "GET", path_of(connection))
-    assert (again["status"], again["permission_set_version"], again["update_available"]) == ("verified", 1, True)
+    assert (again["status"], again["permission_set_version"], again["update_available"]) == (
+        "verified",
+        1,
+        True,
+    )
     assert call(run, run.admin_key, "POST", path_of(connection, "/verify"))["status"] == "verified"
     assert sandbox_of(run) == sandbox
 
 
 def sandbox_of(run: Run) -> list[int]:
     """Return the ids of the processes of the local AWS."""
-    return [pid for pid in processes(run.data) if "sandbox" in Path(f"/proc/{pid}/cmdline").read_text().split("\0")]
+    return [
+        pid
+        for pid in processes(run.data)
+        if "sandbox" in Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    ]
 
 
 def sets_of(run: Run) -> list[dict[str, Any]]:
@@ -145,7 +164,9 @@ def test_only_its_owner_can_read_its_secrets(run: Run):
 def test_a_second_run_is_refused(run: Run):
     with Run("run", run.data) as second:
         assert second.ended() == 1
-        assert complaint(second) == (f"Another run uses {run.data}; stop it, or set DEPUTY_DATA_DIR to another folder.")
+        assert complaint(second) == (
+            f"Another run uses {run.data}; stop it, or set DEPUTY_DATA_DIR to another folder."
+        )
     assert requests.get(f"{run.url}/readyz", timeout=30).status_code == 200
 
 
@@ -161,9 +182,15 @@ def test_the_demo_uses_the_service_that_runs_and_tells_everything(run: Run):
     assert steps == list(range(1, 11))
 
 
-def test_the_demo_alone_starts_its_own_service_and_leaves_nothing_after_ctrl_c(data: Path, tmp_path: Path):
+def test_the_demo_alone_starts_its_own_service_and_leaves_nothing_after_ctrl_c(
+    data: Path, tmp_path: Path
+):
     with Run("demo", data, TMPDIR=str(tmp_path)) as demo:
-        until(lambda: "\n2. " in demo.output or demo.process.poll() is not None, "it tells the story", PATIENCE)
+        until(
+            lambda: "\n2. " in demo.output or demo.process.poll() is not None,
+            "it tells the story",
+            PATIENCE,
+        )
         assert demo.interrupt() == 130, demo.output
     assert "No service runs; starting one for the demo" in demo.output
     assert "note  " not in demo.output, "its settings leave nothing to doubt"
@@ -180,7 +207,9 @@ def test_make_run_stops_when_make_ended_while_it_was_starting(data: Path):
 
 @on_linux
 def test_the_rest_stops_when_the_web_server_dies(data: Path, capsys: pytest.CaptureFixture[str]):
-    """Other programs in the places of ours, which start at once; the web server leaves a process of its own behind."""
+    """Other programs in the places of ours, which start at once; the web server leaves a process
+    of its own behind.
+    """
     with Stack(Settings(free_port(), free_port(), data), {}) as stack:
         data.mkdir()
         stack._spawn("worker", "-c", "import time; time.sleep(600)")

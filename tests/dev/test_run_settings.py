@@ -1,4 +1,6 @@
-"""`make run` with settings of one's own: the vendor's side of the local AWS fits them, and a file holds all of them."""
+"""`make run` with settings of one's own: the vendor's side of the local AWS fits them, and a
+file holds all of them.
+"""
 
 import itertools
 import os
@@ -61,7 +63,10 @@ def test_who_is_killed_outright_leaves_no_process_and_the_next_start_is_fresh(tm
 def assert_what_is_doubtful_is_told_once(run: Run) -> None:
     """Each process says it in its own log, which nobody reads who just typed make run."""
     assert re.findall(r"^note .*", run.output, re.MULTILINE) == [
-        f"note      {DOUBTFUL} is not a setting, so nothing reads it. Did you mean DEPUTY_ISSUE_RATE?"
+        (
+            f"note      {DOUBTFUL} is not a setting, so nothing reads it."
+            " Did you mean DEPUTY_ISSUE_RATE?"
+        )
     ]
 
 
@@ -69,7 +74,9 @@ def assert_the_next_start_is_fresh(run: Run, key: str) -> None:
     """A new database with a new admin key, and nothing that tells of the run that was killed."""
     left = (run.data / "run.json", run.data / "env")
     assert all(path.exists() for path in left)
-    with Stack(Settings(run.port, run.sandbox_port, run.data), {"PATH": os.environ["PATH"]}) as again:
+    with Stack(
+        Settings(run.port, run.sandbox_port, run.data), {"PATH": os.environ["PATH"]}
+    ) as again:
         again.prepare()
         assert not any(path.exists() for path in left)
         assert re.search(r"state +fresh: .*removed", summary(again))
@@ -93,22 +100,33 @@ def assert_the_vendors_stack_fits(run: Run) -> None:
 def assert_the_environment_file_is_the_services_own(run: Run) -> None:
     path = run.data / "env"
     assert path.stat().st_mode & 0o777 == 0o600
-    assert all(re.fullmatch(r"export [A-Z0-9_]+='.*'", line) for line in path.read_text().splitlines())
+    assert all(
+        re.fullmatch(r"export [A-Z0-9_]+='.*'", line) for line in path.read_text().splitlines()
+    )
     if Path("/proc").exists():
         web = processes(run.data)[gunicorns(run)[0]]
-        assert sourced(path) == {name: value for name, value in web.items() if name.startswith(("DEPUTY_", "AWS_"))}
+        assert sourced(path) == {
+            name: value for name, value in web.items() if name.startswith(("DEPUTY_", "AWS_"))
+        }
     assert sourced(path)[DOUBTFUL] == ODD
 
 
 def gunicorns(run: Run) -> list[int]:
     """The process ids of gunicorn and its workers; the first is the parent of the others."""
-    return sorted(pid for pid in processes(run.data) if b"gunicorn" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    return sorted(
+        pid
+        for pid in processes(run.data)
+        if b"gunicorn" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
 
 
 def sourced(path: Path) -> dict[str, str]:
     """What a shell has in its environment after it has read the file."""
     done = subprocess.run(
-        ["sh", "-c", '. "$0"; env -0', str(path)], env={"PATH": os.environ["PATH"]}, capture_output=True, check=True
+        ["sh", "-c", '. "$0"; env -0', str(path)],
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        check=True,
     )
     pairs = dict(line.partition("=")[::2] for line in done.stdout.decode().split("\0") if line)
     return {name: value for name, value in pairs.items() if name.startswith(("DEPUTY_", "AWS_"))}
@@ -117,13 +135,19 @@ def sourced(path: Path) -> dict[str, str]:
 def assert_commands_work_with_it(run: Run) -> None:
     words = f'. "{run.data}/env" && .venv/bin/flask --app wsgi keys list'
     env = {"PATH": os.environ["PATH"]}
-    done = subprocess.run(["sh", "-c", words], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["sh", "-c", words], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "bootstrap admin" in done.stdout
 
 
 def settings(**changes: str) -> dict[str, str]:
-    return {"DEPUTY_BROKER_PRINCIPAL_ARN": f"arn:aws:iam::{VENDOR}:role/B", "DEPUTY_TEMPLATE_BUCKET": "b", **changes}
+    return {
+        "DEPUTY_BROKER_PRINCIPAL_ARN": f"arn:aws:iam::{VENDOR}:role/B",
+        "DEPUTY_TEMPLATE_BUCKET": "b",
+        **changes,
+    }
 
 
 def named(arguments: list[str], name: str) -> list[str]:
@@ -132,7 +156,12 @@ def named(arguments: list[str], name: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("prefix", "stack"),
-    [(None, "deputy-broker"), ("Acme-", "Acme-broker"), ("", "deputy-broker"), ("_x.y@", "deputy-x-y-broker")],
+    [
+        (None, "deputy-broker"),
+        ("Acme-", "Acme-broker"),
+        ("", "deputy-broker"),
+        ("_x.y@", "deputy-x-y-broker"),
+    ],
 )
 def test_the_vendors_stack_is_named_after_the_prefix_as_far_as_cloudformation_allows(prefix, stack):
     given = settings() if prefix is None else settings(DEPUTY_ROLE_PREFIX=prefix)
@@ -147,7 +176,10 @@ def test_the_vendors_stack_is_named_after_the_prefix_as_far_as_cloudformation_al
 def test_no_parameter_of_broker_yaml_that_a_setting_speaks_of_is_forgotten():
     """A new one there must be passed too, or be named here with the reason why not."""
     template = yaml.load((ROOT / "cloudformation" / "broker.yaml").read_text(), yaml.BaseLoader)  # noqa: S506
-    passed = {pair.partition("=")[0] for pair in named(vendor_arguments(settings(**TWINS)), "--vendor-parameter")}
+    passed = {
+        pair.partition("=")[0]
+        for pair in named(vendor_arguments(settings(**TWINS)), "--vendor-parameter")
+    }
     not_the_services = {
         "BrokerService",
         "CeleryOverSqs",
@@ -164,13 +196,16 @@ def test_no_parameter_of_broker_yaml_that_a_setting_speaks_of_is_forgotten():
     ],
 )
 def test_a_broker_that_broker_yaml_does_not_make_is_one_sentence(arn):
-    with pytest.raises(StackError, match=r"^DEPUTY_BROKER_PRINCIPAL_ARN: the sandbox makes the broker from"):
+    with pytest.raises(
+        StackError, match=r"^DEPUTY_BROKER_PRINCIPAL_ARN: the sandbox makes the broker from"
+    ):
         vendor_arguments(settings(DEPUTY_BROKER_PRINCIPAL_ARN=arn))
 
 
 def test_a_name_that_the_shell_would_read_as_more_than_a_name_is_left_out():
-    assert exports({"DEPUTY_X;id": "1", "DEPUTY_X Y": "1", "PATH": "/bin", "AWS_A": "a'b"}) == (
-        "export AWS_A='a'\"'\"'b'\n"
+    assert (
+        exports({"DEPUTY_X;id": "1", "DEPUTY_X Y": "1", "PATH": "/bin", "AWS_A": "a'b"})
+        == "export AWS_A='a'\"'\"'b'\n"
     )
 
 

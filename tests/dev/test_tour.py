@@ -1,4 +1,6 @@
-"""The README's tour, pasted as it is written: with and without a browser, and where nothing runs."""
+"""The README's tour, pasted as it is written: with and without a browser, and where nothing
+runs.
+"""
 
 import json
 import os
@@ -19,7 +21,9 @@ from tests.dev.make_run import ROOT, Run
 LAST_WORDS = "PASTED-AND-DONE"
 PATIENCE = 120  # seconds in which a few lines of shell are done, also on a busy machine
 README = (ROOT / "README.md").read_text()
-SHELLS = [shell for shell in ("dash", "zsh") if shutil.which(shell)] or ["bash"]  # bash has every block further down
+SHELLS = [shell for shell in ("dash", "zsh") if shutil.which(shell)] or [
+    "bash"
+]  # bash has every block further down
 
 
 def blocks() -> list[str]:
@@ -32,7 +36,11 @@ class Shell:
 
     def __init__(self, shell: str, data: Path) -> None:
         self._shell = shell
-        self._env = {"PATH": os.environ["PATH"], "HOME": str(data.parent), "DEPUTY_DATA_DIR": str(data)}
+        self._env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(data.parent),
+            "DEPUTY_DATA_DIR": str(data),
+        }
         self._errors = data.parent / f"errors-{secrets.token_hex(4)}"
 
     def __enter__(self) -> Self:
@@ -124,7 +132,9 @@ def create_the_stack(chromium: Browser, link: str, account: str) -> None:
         page.get_by_role("status").first.get_by_text("CREATE_COMPLETE").wait_for()
 
 
-@pytest.mark.parametrize("note", [None, '{"url": "http://localhost:1"}'], ids=["no note", "a stale note"])
+@pytest.mark.parametrize(
+    "note", [None, '{"url": "http://localhost:1"}'], ids=["no note", "a stale note"]
+)
 def test_without_make_run_the_document_fails_with_one_sentence(tmp_path: Path, note: str | None):
     data = tmp_path / "data"
     if note:
@@ -132,7 +142,8 @@ def test_without_make_run_the_document_fails_with_one_sentence(tmp_path: Path, n
         (data / "run.json").write_text(note)
     with Shell("sh", data) as person:
         assert person.paste("DEPUTY_URL=http://left.over\n" + "".join(blocks())).strip() == ""
-    assert person.errors == (
-        "make run is not running here. Start it in another terminal, in this folder; if it has a DEPUTY_DATA_DIR of its own,"
-        " export that variable here. Then paste the tour again.\n"
+    assert (
+        person.errors
+        == "make run is not running here. Start it in another terminal, in this folder; if it has a"
+        " DEPUTY_DATA_DIR of its own, export that variable here. Then paste the tour again.\n"
     )

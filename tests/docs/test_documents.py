@@ -48,10 +48,13 @@ def anchors(document: Path) -> set[str]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_each_link_to_a_file_or_an_anchor_leads_somewhere(document):
     links = [
-        (document.parent / file if file else document, anchor) for file, anchor in LINK.findall(document.read_text())
+        (document.parent / file if file else document, anchor)
+        for file, anchor in LINK.findall(document.read_text())
     ]
     assert [file for file, _ in links if not file.exists()] == []
-    assert [(file.name, anchor) for file, anchor in links if anchor and anchor not in anchors(file)] == []
+    assert [
+        (file.name, anchor) for file, anchor in links if anchor and anchor not in anchors(file)
+    ] == []
 
 
 def test_what_can_not_be_changed_later_is_linked_from_where_a_deployment_begins():
@@ -66,7 +69,9 @@ def test_the_page_of_settings_has_a_row_for_each_as_it_is_declared():
     assert sorted(re.findall(r"^\| `(\w+)`", page, re.MULTILINE)) == sorted(declared)
 
 
-CALLS = re.compile(r"""Authorization: Bearer (\$\{?\w+|%s\\n' "?\$\{?\w+)|(\$\{?[A-Z_]+)\}?\$?\d?/v1""")
+CALLS = re.compile(
+    r"""Authorization: Bearer (\$\{?\w+|%s\\n' "?\$\{?\w+)|(\$\{?[A-Z_]+)\}?\$?\d?/v1"""
+)
 
 
 def test_every_document_calls_the_address_and_the_key_alike():
@@ -97,11 +102,17 @@ def test_the_threat_model_names_tests_that_exist():
 
 @pytest.mark.parametrize("attacker", ATTACKERS, ids=lambda text: text.partition("\n")[0])
 def test_of_each_attacker_it_says_what_it_can_and_can_not_achieve_and_what_shows_that(attacker):
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in attacker.splitlines() if line[:2] == "| "]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in attacker.splitlines()
+        if line[:2] == "| "
+    ]
     heads = [cells[0].removeprefix("its thief ") for cells in rows if cells[-1] == "test"]
     assert [head.removeprefix("it ") for head in heads] == ["can", "can't"]
     shown = [shows for _, shows in rows if shows != "test"]
-    assert [shows for shows in shown if not re.match(r"`\w+/.*`$|a known limit|see \[", shows)] == []
+    assert [
+        shows for shows in shown if not re.match(r"`\w+/.*`$|a known limit|see \[", shows)
+    ] == []
 
 
 def test_each_attacker_is_there():
@@ -112,14 +123,20 @@ def test_reliabilitys_table_has_each_fault_that_is_tried():
     """make faults prints the table; a fault that is added or renamed asks for a new run."""
     text = (ROOT / "docs" / "reliability.md").read_text()
     rows = re.findall(r"^\| ([^|]+?) \|.*\| nothing of [\d,]+ \|$", text, re.MULTILINE)
-    tried = [name for path in sorted((ROOT / "tests" / "faults").glob("test_*.py")) for name in faults_of(path)]
+    tried = [
+        name
+        for path in sorted((ROOT / "tests" / "faults").glob("test_*.py"))
+        for name in faults_of(path)
+    ]
     assert len(rows) > 20
     assert [row for row in rows if not any(re.fullmatch(name, row) for name in tried)] == []
     assert [name for name in tried if not any(re.fullmatch(name, row) for row in rows)] == []
 
 
 def faults_of(path: Path) -> list[str]:
-    """What it calls the faults that it tries, as patterns: a part that is filled in may be anything."""
+    """What it calls the faults that it tries, as patterns: a part that is filled in may be
+    anything.
+    """
     tree = ast.parse(path.read_text())
     named = {
         target.id: node.value
@@ -134,7 +151,11 @@ def faults_of(path: Path) -> list[str]:
             name = call.args[1]
             name = named[name.id] if isinstance(name, ast.Name) else name
             parts = name.values if isinstance(name, ast.JoinedStr) else [name]
-            found.append("".join(re.escape(it.value) if isinstance(it, ast.Constant) else ".+" for it in parts))
+            found.append(
+                "".join(
+                    re.escape(it.value) if isinstance(it, ast.Constant) else ".+" for it in parts
+                )
+            )
     return found
 
 

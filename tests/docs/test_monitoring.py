@@ -1,5 +1,5 @@
-"""What the guide says of the proofs' calls in CloudTrail: how many they are, and filters that are quiet about the refused
-ones, and about nothing else.
+"""What the guide says of the proofs' calls in CloudTrail: how many they are, and filters that are
+quiet about the refused ones, and about nothing else.
 """
 
 import json
@@ -26,7 +26,11 @@ Event = dict[str, Any]
 def role(arn: str = "arn:aws:iam::111122223333:role/DeputyBroker") -> Event:
     """userIdentity, as CloudTrail records a session of this role."""
     session = arn.replace(":iam:", ":sts:").replace(":role/", ":assumed-role/") + "/deputy"
-    return {"type": "AssumedRole", "arn": session, "sessionContext": {"sessionIssuer": {"type": "Role", "arn": arn}}}
+    return {
+        "type": "AssumedRole",
+        "arn": session,
+        "sessionContext": {"sessionIssuer": {"type": "Role", "arn": arn}},
+    }
 
 
 def user(arn: str) -> Event:
@@ -37,7 +41,11 @@ def call(identity: Event, name: str = "AssumeRole", error: str | None = "AccessD
     return {"userIdentity": identity, "eventName": name} | ({"errorCode": error} if error else {})
 
 
-QUIET = [call(role()), call(role(), error=None), call(user("arn:aws:iam::111122223333:user/ann"), error=None)]
+QUIET = [
+    call(role()),
+    call(role(), error=None),
+    call(user("arn:aws:iam::111122223333:user/ann"), error=None),
+]
 LOUD = [
     call(role("arn:aws:iam::111122223333:role/Another")),
     call(role("arn:aws:iam::444455556666:role/DeputyBroker")),
@@ -51,7 +59,9 @@ LOUD = [
 
 
 def metric_filter(pattern: str) -> Callable[[Event], bool]:
-    """CloudWatch's pattern, in the forms that the guide uses. `!=` is false for a field that is not there."""
+    """CloudWatch's pattern, in the forms that the guide uses. `!=` is false for a field that is
+    not there.
+    """
     term = r'\$\.([\w.]+) (?:(!?=) "([^"]*)"|NOT EXISTS)'
     rest = re.sub(rf"{term}|&&|\|\||[(){{}}\s]", "", pattern)
     assert rest == "", f"{rest}: the test knows no such form"
@@ -75,7 +85,9 @@ def metric_filter(pattern: str) -> Callable[[Event], bool]:
 
 def rule(pattern: str) -> Callable[[Event], bool]:
     parsed = EventPattern(pattern, EventPatternParser(pattern).parse())
-    return lambda event: parsed.matches_event({"detail-type": "AWS API Call via CloudTrail", "detail": event})
+    return lambda event: parsed.matches_event(
+        {"detail-type": "AWS API Call via CloudTrail", "detail": event}
+    )
 
 
 FILTERS = {"CloudWatch": metric_filter(CLOUDWATCH), "EventBridge": rule(EVENTBRIDGE)}
@@ -103,11 +115,21 @@ def test_for_a_broker_that_is_a_user_its_own_arn_is_compared():
 
 
 def test_the_price_of_a_day_is_that_of_the_default_interval():
-    """For 10,000 connections: three calls each, of which a good role refuses two; with a stranger one more."""
+    """For 10,000 connections: three calls each, of which a good role refuses two; with a
+    stranger one more.
+    """
     proofs = 10_000 * 86_400 // make_config("sqlite://").reprove_every
     refused, events = 2 * proofs, 2 * proofs  # a customer sees the accepted call, and one GetRole
-    row = f"| vendor's | {3 * proofs:,}, {3 * proofs / 86_400:.1f} a second | {3 * proofs:,} in the broker's account, of which"
+    row = (
+        f"| vendor's | {3 * proofs:,}, {3 * proofs / 86_400:.1f} a second | {3 * proofs:,} in the"
+        " broker's account, of which"
+    )
     words = " ".join(GUIDE.split())
     assert f"{row} {refused:,} are `AccessDenied` |" in words
-    assert f"| customers | none | {events:,}, {events // 10_000} for each role in its account" in words
-    assert f"{4 * proofs:,} calls a day, of which {proofs:,} are recorded as `AccessDenied` in the stranger's" in words
+    assert (
+        f"| customers | none | {events:,}, {events // 10_000} for each role in its account" in words
+    )
+    assert (
+        f"{4 * proofs:,} calls a day, of which {proofs:,} are recorded as `AccessDenied` in the"
+        " stranger's" in words
+    )

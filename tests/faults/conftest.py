@@ -1,4 +1,6 @@
-"""A real deployment, and the table of what its users saw; `make faults` runs these tests and nothing else does."""
+"""A real deployment, and the table of what its users saw; `make faults` runs these tests and
+nothing else does.
+"""
 
 import os
 import shutil
@@ -19,7 +21,8 @@ from tests.support.databases import migrate
 from tests.support.valkey import Valkey
 
 _HEADER = """\
-| injected | workers, session known | workers, session unknown | operators | customers' page | back after | lost |
+| injected | workers, session known | workers, session unknown \
+| operators | customers' page | back after | lost |
 |---|---|---|---|---|---|---|"""
 _rows: list[Row] = []
 
@@ -40,7 +43,10 @@ class Inside:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.clock_ahead(0)
-        self.environment = {"TEST_FAULTS": str(folder), "PYTHONPATH": str(Path(__file__).parent / "inside")}
+        self.environment = {
+            "TEST_FAULTS": str(folder),
+            "PYTHONPATH": str(Path(__file__).parent / "inside"),
+        }
 
     def clock_ahead(self, seconds: float) -> None:
         self._write("ahead", seconds)
@@ -70,7 +76,9 @@ class SmallDisk:
         self._options = f"size={megabytes}m,mode=755"
 
     def __enter__(self) -> Self:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", self._options, "tmpfs", self.path], check=True)
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", self._options, "tmpfs", self.path], check=True
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -119,14 +127,22 @@ def inside(tmp_path_factory: pytest.TempPathFactory) -> Inside:
 
 def named(aws: Aws) -> dict[str, str]:
     """AWS by a name, that DNS must know."""
-    return {"AWS_ENDPOINT_URL": aws.environment["AWS_ENDPOINT_URL"].replace("127.0.0.1", "aws.test")}
+    return {
+        "AWS_ENDPOINT_URL": aws.environment["AWS_ENDPOINT_URL"].replace("127.0.0.1", "aws.test")
+    }
 
 
 @pytest.fixture(scope="session")
 def service(
-    front: Aws, postgres: Postgres, valkey: Valkey, inside: Inside, tmp_path_factory: pytest.TempPathFactory
+    front: Aws,
+    postgres: Postgres,
+    valkey: Valkey,
+    inside: Inside,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Deployment]:
-    """gunicorn with two web processes and a background worker, on PostgreSQL, with a shared cache."""
+    """gunicorn with two web processes and a background worker, on PostgreSQL, with a shared
+    cache.
+    """
     with ExitStack() as stack:
         deployment = Deployment(
             tmp_path_factory.mktemp("service"),

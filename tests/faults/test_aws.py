@@ -25,41 +25,69 @@ pytestmark = pytest.mark.faults
 
 
 def test_sts_is_slow(service: Deployment, front: Aws, table: list[Row]):
-    table.append(suffered(service, "STS takes 1 s for each call", during(front.slow(1)), served=ALL))
+    table.append(
+        suffered(service, "STS takes 1 s for each call", during(front.slow(1)), served=ALL)
+    )
 
 
 def test_sts_is_slower_than_workers_wait(service: Deployment, front: Aws, table: list[Row]):
-    table.append(suffered(service, "STS takes 5 s for each call", during(front.slow(5)), served=WITHOUT_AWS))
+    table.append(
+        suffered(service, "STS takes 5 s for each call", during(front.slow(5)), served=WITHOUT_AWS)
+    )
 
 
 def test_sts_throttles(service: Deployment, front: Aws, table: list[Row]):
-    table.append(suffered(service, "STS throttles every call", during(front.throttling()), served=WITHOUT_AWS))
+    table.append(
+        suffered(
+            service, "STS throttles every call", during(front.throttling()), served=WITHOUT_AWS
+        )
+    )
 
 
 def test_sts_is_down(service: Deployment, front: Aws, table: list[Row]):
-    table.append(suffered(service, "STS cuts every connection", during(front.cutting(1)), served=WITHOUT_AWS))
+    table.append(
+        suffered(service, "STS cuts every connection", during(front.cutting(1)), served=WITHOUT_AWS)
+    )
 
 
 def test_sts_is_silent(service: Deployment, front: Aws, table: list[Row]):
-    table.append(suffered(service, "STS takes calls and never answers", during(front.silent()), served=WITHOUT_AWS))
+    table.append(
+        suffered(
+            service, "STS takes calls and never answers", during(front.silent()), served=WITHOUT_AWS
+        )
+    )
 
 
 def test_sts_is_half_down(service: Deployment, front: Aws, table: list[Row]):
-    table.append(suffered(service, "STS cuts every second call", during(front.cutting(2)), served=WITHOUT_AWS))
+    table.append(
+        suffered(
+            service, "STS cuts every second call", during(front.cutting(2)), served=WITHOUT_AWS
+        )
+    )
 
 
 @pytest.mark.parametrize("seconds", [0, 10])
-def test_dns_is_dead(service: Deployment, front: Aws, inside: Inside, table: list[Row], seconds: int):
-    fault = f"DNS is dead: {f'silent for {seconds} s, then no answer' if seconds else 'it fails at once'}"
+def test_dns_is_dead(
+    service: Deployment, front: Aws, inside: Inside, table: list[Row], seconds: int
+):
+    fault = (
+        "DNS is dead:"
+        f" {f'silent for {seconds} s, then no answer' if seconds else 'it fails at once'}"
+    )
 
     def trouble() -> None:
-        with inside.dead_dns(seconds), front.cutting(1):  # which makes Deputy look the name up again
+        with (
+            inside.dead_dns(seconds),
+            front.cutting(1),
+        ):  # which makes Deputy look the name up again
             time.sleep(LASTS)
 
     table.append(suffered(service, fault, trouble, served=WITHOUT_AWS))
 
 
-def test_sqs_and_s3_are_away(front: Aws, aws: Sandbox, vendor: VendorStack, tmp_path: Path, table: list[Row]):
+def test_sqs_and_s3_are_away(
+    front: Aws, aws: Sandbox, vendor: VendorStack, tmp_path: Path, table: list[Row]
+):
     """Stacks that are launched meanwhile wait, and each gets its answer."""
     with ExitStack() as stack:
         queue = Queue(aws, vendor)
@@ -70,13 +98,19 @@ def test_sqs_and_s3_are_away(front: Aws, aws: Sandbox, vendor: VendorStack, tmp_
         s3 = stack.enter_context(Balancer([port_of(answers.url)]))
         url = stack.enter_context(new_database("sqlite"))
         service = stack.enter_context(Deployment(tmp_path, url, front, **queue.settings(sqs, s3)))
-        worker = service.start_background_worker(AWS_ACCESS_KEY_ID=VENDOR_ACCOUNT)  # which the sandbox knows
+        worker = service.start_background_worker(
+            AWS_ACCESS_KEY_ID=VENDOR_ACCOUNT
+        )  # which the sandbox knows
         stack.callback(worker.wait)
         stack.callback(worker.kill)
-        until(lambda: service.sql("SELECT 1 FROM background_workers"), "the background worker starts")
+        until(
+            lambda: service.sql("SELECT 1 FROM background_workers"), "the background worker starts"
+        )
         tenant = service.admin.must("POST", "/v1/tenants", {"name": "Launches"}, expect=201)
         kit = service.admin.must("GET", f"/v1/tenants/{tenant['id']}/onboarding")
-        token = parse_qs(urlsplit(kit["launch_stack_url"]).fragment.partition("?")[2])["param_RegistrationToken"][0]
+        token = parse_qs(urlsplit(kit["launch_stack_url"]).fragment.partition("?")[2])[
+            "param_RegistrationToken"
+        ][0]
 
         def trouble() -> None:
             for door in (sqs, s3):
@@ -91,7 +125,9 @@ def test_sqs_and_s3_are_away(front: Aws, aws: Sandbox, vendor: VendorStack, tmp_
             s3.back()
 
         row = suffered(service, "S3 and SQS are away, then S3 alone", trouble, served=ALL)
-        until(lambda: len({said["StackId"] for said in answers.said}) == 12, "every stack is answered")
+        until(
+            lambda: len({said["StackId"] for said in answers.said}) == 12, "every stack is answered"
+        )
         assert set(answers.statuses) == {"SUCCESS"}
         assert len(service.sql("SELECT 1 FROM registrations")) == 12
         table.append(row)
@@ -109,12 +145,17 @@ class Queue:
             "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{s3.port}",
         }
         topic, queue = self._vendor.registration_topic_arn, self._vendor.registration_queue_url
-        return {"environment": environment, "REGISTRATION_TOPIC_ARN": topic, "REGISTRATION_QUEUE_URL": queue}
+        return {
+            "environment": environment,
+            "REGISTRATION_TOPIC_ARN": topic,
+            "REGISTRATION_QUEUE_URL": queue,
+        }
 
     def visible_again_after(self, seconds: int) -> None:
         with closing(root_client(self._aws, "sqs", VENDOR_ACCOUNT)) as sqs:
             sqs.set_queue_attributes(
-                QueueUrl=self._vendor.registration_queue_url, Attributes={"VisibilityTimeout": str(seconds)}
+                QueueUrl=self._vendor.registration_queue_url,
+                Attributes={"VisibilityTimeout": str(seconds)},
             )
 
     def publish(self, request: dict[str, Any]) -> None:

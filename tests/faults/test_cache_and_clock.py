@@ -46,19 +46,33 @@ def test_the_cache_lies(service: Deployment, valkey: Valkey, table: list[Row]):
                     client.set(name, (other, other[:-1] + b"x", b"\x00{")[number % 3], px=60_000)
                 time.sleep(0.02)
 
-    table.append(suffered(service, "Valkey lies: blobs exchanged, cut, spoiled", trouble, served=ALL))
+    table.append(
+        suffered(service, "Valkey lies: blobs exchanged, cut, spoiled", trouble, served=ALL)
+    )
 
 
-@pytest.mark.parametrize(("seconds", "says"), [(7200, "two hours ahead"), (-7200, "two hours back")])
-def test_the_clock_jumps(service: Deployment, inside: Inside, table: list[Row], seconds: int, says: str):
-    """Of Deputy's machine alone. Nobody is given a session whose life is over by the clocks of all others."""
+@pytest.mark.parametrize(
+    ("seconds", "says"), [(7200, "two hours ahead"), (-7200, "two hours back")]
+)
+def test_the_clock_jumps(
+    service: Deployment, inside: Inside, table: list[Row], seconds: int, says: str
+):
+    """Of Deputy's machine alone. Nobody is given a session whose life is over by the clocks of
+    all others.
+    """
 
     def trouble() -> None:
         inside.clock_ahead(seconds)
         time.sleep(LASTS)
         inside.clock_ahead(0)
 
-    row = suffered(service, f"the clock of Deputy's machine jumps {says}, and back", trouble, served=WITHOUT_ISSUING)
-    # An event that seems older than the feed is not stored: that of a request that is under way when the clock jumps.
+    row = suffered(
+        service,
+        f"the clock of Deputy's machine jumps {says}, and back",
+        trouble,
+        served=WITHOUT_ISSUING,
+    )
+    # An event that seems older than the feed is not stored: that of a request that is under way
+    # when the clock jumps.
     assert sum(row.seen[kind].statuses[503] for kind in (KNOWN, UNKNOWN)) <= 2 * 6
     table.append(row)

@@ -1,4 +1,6 @@
-"""PostgreSQL and SQLite are gone, fail over, hang or are full. docs/reliability.md has the table."""
+"""PostgreSQL and SQLite are gone, fail over, hang or are full. docs/reliability.md has the
+table.
+"""
 
 import shlex
 import sqlite3
@@ -32,7 +34,9 @@ def _options(server: Postgres) -> str:
 
 
 def _start(server: Postgres, options: str) -> None:
-    server._run("pg_ctl", "-D", str(server._data), "-w", "-l", f"{server._home}/log", "-o", options, "start")
+    server._run(
+        "pg_ctl", "-D", str(server._data), "-w", "-l", f"{server._home}/log", "-o", options, "start"
+    )
 
 
 def test_the_database_is_gone(service: Deployment, postgres: Postgres, table: list[Row]):
@@ -51,7 +55,11 @@ def test_the_database_fails_over(service: Deployment, postgres: Postgres, table:
             time.sleep(2)
 
     table.append(
-        suffered(service, "PostgreSQL crashes, recovers, and takes over at the same address, 3 times", trouble)
+        suffered(
+            service,
+            "PostgreSQL crashes, recovers, and takes over at the same address, 3 times",
+            trouble,
+        )
     )
 
 
@@ -72,7 +80,9 @@ def test_the_databases_disk_is_full(front: Aws, inside: Inside, tmp_path: Path, 
             options = _options(server)
             with disk.full():
                 time.sleep(LASTS)
-            if not _accepts(server):  # it stops by itself when it can't write its log; its supervisor starts it again
+            if not _accepts(
+                server
+            ):  # it stops by itself when it can't write its log; its supervisor starts it again
                 (server._data / "postmaster.pid").unlink(missing_ok=True)
                 _start(server, options)
 
@@ -91,7 +101,9 @@ def test_the_disk_of_sqlite_is_full(front: Aws, inside: Inside, table: list[Row]
         disk = stack.enter_context(SmallDisk(40))
         url = f"sqlite:///{disk.path}/deputy.sqlite3"
         migrate(url)
-        service = stack.enter_context(Deployment(disk.path, url, front, environment=inside.environment | named(front)))
+        service = stack.enter_context(
+            Deployment(disk.path, url, front, environment=inside.environment | named(front))
+        )
         row = suffered(service, "the disk of SQLite and of the log is full", during(disk.full()))
         assert row.seen[KNOWN].statuses[503] > 0, "nobody met the full disk"
         table.append(row)

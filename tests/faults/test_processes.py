@@ -40,7 +40,9 @@ def test_gunicorns_first_process_is_killed(service: Deployment, table: list[Row]
             service.signal(signal.SIGKILL)
             service.await_end()
             service.start()
-            assert not {one for one in before if one.is_running() and one.status() != psutil.STATUS_ZOMBIE}
+            assert not {
+                one for one in before if one.is_running() and one.status() != psutil.STATUS_ZOMBIE
+            }
 
     row = suffered(service, "kill -9 of gunicorn's first process alone, twice", trouble, cut=True)
     assert {status for seen in row.seen.values() for status in seen.statuses} <= {200, 201, 409}
@@ -48,7 +50,9 @@ def test_gunicorns_first_process_is_killed(service: Deployment, table: list[Row]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_background_worker_ends(service: Deployment, front: Aws, table: list[Row], number: signal.Signals):
+def test_a_background_worker_ends(
+    service: Deployment, front: Aws, table: list[Row], number: signal.Signals
+):
     """What it had claimed is proven by another."""
 
     def trouble() -> None:
@@ -58,7 +62,10 @@ def test_a_background_worker_ends(service: Deployment, front: Aws, table: list[R
         until(lambda: service.sql(known, pid=second.pid), "the second starts")
         with front.slow(0.5):  # so that it is in the middle of proofs
             for place in places:
-                service.sql("UPDATE connections SET due_at = created_at WHERE role_arn = :arn", arn=place.role_arn)
+                service.sql(
+                    "UPDATE connections SET due_at = created_at WHERE role_arn = :arn",
+                    arn=place.role_arn,
+                )
             time.sleep(1.5)
             second.send_signal(number)
             assert second.wait(30) == (0 if number == signal.SIGTERM else -number)
@@ -68,11 +75,21 @@ def test_a_background_worker_ends(service: Deployment, front: Aws, table: list[R
                 " WHERE role_arn = :arn AND due_at < now() + interval '2 minutes'",
                 arn=place.role_arn,
             )
-        proven = "SELECT 1 FROM proofs JOIN connections ON connections.id = connection_id WHERE role_arn = :arn AND count > 1"
-        until(lambda: all(service.sql(proven, arn=place.role_arn) for place in places), "all are proven again")
+        proven = (
+            "SELECT 1 FROM proofs JOIN connections ON connections.id = connection_id WHERE role_arn"
+            " = :arn AND count > 1"
+        )
+        until(
+            lambda: all(service.sql(proven, arn=place.role_arn) for place in places),
+            "all are proven again",
+        )
 
     name = "kill -9" if number == signal.SIGKILL else "SIGTERM"
-    table.append(suffered(service, f"{name} of a background worker in the middle of proofs", trouble, served=ALL))
+    table.append(
+        suffered(
+            service, f"{name} of a background worker in the middle of proofs", trouble, served=ALL
+        )
+    )
 
 
 def test_celerys_broker_is_gone(service: Deployment, table: list[Row]):
@@ -86,7 +103,10 @@ def test_celerys_broker_is_gone(service: Deployment, table: list[Row]):
         )
         stack.callback(celery.wait)
         stack.callback(celery.kill)
-        until(lambda: service.sql("SELECT 1 FROM background_workers WHERE kind = 'celery'"), "Celery starts")
+        until(
+            lambda: service.sql("SELECT 1 FROM background_workers WHERE kind = 'celery'"),
+            "Celery starts",
+        )
 
         def trouble() -> None:
             broker.kill()
@@ -94,7 +114,12 @@ def test_celerys_broker_is_gone(service: Deployment, table: list[Row]):
             broker.start()
 
         table.append(
-            suffered(service, "the message broker of Celery is killed, and empty afterwards", trouble, served=ALL)
+            suffered(
+                service,
+                "the message broker of Celery is killed, and empty afterwards",
+                trouble,
+                served=ALL,
+            )
         )
         assert celery.poll() is None
 
@@ -105,15 +130,23 @@ def test_a_rolling_restart_of_web_processes(service: Deployment, table: list[Row
         for _ in range(2):
             before = set(service.web_processes())
             service.signal(signal.SIGHUP)
-            until(lambda before=before: not before & set(service.web_processes()), "the old ones end")
+            until(
+                lambda before=before: not before & set(service.web_processes()), "the old ones end"
+            )
 
-    table.append(suffered(service, "rolling restart: gunicorn gets SIGHUP, twice", trouble, served=ALL))
+    table.append(
+        suffered(service, "rolling restart: gunicorn gets SIGHUP, twice", trouble, served=ALL)
+    )
 
 
 @pytest.fixture
 def pair(service: Deployment) -> Iterator[tuple[Deployment, Deployment, Balancer]]:
     """Two instances behind a load balancer."""
-    with service.twin() as first, service.twin() as second, Balancer([first.port, second.port]) as balancer:
+    with (
+        service.twin() as first,
+        service.twin() as second,
+        Balancer([first.port, second.port]) as balancer,
+    ):
         yield first, second, balancer
 
 
@@ -141,6 +174,8 @@ def test_an_instance_is_killed(service: Deployment, pair, table: list[Row]):
         time.sleep(2)
         instance.start()
 
-    row = suffered(service, "kill -9 of one of two instances", trouble, cut=True, port=balancer.port)
+    row = suffered(
+        service, "kill -9 of one of two instances", trouble, cut=True, port=balancer.port
+    )
     assert {status for seen in row.seen.values() for status in seen.statuses} <= {200, 201, 409}
     table.append(row)

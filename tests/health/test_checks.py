@@ -1,4 +1,6 @@
-"""A check is asked once at a time, however many ask, and its finding is kept for as long as it says."""
+"""A check is asked once at a time, however many ask, and its finding is kept for as long as it
+says.
+"""
 
 import subprocess
 import sys
@@ -69,7 +71,9 @@ print(len(looks))
 
 
 def test_greenlets_that_ask_at_once_share_one_look():
-    done = subprocess.run([sys.executable, "-c", GREENLETS], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", GREENLETS], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
 
 

@@ -1,4 +1,6 @@
-"""`doctor` explains misconfigured deployments: for each, what it says is enough to mend it without the source."""
+"""`doctor` explains misconfigured deployments: for each, what it says is enough to mend it
+without the source.
+"""
 
 import json
 import re
@@ -71,12 +73,16 @@ def examined(app: Flask, exits: int) -> dict[str, dict[str, str]]:
     for one in found:
         assert set(one) == {"name", "status", "seen", "next"}
         assert one["seen"]
-        assert one["next"] or one["status"] in {"ok", "skipped"}, "what is wrong comes with what to do"
+        assert one["next"] or one["status"] in {"ok", "skipped"}, (
+            "what is wrong comes with what to do"
+        )
     return {one["name"]: one for one in found}
 
 
 def wrong(found: dict[str, dict[str, str]]) -> dict[str, str]:
-    return {name: one["status"] for name, one in found.items() if one["status"] in {"warning", "failed"}}
+    return {
+        name: one["status"] for name, one in found.items() if one["status"] in {"warning", "failed"}
+    }
 
 
 @pytest.fixture(scope="module", params=["sqlite"])
@@ -84,8 +90,14 @@ def whole_deployment(request, aws, canary_stack, valkey):
     """On SQLite. What doctor asks the database is tried on PostgreSQL too."""
     with new_database(request.param) as url:
         topic, queue = canary_stack.registration_topic_arn, canary_stack.registration_queue_url
-        more = {"registration_topic_arn": topic, "registration_queue_url": queue, **roles_of(canary_stack)}
-        made = Deployment(aws, make_config(url, cache_url=valkey.url, celery_url=valkey.url, **more))
+        more = {
+            "registration_topic_arn": topic,
+            "registration_queue_url": queue,
+            **roles_of(canary_stack),
+        }
+        made = Deployment(
+            aws, make_config(url, cache_url=valkey.url, celery_url=valkey.url, **more)
+        )
         yield made
         made.db.engine.dispose()
 
@@ -111,7 +123,12 @@ def test_of_a_good_deployment_nothing_is_said_to_be_wrong(deployment):
 
 def documented() -> set[str]:
     """The checks that docs/monitoring.md has in its tables."""
-    tables = (ROOT / "docs" / "monitoring.md").read_text().partition("\n## Health\n")[2].partition("\n## ")[0]
+    tables = (
+        (ROOT / "docs" / "monitoring.md")
+        .read_text()
+        .partition("\n## Health\n")[2]
+        .partition("\n## ")[0]
+    )
     return set(re.findall(r"^\| `(\w+)` +\|", tables, re.MULTILINE)) - {"errors"}  # a table's head
 
 
@@ -127,7 +144,9 @@ def test_how_much_is_due_is_said(deployment):
         found = deployment.doctor(0)
     finally:
         with deployment.db.write(SYSTEM) as db:
-            db.execute(sqlalchemy.update(Connection).where(Connection.id.in_(made)).values(due_at=None))
+            db.execute(
+                sqlalchemy.update(Connection).where(Connection.id.in_(made)).values(due_at=None)
+            )
     assert due_in(found) == (before[0] + 1, before[1] + 5)
 
 
@@ -148,8 +167,12 @@ def test_a_deployment_without_customers_has_nothing_wrong(deployment):
 
 
 def test_how_long_sessions_can_be(deployment):
-    assert "3600 s at most: the broker is a role" in deployment.doctor(0)["session_duration"]["seen"]
-    user = deployment.config.broker.parse(f"arn:aws:iam::{deployment.config.broker.account_id}:user/deputy")
+    assert (
+        "3600 s at most: the broker is a role" in deployment.doctor(0)["session_duration"]["seen"]
+    )
+    user = deployment.config.broker.parse(
+        f"arn:aws:iam::{deployment.config.broker.account_id}:user/deputy"
+    )
     found = deployment.doctor(2, broker=user, max_session_seconds=7200)
     assert "7200 s at most: the broker is a user" in found["session_duration"]["seen"]
 
@@ -216,7 +239,9 @@ def hardened(deployment, statement):
     """The broker with one more policy."""
     document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
     with deployment.client("iam") as iam:
-        iam.put_role_policy(RoleName="DeputyBroker", PolicyName="hardening", PolicyDocument=document)
+        iam.put_role_policy(
+            RoleName="DeputyBroker", PolicyName="hardening", PolicyDocument=document
+        )
         try:
             yield
         finally:
@@ -254,18 +279,26 @@ def test_a_broker_whom_no_role_lets_in_any_more(deployment):
 def test_a_bucket_and_a_queue_that_do_not_exist(deployment):
     url = f"{deployment.config.registration_queue_url}-old"
     found = deployment.doctor(2, template_bucket="no-such-bucket-here", registration_queue_url=url)
-    assert wrong(found) == {"bucket": "failed", "queue": "failed"}, "and the topic is not blamed for it"
+    assert wrong(found) == {"bucket": "failed", "queue": "failed"}, (
+        "and the topic is not blamed for it"
+    )
     assert found["bucket"]["seen"] == "There is no bucket no-such-bucket-here."
     assert found["templates"]["status"] == "skipped"
     assert "There is no queue of DEPUTY_REGISTRATION_QUEUE_URL" in found["queue"]["seen"]
-    found = deployment.doctor(2, registration_topic_arn=f"{deployment.config.registration_topic_arn}-old")
-    assert "There is no topic of DEPUTY_REGISTRATION_TOPIC_ARN" in found["topic"]["seen"], found["topic"]
+    found = deployment.doctor(
+        2, registration_topic_arn=f"{deployment.config.registration_topic_arn}-old"
+    )
+    assert "There is no topic of DEPUTY_REGISTRATION_TOPIC_ARN" in found["topic"]["seen"], found[
+        "topic"
+    ]
 
 
 def test_a_bucket_and_a_work_queue_in_another_region(deployment, monkeypatch):
     """Which the sandbox does not have: its buckets are in every region."""
     monkeypatch.setattr(vendor_resources, "bucket", lambda _: (301, now()))
-    found = deployment.doctor(2, celery_url="sqs://sqs.eu-west-1.amazonaws.com/111122223333/deputy-work")
+    found = deployment.doctor(
+        2, celery_url="sqs://sqs.eu-west-1.amazonaws.com/111122223333/deputy-work"
+    )
     assert wrong(found) == {"bucket": "failed", "celery": "failed"}
     assert "is not in us-east-1" in found["bucket"]["seen"]
     assert "AWS_REGION" in found["bucket"]["next"]
@@ -274,7 +307,9 @@ def test_a_bucket_and_a_work_queue_in_another_region(deployment, monkeypatch):
 
 def test_a_bucket_that_customers_may_not_read(deployment):
     """To publish again would not help, and `templates publish` says that they are there."""
-    blocked = dict.fromkeys(("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True)
+    blocked = dict.fromkeys(
+        ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True
+    )
     with deployment.client("s3") as s3:
         bucket = {"Bucket": deployment.config.template_bucket}
         before = s3.get_public_access_block(**bucket)["PublicAccessBlockConfiguration"]
@@ -303,7 +338,9 @@ def test_s3_sns_and_sqs_that_do_not_answer(deployment, work_queue_url, monkeypat
 def test_a_queue_without_dead_letters(deployment):
     url = deployment.config.registration_queue_url
     with deployment.client("sqs") as sqs:
-        good = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy", "RedrivePolicy"])["Attributes"]
+        good = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy", "RedrivePolicy"])[
+            "Attributes"
+        ]
         sqs.set_queue_attributes(QueueUrl=url, Attributes=good | {"RedrivePolicy": ""})
         try:
             found = deployment.doctor(1)
@@ -317,9 +354,14 @@ def test_a_queue_without_dead_letters(deployment):
 def test_a_queue_that_the_topic_may_not_send_to(deployment):
     url = deployment.config.registration_queue_url
     with deployment.client("sqs") as sqs:
-        good = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])["Attributes"]["Policy"]
+        good = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])["Attributes"][
+            "Policy"
+        ]
         sqs.set_queue_attributes(
-            QueueUrl=url, Attributes={"Policy": good.replace(deployment.config.registration_topic_arn, "arn:other")}
+            QueueUrl=url,
+            Attributes={
+                "Policy": good.replace(deployment.config.registration_topic_arn, "arn:other")
+            },
         )
         try:
             found = deployment.doctor(2)
@@ -331,10 +373,16 @@ def test_a_queue_that_the_topic_may_not_send_to(deployment):
 
 @contextmanager
 def topic_of_the_vendor(deployment: Deployment, publishers: str):
-    policy = {"Effect": "Allow", "Principal": {"AWS": publishers}, "Action": "sns:Publish", "Resource": "*"}
+    policy = {
+        "Effect": "Allow",
+        "Principal": {"AWS": publishers},
+        "Action": "sns:Publish",
+        "Resource": "*",
+    }
     with deployment.client("sns") as sns:
         arn = sns.create_topic(
-            Name="other", Attributes={"Policy": json.dumps({"Version": "2012-10-17", "Statement": [policy]})}
+            Name="other",
+            Attributes={"Policy": json.dumps({"Version": "2012-10-17", "Statement": [policy]})},
         )["TopicArn"]
         yield arn
         sns.delete_topic(TopicArn=arn)
@@ -354,12 +402,21 @@ def test_a_topic_to_which_customers_may_not_publish(deployment):
 
 
 def test_a_broker_that_may_not_look_at_its_queues(deployment, work_queue_url):
-    """As with the stack of an earlier release: that is no fault of the registration queue, and says how to change it."""
-    denied = {"Effect": "Deny", "Action": ["sqs:GetQueueAttributes", "sns:GetTopicAttributes"], "Resource": "*"}
+    """As with the stack of an earlier release: that is no fault of the registration queue, and
+    says how to change it.
+    """
+    denied = {
+        "Effect": "Deny",
+        "Action": ["sqs:GetQueueAttributes", "sns:GetTopicAttributes"],
+        "Resource": "*",
+    }
     with hardened(deployment, denied):
         found = deployment.doctor(1, celery_url=work_queue_url)
     for name in ("topic", "queue", "dead_letters"):
-        assert (found[name]["status"], found[name]["seen"]) == ("skipped", "The broker may not look at it.")
+        assert (found[name]["status"], found[name]["seen"]) == (
+            "skipped",
+            "The broker may not look at it.",
+        )
         assert "cloudformation/broker.yaml" in found[name]["next"]
     assert wrong(found) == {"celery": "warning"}
     assert "CarryWork" in found["celery"]["next"]
@@ -368,7 +425,9 @@ def test_a_broker_that_may_not_look_at_its_queues(deployment, work_queue_url):
 def test_dead_letters(deployment):
     url = deployment.config.registration_queue_url
     with deployment.client("sqs") as sqs:
-        policy = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])["Attributes"]["RedrivePolicy"]
+        policy = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])[
+            "Attributes"
+        ]["RedrivePolicy"]
         name = json.loads(policy)["deadLetterTargetArn"].rpartition(":")[2]
         dead = sqs.get_queue_url(QueueName=name)["QueueUrl"]
         sqs.send_message(QueueUrl=dead, MessageBody="given up")
@@ -382,7 +441,9 @@ def test_dead_letters(deployment):
 
 
 def test_each_of_several_faults_is_named(deployment):
-    """A setting that is none, a cache and a message broker that are away, and templates of another name."""
+    """A setting that is none, a cache and a message broker that are away, and templates of
+    another name.
+    """
     found = deployment.doctor(
         2,
         likely_mistakes=("DEPUTY_PROOF_MAXAGE is not a setting.",),
@@ -390,7 +451,12 @@ def test_each_of_several_faults_is_named(deployment):
         celery_url=f"redis://{NOWHERE}/0",
         vendor_name="Renamed Vendor",
     )
-    assert wrong(found) == {"settings": "warning", "cache": "warning", "celery": "failed", "templates": "failed"}
+    assert wrong(found) == {
+        "settings": "warning",
+        "cache": "warning",
+        "celery": "failed",
+        "templates": "failed",
+    }
     assert "DEPUTY_PROOF_MAXAGE" in found["settings"]["seen"]
     assert "DEPUTY_CACHE_URL" in found["cache"]["next"]
     assert "DEPUTY_CELERY_URL" in found["celery"]["next"]
@@ -413,9 +479,15 @@ def log_of(deployment: Deployment, *statements: str):
 
 @on_postgresql
 def test_a_database_role_without_rights_on_a_table_that_an_upgrade_has_made(deployment):
-    """Web processes answer 500 then, and are ready. By the guide's statements, before that table was there."""
+    """Web processes answer 500 then, and are ready. By the guide's statements, before that table
+    was there.
+    """
     role, admin = f"web_{new_id().hex}", ByHand(deployment.config.database_url)
-    url = make_url(deployment.config.database_url).set(username=role).render_as_string(hide_password=False)
+    url = (
+        make_url(deployment.config.database_url)
+        .set(username=role)
+        .render_as_string(hide_password=False)
+    )
     admin(
         f"CREATE ROLE {role} LOGIN",
         f"GRANT USAGE ON SCHEMA public TO {role}",
@@ -448,10 +520,15 @@ def test_an_audit_log_whose_months_were_not_made_ahead(deployment):
 @on_postgresql
 def test_months_that_wait_for_the_operator(deployment):
     month = now().strftime("%Y_%m")
-    with log_of(deployment, f"ALTER TABLE audit_events DETACH PARTITION audit_events_{month}") as settings:
+    with log_of(
+        deployment, f"ALTER TABLE audit_events DETACH PARTITION audit_events_{month}"
+    ) as settings:
         found = deployment.doctor(1, **settings)
         assert wrong(found) == {"audit_log": "warning"}
-        assert found["audit_log"]["seen"] == f"1 tables are detached from the audit log: audit_events_{month}."
+        assert (
+            found["audit_log"]["seen"]
+            == f"1 tables are detached from the audit log: audit_events_{month}."
+        )
         assert "docs/monitoring.md" in found["audit_log"]["next"]
 
 
@@ -470,9 +547,17 @@ def test_an_audit_log_that_nothing_is_removed_from(deployment):
         db.add(event)
     found = deployment.doctor(1, audit_retention_days=30)
     assert wrong(found) == {"audit_log": "warning"}
-    assert f"The oldest event is of {now() - timedelta(days=65):%Y-%m-%d}" in found["audit_log"]["seen"]
-    assert deployment.doctor(0, audit_retention_days=40)["audit_log"]["seen"] == "Events are kept for 40 days."
-    assert deployment.doctor(0, audit_retention_days=0)["audit_log"]["seen"] == "All events are kept."
+    assert (
+        f"The oldest event is of {now() - timedelta(days=65):%Y-%m-%d}"
+        in found["audit_log"]["seen"]
+    )
+    assert (
+        deployment.doctor(0, audit_retention_days=40)["audit_log"]["seen"]
+        == "Events are kept for 40 days."
+    )
+    assert (
+        deployment.doctor(0, audit_retention_days=0)["audit_log"]["seen"] == "All events are kept."
+    )
 
 
 @pytest.fixture
@@ -485,7 +570,9 @@ def work_queue_url(deployment):
 
 
 def test_a_queue_of_sqs_that_carries_the_work(deployment, work_queue_url):
-    assert deployment.doctor(0, celery_url=work_queue_url)["celery"]["seen"].startswith("The queue is there")
+    assert deployment.doctor(0, celery_url=work_queue_url)["celery"]["seen"].startswith(
+        "The queue is there"
+    )
     found = deployment.doctor(2, celery_url=f"{work_queue_url}-old")
     assert wrong(found) == {"celery": "failed"}
     assert "CeleryOverSqs" in found["celery"]["next"]
@@ -503,13 +590,17 @@ def test_no_background_worker(deployment):
     app.extensions["deputy"].db.engine.dispose()
     lines = text.output.splitlines()
     place = next(n for n, line in enumerate(lines) if line.split()[:2] == ["failed", "workers"])
-    assert lines[place + 1] == f"    → {found['workers']['next']}", "what to do is below what was seen"
+    assert lines[place + 1] == f"    → {found['workers']['next']}", (
+        "what to do is below what was seen"
+    )
     assert text.exit_code == 2
 
 
 def test_what_is_not_configured_is_skipped_and_is_no_fault(deployment):
     absent = ("cache_url", "celery_url", "registration_topic_arn", "registration_queue_url")
-    found = deployment.doctor(0, canary_role_arn=None, stranger_role_arn=None, **dict.fromkeys(absent))
+    found = deployment.doctor(
+        0, canary_role_arn=None, stranger_role_arn=None, **dict.fromkeys(absent)
+    )
     skipped = {name for name, one in found.items() if one["status"] == "skipped"}
     assert skipped == {"prober", "topic", "queue", "dead_letters", "cache", "celery"}
     assert "canary.yaml" in found["prober"]["next"]

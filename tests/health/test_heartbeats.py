@@ -1,4 +1,6 @@
-"""Heartbeats: a worker's row says that it lives, how far it has come, and whether its clock is right."""
+"""Heartbeats: a worker's row says that it lives, how far it has come, and whether its clock is
+right.
+"""
 
 import os
 from datetime import timedelta
@@ -52,7 +54,12 @@ def test_a_background_worker_has_one_row_which_says_who_it_is_and_when_it_was_se
     heartbeat = Heartbeat(quiet_database, "flask", None)
     heartbeat.beat()
     [first] = rows(quiet_database)
-    assert (first.kind, first.pid, first.heard_at, first.unanswered_at) == ("flask", os.getpid(), None, None)
+    assert (first.kind, first.pid, first.heard_at, first.unanswered_at) == (
+        "flask",
+        os.getpid(),
+        None,
+        None,
+    )
     assert first.host
     age(quiet_database, first.id, 50)
     heartbeat.beat()
@@ -99,7 +106,9 @@ def test_an_empty_queue_has_been_heard_by_now_and_a_backlog_as_far_as_it_was_sen
     assert now() - queue_state.heard_at < timedelta(seconds=30)
     old = sent(300)
     queue_state.received({"a": sent(10), "b": old})
-    assert queue_state.heard_at == queue_state.unanswered_at == old, "also while they are being answered"
+    assert queue_state.heard_at == queue_state.unanswered_at == old, (
+        "also while they are being answered"
+    )
     queue_state.received({})
     assert queue_state.unanswered_at == old
 

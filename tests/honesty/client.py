@@ -39,7 +39,10 @@ class Answer:
         return self.request_id, self.json["AccessKeyId"]
 
     def __str__(self) -> str:
-        return f"{self.status} in {self.seconds:.2f} s{'' if self.status == 200 else f': {self.body.decode()}'}"
+        return (
+            f"{self.status} in {self.seconds:.2f}"
+            f" s{'' if self.status == 200 else f': {self.body.decode()}'}"
+        )
 
 
 class Client:
@@ -61,7 +64,9 @@ class Client:
         return port
 
     def ask(self, method: str, path: str, body: Any = None, *, key: str | None = None) -> Answer:
-        """Raises OSError or HTTPException when the connection is cut; the next call connects again."""
+        """Raises OSError or HTTPException when the connection is cut; the next call connects
+        again.
+        """
         headers = {"Authorization": f"Bearer {key or self.key}"}
         data = None
         if body is not None:

@@ -1,4 +1,6 @@
-"""One deployment for each database, which the tests of this folder share; a test that breaks one has its own."""
+"""One deployment for each database, which the tests of this folder share; a test that breaks one
+has its own.
+"""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,6 @@
-"""The service as it is deployed: `python -m gunicorn` with gunicorn.conf.py, and clients that know their web process."""
+"""The service as it is deployed: `python -m gunicorn` with gunicorn.conf.py, and clients that
+know their web process.
+"""
 
 import contextlib
 import copy
@@ -78,7 +80,8 @@ class ProvenConnection:
 
 
 class Deployment:
-    """Use it in a `with`, on a migrated database. `flags` are gunicorn's; `settings` DEPUTY_ variables without the prefix.
+    """Use it in a `with`, on a migrated database. `flags` are gunicorn's; `settings` DEPUTY_
+    variables without the prefix.
 
     `root`: the checkout whose code it runs. `admin_key`: one that is installed already.
     `environment` wins over what is made of them.
@@ -128,7 +131,9 @@ class Deployment:
         }
 
     def twin(self) -> "Deployment":
-        """Another machine of the same deployment, with one web process: the same database and keys."""
+        """Another machine of the same deployment, with one web process: the same database and
+        keys.
+        """
         other = copy.copy(self)
         other._workers = 1
         other.port, other.metrics_port = free_port(), free_port()
@@ -139,7 +144,9 @@ class Deployment:
     def __enter__(self) -> Self:
         if not self._installed:
             database = Database(self.database_url)
-            ApiKeys(database, KeyUses(database), most=1, sets=()).install_key(OPERATOR, self._admin_key, name="admin")
+            ApiKeys(database, KeyUses(database), most=1, sets=()).install_key(
+                OPERATOR, self._admin_key, name="admin"
+            )
             database.engine.dispose()
         self.engine = sqlalchemy.create_engine(self.database_url)  # past the service
         try:
@@ -192,7 +199,9 @@ class Deployment:
     def start_background_worker(
         self, command: Sequence[str] = ("flask", "--app", "wsgi", "worker"), **environment: str
     ) -> subprocess.Popen[bytes]:
-        """Beside the service; the test that starts it ends it. `environment` as of the whole deployment."""
+        """Beside the service; the test that starts it ends it. `environment` as of the whole
+        deployment.
+        """
         logged_secrets.watch(self.log.with_suffix(".worker.log"))
         with self.log.with_suffix(".worker.log").open("ab") as output:
             return subprocess.Popen(
@@ -228,7 +237,9 @@ class Deployment:
 
     def metrics(self) -> dict[str, float]:
         """Each sample of Deputy's by its name and labels, as Prometheus reads it."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=PATIENCE) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=PATIENCE
+        ) as answer:
             return samples(answer.read().decode())
 
     def web_processes(self) -> list[int]:
@@ -239,7 +250,11 @@ class Deployment:
 
         def serving() -> bool:
             assert self._process.poll() is None, self.said
-            booted = [pid for pid in self.web_processes() if f"Booting worker with pid: {pid}" in self.said]
+            booted = [
+                pid
+                for pid in self.web_processes()
+                if f"Booting worker with pid: {pid}" in self.said
+            ]
             return len(booted) == self._workers
 
         until(serving, "the web processes start")
@@ -256,7 +271,9 @@ class Deployment:
             def enough() -> bool:
                 with contextlib.suppress(OSError, http.client.HTTPException):
                     self._more(closing, found, spare, each)
-                return len(found) == self._workers and all(len(mine) == each for mine in found.values())
+                return len(found) == self._workers and all(
+                    len(mine) == each for mine in found.values()
+                )
 
             until(enough, "every web process takes connections")
             for client in spare:
@@ -264,10 +281,19 @@ class Deployment:
             yield found
 
     def _more(
-        self, closing: contextlib.ExitStack, found: dict[int, list[Client]], spare: list[Client], each: int
+        self,
+        closing: contextlib.ExitStack,
+        found: dict[int, list[Client]],
+        spare: list[Client],
+        each: int,
     ) -> None:
-        """Connect several at once, so that more than one web process wakes, and see who took them."""
-        new = [closing.enter_context(contextlib.closing(Client(self.port))) for _ in range(2 * self._workers)]
+        """Connect several at once, so that more than one web process wakes, and see who took
+        them.
+        """
+        new = [
+            closing.enter_context(contextlib.closing(Client(self.port)))
+            for _ in range(2 * self._workers)
+        ]
         for client in new:
             client.connect()
         for client in new:
@@ -307,9 +333,17 @@ class Deployment:
 
     def events(self) -> list["Event"]:
         """The audit log, in order."""
-        rows = self.sql("SELECT id, action, request_id, tenant_id, details FROM audit_events ORDER BY id")
+        rows = self.sql(
+            "SELECT id, action, request_id, tenant_id, details FROM audit_events ORDER BY id"
+        )
         return [
-            Event(UUID(str(id_)), action, request_id, tenant_id and UUID(str(tenant_id)), _parsed(details))
+            Event(
+                UUID(str(id_)),
+                action,
+                request_id,
+                tenant_id and UUID(str(tenant_id)),
+                _parsed(details),
+            )
             for id_, action, request_id, tenant_id, details in rows
         ]
 
@@ -336,7 +370,10 @@ class Event:
 
     def is_of(self, place: ProvenConnection) -> bool:
         """Of this tenant, or of its worker's key, which is bound to no tenant."""
-        return self.tenant_id == UUID(place.tenant_id) or self.details.get("api_key_id") == place.key_id
+        return (
+            self.tenant_id == UUID(place.tenant_id)
+            or self.details.get("api_key_id") == place.key_id
+        )
 
 
 def _parsed(details: Any) -> Any:
@@ -348,7 +385,8 @@ def _parsed(details: Any) -> Any:
 class Load:
     """Requests from several threads for as long as the `with` lasts. `ask(client, turn)` makes one.
 
-    `pause`: seconds between two of a client's, for a test that waits for time to pass and not for the service.
+    `pause`: seconds between two of a client's, for a test that waits for time to pass and not for
+    the service.
     """
 
     clients: Sequence[Client]
@@ -361,7 +399,10 @@ class Load:
 
     def __enter__(self) -> Self:
         turns = itertools.count()
-        self._threads = [threading.Thread(target=self._keep_asking, args=(client, turns)) for client in self.clients]
+        self._threads = [
+            threading.Thread(target=self._keep_asking, args=(client, turns))
+            for client in self.clients
+        ]
         for thread in self._threads:
             thread.start()
         return self
@@ -376,7 +417,10 @@ class Load:
     def go_on(self, count: int) -> None:
         """Return when so many more requests, that begin from now on, were answered."""
         now = time.monotonic()
-        until(lambda: self._errors or sum(one.began > now for one in self.answers[:]) >= count, f"{count} more answers")
+        until(
+            lambda: self._errors or sum(one.began > now for one in self.answers[:]) >= count,
+            f"{count} more answers",
+        )
 
     @property
     def statuses(self) -> Counter[int]:

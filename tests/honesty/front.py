@@ -1,4 +1,6 @@
-"""AWS as the deployed service sees it: the bench's instant STS, and in front of it a door that has bad days."""
+"""AWS as the deployed service sees it: the bench's instant STS, and in front of it a door that
+has bad days.
+"""
 
 import asyncio
 import contextlib
@@ -17,13 +19,16 @@ from bench.instant_sts import BROKER_KEY
 from dev.stack import ONLY_THESE_CREDENTIALS, ROOT, end_with_parent, free_port
 
 _THROTTLED = (
-    '<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>'
-    "<Code>Throttling</Code><Message>Rate exceeded</Message></Error><RequestId>front</RequestId></ErrorResponse>"
+    "<ErrorResponse"
+    ' xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type><Code>Throttling</Code><Message>Rate'
+    " exceeded</Message></Error><RequestId>front</RequestId></ErrorResponse>"
 )
 
 
 class Aws:
-    """Use it in a `with`. Every call goes through here, is noted, and on good days is answered by the instant STS."""
+    """Use it in a `with`. Every call goes through here, is noted, and on good days is answered
+    by the instant STS.
+    """
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str | None]] = []  # (action, role ARN)
@@ -120,7 +125,9 @@ class Aws:
             self._throttling = False
 
     def _tell(self, roles: str) -> None:
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self._sts_port, timeout=5)) as control:
+        with contextlib.closing(
+            http.client.HTTPConnection("127.0.0.1", self._sts_port, timeout=5)
+        ) as control:
             control.request("POST", "/_bench/roles", roles)
             assert control.getresponse().status == 200
 
@@ -135,7 +142,9 @@ class Aws:
                 time.sleep(0.02)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port, backlog=1024)
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", self._port, backlog=1024
+        )
 
     async def _end(self) -> None:
         self._server.close()
@@ -171,7 +180,9 @@ class Aws:
                 end.close()
 
     def _as_told(self, query: dict[str, str]) -> bytes:
-        """The call; for a role that lets anybody in, with the External ID that the role behind it wants."""
+        """The call; for a role that lets anybody in, with the External ID that the role behind
+        it wants.
+        """
         role_arn = query.get("RoleArn")
         if role_arn in self._accepted:
             good = query.get("ExternalId") in self._accepted[role_arn]
@@ -181,17 +192,28 @@ class Aws:
         return urlencode(query).encode()
 
 
-async def _asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes, body: bytes) -> bytes:
-    lines = [line for line in head.split(b"\r\n") if line and not line.lower().startswith(b"content-length")]
+async def _asked(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes, body: bytes
+) -> bytes:
+    lines = [
+        line
+        for line in head.split(b"\r\n")
+        if line and not line.lower().startswith(b"content-length")
+    ]
     writer.write(b"\r\n".join([*lines, b"Content-Length: %d" % len(body), b"", body]))
     answer = await reader.readuntil(b"\r\n\r\n")
     return answer + await reader.readexactly(_length(answer))
 
 
 def _length(head: bytes) -> int:
-    lengths = [int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
+    lengths = [
+        int(line[15:])
+        for line in head.split(b"\r\n")
+        if line.lower().startswith(b"content-length:")
+    ]
     return lengths[0] if lengths else 0
 
 
 def _answer(status: str, body: str) -> bytes:
-    return f"HTTP/1.1 {status}\r\nContent-Type: text/xml\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+    header = f"HTTP/1.1 {status}\r\nContent-Type: text/xml\r\nContent-Length: {len(body)}\r\n\r\n"
+    return f"{header}{body}".encode()

@@ -1,4 +1,6 @@
-"""Many who ask for the same at once, when nothing is cached: one call to AWS, and an audit event for each of them."""
+"""Many who ask for the same at once, when nothing is cached: one call to AWS, and an audit event
+for each of them.
+"""
 
 import itertools
 import threading
@@ -20,19 +22,27 @@ RATE = 60  # a second, where there is a limit
 
 
 def burst(service: Deployment, place: ProvenConnection) -> list[Answer]:
-    """All requests at the same moment, half of them to each of two web processes; AWS takes long enough for all to meet."""
+    """All requests at the same moment, half of them to each of two web processes; AWS takes long
+    enough for all to meet.
+    """
     ready = threading.Barrier(BURST)
 
     def ask(client: Client) -> Answer:
         ready.wait(10)
         return place.ask(client, 1)
 
-    with service.clients(BURST // 2) as by_process, service.aws.slow(0.05), ThreadPoolExecutor(BURST) as pool:
+    with (
+        service.clients(BURST // 2) as by_process,
+        service.aws.slow(0.05),
+        ThreadPoolExecutor(BURST) as pool,
+    ):
         return list(pool.map(ask, itertools.chain(*by_process.values())))
 
 
 def called_for(service: Deployment, place: ProvenConnection) -> int:
-    """How often AWS was asked for one burst, of which everybody was served and recorded as it was."""
+    """How often AWS was asked for one burst, of which everybody was served and recorded as it
+    was.
+    """
     before = service.aws.assumed(place.role_arn)
     answers = burst(service, place)
     calls = service.aws.assumed(place.role_arn) - before
@@ -63,8 +73,9 @@ def test_processes_that_share_a_cache_ask_aws_once_together_and_no_limit_is_in_t
 
 
 def test_processes_keep_a_limit_together(limited):
-    """Each alone would admit as many again. Some seconds begin and end within a window, and the requests of a window may
-    all come in a part of it; so over them no more are admitted than for two seconds longer. Far more are asked for.
+    """Each alone would admit as many again. Some seconds begin and end within a window, and the
+    requests of a window may all come in a part of it; so over them no more are admitted than for
+    two seconds longer. Far more are asked for.
     """
     place = limited.place()
     with limited.clients(HANDS // 2) as by_process:
@@ -80,4 +91,7 @@ def test_processes_keep_a_limit_together(limited):
     took = time.monotonic() - began
     assert set(load.statuses) == {200, 429}
     assert load.statuses[200] <= RATE * (took + 2)
-    assert {answer.headers["Retry-After"] for answer in load.answers if answer.status == 429} <= {"1", "2"}
+    assert {answer.headers["Retry-After"] for answer in load.answers if answer.status == 429} <= {
+        "1",
+        "2",
+    }

@@ -1,8 +1,10 @@
-"""The database hangs, is locked, loses its connections or restarts: requests do not wait for it, and nothing is lost.
+"""The database hangs, is locked, loses its connections or restarts: requests do not wait for it,
+and nothing is lost.
 
-Requests that wait do so for 1.8 s, as SDKs give up after 2. Half of those that wait must be answered by then; every
-one within `BOUND`, which leaves room for what two busy cores add, here and in the service, and for no second wait.
-What requests take on this machine before the trouble comes on top.
+Requests that wait do so for 1.8 s, as SDKs give up after 2. Half of those that wait must be
+answered by then; every one within `BOUND`, which leaves room for what two busy cores add, here and
+in the service, and for no second wait. What requests take on this machine before the trouble comes
+on top.
 """
 
 import itertools
@@ -63,7 +65,9 @@ class Asking:
 
 
 def assert_nobody_is_hurt_by(service: Deployment, trouble: Callable[[Load], None]) -> list[Answer]:
-    """The answers during the trouble, under load on every web process. `trouble(load)` returns when it is over."""
+    """The answers during the trouble, under load on every web process. `trouble(load)` returns
+    when it is over.
+    """
     ask = Asking(service)
     with ExitStack() as closing_clients:
         by_process = closing_clients.enter_context(service.clients(HANDS // 2))
@@ -73,7 +77,10 @@ def assert_nobody_is_hurt_by(service: Deployment, trouble: Callable[[Load], None
             began = time.monotonic()
             trouble(load)
             over = time.monotonic()
-            until(lambda: sum(one.began > over and one.status == 200 for one in load.answers[:]) > 20, "recovery")
+            until(
+                lambda: sum(one.began > over and one.status == 200 for one in load.answers[:]) > 20,
+                "recovery",
+            )
     assert load.lost == 0
     assert_honest(service, load.answers)
     assert_in_time(load.answers, usual)
@@ -154,10 +161,14 @@ def test_the_server_restarts(own_server, on_own_server):
     data, home = str(own_server._data), str(own_server._home)
 
     def restart(load: Load) -> None:
-        options = shlex.split((own_server._data / "postmaster.opts").read_text())[3:]  # as it was started
+        options = shlex.split((own_server._data / "postmaster.opts").read_text())[
+            3:
+        ]  # as it was started
         own_server._run("pg_ctl", "-D", data, "-m", "fast", "-w", "stop")
         load.go_on(HANDS)
-        own_server._run("pg_ctl", "-D", data, "-w", "-l", f"{home}/log", "-o", shlex.join(options), "start")
+        own_server._run(
+            "pg_ctl", "-D", data, "-w", "-l", f"{home}/log", "-o", shlex.join(options), "start"
+        )
 
     answers = assert_nobody_is_hurt_by(on_own_server, restart)
     assert 503 in {answer.status for answer in answers}, "nobody met the absent server"
@@ -186,7 +197,11 @@ def test_two_processes_that_write_one_file_never_fail(service):
     seconds = itertools.count(900)
 
     def issue(client: Client, turn: int) -> Answer:
-        answer = places[0].ask(client, turn) if turn % 2 else places[0].ask_uncached(client, next(seconds))
+        answer = (
+            places[0].ask(client, turn)
+            if turn % 2
+            else places[0].ask_uncached(client, next(seconds))
+        )
         assert answer.status == 200, answer
         return answer
 
@@ -195,7 +210,9 @@ def test_two_processes_that_write_one_file_never_fail(service):
 
     def suspend(client: Client, turn: int) -> Answer:
         what = "resume" if turn % 2 else "suspend"
-        return client.ask("POST", f"{places[1].tenant}/{what}", {"reason": "test"}, key=service.admin.key)
+        return client.ask(
+            "POST", f"{places[1].tenant}/{what}", {"reason": "test"}, key=service.admin.key
+        )
 
     def refused(client: Client, turn: int) -> Answer:
         return ProvenConnection.ask(places[1], client, turn)
@@ -205,7 +222,10 @@ def test_two_processes_that_write_one_file_never_fail(service):
     def ask(client: Client, turn: int) -> Answer:
         return kinds[turn % len(kinds)](client, turn // len(kinds))
 
-    with service.clients(HANDS // 2) as by_process, Load([*itertools.chain(*by_process.values())], ask) as load:
+    with (
+        service.clients(HANDS // 2) as by_process,
+        Load([*itertools.chain(*by_process.values())], ask) as load,
+    ):
         load.go_on(200)
     assert load.lost == 0
     assert {answer.status for answer in load.answers if answer.status >= 500} == set()

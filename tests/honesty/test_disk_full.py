@@ -1,4 +1,6 @@
-"""The disk is full: nothing is issued that can't be recorded, users are told to come back, and nothing is lost."""
+"""The disk is full: nothing is issued that can't be recorded, users are told to come back, and
+nothing is lost.
+"""
 
 import contextlib
 import resource
@@ -10,7 +12,9 @@ from tests.honesty.deployment import Deployment
 
 @contextlib.contextmanager
 def no_file_grows(service: Deployment):
-    """A full disk without root: the processes may write to no file beyond its first byte, also not to their log."""
+    """A full disk without root: the processes may write to no file beyond its first byte, also
+    not to their log.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         for pid in service.web_processes():
@@ -29,13 +33,17 @@ def table_that_takes_nothing(service: Deployment):
         " $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$"
     )
     try:
-        service.sql("CREATE TRIGGER full_disk BEFORE INSERT ON audit_events EXECUTE FUNCTION full_disk()")
+        service.sql(
+            "CREATE TRIGGER full_disk BEFORE INSERT ON audit_events EXECUTE FUNCTION full_disk()"
+        )
         yield
     finally:
         service.sql("DROP FUNCTION full_disk CASCADE")
 
 
-@pytest.mark.parametrize(("engine", "full_disk"), [("sqlite", no_file_grows), ("postgresql", table_that_takes_nothing)])
+@pytest.mark.parametrize(
+    ("engine", "full_disk"), [("sqlite", no_file_grows), ("postgresql", table_that_takes_nothing)]
+)
 def test_a_full_disk(request: pytest.FixtureRequest, engine: str, full_disk):
     service: Deployment = request.getfixturevalue(f"on_{engine}")
     place = service.place()
@@ -44,7 +52,10 @@ def test_a_full_disk(request: pytest.FixtureRequest, engine: str, full_disk):
         before = [place.ask(client) for client in clients]
         with full_disk(service):
             refused = [place.ask(client, turn) for client in clients for turn in range(3)]
-            refused += [client.ask("POST", "/v1/tenants", {"name": "T"}, key=service.admin.key) for client in clients]
+            refused += [
+                client.ask("POST", "/v1/tenants", {"name": "T"}, key=service.admin.key)
+                for client in clients
+            ]
         after = [place.ask(client) for client in clients]
     assert {answer.status for answer in before + after} == {200}
     for answer in refused:
@@ -52,4 +63,6 @@ def test_a_full_disk(request: pytest.FixtureRequest, engine: str, full_disk):
         assert int(answer.headers["Retry-After"]) > 0
     recorded = service.issued()
     assert {answer.issued for answer in before + after} <= set(recorded)
-    assert not {answer.request_id for answer in refused} & {request_id for request_id, _ in recorded}
+    assert not {answer.request_id for answer in refused} & {
+        request_id for request_id, _ in recorded
+    }

@@ -1,4 +1,6 @@
-"""Sockets that send little, late or never, or take no answer: others are served beside them, and they end in time."""
+"""Sockets that send little, late or never, or take no answer: others are served beside them, and
+they end in time.
+"""
 
 import contextlib
 import http.client
@@ -43,8 +45,8 @@ def victim(service) -> ProvenConnection:
 
 
 def header(method: str, path: str, *lines: str) -> bytes:
-    said = "".join(f"{line}\r\n" for line in lines)
-    return f"{method} {path} HTTP/1.1\r\nHost: deputy\r\nContent-Type: application/json\r\n{said}\r\n".encode()
+    fields = ["Host: deputy", "Content-Type: application/json", *lines]
+    return "\r\n".join([f"{method} {path} HTTP/1.1", *fields, "", ""]).encode()
 
 
 def bearer(key: str | None) -> str:
@@ -56,7 +58,9 @@ def sockets(port: int, count: int, sends: bytes = b"") -> Iterator[list[socket.s
     with contextlib.ExitStack() as closing:
         opened = []
         for _ in range(count):
-            opened.append(closing.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20)))
+            opened.append(
+                closing.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            )
             if sends:
                 opened[-1].sendall(sends)
         yield opened
@@ -110,13 +114,20 @@ def test_many_sockets_with_a_good_key_and_no_body_hold_nobody_up(service, victim
 def test_a_connection_that_waits_for_a_body_takes_no_place_from_a_request(roomy):
     """There is room for all the connections, and for fewer requests; and no body is late yet."""
     victim = roomy.place()
-    with sockets(roomy.port, MANY, header("POST", "/v1/api-keys", bearer(roomy.admin.key), "Content-Length: 100")):
+    with sockets(
+        roomy.port,
+        MANY,
+        header("POST", "/v1/api-keys", bearer(roomy.admin.key), "Content-Length: 100"),
+    ):
         issues(roomy, victim)
 
 
 def test_many_sockets_that_ask_nothing_hold_nobody_up_and_end_in_time(service, victim):
     half_a_header = b"GET /healthz HTTP/1.1\r\nHost: dep"
-    with sockets(service.port, MANY // 2) as silent, sockets(service.port, MANY // 2, half_a_header) as begun:
+    with (
+        sockets(service.port, MANY // 2) as silent,
+        sockets(service.port, MANY // 2, half_a_header) as begun,
+    ):
         issues(service, victim)
         until(lambda: closed([*silent, *begun]) == MANY, "all of them are closed", SECONDS + 10)
         assert {rest(one) for one in (*silent, *begun)} == {b""}
@@ -133,7 +144,9 @@ def test_many_idle_connections_that_were_served_hold_nobody_up(service, victim):
 
 
 def test_many_connections_that_take_no_answer_hold_nobody_up(service, victim):
-    asks = header("GET", "/onboard/static/pico.min.css") * 100  # more than both sockets' buffers hold
+    asks = (
+        header("GET", "/onboard/static/pico.min.css") * 100
+    )  # more than both sockets' buffers hold
     with sockets(service.port, 3 * FEW) as opened:
         for one in opened:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
@@ -156,14 +169,21 @@ def drop_of(length: int, framing: str) -> bytes:
 
 
 def test_what_drips_is_refused_after_its_time_in_all(service, victim):
-    issue, tenants = (victim.credentials, bearer(victim.key)), ("/v1/tenants", bearer(service.admin.key))
+    issue, tenants = (
+        (victim.credentials, bearer(victim.key)),
+        ("/v1/tenants", bearer(service.admin.key)),
+    )
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
-        (half_a_header,) = stack.enter_context(sockets(service.port, 1, b"GET /healthz HTTP/1.1\r\nX: "))
+        (half_a_header,) = stack.enter_context(
+            sockets(service.port, 1, b"GET /healthz HTTP/1.1\r\nX: ")
+        )
         drops = {half_a_header: b"x"}
         for (path, key), length in ((issue, 100), (tenants, 100), (tenants, 250 * KIB)):
             for framing in (f"Content-Length: {length}", "Transfer-Encoding: chunked"):
-                (one,) = stack.enter_context(sockets(service.port, 1, header("POST", path, key, framing)))
+                (one,) = stack.enter_context(
+                    sockets(service.port, 1, header("POST", path, key, framing))
+                )
                 drops[one] = drop_of(length, framing)
         dripping = set(drops)
         while dripping:
@@ -211,7 +231,11 @@ def test_who_may_not_ask_is_told_so_before_a_body(roomy):
 
 
 def test_after_an_answer_without_its_body_the_body_is_dropped_and_the_next_request_is_served(roomy):
-    ask = header("POST", "/v1/api-keys", "Content-Length: 5000") + b"x" * 5000 + header("GET", "/healthz")
+    ask = (
+        header("POST", "/v1/api-keys", "Content-Length: 5000")
+        + b"x" * 5000
+        + header("GET", "/healthz")
+    )
     with sockets(roomy.port, 1, ask) as (one,):
         found = b""
         while b'"ok"' not in found:
@@ -231,7 +255,9 @@ def in_chunks(size: int) -> tuple[list[str], bytes]:
 
 
 def unread(one: socket.socket, port: int) -> int:
-    """How many bytes of those that were sent to this port have not been read there yet. None when it is closed."""
+    """How many bytes of those that were sent to this port have not been read there yet. None
+    when it is closed.
+    """
     ours, theirs, found = f":{one.getsockname()[1]:04X}", f":{port:04X}", 0
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, remote, _, queues = line.split()[:5]
@@ -250,7 +276,9 @@ def test_a_body_that_is_too_large_gets_an_answer_that_its_client_can_read(
 ):
     """A client sends all of it before it reads, and must not find the connection cut."""
     framing, body = form(size)
-    with sockets(service.port, 1, header("POST", "/v1/tenants", bearer(service.admin.key), *framing)) as (one,):
+    with sockets(
+        service.port, 1, header("POST", "/v1/tenants", bearer(service.admin.key), *framing)
+    ) as (one,):
         one.sendall(body[: 64 * KIB])
         if form is whole:  # it is answered by its header alone, and the client has not looked yet
             assert select.select([one], [], [], 20)[0]
@@ -276,7 +304,9 @@ def test_no_more_than_2_mib_of_a_body_that_is_too_large_are_read(service):
 
 @pytest.mark.parametrize("named", ["a good key", "no key"])
 def test_a_body_of_very_many_chunks_is_not_read_to_its_end(service, named):
-    """One byte in each: 2 MiB of them would hold the process, and all its requests, for many seconds."""
+    """One byte in each: 2 MiB of them would hold the process, and all its requests, for many
+    seconds.
+    """
     lines = [bearer(service.admin.key)] if named == "a good key" else []
     sends = header("POST", "/v1/tenants", *lines, "Transfer-Encoding: chunked")
     with sockets(service.port, 1, sends) as (one,):
@@ -290,11 +320,17 @@ def test_a_body_of_very_many_chunks_is_not_read_to_its_end(service, named):
 def test_a_body_of_many_chunks_is_read(service):
     body = b'{"name": "in chunks"}'.ljust(4000)
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
-    sends = header("POST", "/v1/tenants", bearer(service.admin.key), "Transfer-Encoding: chunked") + chunks
+    sends = (
+        header("POST", "/v1/tenants", bearer(service.admin.key), "Transfer-Encoding: chunked")
+        + chunks
+    )
     with sockets(service.port, 1, sends) as (one,):
         assert one.recv(64 * KIB).startswith(b"HTTP/1.1 201 ")
     more = chunks.removesuffix(b"0\r\n\r\n") + b"1\r\n \r\n" * 1000 + b"0\r\n\r\n"
-    sends = header("POST", "/v1/tenants", bearer(service.admin.key), "Transfer-Encoding: chunked") + more
+    sends = (
+        header("POST", "/v1/tenants", bearer(service.admin.key), "Transfer-Encoding: chunked")
+        + more
+    )
     with sockets(service.port, 1, sends) as (one,):
         assert refusal(rest(one)) == (400, "malformed_request")
 
@@ -303,6 +339,9 @@ def test_a_client_library_reads_the_413(service):
     for body in (b" " * MIB, iter([b" " * (64 * KIB)] * 16)):
         client = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
         with contextlib.closing(client):
-            headers = {"Authorization": f"Bearer {service.admin.key}", "Content-Type": "application/json"}
+            headers = {
+                "Authorization": f"Bearer {service.admin.key}",
+                "Content-Type": "application/json",
+            }
             client.request("POST", "/v1/tenants", body, headers)
             assert client.getresponse().status == 413

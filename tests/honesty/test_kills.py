@@ -1,4 +1,6 @@
-"""Each issuance is in the audit log, also when every web process is killed with SIGKILL in the middle."""
+"""Each issuance is in the audit log, also when every web process is killed with SIGKILL in the
+middle.
+"""
 
 import os
 import signal
@@ -10,10 +12,16 @@ from tests.honesty.deployment import HANDS, Client, Deployment, Load
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.soak)])
-def test_every_answer_is_recorded_though_all_web_processes_are_killed(service: Deployment, kills: int):
+def test_every_answer_is_recorded_though_all_web_processes_are_killed(
+    service: Deployment, kills: int
+):
     places = [service.place() for _ in range(4)]
-    clients = [Client(service.port) for _ in range(HANDS)]  # they connect again, to any web process that runs
-    with Load(clients, lambda client, turn: places[turn % len(places)].ask(client, turn // 4)) as load:
+    clients = [
+        Client(service.port) for _ in range(HANDS)
+    ]  # they connect again, to any web process that runs
+    with Load(
+        clients, lambda client, turn: places[turn % len(places)].ask(client, turn // 4)
+    ) as load:
         for _ in range(kills):
             load.go_on(50)
             killed = service.web_processes()
@@ -29,5 +37,6 @@ def test_every_answer_is_recorded_though_all_web_processes_are_killed(service: D
     recorded = [event.issued for event in events if event.issued]
     answered = [answer.issued for answer in load.answers]
     assert not Counter(answered) - Counter(recorded)
-    # What was recorded for nobody are requests that were cut in between, and no more of them than that.
+    # What was recorded for nobody are requests that were cut in between, and no more of them than
+    # that.
     assert len(recorded) - len(answered) <= load.lost

@@ -1,5 +1,5 @@
-"""No request is served late: one that begins after something was taken away is refused, by every process, on every
-path.
+"""No request is served late: one that begins after something was taken away is refused, by every
+process, on every path.
 """
 
 import time
@@ -11,7 +11,15 @@ from uuid import UUID
 
 import pytest
 
-from tests.honesty.deployment import HANDS, Answer, Client, Deployment, Event, Load, ProvenConnection
+from tests.honesty.deployment import (
+    HANDS,
+    Answer,
+    Client,
+    Deployment,
+    Event,
+    Load,
+    ProvenConnection,
+)
 from tests.support.waiting import until
 
 LATER = 15  # requests for each that must have begun after its change, and more
@@ -19,7 +27,9 @@ LATER = 15  # requests for each that must have begun after its change, and more
 
 @dataclass(frozen=True)
 class Change:
-    """`by_api` and `by_sql` take the same thing away; `action` is what the audit log calls the API's."""
+    """`by_api` and `by_sql` take the same thing away; `action` is what the audit log calls the
+    API's.
+    """
 
     by_api: Callable[[Deployment, ProvenConnection], object]
     by_sql: str
@@ -94,7 +104,9 @@ CHANGES = {
 
 @pytest.mark.parametrize("way", ["api", "sql"])
 def test_no_request_that_begins_after_a_change_is_served(service: Deployment, way: str):
-    """One change after the other, asked of one web process or of none, while both serve all the places."""
+    """One change after the other, asked of one web process or of none, while both serve all the
+    places.
+    """
     places = {name: service.place() for name in CHANGES}
     names, answers, over = list(CHANGES), {name: [] for name in CHANGES}, {}
 
@@ -103,7 +115,10 @@ def test_no_request_that_begins_after_a_change_is_served(service: Deployment, wa
         answers[name].append(answer := places[name].ask(client, turn // len(names)))
         return answer
 
-    with service.clients(HANDS // 2) as by_process, Load([*chain(*by_process.values())], ask) as load:
+    with (
+        service.clients(HANDS // 2) as by_process,
+        Load([*chain(*by_process.values())], ask) as load,
+    ):
         load.go_on(4 * len(names))
         before = {name: found[:] for name, found in answers.items()}
         for name, change in CHANGES.items():
@@ -112,12 +127,17 @@ def test_no_request_that_begins_after_a_change_is_served(service: Deployment, wa
             else:
                 by_sql(service, places[name], change.by_sql)
             over[name] = time.monotonic()
-        until(lambda: all(len(later(answers[n], over[n])) > LATER for n in names), "answers after the changes")
+        until(
+            lambda: all(len(later(answers[n], over[n])) > LATER for n in names),
+            "answers after the changes",
+        )
     assert load.lost == 0
     events = service.events()
     for name, change in CHANGES.items():
         assert {answer.status for answer in before[name]} == {200}, name
-        refused = Counter((answer.status, answer.json["code"]) for answer in later(answers[name], over[name]))
+        refused = Counter(
+            (answer.status, answer.json["code"]) for answer in later(answers[name], over[name])
+        )
         assert set(refused) == {change.refusal}, name
         own = [event for event in events if event.is_of(places[name])]
         assert_the_log_agrees(own, answers[name])
@@ -131,7 +151,9 @@ def later(answers: list[Answer], over: float) -> list[Answer]:
 
 def by_sql(service: Deployment, place: ProvenConnection, statement: str) -> None:
     ids = {"key": place.key_id, "tenant": place.tenant_id, "connection": place.connection_id}
-    service.sql(statement, **{name: UUID(id_).hex for name, id_ in ids.items() if f":{name}" in statement})
+    service.sql(
+        statement, **{name: UUID(id_).hex for name, id_ in ids.items() if f":{name}" in statement}
+    )
 
 
 def assert_the_log_agrees(events: list[Event], answers: list[Answer]) -> None:
@@ -141,7 +163,9 @@ def assert_the_log_agrees(events: list[Event], answers: list[Answer]) -> None:
 
 
 def assert_no_issuance_follows(events: list[Event], action: str, later: list[Answer]) -> None:
-    """In the order of ids, behind the change's own event, for a request that began after the change."""
+    """In the order of ids, behind the change's own event, for a request that began after the
+    change.
+    """
     (change,) = [event for event in events if event.action == action]
     behind = {event.request_id for event in events if event.issued and event.id > change.id}
     assert not behind & {answer.request_id for answer in later}

@@ -1,4 +1,6 @@
-"""Plain requests, as the deployed service answers them: gunicorn's bytes, without gunicorn and Flask."""
+"""Plain requests, as the deployed service answers them: gunicorn's bytes, without gunicorn and
+Flask.
+"""
 
 import re
 import socket
@@ -19,7 +21,13 @@ def victim(on_sqlite: Deployment) -> ProvenConnection:
 
 
 def ask(
-    client: socket.socket, victim: ProvenConnection, method: str, path: str, body: str = "", *, more: str = ""
+    client: socket.socket,
+    victim: ProvenConnection,
+    method: str,
+    path: str,
+    body: str = "",
+    *,
+    more: str = "",
 ) -> bytes:
     """Send a request in one piece, and return the whole answer without what differs each time."""
     fields = f"Host: deputy\r\nAuthorization: Bearer {victim.key}\r\n{more}"
@@ -42,7 +50,9 @@ def answered_by_flask(service: Deployment) -> float:
 
 
 @pytest.mark.parametrize("shape", ["credentials", "container-credentials", "with a body"])
-def test_the_answer_is_byte_for_byte_that_of_gunicorn_and_flask(on_sqlite: Deployment, victim: ProvenConnection, shape):
+def test_the_answer_is_byte_for_byte_that_of_gunicorn_and_flask(
+    on_sqlite: Deployment, victim: ProvenConnection, shape
+):
     asked = {
         "credentials": ("POST", victim.credentials),
         "container-credentials": ("GET", victim.container_credentials),
@@ -55,14 +65,21 @@ def test_the_answer_is_byte_for_byte_that_of_gunicorn_and_flask(on_sqlite: Deplo
         assert answered_by_flask(on_sqlite) == before
         gunicorns = ask(client, victim, *asked, more=UNUSUAL)
         assert answered_by_flask(on_sqlite) == before + 1
-        assert [*plain, ask(client, victim, *asked)] == [gunicorns] * 4, "and it may change with each request"
+        assert [*plain, ask(client, victim, *asked)] == [gunicorns] * 4, (
+            "and it may change with each request"
+        )
     assert gunicorns.startswith(b"HTTP/1.1 200 OK\r\nServer: gunicorn\r\n")
 
 
-def test_a_request_behind_a_plain_one_is_served_too(on_sqlite: Deployment, victim: ProvenConnection):
+def test_a_request_behind_a_plain_one_is_served_too(
+    on_sqlite: Deployment, victim: ProvenConnection
+):
     with socket.create_connection(("127.0.0.1", on_sqlite.port), timeout=20) as client:
         ask(client, victim, "POST", victim.credentials)
-        head = f"POST {victim.credentials} HTTP/1.1\r\nHost: deputy\r\nAuthorization: Bearer {victim.key}\r\n\r\n"
+        head = (
+            f"POST {victim.credentials} HTTP/1.1\r\nHost: deputy\r\nAuthorization: Bearer"
+            f" {victim.key}\r\n\r\n"
+        )
         client.sendall(f"{head}{head}{head}".encode())
         answer = b""
         while answer.count(b"HTTP/1.1 200 OK") < 3 or answer[-1:] != b"}":
@@ -71,11 +88,16 @@ def test_a_request_behind_a_plain_one_is_served_too(on_sqlite: Deployment, victi
             answer += piece
 
 
-def test_a_connection_goes_on_after_a_body_in_chunks(on_sqlite: Deployment, victim: ProvenConnection):
+def test_a_connection_goes_on_after_a_body_in_chunks(
+    on_sqlite: Deployment, victim: ProvenConnection
+):
     """gunicorn looks for the end of the body while it waits for the next request."""
     with socket.create_connection(("127.0.0.1", on_sqlite.port), timeout=20) as client:
         for _ in range(3):
-            head = f"POST {victim.credentials} HTTP/1.1\r\nHost: deputy\r\nAuthorization: Bearer {victim.key}\r\n"
+            head = (
+                f"POST {victim.credentials} HTTP/1.1\r\nHost: deputy\r\nAuthorization: Bearer"
+                f" {victim.key}\r\n"
+            )
             fields = "Transfer-Encoding: chunked\r\nContent-Type: application/json"
             client.sendall(f"{head}{fields}\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n".encode())
             answer = client.recv(64 * KIB)
@@ -86,7 +108,9 @@ def test_a_connection_goes_on_after_a_body_in_chunks(on_sqlite: Deployment, vict
             assert ask(client, victim, "POST", victim.credentials).startswith(b"HTTP/1.1 200 OK")
 
 
-def test_with_a_setting_that_only_gunicorn_honours_flask_answers_every_request(on_sqlite: Deployment, victim):
+def test_with_a_setting_that_only_gunicorn_honours_flask_answers_every_request(
+    on_sqlite: Deployment, victim
+):
     other = on_sqlite.twin()
     other._flags = ("--access-logfile", str(other.log.with_suffix(".access")))
     other.start()

@@ -1,4 +1,6 @@
-"""A restart under load fails no request: what has begun is answered, and clients go where they are told to."""
+"""A restart under load fails no request: what has begun is answered, and clients go where they
+are told to.
+"""
 
 import signal
 from contextlib import ExitStack, closing
@@ -12,7 +14,9 @@ def assert_all_were_served(service: Deployment, load: Load) -> None:
     assert load.lost == 0
     assert set(load.statuses) == {200}
     assert not {answer.issued for answer in load.answers} - set(service.issued())
-    assert "close" in {answer.headers.get("Connection") for answer in load.answers}, "nobody met the restart"
+    assert "close" in {answer.headers.get("Connection") for answer in load.answers}, (
+        "nobody met the restart"
+    )
 
 
 def test_new_web_processes_take_over(on_sqlite: Deployment):

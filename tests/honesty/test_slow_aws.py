@@ -1,7 +1,8 @@
-"""AWS is slow, silent or throttles: who needs it is told in time, who doesn't is served, and it all ends by itself.
+"""AWS is slow, silent or throttles: who needs it is told in time, who doesn't is served, and it all
+ends by itself.
 
-The service lets a caller wait 1.5 s for AWS, and has 0.3 s more for its audit log; SDKs give up after 2 s. `BOUND`
-leaves room for what two dozen requests at once cost on two busy cores.
+The service lets a caller wait 1.5 s for AWS, and has 0.3 s more for its audit log; SDKs give up
+after 2 s. `BOUND` leaves room for what two dozen requests at once cost on two busy cores.
 """
 
 import itertools
@@ -13,7 +14,9 @@ import pytest
 from tests.honesty.deployment import Answer, Client, Deployment, Load, ProvenConnection
 from tests.support.waiting import until
 
-BOUND = 4.0  # 1.95 on a machine that does nothing else; what as many requests take without the trouble comes on top
+# 1.95 on a machine that does nothing else; what as many requests take without the trouble comes on
+# top
+BOUND = 4.0
 AT_ONCE = 1.5  # a request that waits for a silent AWS can't be answered sooner
 COLD = 12  # requests that wait, on each web process; ten failures open its breaker
 
@@ -30,10 +33,13 @@ def all_at_once(jobs: Sequence[Callable[[], Answer]]) -> list[Answer]:
         return [job.result() for job in [pool.submit(job) for job in jobs]]
 
 
-def asking(places: Sequence[ProvenConnection], clients: Sequence[Client]) -> list[Callable[[], Answer]]:
+def asking(
+    places: Sequence[ProvenConnection], clients: Sequence[Client]
+) -> list[Callable[[], Answer]]:
     """Each client for the container credentials of another place."""
     return [
-        lambda place=place, client=client: place.ask(client, 1) for place, client in zip(places, clients, strict=True)
+        lambda place=place, client=client: place.ask(client, 1)
+        for place, client in zip(places, clients, strict=True)
     ]
 
 
@@ -50,7 +56,10 @@ def assert_told_to_come_back(answer: Answer, within: float) -> None:
 def test_a_silent_aws(service):
     """Two dozen at once wait beside each other; then nobody waits, until AWS is back."""
     hot, cold = service.place(), [service.place() for _ in range(COLD)]
-    before, since = {place: service.aws.assumed(place.role_arn) for place in cold}, len(service.said)
+    before, since = (
+        {place: service.aws.assumed(place.role_arn) for place in cold},
+        len(service.said),
+    )
     with service.clients(COLD + 2) as by_process:
         waiting = [client for clients in by_process.values() for client in clients[:COLD]]
         others = [client for clients in by_process.values() for client in clients[COLD:-1]]
@@ -62,26 +71,34 @@ def test_a_silent_aws(service):
             jobs = asking(cold * len(by_process), waiting)
             for answer in all_at_once(jobs):
                 assert_told_to_come_back(answer, BOUND + usual)
-            until(lambda: service.logged("aws.silent", since) == len(by_process), "the breakers open")
+            until(
+                lambda: service.logged("aws.silent", since) == len(by_process), "the breakers open"
+            )
             load.go_on(20)
             asked = len(service.aws.calls)
             for answer in all_at_once(jobs):
                 assert answer.status == 503
             at_once = [answer.seconds < AT_ONCE for answer in all_at_once(jobs)]
-            assert sum(not soon for soon in at_once) <= 2 * len(by_process), "only those who try for all wait"
+            assert sum(not soon for soon in at_once) <= 2 * len(by_process), (
+                "only those who try for all wait"
+            )
             assert len(service.aws.calls) - asked <= 4 * len(by_process)
             for lookout in lookouts:
                 ready = lookout.ask("GET", "/readyz")
                 assert ready.status == 503
                 assert set(ready.json["errors"]) == {"aws"}
-        for place in cold:  # a call and its retry, for each process; and perhaps one that tried for all
+        for (
+            place
+        ) in cold:  # a call and its retry, for each process; and perhaps one that tried for all
             assert service.aws.assumed(place.role_arn) - before[place] <= 2 * len(by_process) + 2
         assert_all_is_well_again(service, cold[0], lookouts, since)
     assert set(load.statuses) == {200}
     assert slowest(load.answers) < AT_ONCE
 
 
-def assert_all_is_well_again(service: Deployment, place: ProvenConnection, clients: list[Client], since: int) -> None:
+def assert_all_is_well_again(
+    service: Deployment, place: ProvenConnection, clients: list[Client], since: int
+) -> None:
     for client in clients:
         until(lambda client=client: place.ask(client, 1).status == 200, "AWS is asked again")
         until(lambda client=client: client.ask("GET", "/readyz").status == 200, "ready again")
@@ -90,11 +107,15 @@ def assert_all_is_well_again(service: Deployment, place: ProvenConnection, clien
 
 
 def test_an_aws_that_takes_a_second(service):
-    """All wait beside each other: one after the other, the second would be refused, as it has 1.5 s."""
+    """All wait beside each other: one after the other, the second would be refused, as it has
+    1.5 s.
+    """
     place = service.place()
     with service.clients(COLD) as by_process, service.aws.slow(1):
         clients = enumerate(itertools.chain(*by_process.values()))
-        jobs = [lambda n=n, client=client: place.ask_uncached(client, 900 + n) for n, client in clients]
+        jobs = [
+            lambda n=n, client=client: place.ask_uncached(client, 900 + n) for n, client in clients
+        ]
         answers = all_at_once(jobs)
     for answer in answers:
         assert answer.status == 200, answer
@@ -105,7 +126,10 @@ def test_a_throttling_aws(service):
     """It answers, and must be left alone: a retry for each, and nothing that lasts."""
     hot, cold = service.place(), [service.place() for _ in range(4)]
     with service.clients(3) as by_process:
-        clients, others = [*itertools.chain(*by_process.values())][:4], [own[-1] for own in by_process.values()]
+        clients, others = (
+            [*itertools.chain(*by_process.values())][:4],
+            [own[-1] for own in by_process.values()],
+        )
         for client in others:
             assert hot.ask(client).status == 200
         usual = slowest(all_at_once(asking([hot] * len(clients), clients)))
@@ -122,7 +146,9 @@ def test_a_throttling_aws(service):
 
 
 def test_web_processes_start_patched_and_without_a_warning(service):
-    """They run under PYTHONWARNINGS=error, in which gevent's warning about a late patch ends them."""
+    """They run under PYTHONWARNINGS=error, in which gevent's warning about a late patch ends
+    them.
+    """
     service.await_web_processes()
     assert "Using worker: app.http.sockets.WebProcess" in service.said
     assert "Warning" not in service.said

@@ -1,4 +1,6 @@
-"""What the server can't read, or does not want to: a problem like every other, with a request id that the log has."""
+"""What the server can't read, or does not want to: a problem like every other, with a request id
+that the log has.
+"""
 
 import json
 import socket
@@ -40,7 +42,11 @@ def fields(count: int, size: int) -> bytes:
 @pytest.mark.parametrize(
     ("sent", "status", "code"),
     [
-        (b"GET /v1/tenants?reference=" + b"x" * 5_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414, "uri_too_long"),
+        (
+            b"GET /v1/tenants?reference=" + b"x" * 5_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+            414,
+            "uri_too_long",
+        ),
         (b"GET /" + b"x" * 300_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414, "uri_too_long"),
         (f"GET /onboard/{TOKEN}?{'x' * 9_000} HTTP/1.1\r\n\r\n".encode(), 414, "uri_too_long"),
         (b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 20_000 + b"\r\n\r\n", 431, "headers_too_large"),
@@ -55,7 +61,9 @@ def fields(count: int, size: int) -> bytes:
     ],
     ids=lambda value: value[:30] if isinstance(value, bytes) else str(value),
 )
-def test_an_unread_request_is_refused_with_a_problem_whose_request_id_is_in_the_log(service, sent, status, code):
+def test_an_unread_request_is_refused_with_a_problem_whose_request_id_is_in_the_log(
+    service, sent, status, code
+):
     found, headers, body = answer_to(service, sent)
     assert found == status
     assert headers["Content-Type"] == "application/problem+json"
@@ -78,7 +86,10 @@ def test_a_proxy_may_hand_on_a_certificate_of_16_kb(service):
 
 def test_the_next_one_is_served(service):
     answer_to(service, b"GET /" + b"x" * 9_000 + b" HTTP/1.1\r\n\r\n")
-    assert answer_to(service, b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")[0] == 200
+    assert (
+        answer_to(service, b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")[0]
+        == 200
+    )
 
 
 def test_what_the_client_still_sends_is_taken_before_the_connection_is_closed():

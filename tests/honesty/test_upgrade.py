@@ -1,4 +1,5 @@
-"""An upgrade without a pause, and back: two releases on one database, under load, and no request fails.
+"""An upgrade without a pause, and back: two releases on one database, under load, and no request
+fails.
 
 The newer release is this checkout with one more migration, which expands every table.
 """
@@ -53,7 +54,14 @@ class Pair:
         assert load.statuses.keys() <= {200, 201, 204}, load.statuses
 
     def ask(self, client: Client, turn: int) -> Answer:
-        kinds = (self.issue, self.issue_in_the_other_shape, self.onboard, self.issue, self.rotate, self.make_a_key)
+        kinds = (
+            self.issue,
+            self.issue_in_the_other_shape,
+            self.onboard,
+            self.issue,
+            self.rotate,
+            self.make_a_key,
+        )
         return kinds[turn % len(kinds)](client)
 
     def issue(self, client: Client) -> Answer:
@@ -86,7 +94,9 @@ class Pair:
         return served(client.ask("DELETE", path))
 
     def make_a_key(self, client: Client) -> Answer:
-        made = served(client.ask("POST", "/v1/api-keys", {"name": "x", "scopes": ["credentials:issue"]})).json
+        made = served(
+            client.ask("POST", "/v1/api-keys", {"name": "x", "scopes": ["credentials:issue"]})
+        ).json
         return served(client.ask("DELETE", f"/v1/api-keys/{made['id']}"))
 
 
@@ -103,7 +113,13 @@ def deployed(folder: Path, url: str, aws: Aws, root: Path, key: str | None = Non
     """With one web process, as those of the two releases are beside each other."""
     folder.mkdir()
     return Deployment(
-        folder, url, aws, workers=1, root=root, admin_key=key, SECRET_KEYS="a-key-of-both-releases-0123456789-abcdefgh"
+        folder,
+        url,
+        aws,
+        workers=1,
+        root=root,
+        admin_key=key,
+        SECRET_KEYS="a-key-of-both-releases-0123456789-abcdefgh",
     )
 
 
@@ -121,18 +137,29 @@ def after(front: Aws, tmp_path: Path) -> Iterator[Pair]:
     """This release, and one after it."""
     root = releases.after(tmp_path / "code")
     with new_database("postgresql") as url:
-        older, newer = deployed(tmp_path / "old", url, front, ROOT), deployed(tmp_path / "new", url, front, root)
+        older, newer = (
+            deployed(tmp_path / "old", url, front, ROOT),
+            deployed(tmp_path / "new", url, front, root),
+        )
         with serving(older, newer) as pair:
             yield pair
 
 
-def test_no_request_fails_while_a_release_is_replaced_and_when_it_comes_back(after: Pair, tmp_path: Path):
-    """The migration waits for a lock meanwhile, as pg_dump holds one on each table until it ends. All later requests
-    would wait behind the migration, and issuing would give up with a 503 after 1.8 s.
+def test_no_request_fails_while_a_release_is_replaced_and_when_it_comes_back(
+    after: Pair, tmp_path: Path
+):
+    """The migration waits for a lock meanwhile, as pg_dump holds one on each table until it ends.
+    All later requests would wait behind the migration, and issuing would give up with a 503 after
+    1.8 s.
     """
     older, newer = after.older, after.newer
-    with psycopg.connect(older.database_url.replace("+psycopg", "")) as backup, after.load(older) as load:
-        backup.execute("LOCK TABLE tenants, audit_events, configuration, connections IN ACCESS SHARE MODE")
+    with (
+        psycopg.connect(older.database_url.replace("+psycopg", "")) as backup,
+        after.load(older) as load,
+    ):
+        backup.execute(
+            "LOCK TABLE tenants, audit_events, configuration, connections IN ACCESS SHARE MODE"
+        )
         migrating = threading.Thread(target=newer.command, args=("migrate",))
         migrating.start()
         until(lambda: waits(older), "the migration wants a lock")
@@ -149,10 +176,15 @@ def test_no_request_fails_while_a_release_is_replaced_and_when_it_comes_back(aft
     with after.deployment(older, tmp_path / "back") as back, after.load(older, back) as load:
         for one in (older, back):
             ready = one.admin.must("GET", "/readyz")["checks"]
-            assert next(check["status"] for check in ready if check["name"] == "migrations") == "warning"
+            assert (
+                next(check["status"] for check in ready if check["name"] == "migrations")
+                == "warning"
+            )
     issued += issuances(load)
     assert {answer.issued for answer in issued} <= set(older.issued())
 
 
 def waits(service: Deployment) -> bool:
-    return bool(service.sql("SELECT 1 FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'"))
+    return bool(
+        service.sql("SELECT 1 FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'")
+    )

@@ -1,4 +1,6 @@
-"""The address that a request came from: in its audit events and log lines, and never the client's own word for it."""
+"""The address that a request came from: in its audit events and log lines, and never the
+client's own word for it.
+"""
 
 from typing import Any
 
@@ -32,7 +34,10 @@ def test_only_what_the_proxies_say_counts():
         (1, "::ffff:192.0.2.1", "192.0.2.1"),
         (1, "fe80::1%eth0", "fe80::1"),
         (1, "192.0.2.1" + " " * 10_000, "192.0.2.1"),
-        *((1, forwarded, None) for forwarded in ("unknown", "", "192.0.2.1" * 1_000, "\u0661\u0669\u0662.0.2.1")),
+        *(
+            (1, forwarded, None)
+            for forwarded in ("unknown", "", "192.0.2.1" * 1_000, "\u0661\u0669\u0662.0.2.1")
+        ),
     ):
         assert client_address(PEER, forwarded, hops) == address, (hops, forwarded)
     assert client_address("", None, 0) is None, "a Unix socket's"
@@ -40,7 +45,9 @@ def test_only_what_the_proxies_say_counts():
 
 def asked(api: Api, method: str, path: str, forwarded: str, **options: Any) -> Any:
     headers = {"X-Forwarded-For": forwarded}
-    return api.raw(method, path, headers=headers, environ_overrides={"REMOTE_ADDR": PEER}, **options)
+    return api.raw(
+        method, path, headers=headers, environ_overrides={"REMOTE_ADDR": PEER}, **options
+    )
 
 
 def event(world: World, answer: Any) -> dict[str, Any]:
@@ -73,7 +80,12 @@ def test_every_record_of_a_request_has_its_address(world: World, behind):
         asked(api, "POST", path, SAID, body={"session_policy": "{}"}),
         asked(api, "GET", path_of(connection, "/container-credentials"), SAID),
         asked(api, "POST", path, SAID, body={"duration_seconds": 1}),
-        asked(api, "POST", path_of({"tenant_id": connection["id"], "id": connection["id"]}, "/credentials"), SAID),
+        asked(
+            api,
+            "POST",
+            path_of({"tenant_id": connection["id"], "id": connection["id"]}, "/credentials"),
+            SAID,
+        ),
     ]
     assert [answer.status_code for answer in answers] == [201, 422, 200, 200, 422, 200, 422, 404]
     for answer in answers:
@@ -89,16 +101,22 @@ def test_the_record_of_an_onboarding_pages_form_has_its_address_too(world: World
     for given in ("not an ARN", world.role(tenant)):
         answer = asked(api, "POST", f"{path}/connections", SAID, data={"role_arn": given})
         assert answer.status_code < 500
-        assert {e["client_address"] for e in world.audit() if e["request_id"] == answer.headers["X-Request-Id"]} == {
-            address
-        }
+        assert {
+            e["client_address"]
+            for e in world.audit()
+            if e["request_id"] == answer.headers["X-Request-Id"]
+        } == {address}
 
 
 def test_what_is_no_request_has_none(world: World):
     """A command's, such as this one."""
     api_keys = world.admin.app.extensions["deputy"].api_keys
     key, _ = api_keys.create_key(OPERATOR, name="x", scopes=frozenset())
-    made = next(e for e in world.audit(action="api_key.created") if e["details"]["api_key_id"] == str(key.id))
+    made = next(
+        e
+        for e in world.audit(action="api_key.created")
+        if e["details"]["api_key_id"] == str(key.id)
+    )
     assert made["client_address"] is None
 
 

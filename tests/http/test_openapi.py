@@ -1,4 +1,6 @@
-"""The OpenAPI document is valid, complete, and says of every operation who may call it and how it refuses."""
+"""The OpenAPI document is valid, complete, and says of every operation who may call it and how
+it refuses.
+"""
 
 import json
 import re
@@ -97,7 +99,9 @@ def body_schema(operation: Operation) -> dict[str, Any]:
 
 
 def served() -> set[tuple[str, str]]:
-    """What the application routes, of the API's own blueprints; HEAD comes with every GET and is not listed."""
+    """What the application routes, of the API's own blueprints; HEAD comes with every GET and is
+    not listed.
+    """
     found = set()
     for rule in APP.url_map.iter_rules():
         blueprint = APP.blueprints.get(rule.endpoint.rpartition(".")[0])
@@ -130,7 +134,11 @@ def test_the_document_is_what_the_service_serves_and_needs_no_key(app: Flask):
 
 
 def test_answers_are_described_as_precisely_as_programs_read_them():
-    assert schema_of("Ok")["properties"]["status"] == {"type": "string", "const": "ok", "default": "ok"}
+    assert schema_of("Ok")["properties"]["status"] == {
+        "type": "string",
+        "const": "ok",
+        "default": "ok",
+    }
     shown = schema_of("ProcessCredentials")["properties"]
     assert shown["Version"].get("const", shown["Version"].get("enum")) in (1, [1])
     assert shown["Expiration"] | {"type": "string", "format": "date-time"} == shown["Expiration"]
@@ -154,7 +162,9 @@ def test_nothing_in_the_document_is_unused():
 
 
 def test_patterns_mean_the_same_in_every_regex_dialect():
-    r"""OpenAPI's patterns are ECMAScript's, where \Z is the letter Z, \A the letter A, and nothing is anchored."""
+    r"""OpenAPI's patterns are ECMAScript's, where \Z is the letter Z, \A the letter A, and
+    nothing is anchored.
+    """
     for place, found in objects(DOCUMENT["components"]["schemas"] | {"paths": DOCUMENT["paths"]}):
         if isinstance(pattern := found.get("pattern"), str) and "/example/" not in place:
             assert pattern[0] == "^", f"{place}: {pattern}"
@@ -163,8 +173,12 @@ def test_patterns_mean_the_same_in_every_regex_dialect():
 
 
 def test_examples_and_defaults_hold_no_secrets():
-    """AWS's documented example keys are nobody's, and the External IDs of the examples are no random ones."""
-    secret = re.compile(r"dpk_[0-9a-f]{16}_[A-Za-z0-9_-]{43}|(?:AKIA|ASIA)[A-Z0-9]{16}|dpy-[0-9a-f]{64}")
+    """AWS's documented example keys are nobody's, and the External IDs of the examples are no
+    random ones.
+    """
+    secret = re.compile(
+        r"dpk_[0-9a-f]{16}_[A-Za-z0-9_-]{43}|(?:AKIA|ASIA)[A-Z0-9]{16}|dpy-[0-9a-f]{64}"
+    )
     text = json.dumps(DOCUMENT)
     assert set(secret.findall(text)) == {"ASIAIOSFODNN7EXAMPLE", EXTERNAL_ID, NEXT_EXTERNAL_ID}
     for given in APP.extensions["deputy"].config.secret_keys:
@@ -187,7 +201,9 @@ def test_an_operation_says_whether_a_key_is_needed():
         if operation.is_public:
             assert operation.spec["security"] == [], operation
         else:
-            assert operation.spec.get("security", DOCUMENT["security"]) == [{"apiKey": []}], operation
+            assert operation.spec.get("security", DOCUMENT["security"]) == [{"apiKey": []}], (
+                operation
+            )
 
 
 def test_an_operation_names_its_scope():
@@ -196,7 +212,9 @@ def test_an_operation_names_its_scope():
         view = APP.view_functions[endpoint(operation)]
         text = operation.spec.get("description", "")
         if not operation.is_public:
-            assert f"Scope: {' or '.join(f'`{scope}`' for scope in view.facts['scopes'])}." in text, operation
+            assert (
+                f"Scope: {' or '.join(f'`{scope}`' for scope in view.facts['scopes'])}." in text
+            ), operation
         for line in (view.__doc__ or "").strip().splitlines()[2:]:
             assert line.strip() in text, operation
 
@@ -205,7 +223,8 @@ def endpoint(operation: Operation) -> str:
     return next(
         rule.endpoint
         for rule in APP.url_map.iter_rules()
-        if operation.method in rule.methods and re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule) == operation.path
+        if operation.method in rule.methods
+        and re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule) == operation.path
     )
 
 
@@ -238,15 +257,17 @@ def test_every_refusal_is_a_problem():
             if not status.startswith("2"):
                 content = resolve(response)["content"]
                 assert list(content) == ["application/problem+json"], status
-                assert content["application/problem+json"]["schema"] == {"$ref": "#/components/schemas/Problem"}, (
-                    operation
-                )
+                assert content["application/problem+json"]["schema"] == {
+                    "$ref": "#/components/schemas/Problem"
+                }, operation
 
 
 def test_an_operation_has_one_success_that_says_what_comes_back():
     for operation in OPERATIONS:
         successes = [status for status in operation.spec["responses"] if status.startswith("2")]
-        emergency = ["200"] if operation.spec["operationId"] == "start_rotation" else []  # of a rotation that was open
+        emergency = (
+            ["200"] if operation.spec["operationId"] == "start_rotation" else []
+        )  # of a rotation that was open
         assert len(successes) == 1 + len(emergency), operation
         if successes != ["204"]:
             (content,) = operation.spec["responses"][successes[0]]["content"].values()
@@ -278,17 +299,25 @@ def test_a_body_is_required_exactly_when_a_field_of_it_is():
 def test_path_parameters_are_ids():
     for operation in OPERATIONS:
         wanted = re.findall(r"\{(\w+)\}", operation.path)
-        found = [p for p in DOCUMENT["paths"][operation.path].get("parameters", ()) if p["in"] == "path"]
+        found = [
+            p for p in DOCUMENT["paths"][operation.path].get("parameters", ()) if p["in"] == "path"
+        ]
         assert [parameter["name"] for parameter in found] == wanted, operation
-        ids = [parameter["schema"] for parameter in found if parameter["name"] != "name"]  # of a permission set
-        assert all(schema.items() >= {"type": "string", "format": "uuid"}.items() for schema in ids), operation
+        ids = [
+            parameter["schema"] for parameter in found if parameter["name"] != "name"
+        ]  # of a permission set
+        assert all(
+            schema.items() >= {"type": "string", "format": "uuid"}.items() for schema in ids
+        ), operation
 
 
 def test_an_operation_has_a_summary_a_tag_and_a_name_of_its_own_for_generated_clients():
     for operation in OPERATIONS:
         assert 0 < len(operation.spec["summary"]) <= 80, operation
         assert operation.spec["tags"], operation
-        assert re.fullmatch(r"[a-z]+(_[a-z]+)+|healthz|readyz", operation.spec["operationId"]), operation
+        assert re.fullmatch(r"[a-z]+(_[a-z]+)+|healthz|readyz", operation.spec["operationId"]), (
+            operation
+        )
     assert len({operation.spec["operationId"] for operation in OPERATIONS}) == len(OPERATIONS)
 
 
@@ -300,9 +329,16 @@ ACCOUNT = {"account_id": "123456789012"}
 DENY = {"Statement": [{"Effect": "Deny"}]}
 BODIES = {  # those that the document allows, and those that it does not
     "create_connection": (
-        [{"role_arn": "arn:aws:iam::123456789012:role/path/deputy-x"}, ACCOUNT | {"permission_set": "inventory"}],
         [
-            *({}, ACCOUNT | {"role_arn": "arn:aws:iam::123456789012:role/x"}, {"account_id": "12345678901"}),
+            {"role_arn": "arn:aws:iam::123456789012:role/path/deputy-x"},
+            ACCOUNT | {"permission_set": "inventory"},
+        ],
+        [
+            *(
+                {},
+                ACCOUNT | {"role_arn": "arn:aws:iam::123456789012:role/x"},
+                {"account_id": "12345678901"},
+            ),
             {"role_arn": "arn:aws:iam::123456789012:user/somebody"},
         ],
     ),
@@ -311,8 +347,14 @@ BODIES = {  # those that the document allows, and those that it does not
         [{"name": name} for name in ("", "  ", "a\nb", "a\x00")],
     ),
     "issue_credentials": (  # what a text holds, no schema tells
-        [{"session_policy": policy} for policy in (DENY, {"Statement": {"Effect": "Deny"}}, '{"Statement": []}')],
-        [{"session_policy": policy} for policy in ({"Version": "2012-10-17"}, {"Statement": []}, "[]", 5)],
+        [
+            {"session_policy": policy}
+            for policy in (DENY, {"Statement": {"Effect": "Deny"}}, '{"Statement": []}')
+        ],
+        [
+            {"session_policy": policy}
+            for policy in ({"Version": "2012-10-17"}, {"Statement": []}, "[]", 5)
+        ],
     ),
 }
 
@@ -348,8 +390,12 @@ def test_every_property_has_a_type():
 
 
 def test_every_enum_is_a_component_with_a_name():
-    named = {f"/{name}" for name, schema in DOCUMENT["components"]["schemas"].items() if "enum" in schema}
-    found = {place for place, value in objects(DOCUMENT["components"]["schemas"]) if "enum" in value}
+    named = {
+        f"/{name}" for name, schema in DOCUMENT["components"]["schemas"].items() if "enum" in schema
+    }
+    found = {
+        place for place, value in objects(DOCUMENT["components"]["schemas"]) if "enum" in value
+    }
     assert found == named
     assert {"/ConnectionStatus", "/TenantStatus", "/Scope", "/Verdict", "/ProblemCode"} <= named
     assert not [place for place, value in objects(DOCUMENT["paths"]) if "enum" in value]
@@ -360,7 +406,9 @@ def test_every_enum_is_a_component_with_a_name():
 def test_every_property_has_an_example_that_is_valid():
     for place, schema in properties():
         inner = schema.get("items", schema)
-        if not {"$ref", "anyOf", "const"} & set(inner):  # a component has its own; a constant is one
+        if not {"$ref", "anyOf", "const"} & set(
+            inner
+        ):  # a component has its own; a constant is one
             assert schema.get("examples") or inner.get("examples"), place
         for example in schema.get("examples", ()):
             assert valid(example, schema), place
@@ -369,7 +417,10 @@ def test_every_property_has_an_example_that_is_valid():
 def bodies() -> Iterator[tuple[str, dict[str, Any]]]:
     """Every body in JSON: of requests, of answers, and of problems."""
     for operation in OPERATIONS:
-        for name, part in (("request", operation.spec.get("requestBody")), *operation.spec["responses"].items()):
+        for name, part in (
+            ("request", operation.spec.get("requestBody")),
+            *operation.spec["responses"].items(),
+        ):
             for kind, media in (resolve(part) if part else {}).get("content", {}).items():
                 if "json" in kind:
                     yield f"{operation} {name}", media
@@ -387,7 +438,10 @@ def test_every_body_has_an_example_that_is_valid():
 def test_the_examples_of_problems_have_their_own_status():
     for name, response in DOCUMENT["components"]["responses"].items():
         for code, example in response["content"]["application/problem+json"]["examples"].items():
-            assert (example["value"]["code"], example["value"]["status"]) == (code, HTTPStatus[name])
+            assert (example["value"]["code"], example["value"]["status"]) == (
+                code,
+                HTTPStatus[name],
+            )
 
 
 @on_sqlite
@@ -406,7 +460,9 @@ def test_the_service_takes_the_example_of_a_request(operation: Operation, world:
     if path.endswith("/resume"):
         world.admin("POST", path.replace("/resume", "/suspend"), {"reason": "to be resumed"})
     if path.endswith("/rotation/complete"):
-        world.admin("POST", path.removesuffix("/complete"), {"reason": "to be completed"}, expect=201)
+        world.admin(
+            "POST", path.removesuffix("/complete"), {"reason": "to be completed"}, expect=201
+        )
     example = operation.spec["requestBody"]["content"]["application/json"]["example"]
     reference = {"reference": str(uuid4())} if "reference" in example else {}  # unique
     response = world.admin.raw(operation.method, path, example | reference)

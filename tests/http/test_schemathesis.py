@@ -1,10 +1,12 @@
-"""The API held against its own OpenAPI document: schemathesis sends what the document allows, and what it forbids.
+"""The API held against its own OpenAPI document: schemathesis sends what the document allows, and
+what it forbids.
 
-Deterministic: the same requests in every run. They carry a real key with every scope, and their ids are those of a
-real tenant with a real, proven connection, so that they reach AWS. All of schemathesis's checks for single requests
-are on; those for sequences (use after free, resource availability, objects of others) have tests of their own, with
-better cases, in test_tenants.py, test_connections.py, test_api_keys.py and tests/attacks/. Here are a few requests for
-each operation; many, and those at every bound, are in test_schemathesis_at_length.py (`make soak`).
+Deterministic: the same requests in every run. They carry a real key with every scope, and their ids
+are those of a real tenant with a real, proven connection, so that they reach AWS. All of
+schemathesis's checks for single requests are on; those for sequences (use after free, resource
+availability, objects of others) have tests of their own, with better cases, in test_tenants.py,
+test_connections.py, test_api_keys.py and tests/attacks/. Here are a few requests for each
+operation; many, and those at every bound, are in test_schemathesis_at_length.py (`make soak`).
 """
 
 import json
@@ -30,8 +32,8 @@ from tests.support.databases import new_database
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-# What no schema tells, as it depends on the deployment or on the moment: a request that keeps to the document may
-# still be refused for one of these fields, and for no other.
+# What no schema tells, as it depends on the deployment or on the moment: a request that keeps to
+# the document may still be refused for one of these fields, and for no other.
 BEYOND_THE_DOCUMENT = {
     "cursor",  # signed, and good for one list only
     "duration_seconds",  # the maximum depends on the broker
@@ -55,18 +57,24 @@ INERT = {"Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]}
 
 
 class Service:
-    """The application under test: made when the first test runs, where schemathesis wants it at collection."""
+    """The application under test: made when the first test runs, where schemathesis wants it at
+    collection.
+    """
 
     application: "WSGIApplication | None" = None
 
-    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+    def __call__(
+        self, environ: "WSGIEnvironment", start_response: "StartResponse"
+    ) -> Iterable[bytes]:
         assert self.application is not None
         return self.application(environ, start_response)
 
 
 @schemathesis.deserializer("text/yaml")
 def _template(_ctx: object, response: Any) -> str:
-    """A CloudFormation template is a text to us; its tags (!Sub) are no YAML that schemathesis would load."""
+    """A CloudFormation template is a text to us; its tags (!Sub) are no YAML that schemathesis
+    would load.
+    """
     return response.text
 
 
@@ -74,13 +82,17 @@ SERVICE = Service()
 
 
 def described(examples: int, *, every_boundary: bool) -> Any:
-    """The document, with so many random requests for each operation, and perhaps one for each bound that it gives."""
+    """The document, with so many random requests for each operation, and perhaps one for each
+    bound that it gives.
+    """
     config = {
         "seed": 1,
         "generation": {"deterministic": True, "database": "none", "max-examples": examples},
         "phases": {"coverage": {"enabled": every_boundary}},
     }
-    document = schemathesis.openapi.from_dict(deepcopy(DOCUMENT), config=schemathesis.Config.from_dict(config))
+    document = schemathesis.openapi.from_dict(
+        deepcopy(DOCUMENT), config=schemathesis.Config.from_dict(config)
+    )
     document.app = SERVICE
     return document
 
@@ -98,7 +110,9 @@ def admin(vendor: VendorStack) -> Iterator[Api]:
 
 
 class Home:
-    """A tenant, its connection and its key, for one operation; new ones when a request has used them up."""
+    """A tenant, its connection and its key, for one operation; new ones when a request has used
+    them up.
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -107,8 +121,12 @@ class Home:
     def move(self) -> None:
         tenant = self.world.tenant()
         connection = self.world.connection(tenant)
-        key = self.world.admin("POST", "/v1/api-keys", {"name": "short-lived", "scopes": ["tenants:read"]}, expect=201)
-        link = self.world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
+        key = self.world.admin(
+            "POST", "/v1/api-keys", {"name": "short-lived", "scopes": ["tenants:read"]}, expect=201
+        )
+        link = self.world.admin(
+            "POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201
+        )
         self.ids = {
             "tenant_id": tenant["id"],
             "connection_id": connection["id"],
@@ -143,7 +161,9 @@ def assert_as_documented(case: schemathesis.Case, home: Home) -> None:
     headers = {"Authorization": f"Bearer {home.world.admin.key}"}
     response = case.call(headers=headers)
     excluded = [positive_data_acceptance] if refused_beyond_the_document(response) else []
-    case.validate_response(response, headers=headers, excluded_checks=excluded, transport_kwargs={"headers": headers})
+    case.validate_response(
+        response, headers=headers, excluded_checks=excluded, transport_kwargs={"headers": headers}
+    )
     if response.status_code < 300 and (case.method == "DELETE" or case.path.endswith("/suspend")):
         home.move()
 
@@ -179,7 +199,9 @@ def replace(values: dict[str, Any], real: dict[str, Callable[[], Any]]) -> None:
 
 
 def is_positive(case: schemathesis.Case, location: str) -> bool:
-    components = {str(getattr(kind, "value", kind)): info for kind, info in case.meta.components.items()}
+    components = {
+        str(getattr(kind, "value", kind)): info for kind, info in case.meta.components.items()
+    }
     return location not in components or components[location].mode == GenerationMode.POSITIVE
 
 
@@ -205,6 +227,7 @@ def refused_beyond_the_document(response: Any) -> bool:
     if "cursor" in problem["detail"]:
         return True
     return bool(problem.get("errors")) and all(
-        name in BEYOND_THE_DOCUMENT or messages in (_ONE_LINE, *_APART, ["Nothing was published yet."])
+        name in BEYOND_THE_DOCUMENT
+        or messages in (_ONE_LINE, *_APART, ["Nothing was published yet."])
         for name, messages in problem["errors"].items()
     )

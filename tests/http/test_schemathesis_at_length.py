@@ -1,9 +1,18 @@
-"""As test_schemathesis.py, with many requests for each operation and those at every bound that the document gives."""
+"""As test_schemathesis.py, with many requests for each operation and those at every bound that
+the document gives.
+"""
 
 import pytest
 import schemathesis
 
-from tests.http.test_schemathesis import Home, admin, assert_as_documented, described, home, unhurried
+from tests.http.test_schemathesis import (
+    Home,
+    admin,
+    assert_as_documented,
+    described,
+    home,
+    unhurried,
+)
 
 __all__ = ["admin", "home"]  # fixtures
 

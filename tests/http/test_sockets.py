@@ -1,4 +1,6 @@
-"""Which connections the web process closes, and when; and plain requests, whose answers are one packet each."""
+"""Which connections the web process closes, and when; and plain requests, whose answers are one
+packet each.
+"""
 
 import contextlib
 import socket
@@ -83,7 +85,9 @@ def test_a_wait_ends_after_its_time_and_not_before():
 
 
 def test_a_wait_goes_on_after_one_within_it():
-    """Or a connection of which gunicorn has looked for the end of a chunked body would never be closed."""
+    """Or a connection of which gunicorn has looked for the end of a chunked body would never be
+    closed.
+    """
     process = FullProcess()
 
     def waits() -> str:
@@ -130,12 +134,18 @@ def test_a_connection_that_was_told_to_end_and_does_not_take_its_answer_makes_ro
 
 
 class Echo:
-    """An endpoint for plain requests: it answers with their body, or hands them on when that is "Flask"."""
+    """An endpoint for plain requests: it answers with their body, or hands them on when that is
+    "Flask".
+    """
 
     target = "/echo"
 
     def answer(self, request: PlainRequest, _peer: str) -> PlainAnswer | dict[str, str]:
-        return {"deputy.reason": "x"} if request.body == b"Flask" else PlainAnswer("1" * 32, request.body)
+        return (
+            {"deputy.reason": "x"}
+            if request.body == b"Flask"
+            else PlainAnswer("1" * 32, request.body)
+        )
 
 
 class PlainProcess(FullProcess):
@@ -165,7 +175,10 @@ def process_ends() -> Iterator[tuple[gevent.socket.socket, gevent.socket.socket]
 
 
 def plain(body: str) -> bytes:
-    return f"POST /echo HTTP/1.1\r\nHost: h\r\nAuthorization: x\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+    return (
+        "POST /echo HTTP/1.1\r\nHost: h\r\nAuthorization: x\r\nContent-Length:"
+        f" {len(body)}\r\n\r\n{body}".encode()
+    )
 
 
 def test_each_plain_request_is_answered_in_one_packet_until_one_is_not(process_ends):
@@ -181,7 +194,9 @@ def test_each_plain_request_is_answered_in_one_packet_until_one_is_not(process_e
 
 
 @pytest.mark.parametrize(
-    "change", [{"alive": False}, {"max_requests": 1}, {"slots": Semaphore(0)}], ids=["stopping", "last", "no free slot"]
+    "change",
+    [{"alive": False}, {"max_requests": 1}, {"slots": Semaphore(0)}],
+    ids=["stopping", "last", "no free slot"],
 )
 def test_a_plain_request_is_left_to_gunicorn(process_ends, change):
     (ours, client), process = process_ends, PlainProcess()

@@ -1,4 +1,6 @@
-"""Memory never outlives the truth: what another process takes away is not issued on, however warm this one is."""
+"""Memory never outlives the truth: what another process takes away is not issued on, however
+warm this one is.
+"""
 
 import datetime as dt
 import secrets
@@ -17,7 +19,12 @@ from app.access.callers import ALL_SCOPES, Scope
 from app.access.key_uses import KeyUses
 from app.audit.log import AuditLog
 from app.clock import now
-from app.errors import AppError, ConnectionNotVerifiedError, StoreUnavailableError, UnauthenticatedError
+from app.errors import (
+    AppError,
+    ConnectionNotVerifiedError,
+    StoreUnavailableError,
+    UnauthenticatedError,
+)
 from app.issuing import issue as issuing
 from app.issuing.authorization import Authorization
 from app.services import Services
@@ -27,7 +34,16 @@ from tests.attacks.evidence import problem
 from tests.conftest import OPERATOR
 from tests.support.cast import Api, Customer
 from tests.support.flights import joins
-from tests.support.rows import ADMIN, ByHand, Role, TenantRows, at_once, connection_row, place, tenant_row
+from tests.support.rows import (
+    ADMIN,
+    ByHand,
+    Role,
+    TenantRows,
+    at_once,
+    connection_row,
+    place,
+    tenant_row,
+)
 from tests.support.waiting import until
 
 
@@ -71,7 +87,11 @@ class Warm:
     @property
     def events(self) -> list[tuple[str, str | None]]:
         """Action and code of all that its key has done, oldest first."""
-        query = select(AuditEvent).where(AuditEvent.actor_id == str(self.place.key_id)).order_by(AuditEvent.id)
+        query = (
+            select(AuditEvent)
+            .where(AuditEvent.actor_id == str(self.place.key_id))
+            .order_by(AuditEvent.id)
+        )
         with self._db.read() as db:
             return [(event.action, event.details.get("code")) for event in db.scalars(query)]
 
@@ -99,7 +119,9 @@ def unbound(warm_up) -> Warm:
 def statements(services: Services) -> list[str]:
     """The statements of this process from now on, without the audit log's own."""
     seen: list[str] = []
-    sqlalchemy.event.listen(services.db.engine, "before_cursor_execute", lambda *args: seen.append(args[2]))
+    sqlalchemy.event.listen(
+        services.db.engine, "before_cursor_execute", lambda *args: seen.append(args[2])
+    )
     return seen
 
 
@@ -115,19 +137,29 @@ def test_a_warm_request_reads_nothing_from_the_database_and_asks_nothing_of_aws(
 
 def insecure(there: Services, place: TenantRows) -> None:
     """The role of these tests accepts strangers, so the verdict is real."""
-    found = there.verification.verify(ADMIN, place.tenant_id, place.connection_id, trigger=Trigger.REQUESTED)
+    found = there.verification.verify(
+        ADMIN, place.tenant_id, place.connection_id, trigger=Trigger.REQUESTED
+    )
     assert found.status is ConnectionStatus.INSECURE
 
 
 BY_SERVICES = {
-    "key revoked": (lambda there, place: there.api_keys.revoke_key(ADMIN, place.key_id), (401, "unauthenticated")),
+    "key revoked": (
+        lambda there, place: there.api_keys.revoke_key(ADMIN, place.key_id),
+        (401, "unauthenticated"),
+    ),
     "tenant suspended": (
         lambda there, place: there.tenants.suspend(ADMIN, place.tenant_id, reason="x"),
         (409, "suspended"),
     ),
-    "tenant deleted": (lambda there, place: there.tenants.delete(ADMIN, place.tenant_id), (401, "unauthenticated")),
+    "tenant deleted": (
+        lambda there, place: there.tenants.delete(ADMIN, place.tenant_id),
+        (401, "unauthenticated"),
+    ),
     "connection suspended": (
-        lambda there, place: there.connections.suspend(ADMIN, place.tenant_id, place.connection_id, reason="x"),
+        lambda there, place: there.connections.suspend(
+            ADMIN, place.tenant_id, place.connection_id, reason="x"
+        ),
         (409, "suspended"),
     ),
     "connection deleted": (
@@ -142,10 +174,19 @@ BY_HAND = {
         (401, "unauthenticated"),
     ),
     "key gone": ("DELETE FROM api_keys WHERE id = '{key}'", (401, "unauthenticated")),
-    "key bound elsewhere": ("UPDATE api_keys SET tenant_id = '{other}' WHERE id = '{key}'", (404, "not_found")),
+    "key bound elsewhere": (
+        "UPDATE api_keys SET tenant_id = '{other}' WHERE id = '{key}'",
+        (404, "not_found"),
+    ),
     "scopes reduced": ("UPDATE api_keys SET scope_bits = 1 WHERE id = '{key}'", (403, "forbidden")),
-    "another key's digits": ("UPDATE api_keys SET lookup = '{digits}' WHERE id = '{key}'", (401, "unauthenticated")),
-    "digest replaced": ("UPDATE api_keys SET digest = {digest} WHERE id = '{key}'", (401, "unauthenticated")),
+    "another key's digits": (
+        "UPDATE api_keys SET lookup = '{digits}' WHERE id = '{key}'",
+        (401, "unauthenticated"),
+    ),
+    "digest replaced": (
+        "UPDATE api_keys SET digest = {digest} WHERE id = '{key}'",
+        (401, "unauthenticated"),
+    ),
     "connection broken": (
         "UPDATE connections SET status = 'broken' WHERE id = '{connection}'",
         (409, "connection_not_verified"),
@@ -189,7 +230,11 @@ def written(warm: Warm, here: Services, by_hand: ByHand, statement: str) -> str:
         connection=warm.place.connection_id.hex,
         other=tenant_row(here.db).hex,
         digits=secrets.token_hex(8),
-        digest=f"decode('{digest}', 'hex')" if by_hand.engine.dialect.name == "postgresql" else f"x'{digest}'",
+        digest=(
+            f"decode('{digest}', 'hex')"
+            if by_hand.engine.dialect.name == "postgresql"
+            else f"x'{digest}'"
+        ),
     )
 
 
@@ -223,8 +268,12 @@ def test_a_key_that_expires_is_over_though_nothing_has_changed(app, here, warm: 
         problem(api.raw("POST", warm.place.path()), 401, "unauthenticated")
 
 
-def test_what_is_taken_away_from_others_makes_no_request_read_again(warm: Warm, warm_up, there, here):
-    """Or one tenant that revokes its own keys without a pause would slow down issuing for all tenants."""
+def test_what_is_taken_away_from_others_makes_no_request_read_again(
+    warm: Warm, warm_up, there, here
+):
+    """Or one tenant that revokes its own keys without a pause would slow down issuing for all
+    tenants.
+    """
     others = [warm_up() for _ in range(3)]
     there.api_keys.revoke_key(ADMIN, others[0].place.key_id)
     there.tenants.suspend(ADMIN, others[1].place.tenant_id, reason="x")
@@ -233,7 +282,9 @@ def test_what_is_taken_away_from_others_makes_no_request_read_again(warm: Warm, 
     for _ in range(2):
         assert warm.ask().status_code == 200
     assert seen == []
-    for other, expected in zip(others, [(401, "unauthenticated"), (409, "suspended"), (404, "not_found")], strict=True):
+    for other, expected in zip(
+        others, [(401, "unauthenticated"), (409, "suspended"), (404, "not_found")], strict=True
+    ):
         nothing_more_is_issued(other, *expected)
 
 
@@ -241,13 +292,16 @@ def test_an_epoch_that_nothing_is_known_of_makes_everybody_read_again(warm: Warm
     by_hand("UPDATE configuration SET epoch = epoch + 1")
     seen = statements(here)
     assert warm.ask().status_code == 200
-    assert {table for table in ("api_keys", "connections") if any(f"FROM {table}" in one for one in seen)} == {
-        "api_keys",
-        "connections",
-    }
+    assert {
+        table
+        for table in ("api_keys", "connections")
+        if any(f"FROM {table}" in one for one in seen)
+    } == {"api_keys", "connections"}
 
 
-def test_old_memory_of_a_key_does_not_count_with_a_new_look_at_a_connection(warm: Warm, there, aws, config):
+def test_old_memory_of_a_key_does_not_count_with_a_new_look_at_a_connection(
+    warm: Warm, there, aws, config
+):
     """An issuance is valid at the earlier of the two epochs."""
     other_role = Role.of(Customer(aws), config.broker.arn, there)
     other = connection_row(there.db, warm.place.tenant_id, other_role)
@@ -258,22 +312,31 @@ def test_old_memory_of_a_key_does_not_count_with_a_new_look_at_a_connection(warm
     assert warm.issued == issued
 
 
-def test_old_memory_of_a_connection_does_not_count_with_a_new_look_at_a_key(warm: Warm, app, here, there):
+def test_old_memory_of_a_connection_does_not_count_with_a_new_look_at_a_key(
+    warm: Warm, app, here, there
+):
     _, text = here.api_keys.create_key(
-        OPERATOR, name="another", scopes=frozenset({Scope.CREDENTIALS_ISSUE}), tenant_id=warm.place.tenant_id
+        OPERATOR,
+        name="another",
+        scopes=frozenset({Scope.CREDENTIALS_ISSUE}),
+        tenant_id=warm.place.tenant_id,
     )
     there.connections.suspend(ADMIN, warm.place.tenant_id, warm.place.connection_id, reason="x")
     problem(Api(app, text).raw("POST", warm.place.path()), 409, "suspended")
 
 
 @pytest.mark.parametrize("thing", ["key", "connection"])
-def test_what_is_taken_away_in_the_middle_of_a_look_is_not_believed(warm: Warm, config, by_hand, thing):
+def test_what_is_taken_away_in_the_middle_of_a_look_is_not_believed(
+    warm: Warm, config, by_hand, thing
+):
     """Right after the first of the reads, whichever that is; so the epoch must come first."""
     cold = Services(config)
     caller = cold.api_keys.authenticate(warm.place.key, None)
     statement = {
         "key": f"DELETE FROM api_keys WHERE id = '{warm.place.key_id.hex}'",  # noqa: S608
-        "connection": f"UPDATE connections SET status = 'broken' WHERE id = '{warm.place.connection_id.hex}'",  # noqa: S608
+        "connection": (
+            f"UPDATE connections SET status = 'broken' WHERE id = '{warm.place.connection_id.hex}'"  # noqa: S608
+        ),
     }[thing]
     place = warm.place
     if thing == "connection":
@@ -299,7 +362,9 @@ def test_what_is_taken_away_in_the_middle_of_a_look_is_not_believed(warm: Warm, 
 
 @pytest.fixture
 def restless(there, here, monkeypatch) -> list[Callable[[], None]]:
-    """Another key is revoked between each look and its record. What is put here happens then too, the first time."""
+    """Another key is revoked between each look and its record. What is put here happens then
+    too, the first time.
+    """
     event, acts = issuing._event, []
 
     def meanwhile(*args, **kwargs):
@@ -314,14 +379,18 @@ def restless(there, here, monkeypatch) -> list[Callable[[], None]]:
 
 def test_issuing_goes_on_though_others_revoke_keys_all_the_time(warm: Warm, restless, monkeypatch):
     stored, append = [], AuditLog.append
-    monkeypatch.setattr(AuditLog, "append", lambda *args, **more: stored.append(append(*args, **more)) or stored[-1])
+    monkeypatch.setattr(
+        AuditLog, "append", lambda *args, **more: stored.append(append(*args, **more)) or stored[-1]
+    )
     before = warm.events
     assert warm.ask().status_code == 200
     assert warm.events == [*before, ("credentials.issued", None)]
     assert stored == [True], "what others' rows lose costs no further round"
 
 
-@pytest.mark.parametrize("what", ["key revoked", "tenant suspended", "connection deleted"])  # one of each table
+@pytest.mark.parametrize(
+    "what", ["key revoked", "tenant suspended", "connection deleted"]
+)  # one of each table
 def test_what_is_taken_away_amid_others_changes_is_not_issued_on(warm: Warm, there, restless, what):
     act, expected = BY_SERVICES[what]
     restless.append(lambda: act(there, warm.place))
@@ -342,7 +411,10 @@ def test_a_revoked_key_cannot_write_to_the_audit_log_with_bad_requests(warm: War
     """Memory lets it in, and a request that never gets to the record never finds out."""
     there.api_keys.revoke_key(ADMIN, warm.place.key_id)
     before = len(warm.events)
-    answers = [warm.api.raw("POST", warm.place.path(), {"no_such_field": number}).status_code for number in range(4)]
+    answers = [
+        warm.api.raw("POST", warm.place.path(), {"no_such_field": number}).status_code
+        for number in range(4)
+    ]
     assert answers[-1] == 401
     assert len(warm.events) <= before + 1
 
@@ -350,7 +422,9 @@ def test_a_revoked_key_cannot_write_to_the_audit_log_with_bad_requests(warm: War
 # --- whose memory it is ---
 
 
-def test_memory_filled_by_one_never_serves_a_key_that_is_bound_elsewhere(warm: Warm, unbound: Warm, warm_up):
+def test_memory_filled_by_one_never_serves_a_key_that_is_bound_elsewhere(
+    warm: Warm, unbound: Warm, warm_up
+):
     """As if it did not exist: status, body, and no call to AWS."""
     mallory = warm_up()
     calls = mallory.calls
@@ -360,13 +434,17 @@ def test_memory_filled_by_one_never_serves_a_key_that_is_bound_elsewhere(warm: W
         bodies.append(problem(mallory.api.raw("POST", path), 404, "not_found"))
         assert mallory.events[-1] == ("credentials.refused", "not_found")
     assert bodies[0] == bodies[1] == bodies[2]
-    mixed = f"/v1/tenants/{mallory.place.tenant_id}/connections/{warm.place.connection_id}/credentials"
+    mixed = (
+        f"/v1/tenants/{mallory.place.tenant_id}/connections/{warm.place.connection_id}/credentials"
+    )
     assert problem(mallory.api.raw("POST", mixed), 404, "not_found") == bodies[0]
     assert mallory.calls == calls
 
 
 def test_scope_is_asked_before_memory(app, here, warm: Warm):
-    _, text = here.api_keys.create_key(OPERATOR, name="reader", scopes=frozenset({Scope.CONNECTIONS_READ}))
+    _, text = here.api_keys.create_key(
+        OPERATOR, name="reader", scopes=frozenset({Scope.CONNECTIONS_READ})
+    )
     problem(Api(app, text).raw("POST", warm.place.path()), 403, "forbidden")
     problem(Api(app, text).raw("GET", warm.place.path("/container-credentials")), 403, "forbidden")
 
@@ -395,7 +473,9 @@ def test_what_was_not_there_is_looked_up_each_time(app, there, by_hand, role):
     )
     path = f"/v1/tenants/{made.tenant_id}/connections/{pending}/credentials"
     refused = problem(anybody.raw("POST", path), 409, "connection_not_verified")
-    assert refused["detail"].startswith("This connection is not verified. Call verify"), "nobody has to approve it"
+    assert refused["detail"].startswith("This connection is not verified. Call verify"), (
+        "nobody has to approve it"
+    )
     by_hand(
         f"DELETE FROM connections WHERE id = '{made.connection_id.hex}'",  # noqa: S608
         f"UPDATE connections SET role_arn = '{role.arn}', status = 'verified',"  # noqa: S608
@@ -408,7 +488,9 @@ def test_what_was_not_there_is_looked_up_each_time(app, there, by_hand, role):
 # --- bounds ---
 
 
-def test_a_process_remembers_so_many_keys_and_connections_and_no_more(database_url, here, monkeypatch):
+def test_a_process_remembers_so_many_keys_and_connections_and_no_more(
+    database_url, here, monkeypatch
+):
     monkeypatch.setattr("app.issuing.authorization._KEYS", 3)
     monkeypatch.setattr("app.issuing.authorization._CONNECTIONS", 4)
     authorization = Authorization(here.db, here.authorization._shelf_life, KeyUses(here.db))
@@ -417,10 +499,14 @@ def test_a_process_remembers_so_many_keys_and_connections_and_no_more(database_u
         for made in places:
             caller = authorization.authenticate(made.key, None)
             assert (
-                authorization.authorize_issuance(caller, (made.tenant_id, made.connection_id))[1].tenant_id
+                authorization.authorize_issuance(caller, (made.tenant_id, made.connection_id))[
+                    1
+                ].tenant_id
                 == made.tenant_id
             )
-    sizes = sorted(len(found._things) for found in vars(authorization).values() if hasattr(found, "_things"))
+    sizes = sorted(
+        len(found._things) for found in vars(authorization).values() if hasattr(found, "_things")
+    )
     assert sizes == [3, 4]
 
 
@@ -430,7 +516,9 @@ def test_a_proof_is_over_at_the_moment_at_which_its_shelf_life_ends(here, monkey
     caller = authorization.authenticate(made.key, None)
     _, connection = authorization.authorize_issuance(caller, (made.tenant_id, made.connection_id))
     renewed = []
-    monkeypatch.setattr(here.authorization._shelf_life, "renew", lambda path, _: renewed.append(path))
+    monkeypatch.setattr(
+        here.authorization._shelf_life, "renew", lambda path, _: renewed.append(path)
+    )
     end = connection.proven_at + here.config.proof_max_age
     assert authorization.ensure_fresh_proof(connection, end - 0.001, 0.0)
     assert renewed == []
@@ -452,16 +540,22 @@ def test_a_refusal_by_aws_makes_a_process_look_again(warm: Warm, here, role, fau
 def test_news_about_an_earlier_version_change_nothing(warm: Warm, here, by_hand):
     """A session of the role as it was, and meanwhile a proof has pinned another."""
     caller = here.api_keys.authenticate(warm.place.key, None)
-    _, earlier = here.authorization.authorize_issuance(caller, (warm.place.tenant_id, warm.place.connection_id))
+    _, earlier = here.authorization.authorize_issuance(
+        caller, (warm.place.tenant_id, warm.place.connection_id)
+    )
     with here.issuer._changing(earlier) as (_, row):
         assert row.id == warm.place.connection_id
-    by_hand(f"UPDATE connections SET version = version + 1 WHERE id = '{earlier.connection_id.hex}'")  # noqa: S608
+    by_hand(
+        f"UPDATE connections SET version = version + 1 WHERE id = '{earlier.connection_id.hex}'"  # noqa: S608
+    )
     with here.issuer._changing(earlier) as (_, row):
         assert row is None
 
 
 def test_an_older_epoch_from_another_process_is_ignored(warm: Warm, here, there):
-    """Its word makes old memory look right; but the key was read at the new epoch, and the earlier one counts."""
+    """Its word makes old memory look right; but the key was read at the new epoch, and the
+    earlier one counts.
+    """
     authorization = Authorization(here.db, here.authorization._shelf_life, KeyUses(here.db))
     warm_caller = authorization.authenticate(warm.place.key, None)
     path = (warm.place.tenant_id, warm.place.connection_id)
@@ -495,12 +589,17 @@ def test_an_epoch_that_went_back_is_as_good_as_one_that_moved_on(warm: Warm, by_
 
 GONE = {
     "key": ("DELETE FROM api_keys WHERE id = '{0.key_id.hex}'", (401, "unauthenticated")),
-    "connection": ("DELETE FROM connections WHERE id = '{0.connection_id.hex}'", (404, "not_found")),
+    "connection": (
+        "DELETE FROM connections WHERE id = '{0.connection_id.hex}'",
+        (404, "not_found"),
+    ),
 }
 
 
 @pytest.mark.parametrize("thing", GONE)
-def test_an_epoch_that_went_back_and_came_again_does_not_revive_old_memory(warm: Warm, warm_up, by_hand, thing):
+def test_an_epoch_that_went_back_and_came_again_does_not_revive_old_memory(
+    warm: Warm, warm_up, by_hand, thing
+):
     """Restored from a backup while the processes run: the same number, and not the same world."""
     neighbour, (statement, expected) = warm_up(), GONE[thing]
     assert warm.ask().status_code == 200
@@ -532,7 +631,9 @@ class Held:
 def cold(here, config) -> Iterator[Services]:
     made = Services(config)
     yield made
-    until(lambda: made.db.engine.pool.checkedout() == 0)  # a look may go on for longer than who asked for it
+    until(
+        lambda: made.db.engine.pool.checkedout() == 0
+    )  # a look may go on for longer than who asked for it
     made.db.engine.dispose()
 
 
@@ -547,7 +648,9 @@ def test_a_crowd_that_wants_the_same_looks_once(cold: Services, warm: Warm, by_h
     found = at_once([issue] * 12)
     assert len({connection.connection_id for _, connection in found}) == 1
     looks = [statement for statement in seen if statement.startswith("SELECT")]
-    assert len(looks) == 2, [(one[:30], one[-60:]) for one in looks]  # for the key, for the connection
+    assert len(looks) == 2, [
+        (one[:30], one[-60:]) for one in looks
+    ]  # for the key, for the connection
 
 
 def test_a_look_from_before_a_key_was_made_is_no_reason_to_refuse_it(cold: Services, there):
@@ -565,17 +668,23 @@ def test_a_look_from_before_a_key_was_made_is_no_reason_to_refuse_it(cold: Servi
         assert late.result().name == "just now"
 
 
-def test_a_look_from_before_a_connection_was_proven_is_no_reason_to_refuse_it(cold: Services, there, by_hand, role):
+def test_a_look_from_before_a_connection_was_proven_is_no_reason_to_refuse_it(
+    cold: Services, there, by_hand, role
+):
     made = place(there, role)
     by_hand(f"UPDATE connections SET status = 'broken' WHERE id = '{made.connection_id.hex}'")  # noqa: S608
     caller = cold.api_keys.authenticate(made.key, None)
     cold.authorization.authenticate(made.key, None)
     held, joined = Held(cold, "connections"), joins(cold.authorization._connections.reads)
     with ThreadPoolExecutor(2) as pool:
-        early = pool.submit(cold.authorization.authorize_issuance, caller, (made.tenant_id, made.connection_id))
+        early = pool.submit(
+            cold.authorization.authorize_issuance, caller, (made.tenant_id, made.connection_id)
+        )
         assert held.begun.wait(60)
         by_hand(f"UPDATE connections SET status = 'verified' WHERE id = '{made.connection_id.hex}'")  # noqa: S608
-        late = pool.submit(cold.authorization.authorize_issuance, caller, (made.tenant_id, made.connection_id))
+        late = pool.submit(
+            cold.authorization.authorize_issuance, caller, (made.tenant_id, made.connection_id)
+        )
         until(lambda: joined == [True, False])
         held.go_on.set()
         with pytest.raises(ConnectionNotVerifiedError):
@@ -584,8 +693,8 @@ def test_a_look_from_before_a_connection_was_proven_is_no_reason_to_refuse_it(co
 
 
 def test_of_looks_that_others_began_the_second_refusal_counts(cold: Services, monkeypatch):
-    """The first may have begun before the request, the second did not. A crowd would otherwise make a request wait for
-    one look after the other.
+    """The first may have begun before the request, the second did not. A crowd would otherwise make
+    a request wait for one look after the other.
     """
     joined: list[str] = []
 
@@ -602,7 +711,9 @@ def test_of_looks_that_others_began_the_second_refusal_counts(cold: Services, mo
     assert len(joined) == 2
 
 
-def test_a_read_that_hangs_holds_up_those_who_wait_for_it_and_no_later_request(cold: Services, warm: Warm, monkeypatch):
+def test_a_read_that_hangs_holds_up_those_who_wait_for_it_and_no_later_request(
+    cold: Services, warm: Warm, monkeypatch
+):
     monkeypatch.setattr("app.issuing.authorization._READ_SECONDS", 0.3)
     held = Held(cold, "api_keys")
     with ThreadPoolExecutor(1) as pool:

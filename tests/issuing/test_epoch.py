@@ -1,4 +1,6 @@
-"""The configuration epoch: moved by each change that takes away, in the same transaction, and by none that adds."""
+"""The configuration epoch: moved by each change that takes away, in the same transaction, and by
+none that adds.
+"""
 
 import secrets
 import uuid
@@ -46,7 +48,12 @@ def revoke(world: World, services, here: TenantRows):
 
 
 def revoke_at_the_machine(world: World, services, here: TenantRows):
-    assert world.admin.app.test_cli_runner().invoke(args=["keys", "revoke", str(here.key_id)]).exit_code == 0
+    assert (
+        world.admin.app.test_cli_runner()
+        .invoke(args=["keys", "revoke", str(here.key_id)])
+        .exit_code
+        == 0
+    )
 
 
 def suspend_tenant(world: World, services, here: TenantRows):
@@ -68,7 +75,9 @@ def delete(world: World, services, here: TenantRows):
 def find_it_recreated(world: World, services, here: TenantRows):
     """As an issuance does, when AWS's session shows another role than the proven one."""
     caller = services.api_keys.authenticate(here.key, None)
-    _, connection = services.authorization.authorize_issuance(caller, (here.tenant_id, here.connection_id))
+    _, connection = services.authorization.authorize_issuance(
+        caller, (here.tenant_id, here.connection_id)
+    )
     with services.issuer._changing(connection) as (_, row):
         row.role_was_recreated()
 
@@ -92,7 +101,9 @@ def found(verdict: Verdict, role_unique_id: str | None = None):
 def changed_since(by_hand: ByHand, epoch: int) -> set[uuid.UUID]:
     """The rows that are named for the moves after this epoch, of which none may be without one."""
     latest = by_hand.epoch  # a test that sets the epoch back by hand leaves rows of later ones
-    found = by_hand.rows(f"SELECT epoch, row_id FROM epoch_changes WHERE epoch > {epoch} AND epoch <= {latest}")  # noqa: S608
+    found = by_hand.rows(
+        f"SELECT epoch, row_id FROM epoch_changes WHERE epoch > {epoch} AND epoch <= {latest}"  # noqa: S608
+    )
     assert {at for at, _ in found} == set(range(epoch + 1, latest + 1))
     return {uuid.UUID(str(row_id)) for _, row_id in found}
 
@@ -124,8 +135,12 @@ def test_the_epoch_moves_with_a_change_that_takes_away(world, services, tenant_r
     }[table]
     assert row_id in changed_since(by_hand, before)
     if by_hand.engine.dialect.name == "postgresql":
-        changed_by = by_hand.one(f"SELECT CAST(xmin AS text) FROM {table} WHERE id = '{row_id.hex}'")  # noqa: S608
-        assert changed_by == by_hand.one("SELECT CAST(xmin AS text) FROM configuration"), "one transaction"
+        changed_by = by_hand.one(
+            f"SELECT CAST(xmin AS text) FROM {table} WHERE id = '{row_id.hex}'"  # noqa: S608
+        )
+        assert changed_by == by_hand.one("SELECT CAST(xmin AS text) FROM configuration"), (
+            "one transaction"
+        )
         assert by_hand.epoch == before + 1
 
 
@@ -148,7 +163,9 @@ def unrecordable(tenant_rows, monkeypatch):
 def test_the_epoch_does_not_move_when_a_change_is_rolled_back(services, tenant_rows, by_hand):
     before = by_hand.epoch
     with pytest.raises(OwnError):
-        services.connections.suspend(ADMIN, tenant_rows.tenant_id, tenant_rows.connection_id, reason="x")
+        services.connections.suspend(
+            ADMIN, tenant_rows.tenant_id, tenant_rows.connection_id, reason="x"
+        )
     assert by_hand.epoch == before
     status = f"SELECT status FROM connections WHERE id = '{tenant_rows.connection_id.hex}'"  # noqa: S608
     assert by_hand.one(status) == "verified"
@@ -179,7 +196,9 @@ def test_real_proofs_move_the_epoch_when_they_take_away(world: World, customer, 
     customer.remove_role(kit["role_name"])
     world.role(tenant, customer)
     before = by_hand.epoch
-    world.admin.refused("POST", path_of(connection, "/credentials"), expect=409, code="connection_not_verified")
+    world.admin.refused(
+        "POST", path_of(connection, "/credentials"), expect=409, code="connection_not_verified"
+    )
     assert by_hand.epoch > before, "found while issuing"
 
 
@@ -201,7 +220,9 @@ def test_nothing_that_adds_moves_the_epoch(world: World, customer, by_hand):
     pending = world.connect(tenant, f"{connection['role_arn']}-absent", status="pending")
     for act in (("POST", "/suspend", REASON, 200), ("DELETE", "", {}, 204)):
         admin(act[0], path_of(pending, act[1]), act[2], expect=act[3])
-    world.connect(tenant, pending["role_arn"], status="pending")  # clears the tombstone of the one before
+    world.connect(
+        tenant, pending["role_arn"], status="pending"
+    )  # clears the tombstone of the one before
     assert by_hand.epoch == before, "a connection that could not issue has nothing to lose"
     admin("POST", f"{path}/suspend", REASON)
     before = by_hand.epoch
@@ -213,11 +234,15 @@ def test_nothing_that_adds_moves_the_epoch(world: World, customer, by_hand):
     assert by_hand.epoch == before
 
 
-def test_a_role_that_refuses_once_while_issuing_takes_nothing_away_yet(world: World, faults, by_hand):
+def test_a_role_that_refuses_once_while_issuing_takes_nothing_away_yet(
+    world: World, faults, by_hand
+):
     connection = world.connection()
     before = by_hand.epoch
     faults.add("deny", role_arn=connection["role_arn"], times=1)
-    world.admin.refused("POST", path_of(connection, "/credentials"), expect=409, code="role_refused")
+    world.admin.refused(
+        "POST", path_of(connection, "/credentials"), expect=409, code="role_refused"
+    )
     assert by_hand.epoch == before
 
 
@@ -236,7 +261,9 @@ BY_HAND = {
     "a role's set by its tag": CONNECTION + "tagged_set = 'other' WHERE id = :connection",
     "a role's set by its stack": CONNECTION + "stack_set = 'other' WHERE id = :connection",
     "a connection's id": CONNECTION + "id = :fresh WHERE id = :connection",
-    "a connection's tenant": CONNECTION + "tenant_id = :other, external_id_id = :others WHERE id = :connection",
+    "a connection's tenant": (
+        CONNECTION + "tenant_id = :other, external_id_id = :others WHERE id = :connection"
+    ),
     "a connection's end": "DELETE FROM connections WHERE id = :connection",
 }
 
@@ -244,7 +271,9 @@ BY_HAND = {
 def values(services, here: TenantRows, *, postgresql: bool) -> dict[str, object]:
     other = tenant_row(services.db)
     with services.db.read() as db:
-        others = db.scalars(sqlalchemy.select(ExternalIdRow.id).where(ExternalIdRow.tenant_id == other)).one()
+        others = db.scalars(
+            sqlalchemy.select(ExternalIdRow.id).where(ExternalIdRow.tenant_id == other)
+        ).one()
     ids = {
         "key": here.key_id,
         "tenant": here.tenant_id,
@@ -268,12 +297,16 @@ def test_taking_away_by_hand_moves_the_epoch_too(services, by_hand):
             rows, before = place(services), by_hand.epoch
             change(services, rows, by_hand, statement)
             assert by_hand.epoch == before + 1
-            changed = next(name for name in ("key", "tenant", "connection") if statement.endswith(f"id = :{name}"))
+            changed = next(
+                name
+                for name in ("key", "tenant", "connection")
+                if statement.endswith(f"id = :{name}")
+            )
             assert changed_since(by_hand, before) == {getattr(rows, f"{changed}_id")}
 
 
-# What changes nothing for a process that has the key in memory. A new column of the table has to be put into one of the
-# two, and into the trigger if memory decides by it.
+# What changes nothing for a process that has the key in memory. A new column of the table has to be
+# put into one of the two, and into the trigger if memory decides by it.
 HARMLESS = {
     "name": "name = 'another'",
     "made_by": "made_by = :fresh",
@@ -297,7 +330,11 @@ DECISIVE = {
 def test_of_a_keys_columns_those_move_the_epoch_that_take_away(services, by_hand):
     for column in ApiKey.__table__.columns:
         with case(column.name):
-            rows, before, assignment = place(services), by_hand.epoch, (HARMLESS | DECISIVE)[column.name]
+            rows, before, assignment = (
+                place(services),
+                by_hand.epoch,
+                (HARMLESS | DECISIVE)[column.name],
+            )
             change(services, rows, by_hand, f"UPDATE api_keys SET {assignment} WHERE id = :key")  # noqa: S608
             assert by_hand.epoch == before + (column.name in DECISIVE)
 
@@ -316,18 +353,24 @@ def test_a_replacement_moves_the_epoch_once_however_many_keys_are_inherited(serv
 def test_another_external_id_of_a_connection_moves_the_epoch(services, tenant_rows, by_hand):
     """As a rotation will do it."""
     with services.db.write(SYSTEM) as db:
-        rotated = ExternalIdRow(tenant_id=tenant_rows.tenant_id, value=new_external_id(), state=ExternalIdState.NEXT)
+        rotated = ExternalIdRow(
+            tenant_id=tenant_rows.tenant_id, value=new_external_id(), state=ExternalIdState.NEXT
+        )
         db.add(rotated)
     before = by_hand.epoch
     by_hand(
-        f"UPDATE connections SET external_id_id = '{rotated.id.hex}' WHERE id = '{tenant_rows.connection_id.hex}'"  # noqa: S608
+        f"UPDATE connections SET external_id_id = '{rotated.id.hex}'"  # noqa: S608
+        f" WHERE id = '{tenant_rows.connection_id.hex}'"
     )
     assert by_hand.epoch == before + 1
 
 
 ADDS_BY_HAND = (
     "UPDATE tenants SET name = name || '!' WHERE id = '{tenant}'",
-    "UPDATE connections SET due_at = NULL, verified_at = '2020-01-01 00:00:00' WHERE id = '{connection}'",
+    (
+        "UPDATE connections SET due_at = NULL, verified_at = '2020-01-01 00:00:00' WHERE id ="
+        " '{connection}'"
+    ),
     "UPDATE external_ids SET state = 'retiring' WHERE tenant_id = '{tenant}'",
 )
 
@@ -335,17 +378,27 @@ ADDS_BY_HAND = (
 def test_a_change_by_hand_that_takes_nothing_away_moves_no_epoch(tenant_rows, by_hand):
     before = by_hand.epoch
     for statement in ADDS_BY_HAND:
-        by_hand(statement.format(tenant=tenant_rows.tenant_id.hex, connection=tenant_rows.connection_id.hex))
+        by_hand(
+            statement.format(
+                tenant=tenant_rows.tenant_id.hex, connection=tenant_rows.connection_id.hex
+            )
+        )
         assert by_hand.epoch == before, statement
 
 
-@pytest.mark.parametrize("act", ["UPDATE connections SET version = version + 1", "DELETE FROM connections"])
+@pytest.mark.parametrize(
+    "act", ["UPDATE connections SET version = version + 1", "DELETE FROM connections"]
+)
 def test_many_rows_at_once_move_the_epoch_too(services, by_hand, act):
     """Once for a transaction, on PostgreSQL; SQLite counts rows."""
     here = place(services, connections=5)
     before = by_hand.epoch
     where = f"WHERE tenant_id = '{here.tenant_id.hex}'"
-    by_hand(f"{act} {where}", f"UPDATE api_keys SET scope_bits = 1 {where}", f"DELETE FROM api_keys {where}")  # noqa: S608
+    by_hand(
+        f"{act} {where}",
+        f"UPDATE api_keys SET scope_bits = 1 {where}",  # noqa: S608
+        f"DELETE FROM api_keys {where}",  # noqa: S608
+    )
     moved = by_hand.epoch - before
     assert moved == 1 if by_hand.engine.dialect.name == "postgresql" else moved >= 1
 
@@ -363,7 +416,9 @@ def test_truncating_a_table_moves_the_epoch(by_hand, table):
         run(f"TRUNCATE {table}")
         run("SET CONSTRAINTS ALL IMMEDIATE")
         moved = run("SELECT epoch FROM configuration").scalar_one() - before
-        told = run(f"SELECT count(DISTINCT epoch) FROM epoch_changes WHERE epoch > {before}").scalar_one()  # noqa: S608
+        told = run(
+            f"SELECT count(DISTINCT epoch) FROM epoch_changes WHERE epoch > {before}"  # noqa: S608
+        ).scalar_one()
         assert moved > told, "nobody can know from which rows something was taken"
         connection.rollback()
 
@@ -378,8 +433,12 @@ def test_what_the_last_thousand_epochs_moved_for_is_kept(services, by_hand):
     before = by_hand.epoch
     by_hand("UPDATE configuration SET epoch = epoch + 999")
     by_hand(latest)
-    kept_rows = by_hand.rows(f"SELECT epoch FROM epoch_changes WHERE epoch < {before + 1000} AND epoch >= {before - 1}")  # noqa: S608
-    assert set(kept_rows) == {(before,)}, "a test that sets the epoch back leaves further rows of it"
+    kept_rows = by_hand.rows(
+        f"SELECT epoch FROM epoch_changes WHERE epoch < {before + 1000} AND epoch >= {before - 1}"  # noqa: S608
+    )
+    assert set(kept_rows) == {(before,)}, (
+        "a test that sets the epoch back leaves further rows of it"
+    )
 
 
 # --- transactions ---
@@ -397,9 +456,15 @@ def test_the_epoch_and_its_change_are_seen_together(services, tenant_rows, by_ha
 
 SAVEPOINTS = {
     "changed inside, given up": (["SAVEPOINT s", "{key}", "ROLLBACK TO s"], False),
-    "changed before, given up after": (["{key}", "SAVEPOINT s", "{connection}", "ROLLBACK TO s"], True),
+    "changed before, given up after": (
+        ["{key}", "SAVEPOINT s", "{connection}", "ROLLBACK TO s"],
+        True,
+    ),
     "given up, then changed": (["SAVEPOINT s", "{key}", "ROLLBACK TO s", "{connection}"], True),
-    "checked early, given up": (["SAVEPOINT s", "{now}", "{key}", "ROLLBACK TO s", "{connection}"], True),
+    "checked early, given up": (
+        ["SAVEPOINT s", "{now}", "{key}", "ROLLBACK TO s", "{connection}"],
+        True,
+    ),
 }
 
 
@@ -410,7 +475,9 @@ def test_savepoints_do_not_lose_a_move(tenant_rows, by_hand, what):
     filled = [
         statement.format(
             key=f"UPDATE api_keys SET scope_bits = 1 WHERE id = '{tenant_rows.key_id.hex}'",  # noqa: S608
-            connection=f"UPDATE connections SET version = 9 WHERE id = '{tenant_rows.connection_id.hex}'",  # noqa: S608
+            connection=(
+                f"UPDATE connections SET version = 9 WHERE id = '{tenant_rows.connection_id.hex}'"  # noqa: S608
+            ),
             now="SET CONSTRAINTS ALL IMMEDIATE" if postgresql else "SELECT 1",
         )
         for statement in statements
@@ -450,12 +517,17 @@ AGAINST = {
 @on_postgresql  # SQLite has one writer at a time
 @pytest.mark.parametrize("what", AGAINST)
 def test_two_that_take_away_at_once_do_not_deadlock(services, what):
-    """A tenant's offboarding, which locks everything of its, and somebody who has begun at the other end."""
+    """A tenant's offboarding, which locks everything of its, and somebody who has begun at the
+    other end.
+    """
     for _ in range(4):
         here = place(services, connections=4)
         jobs = [
             lambda here=here: taken(lambda: services.tenants.delete(ADMIN, here.tenant_id)),
-            *(lambda here=here, n=n: taken(lambda: AGAINST[what](services, here, n)) for n in range(4)),
+            *(
+                lambda here=here, n=n: taken(lambda: AGAINST[what](services, here, n))
+                for n in range(4)
+            ),
         ]
         assert at_once(jobs) == [None] * 5
 
@@ -467,9 +539,14 @@ def test_strangers_who_take_away_at_once_only_share_the_epoch(services, by_hand)
     before = by_hand.epoch
     by_statement = "UPDATE api_keys SET scope_bits = 1 WHERE id = '{}'"
     jobs = [
-        *(lambda here=here: services.tenants.suspend(ADMIN, here.tenant_id, reason="x") for here in places),
         *(
-            lambda here=here: services.connections.delete(ADMIN, here.tenant_id, here.connection_ids[1])
+            lambda here=here: services.tenants.suspend(ADMIN, here.tenant_id, reason="x")
+            for here in places
+        ),
+        *(
+            lambda here=here: services.connections.delete(
+                ADMIN, here.tenant_id, here.connection_ids[1]
+            )
             for here in places
         ),
         *(lambda here=here: by_hand(by_statement.format(here.key_id.hex)) for here in places),
@@ -482,8 +559,12 @@ def test_strangers_who_take_away_at_once_only_share_the_epoch(services, by_hand)
 
 @on_postgresql  # SQLite has one writer at a time
 def test_issuing_does_not_wait_for_one_who_is_about_to_take_away(services, tenant_rows, by_hand):
-    """The epoch's row is locked at the commit only: a long transaction of somebody's holds nobody up."""
+    """The epoch's row is locked at the commit only: a long transaction of somebody's holds
+    nobody up.
+    """
     epoch = by_hand.epoch
     with services.db.write(SYSTEM) as db:
         db.execute(sqlalchemy.text(f"DELETE FROM api_keys WHERE id = '{tenant_rows.key_id.hex}'"))  # noqa: S608
-        assert services.audit.append(Event(OPERATOR.actor, "tests.wrote", {}, valid_at_epoch=epoch), patience=5)
+        assert services.audit.append(
+            Event(OPERATOR.actor, "tests.wrote", {}, valid_at_epoch=epoch), patience=5
+        )

@@ -1,4 +1,6 @@
-"""A process that has not heard yet of what another process did: it refuses nobody for what is over."""
+"""A process that has not heard yet of what another process did: it refuses nobody for what is
+over.
+"""
 
 import pytest
 
@@ -8,7 +10,9 @@ from tests.support.cast import Customer, path_of
 
 @pytest.fixture
 def known(world, customer, start):
-    """A verified connection, its role's customer, and another process that has issued for it and remembers it."""
+    """A verified connection, its role's customer, and another process that has issued for it and
+    remembers it.
+    """
     tenant = world.tenant()
     connection = world.connect(tenant, world.role(tenant, customer))
     worker = world.worker(tenant)
@@ -46,4 +50,6 @@ def test_a_role_that_was_made_again_and_not_proven_is_refused_in_words(world, kn
     connection, customer, there = known
     make_again(world, customer, connection)
     refused = problem(asked(there, connection), 409, "connection_not_verified")
-    assert refused["detail"] == "The role was deleted and made again since it was proven; verify it."
+    assert (
+        refused["detail"] == "The role was deleted and made again since it was proven; verify it."
+    )

@@ -1,4 +1,6 @@
-"""Sessions are kept sealed, shared by those who ask the same, renewed in time, and served to no other question."""
+"""Sessions are kept sealed, shared by those who ask the same, renewed in time, and served to no
+other question.
+"""
 
 import itertools
 import threading
@@ -131,7 +133,9 @@ def shared_name(asked: CacheKey) -> str:
 # --- one question, one answer ---
 
 
-def test_the_second_who_asks_gets_the_same_session_and_every_other_question_one_of_its_own(sessions, fake_aws):
+def test_the_second_who_asks_gets_the_same_session_and_every_other_question_one_of_its_own(
+    sessions, fake_aws
+):
     asked = question()
     first, second = (sessions.obtain(asked, fake_aws, PATIENCE) for _ in range(2))
     assert (first[1], second[1]) == ("sts", "cache")
@@ -153,9 +157,13 @@ def test_what_is_spoiled_or_another_questions_is_asked_for_again(sessions, fake_
         assert sessions.obtain(mine, fake_aws, PATIENCE)[1] == "sts"
 
 
-def test_what_is_spoiled_or_another_questions_in_the_shared_cache_is_asked_for_again(process, fake_aws, shared_cache):
+def test_what_is_spoiled_or_another_questions_in_the_shared_cache_is_asked_for_again(
+    process, fake_aws, shared_cache
+):
     mine, yours = question(), question()
-    _, session = (process(shared_cache).obtain(asked, fake_aws, PATIENCE)[0] for asked in (mine, yours))
+    _, session = (
+        process(shared_cache).obtain(asked, fake_aws, PATIENCE)[0] for asked in (mine, yours)
+    )
     sealed = shared_cache.get(shared_name(mine))
     for junk in (b"", sealed[:-1], shared_cache.get(shared_name(yours))):
         shared_cache.put(shared_name(mine), junk, 60)
@@ -176,7 +184,9 @@ def test_a_process_keeps_so_many_sessions_and_no_more(process, fake_aws, monkeyp
     assert opened(sessions, asked[3]) is None
 
 
-def test_a_tenants_misses_evict_its_own_sessions_once_it_has_its_share(process, fake_aws, monkeypatch):
+def test_a_tenants_misses_evict_its_own_sessions_once_it_has_its_share(
+    process, fake_aws, monkeypatch
+):
     assert module._KEPT_OF_TENANT * 10 <= module._KEPT
     monkeypatch.setattr(module, "_KEPT_OF_TENANT", 4)
     monkeypatch.setattr(module, "_CLEARED", 2)
@@ -190,25 +200,40 @@ def test_a_tenants_misses_evict_its_own_sessions_once_it_has_its_share(process, 
         sessions._kept.pop(each.name)
     for each in own[:4]:
         sessions.obtain(each, fake_aws, PATIENCE)
-    assert all(opened(sessions, each) for each in own[:4]), "without them it has its whole share again"
+    assert all(opened(sessions, each) for each in own[:4]), (
+        "without them it has its whole share again"
+    )
 
 
 # --- in clear nowhere ---
 
 
-def test_secrets_are_in_clear_neither_in_memory_nor_in_valkey_nor_on_the_way(process, fake_aws, shared_cache, valkey):
+def test_secrets_are_in_clear_neither_in_memory_nor_in_valkey_nor_on_the_way(
+    process, fake_aws, shared_cache, valkey
+):
     asked = CacheKey(ACME, b'["acme", "dpy-external-id", "a policy"]' + question().text)
     with redis.Redis.from_url(valkey.url) as admin, admin.monitor() as monitor:
         sessions = process(shared_cache)
         session, _ = sessions.obtain(asked, fake_aws, PATIENCE)
         assert process(shared_cache).obtain(asked, fake_aws, PATIENCE)[0] == session
         shared_cache.client.echo("the end")
-        commands = list(itertools.takewhile(lambda command: "the end" not in command["command"], monitor.listen()))
+        commands = list(
+            itertools.takewhile(
+                lambda command: "the end" not in command["command"], monitor.listen()
+            )
+        )
         assert any(command["command"].startswith("SET deputy:session:") for command in commands)
         stored = [(name, admin.dump(name)) for name in admin.scan_iter("*")]
     assert stored
     kept = kept_of(sessions, asked)
-    seen = [repr(commands), repr(stored), repr(kept), repr(vars(sessions)), repr(sessions._kept), repr(session)]
+    seen = [
+        repr(commands),
+        repr(stored),
+        repr(kept),
+        repr(vars(sessions)),
+        repr(sessions._kept),
+        repr(session),
+    ]
     secret = (session.secret_access_key[:20], session.session_token[:30], "external-id", "a policy")
     for text in seen:
         assert [part for part in secret if part in text] == []
@@ -342,7 +367,9 @@ def test_a_session_is_renewed_once_and_in_the_background(process, clock, fake_aw
     assert opened(sessions, asked) == second
 
 
-def test_a_renewal_that_fails_is_tried_again_later_and_the_session_served_on(process, clock, fake_aws):
+def test_a_renewal_that_fails_is_tried_again_later_and_the_session_served_on(
+    process, clock, fake_aws
+):
     sessions, asked = process(), question()
     first, _ = sessions.obtain(asked, fake_aws, PATIENCE)
     kept_of(sessions, asked).renew_at = kept_of(sessions, asked).good_until - 120
@@ -365,7 +392,9 @@ def test_a_renewal_that_fails_is_tried_again_later_and_the_session_served_on(pro
     assert opened(sessions, asked) not in {first, None}
 
 
-def test_a_role_that_refuses_loses_what_is_kept_of_it_on_both_levels(process, clock, fake_aws, shared_cache):
+def test_a_role_that_refuses_loses_what_is_kept_of_it_on_both_levels(
+    process, clock, fake_aws, shared_cache
+):
     sessions, asked = process(shared_cache), question()
     first, _ = sessions.obtain(asked, fake_aws, PATIENCE)
     assert shared_cache.get(shared_name(asked))
@@ -379,7 +408,9 @@ def test_a_role_that_refuses_loses_what_is_kept_of_it_on_both_levels(process, cl
     assert len(sessions._kept) == 0
 
 
-def test_while_aws_does_not_answer_a_session_serves_until_a_minute_before_its_end(process, clock, fake_aws):
+def test_while_aws_does_not_answer_a_session_serves_until_a_minute_before_its_end(
+    process, clock, fake_aws
+):
     """Whether it fails, or takes longer than the request can wait. A refusal has no last resort."""
     sessions, asked = process(), question()
     first, _ = sessions.obtain(asked, fake_aws, PATIENCE)
@@ -424,7 +455,9 @@ def test_the_lock_is_there_during_the_call_and_gone_after_it(process, fake_aws, 
     assert shared_cache.client.keys(f"{shared_name(refused)}*") == []
 
 
-def test_an_answer_that_came_while_the_lock_was_being_taken_is_taken(process, fake_aws, shared_cache, shared_too):
+def test_an_answer_that_came_while_the_lock_was_being_taken_is_taken(
+    process, fake_aws, shared_cache, shared_too
+):
     """The process that held the lock released it just between our look and our lock."""
     asked, other = question(), process(shared_too)
     lock = shared_cache.lock
@@ -440,7 +473,9 @@ def test_an_answer_that_came_while_the_lock_was_being_taken_is_taken(process, fa
     assert shared_cache.get(f"{shared_name(asked)}:lock") is None
 
 
-def test_the_lock_of_a_killed_process_holds_up_no_other_for_long(process, fake_aws, shared_cache, monkeypatch):
+def test_the_lock_of_a_killed_process_holds_up_no_other_for_long(
+    process, fake_aws, shared_cache, monkeypatch
+):
     monkeypatch.setattr(module, "_OTHERS_SECONDS", 60)
     asked = question()
     assert shared_cache.lock(f"{shared_name(asked)}:lock", 0.3)
@@ -456,7 +491,9 @@ def test_the_lock_of_a_killed_process_holds_up_no_other_for_long(process, fake_a
     assert shared_cache.get(f"{shared_name(asked)}:lock"), "it is not ours to give back"
 
 
-def test_what_another_process_has_renewed_is_not_renewed_again(process, clock, fake_aws, shared_cache, shared_too):
+def test_what_another_process_has_renewed_is_not_renewed_again(
+    process, clock, fake_aws, shared_cache, shared_too
+):
     asked = question()
     one, two = process(shared_cache), process(shared_too)
     first, _ = one.obtain(asked, fake_aws, PATIENCE)
@@ -464,7 +501,9 @@ def test_what_another_process_has_renewed_is_not_renewed_again(process, clock, f
     due(one, asked, clock)
     one.obtain(asked, fake_aws, PATIENCE)
     landed(one)
-    assert fake_aws.calls == 2, "what lies in the shared cache is the one to be renewed, and no renewal"
+    assert fake_aws.calls == 2, (
+        "what lies in the shared cache is the one to be renewed, and no renewal"
+    )
     kept_of(two, asked).renew_at = 0
     assert two.obtain(asked, fake_aws, PATIENCE) == (first, "cache")
     landed(two)
@@ -481,7 +520,9 @@ def test_what_is_too_old_in_the_shared_cache_is_not_served(process, clock, fake_
     assert process(shared_cache).obtain(asked, fake_aws, PATIENCE)[1] == "sts"
 
 
-def test_a_session_adopted_from_the_shared_cache_is_renewed_in_time_too(process, clock, fake_aws, shared_cache):
+def test_a_session_adopted_from_the_shared_cache_is_renewed_in_time_too(
+    process, clock, fake_aws, shared_cache
+):
     asked = question()
     process(shared_cache).obtain(asked, fake_aws, PATIENCE)
     clock.shift(1000)
@@ -496,5 +537,7 @@ def test_keys_are_rotated_without_a_call(process, fake_aws, shared_cache):
     session, _ = process(shared_cache, (old,)).obtain(asked, fake_aws, PATIENCE)
     assert process(shared_cache, (new, old)).obtain(asked, fake_aws, PATIENCE) == (session, "cache")
     assert fake_aws.calls == 1
-    assert process(shared_cache, (new,)).obtain(asked, fake_aws, PATIENCE)[1] == "sts", "its key is gone"
+    assert process(shared_cache, (new,)).obtain(asked, fake_aws, PATIENCE)[1] == "sts", (
+        "its key is gone"
+    )
     assert process(shared_cache, (new, old)).obtain(asked, fake_aws, PATIENCE)[1] == "cache"

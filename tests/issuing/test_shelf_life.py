@@ -1,4 +1,5 @@
-"""Past PROOF_MAX_AGE nothing is issued before a fresh proof, whatever is cached (invariant 13; docs/architecture.md).
+"""Past PROOF_MAX_AGE nothing is issued before a fresh proof, whatever is cached (invariant 13;
+docs/architecture.md).
 
 The clock is moved.
 """
@@ -32,7 +33,9 @@ class Scene:
         app = create_app(config)
         app.testing = False
         self.services, self.others = app.extensions["deputy"], composition.Services(config)
-        _, key = self.services.api_keys.create_key(OPERATOR, name="admin", scopes=ALL_SCOPES, tenant_id=None)
+        _, key = self.services.api_keys.create_key(
+            OPERATOR, name="admin", scopes=ALL_SCOPES, tenant_id=None
+        )
         self.world = World(aws, Api(app, key))
         self.customer = Customer(aws)
         self.renew()
@@ -94,9 +97,17 @@ def test_past_the_shelf_life_a_routine_proof_comes_first_and_once(scene):
         assert scene.issue() == first
         assert scene.calls == before + PROBES
         found = scene.read()
-        assert found["verified_at"] == found["verification"]["checked_at"] > scene.connection["verified_at"]
+        assert (
+            found["verified_at"]
+            == found["verification"]["checked_at"]
+            > scene.connection["verified_at"]
+        )
     [proof] = scene.world.admin("GET", path_of(scene.connection, "/proofs"))["items"]
-    assert (proof["count"], proof["trigger"], proof["first_at"]) == (2, "created", scene.connection["verified_at"])
+    assert (proof["count"], proof["trigger"], proof["first_at"]) == (
+        2,
+        "created",
+        scene.connection["verified_at"],
+    )
 
 
 def test_the_calls_of_a_proof_for_issuing_count_for_the_tenant(scene, monkeypatch):
@@ -118,7 +129,9 @@ def test_all_requests_share_one_proof(scene):
 
 
 def test_a_proof_that_another_process_made_is_read_and_not_repeated(scene):
-    """It counted up, and a count moves no epoch: the memory of this process still holds the earlier one."""
+    """It counted up, and a count moves no epoch: the memory of this process still holds the
+    earlier one.
+    """
     first = scene.issue()
     with expired():
         scene.others.verification.verify(ADMIN, *scene.ids, trigger=Trigger.SCHEDULED)
@@ -146,9 +159,14 @@ def test_an_inconclusive_proof_is_a_503_and_nothing_cached_is_served(scene, faul
 def test_a_loosened_role_that_is_found_by_issuing_gets_nothing(scene):
     scene.issue()
     with expired():
-        scene.customer.retrust(scene.kit["role_name"], without_external_id(scene.kit["trust_policy"]))
+        scene.customer.retrust(
+            scene.kit["role_name"], without_external_id(scene.kit["trust_policy"])
+        )
         problem = scene.world.admin.refused(
-            "POST", path_of(scene.connection, "/credentials"), expect=409, code="connection_not_verified"
+            "POST",
+            path_of(scene.connection, "/credentials"),
+            expect=409,
+            code="connection_not_verified",
         )
         assert problem["detail"]
         assert scene.read()["status"] == "insecure"
@@ -158,9 +176,13 @@ def test_slow_answers_end_in_a_503_and_the_proof_goes_on(scene, faults, monkeypa
     first = scene.issue()
     before = scene.calls
     with expired():
-        faults.add("timeout", seconds=1.5, role_arn=scene.connection["role_arn"], times=1)  # then it is asked again
+        faults.add(
+            "timeout", seconds=1.5, role_arn=scene.connection["role_arn"], times=1
+        )  # then it is asked again
         monkeypatch.setattr("app.issuing.issue._ANSWER_SECONDS", 0.4)
-        scene.world.admin.refused("POST", path_of(scene.connection, "/credentials"), expect=503, code="proof_expired")
+        scene.world.admin.refused(
+            "POST", path_of(scene.connection, "/credentials"), expect=503, code="proof_expired"
+        )
         monkeypatch.setattr("app.issuing.issue._ANSWER_SECONDS", 60)
         assert scene.issue() == first
     assert scene.calls - before in {PROBES, PROBES + 1}, "the dropped call may be counted"
@@ -169,7 +191,8 @@ def test_slow_answers_end_in_a_503_and_the_proof_goes_on(scene, faults, monkeypa
 def test_the_connection_says_until_when_and_when_next(scene):
     found = scene.read()
     verified_at, until, following = (
-        datetime.fromisoformat(found[name]) for name in ("verified_at", "proven_until", "next_proof_at")
+        datetime.fromisoformat(found[name])
+        for name in ("verified_at", "proven_until", "next_proof_at")
     )
     assert until - verified_at == timedelta(seconds=MAX_AGE)
     assert following - verified_at == timedelta(minutes=2)

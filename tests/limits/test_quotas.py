@@ -1,4 +1,6 @@
-"""Quotas: exact for the whole deployment, on both databases; what is refused is not counted, and old rows go."""
+"""Quotas: exact for the whole deployment, on both databases; what is refused is not counted, and
+old rows go.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -71,7 +73,9 @@ def test_two_processes_together_admit_exactly_the_limit(two_services, noon_plus)
         tenant = new_id()
         visitor = link(tenant)
         counts = [getattr(services.quotas, name) for services in two_services] * most
-        assert [admitted(count, visitor, tenant) for count in counts] == [True] * most + [False] * most, name
+        assert [admitted(count, visitor, tenant) for count in counts] == [True] * most + [
+            False
+        ] * most, name
 
 
 def test_many_threads_of_both_processes_at_once_do_not_exceed_a_quota(two_services, noon_plus):
@@ -81,7 +85,9 @@ def test_many_threads_of_both_processes_at_once_do_not_exceed_a_quota(two_servic
     first = at_once([lambda s=s: s.quotas.admit_role(visitor, tenant) for s in two_services * 6])
     assert first == [None] * 12
     with ThreadPoolExecutor(16) as pool:
-        more = pool.map(lambda n: admitted(two_services[n % 2].quotas.admit_role, visitor, tenant), range(40))
+        more = pool.map(
+            lambda n: admitted(two_services[n % 2].quotas.admit_role, visitor, tenant), range(40)
+        )
         assert sum(more) == 8
     assert uses(two_services[0]) == {("paste", visitor.key_id): 20, ("attempt", tenant): 20}
 
@@ -94,7 +100,10 @@ def test_a_refused_request_writes_nothing_and_does_not_queue_to_write(two_servic
         one.quotas.admit_role(visitor, tenant)
     before, statements = uses(one), []
     event.listen(one.db.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
-    with ThreadPoolExecutor(1) as pool, other.db.write(SYSTEM) as db:  # the one writer that SQLite has
+    with (
+        ThreadPoolExecutor(1) as pool,
+        other.db.write(SYSTEM) as db,
+    ):  # the one writer that SQLite has
         db.execute(sqlalchemy.update(QuotaUse).values(counted=QuotaUse.counted))
         refused = pool.submit(admitted, one.quotas.admit_role, visitor, tenant)
         assert refused.result(timeout=60) is False
@@ -113,7 +122,9 @@ def test_what_a_full_tenant_refuses_is_not_counted_for_the_link(two_services, no
     assert uses(two_services[1]) == {("attempt", tenant): 60}
 
 
-def test_a_request_that_looked_before_the_last_place_was_taken_is_refused_and_leaves_nothing(two_services, noon_plus):
+def test_a_request_that_looked_before_the_last_place_was_taken_is_refused_and_leaves_nothing(
+    two_services, noon_plus
+):
     one, other = two_services
     tenant = new_id()
     one.quotas.admit_attempt(ADMIN, tenant)
@@ -123,7 +134,10 @@ def test_a_request_that_looked_before_the_last_place_was_taken_is_refused_and_le
             seen: list[str] = []
             event.listen(one.db.engine, "after_cursor_execute", lambda *args: seen.append(args[2]))
             late = pool.submit(admitted, one.quotas.admit_role, link(tenant), tenant)
-            until(lambda: sum("FROM quota_uses" in statement for statement in seen) >= 2, "it looked at both quotas")
+            until(
+                lambda: sum("FROM quota_uses" in statement for statement in seen) >= 2,
+                "it looked at both quotas",
+            )
             assert not late.done()
         assert late.result() is False
     assert uses(other) == {("attempt", tenant): 60}
@@ -148,7 +162,9 @@ def test_a_strangers_key_counts_nothing_for_a_tenant(two_services, noon_plus):
 
 
 @pytest.mark.parametrize(("first", "asked"), [(0, 30), (50, 100)])
-def test_a_request_is_admitted_after_the_wait_and_not_a_second_before(two_services, noon_plus, first, asked):
+def test_a_request_is_admitted_after_the_wait_and_not_a_second_before(
+    two_services, noon_plus, first, asked
+):
     quotas, tenant = two_services[0].quotas, new_id()
     noon_plus(first)
     for _ in range(60):
@@ -191,12 +207,17 @@ def test_many_who_begin_a_window_and_forget_at_once_do_not_fail(two_services, no
         two_services[0].quotas.admit_attempt(ADMIN, new_id())
     noon_plus(120)
     tenants = [new_id() for _ in range(16)]
-    jobs = [lambda n=n, t=t: two_services[n % 2].quotas.admit_attempt(ADMIN, t) for n, t in enumerate(tenants)]
+    jobs = [
+        lambda n=n, t=t: two_services[n % 2].quotas.admit_attempt(ADMIN, t)
+        for n, t in enumerate(tenants)
+    ]
     assert at_once(jobs) == [None] * 16
     assert uses(two_services[0]) == {("attempt", tenant): 1 for tenant in tenants}
 
 
-@pytest.mark.parametrize("two_services", ["postgresql"], indirect=True)  # SQLite has one writer at a time
+@pytest.mark.parametrize(
+    "two_services", ["postgresql"], indirect=True
+)  # SQLite has one writer at a time
 def test_old_rows_that_somebody_else_has_are_left_and_not_waited_for(two_services, noon_plus):
     one, other = two_services
     one.quotas.admit_attempt(ADMIN, new_id())
@@ -207,6 +228,8 @@ def test_old_rows_that_somebody_else_has_are_left_and_not_waited_for(two_service
 
 
 def test_a_database_that_is_away_is_said(tmp_path):
-    quotas = composition.Services(make_config(f"sqlite:///{tmp_path}/no/such/folder.sqlite3")).quotas
+    quotas = composition.Services(
+        make_config(f"sqlite:///{tmp_path}/no/such/folder.sqlite3")
+    ).quotas
     with pytest.raises(StoreUnavailableError):
         quotas.admit_attempt(ADMIN, new_id())

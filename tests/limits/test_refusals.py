@@ -1,4 +1,6 @@
-"""Refusals on record: a process records ten of a key in a second singly, and the rest in one event."""
+"""Refusals on record: a process records ten of a key in a second singly, and the rest in one
+event.
+"""
 
 import threading
 import time
@@ -46,7 +48,9 @@ def databases(request):
 def processes(databases):
     """Two of them, as two gunicorn workers, which have refused nothing yet."""
     logs = [AuditLog(database) for database in databases]
-    both = [Process(database, log, Refusals(log)) for database, log in zip(databases, logs, strict=True)]
+    both = [
+        Process(database, log, Refusals(log)) for database, log in zip(databases, logs, strict=True)
+    ]
     yield both
     for process in both:
         process.refusals.flush()
@@ -65,7 +69,9 @@ def began():
 
 @pytest.fixture(autouse=True)
 def stands_still(monkeypatch):
-    """Nothing is stored by itself: the second lasts until a test says otherwise. And the bounds are those of life."""
+    """Nothing is stored by itself: the second lasts until a test says otherwise. And the bounds
+    are those of life.
+    """
     monkeypatch.setattr("app.limits.refusals.SINGLY", 10)
     monkeypatch.setattr("app.limits.refusals.MOST", 200)
     monkeypatch.setattr("app.limits.refusals.OF_TENANT", 20)
@@ -83,7 +89,11 @@ def refuse(services, key, at, *, code="forbidden", tenant_id=None):
 
 
 def events(services, key, action=None):
-    query = sqlalchemy.select(AuditEvent).where(AuditEvent.actor_id == str(key.key_id)).order_by(AuditEvent.id)
+    query = (
+        sqlalchemy.select(AuditEvent)
+        .where(AuditEvent.actor_id == str(key.key_id))
+        .order_by(AuditEvent.id)
+    )
     with services.db.read() as db:
         found = list(db.scalars(query))
     return [event for event in found if action in {None, event.action}]
@@ -91,7 +101,9 @@ def events(services, key, action=None):
 
 def test_a_process_records_ten_of_a_second_singly_and_the_rest_as_one_event(processes, key, began):
     for turn in range(60):
-        assert refuse(processes[turn % 2], key, began, code="not_found" if turn % 6 < 2 else "forbidden")
+        assert refuse(
+            processes[turn % 2], key, began, code="not_found" if turn % 6 < 2 else "forbidden"
+        )
     for services in processes:
         services.refusals.flush()
     found = events(processes[0], key)
@@ -151,7 +163,9 @@ def test_the_tenant_of_a_bound_key_sees_what_became_of_a_flood(processes, key, b
     assert [event.tenant_id for event in events(processes[0], key)] == [None] * 10 + [tenant]
 
 
-def test_the_keys_of_a_tenant_are_told_singly_twenty_times_in_a_second_together(processes, began, stopped_clock):
+def test_the_keys_of_a_tenant_are_told_singly_twenty_times_in_a_second_together(
+    processes, began, stopped_clock
+):
     tenant, other, keys = new_id(), new_id(), [replace(ADMIN, key_id=new_id()) for _ in range(30)]
     services = processes[0]
     for _ in range(3):
@@ -178,7 +192,10 @@ def test_only_what_is_over_is_stored_while_the_process_goes_on(processes, key, b
     refusals.flush(before=second + 1)
     assert [event.details["count"] for event in events(processes[0], key, "request.refused")] == [1]
     refusals.flush(before=second + 2)
-    assert [event.details["count"] for event in events(processes[0], key, "request.refused")] == [1, 2]
+    assert [event.details["count"] for event in events(processes[0], key, "request.refused")] == [
+        1,
+        2,
+    ]
 
 
 @pytest.fixture
@@ -260,7 +277,9 @@ def test_the_end_of_the_process_waits_for_what_is_being_stored(processes, key, b
     assert rest.details["count"] == 2
 
 
-def test_the_rest_of_a_flood_is_stored_by_itself_when_the_second_is_over(processes, key, monkeypatch):
+def test_the_rest_of_a_flood_is_stored_by_itself_when_the_second_is_over(
+    processes, key, monkeypatch
+):
     monkeypatch.setattr(Refusals, "_flush_in_time", flush_in_time)
     refusals = processes[0].refusals
     for _ in range(40):  # if the second ends meanwhile, more than ten are left all the same
@@ -279,5 +298,7 @@ def test_a_request_beyond_is_answered_with_429_and_logged_once(app, world, logge
     assert requests == {(403, "forbidden"): 200, (429, "rate_limited"): 5}
     assert response.headers["Retry-After"] == "1"
     assert logged == ["refusals.flood"]
-    assert program.raw("GET", "/v1/audit-events").status_code == 200, "what is not refused is served all the same"
+    assert program.raw("GET", "/v1/audit-events").status_code == 200, (
+        "what is not refused is served all the same"
+    )
     app.extensions["deputy"].refusals.flush()

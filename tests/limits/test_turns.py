@@ -1,4 +1,6 @@
-"""Turns: so many a second, some seconds' worth at once, and who has to wait waits in the order of asking."""
+"""Turns: so many a second, some seconds' worth at once, and who has to wait waits in the order
+of asking.
+"""
 
 import heapq
 import math
@@ -13,10 +15,14 @@ RATE, BURST = 100, 5  # TENANT_MISS_RATE, and the seconds of it that may come at
 
 def test_a_burst_comes_at_once_and_then_one_waits_for_the_next_turn(stopped_clock):
     turns, tenant, other = Turns(RATE, BURST), new_id(), new_id()
-    assert [turns.reserve(tenant, patience=0.0) for _ in range(RATE * BURST)] == [0.0] * RATE * BURST
+    assert [turns.reserve(tenant, patience=0.0) for _ in range(RATE * BURST)] == [
+        0.0
+    ] * RATE * BURST
     assert turns.reserve(tenant, patience=0.0) == pytest.approx(0.01)
     waits = [turns.reserve(tenant, patience=1.0) for _ in range(3)]
-    assert waits == pytest.approx([0.01, 0.02, 0.03]), "each has a turn of its own, and who took none has none"
+    assert waits == pytest.approx([0.01, 0.02, 0.03]), (
+        "each has a turn of its own, and who took none has none"
+    )
     assert turns.reserve(other, patience=0.0) == 0.0
     stopped_clock.move(1.0)
     assert [turns.reserve(tenant, patience=0.0) for _ in range(97)] == [0.0] * 97
@@ -34,7 +40,9 @@ def test_a_pause_gives_no_more_than_a_burst(stopped_clock):
 
 @pytest.mark.parametrize("workers", [1, 16, 64])
 def test_a_nightly_run_over_a_thousand_accounts_passes(stopped_clock, workers):
-    """Every worker asks for the next account as soon as it has its session, 20 ms later, and no request is refused."""
+    """Every worker asks for the next account as soon as it has its session, 20 ms later, and no
+    request is refused.
+    """
     turns, tenant, begun = Turns(RATE, BURST), new_id(), stopped_clock.monotonic()
     asking, left, done = [(begun, worker) for worker in range(workers)], 1000 - workers, []
     while asking:

@@ -1,4 +1,6 @@
-"""The machine: tenants, keys, connections, customers and a clock, in any order, against Deputy and the model at once."""
+"""The machine: tenants, keys, connections, customers and a clock, in any order, against Deputy
+and the model at once.
+"""
 
 from datetime import timedelta
 from random import Random
@@ -35,7 +37,8 @@ _A_TURN = timedelta(hours=1.3)  # of routine proofs, at most
 app_ = st.integers(0, 1)
 any_ = st.integers(0, 11)
 whose_ = st.sampled_from(["owner", "vendor"])
-# What another tenant's key tries on a connection, and the scope that it is refused by if its key lacks it.
+# What another tenant's key tries on a connection, and the scope that it is refused by if its key
+# lacks it.
 _ATTACKS = [
     ("POST", "/connections/{c}/credentials", {}, "credentials:issue"),
     ("GET", "/connections/{c}/container-credentials", None, "credentials:issue"),
@@ -60,7 +63,8 @@ _ATTACKS_ON_TENANTS = [
 class Deputy(Watched):
     @initialize(reads=st.booleans(), luck=st.integers(0, 2**32))
     def two_tenants(self, reads: bool, luck: int) -> None:
-        """Acme has a connection, as its kit says. Each tenant has a key with every right in it, and a worker's.
+        """Acme has a connection, as its kit says. Each tenant has a key with every right in it, and
+        a worker's.
 
         A sign-up service's key made each.
         """
@@ -83,13 +87,24 @@ class Deputy(Watched):
         return self.vendor if whose == "vendor" else own
 
     def do(
-        self, app: int, whose: str, tenant: Tenant, request: tuple[str, str, Any], scope: str, *, expect: int
+        self,
+        app: int,
+        whose: str,
+        tenant: Tenant,
+        request: tuple[str, str, Any],
+        scope: str,
+        *,
+        expect: int,
     ) -> Any:
-        """Ask for a change. `expect`: the status, if the key is let in at all. The answer; None if it was refused."""
+        """Ask for a change. `expect`: the status, if the key is let in at all. The answer; None
+        if it was refused.
+        """
         key = self.actor(tenant, whose)
         expect, (method, path, body) = key.refused(scope, tenant, self.at) or expect, request
         answer = self.stage.ask(app, key, method, f"/v1/tenants/{tenant.id}{path}", body)
-        assert answer.status_code == expect, f"{answer.status_code} instead of {expect}: {answer.text}"
+        assert answer.status_code == expect, (
+            f"{answer.status_code} instead of {expect}: {answer.text}"
+        )
         self.seen[f"{method} {path.rpartition('/')[2] if method == 'POST' else ''} {expect}"] += 1
         return None if expect >= 300 else answer.get_json() if answer.data else {}
 
@@ -100,15 +115,26 @@ class Deputy(Watched):
     # Credentials
 
     @precondition(lambda self: self.model.live())
-    @rule(app=app_, which=any_, who=any_, seconds=st.sampled_from([900, 3600]), narrow=st.booleans())
+    @rule(
+        app=app_, which=any_, who=any_, seconds=st.sampled_from([900, 3600]), narrow=st.booleans()
+    )
     def a_worker_asks(self, app: int, which: int, who: int, seconds: int, narrow: bool) -> None:
         connection = self.connection_named(which)
         keys = [it for it in self.keys_of(connection.tenant) if "credentials:issue" in it.scopes]
         self.begin("a worker asks")
-        self.ask(app, keys[who % len(keys)], connection.tenant, connection, seconds=seconds, narrow=narrow)
+        self.ask(
+            app,
+            keys[who % len(keys)],
+            connection.tenant,
+            connection,
+            seconds=seconds,
+            narrow=narrow,
+        )
 
     def somebody_asks(self) -> None:
-        """After each step: a worker for a connection of its tenant's; or any key, also for what is gone."""
+        """After each step: a worker for a connection of its tenant's; or any key, also for what
+        is gone.
+        """
         app = self.dice.randrange(2)
         connection = self.dice.choice(self.model.live() or self.model.connections)
         if self.dice.random() < _WORKERS:
@@ -116,11 +142,20 @@ class Deputy(Watched):
             self.ask(app, self.dice.choice(workers), connection.tenant, connection)
         else:
             connection = self.dice.choice([connection, *self.model.connections])
-            tenant = self.dice.choice([connection.tenant, connection.tenant, self.model.other(connection.tenant)])
+            tenant = self.dice.choice(
+                [connection.tenant, connection.tenant, self.model.other(connection.tenant)]
+            )
             self.ask(app, self.dice.choice(self.model.keys), tenant, connection)
 
     def ask(
-        self, app: int, key: Key, tenant: Tenant, connection: Connection, *, seconds: int = 3600, narrow: bool = False
+        self,
+        app: int,
+        key: Key,
+        tenant: Tenant,
+        connection: Connection,
+        *,
+        seconds: int = 3600,
+        narrow: bool = False,
     ) -> None:
         """Ask for credentials: the answer is the model's."""
         stale = self.seen["a proof past its shelf life"]
@@ -128,7 +163,11 @@ class Deputy(Watched):
         body = {"duration_seconds": seconds} | ({"session_policy": NARROW} if narrow else {})
         answer = self.stage.ask(app, key, "POST", credentials_path(tenant, connection), body)
         if self.seen["a proof past its shelf life"] > stale:
-            probed = [call for call in self.stage.calls[self.mark :] if call.role_arn == connection.role.arn]
+            probed = [
+                call
+                for call in self.stage.calls[self.mark :]
+                if call.role_arn == connection.role.arn
+            ]
             assert any(map(self._is_probe, probed)), "answered on a proof that is too old"
         said = answer.status_code, None if answer.status_code == 200 else answer.get_json()["code"]
         self.seen[f"issue {said[1] or 200}"] += 1
@@ -140,7 +179,9 @@ class Deputy(Watched):
                 refusal = self._refusal(key, tenant, connection) or refusal
             assert said[0] == refusal[0], f"{said} instead of {refusal}"
             assert refusal[1] in {None, said[1]}, f"{said} instead of {refusal}"
-            assert (key.may_see(tenant) and connection.tenant is tenant) or not calls, "AWS was asked for a stranger"
+            assert (key.may_see(tenant) and connection.tenant is tenant) or not calls, (
+                "AWS was asked for a stranger"
+            )
             return
         if said[0] == 200:
             self.check_session(answer.get_json(), connection, key, seconds, narrow=narrow)
@@ -152,8 +193,8 @@ class Deputy(Watched):
             connection.recreated(self.mark)
 
     def _asked_in_vain(self, connection: Connection, calls: list[Any]) -> bool:
-        """By a process that has not heard yet that nothing is issued. Returns whether it saw that the role is another
-        one, so that the connection needs a proof as well.
+        """By a process that has not heard yet that nothing is issued. Returns whether it saw that
+        the role is another one, so that the connection needs a proof as well.
         """
         self.seen["asked AWS in vain"] += bool(calls)
         if not calls or connection.status != VERIFIED:
@@ -164,10 +205,18 @@ class Deputy(Watched):
         connection.recreated(self.mark)
         return True
 
-    def _refusal(self, key: Key, tenant: Tenant, connection: Connection) -> tuple[int, str | None] | None:
-        """What the model says, after the fresh proof that a request makes when the last one is too old."""
+    def _refusal(
+        self, key: Key, tenant: Tenant, connection: Connection
+    ) -> tuple[int, str | None] | None:
+        """What the model says, after the fresh proof that a request makes when the last one is
+        too old.
+        """
         refusal = self.model.why_not(key, tenant, connection, self.at)
-        if refusal or connection.proven_at is None or self.at < connection.proven_at + PROOF_MAX_AGE:
+        if (
+            refusal
+            or connection.proven_at is None
+            or self.at < connection.proven_at + PROOF_MAX_AGE
+        ):
             return refusal
         self.seen["a proof past its shelf life"] += 1
         verdict = proofs.prove(self.model, connection, self.at, self.mark, routine=True)
@@ -183,7 +232,10 @@ class Deputy(Watched):
         self.begin("reported")
         path = f"/connections/{connection.id}/report-refused"
         done = self.do(app, whose, tenant, ("POST", path, {}), "credentials:issue", expect=202)
-        lately = connection.reported_at is not None and connection.reported_at > self.at - timedelta(minutes=1)
+        lately = (
+            connection.reported_at is not None
+            and connection.reported_at > self.at - timedelta(minutes=1)
+        )
         if done is not None and connection.status != SUSPENDED and not lately:
             connection.reported_at, connection.void_before = self.at, self.mark
 
@@ -191,8 +243,12 @@ class Deputy(Watched):
 
     @precondition(lambda self: self.model.live())
     @rule(app=app_, which=any_, who=any_, attack=st.sampled_from(_ATTACKS), own_path=st.booleans())
-    def another_tenants_key(self, app: int, which: int, who: int, attack: Any, own_path: bool) -> None:
-        """Under the victim's path, or the victim's connection under its own path: it is as if there were none."""
+    def another_tenants_key(
+        self, app: int, which: int, who: int, attack: Any, own_path: bool
+    ) -> None:
+        """Under the victim's path, or the victim's connection under its own path: it is as if
+        there were none.
+        """
         connection = self.connection_named(which)
         theirs = self.model.other(connection.tenant)
         keys = [it for it in self.model.keys if it.tenant is theirs]
@@ -200,7 +256,12 @@ class Deputy(Watched):
         self.begin("attacked")
         under = theirs if own_path else connection.tenant
         expect = key.refused(scope, under, self.at) or 404
-        self._refused(app, key, (method, f"/v1/tenants/{under.id}{path.format(c=connection.id)}", body), expect)
+        self._refused(
+            app,
+            key,
+            (method, f"/v1/tenants/{under.id}{path.format(c=connection.id)}", body),
+            expect,
+        )
 
     @rule(app=app_, victim=any_, who=any_, attack=st.sampled_from(_ATTACKS_ON_TENANTS))
     def another_tenants_key_on_a_tenant(self, app: int, victim: int, who: int, attack: Any) -> None:
@@ -219,25 +280,45 @@ class Deputy(Watched):
 
     # Connections
 
-    @rule(app=app_, victim=any_, which=any_, whose=whose_, permission_set=st.sampled_from([None, None, WRITES]))
-    def connect(self, app: int, victim: int, which: int, whose: str, permission_set: str | None) -> None:
+    @rule(
+        app=app_,
+        victim=any_,
+        which=any_,
+        whose=whose_,
+        permission_set=st.sampled_from([None, None, WRITES]),
+    )
+    def connect(
+        self, app: int, victim: int, which: int, whose: str, permission_set: str | None
+    ) -> None:
         """Also a role of the other tenant's."""
         self.begin("connect")
         role = self.model.roles[which % len(self.model.roles)]
         self._connect(app, whose, self.tenant_named(victim), role, permission_set)
 
-    def _connect(self, app: int, whose: str, tenant: Tenant, role: Role, permission_set: str | None = None) -> None:
+    def _connect(
+        self, app: int, whose: str, tenant: Tenant, role: Role, permission_set: str | None = None
+    ) -> None:
         there = self.model.to_role(tenant, role)
-        body = {"role_arn": role.arn} | ({"permission_set": permission_set} if permission_set else {})
+        body = {"role_arn": role.arn} | (
+            {"permission_set": permission_set} if permission_set else {}
+        )
         kept_out = self.model.is_buried(tenant, role) or self.model.is_closed(tenant, role.account)
         refused = there or tenant.status == SUSPENDED or (kept_out and whose == "owner")
         expect = 409 if refused else 201
-        made = self.do(app, whose, tenant, ("POST", "/connections", body), "connections:write", expect=expect)
+        made = self.do(
+            app, whose, tenant, ("POST", "/connections", body), "connections:write", expect=expect
+        )
         if made is None:
             return
         awaits = permission_set == WRITES and whose == "owner"
         connection = Connection(
-            made["id"], tenant, role, permission_set or "inventory", self.at, tenant.current, awaiting=awaits
+            made["id"],
+            tenant,
+            role,
+            permission_set or "inventory",
+            self.at,
+            tenant.current,
+            awaiting=awaits,
         )
         self.model.connections.append(connection)
         self._proven(connection, made, routine=False)
@@ -271,7 +352,10 @@ class Deputy(Watched):
         tenant, self.at, bound = connection.tenant, self.begin("suspend"), whose == "owner"
         already = connection.status == SUSPENDED and (bound or not connection.suspended_by_bound)
         path, expect = f"/connections/{connection.id}/suspend", 409 if already else 200
-        if self.do(app, whose, tenant, ("POST", path, _REASON), "connections:write", expect=expect) is not None:
+        if (
+            self.do(app, whose, tenant, ("POST", path, _REASON), "connections:write", expect=expect)
+            is not None
+        ):
             connection.become(SUSPENDED, self.mark)
             connection.suspended_by_bound = bound
 
@@ -280,29 +364,47 @@ class Deputy(Watched):
     def resume(self, app: int, which: int, whose: str) -> None:
         connection = self.connection_named(which)
         tenant, self.at = connection.tenant, self.begin("resume")
-        may = tenant.status == ACTIVE and connection.status == SUSPENDED and self._may_undo(connection, whose)
-        may = may and (whose == "vendor" or not self.model.is_closed(tenant, connection.role.account))
+        may = (
+            tenant.status == ACTIVE
+            and connection.status == SUSPENDED
+            and self._may_undo(connection, whose)
+        )
+        may = may and (
+            whose == "vendor" or not self.model.is_closed(tenant, connection.role.account)
+        )
         path, expect = f"/connections/{connection.id}/resume", 200 if may else 409
-        made = self.do(app, whose, tenant, ("POST", path, _REASON), "connections:write", expect=expect)
+        made = self.do(
+            app, whose, tenant, ("POST", path, _REASON), "connections:write", expect=expect
+        )
         if made is not None:
             connection.become(PENDING, self.mark)
             self._proven(connection, made, routine=False)
 
     def is_kept_out(self, connection: Connection) -> bool:
         """Whether nobody but the vendor may have it proven."""
-        return connection.status != VERIFIED and self.model.is_closed(connection.tenant, connection.role.account)
+        return connection.status != VERIFIED and self.model.is_closed(
+            connection.tenant, connection.role.account
+        )
 
     def _may_undo(self, suspended: Connection | Tenant, whose: str) -> bool:
         """What the vendor suspended, a tenant's key neither resumes nor deletes."""
-        return suspended.status != SUSPENDED or whose == "vendor" or bool(suspended.suspended_by_bound)
+        return (
+            suspended.status != SUSPENDED or whose == "vendor" or bool(suspended.suspended_by_bound)
+        )
 
     @precondition(lambda self: self.model.live())
     @rule(app=app_, which=any_, whose=whose_)
     def delete(self, app: int, which: int, whose: str) -> None:
         connection = self.connection_named(which)
         tenant, self.at = connection.tenant, self.begin("delete")
-        path, expect = f"/connections/{connection.id}", 204 if self._may_undo(connection, whose) else 409
-        if self.do(app, whose, tenant, ("DELETE", path, None), "connections:write", expect=expect) is not None:
+        path, expect = (
+            f"/connections/{connection.id}",
+            204 if self._may_undo(connection, whose) else 409,
+        )
+        if (
+            self.do(app, whose, tenant, ("DELETE", path, None), "connections:write", expect=expect)
+            is not None
+        ):
             connection.become(DELETED, self.mark)
             connection.deleted_by_bound = whose == "owner"
 
@@ -315,12 +417,19 @@ class Deputy(Watched):
 
     def _approve(self, app: int, connection: Connection, whose: str) -> None:
         active = connection.tenant.status == ACTIVE
-        path, expect = f"/connections/{connection.id}/approve", (200 if active else 409) if whose == "vendor" else 403
-        made = self.do(app, whose, connection.tenant, ("POST", path, {}), "connections:write", expect=expect)
+        path, expect = (
+            f"/connections/{connection.id}/approve",
+            (200 if active else 409) if whose == "vendor" else 403,
+        )
+        made = self.do(
+            app, whose, connection.tenant, ("POST", path, {}), "connections:write", expect=expect
+        )
         if made is None:
             return
         connection.awaiting = False
-        passed = connection.passed_at is not None and connection.passed_at >= self.at - timedelta(days=1)
+        passed = connection.passed_at is not None and connection.passed_at >= self.at - timedelta(
+            days=1
+        )
         if made["status"] == VERIFIED:
             assert passed, "approved, and verified without a fresh proof"
             connection.become(VERIFIED, self.mark)

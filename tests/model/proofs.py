@@ -1,4 +1,6 @@
-"""The model's proofs and rotations: what a proof finds, what becomes of the connection, and of its tenant's rotation."""
+"""The model's proofs and rotations: what a proof finds, what becomes of the connection, and of
+its tenant's rotation.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -33,7 +35,9 @@ class Finding:
 
 
 def verdict_on(connection: Connection, external_id: str) -> str:
-    """What the role's policy, as the customer last wrote it, makes of a proof with this External ID."""
+    """What the role's policy, as the customer last wrote it, makes of a proof with this External
+    ID.
+    """
     role = connection.role
     if not role.lets_in(external_id):
         return UNASSUMABLE
@@ -77,11 +81,15 @@ def _apply(connection: Connection, verdict: str, at: datetime, mark: int) -> Non
 
 
 def _keeps_own(connection: Connection) -> bool:
-    return connection.status == VERIFIED and connection.tenant.external_ids[connection.pair] != RETIRED
+    return (
+        connection.status == VERIFIED and connection.tenant.external_ids[connection.pair] != RETIRED
+    )
 
 
 def _candidates(connection: Connection) -> list[str]:
-    """The External IDs that may be, or become, the connection's own, in the order in which they are tried."""
+    """The External IDs that may be, or become, the connection's own, in the order in which they
+    are tried.
+    """
     tenant = connection.tenant
     current, upcoming, own = tenant.current, tenant.with_state(NEXT), connection.pair
     if _keeps_own(connection):
@@ -89,7 +97,11 @@ def _candidates(connection: Connection) -> list[str]:
     is_new = upcoming is not None and tenant.rotation is not None and connection.proven_at is None
     is_new = is_new and connection.created_at >= tenant.rotation.started_at  # type: ignore[union-attr]
     order = [upcoming, current] if is_new else [current, upcoming, own]
-    good = (it for it in order if it and it not in tenant.withdrawn and tenant.external_ids[it] != RETIRED)
+    good = (
+        it
+        for it in order
+        if it and it not in tenant.withdrawn and tenant.external_ids[it] != RETIRED
+    )
     return list(dict.fromkeys(good))
 
 
@@ -114,8 +126,12 @@ def _found(connection: Connection, at: datetime) -> Finding:
     return found
 
 
-def _upcoming(connection: Connection, upcoming: str, verdict: str, found: Finding, at: datetime) -> Finding:
-    """A verified connection switches when its role has accepted the next External ID for two minutes."""
+def _upcoming(
+    connection: Connection, upcoming: str, verdict: str, found: Finding, at: datetime
+) -> Finding:
+    """A verified connection switches when its role has accepted the next External ID for two
+    minutes.
+    """
     if verdict == UNASSUMABLE:
         connection.accepts_since.pop(upcoming, None)
         return found
@@ -169,7 +185,9 @@ def complete(model: Model, tenant: Tenant, at: datetime) -> None:
 
 
 def settle(model: Model, tenant: Tenant, at: datetime) -> None:
-    """As far as the proofs allow: to the end a day after all have switched, to retirement when all have refused."""
+    """As far as the proofs allow: to the end a day after all have switched, to retirement when
+    all have refused.
+    """
     rotation = tenant.rotation
     if rotation is None or tenant.status == ENDED:
         return
@@ -181,7 +199,9 @@ def settle(model: Model, tenant: Tenant, at: datetime) -> None:
         elif rotation.ready_at <= at - timedelta(days=1):
             tenant.external_ids[rotation.old], tenant.external_ids[rotation.new] = RETIRING, CURRENT
     old = rotation.old
-    seen = all(it.pair != old and len(it.refused_at.get(old, [])) == 2 for it in model.verified(tenant))
+    seen = all(
+        it.pair != old and len(it.refused_at.get(old, [])) == 2 for it in model.verified(tenant)
+    )
     lost = (it.proven_at for it in model.live(tenant) if it.status == BROKEN and it.pair == old)
     lately = any(proven_at is not None and proven_at > at - timedelta(days=1) for proven_at in lost)
     if tenant.external_ids[old] == RETIRING and seen and not lately:

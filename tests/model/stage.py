@@ -32,7 +32,12 @@ from tests.support.cast import Api
 from tests.support.housekeeping import tidy
 
 ALL = frozenset(scope.value for scope in ALL_SCOPES)
-_READS = ("iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies")
+_READS = (
+    "iam:GetRole",
+    "iam:GetRolePolicy",
+    "iam:ListRolePolicies",
+    "iam:ListAttachedRolePolicies",
+)
 _PATIENCE = 60.0
 _numbers = itertools.count(1)
 
@@ -49,14 +54,16 @@ class Issued:
 
 
 class Wire:
-    """In the place of a pool of connections to AWS: the same requests and answers, and no socket between, which would
-    take as long as the rest of a proof.
+    """In the place of a pool of connections to AWS: the same requests and answers, and no socket
+    between, which would take as long as the rest of a proof.
     """
 
     def __init__(self, aws: Sandbox) -> None:
         self._aws = aws
 
-    def urlopen(self, method: str, target: str, *, body: bytes, headers: dict[str, str], **_: Any) -> Any:
+    def urlopen(
+        self, method: str, target: str, *, body: bytes, headers: dict[str, str], **_: Any
+    ) -> Any:
         named = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()}
         environ = {
             "REQUEST_METHOD": method,
@@ -72,7 +79,9 @@ class Wire:
             **named,
         }
         data, status, answered = run_wsgi_app(self._aws, environ)
-        return SimpleNamespace(status=int(status.split()[0]), headers=dict(answered), data=b"".join(data))
+        return SimpleNamespace(
+            status=int(status.split()[0]), headers=dict(answered), data=b"".join(data)
+        )
 
     def close(self) -> None:
         """There is nothing to close."""
@@ -90,12 +99,16 @@ class Stage:
 
     def ask(self, app: int, key: Key, method: str, path: str, body: Any = None) -> Any:
         given = {} if body is None else {"body": body}
-        answer = self._asking[app].raw(method, path, headers={"Authorization": f"Bearer {key.text}"}, **given)
+        answer = self._asking[app].raw(
+            method, path, headers={"Authorization": f"Bearer {key.text}"}, **given
+        )
         self._until_idle()
         return answer
 
     def _until_idle(self) -> None:
-        """Sessions are renewed by threads of their own, which outlive the request that started them."""
+        """Sessions are renewed by threads of their own, which outlive the request that started
+        them.
+        """
         deadline = time.monotonic() + _PATIENCE
         while any(app.extensions["deputy"].issuer._sessions._calls._running for app in self.apps):
             assert time.monotonic() < deadline, "a renewal does not end"
@@ -104,13 +117,19 @@ class Stage:
     def new_tenant(self, name: str, by: Key) -> Tenant:
         made = self.services.tenants.create(self.services.api_keys.authenticate(by.text), name=name)
         assert made.external_id is not None
-        return Tenant(str(made.id), name, {made.external_id: "current"}, made_by=by, made_at=made.created_at)
+        return Tenant(
+            str(made.id), name, {made.external_id: "current"}, made_by=by, made_at=made.created_at
+        )
 
     def new_key(self, tenant: Tenant | None, scopes: frozenset[str]) -> Key:
         tenant_id = None if tenant is None else uuid.UUID(tenant.id)
         may_give = frozenset({Scope.CREDENTIALS_ISSUE} if Scope.KEYS_DELEGATE in scopes else ())
         key, text = self.services.api_keys.create_key(
-            OPERATOR, name="a program", scopes=frozenset(map(Scope, scopes)), tenant_id=tenant_id, may_give=may_give
+            OPERATOR,
+            name="a program",
+            scopes=frozenset(map(Scope, scopes)),
+            tenant_id=tenant_id,
+            may_give=may_give,
         )
         return Key(str(key.id), text, scopes, tenant)
 
@@ -138,11 +157,17 @@ class Stage:
         made = iam.create_role(role.name, text, "/", None, "", [], "3600")
         if role.reads:
             statement = {"Effect": "Allow", "Action": list(_READS), "Resource": role.arn}
-            iam.put_role_policy(role.name, "read-itself", json.dumps({"Version": "2012-10-17", "Statement": statement}))
+            iam.put_role_policy(
+                role.name,
+                "read-itself",
+                json.dumps({"Version": "2012-10-17", "Statement": statement}),
+            )
         role.unique_id, role.exists = made.id, True
 
     def retrust(self, role: Role, trust: Trust) -> None:
-        iam_backends[role.account]["aws"].update_assume_role_policy(role.name, json.dumps(trust.document()))
+        iam_backends[role.account]["aws"].update_assume_role_policy(
+            role.name, json.dumps(trust.document())
+        )
         role.trust = trust
 
     def remove(self, role: Role) -> None:
@@ -180,14 +205,17 @@ class Stage:
             found.append(Issued(*ids, told["access_key_id"], told["session_name"]))
         return found
 
-    def rows(self, tenant: Tenant) -> tuple[str, dict[str, tuple[str, bool]], dict[str, tuple[str, str, bool]]]:
-        """The tenant's status; its External IDs with state and whether withdrawn; its connections with status, pair and
-        whether they await approval.
+    def rows(
+        self, tenant: Tenant
+    ) -> tuple[str, dict[str, tuple[str, bool]], dict[str, tuple[str, str, bool]]]:
+        """The tenant's status; its External IDs with state and whether withdrawn; its connections
+        with status, pair and whether they await approval.
         """
         which = [uuid.UUID(tenant.id).hex]
         [(status,)] = self._sql.execute("SELECT status FROM tenants WHERE id = ?", which)
         ids = self._sql.execute(
-            "SELECT value, state, withdrawn_at IS NOT NULL FROM external_ids WHERE tenant_id = ?", which
+            "SELECT value, state, withdrawn_at IS NOT NULL FROM external_ids WHERE tenant_id = ?",
+            which,
         )
         connections = self._sql.execute(
             "SELECT c.id, c.status, e.value, c.awaiting_approval FROM connections c"
@@ -197,11 +225,16 @@ class Stage:
         return (
             status,
             {value: (state, bool(withdrawn)) for value, state, withdrawn in ids},
-            {str(uuid.UUID(it)): (status, pair, bool(awaits)) for it, status, pair, awaits in connections},
+            {
+                str(uuid.UUID(it)): (status, pair, bool(awaits))
+                for it, status, pair, awaits in connections
+            },
         )
 
     def clear(self, model: Model, first_call: int) -> None:
-        """So that the next run finds nothing due and no rotation that goes on, and nothing grows."""
+        """So that the next run finds nothing due and no rotation that goes on, and nothing
+        grows.
+        """
         for role in model.roles:
             if role.exists:
                 self.remove(role)

@@ -1,6 +1,7 @@
 """The model: what tenants, keys, roles and connections are, as far as credentials depend on it.
 
-docs/architecture.md lists the invariants. Nothing here is Deputy's code, and nothing here asks Deputy.
+docs/architecture.md lists the invariants. Nothing here is Deputy's code, and nothing here asks
+Deputy.
 """
 
 from collections.abc import Iterator
@@ -10,15 +11,25 @@ from datetime import datetime, timedelta
 from tests.model.trust import Trust
 
 ACTIVE, SUSPENDED, ENDED = "active", "suspended", "ended"
-PENDING, VERIFIED, BROKEN, INSECURE, DELETED = "pending", "verified", "broken", "insecure", "deleted"
+PENDING, VERIFIED, BROKEN, INSECURE, DELETED = (
+    "pending",
+    "verified",
+    "broken",
+    "insecure",
+    "deleted",
+)
 CURRENT, NEXT, RETIRING, RETIRED = "current", "next", "retiring", "retired"
 PROOF_MAX_AGE = timedelta(days=1)
-WRITES = "bucket-sync"  # the permission set that needs approval where a tenant's own key asks for it
+WRITES = (
+    "bucket-sync"  # the permission set that needs approval where a tenant's own key asks for it
+)
 
 
 @dataclass(eq=False)
 class Role:
-    """A role in a customer's account. `reads`: it may read itself, so a proof sees its trust policy."""
+    """A role in a customer's account. `reads`: it may read itself, so a proof sees its trust
+    policy.
+    """
 
     account: str
     name: str
@@ -42,12 +53,16 @@ class Rotation:
     started_at: datetime
     emergency: bool = False
     ready_at: datetime | None = None
-    by_bound: bool = True  # what the vendor began, or made an emergency, the tenant's key can't abandon
+    by_bound: bool = (
+        True  # what the vendor began, or made an emergency, the tenant's key can't abandon
+    )
 
 
 @dataclass(eq=False)
 class Tenant:
-    """`external_ids`: each with its state; `withdrawn`: since when nothing is issued with it any more."""
+    """`external_ids`: each with its state; `withdrawn`: since when nothing is issued with it any
+    more.
+    """
 
     id: str
     name: str
@@ -96,7 +111,9 @@ class Key:
         return self.tenant in {None, tenant}
 
     def refused(self, scope: str, tenant: Tenant, at: datetime) -> int | None:
-        """The status of a refusal that this key meets before anything of the tenant is looked at; None: it is let in."""
+        """The status of a refusal that this key meets before anything of the tenant is looked
+        at; None: it is let in.
+        """
         if not self.is_live(at):
             return 401
         if scope not in self.scopes:
@@ -108,13 +125,17 @@ class Key:
         maker = tenant.made_by
         while maker is not None and maker is not self:
             maker = maker.replaced_by
-        return maker is self and tenant.made_at is not None and at < tenant.made_at + timedelta(hours=24)
+        return (
+            maker is self
+            and tenant.made_at is not None
+            and at < tenant.made_at + timedelta(hours=24)
+        )
 
 
 @dataclass(eq=False)
 class Connection:
-    """`pair`: the External ID that it is issued with. `void_before`: sessions that were opened by an earlier call to
-    AWS than this one are not handed out any more.
+    """`pair`: the External ID that it is issued with. `void_before`: sessions that were opened by
+    an earlier call to AWS than this one are not handed out any more.
     """
 
     id: str
@@ -133,7 +154,9 @@ class Connection:
     tried_at: datetime | None = None
     refusing_since: datetime | None = None
     reported_at: datetime | None = None
-    accepts_since: dict[str, datetime] = field(default_factory=dict)  # another External ID of the tenant's
+    accepts_since: dict[str, datetime] = field(
+        default_factory=dict
+    )  # another External ID of the tenant's
     refused_at: dict[str, list[datetime]] = field(default_factory=dict)
     void_before: int = 0
     pairs: set[str] = field(default_factory=set)  # all that it had
@@ -157,19 +180,27 @@ class Model:
         self.connections: list[Connection] = []
 
     def live(self, tenant: Tenant | None = None) -> list[Connection]:
-        return [it for it in self.connections if it.status != DELETED and tenant in {None, it.tenant}]
+        return [
+            it for it in self.connections if it.status != DELETED and tenant in {None, it.tenant}
+        ]
 
     def to_role(self, tenant: Tenant, role: Role) -> Connection | None:
         return next((it for it in self.live(tenant) if it.role is role), None)
 
     def is_buried(self, tenant: Tenant, role: Role) -> bool:
-        """Whether the vendor deleted the tenant's latest connection to the role: only the vendor adds it again."""
+        """Whether the vendor deleted the tenant's latest connection to the role: only the vendor
+        adds it again.
+        """
         earlier = [it for it in self.connections if it.tenant is tenant and it.role is role]
         return bool(earlier) and earlier[-1].status == DELETED and not earlier[-1].deleted_by_bound
 
     def is_closed(self, tenant: Tenant, account: str) -> bool:
-        """Whether the vendor suspended a connection of the tenant's in the account, which keeps new roles there out."""
-        suspended = (it for it in self.live(tenant) if it.status == SUSPENDED and not it.suspended_by_bound)
+        """Whether the vendor suspended a connection of the tenant's in the account, which keeps
+        new roles there out.
+        """
+        suspended = (
+            it for it in self.live(tenant) if it.status == SUSPENDED and not it.suspended_by_bound
+        )
         return any(it.role.account == account for it in suspended)
 
     def other(self, tenant: Tenant) -> Tenant:
@@ -184,12 +215,17 @@ class Model:
         more = {key}
         while more:
             found |= more
-            more = {it for it in self.keys if not it.revoked and {it.made_by, it.replaced_by} & found} - found
+            more = {
+                it for it in self.keys if not it.revoked and {it.made_by, it.replaced_by} & found
+            } - found
         return found
 
-    def why_not(self, key: Key, tenant: Tenant, connection: Connection, at: datetime) -> tuple[int, str | None] | None:
-        """Status and code of the refusal that a request for credentials must meet; None: the model allows it, if the
-        proof is young enough. A bad key and a foreign thing come first: they learn nothing else.
+    def why_not(
+        self, key: Key, tenant: Tenant, connection: Connection, at: datetime
+    ) -> tuple[int, str | None] | None:
+        """Status and code of the refusal that a request for credentials must meet; None: the model
+        allows it, if the proof is young enough. A bad key and a foreign thing come first: they
+        learn nothing else.
         """
         status = key.refused("credentials:issue", tenant, at)
         if status is not None or connection.tenant is not tenant or connection.status == DELETED:

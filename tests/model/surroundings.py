@@ -1,4 +1,6 @@
-"""The rest of the machine: what customers do in their accounts, keys, tenants, rotations, and time that passes."""
+"""The rest of the machine: what customers do in their accounts, keys, tenants, rotations, and
+time that passes.
+"""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -7,9 +9,30 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from tests.model import proofs
-from tests.model.machine import _A_TURN, _ISSUE, _REASON, _ROUTINE, SIGN_UP, Deputy, any_, app_, whose_
+from tests.model.machine import (
+    _A_TURN,
+    _ISSUE,
+    _REASON,
+    _ROUTINE,
+    SIGN_UP,
+    Deputy,
+    any_,
+    app_,
+    whose_,
+)
 from tests.model.stage import ALL
-from tests.model.state import ACTIVE, ENDED, NEXT, RETIRED, RETIRING, SUSPENDED, VERIFIED, WRITES, Key, Tenant
+from tests.model.state import (
+    ACTIVE,
+    ENDED,
+    NEXT,
+    RETIRED,
+    RETIRING,
+    SUSPENDED,
+    VERIFIED,
+    WRITES,
+    Key,
+    Tenant,
+)
 from tests.model.trust import HANDS, LOOSE, Trust, written
 
 _MOST_ROLES = 5
@@ -43,8 +66,8 @@ class Surroundings(Deputy):
 
     @rule(which=any_)
     def a_customer_does_as_the_kit_says(self, which: int) -> None:
-        """Proven twice at once, which is too soon, and once more: a connection switches to the next External ID where
-        there is one.
+        """Proven twice at once, which is too soon, and once more: a connection switches to the next
+        External ID where there is one.
         """
         for _ in range(2):
             self.a_customer_edits_a_trust_policy(which, HANDS[0], proven=True)
@@ -61,12 +84,22 @@ class Surroundings(Deputy):
         approved=st.booleans(),
     )
     def a_customer_makes_a_role(
-        self, app: int, whose: int, by: str, *, hand: str, reads: bool, permission_set: str | None, approved: bool
+        self,
+        app: int,
+        whose: int,
+        by: str,
+        *,
+        hand: str,
+        reads: bool,
+        permission_set: str | None,
+        approved: bool,
     ) -> None:
         """And connects it; perhaps the vendor approves it at once, or the tenant tries to."""
         self.begin("made a role")
         place, tenant = whose % 2, self.tenant_named(whose)
-        role = self.stage.new_role(self.model.roles[place].account, self._written(hand, tenant), reads=reads)
+        role = self.stage.new_role(
+            self.model.roles[place].account, self._written(hand, tenant), reads=reads
+        )
         self.model.roles.append(role)
         self._connect(app, by, tenant, role, permission_set)
         connection = self.model.to_role(tenant, role)
@@ -102,7 +135,9 @@ class Surroundings(Deputy):
         scopes=st.sampled_from([_ISSUE, ALL - _ISSUE, ALL]),
         permission_set=st.sampled_from([None, "inventory"]),
     )
-    def make_a_key(self, app: int, whose: int, by: str, *, life: Any, scopes: Any, permission_set: str | None) -> None:
+    def make_a_key(
+        self, app: int, whose: int, by: str, *, life: Any, scopes: Any, permission_set: str | None
+    ) -> None:
         tenant, at = self.tenant_named(whose), self.begin("made a key")
         maker = self.actor(tenant, by)
         ends = min((it for it in (life and at + life, maker.expires_at) if it), default=None)
@@ -117,14 +152,18 @@ class Surroundings(Deputy):
         assert answer.status_code == (maker.refused("keys:write", tenant, at) or 201), answer.text
         if answer.status_code == 201:
             made = answer.get_json()
-            self.model.keys.append(Key(made["id"], made["key"], scopes, tenant, ends, permission_set, maker))
+            self.model.keys.append(
+                Key(made["id"], made["key"], scopes, tenant, ends, permission_set, maker)
+            )
 
     @rule(app=app_, whose=any_, which=any_, scopes=st.sampled_from([_ISSUE, _ISSUE, ALL]))
     def a_sign_up_service_makes_a_key(self, app: int, whose: int, which: int, scopes: Any) -> None:
         """The maker of the tenant tries, and another one."""
         tenant, at = self.tenant_named(whose), self.begin("signed up")
         makers = [it for it in self.model.keys if it.scopes == SIGN_UP]
-        for maker in dict.fromkeys((makers[which % len(makers)], makers[(which + 1) % len(makers)])):
+        for maker in dict.fromkeys(
+            (makers[which % len(makers)], makers[(which + 1) % len(makers)])
+        ):
             self._sign_up(app, maker, tenant, scopes, at)
 
     def _sign_up(self, app: int, maker: Key, tenant: Tenant, scopes: Any, at: datetime) -> None:
@@ -132,11 +171,15 @@ class Surroundings(Deputy):
         answer = self.stage.ask(app, maker, "POST", "/v1/api-keys", body)
         may = tenant.status != ENDED and maker.may_sign_up(tenant, at)
         expect = 401 if not maker.is_live(at) else 403 if scopes != _ISSUE else 201 if may else 404
-        assert answer.status_code == expect, f"{answer.status_code} instead of {expect}: {answer.text}"
+        assert answer.status_code == expect, (
+            f"{answer.status_code} instead of {expect}: {answer.text}"
+        )
         self.seen[f"signed up {expect}"] += 1
         if expect == 201:
             made = answer.get_json()
-            self.model.keys.append(Key(made["id"], made["key"], scopes, tenant, maker.expires_at, None, maker))
+            self.model.keys.append(
+                Key(made["id"], made["key"], scopes, tenant, maker.expires_at, None, maker)
+            )
 
     def _key_named(self, place: int) -> Key:
         """Any but the vendor's own."""
@@ -147,7 +190,9 @@ class Surroundings(Deputy):
         key = self._key_named(which)
         self.begin("revoked a key")
         answer = self.stage.ask(app, self.vendor, "DELETE", f"/v1/api-keys/{key.id}")
-        gone = key.revoked or (key.tenant is not None and key.tenant.status == ENDED)  # an expired one can be revoked
+        gone = key.revoked or (
+            key.tenant is not None and key.tenant.status == ENDED
+        )  # an expired one can be revoked
         assert answer.status_code == (404 if gone else 204), answer.text
         if answer.status_code == 204:
             for one in self.model.family(key):
@@ -158,17 +203,25 @@ class Surroundings(Deputy):
         key, at = self._key_named(which), self.begin("replaced a key")
         path = f"/v1/api-keys/{key.id}/replace"
         answer = self.stage.ask(app, self.vendor, "POST", path, {"grace_seconds": grace})
-        assert answer.status_code == (404 if not key.is_live(at) else 409 if key.replaced_by else 201), answer.text
+        assert answer.status_code == (
+            404 if not key.is_live(at) else 409 if key.replaced_by else 201
+        ), answer.text
         if answer.status_code != 201:
             return
         made = answer.get_json()
         ends = None if made["expires_at"] is None else datetime.fromisoformat(made["expires_at"])
-        assert (ends is None) == (key.expires_at is None), "it lives as long as the old one was made to live"
-        successor = Key(made["id"], made["key"], key.scopes, key.tenant, ends, key.permission_set, self.vendor)
+        assert (ends is None) == (key.expires_at is None), (
+            "it lives as long as the old one was made to live"
+        )
+        successor = Key(
+            made["id"], made["key"], key.scopes, key.tenant, ends, key.permission_set, self.vendor
+        )
         for one in self.model.keys:
             one.made_by = successor if one.made_by is key and not one.revoked else one.made_by
         key.replaced_by = successor
-        key.expires_at = min(at + timedelta(seconds=grace), key.expires_at or datetime.max.replace(tzinfo=at.tzinfo))
+        key.expires_at = min(
+            at + timedelta(seconds=grace), key.expires_at or datetime.max.replace(tzinfo=at.tzinfo)
+        )
         self.model.keys.append(successor)
 
     # Tenants
@@ -178,7 +231,10 @@ class Surroundings(Deputy):
         tenant, self.at = self.tenant_named(whose), self.begin("suspended a tenant")
         already = tenant.status == SUSPENDED and (by == "owner" or not tenant.suspended_by_bound)
         expect = 409 if already else 200
-        if self.do(app, by, tenant, ("POST", "/suspend", _REASON), "tenants:write", expect=expect) is not None:
+        if (
+            self.do(app, by, tenant, ("POST", "/suspend", _REASON), "tenants:write", expect=expect)
+            is not None
+        ):
             tenant.status, tenant.suspended_by_bound = SUSPENDED, by == "owner"
 
     @precondition(lambda self: any(it.status == SUSPENDED for it in self.model.tenants))
@@ -187,7 +243,10 @@ class Surroundings(Deputy):
         tenant, self.at = self.tenant_named(whose), self.begin("resumed a tenant")
         may = tenant.status == SUSPENDED and self._may_undo(tenant, by)
         expect = 200 if may else 409
-        if self.do(app, by, tenant, ("POST", "/resume", _REASON), "tenants:write", expect=expect) is not None:
+        if (
+            self.do(app, by, tenant, ("POST", "/resume", _REASON), "tenants:write", expect=expect)
+            is not None
+        ):
             tenant.status = ACTIVE
 
     @rule(app=app_, whose=any_, sure=st.integers(0, 3))
@@ -196,7 +255,10 @@ class Surroundings(Deputy):
         tenant, self.at = self.tenant_named(whose), self.begin("ended a tenant")
         if sure:
             return
-        if self.do(app, "vendor", tenant, ("DELETE", "", None), "tenants:write", expect=204) is not None:
+        if (
+            self.do(app, "vendor", tenant, ("DELETE", "", None), "tenants:write", expect=204)
+            is not None
+        ):
             self.model.end(tenant, self.mark)
 
     # Rotations
@@ -206,7 +268,9 @@ class Surroundings(Deputy):
         tenant, self.at = self.tenant_named(whose), self.begin("started a rotation")
         expect = 201 if not tenant.is_open else 200 if emergency else 409
         body = _REASON | {"emergency": emergency}
-        made = self.do(app, by, tenant, ("POST", "/external-id/rotation", body), "tenants:write", expect=expect)
+        made = self.do(
+            app, by, tenant, ("POST", "/external-id/rotation", body), "tenants:write", expect=expect
+        )
         if made is None:
             return
         if expect == 201:
@@ -244,16 +308,37 @@ class Surroundings(Deputy):
     @rule(app=app_, whose=any_, by=whose_)
     def abandon_a_rotation(self, app: int, whose: int, by: str) -> None:
         tenant, self.at = self.tenant_named(whose), self.begin("abandoned a rotation")
-        switched = tenant.rotation and any(it.pair == tenant.rotation.new for it in self.model.live(tenant))
+        switched = tenant.rotation and any(
+            it.pair == tenant.rotation.new for it in self.model.live(tenant)
+        )
         undoes = tenant.rotation and by == "owner" and not tenant.rotation.by_bound
-        expect = 404 if tenant.rotation is None else 204 if tenant.is_open and not switched and not undoes else 409
+        expect = (
+            404
+            if tenant.rotation is None
+            else 204
+            if tenant.is_open and not switched and not undoes
+            else 409
+        )
         path = "/external-id/rotation"
-        if self.do(app, by, tenant, ("DELETE", path, None), "tenants:write", expect=expect) is not None:
+        if (
+            self.do(app, by, tenant, ("DELETE", path, None), "tenants:write", expect=expect)
+            is not None
+        ):
             proofs.abandon(tenant)
 
     # Time
 
-    @rule(by=st.sampled_from([{"seconds": 90}, {"minutes": 3}, {"minutes": 12}, {"minutes": 50}, *[{"hours": 26}] * 4]))
+    @rule(
+        by=st.sampled_from(
+            [
+                {"seconds": 90},
+                {"minutes": 3},
+                {"minutes": 12},
+                {"minutes": 50},
+                *[{"hours": 26}] * 4,
+            ]
+        )
+    )
     def time_passes(self, by: dict[str, int]) -> None:
         """And no background worker is there."""
         self.begin("time passed")

@@ -1,7 +1,8 @@
-"""A model plays against Deputy: any tenants, keys, connections, trust policies, rotations and clocks, in any order.
+"""A model plays against Deputy: any tenants, keys, connections, trust policies, rotations and
+clocks, in any order.
 
-After each step no credentials exist that the model forbids, and each hand-out has its audit event. `make test` makes
-the same 50 runs each time; `make soak` makes 5,000 others, which are longer.
+After each step no credentials exist that the model forbids, and each hand-out has its audit event.
+`make test` makes the same 50 runs each time; `make soak` makes 5,000 others, which are longer.
 """
 
 from collections import Counter
@@ -76,8 +77,8 @@ def stage(aws: Sandbox, canary_stack: VendorStack) -> Iterator[Stage]:
 
 @pytest.fixture(autouse=True)
 def unhurried(monkeypatch: pytest.MonkeyPatch, impatient: None) -> None:
-    """AWS is on this machine. What a role that refuses is given, what a tenant may ask, and which counts of past seconds
-    are deleted, other tests are about.
+    """AWS is on this machine. What a role that refuses is given, what a tenant may ask, and which
+    counts of past seconds are deleted, other tests are about.
     """
     monkeypatch.setattr("app.limits.tenant_share.TenantShare.request", lambda *_: nullcontext())
     monkeypatch.setattr("app.limits.quotas._forget", lambda *_, **__: None)

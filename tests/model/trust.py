@@ -1,7 +1,7 @@
 """Trust policies as customers write them, and the model's own reading of them.
 
-It shares no code with Deputy's reader or with the sandbox's evaluator: a policy is kept as what it means, and written
-as JSON for AWS alone.
+It shares no code with Deputy's reader or with the sandbox's evaluator: a policy is kept as what it
+means, and written as JSON for AWS alone.
 """
 
 import fnmatch
@@ -40,7 +40,9 @@ LOOSE = HANDS[4:8]
 class Way:
     """One statement that allows. `compares`: how the External ID is compared with `values`."""
 
-    compares: Literal["StringEquals", "StringLike", "StringEqualsIfExists", "nothing", "the session's name"]
+    compares: Literal[
+        "StringEquals", "StringLike", "StringEqualsIfExists", "nothing", "the session's name"
+    ]
     values: tuple[str, ...] = ()
     to: str = BROKER
 
@@ -57,13 +59,20 @@ class Way:
         return external_id in self.values
 
     def lets_in_more_than(self, external_ids: Collection[str]) -> bool:
-        """Our broker, under any session name, with none of these External IDs. Another system's value is no tenant's."""
+        """Our broker, under any session name, with none of these External IDs. Another system's
+        value is no tenant's.
+        """
         if self.to != BROKER:
             return False
-        return self.compares != "StringEquals" or not set(self.values) <= {_OLD_VALUE, *external_ids}
+        return self.compares != "StringEquals" or not set(self.values) <= {
+            _OLD_VALUE,
+            *external_ids,
+        }
 
     def statement(self) -> dict[str, Any]:
-        condition: dict[str, Any] = {"ArnEquals": {"aws:PrincipalArn": self.to}} if self.to == BROKER else {}
+        condition: dict[str, Any] = (
+            {"ArnEquals": {"aws:PrincipalArn": self.to}} if self.to == BROKER else {}
+        )
         if self.compares == "the session's name":
             condition["StringLike"] = {"sts:RoleSessionName": "audit-*"}
         elif self.compares != "nothing":
@@ -89,7 +98,9 @@ class Trust:
         return not denied and any(way.lets_in(external_id) for way in self.ways)
 
     def lets_in_strangers(self, external_id: str) -> bool:
-        """As the calls of a proof find out: without an External ID, or with one that only looks like this one."""
+        """As the calls of a proof find out: without an External ID, or with one that only looks
+        like this one.
+        """
         alike = f"{external_id[:20]}{'0' * 32}{external_id[52:]}"
         return self.lets_in(None) or self.lets_in(alike)
 
@@ -101,15 +112,25 @@ class Trust:
         return any(way.lets_in(external_id) for way in self.ways for external_id in strange)
 
     def document(self) -> dict[str, Any]:
-        return {"Version": "2012-10-17", "Statement": [*(way.statement() for way in self.ways), *self._deny()]}
+        return {
+            "Version": "2012-10-17",
+            "Statement": [*(way.statement() for way in self.ways), *self._deny()],
+        }
 
     def _deny(self) -> Iterator[dict[str, Any]]:
         if self.denies_but is not None:
             condition = {"StringNotEquals": {_KEY: list(self.denies_but)}}
-            yield {"Effect": "Deny", "Principal": "*", "Action": "sts:AssumeRole", "Condition": condition}
+            yield {
+                "Effect": "Deny",
+                "Principal": "*",
+                "Action": "sts:AssumeRole",
+                "Condition": condition,
+            }
 
 
-def written(hand: str, current: str, upcoming: str | None, before: str | None, foreign: str) -> Trust:
+def written(
+    hand: str, current: str, upcoming: str | None, before: str | None, foreign: str
+) -> Trust:
     """By one of HANDS. `foreign`: another tenant's External ID."""
     kit = (current, upcoming) if upcoming else (current,)
     equals = Way("StringEquals", kit)

@@ -15,12 +15,19 @@ from tests.model.stage import ALL, Issued, Stage
 from tests.model.state import Connection, Key, Model, Tenant
 
 _BEGINNING = datetime(2026, 6, 1, 12, tzinfo=UTC)
-_GOOD_FOR = timedelta(minutes=25)  # how much life a session has that is handed out, or half of its life
-NARROW = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "s3:*", "Resource": "*"}]}
+_GOOD_FOR = timedelta(
+    minutes=25
+)  # how much life a session has that is handed out, or half of its life
+NARROW = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Deny", "Action": "s3:*", "Resource": "*"}],
+}
 
 
 class Watched(RuleBasedStateMachine):
-    """The model beside Deputy. `seen` counts, over all runs, what happened: an assertion about nothing proves nothing."""
+    """The model beside Deputy. `seen` counts, over all runs, what happened: an assertion about
+    nothing proves nothing.
+    """
 
     stage: ClassVar[Stage]
     seen: ClassVar[Counter[str]]
@@ -73,32 +80,54 @@ class Watched(RuleBasedStateMachine):
             if call.role_arn != self.stage.canary:
                 self._check_call(call)
         self.checked = len(self.stage.calls)
-        assert self.stage.new_issuances() == self.handed_out, "each hand-out is recorded, and nothing else is"
+        assert self.stage.new_issuances() == self.handed_out, (
+            "each hand-out is recorded, and nothing else is"
+        )
         for tenant in self.model.tenants:
             status, external_ids, connections = self.stage.rows(tenant)
             assert status == {"ended": "deleted"}.get(tenant.status, tenant.status)
-            known = {it: (state, it in tenant.withdrawn) for it, state in tenant.external_ids.items()}
+            known = {
+                it: (state, it in tenant.withdrawn) for it, state in tenant.external_ids.items()
+            }
             assert external_ids == known, tenant.name
-            latest = {it.role.arn: it for it in self.model.connections if it.tenant is tenant}.values()
-            assert connections == {it.id: (it.status, it.pair, it.awaiting) for it in latest}, tenant.name
+            latest = {
+                it.role.arn: it for it in self.model.connections if it.tenant is tenant
+            }.values()
+            assert connections == {it.id: (it.status, it.pair, it.awaiting) for it in latest}, (
+                tenant.name
+            )
 
     def _check_call(self, call: StsCall) -> None:
-        """Each External ID that was sent is of a tenant with a connection to this role, or was never issued."""
+        """Each External ID that was sent is of a tenant with a connection to this role, or was
+        never issued.
+        """
         to_role = [it for it in self.model.connections if it.role.arn == call.role_arn]
         owners = [it for it in self.model.tenants if call.external_id in it.external_ids]
-        assert {it.tenant.id for it in to_role} >= {it.id for it in owners}, f"another tenant's External ID: {call}"
+        assert {it.tenant.id for it in to_role} >= {it.id for it in owners}, (
+            f"another tenant's External ID: {call}"
+        )
         if self._is_probe(call):
             return
         assert owners, f"a session without a tenant's External ID: {call}"
-        key = next(it for it in self.model.keys if it.id.replace("-", "") == str(call.session_name).split("-")[1])
+        key = next(
+            it
+            for it in self.model.keys
+            if it.id.replace("-", "") == str(call.session_name).split("-")[1]
+        )
         assert key.tenant in {None, owners[0]}, f"a session for another tenant's key: {call}"
         pairs = {pair for it in to_role for pair in (it.pair, *it.pairs) if it.tenant is owners[0]}
         assert call.external_id in pairs, f"an External ID that was never the connection's: {call}"
 
     def _is_probe(self, call: StsCall) -> bool:
-        """Whether it was made for a proof: a session named after no key, that can do nothing but read its role."""
-        named = str(call.session_name).split("-")[1] in {it.id.replace("-", "") for it in self.model.keys}
-        harmless = call.policy is not None and (call.policy == INERT_POLICY or '"iam:GetRole"' in call.policy)
+        """Whether it was made for a proof: a session named after no key, that can do nothing but
+        read its role.
+        """
+        named = str(call.session_name).split("-")[1] in {
+            it.id.replace("-", "") for it in self.model.keys
+        }
+        harmless = call.policy is not None and (
+            call.policy == INERT_POLICY or '"iam:GetRole"' in call.policy
+        )
         assert named is not harmless, f"neither a probe nor a key's session: {call}"
         return harmless
 
@@ -114,19 +143,38 @@ class Watched(RuleBasedStateMachine):
     def check_session(
         self, body: dict[str, Any], connection: Connection, key: Key, seconds: int, *, narrow: bool
     ) -> None:
-        """The credentials in an answer are this role's, opened as the model allows, and long enough to live."""
+        """The credentials in an answer are this role's, opened as the model allows, and long
+        enough to live.
+        """
         session = self.stage.session(body["AccessKeyId"])
-        assert (session.token, session.secret_access_key) == (body["SessionToken"], body["SecretAccessKey"])
+        assert (session.token, session.secret_access_key) == (
+            body["SessionToken"],
+            body["SecretAccessKey"],
+        )
         name = session.caller.arn.rpartition("/")[2]
-        place = next(n for n in range(len(self.stage.calls) - 1, -1, -1) if self.stage.calls[n].session_name == name)
+        place = next(
+            n
+            for n in range(len(self.stage.calls) - 1, -1, -1)
+            if self.stage.calls[n].session_name == name
+        )
         call = self.stage.calls[place]
         assert place >= connection.void_before, "a session from before the connection changed"
-        assert session.caller.unique_id.split(":")[0] == connection.unique_id, "another role than the proven one"
+        assert session.caller.unique_id.split(":")[0] == connection.unique_id, (
+            "another role than the proven one"
+        )
         assert name.split("-")[1] == key.id.replace("-", ""), "a session in another key's name"
         policy = json.loads(call.policy) if call.policy else None
         opened = (call.role_arn, call.external_id, call.outcome, call.duration, policy)
-        assert opened == (connection.role.arn, connection.pair, "allowed", seconds, NARROW if narrow else None)
-        assert session.expires_at - now() >= min(_GOOD_FOR, timedelta(seconds=seconds) / 2) - timedelta(seconds=1)
+        assert opened == (
+            connection.role.arn,
+            connection.pair,
+            "allowed",
+            seconds,
+            NARROW if narrow else None,
+        )
+        assert session.expires_at - now() >= min(
+            _GOOD_FOR, timedelta(seconds=seconds) / 2
+        ) - timedelta(seconds=1)
         issued = Issued(connection.tenant.id, connection.id, key.id, session.access_key_id, name)
         self.handed_out.append(issued)
         self.seen["handed out from " + ("AWS" if place >= self.mark else "memory")] += 1

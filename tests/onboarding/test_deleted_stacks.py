@@ -14,7 +14,9 @@ from tests.support.cast import Customer, World, path_of, root_client
 
 @on_sqlite
 def test_a_deleted_stack_is_noticed_by_its_role(app: Flask, world: World):
-    """No session was made before, so AWS is asked, and refuses: the connection is due, and the worker does the rest."""
+    """No session was made before, so AWS is asked, and refuses: the connection is due, and the
+    worker does the rest.
+    """
     publish_templates(app)
     tenant, customer = world.tenant(), Customer(world.aws)
     kit = world.kit(tenant)

@@ -1,4 +1,6 @@
-"""What a kit's role and stack are called where a role of another permission set has the plain name already."""
+"""What a kit's role and stack are called where a role of another permission set has the plain
+name already.
+"""
 
 from contextlib import closing
 from urllib.parse import parse_qsl, urlsplit
@@ -31,8 +33,12 @@ def policy_of(world: World, customer: Customer, name: str):
         return iam.get_role_policy(RoleName=name, PolicyName="permissions")["PolicyDocument"]
 
 
-def test_another_default_set_leaves_the_role_alone_that_the_earlier_one_has(seller: Vendor, customer: Customer):
-    """As sh connect.sh, the script of the new default set would put its rights into the role of the earlier one."""
+def test_another_default_set_leaves_the_role_alone_that_the_earlier_one_has(
+    seller: Vendor, customer: Customer
+):
+    """As sh connect.sh, the script of the new default set would put its rights into the role of
+    the earlier one.
+    """
     reads, writes = seller.reads, seller.writes
     with seller.release() as (world, app):
         tenant = world.tenant()
@@ -58,13 +64,19 @@ def test_another_default_set_leaves_the_role_alone_that_the_earlier_one_has(sell
             narrow.refused("POST", path_of(other, "/credentials"), expect=403, code="forbidden")
         again = kit_of(world, tenant, reads)
         assert again["role_name"] == f"{base}-{reads}", "for another account"
-        assert f"filteringText={base}&" in f"{again['update']['stack']['console_url']}&", "names that exist stay"
-        assert kit_of(world, world.tenant(), writes)["role_name"].count("-") == 1, "a tenant without such a role"
+        assert f"filteringText={base}&" in f"{again['update']['stack']['console_url']}&", (
+            "names that exist stay"
+        )
+        assert kit_of(world, world.tenant(), writes)["role_name"].count("-") == 1, (
+            "a tenant without such a role"
+        )
         world.admin("DELETE", path_of(first), expect=204)
         assert kit_of(world, tenant, writes)["role_name"] == own, "the role is still in the account"
 
 
-def test_a_role_that_moved_keeps_its_name_and_its_earlier_set_makes_others(seller: Vendor, customer: Customer):
+def test_a_role_that_moved_keeps_its_name_and_its_earlier_set_makes_others(
+    seller: Vendor, customer: Customer
+):
     reads, writes = seller.reads, seller.writes
     with seller.release() as (world, app):
         tenant = world.tenant()
@@ -83,11 +95,15 @@ def test_a_role_that_moved_keeps_its_name_and_its_earlier_set_makes_others(selle
 
 
 def test_a_role_is_searched_for_under_the_kits_name(seller: Vendor, customer: Customer):
-    """By its account, over the API and on the page: never is the role of one set connected as that of another."""
+    """By its account, over the API and on the page: never is the role of one set connected as
+    that of another.
+    """
     with seller.release() as (world, app):
         tenant = world.tenant()
         first = launched(world, app, customer, tenant, seller.reads)
-        earlier = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
+        earlier = world.admin(
+            "POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201
+        )
     with seller.release(default=seller.writes) as (world, app):
         own = kit_of(world, tenant, seller.writes)["role_name"]
         elsewhere = Customer(world.aws)
@@ -117,7 +133,15 @@ def test_other_tenants_and_other_names_change_nothing(seller: Vendor, customer: 
             world.admin("POST", f"/v1/tenants/{tenant['id']}/connections", body, expect=201)
         for one in (tenant, other):
             assert kit_of(world, one, seller.reads)["role_name"] == base_of(one)
-        world.connect(other, customer.role(f"{base_of(tenant)}-us", kit_of(world, other, seller.reads)["trust_policy"]))
+        world.connect(
+            other,
+            customer.role(
+                f"{base_of(tenant)}-us", kit_of(world, other, seller.reads)["trust_policy"]
+            ),
+        )
         link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
         world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
-        assert f"<code>{base_of(tenant)}</code>" in app.test_client().get(urlsplit(link["url"]).path).text
+        assert (
+            f"<code>{base_of(tenant)}</code>"
+            in app.test_client().get(urlsplit(link["url"]).path).text
+        )

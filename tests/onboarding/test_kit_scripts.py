@@ -1,4 +1,6 @@
-"""The kit's Terraform and its script for the AWS CLI: the same role as the template's, and no value becomes code."""
+"""The kit's Terraform and its script for the AWS CLI: the same role as the template's, and no
+value becomes code.
+"""
 
 import json
 import re
@@ -34,7 +36,10 @@ every_role = pytest.mark.parametrize(
             external_id=EXTERNAL_ID,
             region="us-east-1",
             max_seconds=7200,
-            trust=trust_policy(Broker.parse(f"arn:{partition}:iam::123456789012:role/service/AcmeBroker"), EXTERNAL_ID),
+            trust=trust_policy(
+                Broker.parse(f"arn:{partition}:iam::123456789012:role/service/AcmeBroker"),
+                EXTERNAL_ID,
+            ),
             policy=chosen.policy(partition),
             permission_set=chosen.label,
         )
@@ -43,9 +48,21 @@ every_role = pytest.mark.parametrize(
     ids=[f"{chosen.name}-{partition}" for chosen, partition in ROLES],
 )
 CUSTOMER_ROLE, _ = decode(str(Path(__file__).parents[2] / "cloudformation" / "customer-role.yaml"))
-ROLE = KitRole("deputy-x", "words", "Acme, Inc.", "Acme Inc.", EXTERNAL_ID, "us-east-1", 3600, {"a": "b"}, {"c": ["d"]})
+ROLE = KitRole(
+    "deputy-x",
+    "words",
+    "Acme, Inc.",
+    "Acme Inc.",
+    EXTERNAL_ID,
+    "us-east-1",
+    3600,
+    {"a": "b"},
+    {"c": ["d"]},
+)
 
-LIMITED = ROLE._replace(trust=trust_policy(Broker.parse("arn:aws:iam::123456789012:role/AcmeBroker"), EXTERNAL_ID))
+LIMITED = ROLE._replace(
+    trust=trust_policy(Broker.parse("arn:aws:iam::123456789012:role/AcmeBroker"), EXTERNAL_ID)
+)
 LIMITS = ("AccessUntil", "RevokeSessionsBefore", "PermissionsBoundaryArn")
 NO_LIMITS = {f"var.{name}": "" for name in LIMITS}
 
@@ -63,7 +80,11 @@ def made_by(terraform: str, *, vendor: str) -> KitRole:
         )
     )
     names = {"aws_iam_role.deputy.id": "the role", "aws_iam_role.deputy.arn": "its ARN"} | NO_LIMITS
-    role, policy, reads = hcl.evaluate(role, names), hcl.evaluate(policy, names), hcl.evaluate(reads, names)
+    role, policy, reads = (
+        hcl.evaluate(role, names),
+        hcl.evaluate(policy, names),
+        hcl.evaluate(reads, names),
+    )
     assert (policy["name"], policy["role"]) == ("permissions", "the role")
     assert (reads["name"], reads["role"]) == ("read-itself", "the role")
     assert json.loads(reads["policy"]) == read_itself("its ARN")
@@ -95,22 +116,41 @@ def test_the_limits_of_terraform_are_the_templates():
     parameters = CUSTOMER_ROLE["Parameters"]
     assert list(variables) == list(LIMITS)
     for name, variable in variables.items():
-        pattern = re.fullmatch(rf'\$\{{can\(regex\("(.*)", var\.{name}\)\)\}}', variable["validation"][0]["condition"])
-        assert (variable["default"], pattern[1]) == ('""', f"^({parameters[name]['AllowedPattern']})$")
-    names = {"aws_iam_role.deputy.id": "it", "aws_iam_role.deputy.arn": "its ARN", **{f"var.{it}": it for it in LIMITS}}
+        pattern = re.fullmatch(
+            rf'\$\{{can\(regex\("(.*)", var\.{name}\)\)\}}', variable["validation"][0]["condition"]
+        )
+        assert (variable["default"], pattern[1]) == (
+            '""',
+            f"^({parameters[name]['AllowedPattern']})$",
+        )
+    names = {
+        "aws_iam_role.deputy.id": "it",
+        "aws_iam_role.deputy.arn": "its ARN",
+        **{f"var.{it}": it for it in LIMITS},
+    }
     resources = [
-        hcl.evaluate(block, names) for item in found["resource"] for it in item.values() for block in it.values()
+        hcl.evaluate(block, names)
+        for item in found["resource"]
+        for it in item.values()
+        for block in it.values()
     ]
     assert resources[0]["permissions_boundary"] == "PermissionsBoundaryArn"
     [statement] = json.loads(resources[0]["assume_role_policy"])["Statement"]
     assert statement["Condition"].pop("DateLessThan") == {"aws:CurrentTime": "AccessUntil"}
     assert statement == LIMITED.trust["Statement"][0]
-    denials = {it["name"]: json.loads(it["policy"])["Statement"] for it in resources if it.get("count") == 1}
+    denials = {
+        it["name"]: json.loads(it["policy"])["Statement"]
+        for it in resources
+        if it.get("count") == 1
+    }
     assert denials == {
         name: [{"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": condition}]
         for name, condition in (
             ("access-until", {"DateGreaterThanEquals": {"aws:CurrentTime": "AccessUntil"}}),
-            ("AWSRevokeOlderSessions", {"DateLessThan": {"aws:TokenIssueTime": "RevokeSessionsBefore"}}),
+            (
+                "AWSRevokeOlderSessions",
+                {"DateLessThan": {"aws:TokenIssueTime": "RevokeSessionsBefore"}},
+            ),
         )
     }
     none = hcl.evaluate(found["resource"][-1], names | NO_LIMITS)
@@ -129,13 +169,18 @@ def test_terraform_fmt_would_change_nothing_in_a_kits_script(role: KitRole):
         ('a = 1\nlong = "="\n', 'a    = 1\nlong = "="\n'),
         ("x = {\n    a   = 1\n  }\n", "x = {\n  a = 1\n}\n"),
         ("x = f({\na = [\n1,\n]\n})\n", "x = f({\n  a = [\n    1,\n  ]\n})\n"),
-        ("x = {\na = 1\nbbb = {\nc = 2\n}\ndd = 3\n}\n", "x = {\n  a = 1\n  bbb = {\n    c = 2\n  }\n  dd = 3\n}\n"),
+        (
+            "x = {\na = 1\nbbb = {\nc = 2\n}\ndd = 3\n}\n",
+            "x = {\n  a = 1\n  bbb = {\n    c = 2\n  }\n  dd = 3\n}\n",
+        ),
         ("a = 1\n\nbbb = 2\n# c\ncc = 3\n", "a = 1\n\nbbb = 2\n# c\ncc = 3\n"),
         ('x = {\n"}" = "{"\nbb = "[#"\n}\n', 'x = {\n  "}" = "{"\n  bb  = "[#"\n}\n'),
     ],
 )
 def test_the_formatter_of_these_tests_does_as_hashicorps(written: str, expected: str):
-    """Each was put through hclwrite's own Format, as were the kit's files and forty disarranged ones."""
+    """Each was put through hclwrite's own Format, as were the kit's files and forty disarranged
+    ones.
+    """
     assert hcl.formatted(written) == expected
 
 
@@ -146,7 +191,8 @@ def test_the_comments_name_the_vendor(script: str):
     assert "the vendor" not in script
 
 
-# What would end a string, begin a template or a comment, or be a control character in one language or the other.
+# What would end a string, begin a template or a comment, or be a control character in one language
+# or the other.
 HOSTILE = [
     "${file(1)}",
     "$${x}",
@@ -204,7 +250,9 @@ def test_shellcheck_finds_nothing_wrong_with_the_script(role: KitRole, shell: st
 
 def test_shellcheck_would_find_a_fault():
     careless = kit_scripts.aws_cli(ROLE).replace('--tags "$tags"', "--tags $tags")
-    done = subprocess.run([SHELLCHECK, "-"], input=careless, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [SHELLCHECK, "-"], input=careless, capture_output=True, text=True, check=False
+    )
     assert "SC2086" in done.stdout
 
 

@@ -1,4 +1,6 @@
-"""A role that no stack made, from version to version: by the script and the configuration that the page shows then."""
+"""A role that no stack made, from version to version: by the script and the configuration that
+the page shows then.
+"""
 
 import json
 import re
@@ -51,17 +53,25 @@ class Role:
 
     def policy(self) -> dict:
         with closing(self._iam()) as iam:
-            return iam.get_role_policy(RoleName=self.name, PolicyName="permissions")["PolicyDocument"]
+            return iam.get_role_policy(RoleName=self.name, PolicyName="permissions")[
+                "PolicyDocument"
+            ]
 
     def unique_id(self) -> str:
         with closing(self._iam()) as iam:
             return iam.get_role(RoleName=self.name)["Role"]["RoleId"]
 
 
-def test_the_script_attaches_and_detaches_policies_that_aws_keeps(seller: Vendor, customer: Customer, printed_by):
-    """By the script of a new role and by that of an update, which both work on a role that is there; the last one again."""
+def test_the_script_attaches_and_detaches_policies_that_aws_keeps(
+    seller: Vendor, customer: Customer, printed_by
+):
+    """By the script of a new role and by that of an update, which both work on a role that is
+    there; the last one again.
+    """
     ids, new, update = set(), lambda kit: kit["aws_cli"], lambda kit: kit["update"]["aws_cli"]
-    for version, (managed, script) in enumerate((([AUDIT], new), ([VIEW], update), ([], new)), start=1):
+    for version, (managed, script) in enumerate(
+        (([AUDIT], new), ([VIEW], update), ([], new)), start=1
+    ):
         seller.write(seller.reads, version, READS, managed_policies=managed)
         with seller.release() as (world, _):
             tenant = world.tenant() if version == 1 else tenant  # noqa: F821  of the first round
@@ -75,9 +85,14 @@ def test_the_script_attaches_and_detaches_policies_that_aws_keeps(seller: Vendor
     assert len(ids) == 1, "it is the same role"
 
 
-def test_the_script_detaches_nothing_that_the_vendor_never_asked_for(seller: Vendor, aws, customer: Customer):
+def test_the_script_detaches_nothing_that_the_vendor_never_asked_for(
+    seller: Vendor, aws, customer: Customer
+):
     """AUDIT was of another set of the vendor's, whose file is gone."""
-    own = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "s3:*", "Resource": "*"}]}
+    own = {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Deny", "Action": "s3:*", "Resource": "*"}],
+    }
     seller.write(seller.reads, 1, READS)
     seller.write(seller.writes, 1, READS, WRITES, access="write", managed_policies=[AUDIT])
     with seller.release():
@@ -87,15 +102,24 @@ def test_the_script_detaches_nothing_that_the_vendor_never_asked_for(seller: Ven
         kit = kit_of(world, world.tenant(), seller.reads)
         assert run_as(aws, customer.account, kit["aws_cli"]).returncode == 0
         with closing(root_client(aws, "iam", customer.account)) as iam:
-            guard = iam.create_policy(PolicyName="guard", PolicyDocument=json.dumps(own))["Policy"]["Arn"]
-            for arn in (guard, *(f"arn:aws:iam::aws:policy/{policy['name']}" for policy in (AUDIT, OWN))):
+            guard = iam.create_policy(PolicyName="guard", PolicyDocument=json.dumps(own))["Policy"][
+                "Arn"
+            ]
+            for arn in (
+                guard,
+                *(f"arn:aws:iam::aws:policy/{policy['name']}" for policy in (AUDIT, OWN)),
+            ):
                 iam.attach_role_policy(RoleName=kit["role_name"], PolicyArn=arn)
-            iam.put_role_policy(RoleName=kit["role_name"], PolicyName="guard", PolicyDocument=json.dumps(own))
+            iam.put_role_policy(
+                RoleName=kit["role_name"], PolicyName="guard", PolicyDocument=json.dumps(own)
+            )
             done = run_as(aws, customer.account, kit["aws_cli"])
             assert done.returncode == 0, done.stderr
             assert "guard" in iam.list_role_policies(RoleName=kit["role_name"])["PolicyNames"]
         assert Role(world, customer, kit["role_name"]).attached() == {guard, OWN["name"]}
-        assert re.findall("Detached (.*),", done.stderr) == [f"arn:aws:iam::aws:policy/{AUDIT['name']}"]
+        assert re.findall("Detached (.*),", done.stderr) == [
+            f"arn:aws:iam::aws:policy/{AUDIT['name']}"
+        ]
 
 
 def tagged_role(seller: Vendor, customer: Customer, world: World, tenant):
@@ -103,10 +127,14 @@ def tagged_role(seller: Vendor, customer: Customer, world: World, tenant):
     kit = kit_of(world, tenant, seller.reads)
     values = {"deputy:permission-set": f"{seller.reads}@1", "deputy:vendor": "Example Vendor"}
     tags = [{"Key": key, "Value": value} for key, value in values.items()]
-    return world.connect(tenant, customer.reading_itself(kit["role_name"], kit["trust_policy"], Tags=tags))
+    return world.connect(
+        tenant, customer.reading_itself(kit["role_name"], kit["trust_policy"], Tags=tags)
+    )
 
 
-def test_the_pages_script_updates_the_role_that_is_there_and_moves_it(seller: Vendor, customer: Customer, printed_by):
+def test_the_pages_script_updates_the_role_that_is_there_and_moves_it(
+    seller: Vendor, customer: Customer, printed_by
+):
     """It keeps its name, which is not that of the other set."""
     seller.write(seller.reads, 1, READS)
     with seller.release() as (world, _):
@@ -128,12 +156,17 @@ def test_the_pages_script_updates_the_role_that_is_there_and_moves_it(seller: Ve
         assert (after["status"], after["permission_set_version"]) == ("verified", 2)
         assert page_of(world, tenant).select(".set-update") == []
         world.admin("PATCH", path_of(made), {"permission_set": seller.writes})
-        assert printed_by(page_of(world, tenant).select_one("#set-update-1-cli").get_text()) == made["role_arn"]
+        assert (
+            printed_by(page_of(world, tenant).select_one("#set-update-1-cli").get_text())
+            == made["role_arn"]
+        )
         after = world.admin("POST", path_of(made, "/verify"))
         assert (after["permission_set"], after["permission_set_version"]) == (seller.writes, 1)
 
 
-def test_the_pages_terraform_is_the_role_that_is_there_with_the_other_permissions(seller: Vendor, customer: Customer):
+def test_the_pages_terraform_is_the_role_that_is_there_with_the_other_permissions(
+    seller: Vendor, customer: Customer
+):
     seller.write(seller.reads, 1, READS)
     with seller.release() as (world, _):
         tenant = world.tenant()
@@ -148,10 +181,20 @@ def test_the_pages_terraform_is_the_role_that_is_there_with_the_other_permission
             asked = page_of(world, tenant)
             assert "Apply this configuration in place of your current one" in asked.get_text()
             written = asked.select_one("#set-update-1-terraform").get_text()
-            before, after = (made_by(text, vendor="Example Vendor") for text in (first["terraform"], written))
-            assert (before.name, before.trust, before.external_id) == (after.name, after.trust, after.external_id)
+            before, after = (
+                made_by(text, vendor="Example Vendor") for text in (first["terraform"], written)
+            )
+            assert (before.name, before.trust, before.external_id) == (
+                after.name,
+                after.trust,
+                after.external_id,
+            )
             assert after.name == made["role_arn"].rpartition("/")[2]
             assert after.permission_set == f"{chosen}@{version}"
             sets = world.admin("GET", "/v1/permission-sets")["items"]
-            assert after.policy == next(one["policy"] for one in sets if one["name"] == chosen) != before.policy
+            assert (
+                after.policy
+                == next(one["policy"] for one in sets if one["name"] == chosen)
+                != before.policy
+            )
             assert ("arn:aws:iam::aws:policy/SecurityAudit" in written) is (chosen == seller.writes)

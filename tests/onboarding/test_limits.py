@@ -1,4 +1,6 @@
-"""What a customer may limit at any time: until when, which sessions, and by which boundary. The role stays the same."""
+"""What a customer may limit at any time: until when, which sessions, and by which boundary. The
+role stays the same.
+"""
 
 import copy
 import json
@@ -31,7 +33,9 @@ def stamp(**later: int) -> str:
 
 
 class Access:
-    """A customer's role as the vendor meets it: by sessions, which may do what the permission set allows."""
+    """A customer's role as the vendor meets it: by sessions, which may do what the permission
+    set allows.
+    """
 
     def __init__(self, world: World, customer: Customer) -> None:
         self.world, self.customer, self.aws = world, customer, world.aws
@@ -44,7 +48,9 @@ class Access:
     def update(self, **limits: str) -> None:
         """Of the stack: what is not given stays as it is."""
         given = [{"ParameterKey": name, "ParameterValue": value} for name, value in limits.items()]
-        with closing(root_client(self.aws, "cloudformation", self.customer.account)) as cloudformation:
+        with closing(
+            root_client(self.aws, "cloudformation", self.customer.account)
+        ) as cloudformation:
             [stack] = cloudformation.describe_stacks(StackName=self.kit["stack_name"])["Stacks"]
             kept = {it["ParameterKey"] for it in stack["Parameters"]} - limits.keys()
             given += [{"ParameterKey": name, "UsePreviousValue": True} for name in sorted(kept)]
@@ -71,9 +77,9 @@ class Access:
             "aws_session_token": broker.token,
         }
         with closing(self._client("sts", keys)) as sts:
-            made = sts.assume_role(RoleArn=self.role_arn, RoleSessionName="tests", ExternalId=self.kit["external_id"])[
-                "Credentials"
-            ]
+            made = sts.assume_role(
+                RoleArn=self.role_arn, RoleSessionName="tests", ExternalId=self.kit["external_id"]
+            )["Credentials"]
         return {
             "aws_access_key_id": made["AccessKeyId"],
             "aws_secret_access_key": made["SecretAccessKey"],
@@ -88,7 +94,10 @@ class Access:
 
     def work(self, session: dict[str, str]) -> tuple[str, str]:
         """Whether the session may list buckets, and describe instances."""
-        with closing(self._client("s3", session)) as s3, closing(self._client("ec2", session)) as ec2:
+        with (
+            closing(self._client("s3", session)) as s3,
+            closing(self._client("ec2", session)) as ec2,
+        ):
             return outcome(s3.list_buckets), outcome(ec2.describe_instances)
 
 
@@ -115,14 +124,19 @@ def test_the_stacks_limits_end_narrow_and_come_off_and_the_role_stays_the_same(a
     access.update(PermissionsBoundaryArn="", AccessUntil=stamp(minutes=30))
     assert (access.new_session(), access.work(session)) == (ALLOWED, (ALLOWED, ALLOWED))
     with access.aws.later(minutes=31):
-        assert (access.new_session(), access.work(session)) == (DENIED, (DENIED, DENIED)), "live ones end too"
+        assert (access.new_session(), access.work(session)) == (DENIED, (DENIED, DENIED)), (
+            "live ones end too"
+        )
         access.update(AccessUntil=stamp(hours=10))
         assert (access.new_session(), access.work(session)) == (ALLOWED, (ALLOWED, ALLOWED))
         access.update(AccessUntil="", RevokeSessionsBefore=stamp(minutes=10))
         assert access.work(session) == (DENIED, DENIED)
         assert access.work(access.assume()) == (ALLOWED, ALLOWED)
     after = access.role()
-    assert (after["RoleId"], after["AssumeRolePolicyDocument"]) == (made["RoleId"], made["AssumeRolePolicyDocument"])
+    assert (after["RoleId"], after["AssumeRolePolicyDocument"]) == (
+        made["RoleId"],
+        made["AssumeRolePolicyDocument"],
+    )
     assert access.policies() == ["permissions", "read-itself", "AWSRevokeOlderSessions"]
 
 
@@ -140,7 +154,9 @@ def test_an_organisations_accounts_get_the_limits_and_each_its_own_boundary(app,
                     "Version": "2012-10-17",
                     "Statement": {"Effect": "Allow", "Action": "s3:*", "Resource": "*"},
                 }
-                iam.create_policy(PolicyName="Boundary", Path="/team/", PolicyDocument=json.dumps(document))
+                iam.create_policy(
+                    PolicyName="Boundary", Path="/team/", PolicyDocument=json.dumps(document)
+                )
         kit = made.world.kit(made.tenant)
         made.launch(
             AccessUntil="2099-12-31T00:00:00Z",
@@ -152,13 +168,24 @@ def test_an_organisations_accounts_get_the_limits_and_each_its_own_boundary(app,
                 role = iam.get_role(RoleName=kit["role_name"])["Role"]
                 names = iam.list_role_policies(RoleName=kit["role_name"])["PolicyNames"]
                 denials = [
-                    iam.get_role_policy(RoleName=kit["role_name"], PolicyName=name)["PolicyDocument"]["Statement"]
+                    iam.get_role_policy(RoleName=kit["role_name"], PolicyName=name)[
+                        "PolicyDocument"
+                    ]["Statement"]
                     for name in ("access-until", "AWSRevokeOlderSessions")
                 ]
             [statement] = role["AssumeRolePolicyDocument"]["Statement"]
-            assert statement["Condition"]["DateLessThan"] == {"aws:CurrentTime": "2099-12-31T00:00:00Z"}
-            assert role["PermissionsBoundary"]["PermissionsBoundaryArn"].endswith(f"{account}:policy/team/Boundary")
-            assert set(names) == {"permissions", "read-itself", "access-until", "AWSRevokeOlderSessions"}
+            assert statement["Condition"]["DateLessThan"] == {
+                "aws:CurrentTime": "2099-12-31T00:00:00Z"
+            }
+            assert role["PermissionsBoundary"]["PermissionsBoundaryArn"].endswith(
+                f"{account}:policy/team/Boundary"
+            )
+            assert set(names) == {
+                "permissions",
+                "read-itself",
+                "access-until",
+                "AWSRevokeOlderSessions",
+            }
             assert denials == [
                 [{"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": condition}]
                 for condition in (
@@ -179,39 +206,57 @@ def shell(access: Access) -> Callable[..., CompletedProcess[str]]:
 
 def test_the_kits_update_keeps_the_limits_of_the_stack(access: Access, shell):
     access.launch(AccessUntil="2099-12-31T00:00:00Z", PermissionsBoundaryArn=BOUNDARY)
-    access.world.admin("POST", f"/v1/tenants/{access.tenant['id']}/external-id/rotation", {"reason": "x"}, expect=201)
+    access.world.admin(
+        "POST",
+        f"/v1/tenants/{access.tenant['id']}/external-id/rotation",
+        {"reason": "x"},
+        expect=201,
+    )
     done = shell(access.world.kit(access.tenant)["update"]["stack"]["aws_cli"])
     assert done.returncode == 0, done.stderr
     [statement] = access.role()["AssumeRolePolicyDocument"]["Statement"]
-    assert len(statement["Condition"]["StringEquals"]["sts:ExternalId"]) == 2  # the update took place
+    assert (
+        len(statement["Condition"]["StringEquals"]["sts:ExternalId"]) == 2
+    )  # the update took place
     assert statement["Condition"]["DateLessThan"] == {"aws:CurrentTime": "2099-12-31T00:00:00Z"}
     assert "access-until" in access.policies()
     assert access.role()["PermissionsBoundary"]["PermissionsBoundaryArn"] == BOUNDARY
 
 
 def test_the_kits_update_brings_a_stack_of_an_earlier_template_to_this_one(access: Access, shell):
-    """CloudFormation refuses the previous value of a parameter which the stack's own template does not have."""
+    """CloudFormation refuses the previous value of a parameter which the stack's own template
+    does not have.
+    """
     trust = copy.deepcopy(access.kit["trust_policy"])
     trust["Statement"][0]["Action"] = ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"]
-    with closing(root_client(access.aws, "cloudformation", access.customer.account)) as cloudformation:
+    with closing(
+        root_client(access.aws, "cloudformation", access.customer.account)
+    ) as cloudformation:
         role = {
             "Type": "AWS::IAM::Role",
             "Properties": {"RoleName": {"Ref": "RoleName"}, "AssumeRolePolicyDocument": trust},
         }
         cloudformation.create_stack(
             StackName=access.kit["stack_name"],
-            TemplateBody=json.dumps({"Parameters": {"RoleName": {"Type": "String"}}, "Resources": {"Role": role}}),
+            TemplateBody=json.dumps(
+                {"Parameters": {"RoleName": {"Type": "String"}}, "Resources": {"Role": role}}
+            ),
             Parameters=[{"ParameterKey": "RoleName", "ParameterValue": access.kit["role_name"]}],
             Capabilities=["CAPABILITY_NAMED_IAM"],
         )
     made = access.role()
     done = shell(access.kit["update"]["stack"]["aws_cli"])
     assert done.returncode == 0, done.stderr
-    assert (access.role()["RoleId"], access.policies()) == (made["RoleId"], ["permissions", "read-itself"])
+    assert (access.role()["RoleId"], access.policies()) == (
+        made["RoleId"],
+        ["permissions", "read-itself"],
+    )
     assert access.role()["AssumeRolePolicyDocument"] == access.kit["trust_policy"]
 
 
-def test_the_script_limits_a_role_and_keeps_its_limits_until_they_are_taken_away(access: Access, shell):
+def test_the_script_limits_a_role_and_keeps_its_limits_until_they_are_taken_away(
+    access: Access, shell
+):
     def run(**limits: str) -> None:
         done = shell(access.kit["aws_cli"], **limits)
         assert done.returncode == 0, done.stderr
@@ -221,24 +266,40 @@ def test_the_script_limits_a_role_and_keeps_its_limits_until_they_are_taken_away
     made, session = access.role(), access.assume()
     assert access.work(session) == (ALLOWED, ALLOWED)
     with access.aws.later(minutes=20):
-        run(RevokeSessionsBefore=stamp(minutes=10), PermissionsBoundaryArn=BOUNDARY, AccessUntil=stamp(minutes=30))
+        run(
+            RevokeSessionsBefore=stamp(minutes=10),
+            PermissionsBoundaryArn=BOUNDARY,
+            AccessUntil=stamp(minutes=30),
+        )
         assert access.work(session) == (DENIED, DENIED)
         session, limited = access.assume(), access.role()
         assert access.work(session) == (ALLOWED, DENIED)
         run()
         assert access.role() == limited
-        assert set(access.policies()) == {"permissions", "read-itself", "access-until", "AWSRevokeOlderSessions"}
+        assert set(access.policies()) == {
+            "permissions",
+            "read-itself",
+            "access-until",
+            "AWSRevokeOlderSessions",
+        }
     with access.aws.later(minutes=51):
         assert (access.new_session(), access.work(session)) == (DENIED, (DENIED, DENIED))
         run(AccessUntil="", PermissionsBoundaryArn="arn:aws:iam::aws:policy/ReadOnlyAccess")
         assert access.work(access.assume()) == (ALLOWED, ALLOWED)
     after = access.role()
-    assert (after["RoleId"], after["AssumeRolePolicyDocument"]) == (made["RoleId"], access.kit["trust_policy"])
+    assert (after["RoleId"], after["AssumeRolePolicyDocument"]) == (
+        made["RoleId"],
+        access.kit["trust_policy"],
+    )
     assert "access-until" not in access.policies()
 
 
 def test_the_script_makes_nothing_of_what_is_no_limit(access: Access, shell):
-    for name, value in (("AccessUntil", "tomorrow"), ("RevokeSessionsBefore", '"'), (LIMITS[2], "x y")):
+    for name, value in (
+        ("AccessUntil", "tomorrow"),
+        ("RevokeSessionsBefore", '"'),
+        (LIMITS[2], "x y"),
+    ):
         done = shell(access.kit["aws_cli"], **{name: value})
         assert (done.returncode, done.stdout) == (1, "")
         assert f"Set {name}: " in done.stderr

@@ -1,5 +1,6 @@
-"""An organisation, from one stack in its management account: every account registers by itself and is proven, within
-the STS budget; one that joins later as well; and when the stack is deleted, none of them is proven any longer.
+"""An organisation, from one stack in its management account: every account registers by itself and
+is proven, within the STS budget; one that joins later as well; and when the stack is deleted, none
+of them is proven any longer.
 """
 
 import contextlib
@@ -67,7 +68,9 @@ def app(idle) -> Iterator[Flask]:
 
 
 class Organisation:
-    """The customer: a tenant, and its management account with the stack that the kit's link opens."""
+    """The customer: a tenant, and its management account with the stack that the kit's link
+    opens.
+    """
 
     def __init__(self, app, aws):
         self.aws, self.services = aws, app.extensions["deputy"]
@@ -85,7 +88,11 @@ class Organisation:
 
     def launch(self, call_as="SELF", **more):
         link = dict(
-            parse_qsl(urlsplit(self.world.kit(self.tenant)["organization_launch_url"]).fragment.partition("?")[2])
+            parse_qsl(
+                urlsplit(self.world.kit(self.tenant)["organization_launch_url"]).fragment.partition(
+                    "?"
+                )[2]
+            )
         )
         given = {k.removeprefix("param_"): v for k, v in link.items() if k.startswith("param_")}
         given |= {"OrganizationalUnitIds": UNIT, "CallAs": call_as, **more}
@@ -98,10 +105,14 @@ class Organisation:
 
     @property
     def stack_status(self):
-        return self.cloudformation.describe_stacks(StackName=self.stack_id)["Stacks"][0]["StackStatus"]
+        return self.cloudformation.describe_stacks(StackName=self.stack_id)["Stacks"][0][
+            "StackStatus"
+        ]
 
     def instances(self):
-        """Each account's stack. CURRENT is one that was created, so its registration was answered SUCCESS."""
+        """Each account's stack. CURRENT is one that was created, so its registration was
+        answered SUCCESS.
+        """
         found = self.cloudformation.list_stack_instances(StackSetName=self.stack_id.split("/")[1])
         return {instance["Account"]: instance["Status"] for instance in found["Summaries"]}
 
@@ -116,11 +127,16 @@ class Organisation:
     def audited(self, action):
         """How often that happened to each account."""
         with self.services.db.read() as db:
-            query = sqlalchemy.select(Connection.account_id).join(AuditEvent, AuditEvent.connection_id == Connection.id)
+            query = sqlalchemy.select(Connection.account_id).join(
+                AuditEvent, AuditEvent.connection_id == Connection.id
+            )
             return Counter(db.scalars(query.where(AuditEvent.action == action)))
 
     def await_all(self, status, count):
-        until(lambda: self.summary() == {"total": count, "by_status": {status: count}}, seconds=PATIENCE)
+        until(
+            lambda: self.summary() == {"total": count, "by_status": {status: count}},
+            seconds=PATIENCE,
+        )
 
     def make_due(self):
         """As it is when their next proof is."""
@@ -168,7 +184,9 @@ def test_a_whole_organisation_comes_by_itself_grows_and_goes(organisation, aws):
 
 
 @pytest.mark.parametrize("idle", ["sqlite"], indirect=True)
-def test_a_delegated_administrator_has_the_role_once_though_its_account_is_one_of_the_unit(organisation):
+def test_a_delegated_administrator_has_the_role_once_though_its_account_is_one_of_the_unit(
+    organisation,
+):
     """Which a StackSet of theirs does reach: a second role of that name there would fail."""
     members = [*ACCOUNTS[:2], organisation.account]
     organisation.has(*members)
@@ -193,10 +211,12 @@ def shown_again_soon(aws, vendor):
 
 @pytest.mark.parametrize("idle", ["postgresql"], indirect=True)
 @pytest.mark.parametrize(
-    ("count", "shares"), [(12, [0.4]), pytest.param(200, [0.2, 0.6], marks=pytest.mark.soak)], ids=["12", "200"]
+    ("count", "shares"),
+    [(12, [0.4]), pytest.param(200, [0.2, 0.6], marks=pytest.mark.soak)],
+    ids=["12", "200"],
 )
 @pytest.mark.usefixtures("shown_again_soon")
-def test_killing_broker_and_background_worker_in_the_middle_of_many_registrations_loses_and_repeats_nothing(
+def test_killing_broker_and_worker_in_the_middle_of_many_registrations_loses_and_repeats_nothing(
     idle, aws, tmp_path, count, shares
 ):
     many = [f"4{number:011}" for number in range(count - 1)]  # and the management account
@@ -208,13 +228,19 @@ def test_killing_broker_and_background_worker_in_the_middle_of_many_registration
         organisation.has(*many)
         organisation.launch()
         for share in shares:
-            until(lambda share=share: organisation.summary()["total"] >= share * count, seconds=PATIENCE)
+            until(
+                lambda share=share: organisation.summary()["total"] >= share * count,
+                seconds=PATIENCE,
+            )
             valkey.kill()
             celery.kill()
             valkey.start()  # as Valkey keeps nothing here, every message of Celery's is lost
             celery.start()
             lapse(organisation.services)
-        until(lambda: organisation.summary() == {"total": count, "by_status": {"verified": count}}, seconds=PATIENCE)
+        until(
+            lambda: organisation.summary() == {"total": count, "by_status": {"verified": count}},
+            seconds=PATIENCE,
+        )
         until(lambda: organisation.stack_status == "CREATE_COMPLETE", seconds=PATIENCE)
         for action in ("connection.registered", "connection.verified"):
             assert organisation.audited(action) == dict.fromkeys([*many, organisation.account], 1)

@@ -1,4 +1,6 @@
-"""An organisation's External ID is replaced: its one stack is updated twice, and every account follows by its proofs."""
+"""An organisation's External ID is replaced: its one stack is updated twice, and every account
+follows by its proofs.
+"""
 
 import threading
 from collections.abc import Iterator
@@ -25,10 +27,15 @@ def organisation(request, aws, vendor) -> Iterator[Organisation]:
             registration_topic_arn=vendor.registration_topic_arn,
             registration_queue_url=vendor.registration_queue_url,
         )
-        web, background = create_app(config), create_app(config)  # each with database connections of its own
+        web, background = (
+            create_app(config),
+            create_app(config),
+        )  # each with database connections of its own
         publish_templates(web)
         stop = threading.Event()
-        worker = threading.Thread(target=SingleMachineWorker(background.extensions["deputy"], stop).run)
+        worker = threading.Thread(
+            target=SingleMachineWorker(background.extensions["deputy"], stop).run
+        )
         worker.start()
         with organisation_of(web, aws) as made:
             yield made
@@ -55,7 +62,9 @@ def update_as_the_kit_says(organisation: Organisation) -> None:
     indirect=["organisation"],
 )
 def test_an_organisation_is_rotated_by_two_updates_of_its_stack(organisation, count):
-    organisation.has(*(f"5{number:011}" for number in range(count - 1)))  # and the management account
+    organisation.has(
+        *(f"5{number:011}" for number in range(count - 1))
+    )  # and the management account
     organisation.launch()
     organisation.await_all("verified", count)
     path = f"/v1/tenants/{organisation.tenant['id']}/external-id/rotation"
@@ -70,7 +79,9 @@ def test_an_organisation_is_rotated_by_two_updates_of_its_stack(organisation, co
         until(there, f"{switched} have switched, and it is {state}", seconds=PATIENCE)
 
     following = admin("POST", path, {"reason": "it is old"}, expect=201)["next_external_id"]
-    [opened] = page_of(organisation.world, organisation.tenant).select("#rotation details[open] > summary")
+    [opened] = page_of(organisation.world, organisation.tenant).select(
+        "#rotation details[open] > summary"
+    )
     assert opened.get_text() == "You launched a stack for a whole organization"
     update_as_the_kit_says(organisation)
     await_state("ready", count)

@@ -1,4 +1,6 @@
-"""Publishing needs the bucket alone; Deputy records what it then finds there, if it is what it renders itself."""
+"""Publishing needs the bucket alone; Deputy records what it then finds there, if it is what it
+renders itself.
+"""
 
 import json
 import os
@@ -35,7 +37,9 @@ SETTINGS += ("default_permission_set", "role_prefix", "max_session_seconds", "re
 
 
 class PublishingVendor:
-    """One vendor's folder of permission sets, the deployment's services, and its bucket as anybody could change it."""
+    """One vendor's folder of permission sets, the deployment's services, and its bucket as
+    anybody could change it.
+    """
 
     def __init__(self, aws, vendor, config: Config, folder: Path) -> None:
         self.aws, self._config, self._folder = aws, config, folder
@@ -45,7 +49,9 @@ class PublishingVendor:
 
     def start(self) -> composition.Services:
         """A process with the folder as it is now."""
-        config = replace(self._config, permission_sets=self._folder, default_permission_set=self.name)
+        config = replace(
+            self._config, permission_sets=self._folder, default_permission_set=self.name
+        )
         self._started.append(composition.Services(config))
         return self._started[-1]
 
@@ -61,7 +67,9 @@ class PublishingVendor:
     def put(self, key: str, body: str) -> None:
         """As a thief of the pipeline's credentials puts it there."""
         with closing(root_client(self.aws, "s3", VENDOR_ACCOUNT)) as s3:
-            s3.put_object(Bucket=self._config.template_bucket, Key=key, Body=body.encode(), IfNoneMatch="*")
+            s3.put_object(
+                Bucket=self._config.template_bucket, Key=key, Body=body.encode(), IfNoneMatch="*"
+            )
 
     def keys(self) -> list[str]:
         with closing(root_client(self.aws, "s3", VENDOR_ACCOUNT)) as s3:
@@ -75,7 +83,9 @@ class PublishingVendor:
 
     def events(self) -> list[dict]:
         with self._started[-1].db.read() as db:
-            rows = db.query(AuditEvent).filter_by(action="permission_set.published", actor_kind="worker")
+            rows = db.query(AuditEvent).filter_by(
+                action="permission_set.published", actor_kind="worker"
+            )
             return [row.details for row in rows if row.details["permission_set"] == self.name]
 
     def end(self) -> None:
@@ -110,13 +120,20 @@ def test_publishing_needs_the_templates_settings_and_the_buckets_credentials_alo
     }
     words = [sys.executable, "-m", "flask", "--app", "wsgi", "templates", "publish"]
     done = subprocess.run(
-        words, cwd=ROOT, env={"PATH": os.environ["PATH"]} | given, capture_output=True, text=True, check=False
+        words,
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]} | given,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     kinds = [line.split("/templates/")[1].partition("/")[0] for line in done.stdout.splitlines()]
     assert kinds == ["customer-role", "customer-org", "sets"]
     started = publishing_vendor.start()
-    assert started.publication.serves(publishing_vendor.name), "the service renders the same of its own settings"
+    assert started.publication.serves(publishing_vendor.name), (
+        "the service renders the same of its own settings"
+    )
 
 
 def test_publishing_reads_only_settings_that_templates_are_rendered_from():
@@ -125,17 +142,22 @@ def test_publishing_reads_only_settings_that_templates_are_rendered_from():
 
 
 def test_the_document_of_a_version_is_never_replaced(publishing_vendor):
-    key = render_document(load(publishing_vendor.publish().config.permission_sets)[publishing_vendor.name]).key
+    key = render_document(
+        load(publishing_vendor.publish().config.permission_sets)[publishing_vendor.name]
+    ).key
     assert key == f"templates/sets/{publishing_vendor.name}/1.json"
     publishing_vendor.files.write(publishing_vendor.name, 1, READS, MORE)
     with pytest.raises(
-        ConflictError, match=r"The bucket has version 1, which asks for something else\. Raise version to 2\."
+        ConflictError,
+        match=r"The bucket has version 1, which asks for something else\. Raise version to 2\.",
     ):
         publishing_vendor.publish()
     publishing_vendor.files.write(publishing_vendor.name, 3, READS)
     publishing_vendor.publish()
     publishing_vendor.files.write(publishing_vendor.name, 2, READS)
-    with pytest.raises(ConflictError, match=r"The bucket has version 3 already\. Raise version to 4\."):
+    with pytest.raises(
+        ConflictError, match=r"The bucket has version 3 already\. Raise version to 4\."
+    ):
         publishing_vendor.publish()
     documents = [key for key in publishing_vendor.keys() if key.startswith("templates/sets/")]  # noqa: SIM118
     assert documents == [key, key.replace("1.json", "3.json")]
@@ -152,7 +174,9 @@ def test_two_pipelines_publish_one_version_and_the_second_is_told(publishing_ven
         publishing_vendor.publish()
 
 
-@pytest.mark.parametrize(("version", "body", "access"), [(999_999, "x", "write"), (5, '{"access":"read"}', "write")])
+@pytest.mark.parametrize(
+    ("version", "body", "access"), [(999_999, "x", "write"), (5, '{"access":"read"}', "write")]
+)
 def test_a_planted_document_blocks_nothing_and_is_named(publishing_vendor, access, version, body):
     publishing_vendor.files.write(publishing_vendor.name, 2, READS, access=access)
     publishing_vendor.put(f"templates/sets/{publishing_vendor.name}/{version}.json", body)
@@ -160,16 +184,25 @@ def test_a_planted_document_blocks_nothing_and_is_named(publishing_vendor, acces
     assert publishing_vendor.record(started)
     [warning] = started.publication.ignored
     assert warning.startswith(
-        f"{publishing_vendor.name}: version {version}: The bucket has a document that Deputy did not"
+        f"{publishing_vendor.name}: version {version}: The bucket has a document that Deputy"
+        " did not"
     )
 
 
-def test_a_published_version_of_the_bucket_still_refuses_and_the_refusal_shows_a_way_out(publishing_vendor):
+def test_a_published_version_of_the_bucket_still_refuses_and_the_refusal_shows_a_way_out(
+    publishing_vendor,
+):
     """Also if a thief wrote it exactly as Deputy does: nobody can tell it from an honest one."""
     last = render_document(a_set(name=publishing_vendor.name, version=999_999))
     publishing_vendor.put(last.key, last.body)
     for access, sentence in (
-        ("read", "version: The bucket has version 999999 already. Give the file of the set another name."),
+        (
+            "read",
+            (
+                "version: The bucket has version 999999 already. Give the file of the set another"
+                " name."
+            ),
+        ),
         ("write", "access: The bucket has version 999999 with access: read."),
     ):
         publishing_vendor.files.write(publishing_vendor.name, 2, READS, access=access)
@@ -188,7 +221,9 @@ def test_only_documents_that_can_refuse_a_version_are_read(publishing_vendor, mo
         monkeypatch.setattr("app.aws.templates._DOCUMENTS_MAX", 3)
         assert bucket.documents(publishing_vendor.name, 1).keys() == {1, 2, 4}
         monkeypatch.setattr("app.aws.templates._DOCUMENTS_MAX", 2)
-        with pytest.raises(ConflictError, match=r"The bucket has more than 1,000 objects below templates/sets/"):
+        with pytest.raises(
+            ConflictError, match=r"The bucket has more than 1,000 objects below templates/sets/"
+        ):
             bucket.documents(publishing_vendor.name, 1)
 
 
@@ -203,7 +238,9 @@ def test_a_version_is_recorded_with_one_event_once_the_bucket_serves_all_of_it(p
     for started in (before, publishing_vendor.start(), publishing_vendor.start()):
         assert publishing_vendor.record(started)
     assert publishing_vendor.recorded() == [1]
-    assert publishing_vendor.events() == [{"permission_set": publishing_vendor.name, "version": 1, "access": "read"}]
+    assert publishing_vendor.events() == [
+        {"permission_set": publishing_vendor.name, "version": 1, "access": "read"}
+    ]
     publishing_vendor.files.write(publishing_vendor.name, 1, READS | {"why": "In other words."})
     assert publishing_vendor.record(publishing_vendor.publish())
     with publishing_vendor.start().db.read() as db:
@@ -213,7 +250,8 @@ def test_a_version_is_recorded_with_one_event_once_the_bucket_serves_all_of_it(p
 
 
 @pytest.mark.parametrize(
-    ("part", "body"), [("document", "{0} "), ("document", '{{"access": "write", "version": 1}}'), ("role", "{0} ")]
+    ("part", "body"),
+    [("document", "{0} "), ("document", '{{"access": "write", "version": 1}}'), ("role", "{0} ")],
 )
 def test_what_somebody_else_put_there_is_never_recorded(publishing_vendor, part, body):
     started = publishing_vendor.start()
@@ -235,7 +273,9 @@ def test_what_somebody_else_put_there_is_never_recorded(publishing_vendor, part,
     assert (publishing_vendor.recorded(), publishing_vendor.events()) == ([], [])
 
 
-def test_a_version_that_deputy_knows_otherwise_is_not_recorded_whatever_the_bucket_has(publishing_vendor):
+def test_a_version_that_deputy_knows_otherwise_is_not_recorded_whatever_the_bucket_has(
+    publishing_vendor,
+):
     """The bucket is another one, or it was emptied."""
     started = publishing_vendor.start()
     with started.db.write(SYSTEM) as db:
@@ -245,8 +285,10 @@ def test_a_version_that_deputy_knows_otherwise_is_not_recorded_whatever_the_buck
     assert publishing_vendor.record(started), "nothing is left to do"
     assert (publishing_vendor.recorded(), publishing_vendor.events()) == ([2], [])
     [finding] = [finding for name, finding in started.health.findings(None) if name == "templates"]
-    assert finding.seen == (
-        f"Published, and not recorded: {publishing_vendor.name}: version: The database has version 2 already. Raise version to 3."
+    assert (
+        finding.seen
+        == f"Published, and not recorded: {publishing_vendor.name}: version: The database has"
+        " version 2 already. Raise version to 3."
     )
 
 
@@ -260,11 +302,17 @@ def test_of_the_bucket_no_more_is_read_than_could_be_right(publishing_vendor, mo
     assert not started.publication.serves(publishing_vendor.name)
 
 
-def test_a_background_worker_records_what_is_published_after_its_start(publishing_vendor, monkeypatch):
+def test_a_background_worker_records_what_is_published_after_its_start(
+    publishing_vendor, monkeypatch
+):
     monkeypatch.setattr("app.background.parts._PUBLISHED_AGAIN", 0.05)
     started = publishing_vendor.start()
     ended: list[bool] = []
-    parts = [part for part in companions(started, "flask", lambda: ended.append(True)) if part.name == "publication"]
+    parts = [
+        part
+        for part in companions(started, "flask", lambda: ended.append(True))
+        if part.name == "publication"
+    ]
     for part in parts:
         part.start()
     try:
@@ -288,7 +336,13 @@ def test_a_bucket_that_does_not_answer_records_nothing(publishing_vendor, monkey
 
 def a_set(**changes) -> PermissionSet:
     fields = {"name": "x", "version": 1, "title": "x", "description": "x", "access": "read"}
-    listed = {"Sid": "A", "Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": "*", "why": "x"}
+    listed = {
+        "Sid": "A",
+        "Effect": "Allow",
+        "Action": ["s3:GetObject", "s3:ListBucket"],
+        "Resource": "*",
+        "why": "x",
+    }
     return PermissionSet(**(fields | {"statements": (listed, listed | {"Sid": "B"})} | changes))  # type: ignore[arg-type]
 
 
@@ -301,11 +355,26 @@ PARAMETER = {"name": "Bucket", "pattern": "[a-z]{3}", "description": "x", "examp
     [
         {},
         {"title": "y", "statements": (STATEMENT | {"why": "y"}, STATEMENT | {"Sid": "B"})},
-        {"statements": (STATEMENT | {"Resource": ["*"]}, STATEMENT | {"Sid": "B", "Condition": {}})},
-        {"statements": (STATEMENT | {"Action": ["s3:ListBucket", "s3:GetObject"]}, STATEMENT | {"Sid": "B"})},
+        {
+            "statements": (
+                STATEMENT | {"Resource": ["*"]},
+                STATEMENT | {"Sid": "B", "Condition": {}},
+            )
+        },
+        {
+            "statements": (
+                STATEMENT | {"Action": ["s3:ListBucket", "s3:GetObject"]},
+                STATEMENT | {"Sid": "B"},
+            )
+        },
         {"statements": (STATEMENT | {"Action": "s3:GetObject"}, STATEMENT | {"Sid": "B"})},
         {"statements": (STATEMENT | {"Effect": "Deny"}, STATEMENT | {"Sid": "B"})},
-        {"statements": (STATEMENT | {"Condition": {"Bool": {"aws:x": True}}}, STATEMENT | {"Sid": "B"})},
+        {
+            "statements": (
+                STATEMENT | {"Condition": {"Bool": {"aws:x": True}}},
+                STATEMENT | {"Sid": "B"},
+            )
+        },
         {"access": "write"},
         {"managed_policies": ({"name": "SecurityAudit", "why": "x"},)},
         {"parameters": (PARAMETER,)},
@@ -322,20 +391,32 @@ def test_two_documents_are_equal_exactly_if_the_sets_ask_for_the_same(changes):
 def test_the_documents_form_never_changes():
     """Documents of earlier releases are compared with those of this one."""
     expected = (
-        '{\n "access": "read",\n "managed_policies": [],\n "parameters": {},\n "permission_set": "x",\n "statements": {\n'
-        '  "A": {\n   "Action": [\n    "s3:GetObject",\n    "s3:ListBucket"\n   ],\n   "Condition": null,\n'
-        '   "Effect": [\n    "Allow"\n   ],\n   "Resource": [\n    "*"\n   ]\n  }\n },\n "version": 1\n}\n'
+        '{\n "access": "read",\n "managed_policies": [],\n "parameters": {},\n "permission_set":'
+        ' "x",\n "statements": {\n  "A": {\n   "Action": [\n    "s3:GetObject",\n   '
+        ' "s3:ListBucket"\n   ],\n   "Condition": null,\n   "Effect": [\n    "Allow"\n   ],\n  '
+        ' "Resource": [\n    "*"\n   ]\n  }\n },\n "version": 1\n}\n'
     )
     assert document(a_set(statements=(STATEMENT,))) == expected
     assert read_document(expected, "x", 1) == a_set(
-        title="", description="", statements=(json.loads(expected)["statements"]["A"] | {"Sid": "A"},)
+        title="",
+        description="",
+        statements=(json.loads(expected)["statements"]["A"] | {"Sid": "A"},),
     )
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "x", "[]", "{}", "[" * 65_536, '{"access":"read"}', document(a_set())[:-1], document(a_set()) + " "),
+        *(
+            "",
+            "x",
+            "[]",
+            "{}",
+            "[" * 65_536,
+            '{"access":"read"}',
+            document(a_set())[:-1],
+            document(a_set()) + " ",
+        ),
         *(document(a_set(name="y")), document(a_set(version=2)), document(a_set(access="full"))),
         json.dumps(json.loads(document(a_set())) | {"more": 1}, sort_keys=True, indent=1) + "\n",
         json.dumps(json.loads(document(a_set()))),

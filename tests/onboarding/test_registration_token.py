@@ -1,4 +1,6 @@
-"""Registration tokens: what they name, that nothing else is one, and that another deployment's is not ours to answer."""
+"""Registration tokens: what they name, that nothing else is one, and that another deployment's
+is not ours to answer.
+"""
 
 import base64
 import hmac
@@ -46,7 +48,9 @@ def test_a_token_names_its_deployment_its_tenant_and_a_generation():
     token = RegistrationTokens(KEYS).make(HERE, tenant_id, 70_000)
     assert token == RegistrationTokens(KEYS).make(HERE, tenant_id, 70_000)
     assert RegistrationTokens(KEYS).read(token) == TokenIds(tenant_id, 70_000)
-    assert RegistrationTokens(KEYS[::-1]).read(token) == TokenIds(tenant_id, 70_000), "any key verifies"
+    assert RegistrationTokens(KEYS[::-1]).read(token) == TokenIds(tenant_id, 70_000), (
+        "any key verifies"
+    )
     assert RegistrationTokens(KEYS[1:]).read(token) is None
     assert deployment_of(token) == HERE, "without a key"
     assert len(token) == 96
@@ -78,7 +82,16 @@ def test_no_other_text_is_a_token(form):
     for place in range(4, len(token)):
         other = "A" if token[place] != "A" else "B"
         assert tokens.read(token[:place] + other + token[place + 1 :]) is None
-    for text in ("", "dpt_", token[:-1], token + "A", token + "\n", token + "=", token.upper(), f" {token}"):
+    for text in (
+        "",
+        "dpt_",
+        token[:-1],
+        token + "A",
+        token + "\n",
+        token + "=",
+        token.upper(),
+        f" {token}",
+    ):
         assert tokens.read(text) is None
     assert tokens.read(token[:-1] + "\uff10") is None
 
@@ -178,7 +191,9 @@ def deployments(aws, vendor, config):
             sqs.delete_queue(QueueUrl=one.url)
 
 
-def test_each_of_two_deployments_answers_its_own_stacks_and_deletes_the_others_message(deployments, aws, vendor):
+def test_each_of_two_deployments_answers_its_own_stacks_and_deletes_the_others_message(
+    deployments, aws, vendor
+):
     """SNS puts each message into both queues."""
     one, two = deployments
     stacks = [one.stack(), two.stack()]
@@ -193,7 +208,10 @@ def test_each_of_two_deployments_answers_its_own_stacks_and_deletes_the_others_m
                 pass
             held = sqs.get_queue_attributes(
                 QueueUrl=deployment.url,
-                AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+                AttributeNames=[
+                    "ApproximateNumberOfMessages",
+                    "ApproximateNumberOfMessagesNotVisible",
+                ],
             )["Attributes"]
             assert set(held.values()) == {"0"}
     assert one.answers.statuses == ["SUCCESS"] * 4, "each request was answered once"
@@ -227,7 +245,11 @@ def test_other_deployments_are_logged_once_an_hour_each_and_twenty_times_in_all(
             for stack in strangers:
                 for _ in range(2):
                     assert one.registrations.handle(stack.message())
-        return [line["deployment_id"] for line in logged if line["event"] == "registration.other_deployment"]
+        return [
+            line["deployment_id"]
+            for line in logged
+            if line["event"] == "registration.other_deployment"
+        ]
 
     named = [str(deployment_of(stack.token)) for stack in strangers]
     assert lines() == named[:20]
@@ -238,7 +260,9 @@ def test_other_deployments_are_logged_once_an_hour_each_and_twenty_times_in_all(
     assert len(one.registrations._others) == 20, "however many there are"
 
 
-def test_a_void_token_in_the_new_form_costs_no_row_once_the_deployment_is_known(deployments, tmp_path):
+def test_a_void_token_in_the_new_form_costs_no_row_once_the_deployment_is_known(
+    deployments, tmp_path
+):
     one, _ = deployments
     forged = registration_token(one.db, ("k" * 40,), tenant_row(one.db))
     assert one.registrations.handle(one.stack(forged).message())

@@ -1,4 +1,6 @@
-"""Registrations: a message makes a pending connection or a due one, once, and its stack is always answered."""
+"""Registrations: a message makes a pending connection or a due one, once, and its stack is
+always answered.
+"""
 
 import json
 import secrets
@@ -75,12 +77,21 @@ class Desk:
         )
 
     def token(self, tenant_id: uuid.UUID | None = None, generation: int = 1) -> str:
-        return registration_token(self.db, self.config.secret_keys, tenant_id or self.tenant_id, generation)
+        return registration_token(
+            self.db, self.config.secret_keys, tenant_id or self.tenant_id, generation
+        )
 
-    def stack(self, role_arn: str | None = None, *, tenant_id: uuid.UUID | None = None, **more) -> Stack:
+    def stack(
+        self, role_arn: str | None = None, *, tenant_id: uuid.UUID | None = None, **more
+    ) -> Stack:
         account = f"{secrets.randbelow(10**12):012d}"
         token = self.token(tenant_id)
-        return Stack(self.answers.url, token, role_arn or f"arn:aws:iam::{account}:role/deputy-{account}", **more)
+        return Stack(
+            self.answers.url,
+            token,
+            role_arn or f"arn:aws:iam::{account}:role/deputy-{account}",
+            **more,
+        )
 
     def handle(self, message: str, status: str = "SUCCESS") -> None:
         """Handled for good, and answered so."""
@@ -102,7 +113,9 @@ class Desk:
 
     def registered(self) -> list[Registration]:
         with self.db.read() as db:
-            return list(db.scalars(select(Registration).where(Registration.tenant_id == self.tenant_id)))
+            return list(
+                db.scalars(select(Registration).where(Registration.tenant_id == self.tenant_id))
+            )
 
     def change(self, row_type, row_id, **changes) -> None:
         with self.db.write(SYSTEM) as db:
@@ -128,7 +141,9 @@ def answers() -> Iterator[Answers]:
 
 @pytest.fixture
 def desk(config, vendor, database, queue, answers) -> Desk:
-    config = replace(config, registration_topic_arn=TOPIC, registration_queue_url=vendor.registration_queue_url)
+    config = replace(
+        config, registration_topic_arn=TOPIC, registration_queue_url=vendor.registration_queue_url
+    )
     answers.got.clear()
     return Desk(config, database, queue, answers)
 
@@ -137,7 +152,9 @@ def desk(config, vendor, database, queue, answers) -> Desk:
 
 
 @pytest.mark.parametrize("permission_set", permission_sets.load())
-def test_a_connection_has_the_permission_set_of_the_template_that_its_stack_was_made_from(desk, permission_set):
+def test_a_connection_has_the_permission_set_of_the_template_that_its_stack_was_made_from(
+    desk, permission_set
+):
     stack = desk.stack()
     stack.permission_set = f"{permission_set}@1"
     desk.handle(stack.message())
@@ -192,15 +209,26 @@ def test_a_create_makes_a_pending_connection_that_is_due_at_once(desk):
     with desk.db.read() as db:
         assert connection.external_id == db.get(Tenant, desk.tenant_id).external_id
     [event] = desk.events()
-    assert (event.action, event.outcome, event.connection_id) == ("connection.registered", "ok", connection.id)
+    assert (event.action, event.outcome, event.connection_id) == (
+        "connection.registered",
+        "ok",
+        connection.id,
+    )
     assert (event.actor_kind, event.request_id) == ("registration", None)
-    assert event.details == {"role_arn": stack.role_arn, "stack_id": stack.stack_id, "request_type": "Create"}
+    assert event.details == {
+        "role_arn": stack.role_arn,
+        "stack_id": stack.stack_id,
+        "request_type": "Create",
+    }
 
 
 @pytest.mark.parametrize(
-    ("kind", "status"), [("Create", "pending"), ("Update", "broken"), ("Delete", "insecure"), ("Create", "verified")]
+    ("kind", "status"),
+    [("Create", "pending"), ("Update", "broken"), ("Delete", "insecure"), ("Create", "verified")],
 )
-def test_of_a_connection_that_is_there_only_the_time_changes_and_what_is_said_of_its_stack(desk, kind, status):
+def test_of_a_connection_that_is_there_only_the_time_changes_and_what_is_said_of_its_stack(
+    desk, kind, status
+):
     stack = desk.stack()
     row = connection_row(
         desk.db,
@@ -228,7 +256,9 @@ def test_of_a_connection_that_is_there_only_the_time_changes_and_what_is_said_of
     ]
     assert [getattr(after, name) for name in columns] == [getattr(before, name) for name in columns]
     [event] = desk.events()
-    assert event.action == ("connection.stack_deleted" if kind == "Delete" else "connection.registered_again")
+    assert event.action == (
+        "connection.stack_deleted" if kind == "Delete" else "connection.registered_again"
+    )
 
 
 @pytest.mark.parametrize(
@@ -289,7 +319,9 @@ def test_a_role_that_was_proven_to_the_end_has_outlived_its_stack(desk):
     for minutes, expected in ((0, StackState.ROLLED_BACK), (2, StackState.ROLLED_BACK), (15, None)):
         at = connection.due_since + timedelta(minutes=minutes) if minutes else now()
         connection.apply_verdict(
-            Proof(verdict=Verdict.PROVEN, checks=[], checked_at=at), "AROAEXAMPLE", Interval(3600, 3600)
+            Proof(verdict=Verdict.PROVEN, checks=[], checked_at=at),
+            "AROAEXAMPLE",
+            Interval(3600, 3600),
         )
         assert connection.stack is expected, minutes
 
@@ -325,8 +357,8 @@ def test_two_requests_at_once_for_one_role_make_one_connection(desk):
 
 @pytest.mark.parametrize("status", [ConnectionStatus.PENDING, ConnectionStatus.SUSPENDED])
 def test_a_flood_about_one_role_fills_neither_the_log_nor_the_table(desk, monkeypatch, status):
-    """Twenty an hour are kept, as a token may be sent any number of times. A role that can be proven is due all the
-    same.
+    """Twenty an hour are kept, as a token may be sent any number of times. A role that can be
+    proven is due all the same.
     """
     stack = desk.stack()
     desk.handle(stack.message())
@@ -382,7 +414,9 @@ def test_all_void_messages_get_one_answer_and_leave_no_trace(desk):
     suspended, gone = tenant_row(desk.db), tenant_row(desk.db)
     desk.change(Tenant, suspended, status=TenantStatus.SUSPENDED)
     desk.change(Tenant, gone, status=TenantStatus.DELETED, deleted_at=now())
-    stranger = registration_token(desk.db, ("another-secret-key-of-somebody-else-01",), desk.tenant_id)
+    stranger = registration_token(
+        desk.db, ("another-secret-key-of-somebody-else-01",), desk.tenant_id
+    )
     foreign = desk.stack(role)
     foreign.stack_id = foreign.stack_id.replace("arn:aws:", "arn:aws-cn:")
     void = [
@@ -419,7 +453,13 @@ def test_all_void_messages_get_one_answer_and_leave_no_trace(desk):
         desk.handle(stack.message("Delete"))
     desk.handle(desk.stack(role).message(ResourceProperties=None), "FAILED")
     desk.handle(desk.stack(role).message("Delete", ResourceProperties=None))
-    assert desk.connections() == desk.connections(suspended) == desk.connections(gone) == desk.events() == []
+    assert (
+        desk.connections()
+        == desk.connections(suspended)
+        == desk.connections(gone)
+        == desk.events()
+        == []
+    )
     assert desk.rows() == rows
 
 
@@ -431,7 +471,10 @@ def test_the_operator_voids_the_tokens_that_are_out_and_the_kit_shows_a_new_one(
         kit = services.onboarding.kit(ADMIN, desk.tenant_id)
         token = link(asdict(kit))["param_RegistrationToken"]
         for update in (kit.update.stack, kit.update.stack_set):  # of what is there
-            assert (update.parameters["RegistrationToken"], token in update.aws_cli) == (token, True)
+            assert (update.parameters["RegistrationToken"], token in update.aws_cli) == (
+                token,
+                True,
+            )
         return token
 
     old, other = desk.stack(), desk.stack(tenant_id=tenant_row(desk.db))
@@ -444,7 +487,11 @@ def test_the_operator_voids_the_tokens_that_are_out_and_the_kit_shows_a_new_one(
     for text in ("Show the customer the kit again", "Existing stacks stay", "register nothing"):
         assert text in done.output
     [voided] = [event for event in desk.events() if event.action == "tenant.registrations_voided"]
-    assert (voided.actor_kind, voided.outcome, voided.details) == ("operator", "ok", {"generation": 2})
+    assert (voided.actor_kind, voided.outcome, voided.details) == (
+        "operator",
+        "ok",
+        {"generation": 2},
+    )
     [connection], before = desk.connections(), desk.actions()
     desk.handle(desk.stack().message(), "FAILED")
     desk.handle(old.message("Update"), "FAILED")
@@ -489,7 +536,9 @@ def test_revoking_a_link_voids_the_token_that_its_page_showed_and_no_other(desk,
     desk.handle(launched.message())
     page.revoke()
     desk.handle(later.message(), "FAILED")
-    desk.handle(launched.message("Update", OldResourceProperties={"RegistrationToken": ""}), "FAILED")
+    desk.handle(
+        launched.message("Update", OldResourceProperties={"RegistrationToken": ""}), "FAILED"
+    )
     assert len(desk.connections()) == 1, "what was registered stays, and nothing comes to it"
     desk.handle(launched.message("Delete"))
     desk.handle(of_the_kit.message())
@@ -523,10 +572,16 @@ def test_an_update_that_leaves_a_void_token_as_it_was_passes_and_registers_nothi
     desk.change(Tenant, desk.tenant_id, registration_generation=2)
     before = desk.actions()
     desk.handle(stack.message("Update", OldResourceProperties={"RegistrationToken": stack.token}))
-    desk.handle(stack.message("Update", OldResourceProperties={"RegistrationToken": "another"}), "FAILED")
-    desk.handle(stack.message("Create", OldResourceProperties={"RegistrationToken": stack.token}), "FAILED")
+    desk.handle(
+        stack.message("Update", OldResourceProperties={"RegistrationToken": "another"}), "FAILED"
+    )
+    desk.handle(
+        stack.message("Create", OldResourceProperties={"RegistrationToken": stack.token}), "FAILED"
+    )
     other = Stack(desk.answers.url, stack.token, "arn:aws:iam::444455556666:role/other-name")
-    desk.handle(other.message("Update", OldResourceProperties={"RegistrationToken": stack.token}), "FAILED")
+    desk.handle(
+        other.message("Update", OldResourceProperties={"RegistrationToken": stack.token}), "FAILED"
+    )
     assert desk.actions() == before
 
 
@@ -552,7 +607,9 @@ def test_a_stack_registers_no_role_in_an_account_that_the_vendors_suspension_clo
 
 
 @pytest.mark.parametrize("declares", [True, False])
-def test_a_stack_whose_role_may_write_awaits_approval_unless_its_account_is_declared(desk, declares):
+def test_a_stack_whose_role_may_write_awaits_approval_unless_its_account_is_declared(
+    desk, declares
+):
     stack = desk.stack()
     if declares:
         with desk.db.write(SYSTEM) as db:
@@ -560,7 +617,10 @@ def test_a_stack_whose_role_may_write_awaits_approval_unless_its_account_is_decl
     stack.permission_set = "bucket-sync@1"
     desk.handle(stack.message())
     [connection] = desk.connections()
-    assert (connection.permission_set, connection.awaiting_approval) == ("bucket-sync", not declares)
+    assert (connection.permission_set, connection.awaiting_approval) == (
+        "bucket-sync",
+        not declares,
+    )
 
 
 def test_a_full_tenant_takes_no_more_and_loses_none(desk):
@@ -587,7 +647,9 @@ def test_two_at_once_do_not_both_take_the_last_place(desk):
 
 @pytest.fixture
 def line(aws, vendor, desk):
-    """The real topic and queue; what is not deleted is seen again at once, instead of in a minute."""
+    """The real topic and queue; what is not deleted is seen again at once, instead of in a
+    minute.
+    """
     with (
         closing(root_client(aws, "sqs", VENDOR_ACCOUNT)) as sqs,
         closing(root_client(aws, "sns", "444455556666")) as sns,
@@ -608,18 +670,26 @@ class Line:
             vendor.registration_queue_url,
             vendor.registration_topic_arn,
         )
-        found = sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=["RedrivePolicy"])["Attributes"]
+        found = sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=["RedrivePolicy"])[
+            "Attributes"
+        ]
         policy = json.loads(found["RedrivePolicy"])
         self.tries = int(policy["maxReceiveCount"])
-        self.dead_letters = sqs.get_queue_url(QueueName=policy["deadLetterTargetArn"].split(":")[-1])["QueueUrl"]
+        self.dead_letters = sqs.get_queue_url(
+            QueueName=policy["deadLetterTargetArn"].split(":")[-1]
+        )["QueueUrl"]
         self.registrations = desk.process(registration_topic_arn=self.topic)
 
     def set(self, visibility: str) -> None:
-        self.sqs.set_queue_attributes(QueueUrl=self.url, Attributes={"VisibilityTimeout": visibility})
+        self.sqs.set_queue_attributes(
+            QueueUrl=self.url, Attributes={"VisibilityTimeout": visibility}
+        )
 
     def empty(self) -> None:
         for url in (self.url, self.dead_letters):
-            while found := self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+            while found := self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get(
+                "Messages"
+            ):
                 for message in found:
                     self.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
 
@@ -632,7 +702,9 @@ class Line:
         return self.registrations.receive(wait_seconds=0)
 
     def left(self, url: str | None = None) -> int:
-        found = self.sqs.get_queue_attributes(QueueUrl=url or self.url, AttributeNames=["ApproximateNumberOfMessages"])
+        found = self.sqs.get_queue_attributes(
+            QueueUrl=url or self.url, AttributeNames=["ApproximateNumberOfMessages"]
+        )
         return int(found["Attributes"]["ApproximateNumberOfMessages"])
 
 
@@ -659,9 +731,13 @@ def test_the_messages_of_a_batch_do_not_wait_for_each_other(desk, line, monkeypa
     assert desk.answers.statuses == ["SUCCESS"] * 3
 
 
-def test_a_token_that_is_not_ours_costs_no_transaction_and_holds_no_answer_back(desk, line, monkeypatch):
+def test_a_token_that_is_not_ours_costs_no_transaction_and_holds_no_answer_back(
+    desk, line, monkeypatch
+):
     """Neither do 200 of them: what has no place waits in the queue."""
-    foreign = registration_token(desk.db, ("another-secret-key-of-somebody-else-01",), desk.tenant_id)
+    foreign = registration_token(
+        desk.db, ("another-secret-key-of-somebody-else-01",), desk.tenant_id
+    )
     role, go_on = desk.stack().role_arn, threading.Event()
     monkeypatch.setattr("app.onboarding.refused_stacks._WAITING", 3)
 
@@ -670,7 +746,10 @@ def test_a_token_that_is_not_ours_costs_no_transaction_and_holds_no_answer_back(
             return (refusal is None or go_on.wait(60)) and super().send(request, refusal)
 
     line.registrations._answers = cache(lambda: Slow("us-east-1", "aws", desk.answers.url))
-    line.publish(*[Stack(desk.answers.url, foreign, role).request() for _ in range(9)], desk.stack().request())
+    line.publish(
+        *[Stack(desk.answers.url, foreign, role).request() for _ in range(9)],
+        desk.stack().request(),
+    )
     with monkeypatch.context() as patch:
         patch.setattr(line.registrations, "_register", lambda _: None)
         patch.setattr(line.registrations._db, "write", lambda _: pytest.fail("a transaction"))
@@ -690,12 +769,18 @@ def test_a_void_token_costs_no_turn_at_the_write_lock(desk, monkeypatch):
     desk.handle(desk.stack().message(), "FAILED")
 
 
-def test_of_a_tenants_messages_some_are_worked_on_at_once_and_further_ones_come_again(desk, line, monkeypatch):
-    """They are neither refused nor used up: a message that was put back three times is worked on."""
+def test_of_a_tenants_messages_some_are_worked_on_at_once_and_further_ones_come_again(
+    desk, line, monkeypatch
+):
+    """They are neither refused nor used up: a message that was put back three times is worked
+    on.
+    """
     monkeypatch.setattr(message_places, "AT_ONCE", 2)
     other, put_back = tenant_row(desk.db), []
     inner = line.registrations._queue.put_back
-    monkeypatch.setattr(line.registrations._queue, "put_back", lambda some: put_back.extend(some) or inner(some))
+    monkeypatch.setattr(
+        line.registrations._queue, "put_back", lambda some: put_back.extend(some) or inner(some)
+    )
     line.publish(*[desk.stack().request() for _ in range(6)], desk.stack(tenant_id=other).request())
     assert line.receive() == 7
     assert (len(desk.connections()), len(desk.connections(other)), len(put_back)) == (2, 1, 4)
@@ -732,12 +817,18 @@ def test_poison_becomes_a_dead_letter_and_holds_nobody_up(desk, line):
     assert len(desk.connections()) == 1
     assert (line.left(), line.left(line.dead_letters)) == (0, 3)
     assert "secret-signature" not in repr(lines)
-    assert {line["event"] for line in lines} == {"registration.unreadable", "registration.strange_response_url"}
+    assert {line["event"] for line in lines} == {
+        "registration.unreadable",
+        "registration.strange_response_url",
+    }
 
 
 def test_a_database_that_is_away_makes_no_dead_letter(desk, line, tmp_path):
     line.publish(desk.stack().request())
-    here, line.registrations._db = line.registrations._db, Database(f"sqlite:///{tmp_path / 'no' / 'x'}")
+    here, line.registrations._db = (
+        line.registrations._db,
+        Database(f"sqlite:///{tmp_path / 'no' / 'x'}"),
+    )
     for _ in range(line.tries + 1):
         with pytest.raises(StoreUnavailableError):
             line.receive()
@@ -761,7 +852,9 @@ def test_a_database_that_goes_away_in_between_leaves_the_message(desk, line, mon
 
 
 def test_a_queue_that_is_away_is_told_to_the_loop(desk, monkeypatch):
-    monkeypatch.setattr(desk.queue, "_url", desk.queue._url.replace(VENDOR_ACCOUNT, "000000000000") + "-gone")
+    monkeypatch.setattr(
+        desk.queue, "_url", desk.queue._url.replace(VENDOR_ACCOUNT, "000000000000") + "-gone"
+    )
     with pytest.raises(AwsUnavailableError):
         desk.registrations.receive(wait_seconds=0)
 
@@ -776,7 +869,11 @@ def link(kit: dict) -> dict[str, str]:
 def test_the_kit_registers_itself_in_the_topics_region_and_only_there(config, aws, vendor, admin):
     topic = vendor.registration_topic_arn.replace("us-east-1", "eu-west-1")
     app = create_app(
-        replace(config, registration_topic_arn=topic, registration_queue_url=vendor.registration_queue_url)
+        replace(
+            config,
+            registration_topic_arn=topic,
+            registration_queue_url=vendor.registration_queue_url,
+        )
     )
     services = app.extensions["deputy"]
     world = World(aws, Api(app, admin.key))
@@ -801,7 +898,9 @@ def test_without_a_topic_nothing_registers_itself(admin, world):
 
 
 def test_an_envelope_of_another_topic_is_left(desk):
-    assert not desk.registrations.handle(envelope(json.dumps(desk.stack().request()), TopicArn=f"{TOPIC}2"))
+    assert not desk.registrations.handle(
+        envelope(json.dumps(desk.stack().request()), TopicArn=f"{TOPIC}2")
+    )
     assert desk.answers.got == []
 
 
@@ -812,9 +911,14 @@ def test_an_envelope_of_another_topic_is_left(desk):
 def own_queue(aws):
     """A queue that shows a message again at once."""
     with closing(root_client(aws, "sqs", VENDOR_ACCOUNT)) as sqs:
-        made = sqs.create_queue(QueueName=f"own-{secrets.token_hex(4)}", Attributes={"VisibilityTimeout": "0"})
+        made = sqs.create_queue(
+            QueueName=f"own-{secrets.token_hex(4)}", Attributes={"VisibilityTimeout": "0"}
+        )
         url = made["QueueUrl"]
-        yield (lambda body: sqs.send_message(QueueUrl=url, MessageBody=body), RegistrationQueue("us-east-1", url))
+        yield (
+            lambda body: sqs.send_message(QueueUrl=url, MessageBody=body),
+            RegistrationQueue("us-east-1", url),
+        )
         sqs.delete_queue(QueueUrl=url)
 
 

@@ -12,8 +12,19 @@ from app.permissions.permission_sets import PermissionSet
 SET = permission_sets.load()["inventory"]
 [FIRST, *REST] = SET.statements
 AUDIT = {"name": "SecurityAudit", "why": "Reads all settings."}
-BUCKET = {"name": "Bucket", "pattern": "[a-z]{3}", "description": "The bucket with your reports", "example": "abc"}
-GUARD = {"Sid": "Guard", "why": "Keeps us out.", "Effect": "Deny", "Action": ["s3:Get*", "s3:Put*"], "Resource": "*"}
+BUCKET = {
+    "name": "Bucket",
+    "pattern": "[a-z]{3}",
+    "description": "The bucket with your reports",
+    "example": "abc",
+}
+GUARD = {
+    "Sid": "Guard",
+    "why": "Keeps us out.",
+    "Effect": "Deny",
+    "Action": ["s3:Get*", "s3:Put*"],
+    "Resource": "*",
+}
 SECURE = {"Bool": {"aws:SecureTransport": "true"}}
 BASE = replace(SET, statements=(FIRST, GUARD), managed_policies=(AUDIT,), parameters=(BUCKET,))
 READS = f"{FIRST['Sid']}: {FIRST['why']}"
@@ -39,7 +50,10 @@ def of_guard(**changes):
     ("change", "said"),
     [
         ({"access": "write"}, ["Its access changes from read to write."]),
-        ({"managed_policies": ()}, ["Takes away AWS's own policy SecurityAudit: Reads all settings."]),
+        (
+            {"managed_policies": ()},
+            ["Takes away AWS's own policy SecurityAudit: Reads all settings."],
+        ),
         (
             of_first(Action=[*FIRST["Action"], "s3:GetBucketAcl"]),
             ["May use s3:GetBucketAcl.", f"{READS} It also allows s3:GetBucketAcl."],
@@ -52,27 +66,44 @@ def of_guard(**changes):
             ],
         ),
         (of_guard(Action="s3:Get*"), ["Guard: Keeps us out. It no longer denies s3:Put*."]),
-        (of_guard(Action=["s3:Get*", "s3:Put*", "s3:List*"]), ["Guard: Keeps us out. It also denies s3:List*."]),
+        (
+            of_guard(Action=["s3:Get*", "s3:Put*", "s3:List*"]),
+            ["Guard: Keeps us out. It also denies s3:List*."],
+        ),
         (
             of_first(Resource=["arn:aws:s3:::a"]),
             [f"{READS} It also applies to arn:aws:s3:::a. It no longer applies to *."],
         ),
         (
             of_first(Condition=SECURE),
-            [f'{READS} Its Condition changes from none to {{"Bool": {{"aws:SecureTransport": "true"}}}}.'],
+            [
+                (
+                    f"{READS} Its Condition changes from none to"
+                    ' {"Bool": {"aws:SecureTransport": "true"}}.'
+                )
+            ],
         ),
         (
             of_guard(Action="s3:Get*", Resource="a", why="Keeps us out of most."),
             [
-                "Guard: Keeps us out of most. It no longer denies s3:Put*. It also applies to a. It no longer applies to *."
+                (
+                    "Guard: Keeps us out of most. It no longer denies s3:Put*."
+                    " It also applies to a. It no longer applies to *."
+                )
             ],
         ),
         (
             of_guard(Effect="Allow"),
-            ["May use s3:Get*, s3:Put*.", "Guard: Keeps us out. Its Effect changes from Deny to Allow."],
+            [
+                "May use s3:Get*, s3:Put*.",
+                "Guard: Keeps us out. Its Effect changes from Deny to Allow.",
+            ],
         ),
         ({"parameters": ()}, ["No longer asks for Bucket: The bucket with your reports"]),
-        ({"parameters": (BUCKET, BUCKET | {"name": "Prefix"})}, ["Asks for Prefix: The bucket with your reports"]),
+        (
+            {"parameters": (BUCKET, BUCKET | {"name": "Prefix"})},
+            ["Asks for Prefix: The bucket with your reports"],
+        ),
         (
             {"parameters": (BUCKET | {"pattern": "[a-z]{4}"},)},
             ["Bucket: Its pattern changes from [a-z]{3} to [a-z]{4}."],
@@ -90,7 +121,12 @@ def test_each_thing_that_differs_is_a_sentence(change, said):
         {"title": "Other words", "version": 9},
         {"statements": (GUARD, FIRST)},
         {"parameters": (BUCKET | {"description": "Other words", "example": "xyz"},)},
-        of_first(why="Other words", Resource=["*"], Action=[*FIRST["Action"][::-1], FIRST["Action"][0]], Condition={}),
+        of_first(
+            why="Other words",
+            Resource=["*"],
+            Action=[*FIRST["Action"][::-1], FIRST["Action"][0]],
+            Condition={},
+        ),
     ],
 )
 def test_words_and_order_alone_are_no_difference(change):
@@ -99,8 +135,20 @@ def test_words_and_order_alone_are_no_difference(change):
 
 
 def test_an_action_that_is_allowed_elsewhere_is_told_where_it_widens():
-    narrow = {"Sid": "One", "why": "x", "Effect": "Allow", "Action": "s3:GetObject", "Resource": "a"}
-    wide = {"Sid": "All", "why": "x", "Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": "*"}
+    narrow = {
+        "Sid": "One",
+        "why": "x",
+        "Effect": "Allow",
+        "Action": "s3:GetObject",
+        "Resource": "a",
+    }
+    wide = {
+        "Sid": "All",
+        "why": "x",
+        "Effect": "Allow",
+        "Action": ["s3:ListBucket"],
+        "Resource": "*",
+    }
     before = replace(SET, statements=(narrow, wide))
     after = replace(SET, statements=(narrow, wide | {"Action": ["s3:ListBucket", "s3:GetObject"]}))
     assert list(difference(before, after).words()) == ["All: x It also allows s3:GetObject."]
@@ -112,12 +160,12 @@ def test_a_statement_that_goes_or_comes_says_what_it_has():
     assert list(difference(before, after).words()) == [
         "May no longer use s3:GetObject.",
         (
-            'Adds the statement Guard: Keeps us out. It denies s3:Get*, s3:Put* on a, b if {"Bool": {"aws:SecureTransport":'
-            ' "true"}}.'
+            'Adds the statement Guard: Keeps us out. It denies s3:Get*, s3:Put* on a, b if {"Bool":'
+            ' {"aws:SecureTransport": "true"}}.'
         ),
         (
-            "Takes away the statement ReadBucketSettings: Shows which buckets are public, encrypted, versioned and tagged."
-            " It allows s3:GetObject on *."
+            "Takes away the statement ReadBucketSettings: Shows which buckets are public,"
+            " encrypted, versioned and tagged. It allows s3:GetObject on *."
         ),
     ]
 
@@ -125,7 +173,9 @@ def test_a_statement_that_goes_or_comes_says_what_it_has():
 # --- no change is without a word ---
 
 _TEXTS = st.sampled_from(["a:B", ["a:B"], ["a:C"], ["a:B", "a:C"], ["a:C", "a:B", "a:B"]])
-_CONDITIONS = st.sampled_from([None, {}, {"Bool": {"a": "1"}}, {"Bool": {"a": True}}, {"Bool": {"a": 1}}])
+_CONDITIONS = st.sampled_from(
+    [None, {}, {"Bool": {"a": "1"}}, {"Bool": {"a": True}}, {"Bool": {"a": 1}}]
+)
 _PATTERNS = st.sampled_from([None, "a+", "b+"])
 _LEAVES = {
     "access": st.sampled_from(["read", "write"]),
@@ -156,16 +206,32 @@ def made_of(leaves):
     statements = []
     for sid in ("A", "B"):
         if leaves[f"{sid}.there"]:
-            fields = {key: leaves[f"{sid}.{key}"] for key in ("Effect", "Action", "Resource", "Condition")}
+            fields = {
+                key: leaves[f"{sid}.{key}"] for key in ("Effect", "Action", "Resource", "Condition")
+            }
             statements.append({"Sid": sid, "why": "x"} | fields)
     policies = [{"name": name, "why": "x"} for name in ("P", "Q") if leaves[name]]
-    parameters = [BUCKET | {"name": name, "pattern": leaves[name]} for name in ("X", "Y") if leaves[name]]
+    parameters = [
+        BUCKET | {"name": name, "pattern": leaves[name]} for name in ("X", "Y") if leaves[name]
+    ]
     lists = {"statements": statements, "managed_policies": policies, "parameters": parameters}
-    given_words = {"name": "x", "version": 1, "title": "x", "description": "x", "access": leaves["access"]}
-    asked = [one | {field: sorted({*_listed(one[field])}) for field in ("Action", "Resource")} for one in statements]
+    given_words = {
+        "name": "x",
+        "version": 1,
+        "title": "x",
+        "description": "x",
+        "access": leaves["access"],
+    }
+    asked = [
+        one | {field: sorted({*_listed(one[field])}) for field in ("Action", "Resource")}
+        for one in statements
+    ]
     asked = [one | {"Condition": one["Condition"] or None} for one in asked]
     normal = repr((leaves["access"], asked, policies, parameters))
-    return PermissionSet(**given_words, **{key: tuple(value) for key, value in lists.items()}), normal
+    return (
+        PermissionSet(**given_words, **{key: tuple(value) for key, value in lists.items()}),
+        normal,
+    )
 
 
 @given(leaves=st.fixed_dictionaries(_LEAVES), data=st.data())

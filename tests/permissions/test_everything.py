@@ -1,4 +1,6 @@
-"""What counts as everything: actions of every service or all of one, and resources of every kind."""
+"""What counts as everything: actions of every service or all of one, and resources of every
+kind.
+"""
 
 from app.permissions.everything import all_actions, all_resources
 
@@ -6,8 +8,9 @@ ALL_ACTIONS = "* ** ?* *:* *:?* s3:* s3:?* s3:*? *:Get* ?3:List* *Get* s3*"
 SOME_ACTIONS = "s3:Get* s3:*Object ec2:Describe?* s3:GetObject"
 ALL_RESOURCES = """
 * ?* *? a* arn* arn:* arn:aws:* arn:aws*:* arn:*:*:*:*:*:* arn:aws:?* *:s3:*
-arn:${AWS::Partition}:*:*:*:* arn:aws-cn:*:*:*:* arn:aws:s3:::* arn:aws:s3* arn:aws:s3:::?* arn:aws:s3:::*/*
-arn:aws:sqs:*:*:* arn:aws:ec2:* arn:aws:ec2:*:*:*/* arn:aws:rds:*:*:*:* arn:aws:iam::????????????:*
+arn:${AWS::Partition}:*:*:*:* arn:aws-cn:*:*:*:* arn:aws:s3:::* arn:aws:s3* arn:aws:s3:::?*
+arn:aws:s3:::*/* arn:aws:sqs:*:*:* arn:aws:ec2:* arn:aws:ec2:*:*:*/* arn:aws:rds:*:*:*:*
+arn:aws:iam::????????????:*
 arn:aws:iam::${aws:PrincipalAccount}:* arn:aws:sqs:${AWS::Region}:${AWS::AccountId}:*
 arn:aws:sqs:${aws:RequestedRegion}:${aws:ResourceAccount}:* arn:aws:s3:::???*
 arn:aws:sqs:?????????:????????????:?*

@@ -44,8 +44,8 @@ def test_yaml_and_json_are_the_same_set(folder):
     """YAML as people write it: words on several lines, one action without a list."""
     path = folder(as_json=GOOD)
     (path / "as-yaml.yaml").write_text(
-        "version: 3\ntitle: Inventory\ndescription: >\n  Lets us\n  look.\naccess: read\nstatements:\n"
-        f"- {json.dumps(GOOD['statements'][0])}\n"
+        "version: 3\ntitle: Inventory\ndescription: >\n  Lets us\n  look.\naccess:"
+        f" read\nstatements:\n- {json.dumps(GOOD['statements'][0])}\n"
     )
     as_json, as_yaml = permission_sets.load(path, "as-json").values()
     assert as_yaml.description == as_json.description
@@ -58,7 +58,9 @@ def test_a_single_set_is_the_default_and_of_several_one_is_named(folder):
     assert permission_sets.load(path).choose(None).name == "posture"
     folder(repair=GOOD)
     for wrong in (None, "inventory"):
-        with pytest.raises(ConfigError, match=r"DEPUTY_DEFAULT_PERMISSION_SET: must name one of posture, repair"):
+        with pytest.raises(
+            ConfigError, match=r"DEPUTY_DEFAULT_PERMISSION_SET: must name one of posture, repair"
+        ):
             permission_sets.load(path, wrong)
     assert permission_sets.load(path, "repair").choose(None).name == "repair"
     assert permission_sets.load(None, "bucket-sync").choose(None).name == "bucket-sync"
@@ -92,7 +94,9 @@ def test_a_name_that_no_role_could_have_is_refused(folder):
     with pytest.raises(ConfigError, match="would be 1 characters longer than the 64"):
         permission_sets.load(path, "posture", "x" * 34)
     with pytest.raises(ConfigError, match=r"^a-set-with-a-long-name: .* 1 characters longer"):
-        permission_sets.load(path, "a-set-with-a-long-name", "x" * 34)  # once another set was the default, as well
+        permission_sets.load(
+            path, "a-set-with-a-long-name", "x" * 34
+        )  # once another set was the default, as well
 
 
 def test_the_policy_is_of_the_partition(folder):
@@ -109,11 +113,15 @@ def test_the_policy_is_of_the_partition(folder):
 
 def test_managed_policies_are_of_the_partition_and_a_set_may_have_them_alone(folder):
     alone = {key: value for key, value in GOOD.items() if key != "statements"}
-    path = folder(audit=alone | {"managed_policies": [{"name": "SecurityAudit", "why": "Reads settings."}]})
+    path = folder(
+        audit=alone | {"managed_policies": [{"name": "SecurityAudit", "why": "Reads settings."}]}
+    )
     [chosen] = permission_sets.load(path).values()
     assert chosen.managed_policy_arns("aws-cn") == ["arn:aws-cn:iam::aws:policy/SecurityAudit"]
     [statement] = chosen.policy("aws")["Statement"]
-    assert statement["Action"] == "sts:GetCallerIdentity", "IAM refuses a policy without a statement"
+    assert statement["Action"] == "sts:GetCallerIdentity", (
+        "IAM refuses a policy without a statement"
+    )
 
 
 @pytest.mark.parametrize("partition", ["aws", "aws-us-gov"])

@@ -1,6 +1,7 @@
 """Every policy that Deputy ships is read against AWS's own list of actions.
 
-Each check takes one statement and names what is wrong with it, and is itself shown to refuse a bad one.
+Each check takes one statement and names what is wrong with it, and is itself shown to refuse a bad
+one.
 """
 
 import json
@@ -46,7 +47,9 @@ def test_deputy_ships_only_sound_statements():
 @pytest.mark.parametrize("path", PERMISSION_SETS, ids=lambda path: path.stem)
 def test_a_set_that_says_read_only_reads(path):
     permission_set = json.loads(path.read_text())
-    found = [name for statement in permission_set["statements"] for name in beyond_reading(statement)]
+    found = [
+        name for statement in permission_set["statements"] for name in beyond_reading(statement)
+    ]
 
     if permission_set["access"] == "read":
         assert found == []
@@ -55,9 +58,16 @@ def test_a_set_that_says_read_only_reads(path):
 
 
 def test_inventory_reads_no_contents():
-    """Some actions of the level Read hand out contents: an object's bytes, or passwords in an instance's user data."""
+    """Some actions of the level Read hand out contents: an object's bytes, or passwords in an
+    instance's user data.
+    """
     inventory = json.loads((CLOUDFORMATION / "permission-sets" / "inventory.json").read_text())
-    granted = {name for statement in inventory["statements"] for a in statement["Action"] for name in actions_named(a)}
+    granted = {
+        name
+        for statement in inventory["statements"]
+        for a in statement["Action"]
+        for name in actions_named(a)
+    }
 
     assert granted.isdisjoint(
         {
@@ -72,12 +82,19 @@ def test_inventory_reads_no_contents():
 
 
 def test_bucket_sync_stays_in_the_customers_account():
-    """Bucket names are global: without the condition a stranger's bucket with the prefix would be written to."""
+    """Bucket names are global: without the condition a stranger's bucket with the prefix would
+    be written to.
+    """
     bucket_sync = json.loads((CLOUDFORMATION / "permission-sets" / "bucket-sync.json").read_text())
 
     for statement in bucket_sync["statements"]:
-        assert statement["Condition"] == {"StringEquals": {"aws:ResourceAccount": "${aws:PrincipalAccount}"}}
-        assert all(arn.startswith("arn:${AWS::Partition}:s3:::deputy-shared-") for arn in statement["Resource"])
+        assert statement["Condition"] == {
+            "StringEquals": {"aws:ResourceAccount": "${aws:PrincipalAccount}"}
+        }
+        assert all(
+            arn.startswith("arn:${AWS::Partition}:s3:::deputy-shared-")
+            for arn in statement["Resource"]
+        )
 
 
 # The checks themselves can fail.
@@ -98,10 +115,16 @@ EVERYTHING = [
 
 
 def test_everything_on_everything_is_found_and_narrow_actions_or_resources_are_not():
-    """What counts as everything is test_everything.py; here, in which form a template may write it."""
+    """What counts as everything is test_everything.py; here, in which form a template may write
+    it.
+    """
     for resource in EVERYTHING:
-        assert everything_on_everything(allow("s3:GetObject", "s3:?*", resource=resource)) == ["s3:?*"], resource
-        assert everything_on_everything({"Effect": "Allow", "Action": "*", "Resource": resource}) == ["*"], resource
+        assert everything_on_everything(allow("s3:GetObject", "s3:?*", resource=resource)) == [
+            "s3:?*"
+        ], resource
+        assert everything_on_everything(
+            {"Effect": "Allow", "Action": "*", "Resource": resource}
+        ) == ["*"], resource
     named = [{"Ref": "Bucket"}, {"Fn::GetAtt": ["Bucket", "Arn"]}]
     for narrow in (
         allow("s3:ListBucket", "ec2:Describe*"),
@@ -126,11 +149,20 @@ def test_each_check_finds_what_it_is_for_and_nothing_else():
         assert name in beyond_reading(allow("s3:GetObject", action))
     assert beyond_reading(allow("s3:GetObject", "s3:ListBucket", "ec2:Describe*")) == []
     deep = allow("s3:GetObject")
-    assert list(statements_in({"Role": {"Policies": [{"PolicyDocument": {"Statement": [deep]}}]}})) == [deep]
+    assert list(
+        statements_in({"Role": {"Policies": [{"PolicyDocument": {"Statement": [deep]}}]}})
+    ) == [deep]
     assert any_role_passed(allow("iam:PassRole")) == ["iam:PassRole"]
     assert any_role_passed(allow("iam:Pass*", "s3:*")) == ["iam:Pass*"]
     assert any_role_passed(allow("iam:PassRole", resource="arn:aws:iam::111122223333:role/x")) == []
-    known = ("StringEquals", "ForAnyValue:StringLikeIfExists", "DateLessThan", "Null", "ArnNotLike", "NotIpAddress")
+    known = (
+        "StringEquals",
+        "ForAnyValue:StringLikeIfExists",
+        "DateLessThan",
+        "Null",
+        "ArnNotLike",
+        "NotIpAddress",
+    )
     for operators, wrong in (
         (known, []),
         *(((name,), [name]) for name in ("StringsEqual", "NullIfExists", "stringEquals ")),
@@ -148,12 +180,26 @@ def test_each_check_finds_what_it_is_for_and_nothing_else():
         ({"ArnLike": {"AWS:SourceArn": "arn:aws:sns:*:111122223333:x"}}, False),
         ({"StringNotEquals": {"aws:PrincipalAccount": "111122223333"}}, True),
         ({"StringEqualsIfExists": {"aws:SourceAccount": "111122223333"}}, True),
-        ({"Fn::If": ["Wanted", {"StringEquals": {"aws:SourceAccount": "x"}}, {"Ref": "AWS::NoValue"}]}, True),
+        (
+            {
+                "Fn::If": [
+                    "Wanted",
+                    {"StringEquals": {"aws:SourceAccount": "x"}},
+                    {"Ref": "AWS::NoValue"},
+                ]
+            },
+            True,
+        ),
     ],
 )
 def test_what_is_public_is_found(condition, found):
     for principal in ("*", {"AWS": "*"}, {"AWS": ["arn:aws:iam::111122223333:root", "*"]}):
-        statement = {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole", "Condition": condition}
+        statement = {
+            "Effect": "Allow",
+            "Principal": principal,
+            "Action": "sts:AssumeRole",
+            "Condition": condition,
+        }
         assert bool(public(statement)) is found
         assert public(statement | {"Effect": "Deny"}) == []
     for principal in ({"AWS": "111122223333"}, {"Service": "ec2.amazonaws.com"}):

@@ -1,4 +1,6 @@
-"""What is a mistake in a permission set's file, and that every mistake is named with its file and field at once."""
+"""What is a mistake in a permission set's file, and that every mistake is named with its file
+and field at once.
+"""
 
 import ast
 import fnmatch
@@ -18,7 +20,12 @@ from tests.support.sets import GOOD, MISTAKEN, VENDOR
 
 ROOT = Path(__file__).parents[2]
 [STATEMENT] = GOOD["statements"]
-BUCKET = {"name": "Bucket", "pattern": r"[a-z0-9.-]{3,63}", "description": "A bucket", "example": "acme-reports"}
+BUCKET = {
+    "name": "Bucket",
+    "pattern": r"[a-z0-9.-]{3,63}",
+    "description": "A bucket",
+    "example": "acme-reports",
+}
 USES_BUCKET = [STATEMENT | {"Resource": "arn:aws:s3:::${Bucket}"}]
 
 
@@ -40,7 +47,9 @@ def test_good_sets_have_no_mistakes(tmp_path):
 
 def test_five_mistakes_are_named_at_once():
     [file] = set_files.read(MISTAKEN)
-    assert [line.split(": ")[:2] for line in sorted(file.mistakes + action_data.mistakes_in(file))] == [
+    assert [
+        line.split(": ")[:2] for line in sorted(file.mistakes + action_data.mistakes_in(file))
+    ] == [
         ["everything.yaml", "statements[0].Action"],
         ["everything.yaml", "statements[0]"],
         ["everything.yaml", "statements[1].Resource"],
@@ -81,7 +90,10 @@ def test_a_sets_own_fields_are_checked(tmp_path, change, said):
             {"Condition": {"StringEquals": {"aws:ResourceTag/${Tag}": "x"}}},
             "statements[0].Condition: Must be a mapping",
         ),
-        ({"Condition": {"${Operator}": {"aws:ResourceTag/team": "x"}}}, "statements[0].Condition: Must be a mapping"),
+        (
+            {"Condition": {"${Operator}": {"aws:ResourceTag/team": "x"}}},
+            "statements[0].Condition: Must be a mapping",
+        ),
         (
             {"Condition": {"Bool": {"aws:x": ["${No}"]}}},
             "statements[0].Condition.Bool.aws:x[0]: ${No} is not a parameter",
@@ -94,13 +106,28 @@ def test_a_sets_own_fields_are_checked(tmp_path, change, said):
             "statements[0]: Allows ec2:* on **. Name the actions, or the resources.",
         ),
         ({"Action": "*:?*", "Resource": "arn:*"}, "statements[0]: Allows *:?* on arn:*. Name"),
-        ({"Action": "s3:?*", "Resource": "arn:${AWS::Partition}:s3:::*"}, "statements[0]: Allows s3:?* on arn:$"),
-        ({"Resource": None, "NotResource": "arn:aws:s3:::a"}, "statements[0].NotResource: Unknown field."),
+        (
+            {"Action": "s3:?*", "Resource": "arn:${AWS::Partition}:s3:::*"},
+            "statements[0]: Allows s3:?* on arn:$",
+        ),
+        (
+            {"Resource": None, "NotResource": "arn:aws:s3:::a"},
+            "statements[0].NotResource: Unknown field.",
+        ),
         ({"Action": "s3:ListBuckets"}, "statements[0].Action: AWS has no action s3:ListBuckets"),
-        ({"Action": "S3:putobject"}, "statements[0].Action: S3:putobject writes, and this set's access is read."),
+        (
+            {"Action": "S3:putobject"},
+            "statements[0].Action: S3:putobject writes, and this set's access is read.",
+        ),
         ({"Action": "s3:*Object"}, "statements[0].Action: s3:*Object (s3:deleteobject and "),
-        ({"Resource": "arn:aws:s3:::${Bucket}"}, "statements[0].Resource: ${Bucket} is not a parameter of this set."),
-        ({"Resource": ["a", "${AWS::Region}"]}, "statements[0].Resource[1]: ${AWS::Region} is not a parameter"),
+        (
+            {"Resource": "arn:aws:s3:::${Bucket}"},
+            "statements[0].Resource: ${Bucket} is not a parameter of this set.",
+        ),
+        (
+            {"Resource": ["a", "${AWS::Region}"]},
+            "statements[0].Resource[1]: ${AWS::Region} is not a parameter",
+        ),
     ],
 )
 def test_statements_are_checked(tmp_path, change, said):
@@ -133,20 +160,44 @@ TAGGED = {"StringEquals": {"aws:ResourceTag/vendor": "us"}}
         ({"Action": "iam:*", "Resource": ANY_ROLE}, "iam:* (iam:"),
         ({"Action": "*", "Resource": ANY_ROLE}, "* ("),
         ({"Action": "iam:PassRole", "Resource": ANY_ROLE}, "iam:PassRole"),
-        ({"Action": "iam:PassRole", "Resource": "arn:aws:iam::${aws:PrincipalAccount}:role/*"}, "iam:PassRole"),
+        (
+            {"Action": "iam:PassRole", "Resource": "arn:aws:iam::${aws:PrincipalAccount}:role/*"},
+            "iam:PassRole",
+        ),
         ({"Action": "iam:PassRole", "Resource": ANY_ROLE, "Condition": TAGGED}, "iam:PassRole"),
         (
-            {"Action": "iam:PassRole", "Resource": "*", "Condition": {"StringEquals": {"iam:PassedToService": "x"}}},
+            {
+                "Action": "iam:PassRole",
+                "Resource": "*",
+                "Condition": {"StringEquals": {"iam:PassedToService": "x"}},
+            },
             "iam:PassRole",
         ),
         ({"Action": "sts:AssumeRole", "Resource": "*"}, "sts:AssumeRole"),
-        ({"Action": "cloudformation:UpdateStack", "Resource": "arn:aws:cloudformation:*:*:stack/*/*"}, "cloudform"),
-        ({"Action": "ssm:SendCommand", "Resource": ["arn:aws:ec2:*:*:instance/i-*", "arn:aws:s3:::a"]}, "ssm:Send"),
+        (
+            {
+                "Action": "cloudformation:UpdateStack",
+                "Resource": "arn:aws:cloudformation:*:*:stack/*/*",
+            },
+            "cloudform",
+        ),
+        (
+            {
+                "Action": "ssm:SendCommand",
+                "Resource": ["arn:aws:ec2:*:*:instance/i-*", "arn:aws:s3:::a"],
+            },
+            "ssm:Send",
+        ),
         ({"Action": "kms:CreateGrant", "Resource": "arn:aws:kms:*:*:key/*"}, "kms:CreateGrant"),
-        ({"Action": "deadline:AssumeQueueRole*", "Resource": "*"}, "deadline:AssumeQueueRole* (deadline:assume"),
+        (
+            {"Action": "deadline:AssumeQueueRole*", "Resource": "*"},
+            "deadline:AssumeQueueRole* (deadline:assume",
+        ),
     ],
 )
-def test_an_administrator_by_another_name_is_refused_unless_the_file_says_so(tmp_path, change, shown):
+def test_an_administrator_by_another_name_is_refused_unless_the_file_says_so(
+    tmp_path, change, shown
+):
     writing = GOOD | {"access": "write", "statements": [STATEMENT | {"Condition": None} | change]}
     [said] = said_of(tmp_path, writing)
     assert said.startswith(f"statements[0].Action: {shown}")
@@ -162,8 +213,15 @@ def test_an_administrator_by_another_name_is_refused_unless_the_file_says_so(tmp
         {"Action": "iam:PassRole", "Resource": "arn:aws:iam::*:role/acme-*"},
         {"Action": "iam:PassRole", "Resource": "*", "Effect": "Deny"},
         {"Action": "sts:AssumeRole", "Resource": "arn:aws:iam::123456789012:role/Reader"},
-        {"Action": "ec2:ModifySnapshotAttribute", "Resource": "arn:aws:ec2:*::snapshot/*", "Condition": TAGGED},
-        {"Action": ["s3:PutObject", "ec2:StartInstances", "lambda:InvokeFunction"], "Resource": "*"},
+        {
+            "Action": "ec2:ModifySnapshotAttribute",
+            "Resource": "arn:aws:ec2:*::snapshot/*",
+            "Condition": TAGGED,
+        },
+        {
+            "Action": ["s3:PutObject", "ec2:StartInstances", "lambda:InvokeFunction"],
+            "Resource": "*",
+        },
     ],
 )
 def test_named_resources_and_harmless_actions_need_no_administrator(tmp_path, change):
@@ -180,7 +238,9 @@ GRANTS = ("AttachUserPolicy", "PutGroupPolicy", "CreatePolicyVersion", "UpdateAs
 
 def of_writing(tmp_path, *changes, **fields):
     """The mistakes of a set that writes, with a statement for each change."""
-    statements = [STATEMENT | {"Sid": f"S{n}", "Condition": None} | change for n, change in enumerate(changes)]
+    statements = [
+        STATEMENT | {"Sid": f"S{n}", "Condition": None} | change for n, change in enumerate(changes)
+    ]
     return said_of(tmp_path, GOOD | {"access": "write", "statements": statements} | fields)
 
 
@@ -195,49 +255,102 @@ def of_writing(tmp_path, *changes, **fields):
         (ATTACH, "*", TAGGED),
         (ATTACH, OWN_ROLES, {"StringLike": {"iam:PermissionsBoundary": BOUNDARY}}),
         (ATTACH, OWN_ROLES, {"ArnEquals": {"iam:PermissionsBoundary": "arn:aws:iam::*:policy/*"}}),
-        (ATTACH, OWN_ROLES, {"StringEquals": {"iam:PermissionsBoundary": "${aws:PrincipalTag/boundary}"}}),
-        (ATTACH, OWN_ROLES, {"ArnEquals": {"iam:PermissionsBoundary": "arn:aws:iam::aws:policy/AdministratorAccess"}}),
-        (ATTACH, OWN_ROLES, {"ArnEquals": {"iam:PolicyARN": [AUDIT, "arn:aws:iam::aws:policy/IAMFullAccess"]}}),
+        (
+            ATTACH,
+            OWN_ROLES,
+            {"StringEquals": {"iam:PermissionsBoundary": "${aws:PrincipalTag/boundary}"}},
+        ),
+        (
+            ATTACH,
+            OWN_ROLES,
+            {
+                "ArnEquals": {
+                    "iam:PermissionsBoundary": "arn:aws:iam::aws:policy/AdministratorAccess"
+                }
+            },
+        ),
+        (
+            ATTACH,
+            OWN_ROLES,
+            {"ArnEquals": {"iam:PolicyARN": [AUDIT, "arn:aws:iam::aws:policy/IAMFullAccess"]}},
+        ),
         (ATTACH, OWN_ROLES, {"ArnEquals": {"iam:PolicyARN": BOUNDARY}}),
         ("iam:PutRolePolicy", OWN_ROLES, {"ArnEquals": {"iam:PolicyARN": AUDIT}}),
-        ("iam:DeleteRolePermissionsBoundary", OWN_ROLES, {"ArnEquals": {"iam:PermissionsBoundary": BOUNDARY}}),
+        (
+            "iam:DeleteRolePermissionsBoundary",
+            OWN_ROLES,
+            {"ArnEquals": {"iam:PermissionsBoundary": BOUNDARY}},
+        ),
     ],
 )
-def test_giving_policies_is_an_administrator_whatever_the_roles_name(tmp_path, action, resource, condition):
+def test_giving_policies_is_an_administrator_whatever_the_roles_name(
+    tmp_path, action, resource, condition
+):
     change = {"Action": action, "Resource": resource, "Condition": condition}
     [said] = of_writing(tmp_path, change)
-    assert "up to everything, and names and tags do not limit that. Compare iam:PermissionsBoundary" in said
+    assert (
+        "up to everything, and names and tags do not limit that. Compare iam:PermissionsBoundary"
+        in said
+    )
     assert of_writing(tmp_path, change, administrator=True) == []
 
 
 @pytest.mark.parametrize(
     ("action", "resource", "condition"),
     [
-        ([ATTACH, "iam:PutRolePolicy"], OWN_ROLES, {"StringEquals": {"iam:permissionsboundary": BOUNDARY}}),
+        (
+            [ATTACH, "iam:PutRolePolicy"],
+            OWN_ROLES,
+            {"StringEquals": {"iam:permissionsboundary": BOUNDARY}},
+        ),
         (ATTACH, OWN_ROLES, {"ArnEquals": {"iam:PolicyARN": [AUDIT]}}),
-        ("iam:AttachGroupPolicy", "arn:aws:iam::*:group/acme-*", {"StringEquals": {"iam:PolicyARN": AUDIT}}),
+        (
+            "iam:AttachGroupPolicy",
+            "arn:aws:iam::*:group/acme-*",
+            {"StringEquals": {"iam:PolicyARN": AUDIT}},
+        ),
         (["iam:CreateRole", "sts:AssumeRole"], OWN_ROLES, None),
         ("*", "arn:aws:s3:::acme-*", None),
     ],
 )
 def test_giving_limited_policies_needs_no_administrator(tmp_path, action, resource, condition):
-    assert of_writing(tmp_path, {"Action": action, "Resource": resource, "Condition": condition}) == []
+    assert (
+        of_writing(tmp_path, {"Action": action, "Resource": resource, "Condition": condition}) == []
+    )
 
 
 @pytest.mark.parametrize(
-    "value", ["${aws:ResourceTag/vendor}", "${ec2:ResourceTag/vendor}", ["us", "${aws:PrincipalTag/x}"], "*", [], True]
+    "value",
+    [
+        "${aws:ResourceTag/vendor}",
+        "${ec2:ResourceTag/vendor}",
+        ["us", "${aws:PrincipalTag/x}"],
+        "*",
+        [],
+        True,
+    ],
 )
 def test_a_tag_without_a_fixed_value_narrows_nothing(tmp_path, value):
     condition = {"StringEquals": {"aws:ResourceTag/vendor": value}}
-    [said] = of_writing(tmp_path, {"Action": "ec2:ModifySnapshotAttribute", "Resource": "*", "Condition": condition})
+    [said] = of_writing(
+        tmp_path, {"Action": "ec2:ModifySnapshotAttribute", "Resource": "*", "Condition": condition}
+    )
     assert said.startswith("statements[0].Action: ec2:ModifySnapshotAttribute changes permissions")
 
 
 def test_a_parameter_that_is_a_whole_arn_names_a_resource(tmp_path):
     statement = STATEMENT | {"Condition": None, "Action": "iam:PassRole", "Resource": "${TaskRole}"}
-    parameter = {"name": "TaskRole", "description": "The tasks' role.", "example": "arn:aws:iam::123456789012:role/a"}
+    parameter = {
+        "name": "TaskRole",
+        "description": "The tasks' role.",
+        "example": "arn:aws:iam::123456789012:role/a",
+    }
     pattern = {"pattern": "arn:aws:iam::[0-9]{12}:role/[a-z]{1,60}"}
-    named = GOOD | {"access": "write", "statements": [statement], "parameters": [parameter | pattern]}
+    named = GOOD | {
+        "access": "write",
+        "statements": [statement],
+        "parameters": [parameter | pattern],
+    }
     assert said_of(tmp_path, named) == []
     [said] = said_of(tmp_path, named | {"statements": [statement | {"Resource": "${TaskRole}*"}]})
     assert said.startswith("statements[0].Action: iam:PassRole")
@@ -263,7 +376,11 @@ HTTPS = {"Bool": {"aws:SecureTransport": "true"}}
 )
 def test_tags_narrow_nothing_for_a_role_that_may_set_them(tmp_path, tags, acts, condition):
     acting = {"Action": acts, "Resource": "*", "Condition": TAGGED}
-    tagging = {"Action": tags, "Resource": f"arn:aws:{tags.partition(':')[0]}:*:*:*/*", "Condition": condition}
+    tagging = {
+        "Action": tags,
+        "Resource": f"arn:aws:{tags.partition(':')[0]}:*:*:*/*",
+        "Condition": condition,
+    }
     [said] = of_writing(tmp_path, acting, tagging)
     assert said.startswith(f"statements[0].Action: {acts} changes permissions")
     assert of_writing(tmp_path, acting, tagging | {"Condition": TAGGED}) == []
@@ -289,27 +406,45 @@ def test_an_administrator_says_so_in_one_way_and_is_no_reader(tmp_path):
     ],
 )
 def test_a_set_that_reads_gets_no_secrets_and_makes_no_credentials(tmp_path, action, shown):
-    reading = GOOD | {"statements": [STATEMENT | {"Action": action}]}  # however narrow its resources are
+    reading = GOOD | {
+        "statements": [STATEMENT | {"Action": action}]
+    }  # however narrow its resources are
     [said] = said_of(tmp_path, reading)
     assert said.startswith(
-        f"statements[0].Action: {shown} reads secrets or makes credentials, and this set's access is"
+        f"statements[0].Action: {shown} reads secrets or makes credentials, and this set's"
+        " access is"
     )
     assert said.endswith("Take it out, or say access: write.")
     assert said_of(tmp_path, reading | {"access": "write"}) == []
-    assert said_of(tmp_path, GOOD | {"statements": [STATEMENT | {"Action": action, "Effect": "Deny"}]}) == []
+    assert (
+        said_of(tmp_path, GOOD | {"statements": [STATEMENT | {"Action": action, "Effect": "Deny"}]})
+        == []
+    )
 
 
 def test_the_tables_name_actions_and_policies_that_aws_has():
-    """The policies are compared with moto's copy of AWS's; where they differ, AWS has changed one."""
+    """The policies are compared with moto's copy of AWS's; where they differ, AWS has changed
+    one.
+    """
     of_actions = action_tables.ACT_AS_ANOTHER_ROLE | action_tables.SECRETS_AND_CREDENTIALS
     assert of_actions - set(action_data.ACCESS_LEVELS) == set()
-    privileges = {f"iam:{name}".lower(): one for name, one in action_data._DEFINITIONS["iam"]["privileges"].items()}
+    privileges = {
+        f"iam:{name}".lower(): one
+        for name, one in action_data._DEFINITIONS["iam"]["privileges"].items()
+    }
     for action, keys in action_tables.GRANT_POLICIES.items():
         documented = {
-            key.lower() for kind in privileges[action]["resource_types"].values() for key in kind["condition_keys"]
+            key.lower()
+            for kind in privileges[action]["resource_types"].values()
+            for key in kind["condition_keys"]
         }
-        assert set(keys) == (set() if action.startswith("iam:delete") else documented & set(action_data._LIMITS))
-    names = "PassRole AttachRolePolicy PutRolePolicy CreatePolicyVersion UpdateAssumeRolePolicy CreateAccessKey"
+        assert set(keys) == (
+            set() if action.startswith("iam:delete") else documented & set(action_data._LIMITS)
+        )
+    names = (
+        "PassRole AttachRolePolicy PutRolePolicy CreatePolicyVersion UpdateAssumeRolePolicy"
+        " CreateAccessKey"
+    )
     escalations = {f"iam:{name.lower()}" for name in names.split()} | {"sts:assumerole"}
     administrators, with_secrets = set(), set()
     looked_for = escalations | action_tables.SECRETS_AND_CREDENTIALS
@@ -318,18 +453,29 @@ def test_the_tables_name_actions_and_policies_that_aws_has():
     @functools.cache
     def named(pattern: str) -> list[str]:
         service = pattern.partition(":")[0].lower()
-        return fnmatch.filter(looked_for, pattern.lower()) if service in services or "*" in service else []
+        return (
+            fnmatch.filter(looked_for, pattern.lower())
+            if service in services or "*" in service
+            else []
+        )
 
     for name, policy in json.loads(aws_managed_policies_data).items():
         statements = policy["Document"]["Statement"]
         for statement in statements if isinstance(statements, list) else [statements]:
-            everywhere = "*" in set_files.texts(statement.get("Resource")) and "Condition" not in statement
+            everywhere = (
+                "*" in set_files.texts(statement.get("Resource")) and "Condition" not in statement
+            )
             if statement["Effect"] == "Deny" or not everywhere:
                 continue
-            actions = {one for action in set_files.texts(statement.get("Action")) for one in named(action)}
+            actions = {
+                one for action in set_files.texts(statement.get("Action")) for one in named(action)
+            }
             if "NotAction" in statement or actions & escalations:
                 administrators.add(name.lower())
-            if set_files._MANAGED_READING.fullmatch(name) and actions & action_tables.SECRETS_AND_CREDENTIALS:
+            if (
+                set_files._MANAGED_READING.fullmatch(name)
+                and actions & action_tables.SECRETS_AND_CREDENTIALS
+            ):
                 with_secrets.add(name.lower())
     assert administrators == action_tables.ADMINISTRATOR_POLICIES | set_files.ADMINISTRATORS
     assert with_secrets == action_tables.POLICIES_WITH_SECRETS
@@ -344,18 +490,30 @@ def test_more_than_a_role_takes_is_refused_with_what_to_do(tmp_path):
     many = [f"arn:aws:s3:::bucket-{n}" for n in range(500)]
     [found] = said_of(tmp_path, GOOD | {"statements": [STATEMENT | {"Resource": many}]})
     assert re.match(
-        r"statements: Have 1\d,\d{3} characters as AWS counts them. .*10,240, of which 9,000 are left", found
+        r"statements: Have 1\d,\d{3} characters as AWS counts them. .*10,240, of which 9,000 are"
+        r" left",
+        found,
     )
     assert found.endswith("or split the set in two.")
     policies = [{"name": f"Amazon{n}ReadOnlyAccess", "why": "x"} for n in range(11)]
     [found] = said_of(tmp_path, GOOD | {"managed_policies": policies})
-    assert found == "managed_policies: Are 11. AWS attaches 10 to a role. Leave some out, or split the set in two."
+    assert (
+        found
+        == "managed_policies: Are 11. AWS attaches 10 to a role. Leave some out, or split the set"
+        " in two."
+    )
 
 
-@pytest.mark.parametrize("pattern", ["[a-z0-9.-]{3,63}", "(ab|x[a-z]{1,30}){1,2}x", "[a-z]{1,4000000000}"])
+@pytest.mark.parametrize(
+    "pattern", ["[a-z0-9.-]{3,63}", "(ab|x[a-z]{1,30}){1,2}x", "[a-z]{1,4000000000}"]
+)
 def test_a_parameter_counts_as_the_longest_value_that_it_takes(tmp_path, pattern):
     """As AWS counts the policy of a role whose customer filled that in."""
-    longest = {"[a-z0-9.-]{3,63}": 63, "(ab|x[a-z]{1,30}){1,2}x": 63, "[a-z]{1,4000000000}": 4_000_000_000}[pattern]
+    longest = {
+        "[a-z0-9.-]{3,63}": 63,
+        "(ab|x[a-z]{1,30}){1,2}x": 63,
+        "[a-z]{1,4000000000}": 4_000_000_000,
+    }[pattern]
     resources = [f"arn:${{AWS::Partition}}:s3:::{n}-${{Bucket}}/${{Bucket}}" for n in range(60)]
     parameters = [BUCKET | {"pattern": pattern, "example": "abx"}]
     wide = {"statements": [STATEMENT | {"Resource": resources}], "parameters": parameters}
@@ -364,7 +522,9 @@ def test_a_parameter_counts_as_the_longest_value_that_it_takes(tmp_path, pattern
     assert len(written) < 9_000, "as it is written"
     size = len(written.replace("${Bucket}", "")) + 120 * longest
     [found] = said_of(tmp_path, GOOD | wide)
-    assert found.startswith(f"statements: Have {size:,} characters as AWS counts them, with the longest values that")
+    assert found.startswith(
+        f"statements: Have {size:,} characters as AWS counts them, with the longest values that"
+    )
     narrow = {"parameters": [BUCKET | {"pattern": "[a-z]{3,9}", "example": "abx"}]}
     assert said_of(tmp_path, GOOD | wide | narrow) == []
 
@@ -377,7 +537,9 @@ def test_what_is_left_for_a_set_is_what_the_other_policies_leave():
         policies = policies.replace(found, '"2027-12-31T00:00:00Z"')
     sub = '{"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:role/${RoleName}"}'
     assert sub in policies
-    policies = policies.replace(sub, json.dumps(f"arn:aws-us-gov:iam::123456789012:role/{'x' * 64}"))
+    policies = policies.replace(
+        sub, json.dumps(f"arn:aws-us-gov:iam::123456789012:role/{'x' * 64}")
+    )
     others = [one["Fn::If"][1] if "Fn::If" in one else one for one in json.loads(policies)]
     documents = [re.sub(r"\s", "", json.dumps(one["PolicyDocument"])) for one in others]
     wrapped = len('{"Version":"2012-10-17","Statement":}')
@@ -393,22 +555,42 @@ def test_what_is_left_for_a_set_is_what_the_other_policies_leave():
         ("read", "AmazonS3ReadOnlyAccess", None),
         ("read", "AmazonS3FullAccess", "managed_policies[0].name: AmazonS3FullAccess may write"),
         ("write", "AmazonS3FullAccess", None),
-        ("write", "AdministratorAccess", "managed_policies[0].name: AdministratorAccess lets the role do everything"),
-        ("write", "service-role/AmazonElasticMapReduceRole", "managed_policies[0].name: service-role/AmazonElastic"),
-        ("read", "ReadOnlyAccess", "managed_policies[0].name: ReadOnlyAccess reads secrets or makes credentials"),
+        (
+            "write",
+            "AdministratorAccess",
+            "managed_policies[0].name: AdministratorAccess lets the role do everything",
+        ),
+        (
+            "write",
+            "service-role/AmazonElasticMapReduceRole",
+            "managed_policies[0].name: service-role/AmazonElastic",
+        ),
+        (
+            "read",
+            "ReadOnlyAccess",
+            "managed_policies[0].name: ReadOnlyAccess reads secrets or makes credentials",
+        ),
         ("write", "ReadOnlyAccess", None),
         ("write", "PowerUserAccess", "managed_policies[0].name: PowerUserAccess lets"),
         ("read", "IAMFullAccess", "managed_policies[0].name: IAMFullAccess lets"),
-        ("write", "arn:aws:iam::aws:policy/SecurityAudit", "managed_policies[0].name: Must be the name of a policy"),
+        (
+            "write",
+            "arn:aws:iam::aws:policy/SecurityAudit",
+            "managed_policies[0].name: Must be the name of a policy",
+        ),
     ],
 )
 def test_policies_of_awss_are_checked(tmp_path, access, name, said):
-    found = said_of(tmp_path, GOOD | {"access": access, "managed_policies": [{"name": name, "why": "Words."}]})
+    found = said_of(
+        tmp_path, GOOD | {"access": access, "managed_policies": [{"name": name, "why": "Words."}]}
+    )
     assert len(found) == (said is not None), found
     assert all(line.startswith(said) for line in found)
     if access == "write":
         policy = {"managed_policies": [{"name": name, "why": "Words."}]}
-        as_administrator = said_of(tmp_path, GOOD | {"access": access, "administrator": True} | policy)
+        as_administrator = said_of(
+            tmp_path, GOOD | {"access": access, "administrator": True} | policy
+        )
         assert as_administrator == [line for line in found if "Must be the name" in line]
 
 
@@ -427,7 +609,10 @@ def test_policies_of_awss_are_checked(tmp_path, access, name, said):
         ({"pattern": "[a-z]*", "example": "acme"}, "parameters[0].pattern"),
         ({"pattern": 5}, "parameters[0].pattern"),
         ({"pattern": r"(acme|globex)-[a-z]{1,9}\.[0-9]{1,3}", "example": "acme-x.1"}, None),
-        ({"pattern": r"(acme|globex)-[a-z]{1,9}\.[0-9]+", "example": "acme-x.1"}, "parameters[0].pattern"),
+        (
+            {"pattern": r"(acme|globex)-[a-z]{1,9}\.[0-9]+", "example": "acme-x.1"},
+            "parameters[0].pattern",
+        ),
         ({"pattern": "([a-z]{3,}-)?x", "example": "acme-x"}, "parameters[0].pattern"),
         ({"example": "UPPER"}, "parameters[0].example"),
         ({"description": None}, "parameters[0].description"),
@@ -481,23 +666,36 @@ def test_a_files_name_is_one_for_roles(tmp_path, name):
 def test_every_name_of_the_templates_is_reserved(template):
     """A parameter of a set's stands beside them, and as a property of the registration."""
     found, _ = decode(str(ROOT / "cloudformation" / template))
-    names = {name for part in ("Parameters", "Conditions", "Resources", "Outputs") for name in found[part]}
+    names = {
+        name
+        for part in ("Parameters", "Conditions", "Resources", "Outputs")
+        for name in found[part]
+    }
     if template == "customer-role.yaml":
         names |= set(found["Resources"]["Registration"]["Properties"])
     could_be = {name for name in names if re.fullmatch(r"[A-Z]+[a-z0-9][A-Za-z0-9]*", name)}
-    assert could_be - set_files.RESERVED - {name for name in could_be if name.startswith("Has")} == set()
+    assert (
+        could_be - set_files.RESERVED - {name for name in could_be if name.startswith("Has")}
+        == set()
+    )
 
 
 def imports(path: Path) -> set[str]:
     tree = ast.parse(path.read_text())
     froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    plain = [name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names]
+    plain = [
+        name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names
+    ]
     return {f"{node.module}.{name.name}" for node in froms for name in node.names} | set(plain)
 
 
 def test_awss_list_of_actions_is_loaded_by_the_command_alone():
-    sources = {path.relative_to(ROOT).as_posix(): imports(path) for path in (ROOT / "app").rglob("*.py")}
-    users = [name for name, found in sources.items() if any("policy_sentry" in one for one in found)]
+    sources = {
+        path.relative_to(ROOT).as_posix(): imports(path) for path in (ROOT / "app").rglob("*.py")
+    }
+    users = [
+        name for name, found in sources.items() if any("policy_sentry" in one for one in found)
+    ]
     assert users == ["app/permissions/action_data.py"]
     assert [name for name, found in sources.items() if "app.permissions.action_data" in found] == [
         "app/cli/templates.py"

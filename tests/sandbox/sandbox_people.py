@@ -16,7 +16,9 @@ from sandbox.server import Sandbox
 VENDOR, CUSTOMER, STRANGER = "111122223333", "444455556666", "999999999999"
 OWN, FOREIGN = "dpy-own", "dpy-foreign"
 VENDOR_ROOT = {"AWS": f"arn:aws:iam::{VENDOR}:root"}
-DENY_ALL = json.dumps({"Version": "2012-10-17", "Statement": {"Effect": "Deny", "Action": "*", "Resource": "*"}})
+DENY_ALL = json.dumps(
+    {"Version": "2012-10-17", "Statement": {"Effect": "Deny", "Action": "*", "Resource": "*"}}
+)
 DENIED = (403, "AccessDenied")
 _numbers = itertools.count()
 
@@ -72,12 +74,18 @@ class People:
         iam = self.client("iam", account)
         statements = [allow, *options.pop("extra", [])]
         policies = options.pop("policies", [])
-        made = iam.create_role(RoleName=name, AssumeRolePolicyDocument=document(*statements), **options)["Role"]
+        made = iam.create_role(
+            RoleName=name, AssumeRolePolicyDocument=document(*statements), **options
+        )["Role"]
         for number, policy in enumerate(policies):
-            iam.put_role_policy(RoleName=name, PolicyName=f"p{number}", PolicyDocument=document(policy))
+            iam.put_role_policy(
+                RoleName=name, PolicyName=f"p{number}", PolicyDocument=document(policy)
+            )
         return made["Arn"]
 
-    def assume(self, arn: str, external_id: str | None = None, who: Any = None, **options: Any) -> dict[str, str]:
+    def assume(
+        self, arn: str, external_id: str | None = None, who: Any = None, **options: Any
+    ) -> dict[str, str]:
         if external_id is not None:
             options["ExternalId"] = external_id
         options.setdefault("RoleSessionName", "sess")

@@ -1,4 +1,6 @@
-"""For tests of registration: a vendor's reader of a topic, which answers response URLs, and a customer's stack."""
+"""For tests of registration: a vendor's reader of a topic, which answers response URLs, and a
+customer's stack.
+"""
 
 import itertools
 import json
@@ -53,7 +55,9 @@ class TopicReader:
         self.sns, self.sqs = aws.client("sns", account, region), aws.client("sqs", account, region)
         self.topic = self.sns.create_topic(Name=name)["TopicArn"]
         self.queue = self.sqs.create_queue(QueueName=name)["QueueUrl"]
-        arn = self.sqs.get_queue_attributes(QueueUrl=self.queue, AttributeNames=["QueueArn"])["Attributes"]
+        arn = self.sqs.get_queue_attributes(QueueUrl=self.queue, AttributeNames=["QueueArn"])[
+            "Attributes"
+        ]
         self.sns.subscribe(TopicArn=self.topic, Protocol="sqs", Endpoint=arn["QueueArn"])
 
     def close(self):
@@ -62,7 +66,9 @@ class TopicReader:
 
     def read(self, most=1):
         """The requests that are waiting, at most ten."""
-        found = self.sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=most).get("Messages", [])
+        found = self.sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=most).get(
+            "Messages", []
+        )
         for message in found:
             self.sqs.delete_message(QueueUrl=self.queue, ReceiptHandle=message["ReceiptHandle"])
         return [json.loads(json.loads(message["Body"])["Message"]) for message in found]
@@ -101,7 +107,9 @@ class Stack:
         return {
             "StackName": self.name,
             "TemplateBody": template,
-            "Parameters": [{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()],
+            "Parameters": [
+                {"ParameterKey": key, "ParameterValue": value} for key, value in values.items()
+            ],
             "Capabilities": ["CAPABILITY_NAMED_IAM"],
         }
 
@@ -133,7 +141,11 @@ class Stack:
     def events(self):
         found = self.cloudformation.describe_stack_events(StackName=self.id)["StackEvents"]
         return [
-            (event["LogicalResourceId"], event["ResourceStatus"], event.get("ResourceStatusReason", ""))
+            (
+                event["LogicalResourceId"],
+                event["ResourceStatus"],
+                event.get("ResourceStatusReason", ""),
+            )
             for event in reversed(found)
         ]
 

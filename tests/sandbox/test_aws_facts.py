@@ -1,4 +1,6 @@
-"""What AWS answers, fact by fact. Each row: the fact, the call, and the answer that AWS documents or was seen to give."""
+"""What AWS answers, fact by fact. Each row: the fact, the call, and the answer that AWS
+documents or was seen to give.
+"""
 
 import urllib.error
 import urllib.request
@@ -23,12 +25,19 @@ from tests.sandbox.sandbox_people import (
 )
 
 INVALID, UNSUPPORTED = (400, "ValidationError"), (501, "SandboxUnsupported")
-MALFORMED, BAD_TOKEN, EXPIRED = (400, "MalformedPolicyDocument"), (403, "InvalidClientTokenId"), (403, "ExpiredToken")
+MALFORMED, BAD_TOKEN, EXPIRED = (
+    (400, "MalformedPolicyDocument"),
+    (403, "InvalidClientTokenId"),
+    (403, "ExpiredToken"),
+)
 YES, ALL, ASSUME_ANY = "allowed", statement("*", Resource="*"), statement(Resource="*")
 READ = statement("s3:Get*", Resource="arn:aws:s3:::shared/*")
 S3_ONLY = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
 CLOSED = {"AWS": CUSTOMER}
-CERTIFICATE, GOV = f"arn:aws:acm:us-east-1:{CUSTOMER}:certificate/x", f"arn:aws-us-gov:iam::{CUSTOMER}:role/deputy"
+CERTIFICATE, GOV = (
+    f"arn:aws:acm:us-east-1:{CUSTOMER}:certificate/x",
+    f"arn:aws-us-gov:iam::{CUSTOMER}:role/deputy",
+)
 ABSENT = f"arn:aws:iam::{CUSTOMER}:role/deputy-absent"
 UNKNOWN = {"aws_access_key_id": "AKIAZZZZZZZZZZZZZZZZ", "aws_secret_access_key": "x"}
 CASED = {"name": "deputy-Cased", "Path": "/vendor/acme/"}
@@ -109,13 +118,24 @@ def identity_of_session(p):
 
 def chained(p, seconds, call):
     role = p.role(VENDOR_ROOT, MaxSessionDuration=43200)
-    return call(lambda: p.assume(role, who=vendors(p, ASSUME_ANY, MaxSessionDuration=43200), DurationSeconds=seconds))
+    return call(
+        lambda: p.assume(
+            role, who=vendors(p, ASSUME_ANY, MaxSessionDuration=43200), DurationSeconds=seconds
+        )
+    )
 
 
 def inert(p):
     session = p.assume(open_to_all(p), Policy=DENY_ALL, DurationSeconds=900)
-    calls = {"s3": "list_buckets", "iam": "list_roles", "sqs": "list_queues", "ec2": "describe_instances"}
-    answers = {outcome(getattr(p.client(service, session), name))[0] for service, name in calls.items()}
+    calls = {
+        "s3": "list_buckets",
+        "iam": "list_roles",
+        "sqs": "list_queues",
+        "ec2": "describe_instances",
+    }
+    answers = {
+        outcome(getattr(p.client(service, session), name))[0] for service, name in calls.items()
+    }
     return answers, p.client("sts", session).get_caller_identity()["Account"]
 
 
@@ -129,7 +149,10 @@ def expired(p):
 
 def without_token(p):
     session = vendors(p)
-    wrong = ({**session, "aws_session_token": "x"}, {k: v for k, v in session.items() if "token" not in k})
+    wrong = (
+        {**session, "aws_session_token": "x"},
+        {k: v for k, v in session.items() if "token" not in k},
+    )
     return [outcome(p.client("sts", keys).get_caller_identity) for keys in wrong]
 
 
@@ -141,16 +164,31 @@ def expiration(p):
 
 STS = {
     "the caller must be allowed too": (
-        lambda p: others(DENIED, lambda policy: p.outcome(p.role(VENDOR_ROOT), who=p.user(VENDOR, policy)), TOO_LITTLE),
+        lambda p: others(
+            DENIED,
+            lambda policy: p.outcome(p.role(VENDOR_ROOT), who=p.user(VENDOR, policy)),
+            TOO_LITTLE,
+        ),
         [],
     ),
     "a root needs no identity policy": (lambda p: p.outcome(p.role(VENDOR_ROOT), who=VENDOR), YES),
-    "a root is no principal of another account's role": (lambda p: p.outcome(p.role(CLOSED), who=VENDOR), DENIED),
+    "a root is no principal of another account's role": (
+        lambda p: p.outcome(p.role(CLOSED), who=VENDOR),
+        DENIED,
+    ),
     "in one account being named is enough": (as_user, YES),
-    "in one account an account that is named delegates": (lambda p: as_user(p, named=False), DENIED),
-    "an explicit deny outweighs being named": (lambda p: as_user(p, statement(effect="Deny", Resource="*")), DENIED),
+    "in one account an account that is named delegates": (
+        lambda p: as_user(p, named=False),
+        DENIED,
+    ),
+    "an explicit deny outweighs being named": (
+        lambda p: as_user(p, statement(effect="Deny", Resource="*")),
+        DENIED,
+    ),
     "a boundary limits what a session assumes": (
-        lambda p: p.outcome(p.role(VENDOR_ROOT), who=vendors(p, ASSUME_ANY, PermissionsBoundary=S3_ONLY)),
+        lambda p: p.outcome(
+            p.role(VENDOR_ROOT), who=vendors(p, ASSUME_ANY, PermissionsBoundary=S3_ONLY)
+        ),
         DENIED,
     ),
     "an absent role answers like one that refuses": (
@@ -177,21 +215,34 @@ STS = {
     "a chained session lasts an hour": (lambda p: chained(p, 3600, outcome), YES),
     "a chained session of more than an hour": (
         lambda p: chained(p, 3601, text_of),
-        "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining.",
+        (
+            "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by"
+            " role chaining."
+        ),
     ),
-    "who is refused does not learn a maximum": (lambda p: p.outcome(p.role(CLOSED), DurationSeconds=43200), DENIED),
+    "who is refused does not learn a maximum": (
+        lambda p: p.outcome(p.role(CLOSED), DurationSeconds=43200),
+        DENIED,
+    ),
     "AWS checks what boto3 does not": (
-        lambda p: others(INVALID, lambda asked: p.outcome(**({"arn": p.role(VENDOR_ROOT)} | asked)), IMPOSSIBLE),
+        lambda p: others(
+            INVALID, lambda asked: p.outcome(**({"arn": p.role(VENDOR_ROOT)} | asked)), IMPOSSIBLE
+        ),
         [],
     ),
     "a pattern's failure in AWS's words": (
         lambda p: text_of(lambda: p.assume(p.role(VENDOR_ROOT), "a b")).partition("[")[0],
         PATTERN_FAILED,
     ),
-    "an ARN of something else": (lambda p: text_of(lambda: p.assume(CERTIFICATE)), "Request ARN is invalid"),
+    "an ARN of something else": (
+        lambda p: text_of(lambda: p.assume(CERTIFICATE)),
+        "Request ARN is invalid",
+    ),
     "a user's ARN is denied and not invalid": (lambda p: p.outcome(p.broker["arn"]), DENIED),
     "malformed session policies": (
-        lambda p: others(MALFORMED, lambda text: p.outcome(p.role(VENDOR_ROOT), Policy=text), NO_POLICIES),
+        lambda p: others(
+            MALFORMED, lambda text: p.outcome(p.role(VENDOR_ROOT), Policy=text), NO_POLICIES
+        ),
         [],
     ),
     "what the sandbox lacks": (
@@ -204,9 +255,15 @@ STS = {
     ),
     "a session that may nothing knows who it is": (inert, ({403}, CUSTOMER)),
     "unknown keys": (lambda p: p.outcome(p.role(VENDOR_ROOT), who=UNKNOWN), BAD_TOKEN),
-    "unknown keys at S3": (lambda p: outcome(p.client("s3", UNKNOWN).list_buckets), (403, "InvalidAccessKeyId")),
+    "unknown keys at S3": (
+        lambda p: outcome(p.client("s3", UNKNOWN).list_buckets),
+        (403, "InvalidAccessKeyId"),
+    ),
     "a session without its token": (without_token, [BAD_TOKEN] * 2),
-    "expired sessions, at every service, until the clock comes back": (expired, [EXPIRED, EXPIRED, YES, YES]),
+    "expired sessions, at every service, until the clock comes back": (
+        expired,
+        [EXPIRED, EXPIRED, YES, YES],
+    ),
     "twelve digits are the root of that account": (
         lambda p: p.client("sts", CUSTOMER).get_caller_identity()["Arn"],
         f"arn:aws:iam::{CUSTOMER}:root",
@@ -255,7 +312,11 @@ def test_the_public_reads_what_is_published_and_nothing_else(people, sandbox, bu
     template, private = f"{base}/templates/a.yaml", f"{base}/private/b.txt"
     assert get(template) == 403
     publish(people, bucket)
-    assert (get(template), get(template, "HEAD"), get(template.replace("localhost", "127.0.0.1"))) == (200, 200, 200)
+    assert (
+        get(template),
+        get(template, "HEAD"),
+        get(template.replace("localhost", "127.0.0.1")),
+    ) == (200, 200, 200)
     refused = [get(url) for url in (private, base, f"{base}?list-type=2", sandbox.url)]
     refused += [get(template, "PUT", b"evil"), get(template, "DELETE")]
     refused.append(get(sandbox.url, "POST", b"Action=AssumeRoleWithWebIdentity&Version=2011-06-15"))
@@ -265,7 +326,11 @@ def test_the_public_reads_what_is_published_and_nothing_else(people, sandbox, bu
     assert outcome(stranger.put_object, Bucket=bucket, Key="x", Body=b"") == DENIED
     plain = {"Bool": {"aws:SecureTransport": "false"}}
     publish(
-        people, bucket, statement("s3:*", "Deny", Principal="*", Resource=f"arn:aws:s3:::{bucket}/*", Condition=plain)
+        people,
+        bucket,
+        statement(
+            "s3:*", "Deny", Principal="*", Resource=f"arn:aws:s3:::{bucket}/*", Condition=plain
+        ),
     )
     assert get(template) == 200, "a demand for TLS is taken as met"
 
@@ -276,7 +341,9 @@ def test_the_public_reads_what_is_published_and_nothing_else(people, sandbox, bu
 @pytest.fixture
 def govern():
     def govern(**policies):
-        organization.govern(CUSTOMER, **{kind: policy_of(*found) for kind, found in policies.items()})
+        organization.govern(
+            CUSTOMER, **{kind: policy_of(*found) for kind, found in policies.items()}
+        )
 
     def policy_of(*statements):
         return {"Version": "2012-10-17", "Statement": list(statements)}
@@ -292,10 +359,16 @@ def test_an_organisations_policies_bind_roles_roots_and_outsiders(people, govern
     assert outcome(own.list_roles) == YES
     govern(service_control=[statement("s3:*", Resource="*")])
     assert outcome(own.list_roles) == DENIED
-    assert text_of(root.list_roles).endswith("because no service control policy allows the iam:ListRoles action")
+    assert text_of(root.list_roles).endswith(
+        "because no service control policy allows the iam:ListRoles action"
+    )
     govern(service_control=[ALL, statement("iam:*", effect="Deny", Resource="*")])
     assert text_of(root.list_roles).endswith("with an explicit deny in a service control policy")
     assert outcome(people.client("sqs", CUSTOMER).list_queues) == YES
     outsiders = {"StringNotEqualsIfExists": {"aws:PrincipalAccount": CUSTOMER}}
-    govern(resource_control=[statement(effect="Deny", Principal="*", Resource="*", Condition=outsiders)])
+    govern(
+        resource_control=[
+            statement(effect="Deny", Principal="*", Resource="*", Condition=outsiders)
+        ]
+    )
     assert people.outcome(role, who=VENDOR) == DENIED

@@ -1,4 +1,6 @@
-"""The internals of moto that the sandbox patches. Where one has gone, the sandbox needs work before moto is updated."""
+"""The internals of moto that the sandbox patches. Where one has gone, the sandbox needs work
+before moto is updated.
+"""
 
 from importlib.metadata import version
 
@@ -23,11 +25,23 @@ def test_the_version_is_the_one_that_was_read():
     [
         (
             responses.CloudFormationResponse,
-            ["create_stack", "update_stack", "create_change_set", "_get_stack_from_s3_url", "_validate_status"],
+            [
+                "create_stack",
+                "update_stack",
+                "create_change_set",
+                "_get_stack_from_s3_url",
+                "_validate_status",
+            ],
         ),
         (
             models.CloudFormationBackend,
-            ["create_stack", "delete_stack", "execute_change_set", "describe_change_set", "create_stack_set"],
+            [
+                "create_stack",
+                "delete_stack",
+                "execute_change_set",
+                "describe_change_set",
+                "create_stack_set",
+            ],
         ),
         (
             models.Stack,
@@ -42,15 +56,30 @@ def test_the_version_is_the_one_that_was_read():
             ],
         ),
         (models.Stack, ["parameter_list", "_parse_template"]),
-        (parsing.ResourceMap, ["load", "load_mapping", "transform_mapping", "load_parameters", "load_conditions"]),
+        (
+            parsing.ResourceMap,
+            ["load", "load_mapping", "transform_mapping", "load_parameters", "load_conditions"],
+        ),
         (parsing.ResourceMap, ["validate_outputs", "update", "delete", "_delete_resource"]),
-        (parsing, ["get_model_map", "parse_and_create_resource", "parse_and_update_resource", "clean_json"]),
+        (
+            parsing,
+            [
+                "get_model_map",
+                "parse_and_create_resource",
+                "parse_and_update_resource",
+                "clean_json",
+            ],
+        ),
         (parsing, ["get_references_from_template", "CustomModel"]),
         (sqs_models, ["unix_time_millis"]),
         (sqs_models.Queue, ["_set_attributes"]),
         (
             Role,
-            ["create_from_cloudformation_json", "update_from_cloudformation_json", "delete_from_cloudformation_json"],
+            [
+                "create_from_cloudformation_json",
+                "update_from_cloudformation_json",
+                "delete_from_cloudformation_json",
+            ],
         ),
         (Topic, ["has_cfn_attr", "get_cfn_attribute", "update_from_cloudformation_json"]),
         (moto_api_backend, ["reset"]),

@@ -6,14 +6,23 @@ import json
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.sandbox.sandbox_people import CUSTOMER, DENIED, OWN, VENDOR, VENDOR_ROOT, outcome, statement
+from tests.sandbox.sandbox_people import (
+    CUSTOMER,
+    DENIED,
+    OWN,
+    VENDOR,
+    VENDOR_ROOT,
+    outcome,
+    statement,
+)
 
 INVALID = (400, "ValidationError")
 _names = itertools.count()
 
 TEMPLATE = """
 Parameters:
-  ExternalId: {Type: String, NoEcho: true, MinLength: 2, MaxLength: 20, AllowedPattern: "dpy-[a-z0-9]*"}
+  ExternalId:
+    {Type: String, NoEcho: true, MinLength: 2, MaxLength: 20, AllowedPattern: "dpy-[a-z0-9]*"}
   Name: {Type: String}
   Mode: {Type: String, Default: read, AllowedValues: [read, write]}
   Accounts: {Type: CommaDelimitedList, Default: "111122223333, 222233334444"}
@@ -36,11 +45,15 @@ Resources:
             Condition: {StringEquals: {"sts:ExternalId": !Ref ExternalId}}
       Policies:
         - PolicyName: read
-          PolicyDocument: {Version: "2012-10-17", Statement: {Effect: Allow, Action: "s3:ListAllMyBuckets", Resource: "*"}}
+          PolicyDocument:
+            Version: "2012-10-17"
+            Statement: {Effect: Allow, Action: "s3:ListAllMyBuckets", Resource: "*"}
         - !If
           - Write
           - PolicyName: write
-            PolicyDocument: {Version: "2012-10-17", Statement: {Effect: Allow, Action: "s3:PutObject", Resource: "*"}}
+            PolicyDocument:
+              Version: "2012-10-17"
+              Statement: {Effect: Allow, Action: "s3:PutObject", Resource: "*"}
           - !Ref AWS::NoValue
       ManagedPolicyArns: ["arn:aws:iam::aws:policy/SecurityAudit"]
   Extra:
@@ -48,7 +61,9 @@ Resources:
     Condition: Write
     Properties:
       Roles: [!Ref Role]
-      PolicyDocument: {Version: "2012-10-17", Statement: {Effect: Allow, Action: "sqs:CreateQueue", Resource: "*"}}
+      PolicyDocument:
+        Version: "2012-10-17"
+        Statement: {Effect: Allow, Action: "sqs:CreateQueue", Resource: "*"}
   Missing: {Type: AWS::Nothing::AtAll, Condition: Write}
 Outputs:
   Arn: {Value: !GetAtt Role.Arn}
@@ -58,7 +73,10 @@ QUIET = TEMPLATE[: TEMPLATE.index("  Missing:")] + TEMPLATE[TEMPLATE.index("Outp
 
 class Stacks:
     def __init__(self, people):
-        self.cloudformation, self.iam = (people.client("cloudformation", CUSTOMER), people.client("iam", CUSTOMER))
+        self.cloudformation, self.iam = (
+            people.client("cloudformation", CUSTOMER),
+            people.client("iam", CUSTOMER),
+        )
         self.name, self.role = f"stack{next(_names)}", f"deputy-cfn-{next(_names)}"
 
     def parameters(self, **changes):
@@ -101,7 +119,11 @@ def test_a_role_from_a_stack_works(people, stacks):
     stack = stacks.create()
     assert stack["StackStatus"] == "CREATE_COMPLETE"
     shown = {p["ParameterKey"]: p["ParameterValue"] for p in stack["Parameters"]}
-    assert [shown[name] for name in ("ExternalId", "Accounts", "Hours")] == ["****", "111122223333,222233334444", "1"]
+    assert [shown[name] for name in ("ExternalId", "Accounts", "Hours")] == [
+        "****",
+        "111122223333,222233334444",
+        "1",
+    ]
     arn = stack["Outputs"][0]["OutputValue"]
     assert arn == f"arn:aws:iam::{CUSTOMER}:role/{stacks.role}"
     assert [people.outcome(arn, id_) for id_ in (OWN, None, "dpy-x")] == ["allowed", DENIED, DENIED]
@@ -131,8 +153,13 @@ def test_constraints_are_checked_on_create_and_update(stacks, change, text):
 def test_updates_reach_the_role(people, stacks):
     arn = stacks.create()["Outputs"][0]["OutputValue"]
     before = stacks.iam.get_role(RoleName=stacks.role)["Role"]
-    changed = QUIET.replace("MaxSessionDuration: 7200", "MaxSessionDuration: 3600\n      Tags: [{Key: a, Value: b}]")
-    assert stacks.update(changed, ExternalId="dpy-new", Mode="write")["StackStatus"] == "UPDATE_COMPLETE"
+    changed = QUIET.replace(
+        "MaxSessionDuration: 7200", "MaxSessionDuration: 3600\n      Tags: [{Key: a, Value: b}]"
+    )
+    assert (
+        stacks.update(changed, ExternalId="dpy-new", Mode="write")["StackStatus"]
+        == "UPDATE_COMPLETE"
+    )
     role = stacks.iam.get_role(RoleName=stacks.role)["Role"]
     assert role["RoleId"] == before["RoleId"]
     assert (role["Description"], role["MaxSessionDuration"]) == ("mode write", 3600)
@@ -167,7 +194,9 @@ def test_what_is_no_template_is_refused(stacks, body):
 def test_a_failed_stack_rolls_back_and_says_why(people, stacks):
     people.role(VENDOR_ROOT, name=stacks.role)
     template = QUIET.replace(
-        "Resources:\n", "Resources:\n  Topic: {Type: AWS::SNS::Topic, Properties: {TopicName: rolled-back}}\n", 1
+        "Resources:\n",
+        "Resources:\n  Topic: {Type: AWS::SNS::Topic, Properties: {TopicName: rolled-back}}\n",
+        1,
     )
     stack = stacks.create(template)
     assert stack["StackStatus"] == "ROLLBACK_COMPLETE"
@@ -189,13 +218,18 @@ def test_deleting_a_stack_is_final(stacks):
     stack_id = stacks.create(Mode="write")["StackId"]
     stacks.cloudformation.delete_stack(StackName=stacks.name)
     assert outcome(stacks.describe) == INVALID
-    stacks.cloudformation.describe_stacks(StackName=stack_id)  # moto would make the role again for its outputs
+    stacks.cloudformation.describe_stacks(
+        StackName=stack_id
+    )  # moto would make the role again for its outputs
     assert not stacks.exists()
 
 
 def test_a_list_stays_as_it_was_in_an_update_that_names_the_previous_value(stacks):
     stacks.create(Accounts="111122223333,444455556666")
-    kept = [{"ParameterKey": key, "UsePreviousValue": True} for key in ("ExternalId", "Name", "Accounts")]
+    kept = [
+        {"ParameterKey": key, "UsePreviousValue": True}
+        for key in ("ExternalId", "Name", "Accounts")
+    ]
     changed = {"ParameterKey": "Hours", "ParameterValue": "2"}
     options = stacks.options(QUIET, {}) | {"Parameters": [*kept, changed]}
     stacks.cloudformation.update_stack(**options)
@@ -211,10 +245,15 @@ def test_templates_are_read_with_the_customers_permissions(people, sandbox, stac
     s3.put_object(Bucket=bucket, Key="templates/a.yaml", Body=QUIET.encode())
     options = stacks.options(QUIET, {})
     del options["TemplateBody"]
-    create = lambda url: outcome(lambda: stacks.cloudformation.create_stack(**options, TemplateURL=url))  # noqa: E731
+
+    def create(url):
+        return outcome(lambda: stacks.cloudformation.create_stack(**options, TemplateURL=url))
+
     url = f"{sandbox.url}/{bucket}/templates/a.yaml"
     assert create(url) == INVALID
     allow = statement("s3:GetObject", Principal="*", Resource=f"arn:aws:s3:::{bucket}/templates/*")
-    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [allow]}))
+    s3.put_bucket_policy(
+        Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [allow]})
+    )
     assert create("https://example.com/a.yaml") == create(f"{url}-gone") == INVALID
     assert create(f"https://{bucket}.s3.us-east-1.amazonaws.com/templates/a.yaml") == "allowed"

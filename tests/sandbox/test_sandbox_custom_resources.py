@@ -1,4 +1,6 @@
-"""SNS-backed custom resources: what the vendor hears of a customer's stack, and what becomes of the stack by its answers."""
+"""SNS-backed custom resources: what the vendor hears of a customer's stack, and what becomes of
+the stack by its answers.
+"""
 
 import re
 from contextlib import closing
@@ -14,7 +16,8 @@ from tests.support.waiting import until
 def with_policy(named: str) -> str:
     """The customer's template, with this DeletionPolicy on its registration."""
     return CUSTOMER_STACK.replace(
-        "Condition: Registers\n    Properties:", f"Condition: Registers\n    DeletionPolicy: {named}\n    Properties:"
+        "Condition: Registers\n    Properties:",
+        f"Condition: Registers\n    DeletionPolicy: {named}\n    Properties:",
     )
 
 
@@ -34,7 +37,10 @@ def created(stack, topic_reader) -> Stack:
 
 @pytest.mark.parametrize("region", ["us-east-1", "eu-central-1"])
 def test_a_stack_registers_once_its_role_exists_and_waits_for_the_answer(sandbox, region):
-    with closing(TopicReader(sandbox, region=region)) as reader, closing(Stack(sandbox, reader.topic, region)) as stack:
+    with (
+        closing(TopicReader(sandbox, region=region)) as reader,
+        closing(Stack(sandbox, reader.topic, region)) as stack,
+    ):
         stack_id = stack.create()
         assert (stack.status, stack.description) == ("CREATE_IN_PROGRESS", "first")
         assert "Outputs" not in stack.describe()
@@ -43,9 +49,15 @@ def test_a_stack_registers_once_its_role_exists_and_waits_for_the_answer(sandbox
         assert re.fullmatch(r"[0-9a-f-]{36}", request_id)
         bucket = f"/cloudformation-custom-resource-response-{region.replace('-', '')}/"
         assert f"{url.scheme}://{url.netloc}" == sandbox.url
-        assert url.path.startswith(f"{bucket}arn%3Aaws%3Acloudformation%3A{region}%3A{CUSTOMER}%3Astack/")
+        assert url.path.startswith(
+            f"{bucket}arn%3Aaws%3Acloudformation%3A{region}%3A{CUSTOMER}%3Astack/"
+        )
         assert url.path.endswith(f"%7CRegistration%7C{request_id}")
-        assert {name: value for name, value in request.items() if name not in {"ResponseURL", "RequestId"}} == {
+        assert {
+            name: value
+            for name, value in request.items()
+            if name not in {"ResponseURL", "RequestId"}
+        } == {
             "RequestType": "Create",
             "ServiceToken": reader.topic,
             "StackId": stack_id,
@@ -62,7 +74,9 @@ def test_a_stack_registers_once_its_role_exists_and_waits_for_the_answer(sandbox
         }
         assert respond(request) == 200
         assert stack.status == "CREATE_COMPLETE"
-        assert {o["OutputKey"]: o["OutputValue"] for o in stack.describe()["Outputs"]}["Word"] == "hello"
+        assert {o["OutputKey"]: o["OutputValue"] for o in stack.describe()["Outputs"]}[
+            "Word"
+        ] == "hello"
         assert [(name, status) for name, status, _ in stack.events()] == [
             (stack.name, "CREATE_IN_PROGRESS"),
             ("Registration", "CREATE_IN_PROGRESS"),
@@ -87,7 +101,9 @@ def test_silence_ends_the_waiting(stack, topic_reader):
     stack.create(Seconds="1")
     late = topic_reader.next("Create")
     until(lambda: stack.status == "ROLLBACK_IN_PROGRESS")
-    silence = "did not receive a response from your Custom Resource. Please check your logs for requestId"
+    silence = (
+        "did not receive a response from your Custom Resource. Please check your logs for requestId"
+    )
     assert f"{silence} [{late['RequestId']}]" in stack.reason("CREATE_FAILED")
     assert respond(late) == 404
     until(lambda: stack.status == "ROLLBACK_FAILED")  # nobody has answered the deletion either
@@ -100,7 +116,10 @@ def test_silence_ends_the_waiting(stack, topic_reader):
         ({"Seconds": "0"}, "Invalid ServiceTimeout"),
         ({"Seconds": "3601"}, "Invalid ServiceTimeout"),
         ({"Seconds": "soon"}, "Invalid ServiceTimeout"),
-        ({"Topic": "arn:aws:sns:eu-west-1:111122223333:elsewhere"}, "Invalid parameter: TopicArn (Service: AmazonSNS;"),
+        (
+            {"Topic": "arn:aws:sns:eu-west-1:111122223333:elsewhere"},
+            "Invalid parameter: TopicArn (Service: AmazonSNS;",
+        ),
         ({"Topic": "nonsense"}, "Invalid parameter: TopicArn"),
         ({"Topic": "arn:aws:sns:us-east-1:111122223333:absent"}, "Topic does not exist"),
     ],
@@ -118,7 +137,11 @@ def test_an_answer_is_taken_once_and_only_at_its_own_url(stack, topic_reader):
     stack.create()
     request = topic_reader.next("Create")
     url = request["ResponseURL"]
-    for wrong in (url.replace("Signature=", "Signature=0"), url.replace("Registration", "A"), url.partition("?")[0]):
+    for wrong in (
+        url.replace("Signature=", "Signature=0"),
+        url.replace("Registration", "A"),
+        url.partition("?")[0],
+    ):
         assert put(wrong) == 403
     assert put(url, method="POST") == 403
     assert respond(request, Data={"Word": "x" * 4096}) == 200  # which AWS does not read
@@ -146,7 +169,11 @@ def test_an_answer_is_taken_once_and_only_at_its_own_url(stack, topic_reader):
 def test_a_wrong_answer_fails_the_stack(stack, topic_reader, change, reason):
     stack.create()
     request = topic_reader.next("Create")
-    answered = put(request["ResponseURL"], change) if isinstance(change, bytes) else respond(request, **change)
+    answered = (
+        put(request["ResponseURL"], change)
+        if isinstance(change, bytes)
+        else respond(request, **change)
+    )
     assert answered == 200
     assert reason in stack.reason("CREATE_FAILED")
 
@@ -186,7 +213,10 @@ def test_another_physical_id_is_a_replacement(created, topic_reader):
     respond(topic_reader.next("Update"), PhysicalResourceId="registration-2")
     assert created.status == "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"
     old = topic_reader.next("Delete")
-    assert (old["PhysicalResourceId"], old["ResourceProperties"]["Token"]) == ("registration-1", "first")
+    assert (old["PhysicalResourceId"], old["ResourceProperties"]["Token"]) == (
+        "registration-1",
+        "first",
+    )
     respond(old)
     assert created.status == "UPDATE_COMPLETE"
     created.delete()
@@ -196,7 +226,9 @@ def test_another_physical_id_is_a_replacement(created, topic_reader):
 # Delete.
 
 
-def test_a_deletion_is_sent_while_the_role_exists_and_a_refused_one_keeps_the_stack(created, topic_reader):
+def test_a_deletion_is_sent_while_the_role_exists_and_a_refused_one_keeps_the_stack(
+    created, topic_reader
+):
     created.delete()
     assert created.status == "DELETE_IN_PROGRESS"
     respond(topic_reader.next("Delete"), "FAILED", Reason="Not yet.")
@@ -220,7 +252,9 @@ def test_a_stack_that_still_waits_can_be_deleted(stack, topic_reader):
 
 def test_many_fast_answers_lose_none(sandbox, topic_reader):
     """The vendor answers while the stack calls are still being answered."""
-    stacks = [Stack(sandbox, topic_reader.topic, account=f"30000000{number:04}") for number in range(12)]
+    stacks = [
+        Stack(sandbox, topic_reader.topic, account=f"30000000{number:04}") for number in range(12)
+    ]
     ids = [stack.create() for stack in stacks]
     asked = topic_reader.serve(lambda: all(stack.status == "CREATE_COMPLETE" for stack in stacks))
     assert sorted(request["StackId"] for request in asked) == sorted(ids)
@@ -237,7 +271,9 @@ def created_with(stack, topic_reader, template, status="SUCCESS"):
 
 
 @pytest.mark.parametrize("template", [RETAINED, KEPT_ALWAYS])
-def test_a_retained_registration_is_sent_neither_a_deletion_nor_its_removal(stack, topic_reader, template):
+def test_a_retained_registration_is_sent_neither_a_deletion_nor_its_removal(
+    stack, topic_reader, template
+):
     created_with(stack, topic_reader, template)
     stack.cloudformation.update_stack(**stack.options({"Topic": ""}, template))
     assert stack.status == "UPDATE_COMPLETE"
@@ -275,7 +311,9 @@ def test_a_later_rollback_keeps_it_and_a_policy_that_an_update_adds_counts(creat
     for status in ("FAILED", "SUCCESS"):
         respond(topic_reader.next("Update"), status, Reason="No.")
     assert created.status == "UPDATE_ROLLBACK_COMPLETE"
-    replacing = RETAINED.replace("DeletionPolicy:", "UpdateReplacePolicy: Retain\n    DeletionPolicy:")
+    replacing = RETAINED.replace(
+        "DeletionPolicy:", "UpdateReplacePolicy: Retain\n    DeletionPolicy:"
+    )
     created.cloudformation.update_stack(**created.options({"Token": "third"}, replacing))
     respond(topic_reader.next("Update"), PhysicalResourceId="registration-2")
     assert created.status == "UPDATE_COMPLETE"

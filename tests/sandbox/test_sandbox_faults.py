@@ -10,7 +10,15 @@ from types import SimpleNamespace
 import pytest
 from botocore.exceptions import HTTPClientError
 
-from tests.sandbox.sandbox_people import CUSTOMER, DENIED, FOREIGN, OWN, VENDOR_ROOT, document, statement
+from tests.sandbox.sandbox_people import (
+    CUSTOMER,
+    DENIED,
+    FOREIGN,
+    OWN,
+    VENDOR_ROOT,
+    document,
+    statement,
+)
 
 CONDITION = {"StringEquals": {"sts:ExternalId": OWN}}
 
@@ -48,7 +56,8 @@ def test_a_timeout_hangs_and_drops_the_connection(people, role_arn):
 
 
 @pytest.mark.parametrize(
-    ("matcher", "struck"), [("own", OWN), ("missing", None), ("foreign", FOREIGN), (FOREIGN, FOREIGN), (OWN, OWN)]
+    ("matcher", "struck"),
+    [("own", OWN), ("missing", None), ("foreign", FOREIGN), (FOREIGN, FOREIGN), (OWN, OWN)],
 )
 def test_which_call_is_struck(people, role_arn, matcher, struck):
     people.sandbox.faults.add("throttle", external_id=matcher)
@@ -86,7 +95,9 @@ def call(sandbox, method, path, body=None):
 
 def test_over_http(people, sandbox, role_arn):
     assert call(sandbox, "GET", "/_sandbox/health") == (200, {"status": "ok"})
-    status, fault = call(sandbox, "POST", "/_sandbox/faults", {"kind": "throttle", "role_arn": role_arn, "times": 5})
+    status, fault = call(
+        sandbox, "POST", "/_sandbox/faults", {"kind": "throttle", "role_arn": role_arn, "times": 5}
+    )
     assert (status, fault["kind"], fault["times"]) == (201, "throttle", 5)
     assert people.outcome(role_arn, OWN) == (400, "Throttling")
     assert call(sandbox, "DELETE", "/_sandbox/faults") == (204, None)

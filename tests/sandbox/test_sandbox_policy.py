@@ -1,4 +1,6 @@
-"""The evaluator by itself: what no trust policy over HTTP shows, and the documents that it must refuse."""
+"""The evaluator by itself: what no trust policy over HTTP shows, and the documents that it must
+refuse.
+"""
 
 import json
 
@@ -16,10 +18,20 @@ from sandbox.policy import (
     evaluate_resource,
 )
 
-USER = Caller(Kind.USER, "111122223333", "arn:aws:iam::111122223333:user/u", "arn:aws:iam::111122223333:user/u", "AIDA")
+USER = Caller(
+    Kind.USER,
+    "111122223333",
+    "arn:aws:iam::111122223333:user/u",
+    "arn:aws:iam::111122223333:user/u",
+    "AIDA",
+)
 ROLE = "arn:aws:iam::111122223333:role/R"
 SESSION = Caller(
-    Kind.SESSION, "111122223333", "arn:aws:sts::111122223333:assumed-role/R/s", ROLE, "AROAABCDEFGHIJKLMNOP:s"
+    Kind.SESSION,
+    "111122223333",
+    "arn:aws:sts::111122223333:assumed-role/R/s",
+    ROLE,
+    "AROAABCDEFGHIJKLMNOP:s",
 )
 
 
@@ -43,7 +55,11 @@ def trust(principal="*", **more):
         ({"ArnNotLike": {"k": "arn:aws:iam::*:role/a"}}, {}, True),
         ({"IpAddress": {"k": "10.0.0.0/8"}}, {"k": "10.1.2.3"}, True),
         ({"StringLike": {"k": "${v}*"}}, {"k": "a*b", "v": "a*"}, True),
-        ({"StringLike": {"k": "${v}"}}, {"k": "aab", "v": "a*"}, False),  # a variable's star is a star
+        (
+            {"StringLike": {"k": "${v}"}},
+            {"k": "aab", "v": "a*"},
+            False,
+        ),  # a variable's star is a star
         ({"StringLike": {"k": "${*}"}}, {"k": "x"}, False),
         ({"StringEquals": {"k": []}}, {"k": "x"}, None),
         ({"NullIfExists": {"k": "true"}}, {"k": "x"}, None),
@@ -57,7 +73,9 @@ def test_other_operators(condition, context, holds):
         with pytest.raises(UnsupportedPolicy):
             evaluate_resource(trust(Condition=condition), USER, request, trust=True)
     else:
-        assert (evaluate_resource(trust(Condition=condition), USER, request, trust=True) > 0) is holds
+        assert (
+            evaluate_resource(trust(Condition=condition), USER, request, trust=True) > 0
+        ) is holds
 
 
 @pytest.mark.parametrize(
@@ -73,7 +91,10 @@ def test_other_operators(condition, context, holds):
     ],
 )
 def test_how_a_session_is_named(principal, grant):
-    assert evaluate_resource(trust(principal), SESSION, Request("sts:AssumeRole", "r"), trust=True) is grant
+    assert (
+        evaluate_resource(trust(principal), SESSION, Request("sts:AssumeRole", "r"), trust=True)
+        is grant
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,6 +128,7 @@ def test_malformed_documents_are_refused(text):
 )
 def test_actions_and_resources(statement, allowed):
     decision = evaluate_identity(
-        [policy({"Effect": "Allow", **statement})], Request("sts:AssumeRole", "arn:aws:iam::1:role/deputy-x")
+        [policy({"Effect": "Allow", **statement})],
+        Request("sts:AssumeRole", "arn:aws:iam::1:role/deputy-x"),
     )
     assert (decision is Decision.ALLOWED) is allowed

@@ -1,4 +1,6 @@
-"""A sandbox that is reset is a new one. In a process of its own, because moto's state is the process's."""
+"""A sandbox that is reset is a new one. In a process of its own, because moto's state is the
+process's.
+"""
 
 import subprocess
 import sys
@@ -9,7 +11,8 @@ from contextlib import closing
 from sandbox.server import Sandbox
 
 with Sandbox() as aws:
-    with closing(aws.client("s3", "444455556666")) as s3, closing(aws.client("sts", "444455556666")) as sts:
+    s3, sts = aws.client("s3", "444455556666"), aws.client("sts", "444455556666")
+    with closing(s3), closing(sts):
         s3.create_bucket(Bucket="gone")
         aws.faults.add("throttle", action="GetCallerIdentity")
         aws.reset()

@@ -32,7 +32,8 @@ Resources:
       CallAs: SELF
       AutoDeployment: {Enabled: true, RetainStacksOnAccountRemoval: false}
       ManagedExecution: {Active: true}
-      OperationPreferences: {FailureTolerancePercentage: !Ref Tolerated, MaxConcurrentPercentage: 100}
+      OperationPreferences:
+        {FailureTolerancePercentage: !Ref Tolerated, MaxConcurrentPercentage: 100}
       Capabilities: [CAPABILITY_NAMED_IAM]
       TemplateURL: !Ref Template
       Parameters:
@@ -49,7 +50,9 @@ Outputs:
 
 def organise(sandbox, units):
     """Returns the HTTP status."""
-    request = urllib.request.Request(f"{sandbox.url}/_sandbox/organization", json.dumps({"ous": units}).encode())
+    request = urllib.request.Request(
+        f"{sandbox.url}/_sandbox/organization", json.dumps({"ous": units}).encode()
+    )
     try:
         with urllib.request.urlopen(request) as response:
             return response.status
@@ -68,7 +71,12 @@ class Organisation:
         self.unit = f"ou-abcd-{number:08}"
         self.cloudformation = sandbox.client("cloudformation", self.account)
         self.name = f"everywhere{number}"
-        self.parameters = {"Topic": topic, "Name": self.name, "Template": template_url, "Units": self.unit}
+        self.parameters = {
+            "Topic": topic,
+            "Name": self.name,
+            "Template": template_url,
+            "Units": self.unit,
+        }
 
     def members(self, count):
         prefix = self.account[-3:]
@@ -82,7 +90,8 @@ class Organisation:
             "StackName": self.name,
             "TemplateBody": ORGANISATION_STACK,
             "Parameters": [
-                {"ParameterKey": key, "ParameterValue": value} for key, value in (self.parameters | changes).items()
+                {"ParameterKey": key, "ParameterValue": value}
+                for key, value in (self.parameters | changes).items()
             ],
         }
 
@@ -128,7 +137,8 @@ def template_url(sandbox):
     with closing(sandbox.client("s3", VENDOR)) as s3:
         s3.create_bucket(Bucket="stack-set-tests")
         s3.put_bucket_policy(
-            Bucket="stack-set-tests", Policy=json.dumps({"Version": "2012-10-17", "Statement": [anyone]})
+            Bucket="stack-set-tests",
+            Policy=json.dumps({"Version": "2012-10-17", "Statement": [anyone]}),
         )
         s3.put_object(Bucket="stack-set-tests", Key="role.yaml", Body=CUSTOMER_STACK.encode())
     return f"{sandbox.url}/stack-set-tests/role.yaml"
@@ -142,13 +152,17 @@ def organisation(sandbox, topic_reader, template_url) -> Iterator[Organisation]:
     organise(sandbox, {})
 
 
-def test_an_account_that_joins_gets_a_stack_and_one_that_leaves_loses_it(organisation, topic_reader):
+def test_an_account_that_joins_gets_a_stack_and_one_that_leaves_loses_it(
+    organisation, topic_reader
+):
     first, second, third = organisation.members(3)
     organisation.accounts([first, second])
     organisation.create()
     topic_reader.serve(lambda: organisation.status == "CREATE_COMPLETE")
     organisation.accounts([second, third])
-    asked = topic_reader.serve(lambda: organisation.roles([first, third]) == 1 and organisation.roles([first]) == 0)
+    asked = topic_reader.serve(
+        lambda: organisation.roles([first, third]) == 1 and organisation.roles([first]) == 0
+    )
     assert {(request["RequestType"], request["StackId"].split(":")[4]) for request in asked} == {
         ("Delete", first),
         ("Create", third),
@@ -156,7 +170,9 @@ def test_an_account_that_joins_gets_a_stack_and_one_that_leaves_loses_it(organis
     until(lambda: organisation.instances() == {second: "CURRENT", third: "CURRENT"})
 
 
-@pytest.mark.parametrize(("tolerated", "outcome"), [("100", "CREATE_COMPLETE"), ("25", "ROLLBACK_COMPLETE")])
+@pytest.mark.parametrize(
+    ("tolerated", "outcome"), [("100", "CREATE_COMPLETE"), ("25", "ROLLBACK_COMPLETE")]
+)
 def test_failures_are_tolerated_as_far_as_is_said(organisation, topic_reader, tolerated, outcome):
     members = organisation.members(2)
     organisation.accounts(members)
@@ -164,7 +180,10 @@ def test_failures_are_tolerated_as_far_as_is_said(organisation, topic_reader, to
 
     def answer():
         for request in topic_reader.read(10):
-            refused = request["RequestType"] == "Create" and request["StackId"].split(":")[4] == members[0]
+            refused = (
+                request["RequestType"] == "Create"
+                and request["StackId"].split(":")[4] == members[0]
+            )
             respond(request, "FAILED" if refused else "SUCCESS", Reason="No.")
         return not organisation.status.endswith("_IN_PROGRESS")
 

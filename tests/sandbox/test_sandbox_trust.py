@@ -1,4 +1,6 @@
-"""Who gets into a role: every form of trust policy against the own, a missing and a foreign External ID."""
+"""Who gets into a role: every form of trust policy against the own, a missing and a foreign
+External ID.
+"""
 
 import pytest
 
@@ -36,7 +38,10 @@ CONDITIONS = {
     "two operators": ({"StringLike": {ID: "dpy-*"}, "StringNotEquals": {ID: FOREIGN}}, *ONLY_OWN),
     "account": ({"StringEquals": {"aws:PrincipalAccount": VENDOR}}, *ANYBODY),
     "principal": ({"ArnLike": {"aws:PrincipalArn": f"arn:aws:iam::{VENDOR}:user/*"}}, *ANYBODY),
-    "principal not": ({"ArnNotLike": {"aws:PrincipalArn": f"arn:aws:iam::{VENDOR}:user/*"}}, *NOBODY),
+    "principal not": (
+        {"ArnNotLike": {"aws:PrincipalArn": f"arn:aws:iam::{VENDOR}:user/*"}},
+        *NOBODY,
+    ),
     "session name": ({"StringLike": {"sts:RoleSessionName": "se*"}}, *ANYBODY),
     "bool of a missing key": ({"Bool": {"aws:MultiFactorAuthPresent": "true"}}, *NOBODY),
     "bool": ({"Bool": {"aws:SecureTransport": True}}, *ANYBODY),
@@ -81,15 +86,23 @@ def test_statements_together(people):
     roles = {
         "a second statement opens it": (people.role(VENDOR_ROOT, own, extra=[ALLOW]), ANYBODY),
         "a deny outweighs every allow": (people.role(VENDOR_ROOT, extra=[deny]), ONLY_OWN),
-        "another action opens nothing": (people.role({"Service": "ec2.amazonaws.com"}, extra=[tags]), NOBODY),
+        "another action opens nothing": (
+            people.role({"Service": "ec2.amazonaws.com"}, extra=[tags]),
+            NOBODY,
+        ),
     }
     for name, (role, expected) in roles.items():
-        assert tuple(people.outcome(role, sent) == "allowed" for sent in (OWN, None, FOREIGN)) == expected, name
+        assert (
+            tuple(people.outcome(role, sent) == "allowed" for sent in (OWN, None, FOREIGN))
+            == expected
+        ), name
 
 
 def test_not_principal_denies_everybody_else(people):
     listed = {"AWS": [f"arn:aws:iam::{VENDOR}:root", people.broker["arn"]]}
-    role = people.role(VENDOR_ROOT, extra=[{"Effect": "Deny", "NotPrincipal": listed, "Action": "sts:*"}])
+    role = people.role(
+        VENDOR_ROOT, extra=[{"Effect": "Deny", "NotPrincipal": listed, "Action": "sts:*"}]
+    )
     assert people.outcome(role) == people.outcome(role, who=VENDOR) == "allowed"
     # The account is listed and the user is not: what AWS does then is not documented.
     other = people.user(VENDOR, statement(Resource="*"))
@@ -111,7 +124,10 @@ def test_what_the_sandbox_does_not_know_it_says_and_logs(people, condition, capl
 
 
 def test_a_changed_trust_policy_counts_at_once(people):
-    role, closed = people.role(VENDOR_ROOT), statement(Principal=VENDOR_ROOT, Condition={"StringEquals": {ID: OWN}})
+    role, closed = (
+        people.role(VENDOR_ROOT),
+        statement(Principal=VENDOR_ROOT, Condition={"StringEquals": {ID: OWN}}),
+    )
     assert people.outcome(role) == "allowed"
     iam, name = people.client("iam", CUSTOMER), role.rpartition("/")[2]
     iam.update_assume_role_policy(RoleName=name, PolicyDocument=document(closed))

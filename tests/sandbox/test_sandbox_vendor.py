@@ -54,7 +54,10 @@ def test_the_broker_may_assume_no_role_of_the_vendors(people, broker, account):
 
 def test_the_broker_may_assume_only_names_with_the_prefix(people, broker):
     assert people.outcome(people.role(VENDOR_ROOT, name="other-name"), who=broker) == DENIED
-    assert people.outcome(people.role(VENDOR_ROOT, name="deputy-in-path", Path="/x/"), who=broker) == "allowed"
+    assert (
+        people.outcome(people.role(VENDOR_ROOT, name="deputy-in-path", Path="/x/"), who=broker)
+        == "allowed"
+    )
 
 
 def test_registrations_arrive(people, broker, vendor):
@@ -63,11 +66,20 @@ def test_registrations_arrive(people, broker, vendor):
     message = sqs.receive_message(QueueUrl=vendor.registration_queue_url)["Messages"][0]
     envelope = json.loads(message["Body"])
     assert (envelope["Message"], envelope["TopicArn"]) == ("hello", vendor.registration_topic_arn)
-    sqs.delete_message(QueueUrl=vendor.registration_queue_url, ReceiptHandle=message["ReceiptHandle"])
-    assert outcome(lambda: sqs.send_message(QueueUrl=vendor.registration_queue_url, MessageBody="x"))[0] == 403
+    sqs.delete_message(
+        QueueUrl=vendor.registration_queue_url, ReceiptHandle=message["ReceiptHandle"]
+    )
+    assert (
+        outcome(lambda: sqs.send_message(QueueUrl=vendor.registration_queue_url, MessageBody="x"))[
+            0
+        ]
+        == 403
+    )
 
 
-def test_not_even_the_vendors_administrator_overwrites_a_published_template(people, sandbox, vendor):
+def test_not_even_the_vendors_administrator_overwrites_a_published_template(
+    people, sandbox, vendor
+):
     s3, bucket = people.client("s3", VENDOR), vendor.template_bucket
 
     def put(key, **options):
@@ -93,14 +105,27 @@ def test_not_even_the_vendors_administrator_removes_a_published_template(people,
     def doomed(*objects):
         return outcome(lambda: s3.delete_objects(Bucket=bucket, Delete={"Objects": list(objects)}))
 
-    expiry = {"ID": "x", "Status": "Enabled", "Filter": {"Prefix": "templates/"}, "Expiration": {"Days": 1}}
+    expiry = {
+        "ID": "x",
+        "Status": "Enabled",
+        "Filter": {"Prefix": "templates/"},
+        "Expiration": {"Days": 1},
+    }
     assert outcome(lambda: s3.delete_object(Bucket=bucket, Key=published)) == DENIED
-    assert outcome(lambda: s3.delete_object(Bucket=bucket, Key=published, VersionId=version)) == DENIED
-    assert doomed({"Key": draft}, {"Key": published}) == doomed({"Key": published, "VersionId": version}) == DENIED
+    assert (
+        outcome(lambda: s3.delete_object(Bucket=bucket, Key=published, VersionId=version)) == DENIED
+    )
+    assert (
+        doomed({"Key": draft}, {"Key": published})
+        == doomed({"Key": published, "VersionId": version})
+        == DENIED
+    )
     assert doomed({"Key": draft}) == "allowed"
     assert (
         outcome(
-            lambda: s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [expiry]})
+            lambda: s3.put_bucket_lifecycle_configuration(
+                Bucket=bucket, LifecycleConfiguration={"Rules": [expiry]}
+            )
         )
         == DENIED
     )
@@ -122,7 +147,9 @@ class TestCommand:
             for process, number in ((interrupted, signal.SIGINT), (terminated, signal.SIGTERM)):
                 ready = process.stdout.readline()
                 url = re.match(r"sandbox ready at (http://localhost:\d+) ", ready)[1]
-                assert get(f"{url}/_sandbox/broker-credentials")["RoleArn"].endswith("role/DeputyBroker")
+                assert get(f"{url}/_sandbox/broker-credentials")["RoleArn"].endswith(
+                    "role/DeputyBroker"
+                )
                 process.send_signal(number)
             for process in (interrupted, terminated):
                 assert process.wait(30) == 0

@@ -1,4 +1,6 @@
-"""Nothing is ever reset: moto's state belongs to the process. Each test uses names that no other uses."""
+"""Nothing is ever reset: moto's state belongs to the process. Each test uses names that no other
+uses.
+"""
 
 import itertools
 import json
@@ -22,7 +24,9 @@ def public_bucket(aws):
         "Action": "s3:GetObject",
         "Resource": f"arn:aws:s3:::{BUCKET}/templates/*",
     }
-    s3.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps({"Version": "2012-10-17", "Statement": [public]}))
+    s3.put_bucket_policy(
+        Bucket=BUCKET, Policy=json.dumps({"Version": "2012-10-17", "Statement": [public]})
+    )
     s3.close()
 
 
@@ -39,7 +43,9 @@ def name(_numbers):
 
 @pytest.fixture
 def upload(aws, public_bucket, name):
-    """Put a template into the bucket, where everyone may read it unless told otherwise, and name its URL."""
+    """Put a template into the bucket, where everyone may read it unless told otherwise, and name
+    its URL.
+    """
 
     def upload(text, folder="templates"):
         key = f"{folder}/{name}.yaml"

@@ -86,7 +86,11 @@ def test_the_console_shows_the_template_and_what_the_link_fills_in(console, uplo
 
 def test_the_console_ignores_unknown_and_no_echo_parameters_of_a_link(console, upload):
     page = quick_create(
-        console, templateURL=upload(TWO_PARAMETERS), param_Nonsense="zzz", param_Secret="sss", param_colour="zzz"
+        console,
+        templateURL=upload(TWO_PARAMETERS),
+        param_Nonsense="zzz",
+        param_Secret="sss",
+        param_colour="zzz",
     )
 
     assert "zzz" not in page.text
@@ -96,9 +100,13 @@ def test_the_console_ignores_unknown_and_no_echo_parameters_of_a_link(console, u
 
 
 def test_a_templates_text_stays_text(console, upload):
-    page = quick_create(console, templateURL=upload(TWO_PARAMETERS), stackName='"><script>x</script>')
+    page = quick_create(
+        console, templateURL=upload(TWO_PARAMETERS), stackName='"><script>x</script>'
+    )
     assert "<script>" not in page.text
-    assert page.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self';")
+    assert page.headers["Content-Security-Policy"].startswith(
+        "default-src 'none'; script-src 'self';"
+    )
 
 
 def test_the_console_sees_no_template_that_was_not_published(console, upload):
@@ -109,7 +117,12 @@ def test_the_console_sees_no_template_that_was_not_published(console, upload):
 
 def test_pages_are_labelled_and_carry_no_code_of_their_own(console, upload):
     query = urlencode({"templateURL": upload(CUSTOMER_ROLE)})
-    for path in ("/console/", "/console/cloudformation/home", f"{QUICK_CREATE}?{query}", QUICK_CREATE):
+    for path in (
+        "/console/",
+        "/console/cloudformation/home",
+        f"{QUICK_CREATE}?{query}",
+        QUICK_CREATE,
+    ):
         text = console.get(path).text
         assert "Sandbox — not AWS." in text
         assert not re.search(r"<script(?![^>]* src=)|<style| style=| on[a-z]+=", text)
@@ -119,7 +132,9 @@ def test_pages_are_labelled_and_carry_no_code_of_their_own(console, upload):
 # Creating, watching and deleting a stack.
 
 
-def test_the_console_creates_the_stack_in_the_chosen_account_and_no_other(aws, console, upload, name):
+def test_the_console_creates_the_stack_in_the_chosen_account_and_no_other(
+    aws, console, upload, name
+):
     created = console.post(STACKS, json=launch(upload(CUSTOMER_ROLE), name, account=GLOBEX))
 
     assert created.status_code == 201
@@ -148,7 +163,9 @@ def test_the_console_creates_the_stack_in_the_chosen_account_and_no_other(aws, c
         ({"surprise": "x"}, "Unknown field"),
     ],
 )
-def test_the_console_refuses_what_its_own_page_would_not_send(console, upload, name, change, message):
+def test_the_console_refuses_what_its_own_page_would_not_send(
+    console, upload, name, change, message
+):
     refused = console.post(STACKS, json=launch(upload(CUSTOMER_ROLE), name, **change))
 
     assert refused.status_code == 400
@@ -171,7 +188,9 @@ def made_stack(console, upload, name):
 
 
 def update(browser, stack, **changes):
-    return browser.put(STACKS, json=stack | {"parameters": {}, "capabilities": ["CAPABILITY_NAMED_IAM"]} | changes)
+    return browser.put(
+        STACKS, json=stack | {"parameters": {}, "capabilities": ["CAPABILITY_NAMED_IAM"]} | changes
+    )
 
 
 def trust(aws, role_name):
@@ -199,7 +218,12 @@ def test_a_roles_trust_policy_can_be_edited(aws, console, made_stack, name):
     assert "sts:ExternalId" in page
     policy = trust(aws, name)
     policy["Statement"][0].pop("Condition")
-    asked = {"account": ACME, "region": "us-east-1", "role_name": name, "policy": json.dumps(policy)}
+    asked = {
+        "account": ACME,
+        "region": "us-east-1",
+        "role_name": name,
+        "policy": json.dumps(policy),
+    }
     assert console.put("/console/api/trust-policy", json=asked).status_code == 200
     assert trust(aws, name) == policy
     refused = console.put("/console/api/trust-policy", json=asked | {"policy": "{"})
@@ -218,7 +242,9 @@ def test_the_mistake_can_be_made(aws, console, upload, name):
 
 
 def test_a_busy_stack_is_followed_without_scripts_too(aws, console, upload, name):
-    template_account = "111122223333"  # whose topics the template takes, as it lies in the repository
+    template_account = (  # whose topics the template takes, as it lies in the repository
+        "111122223333"
+    )
     with closing(aws.client("sns", template_account)) as sns:
         topic = sns.create_topic(Name=name)["TopicArn"]
     asked = launch(upload(CUSTOMER_ROLE), name)
@@ -236,7 +262,9 @@ def test_the_index_lists_stacks_and_they_can_be_deleted(aws, console, upload, na
     created = console.post(STACKS, json=launch(upload(CUSTOMER_ROLE), name)).json
     assert f">{name}</a>" in console.get("/console/").text
 
-    gone = console.delete(STACKS, json={"account": ACME, "region": "us-east-1", "stack": created["stack_id"]})
+    gone = console.delete(
+        STACKS, json={"account": ACME, "region": "us-east-1", "stack": created["stack_id"]}
+    )
 
     assert gone.status_code == 202
     assert f">{name}</a>" not in console.get("/console/").text
@@ -274,16 +302,19 @@ def test_the_units_are_offered_where_a_template_asks_for_them(console, upload, o
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium")
 def test_a_browser_opens_the_launch_link(aws, upload, tmp_path):
-    """What stands after the # is read by the page's script, so only a browser can show that it is."""
+    """What stands after the # is read by the page's script, so only a browser can show that it
+    is.
+    """
     link = (
         f"{aws.url}/console/cloudformation/home?region=eu-west-1#/stacks/create/review"
         f"?templateURL={quote(upload(CUSTOMER_ROLE), safe='')}&stackName=deputy-acme"
         f"&param_ExternalId={EXTERNAL_ID}&param_RoleName={quote('deputy+x', safe='')}"
     )
     dom = subprocess.run(
-        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--no-first-run", f"--user-data-dir={tmp_path}",
-         "--virtual-time-budget=5000", "--dump-dom", link],
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         "--no-first-run", f"--user-data-dir={tmp_path}", "--virtual-time-budget=5000",
+         "--dump-dom", link],
         capture_output=True, check=True, text=True, timeout=60,
     ).stdout  # fmt: skip
 

@@ -109,7 +109,10 @@ def test_a_parameter_is_text_however_the_yaml_spells_it():
         ("{Type: AWS::IAM::Role, Properties: {Path: /}}", "CAPABILITY_IAM"),
         ("{Type: AWS::IAM::Policy}", "CAPABILITY_IAM"),
         ("{Type: AWS::IAM::Role, Properties: {RoleName: !Ref Name}}", "CAPABILITY_NAMED_IAM"),
-        ("{Type: AWS::IAM::ManagedPolicy, Properties: {ManagedPolicyName: p}}", "CAPABILITY_NAMED_IAM"),
+        (
+            "{Type: AWS::IAM::ManagedPolicy, Properties: {ManagedPolicyName: p}}",
+            "CAPABILITY_NAMED_IAM",
+        ),
     ],
 )
 def test_the_console_knows_which_capability_a_template_needs(resource, capability):

@@ -1,4 +1,6 @@
-"""The database as the services use it: times, transactions, pages, and what happens when it is away."""
+"""The database as the services use it: times, transactions, pages, and what happens when it is
+away.
+"""
 
 import os
 import threading
@@ -61,7 +63,9 @@ def test_the_files_of_sqlite_are_their_owners_alone(tmp_path):
         database = Database(f"sqlite:///{folder}/deputy.sqlite3")
         with database.write(SYSTEM) as db:
             db.execute(text("CREATE TABLE things (name TEXT)"))
-        assert modes(folder) == dict.fromkeys([f"deputy.sqlite3{suffix}" for suffix in suffixes], 0o600)
+        assert modes(folder) == dict.fromkeys(
+            [f"deputy.sqlite3{suffix}" for suffix in suffixes], 0o600
+        )
         database.engine.dispose()
 
 
@@ -101,7 +105,9 @@ def test_a_time_comes_back_as_the_same_moment_in_utc(database, named):
 
 
 def test_times_are_utc_in_any_time_zone_of_the_server(tmp_path):
-    """PostgreSQL answers in the session's zone, which the server, the role or the database may set."""
+    """PostgreSQL answers in the session's zone, which the server, the role or the database may
+    set.
+    """
     with empty_database("postgresql", tmp_path) as url:
         name = sqlalchemy.make_url(url).database
         _execute(url, f"ALTER DATABASE {name} SET timezone TO 'Asia/Kolkata'")
@@ -171,7 +177,9 @@ def test_a_violated_constraint_passes_as_it_is(database, named):
 
 
 def test_a_bug_in_a_statement_is_not_called_unavailable():
-    """A 503 would be tried again and again; a bug is a 500 with a full log. SQLite's driver doesn't tell them apart."""
+    """A 503 would be tried again and again; a bug is a 500 with a full log. SQLite's driver
+    doesn't tell them apart.
+    """
     database = Database(postgresql())
     with pytest.raises(ProgrammingError), database.read() as db:
         db.execute(text("SELECT no_such_column FROM pg_database"))
@@ -188,7 +196,9 @@ COUNTER = Table("counter", MetaData(), Column("name", String), Column("value", s
 
 
 def test_two_writers_on_sqlite_wait_for_each_other(tmp_path):
-    """Both read first and write later. Without BEGIN IMMEDIATE one fails at once, with any timeout."""
+    """Both read first and write later. Without BEGIN IMMEDIATE one fails at once, with any
+    timeout.
+    """
     first, second = sqlite(tmp_path)
     with first.write(SYSTEM) as db:
         COUNTER.create(db.connection())
@@ -239,7 +249,12 @@ def test_sqlite_keeps_what_it_promises(tmp_path):
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         }
     database.engine.dispose()
-    assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 10_000}
+    assert found == {
+        "journal_mode": "wal",
+        "synchronous": 2,
+        "foreign_keys": 1,
+        "busy_timeout": 10_000,
+    }
 
 
 # --- away ---
@@ -270,7 +285,10 @@ def test_a_connection_lost_in_the_middle_is_unavailable_and_the_next_one_works(t
     with empty_database("postgresql", tmp_path) as url:
         database = Database(url)
         with pytest.raises(StoreUnavailableError), database.write(SYSTEM) as db:  # noqa: PT012
-            _execute(url, f"SELECT pg_terminate_backend({db.scalars(text('SELECT pg_backend_pid()')).one()})")
+            _execute(
+                url,
+                f"SELECT pg_terminate_backend({db.scalars(text('SELECT pg_backend_pid()')).one()})",
+            )
             db.execute(text("SELECT 1"))
         with database.read() as db:
             assert db.scalars(text("SELECT 1")).one() == 1
@@ -338,4 +356,6 @@ def test_a_page_is_one_statement_without_count_or_offset(database, named):
     assert "id <" in statement
     assert "ORDER BY tenants.id DESC" in statement
     limits = parameters.values() if isinstance(parameters, dict) else parameters
-    assert [v for v in limits if isinstance(v, int)] in ([3], [3, 0]), "one more than asked tells of a next page"
+    assert [v for v in limits if isinstance(v, int)] in ([3], [3, 0]), (
+        "one more than asked tells of a next page"
+    )

@@ -33,7 +33,10 @@ def test_an_epoch_that_nothing_is_known_of_ends_all_that_was_read_before():
 
 
 def test_more_changes_than_are_remembered_end_all_that_was_read_before():
-    assert EpochHistory().until(1, [(1, new_id()) for _ in range(MOST_CHANGES)]).valid_at(0, (KEY,)) is None
+    assert (
+        EpochHistory().until(1, [(1, new_id()) for _ in range(MOST_CHANGES)]).valid_at(0, (KEY,))
+        is None
+    )
     history = EpochHistory()
     for epoch in range(1, MOST_CHANGES):
         history = history.until(epoch, [(epoch, new_id())])

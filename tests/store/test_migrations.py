@@ -1,4 +1,6 @@
-"""The migrations make the models' schema out of nothing, and take it away again, on both engines."""
+"""The migrations make the models' schema out of nothing, and take it away again, on both
+engines.
+"""
 
 import re
 import uuid
@@ -31,7 +33,9 @@ def bare_database(request, tmp_path):
 
 
 def tables(database: Database) -> set[str]:
-    """Without the audit log's partitions, which are not the models' (tests/audit/test_months.py)."""
+    """Without the audit log's partitions, which are not the models'
+    (tests/audit/test_months.py).
+    """
     names = set(inspect(database.engine).get_table_names()) - {"alembic_version"}
     return {name for name in names if not name.startswith("audit_events_")}
 
@@ -66,7 +70,10 @@ def test_up_down_and_up_again(bare_database):
         command.check(config)
         assert tables(bare_database) == set(Base.metadata.tables)
         refusing = [name for name in triggers(bare_database) if not name.endswith("_revokes")]
-        assert {name.rpartition("_refuse_")[0] for name in refusing} == {"audit_events", "external_ids"}
+        assert {name.rpartition("_refuse_")[0] for name in refusing} == {
+            "audit_events",
+            "external_ids",
+        }
         assert revision(bare_database) == head
         command.upgrade(config, "head")  # safe to repeat
         command.downgrade(config, "base")
@@ -95,9 +102,13 @@ def test_a_difference_would_be_found(bare_database):
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(bare_database):
-    """Half a schema would be neither release's. SQLite's DDL is transactional only if it is told to be."""
+    """Half a schema would be neither release's. SQLite's DDL is transactional only if it is told
+    to be.
+    """
     with bare_database.write(SYSTEM) as db:
-        db.execute(text("CREATE TABLE connections (mine INTEGER)"))  # in the way of the third table or so
+        db.execute(
+            text("CREATE TABLE connections (mine INTEGER)")
+        )  # in the way of the third table or so
     with pytest.raises(Exception, match="already exists"):
         command.upgrade(alembic_config(bare_database), "head")
     assert tables(bare_database) == {"connections"}
@@ -105,7 +116,9 @@ def test_a_migration_that_fails_leaves_nothing_behind(bare_database):
 
 
 def test_the_way_that_contributing_shows_builds_an_index_concurrently(bare_database):
-    """The lines themselves, from between the marks, on both databases; the second time after a failed attempt."""
+    """The lines themselves, from between the marks, on both databases; the second time after a
+    failed attempt.
+    """
     shown = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
     lines = re.search(r"```python\n(with op\.get_context\(\).*?)```", shown, re.DOTALL)[1]
     command.upgrade(alembic_config(bare_database), "head")
@@ -117,7 +130,9 @@ def test_the_way_that_contributing_shows_builds_an_index_concurrently(bare_datab
     found = {index["name"] for index in inspect(bare_database.engine).get_indexes("audit_events")}
     assert "ix_audit_events_outcome" in found
     if bare_database.engine.dialect.name == "postgresql":
-        query = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_audit_events_outcome'::regclass"
+        query = (
+            "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_audit_events_outcome'::regclass"
+        )
         with bare_database.read() as db:
             assert db.scalar(text(query)), "it is the index of every partition"
 
@@ -168,7 +183,9 @@ def test_a_step_that_contracts_must_name_the_revision_since_which_it_may(monkeyp
         assert len(found) == problems, contracts
 
 
-def test_a_trigger_that_differs_from_the_table_of_revocations_is_a_problem(bare_database, monkeypatch):
+def test_a_trigger_that_differs_from_the_table_of_revocations_is_a_problem(
+    bare_database, monkeypatch
+):
     command.upgrade(alembic_config(bare_database), "head")
     assert check_migrations.has_triggers_of_revocation(bare_database)
     more = Revocation("api_keys", "name")
@@ -189,7 +206,11 @@ def test_a_column_that_is_not_named_revokes_nothing(bare_database):
             ),
             {"id": key_id.hex},
         )
-    for change, count in (("later = 'x'", 0), ("last_used_at = CURRENT_TIMESTAMP", 0), ("scope_bits = 0", 1)):
+    for change, count in (
+        ("later = 'x'", 0),
+        ("last_used_at = CURRENT_TIMESTAMP", 0),
+        ("scope_bits = 0", 1),
+    ):
         with bare_database.write(SYSTEM) as db:
             before = db.scalar(text("SELECT epoch FROM configuration"))
             db.execute(text(f"UPDATE api_keys SET {change}"))  # noqa: S608  of the test

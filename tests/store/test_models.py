@@ -1,4 +1,6 @@
-"""What the database itself refuses, tried row by row on both engines, and the states that a connection can take."""
+"""What the database itself refuses, tried row by row on both engines, and the states that a
+connection can take.
+"""
 
 import dataclasses
 import uuid
@@ -48,7 +50,12 @@ class Rows:
     def tenant(self, **fields) -> uuid.UUID:
         # As the ORM stores them: an empty one would be found by commands.
         names = {"name": "Acme", "name_folded": "acme"}
-        values = {"id": new_id(), **names, "status": TenantStatus.ACTIVE, "created_at": NOW} | fields
+        values = {
+            "id": new_id(),
+            **names,
+            "status": TenantStatus.ACTIVE,
+            "created_at": NOW,
+        } | fields
         self.run(insert(Tenant.__table__).values(**values))
         return values["id"]
 
@@ -161,7 +168,9 @@ def test_a_proof_belongs_to_a_connection_of_the_same_tenant(rows):
 
 
 def test_an_external_id_is_unique_over_all_time(rows):
-    """Also when the first one is retired: retired rows count. The services answer an IntegrityError with a conflict."""
+    """Also when the first one is retired: retired rows count. The services answer an
+    IntegrityError with a conflict.
+    """
     for first in ExternalIdState:
         value = new_external_id()
         rows.external_id(rows.tenant(), value=value, state=first)
@@ -171,7 +180,10 @@ def test_an_external_id_is_unique_over_all_time(rows):
 
 
 def test_a_tenant_has_one_current_and_one_next_and_as_many_retired_ones_as_it_takes(rows):
-    tenant, others = rows.tenant(), [ExternalIdState.RETIRED, ExternalIdState.RETIRED, ExternalIdState.RETIRING]
+    tenant, others = (
+        rows.tenant(),
+        [ExternalIdState.RETIRED, ExternalIdState.RETIRED, ExternalIdState.RETIRING],
+    )
     upcoming = rows.external_id(tenant, state=ExternalIdState.NEXT)
     for state in (ExternalIdState.CURRENT, *others):
         rows.external_id(tenant, state=state)
@@ -182,22 +194,32 @@ def test_a_tenant_has_one_current_and_one_next_and_as_many_retired_ones_as_it_ta
     table = ExternalIdRow.__table__
     with refused():
         rows.run(update(table).where(table.c.id == upcoming).values(state=ExternalIdState.CURRENT))
-    rows.run(update(table).where(table.c.id == upcoming).values(state=ExternalIdState.RETIRED, retired_at=NOW))
+    rows.run(
+        update(table)
+        .where(table.c.id == upcoming)
+        .values(state=ExternalIdState.RETIRED, retired_at=NOW)
+    )
 
 
 # --- tenants and connections ---
 
 
 def test_a_tenant_has_a_role_once(rows):
-    tenant, external_id, connection = rows.whole(role_arn="arn:aws:iam::444455556666:role/deputy-once")
-    again = partial(rows.connection, tenant, external_id, role_arn="arn:aws:iam::444455556666:role/deputy-once")
+    tenant, external_id, connection = rows.whole(
+        role_arn="arn:aws:iam::444455556666:role/deputy-once"
+    )
+    again = partial(
+        rows.connection, tenant, external_id, role_arn="arn:aws:iam::444455556666:role/deputy-once"
+    )
     with refused():
         again()
     this = update(Connection.__table__).where(Connection.__table__.c.id == connection)
     rows.run(this.values(status=ConnectionStatus.DELETED))
     with refused():  # the tombstone holds the place
         again()
-    rows.whole(role_arn="arn:aws:iam::444455556666:role/deputy-once")  # another tenant's is another matter
+    rows.whole(
+        role_arn="arn:aws:iam::444455556666:role/deputy-once"
+    )  # another tenant's is another matter
 
 
 def test_verified_is_proven(rows):
@@ -207,7 +229,11 @@ def test_verified_is_proven(rows):
         with refused():
             rows.whole(status=ConnectionStatus.VERIFIED, **(proven | missing))
         with refused():
-            rows.run(update(Connection.__table__).where(Connection.__table__.c.id == connection).values(**missing))
+            rows.run(
+                update(Connection.__table__)
+                .where(Connection.__table__.c.id == connection)
+                .values(**missing)
+            )
 
 
 @pytest.mark.parametrize(
@@ -245,14 +271,22 @@ def test_the_database_keeps_a_reference_unique_among_live_tenants(rows):
     )
     rows.tenant(reference=reference)
     with refused():
-        rows.run(update(Tenant.__table__).where(Tenant.__table__.c.id == first).values(deleted_at=None))
+        rows.run(
+            update(Tenant.__table__).where(Tenant.__table__.c.id == first).values(deleted_at=None)
+        )
     for _ in range(2):
         rows.tenant(reference=None)
 
 
 def test_a_keys_lookup_is_unique_and_its_tenant_exists(rows):
     def key(**fields):
-        values = {"id": new_id(), "digest": b"x", "name": "k", "scope_bits": 1, "created_at": NOW} | fields
+        values = {
+            "id": new_id(),
+            "digest": b"x",
+            "name": "k",
+            "scope_bits": 1,
+            "created_at": NOW,
+        } | fields
         rows.run(insert(ApiKey.__table__).values(**values))
 
     lookup = uuid.uuid4().hex[:16]
@@ -269,15 +303,29 @@ def test_a_keys_lookup_is_unique_and_its_tenant_exists(rows):
 @pytest.mark.parametrize(
     ("table", "changes", "words"),
     [
-        (AuditEvent.__table__, {"outcome": "failed", "details": {"x": 1}, "tenant_id": None}, "append-only"),
-        (ExternalIdRow.__table__, {"value": "dpy-x", "tenant_id": None}, "never changed or reassigned|kept for ever"),
+        (
+            AuditEvent.__table__,
+            {"outcome": "failed", "details": {"x": 1}, "tenant_id": None},
+            "append-only",
+        ),
+        (
+            ExternalIdRow.__table__,
+            {"value": "dpy-x", "tenant_id": None},
+            "never changed or reassigned|kept for ever",
+        ),
     ],
     ids=["audit_events", "external_ids"],
 )
 def test_audit_events_and_external_ids_are_never_changed_or_lost(rows, table, changes, words):
-    """Nor by what fires no trigger for a row: TRUNCATE, and SQLite's INSERT OR REPLACE, which deletes the row in its way."""
+    """Nor by what fires no trigger for a row: TRUNCATE, and SQLite's INSERT OR REPLACE, which
+    deletes the row in its way.
+    """
     tenant = rows.tenant()
-    row = rows.external_id(tenant) if table is ExternalIdRow.__table__ else rows.event(connection_id=new_id())
+    row = (
+        rows.external_id(tenant)
+        if table is ExternalIdRow.__table__
+        else rows.event(connection_id=new_id())
+    )
     this = table.c.id == row
     other = {"tenant_id": rows.tenant()} if table is ExternalIdRow.__table__ else {}
     for column, value in (changes | other).items():
@@ -312,7 +360,13 @@ def proof(verdict: Verdict) -> Proof:
     return Proof(id=new_id(), verdict=verdict, checked_at=NOW, checks=[])
 
 
-MOVED = [S.PENDING, S.VERIFIED, S.BROKEN, S.ENDED, S.INSECURE]  # test_states.py has where each verdict moves them
+MOVED = [
+    S.PENDING,
+    S.VERIFIED,
+    S.BROKEN,
+    S.ENDED,
+    S.INSECURE,
+]  # test_states.py has where each verdict moves them
 
 
 @pytest.mark.parametrize("before", MOVED, ids=lambda status: status.value)
@@ -323,7 +377,8 @@ def test_a_verdict_moves_a_connection_and_only_a_proof_pins_the_role_and_the_tim
         it.apply_verdict(found, "AROAOLD" if verdict is V.PROVEN else None, HOUR)
         assert (it.status, it.proof_id, it.role_unique_id) == (after, found.id, "AROAOLD"), verdict
         assert it.verified_at == (NOW if verdict is V.PROVEN else None), verdict
-        # What an issuance relies on has changed when the state has, and only then: a confirming proof is no change.
+        # What an issuance relies on has changed when the state has, and only then: a confirming
+        # proof is no change.
         assert it.version == (7 if after is before else 8), verdict
 
 
@@ -349,7 +404,9 @@ def test_only_an_end_that_has_come_is_said():
         assert (connection(status, access_until=until).ended_at is not None) is ended
 
 
-def due_with(until: datetime, status: ConnectionStatus = S.VERIFIED, verdict: Verdict = V.PROVEN) -> datetime:
+def due_with(
+    until: datetime, status: ConnectionStatus = S.VERIFIED, verdict: Verdict = V.PROVEN
+) -> datetime:
     it = connection(status, due_since=NOW - timedelta(days=1), access_until=until)
     it.apply_verdict(proof(verdict), "AROAONE", HOUR)
     assert (it.status, it.due_at is None) == (status, False)
@@ -358,7 +415,9 @@ def due_with(until: datetime, status: ConnectionStatus = S.VERIFIED, verdict: Ve
 
 def test_a_proof_is_due_just_after_an_end_that_comes_before_its_turn():
     assert due_with(NOW + timedelta(minutes=1)) == NOW + timedelta(seconds=90)
-    assert due_with(NOW - timedelta(seconds=9), S.ENDED, V.UNASSUMABLE) == NOW + timedelta(seconds=21)
+    assert due_with(NOW - timedelta(seconds=9), S.ENDED, V.UNASSUMABLE) == NOW + timedelta(
+        seconds=21
+    )
     last = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)  # as people write "never"
     later = [due_with(until) for until in (last, NOW + timedelta(days=1))]
     later += [due_with(NOW - timedelta(days=1), S.ENDED, V.UNASSUMABLE)]
@@ -387,7 +446,12 @@ def test_any_state_can_be_suspended_and_comes_back_unproven_or_be_deleted(before
     assert (it.status, it.version) == (S.PENDING, 9)
     for deleted in (connection(before), connection(S.SUSPENDED)):
         deleted.delete(NOW, bound=True)
-        assert (deleted.status, deleted.version, deleted.deleted_at, deleted.due_at) == (S.DELETED, 8, NOW, None)
+        assert (deleted.status, deleted.version, deleted.deleted_at, deleted.due_at) == (
+            S.DELETED,
+            8,
+            NOW,
+            None,
+        )
 
 
 def test_nothing_is_due_for_a_suspended_connection_until_it_is_resumed():
@@ -396,7 +460,12 @@ def test_nothing_is_due_for_a_suspended_connection_until_it_is_resumed():
     it.suspend(WHY)
     it.role_was_made_from("writes", 1, by_tag=True)
     it.approve(NOW, "writes")
-    assert (it.permission_set, it.awaits_approval, it.status, it.due_at) == ("writes", False, S.SUSPENDED, None)
+    assert (it.permission_set, it.awaits_approval, it.status, it.due_at) == (
+        "writes",
+        False,
+        S.SUSPENDED,
+        None,
+    )
     it.make_due(NOW, Trigger.REGISTERED)
     assert it.due_at is None
     it.resume()
@@ -438,7 +507,9 @@ TAG, MESSAGE = True, False
 )
 @pytest.mark.parametrize("withdrawn", [False, True])
 def test_which_sets_a_role_has_by_now_its_tag_and_its_stack_say(told, expected, withdrawn):
-    """A message only adds a set that was asked for, and takes back nothing. To withdraw the request changes no role."""
+    """A message only adds a set that was asked for, and takes back nothing. To withdraw the
+    request changes no role.
+    """
     it = connection(S.VERIFIED, permission_set="reads")
     it.ask_for_set("writes", approved=False)
     for name, by_tag in told:
@@ -458,7 +529,9 @@ def test_a_role_that_has_moved_has_no_other_set():
 
 
 @pytest.mark.parametrize("approved_first", [True, False])
-def test_a_message_that_moves_a_role_whose_tag_is_read_leaves_its_old_set_until_the_tag_says_so(approved_first):
+def test_a_message_that_moves_a_role_whose_tag_is_read_leaves_its_old_set_until_the_tag_says_so(
+    approved_first,
+):
     it = connection(S.VERIFIED, permission_set="writes", reads_itself=True)
     it.role_was_made_from("writes", 1, by_tag=True)
     it.ask_for_set("reads", approved=approved_first)

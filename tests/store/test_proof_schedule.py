@@ -10,7 +10,9 @@ SINCE = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def offsets(following, begin=0.0) -> list[float]:
-    """The seconds after the beginning at which a role is tried that never changes, each try taking half a second."""
+    """The seconds after the beginning at which a role is tried that never changes, each try
+    taking half a second.
+    """
     found, at = [], SINCE + timedelta(seconds=begin)
     while (due := following(SINCE, at)) is not None:
         found.append((due - SINCE).total_seconds())
@@ -62,5 +64,8 @@ def test_turns_are_jittered():
 
 
 def test_the_interval_of_a_fleet_grows_in_quarters():
-    found = [Interval.of_fleet(3600, number, 10).seconds for number in (0, 36_000, 36_001, 45_000, 45_001, 360_000)]
+    found = [
+        Interval.of_fleet(3600, number, 10).seconds
+        for number in (0, 36_000, 36_001, 45_000, 45_001, 360_000)
+    ]
     assert found == [3600, 3600, 4500, 4500, 5400, 36_000]

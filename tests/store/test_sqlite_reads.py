@@ -9,9 +9,10 @@ import pytest
 
 from tests.support.databases import new_database
 
-# As gunicorn's gevent worker: patched before anything is imported. A look ends once the greenlets beside it have run:
-# its statement calls `held()`, which returns then, or after 30 seconds where it stops them. `write`: more long looks
-# than there are threads for them, beside a greenlet that writes.
+# As gunicorn's gevent worker: patched before anything is imported. A look ends once the greenlets
+# beside it have run: its statement calls `held()`, which returns then, or after 30 seconds where it
+# stops them. `write`: more long looks than there are threads for them, beside a greenlet that
+# writes.
 _WEB_PROCESS = """
 import gevent.monkey; gevent.monkey.patch_all()
 import sys, time, gevent
@@ -78,7 +79,9 @@ def web_process(url: str, *words: str) -> int:
 
 
 @pytest.mark.parametrize(
-    "statement", ["SELECT held()", "SELECT 1 UNION ALL SELECT held()"], ids=["at once", "row by row"]
+    "statement",
+    ["SELECT held()", "SELECT 1 UNION ALL SELECT held()"],
+    ids=["at once", "row by row"],
 )
 def test_other_requests_go_on_beside_a_long_look(sqlite_url, statement):
     """`at once`: all the time goes by until the first row. `row by row`: until the last."""

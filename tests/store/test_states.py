@@ -6,7 +6,8 @@ import pytest
 
 from app.store.models.states import ConnectionStatus, Verdict, after_proof
 
-# What a proof makes of: pending, verified, broken, insecure, ended. Suspended and deleted stay, whatever it found.
+# What a proof makes of: pending, verified, broken, insecure, ended. Suspended and deleted stay,
+# whatever it found.
 STATUSES = ("pending", "verified", "broken", "insecure", "ended")
 AFTER = {
     ("proven", "approved"): ("verified",) * 5,
@@ -22,13 +23,18 @@ AFTER = {
 
 @pytest.mark.parametrize(("ended", "approved"), [*itertools.product((False, True), repeat=2)])
 @pytest.mark.parametrize("verdict", Verdict)
-def test_a_verdict_moves_each_status_as_the_table_says(verdict: Verdict, ended: bool, approved: bool):
+def test_a_verdict_moves_each_status_as_the_table_says(
+    verdict: Verdict, ended: bool, approved: bool
+):
     circumstance = (
         ("approved" if approved else "not approved")
         if verdict is Verdict.PROVEN
         else ("after the end" if ended else "before the end")
     )
-    found = [after_proof(ConnectionStatus(one), verdict, ended=ended, approved=approved) for one in STATUSES]
+    found = [
+        after_proof(ConnectionStatus(one), verdict, ended=ended, approved=approved)
+        for one in STATUSES
+    ]
     assert tuple(found) == AFTER[verdict.value, circumstance]
     for stopped in (ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED):
         assert after_proof(stopped, verdict, ended=ended, approved=approved) is stopped

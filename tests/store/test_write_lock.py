@@ -30,7 +30,9 @@ def test_who_releases_the_lock_and_wants_it_again_lets_the_one_that_waits_go_fir
     thread.start()
     until(lambda: not is_turnstile_free(tmp_path / "db.turnstile"))
     busy.release()
-    assert not busy.try_acquire() or got.is_set(), "the one that waits is in the turnstile until it has the lock"
+    assert not busy.try_acquire() or got.is_set(), (
+        "the one that waits is in the turnstile until it has the lock"
+    )
     thread.join(30)
     assert got.is_set()
 

@@ -1,7 +1,9 @@
-"""The AWS CLI, loaded once: each call by a script is a fork of this process, which takes a tenth of a start.
+"""The AWS CLI, loaded once: each call by a script is a fork of this process, which takes a tenth of
+a start.
 
-`python -m tests.support.aws_cli FOLDER` listens at FOLDER/door, and writes FOLDER/aws, the program that scripts find. It
-hands its words, its environment and its files on to the fork, and ends as the fork does.
+`python -m tests.support.aws_cli FOLDER` listens at FOLDER/door, and writes FOLDER/aws, the program
+that scripts find. It hands its words, its environment and its files on to the fork, and ends as the
+fork does.
 """
 
 import gc
@@ -17,7 +19,12 @@ from pathlib import Path
 from awscli.clidriver import CLIDriver, create_clidriver
 
 _OWN = os.environ["AWS_DATA_PATH"]  # which the CLI sets when it is imported
-_OFTEN = {"cloudformation": "describe-stacks", "iam": "get-role", "s3api": "list-buckets", "sts": "get-caller-identity"}
+_OFTEN = {
+    "cloudformation": "describe-stacks",
+    "iam": "get-role",
+    "s3api": "list-buckets",
+    "sts": "get-caller-identity",
+}
 # It imports only what Python has loaded anyway: to start it is half of its work.
 _CALLER = """\
 #!{python} -IS
@@ -34,12 +41,16 @@ sys.exit(door.recv(1)[0])
 
 
 def load() -> CLIDriver:
-    """Return the CLI of the forks, after loading the modules and descriptions that each would load again."""
+    """Return the CLI of the forks, after loading the modules and descriptions that each would
+    load again.
+    """
     os.environ["AWS_CONFIG_FILE"] = os.devnull  # each of them would read this process's
     unused = create_clidriver()
     for service, operation in _OFTEN.items():
         driver = create_clidriver()
-        driver.session.register_component("data_loader", unused.session.get_component("data_loader"))
+        driver.session.register_component(
+            "data_loader", unused.session.get_component("data_loader")
+        )
         with redirect_stdout(StringIO()):
             driver.main([service, operation, "--generate-cli-skeleton"])  # which sends nothing
         driver.session.create_client(service.removesuffix("api"), "us-east-1")

@@ -1,6 +1,8 @@
-"""A load balancer between clients and instances, as simple as one can be: it hands connections through.
+"""A load balancer between clients and instances, as simple as one can be: it hands connections
+through.
 
-A connection goes to the next instance in turn that takes it. What an instance closes is closed towards its client.
+A connection goes to the next instance in turn that takes it. What an instance closes is closed
+towards its client.
 """
 
 import asyncio

@@ -70,7 +70,9 @@ def root_client(aws: Sandbox, service: str, account: str) -> Any:
 
 
 class Api:
-    """The REST API with one key. `api("POST", path, body, expect=201)` returns the parsed answer."""
+    """The REST API with one key. `api("POST", path, body, expect=201)` returns the parsed
+    answer.
+    """
 
     def __init__(self, app: Flask, key: str | None) -> None:
         self.app = app
@@ -87,15 +89,21 @@ class Api:
             options["json"] = body
         return self._client.open(path, method=method, headers=headers, **options)
 
-    def __call__(self, method: str, path: str, body: Any = UNSET, *, expect: int = 200, **options: Any) -> Any:
+    def __call__(
+        self, method: str, path: str, body: Any = UNSET, *, expect: int = 200, **options: Any
+    ) -> Any:
         response = self.raw(method, path, body, **options)
-        assert response.status_code == expect, f"{method} {path}: {response.status_code} {response.text}"
+        assert response.status_code == expect, (
+            f"{method} {path}: {response.status_code} {response.text}"
+        )
         body = response.get_json() if response.data else None
         code = body["code"] if expect >= 400 else None
         assert response.headers.get("X-Deputy-Code") == code, f"{method} {path}: {response.headers}"
         return body
 
-    def refused(self, method: str, path: str, body: Any = UNSET, *, expect: int, code: str, **options: Any) -> Any:
+    def refused(
+        self, method: str, path: str, body: Any = UNSET, *, expect: int, code: str, **options: Any
+    ) -> Any:
         """The problem, which must have this status and code."""
         found = self(method, path, body, expect=expect, **options)
         assert found["code"] == code, found
@@ -119,7 +127,9 @@ class Customer:
     def make_role(self, name: str, trust: dict[str, Any], **options: Any) -> dict[str, Any]:
         """Create a role; returns what AWS says of it."""
         with closing(root_client(self._aws, "iam", self.account)) as iam:
-            return iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust), **options)["Role"]
+            return iam.create_role(
+                RoleName=name, AssumeRolePolicyDocument=json.dumps(trust), **options
+            )["Role"]
 
     def reading_itself(self, name: str, trust: dict[str, Any], **options: Any) -> str:
         """Create a role with the kit's policy read-itself; returns its ARN."""
@@ -148,7 +158,9 @@ class Customer:
             iam.delete_role(RoleName=name)
 
     def launch(self, link: str, **changes: str) -> str:
-        """Create the stack that a launch link opens, with some parameters changed; returns the role's ARN."""
+        """Create the stack that a launch link opens, with some parameters changed; returns the
+        role's ARN.
+        """
         name = self.create_stack(link, **changes)
         with closing(root_client(self._aws, "cloudformation", self.account)) as cloudformation:
             stack = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
@@ -157,12 +169,16 @@ class Customer:
     def create_stack(self, link: str, **changes: str) -> str:
         """As `launch`, but a stack that registers its role is not done yet; returns its name."""
         wanted = dict(parse_qsl(urlsplit(link).fragment.partition("?")[2]))
-        parameters = {k.removeprefix("param_"): v for k, v in wanted.items() if k.startswith("param_")} | changes
+        parameters = {
+            k.removeprefix("param_"): v for k, v in wanted.items() if k.startswith("param_")
+        } | changes
         with closing(root_client(self._aws, "cloudformation", self.account)) as cloudformation:
             cloudformation.create_stack(
                 StackName=wanted["stackName"],
                 TemplateURL=wanted["templateURL"],
-                Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in parameters.items()],
+                Parameters=[
+                    {"ParameterKey": k, "ParameterValue": v} for k, v in parameters.items()
+                ],
                 Capabilities=["CAPABILITY_NAMED_IAM"],
             )
         return wanted["stackName"]
@@ -184,21 +200,33 @@ class World:
     def role(self, tenant: dict[str, Any], customer: Customer | None = None, **options: Any) -> str:
         """A role as the kit asks for it, in the customer's account; returns its ARN."""
         kit = self.kit(tenant)
-        return (customer or Customer(self.aws)).role(kit["role_name"], kit["trust_policy"], **options)
+        return (customer or Customer(self.aws)).role(
+            kit["role_name"], kit["trust_policy"], **options
+        )
 
-    def connect(self, tenant: dict[str, Any], role_arn: str, *, status: str = "verified") -> dict[str, Any]:
-        made = self.admin("POST", f"/v1/tenants/{tenant['id']}/connections", {"role_arn": role_arn}, expect=201)
+    def connect(
+        self, tenant: dict[str, Any], role_arn: str, *, status: str = "verified"
+    ) -> dict[str, Any]:
+        made = self.admin(
+            "POST", f"/v1/tenants/{tenant['id']}/connections", {"role_arn": role_arn}, expect=201
+        )
         assert made["status"] == status, made
         return made
 
-    def connection(self, tenant: dict[str, Any] | None = None, customer: Customer | None = None) -> dict[str, Any]:
-        """A verified connection; of a new tenant unless one is given. For tests that are not about its proof."""
+    def connection(
+        self, tenant: dict[str, Any] | None = None, customer: Customer | None = None
+    ) -> dict[str, Any]:
+        """A verified connection; of a new tenant unless one is given. For tests that are not
+        about its proof.
+        """
         from tests.support import proven  # noqa: PLC0415  it needs rows.py, which needs this module
 
         return proven.connection(self, tenant or self.tenant(), customer or Customer(self.aws))
 
     def proven(self, tenant: dict[str, Any] | None = None) -> dict[str, Any]:
-        """As `connection`, by a proof of its own: for tests that look at it, and for tenants in a rotation."""
+        """As `connection`, by a proof of its own: for tests that look at it, and for tenants in
+        a rotation.
+        """
         tenant = tenant or self.tenant()
         return self.connect(tenant, self.role(tenant))
 
@@ -210,7 +238,12 @@ class World:
 
     def key(self, *scopes: str, tenant: dict[str, Any] | None = None, **more: Any) -> Api:
         """A program with a key of its own."""
-        wanted = {"name": "a program", "scopes": list(scopes), "tenant_id": tenant and tenant["id"], **more}
+        wanted = {
+            "name": "a program",
+            "scopes": list(scopes),
+            "tenant_id": tenant and tenant["id"],
+            **more,
+        }
         return self.admin.with_key(self.admin("POST", "/v1/api-keys", wanted, expect=201)["key"])
 
     def worker(self, tenant: dict[str, Any]) -> Api:

@@ -1,7 +1,7 @@
 """A pytest plugin: which tests a run has, and their order.
 
-In the whole suite a test runs on the databases that are declared here for its folder. Each of xdist's workers has a share
-of the slow tests.
+In the whole suite a test runs on the databases that are declared here for its folder. Each of
+xdist's workers has a share of the slow tests.
 """
 
 from collections import defaultdict
@@ -22,16 +22,31 @@ _DATABASES = {
         _BOTH,
     ),
     # SQLite where pages, commands and AWS are what is tested, PostgreSQL where requests are
-    **dict.fromkeys(("cli/", "client/", "connections/", "onboarding/", "web/", "tenants/"), ("sqlite",)),
+    **dict.fromkeys(
+        ("cli/", "client/", "connections/", "onboarding/", "web/", "tenants/"), ("sqlite",)
+    ),
     "": ("postgresql",),
 }
 # Tests that take long or wait for processes and stacks, the longest first.
-_WAITING = ("model/", "honesty/", "dev/", "client/", "web/", "onboarding/test_organization", "background/", "deploy/")
+_WAITING = (
+    "model/",
+    "honesty/",
+    "dev/",
+    "client/",
+    "web/",
+    "onboarding/test_organization",
+    "background/",
+    "deploy/",
+)
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """Around pytest's own choice by marks, which must know the ones added here; the order is of what it leaves."""
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Iterator[None]:
+    """Around pytest's own choice by marks, which must know the ones added here; the order is of
+    what it leaves.
+    """
     if [Path(argument).name for argument in config.args] == ["tests"]:
         _leave_declared_databases(items)
     yield
@@ -39,24 +54,32 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _leave_declared_databases(items: list[pytest.Item]) -> None:
-    """Leave the databases that are not declared for a test to `make soak`, in a run of the whole suite.
+    """Leave the databases that are not declared for a test to `make soak`, in a run of the whole
+    suite.
 
     What is named on the command line, a test or a folder, runs on both.
     """
     variants: dict[str, dict[str, pytest.Item]] = defaultdict(dict)
     for item in items:
         params = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        for database in set(_BOTH).intersection(value for value in params if isinstance(value, str)):
+        for database in set(_BOTH).intersection(
+            value for value in params if isinstance(value, str)
+        ):
             variants[item.nodeid.replace(database, "")][database] = item
     for name, items_of in variants.items():
-        declared = next(databases for start, databases in _DATABASES.items() if name.startswith(f"tests/{start}"))
+        declared = next(
+            databases
+            for start, databases in _DATABASES.items()
+            if name.startswith(f"tests/{start}")
+        )
         for database, item in items_of.items():
             if len(items_of) == len(_BOTH) and database not in declared:
                 item.add_marker(pytest.mark.soak)
 
 
 def _order(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Each of xdist's workers begins with tests that wait for the same processes, which so are started once.
+    """Each of xdist's workers begins with tests that wait for the same processes, which so are
+    started once.
 
     What it has left is taken from the end, so the last tests are short ones.
     """
@@ -65,7 +88,10 @@ def _order(config: pytest.Config, items: list[pytest.Item]) -> None:
     turns = [*slow, *reversed(slow)]  # who has the longest folder has the shortest as well
     others: list[pytest.Item] = []
     for item in items:
-        place = next((n for n, start in enumerate(_WAITING) if item.nodeid.startswith(f"tests/{start}")), None)
+        place = next(
+            (n for n, start in enumerate(_WAITING) if item.nodeid.startswith(f"tests/{start}")),
+            None,
+        )
         (others if place is None else turns[place % len(turns)]).append(item)
     ordered: list[pytest.Item] = []
     for number, first in enumerate(slow, 1):

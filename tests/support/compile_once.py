@@ -1,6 +1,7 @@
 """A pytest plugin: libraries read and compile the same input once in a process.
 
-Hundreds of tests have a service, and each service has sessions of botocore's and an engine of its own.
+Hundreds of tests have a service, and each service has sessions of botocore's and an engine of its
+own.
 """
 
 import copy
@@ -15,7 +16,9 @@ from sqlalchemy import Connection, Engine, event
 
 @pytest.fixture(scope="session", autouse=True)
 def botocore_reads_its_files_once() -> Iterator[None]:
-    """Share the descriptions of services, some megabytes of JSON, and the registration of botocore's own handlers."""
+    """Share the descriptions of services, some megabytes of JSON, and the registration of
+    botocore's own handlers.
+    """
     emitter = HierarchicalEmitter()
     loader = Session(event_hooks=emitter).get_component("data_loader")
 

@@ -1,8 +1,10 @@
-"""deploy/compose.yaml without a container engine: its services are started one by one, from their own definitions.
+"""deploy/compose.yaml without a container engine: its services are started one by one, from their
+own definitions.
 
-An image's name stands for the same program on this machine, and a service's name in an address for a port of it. What a
-container would not have is a mistake here too: a secret that the service does not list, an address that it can't reach,
-or the broker's credentials where the metadata service does not answer.
+An image's name stands for the same program on this machine, and a service's name in an address for
+a port of it. What a container would not have is a mistake here too: a secret that the service does
+not list, an address that it can't reach, or the broker's credentials where the metadata service
+does not answer.
 """
 
 import graphlib
@@ -35,7 +37,12 @@ SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text())["services
 SECRETS = yaml.safe_load(FILE.read_text())["secrets"]
 NETWORKS = yaml.safe_load(FILE.read_text())["networks"]
 BY_HAND = {name for name, service in SERVICES.items() if "profiles" in service}
-BROKERS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
+BROKERS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+)
 _LISTENS = {"database": (5432,), "cache": (6379,), "web": (8000,), "proxy": (80, 443)}
 _PING = "import redis, sys; redis.Redis(port=int(sys.argv[1])).execute_command(*sys.argv[2:])"
 
@@ -44,23 +51,31 @@ def make_roles(login: str, script: str, password_files: Mapping[str, Path]) -> N
     """Run deploy/roles.sql as psql does, with these files in its environment."""
     with psycopg.connect(login, autocommit=True) as db:
         named = re.findall(r'^\\set (\w+) `cat "\$(\w+)"`$', script, re.MULTILINE)
-        values = {name: password_files[variable].read_text().rstrip("\n") for name, variable in named}
+        values = {
+            name: password_files[variable].read_text().rstrip("\n") for name, variable in named
+        }
         script = re.sub(r"^\\.*\n|^SELECT .*\\gset\n", "", script, flags=re.MULTILINE)
-        script = re.sub(r":'(\w+)'", lambda found: sql.Literal(values[found[1]]).as_string(db), script)
+        script = re.sub(
+            r":'(\w+)'", lambda found: sql.Literal(values[found[1]]).as_string(db), script
+        )
         db.execute(script.replace(':"database"', sql.Identifier(db.info.dbname).as_string(db)))
 
 
 class Compose:
     """`with Compose(…) as deployed`: everything that this machine has a program for.
 
-    `folder`: where compose.yaml would lie, with secrets/. `settings`: what settings.env has, and what leads to the
-    tests' AWS.
+    `folder`: where compose.yaml would lie, with secrets/. `settings`: what settings.env has, and
+    what leads to the tests' AWS.
     """
 
-    def __init__(self, folder: Path, images: Mapping[str, Image], settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, images: Mapping[str, Image], settings: Mapping[str, str]
+    ) -> None:
         """`images`: by the name in compose.yaml. `settings`: those of the broker too."""
         self.folder, self.images, self.settings = folder, images, dict(settings)
-        self.ports = {(name, port): free_port() for name, ports in _LISTENS.items() for port in ports}
+        self.ports = {
+            (name, port): free_port() for name, ports in _LISTENS.items() for port in ports
+        }
         self.started: list[str] = []  # in this order
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._ends = ExitStack()
@@ -69,7 +84,9 @@ class Compose:
         return self
 
     def up(self) -> None:
-        """As `docker compose up --build --detach`: what has another image than before is made again."""
+        """As `docker compose up --build --detach`: what has another image than before is made
+        again.
+        """
         stopped: set[str] = set()
         for name in self.order():
             self.await_dependencies(name)
@@ -88,21 +105,33 @@ class Compose:
 
     @staticmethod
     def restarted_with(name: str) -> list[str]:
-        """Return the services that docker compose stops before it makes this one again, and starts after it."""
-        return [other for other, one in SERVICES.items() if one.get("depends_on", {}).get(name, {}).get("restart")]
+        """Return the services that docker compose stops before it makes this one again, and
+        starts after it.
+        """
+        return [
+            other
+            for other, one in SERVICES.items()
+            if one.get("depends_on", {}).get(name, {}).get("restart")
+        ]
 
     @staticmethod
     def order() -> list[str]:
         return list(
             graphlib.TopologicalSorter(
-                {name: one.get("depends_on", {}) for name, one in SERVICES.items() if name not in BY_HAND}
+                {
+                    name: one.get("depends_on", {})
+                    for name, one in SERVICES.items()
+                    if name not in BY_HAND
+                }
             ).static_order()
         )
 
     def await_dependencies(self, name: str) -> None:
         for other, how in SERVICES[name].get("depends_on", {}).items():
             if how["condition"] == "service_completed_successfully":
-                assert other not in self._running or self._running[other].wait(120) == 0, self.said(other)
+                assert other not in self._running or self._running[other].wait(120) == 0, self.said(
+                    other
+                )
             else:
                 assert how["condition"] == "service_healthy"
                 until(lambda other=other: self.is_healthy(other), f"{other} is healthy")  # type: ignore[misc]
@@ -117,13 +146,26 @@ class Compose:
             words = [self._here(name, word) for word in test[1:]]
             return self._image(name).start(words, {}, stderr=subprocess.DEVNULL).wait(30) == 0
         env = {"PGPORT": str(self.ports["database", 5432]), "PATH": str(self.folder / "bin")}
-        return subprocess.run(test[1:], env=env, stdout=subprocess.DEVNULL, check=False).returncode == 0
+        return (
+            subprocess.run(test[1:], env=env, stdout=subprocess.DEVNULL, check=False).returncode
+            == 0
+        )
 
-    def run(self, name: str, *words: str, env: Mapping[str, str] | None = None, ends: tuple[int, ...] = (0,)) -> str:
-        """As `docker compose run --rm NAME WORDS`, in this environment: what it printed. `ends`: its exit codes."""
+    def run(
+        self,
+        name: str,
+        *words: str,
+        env: Mapping[str, str] | None = None,
+        ends: tuple[int, ...] = (0,),
+    ) -> str:
+        """As `docker compose run --rm NAME WORDS`, in this environment: what it printed. `ends`:
+        its exit codes.
+        """
         self.started.append(name)
         image, given = self._image(name), self._environment(name, env)
-        command = image.start(words or image.command, given, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        command = image.start(
+            words or image.command, given, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
         printed, said = command.communicate(timeout=60)
         assert command.returncode in ends, said.decode() + printed.decode()
         return printed.decode().strip()
@@ -134,7 +176,11 @@ class Compose:
     # --- one service ---
 
     def _start(self, name: str) -> bool:
-        image = "psql" if name == "roles" else SERVICES[name]["image"].partition(":")[0].rpartition("/")[2]
+        image = (
+            "psql"
+            if name == "roles"
+            else SERVICES[name]["image"].partition(":")[0].rpartition("/")[2]
+        )
         starts: dict[str, Callable[[str], bool]] = {
             "postgres": self._start_postgresql,
             "psql": self._make_roles,
@@ -149,7 +195,9 @@ class Compose:
         if name == "web":
             words[-1:-1] = ["--workers", "1"]
         log = self._ends.enter_context((self.folder / f"{name}.log").open("wb"))
-        self._keep(name, self._image(name).start(words, self._environment(name), stdout=log, stderr=log))
+        self._keep(
+            name, self._image(name).start(words, self._environment(name), stdout=log, stderr=log)
+        )
         return True
 
     def _start_postgresql(self, name: str) -> bool:
@@ -160,26 +208,37 @@ class Compose:
         server._options, server.port = (*server._options, *options), self.ports[name, 5432]
         self._ends.enter_context(server)
         self._program("pg_isready", f'exec {shlex.quote(str(server._bin / "pg_isready"))} "$@"')
-        wanted, password = asked["environment"], self._secret(name, asked["environment"]["POSTGRES_PASSWORD_FILE"])
+        wanted, password = (
+            asked["environment"],
+            self._secret(name, asked["environment"]["POSTGRES_PASSWORD_FILE"]),
+        )
         with psycopg.connect(server.url().replace("+psycopg", ""), autocommit=True) as db:
-            db.execute(f"ALTER ROLE {wanted['POSTGRES_USER']} PASSWORD '{password.read_text().strip()}'")
+            db.execute(
+                f"ALTER ROLE {wanted['POSTGRES_USER']} PASSWORD '{password.read_text().strip()}'"
+            )
             db.execute(f"CREATE DATABASE {wanted['POSTGRES_DB']} OWNER {wanted['POSTGRES_USER']}")
             (server._data / "pg_hba.conf").write_text("host all all 127.0.0.1/32 scram-sha-256\n")
             db.execute("SELECT pg_reload_conf()")
         return True
 
     def _make_roles(self, name: str) -> bool:
-        """With the file that compose.yaml mounts, which psql reads there: its variables are filled in here."""
+        """With the file that compose.yaml mounts, which psql reads there: its variables are
+        filled in here.
+        """
         ((source, target, mode),) = (volume.split(":") for volume in SERVICES[name]["volumes"])
         given = SERVICES[name]["environment"]
         assert (target, mode) == ("/roles.sql", "ro")
         assert target in SERVICES[name]["entrypoint"][-1]
         self._here(name, f"{given['PGHOST']}:5432")
         login = self._secret(name, "/run/secrets/postgres_password").read_text()
-        files = {variable: self._secret(name, path) for variable, path in given.items() if path.startswith("/run/")}
+        files = {
+            variable: self._secret(name, path)
+            for variable, path in given.items()
+            if path.startswith("/run/")
+        }
         make_roles(
-            f"host=127.0.0.1 port={self.ports['database', 5432]} user={given['PGUSER']} dbname={given['PGDATABASE']}"
-            f" password={login.strip()}",
+            f"host=127.0.0.1 port={self.ports['database', 5432]} user={given['PGUSER']}"
+            f" dbname={given['PGDATABASE']} password={login.strip()}",
             self._file(source),
             files,
         )
@@ -200,7 +259,11 @@ class Compose:
         ((source, target, mode),) = (volume.split(":") for volume in SERVICES[name]["volumes"])
         assert (target, mode) == ("/etc/nginx/nginx.conf", "ro")
         text = self._file(source).replace("/tmp/", f"{self.folder}/nginx-")  # noqa: S108
-        text = re.sub(r"listen (\d+)", lambda found: f"listen 127.0.0.1:{self.ports[name, int(found[1])]}", text)
+        text = re.sub(
+            r"listen (\d+)",
+            lambda found: f"listen 127.0.0.1:{self.ports[name, int(found[1])]}",
+            text,
+        )
         config = self.folder / "nginx.conf"
         config.write_text(self._here(name, text))
         program, *options = self._words(name)
@@ -227,7 +290,9 @@ class Compose:
         return self.images[SERVICES[name]["image"].partition(":")[0]]
 
     def _environment(self, name: str, shell: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Without the broker's credentials where neither the metadata service nor a file has them."""
+        """Without the broker's credentials where neither the metadata service nor a file has
+        them.
+        """
         given, environment = SERVICES[name], dict(self.settings)
         assert given["env_file"][0] == "settings.env"
         on_host = given.get("network_mode") == "host"
@@ -235,11 +300,17 @@ class Compose:
         if not on_host:
             environment = {key: value for key, value in environment.items() if key not in BROKERS}
         if isinstance(given["environment"], list):
-            return environment | {key: value for key, value in (shell or {}).items() if key in given["environment"]}
-        return environment | {key: self._here(name, value) for key, value in given["environment"].items()}
+            return environment | {
+                key: value for key, value in (shell or {}).items() if key in given["environment"]
+            }
+        return environment | {
+            key: self._here(name, value) for key, value in given["environment"].items()
+        }
 
     def _here(self, name: str, text: str) -> str:
-        """The text with this machine's files and ports instead of the container's, if the container has them."""
+        """The text with this machine's files and ports instead of the container's, if the
+        container has them.
+        """
         text = re.sub(r"/run/secrets/\w+", lambda found: str(self._secret(name, found[0])), text)
 
         def address(found: "re.Match[str]") -> str:
@@ -248,29 +319,45 @@ class Compose:
             return f"127.0.0.1:{self.ports[other, port]}"
 
         text = re.sub(rf"\b({'|'.join(_LISTENS)}):(\d+)\b", address, text)
-        return re.sub(r"\b(10\.77\.\d+\.\d+):8000\b", lambda found: self._on_host(name, found[1]), text)
+        return re.sub(
+            r"\b(10\.77\.\d+\.\d+):8000\b", lambda found: self._on_host(name, found[1]), text
+        )
 
     def _reaches(self, name: str, other: str) -> bool:
-        """By its name: in a network of both, or from the machine's own network at a fixed address."""
+        """By its name: in a network of both, or from the machine's own network at a fixed
+        address.
+        """
         if SERVICES[name].get("network_mode") != "host":
             return bool(set(SERVICES[name]["networks"]) & set(SERVICES[other]["networks"]))
         fixed = [network["ipv4_address"] for network in SERVICES[other]["networks"].values()]
         return SERVICES[name]["extra_hosts"].count(f"{other}:{fixed[0]}") == 1
 
     def _on_host(self, name: str, address: str) -> str:
-        """Where the web processes listen: at the machine's address in a network that the service is in."""
-        (network,) = (one for one, how in NETWORKS.items() if address in str((how or {}).get("ipam")))
+        """Where the web processes listen: at the machine's address in a network that the service
+        is in.
+        """
+        (network,) = (
+            one for one, how in NETWORKS.items() if address in str((how or {}).get("ipam"))
+        )
         assert NETWORKS[network]["ipam"]["config"][0]["gateway"] == address
         assert SERVICES[name].get("network_mode") == "host" or network in SERVICES[name]["networks"]
         return f"127.0.0.1:{self.ports['web', 8000]}"
 
     def _secret(self, name: str, path: str) -> Path:
-        """The file of a secret, with its owner and mode, as Docker mounts it. Addresses in it are rewritten."""
+        """The file of a secret, with its owner and mode, as Docker mounts it. Addresses in it
+        are rewritten.
+        """
         target = path.removeprefix("/run/secrets/")
-        listed = [{"source": one, "target": one} if isinstance(one, str) else one for one in SERVICES[name]["secrets"]]
+        listed = [
+            {"source": one, "target": one} if isinstance(one, str) else one
+            for one in SERVICES[name]["secrets"]
+        ]
         sources = [one["source"] for one in listed if one["target"] == target]
         assert sources, f"{name} does not list the secret {target}"
-        given, mounted = self.folder / SECRETS[sources[0]]["file"], self.folder / "run" / name / target
+        given, mounted = (
+            self.folder / SECRETS[sources[0]]["file"],
+            self.folder / "run" / name / target,
+        )
         mounted.parent.mkdir(exist_ok=True, parents=True)
         text = given.read_text()
         mounted.write_text(self._here(name, text) if "://" in text else text)

@@ -1,7 +1,8 @@
-"""Databases of one's own. A run migrates one template for each engine; what is migrated is a copy of it.
+"""Databases of one's own. A run migrates one template for each engine; what is migrated is a copy
+of it.
 
-The run's PostgreSQL is started by the first process that needs it, so that tests which need none don't wait for one.
-The processes of a run find it, and the templates, in the run's folder.
+The run's PostgreSQL is started by the first process that needs it, so that tests which need none
+don't wait for one. The processes of a run find it, and the templates, in the run's folder.
 """
 
 import fcntl
@@ -25,16 +26,21 @@ from app.store.migrations import alembic_config
 from dev.postgres import Postgres
 
 _RUN = "DEPUTY_TESTS_RUN"  # the run's folder, in the environment that its processes inherit
-# SQLite waits for the disk at each commit, and each PostgreSQL database is 600 files: both prove nothing to a test.
+# SQLite waits for the disk at each commit, and each PostgreSQL database is 600 files: both prove
+# nothing to a test.
 _MEMORY = Path("/dev/shm")  # noqa: S108
 _ROOM = 1 << 30
 
 
 def begin_run() -> bool:
-    """Whether this process began it, and so ends it: an xdist worker, and a mutant's tests, are in a run already."""
+    """Whether this process began it, and so ends it: an xdist worker, and a mutant's tests, are
+    in a run already.
+    """
     if _RUN in os.environ:
         return False
-    fits = _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ROOM
+    fits = (
+        _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ROOM
+    )
     os.environ[_RUN] = tempfile.mkdtemp(prefix="deputy-tests-", dir=_MEMORY if fits else None)
     return True
 
@@ -57,7 +63,9 @@ def postgresql(database: str | None = None) -> str:
 
 @contextmanager
 def empty_database(engine: str, folder: Path) -> Iterator[str]:
-    """A database without tables, gone at the end: a SQLite file, or one made on the PostgreSQL server. Yields its URL."""
+    """A database without tables, gone at the end: a SQLite file, or one made on the PostgreSQL
+    server. Yields its URL.
+    """
     if engine == "sqlite":
         yield f"sqlite:///{folder / uuid.uuid4().hex}.sqlite3"
     else:
@@ -99,7 +107,9 @@ def _of_its_own(url: str) -> str:
     """A copy of a database is the same deployment, until it gets another id."""
     if url.startswith("sqlite"):
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
-            connection.execute("UPDATE configuration SET deployment_id = lower(hex(randomblob(16)))")
+            connection.execute(
+                "UPDATE configuration SET deployment_id = lower(hex(randomblob(16)))"
+            )
     else:
         _execute(url, "UPDATE configuration SET deployment_id = gen_random_uuid()")
     return url

@@ -1,7 +1,7 @@
 """A pytest plugin: the fixtures that tests of several folders share.
 
-A folder whose tests are all `impatient` overrides that fixture in its conftest.py, with `autouse`; a file names it in its
-`pytestmark`.
+A folder whose tests are all `impatient` overrides that fixture in its conftest.py, with `autouse`;
+a file names it in its `pytestmark`.
 """
 
 from collections.abc import Iterator
@@ -52,7 +52,9 @@ def own_postgresql() -> Iterator[Database]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A role that refuses its own External ID is not tried again, and a call that failed is tried again at once."""
+    """A role that refuses its own External ID is not tried again, and a call that failed is
+    tried again at once.
+    """
     monkeypatch.setattr("app.connections.connections.PATIENCE", 0.0)
     monkeypatch.setattr("app.aws.query.PAUSE", 0)
 

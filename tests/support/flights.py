@@ -4,7 +4,9 @@ from app.concurrency.single_flight import SingleFlight
 
 
 def joins(flights: SingleFlight) -> list[bool]:
-    """Of each request that joins a call from now on: whether it started it. A request waits once it is in the list."""
+    """Of each request that joins a call from now on: whether it started it. A request waits once
+    it is in the list.
+    """
     seen: list[bool] = []
     join = flights.join
 

@@ -1,4 +1,5 @@
-"""As much of Terraform's language as our files use, evaluated: python-hcl2 parses, this works out what comes of it.
+"""As much of Terraform's language as our files use, evaluated: python-hcl2 parses, this works out
+what comes of it.
 
 And formatted as `terraform fmt` does it, which no package for Python has.
 """
@@ -13,7 +14,10 @@ import hcl2
 
 _OPTIONS = hcl2.SerializationOptions(with_comments=False, explicit_blocks=False)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\"}
-_TOKEN = re.compile(r"\$\$\{|%%\{|\$\{(?P<expression>[^}]*)\}|\\u(?P<code>[0-9a-f]{4})|\\(?P<escape>.)|%\{", re.DOTALL)
+_TOKEN = re.compile(
+    r"\$\$\{|%%\{|\$\{(?P<expression>[^}]*)\}|\\u(?P<code>[0-9a-f]{4})|\\(?P<escape>.)|%\{",
+    re.DOTALL,
+)
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -23,12 +27,17 @@ def parse(text: str) -> dict[str, Any]:
 
 def _unquoted_keys(value: Any) -> Any:
     if isinstance(value, dict):
-        return {(text_of(key, {}) if key.startswith('"') else key): _unquoted_keys(item) for key, item in value.items()}
+        return {
+            (text_of(key, {}) if key.startswith('"') else key): _unquoted_keys(item)
+            for key, item in value.items()
+        }
     return [_unquoted_keys(item) for item in value] if isinstance(value, list) else value
 
 
 def evaluate(value: Any, names: dict[str, Any]) -> Any:
-    """A parsed value, with `names` for what it refers to: {"var.x": …}. Raises ValueError for what isn't known here."""
+    """A parsed value, with `names` for what it refers to: {"var.x": …}. Raises ValueError for
+    what isn't known here.
+    """
     if isinstance(value, dict):
         return {key: evaluate(item, names) for key, item in value.items()}
     if isinstance(value, list):
@@ -56,7 +65,9 @@ def _expression(text: str, names: dict[str, Any]) -> Any:
 
 
 def _of_objects(text: str, names: dict[str, Any]) -> Any:
-    if found := re.fullmatch(r'merge\((.*), \{for (\w+) in (.*) : "(\w+)" => (.*)\}\)', text, re.DOTALL):
+    if found := re.fullmatch(
+        r'merge\((.*), \{for (\w+) in (.*) : "(\w+)" => (.*)\}\)', text, re.DOTALL
+    ):
         first, name, values, key, item = found.groups()
         more = [{key: _written(item, names | {name: one})} for one in _expression(values, names)]
         return _written(first, names) | (more[0] if more else {})
@@ -90,16 +101,23 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 def formatted(text: str) -> str:
-    """What `terraform fmt` makes of a file that has a bracket or an assignment on each line, and no heredoc.
+    """What `terraform fmt` makes of a file that has a bracket or an assignment on each line, and no
+    heredoc.
 
-    After Format of HashiCorp's hclwrite: two blanks for each line that left brackets open, and neighbours whose value
-    is whole on its line have their = in one column.
+    After Format of HashiCorp's hclwrite: two blanks for each line that left brackets open, and
+    neighbours whose value is whole on its line have their = in one column.
     """
-    lines: list[tuple[str, str | None]] = []  # what comes before the =, and from it on, if that is to be aligned
+    lines: list[
+        tuple[str, str | None]
+    ] = []  # what comes before the =, and from it on, if that is to be aligned
     opened: list[int] = []
     for line in text.splitlines():
         bare = line.strip()
-        code = _STRING.sub(lambda found: "s" * len(found[0]), bare).partition("#")[0].replace("=>", "->")
+        code = (
+            _STRING.sub(lambda found: "s" * len(found[0]), bare)
+            .partition("#")[0]
+            .replace("=>", "->")
+        )
         net = _net(code)
         while net < 0 and opened:
             closed = min(-net, opened[-1])
@@ -110,7 +128,9 @@ def formatted(text: str) -> str:
         if at > 0:
             lead, value = bare[:at].rstrip(), bare[at + 1 :].strip()
             whole = not _net(code[at:])
-            lines.append((indent + lead, f"= {value}") if whole else (f"{indent}{lead} = {value}", None))
+            lines.append(
+                (indent + lead, f"= {value}") if whole else (f"{indent}{lead} = {value}", None)
+            )
         else:
             lines.append((indent + bare, None))
         if net > 0:

@@ -1,7 +1,9 @@
-"""deploy/Dockerfile without a container engine: its instructions are carried out one by one, in a folder.
+"""deploy/Dockerfile without a container engine: its instructions are carried out one by one, in a
+folder.
 
-In the image the service lies below WORKDIR. Here that folder lies somewhere else, so its path is replaced in every word
-of the Dockerfile. The base image is this machine. An instruction that is not known here is a mistake.
+In the image the service lies below WORKDIR. Here that folder lies somewhere else, so its path is
+replaced in every word of the Dockerfile. The base image is this machine. An instruction that is not
+known here is a mistake.
 """
 
 import fnmatch
@@ -28,18 +30,26 @@ DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 
 
 def instructions(text: str) -> Iterator[tuple[str, str]]:
-    """Each instruction in capitals, and its words; comments are left out, and continued lines joined."""
-    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    """Each instruction in capitals, and its words; comments are left out, and continued lines
+    joined.
+    """
+    lines = [
+        line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")
+    ]
     for line in re.sub(r"\\\n\s*", " ", "\n".join(lines)).splitlines():
         name, _, words = line.strip().partition(" ")
         yield name.upper(), words.strip()
 
 
 class Ignored:
-    """What .dockerignore keeps out of the build: the last pattern that fits a path, or a folder above it, decides."""
+    """What .dockerignore keeps out of the build: the last pattern that fits a path, or a folder
+    above it, decides.
+    """
 
     def __init__(self, text: str) -> None:
-        lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+        lines = [
+            line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")
+        ]
         self._rules = [(line.lstrip("!").strip("/"), line.startswith("!")) for line in lines]
 
     def __call__(self, path: PurePosixPath) -> bool:
@@ -60,7 +70,9 @@ def _fits(path: PurePosixPath, pattern: str) -> bool:
 
 @dataclass
 class Image:
-    """`build` it, and then `start` what it runs. `at`: the folder that is the file system's root."""
+    """`build` it, and then `start` what it runs. `at`: the folder that is the file system's
+    root.
+    """
 
     at: Path
     target: str = ""  # the stage; otherwise the last one
@@ -96,9 +108,15 @@ class Image:
 
     def here(self, text: str) -> str:
         """The same words with this machine's folder instead of the image's."""
-        return text.replace(self.workdir, str(self.root) + self.workdir) if self.workdir != "/" else text
+        return (
+            text.replace(self.workdir, str(self.root) + self.workdir)
+            if self.workdir != "/"
+            else text
+        )
 
-    def start(self, words: Sequence[str], env: Mapping[str, str], **options: object) -> "subprocess.Popen[bytes]":
+    def start(
+        self, words: Sequence[str], env: Mapping[str, str], **options: object
+    ) -> "subprocess.Popen[bytes]":
         """A process of the image, as a container starts it: with its variables and these alone."""
         whole = {**self._variables(), **env}
         program = shutil.which(self.here(words[0]), path=whole["PATH"])
@@ -115,10 +133,18 @@ class Image:
         )
 
     def files(self) -> dict[str, tuple[int, int]]:
-        """Every file below WORKDIR with its size and its time: the same after a run that could write nothing."""
+        """Every file below WORKDIR with its size and its time: the same after a run that could
+        write nothing.
+        """
         top = Path(self.here(self.workdir))
-        found = ((path, path.lstat()) for path in top.rglob("*") if path.is_symlink() or not path.is_dir())
-        return {str(path.relative_to(top)): (seen.st_size, seen.st_mtime_ns) for path, seen in found}
+        found = (
+            (path, path.lstat())
+            for path in top.rglob("*")
+            if path.is_symlink() or not path.is_dir()
+        )
+        return {
+            str(path.relative_to(top)): (seen.st_size, seen.st_mtime_ns) for path, seen in found
+        }
 
     @property
     def _base(self) -> Path:
@@ -170,7 +196,11 @@ class Image:
         if options:
             (stage,) = (option.removeprefix("--from=") for option in options)
             shutil.copytree(
-                f"{self._stages[stage]}{source}", into, copy_function=os.link, symlinks=True, dirs_exist_ok=True
+                f"{self._stages[stage]}{source}",
+                into,
+                copy_function=os.link,
+                symlinks=True,
+                dirs_exist_ok=True,
             )
             return
         for path in _context(PurePosixPath(source)):
@@ -181,7 +211,11 @@ class Image:
         assert self.user == "0", "the Dockerfile runs commands before USER alone"
         if " install " in words and not self.full:
             assert "--require-hashes" in words
-            return _install(Path(self.here(self.workdir)), self.here(".venv"), words.rpartition("--requirement ")[2])
+            return _install(
+                Path(self.here(self.workdir)),
+                self.here(".venv"),
+                words.rpartition("--requirement ")[2],
+            )
         done = subprocess.run(
             ["/bin/sh", "-c", self.here(words)],
             cwd=self.here(self.workdir),
@@ -211,7 +245,9 @@ class Image:
         self.command = json.loads(words)
 
     def _protect(self) -> None:
-        """No user may write, not even the one who runs the tests: in the image, the files are root's."""
+        """No user may write, not even the one who runs the tests: in the image, the files are
+        root's.
+        """
         self.at.chmod(0o755)  # the image's user must get in
         for path in (self.root, *self.root.rglob("*")):
             if not path.is_symlink():
@@ -219,7 +255,9 @@ class Image:
 
 
 def _make_base(folder: Path) -> None:
-    """What the base image has: Python and pip. Python is copied if the image's user could not enter its folder here."""
+    """What the base image has: Python and pip. Python is copied if the image's user could not
+    enter its folder here.
+    """
     made = Path(sys.base_prefix)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for part in ("bin", "lib", "pip"):
@@ -228,7 +266,9 @@ def _make_base(folder: Path) -> None:
     python = made / "bin" / version
     if os.geteuid() == 0 and not others_can_enter(made):
         unused = shutil.ignore_patterns("site-packages", "test", "tests", "idlelib", "config-*")
-        shutil.copytree(made / "lib" / version, folder / "lib" / version, symlinks=True, ignore=unused)
+        shutil.copytree(
+            made / "lib" / version, folder / "lib" / version, symlinks=True, ignore=unused
+        )
         for library in made.glob("lib/libpython*"):
             shutil.copy(library, folder / "lib", follow_symlinks=False)
         python = Path(shutil.copy(python, folder / "bin"))
@@ -254,14 +294,18 @@ def _context(source: PurePosixPath) -> list[PurePosixPath]:
 
 
 def _install(folder: Path, venv: str, lock: str) -> None:
-    """What the lock pins, and nothing else, out of this environment: pip would take half a minute for it."""
+    """What the lock pins, and nothing else, out of this environment: pip would take half a
+    minute for it.
+    """
     packages = next((folder / venv).glob("lib/python*/site-packages"))
     for pin in re.findall(r"^[^\s#].*?(?= \\$)", (folder / lock).read_text(), re.MULTILINE):
         wanted = Requirement(pin)
         if wanted.marker is not None and not wanted.marker.evaluate():
             continue
         found = importlib.metadata.distribution(wanted.name)
-        assert found.version in wanted.specifier, f"{wanted} is pinned, and {found.version} is installed"
+        assert found.version in wanted.specifier, (
+            f"{wanted} is pinned, and {found.version} is installed"
+        )
         names = {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}
         if all((packages / name).exists() for name in names):
             continue  # by the stage before
@@ -286,7 +330,7 @@ def _share(source: Path, target: Path) -> None:
 def _script(folder: Path, script: importlib.metadata.EntryPoint) -> None:
     path = folder / script.name
     path.write_text(
-        f"#!{folder / 'python'}\nimport sys\nfrom {script.module} import {script.attr.partition('.')[0]}\n"
-        f"sys.exit({script.attr}())\n"
+        f"#!{folder / 'python'}\nimport sys\nfrom {script.module} import"
+        f" {script.attr.partition('.')[0]}\nsys.exit({script.attr}())\n"
     )
     path.chmod(0o755)

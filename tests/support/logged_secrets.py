@@ -1,9 +1,10 @@
-"""A pytest plugin: every secret that the suite issues is looked for in everything that the suite logs.
+"""A pytest plugin: every secret that the suite issues is looked for in everything that the suite
+logs.
 
-What is logged is what is written to standard error, by this process and by those that inherit it, and the log files
-that tests hand to `watch`. Secrets are noted where they are made or answered; three kinds are known by their form, so
-those that another process issued are found as well. External IDs are no secrets. A test that logs a secret fails; its
-name is told, the secret is not.
+What is logged is what is written to standard error, by this process and by those that inherit it,
+and the log files that tests hand to `watch`. Secrets are noted where they are made or answered;
+three kinds are known by their form, so those that another process issued are found as well.
+External IDs are no secrets. A test that logs a secret fails; its name is told, the secret is not.
 """
 
 import re
@@ -14,8 +15,8 @@ from typing import Any
 
 import pytest
 
-# A secret is kept in blocks, and each place of each word is compared with them. So whatever is logged of it is found,
-# if it is twice as long, and whatever stands around it.
+# A secret is kept in blocks, and each place of each word is compared with them. So whatever is
+# logged of it is found, if it is twice as long, and whatever stands around it.
 _BLOCK = 12
 _BLOCKS = 5  # of the longest ones: a session token has 300 characters
 _WORD = re.compile(rf"[A-Za-z0-9+/_-]{{{_BLOCK},}}")
@@ -50,7 +51,9 @@ def kinds_in(text: str) -> set[str]:
     return found
 
 
-def noting(kind: str, inner: Callable[..., Any], secrets_of: Callable[[Any], list[str]]) -> Callable[..., Any]:
+def noting(
+    kind: str, inner: Callable[..., Any], secrets_of: Callable[[Any], list[str]]
+) -> Callable[..., Any]:
     """The function, whose answers hold secrets."""
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -77,7 +80,9 @@ def pytest_runtest_makereport(
         report.longrepr = f"{item.nodeid} logged {', '.join(sorted(found))} ({call.when})"
         item.stash[_LOGGED] = True
     if item.stash.get(_LOGGED, False):  # the reports that follow show it again
-        report.sections = [(name, text) for name, text in report.sections if not name.startswith("Captured stderr")]
+        report.sections = [
+            (name, text) for name, text in report.sections if not name.startswith("Captured stderr")
+        ]
     return report
 
 

@@ -5,7 +5,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 
 def samples(text: str) -> dict[str, float]:
-    """Each of Deputy's samples by its name and labels: `deputy_proofs_total{trigger="created",verdict="proven"}`."""
+    """Each of Deputy's samples by its name and labels:
+    `deputy_proofs_total{trigger="created",verdict="proven"}`.
+    """
     found = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

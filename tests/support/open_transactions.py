@@ -1,7 +1,9 @@
-"""A pytest plugin: a call to AWS while a transaction is open fails the test, as a slow AWS must never hold a lock.
+"""A pytest plugin: a call to AWS while a transaction is open fails the test, as a slow AWS must
+never hold a lock.
 
-Every request of the service to AWS passes one of three public places: `QueryApi.once` (STS, IAM), `StackAnswers.send`
-(the answers to stacks), and the event that botocore emits before each request of a boto3 client (S3, SQS, SNS).
+Every request of the service to AWS passes one of three public places: `QueryApi.once` (STS, IAM),
+`StackAnswers.send` (the answers to stacks), and the event that botocore emits before each request
+of a boto3 client (S3, SQS, SNS).
 """
 
 import threading
@@ -29,7 +31,9 @@ def _checked_out(*_: object) -> None:
     _open.count += 1
 
 
-@event.listens_for(Pool, "detach")  # the audit log's own, which holds no transaction between its statements
+@event.listens_for(
+    Pool, "detach"
+)  # the audit log's own, which holds no transaction between its statements
 @event.listens_for(Pool, "checkin")
 def _checked_in(*_: object) -> None:
     _open.count = max(0, _open.count - 1)

@@ -1,7 +1,8 @@
-"""A plain reading of a trust policy: each caller against each statement, pattern by pattern. Slow, and easy to check.
+"""A plain reading of a trust policy: each caller against each statement, pattern by pattern. Slow,
+and easy to check.
 
-app/connections/trust_policy.py judges all callers together; a property test compares the two. Statements for everybody are
-left out. Of aws:userid a few values stand for all.
+app/connections/trust_policy.py judges all callers together; a property test compares the two.
+Statements for everybody are left out. Of aws:userid a few values stand for all.
 """
 
 import fnmatch
@@ -45,8 +46,16 @@ def plain_reading(policy, broker, role_account, external_ids, retired):
     theirs = filter(_SENDABLE.fullmatch, compared(statements, ID) - {*external_ids, *retired})
     strange = [(ASSUME, fixed | {ID: it}, broker) for it in (None, OTHER, *theirs)]
     ours = [(ASSUME, fixed | {ID: it}, broker) for it in external_ids]
-    found = [(n, request[1][ID], answer) for request in strange for n, answer in ways_in(statements, *request).items()]
-    listed = {(n, value) for n, value, answer in found if answer is YES and value in equal_ids(statements[n])}
+    found = [
+        (n, request[1][ID], answer)
+        for request in strange
+        for n, answer in ways_in(statements, *request).items()
+    ]
+    listed = {
+        (n, value)
+        for n, value, answer in found
+        if answer is YES and value in equal_ids(statements[n])
+    }
     found = [(n, answer) for n, value, answer in found if (n, value) not in listed]
     opened = {n for n, answer in found if answer is YES}
     admitting = {n for request in ours for n in ways_in(statements, *request)}
@@ -59,7 +68,12 @@ def plain_reading(policy, broker, role_account, external_ids, retired):
 def equal_ids(statement):
     """The values of StringEquals alone, as a list that a person wrote."""
     plain = {"stringequals", "foranyvalue:stringequals"}
-    return {value for it in statement.comparisons if it.operator in plain and it.key == ID for value in it.values}
+    return {
+        value
+        for it in statement.comparisons
+        if it.operator in plain and it.key == ID
+        for value in it.values
+    }
 
 
 def compared(statements, key):
@@ -68,7 +82,9 @@ def compared(statements, key):
 
 def ways_in(statements, way, keys, broker):
     found = {n: answers(it, way, keys, broker) for n, it in statements.items()}
-    denied = [found[n] for n, it in statements.items() if not it.allows and not {NO, CHOICE} & found[n]]
+    denied = [
+        found[n] for n, it in statements.items() if not it.allows and not {NO, CHOICE} & found[n]
+    ]
     if any(UNKNOWN not in it for it in denied):
         return {}
     allowed = {n: found[n] for n, it in statements.items() if it.allows and NO not in found[n]}
@@ -79,7 +95,9 @@ def answers(statement, way, keys, broker):
     named = any(glob(pattern.lower(), way) for pattern in statement.actions)
     action = Answer(named != statement.negates_actions) if statement.actions else UNKNOWN
     principal = (
-        first(principal_is(kind, name, broker) for kind, name in statement.names) if statement.names else UNKNOWN
+        first(principal_is(kind, name, broker) for kind, name in statement.names)
+        if statement.names
+        else UNKNOWN
     )
     conditions = {condition(it, keys, broker) for it in statement.comparisons}
     return {YES if statement.is_understood else UNKNOWN, principal, action, *conditions}
@@ -91,7 +109,9 @@ def first(found):
 
 
 def is_session(name, broker):
-    return name.startswith(f"arn:{broker.partition}:sts::{broker.account_id}:assumed-role/{broker.name}/")
+    return name.startswith(
+        f"arn:{broker.partition}:sts::{broker.account_id}:assumed-role/{broker.name}/"
+    )
 
 
 def principal_is(kind, name, broker):
@@ -101,7 +121,11 @@ def principal_is(kind, name, broker):
         return CHOICE
     if kind != "AWS":
         return NO
-    if name in {broker.arn, broker.account_id, f"arn:{broker.partition}:iam::{broker.account_id}:root"}:
+    if name in {
+        broker.arn,
+        broker.account_id,
+        f"arn:{broker.partition}:iam::{broker.account_id}:root",
+    }:
         return YES
     return CHOICE if is_session(name, broker) else NO if _SOMEBODY.fullmatch(name) else UNKNOWN
 
@@ -119,7 +143,9 @@ def condition(it, keys, broker):
         clear = it.operator == "null" and absent in ({"true"}, {"false"})
         return Answer((have is None) == (absent == {"true"})) if clear else UNKNOWN
     if have is None:
-        return Answer(it.if_exists or it.quantifier == "forallvalues" or (it.negated and not it.quantifier))
+        return Answer(
+            it.if_exists or it.quantifier == "forallvalues" or (it.negated and not it.quantifier)
+        )
     found = first(matches(it.name, value, have) for value in it.values)
     return {YES: NO, NO: YES}.get(found, found) if it.negated else found
 
@@ -128,12 +154,17 @@ def user_id(it, *, is_role):
     if it.operator == "null":
         answers = {value.lower() for value in it.values}
         return YES if answers == {"false"} else NO if answers == {"true"} else UNKNOWN
-    found = first(fits(value, is_role=is_role) if it.name == "stringlike" else UNKNOWN for value in it.values)
+    found = first(
+        fits(value, is_role=is_role) if it.name == "stringlike" else UNKNOWN for value in it.values
+    )
     return NO if it.negated and found is YES else found
 
 
 def fits(pattern, *, is_role):
-    users = [[f"AROA{unique}:{name}" for name in SESSIONS] if is_role else [f"AIDA{unique}"] for unique in UNIQUE]
+    users = [
+        [f"AROA{unique}:{name}" for name in SESSIONS] if is_role else [f"AIDA{unique}"]
+        for unique in UNIQUE
+    ]
     matched = [[glob(pattern, text) for text in texts] for texts in users]
     return YES if all(map(all, matched)) else CHOICE if all(map(any, matched)) else UNKNOWN
 
@@ -141,14 +172,23 @@ def fits(pattern, *, is_role):
 def matches(name, wanted, have):
     no_arn = name.startswith("arn") and wanted.count(":") < 5
     no_bool = name == "bool" and wanted.lower() not in {"true", "false"}
-    if name not in {*LIKE, "stringequals", "stringequalsignorecase", "bool"} or "${" in wanted or no_arn or no_bool:
+    if (
+        name not in {*LIKE, "stringequals", "stringequalsignorecase", "bool"}
+        or "${" in wanted
+        or no_arn
+        or no_bool
+    ):
         return UNKNOWN
     if name in {"bool", "stringequalsignorecase"}:
         return UNKNOWN if have is OTHER else Answer(wanted.lower() == have.lower())
     if name not in LIKE or not {"*", "?"} & set(wanted):
         return Answer(wanted == have)
     if have is OTHER:
-        return YES if name == "stringlike" and re.fullmatch(r"\*+\?{,2}|\?{1,2}\*+", wanted) else CHOICE
+        return (
+            YES
+            if name == "stringlike" and re.fullmatch(r"\*+\?{,2}|\?{1,2}\*+", wanted)
+            else CHOICE
+        )
     if name == "stringlike":
         return Answer(glob(wanted, have))
     parts = zip(wanted.split(":", 5), have.split(":", 5), strict=False)
@@ -160,16 +200,22 @@ def glob(pattern, text):
 
 
 def others(statements, broker):
-    arns = {arn for arn in compared(statements, ARN) - {broker.arn} if not re.search(r"\s", arn)}  # no ARN has any
+    arns = {
+        arn for arn in compared(statements, ARN) - {broker.arn} if not re.search(r"\s", arn)
+    }  # no ARN has any
     for arn in (OTHER, *sorted(arns)):
-        for n in sorted({n for way in _WAYS_IN for n in ways_in(statements, way, {ARN: arn}, None)}):
+        for n in sorted(
+            {n for way in _WAYS_IN for n in ways_in(statements, way, {ARN: arn}, None)}
+        ):
             if arn is not OTHER:
                 yield from {arn} & statements[n].compared(ARN)
             elif statements[n].has_other_names:
                 yield "everybody but " + ", ".join(name for _, name in statements[n].other_names)
             else:
                 names = [name for _, name in statements[n].names]
-                yield from (name for name in names if name != broker.arn and not is_session(name, broker))
+                yield from (
+                    name for name in names if name != broker.arn and not is_session(name, broker)
+                )
 
 
 def ends(statements, admitting, ours):

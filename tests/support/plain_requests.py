@@ -1,4 +1,6 @@
-"""What a web process does before gunicorn reads a request (app/http/sockets.py), for the tests' WSGI clients."""
+"""What a web process does before gunicorn reads a request (app/http/sockets.py), for the tests'
+WSGI clients.
+"""
 
 import io
 from collections.abc import Iterable
@@ -13,7 +15,9 @@ _GUNICORNS = {"Server", "Date", "Connection"}
 
 
 class PlainFirst:
-    """WSGI middleware that gives plain requests to their endpoint first, and all others to Flask."""
+    """WSGI middleware that gives plain requests to their endpoint first, and all others to
+    Flask.
+    """
 
     def __init__(self, app: Flask) -> None:
         self._inner = app.wsgi_app
@@ -28,7 +32,11 @@ class PlainFirst:
             return self._inner(environ | answer, start_response)
         head, _, body = format_answer(answer).partition(b"\r\n\r\n")
         status, *lines = head.decode().split("\r\n")
-        fields = [(name, value) for name, value in (line.split(": ", 1) for line in lines) if name not in _GUNICORNS]
+        fields = [
+            (name, value)
+            for name, value in (line.split(": ", 1) for line in lines)
+            if name not in _GUNICORNS
+        ]
         start_response(status.removeprefix("HTTP/1.1 "), fields)
         return [body]
 

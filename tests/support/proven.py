@@ -1,7 +1,8 @@
-"""A verified connection without its proof: the rows that one real proof left, under other ids and at another time.
+"""A verified connection without its proof: the rows that one real proof left, under other ids and
+at another time.
 
-A proof takes most of what a small test takes, and few tests are about it. connections/test_proven_rows.py compares the
-two ways, column by column.
+A proof takes most of what a small test takes, and few tests are about it.
+connections/test_proven_rows.py compares the two ways, column by column.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ _models: WeakKeyDictionary[Database, Model] = WeakKeyDictionary()
 
 
 def connection(world: World, tenant: dict[str, Any], customer: Customer) -> dict[str, Any]:
-    """The tenant's, to the kit's role in the customer's account. The first of each process is really proven."""
+    """The tenant's, to the kit's role in the customer's account. The first of each process is
+    really proven.
+    """
     services: Services = world.admin.app.extensions["deputy"]
     model = _models.get(services.db)
     if model is None:
@@ -65,7 +68,9 @@ def _read(database: Database, connection_id: UUID) -> Model:
             found = db.execute(select(table).where(column == connection_id).order_by(table.c.id))
             rows += [(table, dict(row)) for row in found.mappings()]
         one = db.get_one(Connection, connection_id)
-        return Model((one.role_arn, one.role_unique_id or "", one.account_id, one.external_id), rows)
+        return Model(
+            (one.role_arn, one.role_unique_id or "", one.account_id, one.external_id), rows
+        )
 
 
 def _external_id(database: Database, tenant_id: UUID) -> ExternalIdRow:
@@ -76,14 +81,18 @@ def _external_id(database: Database, tenant_id: UUID) -> ExternalIdRow:
         return db.scalars(select(ExternalIdRow).where(ExternalIdRow.tenant_id == tenant_id)).one()
 
 
-def _copy(services: Services, model: Model, external_id: ExternalIdRow, texts: tuple[str, ...]) -> UUID:
+def _copy(
+    services: Services, model: Model, external_id: ExternalIdRow, texts: tuple[str, ...]
+) -> UUID:
     """As if a connection that the texts speak of had been proven just now; its id."""
     services.quotas.admit_attempt(ADMIN, external_id.tenant_id)
     [(_, was), *_] = model.rows
     ids = {old: new_id() for old in sorted(row["id"] for _, row in model.rows)}
     ids |= {was["tenant_id"]: external_id.tenant_id, was["external_id_id"]: external_id.id}
     requests = {row["request_id"]: new_id().hex for _, row in model.rows if row.get("request_id")}
-    swap = _Swap(ids, dict(zip(model.texts, texts, strict=True)) | requests, now() - was["created_at"])
+    swap = _Swap(
+        ids, dict(zip(model.texts, texts, strict=True)) | requests, now() - was["created_at"]
+    )
     with services.db.write(SYSTEM) as db:
         for table, row in model.rows:
             db.execute(insert(table).values({name: swap(value) for name, value in row.items()}))

@@ -6,7 +6,15 @@ from pathlib import Path
 from app.store.revisions import KNOWN
 from dev.stack import ROOT
 
-_PARTS = ("app", "cloudformation", "migrations", "alembic.ini", "celery_app.py", "gunicorn.conf.py", "wsgi.py")
+_PARTS = (
+    "app",
+    "cloudformation",
+    "migrations",
+    "alembic.ini",
+    "celery_app.py",
+    "gunicorn.conf.py",
+    "wsgi.py",
+)
 NEXT = "9999"
 # What a release may do to tables that the release before it still works on.
 _EXPANDS = f'''"""Every table is expanded in each way that is allowed."""
@@ -21,11 +29,14 @@ depends_on = None
 
 
 def upgrade() -> None:
-    tables = [name for name in sa.inspect(op.get_bind()).get_table_names() if name != "alembic_version"]
-    for table in sorted(name for name in tables if not name.startswith("audit_events_")):  # not the partitions
+    for table in sorted(sa.inspect(op.get_bind()).get_table_names()):
+        if table == "alembic_version" or table.startswith("audit_events_"):  # or a partition
+            continue
         op.add_column(table, sa.Column("expanded", sa.String(8)))
-        op.add_column(table, sa.Column("expanded_and_filled", sa.String(8), nullable=False, server_default="new"))
-    op.create_table("expanded", sa.Column("id", sa.Uuid(), nullable=False), sa.PrimaryKeyConstraint("id"))
+        default = {{"nullable": False, "server_default": "new"}}
+        op.add_column(table, sa.Column("expanded_and_filled", sa.String(8), **default))
+    key = sa.Column("id", sa.Uuid(), nullable=False)
+    op.create_table("expanded", key, sa.PrimaryKeyConstraint("id"))
 
 
 def downgrade() -> None:

@@ -1,4 +1,6 @@
-"""For processes whose clock tests can't move: what a rotation waits for is moved to the past in the database."""
+"""For processes whose clock tests can't move: what a rotation waits for is moved to the past in
+the database.
+"""
 
 import time
 from datetime import timedelta
@@ -9,13 +11,15 @@ from app.clock import now
 from app.store.database import SYSTEM, Database
 from app.store.models import Connection, Trial
 
-_PAUSE = (
-    2.0  # seconds: a proof that has been claimed is begun within them, and one that a killed process left comes again
-)
+# seconds: a proof that has been claimed is begun within them, and one that a killed process left
+# comes again
+_PAUSE = 2.0
 
 
 class PassingMinutes:
-    """Call it again and again: second proofs are due now, and leases of processes that were killed end now."""
+    """Call it again and again: second proofs are due now, and leases of processes that were
+    killed end now.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database

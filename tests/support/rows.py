@@ -1,4 +1,6 @@
-"""Rows without AWS: a proven connection, its tenant and its worker, where a test needs many; and SQL by hand."""
+"""Rows without AWS: a proven connection, its tenant and its worker, where a test needs many; and
+SQL by hand.
+"""
 
 import secrets
 import threading
@@ -20,13 +22,22 @@ from app.ids import RoleArn, new_external_id, new_id
 from app.onboarding.registration_token import RegistrationTokens
 from app.services import Services
 from app.store.database import SYSTEM, Database
-from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState, OnboardingLink, Tenant
+from app.store.models import (
+    Connection,
+    ConnectionStatus,
+    ExternalIdRow,
+    ExternalIdState,
+    OnboardingLink,
+    Tenant,
+)
 from app.store.models.deployment import deployment_id
 from tests.support.cast import OPERATOR, Customer
 
 
 class _Rowless(Caller):
-    """A caller for tests below HTTP. It has no row that could be read again; what that read does is tested over HTTP."""
+    """A caller for tests below HTTP. It has no row that could be read again; what that read does
+    is tested over HTTP.
+    """
 
     def admit(self, db: Session) -> None:
         pass
@@ -57,7 +68,10 @@ class Role:
 
     @classmethod
     def of(cls, customer: Customer, broker_arn: str, services: Services) -> "Role":
-        trust = {**ANYBODY, "Statement": [ANYBODY["Statement"][0] | {"Principal": {"AWS": broker_arn}}]}
+        trust = {
+            **ANYBODY,
+            "Statement": [ANYBODY["Statement"][0] | {"Principal": {"AWS": broker_arn}}],
+        }
         arn = customer.role(f"deputy-{secrets.token_hex(4)}", trust)
         terms = {"RoleSessionName": "looking", "DurationSeconds": "900"}
         found = services.verification._sts._assume_role(RoleArn.parse(arn), None, terms)
@@ -84,11 +98,19 @@ class TenantRows:
         return f"/v1/tenants/{self.tenant_id}/connections/{self.connection_ids[place]}{what}"
 
 
-def place(services: Services, role: Role = NO_ROLE, *, connections: int = 1, bound: bool = True) -> TenantRows:
+def place(
+    services: Services, role: Role = NO_ROLE, *, connections: int = 1, bound: bool = True
+) -> TenantRows:
     tenant = tenant_row(services.db)
-    made = tuple(connection_row(services.db, tenant, role, number=number) for number in range(1, connections + 1))
+    made = tuple(
+        connection_row(services.db, tenant, role, number=number)
+        for number in range(1, connections + 1)
+    )
     key, text = services.api_keys.create_key(
-        OPERATOR, name="a worker", scopes=frozenset({Scope.CREDENTIALS_ISSUE}), tenant_id=tenant if bound else None
+        OPERATOR,
+        name="a worker",
+        scopes=frozenset({Scope.CREDENTIALS_ISSUE}),
+        tenant_id=tenant if bound else None,
     )
     return TenantRows(tenant, made, key.id, text)
 
@@ -98,7 +120,11 @@ def tenant_row(database: Database) -> UUID:
     with database.write(SYSTEM) as db:
         db.add(tenant)
         db.flush()
-        db.add(ExternalIdRow(tenant_id=tenant.id, value=new_external_id(), state=ExternalIdState.CURRENT))
+        db.add(
+            ExternalIdRow(
+                tenant_id=tenant.id, value=new_external_id(), state=ExternalIdState.CURRENT
+            )
+        )
     return tenant.id
 
 
@@ -121,14 +147,20 @@ def connection_row(
     database: Database, tenant_id: UUID, role: Role = NO_ROLE, *, number: int = 1, **changes: Any
 ) -> UUID:
     arn = role.arn if number == 1 else f"{role.arn}-{number}"
-    [made] = connection_rows(database, tenant_id, [{"role_arn": arn, "role_unique_id": role.unique_id, **changes}])
+    [made] = connection_rows(
+        database, tenant_id, [{"role_arn": arn, "role_unique_id": role.unique_id, **changes}]
+    )
     return made
 
 
-def connection_rows(database: Database, tenant_id: UUID, wanted: Sequence[Mapping[str, Any]]) -> list[UUID]:
+def connection_rows(
+    database: Database, tenant_id: UUID, wanted: Sequence[Mapping[str, Any]]
+) -> list[UUID]:
     """Many in one transaction; each says of itself at least its role_arn and its role_unique_id."""
     with database.write(SYSTEM) as db:
-        external_id = db.scalars(sqlalchemy.select(ExternalIdRow.id).where(ExternalIdRow.tenant_id == tenant_id)).one()
+        external_id = db.scalars(
+            sqlalchemy.select(ExternalIdRow.id).where(ExternalIdRow.tenant_id == tenant_id)
+        ).one()
         common = {
             "tenant_id": tenant_id,
             "external_id_id": external_id,
@@ -137,13 +169,18 @@ def connection_rows(database: Database, tenant_id: UUID, wanted: Sequence[Mappin
             "verified_at": now(),
         }
         made = [
-            Connection(id=new_id(), **(common | {"account_id": one["role_arn"].split(":")[4]} | one)) for one in wanted
+            Connection(
+                id=new_id(), **(common | {"account_id": one["role_arn"].split(":")[4]} | one)
+            )
+            for one in wanted
         ]
         db.add_all(made)
     return [connection.id for connection in made]
 
 
-def registration_token(database: Database, secret_keys: tuple[str, ...], tenant_id: UUID, generation: int = 1) -> str:
+def registration_token(
+    database: Database, secret_keys: tuple[str, ...], tenant_id: UUID, generation: int = 1
+) -> str:
     """As this deployment's kit shows it."""
     with database.read() as db:
         return RegistrationTokens(secret_keys).make(deployment_id(db), tenant_id, generation)
@@ -189,7 +226,9 @@ def at_once(jobs: Iterable[Callable[[], Any]]) -> list[Any]:
 
 
 def plan(database: Database, ask: Callable[[], Any], *, of: str = "") -> str:
-    """How the database answers what `ask` asks last; `of`: of the table that the statement begins with."""
+    """How the database answers what `ask` asks last; `of`: of the table that the statement
+    begins with.
+    """
     seen = []
 
     def note(_c, _cursor, statement, parameters, _context, _many) -> None:
@@ -204,7 +243,9 @@ def plan(database: Database, ask: Callable[[], Any], *, of: str = "") -> str:
     statement, parameters = seen[-1]
     explain = "EXPLAIN QUERY PLAN " if database.engine.dialect.name == "sqlite" else "EXPLAIN "
     with database.engine.connect() as connection:
-        return "\n".join(str(tuple(row)) for row in connection.exec_driver_sql(explain + statement, parameters))
+        return "\n".join(
+            str(tuple(row)) for row in connection.exec_driver_sql(explain + statement, parameters)
+        )
 
 
 __all__ = [

@@ -39,7 +39,12 @@ def _aws_cli() -> Path:
     """The folder with the program `aws`, for as long as this process lives."""
     folder = Path(tempfile.mkdtemp(prefix="deputy-aws-cli-"))
     command = [sys.executable, "-m", "tests.support.aws_cli", str(folder)]
-    server = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, preexec_fn=end_with_parent)  # noqa: PLW1509  one C call
+    server = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        preexec_fn=end_with_parent,  # noqa: PLW1509  one C call
+    )
 
     def end() -> None:
         server.kill()

@@ -1,4 +1,6 @@
-"""Customers' stacks as far as registration goes: the messages they send, and a place that takes the answers."""
+"""Customers' stacks as far as registration goes: the messages they send, and a place that takes
+the answers.
+"""
 
 import json
 import threading
@@ -8,12 +10,17 @@ from typing import Any, Self
 
 BUCKET = "cloudformation-custom-resource-response-useast1"
 HOST = f"{BUCKET}.s3.amazonaws.com"
-PATH = "/arn%3Aaws%3Acloudformation%3Aus-east-1%3A444455556666%3Astack/s/1%7CRegistration%7C2?X-Amz-Date=1&X-Amz-Signature=ab%2Fc"
+PATH = (
+    "/arn%3Aaws%3Acloudformation%3Aus-east-1%3A444455556666%3Astack/s/1%7CRegistration%7C2"
+    "?X-Amz-Date=1&X-Amz-Signature=ab%2Fc"
+)
 TOPIC = "arn:aws:sns:us-east-1:111122223333:registrations"
 
 
 class Answers:
-    """An HTTP server that takes PUTs as S3 would, and keeps them. `statuses`: its answers; the last one repeats."""
+    """An HTTP server that takes PUTs as S3 would, and keeps them. `statuses`: its answers; the
+    last one repeats.
+    """
 
     def __init__(self, *statuses: int, location: str | None = None) -> None:
         self.got: list[tuple[str, dict[str, str], bytes]] = []
@@ -26,7 +33,9 @@ class Answers:
             def do_PUT(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 got.append((self.path, dict(self.headers.items()), body))
-                self.send_response(statuses_left.pop(0) if len(statuses_left) > 1 else statuses_left[0])
+                self.send_response(
+                    statuses_left.pop(0) if len(statuses_left) > 1 else statuses_left[0]
+                )
                 if location:
                     self.send_header("Location", location)
                 self.send_header("Content-Length", "0")
@@ -65,10 +74,13 @@ class Stack:
     permission_set: str | None = None  # name@version, as the templates have it from this release on
     access_until: Any = None  # likewise
 
-    def __init__(self, answers: str, token: str, role_arn: str, *, account: str | None = None) -> None:
+    def __init__(
+        self, answers: str, token: str, role_arn: str, *, account: str | None = None
+    ) -> None:
         self.account = account or role_arn.split(":")[4]
         self.stack_id = (
-            f"arn:aws:cloudformation:us-east-1:{self.account}:stack/deputy-{uuid.uuid4().hex[:8]}/{uuid.uuid4()}"
+            f"arn:aws:cloudformation:us-east-1:{self.account}"
+            f":stack/deputy-{uuid.uuid4().hex[:8]}/{uuid.uuid4()}"
         )
         self.answers, self.token, self.role_arn = answers, token, role_arn
 
@@ -77,7 +89,9 @@ class Stack:
         known = {} if kind == "Create" else {"PhysicalResourceId": "deputy-as-answered"}
         made = {
             "RequestType": kind,
-            "ResponseURL": f"{self.answers}/{BUCKET}/{uuid.uuid4()}%7CRegistration?X-Amz-Signature=secret-signature",
+            "ResponseURL": (
+                f"{self.answers}/{BUCKET}/{uuid.uuid4()}%7CRegistration?X-Amz-Signature=secret-signature"
+            ),
             "StackId": self.stack_id,
             "RequestId": str(uuid.uuid4()),
             "LogicalResourceId": "Registration",
@@ -91,14 +105,21 @@ class Stack:
                 **({} if self.access_until is None else {"AccessUntil": self.access_until}),
             },
         }
-        return {name: value for name, value in (made | known | changes).items() if value is not None}
+        return {
+            name: value for name, value in (made | known | changes).items() if value is not None
+        }
 
     def message(self, kind: str = "Create", **changes: Any) -> str:
         return envelope(json.dumps(self.request(kind, **changes)))
 
 
 def envelope(message: Any, **changes: Any) -> str:
-    made = {"Type": "Notification", "MessageId": str(uuid.uuid4()), "TopicArn": TOPIC, "Message": message}
+    made = {
+        "Type": "Notification",
+        "MessageId": str(uuid.uuid4()),
+        "TopicArn": TOPIC,
+        "Message": message,
+    }
     return json.dumps(made | changes)
 
 
@@ -153,7 +174,8 @@ HOSTILE_URLS = [
     f"https://{HOST}/\x7f",
     f"https://{HOST.replace('s3', chr(0xFF53) + '3')}{PATH}",  # a full-width s
     f"https://{HOST.replace('o', chr(0x043E))}{PATH}",  # a Cyrillic o
-    f"https://{HOST.replace('.', chr(0x3002))}{PATH}",  # an ideographic full stop, which IDNA reads as a dot
+    # an ideographic full stop, which IDNA reads as a dot
+    f"https://{HOST.replace('.', chr(0x3002))}{PATH}",
     f"https://{HOST.replace('1', chr(0x0661))}{PATH}",  # an Arabic digit
     "https://[::1]/",
     "https://[::ffff:169.254.169.254]/",

@@ -1,4 +1,6 @@
-"""A vendor whose permission sets change: a folder of its own, and a deployment for each of its versions."""
+"""A vendor whose permission sets change: a folder of its own, and a deployment for each of its
+versions.
+"""
 
 import json
 from collections.abc import Iterator
@@ -19,10 +21,19 @@ from tests.support.sets import GOOD
 from tests.support.waiting import until
 
 [_STATEMENT] = GOOD["statements"]
-READS = _STATEMENT | {"Sid": "Read", "why": "Shows your buckets.", "Action": ["s3:ListAllMyBuckets"], "Resource": "*"}
+READS = _STATEMENT | {
+    "Sid": "Read",
+    "why": "Shows your buckets.",
+    "Action": ["s3:ListAllMyBuckets"],
+    "Resource": "*",
+}
 READS.pop("Condition")
 MORE = READS | {"Sid": "Tags", "why": "Shows their tags.", "Action": ["s3:GetBucketTagging"]}
-WRITES = READS | {"Sid": "Write", "why": "Keeps old versions.", "Action": ["s3:PutBucketVersioning"]}
+WRITES = READS | {
+    "Sid": "Write",
+    "why": "Keeps old versions.",
+    "Action": ["s3:PutBucketVersioning"],
+}
 
 
 def registered(world: World, app: Flask, customer: Customer) -> None:
@@ -40,7 +51,9 @@ def registered(world: World, app: Flask, customer: Customer) -> None:
 def page_of(world: World, tenant: dict[str, Any]) -> BeautifulSoup:
     """The onboarding page of a new link."""
     link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
-    return BeautifulSoup(world.admin.app.test_client().get(urlsplit(link["url"]).path).text, "html.parser")
+    return BeautifulSoup(
+        world.admin.app.test_client().get(urlsplit(link["url"]).path).text, "html.parser"
+    )
 
 
 class Vendor:
@@ -52,7 +65,11 @@ class Vendor:
         self.writes = f"w{new_id().hex[-12:]}"
 
     def write(self, name: str, version: int, *statements: dict[str, Any], **more: Any) -> None:
-        changes = {"version": version, "statements": list(statements), "title": f"Set {version}"} | more
+        changes = {
+            "version": version,
+            "statements": list(statements),
+            "title": f"Set {version}",
+        } | more
         (self._folder / f"{name}.json").write_text(json.dumps(GOOD | changes))
 
     def withdraw(self, name: str) -> None:
@@ -60,8 +77,12 @@ class Vendor:
         (self._folder / f"{name}.json").unlink()
 
     @contextmanager
-    def release(self, *, publish: bool = True, default: str | None = None) -> Iterator[tuple[World, Flask]]:
-        """The service with the folder as it is now; the default set is the one that reads, unless another is named."""
+    def release(
+        self, *, publish: bool = True, default: str | None = None
+    ) -> Iterator[tuple[World, Flask]]:
+        """The service with the folder as it is now; the default set is the one that reads,
+        unless another is named.
+        """
         app = create_app(
             make_config(
                 self._url,

@@ -15,7 +15,8 @@ _SOON, _RARELY = 0.005, 0.25
 def until(truth: Callable[[], Any], what: str = "it", seconds: float = PATIENCE) -> Any:
     """What `truth` returns once it is true. Fails when that takes longer than `seconds`.
 
-    The longer it takes, the more rarely it looks: looking is often a request, which the awaited then has to wait for.
+    The longer it takes, the more rarely it looks: looking is often a request, which the awaited
+    then has to wait for.
     """
     began = time.monotonic()
     while not (found := truth()):
@@ -27,6 +28,9 @@ def until(truth: Callable[[], Any], what: str = "it", seconds: float = PATIENCE)
 
 def waiting_for_locks(database: Database) -> int:
     """How many of PostgreSQL's sessions wait for a lock, in this database."""
-    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    query = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND"
+        " wait_event_type = 'Lock'"
+    )
     with database.read() as db:
         return db.scalar(sqlalchemy.text(query))

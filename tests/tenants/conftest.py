@@ -1,4 +1,6 @@
-"""A deployment on each database, a clock that tests move, and a customer whose External ID is replaced."""
+"""A deployment on each database, a clock that tests move, and a customer whose External ID is
+replaced.
+"""
 
 import copy
 import uuid
@@ -52,7 +54,9 @@ def accepting(trust: dict[str, Any], *external_ids: str) -> dict[str, Any]:
 
 
 class Tenant:
-    """A tenant, and roles in accounts of its customer's, all made as its kit says at that moment."""
+    """A tenant, and roles in accounts of its customer's, all made as its kit says at that
+    moment.
+    """
 
     def __init__(self, services: Services, world: World, clock: time_machine.Traveller) -> None:
         self.services, self.world, self.clock = services, world, clock
@@ -69,7 +73,11 @@ class Tenant:
         return self.world.admin("GET", f"/v1/tenants/{self.made['id']}")["external_id"]
 
     def connection(
-        self, *, status: str = "verified", trust: dict[str, Any] | None = None, reading_itself: bool = True
+        self,
+        *,
+        status: str = "verified",
+        trust: dict[str, Any] | None = None,
+        reading_itself: bool = True,
     ) -> dict[str, Any]:
         customer, kit = Customer(self.world.aws), self.kit
         make = customer.reading_itself if reading_itself else customer.role
@@ -114,7 +122,9 @@ class Tenant:
             return db.get(Connection, uuid.UUID(connection["id"]))
 
     def after(self, **time: float) -> None:
-        """So much later, with a background worker at work all the time: it does what is due when it is due."""
+        """So much later, with a background worker at work all the time: it does what is due when
+        it is due.
+        """
         until = now() + timedelta(**time)
         tidy(self.services.db, 0)
         while (due := self._next_due()) is not None and due <= until:
@@ -150,7 +160,9 @@ class Tenant:
     def issued_ids(self) -> dict[str, str]:
         """Every External ID that any tenant had, and its state."""
         with self.services.db.read() as db:
-            return {row.value: row.state.value for row in db.scalars(sqlalchemy.select(ExternalIdRow))}
+            return {
+                row.value: row.state.value for row in db.scalars(sqlalchemy.select(ExternalIdRow))
+            }
 
     def actions(self) -> list[str]:
         """What the audit log says of the rotation, oldest first."""
@@ -168,7 +180,9 @@ def world(aws: Any, deployed: Flask) -> World:
 
 
 @pytest.fixture
-def new_tenant(deployed: Flask, world: World, clock: time_machine.Traveller) -> Callable[[], Tenant]:
+def new_tenant(
+    deployed: Flask, world: World, clock: time_machine.Traveller
+) -> Callable[[], Tenant]:
     services = deployed.extensions["deputy"]
     with services.db.write(SYSTEM) as db:  # what tests before this one left
         db.execute(sqlalchemy.update(Connection).values(due_at=None))

@@ -1,5 +1,6 @@
-"""A tenant's External ID is replaced without an outage: proofs decide each step. What locks and triggers decide is tried on
-both databases; more cases are in test_rotation_cases.py and test_rotation_retires.py.
+"""A tenant's External ID is replaced without an outage: proofs decide each step. What locks and
+triggers decide is tried on both databases; more cases are in test_rotation_cases.py and
+test_rotation_retires.py.
 """
 
 import uuid
@@ -19,7 +20,15 @@ from app.clock import now
 from app.factory import create_app
 from app.ids import Grant, new_external_id
 from app.store.database import SYSTEM
-from app.store.models import Connection, ExternalIdRow, ExternalIdState, Rotation, Tenant as Tenants, Trial, Trigger
+from app.store.models import (
+    Connection,
+    ExternalIdRow,
+    ExternalIdState,
+    Rotation,
+    Tenant as Tenants,
+    Trial,
+    Trigger,
+)
 from app.tenants import rotation
 from app.tenants.rotation import settle_all
 from tests.conftest import make_config
@@ -29,7 +38,9 @@ from tests.support.waiting import until, waiting_for_locks
 from tests.tenants.conftest import Tenant, accepting
 
 RETIRED_WARNING = "Not every role was seen to refuse it."
-on_sqlite = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)  # no question about locks or triggers
+on_sqlite = pytest.mark.parametrize(
+    "deployed", ["sqlite"], indirect=True
+)  # no question about locks or triggers
 
 
 @on_sqlite
@@ -73,11 +84,15 @@ def test_a_full_rotation_takes_proofs_alone_and_interrupts_nothing(tenant: Tenan
     assert (issued(), tenant.state()) == (old, ("open", 0, 1))
     tenant.after(minutes=1)
     tenant.verify(connection)
-    assert (issued(), tenant.state()) == (old, ("open", 0, 1)), "a person does not shorten the two minutes"
+    assert (issued(), tenant.state()) == (old, ("open", 0, 1)), (
+        "a person does not shorten the two minutes"
+    )
     tenant.after(minutes=2)
     assert (issued(), tenant.state()) == (following, ("ready", 1, 0))
     latest = tenant.world.admin("GET", path_of(connection, "/proofs"))["items"][0]
-    assert (latest["trigger"], latest["count"]) == ("rotation", 1), "a proof with another ID counts up no earlier one"
+    assert (latest["trigger"], latest["count"]) == ("rotation", 1), (
+        "a proof with another ID counts up no earlier one"
+    )
     assert tenant.external_id == old, "new connections would still be given it"
     assert tenant.complete()["state"] == "retiring"
     assert (tenant.external_id, tenant.kit["next_external_id"]) == (following, None)
@@ -95,10 +110,19 @@ def test_a_full_rotation_takes_proofs_alone_and_interrupts_nothing(tenant: Tenan
         *("rotation.started", "connection.external_id_switched", "rotation.ready"),
         *("rotation.completed", "external_id.retired"),
     ]
-    [event] = tenant.world.audit(tenant_id=tenant.made["id"], action="connection.external_id_switched")
-    assert (event["connection_id"], event["details"]) == (connection["id"], {"external_id": following})
+    [event] = tenant.world.audit(
+        tenant_id=tenant.made["id"], action="connection.external_id_switched"
+    )
+    assert (event["connection_id"], event["details"]) == (
+        connection["id"],
+        {"external_id": following},
+    )
     known = tenant.issued_ids()
-    strangers = [sent for sent in tenant.sent(connection) if sent is not None and sent not in {old, following}]
+    strangers = [
+        sent
+        for sent in tenant.sent(connection)
+        if sent is not None and sent not in {old, following}
+    ]
     assert strangers
     assert not [sent for sent in strangers if sent in known], "a stranger's ID was issued to nobody"
 
@@ -181,7 +205,10 @@ def test_a_rotation_can_be_abandoned_as_long_as_nothing_has_switched(tenant: Ten
     assert tenant.issued_ids()[following] == "retired"
     [event] = tenant.world.audit(tenant_id=tenant.made["id"], action="rotation.abandoned")
     assert (event["actor"]["kind"], event["outcome"]) == ("api_key", "ok")
-    assert event["details"] == {"external_id": tenant.made["external_id"], "next_external_id": following}
+    assert event["details"] == {
+        "external_id": tenant.made["external_id"],
+        "next_external_id": following,
+    }
     tenant.after(minutes=5)
     assert tenant.get(connection)["external_id"] == tenant.made["external_id"] == tenant.external_id
     assert tenant.start()["next_external_id"] != following
@@ -199,7 +226,9 @@ def other_process(deployed):
 
 
 @pytest.mark.parametrize("at_first", [True, False])
-def test_an_emergency_stops_issuing_at_once_in_every_process(tenant: Tenant, other_process, at_first: bool):
+def test_an_emergency_stops_issuing_at_once_in_every_process(
+    tenant: Tenant, other_process, at_first: bool
+):
     switched, waiting = tenant.connection(), tenant.connection()
     elsewhere = Api(other_process, tenant.world.admin.key)
     if not at_first:
@@ -213,7 +242,9 @@ def test_an_emergency_stops_issuing_at_once_in_every_process(tenant: Tenant, oth
     found = tenant.world.admin("POST", tenant.path, wanted, expect=status)
     assert found["emergency"] is True
     for api in (elsewhere, tenant.world.admin):
-        api.refused("POST", path_of(waiting, "/credentials"), expect=409, code="external_id_withdrawn")
+        api.refused(
+            "POST", path_of(waiting, "/credentials"), expect=409, code="external_id_withdrawn"
+        )
         if not at_first:
             assert api("POST", path_of(switched, "/credentials"))
     seen = tenant.get(waiting)
@@ -223,7 +254,9 @@ def test_an_emergency_stops_issuing_at_once_in_every_process(tenant: Tenant, oth
     for api in (elsewhere, tenant.world.admin):
         assert api("POST", path_of(waiting, "/credentials"))
     again = tenant.world.admin.raw("POST", tenant.path, wanted)
-    assert (again.status_code, again.get_json()["emergency"]) == (200, True), "the request may be sent again"
+    assert (again.status_code, again.get_json()["emergency"]) == (200, True), (
+        "the request may be sent again"
+    )
     assert tenant.actions().count("rotation.made_emergency") == (not at_first)
 
 
@@ -236,15 +269,24 @@ def test_a_new_one_retires_the_one_that_is_retiring_and_says_what_was_not_seen(t
     third = tenant.start()["next_external_id"]
     assert tenant.issued_ids()[oldest] == "retired"
     [event] = tenant.world.audit(tenant_id=tenant.made["id"], action="external_id.retired")
-    assert (event["details"]["external_id"], event["details"]["warning"]) == (oldest, RETIRED_WARNING)
+    assert (event["details"]["external_id"], event["details"]["warning"]) == (
+        oldest,
+        RETIRED_WARNING,
+    )
     tenant.switch(connection)
     tenant.complete()
-    assert {tenant.issued_ids()[one] for one in (oldest, second, third)} == {"retired", "retiring", "current"}
+    assert {tenant.issued_ids()[one] for one in (oldest, second, third)} == {
+        "retired",
+        "retiring",
+        "current",
+    }
 
 
 @pytest.fixture
 def left_behind(tenant: Tenant) -> dict[str, Any]:
-    """A verified connection that is paired with a retiring External ID, which alone its role accepts."""
+    """A verified connection that is paired with a retiring External ID, which alone its role
+    accepts.
+    """
     lost, other, before = tenant.connection(), tenant.connection(), tenant.kit["trust_policy"]
     tenant.update_role(lost, accepting(before, new_external_id()))
     assert tenant.verify(lost)["status"] == "broken"
@@ -288,7 +330,8 @@ def test_a_role_that_accepts_the_current_id_too_is_paired_with_it_as_soon_as_its
 ):
     """By a full proof: its latest one was made with another External ID."""
     tenant.update_role(
-        left_behind, accepting(tenant.kit["trust_policy"], left_behind["external_id"], tenant.external_id)
+        left_behind,
+        accepting(tenant.kit["trust_policy"], left_behind["external_id"], tenant.external_id),
     )
     tenant.start()
     asked = len(tenant.sent(left_behind))
@@ -310,7 +353,9 @@ def test_an_approval_verifies_nothing_that_was_proven_with_a_retired_id(tenant: 
     assert tenant.verify(waiting)["status"] == "pending"
 
 
-def test_a_trial_and_a_rotation_name_the_same_tenants_external_ids(tenant: Tenant, new_tenant: Callable[[], Tenant]):
+def test_a_trial_and_a_rotation_name_the_same_tenants_external_ids(
+    tenant: Tenant, new_tenant: Callable[[], Tenant]
+):
     connection, other = tenant.connection(), new_tenant()
     tenant.start()
     other.connection()
@@ -321,7 +366,9 @@ def test_a_trial_and_a_rotation_name_the_same_tenants_external_ids(tenant: Tenan
         with pytest.raises(ValueError, match="another tenant"):
             db.get(Connection, row.id).grant_with(theirs.new)
     for wrong in (
-        Trial(tenant_id=row.tenant_id, connection_id=row.id, external_id_id=theirs.next_external_id_id),
+        Trial(
+            tenant_id=row.tenant_id, connection_id=row.id, external_id_id=theirs.next_external_id_id
+        ),
         Rotation(
             tenant_id=row.tenant_id,
             external_id_id=row.external_id_id,
@@ -334,14 +381,22 @@ def test_a_trial_and_a_rotation_name_the_same_tenants_external_ids(tenant: Tenan
 
 
 @pytest.mark.parametrize(
-    "change", [{"withdrawn_at": now()}, {"state": ExternalIdState.RETIRED}], ids=["withdrawn", "retired"]
+    "change",
+    [{"withdrawn_at": now()}, {"state": ExternalIdState.RETIRED}],
+    ids=["withdrawn", "retired"],
 )
-def test_withdrawing_by_hand_moves_the_epoch_and_names_the_row(tenant: Tenant, change: dict[str, Any]):
+def test_withdrawing_by_hand_moves_the_epoch_and_names_the_row(
+    tenant: Tenant, change: dict[str, Any]
+):
     by_hand = ByHand(tenant.services.config.database_url)
     row = tenant.row(tenant.connection())
     before = by_hand.epoch
     with tenant.services.db.write(SYSTEM) as db:
-        db.execute(sqlalchemy.update(ExternalIdRow).where(ExternalIdRow.id == row.external_id_id).values(**change))
+        db.execute(
+            sqlalchemy.update(ExternalIdRow)
+            .where(ExternalIdRow.id == row.external_id_id)
+            .values(**change)
+        )
     assert by_hand.epoch == before + 1
     found = by_hand.rows("SELECT row_id FROM epoch_changes WHERE epoch = :epoch", epoch=before + 1)
     assert [str(one).replace("-", "") for (one,) in found] == [row.external_id_id.hex]
@@ -371,8 +426,12 @@ def test_a_proof_of_a_rotation_that_was_abandoned_meanwhile_pairs_with_nothing(
     assert tenant.state()[0] == "abandoned"
 
 
-@pytest.mark.parametrize("deployed", ["postgresql"], indirect=True)  # SQLite has one writer at a time
-def test_a_proof_that_was_planned_before_a_rotation_began_waits_for_it_and_tries_the_next_id_too(tenant: Tenant):
+@pytest.mark.parametrize(
+    "deployed", ["postgresql"], indirect=True
+)  # SQLite has one writer at a time
+def test_a_proof_that_was_planned_before_a_rotation_began_waits_for_it_and_tries_the_next_id_too(
+    tenant: Tenant,
+):
     """One that finds nothing new writes no row whose foreign key would wait for the tenant."""
     connection, database = tenant.connection(), tenant.services.db
     tenant_id, connection_id = uuid.UUID(tenant.made["id"]), uuid.UUID(connection["id"])
@@ -389,12 +448,19 @@ def test_a_proof_that_was_planned_before_a_rotation_began_waits_for_it_and_tries
     assert following in tenant.sent(connection)
 
 
-@pytest.mark.parametrize("deployed", ["postgresql"], indirect=True)  # SQLite has one writer at a time
+@pytest.mark.parametrize(
+    "deployed", ["postgresql"], indirect=True
+)  # SQLite has one writer at a time
 def test_housekeeping_and_a_proof_do_not_decide_at_the_same_time(tenant: Tenant):
-    """Each looks at all of the tenant's connections, and what one saw would be old when the other has decided."""
+    """Each looks at all of the tenant's connections, and what one saw would be old when the
+    other has decided.
+    """
     tenant.connection()
     tenant.start()
-    database, own = tenant.services.db, sqlalchemy.select(Tenants.id).where(Tenants.id == uuid.UUID(tenant.made["id"]))
+    database, own = (
+        tenant.services.db,
+        sqlalchemy.select(Tenants.id).where(Tenants.id == uuid.UUID(tenant.made["id"])),
+    )
     with ThreadPoolExecutor(1) as pool:
         with database.write(SYSTEM) as db:
             db.execute(own.with_for_update())

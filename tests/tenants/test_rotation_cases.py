@@ -18,15 +18,21 @@ from app.store.models.proof_schedule import Interval
 from tests.support.cast import path_of, without_external_id
 from tests.tenants.conftest import Tenant, accepting
 
-pytestmark = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)  # test_rotation.py is for both databases
+pytestmark = pytest.mark.parametrize(
+    "deployed", ["sqlite"], indirect=True
+)  # test_rotation.py is for both databases
 
 
-def test_a_tenant_has_one_rotation_at_a_time_which_can_only_be_read_once_it_has_ended(tenant: Tenant):
+def test_a_tenant_has_one_rotation_at_a_time_which_can_only_be_read_once_it_has_ended(
+    tenant: Tenant,
+):
     steps = (("POST", "/complete"), ("DELETE", ""))
     for method, what in (("GET", ""), *steps):
         tenant.world.admin.refused(method, f"{tenant.path}{what}", expect=404, code="not_found")
     following = tenant.start()["next_external_id"]
-    refused = tenant.world.admin.refused("POST", tenant.path, {"reason": "again"}, expect=409, code="conflict")
+    refused = tenant.world.admin.refused(
+        "POST", tenant.path, {"reason": "again"}, expect=409, code="conflict"
+    )
     assert following in refused["detail"]
     assert "ready" in refused["detail"]
     assert tenant.rotation()["next_external_id"] == following
@@ -36,7 +42,9 @@ def test_a_tenant_has_one_rotation_at_a_time_which_can_only_be_read_once_it_has_
         tenant.world.admin.refused(method, f"{tenant.path}{what}", expect=409, code="conflict")
 
 
-def test_a_bound_key_rotates_its_own_tenant_within_a_quota(tenant: Tenant, new_tenant: Callable[[], Tenant]):
+def test_a_bound_key_rotates_its_own_tenant_within_a_quota(
+    tenant: Tenant, new_tenant: Callable[[], Tenant]
+):
     own = tenant.world.key("tenants:write", tenant=tenant.made)
     own.refused("POST", new_tenant().path, {"reason": "x"}, expect=404, code="not_found")
     for rotation in range(20):
@@ -57,7 +65,12 @@ def test_the_kit_carries_both_and_then_the_new_one_alone(tenant: Tenant):
     kit, both = tenant.kit, [made["external_id"], made["next_external_id"]]
     assert (before["next_external_id"], kit["next_external_id"]) == (None, made["next_external_id"])
     assert kit["trust_policy"] == accepting(before["trust_policy"], *both)
-    for text in (kit["terraform"], kit["aws_cli"], kit["update"]["terraform"], kit["update"]["aws_cli"]):
+    for text in (
+        kit["terraform"],
+        kit["aws_cli"],
+        kit["update"]["terraform"],
+        kit["update"]["aws_cli"],
+    ):
         assert all(one in text for one in both)
     for link in (kit["launch_stack_url"], kit["organization_launch_url"]):
         assert f"param_NextExternalId={made['next_external_id']}" in link
@@ -82,7 +95,9 @@ def test_a_rotation_is_not_completed_while_a_verified_connection_waits(tenant: T
     first, second = tenant.connection(), tenant.connection()
     tenant.start()
     tenant.switch(first)
-    refused = tenant.world.admin.refused("POST", f"{tenant.path}/complete", expect=409, code="conflict")
+    refused = tenant.world.admin.refused(
+        "POST", f"{tenant.path}/complete", expect=409, code="conflict"
+    )
     assert refused["detail"].startswith("1 verified connection has")
     tenant.idle(days=1)
     assert tenant.state() == ("open", 1, 1), "no deadline"
@@ -103,7 +118,9 @@ def test_a_rotations_last_day_begins_again_when_a_connection_waits_again(tenant:
     tenant.idle(hours=20)
     tenant.switch(late)
     tenant.idle(hours=5)
-    assert tenant.state()[0] == "ready", "a day has passed since it was ready first, and not since it is again"
+    assert tenant.state()[0] == "ready", (
+        "a day has passed since it was ready first, and not since it is again"
+    )
     tenant.idle(hours=20)
     assert tenant.state()[0] == "retiring"
 
@@ -120,7 +137,9 @@ def test_a_role_that_refuses_in_between_begins_again(tenant: Tenant):
     tenant.update_role(connection)
     tenant.after(minutes=1)
     tenant.verify(connection)
-    assert tenant.state() == ("open", 0, 1), "two minutes from the first acceptance, which was taken back"
+    assert tenant.state() == ("open", 0, 1), (
+        "two minutes from the first acceptance, which was taken back"
+    )
     tenant.after(minutes=3)
     assert tenant.state() == ("ready", 1, 0)
 
@@ -140,7 +159,9 @@ def test_a_pattern_that_only_the_next_one_fits_is_found(tenant: Tenant, readable
 
 
 def test_a_role_that_was_given_the_next_one_alone_is_not_lost(tenant: Tenant):
-    """The customer replaced the External ID instead of adding one: waiting two minutes would be an outage."""
+    """The customer replaced the External ID instead of adding one: waiting two minutes would be
+    an outage.
+    """
     connection = tenant.connection()
     following = tenant.start()["next_external_id"]
     tenant.update_role(connection, accepting(tenant.kit["trust_policy"], following))
@@ -173,8 +194,12 @@ def test_a_new_connection_takes_the_next_one_if_its_role_accepts_it(tenant: Tena
     assert tenant.state()[0] == "abandoned", "a deleted connection has no role to lose"
 
 
-def test_a_rotation_is_not_abandoned_once_a_connection_has_switched_also_if_that_one_has_stopped(tenant: Tenant):
-    """Its role may accept the next External ID alone by now, and nothing else would let it in again."""
+def test_a_rotation_is_not_abandoned_once_a_connection_has_switched_also_if_that_one_has_stopped(
+    tenant: Tenant,
+):
+    """Its role may accept the next External ID alone by now, and nothing else would let it in
+    again.
+    """
     suspended, broken = tenant.connection(), tenant.connection()
     following = tenant.start()["next_external_id"]
     tenant.switch(suspended)
@@ -235,7 +260,9 @@ def test_a_connection_that_was_broken_is_proven_with_the_current_one_first(tenan
     assert tenant.get(connection)["external_id"] == following
 
 
-def test_an_insecure_connection_is_tried_with_the_current_one_then_the_next_one_or_its_own(tenant: Tenant):
+def test_an_insecure_connection_is_tried_with_the_current_one_then_the_next_one_or_its_own(
+    tenant: Tenant,
+):
     lost, other = tenant.connection(), tenant.connection()
     trust = tenant.kit["trust_policy"]
 
@@ -265,7 +292,9 @@ def test_a_connection_that_was_pending_before_is_proven_with_the_current_one_fir
     assert tenant.state() == ("open", 0, 1), "it waits to switch"
 
 
-def test_a_broken_connection_is_proven_with_the_retiring_id_last_and_keeps_it_from_retiring(tenant: Tenant):
+def test_a_broken_connection_is_proven_with_the_retiring_id_last_and_keeps_it_from_retiring(
+    tenant: Tenant,
+):
     lost, other = tenant.connection(), tenant.connection()
     before = tenant.kit["trust_policy"]
     tenant.update_role(lost, accepting(before, new_external_id()))
@@ -289,7 +318,9 @@ def test_a_broken_connection_is_proven_with_the_retiring_id_last_and_keeps_it_fr
 
 
 def test_a_connection_that_broke_within_a_day_keeps_its_external_id_from_retiring(tenant: Tenant):
-    """A faulty policy of the vendor's breaks all connections at once, and this one's role accepts no other ID."""
+    """A faulty policy of the vendor's breaks all connections at once, and this one's role
+    accepts no other ID.
+    """
     connection, before = tenant.connection(), tenant.kit["trust_policy"]
 
     def break_it() -> None:
@@ -300,7 +331,10 @@ def test_a_connection_that_broke_within_a_day_keeps_its_external_id_from_retirin
     break_it()
     assert tenant.complete()["state"] == "retiring"
     tenant.update_role(connection, before)
-    assert (tenant.verify(connection)["status"], tenant.get(connection)["external_id"]) == ("verified", old)
+    assert (tenant.verify(connection)["status"], tenant.get(connection)["external_id"]) == (
+        "verified",
+        old,
+    )
     break_it()
     tenant.idle(hours=23)
     assert tenant.state()[0] == "retiring"
@@ -349,7 +383,10 @@ def test_a_trust_policy_may_still_name_a_retired_one_and_is_told_to_remove_it(te
     assert seen["status"] == "verified"
     assert {check["outcome"] for check in seen["verification"]["checks"]} == {"passed"}
     [warning] = seen["verification"]["warnings"]
-    assert (warning["name"], oldest in warning["detail"]) == ("trust_policy_names_retired_external_id", True)
+    assert (warning["name"], oldest in warning["detail"]) == (
+        "trust_policy_names_retired_external_id",
+        True,
+    )
     tenant.update_role(connection)
     assert tenant.verify(connection)["verification"]["warnings"] == []
 

@@ -1,5 +1,5 @@
-"""Roles that still have only an External ID of their tenant's that was retired: nothing is issued, and the connection says
-what the customer must update.
+"""Roles that still have only an External ID of their tenant's that was retired: nothing is issued,
+and the connection says what the customer must update.
 """
 
 import pytest
@@ -9,20 +9,28 @@ from app.ids import new_external_id
 from tests.support.cast import path_of
 from tests.tenants.conftest import Tenant, accepting
 
-pytestmark = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)  # test_rotation.py is for both databases
+pytestmark = pytest.mark.parametrize(
+    "deployed", ["sqlite"], indirect=True
+)  # test_rotation.py is for both databases
 
 PLAIN = "The role can't be assumed with this tenant's External ID."
 
 
 def retire(tenant: Tenant) -> str:
-    """Replace the tenant's External ID: without verified connections no role could still accept the old one."""
+    """Replace the tenant's External ID: without verified connections no role could still accept
+    the old one.
+    """
     old = tenant.start()["external_id"]
     assert tenant.complete()["state"] == "retired"
     return old
 
 
 def detail_of(connection: dict) -> str:
-    [own] = [check for check in connection["verification"]["checks"] if check["name"] == "own_external_id_accepted"]
+    [own] = [
+        check
+        for check in connection["verification"]["checks"]
+        if check["name"] == "own_external_id_accepted"
+    ]
     assert own["outcome"] == "failed"
     return own["detail"]
 
@@ -34,14 +42,20 @@ def says_update_the_role(connection: dict) -> bool:
 
 
 def test_a_new_connection_whose_role_has_only_a_retired_one_says_to_update_the_role(tenant: Tenant):
-    """A stack launched from a link of last year: the connection was never paired with what its role accepts."""
+    """A stack launched from a link of last year: the connection was never paired with what its
+    role accepts.
+    """
     before = tenant.kit["trust_policy"]
     retired = retire(tenant)
     connection = tenant.connection(trust=before, status="pending")
     assert connection["external_id"] == tenant.external_id != retired
     assert says_update_the_role(connection)
-    tenant.world.admin.refused("POST", path_of(connection, "/credentials"), expect=409, code="connection_not_verified")
-    accepted = [call for call in tenant.world.calls_for(connection["role_arn"]) if call.outcome == "allowed"]
+    tenant.world.admin.refused(
+        "POST", path_of(connection, "/credentials"), expect=409, code="connection_not_verified"
+    )
+    accepted = [
+        call for call in tenant.world.calls_for(connection["role_arn"]) if call.outcome == "allowed"
+    ]
     assert {(call.external_id, call.policy) for call in accepted} == {(retired, INERT_POLICY)}
     tenant.update_role(connection)
     assert tenant.verify(connection)["status"] == "verified"
@@ -55,7 +69,9 @@ def test_each_retired_external_id_is_tried_and_not_only_the_latest(tenant: Tenan
     assert tenant.sent(connection) == [tenant.external_id, newer, oldest]
 
 
-def test_a_broken_connection_whose_role_went_back_to_a_retired_one_says_to_update_the_role(tenant: Tenant):
+def test_a_broken_connection_whose_role_went_back_to_a_retired_one_says_to_update_the_role(
+    tenant: Tenant,
+):
     before = tenant.kit["trust_policy"]
     retired = retire(tenant)
     connection = tenant.connection()
@@ -67,7 +83,9 @@ def test_a_broken_connection_whose_role_went_back_to_a_retired_one_says_to_updat
     assert tenant.get(connection)["external_id"] == tenant.external_id
 
 
-def test_a_proof_tries_at_most_three_retired_ones_the_connections_own_and_the_newest(tenant: Tenant):
+def test_a_proof_tries_at_most_three_retired_ones_the_connections_own_and_the_newest(
+    tenant: Tenant,
+):
     connection = tenant.connection()
     tenant.world.admin("POST", path_of(connection, "/suspend"), {"reason": "away"})
     own, *_, fourth, fifth = [retire(tenant) for _ in range(5)]
@@ -78,15 +96,21 @@ def test_a_proof_tries_at_most_three_retired_ones_the_connections_own_and_the_ne
     assert tenant.sent(connection)[asked:] == [tenant.external_id, own, fifth, fourth]
 
 
-def test_a_proof_that_repeats_a_refused_call_tries_retired_ones_once(tenant: Tenant, monkeypatch: pytest.MonkeyPatch):
+def test_a_proof_that_repeats_a_refused_call_tries_retired_ones_once(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr("app.connections.connections.PATIENCE", 5.0)
     monkeypatch.setattr("app.connections.verification._PAUSES", (0.0, 0.0))
     retired = retire(tenant)
-    connection = tenant.connection(trust=accepting(tenant.kit["trust_policy"], new_external_id()), status="pending")
+    connection = tenant.connection(
+        trust=accepting(tenant.kit["trust_policy"], new_external_id()), status="pending"
+    )
     assert tenant.sent(connection) == [*[tenant.external_id] * 3, retired]
 
 
-def test_a_role_that_accepts_the_current_one_too_is_proven_and_never_asked_about_a_retired_one(tenant: Tenant):
+def test_a_role_that_accepts_the_current_one_too_is_proven_and_never_asked_about_a_retired_one(
+    tenant: Tenant,
+):
     retired = retire(tenant)
     both = accepting(tenant.kit["trust_policy"], retired, tenant.external_id)
     connection = tenant.connection(trust=both)

@@ -15,7 +15,9 @@ from app.store.models import Connection, ExternalIdRow, Trial
 from tests.support.cast import path_of
 from tests.tenants.conftest import Tenant, accepting
 
-pytestmark = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)  # test_rotation.py is for both databases
+pytestmark = pytest.mark.parametrize(
+    "deployed", ["sqlite"], indirect=True
+)  # test_rotation.py is for both databases
 
 
 def test_an_old_one_that_is_accepted_again_has_to_be_refused_twice_again(tenant: Tenant):
@@ -51,7 +53,9 @@ def test_a_role_that_had_refused_twice_and_accepts_again_keeps_the_old_external_
     assert tenant.state()[0] == "retiring"
 
 
-def test_an_answer_that_is_not_clear_is_no_refusal_and_takes_none_back(tenant: Tenant, monkeypatch: pytest.MonkeyPatch):
+def test_an_answer_that_is_not_clear_is_no_refusal_and_takes_none_back(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+):
     connection = tenant.connection()
     old, probe = tenant.start()["external_id"], Sts.probe_again
 
@@ -88,11 +92,15 @@ def test_a_refusal_counts_only_beside_an_acceptance(tenant: Tenant):
     tenant.remove_role(connection)
     tenant.verify(connection)
     with tenant.services.db.read() as db:
-        trials = db.scalars(sqlalchemy.select(Trial).where(Trial.connection_id == tenant.row(connection).id)).all()
+        trials = db.scalars(
+            sqlalchemy.select(Trial).where(Trial.connection_id == tenant.row(connection).id)
+        ).all()
     assert [one for one in trials if one.refused_at is not None] == []
 
 
-def test_a_refusal_beside_an_answer_that_is_not_clear_does_not_count(tenant: Tenant, monkeypatch: pytest.MonkeyPatch):
+def test_a_refusal_beside_an_answer_that_is_not_clear_does_not_count(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+):
     def throttled(*_: object) -> None:
         raise Unavailable("Throttling")
 
@@ -124,7 +132,9 @@ def test_proofs_alone_take_a_rotation_to_its_end(tenant: Tenant):
     assert tenant.actions()[-1] == "external_id.retired"
 
 
-def test_a_role_that_has_refused_twice_has_its_usual_turns_while_others_are_waited_for(tenant: Tenant):
+def test_a_role_that_has_refused_twice_has_its_usual_turns_while_others_are_waited_for(
+    tenant: Tenant,
+):
     done, slow = tenant.connection(), tenant.connection()
     tenant.after(hours=1)
     tenant.start()
@@ -177,41 +187,60 @@ def test_a_connection_proven_with_the_retiring_id_moves_to_the_current_one_witho
     tenant.complete()
     tenant.update_role(lost, before)
     tenant.verify(lost)
-    assert (tenant.get(lost)["external_id"], tenant.get(other)["external_id"]) == (old, tenant.external_id)
+    assert (tenant.get(lost)["external_id"], tenant.get(other)["external_id"]) == (
+        old,
+        tenant.external_id,
+    )
     failed = len(tenant.world.audit(connection_id=lost["id"], action="connection.proof_failed"))
     if both_first:
         tenant.update_role(lost, accepting(before, old, tenant.external_id))
         asked = len(tenant.sent(lost))
-        assert tenant.verify(lost)["external_id"] == old, "until it has accepted the other for two minutes"
+        assert tenant.verify(lost)["external_id"] == old, (
+            "until it has accepted the other for two minutes"
+        )
         assert tenant.sent(lost)[asked:].count(old) == 2, "nobody asks whether it refuses its own"
         tenant.after(minutes=2)
     else:
         tenant.update_role(lost)
         tenant.verify(lost)
     assert tenant.get(lost)["external_id"] == tenant.external_id
-    assert len(tenant.world.audit(connection_id=lost["id"], action="connection.proof_failed")) == failed
+    assert (
+        len(tenant.world.audit(connection_id=lost["id"], action="connection.proof_failed"))
+        == failed
+    )
     assert tenant.issue(lost)
 
 
-def test_an_emergency_and_its_end_are_nothing_to_other_tenants(tenant: Tenant, new_tenant: Callable[[], Tenant]):
+def test_an_emergency_and_its_end_are_nothing_to_other_tenants(
+    tenant: Tenant, new_tenant: Callable[[], Tenant]
+):
     victim, bystander = new_tenant(), new_tenant()
     abused, untouched = victim.connection(), bystander.connection()
     victim.start(emergency=True)
     tenant.start(emergency=True)
     assert bystander.issue(untouched)
     tenant.world.admin("DELETE", tenant.path, expect=204)
-    tenant.world.admin.refused("POST", path_of(abused, "/credentials"), expect=409, code="external_id_withdrawn")
+    tenant.world.admin.refused(
+        "POST", path_of(abused, "/credentials"), expect=409, code="external_id_withdrawn"
+    )
 
 
-def test_an_external_id_that_every_role_was_seen_to_refuse_is_retired_without_a_warning(tenant: Tenant):
+def test_an_external_id_that_every_role_was_seen_to_refuse_is_retired_without_a_warning(
+    tenant: Tenant,
+):
     connection = tenant.connection()
     tenant.start()
     tenant.switch(connection)
     assert tenant.complete()["state"] == "retiring"
-    tenant.world.admin("POST", path_of(connection, "/suspend"), {"reason": "only verified ones count"})
+    tenant.world.admin(
+        "POST", path_of(connection, "/suspend"), {"reason": "only verified ones count"}
+    )
     tenant.start()
     [event] = tenant.world.audit(tenant_id=tenant.made["id"], action="external_id.retired")
-    assert (event["details"]["connections_not_seen_to_refuse_it"], event["details"]["warning"]) == (0, None)
+    assert (event["details"]["connections_not_seen_to_refuse_it"], event["details"]["warning"]) == (
+        0,
+        None,
+    )
 
 
 def test_abandoning_gives_back_only_what_this_rotation_withdrew(tenant: Tenant):

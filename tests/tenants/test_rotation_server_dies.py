@@ -1,4 +1,5 @@
-"""The database's server and the cache are killed with SIGKILL in the middle of a rotation, which goes on where it was.
+"""The database's server and the cache are killed with SIGKILL in the middle of a rotation, which
+goes on where it was.
 
 tests/honesty/test_rotation_kills.py kills Deputy's own processes.
 """
@@ -29,7 +30,9 @@ class Servers:
         self._options = shlex.split((postgres._data / "postmaster.opts").read_text())[1:]
 
     def die(self) -> None:
-        postmaster = psutil.Process(int((self._postgres._data / "postmaster.pid").read_text().split()[0]))
+        postmaster = psutil.Process(
+            int((self._postgres._data / "postmaster.pid").read_text().split()[0])
+        )
         processes = [postmaster, *postmaster.children(recursive=True)]
         for process in processes:
             process.kill()
@@ -38,7 +41,9 @@ class Servers:
 
     def come_back(self) -> None:
         data, log = str(self._postgres._data), str(self._postgres._home / "log")
-        self._postgres._run("pg_ctl", "-D", data, "-w", "-l", log, "-o", shlex.join(self._options), "start")
+        self._postgres._run(
+            "pg_ctl", "-D", data, "-w", "-l", log, "-o", shlex.join(self._options), "start"
+        )
         self._valkey.start()
 
 
@@ -77,9 +82,14 @@ def and_then(inner: Callable[..., object], die: Callable[[], None]) -> Callable[
 
 @pytest.fixture(params=["the calls were made", "the transaction is open", "it is committed"])
 def prove_and_die(
-    request: pytest.FixtureRequest, servers: Servers, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    servers: Servers,
+    tenant: Tenant,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[], bool]:
-    """The proof that is due, in which the servers die at this moment, and come back. Returns whether it is stored."""
+    """The proof that is due, in which the servers die at this moment, and come back. Returns
+    whether it is stored.
+    """
     place, name = {
         "the calls were made": (verification.Verification, "_prove_patiently"),
         "the transaction is open": (verification.rotation, "settle"),

@@ -36,7 +36,9 @@ class Visitor:
     link_id: str
 
     def raw(self, what: str = "", method: str = "GET", **options: Any) -> Any:
-        return self.world.admin.app.test_client().open(f"{self.path}{what}", method=method, **options)
+        return self.world.admin.app.test_client().open(
+            f"{self.path}{what}", method=method, **options
+        )
 
     def page(self, what: str = "") -> BeautifulSoup:
         response = self.raw(what)
@@ -83,7 +85,9 @@ def url(visitor: Visitor) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def browsing(chromium: Browser) -> Iterator[BrowserContext]:
-    """Pages leave nothing in it for the next test, as they use neither cookies nor storage; one a test takes half a second."""
+    """Pages leave nothing in it for the next test, as they use neither cookies nor storage; one
+    a test takes half a second.
+    """
     with chromium.new_context() as context:
         yield context
         assert context.storage_state() == {"cookies": [], "origins": []}
@@ -91,7 +95,9 @@ def browsing(chromium: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def browser_page(browsing: BrowserContext) -> Iterator[Page]:
-    """A page that fails the test when the page's own policy, or a script of its own, is in its way."""
+    """A page that fails the test when the page's own policy, or a script of its own, is in its
+    way.
+    """
     page = browsing.new_page()
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))
@@ -102,10 +108,17 @@ def browser_page(browsing: BrowserContext) -> Iterator[Page]:
     assert said == []
 
 
-def many(visitor: Visitor, status: ConnectionStatus = ConnectionStatus.VERIFIED, count: int = 100) -> list[str]:
+def many(
+    visitor: Visitor, status: ConnectionStatus = ConnectionStatus.VERIFIED, count: int = 100
+) -> list[str]:
     """Rows without roles; their accounts' ids, newest first."""
     accounts = [f"{next(_numbers):012d}" for _ in range(count)]
     common = {"role_unique_id": NO_ROLE.unique_id, "status": status, "due_at": None}
-    rows = [{"role_arn": f"{NO_ROLE.arn}-{account}", "account_id": account, **common} for account in accounts]
-    connection_rows(visitor.world.admin.app.extensions["deputy"].db, UUID(visitor.tenant["id"]), rows)
+    rows = [
+        {"role_arn": f"{NO_ROLE.arn}-{account}", "account_id": account, **common}
+        for account in accounts
+    ]
+    connection_rows(
+        visitor.world.admin.app.extensions["deputy"].db, UUID(visitor.tenant["id"]), rows
+    )
     return accounts[::-1]

@@ -1,4 +1,6 @@
-"""What the page says of accounts that were not declared, and of roles that the vendor has to approve."""
+"""What the page says of accounts that were not declared, and of roles that the vendor has to
+approve.
+"""
 
 from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Customer, World, path_of
@@ -9,7 +11,9 @@ pytestmark = on_sqlite  # nothing here depends on the database
 WRITES = "bucket-sync"
 
 
-def test_a_role_in_an_account_that_is_not_declared_is_refused_and_says_whom_to_ask(world: World, visitor: Visitor):
+def test_a_role_in_an_account_that_is_not_declared_is_refused_and_says_whom_to_ask(
+    world: World, visitor: Visitor
+):
     path = f"/v1/tenants/{visitor.tenant['id']}"
     arn = world.role(visitor.tenant)
     world.admin("PATCH", path, {"accounts": [Customer(world.aws).account]})
@@ -29,8 +33,12 @@ def test_the_page_says_that_a_role_that_may_write_waits_for_the_vendor(world: Wo
     assert visitor.steps() == ["done"] * 4 + ["now"]
     assert "the vendor must approve it" in visitor.page().get_text()
     visitor.raw(f"/connections/{made['id']}/verify", "POST")
-    assert world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections/{made['id']}")["awaiting_approval"]
+    assert world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections/{made['id']}")[
+        "awaiting_approval"
+    ]
     world.admin("PATCH", path_of(made), {"permission_set": "inventory"})
-    assert "because the role can then change data" not in visitor.page().get_text(), "the other set only reads"
+    assert "because the role can then change data" not in visitor.page().get_text(), (
+        "the other set only reads"
+    )
     world.admin("POST", path_of(made, "/approve"))
     assert visitor.steps() == ["done"] * 5

@@ -1,5 +1,6 @@
-"""The commands that archive Access Analyzer's finding: real shells and the real AWS CLI, against an analyzer's endpoint
-that writes down what it is asked. The CLI knows AWS's parameters: with a wrong one it sends nothing and fails.
+"""The commands that archive Access Analyzer's finding: real shells and the real AWS CLI, against an
+analyzer's endpoint that writes down what it is asked. The CLI knows AWS's parameters: with a wrong
+one it sends nothing and fails.
 """
 
 import json
@@ -41,7 +42,13 @@ class _Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.asked.append((self.command, unquote(self.path), json.loads(body or "{}")))
-        found = {"arn": ANALYZER, "name": "Ours", "type": "ACCOUNT", "createdAt": 0, "status": "ACTIVE"}
+        found = {
+            "arn": ANALYZER,
+            "name": "Ours",
+            "type": "ACCOUNT",
+            "createdAt": 0,
+            "status": "ACTIVE",
+        }
         answer = json.dumps({"analyzers": [found]} if self.command == "GET" else {}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(answer)))
@@ -88,7 +95,10 @@ def asks_for(rule: str, role_arn: str, broker: str) -> list[tuple[str, str, dict
 
 def unique(asked: list[tuple[str, str, dict]]) -> list[tuple[str, str, dict]]:
     """Without the random token by which AWS knows a repetition."""
-    return [(method, path, {k: v for k, v in sent.items() if k != "clientToken"}) for method, path, sent in asked]
+    return [
+        (method, path, {k: v for k, v in sent.items() if k != "clientToken"})
+        for method, path, sent in asked
+    ]
 
 
 @on_sqlite
@@ -99,19 +109,26 @@ def test_the_pages_archive_what_this_role_lets_in_this_principal_and_nothing_els
     role_arn = customer.role(kit["role_name"], kit["trust_policy"], Path="/x/")
     done = shell(f"set -eu\n{visitor.page().select_one('#findings-commands').get_text()}")
     assert done.returncode == 0, done.stderr
-    assert unique(analyzer.asked) == asks_for(kit["stack_name"], role_arn, kit["broker_principal_arn"])
+    assert unique(analyzer.asked) == asks_for(
+        kit["stack_name"], role_arn, kit["broker_principal_arn"]
+    )
 
 
 def test_the_documents_do_the_same(analyzer: Analyzer, shell):
     [commands] = re.findall(r"```sh\n(role=.*?)```", DOCS.read_text(), re.DOTALL)
     done = shell(f"set -eu\n{commands}", AWS_DEFAULT_REGION="us-east-1")
     assert done.returncode == 0, done.stderr
-    role_arn, broker = "arn:aws:iam::444455556666:role/deputy-2dc8435d", "arn:aws:iam::111122223333:role/DeputyBroker"
+    role_arn, broker = (
+        "arn:aws:iam::444455556666:role/deputy-2dc8435d",
+        "arn:aws:iam::111122223333:role/DeputyBroker",
+    )
     assert unique(analyzer.asked) == asks_for("deputy", role_arn, broker)
 
 
 @on_sqlite
-def test_a_wrong_parameter_would_be_noticed(visitor: Visitor, customer: Customer, analyzer: Analyzer, shell):
+def test_a_wrong_parameter_would_be_noticed(
+    visitor: Visitor, customer: Customer, analyzer: Analyzer, shell
+):
     kit = visitor.world.kit(visitor.tenant)
     customer.role(kit["role_name"], kit["trust_policy"])
     commands = visitor.page().select_one("#findings-commands").get_text()

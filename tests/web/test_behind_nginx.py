@@ -1,4 +1,5 @@
-"""The service below a path of somebody else's address, behind a real nginx: pages, forms, redirects, links, documents.
+"""The service below a path of somebody else's address, behind a real nginx: pages, forms,
+redirects, links, documents.
 
 nginx hands the path on or takes it off, as proxies do one or the other.
 """
@@ -78,7 +79,13 @@ def nginx(folder: Path, port: int, behind: int, handed: str) -> Iterator[None]:
     temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in _KINDS)
     user = "user root;" if os.geteuid() == 0 else ""  # whose folder it is
     text = _CONFIG.format(
-        folder=folder, temporary=temporary, user=user, port=port, prefix=PREFIX, behind=behind, handed=handed
+        folder=folder,
+        temporary=temporary,
+        user=user,
+        port=port,
+        prefix=PREFIX,
+        behind=behind,
+        handed=handed,
     )
     (folder / "nginx.conf").write_text(text)
     process = subprocess.Popen([NGINX, "-p", folder, "-c", folder / "nginx.conf", "-e", "stderr"])
@@ -135,9 +142,16 @@ def test_the_pages_files_forms_and_redirects_stay_below_the_path(site: Site, wor
     for url in {*files, *live, *own}:
         assert site.ask("GET", url).status in {200, 204}, url
 
-    refused = site.ask("POST", page.select_one("form.paste")["action"], fields={"role_arn": "nonsense"})
+    refused = site.ask(
+        "POST", page.select_one("form.paste")["action"], fields={"role_arn": "nonsense"}
+    )
     assert refused.status == 422
-    assert site.elsewhere(tag["href"] for tag in BeautifulSoup(refused.data, "html.parser").select("link")) == []
+    assert (
+        site.elsewhere(
+            tag["href"] for tag in BeautifulSoup(refused.data, "html.parser").select("link")
+        )
+        == []
+    )
     role = world.role(tenant)
     sent = site.ask("POST", page.select_one("form.paste")["action"], fields={"role_arn": role})
     assert sent.status == 303
@@ -147,7 +161,12 @@ def test_the_pages_files_forms_and_redirects_stay_below_the_path(site: Site, wor
     assert urlsplit(role).path.rpartition("/")[2] in after.data.decode()
     gone = site.ask("GET", f"onboard/{'x' * 43}")
     assert gone.status == 404
-    assert site.elsewhere(tag["href"] for tag in BeautifulSoup(gone.data, "html.parser").select("link")) == []
+    assert (
+        site.elsewhere(
+            tag["href"] for tag in BeautifulSoup(gone.data, "html.parser").select("link")
+        )
+        == []
+    )
 
 
 def test_the_api_and_its_documents_stay_below_the_path(site: Site, world: World):
@@ -172,12 +191,18 @@ def test_the_api_and_its_documents_stay_below_the_path(site: Site, world: World)
     assert second.json()["items"] != first["items"]
 
 
-def test_a_plain_request_for_credentials_is_answered_below_the_path(site: Site, world: World, monkeypatch):
+def test_a_plain_request_for_credentials_is_answered_below_the_path(
+    site: Site, world: World, monkeypatch
+):
     connection = world.connection()
     path = f"v1/tenants/{connection['tenant_id']}/connections/{connection['id']}/credentials"
     headers = {"Authorization": f"Bearer {world.admin.key}"}
-    assert site.ask("POST", path, headers=headers).status == 200, "from now on the process knows the key"
-    monkeypatch.setattr(site.app, "full_dispatch_request", lambda: pytest.fail("not as a plain request"))
+    assert site.ask("POST", path, headers=headers).status == 200, (
+        "from now on the process knows the key"
+    )
+    monkeypatch.setattr(
+        site.app, "full_dispatch_request", lambda: pytest.fail("not as a plain request")
+    )
     issued = site.ask("POST", path, headers=headers)
     assert issued.status == 200, issued.data
     assert issued.json()["Version"] == 1
@@ -189,18 +214,24 @@ def test_a_cursor_is_good_with_the_path_and_without(site: Site, world: World):
     headers = {"Authorization": f"Bearer {world.admin.key}"}
     cursor = site.ask("GET", "v1/tenants?limit=1", headers=headers).json()["next_cursor"]
     for prefix in ("", PREFIX):
-        asked = site.app.test_client().get(f"{prefix}/v1/tenants?limit=1&cursor={cursor}", headers=headers)
+        asked = site.app.test_client().get(
+            f"{prefix}/v1/tenants?limit=1&cursor={cursor}", headers=headers
+        )
         assert asked.status_code == 200, asked.text
 
 
 @in_a_browser
-def test_in_a_browser_the_page_has_its_styles_and_takes_a_role(site: Site, world: World, chromium: Browser):
+def test_in_a_browser_the_page_has_its_styles_and_takes_a_role(
+    site: Site, world: World, chromium: Browser
+):
     tenant = world.tenant()
     failed: list[str] = []
     with chromium.new_context() as context:
         page = context.new_page()
         page.on("requestfailed", lambda request: failed.append(request.url))
-        page.on("response", lambda answer: failed.append(answer.url) if answer.status >= 400 else None)
+        page.on(
+            "response", lambda answer: failed.append(answer.url) if answer.status >= 400 else None
+        )
         page.goto(link_of(site, world, tenant))
         assert page.evaluate("document.styleSheets.length") >= 2
         page.fill("#role-arn", world.role(tenant))

@@ -1,4 +1,6 @@
-"""The onboarding page in a real browser: live updates, tabs, copying, under the strict Content-Security-Policy."""
+"""The onboarding page in a real browser: live updates, tabs, copying, under the strict
+Content-Security-Policy.
+"""
 
 from collections.abc import Iterator
 
@@ -16,18 +18,26 @@ pytestmark = [in_a_browser, on_sqlite]  # a browser sees no difference between d
 
 # Text with less than 4.5:1 (WCAG AA) on what is behind it, and its ratio.
 FAINT = """() => {
-  const rgba = (said) => { const [r, g, b, a = 1] = said.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
+  const rgba = (said) => {
+    const [r, g, b, a = 1] = said.match(/[\\d.]+/g).map(Number);
+    return [r, g, b, a];
+  };
   const over = (top, below) => below.map((value, i) => top[i] * top[3] + value * (1 - top[3]));
   const light = (colour) => colour
     .map((value) => value / 255)
     .map((value) => (value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
     .reduce((sum, value, i) => sum + value * [0.2126, 0.7152, 0.0722][i], 0);
   const behind = (element) => element
-    ? over(rgba(getComputedStyle(element).backgroundColor), behind(element.parentElement)) : [255, 255, 255];
-  const shown = [...document.querySelectorAll("input[placeholder]")].map((e) => [e, e.placeholder, "::placeholder"]);
+    ? over(rgba(getComputedStyle(element).backgroundColor), behind(element.parentElement))
+    : [255, 255, 255];
+  const shown = [...document.querySelectorAll("input[placeholder]")]
+    .map((e) => [e, e.placeholder, "::placeholder"]);
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) shown.push([walker.currentNode.parentElement, walker.currentNode.data.trim()]);
-  return shown.filter(([element, text]) => text && element.checkVisibility()).map(([element, text, part]) => {
+  while (walker.nextNode()) {
+    shown.push([walker.currentNode.parentElement, walker.currentNode.data.trim()]);
+  }
+  const visible = shown.filter(([element, text]) => text && element.checkVisibility());
+  return visible.map(([element, text, part]) => {
     const back = behind(element);
     const front = over(rgba(getComputedStyle(element, part).color), back);
     const [less, more] = [light(front), light(back)].sort((a, b) => a - b);
@@ -37,12 +47,17 @@ FAINT = """() => {
 # How far the page reaches to the right of the window, and below its own text.
 BEYOND = """() => {
   const page = document.documentElement;
-  return [page.scrollWidth - page.clientWidth, page.scrollHeight - document.querySelector("main").offsetHeight];
+  const text = document.querySelector("main");
+  return [page.scrollWidth - page.clientWidth, page.scrollHeight - text.offsetHeight];
 }"""
 
 
 def test_the_page_turns_green_by_itself(visitor: Visitor, url: str, browser_page: Page):
-    page, kit, customer = browser_page, visitor.world.kit(visitor.tenant), Customer(visitor.world.aws)
+    page, kit, customer = (
+        browser_page,
+        visitor.world.kit(visitor.tenant),
+        Customer(visitor.world.aws),
+    )
     page.goto(url)
     page.evaluate("window.sameDocument = true")
     assert page.inner_text("#summary") == "Waiting for your stack."
@@ -50,7 +65,9 @@ def test_the_page_turns_green_by_itself(visitor: Visitor, url: str, browser_page
     made = visitor.world.connect(visitor.tenant, arn, status="insecure")
     page.wait_for_selector("#trust-should-be")
     customer.retrust(kit["role_name"], kit["trust_policy"])
-    visitor.world.admin("POST", f"/v1/tenants/{visitor.tenant['id']}/connections/{made['id']}/verify")
+    visitor.world.admin(
+        "POST", f"/v1/tenants/{visitor.tenant['id']}/connections/{made['id']}/verify"
+    )
     page.wait_for_selector("text=Connected. There is nothing left to do.")
     assert page.evaluate("window.sameDocument")
 
@@ -63,11 +80,14 @@ def phone(browser_page: Page) -> Page:
 
 def y_of(page: Page, selector: str) -> float:
     return page.evaluate(
-        "(selector) => document.querySelector(selector).getBoundingClientRect().top + scrollY", selector
+        "(selector) => document.querySelector(selector).getBoundingClientRect().top + scrollY",
+        selector,
     )
 
 
-def test_on_a_phone_the_status_comes_first_once_there_is_anything_to_tell(visitor: Visitor, url: str, phone: Page):
+def test_on_a_phone_the_status_comes_first_once_there_is_anything_to_tell(
+    visitor: Visitor, url: str, phone: Page
+):
     phone.goto(url)
     assert y_of(phone, "#status") > y_of(phone, "#ways")
     visitor.paste("123456789012")
@@ -77,7 +97,9 @@ def test_on_a_phone_the_status_comes_first_once_there_is_anything_to_tell(visito
     assert box["y"] + box["height"] < 844  # without scrolling
 
 
-def test_on_a_page_that_is_open_the_status_moves_to_its_place(visitor: Visitor, url: str, phone: Page):
+def test_on_a_page_that_is_open_the_status_moves_to_its_place(
+    visitor: Visitor, url: str, phone: Page
+):
     """What is looked at does not jump, and what is being typed goes on."""
     phone.goto(url)
     phone.locator("#role-arn").scroll_into_view_if_needed()
@@ -92,14 +114,17 @@ def test_on_a_page_that_is_open_the_status_moves_to_its_place(visitor: Visitor, 
 
 
 def test_the_main_button_is_a_link_and_acts_like_one(url: str, browser_page: Page):
-    """Enter follows it. Space scrolls the page, as with every link: a button would be pressed by it."""
+    """Enter follows it. Space scrolls the page, as with every link: a button would be pressed by
+    it.
+    """
     browser_page.goto(url)
     launch = browser_page.locator("a.launch:visible")
     assert launch.get_attribute("role") is None
     launch.focus()
     before = browser_page.evaluate("scrollY")
     browser_page.keyboard.press("Space")
-    # Asked from here: a function that the page itself polls would be an eval, which its policy forbids.
+    # Asked from here: a function that the page itself polls would be an eval, which its policy
+    # forbids.
     until(lambda: browser_page.evaluate("scrollY") > before)
     assert len(browser_page.context.pages) == 1
     assert browser_page.locator("input[type=radio][autocomplete]").count() == 0
@@ -113,7 +138,9 @@ def test_a_search_is_removed_with_a_click(visitor: Visitor, url: str, browser_pa
     assert y_of(browser_page, "#status") > y_of(browser_page, "#ways")
 
 
-def test_a_page_that_is_open_turns_into_the_farewell(visitor: Visitor, url: str, browser_page: Page):
+def test_a_page_that_is_open_turns_into_the_farewell(
+    visitor: Visitor, url: str, browser_page: Page
+):
     page = browser_page.context.new_page()  # whose console may say that its link has ended
     page.goto(url)
     visitor.world.admin("DELETE", f"/v1/tenants/{visitor.tenant['id']}", expect=204)
@@ -130,30 +157,43 @@ def test_the_tabs_work_with_the_arrow_keys(url: str, browser_page: Page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_is_readable_and_fits_a_small_phone(visitor: Visitor, url: str, browser_page: Page, scheme):
+def test_the_page_is_readable_and_fits_a_small_phone(
+    visitor: Visitor, url: str, browser_page: Page, scheme
+):
     browser_page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
 
     def look(way: str = "stack") -> None:
         for width in (320, 1280):
             browser_page.set_viewport_size({"width": width, "height": 600})
             browser_page.goto(f"{url}?way={way}")
-            browser_page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+            browser_page.evaluate(
+                "document.querySelectorAll('details').forEach((one) => (one.open = true))"
+            )
             assert browser_page.evaluate(FAINT) == []
             assert browser_page.evaluate(BEYOND) == [0, 0]
 
     for way in ("stack", "terraform", "cli", "organization"):
         look(way)
     kit = visitor.world.kit(visitor.tenant)
-    visitor.paste(Customer(visitor.world.aws).role(kit["role_name"], without_external_id(kit["trust_policy"])))
+    visitor.paste(
+        Customer(visitor.world.aws).role(kit["role_name"], without_external_id(kit["trust_policy"]))
+    )
     look()
     for status in set(ConnectionStatus) - {ConnectionStatus.DELETED}:
         many(visitor, status, 5)
     visitor.paste(f"arn:aws:iam::123456789012:role/deputy-{'long-name' * 6}")
-    visitor.world.admin("POST", f"/v1/tenants/{visitor.tenant['id']}/external-id/rotation", {"reason": "x"}, expect=201)
+    visitor.world.admin(
+        "POST",
+        f"/v1/tenants/{visitor.tenant['id']}/external-id/rotation",
+        {"reason": "x"},
+        expect=201,
+    )
     look()
 
 
-def test_each_element_that_the_tab_key_reaches_shows_its_focus(visitor: Visitor, url: str, browser_page: Page):
+def test_each_element_that_the_tab_key_reaches_shows_its_focus(
+    visitor: Visitor, url: str, browser_page: Page
+):
     many(visitor, ConnectionStatus.PENDING, 30)
     browser_page.goto(url)
     reached = []
@@ -164,7 +204,9 @@ def test_each_element_that_the_tab_key_reaches_shows_its_focus(visitor: Visitor,
           return [at.id || at.tagName, `${outlineStyle} ${outlineWidth}`];
         }""")
         reached.append(name)
-        assert ring == "solid 2px" or name in {"way-stack", "BODY"}, name  # a tab's ring is its label's
+        assert ring == "solid 2px" or name in {"way-stack", "BODY"}, (
+            name
+        )  # a tab's ring is its label's
     expected = ["list-refused", "list-next", "role-arn", "way-stack", "region"]
     assert [name for name in reached if name in expected] == expected
 
@@ -176,7 +218,9 @@ def plain(chromium: Browser) -> Iterator[Page]:
         yield context.new_page()
 
 
-def test_without_javascript_the_tabs_turn_and_the_list_goes_on(visitor: Visitor, url: str, plain: Page):
+def test_without_javascript_the_tabs_turn_and_the_list_goes_on(
+    visitor: Visitor, url: str, plain: Page
+):
     listed = many(visitor, count=30)
     plain.goto(url)
     for way, shown in (("terraform", "#terraform"), ("cli", "#aws-cli"), ("stack", "#region")):
@@ -190,7 +234,9 @@ def test_without_javascript_the_tabs_turn_and_the_list_goes_on(visitor: Visitor,
     assert plain.locator("tbody code").all_inner_texts() == listed[25:]
 
 
-def test_what_the_page_shows_of_a_list_stays_when_it_refreshes(visitor: Visitor, url: str, browser_page: Page):
+def test_what_the_page_shows_of_a_list_stays_when_it_refreshes(
+    visitor: Visitor, url: str, browser_page: Page
+):
     many(visitor, ConnectionStatus.PENDING, 60)
     browser_page.goto(url)
     browser_page.click("#list-next")

@@ -1,4 +1,6 @@
-"""A link of an offboarded tenant: for 30 days it says what there is to delete, and then it is like any other."""
+"""A link of an offboarded tenant: for 30 days it says what there is to delete, and then it is
+like any other.
+"""
 
 from datetime import timedelta
 from uuid import UUID
@@ -33,9 +35,16 @@ def test_the_names_are_those_of_the_launch_links(visitor: Visitor):
 def test_nothing_can_be_done_through_an_offboarded_tenants_link(visitor: Visitor):
     made = visitor.world.connection(visitor.tenant)
     offboard(visitor)
-    events, calls = visitor.world.audit(tenant_id=visitor.tenant["id"]), len(visitor.world.aws.sts_calls)
+    events, calls = (
+        visitor.world.audit(tenant_id=visitor.tenant["id"]),
+        len(visitor.world.aws.sts_calls),
+    )
     page = visitor.raw().text
-    for what in ("/connections", f"/connections/{made['id']}/verify", f"/connections/{made['id']}/stop"):
+    for what in (
+        "/connections",
+        f"/connections/{made['id']}/verify",
+        f"/connections/{made['id']}/stop",
+    ):
         answer = visitor.raw(what, "POST", data={"role_arn": made["role_arn"]})
         assert (answer.status_code, answer.text) == (410, page)
     assert visitor.raw("/status").status_code == 410  # and the open page loads itself again

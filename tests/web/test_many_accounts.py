@@ -1,4 +1,6 @@
-"""A tenant with more accounts than fit on a page: those that need a change come first, and all can be reached."""
+"""A tenant with more accounts than fit on a page: those that need a change come first, and all
+can be reached.
+"""
 
 import json
 from uuid import UUID
@@ -74,7 +76,8 @@ def test_what_is_proven_meanwhile_does_not_move_the_rest_of_the_list(visitor: Vi
     services = visitor.world.admin.app.extensions["deputy"]
     with services.db.write(SYSTEM) as db:
         moved = update(Connection).where(
-            Connection.tenant_id == UUID(visitor.tenant["id"]), Connection.account_id.in_(waiting[20:25])
+            Connection.tenant_id == UUID(visitor.tenant["id"]),
+            Connection.account_id.in_(waiting[20:25]),
         )
         db.execute(moved.values(status=VERIFIED))
     assert accounts(follow(visitor, page, "list-next")) == waiting[25:50]
@@ -89,8 +92,13 @@ def test_what_refreshes_by_itself_and_a_check_stay_where_the_visitor_is(visitor:
     assert [cell.text for cell in fragment.select("tbody th code")] == accounts(page)
     assert fragment.select_one("[hx-get]")["hx-get"] == page.select_one("[hx-get]")["hx-get"]
     action = page.select_one("tbody form")["action"].removeprefix(visitor.path)
-    assert visitor.raw(action, "POST").headers["Location"] == f"{visitor.path}{action[action.index('?') :]}#status"
-    assert page.select_one(".nojs a")["href"] == f"{visitor.path}{action[action.index('?') :]}#status"
+    assert (
+        visitor.raw(action, "POST").headers["Location"]
+        == f"{visitor.path}{action[action.index('?') :]}#status"
+    )
+    assert (
+        page.select_one(".nojs a")["href"] == f"{visitor.path}{action[action.index('?') :]}#status"
+    )
 
 
 @on_sqlite
@@ -151,7 +159,11 @@ def test_each_mistake_has_its_own_advice_and_names_a_few_of_its_accounts(visitor
     like = Customer(world.aws)
     visitor.paste(like.role(kit["role_name"], pattern))
     for _ in range(5):
-        visitor.paste(Customer(world.aws).role(kit["role_name"], without_external_id(kit["trust_policy"])))
-    missing, foreign, *_ = [" ".join(said.text.split()) for said in visitor.page().select(".advice p")]
+        visitor.paste(
+            Customer(world.aws).role(kit["role_name"], without_external_id(kit["trust_policy"]))
+        )
+    missing, foreign, *_ = [
+        " ".join(said.text.split()) for said in visitor.page().select(".advice p")
+    ]
     assert "and 2 more in this list: The role can be used without your External ID" in missing
     assert foreign.startswith(f"Account {like.account}: The role also accepts an External ID")

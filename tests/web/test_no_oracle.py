@@ -1,4 +1,6 @@
-"""The page does not tell whether a role exists: an absent one and one that refuses us are shown and recorded alike."""
+"""The page does not tell whether a role exists: an absent one and one that refuses us are shown
+and recorded alike.
+"""
 
 import json
 import re
@@ -22,8 +24,13 @@ def test_an_absent_role_and_one_that_refuses_us_are_shown_and_recorded_alike(wor
 
 
 def shown_and_recorded(world, statement) -> tuple[str, str]:
-    """The page after an account id was entered twice, and the tenant's audit events; without what differs anyhow."""
-    tenant, customer = world.admin("POST", "/v1/tenants", {"name": "Same"}, expect=201), Customer(world.aws)
+    """The page after an account id was entered twice, and the tenant's audit events; without
+    what differs anyhow.
+    """
+    tenant, customer = (
+        world.admin("POST", "/v1/tenants", {"name": "Same"}, expect=201),
+        Customer(world.aws),
+    )
     visitor, kit = visit(world, tenant), world.kit(tenant)
     if statement is not None:
         customer.role(kit["role_name"], kit["trust_policy"] | {"Statement": [statement]})
@@ -31,8 +38,18 @@ def shown_and_recorded(world, statement) -> tuple[str, str]:
         assert visitor.paste(customer.account).status_code == 303
     (connection,) = world.admin("GET", f"/v1/tenants/{tenant['id']}/connections")["items"]
     page = visitor.raw().text
-    events = [(event["action"], event["outcome"], event["details"]) for event in world.audit(tenant_id=tenant["id"])]
-    own = (customer.account, kit["role_name"], kit["external_id"], connection["id"], tenant["id"], visitor.link_id)
+    events = [
+        (event["action"], event["outcome"], event["details"])
+        for event in world.audit(tenant_id=tenant["id"])
+    ]
+    own = (
+        customer.account,
+        kit["role_name"],
+        kit["external_id"],
+        connection["id"],
+        tenant["id"],
+        visitor.link_id,
+    )
     return without(page, visitor.path, *own), without(json.dumps(events), *own)
 
 
@@ -40,5 +57,7 @@ def without(text, *own) -> str:
     for value in own:
         text = text.replace(value, "…")
     text = re.sub(r"seen=[0-9a-f]+", "seen=…", text)
-    text = re.sub(r"\d{1,2} [A-Z][a-z]+ \d{4}, [0-9:]+ UTC", "…", text)  # in words; a clock goes on between two pages
+    text = re.sub(
+        r"\d{1,2} [A-Z][a-z]+ \d{4}, [0-9:]+ UTC", "…", text
+    )  # in words; a clock goes on between two pages
     return re.sub(r"\d{4}-\d\d-\d\d(T| )[0-9:.]+", "…", text)

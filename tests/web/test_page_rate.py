@@ -1,4 +1,6 @@
-"""How often onboarding pages may be asked for: whatever the method and the path, by link and by tenant."""
+"""How often onboarding pages may be asked for: whatever the method and the path, by link and by
+tenant.
+"""
 
 import threading
 from urllib.parse import urlsplit
@@ -14,7 +16,13 @@ from tests.attacks.evidence import on_sqlite
 from tests.support.cast import World
 
 NO_ID = "00000000-0000-7000-8000-000000000000"
-RENDERING = [("GET", ""), ("HEAD", ""), ("GET", "/status"), ("HEAD", "/status"), ("GET", "/connections")]
+RENDERING = [
+    ("GET", ""),
+    ("HEAD", ""),
+    ("GET", "/status"),
+    ("HEAD", "/status"),
+    ("GET", "/connections"),
+]
 RENDERING += [
     ("POST", "/connections"),
     ("POST", f"/connections/{NO_ID}/verify"),
@@ -43,7 +51,9 @@ def test_every_request_to_a_page_counts(world: World, app: Flask, rates: Rates):
     client = app.test_client()
     for method, what in RENDERING:
         path = link(world, world.tenant())
-        answers = [client.open(path + what, method=method).status_code for _ in range(2 * PAGE_RATE + 1)]
+        answers = [
+            client.open(path + what, method=method).status_code for _ in range(2 * PAGE_RATE + 1)
+        ]
         assert (429 not in answers[:-1], answers[-1]) == (True, 429), (method, what)
     for method, what in RENDERING:
         refused = client.open(path + what, method=method)
@@ -58,7 +68,9 @@ def test_the_links_of_a_tenant_count_together(world: World, app: Flask, rates: R
     answers = [client.head(path).status_code for path in links]
     assert answers == [200] * TENANT_PAGE_RATE + [429]
     assert "Too many requests for your pages" in client.get(links[0]).text
-    assert client.get(link(world, world.tenant())).status_code == 200, "another tenant's pages are its own"
+    assert client.get(link(world, world.tenant())).status_code == 200, (
+        "another tenant's pages are its own"
+    )
 
 
 def test_beyond_the_tenants_rate_a_request_waits_for_its_turn_where_that_comes_soon(
@@ -74,7 +86,9 @@ def test_beyond_the_tenants_rate_a_request_waits_for_its_turn_where_that_comes_s
     assert slept == pytest.approx([0.1 * (turn + 1) for turn in range(6)])
 
 
-def test_a_link_that_does_not_work_is_counted_for_itself_alone(world: World, app: Flask, rates: Rates):
+def test_a_link_that_does_not_work_is_counted_for_itself_alone(
+    world: World, app: Flask, rates: Rates
+):
     tenant, client = world.tenant(), app.test_client()
     revoked, other = link(world, tenant), link(world, tenant)
     assert client.get(revoked).status_code == 200
@@ -92,7 +106,9 @@ def test_a_request_beyond_the_limit_and_one_with_an_unknown_link_cost_next_to_no
     for _ in range(3 * PAGE_RATE):
         client.get(path)
     assert client.get("/onboard/" + "x" * 43).status_code == 404
-    monkeypatch.setattr("app.web.onboarding.pages.render_template", lambda *_, **__: pytest.fail("rendered"))
+    monkeypatch.setattr(
+        "app.web.onboarding.pages.render_template", lambda *_, **__: pytest.fail("rendered")
+    )
     asked: list[str] = []
 
     def note(_connection, _cursor, statement, *_) -> None:
@@ -112,13 +128,17 @@ def test_a_request_beyond_the_limit_and_one_with_an_unknown_link_cost_next_to_no
     assert read.startswith("SELECT onboarding_links.id, onboarding_links.tenant_id")
 
 
-def test_twenty_people_with_open_pages_do_not_meet_the_limit(rates: Rates, stopped_clock, monkeypatch):
+def test_twenty_people_with_open_pages_do_not_meet_the_limit(
+    rates: Rates, stopped_clock, monkeypatch
+):
     """Ten have the same link open and ten another one. Each page asks every three seconds."""
     monkeypatch.setattr(stopped_clock, "sleep", lambda _: None, raising=False)
     monkeypatch.setattr(rates, "_held_pages", threading.BoundedSemaphore(20))
     tenant, links = new_id(), [new_id(), new_id()]
     people = [(3 * (number * 0.618 % 1), links[number % 2]) for number in range(20)]
-    requests = sorted((begin + 3 * turn, link_id) for begin, link_id in people for turn in range(20))
+    requests = sorted(
+        (begin + 3 * turn, link_id) for begin, link_id in people for turn in range(20)
+    )
     passed = 0.0
     for at, link_id in requests:
         stopped_clock.move(at - passed)

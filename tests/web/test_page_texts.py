@@ -1,6 +1,8 @@
-"""What the page says in each situation, in full: compared with the text that is stored beside this file.
+"""What the page says in each situation, in full: compared with the text that is stored beside this
+file.
 
-Where words are changed on purpose, delete the stored text: the test writes the new one, and fails once, for it to be read.
+Where words are changed on purpose, delete the stored text: the test writes the new one, and fails
+once, for it to be read.
 """
 
 import json
@@ -28,8 +30,15 @@ from tests.web.conftest import Visitor, visit
 pytestmark = on_sqlite  # the words come from the same rows on both databases
 
 STORED = Path(__file__).parent / "page_texts"
-BLOCKS = "p, li, h1, h2, h3, pre, tr, td, th, summary, legend, label, button, form, section, article, details"
-NUMBERED = {"EXTERNAL-ID": r"dpy-[0-9a-f]{64}", "ACCOUNT": r"(?<!\d)[2-8]\d{11}(?!\d)", "TENANT": r"deputy-[0-9a-f]{8}"}
+BLOCKS = (
+    "p, li, h1, h2, h3, pre, tr, td, th, summary, legend, label, button, form, section, article,"
+    " details"
+)
+NUMBERED = {
+    "EXTERNAL-ID": r"dpy-[0-9a-f]{64}",
+    "ACCOUNT": r"(?<!\d)[2-8]\d{11}(?!\d)",
+    "TENANT": r"deputy-[0-9a-f]{8}",
+}
 REPLACED = {
     r"\d{1,2} [A-Z][a-z]+ \d{4}(, \d\d:\d\d(:\d\d)?)?( UTC)?": "DATE",
     r"Acme \d+": "Acme",
@@ -50,7 +59,9 @@ def text_of(part: BeautifulSoup) -> str:
     text = "\n".join(line for line in lines if line) + "\n"
     for name, pattern in NUMBERED.items():
         places: dict[str, str] = {}
-        text = re.sub(pattern, lambda m, n=name, p=places: p.setdefault(m[0], f"{n}-{len(p) + 1}"), text)
+        text = re.sub(
+            pattern, lambda m, n=name, p=places: p.setdefault(m[0], f"{n}-{len(p) + 1}"), text
+        )
     for pattern, word in REPLACED.items():
         text = re.sub(pattern, word, text)
     return text
@@ -73,7 +84,11 @@ def change(visitor: Visitor, connection: dict, **changes: object) -> None:
 def entered(visitor: Visitor, *, account_alone: bool = False) -> dict:
     """A role that is absent, entered by its ARN or by its account."""
     customer, kit = Customer(visitor.world.aws), visitor.world.kit(visitor.tenant)
-    visitor.paste(customer.account if account_alone else f"arn:aws:iam::{customer.account}:role/{kit['role_name']}")
+    visitor.paste(
+        customer.account
+        if account_alone
+        else f"arn:aws:iam::{customer.account}:role/{kit['role_name']}"
+    )
     items = visitor.world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections")["items"]
     return next(item for item in items if item["account_id"] == customer.account)
 
@@ -84,7 +99,9 @@ def verify(visitor: Visitor, connection: dict) -> None:
 
 def insecure(visitor: Visitor) -> None:
     kit = visitor.world.kit(visitor.tenant)
-    visitor.paste(Customer(visitor.world.aws).role(kit["role_name"], without_external_id(kit["trust_policy"])))
+    visitor.paste(
+        Customer(visitor.world.aws).role(kit["role_name"], without_external_id(kit["trust_policy"]))
+    )
 
 
 def loosened(visitor: Visitor) -> None:
@@ -124,7 +141,9 @@ def unclear(visitor: Visitor) -> None:
 
 
 def suspended(visitor: Visitor) -> None:
-    visitor.world.admin("POST", path_of(connected(visitor), "/suspend"), {"reason": "unpaid since spring"})
+    visitor.world.admin(
+        "POST", path_of(connected(visitor), "/suspend"), {"reason": "unpaid since spring"}
+    )
 
 
 def ended(visitor: Visitor) -> None:
@@ -178,8 +197,12 @@ SITUATIONS: dict[str, Callable[[Visitor], object]] = {
     "insecure": insecure,
     "loosened": loosened,
     "loosened-and-unclear": loosened_and_unclear,
-    "insecure-by-reading": lambda v: reading(v, Condition={"StringEquals": {"sts:RoleSessionName": "maintenance"}}),
-    "others-trusted": lambda v: reading(v, Principal={"AWS": "arn:aws:iam::999999999999:root"}, Condition={}),
+    "insecure-by-reading": lambda v: reading(
+        v, Condition={"StringEquals": {"sts:RoleSessionName": "maintenance"}}
+    ),
+    "others-trusted": lambda v: reading(
+        v, Principal={"AWS": "arn:aws:iam::999999999999:root"}, Condition={}
+    ),
     "unclear": unclear,
     "suspended": suspended,
     "removed": removed,
@@ -241,15 +264,24 @@ def test_what_a_set_with_a_parameter_asks_for_reads_as_stored(config, aws, admin
     settings["registration_queue_url"] = f"{aws.url}/111122223333/registrations"
     with page_of_set(config, aws, admin, "invoices", "?region=us-east-1", **settings) as page:
         link = page.select("#for-whom a")[-1]
-        assert (link["href"], link["rel"]) == ("https://app.example.com/<i>", ["noopener", "noreferrer"])
-        offered = [a["href"].partition("?")[2] for a in page.select(".way a") if a.text == "Launch it in eu-west-1"]
+        assert (link["href"], link["rel"]) == (
+            "https://app.example.com/<i>",
+            ["noopener", "noreferrer"],
+        )
+        offered = [
+            a["href"].partition("?")[2]
+            for a in page.select(".way a")
+            if a.text == "Launch it in eu-west-1"
+        ]
         assert offered == [f"way={way}&region=eu-west-1#ways" for way in ("stack", "organization")]
         page.find(id="status").decompose()
         page.select_one("[id^=trouble]").parent.decompose()
         compare("set-with-parameter", page.main)
 
 
-def test_what_a_set_that_makes_an_administrator_asks_for_reads_as_stored(config, aws, admin, tmp_path):
+def test_what_a_set_that_makes_an_administrator_asks_for_reads_as_stored(
+    config, aws, admin, tmp_path
+):
     managed = [{"name": "PowerUserAccess", "why": "All."}]
     administrator = GOOD | {"access": "write", "administrator": True, "managed_policies": managed}
     (tmp_path / "admin.json").write_text(json.dumps(administrator))

@@ -19,7 +19,8 @@ from tests.web.conftest import Visitor, visit
 if TYPE_CHECKING:
     pass
 
-pytestmark = on_sqlite  # test_many_accounts.py, test_searches.py and others look at the page on both databases
+# test_many_accounts.py, test_searches.py and others look at the page on both databases
+pytestmark = on_sqlite
 
 
 def text_of(found) -> str:
@@ -31,7 +32,10 @@ def text_of(found) -> str:
 
 def test_the_policies_of_the_page_are_the_kits(visitor: Visitor):
     page, kit = visitor.page(), visitor.world.kit(visitor.tenant)
-    sets = {found["name"]: found["policy"] for found in visitor.world.admin("GET", "/v1/permission-sets")["items"]}
+    sets = {
+        found["name"]: found["policy"]
+        for found in visitor.world.admin("GET", "/v1/permission-sets")["items"]
+    }
     assert json.loads(page.find(id="trust").text) == kit["trust_policy"]
     assert json.loads(page.find(id="policy").text) == sets["inventory"]
     assert page.find(id="external-id").text == kit["external_id"]
@@ -48,8 +52,13 @@ def test_the_four_ways_are_the_kits(visitor: Visitor):
         "AWS CLI",
         "Whole organization",
     ]
-    for way, template in (("stack", kit["template_url"]), ("organization", "/v1/templates/customer-org.yaml")):
-        (to_read,) = (link["href"] for link in page.select(f".{way} a") if link.text == "the template")
+    for way, template in (
+        ("stack", kit["template_url"]),
+        ("organization", "/v1/templates/customer-org.yaml"),
+    ):
+        (to_read,) = (
+            link["href"] for link in page.select(f".{way} a") if link.text == "the template"
+        )
         assert to_read.startswith(template)
     assert visitor.world.admin.with_key(None).raw("GET", to_read).status_code == 200
 
@@ -69,7 +78,12 @@ def test_the_region_and_the_way_are_chosen_without_javascript(visitor: Visitor):
     page = visitor.page("?way=terraform&region=eu-north-1")
     assert page.select_one("input[checked]")["id"] == "way-terraform"
     assert "region=eu-north-1#" in page.select_one("a.launch")["href"]
-    for junk in ("?region=cn-north-1", "?region=<script>", "?way=<script>", "?region=" + "x" * 5000):
+    for junk in (
+        "?region=cn-north-1",
+        "?region=<script>",
+        "?way=<script>",
+        "?region=" + "x" * 5000,
+    ):
         page = visitor.page(junk)
         assert page.select_one("option[selected]").text == "us-east-1"
         assert page.select_one("input[checked]")["id"] == "way-stack"
@@ -96,7 +110,9 @@ def test_waiting_then_refused_then_connected(visitor: Visitor):
     page = visitor.page()
     assert json.loads(page.find(id="trust-should-be").text) == kit["trust_policy"]
     command = page.find(id="trust-command").text
-    assert command.startswith(f"aws iam update-assume-role-policy --region us-east-1 --role-name {kit['role_name']} ")
+    assert command.startswith(
+        f"aws iam update-assume-role-policy --region us-east-1 --role-name {kit['role_name']} "
+    )
     customer.role(kit["role_name"], kit["trust_policy"])
     assert visitor.raw(again(page), "POST").status_code == 303
     assert visitor.steps() == ["done"] * 5
@@ -104,7 +120,9 @@ def test_waiting_then_refused_then_connected(visitor: Visitor):
     assert text_of(page.find(id="summary")) == "Connected. There is nothing left to do."
     assert page.find(id="trust-should-be") is None
     assert "Checked on " in text_of(page.select_one(".actions"))
-    assert visitor.raw(again(page), "POST").status_code == 303  # also when there is nothing to repair
+    assert (
+        visitor.raw(again(page), "POST").status_code == 303
+    )  # also when there is nothing to repair
     assert visitor.steps() == ["done"] * 5
 
 
@@ -141,7 +159,9 @@ def again(page) -> str:
         ("arn:\0", 422, "not the ARN of an IAM role"),
     ],
 )
-def test_a_role_that_is_no_good_is_said_beside_the_field_which_keeps_it(visitor: Visitor, arn, status, said):
+def test_a_role_that_is_no_good_is_said_beside_the_field_which_keeps_it(
+    visitor: Visitor, arn, status, said
+):
     response = visitor.paste(arn)
     assert response.status_code == status
     assert said in response.text.replace("&#39;", "'")
@@ -178,7 +198,8 @@ def test_a_get_writes_no_row_of_any_table(visitor: Visitor):
     def rows() -> dict[str, int]:
         with database.read() as db:
             return {
-                table.name: db.scalar(select(func.count()).select_from(table)) for table in Base.metadata.sorted_tables
+                table.name: db.scalar(select(func.count()).select_from(table))
+                for table in Base.metadata.sorted_tables
             }
 
     visitor.paste(visitor.world.role(visitor.tenant))
@@ -226,13 +247,19 @@ def test_every_other_path_and_method_gets_a_page_too(visitor: Visitor):
 
 def test_nothing_is_inline_and_nothing_comes_from_elsewhere(visitor: Visitor):
     visitor.world.connection(visitor.tenant)
-    visitor.paste(f"arn:aws:iam::123456789012:role/{visitor.world.kit(visitor.tenant)['role_name']}")
+    visitor.paste(
+        f"arn:aws:iam::123456789012:role/{visitor.world.kit(visitor.tenant)['role_name']}"
+    )
     page = visitor.page()
     assert all(script.get("src") and not script.text for script in page.find_all("script"))
     assert page.find_all("style") == []
     for tag in page.find_all(True):
-        assert not [name for name in tag.attrs if name == "style" or name.startswith(("on", "hx-on"))], tag
-    sources = [tag.get("src") or tag.get("href") for tag in page.find_all(["script", "link", "img"])]
+        assert not [
+            name for name in tag.attrs if name == "style" or name.startswith(("on", "hx-on"))
+        ], tag
+    sources = [
+        tag.get("src") or tag.get("href") for tag in page.find_all(["script", "link", "img"])
+    ]
     assert sources
     assert all(source.startswith("/onboard/static/") for source in sources)
     client = visitor.world.admin.app.test_client()
@@ -251,7 +278,9 @@ def test_the_log_has_the_route_and_never_the_token(visitor: Visitor, caplog):
         visitor.paste("nonsense")
         visitor.raw(f"/connections/{token}/verify", "POST")
     assert "'route': '/onboard/<token>'" in str([record.msg for record in caplog.records])
-    assert token not in str([(record.msg, record.args, record.exc_text) for record in caplog.records])
+    assert token not in str(
+        [(record.msg, record.args, record.exc_text) for record in caplog.records]
+    )
 
 
 def test_a_bug_is_a_page_and_logged_without_the_token(visitor: Visitor, monkeypatch, capfd, caplog):
@@ -265,7 +294,9 @@ def test_a_bug_is_a_page_and_logged_without_the_token(visitor: Visitor, monkeypa
     assert visitor.path.rpartition("/")[2] not in out + err + caplog.text
 
 
-def test_a_database_that_is_away_is_told_as_ours_and_to_be_tried_again(visitor: Visitor, monkeypatch):
+def test_a_database_that_is_away_is_told_as_ours_and_to_be_tried_again(
+    visitor: Visitor, monkeypatch
+):
     def away(*_: object) -> str:
         raise StoreUnavailableError("The database can't be reached right now; try again.")
 
@@ -286,6 +317,8 @@ def test_an_account_id_is_enough_for_a_search(visitor: Visitor):
     assert (made["status"], made["verification"]) == ("pending", None)
     assert text_of(visitor.page().find(id="summary")) == "Looking for your role."
     customer.role(kit["role_name"], kit["trust_policy"])
-    assert visitor.paste(customer.account).status_code == 303  # tried at once, as it is known by now
+    assert (
+        visitor.paste(customer.account).status_code == 303
+    )  # tried at once, as it is known by now
     [made] = visitor.world.admin("GET", path)["items"]
     assert made["status"] == "verified"

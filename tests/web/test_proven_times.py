@@ -33,7 +33,13 @@ def test_the_page_counts_the_proofs_that_were_made(visitor: Visitor):
 
 @pytest.mark.parametrize(
     ("passed", "words"),
-    [(-5, "just now"), (60, "1 minute ago"), (7199, "1 hour ago"), (7200, "2 hours ago"), (200_000, "2 days ago")],
+    [
+        (-5, "just now"),
+        (60, "1 minute ago"),
+        (7199, "1 hour ago"),
+        (7200, "2 hours ago"),
+        (200_000, "2 days ago"),
+    ],
 )
 def test_the_time_that_has_passed_in_words(passed, words):
     assert _ago(now() - timedelta(seconds=passed, milliseconds=500)) == words

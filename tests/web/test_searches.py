@@ -1,4 +1,6 @@
-"""A connection that was only searched for by its account: it is being looked for, and a visitor may remove it."""
+"""A connection that was only searched for by its account: it is being looked for, and a visitor
+may remove it.
+"""
 
 from datetime import timedelta
 from uuid import UUID
@@ -104,7 +106,9 @@ def given_by_its_arn(visitor: Visitor, customer: Customer) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    "made", [insecure, resumed, suspended, told_by_a_stack, given_by_its_arn], ids=lambda f: f.__name__
+    "made",
+    [insecure, resumed, suspended, told_by_a_stack, given_by_its_arn],
+    ids=lambda f: f.__name__,
 )
 def test_no_other_connection_can_be_removed_through_a_link(visitor: Visitor, made):
     connection = made(visitor, Customer(visitor.world.aws))

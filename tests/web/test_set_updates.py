@@ -1,4 +1,6 @@
-"""A role that is to be updated, as its administrator clicks through it: a newer version, then a set that writes."""
+"""A role that is to be updated, as its administrator clicks through it: a newer version, then a
+set that writes.
+"""
 
 from collections.abc import Iterator
 
@@ -36,7 +38,9 @@ def update_as_the_page_says(page: Page, browser: BrowserContext) -> None:
     console.fill("#template-url", template)
     console.get_by_role("button", name="Use this template").click()
     for block in asked.locator("code[id^=set-update-1-]:visible").all():
-        parameter = console.locator(f"#param-{block.get_attribute('id').removeprefix('set-update-1-')}")
+        parameter = console.locator(
+            f"#param-{block.get_attribute('id').removeprefix('set-update-1-')}"
+        )
         if parameter.count():
             parameter.fill(block.inner_text())
     console.check("#acknowledge")
@@ -58,7 +62,9 @@ def launch_from_the_page(page: Page, browser: BrowserContext, account: str) -> N
     console.close()
 
 
-def test_an_update_and_a_move_are_clicked_through(aws, vendor, config, tmp_path, browser: BrowserContext):
+def test_an_update_and_a_move_are_clicked_through(
+    aws, vendor, config, tmp_path, browser: BrowserContext
+):
     seller, customer = Vendor(aws, config.database_url, vendor, tmp_path), Customer(aws)
     seller.write(seller.reads, 1, READS)
     seller.write(seller.writes, 1, READS, WRITES, access="write", title="Repair")
@@ -105,7 +111,9 @@ def test_an_update_and_a_move_are_clicked_through(aws, vendor, config, tmp_path,
 
 
 def a_newer_version(page: Page) -> None:
-    expect(page.locator("#summary")).to_have_text("Connected. Other permissions are asked for: see below.")
+    expect(page.locator("#summary")).to_have_text(
+        "Connected. Other permissions are asked for: see below."
+    )
     asked = page.locator("#set-update-1")
     expect(asked).to_contain_text("The permissions that Example Vendor asks for have changed")
     expect(asked.locator(".difference")).to_contain_text("May use s3:GetBucketTagging.")
@@ -118,7 +126,9 @@ def a_set_that_writes(page: Page) -> None:
     asked = page.locator("#set-update-1")
     expect(asked).to_contain_text("asks for other permissions: Repair")
     expect(asked).to_contain_text("After the update, Example Vendor must approve it")
-    expect(asked.locator(".difference")).to_contain_text("Adds the statement Write: Keeps old versions.")
+    expect(asked.locator(".difference")).to_contain_text(
+        "Adds the statement Write: Keeps old versions."
+    )
 
 
 def connected(world: World, app: Flask, customer: Customer, tenant):

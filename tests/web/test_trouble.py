@@ -1,4 +1,6 @@
-"""The page's section "Something not working?": the sandbox fails in each of these ways, and the page knows AWS's words."""
+"""The page's section "Something not working?": the sandbox fails in each of these ways, and the
+page knows AWS's words.
+"""
 
 import json
 import re
@@ -24,7 +26,9 @@ EVERYTHING = {"Effect": "Allow", "Action": "*", "Resource": "*"}
 
 
 class Administrator:
-    """Somebody who launches the page's stack, in an account and region, and reads what AWS shows then."""
+    """Somebody who launches the page's stack, in an account and region, and reads what AWS shows
+    then.
+    """
 
     def __init__(self, visitor: Visitor) -> None:
         self.visitor, self.customer = visitor, Customer(visitor.world.aws)
@@ -34,10 +38,14 @@ class Administrator:
     def account(self) -> str:
         return self.customer.account
 
-    def launch(self, link: str = "launch_stack_url", cloudformation: Any = None, **changes: Any) -> str:
+    def launch(
+        self, link: str = "launch_stack_url", cloudformation: Any = None, **changes: Any
+    ) -> str:
         """AWS's refusal; or the stack's status and all of its events."""
         wanted = dict(parse_qsl(urlsplit(self.kit[link]).fragment.partition("?")[2]))
-        parameters = {k.removeprefix("param_"): v for k, v in wanted.items() if k.startswith("param_")}
+        parameters = {
+            k.removeprefix("param_"): v for k, v in wanted.items() if k.startswith("param_")
+        }
         parameters |= changes.pop("parameters", {})
         options = {
             "StackName": wanted["stackName"],
@@ -45,7 +53,9 @@ class Administrator:
             "Parameters": [{"ParameterKey": k, "ParameterValue": v} for k, v in parameters.items()],
             "Capabilities": ["CAPABILITY_NAMED_IAM"],
         } | changes
-        with closing(cloudformation or root_client(self.visitor.world.aws, "cloudformation", self.account)) as aws:
+        with closing(
+            cloudformation or root_client(self.visitor.world.aws, "cloudformation", self.account)
+        ) as aws:
             try:
                 aws.create_stack(**options)
             except ClientError as error:
@@ -56,7 +66,9 @@ class Administrator:
         with closing(root_client(self.visitor.world.aws, "cloudformation", self.account)) as aws:
             stack = aws.describe_stacks(StackName=stack_name)["Stacks"][0]
             events = aws.describe_stack_events(StackName=stack["StackId"])["StackEvents"]
-        return "\n".join([stack["StackStatus"], *(event.get("ResourceStatusReason", "") for event in events)])
+        return "\n".join(
+            [stack["StackStatus"], *(event.get("ResourceStatusReason", "") for event in events)]
+        )
 
     def govern(self, *statements: dict[str, Any]) -> None:
         document = {"Version": "2012-10-17", "Statement": [EVERYTHING, *statements]}
@@ -75,9 +87,14 @@ class Administrator:
             "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"}],
         }
         role = self.customer.role("developer", trust)
-        policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": [*actions], "Resource": "*"}]}
+        policy = {
+            "Version": "2012-10-17",
+            "Statement": [{"Effect": "Allow", "Action": [*actions], "Resource": "*"}],
+        }
         with closing(root_client(self.visitor.world.aws, "iam", self.account)) as iam:
-            iam.put_role_policy(RoleName="developer", PolicyName="p", PolicyDocument=json.dumps(policy))
+            iam.put_role_policy(
+                RoleName="developer", PolicyName="p", PolicyDocument=json.dumps(policy)
+            )
         session = self.visitor.world.aws.open_session(role, "somebody")
         return boto3.client(
             "cloudformation",
@@ -101,7 +118,12 @@ def to_do(visitor: Visitor, name: str, said: str) -> str:
     case = visitor.page().select_one(f"details#trouble-{name}")
     assert not case.has_attr("open")
     paragraphs = case.select("p")
-    shows = [code.text for shown in paragraphs if "AWS shows" in shown.text for code in shown.select("code")]
+    shows = [
+        code.text
+        for shown in paragraphs
+        if "AWS shows" in shown.text
+        for code in shown.select("code")
+    ]
     patterns = [".*".join(map(re.escape, shown.split("…"))) for shown in shows]
     assert any(re.search(pattern, said, re.DOTALL) for pattern in patterns), (said, shows)
     return " ".join(paragraphs[-1].get_text(" ").split())
@@ -121,14 +143,18 @@ def with_the_role_there(a: Administrator) -> str:
 
 def in_no_organization(a: Administrator) -> str:
     organization._units.clear()
-    return a.launch("organization_launch_url", parameters={"OrganizationalUnitIds": "ou-ab12-1a2b3c4d"})
+    return a.launch(
+        "organization_launch_url", parameters={"OrganizationalUnitIds": "ou-ab12-1a2b3c4d"}
+    )
 
 
 WITHOUT_BOUNDARY = {"StringNotLike": {"iam:PermissionsBoundary": "arn:aws:iam::*:policy/boundary"}}
 ELSEWHERE = {"StringNotEquals": {"aws:RequestedRegion": "eu-west-1"}}
 TROUBLE = {
     "no rights to create roles": (
-        lambda a: a.launch(cloudformation=a.as_somebody_who_may("cloudformation:*", "s3:GetObject")),
+        lambda a: a.launch(
+            cloudformation=a.as_somebody_who_may("cloudformation:*", "s3:GetObject")
+        ),
         {"rights": "Send this page to an administrator"},
     ),
     "no rights to create stacks": (
@@ -163,7 +189,10 @@ TROUBLE = {
         lambda a: a.launch(parameters={"ExternalId": "dpy-" + "0" * 63}),
         {"edited": "your External ID is {external_id}"},
     ),
-    "a stack set without trusted access": (in_no_organization, {"trusted-access": "choose “Activate trusted access”"}),
+    "a stack set without trusted access": (
+        in_no_organization,
+        {"trusted-access": "choose “Activate trusted access”"},
+    ),
     "a scanner's finding": (  # the sandbox has no Access Analyzer
         lambda a: f"Access Analyzer: external access to {a.kit['role_name']}",
         {"findings": "{broker_principal_arn}"},
@@ -172,7 +201,9 @@ TROUBLE = {
 
 
 @pytest.mark.parametrize("trouble", TROUBLE)
-def test_the_page_knows_awss_words_and_what_to_do(administrator: Administrator, visitor: Visitor, trouble: str):
+def test_the_page_knows_awss_words_and_what_to_do(
+    administrator: Administrator, visitor: Visitor, trouble: str
+):
     happens, cases = TROUBLE[trouble]
     said = happens(administrator)
     for name, words in cases.items():
@@ -188,23 +219,33 @@ def test_what_the_page_says_to_do_helps(administrator: Administrator, visitor: V
     page = visitor.page()
     assert page.select_one("#summary").text == "Connected. There is nothing left to do."
     assert len(page.select("details.trouble")) == 12
-    assert administrator.account in page.select_one("#status").text, "AWS shows nothing of a wrong account"
+    assert administrator.account in page.select_one("#status").text, (
+        "AWS shows nothing of a wrong account"
+    )
     wrong = f"Delete the stack {administrator.kit['stack_name']} in the wrong account"
     assert wrong in " ".join(page.select("#trouble-account p")[-1].get_text(" ").split())
 
 
-def test_the_page_explains_a_region_that_is_switched_off(administrator: Administrator, visitor: Visitor, faults):
+def test_the_page_explains_a_region_that_is_switched_off(
+    administrator: Administrator, visitor: Visitor, faults
+):
     """Nothing of the stack fails; it is our call that AWS refuses."""
     administrator.launch()
     role_arn = f"arn:aws:iam::{administrator.account}:role/{administrator.kit['role_name']}"
     faults.add("region_disabled", role_arn=role_arn)
     visitor.paste(role_arn)
     assert "has switched STS off in the region" in visitor.page().find(id="live").get_text(" ")
-    assert "Security Token Service" in to_do(visitor, "region", "STS is not activated in this region")
+    assert "Security Token Service" in to_do(
+        visitor, "region", "STS is not activated in this region"
+    )
 
 
-def test_an_external_id_that_is_another_ones_makes_a_role_that_refuses(administrator: Administrator, visitor: Visitor):
-    assert administrator.launch(parameters={"ExternalId": "dpy-" + "0" * 64}).startswith("CREATE_COMPLETE")
+def test_an_external_id_that_is_another_ones_makes_a_role_that_refuses(
+    administrator: Administrator, visitor: Visitor
+):
+    assert administrator.launch(parameters={"ExternalId": "dpy-" + "0" * 64}).startswith(
+        "CREATE_COMPLETE"
+    )
     visitor.paste(administrator.account)
     [made] = visitor.world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections")["items"]
     found = visitor.world.admin("POST", path_of(made, "/diagnose"))
@@ -219,7 +260,11 @@ def test_an_edited_token_is_refused_in_words_that_the_page_knows(aws, vendor, co
     with seller.release() as (world, app):
         for edit in (lambda token: f"{token[:-1]}.", lambda token: token[:40], lambda _: ""):
             administrator = Administrator(visit(world, world.tenant()))
-            wanted = dict(parse_qsl(urlsplit(administrator.kit["launch_stack_url"]).fragment.partition("?")[2]))
+            wanted = dict(
+                parse_qsl(
+                    urlsplit(administrator.kit["launch_stack_url"]).fragment.partition("?")[2]
+                )
+            )
             token = {"RegistrationToken": edit(wanted["param_RegistrationToken"])}
             assert administrator.launch(parameters=token).startswith("CREATE_IN_PROGRESS")
             registered(world, app, administrator.customer)

@@ -1,13 +1,18 @@
-"""The tables. The database itself refuses what must never happen (docs/architecture.md lists the invariants):
+"""The tables. The database itself refuses what must never happen (docs/architecture.md lists the
+invariants):
 
 - a role can't be paired with another tenant's External ID (composite foreign key; invariant 3);
-- an External ID is unique over all time, and a tenant has one current one (invariant 4); triggers in the migration
-  refuse to change or delete one, to change an audit event, and to delete one before its time;
-- a (tenant, role ARN) is one row: a live connection, or the tombstone of a deleted one (invariant 12);
-- taking something away from a key, a tenant or a connection moves the configuration's epoch in the same transaction
-  (app/store/revocation.py), which tells every process that its memory is out of date (invariant 8).
+- an External ID is unique over all time, and a tenant has one current one (invariant 4); triggers
+  in the migration refuse to change or delete one, to change an audit event, and to delete one
+  before its time;
+- a (tenant, role ARN) is one row: a live connection, or the tombstone of a deleted one (invariant
+  12);
+- taking something away from a key, a tenant or a connection moves the configuration's epoch in the
+  same transaction (app/store/revocation.py), which tells every process that its memory is out of
+  date (invariant 8).
 
-Deleted tenants and connections stay as rows, so that nothing of theirs is ever given to another tenant.
+Deleted tenants and connections stay as rows, so that nothing of theirs is ever given to another
+tenant.
 """
 
 from app.store.models.api_key import ApiKey
@@ -18,5 +23,12 @@ from app.store.models.deployment import BackgroundWorker, Configuration, Permiss
 from app.store.models.limits import QuotaUse
 from app.store.models.onboarding import OnboardingLink, Registration
 from app.store.models.rotation import Rotation, Trial
-from app.store.models.states import ConnectionStatus, ExternalIdState, TenantStatus, Trigger, Verdict, ensure_active
+from app.store.models.states import (
+    ConnectionStatus,
+    ExternalIdState,
+    TenantStatus,
+    Trigger,
+    Verdict,
+    ensure_active,
+)
 from app.store.models.tenant import ExternalIdRow, Tenant, TenantAccount, TenantOwned, folded

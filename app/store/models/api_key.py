@@ -12,19 +12,33 @@ from app.store.models.base import Base, Identified
 
 
 class ApiKey(Identified, Base):
-    """A caller's key. Only the SHA-256 of its text is kept: 256 random bits need no slow hash and no salt."""
+    """A caller's key. Only the SHA-256 of its text is kept: 256 random bits need no slow hash
+    and no salt.
+    """
 
     __tablename__ = "api_keys"
 
-    lookup: Mapped[str] = mapped_column(String(16), unique=True)  # the 16 hex digits in the key's text: not secret
+    lookup: Mapped[str] = mapped_column(
+        String(16), unique=True
+    )  # the 16 hex digits in the key's text: not secret
     digest: Mapped[bytes]
     name: Mapped[str] = mapped_column(String(200))
     scope_bits: Mapped[int]  # see access.Scope: a subset test is then one comparison, in SQL too
-    may_give_bits: Mapped[int] = mapped_column(default=0, server_default=text("0"))  # likewise; with keys:delegate
-    tenant_id: Mapped[UUID | None] = mapped_column(ForeignKey("tenants.id"), index=True)  # set: confined to it
-    permission_sets: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))  # names; None: any
-    made_by: Mapped[UUID | None] = mapped_column(index=True)  # the key; None for the operator's, and old ones
-    replaced_by: Mapped[UUID | None] = mapped_column(index=True)  # the key that inherited what this one made
+    may_give_bits: Mapped[int] = mapped_column(
+        default=0, server_default=text("0")
+    )  # likewise; with keys:delegate
+    tenant_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("tenants.id"), index=True
+    )  # set: confined to it
+    permission_sets: Mapped[list[Any] | None] = mapped_column(
+        JSON(none_as_null=True)
+    )  # names; None: any
+    made_by: Mapped[UUID | None] = mapped_column(
+        index=True
+    )  # the key; None for the operator's, and old ones
+    replaced_by: Mapped[UUID | None] = mapped_column(
+        index=True
+    )  # the key that inherited what this one made
     created_at: Mapped[datetime] = mapped_column(default=now)
     last_used_at: Mapped[datetime | None]  # the hour; moves no epoch (app/access/key_uses.py)
     expires_at: Mapped[datetime | None]

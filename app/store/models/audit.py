@@ -11,9 +11,11 @@ from app.clock import now
 from app.store.models.base import Base, Identified
 
 ISSUED = "credentials.issued"  # the action of nearly all audit events
-# Text of the index and of the queries that use it: the database compares the text, so it can't be a parameter.
+# Text of the index and of the queries that use it: the database compares the text, so it can't be a
+# parameter.
 NOT_ISSUED = text(f"action <> '{ISSUED}'")
-# The same in other words, so that SQLite chooses none of the indexes with the first words, which lack the owner.
+# The same in other words, so that SQLite chooses none of the indexes with the first words, which
+# lack the owner.
 NOT_ISSUED_TO = text(f"(action < '{ISSUED}' OR action > '{ISSUED}')")
 
 
@@ -22,8 +24,8 @@ def _partial(name: str, *columns: str, where: TextClause) -> Index:
 
 
 class AuditEvent(Identified, Base):
-    """Who did what, when, to which connection, and with what outcome. A trigger refuses to change one, and to delete one
-    before its time (app/background/housekeeping.py).
+    """Who did what, when, to which connection, and with what outcome. A trigger refuses to change
+    one, and to delete one before its time (app/background/housekeeping.py).
 
     No foreign keys: an event outlives the rows that it names.
     """
@@ -35,8 +37,19 @@ class AuditEvent(Identified, Base):
         # Without issuances, which the other indexes find: so the hot path does not pay for these.
         _partial("ix_audit_events_action", "action", "id", where=NOT_ISSUED),
         _partial("ix_audit_events_tenant_action", "tenant_id", "action", "id", where=NOT_ISSUED_TO),
-        _partial("ix_audit_events_connection_action", "connection_id", "action", "id", where=NOT_ISSUED_TO),
-        _partial("ix_audit_events_access_key", "access_key_id", "id", where=text("access_key_id IS NOT NULL")),
+        _partial(
+            "ix_audit_events_connection_action",
+            "connection_id",
+            "action",
+            "id",
+            where=NOT_ISSUED_TO,
+        ),
+        _partial(
+            "ix_audit_events_access_key",
+            "access_key_id",
+            "id",
+            where=text("access_key_id IS NOT NULL"),
+        ),
         {"postgresql_partition_by": "RANGE (id)"},  # app/audit/months.py
     )
 
@@ -52,6 +65,6 @@ class AuditEvent(Identified, Base):
     request_id: Mapped[str | None] = mapped_column(String(64))
     client_address: Mapped[str | None] = mapped_column(String(45))
     details: Mapped[dict[str, Any]]
-    # Of a session that this web process handed out for the first time; None when it hands the session out again, so
-    # that the hot path writes into no further index.
+    # Of a session that this web process handed out for the first time; None when it hands the
+    # session out again, so that the hot path writes into no further index.
     access_key_id: Mapped[str | None] = mapped_column(String(128))

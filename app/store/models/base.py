@@ -1,4 +1,6 @@
-"""What all tables share: names of constraints, types, states as strings with a CHECK, suspensions."""
+"""What all tables share: names of constraints, types, states as strings with a CHECK,
+suspensions.
+"""
 
 import enum
 from datetime import datetime
@@ -24,7 +26,11 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON}
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: UtcDateTime,
+        dict[str, Any]: JSON,
+        list[Any]: JSON,
+    }
 
 
 class Identified:
@@ -57,15 +63,15 @@ class Suspendable:
         return {"at": self.suspended_at, "by": self.suspended_by, "reason": self.suspended_reason}
 
     def ensure_may_undo(self, *, bound: bool) -> None:
-        """Raises ConflictError for a bound key when the vendor suspended it: a tenant must not undo that, neither by
-        resuming nor by deleting it and adding it again.
+        """Raises ConflictError for a bound key when the vendor suspended it: a tenant must not undo
+        that, neither by resuming nor by deleting it and adding it again.
         """
         if bound and self.suspended_at is not None and not self.suspended_by_bound:
             raise ConflictError("The vendor suspended this, and has to resume it first.")
 
     def ensure_may_suspend(self, suspension: Suspension, *, suspended: bool) -> None:
-        """Raises ConflictError when it is suspended already. The vendor may suspend what a bound key suspended, because
-        that key could undo its own suspension.
+        """Raises ConflictError when it is suspended already. The vendor may suspend what a bound
+        key suspended, because that key could undo its own suspension.
         """
         if suspended and (suspension.bound or not self.suspended_by_bound):
             raise ConflictError("This is suspended already.")
@@ -73,11 +79,17 @@ class Suspendable:
     def note_suspension(self, suspension: Suspension | None) -> None:
         """Set the columns for a suspension that begins now, or clear them (None)."""
         self.suspended_at = now() if suspension else None
-        self.suspended_by, self.suspended_by_bound, self.suspended_reason = suspension or (None, None, None)
+        self.suspended_by, self.suspended_by_bound, self.suspended_reason = suspension or (
+            None,
+            None,
+            None,
+        )
 
 
 def state_column(kind: type[enum.StrEnum], name: str) -> Enum:
-    """A plain string column with a CHECK: adding a state later is an ordinary migration on every database."""
+    """A plain string column with a CHECK: adding a state later is an ordinary migration on every
+    database.
+    """
     return Enum(
         kind,
         name=name,
@@ -90,14 +102,20 @@ def state_column(kind: type[enum.StrEnum], name: str) -> Enum:
 
 def same_tenant(column: str, table: str, **options: Any) -> ForeignKeyConstraint:
     """The row that `column` names must be of the same tenant."""
-    return ForeignKeyConstraint(["tenant_id", column], [f"{table}.tenant_id", f"{table}.id"], **options)
+    return ForeignKeyConstraint(
+        ["tenant_id", column], [f"{table}.tenant_id", f"{table}.id"], **options
+    )
 
 
 def unique_where(name: str, column: str, condition: str) -> Index:
     """A unique index over some of the rows; SQLite and PostgreSQL both have them."""
-    return Index(name, column, unique=True, sqlite_where=text(condition), postgresql_where=text(condition))
+    return Index(
+        name, column, unique=True, sqlite_where=text(condition), postgresql_where=text(condition)
+    )
 
 
 def in_code_points(length: int) -> String:
-    """Text that every database compares and orders alike, so that an index serves the ranges of prefixes."""
+    """Text that every database compares and orders alike, so that an index serves the ranges of
+    prefixes.
+    """
     return String(length, collation="C").with_variant(String(length), "sqlite")

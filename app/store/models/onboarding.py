@@ -14,7 +14,8 @@ from app.store.models.tenant import TenantOwned
 class Registration(Identified, TenantOwned, Base):
     """A stack's message that took effect, so that a second delivery has none.
 
-    The tenant is part of the key, so that another tenant's message can't count as this one's first delivery.
+    The tenant is part of the key, so that another tenant's message can't count as this one's first
+    delivery.
     """
 
     __tablename__ = "registrations"
@@ -26,7 +27,9 @@ class Registration(Identified, TenantOwned, Base):
 
 
 class OnboardingLink(Identified, TenantOwned, Base):
-    """A URL that opens one tenant's onboarding page and needs no sign-in. Only the SHA-256 of its token is kept."""
+    """A URL that opens one tenant's onboarding page and needs no sign-in. Only the SHA-256 of
+    its token is kept.
+    """
 
     __tablename__ = "onboarding_links"
     __table_args__ = (Index("ix_onboarding_links_tenant", "tenant_id", "id"),)

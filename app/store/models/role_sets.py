@@ -1,4 +1,6 @@
-"""The permission sets of a connection: its own, the one that its role is to move to, and those that its role has."""
+"""The permission sets of a connection: its own, the one that its role is to move to, and those
+that its role has.
+"""
 
 from datetime import datetime
 from typing import Any, cast
@@ -19,24 +21,35 @@ class RoleSets:
     """The columns of a connection's permission sets, and how it moves from one to another."""
 
     permission_set: Mapped[str] = _name()
-    permission_set_version: Mapped[int | None]  # that its role was made from, as far as its stack or its tag said
-    # The set that its role is to move to; the version of it that the role has by now; whether the vendor allows that.
+    permission_set_version: Mapped[
+        int | None
+    ]  # that its role was made from, as far as its stack or its tag said
+    # The set that its role is to move to; the version of it that the role has by now; whether the
+    # vendor allows that.
     wanted_permission_set: Mapped[str | None] = _name()
     wanted_version: Mapped[int | None]
     wanted_approved: Mapped[bool] = mapped_column(default=False, server_default=false())
-    # Which other set its role has by now: as its tag said when a proof read it last, and as its stack said since.
+    # Which other set its role has by now: as its tag said when a proof read it last, and as its
+    # stack said since.
     tagged_set: Mapped[str | None] = _name()
     stack_set: Mapped[str | None] = _name()
-    reads_itself: Mapped[bool | None]  # whether its role let itself be read, when that was last known
-    awaiting_approval: Mapped[bool] = mapped_column(default=False, server_default=false())  # of its own set
-    approved_set = cast("str | None", None)  # no column: the set that `Connection.approve` was about
+    reads_itself: Mapped[
+        bool | None
+    ]  # whether its role let itself be read, when that was last known
+    awaiting_approval: Mapped[bool] = mapped_column(
+        default=False, server_default=false()
+    )  # of its own set
+    approved_set = cast(
+        "str | None", None
+    )  # no column: the set that `Connection.approve` was about
 
     def make_due(self, at: datetime, trigger: Trigger) -> None:
         raise NotImplementedError
 
     @property
     def sets_to_approve(self) -> list[str]:
-        """The permission sets that wait for the vendor's approval: its own, and the one that its role is to move to.
+        """The permission sets that wait for the vendor's approval: its own, and the one that its
+        role is to move to.
 
         Until a move is approved the connection keeps its own set.
         """
@@ -51,25 +64,35 @@ class RoleSets:
     def set_to_approve(self, permission_set: str | None) -> str:
         """The set that an approval is about; `permission_set` is the one that it names.
 
-        Raises ConflictError when no set waits, when the named one does not, and when none is named although two wait.
+        Raises ConflictError when no set waits, when the named one does not, and when none is named
+        although two wait.
         """
         waiting = self.sets_to_approve
         if not waiting:
             raise ConflictError("This connection does not await approval.")
         if permission_set is None and len(waiting) > 1:
             raise ConflictError(
-                f"Two permission sets await approval: {' and '.join(waiting)}. Name the one to approve."
+                f"Two permission sets await approval: {' and '.join(waiting)}. Name the one to"
+                " approve."
             )
         if permission_set not in {None, *waiting}:
-            raise ConflictError(f"This permission set does not await approval. Waiting: {', '.join(waiting)}.")
+            raise ConflictError(
+                f"This permission set does not await approval. Waiting: {', '.join(waiting)}."
+            )
         return permission_set or waiting[0]
 
     def ask_for_set(self, name: str, *, approved: bool) -> bool:
-        """Its role is to move to that set: to its own set means that it is to stay. Returns whether that is new."""
+        """Its role is to move to that set: to its own set means that it is to stay. Returns
+        whether that is new.
+        """
         before = self.wanted_permission_set, self.wanted_approved
         wanted = None if name == self.permission_set else name
         if wanted != self.wanted_permission_set:
-            self.wanted_permission_set, self.wanted_version, self.wanted_approved = wanted, None, False
+            self.wanted_permission_set, self.wanted_version, self.wanted_approved = (
+                wanted,
+                None,
+                False,
+            )
         self.wanted_approved = wanted is not None and (self.wanted_approved or approved)
         new = before != (self.wanted_permission_set, self.wanted_approved)
         self._move()
@@ -77,14 +100,18 @@ class RoleSets:
 
     @property
     def permission_sets(self) -> frozenset[str]:
-        """Its own set, and each that its role has by now instead, as far as that is known. A key must cover all of them."""
+        """Its own set, and each that its role has by now instead, as far as that is known. A key
+        must cover all of them.
+        """
         return frozenset(filter(None, (self.permission_set, self.tagged_set, self.stack_set)))
 
     def role_was_made_from(self, name: str, version: int | None, *, by_tag: bool) -> None:
-        """Note from which set its role was made, as its tag or its stack's message says. `version`: None if unknown.
+        """Note from which set its role was made, as its tag or its stack's message says. `version`:
+        None if unknown.
 
-        The connection moves only to a set that was asked for. What the tag says outweighs messages, which anybody may
-        send who has the tenant's registration token: those only add a set that was asked for.
+        The connection moves only to a set that was asked for. What the tag says outweighs messages,
+        which anybody may send who has the tenant's registration token: those only add a set that
+        was asked for.
         """
         if by_tag:
             self.tagged_set, self.stack_set = name, None
@@ -102,13 +129,21 @@ class RoleSets:
     def _move(self) -> None:
         """To the set that was asked for, once its role has it and the vendor allows it.
 
-        If the role's tag can be read and does not name that set yet, the role may still have the old one.
+        If the role's tag can be read and does not name that set yet, the role may still have the
+        old one.
         """
-        if self.wanted_permission_set is None or self.wanted_version is None or not self.wanted_approved:
+        if (
+            self.wanted_permission_set is None
+            or self.wanted_version is None
+            or not self.wanted_approved
+        ):
             return
         if self.reads_itself:
             self.tagged_set = self.tagged_set or self.permission_set
-        self.permission_set, self.permission_set_version = self.wanted_permission_set, self.wanted_version
+        self.permission_set, self.permission_set_version = (
+            self.wanted_permission_set,
+            self.wanted_version,
+        )
         self.wanted_permission_set, self.wanted_version, self.wanted_approved = None, None, False
         self._forget_own_set()
         if self.awaiting_approval:

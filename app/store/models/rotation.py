@@ -1,4 +1,6 @@
-"""The rotations of External IDs, and what single roles said to an External ID that their connection is not paired with."""
+"""The rotations of External IDs, and what single roles said to an External ID that their
+connection is not paired with.
+"""
 
 from datetime import datetime
 from uuid import UUID
@@ -13,7 +15,9 @@ from app.store.models.tenant import ExternalIdRow, TenantOwned
 
 
 class Rotation(Identified, TenantOwned, Base):
-    """The replacement of a tenant's External ID by another. How far it is, the states of the two tell."""
+    """The replacement of a tenant's External ID by another. How far it is, the states of the two
+    tell.
+    """
 
     __tablename__ = "rotations"
     __table_args__ = (
@@ -25,15 +29,23 @@ class Rotation(Identified, TenantOwned, Base):
     external_id_id: Mapped[UUID]
     next_external_id_id: Mapped[UUID]
     emergency: Mapped[bool]
-    by_bound: Mapped[bool | None]  # begun by a key that is bound to the tenant, which may then abandon it too
+    by_bound: Mapped[
+        bool | None
+    ]  # begun by a key that is bound to the tenant, which may then abandon it too
     started_at: Mapped[datetime] = mapped_column(default=now)
-    ready_at: Mapped[datetime | None]  # since when no verified connection waits; it completes by itself a day later
+    ready_at: Mapped[
+        datetime | None
+    ]  # since when no verified connection waits; it completes by itself a day later
 
     old: Mapped[ExternalIdRow] = relationship(
-        primaryjoin=lambda: foreign(Rotation.external_id_id) == ExternalIdRow.id, lazy="joined", viewonly=True
+        primaryjoin=lambda: foreign(Rotation.external_id_id) == ExternalIdRow.id,
+        lazy="joined",
+        viewonly=True,
     )
     new: Mapped[ExternalIdRow] = relationship(
-        primaryjoin=lambda: foreign(Rotation.next_external_id_id) == ExternalIdRow.id, lazy="joined", viewonly=True
+        primaryjoin=lambda: foreign(Rotation.next_external_id_id) == ExternalIdRow.id,
+        lazy="joined",
+        viewonly=True,
     )
 
     @property
@@ -42,19 +54,25 @@ class Rotation(Identified, TenantOwned, Base):
         return self.new.state is ExternalIdState.NEXT
 
     def state(self, waiting: int) -> RotationState:
-        """Of a tenant's latest rotation; `waiting`: how many verified connections have not switched."""
+        """Of a tenant's latest rotation; `waiting`: how many verified connections have not
+        switched.
+        """
         if self.is_open:
             return RotationState.OPEN if waiting else RotationState.READY
         if self.new.state is ExternalIdState.RETIRED:
             return RotationState.ABANDONED
-        return RotationState.RETIRED if self.old.state is ExternalIdState.RETIRED else RotationState.RETIRING
+        return (
+            RotationState.RETIRED
+            if self.old.state is ExternalIdState.RETIRED
+            else RotationState.RETIRING
+        )
 
 
 class Trial(TenantOwned, Base):
     """What a connection's role said to an External ID that is to become its own, or is no longer.
 
-    `accepted_at`: since when it accepts this ID and refuses strangers. `refused_at` and `refused_again_at`: two refusals
-    at least a minute apart, each beside its own ID accepted.
+    `accepted_at`: since when it accepts this ID and refuses strangers. `refused_at` and
+    `refused_again_at`: two refusals at least a minute apart, each beside its own ID accepted.
     """
 
     __tablename__ = "external_id_trials"

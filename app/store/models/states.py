@@ -63,10 +63,13 @@ class Verdict(enum.StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
-def after_proof(status: ConnectionStatus, verdict: Verdict, *, ended: bool, approved: bool) -> ConnectionStatus:
+def after_proof(
+    status: ConnectionStatus, verdict: Verdict, *, ended: bool, approved: bool
+) -> ConnectionStatus:
     """Where a proof takes a connection. What is suspended or deleted stays so.
 
-    `ended`: it was made after the access's end, as the customer set it. `approved`: no approval is awaited.
+    `ended`: it was made after the access's end, as the customer set it. `approved`: no approval is
+    awaited.
     """
     if status in {ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED}:
         return status
@@ -83,7 +86,9 @@ def after_proof(status: ConnectionStatus, verdict: Verdict, *, ended: bool, appr
 
 
 class StackState(enum.StrEnum):
-    """The state of a role's stack according to its messages. The page shows it; no decision depends on it."""
+    """The state of a role's stack according to its messages. The page shows it; no decision
+    depends on it.
+    """
 
     MADE = "made"
     ROLLED_BACK = "rolled_back"
@@ -112,8 +117,13 @@ def ensure_active(status: TenantStatus) -> None:
         raise SuspendedError("This tenant is suspended; resume it first.")
 
 
-WITHDRAWN = "Its External ID was withdrawn; update its role, so that it accepts the one in the onboarding kit."
-AWAITING_APPROVAL = "It may change things in an account that was not declared; the vendor has to approve it."
+WITHDRAWN = (
+    "Its External ID was withdrawn; update its role, so that it accepts the one in the onboarding"
+    " kit."
+)
+AWAITING_APPROVAL = (
+    "It may change things in an account that was not declared; the vendor has to approve it."
+)
 SEE_VERIFICATION = {
     ConnectionStatus.BROKEN: "Its role can't be assumed any more; see verification.",
     ConnectionStatus.ENDED: "Its access has ended, as the customer set.",
@@ -134,7 +144,8 @@ STRANGER = "stranger_refused"
 DEMANDS = "trust_policy_demands_external_id"
 ONLY_US = "trust_policy_names_only_us"
 
-# What failed checks say of the role: the first whose names are all among them. `{now}` is where the word belongs.
+# What failed checks say of the role: the first whose names are all among them. `{now}` is where the
+# word belongs.
 FAILED = (
     ({MISSING, FOREIGN}, "The role{now} accepts any External ID."),
     ({MISSING}, "The role{now} lets us in without an External ID."),
@@ -147,7 +158,11 @@ FAILED = (
 
 
 def why_not(
-    tenant: TenantStatus, connection: ConnectionStatus, *, awaiting_approval: bool = False, withdrawn: bool = False
+    tenant: TenantStatus,
+    connection: ConnectionStatus,
+    *,
+    awaiting_approval: bool = False,
+    withdrawn: bool = False,
 ) -> str | None:
     """Why nothing is issued for a connection, in words; None where credentials are issued."""
     if tenant is not TenantStatus.ACTIVE:

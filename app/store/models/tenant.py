@@ -10,7 +10,15 @@ from sqlalchemy.orm import Mapped, declared_attr, mapped_column, relationship, v
 
 from app.clock import now
 from app.errors import ConflictError
-from app.store.models.base import Base, Identified, Suspendable, Suspension, in_code_points, state_column, unique_where
+from app.store.models.base import (
+    Base,
+    Identified,
+    Suspendable,
+    Suspension,
+    in_code_points,
+    state_column,
+    unique_where,
+)
 from app.store.models.states import ExternalIdState, TenantStatus, ensure_active
 
 NAME_MAX = 200  # characters
@@ -18,7 +26,9 @@ AFTER_ALL_LETTERS = "\U0010ffff"  # Unicode's last code point, which is in no te
 
 
 def folded(name: str) -> str:
-    """The name without case, and in one form where a letter has several. For comparing, not for showing."""
+    """The name without case, and in one form where a letter has several. For comparing, not for
+    showing.
+    """
     once = unicodedata.normalize("NFKC", name).casefold()
     return unicodedata.normalize("NFKC", once)[:NAME_MAX]  # a few letters become longer
 
@@ -44,7 +54,9 @@ class Tenant(Identified, Suspendable, Base):
     name: Mapped[str] = mapped_column(String(NAME_MAX))
     name_folded: Mapped[str] = mapped_column(in_code_points(NAME_MAX), server_default=text("''"))
     reference: Mapped[str | None] = mapped_column(String(200))
-    status: Mapped[TenantStatus] = mapped_column(state_column(TenantStatus, "status"), default=TenantStatus.ACTIVE)
+    status: Mapped[TenantStatus] = mapped_column(
+        state_column(TenantStatus, "status"), default=TenantStatus.ACTIVE
+    )
     created_at: Mapped[datetime] = mapped_column(default=now)
     made_by: Mapped[UUID | None]  # the key; None for the operator's, and old ones
     deleted_at: Mapped[datetime | None]
@@ -53,9 +65,12 @@ class Tenant(Identified, Suspendable, Base):
 
     # Whether it has a list of the accounts that its roles may be in. See app/tenants/accounts.py.
     declares_accounts: Mapped[bool] = mapped_column(default=False, server_default=false())
-    accounts = cast("list[str] | None", None)  # no column: the list, where app/tenants/tenants.py has read it
+    accounts = cast(
+        "list[str] | None", None
+    )  # no column: the list, where app/tenants/tenants.py has read it
 
-    # What new connections take; during a rotation single ones have another (app/tenants/rotation.py).
+    # What new connections take; during a rotation single ones have another
+    # (app/tenants/rotation.py).
     current: Mapped["ExternalIdRow | None"] = _in_state("current", lazy="joined")
 
     # During a rotation: the External ID that is to become current.
@@ -86,14 +101,18 @@ class Tenant(Identified, Suspendable, Base):
 
 
 class TenantOwned:
-    """A row that belongs to one tenant. Such rows are read through `access.owned`, which filters by tenant."""
+    """A row that belongs to one tenant. Such rows are read through `access.owned`, which filters
+    by tenant.
+    """
 
     @declared_attr
     def tenant_id(cls) -> Mapped[UUID]:  # noqa: N805  SQLAlchemy passes the class
         return mapped_column(ForeignKey("tenants.id"))
 
 
-ROTATING = text("state IN ('next', 'retiring')")  # of rotations that go on, which an index of their own finds
+ROTATING = text(
+    "state IN ('next', 'retiring')"
+)  # of rotations that go on, which an index of their own finds
 
 
 class ExternalIdRow(Identified, TenantOwned, Base):
@@ -101,10 +120,17 @@ class ExternalIdRow(Identified, TenantOwned, Base):
 
     __tablename__ = "external_ids"
     __table_args__ = (
-        UniqueConstraint("tenant_id", "id"),  # what the composite foreign key of connections points at
+        UniqueConstraint(
+            "tenant_id", "id"
+        ),  # what the composite foreign key of connections points at
         unique_where("uq_external_ids_one_current", "tenant_id", "state = 'current'"),
         unique_where("uq_external_ids_one_next", "tenant_id", "state = 'next'"),
-        Index("ix_external_ids_rotating", "tenant_id", sqlite_where=ROTATING, postgresql_where=ROTATING),
+        Index(
+            "ix_external_ids_rotating",
+            "tenant_id",
+            sqlite_where=ROTATING,
+            postgresql_where=ROTATING,
+        ),
     )
 
     value: Mapped[str] = mapped_column(String(80), unique=True)
@@ -120,7 +146,9 @@ class ExternalIdRow(Identified, TenantOwned, Base):
 
 
 class TenantAccount(TenantOwned, Base):
-    """An account that a tenant declared; with `Tenant.declares_accounts` the list of them is complete."""
+    """An account that a tenant declared; with `Tenant.declares_accounts` the list of them is
+    complete.
+    """
 
     __tablename__ = "tenant_accounts"
     __table_args__ = ({"sqlite_with_rowid": False},)  # or SQLite would keep each row in two b-trees

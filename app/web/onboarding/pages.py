@@ -1,7 +1,7 @@
 """The hosted onboarding page. A GET changes nothing, because mail scanners open links.
 
-There are no cookies: the token in the path alone gives access, so it must stay secret. The pages send no referrer, no
-cache keeps them, and the log has the route instead of the path.
+There are no cookies: the token in the path alone gives access, so it must stay secret. The pages
+send no referrer, no cache keeps them, and the log has the route instead of the path.
 """
 
 import hashlib
@@ -32,7 +32,9 @@ from app.tenants.rotation import RotationStatus
 from app.web.onboarding import progress, replacing
 from app.web.onboarding.progress import Counts, Progress
 
-bp = Blueprint("web", __name__, url_prefix="/onboard", static_folder="static", template_folder="templates")
+bp = Blueprint(
+    "web", __name__, url_prefix="/onboard", static_folder="static", template_folder="templates"
+)
 
 
 @bp.app_template_filter("pretty")
@@ -44,8 +46,8 @@ HEADERS = {
     "Cache-Control": "no-store",
     "X-Robots-Tag": "noindex, nofollow",
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
-        " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src"
+        " 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
 }
 POLLED = {"web.static", "web.status"}  # requested often; only their failures are logged
@@ -121,7 +123,9 @@ def check_again(token: str, connection_id: UUID) -> ResponseReturnValue:
     visit = _visit(token)
     services().quotas.admit_check(visit.caller, visit.tenant.id)
     _ensure_own_form()
-    services().verification.verify(visit.caller, visit.tenant.id, connection_id, trigger=Trigger.REQUESTED)
+    services().verification.verify(
+        visit.caller, visit.tenant.id, connection_id, trigger=Trigger.REQUESTED
+    )
     return _back(token, start=_start())
 
 
@@ -144,7 +148,9 @@ def _visit(token: str) -> Visit:
     try:
         visit = services().links.open(token, g.request_id, g.client_address)
     except errors.RateLimitedError as refusal:
-        services().tenant_share.hold(UUID(bytes=hashlib.sha256(token.encode()).digest()[:16]), refusal)
+        services().tenant_share.hold(
+            UUID(bytes=hashlib.sha256(token.encode()).digest()[:16]), refusal
+        )
         raise
     g.caller = visit.caller
     return visit
@@ -168,10 +174,14 @@ def _ensure_own_form() -> None:
     own = urlsplit(services().config.public_url)
     ours = site == "same-origin" if site else origin in {"null", f"{own.scheme}://{own.netloc}"}
     if not ours:
-        raise errors.ForbiddenError("Another site sent this form. Open your link again and send it from there.")
+        raise errors.ForbiddenError(
+            "Another site sent this form. Open your link again and send it from there."
+        )
 
 
-def _page(visit: Visit, token: str, *, role_arn: str = "", problems: tuple[str, ...] | Any = ()) -> str:
+def _page(
+    visit: Visit, token: str, *, role_arn: str = "", problems: tuple[str, ...] | Any = ()
+) -> str:
     onboarding, link = services().onboarding, visit.link
     regions, asked = onboarding.regions(), request.args.get("region", "")
     first = _kit(visit, link.region)
@@ -198,7 +208,9 @@ def _page(visit: Visit, token: str, *, role_arn: str = "", problems: tuple[str, 
 
 def _kit(visit: Visit, region: str) -> Kit:
     chosen = visit.link.permission_set
-    return services().onboarding.kit(visit.caller, visit.tenant.id, region=region, permission_set=chosen)
+    return services().onboarding.kit(
+        visit.caller, visit.tenant.id, region=region, permission_set=chosen
+    )
 
 
 def _live(visit: Visit, token: str, kit: Kit) -> dict[str, Any]:
@@ -206,7 +218,9 @@ def _live(visit: Visit, token: str, kit: Kit) -> dict[str, Any]:
     listing = services().listing
     counts = listing.summary(visit.caller, visit.tenant.id)
     start = _start() if sum(counts.values()) > 1 else None  # a single one is shown step by step
-    listed = listing.list_by_urgency(visit.caller, visit.tenant.id, limit=_SHOWN, start=start, among=counts)
+    listed = listing.list_by_urgency(
+        visit.caller, visit.tenant.id, limit=_SHOWN, start=start, among=counts
+    )
     shown = [progress.progress_of(connection) for connection in listed.items]
     rotation = services().rotations.get(visit.caller, visit.tenant.id)
     if rotation is not None and rotation.state not in replacing.GOES_ON:
@@ -215,10 +229,15 @@ def _live(visit: Visit, token: str, kit: Kit) -> dict[str, Any]:
     updates = updates_of(services().onboarding, visit.caller, connections, visit.link.region)
     summary = progress.headline(counts, shown)
     if updates:
-        summary = f"{summary.removesuffix(progress.NOTHING_LEFT)} Other permissions are asked for: see below.".strip()
+        summary = (
+            f"{summary.removesuffix(progress.NOTHING_LEFT)} Other permissions are asked for: see"
+            " below.".strip()
+        )
     connected = set(counts) == {ConnectionStatus.VERIFIED} and not any(one.topic for one in shown)
     if rotation is not None:
-        so_far = "" if connected and rotation.emergency else summary.removesuffix(progress.NOTHING_LEFT)
+        so_far = (
+            "" if connected and rotation.emergency else summary.removesuffix(progress.NOTHING_LEFT)
+        )
         summary = f"{so_far} {replacing.headline(rotation)}".strip()
     places = {"token": token, "start": start, "rest": listed.rest}
     body = _body(kit, counts, shown, rotation, updates=updates, **places)
@@ -236,7 +255,9 @@ def _live(visit: Visit, token: str, kit: Kit) -> dict[str, Any]:
     }
 
 
-def _body(kit: Kit, counts: Counts, shown: list[Progress], rotation: RotationStatus | None, **places: Any) -> str:
+def _body(
+    kit: Kit, counts: Counts, shown: list[Progress], rotation: RotationStatus | None, **places: Any
+) -> str:
     return render_template(
         "onboard/progress.html",
         vendor=_vendor(),
@@ -257,8 +278,15 @@ def _body(kit: Kit, counts: Counts, shown: list[Progress], rotation: RotationSta
 
 
 def _trust_command(kit: Kit, role_name: str) -> str:
-    """Sets the trust policy. It names a region for the right partition, and for an AWS CLI without a default."""
-    return filled("trust-policy.sh.jinja", role_name=role_name, trust_policy=kit.trust_policy, region=kit.region)
+    """Sets the trust policy. It names a region for the right partition, and for an AWS CLI
+    without a default.
+    """
+    return filled(
+        "trust-policy.sh.jinja",
+        role_name=role_name,
+        trust_policy=kit.trust_policy,
+        region=kit.region,
+    )
 
 
 def _vendor() -> str:
@@ -275,14 +303,18 @@ def set_headers(response: Response) -> None:
 def _record(code: str, error: errors.AppError | None = None) -> None:
     """Put a refused form of a good link into the audit log, without the token.
 
-    Forms are rate limited first, so a link can't fill the log. A refused GET is left out: it changes nothing, and pages
-    repeat it every few seconds.
+    Forms are rate limited first, so a link can't fill the log. A refused GET is left out: it
+    changes nothing, and pages repeat it every few seconds.
     """
     visitor = g.get("caller")
     if visitor is None or request.method != "POST":
         return
-    ids = {name: value for name, value in (request.view_args or {}).items() if name == "connection_id"}
-    tenant_id = None if code == errors.NotFoundError.code else visitor.tenant_id  # the id may be another tenant's
+    ids = {
+        name: value for name, value in (request.view_args or {}).items() if name == "connection_id"
+    }
+    tenant_id = (
+        None if code == errors.NotFoundError.code else visitor.tenant_id
+    )  # the id may be another tenant's
     about = Event(visitor.actor, Action.CONNECTION_REFUSED, {}, tenant_id=tenant_id)
     record_refusal(about, code, ids, error.errors if error else {})
 
@@ -313,7 +345,9 @@ def _http_error(error: HTTPException) -> Response:
 @bp.errorhandler(Exception)
 def _bug(error: Exception) -> Response:
     logger.error("request.failed", exc_info=error)
-    return _error(500, detail="Something went wrong on our side. Nothing in your account was changed.")
+    return _error(
+        500, detail="Something went wrong on our side. Nothing in your account was changed."
+    )
 
 
 @lru_cache(_MESSAGES)  # anybody can ask for such a page at any rate
@@ -322,6 +356,10 @@ def _rendered(page: str, **words: Any) -> str:
     return render_template(f"onboard/{page}.html", **words)
 
 
-def _error(status: int, page: str = "error", *, retry_after: int | None = None, **words: Any) -> Response:
+def _error(
+    status: int, page: str = "error", *, retry_after: int | None = None, **words: Any
+) -> Response:
     body = _rendered(page, vendor=_vendor(), retry_after=retry_after, **words)
-    return make_response(body, status, {} if retry_after is None else {"Retry-After": str(retry_after)})
+    return make_response(
+        body, status, {} if retry_after is None else {"Retry-After": str(retry_after)}
+    )

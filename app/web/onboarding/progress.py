@@ -1,7 +1,7 @@
 """The progress of connections in the words of the onboarding page, from their rows alone.
 
-AWS gives the same answer for an absent role and for one that refuses, so "role found" and "your External ID accepted"
-become true together.
+AWS gives the same answer for an absent role and for one that refuses, so "role found" and "your
+External ID accepted" become true together.
 """
 
 from collections.abc import Sequence
@@ -21,11 +21,15 @@ Way = Literal["stack", "organization"]
 
 REFUSED = "No access yet"  # a pending role that was tried
 LOOKING = "looking"
-_TO_APPROVE = "All checks passed. This role may change things, so the vendor must approve it before use."
+_TO_APPROVE = (
+    "All checks passed. This role may change things, so the vendor must approve it before use."
+)
 
 
 class _Shown(NamedTuple):
-    """What the page says of a status: in a list, in the headline, after a number of accounts; and where it begins."""
+    """What the page says of a status: in a list, in the headline, after a number of accounts;
+    and where it begins.
+    """
 
     listed: str
     headline: str
@@ -41,11 +45,17 @@ _NOT_YET = "Your role does not let us in yet."
 # In the order in which they are counted.
 _STATUSES = {
     ConnectionStatus.VERIFIED: _Shown("Connected", _CONNECTED, "connected", Urgency.CONNECTED),
-    ConnectionStatus.INSECURE: _Shown("Needs a change", _INSECURE, "needs a change", Urgency.INSECURE),
+    ConnectionStatus.INSECURE: _Shown(
+        "Needs a change", _INSECURE, "needs a change", Urgency.INSECURE
+    ),
     ConnectionStatus.BROKEN: _Shown("Access lost", _LOST, "lost access", Urgency.BROKEN),
     ConnectionStatus.PENDING: _Shown("Waiting", _NOT_YET, "waiting", Urgency.REFUSED),
-    ConnectionStatus.ENDED: _Shown("Ended", "This access has ended, as you set.", "ended", Urgency.ENDED),
-    ConnectionStatus.SUSPENDED: _Shown("Paused", "This connection is paused.", "paused", Urgency.PAUSED),
+    ConnectionStatus.ENDED: _Shown(
+        "Ended", "This access has ended, as you set.", "ended", Urgency.ENDED
+    ),
+    ConnectionStatus.SUSPENDED: _Shown(
+        "Paused", "This connection is paused.", "paused", Urgency.PAUSED
+    ),
 }
 
 _AT_REST = {ConnectionStatus.ENDED, ConnectionStatus.SUSPENDED}  # nothing is shown step by step
@@ -76,7 +86,9 @@ class Progress(NamedTuple):
 
     @property
     def lets_in(self) -> str | None:
-        """What a role that lets strangers in does, in words; None for any other, and where the latest proof can't say."""
+        """What a role that lets strangers in does, in words; None for any other, and where the
+        latest proof can't say.
+        """
         why = self.connection.why if self.connection.status is ConnectionStatus.INSECURE else None
         return None if why == states.SEE_VERIFICATION[ConnectionStatus.INSECURE] else why
 
@@ -94,10 +106,14 @@ class _Gone(NamedTuple):
 
 _GONE: dict[str | None, _Gone] = {
     states.StackState.ROLLED_BACK: _Gone(
-        "Rolled back", "Your stack was rolled back.", "CloudFormation rolled it back, and removes its role."
+        "Rolled back",
+        "Your stack was rolled back.",
+        "CloudFormation rolled it back, and removes its role.",
     ),
     states.StackState.DELETED: _Gone(
-        "Stack deleted", "Your stack was deleted.", "It was deleted, and CloudFormation removes its role."
+        "Stack deleted",
+        "Your stack was deleted.",
+        "It was deleted, and CloudFormation removes its role.",
     ),
 }
 
@@ -105,7 +121,9 @@ _DONE = (
     ProgressStep("Your stack", "done", "We know which role to try."),
     ProgressStep("Role found", "done", "It is in the account that its ARN names."),
     ProgressStep("Your External ID accepted", "done", "The role accepted your External ID."),
-    ProgressStep("Strangers refused", "done", "It refused us without your External ID, and with another one."),
+    ProgressStep(
+        "Strangers refused", "done", "It refused us without your External ID, and with another one."
+    ),
     ProgressStep("Connected", "done", "All checks passed."),
 )
 
@@ -118,14 +136,23 @@ def _todo(start: int) -> tuple[ProgressStep, ...]:
     return tuple(ProgressStep(step.name, "todo", "") for step in _DONE[start:])
 
 
-WAITING = (_step(0, "now", "No role has arrived yet. Create it as shown above; this page updates itself."), *_todo(1))
+WAITING = (
+    _step(0, "now", "No role has arrived yet. Create it as shown above; this page updates itself."),
+    *_todo(1),
+)
 
 
 def progress_of(connection: Connection) -> Progress:
     proof = connection.proof
-    checks = {check["name"]: check for check in proof.checks if check["name"] != states.ONLY_US} if proof else {}
+    checks = (
+        {check["name"]: check for check in proof.checks if check["name"] != states.ONLY_US}
+        if proof
+        else {}
+    )
     outcomes = {name: check["outcome"] for name, check in checks.items()}
-    unclear = [name for name, said in outcomes.items() if said == "inconclusive" and name != states.DEMANDS]
+    unclear = [
+        name for name, said in outcomes.items() if said == "inconclusive" and name != states.DEMANDS
+    ]
     topic, status = _topic(connection, outcomes), connection.status
     settled = status in {ConnectionStatus.VERIFIED, *_AT_REST}
     return Progress(
@@ -159,7 +186,9 @@ def _words(connection: Connection, topic: str | None) -> str:
     return _GONE[topic].status if topic in _GONE else REFUSED
 
 
-def _steps(connection: Connection, topic: str | None, outcomes: dict[str, str]) -> tuple[ProgressStep, ...]:
+def _steps(
+    connection: Connection, topic: str | None, outcomes: dict[str, str]
+) -> tuple[ProgressStep, ...]:
     status = connection.status
     if status in _AT_REST:
         return ()
@@ -182,7 +211,9 @@ def _proven(connection: Connection) -> str:
     if proof.count == 1:
         return f"{_DONE[4].note} Proven {_ago(proof.checked_at)}."
     since = f"{proof.first_at.day} {proof.first_at:%B %Y}"
-    return f"{_DONE[4].note} Proven {proof.count} times since {since}, last {_ago(proof.checked_at)}."
+    return (
+        f"{_DONE[4].note} Proven {proof.count} times since {since}, last {_ago(proof.checked_at)}."
+    )
 
 
 def _ago(at: datetime) -> str:
@@ -194,8 +225,14 @@ def _ago(at: datetime) -> str:
 
 
 def _last_steps(connection: Connection, outcomes: dict[str, str]) -> tuple[ProgressStep, ...]:
-    """The steps of a role that accepted us: whether it refuses strangers, and whether the vendor must approve."""
-    if connection.awaiting_approval and connection.proof and connection.proof.verdict is Verdict.PROVEN:
+    """The steps of a role that accepted us: whether it refuses strangers, and whether the vendor
+    must approve.
+    """
+    if (
+        connection.awaiting_approval
+        and connection.proof
+        and connection.proof.verdict is Verdict.PROVEN
+    ):
         return (_DONE[3], _step(4, "now", _TO_APPROVE))
     return (_strangers(outcomes), *_todo(4))
 
@@ -213,7 +250,9 @@ def _looking(outcomes: dict[str, str], *, lost: bool) -> ProgressStep:
         return _step(1, "now", "Being checked.")
     if outcomes.get(states.OWN) == "failed":
         when = "No longer" if lost else "Not yet"
-        return _step(1, "failed", f"{when}. It is absent, or it refuses us; AWS does not say which.")
+        return _step(
+            1, "failed", f"{when}. It is absent, or it refuses us; AWS does not say which."
+        )
     if outcomes.get(states.ACCOUNT) == "failed":
         return _step(1, "failed", "It is in another account than its ARN says.")
     return _step(1, "unclear", "AWS gave no clear answer yet.")
@@ -229,12 +268,20 @@ _LETS_IN = {
 
 def _strangers(outcomes: dict[str, str]) -> ProgressStep:
     failed = next((note for name, note in _LETS_IN.items() if outcomes.get(name) == "failed"), None)
-    return _step(3, "failed", failed) if failed else _step(3, "unclear", "AWS gave no clear answer yet.")
+    return (
+        _step(3, "failed", failed)
+        if failed
+        else _step(3, "unclear", "AWS gave no clear answer yet.")
+    )
 
 
 def made_by(connections: Sequence[Connection], kit: Kit) -> Way | None:
-    """Return how all of these roles were made. None where no stack registered one of them, or they differ."""
-    ways = {_way_of(connection.stack_id or "", kit.update.stack_set.name) for connection in connections}
+    """Return how all of these roles were made. None where no stack registered one of them, or
+    they differ.
+    """
+    ways = {
+        _way_of(connection.stack_id or "", kit.update.stack_set.name) for connection in connections
+    }
     return ways.pop() if len(ways) == 1 else None
 
 
@@ -269,7 +316,11 @@ def headline(counts: Counts, shown: Sequence[Progress]) -> str:
     connected = counts.get(ConnectionStatus.VERIFIED, 0)
     if connected == total:
         return f"All {total} accounts are connected."
-    others = [f"{n} {words}" for words, status, n, _ in counted(counts) if status is not ConnectionStatus.VERIFIED]
+    others = [
+        f"{n} {words}"
+        for words, status, n, _ in counted(counts)
+        if status is not ConnectionStatus.VERIFIED
+    ]
     return f"{connected} of {total} connected; {', '.join(others)}."
 
 
@@ -277,7 +328,11 @@ def _headline_of_one(status: ConnectionStatus, one: Progress | None) -> str:
     """`one` is None when it was deleted a moment ago."""
     topic = one.topic if one else None
     if topic == LOOKING:
-        return "Looking for your role." if one and one.connection.due_at else "Your role was not found."
+        return (
+            "Looking for your role."
+            if one and one.connection.due_at
+            else "Your role was not found."
+        )
     if topic in _GONE:
         return _GONE[topic].headline
     if status is ConnectionStatus.PENDING and topic is None:
@@ -290,7 +345,9 @@ def _headline_of_one(status: ConnectionStatus, one: Progress | None) -> str:
 
 
 def counted(counts: Counts) -> list[tuple[str, ConnectionStatus, int, ListPosition]]:
-    """For each status that there is: the words after its number, the number, and where it begins in the list."""
+    """For each status that there is: the words after its number, the number, and where it begins
+    in the list.
+    """
     found = []
     for status, shown in _STATUSES.items():
         if count := counts.get(status, 0):
@@ -300,7 +357,8 @@ def counted(counts: Counts) -> list[tuple[str, ConnectionStatus, int, ListPositi
 
 
 def archive_commands(kit: Kit) -> str:
-    """What archives Access Analyzer's findings of this role and this principal. Run with credentials of the account.
+    """What archives Access Analyzer's findings of this role and this principal. Run with
+    credentials of the account.
 
     The finding names the account or, as the trust policy's condition narrows it, the broker.
     """

@@ -1,4 +1,6 @@
-"""A rotation in the words of the onboarding page: what is done, and what the customer's administrator does next."""
+"""A rotation in the words of the onboarding page: what is done, and what the customer's
+administrator does next.
+"""
 
 from app.store.models.states import RotationState
 from app.tenants.rotation import RotationStatus
@@ -15,7 +17,11 @@ def headline(rotation: RotationStatus) -> str:
         return "Your External ID was replaced: remove the old one from your role."
     if rotation.state is _S.READY:
         return "Your External ID is being replaced: every connected role accepts the new one."
-    roles = "your role" if rotation.connections.total == 1 else f"{waiting} role{'s' if waiting > 1 else ''}"
+    roles = (
+        "your role"
+        if rotation.connections.total == 1
+        else f"{waiting} role{'s' if waiting > 1 else ''}"
+    )
     if rotation.emergency:
         return f"Your External ID was withdrawn: update {roles} to restore access."
     return f"Your External ID is being replaced: update {roles}."
@@ -26,15 +32,26 @@ def steps_of(rotation: RotationStatus) -> tuple[ProgressStep, ...]:
     accepted = retiring or rotation.state is _S.READY
     counts = rotation.connections
     if accepted:
-        update = ProgressStep("Role updated", "done", "It accepts your new External ID, and refuses strangers.")
+        update = ProgressStep(
+            "Role updated", "done", "It accepts your new External ID, and refuses strangers."
+        )
     else:
         so_far = f"{counts.switched} of {counts.total} so far. " if counts.total > 1 else ""
         note = f"{so_far}After an update we check the role twice, two minutes apart."
         update = ProgressStep("Role updated", "now", note)
     state: StepState = "done" if retiring else "now" if accepted else "todo"
     note = "The old one is still accepted, for a day at most." if accepted else ""
-    switched = ProgressStep("New one in use", state, "Only the new one is used." if retiring else note)
-    removed = ProgressStep(
-        "Old one removed", "now" if retiring else "todo", "Update the role once more." if retiring else ""
+    switched = ProgressStep(
+        "New one in use", state, "Only the new one is used." if retiring else note
     )
-    return (ProgressStep("New External ID", "done", "It is shown below."), update, switched, removed)
+    removed = ProgressStep(
+        "Old one removed",
+        "now" if retiring else "todo",
+        "Update the role once more." if retiring else "",
+    )
+    return (
+        ProgressStep("New External ID", "done", "It is shown below."),
+        update,
+        switched,
+        removed,
+    )

@@ -1,4 +1,5 @@
-"""Python loads this when it starts in a worker of ours: the worker's clock follows the test's, through two files.
+"""Python loads this when it starts in a worker of ours: the worker's clock follows the test's,
+through two files.
 
 It starts before anything of the worker's is imported, so that the program itself runs as it is.
 """

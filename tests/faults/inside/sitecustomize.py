@@ -1,7 +1,8 @@
-"""Python loads this in each process of a Deputy that tests/faults starts: its clock and its DNS do as two files say.
+"""Python loads this in each process of a Deputy that tests/faults starts: its clock and its DNS do
+as two files say.
 
-`ahead`: by how many seconds the clock is ahead. `dns`, while it is there: for how many seconds DNS keeps silent before it
-fails. The name `aws.test` is this machine.
+`ahead`: by how many seconds the clock is ahead. `dns`, while it is there: for how many seconds DNS
+keeps silent before it fails. The name `aws.test` is this machine.
 """
 
 import _socket
