@@ -112,7 +112,7 @@ def patient(world: World) -> Patient:
 
 
 @pytest.fixture
-def govern():
+def governed():
     """`governed(account, service_control=…)`: an organisation's policies, for the time of the
     test.
     """
@@ -312,7 +312,7 @@ def test_a_trust_policy_that_demands_mfa_in_all_statements_or_in_one(patient: Pa
     assert "never lets us in" in beside["detail"]
 
 
-def test_a_resource_control_policy_that_keeps_outsiders_out(patient: Patient, govern):
+def test_a_resource_control_policy_that_keeps_outsiders_out(patient: Patient, governed):
     outsiders = {"StringNotEqualsIfExists": {"aws:PrincipalOrgID": "o-customers"}}
     deny = {
         "Effect": "Deny",
@@ -321,16 +321,16 @@ def test_a_resource_control_policy_that_keeps_outsiders_out(patient: Patient, go
         "Resource": "*",
         "Condition": outsiders,
     }
-    govern(patient.account, resource_control={"Version": "2012-10-17", "Statement": [deny]})
+    governed(patient.account, resource_control={"Version": "2012-10-17", "Statement": [deny]})
     found = patient.diagnose()
     assert problems(found) == ["role"]
     assert outcomes(found)["organization"] == "unknown"
     assert "an exception for account 111122223333" in step(found, "organization")["fix"]
 
 
-def test_a_service_control_policy_that_denies_an_action(patient: Patient, govern):
+def test_a_service_control_policy_that_denies_an_action(patient: Patient, governed):
     deny = {"Effect": "Deny", "Action": "tag:*", "Resource": "*"}
-    govern(patient.account, service_control={"Version": "2012-10-17", "Statement": [ALL, deny]})
+    governed(patient.account, service_control={"Version": "2012-10-17", "Statement": [ALL, deny]})
     found = patient.diagnose()
     assert problems(found) == ["organization", "permissions"]
     assert "tag:GetResources" in found["conclusion"]

@@ -101,7 +101,7 @@ class Fleet:
 
 
 @pytest.fixture(scope="module")
-def deployed(aws, vendor) -> Iterator[Fleet]:
+def shared_fleet(aws, vendor) -> Iterator[Fleet]:
     """The clock moves on from test to test, as the deployment is one."""
     with (
         new_database("postgresql") as url,
@@ -113,12 +113,12 @@ def deployed(aws, vendor) -> Iterator[Fleet]:
 
 
 @pytest.fixture
-def fleet(deployed) -> Iterator[Fleet]:
+def fleet(shared_fleet) -> Iterator[Fleet]:
     """Without connections."""
-    yield deployed
-    for connection in deployed.made:
-        deployed.world.admin("DELETE", path_of(connection), expect=204)
-    deployed.made.clear()
+    yield shared_fleet
+    for connection in shared_fleet.made:
+        shared_fleet.world.admin("DELETE", path_of(connection), expect=204)
+    shared_fleet.made.clear()
 
 
 def test_a_loosened_trust_policy_stops_issuing_at_the_next_routine_proof(fleet):
