@@ -2,7 +2,7 @@
 clocks, in any order.
 
 After each step no credentials exist that the model forbids, and each hand-out has its audit event.
-`make test` makes the same 70 runs each time; `make soak` makes 5,000 others, which are longer.
+`make test` makes the same 90 runs each time; `make soak` makes 5,000 others, which are longer.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ from tests.model.stage import Stage, Wire
 from tests.model.surroundings import Surroundings
 from tests.support.databases import new_database
 
-_RUNS, _STEPS = 70, 12  # a run's tenants, keys and first proof cost as much as three steps
+_RUNS, _STEPS = 90, 11  # a run's tenants, keys and first proof cost as much as three steps
 _SOAK_RUNS, _SOAK_STEPS = 500, 11
 # What must have happened in that many runs, or their silence says nothing.
 _HAPPENED = {
