@@ -10,16 +10,25 @@ from app.access.key_uses import KeyUses
 from app.audit.log import AuditLog
 from app.aws import proof_names, stack_answers, stack_messages, sts
 from app.config import Config
-from app.connections import canary, connections, diagnosis, listing, pace, proof_queue, verification
+from app.connections import connections, listing
+from app.diagnosis import diagnosis
 from app.health.readiness import Health, checks
 from app.health.vendor_checks import vendor_checks
-from app.issuing import authorization, issue, session_cache, session_origins, shelf_life
+from app.issuing import (
+    authorization,
+    issue,
+    proof_age as shelf_life,
+    session_cache,
+    session_origins,
+)
 from app.limits import quotas, rates, refusals, tenant_share
 from app.log import logger
 from app.onboarding import kit, page_links, publication, registrations
 from app.permissions import permission_sets
+from app.proofs import canary, proof_interval as pace, proof_queue, verification
+from app.rotation import rotations as rotation
 from app.store.database import Database
-from app.tenants import rotation, tenants
+from app.tenants import tenants
 
 
 def begin(config: Config) -> None:

@@ -207,8 +207,8 @@ def _cpu(work: Callable[[], object]) -> float:
 def _read(policy: object) -> object:
     # the bench's own process needs none of the service
     from app.config import Broker  # noqa: PLC0415
-    from app.connections.trust_policy import read  # noqa: PLC0415
     from app.ids import AccountId  # noqa: PLC0415
+    from app.proofs.trust_policy import read  # noqa: PLC0415
 
     broker = Broker.parse("arn:aws:iam::111122223333:role/DeputyBroker")
     return read(policy, broker, AccountId("444455556666"), ["dpy-" + "a" * 64], [])

@@ -363,10 +363,10 @@ def test_only_deputy_itself_writes_for_nobody():
         ("app/audit/restored.py", "record_restore"),  # the operator
         ("app/background/housekeeping.py", "_audit_events"),
         ("app/background/housekeeping.py", "_delete_oldest"),
-        ("app/connections/canary.py", "_tell"),  # what the canary says of the vendor's own side
-        ("app/connections/proof_queue.py", "_begin"),  # the background worker
-        ("app/connections/proof_queue.py", "_claimed"),
-        ("app/connections/proof_queue.py", "_pass_turn"),
+        ("app/proofs/canary.py", "_tell"),  # what the canary says of the vendor's own side
+        ("app/proofs/proof_queue.py", "_begin"),  # the background worker
+        ("app/proofs/proof_queue.py", "_claimed"),
+        ("app/proofs/proof_queue.py", "_pass_turn"),
         ("app/health/heartbeats.py", "beat"),
         ("app/health/heartbeats.py", "delete_old"),
         ("app/health/heartbeats.py", "end"),
@@ -383,7 +383,7 @@ def test_only_deputy_itself_writes_for_nobody():
 
 def test_a_transaction_that_writes_begins_in_one_place():
     assert sorted(set(writes_past_the_door(TREES))) == [
-        "app/audit/batch.py",  # issuances and refusals, which are checked as they are stored
+        "app/audit/insert.py",  # issuances and refusals, which are checked as they are stored
         "app/store/database.py",
     ]
 

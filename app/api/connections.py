@@ -7,8 +7,8 @@ from uuid import UUID
 from marshmallow import ValidationError, fields, validate, validates_schema
 
 from app.api.suspension_schemas import SUSPENDED, Reason
-from app.connections.diagnosis import Diagnosis
 from app.connections.listing import ConnectionFilter
+from app.diagnosis.diagnosis import Diagnosis
 from app.http.blueprint import Blueprint, Scope, caller, changing, paged, services
 from app.http.examples import ACCOUNT, EXTERNAL_ID, ROLE
 from app.http.fields import (

@@ -11,8 +11,8 @@ from app.http.blueprint import Blueprint, Scope, caller, services
 from app.http.examples import EXTERNAL_ID, NEXT_EXTERNAL_ID
 from app.http.fields import Time, Truth, doc, number, string
 from app.http.schemas import Answer, Empty
+from app.rotation.rotations import RotationStatus
 from app.store.models.states import RotationState
-from app.tenants.rotation import RotationStatus
 
 _ABUSED = doc(False, "The External ID was abused: issue nothing with it any more, from now on.")
 

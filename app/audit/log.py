@@ -13,15 +13,15 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, ColumnElement, Select, and_, func, literal, select
 
-from app.audit.batch import AuditBatch
 from app.audit.events import Action, Actor, Event, Outcome
+from app.audit.insert import AuditBatch
 from app.concurrency.group_commit import GroupCommit
 from app.errors import NotFoundError, ValidationFailedError
 from app.ids import first_id_at
 from app.store.database import CLOCKS_APART, LONGEST, Database, Session, database_now
-from app.store.epoch_history import EpochHistory
 from app.store.models import ISSUED, NOT_ISSUED, NOT_ISSUED_TO, ApiKey, AuditEvent, Connection
 from app.store.pages import Page, page
+from app.store.revocation_log import EpochHistory
 
 ID_AND_TIME = timedelta(
     seconds=5

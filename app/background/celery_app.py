@@ -6,7 +6,7 @@ of the STS budget would take every thread; so each background worker claims thos
 
 Run `celery --app celery_app worker --beat` on as many machines as you like, with DEPUTY_CELERY_URL.
 Nothing is lost when a broker loses its messages or a background worker is killed: the database
-holds what is due (app/connections/proof_queue.py).
+holds what is due (app/proofs/proof_queue.py).
 """
 
 from collections.abc import Callable
@@ -25,9 +25,9 @@ from kombu.exceptions import OperationalError
 from app.background import housekeeping
 from app.background.parts import THREADS, Part, companions, stop_all
 from app.config import Config
-from app.connections.proof_queue import Claim
 from app.health.checks import HealthFinding, failed, ok, skipped
 from app.health.vendor_checks import work_queue
+from app.proofs.proof_queue import Claim
 from app.services import Services
 
 _QUEUE = "deputy"

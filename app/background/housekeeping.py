@@ -20,9 +20,9 @@ from app.audit.log import ID_AND_TIME
 from app.clock import now
 from app.health import heartbeats
 from app.ids import first_id_at
+from app.rotation import rotations as rotation
 from app.store.database import SYSTEM, Database, database_now
 from app.store.models import AuditEvent, Configuration, Registration
-from app.tenants import rotation
 
 EVERY = 900  # seconds between two calls of `tidy`
 _KEPT = timedelta(days=30)

@@ -11,11 +11,11 @@ from functools import partial
 
 from app import VERSION, metrics
 from app.background.fleet_metrics import FleetMetrics
-from app.connections.proof_queue import Claim, ProofQueue
 from app.errors import AwsUnavailableError, StoreUnavailableError
 from app.health import heartbeats
 from app.log import logger
 from app.onboarding.registrations import Registrations
+from app.proofs.proof_queue import Claim, ProofQueue
 from app.services import Services
 
 THREADS = 16  # urgent proofs at once, and as many routine ones; they mostly wait for AWS

@@ -2,7 +2,7 @@
 message broker.
 
 Any number may run, on any number of machines, and each may be killed at any moment: the database
-holds what is due (app/connections/proof_queue.py).
+holds what is due (app/proofs/proof_queue.py).
 """
 
 import threading

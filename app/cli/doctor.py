@@ -11,8 +11,8 @@ from flask.cli import with_appcontext
 from app import log
 from app.cli.connections import findings
 from app.cli.operator import AS_JSON, example_of, services, show
-from app.connections.proof_queue import ProofQueue
 from app.health.checks import HealthCheck, HealthFinding, Status, failed, ok
+from app.proofs.proof_queue import ProofQueue
 
 _EXIT = {Status.FAILED: 2, Status.WARNING: 1}
 

@@ -17,14 +17,14 @@ from app.audit import Action, log as audit
 from app.clock import now
 from app.config import Config
 from app.connections import allowed_roles, kit_names, set_changes
-from app.connections.verification import PATIENCE, Verification
 from app.errors import ConflictError, NotFoundError
 from app.ids import RoleArn, kit_role_name
 from app.permissions.permission_sets import PermissionSet, PermissionSets
+from app.proofs.verification import PATIENCE, Verification
+from app.rotation.rotations import current_external_id_id
 from app.store.database import Database, Session, until_committed
 from app.store.models import Connection, ConnectionStatus, Tenant, Trigger, live_of
 from app.tenants.accounts import is_declared
-from app.tenants.rotation import current_external_id_id
 
 _MOST_SEARCHES = 50  # of a tenant at once
 # The request that makes a connection also proves it. If that request never ends, the background

@@ -2,7 +2,7 @@
 
 Memory holds keys and connections as the database had them at some epoch, and nothing in it ages. A
 change that takes something away moves the configuration's epoch, and the statement that records an
-issuance compares it (app/audit/batch.py). Once that statement returns another epoch, what was read
+issuance compares it (app/audit/insert.py). Once that statement returns another epoch, what was read
 from the rows that were changed is read again. Refusals are not kept: an absent key, or a connection
 that may not issue, is read at each request.
 """
@@ -23,10 +23,10 @@ from app.access.tenancy import owned_at_epoch
 from app.concurrency.gevent import leaf_lock
 from app.concurrency.single_flight import SingleFlight
 from app.ids import Grant
-from app.issuing.shelf_life import ShelfLife
+from app.issuing.proof_age import ShelfLife
 from app.store.database import Database, Session
-from app.store.epoch_history import EpochHistory
 from app.store.models import ConnectionStatus, ensure_active, states
+from app.store.revocation_log import EpochHistory
 
 _KEYS = 10_000  # how many are kept, at about 1 kB each
 _CONNECTIONS = 50_000

@@ -33,11 +33,12 @@ from app.access.families import Ending, Making
 from app.audit import Action, Event, log as audit
 from app.clock import now
 from app.config import Config
-from app.connections import allowed_roles, connections, kit_names, verification
+from app.connections import allowed_roles, connections, kit_names
 from app.errors import ConflictError, NotFoundError, ValidationFailedError
 from app.ids import ACCOUNT_ID_PATTERN, kit_role_name, kit_stack_names
 from app.limits.rates import Rates
 from app.onboarding.kit import Onboarding
+from app.proofs import verification
 from app.store.database import Database, until_committed
 from app.store.models import Connection, OnboardingLink, Tenant, Trigger
 from app.store.pages import Page, page

@@ -28,7 +28,6 @@ from app.aws.stack_messages import Message, RegistrationQueue, Request
 from app.clock import now
 from app.config import Config
 from app.connections import allowed_roles, connections, set_changes
-from app.connections.trust_checks import end_of
 from app.errors import (
     AppError,
     AwsUnavailableError,
@@ -45,6 +44,7 @@ from app.onboarding.message_places import MessagePlaces
 from app.onboarding.refused_stacks import RefusedStacks
 from app.onboarding.registration_token import RegistrationTokens, TokenIds, deployment_of
 from app.permissions.permission_sets import PermissionSets, read_label
+from app.proofs.trust_checks import end_of
 from app.store import locks
 from app.store.database import SYSTEM, Database, Session
 from app.store.locks import Lock

@@ -20,8 +20,8 @@ from app.permissions.action_tables import (
     POLICIES_WITH_SECRETS,
     SECRETS_AND_CREDENTIALS,
 )
-from app.permissions.everything import all_actions, all_resources, resources_of, unnamed_resources
 from app.permissions.set_files import ADMINISTRATORS, SAY_ADMINISTRATOR, SetFile, texts
+from app.permissions.wildcards import all_actions, all_resources, resources_of, unnamed_resources
 
 _READING = {"Read", "List"}
 _DEFINITIONS = {

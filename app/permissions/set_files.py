@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from app import strict_json
-from app.permissions.everything import all_actions, all_resources
+from app.permissions.wildcards import all_actions, all_resources
 
 
 class _Loader(yaml.SafeLoader):

@@ -1,7 +1,7 @@
 """The database: engine, transactions and column types.
 
 `Database.read()` opens a session for queries, `Database.write(caller)` one short transaction. For
-issuing, app/audit/batch.py has a connection of its own. On SQLite every writing transaction begins
+issuing, app/audit/insert.py has a connection of its own. On SQLite every writing transaction begins
 IMMEDIATE, because one that reads first and writes later fails at once when another process has
 written in between. It waits for a file lock, off the gevent hub. No transaction may contain a
 network call; the tests refuse one.

@@ -402,10 +402,10 @@ ELSEWHERE = {
     "looks at the audit log": "audit/test_feed.py::a_time_is_looked_up_and_not_looked_for",
     "looks at SQLite": "store/test_sqlite_reads.py::other_requests_go_on_beside_a_long_look",
     "due proofs": (
-        "connections/test_proof_queue.py::another_tenants_flood_does_not_hold_up_a_first_proof"
+        "proofs/test_proof_queue.py::another_tenants_flood_does_not_hold_up_a_first_proof"
     ),
     "due turns": (
-        "connections/test_proof_queue.py::another_tenants_flood_of_turns_does_not_hold_up_a_turn"
+        "proofs/test_proof_queue.py::another_tenants_flood_of_turns_does_not_hold_up_a_turn"
     ),
     "slow answers to stacks": (
         "background/test_workers.py::a_message_that_takes_long_does_not_hold_up_the_others"

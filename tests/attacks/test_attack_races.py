@@ -150,8 +150,8 @@ def test_an_issuance_that_cannot_be_recorded_is_dropped(world: World, case: Case
 
     for _ in range(2):
         with monkeypatch.context() as patch:
-            patch.setattr("app.audit.batch._Sqlite.insert", full)
-            patch.setattr("app.audit.batch._Postgresql.insert", full)
+            patch.setattr("app.audit.insert._Sqlite.insert", full)
+            patch.setattr("app.audit.insert._Postgresql.insert", full)
             response = case.worker.raw("POST", path_of(case.connection, "/credentials"))
         problem(response, 503, "unavailable")
         assert "disk" not in response.text

@@ -14,8 +14,8 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from structlog.testing import capture_logs
 
 from app.audit import months
-from app.audit.batch import AuditBatch
 from app.audit.events import Action, Actor, Event
+from app.audit.insert import AuditBatch
 from app.audit.log import AuditLog, EventFilter
 from app.errors import StoreUnavailableError
 from app.ids import first_id_at, new_id

@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy
 from sqlalchemy.exc import IntegrityError
 
-from app.audit.batch import AuditBatch
 from app.audit.events import Action, Actor, Event
+from app.audit.insert import AuditBatch
 from app.audit.log import AuditLog, EventFilter
 from app.background import housekeeping
 from app.clock import now

@@ -165,8 +165,7 @@ def test_the_background_worker_of_one_machine_tidies_seldom(services, monkeypatc
     rounds, tidied, ends = [], [], []
     claim = services.proof_queue.claim
     monkeypatch.setattr(
-        "app.connections.proof_queue.ProofQueue.claim",
-        lambda _, most: rounds.append(1) or claim(most),
+        "app.proofs.proof_queue.ProofQueue.claim", lambda _, most: rounds.append(1) or claim(most)
     )
     monkeypatch.setattr("app.background.single_machine.tidy", keeping(tidied, ends))
     kept = registrations(services, 40 * DAY, 1 * DAY)[1:]

@@ -25,9 +25,9 @@ from app.background.celery_app import create_celery
 from app.background.parts import THREADS, companions, stop_all
 from app.background.single_machine import SingleMachineWorker
 from app.clock import now
-from app.connections.proof_queue import LEASE
 from app.errors import StoreUnavailableError
 from app.onboarding.kit import trust_policy
+from app.proofs.proof_queue import LEASE
 from app.store.database import SYSTEM
 from app.store.models import AuditEvent, Connection, ConnectionStatus, ExternalIdRow, Trigger
 from sandbox.vendor import VENDOR_ACCOUNT

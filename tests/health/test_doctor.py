@@ -25,7 +25,7 @@ from app.store.database import SYSTEM, Database
 from app.store.models import AuditEvent, Connection, Trigger
 from dev.stack import ROOT
 from tests.conftest import make_config, publish_templates
-from tests.connections.test_canary import DEMANDS_AN_ID, of_nobody, roles_of
+from tests.proofs.test_canary import DEMANDS_AN_ID, of_nobody, roles_of
 from tests.support.cast import root_client
 from tests.support.databases import empty_database, new_database
 from tests.support.rows import ByHand, connection_row, tenant_row

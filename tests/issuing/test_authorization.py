@@ -28,8 +28,8 @@ from app.errors import (
 from app.issuing import issue as issuing
 from app.issuing.authorization import Authorization
 from app.services import Services
-from app.store.epoch_history import EpochHistory
 from app.store.models import AuditEvent, ConnectionStatus, Trigger
+from app.store.revocation_log import EpochHistory
 from tests.attacks.evidence import problem
 from tests.conftest import OPERATOR
 from tests.support.cast import Api, Customer

@@ -13,10 +13,10 @@ import sqlalchemy
 from app.access.callers import ALL_SCOPES
 from app.audit import log as audit
 from app.audit.events import Event
-from app.connections.pairing import Answers
-from app.connections.proof import ProofFinding
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.ids import new_external_id
+from app.proofs.proof import ProofFinding
+from app.rotation.candidates import Answers
 from app.services import Services
 from app.store.database import SYSTEM
 from app.store.models import ApiKey, ExternalIdRow, ExternalIdState, Trigger, Verdict

@@ -17,13 +17,23 @@ _DATABASES = {
         (  # where a database's locks and statements are what is tested
             *("access/", "audit/", "background/", "concurrency/", "honesty/", "limits/", "store/"),
             *("attacks/test_attack_races.py", "issuing/test_other_processes.py"),
-            *("connections/test_listing.py", "connections/test_proof_queue.py"),
+            *("connections/test_listing.py", "proofs/test_proof_queue.py"),
         ),
         _BOTH,
     ),
     # SQLite where pages, commands and AWS are what is tested, PostgreSQL where requests are
     **dict.fromkeys(
-        ("cli/", "client/", "connections/", "onboarding/", "web/", "tenants/"), ("sqlite",)
+        (
+            "cli/",
+            "client/",
+            "connections/",
+            "diagnosis/",
+            "onboarding/",
+            "proofs/",
+            "rotation/",
+            "web/",
+        ),
+        ("sqlite",),
     ),
     "": ("postgresql",),
 }

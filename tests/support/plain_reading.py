@@ -1,7 +1,7 @@
 """A plain reading of a trust policy: each caller against each statement, pattern by pattern. Slow,
 and easy to check.
 
-app/connections/trust_policy.py judges all callers together; a property test compares the two.
+app/proofs/trust_policy.py judges all callers together; a property test compares the two.
 Statements for everybody are left out. Of aws:userid a few values stand for all.
 """
 
@@ -9,8 +9,8 @@ import fnmatch
 import re
 from enum import Enum
 
-from app.connections.policy_statements import statement_of, statements_of
-from app.connections.trust_policy import _CHOSEN, _SENDABLE, _SOMEBODY, _WAYS_IN
+from app.proofs.policy_statements import statement_of, statements_of
+from app.proofs.trust_policy import _CHOSEN, _SENDABLE, _SOMEBODY, _WAYS_IN
 
 
 class Answer(Enum):

@@ -9,7 +9,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from app.clock import now
-from app.connections.proof_queue import Claim
+from app.proofs.proof_queue import Claim
 from app.store.database import SYSTEM
 from app.store.models import Connection
 from app.store.models.states import ConnectionStatus, StackState

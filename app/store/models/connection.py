@@ -78,7 +78,7 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
     to the next.
 
     The role never changes: another role is another connection with a proof of its own. The External
-    ID changes only by a proof (app/connections/pairing.py). `version` moves with everything that a
+    ID changes only by a proof (app/rotation/candidates.py). `version` moves with everything that a
     proof or an issuance relies on: a verdict applies only to the version that it tested.
     """
 

@@ -70,7 +70,7 @@ class Tenant(Identified, Suspendable, Base):
     )  # no column: the list, where app/tenants/tenants.py has read it
 
     # What new connections take; during a rotation single ones have another
-    # (app/tenants/rotation.py).
+    # (app/rotation/rotations.py).
     current: Mapped["ExternalIdRow | None"] = _in_state("current", lazy="joined")
 
     # During a rotation: the External ID that is to become current.

@@ -27,8 +27,8 @@ from app.onboarding.kit import Kit
 from app.onboarding.kit_scripts import filled
 from app.onboarding.page_links import Visit
 from app.onboarding.set_updates import updates_of
+from app.rotation.rotations import RotationStatus
 from app.store.models import ConnectionStatus, Trigger
-from app.tenants.rotation import RotationStatus
 from app.web.onboarding import progress, replacing
 from app.web.onboarding.progress import Counts, Progress
 

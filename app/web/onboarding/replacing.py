@@ -2,8 +2,8 @@
 administrator does next.
 """
 
+from app.rotation.rotations import RotationStatus
 from app.store.models.states import RotationState
-from app.tenants.rotation import RotationStatus
 from app.web.onboarding.progress import ProgressStep, StepState
 
 _S = RotationState

@@ -1,0 +1,239 @@
+"""Many audit events in one durable statement, and only those that are still valid.
+
+An event that relies on memory carries the epoch at which memory was read, and the ids of the rows.
+The statement that stores it compares that epoch with the configuration's. A change that takes
+something away moves the epoch before, so nothing is issued from outdated memory, and no such
+issuance is in the log. Where the epoch has moved, the history says for which rows: other rows'
+events are still valid.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import event
+from sqlalchemy.dialects import postgresql
+
+from app.audit.events import Event
+from app.clock import now
+from app.errors import StoreUnavailableError
+from app.store.database import LONGEST, Database, as_json
+from app.store.models import AuditEvent
+from app.store.revocation_log import MOST_CHANGES, EpochHistory
+
+_UNREACHABLE = "The audit log can't be written right now; try again."
+_WAITED_TOO_LONG = timedelta(
+    seconds=LONGEST - 5
+)  # the statement itself has a limit far below those 5
+_ROUNDS = (
+    5  # against changes that move the epoch meanwhile; then the requests check everything again
+)
+_IDLE_SECONDS = 1.0  # a connection that was idle for longer is tested before its next use
+
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+_COLUMNS = AuditEvent.__table__.columns
+_NAMES = ", ".join(_COLUMNS.keys())
+_TYPED = ", ".join(f"{column.name} {column.type.compile(_DIALECT)}" for column in _COLUMNS)
+# json_to_recordset: one parameter for any number of rows, so that one prepared statement serves
+# every batch. Details are text in it, as PostgreSQL refuses the escape of NUL inside of JSON that
+# it takes apart.
+_POSTGRESQL = f"""
+WITH now AS (SELECT epoch FROM configuration WHERE id = 1),
+added AS (
+    INSERT INTO audit_events ({_NAMES})
+    SELECT {_NAMES.replace("details", "details::json")}
+    FROM json_to_recordset(%s::json)
+        AS e(valid_at_epoch bigint, {_TYPED.replace("details JSON", "details text")})
+    WHERE valid_at_epoch IS NULL OR valid_at_epoch = (SELECT epoch FROM now)
+    RETURNING id)
+SELECT epoch, (SELECT count(*) FROM added) FROM now
+"""  # noqa: S608  the names are the model's
+# One statement for all rows: after each, its thread waits until the hub's thread gives up the
+# interpreter.
+_SQLITE = f"""
+INSERT INTO audit_events ({_NAMES})
+SELECT {", ".join(f"json_extract(value, '$.{name}')" for name in _NAMES.split(", "))}
+FROM json_each(?)
+"""  # noqa: S608
+
+_CHANGES = "SELECT epoch, row_id FROM epoch_changes WHERE epoch > {0} AND epoch <= {0} LIMIT {0}"
+
+
+class AuditBatch:
+    """Stores events over a connection of its own. For one thread at a time (group commit sees to
+    that).
+
+    `history`: what was taken away, up to the epoch that the last commit returned.
+    """
+
+    def __init__(self, db: Database) -> None:
+        self.history = EpochHistory()
+        self._db = db
+        self._store: _Postgresql | _Sqlite | None = None
+        event.listen(db.engine, "engine_disposed", lambda _: self._forget())
+
+    def commit(self, events: Sequence[Event]) -> frozenset[UUID]:
+        """Store those that are valid. Returns the ids of the others; all that it does not return
+        are durable.
+
+        Raises StoreUnavailableError, and the driver's error for data that it can't store.
+        """
+        dbapi = self._db.engine.dialect.loaded_dbapi
+        try:
+            if self._store is not None and not self._store.is_there():
+                self._forget()
+            if self._store is None:
+                self._store = (
+                    _Sqlite if self._db.engine.dialect.name == "sqlite" else _Postgresql
+                )(self._db)
+            self.history, lost = self._store.insert(events, self.history)
+        except (dbapi.OperationalError, dbapi.InterfaceError, sqlite3.ProgrammingError) as error:
+            self._forget()
+            raise StoreUnavailableError(_UNREACHABLE) from error
+        except BaseException:
+            self._forget()  # a transaction may be open
+            raise
+        return frozenset(event.id for event in lost)
+
+    def _forget(self) -> None:
+        store, self._store = self._store, None
+        if store is not None:
+            store.connection.close()
+
+
+def _ensure_fresh(events: Sequence[Event]) -> None:
+    """Raises StoreUnavailableError for events so old that the feed may be past them.
+
+    Their requests have stopped waiting (app/concurrency/group_commit.py).
+    """
+    too_old = now() - _WAITED_TOO_LONG
+    if any(event.at < too_old for event in events):
+        raise StoreUnavailableError(_UNREACHABLE)
+
+
+def _until(
+    epoch: int, history: EpochHistory, changes: Callable[[int, int], list[tuple[int, UUID]]]
+) -> EpochHistory:
+    return (
+        history if epoch == history.epoch else history.until(epoch, changes(history.epoch, epoch))
+    )
+
+
+def _is_valid(event: Event, history: EpochHistory) -> bool:
+    """Say whether nothing was taken away from what the event relies on, up to the history's
+    epoch.
+    """
+    if event.valid_at_epoch is None:
+        return True
+    return history.valid_at(event.valid_at_epoch, event.row_ids) == history.epoch
+
+
+class _Postgresql:
+    def __init__(self, db: Database) -> None:
+        self._broken = (
+            db.engine.dialect.loaded_dbapi.OperationalError
+        )  # psycopg is not loaded where SQLite serves
+        self.connection = db.dedicated()
+        self.connection.autocommit = True
+        self.connection.prepare_threshold = 0  # one statement, over and over
+        # A server that hangs must not hold up the batch for longer than its requests wait.
+        self.connection.execute("SET statement_timeout = '1500ms'")
+        self._cursor = self.connection.cursor()
+
+    def is_there(self) -> bool:
+        """Tests the connection after a pause, in which a server may restart or a firewall may
+        drop it.
+        """
+        if time.monotonic() - self._used <= _IDLE_SECONDS:
+            return True
+        try:
+            self._cursor.execute("SELECT 1")
+        except self._broken:
+            return False
+        return True
+
+    def insert(
+        self, events: Sequence[Event], history: EpochHistory
+    ) -> tuple[EpochHistory, list[Event]]:
+        pending, lost = list(events), []
+        for _ in range(_ROUNDS):
+            epoch = self._insert(pending)
+            left = [event for event in pending if event.valid_at_epoch not in {None, epoch}]
+            history = _until(epoch, history, self.changes)
+            pending = [
+                replace(event, valid_at_epoch=epoch) for event in left if _is_valid(event, history)
+            ]
+            lost += [event for event in left if not _is_valid(event, history)]
+            if not pending:
+                break
+        return history, lost + pending
+
+    def _insert(self, events: Sequence[Event]) -> int:
+        """Store those that are valid at the present epoch, and return that."""
+        _ensure_fresh(events)
+        rows = [
+            one.row() | {"valid_at_epoch": one.valid_at_epoch, "details": as_json(one.details)}
+            for one in events
+        ]
+        epoch, added = self._cursor.execute(_POSTGRESQL, [as_json(rows)]).fetchone()
+        self._used = time.monotonic()
+        if added != sum(event.valid_at_epoch in {None, epoch} for event in events):
+            raise AssertionError("the audit log stored other events than those that are valid")
+        return int(epoch)
+
+    def changes(self, after: int, until: int) -> list[tuple[int, UUID]]:
+        found = self._cursor.execute(_CHANGES.format("%s"), [after, until, MOST_CHANGES])
+        return list(found)
+
+
+class _Sqlite:
+    def __init__(self, db: Database) -> None:
+        self.connection = db.dedicated()
+
+    def is_there(self) -> bool:
+        return True
+
+    def insert(
+        self, events: Sequence[Event], history: EpochHistory
+    ) -> tuple[EpochHistory, list[Event]]:
+        rows = [
+            (event, _sqlite_row(event)) for event in events
+        ]  # not under the lock, for which others wait
+        stored: tuple[EpochHistory, list[Event]] = self.connection.run_batch(
+            lambda: self._insert(rows, history)
+        )
+        return stored
+
+    def _insert(
+        self, rows: list[tuple[Event, dict[str, Any]]], history: EpochHistory
+    ) -> tuple[EpochHistory, list[Event]]:
+        _ensure_fresh(
+            [event for event, _ in rows]
+        )  # under the write lock, for which it may have waited
+        (epoch,) = self.connection.execute(
+            "SELECT epoch FROM configuration WHERE id = 1"
+        ).fetchone()
+        history = _until(epoch, history, self.changes)
+        self.connection.execute(
+            _SQLITE, [as_json([row for event, row in rows if _is_valid(event, history)])]
+        )
+        return history, [event for event, _ in rows if not _is_valid(event, history)]
+
+    def changes(self, after: int, until: int) -> list[tuple[int, UUID]]:
+        found = self.connection.execute(_CHANGES.format("?"), (after, until, MOST_CHANGES))
+        return [(at, UUID(row_id)) for at, row_id in found]
+
+
+def _sqlite_row(event: Event) -> dict[str, Any]:
+    """The values as SQLAlchemy stores them: UUIDs as hex, times in UTC without a zone."""
+    return event.row() | {
+        "id": event.id.hex,
+        "at": event.at.replace(tzinfo=None).isoformat(" ", "microseconds"),
+        "tenant_id": event.tenant_id.hex if event.tenant_id else None,
+        "connection_id": event.connection_id.hex if event.connection_id else None,
+        "details": as_json(event.details),
+    }

@@ -1,0 +1,74 @@
+"""The shelf life of a proof (invariant 13; the list is in docs/architecture.md): past PROOF_MAX_AGE
+nothing is issued before a fresh proof, not even from the cache.
+
+The background proves each connection far more often, so this is for the hours in which it does not:
+no background worker runs, or AWS gives no clear answer.
+"""
+
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from uuid import UUID
+
+from app.access import OnBehalf, owned
+from app.audit.events import Actor
+from app.clock import now
+from app.concurrency.single_flight import SingleFlight
+from app.errors import ConflictError, ProofExpiredError
+from app.limits.rates import Rates
+from app.proofs.verification import Verification
+from app.store.database import Database
+from app.store.models import Connection, Trigger
+
+_ISSUING = Actor("worker", None, "issuing")
+_CALLS = 3  # to AWS, of one proof
+_EXPIRED = (
+    "The latest proof of this role is too old, and AWS gave no clear answer yet; ask again in a"
+    " moment."
+)
+
+
+class ShelfLife:
+    """Makes fresh proofs for requests, one at a time for each connection."""
+
+    def __init__(
+        self, db: Database, verification: Verification, rates: Rates, seconds: int
+    ) -> None:
+        self._db = db
+        self._verification = verification
+        self._rates = rates
+        self.seconds = seconds
+        self._proofs: SingleFlight[UUID, None] = SingleFlight()
+
+    def renew(self, path: tuple[UUID, UUID], patience: float) -> None:
+        """Returns when the connection's row says whether it issues. The proof goes on when the
+        requests have stopped waiting.
+
+        Raises ProofExpiredError after so many seconds, or when the proof was inconclusive; and
+        RateLimitedError.
+        """
+        call, _ = self._proofs.join(path[1], lambda: self._prove(path))
+        try:
+            call.result(timeout=max(0.0, patience))
+        except FutureTimeoutError as error:
+            raise ProofExpiredError(_EXPIRED) from error
+
+    def _prove(self, path: tuple[UUID, UUID]) -> None:
+        who = OnBehalf(_ISSUING, path[0])
+        # A process remembers the proof that it read last. Those since then count up, and move no
+        # epoch.
+        with self._db.read() as db:
+            connection = owned(db, who, *path)
+        if not self._has_expired(connection):
+            return
+        for _ in range(_CALLS):
+            self._rates.admit_session(path[0])
+        try:
+            connection = self._verification.verify(who, *path, trigger=Trigger.ISSUING)
+        except ConflictError as error:
+            raise ProofExpiredError(_EXPIRED) from error
+        if self._has_expired(connection):
+            raise ProofExpiredError(_EXPIRED)
+
+    def _has_expired(self, connection: Connection) -> bool:
+        """Of a verified connection: the refusal of any other one is not about its proof's age."""
+        until = connection.proven_until(self.seconds)
+        return until is not None and until <= now()

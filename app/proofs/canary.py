@@ -1,0 +1,265 @@
+"""Whether proofs can be believed: the canary, a role of the vendor's own, must let the broker in
+without an External ID.
+
+A proof rests on refusals. A policy on the vendor's side that demands an External ID makes the same
+refusals, and then every role looks safe. The canary accepts what customers' roles should refuse,
+and the broker reaches it by the same statement of its policy; so a refusal there comes from the
+vendor's side.
+
+The stranger is a second principal of the vendor's, whom no customer trusts: a role that lets it in
+trusts others than the broker. Its refusals count only where the canary lets it in.
+
+A policy may change at any moment. So a verdict that makes a connection issue needs a look at the
+canary that began after the proof's calls. Proofs that wait for one at the same time share it, and a
+process makes one look at a time. A verdict that only confirms a connection uses the look of the
+last minute, or every routine proof would cost three calls more.
+"""
+
+import enum
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import NamedTuple
+
+from sqlalchemy import select
+
+from app.audit import Action, Actor, Event, Outcome, log as audit
+from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError, Unavailable
+from app.clock import now
+from app.concurrency.single_flight import SingleFlight
+from app.config import Config
+from app.health.checks import HealthFinding, failed, ok, warning
+from app.ids import Grant
+from app.log import logger
+from app.proofs.proof import AWS_SILENT, ProofCheck, ProofFinding, check_of, refusal, unproven_by
+from app.store.database import SYSTEM, Database
+from app.store.models import NOT_ISSUED, AuditEvent, Connection, Verdict, states
+
+_PROBER = Actor("worker", None, "prober")
+_FRESH = 60.0  # seconds for which the canary's answer counts
+_UNCLEAR_FRESH = 5.0  # seconds until the canary is asked again after AWS gave no clear answer
+_RENEWED = timedelta(minutes=5)  # before it expires, the stranger's session is replaced
+
+
+class Sight(enum.StrEnum):
+    SIGHTED = "sighted"
+    BLIND = "blind"
+    LOST = "lost"
+    UNCLEAR = "unclear"
+
+
+class _View(NamedTuple):
+    """What the canary said. `stranger`: the stranger's session, if the canary let it in."""
+
+    sight: Sight
+    stranger: Session | None
+    began: float  # monotonic seconds, as `until`
+    until: float
+
+    def counts(self, since: float | None) -> bool:
+        """Return whether a proof may use it whose calls had ended at `since` (None: a look of the
+        last minute will do).
+
+        One that voids the proof always counts: after our policy is mended, IAM needs a moment to
+        propagate that.
+        """
+        return since is None or self.began >= since or self.sight in _WHY_NOT
+
+
+class Canary:
+    """The canary and the stranger, as this process last saw them. One for all proofs of a
+    process.
+    """
+
+    def __init__(self, db: Database, config: Config) -> None:
+        self.own_accounts = config.own_accounts
+        self._db = db
+        self._has_canary = config.canary_role_arn is not None
+        self._has_stranger = config.stranger_role_arn is not None
+        self._looks: SingleFlight[str, _View] = SingleFlight()
+        self._last = _View(Sight.UNCLEAR, None, 0.0, 0.0)
+        self._proof_max_age = config.proof_max_age
+        self._session: Session | None = None  # the stranger's, kept for as long as it works
+        self._told: Sight | None = None
+
+    def ask_canary(self, sts: Sts) -> Sight | None:
+        """What the canary said within the last minute; None when there is none. Raises
+        StoreUnavailableError.
+        """
+        return self._look(sts).sight if self._has_canary else None
+
+    def discount_refusals(
+        self, sts: Sts, finding: ProofFinding, confirmed: Connection | None
+    ) -> ProofFinding:
+        """The finding, or an inconclusive one where refusals prove nothing. Raises as `ask_canary`.
+
+        An accepted stranger proves that a role is insecure, whatever the canary says. `confirmed`:
+        the connection, if it was proven before with this role and this External ID.
+        """
+        if not self._has_canary or finding.verdict not in {Verdict.PROVEN, Verdict.UNASSUMABLE}:
+            return finding
+        until = confirmed.proven_until(self._proof_max_age) if confirmed else None
+        starts_issuing = finding.verdict is Verdict.PROVEN and (until is None or until <= now())
+        view = self._look(sts, time.monotonic() if starts_issuing else None)
+        if why := _WHY_NOT.get(view.sight):
+            checks = tuple(unproven_by(why, check) for check in finding.checks)
+            return finding._replace(
+                verdict=Verdict.INCONCLUSIVE,
+                checks=checks,
+                role_unique_id=None,
+                may_be_spreading=False,
+                refused=False,
+            )
+        if view.stranger is None:
+            return finding._replace(checks=tuple(map(_without_stranger, finding.checks)))
+        return finding
+
+    def stranger_refused(self, sts: Sts, grant: Grant) -> tuple[ProofCheck | None, tuple[()]]:
+        """Whether the role refuses the stranger that sends the right External ID (an Extra of the
+        proof).
+
+        The stranger is tried only if the canary let it in within the last minute. Raises as
+        `ask_canary`.
+        """
+        if not self._has_stranger:
+            return None, ()
+        stranger = self._look(sts).stranger if self._has_canary else None
+        if stranger is None:
+            return check_of(states.STRANGER, "skipped"), ()
+        return refusal(states.STRANGER, partial(sts.probe_as_stranger, stranger), grant), ()
+
+    def finding(self, sts: Sts) -> HealthFinding:
+        """What readiness says. Raises as `ask_canary`."""
+        view = self._look(sts)
+        if view.sight is Sight.SIGHTED and self._has_stranger and view.stranger is None:
+            return _NO_STRANGER
+        return _FINDINGS[view.sight]
+
+    def _look(self, sts: Sts, since: float | None = None) -> _View:
+        view = self._kept(since)
+        while view is None or not view.counts(
+            since
+        ):  # again, if the look that runs had begun before `since`
+            look, _ = self._looks.join("canary", lambda: self._kept(since) or self._ask(sts))
+            view = look.result()
+        return view
+
+    def _kept(self, since: float | None) -> _View | None:
+        last = self._last
+        return last if time.monotonic() < last.until and last.counts(since) else None
+
+    def _ask(self, sts: Sts) -> _View:
+        began = time.monotonic()
+        sight = _sight(lambda with_id: sts.probe_canary(with_id=with_id))
+        stranger = self._let_in(sts) if self._has_stranger and sight is not Sight.UNCLEAR else None
+        seconds = _UNCLEAR_FRESH if sight is Sight.UNCLEAR else _FRESH
+        self._last = view = _View(sight, stranger, began, began + seconds)
+        if sight not in {Sight.UNCLEAR, self._told}:
+            self._tell(sight)
+        return view
+
+    def _let_in(self, sts: Sts) -> Session | None:
+        """The stranger's session, if the canary lets it in."""
+        kept, self._session = self._session, None
+        try:
+            session = kept if kept and kept.expires_at - now() > _RENEWED else sts.open_stranger()
+            sts.probe_canary_as_stranger(session)
+        except StsError:
+            return None
+        self._session = session
+        return session
+
+    def _tell(self, sight: Sight) -> None:
+        """Log a change, and record it unless another process has done so. Raises
+        StoreUnavailableError.
+        """
+        action, found = _ACTIONS[sight], _FINDINGS[sight]
+        (logger.info if sight is Sight.SIGHTED else logger.warning)(
+            action.value, seen=found.seen, next=found.next
+        )
+        ours = select(AuditEvent.action).where(AuditEvent.action.in_(_ACTIONS.values()), NOT_ISSUED)
+        with self._db.write(SYSTEM) as db:
+            if db.scalar(ours.order_by(AuditEvent.id.desc()).limit(1)) != action:
+                details = {"seen": found.seen, "next": found.next}
+                outcome: Outcome = "ok" if sight is Sight.SIGHTED else "failed"
+                audit.record(db, Event(_PROBER, action, details, outcome))
+        self._told = sight
+
+
+def _without_stranger(check: ProofCheck) -> ProofCheck:
+    """Return the check, or a skipped one in the place of a stranger's refusal."""
+    unproven = (check.name, check.outcome) == (states.STRANGER, "passed")
+    return check_of(states.STRANGER, "skipped") if unproven else check
+
+
+def _sight(probe: Callable[[bool], None]) -> Sight:
+    with_id, without_id = _answer(probe, with_id=True), _answer(probe, with_id=False)
+    if with_id is not without_id:
+        # The canary may have been made or deleted between the two calls, and IAM takes time to
+        # propagate a change.
+        with_id = _answer(probe, with_id=True)
+    if with_id is None or without_id is None:
+        return Sight.UNCLEAR
+    if with_id is not without_id:
+        return Sight.BLIND
+    return Sight.SIGHTED if with_id else Sight.LOST
+
+
+def _answer(probe: Callable[[bool], None], *, with_id: bool) -> bool | None:
+    """Whether the canary accepted the call; None when AWS gave no clear answer."""
+    try:
+        probe(with_id)
+    except (
+        Refused,
+        Misconfigured,
+    ):  # misconfigured: its account has switched STS off in our region
+        return False
+    except Unavailable:
+        return None
+    return True
+
+
+_ACTIONS = {
+    Sight.SIGHTED: Action.PROBER_SIGHTED,
+    Sight.BLIND: Action.PROBER_BLINDED,
+    Sight.LOST: Action.PROBER_CANARY_LOST,
+}
+_FINDINGS = {
+    Sight.SIGHTED: ok(
+        "The canary lets the broker in with an External ID and without, so refusals of roles count."
+    ),
+    Sight.BLIND: failed(
+        "The canary treats the broker's calls with and without an External ID differently: a policy"
+        " on our side refuses calls that customers' roles should refuse. Proofs that rest on"
+        " refusals are inconclusive; connections issue until their last proof is too old.",
+        "Remove every condition on sts:ExternalId from the broker's policies, its permissions"
+        " boundary and its organisation's policies. If no policy has one, compare the canary's"
+        " trust policy with cloudformation/canary.yaml.",
+    ),
+    Sight.LOST: warning(
+        "The canary refuses the broker with an External ID and without: the role is deleted or"
+        " changed, or the broker may not call it. Proofs count as they do without a canary, but no"
+        " refusal in a routine proof breaks a connection.",
+        "Launch or update cloudformation/canary.yaml with this BrokerPrincipalArn and RolePrefix,"
+        " and compare DEPUTY_CANARY_ROLE_ARN with its output. If many roles refuse the broker as"
+        " well, look at its policies.",
+    ),
+    Sight.UNCLEAR: warning(
+        "AWS gave no clear answer about the canary, so proofs are inconclusive until it does.",
+        "Look at the check aws, and for aws.error and aws.unreachable in the log.",
+    ),
+}
+_WHY_NOT: dict[Sight | None, str] = {
+    Sight.BLIND: (
+        "A policy on our side refuses calls before the role can answer them, so this proves nothing"
+        " until we have changed that policy. The role needs no change."
+    ),
+    Sight.UNCLEAR: AWS_SILENT,
+}
+_NO_STRANGER = warning(
+    "The canary refuses the stranger, or the broker can't use the stranger, so proofs skip"
+    " stranger_refused.",
+    "Launch or update cloudformation/canary.yaml, and compare DEPUTY_STRANGER_ROLE_ARN with its"
+    " output.",
+)

@@ -1,0 +1,251 @@
+"""The proof queue: connections that are due, claimed a few at a time and proven in the background.
+
+The queue is in the database: a claim moves `due_at` ahead by a lease, so a claim that is lost is
+due again when its lease is over. A claim is used once: it names the `due_at` that it set, and the
+first process that begins it moves that.
+
+Two kinds of claims run beside each other. Urgent: a first proof, a search, a stack's message, a
+refused session; connections that were never tried go first. Routine: the turns of proven roles.
+Each claim is shared out among tenants, so that one tenant's thousands of roles do not delay another
+tenant's first proof, or its turn; within a share the longest due go first.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    exists,
+    func,
+    select,
+    true,
+    update,
+)
+
+from app.access.callers import OnBehalf
+from app.audit.events import WORKER
+from app.aws.sts import Sts
+from app.clock import now
+from app.errors import AccountClosedError, ConflictError, NotFoundError, SuspendedError
+from app.health.checks import HealthFinding, ok, warning
+from app.limits.rates import Rates
+from app.log import logger
+from app.permissions.permission_sets import PermissionSets
+from app.proofs.canary import Canary
+from app.proofs.proof_interval import Pace
+from app.proofs.verification import Verification
+from app.store.database import SYSTEM, Database, Session
+from app.store.models import (
+    IN_ROUTINE,
+    URGENT,
+    Connection,
+    ConnectionStatus,
+    Tenant,
+    TenantStatus,
+    Trigger,
+)
+from app.store.models.proof_schedule import next_turn
+
+LEASE = timedelta(minutes=2)  # longer than a proof and its wait for the STS budget take
+_AT_REST = (ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED)
+# No join, or a database may begin with the tenants instead of the index of what is due. A routine
+# claim does not ask: it would read all of a suspended tenant's connections each time, so their
+# turns pass when they are begun.
+_ACTIVE = and_(
+    URGENT, exists().where(Tenant.id == Connection.tenant_id, Tenant.status == TenantStatus.ACTIVE)
+)
+_SHARE = 8  # one tenant gets an eighth of a claim while others wait
+# a quarter of a claim is kept for connections that were tried before, or they could wait without
+# end
+_AGAIN = 4
+_ROWS = 8  # times the size of a claim: how many due rows one look reads
+# the first may show one tenant's rows only; each further one leaves out the tenants seen so far
+_LOOKS = 4
+
+
+class Claim(NamedTuple):
+    """One connection to prove. `lease`: the `due_at` that this claim set."""
+
+    tenant_id: UUID
+    connection_id: UUID
+    lease: datetime
+
+
+class ProofQueue:
+    """Claims connections that are due, and proves them."""
+
+    def __init__(
+        self,
+        db: Database,
+        sts: Sts,
+        rates: Rates,
+        pace: Pace,
+        canary: Canary,
+        *,
+        sets: PermissionSets,
+    ) -> None:
+        self._db = db
+        self._urgent = Verification(db, sts.with_budget(rates.background_call), pace, canary, sets)
+        self._routine = Verification(db, sts.with_budget(rates.routine_call), pace, canary, sets)
+        self.pace = pace
+
+    def claim(self, most: int) -> list[Claim]:
+        """At most so many urgent connections, the longest due first. No other claim gets them
+        during the lease.
+        """
+        at = now()
+        with self._db.read() as db:  # most looks find nothing, and need no write lock
+            chosen = _shared_out(db, _due(at, _ACTIVE), most)
+        return self._claimed(at, chosen)
+
+    def claim_routine(self, most: int) -> list[Claim]:
+        """At most so many connections that are due for a routine proof, as `claim` does."""
+        at = now()
+        with self._db.read() as db:
+            within, beyond = _shares(db, _due(at, IN_ROUTINE), most)
+            chosen = [row.id for row in (*within, *beyond)][:most]
+        return self._claimed(at, chosen)
+
+    def _claimed(self, at: datetime, chosen: list[UUID]) -> list[Claim]:
+        if not chosen:
+            return []
+        lease = at + LEASE
+        with self._db.write(SYSTEM) as db:
+            # A claim at the same moment takes the rows that are not locked, without waiting.
+            locked = (
+                _due(at, true())
+                .where(Connection.id.in_(chosen))
+                .with_for_update(of=Connection, skip_locked=True)
+            )
+            found = sorted(db.execute(locked), key=lambda row: chosen.index(row.id))
+            db.execute(
+                update(Connection)
+                .where(Connection.id.in_([row.id for row in found]))
+                .values(due_at=lease)
+            )
+        return [Claim(row.tenant_id, row.id, lease) for row in found]
+
+    def backlog(self) -> dict[str, int]:
+        """How many connections are due: urgent ones, and those for a routine proof."""
+        at = now()
+        lanes = {"urgent": _due(at, _ACTIVE), "routine": _due(at, IN_ROUTINE)}
+        with self._db.read(long=True) as db:
+            counts = {
+                name: due.order_by(None).with_only_columns(func.count())
+                for name, due in lanes.items()
+            }
+            return {name: db.scalar(count) or 0 for name, count in counts.items()}
+
+    def oldest_due(self) -> datetime | None:
+        """Since when the longest due connection is due; None when none is."""
+        at = now()
+        with self._db.read() as db:
+            longest = [
+                _due(at, lane).with_only_columns(Connection.due_at).limit(1)
+                for lane in (_ACTIVE, IN_ROUTINE)
+            ]
+            oldest = [db.scalar(query) for query in longest]
+        return min((since for since in oldest if since), default=None)
+
+    def finding(self) -> HealthFinding:
+        """Say for readiness how often each connection is proven."""
+        interval = self.pace.interval()
+        seen = (
+            f"Each of {interval.connections} connections is proven every {interval.seconds} s;"
+            f" REPROVE_EVERY is {interval.wanted} s."
+        )
+        if interval.seconds > interval.wanted:
+            return warning(
+                seen, "Raise STS_BUDGET, of which routine proofs get half, or REPROVE_EVERY."
+            )
+        return ok(seen)
+
+    def prove(self, claim: Claim) -> bool:
+        """Prove one; False when the claim was used already, or the connection can't be proven
+        any more.
+        """
+        begun = self._begin(claim)
+        if begun is None:
+            return False
+        trigger, status, lease = begun
+        urgent = trigger is not Trigger.SCHEDULED or status is ConnectionStatus.PENDING
+        verification = self._urgent if urgent else self._routine
+        who = OnBehalf(WORKER, claim.tenant_id)
+        try:
+            verification.verify(who, claim.tenant_id, claim.connection_id, trigger=trigger)
+        except (NotFoundError, SuspendedError, ConflictError) as error:
+            # A closed account stays closed for long, and a tenant may have thousands of roles in
+            # it.
+            if not urgent or isinstance(error, AccountClosedError):
+                self._pass_turn(claim, lease)
+            logger.info("proof.dropped", connection_id=str(claim.connection_id), why=error.code)
+            return False
+        return True
+
+    def _pass_turn(self, claim: Claim, lease: datetime | None) -> None:
+        turn = next_turn(claim.connection_id, now(), self.pace.interval().every)
+        own = Connection.id == claim.connection_id, Connection.due_at == lease
+        with self._db.write(SYSTEM) as db:
+            db.execute(update(Connection).where(*own).values(due_at=turn))
+
+    def _begin(self, claim: Claim) -> Row[Trigger, ConnectionStatus, datetime | None] | None:
+        """Use up the claim: why a proof is due, and until when it is taken. None if it is not
+        the latest claim.
+        """
+        at = {"connection_id": claim.connection_id, "tenant": claim.tenant_id, "lease": claim.lease}
+        with self._db.write(SYSTEM) as db:
+            return db.execute(_BEGIN, at | {"until": max(now(), claim.lease) + LEASE}).one_or_none()
+
+
+_CLAIMED = Connection.id == bindparam("connection_id"), Connection.tenant_id == bindparam("tenant")
+_BEGIN = (
+    update(Connection)
+    .where(*_CLAIMED, Connection.due_at == bindparam("lease"))
+    .values(due_at=bindparam("until"))
+    .returning(Connection.due_for, Connection.status, Connection.due_at)
+    .execution_options(synchronize_session=False)
+)
+
+
+def _due(at: datetime, lane: ColumnElement[bool]) -> Select[UUID, UUID]:
+    is_due = lane, Connection.due_at <= at, Connection.status.not_in(_AT_REST)
+    return select(Connection.id, Connection.tenant_id).where(*is_due).order_by(Connection.due_at)
+
+
+def _shared_out(db: Session, due: Select[UUID, UUID], most: int) -> list[UUID]:
+    """The ids of at most so many due connections. A tenant gets more than its share only if
+    places stay free.
+    """
+    first, more_first = _shares(db, due.where(Connection.proof_id.is_(None)), most)
+    again, more_again = _shares(db, due.where(Connection.proof_id.is_not(None)), most)
+    kept_for_again = min(len(again), max(1, most // _AGAIN))
+    in_order = (*first[: most - kept_for_again], *again, *first, *more_first, *more_again)
+    return [row.id for row in dict.fromkeys(in_order)][:most]
+
+
+def _shares(
+    db: Session, due: Select[UUID, UUID], most: int
+) -> tuple[Sequence[Row[UUID, UUID]], Sequence[Row[UUID, UUID]]]:
+    """Rows within their tenants' shares, and rows beyond them. It reads a bounded number,
+    however many are due.
+    """
+    within: list[Row[UUID, UUID]] = []
+    beyond: list[Row[UUID, UUID]] = []
+    seen: set[UUID] = set()
+    for _ in range(_LOOKS):
+        rows = db.execute(due.where(Connection.tenant_id.not_in(seen)).limit(most * _ROWS)).all()
+        taken: dict[UUID, int] = {}
+        for row in rows:
+            taken[row.tenant_id] = taken.get(row.tenant_id, 0) + 1
+            in_share = taken[row.tenant_id] <= max(1, most // _SHARE)
+            (within if in_share else beyond).append(row)
+        seen |= taken.keys()
+        if len(rows) < most * _ROWS or len(within) >= most:
+            break
+    return within, beyond

@@ -1,0 +1,333 @@
+"""Rotation: a tenant's External ID is replaced by another, without an outage.
+
+Proofs move single connections to the next External ID (app/proofs/proof.py), and nothing here
+does. Here a rotation begins, and goes on once proofs have shown enough: to the end when no verified
+connection waits any more, and to the old one's retirement when every role has refused it (invariant
+14; docs/architecture.md).
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, and_, func, select, update
+
+from app.access import Caller, OnBehalf, tenant_of
+from app.audit import WORKER, Action, Actor, Event, log as audit
+from app.clock import now
+from app.errors import ConflictError, NotFoundError
+from app.ids import new_external_id
+from app.limits import quotas
+from app.store.database import Database, Session
+from app.store.models import (
+    Connection,
+    ConnectionStatus,
+    ExternalIdRow,
+    ExternalIdState,
+    Rotation,
+    Trial,
+    live_of,
+)
+from app.store.models.states import RotationState, Trigger
+from app.store.models.tenant import ROTATING
+
+HOURLY = timedelta(
+    hours=1
+)  # how often, at least, a role is tried with an External ID that is to become its own
+_COMPLETES_AFTER = timedelta(days=1)  # of being ready
+_REPAIRED_WITHIN = timedelta(days=1)  # since its last proof
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Of the tenant's verified connections: those that are paired with the next External ID, and
+    the others.
+    """
+
+    total: int
+    switched: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class RotationStatus:
+    """How far a tenant's latest rotation is. `external_id` is the one that is replaced, also
+    after the end.
+    """
+
+    state: RotationState
+    emergency: bool
+    external_id: str
+    next_external_id: str
+    started_at: datetime
+    connections: Counts
+
+
+class Rotations:
+    """Start, read, complete and abandon rotations."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def start(
+        self, caller: Caller, tenant_id: UUID, *, reason: str, emergency: bool = False
+    ) -> tuple[RotationStatus, bool]:
+        """The rotation, and whether it is new: with `emergency` one that is open already becomes an
+        emergency, the vendor's if an unbound key asks for that.
+
+        In an emergency nothing is issued for connections that have not switched. Raises
+        NotFoundError, ConflictError while another rotation is open or ready, and RateLimitedError
+        for a bound key that would start too many.
+        """
+        with self._db.write(caller) as db:
+            tenant = tenant_of(db, caller, tenant_id, lock=True)
+            rotation, details = latest(db, tenant.id), {"reason": reason, "emergency": emergency}
+            new, bound = rotation is None or not rotation.is_open, caller.tenant_id is not None
+            if rotation is None or new:
+                quotas.count_rotation(db, caller, tenant.id)
+                rotation = _begin(db, caller.actor, tenant.id, rotation)
+                rotation.by_bound = bound
+                _record(db, caller.actor, rotation, Action.ROTATION_STARTED, **details)
+            elif not emergency:
+                state = _status(db, rotation).state.value
+                raise ConflictError(
+                    f"The rotation to {rotation.new.value} is {state}; complete it, or abandon it,"
+                    " before another begins."
+                )
+            elif not rotation.emergency or (rotation.by_bound and not bound):
+                rotation.by_bound = rotation.by_bound and bound
+                _record(db, caller.actor, rotation, Action.ROTATION_MADE_EMERGENCY, **details)
+            if emergency and not rotation.emergency:
+                _withdraw(db, rotation)
+            return _status(db, rotation), new
+
+    def get(self, caller: Caller, tenant_id: UUID) -> RotationStatus | None:
+        """The latest one, ended or not; None when there never was one. Raises NotFoundError for
+        an absent tenant.
+        """
+        with self._db.read() as db:
+            tenant_of(db, caller, tenant_id)
+            rotation = latest(db, tenant_id)
+            return None if rotation is None else _status(db, rotation)
+
+    def complete(self, caller: Caller, tenant_id: UUID) -> RotationStatus:
+        """The next External ID becomes the current one, and the old one is retiring.
+
+        Raises NotFoundError, and ConflictError when none is open, or while verified connections
+        wait.
+        """
+        with self._db.write(caller) as db:
+            rotation = _open_one(db, caller, tenant_id)
+            waiting = _status(db, rotation).connections.waiting
+            if waiting:
+                raise ConflictError(
+                    f"{waiting} verified connection{' has' if waiting == 1 else 's have'} not"
+                    " switched to the next External ID: their roles must accept it first."
+                )
+            _complete(db, caller.actor, rotation)
+            _settle(db, caller.actor, rotation)
+            return _status(db, rotation)
+
+    def abandon(self, caller: Caller, tenant_id: UUID) -> None:
+        """The next External ID is retired, and the old one stays current.
+
+        Raises NotFoundError, and ConflictError when none is open, once a connection has switched,
+        or for a bound key that would undo what the vendor began.
+        """
+        with self._db.write(caller) as db:
+            rotation = _open_one(db, caller, tenant_id)
+            if caller.tenant_id is not None and not rotation.by_bound:
+                raise ConflictError("The vendor began this rotation, and has to abandon it.")
+            new_id = rotation.next_external_id_id
+            switched = select(Connection.id).where(
+                live_of(tenant_id), Connection.external_id_id == new_id
+            )
+            if db.scalars(switched.limit(1)).first() is not None:
+                raise ConflictError(
+                    "A connection has switched to the next External ID, so this rotation can only"
+                    " go on."
+                )
+            _become(db, rotation.new, ExternalIdState.RETIRED)
+            withdrawn = (
+                ExternalIdRow.tenant_id == tenant_id,
+                ExternalIdRow.withdrawn_at >= rotation.started_at,
+            )
+            db.execute(update(ExternalIdRow).where(*withdrawn).values(withdrawn_at=None))
+            _record(db, caller.actor, rotation, Action.ROTATION_ABANDONED)
+
+
+def current_external_id_id(db: Session, tenant_id: UUID) -> UUID:
+    """Of the row. `Tenant.current` may be as old as the wait for the tenant's lock began."""
+    current = ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state == ExternalIdState.CURRENT
+    return db.scalars(select(ExternalIdRow.id).where(*current)).one()
+
+
+def latest(db: Session, tenant_id: UUID) -> Rotation | None:
+    query = (
+        select(Rotation)
+        .where(Rotation.tenant_id == tenant_id)
+        .order_by(Rotation.id.desc())
+        .limit(1)
+    )
+    # What came with the tenant's row, if that was waited for, is as old as the wait began.
+    return db.scalars(query.execution_options(populate_existing=True)).first()
+
+
+def settle(db: Session, actor: Actor, tenant_id: UUID) -> None:
+    """Take the tenant's rotation as far as the proofs allow. The tenant's row must be locked."""
+    rotation = latest(db, tenant_id)
+    if rotation is not None:
+        _settle(db, actor, rotation)
+
+
+def settle_all(database: Database) -> None:
+    """As `settle`, for every rotation that goes on: a connection that was waited for may be gone.
+    Raises StoreUnavailableError.
+    """
+    with database.read() as db:
+        tenants = list(db.scalars(select(ExternalIdRow.tenant_id).where(ROTATING).distinct()))
+    for tenant_id in tenants:
+        who = OnBehalf(WORKER, tenant_id)
+        with suppress(NotFoundError), database.write(who) as db:
+            tenant_of(db, who, tenant_id, lock=True)
+            settle(db, WORKER, tenant_id)
+
+
+def _begin(db: Session, actor: Actor, tenant_id: UUID, earlier: Rotation | None) -> Rotation:
+    if earlier is not None and earlier.old.state is ExternalIdState.RETIRING:
+        unseen = db.scalars(_not_refused_twice(earlier).with_only_columns(func.count())).one()
+        warning = "Not every role was seen to refuse it." if unseen else None
+        _retire(db, actor, earlier, connections_not_seen_to_refuse_it=unseen, warning=warning)
+        # Nothing is issued for those that still have it, until a proof pairs them with another one.
+        stopped = _verified_of(tenant_id), Connection.external_id_id == earlier.external_id_id
+        db.execute(
+            update(Connection).where(*stopped).values(due_at=now(), due_for=Trigger.ROTATION)
+        )
+    current = current_external_id_id(db, tenant_id)
+    new = ExternalIdRow(tenant_id=tenant_id, value=new_external_id(), state=ExternalIdState.NEXT)
+    db.add(new)
+    db.flush()
+    rotation = Rotation(
+        tenant_id=tenant_id, external_id_id=current, next_external_id_id=new.id, emergency=False
+    )
+    db.add(rotation)
+    db.flush()
+    db.refresh(rotation)
+    _try_within_the_hour(db, tenant_id)
+    return rotation
+
+
+def _try_within_the_hour(db: Session, tenant_id: UUID) -> None:
+    soon = now() + HOURLY
+    later = update(Connection).where(_verified_of(tenant_id), Connection.due_at > soon)
+    db.execute(later.values(due_at=soon, due_for=Trigger.ROTATION))
+
+
+def _withdraw(db: Session, rotation: Rotation) -> None:
+    """Nothing is issued any more with any other External ID than the next one: this moves the
+    epoch.
+    """
+    rotation.emergency = True
+    others = update(ExternalIdRow).where(
+        ExternalIdRow.tenant_id == rotation.tenant_id,
+        ExternalIdRow.id != rotation.next_external_id_id,
+        ExternalIdRow.state != ExternalIdState.RETIRED,
+        ExternalIdRow.withdrawn_at.is_(None),
+    )
+    db.execute(others.values(withdrawn_at=now()))
+
+
+def _open_one(db: Session, caller: Caller, tenant_id: UUID) -> Rotation:
+    """The rotation that can be completed or abandoned, its tenant locked. Raises NotFoundError,
+    ConflictError.
+    """
+    tenant_of(db, caller, tenant_id, lock=True)
+    rotation = latest(db, tenant_id)
+    if rotation is None:
+        raise NotFoundError
+    if not rotation.is_open:
+        raise ConflictError("The latest rotation has ended; start another one.")
+    return rotation
+
+
+def _settle(db: Session, actor: Actor, rotation: Rotation) -> None:
+    at = now()
+    if rotation.is_open:
+        waiting = _verified(rotation).where(
+            Connection.external_id_id != rotation.next_external_id_id
+        )
+        if db.scalars(waiting.limit(1)).first() is not None:
+            rotation.ready_at = None
+        elif rotation.ready_at is None:
+            rotation.ready_at = at
+            _record(db, actor, rotation, Action.ROTATION_READY)
+        elif rotation.ready_at <= at - _COMPLETES_AFTER:
+            _complete(db, actor, rotation)
+    retiring = rotation.old.state is ExternalIdState.RETIRING
+    if retiring and db.scalars(_not_refused_twice(rotation).limit(1)).first() is None:
+        _retire(db, actor, rotation)
+
+
+def _complete(db: Session, actor: Actor, rotation: Rotation) -> None:
+    _become(
+        db, rotation.old, ExternalIdState.RETIRING
+    )  # first: a tenant has one current External ID
+    _become(db, rotation.new, ExternalIdState.CURRENT)
+    _record(db, actor, rotation, Action.ROTATION_COMPLETED)
+    _try_within_the_hour(db, rotation.tenant_id)
+
+
+def _retire(db: Session, actor: Actor, rotation: Rotation, **details: Any) -> None:
+    _become(db, rotation.old, ExternalIdState.RETIRED)
+    _record(db, actor, rotation, Action.EXTERNAL_ID_RETIRED, **details)
+
+
+def _become(db: Session, row: ExternalIdRow, state: ExternalIdState) -> None:
+    row.state = state
+    row.retired_at = now() if state is ExternalIdState.RETIRED else None
+    db.flush()
+
+
+def _verified(rotation: Rotation) -> Any:
+    return select(Connection.id).where(_verified_of(rotation.tenant_id))
+
+
+def _verified_of(tenant_id: UUID) -> ColumnElement[bool]:
+    return (Connection.tenant_id == tenant_id) & (Connection.status == ConnectionStatus.VERIFIED)
+
+
+def _not_refused_twice(rotation: Rotation) -> Any:
+    """Select the connections that may need the old External ID.
+
+    One that broke within a day may be repaired, because a mistake of ours breaks connections as
+    well.
+    """
+    lost = and_(
+        Connection.tenant_id == rotation.tenant_id,
+        Connection.status == ConnectionStatus.BROKEN,
+        Connection.external_id_id == rotation.external_id_id,
+        Connection.verified_at > now() - _REPAIRED_WITHIN,
+    )
+    trial = Trial.connection_id == Connection.id, Trial.external_id_id == rotation.external_id_id
+    refused_twice = select(Trial.connection_id).where(*trial, Trial.refused_again_at.is_not(None))
+    return select(Connection.id).where(
+        _verified_of(rotation.tenant_id) | lost, ~refused_twice.exists()
+    )
+
+
+def _status(db: Session, rotation: Rotation) -> RotationStatus:
+    paired = Connection.external_id_id == rotation.next_external_id_id
+    total, switched = db.execute(
+        _verified(rotation).with_only_columns(func.count(), func.count().filter(paired))
+    ).one()
+    state = rotation.state(total - switched)
+    waiting = 0 if state is RotationState.ABANDONED else total - switched
+    old, new, counts = rotation.old.value, rotation.new.value, Counts(total, switched, waiting)
+    return RotationStatus(state, rotation.emergency, old, new, rotation.started_at, counts)
+
+
+def _record(db: Session, actor: Actor, rotation: Rotation, action: Action, **details: Any) -> None:
+    about = {"external_id": rotation.old.value, "next_external_id": rotation.new.value}
+    audit.record(db, Event(actor, action, about | details, tenant_id=rotation.tenant_id))

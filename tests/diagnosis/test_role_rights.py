@@ -1,0 +1,176 @@
+"""The set beside the role, at the edges that no sandbox shows."""
+
+import pytest
+
+from app.aws.role_view import Decision, RolePolicies
+from app.diagnosis.role_rights import Beyond, beyond, gap, rights
+from app.ids import RoleArn
+from app.proofs.globs import Globs
+
+ROLE = RoleArn.parse("arn:aws:iam::444455556666:role/deputy-1")
+KNOWN = {"aws:ResourceAccount"}
+
+
+def allow(action, resource="*", **more):
+    return {"Effect": "Allow", "Action": action, "Resource": resource, **more}
+
+
+def decision(*, allowed=False, denied=False, organization=False, boundary=False, untold=()):
+    return Decision(allowed, denied, organization, boundary, frozenset(untold))
+
+
+def test_each_right_is_asked_once_and_a_deny_is_no_right():
+    asked = [
+        allow(["s3:A", "s3:B"], ["x", "y"]),
+        allow("s3:A", "x"),
+        {**allow("s3:C"), "Effect": "Deny"},
+    ]
+    assert rights(asked, KNOWN) == (
+        [("s3:A", "x"), ("s3:A", "y"), ("s3:B", "x"), ("s3:B", "y")],
+        [],
+    )
+
+
+@pytest.mark.parametrize(
+    ("statement", "cause"),
+    [
+        (allow("s3:Get*"), "pattern"),
+        (allow("s3:Ge?"), "pattern"),
+        (allow("s3:A", "arn:aws:s3:::${aws:PrincipalAccount}"), "pattern"),
+        (allow("s3:A", "arn:aws:s3:::${Bucket}"), "pattern"),
+        (allow("s3:A", Condition={"StringEquals": {"aws:SourceVpc": "vpc-1"}}), "condition"),
+        (
+            allow(
+                "s3:A", Condition={"StringEquals": {"AWS:resourceaccount": "1", "s3:prefix": "x"}}
+            ),
+            "condition",
+        ),
+    ],
+)
+def test_what_iam_cant_be_asked_about(statement, cause):
+    askable, others = rights([statement], KNOWN)
+    assert (askable, [it.cause for it in others]) == ([], [cause])
+
+
+def test_a_condition_whose_key_is_known_can_be_asked_about():
+    statement = allow("s3:A", Condition={"StringEquals": {"aws:resourceAccount": "444455556666"}})
+    assert rights([statement], KNOWN) == ([("s3:A", "*")], [])
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        (None, "not_seen"),
+        (decision(allowed=True, untold={"aws:sourceip"}), None),
+        (decision(), "not_granted"),
+        (decision(denied=True, untold={"aws:sourceip"}), "denied"),
+        (decision(denied=True, organization=True, boundary=True), "organization"),
+        (decision(denied=True, boundary=True), "boundary"),
+        (decision(untold={"aws:sourceip"}), "condition"),
+        (decision(untold={"s3:prefix"}), "not_granted"),
+    ],
+)
+def test_what_a_decision_means(said, cause):
+    """s3:prefix is compared by another statement of the set; any other key may be that of a
+    statement that allows it.
+    """
+    found = gap(("s3:A", "*"), said, [allow("s3:B", Condition={"StringLike": {"s3:prefix": "x"}})])
+    assert (found and found.cause) == cause
+
+
+@pytest.mark.parametrize(
+    ("inline", "is_more"),
+    [
+        (allow("s3:GetObject", "arn:aws:s3:::shared-1/*"), False),
+        (allow("S3:getobject", "arn:aws:s3:::shared-*"), False),
+        (allow("s3:Get*", "arn:aws:s3:::shared-1"), False),
+        (allow("s3:*", "arn:aws:s3:::shared-1"), True),
+        (allow("s3:GetObject", "*"), True),
+        (allow("ec2:StartInstances", "i-1"), True),  # the set's own has a condition
+        (
+            allow("ec2:StartInstances", "i-1", Condition={"Bool": {"aws:SecureTransport": "true"}}),
+            False,
+        ),
+        (
+            allow(
+                "ec2:StartInstances", "i-1", Condition={"Bool": {"aws:SecureTransport": "false"}}
+            ),
+            True,
+        ),
+        (
+            allow("s3:GetObject", "arn:aws:s3:::shared-1", Condition={"Bool": {"a:b": "true"}}),
+            False,
+        ),
+        (allow("sns:A", "arn:chosen/x"), False),  # a parameter of the set
+        (allow("sns:A", "arn:chosen/${aws:userid}/x"), True),
+        (allow("sns:A", "arn:*/x"), True),
+        (allow("sqs:*", "a?c"), True),  # the set's pattern has one letter there, and this one any
+        (allow("iam:SimulatePrincipalPolicy", ROLE.text), False),
+        (allow("iam:SimulatePrincipalPolicy", "*"), True),
+        ({**allow("s3:*"), "Effect": "Deny"}, False),
+    ],
+)
+def test_beyond(inline, is_more):
+    asked = [
+        allow("s3:Get*", "arn:aws:s3:::shared-*"),
+        allow("ec2:StartInstances", "*", Condition={"Bool": {"aws:SecureTransport": "true"}}),
+        allow("sqs:*", "a??"),
+        allow("sns:A", ["arn:${Chosen}/x", "arn:y/${aws:username}/x"]),
+    ]
+    more = [Beyond("p", inline["Action"], inline["Resource"])] if is_more else []
+    assert beyond(RolePolicies({"p": {"Statement": inline}}, ()), asked, (), ROLE) == more
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        None,
+        5,
+        {"Statement": "x"},
+        {"Statement": {"Effect": "Allow", "Action": "*", "NotResource": "x"}},
+    ],
+)
+def test_a_policy_that_is_not_understood_is_named(odd):
+    assert beyond(RolePolicies({"p": odd}, ("arn:m",)), [allow("*")], ("arn:n",), ROLE) == [
+        Beyond("p"),
+        Beyond("arn:m"),
+    ]
+
+
+def test_of_a_thousand_rights_each_is_compared_and_of_more_none():
+    """What a customer writes into the role must not hold up everybody: 8 kB of actions and
+    resources are 100,000 pairs.
+    """
+    full = {"Statement": allow([f"s3:A{n}" for n in range(40)], [f"r{n}" for n in range(25)])}
+    one = {"Statement": allow("s3:B", "r")}
+    found = beyond(RolePolicies({"full": full}, ()), [allow("s3:A1", "*")], (), ROLE)
+    assert len(found) == 39 * 25
+    assert Beyond("full", "s3:A0", "r24") in found
+    found = beyond(
+        RolePolicies({"first": one, "full": full, "last": one}, ()), [allow("s3:A1", "*")], (), ROLE
+    )
+    assert found == [Beyond("first", "s3:B", "r"), Beyond("full"), Beyond("last")]
+
+
+def test_text_is_compared_up_to_aws_own_limit():
+    """AWS does not count white space, so a policy may hold 131,072 characters."""
+    role = {
+        "padded": {"Statement": allow("s3:A", "x" + " " * 10_240)},
+        "after": {"Statement": allow("s3:B", "r")},
+    }
+    assert beyond(RolePolicies(role, ()), [allow("s3:A", "*")], (), ROLE) == [
+        Beyond("padded"),
+        Beyond("after"),
+    ]
+
+
+def test_each_text_of_a_role_is_compared_once_with_all_patterns_of_the_set(monkeypatch):
+    compared = []
+    matching = Globs.matching
+    monkeypatch.setattr(
+        Globs, "matching", lambda globs, text: compared.append(text) or matching(globs, text)
+    )
+    actions, resources = [f"s3:A{n}" for n in range(30)], [f"r{n}" for n in range(30)]
+    asked = [allow([f"s3:*{n}", "s3:B"], [f"*{n}", "x*"]) for n in range(30)]
+    beyond(RolePolicies({"full": {"Statement": allow(actions, resources)}}, ()), asked, (), ROLE)
+    assert len(compared) == len(actions) + len(resources)

@@ -1,0 +1,727 @@
+"""The canary and the stranger, as canary.yaml makes them: what each state of the vendor's side
+does to proofs.
+"""
+
+import copy
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from datetime import timedelta
+from types import SimpleNamespace
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from flask import Flask
+
+from app.access.callers import ALL_SCOPES
+from app.aws.errors import Misconfigured, Refused, Unavailable
+from app.clock import now
+from app.concurrency.single_flight import SingleFlight
+from app.factory import create_app
+from app.ids import RoleArn, new_id
+from app.proofs.canary import Canary, Sight, _sight
+from app.proofs.proof import ProofFinding
+from app.store.models import Verdict
+from sandbox.vendor import VENDOR_ACCOUNT
+from tests.conftest import OPERATOR, OTHER_VENDOR_ACCOUNT, make_config
+from tests.support.cast import Api, Customer, World, path_of, root_client, without_external_id
+from tests.support.databases import new_database
+from tests.support.flights import joins
+from tests.support.rows import at_once
+from tests.support.waiting import until
+from tests.web.conftest import visit
+
+pytestmark = pytest.mark.usefixtures("impatient")
+
+FOUR = [
+    "own_external_id_accepted",
+    "account_matches",
+    "missing_external_id_refused",
+    "foreign_external_id_refused",
+]
+MINUTE = 60  # seconds: what the canary said longer ago does not count
+EVENTS = ("prober.sighted", "prober.blinded", "prober.canary_lost")
+
+
+class Clock:
+    """What the canary's answers are aged by. It stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self._at = 1000.0
+
+    def move(self, seconds: float) -> None:
+        self._at += seconds
+
+    def monotonic(self) -> float:
+        return self._at
+
+
+class Deployment:
+    """A process of a deployment that has both roles."""
+
+    def __init__(self, aws, app, stack) -> None:
+        self.services = app.extensions["deputy"]
+        _, key = self.services.api_keys.create_key(
+            OPERATOR, name="tests' admin", scopes=ALL_SCOPES, tenant_id=None, expires_at=None
+        )
+        self.world = World(aws, Api(app, key))
+        self.stack = stack
+        self.canary = self.services.verification._canary
+        self._vendors = {stack.broker_principal_arn, stack.stranger_role_arn}
+
+    def sight(self) -> Sight | None:
+        return self.canary.ask_canary(self.services.verification._sts)
+
+    def judge(self, connection) -> ProofFinding:
+        """A proof of which only the canary's part is left."""
+        proven = ProofFinding(Verdict.PROVEN, (), "AROA")
+        return self.canary.discount_refusals(self.services.verification._sts, proven, connection)
+
+    def asked(self) -> list[tuple[str, str, bool]]:
+        """The calls to the vendor's own two roles: who asked which one, and whether with an
+        External ID.
+        """
+        return [
+            (
+                call.caller_arn.split("/")[1],
+                call.role_arn.split("/")[1],
+                call.external_id is not None,
+            )
+            for role in (self.stack.canary_role_arn, self.stack.stranger_role_arn)
+            for call in self.world.calls_for(role)
+        ]
+
+    def told(self) -> list[str]:
+        """The prober's events, oldest first."""
+        return [e["action"] for e in reversed(self.world.audit()) if e["action"] in EVENTS]
+
+    def readiness(self) -> dict[str, str]:
+        for kept in self.services.health._checks:
+            kept._last = kept._last[0], 0.0
+        return next(
+            {"status": found.status.value, "seen": found.seen, "next": found.next}
+            for name, found in self.services.health.findings(patience=None)
+            if name == "prober"
+        )
+
+
+@pytest.fixture(scope="module")
+def app(aws, canary_stack) -> Iterator[Flask]:
+    with new_database("sqlite") as url:
+        application = create_app(make_config(url, **roles_of(canary_stack)))
+        yield application
+        application.extensions["deputy"].db.engine.dispose()
+
+
+def roles_of(stack) -> dict[str, RoleArn]:
+    return {
+        name: RoleArn.parse(getattr(stack, name))
+        for name in ("canary_role_arn", "stranger_role_arn")
+    }
+
+
+@pytest.fixture(scope="module")
+def _deployment(aws, app, canary_stack):
+    return Deployment(aws, app, canary_stack)
+
+
+@pytest.fixture(scope="module")
+def _canary_clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def canary_clock(_canary_clock, monkeypatch) -> Clock:
+    monkeypatch.setattr("app.proofs.canary.time", _canary_clock)
+    return _canary_clock
+
+
+@pytest.fixture
+def deployment(_deployment, canary_clock, aws, faults) -> Deployment:
+    """Sighted, with an answer that is too old to count."""
+    canary_clock.move(MINUTE)
+    _deployment.sight()
+    canary_clock.move(MINUTE)
+    assert _deployment.told()[-1] == "prober.sighted"
+    aws.sts_calls.clear()
+    return _deployment
+
+
+@pytest.fixture
+def world(deployment) -> World:
+    return deployment.world
+
+
+def diagnosis_of(world: World, made, step: str) -> tuple[str, str]:
+    found = world.admin("POST", path_of(made, "/diagnose"))
+    return next((it["outcome"], it["detail"]) for it in found["steps"] if it["name"] == step)
+
+
+def outcomes(connection) -> dict[str, str]:
+    """Of the calls; what is read is another matter."""
+    checks = connection["verification"]["checks"]
+    return {
+        check["name"]: check["outcome"]
+        for check in checks
+        if not check["name"].startswith("trust_policy")
+    }
+
+
+@contextmanager
+def broker_policy(deployment: Deployment, statement: dict):
+    """One more policy of the broker's, which its administrator means well with."""
+    account = deployment.stack.broker_principal_arn.split(":")[4]
+    document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    with closing(root_client(deployment.world.aws, "iam", account)) as iam:
+        iam.put_role_policy(
+            RoleName="DeputyBroker", PolicyName="hardening", PolicyDocument=document
+        )
+        try:
+            yield
+        finally:
+            iam.delete_role_policy(RoleName="DeputyBroker", PolicyName="hardening")
+
+
+DEMANDS_AN_ID = {
+    "Effect": "Deny",
+    "Action": "sts:AssumeRole",
+    "Resource": "*",
+    "Condition": {"Null": {"sts:ExternalId": "true"}},
+}
+
+
+@contextmanager
+def trust(deployment: Deployment, name: str, change):
+    """The trust policy of one of the vendor's two roles, changed for a while."""
+    account = deployment.stack.canary_role_arn.split(":")[4]
+    with closing(root_client(deployment.world.aws, "iam", account)) as iam:
+        good = iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
+        changed = copy.deepcopy(good)
+        change(changed["Statement"][0])
+        iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(changed))
+        try:
+            yield
+        finally:
+            iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(good))
+
+
+def of_nobody(statement) -> None:
+    statement["Effect"] = "Deny"
+
+
+def without_the_stranger(statement) -> None:
+    arns = statement["Condition"]["ArnEquals"]["aws:PrincipalArn"]
+    statement["Condition"]["ArnEquals"]["aws:PrincipalArn"] = [
+        arn for arn in arns if "stranger" not in arn
+    ]
+
+
+# --- sighted ---
+
+
+def test_a_role_as_the_kit_asks_for_it_passes_all_five_checks(deployment: Deployment, world: World):
+    made = world.proven()
+    assert outcomes(made) == dict.fromkeys([*FOUR, "stranger_refused"], "passed")
+    assert diagnosis_of(world, made, "canary") == ("ok", deployment.readiness()["seen"])
+
+
+def test_the_canary_is_asked_once_a_minute_for_all_proofs_that_confirm_a_connection(
+    deployment: Deployment, world: World, canary_clock: Clock
+):
+    made = world.proven()
+    first = deployment.asked()
+    assert sorted(first) == [
+        ("DeputyBroker", "deputy-canary", False),
+        ("DeputyBroker", "deputy-canary", True),
+        ("deputy-stranger", "deputy-canary", True),
+    ], "and the stranger's session was opened before"
+    canary_clock.move(MINUTE - 1)
+    for _ in range(2):
+        world.admin("POST", path_of(made, "/verify"))
+    assert deployment.asked() == first
+    canary_clock.move(1)
+    world.admin("POST", path_of(made, "/verify"))
+    assert len(deployment.asked()) == 2 * len(first)
+
+
+def test_many_proofs_at_once_share_one_asking(deployment: Deployment):
+    assert at_once([deployment.sight] * 12) == [Sight.SIGHTED] * 12
+    assert len(deployment.asked()) == 3
+
+
+def test_the_canary_is_asked_as_customers_roles_are(deployment: Deployment, world: World):
+    made = world.proven()
+    theirs, ours = (
+        world.calls_for(made["role_arn"]),
+        world.calls_for(deployment.stack.canary_role_arn),
+    )
+    refused = [call for call in theirs if call.outcome == "AccessDenied"]
+    assert {(call.policy, call.duration) for call in ours} == {
+        (call.policy, call.duration) for call in refused
+    }
+
+
+def test_calls_to_the_canary_count_against_the_sts_budget(deployment: Deployment):
+    counted = []
+
+    @contextmanager
+    def budget():
+        counted.append(1)
+        yield
+
+    deployment.canary.ask_canary(deployment.services.verification._sts.with_budget(budget))
+    assert len(counted) == len(deployment.asked()) == 3
+
+
+# --- blind ---
+
+
+def if_exists(policy):
+    """Accepts a call without an External ID, and refuses another one."""
+    changed = copy.deepcopy(policy)
+    condition = changed["Statement"][0]["Condition"]
+    condition["StringEqualsIfExists"] = condition.pop("StringEquals")
+    return changed
+
+
+def test_a_blind_prober_voids_proofs(
+    deployment: Deployment, world: World, customer: Customer, canary_clock: Clock
+):
+    """An unsafe role would look safe: the broker's own policy makes the refusals."""
+    verified, tenant = world.proven(), world.tenant()
+    kit = world.kit(tenant)
+    unsafe = customer.role(kit["role_name"], if_exists(kit["trust_policy"]))
+    canary_clock.move(MINUTE)
+    with broker_policy(deployment, DEMANDS_AN_ID):
+        made = world.connect(tenant, unsafe, status="pending")
+        assert made["verification"]["verdict"] == "inconclusive"
+        refusals = [
+            "missing_external_id_refused",
+            "foreign_external_id_refused",
+            "stranger_refused",
+        ]
+        assert outcomes(made) == dict.fromkeys(FOUR[:2], "passed") | dict.fromkeys(
+            refusals, "inconclusive"
+        )
+
+        again = world.admin("POST", path_of(verified, "/verify"))
+        assert (again["status"], again["verification"]["verdict"]) == ("verified", "inconclusive")
+        assert "on our side" in again["verification"]["checks"][2]["detail"]
+        assert world.admin("POST", path_of(verified, "/credentials"))["AccessKeyId"], (
+            "issuing goes on"
+        )
+
+        assert deployment.told()[-1] == "prober.blinded"
+        said = deployment.readiness()
+        assert said["status"] == "failed"
+        assert "sts:ExternalId" in said["next"]
+        assert diagnosis_of(world, verified, "canary") == ("problem", said["seen"])
+    canary_clock.move(MINUTE)
+    assert world.admin("POST", path_of(made, "/verify"))["status"] == "insecure", "what it is"
+    assert world.admin("POST", path_of(verified, "/verify"))["verification"]["verdict"] == "proven"
+    assert deployment.told()[-2:] == ["prober.blinded", "prober.sighted"]
+    assert deployment.readiness()["status"] == "ok"
+
+
+@pytest.fixture
+def unsafe(deployment: Deployment, world: World, customer: Customer):
+    """A tenant, and its role that accepts a call without an External ID."""
+    tenant = world.tenant()
+    kit = world.kit(tenant)
+    return tenant, customer.role(kit["role_name"], if_exists(kit["trust_policy"]))
+
+
+def test_a_policy_of_ours_that_is_newer_than_the_last_look_verifies_no_role(
+    deployment: Deployment, world: World, unsafe, canary_clock: Clock
+):
+    deployment.sight()
+    canary_clock.move(1)
+    with broker_policy(deployment, DEMANDS_AN_ID):
+        made = world.connect(*unsafe, status="pending")
+        assert made["verification"]["verdict"] == "inconclusive"
+    canary_clock.move(MINUTE)
+    assert world.admin("POST", path_of(made, "/verify"))["status"] == "insecure"
+
+
+def test_a_policy_of_ours_that_was_removed_before_the_look_verifies_no_role(
+    deployment: Deployment, world: World, unsafe, canary_clock: Clock, monkeypatch
+):
+    """As while IAM propagates the mend. The prober was blind in the last minute."""
+    judge = deployment.canary.discount_refusals
+    with ExitStack() as policies:
+        policies.enter_context(broker_policy(deployment, DEMANDS_AN_ID))
+        assert deployment.sight() is Sight.BLIND
+        canary_clock.move(1)
+
+        def judge_after_the_mend(*args):
+            policies.close()
+            return judge(*args)
+
+        monkeypatch.setattr(deployment.canary, "discount_refusals", judge_after_the_mend)
+        assert world.connect(*unsafe, status="pending")["verification"]["verdict"] == "inconclusive"
+
+
+def test_a_role_that_was_made_again_needs_a_new_look(
+    deployment: Deployment, world: World, customer: Customer, canary_clock: Clock
+):
+    """A full proof would verify the new role in the place of the proven one."""
+    tenant = world.tenant()
+    kit = world.kit(tenant)
+    made = world.connect(tenant, customer.role(kit["role_name"], kit["trust_policy"]))
+    customer.remove_role(kit["role_name"])
+    customer.role(kit["role_name"], if_exists(kit["trust_policy"]))
+    canary_clock.move(1)
+    with broker_policy(deployment, DEMANDS_AN_ID):
+        assert (
+            world.admin("POST", path_of(made, "/verify"))["verification"]["verdict"]
+            == "inconclusive"
+        )
+
+
+@pytest.mark.parametrize(("proven_for", "looks"), [(1, 0), (-1, 1), (None, 1)])
+def test_a_proof_that_makes_a_connection_issue_needs_a_new_look(
+    deployment: Deployment, canary_clock, proven_for, looks
+):
+    """`proven_for`: seconds for which the last proof still allows issuing. None: the connection
+    was not verified.
+    """
+    deployment.sight()
+    canary_clock.move(1)
+    before = len(deployment.asked())
+    end = None if proven_for is None else now() + timedelta(seconds=proven_for)
+    connection = SimpleNamespace(proven_until=lambda _: end)
+    assert deployment.judge(connection).verdict is Verdict.PROVEN
+    assert len(deployment.asked()) - before == 3 * looks
+
+
+def test_what_a_proof_read_is_kept_while_the_prober_is_blind(deployment: Deployment):
+    """A key that is limited to other permission sets must stop."""
+    read = {
+        "reads_trust": True,
+        "access_until": now(),
+        "permission_set": "x@1",
+        "reads_itself": True,
+    }
+    made = ProofFinding(Verdict.PROVEN, (), "AROA", let_in_as="AROA", **read)
+    with broker_policy(deployment, DEMANDS_AN_ID):
+        found = deployment.canary.discount_refusals(
+            deployment.services.verification._sts, made, None
+        )
+    assert found == made._replace(verdict=Verdict.INCONCLUSIVE, role_unique_id=None)
+
+
+def test_proofs_that_wait_share_the_next_look_and_not_the_one_that_had_begun(
+    deployment: Deployment, canary_clock: Clock, monkeypatch
+):
+    looks, proofs = [], []
+    monkeypatch.setattr(deployment.canary, "_looks", SingleFlight())
+    joined = joins(deployment.canary._looks)
+
+    def see(probe):
+        looks.append(1)
+        if len(looks) == 1:
+            canary_clock.move(1)
+            proofs.extend(pool.submit(deployment.judge, None) for _ in range(12))
+            until(lambda: len(joined) == 13, "all proofs wait for this look")
+        return _sight(probe)
+
+    monkeypatch.setattr("app.proofs.canary._sight", see)
+    with ThreadPoolExecutor(12) as pool:
+        deployment.sight()
+        assert [proof.result().verdict for proof in proofs] == [Verdict.PROVEN] * 12
+    assert len(looks) == 2
+
+
+def test_a_role_that_refuses_its_own_id_is_not_broken_by_a_blind_prober(
+    deployment: Deployment, world: World, canary_clock
+):
+    made = world.proven()
+    Customer.remove_role(account_of(world, made), made["role_arn"].partition("/")[2])
+    canary_clock.move(MINUTE)
+    with broker_policy(deployment, DEMANDS_AN_ID):
+        found = world.admin("POST", path_of(made, "/verify"))
+        assert (found["status"], found["verification"]["verdict"]) == ("verified", "inconclusive")
+        assert outcomes(found)["own_external_id_accepted"] == "inconclusive"
+
+
+def account_of(world: World, connection) -> SimpleNamespace:
+    return SimpleNamespace(_aws=world.aws, account=connection["account_id"])
+
+
+def test_an_accepted_stranger_is_insecure_also_to_a_blind_prober(
+    deployment: Deployment, world: World, customer: Customer
+):
+    tenant = world.tenant()
+    kit = world.kit(tenant)
+    role_arn = customer.role(kit["role_name"], without_external_id(kit["trust_policy"]))
+    with broker_policy(deployment, DEMANDS_AN_ID):
+        made = world.connect(tenant, role_arn, status="insecure")
+        assert outcomes(made)["foreign_external_id_refused"] == "failed"
+
+
+# --- lost ---
+
+
+def test_a_canary_that_is_gone_is_no_outage(deployment: Deployment, world: World):
+    with trust(deployment, "deputy-canary", of_nobody):
+        made = world.proven()
+        assert outcomes(made) == dict.fromkeys(FOUR, "passed") | {"stranger_refused": "skipped"}
+        assert made["verification"]["checks"][4]["detail"].startswith("Not tried")
+        assert deployment.told()[-1] == "prober.canary_lost"
+        said = deployment.readiness()
+        assert said["status"] == "warning"
+        assert "cloudformation/canary.yaml" in said["next"]
+        assert diagnosis_of(world, made, "canary") == ("unknown", said["seen"])
+
+
+def test_a_role_that_is_gone_breaks_also_without_its_canary(
+    deployment: Deployment, world: World, canary_clock: Clock
+):
+    made = world.proven()
+    Customer.remove_role(account_of(world, made), made["role_arn"].partition("/")[2])
+    canary_clock.move(MINUTE)
+    with trust(deployment, "deputy-canary", of_nobody):
+        assert world.admin("POST", path_of(made, "/verify"))["status"] == "broken"
+
+
+def test_with_credentials_that_are_not_the_brokers_nothing_is_said_of_the_canary(
+    deployment: Deployment, monkeypatch
+):
+    sts = copy.copy(deployment.services.verification._sts)
+    sts.broker = sts.broker._replace(name="Other")
+    sts._known = type(sts._known)()
+    with trust(deployment, "deputy-canary", of_nobody):
+        assert deployment.canary.ask_canary(sts) == "unclear"
+
+
+# --- unclear ---
+
+
+def test_while_aws_is_unclear_about_the_canary_no_proof_counts(
+    deployment: Deployment, world: World, faults, canary_clock
+):
+    faults.add("throttle", role_arn=deployment.stack.canary_role_arn)
+    before = deployment.told()
+    made = world.connect(tenant := world.tenant(), world.role(tenant), status="pending")
+    assert made["verification"]["verdict"] == "inconclusive"
+    assert outcomes(made)["stranger_refused"] == "skipped"
+    assert diagnosis_of(world, made, "canary")[0] == "unknown"
+    assert deployment.readiness()["status"] == "warning"
+    assert deployment.told() == before, "it changes nothing that anybody should read"
+    faults.clear()
+    canary_clock.move(5)  # and not a minute
+    assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
+
+
+@pytest.mark.parametrize(
+    ("answers", "sight"),
+    [
+        ("yes yes", "sighted"),
+        ("no no", "lost"),
+        ("yes no yes", "blind"),
+        ("no yes no", "blind"),
+        ("yes no no", "lost"),  # deleted between the calls
+        ("no yes yes", "sighted"),  # made a moment ago
+        ("off off", "lost"),
+        ("unclear yes yes", "sighted"),
+        ("unclear unclear", "unclear"),
+        ("yes unclear yes", "unclear"),
+        ("no unclear no", "unclear"),
+        ("yes no unclear", "unclear"),
+    ],
+)
+def test_what_the_answers_mean(answers, sight):
+    """With an External ID, without, and with one again where the two differ."""
+    left = answers.split()
+    errors = {"no": Refused(), "off": Misconfigured(""), "unclear": Unavailable()}
+
+    def probe(with_id) -> None:
+        assert with_id is (len(left) != len(answers.split()) - 1)
+        if error := errors.get(left.pop(0)):
+            raise error
+
+    assert _sight(probe) == sight
+    assert left == []
+
+
+# --- the stranger ---
+
+
+def test_a_role_that_trusts_everybody_who_knows_the_external_id_is_insecure(
+    deployment: Deployment, world: World, customer: Customer
+):
+    tenant = world.tenant()
+    kit = world.kit(tenant)
+    policy = copy.deepcopy(kit["trust_policy"])
+    policy["Statement"][0] |= {
+        "Principal": {"AWS": "*"},
+        "Condition": {"StringEquals": {"sts:ExternalId": tenant["external_id"]}},
+    }
+    made = world.connect(tenant, customer.role(kit["role_name"], policy), status="insecure")
+    assert outcomes(made) == dict.fromkeys(FOUR, "passed") | {"stranger_refused": "failed"}
+    [call] = [c for c in world.calls_for(made["role_arn"]) if "stranger" in c.caller_arn]
+    assert (call.external_id, call.duration) == (tenant["external_id"], 900)
+    assert '"Effect":"Deny","Action":"*","Resource":"*"' in call.policy
+    page = visit(world, tenant).page()
+    assert "lets in another AWS account than ours" in page.select_one(".advice").text
+    assert (
+        page.find(id="summary")
+        .text.strip()
+        .startswith("The role lets in another AWS account than ours.")
+    )
+    customer.retrust(kit["role_name"], kit["trust_policy"])
+    assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
+
+
+def test_the_stranger_counts_only_if_the_canary_lets_it_in(deployment: Deployment, world: World):
+    with trust(deployment, "deputy-canary", without_the_stranger):
+        made = world.proven()
+        assert outcomes(made)["stranger_refused"] == "skipped"
+        assert [c for c in world.calls_for(made["role_arn"]) if "stranger" in c.caller_arn] == []
+        said = deployment.readiness()
+        assert said["status"] == "warning"
+        assert "DEPUTY_STRANGER_ROLE_ARN" in said["next"]
+
+
+def test_a_strangers_refusal_does_not_count_if_the_canary_refuses_it_afterwards(
+    deployment: Deployment, world: World, canary_clock: Clock
+):
+    deployment.sight()
+    canary_clock.move(1)
+    with trust(deployment, "deputy-canary", without_the_stranger):
+        made = world.proven()
+    assert (
+        len([call for call in world.calls_for(made["role_arn"]) if "stranger" in call.caller_arn])
+        == 1
+    )
+    assert outcomes(made)["stranger_refused"] == "skipped"
+
+
+def test_one_session_of_the_stranger_is_kept_until_shortly_before_its_end(
+    deployment: Deployment, canary_clock, monkeypatch
+):
+    def opened() -> int:
+        return len(deployment.world.calls_for(deployment.stack.stranger_role_arn))
+
+    deployment.sight()
+    assert opened() == 0
+    session = deployment.canary._session
+    canary_clock.move(MINUTE)
+    monkeypatch.setattr(
+        "app.proofs.canary.now", lambda: session.expires_at - timedelta(seconds=299)
+    )
+    deployment.sight()
+    assert opened() == 1
+    assert deployment.canary._session is not session
+
+
+def test_a_stranger_that_was_made_again_gets_a_new_session(
+    deployment: Deployment, canary_clock: Clock
+):
+    account = deployment.stack.stranger_role_arn.split(":")[4]
+    with closing(root_client(deployment.world.aws, "iam", account)) as iam:
+        role = iam.get_role(RoleName="deputy-stranger")["Role"]
+        policy = iam.get_role_policy(RoleName="deputy-stranger", PolicyName="ask-customers-roles")[
+            "PolicyDocument"
+        ]
+        iam.delete_role_policy(RoleName="deputy-stranger", PolicyName="ask-customers-roles")
+        iam.delete_role(RoleName="deputy-stranger")
+        try:
+            deployment.sight()
+            assert deployment.canary._last.stranger is None, (
+                "AWS does not know its session any more"
+            )
+        finally:
+            document = json.dumps(role["AssumeRolePolicyDocument"])
+            iam.create_role(RoleName="deputy-stranger", AssumeRolePolicyDocument=document)
+            iam.put_role_policy(
+                RoleName="deputy-stranger",
+                PolicyName="ask-customers-roles",
+                PolicyDocument=json.dumps(policy),
+            )
+    canary_clock.move(MINUTE)
+    deployment.sight()
+    assert deployment.canary._last.stranger is not None
+
+
+def test_a_stranger_that_aws_gives_no_clear_answer_about_proves_nothing(
+    deployment: Deployment, world: World, faults
+):
+    tenant = world.tenant()
+    role_arn = world.role(tenant)
+    faults.add("throttle", role_arn=role_arn, caller="deputy-stranger")
+    made = world.connect(tenant, role_arn, status="pending")
+    assert made["verification"]["verdict"] == "inconclusive"
+    assert outcomes(made) == dict.fromkeys(FOUR, "passed") | {"stranger_refused": "inconclusive"}
+
+
+# --- several processes; other settings ---
+
+
+def test_of_several_processes_one_tells(deployment: Deployment, aws, canary_clock: Clock):
+    config = deployment.services.config
+    others = [Canary(deployment.services.db, config) for _ in range(3)]
+    before = len(deployment.told())
+    with trust(deployment, "deputy-canary", of_nobody):
+        for canary in (deployment.canary, *others):
+            canary.ask_canary(deployment.services.verification._sts)
+    canary_clock.move(MINUTE)
+    for canary in (*others, deployment.canary):
+        canary.ask_canary(deployment.services.verification._sts)
+    assert deployment.told()[before:] == ["prober.canary_lost", "prober.sighted"]
+
+
+def test_without_a_canary_the_stranger_is_skipped_and_nobody_is_asked(aws, canary_stack):
+    with new_database("sqlite") as url:
+        app = create_app(
+            make_config(url, stranger_role_arn=roles_of(canary_stack)["stranger_role_arn"])
+        )
+        alone = Deployment(aws, app, canary_stack)
+        aws.sts_calls.clear()
+        assert outcomes(alone.world.proven()) == dict.fromkeys(FOUR, "passed") | {
+            "stranger_refused": "skipped"
+        }
+        assert alone.asked() == []
+        assert "prober" not in [name for name, _ in alone.services.health.findings()]
+        app.extensions["deputy"].db.engine.dispose()
+
+
+def test_no_role_of_their_account_is_a_customers(deployment: Deployment, world: World):
+    account = deployment.stack.canary_role_arn.split(":")[4]
+    path = f"/v1/tenants/{world.tenant()['id']}/connections"
+    roles = [
+        {"role_arn": f"arn:aws:iam::{account}:role/deputy-{name}"}
+        for name in ("canary", "stranger", "other")
+    ]
+    for body in (*roles, {"account_id": account}):
+        world.admin.refused("POST", path, body, expect=422, code="role_not_allowed")
+
+
+def test_the_stranger_gets_into_no_role_of_the_vendors_own(
+    deployment: Deployment, customer: Customer
+):
+    """Not even into one whose name has the prefix, and which trusts everybody."""
+    everybody = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
+    stranger = deployment.services.verification._sts.open_stranger()
+    keys = stranger.access_key_id, stranger.secret_access_key, stranger.session_token
+    url, let_in = deployment.world.aws.url, []
+    with closing(
+        boto3.session.Session(*keys).client("sts", endpoint_url=url, region_name="us-east-1")
+    ) as sts:
+        for account in (customer.account, VENDOR_ACCOUNT, OTHER_VENDOR_ACCOUNT):
+            owner = Customer(deployment.world.aws)
+            owner.account = account
+            role_arn = owner.role(
+                f"deputy-{new_id().hex[-8:]}", {"Version": "2012-10-17", "Statement": [everybody]}
+            )
+            try:
+                let_in += (
+                    [account]
+                    if sts.assume_role(RoleArn=role_arn, RoleSessionName="stranger")
+                    else []
+                )
+            except ClientError as error:
+                assert error.response["Error"]["Code"] == "AccessDenied"  # noqa: PT017  one of three may raise
+    assert let_in == [customer.account]

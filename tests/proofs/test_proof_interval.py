@@ -1,0 +1,194 @@
+"""How often connections are proven, and what goes before routine proofs: on both databases."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+
+import pytest
+import sqlalchemy
+import structlog
+
+from app import services as composition
+from app.clock import now
+from app.health.checks import ok
+from app.ids import RoleArn, new_id
+from app.limits.rates import Rates
+from app.proofs.proof_interval import Pace
+from app.store.models import Connection, ConnectionStatus, Trigger
+from app.store.models.proof_schedule import Interval
+from dev.stack import ROOT
+from tests.conftest import make_config
+from tests.support.databases import new_database
+from tests.support.rows import ADMIN, NO_ROLE, connection_rows, plan, tenant_row
+
+S = ConnectionStatus
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def services(request, aws, vendor) -> Iterator[composition.Services]:
+    with new_database(request.param) as url:
+        services = composition.Services(make_config(url))
+        yield services
+        services.db.engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def late_connections(services):
+    """Ten tenants with a hundred proven connections each, all of them late by some seconds."""
+    made, at = [], now()
+    for _ in range(10):
+        wanted = [
+            {
+                "role_arn": f"{NO_ROLE.arn}-{number}",
+                "role_unique_id": NO_ROLE.unique_id,
+                "due_for": Trigger.SCHEDULED,
+                "proof_id": new_id(),
+                "due_at": at - timedelta(seconds=1 + number),
+            }
+            for number in range(100)
+        ]
+        made += connection_rows(services.db, tenant_row(services.db), wanted)
+    return made
+
+
+def test_the_interval_grows_when_half_the_budget_cannot_carry_the_fleet(services, late_connections):
+    config = make_config("sqlite://", sts_budget=2, reprove_every=600)
+    with structlog.testing.capture_logs() as logs:
+        pace = Pace(services.db, config)
+        found = pace.interval()
+    # A thousand connections, three calls each and some more, one call a second.
+    assert (found.connections, found.wanted, found.seconds) == (1000, 600, 3300)
+    assert [log["event"] for log in logs] == ["proofs.slowed"]
+
+
+def test_the_fleet_is_counted_once_a_minute_and_a_longer_interval_is_told_once(
+    services, late_connections, monkeypatch
+):
+    pace, counts = Pace(services.db, make_config("sqlite://", sts_budget=2, reprove_every=600)), []
+    inner = pace._count
+    monkeypatch.setattr(pace, "_count", lambda: counts.append(1) or inner())
+    with structlog.testing.capture_logs() as logs:
+        assert pace.interval() == pace.interval()
+        assert len(counts) == 1
+        assert time.monotonic() + 50 < pace._until <= time.monotonic() + 60
+        monkeypatch.setattr(pace, "_until", 0.0)
+        assert pace.interval().seconds > 600
+        monkeypatch.setattr(pace, "_proofs_a_second", 100.0)
+        monkeypatch.setattr(pace, "_until", 0.0)
+        assert pace.interval().seconds == 600
+    assert (len(counts), [log["event"] for log in logs]) == (3, ["proofs.slowed"])
+
+
+def test_a_stranger_makes_each_proof_dearer(services, late_connections):
+    role = RoleArn.parse("arn:aws:iam::444455556666:role/deputy-stranger")
+    config = make_config("sqlite://", sts_budget=2, reprove_every=600, stranger_role_arn=role)
+    assert Pace(services.db, config).interval().seconds == 4350, "four calls each and some more"
+
+
+@pytest.mark.parametrize(
+    ("stranger", "most", "urgent"),
+    [(None, 54_000, 20), ("arn:aws:iam::444455556666:role/deputy-stranger", 41_000, 16)],
+)
+def test_half_of_a_budget_of_100_carries_as_many_an_hour_as_the_guide_says(stranger, most, urgent):
+    config = make_config(
+        "sqlite://", sts_budget=100, stranger_role_arn=stranger and RoleArn.parse(stranger)
+    )
+    carried = [
+        Interval.of_fleet(3600, number, config.routine_proofs_a_second).seconds
+        for number in (most, most + 1000)
+    ]
+    assert carried == [3600, 4500]
+    assert f"{most:,} connections an hour" in (ROOT / "docs" / "monitoring.md").read_text().replace(
+        "\n", " "
+    )
+    assert config.proofs_a_second == urgent
+
+
+def test_readiness_says_how_often_each_connection_is_proven(
+    services, late_connections, monkeypatch
+):
+    queue = services.proof_queue
+    assert queue.finding() == ok(
+        "Each of 1000 connections is proven every 3600 s; REPROVE_EVERY is 3600 s."
+    )
+    monkeypatch.setattr(
+        queue, "pace", Pace(services.db, make_config("sqlite://", sts_budget=2, reprove_every=600))
+    )
+    _, seen, to_do = queue.finding()
+    assert seen == "Each of 1000 connections is proven every 3300 s; REPROVE_EVERY is 600 s."
+    assert "STS_BUDGET" in to_do
+
+
+def test_routine_claims_are_the_longest_due_and_urgent_ones_are_others(services, late_connections):
+    urgent = connection_rows(
+        services.db,
+        tenant_row(services.db),
+        [{"role_arn": NO_ROLE.arn, "role_unique_id": "AROAX", "due_at": now()}],
+    )
+    assert [claim.connection_id for claim in services.proof_queue.claim(500)] == urgent
+    claims = services.proof_queue.claim_routine(20)
+    assert {claim.connection_id for claim in claims} == {
+        one for k, one in enumerate(late_connections) if k % 100 >= 98
+    }
+
+
+def test_a_claim_reads_a_range_of_one_index(services, late_connections):
+    with services.db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+        db.execute(sqlalchemy.text("ANALYZE"))
+    routine = plan(services.db, services.proof_queue.oldest_due, of="connections.due_at")
+    assert "ix_connections_due_routine" in routine, routine
+    urgent = plan(services.db, lambda: services.proof_queue.claim(1), of="connections.id")
+    assert "ix_connections_due_urgent" in urgent, urgent
+
+
+def test_the_turns_of_a_suspended_tenant_pass(services):
+    tenant = tenant_row(services.db)
+    role = {
+        "role_arn": NO_ROLE.arn,
+        "role_unique_id": "AROAX",
+        "due_for": Trigger.SCHEDULED,
+        "proof_id": new_id(),
+    }
+    [connection] = connection_rows(
+        services.db, tenant, [role | {"due_at": now() - timedelta(days=1)}]
+    )
+    services.tenants.suspend(ADMIN, tenant, reason="a test")
+    [claim] = services.proof_queue.claim_routine(1)
+    assert claim.connection_id == connection
+    assert not services.proof_queue.prove(claim)
+    with services.db.read() as db:
+        row = db.get_one(Connection, connection)
+    assert row.due_at > now() + timedelta(minutes=10)
+    assert row.tried_at is None
+
+
+def test_what_is_at_rest_does_not_slow_down_the_others(services):
+    def counted() -> int:
+        return Pace(services.db, services.config).interval().connections
+
+    before, tenant = counted(), tenant_row(services.db)
+    role = {
+        "role_arn": NO_ROLE.arn,
+        "role_unique_id": "AROAX",
+        "due_for": Trigger.SCHEDULED,
+        "proof_id": new_id(),
+    }
+    [connection] = connection_rows(
+        services.db, tenant, [role | {"due_at": now() + timedelta(hours=1)}]
+    )
+    assert counted() == before + 1
+    services.connections.suspend(ADMIN, tenant, connection, reason="a test")
+    assert counted() == before
+
+
+def test_routine_calls_get_half_of_the_budget():
+    """The other half is free for what is urgent, however many routine proofs wait."""
+    rates = Rates(make_config("sqlite://", sts_budget=10), None)
+    with ExitStack() as under_way:
+        for _ in range(5):
+            under_way.enter_context(rates.routine_call())
+        assert rates._routine.of_process._begin() > 0, "a sixth has to wait"
+        for _ in range(5):
+            under_way.enter_context(rates.background_call())
+        assert rates._sts.of_process._begin() > 0

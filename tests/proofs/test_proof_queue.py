@@ -1,0 +1,495 @@
+"""What is due is claimed by one, proven once, and never lost: on both databases, with real
+roles.
+"""
+
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+import sqlalchemy
+
+from app import services as composition
+from app.clock import now
+from app.ids import new_id
+from app.limits.rates import CallBudget
+from app.onboarding.kit import trust_policy
+from app.proofs.proof_queue import LEASE
+from app.store.database import SYSTEM
+from app.store.models import AuditEvent, Connection, ConnectionStatus, Proof, Trigger, Verdict
+from bench.organization import most_in_a_second
+from tests.conftest import make_config
+from tests.support.cast import Customer
+from tests.support.databases import new_database
+from tests.support.rows import ADMIN, Role, at_once, connection_row, connection_rows, tenant_row
+
+S = ConnectionStatus
+
+
+class Scene:
+    """A database in which only what the test made is due."""
+
+    def __init__(self, services, aws) -> None:
+        self.services, self.due, self.db = services, services.proof_queue, services.db
+        self.aws = aws
+        self.nowhere = Role(
+            f"arn:aws:iam::{Customer(aws).account}:role/deputy-late", "AROAEXAMPLEEXAMPLE01"
+        )
+
+    def pending(self, *, number: int = 1, tenant=None, **changes):
+        tenant = tenant or tenant_row(self.db)
+        given = {
+            "status": S.PENDING,
+            "role_unique_id": None,
+            "verified_at": None,
+            "due_at": now(),
+        } | changes
+        return connection_row(self.db, tenant, self.nowhere, number=number, **given)
+
+    def proven(self):
+        """A connection to a good role, once its first proof was made."""
+        tenant = tenant_row(self.db)
+        connection = self.pending(tenant=tenant)
+        self.good_role(tenant, connection)
+        [claim] = self.claim()
+        assert self.due.prove(claim)
+        return connection
+
+    def row(self, connection_id) -> Connection:
+        with self.db.read() as db:
+            return db.get(Connection, connection_id)
+
+    def proofs(self, connection_id) -> int:
+        with self.db.read() as db:
+            return db.scalar(
+                sqlalchemy.select(sqlalchemy.func.count()).where(
+                    Proof.connection_id == connection_id
+                )
+            )
+
+    def calls_for(self, connection_id):
+        role_arn = self.row(connection_id).role_arn
+        return [call for call in self.aws.sts_calls if call.role_arn == role_arn]
+
+    def events(self, connection_id) -> list[str]:
+        with self.db.read() as db:
+            query = sqlalchemy.select(AuditEvent.action).where(
+                AuditEvent.connection_id == connection_id
+            )
+            return list(db.scalars(query.order_by(AuditEvent.id)))
+
+    def claim(self):
+        return [*self.due.claim(1), *self.due.claim_routine(1)]
+
+    def make_due(self, connection_id, **changes) -> None:
+        with self.db.write(SYSTEM) as db:
+            db.execute(
+                sqlalchemy.update(Connection)
+                .where(Connection.id == connection_id)
+                .values({"due_at": now()} | changes)
+            )
+
+    def good_role(self, tenant, connection_id) -> None:
+        """The role that the connection names comes to be, as its administrator should make it."""
+        row = self.row(connection_id)
+        customer = Customer(self.aws)
+        customer.account = row.account_id
+        customer.role(
+            row.role_arn.rpartition("/")[2],
+            trust_policy(self.services.config.broker, row.external_id),
+        )
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def services(request, aws, vendor) -> Iterator[composition.Services]:
+    with new_database(request.param) as url:
+        made = composition.Services(make_config(url, sts_budget=6000))
+        yield made
+        made.db.engine.dispose()
+
+
+@pytest.fixture
+def scene(services, aws) -> Scene:
+    with services.db.write(SYSTEM) as db:  # what tests before this one left
+        db.execute(sqlalchemy.update(Connection).values(due_at=None))
+    return Scene(services, aws)
+
+
+on_sqlite = pytest.mark.parametrize(
+    "services", ["sqlite"], indirect=True
+)  # not a question about claims
+
+
+def test_what_is_due_is_claimed_once(scene):
+    tenant = tenant_row(scene.db)
+    wanted = {scene.pending(number=number, tenant=tenant) for number in range(1, 41)}
+    claims = [claim for claims in at_once([lambda: scene.due.claim(10)] * 8) for claim in claims]
+    claims += scene.due.claim(100)
+    assert len(claims) == len(wanted)
+    assert {claim.connection_id for claim in claims} == wanted
+    assert scene.due.claim(100) == []
+
+
+def test_the_longest_due_come_first(scene):
+    made = [scene.pending(due_at=now() - timedelta(seconds=seconds)) for seconds in (10, 30, 20)]
+    assert [claim.connection_id for claim in scene.due.claim(2)] == [made[1], made[2]]
+
+
+def flood(scene, *, rows: int, **changes):
+    """A tenant with so many connections that have been due for an hour."""
+    tenant = tenant_row(scene.db)
+    role = {
+        "role_unique_id": None,
+        "status": S.PENDING,
+        "verified_at": None,
+        "due_at": now() - timedelta(hours=1),
+    }
+    wanted = [
+        {"role_arn": f"{scene.nowhere.arn}-{number}", **role, **changes} for number in range(rows)
+    ]
+    connection_rows(scene.db, tenant, wanted)
+    return tenant
+
+
+def test_another_tenants_flood_does_not_hold_up_a_first_proof(scene):
+    flooding = flood(scene, rows=200)
+    victim = scene.pending()
+    claims = scene.due.claim(16)
+    assert victim in {claim.connection_id for claim in claims}
+    assert len(claims) == 16, "what others do not need goes to the tenant that has much to do"
+    assert [claim.tenant_id for claim in claims].count(flooding) == 15
+
+
+def test_another_tenants_flood_of_turns_does_not_hold_up_a_turn(scene):
+    """As when thousands of its roles change at once, each of which is then proven several times
+    within a minute.
+    """
+    turn = {
+        "status": S.VERIFIED,
+        "role_unique_id": "AROAONE",
+        "verified_at": now(),
+        "due_for": Trigger.SCHEDULED,
+    }
+    flooding = flood(scene, rows=200, **turn)
+    victim = scene.pending(**turn)
+    claims = scene.due.claim_routine(16)
+    assert victim in {claim.connection_id for claim in claims}
+    assert len(claims) == 16, "what others do not need goes to the tenant that has much to do"
+    assert [claim.tenant_id for claim in claims].count(flooding) == 15
+
+
+def test_a_first_proof_comes_before_roles_that_were_tried(scene):
+    tried = [flood(scene, rows=4, proof_id=new_id()) for _ in range(12)]
+    new = scene.pending()
+    claims = scene.due.claim(8)
+    assert claims[0].connection_id == new
+    assert len({claim.tenant_id for claim in claims} & set(tried)) == 7
+
+
+def test_new_connections_of_many_tenants_leave_room_for_those_that_were_tried(scene):
+    for _ in range(20):
+        flood(scene, rows=2)
+    tried = scene.pending(proof_id=new_id())
+    assert tried in {claim.connection_id for claim in scene.due.claim(8)}
+
+
+def test_what_is_at_rest_is_not_due(scene):
+    for status in (S.SUSPENDED, S.DELETED):
+        scene.pending(status=status)
+    scene.make_due(scene.pending(), due_at=None)
+    scene.pending(due_at=now() + timedelta(minutes=1))
+    tenant = tenant_row(scene.db)
+    scene.pending(tenant=tenant)
+    scene.services.tenants.suspend(ADMIN, tenant, reason="a test")
+    assert scene.due.claim(100) == []
+
+
+def test_a_claim_in_an_account_that_the_vendor_closed_waits_for_a_turn(scene):
+    """A tenant can prepare thousands of them, and a suspension lasts."""
+    tenant = tenant_row(scene.db)
+    suspended, waiting = (scene.pending(number=number, tenant=tenant) for number in (1, 2))
+    scene.services.connections.suspend(ADMIN, tenant, suspended, reason="a test")
+    [claim] = scene.due.claim(10)
+    assert claim.connection_id == waiting
+    assert not scene.due.prove(claim)
+    assert scene.calls_for(waiting) == []
+    assert scene.row(waiting).due_at > now() + 5 * LEASE
+
+
+def test_a_claim_that_nobody_finished_is_due_again_after_its_lease(scene):
+    connection = scene.pending()
+    [lost] = scene.due.claim(1)
+    assert scene.row(connection).due_at == lost.lease
+    assert timedelta(0) < lost.lease - now() <= LEASE
+    scene.make_due(connection)  # the lease is over
+    [again] = scene.due.claim(1)
+    assert not scene.due.prove(lost), "the worker that lost it comes late"
+    assert scene.proofs(connection) == 0
+    assert scene.due.prove(again)
+    assert scene.proofs(connection) == 1
+
+
+def test_a_claim_is_done_once_however_often_it_is_carried(scene):
+    connection = scene.pending()
+    [claim] = scene.claim()
+    assert sorted(at_once([lambda: scene.due.prove(claim)] * 6)) == [False] * 5 + [True]
+    assert scene.proofs(connection) == 1
+
+
+@on_sqlite
+def test_a_role_that_comes_late_is_found(scene):
+    tenant = tenant_row(scene.db)
+    connection = scene.pending(tenant=tenant, due_since=now())
+    began = scene.row(connection).due_since
+    [claim] = scene.claim()
+    assert scene.due.prove(claim)
+    row = scene.row(connection)
+    assert (row.status, row.due_at - began) == (S.PENDING, timedelta(seconds=5))
+    scene.good_role(tenant, connection)
+    scene.make_due(connection)
+    [claim] = scene.claim()
+    assert scene.due.prove(claim)
+    row = scene.row(connection)
+    assert row.status is S.VERIFIED
+    assert row.due_at - row.verified_at == timedelta(minutes=2)
+
+
+@on_sqlite
+def test_a_refusal_of_a_role_that_was_never_proven_counts_at_once(scene):
+    """Only what issues is asked a second time: an administrator who sets a role up reads what to
+    change.
+    """
+    connection = scene.pending()
+    for _ in range(2):
+        scene.make_due(connection)
+        [claim] = scene.claim()
+        assert scene.due.prove(claim)
+        row = scene.row(connection)
+        assert (row.proof.verdict, row.refuses) == (Verdict.UNASSUMABLE, True)
+
+
+@on_sqlite
+def test_a_first_proof_is_repeated_twice_and_then_has_its_turns(scene):
+    connection = scene.proven()
+    for passed, then in ((2.5, 15), (15.5, None), (70, None)):
+        since = now() - timedelta(minutes=passed)
+        scene.make_due(connection, due_since=since)
+        [claim] = scene.claim()
+        assert scene.due.prove(claim)
+        row = scene.row(connection)
+        assert row.status is S.VERIFIED
+        soonest, latest = (timedelta(hours=share) for share in (0.25, 1.3))
+        if then is None:
+            assert soonest <= row.due_at - row.verified_at <= latest
+        else:
+            assert row.due_at <= since + timedelta(minutes=then)
+    assert scene.proofs(connection) == 1
+    assert scene.row(connection).proof.count == 4
+
+
+@on_sqlite
+def test_a_routine_proof_makes_three_calls_and_leaves_a_count(scene):
+    """No ID, a stranger's, our own: neither an event nor a row for a role that is as it was."""
+    connection = scene.proven()
+    first, calls, events = (
+        scene.row(connection).proof,
+        len(scene.calls_for(connection)),
+        scene.events(connection),
+    )
+    scene.make_due(connection)
+    [claim] = scene.claim()
+    assert scene.due.prove(claim)
+    row = scene.row(connection)
+    own = row.external_id
+    sent = [call.external_id for call in scene.calls_for(connection)[calls:]]
+    assert (sent[0], sent[2], len(sent)) == (None, own, 3)
+    assert sent[1] not in {None, own}
+    assert (row.proof.id, row.proof.count, row.proof.trigger) == (first.id, 2, Trigger.CREATED)
+    assert row.proof.first_at == first.checked_at < row.proof.checked_at == row.verified_at
+    assert (scene.proofs(connection), scene.events(connection)) == (1, events)
+
+
+@on_sqlite
+def test_a_routine_proof_that_finds_another_role_is_followed_by_a_full_one(scene):
+    connection = scene.proven()
+    scene.make_due(connection, role_unique_id="AROAANOTHER")
+    calls = len(scene.calls_for(connection))
+    [claim] = scene.claim()
+    assert scene.due.prove(claim)
+    row = scene.row(connection)
+    assert row.role_unique_id != "AROAANOTHER"
+    assert len(scene.calls_for(connection)) == calls + 7
+    assert scene.proofs(connection) == 2
+    assert scene.events(connection)[-1:] == ["connection.verified"]
+
+
+@on_sqlite
+def test_an_unclear_answer_about_a_proven_role_is_asked_for_again(scene, faults):
+    connection = scene.proven()
+    faults.add("error", action="AssumeRole", role_arn=scene.row(connection).role_arn)
+    scene.make_due(connection, due_since=now() - timedelta(hours=1))
+    [claim] = scene.claim()
+    assert scene.due.prove(claim)
+    row = scene.row(connection)
+    assert row.status is S.VERIFIED
+    assert timedelta(seconds=50) < row.due_at - now() <= timedelta(minutes=1)
+
+
+def test_what_becomes_due_while_it_is_proven_stays_due(scene, monkeypatch):
+    """As when its stack is deleted just then: the calls may have been made before, and say what
+    is no longer true.
+    """
+    connection = scene.pending()
+    inner = scene.due._urgent._prove_patiently
+
+    def slow(*args):
+        found = inner(*args)
+        with scene.db.write(SYSTEM) as db:
+            db.get(Connection, connection).make_due(now(), Trigger.REGISTERED)
+        return found
+
+    monkeypatch.setattr(scene.due._urgent, "_prove_patiently", slow)
+    [claim] = scene.claim()
+    assert scene.due.prove(claim)
+    assert [claim.connection_id for claim in scene.due.claim(1)] == [connection]
+
+
+@on_sqlite
+def test_the_background_worker_leaves_alone_what_a_request_is_proving(
+    scene, impatient, monkeypatch
+):
+    """Or each new role would be tried twice at once."""
+    tenant, claimed = tenant_row(scene.db), []
+    inner = scene.services.verification._prove_patiently
+
+    def proving(*args):
+        claimed.append(scene.due.claim(10))
+        return inner(*args)
+
+    monkeypatch.setattr(scene.services.verification, "_prove_patiently", proving)
+    made = scene.services.connections.create(ADMIN, tenant, role_arn=scene.nowhere.arn)
+    scene.services.connections.suspend(ADMIN, tenant, made.id, reason="a test")
+    scene.services.connections.resume(ADMIN, tenant, made.id, reason="a test")
+    assert claimed == [[], []]
+    assert scene.row(made.id).due_at > now(), "and it is looked for again, by itself"
+
+
+def test_what_was_suspended_meanwhile_is_left_alone(scene):
+    tenant = tenant_row(scene.db)
+    connection = scene.pending(tenant=tenant)
+    [claim] = scene.claim()
+    scene.services.connections.suspend(ADMIN, tenant, connection, reason="a test")
+    assert not scene.due.prove(claim)
+    assert (scene.row(connection).status, scene.proofs(connection)) == (S.SUSPENDED, 0)
+    assert scene.row(connection).due_at is None
+    scene.services.connections.resume(ADMIN, tenant, connection, reason="a test")
+    assert scene.row(connection).due_at is not None
+
+
+class SleepersTime:
+    """Stands in for the module `time`: it passes when each of so many threads sleeps or has
+    ended.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._now, self._threads = 0.0, threads
+        self._wakes: list[float] = []  # of each thread that sleeps
+        self._changed = threading.Condition()
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        with self._changed:
+            wakes = self._now + seconds
+            self._wakes.append(wakes)
+            self._pass()
+            assert self._changed.wait_for(lambda: self._now >= wakes, 60)
+
+    def end(self) -> None:
+        """Called by a thread that never sleeps again."""
+        with self._changed:
+            self._threads -= 1
+            self._pass()
+
+    def _pass(self) -> None:
+        if self._wakes and len(self._wakes) == self._threads:
+            self._now = min(self._wakes)
+            self._wakes = [wakes for wakes in self._wakes if wakes > self._now]
+            self._changed.notify_all()
+
+
+def test_no_second_has_more_calls_than_the_budget(monkeypatch):
+    """Wherever AWS counts a call between its beginning and its end, here at the end; and no time
+    is wasted.
+    """
+    clock = SleepersTime(16)
+    monkeypatch.setattr("app.limits.rates.time", clock)
+    budget, numbers, counted = CallBudget(20), iter(range(70)), []
+
+    def work() -> None:
+        for number in numbers:
+            with budget.call():
+                clock.sleep(0.25 * (number % 4 == 0))
+                counted.append(clock.monotonic())
+        clock.end()
+
+    at_once([work] * 16)
+    assert len(counted) == 70
+    assert most_in_a_second(counted) <= 20
+    assert 3 <= clock.monotonic() <= 4, "3 s for the first 60, and what the calls themselves take"
+
+
+def test_a_call_that_fails_gives_its_place_back():
+    budget = CallBudget(1)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), budget.call():
+            raise ZeroDivisionError
+
+
+@pytest.fixture
+def taken_places(monkeypatch):
+    """One for each place that a call took in a budget."""
+    taken, found = CallBudget.call, []
+    monkeypatch.setattr(CallBudget, "call", lambda self: found.append(1) or taken(self))
+    return found
+
+
+@on_sqlite
+def test_every_call_of_a_proof_is_within_the_budget(scene, aws, taken_places):
+    tenant = tenant_row(scene.db)
+    connection = scene.pending(tenant=tenant)
+    scene.good_role(tenant, connection)
+    [claim] = scene.claim()
+    before = len(aws.sts_times)
+    assert scene.due.prove(claim)
+    assert len(taken_places) == len(aws.sts_times) - before == 5
+    scene.make_due(connection)
+    [claim] = scene.claim()
+    taken_places.clear()
+    assert scene.due.prove(claim)
+    assert len(taken_places) == 2 * 3, "each call of a routine proof is within its half as well"
+
+
+@on_sqlite
+def test_what_is_urgent_does_not_wait_for_the_half_of_routine_proofs(scene, taken_places):
+    """A stack's message, a worker's report, and a rotation's next step."""
+    tenant = tenant_row(scene.db)
+    connection = scene.pending(tenant=tenant)
+    scene.good_role(tenant, connection)
+    for trigger in (Trigger.CREATED, Trigger.REGISTERED, Trigger.ISSUING, Trigger.ROTATION):
+        scene.make_due(connection, due_for=trigger)
+        [claim] = scene.due.claim(1)
+        before = len(scene.aws.sts_times)
+        taken_places.clear()
+        assert scene.due.prove(claim)
+        assert len(taken_places) == len(scene.aws.sts_times) - before > 0, trigger
+
+
+@on_sqlite
+def test_a_person_who_asks_waits_for_no_budget(scene, taken_places):
+    tenant = tenant_row(scene.db)
+    connection = scene.pending(tenant=tenant)
+    scene.good_role(tenant, connection)
+    made = scene.services.verification.verify(ADMIN, tenant, connection, trigger=Trigger.REQUESTED)
+    assert (made.status, taken_places) == (S.VERIFIED, [])

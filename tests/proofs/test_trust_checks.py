@@ -1,0 +1,240 @@
+"""What a trust policy, once read, does to a finding: the one thing that overrules it, and what
+is only said.
+"""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from app.aws.errors import Refused, StsError, Unavailable
+from app.aws.role_view import RoleSettings
+from app.config import Broker
+from app.ids import Grant, RoleArn, new_external_id
+from app.onboarding.kit import trust_policy as kit_policy
+from app.proofs.globs import Globs
+from app.proofs.proof import ProofCheck, ProofFinding, Warning as ProofWarning, check_of
+from app.proofs.trust_checks import ENDS, RETIRED, Expected, judge
+from app.store.models import Verdict
+from app.store.models.states import DEMANDS, ONLY_US, STRANGER
+
+BROKER = Broker.parse("arn:aws:iam::111122223333:role/DeputyBroker")
+GRANT = Grant(RoleArn.parse("arn:aws:iam::444455556666:role/deputy-0123abcd"), new_external_id())
+OURS = {BROKER.account_id, "222233334444"}
+EXPECTED = Expected(BROKER, OURS, {GRANT.external_id}, (), ())
+CALLS = (ProofCheck("own_external_id_accepted", "passed", "…"),)
+SAID = (ProofWarning("further", "…"),)
+KIT = kit_policy(BROKER, GRANT.external_id)
+[ALLOW] = KIT["Statement"]
+HOLE = {**ALLOW, "Condition": {"StringEquals": {"sts:RoleSessionName": "x"}}}
+ODD = {
+    **ALLOW,
+    "Condition": {
+        "StringEquals": {"aws:PrincipalOrgID": "o-1"},
+        "ArnEquals": ALLOW["Condition"]["ArnEquals"],
+    },
+}
+
+
+def policy(*statements):
+    return {"Version": "2012-10-17", "Statement": list(statements)}
+
+
+def judged(verdict, *told, of_others=()):
+    finding = ProofFinding(
+        verdict, CALLS, "AROAONE" if verdict is Verdict.PROVEN else None, True, SAID
+    )
+    told = [it if isinstance(it, StsError) else RoleSettings(it, 3600, None) for it in told]
+    return judge(finding, told, GRANT, EXPECTED._replace(of_others=of_others))
+
+
+def accepting(*external_ids, **conditions):
+    accepts = {**ALLOW["Condition"]["StringEquals"], "sts:ExternalId": list(external_ids)}
+    return {**ALLOW, "Condition": {**ALLOW["Condition"], "StringEquals": accepts, **conditions}}
+
+
+def after_rotations(retired, *statements):
+    """What is found with a tenant that has had those External IDs before."""
+    finding = ProofFinding(Verdict.PROVEN, CALLS, "AROAONE", True, SAID)
+    told = [RoleSettings(policy(*statements), 3600, None)]
+    return judge(
+        finding,
+        told,
+        GRANT,
+        EXPECTED._replace(external_ids={GRANT.external_id, *retired}, retired=retired),
+    )
+
+
+def test_a_retired_external_id_is_nobody_elses_and_its_statement_keeps_no_access():
+    [retired], end = [new_external_id()], "2030-01-31T12:00:00Z"
+    ends = accepting(GRANT.external_id, DateLessThan={"aws:CurrentTime": end})
+    found = after_rotations([retired], accepting(retired), ends)
+    assert (found.verdict, found.access_until) == (
+        Verdict.PROVEN,
+        datetime(2030, 1, 31, 12, tzinfo=UTC),
+    )
+    assert [it.name for it in found.warnings] == ["further", ENDS, RETIRED]
+    own = after_rotations([GRANT.external_id], ends)
+    assert (own.verdict, own.access_until) == (
+        Verdict.PROVEN,
+        datetime(2030, 1, 31, 12, tzinfo=UTC),
+    ), "still paired"
+
+
+def test_what_a_proof_costs_does_not_grow_with_each_rotation(monkeypatch):
+    """A key of the tenant's rotates twenty times a day, and its customer writes the policy."""
+    retired = [new_external_id() for _ in range(2_000)]
+    texts = []
+    matching = Globs.matching
+    monkeypatch.setattr(
+        Globs, "matching", lambda globs, text: texts.append(text) or matching(globs, text)
+    )
+    found = after_rotations(retired, ALLOW, accepting(*retired, StringLike={"sts:ExternalId": "*"}))
+    assert found.checks
+    assert len(texts) < 50, "a retired one is compared with nothing"
+
+
+def outcomes(finding):
+    assert [check.name for check in finding.checks] == [CALLS[0].name, DEMANDS, ONLY_US]
+    return [check.outcome for check in finding.checks[1:]]
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_a_hole_overrules_every_verdict_of_the_calls_and_nothing_else_that_is_read_does(verdict):
+    """But for a role that is in another account, or refuses us: that is said first."""
+    found = judged(verdict, policy(HOLE, ALLOW, HOLE))
+    assert found.verdict is (verdict if verdict is Verdict.UNASSUMABLE else Verdict.INSECURE)
+    assert outcomes(found)[0] == "failed"
+    assert found.checks[1].detail.startswith("Statement 1, 3 of"), "all of them are named"
+    assert found.role_unique_id is None
+    pinned = "AROAONE" if verdict is Verdict.PROVEN else None
+    for trust in (KIT, policy(ALLOW, ODD), policy(ALLOW, {**ALLOW, "Principal": "*"}), None, 5):
+        finding = judged(verdict, trust)
+        assert (finding.verdict, finding.role_unique_id, finding.may_be_spreading) == (
+            verdict,
+            pinned,
+            True,
+        ), trust
+        assert finding.warnings[:1] == SAID, trust
+
+
+EVERYBODY = {
+    **ALLOW,
+    "Principal": "*",
+    "Condition": {"StringEquals": ALLOW["Condition"]["StringEquals"]},
+}
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_a_role_for_everybody_is_insecure_whatever_the_stranger_was_told(verdict):
+    told = [RoleSettings(policy(ALLOW, EVERYBODY), 3600, None)]
+    failed = [
+        (CALLS[0].name, "passed"),
+        (STRANGER, "failed"),
+        (DEMANDS, "passed"),
+        (ONLY_US, "failed"),
+    ]
+    for asked in ("passed", "skipped", None):
+        calls = CALLS if asked is None else (*CALLS, check_of(STRANGER, asked))
+        found = judge(ProofFinding(verdict, calls, "AROAONE"), told, GRANT, EXPECTED)
+        if verdict is Verdict.UNASSUMABLE:
+            assert (found.verdict, found.checks[: len(calls)]) == (verdict, calls)
+        else:
+            assert (found.verdict, found.role_unique_id) == (Verdict.INSECURE, None)
+            assert [(check.name, check.outcome) for check in found.checks] == failed
+
+
+def test_what_was_not_read_is_skipped_and_says_why():
+    """It says nothing of an end either."""
+    for told, says in (
+        ((Refused(),), "It is worth allowing"),
+        ((Unavailable(),), "did not show"),
+        ((), "Not tried"),
+    ):
+        found = judged(Verdict.PROVEN, *told)
+        assert outcomes(found) == ["skipped", "skipped"]
+        assert all(says in check.detail for check in found.checks[1:])
+        assert (found.verdict, found.warnings, found.reads_trust) == (Verdict.PROVEN, SAID, False)
+
+
+def test_a_policy_that_is_not_understood_is_a_warning():
+    found = judged(Verdict.PROVEN, None)
+    assert outcomes(found)[0] == "inconclusive"
+    assert found.warnings[1:] == (ProofWarning(DEMANDS, found.checks[1].detail),)
+    assert found.checks[1].detail.startswith("A part of")
+
+
+def test_an_external_id_of_another_tenant_counts_only_where_it_may_let_in():
+    anothers = new_external_id()
+    denied = {**accepting(anothers), "Effect": "Deny"}
+    for told, outcome in (
+        (policy(ALLOW, denied), "passed"),
+        (policy(accepting(GRANT.external_id, anothers), denied), "passed"),
+        (policy(ALLOW, denied, ODD), "inconclusive"),
+        ({"Statement": "not understood", "Id": anothers}, "failed"),
+        (
+            policy(accepting(GRANT.external_id, f"${{aws:PrincipalTag/none, '{anothers}'}}")),
+            "failed",
+        ),
+    ):
+        assert outcomes(judged(Verdict.PROVEN, told, of_others={anothers}))[0] == outcome, told
+
+
+def test_the_vendors_own_accounts_are_not_somebody_else():
+    """Nobody is told to remove what the vendor may still need. Everybody else's principals are
+    named as before.
+    """
+    ours = [
+        "arn:aws:iam::111122223333:role/Old",
+        "arn:aws:sts::222233334444:assumed-role/Old/x",
+        "222233334444",
+    ]
+    others = [
+        "arn:aws:iam::999999999999:root",
+        "arn:*:iam::111122223333:role/x",
+        "AROAABCDEFGHIJKLMNOP",
+    ]
+    both = {"Effect": "Allow", "Principal": {"AWS": [*ours, *others]}, "Action": "sts:AssumeRole"}
+
+    def warned_of(*statements):
+        found = judged(Verdict.PROVEN, policy(*statements))
+        assert outcomes(found)[1] == "failed"
+        return next(warning.detail for warning in found.warnings if warning.name == ONLY_US)
+
+    detail = warned_of(ALLOW, both)
+    assert f"also lets in {', '.join(others)}. Remove each" in detail
+    assert (
+        f"also lets in {', '.join(ours)} in the vendor's own AWS accounts. Ask the vendor" in detail
+    )
+    assert "Remove" not in warned_of(ALLOW, {**both, "Principal": {"AWS": ours}})
+
+
+@pytest.mark.parametrize(
+    ("operator", "key", "times", "wanted"),
+    [
+        ("DateLessThan", "aws:CurrentTime", "2099-01-01T00:00:00Z", 2099),
+        (
+            "DateLessThan",
+            "aws:CurrentTime",
+            ["2099-01-01T00:00:00Z", "2098-01-01T00:00:00Z"],
+            2099,
+        ),  # either is enough
+        ("DateLessThan", "aws:CurrentTime", "2099-01-01", None),
+        ("DateLessThan", "aws:CurrentTime", "2099-02-31T00:00:00Z", None),
+        (
+            "DateLessThan",
+            "aws:CurrentTime",
+            "9999-12-31T23:59:59Z",
+            None,
+        ),  # in some time zone that is the year 10000
+        ("DateLessThan", "aws:CurrentTime", "0001-01-01T00:00:00Z", None),
+        ("NumericLessThan", "aws:EpochTime", "4070908800", None),
+        ("DateGreaterThan", "aws:CurrentTime", "2020-01-01T00:00:00Z", None),
+    ],
+)
+def test_the_end_is_known_if_it_is_written_as_in_the_kit(operator, key, times, wanted):
+    found = judged(
+        Verdict.PROVEN,
+        policy({**ALLOW, "Condition": {**ALLOW["Condition"], operator: {key: times}}}),
+    )
+    assert found.reads_trust
+    assert found.access_until == (wanted and datetime(wanted, 1, 1, tzinfo=UTC))

@@ -1,0 +1,418 @@
+"""Single steps of a rotation, and what roles and people may do meanwhile."""
+
+import copy
+import math
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy
+
+from app.clock import now
+from app.ids import new_external_id
+from app.store.database import SYSTEM
+from app.store.models import Connection, Trigger
+from app.store.models.proof_schedule import Interval
+from tests.rotation.conftest import Tenant, accepting
+from tests.support.cast import path_of, without_external_id
+
+pytestmark = pytest.mark.parametrize(
+    "deployed", ["sqlite"], indirect=True
+)  # test_rotation.py is for both databases
+
+
+def test_a_tenant_has_one_rotation_at_a_time_which_can_only_be_read_once_it_has_ended(
+    tenant: Tenant,
+):
+    steps = (("POST", "/complete"), ("DELETE", ""))
+    for method, what in (("GET", ""), *steps):
+        tenant.world.admin.refused(method, f"{tenant.path}{what}", expect=404, code="not_found")
+    following = tenant.start()["next_external_id"]
+    refused = tenant.world.admin.refused(
+        "POST", tenant.path, {"reason": "again"}, expect=409, code="conflict"
+    )
+    assert following in refused["detail"]
+    assert "ready" in refused["detail"]
+    assert tenant.rotation()["next_external_id"] == following
+    tenant.complete()
+    assert tenant.rotation()["state"] == "retired", "no role could still accept the old one"
+    for method, what in steps:
+        tenant.world.admin.refused(method, f"{tenant.path}{what}", expect=409, code="conflict")
+
+
+def test_a_bound_key_rotates_its_own_tenant_within_a_quota(
+    tenant: Tenant, new_tenant: Callable[[], Tenant]
+):
+    own = tenant.world.key("tenants:write", tenant=tenant.made)
+    own.refused("POST", new_tenant().path, {"reason": "x"}, expect=404, code="not_found")
+    for rotation in range(20):
+        own("POST", tenant.path, {"reason": "x"}, expect=201)
+        if rotation == 0:  # one that is refused does not count
+            own.refused("POST", tenant.path, {"reason": "x"}, expect=409, code="conflict")
+        own("DELETE", tenant.path, expect=204)
+    own.refused("POST", tenant.path, {"reason": "x"}, expect=429, code="rate_limited")
+    tenant.start()  # the vendor still can
+    for _ in range(2):
+        emergency = own("POST", tenant.path, {"reason": "it leaked", "emergency": True})
+        assert emergency["emergency"], "of the one that is open"
+
+
+def test_the_kit_carries_both_and_then_the_new_one_alone(tenant: Tenant):
+    tenant.connection()
+    before, made = tenant.kit, tenant.start()
+    kit, both = tenant.kit, [made["external_id"], made["next_external_id"]]
+    assert (before["next_external_id"], kit["next_external_id"]) == (None, made["next_external_id"])
+    assert kit["trust_policy"] == accepting(before["trust_policy"], *both)
+    for text in (
+        kit["terraform"],
+        kit["aws_cli"],
+        kit["update"]["terraform"],
+        kit["update"]["aws_cli"],
+    ):
+        assert all(one in text for one in both)
+    for link in (kit["launch_stack_url"], kit["organization_launch_url"]):
+        assert f"param_NextExternalId={made['next_external_id']}" in link
+        assert len(link) < 2000
+    tenant.world.admin("DELETE", tenant.path, expect=204)
+    assert tenant.kit == before
+
+
+def test_a_switch_is_one_version_and_drops_the_sessions_of_the_old_pair(tenant: Tenant):
+    connection = tenant.connection()
+    tenant.start()
+    first, before = tenant.issue(connection), tenant.row(connection).version
+    assert tenant.issue(connection) == first, "from the cache"
+    tenant.switch(connection)
+    assert tenant.row(connection).version == before + 1
+    assert tenant.issue(connection) != first
+    [proof] = [tenant.get(connection)["verification"]]
+    assert proof["verdict"] == "proven"
+
+
+def test_a_rotation_is_not_completed_while_a_verified_connection_waits(tenant: Tenant):
+    first, second = tenant.connection(), tenant.connection()
+    tenant.start()
+    tenant.switch(first)
+    refused = tenant.world.admin.refused(
+        "POST", f"{tenant.path}/complete", expect=409, code="conflict"
+    )
+    assert refused["detail"].startswith("1 verified connection has")
+    tenant.idle(days=1)
+    assert tenant.state() == ("open", 1, 1), "no deadline"
+    assert tenant.issue(second)
+    tenant.world.admin("POST", path_of(second, "/suspend"), {"reason": "only verified ones count"})
+    assert tenant.state() == ("ready", 1, 0)
+    tenant.after(minutes=15)
+    tenant.idle(days=1)
+    assert tenant.state()[0] == "retiring"
+
+
+def test_a_rotations_last_day_begins_again_when_a_connection_waits_again(tenant: Tenant):
+    first, before = tenant.connection(), tenant.kit["trust_policy"]
+    tenant.start()
+    tenant.switch(first)
+    late = tenant.connection(trust=before)
+    assert tenant.state() == ("open", 1, 1)
+    tenant.idle(hours=20)
+    tenant.switch(late)
+    tenant.idle(hours=5)
+    assert tenant.state()[0] == "ready", (
+        "a day has passed since it was ready first, and not since it is again"
+    )
+    tenant.idle(hours=20)
+    assert tenant.state()[0] == "retiring"
+
+
+def test_a_role_that_refuses_in_between_begins_again(tenant: Tenant):
+    connection = tenant.connection()
+    before = tenant.kit["trust_policy"]
+    tenant.start()
+    tenant.update_role(connection)
+    tenant.verify(connection)
+    tenant.after(minutes=1)
+    tenant.update_role(connection, before)
+    tenant.verify(connection)
+    tenant.update_role(connection)
+    tenant.after(minutes=1)
+    tenant.verify(connection)
+    assert tenant.state() == ("open", 0, 1), (
+        "two minutes from the first acceptance, which was taken back"
+    )
+    tenant.after(minutes=3)
+    assert tenant.state() == ("ready", 1, 0)
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_pattern_that_only_the_next_one_fits_is_found(tenant: Tenant, readable: bool):
+    """The role compares its own External ID exactly, and the next one by its beginning."""
+    connection = tenant.connection(reading_itself=readable)
+    following, trust = tenant.start()["next_external_id"], tenant.kit["trust_policy"]
+    exact = accepting(trust, tenant.made["external_id"])
+    loose = copy.deepcopy(exact["Statement"][0])
+    loose["Condition"].pop("StringEquals")
+    loose["Condition"]["StringLike"] = {"sts:ExternalId": following[:20] + "*"}
+    tenant.update_role(connection, exact | {"Statement": [*exact["Statement"], loose]})
+    assert tenant.verify(connection)["status"] == "insecure"
+    assert tenant.get(connection)["external_id"] == tenant.made["external_id"]
+
+
+def test_a_role_that_was_given_the_next_one_alone_is_not_lost(tenant: Tenant):
+    """The customer replaced the External ID instead of adding one: waiting two minutes would be
+    an outage.
+    """
+    connection = tenant.connection()
+    following = tenant.start()["next_external_id"]
+    tenant.update_role(connection, accepting(tenant.kit["trust_policy"], following))
+    assert tenant.verify(connection)["status"] == "verified"
+    assert tenant.sent(connection).count(following) == 2, "in one proof"
+    assert tenant.get(connection)["external_id"] == following
+    assert tenant.issue(connection)
+
+
+def test_an_answer_that_is_none_moves_nothing(tenant: Tenant, faults: Any):
+    connection = tenant.connection()
+    tenant.start()
+    tenant.update_role(connection)
+    faults.add("throttle", role_arn=connection["role_arn"])
+    tenant.verify(connection)
+    faults.clear()
+    tenant.after(minutes=1)
+    assert tenant.state() == ("open", 0, 1)
+
+
+def test_a_new_connection_takes_the_next_one_if_its_role_accepts_it(tenant: Tenant):
+    following = tenant.start()["next_external_id"]
+    connection = tenant.connection()
+    assert connection["external_id"] == following
+    assert tenant.state() == ("ready", 1, 0)
+    refused = tenant.world.admin.refused("DELETE", tenant.path, expect=409, code="conflict")
+    assert "switched" in refused["detail"]
+    tenant.world.admin("DELETE", path_of(connection), expect=204)
+    tenant.world.admin("DELETE", tenant.path, expect=204)
+    assert tenant.state()[0] == "abandoned", "a deleted connection has no role to lose"
+
+
+def test_a_rotation_is_not_abandoned_once_a_connection_has_switched_also_if_that_one_has_stopped(
+    tenant: Tenant,
+):
+    """Its role may accept the next External ID alone by now, and nothing else would let it in
+    again.
+    """
+    suspended, broken = tenant.connection(), tenant.connection()
+    following = tenant.start()["next_external_id"]
+    tenant.switch(suspended)
+    tenant.world.admin("POST", path_of(suspended, "/suspend"), {"reason": "away"})
+    tenant.world.admin.refused("DELETE", tenant.path, expect=409, code="conflict")
+    tenant.world.admin("DELETE", path_of(suspended), expect=204)
+    tenant.switch(broken)
+    tenant.remove_role(broken)
+    assert tenant.verify(broken)["status"] == "broken"
+    assert tenant.state() == ("ready", 0, 0)
+    refused = tenant.world.admin.refused("DELETE", tenant.path, expect=409, code="conflict")
+    assert "has switched" in refused["detail"]
+    assert tenant.issued_ids()[following] == "next"
+
+
+def test_a_first_refusal_in_a_proof_that_a_rotation_made_due_breaks_nothing(tenant: Tenant):
+    """As in every proof that no person asked for, the mistake may be the vendor's."""
+    connection = tenant.connection()
+    tenant.after(hours=1)
+    tenant.start()
+    tenant.update_role(connection)
+    tenant.verify(connection)
+    tenant.remove_role(connection)
+    tenant.after(minutes=2)
+    latest = tenant.world.admin("GET", path_of(connection, "/proofs"))["items"][0]
+    assert (latest["trigger"], latest["verdict"]) == ("rotation", "inconclusive")
+    assert tenant.get(connection)["status"] == "verified"
+    tenant.after(minutes=1)
+    assert tenant.get(connection)["status"] == "broken", "the second refusal counts"
+
+
+def test_in_an_emergency_a_new_connection_takes_no_other_than_the_next_one(tenant: Tenant):
+    before = tenant.kit["trust_policy"]
+    tenant.start(emergency=True)
+    connection = tenant.connection(trust=before, status="pending")
+    assert tenant.made["external_id"] not in tenant.sent(connection)
+    tenant.update_role(connection)
+    assert tenant.verify(connection)["status"] == "verified"
+    assert tenant.issue(connection)
+
+
+def test_a_connection_that_was_broken_is_proven_with_the_current_one_first(tenant: Tenant):
+    connection = tenant.connection()
+    before = tenant.kit["trust_policy"]
+    tenant.update_role(connection, accepting(before, new_external_id()))
+    assert tenant.verify(connection)["status"] == "broken"
+    following = tenant.start()["next_external_id"]
+    assert tenant.state() == ("ready", 0, 0)
+    tenant.update_role(connection, before)
+    asked = len(tenant.sent(connection))
+    assert tenant.verify(connection)["status"] == "verified"
+    assert tenant.sent(connection)[asked] == tenant.made["external_id"]
+    assert tenant.state() == ("open", 0, 1), "it waits now"
+    tenant.update_role(connection, accepting(before, new_external_id()))
+    assert tenant.verify(connection)["status"] == "broken"
+    tenant.update_role(connection, accepting(before, following))
+    assert tenant.verify(connection)["status"] == "verified"
+    assert tenant.get(connection)["external_id"] == following
+
+
+def test_an_insecure_connection_is_tried_with_the_current_one_then_the_next_one_or_its_own(
+    tenant: Tenant,
+):
+    lost, other = tenant.connection(), tenant.connection()
+    trust = tenant.kit["trust_policy"]
+
+    def tried_while_insecure() -> list[str | None]:
+        tenant.update_role(lost, without_external_id(trust))
+        assert tenant.verify(lost)["status"] == "insecure"
+        asked = len(tenant.sent(lost))
+        tenant.update_role(lost, accepting(trust, new_external_id()))
+        assert tenant.verify(lost)["status"] == "broken"
+        return tenant.sent(lost)[asked:]
+
+    old = tenant.made["external_id"]
+    following = tenant.start()["next_external_id"]
+    assert tried_while_insecure() == [old, following]
+    tenant.switch(other)
+    assert tenant.complete()["state"] == "retiring"
+    assert tried_while_insecure() == [following, old]
+
+
+def test_a_connection_that_was_pending_before_is_proven_with_the_current_one_first(tenant: Tenant):
+    foreign = accepting(tenant.kit["trust_policy"], new_external_id())
+    connection = tenant.connection(trust=foreign, status="pending")
+    tenant.after(seconds=1)
+    tenant.start()
+    tenant.update_role(connection)
+    assert tenant.verify(connection)["external_id"] == tenant.made["external_id"]
+    assert tenant.state() == ("open", 0, 1), "it waits to switch"
+
+
+def test_a_broken_connection_is_proven_with_the_retiring_id_last_and_keeps_it_from_retiring(
+    tenant: Tenant,
+):
+    lost, other = tenant.connection(), tenant.connection()
+    before = tenant.kit["trust_policy"]
+    tenant.update_role(lost, accepting(before, new_external_id()))
+    assert tenant.verify(lost)["status"] == "broken"
+    old = tenant.start()["external_id"]
+    tenant.switch(other)
+    tenant.complete()
+    tenant.update_role(lost, before)
+    assert tenant.verify(lost)["status"] == "verified"
+    assert tenant.get(lost)["external_id"] == old
+    assert tenant.issue(lost)
+    for said in ("retiring", "retired"):
+        tenant.update_role(other)
+        tenant.verify(other)
+        tenant.after(minutes=2)
+        assert tenant.state()[0] == said
+        tenant.update_role(lost)
+        tenant.verify(lost)
+        tenant.after(minutes=2)
+    assert tenant.get(lost)["external_id"] == tenant.external_id
+
+
+def test_a_connection_that_broke_within_a_day_keeps_its_external_id_from_retiring(tenant: Tenant):
+    """A faulty policy of the vendor's breaks all connections at once, and this one's role
+    accepts no other ID.
+    """
+    connection, before = tenant.connection(), tenant.kit["trust_policy"]
+
+    def break_it() -> None:
+        tenant.update_role(connection, accepting(before, new_external_id()))
+        assert tenant.verify(connection)["status"] == "broken"
+
+    old = tenant.start()["external_id"]
+    break_it()
+    assert tenant.complete()["state"] == "retiring"
+    tenant.update_role(connection, before)
+    assert (tenant.verify(connection)["status"], tenant.get(connection)["external_id"]) == (
+        "verified",
+        old,
+    )
+    break_it()
+    tenant.idle(hours=23)
+    assert tenant.state()[0] == "retiring"
+    tenant.idle(hours=2)
+    assert tenant.state()[0] == "retired"
+
+
+def test_a_proof_of_every_trigger_tries_the_next_external_id(tenant: Tenant):
+    connection = tenant.connection()
+    following = tenant.start()["next_external_id"]
+    for tried, trigger in enumerate(set(Trigger) - {Trigger.CREATED}):
+        assert tenant.sent(connection).count(following) == tried
+        with tenant.services.db.write(SYSTEM) as db:
+            db.get_one(Connection, uuid.UUID(connection["id"])).make_due(now(), trigger)
+        tenant.after()
+        assert tenant.sent(connection).count(following) == tried + 1, trigger
+
+
+def test_a_connection_is_not_paired_with_a_retired_one_again(tenant: Tenant):
+    connection = tenant.connection()
+    old_trust = tenant.kit["trust_policy"]
+    tenant.world.admin("POST", path_of(connection, "/suspend"), {"reason": "away"})
+    tenant.start()
+    tenant.complete()
+    assert tenant.state()[0] == "retired"
+    resumed = tenant.world.admin("POST", path_of(connection, "/resume"), {"reason": "back"})
+    assert resumed["status"] == "pending"
+    detail = resumed["verification"]["checks"][0]["detail"]
+    assert "retired" in detail
+    assert "Update the role" in detail
+    assert old_trust != tenant.kit["trust_policy"]
+    tenant.update_role(connection)
+    assert tenant.verify(connection)["status"] == "verified"
+    assert tenant.get(connection)["external_id"] == tenant.external_id
+
+
+def test_a_trust_policy_may_still_name_a_retired_one_and_is_told_to_remove_it(tenant: Tenant):
+    """It is nobody else's. To stop issuing would be the outage that a rotation avoids."""
+    connection = tenant.connection()
+    oldest = tenant.start()["external_id"]
+    tenant.switch(connection)
+    tenant.complete()
+    tenant.start()
+    assert tenant.issued_ids()[oldest] == "retired"
+    seen = tenant.verify(connection)
+    assert seen["status"] == "verified"
+    assert {check["outcome"] for check in seen["verification"]["checks"]} == {"passed"}
+    [warning] = seen["verification"]["warnings"]
+    assert (warning["name"], oldest in warning["detail"]) == (
+        "trust_policy_names_retired_external_id",
+        True,
+    )
+    tenant.update_role(connection)
+    assert tenant.verify(connection)["verification"]["warnings"] == []
+
+
+def test_roles_are_tried_within_the_hour_also_in_a_fleet_with_a_longer_interval(tenant: Tenant):
+    connection = tenant.connection()
+
+    def is_due_within_the_hour(step: Callable[[], object]) -> bool:
+        with tenant.services.db.write(SYSTEM) as db:
+            db.execute(sqlalchemy.update(Connection).values(due_at=now() + timedelta(hours=10)))
+        step()
+        return tenant.row(connection).due_at == now() + timedelta(hours=1)
+
+    assert is_due_within_the_hour(tenant.start)
+    tenant.switch(connection)
+    assert is_due_within_the_hour(tenant.complete)
+
+
+def test_each_connection_is_tried_hourly_also_in_a_fleet_that_is_proven_every_ten_hours(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+):
+    pace = tenant.services.proof_queue.pace
+    monkeypatch.setattr(pace, "_interval", Interval(3600, 36_000))
+    monkeypatch.setattr(pace, "_until", math.inf)
+    waiting = [tenant.connection() for _ in range(2)]
+    tenant.after(minutes=20)
+    following = tenant.start()["next_external_id"]
+    tenant.after(hours=3, minutes=1)
+    assert [tenant.sent(one).count(following) for one in waiting] == [3, 3]

@@ -1,0 +1,140 @@
+"""The database's server and the cache are killed with SIGKILL in the middle of a rotation, which
+goes on where it was.
+
+tests/honesty/test_rotation_kills.py kills Deputy's own processes.
+"""
+
+import contextlib
+import shlex
+from collections.abc import Callable, Iterator
+
+import psutil
+import pytest
+from flask import Flask
+
+from app.errors import StoreUnavailableError
+from app.factory import create_app
+from app.proofs import verification
+from dev.postgres import Postgres
+from tests.conftest import make_config
+from tests.rotation.conftest import Tenant, accepting
+from tests.support.databases import migrate
+from tests.support.valkey import Valkey
+
+
+class Servers:
+    """PostgreSQL, which keeps what it said to have committed, and a cache."""
+
+    def __init__(self, postgres: Postgres, valkey: Valkey) -> None:
+        self._postgres, self._valkey = postgres, valkey
+        self._options = shlex.split((postgres._data / "postmaster.opts").read_text())[1:]
+
+    def die(self) -> None:
+        postmaster = psutil.Process(
+            int((self._postgres._data / "postmaster.pid").read_text().split()[0])
+        )
+        processes = [postmaster, *postmaster.children(recursive=True)]
+        for process in processes:
+            process.kill()
+        psutil.wait_procs(processes, timeout=30)
+        self._valkey.kill()
+
+    def come_back(self) -> None:
+        data, log = str(self._postgres._data), str(self._postgres._home / "log")
+        self._postgres._run(
+            "pg_ctl", "-D", data, "-w", "-l", log, "-o", shlex.join(self._options), "start"
+        )
+        self._valkey.start()
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[tuple[Postgres, Valkey]]:
+    valkey = Valkey()
+    with Postgres(durable=True) as postgres:
+        migrate(postgres.url())
+        yield postgres, valkey
+    valkey.kill()
+
+
+@pytest.fixture
+def servers(running: tuple[Postgres, Valkey]) -> Servers:
+    return Servers(*running)
+
+
+@pytest.fixture(scope="module")
+def deployed(running: tuple[Postgres, Valkey], aws: object, vendor: object) -> Iterator[Flask]:
+    postgres, valkey = running
+    app = create_app(make_config(postgres.url(), cache_url=valkey.url))
+    yield app
+    services = app.extensions["deputy"]
+    services.rates._shared._cache.client.close()
+    services.db.engine.dispose()
+
+
+def and_then(inner: Callable[..., object], die: Callable[[], None]) -> Callable[..., object]:
+    def both(*args: object) -> object:
+        done = inner(*args)
+        die()
+        return done
+
+    return both
+
+
+@pytest.fixture(params=["the calls were made", "the transaction is open", "it is committed"])
+def prove_and_die(
+    request: pytest.FixtureRequest,
+    servers: Servers,
+    tenant: Tenant,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[], bool]:
+    """The proof that is due, in which the servers die at this moment, and come back. Returns
+    whether it is stored.
+    """
+    place, name = {
+        "the calls were made": (verification.Verification, "_prove_patiently"),
+        "the transaction is open": (verification.rotation, "settle"),
+        "it is committed": (verification.Verification, "_store"),
+    }[request.param]
+    queue = tenant.services.proof_queue
+    stored = request.param == "it is committed"
+
+    def proven() -> bool:
+        [claim] = queue.claim(10) + queue.claim_routine(10)
+        with (
+            monkeypatch.context() as patch,
+            contextlib.nullcontext() if stored else pytest.raises(StoreUnavailableError),
+        ):
+            patch.setattr(place, name, and_then(getattr(place, name), servers.die))
+            queue.prove(claim)
+        servers.come_back()
+        with contextlib.suppress(StoreUnavailableError):  # the first connection is one of before
+            queue.oldest_due()
+        return stored
+
+    return proven
+
+
+def test_a_rotation_goes_on_where_it_was(tenant: Tenant, prove_and_die: Callable[[], bool]):
+    connection = tenant.connection()
+    old, following = tenant.made["external_id"], tenant.start()["next_external_id"]
+    tenant.update_role(connection)
+    tenant.verify(connection)
+    tenant.clock.shift(121)
+    stored = prove_and_die()
+    assert tenant.state() == (("ready", 1, 0) if stored else ("open", 0, 1))
+    assert tenant.get(connection)["external_id"] == (following if stored else old)
+    assert ("connection.external_id_switched" in tenant.actions()) == stored
+    tenant.issue(connection)
+    tenant.after(minutes=5)
+    assert tenant.state() == ("ready", 1, 0)
+    tenant.complete()
+    tenant.update_role(connection, accepting(tenant.kit["trust_policy"], following))
+    tenant.verify(connection)
+    tenant.clock.shift(61)
+    stored = prove_and_die()
+    assert tenant.state()[0] == ("retired" if stored else "retiring")
+    tenant.issue(connection)
+    tenant.after(minutes=5)
+    assert tenant.state()[0] == "retired"
+    assert tenant.actions().count("connection.external_id_switched") == 1
+    assert tenant.actions().count("external_id.retired") == 1
