@@ -48,9 +48,8 @@ class Services:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.db = db = Database(config.database_url)
-        sets = permission_sets.load(
-            config.permission_sets, config.default_permission_set, config.role_prefix
-        )
+        folder, default = config.permission_sets, config.default_permission_set
+        sets = permission_sets.load(folder, default, config.role_prefix)
         names = proof_names.ProofNames(config.secret_keys)
         door = sts.Sts(
             config.region, config.broker, names, config.canary_role_arn, config.stranger_role_arn
@@ -79,27 +78,25 @@ class Services:
         self.registrations = _registrations(db, config, sets)
         fresh = shelf_life.ShelfLife(db, self.verification, self.rates, config.proof_max_age)
         self.authorization = authorization.Authorization(db, fresh, self.key_uses)
+        longest = config.max_session_seconds
         self.issuer = issue.CredentialIssuer(
-            db,
-            door,
-            self.authorization,
-            sessions,
-            self.rates,
-            self.audit,
-            config.max_session_seconds,
+            db, door, self.authorization, sessions, self.rates, self.audit, longest
         )
-        own_roles = tuple(
-            role for role in (config.canary_role_arn, config.stranger_role_arn) if role is not None
-        )
+        own_roles = tuple(filter(None, (config.canary_role_arn, config.stranger_role_arn)))
         self.session_origins = session_origins.SessionOrigins(db, self.audit, names, own_roles)
-        finding = partial(prober.finding, door) if config.canary_role_arn else None
-        published = self.publication.published, self.onboarding.versions.refusals
-        queue, listens = self.proof_queue, self.registrations is not None
-        own = vendor_checks(config, db)
-        cheap = checks(
-            db, door, published, queue.oldest_due, queue.finding, listens=listens, prober=finding
-        )
-        self.health = Health([*own, *cheap])
+        self.health = _health(self, door, prober)
+
+
+def _health(services: Services, door: sts.Sts, prober: canary.Canary) -> Health:
+    """Return the checks of the vendor's own side, and those that cost little."""
+    config, db, queue = services.config, services.db, services.proof_queue
+    finding = partial(prober.finding, door) if config.canary_role_arn else None
+    published = services.publication.published, services.onboarding.versions.refusals
+    listens = services.registrations is not None
+    cheap = checks(
+        db, door, published, queue.oldest_due, queue.finding, listens=listens, prober=finding
+    )
+    return Health([*vendor_checks(config, db), *cheap])
 
 
 def _shared(config: Config) -> tuple[session_cache.SessionCache, rates.Rates]:

@@ -134,13 +134,8 @@ class CredentialIssuer:
             if source == "sts":
                 fetched = session
             caller.ensure_live()
-            event = _event(
-                asked,
-                session,
-                "sts" if session == fetched else "cache",
-                reason,
-                valid_at_epoch=epoch,
-            )
+            origin: Source = "sts" if session == fetched else "cache"
+            event = _event(asked, session, origin, reason, valid_at_epoch=epoch)
             if self._record(event, deadline):
                 return Issued(session, connection.grant.role_arn.text)
             if time.monotonic() > deadline:

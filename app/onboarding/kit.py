@@ -151,21 +151,16 @@ class Onboarding:
         """
         region, chosen = self._region(region), self.sets.choose(permission_set)
         tenant, next_external_id, token, suffix, there = self._read(caller, tenant_id, chosen)
-        publication = self._publication
-        template, whole = publication.roles[chosen.name], publication.organizations[chosen.name]
-        urls = publication.bucket.url(template), publication.bucket.url(whole)
+        bucket, template = self._publication.bucket, self._publication.roles[chosen.name]
+        urls = bucket.url(template), bucket.url(self._publication.organizations[chosen.name])
         new = self._new(tenant.id, suffix, chosen)
         made = self._there(tenant.id, suffix, there) if there else new
         role = self._role(new.role_name, tenant.external_id or "", next_external_id, chosen)
         values = {"ExternalId": role.external_id, "NextExternalId": next_external_id or ""}
         values |= self._registration(token, region)
-        parameters = {name: value for name, value in values.items() if value} | {
-            "RoleName": role.name
-        }
-        launch, launch_whole = (
-            self._launch_urls.build(region, url, stack, parameters)
-            for stack, url in zip(new.stacks, urls, strict=True)
-        )
+        parameters = {k: value for k, value in values.items() if value} | {"RoleName": role.name}
+        launch = self._launch_urls.build(region, urls[0], new.stacks[0], parameters)
+        launch_whole = self._launch_urls.build(region, urls[1], new.stacks[1], parameters)
         return Kit(
             external_id=role.external_id,
             next_external_id=next_external_id,

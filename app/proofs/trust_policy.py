@@ -148,24 +148,19 @@ def read(
     `external_ids`: those that the tenant's roles are to accept. `retired`: its others, which are
     nobody else's: each rotation adds one, and none is tried.
     """
-    parsed = statements_of(policy)
-    if parsed is None:
+    if (parsed := statements_of(policy)) is None:
         return Reading((), (0,), (), (), ())
     statements = {n: statement_of(it) for n, it in parsed.items()}
     globs, actions = Globs(_patterns(statements)), _Actions(statements)
     ours = sorted(external_ids)
-    theirs = sorted(
-        filter(_SENDABLE.fullmatch, _compared(statements, _EXTERNAL_ID) - {*external_ids, *retired})
-    )
+    foreign = _compared(statements, _EXTERNAL_ID) - {*external_ids, *retired}
+    theirs = sorted(filter(_SENDABLE.fullmatch, foreign))
     requests = _of_broker(broker, role_account, [*ours, *theirs], globs)
     own = (1 << len(ours)) - 1  # the requests with one of them
     answers = {n: _answers(it, requests) for n, it in statements.items()}
     ways = _ways_in(statements, answers, actions, _ASSUME, requests.everything)
     bits = {external_id: 1 << n for n, external_id in enumerate(theirs, len(ours))}
-    equal = {n: sorted(statements[n].compared(_EXTERNAL_ID, *_EQUAL)) for n in ways}
-    listed = {
-        n: [value for value in equal[n] if yes & bits.get(value, 0)] for n, (yes, _) in ways.items()
-    }
+    listed = _listed(statements, ways, bits)
     strange = {
         n: yes & ~own & ~sum(bits[value] for value in listed[n]) for n, (yes, _) in ways.items()
     }
@@ -174,11 +169,11 @@ def read(
     admitting = {n for n, (yes, unknown) in ways.items() if (yes | unknown) & own}
     reach = {n: (yes | unknown) & ~own for n, (yes, unknown) in ways.items()}
     sought = {n: statements[n].compared(_EXTERNAL_ID, negated=False) for n in ways}
+    # Where none admits us, the statement that let us in is not in this policy.
+    unclear = sorted(maybe - opened) if admitting else [0]
     return Reading(
         open=tuple(sorted(opened)),
-        unclear=tuple(sorted(maybe - opened))
-        if admitting
-        else (0,),  # it let us in: why is not here
+        unclear=tuple(unclear),
         anybody=let_in_anybody(statements, actions.named),
         others=tuple(dict.fromkeys(_others(statements, broker, actions, globs))),
         ends=tuple(dict.fromkeys(_ends(admitting, statements, answers, actions, own))),
@@ -187,6 +182,16 @@ def read(
             (n, value) for n in reach for value in sought[n] if reach[n] & bits.get(value, ~own)
         ),
     )
+
+
+def _listed(
+    statements: _Statements, ways: dict[int, tuple[int, int]], bits: dict[str, int]
+) -> dict[int, list[str]]:
+    """Return the foreign External IDs that each statement compares for equality and admits."""
+    equal = {n: sorted(statements[n].compared(_EXTERNAL_ID, *_EQUAL)) for n in ways}
+    return {
+        n: [value for value in equal[n] if yes & bits.get(value, 0)] for n, (yes, _) in ways.items()
+    }
 
 
 def _patterns(statements: _Statements) -> Iterator[tuple[str, bool]]:

@@ -237,17 +237,12 @@ class Verification:
             connection = owned(db, caller, *path, lock=True)
             tenant.ensure_active()
             _ensure_open(db, caller, connection)
-            if (
-                not before.still_holds(connection, answers.finding.verdict)
-                or plan_of(db, connection) != before.plan
-            ):
+            holds = before.still_holds(connection, answers.finding.verdict)
+            if not holds or plan_of(db, connection) != before.plan:
                 return None
             # Somebody may have made it due meanwhile, for a reason that came after our calls.
-            asked_again = (
-                (connection.due_at, connection.due_for)
-                if connection.due_at != before.row.due_at
-                else None
-            )
+            asked_again = connection.due_at != before.row.due_at
+            due = connection.due_at, connection.due_for
             was = connection.version, connection.status
             finding, pair = store_trials(db, connection, answers, now())
             finding = _note_reading(db, caller.actor, connection, finding)
@@ -260,13 +255,9 @@ class Verification:
             connection.note_attempt(proof.checked_at, refused=finding.refused)
             connection.apply_verdict(proof, finding.role_unique_id, interval)
             _bring_forward(db, connection, answers, proof.checked_at)
-            if asked_again is not None and asked_again[0] is not None:
-                connection.due_at, connection.due_for = asked_again
+            if asked_again and due[0] is not None:
+                connection.due_at, connection.due_for = due
             drift = _drift(connection, was[1], proof.checked_at)
-            if drift:
-                metrics.DRIFT.labels(connection.status.value).observe(
-                    drift["exposed_for_seconds_at_most"]
-                )
             if is_new or connection.version != was[0]:
                 _record(db, caller.actor, connection, finding, drift)
             set_changes.apply_set_label(
@@ -376,6 +367,7 @@ def _drift(connection: Connection, was: ConnectionStatus, found_at: datetime) ->
     ):
         return {}
     seconds = math.ceil((found_at - last).total_seconds())
+    metrics.DRIFT.labels(connection.status.value).observe(seconds)
     times = {"last_proven_at": last.isoformat(), "found_at": found_at.isoformat()}
     return times | {"exposed_for_seconds_at_most": seconds}
 
