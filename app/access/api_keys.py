@@ -1,14 +1,16 @@
 """API keys: authenticate, create, list, replace, revoke.
 
-A key's text is `dpk_<16 hex digits>_<43 characters>`: the digits find the row, the rest is 256
-random bits. A key makes, sees and revokes only keys that are no stronger: their scopes are a subset
-of its own, and they are bound to its tenant if it is bound. A key that it makes expires no later
-than itself. Revoking a key revokes its family (app/access/families.py); replacing one hands its
-family to the successor.
+A key's text is `dpk_<16 hex digits>_<43 characters>`. The digits find the row; the rest is 256
+random bits.
 
-A key with keys:delegate makes, sees and revokes keys with the scopes in its `may_give`, which are
+A key makes, sees and revokes only keys that are no stronger. Their scopes are a subset of its own,
+and they are bound to its tenant if it is bound. A key that it makes expires no later than itself.
+Revoking a key revokes its family (app/access/families.py). Replacing one hands its family to the
+successor.
+
+A key with keys:delegate makes, sees and revokes keys with the scopes in its `may_give`. They are
 bound to tenants that its family made within the last 24 hours. A key makes, sees, replaces and
-revokes such a key only if its own scopes include that `may_give`.
+revokes a key with keys:delegate only if its own scopes include that key's `may_give`.
 """
 
 import hmac
@@ -41,7 +43,7 @@ from app.store.database import Database, Session, until_committed
 from app.store.models import ApiKey, Tenant
 from app.store.pages import Page, page
 
-GRACE_SECONDS = 86_400  # how long a replaced key goes on, unless the request says otherwise
+GRACE_SECONDS = 86_400  # how long a replaced key stays valid by default
 GRACE_SECONDS_MAX = 7 * 86_400
 
 
@@ -50,8 +52,9 @@ def is_live(key: ApiKey, at: datetime) -> bool:
 
 
 def _lookup_of_strong(text: str) -> str:
-    """The lookup digits of a full-strength key. Raises ValueError for one that a person might
-    have typed.
+    """Return the lookup digits of a full-strength key.
+
+    Raises ValueError for a malformed key, and for one that is not random enough.
     """
     found = callers.KEY.fullmatch(text)
     if found is None:
@@ -66,13 +69,15 @@ def _lookup_of_strong(text: str) -> str:
 
 
 def generate_key() -> str:
-    """A new key's text: 32 random bytes, and 8 to find it by."""
+    """Return a new key's text: 8 random bytes for the lookup, and 32 for the secret part."""
     return f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
 
 
 class ApiKeys:
-    """`most`: how many live keys may be bound to one tenant. `sets`: the names of all permission
-    sets.
+    """Creates, lists, replaces and revokes API keys.
+
+    `most`: upper bound of the live keys that are bound to one tenant. `sets`: the names of all
+    permission sets.
     """
 
     def __init__(self, db: Database, uses: KeyUses, *, most: int, sets: Collection[str]) -> None:
@@ -84,8 +89,9 @@ class ApiKeys:
     def authenticate(
         self, text: str, request_id: str | None = None, client_address: str | None = None
     ) -> Caller:
-        """The caller behind a key's text. Raises UnauthenticatedError, the same one for all
-        reasons.
+        """Return the caller that a key's text belongs to.
+
+        Raises UnauthenticatedError, with the same message for all reasons.
         """
         lookup = callers.lookup_of(text)
         with self._db.read() as db:
@@ -105,14 +111,15 @@ class ApiKeys:
         expires_at: datetime | None = None,
         permission_sets: list[str] | None = None,
     ) -> tuple[ApiKey, str]:
-        """A new key and its text, which is shown this once. A bound that is not given is the
-        caller's own.
+        """Create a key, and return it with its text, which is shown this once.
 
-        Raises ForbiddenError for a scope or a permission set that the caller can't give,
-        NotFoundError for a tenant that it can't see or make keys for, ValidationFailedError for a
-        permission set that does not exist, for fields that don't go together, and for an expiry
-        that has passed or is later than the caller's own, and RateLimitedError when the tenant has
-        TENANT_KEYS live ones.
+        A bound that is not given is the caller's own.
+
+        Raises ForbiddenError for a scope or a permission set that the caller can't give. Raises
+        NotFoundError for a tenant that the caller can't see or make keys for. Raises
+        ValidationFailedError for an unknown permission set, for fields that don't go together, and
+        for an expiry that has passed or is later than the caller's own. Raises RateLimitedError
+        when the tenant has TENANT_KEYS live keys.
         """
         _ensure_giveable(caller, scopes, may_give, tenant_id)
         if permission_sets is None and caller.permission_sets is not None:
@@ -140,10 +147,10 @@ class ApiKeys:
             return page(db, _visible(caller), ApiKey.id, limit=limit, after=after)
 
     def get_key(self, caller: Caller, key_id: UUID) -> tuple[ApiKey, FamilySummary]:
-        """The key, and what revoking it also revokes.
+        """Return the key, and a summary of the family that is revoked with it.
 
-        An expired key is shown as well, as what it made may be live. Raises NotFoundError for a key
-        that is absent, revoked, or stronger than the caller's.
+        An expired key is returned as well, because its family may be live. Raises NotFoundError for
+        a key that is absent, revoked, or stronger than the caller's.
         """
         with self._db.read() as db:
             key = one_or_not_found(db, _one_visible(caller, key_id))
@@ -151,15 +158,13 @@ class ApiKeys:
 
     @until_committed
     def revoke_key(self, caller: Caller, key_id: UUID) -> None:
-        """From the commit on, requests with that key, or with a key or link of its family, are
-        refused.
+        """Revoke a key and its family.
 
-        Raises NotFoundError, and ForbiddenError for a key that the caller may see but not revoke.
+        From the commit on, requests with any of these keys and links are refused. Raises
+        NotFoundError, and ForbiddenError for a key that the caller may see but not revoke.
         """
         query = _one_visible(caller, key_id)
-        with (
-            self._db.read() as db
-        ):  # what is not there must not wait for the lock of those who write
+        with self._db.read() as db:  # a request for an absent key must not wait for writers' locks
             _ensure_may_end(db, caller, one_or_not_found(db, query))
         with self._db.write(families.ending(caller, query)) as db:
             key = one_or_not_found(db, query)
@@ -169,13 +174,14 @@ class ApiKeys:
     def replace_key(
         self, caller: Caller, key_id: UUID, *, grace_seconds: int = GRACE_SECONDS
     ) -> tuple[ApiKey, FamilySummary, str]:
-        """A successor with the same name, scopes and bounds, what it inherits, and its text, which
-        is shown this once.
+        """Replace a key, and return its successor, the family, and the successor's text.
 
-        The old key expires after the grace period. The successor gets the lifetime that the old key
-        was made with, but expires no later than the caller. Raises as revoke_key does,
-        ConflictError for a key that was replaced, and RateLimitedError when the tenant has twice
-        TENANT_KEYS live ones.
+        The text is shown this once. The successor has the old key's name, scopes and bounds, and
+        inherits its family. The old key expires after the grace period. The successor gets the
+        lifetime that the old key was made with, but expires no later than the caller.
+
+        Raises as revoke_key does, ConflictError for a key that was replaced, and RateLimitedError
+        when the tenant has twice TENANT_KEYS live keys.
         """
         query = _one_visible(caller, key_id).where(callers.live_at(now()))
         with self._db.write(families.replacing(caller, query)) as db:
@@ -198,10 +204,9 @@ class ApiKeys:
     # For the operator: flask --app wsgi keys …
 
     def install_key(self, operator: Operator, text: str, *, name: str) -> bool:
-        """Install a given key with ALL_SCOPES; False when it is there already. Raises ValueError
-        for a weak one.
+        """Install a given key with ALL_SCOPES, and return False if it is installed already.
 
-        A revoked key stays revoked.
+        A revoked key stays revoked. Raises ValueError for a weak key.
         """
         lookup = _lookup_of_strong(text)
         with self._db.write(operator) as db:
@@ -228,18 +233,21 @@ class ApiKeys:
             return list(db.scalars(select(ApiKey).order_by(ApiKey.id)))
 
     def family_of(self, key: ApiKey) -> FamilySummary:
-        """What revoking this key also revokes."""
+        """Return a summary of the family that is revoked with this key."""
         with self._db.read() as db:
             return families.summarize_family(db, key)
 
     def readable_registrations(self, key: ApiKey) -> list[UUID]:
-        """The live tenants whose registration token the key could read."""
+        """Return the live tenants whose registration token the key could read."""
         with self._db.read() as db:
             return list(db.scalars(families.readable_registrations(key)))
 
     @until_committed
     def revoke_any(self, operator: Operator, key_id: UUID) -> None:
-        """Raises NotFoundError, or ConflictError when it is revoked already."""
+        """Revoke a key and its family for the operator.
+
+        Raises NotFoundError, and ConflictError when the key is revoked already.
+        """
         with self._db.read() as db:
             if (
                 one_or_not_found(db, select(ApiKey).where(ApiKey.id == key_id)).revoked_at
@@ -281,7 +289,7 @@ def _successor(old: ApiKey, caller: Caller) -> ApiKey:
         may_give_bits=old.may_give_bits,
         tenant_id=old.tenant_id,
         permission_sets=old.permission_sets,
-        made_by=caller.key_id,  # which was given its text: revoking that key revokes this one
+        made_by=caller.key_id,  # the caller got its text: revoking the caller revokes it too
         expires_at=_earlier(None if lifetime is None else now() + lifetime, caller.expires_at),
     )
 
@@ -291,16 +299,15 @@ def _earlier(one_time: datetime | None, other: datetime | None) -> datetime | No
 
 
 def _ensure_room(db: Session, caller: Caller, tenant_id: UUID | None, most: int) -> None:
-    """Ensure that the tenant, if there is one, may have another key. Lock it, as two requests may
-    want the last one.
+    """Lock the tenant, if there is one, and ensure that it may have another key.
 
-    Raises NotFoundError for a tenant that the caller makes no keys for, RateLimitedError for one
-    that has that many.
+    The lock keeps two requests from taking the last place. Raises NotFoundError for a tenant that
+    the caller makes no keys for, and RateLimitedError for one that has `most` keys.
     """
     if tenant_id is None:
         return
     tenant_of(db, caller, tenant_id, lock=True)
-    if caller.delegates:  # compared with the clock now, as the wait for the lock may have been long
+    if caller.delegates:  # checked after the wait for the lock, which may be long
         one_or_not_found(
             db, families.delegated_tenants(caller.key_id).where(Tenant.id == tenant_id)
         )
@@ -313,8 +320,10 @@ def _ensure_room(db: Session, caller: Caller, tenant_id: UUID | None, most: int)
 
 
 def _ensure_may_end(db: Session, caller: Caller, key: ApiKey) -> None:
-    """Raises ForbiddenError for a key of more permission sets, and for a bound caller for a key
-    of the vendor's.
+    """Ensure that the caller may revoke or replace this key.
+
+    Raises ForbiddenError for a key of more permission sets. For a bound caller it also raises it
+    for a key that the vendor made.
     """
     _ensure_no_wider(caller, key.permission_sets)
     if caller.tenant_id is None:
@@ -335,9 +344,9 @@ def _ensure_no_wider(caller: Caller, permission_sets: list[str] | None) -> None:
 def _ensure_giveable(
     caller: Caller, scopes: frozenset[Scope], may_give: frozenset[Scope], tenant_id: UUID | None
 ) -> None:
-    """Ensure that the caller may give these scopes. Raises ForbiddenError.
+    """Ensure that the caller may give these scopes.
 
-    Raises ValidationFailedError for a combination that no key can have.
+    Raises ForbiddenError, and ValidationFailedError for a combination that no key can have.
     """
     if missing := (scopes | may_give) - caller.giveable_scopes:
         raise ForbiddenError(
@@ -377,8 +386,9 @@ def _visible(caller: Caller) -> Select[ApiKey]:
 
 
 def _one_visible(caller: Caller, key_id: UUID) -> Select[ApiKey]:
-    """Return what `_visible` does, and expired keys too: a key that was replaced expires before
-    what it made.
+    """Select a key as `_visible` does, but also an expired one.
+
+    A replaced key expires before its family.
     """
     return _no_stronger(caller).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
 

@@ -1,6 +1,6 @@
 """Callers, and what they may do.
 
-A caller is checked twice: when a request begins, and in each transaction that the request writes in
+A caller is checked when a request begins, and again in each transaction that the request writes in
 (`Caller.admit`).
 """
 
@@ -31,8 +31,9 @@ _BAD_KEY = "This needs a valid API key: Authorization: Bearer dpk_…"
 
 
 class Scope(enum.StrEnum):
-    """What a key may do. The order is the order of the bits in `api_keys.scope_bits`: append,
-    never reorder.
+    """What a key may do.
+
+    The order is the order of the bits in `api_keys.scope_bits`: append, never reorder.
     """
 
     TENANTS_READ = "tenants:read"
@@ -47,10 +48,10 @@ class Scope(enum.StrEnum):
 
 
 MAKES_KEYS = frozenset({Scope.KEYS_WRITE, Scope.KEYS_DELEGATE})
-# What `all` stands for: keys:delegate does not go together with keys:write.
+# The meaning of `all`. keys:delegate can't be combined with keys:write.
 ALL_SCOPES = frozenset(Scope) - {Scope.KEYS_DELEGATE}
 
-# Read in the same statement as a row, so that no change comes between the two.
+# Selected in the same statement as a row, to keep any change from coming between the two.
 EPOCH = select(Configuration.epoch).scalar_subquery()
 _BITS = {scope: 1 << place for place, scope in enumerate(Scope)}
 
@@ -66,12 +67,14 @@ def from_bits(bits: int) -> frozenset[Scope]:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated API key, an onboarding link (app/onboarding/page_links.py) or the
-    operator, for one request.
+    """The principal of one request.
+
+    It is an authenticated API key, an onboarding link (app/onboarding/page_links.py) or the
+    operator.
     """
 
     key_id: UUID  # or the link's
-    lookup: str  # the digits of its text, by which the key is read again; a link has none
+    lookup: str  # the digits by which a key is read again; a link has none
     digest: bytes = field(repr=False)
     name: str
     scopes: frozenset[Scope]
@@ -79,12 +82,12 @@ class Caller:
     expires_at: datetime | None
     kind: Literal["api_key", "onboarding_link", "operator"] = "api_key"
     permission_sets: frozenset[str] | None = (
-        None  # whose connections it may have credentials for; None: any
+        None  # it may issue for connections with these sets; None: with any
     )
     may_give: frozenset[Scope] = frozenset()  # with keys:delegate
     counts: Callable[[Session], None] | None = field(
         default=None, repr=False
-    )  # in the transaction that it writes in
+    )  # called in each of its write transactions
     request_id: str | None = None  # the request's fields come last, for `for_request`
     client_address: str | None = None
 
@@ -99,25 +102,24 @@ class Caller:
 
     @property
     def lock_id(self) -> UUID | None:
-        """Whose lock its writers share. A bound key's and a link's is the tenant's, so its whole
-        family has one.
+        """The id of the lock that its writers share.
+
+        For a bound key and for a link it is the tenant's. A bound key's whole family therefore has
+        one lock.
         """
         return self.tenant_id or self.key_id
 
     @property
     def delegates(self) -> bool:
-        """Say whether the keys that it makes have scopes out of `may_give`, and not out of its
-        own.
-        """
+        """Whether the keys that it makes take their scopes from `may_give`, not from its own."""
         return Scope.KEYS_WRITE not in self.scopes
 
     @property
     def giveable_scopes(self) -> frozenset[Scope]:
-        """The scopes that keys of its making can have, or have in `may_give`. It sees and ends no
-        other keys.
+        """The scopes that keys of its making can have, or have in `may_give`.
 
-        An unbound key with keys:write could make every key that a key with keys:delegate of its
-        making makes.
+        It sees and ends no other keys. An unbound key with keys:write may give keys:delegate: it
+        could itself make every key that such a key makes.
         """
         if self.delegates:
             return self.may_give
@@ -127,11 +129,13 @@ class Caller:
         return Suspension(self.kind, bound=self.tenant_id is not None, reason=reason)
 
     def admit(self, db: Session) -> None:
-        """Raises UnauthenticatedError for a key, and NotFoundError for a link, that has expired or
-        was revoked, and what `counts` raises.
+        """Check the caller again inside a write transaction.
 
-        Shares a lock until the transaction ends: a revocation waits for requests that write, and a
-        request that writes waits for a revocation and sees it. No row is locked.
+        Raises UnauthenticatedError for a key that has expired or was revoked, NotFoundError for
+        such a link, and any error of `counts`.
+
+        Shares a lock until the transaction ends. A revocation waits for requests that write. A
+        request that writes waits for a revocation, and sees it. No row is locked.
         """
         locks.share(db, Lock.CALLER, self.lock_id)
         if self.kind == "onboarding_link":
@@ -154,26 +158,38 @@ class Caller:
             self.counts(db)
 
     def for_request(self, request_id: str | None, client_address: str | None) -> "Caller":
-        """The same caller for one request. dataclasses.replace takes four times as long."""
-        # mypy counts no getter
+        """Return the same caller for one request.
+
+        dataclasses.replace takes four times as long.
+        """
+        # mypy can't infer what a getter returns
         return Caller(*_of_key(self), request_id, client_address)  # type: ignore[call-arg]
 
     def ensure_live(self) -> None:
-        """Raises UnauthenticatedError if the key has expired since it was authenticated."""
+        """Ensure that the key has not expired since it was authenticated.
+
+        Raises UnauthenticatedError.
+        """
         if self.expires_at is not None and self.expires_at <= now():
             raise UnauthenticatedError(_BAD_KEY)
 
     def require(self, *scopes: Scope) -> None:
-        """Require one of the scopes. Call it before any lookup. Raises ForbiddenError."""
+        """Require one of the scopes, before any lookup.
+
+        Raises ForbiddenError.
+        """
         if self.scopes.isdisjoint(scopes):
             raise ForbiddenError(f"This API key lacks the scope {' or '.join(scopes)}.")
 
     def covers(self, permission_sets: frozenset[str]) -> bool:
-        """Say whether the key is for all of these permission sets."""
+        """Return whether the key is for all of these permission sets."""
         return self.permission_sets is None or permission_sets <= self.permission_sets
 
     def require_sets(self, permission_sets: frozenset[str]) -> None:
-        """Raises ForbiddenError unless the key is for all of these permission sets."""
+        """Require a key that is for all of these permission sets.
+
+        Raises ForbiddenError.
+        """
         if not self.covers(permission_sets):
             lacking = ", ".join(sorted(permission_sets - (self.permission_sets or frozenset())))
             raise ForbiddenError(
@@ -181,8 +197,9 @@ class Caller:
             )
 
     def require_unbound(self) -> None:
-        """Raises ForbiddenError for a key that is bound to a tenant. For what concerns all
-        tenants, or the vendor.
+        """Require a key that is not bound to a tenant.
+
+        It is for requests about all tenants or about the vendor. Raises ForbiddenError.
         """
         if self.tenant_id is not None:
             raise ForbiddenError("This API key is confined to one tenant.")
@@ -198,18 +215,19 @@ class OnBehalf(NamedTuple):
     tenant_id: UUID
 
     def admit(self, db: Session) -> None:
-        """There is no key that could have been revoked."""
+        """Do nothing: no key could have been revoked."""
 
 
 class Operator(Caller):
-    """The person at the command line, who needs no key and may do everything. Only app/cli makes
-    one.
+    """The person at the command line, who needs no key and may do everything.
+
+    Only app/cli creates one.
     """
 
     __slots__ = ()
 
     def __init__(self, name: str) -> None:
-        no_key: Any = None  # so what it makes has no maker that could be revoked
+        no_key: Any = None  # its keys and links then have no maker that could be revoked
         super().__init__(
             no_key,
             "",
@@ -226,15 +244,16 @@ class Operator(Caller):
         return Actor("operator", None, self.name)
 
     def admit(self, db: Session) -> None:
-        """There is no key that could have been revoked."""
+        """Do nothing: no key could have been revoked."""
 
 
 AnyCaller = Caller | OnBehalf
 
 
 def lookup_of(text: str) -> str:
-    """The lookup digits in a key's text. Raises UnauthenticatedError if it has not the form of a
-    key.
+    """Return the lookup digits in a key's text.
+
+    Raises UnauthenticatedError for a text that does not have the form of a key.
     """
     found = KEY.fullmatch(text)
     if found is None:
@@ -243,17 +262,18 @@ def lookup_of(text: str) -> str:
 
 
 def digest_of(text: str) -> bytes:
-    """The stored hash of a key's text, or of a link's token: 256 random bits need no slow hash
-    and no salt.
+    """Return the stored hash of a key's text, or of a link's token.
+
+    256 random bits need no slow hash and no salt.
     """
     return hashlib.sha256(text.encode("ascii")).digest()
 
 
 def caller_at_epoch(db: Session, lookup: str) -> tuple[int, Caller]:
-    """The epoch, and the caller behind the key with these digits; `authenticated` checks its digest
-    and expiry.
+    """Return the revocation counter, and the caller whose key has these digits.
 
-    Raises UnauthenticatedError, also for a revoked key and for a key of a deleted tenant.
+    `authenticated` checks the key's digest and expiry. Raises UnauthenticatedError, also for a
+    revoked key and for a key of a deleted tenant.
     """
     row = db.execute(_BY_LOOKUP, {"lookup": lookup}).one_or_none()
     if row is None:
@@ -272,8 +292,9 @@ def caller_at_epoch(db: Session, lookup: str) -> tuple[int, Caller]:
 
 
 def authenticated(caller: Caller, digest: bytes) -> Caller:
-    """The caller, if that is the digest of its key and the key has not expired. Raises
-    UnauthenticatedError.
+    """Return the caller if the digest is its key's and the key has not expired.
+
+    Raises UnauthenticatedError.
     """
     if not hmac.compare_digest(caller.digest, digest):
         raise UnauthenticatedError(_BAD_KEY)
@@ -282,14 +303,14 @@ def authenticated(caller: Caller, digest: bytes) -> Caller:
 
 
 def live_at(at: datetime) -> ColumnElement[bool]:
-    """Keys that are neither revoked nor expired."""
+    """Return the condition for keys that are neither revoked nor expired."""
     return and_(
         ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > at)
     )
 
 
 def live_links() -> Select[OnboardingLink, Tenant]:
-    """Onboarding links that open a page, with their tenants."""
+    """Select the onboarding links that open a page, with their tenants."""
     live = (
         OnboardingLink.revoked_at.is_(None),
         OnboardingLink.expires_at > now(),
@@ -299,14 +320,15 @@ def live_links() -> Select[OnboardingLink, Tenant]:
 
 
 def _of_live_tenant() -> Select[ApiKey]:
-    """Keys without those of deleted tenants: a key may have been made while its tenant was being
-    deleted.
+    """Select the keys of no tenant and of tenants that are not deleted.
+
+    A key may have been made while its tenant was being deleted.
     """
     tenant_gone = exists().where(Tenant.id == ApiKey.tenant_id, Tenant.deleted_at.is_not(None))
     return select(ApiKey).where(~tenant_gone)
 
 
-# Made once: to build a statement costs as much as to run it, and a wrong key must cost little.
+# Built once: building a statement costs as much as running it, and a wrong key must cost little.
 _BY_LOOKUP = (
     _of_live_tenant()
     .where(ApiKey.lookup == bindparam("lookup"), ApiKey.revoked_at.is_(None))

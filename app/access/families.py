@@ -1,12 +1,12 @@
-"""Families: the keys and onboarding links that a key made, and what those keys made in turn.
+"""Families: the keys and onboarding links that a key made, and those that these keys made in turn.
 
 A key that leaked may have made others, so revoking a key revokes its family. A replaced key belongs
-to its successor's family: revoking the successor also revokes what the old key makes in its grace
-period. The search stops at a revoked key, whose family was revoked with it.
+to its successor's family: revoking the successor also revokes the keys and links that the old key
+makes in its grace period. The search stops at a revoked key, whose family was revoked with it.
 
-Tenants that a key made are not revoked with it. For a key with keys:delegate, its family's tenants
-are those that it made, or that a key made which it succeeded. Its family has no other keys that
-could make one, as it makes bound keys.
+Tenants that a key made are not revoked with it. The tenants of a key with keys:delegate are those
+that it or a predecessor made. No other key of its family can make one, because it makes bound keys
+only.
 """
 
 from datetime import timedelta
@@ -36,16 +36,17 @@ from app.store.locks import Lock
 from app.store.models import ApiKey, OnboardingLink, Tenant
 
 DELEGATION_HOURS = (
-    24  # for so long after it made a tenant, a key with keys:delegate makes keys for it
+    24  # after the creation of a tenant, a key with keys:delegate may make keys for it
 )
 _SHOWN = 20
-_NAMED = 100  # ids in an audit event
+_NAMED = 100  # upper bound of the ids in an audit event
 _BLIND: Any = {"synchronize_session": False}
 
 
 def family(roots: Select[UUID]) -> CTE:
-    """The ids of these keys and of their families. A key may be in its own family, as a key can
-    replace itself.
+    """Return the ids of these keys and of their families.
+
+    A key may be in its own family, because a key can replace itself.
     """
     found = roots.where(ApiKey.revoked_at.is_(None)).cte("family", recursive=True)
     made = aliased(ApiKey)
@@ -56,17 +57,18 @@ def family(roots: Select[UUID]) -> CTE:
 
 
 def _links_of(keys: CTE) -> ColumnElement[bool]:
-    """Links that these keys made, expired ones too: their registration tokens are valid until
-    the link is revoked.
+    """Return the condition for links that these keys made.
+
+    Expired links count: their registration tokens are valid until the link is revoked.
     """
     return and_(OnboardingLink.made_by.in_(select(keys.c.id)), OnboardingLink.revoked_at.is_(None))
 
 
 class FamilySummary(NamedTuple):
-    """What revoking a key also revokes: how many live keys and links, and the first of the keys.
+    """How many live keys and links are revoked with a key, and the first of the keys.
 
-    `registrations`: of how many live tenants the key could read the registration token. Those stay
-    valid.
+    `registrations`: the number of live tenants whose registration token the key could read. These
+    tokens stay valid.
     """
 
     keys: int
@@ -76,8 +78,10 @@ class FamilySummary(NamedTuple):
 
 
 def _search_by_index(db: Session) -> None:
-    """Until its statistics are renewed, PostgreSQL would read the whole table for each of
-    thousands of new keys.
+    """Make PostgreSQL search by index in this transaction.
+
+    Until its statistics are renewed, it would read the whole table for each of thousands of new
+    keys.
     """
     if db.get_bind().dialect.name == "postgresql":
         db.execute(text("SET LOCAL enable_seqscan = off"))
@@ -95,8 +99,9 @@ def summarize_family(db: Session, key: ApiKey) -> FamilySummary:
 
 
 def readable_registrations(key: ApiKey) -> Select[UUID]:
-    """Select the live tenants whose kit, with its registration token, the key or one of its
-    family could read.
+    """Select the live tenants whose registration token the key or its family could read.
+
+    The token is in a tenant's kit.
     """
     live = select(Tenant.id).where(Tenant.deleted_at.is_(None)).order_by(Tenant.id)
     if Scope.CONNECTIONS_READ in from_bits(key.scope_bits):
@@ -107,7 +112,7 @@ def readable_registrations(key: ApiKey) -> Select[UUID]:
 
 
 def delegated_tenants(key_id: UUID) -> Select[UUID]:
-    """Return the live tenants for which this key, if it has keys:delegate, makes keys."""
+    """Select the live tenants for which this key, if it has keys:delegate, makes keys."""
     since = now() - timedelta(hours=DELEGATION_HOURS)
     return select(Tenant.id).where(
         _tenants_of(key_id), Tenant.created_at > since, Tenant.deleted_at.is_(None)
@@ -115,8 +120,9 @@ def delegated_tenants(key_id: UUID) -> Select[UUID]:
 
 
 def _tenants_of(key_id: UUID) -> ColumnElement[bool]:
-    """Return the condition for tenants that this key or one of its predecessors made, revoked
-    ones too.
+    """Return the condition for tenants that this key or a predecessor made.
+
+    Revoked predecessors count.
     """
     makers = select(ApiKey.id).where(ApiKey.id == key_id).cte("makers", recursive=True)
     makers = makers.union(select(ApiKey.id).join(makers, ApiKey.replaced_by == makers.c.id))
@@ -143,25 +149,28 @@ class Making(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """A writer whose transaction ends keys or links: it waits for those who write with them.
+    """A writer whose transaction ends keys or links, and waits for those who write with them.
 
-    Only what is ended is locked, so that nobody can hold up a tenant whose keys and links they
+    Only these keys and links are locked. A caller can't hold up a tenant whose keys and links it
     can't see.
     """
 
     writer: Caller
-    lock_ids: Select[UUID]  # of what is ended; none: there is no such thing
+    lock_ids: Select[UUID]  # of the keys and links that end; no rows: there are none
     unbound: Select[UUID] | None = (
-        None  # of the keys that are ended, or else replaced, those that are bound to no tenant
+        None  # the keys bound to no tenant among those that are revoked or replaced
     )
 
     def admit(self, db: Session) -> None:
-        """Raises NotFoundError when there is nothing to end."""
+        """Lock the keys and links that end, and check the writer again.
+
+        Raises NotFoundError when there are none, and any error of the writer's `admit`.
+        """
         _search_by_index(db)
         if self.unbound is not None:
-            # A bound key's family acts for its tenant alone, so the tenant's lock keeps it from
-            # growing. An unbound one's may reach all tenants: nobody may make or replace a key, or
-            # two that replace each other's would form a ring.
+            # A bound key's family acts for its tenant alone, and the tenant's lock keeps it from
+            # growing. An unbound key's family may reach all tenants. Nobody may make or replace a
+            # key meanwhile: two keys that replace each other would form a ring.
             (locks.share if db.scalars(self.unbound).first() is None else locks.hold)(
                 db, Lock.MAKING
             )
@@ -175,12 +184,12 @@ class Ending(NamedTuple):
 
 
 def ending(writer: Caller, key: Select[ApiKey]) -> Ending:
-    """The writer that revokes this key and its family."""
+    """Return the writer that revokes this key and its family."""
     return Ending(writer, _lock_ids(family(key.with_only_columns(ApiKey.id))), _unbound(key))
 
 
 def replacing(writer: Caller, key: Select[ApiKey]) -> Ending:
-    """The writer that replaces this key, and makes its successor the maker of what it made."""
+    """Return the writer that replaces this key, and hands its family to the successor."""
     old = key.with_only_columns(ApiKey.id).scalar_subquery()
     changed = select(ApiKey.id).where(or_(ApiKey.id == old, made_by(old))).cte("changed")
     return Ending(writer, _lock_ids(changed), _unbound(key))
@@ -204,11 +213,12 @@ def _family_of(key_id: UUID) -> CTE:
 
 
 def revoke_family(db: Session, key: ApiKey) -> dict[str, Any]:
-    """Revoke the key and its family, in a transaction of `Ending`. Returns details for the audit
-    event.
+    """Revoke the key and its family, in a transaction of `Ending`.
+
+    Returns details for the audit event.
     """
     key_id, at, found = key.id, now(), _family_of(key.id)
-    # The links first, while the keys that made them can still be found.
+    # The links go first: they are selected by unrevoked keys that made them.
     revoked_links = update(OnboardingLink).where(_links_of(found)).values(revoked_at=at)
     links = db.scalars(revoked_links.returning(OnboardingLink.id), execution_options=_BLIND).all()
     keys = update(ApiKey).where(ApiKey.id.in_(select(found.c.id))).values(revoked_at=at)
@@ -228,16 +238,16 @@ def revoke_family(db: Session, key: ApiKey) -> dict[str, Any]:
 
 
 def made_by(key_id: UUID | ScalarSelect[UUID]) -> ColumnElement[bool]:
-    """Keys that this key made and that are not revoked."""
+    """Return the condition for unrevoked keys that this key made."""
     return and_(ApiKey.made_by == key_id, ApiKey.revoked_at.is_(None))
 
 
 def inherit(db: Session, old: UUID, successor: UUID, *, by: UUID | None) -> None:
-    """Make the successor the maker of what the old key made.
+    """Make the successor the maker of the old key's keys and links.
 
-    A key that asked for this, and what it came from, stay with the old key. Otherwise a child that
-    replaces its maker would be its successor's maker and child, in a ring that the old key's
-    revocation does not reach.
+    The key that requests the replacement stays with the old key, and so do its ancestors. Otherwise
+    a child that replaces its maker would become both maker and child of the successor. Revoking the
+    old key would not reach that ring.
     """
     keys = update(ApiKey).where(
         made_by(old), ApiKey.id != successor, ApiKey.id.not_in(select(_origins(by).c.id))
@@ -250,7 +260,7 @@ def inherit(db: Session, old: UUID, successor: UUID, *, by: UUID | None) -> None
 
 
 def _origins(key_id: UUID | None) -> CTE:
-    """The ids of this key, and of those in whose families it is."""
+    """Return the ids of this key and of the keys in whose families it is."""
     columns = ApiKey.id, ApiKey.made_by, ApiKey.replaced_by
     found = select(*columns).where(ApiKey.id == key_id).cte("origins", recursive=True)
     origin = aliased(ApiKey)

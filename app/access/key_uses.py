@@ -1,7 +1,8 @@
 """The hour of each API key's last use, for operators who look for unused keys.
 
 Requests note keys in memory. A minute later the notes are stored, for each key once an hour by each
-process. A process that ends stores its notes; one that is killed loses those of its last minute.
+process. A process that ends stores its notes. A process that is killed loses those of its last
+minute.
 """
 
 import atexit
@@ -21,7 +22,7 @@ from app.store.models import ApiKey
 
 _SECONDS = 60.0  # from the first note until all are stored
 _TOGETHER = 200  # rows in one transaction, for which other writers wait
-_KEYS = 10_000  # whose stored hour a process remembers
+_KEYS = 10_000  # upper bound of the keys whose stored hour a process keeps in memory
 
 
 class KeyUses:
@@ -35,8 +36,8 @@ class KeyUses:
         self._flushing = threading.Lock()
 
     def note(self, lookup: str) -> None:
-        """Note that this key was presented, and was good."""
-        if lookup in self._noted:  # without a lock, as each request for credentials comes here
+        """Note that this key was presented and authenticated."""
+        if lookup in self._noted:  # no lock: every request for credentials runs this
             return
         with self._lock:
             is_first = not self._noted
@@ -53,8 +54,9 @@ class KeyUses:
         self.flush()
 
     def flush(self) -> None:
-        """Store the notes. While the database is away they are lost: a key that is in use is
-        noted again.
+        """Store the notes.
+
+        They are lost if the database is unavailable. The next use of a key notes it again.
         """
         with self._flushing:
             with self._lock:
@@ -76,8 +78,8 @@ class KeyUses:
             for hour in set(hours.values()):
                 lookups = [lookup for lookup in hours if hours[lookup] == hour]
                 is_older = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < hour)
-                # Whoever holds a row's lock stores the same hour, or revokes the key, and need not
-                # wait for this.
+                # A locked row is skipped: the lock's holder stores the same hour or revokes the
+                # key.
                 rows = (
                     select(ApiKey.id)
                     .where(ApiKey.lookup.in_(lookups), is_older)

@@ -15,8 +15,8 @@ from app.store.models import Connection, ConnectionStatus, Tenant, TenantStatus
 _FULL_RETRY_SECONDS = 3600  # a full limit stays full until something is deleted
 
 
-# Made once: to build a statement costs as much as to run it. A caller that is confined to no tenant
-# asks with the tenant's own id.
+# Built once: building a statement costs as much as running it. For a caller that is not bound to a
+# tenant, `confined_to` is the tenant's own id.
 _TENANT = select(Tenant).where(
     Tenant.id == bindparam("tenant_id"),
     Tenant.id == bindparam("confined_to"),
@@ -33,7 +33,7 @@ _OWNED = (
         Tenant.deleted_at.is_(None),
     )
 )
-# "No key update": rows that refer to these can be added meanwhile.
+# FOR NO KEY UPDATE: rows that refer to these rows can be added meanwhile.
 _LOCKED_TENANT = _TENANT.with_for_update(of=Tenant, key_share=True)
 _LOCKED = _OWNED.with_for_update(of=Connection, key_share=True)
 _AT_EPOCH = _OWNED.options(lazyload(Connection.proof), lazyload(Connection.tenant)).add_columns(
@@ -42,7 +42,10 @@ _AT_EPOCH = _OWNED.options(lazyload(Connection.proof), lazyload(Connection.tenan
 
 
 def tenant_of(db: Session, caller: AnyCaller, tenant_id: UUID, *, lock: bool = False) -> Tenant:
-    """The live tenant, if this caller can see it. Raises NotFoundError."""
+    """Return the live tenant, if this caller can see it.
+
+    Raises NotFoundError.
+    """
     if lock and caller.tenant_id in {None, tenant_id}:
         locks.hold(db, Lock.TENANT, tenant_id)
     return one_or_not_found(db, _LOCKED_TENANT if lock else _TENANT, _of(caller, tenant_id))
@@ -51,8 +54,9 @@ def tenant_of(db: Session, caller: AnyCaller, tenant_id: UUID, *, lock: bool = F
 def owned(
     db: Session, caller: AnyCaller, tenant_id: UUID, connection_id: UUID, *, lock: bool = False
 ) -> Connection:
-    """The tenant's live connection, if this caller can see it (the query names both). Raises
-    NotFoundError.
+    """Return the tenant's live connection, if this caller can see it.
+
+    The query names tenant and connection. Raises NotFoundError.
     """
     which = _of(caller, tenant_id) | {"connection_id": connection_id}
     if lock and caller.tenant_id in {None, tenant_id}:
@@ -61,8 +65,9 @@ def owned(
 
 
 def connection_lock_id(tenant_id: UUID, connection_id: UUID) -> UUID:
-    """Made of both: who names another tenant's connection beside their own tenant does not lock
-    it.
+    """Return the id of a connection's lock, computed from both ids.
+
+    A caller that names another tenant's connection with its own tenant therefore does not lock it.
     """
     return UUID(int=tenant_id.int ^ connection_id.int)
 
@@ -70,8 +75,9 @@ def connection_lock_id(tenant_id: UUID, connection_id: UUID) -> UUID:
 def owned_at_epoch(
     db: Session, caller: AnyCaller, tenant_id: UUID, connection_id: UUID
 ) -> tuple[int, Connection, TenantStatus]:
-    """The epoch, the connection as from `owned`, and its tenant's status, in one statement.
-    Raises NotFoundError.
+    """Return the revocation counter, the connection and its tenant's status.
+
+    One statement reads all three. The connection is the same as from `owned`. Raises NotFoundError.
     """
     which = _of(caller, tenant_id) | {"connection_id": connection_id}
     row = db.execute(_AT_EPOCH, which).unique().one_or_none()
@@ -86,8 +92,9 @@ def _of(caller: AnyCaller, tenant_id: UUID) -> dict[str, UUID]:
 
 
 def ensure_room(db: Session, live: Select[int], most: int, refusal: str) -> None:
-    """Raises RateLimitedError when that many are counted. Locks make the count hold until the
-    transaction ends.
+    """Ensure that the query counts fewer than `most` rows.
+
+    Locks keep the count valid until the transaction ends. Raises RateLimitedError.
     """
     if (db.scalar(live) or 0) >= most:
         raise RateLimitedError(refusal, retry_after=_FULL_RETRY_SECONDS)
