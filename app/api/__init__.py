@@ -1,3 +1,4 @@
-"""The REST API, one module a resource. A view loads its schema, calls one service method and
-returns what that gave.
+"""The REST API, one module for each resource.
+
+A view loads its schema, calls one service method and returns the result.
 """

@@ -104,7 +104,7 @@ _SHOWN = (
 
 @bp.operation("POST", "/v1/api-keys", _EITHER, KeyCreated, takes=KeyIn, status=201, fails=[404])
 def create_key(body: dict[str, Any]) -> dict[str, Any]:
-    """Create an API key; only this answer shows it"""
+    """Create an API key; only this answer shows it."""
     given = {"scopes": frozenset(body["scopes"]), "may_give": frozenset(body.get("may_give") or ())}
     key, text = services().api_keys.create_key(changing(), **(body | given))
     return _shown(key, FamilySummary(0, 0, [], 0)) | {"key": text}
@@ -112,10 +112,10 @@ def create_key(body: dict[str, Any]) -> dict[str, Any]:
 
 @bp.operation("POST", f"{_ONE}/replace", Scope.KEYS_WRITE, KeyCreated, takes=ReplaceIn, status=201)
 def replace_key(body: dict[str, Any], key_id: UUID) -> dict[str, Any]:
-    """Replace a key by a successor; the old key ends after the grace period
+    """Replace a key by a successor; the old key ends after the grace period.
 
-    The successor has the same name, scopes, `may_give` and bounds, and inherits what the old key
-    made. Only this answer shows it.
+    The successor has the same name, scopes, `may_give` and bounds, and inherits the keys and links
+    that the old key made. Only this answer shows it.
     """
     key, made, text = services().api_keys.replace_key(changing(), key_id, **body)
     return _shown(key, made) | {"key": text}
@@ -123,23 +123,23 @@ def replace_key(body: dict[str, Any], key_id: UUID) -> dict[str, Any]:
 
 @bp.operation("GET", "/v1/api-keys", _EITHER, page_of(KeyOut), takes=PageQuery)
 def list_keys(query: dict[str, Any]) -> dict[str, Any]:
-    """List live API keys that the one in use could make, newest first"""
+    """List live API keys that the one in use could make, newest first."""
     found = paged(query, partial(services().api_keys.list_keys, caller()))
     return found | {"items": [_shown(key) for key in found["items"]]}
 
 
 @bp.operation("GET", _ONE, _EITHER, KeyShown)
 def get_key(key_id: UUID) -> dict[str, Any]:
-    """Read an API key, and how many live keys and links are revoked with it"""
+    """Read an API key, and how many live keys and links are revoked with it."""
     return _shown(*services().api_keys.get_key(caller(), key_id))
 
 
 @bp.operation("DELETE", _ONE, _EITHER, status=204)
 def revoke_key(key_id: UUID) -> None:
-    """Revoke an API key: from this answer on, requests with it are refused
+    """Revoke an API key: from this answer on, requests with it are refused.
 
-    The keys and onboarding links that it made are revoked with it, and what those keys made. To
-    renew a good key, replace it.
+    The keys and onboarding links that it made are revoked with it, and so are those that these keys
+    made. To renew a good key, replace it.
     """
     services().api_keys.revoke_key(caller(), key_id)
 

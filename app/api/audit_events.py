@@ -66,11 +66,11 @@ bp = Blueprint(
     fails=[404],
 )
 def list_audit_events(query: dict[str, Any]) -> dict[str, Any]:
-    """List audit events, newest first; with `after`, oldest first, as a feed
+    """List audit events, newest first; with `after`, oldest first, as a feed.
 
     A key that is bound to a tenant sees that tenant's events. With `after` the list begins with the
-    event that follows that one. An event enters the feed about 20 seconds after it was made and
-    never before an older one, so a reader that goes on from its last event misses none. Begin with
+    event that follows that one. An event enters the feed about 20 seconds after it was made, and
+    never before an older one. A reader that goes on from its last event misses none. Begin with
     `00000000-0000-0000-0000-000000000000`.
     """
     filters = {

@@ -164,7 +164,7 @@ class PermissionsOut(Answer):
         allow_none=True,
         metadata={"description": "null: its policies were not seen."},
     )
-    # fields are no attributes of a schema
+    # fields are not attributes of a schema
     unknown = fields.List(fields.Nested(GapOut))  # type: ignore[assignment]
 
 
@@ -269,7 +269,7 @@ def _filter(query: dict[str, Any]) -> ConnectionFilter:
 
 @bp.operation("POST", _ALL, Scope.CONNECTIONS_WRITE, ConnectionOut, takes=ConnectionIn, status=201)
 def create_connection(body: dict[str, Any], tenant_id: UUID) -> Connection:
-    """Connect a role, and prove it once before answering
+    """Connect a role, and prove it once before answering.
 
     `verified`: the role accepts the tenant's External ID, and refuses the broker without it and
     with another one. `pending`: the role refused for 5 seconds. A new role does so at first; Deputy
@@ -290,13 +290,13 @@ def create_connection(body: dict[str, Any], tenant_id: UUID) -> Connection:
 
 @bp.operation("GET", _ALL, Scope.CONNECTIONS_READ, _ConnectionPage, takes=ConnectionQuery)
 def list_connections(query: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
-    """List a tenant's connections, newest first"""
+    """List a tenant's connections, newest first."""
     return paged(query, partial(services().listing.list, caller(), tenant_id, _filter(query)))
 
 
 @bp.operation("GET", f"{_ALL}/summary", Scope.CONNECTIONS_READ, ConnectionSummary)
 def summarize_connections(tenant_id: UUID) -> dict[str, Any]:
-    """Count a tenant's connections by status"""
+    """Count a tenant's connections by status."""
     counts = services().listing.summary(caller(), tenant_id)
     every = services().proof_queue.pace.interval().seconds
     return {"total": sum(counts.values()), "reprove_every": every, "by_status": counts}
@@ -306,25 +306,25 @@ def summarize_connections(tenant_id: UUID) -> dict[str, Any]:
     "GET", "/v1/connections", Scope.CONNECTIONS_READ, _ConnectionPage, takes=ConnectionQuery
 )
 def list_all_connections(query: dict[str, Any]) -> dict[str, Any]:
-    """List connections across tenants, newest first"""
+    """List connections across tenants, newest first."""
     return paged(query, partial(services().listing.list_all, caller(), _filter(query)))
 
 
 @bp.operation("GET", _ONE, Scope.CONNECTIONS_READ, ConnectionOut)
 def get_connection(tenant_id: UUID, connection_id: UUID) -> Connection:
-    """Read a connection"""
+    """Read a connection."""
     return services().connections.get(caller(), tenant_id, connection_id)
 
 
 @bp.operation("PATCH", _ONE, Scope.CONNECTIONS_WRITE, ConnectionOut, takes=SetIn)
 def ask_for_set(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
-    """Ask the customer to move a role to another permission set
+    """Ask the customer to move a role to another permission set.
 
     The kit of that set and the onboarding page then show how to update the role. The connection
-    keeps its set, its status and its issuing until its stack's message, its role's tag or a
-    diagnosis says that the role has the other set. A set that writes needs approval as a new
-    connection does. With the connection's own set, the request is withdrawn. A key that is limited
-    to permission sets must cover those that the role has.
+    keeps its set, its status and its issuing until Deputy learns that the role has the other set.
+    Its stack's message, its role's tag or a diagnosis says so. A set that writes needs approval as
+    a new connection does. A request for the connection's own set withdraws the earlier request. A
+    key that is limited to permission sets must cover those that the role has.
     """
     services().quotas.admit_attempt(caller(), tenant_id)
     return services().connections.ask_for_set(caller(), tenant_id, connection_id, **body)
@@ -332,17 +332,18 @@ def ask_for_set(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> C
 
 @bp.operation("DELETE", _ONE, Scope.CONNECTIONS_WRITE, status=204)
 def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
-    """Delete a connection: issuing stops at once
+    """Delete a connection: issuing stops at once.
 
-    Only a key that is bound to no tenant can connect the role again, unless a bound key deleted it.
-    It can also delete what a bound key deleted: then no bound key can connect the role again.
+    Only a key that is bound to no tenant can connect the role again, unless a bound key deleted the
+    connection. A key that is bound to no tenant can also delete a connection that a bound key
+    deleted. Then no bound key can connect the role again.
     """
     services().connections.delete(caller(), tenant_id, connection_id)
 
 
 @bp.operation("POST", f"{_ONE}/verify", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Empty)
 def verify_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
-    """Prove a connection again now"""
+    """Prove a connection again now."""
     services().quotas.admit_attempt(caller(), tenant_id)
     return services().verification.verify(
         caller(), tenant_id, connection_id, trigger=Trigger.REQUESTED
@@ -351,7 +352,7 @@ def verify_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUI
 
 @bp.operation("POST", f"{_ONE}/diagnose", Scope.CONNECTIONS_WRITE, DiagnosisOut, takes=Empty)
 def diagnose_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Diagnosis:
-    """Find out why a connection does not work, and who can repair it
+    """Find out why a connection does not work, and who can repair it.
 
     It also compares what the role may do with its permission set, if a proof has succeeded and the
     role may read itself (the kit's policy `read-itself`). It changes nothing. A key that is bound
@@ -363,31 +364,31 @@ def diagnose_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: U
 
 @bp.operation("GET", f"{_ONE}/proofs", Scope.CONNECTIONS_READ, page_of(ProofOut), takes=PageQuery)
 def list_proofs(query: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> dict[str, Any]:
-    """List a connection's proofs, newest first"""
+    """List a connection's proofs, newest first."""
     return paged(query, partial(services().listing.list_proofs, caller(), tenant_id, connection_id))
 
 
 @bp.operation("POST", f"{_ONE}/suspend", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Reason)
 def suspend_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
-    """Suspend a connection: no credentials are issued for it until it is resumed
+    """Suspend a connection: no credentials are issued for it until it is resumed.
 
-    If a key that is bound to no tenant does so, the tenant's keys, links and stacks connect no
-    other role in its AWS account until then, and have none proven that is not verified. Other
-    verified connections of the account go on.
+    If a key that is bound to no tenant suspends it, the tenant's keys, links and stacks can connect
+    no other role in its AWS account until it is resumed. They can also have no unverified role
+    there proven. Other verified connections of the account go on.
     """
     return services().connections.suspend(caller(), tenant_id, connection_id, **body)
 
 
 @bp.operation("POST", f"{_ONE}/resume", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Reason)
 def resume_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
-    """Resume a suspended connection, and prove it once before answering"""
+    """Resume a suspended connection, and prove it once before answering."""
     services().quotas.admit_attempt(caller(), tenant_id)
     return services().connections.resume(changing(), tenant_id, connection_id, **body)
 
 
 @bp.operation("POST", f"{_ONE}/approve", Scope.CONNECTIONS_WRITE, ApprovedOut, takes=ApprovalIn)
 def approve_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
-    """Approve a permission set that may write, in an account that was not declared
+    """Approve a permission set that may write, in an account that was not declared.
 
     It needs a key that is bound to no tenant. It approves one set alone: another one of
     `sets_to_approve` goes on waiting. The answer is 409 if the named set does not wait, or if none
@@ -395,7 +396,7 @@ def approve_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUI
     one at any time.
 
     A connection whose own set is approved is verified at once if its latest proof succeeded and is
-    less than a day old; otherwise a proof is due now.
+    less than a day old. Otherwise a proof is due now.
     """
     return services().connections.approve(caller(), tenant_id, connection_id, **body)
 
@@ -404,7 +405,7 @@ def approve_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUI
     "POST", f"{_ONE}/report-refused", Scope.CREDENTIALS_ISSUE, Empty, takes=Empty, status=202
 )
 def report_refused(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> dict[str, Any]:
-    """Report that AWS refused issued credentials
+    """Report that AWS refused issued credentials.
 
     Deputy drops the cached sessions of the connection and makes a proof due now: at most once a
     minute for a connection, and 60 times a minute for a tenant. Further reports also get 202.

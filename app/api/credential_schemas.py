@@ -1,4 +1,4 @@
-"""Credentials, as they are asked for and answered."""
+"""Requests for credentials, and the two shapes of their answers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -53,10 +53,10 @@ class IssueIn(Strict):
 
 ISSUE_IN = IssueIn()
 EXPIRATION = (
-    "%Y-%m-%dT%H:%M:%SZ"  # the one form that every AWS SDK parses: Java's Instant refuses +00:00
+    "%Y-%m-%dT%H:%M:%SZ"  # the only form that every AWS SDK parses: Java's Instant refuses +00:00
 )
 
-# The example key is the one of AWS's documentation; it belongs to no account.
+# The key of AWS's documentation, which belongs to no account.
 _KEY_ID = string("ASIAIOSFODNN7EXAMPLE", attribute="session.access_key_id")
 _SECRET = string("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", attribute="session.secret_access_key")
 _TOKEN = string("IQoJb3JpZ2luX2IQoJb3JpZ2luX2EXAMPLETOKEN", attribute="session.session_token")
@@ -68,8 +68,9 @@ _ACCOUNT_ID = string(ACCOUNT, attribute="session.account_id")
 
 
 class ProcessCredentials(Answer):
-    """What credential_process must print, and the account, which endpoints of some AWS services
-    contain.
+    """The JSON that credential_process must print.
+
+    Endpoints of some AWS services contain the account, so it is included.
     """
 
     Version = fields.Constant(1, metadata={"openapi": {"type": "integer", "const": 1}})
@@ -81,8 +82,9 @@ class ProcessCredentials(Answer):
 
 
 class ContainerCredentials(Answer):
-    """What AWS_CONTAINER_CREDENTIALS_FULL_URI must answer: `Token` is credential_process's
-    SessionToken.
+    """The JSON that AWS_CONTAINER_CREDENTIALS_FULL_URI must answer.
+
+    `Token` is credential_process's SessionToken.
     """
 
     AccessKeyId = _KEY_ID
@@ -94,12 +96,12 @@ class ContainerCredentials(Answer):
 
 
 def process(issued: Issued) -> dict[str, Any]:
-    """ProcessCredentials, for JSON."""
+    """Return ProcessCredentials as a dict for JSON."""
     return {"Version": 1} | _shown(issued, "SessionToken")
 
 
 def container(issued: Issued) -> dict[str, Any]:
-    """ContainerCredentials, for JSON."""
+    """Return ContainerCredentials as a dict for JSON."""
     return _shown(issued, "Token") | {"RoleArn": issued.role_arn}
 
 
@@ -109,14 +111,14 @@ def _shown(issued: Issued, token_name: str) -> dict[str, Any]:
         "AccessKeyId": session.access_key_id,
         "SecretAccessKey": session.secret_access_key,
         token_name: session.session_token,
-        # EXPIRATION; strftime takes four times as long
+        # in the format EXPIRATION; strftime takes four times as long
         "Expiration": f"{session.expires_at.isoformat()[:19]}Z",
         "AccountId": session.account_id,
     }
 
 
 Shape = Callable[[Issued], dict[str, Any]]
-# By the last part of the path: the method, and the shape of the answer.
+# The method and the shape of the answer, by the last part of the path.
 SHAPES: dict[str, tuple[str, Shape]] = {
     "credentials": ("POST", process),
     "container-credentials": ("GET", container),

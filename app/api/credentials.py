@@ -1,7 +1,7 @@
 """Credentials, in the two shapes that AWS's SDKs read.
 
 app/api/plain_credentials.py answers most of these requests. Answers bypass marshmallow, which would
-take as long as all the rest; a test compares them with the schemas.
+take as long as the rest of the request. A test compares them with the schemas.
 """
 
 from typing import Any
@@ -40,7 +40,7 @@ _ONE = "/v1/tenants/<uuid:tenant_id>/connections/<uuid:connection_id>"
 @bp.arguments(IssueIn)
 @bp.response(200, ProcessCredentials)
 def issue_credentials(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Response:
-    """Issue credentials for a verified connection, as credential_process prints them"""
+    """Issue credentials for a verified connection, as credential_process prints them."""
     return _answer(process, services().issuer.issue(caller(), tenant_id, connection_id, **body))
 
 
@@ -48,7 +48,7 @@ def issue_credentials(body: dict[str, Any], tenant_id: UUID, connection_id: UUID
 @requires_from_memory(Scope.CREDENTIALS_ISSUE, bare=True, fails=[404, 409, 422])
 @bp.response(200, ContainerCredentials)
 def container_credentials(tenant_id: UUID, connection_id: UUID) -> Response:
-    """Issue credentials in the shape that AWS_CONTAINER_CREDENTIALS_FULL_URI expects
+    """Issue credentials in the shape that AWS_CONTAINER_CREDENTIALS_FULL_URI expects.
 
     The Authorization header may also hold the key without `Bearer`, because SDKs send
     AWS_CONTAINER_AUTHORIZATION_TOKEN as it is. A refusal also has `message`, `Code` and `Message`,
@@ -56,7 +56,7 @@ def container_credentials(tenant_id: UUID, connection_id: UUID) -> Response:
     """
     if (
         request.method == "HEAD"
-    ):  # Flask adds it to every GET; it would issue credentials and drop them
+    ):  # Flask adds HEAD to every GET; it would issue credentials and drop them
         raise MethodNotAllowed(["GET"])
     return _answer(container, services().issuer.issue(caller(), tenant_id, connection_id))
 

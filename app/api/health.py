@@ -37,7 +37,7 @@ bp = Blueprint("health", __name__, description="Whether the service runs, and wh
 @public
 @bp.response(200, Ok)
 def healthz() -> dict[str, str]:
-    """The process answers; needs no database and no AWS"""
+    """Answer as long as the process runs; needs no database and no AWS."""
     return {}
 
 
@@ -45,7 +45,7 @@ def healthz() -> dict[str, str]:
 @public
 @bp.response(200, Readiness)
 def readyz() -> dict[str, Any] | Response:
-    """Database, migrations and AWS identity are in order; 503 names those that are not
+    """Check the database, migrations and AWS identity; 503 names those that are not in order.
 
     Also lists the checks of background work, which never cause a 503. `seen` and `next` are shown
     only to an API key that is bound to no tenant and has the scope `audit:read`.

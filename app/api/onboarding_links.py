@@ -1,5 +1,6 @@
-"""Onboarding links, which the vendor sends to a customer's administrator. The page itself is in
-app/web/onboarding.
+"""Onboarding links, which the vendor sends to a customer's administrator.
+
+The page itself is in app/web/onboarding.
 """
 
 from functools import partial
@@ -49,7 +50,7 @@ _ALL = "/v1/tenants/<uuid:tenant_id>/onboarding-links"
 
 @bp.operation("POST", _ALL, Scope.CONNECTIONS_WRITE, LinkCreated, takes=LinkIn, status=201)
 def create_onboarding_link(body: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
-    """Create an onboarding link; only this answer shows its URL
+    """Create an onboarding link; only this answer shows its URL.
 
     The URL alone opens the tenant's onboarding page and connects roles to the tenant: give it only
     to the customer's administrator. It stops working when it expires or is revoked, and while the
@@ -61,11 +62,11 @@ def create_onboarding_link(body: dict[str, Any], tenant_id: UUID) -> dict[str, A
 
 @bp.operation("GET", _ALL, Scope.CONNECTIONS_WRITE, page_of(LinkOut), takes=PageQuery)
 def list_onboarding_links(query: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
-    """List a tenant's onboarding links, newest first, without their URLs"""
+    """List a tenant's onboarding links, newest first, without their URLs."""
     return paged(query, partial(services().links.list, caller(), tenant_id))
 
 
 @bp.operation("DELETE", f"{_ALL}/<uuid:link_id>", Scope.CONNECTIONS_WRITE, status=204)
 def revoke_onboarding_link(tenant_id: UUID, link_id: UUID) -> None:
-    """Revoke an onboarding link: from this answer on, its page is gone"""
+    """Revoke an onboarding link: from this answer on, its page is gone."""
     services().links.revoke(caller(), tenant_id, link_id)

@@ -1,4 +1,4 @@
-"""The permission sets: what the vendor asks for."""
+"""The permission sets that the vendor can ask for."""
 
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ _ANY = {
     "type": ["string", "array", "object", "null"],
     "items": {},
     "additionalProperties": {},
-}  # as IAM has it
+}  # the types of IAM's policy elements
 _NAME = {"name": "name", "in": "path", "schema": {"type": "string", "examples": ["inventory"]}}
 _WORDS = ("name", "version", "title", "description", "access", "administrator")
 _NAMES = (*_WORDS, "statements", "managed_policies", "parameters")
@@ -137,7 +137,7 @@ _ONE = "/v1/permission-sets/<name>"
 
 @bp.operation("GET", "/v1/permission-sets", Scope.CONNECTIONS_READ, PermissionSetsSchema)
 def list_permission_sets() -> dict[str, Any]:
-    """List the permission sets: what the vendor can ask for, in words and as policies"""
+    """List the permission sets that the vendor can ask for, in words and as policies."""
     sets, partition = services().onboarding.sets.values(), services().config.broker.partition
     return {
         "items": [
@@ -151,7 +151,7 @@ def list_permission_sets() -> dict[str, Any]:
     "GET", f"{_ONE}/versions", Scope.CONNECTIONS_READ, PermissionSetVersions, parameters=[_NAME]
 )
 def list_versions(name: str) -> dict[str, Any]:
-    """List the versions of a permission set that were published, newest first"""
+    """List the published versions of a permission set, newest first."""
     return {"items": services().onboarding.versions.list(name)}
 
 
@@ -164,5 +164,5 @@ def list_versions(name: str) -> dict[str, Any]:
     parameters=[_NAME],
 )
 def get_difference(query: dict[str, Any], name: str) -> Difference:
-    """Compare two versions of a permission set"""
+    """Compare two versions of a permission set."""
     return services().onboarding.versions.difference(name, **query)

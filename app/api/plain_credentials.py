@@ -1,10 +1,11 @@
 """Plain requests for credentials, answered without gunicorn's parser and without Flask.
 
-A web process brings them here (app/http/sockets.py). The answers are those of the views in
-app/api/credentials.py; tests compare the two. A request goes to Flask as it came if this process
-does not remember its key, or if the key or the body would be refused. A request that fails later
-goes to Flask with its failure, so limits count it once, and it waits once. Flask raises the
-failure, answers it and records it.
+A web process passes them to this module (app/http/sockets.py). The answers are those of the views
+in app/api/credentials.py; tests compare the two.
+
+A request goes to Flask unchanged if this process does not have its key in memory, or if the key or
+the body would be refused. A request that fails later goes to Flask with its failure. Rate limits
+then count it once, and it waits once. Flask raises the failure, answers it and records it.
 """
 
 import functools
@@ -45,8 +46,9 @@ class PlainCredentials:
         return rf"(?:{prefix})?/v1/tenants/{_UUID}/connections/{_UUID}/({'|'.join(SHAPES)})"
 
     def answer(self, request: PlainRequest, peer: str) -> PlainAnswer | dict[str, Any]:
-        """Issue credentials, or return what to add to the WSGI environ with which Flask answers
-        the request.
+        """Issue credentials, or return an addition to the WSGI environ for Flask.
+
+        Flask then answers the request.
         """
         tenant_id, connection_id, shape_name = request.target
         method, shape = SHAPES[shape_name]
@@ -57,7 +59,7 @@ class PlainCredentials:
             caller = self._caller(request, peer, request_id)
             terms = (
                 None if caller is None else _terms(request)
-            )  # after the key: reading them takes time
+            )  # checked after the key, because parsing takes time
             if caller is None or terms is None:
                 return {}
             issued = self._services.issuer.issue(
@@ -68,7 +70,7 @@ class PlainCredentials:
         return PlainAnswer(request_id, orjson.dumps(shape(issued)))
 
     def _caller(self, request: PlainRequest, peer: str, request_id: str) -> Caller | None:
-        """Return the caller, if this process remembers its key and that may issue."""
+        """Return the caller, if its key is in this process's memory and may issue."""
         if not request.authorization.startswith(_BEARER):
             return None
         address = client_address(peer, request.forwarded_for, self._services.config.proxy_hops)
@@ -91,8 +93,9 @@ def _terms(request: PlainRequest) -> dict[str, Any] | None:
 
 
 def raise_failure() -> None:
-    """Raise the failure of a plain request, if there is one. Runs before each view of
-    credentials.
+    """Raise the failure of a plain request, if there is one.
+
+    Runs before each view of credentials.
     """
     if (failure := flask_request.environ.get(_FAILURE)) is None:
         return

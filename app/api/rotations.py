@@ -51,7 +51,7 @@ _PATH = "/v1/tenants/<uuid:tenant_id>/external-id/rotation"
     200, schema=RotationOut, description="The rotation that was open already is an emergency now"
 )
 def start_rotation(body: dict[str, Any], tenant_id: UUID) -> tuple[RotationStatus, int]:
-    """Make a tenant's next External ID, which takes the current one's place
+    """Make a tenant's next External ID, which takes the current one's place.
 
     With `emergency` a rotation that is open already becomes an emergency.
     """
@@ -61,7 +61,7 @@ def start_rotation(body: dict[str, Any], tenant_id: UUID) -> tuple[RotationStatu
 
 @bp.operation("GET", _PATH, Scope.TENANTS_READ, RotationOut)
 def get_rotation(tenant_id: UUID) -> RotationStatus:
-    """Read a tenant's latest rotation, also when it has ended"""
+    """Read a tenant's latest rotation, also when it has ended."""
     rotation = services().rotations.get(caller(), tenant_id)
     if rotation is None:
         raise NotFoundError
@@ -70,11 +70,11 @@ def get_rotation(tenant_id: UUID) -> RotationStatus:
 
 @bp.operation("POST", f"{_PATH}/complete", Scope.TENANTS_WRITE, RotationOut, takes=Empty)
 def complete_rotation(_: dict[str, Any], tenant_id: UUID) -> RotationStatus:
-    """Make the next External ID current, once all verified connections have switched"""
+    """Make the next External ID current, once all verified connections have switched."""
     return services().rotations.complete(caller(), tenant_id)
 
 
 @bp.operation("DELETE", _PATH, Scope.TENANTS_WRITE, status=204)
 def abandon_rotation(tenant_id: UUID) -> None:
-    """Abandon a rotation as long as no connection has switched"""
+    """Abandon a rotation as long as no connection has switched."""
     services().rotations.abandon(caller(), tenant_id)

@@ -1,4 +1,4 @@
-"""Suspensions, of tenants and of connections, as they are asked for and answered."""
+"""Suspensions of tenants and of connections, in requests and answers."""
 
 from typing import Any
 
@@ -20,7 +20,10 @@ class SuspensionOut(Answer):
 
 
 class Suspended(fields.Nested):
-    """A suspension. The vendor's reason is internal, so a bound key gets null in its place."""
+    """A suspension.
+
+    The vendor's reason is internal, so a bound key gets null in its place.
+    """
 
     def _serialize(self, *args: Any, **kwargs: Any) -> Any:
         shown, (_, _, obj) = super()._serialize(*args, **kwargs), args  # type: ignore[no-untyped-call]
