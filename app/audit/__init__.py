@@ -1,3 +1,3 @@
-"""The registry of actions, the log, and many events in one durable commit."""
+"""The registry of actions, the log, and the group commit of events."""
 
 from app.audit.events import WORKER, Action, Actor, Event, Outcome

@@ -15,8 +15,9 @@ Outcome = Literal["ok", "refused", "failed"]
 
 @enum.unique
 class Action(enum.StrEnum):
-    """Every action that an event can have (`noun.verb`), and when it is written. docs/api.md has
-    the details of each.
+    """The actions that an event can have (`noun.verb`), and when each is written.
+
+    docs/api.md has the details of each.
     """
 
     when: str
@@ -181,15 +182,17 @@ class Action(enum.StrEnum):
 
 
 class Actor(NamedTuple):
-    """Who acts: an API key, the holder of an onboarding link, the operator at the machine, the
-    background worker, or a customer's stack that registers its role.
+    """The actor of an event.
+
+    It is an API key, the holder of an onboarding link, the operator at the machine, the background
+    worker, or a customer's stack that registers its role.
     """
 
     kind: Literal["api_key", "onboarding_link", "operator", "worker", "registration"]
     id: str | None
     name: str
     request_id: str | None = None
-    client_address: str | None = None  # of the request, if it was one
+    client_address: str | None = None  # of the request; None without a request
 
 
 WORKER = Actor("worker", None, "background worker")
@@ -199,9 +202,9 @@ WORKER = Actor("worker", None, "background worker")
 class Event:
     """An audit event to be stored.
 
-    `valid_at_epoch`: the epoch at which what it relies on was read, from rows with these ids. It
-    may be stored as long as nothing was taken away from any of them since. None: always.
-    `access_key_id`: of the session that this event is found by.
+    `valid_at_epoch`: the revocation counter at which memory was read, from rows with these
+    `row_ids`. The event may be stored unless one of the rows was revoked since. None: always.
+    `access_key_id`: the session by which this event can be looked up.
     """
 
     actor: Actor
@@ -217,7 +220,7 @@ class Event:
     at: datetime = field(default_factory=now)
 
     def row(self) -> dict[str, Any]:
-        """Its row of audit_events, by column."""
+        """Return the event's row of audit_events, by column."""
         return {
             "id": self.id,
             "at": self.at,

@@ -1,10 +1,10 @@
 """Many audit events in one durable statement, and only those that are still valid.
 
-An event that relies on memory carries the epoch at which memory was read, and the ids of the rows.
-The statement that stores it compares that epoch with the configuration's. A change that takes
-something away moves the epoch before, so nothing is issued from outdated memory, and no such
-issuance is in the log. Where the epoch has moved, the history says for which rows: other rows'
-events are still valid.
+An event that relies on memory carries the revocation counter at which memory was read, and the ids
+of the rows. The statement that stores it compares that value with the present revocation counter. A
+revocation increments the counter first. Nothing is therefore issued from outdated memory, and no
+such issuance is in the log. If the counter has moved, the revocation log names the revoked rows.
+Events that rely on other rows are still valid.
 """
 
 import sqlite3
@@ -28,19 +28,17 @@ from app.store.revocation_log import MOST_CHANGES, EpochHistory
 _UNREACHABLE = "The audit log can't be written right now; try again."
 _WAITED_TOO_LONG = timedelta(
     seconds=LONGEST - 5
-)  # the statement itself has a limit far below those 5
-_ROUNDS = (
-    5  # against changes that move the epoch meanwhile; then the requests check everything again
-)
+)  # the statement's own timeout is far below those 5
+_ROUNDS = 5  # attempts while the revocation counter moves; then the requests check everything again
 _IDLE_SECONDS = 1.0  # a connection that was idle for longer is tested before its next use
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 _COLUMNS = AuditEvent.__table__.columns
 _NAMES = ", ".join(_COLUMNS.keys())
 _TYPED = ", ".join(f"{column.name} {column.type.compile(_DIALECT)}" for column in _COLUMNS)
-# json_to_recordset: one parameter for any number of rows, so that one prepared statement serves
-# every batch. Details are text in it, as PostgreSQL refuses the escape of NUL inside of JSON that
-# it takes apart.
+# json_to_recordset takes one parameter for any number of rows. One prepared statement therefore
+# serves every batch. Details are text in it, because PostgreSQL refuses an escaped NUL in JSON that
+# it parses.
 _POSTGRESQL = f"""
 WITH now AS (SELECT epoch FROM configuration WHERE id = 1),
 added AS (
@@ -52,8 +50,8 @@ added AS (
     RETURNING id)
 SELECT epoch, (SELECT count(*) FROM added) FROM now
 """  # noqa: S608  the names are the model's
-# One statement for all rows: after each, its thread waits until the hub's thread gives up the
-# interpreter.
+# One statement for all rows: after each statement, its thread waits for the hub's thread to release
+# the interpreter lock.
 _SQLITE = f"""
 INSERT INTO audit_events ({_NAMES})
 SELECT {", ".join(f"json_extract(value, '$.{name}')" for name in _NAMES.split(", "))}
@@ -64,10 +62,10 @@ _CHANGES = "SELECT epoch, row_id FROM epoch_changes WHERE epoch > {0} AND epoch 
 
 
 class AuditBatch:
-    """Stores events over a connection of its own. For one thread at a time (group commit sees to
-    that).
+    """Stores events over a connection of its own.
 
-    `history`: what was taken away, up to the epoch that the last commit returned.
+    It is for one thread at a time; group commit ensures that. `history`: the revocations up to the
+    counter that the last commit returned.
     """
 
     def __init__(self, db: Database) -> None:
@@ -77,10 +75,10 @@ class AuditBatch:
         event.listen(db.engine, "engine_disposed", lambda _: self._forget())
 
     def commit(self, events: Sequence[Event]) -> frozenset[UUID]:
-        """Store those that are valid. Returns the ids of the others; all that it does not return
-        are durable.
+        """Store the events that are valid, and return the ids of the others.
 
-        Raises StoreUnavailableError, and the driver's error for data that it can't store.
+        The stored events are durable. Raises StoreUnavailableError, and the driver's error for data
+        that it can't store.
         """
         dbapi = self._db.engine.dialect.loaded_dbapi
         try:
@@ -106,9 +104,10 @@ class AuditBatch:
 
 
 def _ensure_fresh(events: Sequence[Event]) -> None:
-    """Raises StoreUnavailableError for events so old that the feed may be past them.
+    """Refuse events that are so old that the feed may have passed them.
 
-    Their requests have stopped waiting (app/concurrency/group_commit.py).
+    Their requests have stopped waiting (app/concurrency/group_commit.py). Raises
+    StoreUnavailableError.
     """
     too_old = now() - _WAITED_TOO_LONG
     if any(event.at < too_old for event in events):
@@ -124,9 +123,7 @@ def _until(
 
 
 def _is_valid(event: Event, history: EpochHistory) -> bool:
-    """Say whether nothing was taken away from what the event relies on, up to the history's
-    epoch.
-    """
+    """Return whether no row that the event relies on was revoked, up to the history's counter."""
     if event.valid_at_epoch is None:
         return True
     return history.valid_at(event.valid_at_epoch, event.row_ids) == history.epoch
@@ -136,17 +133,18 @@ class _Postgresql:
     def __init__(self, db: Database) -> None:
         self._broken = (
             db.engine.dialect.loaded_dbapi.OperationalError
-        )  # psycopg is not loaded where SQLite serves
+        )  # psycopg is not loaded with SQLite
         self.connection = db.dedicated()
         self.connection.autocommit = True
-        self.connection.prepare_threshold = 0  # one statement, over and over
-        # A server that hangs must not hold up the batch for longer than its requests wait.
+        self.connection.prepare_threshold = 0  # prepare at once
+        # A hanging server must not hold up the batch for longer than its requests wait.
         self.connection.execute("SET statement_timeout = '1500ms'")
         self._cursor = self.connection.cursor()
 
     def is_there(self) -> bool:
-        """Tests the connection after a pause, in which a server may restart or a firewall may
-        drop it.
+        """Return whether the connection works, and test it after a pause.
+
+        In a pause a server may restart or a firewall may drop the connection.
         """
         if time.monotonic() - self._used <= _IDLE_SECONDS:
             return True
@@ -173,7 +171,7 @@ class _Postgresql:
         return history, lost + pending
 
     def _insert(self, events: Sequence[Event]) -> int:
-        """Store those that are valid at the present epoch, and return that."""
+        """Store the events that are valid at the present revocation counter, and return it."""
         _ensure_fresh(events)
         rows = [
             one.row() | {"valid_at_epoch": one.valid_at_epoch, "details": as_json(one.details)}
@@ -202,7 +200,7 @@ class _Sqlite:
     ) -> tuple[EpochHistory, list[Event]]:
         rows = [
             (event, _sqlite_row(event)) for event in events
-        ]  # not under the lock, for which others wait
+        ]  # built outside the lock, which others wait for
         stored: tuple[EpochHistory, list[Event]] = self.connection.run_batch(
             lambda: self._insert(rows, history)
         )
@@ -213,7 +211,7 @@ class _Sqlite:
     ) -> tuple[EpochHistory, list[Event]]:
         _ensure_fresh(
             [event for event, _ in rows]
-        )  # under the write lock, for which it may have waited
+        )  # checked under the write lock, after the wait for it
         (epoch,) = self.connection.execute(
             "SELECT epoch FROM configuration WHERE id = 1"
         ).fetchone()
@@ -229,7 +227,7 @@ class _Sqlite:
 
 
 def _sqlite_row(event: Event) -> dict[str, Any]:
-    """The values as SQLAlchemy stores them: UUIDs as hex, times in UTC without a zone."""
+    """Return the values as SQLAlchemy stores them: UUIDs as hex, times in UTC without a zone."""
     return event.row() | {
         "id": event.id.hex,
         "at": event.at.replace(tzinfo=None).isoformat(" ", "microseconds"),

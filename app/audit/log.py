@@ -1,9 +1,8 @@
-"""The audit log: who did what, when, to which connection, and with what outcome. It never holds a
-secret.
+"""The audit log: who did what, when, to which connection, and with what outcome.
 
-`record` writes into the caller's transaction, so a change and its event are stored together or not
-at all. Events that change nothing (issuances, refusals) are stored alone, and share a commit with
-others of the same moment.
+It never holds a secret. `record` writes into the caller's transaction, so a change and its event
+are stored together or not at all. Events that change nothing (issuances, refusals) are stored
+alone, by group commit.
 """
 
 from collections.abc import Iterator
@@ -23,18 +22,16 @@ from app.store.models import ISSUED, NOT_ISSUED, NOT_ISSUED_TO, ApiKey, AuditEve
 from app.store.pages import Page, page
 from app.store.revocation_log import EpochHistory
 
-ID_AND_TIME = timedelta(
-    seconds=5
-)  # an event's id and time are made one after the other, less than this apart
-PATIENCE = 1.5  # seconds to wait for a commit that others share
-_WINDOW = 5_000  # events that are read for a page of those that no index tells apart
+ID_AND_TIME = timedelta(seconds=5)  # upper bound of the time between an event's id and its time
+PATIENCE = 1.5  # seconds to wait for a group commit
+_WINDOW = 5_000  # upper bound of the events read for a page whose filter has no index
 
 
 Details = dict[str, Any]
 
 
 def record(db: Session, event: Event) -> None:
-    """Append this event to this transaction, at any epoch."""
+    """Append this event to this transaction, without a check of the revocation counter."""
     db.add(AuditEvent(**event.row()))
 
 
@@ -54,29 +51,29 @@ def record_about(
 class EventFilter(NamedTuple):
     """A filter for audit events; None and () match any.
 
-    `access_key_id`: the session's that an event handed out for the first time.
+    `access_key_id`: matches the events that handed out this session for the first time.
     """
 
     tenant_id: UUID | None = None
     connection_id: UUID | None = None
     actions: tuple[str, ...] = ()
     access_key_id: str | None = None
-    api_key_id: UUID | None = None  # that acted
+    api_key_id: UUID | None = None  # of the actor
     client_address: str | None = None
     since: datetime | None = None
     until: datetime | None = None
 
     @property
     def has_no_index(self) -> bool:
-        """Say whether events have to be read to know whether they match."""
+        """Whether events must be read to match them."""
         return self.api_key_id is not None or self.client_address is not None
 
 
-_VENDORS_DETAILS = frozenset({"reason"})  # which a bound key does not see
+_VENDORS_DETAILS = frozenset({"reason"})  # hidden from a bound key
 
 
 class AuditLog:
-    """Reads the log, and stores events that are in no other transaction."""
+    """Reads the log, and stores events that belong to no other transaction."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -85,24 +82,26 @@ class AuditLog:
 
     @property
     def history(self) -> EpochHistory:
-        """What was taken away, as far as this process's last commit knows."""
+        """The revocations up to this process's last commit."""
         return self._batch.history
 
     def append(self, event: Event, *, patience: float = PATIENCE) -> bool:
-        """Store one event, if it is still valid; then it is durable when this returns.
+        """Store one event if it is still valid, and return whether it was stored.
 
-        Returns whether it was stored. Raises StoreUnavailableError.
+        A stored event is durable when this returns. Raises StoreUnavailableError.
         """
         return event.id not in self._group.add(event, patience)
 
     def events(
         self, bound_to: UUID | None, wanted: EventFilter, *, limit: int, after: UUID | None
     ) -> Page[AuditEvent]:
-        """Newest first. `bound_to`: the tenant of a bound key, which sees only that tenant's
-        events, and no names, addresses and reasons of the vendor's actors. Raises NotFoundError
-        when it asks for another tenant's.
+        """Return a page of events, newest first.
 
-        A page of an API key's or an address's events may be short, or empty, before the last one.
+        `bound_to`: the tenant of a bound key. Such a key sees only that tenant's events, without
+        names, addresses and reasons of the vendor's actors. Raises NotFoundError when it asks for
+        another tenant's.
+
+        With a filter by API key or address, a page before the last one may be short or empty.
         """
         wanted = _as_allowed(bound_to, wanted)
         with self._db.read(long=True) as db:
@@ -123,13 +122,15 @@ class AuditLog:
     def feed(
         self, bound_to: UUID | None, wanted: EventFilter, *, limit: int, after: UUID
     ) -> Page[AuditEvent]:
-        """Oldest first, from the event that follows `after`; otherwise as `events`.
+        """Return a page of events, oldest first, from the event that follows `after`.
 
-        Ids are in order of creation, but transactions commit in another order. So an event is shown
-        once it is older, by the database's clock, than any open transaction can be. No event with a
-        lower id appears later, so a consumer that goes on from its last event misses none. Raises
-        ValidationFailedError for a filter that has no index: an empty page would have no last event
-        to go on from.
+        Otherwise as `events`. Ids are in order of creation, but transactions commit in another
+        order. An event is therefore shown once it is older, by the database's clock, than any open
+        transaction can be. No event with a lower id appears later. A consumer that continues from
+        its last event misses none.
+
+        Raises ValidationFailedError for a filter without an index: an empty page would have no last
+        event to continue from.
         """
         if wanted.has_no_index:
             raise ValidationFailedError(
@@ -154,7 +155,10 @@ class AuditLog:
 
 
 def _as_allowed(bound_to: UUID | None, wanted: EventFilter) -> EventFilter:
-    """Raises NotFoundError for another tenant's events."""
+    """Return the filter confined to the tenant of a bound key.
+
+    Raises NotFoundError for another tenant's events.
+    """
     if bound_to is not None and wanted.tenant_id not in {None, bound_to}:
         raise NotFoundError
     return wanted._replace(tenant_id=wanted.tenant_id or bound_to)
@@ -163,7 +167,7 @@ def _as_allowed(bound_to: UUID | None, wanted: EventFilter) -> EventFilter:
 def _matching(
     db: Session, wanted: EventFilter, *, oldest_first: bool = False
 ) -> Select[AuditEvent]:
-    """Select one range of an index. `_either` and `_without_index` narrow it further."""
+    """Select one range of an index, which `_either` and `_without_index` narrow further."""
     query, owner = select(AuditEvent), _owner(wanted)
     for name in ("access_key_id", "connection_id", "tenant_id"):
         column, value = getattr(AuditEvent, name), getattr(wanted, name)
@@ -171,7 +175,7 @@ def _matching(
             query = query.where(_is_first(db, column, value)).order_by(
                 column.asc() if oldest_first else column.desc()
             )
-        elif value is not None:  # compared with true, which is no condition for an index
+        elif value is not None:  # compared with true, so that no index is used for it
             query = query.where((column == value).is_(True))
     if len(wanted.actions) == 1:
         query = query.where(_has_action(wanted, wanted.actions[0]))
@@ -183,7 +187,7 @@ def _matching(
 
 
 def _owner(wanted: EventFilter) -> Any:
-    """Return the column whose index has the events in order; None: the id alone."""
+    """Return the column whose index has the events in order, or None for the id alone."""
     if wanted.access_key_id is not None:
         return AuditEvent.access_key_id
     if wanted.connection_id is not None:
@@ -195,12 +199,12 @@ def _has_action(wanted: EventFilter, action: str) -> ColumnElement[bool]:
     condition = AuditEvent.action == action
     if action == ISSUED or wanted.access_key_id is not None:
         return condition
-    # Always true here; it lets a partial index answer.
+    # Always true here; needed for the use of a partial index.
     return and_(condition, NOT_ISSUED if _owner(wanted) is None else NOT_ISSUED_TO)
 
 
 def _either(wanted: EventFilter) -> list[ColumnElement[bool]]:
-    """Return one condition for each of several actions."""
+    """Return one condition for each action, if there are several."""
     return (
         [_has_action(wanted, action) for action in wanted.actions]
         if len(wanted.actions) > 1
@@ -209,7 +213,7 @@ def _either(wanted: EventFilter) -> list[ColumnElement[bool]]:
 
 
 def _without_index(wanted: EventFilter) -> Iterator[ColumnElement[bool]]:
-    """Return the conditions that no index answers."""
+    """Yield the conditions that no index answers."""
     if wanted.api_key_id is not None:
         yield AuditEvent.actor_kind == "api_key"
         yield AuditEvent.actor_id == str(wanted.api_key_id)
@@ -218,10 +222,10 @@ def _without_index(wanted: EventFilter) -> Iterator[ColumnElement[bool]]:
 
 
 def _end_of_window(db: Session, wanted: EventFilter, before: UUID, first: UUID) -> UUID | None:
-    """Return the id below the last event that is read for one page; None if all events of the range
-    are read.
+    """Return the id below the last event that is read for one page.
 
-    A statement that read a range to its end could take longer than the database allows.
+    Returns None if all events of the range are read. A statement that read a range to its end could
+    exceed the statement timeout.
     """
     query = _matching(db, wanted).where(AuditEvent.id > before, AuditEvent.id < first)
     ids = query.with_only_columns(AuditEvent.id).order_by(AuditEvent.id.desc())
@@ -230,10 +234,10 @@ def _end_of_window(db: Session, wanted: EventFilter, before: UUID, first: UUID) 
 
 
 def _ids(wanted: EventFilter) -> tuple[UUID, UUID]:
-    """Between which ids, without these, the events of that time are. An id begins with the time.
+    """Return the ids between which the filter's events lie, both exclusive.
 
-    No index is by time, but each ends with the id. A query has one bound at either end: SQLite
-    chooses by their number.
+    An id begins with the time. No index is by time, but each ends with the id. A query has one
+    bound at either end, because SQLite chooses the index by their number.
     """
     before, end = UUID(int=0), UUID(int=2**128 - 1)
     if wanted.since is not None:
@@ -244,11 +248,11 @@ def _ids(wanted: EventFilter) -> tuple[UUID, UUID]:
 
 
 def _is_first(db: Session, column: Any, value: Any) -> ColumnElement[bool]:
-    """Whether the column has this value, for a list that is in order of this column first.
+    """Return the condition that the column has this value, for a list ordered by this column first.
 
-    PostgreSQL would otherwise go through the ids alone for the events of whoever has many of them.
-    It would read all events that are newer than the newest of those. An array's only element is no
-    constant to it, so ids alone are not in order.
+    Without the array, PostgreSQL would scan the ids alone for the events of an owner that has many
+    of them. It would read all events that are newer than the newest of those. PostgreSQL does not
+    take an array's only element for a constant, so the ids alone are not in order to it.
     """
     if db.get_bind().dialect.name == "sqlite":
         return cast("ColumnElement[bool]", column == value)
@@ -256,8 +260,9 @@ def _is_first(db: Session, column: Any, value: Any) -> ColumnElement[bool]:
 
 
 def _is_in_vain(db: Session, wanted: EventFilter) -> bool:
-    """Whether the connection is another tenant's than the events are to be of: all of its events
-    would be read.
+    """Return whether the filter names a connection of another tenant.
+
+    Otherwise all events of that connection would be read in vain.
     """
     if wanted.tenant_id is None or wanted.connection_id is None:
         return False
@@ -266,8 +271,9 @@ def _is_in_vain(db: Session, wanted: EventFilter) -> bool:
 
 
 def _as_seen_by(db: Session, bound_to: UUID | None, found: Page[AuditEvent]) -> Page[AuditEvent]:
-    """The page without the vendor's names, addresses and reasons, for a key that is confined to
-    one tenant.
+    """Return the page as a bound key may see it.
+
+    It lacks the vendor's names, addresses and reasons.
     """
     if bound_to is None:
         return found
@@ -279,7 +285,7 @@ def _as_seen_by(db: Session, bound_to: UUID | None, found: Page[AuditEvent]) -> 
     query = select(ApiKey.id).where(ApiKey.id.in_(keys), ApiKey.tenant_id == bound_to)
     of_tenant = {str(key_id) for key_id in db.scalars(query)}
     for event in found.items:
-        db.expunge(event)  # the changes below are for this answer only
+        db.expunge(event)  # the changes below must not be stored
         if event.actor_kind == "operator" or (
             event.actor_kind == "api_key" and event.actor_id not in of_tenant
         ):

@@ -1,11 +1,12 @@
-"""On PostgreSQL the audit log has a partition for each month (UTC) of its ids, which begin with the
-time.
+"""The audit log's monthly partitions on PostgreSQL.
 
-Months are made ahead. A month whose events are all old enough is detached: its table stays, and is
-no part of the log any more; the operator archives and drops it. No statement of Deputy's deletes an
-event, and triggers refuse one that would. An event whose id is in no month goes to the default
-partition, so none is ever refused for its time. The default partition is detached, and made again,
-when its newest event is old enough.
+Each partition has a month (UTC) of ids, which begin with the time. Partitions are created ahead. A
+month whose events are all old enough is detached. Its table stays, but is no longer part of the
+log; the operator archives and drops it. No statement of Deputy deletes an event, and triggers
+refuse such a statement.
+
+An event whose id is in no month goes to the default partition, so none is ever refused for its
+time. The default partition is detached and created again when its newest event is old enough.
 """
 
 import re
@@ -19,7 +20,7 @@ from app.ids import first_id_at, time_of
 from app.log import logger
 from app.store.database import SYSTEM, Database, Session, database_now
 
-_AHEAD = 3  # months that are made before they begin
+_AHEAD = 3  # months whose partitions are created before they begin
 _DEFAULT = "audit_events_default"
 _OURS = re.compile(rf"{_DEFAULT}|audit_events_[0-9]{{4}}_[0-9]{{2}}|{_DEFAULT}_[0-9_]+")
 _TABLES = """
@@ -30,13 +31,13 @@ ORDER BY relname
 """
 _NEWEST_STRAY = f"SELECT id FROM {_DEFAULT} ORDER BY id DESC LIMIT 1"  # noqa: S608  a constant
 _STRAYS = f"SELECT EXISTS (SELECT FROM {_DEFAULT} WHERE id >= :first AND id < :end)"  # noqa: S608
-# A lock that is waited for holds up all who ask for the table later, and so issuing.
+# A waiting lock request blocks all later users of the table, and so issuing.
 _BRIEFLY = "SET LOCAL lock_timeout = '100ms'"
 _ALONE = "SELECT pg_try_advisory_xact_lock(hashtext('deputy audit months'))"
 
 
 class Months(NamedTuple):
-    """What there is of the log. `detached`: tables for the operator."""
+    """The partitions of the log, and the detached tables, which are left to the operator."""
 
     attached: list[str]
     detached: list[str]
@@ -44,7 +45,7 @@ class Months(NamedTuple):
 
 
 def partitions(db: Session) -> Months:
-    """The tables of this PostgreSQL."""
+    """Return the partitions and detached tables of this PostgreSQL."""
     found = [
         (name, attached) for name, attached in db.execute(text(_TABLES)) if _OURS.fullmatch(name)
     ]
@@ -56,11 +57,11 @@ def partitions(db: Session) -> Months:
 
 
 def make_and_detach(db: Database, limit: datetime | None) -> int:
-    """Make what is missing of the next months, and detach those without an event from `limit` on
-    (None: no month).
+    """Create the missing partitions of the next months, and detach the old ones.
 
-    Returns how many were detached. Any number of background workers may call it at once. If a lock
-    is not free within 100 ms, the rest is left to the next call. Raises StoreUnavailableError.
+    A partition is detached if all its events are from before `limit` (None: detach none). Returns
+    the number of detached partitions. Any number of background workers may call it at once. If a
+    lock is not free within 100 ms, the rest is left to the next call. Raises StoreUnavailableError.
     """
     detached = 0
     try:
@@ -72,8 +73,9 @@ def make_and_detach(db: Database, limit: datetime | None) -> int:
 
 
 def _step(db: Database, limit: datetime | None) -> int | None:
-    """Make (0) or detach (1) one partition, in a transaction of its own. None: there is nothing
-    left to do.
+    """Create (0) or detach (1) one partition, in a transaction of its own.
+
+    Returns None when there is nothing left to do.
     """
     with db.write(SYSTEM) as session:
         session.execute(text(_BRIEFLY))
@@ -90,7 +92,7 @@ def _make_one(db: Session, months: Months) -> bool:
     for _ in range(1 + _AHEAD):
         first, end = first_id_at(month), first_id_at(_next(month))
         made = _name(month) in (*months.attached, *months.detached)
-        # PostgreSQL attaches no month whose events go to the default partition already.
+        # PostgreSQL does not attach a month that has events in the default partition.
         if not made and not db.scalar(text(_STRAYS), {"first": first, "end": end}):
             _attach(db, _name(month), f"FOR VALUES FROM ('{first}') TO ('{end}')")
             return True
@@ -113,7 +115,7 @@ def _detach_one(db: Session, months: Months, limit: datetime) -> bool:
     name = f"{_DEFAULT}_{time_of(newest):%Y_%m_%d}"
     while (
         name in months.detached
-    ):  # strays of the same day came again, and the operator has not dropped the first ones
+    ):  # an earlier table has strays of the same day, and is not dropped yet
         name += "_1"
     db.execute(text(f"ALTER TABLE {_DEFAULT} RENAME TO {name}"))
     _attach(db, _DEFAULT, "DEFAULT")
@@ -121,12 +123,13 @@ def _detach_one(db: Session, months: Months, limit: datetime) -> bool:
 
 
 def _attach(db: Session, name: str, values: str) -> None:
-    """Made first and attached then: to make it as a partition would take a lock that nothing is
-    issued beside.
+    """Create a table and attach it as a partition.
+
+    Creating it as a partition would take a lock that blocks issuing.
     """
     db.execute(text(f"CREATE TABLE {name} (LIKE audit_events)"))
     db.execute(
-        # the one of audit_events holds for rows of its partitions, and not for their TRUNCATE
+        # the trigger of audit_events does not cover TRUNCATE of a partition
         text(
             f"CREATE TRIGGER audit_events_refuse_truncate BEFORE TRUNCATE ON {name}"
             " FOR EACH STATEMENT EXECUTE FUNCTION deputy_refuse('audit_events is append-only')"
@@ -136,8 +139,9 @@ def _attach(db: Session, name: str, values: str) -> None:
 
 
 def _detach(db: Session, name: str) -> None:
-    """Not CONCURRENTLY, which PostgreSQL refuses beside a default partition. It takes some
-    milliseconds.
+    """Detach a partition, which takes some milliseconds.
+
+    Not CONCURRENTLY: PostgreSQL refuses that beside a default partition.
     """
     db.execute(text(f"ALTER TABLE audit_events DETACH PARTITION {name}"))
 

@@ -1,4 +1,4 @@
-"""What all processes are told after the database has come back from a backup."""
+"""Invalidation of every process's memory after a restore from a backup."""
 
 import secrets
 from datetime import datetime
@@ -12,8 +12,7 @@ from app.store.models import AuditEvent, Configuration
 
 
 def record_restore(db: Database, actor: Actor) -> datetime | None:
-    """Record that the database is an older copy, and make every process read again what it
-    remembers.
+    """Record that the database is an older copy, and invalidate every process's memory.
 
     Returns when the copy's newest event was made. Raises StoreUnavailableError.
     """
@@ -21,8 +20,8 @@ def record_restore(db: Database, actor: Actor) -> datetime | None:
         newest = session.scalars(
             select(AuditEvent.at).order_by(AuditEvent.id.desc()).limit(1)
         ).first()
-        # A process that served after the backup remembers what held at later epochs. Their numbers
-        # must never be used again, also when the same copy is restored twice.
+        # A process that ran after the backup has memory of higher revocation counters. Their
+        # numbers must never be used again, also when the same copy is restored twice.
         away = 2**40 + secrets.randbelow(2**40)
         session.execute(update(Configuration).values(epoch=Configuration.epoch + away))
         details = {"reaches": newest and newest.isoformat(timespec="seconds")}
