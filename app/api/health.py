@@ -45,7 +45,7 @@ def healthz() -> dict[str, str]:
 @public
 @bp.response(200, Readiness)
 def readyz() -> dict[str, Any] | Response:
-    """Check the database, migrations and AWS identity; 503 names those that are not in order.
+    """Check database, migrations and AWS identity; 503 names those not in order.
 
     Also lists the checks of background work, which never cause a 503. `seen` and `next` are shown
     only to an API key that is bound to no tenant and has the scope `audit:read`.

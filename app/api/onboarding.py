@@ -96,7 +96,7 @@ bp = Blueprint(
     takes=KitQuery,
 )
 def get_kit(query: dict[str, Any], tenant_id: UUID) -> onboarding.Kit:
-    """Read the onboarding kit: launch link, template, trust policy, Terraform and AWS CLI."""
+    """Read the onboarding kit: link, template, trust policy, Terraform and AWS CLI."""
     return services().onboarding.kit(caller(), tenant_id, **query)
 
 
@@ -119,7 +119,7 @@ def get_template(query: dict[str, Any]) -> Response:
     200, {"type": "string"}, content_type="text/yaml", description="The CloudFormation template"
 )
 def get_organization_template(query: dict[str, Any]) -> Response:
-    """Read the template that creates the role in every account of an organisation's units."""
+    """Read the template for the role in every account of an organisation's units."""
     template = services().onboarding.organization_template(**query)
     return _yaml(template.body, template.version)
 
