@@ -1,3 +1,4 @@
-"""The only folder that speaks to AWS. Nothing outside it imports boto3, and nothing leaves it
-but plain values.
+"""The only folder that calls AWS.
+
+Only this folder imports boto3. It returns plain values only.
 """

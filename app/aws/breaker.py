@@ -1,11 +1,10 @@
-"""A circuit breaker around AWS: while AWS does not answer, most calls fail at once and few are
-tried.
+"""A circuit breaker around AWS: while AWS does not answer, most calls fail at once.
 
-Without it, each request of such a minute would hold its place in the web process for its timeouts
-and its retry, until requests that need no AWS found no place.
+Without it, each request would hold its place in the web process for its timeouts and its retry.
+Requests that need no AWS would then get no place.
 
-Throttling counts once for calls for the same tenant in a row: AWS may throttle the calls of one
-tenant, and the other tenants must not suffer for it. Each call without an answer counts.
+A row of throttled calls for one tenant counts once: AWS may throttle one tenant's calls, and the
+other tenants must not suffer for it. Each call without an answer counts.
 """
 
 import threading
@@ -16,13 +15,14 @@ from contextlib import contextmanager
 from app.aws.errors import AWS_ERRORS, Unavailable, is_silence, is_throttling
 from app.log import logger
 
-_FAILURES = 10  # in a row, until the breaker opens
-_OPEN_SECONDS = 3.0  # until one call may try again
+_FAILURES = 10  # consecutive failures until the breaker opens
+_OPEN_SECONDS = 3.0  # between the trial calls of an open breaker
 
 
 class Breaker:
-    """Open after ten failures in a row; then one call every three seconds may try, until one
-    succeeds.
+    """Opens after ten consecutive failures, and closes after a success.
+
+    While it is open, it admits one call every three seconds.
     """
 
     def __init__(self) -> None:
@@ -37,8 +37,9 @@ class Breaker:
 
     @contextmanager
     def call(self, tenant: str) -> Iterator[None]:
-        """Around one call for this tenant. Raises Unavailable before the call while AWS is
-        silent.
+        """Surround one call for this tenant.
+
+        Raises Unavailable before the call while the breaker is open.
         """
         self._admit()
         try:
@@ -57,7 +58,7 @@ class Breaker:
         with self._lock:
             if time.monotonic() < self._next_try:
                 raise Unavailable
-            self._next_try = time.monotonic() + _OPEN_SECONDS  # this call is the one that tries
+            self._next_try = time.monotonic() + _OPEN_SECONDS  # this call is the trial call
 
     def _failed(self, throttled: str | None) -> None:
         with self._lock:
@@ -70,7 +71,7 @@ class Breaker:
                 logger.warning("aws.silent", failures=_FAILURES)
 
     def _answered(self) -> None:
-        if self._failures:  # read without the lock: the hot path is the one without failures
+        if self._failures:  # read without the lock, because most calls have no failures before them
             with self._lock:
                 was_open, self._failures = self.is_open, 0
             if was_open:

@@ -1,9 +1,9 @@
-"""AWS's answers in three words: refused, misconfigured, unavailable.
+"""AWS's errors, classified as refused, misconfigured or unavailable.
 
-Errors are classified by their code; the text decides only for one code that AWS uses for two
-things. Only `AccessDenied` is a refusal. Every unknown error is unavailable and proves nothing
-(invariant 5; docs/architecture.md has the list). The exceptions have our own words: AWS's text
-names the broker and its session, so it never leaves here.
+Errors are classified by their code. The text decides only for one code that AWS uses for two
+purposes. Only `AccessDenied` is a refusal. Every unknown error is unavailable and proves nothing
+(invariant 5; docs/architecture.md has the list). The exceptions have our own texts: AWS's text
+names the broker and its session, so it never leaves this module.
 """
 
 import re
@@ -15,9 +15,9 @@ from urllib3.exceptions import HTTPError
 
 from app.log import logger
 
-# What botocore's parser raises for an answer that is not as AWS documents it, such as a proxy's.
+# Errors of botocore's parser for an answer that AWS does not document, such as a proxy's.
 _PARSER_ERRORS = (ResponseParserError, LookupError, AttributeError, TypeError, ValueError)
-# Everything that a call to AWS raises. Catch it only around the call and the parsing of its answer.
+# All errors of a call to AWS. Catch them only around the call and the parsing of its answer.
 AWS_ERRORS = (BotoCoreError, ClientError, HTTPError, *_PARSER_ERRORS)
 
 _SLOW_DOWN = {
@@ -32,17 +32,21 @@ Field = Literal["duration_seconds", "session_policy"]
 
 
 class StsError(Exception):
-    """The base of what `app.aws.sts` raises."""
+    """The base class of the errors of `app.aws.sts`."""
 
 
 class Refused(StsError):  # noqa: N818  the design's words: refused, misconfigured, unavailable
-    """AccessDenied: a wrong or missing External ID, no such role, or no trust. AWS doesn't tell
-    which.
+    """AccessDenied: a wrong or missing External ID, no such role, or no trust.
+
+    AWS does not say which.
     """
 
 
 class Misconfigured(StsError):  # noqa: N818
-    """AWS refuses the form of the call. `field`: the field of the issue request that caused it."""
+    """AWS refuses the form of the call.
+
+    `field`: the field of the issue request that caused it.
+    """
 
     def __init__(self, detail: str, field: Field | None = None) -> None:
         super().__init__(detail)
@@ -51,7 +55,7 @@ class Misconfigured(StsError):  # noqa: N818
 
 
 class Unavailable(StsError):  # noqa: N818
-    """Throttled, timed out, failed, or an unknown answer; the same call may succeed later."""
+    """The call was throttled, timed out, failed or got an unknown answer; a retry may succeed."""
 
 
 _MISCONFIGURED: dict[str, tuple[str, Field | None]] = {
@@ -64,11 +68,12 @@ _MISCONFIGURED: dict[str, tuple[str, Field | None]] = {
 
 
 def classify(error: Exception) -> StsError:
-    """The StsError for what boto3 raised. The original's code is logged; the caller chains the
-    original.
+    """Return the StsError for an error of boto3.
+
+    The original's code is logged; the caller chains the original.
     """
     if not isinstance(error, ClientError):
-        # With the traceback for a parser's error, which may be a bug of ours.
+        # A parser's error has a traceback, because it may be a bug of ours.
         traceback = None if isinstance(error, BotoCoreError | HTTPError) else error
         logger.warning("aws.unreachable", error=type(error).__name__, exc_info=traceback)
         return Unavailable()
@@ -91,8 +96,10 @@ def classify(error: Exception) -> StsError:
 
 
 def is_silence(error: Exception) -> bool:
-    """Whether the error is about AWS as a whole and may pass. An answer about one role or one
-    policy is not, or one caller could open the breaker for the others.
+    """Return whether the error is about AWS as a whole and may pass.
+
+    Errors about a single role or policy do not count. Otherwise one tenant could open the breaker
+    for all.
     """
     if not isinstance(error, ClientError):
         return True
@@ -100,15 +107,19 @@ def is_silence(error: Exception) -> bool:
 
 
 def is_throttling(error: Exception) -> bool:
-    """Whether AWS throttled the call. It counts by account, so this may be about one tenant."""
+    """Return whether AWS throttled the call.
+
+    AWS counts calls by account, so only one tenant may be affected.
+    """
     if not isinstance(error, ClientError):
         return False
     return _status(error) == 429 or error.response.get("Error", {}).get("Code") in _SLOW_DOWN
 
 
 def outcome_of(error: Exception) -> str:
-    """Of a call that raised one of AWS_ERRORS: "refused", "throttled", "failed" or
-    "unreachable".
+    """Return the outcome of a call that raised one of AWS_ERRORS.
+
+    It is "refused", "throttled", "failed" or "unreachable".
     """
     if not isinstance(error, ClientError):
         return "unreachable"
@@ -122,7 +133,10 @@ def _status(error: ClientError) -> int:
 
 
 def _too_large(message: str) -> Misconfigured:
-    """AWS packs session policies in its own way, so only AWS knows how much space one takes."""
+    """Return the error for a session policy that is too large.
+
+    Only AWS knows how much space a policy takes when packed.
+    """
     percent = re.search(r"([0-9]{1,6})\s?%", message)
     taken = f"{percent[1]} %" if percent else "more than 100 %"
     return Misconfigured(
@@ -132,7 +146,10 @@ def _too_large(message: str) -> Misconfigured:
 
 
 def _validation(message: str) -> StsError:
-    """ValidationError is AWS's code for both duration limits; only the text tells them apart."""
+    """Return the error for a ValidationError.
+
+    AWS has this one code for both duration limits; only the text distinguishes them.
+    """
     if "MaxSessionDuration" in message:
         return Misconfigured(
             "This is more than the role's own maximum session duration.", "duration_seconds"

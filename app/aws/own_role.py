@@ -1,9 +1,8 @@
-"""A role reads itself: what IAM tells a session of it that may do nothing else (invariant 6;
-docs/architecture.md).
+"""A role reads itself: IAM's answers to a session that may do nothing else.
 
-A proof reads the role's trust policy, and a diagnosis also its policies and which rights they give.
-Whether IAM answers says nothing about who may use the role, so there is one attempt, and a slow or
-silent IAM costs little.
+See invariant 6 in docs/architecture.md. A proof reads the role's trust policy. A diagnosis also
+reads its policies and simulates which rights they give. IAM's failure says nothing about who may
+use the role. There is therefore only one attempt, and a slow or unavailable IAM costs little.
 """
 
 import json
@@ -25,37 +24,40 @@ from app.ids import Grant, RoleArn
 from app.permissions.permission_sets import READS, SET_TAG, SIMULATION
 
 _SECONDS = 2
-_MOST_CALLS = 40  # to IAM, of one session; a diagnosis of the kit's role makes six
-_AT_ONCE = 100  # actions in one call
+_MOST_CALLS = 40  # calls to IAM in one session; a diagnosis of the kit's role makes six
+_AT_ONCE = 100  # upper bound of the actions in one call
 
 Part = TypeVar("Part")
 
 
 def session_policy(role_arn: RoleArn, *more: str) -> str:
-    """Lets a session read its own role, as far as the role may, and nothing else. `more`:
-    further actions on it.
+    """Return a policy that lets a session read only its own role, as far as the role may.
+
+    `more`: further actions on the role.
     """
-    # A path may hold what a policy takes for patterns and variables. An account has one role of a
-    # name, whatever its path.
+    # A path may contain characters that are wildcards or variables in a policy. Names of roles are
+    # unique in an account, whatever their path.
     own = re.sub(r"[*?$]", "?", role_arn.text)
     statement = {"Effect": "Allow", "Action": [*READS, *more], "Resource": own}
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]}, separators=(",", ":"))
 
 
 class OwnRole:
-    """IAM in the partition of `region`. Made without a call; the connections are opened when
-    they are needed.
+    """IAM in the partition of `region`.
+
+    Creating it makes no call; the connections are opened on first use.
     """
 
     def __init__(self, region: str, boto: Session) -> None:
         self._api = QueryApi("iam", region, boto, urllib3.Timeout(total=_SECONDS))
-        self._breaker = Breaker()  # IAM may be silent while STS is not
+        self._breaker = Breaker()  # IAM may be unavailable while STS is not
 
     def settings(
         self, session: ReadOnlyCredentials, grant: Grant, role_unique_id: str
     ) -> RoleSettings:
-        """What IAM shows of the session's own role. Raises Refused when the role may not read
-        itself, or Unavailable.
+        """Return the settings of the session's own role in IAM.
+
+        Raises Refused when the role may not read itself, or Unavailable.
         """
         return _settings(self._asking(session, grant), grant.role_arn, role_unique_id)
 
@@ -66,7 +68,10 @@ class OwnRole:
         role_unique_id: str,
         rights: Iterable[Right],
     ) -> RoleView:
-        """All that the session can see of its own role, and whether the role has these rights."""
+        """Return everything that the session can read of its own role.
+
+        The result also says whether the role has the given rights.
+        """
         ask, role = self._asking(session, grant), grant.role_arn
         return RoleView(
             settings=_seen(lambda: _settings(ask, role, role_unique_id)),
@@ -137,7 +142,10 @@ def _policies(ask: _Ask, role: RoleArn) -> RolePolicies:
 
 
 def _decisions(ask: _Ask, role: RoleArn, rights: Iterable[Right]) -> dict[Right, Decision]:
-    """One resource at a time: of several, IAM tells the decisions in another form."""
+    """Simulate the rights, one resource at a time.
+
+    For several resources at once, IAM returns the decisions in another form.
+    """
     actions: dict[str, list[str]] = {}
     for action, resource in rights:
         actions.setdefault(resource, []).append(action)

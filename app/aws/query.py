@@ -1,10 +1,9 @@
-"""AWS's Query protocol: one form, signed, sent and parsed with botocore's parts, at half the cost
-of a boto3 call.
+"""AWS's Query protocol over botocore's parts, at half the cost of a boto3 call.
 
 A boto3 client spends most of a call on events, endpoint rules and parameter checks, and it signs
-for one identity alone. Here the identity comes with each call. botocore still does the rest: it
-finds the endpoint, finds and renews our credentials, signs (Signature Version 4), handles TLS and
-proxies, and parses answers and errors.
+for one identity alone. Here the identity comes with each call. botocore still finds the endpoint,
+finds and renews our credentials, signs (Signature Version 4), handles TLS and proxies, and parses
+answers and errors.
 """
 
 import copy
@@ -40,14 +39,14 @@ from app.concurrency.places import pause, without_place
 
 _TIMEOUTS = urllib3.Timeout(
     connect=1, read=2
-)  # seconds; short, as the vendor's worker waits for the answer
+)  # seconds; short, because the client waits for the answer
 _CONNECTIONS = 256  # as many as the requests that one web process serves at once
 _MOMENT = 1.0  # seconds; AWS keeps idle connections open for longer
 
-# One more attempt after a passing failure, while there is quota: AWS does not raise STS's rate, and
-# many retries would use up the calls of other tenants. The quota is a hundred retries; calls that
+# One retry after a transient failure, while there is quota. AWS does not raise STS's rate limit,
+# and many retries would use up other tenants' calls. The quota is a hundred retries; calls that
 # succeed earn it back, as in boto's standard retry mode.
-PAUSE = 0.3  # seconds at most, before the second attempt
+PAUSE = 0.3  # seconds; upper bound of the backoff before the retry
 _QUOTA = 500
 _RETRY_COST = 5
 
@@ -60,12 +59,11 @@ Budget = Callable[[], AbstractContextManager[None]]  # surrounds a request, and 
 
 
 class QueryApi:
-    """STS or IAM, as used from one region, over one pool of connections; safe to share among
-    threads and greenlets.
+    """STS or IAM in one region, over one pool of connections.
 
-    Endpoint, CA and proxies are found where boto3 finds them, once (AWS_ENDPOINT_URL,
-    AWS_CA_BUNDLE, HTTPS_PROXY, the profile). The service's own credentials are looked for until
-    there are some, and renew themselves from then on.
+    It is safe to share among threads and greenlets. Endpoint, CA and proxies are looked up once,
+    where boto3 finds them (AWS_ENDPOINT_URL, AWS_CA_BUNDLE, HTTPS_PROXY, the profile). The
+    service's own credentials are looked up until there are some, and then renew themselves.
     """
 
     def __init__(
@@ -74,7 +72,7 @@ class QueryApi:
         self._service = service
         self._boto = boto
         self._finding_credentials = threading.Lock()  # a session of botocore's is not safe to share
-        # This client is never called: it resolves the endpoint, from partition, FIPS and the
+        # This client is never called. It resolves the endpoint from partition, FIPS and
         # environment.
         self._boto.set_config_variable("sts_regional_endpoints", "regional")
         known = self._boto.create_client(
@@ -82,10 +80,10 @@ class QueryApi:
         ).meta
         self._region = self._signed_for(known.partition, region)
         self.url = f"{known.endpoint_url.rstrip('/')}/"
-        # With the host, or botocore parses the address twice for each signature.
+        # Without the Host header, botocore would parse the address twice for each signature.
         self._headers = _HEADERS | {"Host": urlsplit(self.url).netloc}
         self._model = known.service_model
-        # With the standard library's parser for times: botocore's own takes thirty times as long.
+        # The standard library parses times; botocore's own parser takes thirty times as long.
         self._parser = QueryParser(timestamp_parser=datetime.fromisoformat)
         self._quota = RetryQuota(_QUOTA)
         ca: Any = ca_bundle(self._boto)
@@ -93,7 +91,7 @@ class QueryApi:
         self._budget: Budget = nullcontext
 
     def with_budget(self, budget: Budget) -> "QueryApi":
-        """The same connections, with `budget` around each request and around each retry."""
+        """Return the same API, with `budget` around each request and each retry."""
         held = copy.copy(self)
         held._budget = budget  # noqa: SLF001  a copy of ours
         return held
@@ -101,11 +99,10 @@ class QueryApi:
     def call(
         self, action: str, form: dict[str, str], credentials: ReadOnlyCredentials | None = None
     ) -> dict[str, Any]:
-        """The service's answer to `action`, called with these credentials (None: our own); tried
-        twice if need be.
+        """Call `action` with these credentials (None: our own), and return the answer.
 
-        Raises ClientError for an error that AWS answers, and what else is in AWS_ERRORS, as a boto3
-        client does.
+        A transient failure is retried once. Raises ClientError for an error that AWS answers, and
+        the other AWS_ERRORS, as a boto3 client does.
         """
         credentials = credentials or self._own_credentials()
         try:
@@ -114,7 +111,7 @@ class QueryApi:
         except (ClientError, HTTPError) as error:
             if not is_silence(error) or not self._quota.acquire(_RETRY_COST):
                 raise
-            # calls that failed together must not retry together
+            # jitter: calls that failed together must not retry together
             pause(random.uniform(0, PAUSE))  # noqa: S311
             with self._budget():
                 answer = self.once(action, form, credentials)
@@ -123,15 +120,16 @@ class QueryApi:
         return answer
 
     def own_key_id(self) -> str | None:
-        """The access key id of the service's own credentials. Raises one of AWS_ERRORS when
-        there are none.
+        """Return the access key id of the service's own credentials.
+
+        Raises one of AWS_ERRORS when there are none.
         """
         return self._own_credentials().access_key
 
     def once(
         self, action: str, form: dict[str, str], credentials: ReadOnlyCredentials
     ) -> dict[str, Any]:
-        """As `call`, in one attempt."""
+        """Do the same as `call`, in one attempt."""
         try:
             answer = self._sent(action, form, credentials)
         except AWS_ERRORS as error:
@@ -154,7 +152,7 @@ class QueryApi:
                 headers=dict(request.headers.items()),
                 retries=False,
                 redirect=False,
-                assert_same_host=False,  # which takes a proxy for another host
+                assert_same_host=False,  # it would take a proxy for another host
             )
         shape: Any = self._model.operation_model(action).output_shape
         answer: dict[str, Any] = self._parser.parse(
@@ -167,7 +165,10 @@ class QueryApi:
         return answer
 
     def _signed_for(self, partition: str, region: str) -> str:
-        """IAM is one for a whole partition, and its requests are signed for one region of it."""
+        """Return the region that requests are signed for.
+
+        IAM is global in its partition: its requests are signed for one region of the partition.
+        """
         partitions = self._boto.get_data("endpoints")["partitions"]
         services: dict[str, Any] = next(
             (it["services"] for it in partitions if it["partition"] == partition), {}
@@ -189,12 +190,12 @@ class QueryApi:
 
 
 class _Prompt(HTTPConnection):
-    """A connection that sends a request in one packet, and skips the check whether it is open
-    within a second of use.
+    """A connection that sends a request in one packet.
 
-    urllib3 sends head and form as two packets, and asks the kernel before each request whether the
-    connection is open. That takes a quarter more CPU (docs/performance.md). A connection that was
-    closed within that second costs a second attempt.
+    Within a second of use it also skips the check whether it is open. urllib3 sends head and form
+    as two packets, and asks the kernel before each request whether the connection is open. That
+    takes a quarter more CPU (docs/performance.md). A connection that was closed within that second
+    costs a retry.
     """
 
     _held: list[bytes] | None = None
@@ -223,21 +224,22 @@ class _Prompt(HTTPConnection):
 
 
 class _PromptTls(_Prompt, HTTPSConnection):
-    """The same, encrypted."""
+    """The same connection with TLS."""
 
 
 def _pool(
     url: str, ca_certs: str | None, timeouts: urllib3.Timeout
 ) -> tuple[urllib3.HTTPConnectionPool, str]:
-    """The connections to `url`, through the environment's proxy if there is one, and the
-    request's target on them.
+    """Return a pool of connections to `url`, and the request target on them.
+
+    The connections go through the environment's proxy if there is one.
     """
     settings: dict[str, Any] = {
         "maxsize": _CONNECTIONS,
         "timeout": timeouts,
         "cert_reqs": "CERT_REQUIRED",
         "ca_certs": ca_certs,
-        # Otherwise the kernel waits 40 ms for more to send before each form.
+        # Otherwise the kernel delays each form by 40 ms to wait for more data.
         "socket_options": [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
     }
     parts, proxies = urlsplit(url), ProxyConfiguration(get_environ_proxies(url))
@@ -248,7 +250,7 @@ def _pool(
         manager = urllib3.ProxyManager(
             proxy, proxy_headers=proxies.proxy_headers_for(proxy), **settings
         )
-        # A proxy gets the whole address for plain HTTP, and the path alone through a tunnel.
+        # A proxy gets the whole URL for plain HTTP, and only the path through a tunnel.
         target = url if parts.scheme == "http" else parts.path
     pool = manager.connection_from_url(url)
     pool.ConnectionCls = _PromptTls if pool.scheme == "https" else _Prompt

@@ -1,4 +1,4 @@
-"""What a role says of itself, as plain values: app/aws/own_role.py asks it."""
+"""A role's view of itself, as plain values that app/aws/own_role.py reads."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ from app.aws.errors import StsError
 from app.clock import now
 from app.ids import RoleArn
 
-TrustPolicy = Any  # parsed JSON; None when it is not JSON as we read it
+TrustPolicy = Any  # parsed JSON; None when it can't be parsed
 Right = tuple[str, str]  # an action, and a resource
 
 
@@ -19,29 +19,29 @@ class RoleSettings(NamedTuple):
 
 
 class RolePolicies(NamedTuple):
-    """What is attached to a role: its inline policies by name, parsed, and the ARNs of its
-    managed policies.
-    """
+    """The policies of a role: inline ones by name, parsed, and the ARNs of managed ones."""
 
     inline: Mapping[str, Any]
     managed: tuple[str, ...]
 
 
 class Decision(NamedTuple):
-    """What IAM says of one right. `untold`: the condition keys that the role's policies compare,
-    and we could not fill.
+    """IAM's decision about one right.
+
+    `untold`: condition keys of the role's policies for which we have no value.
     """
 
     allowed: bool
-    denied: bool  # a statement says so
-    by_organization: bool  # its policies do not let the role have it
+    denied: bool  # by an explicit deny
+    by_organization: bool  # denied by the organization's policies
     by_boundary: bool
     untold: frozenset[str]
 
 
 class RoleView(NamedTuple):
-    """What a role says of itself. Instead of each part there may be the reason why it was not
-    seen.
+    """A role's view of itself.
+
+    A part that could not be read is replaced by its error.
     """
 
     settings: RoleSettings | StsError
@@ -50,8 +50,9 @@ class RoleView(NamedTuple):
 
 
 def known_keys(role_arn: RoleArn) -> dict[str, tuple[str, str]]:
-    """The condition keys whose value is the same for each request of ours: the type and the
-    value.
+    """Return the condition keys whose value is the same for all our requests.
+
+    The result has the type and the value of each key.
     """
     return {
         "aws:PrincipalAccount": ("string", role_arn.account_id),

@@ -1,6 +1,6 @@
 """The answer to a stack: a PUT to the response URL of its request.
 
-Anybody may publish a request, so its response URL is untrusted: it is called only if it is AWS's
+Anybody may publish a request, so its response URL is untrusted. It is called only if it is in AWS's
 own bucket for such answers.
 """
 
@@ -22,7 +22,7 @@ from app.aws.tls import ca_bundle
 from app.log import logger
 
 _URL_MAX = 8192
-# the second follows at once, unless AWS refused; a third comes with the message's next delivery
+# The retry follows at once, unless AWS refused. Later attempts come with redelivery.
 _ATTEMPTS = 2
 _TIMEOUTS: Any = (2, 3)  # seconds to connect, and to wait for the answer
 
@@ -30,8 +30,8 @@ _TIMEOUTS: Any = (2, 3)  # seconds to connect, and to wait for the answer
 class StackAnswers:
     """Answers stacks, only at AWS's own addresses for such answers.
 
-    `endpoint`: S3's address when AWS_ENDPOINT_URL names another one than AWS's; answers then go
-    only there.
+    `endpoint`: S3's address if AWS_ENDPOINT_URL names another than AWS's. Answers then go only
+    there.
     """
 
     def __init__(self, region: str, partition: str, endpoint: str | None) -> None:
@@ -41,24 +41,23 @@ class StackAnswers:
         self._http = URLLib3Session(verify=ca, proxies=proxies, timeout=_TIMEOUTS)
 
     def allows(self, url: str) -> bool:
-        """Whether CloudFormation itself would give this address."""
+        """Return whether CloudFormation itself could give this address."""
         found = self._allowed.fullmatch(url) if len(url) <= _URL_MAX else None
-        # A server that normalizes the path must not find another bucket in it.
+        # A server that normalizes the path must not get another bucket from it.
         return found is not None and not {".", ".."} & set(
             re.split(r"[/\\]", unquote(found["path"]))
         )
 
     def send(self, request: Request, refusal: str | None) -> bool:
-        """True when nothing is left to do: the stack has its answer, or S3 refuses it and would
-        refuse it again.
+        """Send the answer, and return whether nothing is left to do.
 
-        Raises ValueError for an address that is not allowed.
+        That is the case when the stack has its answer, or when S3 would refuse every retry. Raises
+        ValueError for an address that is not allowed.
         """
         if not self.allows(request.response_url):
             raise ValueError("This address is not one of AWS's for answers.")
         body = request.answer(refusal)
-        # The address is signed for an empty Content-Type. botocore's session does not follow
-        # redirects.
+        # The URL is signed for an empty Content-Type. botocore's session does not follow redirects.
         sent = AWSRequest(
             "PUT", request.response_url, headers={"Content-Type": ""}, data=body
         ).prepare()
@@ -67,14 +66,14 @@ class StackAnswers:
         for _ in range(_ATTEMPTS):
             try:
                 problem = self._http.send(sent).status_code
-            except BotoCoreError as error:  # its text holds the address
+            except BotoCoreError as error:  # its text contains the address
                 problem = type(error).__name__
             else:
                 if 200 <= problem < 300:
                     return True
                 if (
                     problem < 500
-                ):  # a redirect is not followed; 4xx: the address has expired, or was never signed
+                ):  # redirects are not followed; 4xx: the address has expired, or was never signed
                     final = problem >= 400
                     break
         logger.warning("registration.unanswered", problem=problem, final=final)
@@ -82,7 +81,7 @@ class StackAnswers:
 
 
 def stack_answers(region: str, partition: str) -> StackAnswers:
-    """For the topic's region, with the S3 that the environment names."""
+    """Return the StackAnswers for the topic's region and the environment's S3."""
     s3 = boto3.session.Session(region_name=region).client(
         "s3", config=BotoConfig(signature_version=UNSIGNED)
     )
@@ -92,7 +91,7 @@ def stack_answers(region: str, partition: str) -> StackAnswers:
 
 
 def _suffix(partition: str) -> str:
-    """The partition's domain, from botocore's data."""
+    """Return the partition's domain, from botocore's data."""
     known: Any = botocore.session.get_session().get_data("partitions")
     return next(
         str(found["outputs"]["dnsSuffix"])
@@ -102,12 +101,12 @@ def _suffix(partition: str) -> str:
 
 
 def _allowed(region: str, partition: str, endpoint: str | None) -> re.Pattern[str]:
-    """A pattern for the whole address, in lower case, without characters that two parsers could
-    read differently.
+    """Return a pattern that matches the allowed addresses as a whole.
 
-    The bucket's name must be exact: with more before or after it, the bucket may be a stranger's.
-    The domain without a region is allowed in the partition `aws` alone, as a stranger may own the
-    same name in another partition.
+    It is in lower case, and allows no characters that two parsers could read differently. The
+    bucket's name must be exact: a longer name may be anybody's bucket. The domain without a region
+    is allowed in the partition `aws` alone, because anybody may own the same name in another
+    partition.
     """
     bucket = f"cloudformation-custom-resource-response-{region.replace('-', '')}"
     suffix = _suffix(partition)

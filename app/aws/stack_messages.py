@@ -22,10 +22,10 @@ from app.aws.errors import AWS_ERRORS, Unavailable, classify
 
 LONGEST_WAIT = 20  # seconds; SQS's limit
 BATCH = 10  # messages in one call; SQS's limit
-_MESSAGE_MAX = 16_384  # characters; CloudFormation's are some 3,000
+_MESSAGE_MAX = 16_384  # characters; CloudFormation's messages have some 3,000
 
-# The fields that the answer repeats, in ASCII and within AWS's lengths: the answer stays below the
-# 4,096 bytes that CloudFormation reads.
+# The fields that the answer repeats, in ASCII and within AWS's lengths. The answer therefore stays
+# below the 4,096 bytes that CloudFormation reads.
 _STACK_ID = re.compile(
     r"arn:(?P<partition>aws(?:-[a-z0-9]{1,16}){0,3}):cloudformation:[a-z0-9-]{1,32}:(?P<account>[0-9]{12})"
     r":stack/[A-Za-z0-9-]{1,128}/[A-Za-z0-9-]{1,64}",
@@ -43,7 +43,10 @@ RequestType = Literal["Create", "Update", "Delete"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """CloudFormation's request to a custom resource. Every field of it is unverified."""
+    """CloudFormation's request to a custom resource.
+
+    Every field of it is unverified.
+    """
 
     kind: RequestType
     stack_id: str
@@ -53,13 +56,14 @@ class Request:
     logical_id: str
     physical_id: str
     response_url: str = field(repr=False)
-    properties: dict[str, str] = field(repr=False)  # those that are text
+    properties: dict[str, str] = field(repr=False)  # only those with a string value
     old_properties: dict[str, str] = field(repr=False)  # before an Update
 
     @classmethod
     def parse(cls, body: str, topic_arn: str) -> "Request":
-        """The request in an SNS envelope. Raises ValueError for a message that can't be
-        answered.
+        """Return the request in an SNS envelope.
+
+        Raises ValueError for a message that can't be answered.
         """
         envelope = _object(body)
         if envelope.get("Type") != "Notification" or envelope.get("TopicArn") != topic_arn:
@@ -80,7 +84,7 @@ class Request:
             account_id=stack["account"],
             request_id=_repeated(request, "RequestId"),
             logical_id=logical_id,
-            # CloudFormation deletes the old resource when an Update is answered with another id.
+            # CloudFormation deletes the old resource if the answer to an Update has another id.
             physical_id=_repeated(request, "PhysicalResourceId")
             if kind != "Create" and "PhysicalResourceId" in request
             else _physical_id(stack_id, logical_id),
@@ -90,12 +94,13 @@ class Request:
         )
 
     def property(self, name: str) -> str:
-        """Empty when it is absent or not a string."""
+        """Return a property, or "" when it is absent or not a string."""
         return self.properties.get(name, "")
 
     def answer(self, refusal: str | None) -> bytes:
-        """The answer for CloudFormation: SUCCESS, or FAILED with this reason, which the customer
-        reads.
+        """Return the answer for CloudFormation: SUCCESS, or FAILED with this reason.
+
+        The customer reads the reason.
         """
         said = {
             "Status": "FAILED" if refusal else "SUCCESS",
@@ -133,7 +138,7 @@ def _repeated(request: dict[str, Any], name: str) -> str:
 
 
 def _physical_id(stack_id: str, logical_id: str) -> str:
-    """The same for each delivery of a Create."""
+    """Return the resource's id, the same for each delivery of a Create."""
     return "deputy-" + hashlib.sha256(f"{stack_id}\0{logical_id}".encode()).hexdigest()[:32]
 
 
@@ -145,12 +150,13 @@ class Message:
     body: str = field(repr=False)
     receipt: str = field(repr=False)
     sent_at: datetime  # by SQS's clock
-    deliveries: int  # with this one
+    deliveries: int  # including this one
 
     @classmethod
     def of(cls, found: Any) -> "Message":
-        """A message in SQS's form. Raises one of AWS_ERRORS when it is not in the form that SQS
-        documents.
+        """Return a message in SQS's form.
+
+        Raises one of AWS_ERRORS for a message that is not in the form that SQS documents.
         """
         sent = datetime.fromtimestamp(int(found["Attributes"]["SentTimestamp"]) / 1000, UTC)
         deliveries = int(found["Attributes"]["ApproximateReceiveCount"])
@@ -158,8 +164,10 @@ class Message:
 
 
 class RegistrationQueue:
-    """The queue behind the topic. SQS delivers a message again until it is deleted, and at last
-    moves it to the dead letters (the queue's redrive policy in cloudformation/broker.yaml).
+    """The queue behind the topic.
+
+    SQS delivers a message again until it is deleted, and finally moves it to the dead-letter queue
+    (the queue's redrive policy in cloudformation/broker.yaml).
     """
 
     def __init__(self, region: str, url: str) -> None:
@@ -170,8 +178,9 @@ class RegistrationQueue:
         self._sqs = boto3.session.Session(region_name=region).client("sqs", config=settings)
 
     def receive(self, wait_seconds: int) -> list[Message]:
-        """Up to ten, as soon as there is one; none after `wait_seconds` (20 at most). Raises
-        Unavailable.
+        """Return up to ten messages, as soon as there is one.
+
+        Returns none after `wait_seconds` (20 at most). Raises Unavailable.
         """
         try:
             answer = self._sqs.receive_message(
@@ -186,8 +195,9 @@ class RegistrationQueue:
             raise Unavailable from error
 
     def delete(self, messages: Sequence[Message]) -> None:
-        """Delete up to ten messages that were handled. Raises Unavailable; SQS delivers again
-        what is not deleted.
+        """Delete up to ten messages that were handled.
+
+        Raises Unavailable; SQS delivers again the messages that were not deleted.
         """
         entries = [
             {"Id": str(n), "ReceiptHandle": message.receipt} for n, message in enumerate(messages)
@@ -196,8 +206,9 @@ class RegistrationQueue:
             self._in_batch(self._sqs.delete_message_batch, entries)
 
     def put_back(self, messages: Sequence[tuple[Message, int]]) -> None:
-        """Have up to ten messages delivered again in so many seconds. Raises Unavailable; then
-        it is in a minute.
+        """Have up to ten messages delivered again, each after its number of seconds.
+
+        Raises Unavailable; SQS then delivers them in a minute.
         """
         entries = [
             {"Id": str(n), "ReceiptHandle": message.receipt, "VisibilityTimeout": seconds}

@@ -1,15 +1,14 @@
-"""The door: the only place that reaches a customer's account (invariant 2; docs/architecture.md has
-the list).
+"""The only module that reaches a customer's account (invariant 2 in docs/architecture.md).
 
-It has three ways through. `assume` opens a session for a `Grant`, which only a stored connection
-can make. The `probe` methods test for a proof whether the role accepts a caller; their sessions can
-do nothing, but for one that may read its own role, and are thrown away. `view` is a diagnosis: its
-session may read its own role alone, and never leaves here. Beside them it reaches two roles of the
-vendor's own, the canary and the stranger, which the settings name. All use one raw call,
-`_assume_role`, the only AssumeRole in the code (an AST test counts them).
+`assume` opens a session for a `Grant`, which only a stored connection can make. The `probe` methods
+test for a proof whether the role accepts a caller. Their sessions are dropped. They can do nothing,
+except for one that may read its own role. `view` is a diagnosis: its session may read its own role
+alone, and never leaves this module. The module also reaches two roles of the vendor's own, the
+canary and the stranger, which the settings name. All use one raw call, `_assume_role`, the only
+AssumeRole in the code (an AST test counts them).
 
-Callers check session policies, session names and durations before they come here: botocore checks
-no patterns and no maxima, and AWS's own error would be about Deputy's request.
+Callers check session policies, session names and durations first. botocore checks no patterns and
+no maxima, and AWS's own error would be about Deputy's request.
 """
 
 import copy
@@ -43,28 +42,28 @@ from app.config import Broker
 from app.ids import AccountId, ExternalId, Grant, RoleArn, foreign_external_id, new_external_id
 from app.permissions.permission_sets import SIMULATION
 
-# A session under this policy can only ask who it is, which AWS never denies (invariant 6).
+# A session under this policy can only call GetCallerIdentity, which AWS never denies (invariant 6).
 INERT_POLICY = json.dumps(
     {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]},
     separators=(",", ":"),
 )
 PROBE_SECONDS = 900  # AWS's minimum
 _STRANGER_SECONDS = 3600  # AWS's maximum for a caller that is itself an assumed role
-_KNOWN_SECONDS = (
-    5.0  # for how long, after a refusal, the credentials are still taken for the broker's
-)
+_KNOWN_SECONDS = 5.0  # after AWS confirmed the broker's key, until it is checked again
 
 Result = TypeVar("Result")
 
-# The trust policy that the role's own session read, or why it could not (Refused or Unavailable).
+# The trust policy that the role's own session read, or the reason for the failure (Refused or
+# Unavailable).
 Told = RoleSettings | StsError
-Read = Callable[[Told], None]  # the callback that receives it
+Read = Callable[[Told], None]  # the callback that receives the result
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Temporary credentials for a customer's role, and who AWS says they are. Its secrets are
-    not in its repr.
+    """Temporary credentials for a customer's role, and AWS's account and ids of it.
+
+    Its repr does not show the secrets.
     """
 
     access_key_id: str
@@ -72,10 +71,8 @@ class Session:
     session_token: str = field(repr=False)
     expires_at: datetime
     account_id: AccountId
-    role_unique_id: (
-        str  # AROA…: it changes when the role is deleted and made again under the same ARN
-    )
-    name: str  # the session's own, as the customer's CloudTrail shows it
+    role_unique_id: str  # AROA…; changes when the role is deleted and recreated with the same ARN
+    name: str  # the session name in the customer's CloudTrail
 
     @property
     def credentials(self) -> ReadOnlyCredentials:
@@ -86,8 +83,9 @@ class Session:
 
 @dataclass(slots=True)
 class _KnownKey:
-    """The access key that was the broker's when AWS was last asked, and until when that counts
-    (monotonic seconds).
+    """The access key that AWS last confirmed as the broker's, and until when that counts.
+
+    `until` is in monotonic seconds.
     """
 
     key_id: str | None = None
@@ -96,11 +94,10 @@ class _KnownKey:
 
 
 class Sts:
-    """STS in the broker's region, with the broker's credentials. One per process, as it holds the
-    connections.
+    """STS in the broker's region, with the broker's credentials.
 
-    It can be made without credentials: a process without them reports that it is not ready, and
-    recovers by itself.
+    One per process, because it holds the connections. It can be created without credentials: a
+    process without them reports that it is not ready, and recovers by itself.
     """
 
     def __init__(
@@ -115,37 +112,40 @@ class Sts:
         self._proof_names = proof_names
         self._canary = canary
         self._stranger = stranger
-        boto = get_session()  # one, because each reads botocore's data again
+        boto = get_session()  # shared, because each reads botocore's data again
         self._api = QueryApi("sts", region, boto)
         self._own_role = OwnRole(region, boto)
         self._breaker = Breaker()
         self._known = _KnownKey()
 
     def with_budget(self, budget: Budget) -> "Sts":
-        """The same door; each call waits until the budget has room for it."""
+        """Return the same object, whose calls wait until the budget has room for them."""
         held = copy.copy(self)
         held._api = self._api.with_budget(budget)  # noqa: SLF001  a copy of ours
         return held
 
     @property
     def is_silent(self) -> bool:
-        """Whether the breaker is open: AWS has not answered for a while, and few calls are let
-        through.
+        """Return whether the breaker is open.
+
+        AWS has then not answered for a while, and few calls are let through.
         """
         return self._breaker.is_open
 
     def assume(
         self, grant: Grant, *, session_name: str, duration_seconds: int, policy: str | None
     ) -> Session:
-        """A session for a proven connection. Raises Refused, Misconfigured or Unavailable."""
+        """Open a session for a proven connection.
+
+        Raises Refused, Misconfigured or Unavailable.
+        """
         return self._with_own_id(grant, _terms(session_name, duration_seconds, policy))
 
     def probe_own(self, grant: Grant, read: Read | None = None) -> tuple[AccountId, str]:
-        """Try the tenant's own External ID: the account that AWS says it is, and the role's unique
-        id.
+        """Try the tenant's own External ID, and return the account and the role's unique id.
 
-        The session itself is asked for its account (GetCallerIdentity), which must agree with
-        AssumeRole's answer. With `read`, it also reads its own role's trust policy. Raises Refused,
+        The account is the session's own (GetCallerIdentity), which must agree with AssumeRole's
+        answer. With `read`, the session also reads its own role's trust policy. Raises Refused,
         Misconfigured or Unavailable.
         """
         session = self._probe_session(grant, read)
@@ -155,18 +155,17 @@ class Sts:
         return account_id, session.role_unique_id
 
     def probe_again(self, grant: Grant, read: Read | None = None) -> str:
-        """Try the tenant's own External ID once more: the role's unique id. The account is not
-        asked for again.
+        """Try the tenant's own External ID once more, and return the role's unique id.
 
-        `read` and what is raised: as `probe_own`.
+        The account is not checked again. `read` and errors: as in `probe_own`.
         """
         return self._probe_session(grant, read).role_unique_id
 
     def view(self, grant: Grant, role_unique_id: str, rights: Iterable[Right]) -> RoleView | None:
-        """What the role says of itself, and of these rights; None if another role has this ARN by
-        now.
+        """Return the role's view of itself and of these rights, for a diagnosis.
 
-        Raises Refused, Misconfigured or Unavailable.
+        Returns None if another role has this ARN by now. Raises Refused, Misconfigured or
+        Unavailable.
         """
         session = self._with_own_id(
             grant, self._of_probe(grant.role_arn, session_policy(grant.role_arn, SIMULATION))
@@ -176,34 +175,39 @@ class Sts:
         return self._own_role.view(session.credentials, grant, role_unique_id, rights)
 
     def probe_missing(self, grant: Grant) -> None:
-        """Try the role without an External ID. Raises Refused, as it should; returns when the
-        role accepted it.
+        """Try the role without an External ID.
+
+        Raises Refused if the role is secure; returns if the role accepted the call.
         """
         self._probe(grant.role_arn, None)
 
     def probe_foreign(self, grant: Grant) -> None:
-        """Try an External ID that was never issued. Raises Refused, as it should; returns when
-        the role accepted it.
+        """Try a foreign External ID, which was never issued.
+
+        Raises Refused if the role is secure; returns if the role accepted the call.
         """
         self._probe(grant.role_arn, foreign_external_id(grant.external_id))
 
     def probe_as_stranger(self, stranger: Session, grant: Grant) -> None:
-        """Try the right External ID as the stranger. Raises Refused, as it should; returns when
-        the role accepted it.
+        """Try the right External ID as the stranger.
+
+        Raises Refused if the role is secure; returns if the role accepted the call.
         """
         self._probe(grant.role_arn, grant.external_id, stranger.credentials)
 
     def open_stranger(self) -> Session:
-        """A session of the stranger, whose role must be configured. Raises as `probe_canary`."""
+        """Open a session of the stranger, whose role must be configured.
+
+        Raises as `probe_canary`.
+        """
         stranger = _set(self._stranger)
         terms = _terms(self._proof_names.make(stranger), _STRANGER_SECONDS, None)
         return self._as_broker(lambda: self._assume_role(stranger, None, terms))
 
     def probe_canary(self, *, with_id: bool) -> None:
-        """Try the canary, which must be configured, with an External ID or without. Returns when it
-        accepted the call.
+        """Try the canary, which must be configured, with an External ID or without.
 
-        Raises Refused, Misconfigured or Unavailable.
+        Returns if the canary accepted the call. Raises Refused, Misconfigured or Unavailable.
         """
         self._as_broker(
             lambda: self._probe(_set(self._canary), new_external_id() if with_id else None)
@@ -214,8 +218,9 @@ class Sts:
         self._probe(_set(self._canary), new_external_id(), stranger.credentials)
 
     def is_broker(self) -> bool:
-        """Whether our own credentials are the broker's, which customers' roles trust. Raises
-        Unavailable.
+        """Return whether our own credentials are the broker's, which customers' roles trust.
+
+        Raises Unavailable.
         """
         try:
             _, arn = self._who_is(None)
@@ -224,8 +229,9 @@ class Sts:
         return _same_principal(arn, self.broker)
 
     def own_identity(self) -> bool | None:
-        """As `is_broker`; None when we have no credentials, or AWS refuses them. Raises
-        Unavailable.
+        """Do the same as `is_broker`, but return None without usable credentials.
+
+        They are not usable if there are none or if AWS refuses them. Raises Unavailable.
         """
         try:
             self._api.own_key_id()
@@ -239,8 +245,9 @@ class Sts:
             raise
 
     def _probe_session(self, grant: Grant, read: Read | None) -> Session:
-        """A session for a proof: inert, or with `read` confined to reading its own role, which
-        happens here alone.
+        """Open a session for a proof.
+
+        It is inert. With `read`, it may read its own role, and does so only here.
         """
         policy = session_policy(grant.role_arn) if read else INERT_POLICY
         session = self._with_own_id(grant, self._of_probe(grant.role_arn, policy))
@@ -252,11 +259,14 @@ class Sts:
         return session
 
     def _with_own_id(self, grant: Grant, terms: dict[str, str]) -> Session:
-        """A call that a good role accepts."""
+        """Make a call that a good role accepts."""
         return self._as_broker(lambda: self._assume_role(grant.role_arn, grant.external_id, terms))
 
     def _as_broker(self, call: Callable[[], Result]) -> Result:
-        """A call that should succeed. A refusal counts only if our credentials are the broker's."""
+        """Make a call that should succeed.
+
+        A refusal counts only if our credentials are the broker's.
+        """
         try:
             return call()
         except Refused:
@@ -265,15 +275,16 @@ class Sts:
             raise Unavailable from None
 
     def _is_known_broker(self) -> bool:
-        """As `is_broker`, at most once in 5 seconds for the same credentials: a thousand roles
-        may refuse at once.
+        """Do the same as `is_broker`, at most once in 5 seconds for the same credentials.
+
+        A thousand roles may refuse at once.
         """
         with (
             self._known.lock
-        ):  # one thread asks, and threads that were refused meanwhile share its answer
+        ):  # one thread calls AWS, and threads refused meanwhile share its result
             try:
                 key_id = self._api.own_key_id()
-            except AWS_ERRORS as error:  # they were there a moment ago
+            except AWS_ERRORS as error:  # there were credentials a moment ago
                 raise Unavailable from error
             if key_id == self._known.key_id and time.monotonic() < self._known.until:
                 return True
@@ -288,8 +299,9 @@ class Sts:
         external_id: ExternalId | None,
         credentials: ReadOnlyCredentials | None = None,
     ) -> None:
-        """A call for its outcome alone. The session of a role that accepts it is inert, and is
-        dropped here.
+        """Make a call for its outcome alone.
+
+        The session of a role that accepts it is inert, and is dropped here.
         """
         self._assume_role(
             role_arn, external_id, self._of_probe(role_arn, INERT_POLICY), credentials
@@ -299,7 +311,7 @@ class Sts:
         return _terms(self._proof_names.make(role_arn), PROBE_SECONDS, policy)
 
     def _who_is(self, credentials: ReadOnlyCredentials | None) -> tuple[AccountId, list[str]]:
-        """The account of these credentials (None: our own), and the six parts of their ARN.
+        """Return the account of these credentials (None: our own), and the six parts of their ARN.
 
         Raises Misconfigured or Unavailable.
         """
@@ -331,21 +343,23 @@ class Sts:
 
 
 def _terms(session_name: str, seconds: int, policy: str | None) -> dict[str, str]:
-    """Of a session: its name, for how long, and the policy that narrows it."""
+    """Return a session's name, duration and session policy as a form."""
     terms = {"RoleSessionName": session_name, "DurationSeconds": str(seconds)}
     return terms | {"Policy": policy} if policy else terms
 
 
 def _tenant(role_arn: RoleArn, external_id: ExternalId | None) -> str:
-    """What tells the breaker one tenant from another: the part of its External ID that a foreign
-    one also has.
+    """Return a key by which the breaker distinguishes tenants.
+
+    It is the part of an External ID that a foreign External ID also has.
     """
     return external_id[:20] if external_id else role_arn.account_id
 
 
 def _same_principal(arn: list[str], broker: Broker) -> bool:
-    """Whether GetCallerIdentity's ARN is the broker's. Paths are ignored, as a session's ARN
-    lacks its role's path.
+    """Return whether GetCallerIdentity's ARN is the broker's.
+
+    Paths are ignored, because a session's ARN lacks its role's path.
     """
     _, partition, service, _, account, resource = arn
     kind, _, rest = resource.partition("/")
@@ -363,7 +377,10 @@ def _set(role: RoleArn | None) -> RoleArn:
 
 
 def _session(answer: dict[str, Any]) -> Session:
-    """Raises one of AWS_ERRORS for an answer that is not in the form that STS documents."""
+    """Return the session in an answer of STS.
+
+    Raises one of AWS_ERRORS for an answer that is not in the form that STS documents.
+    """
     credentials, user = answer["Credentials"], answer["AssumedRoleUser"]
     role_unique_id, _, session_name = user["AssumedRoleId"].partition(":")
     if not role_unique_id or not session_name:

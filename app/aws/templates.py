@@ -1,16 +1,16 @@
-"""The templates that customers launch, and permission sets' documents beside them: rendered, and
-published to S3.
+"""Customers' templates and permission sets' documents: rendered, and published to S3.
 
-Their files are in cloudformation/. customer-role.yaml makes the role in one account.
-customer-org.yaml makes it in every account of an organisation; its text contains the rendered
-customer-role.yaml, so that no link can put another template in its place.
+The templates' sources are in cloudformation/. customer-role.yaml creates the role in one account.
+customer-org.yaml creates it in every account of an organisation. Its text contains the rendered
+customer-role.yaml, so no link can replace that template.
 
 The files in the repository are valid templates with example values, and rendering replaces each
-value. The broker's ARN is written into the template instead of being a parameter: with a parameter,
+value. The broker's ARN is written into the template instead of being a parameter. With a parameter,
 anybody could send a victim a link to the vendor's genuine template with another principal. The
-account of the registration topic is written in as well. CloudFormation opens templates from S3
-only. Each is uploaded under a name with its content's hash, so that links stay valid when a newer
-one is published.
+account of the registration topic is written in as well.
+
+CloudFormation opens templates from S3 only. Each is uploaded under a name with its content's hash,
+so links stay valid when a newer one is published.
 """
 
 import enum
@@ -44,8 +44,8 @@ _TOPICS = "arn:aws:sns:[a-z0-9-]+:111122223333:"
 _EXAMPLE_VERSION, _EXAMPLE_SET = "example-version", "example-set@1"
 _EXAMPLE_BODY = "TemplateBody: example-template-body\n"
 _DOCUMENT = re.compile(r"([1-9][0-9]{0,5})\.json", re.ASCII)
-_DOCUMENTS_MAX = 1_000  # objects; S3 lists as many in one answer
-_DOCUMENT_MAX = 65_536  # bytes; IAM's limits for a role keep a document far below
+_DOCUMENTS_MAX = 1_000  # objects; S3's upper bound for one list
+_DOCUMENT_MAX = 65_536  # bytes; IAM's limits for a role keep a document far below this
 _TOO_MANY = (
     f"{{name}}: version: The bucket has more than {_DOCUMENTS_MAX:,} objects below {{prefix}}, and"
     " Deputy reads no more. Remove those that you did not publish (docs/runbooks.md), or give the"
@@ -55,10 +55,10 @@ _S3_ERRORS = (BotoCoreError, ClientError, ResponseParserError)
 
 
 class Template(NamedTuple):
-    """An object of the bucket: `key` is its name there.
+    """An object of the bucket, whose name there is `key`.
 
-    `version` is the start of the content's SHA-256, or of a permission set's document the set's
-    version.
+    `version`: for a template, the start of the content's SHA-256; for a document, the permission
+    set's version.
     """
 
     permission_set: str
@@ -68,7 +68,7 @@ class Template(NamedTuple):
 
 
 class Published(enum.StrEnum):
-    """What the bucket serves under a template's name, in words for the operator."""
+    """The bucket's content under a template's name, in words for the operator."""
 
     YES = "published"
     ALREADY = "there already"
@@ -77,8 +77,9 @@ class Published(enum.StrEnum):
 
 
 def render(config: TemplateConfig, permission_set: PermissionSet) -> Template:
-    """The template for one permission set. Raises ValueError when the source lacks a value that
-    must be replaced.
+    """Return the template for one permission set.
+
+    Raises ValueError when the source lacks a value that must be replaced.
     """
     broker = config.broker
     text = _SOURCE.read_text(encoding="utf-8")
@@ -98,8 +99,9 @@ def render(config: TemplateConfig, permission_set: PermissionSet) -> Template:
 def render_organization(
     config: TemplateConfig, role: Template, permission_set: PermissionSet
 ) -> Template:
-    """The template for a whole organisation around the rendered `role`. Raises ValueError as
-    `render` does.
+    """Return the template for a whole organisation around the rendered `role`.
+
+    Raises ValueError as `render` does.
     """
     text = _ORGANIZATION_SOURCE.read_text(encoding="utf-8")
     for example, value in ((_TOPICS, _topics_of(config.broker)), (_VENDOR, config.vendor_in_aws)):
@@ -124,7 +126,7 @@ def _documents_of(name: str) -> str:
 
 
 def _topics_of(broker: Broker) -> str:
-    """The beginning of the topic's pattern: the topic must be in the vendor's account."""
+    """Return the start of the topic's pattern: the topic must be in the vendor's account."""
     return f"arn:{broker.partition}:sns:[a-z0-9-]+:{broker.account_id}:"
 
 
@@ -135,21 +137,23 @@ def _versioned(text: str, name: str, permission_set: str) -> Template:
 
 
 def _section(text: str, name: str) -> str:
-    """The text below a top-level key of a template, up to the next key."""
+    """Return the text below a top-level key of a template, up to the next key."""
     _, _, rest = _must_contain(text, f"\n{name}:\n").partition(f"\n{name}:\n")
     return re.split(r"^(?=\S)", rest, maxsplit=1, flags=re.MULTILINE)[0].rstrip() + "\n"
 
 
 def role_seconds(config: TemplateConfig) -> int:
-    """The role's MaxSessionDuration: the longest session that Deputy issues, but at least IAM's
-    minimum.
+    """Return the role's MaxSessionDuration.
+
+    It is the longest session that Deputy issues, but at least IAM's minimum.
     """
     return max(3600, config.max_session_seconds)
 
 
 def _with_permissions(text: str, permission_set: PermissionSet) -> str:
-    """Replace the statements between the two marks with JSON, which is valid YAML, and add AWS's
-    own policies.
+    """Replace the statements between the two marks, and add AWS's own policies.
+
+    The statements are JSON, which is valid YAML.
     """
     before, _, rest = _must_contain(text, _BEGIN).partition(_BEGIN)
     _, _, after = _must_contain(rest, _END).partition(_END)
@@ -167,8 +171,9 @@ def _with_permissions(text: str, permission_set: PermissionSet) -> str:
 
 
 def _with_parameters(text: str, permission_set: PermissionSet, passed_on: str) -> str:
-    """Declare what the customer fills in, and pass it on: as the registration's properties, or
-    the StackSet's values.
+    """Declare the parameters that the customer fills in, and pass them on.
+
+    They become the registration's properties or the StackSet's values.
     """
     names = [parameter["name"] for parameter in permission_set.parameters]
     group = "- Label:\n    default: For you to fill in\n  Parameters:\n" if names else ""
@@ -195,7 +200,7 @@ def _declared(parameter: dict[str, str]) -> str:
 
 
 def _fill(text: str, part: str, block: str) -> str:
-    """Put the block in the place of the mark, at its indentation."""
+    """Replace the mark by the block, at the mark's indentation."""
     mark = f"# permission set: {part}\n"
     before, _, after = _must_contain(text, mark).partition(mark)
     kept, indent = before[: before.rindex("\n") + 1], before[before.rindex("\n") + 1 :]
@@ -209,8 +214,9 @@ def _must_contain(text: str, mark: str) -> str:
 
 
 def _with_sub(value: Any) -> Any:
-    """Wrap each string with a variable of the template's in Fn::Sub. IAM's own variables stay as
-    they are.
+    """Wrap each string that has a template variable in Fn::Sub.
+
+    IAM's own variables stay as they are.
     """
     if isinstance(value, str):
         plain = re.sub(r"\$\{(?=[a-z0-9-]+:|[*?$]\})", "${!", value)
@@ -231,10 +237,10 @@ class TemplateBucket:
 
     @cached_property
     def _endpoint(self) -> str:
-        """Looked up when it is first needed: S3's model takes a fifth of a process's start, and few
-        processes need it.
+        """S3's endpoint, looked up on first use.
 
-        Unsigned, because a web process needs only the bucket's address, and has no credentials for
+        S3's model would take 20 % of the start-up time, and few processes need it. The client is
+        unsigned, because a web process needs only the bucket's address, and has no credentials for
         the bucket.
         """
         url: str = self._boto.client(
@@ -243,12 +249,13 @@ class TemplateBucket:
         return url
 
     def url(self, template: Template) -> str:
-        """The template's public address, in the bucket's partition and region."""
+        """Return the template's public address, in the bucket's partition and region."""
         return f"{self._endpoint}/{self._bucket}/{template.key}"
 
     def publish(self, template: Template) -> Published:
-        """Upload the template, unless its name exists. Returns YES, ALREADY or DIFFERS. Raises
-        Unavailable.
+        """Upload the template, unless its name exists.
+
+        Returns YES, ALREADY or DIFFERS. Raises Unavailable.
         """
         try:
             with closing(self._boto.client("s3")) as s3:
@@ -274,8 +281,9 @@ class TemplateBucket:
         return Published.YES
 
     def published(self, template: Template) -> Published:
-        """What the bucket serves under the template's name, read as customers read it. Raises
-        Unavailable.
+        """Return the bucket's content under the template's name, read as customers read it.
+
+        Raises Unavailable.
         """
         once: Any = {"total_max_attempts": 1}
         settings = BotoConfig(
@@ -291,11 +299,10 @@ class TemplateBucket:
             raise Unavailable(str(error)) from error
 
     def documents(self, name: str, first_version: int) -> dict[int, str]:
-        """Return a permission set's documents from this version on. Raises Unavailable and
-        ConflictError.
+        """Return a permission set's documents from this version on.
 
-        The bucket's content is not trusted. So the number of its objects, and what is read of each,
-        are bounded.
+        The bucket's content is not trusted. The number of its objects and the bytes read of each
+        are therefore bounded. Raises Unavailable and ConflictError.
         """
         prefix = _documents_of(name)
         try:
@@ -340,14 +347,15 @@ def _status(error: Exception) -> int | None:
 
 @cache
 def regions(partition: str) -> frozenset[str]:
-    """The regions of a partition in which CloudFormation runs, from botocore's data."""
+    """Return the regions of a partition in which CloudFormation runs, from botocore's data."""
     return frozenset(boto3.session.Session().get_available_regions("cloudformation", partition))
 
 
 @cache
 def partition_of(region: str) -> str | None:
-    """The partition of a region's name, also for a region newer than this botocore; None for
-    another name.
+    """Return the partition of a region's name, or None for another name.
+
+    Also works for a region that is newer than this botocore.
     """
     try:
         return boto3.session.Session().get_partition_for_region(region)

@@ -6,8 +6,9 @@ from botocore.session import Session
 
 
 def ca_bundle(boto: Session) -> str | bool:
-    """The file of CAs, found as botocore does: AWS_CA_BUNDLE or the profile, then
-    REQUESTS_CA_BUNDLE; or True.
+    """Return the file of CAs that botocore would use, or True.
+
+    AWS_CA_BUNDLE or the profile comes first, then REQUESTS_CA_BUNDLE.
     """
     given: str | None = boto.get_config_variable("ca_bundle")
     # a setting of AWS's SDKs, not ours

@@ -1,5 +1,6 @@
-"""The vendor's own resources at AWS, as `doctor` looks at them: the bucket, the registration
-topic and its queue.
+"""The vendor's own resources at AWS, as `doctor` reads them.
+
+They are the bucket, the registration topic and its queue.
 """
 
 import json
@@ -27,26 +28,28 @@ _NO_RIGHT = {
 
 
 class MayNotLookError(Exception):
-    """The broker's identity policy does not let us look."""
+    """The broker's identity policy does not allow this call."""
 
 
 class AbsentError(Exception):
-    """AWS knows no such thing in this region and account."""
+    """AWS has no such resource in this region and account."""
 
 
 class Queue(NamedTuple):
     arn: str
     policy: dict[str, Any]
     dead_letter_url: str | None
-    messages: int  # that nobody has received
+    messages: int  # not received yet
 
 
-# Each raises Unavailable; those that need rights raise MayNotLookError and AbsentError too.
+# Each function raises Unavailable. Those that need rights also raise MayNotLookError and
+# AbsentError.
 
 
 def bucket(config: Config) -> tuple[int, datetime | None]:
-    """What S3 answers to somebody without credentials who asks for the template bucket (200 or 403:
-    it is there; 301: in another region; 404: absent), and when, by AWS's clock.
+    """Return S3's status for the template bucket without credentials, and AWS's time.
+
+    200 or 403: the bucket exists; 301: it is in another region; 404: it is absent.
     """
     unsigned = _PATIENT.merge(BotoConfig(signature_version=UNSIGNED))
     try:
@@ -82,7 +85,7 @@ def queue(config: Config, url: str) -> Queue:
 
 
 def topic(arn: str) -> tuple[dict[str, Any], set[str]]:
-    """Its policy, and the queues that it sends to."""
+    """Return the topic's policy, and the queues that it sends to."""
     sns = boto3.session.Session(region_name=arn.split(":")[3]).client("sns", config=_PATIENT)
     found, listed = _asked(
         sns,
@@ -96,7 +99,7 @@ def topic(arn: str) -> tuple[dict[str, Any], set[str]]:
 
 
 def allowing(policy: dict[str, Any], action: str) -> Iterator[dict[str, Any]]:
-    """The statements that allow this action to somebody, whatever their conditions."""
+    """Yield the statements that allow this action to somebody, whatever their conditions."""
     service = action.partition(":")[0]
     for statement in policy.get("Statement", []):
         actions = statement.get("Action", [])
