@@ -1,6 +1,6 @@
-"""Sealing (AES-GCM) for secrets that are kept for a while, with keys derived from SECRET_KEYS.
+"""Sealing (AES-GCM) of secrets that are kept for a while, with keys derived from SECRET_KEYS.
 
-What a secret is for is sealed with it, as associated data. A secret that is found under another
+The purpose of a secret is sealed with it, as associated data. A secret that is moved to another
 name, in this process or in a cache that an attacker can write to, does not open.
 """
 
@@ -24,7 +24,7 @@ class Sealer:
         keys = [derive_key(secret, purpose) for secret in secret_keys]
         self._keys = {
             key_id: AESGCM(key) for key_id, key in reversed(keys)
-        }  # the first wins, should ids collide
+        }  # the first key wins if ids collide
         self._first = keys[0][0]
 
     def seal(self, secret: bytes, about: bytes) -> bytes:
@@ -34,7 +34,7 @@ class Sealer:
         )
 
     def open(self, sealed: bytes, about: bytes) -> bytes | None:
-        """The secret, or None unless it was sealed with one of these keys and for this."""
+        """Return the secret, or None unless one of these keys sealed it with the same `about`."""
         key = self._keys.get(sealed[1 : 1 + _ID])
         if key is None or not sealed.startswith(_VERSION):
             return None
@@ -45,8 +45,9 @@ class Sealer:
 
 
 def derive_key(secret: str, purpose: str) -> tuple[bytes, bytes]:
-    """A key's id and the key itself. SECRET_KEYS are random, so HKDF needs no salt (RFC 5869,
-    3.1).
+    """Derive a key and its id from a secret, and return the id and the key.
+
+    SECRET_KEYS are random, so HKDF needs no salt (RFC 5869, 3.1).
     """
     made = HKDF(hashes.SHA256(), _ID + 32, salt=None, info=f"deputy {purpose}".encode()).derive(
         secret.encode()

@@ -1,8 +1,7 @@
-"""Redis or Valkey, if one is configured: values that the processes of a deployment share, and can
-lose at any moment.
+"""Redis or Valkey, if it is configured: values that the processes of a deployment share.
 
-While the cache is away, calls answer as an empty cache would. The loss is logged once, and so is
-the return.
+They can be lost at any moment. While the cache is unavailable, calls answer as an empty cache
+would. The loss is logged once, and so is the return.
 """
 
 import secrets
@@ -17,19 +16,20 @@ from redis.retry import Retry
 
 from app.log import logger
 
-_ANSWER_SECONDS = 0.25  # a cache that is slower than this costs more than it saves
+_ANSWER_SECONDS = 0.25  # a slower cache costs more than it saves
 _LEAVE_ALONE_SECONDS = 2.0  # after a failure, before the next call
-_POOL = 256  # connections, as many as the requests that one web process serves at once
-# Deletes the lock only if the token is in it: it may have expired, and another process may hold it
-# by now.
+_POOL = 256  # connections; one for each concurrent request of a web process
+# Deletes the lock only if it holds the token. The lock may have expired, and another process may
+# hold it by now.
 _UNLOCK = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end"
 
 Answer = TypeVar("Answer")
 
 
 class SharedCache:
-    """Small values and locks, each with an expiry. While it is away it has no values and no
-    locks; it never raises.
+    """Small values and locks, each with an expiry.
+
+    An unavailable cache has no values and no locks. No method raises.
     """
 
     def __init__(self, url: str) -> None:
@@ -39,16 +39,16 @@ class SharedCache:
         )
         self._unlock = self.client.register_script(_UNLOCK)
         self.away = False
-        self._refuses = False  # it answered, but refused to be written to: it is full, perhaps
-        self._changes = 0  # how often it went away or came back
+        self._refuses = False  # the cache answered, but refused a write; it may be full
+        self._changes = 0  # counts losses and returns
         self._changing = threading.Lock()
         self._ask_again_at = 0.0
 
     def ask(self, call: Callable[[], Answer], *, writes: bool = False) -> Answer | None:
-        """The result of `call`, which uses this cache's client, or None while the cache is away.
+        """Return the result of `call`, or None while the cache is unavailable.
 
-        A cache that refused to be written to is back once it is written to (`writes`): a full one
-        still answers reads.
+        `call` uses this cache's client. After a refused write, only a successful write (`writes`)
+        makes the cache available again: a full cache still answers reads.
         """
         if time.monotonic() < self._ask_again_at:
             return None
@@ -63,8 +63,7 @@ class SharedCache:
             self._came_back(changes)
         return answer
 
-    # Both ignore the result of a call that started before the last change: it tells of the time
-    # before.
+    # Both ignore the result of a call that started before the last change, because it is outdated.
 
     def _went_away(self, changes: int, error: Exception) -> None:
         with self._changing:
@@ -93,7 +92,10 @@ class SharedCache:
         self.ask(lambda: self.client.delete(name))
 
     def lock(self, name: str, seconds: float) -> str | None:
-        """A token to unlock with, or None: another process holds the lock, or the cache is away."""
+        """Take a lock and return the token for `unlock`.
+
+        Returns None if another process holds the lock, or if the cache is unavailable.
+        """
         token = secrets.token_hex(8)
         taken = self.ask(
             lambda: self.client.set(name, token, nx=True, px=int(seconds * 1000)), writes=True
