@@ -1,12 +1,12 @@
 """The background worker over Celery: the database says what is due, and Celery carries it.
 
-Celery carries urgent proofs alone. In one queue with them, routine proofs that wait for their half
-of the STS budget would take every thread; so each background worker claims those by itself
+Celery carries urgent proofs alone. Routine proofs wait for their half of the STS budget. In the
+same queue they would take every thread, so each background worker claims them by itself
 (app/background/parts.py).
 
 Run `celery --app celery_app worker --beat` on as many machines as you like, with DEPUTY_CELERY_URL.
-Nothing is lost when a broker loses its messages or a background worker is killed: the database
-holds what is due (app/proofs/proof_queue.py).
+Nothing is lost when a message broker loses its messages or a background worker is killed: the
+database holds what is due (app/proofs/proof_queue.py).
 """
 
 from collections.abc import Callable
@@ -34,17 +34,16 @@ _QUEUE = "deputy"
 _TIDY = housekeeping.EVERY
 _SETTINGS = {
     "task_ignore_result": True,
-    "task_acks_late": True,  # a killed background worker gives its task back
-    # a proof cut off would wait for its lease
+    "task_acks_late": True,  # the task of a killed background worker is delivered again
+    # a cancelled proof would wait until its lease expires
     "worker_cancel_long_running_tasks_on_connection_loss": False,
     "worker_prefetch_multiplier": 1,
-    # A proof mostly waits for AWS: threads are enough, and one process keeps one STS budget.
+    # A proof mostly waits for AWS: threads are enough, and one process has one STS budget.
     "worker_pool": "threads",
     "worker_concurrency": THREADS,
     "task_default_queue": _QUEUE,
     "broker_connection_retry_on_startup": True,
-    # With remote control, any sender of messages could stop background workers and read what they
-    # do.
+    # With remote control, any sender of messages could stop background workers and inspect them.
     "worker_enable_remote_control": False,
     "timezone": "UTC",
     "beat_scheduler": "celery.beat:Scheduler",  # in memory; Celery's default writes a file
@@ -57,12 +56,13 @@ _SETTINGS = {
 
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]
 def _leave_the_log(**_: Any) -> None:
-    """Celery's own set-up would put its --loglevel in the place of LOG_LEVEL."""
+    """Do nothing: Celery's own set-up would replace LOG_LEVEL by its --loglevel."""
 
 
 def _fail() -> None:
-    """End this background worker with an error once its tasks are done, so that a supervisor
-    starts another.
+    """End this background worker with an error once its tasks are done.
+
+    A supervisor then starts another.
     """
     state.should_stop = EX_FAILURE
 
@@ -70,8 +70,8 @@ def _fail() -> None:
 class _Beat(components.Beat):  # type: ignore[misc]  # celery is untyped
     """The tick of `--beat`, on a thread of the background worker.
 
-    Celery's own is a second process: it survives a kill -9 of the background worker, which does not
-    notice its end.
+    Celery's own beat is a second process. It survives a kill -9 of the background worker, and the
+    background worker does not notice when the beat ends.
     """
 
     def create(self, worker: Any) -> Part:
@@ -102,11 +102,11 @@ class _SqsWorker(_Worker):
 
 
 def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
-    """Celery's application: a tick that claims what is urgent, a task for each claim, and a task
-    for housekeeping.
+    """Create Celery's application with its three tasks.
 
-    Each background worker also runs the parts of app/background/parts.py. `services` is called in
-    the process that does the work, and returns the same object each time.
+    They are a tick that claims urgent proofs, a task for each claim, and housekeeping. Each
+    background worker also runs the parts of app/background/parts.py. `services` is called in the
+    process that does the work, and returns the same object each time.
     """
     celery = _over_broker(config)
     celery.conf.update(_SETTINGS)
@@ -132,8 +132,10 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
 
 def _beside(services: Callable[[], Services], end: Event) -> type[bootsteps.StartStopStep]:
     class Beside(bootsteps.StartStopStep):  # type: ignore[misc]  # celery is untyped
-        """Threads and no tasks: a background worker must take registrations and beat while its
-        broker is away.
+        """Runs the parts as threads, not as tasks.
+
+        A background worker must take registrations and send heartbeats while its message broker is
+        unavailable.
         """
 
         requires = (
@@ -153,7 +155,7 @@ def _beside(services: Callable[[], Services], end: Event) -> type[bootsteps.Star
 
 
 def message_broker(config: Config) -> HealthFinding:
-    """Whether Celery's message broker answers, for `doctor`."""
+    """Check for `doctor` whether Celery's message broker answers."""
     if config.celery_url is None:
         return skipped(
             "No message broker is configured: background workers do the work without Celery."
@@ -178,7 +180,7 @@ def _queue_url(celery_url: str) -> str:
 
 
 def _over_broker(config: Config) -> Celery:
-    """Celery with the settings of its kind of broker."""
+    """Return a Celery application with the settings of its kind of message broker."""
     url = config.celery_url or ""
     sqs = url.startswith("sqs://")
     celery = Celery("deputy", broker="sqs://" if sqs else url, set_as_current=False)
@@ -186,16 +188,16 @@ def _over_broker(config: Config) -> Celery:
     if not sqs:
         celery.conf.broker_transport_options = {
             "visibility_timeout": 300
-        }  # Redis's; RabbitMQ has none
+        }  # for Redis; RabbitMQ has no such timeout
         return celery
     celery.conf.broker_transport_options = {
         "region": config.region,  # botocore reads only AWS_DEFAULT_REGION
         # An existing queue with its own visibility timeout: a background worker may neither list
         # nor create queues.
         "predefined_queues": {_QUEUE: {"url": _queue_url(url)}},
-        # of long polling; stopping a background worker waits no longer for it
+        # long polling; stopping a background worker waits at most this long for it
         "wait_time_seconds": 2,
-        # seconds between two looks for a free thread; Celery's default is one second
+        # seconds between two checks for a free thread; Celery's default is one second
         "polling_interval": 0.1,
     }
     return celery

@@ -1,7 +1,7 @@
-"""What a background worker tells Prometheus of the whole fleet. It is read from the database, at
-most twice a minute.
+"""Prometheus metrics of the whole fleet, which each background worker exports.
 
-Each background worker exports the same numbers: a dashboard takes the highest.
+They are read from the database, at most twice a minute. All background workers export the same
+numbers: a dashboard takes the highest.
 """
 
 import time
@@ -30,7 +30,7 @@ class FleetMetrics(Collector):
         self._until = 0.0
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Nothing while the database is away."""
+        """Return the metrics, or none while the database is unavailable."""
         if time.monotonic() >= self._until:
             try:
                 self._found = self._read()
@@ -66,8 +66,9 @@ class FleetMetrics(Collector):
 
 
 class _ProofAges(NamedTuple):
-    """How many connections are verified, how many of their proofs are past half their shelf
-    life, and the oldest.
+    """The numbers of verified connections and of proofs past half their shelf life.
+
+    `oldest`: the time of the oldest proof.
     """
 
     verified: int
@@ -76,7 +77,10 @@ class _ProofAges(NamedTuple):
 
 
 def _proof_ages(db: Session, half: datetime) -> _ProofAges:
-    """Read the rows of all verified connections. `half`: half a shelf life ago."""
+    """Count the verified connections, and read the ages of their proofs.
+
+    `half`: the time of half a shelf life ago.
+    """
     counts = select(
         func.count(),
         func.count(case((Connection.verified_at < half, Connection.id))),

@@ -1,10 +1,11 @@
-"""Housekeeping, every 15 minutes in each background worker: registrations older than 30 days and
-old heartbeats are deleted, audit events older than AUDIT_RETENTION_DAYS leave the log, and
-rotations are taken further.
+"""Housekeeping, every 15 minutes in each background worker.
 
-A registration's row marks a message that was acted upon, for when SQS delivers it again.
-CloudFormation gives up a request after an hour, and SQS keeps a message for 14 days at most, so
-after 30 days no message needs the row.
+Registrations older than 30 days and old heartbeats are deleted. Audit events older than
+AUDIT_RETENTION_DAYS leave the log. Rotations are advanced.
+
+A registration's row marks a handled message, in case SQS delivers it again. CloudFormation gives up
+a request after an hour, and SQS keeps a message for 14 days at most. After 30 days no message needs
+the row.
 """
 
 import time
@@ -26,15 +27,16 @@ from app.store.models import AuditEvent, Configuration, Registration
 
 EVERY = 900  # seconds between two calls of `tidy`
 _KEPT = timedelta(days=30)
-_SECONDS = 15.0  # for the rows of one table, each time
+_SECONDS = 15.0  # upper bound for the rows of one table in one run
 _TOGETHER = 200  # rows in one transaction: on SQLite all other writers wait for it
-_PAUSE = 19  # times as long as a transaction took, so that others have 19 of 20 parts of the time
+_PAUSE = 19  # pause, in durations of a transaction: leaves 95 % of the time to others
 
 
 def tidy(db: Database, audit_days: int, end: Event) -> int:
-    """Delete and detach what is old, for a bounded time, and return how many rows and months.
+    """Delete and detach old rows and partitions for a bounded time, and return their number.
+
     `audit_days`: for how long audit events are kept; 0: all are kept. `end`: set when the
-    background worker stops, which waits for no pause. Raises StoreUnavailableError.
+    background worker stops; it ends a pause. Raises StoreUnavailableError.
 
     Any number of background workers may call it at once.
     """
@@ -47,7 +49,7 @@ def tidy(db: Database, audit_days: int, end: Event) -> int:
 
 def _audit_events(db: Database, days: int, end: Event) -> int:
     with db.read() as session:
-        # By the clock that is behind: one that jumped ahead must not end what is young.
+        # The earlier clock counts: a clock that jumped ahead must not delete recent events.
         limit = (
             min(now(), database_now(session)) - timedelta(days=days) - ID_AND_TIME if days else None
         )
@@ -64,11 +66,11 @@ def _audit_events(db: Database, days: int, end: Event) -> int:
 def _delete_oldest(
     db: Database, table: Any, at: InstrumentedAttribute[datetime], limit: datetime, end: Event
 ) -> int:
-    """Delete the rows from before `limit`, by their ids (UUIDv7) and by `at`, some at a time."""
+    """Delete the rows from before `limit` in batches, by their ids (UUIDv7) and by `at`."""
     with db.read() as session:
         first = session.scalar(select(at).order_by(table.id).limit(1))
         if first is None or first >= limit:
-            return 0  # without taking SQLite's one write lock
+            return 0  # without SQLite's only write lock
     some = select(table.id).where(table.id < first_id_at(limit)).order_by(table.id).limit(_TOGETHER)
     old = delete(table).where(table.id.in_(some.with_for_update(skip_locked=True)), at < limit)
     returning = old.returning(table.id).execution_options(synchronize_session=False)

@@ -1,4 +1,4 @@
-"""The threads that both kinds of background workers have beside urgent proofs.
+"""The threads that both kinds of background workers run beside urgent proofs.
 
 They make routine proofs, write heartbeats, listen to stacks, and record what is published.
 """
@@ -18,19 +18,20 @@ from app.onboarding.registrations import Registrations
 from app.proofs.proof_queue import Claim, ProofQueue
 from app.services import Services
 
-THREADS = 16  # urgent proofs at once, and as many routine ones; they mostly wait for AWS
+THREADS = 16  # concurrent urgent proofs, and as many routine ones; they mostly wait for AWS
 _TICK = 0.5  # seconds between two queries for what is due
-_AFTER_FAILURE = 5.0  # seconds, while the database or the queue is away
-_METRICS_AGAIN = 60.0  # seconds until the address of the metrics is tried again
-LISTENERS = 4  # a message that takes long holds up only those of its own batch
-_LISTEN = 2  # seconds of long polling; stopping a background worker waits no longer for it
-_PUBLISHED_AGAIN = 15.0  # seconds until the bucket is read again for what is not recorded yet
-_ENDING = 20.0  # seconds that stopping waits, at most, for what a thread has begun
+_AFTER_FAILURE = 5.0  # seconds, while the database or the queue is unavailable
+_METRICS_AGAIN = 60.0  # seconds between attempts to bind the address of the metrics
+LISTENERS = 4  # a slow message delays only its own batch
+_LISTEN = 2  # seconds of long polling, and the longest that stopping waits for it
+_PUBLISHED_AGAIN = 15.0  # seconds between reads of the bucket for unrecorded versions
+_ENDING = 20.0  # seconds; upper bound of the wait for a thread when stopping
 
 
 class Part(threading.Thread):
-    """A thread that a background worker needs: `failed` is called when it ends before `end` is
-    set.
+    """A thread that a background worker needs.
+
+    `failed` is called when the thread ends before `end` is set.
     """
 
     def __init__(
@@ -52,8 +53,9 @@ class Part(threading.Thread):
             self._failed()
 
     def stop(self) -> None:
-        """Returns when its work is done, or after 20 seconds when a broker or a database does
-        not answer.
+        """Set `end` and wait until the work is done, or for 20 seconds at most.
+
+        The wait can last that long if a message broker or a database does not answer.
         """
         self.end.set()
         self.join(_ENDING)
@@ -86,7 +88,7 @@ def companions(services: Services, kind: str, failed: Callable[[], None]) -> lis
 
 
 def stop_all(parts: list[Part]) -> None:
-    """Stop them all at the same time. Returns as `Part.stop` does."""
+    """Stop all parts at the same time, each as `Part.stop` does."""
     for part in parts:
         part.end.set()
     for part in parts:
@@ -96,7 +98,7 @@ def stop_all(parts: list[Part]) -> None:
 def prove_what_is_due(
     queue: ProofQueue, claim: Callable[[int], list[Claim]], end: threading.Event
 ) -> None:
-    """Prove what `claim` returns, some at a time, until `end` is set."""
+    """Prove the connections that `claim` returns, in batches, until `end` is set."""
     with ThreadPoolExecutor(THREADS, thread_name_prefix="proof") as pool:
         while not end.is_set():
             began = time.monotonic()
@@ -107,15 +109,16 @@ def prove_what_is_due(
 def _round(
     pool: ThreadPoolExecutor, queue: ProofQueue, claim: Callable[[int], list[Claim]]
 ) -> bool:
-    """Prove what is due, and say whether there may be more of it."""
+    """Prove one batch of due connections, and return whether there may be more."""
     claims = claim(THREADS)
     list(pool.map(queue.prove, claims))
     return len(claims) == THREADS
 
 
 def _prove_routinely(services: Services, part: Part) -> None:
-    """On threads of its own: a routine proof waits for its half of the budget, and must delay
-    nothing urgent.
+    """Make routine proofs on threads of their own.
+
+    A routine proof waits for its half of the budget, and must not delay urgent proofs.
     """
     prove_what_is_due(services.proof_queue, services.proof_queue.claim_routine, part.end)
 
@@ -123,7 +126,7 @@ def _prove_routinely(services: Services, part: Part) -> None:
 def _listen(registrations: Registrations, part: Part) -> None:
     """Receive the messages of customers' stacks.
 
-    On a thread of its own: a stack waits for its answer, and would give up behind slow proofs.
+    It has a thread of its own: a stack waits for its answer, and would time out behind slow proofs.
     """
     while not part.end.is_set():
         guarded(part.end, lambda: registrations.receive(wait_seconds=_LISTEN))
@@ -143,7 +146,7 @@ def _serve_metrics(services: Services, bind: tuple[str, int], part: Part) -> Non
     while not part.end.wait(_AFTER_FAILURE if end else 0.0):
         try:
             end = end or metrics.serve(bind, fleet)
-        except OSError as error:  # the address of another process, perhaps: proofs go on
+        except OSError as error:  # another process may have the address; proofs go on
             logger.error("metrics.not_served", address=f"{bind[0]}:{bind[1]}", error=str(error))
             part.end.wait(_METRICS_AGAIN)
     if end is not None:
@@ -161,14 +164,14 @@ def _beat(heartbeat: heartbeats.Heartbeat, part: Part) -> None:
 def guarded(stop: threading.Event, work: Callable[[], object]) -> bool:
     """Do the work and survive its errors: an unreachable database or AWS, and bugs of ours.
 
-    A thread that ended would leave a process that looks alive and does nothing. Returns whether
-    `work` returns something true; False after an error and a pause.
+    A thread that ended would leave a process that looks alive and does nothing. Returns whether the
+    result of `work` is true, and False after an error and a pause.
     """
     try:
         return bool(work())
     except (StoreUnavailableError, AwsUnavailableError):
         logger.warning("worker.waiting", seconds=_AFTER_FAILURE)
-    except Exception as error:  # noqa: BLE001  due rows and queued messages come again
+    except Exception as error:  # noqa: BLE001  due rows and queued messages are retried
         logger.error("worker.failed", exc_info=error)
     stop.wait(_AFTER_FAILURE)
     return False

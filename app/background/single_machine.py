@@ -1,5 +1,4 @@
-"""The background worker without Celery: `flask --app wsgi worker`. One loop and some threads, no
-message broker.
+"""The background worker without Celery and message broker: `flask --app wsgi worker`.
 
 Any number may run, on any number of machines, and each may be killed at any moment: the database
 holds what is due (app/proofs/proof_queue.py).
@@ -13,7 +12,7 @@ from app.services import Services
 
 
 class SingleMachineWorker:
-    """Proves what is due until `stop` is set."""
+    """Proves the connections that are due until `stop` is set."""
 
     def __init__(self, services: Services, stop: threading.Event) -> None:
         self._services = services
@@ -21,8 +20,9 @@ class SingleMachineWorker:
         self._whole = True
 
     def run(self) -> bool:
-        """Returns when `stop` is set and its work is done. False: it stopped because one of its
-        parts had ended.
+        """Run until `stop` is set and the work is done.
+
+        Returns False if it stopped because one of its parts had ended.
         """
         queue = self._services.proof_queue
         parts = companions(self._services, "flask", self._fail)
