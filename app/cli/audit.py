@@ -22,8 +22,8 @@ from app.settings.checks import SESSION_MAX
 from app.store.models import AuditEvent
 
 noun = Noun("audit", help="The audit log. TENANT is an id, a reference or a name.")
-_MOST = 1_000_000  # events of one search, which are in memory together
-_PAUSE = 2.0  # seconds between two looks at the feed
+_MOST = 1_000_000  # events; upper bound of one search, whose result is in memory
+_PAUSE = 2.0  # seconds between two reads of the feed
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 

@@ -1,4 +1,4 @@
-"""The command `audit who`, which says whose a session in a line of CloudTrail is."""
+"""The command `audit who`, which says who got the session in a line of CloudTrail."""
 
 import re
 import textwrap
@@ -13,8 +13,8 @@ from app.ids import ACCESS_KEY_ID, RoleArn, key_id_in
 from app.issuing.session_origins import HAND_OUTS_MAX
 from app.store.models import AuditEvent
 
-_SHOWN = 20  # hand-outs
-_SESSION_NAME = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)  # whatever STS takes
+_SHOWN = 20  # upper bound of the hand-outs shown
+_SESSION_NAME = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)  # every name that STS accepts
 
 _ISSUED = "Deputy handed out credentials of this session."
 _PROOF = "Deputy proved or diagnosed the role with this session, and handed it to nobody."
@@ -118,7 +118,10 @@ def _named(name: str, role: str | None) -> Row:
 
 
 def _issued(hand_outs: list[AuditEvent], role: str | None) -> Row:
-    """Return the answer about a session that was handed out. `hand_outs`: the newest first."""
+    """Return the answer about a session that was handed out.
+
+    `hand_outs`: the newest first.
+    """
     last = hand_outs[0]
     connection = services().session_origins.connection(last.connection_id)
     role_arn = connection.role_arn if connection else None

@@ -29,7 +29,7 @@ _NOUNS = [
     for module in (tenants, connections, keys, links, rotation, audit_who, templates, registrations)
 ]
 COMMANDS = (version, doctor.doctor, database.migrate, database.after_restore, worker, *_NOUNS)
-_NOT_BOOTED = 3  # at any other exit code, gunicorn starts the web process again and again
+_NOT_BOOTED = 3  # at any other exit code, gunicorn restarts the web process forever
 
 
 def register_commands(app: Flask) -> None:
@@ -38,10 +38,10 @@ def register_commands(app: Flask) -> None:
 
 
 def without_settings(problem: str) -> Flask:
-    """An application with the commands alone, so that `--help` works; other commands fail with
-    `problem`.
+    """Return an application with the commands alone, for `--help` without settings.
 
-    For flask's look-up of its commands. In gunicorn and in `flask run` the process ends.
+    All other commands fail with `problem`. It is for flask's look-up of its commands. In gunicorn
+    and in `flask run` the process ends.
     """
     context = click.get_current_context(silent=True)
     if context is None or context.parent is not None:

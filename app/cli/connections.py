@@ -39,7 +39,7 @@ _LIVE = click.Choice(
 _STATUS = click.option(
     "--status", "statuses", multiple=True, type=_LIVE, help="In this status; repeat for several."
 )
-_AT_ONCE = 8  # proofs
+_AT_ONCE = 8  # concurrent proofs
 
 
 def _row(one: Connection) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def _diagnosis(found: dict[str, Any]) -> Iterator[str]:
 
 
 def findings(rows: list[dict[str, Any]], status: str, seen: str, to_do: str) -> Iterator[str]:
-    """A table of what was found, with what is to be done below each of them."""
+    """Return a table of the findings, each with its next step below."""
     lined_up = table([{status: row[status], "name": row["name"], seen: row[seen]} for row in rows])
     yield next(iter(lined_up))
     for row, line in zip(rows, lined_up, strict=True):

@@ -12,7 +12,7 @@ from app.cli.operator import AS_JSON, Row, example_of, in_one_line, operator, se
 from app.store.database import store_errors
 from app.store.revisions import is_newer, revision
 
-_ATTEMPTS = 180  # about a second apart
+_ATTEMPTS = 180  # about one per second
 _IN_USE = "55P03"  # PostgreSQL's lock_not_available
 
 
@@ -44,8 +44,9 @@ def _moved(found: Row) -> Iterator[str]:
 
 
 def _without_delaying_requests(upgrade: Callable[[], None]) -> None:
-    """Begins again when a table stays locked, as a backup locks it: requests wait behind a
-    migration that waits.
+    """Run the upgrade, and retry it while a table is locked, as a backup locks it.
+
+    Requests wait behind a migration that waits for a lock.
     """
     for attempt in range(_ATTEMPTS):
         try:

@@ -1,4 +1,4 @@
-"""The deployment's health, as a whole."""
+"""The deployment's health."""
 
 import sys
 from collections.abc import Iterator
@@ -60,6 +60,9 @@ def _examined() -> Iterator[tuple[str, HealthFinding]]:
 
 
 def _backlog(queue: ProofQueue) -> HealthFinding:
-    """Not for readiness: after an outage there may be a million rows to count."""
+    """Count the due proofs.
+
+    It is not part of readiness: after an outage there may be a million rows to count.
+    """
     waiting = queue.backlog()
     return ok(f"{waiting['urgent']} urgent proofs and {waiting['routine']} routine ones are due.")

@@ -1,8 +1,9 @@
-"""Finding what an operator means, by id or by another of its names. What could mean several things
-is listed.
+"""Look-up of tenants, connections and keys by id or by another of their names.
 
-What has the form of an id, or of the first characters of a key, is never a name: anybody may choose
-a name, also one that is another thing's id.
+If a text could mean several of them, they are listed.
+
+A text in the form of an id, or of a key's first characters, is never taken for a name. Anybody may
+choose a name, and it may equal another's id.
 """
 
 import re
@@ -20,19 +21,22 @@ from app.ids import ACCOUNT_ID_PATTERN
 from app.store.models import ApiKey, Connection, Tenant, folded
 from app.tenants.tenants import TenantFilter
 
-_MOST = 20  # of what it could mean
+_MOST = 20  # upper bound of the candidates listed
 _DIGITS = re.compile(
     "(?:dpk_)?([0-9a-f]{16})(?:_.*)?", re.ASCII
-)  # that find a key; also in its whole text
+)  # the lookup digits of a key, also in its whole text
 Found = TypeVar("Found")
 
 
 def tenant_called(text: str) -> Tenant:
-    """The live tenant with this id, reference or name; case does not matter in a name."""
+    """Return the live tenant with this id, reference or name.
+
+    Case does not matter in a name. Raises ClickException for none and for several.
+    """
     if found := _tenants(text):
         return _the_one("tenant", found, text, _of_tenant)
-    # What only begins so is listed and never taken: a slip of the hand must not suspend another
-    # customer.
+    # A tenant whose name only begins with the text is listed, never chosen: a typing error must not
+    # suspend another customer.
     near = (
         services().tenants.list(operator(), TenantFilter(name=text), limit=_MOST, after=None).items
     )
@@ -43,13 +47,17 @@ def tenant_called(text: str) -> Tenant:
 
 
 def tenant_id_called(text: str) -> UUID:
-    """As `tenant_called`; any id is taken, because the audit events of a deleted tenant stay."""
+    """Return the id of the tenant as `tenant_called` does, or the text itself if it is an id.
+
+    The audit events of a deleted tenant stay.
+    """
     return as_id(text) or tenant_called(text).id
 
 
 def connection_called(text: str) -> Connection:
-    """The connection with this id or role ARN, the one in this account, or the one of this
-    tenant.
+    """Return the connection with this id or role ARN, or the only one of an account or tenant.
+
+    Raises ClickException for none and for several.
     """
     listing, who, found = services().listing, operator(), []
     account = re.search(ACCOUNT_ID_PATTERN, text, re.ASCII)
@@ -67,7 +75,10 @@ def connection_called(text: str) -> Connection:
 
 
 def key_called(text: str) -> ApiKey:
-    """The API key with this id, these first characters of its text, or else this name."""
+    """Return the API key with this id, with these first characters, or else with this name.
+
+    Raises ClickException for none and for several.
+    """
     keys, digits = services().api_keys.all_keys(), _DIGITS.fullmatch(text)
     if (key_id := as_id(text)) is not None:
         found = [key for key in keys if key.id == key_id]

@@ -221,7 +221,10 @@ def revoke(key: str, *, yes: bool, void_registrations: bool) -> str:
 
 
 def _void_registrations(key: ApiKey) -> str:
-    """One tenant at a time, after the revocation, which nothing may delay."""
+    """Void the registration tokens that the key could read, one tenant at a time.
+
+    It runs after the revocation, which nothing may delay.
+    """
     voided = 0
     for tenant_id in services().api_keys.readable_registrations(key):
         with suppress(NotFoundError):  # deleted meanwhile

@@ -1,5 +1,6 @@
-"""What every command needs: the services, the operator, nouns with their verbs, and refusals in
-one line.
+"""The parts that all commands need.
+
+They are the services, the operator, nouns with their verbs, and refusals in one line.
 """
 
 import functools
@@ -33,15 +34,17 @@ def operator() -> Operator:
 
 
 class Noun(AppGroup):
-    """The commands about one noun. Each returns what it found, which is printed as a table or as
-    JSON.
+    """The commands about one noun.
+
+    Each command returns its result, which is printed as a table or as JSON.
     """
 
     def verb(
         self, name: str, example: str = "", *, text: Text = lines
     ) -> Callable[[Callable[..., Any]], Any]:
-        """Make the function a command. `example`: its arguments, for `--help`. `text`: the lines
-        of what it returns.
+        """Make the function a command.
+
+        `example`: its arguments, for `--help`. `text`: formats the function's result as lines.
         """
 
         def decorate(function: Callable[..., Any]) -> Any:
@@ -62,8 +65,9 @@ class Noun(AppGroup):
 
 
 def _ensure_text(context: click.Context) -> None:
-    """Raises BadParameter for what no database stores as text: bytes that are not UTF-8, and
-    NUL.
+    """Refuse text that no database stores: bytes that are not UTF-8, and NUL.
+
+    Raises BadParameter.
     """
     for param in context.command.params:
         given = context.params[str(param.name)]
@@ -80,7 +84,7 @@ def example_of(command: str) -> str:
 
 @contextmanager
 def in_one_line(absent: str = "There is no such key.") -> Iterator[None]:
-    """Turn a refusal, or a database that is away, into one line instead of a traceback."""
+    """Turn a refusal, or an unavailable database, into one line instead of a traceback."""
     try:
         yield
     except NotFoundError as error:
@@ -93,8 +97,9 @@ def in_one_line(absent: str = "There is no such key.") -> Iterator[None]:
 
 
 def a_line(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """Check the API's rule for names and reasons, which lists and the audit log show on one
-    line. None: not given.
+    """Check a name or a reason by the API's rule: one line of text.
+
+    Lists and the audit log show it on one line. None: not given.
     """
     if value is not None and (
         not 1 <= len(value) <= 200 or not value.isprintable() or not value.strip()

@@ -1,6 +1,7 @@
-"""What commands print: tables that line up, or JSON.
+"""The output of commands: aligned tables, or JSON.
 
-No library: one that draws tables would cost more lines to configure than these, and a dependency.
+No library: one that draws tables would need more lines of configuration than this module has, and
+would be a dependency.
 """
 
 import enum
@@ -17,8 +18,9 @@ Text = Callable[[Any], Iterable[str]]
 
 
 def show(answer: Any, text: Text, *, as_json: bool) -> None:
-    """Print what a command found: `text` makes its lines. An iterator is printed as it goes, in
-    JSON a line each.
+    """Print a command's result.
+
+    `text` formats it as lines. An iterator is printed as it goes, in JSON one line for each item.
     """
     if isinstance(answer, Iterator):
         for some in answer:
@@ -37,8 +39,9 @@ def show(answer: Any, text: Text, *, as_json: bool) -> None:
 
 
 def lines(answer: Any) -> Iterator[str]:
-    """A sentence; a table of rows; or one row as a table of names and values, below it the
-    tables that it holds.
+    """Yield the lines of a sentence, of a table of rows, or of one row.
+
+    One row is a table of names and values, followed by the tables that it contains.
     """
     if isinstance(answer, str):
         yield answer
@@ -55,17 +58,20 @@ def lines(answer: Any) -> Iterator[str]:
 
 
 def columns(*names: str) -> Text:
-    """A table of these columns alone; JSON has all."""
+    """Return a formatter for a table of these columns; JSON has all columns."""
     return lambda rows: lines([{name: row[name] for name in names} for row in rows])
 
 
 def row_of(thing: object, *names: str) -> dict[str, Any]:
-    """These attributes."""
+    """Return these attributes as a row."""
     return {name: getattr(thing, name) for name in names}
 
 
 def table(rows: Iterable[Row]) -> Iterator[str]:
-    """A header, and a line for each row, of which there is one at least."""
+    """Yield a header, and a line for each row.
+
+    There must be at least one row.
+    """
     rows = list(rows)
     yield from _aligned(
         [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
@@ -82,7 +88,7 @@ def _aligned(cells: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _width(text: str) -> int:
-    """In columns of a terminal."""
+    """Return the width in columns of a terminal."""
     return sum(
         0 if unicodedata.combining(letter) else 1 + (unicodedata.east_asian_width(letter) in "WF")
         for letter in text
@@ -90,8 +96,9 @@ def _width(text: str) -> int:
 
 
 def _cell(value: Any) -> str:
-    """One line without control characters: some of it customers wrote, and a terminal would obey
-    them.
+    """Return a value as one line without control characters.
+
+    Customers wrote some of the values, and a terminal would obey control characters.
     """
     if value is None or value in ([], {}):
         return "-"

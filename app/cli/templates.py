@@ -26,8 +26,9 @@ def check_sets() -> str:
 
 
 def _ensure_good(config: TemplateConfig) -> None:
-    """Ensure that the permission sets have no mistakes. Raises ClickException that lists every
-    mistake.
+    """Ensure that the permission sets have no mistakes.
+
+    Raises ClickException that lists every mistake.
     """
     try:
         # AWS's list of actions: other commands need not load it
@@ -55,8 +56,9 @@ _NO_ACTIONS = (
 
 
 def _settings() -> TemplateConfig:
-    """Return the settings that templates are rendered from. Other settings may be wrong or
-    missing.
+    """Return the settings that templates are rendered from.
+
+    Other settings may be wrong or missing.
     """
     made = current_app.extensions.get("deputy")
     try:
@@ -115,8 +117,9 @@ def publish(*, check: bool) -> list[Row]:
 
 
 def _published(publication: Publication, *, check: bool) -> list[tuple[str, Published]]:
-    """Publish, or check. Print a warning for each document that was ignored, also when
-    publishing fails.
+    """Publish the templates, or check them.
+
+    Prints a warning for each document that was ignored, also when publishing fails.
     """
     try:
         return publication.published() if check else publication.publish()
