@@ -118,8 +118,8 @@ class ApiKeys:
         Raises ForbiddenError for a scope or a permission set that the caller can't give. Raises
         NotFoundError for a tenant that the caller can't see or make keys for. Raises
         ValidationFailedError for an unknown permission set, for fields that don't go together, and
-        for an expiry that has passed or is later than the caller's own. Raises RateLimitedError
-        when the tenant has TENANT_KEYS live keys.
+        for an expiry that is past or later than the caller's own. Raises RateLimitedError when the
+        tenant has TENANT_KEYS live keys.
         """
         _ensure_giveable(caller, scopes, may_give, tenant_id)
         if permission_sets is None and caller.permission_sets is not None:

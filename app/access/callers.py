@@ -84,7 +84,7 @@ class Caller:
     permission_sets: frozenset[str] | None = (
         None  # it may issue for connections with these sets; None: with any
     )
-    may_give: frozenset[Scope] = frozenset()  # with keys:delegate
+    may_give: frozenset[Scope] = frozenset()  # only for keys:delegate
     counts: Callable[[Session], None] | None = field(
         default=None, repr=False
     )  # called in each of its write transactions
@@ -162,7 +162,7 @@ class Caller:
 
         dataclasses.replace takes four times as long.
         """
-        # mypy can't infer what a getter returns
+        # mypy can't infer a getter's results
         return Caller(*_of_key(self), request_id, client_address)  # type: ignore[call-arg]
 
     def ensure_live(self) -> None:

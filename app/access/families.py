@@ -156,7 +156,7 @@ class Ending(NamedTuple):
     """
 
     writer: Caller
-    lock_ids: Select[UUID]  # of the keys and links that end; no rows: there are none
+    lock_ids: Select[UUID]  # lock ids of the keys and links that end; no rows: nothing to end
     unbound: Select[UUID] | None = (
         None  # the keys bound to no tenant among those that are revoked or replaced
     )

@@ -322,9 +322,9 @@ def ask_for_set(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> C
 
     The kit of that set and the onboarding page then show how to update the role. The connection
     keeps its set, its status and its issuing until Deputy learns that the role has the other set.
-    Its stack's message, its role's tag or a diagnosis says so. A set that writes needs approval as
-    a new connection does. A request for the connection's own set withdraws the earlier request. A
-    key that is limited to permission sets must cover those that the role has.
+    The sources are its stack's message, its role's tag and a diagnosis. A set that writes needs
+    approval as a new connection does. A request for the connection's own set withdraws the earlier
+    request. A key that is limited to permission sets must cover those that the role has.
     """
     services().quotas.admit_attempt(caller(), tenant_id)
     return services().connections.ask_for_set(caller(), tenant_id, connection_id, **body)
@@ -354,9 +354,9 @@ def verify_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUI
 def diagnose_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Diagnosis:
     """Find out why a connection does not work, and who can repair it.
 
-    It also compares what the role may do with its permission set, if a proof has succeeded and the
-    role may read itself (the kit's policy `read-itself`). It changes nothing. A key that is bound
-    to a tenant sees the vendor's steps as one.
+    It also compares the role's permissions with its permission set. For that a proof must have
+    succeeded, and the role must be allowed to read itself (the kit's policy `read-itself`). It
+    changes nothing. A key that is bound to a tenant sees the vendor's steps as one.
     """
     services().quotas.admit_attempt(caller(), tenant_id)
     return services().diagnoses.diagnose(caller(), tenant_id, connection_id)
@@ -372,9 +372,9 @@ def list_proofs(query: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> 
 def suspend_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Suspend a connection: no credentials are issued for it until it is resumed.
 
-    If a key that is bound to no tenant suspends it, the tenant's keys, links and stacks can connect
-    no other role in its AWS account until it is resumed. They can also have no unverified role
-    there proven. Other verified connections of the account go on.
+    A suspension by a key that is bound to no tenant also restricts the tenant's keys, links and
+    stacks. Until the connection is resumed, they can connect no other role in its AWS account, and
+    can't have an unverified one proven. Other verified connections of the account go on.
     """
     return services().connections.suspend(caller(), tenant_id, connection_id, **body)
 
@@ -407,8 +407,9 @@ def approve_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUI
 def report_refused(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> dict[str, Any]:
     """Report that AWS refused issued credentials.
 
-    Deputy drops the cached sessions of the connection and makes a proof due now: at most once a
-    minute for a connection, and 60 times a minute for a tenant. Further reports also get 202.
+    Deputy drops the cached sessions of the connection and makes a proof due now. It does so at most
+    once a minute for a connection, and 60 times a minute for a tenant. Further reports also get
+    202.
     """
     services().issuer.report_refused(caller(), tenant_id, connection_id)
     return {}

@@ -184,7 +184,7 @@ class Action(enum.StrEnum):
 class Actor(NamedTuple):
     """The actor of an event.
 
-    It is an API key, the holder of an onboarding link, the operator at the machine, the background
+    It is an API key, an onboarding link's holder, the operator at the machine, the background
     worker, or a customer's stack that registers its role.
     """
 
@@ -192,7 +192,7 @@ class Actor(NamedTuple):
     id: str | None
     name: str
     request_id: str | None = None
-    client_address: str | None = None  # of the request; None without a request
+    client_address: str | None = None  # the request's; None without a request
 
 
 WORKER = Actor("worker", None, "background worker")

@@ -58,7 +58,7 @@ class EventFilter(NamedTuple):
     connection_id: UUID | None = None
     actions: tuple[str, ...] = ()
     access_key_id: str | None = None
-    api_key_id: UUID | None = None  # of the actor
+    api_key_id: UUID | None = None  # the actor's
     client_address: str | None = None
     since: datetime | None = None
     until: datetime | None = None

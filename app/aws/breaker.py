@@ -3,7 +3,7 @@
 Without it, each request would hold its place in the web process for its timeouts and its retry.
 Requests that need no AWS would then get no place.
 
-A row of throttled calls for one tenant counts once: AWS may throttle one tenant's calls, and the
+Consecutive throttled calls for one tenant count once: AWS may throttle one tenant's calls, and the
 other tenants must not suffer for it. Each call without an answer counts.
 """
 
@@ -22,7 +22,7 @@ _OPEN_SECONDS = 3.0  # between the trial calls of an open breaker
 class Breaker:
     """Opens after ten consecutive failures, and closes after a success.
 
-    While it is open, it admits one call every three seconds.
+    While it is open, it lets one call through every three seconds.
     """
 
     def __init__(self) -> None:

@@ -40,7 +40,7 @@ from app.concurrency.places import pause, without_place
 _TIMEOUTS = urllib3.Timeout(
     connect=1, read=2
 )  # seconds; short, because the client waits for the answer
-_CONNECTIONS = 256  # as many as the requests that one web process serves at once
+_CONNECTIONS = 256  # connections; one for each concurrent request of a web process
 _MOMENT = 1.0  # seconds; AWS keeps idle connections open for longer
 
 # One retry after a transient failure, while there is quota. AWS does not raise STS's rate limit,

@@ -32,7 +32,7 @@ class Decision(NamedTuple):
     """
 
     allowed: bool
-    denied: bool  # by an explicit deny
+    denied: bool  # an explicit deny
     by_organization: bool  # denied by the organization's policies
     by_boundary: bool
     untold: frozenset[str]

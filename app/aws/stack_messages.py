@@ -50,8 +50,8 @@ class Request:
 
     kind: RequestType
     stack_id: str
-    partition: str  # of the stack's id
-    account_id: str  # of the stack's id
+    partition: str  # in the stack's id
+    account_id: str  # in the stack's id
     request_id: str
     logical_id: str
     physical_id: str

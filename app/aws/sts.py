@@ -61,7 +61,7 @@ Read = Callable[[Told], None]  # the callback that receives the result
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Temporary credentials for a customer's role, and AWS's account and ids of it.
+    """Temporary credentials for a customer's role, and their identity according to AWS.
 
     Its repr does not show the secrets.
     """

@@ -172,8 +172,8 @@ def show(key: str) -> Row:
 def replace(key: str, grace: int) -> Row:
     """Replace an API key by a successor and print that, once.
 
-    The successor has the same name, scopes and bounds, and inherits what the old key made, which
-    goes on working.
+    The successor has the same name, scopes and bounds. It inherits the keys and links that the old
+    key made, which go on working.
     """
     successor, made, text = services().api_keys.replace_key(
         operator(), key_called(key).id, grace_seconds=grace
@@ -193,10 +193,11 @@ def replace(key: str, grace: int) -> Row:
     ),
 )
 def revoke(key: str, *, yes: bool, void_registrations: bool) -> str:
-    """Revoke an API key and what it made.
+    """Revoke an API key, with the keys and links that it made.
 
     Requests with the key, or with a key or onboarding link that it made, are refused from then on.
-    To renew a good key, replace it (keys replace): its successor inherits what it made.
+    To renew a good key, replace it (keys replace): its successor inherits the keys and links that
+    it made.
 
     With --void-registrations, customers need new launch links (registrations void). It works for a
     revoked key too.

@@ -20,7 +20,7 @@ Text = Callable[[Any], Iterable[str]]
 def show(answer: Any, text: Text, *, as_json: bool) -> None:
     """Print a command's result.
 
-    `text` formats it as lines. An iterator is printed as it goes, in JSON one line for each item.
+    `text` formats it as lines. An iterator is printed as it goes, in JSON one line for each row.
     """
     if isinstance(answer, Iterator):
         for some in answer:

@@ -82,12 +82,12 @@ def publish(*, check: bool) -> list[Row]:
     objects there. It needs AWS_REGION, DEPUTY_BROKER_PRINCIPAL_ARN, DEPUTY_VENDOR_NAME,
     DEPUTY_TEMPLATE_BUCKET, and those of DEPUTY_VENDOR_NAME_ASCII, DEPUTY_PERMISSION_SETS,
     DEPUTY_DEFAULT_PERMISSION_SET, DEPUTY_ROLE_PREFIX and DEPUTY_MAX_SESSION_SECONDS that the
-    service has; neither the database nor the secret keys.
+    service has. It needs neither the database nor the secret keys.
 
     A template's name is its content's hash. Published objects are never overwritten, so the links
-    that customers have stay valid. Beside them is a document of what each version asks for, so a
-    set that has changed needs a higher version. If the bucket has other content under a name, the
-    command fails.
+    that customers have stay valid. Beside them is a document of the permissions that each version
+    asks for. A set that has changed therefore needs a higher version. If the bucket has other
+    content under a name, the command fails.
 
     --check needs no credentials: it reads the templates as customers do.
     """
