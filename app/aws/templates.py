@@ -68,7 +68,7 @@ class Template(NamedTuple):
 
 
 class Published(enum.StrEnum):
-    """The bucket's content under a template's name, in words for the operator."""
+    """The state of a template's name in the bucket, in words for the operator."""
 
     YES = "published"
     ALREADY = "there already"
@@ -281,7 +281,7 @@ class TemplateBucket:
         return Published.YES
 
     def published(self, template: Template) -> Published:
-        """Return the bucket's content under the template's name, read as customers read it.
+        """Return whether the bucket serves the template, read as customers read it.
 
         Raises Unavailable.
         """
