@@ -1,8 +1,8 @@
-"""A histogram that is observed at each hot request.
+"""A histogram that buffers its observations, for requests in the hot path.
 
-Adding to a histogram that processes share takes 5 % of a hot request. So the observations are
-counted in memory, and added ten times a second. A process that is killed loses a tenth of a second
-of them; the audit log loses nothing.
+Adding to a histogram that processes share takes 5 % of a hot request. So observations are counted
+in memory, and added ten times a second. A process that is killed loses a tenth of a second of them.
+The audit log loses nothing.
 """
 
 import atexit
@@ -36,7 +36,7 @@ class BufferedHistogram:
             later(_ADDED_SECONDS, self.add)
 
     def add(self) -> None:
-        """Add what was observed to the histogram."""
+        """Add the buffered observations to the histogram."""
         counts, self._counts = self._counts, [0] * len(self._bounds)
         total, self._total = self._total, 0.0
         self._is_due = False

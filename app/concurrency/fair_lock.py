@@ -1,13 +1,14 @@
-"""A lock that is handed to whoever has waited longest; an urgent request comes before the others.
+"""A fair lock: the request that has waited longest gets it, and urgent requests come first.
 
-With threading's own, a thread that releases it and wants it again gets it before those that wait.
+threading's own lock is not fair: a thread that releases it and acquires it again can pass those
+that wait.
 """
 
 import threading
 from collections import deque
 from contextvars import ContextVar
 
-urgent: ContextVar[bool] = ContextVar("urgent", default=False)  # of the present request
+urgent: ContextVar[bool] = ContextVar("urgent", default=False)  # the current request's
 
 
 class FairLock:
@@ -19,7 +20,7 @@ class FairLock:
         self._lock = threading.Lock()
 
     def acquire(self, timeout: float | None = None) -> bool:
-        """Wait for the lock. False: it was not handed over within `timeout` seconds."""
+        """Wait for the lock, and return False if it was not acquired within `timeout` seconds."""
         with self._lock:
             if self._free:
                 self._free -= 1
@@ -37,14 +38,14 @@ class FairLock:
         return self._leave(handed_over)
 
     def _leave(self, handed_over: threading.Event) -> bool:
-        """Leave the queue. Returns whether the lock was handed over, at the last moment perhaps."""
+        """Leave the queue, and return whether the lock was handed over, even at the last moment."""
         with self._lock:
             if not handed_over.is_set():
                 self._waiting.remove(handed_over)
             return handed_over.is_set()
 
     def release(self) -> None:
-        """Hand the lock to the next one."""
+        """Hand the lock to the next request in the queue."""
         with self._lock:
             if self._waiting:
                 self._waiting.popleft().set()

@@ -1,7 +1,7 @@
 """gevent: calls that must not block its hub, and work that outlives the request that started it.
 
-A web process has one thread for all of its requests. Elsewhere (commands, tests, background
-workers) the same calls use plain threads.
+A web process has one thread for all of its requests. Commands, tests and background workers make
+the same calls in plain threads.
 """
 
 import threading
@@ -23,16 +23,16 @@ _THREADS = 10
 
 @cache
 def _threads() -> ThreadPool:
-    """Not the hub's own: gevent looks names up there, and a dead DNS holds all of them for many
-    seconds.
+    """Return a thread pool of our own.
+
+    gevent resolves names in the hub's own pool, and a dead DNS server would hold all of its threads
+    for many seconds.
     """
     return ThreadPool(_THREADS)
 
 
 def off_hub(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-    """Run a call that blocks its thread (a file lock, an fsync) while the process serves other
-    requests.
-    """
+    """Run a blocking call (a file lock, an fsync) in a thread, so that other requests go on."""
     if not _is_gevents():
         return work(*args, **kwargs)
     future: Future[Result] = _threads().apply(_settle, (Future(), work, args, kwargs))
@@ -52,7 +52,7 @@ def spawn(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> "Futu
 
 
 def later(seconds: float, work: Callable[[], None]) -> None:
-    """Do some work after so many seconds, or at once without gevent."""
+    """Run some work after so many seconds, or at once without gevent."""
     if _is_gevents():
         gevent.spawn_later(seconds, work)
     else:
@@ -60,11 +60,11 @@ def later(seconds: float, work: Callable[[], None]) -> None:
 
 
 def leaf_lock() -> AbstractContextManager[Any]:
-    """Return a lock for a few steps in memory. While it is held, nothing may wait and no other lock
-    be acquired.
+    """Return a lock for a few steps in memory.
 
-    No greenlet switches then, so the system's own lock is enough. Where gevent patched the standard
-    library, `threading.Lock` is a semaphore of greenlets, which takes ten times as long.
+    While it is held, nothing may wait, and no other lock may be acquired. No greenlet switches
+    then, so the system's own lock is enough. Where gevent patched the standard library,
+    `threading.Lock` is a semaphore of greenlets, which takes ten times as long.
     """
     lock: AbstractContextManager[Any] = gevent.monkey.get_original("_thread", "allocate_lock")()
     return lock
@@ -73,14 +73,14 @@ def leaf_lock() -> AbstractContextManager[Any]:
 def _settle(
     future: "Future[Result]", work: Callable[..., Result], args: Any, kwargs: Any
 ) -> "Future[Result]":
-    """Do the work; the exception is for the future alone.
+    """Run the work, and pass its result or its exception to the future.
 
-    Of one that leaves a thread of its pool, gevent prints the traceback first. If that fails,
-    because the log is on a full disk, the caller never wakes, and keeps the locks that it holds.
+    gevent prints the traceback of an exception that leaves a thread of its pool. If printing fails,
+    because the log is on a full disk, the caller never wakes and keeps its locks.
     """
     try:
         outcome = work(*args, **kwargs)
-    except BaseException as error:  # noqa: BLE001  it is raised where the outcome is asked for
+    except BaseException as error:  # noqa: BLE001  the future raises it
         future.set_exception(error)
     else:
         future.set_result(outcome)
@@ -88,6 +88,6 @@ def _settle(
 
 
 def _is_gevents() -> bool:
-    """Whether this process was patched, as web processes are."""
+    """Return whether gevent patched this process, as it does in web processes."""
     patched: bool = gevent.monkey.is_module_patched("threading")
     return patched

@@ -1,8 +1,8 @@
 """Group commit: requests that store something at the same moment share one commit.
 
 The first request that joins an open batch starts its commit, which begins when the commit before it
-has ended; requests that join meanwhile wait for the same commit. Under load a batch is what arrived
-during the last fsync; a lone request waits for no other. The commit runs beside the requests, so
+has ended. Requests that join meanwhile wait for the same commit. Under load a batch is what arrived
+during the last fsync. A lone request waits for no other. The commit runs beside the requests, so
 each of them can stop waiting.
 """
 
@@ -24,15 +24,18 @@ class _Batch(Generic[Item, Outcome]):
     __slots__ = ("deadline", "done", "first_left", "items", "outcomes")
 
     def __init__(self) -> None:
-        self.deadline = 0.0  # of the first request
-        self.first_left = threading.Event()  # it no longer waits, or all are done
+        self.deadline = 0.0  # the first request's
+        self.first_left = threading.Event()  # the first request no longer waits, or all are done
         self.items: list[Item] = []
         self.outcomes: list[Outcome | BaseException] = []  # one for each item, once done
         self.done = threading.Event()
 
 
 class GroupCommit(Generic[Item, Outcome]):
-    """`commit(items)` stores all items durably or none, and gives one outcome for all of them."""
+    """Commits the items of several requests together.
+
+    `commit(items)` stores all items durably or none, and returns one outcome for all of them.
+    """
 
     def __init__(self, commit: Callable[[Sequence[Item]], Outcome]) -> None:
         self._commit = commit
@@ -41,11 +44,11 @@ class GroupCommit(Generic[Item, Outcome]):
         self._open: _Batch[Item, Outcome] = _Batch()
 
     def add(self, item: Item, patience: float) -> Outcome:
-        """Returns once the item is durable. `patience`: seconds to wait for the commits.
+        """Store an item, and return its outcome once it is durable.
 
-        Raises StoreUnavailableError when the item is not durable, or when that is not known in
-        time: such an item may be stored later, as when a process is killed between its commit and
-        its answer.
+        `patience`: seconds to wait for the commits. Raises StoreUnavailableError when the item is
+        not durable, or when that is not known in time. Such an item may be stored later, as when a
+        process is killed between its commit and its answer.
         """
         deadline = time.monotonic() + patience
         with self._joining:
@@ -59,7 +62,7 @@ class GroupCommit(Generic[Item, Outcome]):
                 spawn(self._lead, batch, patience)
             except (
                 BaseException
-            ):  # as when there is no thread: those who joined must not wait for this request
+            ):  # there may be no free thread: those who joined must not wait for this request
                 batch.first_left.set()
                 raise
         if not self._wait(batch, deadline, is_first=place == 0):
@@ -74,7 +77,7 @@ class GroupCommit(Generic[Item, Outcome]):
         return outcome
 
     def _wait(self, batch: _Batch[Item, Outcome], deadline: float, *, is_first: bool) -> bool:
-        """Wait until the batch is done, and return True; or until the deadline, and return False.
+        """Return True once the batch is done, or False at the deadline.
 
         A timer costs as much as the rest of the wait, so only the first request sets one. When it
         goes off, each of the others waits for the rest of its own time.
@@ -91,7 +94,7 @@ class GroupCommit(Generic[Item, Outcome]):
     def _lead(self, batch: _Batch[Item, Outcome], patience: float) -> None:
         """Commit for all requests in the batch. They get an outcome even if this fails."""
         outcomes: list[Outcome | BaseException] | None = None
-        turn = self._committing.acquire(blocking=False)  # a wait with a limit costs a timer
+        turn = self._committing.acquire(blocking=False)  # a wait with a timeout costs a timer
         turn = turn or self._committing.acquire(timeout=patience)
         try:
             if turn:
@@ -107,7 +110,7 @@ class GroupCommit(Generic[Item, Outcome]):
             batch.first_left.set()
 
     def _close(self, batch: _Batch[Item, Outcome]) -> None:
-        """From here on, requests join the next batch."""
+        """Close the batch: requests that come later join the next one."""
         with self._joining:
             if self._open is batch:
                 self._open = _Batch()

@@ -1,8 +1,8 @@
-"""Places for requests: so many of them may work at once, and further ones wait.
+"""Places for requests: a limited number of them work at once, and further ones wait.
 
-A request gives up its place while it waits for somebody else (AWS, or a body that is on its way),
-so what counts is the work that this process does for it. While it waits for a place it also gives
-up its slot, of which a web process has 256 for all tenants (app/http/sockets.py).
+A request gives up its place while it waits for somebody else (AWS, or a body that is on its way).
+So places count the work that this process does. While a request waits for a place it also gives up
+its slot, of which a web process has 256 for all tenants (app/http/sockets.py).
 """
 
 import threading
@@ -23,10 +23,8 @@ class Slots(Protocol):
 
 
 _room = threading.BoundedSemaphore(_ROOM)
-_place: ContextVar["Places | None"] = ContextVar(
-    "place", default=None
-)  # that the present request has
-_slots: ContextVar[Slots | None] = ContextVar("slots", default=None)  # of one of which it has
+_place: ContextVar["Places | None"] = ContextVar("place", default=None)  # the current request's
+_slots: ContextVar[Slots | None] = ContextVar("slots", default=None)  # the web process's
 
 
 class Places:
@@ -38,8 +36,10 @@ class Places:
 
     @contextmanager
     def place(self, timeout: float | None, refusal: Exception) -> Iterator[None]:
-        """Hold a place. Raises the refusal after `timeout` seconds (None: never), and at once
-        when too many wait.
+        """Hold a place.
+
+        Raises the refusal after `timeout` seconds (None: never), and at once when too many requests
+        wait.
         """
         if not self._taken(timeout):
             raise refusal
@@ -72,7 +72,7 @@ class Places:
 
 @contextmanager
 def without_place() -> Iterator[None]:
-    """Give up the place of the present request, if it has one, while it waits for somebody else."""
+    """Give up the place of the current request, if it has one, while it waits for somebody else."""
     places = _place.get()
     if places is None:
         yield
@@ -86,20 +86,20 @@ def without_place() -> Iterator[None]:
 
 
 def pause(seconds: float) -> None:
-    """Sleep without a place, and without a slot. Return at once when too many wait."""
+    """Sleep without a place and without a slot. Return at once when too many requests wait."""
     with without_place(), _waiting_room() as has_room:
         if has_room:
             time.sleep(seconds)
 
 
 def use_slots(slots: Slots | None) -> None:
-    """Say whose slots the requests of this context have."""
+    """Set the slots that the requests of this context give up while they wait."""
     _slots.set(slots)
 
 
 @contextmanager
 def _waiting_room() -> Iterator[bool]:
-    """Around a wait. False: the room is full."""
+    """Enter the waiting room, without a slot. Yield False if the room is full."""
     if not _room.acquire(blocking=False):
         yield False
         return

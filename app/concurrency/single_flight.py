@@ -1,8 +1,8 @@
-"""Single flight: requests that want the same thing at the same moment share one call for it.
+"""Single flight: requests that need the same result at the same moment share one call for it.
 
-For each key there is no call, or one that is running. The first request starts it, and those that
-come while it runs join it. A call that has ended, or that was abandoned, is joined by no further
-request: the next one starts another.
+Each key has no call, or one that is running. The first request starts it, and requests that come
+while it runs join it. No request joins a call that has ended or that was abandoned: the next
+request starts another.
 """
 
 import threading
@@ -25,10 +25,10 @@ class SingleFlight(Generic[Key, Result]):
         self._lock = threading.Lock()
 
     def join(self, key: Key, work: Callable[[], Result]) -> tuple["Future[Result]", bool]:
-        """Returns the running call and False, or starts `work` and returns it and True.
+        """Return the running call and False, or start `work` and return its call and True.
 
-        Before this, the request may have missed the end of an earlier call: `work` looks for its
-        result first.
+        The request may have missed the end of an earlier call. So `work` must look for its result
+        first.
         """
 
         def run() -> Result:
@@ -41,13 +41,14 @@ class SingleFlight(Generic[Key, Result]):
         with self._lock:
             if key in self._running:
                 return self._running[key], False
-            # In a copy of the context: its log lines name the request that started it.
+            # A copy of the context, so that its log lines name the request that started it.
             call = self._running[key] = spawn(copy_context().run, run)
             return call, True
 
     def abandon(self, key: Key, call: "Future[Result]") -> None:
-        """Lets the next request start a call of its own; those that have joined this one go on
-        waiting.
+        """Let the next request start a call of its own.
+
+        Requests that have joined this call go on waiting for it.
         """
         with self._lock:
             self._remove(key, call)
