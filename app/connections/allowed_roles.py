@@ -1,5 +1,6 @@
-"""Which roles Deputy may assume at all, decided before any call to AWS (invariant 7 of
-docs/architecture.md).
+"""Roles that Deputy may assume, decided before any call to AWS.
+
+This is invariant 7 of docs/architecture.md.
 """
 
 from uuid import UUID
@@ -17,8 +18,9 @@ _RESERVED_PATHS = ("/aws-service-role/", "/aws-reserved/")
 
 
 def allowed_role(config: Config, text: str) -> RoleArn:
-    """The role ARN, if Deputy may assume it. Raises ValidationFailedError or
-    RoleNotAllowedError.
+    """Return the role ARN if Deputy may assume that role.
+
+    Raises ValidationFailedError or RoleNotAllowedError.
     """
     try:
         role = RoleArn.parse(text)
@@ -39,10 +41,10 @@ def allowed_role(config: Config, text: str) -> RoleArn:
 
 
 def ensure_account_open(db: Session, tenant_id: UUID, account_id: str) -> None:
-    """Raise AccountClosedError while the vendor's suspension of a connection closes its account to
-    everybody but the vendor.
+    """Raise AccountClosedError if the vendor's suspension of a connection closes its account.
 
-    Otherwise the tenant could go around the suspension with another role in the account.
+    The account is closed to everybody but the vendor. Otherwise the tenant could evade the
+    suspension with another role in the account.
     """
     by_vendor = (
         Connection.suspended_at.is_not(None),

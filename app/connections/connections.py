@@ -26,7 +26,7 @@ from app.store.database import Database, Session, until_committed
 from app.store.models import Connection, ConnectionStatus, Tenant, Trigger, live_of
 from app.tenants.accounts import is_declared
 
-_MOST_SEARCHES = 50  # of a tenant at once
+_MOST_SEARCHES = 50  # searches of one tenant at once
 # The request that makes a connection also proves it. If that request never ends, the background
 # worker takes over.
 _OWN_PROOF = timedelta(seconds=30)
@@ -42,10 +42,11 @@ def add_pending(
     *,
     approved: bool,
 ) -> Connection:
-    """A new row, pending and due at once. The tenant's row must be locked.
+    """Add and return a connection that is pending and due at once.
 
-    `approved`: the vendor itself adds it. Raises RateLimitedError when the tenant is full,
-    RoleNotAllowedError for an undeclared account, and AccountClosedError.
+    The tenant's row must be locked. `approved`: the vendor itself adds the connection. Raises
+    RateLimitedError when the tenant is full, RoleNotAllowedError for an undeclared account, and
+    AccountClosedError.
     """
     if not approved:
         allowed_roles.ensure_account_open(db, tenant.id, role.account_id)
@@ -69,8 +70,10 @@ def add_pending(
 def _must_be_approved(
     db: Session, config: Config, tenant: Tenant, account_id: str, chosen: PermissionSet
 ) -> bool:
-    """A permission set that writes needs the vendor's approval, unless the tenant declared the
-    account: the product would write the tenant's data into a stranger's account. Raises
+    """Return whether the vendor must approve this permission set in this account.
+
+    A permission set that writes needs approval unless the tenant declared the account. Otherwise
+    the product could write the tenant's data into another party's account. Raises
     RoleNotAllowedError for an undeclared account.
     """
     declared = is_declared(db, tenant, account_id, vendor=config.vendor_name)
@@ -86,7 +89,10 @@ def to_role(tenant_id: UUID, role: RoleArn) -> Select[Connection]:
 def _deleted_by_bound(
     db: Session, caller: Caller, tenant_id: UUID, connection_id: UUID
 ) -> Connection:
-    """The row of a connection that a bound key deleted, of a live tenant. Raises NotFoundError."""
+    """Return the row of a connection that a bound key deleted, of a live tenant.
+
+    Raises NotFoundError.
+    """
     tenant_of(db, caller, tenant_id)
     which = (
         Connection.tenant_id == tenant_id,
@@ -111,7 +117,7 @@ def _ensure_few_searches(db: Session, tenant_id: UUID) -> None:
 
 
 class Connections:
-    """Create, read, suspend, resume and delete connections."""
+    """Creates, reads, suspends, resumes and deletes connections."""
 
     def __init__(
         self, db: Database, verification: Verification, config: Config, sets: PermissionSets
@@ -124,11 +130,11 @@ class Connections:
     def find_in_account(
         self, caller: Caller, tenant_id: UUID, *, account_id: str, permission_set: str | None = None
     ) -> Connection:
-        """A pending connection to the kit's role in that account, which Deputy looks for in the
-        background.
+        """Return a new pending connection to the kit's role in that account.
 
-        AWS says the same of a role that is absent and of one that refuses us. Raises as `create`
-        does, and RateLimitedError for too many searches, so that a tenant can't scan accounts.
+        Deputy looks for the role in the background, because AWS gives the same answer for an absent
+        role and one that refuses us. Raises as `create` does, and RateLimitedError for too many
+        searches, so that a tenant can't scan accounts.
         """
         role_arn = self.kit_role_arn(tenant_id, account_id, permission_set)
         with self._insert(caller, tenant_id, role_arn, permission_set) as (db, connection):
@@ -138,8 +144,9 @@ class Connections:
         return self.get(caller, tenant_id, connection.id)
 
     def kit_role_arn(self, tenant_id: UUID, account_id: str, permission_set: str | None) -> str:
-        """The ARN of the role that the onboarding kit makes in that account. Raises
-        ValidationFailedError.
+        """Return the ARN of the role that the onboarding kit makes in that account.
+
+        Raises ValidationFailedError.
         """
         chosen, config = self._sets.choose(permission_set).name, self._config
         with self._db.read() as db:
@@ -150,12 +157,12 @@ class Connections:
     def create(
         self, caller: Caller, tenant_id: UUID, *, role_arn: str, permission_set: str | None = None
     ) -> Connection:
-        """A new connection, proven once before it is returned, and pending if the proof did not
-        succeed.
+        """Create a connection, prove it once and return it.
 
-        Raises ValidationFailedError, RoleNotAllowedError, NotFoundError, SuspendedError, and
-        ConflictError when the tenant has a live connection to this role, or the vendor deleted it
-        or suspended one in its account.
+        It is pending if the proof did not succeed. Raises ValidationFailedError,
+        RoleNotAllowedError, NotFoundError and SuspendedError. Raises ConflictError when the tenant
+        has a live connection to this role, or the vendor deleted it or suspended one in its
+        account.
         """
         with self._insert(caller, tenant_id, role_arn, permission_set) as (_, connection):
             connection.due_at = now() + _OWN_PROOF
@@ -167,7 +174,7 @@ class Connections:
     def _insert(
         self, caller: Caller, tenant_id: UUID, role_arn: str, permission_set: str | None
     ) -> Iterator[tuple[Session, Connection]]:
-        """The transaction that adds a connection. Set inside when it is due."""
+        """Add a connection in a transaction, in which the caller of this sets when it is due."""
         role = allowed_roles.allowed_role(self._config, role_arn)
         chosen = self._sets.choose(permission_set)
         try:
@@ -184,12 +191,14 @@ class Connections:
                 )
         except (
             IntegrityError
-        ) as error:  # of two requests at once, the unique (tenant, role) admits one
+        ) as error:  # the unique (tenant, role) refuses the second of two requests at once
             raise ConflictError(_THERE_ALREADY) from error
 
     def _clear_tombstone(self, db: Session, caller: Caller, tenant_id: UUID, role: RoleArn) -> None:
-        """Delete the row of a deleted connection to this role: only an API key may (invariant 12),
-        and a bound one only after a bound one has deleted it.
+        """Delete the row of a deleted connection to this role.
+
+        Only an API key may do that (invariant 12). A bound key may only if a bound key deleted the
+        connection.
         """
         # Locked, so that a vendor who deletes it at the same moment is not overlooked.
         query = to_role(tenant_id, role).with_for_update(of=Connection, key_share=True)
@@ -207,7 +216,7 @@ class Connections:
             raise ConflictError("The vendor deleted this connection, and has to add it again.")
         caller.require_sets(
             earlier.permission_sets
-        )  # or a key for some sets could give the role another's name
+        )  # otherwise a key for some sets could give the role another set's name
         db.delete(earlier)
         db.flush()
 
@@ -216,8 +225,9 @@ class Connections:
             return owned(db, caller, tenant_id, connection_id)
 
     def with_role(self, caller: Caller, tenant_id: UUID, role: RoleArn) -> Connection | None:
-        """The tenant's live connection to this role. Raises NotFoundError for a tenant that is
-        not the caller's.
+        """Return the tenant's live connection to this role, or None.
+
+        Raises NotFoundError for a tenant that is not the caller's.
         """
         with self._db.read() as db:
             tenant_of(db, caller, tenant_id)
@@ -227,10 +237,10 @@ class Connections:
     def suspend(
         self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, reason: str
     ) -> Connection:
-        """Stops issuing at once. Raises NotFoundError, ConflictError."""
+        """Suspend a connection: issuing stops at once. Raises NotFoundError, ConflictError."""
         with (
             self._db.read() as db
-        ):  # what is not there must not wait for the lock of those who write
+        ):  # an absent one is refused without waiting for the writers' lock
             owned(db, caller, tenant_id, connection_id)
         with self._db.write(caller) as db:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
@@ -243,7 +253,7 @@ class Connections:
     def resume(
         self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, reason: str
     ) -> Connection:
-        """Back to pending, then proven once before it is returned.
+        """Set a connection back to pending, prove it once and return it.
 
         Raises NotFoundError, SuspendedError, ConflictError, and RateLimitedError for too many
         searches.
@@ -251,7 +261,7 @@ class Connections:
         with self._db.write(caller) as db:
             tenant = tenant_of(
                 db, caller, tenant_id, lock=True
-            )  # the tenant before its connection, as everywhere
+            )  # the tenant is locked before its connection, as everywhere
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             tenant.ensure_active()
             connection.ensure_may_undo(bound=caller.tenant_id is not None)
@@ -271,12 +281,11 @@ class Connections:
     def ask_for_set(
         self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, permission_set: str
     ) -> Connection:
-        """The role is to move to that permission set. Until it has moved, the connection keeps its
-        own.
+        """Ask for the role to move to another permission set, and return the connection.
 
-        A set that writes needs approval as a new connection does. Raises ValidationFailedError,
-        NotFoundError, ForbiddenError for a key that is not for its sets, SuspendedError for the
-        tenant.
+        Until the role has moved, the connection keeps its own set. A set that writes needs
+        approval, as for a new connection. Raises ValidationFailedError, NotFoundError,
+        ForbiddenError for a key that is not for its sets, and SuspendedError for the tenant.
         """
         chosen = self._sets.choose(permission_set)
         with self._db.write(caller) as db:
@@ -307,7 +316,7 @@ class Connections:
         *,
         permission_set: str | None = None,
     ) -> Connection:
-        """The vendor approves one set that waits: the one that is named, or the only one.
+        """Approve one permission set that waits for the vendor: the named one, or the only one.
 
         Raises NotFoundError, ForbiddenError, SuspendedError for the tenant, ConflictError.
         """
@@ -316,7 +325,7 @@ class Connections:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             caller.require_unbound()
             tenant.ensure_active()
-            db.refresh(connection.external_id_row)  # as old as the wait for the tenant's lock began
+            db.refresh(connection.external_id_row)  # it may be as old as the wait for the lock
             seen = {
                 name: getattr(connection, name)
                 for name in ("permission_set", "wanted_permission_set")
@@ -332,10 +341,10 @@ class Connections:
 
     @until_committed
     def delete(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> None:
-        """Stops issuing at once; the row stays as a tombstone. Raises NotFoundError, ConflictError.
+        """Delete a connection: issuing stops at once, and its row stays as a tombstone.
 
-        The vendor may also delete what a bound key deleted: from then on only the vendor adds it
-        again.
+        The vendor may also delete what a bound key deleted. From then on only the vendor can add it
+        again. Raises NotFoundError, ConflictError.
         """
         with self._db.write(caller) as db:
             bound = caller.tenant_id is not None

@@ -1,5 +1,6 @@
-"""What the onboarding kit calls a tenant's role. Two permission sets never get one name for a
-role of the same tenant.
+"""The names that the onboarding kit gives to a tenant's roles.
+
+No two permission sets get the same name for a role of the same tenant.
 """
 
 from uuid import UUID
@@ -16,13 +17,13 @@ from app.store.models import Connection
 def kit_suffix(
     db: Session, config: Config, sets: PermissionSets, tenant_id: UUID, name: str
 ) -> str:
-    """What the names of the tenant's new role and stack of that set end with: nothing for the
-    default set, and the set's name for others.
+    """Return the end of the names of the tenant's new role and stack of that permission set.
 
-    The default set's name as well where a role of another set has the plain name, since the role
-    keeps it when DEFAULT_PERMISSION_SET is changed, and when it moves to another set: the kit's
-    script would give it the default set's rights. A role outlives its connection, so deleted ones
-    count.
+    It is empty for the default set, and the set's name for others. The default set gets its name as
+    well if a role of another set has the plain name. A role keeps its name when
+    DEFAULT_PERMISSION_SET changes and when it moves to another set. Under the same name, the kit's
+    script would give it the default set's rights. A role outlives its connection, so deleted
+    connections count.
     """
     if suffix := sets.suffix(name):
         return suffix
@@ -36,8 +37,9 @@ def kit_suffix(
 
 
 def made_suffix(db: Session, config: Config, tenant_id: UUID, name: str) -> str | None:
-    """What the name of the tenant's newest role of that set ends with, deleted ones too; None if
-    the kit made none.
+    """Return the end of the name of the tenant's newest role of that permission set.
+
+    Deleted connections count. None if the kit made no such role.
     """
     plain = kit_role_name(config.role_prefix, tenant_id)
     of_the_kit = select(Connection.role_arn).where(

@@ -1,4 +1,4 @@
-"""Lists of connections: one tenant's, all tenants', and one tenant's with the most urgent first."""
+"""Lists of connections: a tenant's, all tenants', and a tenant's with the most urgent first."""
 
 import enum
 import re
@@ -17,22 +17,22 @@ from app.store.pages import Page, page, with_values
 
 
 class ConnectionFilter(NamedTuple):
-    """Which connections to list: those in one of the statuses, and with all of the others. Empty
-    means any.
+    """Which connections to list: those that match every field, with an empty field for any.
+
+    `statuses` matches a connection in one of these statuses.
     """
 
     statuses: tuple[ConnectionStatus, ...] = ()
     account_id: str | None = None
-    role_arn: str | None = None  # with its account, which has an index
+    role_arn: str | None = None  # needs `account_id` beside it, which has an index
     connection_id: UUID | None = None
-    update_available: bool | None = (
-        None  # no index tells those apart: a page may be one way through all of them
-    )
+    update_available: bool | None = None  # no index has it: a page may read all of the connections
 
 
 class Urgency(enum.Enum):
-    """What the customer can repair comes first. A status and `Connection.refuses`: each is one
-    range of an index.
+    """The urgency of a connection, highest first: what the customer can repair comes first.
+
+    Each is a status and `Connection.refuses`, which is one range of an index.
     """
 
     INSECURE = ConnectionStatus.INSECURE, False
@@ -48,7 +48,7 @@ class Urgency(enum.Enum):
 class ListPosition:
     """Where a list by urgency goes on: after this connection, or at the first one of this urgency.
 
-    It holds the urgency, since that of the connection may have changed between two pages.
+    It holds the urgency, because that of the connection may have changed between two pages.
     """
 
     urgency: Urgency
@@ -56,7 +56,7 @@ class ListPosition:
 
     @classmethod
     def parse(cls, text: str) -> "ListPosition | None":
-        """From `str()` of one; None for anything else."""
+        """Parse what `str()` of a position returned; return None for any other text."""
         found = _POSITION.fullmatch(text)
         if found is None:
             return None
@@ -97,7 +97,7 @@ class Listing:
         limit: int,
         after: UUID | None,
     ) -> Page[Connection]:
-        """One tenant's connections, newest first. Raises NotFoundError."""
+        """Return one tenant's connections, newest first. Raises NotFoundError."""
         with self._db.read(long=wanted.update_available is not None) as db:
             tenant_of(db, caller, tenant_id)
             query = self._live(wanted).where(Connection.tenant_id == tenant_id)
@@ -114,7 +114,7 @@ class Listing:
         limit: int,
         after: UUID | None,
     ) -> Page[Proof]:
-        """One connection's proofs, newest first. Raises NotFoundError."""
+        """Return one connection's proofs, newest first. Raises NotFoundError."""
         with self._db.read() as db:
             owned(db, caller, tenant_id, connection_id)
             query = select(Proof).where(Proof.connection_id == connection_id)
@@ -129,10 +129,10 @@ class Listing:
         start: ListPosition | None,
         among: Collection[ConnectionStatus] = frozenset(ConnectionStatus),
     ) -> ByUrgency:
-        """One tenant's connections, the most urgent first, then newest first. Raises NotFoundError.
+        """Return one tenant's connections, the most urgent first, then newest first.
 
-        `among`: the statuses that there are, where the caller has counted them. Each other one
-        would cost a query.
+        `among`: the statuses that occur, if the caller has counted them. Each other status would
+        cost a query. Raises NotFoundError.
         """
         found: list[tuple[Urgency, Connection]] = []
         with self._db.read() as db:
@@ -147,8 +147,9 @@ class Listing:
         return ByUrgency([connection for _, connection in found], rest)
 
     def summary(self, caller: Caller, tenant_id: UUID) -> dict[ConnectionStatus, int]:
-        """How many connections a tenant has in each status, without the zeros. Raises
-        NotFoundError.
+        """Return how many connections a tenant has in each status, without the zeros.
+
+        Raises NotFoundError.
         """
         counts = (
             select(Connection.status, func.count())
@@ -162,7 +163,7 @@ class Listing:
     def list_all(
         self, caller: Caller, wanted: ConnectionFilter, *, limit: int, after: UUID | None
     ) -> Page[Connection]:
-        """All tenants' connections, newest first. Raises ForbiddenError for a bound key."""
+        """Return all tenants' connections, newest first. Raises ForbiddenError for a bound key."""
         caller.require_unbound()
         with self._db.read(long=wanted.update_available is not None) as db:
             either = [Connection.status == status for status in wanted.statuses]
@@ -181,9 +182,7 @@ class Listing:
 
 
 def _of_urgency(tenant_id: UUID, urgency: Urgency, after: UUID | None) -> Select[Connection]:
-    """One range of one index, in its order, so that it costs no more than the rows that are
-    taken.
-    """
+    """Select one range of one index, in its order: no more rows are read than returned."""
     status, refuses = urgency.value
     wanted = (
         Connection.tenant_id == tenant_id,

@@ -1,6 +1,4 @@
-"""From which permission set a role was made, as its stack and its tag say, and what that
-changes.
-"""
+"""The permission set from which a role was made, as its stack and its tag name it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +22,7 @@ def apply_set_label(
 ) -> None:
     """Apply the set's name and version that the role's tag (`by_tag`) or its stack's message names.
 
-    A set counts if it is asked for now, or was published; its version as well.
+    A set counts if it is configured now, or was published. The same holds for its version.
     """
     name, version = read_label(label or "") or ("", 0)
     versions = set(
@@ -41,7 +39,7 @@ def apply_set_label(
 
 @contextmanager
 def recording_a_move(db: Session, actor: Actor, connection: Connection) -> Iterator[None]:
-    """Put it into the audit log if the connection has another permission set afterwards."""
+    """Record in the audit log if the connection has another permission set afterwards."""
     before = connection.permission_set
     yield
     if connection.permission_set != before:
