@@ -1,9 +1,8 @@
-"""The diagnosis of one connection: why it does not work, who can mend it, and which rights the role
-really has.
+"""The diagnosis of a connection: why it does not work, who can repair it, and the role's rights.
 
 It stores no verdict and changes no status. The role is read only if a proof has pinned it under
-this tenant: otherwise a role that lets everybody in could be somebody else's, and its content would
-be shown to a stranger.
+this tenant. Otherwise a role that lets everybody in could belong to another party, and its content
+would be shown to the wrong tenant.
 """
 
 import json
@@ -38,15 +37,18 @@ _ENDED = ConnectionStatus.ENDED
 _OFFERED = {
     ExternalIdState.CURRENT,
     ExternalIdState.NEXT,
-}  # what a proof would take, if the role accepts it
+}  # a proof pairs the role with them, if it accepts them
 
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """The role beside its set. `beyond` is None if the role's policies were not seen."""
+    """The role's rights compared with its permission set.
+
+    `beyond` is None if the role's policies were not read.
+    """
 
     set: str
-    version: int | None  # of the set, at which the role was made
+    version: int | None  # the version from which the role was made
     missing: Sequence[role_rights.Gap]
     beyond: Sequence[role_rights.Beyond] | None
     unknown: Sequence[role_rights.Gap]
@@ -57,7 +59,7 @@ class Diagnosis:
     at: datetime
     conclusion: str
     steps: Sequence[DiagnosisStep]
-    trust_policy: dict[str, Any] | None  # None: it was not seen, or is not an object
+    trust_policy: dict[str, Any] | None  # None: it was not read, or is not an object
     permissions: Permissions
 
 
@@ -74,7 +76,7 @@ class Diagnoses:
         self._sets = sets
 
     def diagnose(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> Diagnosis:
-        """Raises NotFoundError, SuspendedError."""
+        """Diagnose a connection. Raises NotFoundError, SuspendedError."""
         with self._db.read() as db:
             connection = owned(db, caller, tenant_id, connection_id)
             connection.tenant.ensure_active()
@@ -83,7 +85,7 @@ class Diagnoses:
                 select(ExternalIdRow).where(ExternalIdRow.tenant_id == tenant_id)
             ).all()
         role = connection.grant.role_arn
-        chosen = self._sets.get(connection.permission_set)  # None: the deployment has it no more
+        chosen = self._sets.get(connection.permission_set)  # None: the deployment no longer has it
         statements = chosen.policy(role.partition)["Statement"] if chosen else []
         managed = chosen.managed_policy_arns(role.partition) if chosen else []
         askable, unaskable = role_rights.rights(statements, known_keys(role))
@@ -102,12 +104,12 @@ class Diagnoses:
         for_tenant = for_the_tenant(found)
         after = self._record(
             caller, connection, for_tenant, view
-        )  # the tenant's keys read the audit log too
+        )  # the tenant's keys can read the audit log too
         found = found if caller.tenant_id is None else for_tenant
         missing = [it for it in seen.gaps if it.cause not in UNTOLD]
         unknown = [it for it in seen.gaps if it.cause in UNTOLD]
         more = role_rights.beyond(policies, statements, managed, role) if policies else None
-        own_set = connection.permission_set  # what was asked about; its role may have moved by now
+        own_set = connection.permission_set  # the diagnosed one; the role may have moved since
         version = (after if after.permission_set == own_set else connection).permission_set_version
         permissions = Permissions(own_set, version, missing, more, unknown)
         trust_policy = _trust_policy(view, {row.value for row in external_ids})
@@ -116,7 +118,7 @@ class Diagnoses:
     def _seen(
         self, connection: Connection, others: list[Grant], askable: Collection[tuple[str, str]]
     ) -> Evidence:
-        """Ask AWS, from our own side to the role, until an answer makes the next question idle.
+        """Ask AWS, from our own side to the role, until an answer makes further questions useless.
 
         `others`: the role with the tenant's other External IDs, which it is to have during a
         rotation.
@@ -166,7 +168,7 @@ class Diagnoses:
 
 
 def _trust_policy(view: RoleView | None, own_ids: Collection[str]) -> dict[str, Any] | None:
-    """As the role has it, without other tenants' External IDs."""
+    """Return the role's trust policy without other tenants' External IDs."""
     if (
         view is None
         or isinstance(view.settings, StsError)

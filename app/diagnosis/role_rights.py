@@ -1,5 +1,6 @@
-"""What a permission set asks for, beside what a role has: missing, beyond, and unknown. Pure
-functions.
+"""The rights of a role compared with its permission set: missing, beyond, and unknown.
+
+Pure functions.
 """
 
 import re
@@ -18,17 +19,18 @@ Cause = Literal[
     "not_granted", "denied", "organization", "boundary", "condition", "pattern", "not_seen"
 ]
 _Statement = dict[str, Any]
-# Rights of one role that are compared: AWS lets 10,240 characters of inline policies name 100,000
-# pairs of an action and a resource, and the comparison would hold up every other request of the
-# process.
+# The number of rights of one role that are compared. AWS lets 10,240 characters of inline policies
+# name 100,000 pairs of an action and a resource, and comparing them would hold up every other
+# request of the process.
 _MOST_COMPARED = 1_000
-_MOST_CHARACTERS = 10_240  # of their texts; AWS does not count white space, so there may be more
+_MOST_CHARACTERS = 10_240  # in all their texts; AWS does not count white space in its limit
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A right of the set that the role lacks, or may lack; or a managed policy of the set, with
-    `policy` alone.
+    """A right of the set that the role lacks or may lack.
+
+    It is a managed policy of the set if only `policy` is given.
     """
 
     action: str | None
@@ -39,8 +41,9 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Beyond:
-    """What a policy of the role gives beside the set. Without action and resource: its content
-    is unknown.
+    """A right that a policy of the role gives beyond the set.
+
+    Without action and resource, the policy's content is unknown.
     """
 
     policy: str
@@ -51,8 +54,9 @@ class Beyond:
 def rights(
     statements: Sequence[_Statement], known: Collection[str]
 ) -> tuple[list[Right], list[Gap]]:
-    """The set's rights that IAM can be asked about, and the others. `known`: the condition keys
-    that we can fill.
+    """Return the set's rights that IAM can be asked about, and the others as gaps.
+
+    `known`: the condition keys for which Deputy has a value.
     """
     askable: dict[Right, None] = {}
     others = []
@@ -63,7 +67,7 @@ def rights(
                 others.append(Gap(action, resource, "condition"))
             elif {"*", "?"} & set(
                 action
-            ) or "${" in resource:  # IAM takes neither, and no parameter
+            ) or "${" in resource:  # IAM accepts neither, and no parameter
                 others.append(Gap(action, resource, "pattern"))
             else:
                 askable[action, resource] = None
@@ -71,7 +75,7 @@ def rights(
 
 
 def gap(right: Right, decision: Decision | None, statements: Sequence[_Statement]) -> Gap | None:
-    """What IAM's decision means; None when the role has the right."""
+    """Return the gap that IAM's decision means, or None when the role has the right."""
     if decision is None:
         return Gap(*right, "not_seen")
     if decision.allowed:
@@ -82,12 +86,12 @@ def gap(right: Right, decision: Decision | None, statements: Sequence[_Statement
         return Gap(*right, "boundary")
     if decision.denied:
         return Gap(*right, "denied")
-    # IAM names the keys of all the role's policies, so also those of the set's other statements.
+    # IAM names the keys of all the role's policies, including those of the set's other statements.
     return Gap(*right, "condition" if decision.untold - _keys(statements) else "not_granted")
 
 
 def not_attached(policies: RolePolicies, managed: Collection[str]) -> list[Gap]:
-    """`managed`: the ARNs of the set's managed policies."""
+    """Return the set's managed policies that the role lacks. `managed`: their ARNs."""
     return [Gap(None, None, "not_granted", arn) for arn in managed if arn not in policies.managed]
 
 
@@ -97,9 +101,9 @@ def beyond(
     managed: Collection[str],
     role: RoleArn,
 ) -> list[Beyond]:
-    """What is not plainly a part of the set, or of the kit's policy read-itself.
+    """Return the rights that are not plainly part of the set, or of the kit's policy read-itself.
 
-    From the policy on that takes the role's rights past these bounds, the content of policies is
+    Once the role's policies exceed the limits of this comparison, the content of the others is
     unknown.
     """
     reads_itself = {"Effect": "Allow", "Action": list(READS_ITSELF), "Resource": role.text}
@@ -129,7 +133,7 @@ def beyond(
 
 
 class _AskedFor:
-    """The statements of a set that allow, with all their patterns compiled once."""
+    """The set's Allow statements, with all their patterns compiled once."""
 
     def __init__(self, statements: Sequence[_Statement]) -> None:
         actions = [frozenset(map(str.lower, texts(it["Action"]))) for it in statements]
@@ -142,7 +146,7 @@ class _AskedFor:
     def without(
         self, actions: list[str], resources: list[str], condition: object
     ) -> Iterator[Right]:
-        """Yield the pairs that no statement gives, with no other condition than this one."""
+        """Yield the pairs that no statement gives, either without a condition or under this one."""
         including = {it: self._resources.including(it) for it in resources}
         covered = [
             {it for it in including if not on.isdisjoint(including[it])} for _, on, _ in self._each
@@ -170,7 +174,7 @@ def _keys(statements: Collection[_Statement]) -> set[str]:
 
 
 class _Patterns:
-    """Patterns of the set: actions in small letters, or resources.
+    """Patterns of the set: actions in lower case, or resources.
 
     A parameter of the set (`${Bucket}`) has a value that the customer chose, without wildcards and
     variables.
@@ -192,8 +196,9 @@ class _Patterns:
         self._of_bit = {bit: globs[glob] for (glob, _), bit in self._globs.accepting.items()}
 
     def including(self, other: str) -> set[str]:
-        """Return those that match all that the other pattern matches; one with a `?` only if it
-        is the same.
+        """Return the patterns that match everything that the other pattern matches.
+
+        A pattern with a `?` is included only if it is the same.
         """
         found = {other} & self._exact
         matched = self._globs.matching(other)

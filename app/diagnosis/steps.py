@@ -1,7 +1,6 @@
-"""The steps of a diagnosis, in the order in which a person would ask: our side, the role, what the
-role may do.
+"""The steps of a diagnosis: first the vendor's side, then the role, then the role's rights.
 
-Pure functions of what AWS said. `fix` begins with who can do it: the vendor, or the customer.
+Pure functions of AWS's answers. `fix` begins with who can do it: the vendor, or the customer.
 """
 
 import json
@@ -32,26 +31,24 @@ class DiagnosisStep:
 
 
 class Evidence(NamedTuple):
-    """What was asked of AWS. What comes after a failure was not asked."""
+    """AWS's answers. After a failure, nothing more is asked."""
 
     config: Config
     identity: (
         bool | StsError | None
-    )  # whether our credentials are the broker's; None: AWS does not accept them
+    )  # True: they are the broker's credentials; None: AWS does not accept them
     canary: tuple[Sight, HealthFinding] | None = None
-    not_allowed: str | None = None  # why the settings forbid to try this role
+    not_allowed: str | None = None  # why the settings do not allow this role
     error: StsError | None = None  # why the role did not let us in
     ended: str | None = None  # when the access ended, if the customer set that
-    accepts_another: bool = (
-        False  # of the tenant's External IDs than the one that it is paired with
-    )
-    recreated: bool = False  # it is not the role that was proven
+    accepts_another: bool = False  # it accepts another of the tenant's External IDs than its own
+    recreated: bool = False  # the role is not the one that was proven
     view: RoleView | None = None  # None: the role was not read
-    gaps: tuple[Gap, ...] = ()  # what the set asks for, and the role has not, or may not have
+    gaps: tuple[Gap, ...] = ()  # rights of the set that the role lacks, or may lack
 
     @property
     def refused_untold(self) -> bool:
-        """AWS refused, and nothing that we know says why."""
+        """True if AWS refused, and nothing that Deputy knows explains it."""
         return isinstance(self.error, Refused) and not self.ended and not self.accepts_another
 
 
@@ -64,8 +61,9 @@ def steps(seen: Evidence) -> list[DiagnosisStep]:
 
 
 def for_the_tenant(found: list[DiagnosisStep]) -> list[DiagnosisStep]:
-    """The vendor's steps as one, which hides their details: it says only whether the vendor must
-    act.
+    """Return the steps with the vendor's steps merged into one.
+
+    It hides their details, and says only whether the vendor must act.
     """
     ours = {step.outcome for step in found if step.name in _OF_THE_VENDOR}
     worst: Outcome = next((outcome for outcome in ("problem", "unknown") if outcome in ours), "ok")
@@ -76,7 +74,11 @@ def for_the_tenant(found: list[DiagnosisStep]) -> list[DiagnosisStep]:
 
 
 def conclusion(found: list[DiagnosisStep], why: str | None) -> str:
-    """`why`: why no credentials are issued for the connection."""
+    """Return the detail of the most urgent step.
+
+    If no step has a problem, return `why` (why no credentials are issued), or that nothing is
+    wrong.
+    """
     by_urgency = [
         step for outcome in ("problem", "unknown") for step in found if step.outcome == outcome
     ]
@@ -122,7 +124,7 @@ def _canary(seen: Evidence) -> Said:
     if seen.canary is None:
         return "skipped", "No canary is configured.", None
     sight, finding = seen.canary
-    # Without the canary a proof counts; it is only not known whether the broker may call at all.
+    # Proofs count without the canary. It is only unknown whether the broker may call at all.
     outcome: Outcome = (
         "ok" if sight is Sight.SIGHTED else "problem" if sight is Sight.BLIND else "unknown"
     )
@@ -189,7 +191,7 @@ def _duration(seen: Evidence) -> Said:
         if is_chained
         else ""
     )
-    if most <= ROLE_CHAINING_MAX:  # the least that a role's own maximum can be
+    if most <= ROLE_CHAINING_MAX:  # the lowest maximum that a role can have
         return (
             "ok",
             f"Sessions of at most {most} s are asked for, which every role allows.{chained}",
@@ -368,7 +370,7 @@ _NEEDED = {
     "our_credentials",
     "our_identity",
     "aws_lets_us_try",
-}  # without these, no later step can tell anything
+}  # without these, no later step is tried
 UNTOLD: set[Cause] = {"condition", "pattern", "not_seen"}
 _NOT_TRIED: Said = "skipped", "Not tried, as an earlier step found why nothing works.", None
 _NOT_REACHED: Said = "skipped", "Not seen, as the role did not let us in.", None
