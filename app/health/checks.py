@@ -1,8 +1,8 @@
-"""Checks: named questions about the deployment's state. One check runs once at a time, for all who
-ask.
+"""Health checks: named questions about the deployment's state, shared by all who ask.
 
-A finding is kept for some seconds: readiness is public, so without that anybody could use up our
-calls to AWS and the database. Requests that arrive while a check runs wait for its finding.
+A check runs once at a time. A finding is kept for some seconds: readiness is public, and without
+that anybody could use up our calls to AWS and the database. Requests that arrive while a check runs
+wait for its finding.
 """
 
 import enum
@@ -23,8 +23,10 @@ class Status(enum.StrEnum):
 
 
 class HealthFinding(NamedTuple):
-    """What a check found: `seen` in numbers and words, and `next`, what to do (empty when
-    nothing is).
+    """The result of a check.
+
+    `seen` says in numbers and words what was observed. `next` says what to do, and is empty if
+    there is nothing to do.
     """
 
     status: Status
@@ -37,17 +39,17 @@ def ok(seen: str) -> HealthFinding:
 
 
 def warning(seen: str, to_do: str) -> HealthFinding:
-    """Something is wrong, and Deputy works without it, or for some time yet."""
+    """Return a warning: something is wrong, but Deputy works without it, or for some time yet."""
     return HealthFinding(Status.WARNING, seen, to_do)
 
 
 def failed(seen: str, to_do: str) -> HealthFinding:
-    """Something that Deputy is for does not work."""
+    """Return a failure: a part of Deputy's service does not work."""
     return HealthFinding(Status.FAILED, seen, to_do)
 
 
 def skipped(seen: str, to_do: str = "") -> HealthFinding:
-    """Nothing was looked at: it is not configured, or another check comes first."""
+    """Return a skipped check: it is not configured, or another check comes first."""
     return HealthFinding(Status.SKIPPED, seen, to_do)
 
 
@@ -56,14 +58,16 @@ _BROKEN = failed("The check itself failed.", "Look for check.failed in the log."
 
 
 class HealthCheck(NamedTuple):
-    """`needed`: this process can't work without it. `counts`: whether a finding may be kept or
-    reused now. `cheap`: readiness looks too, not only `doctor`. `after`: checks without which this
-    one would find nothing new.
+    """A check, and how it is used.
+
+    `needed`: this process can't work without it. `counts`: whether a finding may be kept or reused
+    now. `cheap`: readiness asks it too, not only `doctor`. `after`: checks that must succeed before
+    this one is useful.
     """
 
     name: str
     look: Callable[[], HealthFinding]
-    seconds: float  # for which a finding is kept
+    seconds: float  # how long a finding is kept
     needed: bool = False
     counts: Callable[[], bool] = lambda: True
     cheap: bool = True
@@ -76,11 +80,12 @@ class KeptCheck:
     def __init__(self, check: HealthCheck) -> None:
         self.check = check
         self._looks: SingleFlight[str, HealthFinding] = SingleFlight()
-        self._last = (_NOT_YET, 0.0)  # and until when it is kept
+        self._last = (_NOT_YET, 0.0)  # and the time until which it is kept
 
     def finding(self, patience: float | None = None) -> HealthFinding:
-        """The kept finding, or a new one. After `patience` seconds (None: no limit) the one
-        before.
+        """Return the kept finding, or a new one.
+
+        After `patience` seconds (None: no timeout) return the previous finding.
         """
         if found := self._kept():
             return found
@@ -98,7 +103,7 @@ class KeptCheck:
         try:
             found = self.check.look()
         except Exception as error:  # noqa: BLE001
-            # A bug of ours is a finding too: each request would repeat it.
+            # A bug in a check is kept as a finding too. Otherwise each request would repeat it.
             logger.error("check.failed", check=self.check.name, exc_info=error)
             found = _BROKEN
         self._last = found, time.monotonic() + (self.check.seconds if self.check.counts() else 0.0)

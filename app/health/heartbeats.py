@@ -1,8 +1,7 @@
-"""Heartbeats: every 15 seconds each background worker writes into its row that it lives and what it
-has done.
+"""Heartbeats: every 15 seconds each background worker writes its state into its row.
 
-Times are the database's, as the clocks of machines differ. The row also says by how much its clock
-differs.
+Times are the database's, because the clocks of machines differ. The row also says by how much the
+worker's clock differs.
 """
 
 import os
@@ -21,20 +20,17 @@ from app.store.models import BackgroundWorker
 
 BEAT_SECONDS = 15.0
 SEEN_LATELY = timedelta(minutes=1)
-KEPT = timedelta(
-    days=1
-)  # the row of a killed background worker; one that is stopped deletes its own
-# How many failed messages are remembered, and for how long: SQS delivers one four more times, a
-# minute apart, and then moves it to the dead letters.
+KEPT = timedelta(days=1)  # keeps a killed background worker's row; a stopped one deletes its own
+# How many failed messages are kept in memory, and for how many seconds. SQS delivers a message four
+# more times, a minute apart, and then moves it to the dead-letter queue.
 _FAILURES, _FAILURE_SECONDS = 1000, 300
 
 
 def clock_ahead(db: Session) -> float:
-    """By how many seconds, at least, this process's clock is ahead of the database's; negative when
-    it is behind.
+    """Return by how many seconds this process's clock is ahead of the database's, at least.
 
-    The database reads its clock between our two readings, so a difference within that interval
-    counts as none.
+    It is negative when the clock is behind. The database reads its clock between our two readings,
+    so a difference within that interval counts as none.
     """
     before = now()
     theirs = database_now(db)
@@ -43,11 +39,11 @@ def clock_ahead(db: Session) -> float:
 
 
 class QueueState:
-    """What this process knows of the registration queue.
+    """What this process knows about the registration queue.
 
     Only CloudWatch knows the age of the queue's oldest message. A background worker knows when the
-    messages that it received for the first time were sent, that it received none, and which of them
-    it could not answer.
+    messages that it received for the first time were sent. It also knows that it received none, and
+    which messages it could not answer.
     """
 
     def __init__(self) -> None:
@@ -62,17 +58,21 @@ class QueueState:
             return min(self._unanswered.values(), default=None)
 
     def received(self, first_shown: dict[str, datetime]) -> None:
-        """The queue answered. `first_shown`: when the messages that it delivered for the first
-        time were sent.
+        """Note that the queue answered.
+
+        `first_shown`: when the messages that it delivered for the first time were sent.
         """
         self.heard_at = min(first_shown.values(), default=now())
         with (
             self._lock
-        ):  # unanswered until they are handled: meanwhile other threads may find the queue empty
+        ):  # unanswered until handled; other threads may find the queue empty meanwhile
             self._unanswered.update(first_shown)
 
     def handled(self, message_id: str, unanswered: datetime | None) -> None:
-        """A message was handled. `unanswered`: when it was sent, if it will be delivered again."""
+        """Note that a message was handled.
+
+        `unanswered`: when it was sent, if it will be delivered again.
+        """
         with self._lock:
             if unanswered is None:
                 self._unanswered.pop(message_id, None)
@@ -81,19 +81,19 @@ class QueueState:
 
 
 class WorkersSeen(NamedTuple):
-    """The background workers, as their rows have them."""
+    """The background workers according to their rows."""
 
     at: datetime  # the database's now
-    lately: list[BackgroundWorker]  # seen in the last minute, the latest first
-    heard_at: datetime | None  # the latest of all background workers'
-    unanswered_at: datetime | None  # the oldest of those seen lately
+    lately: list[BackgroundWorker]  # with a heartbeat in the last minute, the latest first
+    heard_at: datetime | None  # the latest of all background workers
+    unanswered_at: datetime | None  # the oldest of those in `lately`
 
 
 class Heartbeat:
     """A background worker's own row."""
 
     def __init__(self, db: Database, kind: str, queue_state: QueueState | None) -> None:
-        """`queue_state`: None when there is no registration queue."""
+        """Create the heartbeat. `queue_state`: None when there is no registration queue."""
         self._db = db
         self._kind = kind
         self._queue_state = queue_state
@@ -120,13 +120,13 @@ class Heartbeat:
             db.merge(row)
 
     def end(self) -> None:
-        """Delete the row, as this background worker ends. Raises StoreUnavailableError."""
+        """Delete the row when this background worker ends. Raises StoreUnavailableError."""
         with self._db.write(SYSTEM) as db:
             db.execute(delete(BackgroundWorker).where(BackgroundWorker.id == self._id))
 
 
 def seen(db: Session) -> WorkersSeen:
-    """The background workers, as their rows have them."""
+    """Return the background workers according to their rows."""
     at = database_now(db)
     lately = select(BackgroundWorker).where(BackgroundWorker.seen_at > at - SEEN_LATELY)
     rows = list(db.scalars(lately.order_by(BackgroundWorker.seen_at.desc())))
@@ -140,8 +140,9 @@ def seen(db: Session) -> WorkersSeen:
 
 
 def delete_old(db: Database) -> int:
-    """Delete the rows of background workers that were not seen for a day; returns how many. Raises
-    StoreUnavailableError.
+    """Delete the rows of background workers without a heartbeat for a day, and return their number.
+
+    Raises StoreUnavailableError.
     """
     with db.read() as session:
         is_old = BackgroundWorker.seen_at < database_now(session) - KEPT

@@ -1,10 +1,9 @@
-"""The deployment's checks: what each one looks at, when it is not ok, and what the operator should
-do then.
+"""The deployment's health checks: what each one looks at, its findings, and what to do then.
 
 A process is not ready when a check that it needs has failed. The other checks are about the
-background; readiness lists the cheap ones and stays 200, as another process could not answer the
-request any better. `doctor` asks all of them, and app/health/vendor_checks.py has those that are
-for it alone.
+background. Readiness lists the cheap ones and stays 200, because another process could not answer
+the request any better. `doctor` asks all of them, and app/health/vendor_checks.py has those that
+only `doctor` asks.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -28,7 +27,7 @@ from app.health.checks import (
 from app.store.database import CLOCKS_APART, Database, database_now
 from app.store.revisions import KNOWN, is_newer, revision
 
-_MOMENT, _SECONDS, _MINUTE = 1.0, 5.0, 60.0  # for how long findings are kept
+_MOMENT, _SECONDS, _MINUTE = 1.0, 5.0, 60.0  # seconds for which findings are kept
 _PATIENCE = 1.0  # seconds that readiness waits for a check that the process does not need
 _START = "Start one (flask --app wsgi worker), or look at its log."
 _PUBLISH = (
@@ -36,8 +35,8 @@ _PUBLISH = (
     " refuses callers without credentials: look at Block Public Access, of the bucket and of its"
     " account, and compare the bucket's policy with cloudformation/broker.yaml."
 )
-# seconds; as long as a claim's lease, so that a killed background worker's claim does not count as
-# late
+# Seconds, as long as a claim's lease. Otherwise the claim of a killed background worker would count
+# as late.
 _LATE = 120.0
 
 
@@ -48,28 +47,26 @@ class Health:
         self._checks = [KeptCheck(check) for check in checks]
 
     def missing(self) -> dict[str, list[str]]:
-        """The checks that this process needs and that have failed, each with what was seen;
-        empty when ready.
+        """Return the failed checks that this process needs, each with its finding.
+
+        It is empty when the process is ready.
         """
         found = {kept.check.name: kept.finding() for kept in self._checks if kept.check.needed}
         return {name: [one.seen] for name, one in found.items() if one.status is Status.FAILED}
 
     def findings(self, patience: float | None = _PATIENCE) -> Iterator[tuple[str, HealthFinding]]:
-        """Each cheap check's name and finding. One that is not needed gives what is known after
-        `patience` seconds.
+        """Yield each cheap check's name and finding.
+
+        A check that is not needed gives its previous finding after `patience` seconds.
         """
         for kept in self._checks:
             if kept.check.cheap:
                 yield kept.check.name, kept.finding(None if kept.check.needed else patience)
 
     def examine(self, more: Iterable[HealthCheck] = ()) -> Iterator[tuple[str, HealthFinding]]:
-        """Every check's name and finding. A check that comes after one that has failed is
-        skipped.
-        """
+        """Yield every check's name and finding. A check after a failed one is skipped."""
         checks = {kept.check.name: kept for kept in (*self._checks, *map(KeptCheck, more))}
-        found: dict[
-            str, tuple[HealthFinding, bool]
-        ] = {}  # and whether it stops what comes after it
+        found: dict[str, tuple[HealthFinding, bool]] = {}  # True: the checks after it are skipped
 
         def look(name: str) -> tuple[HealthFinding, bool]:
             if name not in found:
@@ -97,9 +94,13 @@ def checks(
     listens: bool,
     prober: Callable[[], HealthFinding] | None,
 ) -> list[HealthCheck]:
-    """The cheap checks. `listens`: there is a registration queue. `proofs`: what the proof queue
-    says. `templates`: what the bucket has of them, and the versions of permission sets that can't
-    be recorded. `prober`: what the canary says, if there is one.
+    """Return the checks of the deployment that `doctor` and readiness share.
+
+    - `listens`: there is a registration queue.
+    - `proofs`: the finding of the proof queue.
+    - `templates`: the published state of the templates, and the versions of permission sets that
+      can't be recorded.
+    - `prober`: the finding of the canary, if there is one.
     """
     stored = ("migrations",)
     found = [
@@ -107,9 +108,9 @@ def checks(
         HealthCheck(
             "migrations", partial(_migrations, db), _MOMENT, needed=True, after=("database",)
         ),
-        # While AWS is silent a kept finding does not count. Requests stay away from a process that
-        # is not ready, so readiness itself must find out when AWS is back. The breaker lets few
-        # calls through.
+        # While AWS does not answer, a kept finding does not count. Requests stay away from a
+        # process that is not ready, so readiness itself must find out when AWS is back. The circuit
+        # breaker lets few calls through.
         HealthCheck(
             "aws", partial(_aws, sts), _SECONDS, needed=True, counts=lambda: not sts.is_silent
         ),
@@ -159,8 +160,8 @@ def _migrations(db: Database) -> HealthFinding:
     if at == KNOWN[-1]:
         return ok(f"The schema is at {at}.")
     if is_newer(at):
-        # While a release is rolled out. The step before it works on its schema (CONTRIBUTING.md,
-        # Add a migration).
+        # This happens while a release is rolled out. The release before it works on its schema
+        # (CONTRIBUTING.md, Add a migration).
         return warning(
             "The database's schema is a newer release's; replace this process by one of that"
             " release.",

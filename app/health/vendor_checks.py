@@ -1,5 +1,6 @@
-"""The checks that only `doctor` asks: settings, AWS's clock, the vendor's own resources, logs,
-and the cache.
+"""The health checks that only `doctor` asks.
+
+They are about settings, AWS's clock, the vendor's own resources, logs, and the cache.
 """
 
 from collections.abc import Callable
@@ -26,7 +27,7 @@ _QUEUE = "queue of DEPUTY_REGISTRATION_QUEUE_URL"
 _SIGNED = 300.0  # seconds; AWS refuses signatures of clocks that differ by more
 _BEHIND = timedelta(
     days=33
-)  # after which no event is older than it may be: a month is detached as a whole
+)  # a month is detached as a whole, so its first events are older than the retention
 _STACK = (
     "Launch or update the stack of cloudformation/broker.yaml; its outputs are the values of these"
     " settings"
@@ -35,7 +36,7 @@ _LAUNCH = f"{_STACK}."
 
 
 def vendor_checks(config: Config, db: Database) -> list[HealthCheck]:
-    """The checks of one deployment that readiness leaves out."""
+    """Return the checks of one deployment that readiness leaves out."""
 
     def check(name: str, look: Callable[[], HealthFinding], *after: str) -> HealthCheck:
         return HealthCheck(name, look, _SECONDS, cheap=False, after=after)
@@ -148,7 +149,7 @@ def _bucket(config: Config) -> HealthFinding:
 
 
 def _guarded(what: str, look: Callable[[], HealthFinding]) -> HealthFinding:
-    """A look at something of the vendor's that needs rights, and may not be there."""
+    """Check a resource of the vendor's that needs rights to read, and may be absent."""
     try:
         return look()
     except MayNotLookError:
@@ -240,11 +241,11 @@ WHERE relkind IN ('r', 'p') AND relnamespace = current_schema()::regnamespace
 AND relname NOT LIKE 'audit_events_%' AND relname <> 'alembic_version'
 AND NOT has_table_privilege(oid, 'INSERT')
 ORDER BY relname
-"""  # rows of the log's months are written through audit_events
+"""  # rows of the log's partitions are written through audit_events
 
 
 def _rights(db: Database) -> HealthFinding:
-    """Where web processes log in as a role that does not own the tables."""
+    """Check the rights of a database role that does not own the tables."""
     if db.engine.dialect.name != "postgresql":
         return ok("SQLite has no roles.")
     try:
@@ -261,8 +262,9 @@ def _rights(db: Database) -> HealthFinding:
 
 
 def _audit_log(config: Config, db: Database) -> HealthFinding:
-    """Whether housekeeping makes months ahead and keeps to DEPUTY_AUDIT_RETENTION_DAYS, and what
-    it leaves to do.
+    """Check that housekeeping creates partitions ahead and deletes events after their retention.
+
+    The retention is DEPUTY_AUDIT_RETENTION_DAYS.
     """
     days = config.audit_retention_days
     with db.read(long=True) as session:
@@ -290,7 +292,7 @@ _HOUSEKEEPING = (
 
 
 def work_queue(config: Config, url: str) -> HealthFinding:
-    """The SQS queue that carries Celery's messages."""
+    """Check the SQS queue that carries Celery's messages."""
     again = (
         "Launch or update cloudformation/broker.yaml with CeleryOverSqs: its output CeleryUrl is"
         " DEPUTY_CELERY_URL"
@@ -323,7 +325,7 @@ def work_queue(config: Config, url: str) -> HealthFinding:
 def _cache(config: Config) -> HealthFinding:
     if config.cache_url is None:
         return skipped("No shared cache is configured: each process has its own.")
-    # Redis's client, which takes long to load
+    # Imported lazily: Redis's client takes long to load.
     from app.cache.shared_cache import SharedCache  # noqa: PLC0415
 
     cache = SharedCache(config.cache_url)
