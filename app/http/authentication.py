@@ -1,8 +1,8 @@
-"""Who calls, and with which scope.
+"""Authentication of requests: who calls, and with which scope.
 
 Every view is either `public` or wrapped by `requires(scope, …)` right below its route
-(`Blueprint.operation`): the key and its scope are checked before anything of the request is parsed
-and before the database is asked whether a thing exists.
+(`Blueprint.operation`). The key and its scope are checked before the request is parsed, and before
+the database is asked whether a resource exists.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +20,9 @@ from app.http.prices import STOP, price_of
 
 
 def requires(*scopes: Scope, fails: Sequence[int]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Admit only API keys with one of these scopes. Raises UnauthenticatedError, then
-    ForbiddenError.
+    """Admit only API keys with one of these scopes.
+
+    Raises UnauthenticatedError, then ForbiddenError.
     """
 
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
@@ -31,10 +32,10 @@ def requires(*scopes: Scope, fails: Sequence[int]) -> Callable[[Callable[P, R]],
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             key, share = _presented_key(), services().tenant_share
             caller, tenant_id = None, share.tenant_of(key)
-            if tenant_id is None:  # not known, or bound to none
+            if tenant_id is None:  # unknown, or bound to no tenant
                 caller = _authenticate(key)
                 tenant_id = caller.tenant_id
-            # Those who write without a pause must not keep the vendor from stopping them.
+            # Keys that write without a pause must not keep the vendor from stopping them.
             urgent.set(price == STOP and tenant_id is None)
             with share.stop(key, tenant_id) if price == STOP else share.request(tenant_id, price):
                 g.caller = caller or _authenticate(key)
@@ -47,8 +48,9 @@ def requires(*scopes: Scope, fails: Sequence[int]) -> Callable[[Callable[P, R]],
 
 
 def _authenticate(key: str) -> Caller:
-    """The caller. A key that is no longer good uses up nobody's share from now on. Raises
-    UnauthenticatedError.
+    """Return the caller. Raises UnauthenticatedError.
+
+    A key that is no longer valid does not count against its tenant's share from then on.
     """
     share = services().tenant_share
     try:
@@ -63,10 +65,10 @@ def _authenticate(key: str) -> Caller:
 def requires_from_memory(
     scope: Scope, *, fails: Sequence[int], bare: bool = False
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """`requires`, with the key as this process remembers it; it may be revoked since.
+    """Admit a key from this process's memory, as `requires` does; it may be revoked since.
 
-    For issuing alone, which reads the key again before credentials leave. `bare`: the header may
-    also hold the key without `Bearer`.
+    Only issuing uses it, because it reads the key again before credentials leave. `bare`: the
+    header may also hold the key without `Bearer`.
     """
 
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
@@ -87,12 +89,12 @@ def requires_from_memory(
 
 @contextmanager
 def refusals_for_good_keys(key: str) -> Iterator[None]:
-    """Reads the key again before a refusal leaves. Raises UnauthenticatedError instead when the key
-    is no longer good, and RateLimitedError when too many of its tenant's are refused.
+    """Authenticate the key again before a refusal leaves.
 
-    Refusals tell something of the tenant, and they are recorded. Two are raised at once:
-    UnauthenticatedError is what a bad key gets anyway, and TryLaterError tells nothing, of a
-    request that has waited long enough.
+    Raises UnauthenticatedError instead when the key is no longer valid, and RateLimitedError when
+    its tenant has too many refusals. A refusal reveals something about the tenant, and is recorded.
+    UnauthenticatedError and TryLaterError are raised at once: a bad key gets the first anyway, and
+    the second reveals nothing.
     """
     try:
         yield
@@ -109,7 +111,7 @@ def refusals_for_good_keys(key: str) -> Iterator[None]:
 
 
 def known_caller() -> Caller | None:
-    """Who calls a public view; None without a good key."""
+    """Return the caller of a public view, or None without a valid key."""
     try:
         return services().api_keys.authenticate(_presented_key())
     except (UnauthenticatedError, TryLaterError):

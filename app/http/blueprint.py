@@ -1,4 +1,4 @@
-"""What each resource of the API is made with."""
+"""The base of every resource of the API."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,9 +16,10 @@ View = Callable[..., Any]
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest has no types
-    """A resource. OpenAPI gets each operation's security and refusals from the view's decorators.
+    """A resource of the API.
 
-    `noun`: the audit log's name for the things of this resource.
+    OpenAPI gets each operation's security and refusals from the view's decorators. `noun`: the
+    audit log's name for the things of this resource.
     """
 
     ARGUMENTS_PARSER = StrictParser()
@@ -30,8 +31,10 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         self.noun = noun
 
     def register_views_in_doc(self, api: Any, *args: Any, **options: Any) -> None:
-        """Not yet: most processes are never asked for the document, and it takes as long as to
-        make the application.
+        """Defer the description of the views until the OpenAPI document is requested.
+
+        Most processes are never asked for the document, and it takes as long as creating the
+        application.
         """
         api.undescribed.append(partial(super().register_views_in_doc, api, *args, **options))
 
@@ -47,12 +50,11 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         fails: Sequence[int] = (),
         **route: Any,
     ) -> Callable[[View], View]:
-        """Make a view for API keys with one of these scopes. They are checked before anything of
-        the request is read.
+        """Make a view for API keys with one of these scopes.
 
-        `takes`: the schema of the query of a GET, of the body otherwise. `fails`: statuses of
-        refusals beside the 404 of a path that names something, and those of every operation
-        (`Plugin`).
+        Scopes are checked before the request is read. `takes`: the schema of the query of a GET,
+        and of the body otherwise. `fails`: statuses of refusals. Those of every operation
+        (`Plugin`) are added, and 404 for a path with an id.
         """
         fails = (*fails, 404) if "<" in path else fails
         either = scopes if isinstance(scopes, tuple) else (scopes,)

@@ -8,14 +8,13 @@ _LONGEST = 64
 
 
 def client_address(peer: str, forwarded_for: str | None, proxy_hops: int) -> str | None:
-    """Return the IP address of the client; None when it is unknown, as on a Unix socket without
-    X-Forwarded-For.
+    """Return the IP address of the client, or None when it is unknown.
 
-    Each proxy appends its own client to X-Forwarded-For, so the entry `proxy_hops` from the end is
-    the client. Entries before it are the client's own text and are ignored. The header is ignored
-    without proxies, and when it has too few entries, because then the request bypassed them. It is
-    split at commas alone: with a parser that knows quotes, such as werkzeug's ProxyFix, a client
-    can hide behind one quotation mark.
+    It is unknown on a Unix socket without X-Forwarded-For. Each proxy appends its own client to
+    X-Forwarded-For, so the entry `proxy_hops` from the end is the client. Entries before it are the
+    client's own text and are ignored. The header is ignored without proxies, and when it has too
+    few entries, because then the request bypassed them. It is split at commas alone. With a parser
+    that knows quotes, such as werkzeug's ProxyFix, a client can hide behind one quotation mark.
     """
     if proxy_hops and forwarded_for is not None:
         places = forwarded_for.rsplit(",", proxy_hops)
@@ -26,8 +25,9 @@ def client_address(peer: str, forwarded_for: str | None, proxy_hops: int) -> str
 
 @functools.lru_cache(10_000)  # each issued credential needs it
 def address_of(text: str) -> str | None:
-    """The address in its short form, without the port that some proxies add; None if the text is
-    not an address.
+    """Return the address in its short form, without the port that some proxies add.
+
+    None if the text is not an address.
     """
     if text.startswith("["):
         text = text[1:].partition("]")[0]

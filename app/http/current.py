@@ -13,10 +13,13 @@ def services() -> Services:
 
 
 def caller() -> Caller:
-    """Only views behind `requires` have one."""
+    """Return the caller. Only views behind `requires` have one."""
     return cast("Caller", g.caller)
 
 
 def changing() -> Caller:
-    """The caller, for one change that makes or revives: it counts against its tenant's quota."""
+    """Return the caller, for one change that counts against its tenant's quota.
+
+    Such a change makes or revives something that can be revoked.
+    """
     return services().quotas.counting_changes(caller())

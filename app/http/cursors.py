@@ -1,6 +1,6 @@
 """Pages of lists, with cursors that are signed together with the route, its ids and its filters.
 
-A cursor that was made up, or comes from another list, is a 400.
+A forged cursor, or one from another list, is a 400.
 """
 
 import json
@@ -20,8 +20,9 @@ from app.store.pages import Page
 def paged(
     query: Mapping[str, Any], fetch: Callable[..., Page[Any]], begin: UUID | None = None
 ) -> dict[str, Any]:
-    """One page of a list: what `fetch(limit=…, after=…)` finds, first after `begin`, and the
-    cursor of the next page.
+    """Return one page of a list, with the cursor of the next page.
+
+    `fetch(limit=…, after=…)` reads the page. `begin` is its `after` without a cursor.
     """
     filters = {key: str(value) for key, value in query.items() if key not in {"cursor", "limit"}}
     place = json.dumps([request.path, sorted(filters.items())])

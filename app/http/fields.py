@@ -1,5 +1,6 @@
-"""The kinds of fields that schemas are made of. Each takes an example, which the OpenAPI
-document shows.
+"""The kinds of fields that schemas are made of.
+
+Each takes an example, which the OpenAPI document shows.
 """
 
 import enum
@@ -13,7 +14,7 @@ from app.clock import as_given
 
 
 def doc(example: Any, description: str | None = None, **more: Any) -> dict[str, Any]:
-    """A field's metadata: an example, a description, and what else OpenAPI shows of it."""
+    """Return a field's metadata: an example, a description, and further keys of OpenAPI."""
     return {"examples": [example]} | _described(description) | more
 
 
@@ -34,7 +35,10 @@ def flag(description: str, **options: Any) -> fields.Boolean:
 
 
 class Truth(fields.Boolean):
-    """true or false. In Python 1 equals True, so a set of what is true does not do."""
+    """A boolean: true or false.
+
+    A set of allowed values does not do, because in Python 1 equals True.
+    """
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> bool:
         if not isinstance(value, bool):
@@ -43,7 +47,10 @@ class Truth(fields.Boolean):
 
 
 class Digits(fields.Integer):
-    """A number in a query. Python also reads "+1", " 1", "1_0" and other scripts' digits as one."""
+    """A number in a query, in ASCII digits alone.
+
+    Python's int also accepts "+1", " 1", "1_0" and digits of other scripts.
+    """
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> int:
         if not re.fullmatch(r"[0-9]+", value):
@@ -56,7 +63,7 @@ def uuid(description: str, **options: Any) -> fields.UUID:
 
 
 def seconds(default: int, least: int, most: int, description: str) -> fields.Integer:
-    """A duration that may be left out."""
+    """Return a field for an optional duration."""
     return number(
         default,
         description,
@@ -73,15 +80,18 @@ def nested(schema: type[Schema], description: str | None = None, **options: Any)
 def line(
     maximum: int, example: str, description: str | None = None, **options: Any
 ) -> fields.String:
-    """One line of printable text, which databases, logs and CloudTrail all show unchanged."""
+    """Return a field for one line of printable text.
+
+    Databases, logs and CloudTrail all show such text unchanged.
+    """
     metadata = doc(example, description, openapi={"pattern": _LINE})
     return fields.String(
         validate=[validate.Length(1, maximum), _printable], metadata=metadata, **options
     )
 
 
-# As much of `_printable` as every dialect of regular expressions knows: not blank, no line breaks
-# or control characters
+# The part of `_printable` that every dialect of regular expressions can express: not blank, no line
+# breaks, no control characters.
 _LINE = r"^ *[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u00a0\u2028\u2029]*$"
 
 
@@ -93,8 +103,9 @@ def _printable(value: str) -> None:
 
 
 class Matches(validate.Regexp):
-    """The whole text matches. marshmallow's own uses `match`, where `$` accepts a trailing
-    newline.
+    """A pattern that the whole text must match.
+
+    marshmallow's own validator uses `match`, where `$` accepts a trailing newline.
     """
 
     def __init__(self, pattern: str) -> None:
@@ -133,7 +144,7 @@ class FromSameObject(fields.Nested):
 
 
 def status(kind: type[enum.StrEnum], example: str) -> fields.Enum[Any]:
-    """A status other than `deleted`, which the API never shows."""
+    """Return a field for a status other than `deleted`, which the API never shows."""
     metadata = doc(
         example, openapi={"enum": [member.value for member in kind if member.value != "deleted"]}
     )
@@ -142,8 +153,9 @@ def status(kind: type[enum.StrEnum], example: str) -> fields.Enum[Any]:
 
 
 class Statuses(fields.List[Any]):
-    """Statuses, separated by commas; sorted and without duplicates, because cursors are signed
-    with them.
+    """Statuses, separated by commas; sorted and without duplicates.
+
+    Cursors are signed with them.
     """
 
     is_multiple = False  # webargs: the parameter is given once
@@ -161,7 +173,10 @@ class Statuses(fields.List[Any]):
 
 
 def one_of(component: str, *values: str, **options: Any) -> fields.String:
-    """One of a few words. `component`: the name of the type in generated clients."""
+    """Return a field for one of a few words.
+
+    `component`: the name of the type in generated clients.
+    """
     return fields.String(
         validate=validate.OneOf(values), metadata=doc(values[0], component=component), **options
     )

@@ -1,4 +1,4 @@
-"""Headers of answers."""
+"""Headers of responses."""
 
 ALWAYS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 FOR_PROGRAMS = {

@@ -1,7 +1,7 @@
-"""What the OpenAPI document says beyond flask-smorest: every refusal, enums by name, and examples.
+"""Additions to flask-smorest's OpenAPI document: refusals, enums by name, and examples.
 
-Fields have examples (`doc` in app/http/fields.py). The example of a whole body is made of its
-fields'.
+Fields have examples (`doc` in app/http/fields.py). The example of a whole body consists of its
+fields' examples.
 """
 
 import inspect
@@ -20,7 +20,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 UUID_PARAMETER = {"type": "string", "format": "uuid", "examples": [UUID_EXAMPLE]}
-# the name of a view's facts, on it and in its operation until the operation is complete
+# The attribute of a view that holds its facts, and the key in its operation until that is complete.
 _FACTS = "facts"
 _BY_KIND = {
     fields.UUID: UUID_EXAMPLE,
@@ -30,8 +30,9 @@ _BY_KIND = {
 
 
 def example_of(schema: Schema) -> dict[str, Any]:
-    """The example of a whole body. A schema whose fields exclude each other has an EXAMPLE of
-    its own.
+    """Return the example of a whole body.
+
+    A schema whose fields exclude each other has its own EXAMPLE.
     """
     own: dict[str, Any] | None = getattr(schema, "EXAMPLE", None)
     return own or {name: _example(field) for name, field in schema.fields.items()}
@@ -49,13 +50,13 @@ def _example(field: fields.Field[Any]) -> Any:
 
 
 def _given(field: fields.Field[Any]) -> list[Any]:
-    """The field's own example, or the one of its kind."""
+    """Return the field's own examples, or those of its kind."""
     of_kind = [value for kind, value in _BY_KIND.items() if isinstance(field, kind)]
     return list(field.metadata.get("examples", of_kind))
 
 
 class _Converter(OpenAPIConverter):
-    """apispec's, with a schema's OPENAPI, the fields' examples, and enums as references."""
+    """apispec's converter, with a schema's OPENAPI, fields' examples, and enums as references."""
 
     def schema2jsonschema(self, schema: Any) -> dict[str, Any]:
         described: dict[str, Any] = super().schema2jsonschema(schema)  # type: ignore[no-untyped-call]
@@ -76,14 +77,12 @@ class _Converter(OpenAPIConverter):
         return words | ({"anyOf": [reference, {"type": "null"}]} if field.allow_none else reference)
 
     def list2param(self, field: fields.Field[Any], **_: Any) -> dict[str, Any]:
-        """Lists in a query are separated by commas."""
+        """Return the style of a list in a query: values are separated by commas."""
         return {"style": "form", "explode": False} if isinstance(field, fields.List) else {}
 
 
 class Plugin(MarshmallowPlugin):
-    """For flask-smorest, in place of apispec's own. It completes each operation by the view's
-    facts.
-    """
+    """apispec's plugin for flask-smorest, which also completes operations by their view's facts."""
 
     Converter = _Converter
 
@@ -94,15 +93,16 @@ class Plugin(MarshmallowPlugin):
 
 
 def _complete(method: str, doc: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Complete an operation. It lists each status that it can answer, because `default` would
-    allow any status.
+    """Complete an operation with each status that it can answer.
+
+    `default` would allow any status.
     """
     statuses = {414, 431, 500, 503, *facts.get("fails", ())}
     if facts.get("public"):
         doc["security"] = []
     else:
-        statuses |= {401, 403, 429}  # of a tenant's share, or of a flood of refusals
-        # Where two requests wait for each other's rows, PostgreSQL ends one of them.
+        statuses |= {401, 403, 429}  # 429 for a tenant's share, or for a flood of refusals
+        # If two requests wait for each other's rows, PostgreSQL ends one of them.
         statuses |= {409} if method != "get" else set()
     if body := doc.get("requestBody"):
         statuses |= {400, 413, 415, 422}
@@ -128,11 +128,10 @@ def _exemplify(doc: dict[str, Any]) -> None:
 
 
 def document(view: Callable[P, R], **facts: Any) -> Callable[P, R]:
-    """Keep facts for the OpenAPI document. Generated clients name the operation as the view is
-    named.
+    """Keep a view's facts for the OpenAPI document.
 
-    `scopes`, of which a key needs one, or `public`; and `fails`: the statuses of refusals that not
-    every operation has.
+    Generated clients name the operation after the view. The facts are `scopes`, of which a key
+    needs one, or `public`; and `fails`, the statuses of refusals that not every operation has.
     """
     _, _, explained = (view.__doc__ or "").partition("\n")
     scopes = " or ".join(f"`{scope}`" for scope in facts.get("scopes", ()))

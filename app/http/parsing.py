@@ -1,4 +1,4 @@
-"""Bodies and queries, read strictly."""
+"""Strict parsing of bodies and queries."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,22 +15,23 @@ from app.concurrency.places import without_place
 
 @contextmanager
 def whole_body() -> Iterator[None]:
-    """Around the reading of a body. Raises BadRequest when it is late, cut short, or in
-    malformed chunks.
+    """Wrap the reading of a body, and raise BadRequest if that fails.
+
+    It fails when the body is late, cut short, or in malformed chunks.
     """
     try:
         with without_place():
             yield
     except RequestEntityTooLarge:
         raise
-    except Exception as error:  # each server raises others; gunicorn's have no common class
+    except Exception as error:  # each server raises its own; gunicorn's have no common class
         raise BadRequest(
             "The body did not arrive whole and in time. Send all of it right after the header."
         ) from error
 
 
 class StrictParser(FlaskParser):
-    """Reads JSON and queries strictly, and refuses unknown fields. An empty body is {}."""
+    """Parses JSON and queries strictly, and refuses unknown fields. An empty body is {}."""
 
     DEFAULT_UNKNOWN_BY_LOCATION = {"json": RAISE, "query": RAISE}
 

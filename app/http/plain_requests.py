@@ -1,12 +1,11 @@
-"""Plain requests: the one form in which clients ask for credentials, read in one pass and answered
-in one piece.
+"""Plain requests: the one form in which clients ask for credentials, read in one pass.
 
-gunicorn's parser and formatter take half of the CPU time of a cached answer. `PlainReader` accepts
-a strict subset of what gunicorn accepts, and reads it alike; tests/http/test_plain_requests.py
-compares the two. gunicorn reads everything else.
+They are answered in one piece. gunicorn's parser and formatter take half of the CPU time of a
+cached answer. `PlainReader` accepts a strict subset of what gunicorn accepts, and reads it alike;
+tests/http/test_plain_requests.py compares the two. gunicorn reads everything else.
 
-gunicorn imports this module before it patches the standard library, so of the service it imports
-only what imports nothing else.
+gunicorn imports this module before it patches the standard library. So it imports only those
+modules of the service that import nothing else.
 """
 
 import os
@@ -25,14 +24,14 @@ READ_BYTES = 8192  # gunicorn reads as many at once
 _LINE_BYTES = 1024  # upper bound of a plain request's first line
 _FIELDS = 100
 
-# gunicorn's limits, where 0 means none, and what a plain request needs of each.
+# gunicorn's limits (0 means no limit), and the least that a plain request needs of each.
 _LIMITS = {
     "limit_request_line": _LINE_BYTES,
     "limit_request_fields": _FIELDS,
     "limit_request_field_size": READ_BYTES,
 }
-# gunicorn's settings that change how it reads, answers or records a request. With another value
-# than the default, it must do so itself.
+# gunicorn's settings that change how it reads, answers or records a request. If one differs from
+# its default, gunicorn must read every request itself.
 _HONOURED_BY_GUNICORN = (
     *(
         "accesslog",
@@ -49,13 +48,13 @@ _HONOURED_BY_GUNICORN = (
 )
 _ENVIRONMENT = ("SCRIPT_NAME", "FORWARDED_ALLOW_IPS")  # gunicorn takes settings from there
 
-# Possessive quantifiers: a header that does not match is given up at the first byte that differs.
+# Possessive quantifiers: matching stops at the first byte that differs.
 _FIELD = r"[!#$%&'*+.^`|~0-9A-Za-z-]++:[\t\x20-\x7e]*+\r\n"
 _HEADER = r"(GET|POST) {} HTTP/1\.1\r\n((?:{})++)\r\n"
 
 _SCHEME = "scheme"
-# The fields that are read. A field that comes twice is gunicorn's, and so are two fields with a
-# scheme.
+# The fields that are read. gunicorn reads a request in which a field comes twice, or two fields
+# name a scheme.
 _READ = {
     **{
         name: name
@@ -64,7 +63,7 @@ _READ = {
     "x-forwarded-for": "x-forwarded-for",
     **dict.fromkeys(("x-forwarded-proto", "x-forwarded-protocol", "x-forwarded-ssl"), _SCHEME),
 }
-# The fields that change how a message is framed or answered: gunicorn reads these requests.
+# The fields that change how a message is framed or answered. gunicorn reads such requests.
 _UNUSUAL = frozenset(
     (
         "expect",
@@ -80,8 +79,9 @@ _UNUSUAL = frozenset(
 
 
 class PlainRequest(NamedTuple):
-    """A request without anything unusual. `target`: the groups of the endpoint's pattern for the
-    path.
+    """A request without anything unusual.
+
+    `target`: the groups of the endpoint's pattern for the path.
     """
 
     method: str
@@ -93,7 +93,7 @@ class PlainRequest(NamedTuple):
 
 
 class PlainAnswer(NamedTuple):
-    """A 200 with JSON."""
+    """A response with status 200 and JSON."""
 
     request_id: str
     body: bytes
@@ -107,8 +107,9 @@ class Endpoint(Protocol):
         """A pattern for the paths that it serves."""
 
     def answer(self, request: PlainRequest, peer: str) -> PlainAnswer | dict[str, Any]:
-        """Answer the request, or return what to add to the WSGI environ with which Flask answers
-        it.
+        """Answer the request, or return additions to the WSGI environ.
+
+        With them, Flask answers the request.
         """
 
 
@@ -182,8 +183,9 @@ def _first_lines(second: int) -> str:
 
 
 def setting_for_gunicorn(config: Any) -> str | None:
-    """Return the name of a setting that only gunicorn honours, so that it must read every
-    request.
+    """Return the name of a setting that only gunicorn honours, or None.
+
+    With such a setting gunicorn must read every request.
     """
     defaults = Config()
     for name in _HONOURED_BY_GUNICORN:

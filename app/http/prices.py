@@ -1,4 +1,4 @@
-"""What a request costs its tenant's share (app/limits/tenant_share.py), by the name of its view.
+"""The price of a request in its tenant's share (app/limits/tenant_share.py), by its view's name.
 
 The prices are milliseconds of CPU time, as `make bench ARGS="--only costly"` measures the costliest
 request of a route. Routes without a price of their own cost 3 to 15 ms.

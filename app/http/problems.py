@@ -1,8 +1,8 @@
 """Every refusal as RFC 9457 problem+json: the one place where an error gets its HTTP status.
 
-A refusal of an authenticated request also goes to the audit log. Its event names a tenant only when
-the request was about the caller's own; all others are shown only to keys that are bound to no
-tenant.
+A refusal of an authenticated request also goes to the audit log. Its event names a tenant only if
+the request was about the caller's own tenant. All others are shown only to keys that are bound to
+no tenant.
 """
 
 import json
@@ -26,8 +26,8 @@ from app.http.openapi import example_of
 from app.http.schemas import Answer
 from app.log import logger
 
-# code: status and title. Every AppError's code is here (a test looks), and those that only HTTP
-# knows.
+# Status and title by code. It has every AppError's code (a test checks that), and the codes that
+# only HTTP has.
 PROBLEMS: dict[str, tuple[int, str]] = {
     errors.MalformedRequestError.code: (400, "Malformed request"),
     errors.UnauthenticatedError.code: (401, "No valid API key"),
@@ -65,10 +65,10 @@ _DETAILS = {
     ),
     "validation_failed": errors.ValidationFailedError({}).detail,
 }
-_NAMED = 20  # invalid fields that an answer and its event name; of the others they give the number
+_NAMED = 20  # invalid fields that an answer and its event name; the others are only counted
 _RETRY_SECONDS = {"unavailable": 2, "aws_unavailable": 2, "proof_expired": 2}
-# SDKs read the refusals of this endpoint: Java and Go `code` and `message`, JavaScript `Code` and
-# `Message`.
+# SDKs read this endpoint's refusals: Java and Go read `code` and `message`, JavaScript reads `Code`
+# and `Message`.
 _CONTAINER = "credentials.container_credentials"
 CODE_HEADER = "X-Deputy-Code"  # for programs that see no body, such as curl --fail
 _CODE = doc(
@@ -81,7 +81,7 @@ _FIELDS = doc({"name": ["Must not be blank."]}, "What is wrong, by field of the 
 
 
 class ProblemSchema(Answer):
-    """RFC 9457, with a stable `code`, the request's id, and `errors` by field."""
+    """A problem of RFC 9457, with a stable `code`, the request's id, and `errors` by field."""
 
     OPTIONAL = frozenset({"errors"})
 
@@ -97,7 +97,7 @@ class ProblemSchema(Answer):
 
 
 def examples(status: int) -> dict[str, Any]:
-    """An example of each problem that has this status, by code."""
+    """Return an example of each problem that has this status, by code."""
     whole = example_of(ProblemSchema(exclude=() if status == 422 else ("errors",)))
     titles = {code: title for code, (of_code, title) in PROBLEMS.items() if of_code == status}
     return {
@@ -118,7 +118,7 @@ def register(app: Flask) -> None:
 
 
 def problem(code: str, detail: str, problems: Mapping[str, Any] | None = None) -> Response:
-    """The answer for a code. `problems`: field → messages."""
+    """Return the response for a code. `problems`: the messages by field."""
     status, _ = PROBLEMS[code]
     body = _facts(code) | {"detail": detail, "request_id": g.request_id}
     if problems:
@@ -139,7 +139,7 @@ def problem(code: str, detail: str, problems: Mapping[str, Any] | None = None) -
 
 def _app_error(error: AppError) -> Response:
     if isinstance(error, errors.RateLimitedError):
-        # Not recorded: a flood would cost a durable commit for each of its requests.
+        # Not recorded: in a flood each request would cost a durable commit.
         return _too_often(error)
     if isinstance(error, errors.TryLaterError):
         logger.warning("request.try_later", code=error.code, exc_info=error)
@@ -159,7 +159,7 @@ def _too_often(error: errors.RateLimitedError) -> Response:
 
 
 def _http_error(error: HTTPException) -> Response:
-    """What Flask, werkzeug and webargs refuse."""
+    """Return the response for a refusal by Flask, werkzeug or webargs."""
     code = code_of(error)
     if code == "internal_error":
         return problem(code, _INTERNAL)
@@ -180,7 +180,7 @@ def code_of(error: HTTPException) -> str:
 
 
 def _bug(error: Exception) -> Response:
-    """A bug of ours: the answer gives only the request's id, and the log gives everything."""
+    """Return the response for a bug: it has only the request's id, and the log has everything."""
     logger.error("request.failed", exc_info=error)
     return problem("internal_error", _INTERNAL)
 
@@ -188,8 +188,9 @@ def _bug(error: Exception) -> Response:
 def _flat(
     messages: Mapping[Any, Any], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, list[str]]]:
-    """Webargs' {location: {field: {index: [message]}}} as pairs of field.index and [message],
-    without the location.
+    """Yield webargs' {location: {field: {index: [message]}}} as pairs of field.index and [message].
+
+    The location is left out.
     """
     for key, value in messages.items():
         here = (*path, str(key))
@@ -205,8 +206,9 @@ def _flat(
 def _audit(
     code: str, *, tenant_id: UUID | None, connection_id: UUID | None, fields: dict[str, Any]
 ) -> Response | None:
-    """Record the refusal of an authenticated request. Returns a 429 to send instead when the
-    caller had too many.
+    """Record the refusal of an authenticated request.
+
+    Returns a 429 to send instead if the caller had too many refusals.
     """
     who = g.get("caller")
     blueprint = current_app.blueprints.get(request.blueprint or "")
@@ -229,9 +231,7 @@ def _audit(
     try:
         record_refusal(about, code, path, fields)
     except errors.RateLimitedError as error:
-        g.logged = (
-            True  # app/limits/refusals.py logs one line a minute instead of one for each request
-        )
+        g.logged = True  # app/limits/refusals.py logs one line a minute, not one for each request
         return _too_often(error)
     return None
 
@@ -239,11 +239,10 @@ def _audit(
 def record_refusal(
     about: Event, code: str, path: Mapping[str, Any], fields: Mapping[str, Any]
 ) -> None:
-    """Store `about`, completed with what the request was. A database that is away does not change
-    the answer.
+    """Store `about`, completed with facts about the request.
 
-    `path`: the ids of the URL that may be kept. Raises RateLimitedError when the caller is refused
-    too often.
+    An unreachable database does not change the answer. `path`: the ids of the URL that may be kept.
+    Raises RateLimitedError when the caller is refused too often.
     """
     if code == StoreUnavailableError.code:
         return

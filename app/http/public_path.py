@@ -6,11 +6,11 @@ from wsgiref.types import StartResponse, WSGIApplication
 
 
 class PublicPath:
-    """WSGI middleware that makes links and redirects begin with `path`, which comes from the
-    settings alone.
+    """WSGI middleware that makes links and redirects begin with `path`.
 
-    Requests are served with the path and without it: some proxies remove it, some keep it, and a
-    health check that asks this process directly does not know it.
+    The path comes from the settings alone. Requests are served with the path and without it: some
+    proxies remove it, some keep it, and a health check that asks this process directly does not
+    know it.
     """
 
     def __init__(self, inner: WSGIApplication, path: str) -> None:

@@ -1,5 +1,6 @@
-"""Request ids. Deputy makes each one itself, because the audit log joins on it; a client's own
-is never taken.
+"""Request ids.
+
+Deputy makes each one itself, because the audit log joins on it. A client's own id is never used.
 """
 
 import secrets
@@ -13,7 +14,8 @@ def new_request_id() -> str:
 
 
 def request_id(environ: dict[str, Any]) -> str:
-    """Return the id of this request. It has one already if it was not answered as a plain
-    request.
+    """Return the id of this request.
+
+    It has one already if it was read as a plain request first.
     """
     return environ.get(ENVIRON_KEY) or new_request_id()

@@ -1,8 +1,8 @@
-"""Bodies, queries and pages that all resources share; each resource's own are in its module in
-app/api.
+"""Bodies, queries and pages that all resources share.
 
-A request with an unknown field is refused, and the OpenAPI document says so. Answers may gain
-fields in later releases, so the document leaves them open.
+Each resource's own are in its module in app/api. A request with an unknown field is refused, and
+the OpenAPI document says so. Answers may gain fields in later releases, so the document leaves them
+open.
 """
 
 import time
@@ -14,7 +14,7 @@ from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, missing
 
 from app.http.fields import Digits, Time, doc, string
 
-_LONGEST = 4096  # characters or items, where the field has no limit of its own
+_LONGEST = 4096  # characters or items, if the field has no limit of its own
 
 
 class Strict(Schema):
@@ -25,8 +25,9 @@ class Strict(Schema):
 
     @pre_load
     def _within_bounds(self, data: Any, **_: Any) -> Any:
-        """Refuse values that are too long before their items are read, which would cost time for
-        each.
+        """Refuse values that are too long before their items are read.
+
+        Reading would cost time for each item.
         """
         if isinstance(data, Mapping):
             problems = dict(
@@ -48,8 +49,9 @@ def _too_long(field: Any, value: Any) -> list[str] | None:
 
 
 class Answer(Schema):
-    """Fields are always there, and required in OpenAPI, except for those whose schema lists them
-    in OPTIONAL.
+    """The fields of an answer, which are always there and required in OpenAPI.
+
+    The exceptions are the fields in OPTIONAL.
     """
 
     OPTIONAL: ClassVar[frozenset[str]] = frozenset()
@@ -68,8 +70,8 @@ class Answer(Schema):
     def dump(self, obj: Any, *, many: bool | None = None) -> Any:
         """Return the fields of an object or a dict.
 
-        What orjson writes by itself stays as it is. Marshmallow's own `dump` calls five functions
-        for each field, which took a third of the time of a list.
+        Values that orjson writes by itself are not converted. Marshmallow's own `dump` calls five
+        functions for each field, which took a third of the time of a list.
         """
         if self.many if many is None else many:
             return [self.dump(one, many=False) for one in obj]
@@ -89,7 +91,10 @@ _WRITTEN_BY_ORJSON = {fields.String, fields.Integer, fields.Boolean, fields.UUID
 
 
 def _attribute(name: str, field: Any) -> str | None:
-    """The attribute that is answered as it is stored; None if the field makes its own value."""
+    """Return the attribute that is answered as it is stored.
+
+    None if the field makes its own value.
+    """
     attribute: str = field.attribute or name
     return attribute if type(field) in _WRITTEN_BY_ORJSON and "." not in attribute else None
 
@@ -107,16 +112,14 @@ class PageQuery(Strict):
 
 
 class AsStored(fields.List[Any]):
-    """A list that is stored in the form in which it is answered, so its items are not taken
-    apart again.
-    """
+    """A list that is stored as it is answered, so its items are not serialized again."""
 
     def _serialize(self, value: Any, *_: Any, **__: Any) -> Any:
         return value
 
 
 class Rows(fields.List[Any]):
-    """The rows of a list. Between some of them the process's other requests are served."""
+    """The rows of a list. Between some of them the process serves other requests."""
 
     _AT_ONCE = 10
 
@@ -131,7 +134,7 @@ class Rows(fields.List[Any]):
 
 
 def page_of(item: type[Schema]) -> type[Schema]:
-    """The schema of one page of a list."""
+    """Return the schema of one page of a list."""
     cursor = string(_CURSOR, "null on the last page.", allow_none=True)
     members = {"items": Rows(fields.Nested(item)), "next_cursor": cursor}
     return type(f"{item.__name__}Page", (Answer,), members)

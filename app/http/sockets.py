@@ -1,10 +1,10 @@
-"""The web process: gunicorn's gevent worker with bounds on slow clients (`worker_class` in
-gunicorn.conf.py).
+"""The web process: gunicorn's gevent worker with bounds on slow clients.
 
-A request's whole header must arrive within BODY_SECONDS, and so must its body. A connection that
-waits for its client (for a header, a body or the next request, or until an answer is taken) holds
-no slot for requests. When the process has too many connections, each new one closes the one that
-has waited longest, so sockets that send little or nothing leave room for real requests.
+It is `worker_class` in gunicorn.conf.py. A request's whole header must arrive within BODY_SECONDS,
+and so must its body. A connection that waits for its client holds no slot for requests. It may wait
+for a header, a body, the next request, or until an answer is taken. When the process has too many
+connections, each new one closes the one that has waited longest. So sockets that send little or
+nothing leave room for real requests.
 
 Plain requests (app/http/plain_requests.py) are answered before gunicorn reads them, within the same
 bounds.
@@ -37,41 +37,40 @@ from app.http.plain_requests import (
 )
 from app.http.unreadable import UnreadableRequests
 
-_REQUESTS = 256  # at once in this process; the pools towards AWS and the cache have the same size
-_LATE_SECONDS = 0.25  # how often the process looks for waits whose time is over
+_REQUESTS = 256  # at once in this process; as many connections are pooled for AWS and the cache
+_LATE_SECONDS = 0.25  # seconds between two searches for waits whose time is over
 _SPARE = 64  # closing starts at this distance from the limit, because closing takes a moment
 _OTHER_FILES = 512  # the most files that a process opens beside its connections
-_ANSWER_SECONDS = 30  # for a client to take an answer that exceeds the socket's buffer
+_ANSWER_SECONDS = 30  # seconds for a client to take an answer that exceeds the socket's buffer
 _UNTAKEN = (
     128 * 1024
 )  # the socket's buffer for answers, in bytes; Linux doubles it, and by default grows it to 4 MiB
 _DROPPED = (
     2 * 1024 * 1024
-)  # bytes read from a client after its answer, which it may read only after sending
+)  # bytes read from a client after its answer, because it may send everything before it reads
 _STEP = 64 * 1024
-# For which the hub's thread goes on when another one wants the interpreter. By default 5 ms: so
-# long a thread that holds the lock for writing to SQLite would wait after each statement.
+# Seconds for which the hub's thread goes on when another one wants the interpreter. By default it
+# is 5 ms: a thread that holds the lock for writing to SQLite would wait that long after each
+# statement.
 _SWITCH_SECONDS = 0.0005
-_PIECES = 4096  # chunks of a body; even a chunk of one byte costs some microseconds
-_HEADER = (32 + 8) * 1024  # 32 KiB of a header, and the read of 8 KiB in which it ends
+_PIECES = 4096  # chunks of a body; each costs some microseconds, even with one byte
+_HEADER = (32 + 8) * 1024  # bytes: 32 KiB of a header, and the read of 8 KiB in which it ends
 
 
 class BoundedRequest(Request):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn limits the number of fields and the size of each. All together, 1.6 MB, would cost
-    0.1 s of a process, and more from a client that sends it in small pieces: gunicorn searches the
-    whole again for each.
+    """A request whose whole header is limited in size.
+
+    gunicorn limits only the number of fields and the size of each. Together they may have 1.6 MB,
+    which costs 0.1 s of a process. A client that sends it in small pieces costs more, because
+    gunicorn searches the whole again for each piece.
     """
 
     process: "WebProcess | None" = None  # answers plain requests
 
     def parse(self, unreader: Any) -> Any:
-        """Let the process answer plain requests for as long as they come. Read the first other
-        one.
-        """
-        self.max_buffer_headers = _HEADER  # of trailers too
-        self.environ: dict[
-            str, Any
-        ] = {}  # what the application gets of a plain request that was not answered
+        """Let the process answer plain requests until another request comes, and read that one."""
+        self.max_buffer_headers = _HEADER  # limits trailers too
+        self.environ: dict[str, Any] = {}  # additions for a plain request that was not answered
         if self.process is not None and not unreader.buf.tell():
             data, self.environ = self.process.answer_plain(unreader.sock, self.peer_addr)
             unreader.unread(data)
@@ -88,11 +87,11 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         super().__init__(*args, **kwargs)
         self.worker_connections: int = _room_for(self.cfg.worker_connections)
         self._connections = 0
-        # By greenlet, the longest wait first: the exception that ends it.
+        # The waits by greenlet, the longest first. A wait is the exception that ends it.
         self._waiting: dict[Any, Wait | None] = {}
-        # Told to end, while their last answer is made. If they counted, a new connection would be
-        # closed in their place. One that waits again counts again: its client may not take that
-        # answer.
+        # Connections that were told to end, and whose last answer is being made. If they counted, a
+        # new connection would be closed in their place. One that waits again counts again, because
+        # its client may not take that answer.
         self._ending: set[Any] = set()
         self._asked_before: set[Any] = set()
 
@@ -128,14 +127,15 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
             self._asked_before.discard(gevent.getcurrent())
 
     def timeout_ctx(self) -> "Wait":
-        """Gunicorn's wait for the next request: the pause before it, and its whole header."""
+        """Return gunicorn's wait for the next request, which includes its whole header."""
         kept = gevent.getcurrent() in self._asked_before
         return Wait(self, self.cfg.keepalive if kept else self._seconds, silent=True)
 
     def answer_plain(self, sock: Any, peer_address: Any) -> tuple[bytes, dict[str, Any]]:
         """Answer plain requests, one after the other, within gunicorn's wait for the next request.
 
-        Return the first bytes that gunicorn must read, and what the application gets with them.
+        Return the first bytes that gunicorn must read, and what to add to the WSGI environ of their
+        request.
         """
         peer = _peer_text(peer_address)
         current = gevent.getcurrent()
@@ -145,7 +145,7 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
             request = self._reader.read(data)
             if request is None or not self.alive or self.nr + 1 >= self.max_requests:
                 return data, {}
-            if not self.slots.acquire(blocking=False):  # the request waits for one once it is read
+            if not self.slots.acquire(blocking=False):  # read first, it then waits for a slot
                 return data, {}
             self.end_wait()
             try:
@@ -187,12 +187,12 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         environ.update(getattr(environ["wsgi.input"], "environ", {}))
         environ["deputy.slots"] = (
             self.slots
-        )  # which a request gives up while it waits (app/concurrency/places.py)
+        )  # given up by waiting requests (app/concurrency/places.py)
         with self.slots:
-            # In a context of its own: what this request notes there is not the connection's next
-            # request's.
+            # A context of its own, so that this request's context variables do not reach the next
+            # one.
             answer: Iterable[bytes] = copy_context().run(self._app, environ, start_response)
-        self.begin_wait(None)  # for its client to take the answer
+        self.begin_wait(None)  # until its client has taken the answer
         return answer
 
     def begin_wait(self, end: "Wait | None") -> None:
@@ -227,8 +227,9 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         return self._connections - len(self._ending) > self.worker_connections - _SPARE
 
     def _close_one(self) -> None:
-        """Close the connection that has waited longest. In the hub, so no greenlet runs between
-        check and throw.
+        """Close the connection that has waited longest.
+
+        It runs in the hub, so no greenlet runs between check and throw.
         """
         if self._waiting and self._is_full():
             longest = next(iter(self._waiting))
@@ -243,12 +244,11 @@ def _send(sock: Any, data: bytes) -> None:
 
 
 class Wait(BaseException):
-    """A wait for the client of the current connection. It ends after `seconds`, or when the process
-    is full.
+    """A wait for the client of the current connection.
 
-    Then it is raised. `silent`: it ends the `with` block instead. Within another wait, that one
-    goes on afterwards: gunicorn looks for the end of a chunked body during its wait for the next
-    request.
+    It ends after `seconds`, or when the process is full. Then it is raised. `silent`: it ends the
+    `with` block instead. A wait within another wait suspends the outer one. For example, gunicorn
+    looks for the end of a chunked body during its wait for the next request.
     """
 
     _outer: "Wait | None" = None
@@ -276,8 +276,9 @@ class Wait(BaseException):
 
 
 class Body(RawIOBase):
-    """A request's body, which must arrive within `seconds` of its header. Reading it later
-    raises TimeoutError.
+    """A request's body, which must arrive within `seconds` of its header.
+
+    Reading it later raises TimeoutError.
     """
 
     def __init__(self, process: WebProcess, req: Any, seconds: float, largest: int) -> None:
@@ -311,8 +312,9 @@ class Body(RawIOBase):
         return len(data)
 
     def drop(self) -> bool:
-        """Read and drop what is left, within limits. Returns whether the connection can take
-        another request.
+        """Read and drop the rest of the body, within limits.
+
+        Returns whether the connection can take another request.
         """
         if self._inner.failed:  # its time is over, or the process is full
             return False
@@ -325,7 +327,7 @@ class Body(RawIOBase):
         return False
 
     def _left(self) -> int:
-        """How many bytes are to come; 1 for chunks, whose number is unknown."""
+        """Return how many bytes are to come; 1 for chunks, whose number is unknown."""
         left: int = getattr(self._inner.reader, "length", 1)
         return left
 
@@ -345,7 +347,7 @@ class Body(RawIOBase):
 
 
 def _few(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Bound the chunks: no other request is served between two chunks that have arrived."""
+    """Limit the number of chunks: no other request is served between chunks that have arrived."""
     for count, piece in enumerate(chunks, start=1):
         if count > _PIECES:
             raise ValueError("a body in too many chunks")
@@ -353,8 +355,9 @@ def _few(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _peer_text(address: Any) -> str:
-    """Return a peer's address as the WSGI environ has it: a tuple, or text or bytes of a Unix
-    socket.
+    """Return a peer's address in the form of the WSGI environ.
+
+    gevent gives a tuple, or text or bytes for a Unix socket.
     """
     if isinstance(address, tuple):
         return str(address[0])
@@ -362,7 +365,7 @@ def _peer_text(address: Any) -> str:
 
 
 def _room_for(connections: int) -> int:
-    """`connections`, or as many as the system's limit of open files allows."""
+    """Return `connections`, or as many as the system's limit of open files allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + _OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:

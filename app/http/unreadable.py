@@ -1,8 +1,7 @@
-"""Requests that gunicorn can't read or refuses. The application answers them: with a problem and a
-request id.
+"""Requests that gunicorn can't read or refuses: the application answers them.
 
-gunicorn imports this module before it patches the standard library, so it imports nothing of the
-service.
+The answer is a problem with a request id. gunicorn imports this module before it patches the
+standard library, so it imports nothing of the service.
 """
 
 import contextlib
@@ -20,14 +19,12 @@ _NOT_THE_CLIENTS = (
     *(errors.InvalidResponseHeader, errors.InvalidResponseHeaderName),
 )
 _STATUSES = {errors.LimitRequestLine: 414, errors.LimitRequestHeaders: 431}  # 400 for all others
-_SECONDS = 1  # for the client to take the answer
-_DROPPED = 1024 * 1024  # bytes read from the client, which may read the answer only after sending
+_SECONDS = 1  # the client must take the answer within this time
+_DROPPED = 1024 * 1024  # bytes read from a client, which may send everything before it reads
 
 
 class UnreadableRequests:
-    """A mix-in that comes before gunicorn's worker class. `_app`: the application that it
-    serves.
-    """
+    """A mix-in that comes before gunicorn's worker class. `_app`: the application it serves."""
 
     _app: Any
 
@@ -35,7 +32,7 @@ class UnreadableRequests:
         if not isinstance(exc, errors.ParseException) or isinstance(exc, _NOT_THE_CLIENTS):
             super().handle_error(req, client, addr, exc)  # type: ignore[misc]  # gunicorn's
             return
-        # as gevent documents it
+        # gevent documents this call, but its types do not allow it
         with contextlib.suppress(OSError), gevent.Timeout(_SECONDS, False):  # type: ignore[arg-type]
             client.sendall(self._refusal(_STATUSES.get(type(exc), 400), addr))
             client.shutdown(socket.SHUT_WR)
