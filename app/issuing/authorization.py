@@ -1,10 +1,10 @@
 """Which API key may have credentials for which connection, answered from memory.
 
-Memory holds keys and connections as the database had them at some epoch, and nothing in it ages. A
-change that takes something away moves the configuration's epoch, and the statement that records an
-issuance compares it (app/audit/insert.py). Once that statement returns another epoch, what was read
-from the rows that were changed is read again. Refusals are not kept: an absent key, or a connection
-that may not issue, is read at each request.
+Memory holds keys and connections as they were at some revocation counter. Its entries do not
+expire. A revocation raises the counter, and the statement that records an issuance compares it
+(app/audit/insert.py). When that statement returns another counter, the entries that depend on
+revoked rows are read again. Refusals are not kept: an absent key, or a connection that may not
+issue, is read at each request.
 """
 
 from collections.abc import Callable, Hashable, Iterator
@@ -28,7 +28,7 @@ from app.store.database import Database, Session
 from app.store.models import ConnectionStatus, ensure_active, states
 from app.store.revocation_log import EpochHistory
 
-_KEYS = 10_000  # how many are kept, at about 1 kB each
+_KEYS = 10_000  # entries, at about 1 kB each
 _CONNECTIONS = 50_000
 _READ_SECONDS = 1.5
 
@@ -38,12 +38,12 @@ _NOT_VERIFIED = (
 
 Name = TypeVar("Name", bound=Hashable)
 Thing = TypeVar("Thing", Caller, "VerifiedConnection")
-Path = tuple[UUID, UUID]  # of a tenant and its connection
+Path = tuple[UUID, UUID]  # the ids of a tenant and its connection
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedConnection:
-    """A connection that may issue: what a session is made from."""
+    """A connection that may issue, with all that a session is made from."""
 
     tenant_id: UUID
     connection_id: UUID
@@ -52,8 +52,9 @@ class VerifiedConnection:
     role_unique_id: str | None
     permission_sets: frozenset[str]
     external_id_id: UUID
-    # Seconds since 1970, as of this reading: later proofs do not move the epoch. A connection that
-    # was proven again meanwhile is the same one, so an issuance under locks does not compare it.
+    # Seconds since 1970, when this object was read: later proofs do not raise the revocation
+    # counter. A connection that was proven again meanwhile is the same one, so an issuance under
+    # locks does not compare it.
     proven_at: float = field(compare=False)
 
     @property
@@ -67,8 +68,9 @@ class VerifiedConnection:
 
 
 class _Memory(Generic[Name, Thing]):
-    """The things last asked for, each with the epoch at which it was read; and the reads that
-    are running.
+    """A cache of entries with the revocation counter at which each was read, and its running reads.
+
+    The least recently used entries are evicted.
     """
 
     def __init__(self, size: int) -> None:
@@ -77,7 +79,10 @@ class _Memory(Generic[Name, Thing]):
         self._lock = leaf_lock()
 
     def get(self, name: Name, history: EpochHistory) -> tuple[int, Thing] | None:
-        """The last epoch at which the thing is known to be valid, and the thing."""
+        """Return the entry and the last revocation counter at which it is known to be valid.
+
+        The counter comes first.
+        """
         with self._lock:
             found = self._things.get(name)
         if found is None or found[0] >= history.epoch:
@@ -99,9 +104,7 @@ class _Memory(Generic[Name, Thing]):
 
 
 class Authorization:
-    """Answers from memory what is still valid of what the database said, as far as this process
-    knows.
-    """
+    """Answers from memory, unless a revocation that this process knows invalidates the answer."""
 
     def __init__(self, db: Database, shelf_life: ShelfLife, key_uses: KeyUses) -> None:
         self._db = db
@@ -114,15 +117,16 @@ class Authorization:
     def authenticate(
         self, text: str, request_id: str | None, client_address: str | None = None
     ) -> Caller:
-        """As ApiKeys.authenticate, from memory: use it only for what is compared with the epoch
-        before it counts.
+        """Authenticate a key from memory, as ApiKeys.authenticate does with the database.
+
+        Use it only if the revocation counter is compared before the result counts.
         """
         return self._use(self._caller(lookup_of(text))[1], text, request_id, client_address)
 
     def authenticate_from_memory(
         self, text: str, request_id: str, client_address: str | None
     ) -> Caller | None:
-        """Return the caller if memory has its key and the key is good. The database is not read."""
+        """Return the caller if memory has its key and the key is valid, without the database."""
         try:
             remembered = self._callers.get(lookup_of(text), self._history)
             return remembered and self._use(remembered[1], text, request_id, client_address)
@@ -137,9 +141,9 @@ class Authorization:
         return caller.for_request(request_id, client_address)
 
     def authorize_issuance(self, caller: Caller, path: Path) -> tuple[int, VerifiedConnection]:
-        """The connection, if this caller may have credentials for it, and the epoch at which all of
-        that held.
+        """Return the connection if this caller may have credentials for it.
 
+        The revocation counter comes first: at that counter the key and the connection were valid.
         Raises UnauthenticatedError, ForbiddenError, NotFoundError, SuspendedError,
         ConnectionNotVerifiedError, ExternalIdWithdrawnError.
         """
@@ -148,7 +152,7 @@ class Authorization:
         epoch, connection = self._connection(known, path)
         if not known.covers(
             connection.permission_sets
-        ):  # from memory perhaps, which no commit has compared
+        ):  # it may be from memory, which no commit has compared
             self._connections.forget(path)
             epoch, connection = self._connection(known, path)
             _ensure_permission_sets(known, connection)
@@ -157,10 +161,10 @@ class Authorization:
     def ensure_fresh_proof(
         self, connection: VerifiedConnection, at: float, patience: float
     ) -> bool:
-        """If its proof no longer allows issuing, waits for a fresh one, and returns False:
-        authorize it again.
+        """Return True if the connection's proof still allows issuing.
 
-        Raises ProofExpiredError when there is none after so many seconds, and RateLimitedError.
+        Otherwise wait for a fresh proof and return False: authorize the connection again. Raises
+        ProofExpiredError when there is none after so many seconds, and RateLimitedError.
         """
         if at < connection.proven_at + self._shelf_life.seconds:
             return True
@@ -170,15 +174,16 @@ class Authorization:
         return False
 
     def set_history(self, history: EpochHistory) -> None:
-        """What was taken away, up to the epoch that the last commit returned."""
+        """Set the revocations up to the counter that the last commit returned."""
         if history.restores != self._history.restores:
             self._callers.clear()
             self._connections.clear()
         self._history = history
 
     def forget(self, connection: VerifiedConnection) -> None:
-        """AWS refused it, or it was proven again: read this connection again at the next
-        request.
+        """Read this connection again at the next request.
+
+        AWS refused its session, or it was proven again.
         """
         self._connections.forget(connection.path)
 
@@ -191,8 +196,9 @@ class Authorization:
     def _known(
         self, memory: _Memory[Name, Thing], name: Name, read: Callable[[Session], tuple[int, Thing]]
     ) -> tuple[int, Thing]:
-        """The thing and its epoch, from memory or by one read for all requests that want it just
-        now.
+        """Return the entry and its revocation counter, from memory or by a read.
+
+        Requests that need the same entry at the same time share one read.
         """
         if (known := memory.get(name, self._history)) is not None:
             return known
@@ -210,14 +216,15 @@ class Authorization:
             try:
                 return call.result(timeout=_READ_SECONDS)
             except FutureTimeoutError as error:
-                # A server that hangs holds its connection: the next request tries another one.
+                # A server that hangs keeps its connection: the next request tries another one.
                 memory.reads.abandon(name, call)
                 raise errors.StoreUnavailableError(
                     "The database can't be reached right now; try again."
                 ) from error
             except (errors.CallerFaultError, errors.CustomerSetupError):
-                # A refusal is not checked against the epoch, and a read that this request joined
-                # may have begun before it. So the request joins the next read, which began later.
+                # A refusal is not checked against the revocation counter, and a read that this
+                # request joined may have begun before it. So the request joins the next read, which
+                # began later.
                 if started or began_later:
                     raise
                 began_later = True
@@ -225,8 +232,9 @@ class Authorization:
 
 @contextmanager
 def refused_about(path: Path) -> Iterator[None]:
-    """Lets the audit log say that a refusal in here is about that connection, which the caller
-    can see.
+    """Name the connection in a refusal that is raised in here, for the audit log.
+
+    The caller can see that connection.
     """
     try:
         yield
@@ -236,10 +244,10 @@ def refused_about(path: Path) -> Iterator[None]:
 
 
 def _ensure_may_issue(known: Caller, digest: bytes, tenant_id: UUID) -> None:
-    """Raises an AppError unless the key has that digest, is live, and may have credentials of that
-    tenant's.
+    """Raise an AppError unless the key may have credentials for that tenant's connections.
 
-    Checked before a connection is looked up: another key's request may have put it into memory.
+    The key must have that digest and be live. This is checked before a connection is looked up,
+    because another key's request may have put the connection into memory.
     """
     authenticated(known, digest).require(Scope.CREDENTIALS_ISSUE)
     if known.tenant_id not in {None, tenant_id}:
@@ -252,7 +260,7 @@ def _ensure_permission_sets(caller: Caller, connection: VerifiedConnection) -> N
 
 
 def _verified_at(db: Session, caller: Caller, path: Path) -> tuple[int, VerifiedConnection]:
-    """The epoch, and the connection if it may issue at it.
+    """Return the revocation counter, and the connection if it may issue at that counter.
 
     Raises NotFoundError, SuspendedError, ConnectionNotVerifiedError, ExternalIdWithdrawnError.
     """

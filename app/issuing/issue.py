@@ -1,11 +1,11 @@
 """Issuing: short-lived credentials for a verified connection.
 
-Act, record, then answer. The caller names a tenant and a connection; role and External ID come from
-the row (invariant 1; docs/architecture.md lists the invariants). What the caller and the connection
-may do comes from memory, and the session perhaps from the cache. So credentials leave only after
-their audit event is on durable storage, and the statement that stores it compares the epoch. After
-a change that took something away it stores nothing, and everything is read again (invariants 8 and
-9). A session that was not handed out is inert.
+The caller names a tenant and a connection. Role and External ID come from the row (invariant 1;
+docs/architecture.md lists the invariants). The rights of caller and connection come from memory,
+and the session may come from the cache. So credentials leave only after their audit event is on
+durable storage. The statement that stores it compares the revocation counter. After a revocation it
+stores nothing, and everything is read again (invariants 8 and 9). A session that was not handed out
+does no harm.
 """
 
 import json
@@ -43,8 +43,8 @@ DURATION_DEFAULT = 3600
 _POLICY_MAX = 2048
 _POLICY_CHARACTERS = re.compile(r"[\t\n\r -\u00ff]+")
 
-# SDKs give up on a container credentials endpoint after 2 s. AWS may take most of that; the rest is
-# the audit log's.
+# Seconds. SDKs give up on a container credentials endpoint after 2 s. AWS may take most of that.
+# The rest is for the audit log.
 _ANSWER_SECONDS = 1.8
 _COMMIT_SECONDS = 0.3
 
@@ -57,7 +57,7 @@ ISSUE_SECONDS = {
 
 
 class Issued(NamedTuple):
-    """The session and the role that it is for."""
+    """A session, and the role that it is for."""
 
     session: Session
     role_arn: str
@@ -72,8 +72,9 @@ class _Asked(NamedTuple):
     policy: str | None
 
     def cache_key(self) -> CacheKey:
-        """All that the session depends on, and the API key that it is for: no session answers
-        another request.
+        """Return a key of everything that the session depends on, and of its API key.
+
+        So no session answers another request.
         """
         connection, grant = self.connection, self.connection.grant
         row = connection.tenant_id.hex, connection.connection_id.hex, connection.version
@@ -94,8 +95,8 @@ class CredentialIssuer:
     _log: AuditLog
     _max_seconds: int
     # Access key ids by which the log finds a hand-out of this process. The first hand-out of a
-    # session may well come from the cache: a renewal, another process or a request that gave up has
-    # put it there.
+    # session may come from the cache: a renewal, another process or a request that gave up may have
+    # stored it.
     _indexed: set[str] = field(default_factory=set)
 
     def issue(
@@ -108,7 +109,7 @@ class CredentialIssuer:
         session_policy: dict[str, Any] | str | None = None,
         reason: str | None = None,
     ) -> Issued:
-        """Credentials for a verified connection; durable in the audit log before they are returned.
+        """Issue credentials for a verified connection, once their audit event is durable.
 
         `session_policy` only narrows what the role may do. Raises UnauthenticatedError,
         ForbiddenError, NotFoundError, SuspendedError, ConnectionNotVerifiedError,
@@ -119,7 +120,7 @@ class CredentialIssuer:
         deadline = time.monotonic() + _ANSWER_SECONDS
         duration = self._duration(duration_seconds)
         policy = None if session_policy is None else canonical_policy(session_policy)
-        fetched = None  # for this request, in an earlier round perhaps
+        fetched = None  # the session that this request opened, perhaps in an earlier round
         while True:
             epoch, connection, at = self._authorize(caller, (tenant_id, connection_id), deadline)
             asked = _Asked(caller, connection, duration, policy)
@@ -145,7 +146,10 @@ class CredentialIssuer:
     def _authorize(
         self, caller: Caller, path: Path, deadline: float
     ) -> tuple[int, VerifiedConnection, float]:
-        """The epoch, the connection with a proof within its shelf life, and the time of day."""
+        """Return the revocation counter, a connection with a fresh proof, and the time.
+
+        The proof is within its shelf life at that time, in seconds since 1970.
+        """
         while True:
             epoch, connection = self._authorization.authorize_issuance(caller, path)
             at = timestamp()
@@ -155,7 +159,10 @@ class CredentialIssuer:
                 return epoch, connection, at
 
     def _record(self, event: Event, deadline: float) -> bool:
-        """Store the event together with those of other requests. False: it is no longer valid."""
+        """Store the event together with those of other requests.
+
+        Return False if it is no longer valid.
+        """
         access_key_id: str = event.details["access_key_id"]
         is_first = access_key_id not in self._indexed
         if is_first:
@@ -166,7 +173,7 @@ class CredentialIssuer:
         self._authorization.set_history(self._log.history)
         if recorded and is_first:
             if len(self._indexed) >= _INDEXED_MAX:
-                self._indexed.clear()  # costs each session one more entry of the index
+                self._indexed.clear()  # this costs each session one more entry in the index
             self._indexed.add(access_key_id)
         if recorded:
             ISSUE_SECONDS[event.details["source"]].observe(
@@ -175,12 +182,11 @@ class CredentialIssuer:
         return recorded
 
     def report_refused(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> None:
-        """A worker reports that AWS refuses its session: no process hands that session out again,
-        and a proof is due.
+        """Record a client's report that AWS refuses its session.
 
-        Reports beyond one a minute for a connection and 60 a minute for a tenant do nothing. Raises
-        NotFoundError, ForbiddenError for a key of other permission sets, and RateLimitedError as
-        `issue` does.
+        No process hands that session out again, and a proof is due. Reports beyond one a minute for
+        a connection and 60 a minute for a tenant do nothing. Raises NotFoundError, ForbiddenError
+        for a key of other permission sets, and RateLimitedError as `issue` does.
         """
         self._rates.admit_issuance(caller, tenant_id)
         with self._db.read() as db:
@@ -218,10 +224,10 @@ class CredentialIssuer:
             raise
 
     def _is_current(self, asked: _Asked, refusal: errors.CustomerSetupError) -> bool:
-        """Whether a refusal is about the connection as it is now. Memory may be older: not every
-        change moves the epoch.
+        """Return whether a refusal is about the connection as it is now.
 
-        Raises what is in the way now, if that is another refusal.
+        Memory may be older, because not every change raises the revocation counter. If another
+        refusal applies now, that one is raised.
         """
         try:
             _, connection = self._authorization.authorize_issuance(
@@ -232,8 +238,9 @@ class CredentialIssuer:
         return connection == asked.connection
 
     def _fetch(self, asked: _Asked) -> Session:
-        """A session of the role that was proven, from AWS. Requests that want the same one share
-        it, or its refusal.
+        """Get a session of the proven role from AWS.
+
+        Requests for the same session share it, or its refusal.
         """
         grant = asked.connection.grant
         self._rates.admit_session(asked.connection.tenant_id)
@@ -248,7 +255,7 @@ class CredentialIssuer:
                 with self._changing(asked.connection) as (_, connection):
                     if (
                         connection is not None and connection.refusing_since is None
-                    ):  # or it is tried within a minute
+                    ):  # otherwise it is tried within a minute
                         connection.make_due(now(), Trigger.ISSUING)
             raise refusal from error
         proven = (asked.connection.role_unique_id, grant.role_arn.account_id)
@@ -257,8 +264,9 @@ class CredentialIssuer:
         return session
 
     def _drop_recreated(self, asked: _Asked) -> NoReturn:
-        """The role is not the one that was proven: the session is dropped, and the connection
-        needs a new proof.
+        """Drop the session of a role that is not the proven one.
+
+        The connection needs a new proof. Raises ConnectionNotVerifiedError.
         """
         with self._changing(asked.connection) as (db, connection):
             if connection is not None:
@@ -273,8 +281,9 @@ class CredentialIssuer:
 
     @contextmanager
     def _changing(self, about: VerifiedConnection) -> Iterator[tuple[DbSession, Connection | None]]:
-        """The connection's row, locked; None if it has another version, as what AWS said is
-        about this one.
+        """Lock the connection's row and yield it.
+
+        Yield None if it has another version, because AWS's answer is about this version.
         """
         with self._db.write(SYSTEM) as db:
             locks.hold(
@@ -289,8 +298,9 @@ class CredentialIssuer:
 def _usable(
     db: DbSession, caller: Caller, tenant_id: UUID, connection_id: UUID, *, lock: bool = False
 ) -> Connection:
-    """The connection, if this caller's key is for its permission set. Raises NotFoundError and
-    ForbiddenError.
+    """Return the connection if this caller's key is for its permission set.
+
+    Raises NotFoundError and ForbiddenError.
     """
     connection = owned(db, caller, tenant_id, connection_id, lock=lock)
     with refused_about((tenant_id, connection_id)):
@@ -320,8 +330,9 @@ def _event(
 
 
 def canonical_policy(policy: dict[str, Any] | str) -> str:
-    """A session policy as compact JSON, within AWS's limits. Raises ValidationFailedError on
-    `session_policy`.
+    """Return a session policy as compact JSON, within AWS's limits.
+
+    Raises ValidationFailedError on `session_policy`.
     """
     try:
         document = strict_json.parse(policy) if isinstance(policy, str) else policy

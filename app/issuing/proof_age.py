@@ -1,8 +1,8 @@
-"""The shelf life of a proof (invariant 13; the list is in docs/architecture.md): past PROOF_MAX_AGE
-nothing is issued before a fresh proof, not even from the cache.
+"""The shelf life of a proof: after PROOF_MAX_AGE nothing is issued before a fresh proof.
 
-The background proves each connection far more often, so this is for the hours in which it does not:
-no background worker runs, or AWS gives no clear answer.
+That holds for cached sessions too (invariant 13; the list is in docs/architecture.md). Background
+workers prove each connection far more often. So this matters only while no background worker runs,
+or while AWS gives no clear answer.
 """
 
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -19,7 +19,7 @@ from app.store.database import Database
 from app.store.models import Connection, Trigger
 
 _ISSUING = Actor("worker", None, "issuing")
-_CALLS = 3  # to AWS, of one proof
+_CALLS = 3  # calls to AWS for one proof
 _EXPIRED = (
     "The latest proof of this role is too old, and AWS gave no clear answer yet; ask again in a"
     " moment."
@@ -39,11 +39,10 @@ class ShelfLife:
         self._proofs: SingleFlight[UUID, None] = SingleFlight()
 
     def renew(self, path: tuple[UUID, UUID], patience: float) -> None:
-        """Returns when the connection's row says whether it issues. The proof goes on when the
-        requests have stopped waiting.
+        """Wait until the connection's row says whether it issues.
 
-        Raises ProofExpiredError after so many seconds, or when the proof was inconclusive; and
-        RateLimitedError.
+        The proof goes on when the requests have stopped waiting. Raises ProofExpiredError after so
+        many seconds, or when the proof was inconclusive; and RateLimitedError.
         """
         call, _ = self._proofs.join(path[1], lambda: self._prove(path))
         try:
@@ -53,8 +52,8 @@ class ShelfLife:
 
     def _prove(self, path: tuple[UUID, UUID]) -> None:
         who = OnBehalf(_ISSUING, path[0])
-        # A process remembers the proof that it read last. Those since then count up, and move no
-        # epoch.
+        # A process keeps the proof that it read last in memory. Later proofs count up in that row,
+        # and raise no revocation counter.
         with self._db.read() as db:
             connection = owned(db, who, *path)
         if not self._has_expired(connection):
@@ -69,6 +68,9 @@ class ShelfLife:
             raise ProofExpiredError(_EXPIRED)
 
     def _has_expired(self, connection: Connection) -> bool:
-        """Of a verified connection: the refusal of any other one is not about its proof's age."""
+        """Return whether the proof of a verified connection is too old.
+
+        It is False for any other connection, whose refusal is not about its proof's age.
+        """
         until = connection.proven_until(self.seconds)
         return until is not None and until <= now()

@@ -1,15 +1,14 @@
-"""Sessions of customers' roles, cached while they are good: one call to AWS for all requests that
-ask for the same.
+"""A cache of sessions of customers' roles, so that requests for the same session share one call.
 
-They are in the process, and in the shared cache if there is one; sealed in both, under everything
-that a request for one depends on, so that no session answers another request. Three rules keep AWS
-and the callers apart:
+Sessions are in the process, and in the shared cache if there is one. Both hold them sealed, under
+everything that a request for one depends on, so that no session answers another request. Three
+rules reduce the calls to AWS and the waiting of callers:
 
-- one call at a time for each cache key: requests that come meanwhile share its answer;
-- a request waits about 1.5 s, as SDKs give up on a credentials endpoint after 2 s. It then gets a
-  503; the call goes on, and its answer is cached for the next request;
-- a session is renewed in the background at a random moment of its last fifth, and served on while
-  AWS doesn't answer.
+- One call runs at a time for each cache key. Requests that come meanwhile share its answer.
+- A request waits about 1.5 s, because SDKs give up on a credentials endpoint after 2 s. It then
+  gets a 503. The call goes on, and its answer is cached for the next request.
+- A session is renewed in the background at a random moment of its last fifth. It is served on
+  while AWS doesn't answer.
 """
 
 import hashlib
@@ -41,35 +40,35 @@ Source = Literal["sts", "cache"]
 Fetch = Callable[[], Session]
 
 _KEPT = 50_000  # sessions, at about 1.5 kB each
-_KEPT_OF_TENANT = 5_000  # so that one tenant's misses evict a tenth of the others' sessions at most
-# of a tenant's sessions at once, when it has as many: looking for them costs a pass over all
+_KEPT_OF_TENANT = 5_000  # limits one tenant's misses to evicting a tenth of the others' sessions
+# sessions of a tenant, when it has reached its limit; finding them costs a pass over all sessions
 _CLEARED = 500
 
-# How much life a session must have left to be handed out; half its life, where the whole is short.
+# The remaining life that a session needs to be handed out: half its life, if the whole is short.
 # boto3 asks for another from 15 minutes before the end, and refuses to use the last 10. So a
 # program outlasts ten minutes without Deputy if its session has 21 minutes left.
-# docs/reliability.md has what each minute costs in calls to STS.
+# docs/reliability.md says what each minute costs in calls to STS.
 _GOOD_SECONDS = 25 * 60
-_LAST_RESORT_SECONDS = 60  # and while AWS doesn't answer
-_RENEW_EARLY = 0.2  # of the time that it is good: where the random moment of its renewal lies
+_LAST_RESORT_SECONDS = 60  # the remaining life needed while AWS doesn't answer
+_RENEW_EARLY = 0.2  # share of the time that it is good, in which its renewal begins at random
 _RETRY_SECONDS = (5.0, 10.0)  # after a renewal that failed
 
 _LOCK_SECONDS = 8.0  # longer than a call to AWS with its retry takes
-_LOOK_SECONDS = 0.02  # how often those who wait for another process look
-_OTHERS_SECONDS = 1.2  # how long they wait before they ask AWS themselves
+_LOOK_SECONDS = 0.02  # seconds between two looks while another process fetches
+_OTHERS_SECONDS = 1.2  # seconds of waiting before a process asks AWS itself
 
 _SET_BACK_SECONDS = (
-    60  # by more, and the clock was set back: requests look at it some seconds apart
+    60  # more means that the clock was set back; concurrent requests are seconds apart
 )
 
 _SLOW = "AWS did not answer in time; ask again in a moment, its answer will be here."
 
 
 class CacheKey:
-    """What a session is cached under. `text` names all that it depends on, and the API key that it
-    is for.
+    """The key of a cached session, which names everything that the session depends on.
 
-    The tenant has a limited share of the cache.
+    `text` includes the API key that the session is for. The tenant has a limited share of the
+    cache.
     """
 
     __slots__ = ("name", "tenant_id", "text")
@@ -95,10 +94,10 @@ class _Kept:
 
 
 class _Store:
-    """Sealed sessions by name, the least recently used first; limited in all, and for each tenant.
+    """Sealed sessions by name, the least recently used first, with limits in all and by tenant.
 
-    A dict, as its order is that of insertion: cachetools' LRU and OrderedDict take 60 to 200 bytes
-    more an entry.
+    It is a dict, whose order is that of insertion. cachetools' LRU and OrderedDict take 60 to 200
+    bytes more for each entry.
     """
 
     def __init__(self) -> None:
@@ -143,29 +142,29 @@ class _Store:
 
 
 class SessionCache:
-    """`obtain` is the way in."""
+    """The cache of sessions. `obtain` is its entry point."""
 
     def __init__(self, secret_keys: tuple[str, ...], shared: "SharedCache | None") -> None:
         self._sealer = Sealer(secret_keys, "sessions")
         self._shared = shared
         self._kept = _Store()
-        self._latest = 0.0  # the latest that the clock has shown
+        self._latest = 0.0  # the latest time that the clock has shown
         self._calls: SingleFlight[bytes, tuple[Session, Source]] = SingleFlight()
 
     def obtain(
         self, key: CacheKey, fetch: Fetch, patience: float, at: float | None = None
     ) -> tuple[Session, Source]:
-        """A session for this key, and "sts" if AWS was called for it on behalf of this request.
+        """Return a session for this key, and "sts" if this request made AWS open it, else "cache".
 
-        `patience` is how many seconds the request can wait for AWS, `at` the time of day if it is
-        known. Raises AwsUnavailableError, also when the answer takes too long, and what `fetch`
-        raises.
+        `patience` is how many seconds the request can wait for AWS. `at` is the time in seconds
+        since 1970, if the caller has it. Raises AwsUnavailableError, also when the answer takes too
+        long, and what `fetch` raises.
         """
         at = at or now().timestamp()
         self._watch_clock(at)
         held = self._held(key)
         if held is not None and held[0].is_fresh(at):
-            return held[1], "cache"  # counted by those that issue
+            return held[1], "cache"  # the caller counts this hit
         call, started = self._calls.join(key.name, lambda: self._renewed(key, fetch))
         if held is not None and at < held[0].good_until:
             return held[1], "cache"
@@ -182,8 +181,9 @@ class SessionCache:
         raise failure
 
     def _watch_clock(self, at: float) -> None:
-        """By a clock that was set back, sessions would seem younger than they are, and be served
-        when they are over.
+        """Drop all sessions if the clock was set back.
+
+        Otherwise they would seem younger than they are, and be served after they expired.
         """
         if at > self._latest:
             self._latest = at
@@ -242,8 +242,9 @@ class SessionCache:
                 self._shared.unlock(lock, token)
 
     def _adopted(self, shared: "SharedCache", key: CacheKey) -> Session | None:
-        """The shared cache's session, if it is good and lives longer than the one of this
-        process.
+        """Return the shared cache's session.
+
+        It must be good, and live longer than the session of this process. Otherwise return None.
         """
         sealed = shared.get(_shared_name(key.name))
         opened = None if sealed is None else self._opened(sealed, key)

@@ -1,8 +1,8 @@
 """The origin of a session of a customer's role: a hand-out of credentials, a proof, or neither.
 
-The caller of AssumeRole chooses the session's name, so another caller can copy a name of ours. An
-access key id is AWS's. Proofs' access key ids are not recorded, as their sessions are never handed
-out.
+The caller of AssumeRole chooses the session's name, so another caller can copy a name of ours. AWS
+makes the access key id. Proofs' access key ids are not recorded, because their sessions are never
+handed out.
 """
 
 from collections.abc import Iterator
@@ -21,14 +21,14 @@ from app.store.database import CLOCKS_APART, Database
 from app.store.models import ISSUED, ApiKey, AuditEvent, Connection
 from app.store.pages import every
 
-HAND_OUTS_MAX = 10_000  # of one session that are counted
+HAND_OUTS_MAX = 10_000  # hand-outs of one session that are counted
 _CLOCKS = timedelta(seconds=2 * CLOCKS_APART)  # AWS's clock beside ours
-_ROLES = 5_000  # of connections that are read at once
+_ROLES = 5_000  # connections that are read at once
 
 
 @dataclass(frozen=True)
 class SessionOrigins:
-    """Reads the audit log and the connections, of all tenants: for the operator alone."""
+    """Reads the audit log and the connections of all tenants, for the operator alone."""
 
     _db: Database
     _log: AuditLog
@@ -41,10 +41,10 @@ class SessionOrigins:
         return [] if first is None else self._same_session(first)
 
     def hand_outs_named(self, name: str, key: ApiKey, role_arn: str | None) -> list[AuditEvent]:
-        """Return the hand-outs of the session with this name. `key`: the one in the name.
+        """Return the hand-outs of the session with this name. `key`: the API key in the name.
 
-        No index has the names. With a role the events of its connections are read, otherwise all
-        that the key was issued.
+        No index has the names. With a role, the events of its connections are read. Otherwise all
+        events of the key are read.
         """
         of_key = EventFilter(
             tenant_id=key.tenant_id, api_key_id=key.id, since=time_of(key.id) - _CLOCKS
@@ -59,8 +59,9 @@ class SessionOrigins:
         return [] if same is None else self._same_session(same)
 
     def proven_role(self, name: str, role_arn: str | None) -> str | None:
-        """Return the ARN of the role for whose proof a secret key signed this name. `role_arn`:
-        try that role alone.
+        """Return the ARN of the role for whose proof a secret key signed this name.
+
+        `role_arn`: try that role alone.
         """
         role_arns = self._role_arns() if role_arn is None else [role_arn]
         return next((each for each in role_arns if self._proof_names.recognizes(name, each)), None)
@@ -93,7 +94,7 @@ class SessionOrigins:
         return every(partial(self._log.events, None, event_filter._replace(actions=(ISSUED,))))
 
     def _same_session(self, event: AuditEvent) -> list[AuditEvent]:
-        """Return all hand-outs of the session of this one, which lie within its life."""
+        """Return all hand-outs of this event's session, which lie within the session's life."""
         details, expires_at = event.details, datetime.fromisoformat(event.details["expires_at"])
         within_life = EventFilter(
             connection_id=event.connection_id,
