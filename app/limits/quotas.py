@@ -1,8 +1,8 @@
-"""Quotas: limits on rare requests that write anyway, counted in the database by all processes
-together.
+"""Quotas: limits on rare requests that write anyway, counted in the database.
 
-Frequent requests are counted in memory (app/limits/rates.py). The table is `quota_uses`: one row
-for each quota and subject, which is a tenant, an onboarding link or a connection.
+All processes count together. Frequent requests are counted in memory (app/limits/rates.py). The
+table is `quota_uses`: one row for each quota and subject, which is a tenant, an onboarding link or
+a connection.
 """
 
 import math
@@ -24,10 +24,10 @@ from app.store.database import Database, Session
 from app.store.models import QuotaUse
 
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
-_TENANTS = 10_000  # that were refused a change last
+_TENANTS = 10_000  # the tenants that were refused a change last
 _FORGOTTEN = 20  # old rows that a new window deletes: more than it adds, so that they don't pile up
-# Inserted or found, the row is locked: of two first requests at once, the second waits and sees the
-# first one's count.
+# The row is locked, whether it was inserted or existed. Of two first requests at once, the second
+# waits and reads the first one's count.
 _LOCK = text(
     "INSERT INTO quota_uses (name, id, number, counted, counted_before) VALUES (:name, :id, 0, 0,"
     " 0) ON CONFLICT (name, id) DO UPDATE SET name = excluded.name RETURNING name, id, number,"
@@ -40,7 +40,7 @@ class _Quota(NamedTuple):
     refusal: str
 
     def one_more(self, used: QuotaUse) -> Uses:
-        """What the row holds with one more. Raises RateLimitedError."""
+        """Return the row's uses with one more. Raises RateLimitedError."""
         uses = Uses(used.number, used.counted, used.counted_before)
         if wait := self.window.count(uses, now().timestamp()):
             raise RateLimitedError(self.refusal, retry_after=max(1, math.ceil(wait)))
@@ -48,8 +48,9 @@ class _Quota(NamedTuple):
 
 
 def _quota(name: str, what: str, rate: int, per: str, *, burst: int = 1) -> _Quota:
-    """`rate` per second, minute, hour or day. `burst`: how many of those periods' worth may come
-    at once.
+    """Make a quota of `rate` per second, minute, hour or day.
+
+    `burst`: how many of those periods' worth may come at once.
     """
     window = SlidingWindow(rate * burst, _SECONDS[per] * burst, name)
     return _Quota(window, f"Too many {what}: at most {rate} per {per}.")
@@ -73,18 +74,18 @@ class Quotas:
         self._change = _quota("change", changes, config.tenant_revokes, "second", burst=4)
         self._full: LRUCache[UUID, float] = LRUCache(
             _TENANTS
-        )  # until when a tenant may change nothing more
+        )  # the time until which a tenant may make no more changes
         self._lock = threading.Lock()  # around those
 
     def counting_changes(self, caller: Caller) -> Caller:
-        """The caller, for one change that makes or revives what a stop takes away: TENANT_REVOKES
-        per second and tenant; unbound keys: no limit.
+        """Return the caller for a change that makes or revives something that can be revoked.
 
-        Each stop moves the epoch, and then all tenants' issuances that are under way check and
-        commit again. A stop is never refused, so what can be stopped is counted, in the transaction
-        that makes it. Until the time that a refusal names, this process refuses the tenant's next
-        ones from memory: asking the database for each would cost others nearly as much as the
-        changes.
+        The limit is TENANT_REVOKES per second and tenant. Unbound keys have no limit. Each
+        revocation raises the revocation counter, and then all tenants' in-flight issuances check
+        and commit again. A revocation is never refused. So what can be revoked is counted, in the
+        transaction that makes it. Until the time that a refusal names, this process refuses the
+        tenant's next changes from memory. Asking the database for each would cost others nearly as
+        much as the changes.
         """
         tenant_id = caller.tenant_id
         if tenant_id is None:
@@ -104,28 +105,36 @@ class Quotas:
             raise
 
     def admit_attempt(self, caller: Caller, tenant_id: UUID) -> None:
-        """One proof of a role of this tenant: CONNECTION_RATE per minute, as it costs several
-        calls to AWS.
+        """Count one proof of a role of this tenant: CONNECTION_RATE per minute.
+
+        A proof costs several calls to AWS.
         """
         if caller.tenant_id not in {None, tenant_id}:
-            return  # another tenant's key will get a 404, and must not use up this tenant's quota
+            return  # another tenant's key gets a 404, and must not use up this tenant's quota
         self._count(caller, (self._attempt, tenant_id))
 
     def admit_role(self, caller: Caller, tenant_id: UUID) -> None:
-        """One role entered through this onboarding link: LINK_RATE per hour; and an attempt."""
+        """Count one role entered through this onboarding link, and an attempt.
+
+        The limit for a link is LINK_RATE per hour.
+        """
         self._count(caller, (self._entered, caller.key_id), (self._attempt, tenant_id))
 
     def admit_check(self, caller: Caller, tenant_id: UUID) -> None:
-        """One check asked for through this onboarding link: LINK_RATE per hour; and an attempt."""
+        """Count one check requested through this onboarding link, and an attempt.
+
+        The limit for a link is LINK_RATE per hour.
+        """
         self._count(caller, (self._again, caller.key_id), (self._attempt, tenant_id))
 
     def admit_search_end(self, caller: Caller) -> None:
-        """One search ended through this onboarding link: LINK_RATE per hour."""
+        """Count one search ended through this onboarding link: LINK_RATE per hour."""
         self._count(caller, (self._end_search, caller.key_id))
 
     def _count(self, caller: Caller, *wanted: tuple[_Quota, UUID]) -> None:
-        """Counts one in each quota, or raises and counts nothing. The attempt is always last, to
-        prevent deadlocks.
+        """Count one in each quota, or raise RateLimitedError and count nothing.
+
+        The attempt is always last, to prevent deadlocks.
         """
         with self._db.read() as db:  # refused requests must not queue for the write lock
             for quota, subject in wanted:
@@ -135,17 +144,17 @@ class Quotas:
                 _take(db, quota, subject)
 
 
-# A stack sends one message when it is made, changed or deleted. More than these would only fill the
-# audit log.
+# A stack sends one message when it is created, changed or deleted. More messages than these would
+# only fill the audit log.
 _MESSAGES = _quota("registration", "messages of stacks about this role", 20, "hour")
-# Each report that takes effect moves the epoch: other tenants' issuances that are under way check
-# and commit again.
+# Each report that takes effect raises the revocation counter: other tenants' in-flight issuances
+# check and commit again.
 _REPORTS = _quota("report", "reports of refusals for this tenant", 60, "minute")
 _ROTATIONS = _quota("rotation", "rotations started with this tenant's keys", 20, "day")
 
 
 def admits_message(db: Session, subject: UUID) -> bool:
-    """Whether to keep one more message of a stack, counted in the transaction at hand.
+    """Return whether to keep one more message of a stack, and count it in this transaction.
 
     `subject`: the connection; or the tenant, for Delete messages about roles that it has no
     connection to.
@@ -154,23 +163,27 @@ def admits_message(db: Session, subject: UUID) -> bool:
 
 
 def count_rotation(db: Session, caller: Caller, tenant_id: UUID) -> None:
-    """One that a bound key starts, in the transaction at hand, because no External ID's row is ever
-    deleted. Unbound keys have no limit. Raises RateLimitedError.
+    """Count a rotation that a bound key starts, in this transaction.
+
+    It is limited because no External ID's row is ever deleted. Unbound keys have no limit. Raises
+    RateLimitedError.
     """
     if caller.tenant_id is not None:
         _take(db, _ROTATIONS, tenant_id)
 
 
 def has_room_for_report(db: Session, tenant_id: UUID) -> bool:
-    """Whether `admits_report` would say yes. It only reads, so refused reports do not queue for
-    the write lock.
+    """Return whether `admits_report` would return True.
+
+    It only reads, so refused reports do not queue for the write lock.
     """
     return _admits(_look, db, _REPORTS, tenant_id)
 
 
 def admits_report(db: Session, tenant_id: UUID) -> bool:
-    """Whether one more report of a refusal takes effect for this tenant, counted in the
-    transaction at hand.
+    """Return whether one more report of a refusal takes effect for this tenant.
+
+    It is counted in this transaction.
     """
     return _admits(_take, db, _REPORTS, tenant_id)
 
@@ -186,7 +199,7 @@ def _admits(
 
 
 def _look(db: Session, quota: _Quota, subject: UUID) -> None:
-    """Raises RateLimitedError when there is no room for one more."""
+    """Raise RateLimitedError when there is no room for one more."""
     if (used := db.get(QuotaUse, (quota.window.name, subject))) is not None:
         quota.one_more(used)
 

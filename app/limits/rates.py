@@ -1,13 +1,13 @@
 """Rate limits per second: requests for credentials, requests to onboarding pages, and calls to STS.
 
 They keep one caller from using up what all share: AWS allows an account some 600 STS calls a
-second, and does not raise that. Each process counts in memory; with a shared cache, all processes
+second, and does not raise that. Each process counts in memory. With a shared cache, all processes
 count together too. Asking the cache for each request would cost more than the request, so a process
 takes a portion of a limit at once. Rarer requests are counted in the database
 (app/limits/quotas.py).
 
-Memory is counted here, because the library's own counting costs a third of a hot request and a
-timer thread. The counting that must be atomic among processes is the library's.
+This module counts in memory itself, because the library's own counting costs a third of a hot
+request and a timer thread. The counting that must be atomic among processes is the library's.
 """
 
 import math
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from app.limits.shared import SharedLimits
 
 # Requests to onboarding pages per second. One takes up to 20 ms of a web process, and an open page
-# asks every three seconds. So thirty open pages of a tenant are within the limit, and they take a
-# fifth of one process.
-PAGE_RATE = 5  # of a link
-TENANT_PAGE_RATE = 10  # of all links of a tenant
+# sends one every three seconds. So thirty open pages of a tenant are within the limit, and they
+# take a fifth of one process.
+PAGE_RATE = 5  # requests to one link's page
+TENANT_PAGE_RATE = 10  # requests to the pages of all links of a tenant
 _PAGE_BURST = 2  # seconds of PAGE_RATE that may come at once
 _PAGE_TOO_OFTEN = f"Too many requests for this page: at most {PAGE_RATE} per second."
 _PAGES_TOO_OFTEN = f"Too many requests for your pages: at most {TENANT_PAGE_RATE} per second."
@@ -44,18 +44,16 @@ _TOO_MANY_NEW = (
     " can be used until they expire."
 )
 _EVERYBODY = UUID(int=0)  # the one subject of the limit on background calls
-_PAUSE = 0.1  # seconds until the next attempt, when it is unknown when there will be room
-_SUBJECTS = 10_000  # of a limit: those that were counted last
+_PAUSE = 0.1  # seconds until the next attempt, if it is unknown when there will be room
+_SUBJECTS = 10_000  # subjects of a limit, the most recently counted
 _MISS_BURST = 5  # seconds of TENANT_MISS_RATE that may come at once
-_TURN_SECONDS = 0.8  # for which a call waits for its turn; the request that needs it has about 1.5
-_HELD = (
-    64  # calls that wait for their turn in a process, at most: each occupies a place for requests
-)
-_HELD_PAGES = 32  # requests to pages that do
+_TURN_SECONDS = 0.8  # longest wait of a call for its slot; its request has about 1.5 s
+_HELD = 64  # calls that wait for their slot in a process; each occupies a place for requests
+_HELD_PAGES = 32  # requests to pages that wait for their slot
 
 
 class Rates:
-    """Each method counts one. For a caller it raises RateLimitedError; a background call waits."""
+    """Each method counts one. For a caller it raises RateLimitedError. A background call waits."""
 
     def __init__(self, config: Config, shared: "SharedLimits | None") -> None:
         self._shared = shared
@@ -88,11 +86,11 @@ class Rates:
         self._routine = _Budget("routine", max(1, config.sts_budget // 2))
 
     def admit_page(self, link_id: UUID, tenant_id: UUID | None) -> None:
-        """One request to the page of this onboarding link: PAGE_RATE a second, and TENANT_PAGE_RATE
-        for its tenant.
+        """Count one request to the page of this onboarding link.
 
-        Beyond the tenant's rate a request waits for its turn, if that comes soon: a burst is spread
-        over the second. `tenant_id`: None for a link that opens no page.
+        The limits are PAGE_RATE a second for the link, and TENANT_PAGE_RATE for its tenant. Beyond
+        the tenant's rate a request waits for the next slot, if that is soon: a burst is spread over
+        the second. `tenant_id`: None for a link that opens no page.
         """
         self._admit_page(
             self._page, link_id, self._page_turns.reserve(link_id, patience=0.0), _PAGE_TOO_OFTEN
@@ -109,22 +107,22 @@ class Rates:
             raise RateLimitedError(refusal, retry_after=max(1, math.ceil(wait)))
 
     def admit_issuance(self, caller: Caller, tenant_id: UUID) -> None:
-        """One request for credentials: ISSUE_RATE a second with this key, TENANT_ISSUE_RATE for
-        this tenant at most.
+        """Count one request for credentials.
 
-        A bound key that asks for another tenant's counts for its own tenant: it is refused later,
-        which costs as well.
+        The limits are ISSUE_RATE a second with this key, and TENANT_ISSUE_RATE a second for this
+        tenant. A bound key that names another tenant counts for its own tenant: it is refused
+        later, which costs as well.
         """
         self._admit(self._key, caller.key_id)
         self._admit(self._tenant, caller.tenant_id or tenant_id)
 
     def admit_session(self, tenant_id: UUID) -> None:
-        """One call to STS for a session of this tenant's: TENANT_MISS_RATE a second, five seconds'
-        worth at once.
+        """Count one call to STS for a session of this tenant's.
 
-        AWS gives the account some 600 calls a second for all tenants together. Each new session
-        policy needs a call. Beyond the burst a call waits for its turn, if that comes soon: a
-        nightly run over a thousand accounts with some tens of requests at once must not be refused.
+        The limit is TENANT_MISS_RATE a second, with a burst of five seconds' worth. AWS gives the
+        account some 600 calls a second for all tenants together. Each new session policy needs a
+        call. Beyond the burst a call waits for the next slot, if that is soon. A nightly run over a
+        thousand accounts with some tens of requests at once must not be refused.
         """
         wait = _in_turn(self._miss_turns, tenant_id, self._held)
         if (
@@ -132,8 +130,8 @@ class Rates:
             and self._shared is not None
             and not self._shared.hit(self._miss, tenant_id.hex)
         ):
-            # unknown; a process that has used up the burst leaves the others little for some
-            # seconds
+            # The wait is unknown. A process that has used up the burst leaves the others little for
+            # some seconds.
             wait = 2.0
         if wait:
             raise RateLimitedError(self._too_many_new, retry_after=max(1, math.ceil(wait)))
@@ -147,14 +145,12 @@ class Rates:
             raise RateLimitedError(limit.refusal, retry_after=max(1, math.ceil(wait)))
 
     def background_call(self) -> AbstractContextManager[None]:
-        """Around one call to STS for a proof in the background; waits until STS_BUDGET has room
-        for it.
-        """
+        """Wrap one call to STS for a background proof: wait until STS_BUDGET has room for it."""
         return self._within(self._sts)
 
     @contextmanager
     def routine_call(self) -> Iterator[None]:
-        """As `background_call`, for a routine proof: those get half of STS_BUDGET at most."""
+        """Wrap one call to STS for a routine proof; all of those get at most half of STS_BUDGET."""
         with self._within(self._routine), self._within(self._sts):
             yield
 
@@ -167,8 +163,9 @@ class Rates:
 
 
 def _in_turn(turns: Turns, subject: UUID, held: threading.BoundedSemaphore) -> float:
-    """Wait for the subject's next turn and return 0; or return the seconds until it comes, if it
-    does not come soon.
+    """Wait for the subject's next slot and return 0.
+
+    If the slot is not soon, return the seconds until it.
     """
     wait = turns.reserve(subject, patience=0.0)
     if wait and held.acquire(blocking=False):
@@ -192,7 +189,7 @@ class CallBudget:
     def __init__(self, most: int) -> None:
         self._most = most
         self._under_way = 0
-        self._ends: deque[float] = deque()  # of the calls that ended during the last second
+        self._ends: deque[float] = deque()  # ends of the calls that ended during the last second
         self._lock = threading.Lock()
 
     @contextmanager
@@ -236,8 +233,9 @@ class Limit:
         self._lock = leaf_lock()
 
     def hit(self, subject: UUID) -> float:
-        """Count one in this process and return 0; or count nothing, and return how many seconds
-        to wait.
+        """Count one in this process and return 0; or return how many seconds to wait.
+
+        In the second case nothing is counted.
         """
         at = time.monotonic()
         with self._lock:

@@ -1,10 +1,10 @@
-"""Record refusals in the audit log: a few as single events, a flood as one event with its size.
+"""Refusals in the audit log: a few as single events, a flood as one event with its size.
 
-In one clock second a process records at most ten refusals of a key singly, and at most twenty of
-all keys that are bound to one tenant. The rest of that second, and all that exceeded a rate limit,
-become one event for each key, with their number and their codes. It is stored when the second ends,
-or when the process ends; a process that is killed loses that second's count. Above two hundred in a
-second the answer is a 429, and nothing is recorded.
+In one clock second a process records at most ten refusals of a key singly. For all keys that are
+bound to one tenant it records at most twenty. The rest of that second, and all that exceeded a rate
+limit, become one event for each key, with their number and their codes. It is stored when the
+second ends, or when the process ends. A process that is killed loses that second's count. Above two
+hundred in a second the answer is a 429, and nothing is recorded.
 """
 
 import atexit
@@ -24,10 +24,10 @@ from app.errors import RateLimitedError, StoreUnavailableError
 from app.limits.rates import Limit
 from app.log import logger
 
-SINGLY = 10  # of a key, in a second
-OF_TENANT = 20  # of all keys that are bound to one tenant, in a second
+SINGLY = 10  # refusals of one key in a second
+OF_TENANT = 20  # refusals of all keys that are bound to one tenant, in a second
 MOST = 200
-_KEYS = 10_000  # those that were refused last
+_KEYS = 10_000  # the keys that were refused last
 _QUIET_SECONDS = 60  # between two log lines about one key's flood
 
 
@@ -40,7 +40,7 @@ class _Rest:
 
 
 class Refusals:
-    """Records refusals. Requests call `record`; the summaries are stored in the background."""
+    """Records refusals. Requests call `record`. The summaries are stored in the background."""
 
     def __init__(self, audit: AuditLog) -> None:
         self._audit = audit
@@ -52,10 +52,11 @@ class Refusals:
         self._flushing = threading.Lock()
 
     def record(self, key_id: UUID, tenant_id: UUID | None, event: Event) -> None:
-        """Record a refusal. `tenant_id`: of a bound key; its tenant sees the summary of a flood.
+        """Record a refusal.
 
-        Raises RateLimitedError when this process refused this key more than MOST times in this
-        second, and StoreUnavailableError.
+        `tenant_id`: of a bound key, whose tenant can read the summary of a flood. Raises
+        RateLimitedError when this process refused this key more than MOST times in this second, and
+        StoreUnavailableError.
         """
         place = key_id, int(event.at.timestamp())
         # For an exceeded rate limit the number suffices.
@@ -99,11 +100,10 @@ class Refusals:
             self.flush(before=int(now().timestamp()))
 
     def flush(self, *, before: int | None = None) -> None:
-        """Store the summaries of all seconds before this one (None: of all, at the end of the
-        process).
+        """Store the summaries of all seconds before this one (None: of all, when the process ends).
 
-        The process's end waits for a flush that has begun: what that one took out would be lost
-        with its thread.
+        The end of the process waits for a running flush. Otherwise the summaries that it took out
+        would be lost with its thread.
         """
         with self._flushing:
             with self._lock:
@@ -127,7 +127,7 @@ class Refusals:
 
 
 def _summary(rest: _Rest) -> Event:
-    """Return one event, whose time is the end of the second."""
+    """Return one event for the summary. Its time is the end of the second."""
     last, details = rest.last, {"count": rest.codes.total(), "codes": dict(rest.codes)}
     actor = last.actor._replace(request_id=None, client_address=None)
     return Event(

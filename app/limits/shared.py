@@ -1,6 +1,7 @@
 """Limits that all processes of a deployment keep together, counted in the shared cache.
 
-Loaded where there is a cache: the libraries would take a tenth of every process's start.
+It is imported only where there is a cache: the libraries would take a tenth of every process's
+start.
 """
 
 import threading
@@ -14,7 +15,7 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 from app.cache.shared_cache import SharedCache
 from app.limits.sliding_window import SlidingWindow
 
-_PORTIONS = 20  # of a limit; a process takes one at once
+_PORTIONS = 20  # portions of a limit; a process takes one at a time
 
 
 @cache
@@ -23,8 +24,9 @@ def _item(limit: SlidingWindow) -> RateLimitItemPerSecond:
 
 
 class SharedLimits:
-    """The limits of a whole deployment, in portions. While the cache is away, it admits every
-    request.
+    """The limits of a whole deployment, in portions.
+
+    While the cache is unreachable, every request is accepted.
     """
 
     def __init__(self, url: str, cache: SharedCache) -> None:
@@ -33,8 +35,7 @@ class SharedLimits:
             url, connection_pool=cache.client.connection_pool, key_prefix="deputy:rate"
         )
         self._limiter = SlidingWindowCounterRateLimiter(storage)
-        # What is left of a portion. It lasts one second: then the window in which it was taken is
-        # over.
+        # The rest of a portion. It lasts one second: then the window in which it was taken is over.
         self._left: TTLCache[tuple[str, str], int] = TTLCache(maxsize=10_000, ttl=1)
         self._lock = threading.Lock()
         self._taking = threading.Lock()
@@ -54,7 +55,7 @@ class SharedLimits:
         return left > 0
 
     def _take(self, limit: SlidingWindow, name: tuple[str, str]) -> bool:
-        """Take a portion, or at least one, and use one of it. Returns whether that was admitted."""
+        """Take a portion, or at least one, and use one of it. Return whether there was room."""
         portion = max(1, limit.amount // _PORTIONS)
         for cost in dict.fromkeys((portion, 1)):
             hit = partial(self._limiter.hit, _item(limit), name[1], cost=cost)

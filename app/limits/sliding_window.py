@@ -1,7 +1,7 @@
-"""A sliding window, estimated from two counts: that of the present window, and what is left of the
-one before.
+"""A sliding window, estimated from the counts of the current window and the one before it.
 
-The earlier count fades evenly, so a span across a window boundary can admit up to twice the limit.
+The earlier count fades evenly, so a span across a window boundary can contain up to twice the
+limit.
 """
 
 from dataclasses import dataclass
@@ -9,34 +9,35 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Uses:
-    """What was counted for one subject. `number`: of the present window, which is the time
-    divided by its length.
+    """The counts of one subject.
+
+    `number` names the current window: the time divided by the window's length.
     """
 
     number: int = 0
     counted: int = 0
-    before: int = 0  # in the window before
+    before: int = 0  # the count of the window before
 
 
 @dataclass(frozen=True, slots=True)
 class SlidingWindow:
-    """At most `amount` in `seconds`. It changes the given uses: a new object would cost more
-    than the rest.
+    """A limit of `amount` in `seconds`.
+
+    It changes the given uses, because a new object would cost more than the rest.
     """
 
     amount: int
     seconds: int
-    name: str = ""  # by which all processes know it
+    name: str = ""  # its key in the shared cache
 
     def count(self, uses: Uses, at: float) -> float:
-        """Count one at that time and return 0; or count nothing, and return the seconds until
-        one is admitted.
+        """Count one at that time and return 0; or return the seconds until there is room for one.
+
+        In the second case nothing is counted.
         """
         number, passed = int(at // self.seconds), at % self.seconds
         ahead = uses.number - number
-        if (
-            ahead == 1
-        ):  # the window was begun by a machine or a thread whose clock is a little ahead
+        if ahead == 1:  # a machine or a thread whose clock is a little ahead began the window
             passed -= self.seconds
         elif ahead != 0:
             uses.before = uses.counted if ahead == -1 else 0
@@ -48,7 +49,7 @@ class SlidingWindow:
 
     def _until_room(self, uses: Uses, passed: float) -> float:
         amount, seconds = self.amount, self.seconds
-        if uses.counted < amount:  # as soon as enough has faded
+        if uses.counted < amount:  # the time until enough of the earlier count has faded
             return (
                 uses.before * (seconds - passed) + (uses.counted + 1 - amount) * seconds
             ) / uses.before

@@ -1,18 +1,18 @@
-"""A tenant's share of a web process, by what its requests cost.
+"""A tenant's share of a web process, by the cost of its requests.
 
-It holds for requests with keys that are bound to a tenant. Requests for credentials have limits of
-their own, but for those that are refused. A share has two parts:
+It applies to requests with keys that are bound to a tenant. Requests for credentials have limits of
+their own, unless they are refused. A share has two parts:
 
-- CPU time: each request has a price in milliseconds, and a list costs more with each row. A request
-  beyond the share waits for up to a second, and is then answered or refused with 429.
+- CPU time: each request has a price in milliseconds, and a list costs more with each row. A
+  request beyond the share waits for up to a second, and is then answered or refused with 429.
 - Places: two requests of a tenant are worked on at once, and a third waits for up to a second.
 
-A stop (revoke, suspend, delete) has no price and is never refused: whoever has stolen a key could
-otherwise use up the share, and so keep its tenant from revoking it. Stops have one place of their
-own for each key, and one for each tenant: they wait for each other, key by key, and other requests
-do not wait for them.
+A stop (revoke, suspend, delete) has no price and is never refused. Otherwise a thief of a key could
+use up the share, and so keep the tenant from revoking the key. Stops have one place of their own
+for each key, and one for each tenant. They wait for each other, key by key, and other requests do
+not wait for them.
 
-The tenant of a key is remembered, so a flood is counted without asking the database.
+The tenant of a key is kept in memory, so a flood is counted without asking the database.
 """
 
 import hashlib
@@ -29,21 +29,21 @@ from app.concurrency.places import Places, pause
 from app.errors import AppError, RateLimitedError
 from app.limits.turns import Turns
 
-MS_PER_SECOND = 70  # of a tenant's requests, in each process: 7 % of its time
-MS_PER_ROW = 0.25  # of a list
+MS_PER_SECOND = 70  # a tenant's budget in each process: 7 % of its time
+MS_PER_ROW = 0.25  # price of a row of a list
 MS_PER_FAILED_STOP = 7.0
 REFUSED_PER_SECOND = 50  # requests for credentials: some 8 %
 AT_ONCE = 2
 _VENDORS_AT_ONCE = (
-    24  # of all keys that are bound to no tenant; there are 32 connections to the database
+    24  # for all keys that are bound to no tenant; there are 32 connections to the database
 )
 BURST_SECONDS = 25
 _REFUSED_BURST_SECONDS = 5
 _WAITING = 64  # requests of one tenant that wait for a place; and as many that are held
-_ALL = 1_000_000  # as many as there is room for in the process
+_ALL = 1_000_000  # no limit of its own: the process's limit applies
 _WAIT_SECONDS = 1.0
-_KEYS = 10_000  # whose tenant is remembered
-_TENANTS = 10_000  # whose places are kept
+_KEYS = 10_000  # keys whose tenant is kept
+_TENANTS = 10_000  # tenants whose places are kept
 _TOO_MUCH = (
     f"Too many requests with this tenant's API keys: at most {MS_PER_SECOND} ms of CPU time per"
     " second, besides those for credentials. A list costs more with each row."
@@ -71,11 +71,11 @@ class TenantShare:
 
     @contextmanager
     def request(self, tenant_id: UUID | None, price: float) -> Iterator[None]:
-        """Work on a request of this price in milliseconds. Raises RateLimitedError, after a pause
-        if there is room.
+        """Work on a request of this price in milliseconds.
 
-        `tenant_id`: None for a key that is bound to no tenant. Those have no limit, but leave the
-        process connections to its database for stops.
+        Raises RateLimitedError, after a pause if there is room. `tenant_id`: None for a key that is
+        bound to no tenant. Such keys have no limit, but leave some of the process's database
+        connections for stops.
         """
         try:
             if tenant_id is not None:
@@ -95,9 +95,9 @@ class TenantShare:
 
     @contextmanager
     def stop(self, key: str, tenant_id: UUID | None) -> Iterator[None]:
-        """Work on a request that revokes, suspends or deletes. The keys of a tenant take turns.
+        """Work on a request that revokes, suspends or deletes, key by key within a tenant.
 
-        One that stops nothing is charged, and held while its tenant's share is used up.
+        A request that stops nothing is charged, and held while its tenant's share is used up.
         """
         if tenant_id is None:
             yield
@@ -114,10 +114,10 @@ class TenantShare:
             raise
 
     def hold(self, subject: UUID, refusal: RateLimitedError) -> None:
-        """Hold a request for a second before it is refused: a refusal costs too, and a program may
-        ask again at once.
+        """Hold a request for a second before it is refused.
 
-        So many of a subject's are held. Others are refused at once.
+        A refusal costs too, and a program may retry at once. Only a limited number of a subject's
+        requests is held. Others are refused at once.
         """
         with (
             suppress(RateLimitedError),
@@ -126,8 +126,9 @@ class TenantShare:
             pause(_WAIT_SECONDS)
 
     def charge(self, tenant_id: UUID | None, price: float) -> float:
-        """Charge what is known only afterwards, as the rows of a list. Returns for how long the
-        share is used up.
+        """Charge a cost that is known only afterwards, such as the rows of a list.
+
+        Returns for how many seconds the share is used up.
         """
         return (
             0.0
@@ -136,7 +137,7 @@ class TenantShare:
         )
 
     def admit_refusal(self, caller: Caller) -> None:
-        """One request for credentials that is refused. Raises RateLimitedError."""
+        """Count one refused request for credentials. Raises RateLimitedError."""
         if caller.tenant_id is not None:
             self._spend(self._refused, caller.tenant_id, 1, _TOO_MANY_REFUSED)
 
@@ -157,7 +158,7 @@ class TenantShare:
             return found
 
     def tenant_of(self, key: str) -> UUID | None:
-        """The tenant that this key was bound to when it was last good; None if it is not known."""
+        """Return the tenant that this key was bound to when it was last valid; None if unknown."""
         with self._lock:
             return self._tenants.get(_digest(key))
 
@@ -168,7 +169,7 @@ class TenantShare:
                 self._tenants[_digest(key)] = caller.tenant_id
 
     def forget(self, key: str) -> None:
-        """Count this key no longer: it was revoked, or has expired."""
+        """Stop counting this key, because it was revoked or has expired."""
         with self._lock:
             self._tenants.pop(_digest(key), None)
 

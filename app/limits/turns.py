@@ -1,7 +1,7 @@
-"""A rate limit with reservations: `reserve` returns the seconds until the caller's turn.
+"""A rate limiter with reservations: `reserve` returns the seconds until the caller's slot.
 
-Limits that refuse (app/limits/rates.py) leave it to chance who gets a place that becomes free: of
-many that try again and again, some never do.
+Limiters that refuse (app/limits/rates.py) leave it to chance who gets a slot. Of many callers that
+retry, some never get one.
 """
 
 import threading
@@ -10,13 +10,14 @@ from uuid import UUID
 
 from cachetools import LRUCache
 
-_SUBJECTS = 10_000  # those that had a turn last
-_NOTHING = 1e-6  # seconds; what adding fractions leaves over
+_SUBJECTS = 10_000  # the subjects that reserved last
+_NOTHING = 1e-6  # seconds; the rounding error of adding fractions
 
 
 class Turns:
-    """At most `rate` in a second for each subject, and `burst` seconds' worth at once. Counted
-    in this process.
+    """At most `rate` in a second for each subject, with a burst of `burst` seconds' worth.
+
+    It counts in this process.
     """
 
     def __init__(self, rate: int, burst: int) -> None:
@@ -28,11 +29,10 @@ class Turns:
         self._lock = threading.Lock()
 
     def reserve(self, subject: UUID, *, patience: float, cost: float = 1) -> float:
-        """Reserve the next turn, and return the seconds until then. It is not reserved if they are
-        more than `patience`.
+        """Reserve the next slot, and return the seconds until then.
 
-        `cost`: in the unit of `rate`. It counts from the next reservation on: the first one never
-        waits.
+        It is not reserved if the wait is longer than `patience`. `cost`: in the unit of `rate`. It
+        counts from the next reservation on, so the first one never waits.
         """
         at = time.monotonic()
         with self._lock:
