@@ -1,9 +1,9 @@
-"""Which statements of a trust policy let in every AWS account: the External ID is no secret, so it
-keeps nobody out.
+"""Which statements of a trust policy let in every AWS account.
 
-A stranger is anybody whose account, organization and ARN the policy names nowhere. A statement for
-the principal `*` is narrowed only by a comparison of one of these with a value that no stranger can
-have, under an operator that fails where the key is absent.
+The External ID is no secret, so it keeps nobody out. "Anybody else" is anybody whose account,
+organization and ARN the policy names nowhere. A statement for the principal `*` is narrowed only by
+a comparison of one of these. The value must be one that nobody else can have, and the operator must
+fail where the key is absent.
 """
 
 import re
@@ -16,19 +16,22 @@ _NARROWING = {_ARN, "aws:principalaccount", "aws:principalorgid", _PATHS}
 _EQUAL = {"stringequals", "stringequalsignorecase"}
 _ARN_LIKE = {"arnequals", "arnlike"}
 _LIKE = {"stringlike", *_ARN_LIKE}
-# What a pattern must begin with, before its first wildcard, to admit no stranger.
+# A pattern must begin with this, before its first wildcard, to admit nobody else.
 _BEGINS = {
     _ARN: re.compile(r"arn:[^:]+:(iam|sts)::[0-9]{12}:"),
     _PATHS: re.compile(r"o-[a-z0-9]+/"),
 }
-# The account that the role is in, and its organization, are no stranger's.
+# The role's account and its organization belong to nobody else.
 _OF_RESOURCE = re.compile(r"\$\{aws:resource(account|orgid)\}", re.IGNORECASE)
 
 
 def let_in_anybody(
     statements: Mapping[int, Statement], ways_in: Mapping[str, Collection[int]]
 ) -> tuple[int, ...]:
-    """`ways_in`: the numbers of the statements about each way into a role."""
+    """Return the numbers of the statements that let in anybody else.
+
+    `ways_in`: the numbers of the statements about each way into a role.
+    """
     found: set[int] = set()
     for about in ways_in.values():
         if not any(
@@ -39,7 +42,7 @@ def let_in_anybody(
 
 
 def _admits_strangers(statement: Statement) -> bool:
-    """Return whether it may let all of them in. What is not understood in it keeps nobody out."""
+    """Return whether it may let in anybody else. A part that is not understood keeps nobody out."""
     others = statement.other_names
     everybody = any(name == "*" for _, name in statement.names)
     everybody |= statement.has_other_names and ("AWS", "*") not in others
@@ -47,7 +50,7 @@ def _admits_strangers(statement: Statement) -> bool:
 
 
 def _denies_strangers(statement: Statement) -> bool:
-    """Return whether it surely denies all of them. What is not understood in it denies nobody."""
+    """Return whether it surely denies anybody else. A part that is not understood denies nobody."""
     others = statement.other_names
     everybody = (
         not any(name == "*" for _, name in others) if others else ("AWS", "*") in statement.names
@@ -76,8 +79,9 @@ def _compares_with_no_stranger(it: Comparison) -> bool:
 
 
 def _admits_a_stranger(it: Comparison, value: str) -> bool:
-    """Whether a stranger can have a value that this one is compared with; also where it is not
-    understood.
+    """Return whether anybody else can have a value that is compared with this one.
+
+    The same holds for a value that is not understood.
     """
     text = _OF_RESOURCE.sub("000000000000", value)
     if "${" in text or it.name not in _EQUAL | _LIKE:

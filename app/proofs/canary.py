@@ -1,18 +1,17 @@
-"""Whether proofs can be believed: the canary, a role of the vendor's own, must let the broker in
-without an External ID.
+"""The canary: a role of the vendor's own that shows whether refusals count.
 
-A proof rests on refusals. A policy on the vendor's side that demands an External ID makes the same
-refusals, and then every role looks safe. The canary accepts what customers' roles should refuse,
-and the broker reaches it by the same statement of its policy; so a refusal there comes from the
-vendor's side.
+It must let the broker in without an External ID. A proof rests on refusals. A policy on the
+vendor's side that demands an External ID makes the same refusals, and then every role looks safe.
+The canary accepts what customers' roles should refuse, and the broker reaches it by the same
+statement of its policy. So a refusal there comes from the vendor's side.
 
 The stranger is a second principal of the vendor's, whom no customer trusts: a role that lets it in
-trusts others than the broker. Its refusals count only where the canary lets it in.
+trusts others than the broker. Its refusals count only while the canary lets it in.
 
 A policy may change at any moment. So a verdict that makes a connection issue needs a look at the
 canary that began after the proof's calls. Proofs that wait for one at the same time share it, and a
 process makes one look at a time. A verdict that only confirms a connection uses the look of the
-last minute, or every routine proof would cost three calls more.
+last minute. Otherwise every routine proof would cost three more calls.
 """
 
 import enum
@@ -37,9 +36,9 @@ from app.store.database import SYSTEM, Database
 from app.store.models import NOT_ISSUED, AuditEvent, Connection, Verdict, states
 
 _PROBER = Actor("worker", None, "prober")
-_FRESH = 60.0  # seconds for which the canary's answer counts
+_FRESH = 60.0  # seconds for which a look at the canary counts
 _UNCLEAR_FRESH = 5.0  # seconds until the canary is asked again after AWS gave no clear answer
-_RENEWED = timedelta(minutes=5)  # before it expires, the stranger's session is replaced
+_RENEWED = timedelta(minutes=5)  # the stranger's session is replaced this long before it expires
 
 
 class Sight(enum.StrEnum):
@@ -50,7 +49,10 @@ class Sight(enum.StrEnum):
 
 
 class _View(NamedTuple):
-    """What the canary said. `stranger`: the stranger's session, if the canary let it in."""
+    """The result of a look at the canary.
+
+    `stranger`: the stranger's session, if the canary let it in.
+    """
 
     sight: Sight
     stranger: Session | None
@@ -58,19 +60,16 @@ class _View(NamedTuple):
     until: float
 
     def counts(self, since: float | None) -> bool:
-        """Return whether a proof may use it whose calls had ended at `since` (None: a look of the
-        last minute will do).
+        """Return whether a proof may use this look, if the proof's calls had ended at `since`.
 
-        One that voids the proof always counts: after our policy is mended, IAM needs a moment to
-        propagate that.
+        None for `since` accepts a look of the last minute. A look that voids the proof always
+        counts: after our policy is repaired, IAM needs a moment to propagate that.
         """
         return since is None or self.began >= since or self.sight in _WHY_NOT
 
 
 class Canary:
-    """The canary and the stranger, as this process last saw them. One for all proofs of a
-    process.
-    """
+    """The canary and the stranger as this process last observed them, for all its proofs."""
 
     def __init__(self, db: Database, config: Config) -> None:
         self.own_accounts = config.own_accounts
@@ -80,22 +79,24 @@ class Canary:
         self._looks: SingleFlight[str, _View] = SingleFlight()
         self._last = _View(Sight.UNCLEAR, None, 0.0, 0.0)
         self._proof_max_age = config.proof_max_age
-        self._session: Session | None = None  # the stranger's, kept for as long as it works
+        self._session: Session | None = None  # the stranger's, kept while it works
         self._told: Sight | None = None
 
     def ask_canary(self, sts: Sts) -> Sight | None:
-        """What the canary said within the last minute; None when there is none. Raises
-        StoreUnavailableError.
+        """Return the canary's state within the last minute, or None without a canary.
+
+        Raises StoreUnavailableError.
         """
         return self._look(sts).sight if self._has_canary else None
 
     def discount_refusals(
         self, sts: Sts, finding: ProofFinding, confirmed: Connection | None
     ) -> ProofFinding:
-        """The finding, or an inconclusive one where refusals prove nothing. Raises as `ask_canary`.
+        """Return the finding, or an inconclusive one if refusals prove nothing.
 
-        An accepted stranger proves that a role is insecure, whatever the canary says. `confirmed`:
-        the connection, if it was proven before with this role and this External ID.
+        If a role accepts the stranger, it is insecure whatever the state of the canary.
+        `confirmed`: the connection, if it was proven before with this role and this External ID.
+        Raises as `ask_canary`.
         """
         if not self._has_canary or finding.verdict not in {Verdict.PROVEN, Verdict.UNASSUMABLE}:
             return finding
@@ -116,11 +117,10 @@ class Canary:
         return finding
 
     def stranger_refused(self, sts: Sts, grant: Grant) -> tuple[ProofCheck | None, tuple[()]]:
-        """Whether the role refuses the stranger that sends the right External ID (an Extra of the
-        proof).
+        """Check that the role refuses the stranger with the right External ID.
 
-        The stranger is tried only if the canary let it in within the last minute. Raises as
-        `ask_canary`.
+        This is an Extra of the proof. The stranger is tried only if the canary let it in within the
+        last minute. Raises as `ask_canary`.
         """
         if not self._has_stranger:
             return None, ()
@@ -130,7 +130,7 @@ class Canary:
         return refusal(states.STRANGER, partial(sts.probe_as_stranger, stranger), grant), ()
 
     def finding(self, sts: Sts) -> HealthFinding:
-        """What readiness says. Raises as `ask_canary`."""
+        """Return the finding for readiness. Raises as `ask_canary`."""
         view = self._look(sts)
         if view.sight is Sight.SIGHTED and self._has_stranger and view.stranger is None:
             return _NO_STRANGER
@@ -140,7 +140,7 @@ class Canary:
         view = self._kept(since)
         while view is None or not view.counts(
             since
-        ):  # again, if the look that runs had begun before `since`
+        ):  # repeat if the running look began before `since`
             look, _ = self._looks.join("canary", lambda: self._kept(since) or self._ask(sts))
             view = look.result()
         return view
@@ -160,7 +160,7 @@ class Canary:
         return view
 
     def _let_in(self, sts: Sts) -> Session | None:
-        """The stranger's session, if the canary lets it in."""
+        """Return the stranger's session, if the canary lets it in."""
         kept, self._session = self._session, None
         try:
             session = kept if kept and kept.expires_at - now() > _RENEWED else sts.open_stranger()
@@ -171,8 +171,9 @@ class Canary:
         return session
 
     def _tell(self, sight: Sight) -> None:
-        """Log a change, and record it unless another process has done so. Raises
-        StoreUnavailableError.
+        """Log a change, and record it unless another process has done so.
+
+        Raises StoreUnavailableError.
         """
         action, found = _ACTIONS[sight], _FINDINGS[sight]
         (logger.info if sight is Sight.SIGHTED else logger.warning)(
@@ -188,7 +189,7 @@ class Canary:
 
 
 def _without_stranger(check: ProofCheck) -> ProofCheck:
-    """Return the check, or a skipped one in the place of a stranger's refusal."""
+    """Return the check, or a skipped one in the place of the stranger's refusal."""
     unproven = (check.name, check.outcome) == (states.STRANGER, "passed")
     return check_of(states.STRANGER, "skipped") if unproven else check
 
@@ -196,7 +197,7 @@ def _without_stranger(check: ProofCheck) -> ProofCheck:
 def _sight(probe: Callable[[bool], None]) -> Sight:
     with_id, without_id = _answer(probe, with_id=True), _answer(probe, with_id=False)
     if with_id is not without_id:
-        # The canary may have been made or deleted between the two calls, and IAM takes time to
+        # The canary may have been created or deleted between the two calls, and IAM takes time to
         # propagate a change.
         with_id = _answer(probe, with_id=True)
     if with_id is None or without_id is None:
@@ -207,13 +208,13 @@ def _sight(probe: Callable[[bool], None]) -> Sight:
 
 
 def _answer(probe: Callable[[bool], None], *, with_id: bool) -> bool | None:
-    """Whether the canary accepted the call; None when AWS gave no clear answer."""
+    """Return whether the canary accepted the call; None when AWS gave no clear answer."""
     try:
         probe(with_id)
     except (
         Refused,
         Misconfigured,
-    ):  # misconfigured: its account has switched STS off in our region
+    ):  # misconfigured: the canary's account has switched STS off in our region
         return False
     except Unavailable:
         return None

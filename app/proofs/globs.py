@@ -1,4 +1,4 @@
-"""Compares texts with many IAM patterns at once, in a time that no pattern can make long.
+"""Compare texts with many IAM patterns at once, in a time that no pattern can make long.
 
 The patterns are one automaton whose states are the bits of an integer, one for each character of a
 pattern. A character of a text moves all states by four operations on that integer.
@@ -20,11 +20,11 @@ class Globs:
     def __init__(self, patterns: Iterable[tuple[str, bool]]) -> None:
         self.accepting: dict[
             tuple[str, bool], int
-        ] = {}  # the bit of each pattern in what `matching` returns
+        ] = {}  # the bit of each pattern in the result of `matching`
         self._start = self._stay = self._any = self._stay_at_colon = self._any_at_colon = 0
         self._next: defaultdict[str, int] = defaultdict(
             int
-        )  # the states that this very character leads on
+        )  # the states that advance on this character
         offset = 0
         for pattern in dict.fromkeys(patterns):
             offset = self._add(*pattern, offset)
@@ -35,7 +35,7 @@ class Globs:
         self._moves[":"] = self._next.get(":", 0) | self._any_at_colon
 
     def _add(self, pattern: str, is_arn: bool, offset: int) -> int:  # noqa: FBT001  as in `patterns`
-        """Add a pattern's states from this bit on, and return its last one's."""
+        """Add a pattern's states from this bit on, and return the bit of its last state."""
         self._start |= 1 << offset
         colons = 0
         for character in pattern:

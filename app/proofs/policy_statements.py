@@ -1,5 +1,6 @@
-"""A policy's statements, taken apart once: who, what, and under which comparisons. Pure
-functions of parsed JSON.
+"""The statements of a policy, parsed once: principals, actions and comparisons.
+
+Pure functions of parsed JSON.
 """
 
 import re
@@ -14,36 +15,34 @@ _OPERATOR = re.compile(
 
 
 class Comparison(NamedTuple):
-    """A key under an operator, both in lower case. Without values where they are not understood."""
+    """A key under an operator, both in lower case. `values` is empty if they are not understood."""
 
     operator: str
     key: str
     values: list[str]
-    name: str | None = (
-        None  # of the operator, as if it were not negated; None where it is not understood
-    )
+    name: str | None = None  # the operator without its negation; None if it is not understood
     negated: bool = False
     quantifier: str | None = None
     if_exists: bool = False
 
 
 class Statement(NamedTuple):
-    """A statement of a trust policy. Where a part is not understood, its list is empty."""
+    """A statement of a trust policy. If a part is not understood, its list is empty."""
 
     allows: bool
-    is_understood: bool  # whether it has only elements that we know
+    is_understood: bool  # it has only elements that Deputy knows
     names: list[tuple[str, str]]  # (kind, name) of each principal
-    other_names: list[tuple[str, str]]  # of NotPrincipal
+    other_names: list[tuple[str, str]]  # the same for NotPrincipal
     has_other_names: bool
     actions: list[str]
     negates_actions: bool
     comparisons: list[Comparison]
 
     def compared(self, key: str, *operators: str, negated: bool = True) -> set[str]:
-        """Return the values that it compares with this key; under these operators, if any are
-        given.
+        """Return the values that it compares with this key.
 
-        `negated`: also those of which the key must be none.
+        `operators`: only under these, if any are given. `negated`: also values that the key must
+        not have.
         """
         parts = [it for it in self.comparisons if it.key == key and (negated or not it.negated)]
         return {
@@ -55,7 +54,7 @@ class Statement(NamedTuple):
 
 
 def statements_of(policy: object) -> dict[int, dict[str, Any]] | None:
-    """Return the statements by their number, from 1; None where they are not understood."""
+    """Return the statements by their number, from 1; None if they are not understood."""
     found = policy.get("Statement") if isinstance(policy, dict) else None
     statements = [found] if isinstance(found, dict) else found
     if not isinstance(statements, list) or not all(isinstance(it, dict) for it in statements):
@@ -66,7 +65,7 @@ def statements_of(policy: object) -> dict[int, dict[str, Any]] | None:
 
 
 def statement_of(statement: dict[str, Any]) -> Statement:
-    """Take a statement of `statements_of` apart."""
+    """Parse a statement of `statements_of`."""
     both = {"Action", "NotAction"} <= statement.keys()
     return Statement(
         allows=statement["Effect"] == "Allow",
@@ -99,8 +98,9 @@ def comparisons(statement: dict[str, Any]) -> Iterator[Comparison]:
 
 
 def texts(value: object) -> list[str]:
-    """Return one value or a list of them, as IAM compares them; none when they are not
-    understood.
+    """Return a value or a list of values as texts, as IAM compares them.
+
+    The list is empty if they are not understood.
     """
     items = value if isinstance(value, list) else [value]
     if not all(isinstance(item, str | bool | int | float) for item in items):

@@ -1,14 +1,14 @@
-"""The proof: a role accepts the tenant's External ID from our broker, and refuses our broker
-without it.
+"""The proof: a role accepts the tenant's External ID from our broker, and demands it.
 
-An accepted call with the right External ID proves nothing, since a role without the condition
-accepts any. So a full proof makes four calls in this order: own ID, no ID, a stranger's ID, own ID
+An accepted call with the right External ID proves nothing, because a role without the condition
+accepts any. So a full proof makes four calls in this order: own ID, no ID, a foreign ID, own ID
 again (invariant 5; docs/architecture.md has the list). Refusals count only between two acceptances,
 because a new role refuses every call until IAM has propagated it. A routine proof leaves out the
-first call: the acceptance of the last proof stands for it. Only AccessDenied is a refusal; every
-other error is inconclusive. One accepted stranger makes the verdict insecure.
+first call: the acceptance of the last proof stands for it. Only AccessDenied is a refusal. Every
+other error is inconclusive. If the role accepts one call that it must refuse, the verdict is
+insecure.
 
-The calls can't see who else the role trusts. Its trust policy shows that, if the role may read
+The calls can't show whom else the role trusts. Its trust policy shows that, if the role may read
 itself (app/proofs/trust_checks.py).
 """
 
@@ -75,19 +75,21 @@ class ProofCheck(NamedTuple):
 
 
 class Warning(NamedTuple):  # noqa: A001  the word of the API
-    """What changes no verdict, and the customer should know."""
+    """A fact that changes no verdict, but that the customer should know."""
 
     name: str
     detail: str
 
 
 class ProofFinding(NamedTuple):
-    """What the calls found. `role_unique_id` is set when proven, `may_be_spreading` when waiting
-    may help.
+    """The result of a proof's calls.
 
-    `refused`: the role refused its own External ID, in the first call. `access_until`: by the trust
-    policy, if read. `reads_itself`: whether the role may read itself; None: it was not asked, or
-    did not answer. `let_in_as`: the unique id of the role that accepted us.
+    - `role_unique_id`: set when the role is proven.
+    - `may_be_spreading`: waiting may help, because IAM may still propagate a change.
+    - `refused`: the role refused its own External ID, in the first call.
+    - `access_until`: by the trust policy, if it was read.
+    - `reads_itself`: whether the role may read itself; None: it was not asked, or did not answer.
+    - `let_in_as`: the unique id of the role that accepted us.
     """
 
     verdict: Verdict
@@ -98,26 +100,26 @@ class ProofFinding(NamedTuple):
     refused: bool = False
     reads_trust: bool = False
     access_until: datetime | None = None
-    permission_set: str | None = None  # as the role's tag names it
+    permission_set: str | None = None  # the name in the role's tag
     reads_itself: bool | None = None
     let_in_as: str | None = None
 
     def doubted(self, why: str) -> "ProofFinding":
-        """The same refusal, which proves nothing yet."""
+        """Return the same refusal as an inconclusive finding, because it proves nothing yet."""
         own = ProofCheck(OWN, "inconclusive", why)
         return self._replace(verdict=Verdict.INCONCLUSIVE, checks=(own, *self.checks[1:]))
 
 
 # A further question about a role, asked between the refusals and the last acceptance. Its check is
-# None where this deployment can't ask it; one that failed makes the role insecure.
+# None if this deployment can't ask it. A failed check makes the role insecure.
 Extra = Callable[[Grant], tuple[ProofCheck | None, tuple[Warning, ...]]]
 Extras = Sequence[Extra]
 
 
 def prove(sts: Sts, grant: Grant, extras: Extras = (), read: Read | None = None) -> ProofFinding:
-    """The full proof: make the calls and judge them. Opens no transaction and stores nothing.
+    """Make a full proof: make the calls and judge them. Opens no transaction and stores nothing.
 
-    `read` is told the trust policy, once, if the role accepts its own ID.
+    `read` is called with the trust policy, once, if the role accepts its own ID.
     """
     try:
         account_id, role_unique_id = sts.probe_own(grant, read)
@@ -147,9 +149,9 @@ def prove(sts: Sts, grant: Grant, extras: Extras = (), read: Read | None = None)
 def prove_routinely(
     sts: Sts, grant: Grant, role_unique_id: str, extras: Extras, read: Read | None
 ) -> ProofFinding | None:
-    """The proof of a role that was proven under this unique id, without the first acceptance.
+    """Prove a role that was proven under this unique id, without the first acceptance.
 
-    Returns None for every other outcome than a proven role: a full proof has to judge it.
+    Returns None unless the role is proven: a full proof has to judge every other outcome.
     """
     strangers, warnings = _strangers(sts, grant, extras)
     if any(check.outcome in {"failed", "inconclusive"} for check in strangers):
@@ -159,7 +161,7 @@ def prove_routinely(
             return None
     except StsError:
         return None
-    # The unique id is that of one role in one account, so the account is the proven one.
+    # The unique id belongs to one role in one account, so the account is the proven one.
     ours = check_of(OWN, "passed"), check_of(ACCOUNT, "passed")
     checks = (*ours, *strangers)
     return ProofFinding(
@@ -170,7 +172,7 @@ def prove_routinely(
 def _strangers(
     sts: Sts, grant: Grant, extras: Extras
 ) -> tuple[tuple[ProofCheck, ...], tuple[Warning, ...]]:
-    """The calls that the role must refuse, and the further questions."""
+    """Make the calls that the role must refuse, and ask the further questions."""
     refusals = (
         refusal(MISSING, sts.probe_missing, grant),
         refusal(FOREIGN, sts.probe_foreign, grant),
@@ -187,10 +189,11 @@ def _accepted_again(
     checks: tuple[ProofCheck, ...],
     warnings: tuple[Warning, ...],
 ) -> ProofFinding:
-    """Make the last call: without it, the refusals might be those of a role that refuses every
-    call.
+    """Make the last call.
+
+    Without it, the refusals might be those of a role that refuses every call.
     """
-    spreading = True  # of the role, or of another one in its place
+    spreading = True  # IAM propagates the role, or another one in its place
     try:
         if sts.probe_again(grant) == role_unique_id:
             return ProofFinding(Verdict.PROVEN, checks, role_unique_id, warnings=warnings)
@@ -204,7 +207,7 @@ def _accepted_again(
 
 
 def unproven_by(why: str, check: ProofCheck) -> ProofCheck:
-    """The check, or an inconclusive one in the place of a refusal that proves nothing."""
+    """Return the check, or an inconclusive one in the place of a refusal that proves nothing."""
     rests_on_it = check.outcome == ("failed" if check.name == OWN else "passed")
     return (
         ProofCheck(check.name, "inconclusive", why)
@@ -214,8 +217,9 @@ def unproven_by(why: str, check: ProofCheck) -> ProofCheck:
 
 
 def refusal(name: str, probe: Callable[[Grant], None], grant: Grant) -> ProofCheck:
-    """A stranger's call: accepted is failed, AccessDenied is passed, and anything else is
-    inconclusive.
+    """Make a call that the role must refuse, and return its check.
+
+    An accepted call fails, AccessDenied passes, and anything else is inconclusive.
     """
     try:
         probe(grant)

@@ -1,5 +1,6 @@
-"""How often a connection is proven: every REPROVE_EVERY, or as often as half of the STS budget
-allows.
+"""The interval at which a connection is proven.
+
+It is REPROVE_EVERY, or longer if half of the STS budget does not allow that.
 """
 
 import threading
@@ -27,8 +28,9 @@ class Pace:
         self._counting = threading.Lock()
 
     def interval(self) -> Interval:
-        """The interval of now. Reads the database: call it outside of transactions. Raises
-        StoreUnavailableError.
+        """Return the current interval. Raises StoreUnavailableError.
+
+        It reads the database, so call it outside of transactions.
         """
         with self._counting:
             if time.monotonic() >= self._until:

@@ -1,13 +1,13 @@
 """The proof queue: connections that are due, claimed a few at a time and proven in the background.
 
-The queue is in the database: a claim moves `due_at` ahead by a lease, so a claim that is lost is
-due again when its lease is over. A claim is used once: it names the `due_at` that it set, and the
-first process that begins it moves that.
+The queue is in the database. A claim moves `due_at` ahead by a lease, so a lost claim is due again
+when its lease is over. A claim is used once: it names the `due_at` that it set, and the first
+process that begins it moves that.
 
-Two kinds of claims run beside each other. Urgent: a first proof, a search, a stack's message, a
-refused session; connections that were never tried go first. Routine: the turns of proven roles.
+Two queues run beside each other. Urgent: a first proof, a search, a stack's message, a refused
+session. Connections that were never tried go first. Routine: the scheduled proofs of proven roles.
 Each claim is shared out among tenants, so that one tenant's thousands of roles do not delay another
-tenant's first proof, or its turn; within a share the longest due go first.
+tenant's first or scheduled proof. Within a share the longest due go first.
 """
 
 from collections.abc import Sequence
@@ -52,25 +52,26 @@ from app.store.models import (
 )
 from app.store.models.proof_schedule import next_turn
 
-LEASE = timedelta(minutes=2)  # longer than a proof and its wait for the STS budget take
+LEASE = timedelta(minutes=2)  # longer than a proof and its wait for the STS budget
 _AT_REST = (ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED)
-# No join, or a database may begin with the tenants instead of the index of what is due. A routine
-# claim does not ask: it would read all of a suspended tenant's connections each time, so their
-# turns pass when they are begun.
+# Without a join: with one, a database may begin with the tenants instead of the index of due rows.
+# A routine claim does not check the tenant, because it would read all of a suspended tenant's
+# connections each time. Their slots pass when their claims are begun.
 _ACTIVE = and_(
     URGENT, exists().where(Tenant.id == Connection.tenant_id, Tenant.status == TenantStatus.ACTIVE)
 )
 _SHARE = 8  # one tenant gets an eighth of a claim while others wait
-# a quarter of a claim is kept for connections that were tried before, or they could wait without
-# end
+# A quarter of a claim is kept for connections that were tried before. Otherwise they could wait
+# without end.
 _AGAIN = 4
-_ROWS = 8  # times the size of a claim: how many due rows one look reads
-# the first may show one tenant's rows only; each further one leaves out the tenants seen so far
+_ROWS = 8  # times the size of a claim: the due rows that one look reads
+# The first look may return one tenant's rows only. Each further look leaves out the tenants of
+# earlier ones.
 _LOOKS = 4
 
 
 class Claim(NamedTuple):
-    """One connection to prove. `lease`: the `due_at` that this claim set."""
+    """A claim on one connection to prove. `lease`: the `due_at` that this claim set."""
 
     tenant_id: UUID
     connection_id: UUID
@@ -96,16 +97,17 @@ class ProofQueue:
         self.pace = pace
 
     def claim(self, most: int) -> list[Claim]:
-        """At most so many urgent connections, the longest due first. No other claim gets them
-        during the lease.
+        """Claim at most so many urgent connections, the longest due first.
+
+        No other claim gets them during the lease.
         """
         at = now()
-        with self._db.read() as db:  # most looks find nothing, and need no write lock
+        with self._db.read() as db:  # most reads return nothing, and need no write lock
             chosen = _shared_out(db, _due(at, _ACTIVE), most)
         return self._claimed(at, chosen)
 
     def claim_routine(self, most: int) -> list[Claim]:
-        """At most so many connections that are due for a routine proof, as `claim` does."""
+        """Claim at most so many connections that are due for a routine proof, as `claim` does."""
         at = now()
         with self._db.read() as db:
             within, beyond = _shares(db, _due(at, IN_ROUTINE), most)
@@ -117,7 +119,7 @@ class ProofQueue:
             return []
         lease = at + LEASE
         with self._db.write(SYSTEM) as db:
-            # A claim at the same moment takes the rows that are not locked, without waiting.
+            # A concurrent claim takes the rows that are not locked, without waiting.
             locked = (
                 _due(at, true())
                 .where(Connection.id.in_(chosen))
@@ -132,7 +134,7 @@ class ProofQueue:
         return [Claim(row.tenant_id, row.id, lease) for row in found]
 
     def backlog(self) -> dict[str, int]:
-        """How many connections are due: urgent ones, and those for a routine proof."""
+        """Return how many connections are due: urgent ones, and those for a routine proof."""
         at = now()
         lanes = {"urgent": _due(at, _ACTIVE), "routine": _due(at, IN_ROUTINE)}
         with self._db.read(long=True) as db:
@@ -143,7 +145,7 @@ class ProofQueue:
             return {name: db.scalar(count) or 0 for name, count in counts.items()}
 
     def oldest_due(self) -> datetime | None:
-        """Since when the longest due connection is due; None when none is."""
+        """Return since when the longest due connection is due; None when none is due."""
         at = now()
         with self._db.read() as db:
             longest = [
@@ -154,7 +156,7 @@ class ProofQueue:
         return min((since for since in oldest if since), default=None)
 
     def finding(self) -> HealthFinding:
-        """Say for readiness how often each connection is proven."""
+        """Return the finding for readiness: how often each connection is proven."""
         interval = self.pace.interval()
         seen = (
             f"Each of {interval.connections} connections is proven every {interval.seconds} s;"
@@ -167,8 +169,9 @@ class ProofQueue:
         return ok(seen)
 
     def prove(self, claim: Claim) -> bool:
-        """Prove one; False when the claim was used already, or the connection can't be proven
-        any more.
+        """Prove the claim's connection.
+
+        Returns False when the claim was used already, or the connection can't be proven any more.
         """
         begun = self._begin(claim)
         if begun is None:
@@ -195,8 +198,9 @@ class ProofQueue:
             db.execute(update(Connection).where(*own).values(due_at=turn))
 
     def _begin(self, claim: Claim) -> Row[Trigger, ConnectionStatus, datetime | None] | None:
-        """Use up the claim: why a proof is due, and until when it is taken. None if it is not
-        the latest claim.
+        """Use up the claim, and return the reason for the proof, the status and the new lease.
+
+        None if it is not the latest claim.
         """
         at = {"connection_id": claim.connection_id, "tenant": claim.tenant_id, "lease": claim.lease}
         with self._db.write(SYSTEM) as db:
@@ -219,8 +223,9 @@ def _due(at: datetime, lane: ColumnElement[bool]) -> Select[UUID, UUID]:
 
 
 def _shared_out(db: Session, due: Select[UUID, UUID], most: int) -> list[UUID]:
-    """The ids of at most so many due connections. A tenant gets more than its share only if
-    places stay free.
+    """Return the ids of at most so many due connections.
+
+    A tenant gets more than its share only if places stay free.
     """
     first, more_first = _shares(db, due.where(Connection.proof_id.is_(None)), most)
     again, more_again = _shares(db, due.where(Connection.proof_id.is_not(None)), most)
@@ -232,8 +237,9 @@ def _shared_out(db: Session, due: Select[UUID, UUID], most: int) -> list[UUID]:
 def _shares(
     db: Session, due: Select[UUID, UUID], most: int
 ) -> tuple[Sequence[Row[UUID, UUID]], Sequence[Row[UUID, UUID]]]:
-    """Rows within their tenants' shares, and rows beyond them. It reads a bounded number,
-    however many are due.
+    """Return rows within their tenants' shares, and rows beyond them.
+
+    It reads a bounded number of rows, however many are due.
     """
     within: list[Row[UUID, UUID]] = []
     beyond: list[Row[UUID, UUID]] = []

@@ -1,12 +1,12 @@
-"""What a role's trust policy adds to a proof: two checks, and warnings for the customer.
+"""The part of a proof that a role's trust policy decides: two checks, and warnings.
 
-Two things that are read change a verdict, whatever the calls saw. A statement that lets the broker
-in without the External ID is insecure, and so is one that lets in every AWS account. A policy that
-cannot be read, or not understood, proves nothing and stops nothing.
+Two facts in the policy change a verdict, whatever the calls showed. A statement that lets the
+broker in without the External ID is insecure, and so is one that lets in every AWS account. A
+policy that can't be read or is not understood changes no verdict.
 
 A role that moves to Deputy from another system of the vendor's may list that system's values beside
-the External ID. Nobody is served under them here, so they are a warning. The External ID of another
-tenant is insecure.
+the External ID. Deputy serves nobody under those values, so they are a warning. The External ID of
+another tenant is insecure.
 """
 
 import json
@@ -63,7 +63,7 @@ _OWN_WORDS = {
 }
 _ACCOUNT = re.compile(
     r"(?:arn:aws[a-z-]*:(?:iam|sts)::)?([0-9]{12})(?::.+)?", re.DOTALL
-)  # of a principal
+)  # matches a principal's account
 
 
 class Expected(NamedTuple):
@@ -72,14 +72,17 @@ class Expected(NamedTuple):
     broker: Broker
     own_accounts: Collection[str]  # the vendor's
     external_ids: Collection[str]  # all of the tenant's
-    retired: Collection[str]  # those of them that a policy may still name, which is a warning
+    retired: Collection[str]  # those that are retired; naming one is a warning
     of_others: Collection[str]  # those in `named_external_ids` that belong to other tenants
 
 
 def judge(
     finding: ProofFinding, told: Sequence[Told], grant: Grant, expected: Expected
 ) -> ProofFinding:
-    """Return the finding with what the trust policy says. `told`: one, if the role let us in."""
+    """Return the finding with the results of the trust policy.
+
+    `told`: one reading, if the role let us in.
+    """
     if not told or isinstance(told[0], StsError):
         why = proof.NOT_TRIED if not told else _MAY_NOT if isinstance(told[0], Refused) else _SILENT
         skipped = (ProofCheck(name, "skipped", why) for name in (DEMANDS, ONLY_US))
@@ -119,8 +122,9 @@ def judge(
 
 
 def named_external_ids(told: Sequence[Told]) -> set[str]:
-    """Return what looks like an External ID of Deputy's in the trust policy, in lower case. AWS
-    bounds their number.
+    """Return what looks like an External ID of Deputy's in the trust policy, in lower case.
+
+    AWS limits their number.
     """
     if not told or isinstance(told[0], StsError):
         return set()
@@ -146,10 +150,10 @@ def _insecure(finding: ProofFinding, *, lets_in_anybody: bool) -> ProofFinding:
 
 
 def without_its_text(finding: ProofFinding) -> ProofFinding:
-    """Return the outcomes in our own words alone.
+    """Return the finding with the outcomes in our own words alone.
 
-    A role that lets everybody in may be somebody else's, and what it trusts is none of this
-    tenant's business.
+    A role that lets everybody in may belong to another party. Its trust policy must not be shown to
+    this tenant.
     """
     checks = [
         it._replace(detail=_OWN_WORDS.get((it.name, it.outcome), it.detail))
@@ -161,11 +165,10 @@ def without_its_text(finding: ProofFinding) -> ProofFinding:
 
 
 def end_of(times: Collection[str]) -> datetime | None:
-    """When all of them have passed, the access has ended. None unless each is written as in the
-    kit.
+    """Return the latest of these times, at which the access ends, or None if that is unknown.
 
-    Nor for the first and the last year: not every time zone has all of them, and PostgreSQL may
-    answer in any.
+    It is unknown unless each is written as in the kit, and none is in the first or the last year.
+    Not every time zone has all of those years, and PostgreSQL may answer in any.
     """
     try:
         ends = [datetime.strptime(it, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC) for it in times]
@@ -180,7 +183,7 @@ def _demands(reading: Reading, of_others: Collection[str]) -> ProofCheck:
             n for n, value in reading.compared if not _ids_in(value.lower()).isdisjoint(of_others)
         )
     )
-    if 0 in reading.unclear and of_others:  # nothing says which statement let us in
+    if 0 in reading.unclear and of_others:  # it is unknown which statement let us in
         with_anothers = (0,)
     failures = ((reading.open, _LETS_IN), (with_anothers, _OF_ANOTHER))
     if details := [f"{_statements(numbers)} {words}" for numbers, words in failures if numbers]:

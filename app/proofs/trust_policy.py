@@ -1,16 +1,15 @@
-"""Reads a role's trust policy: can our broker get in without this tenant's External ID, and who
-else is named?
+"""Read a role's trust policy: whether it demands the External ID, and who else gets in.
 
-The calls of a proof show what the role answered to them. The policy shows what it would answer to
-others: under another session name, at another time, to another principal. Each statement is judged
-for every External ID that makes a difference: none, those that the policy itself compares with, and
-any further one. They are judged together, as the bits of an integer, so that no policy takes long
-to read. Values that the caller or its network chooses are a choice: they are assumed to be whatever
-the policy admits. A condition that is not understood counts neither as requiring the External ID
+The calls of a proof show the role's answers to them. The policy shows its answers to others: under
+another session name, at another time, to another principal. Each statement is judged for every
+External ID that makes a difference: none, those that the policy itself compares with, and any
+further one. They are judged together, as the bits of an integer, so that no policy takes long to
+read. Values that the caller or its network chooses are a choice: they are assumed to be whatever
+the policy accepts. A condition that is not understood counts neither as demanding the External ID
 nor as insecure.
 
-Pure functions of a parsed policy. Property tests hold them to the sandbox's own evaluator and to a
-plain reading.
+Pure functions of a parsed policy. Property tests compare them with the sandbox's own evaluator and
+with a simple implementation.
 """
 
 import re
@@ -31,13 +30,13 @@ _ASSUME = "sts:assumerole"
 _WAYS_IN = (_ASSUME, f"{_ASSUME}withsaml", f"{_ASSUME}withwebidentity")
 _UNIQUE_ID = 21  # characters of a role's or user's
 _SPACE = re.compile(r"\s")
-_SENDABLE = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)  # what STS takes for an External ID
+_SENDABLE = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)  # what STS accepts as an External ID
 _ANYTHING = re.compile(
     r"\*+\?{,2}|\?{1,2}\*+"
-)  # of two characters at least, as each External ID has
+)  # matches all texts of two or more characters, as each External ID has
 _SOMEBODY = re.compile(r"[0-9]{12}|arn:aws[a-z-]*:(iam|sts)::[0-9]{12}:[\w+=,.@/-]+", re.ASCII)
-# What the request, the session or the network of the caller says: another request of the broker may
-# say otherwise.
+# Keys whose value the request, the session or the network of the caller decides. Another request of
+# the broker may have another value.
 _CHOSEN = re.compile(
     r"sts:(rolesessionname|sourceidentity|transitivetagkeys|durationseconds|requestcontext(providers|/.+))"
     r"|aws:((request|principal)tag/.+|tagkeys|sourceidentity|currenttime|epochtime|tokenissuetime|requestedregion"
@@ -48,17 +47,18 @@ _CHOSEN = re.compile(
 _LIKE = {"stringlike", "arnequals", "arnlike"}  # their values are patterns
 _READ = _LIKE | {"stringequals", "stringequalsignorecase", "bool"}
 _EQUAL = "stringequals", "foranyvalue:stringequals"
-_Statements = dict[int, Statement]  # by their number, from 1
+_Statements = dict[int, Statement]  # keys are their numbers, from 1
 
 
 class Reading(NamedTuple):
-    """What a trust policy says of our broker. Statements count from one; 0 is the policy as a
-    whole.
+    """The result of reading a trust policy, for our broker.
+
+    Statements count from one; 0 is the policy as a whole.
     """
 
     open: tuple[
         int, ...
-    ]  # statements that let the broker in without an External ID, or with one that no list names
+    ]  # statements that let the broker in without an External ID, or with an unlisted one
     unclear: tuple[int, ...]  # statements that may do so, or may not
     anybody: tuple[int, ...]  # statements that let in every AWS account
     others: tuple[str, ...]  # the other principals that get in, as the policy writes them
@@ -72,7 +72,7 @@ class Reading(NamedTuple):
 
 
 class _Answer(Enum):
-    """Whether something in a statement applies to a request."""
+    """Whether a part of a statement applies to a request."""
 
     NO = 0
     YES = 1
@@ -84,7 +84,10 @@ _NO, _YES, _CHOICE, _UNKNOWN = _Answer
 
 
 class _Answers(NamedTuple):
-    """The answers for many requests: the bits of those with each. The others' is YES."""
+    """The answers for many requests: for each answer, the bits of the requests that get it.
+
+    The other requests get YES.
+    """
 
     no: int = 0
     choice: int = 0
@@ -100,7 +103,7 @@ class _Values:
         self.other, self.absent = (
             other,
             absent,
-        )  # a value that the policy compares with nowhere; none
+        )  # other: a value that the policy never compares with; absent: no value
         self.present = other
         self.texts: dict[str, int] = {}
         self.lowered: dict[str, int] = {}
@@ -118,8 +121,9 @@ class _Values:
 
 
 class _Requests(NamedTuple):
-    """Requests that differ in one key, each a bit of `everything`; from our broker, or from
-    anybody else (None).
+    """Requests that differ in one key, each a bit of `everything`.
+
+    `broker`: they are our broker's; None: they are anybody else's.
     """
 
     broker: Broker | None
@@ -128,7 +132,7 @@ class _Requests(NamedTuple):
     globs: Globs
 
     def spread(self, answer: _Answer) -> _Answers:
-        """Return the same answer for each of them."""
+        """Return the same answer for each request."""
         if answer is _YES:
             return _Answers()
         return _Answers(
@@ -145,8 +149,8 @@ def read(
 ) -> Reading:
     """Read a policy.
 
-    `external_ids`: those that the tenant's roles are to accept. `retired`: its others, which are
-    nobody else's: each rotation adds one, and none is tried.
+    `external_ids`: those that the tenant's roles are to accept. `retired`: the tenant's others.
+    They belong to nobody else, each rotation adds one, and none is tried.
     """
     if (parsed := statements_of(policy)) is None:
         return Reading((), (0,), (), (), ())
@@ -195,10 +199,10 @@ def _listed(
 
 
 def _patterns(statements: _Statements) -> Iterator[tuple[str, bool]]:
-    """Those with white space are left out: no value that is compared has any.
+    """Yield the patterns of the policy, each with whether it is an ARN's.
 
-    AWS does not count white space in a policy's size, so a policy may have sixteen times as much of
-    it.
+    Patterns with white space are left out, because no value that is compared has any. AWS does not
+    count white space in a policy's size, so a policy may have sixteen times as much of it.
     """
     for statement in statements.values():
         for it in statement.comparisons:
@@ -215,7 +219,7 @@ def _is_pattern(value: str) -> bool:
 
 
 class _Actions:
-    """Which statements are about which way into a role."""
+    """The statements that are about each way into a role."""
 
     def __init__(self, statements: _Statements) -> None:
         actions = (action.lower() for it in statements.values() for action in it.actions)
@@ -239,9 +243,7 @@ class _Actions:
 def _of_broker(
     broker: Broker, role_account: AccountId, external_ids: list[str], globs: Globs
 ) -> _Requests:
-    """Return the broker's requests: one with each of these External IDs, one with any other, and
-    one without.
-    """
+    """Return the broker's requests: one for each External ID, one with any other, one without."""
     other = 1 << len(external_ids)
     everything = (other << 2) - 1
     keys = {
@@ -269,8 +271,9 @@ def _ways_in(
     way: str,
     everything: int,
 ) -> dict[int, tuple[int, int]]:
-    """For each statement that lets somebody in: the requests that surely get in by it, and those
-    that may.
+    """Return for each statement that lets somebody in the requests that get in by it.
+
+    They are two sets of bits: the requests that surely get in, and those that may.
     """
     closed = doubtful = 0
     admitted = {}
@@ -295,8 +298,9 @@ def _ways_in(
 
 
 def _answers(statement: Statement, requests: _Requests) -> _Answers:
-    """Return to which requests some part of the statement does not apply, or may not. Its
-    actions are not a part.
+    """Return the requests to which some part of the statement does not apply, or may not.
+
+    Its actions are not a part.
     """
     parts = [_condition(it, requests) for it in statement.comparisons]
     parts += [
@@ -331,7 +335,7 @@ def _named(kind: str, name: str, broker: Broker | None) -> _Answer:
         return _CHOICE
     return (
         _NO if _SOMEBODY.fullmatch(name) else _UNKNOWN
-    )  # IAM shows a unique id for who was deleted, and takes one
+    )  # IAM shows and accepts a unique id for a deleted principal
 
 
 def _is_session_of(broker: Broker, name: str) -> bool:
@@ -366,8 +370,9 @@ def _condition(it: Comparison, requests: _Requests) -> _Answers:
 
 
 def _matching(it: Comparison, have: _Values, globs: Globs) -> tuple[int, int, int]:
-    """Return the requests whose value is one of those compared with; those of which some are;
-    and the unknown.
+    """Return the requests that match, those that are a choice, and those that are unknown.
+
+    A request matches if its value is one of those that the comparison names.
     """
     yes = choice = unknown = patterns = 0
     for value in it.values:
@@ -399,10 +404,10 @@ def _is_read(it: Comparison, value: str) -> bool:
 
 
 def _user_id(it: Comparison, broker: Broker) -> _Answer:
-    """Judge aws:userid, the unique id of a principal and, for a role, the name of the session,
-    which is a choice.
+    """Judge a comparison of aws:userid.
 
-    We do not know the broker's unique id, only how such ids begin.
+    It is the unique id of a principal. For a role, the name of the session follows, which is a
+    choice. Deputy does not know the broker's unique id, only how such ids begin.
     """
     if it.operator == "null":
         asked = {value.lower() for value in it.values}
@@ -416,8 +421,9 @@ def _user_id(it: Comparison, broker: Broker) -> _Answer:
 
 
 def _fit(pattern: str, broker: Broker) -> _Answer:
-    """Return whether a pattern fits the aws:userid of every such principal, or each role's
-    sessions of some names.
+    """Return whether a pattern matches aws:userid of every principal of the broker's type.
+
+    For a role, the answer is a choice if it matches only sessions of some names.
     """
     before, colon, session = pattern.partition(":")
     start = before[:4].split("*")[0].split("?")[0]
@@ -437,7 +443,7 @@ def _fit(pattern: str, broker: Broker) -> _Answer:
         return _UNKNOWN
     return (
         _YES if has_star and not tail and least <= _UNIQUE_ID else _CHOICE
-    )  # a wildcard stands for the colon
+    )  # a wildcard matches the colon
 
 
 def _compared(statements: _Statements, key: str) -> set[str]:
@@ -447,7 +453,9 @@ def _compared(statements: _Statements, key: str) -> set[str]:
 def _others(
     statements: _Statements, broker: Broker, actions: _Actions, globs: Globs
 ) -> Iterator[str]:
-    """A condition on aws:PrincipalArn can narrow a principal: then the ARNs in it are named
+    """Yield the other principals that get in.
+
+    A condition on aws:PrincipalArn can narrow a principal. Then the ARNs in the condition are named
     instead.
     """
     # A value with white space is nobody's ARN.
@@ -488,7 +496,10 @@ def _ends(
     actions: _Actions,
     own: int,
 ) -> Iterator[str]:
-    """A date in one statement ends nothing while another statement lets us in without one."""
+    """Yield the dates that end the broker's access.
+
+    A date in one statement ends nothing while another statement lets us in without a date.
+    """
     until = [list(_dates(statements[n], "lessthan")) for n in sorted(admitting)]
     if all(until):
         yield from (date for dates in until for date in dates)

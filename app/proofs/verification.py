@@ -1,8 +1,8 @@
-"""Verification: proves connections, and stores what the proofs found.
+"""Verification: proves connections, and stores the verdicts.
 
 A proof takes seconds, and no transaction is open meanwhile. So its verdict is stored only if the
-connection is still the one that was tested (invariant 5; docs/architecture.md has the list);
-otherwise the proof is made again.
+connection is still the one that was tested (invariant 5; docs/architecture.md has the list).
+Otherwise the proof is made again.
 """
 
 import math
@@ -49,7 +49,7 @@ from app.store.database import Database, Session as DbSession
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, Proof, Trigger, Verdict
 from app.store.models.states import DEMANDS, ROUTINE
 
-PATIENCE = 5.0  # seconds to repeat a refused call with the own ID, when the role may be seconds old
+PATIENCE = 5.0  # seconds to retry a refused call with the own ID, when the role may be seconds old
 _PAUSES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.25)
 _ONCE = (
     "The role refused this tenant's External ID. It is asked again in a minute; a second refusal"
@@ -59,15 +59,13 @@ _CANARY_LOST = (
     "A role of our own refuses the broker as well, so this refusal says nothing about this role. It"
     " is asked again in a minute."
 )
-_TRIES = 3  # proofs at most, when the connection changes meanwhile
+_TRIES = 3  # proofs at most, if the connection changes meanwhile
 
 _Path = tuple[UUID, UUID]  # tenant and connection
 
 
 class _Tested(NamedTuple):
-    """What the calls were about: the connection's row as it was before them, and what a proof
-    makes of it.
-    """
+    """The connection that was tested: its row before the calls, and what a proof makes of it."""
 
     row: Connection
     refusal_would_break_it: bool
@@ -75,8 +73,9 @@ class _Tested(NamedTuple):
 
     @property
     def role_unique_id(self) -> str | None:
-        """Of a verified connection that is tried with its own External ID first. None calls for
-        a full proof.
+        """The role's unique id, if a routine proof suffices, otherwise None.
+
+        It suffices for a verified connection that is tried with its own External ID first.
         """
         keeps_own = self.plan.own[0].id == self.row.external_id_id
         return (
@@ -86,11 +85,11 @@ class _Tested(NamedTuple):
         )
 
     def still_holds(self, connection: Connection, verdict: Verdict) -> bool:
-        """Whether a verdict on what was tested may be stored on the connection as it is now.
+        """Return whether a verdict on the tested row may be stored on the connection as it is now.
 
         A second insecure verdict leaves the version as it is. So the latest proof is compared as
         well: calls that began before it must not overrule it. An equal verdict overrules nothing,
-        and two checks at once both end.
+        and two concurrent checks both end.
         """
         if connection.version != self.row.version:
             return False
@@ -126,11 +125,11 @@ class Verification:
         trigger: Trigger,
         patience: float = 0.0,
     ) -> Connection:
-        """The connection with a fresh proof. `patience`: seconds to keep trying a role that refuses
-        its own ID.
+        """Prove a connection, store the verdict and return the connection.
 
-        Raises NotFoundError, SuspendedError, ConflictError when the connection keeps changing
-        meanwhile, and AccountClosedError.
+        `patience`: seconds to retry a role that refuses its own ID. Raises NotFoundError,
+        SuspendedError, ConflictError when the connection keeps changing meanwhile, and
+        AccountClosedError.
         """
         for _ in range(_TRIES):
             before = self._to_test(caller, tenant_id, connection_id)
@@ -165,8 +164,9 @@ class Verification:
         return look_for_retired(self._sts, answers)
 
     def _prove(self, grant: Grant, before: _Tested, trigger: Trigger) -> ProofFinding:
-        """Makes a routine proof, or a full one where that does not suffice; then applies trust
-        policy and canary.
+        """Make a routine proof, or a full one where that does not suffice.
+
+        Then apply the trust policy and the canary.
         """
         told: list[Told] = []
         finding = None
@@ -196,8 +196,9 @@ class Verification:
     def _judge(
         self, finding: ProofFinding, told: Sequence[Told], grant: Grant, before: _Tested
     ) -> ProofFinding:
-        """Apply the trust policy, after looking up which of the External IDs that it names are
-        other tenants'.
+        """Apply the trust policy.
+
+        Before that, look up which of the External IDs that it names belong to other tenants.
         """
         own, retired, of_others = (
             before.plan.external_ids,
@@ -228,11 +229,14 @@ class Verification:
     def _store(
         self, caller: AnyCaller, path: _Path, before: _Tested, answers: Answers, trigger: Trigger
     ) -> Connection | None:
-        """Compare-and-set: None when the connection is no longer what was tested."""
+        """Store the verdict by compare-and-set.
+
+        Returns None when the connection is no longer the tested one.
+        """
         interval = self._pace.interval()
         with self._db.write(caller) as db:
-            # The tenant first, as its deletion does: the proof's foreign key would lock it later,
-            # and deadlock.
+            # The tenant is locked first, as in its deletion. Otherwise the proof's foreign key
+            # would lock it later, and deadlock.
             tenant = tenant_of(db, caller, path[0], lock=True)
             connection = owned(db, caller, *path, lock=True)
             tenant.ensure_active()
@@ -274,8 +278,9 @@ class Verification:
 def _note_reading(
     db: DbSession, actor: Actor, connection: Connection, finding: ProofFinding
 ) -> ProofFinding:
-    """Store when its access ends, and whether it may read itself. The proof that finds a loss of
-    that has a warning.
+    """Store when the connection's access ends, and whether its role may read itself.
+
+    The proof that finds a loss of that right gets a warning.
     """
     connection.access_until = (
         finding.access_until if finding.reads_trust else connection.access_until
@@ -283,7 +288,7 @@ def _note_reading(
     before, after = connection.reads_itself, finding.reads_itself
     if (
         before is None and connection.proof is not None
-    ):  # proven last by a release that did not store it
+    ):  # last proven by a release that did not store it
         before = (
             any(
                 it["name"] == DEMANDS and it["outcome"] != "skipped"
@@ -299,12 +304,12 @@ def _note_reading(
 
 
 def _ensure_open(db: DbSession, caller: AnyCaller, connection: Connection) -> None:
-    """Raises SuspendedError for a suspended connection, and AccountClosedError for one that is not
-    verified, in an account that the vendor's suspension closes. The vendor itself may ask for its
-    proof.
+    """Raise if the connection may not be proven by this caller.
 
-    It does not matter whether it was verified before: a tenant can let a role break, and repair it
-    when it needs it.
+    It raises SuspendedError for a suspended connection. It raises AccountClosedError for an
+    unverified connection in an account that the vendor's suspension closes. The vendor itself may
+    ask for its proof. It does not matter whether the connection was verified before: a tenant can
+    let a role break, and repair it when it needs it.
     """
     connection.ensure_not_suspended()
     if caller.tenant_id is not None and connection.status is not ConnectionStatus.VERIFIED:
@@ -332,8 +337,9 @@ def _proof(
     *,
     counts_up: bool,
 ) -> tuple[Proof, bool]:
-    """The row of this proof, and whether it is a new one: a routine proof that finds nothing new
-    counts up the latest.
+    """Return the row of this proof, and whether it is a new one.
+
+    A routine proof with the same result as the latest one counts up in that row.
     """
     at, latest = now(), connection.proof
     checks = [check._asdict() for check in finding.checks]
@@ -358,7 +364,10 @@ def _proof(
 
 
 def _drift(connection: Connection, was: ConnectionStatus, found_at: datetime) -> dict[str, Any]:
-    """For the event of a role that is not as it was proven: when that can have begun."""
+    """Return when a role can have changed after its last proof, for the audit event.
+
+    Empty if the role did not drift.
+    """
     last = connection.verified_at
     if (
         was is not ConnectionStatus.VERIFIED
