@@ -1,10 +1,9 @@
-"""Pairing: with which External IDs a proof tries a role during a rotation, and when its answers
-change the pair.
+"""Candidates: the External IDs with which a proof tries a role during a rotation.
 
 A connection is paired with one External ID, and only proofs change which (invariant 14;
-docs/architecture.md). A verified connection keeps its own until its role has accepted the next one
-and refused strangers in two proofs, two minutes apart: IAM takes a moment to spread a change, and
-credentials are issued meanwhile. Any other connection takes the first one that its role accepts.
+docs/architecture.md). A verified connection keeps its own until two proofs with the next one have
+succeeded, two minutes apart. IAM takes a moment to propagate a change, and credentials are issued
+meanwhile. Any other connection takes the first one that its role accepts.
 """
 
 from collections.abc import Callable
@@ -46,12 +45,15 @@ class Candidate(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Which External IDs to try a role with.
+    """The External IDs with which to try a role.
 
-    `own`: the first that it accepts becomes, or stays, its own. `upcoming`: what a verified
-    connection is to switch to. `retiring`: what the role is to refuse. `retired`: what an
-    unverified one may still have, and can't be paired with. `external_ids`: all of the tenant's,
-    which a trust policy may name; `retired_ids`: those that it should no longer name.
+    - `own`: the first that the role accepts becomes, or stays, its own.
+    - `upcoming`: the one to which a verified connection is to switch.
+    - `retiring`: the one that the role is to refuse.
+    - `retired`: those that the role of an unverified connection may still have. It can't be
+      paired with them.
+    - `external_ids`: all of the tenant's, which a trust policy may name.
+    - `retired_ids`: those that a trust policy should no longer name.
     """
 
     own: tuple[Candidate, ...]
@@ -64,9 +66,7 @@ class Plan(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """The finding, and with which External ID it was made; what came of the upcoming and of the
-    retiring one.
-    """
+    """The finding with the External ID it is about, and the results of the other candidates."""
 
     plan: Plan
     finding: ProofFinding
@@ -76,7 +76,8 @@ class Answers(NamedTuple):
 
 
 _OF_TENANT = ExternalIdRow.tenant_id == bindparam("tenant_id")
-# What came with a row that was waited for is as old as the wait began.
+# A statement that waits for a lock loads related rows as they were when it began. So they are read
+# again.
 _EXTERNAL_IDS = select(ExternalIdRow).where(_OF_TENANT).execution_options(populate_existing=True)
 
 
@@ -85,7 +86,7 @@ def plan_of(db: Session, connection: Connection) -> Plan:
     by_state = {row.state: row for row in rows}
     current, following = by_state.get(ExternalIdState.CURRENT), by_state.get(ExternalIdState.NEXT)
     paired = next(row for row in rows if row.id == connection.external_id_id)
-    # One that was retired by a new rotation is never proven again, even where its connection is
+    # An External ID that a new rotation retired is never proven again, even if its connection is
     # still verified.
     keeps_own = (
         connection.status is ConnectionStatus.VERIFIED
@@ -135,13 +136,13 @@ def try_external_ids(sts: Sts, plan: Plan, prove: Callable[[Grant], ProofFinding
     if upcoming is not None and upcoming.verdict is Verdict.INSECURE:
         return Answers(
             plan, upcoming, candidate.id
-        )  # one accepted stranger, whatever else was said
+        )  # one accepted call that must be refused decides, whatever the other answers
     old = plan.retiring if plan.retiring != candidate else None
     return Answers(plan, finding, candidate.id, upcoming, refuses(sts, old.grant) if old else None)
 
 
 def refuses(sts: Sts, grant: Grant) -> bool | None:
-    """Whether the role refuses this External ID; None if AWS gave no clear answer."""
+    """Return whether the role refuses this External ID; None if AWS gave no clear answer."""
     try:
         sts.probe_again(grant)
     except Refused:
@@ -152,8 +153,9 @@ def refuses(sts: Sts, grant: Grant) -> bool | None:
 
 
 def look_for_retired(sts: Sts, answers: Answers) -> Answers:
-    """The answers, which say so if a role that refused every External ID that it may have
-    accepts a retired one.
+    """Return the answers, after trying retired External IDs if the role refused all others.
+
+    If the role accepts a retired one, the finding says so.
     """
     retired = answers.plan.retired if answers.finding.refused else ()
     if not any(refuses(sts, one.grant) is False for one in retired):
@@ -166,13 +168,15 @@ def look_for_retired(sts: Sts, answers: Answers) -> Answers:
 def store_trials(
     db: Session, connection: Connection, answers: Answers, at: datetime
 ) -> tuple[ProofFinding, UUID]:
-    """Keep what the role said to the External IDs that are not its own: the finding that counts,
-    and the pair after it.
+    """Store the role's answers to the External IDs that are not its own.
+
+    Return the finding that counts, and the External ID with which the connection is paired after
+    it.
     """
     plan = answers.plan
     if plan.rotates and connection.status is not ConnectionStatus.VERIFIED:
-        # What its role accepted before it was stopped: its repair is a change of its own, which
-        # takes time to spread.
+        # Acceptances from before the connection stopped do not count: its repair is a change of its
+        # own, which takes time to propagate.
         db.execute(
             update(Trial).where(Trial.connection_id == connection.id).values(accepted_at=None)
         )
@@ -190,7 +194,7 @@ def store_trials(
     return answers.finding, answers.external_id_id if proven else connection.external_id_id
 
 
-def _note_refusal(trial: Trial, refused: bool, at: datetime) -> None:  # noqa: FBT001  it is what was said
+def _note_refusal(trial: Trial, refused: bool, at: datetime) -> None:  # noqa: FBT001  the role's answer
     if not refused:
         trial.refused_at = trial.refused_again_at = None
     elif trial.refused_at is None:
@@ -211,7 +215,7 @@ def _trial(db: Session, connection: Connection, candidate: Candidate) -> Trial:
 
 
 def next_due(db: Session, connection: Connection, plan: Plan, at: datetime) -> datetime | None:
-    """When a rotation needs the next proof of it; None when it needs none."""
+    """Return when a rotation needs this connection's next proof; None when it needs none."""
     if connection.status is not ConnectionStatus.VERIFIED:
         return None
     wanted = []
@@ -226,5 +230,5 @@ def next_due(db: Session, connection: Connection, plan: Plan, at: datetime) -> d
 
 
 def _after(first: datetime | None, pause: timedelta, at: datetime) -> datetime:
-    """When to ask a second time; within the hour, while there was no first time."""
+    """Return when to ask a second time: within the hour, if there was no first time."""
     return at + HOURLY if first is None else max(first + pause, at + _REFUSALS_APART / 2)

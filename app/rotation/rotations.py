@@ -1,9 +1,9 @@
 """Rotation: a tenant's External ID is replaced by another, without an outage.
 
-Proofs move single connections to the next External ID (app/proofs/proof.py), and nothing here
-does. Here a rotation begins, and goes on once proofs have shown enough: to the end when no verified
-connection waits any more, and to the old one's retirement when every role has refused it (invariant
-14; docs/architecture.md).
+Proofs move single connections to the next External ID (app/proofs/proof.py), and nothing here does.
+This module starts a rotation, and takes it further once proofs have shown enough. It completes when
+no verified connection waits any more. The old External ID retires when every role has refused it
+(invariant 14; docs/architecture.md).
 """
 
 from contextlib import suppress
@@ -35,16 +35,14 @@ from app.store.models.tenant import ROTATING
 
 HOURLY = timedelta(
     hours=1
-)  # how often, at least, a role is tried with an External ID that is to become its own
-_COMPLETES_AFTER = timedelta(days=1)  # of being ready
+)  # longest time between two tries of a role with an External ID that is to become its own
+_COMPLETES_AFTER = timedelta(days=1)  # after it became ready
 _REPAIRED_WITHIN = timedelta(days=1)  # since its last proof
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Of the tenant's verified connections: those that are paired with the next External ID, and
-    the others.
-    """
+    """The tenant's verified connections: those paired with the next External ID, and the others."""
 
     total: int
     switched: int
@@ -53,8 +51,9 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class RotationStatus:
-    """How far a tenant's latest rotation is. `external_id` is the one that is replaced, also
-    after the end.
+    """The progress of a tenant's latest rotation.
+
+    `external_id` is the one that is replaced, also after the end.
     """
 
     state: RotationState
@@ -66,7 +65,7 @@ class RotationStatus:
 
 
 class Rotations:
-    """Start, read, complete and abandon rotations."""
+    """Starts, reads, completes and abandons rotations."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -74,12 +73,12 @@ class Rotations:
     def start(
         self, caller: Caller, tenant_id: UUID, *, reason: str, emergency: bool = False
     ) -> tuple[RotationStatus, bool]:
-        """The rotation, and whether it is new: with `emergency` one that is open already becomes an
-        emergency, the vendor's if an unbound key asks for that.
+        """Start a rotation, or make an open one an emergency. Return it and whether it is new.
 
-        In an emergency nothing is issued for connections that have not switched. Raises
-        NotFoundError, ConflictError while another rotation is open or ready, and RateLimitedError
-        for a bound key that would start too many.
+        With `emergency`, an open rotation becomes an emergency. It becomes the vendor's if an
+        unbound key asks for that. In an emergency nothing is issued for connections that have not
+        switched. Raises NotFoundError, ConflictError while another rotation is open or ready, and
+        RateLimitedError for a bound key that would start too many.
         """
         with self._db.write(caller) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
@@ -104,8 +103,9 @@ class Rotations:
             return _status(db, rotation), new
 
     def get(self, caller: Caller, tenant_id: UUID) -> RotationStatus | None:
-        """The latest one, ended or not; None when there never was one. Raises NotFoundError for
-        an absent tenant.
+        """Return the latest rotation, ended or not; None when there never was one.
+
+        Raises NotFoundError for an absent tenant.
         """
         with self._db.read() as db:
             tenant_of(db, caller, tenant_id)
@@ -113,7 +113,7 @@ class Rotations:
             return None if rotation is None else _status(db, rotation)
 
     def complete(self, caller: Caller, tenant_id: UUID) -> RotationStatus:
-        """The next External ID becomes the current one, and the old one is retiring.
+        """Make the next External ID the current one, and the old one a retiring one.
 
         Raises NotFoundError, and ConflictError when none is open, or while verified connections
         wait.
@@ -131,10 +131,10 @@ class Rotations:
             return _status(db, rotation)
 
     def abandon(self, caller: Caller, tenant_id: UUID) -> None:
-        """The next External ID is retired, and the old one stays current.
+        """Retire the next External ID, and keep the old one as the current one.
 
-        Raises NotFoundError, and ConflictError when none is open, once a connection has switched,
-        or for a bound key that would undo what the vendor began.
+        Raises NotFoundError. Raises ConflictError when none is open, once a connection has
+        switched, or for a bound key that would undo what the vendor began.
         """
         with self._db.write(caller) as db:
             rotation = _open_one(db, caller, tenant_id)
@@ -159,7 +159,10 @@ class Rotations:
 
 
 def current_external_id_id(db: Session, tenant_id: UUID) -> UUID:
-    """Of the row. `Tenant.current` may be as old as the wait for the tenant's lock began."""
+    """Return the id of the tenant's current External ID, read from its row.
+
+    `Tenant.current` may be as old as the beginning of the wait for the tenant's lock.
+    """
     current = ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state == ExternalIdState.CURRENT
     return db.scalars(select(ExternalIdRow.id).where(*current)).one()
 
@@ -171,7 +174,8 @@ def latest(db: Session, tenant_id: UUID) -> Rotation | None:
         .order_by(Rotation.id.desc())
         .limit(1)
     )
-    # What came with the tenant's row, if that was waited for, is as old as the wait began.
+    # A statement that waits for the tenant's lock loads related rows as they were when it began. So
+    # they are read again.
     return db.scalars(query.execution_options(populate_existing=True)).first()
 
 
@@ -183,8 +187,9 @@ def settle(db: Session, actor: Actor, tenant_id: UUID) -> None:
 
 
 def settle_all(database: Database) -> None:
-    """As `settle`, for every rotation that goes on: a connection that was waited for may be gone.
-    Raises StoreUnavailableError.
+    """Settle every open or retiring rotation, as `settle` does. Raises StoreUnavailableError.
+
+    A connection that a rotation waited for may be deleted.
     """
     with database.read() as db:
         tenants = list(db.scalars(select(ExternalIdRow.tenant_id).where(ROTATING).distinct()))
@@ -200,7 +205,8 @@ def _begin(db: Session, actor: Actor, tenant_id: UUID, earlier: Rotation | None)
         unseen = db.scalars(_not_refused_twice(earlier).with_only_columns(func.count())).one()
         warning = "Not every role was seen to refuse it." if unseen else None
         _retire(db, actor, earlier, connections_not_seen_to_refuse_it=unseen, warning=warning)
-        # Nothing is issued for those that still have it, until a proof pairs them with another one.
+        # Nothing is issued for connections that still have it, until a proof pairs them with
+        # another one.
         stopped = _verified_of(tenant_id), Connection.external_id_id == earlier.external_id_id
         db.execute(
             update(Connection).where(*stopped).values(due_at=now(), due_for=Trigger.ROTATION)
@@ -226,8 +232,9 @@ def _try_within_the_hour(db: Session, tenant_id: UUID) -> None:
 
 
 def _withdraw(db: Session, rotation: Rotation) -> None:
-    """Nothing is issued any more with any other External ID than the next one: this moves the
-    epoch.
+    """Stop issuing with any other External ID than the next one.
+
+    This raises the revocation counter.
     """
     rotation.emergency = True
     others = update(ExternalIdRow).where(
@@ -240,8 +247,9 @@ def _withdraw(db: Session, rotation: Rotation) -> None:
 
 
 def _open_one(db: Session, caller: Caller, tenant_id: UUID) -> Rotation:
-    """The rotation that can be completed or abandoned, its tenant locked. Raises NotFoundError,
-    ConflictError.
+    """Return the rotation that can be completed or abandoned, with its tenant locked.
+
+    Raises NotFoundError, ConflictError.
     """
     tenant_of(db, caller, tenant_id, lock=True)
     rotation = latest(db, tenant_id)
@@ -273,7 +281,7 @@ def _settle(db: Session, actor: Actor, rotation: Rotation) -> None:
 def _complete(db: Session, actor: Actor, rotation: Rotation) -> None:
     _become(
         db, rotation.old, ExternalIdState.RETIRING
-    )  # first: a tenant has one current External ID
+    )  # first, because a tenant has one current External ID
     _become(db, rotation.new, ExternalIdState.CURRENT)
     _record(db, actor, rotation, Action.ROTATION_COMPLETED)
     _try_within_the_hour(db, rotation.tenant_id)
@@ -301,8 +309,8 @@ def _verified_of(tenant_id: UUID) -> ColumnElement[bool]:
 def _not_refused_twice(rotation: Rotation) -> Any:
     """Select the connections that may need the old External ID.
 
-    One that broke within a day may be repaired, because a mistake of ours breaks connections as
-    well.
+    A connection that broke within a day counts too, because it may be repaired: a mistake of ours
+    breaks connections as well.
     """
     lost = and_(
         Connection.tenant_id == rotation.tenant_id,
