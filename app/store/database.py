@@ -1,10 +1,13 @@
 """The database: engine, transactions and column types.
 
-`Database.read()` opens a session for queries, `Database.write(caller)` one short transaction. For
-issuing, app/audit/insert.py has a connection of its own. On SQLite every writing transaction begins
-IMMEDIATE, because one that reads first and writes later fails at once when another process has
-written in between. It waits for a file lock, off the gevent hub. No transaction may contain a
-network call; the tests refuse one.
+`Database.read()` opens a session for queries, `Database.write(caller)` one short transaction.
+Issuing has a connection of its own (app/audit/insert.py).
+
+On SQLite every writing transaction begins IMMEDIATE. A transaction that reads first and writes
+later fails at once when another process has written in between. An immediate one waits for a file
+lock, off the gevent hub.
+
+No transaction may contain a network call. The tests refuse one.
 """
 
 import functools
@@ -51,20 +54,24 @@ _DURABLE = (
     "SELECT set_config('synchronous_commit', 'on', false) WHERE"
     " current_setting('synchronous_commit') = 'off'"
 )
-# Seconds. The feed shows audit events that are older than both together. So no transaction takes
-# longer than LONGEST, and no event is older than that when it is stored.
+# Seconds. The feed shows audit events that are older than the sum of both. LONGEST limits the
+# length of a transaction, and so the age of an event when it is stored.
 LONGEST = 15
-CLOCKS_APART = 5  # the most by which machines' clocks may differ
-# Long reads at once, on SQLite: each occupies a thread and a connection, and writers need some too.
+CLOCKS_APART = 5  # upper bound for the difference between the clocks of two machines
+# Limit of concurrent long reads on SQLite. Each occupies a thread and a connection, and writers
+# need some too.
 _LONG_READS = 4
 _STATEMENT_SECONDS = 10  # for a statement that waits for a lock, or reads too many rows
-# Seconds until a database that does not answer counts as away. For container credentials, SDKs wait
-# two seconds.
+# Timeouts, in seconds and milliseconds, after which the database counts as unavailable. SDKs wait
+# two seconds for container credentials.
 _POSTGRESQL_WAITS = {"connect_timeout": 2, "tcp_user_timeout": 2000}
 
 
 def database_now(db: Session) -> datetime:
-    """The database's clock, which is the same for all processes. SQLite's is the machine's."""
+    """Return the database's time, which is the same for all processes.
+
+    On SQLite it is the machine's time.
+    """
     if db.get_bind().dialect.name == "sqlite":
         text = db.scalars(select(func.strftime("%Y-%m-%dT%H:%M:%f+00:00", "now"))).one()
         return datetime.fromisoformat(text)
@@ -72,7 +79,7 @@ def database_now(db: Session) -> datetime:
 
 
 def as_json(value: Any) -> str:
-    """The text of a JSON column, the same on every database."""
+    """Return the text of a JSON column, which is the same on every database."""
     return orjson.dumps(value).decode()
 
 
@@ -80,8 +87,9 @@ _JSON: Any = {"json_serializer": as_json, "json_deserializer": orjson.loads}
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC datetime on every database: SQLite drops the zone, and PostgreSQL answers in
-    the session's.
+    """An aware UTC datetime on every database.
+
+    SQLite drops the time zone. PostgreSQL returns the session's.
     """
 
     impl = DateTime(timezone=True)
@@ -103,8 +111,9 @@ Result = TypeVar("Result")
 
 
 def until_committed(stop: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Repeat a use case that stops something when it collided with another: nobody should have
-    to ask for it twice.
+    """Retry a revocation or suspension when it collides with another transaction.
+
+    Nobody should have to request it twice.
     """
 
     @functools.wraps(stop)
@@ -121,17 +130,18 @@ def until_committed(stop: Callable[Arguments, Result]) -> Callable[Arguments, Re
 
 
 class Writer(Protocol):
-    """On whose behalf a transaction writes: an API key, an onboarding link, or Deputy itself."""
+    """Whoever a transaction writes for: an API key, an onboarding link, or Deputy itself."""
 
     def admit(self, db: Session) -> None:
-        """Check again, in this transaction, that the writer may still act. Raises an AppError if
-        it may not.
+        """Check again, in this transaction, that the writer may still act.
+
+        Raises an AppError if it may not.
         """
 
 
 class _System:
     def admit(self, db: Session) -> None:
-        """There is no key that could have been revoked."""
+        """Accept: there is no key that could have been revoked."""
 
 
 SYSTEM = (
@@ -140,7 +150,10 @@ SYSTEM = (
 
 
 class Database:
-    """The engine and its two kinds of transactions. Cheap to make; it connects when first used."""
+    """The engine and its two kinds of transactions.
+
+    Creating one is cheap. It connects when it is first used.
+    """
 
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
@@ -152,10 +165,10 @@ class Database:
 
     @contextmanager
     def read(self, *, long: bool = False) -> Iterator[Session]:
-        """A session for queries; its changes are rolled back. Raises StoreUnavailableError.
+        """Open a session for queries, and roll back its changes.
 
-        `long`: it may read so many rows that on SQLite the process's other requests would wait for
-        it.
+        `long`: the queries may read many rows. On SQLite they then run off the gevent hub, where
+        they do not delay the process's other requests. Raises StoreUnavailableError.
         """
         engine, turn = (
             (self._long_reading, self._long_reads) if long else (self.engine, nullcontext())
@@ -165,7 +178,7 @@ class Database:
 
     @contextmanager
     def write(self, writer: Writer) -> Iterator[Session]:
-        """One transaction: commits at the end, rolls back on any exception.
+        """Open a transaction. It commits at the end, and rolls back on any exception.
 
         `writer` is checked again first: its key may have been revoked while the request's body
         arrived. Raises what `writer.admit` raises, ConflictError when PostgreSQL broke up a
@@ -176,7 +189,7 @@ class Database:
             Session(self._writing, expire_on_commit=False) as session,
             session.begin(),
         ):
-            session.connection()  # begins the transaction, on SQLite once the write lock is free
+            session.connection()  # begins the transaction; on SQLite this waits for the write lock
             began = time.monotonic()
             writer.admit(session)
             yield session
@@ -185,8 +198,9 @@ class Database:
                 raise StoreUnavailableError(_UNREACHABLE)
 
     def dedicated(self) -> Any:
-        """A connection of the driver that no longer belongs to the pool. Raises
-        StoreUnavailableError.
+        """Return a driver connection that no longer belongs to the pool.
+
+        Raises StoreUnavailableError.
         """
         with store_errors():
             fairy = self.engine.raw_connection()
@@ -197,8 +211,9 @@ class Database:
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Raises StoreUnavailableError when the database is away, full or locked. Violated
-    constraints pass.
+    """Raise StoreUnavailableError when the database is unreachable, full or locked.
+
+    Violated constraints are raised unchanged.
     """
     try:
         yield
@@ -216,7 +231,7 @@ def store_errors() -> Iterator[None]:
 
 
 def postgresql_limits(server_version: int) -> dict[str, float]:
-    """PostgreSQL's time limits for a statement and for a transaction, in seconds."""
+    """Return PostgreSQL's time limits for a statement and for a transaction, in seconds."""
     whole = (
         "transaction_timeout" if server_version >= 170000 else "idle_in_transaction_session_timeout"
     )
@@ -224,10 +239,10 @@ def postgresql_limits(server_version: int) -> dict[str, float]:
 
 
 def without_limits(connection: Connection) -> None:
-    """Lift the time limits, for migrations. Invalidate the connection afterwards, or the pool hands
-    it out again.
+    """Lift the time limits, for migrations.
 
-    A lock is waited for only briefly: all requests that need the table wait behind the migration.
+    Invalidate the connection afterwards, or the pool reuses it. The lock timeout is short, because
+    all requests that need the table wait behind the migration.
     """
     if connection.dialect.name == "postgresql":
         version = connection.connection.dbapi_connection.info.server_version  # type: ignore[union-attr]
@@ -238,7 +253,7 @@ def without_limits(connection: Connection) -> None:
 
 
 class _TimedPool(QueuePool):
-    """The pool of connections to PostgreSQL, which measures how long each request for one takes."""
+    """The pool of connections to PostgreSQL, which measures the time to get a connection."""
 
     connect = metrics.POOL_WAIT.time()(QueuePool.connect)
 

@@ -1,4 +1,4 @@
-"""Alembic's configuration; app/store/revisions.py is what does without it."""
+"""Alembic's configuration. app/store/revisions.py works without Alembic."""
 
 from alembic.config import Config as AlembicConfig
 
@@ -7,7 +7,7 @@ from app.store.revisions import MIGRATIONS
 
 
 def alembic_config(db: Database) -> AlembicConfig:
-    """For this database."""
+    """Return Alembic's configuration for this database."""
     config = AlembicConfig(str(MIGRATIONS.with_name("alembic.ini")))
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["engine"] = db.engine

@@ -1,4 +1,4 @@
-"""Keyset pages: a list in parts, each of which begins where the one before ended."""
+"""Keyset pagination: each page begins where the previous one ended."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -8,18 +8,18 @@ from sqlalchemy import ColumnElement, Select, select, union_all
 from sqlalchemy.orm import Session
 
 Row = TypeVar("Row")
-_PAGE = 200  # rows of one page, where all are read
+_PAGE = 200  # rows of a page when all pages are read
 
 
 class Page(NamedTuple, Generic[Row]):
-    """One page of a list, and where the next one starts (None after the last)."""
+    """One page of a list, and the start of the next one (None after the last)."""
 
     items: list[Row]
     after: UUID | None
 
 
 def with_values(query: Select[Row], **values: object) -> Select[Row]:
-    """The query for those rows whose columns have these values; None means any."""
+    """Return the query restricted to rows with these column values; None means any."""
     return query.filter_by(**{name: value for name, value in values.items() if value is not None})
 
 
@@ -33,13 +33,15 @@ def page(
     either: Sequence[ColumnElement[bool]] = (),
     oldest_first: bool = False,
 ) -> Page[Row]:
-    """The next `limit` rows of `query` beyond `after`, by `key`, a UUIDv7 column: in order of
-    creation, newest first.
+    """Return the next `limit` rows of `query` after `after`, newest first.
 
-    One row more than asked says whether there are more; the cost of a count and of OFFSET grows
-    with the depth. `either`: conditions of which one must be true, each with an index that ends in
-    `key`. An index is in order under one of them only, so the first rows under each are looked up,
-    and the page is taken from those.
+    `key`: a UUIDv7 column, which is in order of creation. The query reads one row more than
+    requested, to know whether there are more. The cost of a count and of OFFSET would grow with the
+    depth.
+
+    `either`: conditions of which one must be true, each with an index that ends in `key`. An index
+    is in order only under one condition. So the first rows under each condition are read, and the
+    page is taken from those.
     """
     order = key.asc() if oldest_first else key.desc()
     if after is not None:

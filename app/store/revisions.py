@@ -1,7 +1,7 @@
-"""The schema's version: where the database's is, and which migrations this release knows.
+"""The schema's version: the database's, and the migrations of this release.
 
-Without Alembic, which only `flask migrate` needs: to load it would take a tenth of every process's
-start.
+It does not use Alembic, which only `flask migrate` needs. Loading Alembic would take 10 % of every
+process's start-up time.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ import sqlalchemy
 
 from app.store.database import Database
 
-MIGRATIONS = Path(__file__).parents[2] / "migrations"  # they lie beside the package
+MIGRATIONS = Path(__file__).parents[2] / "migrations"  # beside the package
 KNOWN = sorted(
     path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py")
 )  # in order
@@ -18,8 +18,9 @@ _TABLE = "alembic_version"
 
 
 def revision(db: Database) -> str | None:
-    """Where the database's schema is; None before the first migration. Raises
-    StoreUnavailableError.
+    """Return the database's revision; None before the first migration.
+
+    Raises StoreUnavailableError.
     """
     with db.read() as session:
         if not sqlalchemy.inspect(session.connection()).has_table(_TABLE):
@@ -29,5 +30,5 @@ def revision(db: Database) -> str | None:
 
 
 def is_newer(at: str | None) -> bool:
-    """Whether a database is at a revision that this release does not know."""
+    """Return whether a database has a revision that this release does not know."""
     return at is not None and at not in KNOWN

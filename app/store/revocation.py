@@ -1,12 +1,12 @@
-"""Which changes revoke what processes keep in memory, and the triggers that record them.
+"""The changes that revoke what processes keep in memory, and the triggers that record them.
 
 Web processes keep keys, tenants and connections in memory. `configuration.epoch` counts the
 revocations, and `epoch_changes` names the row of each of the last thousand. The triggers write both
 in the transaction of the change. So neither new code nor a statement by hand can forget it.
 Additions and proofs that confirm a connection revoke nothing.
 
-migrations/versions/0001_schema.py has the triggers as this table makes them; `make check` compares
-the two.
+migrations/versions/0001_schema.py has the triggers as this table creates them. `make check`
+compares the two.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 
 class Revocation(NamedTuple):
-    """A change of any of these columns revokes, if the condition on the OLD and the NEW row
-    holds.
+    """A change of any of these columns is a revocation if the condition holds.
+
+    The condition is on the OLD and the NEW row.
     """
 
     table: str
@@ -32,8 +33,8 @@ UPDATES = (
     Revocation("tenants", "id status deleted_at", "OLD.status = 'active'"),
     Revocation("external_ids", "withdrawn_at", "OLD.withdrawn_at IS NULL"),
     Revocation("external_ids", "state", "NEW.state = 'retired'"),
-    # The version changes with all that an issuance relies on. The other columns are for changes by
-    # hand.
+    # The version changes with everything that an issuance relies on. The other columns are for
+    # changes by hand.
     Revocation(
         "connections",
         "id status version tenant_id role_arn external_id_id role_unique_id permission_set"
@@ -41,7 +42,7 @@ UPDATES = (
         "OLD.status = 'verified'",
     ),
 )
-# The condition on which the deletion of a row revokes.
+# The deletion of a row is a revocation if its condition holds.
 DELETIONS = {
     "api_keys": "OLD.revoked_at IS NULL",
     "tenants": "true",
@@ -54,8 +55,9 @@ _NAME_ROW = (
     " ON CONFLICT DO NOTHING"
 )
 _FORGET_OLD = "DELETE FROM epoch_changes WHERE epoch < (SELECT epoch - 1000 FROM configuration)"
-# A transaction counts once, however many rows it changes: xmin is the transaction that wrote the
-# row last. TRUNCATE names no row, so it counts twice: no process can know the row of the first.
+# A transaction counts once for any number of changed rows: xmin is the transaction that last wrote
+# the row. TRUNCATE names no row and increases the counter by two more. So processes notice that a
+# revocation has no row.
 FUNCTION = f"""
 CREATE FUNCTION deputy_revoke() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -101,7 +103,7 @@ def _trigger(dialect: str, table: str, event: str, condition: str) -> str:
     """Return the statement for one trigger.
 
     On PostgreSQL it runs at the commit. Then all transactions lock the one row of `configuration`
-    last and briefly, and none can deadlock with locks of rows.
+    last and briefly, and can't deadlock with row locks.
     """
     name = f"{table}_{event.lower()}_revokes"
     if dialect == "sqlite":

@@ -1,5 +1,6 @@
-"""SQLite as a server's database: writers wait for one lock, and slow work on the disk stays off
-the gevent hub.
+"""SQLite as a server's database.
+
+Writers wait for one fair lock, and slow disk work runs off the gevent hub.
 """
 
 import fcntl
@@ -14,38 +15,39 @@ from app import metrics
 from app.concurrency.fair_lock import FairLock
 from app.concurrency.gevent import Result, off_hub
 
-_LOCK_SECONDS = 10  # for which a writer waits for those before it
-_TRIES = 4  # to find the lock free
+_LOCK_SECONDS = 10  # timeout of a writer that waits for the lock
+_TRIES = 4  # attempts to take the lock without blocking
 _BUSY_TIMEOUT = f"PRAGMA busy_timeout={_LOCK_SECONDS * 1000}"
 PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",  # an audit row must survive a power cut before credentials leave
     "PRAGMA foreign_keys=ON",  # off by default; they carry invariant 3 (docs/architecture.md)
-    # or INSERT OR REPLACE would delete an audit event past its trigger
+    # otherwise INSERT OR REPLACE would delete an audit event without firing its trigger
     "PRAGMA recursive_triggers=ON",
     _BUSY_TIMEOUT,
 )
 
 
 def create_private(path: str) -> None:
-    """Create the database's file, for its owner alone, unless it exists. SQLite gives -wal and -shm
-    the same mode.
+    """Create the database's file with access for its owner only, unless it exists.
 
-    O_EXCL: an existing file must not be opened here, because closing it would release this
-    process's locks on it.
+    SQLite gives -wal and -shm the same mode. O_EXCL: an existing file must not be opened here,
+    because closing it would release this process's locks on it.
     """
-    with suppress(OSError):  # it exists; otherwise SQLite says why it can't be created
+    with suppress(OSError):  # the file exists; SQLite reports other errors itself
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 class FileLock:
-    """The lock for writing to a SQLite file, among processes and within one.
+    """The write lock of a SQLite file, among processes and within one.
 
-    In SQLite, waiting writers sleep and try again, so under load some wait very long. Here the
-    kernel wakes them. It wakes all of them, and a process that has just released a file would often
-    lock it again first. So a writer passes a second file, the turnstile, on its way: whoever has
-    waited in it is next. Each object waits for the others, also for those of its own process. A
-    thread uses one at a time.
+    SQLite's own waiting writers sleep and retry, so under load some wait very long. Here the kernel
+    wakes them. It wakes all of them, and a process that has just released a file would often lock
+    it again first. So each writer first locks a second file, the turnstile. The writer that holds
+    the turnstile gets the lock next.
+
+    Each object excludes the others, including those of its own process. Only one thread at a time
+    may use an object.
     """
 
     def __init__(self, path: str) -> None:
@@ -53,13 +55,14 @@ class FileLock:
         self._files: list[int] = []
 
     def acquire(self) -> None:
-        """Block the thread until the lock is free. Raises sqlite3.OperationalError when there
-        can be no lock file.
+        """Block the thread until the lock is free.
+
+        Raises sqlite3.OperationalError when the lock file can't be used.
         """
         self._lock(fcntl.LOCK_EX)
 
     def try_acquire(self) -> bool:
-        """Take the lock if it is free and nobody waits for it."""
+        """Take the lock if it is free and nobody waits for it. Return whether it was taken."""
         try:
             self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -84,7 +87,7 @@ class FileLock:
             ) from error
 
     def release(self) -> None:
-        """Let the next writer in. Without effect when the lock is not held."""
+        """Release the lock for the next writer. Do nothing when it is not held."""
         if len(self._files) == len(self._paths):
             fcntl.flock(self._files[-1], fcntl.LOCK_UN)
 
@@ -102,9 +105,9 @@ class FileLock:
 class WriteLock:
     """The file lock of a process's transactions, except for those of the audit log's batch.
 
-    Only one thread of a process waits at the file: more could occupy every thread that the writer
-    needs to finish. The batch has a file lock of its own, so it waits for one of these transactions
-    at most, and not for the queue.
+    Only one thread of a process waits at the file. More could occupy every thread that the current
+    writer needs to finish. The batch has a file lock of its own. So it waits for at most one of
+    these transactions, and not for the queue.
     """
 
     def __init__(self, path: str) -> None:
@@ -129,22 +132,25 @@ class WriteLock:
         self._since = time.perf_counter()
 
     def _wait(self) -> None:
-        """Wait until the lock is free, and leave it so: until the hub gets back to this
-        greenlet, others can use it.
+        """Wait until the lock is free, without keeping it.
+
+        Other processes can use it until the hub returns to this greenlet.
         """
         self._file.acquire()
         self._file.release()
 
     def release(self) -> None:
-        """Let another process's writer, or the batch, in. In the thread that ended the
-        transaction.
+        """Release the file lock for another process's writer or the batch.
+
+        Call it in the thread that ended the transaction.
         """
         self._file.release()
         metrics.WRITE_LOCK_SECONDS.observe(time.perf_counter() - self._since)
 
     def leave(self) -> None:
-        """Let the next transaction of this process wait at the file. In the greenlet that called
-        `acquire`.
+        """Let the next transaction of this process wait at the file.
+
+        Call it in the greenlet that called `acquire`.
         """
         self._in_process.release()
 
@@ -152,22 +158,26 @@ class WriteLock:
 class SqliteConnection(sqlite3.Connection):
     """A connection that holds the write lock from `begin_writing` to the end of the transaction."""
 
-    write_lock: WriteLock | None = None  # set for every connection of an engine
-    takes_long = False  # set for every transaction: its queries run off the hub
+    write_lock: WriteLock | None = None  # set for each connection of an engine
+    takes_long = False  # set for each transaction; its queries then run off the hub
     _holds_lock = False
     _batch_lock: FileLock | None = None
 
     # SQLAlchemy wants no other kind
     def cursor(self, *_: Any) -> "SqliteCursor":  # type: ignore[override]
-        """For SQLAlchemy. Statements on the connection itself always run in the calling thread."""
+        """Return a cursor for SQLAlchemy.
+
+        Statements on the connection itself always run in the calling thread.
+        """
         return SqliteCursor(self)
 
     def execute(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
         return sqlite3.Cursor(self).execute(sql, parameters)
 
     def begin_writing(self) -> None:
-        """BEGIN IMMEDIATE under the write lock. Raises sqlite3.OperationalError when the lock is
-        not free in time.
+        """Take the write lock and begin an immediate transaction.
+
+        Raises sqlite3.OperationalError when the lock is not free in time.
         """
         if self.write_lock is not None:
             self.write_lock.acquire()
@@ -180,8 +190,9 @@ class SqliteConnection(sqlite3.Connection):
             raise
 
     def _begin(self) -> None:
-        """Begin in this thread if nobody else holds SQLite's own lock, as somebody at a prompt
-        may; else wait off the hub.
+        """Begin in this thread if SQLite's own lock is free; otherwise wait off the hub.
+
+        Somebody at a SQL prompt may hold that lock.
         """
         self.execute("PRAGMA busy_timeout=0")
         try:
@@ -193,8 +204,9 @@ class SqliteConnection(sqlite3.Connection):
             self.execute(_BUSY_TIMEOUT)
 
     def run_batch(self, work: Callable[[], Result]) -> Result:
-        """Run `work` in one writing transaction: from the wait for the lock to its release in
-        one thread beside the hub.
+        """Run `work` in one writing transaction, in one thread off the hub.
+
+        The thread also waits for the lock and releases it.
         """
         return off_hub(self._batch, work)
 
@@ -210,7 +222,7 @@ class SqliteConnection(sqlite3.Connection):
             outcome = work()
             self.execute("COMMIT")
         except BaseException:
-            if self.in_transaction:  # after some errors SQLite has rolled back by itself
+            if self.in_transaction:  # after some errors SQLite has already rolled back
                 self.execute("ROLLBACK")
             raise
         return outcome
@@ -234,14 +246,15 @@ class SqliteConnection(sqlite3.Connection):
             self._batch_lock.close()
 
     def __del__(self) -> None:
-        """Close the audit log's own connection, which no pool closes: Python 3.13 warns about an
-        open one.
+        """Close the audit log's own connection, which no pool closes.
+
+        Python 3.13 warns about open connections.
         """
-        with suppress(sqlite3.ProgrammingError):  # it was never opened
+        with suppress(sqlite3.ProgrammingError):  # the connection was never opened
             self.close()
 
     def _end(self, work: Callable[[], object]) -> None:
-        """Do the last work of a transaction, and release the lock in the thread that did it."""
+        """Run the last work of a transaction, and release the lock in the same thread."""
         try:
             work()
         finally:
@@ -255,8 +268,9 @@ class SqliteConnection(sqlite3.Connection):
 
 
 class SqliteCursor(sqlite3.Cursor):
-    """Runs long queries off the hub, where they delay only their own request. Quick ones would
-    be slower there.
+    """A cursor that runs long queries off the hub, where they delay only their own request.
+
+    Short queries would be slower there.
     """
 
     connection: SqliteConnection

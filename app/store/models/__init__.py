@@ -1,18 +1,16 @@
-"""The tables. The database itself refuses what must never happen (docs/architecture.md lists the
-invariants):
+"""The tables, whose constraints and triggers enforce the invariants of docs/architecture.md.
 
-- a role can't be paired with another tenant's External ID (composite foreign key; invariant 3);
-- an External ID is unique over all time, and a tenant has one current one (invariant 4); triggers
-  in the migration refuse to change or delete one, to change an audit event, and to delete one
-  before its time;
-- a (tenant, role ARN) is one row: a live connection, or the tombstone of a deleted one (invariant
-  12);
-- taking something away from a key, a tenant or a connection moves the configuration's epoch in the
-  same transaction (app/store/revocation.py), which tells every process that its memory is out of
-  date (invariant 8).
+- A composite foreign key refuses to pair a role with another tenant's External ID (invariant 3).
+- An External ID is unique over all time, and a tenant has one current one (invariant 4). Triggers
+  in the migration refuse to change or delete an External ID. They also refuse to change an audit
+  event, and to delete one before its retention ends.
+- A (tenant, role ARN) is one row: a live connection, or the tombstone of a deleted one (invariant
+  12).
+- A revocation of a key, a tenant or a connection increases the revocation counter in the same
+  transaction (app/store/revocation.py). So every process notices that its memory is out of date
+  (invariant 8).
 
-Deleted tenants and connections stay as rows, so that nothing of theirs is ever given to another
-tenant.
+Deleted tenants and connections stay as rows. So nothing of theirs is ever given to another tenant.
 """
 
 from app.store.models.api_key import ApiKey

@@ -1,4 +1,4 @@
-"""Callers' keys."""
+"""The table of API keys."""
 
 from datetime import datetime
 from typing import Any
@@ -12,8 +12,9 @@ from app.store.models.base import Base, Identified
 
 
 class ApiKey(Identified, Base):
-    """A caller's key. Only the SHA-256 of its text is kept: 256 random bits need no slow hash
-    and no salt.
+    """An API key.
+
+    Only the SHA-256 of its text is stored: 256 random bits need no slow hash and no salt.
     """
 
     __tablename__ = "api_keys"
@@ -23,13 +24,13 @@ class ApiKey(Identified, Base):
     )  # the 16 hex digits in the key's text: not secret
     digest: Mapped[bytes]
     name: Mapped[str] = mapped_column(String(200))
-    scope_bits: Mapped[int]  # see access.Scope: a subset test is then one comparison, in SQL too
+    scope_bits: Mapped[int]  # access.Scope: a subset test is one comparison, in SQL too
     may_give_bits: Mapped[int] = mapped_column(
         default=0, server_default=text("0")
-    )  # likewise; with keys:delegate
+    )  # scopes that a key with keys:delegate may give
     tenant_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("tenants.id"), index=True
-    )  # set: confined to it
+    )  # the only tenant that the key may act for; None: any
     permission_sets: Mapped[list[Any] | None] = mapped_column(
         JSON(none_as_null=True)
     )  # names; None: any
@@ -40,6 +41,6 @@ class ApiKey(Identified, Base):
         index=True
     )  # the key that inherited what this one made
     created_at: Mapped[datetime] = mapped_column(default=now)
-    last_used_at: Mapped[datetime | None]  # the hour; moves no epoch (app/access/key_uses.py)
+    last_used_at: Mapped[datetime | None]  # the hour; not a revocation (app/access/key_uses.py)
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]

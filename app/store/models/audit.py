@@ -1,4 +1,4 @@
-"""The table of audit events, and the indexes by which they are found."""
+"""The table of audit events, and its indexes."""
 
 from datetime import datetime
 from typing import Any
@@ -11,11 +11,11 @@ from app.clock import now
 from app.store.models.base import Base, Identified
 
 ISSUED = "credentials.issued"  # the action of nearly all audit events
-# Text of the index and of the queries that use it: the database compares the text, so it can't be a
+# Text of the index and of the queries that use it. The database compares the text, so it can't be a
 # parameter.
 NOT_ISSUED = text(f"action <> '{ISSUED}'")
-# The same in other words, so that SQLite chooses none of the indexes with the first words, which
-# lack the owner.
+# The same condition in other words. SQLite then chooses none of the indexes with the first text,
+# which lack the tenant and the connection.
 NOT_ISSUED_TO = text(f"(action < '{ISSUED}' OR action > '{ISSUED}')")
 
 
@@ -24,17 +24,19 @@ def _partial(name: str, *columns: str, where: TextClause) -> Index:
 
 
 class AuditEvent(Identified, Base):
-    """Who did what, when, to which connection, and with what outcome. A trigger refuses to change
-    one, and to delete one before its time (app/background/housekeeping.py).
+    """Who did what, when, to which connection, and with what outcome.
 
-    No foreign keys: an event outlives the rows that it names.
+    A trigger refuses to change an event, and to delete one before its retention ends
+    (app/background/housekeeping.py). There are no foreign keys: an event outlives the rows that it
+    names.
     """
 
     __tablename__ = "audit_events"
     __table_args__ = (
         Index("ix_audit_events_tenant", "tenant_id", "id"),
         Index("ix_audit_events_connection", "connection_id", "id"),
-        # Without issuances, which the other indexes find: so the hot path does not pay for these.
+        # Without issuances, for which the other indexes suffice. So an issuance does not write into
+        # these.
         _partial("ix_audit_events_action", "action", "id", where=NOT_ISSUED),
         _partial("ix_audit_events_tenant_action", "tenant_id", "action", "id", where=NOT_ISSUED_TO),
         _partial(
@@ -65,6 +67,6 @@ class AuditEvent(Identified, Base):
     request_id: Mapped[str | None] = mapped_column(String(64))
     client_address: Mapped[str | None] = mapped_column(String(45))
     details: Mapped[dict[str, Any]]
-    # Of a session that this web process handed out for the first time; None when it hands the
-    # session out again, so that the hot path writes into no further index.
+    # Set when this web process returns a session for the first time, and None for later returns. So
+    # a cache hit writes into no further index.
     access_key_id: Mapped[str | None] = mapped_column(String(128))

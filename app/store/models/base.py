@@ -1,6 +1,4 @@
-"""What all tables share: names of constraints, types, states as strings with a CHECK,
-suspensions.
-"""
+"""Common parts of all tables: constraint names, column types, states and suspensions."""
 
 import enum
 from datetime import datetime
@@ -40,7 +38,10 @@ class Identified:
 
 
 class Suspension(NamedTuple):
-    """By what kind of actor, and why. `bound`: by a key that is confined to one tenant."""
+    """A suspension: the kind of actor, whether a bound key did it, and the reason.
+
+    A bound key is confined to one tenant.
+    """
 
     by: str
     bound: bool
@@ -57,27 +58,31 @@ class Suspendable:
 
     @property
     def suspended(self) -> dict[str, Any] | None:
-        """When it was suspended, by what kind of actor, and why; None when it is not."""
+        """The suspension's time, kind of actor and reason; None when it is not suspended."""
         if self.suspended_at is None:
             return None
         return {"at": self.suspended_at, "by": self.suspended_by, "reason": self.suspended_reason}
 
     def ensure_may_undo(self, *, bound: bool) -> None:
-        """Raises ConflictError for a bound key when the vendor suspended it: a tenant must not undo
-        that, neither by resuming nor by deleting it and adding it again.
+        """Raise ConflictError for a bound key when the vendor suspended the row.
+
+        A tenant must not undo the vendor's suspension, neither by resuming nor by deleting the row
+        and adding it again.
         """
         if bound and self.suspended_at is not None and not self.suspended_by_bound:
             raise ConflictError("The vendor suspended this, and has to resume it first.")
 
     def ensure_may_suspend(self, suspension: Suspension, *, suspended: bool) -> None:
-        """Raises ConflictError when it is suspended already. The vendor may suspend what a bound
-        key suspended, because that key could undo its own suspension.
+        """Raise ConflictError when the row is suspended already.
+
+        The vendor may suspend what a bound key suspended, because that key could undo its own
+        suspension.
         """
         if suspended and (suspension.bound or not self.suspended_by_bound):
             raise ConflictError("This is suspended already.")
 
     def note_suspension(self, suspension: Suspension | None) -> None:
-        """Set the columns for a suspension that begins now, or clear them (None)."""
+        """Set the columns of a suspension that begins now, or clear them for None."""
         self.suspended_at = now() if suspension else None
         self.suspended_by, self.suspended_by_bound, self.suspended_reason = suspension or (
             None,
@@ -87,8 +92,9 @@ class Suspendable:
 
 
 def state_column(kind: type[enum.StrEnum], name: str) -> Enum:
-    """A plain string column with a CHECK: adding a state later is an ordinary migration on every
-    database.
+    """Return a string column with a CHECK for the members of an enumeration.
+
+    Adding a state later is then an ordinary migration on every database.
     """
     return Enum(
         kind,
@@ -101,21 +107,22 @@ def state_column(kind: type[enum.StrEnum], name: str) -> Enum:
 
 
 def same_tenant(column: str, table: str, **options: Any) -> ForeignKeyConstraint:
-    """The row that `column` names must be of the same tenant."""
+    """Return a foreign key that requires the row in `column` to have the same tenant."""
     return ForeignKeyConstraint(
         ["tenant_id", column], [f"{table}.tenant_id", f"{table}.id"], **options
     )
 
 
 def unique_where(name: str, column: str, condition: str) -> Index:
-    """A unique index over some of the rows; SQLite and PostgreSQL both have them."""
+    """Return a unique index over some of the rows, for SQLite and PostgreSQL."""
     return Index(
         name, column, unique=True, sqlite_where=text(condition), postgresql_where=text(condition)
     )
 
 
 def in_code_points(length: int) -> String:
-    """Text that every database compares and orders alike, so that an index serves the ranges of
-    prefixes.
+    """Return a text type that every database compares and orders by code points.
+
+    An index then serves ranges of prefixes.
     """
     return String(length, collation="C").with_variant(String(length), "sqlite")

@@ -34,13 +34,14 @@ from app.store.models.states import ConnectionStatus, Trigger, Verdict, why_not
 from app.store.models.tenant import ExternalIdRow, Tenant, TenantOwned
 
 _REPORTS_APART = timedelta(minutes=1)
-_LATE = timedelta(seconds=30)  # after the end of an access: clocks differ
-_FRESH = timedelta(days=1)  # of a proof that an approval may rest on
+_LATE = timedelta(seconds=30)  # after the end of an access, because clocks differ
+_FRESH = timedelta(days=1)  # maximum age of a proof that an approval may rest on
 
 
 class Proof(Identified, TenantOwned, Base):
-    """What a proof found, and how often routine proofs found the same since. `Connection.proof`
-    is the latest.
+    """A proof's result, and how many later routine proofs had the same.
+
+    `Connection.proof` is the latest.
     """
 
     __tablename__ = "proofs"
@@ -51,22 +52,20 @@ class Proof(Identified, TenantOwned, Base):
 
     connection_id: Mapped[UUID]
     verdict: Mapped[Verdict] = mapped_column(state_column(Verdict, "verdict"))
-    checks: Mapped[
-        list[Any]
-    ]  # [{"name", "outcome", "detail"}], in the order in which they were made
+    checks: Mapped[list[Any]]  # [{"name", "outcome", "detail"}], in the order of the checks
     warnings: Mapped[list[Any]] = mapped_column(
         default=list, server_default=text("'[]'")
     )  # [{"name", "detail"}]
-    trigger: Mapped[Trigger] = mapped_column(state_column(Trigger, "trigger"))  # of the first
+    trigger: Mapped[Trigger] = mapped_column(state_column(Trigger, "trigger"))  # of the first proof
     first_at: Mapped[datetime]
-    checked_at: Mapped[datetime]  # when the last of them was made
+    checked_at: Mapped[datetime]  # time of the last proof
     count: Mapped[int] = mapped_column(default=1, server_default=text("1"))
 
     def says(self, verdict: Verdict, checks: list[Any], warnings: list[Any]) -> bool:
         return (self.verdict, self.checks, self.warnings) == (verdict, checks, warnings)
 
 
-# A claim takes each of these by an index of its own.
+# Conditions of indexes, one for each kind of claim.
 NEVER_TRIED = text("proof_id IS NULL")
 _MOVING = text("wanted_permission_set IS NOT NULL")
 _ROUTINE = "due_for = 'scheduled' AND status <> 'pending'"
@@ -74,17 +73,16 @@ _URGENT = "due_for <> 'scheduled' OR status = 'pending'"
 
 
 class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
-    """A tenant's link to one IAM role. ConnectionStatus shows its states, and what leads from one
-    to the next.
+    """A tenant's link to one IAM role. ConnectionStatus shows its states and their transitions.
 
-    The role never changes: another role is another connection with a proof of its own. The External
-    ID changes only by a proof (app/rotation/candidates.py). `version` moves with everything that a
-    proof or an issuance relies on: a verdict applies only to the version that it tested.
+    The role never changes: another role is another connection with a proof of its own. Only a proof
+    changes the External ID (app/rotation/candidates.py). `version` increases with every change that
+    a proof or an issuance relies on. A verdict applies only to the version that it tested.
     """
 
     __tablename__ = "connections"
     __table_args__ = (
-        UniqueConstraint("tenant_id", "id"),  # what the composite foreign key of proofs points at
+        UniqueConstraint("tenant_id", "id"),  # target of the composite foreign key of proofs
         UniqueConstraint("tenant_id", "role_arn"),
         same_tenant("external_id_id", "external_ids"),
         # Only a proof makes a connection verified, and a proof pins the role's unique id.
@@ -94,8 +92,8 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
         ),
         Index("ix_connections_account_id", "account_id", "id"),
         Index("ix_connections_status", "status", "id"),
-        # One range of it is one urgency, newest last (app/connections/listing.py), and one status
-        # is counted by it.
+        # Serves the list by urgency, newest first within each (app/connections/listing.py), and the
+        # count of each status.
         Index("ix_connections_standing", "tenant_id", "status", "refuses", "id"),
         Index(
             "ix_connections_due_urgent",
@@ -133,42 +131,43 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
     version: Mapped[int] = mapped_column(BigInteger, default=1)
     role_unique_id: Mapped[str | None] = mapped_column(
         String(128)
-    )  # AROA…: a recreated role has another
-    proof_id: Mapped[UUID | None]  # the latest proof; no foreign key, as proofs point back here
+    )  # AROA…: a recreated role has another one
+    proof_id: Mapped[
+        UUID | None
+    ]  # the latest proof; no foreign key, as proofs refer to connections
     verified_at: Mapped[datetime | None]
-    # When the next proof is due (None: never), and when its schedule began
+    # The time of the next proof (None: never), and the start of its schedule
     # (app/store/models/proof_schedule.py).
     due_at: Mapped[datetime | None] = mapped_column(default=now)
     due_since: Mapped[datetime | None]
     due_for: Mapped[Trigger] = mapped_column(
         state_column(Trigger, "due_for"), default=Trigger.CREATED
     )
-    # Only the account was given, so Deputy looks for the kit's role there. A tenant may have a few
-    # such searches.
+    # True when only the account was given. Deputy then looks for the kit's role there. The number
+    # of such searches per tenant is limited.
     found_by_account: Mapped[bool] = mapped_column("sought", default=False, server_default=false())
     stack: Mapped[states.StackState | None] = mapped_column(
         state_column(states.StackState, "stack")
     )
-    # The stack that last said that it has the role. Deputy does not know how other roles were made.
+    # The stack that last registered the role. None when the role was created in another way.
     stack_id: Mapped[str | None] = mapped_column(String(512))
-    # Pending, and the role refused the latest proof: the customer can repair it. False for any
-    # other status.
+    # True for a pending connection whose role refused the latest proof. The customer can repair it.
     refuses: Mapped[bool] = mapped_column(default=False, server_default=false())
-    # The latest attempt to prove it; and since when each attempt ended in a refusal of its own
-    # External ID.
+    # The latest attempt at a proof, and the first of the consecutive refusals of its own External
+    # ID.
     tried_at: Mapped[datetime | None] = mapped_column(index=True)
     refusing_since: Mapped[datetime | None]
     access_until: Mapped[
         datetime | None
-    ]  # when its trust policy ends the access, as read last, or as its stack said
+    ]  # end of access, from the trust policy at its last reading, or from its stack's message
     refused_at: Mapped[
         datetime | None
-    ]  # when a worker's report that AWS refused it last took effect
+    ]  # latest effective report of a client that AWS refused a session
     created_at: Mapped[datetime] = mapped_column(default=now)
     deleted_at: Mapped[datetime | None]
     deleted_by_bound: Mapped[
         bool | None
-    ]  # by a key that is bound to the tenant; otherwise the vendor alone revives it
+    ]  # deleted by a key that is bound to the tenant; otherwise only the vendor revives it
 
     tenant: Mapped[Tenant] = relationship(lazy="joined", innerjoin=True, viewonly=True)
     external_id_row: Mapped[ExternalIdRow] = relationship(
@@ -184,7 +183,7 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
 
     @property
     def why(self) -> str | None:
-        """Why nothing is issued for it, in words; None where credentials are issued."""
+        """The reason why it does not issue, in words; None if it issues."""
         withdrawn = self.external_id_row.is_withdrawn
         reason = why_not(
             self.tenant.status,
@@ -197,7 +196,10 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
         return self._what_failed() or reason
 
     def _what_failed(self) -> str | None:
-        """What its role does, in the customer's words: "now", if it was proven before."""
+        """Return what its role does, in the customer's words.
+
+        The words include "now" if the connection was proven before.
+        """
         if self.ended_at:
             return f"Its access ended on {self.ended_at:%-d %B %Y, %H:%M} UTC, as the customer set."
         checks = self.proof.checks if self.proof else []
@@ -211,13 +213,16 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
 
     @property
     def grant(self) -> Grant:
-        """From one row, whose two halves the database holds together."""
+        """The pair of its role and its External ID.
+
+        Both come from one row, and a foreign key ties them to the same tenant.
+        """
         return self.grant_with(self.external_id_row)
 
     def grant_with(self, external_id: ExternalIdRow) -> Grant:
-        """The only place where a grant is made. With another External ID than its own it serves a
-        proof during a rotation.
+        """Return the grant of its role with this External ID. Grants are made only here.
 
+        During a rotation a proof uses it with an External ID that is not the connection's own.
         Raises ValueError for another tenant's External ID.
         """
         if external_id.tenant_id != self.tenant_id:
@@ -245,18 +250,20 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
 
     @property
     def is_only_an_account(self) -> bool:
-        """Whether the account that was given is all that is known of the role: no proof, and no
-        stack's message.
+        """Whether only the role's account is known.
+
+        Then there was no proof and no stack's message.
         """
         never_proven = self.status is ConnectionStatus.PENDING and self.verified_at is None
         return self.found_by_account and never_proven and self.stack is None
 
     def make_due(self, at: datetime, trigger: Trigger) -> None:
-        """Prove it at `at`, and begin its schedule again: something says that the role is there,
-        changed or gone.
+        """Schedule a proof at `at`, and restart the schedule.
 
-        The deletion of its stack makes a proven role due as well: the role stays for some seconds,
-        and a later proof finds it gone. A suspended connection becomes due when it is resumed.
+        Call it when a message or a request suggests that the role exists, changed or was deleted.
+        The deletion of its stack makes a proven role due as well: the role exists for some more
+        seconds, and a later proof detects its deletion. A suspended connection becomes due when it
+        is resumed.
         """
         if self.status is ConnectionStatus.SUSPENDED:
             return
@@ -264,14 +271,15 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
         self.due_for = trigger
 
     def report_takes_effect(self, at: datetime) -> bool:
-        """Whether a worker's report that AWS refused it takes effect: once a minute, and not
-        while suspended.
+        """Return whether a client's report of a refusal by AWS takes effect.
+
+        A report takes effect once a minute, and never while the connection is suspended.
         """
         lately = self.refused_at is not None and self.refused_at > at - _REPORTS_APART
         return self.status is not ConnectionStatus.SUSPENDED and not lately
 
     def report_refused(self, at: datetime) -> None:
-        """Make it due, and drop the sessions that are cached for the version that ends here."""
+        """Make it due, and invalidate the sessions that are cached for the current version."""
         self.refused_at = at
         self.version += 1
         self.make_due(at, Trigger.ISSUING)
@@ -282,14 +290,15 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
         self.due_at = None
 
     def role_was_recreated(self) -> None:
-        """Back to pending: a session showed another role id than the proven one."""
+        """Return it to pending after a session showed another role id than the proven one."""
         self._become(ConnectionStatus.PENDING)
         self.role_unique_id = None
         self.make_due(now(), Trigger.ISSUING)
 
     def pair_with(self, external_id_id: UUID) -> None:
-        """A proof showed that the role accepts this External ID of the tenant; the sessions of
-        the old pair are dropped.
+        """Pair the role with this External ID of the tenant, after a proof that it accepts it.
+
+        Cached sessions of the old pair become invalid.
         """
         self.external_id_id = external_id_id
         self.version += 1
@@ -303,12 +312,14 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
         )
 
     def has_ended(self, at: datetime) -> bool:
-        """Whether a refusal is what the customer set for this time."""
+        """Return whether the customer's end of access has passed. A refusal is then expected."""
         return self.access_until is not None and self.access_until <= at
 
     def refusal_would_break_it(self) -> bool:
-        """Whether a refusal of its own External ID would change its status, and nobody expects
-        it.
+        """Return whether a refusal of its own External ID would be unexpected.
+
+        Then it changes the status. A pending role's refusal changes none, and a refusal after the
+        end of access is expected.
         """
         return self.status in {
             ConnectionStatus.VERIFIED,
@@ -316,7 +327,7 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
         } and not self.has_ended(now())
 
     def note_attempt(self, at: datetime, *, refused: bool) -> None:
-        """`refused`: the role refused its own External ID."""
+        """Record an attempt at a proof. `refused`: the role refused its own External ID."""
         self.tried_at = at
         self.refusing_since = (
             (self.refusing_since or at) if refused and not self.has_ended(at) else None
@@ -325,8 +336,9 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
     def apply_verdict(
         self, proof: Proof, role_unique_id: str | None, interval: schedule.Interval
     ) -> None:
-        """Store what a proof of this very version found, and when the next is due. `interval`:
-        of routine proofs.
+        """Store the result of a proof of this version, and schedule the next proof.
+
+        `interval`: between two routine proofs.
         """
         self.proof_id = proof.id
         before = self.status, self.role_unique_id
@@ -338,13 +350,13 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
             self.role_unique_id = role_unique_id
             self.access_until = (
                 None if ended else self.access_until
-            )  # taken away, in a role that can't read itself
+            )  # no end of access any more, even if the role's policy can't be read
             self.verified_at = self.verified_at if self.awaiting_approval else proof.checked_at
         changed = (after, self.role_unique_id) != before
         if changed:
             self._become(after)
         if self.status is ConnectionStatus.BROKEN:
-            self.stack_id = None  # its stack may be deleted, and the role come back in another way
+            self.stack_id = None  # the stack may be deleted and the role recreated in another way
         # Before there is a stack, the customer has nothing to repair.
         refused = proof.verdict is Verdict.UNASSUMABLE and self.status is ConnectionStatus.PENDING
         self.refuses = refused and not self.is_only_an_account
@@ -360,12 +372,12 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
             self.stack = None  # the role outlived its stack
 
     def approve(self, at: datetime, permission_set: str | None = None) -> None:
-        """The vendor approves one set that waits; another one goes on waiting. Raises as
-        `set_to_approve` does.
+        """Approve one permission set for the vendor. Another set that waits goes on waiting.
 
-        With its own set approved, it is verified at once if its latest proof passed, is fresh, and
-        was made since the connection was last made due (a resume, a stack's message); otherwise a
-        proof is due.
+        After the approval of its own set, the connection is verified at once if its latest proof
+        passed and is fresh. That proof must be later than the event that last made the connection
+        due (a resume, a stack's message). Otherwise a proof becomes due. Raises what
+        `set_to_approve` raises.
         """
         self.approved_set = self.set_to_approve(permission_set)
         if self.approved_set == self.wanted_permission_set:
@@ -398,7 +410,7 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
         if self.status is ConnectionStatus.PENDING:
             return schedule.next_search(since, at)
         turn = schedule.next_turn(self.id, at, interval.every)
-        # No sum of a date that may be the last there is.
+        # Compare by subtraction: the date may be the last possible one, and a sum would overflow.
         if self.access_until and at - _LATE < self.access_until < turn:
             turn = self.access_until + _LATE
         if proof.verdict is Verdict.INCONCLUSIVE:
@@ -410,7 +422,7 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
         return min(turn, sooner or turn)
 
     def proven_until(self, max_age: int) -> datetime | None:
-        """Until when its latest proof allows issuing. `max_age`: PROOF_MAX_AGE."""
+        """Return the time until which its latest proof allows issuing. `max_age`: PROOF_MAX_AGE."""
         if self.verified_at is None or self.status is not ConnectionStatus.VERIFIED:
             return None
         return self.verified_at + timedelta(seconds=max_age)
@@ -423,11 +435,11 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
 
 
 def live_of(tenant_id: UUID) -> ColumnElement[bool]:
-    """The tenant's connections, without those that were deleted."""
+    """Return the condition for the tenant's connections that are not deleted."""
     return (Connection.tenant_id == tenant_id) & (Connection.status != ConnectionStatus.DELETED)
 
 
-# The conditions of the two indexes above, with the table's name.
+# The conditions of the two indexes above, as column expressions.
 _SCHEDULED, _PENDING = literal_column("'scheduled'", String), literal_column("'pending'", String)
 IN_ROUTINE = (Connection.due_for == _SCHEDULED) & (Connection.status != _PENDING)
 URGENT = (Connection.due_for != _SCHEDULED) | (Connection.status == _PENDING)

@@ -1,8 +1,7 @@
-"""What belongs to the deployment and to no tenant: its id and epoch, background workers, published
-sets.
+"""The tables that belong to the deployment and to no tenant.
 
-Several deployments may receive one topic's messages, each through its own queue. The migration
-makes the id once, at random; a copy of the database is the same deployment.
+Several deployments may receive messages of one topic, each through its own queue. The migration
+creates the deployment's id once, at random. A copy of the database is the same deployment.
 """
 
 from datetime import datetime
@@ -17,8 +16,9 @@ from app.store.models.base import Base, Identified
 
 
 class Configuration(Base):
-    """One row. `epoch` moves when something is taken away: what was read at an earlier epoch may
-    be out of date.
+    """The single row with the deployment's id and its revocation counter.
+
+    A revocation increases `epoch`. What was read at a lower value may be out of date.
     """
 
     __tablename__ = "configuration"
@@ -27,16 +27,16 @@ class Configuration(Base):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     epoch: Mapped[int] = mapped_column(BigInteger)
     deployment_id: Mapped[UUID]
-    # Housekeeping's copy of AUDIT_RETENTION_DAYS, for SQLite's trigger: it lets no younger audit
-    # event be deleted.
+    # Housekeeping's copy of AUDIT_RETENTION_DAYS, for SQLite's trigger. It refuses to delete
+    # younger audit events.
     audit_kept_days: Mapped[int] = mapped_column(default=0, server_default=text("0"))
 
 
 class EpochChange(Base):
-    """A key, tenant or connection from which something was taken away when the epoch became this
-    one.
+    """A key, tenant or connection whose revocation increased the counter to `epoch`.
 
-    The triggers that move the epoch write these rows, and keep those of the last thousand epochs.
+    The triggers that increase the counter write these rows, and keep those of the last thousand
+    revocations.
     """
 
     __tablename__ = "epoch_changes"
@@ -46,7 +46,7 @@ class EpochChange(Base):
 
 
 def deployment_id(db: Session) -> UUID:
-    """The deployment's id, which never changes."""
+    """Return the deployment's id, which never changes."""
     return db.scalars(select(Configuration.deployment_id)).one()
 
 
@@ -60,18 +60,16 @@ class BackgroundWorker(Identified, Base):
     pid: Mapped[int]
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]
-    clock_ahead: Mapped[float]  # the least seconds by which its clock is ahead of the database's
-    # Up to here, it has answered every message that it received from the registration queue; null:
-    # it has not asked.
+    clock_ahead: Mapped[float]  # seconds by which its clock is ahead of the database's, lower bound
+    # It has answered every message that it received from the registration queue until this time.
+    # None: it did not ask the queue.
     heard_at: Mapped[datetime | None]
-    # When the oldest message was sent that this background worker received and has not answered.
+    # Send time of the oldest message that this background worker received and did not answer.
     unanswered_at: Mapped[datetime | None]
 
 
 class PermissionSetVersion(Base):
-    """What was asked for under this name and version, as the file had it when it was last
-    published.
-    """
+    """What the vendor asks for under this name and version, as last published."""
 
     __tablename__ = "permission_set_versions"
 

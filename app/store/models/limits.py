@@ -1,4 +1,4 @@
-"""The table that quotas are counted in."""
+"""The table of quotas."""
 
 from uuid import UUID
 
@@ -9,15 +9,13 @@ from app.store.models.base import Base
 
 
 class QuotaUse(Base):
-    """How much of a quota one subject has used lately: a tenant, a link or a connection."""
+    """The recent use of a quota by a tenant, a link or a connection."""
 
     __tablename__ = "quota_uses"
     __table_args__ = (Index("ix_quota_uses_number", "name", "number"),)
 
     name: Mapped[str] = mapped_column(String(16), primary_key=True)
-    id: Mapped[UUID] = mapped_column(primary_key=True)  # the subject's, which need not exist
-    number: Mapped[int] = mapped_column(
-        BigInteger
-    )  # of the window: the time, divided by its length
+    id: Mapped[UUID] = mapped_column(primary_key=True)  # the subject's id; the row need not exist
+    number: Mapped[int] = mapped_column(BigInteger)  # of the window: time divided by its length
     counted: Mapped[int]  # in that window
-    counted_before: Mapped[int]  # in the one before
+    counted_before: Mapped[int]  # in the previous window

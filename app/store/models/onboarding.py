@@ -1,4 +1,4 @@
-"""Onboarding links, and the messages of stacks that took effect."""
+"""Onboarding links, and the stacks' messages that took effect."""
 
 from datetime import datetime
 from uuid import UUID
@@ -12,10 +12,10 @@ from app.store.models.tenant import TenantOwned
 
 
 class Registration(Identified, TenantOwned, Base):
-    """A stack's message that took effect, so that a second delivery has none.
+    """A stack's message that took effect. A second delivery then has no effect.
 
-    The tenant is part of the key, so that another tenant's message can't count as this one's first
-    delivery.
+    The unique constraint includes the tenant. Otherwise another tenant's message could count as
+    this tenant's first delivery.
     """
 
     __tablename__ = "registrations"
@@ -27,8 +27,9 @@ class Registration(Identified, TenantOwned, Base):
 
 
 class OnboardingLink(Identified, TenantOwned, Base):
-    """A URL that opens one tenant's onboarding page and needs no sign-in. Only the SHA-256 of
-    its token is kept.
+    """A URL that opens one tenant's onboarding page without a sign-in.
+
+    Only the SHA-256 of its token is stored.
     """
 
     __tablename__ = "onboarding_links"
@@ -36,7 +37,7 @@ class OnboardingLink(Identified, TenantOwned, Base):
 
     digest: Mapped[bytes] = mapped_column(unique=True)
     permission_set: Mapped[str] = mapped_column(String(64))
-    region: Mapped[str] = mapped_column(String(32))  # the one that the page begins with
+    region: Mapped[str] = mapped_column(String(32))  # preselected on the page
     made_by: Mapped[UUID | None] = mapped_column(index=True)  # the key
     created_at: Mapped[datetime] = mapped_column(default=now)
     expires_at: Mapped[datetime]

@@ -1,9 +1,9 @@
-"""The schedule of proofs: when a connection is due again, which its row keeps in `due_at`.
+"""The schedule of proofs, which computes a connection's `due_at`.
 
-A role that refuses us may be new, or its administrator may be changing it: it is tried soon, then
-more and more rarely, and given up at last. A proven role is tried twice more, because IAM takes
-minutes to propagate a change, and a stranger who was refused at first may be accepted then. After
-that it has its turn once in each interval, as has a role that was proven before and is not any
+A role that refuses us may be new, or its administrator may be changing it. It is retried soon, then
+less and less often, and given up after 14 days. A proven role is proven twice more: IAM takes
+minutes to propagate a change, and a stranger may be refused at first and accepted later. After that
+each interval has one routine proof. The same holds for a role that was proven before and is not any
 more.
 """
 
@@ -17,8 +17,9 @@ _MINUTE = 60  # seconds
 
 
 class Interval(NamedTuple):
-    """Seconds between two routine proofs of a connection: REPROVE_EVERY, and what the STS budget
-    allows for so many.
+    """Seconds between two routine proofs of a connection.
+
+    It is REPROVE_EVERY, or longer if the STS budget requires that for the number of connections.
     """
 
     wanted: int
@@ -27,8 +28,10 @@ class Interval(NamedTuple):
 
     @classmethod
     def of_fleet(cls, wanted: int, connections: int, proofs_a_second: float) -> "Interval":
-        """In steps of a quarter: another interval moves every connection's turn, so a few more
-        must not change it.
+        """Return the interval for this number of connections.
+
+        It grows in steps of a quarter. Each change of the interval moves the slot of every
+        connection, so a few more connections must not change it.
         """
         quarters = max(4, math.ceil(4 * connections / proofs_a_second / wanted))
         return cls(wanted, math.ceil(wanted * quarters / 4), connections)
@@ -39,9 +42,7 @@ class Interval(NamedTuple):
 
     @property
     def pause(self) -> timedelta:
-        """Before a role is tried again that gave no clear answer, or refuses its own External ID
-        for the first time.
-        """
+        """The backoff after an inconclusive proof or the first refusal of its own External ID."""
         return timedelta(seconds=min(_MINUTE, self.wanted))
 
 
@@ -52,16 +53,17 @@ _SETTLING = (timedelta(minutes=2), timedelta(minutes=15))
 
 
 def next_soon(since: datetime, at: datetime) -> datetime | None:
-    """When to try a role again whose trouble began at `since`; None when that has lasted for a
-    minute.
+    """Return the time of the next retry within the first minute after `since`.
+
+    `since`: when the failures began. None after that minute.
     """
     return next((since + pause for pause in _SOON if at < since + pause), None)
 
 
 def next_search(since: datetime, at: datetime) -> datetime | None:
-    """When to try an unproven role again; None when it was tried for long enough.
+    """Return the time of the next attempt at an unproven role; None after 14 days.
 
-    `since`: when the search began; `at`: when it was last tried.
+    `since`: when the search began. `at`: the latest attempt.
     """
     if soon := next_soon(since, at):
         return soon
@@ -70,12 +72,12 @@ def next_search(since: datetime, at: datetime) -> datetime | None:
 
 
 def next_turn(connection_id: UUID, at: datetime, every: timedelta) -> datetime:
-    """The next routine proof. Each interval has one turn for each connection, at a moment that its
-    id decides.
+    """Return the time of a connection's next routine proof.
 
-    So the proofs are spread evenly, also when many were late, as after a restart. A turn that comes
-    within a quarter of the interval is left out: a turn is up to a twentieth late, and must not be
-    taken twice.
+    Each interval has one slot for each connection, at a time that its id decides. So the proofs are
+    spread evenly, even if many were late, as after a restart. A slot within the next quarter of the
+    interval is skipped. Jitter delays a proof by up to a twentieth of the interval, and a slot must
+    not be used twice.
     """
     seconds = every.total_seconds()
     turn = (
@@ -87,5 +89,5 @@ def next_turn(connection_id: UUID, at: datetime, every: timedelta) -> datetime:
 
 
 def next_settling(since: datetime, at: datetime) -> datetime | None:
-    """When to prove a role again that was proven first at `since`; None when it has settled."""
+    """Return the time of the next proof soon after the first at `since`; None after the last."""
     return next((since + pause for pause in _SETTLING if at < since + pause), None)

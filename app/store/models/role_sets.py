@@ -1,5 +1,6 @@
-"""The permission sets of a connection: its own, the one that its role is to move to, and those
-that its role has.
+"""The permission sets of a connection.
+
+They are its own, the one that its role is to move to, and those that its role has.
 """
 
 from datetime import datetime
@@ -23,35 +24,33 @@ class RoleSets:
     permission_set: Mapped[str] = _name()
     permission_set_version: Mapped[
         int | None
-    ]  # that its role was made from, as far as its stack or its tag said
-    # The set that its role is to move to; the version of it that the role has by now; whether the
-    # vendor allows that.
+    ]  # version of its own set that its role has, according to its stack or its tag
+    # The set that its role is to move to, the version of it that the role already has, and whether
+    # the vendor approved the move.
     wanted_permission_set: Mapped[str | None] = _name()
     wanted_version: Mapped[int | None]
     wanted_approved: Mapped[bool] = mapped_column(default=False, server_default=false())
-    # Which other set its role has by now: as its tag said when a proof read it last, and as its
-    # stack said since.
+    # Another set that its role has: from the tag at the latest proof that read it, and from later
+    # messages of its stack.
     tagged_set: Mapped[str | None] = _name()
     stack_set: Mapped[str | None] = _name()
     reads_itself: Mapped[
         bool | None
-    ]  # whether its role let itself be read, when that was last known
+    ]  # whether a proof could read the role, at the last time that this was known
     awaiting_approval: Mapped[bool] = mapped_column(
         default=False, server_default=false()
     )  # of its own set
-    approved_set = cast(
-        "str | None", None
-    )  # no column: the set that `Connection.approve` was about
+    approved_set = cast("str | None", None)  # no column: the set of the latest `Connection.approve`
 
     def make_due(self, at: datetime, trigger: Trigger) -> None:
         raise NotImplementedError
 
     @property
     def sets_to_approve(self) -> list[str]:
-        """The permission sets that wait for the vendor's approval: its own, and the one that its
-        role is to move to.
+        """The permission sets that wait for the vendor's approval.
 
-        Until a move is approved the connection keeps its own set.
+        They can be its own and the one that its role is to move to. Until a move is approved the
+        connection keeps its own set.
         """
         own, wanted = self.permission_set, self.wanted_permission_set
         waiting = [own] if self.awaiting_approval else []
@@ -62,10 +61,10 @@ class RoleSets:
         return bool(self.sets_to_approve)
 
     def set_to_approve(self, permission_set: str | None) -> str:
-        """The set that an approval is about; `permission_set` is the one that it names.
+        """Return the set that an approval is about. `permission_set`: the name in the request.
 
-        Raises ConflictError when no set waits, when the named one does not, and when none is named
-        although two wait.
+        Raises ConflictError when no set waits, when the named one does not wait, and when none is
+        named although two wait.
         """
         waiting = self.sets_to_approve
         if not waiting:
@@ -82,8 +81,9 @@ class RoleSets:
         return permission_set or waiting[0]
 
     def ask_for_set(self, name: str, *, approved: bool) -> bool:
-        """Its role is to move to that set: to its own set means that it is to stay. Returns
-        whether that is new.
+        """Ask that the role moves to this set. Return whether that is a change.
+
+        Its own set means that it stays.
         """
         before = self.wanted_permission_set, self.wanted_approved
         wanted = None if name == self.permission_set else name
@@ -100,18 +100,18 @@ class RoleSets:
 
     @property
     def permission_sets(self) -> frozenset[str]:
-        """Its own set, and each that its role has by now instead, as far as that is known. A key
-        must cover all of them.
+        """The set of the connection, and each other set that its role is known to have.
+
+        A key must cover all of them.
         """
         return frozenset(filter(None, (self.permission_set, self.tagged_set, self.stack_set)))
 
     def role_was_made_from(self, name: str, version: int | None, *, by_tag: bool) -> None:
-        """Note from which set its role was made, as its tag or its stack's message says. `version`:
-        None if unknown.
+        """Record the set that its role was made from, according to its tag or its stack's message.
 
-        The connection moves only to a set that was asked for. What the tag says outweighs messages,
-        which anybody may send who has the tenant's registration token: those only add a set that
-        was asked for.
+        `version`: None if unknown. The connection moves only to a set that was asked for. The tag
+        outweighs messages, because everybody with the tenant's registration token may send a
+        message. A message only adds a set that was asked for.
         """
         if by_tag:
             self.tagged_set, self.stack_set = name, None
@@ -127,10 +127,9 @@ class RoleSets:
             self._move()
 
     def _move(self) -> None:
-        """To the set that was asked for, once its role has it and the vendor allows it.
+        """Move to the requested set, once its role has it and the vendor has approved it.
 
-        If the role's tag can be read and does not name that set yet, the role may still have the
-        old one.
+        A role that can be read may still have the old set, until its tag names the new one.
         """
         if (
             self.wanted_permission_set is None

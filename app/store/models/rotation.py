@@ -1,6 +1,4 @@
-"""The rotations of External IDs, and what single roles said to an External ID that their
-connection is not paired with.
-"""
+"""The rotations of External IDs, and how roles answered to External IDs in a rotation."""
 
 from datetime import datetime
 from uuid import UUID
@@ -15,8 +13,9 @@ from app.store.models.tenant import ExternalIdRow, TenantOwned
 
 
 class Rotation(Identified, TenantOwned, Base):
-    """The replacement of a tenant's External ID by another. How far it is, the states of the two
-    tell.
+    """The replacement of a tenant's External ID by another.
+
+    The states of the two External IDs show its progress.
     """
 
     __tablename__ = "rotations"
@@ -31,11 +30,11 @@ class Rotation(Identified, TenantOwned, Base):
     emergency: Mapped[bool]
     by_bound: Mapped[
         bool | None
-    ]  # begun by a key that is bound to the tenant, which may then abandon it too
+    ]  # begun by a key that is bound to the tenant, which may then also abandon it
     started_at: Mapped[datetime] = mapped_column(default=now)
     ready_at: Mapped[
         datetime | None
-    ]  # since when no verified connection waits; it completes by itself a day later
+    ]  # since when no verified connection waits; a day later it completes by itself
 
     old: Mapped[ExternalIdRow] = relationship(
         primaryjoin=lambda: foreign(Rotation.external_id_id) == ExternalIdRow.id,
@@ -50,12 +49,13 @@ class Rotation(Identified, TenantOwned, Base):
 
     @property
     def is_open(self) -> bool:
-        """Whether it can still be completed: open, or ready."""
+        """Whether it is open or ready, and so can still be completed."""
         return self.new.state is ExternalIdState.NEXT
 
     def state(self, waiting: int) -> RotationState:
-        """Of a tenant's latest rotation; `waiting`: how many verified connections have not
-        switched.
+        """Return the state of a tenant's latest rotation.
+
+        `waiting`: the number of verified connections that have not switched.
         """
         if self.is_open:
             return RotationState.OPEN if waiting else RotationState.READY
@@ -69,10 +69,11 @@ class Rotation(Identified, TenantOwned, Base):
 
 
 class Trial(TenantOwned, Base):
-    """What a connection's role said to an External ID that is to become its own, or is no longer.
+    """How a connection's role answered to an External ID that is not the connection's own.
 
-    `accepted_at`: since when it accepts this ID and refuses strangers. `refused_at` and
-    `refused_again_at`: two refusals at least a minute apart, each beside its own ID accepted.
+    That is the next External ID or the retiring one. `accepted_at`: since when the role accepts
+    this ID and refuses strangers. `refused_at` and `refused_again_at`: two refusals at least a
+    minute apart, each beside an acceptance of its own ID.
     """
 
     __tablename__ = "external_id_trials"

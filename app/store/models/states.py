@@ -21,7 +21,10 @@ class ExternalIdState(enum.StrEnum):
 
 
 class RotationState(enum.StrEnum):
-    """Of a rotation: `open` while verified connections have not switched, `ready` when all have."""
+    """The state of a rotation.
+
+    It is `open` while verified connections have not switched, and `ready` when all have.
+    """
 
     OPEN = "open"
     READY = "ready"
@@ -31,7 +34,9 @@ class RotationState(enum.StrEnum):
 
 
 class ConnectionStatus(enum.StrEnum):
-    """The states of a connection. A proof moves it as `after_proof` says; requests do the rest.
+    """The states of a connection.
+
+    `after_proof` has the transitions by proofs; requests do the rest.
 
     ::
 
@@ -48,14 +53,14 @@ class ConnectionStatus(enum.StrEnum):
     PENDING = "pending"
     VERIFIED = "verified"
     BROKEN = "broken"
-    ENDED = "ended"  # at the time that its trust policy says
+    ENDED = "ended"  # the end of access in its trust policy has passed
     INSECURE = "insecure"
     SUSPENDED = "suspended"
     DELETED = "deleted"
 
 
 class Verdict(enum.StrEnum):
-    """What a proof found; `inconclusive` changes no status."""
+    """The result of a proof; `inconclusive` changes no status."""
 
     PROVEN = "proven"
     INSECURE = "insecure"
@@ -66,10 +71,10 @@ class Verdict(enum.StrEnum):
 def after_proof(
     status: ConnectionStatus, verdict: Verdict, *, ended: bool, approved: bool
 ) -> ConnectionStatus:
-    """Where a proof takes a connection. What is suspended or deleted stays so.
+    """Return a connection's status after a proof. Suspended and deleted ones keep theirs.
 
-    `ended`: it was made after the access's end, as the customer set it. `approved`: no approval is
-    awaited.
+    `ended`: the proof was later than the end of access that the customer set. `approved`: no
+    approval is awaited.
     """
     if status in {ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED}:
         return status
@@ -86,8 +91,9 @@ def after_proof(
 
 
 class StackState(enum.StrEnum):
-    """The state of a role's stack according to its messages. The page shows it; no decision
-    depends on it.
+    """The state of a role's stack according to its messages.
+
+    The page shows it, and no decision depends on it.
     """
 
     MADE = "made"
@@ -96,7 +102,7 @@ class StackState(enum.StrEnum):
 
 
 class Trigger(enum.StrEnum):
-    """Why a proof is made."""
+    """The reason for a proof."""
 
     CREATED = "created"
     SCHEDULED = "scheduled"
@@ -107,12 +113,12 @@ class Trigger(enum.StrEnum):
     RESUMED = "resumed"
 
 
-# Nobody who waits for the answer asked for these proofs, and there are many of them.
+# Proofs that no request waits for. There are many of them.
 ROUTINE = frozenset({Trigger.SCHEDULED, Trigger.ISSUING, Trigger.ROTATION})
 
 
 def ensure_active(status: TenantStatus) -> None:
-    """Raises SuspendedError for a tenant that is not active."""
+    """Raise SuspendedError for a tenant that is not active."""
     if status is not TenantStatus.ACTIVE:
         raise SuspendedError("This tenant is suspended; resume it first.")
 
@@ -144,8 +150,8 @@ STRANGER = "stranger_refused"
 DEMANDS = "trust_policy_demands_external_id"
 ONLY_US = "trust_policy_names_only_us"
 
-# What failed checks say of the role: the first whose names are all among them. `{now}` is where the
-# word belongs.
+# Descriptions of failed checks. The first entry whose names are all among the failed checks
+# applies. `{now}` marks the place of the word.
 FAILED = (
     ({MISSING, FOREIGN}, "The role{now} accepts any External ID."),
     ({MISSING}, "The role{now} lets us in without an External ID."),
@@ -164,7 +170,7 @@ def why_not(
     awaiting_approval: bool = False,
     withdrawn: bool = False,
 ) -> str | None:
-    """Why nothing is issued for a connection, in words; None where credentials are issued."""
+    """Return the reason why a connection does not issue, in words; None if it issues."""
     if tenant is not TenantStatus.ACTIVE:
         return "The tenant is suspended; resume it first."
     if awaiting_approval and connection is ConnectionStatus.PENDING:

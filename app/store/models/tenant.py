@@ -22,19 +22,17 @@ from app.store.models.base import (
 from app.store.models.states import ExternalIdState, TenantStatus, ensure_active
 
 NAME_MAX = 200  # characters
-AFTER_ALL_LETTERS = "\U0010ffff"  # Unicode's last code point, which is in no text
+AFTER_ALL_LETTERS = "\U0010ffff"  # Unicode's last code point, which no text contains
 
 
 def folded(name: str) -> str:
-    """The name without case, and in one form where a letter has several. For comparing, not for
-    showing.
-    """
+    """Return the name in a form for comparisons, without case and in one normal form."""
     once = unicodedata.normalize("NFKC", name).casefold()
-    return unicodedata.normalize("NFKC", once)[:NAME_MAX]  # a few letters become longer
+    return unicodedata.normalize("NFKC", once)[:NAME_MAX]  # casefold lengthens a few letters
 
 
 def _in_state(state: str, **options: Any) -> Any:
-    """The tenant's External ID in that state."""
+    """Return the relationship to the tenant's External ID in that state."""
     join = f"and_(foreign(ExternalIdRow.tenant_id) == Tenant.id, ExternalIdRow.state == '{state}')"
     return relationship(primaryjoin=join, viewonly=True, **options)
 
@@ -43,7 +41,8 @@ class Tenant(Identified, Suspendable, Base):
     """One customer of the vendor."""
 
     __tablename__ = "tenants"
-    # The vendor's own id for a customer; free again once the tenant is deleted.
+    # The reference is the vendor's own id for a customer. It is free again when the tenant is
+    # deleted.
     __table_args__ = (
         unique_where("uq_tenants_live_reference", "reference", "deleted_at IS NULL"),
         Index("ix_tenants_name_folded", "name_folded", "id"),
@@ -60,16 +59,16 @@ class Tenant(Identified, Suspendable, Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
     made_by: Mapped[UUID | None]  # the key; None for the operator's, and old ones
     deleted_at: Mapped[datetime | None]
-    # What its registration tokens must name; raising it voids those that customers hold.
+    # Registration tokens must contain it. Raising it voids the tokens that customers have.
     registration_generation: Mapped[int] = mapped_column(default=1, server_default=text("1"))
 
-    # Whether it has a list of the accounts that its roles may be in. See app/tenants/accounts.py.
+    # Whether its roles may only be in declared accounts. See app/tenants/accounts.py.
     declares_accounts: Mapped[bool] = mapped_column(default=False, server_default=false())
     accounts = cast(
         "list[str] | None", None
-    )  # no column: the list, where app/tenants/tenants.py has read it
+    )  # no column: the list, if app/tenants/tenants.py has read it
 
-    # What new connections take; during a rotation single ones have another
+    # The External ID of new connections. During a rotation some connections have another
     # (app/rotation/rotations.py).
     current: Mapped["ExternalIdRow | None"] = _in_state("current", lazy="joined")
 
@@ -101,8 +100,9 @@ class Tenant(Identified, Suspendable, Base):
 
 
 class TenantOwned:
-    """A row that belongs to one tenant. Such rows are read through `access.owned`, which filters
-    by tenant.
+    """A row that belongs to one tenant.
+
+    Read such rows through `access.owned`, which filters by tenant.
     """
 
     @declared_attr
@@ -110,9 +110,7 @@ class TenantOwned:
         return mapped_column(ForeignKey("tenants.id"))
 
 
-ROTATING = text(
-    "state IN ('next', 'retiring')"
-)  # of rotations that go on, which an index of their own finds
+ROTATING = text("state IN ('next', 'retiring')")  # open rotations, which have an index of their own
 
 
 class ExternalIdRow(Identified, TenantOwned, Base):
@@ -120,9 +118,7 @@ class ExternalIdRow(Identified, TenantOwned, Base):
 
     __tablename__ = "external_ids"
     __table_args__ = (
-        UniqueConstraint(
-            "tenant_id", "id"
-        ),  # what the composite foreign key of connections points at
+        UniqueConstraint("tenant_id", "id"),  # target of the composite foreign key of connections
         unique_where("uq_external_ids_one_current", "tenant_id", "state = 'current'"),
         unique_where("uq_external_ids_one_next", "tenant_id", "state = 'next'"),
         Index(
@@ -141,17 +137,18 @@ class ExternalIdRow(Identified, TenantOwned, Base):
 
     @property
     def is_withdrawn(self) -> bool:
-        """Whether nothing is issued with it. Becoming so moves the epoch."""
+        """Whether nothing is issued with it. The withdrawal is a revocation."""
         return self.withdrawn_at is not None or self.state is ExternalIdState.RETIRED
 
 
 class TenantAccount(TenantOwned, Base):
-    """An account that a tenant declared; with `Tenant.declares_accounts` the list of them is
-    complete.
+    """An account that a tenant declared.
+
+    The list of them is complete if `Tenant.declares_accounts` is true.
     """
 
     __tablename__ = "tenant_accounts"
-    __table_args__ = ({"sqlite_with_rowid": False},)  # or SQLite would keep each row in two b-trees
+    __table_args__ = ({"sqlite_with_rowid": False},)  # SQLite would keep each row in two b-trees
 
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
     account_id: Mapped[str] = mapped_column(String(12), primary_key=True)
