@@ -1,7 +1,7 @@
 """The onboarding kit: what a customer needs to let the vendor in, as four forms of the same role.
 
-The customer can edit every parameter of a launch link. The proof tests the role as it was made, so
-edits are found.
+The customer can edit every parameter of a launch link. The proof detects edits, because it tests
+the role as it was created.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from app.store.database import Database, Session
 from app.store.models import Connection, Tenant, live_of
 from app.store.models.deployment import deployment_id
 
-# Parameters that an update leaves as they are: a role of another name would be another role.
+# Parameters that an update keeps. A role with another name would be another role.
 KEPT = (
     "RoleName",
     "AccessUntil",
@@ -41,10 +41,9 @@ KEPT = (
 
 @dataclass(frozen=True, slots=True)
 class StackUpdate:
-    """How a stack that is there already is brought to what the kit asks for, as after a rotation
-    began or ended.
+    """An update of an existing stack to what the kit asks for, as in a rotation.
 
-    `name` is the stack's; `console_url` shows it in the console; `aws_cli` is one command that sets
+    `name` is the stack's. `console_url` shows it in the console. `aws_cli` is one command that sets
     the `parameters`.
     """
 
@@ -55,7 +54,7 @@ class StackUpdate:
 
     @property
     def to_fill_in(self) -> list[str]:
-        """The names of the parameters whose values the customer gives."""
+        """The names of the parameters whose values the customer supplies."""
         return [name for name, value in self.parameters.items() if value == _to_fill_in(name)]
 
 
@@ -65,8 +64,10 @@ def _to_fill_in(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class KitUpdate:
-    """`stack_set` is the stack of a whole organisation. Terraform and the script are applied
-    again as they are.
+    """The update of each form of the kit.
+
+    `stack_set` is the stack of a whole organisation. Terraform and the script are applied again
+    unchanged.
     """
 
     stack: StackUpdate
@@ -100,8 +101,9 @@ class Kit:
 
 
 class _Made(NamedTuple):
-    """What a kit makes, or what was made from one: the role, the stack and the organisation's,
-    and the parameters.
+    """The names of a role and its two stacks, and the parameters of its template.
+
+    The second stack is the organisation's. The role is new or exists already.
     """
 
     role_name: str
@@ -110,12 +112,15 @@ class _Made(NamedTuple):
 
 
 class Onboarding:
-    """Makes kits."""
+    """The service that builds kits."""
 
     def __init__(
         self, db: Database, publication: Publication, config: Config, sets: PermissionSets
     ) -> None:
-        """Raises ConfigError when the settings lead to no console, or to two partitions."""
+        """Build it from the settings.
+
+        Raises ConfigError when the settings lead to no console, or to two partitions.
+        """
         self._db = db
         self._publication = publication
         self._config = config
@@ -125,16 +130,20 @@ class Onboarding:
         self._tokens = RegistrationTokens(config.secret_keys)
 
     def regions(self) -> list[str]:
-        """Where a customer's stack may run."""
+        """Return the regions in which a customer's stack may run."""
         return sorted(templates.regions(self._config.broker.partition))
 
     def template(self, permission_set: str | None = None) -> Template:
-        """Raises ValidationFailedError for an unknown permission set."""
+        """Return the template of one account.
+
+        Raises ValidationFailedError for an unknown permission set.
+        """
         return self._publication.roles[self.sets.choose(permission_set).name]
 
     def organization_template(self, permission_set: str | None = None) -> Template:
-        """The one for a whole organisation. Raises ValidationFailedError for an unknown
-        permission set.
+        """Return the template of a whole organisation.
+
+        Raises ValidationFailedError for an unknown permission set.
         """
         return self._publication.organizations[self.sets.choose(permission_set).name]
 
@@ -146,8 +155,9 @@ class Onboarding:
         region: str | None = None,
         permission_set: str | None = None,
     ) -> Kit:
-        """The kit of one tenant, with its next External ID during a rotation. Raises
-        NotFoundError, ValidationFailedError.
+        """Return the kit of one tenant, with its next External ID during a rotation.
+
+        Raises NotFoundError, ValidationFailedError.
         """
         region, chosen = self._region(region), self.sets.choose(permission_set)
         tenant, next_external_id, token, suffix, there = self._read(caller, tenant_id, chosen)
@@ -190,8 +200,9 @@ class Onboarding:
         role: KitRole,
         there: _Made,
     ) -> KitUpdate:
-        """How the role that is there is brought to what the kit asks for. A new parameter needs
-        a value.
+        """Return the update of the existing role to what the kit asks for.
+
+        The customer supplies the value of a new parameter.
         """
         role, own = (
             role._replace(name=there.role_name),
@@ -230,8 +241,10 @@ class Onboarding:
     def _read(
         self, caller: Caller, tenant_id: UUID, chosen: PermissionSet
     ) -> tuple[Tenant, str | None, str, str, Row[str, str, int | None] | None]:
-        """The tenant, its next External ID, its registration token, the suffix of a new role's
-        name, and its role of that set. Raises NotFoundError.
+        """Return what the database has for the kit.
+
+        The items are the tenant, its next External ID, its registration token, the suffix of a new
+        role's name, and its existing role of that set. Raises NotFoundError.
         """
         with self._db.read() as db:
             tenant = tenant_of(db, caller, tenant_id)
@@ -245,8 +258,9 @@ class Onboarding:
             return tenant, following, token, suffix, _role_that_is_there(db, tenant.id, chosen.name)
 
     def _registration(self, token: str, region: str) -> dict[str, str]:
-        """The parameters with which a stack registers its role. A stack can only name a topic of
-        its own region.
+        """Return the parameters with which a stack registers its role.
+
+        A stack can only name a topic of its own region.
         """
         topic = self._config.registration_topic_arn
         if topic is None or region != self._config.registration_region:
@@ -303,7 +317,7 @@ class Onboarding:
 def _role_that_is_there(
     db: Session, tenant_id: UUID, permission_set: str
 ) -> Row[str, str, int | None] | None:
-    """The tenant's newest role that is to move to the set, or else that has it."""
+    """Return the tenant's newest role that is to move to the set, or else that has it."""
     role = select(Connection.role_arn, Connection.permission_set, Connection.permission_set_version)
     newest = role.where(live_of(tenant_id)).order_by(Connection.id.desc()).limit(1)
     moving = db.execute(
@@ -318,12 +332,11 @@ def _role_that_is_there(
 def trust_policy(
     broker: Broker, external_id: str, next_external_id: str | None = None
 ) -> dict[str, Any]:
-    """The policy that lets only the broker assume the role, and only with this External ID, or also
-    the next one.
+    """Return the policy that lets only the broker assume the role, with this External ID.
 
-    The principal is the account's root and the broker a condition: AWS stores a principal by its
-    unique id, so deleting and remaking the broker would break every customer's role; condition
-    values stay as they are written.
+    The next External ID is accepted as well, if there is one. The principal is the account's root,
+    and the broker is a condition. AWS stores a principal by its unique id, so recreating the broker
+    would break every customer's role. Condition values stay as they are written.
     """
     accepted = [external_id, next_external_id] if next_external_id else external_id
     return {

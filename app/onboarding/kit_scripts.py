@@ -1,9 +1,8 @@
-"""The template's role as Terraform and as a shell script, for customers who do not launch stacks;
-and single commands.
+"""The template's role as Terraform and as a shell script, and single commands.
 
-The texts are in kit_templates/. Each value goes through the quoting of the language that it is
-written into (the filters `hcl` and `quote`), so no value can become code. Comments hold the
-vendor's name as their only value, on one line.
+They are for customers who do not launch stacks. The texts are in kit_templates/. Each value is
+quoted for the language that it is written into (the filters `hcl` and `quote`), so no value can
+become code. Comments contain one value, the vendor's name, on one line.
 """
 
 import itertools
@@ -18,14 +17,14 @@ import jinja2
 
 from app.permissions.permission_sets import READS_ITSELF
 
-# What must be escaped in a Terraform string: quotes, control characters, and the two marks that
-# begin a template. Policies hold such a mark only in IAM's variables, such as
+# Characters to escape in a Terraform string: quotes, control characters, and the two marks that
+# begin a template. Policies contain such a mark only in IAM's variables, such as
 # ${aws:PrincipalAccount}.
 _HCL_SPECIAL = re.compile(
     r'["\\\x00-\x1f\x7f]|(?P<variable>(?<![$%])\$(?=\{[\w:/.-]+\}))|[$%](?=[$%]*\{)', re.ASCII
 )
 
-# (parameter, policy, operator, key) of what denies everything to sessions that live already.
+# Statements that deny everything to existing sessions: (parameter, policy, operator, key).
 _DENIALS = (
     ("AccessUntil", "access-until", "DateGreaterThanEquals", "aws:CurrentTime"),
     ("RevokeSessionsBefore", "AWSRevokeOlderSessions", "DateLessThan", "aws:TokenIssueTime"),
@@ -40,7 +39,7 @@ _TIME = (
     "([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)?"
 )
 _POLICY = "(arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9_+=,.@/-]{1,512})?"
-# What a customer may set, and need not: the template's parameters of these names.
+# Optional settings of the customer, which are the template's parameters of these names.
 _LIMITS = [
     dict(zip(("name", "pattern", "description", "example"), limit, strict=True))
     for limit in (
@@ -64,8 +63,8 @@ _LIMITS = [
 class KitRole(NamedTuple):
     """The role that a kit asks for.
 
-    `vendor` is the vendor's name for people, `vendor_tag` the one in tags; `region` is any of the
-    partition's, `max_seconds` its MaxSessionDuration.
+    `vendor` is the vendor's name for people, and `vendor_tag` the one in tags. `region` is any
+    region of the partition. `max_seconds` is its MaxSessionDuration.
     """
 
     name: str
@@ -81,13 +80,14 @@ class KitRole(NamedTuple):
     managed: tuple[str, ...] = ()  # ARNs of AWS's own policies
     no_longer_managed: tuple[
         str, ...
-    ] = ()  # ARNs of those that only other published versions and sets ask for
+    ] = ()  # ARNs that only other published versions and sets ask for
     parameters: tuple[dict[str, str], ...] = ()  # what the customer fills in
 
     @property
     def tags(self) -> dict[str, str]:
-        """The same tags as the template's: which vendor the role is for, and with which
-        permissions it was made.
+        """The role's tags, which are the same as the template's.
+
+        They name the vendor and the permissions that the role was created with.
         """
         return {
             "deputy:vendor": self.vendor_tag,
@@ -97,7 +97,7 @@ class KitRole(NamedTuple):
 
 
 def terraform(role: KitRole) -> str:
-    """Resources for an empty folder or beside others."""
+    """Return the role's resources for an empty folder or beside others."""
     policy = _hcl(role.policy, "  ")
     for parameter in role.parameters:
         policy = policy.replace(f"$${{{parameter['name']}}}", f"${{var.{parameter['name']}}}")
@@ -106,11 +106,11 @@ def terraform(role: KitRole) -> str:
 
 
 def aws_cli(role: KitRole) -> str:
-    """A script for sh that creates or updates the role and prints only its ARN on stdout."""
+    """Return a script for sh that creates or updates the role and prints only its ARN on stdout."""
     tags = [{"Key": key, "Value": value} for key, value in role.tags.items()]
     policy = shlex.quote(
         json.dumps(role.policy, indent=2)
-    )  # in single quotes, which it closes around a parameter
+    )  # in single quotes, which are closed around a parameter
     for parameter in role.parameters:
         policy = policy.replace(f"${{{parameter['name']}}}", f"""'"${parameter["name"]}"'""")
     trust = shlex.quote(json.dumps(role.trust, indent=2)).replace(
@@ -120,23 +120,23 @@ def aws_cli(role: KitRole) -> str:
 
 
 def _of_role(template: str, role: KitRole, **parts: Any) -> str:
-    who = " ".join(role.vendor.split())  # for comments: line breaks of every language become blanks
+    who = " ".join(role.vendor.split())  # for comments: line breaks of every language become spaces
     return filled(template, role=role, who=who, parameters=[*_LIMITS, *role.parameters], **parts)
 
 
 def filled(template: str, **values: Any) -> str:
-    """A text of kit_templates/ with these values."""
+    """Return a text of kit_templates/ with these values."""
     return _templates.get_template(template).render(values)
 
 
 def update_command(
     region: str, stack: str, template_url: str, values: dict[str, str], *, kept: tuple[str, ...]
 ) -> str:
-    """Brings a stack to this template and these values of its parameters; those in `kept` stay as
-    they are.
+    """Return a command that updates a stack to this template and these parameter values.
 
-    It asks the stack which of those it has: CloudFormation refuses the previous value of a new
-    parameter, and without it would set one that is left out to its default.
+    Parameters in `kept` keep their values. The command asks the stack which of them it has.
+    CloudFormation refuses the previous value of a new parameter. It resets a parameter that is left
+    out to its default.
     """
     given = [{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()]
     parameters = (
@@ -157,7 +157,7 @@ def _wanted(parameter: dict[str, str]) -> str:
 
 
 def _hcl(value: Any, indent: str = "") -> str:
-    """A JSON value as a Terraform expression, its further lines indented by `indent`."""
+    """Return a JSON value as a Terraform expression, its further lines indented by `indent`."""
     inner = f"{indent}  "
     if isinstance(value, dict) and value:
         items = [(_hcl(key), _hcl(item, inner)) for key, item in value.items()]
@@ -170,7 +170,7 @@ def _hcl(value: Any, indent: str = "") -> str:
 
 
 def _aligned(items: list[tuple[str, str]]) -> Iterator[str]:
-    """Aligns = as `terraform fmt` does, among neighbours that take one line each."""
+    """Align = as `terraform fmt` does, among neighbours that take one line each."""
     for several_lines, run in itertools.groupby(items, key=lambda item: "\n" in item[1]):
         neighbours = list(run)
         width = 0 if several_lines else max(len(key) for key, _ in neighbours)
@@ -178,14 +178,14 @@ def _aligned(items: list[tuple[str, str]]) -> Iterator[str]:
 
 
 def _hcl_escape(found: re.Match[str]) -> str:
-    """`$${…}` for an IAM variable, as people write it; any other mark as its code point."""
+    """Escape an IAM variable as `$${…}`, and any other mark as its code point."""
     if found["variable"]:
         return "$$"
     return f"\\{found[0]}" if found[0] in '"\\' else f"\\u{ord(found[0]):04x}"
 
 
 _templates = jinja2.Environment(
-    # not HTML: the filters quote each value for the language around it
+    # not HTML: the filters quote each value for the surrounding language
     autoescape=False,  # noqa: S701
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "kit_templates"),
     undefined=jinja2.StrictUndefined,

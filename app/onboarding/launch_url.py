@@ -1,5 +1,6 @@
-"""The launch URL: AWS's quick-create link, which opens CloudFormation's console with a template
-and its parameters.
+"""The launch URL: AWS's quick-create link.
+
+It opens CloudFormation's console with a template and its parameters.
 """
 
 from urllib.parse import quote, urlencode
@@ -7,7 +8,7 @@ from urllib.parse import quote, urlencode
 from app.aws.templates import partition_of
 from app.config import Config, ConfigError
 
-# AWS's consoles; botocore's data does not have their names.
+# AWS's consoles, whose names are not in botocore's data.
 _CONSOLES = {
     "aws": "console.aws.amazon.com",
     "aws-us-gov": "console.amazonaws-us-gov.com",
@@ -16,11 +17,13 @@ _CONSOLES = {
 
 
 class LaunchUrls:
-    """Builds the launch URLs of one deployment."""
+    """The builder of one deployment's launch URLs."""
 
     def __init__(self, config: Config) -> None:
-        """Raises ConfigError for a partition whose console is not known here, or a region
-        outside the partition.
+        """Check the region and the console against the broker's partition.
+
+        Raises ConfigError for a partition whose console is unknown, or a region outside the
+        partition.
         """
         ours, theirs = config.broker.partition, partition_of(config.region)
         if theirs != ours:
@@ -39,13 +42,13 @@ class LaunchUrls:
         self._domain = _CONSOLES.get(ours)
 
     def of_stack(self, region: str, stack_name: str) -> str:
-        """The console's list of stacks, with this name alone."""
+        """Return the URL of the console's list of stacks, filtered by this name."""
         return f"{self._home(region)}#/stacks?{urlencode({'filteringText': stack_name})}"
 
     def build(
         self, region: str, template_url: str, stack_name: str, parameters: dict[str, str]
     ) -> str:
-        """Everything after # is one fragment, with a query of its own."""
+        """Return a launch URL. Everything after # is one fragment, with a query of its own."""
         wanted = {"templateURL": template_url, "stackName": stack_name}
         wanted |= {f"param_{name}": value for name, value in parameters.items()}
         query = urlencode(wanted, quote_via=quote, safe="")

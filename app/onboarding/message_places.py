@@ -1,10 +1,11 @@
-"""How many messages of a tenant's stacks a background worker works on at once: the others are put
-back into the queue.
+"""The limit of a tenant's messages that a background worker handles concurrently.
 
-A tenant's token is known to whoever has one of its kits. Without places, thousands of its messages
-would be worked on before the next tenant's. A message that is put back is not refused: it comes
-again when it is its turn. SQS counts each delivery, and moves a message to the dead letters after
-five. So from the fourth delivery on there are twice as many places.
+Messages above the limit are put back into the queue. Everybody with one of a tenant's kits has its
+token. Without the limit, thousands of its messages would be handled before the next tenant's.
+
+A message that is put back is not refused: SQS delivers it again after a delay. SQS counts each
+delivery, and moves a message to the dead letters after five. So the limit is twice as high from the
+fourth delivery on.
 """
 
 import math
@@ -17,14 +18,14 @@ from app.limits.turns import Turns
 
 AT_ONCE = 20
 PUT_BACK_DELIVERIES = 3  # of a message that may be put back; two are left for failures
-# messages a second of a tenant that come again: about as many as one background worker works on
+# messages per second and tenant that are delivered again; about one background worker's rate
 _RATE = 30
 _JITTER = 2.0  # seconds
 _LONGEST = 600  # seconds; CloudFormation waits for half an hour
 
 
 class MessagePlaces:
-    """Each tenant's places, and when its next message comes again."""
+    """The places in use of each tenant, and the schedule of its messages that are put back."""
 
     def __init__(self) -> None:
         self._taken: Counter[UUID] = Counter()
@@ -32,7 +33,7 @@ class MessagePlaces:
         self._lock = threading.Lock()
 
     def take(self, tenant_id: UUID, *, deliveries: int) -> bool:
-        """Take a place. False: put the message back."""
+        """Take a place. Return False if the message must be put back."""
         with self._lock:
             if self._taken[tenant_id] >= (
                 AT_ONCE if deliveries <= PUT_BACK_DELIVERIES else 2 * AT_ONCE
@@ -48,7 +49,7 @@ class MessagePlaces:
                 del self._taken[tenant_id]
 
     def seconds_until_next(self, tenant_id: UUID) -> int:
-        """For how long a message is put back."""
+        """Return the number of seconds for which a message is put back."""
         wait = self._turns.reserve(tenant_id, patience=_LONGEST)
         jitter = random.uniform(0, _JITTER) if wait <= _LONGEST else -random.uniform(0, _LONGEST)  # noqa: S311
         return max(1, min(_LONGEST, math.ceil(min(wait, _LONGEST) + jitter)))

@@ -1,11 +1,12 @@
-"""Onboarding links: URLs that show one tenant's onboarding page to a customer's administrator, who
-has no account.
+"""Onboarding links: URLs that show one tenant's onboarding page to a customer's administrator.
 
-The token in the URL is 256 random bits and the only authority that a link has. The database holds
-its SHA-256 alone, so a copy of the database opens no page. A link sees one tenant: it can add
-roles, ask for proofs, and end a search that found nothing. A link that is malformed, unknown,
-expired or revoked, or whose tenant is suspended or deleted, gets the same 404. For 30 days after a
-tenant was deleted, its links list what to delete in the customer's account.
+The administrator has no account. The token in the URL is 256 random bits, and a link has no other
+authority. The database stores only its SHA-256, so a copy of the database opens no page.
+
+A link sees one tenant. It can add roles, ask for proofs, and end a search that found nothing. All
+links that do not work get the same 404: malformed, unknown, expired or revoked ones, and those of a
+suspended or deleted tenant. For 30 days after the deletion of a tenant, its links list what to
+delete in the customer's account.
 """
 
 import re
@@ -52,8 +53,8 @@ _ACCOUNT = re.compile(ACCOUNT_ID_PATTERN, re.ASCII)
 _NEITHER = "Enter a role ARN or a 12-digit account ID."
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _SCOPES = frozenset({Scope.CONNECTIONS_READ, Scope.CONNECTIONS_WRITE})
-_LINKS = 10_000  # those that a process remembers
-# Made once, for speed.
+_LINKS = 10_000  # upper bound for those in a process's memory
+# Built once, for speed.
 _BY_DIGEST = select(
     OnboardingLink.id,
     OnboardingLink.tenant_id,
@@ -63,8 +64,9 @@ _BY_DIGEST = select(
 
 
 class Visit(NamedTuple):
-    """An opened link, with the caller that its page acts as; that caller is bound to the link's
-    tenant.
+    """An opened link, with the caller that its page acts as.
+
+    That caller is bound to the link's tenant.
     """
 
     caller: Caller
@@ -73,25 +75,28 @@ class Visit(NamedTuple):
 
 
 class _KnownLink(NamedTuple):
-    """Whose requests these are. `tenant_id`: None for a link that opens no page."""
+    """The ids that a request with a link is counted for.
+
+    `tenant_id`: None for a link that opens no page.
+    """
 
     link_id: UUID
     tenant_id: UUID | None
 
 
 class Leftovers(NamedTuple):
-    """The default names of what a deleted tenant's administrators still have in their accounts."""
+    """Default names of what a deleted tenant's administrators still have in their accounts."""
 
     tenant_name: str
     role_name: str
     stack_name: str
     organization_stack_name: str
-    region: str  # the one that the page began with
+    region: str  # preselected on the page
 
 
 @dataclass(eq=False)
 class Links:
-    """Make, list, revoke and open onboarding links, and do what their pages offer."""
+    """The service that creates, lists, revokes and opens links, and does what their pages offer."""
 
     _db: Database
     _onboarding: Onboarding
@@ -99,9 +104,9 @@ class Links:
     _verification: verification.Verification
     _config: Config
     _rates: Rates
-    # By digest, so that requests beyond the limit are refused without the database.
+    # By digest. So requests beyond the limit are refused without the database.
     _known: LRUCache[bytes, _KnownLink] = field(default_factory=lambda: LRUCache(_LINKS))
-    _lock: threading.Lock = field(default_factory=threading.Lock)  # around those
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # around _known
 
     def create(
         self,
@@ -112,13 +117,13 @@ class Links:
         region: str | None = None,
         expires_in: int = LINK_SECONDS,
     ) -> tuple[OnboardingLink, str]:
-        """A new link and its URL, which is shown this once. `expires_in`: seconds.
+        """Create a link. Return it with its URL, which is not stored. `expires_in`: seconds.
 
         Raises NotFoundError, SuspendedError, RateLimitedError when the tenant has TENANT_LINKS live
-        ones, and ValidationFailedError for an unknown permission set or region.
+        links, and ValidationFailedError for an unknown permission set or region.
         """
-        # The kit that the page will show: a kit that can't be made is refused here, while the
-        # vendor is looking.
+        # Build the kit that the page will show. If that is impossible, the vendor gets the error
+        # here.
         kit = self._onboarding.kit(caller, tenant_id, region=region, permission_set=permission_set)
         token = secrets.token_urlsafe(32)
         with self._db.write(Making(caller)) as db:
@@ -154,8 +159,9 @@ class Links:
     def list(
         self, caller: Caller, tenant_id: UUID, *, limit: int, after: UUID | None
     ) -> Page[OnboardingLink]:
-        """One tenant's links, newest first, the expired and revoked ones too. Raises
-        NotFoundError.
+        """Return one tenant's links, newest first, including expired and revoked ones.
+
+        Raises NotFoundError.
         """
         with self._db.read() as db:
             tenant_of(db, caller, tenant_id)
@@ -164,8 +170,9 @@ class Links:
 
     @until_committed
     def revoke(self, caller: Caller, tenant_id: UUID, link_id: UUID) -> None:
-        """The page is gone once this has committed. Raises NotFoundError, also for a link that
-        is revoked already.
+        """Revoke a link. Its page is gone once this has committed.
+
+        Raises NotFoundError, also for a link that is already revoked.
         """
         tenants = (
             OnboardingLink.tenant_id == tenant_id,
@@ -174,9 +181,7 @@ class Links:
         query = select(OnboardingLink).where(
             *tenants, OnboardingLink.id == link_id, OnboardingLink.revoked_at.is_(None)
         )
-        with (
-            self._db.read() as db
-        ):  # what is not there must not wait for the lock of those who write
+        with self._db.read() as db:  # a link that does not exist must not wait for the lock
             one_or_not_found(db, query)
         with self._db.write(
             Ending(caller, query.with_only_columns(OnboardingLink.tenant_id))
@@ -192,12 +197,12 @@ class Links:
     def open(self, token: str, request_id: str | None, client_address: str | None = None) -> Visit:
         """Open the page of a link, and count the request.
 
-        Raises NotFoundError, the same for every reason that a link does not work, and
-        RateLimitedError. A link that does not work is counted for itself alone.
+        A link that does not work is counted only for itself. Raises RateLimitedError, and the same
+        NotFoundError for every reason why a link does not work.
         """
         if not _TOKEN.fullmatch(token):
             raise NotFoundError
-        # A lookup by digest: its time says nothing about how much of a guessed token was right.
+        # A lookup by digest takes the same time for every guessed token.
         digest = digest_of(token)
         known = self._known_link(digest)
         self._rates.admit_page(*known)
@@ -214,7 +219,7 @@ class Links:
         return Visit(_caller(link).for_request(request_id, client_address), tenant, link)
 
     def _known_link(self, digest: bytes) -> _KnownLink:
-        """Find the link in memory or by its index. Raises NotFoundError."""
+        """Return the link from memory or the database. Raises NotFoundError."""
         with self._lock:
             known = self._known.get(digest)
         if known is None:
@@ -231,10 +236,9 @@ class Links:
             self._known[digest] = link
 
     def leftovers(self, token: str) -> Leftovers | None:
-        """Return what is left of a tenant that was deleted at most 30 days ago; None for any other
-        link.
+        """Return the leftovers of a tenant that was deleted at most 30 days ago.
 
-        Call it after `open` has refused the token.
+        Return None for any other link. Call it after `open` has refused the token.
         """
         if not _TOKEN.fullmatch(token):
             return None
@@ -268,11 +272,10 @@ class Links:
         return Leftovers(tenant.name, kit_role_name(*named), *kit_stack_names(*named), region)
 
     def stop_looking(self, visit: Visit, connection_id: UUID) -> None:
-        """End the search for a role that was given by its account alone, and delete the row,
-        without a tombstone: its stack may still register it.
+        """End the search for a role that was given by its account alone, and delete the row.
 
-        Raises NotFoundError, and ConflictError for any other connection: only the vendor removes
-        those.
+        There is no tombstone: its stack may still register it. Raises NotFoundError, and
+        ConflictError for any other connection, because only the vendor removes those.
         """
         tenant_id = visit.tenant.id
         with self._db.write(visit.caller) as db:
@@ -290,9 +293,9 @@ class Links:
             db.delete(connection)
 
     def connect(self, visit: Visit, text: str) -> Connection:
-        """The tenant's connection to this role, made if there is none, with a fresh proof.
+        """Return the tenant's connection to this role, with a fresh proof. Create it if necessary.
 
-        `text`: the role's ARN, or an account id; with an account id, the kit's role is searched for
+        `text`: the role's ARN, or an account id. An account id starts a search for the kit's role
         in that account. Raises ValidationFailedError for any other text, and what
         Connections.create, Connections.find_in_account and Verification.verify raise.
         """
@@ -303,7 +306,7 @@ class Links:
         )
         if not role_arn.startswith("arn:"):
             raise ValidationFailedError({"role_arn": [_NEITHER]})
-        # Checked before it reaches the database, which refuses some characters as text.
+        # Checked before the database, which refuses some characters as text.
         role = allowed_roles.allowed_role(self._config, role_arn)
         if known := self._connections.with_role(caller, tenant_id, role):
             return self._verification.verify(caller, tenant_id, known.id, trigger=Trigger.REQUESTED)

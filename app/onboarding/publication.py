@@ -1,6 +1,6 @@
 """The publication of this configuration: each permission set's two templates, and its document.
 
-Publishing needs neither the database nor the secret keys. Deputy itself records a version once the
+Publishing needs neither the database nor the secret keys. Deputy itself records a version when the
 bucket serves all three as its own configuration renders them (app/onboarding/set_versions.py).
 """
 
@@ -32,13 +32,15 @@ _IGNORED = (
 
 
 class Publication:
-    """Renders this configuration's templates and documents, publishes them, and compares the
-    bucket with them.
+    """The templates and documents of this configuration.
+
+    It renders them, publishes them, and compares the bucket with them.
     """
 
     def __init__(self, config: TemplateConfig, sets: PermissionSets) -> None:
-        """Render everything, once: the settings and the permission sets stay the same while the
-        process lives.
+        """Render everything once.
+
+        The settings and the permission sets do not change while the process lives.
         """
         self.bucket = TemplateBucket(config)
         self._sets = sets
@@ -47,18 +49,15 @@ class Publication:
         self.organizations = {
             name: templates.render_organization(config, role, sets[name]) for name, role in rendered
         }
-        self.ignored: set[str] = (
-            set()
-        )  # a sentence for each document that publishing left out of account
+        self.ignored: set[str] = set()  # a sentence for each document that publishing ignored
         self._documents = {name: templates.render_document(chosen) for name, chosen in sets.items()}
 
     def publish(self) -> list[tuple[str, Published]]:
-        """Upload every template and document: its URL, and whether it is new. Raises
-        app.aws.errors.Unavailable.
+        """Upload every template and document. Return each URL with its state.
 
-        Raises ConflictError when a set has changed without a higher version: nothing is uploaded
-        then. Raises it too when the bucket has other content under a template's name: no document
-        is uploaded then.
+        Raises ConflictError when a set has changed without a higher version; then nothing is
+        uploaded. Raises it too when the bucket has other content under a template's name; then no
+        document is uploaded. Raises app.aws.errors.Unavailable.
         """
         self._ensure_raised()
         states = []
@@ -77,8 +76,9 @@ class Publication:
         return states
 
     def published(self) -> list[tuple[str, Published]]:
-        """Return the state of each URL, read without credentials. Raises
-        app.aws.errors.Unavailable.
+        """Return the state of each URL, read without credentials.
+
+        Raises app.aws.errors.Unavailable.
         """
         groups = (self.roles, self.organizations, self._documents)
         everything = [template for group in groups for template in group.values()]
@@ -87,9 +87,7 @@ class Publication:
         ]
 
     def serves(self, name: str) -> bool:
-        """Return whether the bucket serves exactly what this configuration renders of the
-        permission set.
-        """
+        """Return whether the bucket serves exactly what this configuration renders of the set."""
         expected = (self._documents[name], self.roles[name], self.organizations[name])
         try:
             return all(self.bucket.published(template) is Published.YES for template in expected)
@@ -107,8 +105,10 @@ class Publication:
                 yield sentence
 
     def _versions(self, chosen: PermissionSet) -> dict[int, PermissionSet]:
-        """Return the published versions that may refuse this one. A name that ever read must not
-        write.
+        """Return the published versions that may refuse this one.
+
+        A name that was ever read-only must not become writing, so a set that writes is compared
+        with all versions.
         """
         first_version = 1 if chosen.access == "write" else chosen.version
         texts = self.bucket.documents(chosen.name, first_version)

@@ -1,9 +1,8 @@
-"""Answers to stacks whose messages are refused without the database: anybody can publish any number
-of them.
+"""Answers to stacks whose messages are refused without the database.
 
-Threads of their own send these answers, so that they hold back neither other answers nor the
-reading of the queue. A message that finds no place here stays in the queue, and SQS delivers it
-again.
+Anybody can publish any number of such messages. Separate threads send the answers. So they delay
+neither other answers nor the reading of the queue. When the waiting list is full, a message stays
+in the queue, and SQS delivers it again.
 """
 
 import queue
@@ -26,7 +25,10 @@ class _Refused(NamedTuple):
 
 
 class RefusedStacks:
-    """Call `answer` for each message; it returns at once. The threads start with the first one."""
+    """A queue of refused messages and the threads that answer them.
+
+    `answer` returns at once. The threads start with the first message.
+    """
 
     def __init__(self, messages: RegistrationQueue, answers: Callable[[], StackAnswers]) -> None:
         self._messages = messages
@@ -47,7 +49,7 @@ class RefusedStacks:
             return
 
     def wait(self) -> None:
-        """Return when everything that waits is answered."""
+        """Return when every waiting message is answered."""
         self._waiting.join()
 
     def _run(self) -> None:
@@ -58,7 +60,7 @@ class RefusedStacks:
             try:
                 self._messages.delete([one.message for one in refused if self._send(one)])
             except Exception as error:  # noqa: BLE001
-                # SQS delivers them again, and a thread that ended answers nobody.
+                # SQS delivers them again. The thread must survive.
                 logger.warning("registration.postponed", error=type(error).__name__)
             finally:
                 for _ in refused:

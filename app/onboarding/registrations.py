@@ -1,11 +1,12 @@
-"""Registrations: what the message of a customer's stack may do (invariant 12; the list is in
-docs/architecture.md).
+"""Registrations: what the message of a customer's stack may do (invariant 12).
 
 Nothing in a message is trusted. Its token names the tenant, and the stack's account must be the
-role's account. A message then adds a pending connection, or makes an existing one due; the
+role's account. A message then adds a pending connection, or makes an existing one due. The
 background worker proves it later. A message never verifies, moves, suspends, resumes, removes or
-revives a connection, and no call to AWS about its role is made here. The stack is answered as soon
-as the message is stored, so that a slow proof does not roll the stack back.
+revives a connection. No call to AWS about its role is made here.
+
+The stack is answered as soon as the message is stored, so a slow proof does not roll the stack
+back.
 """
 
 import threading
@@ -60,23 +61,23 @@ from app.store.models import (
 from app.store.models.deployment import deployment_id
 from app.store.models.states import StackState
 
-# One text for every reason, so that it does not tell a stranger whether a tenant exists. The
+# The same text for every reason. So it does not show a stranger whether a tenant exists. The
 # customer's administrator reads it among the stack's events.
 REFUSAL = (
     "The registration was not accepted. Launch the stack from the link that you were given, with"
     " its parameters as they are; if it still fails, ask for a new link."
 )
 _IGNORED = Action.CONNECTION_REGISTRATION_IGNORED
-_OTHERS, _HOUR = 20, 3600  # the log names at most 20 other deployments in an hour (seconds)
-_VOIDS, _MINUTE = 100, 60  # and at most 100 accounts in a minute whose messages were void
+_OTHERS, _HOUR = 20, 3600  # log limit: 20 other deployments per hour (seconds)
+_VOIDS, _MINUTE = 100, 60  # log limit: 100 accounts per minute with void messages
 _CREATION = timedelta(
     hours=1
-)  # a stack is created within this: its registration may wait for half of it
+)  # upper bound for a stack's creation; its registration may wait for half of it
 _AT_REST = frozenset({ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED})
 
 
 class _CheckedMessage(NamedTuple):
-    """A message that passed the checks which need no database."""
+    """A message that passed the checks without the database."""
 
     request: Request
     token: TokenIds
@@ -91,7 +92,7 @@ class _Accepted(NamedTuple):
 
 
 class _Void(Exception):  # noqa: N818  the message is ignored
-    """With one word for our own log."""
+    """A message is void. The argument is one word for our own log."""
 
 
 class _VoidToken(_Void):
@@ -100,8 +101,9 @@ class _VoidToken(_Void):
 
 @dataclass(eq=False)
 class Registrations:
-    """Takes messages from the queue, stores what they register, and answers the stacks. Safe to
-    share among threads.
+    """The handler of registrations. It receives messages, stores them, and answers the stacks.
+
+    Threads may share it.
     """
 
     _db: Database
@@ -112,7 +114,7 @@ class Registrations:
     queue_state: QueueState = field(
         default_factory=QueueState
     )  # for this background worker's heartbeat
-    # The deployments that were logged in the last hour: a stranger may name any number of them.
+    # The deployments that were logged in the last hour. A stranger may name any number of them.
     _others: TTLCache[UUID, bool] = field(default_factory=lambda: TTLCache(_OTHERS, _HOUR))
     _voids: TTLCache[tuple[str, str], bool] = field(
         default_factory=lambda: TTLCache(_VOIDS, _MINUTE)
@@ -122,7 +124,7 @@ class Registrations:
 
     @cached_property
     def refused(self) -> RefusedStacks:
-        """Those that this process still has to answer."""
+        """The refused stacks that this process has not answered yet."""
         return RefusedStacks(self._queue, self._answers)
 
     @cached_property
@@ -130,15 +132,16 @@ class Registrations:
         return RegistrationTokens(self._config.secret_keys)
 
     def receive(self, *, wait_seconds: int = 20) -> int:
-        """Ask the queue once, handle its messages in parallel, and return how many there were.
+        """Poll the queue once, handle its messages in parallel, and return their number.
 
-        What no row decides is done first, in this thread: some tens of microseconds for a message.
-        A bad message does not make it fail. Raises AwsUnavailableError when the queue does not
-        answer and StoreUnavailableError when the database does not: wait a moment, then call again.
+        The checks without the database run first, in this thread. They take tens of microseconds
+        for a message. A bad message raises nothing. Raises AwsUnavailableError when the queue does
+        not answer, and StoreUnavailableError when the database does not. Wait a moment then, and
+        call again.
         """
         with (
             self._db.read() as db
-        ):  # while the database is away, messages stay in the queue, out of the dead letters
+        ):  # without the database, messages stay in the queue, out of the dead letters
             db.execute(select(1))
         try:
             messages = self._queue.receive(wait_seconds)
@@ -157,8 +160,9 @@ class Registrations:
         return len(messages)
 
     def _sort(self, messages: Sequence[Message]) -> list[_Accepted]:
-        """Return the messages to work on. Delete, put back or leave the others, or have them
-        refused.
+        """Return the messages to register, and dispose of the others.
+
+        The others are deleted, put back, left in the queue, or refused.
         """
         accepted: list[_Accepted] = []
         others: list[Message] = []
@@ -179,7 +183,7 @@ class Registrations:
                     accepted.append(_Accepted(message, checked))
                     continue
                 early.append((message, self._places.seconds_until_next(tenant_id)))
-            # Readiness must not degrade because of any of these: anybody may publish them.
+            # Readiness must not degrade because of any of these, which anybody may publish.
             self.queue_state.handled(message.id, None)
         self._in_batch(self._queue.delete, others)
         self._in_batch(self._queue.put_back, early)
@@ -192,13 +196,15 @@ class Registrations:
             logger.warning("registration.postponed", error=type(error).__name__)
 
     def handle(self, body: str) -> bool | None:
-        """Act on one message and answer its stack; True when the message can be deleted.
+        """Act on one message and answer its stack. Return True when the message can be deleted.
 
-        A message for another deployment can be deleted unanswered: that deployment receives it
-        through its own queue, and our FAILED would roll its customer's stack back. Any other stays
-        in the queue, and SQS delivers it again a few times, then moves it to the dead letters.
-        False: AWS did not take the answer. None: it can't be answered, as it can't be read, or its
-        response URL is not AWS's own. Raises StoreUnavailableError.
+        Return False when AWS did not take the answer. Return None for a message that can't be
+        answered, because it is unreadable or its response URL is not AWS's own. SQS delivers such
+        messages again a few times, then moves them to the dead letters.
+
+        A message for another deployment can be deleted unanswered. That deployment receives it
+        through its own queue, and our FAILED would roll its customer's stack back. Raises
+        StoreUnavailableError.
         """
         request = self._request(body)
         if not isinstance(request, Request):
@@ -211,7 +217,7 @@ class Registrations:
         return self._answers().send(request, refusal)
 
     def _request(self, body: str) -> Request | Literal[True] | None:
-        """The request, or what `handle` returns for a message that is not answered."""
+        """Return the request, or the result of `handle` for a message that is not answered."""
         try:
             request = Request.parse(body, self._config.registration_topic_arn or "")
         except ValueError:
@@ -242,7 +248,7 @@ class Registrations:
             return deployment_id(db)
 
     def _take(self, accepted: _Accepted) -> Message | None:
-        """Register and answer. Returns the message if it is to be deleted."""
+        """Register and answer. Return the message if it is to be deleted."""
         message, checked = accepted
         answered = False
         try:
@@ -261,9 +267,7 @@ class Registrations:
 
     def _register(self, told: _CheckedMessage) -> None:
         """Store what the message registers. Raises _Void."""
-        with (
-            self._db.read() as db
-        ):  # a token that was voided costs others no turn at the write lock
+        with self._db.read() as db:  # a void token must not wait for the write lock
             _tenant_of(db, told.token, lock=False)
         with self._db.write(SYSTEM) as db:
             self._store(db, told)
@@ -280,7 +284,7 @@ class Registrations:
         return None if _must_pass(request, void) else REFUSAL
 
     def _check(self, request: Request) -> _CheckedMessage:
-        """Reads no row. Raises _Void."""
+        """Check the request without the database. Raises _Void."""
         named = self._tokens.read(request.property("RegistrationToken"))
         if named is None:
             raise _VoidToken("token")
@@ -293,9 +297,9 @@ class Registrations:
         return _CheckedMessage(request, named, role)
 
     def _store(self, db: Session, told: _CheckedMessage) -> None:
-        """Once for each request of a stack. Raises _Void."""
+        """Store the registration, once for each request of a stack. Raises _Void."""
         request = told.request
-        # Locked, so that the second of two simultaneous deliveries sees what the first one stored.
+        # The lock lets the second of two simultaneous deliveries see what the first one stored.
         tenant = _tenant_of(db, told.token, lock=True)
         same = _of_stack(told).where(Registration.request_id == request.request_id)
         if db.scalars(same).one_or_none() is not None:
@@ -311,8 +315,9 @@ class Registrations:
             db.delete(registration)
 
     def _act(self, db: Session, told: _CheckedMessage, tenant: Tenant, actor: Actor) -> bool:
-        """Returns whether to keep the registration's row. Past the limit per role, the role
-        becomes due without one.
+        """Apply the message. Return whether to keep the registration's row.
+
+        Beyond the limit per role, the role becomes due without a row.
         """
         known = connections.to_role(told.token.tenant_id, told.role).with_for_update(
             of=Connection, key_share=True
@@ -320,7 +325,7 @@ class Registrations:
         connection = db.scalars(known).one_or_none()
         deleting, stack = told.request.kind == "Delete", _stack_after(db, told)
         if connection is None:
-            if deleting:  # kept within the tenant's limit, as its Create may be delivered later
+            if deleting:  # within the tenant's limit; its Create may be delivered later
                 return admits_message(db, told.token.tenant_id)
             made = self._add(db, told, tenant)
             made.stack = stack
@@ -345,8 +350,9 @@ class Registrations:
         return kept
 
     def _note(self, db: Session, actor: Actor, connection: Connection, request: Request) -> None:
-        """What the stack says of its role. A proof that may read the role knows better, and
-        comes soon.
+        """Record what the stack says about its role.
+
+        A proof follows soon. If it may read the role, its result outweighs the stack's message.
         """
         connection.stack_id = request.stack_id
         label = request.property("PermissionSet")
@@ -381,11 +387,11 @@ def _of_stack(told: _CheckedMessage) -> Select[UUID]:
 
 
 def _stack_after(db: Session, told: _CheckedMessage) -> StackState:
-    """The stack's state after this message.
+    """Return the stack's state after this message.
 
-    A Delete soon after a Create, with nothing between them, is the rollback of that creation. SQS
-    keeps no order: a Create that is delivered second was sent before its Delete, as a stack sends
-    nothing else before the answer to its Create.
+    A Delete soon after a Create, with nothing in between, is the rollback of that creation. SQS
+    keeps no order. A stack sends nothing between its Create and the answer to it. So a Create that
+    is delivered after a Delete was sent before it.
     """
     others = _of_stack(told).where(Registration.request_id != told.request.request_id)
     earlier = db.scalars(others.with_only_columns(Registration.created_at).limit(2)).all()
@@ -396,12 +402,12 @@ def _stack_after(db: Session, told: _CheckedMessage) -> StackState:
 
 
 def _tenant_of(db: Session, token: TokenIds, *, lock: bool) -> Tenant:
-    """The tenant of a token that is still valid. Raises _VoidToken."""
+    """Return the tenant of a token that is still valid. Raises _VoidToken."""
     if token.link_id is not None:
         if lock:
             locks.share(
                 db, Lock.CALLER, token.tenant_id
-            )  # as the page's requests do: a revocation waits for it
+            )  # like the page's requests: a revocation waits for it
         _ensure_not_revoked(db, token.link_id)
     if lock:
         locks.hold(db, Lock.TENANT, token.tenant_id)
@@ -415,8 +421,9 @@ def _tenant_of(db: Session, token: TokenIds, *, lock: bool) -> Tenant:
 
 
 def _ensure_not_revoked(db: Session, link_id: UUID) -> None:
-    """Raises _VoidToken. The token of an expired link stays valid: launched stacks carry it for
-    years.
+    """Raise _VoidToken if the link is revoked.
+
+    The token of an expired link stays valid, because launched stacks keep it for years.
     """
     link = select(OnboardingLink.id).where(
         OnboardingLink.id == link_id, OnboardingLink.revoked_at.is_(None)
@@ -426,10 +433,10 @@ def _ensure_not_revoked(db: Session, link_id: UUID) -> None:
 
 
 def _must_pass(request: Request, void: _Void) -> bool:
-    """Whether the stack is answered with SUCCESS although its message is ignored.
+    """Return whether the stack is answered with SUCCESS although its message is ignored.
 
     A stack outlives tokens and tenants, so a Delete always succeeds. An Update with the same void
-    token before and after it succeeds as well: FAILED would roll the update back, and the rollback
+    token before and after it succeeds as well. FAILED would roll the update back, and the rollback
     would send the same token.
     """
     if request.kind == "Delete":

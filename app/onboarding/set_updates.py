@@ -1,5 +1,6 @@
-"""Which roles are to be updated: to a newer version of their permission set, or to another set
-that was asked for.
+"""The roles that are to be updated.
+
+An update leads to a newer version of their permission set, or to another set that was asked for.
 """
 
 from collections.abc import Sequence
@@ -13,8 +14,9 @@ from app.store.models import Connection
 
 
 class SetUpdate(NamedTuple):
-    """One update, and the connections that it is for. `words`: what it changes; `kit`: how it is
-    made.
+    """One update, and the connections that need it.
+
+    `words`: the changes, as sentences. `kit`: the instructions.
     """
 
     after: PermissionSet
@@ -24,12 +26,12 @@ class SetUpdate(NamedTuple):
 
     @property
     def moves(self) -> bool:
-        """Whether it is to another set."""
+        """Whether it leads to another set."""
         return self.after.name != self.connections[0].permission_set
 
     @property
     def made(self) -> bool:
-        """Whether the roles have it, so that only the vendor's approval is missing."""
+        """Whether the roles already have it, and only the vendor's approval is missing."""
         return all(one.wanted_version is not None for one in self.connections)
 
     @property
@@ -40,7 +42,7 @@ class SetUpdate(NamedTuple):
 def updates_of(
     onboarding: Onboarding, caller: Caller, connections: Sequence[Connection], region: str
 ) -> list[SetUpdate]:
-    """The updates for these connections of one tenant, which the caller can see."""
+    """Return the updates for these connections of one tenant, which the caller can see."""
     sets = onboarding.sets
     found: dict[tuple[str, int | None, str, bool], list[Connection]] = {}
     for one in connections:

@@ -1,7 +1,7 @@
-"""The versions of permission sets: Deputy records each once it is published, and nothing else
-changes the record.
+"""The versions of permission sets, which Deputy records when they are published.
 
-What the bucket has is compared with what this configuration renders, and is never stored.
+Nothing else changes the record. The bucket's content is compared with what this configuration
+renders, and is never stored.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ _PLACE = "The database"
 
 
 class SetVersions:
-    """Records and compares what was asked for."""
+    """The record of published versions, and its comparisons."""
 
     def __init__(self, db: Database, sets: PermissionSets) -> None:
         self._db = db
@@ -37,11 +37,12 @@ class SetVersions:
             0,
             frozenset(),
         )  # for this number of published versions
-        self._refused: set[str] = set()  # names whose refusal this process has logged
+        self._refused: set[str] = set()  # number of published versions, and their policies
 
     def refusals(self) -> dict[str, str]:
-        """Return why a set's version can't be recorded, for each set that goes against what was
-        recorded before.
+        """Return the reason why a set's version can't be recorded, by the set's name.
+
+        Sets without a conflict with earlier versions are left out.
         """
         with self._db.read() as db:
             sentences = {
@@ -77,9 +78,7 @@ class SetVersions:
             return row is not None and _set_of(row) == replace(chosen, administrator=False)
 
     def _record(self, chosen: PermissionSet) -> None:
-        """Store the version with its event. Of a version that is there already, only the words
-        change.
-        """
+        """Store the version with its event. An existing version only gets new descriptions."""
         with self._db.write(SYSTEM) as db:
             if refusal(chosen, _versions(db, chosen.name), _PLACE):
                 return
@@ -113,8 +112,9 @@ class SetVersions:
         return names
 
     def list(self, name: str) -> list[PermissionSetVersion]:
-        """What was published under the name, newest first. Raises NotFoundError for a name that
-        was never a set's.
+        """Return the published versions of the name, newest first.
+
+        Raises NotFoundError for a name that never was a set's.
         """
         if read_label(f"{name}@1") is None:  # PostgreSQL refuses some characters as text
             raise NotFoundError
@@ -126,7 +126,9 @@ class SetVersions:
         return found
 
     def difference(self, name: str, before: int, after: int) -> Difference:
-        """Raises NotFoundError as `list`, and ValidationFailedError for a version that was not
+        """Return the difference between two published versions.
+
+        Raises NotFoundError as `list` does, and ValidationFailedError for a version that was not
         published.
         """
         published = {row.version: row for row in self.list(name)}
@@ -140,7 +142,7 @@ class SetVersions:
         return difference(_set_of(published[before]), _set_of(published[after]))
 
     def of(self, name: str, version: int | None) -> PermissionSet | None:
-        """The set as it was published, else as it is now; None if there is neither."""
+        """Return the set as published, else as it is now; None if there is neither."""
         now_asked = self._sets.get(name)
         if version is None or (now_asked and now_asked.version == version):
             return now_asked
@@ -150,17 +152,18 @@ class SetVersions:
 
 
 def _content(chosen: PermissionSet) -> dict[str, Any]:
-    """Return what a version asks for. The release before this one can't read `administrator`,
-    which adds nothing to it.
+    """Return the stored content of a version.
+
+    The previous release can't read `administrator`, which adds nothing to what the version asks
+    for.
     """
     return {name: value for name, value in asdict(chosen).items() if name != "administrator"}
 
 
 def refusal(chosen: PermissionSet, versions: Mapping[int, PermissionSet], place: str) -> str | None:
-    """Return why the set can't be published under its version beside these published versions. None
-    if it can.
+    """Return why the set can't be published under its version; None if it can.
 
-    `place`: what has these versions.
+    `versions`: the published ones. `place`: the subject of the sentence, which has these versions.
     """
     reading = [version for version, published in versions.items() if published.access == "read"]
     if chosen.access == "write" and reading:

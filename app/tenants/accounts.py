@@ -1,7 +1,7 @@
 """The AWS accounts that a tenant declares.
 
-A tenant with a list may have roles in these accounts only, whether they come from an API key, an
-onboarding link or a stack's message. Otherwise the holder of a link could add a role of their own,
+A tenant with a list may have roles only in these accounts. This holds for roles from an API key, an
+onboarding link and a stack's message. Otherwise the holder of a link could add a role of their own,
 and the product would treat its account as the customer's. A tenant without a list may have roles in
 any account, and none counts as declared.
 """
@@ -16,7 +16,7 @@ from app.store.database import as_json
 from app.store.models import Connection, Tenant, TenantAccount, live_of
 
 MOST = 10_000  # accounts of one tenant
-# The accounts are one parameter: with one for each, ten thousand take a quarter of a second, and
+# All accounts are one parameter. With one parameter each, ten thousand accounts take 0.25 s, and
 # more on PostgreSQL.
 _EACH = {
     "sqlite": "SELECT value FROM json_each(:accounts)",
@@ -30,11 +30,10 @@ _REMOVE = "DELETE FROM tenant_accounts WHERE tenant_id = :tenant_id AND account_
 
 
 def declare(db: Session, tenant: Tenant, accounts: Iterable[str] | None) -> None:
-    """Replace the tenant's list, as `tenant.accounts` has it; None allows any account. The tenant's
-    row must be locked.
+    """Replace the tenant's list of accounts. None allows any account.
 
-    Raises ConflictError if the list lacks the account of a live connection, which would go on
-    issuing.
+    The tenant's row must be locked, and `tenant.accounts` must have the current list. Raises
+    ConflictError if the new list lacks the account of a live connection, which would go on issuing.
     """
     declared, before = set(accounts or ()), set(tenant.accounts or ())
     if accounts is not None:
@@ -49,7 +48,10 @@ def declare(db: Session, tenant: Tenant, accounts: Iterable[str] | None) -> None
 
 
 def accounts_of(db: Session, tenant: Tenant) -> list[str] | None:
-    """The tenant's list, as text: thousands of objects would take 40 ms. None: any account."""
+    """Return the tenant's list; None allows any account.
+
+    The items are text, because thousands of objects would take 40 ms.
+    """
     own = TenantAccount.tenant_id == tenant.id
     query = select(TenantAccount.account_id).where(own).order_by(TenantAccount.account_id)
     return list(db.scalars(query)) if tenant.declares_accounts else None
@@ -70,9 +72,9 @@ def _ensure_keeps_connections(db: Session, tenant: Tenant, wanted: set[str]) -> 
 
 
 def is_declared(db: Session, tenant: Tenant, account_id: str, *, vendor: str) -> bool:
-    """Whether the tenant declared this account; False if it declared none.
+    """Return whether the tenant declared this account; False if it has no list.
 
-    Raises RoleNotAllowedError if it declared others only. `vendor`: the name to ask, for the
+    Raises RoleNotAllowedError if the list lacks the account. `vendor`: the name to ask, for the
     message.
     """
     if not tenant.declares_accounts:

@@ -32,7 +32,10 @@ _REFERENCE_TAKEN = "Another tenant has this reference."
 
 
 class TenantFilter(NamedTuple):
-    """Which tenants to list; None and () mean any. `name`: a prefix of theirs, in any case."""
+    """The filter of a list of tenants. None and () mean any.
+
+    `name`: a prefix of their names, in any case.
+    """
 
     reference: str | None = None
     name: str | None = None
@@ -40,19 +43,19 @@ class TenantFilter(NamedTuple):
 
 
 def _whole(db: Session, tenant: Tenant) -> Tenant:
-    """The tenant with its accounts, which a list of tenants lacks."""
+    """Return the tenant with its accounts, which a list of tenants lacks."""
     db.flush()
     tenant.accounts = accounts_of(db, tenant)
     return tenant
 
 
 def _counted(accounts: Sequence[str] | None) -> dict[str, Any]:
-    """Their number, for an audit event: with thousands of them it would be too long."""
+    """Return the number of accounts, for an audit event. Thousands of ids would be too long."""
     return {"accounts": None if accounts is None else len(set(accounts))}
 
 
 class Tenants:
-    """Create, read, change, suspend, resume and offboard tenants."""
+    """The service that creates, reads, changes, suspends, resumes and offboards tenants."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -65,10 +68,10 @@ class Tenants:
         reference: str | None = None,
         accounts: Sequence[str] | None = None,
     ) -> Tenant:
-        """A new tenant and its External ID. `accounts`: the only ones that its roles may be in;
-        None: any.
+        """Create a tenant with an External ID.
 
-        Raises ForbiddenError for a bound key, ConflictError if another tenant has the reference.
+        `accounts`: the only accounts that its roles may be in; None: any. Raises ForbiddenError for
+        a bound key, and ConflictError if another tenant has the reference.
         """
         caller.require_unbound()
         try:
@@ -94,13 +97,13 @@ class Tenants:
     def list(
         self, caller: Caller, wanted: TenantFilter, *, limit: int, after: UUID | None
     ) -> Page[Tenant]:
-        """Live tenants, newest first; for a bound key, its own."""
+        """Return live tenants, newest first. A bound key sees its own."""
         live = select(Tenant).where(Tenant.deleted_at.is_(None))
         query = with_values(live, id=caller.tenant_id, reference=wanted.reference)
         if wanted.name is not None:
             first = folded(
                 wanted.name
-            )  # a range, not LIKE: no character is special, and any index serves it
+            )  # a range instead of LIKE: no character is special, and any index serves it
             query = query.where(
                 Tenant.name_folded >= first, Tenant.name_folded < first + AFTER_ALL_LETTERS
             )
@@ -113,7 +116,7 @@ class Tenants:
             return _whole(db, tenant_of(db, caller, tenant_id))
 
     def change(self, caller: Caller, tenant_id: UUID, fields: dict[str, Any]) -> Tenant:
-        """Changes those of `name`, `reference` and `accounts` that are given.
+        """Change those of `name`, `reference` and `accounts` that are given.
 
         Raises NotFoundError, ForbiddenError for a bound key, and ConflictError for a taken
         reference, or for a list of accounts that lacks the account of a live connection.
@@ -121,7 +124,7 @@ class Tenants:
         try:
             with self._db.write(caller) as db:
                 tenant = _whole(db, tenant_of(db, caller, tenant_id, lock=True))
-                caller.require_unbound()  # the vendor alone describes its customers
+                caller.require_unbound()  # only the vendor describes its customers
                 words = {name: value for name, value in fields.items() if name != "accounts"}
                 changes = {
                     name: value for name, value in words.items() if getattr(tenant, name) != value
@@ -141,10 +144,8 @@ class Tenants:
 
     @until_committed
     def suspend(self, caller: Caller, tenant_id: UUID, *, reason: str) -> Tenant:
-        """Stops issuing for the whole tenant at once. Raises NotFoundError, ConflictError."""
-        with (
-            self._db.read() as db
-        ):  # what is not there must not wait for the lock of those who write
+        """Stop issuing for the whole tenant at once. Raises NotFoundError, ConflictError."""
+        with self._db.read() as db:  # a tenant that does not exist must not wait for the lock
             tenant_of(db, caller, tenant_id)
         with self._db.write(caller) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
@@ -153,8 +154,10 @@ class Tenants:
             return _whole(db, tenant)
 
     def resume(self, caller: Caller, tenant_id: UUID, *, reason: str) -> Tenant:
-        """Raises NotFoundError, and ConflictError if it is not suspended or a bound key may not
-        undo the suspension.
+        """Resume issuing for the tenant.
+
+        Raises NotFoundError, and ConflictError if it is not suspended or a bound key may not undo
+        the suspension.
         """
         with self._db.write(caller) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
@@ -165,8 +168,10 @@ class Tenants:
 
     @until_committed
     def delete(self, caller: Caller, tenant_id: UUID) -> None:
-        """Offboards: issuing stops, keys bound to the tenant are revoked, External IDs are
-        retired and never reused.
+        """Offboard the tenant.
+
+        Issuing stops, keys bound to the tenant are revoked, and its External IDs are retired and
+        never reused.
         """
         with self._db.read() as db:
             tenant_of(db, caller, tenant_id)
@@ -201,7 +206,7 @@ class Tenants:
 
     @until_committed
     def void_registrations(self, operator: Operator, tenant_id: UUID) -> None:
-        """Voids the registration tokens that were handed out so far. Raises NotFoundError.
+        """Void the registration tokens that were issued so far. Raises NotFoundError.
 
         What the tenant's stacks have registered stays.
         """
