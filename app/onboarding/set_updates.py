@@ -26,12 +26,12 @@ class SetUpdate(NamedTuple):
 
     @property
     def moves(self) -> bool:
-        """Whether it leads to another set."""
+        """Return whether it leads to another set."""
         return self.after.name != self.connections[0].permission_set
 
     @property
     def made(self) -> bool:
-        """Whether the roles already have it, and only the vendor's approval is missing."""
+        """Return whether the roles already have it, and only the vendor's approval is missing."""
         return all(one.wanted_version is not None for one in self.connections)
 
     @property

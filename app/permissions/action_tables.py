@@ -1,8 +1,7 @@
-"""Actions and AWS's own policies that AWS's list of access levels does not single out, in lower
-case.
+"""Tables of risky actions and AWS policies, in lower case.
 
-app/permissions/action_data.py adds what the list itself calls "Permissions management". A test
-compares the policies with moto's copy of AWS's.
+AWS's list of access levels does not single them out. app/permissions/action_data.py adds what that
+list calls "Permissions management". A test compares the policies with moto's copy of AWS's.
 """
 
 
@@ -10,7 +9,7 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Each lets its caller act as another role: it assumes the role, or runs code where the role's
+# Each lets its caller act as another role. It assumes the role, or runs code where the role's
 # credentials are.
 ACT_AS_ANOTHER_ROLE = _names("""
     sts:assumerole sts:assumeroot iam:acceptdelegationrequest
@@ -45,7 +44,7 @@ ACT_AS_ANOTHER_ROLE = _names("""
     """)
 
 _BOUNDARY, _POLICY = "iam:permissionsboundary", "iam:policyarn"
-# Each decides what a principal of IAM may do, or who uses it, up to AdministratorAccess. The
+# Each decides what an IAM principal may do, or who uses it, up to AdministratorAccess. The
 # principal's name and tags limit none of that. The condition keys on the right do.
 GRANT_POLICIES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("iam:attachrolepolicy", "iam:attachuserpolicy"), (_BOUNDARY, _POLICY)),
@@ -62,9 +61,9 @@ GRANT_POLICIES: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# Each returns secrets or makes credentials, whatever its access level is. Settings that may hold a
-# secret, such as Lambda's environment variables, are not here: half of all reading actions return
-# some.
+# Each returns secrets or creates credentials, whatever its access level is. Settings that may
+# contain a secret, such as Lambda's environment variables, are left out: half of all reading
+# actions return some.
 SECRETS_AND_CREDENTIALS = _names("""
     secretsmanager:getsecretvalue secretsmanager:batchgetsecretvalue kms:decrypt
     states:revealsecrets acm:exportcertificate
@@ -102,8 +101,8 @@ SECRETS_AND_CREDENTIALS = _names("""
     snowball:getjobunlockcode storagegateway:describechapcredentials wafv2:getdecryptedapikey
     """)
 
-# AWS's policies that allow IAM's escalations, PassRole, AssumeRole or a NotAction on every resource
-# without a condition, beside those that app/permissions/set_files.py names.
+# AWS's policies that allow privilege escalation in IAM, PassRole, AssumeRole or a NotAction on
+# every resource without a condition. app/permissions/set_files.py names more.
 ADMINISTRATOR_POLICIES = _names("""
     administratoraccess-amplify aidevopsagentactionspolicy amazondynamodbfullaccesswithdatapipeline
     amazonelasticmapreducefullaccess amazonelasticmapreducerole awselasticbeanstalkservice
@@ -111,8 +110,8 @@ ADMINISTRATOR_POLICIES = _names("""
     sagemakerstudiouseriamdefaultexecutionpolicy sagemakerstudiouseriampermissiveexecutionpolicy
     """)
 
-# AWS's policies whose names end like those that only read, and that allow one of
-# SECRETS_AND_CREDENTIALS everywhere.
+# AWS's policies with a name that ends like those that only read. They allow one of
+# SECRETS_AND_CREDENTIALS on every resource.
 POLICIES_WITH_SECRETS = _names("""
     readonlyaccess awsapplicationmigrationreadonlyaccess awscodeartifactreadonlyaccess
     awssecretsmanagerclientreadonlyaccess awsstoragegatewayreadonlyaccess amazoncognitoreadonly

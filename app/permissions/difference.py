@@ -1,5 +1,6 @@
-"""What a permission set asks for beside another: in the API's form, and in words for the
-customer's administrator.
+"""The difference between two permission sets.
+
+It has the API's form, and sentences for the customer's administrator.
 """
 
 import json
@@ -14,10 +15,10 @@ from app.permissions.set_files import texts
 
 
 class Side(NamedTuple):
-    """What one of the two has, and the other has not."""
+    """The content that only one of the two sets has."""
 
-    # `actions`: that it allows at all; where an action is allowed in more places, the change of a
-    # field says.
+    # `actions`: those that only this set allows. If an action is allowed in more places than
+    # before, the change of a field shows it.
     actions: list[str]
     managed_policies: list[dict[str, str]]
     statements: list[dict[str, Any]]
@@ -25,8 +26,10 @@ class Side(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A field of a statement that both have under one Sid, of a parameter that both have, or of
-    the set itself.
+    """A change of a field.
+
+    The field belongs to a statement that both sets have under one Sid, to a parameter that both
+    have, or to the set itself.
     """
 
     field: str
@@ -34,7 +37,7 @@ class Change(NamedTuple):
     after: Any
     sid: str | None = None
     parameter: str | None = None
-    why: str | None = None  # of the statement, as it is now
+    why: str | None = None  # the statement's reason, as it is now
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class Difference:
     changed: list[Change]
 
     def words(self) -> Iterator[str]:
-        """A sentence for each thing that differs: none only for two sets that ask for the same."""
+        """Return a sentence for each difference. Sets that ask for the same have none."""
         for verb, side in (("May", self.added), ("May no longer", self.removed)):
             if side.actions:
                 yield f"{verb} use {', '.join(side.actions)}."
@@ -138,7 +141,7 @@ def _actions(chosen: PermissionSet) -> set[str]:
 
 
 def _exact(value: Any) -> str:
-    """Return the value as JSON, in which true is not 1."""
+    """Return the value as JSON, in which true differs from 1."""
     return json.dumps(value, sort_keys=True)
 
 

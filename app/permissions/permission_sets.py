@@ -16,16 +16,16 @@ from app.ids import ROLE_NAME_MAX, TENANT_DIGITS
 from app.permissions import set_files
 
 FOLDER = Path(__file__).parent.parent.parent / "cloudformation" / "permission-sets"
-_DEFAULT = "inventory"  # of the folder above
-SET_TAG = "deputy:permission-set"  # of roles: the set's name and version
+_DEFAULT = "inventory"  # a set in the folder above
+SET_TAG = "deputy:permission-set"  # a role's tag: the set's name and version
 _LABEL = re.compile(r"([a-z0-9-]{1,50})@([1-9][0-9]{0,5})", re.ASCII)
-# What the kit's policy read-itself allows on the role's own ARN. A proof makes no use of the last
-# one.
+# The actions that the kit's policy read-itself allows on the role's own ARN. A proof does not use
+# the last one.
 READS = ("iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies")
 SIMULATION = "iam:SimulatePrincipalPolicy"
 READS_ITSELF = (*READS, SIMULATION)
 
-# A policy needs a statement. With AWS's own policies alone the set has none.
+# A policy needs a statement. A set with only AWS's own policies has none.
 _WHY = "Gives nothing, as everybody may ask AWS who they are; a policy needs a statement."
 _ASKS = {"Effect": "Allow", "Action": "sts:GetCallerIdentity", "Resource": "*"}
 _NOTHING = {"Sid": "NothingOfItsOwn"} | _ASKS | {"why": _WHY}
@@ -33,9 +33,9 @@ _NOTHING = {"Sid": "NothingOfItsOwn"} | _ASKS | {"why": _WHY}
 
 @dataclass(frozen=True, slots=True)
 class PermissionSet:
-    """As docs/permission-sets.md has it.
+    """A permission set. docs/permission-sets.md explains the fields.
 
-    `statements` are those of an IAM policy, each with a `why`. Their resources may hold
+    `statements` are those of an IAM policy, each with a `why`. Their resources may contain
     `${AWS::Partition}` and the names of parameters.
     """
 
@@ -47,16 +47,17 @@ class PermissionSet:
     statements: tuple[dict[str, Any], ...] = ()
     managed_policies: tuple[dict[str, str], ...] = ()  # name, why
     parameters: tuple[dict[str, str], ...] = ()  # name, pattern, description, example
-    administrator: bool = False  # as the vendor says; the page tells the customer
+    administrator: bool = False  # declared by the vendor; the page tells the customer
 
     @property
     def label(self) -> str:
-        """The name and the version, as the role's tag has them."""
+        """The name and the version, as in the role's tag."""
         return f"{self.name}@{self.version}"
 
     def policy(self, partition: str) -> dict[str, Any]:
-        """The IAM policy document as the role in that partition has it, with the parameters'
-        names in it.
+        """Return the IAM policy document for a role in that partition.
+
+        The parameters' names stay in it.
         """
         found = [
             {key: value for key, value in one.items() if key != "why"} for one in self.statements
@@ -69,13 +70,14 @@ class PermissionSet:
 
 
 class PermissionSets(dict[str, PermissionSet]):
-    """The sets by name. `default` is the name of the one that is used when a request names none."""
+    """The sets by name. `default` names the set for requests that name none."""
 
     default: str
 
     def choose(self, name: str | None) -> PermissionSet:
-        """The set of that name, or the default set. Raises ValidationFailedError, which lists
-        the names.
+        """Return the set of that name, or the default set for None.
+
+        Raises ValidationFailedError, which lists the names.
         """
         chosen = self.get(self.default if name is None else name)
         if chosen is None:
@@ -83,14 +85,13 @@ class PermissionSets(dict[str, PermissionSet]):
         return chosen
 
     def is_outdated(self, name: str, version: int | None) -> bool:
-        """Whether that version of the set is older than the one that is asked for now; not known
-        for None.
-        """
+        """Return whether that version of the set is older than the current one; False for None."""
         return version is not None and name in self and version < self[name].version
 
     def suffix(self, name: str) -> str:
-        """What the names of its roles and stacks end with unless that is taken: nothing for the
-        default set.
+        """Return the default suffix of the names of the set's roles and stacks.
+
+        It is empty for the default set.
         """
         return "" if name == self.default else f"-{name}"
 
@@ -100,7 +101,7 @@ def managed_policy_arn(partition: str, name: str) -> str:
 
 
 def read_label(text: str) -> tuple[str, int] | None:
-    """The name and the version in a label; None for other text."""
+    """Return the name and the version in a label; None for other text."""
     found = _LABEL.fullmatch(text)
     return (found[1], int(found[2])) if found else None
 
@@ -108,8 +109,9 @@ def read_label(text: str) -> tuple[str, int] | None:
 def load(
     folder: Path | None = None, default: str | None = None, role_prefix: str = ""
 ) -> PermissionSets:
-    """All sets of the folder. Raises ConfigError with every mistake that can be found without
-    AWS's list of actions.
+    """Return all sets of the folder.
+
+    Raises ConfigError with every mistake that can be detected without AWS's list of actions.
     """
     found = set_files.read(folder or FOLDER)
     if mistakes := mistakes_in(found, folder, default, role_prefix):
@@ -122,7 +124,7 @@ def load(
 def mistakes_in(
     found: list[set_files.SetFile], folder: Path | None, default: str | None, role_prefix: str
 ) -> list[str]:
-    """The files' mistakes, and those of the names together, a line each."""
+    """Return the mistakes in the files and in the set of names, a line each."""
     names = [file.name for file in found]
     lines = [line for file in found for line in file.mistakes]
     lines += [
@@ -139,8 +141,8 @@ def mistakes_in(
             else f"{place} holds no permission set (a file with the ending .yaml, .yml or .json)."
         )
     for name in names:
-        # The default set's too: its name is in its roles' names once another was the default
-        # (kit_names.py).
+        # Also checked for the default set. Its name becomes part of its roles' names when another
+        # set becomes the default (kit_names.py).
         too_long = len(role_prefix) + TENANT_DIGITS + 1 + len(name) - ROLE_NAME_MAX
         if too_long > 0:
             lines.append(

@@ -1,7 +1,8 @@
-"""The document of a permission set: what a version asks for, without the words, in one exact form.
+"""The document of a permission set: what a version asks for, in one exact form.
 
-Publishing puts it beside the templates. Two sets ask for the same if, and only if, their documents
-are equal. What was published is compared with it byte by byte, so its form must never change.
+It leaves descriptions out. Publishing puts it beside the templates. Two sets ask for the same if,
+and only if, their documents are equal. Published documents are compared byte by byte, so the form
+must never change.
 """
 
 import json
@@ -31,8 +32,9 @@ def document(permission_set: PermissionSet) -> str:
 
 
 def read_document(text: str, name: str, version: int) -> PermissionSet | None:
-    """Return what the document of this set's version asks for, without the words. None for any
-    other text.
+    """Return the permission set in the document of this version, without descriptions.
+
+    Return None for any other text.
     """
     try:
         content = json.loads(text)
@@ -57,7 +59,7 @@ def read_document(text: str, name: str, version: int) -> PermissionSet | None:
 
 
 def compared(statement: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields that decide. A single text and a list of it are the same, in any order."""
+    """Return the fields that decide. A text equals a list of it, and order does not count."""
     return {
         field: sorted({*texts(statement.get(field))}) or statement.get(field) or None
         for field in _COMPARED

@@ -1,7 +1,7 @@
 """The files of permission sets: how they are read, and what is a mistake in one.
 
-A mistake is a line with the file, the field, and what to do about it; all mistakes of a folder are
-found at once. app/permissions/action_data.py adds those that need AWS's list of actions.
+A mistake is a line with the file, the field, and what to do about it. All mistakes of a folder are
+reported at once. app/permissions/action_data.py adds those that need AWS's list of actions.
 """
 
 import json
@@ -18,7 +18,10 @@ from app.permissions.wildcards import all_actions, all_resources
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's own keeps the last of two values under one key, and says nothing."""
+    """A YAML loader that refuses duplicate keys.
+
+    PyYAML's own keeps the last of two values under one key without an error.
+    """
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002  yaml's
         keys = [self.construct_object(key) for key, _ in node.value]
@@ -42,16 +45,16 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
 }
 _NAME = re.compile(r"(?=.{1,50}$)[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
 _WORDS = {"title", "description", "why"}
-# Characters of all of a role's inline policies; white space does not count ("IAM and STS quotas" in
-# IAM's guide).
+# Characters of all inline policies of a role, without white space ("IAM and STS quotas" in IAM's
+# guide).
 _INLINE_MAX = 10_240
 _INLINE_OF_THE_KIT = (
-    1_240  # what the other policies of the kit's role take: it reads itself, ends, and revokes
+    1_240  # the other policies of the kit's role: reading itself, end of access, revocation
 )
 _MANAGED_MAX = 10
 VERSION_MAX = 999_999
-# IAM's names are the same in any case. The commands look for more of them (action_tables.py), but a
-# set that was published with one must not keep a process from starting.
+# IAM ignores case in these names. The commands check more names (action_tables.py). A set that was
+# published with one of those must not keep a process from starting.
 ADMINISTRATORS = {"administratoraccess", "poweruseraccess", "iamfullaccess"}
 SAY_ADMINISTRATOR = (
     "Name what is needed, or say administrator: true, which the page then tells the customer."
@@ -59,7 +62,7 @@ SAY_ADMINISTRATOR = (
 _MANAGED_READING = re.compile(
     r".*(ReadOnlyAccess|ReadOnly|ReadAccess|ViewOnlyAccess|SecurityAudit)"
 )
-# What the kit's templates call things themselves; a test compares it with them.
+# Names in the kit's templates. A test compares the two.
 RESERVED = frozenset(
     {
         *(
@@ -89,8 +92,8 @@ RESERVED = frozenset(
         ),
     }
 )
-# A pattern in this language means the same to CloudFormation, Terraform, grep and Python, and lets
-# no value in that could be a wildcard or end a string.
+# A pattern in this language means the same to CloudFormation, Terraform, grep and Python. It
+# matches no value that could be a wildcard or end a string.
 _PATTERN = re.compile(
     r"(?:\[(?:[a-z]-[a-z]|[A-Z]-[A-Z]|[0-9]-[0-9]|[A-Za-z0-9_.:/@=,])+-?\]|\\[.+-]|[A-Za-z0-9_:/@=,-]|\((?!\?)|[)|?*+]"
     r"|\{[0-9]+(?:,[0-9]*)?\})+"
@@ -101,7 +104,7 @@ _PARTITION = "AWS::Partition"
 
 
 def texts(value: Any) -> list[str]:
-    """One text or a list of them, as a list; empty for anything else."""
+    """Return a text, or a list of texts, as a list; empty for anything else."""
     found = [value] if isinstance(value, str) else value
     return (
         found
@@ -121,8 +124,9 @@ def _is_list(value: Any) -> bool:
 
 
 def _is_condition(value: Any) -> bool:
-    """IAM and CloudFormation fill in a variable in a value, and take it for a part of the name
-    in a key.
+    """Return whether the condition is valid, with variables only in its values.
+
+    IAM and CloudFormation replace a variable in a value. In a key it would be part of the name.
     """
     if not isinstance(value, dict):
         return value is None
@@ -138,7 +142,7 @@ def _like(pattern: str) -> Callable[[Any], bool]:
 
 _Rules = dict[
     str, tuple[Callable[[Any], bool], str]
-]  # of each field: what holds, and the sentence where it does not
+]  # of each field: the check, and the message when it fails
 _LIST = _is_list, "Must be a list of mappings."
 _WHY = _is_words, "Must say in words, for the customer's administrator, why this is needed."
 _TEXTS = lambda value: bool(texts(value)), "Must be text, or a list of texts."
@@ -184,7 +188,7 @@ _PATTERN_RULE = (
     " quotes into the policy."
 )
 _PARAMETER: _Rules = {
-    # Capitals alone would be the shell's own variables.
+    # Names in capitals only are reserved for the shell's own variables.
     "name": (
         lambda value: (
             _like(r"(?!Has[A-Z])[A-Z]+[a-z0-9][A-Za-z0-9]{0,62}")(value) and value not in RESERVED
@@ -215,13 +219,13 @@ def _compiles(pattern: Any) -> bool:
 
 
 def _longest(pattern: str) -> int | None:
-    """How many characters a value may have that it matches; None where there is no end to it."""
+    """Return the length of the longest value that the pattern matches; None if it is unlimited."""
     most: int = _parser.parse(pattern).getwidth()[1]
     return most if most < _parser.MAXREPEAT else None
 
 
 class SetFile(NamedTuple):
-    """`data` is empty for a file that can't be read."""
+    """A file of a permission set. `data` is empty if it can't be read."""
 
     name: str
     file: str
@@ -230,17 +234,17 @@ class SetFile(NamedTuple):
 
     @property
     def statements(self) -> list[tuple[str, dict[str, Any]]]:
-        """Those that are written as statements, each with its field."""
+        """The items that have the form of statements, each with its field."""
         return [(f"statements[{n}]", one) for n, one in enumerate(_dicts(self.data, "statements"))]
 
     @property
     def reads(self) -> bool:
-        """Say whether the set declares that it only reads."""
+        """Return whether the set declares that it only reads."""
         return self.data.get("access") == "read"
 
     @property
     def administrator(self) -> bool:
-        """Say whether the set declares that it makes its role an administrator."""
+        """Return whether the set declares that it makes its role an administrator."""
         return self.data.get("administrator") is True
 
     @property
@@ -249,14 +253,14 @@ class SetFile(NamedTuple):
 
 
 def read(folder: Path) -> list[SetFile]:
-    """Every file of the folder with its mistakes; none for a folder that is not there."""
+    """Return every file of the folder with its mistakes; none if the folder does not exist."""
     return [_read(path) for path in sorted(folder.glob("*")) if path.suffix in _PARSERS]
 
 
 def _read(path: Path) -> SetFile:
     try:
         data = _PARSERS[path.suffix](path.read_text(encoding="utf-8"))
-        json.dumps(data)  # YAML has types, such as dates, that IAM has not
+        json.dumps(data)  # YAML has types that IAM lacks, such as dates
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         return SetFile(
             path.stem,
@@ -277,7 +281,7 @@ def _read(path: Path) -> SetFile:
 
 
 def _in_one_line(value: Any, key: str = "") -> Any:
-    """With the words on one line each: they stand in comments, labels and pages."""
+    """Return the value with each description on one line, for comments, labels and pages."""
     if isinstance(value, dict):
         return {name: _in_one_line(item, name) for name, item in value.items()}
     if isinstance(value, list):
@@ -319,7 +323,7 @@ def _fields(at: str, given: dict[str, Any], rules: _Rules) -> _Said:
 
 
 def _items(data: dict[str, Any], field: str, key: str, rules: _Rules) -> _Said:
-    """The fields of each item; `key` names an item, and no two alike."""
+    """Check the fields of each item. `key` names an item, and must be unique."""
     found = _dicts(data, field)
     names = [str(one.get(key)) for one in found]
     for number, (one, name) in enumerate(zip(found, names, strict=True)):
@@ -343,7 +347,7 @@ def _statements(found: list[dict[str, Any]]) -> _Said:
 
 
 def _size(data: dict[str, Any]) -> _Said:
-    """Of the policy that a role has when its customer filled in the longest values."""
+    """Check the size of a role's policy with the longest values of the parameters."""
     policy = [
         {key: value for key, value in one.items() if key != "why"}
         for one in _dicts(data, "statements")
@@ -421,7 +425,7 @@ def _parameters(data: dict[str, Any]) -> _Said:
 
 
 def _variables(value: Any, at: str) -> Iterator[tuple[str, str]]:
-    """Each `${…}` with the place where it is."""
+    """Return each `${…}` with its place."""
     if isinstance(value, str):
         yield from ((at, name) for name in _VARIABLE.findall(value))
     elif isinstance(value, dict):

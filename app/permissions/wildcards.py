@@ -1,28 +1,29 @@
-"""Patterns that mean everything, however they are written: no statement of ours allows all actions
-on all resources.
+"""Patterns that match everything, however they are written.
 
-`dev/check_policies.py` holds the templates to the same.
+No statement of ours allows all actions on all resources. `dev/check_policies.py` applies the same
+rule to the templates.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
-# What IAM or CloudFormation fills in without narrowing anything in one account.
+# Variables of IAM or CloudFormation that restrict nothing in one account.
 _ANY = re.compile(
     r"\$\{(AWS::(Partition|Region|AccountId)|aws:((Principal|Resource)Account|RequestedRegion))\}"
 )
 _ARN_PARTS = 6  # arn, partition, service, region, account, name
 _VARIABLE = re.compile(r"\$\{[^}]*\}")
-_EC2_ID = re.compile(r"/[a-z]+-[*?]+$")  # how all ids of a type begin: i-, snap-
-_NOBODYS = "\0"  # in no name and in no pattern: a pattern that matches it, matches anything there
+_EC2_ID = re.compile(r"/[a-z]+-[*?]+$")  # the beginning of all ids of a type: i-, snap-
+_NOBODYS = "\0"  # in no name and in no pattern: a pattern that matches it matches anything there
 _REGIONS, _ACCOUNTS = ("", _NOBODYS * 9), ("", _NOBODYS * 12)
 _NAMES = (f"{_NOBODYS * 32}/{_NOBODYS * 32}", f"{_NOBODYS * 32}:{_NOBODYS * 32}")
 
 
 def all_actions(patterns: Iterable[str]) -> list[str]:
-    """Those of more than one service, and those that name nothing of one: `*`, `s3:?*`,
-    `*:Get*`.
+    """Return the patterns for several services or for all actions of one.
+
+    Examples are `*`, `s3:?*` and `*:Get*`.
     """
     parts = ((one, *one.partition(":")) for one in patterns)
     return [
@@ -31,8 +32,9 @@ def all_actions(patterns: Iterable[str]) -> list[str]:
 
 
 def all_resources(patterns: Iterable[str]) -> list[str]:
-    """Those that name nothing after the service, neither region, account nor resource: `*`,
-    `arn:aws:*`, `arn:aws:s3:::*`.
+    """Return the patterns that name neither region, account nor resource.
+
+    Examples are `*`, `arn:aws:*` and `arn:aws:s3:::*`.
     """
     return [one for one in patterns if _is_everything(_ANY.sub("*", one))]
 
@@ -48,10 +50,10 @@ def resources_of(service: str, patterns: Iterable[str]) -> list[str]:
 
 
 def unnamed_resources(patterns: Iterable[str], arn_names: Mapping[str, Iterable[str]]) -> list[str]:
-    """Return the patterns that name at most a service and a type, such as `*` and
-    `arn:aws:iam::*:role/*`.
+    """Return the patterns that name at most a service and a type.
 
-    `arn_names`: the names in the ARNs of each service, such as `role/${RoleName}` for iam.
+    Examples are `*` and `arn:aws:iam::*:role/*`. `arn_names`: the names in the ARNs of each
+    service, such as `role/${RoleName}` for iam.
     """
     return [pattern for pattern in patterns if _is_unnamed(_ANY.sub("*", pattern), arn_names)]
 
@@ -61,7 +63,7 @@ def _is_unnamed(pattern: str, arn_names: Mapping[str, Iterable[str]]) -> bool:
     if len(parts) < _ARN_PARTS:
         return bool(
             {"*", "?"} & {*pattern}
-        )  # a wildcard stands for several parts, a parameter for a whole ARN
+        )  # a wildcard matches several parts, and a parameter may be a whole ARN
     service, name = parts[2], parts[5]
     if service == "ec2":
         name = _EC2_ID.sub("/*", name)

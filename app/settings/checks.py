@@ -1,4 +1,4 @@
-"""Check the text of a setting: return its value, or raise ValueError that says what is wrong.
+"""Checks of the text of a setting. Each returns its value, or raises ValueError with the reason.
 
 docs/settings.md shows what follows "Accept" in the first line of a check's docstring.
 """
@@ -24,9 +24,9 @@ _SQS_QUEUE = r"sqs://[A-Za-z0-9.:-]+/[0-9]{12}/[A-Za-z0-9_-]{1,80}"
 _REGIONS_OF = {
     "aws-cn": "cn-",
     "aws-us-gov": "us-gov-",
-}  # how their regions begin; no other partition's do
+}  # the beginnings of their regions, which no other partition has
 ROLE_CHAINING_MAX = 3600  # seconds; AWS's limit for a caller that is itself an assumed role
-SESSION_MAX = 43_200  # seconds; the most that any role allows
+SESSION_MAX = 43_200  # seconds; the maximum of any role
 WEEK = 604_800  # seconds
 RETENTION_MIN_DAYS = 30
 RETENTION_MAX_DAYS = 36_500
@@ -83,7 +83,7 @@ def folder(text: str) -> Path:
 
 
 def vendor_name(text: str) -> str:
-    # Nothing that people read is hidden in it: no control or format characters.
+    # No control or format characters, which would hide a part of the name from readers.
     if not 1 <= len(text) <= NAME_MAX or not text.isprintable() or text != text.strip():
         raise ValueError(
             f"must be one line of 1 to {NAME_MAX} printable characters, without white space"
@@ -104,7 +104,7 @@ def database_url(text: str) -> str:
     except (ArgumentError, ValueError):
         raise ValueError(
             "is not a URL that can be read; is its port a number?"
-        ) from None  # it holds a password
+        ) from None  # the URL contains a password
     if text.startswith("sqlite") and file in {None, "", ":memory:"}:
         raise ValueError("must name a file: each process would have a database of its own.")
     return text
@@ -116,7 +116,7 @@ def _with_port(url: str) -> str:
     except ValueError:
         raise ValueError(
             "has a port that is not a number."
-        ) from None  # nor is it said: it may be a password's end
+        ) from None  # the port is not shown: it may be the end of a password
     return url
 
 
@@ -127,7 +127,7 @@ def secret_keys(text: str) -> tuple[str, ...]:
         raise ValueError(
             "must be one or more keys of at least 32 characters each, separated by commas."
         )
-    if not looks_random(keys[0]):  # further back, weaker ones are doubtful: they were in use once
+    if not looks_random(keys[0]):  # later keys were in use before, and are only reported
         raise ValueError(
             f"the first key, which signs and seals, is not random: it has fewer than {DISTINCT}"
             f" different characters. {MAKE_ONE}"
@@ -172,8 +172,8 @@ def topic(text: str) -> str:
     return text
 
 
-# A host, in brackets if it is an IPv6 address, and perhaps a port. No user, whose password would be
-# in every link.
+# A host, in brackets if it is an IPv6 address, and perhaps a port. A user is refused, because its
+# password would be in every link.
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d+)?")
 
 
@@ -197,8 +197,8 @@ def console_url(text: str) -> str:
     return http_url(text).rstrip("/")
 
 
-# Of the service itself: a path that begins with one could be meant to lie below the public URL, or
-# to be one.
+# Paths of the service itself. A public URL with such a path is ambiguous: the path may be a prefix,
+# or the service's own.
 OWN_PATHS = ("v1", "onboard", "docs", "openapi.json", "healthz", "readyz")
 _OWN_PATH = re.compile(rf"/({'|'.join(map(re.escape, OWN_PATHS))})(/.*)?")
 _PATH = re.compile(r"(/(?!\.)[A-Za-z0-9._~-]+)*/?")

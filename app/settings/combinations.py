@@ -1,5 +1,6 @@
-"""Check settings together, each of which is valid by itself. A setting that is not has the value
-MISSING.
+"""Checks of several settings together, each of which is valid by itself.
+
+An invalid setting has the value MISSING.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,5 +1,6 @@
-"""How settings are declared, and how the text of one becomes its value. app/config.py declares
-them.
+"""The declaration of settings, and the conversion of a setting's text to its value.
+
+app/config.py declares them.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,13 +12,13 @@ Group = Literal["vendor", "aws", "service", "database", "proofs", "limits"]  # o
 
 
 class Setting(NamedTuple):
-    """How a setting is read, and its row in docs/settings.md."""
+    """The declaration of a setting, with the contents of its row in docs/settings.md."""
 
     group: Group
     parse: Callable[[str], Any]
     meaning: str
     variable: str  # empty: DEPUTY_ and the field's name in capitals
-    unset: str  # the default in words, where its value says too little
+    unset: str  # the default in words, if its value says too little
 
 
 def setting(
@@ -30,8 +31,9 @@ def setting(
     unset: str = "",
     secret: bool = False,
 ) -> Any:
-    """Declare a setting as a field of a dataclass. `parse` has a docstring that says what it
-    accepts.
+    """Declare a setting as a field of a dataclass.
+
+    The docstring of `parse` says what it accepts.
     """
     return field(
         default=default,
@@ -41,8 +43,9 @@ def setting(
 
 
 def collect_settings(config: Any) -> dict[str, tuple[Setting, Any]]:
-    """Return the settings of that class by field, each with its variable, and with its default
-    or MISSING.
+    """Return the settings of a class by field, each with its variable and its default.
+
+    The default is MISSING if there is none.
     """
     settings = {}
     for declared in fields(config):
@@ -55,8 +58,9 @@ def collect_settings(config: Any) -> dict[str, tuple[Setting, Any]]:
 def read_setting(
     environment: Mapping[str, str], variable: str, parse: Callable[[str], Any], default: Any
 ) -> Any:
-    """Return the setting's value. Empty text means None where None is the default. Raises
-    ValueError if it is bad.
+    """Return the setting's value. Empty text means None if None is the default.
+
+    Raises ValueError if the text is invalid.
     """
     text = environment.get(variable)
     if file := environment.get(f"{variable}_FILE"):

@@ -1,5 +1,6 @@
-"""Settings that look like mistakes, though the process can start with them. It logs them once,
-as it starts.
+"""Settings that look like mistakes, although the process can start with them.
+
+It logs them once, when it starts.
 """
 
 import difflib
@@ -26,8 +27,9 @@ _KUBERNETES = re.compile(
 
 
 def unknown_variables(given: Iterable[str], known: AbstractSet[str]) -> list[str]:
-    """A sentence for each DEPUTY_ name among `given` that nothing reads. `known`: the names of
-    the settings.
+    """Return a sentence for each DEPUTY_ name in `given` that nothing reads.
+
+    `known`: the names of the settings.
     """
     names = {
         name + end
@@ -51,12 +53,12 @@ def _nearest(name: str, names: AbstractSet[str]) -> str:
 
 
 def looks_random(key: str) -> bool:
-    """Whether it has as many different characters as random text of that length."""
+    """Return whether it has as many different characters as random text of that length."""
     return len(set(key)) >= DISTINCT
 
 
 def weak_keys(keys: Sequence[str]) -> list[str]:
-    """A sentence for each secret key that is not random."""
+    """Return a sentence for each secret key that is not random."""
     return [
         f"DEPUTY_SECRET_KEYS: key {place} is not random. Somebody who guesses it can forge"
         " registration tokens and cursors; remove it once no stack can hold a token that it"
@@ -67,8 +69,9 @@ def weak_keys(keys: Sequence[str]) -> list[str]:
 
 
 def local_address(public_url: str, aws: str | None) -> list[str]:
-    """A sentence about a public URL that only this machine can open, unless AWS is on it too, as
-    a sandbox is.
+    """Return a sentence about a public URL that only this machine can open.
+
+    There is none if AWS is on this machine too, as a sandbox is.
     """
     if not _is_local(public_url) or (aws and _is_local(aws)):
         return []

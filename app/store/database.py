@@ -130,7 +130,7 @@ def until_committed(stop: Callable[Arguments, Result]) -> Callable[Arguments, Re
 
 
 class Writer(Protocol):
-    """Whoever a transaction writes for: an API key, an onboarding link, or Deputy itself."""
+    """The actor of a transaction: an API key, an onboarding link, or Deputy itself."""
 
     def admit(self, db: Session) -> None:
         """Check again, in this transaction, that the writer may still act.

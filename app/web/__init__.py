@@ -1,1 +1,1 @@
-"""Pages for people: the hosted onboarding page. Server-rendered; they work without JavaScript."""
+"""Pages for people: the onboarding page, rendered on the server. They work without JavaScript."""

@@ -24,7 +24,7 @@ def _partial(name: str, *columns: str, where: TextClause) -> Index:
 
 
 class AuditEvent(Identified, Base):
-    """Who did what, when, to which connection, and with what outcome.
+    """An audit event: who did what, when, to which connection, and with what outcome.
 
     A trigger refuses to change an event, and to delete one before its retention ends
     (app/background/housekeeping.py). There are no foreign keys: an event outlives the rows that it

@@ -250,7 +250,7 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
 
     @property
     def is_only_an_account(self) -> bool:
-        """Whether only the role's account is known.
+        """Return whether only the role's account is known.
 
         Then there was no proof and no stack's message.
         """

@@ -49,7 +49,7 @@ class Rotation(Identified, TenantOwned, Base):
 
     @property
     def is_open(self) -> bool:
-        """Whether it is open or ready, and so can still be completed."""
+        """Return whether it is open or ready, and so can still be completed."""
         return self.new.state is ExternalIdState.NEXT
 
     def state(self, waiting: int) -> RotationState:

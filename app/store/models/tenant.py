@@ -137,7 +137,7 @@ class ExternalIdRow(Identified, TenantOwned, Base):
 
     @property
     def is_withdrawn(self) -> bool:
-        """Whether nothing is issued with it. The withdrawal is a revocation."""
+        """Return whether nothing is issued with it. The withdrawal is a revocation."""
         return self.withdrawn_at is not None or self.state is ExternalIdState.RETIRED
 
 

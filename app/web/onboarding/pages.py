@@ -1,6 +1,6 @@
 """The hosted onboarding page. A GET changes nothing, because mail scanners open links.
 
-There are no cookies: the token in the path alone gives access, so it must stay secret. The pages
+There are no cookies. The token in the path alone gives access, so it must stay secret. The pages
 send no referrer, no cache keeps them, and the log has the route instead of the path.
 """
 
@@ -50,26 +50,26 @@ HEADERS = {
         " 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
 }
-POLLED = {"web.static", "web.status"}  # requested often; only their failures are logged
+POLLED = {"web.static", "web.status"}  # requested often, so only failures are logged
 WAYS = ("stack", "terraform", "cli", "organization")
 _NOT_LISTED = "This role is no longer on the list. Go back to your page to see the current list."
-_FORM = 16 * 1024  # bytes; its one field holds a role's ARN
-_SHOWN = 25  # connections on a page
-_MESSAGES = 256  # pages that say why there is nothing else to see, kept as they were rendered last
-_STATUS_SECONDS = {False: 3, True: 30}  # between two updates, by whether everything is connected
+_FORM = 16 * 1024  # bytes; the only field is a role's ARN
+_SHOWN = 25  # connections per page
+_MESSAGES = 256  # rendered error pages in memory
+_STATUS_SECONDS = {False: 3, True: 30}  # update interval, by whether everything is connected
 
 
 @bp.route("/<token>", methods=["GET"])
 @public
 def page(token: str) -> str:
-    """The page"""
+    """Show the page."""
     return _page(_visit(token), token)
 
 
 @bp.route("/<token>/status", methods=["GET"])
 @public
 def status(token: str) -> ResponseReturnValue:
-    """The part of the page that updates itself; 204 when the browser already has it (`?seen=`)"""
+    """Return the part of the page that updates itself; 204 if the browser has it (`?seen=`)."""
     visit = _visit(token)
     live = _live(visit, token, _kit(visit, visit.link.region))
     if request.args.get("seen") == live["seen"]:
@@ -80,17 +80,17 @@ def status(token: str) -> ResponseReturnValue:
 @bp.route("/<token>/connections", methods=["POST"])
 @public
 def connect(token: str) -> ResponseReturnValue:
-    """Connect a role by its ARN, or prove it again if it is connected"""
+    """Connect a role by its ARN, or prove it again if it is connected."""
     visit = _visit(token)
     services().quotas.admit_role(visit.caller, visit.tenant.id)
     _ensure_own_form()
-    request.max_content_length = _FORM  # a quarter of a megabyte of `a=1&` would cost 80 ms
+    request.max_content_length = _FORM  # 256 KiB of `a=1&` would take 80 ms to parse
     with whole_body():
         given = request.form.get("role_arn", "")
     try:
         services().links.connect(visit, given.strip())
     except (errors.CallerFaultError, errors.CustomerSetupError) as error:
-        # Shown beside the field, which keeps its text.
+        # The page shows it beside the field, which keeps its text.
         _record(error.code, error)
         said = error.errors.get("role_arn", [error.detail])
         return _page(visit, token, role_arn=given, problems=said), PROBLEMS[error.code][0]
@@ -100,7 +100,7 @@ def connect(token: str) -> ResponseReturnValue:
 @bp.route("/<token>/connections", methods=["GET"])
 @public
 def entered(token: str) -> ResponseReturnValue:
-    """The page again, for a browser that reloads after an invalid form"""
+    """Redirect to the page, for a browser that reloads after an invalid form."""
     _visit(token)
     return _back(token)
 
@@ -108,7 +108,7 @@ def entered(token: str) -> ResponseReturnValue:
 @bp.route("/<token>/connections/<uuid:connection_id>/stop", methods=["POST"])
 @public
 def stop_looking(token: str, connection_id: UUID) -> ResponseReturnValue:
-    """Stop looking for a role in an account"""
+    """Stop looking for a role in an account."""
     visit = _visit(token)
     services().quotas.admit_search_end(visit.caller)
     _ensure_own_form()
@@ -119,7 +119,7 @@ def stop_looking(token: str, connection_id: UUID) -> ResponseReturnValue:
 @bp.route("/<token>/connections/<uuid:connection_id>/verify", methods=["POST"])
 @public
 def check_again(token: str, connection_id: UUID) -> ResponseReturnValue:
-    """Prove a connection again now"""
+    """Prove a connection again now."""
     visit = _visit(token)
     services().quotas.admit_check(visit.caller, visit.tenant.id)
     _ensure_own_form()
@@ -137,7 +137,8 @@ def serves(path: str) -> bool:
 def _unknown_path() -> Response | None:
     """Answer unknown paths and methods with the page for a bad link.
 
-    A request with an invalid Host header is left out: the page could not link its own files.
+    Requests with an invalid Host header are left out, because the page could not link its own
+    files.
     """
     if isinstance(request.routing_exception, NotFound | MethodNotAllowed) and serves(request.path):
         return _error(404, "gone")
@@ -161,12 +162,12 @@ def _back(token: str, start: ListPosition | None = None) -> ResponseReturnValue:
 
 
 def _start() -> ListPosition | None:
-    """The position in the list from which it is shown; an invalid one means the beginning."""
+    """Return the position in the list where the page begins; an invalid one means the beginning."""
     return ListPosition.parse(request.args.get("start", ""))
 
 
 def _ensure_own_form() -> None:
-    """Raises ForbiddenError for a form that another site sent, according to the browser.
+    """Raise ForbiddenError for a form that another site sent, according to the browser.
 
     Browsers without Sec-Fetch-Site send `Origin: null` from our pages, which send no referrer.
     """
@@ -214,7 +215,10 @@ def _kit(visit: Visit, region: str) -> Kit:
 
 
 def _live(visit: Visit, token: str, kit: Kit) -> dict[str, Any]:
-    """The part that updates itself, and `seen`, by which the browser says which state it has."""
+    """Return the values of the part that updates itself.
+
+    `seen` identifies its state. The browser sends it with the next request.
+    """
     listing = services().listing
     counts = listing.summary(visit.caller, visit.tenant.id)
     start = _start() if sum(counts.values()) > 1 else None  # a single one is shown step by step
@@ -278,8 +282,9 @@ def _body(
 
 
 def _trust_command(kit: Kit, role_name: str) -> str:
-    """Sets the trust policy. It names a region for the right partition, and for an AWS CLI
-    without a default.
+    """Return the command that sets the trust policy.
+
+    It names a region, which selects the partition and serves an AWS CLI without a default region.
     """
     return filled(
         "trust-policy.sh.jinja",
@@ -301,7 +306,7 @@ def set_headers(response: Response) -> None:
 
 
 def _record(code: str, error: errors.AppError | None = None) -> None:
-    """Put a refused form of a good link into the audit log, without the token.
+    """Record a refused form of a valid link in the audit log, without the token.
 
     Forms are rate limited first, so a link can't fill the log. A refused GET is left out: it
     changes nothing, and pages repeat it every few seconds.
@@ -337,7 +342,7 @@ def _refused(error: errors.AppError) -> Response:
 
 @bp.errorhandler(HTTPException)
 def _http_error(error: HTTPException) -> Response:
-    """What Flask refuses: mostly forms that are too big."""
+    """Answer a request that Flask refuses, mostly because the form is too large."""
     _record(code_of(error))
     return _error(error.code or 500, detail="This request could not be read.")
 
@@ -350,9 +355,9 @@ def _bug(error: Exception) -> Response:
     )
 
 
-@lru_cache(_MESSAGES)  # anybody can ask for such a page at any rate
+@lru_cache(_MESSAGES)  # anybody can request such a page at any rate
 def _rendered(page: str, **words: Any) -> str:
-    """Render a page that tells no more than these words."""
+    """Render a page that depends only on these arguments."""
     return render_template(f"onboard/{page}.html", **words)
 
 

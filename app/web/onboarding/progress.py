@@ -1,7 +1,7 @@
 """The progress of connections in the words of the onboarding page, from their rows alone.
 
-AWS gives the same answer for an absent role and for one that refuses, so "role found" and "your
-External ID accepted" become true together.
+AWS gives the same answer for a role that does not exist and for one that refuses. So "role found"
+and "your External ID accepted" become true together.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ Counts = dict[ConnectionStatus, int]  # of connections, by status
 StepState = Literal["done", "now", "failed", "unclear", "todo"]
 Way = Literal["stack", "organization"]
 
-REFUSED = "No access yet"  # a pending role that was tried
+REFUSED = "No access yet"  # a pending role whose proof was refused
 LOOKING = "looking"
 _TO_APPROVE = (
     "All checks passed. This role may change things, so the vendor must approve it before use."
@@ -27,8 +27,9 @@ _TO_APPROVE = (
 
 
 class _Shown(NamedTuple):
-    """What the page says of a status: in a list, in the headline, after a number of accounts;
-    and where it begins.
+    """The texts of a status, and its first position in the list.
+
+    The texts are for a list, for the headline, and after a number of accounts.
     """
 
     listed: str
@@ -42,7 +43,7 @@ _CONNECTED = f"Connected.{NOTHING_LEFT}"
 _INSECURE = "Your role can be used without your External ID. Its trust policy needs a change."
 _LOST = "Your role no longer lets us in."
 _NOT_YET = "Your role does not let us in yet."
-# In the order in which they are counted.
+# In the order of the counts on the page.
 _STATUSES = {
     ConnectionStatus.VERIFIED: _Shown("Connected", _CONNECTED, "connected", Urgency.CONNECTED),
     ConnectionStatus.INSECURE: _Shown(
@@ -58,7 +59,7 @@ _STATUSES = {
     ),
 }
 
-_AT_REST = {ConnectionStatus.ENDED, ConnectionStatus.SUSPENDED}  # nothing is shown step by step
+_AT_REST = {ConnectionStatus.ENDED, ConnectionStatus.SUSPENDED}  # the page shows no steps
 
 
 class ProgressStep(NamedTuple):
@@ -68,7 +69,10 @@ class ProgressStep(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """`topic`: what the page explains: the check that failed, the fate of the stack, or LOOKING."""
+    """A connection's progress.
+
+    `topic`: what the page explains. It is the check that failed, the fate of the stack, or LOOKING.
+    """
 
     connection: Connection
     role_name: str
@@ -80,21 +84,22 @@ class Progress(NamedTuple):
 
     @property
     def ended(self) -> str | None:
-        """When the access ended, if the customer set that."""
+        """The time when the access ended, if the customer set an end."""
         until = self.connection.ended_at
         return f"{until:%-d %B %Y, %H:%M} UTC" if until else None
 
     @property
     def lets_in(self) -> str | None:
-        """What a role that lets strangers in does, in words; None for any other, and where the
-        latest proof can't say.
+        """A description of how a role lets strangers in.
+
+        None for any other role, and if the latest proof can't say.
         """
         why = self.connection.why if self.connection.status is ConnectionStatus.INSECURE else None
         return None if why == states.SEE_VERIFICATION[ConnectionStatus.INSECURE] else why
 
     @property
     def settled(self) -> bool:
-        """Whether the page has nothing to wait for."""
+        """Return whether the page has nothing to wait for."""
         return self.connection.status is ConnectionStatus.VERIFIED and self.topic is None
 
 
@@ -178,7 +183,7 @@ def _topic(connection: Connection, outcomes: dict[str, str]) -> str | None:
 
 
 def _words(connection: Connection, topic: str | None) -> str:
-    """The status of one connection in a list."""
+    """Return the status of one connection in a list."""
     if connection.status is not ConnectionStatus.PENDING or topic is None:
         return _STATUSES[connection.status].listed
     if topic == LOOKING:
@@ -204,7 +209,7 @@ def _steps(
 
 
 def _proven(connection: Connection) -> str:
-    """How often it was proven as it is, and when last."""
+    """Return how often the connection was proven, and when last."""
     proof = connection.proof
     if proof is None or proof.verdict is not Verdict.PROVEN:
         return _DONE[4].note
@@ -225,8 +230,9 @@ def _ago(at: datetime) -> str:
 
 
 def _last_steps(connection: Connection, outcomes: dict[str, str]) -> tuple[ProgressStep, ...]:
-    """The steps of a role that accepted us: whether it refuses strangers, and whether the vendor
-    must approve.
+    """Return the last steps, for a role that accepted us.
+
+    They show whether it refuses strangers, and whether the vendor must approve it.
     """
     if (
         connection.awaiting_approval
@@ -238,14 +244,14 @@ def _last_steps(connection: Connection, outcomes: dict[str, str]) -> tuple[Progr
 
 
 def _search(connection: Connection) -> ProgressStep:
-    """The first step of a role that was named by its account alone."""
+    """Return the first step of a role that was named by its account alone."""
     if connection.due_at is None:
         return _step(0, "failed", "We found no role that lets us in, and have stopped looking.")
     return _step(0, "now", "Looking for its role in the account that was entered.")
 
 
 def _looking(outcomes: dict[str, str], *, lost: bool) -> ProgressStep:
-    """The step of a role that has not let us in."""
+    """Return the step of a role that has not let us in."""
     if not outcomes:
         return _step(1, "now", "Being checked.")
     if outcomes.get(states.OWN) == "failed":
@@ -276,8 +282,9 @@ def _strangers(outcomes: dict[str, str]) -> ProgressStep:
 
 
 def made_by(connections: Sequence[Connection], kit: Kit) -> Way | None:
-    """Return how all of these roles were made. None where no stack registered one of them, or
-    they differ.
+    """Return how all of these roles were created.
+
+    Return None if no stack registered one of them, or if they differ.
     """
     ways = {
         _way_of(connection.stack_id or "", kit.update.stack_set.name) for connection in connections
@@ -286,7 +293,7 @@ def made_by(connections: Sequence[Connection], kit: Kit) -> Way | None:
 
 
 def _way_of(stack_id: str, organization: str) -> Way | None:
-    """Return how the role of this stack was made, or None if that is not known.
+    """Return how the role of this stack was created, or None if that is not known.
 
     `organization`: the name of the kit's stack for a whole organization, and of its StackSet.
     """
@@ -305,7 +312,7 @@ def accounts_by_topic(shown: Sequence[Progress]) -> dict[str, list[str]]:
 
 
 def headline(counts: Counts, shown: Sequence[Progress]) -> str:
-    """The status in one sentence, which screen readers announce when it changes."""
+    """Return the status in one sentence, which screen readers announce when it changes."""
     total = sum(counts.values())
     if not total:
         return "Waiting for your stack."
@@ -325,7 +332,7 @@ def headline(counts: Counts, shown: Sequence[Progress]) -> str:
 
 
 def _headline_of_one(status: ConnectionStatus, one: Progress | None) -> str:
-    """`one` is None when it was deleted a moment ago."""
+    """Return the headline for one connection. `one` is None if it was deleted a moment ago."""
     topic = one.topic if one else None
     if topic == LOOKING:
         return (
@@ -345,8 +352,10 @@ def _headline_of_one(status: ConnectionStatus, one: Progress | None) -> str:
 
 
 def counted(counts: Counts) -> list[tuple[str, ConnectionStatus, int, ListPosition]]:
-    """For each status that there is: the words after its number, the number, and where it begins
-    in the list.
+    """Return the number of connections in each status that occurs.
+
+    Each item has the words after the number, the status, the number, and the first position in the
+    list.
     """
     found = []
     for status, shown in _STATUSES.items():
@@ -357,10 +366,10 @@ def counted(counts: Counts) -> list[tuple[str, ConnectionStatus, int, ListPositi
 
 
 def archive_commands(kit: Kit) -> str:
-    """What archives Access Analyzer's findings of this role and this principal. Run with
-    credentials of the account.
+    """Return the commands that archive Access Analyzer's findings of this role and the broker.
 
-    The finding names the account or, as the trust policy's condition narrows it, the broker.
+    Run them with credentials of the account. The finding names the vendor's account. If the trust
+    policy's condition narrows it, the finding names the broker.
     """
     _, partition, _, _, account, _ = kit.broker_principal_arn.split(":", 5)
     principals = [account, f"arn:{partition}:iam::{account}:root", kit.broker_principal_arn]

@@ -1,5 +1,6 @@
-"""A rotation in the words of the onboarding page: what is done, and what the customer's
-administrator does next.
+"""A rotation in the words of the onboarding page.
+
+It shows what is done, and the next step of the customer's administrator.
 """
 
 from app.rotation.rotations import RotationStatus
@@ -11,7 +12,7 @@ GOES_ON = frozenset({_S.OPEN, _S.READY, _S.RETIRING})
 
 
 def headline(rotation: RotationStatus) -> str:
-    """What the status says beside the connections, in a sentence."""
+    """Return a sentence about the rotation, which follows the status of the connections."""
     waiting = rotation.connections.waiting
     if rotation.state is _S.RETIRING:
         return "Your External ID was replaced: remove the old one from your role."
