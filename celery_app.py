@@ -1,8 +1,7 @@
-"""The Celery application, for background workers over Celery: `celery --app celery_app worker
---beat`.
+"""The Celery application for background workers.
 
-`flask --app wsgi worker` needs no message broker. docs/install.md says when Celery is the better
-choice.
+Run `celery --app celery_app worker --beat`. `flask --app wsgi worker` needs no message broker.
+docs/install.md says when Celery is the better choice.
 """
 
 import functools
@@ -25,7 +24,7 @@ if config.celery_url is None:
 begin(config)
 _of_process = functools.cache(
     lambda _pid: Services(config)
-)  # a connection that was inherited is somebody else's
+)  # an inherited connection belongs to another process
 celery = create_celery(config, lambda: _of_process(os.getpid()))
 
 gc.freeze()

@@ -1,10 +1,10 @@
-"""gunicorn's settings for the service: `gunicorn wsgi:app`. Flags on the command line override
-them.
+"""gunicorn's settings for the service. Flags on the command line override them.
 
-A web process (gunicorn's worker) serves each request on a greenlet, so a request that waits for
-AWS, the database or a shared commit does not delay others. gevent must patch the standard library
-before it is imported: gunicorn does so when a web process starts, and then loads wsgi.py. So do not
-preload, and do not import the service in this file.
+Run `gunicorn wsgi:app`. A web process (gunicorn's worker) serves each request on a greenlet. So a
+request that waits for AWS, the database or a shared commit does not delay others.
+
+gevent must patch the standard library before it is imported. gunicorn does so when a web process
+starts, and then loads wsgi.py. So do not preload, and do not import the service in this file.
 """
 
 import multiprocessing
@@ -19,18 +19,18 @@ bind = "0.0.0.0:8000"
 workers = multiprocessing.cpu_count()
 worker_class = "app.http.sockets.WebProcess"  # gevent's worker class, with limits for slow clients
 worker_connections = (
-    2000  # in each web process, which serves fewer requests at once: see app/http/sockets.py
+    2000  # per web process, which serves fewer requests at once: see app/http/sockets.py
 )
 preload_app = False
 timeout = 60
 graceful_timeout = 20
 limit_request_field_size = (
-    16_384  # a proxy may hand on a client's certificate; all fields together have 32 KiB
+    16_384  # a proxy may forward a client's certificate; all fields together have 32 KiB
 )
 # longer than a load balancer's 60 s, so that the load balancer closes idle connections first
 keepalive = 65
 control_socket_disable = True
-# By default gunicorn takes SCRIPT_NAME from a header of a proxy on this machine, strips it from
+# By default gunicorn takes SCRIPT_NAME from a header of a proxy on this machine. It strips it from
 # every path, and answers 500 when a path does not begin with it. Only DEPUTY_PUBLIC_URL sets the
 # service's address.
 forwarder_headers = ""
@@ -50,8 +50,8 @@ def on_starting(_server: Any) -> None:
     environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="deputy-metrics-")
     from app import metrics  # noqa: PLC0415
 
-    # As gunicorn tries its own address: the web processes of one that was killed hold it until they
-    # notice.
+    # gunicorn retries its own address in the same way. The web processes of a killed gunicorn keep
+    # the address until they notice.
     tries = 5
     while True:
         tries -= 1
@@ -66,8 +66,9 @@ def on_starting(_server: Any) -> None:
 
 
 def post_worker_init(_worker: Any) -> None:
-    """Log which release a web process runs. It has loaded the service by then, and set up the
-    log.
+    """Log the release that a web process runs.
+
+    By now it has loaded the service and set up the log.
     """
     from app import VERSION  # noqa: PLC0415
     from app.log import logger  # noqa: PLC0415
@@ -76,7 +77,10 @@ def post_worker_init(_worker: Any) -> None:
 
 
 def on_exit(_server: Any) -> None:
-    """From the environment, as gunicorn has read this file again after each SIGHUP."""
+    """Remove the folder of the counts.
+
+    Its path is in the environment, because gunicorn reads this file again after each SIGHUP.
+    """
     environ = os.environ  # noqa: TID251
     if environ.get("DEPUTY_METRICS_BIND"):
         shutil.rmtree(environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The clock: the only place that reads the time, and what is taken for one."""
+"""The clock: the only place that reads the time and checks times from outside."""
 
 import time
 from datetime import UTC, datetime
@@ -7,18 +7,19 @@ YEARS = "must be between the years 1970 and 9998."
 
 
 def now() -> datetime:
-    """The time, aware and in UTC."""
+    """Return the current time, aware and in UTC."""
     return datetime.now(UTC)
 
 
 def timestamp() -> float:
-    """Return the seconds since 1970, which takes a tenth of the time of `now().timestamp()`."""
+    """Return the seconds since 1970. It takes a tenth of the time of `now().timestamp()`."""
     return time.time()
 
 
 def as_given(at: datetime) -> datetime:
-    """A time that somebody gave, in UTC. Raises ValueError outside those years: a sum with it
-    could overflow.
+    """Return a time from outside in UTC.
+
+    Raises ValueError outside those years, where a sum with it could overflow.
     """
     if not 1970 <= at.year <= 9998:
         raise ValueError(YEARS)

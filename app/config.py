@@ -1,9 +1,9 @@
-"""The settings: environment variables read once, here and nowhere else, into one frozen object.
+"""The settings: environment variables, read once and only here, as one frozen object.
 
-Every bad variable is reported at once, and the process does not start. No setting turns a safeguard
-off. Secrets may come from a file: `DEPUTY_SECRET_KEYS_FILE=/run/secrets/keys` instead of
-`DEPUTY_SECRET_KEYS`. AWS's own variables (credentials, AWS_ENDPOINT_URL) are boto3's to read; only
-the region is needed here too.
+All invalid variables are reported together, and the process does not start. No setting turns a
+safeguard off. Secrets may come from a file: `DEPUTY_SECRET_KEYS_FILE=/run/secrets/keys` instead of
+`DEPUTY_SECRET_KEYS`. boto3 reads AWS's own variables (credentials, AWS_ENDPOINT_URL). Only the
+region is needed here too.
 """
 
 import os
@@ -35,12 +35,13 @@ _PRINCIPAL = re.compile(
 
 
 class ConfigError(Exception):
-    """One or more settings are missing or wrong; the message has a line for each."""
+    """One or more settings are missing or invalid. The message has a line for each."""
 
 
 class Broker(NamedTuple):
-    """The vendor's AWS principal that customers' roles trust: an IAM role (the usual case) or an
-    IAM user.
+    """The vendor's AWS principal that customers' roles trust.
+
+    It is an IAM role (the usual case) or an IAM user.
     """
 
     arn: str
@@ -55,8 +56,8 @@ class Broker(NamedTuple):
         found = _PRINCIPAL.fullmatch(text)
         if found is None:
             raise ValueError("must be the ARN of an IAM role or an IAM user.")
-        # Trust policies compare it with ArnEquals, which reads the first two as patterns and ${…}
-        # as a variable. IAM takes all three in paths.
+        # Trust policies compare the ARN with ArnEquals, which reads * and ? as wildcards and ${…}
+        # as a variable. IAM accepts all three in paths.
         if any(character in text for character in "*?$"):
             raise ValueError(
                 "must not hold *, ? or $: in trust policies they would let in other principals."
@@ -72,7 +73,7 @@ class Broker(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateConfig:
-    """The settings that templates are rendered and published from. `from_environment` makes it."""
+    """The settings for rendering and publishing templates. Create it by `from_environment`."""
 
     vendor_name: str = setting("vendor", check.vendor_name, "Your name, as customers see it.")
     vendor_name_ascii: str | None = setting(
@@ -129,13 +130,13 @@ class TemplateConfig:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Read the settings. Raises ConfigError that names every bad variable of this class."""
+        """Read the settings. Raises ConfigError that names every invalid variable of this class."""
         return cls(**_values(cls, [check_role_chaining, check_ascii_name]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config(TemplateConfig):
-    """All settings. Each number has bounds within which it is still a safeguard."""
+    """All settings. The bounds of each number keep it effective as a safeguard."""
 
     vendor_url: str | None = setting(
         "vendor", check.http_url, "Address at which customers sign in to your product.", None
@@ -275,14 +276,14 @@ class Config(TemplateConfig):
     tenant_links: int = setting(
         "limits", check.between(1, 10_000), "Live onboarding links of one tenant.", 200
     )
-    likely_mistakes: tuple[str, ...] = ()  # what looks like a mistake, a sentence each
+    likely_mistakes: tuple[str, ...] = ()  # likely mistakes, a sentence each
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tenant_issue_rate", self.tenant_issue_rate or 5 * self.issue_rate)
 
     @property
     def public_path(self) -> str:
-        """Of the public URL: empty, or with a slash in front and none behind."""
+        """The path of the public URL: empty, or with a slash in front and none behind."""
         return urlsplit(self.public_url).path
 
     @property
@@ -293,28 +294,31 @@ class Config(TemplateConfig):
 
     @property
     def proofs_a_second(self) -> int:
-        """How many proofs the STS budget allows: one makes five calls, six with a stranger, and
-        hardly ever one more.
+        """The number of proofs per second that the STS budget allows.
+
+        A proof makes five calls, six with a stranger, and rarely one more.
         """
         return max(1, self.sts_budget // (6 if self.stranger_role_arn else 5))
 
     @property
     def routine_proofs_a_second(self) -> float:
-        """How many routine proofs half of the STS budget allows: one makes three calls, four with a
-        stranger, and some need a full proof.
+        """The number of routine proofs per second that half of the STS budget allows.
+
+        A routine proof makes three calls, four with a stranger. Some need a full proof.
         """
         return self.sts_budget / 2 / (4.3 if self.stranger_role_arn else 3.3)
 
     @property
     def registration_region(self) -> str | None:
-        """The one region whose stacks can register by themselves: CloudFormation demands that
-        the topic is there.
+        """The only region whose stacks can register by themselves.
+
+        CloudFormation requires the topic to be in the stack's region.
         """
         return self.registration_topic_arn.split(":")[3] if self.registration_topic_arn else None
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Raises ConfigError that names every bad variable."""
+        """Read all settings. Raises ConfigError that names every invalid variable."""
         environment = os.environ  # noqa: TID251  this is app/config.py
         values = _values(
             cls, [check_role_chaining, check_registration, check_ascii_name, check_canary]
@@ -325,7 +329,7 @@ class Config(TemplateConfig):
         mistakes += weak_keys(values["secret_keys"])
         mistakes += local_address(
             values["public_url"], environment.get("AWS_ENDPOINT_URL")
-        )  # a sandbox's is local too
+        )  # a sandbox is local too
         mistakes += (
             [_NO_CANARY] if values["stranger_role_arn"] and not values["canary_role_arn"] else []
         )
@@ -337,7 +341,7 @@ _NO_CANARY = (
     "DEPUTY_STRANGER_ROLE_ARN is set and DEPUTY_CANARY_ROLE_ARN is not, so each proof skips the"
     " stranger. Set it to the output CanaryRoleArn of the same stack."
 )
-# The broker is the AWS principal that customers' roles trust.
+# The broker is the AWS principal that customers' roles trust, so Celery's setting has another name.
 _RENAMED = {
     "DEPUTY_BROKER_URL": "DEPUTY_CELERY_URL",
     "DEPUTY_BROKER_URL_FILE": "DEPUTY_CELERY_URL_FILE",
@@ -347,10 +351,10 @@ _RENAMED = {
 def _values(
     config: Any, rules: Iterable[Callable[[Mapping[str, Any]], Iterator[str]]]
 ) -> dict[str, Any]:
-    """Return the value of each of that class's settings. `rules` name what is wrong with several
-    together.
+    """Return the value of each of that class's settings.
 
-    Raises ConfigError that names every bad variable.
+    `rules` report conflicts between several settings. Raises ConfigError that names every invalid
+    variable.
     """
     environment = dict(os.environ)  # noqa: TID251  this is app/config.py
     environment["AWS_REGION"] = environment.get("AWS_REGION") or environment.get(

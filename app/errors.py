@@ -1,9 +1,10 @@
 """Everything that Deputy refuses, as one tree of exceptions.
 
-The family says who has to act: the caller, the customer (in their AWS account), or neither (try
-again later). Exceptions outside this tree are bugs: a blank 500 and a full log. Domain code raises
-these classes without an HTTP status; `app/http/problems.py` gives each class its status, and a test
-checks that none is missing. docs/architecture.md lists the invariants by number.
+The base class shows who has to act: the caller, the customer (in their AWS account), or neither
+(try again later). Exceptions outside this tree are bugs, which get a blank 500 and a full log
+entry. Domain code raises these classes without an HTTP status. `app/http/problems.py` gives each
+class its status, and a test checks that none is missing. docs/architecture.md lists the invariants
+by number.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,8 @@ FieldErrors = Mapping[str, Sequence[str]]
 class AppError(Exception):
     """A refusal with a stable `code` and a `detail` in our own words.
 
-    Callers see `detail`, so it contains no id that they sent, no text of AWS's (which names the
-    broker) and no secret. `errors` maps a field of the request to what is wrong with it.
+    Callers see `detail`. So it contains no id from the request, no text of AWS's (which names the
+    broker), and no secret. `errors` maps a field of the request to its errors.
     """
 
     code: ClassVar[str]
@@ -26,13 +27,13 @@ class AppError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.errors = dict(errors or {})
-        # For the audit log: what was refused, if it is the caller's own; otherwise None.
+        # For the audit log: the ids of what was refused, if it is the caller's own; otherwise None.
         self.tenant_id: UUID | None = None
         self.connection_id: UUID | None = None
 
 
 class CallerFaultError(AppError):
-    """The request itself is wrong; sending it again does not help."""
+    """The request itself is wrong. A retry does not help."""
 
 
 class MalformedRequestError(CallerFaultError):
@@ -48,7 +49,10 @@ class ForbiddenError(CallerFaultError):
 
 
 class NotFoundError(CallerFaultError):
-    """Absent, deleted, or another tenant's: one answer for all three (invariant 11)."""
+    """The resource is absent, deleted, or another tenant's.
+
+    All three get the same answer (invariant 11).
+    """
 
     code = "not_found"
 
@@ -61,8 +65,9 @@ class ConflictError(CallerFaultError):
 
 
 class AccountClosedError(ConflictError):
-    """The vendor's suspension of a connection closes its AWS account to everybody but the
-    vendor.
+    """The AWS account is closed to everybody but the vendor.
+
+    The vendor's suspension of a connection closes its account.
     """
 
     def __init__(self) -> None:
@@ -79,8 +84,9 @@ class ValidationFailedError(CallerFaultError):
 
 
 class RoleNotAllowedError(CallerFaultError):
-    """A well-formed role ARN that Deputy never assumes, refused before any call to AWS
-    (invariant 7).
+    """The role ARN is well-formed, but Deputy never assumes such a role.
+
+    It is refused before any call to AWS (invariant 7).
     """
 
     code = "role_not_allowed"
@@ -90,9 +96,7 @@ class RoleNotAllowedError(CallerFaultError):
 
 
 class CustomerSetupError(AppError):
-    """Something must change first: in the customer's AWS account, or in the state of the tenant
-    or connection.
-    """
+    """The customer's AWS account, or the state of the tenant or connection, must change first."""
 
 
 class ConnectionNotVerifiedError(CustomerSetupError):
@@ -104,8 +108,9 @@ class SuspendedError(CustomerSetupError):
 
 
 class ExternalIdWithdrawnError(CustomerSetupError):
-    """In an emergency: the External ID was abused, and the role does not accept the next one
-    yet.
+    """The External ID was withdrawn in an emergency, because it was abused.
+
+    The role does not accept the next one yet.
     """
 
     code = "external_id_withdrawn"
@@ -116,7 +121,7 @@ class RoleRefusedError(CustomerSetupError):
 
 
 class TryLaterError(AppError):
-    """The request is fine; send it again later."""
+    """The request is valid. Send it again later."""
 
 
 class StoreUnavailableError(TryLaterError):
@@ -128,15 +133,16 @@ class AwsUnavailableError(TryLaterError):
 
 
 class ProofExpiredError(TryLaterError):
-    """The latest proof of the role is too old to issue on, and no fresh one could be made in
-    time (invariant 13).
+    """The latest proof of the role is too old to issue on.
+
+    A fresh one was not possible in time (invariant 13).
     """
 
     code = "proof_expired"
 
 
 class RateLimitedError(TryLaterError):
-    """`retry_after`: seconds until the next request may be admitted."""
+    """A rate limit was exceeded. `retry_after`: seconds until the next request may pass."""
 
     code = "rate_limited"
 

@@ -1,8 +1,8 @@
-r"""The values everything turns on: External IDs, role ARNs and the grant that pairs them.
+r"""The values that authorization depends on: External IDs, role ARNs and the grant of both.
 
-Strings from outside are parsed here once; inside, a `RoleArn` is known to be one. `re.ASCII` and
-`fullmatch` everywhere: in Python `\d` also matches other scripts' digits, and `$` lets a trailing
-newline pass.
+Strings from outside are parsed once, here. Later code relies on a `RoleArn` being valid. Use
+`re.ASCII` and `fullmatch` everywhere: in Python `\d` also matches other scripts' digits, and `$`
+allows a trailing newline.
 """
 
 import re
@@ -15,22 +15,21 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 AccountId = NewType("AccountId", str)  # twelve ASCII digits
-ExternalId = NewType("ExternalId", str)  # made by new_external_id and nowhere else
+ExternalId = NewType("ExternalId", str)  # only new_external_id makes one
 
-ACCESS_KEY_ID = re.compile(r"[A-Z0-9]{16,128}", re.ASCII)  # as AWS makes them
+ACCESS_KEY_ID = re.compile(r"[A-Z0-9]{16,128}", re.ASCII)  # AWS's form
 EXTERNAL_ID_PATTERN = r"dpy-[0-9a-f]{64}"
 ACCOUNT_ID_PATTERN = r"[0-9]{12}"
 ROLE_NAME_MAX = 64
 TENANT_DIGITS = 8  # of a tenant's id, in the names of its role and its stack
 
-# IAM's own alphabet for role names and paths, and STS's length for RoleArn (20 to 2,048
-# characters).
+# IAM's alphabet for role names and paths, and STS's length for RoleArn (20 to 2,048 characters).
 _ROLE_ARN = re.compile(
     r"arn:(?P<partition>aws(?:-[a-z0-9]+)*):iam::(?P<account>[0-9]{12}):role"
     r"(?P<path>/(?:[!-.0-~]+/)*)(?P<name>[\w+=,.@-]{1,64})",
     re.ASCII,
 )
-# Without the named groups, which other dialects write differently.
+# Without named groups, which other dialects write differently.
 ROLE_ARN_PATTERN = re.sub(r"\?P<\w+>", "?:", _ROLE_ARN.pattern)
 _ROLE_ARN_MAX = 2048
 _PATH_MAX = 512
@@ -38,70 +37,71 @@ _SESSION_NAME = re.compile(r"deputy-([0-9a-f]{32})-[0-9a-f]{24}", re.ASCII)
 
 
 def new_id() -> UUID:
-    """A UUIDv7: unique without asking the database, and in order of creation, which pages rely
-    on.
+    """Return a new UUIDv7, which is unique without a request to the database.
+
+    Ids are in order of creation, and pages rely on that.
     """
     return uuid7()
 
 
 def session_name(key_id: UUID, digits: str | None = None) -> str:
-    """`deputy-<key id>-<issuance>`: the customer's CloudTrail tells which key it was. Exactly AWS's
-    64 characters.
+    """Return a session's name, `deputy-<key id>-<issuance>`, with exactly AWS's 64 characters.
 
-    `digits`: hex digits for the second part, of which the first 24 count; without, they are random.
+    It shows the key in the customer's CloudTrail. `digits`: hex digits for the second part, of
+    which the first 24 count. Without `digits` they are random.
     """
     return f"deputy-{key_id.hex}-{digits or secrets.token_hex(12):.24}"
 
 
 def key_id_in(name: str) -> UUID | None:
-    """Return the key's id in a session's name; None if the name has not the form that
-    `session_name` gives.
+    """Return the key's id in a session's name.
+
+    Return None for a name that does not have the form of `session_name`.
     """
     match = _SESSION_NAME.fullmatch(name)
     return UUID(match[1]) if match else None
 
 
 def first_id_at(at: datetime) -> UUID:
-    """A bound in time among ids: `new_id` makes none that is lower from that millisecond on."""
+    """Return the lower bound of the ids that `new_id` makes from that millisecond on."""
     return UUID(int=max(0, int(at.timestamp() * 1000)) << 80)
 
 
 def time_of(made: UUID) -> datetime:
-    """When `new_id` made it, to the millisecond."""
+    """Return the time when `new_id` made the id, to the millisecond."""
     return datetime.fromtimestamp((made.int >> 80) / 1000, UTC)
 
 
 def kit_role_name(prefix: str, tenant_id: UUID, suffix: str = "") -> str:
-    """The name that a tenant's role has unless its administrator chooses another.
+    """Return the default name of a tenant's role.
 
-    The prefix, and eight hex digits of the tenant, as two tenants may share an AWS account. The
-    last eight: a UUIDv7 begins with the time, and tenants made in the same minute share those
-    digits. `suffix`: PermissionSets.suffix.
+    It consists of the prefix, eight hex digits of the tenant's id, and `suffix`
+    (PermissionSets.suffix). Two tenants may share an AWS account, so the name contains digits of
+    the tenant. They are the last eight, because a UUIDv7 begins with the time, and tenants created
+    in the same minute share those digits.
     """
     return f"{prefix}{tenant_id.hex[-TENANT_DIGITS:]}{suffix}"
 
 
 def stack_name(prefix: str, name: str) -> str:
-    """A stack's name that begins as roles' names do, where CloudFormation allows it.
+    """Return a stack's name that begins with the role prefix, as far as CloudFormation allows it.
 
-    A stack's name has letters, digits and hyphens, and a letter first; IAM takes more, and the
-    prefix may be empty.
+    A stack's name has letters, digits and hyphens, and begins with a letter. IAM allows more, and
+    the prefix may be empty.
     """
     plain = re.sub(r"[^A-Za-z0-9-]", "-", prefix)
     return f"{plain}{name}" if plain[:1].isalpha() else f"deputy-{plain.lstrip('-')}{name}"
 
 
 def kit_stack_names(prefix: str, tenant_id: UUID, suffix: str) -> tuple[str, str]:
-    """What a tenant's stack is called unless its administrator chooses another name, and the
-    organisation's stack.
-    """
+    """Return the default names of a tenant's stack and of its organisation's stack."""
     own = stack_name(prefix, f"{tenant_id.hex[-TENANT_DIGITS:]}{suffix}")
     return own, f"{own}-organization"
 
 
 @dataclass(frozen=True, slots=True)
 class RoleArn:
-    """An IAM role's ARN, taken apart."""
+    """The parts of an IAM role's ARN."""
 
     text: str
     partition: str
@@ -132,11 +132,11 @@ class RoleArn:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The pair that opens a customer's account, and the only thing that `app.aws.sts` accepts.
+    """The pair that opens a customer's account. `app.aws.sts` accepts nothing else.
 
     Both halves are required. Only `Connection.grant` makes one, from one row, whose foreign key
-    ties the role to the same tenant's External ID; so a caller's string can never become a grant
-    (an AST test looks for that).
+    ties the role to the same tenant's External ID. So a caller's string can never become a grant.
+    An AST test checks that.
     """
 
     role_arn: RoleArn
@@ -144,18 +144,19 @@ class Grant:
 
 
 def new_external_id() -> ExternalId:
-    """`dpy-` and 64 hex digits from 256 random bits; within STS's alphabet and length (2 to
-    1,224).
+    """Return `dpy-` and 64 hex digits from 256 random bits.
+
+    This is within STS's alphabet and length (2 to 1,224).
     """
     return ExternalId(f"dpy-{secrets.token_hex(32)}")
 
 
 def foreign_external_id(own: ExternalId) -> ExternalId:
-    """A stranger's External ID, for the proof: `own` with its middle 32 hex digits drawn again.
+    """Return a foreign External ID for a proof: `own` with random middle 32 hex digits.
 
-    It was never issued to anybody. It keeps the first and the last 16 digits, so a trust policy
-    that compares only a prefix, a suffix or a pattern of `?` accepts it and is found out by this
-    one call.
+    It was never issued to anybody. It keeps the first and the last 16 digits. So a trust policy
+    that compares only a prefix, a suffix or a pattern of `?` accepts it, and this one call detects
+    that.
     """
     digits = own.removeprefix("dpy-")
     while True:

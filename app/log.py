@@ -1,8 +1,7 @@
-"""Log lines: one JSON object each, on standard error, with the request id bound to it.
+"""Log lines: one JSON object each, on standard error, with the request id.
 
-Secrets can't be printed: the objects that carry them hide them from `repr`, and `_redact` is the
-second net. What is logged about a request is its route, never its path or its query, since those of
-onboarding pages hold their tokens.
+The objects with secrets hide them from `repr`, and `_redact` removes any that remain. A request is
+logged with its route, never with its path or its query. Those of onboarding pages contain tokens.
 """
 
 import logging
@@ -15,8 +14,8 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict
 
-# An API key, an onboarding link's token in a URL, the start of a session token, and a secret access
-# key named as such.
+# An API key, an onboarding link's token in a URL, the beginning of a session token, and a secret
+# access key with its name.
 _SECRETS = re.compile(
     r"dpk_[0-9a-f]{16}_[A-Za-z0-9_-]{43}"
     r"|(?<=/onboard/)[A-Za-z0-9_-]{43}"
@@ -24,7 +23,7 @@ _SECRETS = re.compile(
     r"|(?<=key)[\"'=:\s>]+[A-Za-z0-9+/]{40}(?![A-Za-z0-9+/])",
     re.IGNORECASE,
 )
-# Names without their case and their separators, so that SessionToken and session_token are one.
+# Names without case and separators, so SessionToken and session_token are the same.
 _SECRET_NAMES = {
     "authorization",
     "key",
@@ -40,7 +39,7 @@ _POOL = "app.store.database._TimedPool"  # SQLAlchemy names its pool's logger by
 
 
 def _scrub(value: Any) -> Any:
-    """The value as JSON will hold it, without what looks like a secret or is named like one."""
+    """Return the value for JSON, without what looks like a secret or has a secret's name."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, Mapping):
@@ -63,15 +62,16 @@ def _redact(_logger: Any, _method: str, event: EventDict) -> EventDict:
 
 
 def _scrub_line(record: logging.LogRecord) -> bool:
-    """For a logger that writes by itself: gunicorn's, which names the path of a request that it
-    couldn't finish.
+    """Redact secrets in the lines of a logger that writes by itself.
+
+    gunicorn's logger names the path of a request that it could not finish.
     """
     record.msg, record.args = _SECRETS.sub("[redacted]", record.getMessage()), ()
     return True
 
 
 def configure(level: str) -> None:
-    """Send the whole process's log lines, libraries' included, through one JSON renderer."""
+    """Send the whole process's log lines, including libraries', through one JSON renderer."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -84,7 +84,7 @@ def configure(level: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
-    # Redacted after the traceback has become text, so that it is scrubbed too.
+    # Redact after the traceback has become text, so that it is redacted too.
     to_text: list[Any] = [
         formatter.remove_processors_meta,
         structlog.processors.format_exc_info,
@@ -96,23 +96,21 @@ def configure(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for name in (
-        *_NOISY,
-        _POOL,
-    ):  # at DEBUG, botocore prints whole requests, signatures and answers
+    for name in (*_NOISY, _POOL):  # at DEBUG, botocore logs whole requests, signatures and answers
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("gunicorn.error").addFilter(_scrub_line)
 
 
-# Called with an event's name and key=value facts. Each line names the module that made it, as
-# structlog finds that out.
+# Call it with an event's name and facts as key=value. structlog adds the name of the calling module
+# to each line.
 logger: Any = structlog.stdlib.get_logger()
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the lines about what went well, which at a terminal would stand among those that a
-    command prints.
+    """Leave out the lines about successes.
+
+    At a terminal they would mix with the output of a command.
     """
     root = logging.getLogger()
     level = root.level

@@ -1,10 +1,9 @@
-"""Metrics for Prometheus: what each process counts, and the address where they can be read
-(METRICS_BIND).
+"""Metrics for Prometheus: each process's counts, and the address that serves them (METRICS_BIND).
 
-No label holds a tenant, a role or a key: each has a fixed set of values. In web processes the
-counts are in files that all of them share (gunicorn.conf.py), so they are of all web processes
-together; a background worker counts for itself. The numbers of `deputy_issue_seconds` are also the
-number of credentials that were issued.
+No label contains a tenant, a role or a key: each has a fixed set of values. Web processes share
+files for their counts (gunicorn.conf.py), so these are sums over all web processes. A background
+worker counts for itself. The count of `deputy_issue_seconds` is also the number of issued
+credentials.
 """
 
 from collections.abc import Callable
@@ -30,7 +29,7 @@ DRIFT = Histogram("deputy_drift_exposed_seconds", _EXPOSED, ["status"], buckets=
 for _status in (
     "broken",
     "insecure",
-):  # Prometheus sees no increase in a series that begins with its first count
+):  # Prometheus sees no increase if a series begins with its first count
     DRIFT.labels(_status)
 _HELD = (
     "Time for which a transaction held the lock for writing to SQLite; without those of the audit"
@@ -56,10 +55,10 @@ def address(text: str) -> tuple[str, int]:
 def serve(
     bind: tuple[str, int], more: Collector | None = None, *, shared: bool = False
 ) -> Callable[[], None]:
-    """Serve the metrics, and those that `more` collects, on a thread. Returns what ends that.
+    """Serve the metrics, and those of `more`, on a thread. Return a function that stops it.
 
-    `shared`: of all processes that share PROMETHEUS_MULTIPROC_DIR, instead of this one. Raises
-    OSError when the address can't be used.
+    `shared`: serve the metrics of all processes that share PROMETHEUS_MULTIPROC_DIR, instead of
+    this one's. Raises OSError when the address can't be used.
     """
     registry = CollectorRegistry()
     if shared:

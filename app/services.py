@@ -1,5 +1,6 @@
-"""The composition root: makes every object that the web, the CLI and the tests use. It knows no
-Flask.
+"""The composition root, which creates every object that the web, the CLI and the tests use.
+
+It does not depend on Flask.
 """
 
 from functools import cache, partial
@@ -32,17 +33,16 @@ from app.tenants import tenants
 
 
 def begin(config: Config) -> None:
-    """Set up the log, and log what looks like a mistake in the settings. A process calls it
-    first.
-    """
+    """Set up the log, and log likely mistakes in the settings. A process calls it first."""
     log.configure(config.log_level)
     for doubt in config.likely_mistakes:
         logger.warning("settings.doubtful", detail=doubt)
 
 
 class Services:
-    """Every object of a process, which is made once. Opens no connection to anything. Raises
-    ConfigError.
+    """Every object of a process, created once.
+
+    Creating them opens no connection to anything. Raises ConfigError.
     """
 
     def __init__(self, config: Config) -> None:
@@ -100,8 +100,9 @@ def _health(services: Services, door: sts.Sts, prober: canary.Canary) -> Health:
 
 
 def _shared(config: Config) -> tuple[session_cache.SessionCache, rates.Rates]:
-    """With a shared cache, if there is one; without, its libraries are not loaded: a tenth of a
-    process's start.
+    """Return the session cache and the rate limits, with a shared cache if one is configured.
+
+    Its libraries are imported lazily: they would be 10 % of a process's start-up time.
     """
     if not config.cache_url:
         return session_cache.SessionCache(config.secret_keys, None), rates.Rates(config, None)
@@ -116,11 +117,11 @@ def _shared(config: Config) -> tuple[session_cache.SessionCache, rates.Rates]:
 def _registrations(
     db: Database, config: Config, sets: permission_sets.PermissionSets
 ) -> registrations.Registrations | None:
-    """None when no topic is configured."""
+    """Return the handler of registrations; None when no topic is configured."""
     region, url = config.registration_region, config.registration_queue_url
     if region is None or url is None:
         return None
     queue = stack_messages.RegistrationQueue(region, url)
-    # Few processes answer stacks, and what that takes would be a fifth of the start of each.
+    # Created lazily: few processes answer stacks, and it would be 20 % of each one's start-up time.
     answers = cache(partial(stack_answers.stack_answers, region, config.broker.partition))
     return registrations.Registrations(db, config, sets, queue, answers)

@@ -1,8 +1,8 @@
 """JSON from outside, read without Python's leniencies.
 
-Python keeps the last of two equal keys, and accepts NaN, Infinity and lone surrogates; PostgreSQL
-accepts no NUL. Each of them would be read differently by the next program, or fail in the middle of
-a transaction.
+Python keeps the last of two equal keys, and accepts NaN, Infinity and lone surrogates. PostgreSQL
+accepts no NUL. The next program would read such text differently, or a transaction would fail in
+the middle.
 """
 
 import json
@@ -11,21 +11,20 @@ import re
 from typing import Any, Never
 
 MAX_DEPTH = 32
-# Bounds on what is worth reading. The longest list that a request may hold has 10,000 items.
+# Upper bounds for accepted JSON. The longest list that a request may contain has 10,000 items.
 MAX_VALUES = 20_000
 MAX_KEYS = 1_000  # of an object
-MAX_KEY = 256  # characters; the keys of IAM's conditions are the longest that are meant
+MAX_KEY = 256  # characters; the longest keys in valid requests are those of IAM's conditions
 MAX_DIGITS = 100  # of a number
 
-_HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair
+_HALF = re.compile("[\ud800-\udfff]")  # half of a surrogate pair
 
 
 def parse(text: str | bytes) -> Any:
-    """The value. Raises ValueError, saying what is wrong, for anything that is not strictly JSON in
-    UTF-8.
+    """Return the value of strict JSON in UTF-8.
 
-    What it costs is bounded by the text's length: a text that could hold too many values is not
-    read at all.
+    Raises ValueError with the reason for any other text. The text's length bounds the cost. A text
+    that could contain too many values is refused before it is parsed.
     """
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
@@ -53,9 +52,9 @@ def parse(text: str | bytes) -> Any:
 def parse_accepted(text: str) -> Any:
     """Read JSON that another service has accepted, such as a role's trust policy.
 
-    What `parse` refuses in a key, a number or a string is kept or replaced here: whoever wrote it
-    must not be able to hide the rest of the document. Keys that become equal by that get a suffix.
-    Raises ValueError where it can't be read at all, or has the same key twice.
+    What `parse` refuses in a key, a number or a string is kept or replaced here. So its author
+    can't hide the rest of the document. Keys that become equal by a replacement get a suffix.
+    Raises ValueError if the text can't be parsed, or has the same key twice.
     """
     try:
         value = json.loads(
@@ -104,7 +103,7 @@ def _whole(text: str) -> int:
 
 
 def _short(text: str) -> str:
-    # Python itself refuses integers of more than 4,300 digits, in words that only its programmers
+    # Python itself refuses integers of more than 4,300 digits, with a message that only programmers
     # understand.
     if len(text) > MAX_DIGITS:
         raise ValueError(f"A number has more than {MAX_DIGITS} digits.")
@@ -127,7 +126,7 @@ def _check(value: Any, depth: int) -> None:
 
 
 def _number(text: str) -> int | float | str:
-    """Return a number, or its text where it is too long or too large for one."""
+    """Return a number, or its text if it is too long or too large."""
     try:
         return _whole(text) if text.lstrip("-").isdigit() else _finite(text)
     except ValueError:
@@ -146,7 +145,7 @@ def _storable(value: Any, depth: int) -> Any:
     found: dict[str, Any] = {}
     for key, item in value.items():
         name = _storable(key, depth)
-        while name in found:  # keys that differed only in what was replaced
+        while name in found:  # keys that differed only in replaced characters
             name += str(len(found))
         found[name] = _storable(item, depth - 1)
     return found

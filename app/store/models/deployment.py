@@ -69,7 +69,7 @@ class BackgroundWorker(Identified, Base):
 
 
 class PermissionSetVersion(Base):
-    """What the vendor asks for under this name and version, as last published."""
+    """The content of a permission set's version, as last published."""
 
     __tablename__ = "permission_set_versions"
 

@@ -69,7 +69,7 @@ class Rotation(Identified, TenantOwned, Base):
 
 
 class Trial(TenantOwned, Base):
-    """How a connection's role answered to an External ID that is not the connection's own.
+    """The answers of a connection's role to an External ID that is not the connection's own.
 
     That is the next External ID or the retiring one. `accepted_at`: since when the role accepts
     this ID and refuses strangers. `refused_at` and `refused_again_at`: two refusals at least a
