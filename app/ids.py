@@ -21,7 +21,7 @@ ACCESS_KEY_ID = re.compile(r"[A-Z0-9]{16,128}", re.ASCII)  # AWS's form
 EXTERNAL_ID_PATTERN = r"dpy-[0-9a-f]{64}"
 ACCOUNT_ID_PATTERN = r"[0-9]{12}"
 ROLE_NAME_MAX = 64
-TENANT_DIGITS = 8  # of a tenant's id, in the names of its role and its stack
+TENANT_DIGITS = 8  # the digits of a tenant's id in the names of its role and its stack
 
 # IAM's alphabet for role names and paths, and STS's length for RoleArn (20 to 2,048 characters).
 _ROLE_ARN = re.compile(

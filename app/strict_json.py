@@ -13,9 +13,9 @@ from typing import Any, Never
 MAX_DEPTH = 32
 # Upper bounds for accepted JSON. The longest list that a request may contain has 10,000 items.
 MAX_VALUES = 20_000
-MAX_KEYS = 1_000  # of an object
+MAX_KEYS = 1_000  # per object
 MAX_KEY = 256  # characters; the longest keys in valid requests are those of IAM's conditions
-MAX_DIGITS = 100  # of a number
+MAX_DIGITS = 100  # per number
 
 _HALF = re.compile("[\ud800-\udfff]")  # half of a surrogate pair
 

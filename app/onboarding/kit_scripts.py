@@ -75,7 +75,7 @@ class KitRole(NamedTuple):
     region: str
     max_seconds: int
     trust: dict[str, Any]
-    policy: dict[str, Any]  # with the parameters' names in it
+    policy: dict[str, Any]  # contains the parameters' names
     permission_set: str = ""  # PermissionSet.label
     managed: tuple[str, ...] = ()  # ARNs of AWS's own policies
     no_longer_managed: tuple[

@@ -17,7 +17,7 @@ from uuid import UUID
 from app.limits.turns import Turns
 
 AT_ONCE = 20
-PUT_BACK_DELIVERIES = 3  # of a message that may be put back; two are left for failures
+PUT_BACK_DELIVERIES = 3  # maximum deliveries of a message to put back; two are left for failures
 # messages per second and tenant that are delivered again; about one background worker's rate
 _RATE = 30
 _JITTER = 2.0  # seconds

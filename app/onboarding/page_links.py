@@ -202,7 +202,7 @@ class Links:
         """
         if not _TOKEN.fullmatch(token):
             raise NotFoundError
-        # A lookup by digest takes the same time for every guessed token.
+        # A lookup by digest: its duration reveals nothing about the token.
         digest = digest_of(token)
         known = self._known_link(digest)
         self._rates.admit_page(*known)

@@ -77,7 +77,7 @@ def _named(token: bytes) -> TokenIds | None:
     """Return the ids in the bytes, not verified; None for an unknown form."""
     if len(token) == _OLD_LENGTH:
         return TokenIds(UUID(bytes=token[:_ID]), int.from_bytes(token[_ID:-_MAC], "big"))
-    start = 1 + 2 * _ID  # of the generation
+    start = 1 + 2 * _ID  # position of the generation
     tenant_id, rest = token[1 + _ID : start], token[start + _GENERATION : -_MAC]
     generation = int.from_bytes(token[start : start + _GENERATION], "big")
     kind = len(token), token[:1]

@@ -36,8 +36,8 @@ class SetVersions:
         self._managed: tuple[int, frozenset[str]] = (
             0,
             frozenset(),
-        )  # for this number of published versions
-        self._refused: set[str] = set()  # number of published versions, and their policies
+        )  # the number of published versions, and their policies
+        self._refused: set[str] = set()  # names whose refusal this process has logged
 
     def refusals(self) -> dict[str, str]:
         """Return the reason why a set's version can't be recorded, by the set's name.

@@ -140,9 +140,7 @@ def _like(pattern: str) -> Callable[[Any], bool]:
     )
 
 
-_Rules = dict[
-    str, tuple[Callable[[Any], bool], str]
-]  # of each field: the check, and the message when it fails
+_Rules = dict[str, tuple[Callable[[Any], bool], str]]  # field: (check, message when it fails)
 _LIST = _is_list, "Must be a list of mappings."
 _WHY = _is_words, "Must say in words, for the customer's administrator, why this is needed."
 _TEXTS = lambda value: bool(texts(value)), "Must be text, or a list of texts."

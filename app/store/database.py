@@ -48,7 +48,7 @@ _UNREACHABLE = "The database can't be reached right now; try again."
 # PostgreSQL's serialization_failure, deadlock_detected and lock_not_available
 _COLLISIONS = {"40001", "40P01", "55P03"}
 _COLLIDED = "Another request changed the same things at the same time; try again."
-_TRIES = 4  # of a change that stops something
+_TRIES = 4  # attempts at a revocation, suspension or deletion
 # An asynchronous commit is not durable, so synchronous_commit is always on.
 _DURABLE = (
     "SELECT set_config('synchronous_commit', 'on', false) WHERE"
@@ -61,7 +61,7 @@ CLOCKS_APART = 5  # upper bound for the difference between the clocks of two mac
 # Limit of concurrent long reads on SQLite. Each occupies a thread and a connection, and writers
 # need some too.
 _LONG_READS = 4
-_STATEMENT_SECONDS = 10  # for a statement that waits for a lock, or reads too many rows
+_STATEMENT_SECONDS = 10  # timeout of a statement, which may wait for a lock or read many rows
 # Timeouts, in seconds and milliseconds, after which the database counts as unavailable. SDKs wait
 # two seconds for container credentials.
 _POSTGRESQL_WAITS = {"connect_timeout": 2, "tcp_user_timeout": 2000}
@@ -111,7 +111,7 @@ Result = TypeVar("Result")
 
 
 def until_committed(stop: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Retry a revocation or suspension when it collides with another transaction.
+    """Retry a use case that revokes, suspends or deletes when it collides with another one.
 
     Nobody should have to request it twice.
     """

@@ -56,7 +56,7 @@ class Proof(Identified, TenantOwned, Base):
     warnings: Mapped[list[Any]] = mapped_column(
         default=list, server_default=text("'[]'")
     )  # [{"name", "detail"}]
-    trigger: Mapped[Trigger] = mapped_column(state_column(Trigger, "trigger"))  # of the first proof
+    trigger: Mapped[Trigger] = mapped_column(state_column(Trigger, "trigger"))  # the first proof's
     first_at: Mapped[datetime]
     checked_at: Mapped[datetime]  # time of the last proof
     count: Mapped[int] = mapped_column(default=1, server_default=text("1"))
@@ -92,8 +92,8 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
         ),
         Index("ix_connections_account_id", "account_id", "id"),
         Index("ix_connections_status", "status", "id"),
-        # Serves the list by urgency, newest first within each (app/connections/listing.py), and the
-        # count of each status.
+        # Each urgency is one range, in order of creation (app/connections/listing.py). The count of
+        # each status uses the index too.
         Index("ix_connections_standing", "tenant_id", "status", "refuses", "id"),
         Index(
             "ix_connections_due_urgent",
@@ -149,7 +149,7 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
     stack: Mapped[states.StackState | None] = mapped_column(
         state_column(states.StackState, "stack")
     )
-    # The stack that last registered the role. None when the role was created in another way.
+    # The stack that last registered the role; None if that is unknown.
     stack_id: Mapped[str | None] = mapped_column(String(512))
     # True for a pending connection whose role refused the latest proof. The customer can repair it.
     refuses: Mapped[bool] = mapped_column(default=False, server_default=false())
@@ -350,7 +350,7 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
             self.role_unique_id = role_unique_id
             self.access_until = (
                 None if ended else self.access_until
-            )  # no end of access any more, even if the role's policy can't be read
+            )  # a role that is proven after its end of access has none any more
             self.verified_at = self.verified_at if self.awaiting_approval else proof.checked_at
         changed = (after, self.role_unique_id) != before
         if changed:

@@ -16,6 +16,6 @@ class QuotaUse(Base):
 
     name: Mapped[str] = mapped_column(String(16), primary_key=True)
     id: Mapped[UUID] = mapped_column(primary_key=True)  # the subject's id; the row need not exist
-    number: Mapped[int] = mapped_column(BigInteger)  # of the window: time divided by its length
+    number: Mapped[int] = mapped_column(BigInteger)  # the window's: time divided by its length
     counted: Mapped[int]  # in that window
     counted_before: Mapped[int]  # in the previous window

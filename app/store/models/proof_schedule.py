@@ -1,7 +1,7 @@
 """The schedule of proofs, which computes a connection's `due_at`.
 
 A role that refuses us may be new, or its administrator may be changing it. It is retried soon, then
-less and less often, and given up after 14 days. A proven role is proven twice more: IAM takes
+less and less often, and given up in the end. A proven role is proven twice more: IAM takes
 minutes to propagate a change, and a stranger may be refused at first and accepted later. After that
 each interval has one routine proof. The same holds for a role that was proven before and is not any
 more.
@@ -61,7 +61,7 @@ def next_soon(since: datetime, at: datetime) -> datetime | None:
 
 
 def next_search(since: datetime, at: datetime) -> datetime | None:
-    """Return the time of the next attempt at an unproven role; None after 14 days.
+    """Return the time of the next attempt at an unproven role; None when it is given up.
 
     `since`: when the search began. `at`: the latest attempt.
     """
@@ -89,5 +89,5 @@ def next_turn(connection_id: UUID, at: datetime, every: timedelta) -> datetime:
 
 
 def next_settling(since: datetime, at: datetime) -> datetime | None:
-    """Return the time of the next proof soon after the first at `since`; None after the last."""
+    """Return when to repeat the first proof at `since`; None after the last repetition."""
     return next((since + pause for pause in _SETTLING if at < since + pause), None)

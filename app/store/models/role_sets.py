@@ -39,7 +39,7 @@ class RoleSets:
     ]  # whether a proof could read the role, at the last time that this was known
     awaiting_approval: Mapped[bool] = mapped_column(
         default=False, server_default=false()
-    )  # of its own set
+    )  # its own set waits for approval
     approved_set = cast("str | None", None)  # no column: the set of the latest `Connection.approve`
 
     def make_due(self, at: datetime, trigger: Trigger) -> None:

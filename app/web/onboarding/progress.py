@@ -15,11 +15,11 @@ from app.onboarding.kit import Kit
 from app.onboarding.kit_scripts import filled
 from app.store.models import Connection, ConnectionStatus, Verdict, states
 
-Counts = dict[ConnectionStatus, int]  # of connections, by status
+Counts = dict[ConnectionStatus, int]  # connections by status
 StepState = Literal["done", "now", "failed", "unclear", "todo"]
 Way = Literal["stack", "organization"]
 
-REFUSED = "No access yet"  # a pending role whose proof was refused
+REFUSED = "No access yet"  # a pending role whose proof failed
 LOOKING = "looking"
 _TO_APPROVE = (
     "All checks passed. This role may change things, so the vendor must approve it before use."
