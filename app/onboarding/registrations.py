@@ -1,9 +1,10 @@
 """Registrations: what the message of a customer's stack may do (invariant 12).
 
-Nothing in a message is trusted. Its token names the tenant, and the stack's account must be the
-role's account. A message then adds a pending connection, or makes an existing one due. The
-background worker proves it later. A message never verifies, moves, suspends, resumes, removes or
-revives a connection. No call to AWS about its role is made here.
+docs/architecture.md lists the invariants by number. Nothing in a message is trusted. Its token
+names the tenant, and the stack's account must be the role's account. A message then adds a pending
+connection, or makes an existing one due. The background worker proves it later. A message never
+verifies, moves, suspends, resumes, removes or revives a connection. No call to AWS about its role
+is made here.
 
 The stack is answered as soon as the message is stored, so a slow proof does not roll the stack
 back.

@@ -215,10 +215,7 @@ def _kit(visit: Visit, region: str) -> Kit:
 
 
 def _live(visit: Visit, token: str, kit: Kit) -> dict[str, Any]:
-    """Return the values of the part that updates itself.
-
-    `seen` identifies its state. The browser sends it with the next request.
-    """
+    """Return the part that updates itself. The browser sends `seen` back to name its state."""
     listing = services().listing
     counts = listing.summary(visit.caller, visit.tenant.id)
     start = _start() if sum(counts.values()) > 1 else None  # a single one is shown step by step
