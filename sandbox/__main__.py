@@ -1,6 +1,4 @@
-"""`python -m sandbox`: the local AWS with the vendor's stack deployed and two customers to
-onboard.
-"""
+"""`python -m sandbox`: the local AWS with the vendor's stack and two customers to onboard."""
 
 import argparse
 import gc
@@ -10,7 +8,8 @@ import sys
 import threading
 from pathlib import Path
 
-# until it listens: moto is large and stays, and scanning it takes nearly half of a start
+# Garbage collection is off until the server listens. A scan of moto, which stays in memory, takes
+# nearly half of the start-up time.
 gc.disable()
 
 from sandbox.organization import organization

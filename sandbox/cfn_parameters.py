@@ -1,5 +1,6 @@
-"""The constraints of a CloudFormation template's parameters, which moto does not check, in AWS's
-words.
+"""The constraints of a CloudFormation template's parameters, which moto does not check.
+
+Its errors have AWS's words.
 """
 
 import re
@@ -23,7 +24,7 @@ def check_parameters(template: Mapping[str, Any], given: Mapping[str, Any]) -> N
 
 
 def shown(value: Any) -> str:
-    """A parameter's value as the text that AWS takes and shows."""
+    """Return a parameter's value as the text that AWS takes and shows."""
     return ",".join(str(member) for member in value) if isinstance(value, list) else str(value)
 
 

@@ -1,7 +1,7 @@
 """CloudFormation resource types that moto lacks or implements wrongly.
 
 Added: bucket, topic and queue policies, subscriptions, and role policies. Corrected: managed
-policies (moto neither updates nor deletes them), topics and buckets; roles are in cfn_roles.
+policies (moto neither updates nor deletes them), topics and buckets. Roles are in cfn_roles.
 """
 
 from abc import abstractmethod
@@ -23,8 +23,9 @@ _bucket_create = FakeBucket.create_from_cloudformation_json.__func__
 
 
 class _Added(CloudFormationModel):  # type: ignore[misc]  # moto is untyped here
-    """The base of the added types: they set something on other resources, and an update sets it
-    again.
+    """The base of the added types, which set a property of another resource.
+
+    An update revokes the old property and applies the new one.
     """
 
     def __init__(
@@ -38,11 +39,11 @@ class _Added(CloudFormationModel):  # type: ignore[misc]  # moto is untyped here
 
     @abstractmethod
     def apply(self) -> None:
-        """Set it."""
+        """Set the property on the other resource."""
 
     @abstractmethod
     def revoke(self) -> None:
-        """Take it back."""
+        """Remove the property from the other resource."""
 
     @property
     def physical_resource_id(self) -> str:
@@ -112,7 +113,7 @@ class Subscription(_Added):
             self.properties["TopicArn"], self.properties["Endpoint"], self.properties["Protocol"]
         )
         self.name = subscription.arn
-        # moto takes any text here for "yes", and even "false".
+        # moto takes any text for "yes", even "false".
         if str(self.properties.get("RawMessageDelivery", "false")).lower() == "true":
             backend.set_subscription_attributes(subscription.arn, "RawMessageDelivery", "true")
 
@@ -149,7 +150,7 @@ class RolePolicy(_Added):
         try:
             self._role.policies.pop(self.properties["PolicyName"], None)
         except NotFoundException:
-            return  # the role went first
+            return  # the role was deleted first
 
 
 def _update_managed_policy(
@@ -180,7 +181,10 @@ def _detach(policy: Any) -> None:
 def _create_bucket(
     cls: type, /, name: str, template: dict[str, Any], account_id: str, region_name: str, **_: Any
 ) -> Any:
-    """Moto ignores all properties of a bucket but encryption and tags."""
+    """Create a bucket with its versioning and its public access block.
+
+    moto applies only a bucket's encryption and tags.
+    """
     bucket = _bucket_create(cls, name, template, account_id, region_name)
     properties, backend = template["Properties"], s3_backends[account_id]["aws"]
     if "VersioningConfiguration" in properties:
@@ -196,8 +200,9 @@ def _create_bucket(
 def _update_topic(
     cls: type, /, original_resource: Any, *, cloudformation_json: dict[str, Any], **more: Any
 ) -> Any:
-    """Moto makes a new topic at every change, without the subscriptions that other resources
-    gave the old one.
+    """Keep the topic, and thereby its subscriptions, unless its name changes.
+
+    At every update moto makes a new topic, without the subscriptions that other resources added.
     """
     if (
         cloudformation_json["Properties"].get("TopicName", original_resource.name)
@@ -210,12 +215,12 @@ def _update_topic(
 
 
 def _topic_attribute(self: Any, name: str) -> str:
-    """Moto does not know the attribute TopicArn, which is what Ref gives as well."""
+    """Return a topic's attribute. moto lacks TopicArn, whose value is that of Ref."""
     return str(self.arn if name == "TopicArn" else self.name)
 
 
 def install() -> None:
-    # moto looks for subclasses of its own base class alone, and keeps this map once it is made.
+    # moto registers only direct subclasses of its own base class, and caches this map.
     parsing.get_model_map().update(
         {
             "AWS::IAM::RolePolicy": RolePolicy,

@@ -1,7 +1,7 @@
-"""DeletionPolicy: which resources stay when their stack is deleted, or when an update removes them.
+"""DeletionPolicy: which resources stay when a stack is deleted, or when an update removes them.
 
-`RetainExceptOnCreate` keeps a resource like `Retain`, but not from the rollback of the operation
-that created it:
+`RetainExceptOnCreate` keeps a resource like `Retain`, except in the rollback of the operation that
+created it:
 https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-attribute-deletionpolicy.html
 """
 
@@ -12,12 +12,12 @@ _KEPT = ("Retain", _EXCEPT_ON_CREATE)
 
 
 def created(resources: ResourceMap, logical_id: str) -> None:
-    """Remembers that the operation at hand created it."""
+    """Record that the current operation created the resource."""
     _fresh(resources).add(logical_id)
 
 
 def next_operation(resources: ResourceMap) -> None:
-    """What was created so far is as old as all the rest from here on."""
+    """Begin a new operation: nothing has been created in it yet."""
     _fresh(resources).clear()
 
 

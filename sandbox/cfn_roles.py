@@ -17,7 +17,7 @@ _role_delete = Role.delete_from_cloudformation_json.__func__
 
 
 def policy_text(document: Any) -> str:
-    """A policy as JSON. YAML reads an unquoted `Version: 2012-10-17` as a date."""
+    """Return a policy as JSON. YAML reads an unquoted `Version: 2012-10-17` as a date."""
     if isinstance(document, str):
         return document
     return json.dumps(
@@ -33,14 +33,14 @@ def _create_role(
     role = _role_create(cls, name, template, account_id, region_name)
     try:
         _apply_role(role, properties)
-    except Exception:  # any of them is raised again, once the half-made role is gone
+    except Exception:  # any error is raised again after the incomplete role is removed
         iam_backends[account_id]["aws"].roles.pop(role.id)
         raise
     return role
 
 
 def _ensure_may_create(account_id: str, properties: Mapping[str, Any]) -> None:
-    """CloudFormation makes a role with the rights of the principal that launches the stack."""
+    """Raise AccessDenied unless the principal that launches the stack may create the role."""
     caller, permissions = acting_in(account_id)
     path, name = properties.get("Path", "/"), properties.get("RoleName", "")
     arn = f"arn:aws:iam::{account_id}:role{path}{name}"
@@ -79,8 +79,9 @@ def _update_role(
 def _delete_role(
     cls: type, /, resource_name: str, template: Any, account_id: str, region_name: str
 ) -> None:
-    """What the template attached goes with the role. Anything else that is attached keeps it
-    alive, as at AWS.
+    """Delete the role with the policies that its template attached.
+
+    Any other attached policy prevents the deletion, as at AWS.
     """
     role = iam_backends[account_id]["aws"].get_role(resource_name)
     for arn in role.__dict__.get("template_managed_policies", ()):
@@ -89,9 +90,7 @@ def _delete_role(
 
 
 def _apply_role(role: Any, properties: Mapping[str, Any]) -> None:
-    """The policies that the template gives the role, and no longer those that an earlier
-    template gave it.
-    """
+    """Give the role its template's policies, and remove those of an earlier template."""
     role.max_session_duration = str(properties.get("MaxSessionDuration", 3600))
     for name in role.__dict__.get("template_policies", ()):
         role.policies.pop(name, None)

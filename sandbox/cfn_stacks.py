@@ -1,6 +1,4 @@
-"""Corrections of how moto's CloudFormation creates, updates and deletes stacks: failures roll
-back, deletions last.
-"""
+"""Corrections of moto's creation, update and deletion of stacks: failures roll back."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -31,7 +29,7 @@ def wanted(resources: Any, resource: Mapping[str, Any]) -> bool:
 
 
 def _create_stack(self: Any, *args: Any, **kwargs: Any) -> Any:
-    """A stack that fails before its first resource leaves nothing, not even its name."""
+    """Create a stack. A failure before its first resource leaves nothing, not even its name."""
     before = set(self.stacks)
     try:
         return _originals["create_stack"](self, *args, **kwargs)
@@ -39,30 +37,28 @@ def _create_stack(self: Any, *args: Any, **kwargs: Any) -> Any:
         raise AlreadyExistsException(
             f"Stack [{args[0] if args else kwargs['name']}] already exists"
         ) from None
-    except Exception:  # any of them is raised again, once the half-made stack is gone
+    except Exception:  # any error is raised again after the incomplete stack is removed
         for stack_id in set(self.stacks) - before:
             _forget(self.stacks.pop(stack_id))
         raise
 
 
 def _create_resources(self: Any) -> None:
-    """AWS accepts the stack, then takes back what was made and says why in the events: so does
-    this.
-    """
+    """Create the resources, or roll the stack back with the reason in its events, as AWS does."""
     try:
         _originals["create_resources"](self)
     except Exception as error:  # noqa: BLE001
-        # moto's hundred resource types share no base class of errors; each fails the stack.
+        # moto's hundred resource types share no base class of errors; each error fails the stack.
         _quick_failure(self, error)
     else:
-        if self.status == "CREATE_IN_PROGRESS":  # something slow is among them
+        if self.status == "CREATE_IN_PROGRESS":  # a slow resource is among them
             cfn_waiting.settle(self, partial(_created, self), partial(_roll_back, self))
     cfn_waiting.flush()
 
 
 def _created(stack: Any) -> None:
     try:
-        list(stack.output_map.values())  # they may ask for what a custom resource has not given
+        list(stack.output_map.values())  # an output may need a custom resource's data
     except ValidationError as error:
         _roll_back(stack, Failure("", error.message))
     else:
@@ -96,7 +92,7 @@ def _remove_the_rest(stack: Any, verb: str, reason: str | None) -> None:
     try:
         stack.resource_map.delete()
     except Exception as error:  # noqa: BLE001
-        # moto's hundred resource types share no base class of errors; each fails the stack.
+        # moto's hundred resource types share no base class of errors; each error fails the stack.
         cfn_waiting.end(stack, f"{verb}_FAILED", str(error))
         return
     _forget(stack)
@@ -105,9 +101,7 @@ def _remove_the_rest(stack: Any, verb: str, reason: str | None) -> None:
 
 
 def _forget(stack: Any) -> None:
-    """Moto creates a resource when it is looked up, so describing a deleted one would recreate
-    it.
-    """
+    """Empty the stack's maps. moto recreates a deleted resource when a description looks it up."""
     stack.resource_map._resource_json_map = {}
     stack.output_map._output_json_map = {}
 
@@ -121,7 +115,7 @@ def _create_resource(
             logical_id, definition, resources, *args, **kwargs
         )
     except Exception as error:
-        if not hasattr(error, "logical_id"):  # the innermost is the one that failed
+        if not hasattr(error, "logical_id"):  # the innermost resource is the one that failed
             error.logical_id = logical_id  # type: ignore[attr-defined]
         raise
     _tag(created, resources)
@@ -129,7 +123,7 @@ def _create_resource(
 
 
 def _tag(created: Any, resources: Any) -> None:
-    """The stack's own tags are its roles' and its buckets' too. AWS tags more types than these."""
+    """Add the stack's own tags to its roles and buckets. AWS tags more types than these."""
     tags = {key: value for key, value in resources.tags.items() if not key.startswith("aws:")}
     if isinstance(created, Role):
         created.stack_tags = [{"Key": key, "Value": value} for key, value in tags.items()]
@@ -142,29 +136,27 @@ def _tag(created: Any, resources: Any) -> None:
 
 
 def _delete_resource(self: Any, resource: Any, definition: Mapping[str, Any]) -> None:
-    """Moto looks at DeletionPolicy when a whole stack is deleted, and does not know
-    RetainExceptOnCreate.
+    """Delete a resource unless its DeletionPolicy keeps it.
+
+    moto reads DeletionPolicy only when it deletes a whole stack, and lacks RetainExceptOnCreate.
     """
     name, policy = getattr(resource, "logical_resource_id", ""), definition.get("DeletionPolicy")
-    if isinstance(resource, Slow) or not cfn_retention.kept(
-        self, name, policy
-    ):  # cfn_waiting asks for slow ones
+    # cfn_waiting handles slow ones.
+    if isinstance(resource, Slow) or not cfn_retention.kept(self, name, policy):
         _originals["_delete_resource"](self, resource, definition)
 
 
 def _clean_json(value: Any, resources: Any) -> Any:
-    """Moto keeps AWS::NoValue in lists as None, and then raises on it."""
+    """Remove AWS::NoValue from lists. moto keeps it there as None, and then raises on it."""
     cleaned = _originals["clean_json"](value, resources)
     return [item for item in cleaned if item is not None] if isinstance(value, list) else cleaned
 
 
 def _update(self: Any, template: dict[str, Any], parameters: dict[str, Any] | None = None) -> None:
-    """Checks everything before it touches anything; afterwards, conditions that have changed
-    take effect.
-    """
+    """Check everything before any change, update, then apply the conditions that have changed."""
     values = parameters or self.input_parameters
     for resource in template["Resources"].values():
-        # Moto adds this to the templates that it has read, and then takes every such resource for
+        # moto adds this to the templates that it has read, and then considers every such resource
         # changed.
         resource.setdefault("Properties", {})
     ResourceMap(
@@ -179,14 +171,14 @@ def _update(self: Any, template: dict[str, Any], parameters: dict[str, Any] | No
     ).load()
     gone = set(self._resource_json_map) - set(template["Resources"])
     _originals["update"](self, template, parameters)
-    for name in gone:  # moto would take it for there if a later template brings it back
+    for name in gone:  # if a later template brings it back, moto would consider it present
         self._parsed_resources.pop(name, None)
     for name, resource in template["Resources"].items():
         _settle(self, name, resource)
 
 
 def _settle(resources: Any, name: str, resource: Mapping[str, Any]) -> Any:
-    """Makes or removes a resource as its condition now says. Returns it, or None."""
+    """Create or remove a resource by its current condition. Return it, or None."""
     existing = resources._parsed_resources.get(name)
     if not wanted(resources, resource):
         if existing is not None:
@@ -201,8 +193,9 @@ def _settle(resources: Any, name: str, resource: Mapping[str, Any]) -> Any:
 def _update_resource(
     name: str, resource: dict[str, Any], resources: Any, account_id: str, region_name: str
 ) -> Any:
-    """Moto loses resources whose type it cannot update, and crashes on those whose condition has
-    changed.
+    """Update a resource, also one whose condition has changed. moto crashes on those.
+
+    moto loses a resource whose type it cannot update. Here that raises ValidationError.
     """
     existed = resources._parsed_resources.get(name) is not None
     current = _settle(resources, name, resource)
@@ -219,8 +212,9 @@ def _update_resource(
 
 
 def _references(template: Any) -> list[str]:
-    """Moto does not see that `!Sub "${Parameter}"` depends on the parameter, and would not
-    update the resource.
+    """Return the references of a template, with those in `!Sub "${Parameter}"`.
+
+    Without those moto would not update the resource when the parameter changes.
     """
     found: list[str] = _originals["get_references_from_template"](template)
     if isinstance(template, dict) and "Fn::Sub" in template:
@@ -235,7 +229,7 @@ def _update_stack(
     parameters: dict[str, Any] | None = None,
     tags: dict[str, str] | None = None,
 ) -> None:
-    """Moto's own steps. A stack with slow resources stays in progress until they have followed."""
+    """Update the stack in moto's steps. It is in progress until its slow resources are updated."""
     if (template, parameters or self.parameters, tags or self.tags) == (
         self.template,
         self.parameters,
@@ -250,9 +244,8 @@ def _update_stack(
     cfn_retention.next_operation(self.resource_map)
     try:
         self.resource_map.update(self.template_dict, parameters)
-    except (
-        Exception
-    ):  # any of them is raised again, and the stack has the template of its resources
+    except Exception:
+        # Any error is raised again, and the stack keeps the template of its resources.
         _use_template(self, before[0])
         raise
     self.status, self.stack_status_reason = "UPDATE_IN_PROGRESS", None
@@ -294,9 +287,7 @@ def _roll_back_update(
 
 
 def _delete_stack(self: Any, name_or_stack_id: str) -> None:
-    """Moto deletes within the call. A stack with slow resources stays until they have gone, and
-    the rest after them.
-    """
+    """Delete the slow resources, then the rest. moto deletes everything within the call."""
     stack = self.stacks.get(name_or_stack_id) or next(
         (stack for stack in self.stacks.values() if stack.name == name_or_stack_id), None
     )
@@ -325,8 +316,9 @@ def _deleted(backend: Any, stack: Any) -> None:
 
 
 def _outputs(self: Any) -> Any:
-    """None until the stack is made, as at AWS, nor when it is gone: what a custom resource gives
-    is not known then.
+    """Return the outputs; None while the stack is not complete and after it is deleted, as at AWS.
+
+    The data of its custom resources is unknown then.
     """
     if self.status.startswith(("CREATE_IN", "ROLLBACK", "DELETE")):
         return None
@@ -334,12 +326,12 @@ def _outputs(self: Any) -> Any:
 
 
 def _resources(self: Any) -> list[Any]:
-    """Moto lists those whose condition is false as well, without a name."""
+    """List the stack's resources. moto adds None for those whose condition is false."""
     return [resource for resource in self.resource_map.values() if resource is not None]
 
 
 def _execute_change_set(self: Any, change_set_name: str, stack_name: str | None = None) -> None:  # noqa: ARG001
-    """Moto knows neither rollback here nor anything slow, and keeps the old template's outputs."""
+    """Execute a change set with rollback, slow resources and the new template's outputs."""
     change_set = self.describe_change_set(change_set_name)
     stack = change_set.stack
     change_set.execution_status = "EXECUTE_COMPLETE"
@@ -355,7 +347,7 @@ def _execute_change_set(self: Any, change_set_name: str, stack_name: str | None 
 
 
 def install() -> None:
-    """Patches moto. Call it once only, because each patch calls what it replaces."""
+    """Patch moto. Call it only once, because each patch calls the function that it replaces."""
     for owner, name, replacement in (
         (CloudFormationBackend, "create_stack", _create_stack),
         (CloudFormationBackend, "delete_stack", _delete_stack),

@@ -1,6 +1,4 @@
-"""CloudFormation templates: where they are read from, how they are parsed, and which
-capabilities they need.
-"""
+"""CloudFormation templates: their source, their parsing, and the capabilities that they need."""
 
 import copy
 import json
@@ -31,7 +29,10 @@ class InsufficientCapabilitiesError(CloudFormationError):  # type: ignore[misc]
 
 
 def parse(body: str) -> Mapping[str, Any]:
-    """Raises ValidationError for text that is not a template."""
+    """Parse a template.
+
+    Raises ValidationError for text that is not a template.
+    """
     try:
         template = Stack.parse_template(body)
     except (ValueError, yaml.YAMLError) as error:
@@ -53,10 +54,12 @@ def _parsed(body: str) -> Any:
 
 
 def _parse_once(body: str) -> Any:
-    """A StackSet makes the same template a thousand times, and parsing takes longer than all the
-    rest of a stack.
+    """Parse a template, or copy the cached result.
+
+    A StackSet uses one template a thousand times, and parsing takes longer than the rest of a
+    stack.
     """
-    return copy.deepcopy(_parsed(body))  # moto writes into what it has parsed
+    return copy.deepcopy(_parsed(body))  # moto writes into the parsed template
 
 
 def check_capabilities(template: Mapping[str, Any], given: list[str]) -> None:
@@ -71,8 +74,9 @@ def check_capabilities(template: Mapping[str, Any], given: list[str]) -> None:
 
 
 def read(url: str, account: str) -> str:
-    """Moto reads any object of any account. AWS reads S3 only, with the permissions of the
-    stack's creator.
+    """Read a template from S3 with the permissions of the stack's creator, as AWS does.
+
+    moto reads any object of any account.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -99,9 +103,7 @@ def read(url: str, account: str) -> str:
 
 
 def without_external_id(body: str) -> str:
-    """A copy of a template whose roles require no External ID: the mistake that the service must
-    detect.
-    """
+    """Return a copy of a template whose roles require no External ID, a mistake to be detected."""
     template = _parse_once(body)
     for resource in template["Resources"].values():
         if resource.get("Type") != "AWS::IAM::Role":

@@ -1,8 +1,8 @@
-"""Slow resources, and the stacks that wait for them: custom resources and StackSets.
+"""Slow resources (custom resources and StackSets), and the stacks that wait for them.
 
-Moto makes a stack within the call that requests it. Here the call returns once every quick resource
-is made; then the slow resources begin, and the event that ends the last of them (an answer, a
-deadline, another stack) completes the stack.
+moto creates a stack within the call that requests it. Here the call returns after the quick
+resources are created. Then the slow resources begin. The stack is complete after the event that
+ends the last of them: an answer, a deadline, or another stack.
 """
 
 import threading
@@ -19,8 +19,8 @@ from moto.core.common_models import CloudFormationModel
 
 from sandbox import cfn_retention
 
-# Held while a stack changes its state, but not while a message is sent: the receiver may answer at
-# once, in its own call. So messages wait in the outbox until `flush`.
+# Held while a stack changes its state, but not while a message is sent: the receiver may answer
+# within the same call. So messages wait in the outbox until `flush`.
 lock = threading.RLock()
 _outbox: deque[Callable[[], None]] = deque()
 _settled_calls: dict[str, list[Callable[[Any], None]]] = {}
@@ -33,10 +33,9 @@ class Kind(StrEnum):
 
 
 class Slow(CloudFormationModel):  # type: ignore[misc]  # moto is untyped here
-    """A resource that is begun after the quick ones, and tells its `Wait` when it has finished.
+    """A resource that begins after the quick ones, and reports its end to its `Wait`.
 
-    `sent` holds the properties that were last begun with, also if that failed: None before the
-    first time.
+    `sent` holds the properties of the last begin, even if that failed. It is None before the first.
     """
 
     def __init__(self, name: str, stack_id: str, logical_id: str, kind: str) -> None:
@@ -47,11 +46,11 @@ class Slow(CloudFormationModel):  # type: ignore[misc]  # moto is untyped here
         self.account_id, self.region = stack_id.split(":")[4], stack_id.split(":")[3]
         self.sent: dict[str, Any] | None = None
         self.removed = False
-        self.deletion_policy: str | None = None  # the last template's that had it
+        self.deletion_policy: str | None = None  # from the last template that had the resource
 
     @abstractmethod
     def begin(self, wait: "Wait", kind: Kind, properties: dict[str, Any]) -> None:
-        """Called with the lock held. Must lead to `wait.finish(self)`, later or at once."""
+        """Begin the change. The lock is held. It must lead to `wait.finish(self)`, now or later."""
 
     @property
     def physical_resource_id(self) -> str:
@@ -70,12 +69,12 @@ class Slow(CloudFormationModel):  # type: ignore[misc]  # moto is untyped here
         if known is None or type(known) is not cls:
             known = cls(resource_name, of["StackId"], of["LogicalId"], of["ResourceType"])
             stack.custom_resources[of["LogicalId"]] = known
-        known.removed = False  # an update took it away, and its rollback brings it back
+        known.removed = False  # the rollback of an update restores what the update removed
         return known
 
     @classmethod
     def update_from_cloudformation_json(cls, original_resource: "Slow", **_: Any) -> "Slow":
-        """Whether it changes is seen by `settle`, from the properties that it would have."""
+        """Return the same resource. `settle` detects changes by comparing properties."""
         return original_resource
 
     def delete(self, account_id: str, region_name: str) -> None:  # noqa: ARG002 - moto's signature
@@ -87,14 +86,14 @@ class Slow(CloudFormationModel):  # type: ignore[misc]  # moto is untyped here
 
 @dataclass(frozen=True)
 class Failure:
-    """A resource that failed, and why."""
+    """A resource that failed, and the reason."""
 
     logical_id: str
     reason: str
 
 
 class Wait:
-    """The slow resources that a stack waits for. The first failure ends it."""
+    """The slow resources that a stack waits for. The first failure ends the wait."""
 
     def __init__(
         self,
@@ -142,7 +141,7 @@ class Wait:
 
 
 def properties_of(stack: Any, resource: Slow) -> dict[str, Any]:
-    """As the stack's template has them now, with all their functions resolved."""
+    """Return the properties in the stack's current template, with all functions resolved."""
     template = stack.template_dict["Resources"][resource.logical_id]
     properties: dict[str, Any] = parsing.clean_json(
         template.get("Properties", {}), stack.resource_map
@@ -151,8 +150,9 @@ def properties_of(stack: Any, resource: Slow) -> dict[str, Any]:
 
 
 def settle(stack: Any, done: Callable[[], None], failed: Callable[[Failure], None]) -> None:
-    """Brings the slow resources to what the template says: creations and updates first, removals
-    last, as AWS does.
+    """Make the slow resources match the template: creations and updates first, then removals.
+
+    AWS uses this order.
     """
     for resource in stack.custom_resources.values():
         if not resource.removed:
@@ -169,21 +169,21 @@ def settle(stack: Any, done: Callable[[], None], failed: Callable[[Failure], Non
         if removed:
             stack.status = stack.status.replace("_IN_PROGRESS", "_COMPLETE_CLEANUP_IN_PROGRESS")
             stack._add_stack_event(stack.status)
-        # Like AWS, an update is complete even if something that it no longer has cannot be removed.
+        # As at AWS, an update is complete even if a resource of the old template cannot be removed.
         _wait(stack, removed, done, lambda _failure: done())
 
     _wait(stack, steps, clean_up, failed)
 
 
 def remove_all(stack: Any, done: Callable[[], None], failed: Callable[[Failure], None]) -> None:
-    """Before the quick resources go, on which the slow ones depend."""
+    """Remove the slow resources before the quick ones, on which they depend."""
     for resource in stack.custom_resources.values():
         resource.removed = True
     _wait(stack, _removals(stack), done, failed)
 
 
 def _removals(stack: Any) -> dict[Slow, Kind]:
-    """What has never begun is gone without a word, and so is what the stack leaves behind."""
+    """Return the slow resources to delete: not those that never began or that the stack retains."""
     gone = [r for r in stack.custom_resources.values() if r.removed and r.sent is not None]
     for resource in gone:
         if cfn_retention.kept(stack.resource_map, resource.logical_id, resource.deletion_policy):
@@ -223,7 +223,7 @@ def add_event(stack: Any, resource: Any, status: str, reason: str | None = None)
 
 
 def end(stack: Any, status: str, reason: str | None = None) -> None:
-    """The stack has come to rest."""
+    """Set the stack's final status, and call the functions that wait for it."""
     with lock:
         stack.status = status
         stack.stack_status_reason = reason
@@ -234,7 +234,7 @@ def end(stack: Any, status: str, reason: str | None = None) -> None:
 
 
 def when_settled(stack: Any, call: Callable[[Any], None]) -> None:
-    """Calls at once if the stack is at rest already."""
+    """Call the function when no operation of the stack is in progress, perhaps at once."""
     with lock:
         if stack.status.endswith("_IN_PROGRESS"):
             _settled_calls.setdefault(stack.stack_id, []).append(call)
@@ -243,7 +243,7 @@ def when_settled(stack: Any, call: Callable[[Any], None]) -> None:
 
 
 def post(action: Callable[[], None]) -> None:
-    """To be done by `flush`, when no lock is held."""
+    """Queue an action for `flush`, which runs it when no lock is held."""
     _outbox.append(action)
 
 

@@ -13,7 +13,7 @@ def now() -> datetime:
 
 @contextmanager
 def ahead(by: timedelta) -> Iterator[None]:
-    """Within it, the clock is that much further ahead."""
+    """Set the clock further ahead within the block."""
     global _ahead  # noqa: PLW0603  moto's state is of the whole process too
     before = _ahead
     _ahead = before + by

@@ -1,9 +1,8 @@
-"""moto's CloudFormation, corrected: it checks what AWS checks, rolls failures back, and rejects
-what is unsupported.
+"""moto's CloudFormation, corrected: it validates as AWS does, and rolls failures back.
 
-This module has the checks before anything is made. cfn_stacks creates, updates and deletes;
-cfn_waiting waits for slow resources (custom_resources and stack_sets); cfn_resources and cfn_roles
-have the other types.
+Unsupported features raise an error. This module has the checks before anything is created.
+cfn_stacks creates, updates and deletes. cfn_waiting waits for slow resources (custom_resources and
+stack_sets). cfn_resources and cfn_roles have the other types.
 """
 
 from collections.abc import Callable
@@ -31,7 +30,7 @@ _MAX_BODY = 51_200
 
 
 def _checked_request(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Moto never looks at Capabilities, template sizes, or text that is no template at all."""
+    """Check Capabilities, the template's size and its syntax, which moto ignores."""
 
     @wraps(original)
     def wrapper(self: Any) -> Any:
@@ -60,16 +59,14 @@ def _read_template(self: Any, url: str) -> str:
 
 
 def _check_status(_self: Any, stack: Any) -> None:
-    """Moto updates a stack that is still busy."""
+    """Refuse to update a stack that is busy or was rolled back. moto would update it."""
     if stack.status.endswith("_IN_PROGRESS") or stack.status == "ROLLBACK_COMPLETE":
         message = f"Stack:{stack.stack_id} is in {stack.status} state and can not be updated."
         raise ValidationError(message=message)
 
 
 def _load(self: Any) -> None:
-    """Moto's own steps, with the parameters' constraints and the resource types checked where
-    AWS checks them.
-    """
+    """Load in moto's steps, and check parameters and resource types in AWS's order."""
     check_parameters(self._template, self.input_parameters)
     self.load_mapping()
     self.transform_mapping()
@@ -82,7 +79,7 @@ def _load(self: Any) -> None:
 
 
 def _check_type(name: str, kind: str) -> None:
-    """Moto omits resource types that it does not know, and reports the stack complete."""
+    """Refuse unknown resource types. moto would omit them, and report the stack complete."""
     if not kind.startswith("Custom::") and kind not in parsing.get_model_map():
         raise ValidationError(
             message=f"The sandbox has no resource type {kind}, which resource {name} needs."
@@ -90,10 +87,10 @@ def _check_type(name: str, kind: str) -> None:
 
 
 def _splitting_lists(original: Callable[[Any], None]) -> Callable[[Any], None]:
-    """As moto leaves the default of a list parameter in one piece, and the blanks around its
-    members.
+    """Split the default of a list parameter, and strip the blanks around its members.
 
-    And it would split a list that is one already: where an update takes the previous value.
+    moto does neither. It would also split a value that is a list already, which happens when an
+    update uses the previous value.
     """
 
     def load_parameters(self: Any) -> None:
@@ -113,7 +110,7 @@ def _splitting_lists(original: Callable[[Any], None]) -> Callable[[Any], None]:
 
 
 def _parameter_list(self: Any) -> list[dict[str, str]]:
-    """Moto shows NoEcho parameters in clear, and lists as lists."""
+    """Return the parameters with NoEcho masked and lists as text. moto does neither."""
     slots = self.template_dict.get("Parameters", {})
     return [
         {
@@ -125,7 +122,7 @@ def _parameter_list(self: Any) -> list[dict[str, str]]:
 
 
 def _without_defaults(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Moto knows no previous value of a parameter that was left to its default."""
+    """Drop parameters without a previous value. moto fails on those left to their default."""
 
     def resolve(self: Any, instance: Any, incoming_params: list[dict[str, Any]]) -> Any:
         known = [
@@ -140,7 +137,7 @@ def _without_defaults(original: Callable[..., Any]) -> Callable[..., Any]:
 
 @cache
 def install() -> None:
-    """Patches moto, once per process: a second patch would call the first as the original."""
+    """Patch moto, once per process: a second patch would call the first as the original."""
     for name in ("create_stack", "update_stack", "create_change_set"):
         setattr(
             CloudFormationResponse, name, _checked_request(getattr(CloudFormationResponse, name))

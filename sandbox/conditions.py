@@ -1,5 +1,4 @@
-"""The Condition element of an IAM policy, evaluated exactly as IAM does where that is known, and
-rejected otherwise.
+"""The Condition element of an IAM policy, evaluated as IAM does; if that is unknown, rejected.
 
 Most important is an operator's result for a key that the request does not have, because trust
 policies go wrong there: a plain operator is false, a negated one true, `…IfExists` and
@@ -12,24 +11,26 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-# Keys in lower case: AWS compares condition keys, though not their values, without regard to case.
+# Keys in lower case: AWS ignores the case of condition keys, but not of their values.
 Context = Mapping[str, str]
 Test = Callable[[str, str], bool]
 
 
 class UnsupportedPolicy(Exception):  # noqa: N818 - it reads as a statement about the policy
-    """A policy that the sandbox cannot evaluate. It raises, because a guess would make a test or
-    a demo wrong.
+    """A policy that the sandbox cannot evaluate.
+
+    It is an error, because a guess would make a test or a demo wrong.
     """
 
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
-_LITERALS = {"*", "?", "$"}  # `${*}` is how a policy writes a star that is not a wildcard
+_LITERALS = {"*", "?", "$"}  # `${*}` is a literal star in a policy
 
 
 class Values:
-    """How the text of one policy becomes patterns: with policy variables or, before version
-    2012-10-17, without.
+    """Converts the text of one policy to patterns.
+
+    Policy variables are replaced, except before version 2012-10-17.
     """
 
     def __init__(self, context: Context, *, variables: bool) -> None:
@@ -37,7 +38,7 @@ class Values:
         self._variables = variables
 
     def glob(self, pattern: str) -> re.Pattern[str]:
-        """A pattern in which `*` and `?` are wildcards, but not those in a variable's value."""
+        """Compile a pattern with the wildcards `*` and `?`. A variable's value is literal."""
         return re.compile("".join(self._parts(pattern, _wildcards)), re.DOTALL)
 
     def literal(self, text: str) -> str:
@@ -48,8 +49,8 @@ class Values:
     ) -> list[str]:
         if not self._variables:
             return [fixed(text)]
-        # Split with one group alternates fixed text (even places) and the variables' names (odd
-        # places).
+        # `split` with one group alternates fixed text (even indexes) and variables' names (odd
+        # indexes).
         pieces = _VARIABLE.split(text)
         return [
             inserted(self._lookup(piece)) if n % 2 else fixed(piece)
@@ -71,7 +72,7 @@ def _wildcards(text: str) -> str:
 
 
 def holds(conditions: Any, context: Context, values: Values) -> bool:
-    """True if every operator, and in it every key, is met."""
+    """Return True if the condition of every key of every operator holds."""
     return all(
         _key_holds(operator, key, _texts(wanted), context.get(key.lower()), values)
         for operator, tests in _mapping(conditions, "Condition").items()
@@ -80,7 +81,7 @@ def holds(conditions: Any, context: Context, values: Values) -> bool:
 
 
 def compared_keys(conditions: Any) -> set[str]:
-    """The keys that the element compares, in lower case."""
+    """Return the keys that the element compares, in lower case."""
     return {
         key.lower()
         for tests in _mapping(conditions, "Condition").values()
@@ -99,9 +100,8 @@ def _key_holds(
         if if_exists:
             return True
         return quantifier == "forallvalues" or (negated and quantifier == "")
-    # One value per key is all that the sandbox's requests have, so "for all" and "for any" of them
-    # are the same. Every value is tested, so that one the sandbox cannot read is noticed even after
-    # another has matched.
+    # The sandbox's requests have one value per key, so "for all" and "for any" are the same. Every
+    # value is tested, so that an unsupported one is noticed even after another has matched.
     hits = [test(value, have) for value in wanted]
     return any(hits) != negated
 
@@ -140,9 +140,7 @@ def _string_like(values: Values, pattern: str, have: str) -> bool:
 
 
 def _arn_like(values: Values, pattern: str, have: str) -> bool:
-    """ARNs are matched part by part: a star does not reach across a colon, except in the sixth
-    and last part.
-    """
+    """Match an ARN part by part. A star crosses a colon only in the sixth and last part."""
     wanted_parts, have_parts = pattern.split(":", 5), have.split(":", 5)
     if len(wanted_parts) != 6:
         raise UnsupportedPolicy(f"{pattern!r} is not an ARN of six parts")
@@ -221,8 +219,9 @@ def _mapping(value: Any, what: str) -> dict[str, Any]:
 
 
 def _texts(value: Any) -> list[str]:
-    """A condition's values as the texts that IAM compares: one or a list, and true or 5 as well
-    as "true" or "5".
+    """Return a condition's values as the texts that IAM compares.
+
+    A single value becomes a list. Booleans and numbers become text.
     """
     items = value if isinstance(value, list) else [value]
     if not items or not all(isinstance(item, str | bool | int | float) for item in items):

@@ -1,6 +1,4 @@
-"""The sandbox's own HTTP interface under /_sandbox/: faults, recorded calls, the organisation,
-and more.
-"""
+"""The sandbox's own HTTP interface under /_sandbox/, for example for faults and recorded calls."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -16,9 +14,7 @@ if TYPE_CHECKING:
 
 
 def control(sandbox: "Sandbox", request: Request) -> Response:
-    """Answers one request, without authentication: only the developer or a test may reach this
-    port.
-    """
+    """Answer one request, without authentication: only developers and tests may reach this port."""
     route = _ROUTES.get((request.method, request.path))
     if route is None:
         return _json({"error": f"the sandbox has no {request.method} {request.path}"}, 404)
@@ -30,7 +26,7 @@ def _health(_sandbox: "Sandbox", _request: Request) -> Response:
 
 
 def _vendor(sandbox: "Sandbox", _request: Request) -> Response:
-    """The outputs of the vendor's stack, as its operator would read them in the console."""
+    """Return the outputs of the vendor's stack, as its operator would read them in the console."""
     return (
         _json(asdict(sandbox.vendor))
         if sandbox.vendor
@@ -62,8 +58,9 @@ def _add_fault(sandbox: "Sandbox", request: Request) -> Response:
 
 
 def _broker_credentials(sandbox: "Sandbox", _request: Request) -> Response:
-    """The answer of a container's agent: the service then runs as a role, and its AssumeRole is
-    role chaining.
+    """Return the broker's credentials in the format of a container's agent.
+
+    The service then runs as a role, and its AssumeRole is role chaining.
     """
     if sandbox.broker_arn is None:
         return _json({"error": "the vendor's stack is not deployed"}, 404)
@@ -79,7 +76,7 @@ def _broker_credentials(sandbox: "Sandbox", _request: Request) -> Response:
 
 
 def _organization(_sandbox: "Sandbox", request: Request) -> Response:
-    """Answers once the StackSets with AutoDeployment have begun to follow."""
+    """Replace the organisation, and answer after the StackSets with AutoDeployment have begun."""
     try:
         return _json(organization.change(json.loads(request.get_data())))
     except (TypeError, ValueError) as error:

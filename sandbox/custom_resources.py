@@ -1,5 +1,6 @@
-"""Custom resources behind an SNS topic: CloudFormation publishes a request, and waits for a PUT
-to its ResponseURL.
+"""Custom resources behind an SNS topic.
+
+CloudFormation publishes a request, and waits for a PUT to its ResponseURL.
 """
 
 import copy
@@ -64,7 +65,7 @@ class CustomResource(Slow):
 
 @dataclass
 class _Asked:
-    """One request to the vendor. `before` are the properties that the vendor was last told of."""
+    """One request to the vendor. `before` holds the properties of the request before it."""
 
     resource: CustomResource
     wait: Wait
@@ -76,7 +77,7 @@ class _Asked:
 
     @property
     def path(self) -> str:
-        """AWS's bucket for the region, and its key."""
+        """Return AWS's bucket for the region, and the object's key in it."""
         resource = self.resource
         bucket = RESPONSE_PREFIX + resource.region.replace("-", "")
         return f"{bucket}/{resource.stack_id}|{resource.logical_id}|{self.request_id}"
@@ -86,7 +87,7 @@ class _Asked:
         return self.signature in _asked and not self.wait.over
 
     def finish(self, error: str | None = None) -> None:
-        """Takes the resource's only answer."""
+        """End the request: its resource takes no further answer."""
         _asked.pop(self.signature, None)
         _used.add(self.signature)
         self.wait.finish(self.resource, error)
@@ -94,11 +95,11 @@ class _Asked:
 
 _asked: dict[str, _Asked] = {}
 _used: set[str] = set()
-_here = [""]  # this sandbox's own address, which moto does not know
+_here = [""]  # the sandbox's own address, which moto does not have
 
 
 def serve_at(url: str) -> None:
-    """Where response URLs shall point."""
+    """Set the address of response URLs."""
     _here[0] = url
 
 
@@ -108,7 +109,7 @@ def clear() -> None:
 
 
 def expire() -> None:
-    """Fails what has waited longer than its ServiceTimeout."""
+    """Fail the requests that have waited longer than their ServiceTimeout."""
     now = time.monotonic()
     with cfn_waiting.lock:
         for asked in [asked for asked in _asked.values() if asked.deadline <= now and asked.open]:
@@ -128,9 +129,8 @@ def _publish(asked: _Asked) -> None:
         backend.publish(message, topic)
     except _NotSentError as error:
         with cfn_waiting.lock:
-            asked.resource.sent = (
-                asked.before
-            )  # the vendor was never told of it, so its deletion sends no message
+            # The vendor never got the request, so the deletion sends no message.
+            asked.resource.sent = asked.before
             asked.finish(str(error))
 
 
@@ -139,7 +139,7 @@ class _NotSentError(Exception):
 
 
 def _timeout(properties: Mapping[str, Any]) -> int:
-    """Seconds."""
+    """Return the ServiceTimeout in seconds."""
     given = str(properties.get("ServiceTimeout", _MAX_TIMEOUT))
     if not (given.isascii() and given.isdecimal() and 1 <= int(given) <= _MAX_TIMEOUT):
         raise _NotSentError(f"Invalid ServiceTimeout: must be between 1 and {_MAX_TIMEOUT} seconds")
@@ -189,7 +189,7 @@ def _document(asked: _Asked, properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _texts(value: Any) -> Any:
-    """CloudFormation sends numbers and booleans as strings."""
+    """Convert numbers and booleans to strings, as CloudFormation does."""
     if isinstance(value, Mapping):
         return {key: _texts(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -198,8 +198,9 @@ def _texts(value: Any) -> Any:
 
 
 def _response_url(asked: _Asked) -> str:
-    """Shaped as AWS presigns it, in path style on this sandbox's address. The signature is what
-    makes it unguessable.
+    """Return a URL in the format of AWS's presigned ones, in path style on this sandbox's address.
+
+    Its signature is random, so nobody can guess the URL.
     """
     now = time.gmtime()
     region = asked.resource.region
@@ -215,7 +216,7 @@ def _response_url(asked: _Asked) -> str:
 
 
 def respond(request: Request) -> Response:
-    """Takes the answer to a request: once, and only at the URL that was sent."""
+    """Accept the answer to a request: once, and only at the URL that was sent."""
     asked = _asked.get(request.args.get("X-Amz-Signature", ""))
     if request.args.get("X-Amz-Signature") in _used or (asked is not None and not asked.open):
         return render(
@@ -224,7 +225,7 @@ def respond(request: Request) -> Response:
     if asked is None or request.method != "PUT" or request.path != asked.path:
         return render(AwsError(403, "AccessDenied", "Access Denied"), "s3", as_json=False)
     body = request.get_data()
-    if len(body) <= _MAX_ANSWER:  # AWS stores a longer one as well, and never looks at it
+    if len(body) <= _MAX_ANSWER:  # AWS stores a longer one as well, and ignores it
         with cfn_waiting.lock:
             if asked.open:
                 asked.finish(_accept(asked, body))
@@ -233,7 +234,7 @@ def respond(request: Request) -> Response:
 
 
 def _accept(asked: _Asked, body: bytes) -> str | None:
-    """Why the answer means failure, or None."""
+    """Apply the answer to its resource. Return the reason for a failure, or None."""
     try:
         answer = json.loads(body)
     except ValueError:
@@ -282,8 +283,9 @@ def _complaint(asked: _Asked, answer: Any) -> str | None:
 
 
 def _replace(resource: CustomResource, properties: dict[str, Any] | None) -> None:
-    """Another physical id is another resource: the old one is deleted once the update is
-    through.
+    """Schedule the old resource for deletion after the update.
+
+    Another physical id means another resource.
     """
     old = copy.copy(resource)
     old.removed, old.sent = True, properties

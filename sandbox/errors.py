@@ -18,7 +18,10 @@ class AwsError(Exception):
 
 
 def access_denied(caller_arn: str, action: str, resource: str, why: str | None = None) -> AwsError:
-    """Without `why` the same text for an absent role and one that refuses, as at AWS."""
+    """Build AccessDenied.
+
+    Without `why` an absent role and a refusing one get the same text, as at AWS.
+    """
     text = f"User: {caller_arn} is not authorized to perform: {action} on resource: {resource}"
     return AwsError(403, "AccessDenied", f"{text} {why}" if why else text)
 
@@ -28,8 +31,9 @@ def invalid(message: str) -> AwsError:
 
 
 def unsupported(message: str) -> AwsError:
-    """The sandbox's answer for what it does not support: 501, which AWS never sends and no
-    client retries.
+    """Build the answer for unsupported requests: 501, which clients don't retry.
+
+    AWS never sends it.
     """
     return AwsError(
         501, "SandboxUnsupported", f"The sandbox cannot tell what AWS would do: {message}"

@@ -1,6 +1,4 @@
-"""Faults for tests: errors and delays of STS and of what sessions ask, and roles that IAM is
-still propagating.
-"""
+"""Faults for tests: errors and delays of STS and of sessions' calls, and roles in propagation."""
 
 import threading
 from collections.abc import Mapping
@@ -25,17 +23,17 @@ class FaultKind(StrEnum):
 
 
 class Dropped(Exception):  # noqa: N818 - an event, not an error of ours
-    """Close the connection without an answer."""
+    """The fault that closes the connection without an answer."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault and the calls that it strikes: of STS, or `GetRole` and the like of a session.
+    """One fault and the calls that it matches: of STS, or a session's `GetRole` and the like.
 
-    `external_id` is "missing", "own" (sent, and named by the role's trust policy), "foreign" (sent,
-    and not named) or the exact value. `caller` is the name of the role that calls. `seconds` is how
-    long a timeout hangs, or a role's age below which it is still propagating. `times` is how often
-    the fault strikes: None means without a limit.
+    `external_id` is "missing", "own" (sent, and in the role's trust policy), "foreign" (sent, and
+    not in the trust policy) or the exact value. `caller` is the name of the calling role. `seconds`
+    is how long a timeout hangs, or the age of a role below which it is still in propagation.
+    `times` is how often the fault strikes; None means without limit.
     """
 
     kind: FaultKind
@@ -49,7 +47,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Attempt:
-    """The call that a fault may strike. `role` is moto's, or None if no role has that ARN."""
+    """A call that a fault may match. `role` is moto's, or None if no role has the ARN."""
 
     action: str
     caller_arn: str
@@ -66,15 +64,16 @@ class Faults:
         self._faults: list[tuple[Fault, int | None]] = []
 
     def add(self, kind: FaultKind | str, **matchers: Any) -> Fault:
-        """`add("throttle", role_arn=…, times=1)`: see `Fault` for the rest."""
+        """Add a fault: `add("throttle", role_arn=…, times=1)`. `Fault` describes the arguments."""
         fault = Fault(FaultKind(kind), **matchers)
         with self._lock:
             self._faults.append((fault, fault.times))
         return fault
 
     def add_json(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """As `add`, from the body of POST /_sandbox/faults. Raises ValueError or TypeError on
-        what it does not know.
+        """Add a fault from the body of POST /_sandbox/faults.
+
+        Raises ValueError or TypeError for unknown kinds or fields.
         """
         return asdict(self.add(**body))
 
@@ -83,14 +82,13 @@ class Faults:
             self._faults.clear()
 
     def strike(self, attempt: Attempt) -> None:
-        """Raises the error of the first fault that matches, and counts it."""
+        """Raise the error of the first fault that matches, and count it."""
         fault = self._take(attempt)
         if fault is None:
             return
         if fault.kind is FaultKind.TIMEOUT:
-            self._stopping.wait(
-                fault.seconds
-            )  # not sleep: the sandbox must be able to stop meanwhile
+            # Not sleep: the sandbox must be able to stop meanwhile.
+            self._stopping.wait(fault.seconds)
             raise Dropped
         raise _error(fault.kind, attempt)
 
@@ -154,7 +152,7 @@ def _error(kind: FaultKind, attempt: Attempt) -> AwsError:
             return AwsError(
                 400, "PackedPolicyTooLarge", "Packed policy consumes 157% of allotted space"
             )
-        case _:  # deny, and a role that is still spreading: AWS answers both alike
+        case _:  # deny, and a role in propagation: AWS answers both alike
             return access_denied(
                 attempt.caller_arn, f"sts:{attempt.action}", attempt.role_arn or "*"
             )

@@ -1,6 +1,4 @@
-"""Middleware in front of moto: identifies the caller, refuses what AWS would refuse, and
-forwards the rest.
-"""
+"""Middleware in front of moto: it authenticates callers and refuses what AWS would refuse."""
 
 import io
 import logging
@@ -76,13 +74,13 @@ class Front:
         return self._moto(environ, start_response)
 
     def _answer(self, request: HttpRequest, signature: Signature | None) -> Response | None:
-        """The sandbox's own answer, or None if moto shall give it."""
+        """Return the sandbox's own answer, or None if moto shall answer."""
         signed = _Signed(request, self._identities.authenticate(signature), signature)
         if signature is None:
             _check_unsigned(signed)
             return None
-        # moto would otherwise search all accounts for the key, and knows neither 12 digits nor our
-        # sessions.
+        # Without this moto would search all accounts for the key. It has no keys of 12 digits, and
+        # none of the sandbox's sessions.
         request.environ["HTTP_X_MOTO_ACCOUNT_ID"] = signed.caller.account
         if signature.service == "sts":
             return self._sts.handle(_form(request), signed.caller, signature.access_key_id)
@@ -94,8 +92,10 @@ class Front:
         return None
 
     def _authorise(self, signed: _Signed, permissions: Permissions) -> None:
-        """Sessions may do what their policies allow. Roots may do everything in their account,
-        and here users may too.
+        """Raise AWS's refusal unless the caller may send the request.
+
+        Sessions may do what their policies allow. Roots may do everything in their account, and
+        here users may too.
         """
         if signed.caller.kind is Kind.USER:
             permissions = Permissions(unlimited=True)
@@ -106,9 +106,7 @@ class Front:
             self._check_action(signed, permissions)
 
     def _check_action(self, signed: _Signed, permissions: Permissions) -> None:
-        """For services other than S3 and STS, compare the action's name, and the role where IAM
-        is asked about one.
-        """
+        """Check the action's name for services other than S3 and STS, and for IAM also the role."""
         action = _action(signed.request)
         if signed.service == "sqs":  # a call for a batch needs the permission for one message
             action = action.removesuffix("Batch")
@@ -152,7 +150,7 @@ def _action(request: HttpRequest) -> str:
 
 
 def _form(request: HttpRequest) -> Mapping[str, str]:
-    """The fields of the body, which is put back for moto to read."""
+    """Return the fields of the body, and restore the body for moto."""
     if request.mimetype != _FORM:
         return {}
     body = request.get_data(cache=True, parse_form_data=False)
@@ -161,9 +159,7 @@ def _form(request: HttpRequest) -> Mapping[str, str]:
 
 
 def _use_host_name(environ: WSGIEnvironment) -> None:
-    """Moto takes the first label of any other host for a bucket: of 127.0.0.1 that would be
-    "127".
-    """
+    """Replace the host 127.0.0.1 by localhost. moto would read "127" as a bucket's name."""
     host, colon, port = environ.get("HTTP_HOST", "").partition(":")
     if host == "127.0.0.1":
         environ["HTTP_HOST"] = f"localhost{colon}{port}"

@@ -1,8 +1,8 @@
 """The identity that signed a request, and its permissions.
 
 There are three kinds of access keys: 12 digits (the root of that account, with any secret), the
-keys of IAM users, and those of sessions that the sandbox's own AssumeRole made. Signatures are not
-verified; session tokens are compared.
+keys of IAM users, and those of sessions from the sandbox's own AssumeRole. Signatures are not
+verified. Session tokens are compared.
 """
 
 import json
@@ -44,7 +44,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Signature:
-    """The part of a SigV4 signature that the sandbox reads: who, where and for which service."""
+    """The parts of a SigV4 signature that the sandbox reads: key, token, region and service."""
 
     access_key_id: str
     token: str | None
@@ -53,13 +53,11 @@ class Signature:
 
 
 def read_signature(request: HttpRequest) -> Signature | None:
-    """From the Authorization header, or from the query of a presigned URL. None if the request
-    is unsigned.
-    """
+    """Read the Authorization header or a presigned URL's query. Return None if both are absent."""
     query = {name.lower(): value for name, value in request.args.items()}
     token = request.headers.get("X-Amz-Security-Token") or query.get("x-amz-security-token")
     if "awsaccesskeyid" in query:
-        # The old manner of presigning, which boto3 still uses for us-east-1.
+        # The old format of presigned URLs, which boto3 still uses for us-east-1.
         _check_presigned(_seconds(query.get("expires")))
         return Signature(query["awsaccesskeyid"], token, "us-east-1", "s3")
     presigned = query.get("x-amz-credential")
@@ -80,7 +78,7 @@ def _moment(text: str | None) -> float:
     try:
         return datetime.strptime(text or "", "%Y%m%dT%H%M%S%z").timestamp()
     except ValueError:
-        return 0  # long ago: what cannot be read has expired
+        return 0  # an unreadable time counts as expired
 
 
 def _check_presigned(expires_at: float) -> None:
@@ -89,8 +87,9 @@ def _check_presigned(expires_at: float) -> None:
 
 
 class Identities:
-    """Finds callers by access key. Sessions are held here, by key, because moto searches all of
-    them one by one.
+    """The callers by access key.
+
+    It holds sessions by key, because moto would search all of them one by one.
     """
 
     def __init__(self) -> None:
@@ -102,7 +101,10 @@ class Identities:
         self._roles.clear()
 
     def authenticate(self, signature: Signature | None) -> Caller:
-        """The caller, or AWS's answer to a key that is unknown or has expired."""
+        """Return the caller.
+
+        Raises AWS's answer to an unknown or expired key.
+        """
         if signature is None:
             return ANONYMOUS
         key = signature.access_key_id
@@ -118,9 +120,8 @@ class Identities:
             iam_backends[session.caller.account]["aws"].roles.get(session.role.id)
             is not session.role
         ):
-            raise _unknown_key(
-                signature.service
-            )  # a role takes its sessions with it, also when one of its name follows
+            # A deleted role invalidates its sessions, even if a new role has its name.
+            raise _unknown_key(signature.service)
         if clock.now() >= session.expires_at:
             raise AwsError(
                 403, "ExpiredToken", "The security token included in the request is expired"
@@ -128,8 +129,9 @@ class Identities:
         return session.caller
 
     def role(self, arn: str) -> Any:
-        """Moto's role of exactly this ARN (case and path count), or None. Remembered, as
-        accounts may hold thousands.
+        """Return moto's role with exactly this ARN (case and path count), or None.
+
+        Roles are cached, because accounts may hold thousands.
         """
         match = _ROLE_ARN.fullmatch(arn)
         if match is None:
@@ -144,11 +146,12 @@ class Identities:
         return found
 
     def open_session(self, role: Any, name: str, seconds: int, policy: str | None) -> Session:
-        """A session of the role. It carries the role's own unique id, so that a recreated role
-        can be told apart.
+        """Open a session of the role.
+
+        It carries the role's own unique id, so that a recreated role can be detected.
         """
-        # AWS truncates the expiry to whole seconds in its answer; so does the sandbox, and then
-        # means it.
+        # AWS truncates the expiry to whole seconds in its answer. The sandbox enforces the
+        # truncated time.
         issued_at = clock.now().replace(microsecond=0)
         expires_at = issued_at + timedelta(seconds=seconds)
         caller = Caller(
@@ -190,8 +193,9 @@ class Identities:
 
 
 def role_arn(account: str, name: str) -> str:
-    """The ARN of the account's role of this name, with its path; without one if there is no such
-    role.
+    """Return the ARN of the account's role with this name and its path.
+
+    Without such a role the ARN has no path.
     """
     roles = list(iam_backends[account]["aws"].roles.values())
     return next(
@@ -223,14 +227,12 @@ _SCP = "service control policy"
 _EVERYTHING = (
     '{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}'
 )
-_acting = threading.local()  # on whose behalf this thread works
+_acting = threading.local()  # the caller for whom this thread works
 
 
 @dataclass(frozen=True)
 class Permissions:
-    """What an identity may do: its own policies, and ceilings, by their kind, that must allow it
-    as well.
-    """
+    """An identity's own policies, and its ceilings by their kind. Both must allow a request."""
 
     identity: Sequence[str] = ()
     ceilings: Mapping[str, str] = field(default_factory=dict)
@@ -240,7 +242,7 @@ class Permissions:
         return self._combine([self.identity, *self._ceilings], request)
 
     def why_not(self, request: Request) -> str | None:
-        """What refuses the request, in AWS's words; None if nothing does."""
+        """Return what refuses the request, in AWS's words, or None."""
         if self.unlimited:
             return None
         groups = {"identity-based policy": self.identity} | {
@@ -260,11 +262,11 @@ class Permissions:
     def permit(
         self, request: Request, grant: Grant, *, same_account: bool, identity_suffices: bool
     ) -> bool:
-        """Combines the caller's side with the resource's. Across accounts both must say yes.
+        """Combine the caller's permissions with the resource's policy.
 
-        Within one account a resource policy that names the caller is enough by itself, but for
-        ceilings; and for resources other than roles (`identity_suffices`) so are the caller's own
-        policies.
+        Across accounts both must allow the request. Within one account a resource policy that names
+        the caller suffices, within the ceilings. For resources other than roles
+        (`identity_suffices`) the caller's own policies suffice as well.
         """
         decision = self.decide(request)
         if grant is Grant.DENIED or decision is Decision.DENIED:
@@ -286,19 +288,20 @@ class Permissions:
 
 
 def root_permissions(account: str) -> Permissions:
-    """Everything in the account, as far as its organisation allows it."""
+    """Return permission for everything in the account, within the policy of its organisation."""
     scp = organization.policy(account, "service_control")
     return Permissions(unlimited=True) if scp is None else Permissions([_EVERYTHING], {_SCP: scp})
 
 
 def act_for(caller: Caller, permissions: Permissions) -> None:
-    """What is made while this thread answers the request is made with the caller's permissions."""
+    """Create resources with the caller's permissions while this thread answers the request."""
     _acting.who = caller, permissions
 
 
 def acting_in(account: str) -> tuple[Caller, Permissions]:
-    """Who makes something in the account: this thread's caller, or AWS itself, such as for a
-    StackSet.
+    """Return the caller that creates resources in the account.
+
+    It is this thread's caller, or AWS itself, for example for a StackSet.
     """
     caller, permissions = getattr(_acting, "who", (ANONYMOUS, Permissions()))
     if caller.account == account:
@@ -316,9 +319,7 @@ def _user_permissions(caller: Caller) -> Permissions:
 
 @dataclass(frozen=True)
 class RolePolicies:
-    """What a role may do: its own policies, and as far as its boundary and its organisation
-    allow it.
-    """
+    """A role's own policies, and its ceilings: its boundary and its organisation's policy."""
 
     identity: Sequence[str]
     boundary: str | None
@@ -336,7 +337,7 @@ def role_policies(role: Any) -> RolePolicies:
 
 
 def _documents(owner: Any) -> list[str]:
-    """The inline and managed policies of a user, a group or a role, as JSON texts."""
+    """Return the inline and managed policies of a user, a group or a role, as JSON texts."""
     inline = [
         text if isinstance(text, str) else json.dumps(text, default=str)
         for text in owner.policies.values()
@@ -349,7 +350,7 @@ def _default_version(policy: Any) -> str:
 
 
 def context_of(caller: Caller, **extra: str | None) -> Mapping[str, str]:
-    """The condition keys that every request has, and those of `extra` that this one has."""
+    """Return the condition keys that every request has, and those of `extra` that are not None."""
     at = clock.now()
     keys = {
         "aws:PrincipalArn": caller.principal_arn,

@@ -1,6 +1,4 @@
-"""The organisation that service-managed StackSets reach: its units, the accounts in them, and
-their policies.
-"""
+"""The organisation of service-managed StackSets: its units, their accounts, and policies."""
 
 import json
 import re
@@ -13,7 +11,7 @@ _ACCOUNT = re.compile(r"[0-9]{12}")
 
 
 class UnknownUnitError(Exception):
-    """In AWS's words."""
+    """A unit that does not exist, in AWS's words."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,7 @@ class Organization:
         ]
 
     def change(self, body: Any) -> dict[str, int]:
-        """Takes {"ous": {unit: [account, …]}}, which replaces what was. Returns the number of
-        accounts in each unit.
+        """Replace the organisation by {"ous": {unit: [account, …]}}, and count each unit.
 
         With {"names": {unit: name}} the console shows units by their names. Raises TypeError or
         ValueError for anything else.
@@ -71,11 +68,10 @@ class Organization:
         return {unit: len(accounts) for unit, accounts in self._units.items()}
 
     def govern(self, account: str, **policies: Mapping[str, Any]) -> None:
-        """Gives an account a `service_control` policy, a `resource_control` policy, both or none,
-        as objects.
+        """Set an account's `service_control` and `resource_control` policies: both, one or none.
 
-        A service control policy is all that its roles may do at most. A resource control policy
-        denies.
+        Each is an object. A service control policy limits the account's roles. A resource control
+        policy denies.
         """
         self._policies[account] = {
             kind: json.dumps(document) for kind, document in policies.items()
@@ -85,7 +81,10 @@ class Organization:
         return self._policies.get(account, {}).get(kind)
 
     def check(self, units: list[str]) -> None:
-        """Raises UnknownUnitError."""
+        """Check that all units exist.
+
+        Raises UnknownUnitError.
+        """
         if not self._units:
             raise UnknownUnitError(
                 "You must enable organizations access to operate a service managed stack set"
@@ -97,9 +96,7 @@ class Organization:
                 )
 
     def accounts(self, units: list[str]) -> list[str]:
-        """The accounts in these units, each once. A unit that has gone since it was chosen has
-        none.
-        """
+        """Return the accounts in these units, each once. A unit that no longer exists has none."""
         return list(
             dict.fromkeys(account for unit in units for account in self._units.get(unit, []))
         )

@@ -1,5 +1,4 @@
-"""Evaluates IAM policies as AWS does: role trust and bucket policies, and what an identity is
-allowed.
+"""Evaluates IAM policies as AWS does: role trust policies, bucket policies and identity policies.
 
 Pure functions of a document and a request, without moto. Unsupported elements raise
 `UnsupportedPolicy`.
@@ -40,8 +39,9 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Caller:
-    """Who signed a request. `principal_arn` is what aws:PrincipalArn holds: the role, with its
-    path, behind a session.
+    """Who signed a request.
+
+    `principal_arn` is the value of aws:PrincipalArn: behind a session, its role with the path.
     """
 
     kind: Kind
@@ -61,8 +61,9 @@ ANONYMOUS = Caller(Kind.ANONYMOUS, "", "anonymous", "", "")
 
 @dataclass(frozen=True)
 class Request:
-    """One action on one resource. Without a resource, "any of them": enough to tell a session
-    that may do nothing.
+    """One action on one resource.
+
+    Without a resource it means "any resource", which suffices to detect a session without rights.
     """
 
     action: str
@@ -75,12 +76,12 @@ class Request:
 
 class Decision(Enum):
     ALLOWED = "allowed"
-    NOT_ALLOWED = "not allowed"  # nothing says yes
-    DENIED = "denied"  # something says no, which no yes can outweigh
+    NOT_ALLOWED = "not allowed"  # no statement allows it
+    DENIED = "denied"  # a statement denies it, which no Allow can outweigh
 
 
 class Grant(IntEnum):
-    """What a resource's own policy says to a caller, the strongest last."""
+    """What a resource's own policy grants to a caller, the strongest last."""
 
     DENIED = -1
     NONE = 0
@@ -100,7 +101,7 @@ _MATCHERS = ("Principal", "NotPrincipal", "Action", "NotAction", "Resource", "No
 
 
 def evaluate_identity(documents: Iterable[str], request: Request) -> Decision:
-    """What an identity's policies (or one session policy) say together."""
+    """Return the joint decision of an identity's policies, or of one session policy."""
     context = request.keys()
     result = Decision.NOT_ALLOWED
     for text in documents:
@@ -119,8 +120,9 @@ def evaluate_identity(documents: Iterable[str], request: Request) -> Decision:
 
 
 def evaluate_resource(text: str, caller: Caller, request: Request, *, trust: bool = False) -> Grant:
-    """What a policy attached to a resource says to the caller. A role's trust policy names no
-    resource: itself.
+    """Return what a resource's policy grants to the caller.
+
+    A role's trust policy has no Resource element, because it applies to the role.
     """
     document, context = _read(text), request.keys()
     values = Values(context, variables=document.variables)
@@ -142,14 +144,15 @@ def evaluate_resource(text: str, caller: Caller, request: Request, *, trust: boo
 
 
 def keys_of(documents: Iterable[str]) -> set[str]:
-    """The condition keys that these policies compare, in lower case."""
+    """Return the condition keys that these policies compare, in lower case."""
     statements = [statement for text in documents for statement in _read(text).statements]
     return {key for it in statements if "Condition" in it for key in compared_keys(it["Condition"])}
 
 
 def check_document(text: str) -> None:
-    """Raises `UnsupportedPolicy` unless the text is an identity or session policy of the right
-    shape.
+    """Check the form of an identity or session policy.
+
+    Raises `UnsupportedPolicy` if it is invalid.
     """
     for statement in _read(text).statements:
         _shape(statement, required={"Resource"}, forbidden={"Principal"})
@@ -157,7 +160,7 @@ def check_document(text: str) -> None:
 
 @lru_cache(maxsize=1024)
 def _read(text: str) -> _Document:
-    """Parsed and checked once per text: the same policies are asked on every call."""
+    """Parse and check a text, once: the same policies are evaluated on every call."""
     try:
         raw = json.loads(text)
     except ValueError:
@@ -195,7 +198,7 @@ def _shape(statement: Mapping[str, Any], *, required: set[str], forbidden: set[s
 
 
 def _covers(statement: Mapping[str, Any], request: Request, values: Values) -> bool:
-    """True if the statement is about this action on this resource."""
+    """Return True if the statement applies to this action on this resource."""
     plain = Values({}, variables=False)  # Action takes no policy variables
     actions = [
         plain.glob(text.lower())
@@ -208,7 +211,7 @@ def _covers(statement: Mapping[str, Any], request: Request, values: Values) -> b
         return True
     resources = _list(statement.get("Resource", statement.get("NotResource")))
     if request.resource is None:
-        # "Any resource": an Allow for some of them counts, a Deny only if it is for all of them.
+        # "Any resource": an Allow for some resources counts, a Deny only if it is for all.
         return statement["Effect"] == "Allow" or ("Resource" in statement and "*" in resources)
     covered = any(values.glob(text).fullmatch(request.resource) for text in resources)
     return covered == ("Resource" in statement)
@@ -242,8 +245,9 @@ def _grant(statement: Mapping[str, Any], caller: Caller) -> Grant:
 
 
 def _principals(value: Any) -> list[str]:
-    """The AWS principals of a Principal element. Services and identity providers never sign with
-    the sandbox's keys.
+    """Return the AWS principals of a Principal element.
+
+    Services and identity providers never sign with the sandbox's keys.
     """
     if value == "*":
         return ["*"]

@@ -1,8 +1,7 @@
-"""moto's IAM role, extended with the time of the last change of its trust policy; and the policies
-that roles attach.
+"""moto's IAM role with the time of its last change of trust policy, and roles' attached policies.
 
-The fault "spreading" needs it: a new role, or one with a new trust policy, denies every call until
-IAM has propagated it.
+The fault "spreading" needs the time: a new role, or one with a new trust policy, denies every call
+until IAM has propagated it.
 """
 
 import json
@@ -16,8 +15,9 @@ from moto.iam.models import AWSManagedPolicy, IAMBackend, Role, iam_backends
 
 
 class _TrustPolicy:
-    """A data descriptor over the attribute: every way of changing it (API, CloudFormation) ends
-    in an assignment.
+    """A data descriptor over the attribute.
+
+    Every change of the policy, by the API or by CloudFormation, ends in an assignment.
     """
 
     def __get__(self, role: Any, owner: type | None = None) -> Any:
@@ -34,15 +34,19 @@ def trust_changed_at(role: Any) -> datetime:
 
 
 def managed_policy(account_id: str, arn: str) -> Any:
-    """The account's own, or AWS's: of those moto holds over a thousand, too many to load into
-    each account.
+    """Return the account's own managed policy, or AWS's.
+
+    moto holds over a thousand of AWS's, too many to load into each account.
     """
     own = iam_backends[account_id]["aws"].managed_policies.get(arn)
     return _aws_managed_policies(account_id).get(arn) if own is None else own
 
 
 def attachable(account_id: str, what: str, arn: str) -> Any:
-    """As `managed_policy`. Raises NotFoundException, which begins with `what`."""
+    """Return `managed_policy`.
+
+    Raises NotFoundException, whose text begins with `what`.
+    """
     found = managed_policy(account_id, arn)
     if found is None:
         raise NotFoundException(f"{what} {arn} does not exist or is not attachable.")

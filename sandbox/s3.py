@@ -1,5 +1,4 @@
-"""S3's permissions: the action of a request, and whether bucket policy and caller together allow
-it.
+"""S3's permissions: a request's action, and whether bucket policy and caller together allow it.
 
 moto allows every signed request everything, in every account. Here buckets belong to their account,
 a session may do what its role's policies allow, and unsigned requests read what a bucket policy
@@ -19,7 +18,7 @@ from sandbox.errors import AwsError, access_denied, unsupported
 from sandbox.identity import Permissions, context_of
 from sandbox.policy import Caller, Grant, Kind, Request, evaluate_resource
 
-# Sub-resources of buckets, and what their actions are called.
+# The sub-resources of buckets, and the names of their actions.
 _BUCKET_PARTS = {
     "acl": "BucketAcl",
     "cors": "BucketCORS",
@@ -37,7 +36,7 @@ _BUCKET_LISTS = {"versions": "s3:ListBucketVersions", "uploads": "s3:ListBucketM
 _OBJECT_PARTS = {"acl": "ObjectAcl", "attributes": "ObjectAttributes", "tagging": "ObjectTagging"}
 _UPLOADS = {"GET": "s3:ListMultipartUploadParts", "DELETE": "s3:AbortMultipartUpload"}
 _VERBS = {"GET": "Get", "HEAD": "Get", "PUT": "Put", "DELETE": "Delete"}
-# Query arguments that choose how, and not what.
+# Query arguments that do not change the action.
 _OPTIONS = {
     "bucket-region",
     "continuation-token",
@@ -59,7 +58,7 @@ _OPTIONS = {
     "versionId",
     "versions",
     "x-id",
-    # of presigned URLs in the old manner
+    # arguments of presigned URLs in the old format
     "AWSAccessKeyId",
     "Expires",
     "Signature",
@@ -67,7 +66,10 @@ _OPTIONS = {
 
 
 def authorise(request: HttpRequest, caller: Caller, permissions: Permissions) -> None:
-    """Raises AWS's answer unless the caller may do what the request asks for."""
+    """Check that the caller may send the request.
+
+    Raises AWS's refusal if it may not.
+    """
     keys = _condition_keys(request)
     for action, bucket_name, key in _actions(request):
         if not allowed(caller, permissions, action, bucket_name, key, keys=keys):
@@ -103,8 +105,9 @@ def allowed(
 
 
 def _condition_keys(request: HttpRequest) -> dict[str, str | None]:
-    """S3's own condition keys that this request has. Of conditional requests, those that write
-    have one.
+    """Return the request's values of S3's own condition keys.
+
+    Only requests that write have `s3:if-none-match`.
     """
     writes = request.method in {"PUT", "POST"}
     return {
@@ -137,7 +140,7 @@ def _arn(bucket: str, key: str | None) -> str:
 
 
 def _actions(request: HttpRequest) -> Iterator[tuple[str, str, str | None]]:
-    """The actions that the request needs, each with its bucket and key."""
+    """Yield the actions that the request needs, each with its bucket and key."""
     bucket, key = _address(request)
     unknown = {
         name
@@ -150,8 +153,7 @@ def _actions(request: HttpRequest) -> Iterator[tuple[str, str, str | None]]:
     if not bucket:
         yield "s3:ListAllMyBuckets", "", None
     elif not key and request.method == "POST" and "delete" in request.args:
-        # AWS refuses or deletes each object by itself. Here the refusal of one refuses the whole
-        # request.
+        # AWS refuses or deletes each object by itself. Here one refusal refuses the whole request.
         yield from ((action, bucket, name) for action, name in _deletions(request))
     elif not key:
         yield _bucket_action(request), bucket, None
@@ -164,7 +166,10 @@ def _actions(request: HttpRequest) -> Iterator[tuple[str, str, str | None]]:
 
 
 def _address(request: HttpRequest) -> tuple[str, str]:
-    """Path style, which boto3 uses for every endpoint of one's own, or `bucket.localhost`."""
+    """Return the bucket and key, in path style or from `bucket.localhost`.
+
+    boto3 uses path style for every custom endpoint.
+    """
     path = request.path.lstrip("/")
     host = request.host.partition(":")[0]
     if host.endswith(".localhost"):
@@ -176,7 +181,7 @@ def _address(request: HttpRequest) -> tuple[str, str]:
 def _bucket_action(request: HttpRequest) -> str:
     part = next((_BUCKET_PARTS[name] for name in request.args if name in _BUCKET_PARTS), None)
     if part is not None:
-        # S3 has one Put action for writing and removing such a part, but for the bucket policy.
+        # S3 has one Put action for writing and removing such a part, but not for the bucket policy.
         verb = "Put" if request.method == "DELETE" and part != "BucketPolicy" else _verb(request)
         return f"s3:{verb}{part}"
     match request.method:
@@ -194,9 +199,7 @@ def _bucket_action(request: HttpRequest) -> str:
 
 
 def _deletions(request: HttpRequest) -> Iterator[tuple[str, str]]:
-    """The action and the key for each object that the request deletes. Puts the body back for
-    moto to read.
-    """
+    """Yield the action and key for each object to delete. Restore the body for moto."""
     body = request.get_data(cache=True, parse_form_data=False)
     request.environ["wsgi.input"] = io.BytesIO(body)
     for doomed in ET.fromstring(body).iterfind("{*}Object"):  # noqa: S314  of a developer's own
@@ -223,7 +226,8 @@ def _verb(request: HttpRequest) -> str:
 
 
 def install() -> None:
-    """Moto's own reading of bucket policies knows no conditions and no HEAD, and would refuse
-    what was allowed here.
+    """Make moto permit everything.
+
+    moto's own check of bucket policies lacks conditions and HEAD. It would refuse allowed requests.
     """
     FakeBucket.get_permission = lambda _self, _action, _resource: PermissionResult.PERMITTED

@@ -1,7 +1,9 @@
-"""The sandbox as a server in this process: `with Sandbox() as aws: aws.client("iam",
-"444455556666")`.
+"""The sandbox as a server in this process.
 
-moto keeps its state in module globals, so a process holds one sandbox at a time; `reset` empties
+    with Sandbox() as aws:
+        aws.client("iam", "444455556666")
+
+moto keeps its state in module globals, so a process holds one sandbox at a time. `reset` empties
 it.
 """
 
@@ -39,9 +41,7 @@ if TYPE_CHECKING:
 
 
 class _QuietHandler(MotoRequestHandler):  # type: ignore[misc]  # moto is untyped here
-    """HTTP/1.1, so that clients may keep connections, and no line on the terminal for each
-    request.
-    """
+    """A handler with HTTP/1.1, for persistent connections, and without a log of requests."""
 
     protocol_version = "HTTP/1.1"
 
@@ -68,9 +68,8 @@ class Sandbox:
 
     def _build(self) -> Front:
         modules = frozenset(backends.list_of_moto_modules())
-        backends.list_of_moto_modules = lambda: (
-            modules
-        )  # moto reads its own folder for each request
+        # moto reads its own folder for each request.
+        backends.list_of_moto_modules = lambda: modules
         roles.install()
         cloudformation.install()
         s3.install()
@@ -84,7 +83,7 @@ class Sandbox:
 
     @property
     def url(self) -> str:
-        """With the name localhost, not the address: moto needs it for TemplateURL."""
+        """The URL with the name localhost, which moto needs for TemplateURL, not the address."""
         if self._server is None:
             raise RuntimeError("the sandbox is not started")
         return f"http://localhost:{self._server.port}"
@@ -104,7 +103,10 @@ class Sandbox:
         return None if self._vendor is None else self._vendor.broker_principal_arn
 
     def start(self) -> Self:
-        """Raises OSError if the port is taken."""
+        """Start the server.
+
+        Raises OSError if the port is taken.
+        """
         self._stopping.clear()
         host, _ = self._address
         # Bound here, because werkzeug would print its own text about a taken port, and exit.
@@ -137,7 +139,7 @@ class Sandbox:
         self._server = None
 
     def reset(self) -> None:
-        """An empty AWS: no accounts' resources, sessions, faults or recorded calls."""
+        """Delete all accounts' resources, sessions, faults and recorded calls."""
         custom_resources.clear()
         cfn_waiting.clear()
         organization.clear()
@@ -148,35 +150,32 @@ class Sandbox:
         self._vendor = None
 
     def later(self, **by: float) -> AbstractContextManager[None]:
-        """Within it, AWS's clock is ahead, by hours=1 for example: what was issued before has
-        aged by as much.
+        """Set AWS's clock ahead within the block, for example by hours=1.
+
+        Everything issued before has aged by as much.
         """
         return clock.ahead(timedelta(**by))
 
     def use_vendor(self, vendor: "VendorStack") -> None:
-        """From now on /_sandbox/broker-credentials answers with sessions of this vendor's
-        broker.
-        """
+        """Make /_sandbox/broker-credentials return sessions of this vendor's broker from now on."""
         self._vendor = vendor
 
     @property
     def vendor(self) -> "VendorStack | None":
-        """What was given to `use_vendor`."""
+        """The vendor that was given to `use_vendor`."""
         return self._vendor
 
     def open_session(self, role_arn: str, name: str, seconds: int = 3600) -> Session:
-        """A session as AWS itself opens one for a task or an instance: without AssumeRole, and
-        unrecorded.
-        """
+        """Open a session as AWS does for a task or an instance, without a recorded AssumeRole."""
         role = self._identities.role(role_arn)
         if role is None:
             raise LookupError(f"no role {role_arn}")
         return self._identities.open_session(role, name, seconds, policy=None)
 
     def client(self, service: str, account: str, region: str = "us-east-1", **options: Any) -> Any:
-        """A boto3 client as the root of an account. Close it, or use it in a `with closing(…)`."""
-        # One session, because each would parse AWS's service models again; locked, because it is
-        # not thread-safe.
+        """Return a boto3 client as the root of an account. The caller closes it."""
+        # One session, because each would parse AWS's service models again. It is locked, because it
+        # is not thread-safe.
         with self._boto_lock:
             return self._boto.client(
                 service,  # type: ignore[call-overload]

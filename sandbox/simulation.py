@@ -1,5 +1,6 @@
-"""IAM's SimulatePrincipalPolicy for roles, which moto lacks: may the role do this, and what
-keeps it from it.
+"""IAM's SimulatePrincipalPolicy for roles, which moto lacks.
+
+It reports whether a role has a permission, and what denies it.
 """
 
 import itertools
@@ -24,7 +25,7 @@ _KNOWN = {"Action", "Version", "PolicySourceArn", "ActionNames", "ResourceArns",
 
 
 def simulate(form: Mapping[str, str], role_of: Callable[[str], Any]) -> Response:
-    """The answer to the call. `role_of`: moto's role of an ARN, or None."""
+    """Answer the call. `role_of` returns moto's role of an ARN, or None."""
     if surplus := [name for name in form if name.partition(".")[0] not in _KNOWN]:
         raise unsupported(f"its {ACTION} takes no {', '.join(surplus)}")
     role = role_of(form.get("PolicySourceArn", ""))

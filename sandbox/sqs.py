@@ -1,8 +1,8 @@
-"""moto's SQS, made faster: moto reads the clock for every waiting message, several times in every
-call.
+"""moto's SQS, made faster, and corrected.
 
-And one difference from AWS is mended: SetQueueAttributes changes the attributes that it names, and
-moto also removes the queue's policy when the request has none.
+moto reads the clock for every waiting message, several times in every call. In moto,
+SetQueueAttributes also removes the queue's policy when the request has none. At AWS and here it
+changes only the attributes that the request names.
 """
 
 import time
@@ -15,7 +15,9 @@ from moto.sqs import models
 
 
 def _unix_time_millis(moment: datetime | None = None) -> float:
-    """Moto's makes two datetimes for each answer, so that a thousand waiting messages took a
+    """Return the time in milliseconds since 1970.
+
+    moto's version makes two datetimes for each answer. With it a thousand waiting messages took a
     minute to send and read.
     """
     return time.time() * 1000 if moment is None else float(utils.unix_time_millis(moment))
@@ -24,7 +26,7 @@ def _unix_time_millis(moment: datetime | None = None) -> float:
 def _keep_policy(set_attributes: Any) -> Any:
     @wraps(set_attributes)
     def keep(queue: models.Queue, attributes: dict[str, Any], now: float | None = None) -> None:
-        had = getattr(queue, "_policy_json", None)  # none while the queue is made
+        had = getattr(queue, "_policy_json", None)  # None while the queue is created
         set_attributes(queue, attributes, now)
         if had and "Policy" not in attributes:
             queue._policy_json = had

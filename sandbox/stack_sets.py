@@ -1,8 +1,7 @@
-"""AWS::CloudFormation::StackSet, service-managed: a stack in every account of the chosen
-organisational units.
+"""AWS::CloudFormation::StackSet, service-managed: a stack in every account of the chosen units.
 
-Each is a normal stack in its account, which fails or succeeds independently. They are made in the
-background, one after the other; the StackSet is ready when all have finished.
+Each is a normal stack in its account, which fails or succeeds independently. They are created in
+the background, one after the other. The StackSet is ready when all have finished.
 """
 
 import threading
@@ -24,7 +23,7 @@ Target = tuple[str, str]  # account and region
 
 @dataclass(frozen=True)
 class _Plan:
-    """What the properties of a StackSet ask for."""
+    """The properties of a StackSet, parsed."""
 
     template: str
     parameters: dict[str, str]
@@ -37,8 +36,9 @@ class _Plan:
 
     @classmethod
     def of(cls, properties: Mapping[str, Any], account: str) -> "_Plan":
-        """Raises what CloudFormation raises for a template, and ValueError for what the sandbox
-        does not know.
+        """Parse the properties of a StackSet.
+
+        Raises CloudFormation's errors for a template, and ValueError for what the sandbox lacks.
         """
         if properties.get("PermissionModel") != "SERVICE_MANAGED":
             raise ValueError("The sandbox knows service-managed StackSets only.")
@@ -66,8 +66,9 @@ class _Plan:
         )
 
     def targets(self, launching_account: str) -> list[Target]:
-        """Service-managed StackSets never reach the management account; a delegate's is one like
-        the others.
+        """Return the accounts and regions to deploy to, without the management account.
+
+        If a delegated administrator launches it, the delegate's own account is a target too.
         """
         left_out = self.left_out if self.by_delegate else [*self.left_out, launching_account]
         accounts = [
@@ -80,8 +81,9 @@ class _Plan:
 
 
 def _left_out(targets: Mapping[str, Any]) -> list[str]:
-    """The accounts of the units that are not meant. Raises ValueError for a filter that the
-    sandbox does not know.
+    """Return the accounts of the units that are excluded.
+
+    Raises ValueError for a filter that the sandbox lacks.
     """
     kind = targets.get("AccountFilterType", "NONE")
     if kind not in ("NONE", "DIFFERENCE"):
@@ -123,7 +125,7 @@ class StackSet(Slow):
                 plan = _Plan.of(properties, self.account_id)
                 organization.check(plan.units)
             except Exception as error:  # noqa: BLE001
-                # Anything wrong with the properties fails the resource.
+                # Any error in the properties fails the resource.
                 done(str(getattr(error, "message", "") or error))
                 cfn_waiting.flush()
                 return
@@ -142,7 +144,7 @@ class StackSet(Slow):
                 yield partial(self._update, target, plan)
 
     def follow(self) -> None:
-        """AutoDeployment: the organisation has changed."""
+        """Apply a change of the organisation, if AutoDeployment is on."""
         automatic = (self.sent or {}).get("AutoDeployment", {})
         if str(automatic.get("Enabled")).lower() != "true":
             return
@@ -178,7 +180,7 @@ class StackSet(Slow):
         return stack
 
     def _show(self, properties: Mapping[str, Any], plan: _Plan) -> None:
-        """So that DescribeStackSet and ListStackInstances know of it."""
+        """Register the StackSet for DescribeStackSet and ListStackInstances."""
         organization.listeners[:] = [
             *filter(lambda known: known != self.follow, organization.listeners)
         ]
@@ -240,13 +242,13 @@ class _Instance:
 
 
 class _Operation:
-    """Starts stacks, and says when all of them have come to rest, and whether too many failed."""
+    """Starts stacks, and reports when all have settled and whether too many failed."""
 
     def __init__(self, plan: _Plan | None, done: Any) -> None:
         self._plan = plan
         self._done = done
         self._lock = threading.Lock()
-        self._left = 1  # the one is `run` itself
+        self._left = 1  # `run` itself counts too
         self._begun = 0
         self._reasons: list[str] = []
 
@@ -258,7 +260,7 @@ class _Operation:
             try:
                 stack = step()
             except Exception as error:  # noqa: BLE001
-                # One account's refusal is that account's alone.
+                # An error in one account does not affect the others.
                 self._one_less(str(getattr(error, "message", "") or error))
             else:
                 cfn_waiting.when_settled(stack, self._settled)

@@ -1,7 +1,7 @@
 """The sandbox's STS: AssumeRole with all of its checks, and GetCallerIdentity.
 
 moto lets every caller assume any role, even one that does not exist. Here the role's trust policy,
-the caller's own policies, role chaining and the role's limits are enforced, and every attempt is
+the caller's own policies, role chaining and the role's limits are enforced. Every attempt is
 recorded for tests.
 """
 
@@ -43,9 +43,7 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class StsCall:
-    """One attempt to assume a role. The outcome is "allowed" or the code of the error that was
-    answered.
-    """
+    """One attempt to assume a role. The outcome is "allowed" or the code of the error."""
 
     caller_arn: str
     role_arn: str | None
@@ -73,8 +71,8 @@ class Sts:
             case "AssumeRole":
                 return self._recorded(form, caller, access_key_id)
             case "GetCallerIdentity":
-                # It needs no permission and no policy can deny it, so it tells who even an inert
-                # session is.
+                # It needs no permission and no policy can deny it, so it identifies even an inert
+                # session.
                 self._faults.strike(Attempt("GetCallerIdentity", caller.arn, caller.account))
                 fields = {"UserId": caller.unique_id, "Account": caller.account, "Arn": caller.arn}
                 return _answer(
@@ -145,9 +143,7 @@ class Sts:
 
 
 def _validate(form: Mapping[str, str]) -> None:
-    """AWS's own checks of the parameters, in its words. boto3 sends what is too long or
-    malformed all the same.
-    """
+    """Check the parameters as AWS does, in its words. boto3 does not check lengths and patterns."""
     surplus = set(form) - _PROTOCOL - _PARAMETERS
     if surplus:
         raise unsupported(f"its AssumeRole takes no {', '.join(sorted(surplus))}")
@@ -209,8 +205,9 @@ def _complaint(value: str, member: str, must: str) -> str:
 
 
 def _check_duration(seconds: int, role: Any, caller: Caller) -> None:
-    """Called after the permission check, because a caller without permission must not learn a
-    role's limits.
+    """Check the duration, after the permission.
+
+    A caller without permission must not learn a role's limits.
     """
     if caller.kind is Kind.SESSION and seconds > 3600:
         raise invalid(

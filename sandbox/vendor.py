@@ -12,14 +12,11 @@ VENDOR_ACCOUNT = "111122223333"
 VENDOR_REGION = "us-east-1"
 VENDOR_STACK = "deputy-broker"
 CANARY_STACK = "deputy-canary"
-_CANARY_ACCOUNTS = (
-    "222233334444",
-    "222244443333",
-    "222255556666",
-)  # the first that is not among the vendor's
+# The first that is not among the vendor's accounts is used.
+_CANARY_ACCOUNTS = ("222233334444", "222244443333", "222255556666")
 TEMPLATE_BUCKET = "deputy-templates-111122223333"
 CUSTOMERS = {"444455556666": "Acme", "777788889999": "Globex"}
-# Acme's account is the management account of an organisation with these.
+# Acme's account is the management account of an organisation with these accounts.
 MEMBERS = {
     "444400000001": "Acme's web shop",
     "444400000002": "Acme's data lake",
@@ -63,8 +60,9 @@ class Vendor:
 def deploy_vendor(
     sandbox_url: str, template_text: str, vendor: Vendor | None = None
 ) -> VendorStack:
-    """Creates the vendor's stack as its administrator would. Raises RuntimeError, with AWS's
-    reason, if that fails.
+    """Create the vendor's stack as its administrator would.
+
+    Raises RuntimeError, with AWS's reason, if that fails.
     """
     vendor = vendor or Vendor()
     parameters = {"TemplateBucketName": TEMPLATE_BUCKET, **vendor.parameters}
@@ -75,8 +73,9 @@ def deploy_vendor(
 def deploy_canary(
     sandbox_url: str, template_text: str, deployed: VendorStack, vendor: Vendor | None = None
 ) -> VendorStack:
-    """Creates the canary's stack for this vendor, in an account of its own. Raises as
-    `deploy_vendor`.
+    """Create the canary's stack for this vendor, in an account of its own.
+
+    Raises the errors of `deploy_vendor`.
     """
     vendor = vendor or Vendor()
     others = {vendor.account, *vendor.parameters.get("VendorAccountIds", "").split(",")}
@@ -98,7 +97,7 @@ def deploy_canary(
 def _deploy(
     sandbox_url: str, account: str, name: str, template_text: str, parameters: Mapping[str, str]
 ) -> dict[str, str]:
-    """The outputs of a new stack."""
+    """Create a stack, and return its outputs."""
     with closing(_client(sandbox_url, "cloudformation", account)) as cloudformation:
         cloudformation.create_stack(
             StackName=name,
@@ -116,7 +115,7 @@ def _deploy(
 
 
 def _vendor_stack(sandbox_url: str, account: str, outputs: Mapping[str, str]) -> VendorStack:
-    # CloudFormation's Ref gives a queue's URL at AWS; SQS itself gives the one at which this
+    # CloudFormation's Ref returns a queue's URL at AWS. SQS itself returns the one at which this
     # sandbox answers.
     name = outputs["RegistrationQueueUrl"].rpartition("/")[2]
     with closing(_client(sandbox_url, "sqs", account)) as sqs:
@@ -130,8 +129,9 @@ def _vendor_stack(sandbox_url: str, account: str, outputs: Mapping[str, str]) ->
 
 
 def seed_customers(sandbox_url: str) -> None:
-    """A bucket with an object in each customer's account, under a name that the permission sets
-    let the vendor read.
+    """Create a bucket with an object in each customer's account.
+
+    The permission sets let the vendor read buckets of this name.
     """
     for account, name in CUSTOMERS.items():
         bucket = f"deputy-shared-{name.lower()}"

@@ -1,7 +1,7 @@
-"""The sandbox's copy of AWS's CloudFormation console, for clicking through onboarding without AWS.
+"""The sandbox's copy of AWS's CloudFormation console, for onboarding by hand without AWS.
 
-It opens the same quick-create link and does what AWS's console does: it shows the template and
-calls CreateStack with the user's choices. It shows each refusal of the sandbox's AWS.
+It opens the same quick-create link as AWS's console. It shows the template, calls CreateStack with
+the user's choices, and shows each refusal of the sandbox's AWS.
 """
 
 from sandbox.console.app import console_app

@@ -35,11 +35,10 @@ bp = Blueprint("console", __name__)
 
 
 def console_app(aws_url: Callable[[], str]) -> "WSGIApplication":
-    """The console, which answers everything under /console, also if its server has stripped part of
-    the path.
+    """Build the console, which answers everything under /console.
 
-    It reads the sandbox's address at each request, because the console is made before the sandbox
-    has a port.
+    It works also if its server has stripped part of the path. It reads the sandbox's address at
+    each request, because the console is built before the sandbox has a port.
     """
     app = _flask(aws_url)
 
@@ -75,7 +74,7 @@ def stacks() -> Stacks:
     return found
 
 
-# What a browser may ask for.
+# Input from a browser.
 
 _account = Regexp(r"[0-9]{12}\Z", error="An AWS account id has 12 digits.")
 _region = Regexp(r"[a-z]{2}(-[a-z]+)+-[0-9]\Z", error="That is no AWS region.")
@@ -138,7 +137,7 @@ def _place_and_stack(values: Any) -> tuple[AccountRegion, str]:
 
 @bp.get("/")
 def index() -> str:
-    """The accounts that the console knows of, with their stacks."""
+    """Show the accounts that the console knows, with their stacks."""
     places: set[AccountRegion] = current_app.extensions["places"]
     if request.args:
         places.add(AccountRegion(**AccountRegionSchema().load(request.args)))
@@ -152,23 +151,22 @@ def index() -> str:
 
 @bp.get("/cloudformation/home")
 def home() -> str:
-    """The target of AWS's links. Their parameters are in the fragment, which only the browser
-    sees.
+    """Show the target of AWS's links, whose parameters are in the fragment.
+
+    Only the browser sees a fragment.
     """
     return render_template("home.html")
 
 
 @bp.get("/cloudformation/quick-create")
 def quick_create() -> str:
-    """The page for a fragment's `#/stacks/create/review?…`, with the fragment's query as its
-    own.
-    """
+    """Show the page for the query of a fragment's `#/stacks/create/review?…`."""
     region = request.args.get("region", DEFAULT_REGION)
     _region(region)
     template_url = request.args.get("templateURL", "")
     template = stacks().template(template_url)
-    # As in AWS, a link cannot fill in a NoEcho parameter, and one that the template hasn't is
-    # ignored.
+    # As at AWS, a link cannot fill in a NoEcho parameter, and a parameter that the template lacks
+    # is ignored.
     values = {
         parameter.name: (
             parameter.default
@@ -189,10 +187,10 @@ def quick_create() -> str:
 
 @bp.get("/cloudformation/stack")
 def stack() -> str:
-    """One stack's status, outputs and events, and its roles' trust policies."""
+    """Show one stack's status, outputs and events, and its roles' trust policies."""
     place, name = _place_and_stack(request.args)
     found, events = stacks().one(place, name)
-    # Not while the stack changes: the page reloads itself then, and would discard an edit.
+    # While the stack changes, the page reloads itself, which would discard an edit.
     at_rest = found["StackStatus"] in {
         "CREATE_COMPLETE",
         "UPDATE_COMPLETE",
@@ -206,7 +204,7 @@ def stack() -> str:
 
 @bp.get("/cloudformation/update")
 def update() -> str:
-    """Where a stack's parameters are changed, and its template is replaced (`?templateURL=`)."""
+    """Show the page that changes a stack's parameters or, with `?templateURL=`, its template."""
     query = dict(request.args)
     template_url = query.pop("templateURL", "").strip()
     place, name = _place_and_stack(query)
@@ -236,7 +234,7 @@ def update() -> str:
 
 @bp.post("/api/stacks")
 def create_stack() -> ResponseReturnValue:
-    """Create a stack, and say where to watch it."""
+    """Create a stack, and return the URL of its page."""
     launch: Launch = LaunchSchema().load(request.get_json())
     stacks().template(launch.template_url)
     stack_id = stacks().create(launch)
@@ -251,7 +249,7 @@ def create_stack() -> ResponseReturnValue:
 
 @bp.put("/api/stacks")
 def update_stack() -> ResponseReturnValue:
-    """Begin to update a stack, and say where to watch it."""
+    """Begin to update a stack, and return the URL of its page."""
     chosen: Update = UpdateSchema().load(request.get_json())
     stacks().update(chosen)
     place = chosen.place
@@ -303,7 +301,7 @@ def _bad_request(error: ValidationError) -> ResponseReturnValue:
 
 
 def _sentences(messages: list[Any] | dict[str, Any]) -> Iterator[str]:
-    """Messages are nested as the input was, and tell enough with their field's name."""
+    """Yield the messages of nested input, each with the name of its field."""
     if isinstance(messages, dict):
         for name, inner in messages.items():
             for sentence in _sentences(inner):
@@ -323,7 +321,7 @@ def _aws_unreachable(error: BotoCoreError) -> ResponseReturnValue:
 
 
 def _secure(response: Response) -> Response:
-    """A template is untrusted text: nothing in it may become code of this page."""
+    """Set the security headers, because a template is untrusted and must not become code."""
     response.headers["Content-Security-Policy"] = (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src"
         " 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"

@@ -1,6 +1,4 @@
-"""The console's calls to the sandbox's AWS: plain boto over HTTP, with the rights of the account
-that was chosen.
-"""
+"""The console's calls to the sandbox's AWS, by boto3, as the root of the chosen account."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -56,30 +54,27 @@ class Launch:
 
 @dataclass(frozen=True)
 class Update:
-    """The user's choices on the page that updates a stack. A parameter that is not given keeps
-    its value.
-    """
+    """The user's choices on the update page. An absent parameter keeps its value."""
 
     place: AccountRegion
     stack: str
     parameters: dict[str, str]
     capabilities: "list[CapabilityType]"
-    template_url: str | None = None  # in the place of the template that the stack has
+    template_url: str | None = None  # replaces the stack's template
 
 
 class Stacks:
     def __init__(self, aws_url: Callable[[], str]) -> None:
         self._aws_url = aws_url
         self._session = boto3.Session()
-        self._making_clients = (
-            Lock()
-        )  # clients may be shared by threads, a session that makes them may not
+        # Threads may share clients, but not the session that creates them.
+        self._making_clients = Lock()
 
     def template(self, template_url: str) -> Template:
-        """Read a template as CloudFormation does for a customer: without permissions in the
-        vendor's account.
+        """Read a template as CloudFormation does for a customer.
 
-        So a template that was not published fails here as it would at AWS.
+        The read has no permissions in the vendor's account. So a template that was not published
+        fails here as it would at AWS.
         """
         bucket, key = object_named_by(template_url, aws_url=self._aws_url())
         with self._making_clients:
@@ -100,9 +95,7 @@ class Stacks:
         return read(text.decode("utf-8", "replace"))
 
     def create(self, launch: Launch) -> str:
-        """The new stack's id. CloudFormation answers at once; how it went is in the stack's
-        status.
-        """
+        """Create a stack, and return its id at once. The stack's status shows the outcome."""
         with self._cloudformation(launch.place) as cloudformation:
             template: Any = {"TemplateURL": launch.template_url}
             if launch.without_external_id:
@@ -126,7 +119,7 @@ class Stacks:
     def one(
         self, place: AccountRegion, stack: str
     ) -> "tuple[StackTypeDef, list[StackEventTypeDef]]":
-        """A stack and its events, newest first, as AWS gives them."""
+        """Return a stack and its events, newest first, as AWS returns them."""
         with self._cloudformation(place) as cloudformation:
             found = cloudformation.describe_stacks(StackName=stack)["Stacks"][0]
             return found, cloudformation.describe_stack_events(StackName=found["StackId"])[
@@ -138,13 +131,13 @@ class Stacks:
             cloudformation.delete_stack(StackName=stack)
 
     def template_of(self, place: AccountRegion, stack: str) -> Template:
-        """The template that a stack has now."""
+        """Return the template that a stack has now."""
         with self._cloudformation(place) as cloudformation:
             body: Any = cloudformation.get_template(StackName=stack)["TemplateBody"]
         return read(body if isinstance(body, str) else json.dumps(body))
 
     def update(self, update: Update) -> None:
-        """What has not changed, CloudFormation does not touch."""
+        """Update a stack. CloudFormation does not touch resources that have not changed."""
         url = update.template_url
         template = self.template(url) if url else self.template_of(update.place, update.stack)
         names = [parameter.name for parameter in template.parameters]
@@ -167,8 +160,9 @@ class Stacks:
                 change(UsePreviousTemplate=True)
 
     def trust_policies(self, place: AccountRegion, stack: str) -> dict[str, str]:
-        """By the names of the stack's roles, as JSON to read and edit. They need not be the
-        template's any more.
+        """Return the trust policies by the names of the stack's roles, as JSON to read and edit.
+
+        They may differ from the template's.
         """
         with self._cloudformation(place) as cloudformation:
             found = cloudformation.describe_stack_resources(StackName=stack)["StackResources"]
@@ -180,7 +174,7 @@ class Stacks:
         policies = {}
         with self._client(place, "iam") as iam:
             for name in names:
-                with suppress(iam.exceptions.NoSuchEntityException):  # somebody deleted it by hand
+                with suppress(iam.exceptions.NoSuchEntityException):  # deleted by hand
                     role = iam.get_role(RoleName=name)["Role"]
                     policies[name] = json.dumps(role["AssumeRolePolicyDocument"], indent=2)
         return policies
@@ -196,7 +190,7 @@ class Stacks:
 
     @contextmanager
     def _client(self, place: AccountRegion, service: str) -> "Iterator[Any]":
-        """An access key of 12 digits is, in the sandbox, the root of that account."""
+        """Open a client with the account's id as its access key, which means the account's root."""
         with self._making_clients:
             client = self._session.client(
                 service,  # type: ignore[call-overload]
@@ -211,6 +205,6 @@ class Stacks:
 
 
 def _s3_message(error: ClientError) -> str:
-    """For an answer without a body only the status says what went wrong."""
+    """Return the message of an error. Without a body, only its status tells the reason."""
     details = error.response["Error"]
     return "Access Denied" if details.get("Code") == "403" else details.get("Message", "")

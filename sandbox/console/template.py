@@ -1,5 +1,4 @@
-"""The console's view of a template before anything is created: its address, parameters and
-capabilities.
+"""The console's view of a template before its creation: its address, parameters and capabilities.
 
 CloudFormation opens templates only from S3. The console refuses every other address, so a link can
 make this server fetch only an object of the sandbox.
@@ -40,7 +39,7 @@ class Parameter:
     label: str
     description: str
     default: str
-    is_list: bool  # of texts between commas, each of which must match the pattern
+    is_list: bool  # comma-separated; each member must match the pattern
     no_echo: bool
     allowed_values: list[str]
     allowed_pattern: str
@@ -66,7 +65,10 @@ class Template:
 
 
 def object_named_by(template_url: str, *, aws_url: str) -> tuple[str, str]:
-    """The bucket and key that a TemplateURL means, if it is a URL of S3, AWS's or the sandbox's."""
+    """Return the bucket and key of a TemplateURL.
+
+    It must be a URL of S3, AWS's or the sandbox's.
+    """
     if len(template_url) > MAX_URL_LENGTH:
         raise TemplateRefused(
             f"1 validation error detected: Value '{template_url}' at 'templateURL' failed to"
@@ -116,9 +118,7 @@ def read(text: str) -> Template:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with CloudFormation's functions, of which the console needs only to know that
-    something is there.
-    """
+    """A YAML loader that replaces CloudFormation's functions by their names."""
 
 
 _Loader.add_multi_constructor("!", lambda _loader, suffix, _node: f"!{suffix}")
@@ -140,9 +140,7 @@ def _capability(resources: Mapping[str, Any]) -> str:
 
 
 def _groups(document: Mapping[str, Any]) -> list[Group]:
-    """In the order that the template asks for; what it doesn't place comes last, by name, as in
-    AWS's console.
-    """
+    """Group parameters in the template's order. Others come last, by name, as in AWS's console."""
     interface = _mapping(_mapping(document.get("Metadata")).get("AWS::CloudFormation::Interface"))
     labels = _mapping(interface.get("ParameterLabels"))
     left = {
@@ -181,7 +179,7 @@ def _parameter(name: str, declared: Mapping[str, Any], label: str) -> Parameter:
 
 
 def _text(value: object) -> str:
-    """CloudFormation's parameters are strings, however the YAML spells them."""
+    """Return a value as a string, as CloudFormation's parameters are, whatever its YAML type."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return "" if value is None else str(value)
