@@ -1,10 +1,11 @@
-"""boto3 sessions for your customers' AWS accounts, whose credentials refresh themselves through
-Deputy.
+"""boto3 sessions for your customers' AWS accounts, whose credentials Deputy issues and renews.
 
-import deputy_client
+Usage:
 
-aws = deputy_client.session(tenant_id, connection_id)
-for bucket in aws.client("s3").list_buckets()["Buckets"]: ...
+    import deputy_client
+
+    aws = deputy_client.session(tenant_id, connection_id)
+    for bucket in aws.client("s3").list_buckets()["Buckets"]: ...
 """
 
 from deputy_client.credentials import report_refused, session

@@ -1,11 +1,11 @@
-"""deputy-credential-process: prints credentials the way the AWS CLI and every AWS SDK read them.
+"""deputy-credential-process: prints credentials in the format of the AWS CLI and all AWS SDKs.
 
-Standard output gets the JSON of credential_process and nothing else; standard error gets the reason
-when there is none.
+Standard output gets only the JSON of credential_process. Standard error gets the reason for a
+failure.
 
-Some SDKs take a failure for a reason to try the next source of credentials, which may be the
-worker's own role. For them `--fail-closed` answers with a key that AWS does not know, so that their
-search ends here and AWS refuses the call.
+After a failure some SDKs try the next source of credentials, which may be the worker's own role.
+For them `--fail-closed` prints a key that AWS does not know. Their search ends there, and AWS
+refuses the call.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from deputy_client.service import Issued, Question, Service
 _CLOSED_SECONDS = 60
 
 _EXIT: dict[type[DeputyError], int] = {
-    ConfigurationError: 2,  # as argparse's own
+    ConfigurationError: 2,  # the same as argparse's
     BadRequest: 2,
     NotPermitted: 3,
     NotVerified: 4,
@@ -69,7 +69,7 @@ verified, suspended, or refused by AWS, 5 Deputy can't be reached (try again), 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status."""
+    """Run the command, and return its exit status."""
     words = sys.argv[1:] if arguments is None else arguments
     if not _closed(words):
         return _answer(words)
@@ -83,17 +83,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _closed(words: Sequence[str]) -> bool:
-    """Whether the option is among these words: also when they are wrong, or the variable says
-    neither yes nor no.
+    """Return True if the option or its variable is set.
+
+    It counts even if other arguments are wrong. An invalid value of the variable counts as set.
     """
     return "--fail-closed" in words or os.environ.get("DEPUTY_FAIL_CLOSED", "0") not in {"", "0"}
 
 
 def _joined() -> bool:
-    """Whether a reason would end up among the credentials: some versions of the SDK for C++ read
-    both streams as one.
+    """Return True if an error message would be mixed with the credentials.
 
-    They could then not read the key, and would go on to the next source.
+    Some versions of the SDK for C++ read both streams as one. They could not read the key then, and
+    would try the next source.
     """
     return sys.stderr is None or (not os.isatty(1) and os.path.sameopenfile(1, 2))
 
@@ -105,7 +106,7 @@ def _answer(words: Sequence[str]) -> int:
             given.tenant, given.connection, duration_seconds=given.duration, reason=given.reason
         )
         issued = Service(given.url, key_file=given.key_file).issue(question)
-    except SystemExit as said:  # by argparse: it has printed its help, or what is wrong
+    except SystemExit as said:  # from argparse, which has printed its help or the error
         return int(said.code or 0)
     except DeputyError as error:
         sys.stderr.write(f"deputy-credential-process: {error}\n")
@@ -115,9 +116,7 @@ def _answer(words: Sequence[str]) -> int:
 
 
 def _fail_closed() -> int:
-    """Prints a key of the right form that AWS does not know, and that is asked for again after a
-    minute.
-    """
+    """Print a key of the right form that AWS does not know. It expires after a minute."""
     ends = datetime.now(UTC) + timedelta(seconds=_CLOSED_SECONDS)
     _print(
         Issued(

@@ -1,8 +1,8 @@
-"""A boto3 session whose credentials come from Deputy, and come again before they expire.
+"""A boto3 session whose credentials come from Deputy, and are renewed before they expire.
 
-botocore's own RefreshableCredentials do the work and the locking. What is added: windows that suit
-short sessions, a session that is used to its end while Deputy is away, and a memory for failures,
-so that a Deputy that is down is not asked by every call of every thread.
+botocore's own RefreshableCredentials renew and lock. This module adds three things: refresh windows
+that suit short sessions, the use of a session to its end while Deputy is unreachable, and a memory
+of failures. With it, not every call of every thread requests credentials while Deputy is down.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from deputy_client.service import ATTEMPTS, Issued, Question, Service
 if TYPE_CHECKING:
     import boto3.session
 
-# Before the end of a session. In the first window one thread asks and the others go on with what
-# they have. In the second, all wait, and a refusal is raised: it is as long as the clock skew that
-# AWS tolerates, so that what we hold for valid is valid at AWS. While Deputy can't be reached,
-# calls go on with the session to its end in both. So a program that is in use outlasts a Deputy
-# that is away for ten minutes, whenever that begins.
+# Refresh windows before the end of a session. In the advisory one, one thread requests credentials
+# and the others use the current ones. In the mandatory one all wait, and a refusal is raised. It is
+# as long as the clock skew that AWS tolerates, so credentials that are valid here are valid at AWS.
+# While Deputy can't be reached, calls use the session to its end in both. So a busy program
+# outlasts ten minutes without Deputy at any time.
 ADVISORY_SECONDS = 15 * 60
 MANDATORY_SECONDS = 5 * 60
-# Of a session that came with less life than this, both are in proportion, or it would be asked for
-# again at once. Deputy hands out sessions of an hour with 25 minutes at least
-# (app/issuing/session_cache.py): 12.5 are left of them then.
+# If a session began with less life than this, both windows shrink in proportion. Otherwise it would
+# be renewed at once. Deputy issues sessions of an hour with 25 minutes at least
+# (app/issuing/session_cache.py): the advisory window of those is 12.5 minutes.
 _LONG_ENOUGH = 2 * ADVISORY_SECONDS
 
 # How long a failure counts: while credentials are still good, and for threads that queued behind
@@ -55,22 +55,22 @@ def session(  # noqa: PLR0913  all but the two are options
     reason: str | None = None,
     region_name: str | None = None,
 ) -> boto3.session.Session:
-    """A boto3 session in the customer's account. Its credentials refresh themselves for as long as
-    it is used.
+    """Return a boto3 session in the customer's account, whose credentials renew themselves.
 
-    Deputy is asked at once, so what is wrong is raised here: NotVerified, Suspended, RoleRefused,
-    NotPermitted, BadRequest, Unreachable or ConfigurationError, all of them a DeputyError. Should
-    it be wrong later, calls go on until the credentials are about to expire (while Deputy can't be
-    reached, until they expire), and then raise the same.
+    Deputy is called at once, so a problem is raised here: NotVerified, Suspended, RoleRefused,
+    NotPermitted, BadRequest, Unreachable or ConfigurationError, all of them a DeputyError. After a
+    later problem, calls continue until the credentials are about to expire, and then raise the same
+    errors. While Deputy can't be reached, they continue until the credentials expire.
 
-    `url` and `key` are those of Deputy; without them, DEPUTY_URL and DEPUTY_API_KEY_FILE or
-    DEPUTY_API_KEY count, read again at each refresh. `session_policy` only narrows what the role
-    may do; `reason` goes to Deputy's audit log.
+    `url` and `key` are those of Deputy. Their defaults are DEPUTY_URL, and DEPUTY_API_KEY_FILE or
+    DEPUTY_API_KEY, read again at each refresh. `session_policy` only narrows what the role may do.
+    `reason` goes to Deputy's audit log.
 
     Credentials are safe to share among threads. As with any boto3 session, make clients in one
     thread, or one session for each thread.
     """
-    # a third of a start, which deputy-credential-process need not wait for
+    # Imported lazily: it takes a third of the start-up time, and deputy-credential-process does not
+    # need it.
     import boto3.session  # noqa: PLC0415
     import botocore.session  # noqa: PLC0415
 
@@ -91,14 +91,15 @@ def session(  # noqa: PLR0913  all but the two are options
 
 
 def report_refused(session: boto3.session.Session) -> bool:
-    """Tell Deputy that AWS refuses a session that `deputy_client.session` made; True when Deputy
-    was told.
+    """Report to Deputy that AWS refuses a session of `deputy_client.session`. Return True if sent.
 
-    For a program that knows better than the client, which does this by itself when AWS says that
-    there is no such session, or that it expired before its time. Deputy no longer hands that
-    session out, and proves the role again; the next call of the session asks for other credentials.
-    A connection is reported once a minute at most: False when that has been done. Raises
-    DeputyError; ConfigurationError when the session was not made by `deputy_client`.
+    The client reports by itself when AWS answers that the session does not exist, or that it
+    expired before its time. This function is for programs that detect other refusals. Deputy stops
+    issuing the session, and proves the role again. The session's next call requests new
+    credentials.
+
+    A connection is reported at most once a minute: False means that it was reported already. Raises
+    DeputyError, and ConfigurationError if the session is not one of `deputy_client`.
     """
     credentials = session.get_credentials()
     if not isinstance(credentials, DeputyCredentials):
@@ -113,7 +114,7 @@ class DeputyCredentials(RefreshableCredentials):
         self._service = service
         self._question = question
         self._failure: tuple[float, DeputyError] | None = None
-        self._refused = False  # by AWS, as far as is known
+        self._refused = False  # AWS is known to refuse the session
         self._ask(ATTEMPTS)
         super().__init__(
             access_key=self._issued.access_key_id,
@@ -128,7 +129,7 @@ class DeputyCredentials(RefreshableCredentials):
         )
 
     def refresh_needed(self, refresh_in: float | None = None) -> bool:
-        """Whether less than `refresh_in` seconds are left; of a short session, in proportion.
+        """Return True if less than `refresh_in` seconds are left, in proportion for short sessions.
 
         A session that AWS refused is renewed like one that ends soon.
         """
@@ -140,9 +141,7 @@ class DeputyCredentials(RefreshableCredentials):
         return super().refresh_needed(window * min(1, self._lifetime / _LONG_ENOUGH))  # type: ignore[arg-type]
 
     def rejected(self, key_id: str, as_expired: bool) -> None:  # noqa: FBT001  a callback's
-        """AWS refused a request that was signed with this key. Tells Deputy if it is the current
-        session's key.
-        """
+        """Report to Deputy that AWS refused this key, if it is the current session's."""
         current = self._issued
         if key_id != current.access_key_id or (
             as_expired and _moment(current.expiration) <= datetime.now(UTC)
@@ -150,11 +149,14 @@ class DeputyCredentials(RefreshableCredentials):
             return
         try:
             self.report()
-        except DeputyError as error:  # the program gets AWS's own error; this is beside it
+        except DeputyError as error:  # the program gets AWS's own error
             _log.warning("AWS refuses a session, and Deputy could not be told: %s", error)
 
     def report(self) -> bool:
-        """Tell Deputy, unless it was told within the last minute. Raises DeputyError."""
+        """Report a refusal to Deputy, unless one was reported within the last minute.
+
+        Return True if it was reported. Raises DeputyError.
+        """
         if not _reports.passes(self._question.connection):
             return False
         self._refused = True
@@ -162,8 +164,9 @@ class DeputyCredentials(RefreshableCredentials):
         return True
 
     def _renew(self) -> dict[str, str | None]:
-        """What botocore calls with its lock held. While Deputy is away, those that there are,
-        until they expire.
+        """Renew the credentials. botocore calls it with its lock held.
+
+        While Deputy is unreachable, return the current ones until they expire.
         """
         if failure := self._failure_within(_QUEUE_SECONDS):
             raise failure.again()
@@ -188,15 +191,13 @@ class DeputyCredentials(RefreshableCredentials):
         return _as_botocore_has_them(issued)
 
     def _failure_within(self, seconds: float) -> DeputyError | None:
-        """The last one, if it was so many seconds ago at most."""
+        """Return the last failure if it is less than `seconds` old."""
         failure = self._failure
         return failure[1] if failure is not None and monotonic() - failure[0] < seconds else None
 
 
 class _Provider(CredentialProvider):
-    """The only source that the session has: no environment variable or profile gets between it
-    and Deputy.
-    """
+    """The session's only source of credentials. Environment variables and profiles are ignored."""
 
     METHOD = "deputy"
     CANONICAL_NAME = "deputy"

@@ -1,6 +1,6 @@
-"""Why there are no credentials, as one tree of exceptions; each class says who has to act.
+"""The reasons why there are no credentials, as one tree of exceptions by who must act.
 
-The names are those of states, as they read in an `except`: `except deputy_client.NotVerified`.
+Their names are those of states, as they read in `except deputy_client.NotVerified`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,11 +9,11 @@ FieldErrors = Mapping[str, Sequence[str]]
 
 
 class DeputyError(Exception):
-    """No credentials. Its text says what to do, and never holds a key or a credential.
+    """No credentials. Its text says what to do, and never contains a key or a credential.
 
-    `code` is Deputy's (None if it did not answer), `request_id` is what Deputy's log and audit log
-    know the request by, `errors` is what is wrong by field, `retry_after` is how many seconds
-    Deputy asked to wait.
+    `code` is Deputy's, or None if it did not answer. `request_id` identifies the request in
+    Deputy's log and audit log. `errors` lists the errors by field. `retry_after` is the time in
+    seconds that Deputy asked to wait.
     """
 
     def __init__(
@@ -38,8 +38,9 @@ class DeputyError(Exception):
         return f"{self.message}{fields}{request}"
 
     def again(self) -> "DeputyError":
-        """The same refusal for another thread: one exception that is raised in many would
-        collect their tracebacks.
+        """Copy the error for another thread.
+
+        An exception that many threads raise would collect their tracebacks.
         """
         return type(self)(
             self.message,
@@ -51,8 +52,9 @@ class DeputyError(Exception):
 
 
 class ConfigurationError(DeputyError):
-    """The worker's own set-up: no URL, no key, plain http to another machine, a wrong clock.
-    Nothing was issued.
+    """An error in the worker's own set-up. Nothing was issued.
+
+    Examples: no URL, no key, plain http to another machine, a wrong clock.
     """
 
 
@@ -69,16 +71,12 @@ class Suspended(DeputyError):
 
 
 class RoleRefused(DeputyError):
-    """The connection was verified, but AWS refuses it now: the customer changed or removed the
-    role.
-    """
+    """AWS refuses a connection that was verified: the customer changed or removed the role."""
 
 
 class BadRequest(DeputyError):
-    """Deputy can't do what was asked for; `errors` says why, by field."""
+    """Deputy can't fulfil the request. `errors` gives the reasons by field."""
 
 
 class Unreachable(DeputyError):
-    """Deputy, or AWS behind it, did not answer, or is busy. The same call may succeed in a
-    moment.
-    """
+    """Deputy, or AWS behind it, did not answer or is busy. A later call may succeed."""

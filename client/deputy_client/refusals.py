@@ -1,5 +1,4 @@
-"""How the client notices that AWS refuses a session that Deputy issued, and how often it reports
-that.
+"""How the client detects that AWS refuses a session of Deputy's, and how often it reports that.
 
 When a role is deleted, its sessions stop working, and Deputy gets no message. Only requests that
 were signed with a session of Deputy's count.
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 REPORT_SECONDS = 60
 
-# The codes for "there is no such session": of STS and IAM, of services that speak JSON, and of S3.
+# The codes for a session that does not exist: of STS and IAM, of JSON services, and of S3.
 _UNKNOWN = {
     "InvalidClientTokenId",
     "UnrecognizedClientException",
@@ -34,13 +33,16 @@ _CREDENTIAL = re.compile(r"Credential=(\w+)/")
 
 
 def watch(session: Session, rejected: Callable[[str, bool], None]) -> None:
-    """Call `rejected(access_key_id, as_expired)` whenever AWS refuses a session itself to a
-    client of this session.
+    """Call `rejected(access_key_id, as_expired)` when AWS refuses the session's credentials.
+
+    The session's own clients are watched.
     """
 
     def signed(**event: Any) -> None:
-        """Runs after botocore's own handler for the service, which signs: handlers for all
-        services come last.
+        """Record the key that signed the request.
+
+        Handlers for all services run last. So this runs after botocore's own handler for the
+        service, which signs.
         """
         request: AWSRequest = event["request"]
         found = _CREDENTIAL.search(str(request.headers.get("Authorization")))
@@ -57,9 +59,7 @@ def watch(session: Session, rejected: Callable[[str, bool], None]) -> None:
 
 
 class Gate:
-    """Once a minute for each connection, however many sessions and threads this process has for
-    it.
-    """
+    """A rate limit of one report a minute for each connection in this process."""
 
     def __init__(self) -> None:
         self._lock = Lock()

@@ -1,8 +1,8 @@
-"""Deputy's API, as far as a worker needs it: requests with short timeouts and few retries.
+"""The part of Deputy's API that a worker needs: requests with short timeouts and few retries.
 
-The key goes to one place: over https or within this machine, no redirect is followed, and no
-message, repr or log line holds it. Address and key are looked up for each request, so that a
-rotated key is used at once.
+The key is sent only over https or within this machine, and no redirect is followed. No message,
+repr or log line contains it. Address and key are read for each request, so that a rotated key is
+used at once.
 """
 
 import ipaddress
@@ -38,7 +38,7 @@ from deputy_client.errors import (
 CONNECT_SECONDS = 3
 READ_SECONDS = 10
 ATTEMPTS = 4
-PATIENCE_SECONDS = 20  # no attempt begins later than this
+PATIENCE_SECONDS = 20  # no attempt begins later
 _FIRST_PAUSE_SECONDS = 0.5
 _TRY_AGAIN = {429, 502, 503, 504}
 
@@ -64,25 +64,25 @@ _REFUSALS: dict[str, tuple[type[DeputyError], str]] = {
 
 @dataclass(frozen=True)
 class Issued:
-    """Credentials as Deputy hands them out."""
+    """Credentials as Deputy issues them."""
 
     access_key_id: str
     secret_access_key: str = field(repr=False)
     session_token: str = field(repr=False)
     expiration: str
-    account_id: str | None  # a Deputy of before it was added does not tell
+    account_id: str | None  # None from a Deputy that is too old to send it
 
 
 @dataclass(frozen=True)
 class Question:
-    """Which credentials are wanted: the path of the connection, and what is asked of it."""
+    """A request for credentials: the path of the connection, and the body."""
 
     connection: str
     body: bytes
 
     @classmethod
     def of(cls, tenant_id: UUID | str, connection_id: UUID | str, **wanted: Any) -> Self:
-        """`wanted` are the members of the body; those that are None are left to Deputy."""
+        """Build a request. `wanted` are the fields of the body; None means Deputy's default."""
         tenant, connection = _uuid("tenant_id", tenant_id), _uuid("connection_id", connection_id)
         given = {name: value for name, value in wanted.items() if value is not None}
         try:
@@ -94,14 +94,17 @@ class Question:
 
 @dataclass(frozen=True)
 class Service:
-    """A Deputy, and the key to ask it with. What is None comes from the environment."""
+    """A Deputy, and its API key. The environment replaces None."""
 
     url: str | None = None
     key: str | None = field(default=None, repr=False)
     key_file: str | None = None
 
     def issue(self, question: Question, *, attempts: int = ATTEMPTS) -> Issued:
-        """Raises DeputyError."""
+        """Request credentials, with retries.
+
+        Raises DeputyError.
+        """
         latest = monotonic() + PATIENCE_SECONDS
         for attempt in range(attempts):
             answer = self._ask(question)
@@ -112,12 +115,15 @@ class Service:
             if not again or attempt + 1 == attempts or monotonic() + pause > latest:
                 break
             sleep(pause)
-        # Raised out here, where nothing of the request, which has the key in it, hangs on the
-        # exception.
+        # Raised outside the loop, so that the exception has no reference to the request with the
+        # key.
         raise failure
 
     def report_refused(self, question: Question) -> None:
-        """Tell Deputy that AWS refuses what it issued, in one attempt. Raises DeputyError."""
+        """Report to Deputy that AWS refuses its sessions, in one attempt.
+
+        Raises DeputyError.
+        """
         url = self._address()
         answer = self._send(url, f"{question.connection}/report-refused", b"{}")
         if isinstance(answer, tuple):
@@ -126,7 +132,7 @@ class Service:
             raise _refusal(answer, url)
 
     def _ask(self, question: Question) -> Issued | tuple[DeputyError, bool]:
-        """The credentials; or why there are none, and whether to ask again."""
+        """Return the credentials, or the error and whether to try again."""
         url = self._address()
         answer = self._send(url, f"{question.connection}/credentials", question.body)
         if isinstance(answer, tuple):
@@ -136,7 +142,7 @@ class Service:
         return _refusal(answer, url), answer.status_code in _TRY_AGAIN
 
     def _send(self, url: str, path: str, body: bytes) -> AWSResponse | tuple[DeputyError, bool]:
-        """Deputy's answer, or the error and whether to try again."""
+        """Return Deputy's answer, or the error and whether to try again."""
         headers = {
             "Authorization": f"Bearer {self._current_key()}",
             "Accept": "application/json",
@@ -162,9 +168,8 @@ class Service:
         path = self.key_file or os.environ.get("DEPUTY_API_KEY_FILE")
         if path:
             try:
-                text = (
-                    Path(path).read_bytes().decode("latin-1")
-                )  # anything goes in; _checked_key decides
+                # All bytes decode; _checked_key decides.
+                text = Path(path).read_bytes().decode("latin-1")
             except OSError as error:
                 raise ConfigurationError(
                     f"The API key's file {path} can't be read: {error.strerror}."
@@ -178,10 +183,10 @@ class Service:
 
 
 def _connection(url: str) -> URLLib3Session:
-    """A new one for each request: minutes pass in between, and nothing is left open."""
+    """Open a connection for one request. Minutes pass between requests, so none is kept open."""
     bundle = os.environ.get("DEPUTY_CA_BUNDLE") or os.environ.get("AWS_CA_BUNDLE")
     return URLLib3Session(
-        # a path is right; the stubs know only bool
+        # A path is right; the stubs know only bool.
         verify=bundle or True,  # type: ignore[arg-type]
         proxies=get_environ_proxies(url) if url.startswith("https:") else {},
         timeout=(CONNECT_SECONDS, READ_SECONDS),  # type: ignore[arg-type]  # likewise
@@ -236,7 +241,7 @@ def _uuid(name: str, value: UUID | str) -> UUID:
 
 
 def _pause(attempt: int) -> float:
-    """Doubles, with jitter, so that workers which failed together don't come back together."""
+    """Return the pause before a retry: exponential backoff with jitter, so that retries spread."""
     return _FIRST_PAUSE_SECONDS * float(2**attempt) * random.uniform(0.5, 1)  # noqa: S311  no secret
 
 
@@ -281,7 +286,7 @@ def _by_status(status: int) -> type[DeputyError]:
 
 
 def _stranger(status: int, url: str) -> DeputyError:
-    """An answer that Deputy did not write: a load balancer's, a proxy's, another website's."""
+    """Describe an answer that Deputy did not write, such as a load balancer's or a proxy's."""
     if 300 <= status < 400:
         text = (
             f"{url} redirects, and the client follows no redirect with an API key. Set DEPUTY_URL"
@@ -312,7 +317,7 @@ def _field_errors(errors: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _clean(text: str) -> str:
-    """One line, fit for a terminal and a log."""
+    """Return the text as one line, safe for a terminal and a log."""
     return "".join(c if c.isprintable() else " " for c in text[:1000]).strip()
 
 
