@@ -1,10 +1,10 @@
-"""Part of `make check`: compare the migrations with the models and with app/store/revocation.py,
-and check that the release before can work on their schema.
+"""Part of `make check`: migrations match the models and app/store/revocation.py.
 
-While a release is replaced, both work on the newer schema, and so does the older one if it comes
-back. So a migration expands: what older code reads stays, and what it writes is accepted. One that
-contracts names in `contracts` the revision since which no code uses what it takes away.
-CONTRIBUTING.md says how to go in two steps.
+It also checks that the previous release can work on the new schema. While a release is replaced,
+both releases work on the newer schema. After a rollback the older one does. So a migration expands:
+what older code reads stays, and what it writes is accepted. A migration that contracts sets
+`contracts` to the revision since which no code uses what it removes. CONTRIBUTING.md describes the
+two steps.
 """
 
 import re
@@ -35,7 +35,7 @@ _CONTRACTS = {
     "refuses rows that older code writes": (
         r"\bADD\s+CONSTRAINT\b(?!.*\bUSING\s+INDEX\b)|\bCREATE\s+UNIQUE\s+INDEX\b"
     ),
-    # PostgreSQL builds an index under a lock beside which nothing is issued, unless it does so
+    # PostgreSQL builds an index under a lock that blocks all issuing, unless it does so
     # concurrently.
     "stops all writers to the audit log": (
         r"\bCREATE\s+(UNIQUE\s+)?INDEX\s+(?!CONCURRENTLY\b)(?!.*\bON\s+ONLY\b).*\bON\s+\"?audit_events"
@@ -51,10 +51,9 @@ _TRIGGERS = {
 
 
 def contractions(statement: str) -> list[str]:
-    """What of a statement on PostgreSQL older code may stumble over."""
-    if re.match(
-        r"\s*(CREATE\s+TABLE|ALTER\s+INDEX)\b", statement, re.IGNORECASE
-    ):  # no code names an index
+    """Return the reasons why older code may fail after a statement on PostgreSQL."""
+    # No code names an index.
+    if re.match(r"\s*(CREATE\s+TABLE|ALTER\s+INDEX)\b", statement, re.IGNORECASE):
         return []
     return [
         what
@@ -64,9 +63,7 @@ def contractions(statement: str) -> list[str]:
 
 
 def contracting(url: str) -> Iterator[str]:
-    """Upgrade an empty PostgreSQL. Return a line for each later step that contracts and does not
-    say so.
-    """
+    """Upgrade an empty PostgreSQL. Yield a line for each later step that contracts undeclared."""
     database = Database(url)
     config = alembic_config(database)
     command.upgrade(config, KNOWN[0])
@@ -91,9 +88,7 @@ def contracting(url: str) -> Iterator[str]:
 
 
 def has_triggers_of_revocation(database: Database) -> bool:
-    """Return whether the triggers of an upgraded database are those that app/store/revocation.py
-    makes.
-    """
+    """Return True if an upgraded database has the triggers of app/store/revocation.py."""
     dialect = database.engine.dialect.name
     with database.write(SYSTEM) as db:
         migrated = _triggers(db, dialect)
@@ -119,7 +114,7 @@ def _drop_triggers(db: Session) -> None:
 
 
 def _triggers(db: Session, dialect: str) -> list[str]:
-    """Return their definitions, sorted and without line breaks."""
+    """Return the triggers' definitions, sorted and without line breaks."""
     return sorted(
         " ".join(definition.split()) for definition in db.scalars(text(_TRIGGERS[dialect]))
     )
@@ -137,7 +132,7 @@ def _said(step: Script, found: list[str]) -> Iterator[str]:
 
 
 def problems() -> Iterator[str]:
-    """Return a line for each problem."""
+    """Yield a line for each problem."""
     with tempfile.TemporaryDirectory() as folder, Postgres() as server:
         sqlite = f"sqlite:///{Path(folder) / 'check.sqlite3'}"
         yield from contracting(server.url())

@@ -1,9 +1,8 @@
-"""Part of `make check`: what Access Analyzer's ValidatePolicy and CheckNoPublicAccess would say of
-our own policies, as far as that can be told without AWS. docs/deployment.md has the commands for
-those who can call it.
+"""Part of `make check`: the checks of Access Analyzer on our own policies, without AWS.
 
-It reads every policy in cloudformation/ and in deploy/fargate.yaml. Each check takes one statement
-and names what is wrong with it.
+It replaces ValidatePolicy and CheckNoPublicAccess as far as possible. docs/deployment.md has the
+commands for those who can call them. It reads every policy in cloudformation/ and in
+deploy/fargate.yaml. Each check takes one statement and returns what is wrong with it.
 """
 
 import json
@@ -40,7 +39,7 @@ def as_list(value: Any) -> list[Any]:
 
 
 def _either(value: Any) -> list[Any]:
-    """Both of what Fn::If chooses from."""
+    """Return both alternatives of Fn::If, or the value."""
     return list(value["Fn::If"][1:]) if isinstance(value, dict) and "Fn::If" in value else [value]
 
 
@@ -49,19 +48,18 @@ def actions(statement: Statement) -> list[str]:
 
 
 def _on_everything(statement: Statement) -> bool:
-    """On every resource, also after substitution."""
+    """Return True if the statement applies to every resource, also after substitution."""
     found = [
         one.get("Fn::Sub", one) if isinstance(one, dict) else one
         for one in as_list(statement.get("Resource", []))
     ]
-    resources = [
-        one[0] if isinstance(one, list) else one for one in found
-    ]  # a text with values of its own
+    # Fn::Sub with a list: the text and its values.
+    resources = [one[0] if isinstance(one, list) else one for one in found]
     return bool(all_resources(one for one in resources if isinstance(one, str)))
 
 
 def everything_on_everything(statement: Statement) -> list[str]:
-    """All actions, or a whole service, on every resource."""
+    """Return allowed wildcards for all actions, or for a whole service, on every resource."""
     if statement["Effect"] != "Allow" or not _on_everything(statement):
         return []
     return all_actions(actions(statement))
@@ -74,19 +72,22 @@ def any_role_passed(statement: Statement) -> list[str]:
 
 
 def inverted(statement: Statement) -> list[str]:
-    """An Allow of all but a list, which grows with every service that AWS adds."""
+    """Return the elements that allow all but a list.
+
+    Such a statement allows more with every service that AWS adds.
+    """
     if statement["Effect"] != "Allow":
         return []
     return [key for key in ("NotAction", "NotResource", "NotPrincipal") if key in statement]
 
 
 def unknown_actions(statement: Statement) -> list[str]:
-    """Names that AWS does not know: it accepts and ignores them, so a slip would go unseen."""
+    """Return the actions that do not exist. AWS ignores them, so a typing error has no effect."""
     return [action for action in actions(statement) if not actions_named(action)]
 
 
 def _comparisons(condition: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """(operator, key) of each."""
+    """Yield the operator and key of each comparison."""
     for operator, tests in condition.items():
         for test in _either(tests) if operator != "Ref" else []:
             yield from ((operator, key) for key in test if key != "Ref")
@@ -112,8 +113,9 @@ def _narrows(condition: dict[str, Any]) -> bool:
 
 
 def public(statement: Statement) -> list[str]:
-    """An Allow for everybody that no condition on who or whence narrows. sts:ExternalId does
-    not: it is no secret.
+    """Return "*" if the statement allows everybody, without a condition on identity or origin.
+
+    sts:ExternalId is no such condition, because it is no secret.
     """
     principal = statement.get("Principal")
     names = as_list(principal.get("AWS", []) if isinstance(principal, dict) else principal)
@@ -132,7 +134,7 @@ CHECKS = {
 
 
 def statements_in(node: Any) -> Iterator[Statement]:
-    """The statements of every policy document at any depth of a template."""
+    """Yield the statements of every policy document at any depth of a template."""
     if isinstance(node, dict):
         # A rule of a web ACL has a Statement too, without an Effect.
         yield from (one for one in as_list(node.get("Statement", [])) if "Effect" in one)
@@ -144,7 +146,7 @@ def statements_in(node: Any) -> Iterator[Statement]:
 
 
 def shipped() -> Iterator[tuple[str, Statement]]:
-    """A name for each statement of the templates and of the permission sets, and the statement."""
+    """Yield the statements of the templates and of the permission sets, each with a name."""
     for path in sorted(CLOUDFORMATION.glob("permission-sets/*.json")):
         for statement in json.loads(path.read_text())["statements"]:
             yield f"{path.stem}-{statement['Sid']}", statement

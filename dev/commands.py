@@ -1,6 +1,6 @@
 """Several of the operator's commands in one process, which loads the service once.
 
-python -m dev.commands "templates check" migrate "keys bootstrap"
+Usage: python -m dev.commands "templates check" migrate "keys bootstrap"
 """
 
 import gc
@@ -12,7 +12,7 @@ from flask.cli import cli
 
 
 def main(commands: list[str]) -> None:
-    """As the shell's `flask --app wsgi A && flask --app wsgi B`."""
+    """Run the commands like the shell's `flask --app wsgi A && flask --app wsgi B`."""
     for words in commands:
         try:
             cli.main(["--app", "wsgi", *words.split()], prog_name="flask")

@@ -1,8 +1,6 @@
-"""`make demo`: every step of onboarding and issuing in the terminal, through the API and the
-sandbox's AWS.
+"""`make demo`: onboarding and issuing in the terminal, through the API and the sandbox's AWS.
 
-It uses the running service if there is one (`make run`, found by its data folder), otherwise it
-starts one.
+It uses a running service (`make run`, identified by its data folder), or starts one.
 """
 
 import argparse
@@ -32,11 +30,11 @@ _PATIENCE = 60  # seconds
 
 
 class DemoError(Exception):
-    """A step had another result than expected."""
+    """A step had an unexpected result."""
 
 
 class Api:
-    """The REST API with one key, as a program would use it."""
+    """The REST API with one key, as a client would use it."""
 
     def __init__(self, url: str, key: str) -> None:
         self._url = url
@@ -75,8 +73,9 @@ def forget_own_aws() -> None:
 
 @contextmanager
 def service() -> Iterator[tuple[str, str, str]]:
-    """(URL, sandbox URL, admin key) of the running service, or of one that is started here and
-    stopped afterwards.
+    """Yield the service's URL, its sandbox's URL and the admin key.
+
+    Without a running service, one is started here and stopped afterwards.
     """
     settings = Settings.from_environment(os.environ)
     if found := running(settings):
@@ -87,7 +86,7 @@ def service() -> Iterator[tuple[str, str, str]]:
     with tempfile.TemporaryDirectory(prefix="deputy-demo-") as folder:
         own = replace(settings, port=free_port(), sandbox_port=free_port(), data=Path(folder))
         with Stack(own, os.environ) as stack:
-            stack.web_processes = 1  # the demo asks one thing after the other
+            stack.web_processes = 1  # the demo sends one request after the other
             stack.prepare()
             stack.start_sandbox()
             stack.publish()
@@ -171,7 +170,7 @@ def attack_with_an_open_role(admin: Api, sandbox_url: str, globex: dict[str, Any
     step(8, "DANGER: Globex makes a role that does not require its External ID")
     kit = admin("GET", f"/v1/tenants/{globex['id']}/onboarding", expect=200)
     trust = kit["trust_policy"]
-    del trust["Statement"][0]["Condition"]["StringEquals"]  # no External ID asked for
+    del trust["Statement"][0]["Condition"]["StringEquals"]  # no External ID is required
     with closing(aws(sandbox_url, "iam", GLOBEX)) as iam:
         role = iam.create_role(
             RoleName=kit["role_name"], AssumeRolePolicyDocument=json.dumps(trust)
@@ -221,7 +220,7 @@ def a_week_later(admin: Api, sandbox_url: str, connection: dict[str, Any]) -> No
 
 
 def awaited(admin: Api, path: str, status: str) -> dict[str, Any]:
-    """The connection, once it has this status."""
+    """Wait for the connection to have this status, and return it."""
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
         connection = admin("GET", path, expect=200)
@@ -241,9 +240,7 @@ def show_audit(admin: Api) -> None:
 
 
 def arrived(admin: Api, path: str) -> dict[str, Any]:
-    """The tenant's connection, once its stack has registered it and the background worker has
-    proven it.
-    """
+    """Wait for the tenant's connection to be registered and proven, and return it."""
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
         for connection in admin("GET", path, expect=200)["items"]:
@@ -271,9 +268,7 @@ def launch(sandbox_url: str, account: str, link: str) -> None:
 
 
 def stack_of(link: str) -> dict[str, Any]:
-    """What a launch link and the console's check box ask of CloudFormation, as the arguments of
-    create_stack.
-    """
+    """Return the arguments of create_stack for a launch link and the console's check box."""
     wanted = dict(parse_qsl(urlsplit(link).fragment.partition("?")[2]))
     return {
         "StackName": wanted["stackName"],
@@ -294,7 +289,7 @@ def aws(
     secret: str = "sandbox",  # noqa: S107
     token: str | None = None,
 ) -> Any:
-    """A boto3 client of the sandbox; twelve digits as the key are the root of that account."""
+    """Return a boto3 client of the sandbox. Twelve digits as the key mean an account's root."""
     return boto3.session.Session().client(
         service,  # type: ignore[call-overload]
         region_name="us-east-1",

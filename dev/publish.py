@@ -1,8 +1,6 @@
-"""`make publish`: publish changed permission sets beside a running `make run`, and restart Deputy
-with them.
+"""`make publish`: publish changed permission sets, and restart Deputy of `make run` with them.
 
-The local AWS and the database go on, so roles that were made with an earlier version can be
-updated.
+The local AWS and the database continue, so roles of an earlier version can be updated.
 """
 
 import os
@@ -24,8 +22,9 @@ def main() -> int:
 
 
 def ask(settings: Settings) -> str:
-    """Ask `make run` to publish, and return what it answers. Raises StackError if nothing was
-    published.
+    """Ask `make run` to publish, and return its answer.
+
+    Raises StackError if nothing was published.
     """
     if running(settings) is None:
         raise StackError(NOT_RUNNING)

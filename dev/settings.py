@@ -1,5 +1,6 @@
-"""Write the tables of docs/settings.md from the declarations in app/config.py. `make format`
-runs it.
+"""Write the tables of docs/settings.md from the declarations in app/config.py.
+
+`make format` runs it.
 """
 
 import re

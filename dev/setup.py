@@ -1,8 +1,7 @@
-"""Creates .venv and installs the pins of requirements-dev.txt. Standard library only, as nothing is
-installed yet.
+"""Creates .venv and installs the pins of requirements-dev.txt.
 
-make runs it when requirements-dev.txt changed. It prints its progress, and what to do when it
-fails.
+It uses only the standard library, because nothing is installed yet. make runs it when
+requirements-dev.txt has changed. It prints its progress, and advice after a failure.
 """
 
 import shutil
@@ -52,8 +51,9 @@ def main() -> None:
 
 
 def progress(running: "subprocess.Popen[str]") -> list[str]:
-    """Shows which package pip is at, on one line in a terminal and every twentieth elsewhere.
-    Returns all lines.
+    """Show pip's current package, on one line in a terminal and every twentieth elsewhere.
+
+    Return all lines.
     """
     lines = []
     packages = 0

@@ -1,9 +1,8 @@
-"""Deputy and its sandbox on one machine: starts the processes, waits until they are ready, and
-stops them again.
+"""Deputy and its sandbox on one machine: starts the processes, waits for them, and stops them.
 
-The sandbox keeps AWS in memory, so it starts fresh each time; the embedded database then starts
-fresh too, or it would hold connections to roles that no longer exist. A database of your own
-(DEPUTY_DATABASE_URL) is never touched.
+The sandbox keeps AWS in memory, so it starts fresh each time. The embedded database then starts
+fresh too. Otherwise it would hold connections to roles that no longer exist. A database of your own
+(DEPUTY_DATABASE_URL) is never changed.
 """
 
 import contextlib
@@ -32,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENDOR_ACCOUNT = "111122223333"
 _READY_SECONDS = 120
 _BROKER = re.compile(r"arn:aws:iam::(?P<account>[0-9]{12}):role/(?P<name>[A-Za-z0-9_+=,.@-]{1,64})")
-# With these, an AWS SDK finds no credentials but those in its environment.
+# With these, an AWS SDK uses only the credentials in its environment.
 ONLY_THESE_CREDENTIALS = {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -42,11 +41,11 @@ NOT_RUNNING = (
     "make run is not running here. Start it in another terminal, in this folder. If it runs with a"
     " DEPUTY_DATA_DIR of its own, set that variable in this terminal as well."
 )
-_QUOTE = "'\"'\"'"  # ends the shell's quotes, says one, and begins them again
+_QUOTE = "'\"'\"'"  # ends the shell's quotes, writes a quote, and begins them again
 
 
 class StackError(Exception):
-    """A part can't start. The message is one line that says why."""
+    """A part can't start. The message is one line with the reason."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +66,12 @@ class Settings:
 
     @classmethod
     def of_running(cls, env: Mapping[str, str]) -> "Settings":
-        """Return the data folder alone: what runs there notes its own ports."""
+        """Return the data folder alone. A running service records its own ports there."""
         return cls.from_environment({"DEPUTY_DATA_DIR": env.get("DEPUTY_DATA_DIR", "")})
 
     @property
     def publish_request(self) -> Path:
-        """The file with which `make publish` asks `make run` for something. It is removed once
-        that is done.
-        """
+        """The file by which `make publish` sends a request to `make run`, which removes it."""
         return self.data / "publish"
 
     @property
@@ -98,9 +95,7 @@ def _port(env: Mapping[str, str], name: str, default: int) -> int:
 
 
 class Stack:
-    """The running processes. Use it in a `with`, which stops at its end everything that was
-    started.
-    """
+    """The running processes. Use it in a `with`, which stops all of them at its end."""
 
     web_processes = 2
 
@@ -117,7 +112,7 @@ class Stack:
         self._lock: IO[str] | None = None
         self._doubts: list[str] = []
         self.onboarding_url: str | None = None
-        self._of_sandbox: dict[str, str] = {}  # known once the vendor's side of AWS is there
+        self._of_sandbox: dict[str, str] = {}  # filled in once the vendor's stack exists
 
     def __enter__(self) -> Self:
         return self
@@ -154,17 +149,16 @@ class Stack:
         }
 
     def publish(self) -> int:
-        """Publish the templates as the vendor's deploy pipeline would: with credentials of its
-        own account.
-        """
+        """Publish the templates with the vendor's own credentials, as its deploy pipeline would."""
         return len(self._published().splitlines())
 
     def _published(self) -> str:
         return self._commands("templates publish", extra=self._publisher())
 
     def answer_publish_request(self) -> None:
-        """Publish if `make publish` asks for it, and restart the processes that read permission
-        sets at their start.
+        """Publish if `make publish` asks for it, and restart the web processes and the worker.
+
+        They read permission sets only at their start.
         """
         if not self.settings.publish_request.exists():
             return
@@ -180,7 +174,7 @@ class Stack:
         self.settings.publish_request.unlink(missing_ok=True)
 
     def _publisher(self) -> dict[str, str]:
-        """In the sandbox, an access key of twelve digits is the root of that account."""
+        """Return an access key of twelve digits: in the sandbox the root of that account."""
         account, _ = broker(self.environment)
         return {"AWS_ACCESS_KEY_ID": account, "AWS_SECRET_ACCESS_KEY": "sandbox"}
 
@@ -206,9 +200,7 @@ class Stack:
         _write_private(self.environment_file, exports(self.environment))
 
     def onboard(self) -> None:
-        """Create a first customer with an onboarding link. Does nothing to a database of the
-        user's own.
-        """
+        """Create a first customer with an onboarding link, but not in a user's own database."""
         if self.embedded:
             tenant = self._ask("/v1/tenants", {"name": "Acme"})
             self.onboarding_url = self._ask(f"/v1/tenants/{tenant['id']}/onboarding-links", {})[
@@ -236,7 +228,7 @@ class Stack:
         return self.settings.data / f"{name}.log"
 
     def dead(self) -> str | None:
-        """The name of a process that ended by itself."""
+        """Return the name of a process that ended by itself."""
         return next(
             (name for name, child in self._children.items() if child.poll() is not None), None
         )
@@ -281,7 +273,7 @@ class Stack:
         return clean | deputy | ONLY_THESE_CREDENTIALS | self._aws()
 
     def _aws(self) -> dict[str, str]:
-        """Which AWS the service talks to, and as whom."""
+        """Return the variables that select the service's AWS and its credentials."""
         return {
             "AWS_ENDPOINT_URL": self.settings.sandbox_url,
             "AWS_REGION": "us-east-1",
@@ -294,9 +286,8 @@ class Stack:
         """Allow one run per data folder: a second one would remove the first one's database."""
         data = self.settings.data
         try:
-            data.mkdir(
-                mode=0o700, parents=True, exist_ok=True
-            )  # other users must not read the database and the logs
+            # Other users must not read the database and the logs.
+            data.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = (data / "run.lock").open("w")
         except OSError as error:
             raise StackError(f"DEPUTY_DATA_DIR={data} can't be used: {error.strerror}.") from error
@@ -308,7 +299,7 @@ class Stack:
             raise StackError(
                 f"Another run uses {data}; stop it, or set DEPUTY_DATA_DIR to another folder."
             ) from None
-        self._remove_notes()  # of a run that was killed outright
+        self._remove_notes()  # notes of a run that was killed
         for name in ("sandbox", "web", "worker"):
             self.log(name).unlink(missing_ok=True)
 
@@ -343,8 +334,9 @@ class Stack:
         return done.stdout
 
     def _pass_on(self, said: str) -> None:
-        """Print the service's warnings about its settings, each once: every process logs the
-        same ones.
+        """Print the service's warnings about its settings, each once.
+
+        Every process logs the same warnings.
         """
         for line in said.splitlines():
             found = json.loads(line) if line.startswith("{") else {}
@@ -382,7 +374,7 @@ class Stack:
 
 
 def running(settings: Settings) -> dict[str, str] | None:
-    """The addresses and the key of the `make run` of this data folder, if it still runs."""
+    """Return the addresses and the key of this data folder's `make run`, if it still runs."""
     try:
         found: dict[str, str] = json.loads((settings.data / "run.json").read_text())
         with urllib.request.urlopen(f"{found['url']}/healthz", timeout=2):  # noqa: S310  http, ours
@@ -392,7 +384,7 @@ def running(settings: Settings) -> dict[str, str] | None:
 
 
 def setting(env: Mapping[str, str], name: str) -> str | None:
-    """A setting as the service reads it: from the file that NAME_FILE names, or from NAME.
+    """Return a setting as the service reads it: from the file in NAME_FILE, or from NAME.
 
     A file that can't be read is left for the service to report.
     """
@@ -403,8 +395,9 @@ def setting(env: Mapping[str, str], name: str) -> str | None:
 
 
 def broker(env: Mapping[str, str]) -> tuple[str, str]:
-    """The account and the name of the role that the service acts as. Raises StackError for what
-    broker.yaml can't make.
+    """Return the account and the name of the role that the service acts as.
+
+    Raises StackError for a role that broker.yaml can't create.
     """
     found = _BROKER.fullmatch(setting(env, "DEPUTY_BROKER_PRINCIPAL_ARN") or "")
     if found is None:
@@ -417,8 +410,9 @@ def broker(env: Mapping[str, str]) -> tuple[str, str]:
 
 
 def vendor_arguments(env: Mapping[str, str]) -> list[str]:
-    """The sandbox's arguments for a vendor's stack that matches the service's settings
-    (broker.yaml's parameters).
+    """Return the sandbox's arguments for a vendor's stack that matches the service's settings.
+
+    The settings become broker.yaml's parameters.
     """
     account, name = broker(env)
     prefix = setting(env, "DEPUTY_ROLE_PREFIX")
@@ -437,7 +431,7 @@ def vendor_arguments(env: Mapping[str, str]) -> list[str]:
 
 
 def exports(env: Mapping[str, str]) -> str:
-    """The service's settings and AWS's variables as a file for the shell. Every value is quoted."""
+    """Return the service's settings and AWS's variables for the shell, with every value quoted."""
     names = (name for name in sorted(env) if re.fullmatch(r"(DEPUTY|AWS)_[A-Za-z0-9_]+", name))
     return "".join(
         "export {}='{}'\n".format(name, env[name].replace("'", _QUOTE)) for name in names
@@ -465,8 +459,9 @@ def _ensure_free(name: str, port: int) -> None:
 
 
 def end_with_parent() -> None:
-    """In the child: Linux ends it if the parent is killed (PR_SET_PDEATHSIG). On other systems
-    it continues to run.
+    """Ask Linux to end this child process if its parent is killed (PR_SET_PDEATHSIG).
+
+    On other systems it continues to run.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -1,8 +1,10 @@
-"""The steps of the README's tour that curl can't do; `dev/tour.sh` calls it.
+"""The steps of the README's tour that curl can't do. `dev/tour.sh` calls it.
 
-python -m dev.tour                        prints the addresses and the key of `make run`, as shell
-assignments python -m dev.tour launch ACCOUNT LINK    creates the stack that a launch link opens
-python -m dev.tour verified TENANT        waits for a verified connection, and prints its id
+Usage:
+
+    python -m dev.tour                        print addresses and key of `make run` for a shell
+    python -m dev.tour launch ACCOUNT LINK    create the stack that a launch link opens
+    python -m dev.tour verified TENANT        wait for a verified connection, and print its id
 """
 
 import os
@@ -19,8 +21,9 @@ from dev.stack import Settings, running
 
 
 def main(words: list[str]) -> int:
-    """Run a command. Return 1 if no `make run` is there (the shell prints that), or if the
-    command fails (printed here).
+    """Run a command, and return its exit status.
+
+    It is 1 without a `make run` (the shell prints that), or if the command fails (printed here).
     """
     name, *arguments = words or ["where"]
     if name not in _COMMANDS or len(arguments) != len(signature(_COMMANDS[name]).parameters) - 1:

@@ -1,3 +1,1 @@
-"""`make aws-check`: the whole story once on real AWS, with accounts of the operator's, and a
-clean-up at its end.
-"""
+"""`make aws-check`: Deputy's functions on AWS, with the operator's accounts, and a clean-up."""

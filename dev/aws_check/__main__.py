@@ -1,9 +1,8 @@
-"""`make aws-check`: the whole story once on AWS, with two accounts of yours, or three. Then
-everything is removed again.
+"""`make aws-check`: Deputy's functions on AWS, with two or three accounts of yours.
 
-It makes broker.yaml's stack in VENDOR, canary.yaml's in CANARY, and the customer's in CUSTOMER,
-under names and with a tag that only this run has, and changes nothing else. Deputy itself runs on
-this machine.
+It creates broker.yaml's stack in VENDOR, canary.yaml's in CANARY, and the customer's in CUSTOMER.
+Their names and their tag belong to this run only. It changes nothing else, and removes everything
+at its end. Deputy itself runs on this machine.
 """
 
 import argparse
@@ -96,9 +95,8 @@ def _accounts(
         return made
 
     vendor = account("VENDOR", options.vendor, options.region)
-    customer = account(
-        "CUSTOMER", options.customer, vendor.region
-    )  # a stack registers only in the topic's region
+    # A stack registers only in the topic's region.
+    customer = account("CUSTOMER", options.customer, vendor.region)
     canary = account("CANARY", options.canary, vendor.region) if options.canary else None
     ensure_fit(vendor, customer, canary)
     return vendor, customer, canary
@@ -139,8 +137,9 @@ def _agreed() -> bool:
 
 
 def check(stage: Stage) -> int:
-    """Tell the story, clean up whatever happened, and report. 0 if every step passed and nothing
-    is left.
+    """Run the steps, clean up in any case, and report.
+
+    Return 0 if every step passed and nothing is left.
     """
     began, failure = time.monotonic(), None
     with _signals() as story:
@@ -153,7 +152,7 @@ def check(stage: Stage) -> int:
         except FAILURES as error:
             failure = str(error)
         except Exception as error:  # noqa: BLE001
-            # A mistake of the check's own: the accounts come first.
+            # A mistake of the check's own: the accounts must be cleaned up first.
             failure = f"{type(error).__name__}: {error}"
             traceback.print_exc()
         finally:
@@ -183,9 +182,7 @@ STEPS: list[tuple[str, Callable[[Stage], None]]] = [
 
 
 def _clean(stage: Stage) -> list[str]:
-    """Deputy answers the messages of the customer's stack while that is removed, so it stops
-    last.
-    """
+    """Clean up, and stop Deputy last: it answers the messages of the customer's stack."""
     print("\nCleaning up", flush=True)
     try:
         if stage.deputy:
@@ -231,8 +228,9 @@ def _report_clean_up(run: Run, left: list[str]) -> int:
 
 @contextmanager
 def _signals() -> Iterator[set[str]]:
-    """Ctrl-C, SIGTERM and SIGHUP end the story, once; when it is over, and this set empty, they
-    change nothing.
+    """End the steps once on Ctrl-C, SIGTERM or SIGHUP.
+
+    After the steps, when the yielded set is empty, signals have no effect.
     """
     story = {"is told"}
 

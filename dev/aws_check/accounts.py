@@ -1,6 +1,4 @@
-"""The operator's AWS accounts: whose they are, and what must be so before anything is made in
-them.
-"""
+"""The operator's AWS accounts, and what is checked before anything is created in them."""
 
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -16,12 +14,13 @@ _PATIENT = Config(
 
 
 class CheckError(Exception):
-    """The check can't go on. The message says why, in words for the operator."""
+    """The check can't continue. The message tells the operator why."""
 
 
 class Account:
-    """One account, and who we are in it. `part` is what the account is for: VENDOR, CUSTOMER or
-    CANARY.
+    """One account, and the operator's identity in it.
+
+    `part` is the account's purpose: VENDOR, CUSTOMER or CANARY.
     """
 
     def __init__(self, part: str, session: boto3.session.Session) -> None:
@@ -61,7 +60,7 @@ class Account:
         return self._clients[service]
 
     def environment(self) -> dict[str, str]:
-        """Its credentials, as they are now, for another process."""
+        """Return the account's current credentials for another process."""
         found = self.session.get_credentials()
         if found is None:
             raise CheckError(f"{self.part}: there are no credentials.")
@@ -80,7 +79,7 @@ class Account:
 
 
 def session_of(credentials: Mapping[str, str], region: str) -> boto3.session.Session:
-    """From what AssumeRole or Deputy's API answers."""
+    """Build a session from an answer of AssumeRole or Deputy's API."""
     return boto3.session.Session(
         aws_access_key_id=credentials["AccessKeyId"],
         aws_secret_access_key=credentials["SecretAccessKey"],
@@ -90,7 +89,10 @@ def session_of(credentials: Mapping[str, str], region: str) -> boto3.session.Ses
 
 
 def ensure_fit(vendor: Account, customer: Account, canary: Account | None) -> None:
-    """Raises CheckError for accounts with which the check can't work."""
+    """Check that the accounts fit the check.
+
+    Raises CheckError if they do not.
+    """
     accounts = [account for account in (vendor, customer, canary) if account]
     if len({account.id for account in accounts}) < len(accounts):
         same = ", ".join(f"{account.part} is {account.id}" for account in accounts)
@@ -114,8 +116,9 @@ _BLOCKED = (
 
 
 def ensure_public_templates(vendor: Account) -> str | None:
-    """Raises CheckError if the account blocks public buckets. Returns why that could not be
-    found out, if so.
+    """Check that the account allows public buckets. Return the reason if that is unknown.
+
+    Raises CheckError if the account blocks them.
     """
     client = vendor.session.client("s3control", config=_PATIENT)
     with closing(client):

@@ -1,6 +1,4 @@
-"""What AWS is expected to answer, which is what the sandbox answers, and where AWS answered
-otherwise.
-"""
+"""The expected answers of AWS, which are the sandbox's, and the differences from them."""
 
 import time
 from collections.abc import Callable
@@ -48,7 +46,7 @@ EXPECTED = {
     "a stack deleted while nobody answers its messages": "DELETE_COMPLETE",
 }
 
-# Seconds. The sandbox needs none of them; at AWS, IAM spreads within seconds and rarely a minute.
+# Seconds. The sandbox needs none of them. At AWS, IAM's propagation takes seconds, rarely a minute.
 WITHIN = {
     "a new role may be assumed": 60,
     "the customer's stack is complete, and answered": 180,
@@ -60,7 +58,7 @@ WITHIN = {
 
 
 class Answers:
-    """What AWS said so far."""
+    """The answers of AWS so far."""
 
     def __init__(self) -> None:
         self.said: dict[str, str] = {}
@@ -75,11 +73,11 @@ class Answers:
         )
 
     def ask(self, question: str, call: Callable[[], object]) -> None:
-        """Note what AWS answers to this call."""
+        """Record AWS's answer to this call."""
         self.note(question, code_of(call))
 
     def waited(self, what: str, look: Callable[[], _Found | None], seconds: float) -> _Found:
-        """As `until`, and note how long it took."""
+        """Wait like `until`, and record the time."""
         began = time.monotonic()
         found = until(what, look, seconds)
         self.took[what] = time.monotonic() - began
@@ -87,7 +85,7 @@ class Answers:
         return found
 
     def differences(self) -> list[str]:
-        """Where AWS answered otherwise than the sandbox does, a line each."""
+        """List AWS's differences from the sandbox, a line each."""
         found = [
             f"{question}: {said} (the sandbox: {EXPECTED[question]})"
             for question, said in self.said.items()
@@ -101,7 +99,7 @@ class Answers:
         return found + late
 
     def unasked(self) -> list[str]:
-        """What the check did not come to."""
+        """List the questions that the check did not reach."""
         return [
             name
             for table, seen in ((EXPECTED, self.said), (WITHIN, self.took))
@@ -122,7 +120,7 @@ def code_of(call: Callable[[], object]) -> str:
 
 
 def until(what: str, look: Callable[[], _Found | None], seconds: float) -> _Found:
-    """What `look` returns once that is not None. Says every 15 seconds that it waits."""
+    """Return the result of `look` when it is not None. Print a line every 15 seconds meanwhile."""
     began = said = time.monotonic()
     pause = 0.1
     while (found := look()) is None:

@@ -1,8 +1,7 @@
-"""Removes what a run has made, and lists what it could not remove. It needs no memory: names and
-tags say what is a run's.
+"""Removes what a run has created, and lists what it could not remove.
 
-It deletes stacks that have the run's tag, and the bucket that such a stack leaves behind, and
-nothing else.
+It needs no stored state, because names and tags identify a run's resources. It deletes only stacks
+that have the run's tag, and the bucket that such a stack leaves behind.
 """
 
 import time
@@ -19,7 +18,9 @@ from dev.aws_check.stacks import Run
 
 @dataclass
 class CleanUp:
-    """The accounts in the order in which they are emptied: the customer's role goes before the
+    """The clean-up of a run.
+
+    `accounts` are in the order in which they are emptied: the customer's role is removed before the
     broker that it trusts.
     """
 
@@ -28,7 +29,7 @@ class CleanUp:
     troubles: list[str] = field(default_factory=list)
 
     def remove(self) -> None:
-        """Delete the run's stacks; in the vendor's account, the template bucket too."""
+        """Delete the run's stacks, and in the vendor's account also the template bucket."""
         for account in self.accounts:
             with self._noting(account, "its stacks"):
                 for stack in stacks.of_run(account, self.run):
@@ -43,7 +44,7 @@ class CleanUp:
                     remove_bucket(account, self.run.bucket(account))
 
     def left(self) -> list[str]:
-        """What is still there, by its name, a line each."""
+        """List what is still there, by its name, a line each."""
         found: list[str] = []
         for account in self.accounts:
             for what, look in _LOOKS.items():
@@ -56,18 +57,19 @@ class CleanUp:
 
     @contextmanager
     def _noting(self, account: Account, what: str) -> Iterator[None]:
-        """One thing that can't be removed keeps nothing else from it."""
+        """Record an error, so that one failed removal does not prevent the others."""
         try:
             yield
         except (ClientError, BotoCoreError, CheckError) as error:
             trouble = f"{account.part} {account.id}: {what}: {error}"
-            if trouble not in self.troubles:  # it looks several times
+            if trouble not in self.troubles:  # the clean-up looks several times
                 self.troubles.append(trouble)
 
 
 def remove_bucket(account: Account, name: str) -> None:
-    """With all versions of everything in it. Its name has the run's id, and it must be the
-    account's own.
+    """Delete a bucket with all versions of its objects.
+
+    Its name has the run's id, and it must be the account's own.
     """
     s3 = account.client("s3")
     try:
@@ -77,9 +79,8 @@ def remove_bucket(account: Account, name: str) -> None:
             return
         raise
     print(f"     deleting the bucket {name} in {account.id} …", flush=True)
-    s3.delete_bucket_policy(
-        Bucket=name, ExpectedBucketOwner=account.id
-    )  # which refuses the deletion of templates
+    # The policy refuses the deletion of templates.
+    s3.delete_bucket_policy(Bucket=name, ExpectedBucketOwner=account.id)
     for page in s3.get_paginator("list_object_versions").paginate(Bucket=name):
         versions = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
         doomed = [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in versions]
@@ -126,7 +127,7 @@ def _queues(account: Account, run: Run) -> list[str]:
     return [url.rpartition("/")[2] for url in urls]
 
 
-_LOOKS_AGAIN, _PAUSE = 4, 5.0  # how often, and after how many seconds
+_LOOKS_AGAIN, _PAUSE = 4, 5.0  # number of repetitions, and seconds before each
 _LOOKS: dict[str, Callable[[Account, Run], list[str]]] = {
     "stack": _stacks,
     "role": _roles,
@@ -138,7 +139,7 @@ _LOOKS: dict[str, Callable[[Account, Run], list[str]]] = {
 
 
 def clean_up(run: Run, customer: Account, canary: Account | None, vendor: Account) -> list[str]:
-    """Remove everything of a run. What is left and why, a line each; nothing if all is gone."""
+    """Remove everything of a run. Return what is left and why, a line each."""
     work = CleanUp(run, [account for account in (customer, canary, vendor) if account])
     work.remove()
     left = work.left()

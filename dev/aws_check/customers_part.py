@@ -1,6 +1,4 @@
-"""The customer's part of the story: its stack, the proof, credentials, drift, rotation, and the
-end.
-"""
+"""The customer's steps: its stack, the proof, credentials, drift, rotation, and the end."""
 
 import json
 import time
@@ -20,13 +18,11 @@ _INERT = json.dumps(
     {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]}
 )
 _ISSUED = 3600  # seconds
-_PAUSE = 10.0  # seconds between two proofs that the check asks for
+_PAUSE = 10.0  # seconds between two proofs that the check requests
 
 
 def onboard(stage: Stage) -> None:
-    """The customer launches the stack through CloudFormation's API; it registers its role, and
-    Deputy proves it.
-    """
+    """Launch the customer's stack by CloudFormation's API, and wait for registration and proof."""
     account, answers = stage.customer, stage.answers
     stage.tenant = stage.api(
         "POST", "/v1/tenants", {"name": f"AWS check {stage.run.id}"}, expect=201
@@ -62,7 +58,7 @@ def _bad(name: str) -> dict[str, str]:
 
 
 def ask_sts(stage: Stage) -> None:
-    """What Deputy's proofs rely on, asked of STS directly."""
+    """Ask STS directly what Deputy's proofs rely on."""
     answers = stage.answers
     sts, role = there(stage.broker, "the broker").client("sts"), stage.connection["role_arn"]
     own = stage.tenant["external_id"]
@@ -114,8 +110,9 @@ def ask_sts(stage: Stage) -> None:
 
 
 def examine(stage: Stage) -> None:
-    """What the operator would be told. That the public address is this machine's is so on
-    purpose, and no finding.
+    """Run doctor, and record its warnings.
+
+    A public address on this machine is intended here, and is no finding.
     """
     ready = partial(stage.api, "GET", "/readyz")
     with suppress(CheckError):  # doctor says why
@@ -147,16 +144,17 @@ def work(stage: Stage) -> None:
 
 
 def drift(stage: Stage) -> None:
-    """The customer loosens the trust policy; Deputy finds it, and stops issuing until it is
-    mended.
+    """Loosen the customer's trust policy, and repair it after Deputy has detected it.
+
+    Meanwhile Deputy must not issue.
     """
     iam, answers = stage.customer.client("iam"), stage.answers
     good = iam.get_role(RoleName=stage.role_name)["Role"]["AssumeRolePolicyDocument"]
     loose = json.loads(json.dumps(good))
     del loose["Statement"][0]["Condition"]["StringEquals"]
     iam.update_assume_role_policy(RoleName=stage.role_name, PolicyDocument=json.dumps(loose))
-    # A routine proof comes every hour. A worker's report makes it due now; IAM may not have spread
-    # the change by then.
+    # A routine proof comes every hour. A worker's report makes it due now, perhaps before IAM has
+    # propagated the change.
     stage.api("POST", f"{stage.of_connection}/report-refused", expect=202)
     found = answers.waited(
         "a loosened trust policy is found", _becomes(stage, "insecure", asking_after=_PAUSE), 300
@@ -182,8 +180,9 @@ def _becomes(
 
 
 def _asking(stage: Stage, after: float) -> Callable[[], None]:
-    """Ask for a proof now and then: IAM may spread a change only after the proof that was made
-    because of it.
+    """Return a function that requests a proof at intervals.
+
+    IAM may propagate a change after the proof that the change caused.
     """
     due = time.monotonic() + after
 
@@ -197,7 +196,7 @@ def _asking(stage: Stage, after: float) -> Callable[[], None]:
 
 
 def rotate(stage: Stage) -> None:
-    """Replace the External ID; credentials are issued all the time."""
+    """Replace the External ID, while credentials are issued without interruption."""
     path = f"{stage.of_tenant}/external-id/rotation"
     opened = stage.api("POST", path, {"reason": "aws-check"}, expect=201)
     fact("next ID", opened["next_external_id"])
@@ -248,9 +247,7 @@ def suspend(stage: Stage) -> None:
 
 
 def leave(stage: Stage) -> None:
-    """The tenant is deleted, and the customer deletes the stack, while no background worker
-    answers its messages.
-    """
+    """Delete the tenant, and then the customer's stack, while no background worker runs."""
     answers, account = stage.answers, stage.customer
     stage.api("DELETE", stage.of_tenant, expect=204)
     fact("credentials", f"refused: {stage.issue(404)['code']}")
@@ -274,7 +271,7 @@ def leave(stage: Stage) -> None:
 
 
 def _ask_once_refused(stage: Stage, call: Callable[[], object]) -> None:
-    """IAM takes a moment to forget a role."""
+    """Record the answer when it is a refusal: a deleted role stays effective for a moment."""
     question = "issued credentials after their role was deleted"
     with suppress(CheckError):
         until(question, lambda: code_of(call) != ALLOWED or None, 120)

@@ -1,4 +1,4 @@
-"""Deputy on this machine, as the broker of the run, against whichever AWS the check talks to."""
+"""Deputy on this machine, as the broker of the run, against the AWS of the check."""
 
 import os
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from pathlib import Path
 from dev.aws_check.accounts import Account
 from dev.stack import Settings, Stack, end_process, free_port
 
-# Of the operator's environment, what a process needs to run and to reach AWS from here.
+# The variables of the operator's environment that a process needs to run and to reach AWS.
 _KEPT = (
     "PATH",
     "HOME",
@@ -23,8 +23,9 @@ _ENDPOINT = ("AWS_ENDPOINT_URL", "AWS_CA_BUNDLE")
 
 
 class LocalDeputy(Stack):
-    """A web process and a background worker. It needs no public address: it asks the
-    registration queue by itself.
+    """A web process and a background worker.
+
+    They need no public address, because the worker polls the registration queue.
     """
 
     web_processes = 1
@@ -41,7 +42,7 @@ class LocalDeputy(Stack):
         self._broker, self._publishes = broker, publisher
 
     def prepare(self) -> None:
-        """Without a look at the permission sets, which publishing begins with."""
+        """Prepare without the check of permission sets, with which publishing begins."""
         self._take_data_dir()
         self._commands("migrate", "keys bootstrap")
 
@@ -57,10 +58,13 @@ class LocalDeputy(Stack):
             end_process(worker)
 
     def ensure_worker(self) -> None:
-        """Customers' stacks wait for its answer, also when they are rolled back."""
+        """Start the background worker if it is stopped: customers' stacks wait for it.
+
+        They do so even in a rollback.
+        """
         if "web" in self._children and "worker" not in self._children:
             self.start_worker()
 
     def doctor(self) -> str:
-        """What `doctor --json` prints."""
+        """Return the output of `doctor --json`."""
         return self._commands("doctor --json", may_exit=(0, 1, 2))

@@ -19,8 +19,9 @@ _RUN = re.compile(r"[0-9a-f]{8}")
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the check. Everything that it makes has its name and its tag, and it touches
-    nothing else.
+    """One run of the check.
+
+    Everything that it creates has its name and its tag. It changes nothing else.
     """
 
     id: str
@@ -37,9 +38,7 @@ class Run:
 
     @property
     def prefix(self) -> str:
-        """How the names of its stacks, topics, queues and roles begin; only the broker's role
-        has another name.
-        """
+        """The prefix of its stacks, topics, queues and roles, except the broker's role."""
         return f"deputy-check-{self.id}-"
 
     @property
@@ -57,13 +56,13 @@ class Run:
 def create(
     account: Account, run: Run, wanted: Mapping[str, Any], *, wait: bool = True
 ) -> dict[str, str]:
-    """Make a stack from the arguments of create_stack. The outputs, once it is complete."""
+    """Create a stack from the arguments of create_stack. Return the outputs when it is complete."""
     stack_id = account.client("cloudformation").create_stack(**wanted, Tags=run.tags)["StackId"]
     return complete(account, stack_id, "CREATE_COMPLETE") if wait else {}
 
 
 def from_file(name: str, text: str, **parameters: str) -> dict[str, Any]:
-    """The arguments of create_stack for a template of ours."""
+    """Return the arguments of create_stack for a template of ours."""
     return {
         "StackName": name,
         "TemplateBody": text,
@@ -75,8 +74,9 @@ def from_file(name: str, text: str, **parameters: str) -> dict[str, Any]:
 
 
 def complete(account: Account, stack: str, wanted: str, minutes: float = 10) -> dict[str, str]:
-    """The outputs of a stack once it has come to this status. Raises CheckError, with AWS's
-    reasons, for another end.
+    """Wait until a stack is at rest, and return its outputs.
+
+    Raises CheckError, with AWS's reasons, if its status is not the expected one.
     """
     found = until(
         f"the stack {_short(stack)} is {wanted}",
@@ -94,7 +94,7 @@ def complete(account: Account, stack: str, wanted: str, minutes: float = 10) -> 
 
 
 def _short(stack: str) -> str:
-    """A stack's name, from its name or its ARN."""
+    """Return a stack's name, from its name or its ARN."""
     return stack.split("/")[1] if stack.startswith("arn:") else stack
 
 
@@ -106,7 +106,7 @@ def at_rest(account: Account, stack: str) -> dict[str, Any] | None:
 
 
 def why_failed(account: Account, stack: str) -> list[str]:
-    """What CloudFormation says of the resources that failed, the first failure first."""
+    """Return CloudFormation's reasons for the failed resources, the first failure first."""
     events = account.client("cloudformation").describe_stack_events(StackName=stack)["StackEvents"]
     return [
         f"  {event['LogicalResourceId']}: {event.get('ResourceStatusReason', 'no reason')}"
@@ -116,7 +116,7 @@ def why_failed(account: Account, stack: str) -> list[str]:
 
 
 def of_run(account: Account, run: Run) -> list[dict[str, Any]]:
-    """The run's stacks that are there, in any state, the newest first."""
+    """Return the run's existing stacks, in any state, the newest first."""
     pages = account.client("cloudformation").get_paginator("describe_stacks").paginate()
     return [
         stack
@@ -128,17 +128,18 @@ def of_run(account: Account, run: Run) -> list[dict[str, Any]]:
 
 
 def earlier_runs(account: Account) -> set[str]:
-    """The ids of runs whose stacks are still there."""
+    """Return the ids of runs whose stacks still exist."""
     pages = account.client("cloudformation").get_paginator("describe_stacks").paginate()
     tags = [tag for page in pages for stack in page["Stacks"] for tag in stack.get("Tags", [])]
     return {tag["Value"] for tag in tags if tag["Key"] == TAG}
 
 
 def delete(account: Account, stack: Mapping[str, Any], minutes: float = 10) -> None:
-    """Delete a stack and wait until it is gone. Raises CheckError with AWS's reasons."""
-    if (
-        stack["StackStatus"] != "CREATE_IN_PROGRESS"
-    ):  # an update and a rollback must come to their ends first
+    """Delete a stack and wait until it is gone.
+
+    Raises CheckError with AWS's reasons.
+    """
+    if stack["StackStatus"] != "CREATE_IN_PROGRESS":  # an update or a rollback must end first
         until(
             f"the stack {stack['StackName']} is at rest",
             partial(at_rest, account, stack["StackId"]),
@@ -153,9 +154,8 @@ def gone(account: Account, stack_id: str, minutes: float) -> None:
         try:
             found = at_rest(account, stack_id)
         except ClientError as error:
-            if (
-                error.response["Error"]["Code"] == "ValidationError"
-            ):  # AWS forgets deleted stacks after months
+            # AWS forgets deleted stacks after months.
+            if error.response["Error"]["Code"] == "ValidationError":
                 return "DELETE_COMPLETE"
             raise
         return str(found["StackStatus"]) if found else None

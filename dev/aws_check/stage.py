@@ -1,6 +1,4 @@
-"""What the steps of one check share. The accounts are there from the start, the rest comes with
-the steps.
-"""
+"""The state that the steps of one check share. The steps fill in all but the accounts."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +15,10 @@ _Part = TypeVar("_Part")
 
 @dataclass
 class Stage:
-    """`settings` are Deputy's; `tenant` and `connection` are as the API answered last; `issued`
-    are credentials.
+    """The accounts, and the results of the steps so far.
+
+    `settings` are Deputy's. `tenant` and `connection` are the API's latest answers. `issued` are
+    credentials.
     """
 
     run: Run
@@ -35,7 +35,7 @@ class Stage:
     issued: dict[str, Any] = field(default_factory=dict)
 
     def api(self, method: str, path: str, body: Any = None, *, expect: int = 200) -> Any:
-        """Deputy's API, with the admin key."""
+        """Call Deputy's API with the admin key."""
         deputy = there(self.deputy, "Deputy")
         return Api(deputy.settings.url, deputy.admin_key)(method, path, body, expect=expect)
 
@@ -64,7 +64,10 @@ class Stage:
 
 
 def there(found: _Part | None, what: str) -> _Part:
-    """It, once its step is done."""
+    """Return the value that an earlier step must have set.
+
+    Raises CheckError if it is None.
+    """
     if found is None:
         raise CheckError(f"{what} is not there yet.")
     return found

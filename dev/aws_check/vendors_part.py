@@ -1,6 +1,4 @@
-"""The vendor's part of the story: its side of AWS, the published templates, and Deputy on this
-machine.
-"""
+"""The vendor's steps: its resources at AWS, the published templates, and Deputy on this machine."""
 
 import json
 import secrets
@@ -42,8 +40,7 @@ def make_vendor(stage: Stage) -> None:
         lambda: cloudformation.create_stack(**wanted, Tags=run.tags),
     )
     _look_for_tags(stage)
-    # At AWS the output RegistrationQueueUrl says the same. SQS also knows at which address a
-    # sandbox answers.
+    # At AWS the output RegistrationQueueUrl is the same. In the sandbox only SQS knows its address.
     name = outputs["RegistrationQueueUrl"].rpartition("/")[2]
     queue = vendor.client("sqs").get_queue_url(QueueName=name)["QueueUrl"]
     stage.settings |= {
@@ -70,8 +67,9 @@ def _look_for_tags(stage: Stage) -> None:
 
 
 def become_broker(stage: Stage) -> None:
-    """Let exactly this operator into the run's broker role, which otherwise only ECS may use,
-    and go in.
+    """Admit exactly this operator to the run's broker role, and assume it.
+
+    Otherwise only ECS may use that role.
     """
     run, vendor = stage.run, stage.vendor
     iam, sts = vendor.client("iam"), vendor.client("sts")
@@ -96,7 +94,7 @@ def become_broker(stage: Stage) -> None:
                 RoleSessionName=f"aws-check-{run.id}",
             )
         except ClientError as error:
-            if error.response["Error"]["Code"] == "AccessDenied":  # IAM has not spread it yet
+            if error.response["Error"]["Code"] == "AccessDenied":  # IAM has not propagated it yet
                 return None
             raise
         return dict(answer["Credentials"])
@@ -135,7 +133,7 @@ def start_deputy(stage: Stage) -> None:
 
 
 def look_at_templates(stage: Stage) -> None:
-    """Reads what was published as customers do, and tries to replace it."""
+    """Read the published templates as customers do, and try to replace them."""
     answers, s3 = stage.answers, stage.vendor.client("s3")
     bucket = stage.settings["DEPUTY_TEMPLATE_BUCKET"]
     key = s3.list_objects_v2(Bucket=bucket, Prefix="templates/")["Contents"][0]["Key"]
