@@ -1,7 +1,6 @@
-"""`make bench`: measures Deputy beside bare Flask and metadataproxy, and prints which goals are
-reached.
+"""`make bench`: measures Deputy beside bare Flask and metadataproxy, and compares with the goals.
 
-It starts everything that it needs on this machine, sends load only to 127.0.0.1, and leaves only
+It starts everything that it needs on this machine, and sends load only to 127.0.0.1. It leaves only
 .bench/ behind (the peer's environment, logs, and last.json). A full run takes about ten minutes on
 two cores. Close other programs: the figures are ratios within interleaved rounds, but a busy
 machine widens their range.
@@ -40,7 +39,7 @@ from bench.client import BenchError
 from bench.servers import HOME
 from bench.stage import Scale, Stage
 
-# In the order in which they run; a measurement that disturbs others comes after them.
+# In the order in which they run. A measurement that disturbs others comes after them.
 SECTIONS: dict[str, tuple[Callable[[Stage], None], str]] = {
     "hot": (hot.measure, "rows 1-4: cached credentials, beside bare Flask and metadataproxy"),
     "cold": (cold.measure, "row 5: one STS call for each answer"),
@@ -90,10 +89,9 @@ SECTIONS: dict[str, tuple[Callable[[Stage], None], str]] = {
         "row 10: 200 and 1,000 accounts that register at once; only when asked for",
     ),
 }
-_WHEN_ASKED = frozenset(
-    {"organization", "fleet", "instructions"}
-)  # or a full run would take longer than ten minutes
-_BUSY = 0.7  # the load of a machine on which something else runs
+# With these a full run would exceed ten minutes.
+_WHEN_ASKED = frozenset({"organization", "fleet", "instructions"})
+_BUSY = 0.7  # load average that means that something else runs on the machine
 
 
 def main() -> int:
@@ -136,7 +134,10 @@ def introduce(stage: Stage) -> None:
 
 
 def conclude(stage: Stage, also: Path | None) -> int:
-    """Print and write the results. Returns 1 if a "must" was missed, 2 if a measurement failed."""
+    """Print and write the results, and return the exit status.
+
+    It is 1 if a "must" was missed, 2 if a measurement failed.
+    """
     found = stage.found
     for path in filter(None, (HOME / "last.json", also)):
         report.write(path, stage.about, found)

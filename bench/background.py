@@ -1,16 +1,17 @@
-"""Does onboarding tenants and proving connections at the same time slow down issuing?
+"""The effect of simultaneous onboarding and proofs on the speed of issuing.
 
-A second Deputy on the same database, as another machine of the same deployment, gets requests for
-50 new tenants and 50 proofs a second, at a fixed rate that does not depend on the answers, of the
-same connections that the first one issues for.
+A second Deputy on the same database stands for another machine of the deployment. It gets requests
+for 50 new tenants and 50 proofs a second, at a fixed rate that does not depend on the answers. The
+proofs are of the connections that the first Deputy issues for.
 
-A proof is five calls to AWS, so that is most of a core's work, and on a small machine issuing would
-be slower only because it has less CPU. So each has its own cores: the first Deputy, its database
-sessions and its load have one half of them, and everything of the second one has the other half.
-They share what they share in production: the database's tables, locks and log, and the disk under
-it. The results are what the first one serves beside what it serves alone, the CPU time of its
-requests, and the configuration's epoch, which must not change, because each change makes every
-process reload its memory.
+A proof is five calls to AWS, so this is most of a core's work. On a small machine issuing would be
+slower only because it has less CPU. So each has one half of the cores. The first half is for the
+first Deputy, its database sessions and its load. The other is for everything of the second Deputy.
+They share the database's tables, locks and log, and the disk under it, as in production.
+
+The results are the first Deputy's rate compared with its rate alone, the CPU time of its requests,
+and the configuration's revocation counter. It must not change, because each change makes every
+process reload its cache.
 """
 
 import contextlib
@@ -37,23 +38,26 @@ from bench.stage import Stage
 from dev.stack import end_process, end_with_parent
 
 _A_SECOND = 50  # of each kind
-_HANDS = 24  # of each kind; enough that a slow answer doesn't slow the rate
-# more than a tenant has connections: proofs at the same time are of different tenants, as in
-# production
+_HANDS = 24  # of each kind; enough that slow answers don't reduce the rate
+# More than a tenant has connections: simultaneous proofs are of different tenants, as in
+# production.
 _STRIDE = 11
 _SETTLE_SECONDS = 1.0
-# JSON to and fro: as much memory and as many objects as a service that is asked.
+# JSON both ways: as much memory and as many objects as a service under load.
 _WORK = """
 import json
 things = {str(number): [number] * 5 for number in range(20_000)}
 while True:
     things = json.loads(json.dumps(things))
 """
-_NAME = "deputy-background"  # of the second Deputy, also towards the database
+_NAME = "deputy-background"  # of the second Deputy, also in the database
 
 
 class Halves:
-    """The machine's cores in two halves. Raises BenchError when there is only one."""
+    """The machine's cores in two halves.
+
+    Raises BenchError if there is only one core.
+    """
 
     def __init__(self) -> None:
         self.all = sorted(os.sched_getaffinity(0))
@@ -71,7 +75,7 @@ class Halves:
             os.sched_setaffinity(0, self.all)
 
     def free(self, stage: Stage) -> None:
-        """What the stage keeps running may use all cores again."""
+        """Let the stage's processes use all cores again."""
         running = [
             *stage.on_postgres.server.pids(),
             *stage.sts.pids(),
@@ -81,7 +85,7 @@ class Halves:
 
 
 class Background:
-    """The work, for as long as the `with` lasts."""
+    """Onboarding and proofs during a `with`."""
 
     def __init__(self, deputy: Deputy, places: list[KeyedConnection], cores: list[int]) -> None:
         self._deputy = deputy
@@ -107,7 +111,7 @@ class Background:
             thread.join()
 
     def _work(self, kind: str, hand: int) -> None:
-        """Each thread has its own start times, and keeps them when it is late."""
+        """Send requests at this thread's own start times, which it keeps when it is late."""
         os.sched_setaffinity(0, self._cores)  # of this thread
         client = self._deputy.admin()
         turn = hand
@@ -144,8 +148,9 @@ class Half(Contender):
             return super().run(wrk, seconds)
 
     def _separate(self) -> None:
-        """Called in each round, because the database has a process for each session, and
-        sessions come and go.
+        """Pin the processes to their cores.
+
+        It is called in each round, because the database starts and ends a process for each session.
         """
         beside, theirs = self.beside, _sessions(self.beside.deputy)
         cpu.keep_on(beside.halves.other, [*beside.deputy.pids(), *beside.sts.pids(), *theirs])
@@ -158,7 +163,7 @@ class Half(Contender):
 
 @dataclass
 class Elsewhere(Half):
-    """The same while the other half does work that shares only the machine with Deputy."""
+    """Hot rounds while the other half does work that shares only the machine with Deputy."""
 
     def run(self, wrk: Wrk, seconds: int) -> Round:
         halves = self.beside.halves
@@ -179,9 +184,7 @@ def _working() -> subprocess.Popen[bytes]:
 
 @dataclass
 class Busy(Half):
-    """The same with the background at work on the other half; what that used is kept for the
-    report.
-    """
+    """Hot rounds with the background work on the other half. Its CPU use is recorded."""
 
     places: list[KeyedConnection] = field(kw_only=True)
     rates: list[dict[str, float]] = field(default_factory=list)
@@ -263,7 +266,7 @@ def _compared(one: Contender, other: Contender) -> dict[str, Spread]:
 
 
 def _sessions(deputy: Deputy) -> list[int]:
-    """The database's processes that serve the second Deputy."""
+    """Return the database's processes that serve the second Deputy."""
     with psycopg.connect(deputy.database_url.replace("+psycopg", "")) as server:
         found = server.execute(
             "SELECT pid FROM pg_stat_activity WHERE application_name = %s", [_NAME]
@@ -272,7 +275,7 @@ def _sessions(deputy: Deputy) -> list[int]:
 
 
 def epoch_of(deputy: Deputy) -> int:
-    """The configuration's epoch."""
+    """Return the configuration's revocation counter."""
     with psycopg.connect(deputy.database_url.replace("+psycopg", "")) as server:
         row = server.execute("SELECT epoch FROM configuration").fetchone()
     return int(row[0]) if row else 0

@@ -1,5 +1,4 @@
-"""The baseline: Flask alone, with Deputy's route and the bytes of one of Deputy's answers
-(`BENCH_ANSWER`).
+"""The baseline: Flask alone, with Deputy's route and the bytes of one answer (`BENCH_ANSWER`).
 
 `gunicorn bench.bare:app`, under the same worker class and with as many web processes as Deputy.
 """

@@ -1,6 +1,6 @@
-"""Row 7: how many STS calls do 48 simultaneous requests for an uncached session cost?
+"""Row 7: the number of STS calls for 48 simultaneous requests for an uncached session.
 
-The STS is slow here, as AWS is, so that the requests overlap: with an instant one the first answer
+The STS is slow here, as AWS is, so that the requests overlap. With an instant one the first answer
 would be cached before the last request was read. A second Deputy on the same database and cache
 stands for another machine.
 """
@@ -63,13 +63,13 @@ def _level(calls: Sequence[int], processes: int) -> Level:
 
 
 def _calls(stage: Stage, machines: Sequence[Deputy], place: KeyedConnection) -> int:
-    """STS calls for one burst, spread over these machines' connections."""
+    """Return the STS calls for one burst, spread over these machines."""
     before = stage.sts.calls()["AssumeRole"]
     together = threading.Barrier(_REQUESTS, timeout=30)
 
     def ask(number: int) -> int:
         with contextlib.closing(Client(machines[number % len(machines)].port, place.key)) as client:
-            client.ask("GET", "/healthz")  # connected, and with a web process, before it counts
+            client.ask("GET", "/healthz")  # connect to a web process before the measurement
             together.wait()
             return client.ask("POST", place.credentials).status
 

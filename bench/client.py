@@ -1,4 +1,4 @@
-"""A small HTTP client for this machine: one kept connection, JSON in and out."""
+"""A small HTTP client for this machine: one persistent connection, JSON in and out."""
 
 import http.client
 import json
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class BenchError(Exception):
-    """The bench can't continue. The message says why."""
+    """The bench can't continue. The message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Answer:
 
 
 class Client:
-    """Use one in each thread."""
+    """A client for one thread."""
 
     def __init__(self, port: int, key: str | None = None, *, timeout: float = 30) -> None:
         self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
@@ -32,8 +32,9 @@ class Client:
         self._http.close()
 
     def ask(self, method: str, path: str, body: Any = None, *, key: str | None = None) -> Answer:
-        """The answer, of any status. Raises OSError or HTTPException without an answer; the next
-        call reconnects.
+        """Send a request, and return the answer, of any status.
+
+        Raises OSError or HTTPException without an answer. The next call reconnects.
         """
         key = key or self._key
         headers, data = {"Authorization": f"Bearer {key}"} if key else {}, b""
@@ -48,7 +49,10 @@ class Client:
             raise
 
     def must(self, method: str, path: str, body: Any = None, *, expect: int = 200) -> Any:
-        """The answer's JSON. Raises BenchError for another status than the expected one."""
+        """Return the answer's JSON.
+
+        Raises BenchError for another status than the expected one.
+        """
         answer = self.ask(method, path, body)
         if answer.status != expect:
             raise BenchError(

@@ -1,9 +1,8 @@
-"""Row 5: issuing without a cached session: one STS call for each answer, beside metadataproxy doing
-the same.
+"""Row 5: issuing without a cached session, one STS call for each answer, beside metadataproxy.
 
 Every request is sent once in the whole run: it names another connection, or another duration. The
-STS's own counter shows whether each was a call: it must be between the answers that wrk received
-and the requests that it had sent.
+STS's counter checks that each was a call. It must be between the answers that wrk received and the
+requests that it sent.
 """
 
 import itertools
@@ -21,18 +20,18 @@ from bench.servers import Process
 from bench.stage import Populated, Stage
 
 _DURATIONS = range(900, 3600)  # 3600 is the hot rounds' default
-_WARM_UP = 5  # seconds: until each web process has met every key and every connection
-_MOST_A_SECOND = 4_000  # more questions than a round can ask
+_WARM_UP = 5  # seconds: until each web process has cached every key and every connection
+_MOST_A_SECOND = 4_000  # more requests than a round can send
 
 
 def unique(places: list[KeyedConnection]) -> Iterator[Question]:
-    """Requests for sessions that are all different, one connection after the other."""
+    """Yield requests for sessions that are all different, one connection after the other."""
     for seconds, place in itertools.product(_DURATIONS, places):
         yield Question("POST", place.credentials, place.key, f'{{"duration_seconds":{seconds}}}')
 
 
 class Counted(Contender):
-    """A contender. In its rounds the STS's counter must show one call for each answer."""
+    """A contender whose rounds must cause one STS call for each answer."""
 
     def __init__(
         self, stage: Stage, name: str, server: Process, questions: Callable[[], Sequence[Question]]
@@ -43,7 +42,7 @@ class Counted(Contender):
     def run(self, wrk: Wrk, seconds: int) -> Round:
         before = self._sts.calls()["AssumeRole"]
         done = super().run(wrk, seconds)
-        time.sleep(0.3)  # for what was under way when wrk hung up
+        time.sleep(0.3)  # for requests in flight when wrk disconnected
         calls = self._sts.calls()["AssumeRole"] - before
         if not done.answered <= calls <= done.sent:
             raise BenchError(

@@ -1,9 +1,8 @@
-"""Row 22: the CPU time of the costliest request of each route, of one due connection, and of
-reading a trust policy.
+"""Row 22: the CPU time of the costliest request of each route, of a due connection, and more.
 
-Limits count requests by what they cost (app/http/prices.py, app/limits/tenant_share.py), so this is
-where their numbers come from. One web process is asked by one client, so nothing shares a request's
-cost.
+The third figure is that of reading a trust policy. Rate limits weight requests by their cost
+(app/http/prices.py, app/limits/tenant_share.py), and their numbers come from here. One client calls
+one web process, so nothing shares a request's cost.
 """
 
 import contextlib
@@ -44,8 +43,8 @@ def _long(number: int) -> dict[str, Any]:
     }
 
 
-# The costliest form of each route that a test can name; requests that belong together follow each
-# other. {new} is what the answer before named as `id`. A body may be made anew for each time.
+# The costliest form of each route that a test can construct. Requests that belong together follow
+# each other. {new} is the `id` in the previous answer. A function builds a new body each time.
 REQUESTS: tuple[tuple[str, str, Any], ...] = (
     ("POST", "/v1/tenants", {"name": "x" * 100, "accounts": _ACCOUNTS}),
     ("GET", "/v1/tenants/{new}", None),
@@ -103,7 +102,7 @@ REQUESTS: tuple[tuple[str, str, Any], ...] = (
 
 
 def measure(stage: Stage) -> None:
-    """Row 22."""
+    """Measure row 22."""
     found: dict[str, dict[str, float]] = {}
     for name, populated in (("PostgreSQL", stage.on_postgres), ("SQLite", stage.on_sqlite)):
         stage.say(f"costly: {_TIMES} times the costliest request of each route, on {name}")
@@ -128,9 +127,7 @@ def measure(stage: Stage) -> None:
 
 
 def _tenant_of_many(stage: Stage, populated: Populated) -> dict[str, str]:
-    """A tenant with as many connections, links and keys as one page shows, and what the requests
-    name of it.
-    """
+    """Create a tenant with a full page of connections, links and keys. Return the paths' values."""
     with contextlib.closing(populated.server.admin()) as admin:
         tenant = admin.must("POST", "/v1/tenants", {"name": "Many"}, expect=201)
         arns = [role_arn(tenant["id"], place) for place in range(_ROWS)]
@@ -166,7 +163,7 @@ def _tenant_of_many(stage: Stage, populated: Populated) -> dict[str, str]:
 
 
 def _routes(deputy: Deputy, names: dict[str, str]) -> dict[str, float]:
-    """Milliseconds of CPU time for each of the requests."""
+    """Return the milliseconds of CPU time for each of the requests."""
     used: dict[str, list[float]] = {}
     with contextlib.closing(deputy.admin()) as admin:
         for number in range(_TIMES):
@@ -188,14 +185,14 @@ def _routes(deputy: Deputy, names: dict[str, str]) -> dict[str, float]:
 
 
 def _due(deputy: Deputy, names: dict[str, str]) -> dict[str, float]:
-    """Milliseconds of CPU time that a background worker uses for one due connection."""
+    """Return the milliseconds of a background worker's CPU time for one due connection."""
     arguments = ("-m", "bench.costly", names["tenant"], names["connection"])
     found: dict[str, float] = json.loads(run_python(arguments, deputy.environment).splitlines()[-1])
     return found
 
 
 def _cpu(work: Callable[[], object]) -> float:
-    """The median of some times, in milliseconds."""
+    """Return the median CPU time of several calls, in milliseconds."""
     used = []
     for _ in range(_TIMES):
         began = time.process_time()
@@ -205,7 +202,7 @@ def _cpu(work: Callable[[], object]) -> float:
 
 
 def _read(policy: object) -> object:
-    # the bench's own process needs none of the service
+    # Imported lazily: the bench's own process needs none of the service.
     from app.config import Broker  # noqa: PLC0415
     from app.ids import AccountId  # noqa: PLC0415
     from app.proofs.trust_policy import read  # noqa: PLC0415
@@ -215,7 +212,7 @@ def _read(policy: object) -> object:
 
 
 def main(tenant: str, connection: str) -> None:
-    """In a process with Deputy's settings, which proves as a background worker does."""
+    """Prove as a background worker does, in a process with Deputy's settings."""
     from uuid import UUID  # noqa: PLC0415
 
     from app.access.callers import OnBehalf  # noqa: PLC0415

@@ -1,6 +1,4 @@
-"""CPU time of a process and all its descendants, to the nanosecond, as the Linux scheduler
-counts it; and its cores.
-"""
+"""CPU time of a process and its descendants from the Linux scheduler, and their cores."""
 
 import contextlib
 import os
@@ -9,7 +7,7 @@ from pathlib import Path
 
 
 def family(pid: int) -> list[int]:
-    """The process and its descendants."""
+    """Return the process and its descendants."""
     found = [pid]
     for task in _tasks(pid):
         with contextlib.suppress(OSError):
@@ -23,7 +21,7 @@ def parent(pid: int) -> int:
 
 
 def seconds(pids: Iterable[int]) -> float:
-    """What these processes have used so far, summed over their threads."""
+    """Return the CPU time of these processes so far, in seconds, summed over their threads."""
     total = 0
     for pid in pids:
         for task in _tasks(pid):
@@ -33,9 +31,7 @@ def seconds(pids: Iterable[int]) -> float:
 
 
 def keep_on(cores: Iterable[int], pids: Iterable[int]) -> None:
-    """Let these processes run on these cores only, with all their threads; what they start
-    inherits that.
-    """
+    """Pin these processes, with all their threads, to these cores. Their children inherit that."""
     for pid in pids:
         for task in _tasks(pid):
             with contextlib.suppress(ProcessLookupError):

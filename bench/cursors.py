@@ -1,7 +1,6 @@
-"""Page cursors as a client gets them, without reading the pages before: signed by the service's own
-code and keys.
+"""Page cursors without reading the pages before, signed by the service's own code and keys.
 
-`python -m bench.cursors`, in the service's environment: reads [[path, id of the last row seen], …],
+`python -m bench.cursors`, in the service's environment: reads [[path, id of the last row], …],
 prints cursors.
 """
 

@@ -1,8 +1,8 @@
-"""Row 15: how long a loosened trust policy goes unnoticed, on a simulated clock.
+"""Row 15: the time until a loosened trust policy is detected, on a simulated clock.
 
-A fleet of connections whose routine proofs share half of the STS budget. The turns, the interval
-and the budget are those of the service. What is simulated is the clock, and AWS: each call takes 50
-ms. At some moment each role's trust policy is loosened, and the next proof that begins finds it.
+A fleet of connections whose routine proofs share half of the STS budget. The schedule, the interval
+and the budget are those of the service. The clock and AWS are simulated: each call takes 50 ms. At
+some moment each role's trust policy is loosened, and the next proof that begins detects it.
 """
 
 import heapq
@@ -21,7 +21,7 @@ _CONNECTIONS = 60_000
 _BUDGET = 100  # calls a second, of which routine proofs get half
 _CALLS = 3  # of a routine proof
 _CALL = 0.05  # seconds
-_PLACE = 1 + _CALL  # seconds that a call has its place in the budget (app/limits/rates.py)
+_PLACE = 1 + _CALL  # seconds that a call counts against the budget (app/limits/rates.py)
 
 
 def measure(stage: Stage) -> None:
@@ -48,11 +48,9 @@ def measure(stage: Stage) -> None:
 
 
 def _unnoticed(interval: Interval) -> Iterator[float]:
-    """Seconds between the moment at which a role is loosened and the beginning of its next
-    proof, for each role.
-    """
+    """Yield for each role the seconds from its loosening to the beginning of its next proof."""
     began = datetime(2026, 1, 1, tzinfo=UTC)
-    rounds = 3 * interval.every  # the first is left out: the fleet's turns begin wherever they are
+    rounds = 3 * interval.every  # the first is ignored: due times begin at random
     due = [
         (next_turn(one, began, interval.every), one)
         for one in (new_id() for _ in range(_CONNECTIONS))

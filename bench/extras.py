@@ -1,9 +1,9 @@
-"""The cost of each part of a cached issuance, in the service: `python -m bench.extras`, in the
-service's environment.
+"""The cost of each part of a cached issuance, in the service.
 
-One request after the other in one process, with a clock around each part: plain requests, as
-workers send them, and requests through Flask. Beside the issuing itself a deployment has the
-limiter, the request id, the security headers and the metrics; together they may cost 100 µs.
+`python -m bench.extras`, in the service's environment. It sends one request after the other in one
+process, with a clock around each part: plain requests, as clients send them, and requests through
+Flask. A deployment also has the limiter, the request id, the security headers and the metrics.
+Together they may cost 100 µs.
 """
 
 import json
@@ -38,7 +38,7 @@ def measure(stage: Stage) -> None:
     hot = stage.on_postgres
     place = hot.places[0]
     given = json.dumps({"path": place.credentials, "key": place.key})
-    # As in web processes, where the counts are in files that all of them share.
+    # As in web processes, whose counts are in files that all of them share.
     environment = {**hot.server.environment, "PROMETHEUS_MULTIPROC_DIR": str(stage.folder)}
     found = json.loads(run_python(("-m", "bench.extras"), environment, given).splitlines()[-1])
     through_flask = found[_FLASK]
@@ -67,8 +67,9 @@ class Clock:
         return timed
 
     def medians(self, times: int) -> dict[str, float]:
-        """The median of each part's times in microseconds, where most of `times` calls were
-        recorded. Clears them.
+        """Return the median of each part's times in microseconds, and clear them.
+
+        Parts with fewer records than half of `times` are left out.
         """
         found = {
             name: statistics.median(taken) * 1e6

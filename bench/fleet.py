@@ -1,9 +1,9 @@
-"""Rows 13 and 14: what it costs to prove a million connections again and again.
+"""Rows 13 and 14: the cost of proving a million connections repeatedly.
 
-PostgreSQL with a million proven connections, half of them due, and one background worker as it is
-deployed, against the STS that answers at once. The worker may make 100 and then 500 calls a second
-for routine proofs: how many proofs are that, at how much CPU and memory, and how long would a round
-of the whole fleet take?
+PostgreSQL has a million proven connections, half of them due. One background worker runs as it is
+deployed, against the STS that answers at once. It may make 100 and then 500 calls a second for
+routine proofs. Measured are the proofs, their CPU time and memory, and the time of a round of the
+whole fleet.
 """
 
 import json
@@ -23,14 +23,14 @@ from bench.stage import Stage
 from dev.stack import free_port
 
 _CALLS = (100, 500)  # a second, for routine proofs: half of the STS budget
-_KNOWN = 20_000  # roles that the STS knows: more than are proven meanwhile
-_AT_ONCE = 2_000  # that it is told in one request
+_KNOWN = 20_000  # roles in the STS: more than are proven meanwhile
+_AT_ONCE = 2_000  # roles in one request to the STS
 _WARM_UP, _SECONDS = 3.0, 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Pace:
-    """What a worker did with so many calls a second."""
+    """The results of a worker at one rate of calls."""
 
     proofs_a_second: float
     calls_a_proof: float
@@ -76,7 +76,7 @@ def _told(pace: _Pace, size: int) -> dict[str, Any]:
 
 
 def _make_due(stage: Stage, deputy: Deputy) -> list[tuple[Any, ...]]:
-    """Half of the connections are due. Returns those that are due first."""
+    """Make half of the connections due. Return those that are due first."""
     stage.say("fleet: making half of them due")
     with psycopg.connect(deputy.database_url.replace("+psycopg", ""), autocommit=True) as server:
         server.execute(
@@ -87,7 +87,7 @@ def _make_due(stage: Stage, deputy: Deputy) -> list[tuple[Any, ...]]:
 
 
 def _make_known(stage: Stage, deputy: Deputy, known: list[tuple[Any, ...]]) -> None:
-    """The STS knows these roles, and they have the ids that it gave them."""
+    """Register these roles in the STS, and store the ids that it assigned."""
     with psycopg.connect(deputy.database_url.replace("+psycopg", ""), autocommit=True) as server:
         for start in range(0, len(known), _AT_ONCE):
             stage.sts.register(
@@ -102,7 +102,7 @@ def _make_known(stage: Stage, deputy: Deputy, known: list[tuple[Any, ...]]) -> N
 
 
 def _make_proven(deputy: Deputy, known: list[tuple[Any, ...]], checks: str) -> None:
-    """They were proven as they are, so a routine proof finds nothing new."""
+    """Store the proofs' current checks, so that a routine proof finds no change."""
     with psycopg.connect(deputy.database_url.replace("+psycopg", ""), autocommit=True) as server:
         ids = [row_id for row_id, _, _ in known]
         server.execute("UPDATE proofs SET checks = %s WHERE connection_id = ANY(%s)", [checks, ids])
@@ -127,7 +127,7 @@ class _Worker(Process):
         super().__init__(f"fleet-worker-{calls}", command, environment, ready="")
 
     def _await(self, ready: str) -> None:  # noqa: ARG002  it listens to nobody
-        """It is there when it has proven something."""
+        """Wait until the worker has proven a connection."""
         before = _proofs(self._deputy)
         deadline = time.monotonic() + 60
         while _proofs(self._deputy) == before:
@@ -141,7 +141,7 @@ class _Worker(Process):
 
 
 def _proofs(deputy: Deputy) -> int:
-    """How many there were: none is tried twice meanwhile."""
+    """Return the number of proofs so far. No connection is tried twice meanwhile."""
     with psycopg.connect(deputy.database_url.replace("+psycopg", "")) as server:
         row = server.execute(
             "SELECT count(*) FROM connections WHERE tried_at IS NOT NULL"
@@ -162,7 +162,7 @@ def _proved(stage: Stage, deputy: Deputy, calls: int) -> _Pace:
         if not proven:
             raise BenchError("nothing was proven")
         megabytes = worker.megabytes()
-    # A worker that ends finishes what it has begun, so no call is of a proof that is not counted.
+    # A worker finishes its proofs before it ends, so every call belongs to a counted proof.
     asked = stage.sts.calls()["AssumeRole"] - calls_before
     return _Pace(
         proven / passed, asked / (_proofs(deputy) - proofs_before), used / proven * 1000, megabytes

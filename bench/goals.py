@@ -1,4 +1,4 @@
-"""The goals: what is measured, and the levels "must", "target" and "beyond" for it."""
+"""The goals: each measure, and its levels "must", "target" and "moonshot"."""
 
 import enum
 from dataclasses import dataclass, field
@@ -31,10 +31,10 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One row. `steps`: must, target and moonshot, for each of its measures; `words` where no
-    number says it.
+    """One row.
 
-    More is better where the steps rise.
+    `steps` has must, target and moonshot for each of its measures. `words` replaces it if there are
+    no numbers. If the steps rise, more is better.
     """
 
     row: int
@@ -44,14 +44,12 @@ class Goal:
     words: tuple[str, str, str] = ("", "", "")
 
     def step(self, level: Level) -> str:
-        """The value that a level requires, as text."""
+        """Return the value that a level requires, as text."""
         numbers = " · ".join(f"{steps[level - 1]:g}{self.unit}" for steps in self.steps)
         return numbers or self.words[level - 1]
 
     def judge(self, measured: str, *figures: float, values: dict[str, Any]) -> Result:
-        """The highest level that all figures reach; there is one figure for each of the goal's
-        measures.
-        """
+        """Return the highest level that all figures reach. Each measure has one figure."""
         each = [
             self._level(figure, steps) for figure, steps in zip(figures, self.steps, strict=True)
         ]

@@ -1,9 +1,7 @@
-"""Row 8: is Deputy as fast with a million connections as with a thousand, and the last page as fast
-as the first?
+"""Row 8: the speed with a million connections and with a thousand, and of the last and first page.
 
-Three PostgreSQL databases, filled by INSERT … SELECT with every constraint and trigger on, and a
-Deputy on each. One connection sends one request after the other, so the time is that of an answer
-and not of a queue.
+Three PostgreSQL databases are filled by INSERT … SELECT with every constraint and trigger on. Each
+has a Deputy. One connection sends one request after the other, so no queueing is measured.
 """
 
 import itertools
@@ -20,9 +18,7 @@ from bench.rounds import Contender, Round, Spread, interleave, ratio
 from bench.servers import Deputy, run_python
 from bench.stage import Stage
 
-_SAMPLE = (
-    20_000  # connections that are looked up: more than are asked in a round, so few are asked twice
-)
+_SAMPLE = 20_000  # connections to look up: more than the requests of a round, so few are repeated
 _DEPTH = 0.99
 _LIMIT = 50
 _HANDS = 2  # threads that fill a database, as many as the smallest machine has cores
@@ -53,7 +49,7 @@ def measure(stage: Stage) -> None:
 
 
 def _pages(stage: Stage, deputy: Deputy) -> tuple[list[Contender], list[Contender]]:
-    """(first, deep) of the list across tenants, and of the largest tenant's."""
+    """Return (first, deep) of the list across tenants, and of the largest tenant's."""
     with psycopg.connect(_plain(deputy)) as server:
         everywhere = _at_depth(server, "true")
         (tenant,) = _row(server, "SELECT id FROM tenants WHERE name = 'Customer 0'")
@@ -104,7 +100,7 @@ def _lookups(deputy: Deputy) -> list[Question]:
 
 
 def _at_depth(server: psycopg.Connection, condition: str) -> str:
-    """The connection after which the page at 99 % begins, the newest being first."""
+    """Return the connection before the page at 99 %, the newest being first."""
     (count,) = _row(server, f"SELECT count(*) FROM connections WHERE {condition}")  # noqa: S608  conditions of ours
     query = f"SELECT id FROM connections WHERE {condition} ORDER BY id DESC OFFSET %s LIMIT 1"  # noqa: S608
     (found,) = _row(server, query, int(count * _DEPTH))
@@ -122,15 +118,15 @@ def _plain(deputy: Deputy) -> str:
 
 
 def grow(stage: Stage, size: int, what: str) -> tuple[int, Deputy]:
-    """A database with so many connections, a tenth as many tenants, one of them with every
-    hundredth connection.
+    """Create a database with so many connections, and a tenth as many tenants.
+
+    One tenant has every hundredth connection.
     """
     name = f"{what}_{size}"
     with psycopg.connect(stage.postgres.url().replace("+psycopg", ""), autocommit=True) as server:
         server.execute(f"CREATE DATABASE {name}".encode())
-        server.execute(
-            "ALTER SYSTEM SET max_wal_size = '4GB'"
-        )  # or the filling waits for checkpoints
+        # Otherwise the filling waits for checkpoints.
+        server.execute("ALTER SYSTEM SET max_wal_size = '4GB'")
         server.execute("SELECT pg_reload_conf()")
     deputy = stage.start(Deputy.on(name.replace("_", "-"), stage.postgres.url(name), stage.sts))
     stage.say(f"{what}: making {size:,} connections")
@@ -160,8 +156,8 @@ _EXTERNAL_IDS = """
 INSERT INTO external_ids (id, tenant_id, value, state, created_at)
 SELECT uuidv7(), id, 'dpy-' || encode(sha256(id::text::bytea), 'hex'), 'current', now() FROM tenants
 """
-# Neighbours in time belong to different tenants, as in production; 7919 is prime, so the walk meets
-# every tenant.
+# Neighbours in time belong to different tenants, as in production. 7919 is prime, so all tenants
+# are used.
 _MADE = """
 CREATE TEMP TABLE made ON COMMIT DROP AS
 WITH numbered AS (

@@ -1,11 +1,10 @@
-"""Row 6: is a revocation effective at once, and is every answer recorded? Against real web
-processes, under load.
+"""Row 6: revocations are effective at once, and every answer is recorded, under load.
 
-A request that begins after the answer to a revocation was received (of its key, of its suspended
-tenant, of its deleted connection) began after the change had committed; it must not be served. And
-when every web process is killed with SIGKILL under load, each answer that a client received must be
-in the audit log, matched by request id and access key id instead of counted. A SIGKILL can't show
-the effect of a power cut: for that the commits wait for fsync.
+The web processes are real. A request that begins after the answer to a revocation must not be
+served, because the change is committed by then. The revocation is of its key, of its suspended
+tenant, or of its deleted connection. When every web process is killed with SIGKILL under load, each
+answer that a client received must be in the audit log. It is matched by request id and access key
+id, not only counted. A SIGKILL does not test a power cut. For that the commits wait for fsync.
 """
 
 import contextlib
@@ -31,14 +30,14 @@ from bench.servers import Deputy, InstantSts
 from bench.stage import Stage
 
 _HANDS = 16
-_BEFORE, _AFTER = 0.4, 0.4  # seconds of load around a revoke
-_A_WHILE = 100  # answers between two kills: new web processes have to start first
+_BEFORE, _AFTER = 0.4, 0.4  # seconds of load around a revocation
+_A_WHILE = 100  # answers between two kills, because new web processes have to start first
 _PATIENCE = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One answer: when its request began, and what a 200 gave."""
+    """One answer: the start of its request, and the contents of a 200."""
 
     began: float
     status: int
@@ -48,14 +47,12 @@ class Served:
 
 @dataclass(slots=True)
 class Load:
-    """Requests from several connections for as long as the `with` lasts; what came back is in
-    `served`.
-    """
+    """Requests from several connections during a `with`. `served` has the answers."""
 
     port: int
     places: Sequence[KeyedConnection]
     served: list[Served] = field(default_factory=list)
-    lost: int = 0  # connections that were cut: the client knows nothing of such a request
+    lost: int = 0  # connections that were cut: the client has no answer
     _ended: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
@@ -99,8 +96,9 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Kills:
-    """`cut`: requests that were under way when their web process was killed, and whose client
-    got no answer.
+    """The result of the kills.
+
+    `cut` counts requests whose web process was killed before the client got an answer.
     """
 
     killed: int
@@ -111,7 +109,7 @@ class Kills:
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """One kind of revoke: of so many requests that began after it, so many were served."""
+    """The requests that began after one kind of revocation, and how many of them were served."""
 
     asked: int
     served: int
@@ -144,7 +142,7 @@ def measure(stage: Stage) -> None:
 
 
 def revokes(deputy: Deputy, sts: InstantSts, times: int) -> dict[str, Late]:
-    """Each kind of revocation, under load, `times` over."""
+    """Run each kind of revocation under load, `times` times."""
     return {kind: _revoked(deputy, sts, way, times) for kind, way in _WAYS.items()}
 
 
@@ -172,7 +170,7 @@ def _revoked(deputy: Deputy, sts: InstantSts, way: "Way", times: int) -> Late:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A kind of revocation, and the code that a later request gets."""
+    """A kind of revocation, and the status that a later request gets."""
 
     take: Callable[[Client, KeyedConnection, str], Any]
     refusal: int
@@ -195,7 +193,7 @@ _WAYS = {
 
 
 def _fresh(admin: Client, sts: InstantSts) -> tuple[KeyedConnection, str]:
-    """A tenant, a proven connection and a key of their own, and the key's id."""
+    """Create a tenant, a proven connection and a key, and return them with the key's id."""
     tenant = admin.must("POST", "/v1/tenants", {"name": "To be revoked"}, expect=201)
     arn = role_arn(tenant["id"], 0)
     sts.register({arn: tenant["external_id"]})
@@ -204,8 +202,9 @@ def _fresh(admin: Client, sts: InstantSts) -> tuple[KeyedConnection, str]:
 
 
 def kills(deputy: Deputy, places: Sequence[KeyedConnection], times: int) -> Kills:
-    """Kill all web processes at once under load, `times` over, each time after the new ones have
-    answered for a while.
+    """Kill all web processes at once under load, `times` times.
+
+    Before each kill the new processes have answered for a while.
     """
     killed = 0
     load = Load(deputy.port, places)
@@ -223,7 +222,7 @@ def kills(deputy: Deputy, places: Sequence[KeyedConnection], times: int) -> Kill
 
 
 def recorded(database_url: str) -> set[tuple[str, str | None]]:
-    """(request id, access key id) of every issuance in the audit log, read past the service."""
+    """Return (request id, access key id) of every issuance in the database's audit log."""
     if database_url.startswith("sqlite"):
         with contextlib.closing(sqlite3.connect(database_url.removeprefix("sqlite:///"))) as file:
             rows = file.execute(

@@ -1,16 +1,13 @@
-"""Row 12: what a victim is issued beside another tenant's hostile bodies and idle sockets, compared
-with alone.
+"""Row 12: a victim's rate beside another tenant's hostile bodies and idle sockets, and alone.
 
-The hostile bodies are of the size that is taken, 256 KiB, and full of what costs most to read, over
-eight connections that ask again as soon as they are answered. The sockets, 600 at a time, send the
-header of a request that is allowed, with a good key, and nothing else; each that ends is opened
-again.
+The hostile bodies have the largest accepted size, 256 KiB, and contents that are costly to parse.
+They come over eight connections, each as soon as the last one was answered. The sockets, 600 at a
+time, send only the header of an allowed request with a good key. Each that ends is opened again.
 
-What is measured is what the attack costs the service, and not what sending it costs. So a Deputy of
-its own and the database have one half of the cores, with a web process for each of them, and all
-that sends has the other: wrk for the victim, alone as beside the attack, and a process for the
-attack. It has gone on for some seconds before a round begins, so that what a tenant may do at once,
-now and then, is used up.
+The measurement excludes the cost of sending the attack. So a Deputy of its own and the database
+have one half of the cores, with a web process for each core. Everything that sends has the other
+half: wrk for the victim, alone as beside the attack, and a process for the attack. The attack runs
+for some seconds before a round begins, so that the tenant's burst is used up.
 """
 
 import contextlib
@@ -31,23 +28,23 @@ from bench.servers import Deputy
 from bench.stage import Stage
 from dev.stack import ROOT, end_process, end_with_parent
 
-# Until what may come at once is used up; 600 sockets are accepted, and their keys read, by then
-# too.
+# Until the burst is used up, 600 sockets are accepted, and their keys are read.
 _SETTLE_SECONDS = 6.0
-_REST_SECONDS = 2.0  # until what an attack has left behind is done: requests are held for a second
+_REST_SECONDS = 2.0  # until the rest of an attack is done: requests are delayed by a second
 
 
 @dataclass
 class Beside(Contender):
-    """Hot rounds of a Deputy on one half of the cores, beside an attack with this key. What
-    sends has the other half.
+    """Hot rounds of a Deputy on one half of the cores, beside an attack with this key.
+
+    Everything that sends has the other half.
     """
 
     server: Deputy
     halves: Halves = field(kw_only=True)
     key: str = field(kw_only=True)
     attack: str | None = field(default=None, kw_only=True)
-    moves: list[float] = field(default_factory=list)  # of the epoch, in a second of each round
+    moves: list[float] = field(default_factory=list)  # of the revocation counter, per second
 
     def run(self, wrk: Wrk, seconds: int) -> Round:
         database = cpu.family(self.database) if self.database else []
@@ -82,7 +79,7 @@ class Beside(Contender):
 
 
 def _strangers_key(stage: Stage) -> str:
-    """A key that makes keys, of a tenant that has nothing else to do with the victims."""
+    """Return a key that creates keys, of a tenant that is unrelated to the victims."""
     with contextlib.closing(stage.on_postgres.server.admin()) as admin:
         tenant = admin.must("POST", "/v1/tenants", {"name": "Hostile"}, expect=201)
         wanted = {"name": "hostile", "scopes": ["keys:write"], "tenant_id": tenant["id"]}
@@ -91,7 +88,7 @@ def _strangers_key(stage: Stage) -> str:
 
 
 def _beside(stage: Stage, *attacks: str) -> list[Spread]:
-    """What is served beside each of the attacks / alone."""
+    """Return the rate beside each of the attacks, divided by the rate alone."""
     halves, key = Halves(), _strangers_key(stage)
     with stage.on_postgres.server.twin(
         "deputy-half", {"GUNICORN_CMD_ARGS": f"--workers {len(halves.one)}"}
@@ -126,7 +123,7 @@ def _beside(stage: Stage, *attacks: str) -> list[Spread]:
 
 
 def measure(stage: Stage) -> None:
-    """Row 12."""
+    """Measure row 12."""
     bodies, sockets = _beside(stage, "bodies", "sockets")
     values = {"bodies": bodies, "sockets": sockets}
     measured = f"{shown(bodies)} · {shown(sockets)}"

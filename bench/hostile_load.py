@@ -1,9 +1,8 @@
-"""Hostile load against 127.0.0.1, until it is stopped: `python -m bench.hostile_load ATTACK PORT`,
-the key on stdin.
+"""Hostile load against 127.0.0.1, until it is stopped.
 
-The attacks are `bodies`, `sockets`, `revokes` and `repeat`. `repeat` sends each further line of
-stdin (a method and a path, and perhaps a tab and a JSON body) again and again, over a connection of
-its own.
+`python -m bench.hostile_load ATTACK PORT`, with the key on stdin. The attacks are `bodies`,
+`sockets`, `revokes` and `repeat`. `repeat` repeats each further line of stdin over a connection of
+its own. A line is a method and a path, and perhaps a tab and a JSON body.
 """
 
 import asyncio
@@ -15,7 +14,7 @@ from collections.abc import Awaitable, Callable
 
 _BODIES, _SOCKETS, _REVOKERS = 8, 600, 24
 _LARGEST = 256 * 1024
-_PAUSE = 1.0  # seconds until a connection that ended is opened again
+_PAUSE = 1.0  # seconds before a connection that ended is opened again
 _START = '{"name": "x", "scopes": ['
 
 
@@ -44,7 +43,7 @@ def head_of(key: str, length: int, what: str = "POST /v1/api-keys") -> bytes:
 
 
 async def answer_of(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    """The status and the body of the next answer."""
+    """Return the status and the body of the next answer."""
     head = await reader.readuntil(b"\r\n\r\n")
     lines = head.lower().split(b"\r\n")
     length = next((line for line in lines if line.startswith(b"content-length")), b":0")
@@ -52,7 +51,7 @@ async def answer_of(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 
 async def _bodies(port: int, key: str, turn: int) -> None:
-    """One costly body after the other, each as soon as the last was answered."""
+    """Send one costly body after the other, each as soon as the last was answered."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         for number in itertools.count(turn):
@@ -65,8 +64,9 @@ async def _bodies(port: int, key: str, turn: int) -> None:
 
 
 async def _revokes(port: int, key: str, _turn: int) -> None:
-    """Make a key and revoke it, without a pause. Either is asked for again until it is done: a
-    tenant that piles up keys would soon be full, and revoke no more.
+    """Create a key and revoke it, without a pause.
+
+    A failed revocation is repeated. Otherwise the tenant would reach its limit of keys.
     """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     body = b'{"name": "hostile", "scopes": ["keys:write"]}'
@@ -85,7 +85,7 @@ async def _revokes(port: int, key: str, _turn: int) -> None:
 
 
 async def _sockets(port: int, key: str, _turn: int) -> None:
-    """A header without its body, until the other side gives up."""
+    """Send a header without its body, until the server closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(head_of(key, 100))
@@ -95,7 +95,7 @@ async def _sockets(port: int, key: str, _turn: int) -> None:
 
 
 async def _repeat(port: int, key: str, turn: int) -> None:
-    """One request, again and again."""
+    """Repeat one request."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         while True:

@@ -1,13 +1,11 @@
-"""Rows 1 to 4: issuing when the credentials are cached, beside bare Flask and beside
-metadataproxy.
-"""
+"""Rows 1 to 4: issuing cached credentials, beside bare Flask and beside metadataproxy."""
 
 from bench import peer
 from bench.goals import AGAINST, HOT, HOT_P99, HOT_PEER, HOT_SQLITE, Result, shown
 from bench.rounds import Contender, Round, interleave, ratio
 from bench.stage import Populated, Stage
 
-_WARM = 0.002  # warm enough: at most so many STS calls for each answer
+_WARM = 0.002  # at most so many STS calls for each answer
 _WARM_ROUNDS = 6
 
 
@@ -53,9 +51,7 @@ def contender(name: str, populated: Populated) -> Contender:
 
 
 def warm(stage: Stage, *contenders: Contender) -> None:
-    """Send load until both web processes have cached every session, or for `_WARM_ROUNDS`
-    rounds.
-    """
+    """Send load until both web processes have cached all sessions, at most `_WARM_ROUNDS` times."""
     for one in contenders:
         for number in range(_WARM_ROUNDS):
             stage.say(f"{one.name}: warming up, round {number + 1}")

@@ -1,14 +1,14 @@
-"""A web process that answers cached credentials to clients in memory, for callgrind to count
-(bench/instructions.py).
+"""A web process for callgrind that answers cached credentials to clients in memory.
 
-It runs in the folder of the checkout that is measured, so it imports nothing else of the bench.
+bench/instructions.py runs it in the folder of the measured checkout, so it imports nothing else of
+the bench.
 """
 
 import sys
 
 from gevent import monkey
 
-monkey.patch_all()  # first of all, as gunicorn does
+monkey.patch_all()  # before all other imports, as gunicorn does
 
 import json
 import os
@@ -21,8 +21,8 @@ from gunicorn.app.base import Application
 
 _CLIENTS = 16  # at once; one of two web processes has as many of the bench's 32 connections
 _WARM = 15  # requests of each client before callgrind counts
-# Deadlines and periods of the service that would pass below valgrind, which is slow. What they
-# cause would be counted.
+# Deadlines and periods of the service that would end under valgrind, which is slow. Their effects
+# would be counted.
 _TIMES = ("_ADDED_SECONDS", "_ANSWER_SECONDS", "_IDLE_SECONDS", "_LATE_SECONDS")
 _NEVER = 3600.0  # seconds
 
@@ -43,9 +43,7 @@ class Service(Application):  # type: ignore[misc]  # gunicorn has no types
 
 
 class Client:
-    """A client's socket, as the web process sees it: the next request is there as soon as its
-    turn comes.
-    """
+    """A client's socket for the web process. The next request is always ready."""
 
     def __init__(self, request: bytes, times: int) -> None:
         self._request = request
@@ -97,9 +95,7 @@ def _request(path: str, key: str) -> bytes:
 
 
 def _serve(worker: Any, requests: list[bytes], times: int) -> int:
-    """Let each client send its request so many times. Return the number of answers with
-    credentials.
-    """
+    """Send each client's request so many times. Return the number of answers with credentials."""
     clients = [Client(request, times) for request in requests]
     gevent.joinall(
         [gevent.spawn(worker.handle, client, client, ("127.0.0.1", 5000)) for client in clients]
@@ -108,14 +104,15 @@ def _serve(worker: Any, requests: list[bytes], times: int) -> int:
 
 
 def _callgrind(state: str) -> None:
-    """Switch the counting on or off. valgrind takes commands only from a process that is
-    running.
+    """Switch the counting on or off.
+
+    valgrind takes commands only from a process that is running.
     """
     command = subprocess.Popen(
         ["callgrind_control", f"--instr={state}", str(os.getpid())], stdout=subprocess.DEVNULL
     )
     while command.poll() is None:
-        time.sleep(0.5)  # counted as well, so seldom
+        time.sleep(0.5)  # counted as well, so the interval is long
     if command.returncode:
         sys.exit(f"callgrind_control failed with status {command.returncode}")
 

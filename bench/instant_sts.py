@@ -1,9 +1,9 @@
-"""A local STS that answers at once and counts: `python -m bench.instant_sts PORT`, on 127.0.0.1
-only.
+"""A local STS that answers at once and counts calls: `python -m bench.instant_sts PORT`.
 
-It knows the roles that the bench registers, each with its External ID, and refuses every other call
-as AWS does, so connections are proven as in production; each role reads its own trust policy, as
-IAM answers it. It checks no signatures: the bench measures Deputy, so the STS must be cheap.
+It listens on 127.0.0.1 only. It has the roles that the bench registers, each with its External ID,
+and refuses every other call as AWS does, so connections are proven as in production. Each role can
+read its own trust policy in IAM's format. It checks no signatures: the bench measures Deputy, so
+the STS must be cheap.
 
 Its control API under /_bench: `POST roles` {"<role ARN>": "<External ID>"}, `POST delay`
 {"seconds": 0.05} (for calls that must overlap), `POST denies` {"<role ARN>": statement} (one more
@@ -24,14 +24,14 @@ ACCOUNT = "111122223333"
 BROKER_ARN = f"arn:aws:iam::{ACCOUNT}:role/DeputyBroker"
 _BROKER_SESSION = f"arn:aws:sts::{ACCOUNT}:assumed-role/DeputyBroker/bench"
 _NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
-_TOKEN = (
-    "FwoGZXIvYXdzE" + base64.b64encode(bytes(range(256)) * 2).decode()
-)  # STS's tokens have 700 to 900 characters
+# STS's tokens have 700 to 900 characters.
+_TOKEN = "FwoGZXIvYXdzE" + base64.b64encode(bytes(range(256)) * 2).decode()
 
 
 class Roles:
-    """The roles, what was asked of them, and the sessions given. A session's key tells its role
-    and its number.
+    """The roles, the counts of calls, and the sessions.
+
+    A session's key encodes its role and its number.
     """
 
     def __init__(self) -> None:
@@ -53,8 +53,9 @@ class Roles:
         return _role_id(self._numbers[arn])
 
     def assume(self, query: dict[str, str]) -> bytes | None:
-        """The answer's XML, or None for a role that refuses: absent, no External ID, or another
-        one.
+        """Return the answer's XML, or None for a refusal.
+
+        The role is absent, or the External ID is missing or another one.
         """
         self.calls["AssumeRole"] += 1
         arn = query.get("RoleArn", "")
@@ -64,7 +65,7 @@ class Roles:
         return self._session(arn, query["RoleSessionName"], int(query.get("DurationSeconds", 3600)))
 
     def identity(self, access_key: str) -> tuple[str, str, str] | None:
-        """Account, ARN and user id of the broker, or of a session that was given here."""
+        """Return account, ARN and user id of the broker, or of a session of this STS."""
         self.calls["GetCallerIdentity"] += 1
         if access_key == BROKER_KEY:
             return ACCOUNT, _BROKER_SESSION, "AROABENCHBROKER000000:bench"
@@ -75,7 +76,7 @@ class Roles:
         return arn.split(":")[4], _assumed(arn, "session"), f"{_role_id(number)}:session"
 
     def role(self, access_key: str) -> bytes | None:
-        """What IAM tells a session of its own role: the kit's trust policy."""
+        """Return IAM's answer to a session about its own role, with the kit's trust policy."""
         number = self._of_session(access_key)
         if number is None:
             return None
@@ -132,7 +133,7 @@ def _role_id(number: int) -> str:
 
 
 def _base32(number: int, width: int) -> str:
-    """Digits that `int(text, 32)` reads back, in the capitals of AWS's keys."""
+    """Format digits that `int(text, 32)` parses, in the capitals of AWS's keys."""
     text = ""
     for _ in range(width):
         number, digit = divmod(number, 32)
@@ -162,8 +163,9 @@ def _identity_xml(found: tuple[str, str, str]) -> bytes:
 
 
 class Http(asyncio.Protocol):
-    """Just enough HTTP/1.1 with keep-alive for boto3 and the bench; a framework would be the
-    bottleneck.
+    """Just enough HTTP/1.1 with keep-alive for boto3 and the bench.
+
+    A framework would be the bottleneck.
     """
 
     def __init__(self, roles: Roles) -> None:

@@ -1,7 +1,7 @@
 """The number of instructions of one hot request in a web process, counted by callgrind.
 
-Counts repeat to 0.1 % on a busy machine, where times do not: a commit that costs 2 % shows. They
-leave out system calls and PostgreSQL's own work.
+On a busy machine counts repeat to 0.1 %, and times do not. So a commit that costs 2 % is
+detectable. The counts exclude system calls and PostgreSQL's own work.
 """
 
 import json
@@ -42,7 +42,7 @@ def count(stage: Stage, populated: Populated) -> float:
         {"path": place.credentials, "key": place.key} for place in populated.places[:_CLIENTS]
     ]
     given = json.dumps({"questions": questions, "times": _TIMES})
-    # Like a web process: its metrics are in files that all of them share.
+    # As in a web process, whose metrics are in files that all of them share.
     environment = {
         **server.environment,
         "PROMETHEUS_MULTIPROC_DIR": str(stage.folder),
@@ -52,7 +52,7 @@ def count(stage: Stage, populated: Populated) -> float:
 
 
 def _collected(checkout: Checkout, environment: dict[str, str], given: str) -> int:
-    """Run the web process below callgrind, and return the instructions that it counted."""
+    """Run the web process under callgrind, and return the instructions that it counted."""
     profile = HOME / "callgrind.out"  # for callgrind_annotate
     command = [
         "valgrind",

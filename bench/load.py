@@ -30,9 +30,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What wrk measured. `sent` is more than `answered` by what was under way when the time was
-    up.
-    """
+    """The results of wrk. `sent` minus `answered` is the number of requests in flight."""
 
     answered: int
     sent: int
@@ -40,7 +38,7 @@ class Answers:
     p50_us: float
     p99_us: float
     refused: int  # answers of status 400 and above
-    lost: int  # connections refused or cut, and answers that did not come within 5 s
+    lost: int  # connections refused or cut, and answers that took longer than 5 s
 
     @property
     def per_second(self) -> float:
@@ -48,9 +46,7 @@ class Answers:
 
 
 class Wrk:
-    """The load generator: the one on PATH, or Debian's, unpacked into .bench/ without being
-    installed.
-    """
+    """The load generator: wrk on PATH, or Debian's, unpacked into .bench/ without installation."""
 
     def __init__(self) -> None:
         self._command, self._env = _find()
@@ -69,8 +65,9 @@ class Wrk:
         connections: int = CONNECTIONS,
         once: bool = False,
     ) -> Answers:
-        """Send these requests, over and over, or each at most `once`. Raises BenchError when
-        they run out.
+        """Send these requests repeatedly, or each at most once with `once`.
+
+        Raises BenchError if they do not suffice for that.
         """
         listed = self._folder / "questions.tsv"
         listed.write_text("".join(f"{q.method}\t{q.path}\t{q.key}\t{q.body}\n" for q in questions))
@@ -97,7 +94,7 @@ class Wrk:
 
 
 def _find() -> tuple[list[str], dict[str, str] | None]:
-    """The command, and the environment that it needs (None: ours)."""
+    """Return the command, and the environment that it needs (None: ours)."""
     if found := shutil.which("wrk"):
         return [found], None
     unpacked = HOME / "wrk"
@@ -117,7 +114,7 @@ def _find() -> tuple[list[str], dict[str, str] | None]:
 
 
 def _unpack(into: Path) -> None:
-    """Debian's packages, without root: downloaded and unpacked, not installed."""
+    """Download and unpack Debian's packages without root. They are not installed."""
     folder = HOME / "packages"
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -130,9 +127,9 @@ def _unpack(into: Path) -> None:
         raise BenchError(_NO_WRK) from error
 
 
-# With one thread there is one state of Lua's, so a plain counter walks the questions. They are
-# formatted before the load starts: the generator must cost as little as it can on a machine that it
-# shares with the server.
+# With one thread Lua has one state, so a plain counter selects the next request. Requests are
+# formatted before the load starts, because the generator shares the machine with the server and
+# must be cheap.
 _SCRIPT = """
 local asked = {}
 local thread_of_it

@@ -1,4 +1,4 @@
-"""The machine that a run measured on, for the report: figures mean nothing without it."""
+"""The machine of a run, for the report: figures mean nothing without it."""
 
 import importlib.metadata
 import os
@@ -35,9 +35,7 @@ def facts(postgres_url: str, postgres_folder: Path, workers: Workers) -> dict[st
 
 
 def file_system(folder: Path) -> str:
-    """The kind of file system that a folder is on: on a tmpfs a durable commit would cost
-    nothing.
-    """
+    """Return the type of a folder's file system. On a tmpfs a durable commit would cost nothing."""
     mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
     inside = [(point, kind) for point, kind in mounts if folder.resolve().is_relative_to(point)]
     return max(inside, key=lambda mount: len(mount[0]))[1]

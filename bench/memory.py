@@ -1,8 +1,8 @@
-"""Row 9: how much memory a cached credential takes: `python -m bench.memory COUNT` in a process of
-its own.
+"""Row 9: the memory of a cached credential.
 
-The service's own cache, filled with sessions as STS gives them; what the operating system says the
-process has grown by, so Python's own overhead counts too.
+`python -m bench.memory COUNT` runs in a process of its own. It fills the service's own cache with
+sessions as STS returns them. The measure is the growth of the process according to the operating
+system, so Python's own overhead counts too.
 """
 
 import gc
@@ -21,7 +21,7 @@ from bench.goals import MEMORY
 from bench.servers import PLAIN, run_python
 from bench.stage import Stage
 
-_FIRST = 1_000  # what threads and pools need is there by then
+_FIRST = 1_000  # after these, threads and pools are allocated
 
 
 def measure(stage: Stage) -> None:
@@ -58,7 +58,7 @@ def _obtain(cache: SessionCache) -> int:
 
 
 def _session() -> Session:
-    """As STS gives them: their tokens have 700 to 900 characters."""
+    """Return a session as STS does, whose token has 700 to 900 characters."""
     return Session(
         access_key_id=f"ASIA{secrets.token_hex(8).upper()}",
         secret_access_key=secrets.token_urlsafe(30),
@@ -71,7 +71,7 @@ def _session() -> Session:
 
 
 def _resident() -> int:
-    """Bytes of this process that are in memory."""
+    """Return the resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

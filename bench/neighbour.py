@@ -1,14 +1,14 @@
-"""Rows 11 and 21: what a victim is issued beside another tenant's requests, compared with alone, on
-both databases.
+"""Rows 11 and 21: a victim's rate beside another tenant's requests, and alone, on both databases.
 
-Row 11: 24 connections make keys and revoke them without a pause, and each revocation invalidates
-what processes keep. Row 21: four connections repeat one of the costliest requests that a tenant may
-send: a list of 200 connections, the onboarding page, or the proof of a role whose trust policy is
-slow to read.
+Row 11: 24 connections create and revoke keys without a pause, and each revocation invalidates
+cached rows.
 
-The victim is timed from the first second of the attack, when the burst that a tenant may use is
-whole. So each round has a new tenant as the attacker. A Deputy of its own, with two web processes,
-and its database have one half of the cores. The victim's client and the attack have the other half.
+Row 21: four connections repeat one of the costliest requests that a tenant may send. It is a list
+of 200 connections, the onboarding page, or the proof of a role whose trust policy is slow to read.
+
+The victim is timed from the first second of the attack, when the attacker's burst is unused. So
+each round has a new tenant as the attacker. A Deputy of its own, with two web processes, and its
+database have one half of the cores. The victim's client and the attack have the other half.
 """
 
 import contextlib
@@ -41,12 +41,12 @@ _HELD = re.compile(r'^deputy_write_lock_seconds_bucket\{le="([^"]+)"\} (\S+)$', 
 _WORST = round(3 / TENTH)  # tenths of a second
 _SETTINGS = {
     "GUNICORN_CMD_ARGS": "--workers 2",
-    "DEPUTY_CONNECTION_RATE": "120",
-}  # the default of this limit
+    "DEPUTY_CONNECTION_RATE": "120",  # the default of this limit
+}
 
 
 class Attack(NamedTuple):
-    """What `bench.hostile_load` is told: its attack, the key, and the requests that it repeats."""
+    """The input of `bench.hostile_load`: its attack, the key, and the requests that it repeats."""
 
     name: str
     key: str
@@ -60,7 +60,7 @@ class Timeline(NamedTuple):
 
     @property
     def median(self) -> float:
-        """Answers in a second."""
+        """The median of the answers in a second."""
         tenths = round(1 / TENTH)
         return statistics.median(
             sum(self.answered[n : n + tenths]) for n in range(0, len(self.answered), tenths)
@@ -68,7 +68,7 @@ class Timeline(NamedTuple):
 
     @property
     def worst(self) -> float:
-        """Answers in a second, of the worst three seconds."""
+        """The answers per second in the worst three seconds."""
         windows = (
             sum(self.answered[n : n + _WORST]) for n in range(len(self.answered) - _WORST + 1)
         )
@@ -76,12 +76,12 @@ class Timeline(NamedTuple):
 
 
 def revokes(stage: Stage) -> None:
-    """Row 11."""
+    """Measure row 11."""
     _judge(stage, REVOKES, ["revokes"])
 
 
 def costly(stage: Stage) -> None:
-    """Row 21."""
+    """Measure row 21."""
     _judge(stage, COSTLY, ["list", "page", "verify"])
 
 
@@ -101,7 +101,7 @@ def _judge(stage: Stage, goal: Goal, kinds: Sequence[str]) -> None:
 
 
 def _beside(stage: Stage, populated: Populated, name: str, kind: str) -> dict[str, float]:
-    """The figures of the worst of some rounds."""
+    """Return the worst figures of several rounds."""
     halves, rounds = Halves(), max(1, stage.scale.rounds // 3)
     stage.say(
         f"{kind} on {name}: {rounds} rounds alone, and beside the attack from its first second"
@@ -132,8 +132,9 @@ def _beside(stage: Stage, populated: Populated, name: str, kind: str) -> dict[st
 
 
 def _held(deputy: Deputy) -> Counter[float]:
-    """How many transactions have held SQLite's lock for so many seconds at most, without those
-    of the audit log's batch.
+    """Return how many transactions have held SQLite's lock for at most so many seconds.
+
+    Those of the audit log's batch are not counted.
     """
     host, _, port = deputy.environment["DEPUTY_METRICS_BIND"].rpartition(":")
     with contextlib.closing(http.client.HTTPConnection(host, int(port))) as metrics:
@@ -143,8 +144,9 @@ def _held(deputy: Deputy) -> Counter[float]:
 
 
 def _p99(held: Counter[float]) -> float:
-    """The upper bound of the bucket that it is in. `held`: what was counted before, minus what
-    was counted after.
+    """Return the upper bound of the histogram bucket of the 99th percentile.
+
+    `held` has the counts before minus the counts after.
     """
     counts = {most: -count for most, count in held.items()}
     return min(
@@ -159,7 +161,7 @@ def _time(
     database = cpu.family(populated.database) if populated.database else []
     cpu.keep_on(halves.one, [*deputy.pids(), *database])
     with halves.on(halves.other):
-        # What the last attack left behind is done meanwhile, and both processes cache the victim's
+        # Meanwhile the rest of the last attack is done, and both processes cache the victim's
         # sessions again.
         _ask_as_victim(deputy, populated, _WARM_SECONDS)
         with attacked(deputy, attack):

@@ -1,9 +1,9 @@
-"""Row 10: an organisation whose accounts all register at once. Is an account lost, or the STS
-budget exceeded?
+"""Row 10: an organisation whose accounts all register at once: lost accounts, and STS calls.
 
-Everything is as in `make run`: the sandbox's CloudFormation and SQS, a web process, and one
-background worker. AWS is moto on this machine, which makes a thousand stacks while the service
-works. So the seconds depend on the machine; the counts depend on Deputy.
+No account may be lost, and the STS budget may not be exceeded. Everything is as in `make run`: the
+sandbox's CloudFormation and SQS, a web process, and one background worker. AWS is moto on this
+machine, which makes a thousand stacks while the service works. So the seconds depend on the
+machine, and the counts depend on Deputy.
 """
 
 import contextlib
@@ -24,19 +24,19 @@ from bench.stage import Stage
 from dev.stack import Settings, Stack, StackError, free_port
 
 _STS_BUDGET = 100  # calls a second: the setting's default
-_PATIENCE = 600  # seconds, until an account that has not come counts as lost
+_PATIENCE = 600  # seconds until an account that has not registered counts as lost
 _DATABASE = "organization"
 
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """The result for one organisation. Times in seconds since the launch; None for what did not
-    happen.
+    """The result for one organisation.
 
-    An account that is not verified at the end counts as lost.
+    Times are in seconds since the launch, or None if the event did not happen. An account that is
+    not verified at the end counts as lost.
     """
 
-    accounts: int  # with the one that launched it
+    accounts: int  # including the one that launched it
     registered: float | None
     verified: float | None
     stacks: float | None
@@ -151,7 +151,7 @@ class _Organization:
             )
 
     def _when(self, condition: Callable[[], bool]) -> float | None:
-        """Seconds since the launch until it came true."""
+        """Return the seconds from the launch until the condition holds, or None on timeout."""
         while time.monotonic() < self._began + _PATIENCE:
             if condition():
                 return time.monotonic() - self._began
@@ -160,7 +160,7 @@ class _Organization:
 
 
 def most_in_a_second(times: Sequence[float]) -> int:
-    """The most of these times, in seconds, that lie within any one second."""
+    """Return the largest number of these times, in seconds, within any one second."""
     ordered, first, most = sorted(times), 0, 0
     for last, at in enumerate(ordered):
         while ordered[first] <= at - 1:
@@ -194,7 +194,7 @@ def _cloudformation(url: str, account: str) -> Any:
 
 
 def _launch(cloudformation: Any, link: str, unit: str) -> str:
-    """As the administrator of the organisation, who fills in the units; returns the stack's id."""
+    """Launch the stack as the organisation's administrator, and return its id."""
     wanted = dict(parse_qsl(urlsplit(link).fragment.partition("?")[2]))
     given = {
         name.removeprefix("param_"): value
@@ -218,8 +218,9 @@ def _status(cloudformation: Any, stack_id: str) -> str:
 
 
 def _complete(cloudformation: Any, stack_id: str) -> int:
-    """Stacks that are as they should be: the members' as their StackSet lists them, and the one
-    that made it.
+    """Return the number of complete stacks.
+
+    The members' are counted as their StackSet lists them. The stack that made it is included.
     """
     pages = cloudformation.get_paginator("list_stack_instances").paginate(
         StackSetName=stack_id.split("/")[1]

@@ -1,6 +1,4 @@
-"""Another commit of this project, built beside this one, to be measured in the same run
-(`--against`).
-"""
+"""Another commit of this project, built to be measured in the same run (`--against`)."""
 
 import subprocess
 import sys
@@ -12,10 +10,10 @@ from dev.stack import ROOT
 
 
 def build(commit: str) -> Checkout:
-    """The commit's files in .bench/commits/, with this environment's Python or, where it pins other
-    libraries, its own.
+    """Extract the commit's files into .bench/commits/, and return the checkout.
 
-    Raises BenchError for a commit that git does not know, or that can't be installed.
+    It has this environment's Python, or its own if it pins other libraries. Raises BenchError if
+    git does not have the commit, or if it can't be installed.
     """
     name = _run(
         "git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{commit}}"
@@ -38,7 +36,7 @@ def build(commit: str) -> Checkout:
 
 
 def _environment(root: Path) -> str:
-    """A Python with what that commit pins."""
+    """Return a Python with the libraries that the commit pins."""
     folder = root / ".venv"
     python = str(folder / "bin" / "python")
     if not (folder / "installed").exists():

@@ -1,9 +1,9 @@
-"""Row 19: how long does a request wait at most when AWS hangs, and when the database hangs?
+"""Row 19: the longest wait of a request while AWS hangs, and while the database hangs.
 
 SDKs give up on a credentials endpoint after two seconds, so a request that can't be answered by
-then gets a 503 before that. To make AWS hang, the STS withholds its answers, and every request
-needs a new session. To make the database hang, all of its processes are stopped; the requested
-sessions are then in the cache, but can't be recorded.
+then gets a 503 before. To make AWS hang, the STS delays its answers, and every request needs a new
+session. To make the database hang, all of its processes are stopped. The requested sessions are
+then in the cache, but can't be recorded.
 """
 
 import contextlib
@@ -24,9 +24,9 @@ from bench.stage import Stage
 
 _HANDS = 24
 _SECONDS = 8
-_PAUSE = 0.1  # between a hand's requests: refusals at once would be a load of their own
-_HANGS = 60.0  # longer than anybody waits
-_DURATION = 900  # seconds, the shortest session; each question asks for a second more
+_PAUSE = 0.1  # between a client's requests, because immediate refusals would be additional load
+_HANGS = 60.0  # longer than any timeout
+_DURATION = 900  # seconds, the shortest session; each request adds a second
 
 
 @contextlib.contextmanager
@@ -53,7 +53,7 @@ def _database(stage: Stage) -> Iterator[None]:
 
 
 def _longest(stage: Stage, *, cached: bool) -> tuple[float, Counter[int]]:
-    """The longest wait of all, in seconds, and the answers' statuses."""
+    """Return the longest wait of all, in seconds, and the answers' statuses."""
     new, over = itertools.count(_DURATION), time.monotonic() + _SECONDS
 
     def ask(place: KeyedConnection) -> tuple[float, Counter[int]]:

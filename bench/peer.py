@@ -1,11 +1,10 @@
-"""metadataproxy 2.2.0, the most similar program that installs with pip: IAM credentials over HTTP,
-kept in memory.
+"""metadataproxy 2.2.0, a similar program that installs with pip: IAM credentials over HTTP, cached.
 
 It requires no key and keeps no audit log. It runs unchanged, as its README says (`gunicorn
 metadataproxy:app --workers=2 -k gevent`), and in its best configuration:
 
-- ROLE_MAPPING_FILE says which role an address gets, so it makes no call to a docker daemon. The
-  file contains role, account and External ID, so it makes no call to IAM either. A cached answer
+- ROLE_MAPPING_FILE maps addresses to roles, so it makes no call to a docker daemon. The file
+  contains role, account and External ID, so it makes no call to IAM either. A cached answer
   costs it two lookups in dicts.
 - Its own pins are from 2018 and don't build on a current Python, so it gets Deputy's versions of
   Flask, gunicorn, gevent and boto3. So the comparison is between the two programs, not between
@@ -37,15 +36,15 @@ _AS_DEPUTY = (
     "urllib3",
 )
 _ITS_OWN = (
-    "packaging",
-    "docker-py==1.10.6",
-)  # for gunicorn; docker is only imported: with a mapping file it is never called
+    "packaging",  # for gunicorn
+    "docker-py==1.10.6",  # only imported: with a mapping file it is never called
+)
 _ACCOUNT, _ROLE, _EXTERNAL_ID = "444455556666", "deputy-bench-peer", "dpy-bench-peer"
 _SESSION_MINUTES = 60
 
 
 def python() -> Path:
-    """The Python of the peer's own environment in .bench/, made when it is not there yet."""
+    """Return the Python of the peer's own environment in .bench/, and create it if it is absent."""
     wanted = [
         *(f"{name}=={importlib.metadata.version(name)}" for name in _AS_DEPUTY),
         *_ITS_OWN,
@@ -63,7 +62,7 @@ def python() -> Path:
 
 
 def _gevent() -> list[str]:
-    """Absent while Deputy itself runs without it."""
+    """Return gevent's pin, or nothing if Deputy itself runs without it."""
     try:
         return [f"gevent=={importlib.metadata.version('gevent')}"]
     except importlib.metadata.PackageNotFoundError:
@@ -94,7 +93,7 @@ def start(sts: InstantSts, workers: Workers, *, cold: bool) -> Process:
     role = {"name": _ROLE, "account_id": _ACCOUNT, "external_id": _EXTERNAL_ID}
     mapping.write_text(json.dumps({"127.0.0.1": role}))
     env = {name: value for name, value in sts.environment.items() if name != "AWS_REGION"}
-    # AWS_REGION would make it call AWS's own endpoint; boto3 takes the region from
+    # AWS_REGION would make it call AWS's own endpoint. boto3 takes the region from
     # AWS_DEFAULT_REGION.
     env |= {"ROLE_MAPPING_FILE": str(mapping)}
     if cold:

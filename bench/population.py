@@ -1,4 +1,4 @@
-"""Tenants, roles, connections and keys, made and proven through the API, as in production."""
+"""Tenants, roles, connections and keys, created and proven through the API, as in production."""
 
 import contextlib
 import threading
@@ -34,7 +34,7 @@ class KeyedConnection:
 
 
 def issuing_key(admin: Client, name: str) -> tuple[str, str]:
-    """(id, text) of a key that can only ask for credentials."""
+    """Return (id, text) of a key that can only ask for credentials."""
     made = admin.must(
         "POST", "/v1/api-keys", {"name": name, "scopes": ["credentials:issue"]}, expect=201
     )
@@ -44,9 +44,7 @@ def issuing_key(admin: Client, name: str) -> tuple[str, str]:
 def onboard(
     deputy: Deputy, sts: InstantSts, tenants: int, connections: int, keys: int = 4
 ) -> list[KeyedConnection]:
-    """`tenants` times `connections` proven connections; requests for a tenant's use one of
-    `keys` keys.
-    """
+    """Create `tenants` times `connections` proven connections. A tenant has one of `keys` keys."""
     admin = deputy.admin()
     texts = [issuing_key(admin, f"worker {number}")[1] for number in range(keys)]
     admin.close()
@@ -62,7 +60,7 @@ def onboard(
 
 
 def role_arn(tenant_id: str, place: int) -> str:
-    """A role of this tenant's alone: each Deputy has its own tenants, and all of them one STS."""
+    """Return a role of this tenant alone. Each Deputy has its own tenants, but all use one STS."""
     return f"arn:aws:iam::{200_000_000_000 + place}:role/deputy-{tenant_id}-{place}"
 
 
@@ -78,8 +76,9 @@ def connect(client: Client, tenant_id: str, arn: str, key: str) -> KeyedConnecti
 def spread(
     work: Callable[[Client, Given], Made], given: Iterable[Given], client: Callable[[], Client]
 ) -> list[Made]:
-    """`work` for each of `given`, by some threads with a client each, in the order given. The
-    first error ends it.
+    """Return `work` of each item, in order, by several threads with a client each.
+
+    The first error ends it.
     """
     own = threading.local()
 

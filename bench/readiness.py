@@ -1,6 +1,6 @@
-"""Row 18: how many STS calls do many simultaneous and repeated requests to `/readyz` cost?
+"""Row 18: the STS calls for many simultaneous and repeated requests to `/readyz`.
 
-`/readyz` is public. The result of GetCallerIdentity is kept for five seconds, and one call serves
+`/readyz` is public. The result of GetCallerIdentity is cached for five seconds, and one call serves
 all requests meanwhile, however slow AWS is. So each process may call once in five seconds, and once
 more in the first of them.
 """

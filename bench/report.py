@@ -1,6 +1,4 @@
-"""The bench's report: the table of goals, the details, the JSON, and whether a "must" was
-missed.
-"""
+"""The bench's report: the table of goals, the details, the JSON, and every missed "must"."""
 
 import dataclasses
 import json
@@ -16,7 +14,7 @@ _STEPS = (Level.MUST, Level.TARGET, Level.MOONSHOT)
 
 
 def table(results: Sequence[Result]) -> str:
-    """One line for each goal; a goal that was not measured says so."""
+    """Format one line for each goal, also for those that were not measured."""
     found = {result.row: result for result in results}
     lines = [_line("#", "what", "measured (range)", "must", "target", "moonshot", "reached")]
     lines.append("-" * (len(lines[0]) + 2))
@@ -30,17 +28,17 @@ def table(results: Sequence[Result]) -> str:
 
 
 def missed(results: Sequence[Result]) -> list[int]:
-    """The rows whose "must" was missed."""
+    """Return the rows whose "must" was missed."""
     return sorted(result.row for result in results if result.reached is Level.MISSED)
 
 
 def details(facts: dict[str, Any]) -> str:
-    """Everything else that was measured, one fact a line."""
+    """Format the other measurements, one fact a line."""
     return "\n".join(line for name, value in facts.items() for line in _told(name, value, 0))
 
 
 def write(path: Path, about: dict[str, Any], findings: Findings) -> None:
-    """`about`: what was measured on, and how."""
+    """Write the results as JSON. `about` describes the machine and the run."""
     found = {result.row: result for result in findings.results}
     rows = [_as_json(goal, found.get(goal.row)) for goal in GOALS]
     document = about | {"rows": rows, "failures": findings.failures, "details": findings.facts}

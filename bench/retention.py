@@ -1,7 +1,7 @@
-"""Row 20: issuing while housekeeping takes old events out of the audit log, beside issuing alone.
+"""Row 20: issuing while housekeeping removes old events from the audit log, and issuing alone.
 
-On PostgreSQL a process of its own detaches a month twice a second, as a background worker does once
-a month. On SQLite it deletes rows without an end, as one does for 15 seconds of 15 minutes. Both
+On PostgreSQL a separate process detaches a month twice a second, as a background worker does once a
+month. On SQLite it deletes rows continuously, as a worker does for 15 seconds of 15 minutes. Both
 share the cores with issuing.
 """
 
@@ -32,7 +32,7 @@ from dev.stack import ROOT, end_process, end_with_parent
 
 _EVERY = 0.5  # seconds between two months
 _DAYS = 400
-# More than there is time for. The first ids of the months from 1990 on.
+# The first ids of the months from 1990 on, more than there is time for.
 _MONTHS = [
     first_id_at(datetime(1990 + number // 12, number % 12 + 1, 1, tzinfo=UTC))
     for number in range(25)
@@ -55,9 +55,7 @@ _ON_SQLITE = f"""WITH RECURSIVE numbers(n) AS
 
 @dataclass
 class Beside(Contender):
-    """Hot rounds while housekeeping is at work; `gone`: how many months or rows it took out in
-    each.
-    """
+    """Hot rounds beside housekeeping. `gone` is the number of months or rows removed in each."""
 
     server: Deputy
     gone: list[float] = field(default_factory=list)
@@ -100,13 +98,13 @@ class _Log:
         )
         try:
             if worker.stdout is not None:
-                worker.stdout.readline()  # it has begun
+                worker.stdout.readline()  # wait for its start
             yield
         finally:
             end_process(worker)
 
     def old(self) -> float:
-        """Months on PostgreSQL, rows on SQLite."""
+        """Return the number of months on PostgreSQL, of rows on SQLite."""
         with self._db.read() as session:
             if self._by_month:
                 return len(months.partitions(session).attached)

@@ -1,9 +1,8 @@
-"""Interleaved rounds: every server in turn, forward and then backward, so that drift affects all of
-them alike.
+"""Interleaved rounds: every server in turn, forward and then backward.
 
-A machine's speed can change by a factor of two from minute to minute, so absolute figures mean
-nothing. The result is the ratio of two servers within one round: the median of the rounds' ratios,
-and their range.
+So drift affects all servers alike. A machine's speed can change by a factor of two from minute to
+minute, so absolute figures mean nothing. The result is the ratio of two servers within one round:
+the median of the rounds' ratios, and their range.
 """
 
 import statistics
@@ -43,18 +42,21 @@ class Round:
 
 @dataclass
 class Contender:
-    """A server, what it is asked in a round, and its rounds so far."""
+    """A server, its requests in a round, and its rounds so far."""
 
     name: str
     server: Process
     questions: Callable[[], Sequence[Question]]
-    once: bool = False  # no question twice, ever
+    once: bool = False  # no request is sent twice, ever
     connections: int = CONNECTIONS
     database: int | None = None  # PostgreSQL's first process, if this server uses it
     rounds: list[Round] = field(default_factory=list)
 
     def run(self, wrk: Wrk, seconds: int) -> Round:
-        """One round. Raises BenchError for any answer that is not a 200."""
+        """Run one round.
+
+        Raises BenchError for any answer that is not a 200.
+        """
         questions = self.questions()
         own, database = self.server.pids(), cpu.family(self.database) if self.database else []
         before, database_before = cpu.seconds(own), cpu.seconds(database)
@@ -78,7 +80,7 @@ class Contender:
         )
 
     def facts(self) -> dict[str, Any]:
-        """What the report shows of this server."""
+        """Return the report's figures of this server."""
         return {
             "requests_per_second": _spread(self.rounds, "per_second"),
             "p50_ms": _spread(self.rounds, "p50_us", 1e-3),
@@ -100,6 +102,6 @@ def interleave(wrk: Wrk, contenders: Sequence[Contender], *, rounds: int, second
 
 
 def ratio(one: Contender, other: Contender, measure: Callable[[Round], float]) -> Spread:
-    """Of the same rounds: each of `one` by the one of `other` that ran beside it."""
+    """Return the ratios of the rounds of `one` and `other` that ran beside each other."""
     pairs = zip(one.rounds, other.rounds, strict=True)
     return Spread.of([measure(mine) / measure(theirs) for mine, theirs in pairs])

@@ -17,9 +17,8 @@ from bench.client import BenchError, Client
 from bench.instant_sts import ACCOUNT, BROKER_ARN, BROKER_KEY
 from dev.stack import ROOT, end_process, end_with_parent, free_port
 
-HOME = (
-    ROOT / ".bench"
-)  # what is kept between runs: the peer's environment, a fetched wrk, logs, the last result
+# Files kept between runs: the peer's environment, a fetched wrk, logs, the last result.
+HOME = ROOT / ".bench"
 _READY_SECONDS = 60
 
 
@@ -76,7 +75,7 @@ class Process:
         return cpu.family(self._child.pid)
 
     def web_processes(self) -> list[int]:
-        """The ids of its web processes."""
+        """Return the ids of its web processes."""
         return self.pids()[1:]
 
     def _await(self, ready: str) -> None:
@@ -94,7 +93,7 @@ class Process:
 
 
 class InstantSts(Process):
-    """See bench/instant_sts.py."""
+    """The local STS of bench/instant_sts.py."""
 
     def __init__(self) -> None:
         command = (sys.executable, "-m", "bench.instant_sts", "{port}")
@@ -104,11 +103,11 @@ class InstantSts(Process):
         self._told("POST", "roles", dict(roles))
 
     def deny(self, arn: str, statement: Mapping[str, Any]) -> None:
-        """Add a statement to what this role's trust policy says."""
+        """Add a statement to this role's trust policy."""
         self._told("POST", "denies", {arn: statement})
 
     def role_ids(self, arns: Sequence[str]) -> list[str]:
-        """Their unique ids."""
+        """Return the roles' unique ids."""
         with contextlib.closing(Client(self.port)) as control:
             found: list[str] = control.must("POST", "/_bench/role-ids", list(arns))
             return found
@@ -120,9 +119,8 @@ class InstantSts(Process):
         return self._told("GET", "calls")
 
     def _told(self, method: str, what: str, body: Any = None) -> dict[str, int]:
-        with contextlib.closing(
-            Client(self.port)
-        ) as control:  # one each: several threads tell it things
+        # One for each call, because several threads call.
+        with contextlib.closing(Client(self.port)) as control:
             counted: dict[str, int] = control.must(method, f"/_bench/{what}", body)
             return counted
 
@@ -173,7 +171,10 @@ class Deputy(Process):
     def on(
         cls, name: str, database_url: str, sts: InstantSts, checkout: Checkout = HERE
     ) -> "Deputy":
-        """On this database, which gets its tables and an admin key. `checkout`: which Deputy."""
+        """Start a Deputy on this database, which gets its tables and an admin key.
+
+        `checkout` selects the version of Deputy.
+        """
         deputy = {
             "DEPUTY_DATABASE_URL": database_url,
             "DEPUTY_SECRET_KEYS": secrets.token_urlsafe(48),
@@ -192,9 +193,7 @@ class Deputy(Process):
         return cls(name, environment, checkout)
 
     def twin(self, name: str, extra: Mapping[str, str] | None = None) -> "Deputy":
-        """Another machine of the same deployment: the same database and keys, processes of its
-        own.
-        """
+        """Start another machine of the deployment, with the same database and keys."""
         return Deputy(name, self.environment | dict(extra or {}), self.checkout)
 
     def client(self, key: str) -> Client:
@@ -210,7 +209,10 @@ _GUNICORN = ("-m", "gunicorn", "--bind", "127.0.0.1:{port}")
 def run_python(
     arguments: Sequence[str], env: Mapping[str, str], given: str = "", checkout: Checkout = HERE
 ) -> str:
-    """What a Python in the checkout's folder prints. Raises BenchError when it fails."""
+    """Run a Python in the checkout's folder, and return its output.
+
+    Raises BenchError if it fails.
+    """
     command = [checkout.python, *arguments]
     done = subprocess.run(
         command,
@@ -228,7 +230,7 @@ def run_python(
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """gunicorn's settings that decide how a Flask application runs; the peers get the same."""
+    """gunicorn's settings that decide how a Flask application runs. The peers get the same."""
 
     worker_class: str
     workers: int
@@ -237,11 +239,12 @@ class Workers:
 
     @classmethod
     def of_deputy(cls) -> Self:
-        """As gunicorn.conf.py has them. Read in a process of its own: the file may patch the one
-        that reads it.
+        """Read the settings of gunicorn.conf.py.
+
+        A separate process reads the file, because it may patch its reader.
         """
         found = json.loads(run_python(("-c", _READ_SETTINGS), PLAIN).splitlines()[-1])
-        return cls("gevent", **found)  # ours is gevent's too, and is of no use to others
+        return cls("gevent", **found)  # Deputy's own class is of no use to others
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -263,13 +266,13 @@ print(json.dumps({name: found.get(name, default) for name, default in names.item
 
 
 def bare_flask(answer: str, workers: Workers) -> Process:
-    """Flask alone, with the bytes of this answer of Deputy's."""
+    """Start Flask alone, with the bytes of this answer of Deputy's."""
     command = (sys.executable, *_GUNICORN, *workers.flags, "bench.bare:app")
     return Process("bare-flask", command, PLAIN | {"BENCH_ANSWER": answer}, ready="/")
 
 
 def peer(python: Path, name: str, env: Mapping[str, str], workers: Workers) -> Process:
-    """An application of another environment, under the same gunicorn settings."""
+    """Start an application of another environment, under the same gunicorn settings."""
     command = (str(python), *_GUNICORN, *workers.flags, "metadataproxy:app")
     return Process(
         name,

@@ -1,6 +1,4 @@
-"""Trust policies of 8,192 characters, the most that IAM allows, that are as slow to read as one
-can make them.
-"""
+"""Trust policies of 8,192 characters, IAM's upper limit, that are as slow to read as possible."""
 
 import json
 import string
@@ -75,7 +73,7 @@ SLOW_STATEMENTS = tuple(_PATTERNS.values())
 
 
 def slow_policies() -> dict[str, Any]:
-    """By what makes them slow."""
+    """Return the policies by the reason for their slowness."""
     tiny = {
         "Effect": "Deny",
         "Principal": "*",

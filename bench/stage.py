@@ -1,6 +1,4 @@
-"""The servers that measurements share: each is started when first needed, and all are stopped at
-the end.
-"""
+"""The servers that measurements share. Each starts when first needed, and all stop at the end."""
 
 import contextlib
 import dataclasses
@@ -26,7 +24,7 @@ Server = TypeVar("Server", bound=contextlib.AbstractContextManager[Any])
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much of everything: a full run, or a quick one while developing."""
+    """The sizes of all measurements: of a full run, or of a quick one during development."""
 
     tenants: int = 100
     connections: int = 10
@@ -65,10 +63,10 @@ class Populated:
 
 
 class Stage:
-    """Use it in a `with`, which stops at its end everything that was started."""
+    """The shared servers. Use it in a `with`, which stops all of them at its end."""
 
     def __init__(self, scale: Scale, against: str | None = None) -> None:
-        """`against`: the commit that row 1 is also measured at."""
+        """Create a stage. Row 1 is also measured at the commit `against`."""
         self.scale = scale
         self.against = against
         self.found = Findings()
@@ -78,7 +76,7 @@ class Stage:
     def __enter__(self) -> Self:
         HOME.mkdir(exist_ok=True)
         if machine.file_system(Path(tempfile.gettempdir())) == "tmpfs":
-            # PostgreSQL's files belong on a disk: fsync must cost what it costs
+            # PostgreSQL's files belong on a disk, so that fsync has its real cost.
             tempfile.tempdir = "/var/tmp"  # noqa: S108
         self.folder = Path(
             self._open.enter_context(tempfile.TemporaryDirectory(prefix="run-", dir=HOME))
@@ -93,11 +91,11 @@ class Stage:
 
     @property
     def seconds(self) -> int:
-        """Since the beginning."""
+        """The seconds since the beginning."""
         return round(time.monotonic() - self._began)
 
     def start(self, server: Server) -> Server:
-        """Keep a server that was started until the end."""
+        """Keep a started server until the end."""
         self._open.enter_context(server)
         return server
 
@@ -147,9 +145,7 @@ class Stage:
 
     @cached_property
     def at_other_commit(self) -> Populated:
-        """Deputy as it was at the commit `against`, on a database of its own, with the same
-        number of connections.
-        """
+        """Deputy at the commit `against`, on a database of its own, with as many connections."""
         self.say(f"Deputy at {self.against}: building")
         checkout = other_commit.build(self.against or "")
         with psycopg.connect(

@@ -1,8 +1,8 @@
-"""Row 23: how long a stop takes while 60 connections write without a pause as, or about, what is
-stopped.
+"""Row 23: the duration of a stop while 60 connections write continuously.
 
-A stop is a revocation of a key or a link, or the suspension or deletion of a tenant or a
-connection. After each, what was stopped is asked once more, and must be refused.
+They write as the stopped principal, or about the stopped resource. A stop is a revocation of a key
+or a link, or the suspension or deletion of a tenant or a connection. After each stop one more
+request is sent, which must be refused.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ class _Place(NamedTuple):
     connection: str
 
     def key(self, *, bound: bool, **more: object) -> tuple[str, str]:
-        """(path, text) of a new key."""
+        """Create a key, and return its path and its text."""
         wanted = {
             "name": "writer",
             "scopes": _SCOPES,
@@ -43,8 +43,9 @@ class _Place(NamedTuple):
         return f"/v1/api-keys/{made['id']}", made["key"]
 
     def moves(self) -> list[str]:
-        """Requests that ask for one permission set after the other: each is a write about tenant
-        and connection.
+        """Return requests that alternate the permission set.
+
+        Each is a write about tenant and connection.
         """
         return [
             f"PATCH {self.connection}\t{json.dumps({'permission_set': name})}" for name in _SETS
@@ -52,9 +53,7 @@ class _Place(NamedTuple):
 
 
 class _Stop(NamedTuple):
-    """Whose key writes what; the request that stops it, and one that must be refused from then
-    on.
-    """
+    """A writer's key and writes, the request that stops it, and one that must then be refused."""
 
     key: str
     writes: list[str]
@@ -125,7 +124,7 @@ _CASES: dict[str, Callable[[_Place], _Stop]] = {
 
 
 def measure(stage: Stage) -> None:
-    """Row 23."""
+    """Measure row 23."""
     found = {}
     for name, populated in (("PostgreSQL", stage.on_postgres), ("SQLite", stage.on_sqlite)):
         stage.say(f"stops on {name}: {len(_CASES)} kinds beside {_WRITERS} writers")

@@ -1,5 +1,4 @@
-"""The plan of the query for routine proofs that are due, how fast they are claimed, and what a
-proof of a role says.
+"""The plan of the query for due routine proofs, the speed of claims, and the checks of a proof.
 
 `python -m bench.turns`, in the service's environment: prints {"plan": …, "claims a second": …,
 "checks": …}.
@@ -41,7 +40,7 @@ def main() -> None:
 
 
 def _proven(made: Services) -> list[Any]:
-    """The checks of a proof of the connection that is due first, as they are stored."""
+    """Prove the connection that is due first, and return the stored checks."""
     (claim,) = made.proof_queue.claim_routine(1)
     if not made.proof_queue.prove(claim):
         raise RuntimeError("the connection can't be proven")

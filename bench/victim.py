@@ -1,10 +1,9 @@
-"""A victim's requests for credentials, timed one by one: `python -m bench.victim PORT CONNECTIONS
-SECONDS`.
+"""A victim's requests for credentials, timed one by one.
 
-wrk gives no answer's time of its own, and a pause of three seconds is lost in its median. Each line
-of stdin is a path and a key, and the requests are sent in turn, each connection's next one as soon
-as the last was answered. Printed is JSON: how many were answered in each tenth of a second, the
-longest wait in seconds, and how many were refused.
+`python -m bench.victim PORT CONNECTIONS SECONDS`. wrk does not report single times, and a pause of
+three seconds is lost in its median. Each line of stdin is a path and a key. The requests are sent
+in turn, each connection's next one as soon as the last was answered. The output is JSON: the number
+of answers in each tenth of a second, the longest wait in seconds, and the number of refusals.
 """
 
 import asyncio
