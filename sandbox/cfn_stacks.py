@@ -316,9 +316,10 @@ def _deleted(backend: Any, stack: Any) -> None:
 
 
 def _outputs(self: Any) -> Any:
-    """Return the outputs; None while the stack is not complete and after it is deleted, as at AWS.
+    """Return the outputs of a complete stack, as AWS does.
 
-    The data of its custom resources is unknown then.
+    Before its completion and after its deletion return None. The data of its custom resources is
+    unknown then.
     """
     if self.status.startswith(("CREATE_IN", "ROLLBACK", "DELETE")):
         return None

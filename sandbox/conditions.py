@@ -1,8 +1,8 @@
-"""The Condition element of an IAM policy, evaluated as IAM does; if that is unknown, rejected.
+"""The Condition element of an IAM policy, evaluated as IAM does.
 
-Most important is an operator's result for a key that the request does not have, because trust
-policies go wrong there: a plain operator is false, a negated one true, `…IfExists` and
-`ForAllValues:` true, `ForAnyValue:` false.
+If IAM's result is unknown, the policy is rejected. Most important is an operator's result for a key
+that the request does not have, because trust policies go wrong there. A plain operator is false,
+a negated one true, `…IfExists` and `ForAllValues:` true, `ForAnyValue:` false.
 """
 
 import ipaddress
