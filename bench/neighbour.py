@@ -109,6 +109,7 @@ def _beside(stage: Stage, populated: Populated, name: str, kind: str) -> dict[st
     warm(stage, contender(name, populated))
     with populated.server.twin("deputy-half", _SETTINGS) as deputy:
         try:
+            _time(stage, deputy, populated, halves, None)  # fetches most sessions
             pairs, held = [], _held(deputy)
             for _ in range(rounds):
                 alone = _time(stage, deputy, populated, halves, None)
