@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from bench.client import BenchError
 from bench.servers import HOME
@@ -45,6 +46,14 @@ class Answers:
         return self.answered / self.seconds
 
 
+class Timeline(NamedTuple):
+    """Answers with status 200 in each tenth of a second, and the longest wait in seconds."""
+
+    answered: list[int]
+    longest: float
+    refused: int
+
+
 class Wrk:
     """The load generator: wrk on PATH, or Debian's, unpacked into .bench/ without installation."""
 
@@ -53,8 +62,8 @@ class Wrk:
         self.name = self._command[0]
         self._folder = HOME / "wrk-scripts"
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._script = self._folder / "ask.lua"
-        self._script.write_text(_SCRIPT)
+        for name, script in (("ask", _SCRIPT + _DONE), ("watch", _SCRIPT + _WATCH)):
+            (self._folder / f"{name}.lua").write_text(script)
 
     def ask(
         self,
@@ -69,6 +78,23 @@ class Wrk:
 
         Raises BenchError if they do not suffice for that.
         """
+        answers = Answers(**self._run("ask", port, questions, seconds, connections))
+        if once and answers.sent > len(questions):
+            raise BenchError(
+                f"{answers.sent} questions were asked, of {len(questions)} that may be asked once."
+            )
+        return answers
+
+    def watch(
+        self, port: int, questions: Sequence[Question], seconds: int, connections: int
+    ) -> Timeline:
+        """Send these requests repeatedly, and count the answers in each tenth of a second."""
+        counted = self._run("watch", port, questions, seconds, connections)
+        return Timeline(counted["answered"], counted["longest"], counted["refused"])
+
+    def _run(
+        self, script: str, port: int, questions: Sequence[Question], seconds: int, connections: int
+    ) -> dict[str, Any]:
         listed = self._folder / "questions.tsv"
         listed.write_text("".join(f"{q.method}\t{q.path}\t{q.key}\t{q.body}\n" for q in questions))
         command = [
@@ -80,17 +106,19 @@ class Wrk:
             "5s",
             "--latency",
         ]
-        command += ["-s", str(self._script), f"http://127.0.0.1:{port}", "--", str(listed)]
+        command += [
+            "-s",
+            str(self._folder / f"{script}.lua"),
+            f"http://127.0.0.1:{port}",
+            "--",
+            str(listed),
+        ]
         done = subprocess.run(command, env=self._env, capture_output=True, text=True, check=False)
         _, found, said = done.stdout.partition("BENCH ")
         if done.returncode or not found:
             raise BenchError(f"wrk failed: {done.stderr or done.stdout}")
-        answers = Answers(**json.loads(said.splitlines()[0]))
-        if once and answers.sent > len(questions):
-            raise BenchError(
-                f"{answers.sent} questions were asked, of {len(questions)} that may be asked once."
-            )
-        return answers
+        result: dict[str, Any] = json.loads(said.splitlines()[0])
+        return result
 
 
 def _find() -> tuple[list[str], dict[str, str] | None]:
@@ -153,7 +181,8 @@ function request()
   sent = sent + 1
   return asked[(sent - 1) % #asked + 1]
 end
-
+"""
+_DONE = """
 function done(summary, latency, requests)
   local e = summary.errors
   io.write(string.format(
@@ -161,5 +190,32 @@ function done(summary, latency, requests)
     '"refused": %d, "lost": %d}\\n',
     summary.requests, thread_of_it:get("sent"), summary.duration / 1e6, latency:percentile(50),
     latency:percentile(99), e.status, e.connect + e.read + e.write + e.timeout))
+end
+"""
+# wrk's own median hides a pause of three seconds. Its longest wait counts, and so does each tenth.
+_WATCH = """
+local ffi = require("ffi")
+ffi.cdef("typedef struct { long s; long us; } tv; int gettimeofday(tv *t, void *zone);")
+local clock = ffi.new("tv")
+answered, refused = {}, 0
+local began
+
+local function now()
+  ffi.C.gettimeofday(clock, nil)
+  return tonumber(clock.s) + tonumber(clock.us) / 1e6
+end
+
+function response(status, headers, body)
+  began = began or now()
+  if status ~= 200 then refused = refused + 1 return end
+  local tenth = math.floor((now() - began) * 10) + 1
+  answered[tenth] = (answered[tenth] or 0) + 1
+end
+
+function done(summary, latency, requests)
+  local counts, tenths = thread_of_it:get("answered"), {}
+  for n = 1, math.floor(summary.duration / 1e5) do tenths[n] = counts[n] or 0 end
+  io.write(string.format('BENCH {"answered": [%s], "longest": %f, "refused": %d}\\n',
+    table.concat(tenths, ", "), latency.max / 1e6, thread_of_it:get("refused")))
 end
 """

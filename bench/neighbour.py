@@ -13,7 +13,6 @@ database have one half of the cores. The victim's client and the attack have the
 
 import contextlib
 import http.client
-import json
 import re
 import statistics
 import subprocess
@@ -24,16 +23,17 @@ from typing import Any, NamedTuple
 
 from bench import cpu
 from bench.background import Halves
-from bench.client import BenchError, Client
+from bench.client import Client
 from bench.goals import COSTLY, REVOKES, Goal
 from bench.hot import contender, warm
+from bench.load import Timeline
 from bench.population import role_arn, spread
 from bench.servers import Deputy
 from bench.slow_policies import SLOW_STATEMENTS
 from bench.stage import Populated, Stage
-from bench.victim import TENTH
 from dev.stack import ROOT, end_process, end_with_parent
 
+TENTH = 0.1  # seconds
 _CONNECTIONS = 16  # of the victim
 _WARM_SECONDS, _ALONE_SECONDS, _BESIDE_SECONDS = 4, 6, 12
 _LISTED, _ATTACKERS = 200, 4
@@ -53,26 +53,21 @@ class Attack(NamedTuple):
     requests: tuple[str, ...] = ()
 
 
-class Timeline(NamedTuple):
-    answered: list[int]  # in each tenth of a second
-    longest: float  # wait, in seconds
-    refused: int
+def _median(timeline: Timeline) -> float:
+    """Return the answers in a second."""
+    tenths = round(1 / TENTH)
+    answered = timeline.answered
+    return statistics.median(
+        sum(answered[n : n + tenths]) for n in range(0, len(answered) - tenths + 1, tenths)
+    )
 
-    @property
-    def median(self) -> float:
-        """The median of the answers in a second."""
-        tenths = round(1 / TENTH)
-        return statistics.median(
-            sum(self.answered[n : n + tenths]) for n in range(0, len(self.answered), tenths)
-        )
 
-    @property
-    def worst(self) -> float:
-        """The answers per second in the worst three seconds."""
-        windows = (
-            sum(self.answered[n : n + _WORST]) for n in range(len(self.answered) - _WORST + 1)
-        )
-        return min(windows) / (_WORST * TENTH)
+def _worst(timeline: Timeline) -> float:
+    """Return the answers in a second, of the worst three seconds."""
+    windows = (
+        sum(timeline.answered[n : n + _WORST]) for n in range(len(timeline.answered) - _WORST + 1)
+    )
+    return min(windows) / (_WORST * TENTH)
 
 
 def revokes(stage: Stage) -> None:
@@ -123,9 +118,9 @@ def _beside(stage: Stage, populated: Populated, name: str, kind: str) -> dict[st
         finally:
             halves.free(stage)
     return {
-        "alone a second": statistics.median(alone.median for alone, _ in pairs),
-        "median": statistics.median(beside.median / alone.median for alone, beside in pairs),
-        "worst 3 s": min(beside.worst / alone.median for alone, beside in pairs),
+        "alone a second": statistics.median(_median(alone) for alone, _ in pairs),
+        "median": statistics.median(_median(beside) / _median(alone) for alone, beside in pairs),
+        "worst 3 s": min(_worst(beside) / _median(alone) for alone, beside in pairs),
         "longest wait": max(beside.longest for _, beside in pairs),
         "refused": sum(beside.refused for _, beside in pairs),
         "p99 of holding SQLite's lock": _p99(held),
@@ -164,31 +159,12 @@ def _time(
     with halves.on(halves.other):
         # Meanwhile the rest of the last attack is done, and both processes cache the victim's
         # sessions again.
-        _ask_as_victim(deputy, populated, _WARM_SECONDS)
+        stage.wrk.watch(deputy.port, populated.hot(), _WARM_SECONDS, _CONNECTIONS)
         with attacked(deputy, attack):
-            timeline = _ask_as_victim(
-                deputy, populated, _BESIDE_SECONDS if attack else _ALONE_SECONDS
-            )
-    stage.say(f"  {attack.name if attack else 'alone'}: {timeline.median:.0f} a second")
+            seconds = _BESIDE_SECONDS if attack else _ALONE_SECONDS
+            timeline = stage.wrk.watch(deputy.port, populated.hot(), seconds, _CONNECTIONS)
+    stage.say(f"  {attack.name if attack else 'alone'}: {_median(timeline):.0f} a second")
     return timeline
-
-
-def _ask_as_victim(deputy: Deputy, populated: Populated, seconds: int) -> Timeline:
-    requests = "".join(f"{place.credentials}\t{place.key}\n" for place in populated.places)
-    command = [
-        sys.executable,
-        "-m",
-        "bench.victim",
-        str(deputy.port),
-        str(_CONNECTIONS),
-        str(seconds),
-    ]
-    done = subprocess.run(
-        command, input=requests, cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise BenchError(f"The victim's client failed: {done.stderr[-2000:]}")
-    return Timeline(**json.loads(done.stdout))
 
 
 @contextlib.contextmanager
