@@ -232,7 +232,7 @@ def measure(stage: Stage) -> None:
         warm(stage, contender("alone", hot))
         busy.run(stage.wrk, 1)
         busy.rates.clear()
-        epoch, scale = epoch_of(hot.server), stage.scale
+        counter, scale = counter_of(hot.server), stage.scale
         stage.say(
             f"background: {scale.rounds} rounds alone, beside {_A_SECOND} tenants and proofs a"
             " second, and other work"
@@ -243,12 +243,12 @@ def measure(stage: Stage) -> None:
             )
         finally:
             halves.free(stage)
-        moved = epoch_of(hot.server) - epoch
+        moved = counter_of(hot.server) - counter
     stage.found.facts[
         f"hot beside {_A_SECOND} new tenants and {_A_SECOND} proofs a second, each on its half of"
         " the cores"
     ] = {
-        "moves of the configuration's epoch": moved,
+        "moves of the configuration's revocation counter": moved,
         "beside it / beside other work": _compared(busy, elsewhere),
         "beside it / alone": _compared(busy, alone),
         "beside other work / alone": _compared(elsewhere, alone),
@@ -274,8 +274,8 @@ def _sessions(deputy: Deputy) -> list[int]:
         return [pid for (pid,) in found]
 
 
-def epoch_of(deputy: Deputy) -> int:
+def counter_of(deputy: Deputy) -> int:
     """Return the configuration's revocation counter."""
     with psycopg.connect(deputy.database_url.replace("+psycopg", "")) as server:
-        row = server.execute("SELECT epoch FROM configuration").fetchone()
+        row = server.execute("SELECT revocation_counter FROM configuration").fetchone()
     return int(row[0]) if row else 0

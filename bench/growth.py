@@ -101,7 +101,8 @@ def _lookups(deputy: Deputy) -> list[Question]:
 
 def _at_depth(server: psycopg.Connection, condition: str) -> str:
     """Return the connection before the page at 99 %, the newest being first."""
-    (count,) = _row(server, f"SELECT count(*) FROM connections WHERE {condition}")  # noqa: S608  conditions of ours
+    # conditions of ours
+    (count,) = _row(server, f"SELECT count(*) FROM connections WHERE {condition}")  # noqa: S608
     query = f"SELECT id FROM connections WHERE {condition} ORDER BY id DESC OFFSET %s LIMIT 1"  # noqa: S608
     (found,) = _row(server, query, int(count * _DEPTH))
     return str(found)

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from bench import cpu
-from bench.background import Halves, epoch_of
+from bench.background import Halves, counter_of
 from bench.goals import HOSTILE, shown
 from bench.hot import warm
 from bench.load import Wrk
@@ -50,9 +50,9 @@ class Beside(Contender):
         database = cpu.family(self.database) if self.database else []
         cpu.keep_on(self.halves.one, [*self.server.pids(), *database])
         with self.halves.on(self.halves.other), self._attacked():
-            epoch, began = epoch_of(self.server), time.perf_counter()
+            counter, began = counter_of(self.server), time.perf_counter()
             found = super().run(wrk, seconds)
-            self.moves.append((epoch_of(self.server) - epoch) / (time.perf_counter() - began))
+            self.moves.append((counter_of(self.server) - counter) / (time.perf_counter() - began))
             return found
 
     @contextlib.contextmanager
@@ -116,7 +116,8 @@ def _beside(stage: Stage, *attacks: str) -> list[Spread]:
         finally:
             halves.free(stage)
     stage.found.facts[f"hot beside hostile {' and '.join(attacks)}"] = {
-        each.name: each.facts() | {"moves of the epoch a second": Spread.of(each.moves)}
+        each.name: each.facts()
+        | {"moves of the revocation counter a second": Spread.of(each.moves)}
         for each in (alone, *beside)
     }
     return [ratio(each, alone, lambda found: found.per_second) for each in beside]

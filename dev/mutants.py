@@ -89,7 +89,8 @@ def _draw(seed: int = SEED) -> None:
     (MUTANTS / "preload").write_text("\n".join(PRELOADED.split()))
     files = _files()
     names = sorted(name for file in files for name in file.exit_code_by_key)
-    drawn = set(random.Random(seed).sample(names, min(SAMPLE, len(names))))  # noqa: S311  a sample, not a secret
+    # a sample, not a secret
+    drawn = set(random.Random(seed).sample(names, min(SAMPLE, len(names))))  # noqa: S311
     for file in files:
         file.exit_code_by_key = {
             name: None if name in drawn else _NOT_DRAWN for name in file.exit_code_by_key
@@ -106,7 +107,8 @@ def _with_databases(command: list[str]) -> None:
 
     It runs in a process of its own, which has imported nothing of app/.
     """
-    from tests.support.databases import begin_run, end_run, new_database  # noqa: PLC0415  it imports app/
+    # it imports app/
+    from tests.support.databases import begin_run, end_run, new_database  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that PostgreSQL is stopped
     begin_run()

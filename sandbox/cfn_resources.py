@@ -167,7 +167,8 @@ def _update_managed_policy(
     return original_resource
 
 
-def _delete_managed_policy(self: Any, account_id: str, region_name: str) -> None:  # noqa: ARG001 - moto's signature
+# - moto's signature
+def _delete_managed_policy(self: Any, account_id: str, region_name: str) -> None:  # noqa: ARG001
     _detach(self)
     iam_backends[account_id]["aws"].managed_policies.pop(self.arn, None)
 

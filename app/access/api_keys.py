@@ -95,7 +95,7 @@ class ApiKeys:
         """
         lookup = callers.lookup_of(text)
         with self._db.read() as db:
-            _, caller = callers.caller_at_epoch(db, lookup)
+            _, caller = callers.caller_at_counter(db, lookup)
         caller = callers.authenticated(caller, callers.digest_of(text))
         self._uses.note(lookup)
         return caller.for_request(request_id, client_address)

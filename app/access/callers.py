@@ -52,7 +52,7 @@ MAKES_KEYS = frozenset({Scope.KEYS_WRITE, Scope.KEYS_DELEGATE})
 ALL_SCOPES = frozenset(Scope) - {Scope.KEYS_DELEGATE}
 
 # Selected in the same statement as a row, to keep any change from coming between the two.
-EPOCH = select(Configuration.epoch).scalar_subquery()
+REVOCATION_COUNTER = select(Configuration.revocation_counter).scalar_subquery()
 _BITS = {scope: 1 << place for place, scope in enumerate(Scope)}
 
 
@@ -269,7 +269,7 @@ def digest_of(text: str) -> bytes:
     return hashlib.sha256(text.encode("ascii")).digest()
 
 
-def caller_at_epoch(db: Session, lookup: str) -> tuple[int, Caller]:
+def caller_at_counter(db: Session, lookup: str) -> tuple[int, Caller]:
     """Return the revocation counter, and the caller whose key has these digits.
 
     `authenticated` checks the key's digest and expiry. Raises UnauthenticatedError, also for a
@@ -278,7 +278,7 @@ def caller_at_epoch(db: Session, lookup: str) -> tuple[int, Caller]:
     row = db.execute(_BY_LOOKUP, {"lookup": lookup}).one_or_none()
     if row is None:
         raise UnauthenticatedError(_BAD_KEY)
-    return row.epoch, Caller(
+    return row.counter, Caller(
         key_id=row.id,
         lookup=row.lookup,
         digest=row.digest,
@@ -332,5 +332,5 @@ def _of_live_tenant() -> Select[ApiKey]:
 _BY_LOOKUP = (
     _of_live_tenant()
     .where(ApiKey.lookup == bindparam("lookup"), ApiKey.revoked_at.is_(None))
-    .with_only_columns(*ApiKey.__table__.columns, EPOCH.label("epoch"))
+    .with_only_columns(*ApiKey.__table__.columns, REVOCATION_COUNTER.label("counter"))
 )

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session, lazyload
 
-from app.access.callers import EPOCH, AnyCaller
+from app.access.callers import REVOCATION_COUNTER, AnyCaller
 from app.errors import NotFoundError, RateLimitedError
 from app.store import locks
 from app.store.locks import Lock
@@ -36,8 +36,8 @@ _OWNED = (
 # FOR NO KEY UPDATE: rows that refer to these rows can be added meanwhile.
 _LOCKED_TENANT = _TENANT.with_for_update(of=Tenant, key_share=True)
 _LOCKED = _OWNED.with_for_update(of=Connection, key_share=True)
-_AT_EPOCH = _OWNED.options(lazyload(Connection.proof), lazyload(Connection.tenant)).add_columns(
-    Tenant.status, EPOCH
+_AT_COUNTER = _OWNED.options(lazyload(Connection.proof), lazyload(Connection.tenant)).add_columns(
+    Tenant.status, REVOCATION_COUNTER
 )
 
 
@@ -72,7 +72,7 @@ def connection_lock_id(tenant_id: UUID, connection_id: UUID) -> UUID:
     return UUID(int=tenant_id.int ^ connection_id.int)
 
 
-def owned_at_epoch(
+def owned_at_counter(
     db: Session, caller: AnyCaller, tenant_id: UUID, connection_id: UUID
 ) -> tuple[int, Connection, TenantStatus]:
     """Return the revocation counter, the connection and its tenant's status.
@@ -80,11 +80,11 @@ def owned_at_epoch(
     One statement reads all three. The connection is the same as from `owned`. Raises NotFoundError.
     """
     which = _of(caller, tenant_id) | {"connection_id": connection_id}
-    row = db.execute(_AT_EPOCH, which).unique().one_or_none()
+    row = db.execute(_AT_COUNTER, which).unique().one_or_none()
     if row is None:
         raise NotFoundError
-    connection, status, epoch = row
-    return epoch, connection, status
+    connection, status, counter = row
+    return counter, connection, status
 
 
 def _of(caller: AnyCaller, tenant_id: UUID) -> dict[str, UUID]:

@@ -202,7 +202,7 @@ WORKER = Actor("worker", None, "background worker")
 class Event:
     """An audit event to be stored.
 
-    `valid_at_epoch`: the revocation counter at which memory was read, from rows with these
+    `valid_at_counter`: the revocation counter at which memory was read, from rows with these
     `row_ids`. The event may be stored unless one of the rows was revoked since. None: always.
     `access_key_id`: the session by which this event can be looked up.
     """
@@ -213,7 +213,7 @@ class Event:
     outcome: Outcome = "ok"
     tenant_id: UUID | None = None
     connection_id: UUID | None = None
-    valid_at_epoch: int | None = None
+    valid_at_counter: int | None = None
     row_ids: tuple[UUID | None, ...] = ()
     access_key_id: str | None = None
     id: UUID = field(default_factory=new_id)

@@ -23,7 +23,7 @@ from app.clock import now
 from app.errors import StoreUnavailableError
 from app.store.database import LONGEST, Database, as_json
 from app.store.models import AuditEvent
-from app.store.revocation_log import MOST_CHANGES, EpochHistory
+from app.store.revocation_log import MOST_REVOKED_ROWS, RevocationLog
 
 _UNREACHABLE = "The audit log can't be written right now; try again."
 _WAITED_TOO_LONG = timedelta(
@@ -40,15 +40,15 @@ _TYPED = ", ".join(f"{column.name} {column.type.compile(_DIALECT)}" for column i
 # serves every batch. Details are text in it, because PostgreSQL refuses an escaped NUL in JSON that
 # it parses.
 _POSTGRESQL = f"""
-WITH now AS (SELECT epoch FROM configuration WHERE id = 1),
+WITH now AS (SELECT revocation_counter FROM configuration WHERE id = 1),
 added AS (
     INSERT INTO audit_events ({_NAMES})
     SELECT {_NAMES.replace("details", "details::json")}
     FROM json_to_recordset(%s::json)
-        AS e(valid_at_epoch bigint, {_TYPED.replace("details JSON", "details text")})
-    WHERE valid_at_epoch IS NULL OR valid_at_epoch = (SELECT epoch FROM now)
+        AS e(valid_at_counter bigint, {_TYPED.replace("details JSON", "details text")})
+    WHERE valid_at_counter IS NULL OR valid_at_counter = (SELECT revocation_counter FROM now)
     RETURNING id)
-SELECT epoch, (SELECT count(*) FROM added) FROM now
+SELECT revocation_counter, (SELECT count(*) FROM added) FROM now
 """  # noqa: S608  the names are the model's
 # One statement for all rows: after each statement, its thread waits for the hub's thread to release
 # the interpreter lock.
@@ -58,7 +58,10 @@ SELECT {", ".join(f"json_extract(value, '$.{name}')" for name in _NAMES.split(",
 FROM json_each(?)
 """  # noqa: S608
 
-_CHANGES = "SELECT epoch, row_id FROM epoch_changes WHERE epoch > {0} AND epoch <= {0} LIMIT {0}"
+_CHANGES = (
+    "SELECT revocation_counter, row_id FROM revoked_rows WHERE revocation_counter > {0} AND"
+    " revocation_counter <= {0} LIMIT {0}"
+)
 
 
 class AuditBatch:
@@ -69,7 +72,7 @@ class AuditBatch:
     """
 
     def __init__(self, db: Database) -> None:
-        self.history = EpochHistory()
+        self.history = RevocationLog()
         self._db = db
         self._store: _Postgresql | _Sqlite | None = None
         event.listen(db.engine, "engine_disposed", lambda _: self._forget())
@@ -115,18 +118,20 @@ def _ensure_fresh(events: Sequence[Event]) -> None:
 
 
 def _until(
-    epoch: int, history: EpochHistory, changes: Callable[[int, int], list[tuple[int, UUID]]]
-) -> EpochHistory:
+    counter: int, history: RevocationLog, changes: Callable[[int, int], list[tuple[int, UUID]]]
+) -> RevocationLog:
     return (
-        history if epoch == history.epoch else history.until(epoch, changes(history.epoch, epoch))
+        history
+        if counter == history.counter
+        else history.advanced_to(counter, changes(history.counter, counter))
     )
 
 
-def _is_valid(event: Event, history: EpochHistory) -> bool:
+def _is_valid(event: Event, history: RevocationLog) -> bool:
     """Return whether no row that the event relies on was revoked, up to the history's counter."""
-    if event.valid_at_epoch is None:
+    if event.valid_at_counter is None:
         return True
-    return history.valid_at(event.valid_at_epoch, event.row_ids) == history.epoch
+    return history.still_valid_at(event.valid_at_counter, event.row_ids) == history.counter
 
 
 class _Postgresql:
@@ -155,15 +160,17 @@ class _Postgresql:
         return True
 
     def insert(
-        self, events: Sequence[Event], history: EpochHistory
-    ) -> tuple[EpochHistory, list[Event]]:
+        self, events: Sequence[Event], history: RevocationLog
+    ) -> tuple[RevocationLog, list[Event]]:
         pending, lost = list(events), []
         for _ in range(_ROUNDS):
-            epoch = self._insert(pending)
-            left = [event for event in pending if event.valid_at_epoch not in {None, epoch}]
-            history = _until(epoch, history, self.changes)
+            counter = self._insert(pending)
+            left = [event for event in pending if event.valid_at_counter not in {None, counter}]
+            history = _until(counter, history, self.changes)
             pending = [
-                replace(event, valid_at_epoch=epoch) for event in left if _is_valid(event, history)
+                replace(event, valid_at_counter=counter)
+                for event in left
+                if _is_valid(event, history)
             ]
             lost += [event for event in left if not _is_valid(event, history)]
             if not pending:
@@ -174,17 +181,17 @@ class _Postgresql:
         """Store the events that are valid at the present revocation counter, and return it."""
         _ensure_fresh(events)
         rows = [
-            one.row() | {"valid_at_epoch": one.valid_at_epoch, "details": as_json(one.details)}
+            one.row() | {"valid_at_counter": one.valid_at_counter, "details": as_json(one.details)}
             for one in events
         ]
-        epoch, added = self._cursor.execute(_POSTGRESQL, [as_json(rows)]).fetchone()
+        counter, added = self._cursor.execute(_POSTGRESQL, [as_json(rows)]).fetchone()
         self._used = time.monotonic()
-        if added != sum(event.valid_at_epoch in {None, epoch} for event in events):
+        if added != sum(event.valid_at_counter in {None, counter} for event in events):
             raise AssertionError("the audit log stored other events than those that are valid")
-        return int(epoch)
+        return int(counter)
 
     def changes(self, after: int, until: int) -> list[tuple[int, UUID]]:
-        found = self._cursor.execute(_CHANGES.format("%s"), [after, until, MOST_CHANGES])
+        found = self._cursor.execute(_CHANGES.format("%s"), [after, until, MOST_REVOKED_ROWS])
         return list(found)
 
 
@@ -196,33 +203,33 @@ class _Sqlite:
         return True
 
     def insert(
-        self, events: Sequence[Event], history: EpochHistory
-    ) -> tuple[EpochHistory, list[Event]]:
+        self, events: Sequence[Event], history: RevocationLog
+    ) -> tuple[RevocationLog, list[Event]]:
         rows = [
             (event, _sqlite_row(event)) for event in events
         ]  # built outside the lock, which others wait for
-        stored: tuple[EpochHistory, list[Event]] = self.connection.run_batch(
+        stored: tuple[RevocationLog, list[Event]] = self.connection.run_batch(
             lambda: self._insert(rows, history)
         )
         return stored
 
     def _insert(
-        self, rows: list[tuple[Event, dict[str, Any]]], history: EpochHistory
-    ) -> tuple[EpochHistory, list[Event]]:
+        self, rows: list[tuple[Event, dict[str, Any]]], history: RevocationLog
+    ) -> tuple[RevocationLog, list[Event]]:
         _ensure_fresh(
             [event for event, _ in rows]
         )  # checked under the write lock, after the wait for it
-        (epoch,) = self.connection.execute(
-            "SELECT epoch FROM configuration WHERE id = 1"
+        (counter,) = self.connection.execute(
+            "SELECT revocation_counter FROM configuration WHERE id = 1"
         ).fetchone()
-        history = _until(epoch, history, self.changes)
+        history = _until(counter, history, self.changes)
         self.connection.execute(
             _SQLITE, [as_json([row for event, row in rows if _is_valid(event, history)])]
         )
         return history, [event for event, _ in rows if not _is_valid(event, history)]
 
     def changes(self, after: int, until: int) -> list[tuple[int, UUID]]:
-        found = self.connection.execute(_CHANGES.format("?"), (after, until, MOST_CHANGES))
+        found = self.connection.execute(_CHANGES.format("?"), (after, until, MOST_REVOKED_ROWS))
         return [(at, UUID(row_id)) for at, row_id in found]
 
 

@@ -20,7 +20,7 @@ from app.ids import first_id_at
 from app.store.database import CLOCKS_APART, LONGEST, Database, Session, database_now
 from app.store.models import ISSUED, NOT_ISSUED, NOT_ISSUED_TO, ApiKey, AuditEvent, Connection
 from app.store.pages import Page, page
-from app.store.revocation_log import EpochHistory
+from app.store.revocation_log import RevocationLog
 
 ID_AND_TIME = timedelta(seconds=5)  # upper bound of the time between an event's id and its time
 PATIENCE = 1.5  # seconds to wait for a group commit
@@ -81,7 +81,7 @@ class AuditLog:
         self._group = GroupCommit(self._batch.commit)
 
     @property
-    def history(self) -> EpochHistory:
+    def history(self) -> RevocationLog:
         """The revocations up to this process's last commit."""
         return self._batch.history
 

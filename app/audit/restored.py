@@ -23,7 +23,9 @@ def record_restore(db: Database, actor: Actor) -> datetime | None:
         # A process that ran after the backup has memory of higher revocation counters. Their
         # numbers must never be used again, also when the same copy is restored twice.
         away = 2**40 + secrets.randbelow(2**40)
-        session.execute(update(Configuration).values(epoch=Configuration.epoch + away))
+        session.execute(
+            update(Configuration).values(revocation_counter=Configuration.revocation_counter + away)
+        )
         details = {"reaches": newest and newest.isoformat(timespec="seconds")}
         record(session, Event(actor, Action.DATABASE_RESTORED, details))
         return newest

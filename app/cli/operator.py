@@ -15,7 +15,9 @@ from flask.cli import AppGroup
 
 from app import log
 from app.access.callers import Operator
-from app.cli.output import Row, Text, columns, lines, row_of, show, table  # noqa: F401  for commands
+
+# for commands
+from app.cli.output import Row, Text, columns, lines, row_of, show, table  # noqa: F401
 from app.errors import AppError, NotFoundError, ValidationFailedError
 from app.services import Services
 from app.store.pages import every, pages  # noqa: F401

@@ -196,4 +196,5 @@ def setting_for_gunicorn(config: Any) -> str | None:
             return name
     if not config.keepalive:
         return "keepalive"
-    return next(filter(os.environ.get, _ENVIRONMENT), None)  # noqa: TID251  gunicorn reads it there, too
+    # gunicorn reads it there, too
+    return next(filter(os.environ.get, _ENVIRONMENT), None)  # noqa: TID251

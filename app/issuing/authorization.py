@@ -17,16 +17,16 @@ from uuid import UUID
 from cachetools import LRUCache
 
 from app import errors
-from app.access.callers import Caller, Scope, authenticated, caller_at_epoch, digest_of, lookup_of
+from app.access.callers import Caller, Scope, authenticated, caller_at_counter, digest_of, lookup_of
 from app.access.key_uses import KeyUses
-from app.access.tenancy import owned_at_epoch
+from app.access.tenancy import owned_at_counter
 from app.concurrency.gevent import leaf_lock
 from app.concurrency.single_flight import SingleFlight
 from app.ids import Grant
 from app.issuing.proof_age import ShelfLife
 from app.store.database import Database, Session
 from app.store.models import ConnectionStatus, ensure_active, states
-from app.store.revocation_log import EpochHistory
+from app.store.revocation_log import RevocationLog
 
 _KEYS = 10_000  # entries, at about 1 kB each
 _CONNECTIONS = 50_000
@@ -78,17 +78,17 @@ class _Memory(Generic[Name, Thing]):
         self._things: LRUCache[Name, tuple[int, Thing]] = LRUCache(size)
         self._lock = leaf_lock()
 
-    def get(self, name: Name, history: EpochHistory) -> tuple[int, Thing] | None:
+    def get(self, name: Name, history: RevocationLog) -> tuple[int, Thing] | None:
         """Return the entry and the last revocation counter at which it is known to be valid.
 
         The counter comes first.
         """
         with self._lock:
             found = self._things.get(name)
-        if found is None or found[0] >= history.epoch:
+        if found is None or found[0] >= history.counter:
             return found
-        epoch = history.valid_at(found[0], found[1].row_ids)
-        return None if epoch is None else (epoch, found[1])
+        counter = history.still_valid_at(found[0], found[1].row_ids)
+        return None if counter is None else (counter, found[1])
 
     def put(self, name: Name, found: tuple[int, Thing]) -> None:
         with self._lock:
@@ -110,7 +110,7 @@ class Authorization:
         self._db = db
         self._key_uses = key_uses
         self._shelf_life = shelf_life
-        self._history = EpochHistory()
+        self._history = RevocationLog()
         self._callers: _Memory[str, Caller] = _Memory(_KEYS)
         self._connections: _Memory[Path, VerifiedConnection] = _Memory(_CONNECTIONS)
 
@@ -147,16 +147,16 @@ class Authorization:
         Raises UnauthenticatedError, ForbiddenError, NotFoundError, SuspendedError,
         ConnectionNotVerifiedError, ExternalIdWithdrawnError.
         """
-        key_epoch, known = self._caller(caller.lookup)
+        key_counter, known = self._caller(caller.lookup)
         _ensure_may_issue(known, caller.digest, path[0])
-        epoch, connection = self._connection(known, path)
+        counter, connection = self._connection(known, path)
         if not known.covers(
             connection.permission_sets
         ):  # it may be from memory, which no commit has compared
             self._connections.forget(path)
-            epoch, connection = self._connection(known, path)
+            counter, connection = self._connection(known, path)
             _ensure_permission_sets(known, connection)
-        return min(key_epoch, epoch), connection
+        return min(key_counter, counter), connection
 
     def ensure_fresh_proof(
         self, connection: VerifiedConnection, at: float, patience: float
@@ -173,9 +173,9 @@ class Authorization:
         self.forget(connection)
         return False
 
-    def set_history(self, history: EpochHistory) -> None:
+    def set_history(self, history: RevocationLog) -> None:
         """Set the revocations up to the counter that the last commit returned."""
-        if history.restores != self._history.restores:
+        if history.rollbacks != self._history.rollbacks:
             self._callers.clear()
             self._connections.clear()
         self._history = history
@@ -191,7 +191,7 @@ class Authorization:
         return self._known(self._connections, path, lambda db: _verified_at(db, known, path))
 
     def _caller(self, lookup: str) -> tuple[int, Caller]:
-        return self._known(self._callers, lookup, lambda db: caller_at_epoch(db, lookup))
+        return self._known(self._callers, lookup, lambda db: caller_at_counter(db, lookup))
 
     def _known(
         self, memory: _Memory[Name, Thing], name: Name, read: Callable[[Session], tuple[int, Thing]]
@@ -264,7 +264,7 @@ def _verified_at(db: Session, caller: Caller, path: Path) -> tuple[int, Verified
 
     Raises NotFoundError, SuspendedError, ConnectionNotVerifiedError, ExternalIdWithdrawnError.
     """
-    epoch, connection, tenant_status = owned_at_epoch(db, caller, *path)
+    counter, connection, tenant_status = owned_at_counter(db, caller, *path)
     with refused_about(path):
         ensure_active(tenant_status)
         connection.ensure_not_suspended()
@@ -273,7 +273,7 @@ def _verified_at(db: Session, caller: Caller, path: Path) -> tuple[int, Verified
             raise errors.ConnectionNotVerifiedError(why)
         if connection.external_id_row.is_withdrawn:
             raise errors.ExternalIdWithdrawnError(states.WITHDRAWN)
-    return epoch, VerifiedConnection(
+    return counter, VerifiedConnection(
         tenant_id=connection.tenant_id,
         connection_id=connection.id,
         version=connection.version,

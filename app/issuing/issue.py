@@ -122,7 +122,7 @@ class CredentialIssuer:
         policy = None if session_policy is None else canonical_policy(session_policy)
         fetched = None  # the session that this request opened, perhaps in an earlier round
         while True:
-            epoch, connection, at = self._authorize(caller, (tenant_id, connection_id), deadline)
+            counter, connection, at = self._authorize(caller, (tenant_id, connection_id), deadline)
             asked = _Asked(caller, connection, duration, policy)
             try:
                 session, source = self._session(
@@ -136,7 +136,7 @@ class CredentialIssuer:
                 fetched = session
             caller.ensure_live()
             origin: Source = "sts" if session == fetched else "cache"
-            event = _event(asked, session, origin, reason, valid_at_epoch=epoch)
+            event = _event(asked, session, origin, reason, valid_at_counter=counter)
             if self._record(event, deadline):
                 return Issued(session, connection.grant.role_arn.text)
             if time.monotonic() > deadline:
@@ -151,12 +151,12 @@ class CredentialIssuer:
         The proof is within its shelf life at that time, in seconds since 1970.
         """
         while True:
-            epoch, connection = self._authorization.authorize_issuance(caller, path)
+            counter, connection = self._authorization.authorize_issuance(caller, path)
             at = timestamp()
             if self._authorization.ensure_fresh_proof(
                 connection, at, deadline - time.monotonic() - _COMMIT_SECONDS
             ):
-                return epoch, connection, at
+                return counter, connection, at
 
     def _record(self, event: Event, deadline: float) -> bool:
         """Store the event together with those of other requests.
@@ -309,7 +309,7 @@ def _usable(
 
 
 def _event(
-    asked: _Asked, session: Session, source: Source, reason: str | None, *, valid_at_epoch: int
+    asked: _Asked, session: Session, source: Source, reason: str | None, *, valid_at_counter: int
 ) -> Event:
     return Event(
         actor=asked.caller.actor,
@@ -325,7 +325,7 @@ def _event(
             "session_name": session.name,
             "reason": reason,
         },
-        valid_at_epoch=valid_at_epoch,
+        valid_at_counter=valid_at_counter,
     )
 
 

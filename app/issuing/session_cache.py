@@ -210,7 +210,8 @@ class SessionCache:
             return self._fetched(key, fetch)
         except TryLaterError:
             if held is not None:
-                held[0].renew_at = now().timestamp() + random.uniform(*_RETRY_SECONDS)  # noqa: S311  no secret
+                # no secret
+                held[0].renew_at = now().timestamp() + random.uniform(*_RETRY_SECONDS)  # noqa: S311
             raise
         except (
             AppError
@@ -274,7 +275,8 @@ class SessionCache:
 
 
 def _kept(sealed: bytes, session: Session, good_until: float, tenant_id: UUID) -> _Kept:
-    early = random.uniform(0, _RENEW_EARLY) * (good_until - now().timestamp())  # noqa: S311  no secret
+    # no secret
+    early = random.uniform(0, _RENEW_EARLY) * (good_until - now().timestamp())  # noqa: S311
     expires_at = session.expires_at.timestamp()
     return _Kept(sealed, expires_at, good_until, good_until - early, hash(tenant_id))
 

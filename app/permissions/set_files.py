@@ -23,7 +23,8 @@ class _Loader(yaml.SafeLoader):
     PyYAML's own keeps the last of two values under one key without an error.
     """
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002  yaml's
+    # yaml's
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
         keys = [self.construct_object(key) for key, _ in node.value]
         twice = [key for key in keys if keys.count(key) > 1]
         if twice:

@@ -34,7 +34,8 @@ class Globs:
         self._moves = {character: bits | self._any for character, bits in self._next.items()}
         self._moves[":"] = self._next.get(":", 0) | self._any_at_colon
 
-    def _add(self, pattern: str, is_arn: bool, offset: int) -> int:  # noqa: FBT001  as in `patterns`
+    # as in `patterns`
+    def _add(self, pattern: str, is_arn: bool, offset: int) -> int:  # noqa: FBT001
         """Add a pattern's states from this bit on, and return the bit of its last state."""
         self._start |= 1 << offset
         colons = 0

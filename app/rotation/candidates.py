@@ -194,7 +194,8 @@ def store_trials(
     return answers.finding, answers.external_id_id if proven else connection.external_id_id
 
 
-def _note_refusal(trial: Trial, refused: bool, at: datetime) -> None:  # noqa: FBT001  the role's answer
+# the role's answer
+def _note_refusal(trial: Trial, refused: bool, at: datetime) -> None:  # noqa: FBT001
     if not refused:
         trial.refused_at = trial.refused_again_at = None
     elif trial.refused_at is None:

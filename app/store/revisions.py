@@ -25,7 +25,8 @@ def revision(db: Database) -> str | None:
     with db.read() as session:
         if not sqlalchemy.inspect(session.connection()).has_table(_TABLE):
             return None
-        found: str | None = session.scalar(sqlalchemy.text(f"SELECT version_num FROM {_TABLE}"))  # noqa: S608  a constant
+        # a constant
+        found: str | None = session.scalar(sqlalchemy.text(f"SELECT version_num FROM {_TABLE}"))  # noqa: S608
         return found
 
 

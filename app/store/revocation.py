@@ -1,9 +1,9 @@
 """The changes that revoke what processes keep in memory, and the triggers that record them.
 
-Web processes keep keys, tenants and connections in memory. `configuration.epoch` counts the
-revocations, and `epoch_changes` names the row of each of the last thousand. The triggers write both
-in the transaction of the change. So neither new code nor a statement by hand can forget it.
-Additions and proofs that confirm a connection revoke nothing.
+Web processes keep keys, tenants and connections in memory. `configuration.revocation_counter`
+counts the revocations, and `revoked_rows` names the row of each of the last thousand. The triggers
+write both in the transaction of the change. So neither new code nor a statement by hand can forget
+it. Additions and proofs that confirm a connection revoke nothing.
 
 migrations/versions/0001_schema.py has the triggers as this table creates them. `make check`
 compares the two.
@@ -49,12 +49,15 @@ DELETIONS = {
     "connections": "OLD.status = 'verified'",
 }
 
-_COUNT = "UPDATE configuration SET epoch = epoch + 1 WHERE id = 1"
+_COUNT = "UPDATE configuration SET revocation_counter = revocation_counter + 1 WHERE id = 1"
 _NAME_ROW = (
-    "INSERT INTO epoch_changes (epoch, row_id) SELECT epoch, OLD.id FROM configuration WHERE true"
-    " ON CONFLICT DO NOTHING"
+    "INSERT INTO revoked_rows (revocation_counter, row_id) SELECT revocation_counter, OLD.id FROM"
+    " configuration WHERE true ON CONFLICT DO NOTHING"
 )
-_FORGET_OLD = "DELETE FROM epoch_changes WHERE epoch < (SELECT epoch - 1000 FROM configuration)"
+_FORGET_OLD = (
+    "DELETE FROM revoked_rows WHERE revocation_counter < (SELECT revocation_counter - 1000 FROM"
+    " configuration)"
+)
 # A transaction counts once for any number of changed rows: xmin is the transaction that last wrote
 # the row. TRUNCATE names no row and increases the counter by two more. So processes notice that a
 # revocation has no row.
@@ -68,7 +71,7 @@ BEGIN
     IF TG_LEVEL = 'ROW' THEN
         {_NAME_ROW};
     ELSE
-        UPDATE configuration SET epoch = epoch + 2 WHERE id = 1;
+        UPDATE configuration SET revocation_counter = revocation_counter + 2 WHERE id = 1;
     END IF;
     RETURN NULL;
 END $$

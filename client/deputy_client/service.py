@@ -242,7 +242,8 @@ def _uuid(name: str, value: UUID | str) -> UUID:
 
 def _pause(attempt: int) -> float:
     """Return the pause before a retry: exponential backoff with jitter, so that retries spread."""
-    return _FIRST_PAUSE_SECONDS * float(2**attempt) * random.uniform(0.5, 1)  # noqa: S311  no secret
+    # no secret
+    return _FIRST_PAUSE_SECONDS * float(2**attempt) * random.uniform(0.5, 1)  # noqa: S311
 
 
 def _credentials(response: AWSResponse, url: str) -> Issued | tuple[DeputyError, bool]:

@@ -167,7 +167,8 @@ def look_at_templates(stage: Stage) -> None:
 
 def _status(url: str) -> str:
     try:
-        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310  of S3, or of the sandbox
+        # of S3, or of the sandbox
+        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310
             return str(answer.status)
     except urllib.error.HTTPError as error:
         error.close()

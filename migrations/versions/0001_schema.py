@@ -98,17 +98,11 @@ def upgrade() -> None:
     op.create_table(
         "configuration",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("revocation_counter", sa.BigInteger(), nullable=False),
         sa.Column("deployment_id", sa.Uuid(), nullable=False),
         sa.Column("audit_kept_days", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.CheckConstraint("id = 1", name=op.f("ck_configuration_one_row")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_configuration")),
-    )
-    op.create_table(
-        "epoch_changes",
-        sa.Column("epoch", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("row_id", sa.Uuid(), nullable=False),
-        sa.PrimaryKeyConstraint("epoch", "row_id", name=op.f("pk_epoch_changes")),
     )
     op.create_table(
         "permission_set_versions",
@@ -128,6 +122,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", "id", name=op.f("pk_quota_uses")),
     )
     op.create_index("ix_quota_uses_number", "quota_uses", ["name", "number"], unique=False)
+    op.create_table(
+        "revoked_rows",
+        sa.Column("revocation_counter", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("row_id", sa.Uuid(), nullable=False),
+        sa.PrimaryKeyConstraint("revocation_counter", "row_id", name=op.f("pk_revoked_rows")),
+    )
     op.create_table(
         "tenants",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -547,9 +547,14 @@ def upgrade() -> None:
     )
     op.create_index("ix_proofs_connection_id", "proofs", ["connection_id"], unique=False)
     configuration = sa.table(
-        "configuration", sa.column("id"), sa.column("epoch"), sa.column("deployment_id", sa.Uuid())
+        "configuration",
+        sa.column("id"),
+        sa.column("revocation_counter"),
+        sa.column("deployment_id", sa.Uuid()),
     )
-    op.execute(configuration.insert().values(id=1, epoch=1, deployment_id=uuid.uuid4()))
+    op.execute(
+        configuration.insert().values(id=1, revocation_counter=1, deployment_id=uuid.uuid4())
+    )
     postgresql = op.get_bind().dialect.name == "postgresql"
     for statement in _POSTGRESQL if postgresql else _SQLITE:
         op.execute(statement)
@@ -596,9 +601,9 @@ def downgrade() -> None:
         "external_ids",
         "api_keys",
         "tenants",
+        "revoked_rows",
         "quota_uses",
         "permission_set_versions",
-        "epoch_changes",
         "configuration",
         "background_workers",
         "audit_events",
@@ -639,16 +644,17 @@ _POSTGRESQL = (
     """
     CREATE FUNCTION deputy_revoke() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
-        UPDATE configuration SET epoch = epoch + 1
-            WHERE id = 1 AND xmin <> pg_current_xact_id()::xid;
+        UPDATE configuration SET revocation_counter = revocation_counter + 1 WHERE id = 1 AND
+            xmin <> pg_current_xact_id()::xid;
         IF FOUND THEN
-            DELETE FROM epoch_changes WHERE epoch < (SELECT epoch - 1000 FROM configuration);
+            DELETE FROM revoked_rows WHERE revocation_counter < (SELECT revocation_counter -
+                1000 FROM configuration);
         END IF;
         IF TG_LEVEL = 'ROW' THEN
-            INSERT INTO epoch_changes (epoch, row_id)
-                SELECT epoch, OLD.id FROM configuration WHERE true ON CONFLICT DO NOTHING;
+            INSERT INTO revoked_rows (revocation_counter, row_id) SELECT revocation_counter,
+                OLD.id FROM configuration WHERE true ON CONFLICT DO NOTHING;
         ELSE
-            UPDATE configuration SET epoch = epoch + 2 WHERE id = 1;
+            UPDATE configuration SET revocation_counter = revocation_counter + 2 WHERE id = 1;
         END IF;
         RETURN NULL;
     END $$
@@ -737,25 +743,28 @@ _SQLITE = (
     IS NOT NEW.scope_bits OR OLD.may_give_bits IS NOT NEW.may_give_bits OR OLD.tenant_id IS NOT
     NEW.tenant_id OR OLD.permission_sets IS NOT NEW.permission_sets OR OLD.expires_at IS NOT
     NEW.expires_at OR OLD.revoked_at IS NOT NEW.revoked_at)) BEGIN UPDATE configuration SET
-    epoch = epoch + 1 WHERE id = 1; INSERT INTO epoch_changes (epoch, row_id) SELECT epoch,
-    OLD.id FROM configuration WHERE true ON CONFLICT DO NOTHING; DELETE FROM epoch_changes WHERE
-    epoch < (SELECT epoch - 1000 FROM configuration); END
+    revocation_counter = revocation_counter + 1 WHERE id = 1; INSERT INTO revoked_rows
+    (revocation_counter, row_id) SELECT revocation_counter, OLD.id FROM configuration WHERE true
+    ON CONFLICT DO NOTHING; DELETE FROM revoked_rows WHERE revocation_counter < (SELECT
+    revocation_counter - 1000 FROM configuration); END
     """,
     """
     CREATE TRIGGER tenants_update_revokes AFTER UPDATE ON tenants WHEN (OLD.status = 'active'
     AND (OLD.id IS NOT NEW.id OR OLD.status IS NOT NEW.status OR OLD.deleted_at IS NOT
-    NEW.deleted_at)) BEGIN UPDATE configuration SET epoch = epoch + 1 WHERE id = 1; INSERT INTO
-    epoch_changes (epoch, row_id) SELECT epoch, OLD.id FROM configuration WHERE true ON CONFLICT
-    DO NOTHING; DELETE FROM epoch_changes WHERE epoch < (SELECT epoch - 1000 FROM
+    NEW.deleted_at)) BEGIN UPDATE configuration SET revocation_counter = revocation_counter + 1
+    WHERE id = 1; INSERT INTO revoked_rows (revocation_counter, row_id) SELECT
+    revocation_counter, OLD.id FROM configuration WHERE true ON CONFLICT DO NOTHING; DELETE FROM
+    revoked_rows WHERE revocation_counter < (SELECT revocation_counter - 1000 FROM
     configuration); END
     """,
     """
     CREATE TRIGGER external_ids_update_revokes AFTER UPDATE ON external_ids WHEN
     (OLD.withdrawn_at IS NULL AND (OLD.withdrawn_at IS NOT NEW.withdrawn_at)) OR (NEW.state =
-    'retired' AND (OLD.state IS NOT NEW.state)) BEGIN UPDATE configuration SET epoch = epoch + 1
-    WHERE id = 1; INSERT INTO epoch_changes (epoch, row_id) SELECT epoch, OLD.id FROM
-    configuration WHERE true ON CONFLICT DO NOTHING; DELETE FROM epoch_changes WHERE epoch <
-    (SELECT epoch - 1000 FROM configuration); END
+    'retired' AND (OLD.state IS NOT NEW.state)) BEGIN UPDATE configuration SET
+    revocation_counter = revocation_counter + 1 WHERE id = 1; INSERT INTO revoked_rows
+    (revocation_counter, row_id) SELECT revocation_counter, OLD.id FROM configuration WHERE true
+    ON CONFLICT DO NOTHING; DELETE FROM revoked_rows WHERE revocation_counter < (SELECT
+    revocation_counter - 1000 FROM configuration); END
     """,
     """
     CREATE TRIGGER connections_update_revokes AFTER UPDATE ON connections WHEN (OLD.status =
@@ -763,28 +772,31 @@ _SQLITE = (
     NEW.version OR OLD.tenant_id IS NOT NEW.tenant_id OR OLD.role_arn IS NOT NEW.role_arn OR
     OLD.external_id_id IS NOT NEW.external_id_id OR OLD.role_unique_id IS NOT NEW.role_unique_id
     OR OLD.permission_set IS NOT NEW.permission_set OR OLD.tagged_set IS NOT NEW.tagged_set OR
-    OLD.stack_set IS NOT NEW.stack_set)) BEGIN UPDATE configuration SET epoch = epoch + 1 WHERE
-    id = 1; INSERT INTO epoch_changes (epoch, row_id) SELECT epoch, OLD.id FROM configuration
-    WHERE true ON CONFLICT DO NOTHING; DELETE FROM epoch_changes WHERE epoch < (SELECT epoch -
-    1000 FROM configuration); END
+    OLD.stack_set IS NOT NEW.stack_set)) BEGIN UPDATE configuration SET revocation_counter =
+    revocation_counter + 1 WHERE id = 1; INSERT INTO revoked_rows (revocation_counter, row_id)
+    SELECT revocation_counter, OLD.id FROM configuration WHERE true ON CONFLICT DO NOTHING;
+    DELETE FROM revoked_rows WHERE revocation_counter < (SELECT revocation_counter - 1000 FROM
+    configuration); END
     """,
     """
     CREATE TRIGGER api_keys_delete_revokes AFTER DELETE ON api_keys WHEN OLD.revoked_at IS NULL
-    BEGIN UPDATE configuration SET epoch = epoch + 1 WHERE id = 1; INSERT INTO epoch_changes
-    (epoch, row_id) SELECT epoch, OLD.id FROM configuration WHERE true ON CONFLICT DO NOTHING;
-    DELETE FROM epoch_changes WHERE epoch < (SELECT epoch - 1000 FROM configuration); END
+    BEGIN UPDATE configuration SET revocation_counter = revocation_counter + 1 WHERE id = 1;
+    INSERT INTO revoked_rows (revocation_counter, row_id) SELECT revocation_counter, OLD.id FROM
+    configuration WHERE true ON CONFLICT DO NOTHING; DELETE FROM revoked_rows WHERE
+    revocation_counter < (SELECT revocation_counter - 1000 FROM configuration); END
     """,
     """
     CREATE TRIGGER tenants_delete_revokes AFTER DELETE ON tenants WHEN true BEGIN UPDATE
-    configuration SET epoch = epoch + 1 WHERE id = 1; INSERT INTO epoch_changes (epoch, row_id)
-    SELECT epoch, OLD.id FROM configuration WHERE true ON CONFLICT DO NOTHING; DELETE FROM
-    epoch_changes WHERE epoch < (SELECT epoch - 1000 FROM configuration); END
+    configuration SET revocation_counter = revocation_counter + 1 WHERE id = 1; INSERT INTO
+    revoked_rows (revocation_counter, row_id) SELECT revocation_counter, OLD.id FROM
+    configuration WHERE true ON CONFLICT DO NOTHING; DELETE FROM revoked_rows WHERE
+    revocation_counter < (SELECT revocation_counter - 1000 FROM configuration); END
     """,
     """
     CREATE TRIGGER connections_delete_revokes AFTER DELETE ON connections WHEN OLD.status =
-    'verified' BEGIN UPDATE configuration SET epoch = epoch + 1 WHERE id = 1; INSERT INTO
-    epoch_changes (epoch, row_id) SELECT epoch, OLD.id FROM configuration WHERE true ON CONFLICT
-    DO NOTHING; DELETE FROM epoch_changes WHERE epoch < (SELECT epoch - 1000 FROM
-    configuration); END
+    'verified' BEGIN UPDATE configuration SET revocation_counter = revocation_counter + 1 WHERE
+    id = 1; INSERT INTO revoked_rows (revocation_counter, row_id) SELECT revocation_counter,
+    OLD.id FROM configuration WHERE true ON CONFLICT DO NOTHING; DELETE FROM revoked_rows WHERE
+    revocation_counter < (SELECT revocation_counter - 1000 FROM configuration); END
     """,
 )

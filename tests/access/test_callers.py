@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import select
 
-from app.access.callers import Operator, Scope, caller_at_epoch, live_at, live_links
+from app.access.callers import Operator, Scope, caller_at_counter, live_at, live_links
 from app.errors import UnauthenticatedError
 from app.services import Services
 from app.store.models import ApiKey, OnboardingLink
@@ -40,7 +40,7 @@ def test_a_key_is_over_at_the_moment_that_it_names(
         expires_at=expires_at,
     )
     with services.db.read() as db:
-        _, caller = caller_at_epoch(db, made.lookup)
+        _, caller = caller_at_counter(db, made.lookup)
         found = db.scalar(select(ApiKey.id).where(ApiKey.id == made.id, live_at(NOON)))
     assert (found is not None) == good
     if good:

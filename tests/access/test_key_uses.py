@@ -77,11 +77,15 @@ def test_a_wrong_or_revoked_key_is_not_used(world: World, services):
     assert last_used(services, key_id) is None
 
 
-def test_a_use_moves_no_epoch_and_one_hour_is_written_once(world: World, services, by_hand: ByHand):
-    """Moved for each hour of each key, the epoch would make every request read its key again."""
+def test_a_use_does_not_increment_the_revocation_counter_and_one_hour_is_written_once(
+    world: World, services, by_hand: ByHand
+):
+    """Moved for each hour of each key, the revocation counter would make every request read its
+    key again.
+    """
     connection = world.connection()
     worker, key_id = key_of(world, "credentials:issue", "tenants:read")
-    epoch, changes = by_hand.epoch, by_hand.one("SELECT count(*) FROM epoch_changes")
+    counter, changes = by_hand.counter, by_hand.one("SELECT count(*) FROM revoked_rows")
     updates: list[str] = []
 
     def count(_connection, _cursor, statement, *_) -> None:
@@ -98,7 +102,7 @@ def test_a_use_moves_no_epoch_and_one_hour_is_written_once(world: World, service
         event.remove(services.db.engine, "before_cursor_execute", count)
     assert len(updates) == 1
     assert last_used(services, key_id) == NOON + timedelta(days=1)
-    assert (by_hand.epoch, by_hand.one("SELECT count(*) FROM epoch_changes")) == (epoch, changes)
+    assert (by_hand.counter, by_hand.one("SELECT count(*) FROM revoked_rows")) == (counter, changes)
 
 
 def test_a_process_that_is_behind_takes_no_use_back(world: World, services):

@@ -75,49 +75,49 @@ def test_a_report_takes_effect_once_a_minute_and_otherwise_nothing_happens(world
     worker = world.worker({"id": connection["tenant_id"]})
     with time_machine.travel(now(), tick=False) as clock:
         report(worker, connection)
-        before = due_at(world, connection), by_hand.epoch
+        before = due_at(world, connection), by_hand.counter
         issued = worker("POST", path_of(connection, "/credentials"))
         clock.shift(59)
         for _ in range(3):
             report(worker, connection)
-        assert (due_at(world, connection), by_hand.epoch) == before
+        assert (due_at(world, connection), by_hand.counter) == before
         assert worker("POST", path_of(connection, "/credentials")) == issued
         assert len(reports(world, connection)) == 1
         clock.shift(1)
         report(worker, connection)
-        assert (due_at(world, connection)[0], by_hand.epoch) == (now(), before[1] + 1)
+        assert (due_at(world, connection)[0], by_hand.counter) == (now(), before[1] + 1)
         assert worker("POST", path_of(connection, "/credentials")) != issued
     assert len(reports(world, connection)) == 2
 
 
 def test_many_reports_at_once_are_one(world: World, by_hand):
     connection = world.connection()
-    worker, before = world.worker({"id": connection["tenant_id"]}), by_hand.epoch
+    worker, before = world.worker({"id": connection["tenant_id"]}), by_hand.counter
     at_once([lambda: report(worker.with_key(worker.key), connection)] * 8)
-    assert by_hand.epoch == before + 1
+    assert by_hand.counter == before + 1
     assert len(reports(world, connection)) == 1
 
 
 def test_one_tenants_reports_do_not_make_everybody_read_again_and_again(
     world: World, by_hand, monkeypatch
 ):
-    """Each that takes effect moves the epoch, which is all tenants'."""
+    """Each that takes effect increments the revocation counter, which is all tenants'."""
     assert quotas._REPORTS.window.amount == 60
     monkeypatch.setattr(quotas, "_REPORTS", quotas._quota("report", "Reports", 3, "minute"))
     services = world.admin.app.extensions["deputy"]
     many, other = place(services, connections=5), place(services)
     worker = world.admin.with_key(many.key)
     with time_machine.travel(now(), tick=False):
-        before = by_hand.epoch
+        before = by_hand.counter
         for number in range(5):
             assert worker.raw("POST", many.path("/report-refused", number)).status_code == 202
-        assert by_hand.epoch == before + 3
+        assert by_hand.counter == before + 3
         assert len(world.audit(tenant_id=str(many.tenant_id), action=REPORTED)) == 3
         assert (
             world.admin.with_key(other.key).raw("POST", other.path("/report-refused")).status_code
             == 202
         )
-        assert by_hand.epoch == before + 4, "another tenant's count for themselves"
+        assert by_hand.counter == before + 4, "another tenant's count for themselves"
         monkeypatch.setattr(services.db, "write", None)
         assert worker.raw("POST", many.path("/report-refused", 0)).status_code == 202, (
             "nothing is written"
@@ -128,9 +128,9 @@ def test_a_suspended_connection_takes_no_report(world: World, by_hand):
     connection = world.connection()
     worker = world.worker({"id": connection["tenant_id"]})
     world.admin("POST", path_of(connection, "/suspend"), {"reason": "x"})
-    before = due_at(world, connection), by_hand.epoch
+    before = due_at(world, connection), by_hand.counter
     report(worker, connection)
-    assert (due_at(world, connection), by_hand.epoch) == before
+    assert (due_at(world, connection), by_hand.counter) == before
     assert reports(world, connection) == []
 
 
@@ -139,9 +139,9 @@ def test_what_is_not_verified_is_made_due_as_well(world: World, by_hand):
     arn = f"arn:aws:iam::{Customer(world.aws).account}:role/{world.kit(tenant)['role_name']}"
     body = {"account_id": arn.split(":")[4]}
     connection = world.admin("POST", f"/v1/tenants/{tenant['id']}/connections", body, expect=201)
-    before = by_hand.epoch
+    before = by_hand.counter
     report(world.worker(tenant), connection)
-    assert by_hand.epoch == before, "nothing was handed out that could be taken away"
+    assert by_hand.counter == before, "nothing was handed out that could be taken away"
     assert len(reports(world, connection)) == 1
 
 

@@ -171,8 +171,10 @@ def test_no_stop_is_refused_for_rate(world: World, clock):
                 assert stop(connection, owner).status_code != 429
 
 
-@on_sqlite  # tests/issuing/test_epoch.py has both
-def test_a_bound_key_moves_the_epoch_only_where_its_tenant_is_counted(world: World):
+@on_sqlite  # tests/issuing/test_revocation_counter.py has both
+def test_a_bound_key_increments_the_revocation_counter_only_where_its_tenant_is_counted(
+    world: World,
+):
     """What a stop takes away was counted when it was made."""
     connection, moved = world.connection(), set()
     mallory = mallory_of(world, connection)
@@ -181,13 +183,13 @@ def test_a_bound_key_moves_the_epoch_only_where_its_tenant_is_counted(world: Wor
     for route in (route for route in ROUTES if route.method in {"POST", "PATCH"}):
         with case(str(route)):
             before, counted = (
-                epoch_of(world.admin.app),
+                counter_of(world.admin.app),
                 uses(world.admin.app, connection["tenant_id"]),
             )
             mallory.raw(
                 route.method, route.at(**ids), *([route.body] if route.body is not None else [])
             )
-            if epoch_of(world.admin.app) != before and not route.path.endswith("/suspend"):
+            if counter_of(world.admin.app) != before and not route.path.endswith("/suspend"):
                 moved.add(route.path)
                 assert uses(world.admin.app, connection["tenant_id"]) > counted, (
                     "nothing limits how often"
@@ -195,9 +197,9 @@ def test_a_bound_key_moves_the_epoch_only_where_its_tenant_is_counted(world: Wor
     assert {path.rpartition("/")[2] for path in moved} >= {"rotation", "replace"}
 
 
-def epoch_of(app: Flask) -> int:
+def counter_of(app: Flask) -> int:
     with app.extensions["deputy"].db.read() as db:
-        return db.scalars(select(Configuration.epoch)).one()
+        return db.scalars(select(Configuration.revocation_counter)).one()
 
 
 def uses(app: Flask, tenant_id: str) -> int:
@@ -385,7 +387,7 @@ ELSEWHERE = {
     "headers that cost": (
         "honesty/test_unread_requests.py::an_unread_request_is_refused_with_a_problem_whose_request_id_is_in_the_log"
     ),
-    "the epoch": (
+    "the revocation counter": (
         "issuing/test_authorization.py::issuing_goes_on_though_others_revoke_keys_all_the_time"
     ),
     "credentials": "api/test_rate_limits.py::the_keys_of_a_tenant_share_its_limit",

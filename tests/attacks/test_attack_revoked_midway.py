@@ -31,8 +31,8 @@ from tests.support.waiting import until, waiting_for_locks
 
 REASON = {"reason": "an incident"}
 WRITING = [route for route in ROUTES if route.method != "GET"]
-# What no caller changes: the log of what happened, counts of attempts, and the epoch, which the
-# revocation moves.
+# What no caller changes: the log of what happened, counts of attempts, and the revocation counter,
+# which the revocation moves.
 NOT_STATE = {"audit_events", "quota_uses", "configuration"}
 
 

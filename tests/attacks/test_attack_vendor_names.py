@@ -31,7 +31,8 @@ pytestmark = on_sqlite  # nothing here depends on the database
 
 def parsed(config: Config, name: str):
     template = render(replace(config, vendor_name=name), permission_sets.load()["inventory"])
-    return yaml.load(template.body.replace(template.version, "version"), Loader)  # noqa: S506  a SafeLoader of ours
+    # a SafeLoader of ours
+    return yaml.load(template.body.replace(template.version, "version"), Loader)  # noqa: S506
 
 
 def renamed(value, name: str):

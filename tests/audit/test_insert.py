@@ -40,15 +40,16 @@ def tenant_id():
     return new_id()
 
 
-def event(tenant, epoch=None, **changes) -> Event:
+def event(tenant, counter=None, **changes) -> Event:
     return Event(
         **({"actor": KEY, "action": "tests.wrote", "details": {}, "tenant_id": tenant} | changes),
-        valid_at_epoch=epoch,
+        valid_at_counter=counter,
     )
 
 
 def stored(by_hand, tenant, what="count(*)"):
-    return by_hand.rows(f"SELECT {what} FROM audit_events WHERE tenant_id = '{tenant.hex}'")  # noqa: S608  ours
+    # ours
+    return by_hand.rows(f"SELECT {what} FROM audit_events WHERE tenant_id = '{tenant.hex}'")  # noqa: S608
 
 
 def raw(by_hand, event_id) -> list[tuple[str, str]]:
@@ -59,7 +60,8 @@ def raw(by_hand, event_id) -> list[tuple[str, str]]:
         else "typeof({0}) || quote({0})"
     )
     columns = ", ".join(value.format(column) for column in COLUMNS)
-    [row] = by_hand.rows(f"SELECT {columns} FROM audit_events WHERE id = '{event_id.hex}'")  # noqa: S608  ours
+    # ours
+    [row] = by_hand.rows(f"SELECT {columns} FROM audit_events WHERE id = '{event_id.hex}'")  # noqa: S608
     return list(zip(COLUMNS, row, strict=True))
 
 
@@ -113,31 +115,31 @@ def test_a_row_is_bit_for_bit_what_the_orm_writes(database, by_hand, batch, mome
         assert db.get(AuditEvent, made.id).details == fields["details"]
 
 
-def test_an_empty_batch_learns_the_epoch(batch, by_hand):
+def test_an_empty_batch_learns_the_revocation_counter(batch, by_hand):
     assert batch.commit([]) == frozenset()
-    assert batch.history.epoch == by_hand.epoch
+    assert batch.history.counter == by_hand.counter
 
 
-# --- epochs ---
+# --- counts ---
 
 
 def test_of_a_mixed_batch_those_are_stored_that_hold(batch, by_hand, tenant_id):
-    epoch = by_hand.epoch
-    epochs = [epoch, None, epoch - 1, epoch, epoch + 1, None, 0]
-    events = [event(tenant_id, valid_at) for valid_at in epochs]
+    counter = by_hand.counter
+    counters = [counter, None, counter - 1, counter, counter + 1, None, 0]
+    events = [event(tenant_id, valid_at) for valid_at in counters]
     assert batch.commit(events) == {
-        made.id for made in events if made.valid_at_epoch not in {None, epoch}
+        made.id for made in events if made.valid_at_counter not in {None, counter}
     }
-    wanted = {made.id.hex for made in events if made.valid_at_epoch in {None, epoch}}
+    wanted = {made.id.hex for made in events if made.valid_at_counter in {None, counter}}
     assert {str(found).replace("-", "") for (found,) in stored(by_hand, tenant_id, "id")} == wanted
     assert len(wanted) == 4
 
 
-def test_a_move_of_the_epoch_counts_for_the_very_next_batch(batch, by_hand, tenant_id):
-    epoch = by_hand.epoch
-    assert batch.commit([event(tenant_id, epoch)]) == frozenset()
-    by_hand("UPDATE configuration SET epoch = epoch + 1")
-    late = [event(tenant_id, epoch), event(tenant_id, epoch)]
+def test_a_move_of_the_revocation_counter_counts_for_the_very_next_batch(batch, by_hand, tenant_id):
+    counter = by_hand.counter
+    assert batch.commit([event(tenant_id, counter)]) == frozenset()
+    by_hand("UPDATE configuration SET revocation_counter = revocation_counter + 1")
+    late = [event(tenant_id, counter), event(tenant_id, counter)]
     assert batch.commit(late) == {made.id for made in late}
     assert stored(by_hand, tenant_id) == [(1,)]
 
@@ -146,10 +148,13 @@ def test_what_is_taken_away_from_a_row_stops_the_events_that_rely_on_it_and_no_o
     batch, by_hand, tenant_id
 ):
     batch.commit([])
-    epoch, rows = by_hand.epoch, [new_id() for _ in range(3)]
-    events = [event(tenant_id, epoch, row_ids=(None, row)) for row in rows] + [event(tenant_id)]
-    by_hand("UPDATE configuration SET epoch = epoch + 1")
-    by_hand(f"INSERT INTO epoch_changes (epoch, row_id) VALUES ({epoch + 1}, '{rows[1].hex}')")  # noqa: S608  ours
+    counter, rows = by_hand.counter, [new_id() for _ in range(3)]
+    events = [event(tenant_id, counter, row_ids=(None, row)) for row in rows] + [event(tenant_id)]
+    by_hand("UPDATE configuration SET revocation_counter = revocation_counter + 1")
+    by_hand(
+        f"INSERT INTO revoked_rows (revocation_counter, row_id) VALUES ({counter + 1},"  # noqa: S608
+        f" '{rows[1].hex}')"
+    )
     assert batch.commit(events) == {events[1].id}
     assert stored(by_hand, tenant_id) == [(3,)]
 
@@ -206,11 +211,11 @@ def test_a_value_that_is_no_json_is_its_senders_trouble_alone(database, by_hand,
 
 
 def test_many_append_at_once_and_each_is_stored_before_it_is_told(database, by_hand, tenant_id):
-    log, epoch = AuditLog(database), by_hand.epoch
+    log, counter = AuditLog(database), by_hand.counter
 
     def work(worker: int) -> None:
         for _ in range(10):
-            made = event(tenant_id, epoch)
+            made = event(tenant_id, counter)
             assert log.append(made)
             assert raw(by_hand, made.id)
 

@@ -87,7 +87,8 @@ class OwnError(Exception):
 
 def test_an_event_is_rolled_back_with_its_transaction(database, log):
     tenant = Tenant(id=new_id(), name="never was")
-    with pytest.raises(OwnError), database.write(SYSTEM) as db:  # noqa: PT012  the transaction is what raises
+    # the transaction is what raises
+    with pytest.raises(OwnError), database.write(SYSTEM) as db:  # noqa: PT012
         db.add(tenant)
         audit.record(db, Event(OPERATOR, "tenant.created", tenant_id=tenant.id))
         db.flush()

@@ -346,7 +346,8 @@ def test_a_sign_up_service_has_no_key_that_issues(world: World, deputy: Deputy, 
     key_file = tmp_path / "sign-up-key"
     key_file.write_text(made["key"])
     program: dict[str, Any] = {}
-    exec(block("python", "def sign_up").replace("/run/secrets/sign-up-key", str(key_file)), program)  # noqa: S102  it is ours
+    # it is ours
+    exec(block("python", "def sign_up").replace("/run/secrets/sign-up-key", str(key_file)), program)  # noqa: S102
     link, worker = program["sign_up"]("Acme", "customer-42")
     assert world.admin.with_key(None).raw("GET", urlsplit(link).path).status_code == 200
     (tenant,) = world.admin("GET", "/v1/tenants?reference=customer-42")["items"]

@@ -45,7 +45,8 @@ class Aws:
 
     def __enter__(self) -> Self:
         command = [sys.executable, "-m", "bench.instant_sts", str(self._sts_port)]
-        self._sts = subprocess.Popen(command, cwd=ROOT, preexec_fn=end_with_parent)  # noqa: PLW1509  one C call
+        # one C call
+        self._sts = subprocess.Popen(command, cwd=ROOT, preexec_fn=end_with_parent)  # noqa: PLW1509
         self._thread.start()
         try:
             asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)

@@ -29,7 +29,7 @@ from tests.honesty.front import Aws
 from tests.support.databases import new_database, postgresql
 from tests.support.waiting import until
 
-MOVES = 3  # of the epoch, after the backup
+MOVES = 3  # of the revocation counter, after the backup
 MANY = 8  # tenants
 
 
@@ -136,7 +136,7 @@ def answered(service: Deployment, place: ProvenConnection) -> Answer:
 _years = itertools.count(3000)
 
 
-def move_the_epoch(service: Deployment, times: int) -> None:
+def revoke_something(service: Deployment, times: int) -> None:
     """Past the web process, as another process does that takes something away."""
     for _ in range(times):
         service.sql(
@@ -144,20 +144,22 @@ def move_the_epoch(service: Deployment, times: int) -> None:
         )
 
 
-def epoch(service: Deployment) -> int:
-    return int(service.sql("SELECT epoch FROM configuration")[0][0])
+def counter(service: Deployment) -> int:
+    return int(service.sql("SELECT revocation_counter FROM configuration")[0][0])
 
 
 def test_what_a_process_learned_after_the_backup_is_not_served(service: Deployment, tmp_path: Path):
     kept = service.place()
     assert answered(service, kept).status == 200
-    copy, at = backup(service, tmp_path), epoch(service)
+    copy, at = backup(service, tmp_path), counter(service)
 
     later = service.place()
-    move_the_epoch(service, MOVES)
-    assert epoch(service) == at + MOVES
+    revoke_something(service, MOVES)
+    assert counter(service) == at + MOVES
     for place in (kept, later):
-        assert answered(service, place).status == 200, "it is in memory, as of this epoch"
+        assert answered(service, place).status == 200, (
+            "it is in memory, as of this revocation counter"
+        )
 
     restored_alone(service, copy)
     service.command("after-restore")
@@ -165,7 +167,7 @@ def test_what_a_process_learned_after_the_backup_is_not_served(service: Deployme
         service.sql("SELECT 1 FROM tenants WHERE id = :id", id=stored(service, later.tenant_id))
         == []
     )
-    move_the_epoch(service, MOVES)  # to the number that memory has, were it not for the command
+    revoke_something(service, MOVES)  # to the number that memory has, were it not for the command
     assert answered(service, later).status == 401, "its key is gone"
     assert answered(service, kept).status == 200
 

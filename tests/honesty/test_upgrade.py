@@ -84,7 +84,9 @@ class Pair:
         return served(client.ask("POST", f"{path}/connections/{made['id']}/credentials"))
 
     def rotate(self, client: Client) -> Answer:
-        """Begun, read and abandoned; then suspended and deleted, which moves the epoch."""
+        """Begun, read and abandoned; then suspended and deleted, which increments the revocation
+        counter.
+        """
         tenant = served(client.ask("POST", "/v1/tenants", {"name": "Initech"})).json
         path = f"/v1/tenants/{tenant['id']}"
         served(client.ask("POST", f"{path}/external-id/rotation", {"reason": "an upgrade"}))

@@ -29,7 +29,7 @@ from app.issuing import issue as issuing
 from app.issuing.authorization import Authorization
 from app.services import Services
 from app.store.models import AuditEvent, ConnectionStatus, Trigger
-from app.store.revocation_log import EpochHistory
+from app.store.revocation_log import RevocationLog
 from tests.attacks.evidence import problem
 from tests.conftest import OPERATOR
 from tests.support.cast import Api, Customer
@@ -288,8 +288,8 @@ def test_what_is_taken_away_from_others_makes_no_request_read_again(
         nothing_more_is_issued(other, *expected)
 
 
-def test_an_epoch_that_nothing_is_known_of_makes_everybody_read_again(warm: Warm, by_hand, here):
-    by_hand("UPDATE configuration SET epoch = epoch + 1")
+def test_a_counter_that_nothing_is_known_of_makes_everybody_read_again(warm: Warm, by_hand, here):
+    by_hand("UPDATE configuration SET revocation_counter = revocation_counter + 1")
     seen = statements(here)
     assert warm.ask().status_code == 200
     assert {
@@ -302,7 +302,7 @@ def test_an_epoch_that_nothing_is_known_of_makes_everybody_read_again(warm: Warm
 def test_old_memory_of_a_key_does_not_count_with_a_new_look_at_a_connection(
     warm: Warm, there, aws, config
 ):
-    """An issuance is valid at the earlier of the two epochs."""
+    """An issuance is valid at the earlier of the two counts."""
     other_role = Role.of(Customer(aws), config.broker.arn, there)
     other = connection_row(there.db, warm.place.tenant_id, other_role)
     there.api_keys.revoke_key(ADMIN, warm.place.key_id)
@@ -329,7 +329,9 @@ def test_old_memory_of_a_connection_does_not_count_with_a_new_look_at_a_key(
 def test_what_is_taken_away_in_the_middle_of_a_look_is_not_believed(
     warm: Warm, config, by_hand, thing
 ):
-    """Right after the first of the reads, whichever that is; so the epoch must come first."""
+    """Right after the first of the reads, whichever that is; so the revocation counter must come
+    first.
+    """
     cold = Services(config)
     caller = cold.api_keys.authenticate(warm.place.key, None)
     statement = {
@@ -357,7 +359,7 @@ def test_what_is_taken_away_in_the_middle_of_a_look_is_not_believed(
     cold.db.engine.dispose()
 
 
-# --- issuing makes progress, however often others move the epoch ---
+# --- issuing makes progress, however often others increment the revocation counter ---
 
 
 @pytest.fixture
@@ -465,7 +467,7 @@ def test_what_was_not_there_is_looked_up_each_time(app, there, by_hand, role):
     text, made = generate_key(), place(there, role)
     anybody = Api(app, text)
     problem(anybody.raw("POST", made.path()), 401, "unauthenticated")
-    epoch = by_hand.epoch
+    counter = by_hand.counter
     there.api_keys.install_key(OPERATOR, text, name="just now")
     assert anybody.raw("POST", made.path()).status_code == 200
     pending = connection_row(
@@ -482,7 +484,7 @@ def test_what_was_not_there_is_looked_up_each_time(app, there, by_hand, role):
         f" verified_at = '{now():%Y-%m-%d %H:%M:%S}' WHERE id = '{pending.hex}'",
     )
     assert anybody.raw("POST", path).status_code == 200
-    assert by_hand.epoch == epoch + 1, "for the one that had to make room"
+    assert by_hand.counter == counter + 1, "for the one that had to make room"
 
 
 # --- bounds ---
@@ -552,9 +554,9 @@ def test_news_about_an_earlier_version_change_nothing(warm: Warm, here, by_hand)
         assert row is None
 
 
-def test_an_older_epoch_from_another_process_is_ignored(warm: Warm, here, there):
-    """Its word makes old memory look right; but the key was read at the new epoch, and the
-    earlier one counts.
+def test_an_older_revocation_counter_from_another_process_is_ignored(warm: Warm, here, there):
+    """Its word makes old memory look right; but the key was read at the new revocation counter, and
+    the earlier one counts.
     """
     authorization = Authorization(here.db, here.authorization._shelf_life, KeyUses(here.db))
     warm_caller = authorization.authenticate(warm.place.key, None)
@@ -566,7 +568,7 @@ def test_an_older_epoch_from_another_process_is_ignored(warm: Warm, here, there)
 
     def slow_neighbour(lookup: str):
         found = look(lookup)
-        authorization._history = EpochHistory(old)
+        authorization._history = RevocationLog(old)
         return found
 
     authorization._caller = slow_neighbour
@@ -578,8 +580,8 @@ def test_an_older_epoch_from_another_process_is_ignored(warm: Warm, here, there)
 # --- a backup is restored ---
 
 
-def test_an_epoch_that_went_back_is_as_good_as_one_that_moved_on(warm: Warm, by_hand):
-    by_hand("UPDATE configuration SET epoch = epoch - 5")
+def test_a_counter_that_went_back_is_as_good_as_one_that_moved_on(warm: Warm, by_hand):
+    by_hand("UPDATE configuration SET revocation_counter = revocation_counter - 5")
     before = warm.events
     assert warm.ask().status_code == 200
     assert warm.events == [*before, ("credentials.issued", None)]
@@ -597,13 +599,13 @@ GONE = {
 
 
 @pytest.mark.parametrize("thing", GONE)
-def test_an_epoch_that_went_back_and_came_again_does_not_revive_old_memory(
+def test_a_counter_that_went_back_and_came_again_does_not_revive_old_memory(
     warm: Warm, warm_up, by_hand, thing
 ):
     """Restored from a backup while the processes run: the same number, and not the same world."""
     neighbour, (statement, expected) = warm_up(), GONE[thing]
     assert warm.ask().status_code == 200
-    by_hand("UPDATE configuration SET epoch = epoch - 1")
+    by_hand("UPDATE configuration SET revocation_counter = revocation_counter - 1")
     assert neighbour.ask().status_code == 200
     by_hand(statement.format(warm.place))
     assert neighbour.ask().status_code == 200
@@ -638,7 +640,7 @@ def cold(here, config) -> Iterator[Services]:
 
 
 def test_a_crowd_that_wants_the_same_looks_once(cold: Services, warm: Warm, by_hand):
-    cold.authorization.set_history(EpochHistory(by_hand.epoch))  # tests above have put it back
+    cold.authorization.set_history(RevocationLog(by_hand.counter))  # tests above have put it back
     seen, place = statements(cold), warm.place
 
     def issue():

@@ -129,8 +129,8 @@ def test_all_requests_share_one_proof(scene):
 
 
 def test_a_proof_that_another_process_made_is_read_and_not_repeated(scene):
-    """It counted up, and a count moves no epoch: the memory of this process still holds the
-    earlier one.
+    """It counted up, and a count does not increment the revocation counter: the memory of this
+    process still holds the earlier one.
     """
     first = scene.issue()
     with expired():

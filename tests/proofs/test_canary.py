@@ -723,5 +723,6 @@ def test_the_stranger_gets_into_no_role_of_the_vendors_own(
                     else []
                 )
             except ClientError as error:
-                assert error.response["Error"]["Code"] == "AccessDenied"  # noqa: PT017  one of three may raise
+                # one of three may raise
+                assert error.response["Error"]["Code"] == "AccessDenied"  # noqa: PT017
     assert let_in == [customer.account]

@@ -385,20 +385,22 @@ def test_a_trial_and_a_rotation_name_the_same_tenants_external_ids(
     [{"withdrawn_at": now()}, {"state": ExternalIdState.RETIRED}],
     ids=["withdrawn", "retired"],
 )
-def test_withdrawing_by_hand_moves_the_epoch_and_names_the_row(
+def test_withdrawing_by_hand_increments_the_revocation_counter_and_names_the_row(
     tenant: Tenant, change: dict[str, Any]
 ):
     by_hand = ByHand(tenant.services.config.database_url)
     row = tenant.row(tenant.connection())
-    before = by_hand.epoch
+    before = by_hand.counter
     with tenant.services.db.write(SYSTEM) as db:
         db.execute(
             sqlalchemy.update(ExternalIdRow)
             .where(ExternalIdRow.id == row.external_id_id)
             .values(**change)
         )
-    assert by_hand.epoch == before + 1
-    found = by_hand.rows("SELECT row_id FROM epoch_changes WHERE epoch = :epoch", epoch=before + 1)
+    assert by_hand.counter == before + 1
+    found = by_hand.rows(
+        "SELECT row_id FROM revoked_rows WHERE revocation_counter = :counter", counter=before + 1
+    )
     assert [str(one).replace("-", "") for (one,) in found] == [row.external_id_id.hex]
 
 

@@ -153,7 +153,8 @@ class OwnError(Exception):
 
 def test_a_write_that_raises_stores_nothing(database, named):
     query, [only] = named(1)
-    with pytest.raises(OwnError), database.write(SYSTEM) as db:  # noqa: PT012  the transaction is what raises
+    # the transaction is what raises
+    with pytest.raises(OwnError), database.write(SYSTEM) as db:  # noqa: PT012
         db.execute(update(Tenant).where(Tenant.id == only).values(name="lost"))
         raise OwnError
     with database.read() as db:

@@ -212,7 +212,9 @@ def test_a_column_that_is_not_named_revokes_nothing(bare_database):
         ("scope_bits = 0", 1),
     ):
         with bare_database.write(SYSTEM) as db:
-            before = db.scalar(text("SELECT epoch FROM configuration"))
+            before = db.scalar(text("SELECT revocation_counter FROM configuration"))
             db.execute(text(f"UPDATE api_keys SET {change}"))  # noqa: S608  of the test
         with bare_database.read() as db:
-            assert db.scalar(text("SELECT epoch FROM configuration")) - before == count, change
+            assert (
+                db.scalar(text("SELECT revocation_counter FROM configuration")) - before == count
+            ), change

@@ -1,50 +1,59 @@
 """A process knows what was taken away since it read something, or knows that it does not know."""
 
 from app.ids import new_id
-from app.store.revocation_log import MOST_CHANGES, EpochHistory
+from app.store.revocation_log import MOST_REVOKED_ROWS, RevocationLog
 
 KEY, TENANT, OTHER = new_id(), new_id(), new_id()
 
 
 def test_what_was_read_stays_valid_while_others_lose_something():
-    history = EpochHistory(5).until(6, [(6, OTHER)]).until(8, [(7, new_id()), (8, OTHER)])
-    assert history.valid_at(5, (KEY, TENANT)) == 8
-    assert history.valid_at(5, (KEY, None)) == 8, "a key that is bound to no tenant"
+    history = (
+        RevocationLog(5).advanced_to(6, [(6, OTHER)]).advanced_to(8, [(7, new_id()), (8, OTHER)])
+    )
+    assert history.still_valid_at(5, (KEY, TENANT)) == 8
+    assert history.still_valid_at(5, (KEY, None)) == 8, "a key that is bound to no tenant"
 
 
 def test_what_was_read_before_its_row_changed_is_not_valid():
     for changed in (KEY, TENANT):
-        history = EpochHistory(5).until(7, [(7, changed), (6, changed), (6, OTHER)])
-        assert [history.valid_at(at, (KEY, TENANT)) for at in (5, 6, 7)] == [None, None, 7]
-        assert history.until(8, [(8, OTHER)]).valid_at(6, (KEY, TENANT)) is None
+        history = RevocationLog(5).advanced_to(7, [(7, changed), (6, changed), (6, OTHER)])
+        assert [history.still_valid_at(at, (KEY, TENANT)) for at in (5, 6, 7)] == [None, None, 7]
+        assert history.advanced_to(8, [(8, OTHER)]).still_valid_at(6, (KEY, TENANT)) is None
 
 
 def test_what_was_read_later_is_valid_when_it_was_read():
-    assert EpochHistory(5).valid_at(6, (KEY, TENANT)) == 6
+    assert RevocationLog(5).still_valid_at(6, (KEY, TENANT)) == 6
 
 
-def test_an_epoch_that_nothing_is_known_of_ends_all_that_was_read_before():
+def test_a_counter_that_nothing_is_known_of_ends_all_that_was_read_before():
     """It was moved by hand, or a table was emptied; or it is so long ago that the rows are gone."""
     for changes in ([], [(7, OTHER)], [(6, OTHER), (6, KEY)]):
-        history = EpochHistory(5).until(7, changes)
-        assert [history.valid_at(at, (KEY, TENANT)) for at in (5, 6, 7)] == [None, None, 7]
-        assert history.until(8, [(8, OTHER)]).valid_at(7, (KEY, TENANT)) == 8
-        assert history.restores == 0
+        history = RevocationLog(5).advanced_to(7, changes)
+        assert [history.still_valid_at(at, (KEY, TENANT)) for at in (5, 6, 7)] == [None, None, 7]
+        assert history.advanced_to(8, [(8, OTHER)]).still_valid_at(7, (KEY, TENANT)) == 8
+        assert history.rollbacks == 0
 
 
 def test_more_changes_than_are_remembered_end_all_that_was_read_before():
     assert (
-        EpochHistory().until(1, [(1, new_id()) for _ in range(MOST_CHANGES)]).valid_at(0, (KEY,))
+        RevocationLog()
+        .advanced_to(1, [(1, new_id()) for _ in range(MOST_REVOKED_ROWS)])
+        .still_valid_at(0, (KEY,))
         is None
     )
-    history = EpochHistory()
-    for epoch in range(1, MOST_CHANGES):
-        history = history.until(epoch, [(epoch, new_id())])
-        assert history.valid_at(0, (KEY,)) == epoch
-    assert history.until(MOST_CHANGES, [(MOST_CHANGES, new_id())]).valid_at(0, (KEY,)) is None
+    history = RevocationLog()
+    for counter in range(1, MOST_REVOKED_ROWS):
+        history = history.advanced_to(counter, [(counter, new_id())])
+        assert history.still_valid_at(0, (KEY,)) == counter
+    assert (
+        history.advanced_to(MOST_REVOKED_ROWS, [(MOST_REVOKED_ROWS, new_id())]).still_valid_at(
+            0, (KEY,)
+        )
+        is None
+    )
 
 
-def test_an_epoch_that_goes_back_is_another_world():
-    history = EpochHistory(5).until(4, [])
-    assert history.restores == 1
-    assert history.until(6, [(5, OTHER), (6, OTHER)]).restores == 1
+def test_a_counter_that_goes_back_is_another_world():
+    history = RevocationLog(5).advanced_to(4, [])
+    assert history.rollbacks == 1
+    assert history.advanced_to(6, [(5, OTHER), (6, OTHER)]).rollbacks == 1

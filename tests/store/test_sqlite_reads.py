@@ -49,7 +49,7 @@ if sys.argv[2] == "write":
     while len(begun) < _LONG_READS:
         gevent.sleep(0.001)
     with database.write(SYSTEM) as db:
-        db.execute(text("UPDATE configuration SET epoch = epoch + 1"))
+        db.execute(text("UPDATE configuration SET revocation_counter = revocation_counter + 1"))
     print(len(over))
     free = True
     gevent.joinall(looks, raise_error=True)

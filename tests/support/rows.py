@@ -207,8 +207,8 @@ class ByHand:
         return value
 
     @property
-    def epoch(self) -> int:
-        return self.one("SELECT epoch FROM configuration")
+    def counter(self) -> int:
+        return self.one("SELECT revocation_counter FROM configuration")
 
 
 def at_once(jobs: Iterable[Callable[[], Any]]) -> list[Any]:

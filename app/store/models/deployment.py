@@ -18,30 +18,32 @@ from app.store.models.base import Base, Identified
 class Configuration(Base):
     """The single row with the deployment's id and its revocation counter.
 
-    A revocation increases `epoch`. What was read at a lower value may be out of date.
+    A revocation increases `revocation_counter`. What was read at a lower value may be out of date.
     """
 
     __tablename__ = "configuration"
     __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    epoch: Mapped[int] = mapped_column(BigInteger)
+    revocation_counter: Mapped[int] = mapped_column(BigInteger)
     deployment_id: Mapped[UUID]
     # Housekeeping's copy of AUDIT_RETENTION_DAYS, for SQLite's trigger. It refuses to delete
     # younger audit events.
     audit_kept_days: Mapped[int] = mapped_column(default=0, server_default=text("0"))
 
 
-class EpochChange(Base):
-    """A key, tenant or connection whose revocation increased the counter to `epoch`.
+class RevokedRow(Base):
+    """A key, tenant or connection whose revocation increased the counter to `revocation_counter`.
 
     The triggers that increase the counter write these rows, and keep those of the last thousand
     revocations.
     """
 
-    __tablename__ = "epoch_changes"
+    __tablename__ = "revoked_rows"
 
-    epoch: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    revocation_counter: Mapped[int] = mapped_column(
+        BigInteger, primary_key=True, autoincrement=False
+    )
     row_id: Mapped[UUID] = mapped_column(primary_key=True)
 
 

@@ -1,4 +1,4 @@
-"""The configuration epoch: moved by each change that takes away, in the same transaction, and by
+"""The revocation counter: increased by each change that takes away, in the same transaction, and by
 none that adds.
 """
 
@@ -98,13 +98,18 @@ def found(verdict: Verdict, role_unique_id: str | None = None):
     return verify
 
 
-def changed_since(by_hand: ByHand, epoch: int) -> set[uuid.UUID]:
-    """The rows that are named for the moves after this epoch, of which none may be without one."""
-    latest = by_hand.epoch  # a test that sets the epoch back by hand leaves rows of later ones
+def changed_since(by_hand: ByHand, counter: int) -> set[uuid.UUID]:
+    """The rows that are named for the moves after this revocation counter, of which none may be
+    without one.
+    """
+    latest = (
+        by_hand.counter
+    )  # a test that sets the revocation counter back by hand leaves rows of later ones
     found = by_hand.rows(
-        f"SELECT epoch, row_id FROM epoch_changes WHERE epoch > {epoch} AND epoch <= {latest}"  # noqa: S608
+        "SELECT revocation_counter, row_id FROM revoked_rows"  # noqa: S608
+        f" WHERE revocation_counter > {counter} AND revocation_counter <= {latest}"
     )
-    assert {at for at, _ in found} == set(range(epoch + 1, latest + 1))
+    assert {at for at, _ in found} == set(range(counter + 1, latest + 1))
     return {uuid.UUID(str(row_id)) for _, row_id in found}
 
 
@@ -123,11 +128,13 @@ TAKES_AWAY = {
 
 
 @pytest.mark.parametrize("what", TAKES_AWAY)
-def test_the_epoch_moves_with_a_change_that_takes_away(world, services, tenant_rows, by_hand, what):
+def test_the_revocation_counter_moves_with_a_change_that_takes_away(
+    world, services, tenant_rows, by_hand, what
+):
     act, table = TAKES_AWAY[what]
-    before = by_hand.epoch
+    before = by_hand.counter
     act(world, services, tenant_rows)
-    assert by_hand.epoch > before
+    assert by_hand.counter > before
     row_id = {
         "api_keys": tenant_rows.key_id,
         "tenants": tenant_rows.tenant_id,
@@ -141,7 +148,7 @@ def test_the_epoch_moves_with_a_change_that_takes_away(world, services, tenant_r
         assert changed_by == by_hand.one("SELECT CAST(xmin AS text) FROM configuration"), (
             "one transaction"
         )
-        assert by_hand.epoch == before + 1
+        assert by_hand.counter == before + 1
 
 
 class OwnError(Exception):
@@ -160,26 +167,30 @@ def unrecordable(tenant_rows, monkeypatch):
 
 
 @pytest.mark.usefixtures("unrecordable")
-def test_the_epoch_does_not_move_when_a_change_is_rolled_back(services, tenant_rows, by_hand):
-    before = by_hand.epoch
+def test_the_revocation_counter_does_not_move_when_a_change_is_rolled_back(
+    services, tenant_rows, by_hand
+):
+    before = by_hand.counter
     with pytest.raises(OwnError):
         services.connections.suspend(
             ADMIN, tenant_rows.tenant_id, tenant_rows.connection_id, reason="x"
         )
-    assert by_hand.epoch == before
+    assert by_hand.counter == before
     status = f"SELECT status FROM connections WHERE id = '{tenant_rows.connection_id.hex}'"  # noqa: S608
     assert by_hand.one(status) == "verified"
 
 
-def test_real_proofs_move_the_epoch_when_they_take_away(world: World, customer, by_hand):
-    """From AWS to the epoch: confirmed, recreated, loosened, repaired, gone."""
+def test_real_proofs_increment_the_revocation_counter_when_they_take_away(
+    world: World, customer, by_hand
+):
+    """From AWS to the revocation counter: confirmed, recreated, loosened, repaired, gone."""
     tenant = world.tenant()
     connection, kit = world.connect(tenant, world.role(tenant, customer)), world.kit(tenant)
 
     def moved_by_proof(status: str) -> bool:
-        before = by_hand.epoch
+        before = by_hand.counter
         assert world.admin("POST", path_of(connection, "/verify"))["status"] == status
-        return by_hand.epoch > before
+        return by_hand.counter > before
 
     assert not moved_by_proof("verified")
     customer.remove_role(kit["role_name"])
@@ -195,19 +206,19 @@ def test_real_proofs_move_the_epoch_when_they_take_away(world: World, customer, 
     assert not moved_by_proof("verified")
     customer.remove_role(kit["role_name"])
     world.role(tenant, customer)
-    before = by_hand.epoch
+    before = by_hand.counter
     world.admin.refused(
         "POST", path_of(connection, "/credentials"), expect=409, code="connection_not_verified"
     )
-    assert by_hand.epoch > before, "found while issuing"
+    assert by_hand.counter > before, "found while issuing"
 
 
 # --- what adds ---
 
 
-def test_nothing_that_adds_moves_the_epoch(world: World, customer, by_hand):
+def test_nothing_that_adds_increments_the_revocation_counter(world: World, customer, by_hand):
     """Or a million proofs that confirm would make every request read everything again."""
-    before, admin = by_hand.epoch, world.admin
+    before, admin = by_hand.counter, world.admin
     tenant = world.tenant()
     path = f"/v1/tenants/{tenant['id']}"
     worker = world.worker(tenant)
@@ -216,34 +227,34 @@ def test_nothing_that_adds_moves_the_epoch(world: World, customer, by_hand):
     admin("PATCH", path, {"name": "Acme & Sons", "reference": f"r-{tenant['id']}"})
     worker("POST", path_of(connection, "/credentials"))
     worker.refused("GET", "/v1/tenants", expect=403, code="forbidden")
-    assert by_hand.epoch == before
+    assert by_hand.counter == before
     pending = world.connect(tenant, f"{connection['role_arn']}-absent", status="pending")
     for act in (("POST", "/suspend", REASON, 200), ("DELETE", "", {}, 204)):
         admin(act[0], path_of(pending, act[1]), act[2], expect=act[3])
     world.connect(
         tenant, pending["role_arn"], status="pending"
     )  # clears the tombstone of the one before
-    assert by_hand.epoch == before, "a connection that could not issue has nothing to lose"
+    assert by_hand.counter == before, "a connection that could not issue has nothing to lose"
     admin("POST", f"{path}/suspend", REASON)
-    before = by_hand.epoch
+    before = by_hand.counter
     admin("POST", f"{path}/resume", REASON)
-    assert by_hand.epoch == before
+    assert by_hand.counter == before
     admin("POST", path_of(connection, "/suspend"), REASON)
-    before = by_hand.epoch
+    before = by_hand.counter
     assert admin("POST", path_of(connection, "/resume"), REASON)["status"] == "verified"
-    assert by_hand.epoch == before
+    assert by_hand.counter == before
 
 
 def test_a_role_that_refuses_once_while_issuing_takes_nothing_away_yet(
     world: World, faults, by_hand
 ):
     connection = world.connection()
-    before = by_hand.epoch
+    before = by_hand.counter
     faults.add("deny", role_arn=connection["role_arn"], times=1)
     world.admin.refused(
         "POST", path_of(connection, "/credentials"), expect=409, code="role_refused"
     )
-    assert by_hand.epoch == before
+    assert by_hand.counter == before
 
 
 # --- by hand ---
@@ -291,12 +302,12 @@ def change(services, rows: TenantRows, by_hand: ByHand, statement: str) -> None:
     by_hand(statement, **{name: value for name, value in given.items() if f":{name}" in statement})
 
 
-def test_taking_away_by_hand_moves_the_epoch_too(services, by_hand):
+def test_taking_away_by_hand_increments_the_revocation_counter_too(services, by_hand):
     for what, statement in BY_HAND.items():
         with case(what):
-            rows, before = place(services), by_hand.epoch
+            rows, before = place(services), by_hand.counter
             change(services, rows, by_hand, statement)
-            assert by_hand.epoch == before + 1
+            assert by_hand.counter == before + 1
             changed = next(
                 name
                 for name in ("key", "tenant", "connection")
@@ -327,42 +338,46 @@ DECISIVE = {
 }
 
 
-def test_of_a_keys_columns_those_move_the_epoch_that_take_away(services, by_hand):
+def test_of_a_keys_columns_those_increment_the_revocation_counter_that_take_away(services, by_hand):
     for column in ApiKey.__table__.columns:
         with case(column.name):
             rows, before, assignment = (
                 place(services),
-                by_hand.epoch,
+                by_hand.counter,
                 (HARMLESS | DECISIVE)[column.name],
             )
             change(services, rows, by_hand, f"UPDATE api_keys SET {assignment} WHERE id = :key")  # noqa: S608
-            assert by_hand.epoch == before + (column.name in DECISIVE)
+            assert by_hand.counter == before + (column.name in DECISIVE)
 
 
-def test_a_replacement_moves_the_epoch_once_however_many_keys_are_inherited(services, by_hand):
+def test_a_replacement_increments_the_revocation_counter_once_however_many_keys_are_inherited(
+    services, by_hand
+):
     """For the old key, whose end it sets."""
     old, text = services.api_keys.create_key(OPERATOR, name="x", scopes=ALL_SCOPES)
     caller = services.api_keys.authenticate(text)
     for _ in range(3):
         services.api_keys.create_key(caller, name="x", scopes=ALL_SCOPES)
-    before = by_hand.epoch
+    before = by_hand.counter
     services.api_keys.replace_key(OPERATOR, old.id)
-    assert by_hand.epoch == before + 1
+    assert by_hand.counter == before + 1
 
 
-def test_another_external_id_of_a_connection_moves_the_epoch(services, tenant_rows, by_hand):
+def test_another_external_id_of_a_connection_increments_the_revocation_counter(
+    services, tenant_rows, by_hand
+):
     """As a rotation will do it."""
     with services.db.write(SYSTEM) as db:
         rotated = ExternalIdRow(
             tenant_id=tenant_rows.tenant_id, value=new_external_id(), state=ExternalIdState.NEXT
         )
         db.add(rotated)
-    before = by_hand.epoch
+    before = by_hand.counter
     by_hand(
         f"UPDATE connections SET external_id_id = '{rotated.id.hex}'"  # noqa: S608
         f" WHERE id = '{tenant_rows.connection_id.hex}'"
     )
-    assert by_hand.epoch == before + 1
+    assert by_hand.counter == before + 1
 
 
 ADDS_BY_HAND = (
@@ -375,83 +390,87 @@ ADDS_BY_HAND = (
 )
 
 
-def test_a_change_by_hand_that_takes_nothing_away_moves_no_epoch(tenant_rows, by_hand):
-    before = by_hand.epoch
+def test_a_change_by_hand_that_takes_nothing_away_does_not_increment_the_revocation_counter(
+    tenant_rows, by_hand
+):
+    before = by_hand.counter
     for statement in ADDS_BY_HAND:
         by_hand(
             statement.format(
                 tenant=tenant_rows.tenant_id.hex, connection=tenant_rows.connection_id.hex
             )
         )
-        assert by_hand.epoch == before, statement
+        assert by_hand.counter == before, statement
 
 
 @pytest.mark.parametrize(
     "act", ["UPDATE connections SET version = version + 1", "DELETE FROM connections"]
 )
-def test_many_rows_at_once_move_the_epoch_too(services, by_hand, act):
+def test_many_rows_at_once_increment_the_revocation_counter_too(services, by_hand, act):
     """Once for a transaction, on PostgreSQL; SQLite counts rows."""
     here = place(services, connections=5)
-    before = by_hand.epoch
+    before = by_hand.counter
     where = f"WHERE tenant_id = '{here.tenant_id.hex}'"
     by_hand(
         f"{act} {where}",
         f"UPDATE api_keys SET scope_bits = 1 {where}",  # noqa: S608
         f"DELETE FROM api_keys {where}",  # noqa: S608
     )
-    moved = by_hand.epoch - before
+    moved = by_hand.counter - before
     assert moved == 1 if by_hand.engine.dialect.name == "postgresql" else moved >= 1
 
 
 @on_postgresql
 @pytest.mark.parametrize("table", ["api_keys", "connections CASCADE"])
-def test_truncating_a_table_moves_the_epoch(by_hand, table):
+def test_truncating_a_table_increments_the_revocation_counter(by_hand, table):
     """Looked at inside the transaction, which is then given up: the tables are other tests' too."""
     with by_hand.engine.connect() as connection:
 
         def run(statement: str):
             return connection.execute(sqlalchemy.text(statement))
 
-        before = run("SELECT epoch FROM configuration").scalar_one()
+        before = run("SELECT revocation_counter FROM configuration").scalar_one()
         run(f"TRUNCATE {table}")
         run("SET CONSTRAINTS ALL IMMEDIATE")
-        moved = run("SELECT epoch FROM configuration").scalar_one() - before
+        moved = run("SELECT revocation_counter FROM configuration").scalar_one() - before
         told = run(
-            f"SELECT count(DISTINCT epoch) FROM epoch_changes WHERE epoch > {before}"  # noqa: S608
+            "SELECT count(DISTINCT revocation_counter) FROM revoked_rows"  # noqa: S608
+            f" WHERE revocation_counter > {before}"
         ).scalar_one()
         assert moved > told, "nobody can know from which rows something was taken"
         connection.rollback()
 
 
-def test_what_the_last_thousand_epochs_moved_for_is_kept(services, by_hand):
+def test_what_the_last_thousand_revocations_moved_for_is_kept(services, by_hand):
     """Moves by hand are as good as others here, and quick."""
     here = place(services, connections=3)
     take = "UPDATE connections SET version = version + 1 WHERE id = '{}'"
     oldest, kept, latest = (take.format(one.hex) for one in here.connection_ids)
     by_hand(oldest)
     by_hand(kept)
-    before = by_hand.epoch
-    by_hand("UPDATE configuration SET epoch = epoch + 999")
+    before = by_hand.counter
+    by_hand("UPDATE configuration SET revocation_counter = revocation_counter + 999")
     by_hand(latest)
     kept_rows = by_hand.rows(
-        f"SELECT epoch FROM epoch_changes WHERE epoch < {before + 1000} AND epoch >= {before - 1}"  # noqa: S608
+        "SELECT revocation_counter FROM revoked_rows"  # noqa: S608
+        f" WHERE revocation_counter < {before + 1000} AND revocation_counter >= {before - 1}"
     )
     assert set(kept_rows) == {(before,)}, (
-        "a test that sets the epoch back leaves further rows of it"
+        "a test that sets the revocation counter back leaves further rows of it"
     )
 
 
 # --- transactions ---
 
 
-def test_the_epoch_and_its_change_are_seen_together(services, tenant_rows, by_hand):
+def test_the_revocation_counter_and_its_change_are_seen_together(services, tenant_rows, by_hand):
     """Both become visible at the commit."""
-    before = by_hand.epoch
+    before = by_hand.counter
     with services.db.write(SYSTEM) as db:
         db.execute(sqlalchemy.text(f"DELETE FROM api_keys WHERE id = '{tenant_rows.key_id.hex}'"))  # noqa: S608
-        assert by_hand.epoch == before
+        assert by_hand.counter == before
         assert services.api_keys.authenticate(tenant_rows.key, None)
-    assert by_hand.epoch == before + 1
+    assert by_hand.counter == before + 1
 
 
 SAVEPOINTS = {
@@ -482,9 +501,9 @@ def test_savepoints_do_not_lose_a_move(tenant_rows, by_hand, what):
         )
         for statement in statements
     ]
-    before = by_hand.epoch
+    before = by_hand.counter
     by_hand(*filled)
-    assert (by_hand.epoch > before) is moves
+    assert (by_hand.counter > before) is moves
 
 
 # --- at once ---
@@ -533,10 +552,10 @@ def test_two_that_take_away_at_once_do_not_deadlock(services, what):
 
 
 @on_postgresql
-def test_strangers_who_take_away_at_once_only_share_the_epoch(services, by_hand):
-    """Each locks rows of its own, and the epoch's last of all."""
+def test_strangers_who_take_away_at_once_only_share_the_revocation_counter(services, by_hand):
+    """Each locks rows of its own, and the revocation counter's last of all."""
     places = [place(services, connections=3) for _ in range(4)]
-    before = by_hand.epoch
+    before = by_hand.counter
     by_statement = "UPDATE api_keys SET scope_bits = 1 WHERE id = '{}'"
     jobs = [
         *(
@@ -554,17 +573,17 @@ def test_strangers_who_take_away_at_once_only_share_the_epoch(services, by_hand)
     with ThreadPoolExecutor(12) as pool:
         for running in [pool.submit(job) for job in jobs]:
             running.result(timeout=20)
-    assert by_hand.epoch == before + 12
+    assert by_hand.counter == before + 12
 
 
 @on_postgresql  # SQLite has one writer at a time
 def test_issuing_does_not_wait_for_one_who_is_about_to_take_away(services, tenant_rows, by_hand):
-    """The epoch's row is locked at the commit only: a long transaction of somebody's holds
-    nobody up.
+    """The revocation counter's row is locked at the commit only: a long transaction of somebody's
+    holds nobody up.
     """
-    epoch = by_hand.epoch
+    counter = by_hand.counter
     with services.db.write(SYSTEM) as db:
         db.execute(sqlalchemy.text(f"DELETE FROM api_keys WHERE id = '{tenant_rows.key_id.hex}'"))  # noqa: S608
         assert services.audit.append(
-            Event(OPERATOR.actor, "tests.wrote", {}, valid_at_epoch=epoch), patience=5
+            Event(OPERATOR.actor, "tests.wrote", {}, valid_at_counter=counter), patience=5
         )
