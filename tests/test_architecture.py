@@ -228,7 +228,7 @@ def writes_past_the_door(trees: Trees) -> list[str]:
 
 
 def code_lines(tree: ast.AST) -> int:
-    """Return on how many lines code begins or ends, without docstrings."""
+    """Return on how many lines code begins or ends, without docstrings and decorators."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docstrings = {
         part
@@ -236,8 +236,10 @@ def code_lines(tree: ast.AST) -> int:
         if isinstance(node, documented) and ast.get_docstring(node) is not None
         for part in ast.walk(node.body[0])
     }
+    first = getattr(tree, "lineno", 1)
     placed = (node for node in set(ast.walk(tree)) - docstrings if hasattr(node, "lineno"))
-    return len({line for node in placed for line in (node.lineno, node.end_lineno)})
+    lines = {line for node in placed for line in (node.lineno, node.end_lineno)}
+    return sum(line >= first for line in lines)
 
 
 def long_functions(trees: Trees, limit: int = 40) -> list[str]:

@@ -6,7 +6,7 @@ and the product would treat its account as the customer's. A tenant without a li
 any account, and none counts as declared.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from sqlalchemy import Uuid, bindparam, func, select, text
 from sqlalchemy.orm import Session
@@ -29,22 +29,26 @@ _ADD = (
 _REMOVE = "DELETE FROM tenant_accounts WHERE tenant_id = :tenant_id AND account_id IN ({each})"
 
 
-def declare(db: Session, tenant: Tenant, accounts: Iterable[str] | None) -> None:
-    """Replace the tenant's list of accounts. None allows any account.
+def declare(db: Session, tenant: Tenant, accounts: Sequence[str] | None) -> None:
+    """Replace the tenant's list of accounts, which is sorted. None allows any account.
 
     The tenant's row must be locked, and `tenant.accounts` must have the current list. Raises
     ConflictError if the new list lacks the account of a live connection, which would go on issuing.
     """
-    declared, before = set(accounts or ()), set(tenant.accounts or ())
+    before, after = tenant.accounts or (), accounts or ()
+    declared, known = set(after), set(before)
     if accounts is not None:
         _ensure_keeps_connections(db, tenant, declared)
-    for statement, changed in ((_ADD, declared - before), (_REMOVE, before - declared)):
+    # In their order: a b-tree takes sorted rows in half the time.
+    added = [account for account in after if account not in known]
+    removed = [account for account in before if account not in declared]
+    for statement, changed in ((_ADD, added), (_REMOVE, removed)):
         if changed:
             query = text(statement.format(each=_EACH[db.get_bind().dialect.name]))
-            rows = {"tenant_id": tenant.id, "accounts": as_json(sorted(changed))}
+            rows = {"tenant_id": tenant.id, "accounts": as_json(changed)}
             db.execute(query.bindparams(bindparam("tenant_id", type_=Uuid())), rows)
     tenant.declares_accounts = accounts is not None
-    tenant.accounts = None if accounts is None else sorted(declared)
+    tenant.accounts = None if accounts is None else list(accounts)
 
 
 def accounts_of(db: Session, tenant: Tenant) -> list[str] | None:
@@ -54,7 +58,7 @@ def accounts_of(db: Session, tenant: Tenant) -> list[str] | None:
     """
     own = TenantAccount.tenant_id == tenant.id
     query = select(TenantAccount.account_id).where(own).order_by(TenantAccount.account_id)
-    return list(db.scalars(query)) if tenant.declares_accounts else None
+    return list(db.connection().scalars(query)) if tenant.declares_accounts else None
 
 
 def _ensure_keeps_connections(db: Session, tenant: Tenant, wanted: set[str]) -> None:

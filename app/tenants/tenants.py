@@ -49,9 +49,14 @@ def _whole(db: Session, tenant: Tenant) -> Tenant:
     return tenant
 
 
+def _sorted(accounts: Sequence[str] | None) -> list[str] | None:
+    """Return the list without duplicates."""
+    return None if accounts is None else sorted(set(accounts))
+
+
 def _counted(accounts: Sequence[str] | None) -> dict[str, Any]:
     """Return the number of accounts, for an audit event. Thousands of ids would be too long."""
-    return {"accounts": None if accounts is None else len(set(accounts))}
+    return {"accounts": None if accounts is None else len(accounts)}
 
 
 class Tenants:
@@ -85,6 +90,7 @@ class Tenants:
                         tenant_id=tenant.id, value=own, state=states.ExternalIdState.CURRENT
                     )
                 )
+                accounts = _sorted(accounts)
                 declare(db, tenant, accounts)
                 details = {"name": name, "reference": reference} | _counted(accounts)
                 _record(db, caller, tenant, Action.TENANT_CREATED, details)
@@ -131,8 +137,7 @@ class Tenants:
                 }
                 for name, value in changes.items():
                     setattr(tenant, name, value)
-                given = fields.get("accounts", tenant.accounts)
-                accounts = None if given is None else sorted(set(given))
+                accounts = _sorted(fields.get("accounts", tenant.accounts))
                 if accounts != tenant.accounts:
                     declare(db, tenant, accounts)
                     changes |= _counted(accounts)
