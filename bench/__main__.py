@@ -89,7 +89,7 @@ SECTIONS: dict[str, tuple[Callable[[Stage], None], str]] = {
         "row 10: 200 and 1,000 accounts that register at once; only when asked for",
     ),
 }
-# With these a full run would exceed ten minutes.
+# With these a full run would take twice as long.
 _WHEN_ASKED = frozenset({"organization", "fleet", "instructions"})
 _BUSY = 0.7  # load average that means that something else runs on the machine
 
