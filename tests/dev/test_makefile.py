@@ -1,5 +1,6 @@
 """make refuses what nothing would read. It is only asked what it would run (`make -n`)."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def would_run(*words: str) -> tuple[int, str]:
+    # `make test ARGS=…` hands its own ARGS to every make below it.
+    env = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "ARGS"}}
     done = subprocess.run(
-        ["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=False
+        ["make", "-n", *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False
     )
     return done.returncode, done.stdout + done.stderr
 
