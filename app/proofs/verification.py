@@ -47,7 +47,7 @@ from app.rotation.candidates import (
 )
 from app.store.database import Database, Session as DbSession
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, Proof, Trigger, Verdict
-from app.store.models.states import DEMANDS, ROUTINE
+from app.store.models.states import ROUTINE
 
 PATIENCE = 5.0  # seconds to retry a refused call with the own ID, when the role may be seconds old
 _PAUSES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.25)
@@ -286,16 +286,6 @@ def _note_reading(
         finding.access_until if finding.reads_trust else connection.access_until
     )
     before, after = connection.reads_itself, finding.reads_itself
-    if (
-        before is None and connection.proof is not None
-    ):  # last proven by a release that did not store it
-        before = (
-            any(
-                it["name"] == DEMANDS and it["outcome"] != "skipped"
-                for it in connection.proof.checks
-            )
-            or None
-        )
     connection.reads_itself = before if after is None else after
     if after is not False or not before:
         return finding

@@ -8,12 +8,9 @@ from uuid import UUID
 
 import boto3
 import pytest
-from flask import Flask
-from sqlalchemy import update
 
 from app.aws.sts import Sts, Unavailable
-from app.store.database import SYSTEM
-from app.store.models import Connection, ConnectionStatus, Trigger
+from app.store.models import ConnectionStatus, Trigger
 from tests.attacks.evidence import case, check, on_sqlite, outcomes, problem
 from tests.attacks.test_attack_trust_policies import BROKER, KEY, NAME, allow, deny
 from tests.support.cast import Customer, World, path_of, root_client
@@ -279,26 +276,6 @@ def test_a_role_that_may_no_longer_be_read_is_told_of_once(
         assert verified() == ([], 1)
         iam.delete_role_policy(RoleName=name, PolicyName="read-itself")
     assert verified() == (["role_unreadable"], 2)
-
-
-def test_a_role_that_an_earlier_release_has_read_is_told_of_as_well(
-    app: Flask, world: World, customer: Customer, faults, connect
-):
-    """The column is newer than the connection."""
-    tenant = world.tenant()
-    made = connect(tenant, demanded(tenant))
-    with app.extensions["deputy"].db.write(SYSTEM) as db:
-        db.execute(
-            update(Connection).where(Connection.id == UUID(made["id"])).values(reads_itself=None)
-        )
-    faults.add("error", action="GetRole", times=1)
-    assert world.admin("POST", path_of(made, "/verify"))["verification"]["warnings"] == []
-    with closing(root_client(world.aws, "iam", customer.account)) as iam:
-        iam.delete_role_policy(
-            RoleName=made["role_arn"].rpartition("/")[2], PolicyName="read-itself"
-        )
-    found = world.admin("POST", path_of(made, "/verify"))["verification"]["warnings"]
-    assert [it["name"] for it in found] == ["role_unreadable"]
 
 
 def test_what_is_no_way_in_without_the_id_is_a_warning_and_no_verdict(world: World):
