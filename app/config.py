@@ -327,9 +327,8 @@ class Config(TemplateConfig):
             environment, {declared.variable for declared, _ in collect_settings(cls).values()}
         )
         mistakes += weak_keys(values["secret_keys"])
-        mistakes += local_address(
-            values["public_url"], environment.get("AWS_ENDPOINT_URL")
-        )  # a sandbox is local too
+        # A sandbox is local too
+        mistakes += local_address(values["public_url"], environment.get("AWS_ENDPOINT_URL"))
         mistakes += (
             [_NO_CANARY] if values["stranger_role_arn"] and not values["canary_role_arn"] else []
         )

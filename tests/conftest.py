@@ -289,9 +289,8 @@ def customer(aws: Sandbox) -> Customer:
 
 refusals.OF_TENANT = 1_000_000  # before a service is made
 schedule_key_uses = KeyUses._schedule
-KeyUses._schedule = lambda _: (
-    None
-)  # a minute later, and when the process ends, the test's database is gone
+# A minute later, and when the process ends, the test's database is gone
+KeyUses._schedule = lambda _: None
 
 
 @pytest.fixture(autouse=True)

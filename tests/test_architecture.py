@@ -339,9 +339,8 @@ def test_one_place_makes_sts_clients():
         *(("app/aws/vendor_resources.py", service) for service in ("s3", "sns", "sqs")),
     }
     assert importers(TREES, "app.aws.query") == ["app/aws/own_role.py", "app/aws/sts.py"]
-    assert importers(TREES, "app.aws.own_role") == [
-        "app/aws/sts.py"
-    ]  # a session of a role's is never seen elsewhere
+    # A session of a role's is never seen elsewhere
+    assert importers(TREES, "app.aws.own_role") == ["app/aws/sts.py"]
 
 
 def test_only_a_stored_connection_makes_a_grant():

@@ -191,9 +191,8 @@ class ApiKeys:
                 raise ConflictError("This key was replaced already; replace its successor.")
             successor = _successor(old, caller)
             families.inherit(db, old.id, successor.id, by=caller.key_id)
-            _ensure_room(
-                db, caller, old.tenant_id, 2 * self._most
-            )  # a tenant that has all its keys can replace them
+            # A tenant that has all its keys can replace them
+            _ensure_room(db, caller, old.tenant_id, 2 * self._most)
             ends = now() + timedelta(seconds=grace_seconds)
             old.replaced_by, old.expires_at = successor.id, _earlier(old.expires_at, ends)
             _, text = _add(db, caller.actor, successor, generate_key())

@@ -85,9 +85,8 @@ class Caller:
         None  # it may issue for connections with these sets; None: with any
     )
     may_give: frozenset[Scope] = frozenset()  # only for keys:delegate
-    counts: Callable[[Session], None] | None = field(
-        default=None, repr=False
-    )  # called in each of its write transactions
+    # Called in each of its write transactions
+    counts: Callable[[Session], None] | None = field(default=None, repr=False)
     request_id: str | None = None  # the request's fields come last, for `for_request`
     client_address: str | None = None
 

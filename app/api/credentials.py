@@ -54,9 +54,8 @@ def container_credentials(tenant_id: UUID, connection_id: UUID) -> Response:
     AWS_CONTAINER_AUTHORIZATION_TOKEN as it is. A refusal also has `message`, `Code` and `Message`,
     where SDKs read the reason.
     """
-    if (
-        request.method == "HEAD"
-    ):  # Flask adds HEAD to every GET; it would issue credentials and drop them
+    # Flask adds HEAD to every GET; it would issue credentials and drop them
+    if request.method == "HEAD":
         raise MethodNotAllowed(["GET"])
     return _answer(container, services().issuer.issue(caller(), tenant_id, connection_id))
 

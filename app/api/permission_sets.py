@@ -19,11 +19,8 @@ _SIDE: dict[str, list[Any]] = {
 }
 _FIELD = {"field": "Resource", "from": "*", "to": ["arn:aws:s3:::acme-*"]}
 _CHANGE = {"sid": "ReadTags", "why": "Shows the tags.", "parameter": None} | _FIELD
-_ANY = {
-    "type": ["string", "array", "object", "null"],
-    "items": {},
-    "additionalProperties": {},
-}  # the types of IAM's policy elements
+# The types of IAM's policy elements
+_ANY = {"type": ["string", "array", "object", "null"], "items": {}, "additionalProperties": {}}
 _NAME = {"name": "name", "in": "path", "schema": {"type": "string", "examples": ["inventory"]}}
 _WORDS = ("name", "version", "title", "description", "access", "administrator")
 _NAMES = (*_WORDS, "statements", "managed_policies", "parameters")

@@ -57,9 +57,8 @@ class PlainCredentials:
         request_id, caller = new_request_id(), None
         try:
             caller = self._caller(request, peer, request_id)
-            terms = (
-                None if caller is None else _terms(request)
-            )  # checked after the key, because parsing takes time
+            # Checked after the key, because parsing takes time
+            terms = None if caller is None else _terms(request)
             if caller is None or terms is None:
                 return {}
             issued = self._services.issuer.issue(

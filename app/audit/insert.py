@@ -26,9 +26,8 @@ from app.store.models import AuditEvent
 from app.store.revocation_log import MOST_REVOKED_ROWS, RevocationLog
 
 _UNREACHABLE = "The audit log can't be written right now; try again."
-_WAITED_TOO_LONG = timedelta(
-    seconds=LONGEST - 5
-)  # the statement's own timeout is far below those 5
+# The statement's own timeout is far below those 5
+_WAITED_TOO_LONG = timedelta(seconds=LONGEST - 5)
 _ROUNDS = 5  # attempts while the revocation counter moves; then the requests check everything again
 _IDLE_SECONDS = 1.0  # a connection that was idle for longer is tested before its next use
 
@@ -136,9 +135,8 @@ def _is_valid(event: Event, history: RevocationLog) -> bool:
 
 class _Postgresql:
     def __init__(self, db: Database) -> None:
-        self._broken = (
-            db.engine.dialect.loaded_dbapi.OperationalError
-        )  # psycopg is not loaded with SQLite
+        # Psycopg is not loaded with SQLite
+        self._broken = db.engine.dialect.loaded_dbapi.OperationalError
         self.connection = db.dedicated()
         self.connection.autocommit = True
         self.connection.prepare_threshold = 0  # prepare at once
@@ -205,9 +203,8 @@ class _Sqlite:
     def insert(
         self, events: Sequence[Event], history: RevocationLog
     ) -> tuple[RevocationLog, list[Event]]:
-        rows = [
-            (event, _sqlite_row(event)) for event in events
-        ]  # built outside the lock, which others wait for
+        # Built outside the lock, which others wait for
+        rows = [(event, _sqlite_row(event)) for event in events]
         stored: tuple[RevocationLog, list[Event]] = self.connection.run_batch(
             lambda: self._insert(rows, history)
         )
@@ -216,9 +213,8 @@ class _Sqlite:
     def _insert(
         self, rows: list[tuple[Event, dict[str, Any]]], history: RevocationLog
     ) -> tuple[RevocationLog, list[Event]]:
-        _ensure_fresh(
-            [event for event, _ in rows]
-        )  # checked under the write lock, after the wait for it
+        # Checked under the write lock, after the wait for it
+        _ensure_fresh([event for event, _ in rows])
         (counter,) = self.connection.execute(
             "SELECT revocation_counter FROM configuration WHERE id = 1"
         ).fetchone()

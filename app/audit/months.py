@@ -113,9 +113,8 @@ def _detach_one(db: Session, months: Months, limit: datetime) -> bool:
         return False
     _detach(db, _DEFAULT)
     name = f"{_DEFAULT}_{time_of(newest):%Y_%m_%d}"
-    while (
-        name in months.detached
-    ):  # an earlier table has strays of the same day, and is not dropped yet
+    # An earlier table has strays of the same day, and is not dropped yet
+    while name in months.detached:
         name += "_1"
     db.execute(text(f"ALTER TABLE {_DEFAULT} RENAME TO {name}"))
     _attach(db, _DEFAULT, "DEFAULT")

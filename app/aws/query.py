@@ -37,9 +37,8 @@ from app.aws.errors import AWS_ERRORS, is_silence, outcome_of
 from app.aws.tls import ca_bundle
 from app.concurrency.places import pause, without_place
 
-_TIMEOUTS = urllib3.Timeout(
-    connect=1, read=2
-)  # seconds; short, because the client waits for the answer
+# Seconds; short, because the client waits for the answer
+_TIMEOUTS = urllib3.Timeout(connect=1, read=2)
 _CONNECTIONS = 256  # connections; one for each concurrent request of a web process
 _MOMENT = 1.0  # seconds; AWS keeps idle connections open for longer
 

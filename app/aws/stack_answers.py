@@ -71,9 +71,8 @@ class StackAnswers:
             else:
                 if 200 <= problem < 300:
                     return True
-                if (
-                    problem < 500
-                ):  # redirects are not followed; 4xx: the address has expired, or was never signed
+                # Redirects are not followed; 4xx: the address has expired, or was never signed
+                if problem < 500:
                     final = problem >= 400
                     break
         logger.warning("registration.unanswered", problem=problem, final=final)

@@ -138,9 +138,8 @@ def _beside(services: Callable[[], Services], end: Event) -> type[bootsteps.Star
         unavailable.
         """
 
-        requires = (
-            components.Pool,
-        )  # a pool that forks must not inherit our threads and connections
+        # A pool that forks must not inherit our threads and connections
+        requires = (components.Pool,)
 
         def start(self, _worker: Any) -> None:
             self._parts = companions(services(), "celery", _fail)
@@ -186,9 +185,8 @@ def _over_broker(config: Config) -> Celery:
     celery = Celery("deputy", broker="sqs://" if sqs else url, set_as_current=False)
     celery.Worker = celery.subclass_with_self(_SqsWorker if sqs else _Worker)
     if not sqs:
-        celery.conf.broker_transport_options = {
-            "visibility_timeout": 300
-        }  # for Redis; RabbitMQ has no such timeout
+        # For Redis; RabbitMQ has no such timeout
+        celery.conf.broker_transport_options = {"visibility_timeout": 300}
         return celery
     celery.conf.broker_transport_options = {
         "region": config.region,  # botocore reads only AWS_DEFAULT_REGION

@@ -22,9 +22,8 @@ class Sealer:
 
     def __init__(self, secret_keys: tuple[str, ...], purpose: str) -> None:
         keys = [derive_key(secret, purpose) for secret in secret_keys]
-        self._keys = {
-            key_id: AESGCM(key) for key_id, key in reversed(keys)
-        }  # the first key wins if ids collide
+        # The first key wins if ids collide
+        self._keys = {key_id: AESGCM(key) for key_id, key in reversed(keys)}
         self._first = keys[0][0]
 
     def seal(self, secret: bytes, about: bytes) -> bytes:

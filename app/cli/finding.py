@@ -22,9 +22,8 @@ from app.store.models import ApiKey, Connection, Tenant, folded
 from app.tenants.tenants import TenantFilter
 
 _MOST = 20  # upper bound of the candidates listed
-_DIGITS = re.compile(
-    "(?:dpk_)?([0-9a-f]{16})(?:_.*)?", re.ASCII
-)  # the lookup digits of a key, also in its whole text
+# The lookup digits of a key, also in its whole text
+_DIGITS = re.compile("(?:dpk_)?([0-9a-f]{16})(?:_.*)?", re.ASCII)
 Found = TypeVar("Found")
 
 

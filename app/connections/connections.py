@@ -214,9 +214,8 @@ class Connections:
             )
         if caller.tenant_id is not None and not earlier.deleted_by_bound:
             raise ConflictError("The vendor deleted this connection, and has to add it again.")
-        caller.require_sets(
-            earlier.permission_sets
-        )  # otherwise a key for some sets could give the role another set's name
+        # Otherwise a key for some sets could give the role another set's name
+        caller.require_sets(earlier.permission_sets)
         db.delete(earlier)
         db.flush()
 
@@ -259,9 +258,8 @@ class Connections:
         searches.
         """
         with self._db.write(caller) as db:
-            tenant = tenant_of(
-                db, caller, tenant_id, lock=True
-            )  # the tenant is locked before its connection, as everywhere
+            # The tenant is locked before its connection, as everywhere
+            tenant = tenant_of(db, caller, tenant_id, lock=True)
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             tenant.ensure_active()
             connection.ensure_may_undo(bound=caller.tenant_id is not None)

@@ -34,10 +34,8 @@ from app.store.database import Database
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState
 
 _ENDED = ConnectionStatus.ENDED
-_OFFERED = {
-    ExternalIdState.CURRENT,
-    ExternalIdState.NEXT,
-}  # a proof pairs the role with them, if it accepts them
+# A proof pairs the role with them, if it accepts them
+_OFFERED = {ExternalIdState.CURRENT, ExternalIdState.NEXT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +100,8 @@ class Diagnoses:
         seen = seen._replace(gaps=(*filter(None, lacking), *attached, *unaskable))
         found = steps(seen)
         for_tenant = for_the_tenant(found)
-        after = self._record(
-            caller, connection, for_tenant, view
-        )  # the tenant's keys can read the audit log too
+        # The tenant's keys can read the audit log too
+        after = self._record(caller, connection, for_tenant, view)
         found = found if caller.tenant_id is None else for_tenant
         missing = [it for it in seen.gaps if it.cause not in UNTOLD]
         unknown = [it for it in seen.gaps if it.cause in UNTOLD]

@@ -34,9 +34,8 @@ class Evidence(NamedTuple):
     """AWS's answers. After a failure, nothing more is asked."""
 
     config: Config
-    identity: (
-        bool | StsError | None
-    )  # True: they are the broker's credentials; None: AWS does not accept them
+    # True: they are the broker's credentials; None: AWS does not accept them
+    identity: bool | StsError | None
     canary: tuple[Sight, HealthFinding] | None = None
     not_allowed: str | None = None  # why the settings do not allow this role
     error: StsError | None = None  # why the role did not let us in
@@ -366,11 +365,8 @@ _OF_THE_ROLE: dict[str, Callable[[Evidence], Said]] = {
     "permissions_boundary": _boundary,
     "permissions": _permissions,
 }
-_NEEDED = {
-    "our_credentials",
-    "our_identity",
-    "aws_lets_us_try",
-}  # without these, no later step is tried
+# Without these, no later step is tried
+_NEEDED = {"our_credentials", "our_identity", "aws_lets_us_try"}
 UNTOLD: set[Cause] = {"condition", "pattern", "not_seen"}
 _NOT_TRIED: Said = "skipped", "Not tried, as an earlier step found why nothing works.", None
 _NOT_REACHED: Said = "skipped", "Not seen, as the role did not let us in.", None

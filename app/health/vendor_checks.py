@@ -25,9 +25,8 @@ from app.store.models import AuditEvent, Connection
 _SECONDS = 5.0
 _QUEUE = "queue of DEPUTY_REGISTRATION_QUEUE_URL"
 _SIGNED = 300.0  # seconds; AWS refuses signatures of clocks that differ by more
-_BEHIND = timedelta(
-    days=33
-)  # a month is detached as a whole, so its first events are older than the retention
+# A month is detached as a whole, so its first events are older than the retention
+_BEHIND = timedelta(days=33)
 _STACK = (
     "Launch or update the stack of cloudformation/broker.yaml; its outputs are the values of these"
     " settings"

@@ -51,9 +51,8 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     errors.AwsUnavailableError.code: (503, "AWS unavailable"),
     errors.ProofExpiredError.code: (503, "Proof expired"),
 }
-_CODES = {
-    status: code for code, (status, _) in reversed(PROBLEMS.items())
-}  # the first that has this status
+# The first that has this status
+_CODES = {status: code for code, (status, _) in reversed(PROBLEMS.items())}
 _INTERNAL = "Internal error. Search Deputy's log for the request id."
 _DETAILS = {
     "not_found": errors.NotFoundError().detail,

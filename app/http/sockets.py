@@ -42,12 +42,10 @@ _LATE_SECONDS = 0.25  # seconds between two searches for waits whose time is ove
 _SPARE = 64  # closing starts at this distance from the limit, because closing takes a moment
 _OTHER_FILES = 512  # the most files that a process opens beside its connections
 _ANSWER_SECONDS = 30  # seconds for a client to take an answer that exceeds the socket's buffer
-_UNTAKEN = (
-    128 * 1024
-)  # the socket's buffer for answers, in bytes; Linux doubles it, and by default grows it to 4 MiB
-_DROPPED = (
-    2 * 1024 * 1024
-)  # bytes read from a client after its answer, because it may send everything before it reads
+# The socket's buffer for answers, in bytes; Linux doubles it, and by default grows it to 4 MiB
+_UNTAKEN = 128 * 1024
+# Bytes read from a client after its answer, because it may send everything before it reads
+_DROPPED = 2 * 1024 * 1024
 _STEP = 64 * 1024
 # Seconds for which the hub's thread goes on when another one wants the interpreter. By default it
 # is 5 ms: a thread that holds the lock for writing to SQLite would wait that long after each
@@ -178,16 +176,14 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
             sock.setblocking(True)
         if not body.drop():
             raise StopIteration
-        if (
-            req.unreader.buf.tell()
-        ):  # the next request has arrived, but other connections come first
+        # The next request has arrived, but other connections come first
+        if req.unreader.buf.tell():
             gevent.sleep(0)
 
     def _serve(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         environ.update(getattr(environ["wsgi.input"], "environ", {}))
-        environ["deputy.slots"] = (
-            self.slots
-        )  # given up by waiting requests (app/concurrency/places.py)
+        # Given up by waiting requests (app/concurrency/places.py)
+        environ["deputy.slots"] = self.slots
         with self.slots:
             # A context of its own, so that this request's context variables do not reach the next
             # one.
@@ -290,9 +286,8 @@ class Body(RawIOBase):
         self._largest = largest
         self._taken = 0
         if chunks := getattr(self._inner.reader, "parser", None):
-            self._inner.reader.parser = _few(
-                chunks
-            )  # no setting limits chunks, so they could starve other tenants
+            # No setting limits chunks, so they could starve other tenants
+            self._inner.reader.parser = _few(chunks)
         if self._left() > largest:
             req.force_close()  # the answer's header says so
 

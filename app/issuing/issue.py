@@ -253,9 +253,8 @@ class CredentialIssuer:
             refusal = _as_app_error(error)
             if isinstance(refusal, errors.RoleRefusedError):
                 with self._changing(asked.connection) as (_, connection):
-                    if (
-                        connection is not None and connection.refusing_since is None
-                    ):  # otherwise it is tried within a minute
+                    # Otherwise it is tried within a minute
+                    if connection is not None and connection.refusing_since is None:
                         connection.make_due(now(), Trigger.ISSUING)
             raise refusal from error
         proven = (asked.connection.role_unique_id, grant.role_arn.account_id)

@@ -72,9 +72,8 @@ class Quotas:
         )
         changes = "changes of keys, links and suspensions, with this tenant's keys"
         self._change = _quota("change", changes, config.tenant_revokes, "second", burst=4)
-        self._full: LRUCache[UUID, float] = LRUCache(
-            _TENANTS
-        )  # the time until which a tenant may make no more changes
+        # The time until which a tenant may make no more changes
+        self._full: LRUCache[UUID, float] = LRUCache(_TENANTS)
         self._lock = threading.Lock()  # around those
 
     def counting_changes(self, caller: Caller) -> Caller:

@@ -53,6 +53,5 @@ class SlidingWindow:
             return (
                 uses.before * (seconds - passed) + (uses.counted + 1 - amount) * seconds
             ) / uses.before
-        return min(
-            float(seconds), seconds - passed + seconds / amount
-        )  # a little after the next window begins
+        # A little after the next window begins
+        return min(float(seconds), seconds - passed + seconds / amount)

@@ -23,9 +23,8 @@ class Turns:
     def __init__(self, rate: int, burst: int) -> None:
         self._apart = 1 / rate
         self._burst = burst
-        self._used_until: LRUCache[UUID, float] = LRUCache(
-            _SUBJECTS
-        )  # at an even rate; in the future after a burst
+        # At an even rate; in the future after a burst
+        self._used_until: LRUCache[UUID, float] = LRUCache(_SUBJECTS)
         self._lock = threading.Lock()
 
     def reserve(self, subject: UUID, *, patience: float, cost: float = 1) -> float:

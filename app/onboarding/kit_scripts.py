@@ -108,9 +108,8 @@ def terraform(role: KitRole) -> str:
 def aws_cli(role: KitRole) -> str:
     """Return a script for sh that creates or updates the role and prints only its ARN on stdout."""
     tags = [{"Key": key, "Value": value} for key, value in role.tags.items()]
-    policy = shlex.quote(
-        json.dumps(role.policy, indent=2)
-    )  # in single quotes, which are closed around a parameter
+    # In single quotes, which are closed around a parameter
+    policy = shlex.quote(json.dumps(role.policy, indent=2))
     for parameter in role.parameters:
         policy = policy.replace(f"${{{parameter['name']}}}", f"""'"${parameter["name"]}"'""")
     trust = shlex.quote(json.dumps(role.trust, indent=2)).replace(

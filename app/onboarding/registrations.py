@@ -71,9 +71,8 @@ REFUSAL = (
 _IGNORED = Action.CONNECTION_REGISTRATION_IGNORED
 _OTHERS, _HOUR = 20, 3600  # log limit: 20 other deployments per hour (seconds)
 _VOIDS, _MINUTE = 100, 60  # log limit: 100 accounts per minute with void messages
-_CREATION = timedelta(
-    hours=1
-)  # upper bound for a stack's creation; its registration may wait for half of it
+# Upper bound for a stack's creation; its registration may wait for half of it
+_CREATION = timedelta(hours=1)
 _AT_REST = frozenset({ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED})
 
 
@@ -112,9 +111,8 @@ class Registrations:
     _sets: PermissionSets
     _queue: RegistrationQueue
     _answers: Callable[[], StackAnswers]
-    queue_state: QueueState = field(
-        default_factory=QueueState
-    )  # for this background worker's heartbeat
+    # For this background worker's heartbeat
+    queue_state: QueueState = field(default_factory=QueueState)
     # The deployments that were logged in the last hour. A stranger may name any number of them.
     _others: TTLCache[UUID, bool] = field(default_factory=lambda: TTLCache(_OTHERS, _HOUR))
     _voids: TTLCache[tuple[str, str], bool] = field(
@@ -406,9 +404,8 @@ def _tenant_of(db: Session, token: TokenIds, *, lock: bool) -> Tenant:
     """Return the tenant of a token that is still valid. Raises _VoidToken."""
     if token.link_id is not None:
         if lock:
-            locks.share(
-                db, Lock.CALLER, token.tenant_id
-            )  # like the page's requests: a revocation waits for it
+            # Like the page's requests: a revocation waits for it
+            locks.share(db, Lock.CALLER, token.tenant_id)
         _ensure_not_revoked(db, token.link_id)
     if lock:
         locks.hold(db, Lock.TENANT, token.tenant_id)

@@ -33,10 +33,8 @@ class SetVersions:
     def __init__(self, db: Database, sets: PermissionSets) -> None:
         self._db = db
         self._sets = sets
-        self._managed: tuple[int, frozenset[str]] = (
-            0,
-            frozenset(),
-        )  # the number of published versions, and their policies
+        # The number of published versions, and their policies
+        self._managed: tuple[int, frozenset[str]] = (0, frozenset())
         self._refused: set[str] = set()  # names whose refusal this process has logged
 
     def refusals(self) -> dict[str, str]:

@@ -144,9 +144,8 @@ def _administration(statement: dict[str, Any], taggable: set[str]) -> Iterator[s
     resources, patterns = texts(statement.get("Resource")), texts(statement.get("Action"))
     unnamed, narrowed = unnamed_resources(resources, _ARN_NAMES), _compares_tags(statement)
     principals = resources_of("iam", resources)
-    everything = (
-        all_actions(patterns) if all_resources(resources) else []
-    )  # set_files.py refuses it
+    # set_files.py refuses it
+    everything = all_actions(patterns) if all_resources(resources) else []
     for pattern in patterns:
         if pattern in everything:
             continue

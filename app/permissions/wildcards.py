@@ -61,9 +61,8 @@ def unnamed_resources(patterns: Iterable[str], arn_names: Mapping[str, Iterable[
 def _is_unnamed(pattern: str, arn_names: Mapping[str, Iterable[str]]) -> bool:
     parts = pattern.split(":", 5)
     if len(parts) < _ARN_PARTS:
-        return bool(
-            {"*", "?"} & {*pattern}
-        )  # a wildcard matches several parts, and a parameter may be a whole ARN
+        # A wildcard matches several parts, and a parameter may be a whole ARN
+        return bool({"*", "?"} & {*pattern})
     service, name = parts[2], parts[5]
     if service == "ec2":
         name = _EC2_ID.sub("/*", name)

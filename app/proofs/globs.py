@@ -22,9 +22,8 @@ class Globs:
             tuple[str, bool], int
         ] = {}  # the bit of each pattern in the result of `matching`
         self._start = self._stay = self._any = self._stay_at_colon = self._any_at_colon = 0
-        self._next: defaultdict[str, int] = defaultdict(
-            int
-        )  # the states that advance on this character
+        # The states that advance on this character
+        self._next: defaultdict[str, int] = defaultdict(int)
         offset = 0
         for pattern in dict.fromkeys(patterns):
             offset = self._add(*pattern, offset)

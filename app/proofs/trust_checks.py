@@ -61,9 +61,8 @@ _OWN_WORDS = {
         "failed",
     ): "The role's trust policy also lets in others. Remove what neither you nor the vendor needs.",
 }
-_ACCOUNT = re.compile(
-    r"(?:arn:aws[a-z-]*:(?:iam|sts)::)?([0-9]{12})(?::.+)?", re.DOTALL
-)  # matches a principal's account
+# Matches a principal's account
+_ACCOUNT = re.compile(r"(?:arn:aws[a-z-]*:(?:iam|sts)::)?([0-9]{12})(?::.+)?", re.DOTALL)
 
 
 class Expected(NamedTuple):

@@ -31,9 +31,8 @@ _WAYS_IN = (_ASSUME, f"{_ASSUME}withsaml", f"{_ASSUME}withwebidentity")
 _UNIQUE_ID = 21  # characters of a role's or user's
 _SPACE = re.compile(r"\s")
 _SENDABLE = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)  # what STS accepts as an External ID
-_ANYTHING = re.compile(
-    r"\*+\?{,2}|\?{1,2}\*+"
-)  # matches all texts of two or more characters, as each External ID has
+# Matches all texts of two or more characters, as each External ID has
+_ANYTHING = re.compile(r"\*+\?{,2}|\?{1,2}\*+")
 _SOMEBODY = re.compile(r"[0-9]{12}|arn:aws[a-z-]*:(iam|sts)::[0-9]{12}:[\w+=,.@/-]+", re.ASCII)
 # Keys whose value the request, the session or the network of the caller decides. Another request of
 # the broker may have another value.
@@ -56,9 +55,8 @@ class Reading(NamedTuple):
     Statements count from one; 0 is the policy as a whole.
     """
 
-    open: tuple[
-        int, ...
-    ]  # statements that let the broker in without an External ID, or with an unlisted one
+    # Statements that let the broker in without an External ID, or with an unlisted one
+    open: tuple[int, ...]
     unclear: tuple[int, ...]  # statements that may do so, or may not
     anybody: tuple[int, ...]  # statements that let in every AWS account
     others: tuple[str, ...]  # the other principals that get in, as the policy writes them
@@ -100,10 +98,8 @@ class _Values:
     def __init__(
         self, globs: Globs, values: Iterable[tuple[str, int]], other: int = 0, absent: int = 0
     ) -> None:
-        self.other, self.absent = (
-            other,
-            absent,
-        )  # other: a value that the policy never compares with; absent: no value
+        # Other: a value that the policy never compares with; absent: no value
+        self.other, self.absent = (other, absent)
         self.present = other
         self.texts: dict[str, int] = {}
         self.lowered: dict[str, int] = {}
@@ -333,9 +329,8 @@ def _named(kind: str, name: str, broker: Broker | None) -> _Answer:
         return _YES
     if _is_session_of(broker, name):
         return _CHOICE
-    return (
-        _NO if _SOMEBODY.fullmatch(name) else _UNKNOWN
-    )  # IAM shows and accepts a unique id for a deleted principal
+    # IAM shows and accepts a unique id for a deleted principal
+    return _NO if _SOMEBODY.fullmatch(name) else _UNKNOWN
 
 
 def _is_session_of(broker: Broker, name: str) -> bool:
@@ -441,9 +436,8 @@ def _fit(pattern: str, broker: Broker) -> _Answer:
         return _YES if _ANYTHING.fullmatch(session) else _CHOICE
     if not has_star and least <= _UNIQUE_ID:
         return _UNKNOWN
-    return (
-        _YES if has_star and not tail and least <= _UNIQUE_ID else _CHOICE
-    )  # a wildcard matches the colon
+    # A wildcard matches the colon
+    return _YES if has_star and not tail and least <= _UNIQUE_ID else _CHOICE
 
 
 def _compared(statements: _Statements, key: str) -> set[str]:

@@ -134,9 +134,8 @@ def try_external_ids(sts: Sts, plan: Plan, prove: Callable[[Grant], ProofFinding
         return Answers(plan, finding, candidate.id)
     upcoming = prove(plan.upcoming.grant) if plan.upcoming and plan.upcoming != candidate else None
     if upcoming is not None and upcoming.verdict is Verdict.INSECURE:
-        return Answers(
-            plan, upcoming, candidate.id
-        )  # one accepted call that must be refused decides, whatever the other answers
+        # One accepted call that must be refused decides, whatever the other answers
+        return Answers(plan, upcoming, candidate.id)
     old = plan.retiring if plan.retiring != candidate else None
     return Answers(plan, finding, candidate.id, upcoming, refuses(sts, old.grant) if old else None)
 

@@ -33,9 +33,8 @@ from app.store.models import (
 from app.store.models.states import RotationState, Trigger
 from app.store.models.tenant import ROTATING
 
-HOURLY = timedelta(
-    hours=1
-)  # longest time between two tries of a role with an External ID that is to become its own
+# Longest time between two tries of a role with an External ID that is to become its own
+HOURLY = timedelta(hours=1)
 _COMPLETES_AFTER = timedelta(days=1)  # after it became ready
 _REPAIRED_WITHIN = timedelta(days=1)  # since its last proof
 
@@ -279,9 +278,8 @@ def _settle(db: Session, actor: Actor, rotation: Rotation) -> None:
 
 
 def _complete(db: Session, actor: Actor, rotation: Rotation) -> None:
-    _become(
-        db, rotation.old, ExternalIdState.RETIRING
-    )  # first, because a tenant has one current External ID
+    # First, because a tenant has one current External ID
+    _become(db, rotation.old, ExternalIdState.RETIRING)
     _become(db, rotation.new, ExternalIdState.CURRENT)
     _record(db, actor, rotation, Action.ROTATION_COMPLETED)
     _try_within_the_hour(db, rotation.tenant_id)

@@ -21,10 +21,8 @@ _TOPIC = re.compile(
     re.ASCII,
 )
 _SQS_QUEUE = r"sqs://[A-Za-z0-9.:-]+/[0-9]{12}/[A-Za-z0-9_-]{1,80}"
-_REGIONS_OF = {
-    "aws-cn": "cn-",
-    "aws-us-gov": "us-gov-",
-}  # the beginnings of their regions, which no other partition has
+# The beginnings of their regions, which no other partition has
+_REGIONS_OF = {"aws-cn": "cn-", "aws-us-gov": "us-gov-"}
 ROLE_CHAINING_MAX = 3600  # seconds; AWS's limit for a caller that is itself an assumed role
 SESSION_MAX = 43_200  # seconds; the maximum of any role
 WEEK = 604_800  # seconds

@@ -65,9 +65,8 @@ def read_setting(
     text = environment.get(variable)
     if file := environment.get(f"{variable}_FILE"):
         try:
-            text = (
-                Path(file).read_text(encoding="utf-8").strip()
-            )  # files end with a line feed, secrets don't
+            # Files end with a line feed, secrets don't
+            text = Path(file).read_text(encoding="utf-8").strip()
         except (OSError, ValueError):
             raise ValueError(f"{variable}_FILE must name a file that can be read.") from None
     if text is None and default is MISSING:

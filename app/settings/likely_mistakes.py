@@ -45,9 +45,8 @@ def unknown_variables(given: Iterable[str], known: AbstractSet[str]) -> list[str
 
 
 def _nearest(name: str, names: AbstractSet[str]) -> str:
-    tails = sorted(
-        one.removeprefix("DEPUTY_") for one in names
-    )  # the prefix would count as similarity
+    # The prefix would count as similarity
+    tails = sorted(one.removeprefix("DEPUTY_") for one in names)
     found = difflib.get_close_matches(name.removeprefix("DEPUTY_"), tails, n=1, cutoff=0.5)
     return f"Did you mean DEPUTY_{found[0]}?" if found else "docs/settings.md lists all settings."
 

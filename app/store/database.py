@@ -144,9 +144,8 @@ class _System:
         """Accept: there is no key that could have been revoked."""
 
 
-SYSTEM = (
-    _System()
-)  # the background worker, stacks' messages, housekeeping, and the operator at the machine
+# The background worker, stacks' messages, housekeeping, and the operator at the machine
+SYSTEM = _System()
 
 
 class Database:

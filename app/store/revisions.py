@@ -11,9 +11,8 @@ import sqlalchemy
 from app.store.database import Database
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"  # beside the package
-KNOWN = sorted(
-    path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py")
-)  # in order
+# In order
+KNOWN = sorted(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
 _TABLE = "alembic_version"
 
 

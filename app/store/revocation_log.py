@@ -21,9 +21,8 @@ class RevocationLog:
     counter: int = 0
     complete_since: int = 0
     rollbacks: int = 0
-    changed: Mapping[UUID | None, int] = field(
-        default_factory=dict
-    )  # the last revocation's counter
+    # The last revocation's counter
+    changed: Mapping[UUID | None, int] = field(default_factory=dict)
 
     def advanced_to(self, counter: int, changes: Sequence[tuple[int, UUID]]) -> "RevocationLog":
         """Return the history up to a later value of the counter.
@@ -31,9 +30,8 @@ class RevocationLog:
         `changes`: the revocations in between with their counters, at most MOST_CHANGES.
         """
         changed = dict(self.changed) | {row_id: at for at, row_id in sorted(changes)}
-        complete = (
-            len({at for at, _ in changes}) == counter - self.counter
-        )  # False if the counter was changed by hand
+        # False if the counter was changed by hand
+        complete = len({at for at, _ in changes}) == counter - self.counter
         if complete and max(len(changes), len(changed)) < MOST_REVOKED_ROWS:
             return RevocationLog(counter, self.complete_since, self.rollbacks, changed)
         return RevocationLog(counter, counter, self.rollbacks + (counter < self.counter))

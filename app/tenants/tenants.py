@@ -107,9 +107,8 @@ class Tenants:
         live = select(Tenant).where(Tenant.deleted_at.is_(None))
         query = with_values(live, id=caller.tenant_id, reference=wanted.reference)
         if wanted.name is not None:
-            first = folded(
-                wanted.name
-            )  # a range instead of LIKE: no character is special, and any index serves it
+            # A range instead of LIKE: no character is special, and any index serves it
+            first = folded(wanted.name)
             query = query.where(
                 Tenant.name_folded >= first, Tenant.name_folded < first + AFTER_ALL_LETTERS
             )

@@ -45,9 +45,8 @@ def sign_up(world: World) -> SignUp:
 
 
 def works(api: Api, key: dict[str, Any]) -> bool:
-    return bool(
-        api.with_key(key["key"]).raw("GET", "/v1/tenants").status_code == 403
-    )  # and not 401
+    # And not 401
+    return bool(api.with_key(key["key"]).raw("GET", "/v1/tenants").status_code == 403)
 
 
 def test_a_delegating_key_makes_one_that_issues_and_issues_nothing_itself(

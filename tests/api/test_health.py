@@ -89,9 +89,8 @@ class Deployment:
         health = app.extensions["deputy"].health
         for kept in health._checks:
             kept._last = kept._last[0], 0.0
-        list(
-            health.findings(patience=None)
-        )  # a slow machine must not make it answer before it has looked
+        # A slow machine must not make it answer before it has looked
+        list(health.findings(patience=None))
         return Api(app, key)("GET", "/readyz")
 
     def statuses(self, **changes) -> dict[str, str]:

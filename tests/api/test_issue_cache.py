@@ -443,9 +443,8 @@ def test_a_slow_aws_is_a_503_in_time_and_its_answer_there_for_the_next(
 ):
     monkeypatch.setattr("app.issuing.issue._ANSWER_SECONDS", 0.5)
     monkeypatch.setattr("app.aws.query.PAUSE", 0)
-    faults.add(
-        "timeout", role_arn=scene.connection["role_arn"], seconds=1.9, times=1
-    )  # and then it answers
+    # And then it answers
+    faults.add("timeout", role_arn=scene.connection["role_arn"], seconds=1.9, times=1)
     response = scene.worker.raw("POST", path_of(scene.connection, "/credentials"))
     assert problem(response, 503, "aws_unavailable")
     assert int(response.headers["Retry-After"]) >= 1

@@ -269,10 +269,8 @@ def test_a_list_costs_more_with_each_row(world: World, stopped_clock: StoppedClo
     ]
     path = f"{tenant_of(connection)}/connections"
     statuses = [mallory.raw("GET", path).status_code for _ in range(AFFORDED)]
-    first, row = (
-        price_of("list_connections"),
-        MS_PER_ROW * len(rows),
-    )  # which are charged afterwards
+    # Which are charged afterwards
+    first, row = (price_of("list_connections"), MS_PER_ROW * len(rows))
     assert statuses.count(200) == math.floor((MS_PER_SECOND * SECONDS + row) / (first + row))
 
 

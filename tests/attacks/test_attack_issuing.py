@@ -214,10 +214,8 @@ def test_a_policy_that_aws_could_not_read_never_reaches_it(scene: Scene):
 def test_a_packed_policy_that_is_too_large_tells_by_how_much(scene: Scene, faults):
     """attacks.md, line 24: mapped to 4xx with percent."""
     faults.add("packed_policy_too_large", role_arn=scene.ours["role_arn"])
-    body = {
-        "session_policy": EVERYTHING,
-        "duration_seconds": 1234,
-    }  # that nobody has asked for before
+    # That nobody has asked for before
+    body = {"session_policy": EVERYTHING, "duration_seconds": 1234}
     response = scene.mallory.raw("POST", path_of(scene.ours, "/credentials"), body)
     found = problem(response, 422, "validation_failed")
     assert set(found["errors"]) == {"session_policy"}

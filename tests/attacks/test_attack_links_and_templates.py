@@ -162,11 +162,8 @@ Loader.add_multi_constructor("!", _tagged)
 def test_the_template_takes_no_principal_and_names_the_broker(scene: Scene, config: Config):
     text = scene.mallory.with_key(None).raw("GET", "/v1/templates/customer-role.yaml").text
     template = yaml.load(text, Loader)  # noqa: S506
-    limits = [
-        "AccessUntil",
-        "PermissionsBoundaryArn",
-        "RevokeSessionsBefore",
-    ]  # which only take something away
+    # Which only take something away
+    limits = ["AccessUntil", "PermissionsBoundaryArn", "RevokeSessionsBefore"]
     expected = [
         "ExternalId",
         "NextExternalId",

@@ -94,11 +94,8 @@ ON_EVERY_ROUTE = {
     "a thousand unknown fields",
     "over 256 KiB",
 }
-READERS = (
-    "/v1/tenants",
-    "/credentials",
-    "/suspend",
-)  # an ordinary route, credentials, and one that stops something
+# An ordinary route, credentials, and one that stops something
+READERS = ("/v1/tenants", "/credentials", "/suspend")
 
 
 @pytest.mark.parametrize("name", MALFORMED)
@@ -111,9 +108,8 @@ def test_a_malformed_body_is_a_4xx(scene: Scene, places, name: str):
             response = scene.world.admin.raw(method, path, data=body, content_type=kind)
             assert response.status_code in expected, f"{method} {path}: {response.text[:300]}"
             problem(response, response.status_code, CODES[response.status_code])
-            assert (
-                "sys.set_int_max_str_digits" not in response.text
-            )  # nor any other word of Python's
+            # Nor any other word of Python's
+            assert "sys.set_int_max_str_digits" not in response.text
 
 
 def test_a_body_in_chunks_is_measured_and_malformed_chunks_are_a_4xx_on_every_route(

@@ -96,9 +96,8 @@ class Case:
             "DELETE",
             "/rotation",
         ):
-            path = path.replace(
-                self.tenant["id"], self.world.tenant()["id"]
-            )  # no connection of it waits
+            # No connection of it waits
+            path = path.replace(self.tenant["id"], self.world.tenant()["id"])
             self.world.admin("POST", path.removesuffix("/complete"), REASON, expect=201)
         if path.endswith("/approve"):
             path = path_of(self.world.awaiting_approval(self.tenant), "/approve")

@@ -259,9 +259,8 @@ def event_of_busy_log(database) -> AuditEvent:
             **common,
         )
         db.add_all([*rows, last])
-    if (
-        database.engine.dialect.name == "postgresql"
-    ):  # which does so by itself; nothing makes SQLite do it
+    # Which does so by itself; nothing makes SQLite do it
+    if database.engine.dialect.name == "postgresql":
         with database.engine.connect() as connection:
             connection.exec_driver_sql("ANALYZE audit_events")
             connection.commit()

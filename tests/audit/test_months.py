@@ -159,9 +159,8 @@ def test_without_housekeeping_events_are_stored_and_found_all_the_same(own_postg
     ]
     at(times[-1])
     months.make_and_detach(own_postgresql, None)
-    made = [
-        name(-number) for number in (0, 1, 2, 3, 7, 8, 9)
-    ]  # and not the sixth, which has events elsewhere
+    # And not the sixth, which has events elsewhere
+    made = [name(-number) for number in (0, 1, 2, 3, 7, 8, 9)]
     assert look(own_postgresql).attached == [*made, "audit_events_default"]
     ids += [write(own_postgresql, month(-6) + 20 * DAY), write(own_postgresql, month(-7))]
     assert [places(by_hand)[event] for event in ids[-2:]] == ["audit_events_default", name(-7)]

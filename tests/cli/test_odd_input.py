@@ -13,10 +13,8 @@ from tests.attacks.evidence import on_sqlite
 from tests.support.cast import World
 
 pytestmark = on_sqlite  # they call use cases that other tests call on both databases
-NO_TEXT = [
-    "\udcff",
-    "a\0b",
-]  # a byte that is not UTF-8, as Python hands it on; PostgreSQL has no NUL
+# A byte that is not UTF-8, as Python hands it on; PostgreSQL has no NUL
+NO_TEXT = ["\udcff", "a\0b"]
 OUT_OF_RANGE = [
     "999999d",
     "0001-01-01T00:00:00Z",

@@ -25,10 +25,8 @@ from tests.support.cast import Api, Customer, World, root_client, without_extern
 ROOT = Path(__file__).parent.parent.parent
 CLIENT = ROOT / "client"
 DOCUMENT = (ROOT / "docs" / "workers.md").read_text()
-EXAMPLE = (
-    "01890a5d-ac96-774b-bcce-b302099a8057",
-    "01890a5d-b1f2-7c41-9d6f-2a6c1d0e4f88",
-)  # the document's ids
+# The document's ids
+EXAMPLE = ("01890a5d-ac96-774b-bcce-b302099a8057", "01890a5d-b1f2-7c41-9d6f-2a6c1d0e4f88")
 MAY_LIST = """{"Version": "2012-10-17", "Statement": {"Effect": "Allow",
     "Action": ["s3:ListAllMyBuckets", "s3:ListBucket"], "Resource": "*"}}"""
 
@@ -43,9 +41,8 @@ def served(app: Any, port: int = 0, **options: Any) -> Iterator[int]:
     """A WSGI application over HTTP; gives its port."""
     server = make_server("127.0.0.1", port, app, threaded=True, request_handler=_Quiet, **options)
     server.daemon_threads = True
-    thread = threading.Thread(
-        target=server.serve_forever, args=(0.02,), daemon=True
-    )  # it stops at once
+    # It stops at once
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield server.port

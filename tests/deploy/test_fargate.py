@@ -54,6 +54,7 @@ SECRET = {
     "DEPUTY_SECRET_KEYS": "a-key-of-the-tests-0123456789-abcdefghijk",
 }
 # Which the template need not set, and why.
+# And the numbers, whose defaults fit the template's size
 LEFT = {
     "DEPUTY_BOOTSTRAP_KEY": "the first key is made by a command",
     "DEPUTY_CONSOLE_URL": "AWS's own",
@@ -65,7 +66,7 @@ LEFT = {
     "DEPUTY_VENDOR_NAME_ASCII": "made from the name",
     "DEPUTY_VENDOR_URL": "optional",
     "DEPUTY_LOG_LEVEL": "INFO",
-}  # and the numbers, whose defaults fit the template's size
+}
 
 
 def container(task: str) -> dict[str, Any]:
@@ -413,14 +414,8 @@ def stack(image, publish_image, settings, valkey) -> Iterator[Stack]:
 def test_the_guide_migrates_and_publishes_before_services_start():
     first = ["stack", "roles", "migrate", "bootstrap", "publish", "services", "doctor"]
     assert [step_of(words) for words in guide("fargate")] == first
-    later = [
-        "stack",
-        "migrate",
-        "publish",
-        "services",
-        "doctor",
-        "services",
-    ]  # the last one goes back
+    # The last one goes back
+    later = ["stack", "migrate", "publish", "services", "doctor", "services"]
     assert [step_of(words) for words in guide("fargate, later")] == later
 
 

@@ -400,9 +400,8 @@ def test_who_waits_is_told_so_each_quarter_of_a_minute(monkeypatch, capsys):
 def test_a_stack_of_the_check_that_fails_is_named(aws, check, monkeypatch, capsys):
     run = stacks.Run.new()
     with closing(root_client(aws, "s3", "121200000009")) as s3:
-        s3.create_bucket(
-            Bucket=f"deputy-check-{run.id}-121200000001"
-        )  # the name is global, and taken
+        # The name is global, and taken
+        s3.create_bucket(Bucket=f"deputy-check-{run.id}-121200000001")
         monkeypatch.setattr(stacks.Run, "new", classmethod(lambda _: run))
         assert check(*PROFILES, "--yes") == 1
         s3.delete_bucket(Bucket=f"deputy-check-{run.id}-121200000001")

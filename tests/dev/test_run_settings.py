@@ -180,10 +180,8 @@ def test_no_parameter_of_broker_yaml_that_a_setting_speaks_of_is_forgotten():
         pair.partition("=")[0]
         for pair in named(vendor_arguments(settings(**TWINS)), "--vendor-parameter")
     }
-    not_the_services = {
-        "BrokerService",
-        "CeleryOverSqs",
-    }  # who may be the broker; a queue that `make run` has no use for
+    # Who may be the broker; a queue that `make run` has no use for
+    not_the_services = {"BrokerService", "CeleryOverSqs"}
     assert passed | not_the_services == set(template["Parameters"])
 
 

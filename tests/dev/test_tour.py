@@ -21,9 +21,8 @@ from tests.dev.make_run import ROOT, Run
 LAST_WORDS = "PASTED-AND-DONE"
 PATIENCE = 120  # seconds in which a few lines of shell are done, also on a busy machine
 README = (ROOT / "README.md").read_text()
-SHELLS = [shell for shell in ("dash", "zsh") if shutil.which(shell)] or [
-    "bash"
-]  # bash has every block further down
+# Bash has every block further down
+SHELLS = [shell for shell in ("dash", "zsh") if shutil.which(shell)] or ["bash"]
 
 
 def blocks() -> list[str]:

@@ -15,10 +15,8 @@ from tests.attacks.evidence import on_sqlite, problem, shows_nothing
 from tests.conftest import OPERATOR, make_config, publish_templates
 from tests.support.cast import Api, Customer, World, path_of, root_client, without_external_id
 
-pytestmark = [
-    on_sqlite,
-    pytest.mark.usefixtures("impatient"),
-]  # nothing here depends on the database
+# Nothing here depends on the database
+pytestmark = [on_sqlite, pytest.mark.usefixtures("impatient")]
 
 STEPS = [
     *(

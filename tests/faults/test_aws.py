@@ -98,9 +98,8 @@ def test_sqs_and_s3_are_away(
         s3 = stack.enter_context(Balancer([port_of(answers.url)]))
         url = stack.enter_context(new_database("sqlite"))
         service = stack.enter_context(Deployment(tmp_path, url, front, **queue.settings(sqs, s3)))
-        worker = service.start_background_worker(
-            AWS_ACCESS_KEY_ID=VENDOR_ACCOUNT
-        )  # which the sandbox knows
+        # Which the sandbox knows
+        worker = service.start_background_worker(AWS_ACCESS_KEY_ID=VENDOR_ACCOUNT)
         stack.callback(worker.wait)
         stack.callback(worker.kill)
         until(

@@ -161,9 +161,8 @@ def test_the_server_restarts(own_server, on_own_server):
     data, home = str(own_server._data), str(own_server._home)
 
     def restart(load: Load) -> None:
-        options = shlex.split((own_server._data / "postmaster.opts").read_text())[
-            3:
-        ]  # as it was started
+        # As it was started
+        options = shlex.split((own_server._data / "postmaster.opts").read_text())[3:]
         own_server._run("pg_ctl", "-D", data, "-m", "fast", "-w", "stop")
         load.go_on(HANDS)
         own_server._run(

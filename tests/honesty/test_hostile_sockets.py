@@ -144,9 +144,8 @@ def test_many_idle_connections_that_were_served_hold_nobody_up(service, victim):
 
 
 def test_many_connections_that_take_no_answer_hold_nobody_up(service, victim):
-    asks = (
-        header("GET", "/onboard/static/pico.min.css") * 100
-    )  # more than both sockets' buffers hold
+    # More than both sockets' buffers hold
+    asks = header("GET", "/onboard/static/pico.min.css") * 100
     with sockets(service.port, 3 * FEW) as opened:
         for one in opened:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)

@@ -16,9 +16,8 @@ def test_every_answer_is_recorded_though_all_web_processes_are_killed(
     service: Deployment, kills: int
 ):
     places = [service.place() for _ in range(4)]
-    clients = [
-        Client(service.port) for _ in range(HANDS)
-    ]  # they connect again, to any web process that runs
+    # They connect again, to any web process that runs
+    clients = [Client(service.port) for _ in range(HANDS)]
     with Load(
         clients, lambda client, turn: places[turn % len(places)].ask(client, turn // 4)
     ) as load:

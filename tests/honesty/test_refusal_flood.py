@@ -30,9 +30,8 @@ def test_every_refusal_is_answered_and_counted_and_ten_a_second_are_told_singly(
         ):
             load.go_on(600)  # its tenant may make 500 at once in both processes
         service.admin.close()
-        os.kill(
-            service._process.pid, signal.SIGTERM
-        )  # what is left of the last second is stored now
+        # What is left of the last second is stored now
+        os.kill(service._process.pid, signal.SIGTERM)
         service._process.wait(60)
         rows = service.sql(
             "SELECT at, action, details FROM audit_events WHERE actor_id = :id", id=weak.key_id

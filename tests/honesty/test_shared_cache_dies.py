@@ -152,9 +152,8 @@ def test_what_was_put_there_by_somebody_else_is_never_served(service, valkey):
     for place, answers in zip(places, zip(first, second, strict=True), strict=True):
         assert [answer.status for answer in answers] == [200, 200]
         assert [answer.json["RoleArn"] for answer in answers] == [place.role_arn] * 2
-        role = [
-            answer.json["AccessKeyId"][4:10] for answer in answers
-        ]  # the instant STS's number of the role
+        # The instant STS's number of the role
+        role = [answer.json["AccessKeyId"][4:10] for answer in answers]
         assert role[0] == role[1]
         assert answers[0].json["AccessKeyId"] != answers[1].json["AccessKeyId"], (
             "the lie was not found out"

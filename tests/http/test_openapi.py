@@ -265,9 +265,8 @@ def test_every_refusal_is_a_problem():
 def test_an_operation_has_one_success_that_says_what_comes_back():
     for operation in OPERATIONS:
         successes = [status for status in operation.spec["responses"] if status.startswith("2")]
-        emergency = (
-            ["200"] if operation.spec["operationId"] == "start_rotation" else []
-        )  # of a rotation that was open
+        # Of a rotation that was open
+        emergency = ["200"] if operation.spec["operationId"] == "start_rotation" else []
         assert len(successes) == 1 + len(emergency), operation
         if successes != ["204"]:
             (content,) = operation.spec["responses"][successes[0]]["content"].values()
@@ -303,9 +302,8 @@ def test_path_parameters_are_ids():
             p for p in DOCUMENT["paths"][operation.path].get("parameters", ()) if p["in"] == "path"
         ]
         assert [parameter["name"] for parameter in found] == wanted, operation
-        ids = [
-            parameter["schema"] for parameter in found if parameter["name"] != "name"
-        ]  # of a permission set
+        # Of a permission set
+        ids = [parameter["schema"] for parameter in found if parameter["name"] != "name"]
         assert all(
             schema.items() >= {"type": "string", "format": "uuid"}.items() for schema in ids
         ), operation

@@ -633,9 +633,8 @@ class Held:
 def cold(here, config) -> Iterator[Services]:
     made = Services(config)
     yield made
-    until(
-        lambda: made.db.engine.pool.checkedout() == 0
-    )  # a look may go on for longer than who asked for it
+    # A look may go on for longer than who asked for it
+    until(lambda: made.db.engine.pool.checkedout() == 0)
     made.db.engine.dispose()
 
 
@@ -650,9 +649,8 @@ def test_a_crowd_that_wants_the_same_looks_once(cold: Services, warm: Warm, by_h
     found = at_once([issue] * 12)
     assert len({connection.connection_id for _, connection in found}) == 1
     looks = [statement for statement in seen if statement.startswith("SELECT")]
-    assert len(looks) == 2, [
-        (one[:30], one[-60:]) for one in looks
-    ]  # for the key, for the connection
+    # For the key, for the connection
+    assert len(looks) == 2, [(one[:30], one[-60:]) for one in looks]
 
 
 def test_a_look_from_before_a_key_was_made_is_no_reason_to_refuse_it(cold: Services, there):

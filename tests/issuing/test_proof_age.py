@@ -176,9 +176,8 @@ def test_slow_answers_end_in_a_503_and_the_proof_goes_on(scene, faults, monkeypa
     first = scene.issue()
     before = scene.calls
     with expired():
-        faults.add(
-            "timeout", seconds=1.5, role_arn=scene.connection["role_arn"], times=1
-        )  # then it is asked again
+        # Then it is asked again
+        faults.add("timeout", seconds=1.5, role_arn=scene.connection["role_arn"], times=1)
         monkeypatch.setattr("app.issuing.issue._ANSWER_SECONDS", 0.4)
         scene.world.admin.refused(
             "POST", path_of(scene.connection, "/credentials"), expect=503, code="proof_expired"

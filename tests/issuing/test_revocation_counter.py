@@ -102,9 +102,8 @@ def changed_since(by_hand: ByHand, counter: int) -> set[uuid.UUID]:
     """The rows that are named for the moves after this revocation counter, of which none may be
     without one.
     """
-    latest = (
-        by_hand.counter
-    )  # a test that sets the revocation counter back by hand leaves rows of later ones
+    # A test that sets the revocation counter back by hand leaves rows of later ones
+    latest = by_hand.counter
     found = by_hand.rows(
         "SELECT revocation_counter, row_id FROM revoked_rows"  # noqa: S608
         f" WHERE revocation_counter > {counter} AND revocation_counter <= {latest}"
@@ -231,9 +230,8 @@ def test_nothing_that_adds_increments_the_revocation_counter(world: World, custo
     pending = world.connect(tenant, f"{connection['role_arn']}-absent", status="pending")
     for act in (("POST", "/suspend", REASON, 200), ("DELETE", "", {}, 204)):
         admin(act[0], path_of(pending, act[1]), act[2], expect=act[3])
-    world.connect(
-        tenant, pending["role_arn"], status="pending"
-    )  # clears the tombstone of the one before
+    # Clears the tombstone of the one before
+    world.connect(tenant, pending["role_arn"], status="pending")
     assert by_hand.counter == before, "a connection that could not issue has nothing to lose"
     admin("POST", f"{path}/suspend", REASON)
     before = by_hand.counter

@@ -154,9 +154,8 @@ class Connection:
     tried_at: datetime | None = None
     refusing_since: datetime | None = None
     reported_at: datetime | None = None
-    accepts_since: dict[str, datetime] = field(
-        default_factory=dict
-    )  # another External ID of the tenant's
+    # Another External ID of the tenant's
+    accepts_since: dict[str, datetime] = field(default_factory=dict)
     refused_at: dict[str, list[datetime]] = field(default_factory=dict)
     void_before: int = 0
     pairs: set[str] = field(default_factory=set)  # all that it had

@@ -190,9 +190,8 @@ class Surroundings(Deputy):
         key = self._key_named(which)
         self.begin("revoked a key")
         answer = self.stage.ask(app, self.vendor, "DELETE", f"/v1/api-keys/{key.id}")
-        gone = key.revoked or (
-            key.tenant is not None and key.tenant.status == ENDED
-        )  # an expired one can be revoked
+        # An expired one can be revoked
+        gone = key.revoked or (key.tenant is not None and key.tenant.status == ENDED)
         assert answer.status_code == (404 if gone else 204), answer.text
         if answer.status_code == 204:
             for one in self.model.family(key):

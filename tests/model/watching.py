@@ -15,9 +15,8 @@ from tests.model.stage import ALL, Issued, Stage
 from tests.model.state import Connection, Key, Model, Tenant
 
 _BEGINNING = datetime(2026, 6, 1, 12, tzinfo=UTC)
-_GOOD_FOR = timedelta(
-    minutes=25
-)  # how much life a session has that is handed out, or half of its life
+# How much life a session has that is handed out, or half of its life
+_GOOD_FOR = timedelta(minutes=25)
 NARROW = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Deny", "Action": "s3:*", "Resource": "*"}],

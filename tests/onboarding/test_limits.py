@@ -215,9 +215,8 @@ def test_the_kits_update_keeps_the_limits_of_the_stack(access: Access, shell):
     done = shell(access.world.kit(access.tenant)["update"]["stack"]["aws_cli"])
     assert done.returncode == 0, done.stderr
     [statement] = access.role()["AssumeRolePolicyDocument"]["Statement"]
-    assert (
-        len(statement["Condition"]["StringEquals"]["sts:ExternalId"]) == 2
-    )  # the update took place
+    # The update took place
+    assert len(statement["Condition"]["StringEquals"]["sts:ExternalId"]) == 2
     assert statement["Condition"]["DateLessThan"] == {"aws:CurrentTime": "2099-12-31T00:00:00Z"}
     assert "access-until" in access.policies()
     assert access.role()["PermissionsBoundary"]["PermissionsBoundaryArn"] == BOUNDARY

@@ -27,10 +27,8 @@ def organisation(request, aws, vendor) -> Iterator[Organisation]:
             registration_topic_arn=vendor.registration_topic_arn,
             registration_queue_url=vendor.registration_queue_url,
         )
-        web, background = (
-            create_app(config),
-            create_app(config),
-        )  # each with database connections of its own
+        # Each with database connections of its own
+        web, background = (create_app(config), create_app(config))
         publish_templates(web)
         stop = threading.Event()
         worker = threading.Thread(
@@ -62,9 +60,8 @@ def update_as_the_kit_says(organisation: Organisation) -> None:
     indirect=["organisation"],
 )
 def test_an_organisation_is_rotated_by_two_updates_of_its_stack(organisation, count):
-    organisation.has(
-        *(f"5{number:011}" for number in range(count - 1))
-    )  # and the management account
+    # And the management account
+    organisation.has(*(f"5{number:011}" for number in range(count - 1)))
     organisation.launch()
     organisation.await_all("verified", count)
     path = f"/v1/tenants/{organisation.tenant['id']}/external-id/rotation"

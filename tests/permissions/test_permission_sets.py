@@ -94,9 +94,8 @@ def test_a_name_that_no_role_could_have_is_refused(folder):
     with pytest.raises(ConfigError, match="would be 1 characters longer than the 64"):
         permission_sets.load(path, "posture", "x" * 34)
     with pytest.raises(ConfigError, match=r"^a-set-with-a-long-name: .* 1 characters longer"):
-        permission_sets.load(
-            path, "a-set-with-a-long-name", "x" * 34
-        )  # once another set was the default, as well
+        # Once another set was the default, as well
+        permission_sets.load(path, "a-set-with-a-long-name", "x" * 34)
 
 
 def test_the_policy_is_of_the_partition(folder):

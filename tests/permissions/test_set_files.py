@@ -406,9 +406,8 @@ def test_an_administrator_says_so_in_one_way_and_is_no_reader(tmp_path):
     ],
 )
 def test_a_set_that_reads_gets_no_secrets_and_makes_no_credentials(tmp_path, action, shown):
-    reading = GOOD | {
-        "statements": [STATEMENT | {"Action": action}]
-    }  # however narrow its resources are
+    # However narrow its resources are
+    reading = GOOD | {"statements": [STATEMENT | {"Action": action}]}
     [said] = said_of(tmp_path, reading)
     assert said.startswith(
         f"statements[0].Action: {shown} reads secrets or makes credentials, and this set's"

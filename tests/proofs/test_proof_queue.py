@@ -115,9 +115,8 @@ def scene(services, aws) -> Scene:
     return Scene(services, aws)
 
 
-on_sqlite = pytest.mark.parametrize(
-    "services", ["sqlite"], indirect=True
-)  # not a question about claims
+# Not a question about claims
+on_sqlite = pytest.mark.parametrize("services", ["sqlite"], indirect=True)
 
 
 def test_what_is_due_is_claimed_once(scene):

@@ -38,9 +38,8 @@ from tests.support.rows import ByHand
 from tests.support.waiting import until, waiting_for_locks
 
 RETIRED_WARNING = "Not every role was seen to refuse it."
-on_sqlite = pytest.mark.parametrize(
-    "deployed", ["sqlite"], indirect=True
-)  # no question about locks or triggers
+# No question about locks or triggers
+on_sqlite = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)
 
 
 @on_sqlite

@@ -18,9 +18,8 @@ from app.store.models.proof_schedule import Interval
 from tests.rotation.conftest import Tenant, accepting
 from tests.support.cast import path_of, without_external_id
 
-pytestmark = pytest.mark.parametrize(
-    "deployed", ["sqlite"], indirect=True
-)  # test_rotation.py is for both databases
+# test_rotation.py is for both databases
+pytestmark = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)
 
 
 def test_a_tenant_has_one_rotation_at_a_time_which_can_only_be_read_once_it_has_ended(

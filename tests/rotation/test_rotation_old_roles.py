@@ -9,9 +9,8 @@ from app.ids import new_external_id
 from tests.rotation.conftest import Tenant, accepting
 from tests.support.cast import path_of
 
-pytestmark = pytest.mark.parametrize(
-    "deployed", ["sqlite"], indirect=True
-)  # test_rotation.py is for both databases
+# test_rotation.py is for both databases
+pytestmark = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)
 
 PLAIN = "The role can't be assumed with this tenant's External ID."
 

@@ -15,9 +15,8 @@ from app.store.models import Connection, ExternalIdRow, Trial
 from tests.rotation.conftest import Tenant, accepting
 from tests.support.cast import path_of
 
-pytestmark = pytest.mark.parametrize(
-    "deployed", ["sqlite"], indirect=True
-)  # test_rotation.py is for both databases
+# test_rotation.py is for both databases
+pytestmark = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)
 
 
 def test_an_old_one_that_is_accepted_again_has_to_be_refused_twice_again(tenant: Tenant):

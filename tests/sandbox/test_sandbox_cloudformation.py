@@ -218,9 +218,8 @@ def test_deleting_a_stack_is_final(stacks):
     stack_id = stacks.create(Mode="write")["StackId"]
     stacks.cloudformation.delete_stack(StackName=stacks.name)
     assert outcome(stacks.describe) == INVALID
-    stacks.cloudformation.describe_stacks(
-        StackName=stack_id
-    )  # moto would make the role again for its outputs
+    # Moto would make the role again for its outputs
+    stacks.cloudformation.describe_stacks(StackName=stack_id)
     assert not stacks.exists()
 
 

@@ -106,9 +106,8 @@ def test_a_migration_that_fails_leaves_nothing_behind(bare_database):
     to be.
     """
     with bare_database.write(SYSTEM) as db:
-        db.execute(
-            text("CREATE TABLE connections (mine INTEGER)")
-        )  # in the way of the third table or so
+        # In the way of the third table or so
+        db.execute(text("CREATE TABLE connections (mine INTEGER)"))
     with pytest.raises(Exception, match="already exists"):
         command.upgrade(alembic_config(bare_database), "head")
     assert tables(bare_database) == {"connections"}

@@ -217,9 +217,8 @@ def test_a_tenant_has_a_role_once(rows):
     rows.run(this.values(status=ConnectionStatus.DELETED))
     with refused():  # the tombstone holds the place
         again()
-    rows.whole(
-        role_arn="arn:aws:iam::444455556666:role/deputy-once"
-    )  # another tenant's is another matter
+    # Another tenant's is another matter
+    rows.whole(role_arn="arn:aws:iam::444455556666:role/deputy-once")
 
 
 def test_verified_is_proven(rows):
@@ -360,13 +359,8 @@ def proof(verdict: Verdict) -> Proof:
     return Proof(id=new_id(), verdict=verdict, checked_at=NOW, checks=[])
 
 
-MOVED = [
-    S.PENDING,
-    S.VERIFIED,
-    S.BROKEN,
-    S.ENDED,
-    S.INSECURE,
-]  # test_states.py has where each verdict moves them
+# test_states.py has where each verdict moves them
+MOVED = [S.PENDING, S.VERIFIED, S.BROKEN, S.ENDED, S.INSECURE]
 
 
 @pytest.mark.parametrize("before", MOVED, ids=lambda status: status.value)

@@ -200,9 +200,8 @@ def glob(pattern, text):
 
 
 def others(statements, broker):
-    arns = {
-        arn for arn in compared(statements, ARN) - {broker.arn} if not re.search(r"\s", arn)
-    }  # no ARN has any
+    # No ARN has any
+    arns = {arn for arn in compared(statements, ARN) - {broker.arn} if not re.search(r"\s", arn)}
     for arn in (OTHER, *sorted(arns)):
         for n in sorted(
             {n for way in _WAYS_IN for n in ways_in(statements, way, {ARN: arn}, None)}

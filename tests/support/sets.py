@@ -3,9 +3,8 @@
 from pathlib import Path
 
 _HERE = Path(__file__).parent / "permission-sets"
-VENDOR = (
-    _HERE / "vendor"
-)  # three good ones: with a policy of AWS's, with a parameter, and one that writes
+# Three good ones: with a policy of AWS's, with a parameter, and one that writes
+VENDOR = _HERE / "vendor"
 MISTAKEN = _HERE / "mistaken"
 
 GOOD = {

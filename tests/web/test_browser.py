@@ -204,9 +204,8 @@ def test_each_element_that_the_tab_key_reaches_shows_its_focus(
           return [at.id || at.tagName, `${outlineStyle} ${outlineWidth}`];
         }""")
         reached.append(name)
-        assert ring == "solid 2px" or name in {"way-stack", "BODY"}, (
-            name
-        )  # a tab's ring is its label's
+        # A tab's ring is its label's
+        assert ring == "solid 2px" or name in {"way-stack", "BODY"}, name
     expected = ["list-refused", "list-next", "role-arn", "way-stack", "region"]
     assert [name for name in reached if name in expected] == expected
 

@@ -57,7 +57,6 @@ def without(text, *own) -> str:
     for value in own:
         text = text.replace(value, "…")
     text = re.sub(r"seen=[0-9a-f]+", "seen=…", text)
-    text = re.sub(
-        r"\d{1,2} [A-Z][a-z]+ \d{4}, [0-9:]+ UTC", "…", text
-    )  # in words; a clock goes on between two pages
+    # In words; a clock goes on between two pages
+    text = re.sub(r"\d{1,2} [A-Z][a-z]+ \d{4}, [0-9:]+ UTC", "…", text)
     return re.sub(r"\d{4}-\d\d-\d\d(T| )[0-9:.]+", "…", text)

@@ -120,9 +120,8 @@ def test_waiting_then_refused_then_connected(visitor: Visitor):
     assert text_of(page.find(id="summary")) == "Connected. There is nothing left to do."
     assert page.find(id="trust-should-be") is None
     assert "Checked on " in text_of(page.select_one(".actions"))
-    assert (
-        visitor.raw(again(page), "POST").status_code == 303
-    )  # also when there is nothing to repair
+    # Also when there is nothing to repair
+    assert visitor.raw(again(page), "POST").status_code == 303
     assert visitor.steps() == ["done"] * 5
 
 
@@ -317,8 +316,7 @@ def test_an_account_id_is_enough_for_a_search(visitor: Visitor):
     assert (made["status"], made["verification"]) == ("pending", None)
     assert text_of(visitor.page().find(id="summary")) == "Looking for your role."
     customer.role(kit["role_name"], kit["trust_policy"])
-    assert (
-        visitor.paste(customer.account).status_code == 303
-    )  # tried at once, as it is known by now
+    # Tried at once, as it is known by now
+    assert visitor.paste(customer.account).status_code == 303
     [made] = visitor.world.admin("GET", path)["items"]
     assert made["status"] == "verified"

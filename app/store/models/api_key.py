@@ -19,27 +19,21 @@ class ApiKey(Identified, Base):
 
     __tablename__ = "api_keys"
 
-    lookup: Mapped[str] = mapped_column(
-        String(16), unique=True
-    )  # the 16 hex digits in the key's text: not secret
+    # The 16 hex digits in the key's text: not secret
+    lookup: Mapped[str] = mapped_column(String(16), unique=True)
     digest: Mapped[bytes]
     name: Mapped[str] = mapped_column(String(200))
     scope_bits: Mapped[int]  # access.Scope: a subset test is one comparison, in SQL too
-    may_give_bits: Mapped[int] = mapped_column(
-        default=0, server_default=text("0")
-    )  # scopes that a key with keys:delegate may give
-    tenant_id: Mapped[UUID | None] = mapped_column(
-        ForeignKey("tenants.id"), index=True
-    )  # the only tenant that the key may act for; None: any
-    permission_sets: Mapped[list[Any] | None] = mapped_column(
-        JSON(none_as_null=True)
-    )  # names; None: any
-    made_by: Mapped[UUID | None] = mapped_column(
-        index=True
-    )  # the key; None for the operator's, and old ones
-    replaced_by: Mapped[UUID | None] = mapped_column(
-        index=True
-    )  # the key that inherited what this one made
+    # Scopes that a key with keys:delegate may give
+    may_give_bits: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    # The only tenant that the key may act for; None: any
+    tenant_id: Mapped[UUID | None] = mapped_column(ForeignKey("tenants.id"), index=True)
+    # Names; None: any
+    permission_sets: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
+    # The key; None for the operator's, and old ones
+    made_by: Mapped[UUID | None] = mapped_column(index=True)
+    # The key that inherited what this one made
+    replaced_by: Mapped[UUID | None] = mapped_column(index=True)
     created_at: Mapped[datetime] = mapped_column(default=now)
     last_used_at: Mapped[datetime | None]  # the hour; not a revocation (app/access/key_uses.py)
     expires_at: Mapped[datetime | None]

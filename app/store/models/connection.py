@@ -53,9 +53,8 @@ class Proof(Identified, TenantOwned, Base):
     connection_id: Mapped[UUID]
     verdict: Mapped[Verdict] = mapped_column(state_column(Verdict, "verdict"))
     checks: Mapped[list[Any]]  # [{"name", "outcome", "detail"}], in the order of the checks
-    warnings: Mapped[list[Any]] = mapped_column(
-        default=list, server_default=text("'[]'")
-    )  # [{"name", "detail"}]
+    # Each with its name and detail
+    warnings: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'"))
     trigger: Mapped[Trigger] = mapped_column(state_column(Trigger, "trigger"))  # the first proof's
     first_at: Mapped[datetime]
     checked_at: Mapped[datetime]  # time of the last proof
@@ -129,12 +128,10 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
         state_column(ConnectionStatus, "status"), default=ConnectionStatus.PENDING
     )
     version: Mapped[int] = mapped_column(BigInteger, default=1)
-    role_unique_id: Mapped[str | None] = mapped_column(
-        String(128)
-    )  # AROA…: a recreated role has another one
-    proof_id: Mapped[
-        UUID | None
-    ]  # the latest proof; no foreign key, as proofs refer to connections
+    # AROA…: a recreated role has another one
+    role_unique_id: Mapped[str | None] = mapped_column(String(128))
+    # The latest proof; no foreign key, as proofs refer to connections
+    proof_id: Mapped[UUID | None]
     verified_at: Mapped[datetime | None]
     # The time of the next proof (None: never), and the start of its schedule
     # (app/store/models/proof_schedule.py).
@@ -157,17 +154,14 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
     # ID.
     tried_at: Mapped[datetime | None] = mapped_column(index=True)
     refusing_since: Mapped[datetime | None]
-    access_until: Mapped[
-        datetime | None
-    ]  # end of access, from the trust policy at its last reading, or from its stack's message
-    refused_at: Mapped[
-        datetime | None
-    ]  # latest effective report of a client that AWS refused a session
+    # End of access, from the trust policy at its last reading, or from its stack's message
+    access_until: Mapped[datetime | None]
+    # Latest effective report of a client that AWS refused a session
+    refused_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
     deleted_at: Mapped[datetime | None]
-    deleted_by_bound: Mapped[
-        bool | None
-    ]  # deleted by a key that is bound to the tenant; otherwise only the vendor revives it
+    # Deleted by a key that is bound to the tenant; otherwise only the vendor revives it
+    deleted_by_bound: Mapped[bool | None]
 
     tenant: Mapped[Tenant] = relationship(lazy="joined", innerjoin=True, viewonly=True)
     external_id_row: Mapped[ExternalIdRow] = relationship(
@@ -348,9 +342,8 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
         )
         if proof.verdict is Verdict.PROVEN:
             self.role_unique_id = role_unique_id
-            self.access_until = (
-                None if ended else self.access_until
-            )  # a role that is proven after its end of access has none any more
+            # A role that is proven after its end of access has none any more
+            self.access_until = None if ended else self.access_until
             self.verified_at = self.verified_at if self.awaiting_approval else proof.checked_at
         changed = (after, self.role_unique_id) != before
         if changed:

@@ -80,9 +80,8 @@ def next_turn(connection_id: UUID, at: datetime, every: timedelta) -> datetime:
     not be used twice.
     """
     seconds = every.total_seconds()
-    turn = (
-        (connection_id.int & 0xFFFFFFFF) / 2**32 * seconds
-    )  # the last bits of a UUIDv7 are random
+    # The last bits of a UUIDv7 are random
+    turn = (connection_id.int & 0xFFFFFFFF) / 2**32 * seconds
     number = math.ceil((at.timestamp() + seconds / 4 - turn) / seconds)
     late = random.uniform(0, seconds / 20)  # noqa: S311  no secret
     return datetime.fromtimestamp(turn + number * seconds + late, UTC)

@@ -22,9 +22,8 @@ class RoleSets:
     """The columns of a connection's permission sets, and how it moves from one to another."""
 
     permission_set: Mapped[str] = _name()
-    permission_set_version: Mapped[
-        int | None
-    ]  # version of its own set that its role has, according to its stack or its tag
+    # Version of its own set that its role has, according to its stack or its tag
+    permission_set_version: Mapped[int | None]
     # The set that its role is to move to, the version of it that the role already has, and whether
     # the vendor approved the move.
     wanted_permission_set: Mapped[str | None] = _name()
@@ -34,12 +33,10 @@ class RoleSets:
     # messages of its stack.
     tagged_set: Mapped[str | None] = _name()
     stack_set: Mapped[str | None] = _name()
-    reads_itself: Mapped[
-        bool | None
-    ]  # whether a proof could read the role, at the last time that this was known
-    awaiting_approval: Mapped[bool] = mapped_column(
-        default=False, server_default=false()
-    )  # its own set waits for approval
+    # Whether a proof could read the role, at the last time that this was known
+    reads_itself: Mapped[bool | None]
+    # Its own set waits for approval
+    awaiting_approval: Mapped[bool] = mapped_column(default=False, server_default=false())
     approved_set = cast("str | None", None)  # no column: the set of the latest `Connection.approve`
 
     def make_due(self, at: datetime, trigger: Trigger) -> None:

@@ -28,13 +28,11 @@ class Rotation(Identified, TenantOwned, Base):
     external_id_id: Mapped[UUID]
     next_external_id_id: Mapped[UUID]
     emergency: Mapped[bool]
-    by_bound: Mapped[
-        bool | None
-    ]  # begun by a key that is bound to the tenant, which may then also abandon it
+    # Begun by a key that is bound to the tenant, which may then also abandon it
+    by_bound: Mapped[bool | None]
     started_at: Mapped[datetime] = mapped_column(default=now)
-    ready_at: Mapped[
-        datetime | None
-    ]  # since when no verified connection waits; a day later it completes by itself
+    # Since when no verified connection waits; a day later it completes by itself
+    ready_at: Mapped[datetime | None]
 
     old: Mapped[ExternalIdRow] = relationship(
         primaryjoin=lambda: foreign(Rotation.external_id_id) == ExternalIdRow.id,

@@ -64,9 +64,8 @@ class Tenant(Identified, Suspendable, Base):
 
     # Whether its roles may only be in declared accounts. See app/tenants/accounts.py.
     declares_accounts: Mapped[bool] = mapped_column(default=False, server_default=false())
-    accounts = cast(
-        "list[str] | None", None
-    )  # no column: the list, if app/tenants/tenants.py has read it
+    # No column: the list, if app/tenants/tenants.py has read it
+    accounts = cast("list[str] | None", None)
 
     # The External ID of new connections. During a rotation some connections have another
     # (app/rotation/rotations.py).

@@ -314,9 +314,8 @@ def _record(code: str, error: errors.AppError | None = None) -> None:
     ids = {
         name: value for name, value in (request.view_args or {}).items() if name == "connection_id"
     }
-    tenant_id = (
-        None if code == errors.NotFoundError.code else visitor.tenant_id
-    )  # the id may be another tenant's
+    # The id may be another tenant's
+    tenant_id = None if code == errors.NotFoundError.code else visitor.tenant_id
     about = Event(visitor.actor, Action.CONNECTION_REFUSED, {}, tenant_id=tenant_id)
     record_refusal(about, code, ids, error.errors if error else {})
 
