@@ -20,7 +20,7 @@ class Turns:
     It counts in this process.
     """
 
-    def __init__(self, rate: int, burst: int) -> None:
+    def __init__(self, rate: int, burst: float) -> None:
         self._apart = 1 / rate
         self._burst = burst
         # At an even rate; in the future after a burst

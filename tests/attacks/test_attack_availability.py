@@ -25,6 +25,7 @@ from app.access.callers import ALL_SCOPES
 from app.audit.events import Event
 from app.clock import now
 from app.concurrency.places import without_place
+from app.errors import RateLimitedError
 from app.http.prices import price_of
 from app.ids import new_id
 from app.limits.refusals import MOST, SINGLY
@@ -33,6 +34,7 @@ from app.limits.tenant_share import (
     BURST_SECONDS,
     MS_PER_ROW,
     MS_PER_SECOND,
+    PEAK_MS_PER_SECOND,
     REFUSED_PER_SECOND,
     TenantShare,
 )
@@ -230,6 +232,7 @@ def hasty(monkeypatch) -> None:
 PRICE = price_of("get_tenant")
 SECONDS = 3  # of a small share
 AFFORDED = MS_PER_SECOND * SECONDS // int(PRICE)  # at once
+WITHOUT_PEAK = Turns(1_000_000, 1)  # as if a burst came over many seconds
 
 
 @pytest.fixture
@@ -237,6 +240,7 @@ def small_share(app: Flask, hasty: None, monkeypatch) -> None:
     """As the real one, but that a tenant has used it up after fewer requests."""
     share = app.extensions["deputy"].tenant_share
     monkeypatch.setattr(share, "_spent", Turns(MS_PER_SECOND, SECONDS))
+    monkeypatch.setattr(share, "_peak", WITHOUT_PEAK)
     monkeypatch.setattr(share, "_refused", Turns(REFUSED_PER_SECOND, 1))
 
 
@@ -309,8 +313,9 @@ def test_a_key_of_a_tenant_that_is_refused_two_hundred_times_at_once_is_told_why
     world: World, monkeypatch
 ):
     """Its tenant's share has room for as many refusals as a key may have in a second
-    (app/limits/refusals.py).
+    (app/limits/refusals.py), if they come over several seconds.
     """
+    monkeypatch.setattr(world.admin.app.extensions["deputy"].tenant_share, "_peak", WITHOUT_PEAK)
     monkeypatch.setattr("app.limits.refusals.MOST", MOST)
     monkeypatch.setattr("app.limits.refusals.SINGLY", SINGLY)
     monkeypatch.setattr("app.http.problems.Event", partial(Event, at=now()))
@@ -355,16 +360,36 @@ def test_a_tenant_has_a_share_of_the_refusals_of_credentials(world: World, way: 
         assert free.raw("POST", path_of(other, "/credentials")).get_json()["code"] == "forbidden"
 
 
-def test_a_request_beyond_the_share_waits_for_its_slot(monkeypatch, stopped_clock: StoppedClock):
-    share, tenant_id, slept = TenantShare(), new_id(), []
-    monkeypatch.setattr("app.limits.tenant_share.pause", slept.append)
-    for _ in range(int(MS_PER_SECOND * BURST_SECONDS / PRICE)):
+@pytest.fixture
+def pauses(monkeypatch, stopped_clock: StoppedClock) -> list[float]:
+    """The seconds that requests wait for their share, in which no time passes."""
+    waited: list[float] = []
+    monkeypatch.setattr("app.limits.tenant_share.pause", waited.append)
+    return waited
+
+
+def _ask(share: TenantShare, tenant_id: UUID, times: int) -> None:
+    for _ in range(times):
         with share.request(tenant_id, PRICE):
             pass
-    assert slept == []
-    with share.request(tenant_id, PRICE):
-        pass
-    assert slept == [pytest.approx(PRICE / MS_PER_SECOND)]
+
+
+def test_a_request_beyond_the_share_waits_for_its_slot(monkeypatch, pauses: list[float]):
+    share, tenant_id = TenantShare(), new_id()
+    monkeypatch.setattr(share, "_peak", WITHOUT_PEAK)
+    _ask(share, tenant_id, int(MS_PER_SECOND * BURST_SECONDS / PRICE))
+    assert pauses == []
+    _ask(share, tenant_id, 1)
+    assert pauses == [pytest.approx(PRICE / MS_PER_SECOND)]
+
+
+def test_a_burst_of_requests_is_spread_over_seconds(pauses: list[float]):
+    share, tenant_id = TenantShare(), new_id()
+    _ask(share, tenant_id, PEAK_MS_PER_SECOND * 2 // int(PRICE))
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == pytest.approx(1.5, abs=0.1)
+    with pytest.raises(RateLimitedError):
+        _ask(share, tenant_id, PEAK_MS_PER_SECOND // int(PRICE))
 
 
 # --- the other attacks ---
