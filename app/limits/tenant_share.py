@@ -35,7 +35,7 @@ MS_PER_ROW = 0.25  # price of a row of a list
 MS_PER_FAILED_STOP = 7.0
 REFUSED_PER_SECOND = 50  # requests for credentials: some 8 %
 AT_ONCE = 2
-_VENDORS_AT_ONCE = (
+VENDORS_AT_ONCE = (
     24  # for all keys that are bound to no tenant; there are 32 connections to the database
 )
 BURST_SECONDS = 25
@@ -68,7 +68,7 @@ class TenantShare:
         self._spent = Turns(MS_PER_SECOND, BURST_SECONDS)
         self._peak = Turns(PEAK_MS_PER_SECOND, _PEAK_BURST_SECONDS)
         self._refused = Turns(REFUSED_PER_SECOND, _REFUSED_BURST_SECONDS)
-        self._vendor = Places(_VENDORS_AT_ONCE, _ALL)
+        self._vendor = Places(VENDORS_AT_ONCE, _ALL)
         self._places: LRUCache[UUID, Places] = LRUCache(_TENANTS)
         self._stops: LRUCache[UUID, Places] = LRUCache(_TENANTS)
         self._held: LRUCache[UUID, Places] = LRUCache(_TENANTS)

@@ -252,17 +252,21 @@ def without_limits(connection: Connection) -> None:
 
 
 class _TimedPool(QueuePool):
-    """The pool of connections to PostgreSQL, which measures the time to get a connection."""
+    """A pool that measures the time to get a connection."""
 
     connect = metrics.POOL_WAIT.time()(QueuePool.connect)
+
+
+# More connections than the 24 requests with unbound keys that a process works on at once
+# (app/limits/tenant_share.py). Otherwise a stop would wait for those, on SQLite for seconds.
+_POOL: Any = {"poolclass": _TimedPool, "pool_size": 16, "max_overflow": 16, "pool_timeout": 1.5}
 
 
 def _engine(url: str) -> Engine:
     if url.startswith("sqlite"):
         return _sqlite(url)
-    pool: Any = {"pool_size": 16, "max_overflow": 16, "pool_timeout": 1.5, "pool_pre_ping": True}
-    settings: Any = {"poolclass": _TimedPool, "connect_args": _POSTGRESQL_WAITS}
-    engine = create_engine(url, **_JSON, **pool, **settings)
+    settings: Any = {"pool_pre_ping": True, "connect_args": _POSTGRESQL_WAITS}
+    engine = create_engine(url, **_JSON, **_POOL, **settings)
 
     @event.listens_for(engine, "connect")
     def _connect(dbapi: Any, _record: Any) -> None:
@@ -276,7 +280,7 @@ def _engine(url: str) -> Engine:
 
 def _sqlite(url: str) -> Engine:
     settings = {"check_same_thread": False, "factory": SqliteConnection}
-    engine = create_engine(url, **_JSON, connect_args=settings)
+    engine = create_engine(url, **_JSON, **_POOL, connect_args=settings)
     path = engine.url.database
     lock = WriteLock(path) if path else None
 

@@ -5,6 +5,7 @@ away.
 import os
 import threading
 import uuid
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -14,6 +15,7 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from app.errors import StoreUnavailableError
 from app.ids import new_id
+from app.limits.tenant_share import VENDORS_AT_ONCE
 from app.store.database import SYSTEM, Database, UtcDateTime
 from app.store.models import Tenant
 from app.store.pages import page
@@ -37,6 +39,15 @@ def named(database):
         return select(Tenant).where(Tenant.name == name), [tenant.id for tenant in made]
 
     return make
+
+
+def test_a_stop_finds_a_connection_beside_the_requests_that_work(database):
+    """Those of unbound keys: on SQLite each waits for the write lock with a connection."""
+    with ExitStack() as others:
+        for _ in range(VENDORS_AT_ONCE):
+            others.enter_context(database.read()).connection()
+        with database.read() as db:
+            assert db.scalar(select(1)) == 1
 
 
 # --- SQLite's files ---
