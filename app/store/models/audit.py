@@ -4,11 +4,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Index, String, TextClause, text
+from sqlalchemy import Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.clock import now
-from app.store.models.base import Base, Identified
+from app.store.models.base import Base, Identified, index_where
 
 ISSUED = "credentials.issued"  # the action of nearly all audit events
 # Text of the index and of the queries that use it. The database compares the text, so it can't be a
@@ -17,10 +17,6 @@ NOT_ISSUED = text(f"action <> '{ISSUED}'")
 # The same condition in other words. SQLite then chooses none of the indexes with the first text,
 # which lack the tenant and the connection.
 NOT_ISSUED_TO = text(f"(action < '{ISSUED}' OR action > '{ISSUED}')")
-
-
-def _partial(name: str, *columns: str, where: TextClause) -> Index:
-    return Index(name, *columns, sqlite_where=where, postgresql_where=where)
 
 
 class AuditEvent(Identified, Base):
@@ -37,16 +33,18 @@ class AuditEvent(Identified, Base):
         Index("ix_audit_events_connection", "connection_id", "id"),
         # Without issuances, for which the other indexes suffice. So an issuance does not write into
         # these.
-        _partial("ix_audit_events_action", "action", "id", where=NOT_ISSUED),
-        _partial("ix_audit_events_tenant_action", "tenant_id", "action", "id", where=NOT_ISSUED_TO),
-        _partial(
+        index_where("ix_audit_events_action", "action", "id", where=NOT_ISSUED),
+        index_where(
+            "ix_audit_events_tenant_action", "tenant_id", "action", "id", where=NOT_ISSUED_TO
+        ),
+        index_where(
             "ix_audit_events_connection_action",
             "connection_id",
             "action",
             "id",
             where=NOT_ISSUED_TO,
         ),
-        _partial(
+        index_where(
             "ix_audit_events_access_key",
             "access_key_id",
             "id",

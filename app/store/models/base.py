@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, ClassVar, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import JSON, Enum, ForeignKeyConstraint, Index, MetaData, String, text
+from sqlalchemy import JSON, Enum, ForeignKeyConstraint, Index, MetaData, String, TextClause, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.clock import now
@@ -113,11 +113,13 @@ def same_tenant(column: str, table: str, **options: Any) -> ForeignKeyConstraint
     )
 
 
+def index_where(name: str, *columns: str, where: TextClause, unique: bool = False) -> Index:
+    """Return an index over some of the rows, for SQLite and PostgreSQL."""
+    return Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
+
+
 def unique_where(name: str, column: str, condition: str) -> Index:
-    """Return a unique index over some of the rows, for SQLite and PostgreSQL."""
-    return Index(
-        name, column, unique=True, sqlite_where=text(condition), postgresql_where=text(condition)
-    )
+    return index_where(name, column, where=text(condition), unique=True)
 
 
 def in_code_points(length: int) -> String:

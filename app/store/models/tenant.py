@@ -16,6 +16,7 @@ from app.store.models.base import (
     Suspendable,
     Suspension,
     in_code_points,
+    index_where,
     state_column,
     unique_where,
 )
@@ -120,12 +121,7 @@ class ExternalIdRow(Identified, TenantOwned, Base):
         UniqueConstraint("tenant_id", "id"),  # target of the composite foreign key of connections
         unique_where("uq_external_ids_one_current", "tenant_id", "state = 'current'"),
         unique_where("uq_external_ids_one_next", "tenant_id", "state = 'next'"),
-        Index(
-            "ix_external_ids_rotating",
-            "tenant_id",
-            sqlite_where=ROTATING,
-            postgresql_where=ROTATING,
-        ),
+        index_where("ix_external_ids_rotating", "tenant_id", where=ROTATING),
     )
 
     value: Mapped[str] = mapped_column(String(80), unique=True)
