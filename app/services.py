@@ -8,6 +8,7 @@ from functools import cache, partial
 from app import log
 from app.access.api_keys import ApiKeys
 from app.access.key_uses import KeyUses
+from app.approvals import approvals
 from app.audit.log import AuditLog
 from app.aws import proof_names, stack_answers, stack_messages, sts
 from app.config import Config
@@ -62,11 +63,11 @@ class Services:
         self.refusals = refusals.Refusals(self.audit)
         self.key_uses = KeyUses(db)
         self.api_keys = ApiKeys(db, self.key_uses, most=config.tenant_keys, sets=sets)
-        self.tenants = tenants.Tenants(db)
-        self.rotations = rotation.Rotations(db)
+        self.tenants, self.rotations = tenants.Tenants(db), rotation.Rotations(db)
         self.listing = listing.Listing(db, sets)
         self.verification = verification.Verification(db, door, tempo, prober, sets)
         self.connections = connections.Connections(db, self.verification, config, sets)
+        self.approvals = approvals.Approvals(db, config, sets)
         self.proof_queue = proof_queue.ProofQueue(db, door, self.rates, tempo, prober, sets=sets)
         patient = door.with_budget(self.rates.background_call)
         self.diagnoses = diagnosis.Diagnoses(db, patient, prober, config, sets)

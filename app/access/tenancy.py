@@ -36,9 +36,13 @@ _OWNED = (
 # FOR NO KEY UPDATE: rows that refer to these rows can be added meanwhile.
 _LOCKED_TENANT = _TENANT.with_for_update(of=Tenant, key_share=True)
 _LOCKED = _OWNED.with_for_update(of=Connection, key_share=True)
-_AT_COUNTER = _OWNED.options(lazyload(Connection.proof), lazyload(Connection.tenant)).add_columns(
-    Tenant.status, REVOCATION_COUNTER
-)
+# Issuing needs neither the proof nor the requests: the connection's own row says whether it issues.
+_AT_COUNTER = _OWNED.options(
+    lazyload(Connection.proof),
+    lazyload(Connection.tenant),
+    lazyload(Connection.approval),
+    lazyload(Connection.move),
+).add_columns(Tenant.status, REVOCATION_COUNTER)
 
 
 def tenant_of(db: Session, caller: AnyCaller, tenant_id: UUID, *, lock: bool = False) -> Tenant:

@@ -327,7 +327,7 @@ def ask_for_set(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> C
     request. A key that is limited to permission sets must cover those that the role has.
     """
     services().quotas.admit_attempt(caller(), tenant_id)
-    return services().connections.ask_for_set(caller(), tenant_id, connection_id, **body)
+    return services().approvals.ask_for_set(caller(), tenant_id, connection_id, **body)
 
 
 @bp.operation("DELETE", _ONE, Scope.CONNECTIONS_WRITE, status=204)
@@ -398,7 +398,7 @@ def approve_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUI
     A connection whose own set is approved is verified at once if its latest proof succeeded and is
     less than a day old. Otherwise a proof is due now.
     """
-    return services().connections.approve(caller(), tenant_id, connection_id, **body)
+    return services().approvals.approve(caller(), tenant_id, connection_id, **body)
 
 
 @bp.operation(

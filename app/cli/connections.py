@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from app.approvals.requests import request_to_approve
 from app.cli.finding import connection_called, tenant_called
 from app.cli.operator import (
     REASON,
@@ -194,12 +195,12 @@ def approve(connection: str, permission_set: str | None) -> Row:
     set that its role is to move to. If both wait, name one.
     """
     found = connection_called(connection)
-    to_approve = found.set_to_approve(permission_set)
+    to_approve = request_to_approve(found, permission_set).permission_set
     if permission_set is None:
         about = row_of(found, "tenant_id", "role_arn", "permission_set", "wanted_permission_set")
         click.echo("\n".join(lines({"tenant": found.tenant.name} | about)), err=True)
         click.confirm(f"Approve {to_approve}?", abort=True, err=True)
-    approved = services().connections.approve(
+    approved = services().approvals.approve(
         operator(), found.tenant_id, found.id, permission_set=to_approve
     )
     return {**_whole(approved), "approved": approved.approved_set}

@@ -13,10 +13,12 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.exc import IntegrityError
 
 from app.access import Caller, ensure_room, one_or_not_found, owned, tenant_of
-from app.audit import Action, log as audit
+from app.approvals.approvals import must_be_approved
+from app.approvals.requests import SetRequests
+from app.audit import Action, Actor, log as audit
 from app.clock import now
 from app.config import Config
-from app.connections import allowed_roles, kit_names, set_changes
+from app.connections import allowed_roles, kit_names
 from app.errors import ConflictError, NotFoundError
 from app.ids import RoleArn, kit_role_name
 from app.permissions.permission_sets import PermissionSet, PermissionSets
@@ -24,7 +26,6 @@ from app.proofs.verification import PATIENCE, Verification
 from app.rotation.rotations import current_external_id_id
 from app.store.database import Database, Session, until_committed
 from app.store.models import Connection, ConnectionStatus, Tenant, Trigger, live_of
-from app.tenants.accounts import is_declared
 
 _MOST_SEARCHES = 50  # searches of one tenant at once
 # The request that makes a connection also proves it. If that request never ends, the background
@@ -36,10 +37,11 @@ _THERE_ALREADY = "This tenant has a connection to this role already."
 def add_pending(
     db: Session,
     config: Config,
+    actor: Actor,
     tenant: Tenant,
     role: RoleArn,
-    chosen: PermissionSet,
     *,
+    permission_set: PermissionSet,
     approved: bool,
 ) -> Connection:
     """Add and return a connection that is pending and due at once.
@@ -50,7 +52,7 @@ def add_pending(
     """
     if not approved:
         allowed_roles.ensure_account_open(db, tenant.id, role.account_id)
-    to_approve = _must_be_approved(db, config, tenant, role.account_id, chosen)
+    to_approve = must_be_approved(db, config, tenant, role.account_id, permission_set)
     most = config.max_connections
     live = select(func.count()).where(live_of(tenant.id))
     ensure_room(db, live, most, f"A tenant may have {most} connections; delete one first.")
@@ -59,25 +61,13 @@ def add_pending(
         external_id_id=current_external_id_id(db, tenant.id),
         role_arn=role.text,
         account_id=role.account_id,
-        permission_set=chosen.name,
-        awaiting_approval=to_approve and not approved,
+        permission_set=permission_set.name,
     )
     db.add(connection)
     db.flush()
+    if to_approve and not approved:
+        SetRequests(db, actor, connection).require_approval()
     return connection
-
-
-def _must_be_approved(
-    db: Session, config: Config, tenant: Tenant, account_id: str, chosen: PermissionSet
-) -> bool:
-    """Return whether the vendor must approve this permission set in this account.
-
-    A permission set that writes needs approval unless the tenant declared the account. Otherwise
-    the product could write the tenant's data into another party's account. Raises
-    RoleNotAllowedError for an undeclared account.
-    """
-    declared = is_declared(db, tenant, account_id, vendor=config.vendor_name)
-    return chosen.access == "write" and not declared
 
 
 def to_role(tenant_id: UUID, role: RoleArn) -> Select[Connection]:
@@ -183,7 +173,13 @@ class Connections:
                 tenant.ensure_active()
                 self._clear_tombstone(db, caller, tenant_id, role)
                 connection = add_pending(
-                    db, self._config, tenant, role, chosen, approved=caller.tenant_id is None
+                    db,
+                    self._config,
+                    caller.actor,
+                    tenant,
+                    role,
+                    permission_set=chosen,
+                    approved=caller.tenant_id is None,
                 )
                 yield db, connection
                 audit.record_about(
@@ -275,67 +271,6 @@ class Connections:
                 db, caller.actor, Action.CONNECTION_RESUMED, connection, {"reason": reason}
             )
         return self._verification.verify(caller, tenant_id, connection_id, trigger=Trigger.RESUMED)
-
-    def ask_for_set(
-        self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, permission_set: str
-    ) -> Connection:
-        """Ask for the role to move to another permission set, and return the connection.
-
-        Until the role has moved, the connection keeps its own set. A set that writes needs
-        approval, as for a new connection. Raises ValidationFailedError, NotFoundError,
-        ForbiddenError for a key that is not for its sets, and SuspendedError for the tenant.
-        """
-        chosen = self._sets.choose(permission_set)
-        with self._db.write(caller) as db:
-            tenant = tenant_of(db, caller, tenant_id, lock=True)
-            connection = owned(db, caller, tenant_id, connection_id, lock=True)
-            caller.require_sets(connection.permission_sets)
-            tenant.ensure_active()
-            to_approve = _must_be_approved(db, self._config, tenant, connection.account_id, chosen)
-            with set_changes.recording_a_move(db, caller.actor, connection):
-                new = connection.ask_for_set(
-                    chosen.name, approved=caller.tenant_id is None or not to_approve
-                )
-            if new:
-                details = {
-                    "permission_set": chosen.name,
-                    "awaiting_approval": chosen.name in connection.sets_to_approve,
-                }
-                audit.record_about(
-                    db, caller.actor, Action.CONNECTION_SET_ASKED, connection, details
-                )
-            return connection
-
-    def approve(
-        self,
-        caller: Caller,
-        tenant_id: UUID,
-        connection_id: UUID,
-        *,
-        permission_set: str | None = None,
-    ) -> Connection:
-        """Approve one permission set that waits for the vendor: the named one, or the only one.
-
-        Raises NotFoundError, ForbiddenError, SuspendedError for the tenant, ConflictError.
-        """
-        with self._db.write(caller) as db:
-            tenant = tenant_of(db, caller, tenant_id, lock=True)
-            connection = owned(db, caller, tenant_id, connection_id, lock=True)
-            caller.require_unbound()
-            tenant.ensure_active()
-            db.refresh(connection.external_id_row)  # it may be as old as the wait for the lock
-            seen = {
-                name: getattr(connection, name)
-                for name in ("permission_set", "wanted_permission_set")
-            }
-            with set_changes.recording_a_move(db, caller.actor, connection):
-                connection.approve(now(), permission_set)
-            details = {
-                "status": connection.status.value,
-                "approved": connection.approved_set,
-            } | seen
-            audit.record_about(db, caller.actor, Action.CONNECTION_APPROVED, connection, details)
-            return connection
 
     @until_committed
     def delete(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> None:

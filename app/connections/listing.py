@@ -86,7 +86,7 @@ class Listing:
         self._db = db
         name, version = Connection.permission_set, Connection.permission_set_version
         older = [and_(name == one.name, version < one.version) for one in sets.values()]
-        self._has_update = or_(Connection.wanted_permission_set.is_not(None), *older)
+        self._has_update = or_(Connection.move_id.is_not(None), *older)
 
     def list(
         self,

@@ -16,12 +16,12 @@ from uuid import UUID
 from sqlalchemy import select
 
 from app.access import Caller, owned
+from app.approvals.requests import SetRequests
 from app.audit import Action, log as audit
 from app.aws.role_view import RoleView, known_keys
 from app.aws.sts import Refused, Sts, StsError
 from app.clock import now
 from app.config import Config
-from app.connections import set_changes
 from app.connections.allowed_roles import allowed_role
 from app.diagnosis import role_rights
 from app.diagnosis.steps import UNTOLD, DiagnosisStep, Evidence, conclusion, for_the_tenant, steps
@@ -157,8 +157,8 @@ class Diagnoses:
             connection = owned(db, caller, tested.tenant_id, tested.id, lock=True)
             if view is not None and not isinstance(view.settings, StsError):
                 label = view.settings.permission_set
-                set_changes.apply_set_label(
-                    db, self._sets, caller.actor, connection, label, by_tag=True
+                SetRequests(db, caller.actor, connection).apply_label(
+                    self._sets, label, by_tag=True
                 )
             audit.record_about(db, caller.actor, Action.CONNECTION_DIAGNOSED, connection, details)
             return connection

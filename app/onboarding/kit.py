@@ -25,7 +25,7 @@ from app.onboarding.registration_token import RegistrationTokens
 from app.onboarding.set_versions import SetVersions
 from app.permissions.permission_sets import PermissionSet, PermissionSets, managed_policy_arn
 from app.store.database import Database, Session
-from app.store.models import Connection, Tenant, live_of
+from app.store.models import Approval, Connection, Tenant, live_of
 from app.store.models.deployment import deployment_id
 
 # Parameters that an update keeps. A role with another name would be another role.
@@ -320,13 +320,10 @@ def _role_that_is_there(
     """Return the tenant's newest role that is to move to the set, or else that has it."""
     role = select(Connection.role_arn, Connection.permission_set, Connection.permission_set_version)
     newest = role.where(live_of(tenant_id)).order_by(Connection.id.desc()).limit(1)
-    moving = db.execute(
-        newest.where(Connection.wanted_permission_set == permission_set)
-    ).one_or_none()
-    return (
-        moving
-        or db.execute(newest.where(Connection.permission_set == permission_set)).one_or_none()
-    )
+    moving = newest.join(Approval, Approval.id == Connection.move_id)
+    moving = moving.where(Approval.permission_set == permission_set)
+    settled = newest.where(Connection.permission_set == permission_set)
+    return db.execute(moving).one_or_none() or db.execute(settled).one_or_none()
 
 
 def trust_policy(

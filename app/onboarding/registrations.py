@@ -23,13 +23,14 @@ from cachetools import TTLCache
 from sqlalchemy import Select, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.approvals.requests import SetRequests
 from app.audit import Action, Actor, log as audit
 from app.aws.errors import Unavailable
 from app.aws.stack_answers import StackAnswers
 from app.aws.stack_messages import Message, RegistrationQueue, Request
 from app.clock import now
 from app.config import Config
-from app.connections import allowed_roles, connections, set_changes
+from app.connections import allowed_roles, connections
 from app.errors import (
     AppError,
     AwsUnavailableError,
@@ -326,7 +327,7 @@ class Registrations:
         if connection is None:
             if deleting:  # within the tenant's limit; its Create may be delivered later
                 return admits_message(db, told.token.tenant_id)
-            made = self._add(db, told, tenant)
+            made = self._add(db, actor, told, tenant)
             made.stack = stack
             self._note(db, actor, made, told.request)
             _record(db, actor, told, made, Action.CONNECTION_REGISTERED)
@@ -355,17 +356,17 @@ class Registrations:
         """
         connection.stack_id = request.stack_id
         label = request.property("PermissionSet")
-        set_changes.apply_set_label(db, self._sets, actor, connection, label, by_tag=False)
+        SetRequests(db, actor, connection).apply_label(self._sets, label, by_tag=False)
         if "AccessUntil" in request.properties:  # not in templates of older releases
             connection.access_until = end_of([request.property("AccessUntil")])
 
-    def _add(self, db: Session, told: _CheckedMessage, tenant: Tenant) -> Connection:
+    def _add(self, db: Session, actor: Actor, told: _CheckedMessage, tenant: Tenant) -> Connection:
         # Templates of older releases name no permission set; they count as the default set.
         name, _ = read_label(told.request.property("PermissionSet")) or ("", 0)
         chosen = self._sets.get(name) or self._sets.choose(None)
         try:
             connection = connections.add_pending(
-                db, self._config, tenant, told.role, chosen, approved=False
+                db, self._config, actor, tenant, told.role, permission_set=chosen, approved=False
             )
         except RateLimitedError as error:
             raise _Void("full") from error

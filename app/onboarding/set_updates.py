@@ -32,11 +32,16 @@ class SetUpdate(NamedTuple):
     @property
     def made(self) -> bool:
         """Return whether the roles already have it, and only the vendor's approval is missing."""
-        return all(one.wanted_version is not None for one in self.connections)
+        return all(_has_wanted_set(connection) for connection in self.connections)
 
     @property
     def awaits_approval(self) -> bool:
         return any(self.after.name in one.sets_to_approve for one in self.connections)
+
+
+def _has_wanted_set(connection: Connection) -> bool:
+    """Return whether the role already has the set that the connection is to move to."""
+    return connection.move is not None and connection.move.version is not None
 
 
 def updates_of(
@@ -52,9 +57,7 @@ def updates_of(
             one.wanted_permission_set,
         )
         if wanted in sets or sets.is_outdated(name, version):
-            found.setdefault(
-                (name, version, wanted or name, one.wanted_version is not None), []
-            ).append(one)
+            found.setdefault((name, version, wanted or name, _has_wanted_set(one)), []).append(one)
     updates = []
     for (name, version, wanted, _), of_it in found.items():
         before, after = onboarding.versions.of(name, version), sets[wanted]

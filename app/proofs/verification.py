@@ -17,11 +17,12 @@ from sqlalchemy import select
 
 from app import metrics
 from app.access import AnyCaller, owned, tenant_of
+from app.approvals.requests import SetRequests
 from app.audit import Action, Actor, Outcome, log as audit
 from app.aws.sts import Sts, Told
 from app.clock import now
 from app.concurrency.places import pause
-from app.connections import allowed_roles, set_changes
+from app.connections import allowed_roles
 from app.errors import ConflictError
 from app.ids import Grant
 from app.permissions.permission_sets import PermissionSets
@@ -99,6 +100,16 @@ class _Tested(NamedTuple):
         )
 
 
+def _refusal_would_break(connection: Connection) -> bool:
+    """Return whether a refusal of its own External ID would be unexpected.
+
+    Then it changes the status. A pending role's refusal changes none, and a refusal after the end
+    of access is expected.
+    """
+    works = connection.status in {ConnectionStatus.VERIFIED, ConnectionStatus.INSECURE}
+    return works and not connection.has_ended(now())
+
+
 def _latest(connection: Connection) -> tuple[UUID, int] | None:
     return None if connection.proof is None else (connection.proof.id, connection.proof.count)
 
@@ -149,7 +160,7 @@ class Verification:
             connection = owned(db, caller, tenant_id, connection_id)
             connection.tenant.ensure_active()
             _ensure_open(db, caller, connection)
-            return _Tested(connection, connection.refusal_would_break_it(), plan_of(db, connection))
+            return _Tested(connection, _refusal_would_break(connection), plan_of(db, connection))
 
     def _prove_patiently(self, before: _Tested, trigger: Trigger, patience: float) -> Answers:
         deadline = time.monotonic() + patience
@@ -264,8 +275,8 @@ class Verification:
             drift = _drift(connection, was[1], proof.checked_at)
             if is_new or connection.version != was[0]:
                 _record(db, caller.actor, connection, finding, drift)
-            set_changes.apply_set_label(
-                db, self._sets, caller.actor, connection, finding.permission_set, by_tag=True
+            SetRequests(db, caller.actor, connection).apply_label(
+                self._sets, finding.permission_set, by_tag=True
             )
             if before.plan.rotates:
                 rotation.settle(db, caller.actor, tenant.id)

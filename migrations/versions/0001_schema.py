@@ -379,16 +379,18 @@ def upgrade() -> None:
         sa.Column("suspended_reason", sa.String(length=200), nullable=True),
         sa.Column("permission_set", sa.String(length=64), nullable=False),
         sa.Column("permission_set_version", sa.Integer(), nullable=True),
-        sa.Column("wanted_permission_set", sa.String(length=64), nullable=True),
-        sa.Column("wanted_version", sa.Integer(), nullable=True),
-        sa.Column("wanted_approved", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("tagged_set", sa.String(length=64), nullable=True),
         sa.Column("stack_set", sa.String(length=64), nullable=True),
         sa.Column("reads_itself", sa.Boolean(), nullable=True),
-        sa.Column("awaiting_approval", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("approval_id", sa.Uuid(), nullable=True),
+        sa.Column("move_id", sa.Uuid(), nullable=True),
         sa.CheckConstraint(
             "status <> 'verified' OR (role_unique_id IS NOT NULL AND verified_at IS NOT NULL)",
             name=op.f("ck_connections_verified_is_proven"),
+        ),
+        sa.CheckConstraint(
+            "status <> 'verified' OR approval_id IS NULL",
+            name=op.f("ck_connections_verified_is_approved"),
         ),
         sa.ForeignKeyConstraint(
             ["tenant_id", "external_id_id"],
@@ -434,8 +436,8 @@ def upgrade() -> None:
         "connections",
         ["tenant_id", "id"],
         unique=False,
-        sqlite_where=sa.text("wanted_permission_set IS NOT NULL"),
-        postgresql_where=sa.text("wanted_permission_set IS NOT NULL"),
+        sqlite_where=sa.text("move_id IS NOT NULL"),
+        postgresql_where=sa.text("move_id IS NOT NULL"),
     )
     op.create_index(
         "ix_connections_standing",
@@ -445,6 +447,54 @@ def upgrade() -> None:
     )
     op.create_index("ix_connections_status", "connections", ["status", "id"], unique=False)
     op.create_index(op.f("ix_connections_tried_at"), "connections", ["tried_at"], unique=False)
+    op.create_table(
+        "approvals",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("connection_id", sa.Uuid(), nullable=False),
+        sa.Column(
+            "subject",
+            sa.Enum(
+                "permission_set",
+                name="subject",
+                native_enum=False,
+                create_constraint=True,
+                length=20,
+            ),
+            nullable=False,
+        ),
+        sa.Column("permission_set", sa.String(length=64), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=True),
+        sa.Column("reason", sa.String(length=200), nullable=False),
+        sa.Column("asked_by", sa.String(length=16), nullable=False),
+        sa.Column("asked_by_id", sa.String(length=64), nullable=True),
+        sa.Column("asked_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column(
+            "decision",
+            sa.Enum(
+                "approved",
+                "not_needed",
+                "withdrawn",
+                name="decision",
+                native_enum=False,
+                create_constraint=True,
+                length=20,
+            ),
+            nullable=True,
+        ),
+        sa.Column("decided_by", sa.String(length=16), nullable=True),
+        sa.Column("decided_by_id", sa.String(length=64), nullable=True),
+        sa.Column("decided_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["tenant_id", "connection_id"],
+            ["connections.tenant_id", "connections.id"],
+            name=op.f("fk_approvals_tenant_id_connection_id"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name=op.f("fk_approvals_tenant_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_approvals")),
+    )
+    op.create_index("ix_approvals_connection_id", "approvals", ["connection_id"], unique=False)
     op.create_table(
         "rotations",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -594,6 +644,7 @@ def downgrade() -> None:
         "proofs",
         "external_id_trials",
         "rotations",
+        "approvals",
         "connections",
         "tenant_accounts",
         "registrations",

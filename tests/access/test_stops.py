@@ -62,7 +62,7 @@ class Place:
         """
         names = "inventory", "bucket-sync"
         wanted = names[time.monotonic_ns() % 2]
-        self.services.connections.ask_for_set(
+        self.services.approvals.ask_for_set(
             caller, self.tenant_id, self.connection_id, permission_set=wanted
         )
 

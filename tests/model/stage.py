@@ -218,7 +218,7 @@ class Stage:
             which,
         )
         connections = self._sql.execute(
-            "SELECT c.id, c.status, e.value, c.awaiting_approval FROM connections c"
+            "SELECT c.id, c.status, e.value, c.approval_id IS NOT NULL FROM connections c"
             " JOIN external_ids e ON e.id = c.external_id_id WHERE c.tenant_id = ?",
             which,
         )

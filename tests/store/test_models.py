@@ -17,6 +17,7 @@ from app.ids import Grant, RoleArn, new_external_id, new_id
 from app.store.database import SYSTEM, Database
 from app.store.models import (
     ApiKey,
+    Approval,
     AuditEvent,
     Connection,
     ConnectionStatus,
@@ -28,6 +29,7 @@ from app.store.models import (
     Trigger,
     Verdict,
 )
+from app.store.models.approval import ApprovalSubject
 from app.store.models.base import Suspension
 from app.store.models.proof_schedule import Interval
 from app.store.models.states import after_proof
@@ -105,6 +107,20 @@ class Rows:
         self.run(insert(Proof.__table__).values(**values))
         return values["id"]
 
+    def approval(self, tenant_id, connection_id, **fields) -> uuid.UUID:
+        values = {
+            "id": new_id(),
+            "tenant_id": tenant_id,
+            "connection_id": connection_id,
+            "subject": ApprovalSubject.PERMISSION_SET,
+            "permission_set": "bucket-sync",
+            "reason": "tests",
+            "asked_by": "operator",
+            "asked_at": NOW,
+        } | fields
+        self.run(insert(Approval.__table__).values(**values))
+        return values["id"]
+
     def event(self, **fields) -> uuid.UUID:
         values = {
             "id": new_id(),
@@ -154,14 +170,15 @@ def test_a_connection_needs_an_external_id_and_a_tenant(rows):
         rows.connection(None, rows.external_id(tenant))
 
 
-def test_a_proof_belongs_to_a_connection_of_the_same_tenant(rows):
+@pytest.mark.parametrize(("add", "model"), [(Rows.proof, Proof), (Rows.approval, Approval)])
+def test_a_proof_and_an_approval_belong_to_a_connection_of_the_same_tenant(rows, add, model):
     tenant, _, connection = rows.whole()
     with refused():
-        rows.proof(rows.tenant(), connection)
-    proof = rows.proof(tenant, connection)
+        add(rows, rows.tenant(), connection)
+    added = add(rows, tenant, connection)
     rows.run(delete(Connection.__table__).where(Connection.__table__.c.id == connection))
     with rows.database.read() as db:
-        assert db.get(Proof, proof) is None
+        assert db.get(model, added) is None
 
 
 # --- invariant 4: External IDs ---
@@ -235,6 +252,16 @@ def test_verified_is_proven(rows):
             )
 
 
+def test_verified_does_not_wait_for_an_approval(rows):
+    proven = {"role_unique_id": "AROAONE", "verified_at": NOW}
+    tenant, _, connection = rows.whole(**proven)
+    this = update(Connection.__table__).where(Connection.__table__.c.id == connection)
+    rows.run(this.values(approval_id=rows.approval(tenant, connection)))
+    with refused():
+        rows.run(this.values(status=ConnectionStatus.VERIFIED))
+    rows.run(this.values(status=ConnectionStatus.VERIFIED, approval_id=None))
+
+
 @pytest.mark.parametrize(
     ("table", "column"),
     [
@@ -244,12 +271,15 @@ def test_verified_is_proven(rows):
         (Connection.__table__, "due_for"),
         (Proof.__table__, "verdict"),
         (Proof.__table__, "trigger"),
+        (Approval.__table__, "subject"),
+        (Approval.__table__, "decision"),
     ],
     ids=str,
 )
 def test_a_state_is_one_of_the_known_words(rows, table, column):
     tenant, _, connection = rows.whole()
     rows.proof(tenant, connection)
+    rows.approval(tenant, connection)
     mine = table.c.id == tenant if table is Tenant.__table__ else table.c.tenant_id == tenant
     for word in ("", "Verified", "active "):
         with refused():
@@ -449,102 +479,13 @@ def test_any_state_can_be_suspended_and_comes_back_unproven_or_be_deleted(before
 
 
 def test_nothing_is_due_for_a_suspended_connection_until_it_is_resumed():
-    it = connection(S.PENDING, permission_set="reads", awaiting_approval=True)
-    it.ask_for_set("writes", approved=False)
+    it = connection(S.PENDING)
     it.suspend(WHY)
-    it.role_was_made_from("writes", 1, by_tag=True)
-    it.approve(NOW, "writes")
-    assert (it.permission_set, it.awaits_approval, it.status, it.due_at) == (
-        "writes",
-        False,
-        S.SUSPENDED,
-        None,
-    )
     it.make_due(NOW, Trigger.REGISTERED)
-    assert it.due_at is None
+    it.approve(NOW)
+    assert (it.status, it.due_at) == (S.SUSPENDED, None)
     it.resume()
     assert it.due_at is not None
-
-
-def test_asking_for_a_set_says_whether_that_changes_something():
-    it = connection(S.VERIFIED, permission_set="reads", wanted_approved=False)
-    asked = [
-        ("reads", True),
-        ("writes", False),
-        ("writes", False),
-        ("writes", True),
-        ("writes", False),
-        ("reads", False),
-    ]
-    changed = [it.ask_for_set(name, approved=approved) for name, approved in asked]
-    assert changed == [False, True, False, True, False, True]
-    it.role_was_made_from("reads", 1, by_tag=True)
-    assert (it.permission_set_version, it.wanted_approved) == (1, False)
-
-
-TAG, MESSAGE = True, False
-
-
-@pytest.mark.parametrize(
-    ("told", "expected"),
-    [
-        ([("writes", TAG)], "writes"),
-        ([("writes", MESSAGE)], "writes"),
-        ([("third", TAG)], "third"),
-        ([("third", MESSAGE)], ""),
-        ([("writes", MESSAGE), ("reads", MESSAGE)], "writes"),
-        ([("writes", MESSAGE), ("reads", TAG)], ""),
-        ([("writes", TAG), ("reads", MESSAGE)], "writes"),
-        ([("third", TAG), ("writes", MESSAGE)], "third writes"),
-        ([("third", TAG), ("writes", MESSAGE), ("reads", TAG)], ""),
-    ],
-)
-@pytest.mark.parametrize("withdrawn", [False, True])
-def test_which_sets_a_role_has_by_now_its_tag_and_its_stack_say(told, expected, withdrawn):
-    """A message only adds a set that was asked for, and takes back nothing. To withdraw the
-    request changes no role.
-    """
-    it = connection(S.VERIFIED, permission_set="reads")
-    it.ask_for_set("writes", approved=False)
-    for name, by_tag in told:
-        it.role_was_made_from(name, 1, by_tag=by_tag)
-    if withdrawn:
-        it.ask_for_set("reads", approved=False)
-    assert it.permission_sets == {"reads", *expected.split()}
-
-
-def test_a_role_that_has_moved_has_no_other_set():
-    it = connection(S.VERIFIED, permission_set="reads")
-    it.ask_for_set("writes", approved=False)
-    for by_tag in (TAG, MESSAGE):
-        it.role_was_made_from("writes", 1, by_tag=by_tag)
-    it.approve(NOW)
-    assert (it.permission_set, it.permission_sets) == ("writes", {"writes"})
-
-
-@pytest.mark.parametrize("approved_first", [True, False])
-def test_a_message_that_moves_a_role_whose_tag_is_read_leaves_its_old_set_until_the_tag_says_so(
-    approved_first,
-):
-    it = connection(S.VERIFIED, permission_set="writes", reads_itself=True)
-    it.role_was_made_from("writes", 1, by_tag=True)
-    it.ask_for_set("reads", approved=approved_first)
-    it.role_was_made_from("reads", 1, by_tag=False)
-    if not approved_first:
-        it.approve(NOW)
-    assert (it.permission_set, it.permission_sets) == ("reads", {"reads", "writes"})
-    it.role_was_made_from("reads", 1, by_tag=False)
-    assert it.permission_sets == {"reads", "writes"}, "nor does a second message say so"
-    it.role_was_made_from("reads", 1, by_tag=True)
-    assert it.permission_sets == {"reads"}
-
-
-def test_a_second_request_does_not_make_a_message_take_back_what_an_earlier_one_said():
-    it = connection(S.VERIFIED, permission_set="reads")
-    for name in ("writes", "third"):
-        it.ask_for_set(name, approved=False)
-        it.role_was_made_from(name, 1, by_tag=False)
-    assert it.permission_sets == {"reads", "writes", "third"}
 
 
 def test_a_recreated_role_is_pending_and_due_and_unpinned():

@@ -14,6 +14,7 @@ Deleted tenants and connections stay as rows. So nothing of theirs is ever given
 """
 
 from app.store.models.api_key import ApiKey
+from app.store.models.approval import Approval, ApprovalDecision
 from app.store.models.audit import ISSUED, NOT_ISSUED, NOT_ISSUED_TO, AuditEvent
 from app.store.models.base import Suspension
 from app.store.models.connection import IN_ROUTINE, URGENT, Connection, Proof, live_of

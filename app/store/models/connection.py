@@ -20,21 +20,22 @@ from sqlalchemy.sql import ColumnElement
 from app.clock import now
 from app.errors import ConflictError, SuspendedError
 from app.ids import ExternalId, Grant, RoleArn
-from app.store.models import proof_schedule as schedule, states
+from app.store.models import states
 from app.store.models.base import (
     Base,
     Identified,
     Suspendable,
     Suspension,
+    index_where,
     same_tenant,
     state_column,
 )
+from app.store.models.proof_schedule import Interval, ProofSchedule, next_settling
 from app.store.models.role_sets import RoleSets
-from app.store.models.states import ConnectionStatus, Trigger, Verdict, why_not
+from app.store.models.states import ConnectionStatus, StackState, Trigger, Verdict
 from app.store.models.tenant import ExternalIdRow, Tenant, TenantOwned
 
 _REPORTS_APART = timedelta(minutes=1)
-_LATE = timedelta(seconds=30)  # after the end of an access, because clocks differ
 _FRESH = timedelta(days=1)  # maximum age of a proof that an approval may rest on
 
 
@@ -63,15 +64,18 @@ class Proof(Identified, TenantOwned, Base):
     def says(self, verdict: Verdict, checks: list[Any], warnings: list[Any]) -> bool:
         return (self.verdict, self.checks, self.warnings) == (verdict, checks, warnings)
 
+    def passed_since(self, oldest: datetime) -> bool:
+        return self.verdict is Verdict.PROVEN and self.checked_at >= oldest
+
 
 # Conditions of indexes, one for each kind of claim.
-NEVER_TRIED = text("proof_id IS NULL")
-_MOVING = text("wanted_permission_set IS NOT NULL")
-_ROUTINE = "due_for = 'scheduled' AND status <> 'pending'"
-_URGENT = "due_for <> 'scheduled' OR status = 'pending'"
+_NEVER_TRIED = text("proof_id IS NULL")
+_MOVING = text("move_id IS NOT NULL")
+_ROUTINE = text("due_for = 'scheduled' AND status <> 'pending'")
+_URGENT = text("due_for <> 'scheduled' OR status = 'pending'")
 
 
-class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
+class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
     """A tenant's link to one IAM role. ConnectionStatus shows its states and their transitions.
 
     The role never changes: another role is another connection with a proof of its own. Only a proof
@@ -89,36 +93,16 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
             "status <> 'verified' OR (role_unique_id IS NOT NULL AND verified_at IS NOT NULL)",
             name="verified_is_proven",
         ),
+        CheckConstraint("status <> 'verified' OR approval_id IS NULL", name="verified_is_approved"),
         Index("ix_connections_account_id", "account_id", "id"),
         Index("ix_connections_status", "status", "id"),
         # Each urgency is one range, in order of creation (app/connections/listing.py). The count of
         # each status uses the index too.
         Index("ix_connections_standing", "tenant_id", "status", "refuses", "id"),
-        Index(
-            "ix_connections_due_urgent",
-            "due_at",
-            sqlite_where=text(_URGENT),
-            postgresql_where=text(_URGENT),
-        ),
-        Index(
-            "ix_connections_due_routine",
-            "due_at",
-            sqlite_where=text(_ROUTINE),
-            postgresql_where=text(_ROUTINE),
-        ),
-        Index(
-            "ix_connections_moving",
-            "tenant_id",
-            "id",
-            sqlite_where=_MOVING,
-            postgresql_where=_MOVING,
-        ),
-        Index(
-            "ix_connections_due_first",
-            "due_at",
-            sqlite_where=NEVER_TRIED,
-            postgresql_where=NEVER_TRIED,
-        ),
+        index_where("ix_connections_due_urgent", "due_at", where=_URGENT),
+        index_where("ix_connections_due_routine", "due_at", where=_ROUTINE),
+        index_where("ix_connections_due_first", "due_at", where=_NEVER_TRIED),
+        index_where("ix_connections_moving", "tenant_id", "id", where=_MOVING),
     )
 
     external_id_id: Mapped[UUID]
@@ -133,31 +117,14 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
     # The latest proof; no foreign key, as proofs refer to connections
     proof_id: Mapped[UUID | None]
     verified_at: Mapped[datetime | None]
-    # The time of the next proof (None: never), and the start of its schedule
-    # (app/store/models/proof_schedule.py).
-    due_at: Mapped[datetime | None] = mapped_column(default=now)
-    due_since: Mapped[datetime | None]
-    due_for: Mapped[Trigger] = mapped_column(
-        state_column(Trigger, "due_for"), default=Trigger.CREATED
-    )
     # True when only the account was given. Deputy then looks for the kit's role there. The number
     # of such searches per tenant is limited.
     found_by_account: Mapped[bool] = mapped_column("sought", default=False, server_default=false())
-    stack: Mapped[states.StackState | None] = mapped_column(
-        state_column(states.StackState, "stack")
-    )
+    stack: Mapped[StackState | None] = mapped_column(state_column(StackState, "stack"))
     # The stack that last registered the role; None if that is unknown.
     stack_id: Mapped[str | None] = mapped_column(String(512))
     # True for a pending connection whose role refused the latest proof. The customer can repair it.
     refuses: Mapped[bool] = mapped_column(default=False, server_default=false())
-    # The latest attempt at a proof, and the first of the consecutive refusals of its own External
-    # ID.
-    tried_at: Mapped[datetime | None] = mapped_column(index=True)
-    refusing_since: Mapped[datetime | None]
-    # End of access, from the trust policy at its last reading, or from its stack's message
-    access_until: Mapped[datetime | None]
-    # Latest effective report of a client that AWS refused a session
-    refused_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
     deleted_at: Mapped[datetime | None]
     # Deleted by a key that is bound to the tenant; otherwise only the vendor revives it
@@ -178,28 +145,7 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
     @property
     def why(self) -> str | None:
         """The reason why it does not issue, in words; None if it issues."""
-        withdrawn = self.external_id_row.is_withdrawn
-        reason = why_not(
-            self.tenant.status,
-            self.status,
-            awaiting_approval=self.awaiting_approval,
-            withdrawn=withdrawn,
-        )
-        if reason is None or reason != states.SEE_VERIFICATION.get(self.status):
-            return reason
-        return self._what_failed() or reason
-
-    def _what_failed(self) -> str | None:
-        """Return what its role does, in the customer's words.
-
-        The words include "now" if the connection was proven before.
-        """
-        if self.ended_at:
-            return f"Its access ended on {self.ended_at:%-d %B %Y, %H:%M} UTC, as the customer set."
-        checks = self.proof.checks if self.proof else []
-        failed = {check["name"] for check in checks if check["outcome"] == "failed"}
-        words = next((words for names, words in states.FAILED if names <= failed), None)
-        return words and words.format(now=" now" if self.verified_at else "")
+        return states.why_not(self)
 
     @property
     def issues(self) -> bool:
@@ -299,52 +245,23 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
 
     @property
     def ended_at(self) -> datetime | None:
-        return (
-            self.access_until
-            if self.status is ConnectionStatus.ENDED and self.has_ended(now())
-            else None
-        )
+        ended = self.status is ConnectionStatus.ENDED and self.has_ended(now())
+        return self.access_until if ended else None
 
-    def has_ended(self, at: datetime) -> bool:
-        """Return whether the customer's end of access has passed. A refusal is then expected."""
-        return self.access_until is not None and self.access_until <= at
-
-    def refusal_would_break_it(self) -> bool:
-        """Return whether a refusal of its own External ID would be unexpected.
-
-        Then it changes the status. A pending role's refusal changes none, and a refusal after the
-        end of access is expected.
-        """
-        return self.status in {
-            ConnectionStatus.VERIFIED,
-            ConnectionStatus.INSECURE,
-        } and not self.has_ended(now())
-
-    def note_attempt(self, at: datetime, *, refused: bool) -> None:
-        """Record an attempt at a proof. `refused`: the role refused its own External ID."""
-        self.tried_at = at
-        self.refusing_since = (
-            (self.refusing_since or at) if refused and not self.has_ended(at) else None
-        )
-
-    def apply_verdict(
-        self, proof: Proof, role_unique_id: str | None, interval: schedule.Interval
-    ) -> None:
+    def apply_verdict(self, proof: Proof, role_unique_id: str | None, interval: Interval) -> None:
         """Store the result of a proof of this version, and schedule the next proof.
 
         `interval`: between two routine proofs.
         """
         self.proof_id = proof.id
         before = self.status, self.role_unique_id
-        ended = self.has_ended(proof.checked_at)
-        after = states.after_proof(
-            self.status, proof.verdict, ended=ended, approved=not self.awaiting_approval
-        )
+        ended, approved = self.has_ended(proof.checked_at), not self.awaiting_approval
+        after = states.after_proof(self.status, proof.verdict, ended=ended, approved=approved)
         if proof.verdict is Verdict.PROVEN:
             self.role_unique_id = role_unique_id
             # A role that is proven after its end of access has none any more
             self.access_until = None if ended else self.access_until
-            self.verified_at = self.verified_at if self.awaiting_approval else proof.checked_at
+            self.verified_at = proof.checked_at if approved else self.verified_at
         changed = (after, self.role_unique_id) != before
         if changed:
             self._become(after)
@@ -353,66 +270,31 @@ class Connection(Identified, TenantOwned, Suspendable, RoleSets, Base):
         # Before there is a stack, the customer has nothing to repair.
         refused = proof.verdict is Verdict.UNASSUMABLE and self.status is ConnectionStatus.PENDING
         self.refuses = refused and not self.is_only_an_account
-        if changed or self.due_since is None:
-            self.due_since = proof.checked_at
-        self.due_at, self.due_for = (
-            self._next_due(proof, self.due_since, interval),
-            Trigger.SCHEDULED,
-        )
-        if self.status is ConnectionStatus.VERIFIED and not schedule.next_settling(
-            self.due_since, proof.checked_at
-        ):
+        self.schedule_next(self.status, proof.verdict, proof.checked_at, interval, restarts=changed)
+        if self.status is ConnectionStatus.VERIFIED and self.is_settled(proof.checked_at):
             self.stack = None  # the role outlived its stack
 
-    def approve(self, at: datetime, permission_set: str | None = None) -> None:
-        """Approve one permission set for the vendor. Another set that waits goes on waiting.
+    def approve(self, approved_at: datetime) -> None:
+        """Apply the vendor's approval of its own permission set.
 
-        After the approval of its own set, the connection is verified at once if its latest proof
-        passed and is fresh. That proof must be later than the event that last made the connection
-        due (a resume, a stack's message). Otherwise a proof becomes due. Raises what
-        `set_to_approve` raises.
+        The connection is verified at once if its latest proof passed and is fresh. That proof must
+        be later than the event that last made the connection due (a resume, a stack's message).
+        Otherwise a proof becomes due.
         """
-        self.approved_set = self.set_to_approve(permission_set)
-        if self.approved_set == self.wanted_permission_set:
-            self.wanted_approved = True
-            self._move()
+        self.set_approval(None)
+        proof, oldest = self.proof, max(approved_at - _FRESH, self.due_since or approved_at)
+        if (
+            proof is None
+            or not proof.passed_since(oldest)
+            or self.external_id_row.is_withdrawn
+            or self.status is ConnectionStatus.SUSPENDED
+        ):
+            self.make_due(approved_at, Trigger.REQUESTED)
             return
-        self.awaiting_approval = False
-        if self.status is ConnectionStatus.SUSPENDED:
-            return
-        oldest, proof = max(at - _FRESH, self.due_since or at), self.proof
-        passed = (
-            proof is not None
-            and proof.verdict is Verdict.PROVEN
-            and not self.external_id_row.is_withdrawn
-        )
-        if proof is not None and passed and proof.checked_at >= oldest:
-            self._become(ConnectionStatus.VERIFIED)
-            self.verified_at = self.due_since = proof.checked_at
-            self.due_at, self.due_for = (
-                schedule.next_settling(self.verified_at, at) or at,
-                Trigger.SCHEDULED,
-            )
-        else:
-            self.make_due(at, Trigger.REQUESTED)
-
-    def _next_due(
-        self, proof: Proof, since: datetime, interval: schedule.Interval
-    ) -> datetime | None:
-        at = proof.checked_at
-        if self.status is ConnectionStatus.PENDING:
-            return schedule.next_search(since, at)
-        turn = schedule.next_turn(self.id, at, interval.every)
-        # Compare by subtraction: the date may be the last possible one, and a sum would overflow.
-        if self.access_until and at - _LATE < self.access_until < turn:
-            turn = self.access_until + _LATE
-        if proof.verdict is Verdict.INCONCLUSIVE:
-            sooner: datetime | None = at + interval.pause
-        elif self.status is not ConnectionStatus.VERIFIED:
-            sooner = schedule.next_soon(since, at)
-        else:
-            sooner = schedule.next_settling(since, at)
-        return min(turn, sooner or turn)
+        self._become(ConnectionStatus.VERIFIED)
+        self.verified_at = self.due_since = proof.checked_at
+        self.due_at = next_settling(proof.checked_at, approved_at) or approved_at
+        self.due_for = Trigger.SCHEDULED
 
     def proven_until(self, max_age: int) -> datetime | None:
         """Return the time until which its latest proof allows issuing. `max_age`: PROOF_MAX_AGE."""

@@ -13,6 +13,12 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.clock import now
+from app.store.models.base import Identified, state_column
+from app.store.models.states import ConnectionStatus, Trigger, Verdict
+
 _MINUTE = 60  # seconds
 
 
@@ -50,6 +56,7 @@ _SOON = tuple(timedelta(seconds=seconds) for seconds in (5, 15, 30, 60))
 _HOURLY = timedelta(hours=1)
 _GIVEN_UP = timedelta(days=14)
 _SETTLING = (timedelta(minutes=2), timedelta(minutes=15))
+_LATE = timedelta(seconds=30)  # after the end of an access, because clocks differ
 
 
 def next_soon(since: datetime, at: datetime) -> datetime | None:
@@ -90,3 +97,68 @@ def next_turn(connection_id: UUID, at: datetime, every: timedelta) -> datetime:
 def next_settling(since: datetime, at: datetime) -> datetime | None:
     """Return when to repeat the first proof at `since`; None after the last repetition."""
     return next((since + pause for pause in _SETTLING if at < since + pause), None)
+
+
+class ProofSchedule(Identified):
+    """The columns of a connection's proofs: the next one, the latest attempt, the end of access."""
+
+    # The time of the next proof (None: never), and the start of its schedule.
+    due_at: Mapped[datetime | None] = mapped_column(default=now)
+    due_since: Mapped[datetime | None]
+    due_for: Mapped[Trigger] = mapped_column(
+        state_column(Trigger, "due_for"), default=Trigger.CREATED
+    )
+    # The latest attempt at a proof, and the first of the consecutive refusals of its own External
+    # ID.
+    tried_at: Mapped[datetime | None] = mapped_column(index=True)
+    refusing_since: Mapped[datetime | None]
+    # Latest effective report of a client that AWS refused a session
+    refused_at: Mapped[datetime | None]
+    # End of access, from the trust policy at its last reading, or from its stack's message
+    access_until: Mapped[datetime | None]
+
+    def has_ended(self, at: datetime) -> bool:
+        """Return whether the customer's end of access has passed. A refusal is then expected."""
+        return self.access_until is not None and self.access_until <= at
+
+    def note_attempt(self, at: datetime, *, refused: bool) -> None:
+        """Record an attempt at a proof. `refused`: the role refused its own External ID."""
+        self.tried_at = at
+        self.refusing_since = (
+            (self.refusing_since or at) if refused and not self.has_ended(at) else None
+        )
+
+    def is_settled(self, checked_at: datetime) -> bool:
+        """Return whether the first proofs after the start of the schedule are over."""
+        return self.due_since is not None and not next_settling(self.due_since, checked_at)
+
+    def schedule_next(
+        self,
+        status: ConnectionStatus,
+        verdict: Verdict,
+        checked_at: datetime,
+        interval: Interval,
+        *,
+        restarts: bool,
+    ) -> None:
+        """Schedule the proof after one with this verdict. `status`: after that proof.
+
+        `restarts`: the schedule begins again.
+        """
+        if restarts or self.due_since is None:
+            self.due_since = checked_at
+        self.due_for, since = Trigger.SCHEDULED, self.due_since
+        if status is ConnectionStatus.PENDING:
+            self.due_at = next_search(since, checked_at)
+            return
+        turn = next_turn(self.id, checked_at, interval.every)
+        # Compare by subtraction: the date may be the last possible one, and a sum would overflow.
+        if self.access_until and checked_at - _LATE < self.access_until < turn:
+            turn = self.access_until + _LATE
+        if verdict is Verdict.INCONCLUSIVE:
+            sooner: datetime | None = checked_at + interval.pause
+        elif status is not ConnectionStatus.VERIFIED:
+            sooner = next_soon(since, checked_at)
+        else:
+            sooner = next_settling(since, checked_at)
+        self.due_at = min(turn, sooner or turn)

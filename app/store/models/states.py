@@ -1,8 +1,12 @@
 """The states of tenants, External IDs, connections and stacks, and the verdicts of proofs."""
 
 import enum
+from typing import TYPE_CHECKING
 
 from app.errors import SuspendedError
+
+if TYPE_CHECKING:
+    from app.store.models.connection import Connection
 
 
 class TenantStatus(enum.StrEnum):
@@ -135,7 +139,7 @@ SEE_VERIFICATION = {
     ConnectionStatus.ENDED: "Its access has ended, as the customer set.",
     ConnectionStatus.INSECURE: "Its role lets strangers in; see verification.",
 }
-_WHY_NOT = SEE_VERIFICATION | {
+_WHY_NOT = {
     ConnectionStatus.PENDING: "Its role is not proven yet; see verification.",
     ConnectionStatus.SUSPENDED: "The connection is suspended; resume it first.",
 }
@@ -152,7 +156,7 @@ ONLY_US = "trust_policy_names_only_us"
 
 # Descriptions of failed checks. The first entry whose names are all among the failed checks
 # applies. `{now}` marks the place of the word.
-FAILED = (
+_FAILED = (
     ({MISSING, FOREIGN}, "The role{now} accepts any External ID."),
     ({MISSING}, "The role{now} lets us in without an External ID."),
     ({FOREIGN}, "The role{now} accepts an External ID that is not this tenant's."),
@@ -163,18 +167,28 @@ FAILED = (
 )
 
 
-def why_not(
-    tenant: TenantStatus,
-    connection: ConnectionStatus,
-    *,
-    awaiting_approval: bool = False,
-    withdrawn: bool = False,
-) -> str | None:
+def why_not(connection: "Connection") -> str | None:
     """Return the reason why a connection does not issue, in words; None if it issues."""
-    if tenant is not TenantStatus.ACTIVE:
+    status = connection.status
+    if connection.tenant.status is not TenantStatus.ACTIVE:
         return "The tenant is suspended; resume it first."
-    if awaiting_approval and connection is ConnectionStatus.PENDING:
+    if connection.awaiting_approval and status is ConnectionStatus.PENDING:
         return AWAITING_APPROVAL
-    if withdrawn and connection is ConnectionStatus.VERIFIED:
+    if connection.external_id_row.is_withdrawn and status is ConnectionStatus.VERIFIED:
         return WITHDRAWN
-    return _WHY_NOT.get(connection)
+    if status in SEE_VERIFICATION:
+        return _what_failed(connection) or SEE_VERIFICATION[status]
+    return _WHY_NOT.get(status)
+
+
+def _what_failed(connection: "Connection") -> str | None:
+    """Return what the connection's role does, in the customer's words.
+
+    The words include "now" if the connection was proven before.
+    """
+    if ended_at := connection.ended_at:
+        return f"Its access ended on {ended_at:%-d %B %Y, %H:%M} UTC, as the customer set."
+    checks = connection.proof.checks if connection.proof else []
+    failed = {check["name"] for check in checks if check["outcome"] == "failed"}
+    words = next((words for names, words in _FAILED if names <= failed), None)
+    return words and words.format(now=" now" if connection.verified_at else "")
