@@ -29,6 +29,7 @@ from sqlalchemy import make_url
 from app.access import api_keys
 from app.access.callers import ALL_SCOPES
 from app.access.key_uses import KeyUses
+from app.audit.events import Event
 from app.aws import sts
 from app.config import Broker, Config
 from app.factory import create_app
@@ -41,6 +42,7 @@ from sandbox.vendor import VENDOR_ACCOUNT, Vendor, VendorStack, deploy_canary, d
 from tests.support import choice, compile_once, fixtures, logged_secrets, open_transactions
 from tests.support.cast import OPERATOR, Api, Customer, World
 from tests.support.databases import begin_run, end_run, new_database
+from tests.support.event_details import checking
 
 if TYPE_CHECKING:
     from sandbox.server import Sandbox
@@ -287,6 +289,7 @@ def customer(aws: Sandbox) -> Customer:
     return Customer(aws)
 
 
+Event.row = checking(Event.row)
 refusals.OF_TENANT = 1_000_000  # before a service is made
 schedule_key_uses = KeyUses._schedule
 # A minute later, and when the process ends, the test's database is gone

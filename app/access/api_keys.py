@@ -17,7 +17,6 @@ import hmac
 import secrets
 from collections.abc import Collection
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Select, func, select
@@ -35,7 +34,8 @@ from app.access import (
 from app.access.callers import ALL_SCOPES, MAKES_KEYS
 from app.access.families import FamilySummary, Making
 from app.access.key_uses import KeyUses
-from app.audit import Action, Actor, Event, log as audit
+from app.audit import Actor, actions
+from app.audit.details import KeyReference
 from app.clock import now
 from app.errors import ConflictError, ForbiddenError, ValidationFailedError
 from app.ids import new_id
@@ -169,7 +169,7 @@ class ApiKeys:
         with self._db.write(families.ending(caller, query)) as db:
             key = one_or_not_found(db, query)
             _ensure_may_end(db, caller, key)
-            _record(db, caller.actor, Action.KEY_REVOKED, key, families.revoke_family(db, key))
+            _revoke(db, caller.actor, key)
 
     def replace_key(
         self, caller: Caller, key_id: UUID, *, grace_seconds: int = GRACE_SECONDS
@@ -196,8 +196,16 @@ class ApiKeys:
             ends = now() + timedelta(seconds=grace_seconds)
             old.replaced_by, old.expires_at = successor.id, _earlier(old.expires_at, ends)
             _, text = _add(db, caller.actor, successor, generate_key())
-            details = {"successor_id": str(successor.id), "grace_seconds": grace_seconds}
-            _record(db, caller.actor, Action.KEY_REPLACED, old, details)
+            actions.KEY_REPLACED.record(
+                db,
+                caller.actor,
+                {
+                    **_reference(old),
+                    "successor_id": str(successor.id),
+                    "grace_seconds": grace_seconds,
+                },
+                tenant_id=old.tenant_id,
+            )
             return successor, families.summarize_family(db, successor), text
 
     # For the operator: flask --app wsgi keys …
@@ -256,27 +264,35 @@ class ApiKeys:
         query = select(ApiKey).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
         with self._db.write(families.ending(operator, query)) as db:
             key = one_or_not_found(db, query)
-            _record(db, operator.actor, Action.KEY_REVOKED, key, families.revoke_family(db, key))
+            _revoke(db, operator.actor, key)
 
 
 def _add(db: Session, actor: Actor, key: ApiKey, text: str) -> tuple[ApiKey, str]:
     key.lookup, key.digest = text[4:20], callers.digest_of(text)
     db.add(key)
     db.flush()
-    details = {
-        "scopes": sorted(callers.from_bits(key.scope_bits)),
-        "may_give": sorted(callers.from_bits(key.may_give_bits)) or None,
-        "permission_sets": key.permission_sets,
-    }
-    _record(db, actor, Action.KEY_CREATED, key, details)
+    actions.KEY_CREATED.record(
+        db,
+        actor,
+        {
+            **_reference(key),
+            "scopes": sorted(callers.from_bits(key.scope_bits)),
+            "may_give": sorted(callers.from_bits(key.may_give_bits)) or None,
+            "permission_sets": key.permission_sets,
+        },
+        tenant_id=key.tenant_id,
+    )
     return key, text
 
 
-def _record(
-    db: Session, actor: Actor, action: Action, key: ApiKey, details: dict[str, Any]
-) -> None:
-    about = {"api_key_id": str(key.id), "name": key.name}
-    audit.record(db, Event(actor, action, about | details, tenant_id=key.tenant_id))
+def _revoke(db: Session, actor: Actor, key: ApiKey) -> None:
+    actions.KEY_REVOKED.record(
+        db, actor, {**_reference(key), **families.revoke_family(db, key)}, tenant_id=key.tenant_id
+    )
+
+
+def _reference(key: ApiKey) -> KeyReference:
+    return {"api_key_id": str(key.id), "name": key.name}
 
 
 def _successor(old: ApiKey, caller: Caller) -> ApiKey:

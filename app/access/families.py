@@ -29,6 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session, aliased
 
 from app.access.callers import Caller, Scope, from_bits, live_at
+from app.audit.details import RevokedFamily
 from app.clock import now
 from app.errors import NotFoundError
 from app.store import locks
@@ -212,7 +213,7 @@ def _family_of(key_id: UUID) -> CTE:
     return family(select(ApiKey.id).where(ApiKey.id == key_id))
 
 
-def revoke_family(db: Session, key: ApiKey) -> dict[str, Any]:
+def revoke_family(db: Session, key: ApiKey) -> RevokedFamily:
     """Revoke the key and its family, in a transaction of `Ending`.
 
     Returns details for the audit event.

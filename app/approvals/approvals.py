@@ -4,7 +4,7 @@ from uuid import UUID
 
 from app.access import Caller, owned, tenant_of
 from app.approvals.requests import SetRequests
-from app.audit import Action, log as audit
+from app.audit import actions
 from app.config import Config
 from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.store.database import Database, Session
@@ -54,12 +54,12 @@ class Approvals:
             elif caller.tenant_id is None:
                 decision = ApprovalDecision.APPROVED
             if SetRequests(db, caller.actor, connection).ask_for(chosen.name, decision):
-                details = {
-                    "permission_set": chosen.name,
-                    "awaiting_approval": chosen.name in connection.sets_to_approve,
-                }
-                audit.record_about(
-                    db, caller.actor, Action.CONNECTION_SET_ASKED, connection, details
+                awaiting = chosen.name in connection.sets_to_approve
+                actions.CONNECTION_SET_ASKED.record_about(
+                    db,
+                    caller.actor,
+                    connection,
+                    {"permission_set": chosen.name, "awaiting_approval": awaiting},
                 )
             return connection
 
@@ -81,15 +81,20 @@ class Approvals:
             caller.require_unbound()
             tenant.ensure_active()
             db.refresh(connection.external_id_row)  # it may be as old as the wait for the lock
-            sets_before = {
-                "permission_set": connection.permission_set,
-                "wanted_permission_set": connection.wanted_permission_set,
-            }
+            was, own_set = connection.status, connection.permission_set
+            requested_set = connection.wanted_permission_set
             SetRequests(db, caller.actor, connection).approve(permission_set)
-            details = {
-                "status": connection.status.value,
-                "approved": connection.approved_set,
-                **sets_before,
-            }
-            audit.record_about(db, caller.actor, Action.CONNECTION_APPROVED, connection, details)
+            actions.CONNECTION_APPROVED.record_about(
+                db,
+                caller.actor,
+                connection,
+                {
+                    "was": was,
+                    "status": connection.status,
+                    "version": connection.version,
+                    "approved": connection.approved_set,
+                    "permission_set": own_set,
+                    "wanted_permission_set": requested_set,
+                },
+            )
             return connection

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.audit import Action, Actor, log as audit
+from app.audit import Actor, actions
 from app.clock import now
 from app.errors import ConflictError
 from app.ids import new_id
@@ -123,18 +123,19 @@ class SetRequests:
         connection, move = self.connection, self.connection.move
         if move is None or move.waits or move.version is None:
             return
-        details = {
-            "from": connection.permission_set,
-            "to": move.permission_set,
-            "version": move.version,
-        }
+        before = connection.permission_set
         connection.change_set(move.permission_set, move.version)
         connection.set_move(None)
         if connection.approval is not None:  # of the set before
             self._decide(connection.approval, ApprovalDecision.WITHDRAWN)
             connection.set_approval(None)
             connection.make_due(now(), Trigger.REQUESTED)
-        audit.record_about(self.db, self.actor, Action.CONNECTION_SET_CHANGED, connection, details)
+        actions.CONNECTION_SET_CHANGED.record_about(
+            self.db,
+            self.actor,
+            connection,
+            {"from": before, "to": move.permission_set, "permission_set_version": move.version},
+        )
 
     def _open(self, permission_set: str, reason: str) -> Approval:
         request = Approval(

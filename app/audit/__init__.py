@@ -1,3 +1,3 @@
 """The registry of actions, the log, and the group commit of events."""
 
-from app.audit.events import WORKER, Action, Actor, Event, Outcome
+from app.audit.events import WORKER, Actor, Event

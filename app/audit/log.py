@@ -1,7 +1,7 @@
 """The audit log: who did what, when, to which connection, and with what outcome.
 
-It never holds a secret. `record` writes into the caller's transaction, so a change and its event
-are stored together or not at all. Events that change nothing (issuances, refusals) are stored
+It never holds a secret. `Action.record` writes into the caller's transaction, so a change and its
+event are stored together or not at all. Events that change nothing (issuances, refusals) are stored
 alone, by group commit.
 """
 
@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, ColumnElement, Select, and_, func, literal, select
 
-from app.audit.events import Action, Actor, Event, Outcome
+from app.audit.events import Event
 from app.audit.insert import AuditBatch
 from app.concurrency.group_commit import GroupCommit
 from app.errors import NotFoundError, ValidationFailedError
@@ -25,27 +25,6 @@ from app.store.revocation_log import RevocationLog
 ID_AND_TIME = timedelta(seconds=5)  # upper bound of the time between an event's id and its time
 PATIENCE = 1.5  # seconds to wait for a group commit
 _WINDOW = 5_000  # upper bound of the events read for a page whose filter has no index
-
-
-Details = dict[str, Any]
-
-
-def record(db: Session, event: Event) -> None:
-    """Append this event to this transaction, without a check of the revocation counter."""
-    db.add(AuditEvent(**event.row()))
-
-
-def record_about(
-    db: Session,
-    actor: Actor,
-    action: Action,
-    connection: Connection,
-    details: Details,
-    *,
-    outcome: Outcome = "ok",
-) -> None:
-    """Append an event about this connection to this transaction."""
-    record(db, Event(actor, action, details, outcome, connection.tenant_id, connection.id))
 
 
 class EventFilter(NamedTuple):

@@ -5,8 +5,8 @@ from datetime import datetime
 
 from sqlalchemy import select, update
 
-from app.audit.events import Action, Actor, Event
-from app.audit.log import record
+from app.audit import actions
+from app.audit.events import Actor
 from app.store.database import SYSTEM, Database
 from app.store.models import AuditEvent, Configuration
 
@@ -26,6 +26,6 @@ def record_restore(db: Database, actor: Actor) -> datetime | None:
         session.execute(
             update(Configuration).values(revocation_counter=Configuration.revocation_counter + away)
         )
-        details = {"reaches": newest and newest.isoformat(timespec="seconds")}
-        record(session, Event(actor, Action.DATABASE_RESTORED, details))
+        reaches = None if newest is None else newest.isoformat(timespec="seconds")
+        actions.DATABASE_RESTORED.record(session, actor, {"reaches": reaches})
         return newest

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import click
 
-from app.audit.events import Action
+from app.audit import actions
 from app.audit.log import EventFilter
 from app.cli.finding import connection_called, key_called, tenant_id_called
 from app.cli.operator import TENANT, Noun, Row, columns, every, pages, row_of, services
@@ -85,7 +85,7 @@ _ACTIONS = click.option(
     "--action",
     "actions",
     multiple=True,
-    type=click.Choice([action.value for action in Action]),
+    type=click.Choice([*actions.ACTIONS]),
     metavar="NOUN.VERB",
     help="Repeat for several.",
 )
@@ -174,9 +174,7 @@ def _follow(feed: Any, after: UUID) -> Iterator[list[Row]]:
 
 
 def _issued(tenant: str, since: datetime, until: datetime | None = None) -> Iterator[AuditEvent]:
-    wanted = _filter(
-        tenant, None, actions=(Action.CREDENTIALS_ISSUED.value,), since=since, until=until
-    )
+    wanted = _filter(tenant, None, actions=(actions.CREDENTIALS_ISSUED,), since=since, until=until)
     return every(partial(services().audit.events, None, wanted))
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from app.access import Caller, ensure_room, one_or_not_found, owned, tenant_of
 from app.approvals.approvals import must_be_approved
 from app.approvals.requests import SetRequests
-from app.audit import Action, Actor, log as audit
+from app.audit import Actor, actions
 from app.clock import now
 from app.config import Config
 from app.connections import allowed_roles, kit_names
@@ -182,8 +182,8 @@ class Connections:
                     approved=caller.tenant_id is None,
                 )
                 yield db, connection
-                audit.record_about(
-                    db, caller.actor, Action.CONNECTION_CREATED, connection, {"role_arn": role.text}
+                actions.CONNECTION_CREATED.record_about(
+                    db, caller.actor, connection, {"role_arn": role.text}
                 )
         except (
             IntegrityError
@@ -239,9 +239,13 @@ class Connections:
             owned(db, caller, tenant_id, connection_id)
         with self._db.write(caller) as db:
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
+            was = connection.status
             connection.suspend(caller.suspension(reason))
-            audit.record_about(
-                db, caller.actor, Action.CONNECTION_SUSPENDED, connection, {"reason": reason}
+            actions.CONNECTION_SUSPENDED.record_about(
+                db,
+                caller.actor,
+                connection,
+                {"was": was, "version": connection.version, "reason": reason},
             )
             return connection
 
@@ -265,10 +269,14 @@ class Connections:
             if never_proven and connection.status is ConnectionStatus.SUSPENDED:
                 # Otherwise suspended searches could pile up and be resumed together.
                 _ensure_few_searches(db, tenant_id)
+            was = connection.status
             connection.resume()
             connection.due_at = now() + _OWN_PROOF
-            audit.record_about(
-                db, caller.actor, Action.CONNECTION_RESUMED, connection, {"reason": reason}
+            actions.CONNECTION_RESUMED.record_about(
+                db,
+                caller.actor,
+                connection,
+                {"was": was, "version": connection.version, "reason": reason},
             )
         return self._verification.verify(caller, tenant_id, connection_id, trigger=Trigger.RESUMED)
 
@@ -288,6 +296,11 @@ class Connections:
                     raise
                 connection = _deleted_by_bound(db, caller, tenant_id, connection_id)
             connection.ensure_may_undo(bound=bound)
+            was = connection.status
             connection.delete(now(), bound=bound)
-            details = {"role_arn": connection.role_arn}
-            audit.record_about(db, caller.actor, Action.CONNECTION_DELETED, connection, details)
+            actions.CONNECTION_DELETED.record_about(
+                db,
+                caller.actor,
+                connection,
+                {"role_arn": connection.role_arn, "was": was, "version": connection.version},
+            )

@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from app.access import Caller, owned
 from app.approvals.requests import SetRequests
-from app.audit import Action, log as audit
+from app.audit import actions
 from app.aws.role_view import RoleView, known_keys
 from app.aws.sts import Refused, Sts, StsError
 from app.clock import now
@@ -152,7 +152,6 @@ class Diagnoses:
         found: Sequence[DiagnosisStep],
         view: RoleView | None,
     ) -> Connection:
-        details = {step.name: step.outcome for step in found}
         with self._db.write(caller) as db:
             connection = owned(db, caller, tested.tenant_id, tested.id, lock=True)
             if view is not None and not isinstance(view.settings, StsError):
@@ -160,7 +159,9 @@ class Diagnoses:
                 SetRequests(db, caller.actor, connection).apply_label(
                     self._sets, label, by_tag=True
                 )
-            audit.record_about(db, caller.actor, Action.CONNECTION_DIAGNOSED, connection, details)
+            actions.CONNECTION_DIAGNOSED.record_about(
+                db, caller.actor, connection, {"steps": {step.name: step.outcome for step in found}}
+            )
             return connection
 
 

@@ -7,7 +7,6 @@ no tenant.
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -17,7 +16,9 @@ from marshmallow import fields
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from app import errors, metrics
-from app.audit.events import Action, Event, Outcome
+from app.audit import actions
+from app.audit.details import Refusal
+from app.audit.events import Outcome
 from app.errors import AppError, NotFoundError, StoreUnavailableError
 from app.http.blueprint import Blueprint
 from app.http.current import services
@@ -211,7 +212,7 @@ def _audit(
     """
     who = g.get("caller")
     blueprint = current_app.blueprints.get(request.blueprint or "")
-    if who is None or not isinstance(blueprint, Blueprint):
+    if who is None or not isinstance(blueprint, Blueprint) or blueprint.noun is None:
         return None
     path = request.view_args or {}
     if (
@@ -220,15 +221,10 @@ def _audit(
         and path.get("tenant_id") == who.tenant_id
     ):
         tenant_id = who.tenant_id
-    about = Event(
-        who.actor,
-        Action(f"{blueprint.noun}.refused"),
-        {},
-        tenant_id=tenant_id,
-        connection_id=connection_id,
-    )
     try:
-        record_refusal(about, code, path, fields)
+        record_refusal(
+            blueprint.noun, code, path, fields, tenant_id=tenant_id, connection_id=connection_id
+        )
     except errors.RateLimitedError as error:
         g.logged = True  # app/limits/refusals.py logs one line a minute, not one for each request
         return _too_often(error)
@@ -236,9 +232,15 @@ def _audit(
 
 
 def record_refusal(
-    about: Event, code: str, path: Mapping[str, Any], fields: Mapping[str, Any]
+    noun: str,
+    code: str,
+    path: Mapping[str, Any],
+    fields: Mapping[str, Any],
+    *,
+    tenant_id: UUID | None,
+    connection_id: UUID | None = None,
 ) -> None:
-    """Store `about`, completed with facts about the request.
+    """Record the refusal of the caller's request, which was about this noun.
 
     An unreachable database does not change the answer. `path`: the ids of the URL that may be kept.
     Raises RateLimitedError when the caller is refused too often.
@@ -249,19 +251,20 @@ def record_refusal(
     known = sorted(
         {"(unknown)" if "Unknown field." in messages else name for name, messages in fields.items()}
     )
-    ids = {name: str(value) for name, value in path.items()}
-    details: dict[str, Any] = {
+    details: Refusal = {
         "code": code,
         "method": request.method,
         "route": str(request.url_rule),
-        "path": ids,
+        "path": {name: str(value) for name, value in path.items()},
+        "fields": known[:_NAMED],
     }
-    details["fields"] = known[:_NAMED]
     if (more := len(known) - _NAMED) > 0:
         details["more_fields"] = more
     outcome: Outcome = "failed" if PROBLEMS[code][0] >= 500 else "refused"
+    event = actions.REFUSALS[noun].event(
+        g.caller.actor, details, outcome=outcome, tenant_id=tenant_id, connection_id=connection_id
+    )
     try:
-        event = replace(about, outcome=outcome, details=details)
         services().refusals.record(g.caller.key_id, g.caller.tenant_id, event)
     except StoreUnavailableError:
         logger.exception("audit.refusal_not_recorded", code=code)

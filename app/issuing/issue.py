@@ -22,7 +22,7 @@ import orjson
 from app import errors, metrics, strict_json
 from app.access import Caller, owned
 from app.access.tenancy import connection_lock_id
-from app.audit import Action, Event, log as audit
+from app.audit import Event, actions
 from app.audit.log import AuditLog
 from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError
 from app.clock import now, timestamp
@@ -199,9 +199,8 @@ class CredentialIssuer:
             connection = _usable(db, caller, tenant_id, connection_id, lock=True)
             if connection.report_takes_effect(now()) and quotas.admits_report(db, tenant_id):
                 connection.report_refused(now())
-                details = {"status": connection.status.value}
-                audit.record_about(
-                    db, caller.actor, Action.CONNECTION_REFUSAL_REPORTED, connection, details
+                actions.CONNECTION_REFUSAL_REPORTED.record_about(
+                    db, caller.actor, connection, {"status": connection.status}
                 )
 
     def _duration(self, wanted: int | None) -> int:
@@ -269,10 +268,10 @@ class CredentialIssuer:
         """
         with self._changing(asked.connection) as (db, connection):
             if connection is not None:
+                was = connection.status
                 connection.role_was_recreated()
-                who = asked.caller.actor
-                audit.record_about(
-                    db, who, Action.CONNECTION_ROLE_RECREATED, connection, {}, outcome="refused"
+                actions.CONNECTION_ROLE_RECREATED.record_about(
+                    db, asked.caller.actor, connection, {"was": was, "version": connection.version}
                 )
         raise errors.ConnectionNotVerifiedError(
             "The role was deleted and made again since it was proven; verify it."
@@ -310,13 +309,9 @@ def _usable(
 def _event(
     asked: _Asked, session: Session, source: Source, reason: str | None, *, valid_at_counter: int
 ) -> Event:
-    return Event(
-        actor=asked.caller.actor,
-        action=Action.CREDENTIALS_ISSUED,
-        tenant_id=asked.connection.tenant_id,
-        connection_id=asked.connection.connection_id,
-        row_ids=(*asked.caller.row_ids, *asked.connection.row_ids),
-        details={
+    return actions.CREDENTIALS_ISSUED.event(
+        asked.caller.actor,
+        {
             "access_key_id": session.access_key_id,
             "expires_at": session.expires_at.isoformat(),
             "duration_seconds": asked.duration_seconds,
@@ -324,7 +319,10 @@ def _event(
             "session_name": session.name,
             "reason": reason,
         },
+        tenant_id=asked.connection.tenant_id,
+        connection_id=asked.connection.connection_id,
         valid_at_counter=valid_at_counter,
+        row_ids=(*asked.caller.row_ids, *asked.connection.row_ids),
     )
 
 

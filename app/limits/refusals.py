@@ -16,7 +16,7 @@ from uuid import UUID
 
 from cachetools import LRUCache, TTLCache
 
-from app.audit import Action, Event
+from app.audit import Event, actions
 from app.audit.log import AuditLog
 from app.clock import now
 from app.concurrency.gevent import spawn
@@ -128,8 +128,9 @@ class Refusals:
 
 def _summary(rest: _Rest) -> Event:
     """Return one event for the summary. Its time is the end of the second."""
-    last, details = rest.last, {"count": rest.codes.total(), "codes": dict(rest.codes)}
-    actor = last.actor._replace(request_id=None, client_address=None)
-    return Event(
-        actor, Action.REQUEST_REFUSED, details, outcome="refused", tenant_id=last.tenant_id
+    actor = rest.last.actor._replace(request_id=None, client_address=None)
+    return actions.REQUEST_REFUSED.event(
+        actor,
+        {"count": rest.codes.total(), "codes": dict(rest.codes)},
+        tenant_id=rest.last.tenant_id,
     )

@@ -31,7 +31,7 @@ from app.access import (
     tenant_of,
 )
 from app.access.families import Ending, Making
-from app.audit import Action, Event, log as audit
+from app.audit import actions
 from app.clock import now
 from app.config import Config
 from app.connections import allowed_roles, connections, kit_names
@@ -129,14 +129,10 @@ class Links:
         with self._db.write(Making(caller)) as db:
             tenant_of(db, caller, tenant_id, lock=True).ensure_active()
             most = self._config.tenant_links
-            live = (
-                live_links()
-                .where(Tenant.id == tenant_id)
-                .with_only_columns(func.count(OnboardingLink.id))
-            )
-            ensure_room(
-                db, live, most, f"A tenant may have {most} live onboarding links; revoke one first."
-            )
+            live = live_links().where(Tenant.id == tenant_id)
+            number = live.with_only_columns(func.count(OnboardingLink.id))
+            refusal = f"A tenant may have {most} live onboarding links; revoke one first."
+            ensure_room(db, number, most, refusal)
             link = OnboardingLink(
                 tenant_id=tenant_id,
                 digest=digest_of(token),
@@ -147,13 +143,16 @@ class Links:
             )
             db.add(link)
             db.flush()
-            until = link.expires_at.isoformat()
-            details = {
-                "onboarding_link_id": str(link.id),
-                "permission_set": link.permission_set,
-                "expires_at": until,
-            }
-            audit.record(db, Event(caller.actor, Action.LINK_CREATED, details, tenant_id=tenant_id))
+            actions.LINK_CREATED.record(
+                db,
+                caller.actor,
+                {
+                    "onboarding_link_id": str(link.id),
+                    "permission_set": link.permission_set,
+                    "expires_at": link.expires_at.isoformat(),
+                },
+                tenant_id=tenant_id,
+            )
             return link, f"{self._config.public_url}/onboard/{token}"
 
     def list(
@@ -189,8 +188,9 @@ class Links:
             tenant_of(db, caller, tenant_id)
             link = one_or_not_found(db, query)
             link.revoked_at = now()
-            details = {"onboarding_link_id": str(link.id)}
-            audit.record(db, Event(caller.actor, Action.LINK_REVOKED, details, tenant_id=tenant_id))
+            actions.LINK_REVOKED.record(
+                db, caller.actor, {"onboarding_link_id": str(link.id)}, tenant_id=tenant_id
+            )
 
     # What the page of a link can do:
 
@@ -286,9 +286,15 @@ class Links:
                     "Deputy heard from this role. Ask the vendor that sent you the link to"
                     " remove it."
                 )
-            details = {"role_arn": connection.role_arn}
-            audit.record_about(
-                db, visit.caller.actor, Action.CONNECTION_DELETED, connection, details
+            actions.CONNECTION_DELETED.record_about(
+                db,
+                visit.caller.actor,
+                connection,
+                {
+                    "role_arn": connection.role_arn,
+                    "was": connection.status,
+                    "version": connection.version,
+                },
             )
             db.delete(connection)
 

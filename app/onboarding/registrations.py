@@ -24,7 +24,9 @@ from sqlalchemy import Select, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.approvals.requests import SetRequests
-from app.audit import Action, Actor, log as audit
+from app.audit import Actor, actions
+from app.audit.details import StackMessage
+from app.audit.events import Action
 from app.aws.errors import Unavailable
 from app.aws.stack_answers import StackAnswers
 from app.aws.stack_messages import Message, RegistrationQueue, Request
@@ -69,7 +71,6 @@ REFUSAL = (
     "The registration was not accepted. Launch the stack from the link that you were given, with"
     " its parameters as they are; if it still fails, ask for a new link."
 )
-_IGNORED = Action.CONNECTION_REGISTRATION_IGNORED
 _OTHERS, _HOUR = 20, 3600  # log limit: 20 other deployments per hour (seconds)
 _VOIDS, _MINUTE = 100, 60  # log limit: 100 accounts per minute with void messages
 # Upper bound for a stack's creation; its registration may wait for half of it
@@ -330,10 +331,10 @@ class Registrations:
             made = self._add(db, actor, told, tenant)
             made.stack = stack
             self._note(db, actor, made, told.request)
-            _record(db, actor, told, made, Action.CONNECTION_REGISTERED)
+            _record(db, actor, told, made, actions.CONNECTION_REGISTERED)
             return True
         if connection.status in _AT_REST:
-            action = _IGNORED
+            action = actions.CONNECTION_REGISTRATION_IGNORED
         else:
             connection.make_due(now(), Trigger.REGISTERED)
             connection.stack = stack
@@ -342,7 +343,9 @@ class Registrations:
             else:
                 self._note(db, actor, connection, told.request)
             action = (
-                Action.CONNECTION_STACK_DELETED if deleting else Action.CONNECTION_REGISTERED_AGAIN
+                actions.CONNECTION_STACK_DELETED
+                if deleting
+                else actions.CONNECTION_REGISTERED_AGAIN
             )
         kept = admits_message(db, connection.id)
         if kept:
@@ -446,13 +449,15 @@ def _must_pass(request: Request, void: _Void) -> bool:
 
 
 def _record(
-    db: Session, actor: Actor, told: _CheckedMessage, connection: Connection, action: Action
+    db: Session,
+    actor: Actor,
+    told: _CheckedMessage,
+    connection: Connection,
+    action: Action[StackMessage],
 ) -> None:
-    details = {
+    details: StackMessage = {
         "role_arn": told.role.text,
         "stack_id": told.request.stack_id,
         "request_type": told.request.kind,
     }
-    audit.record_about(
-        db, actor, action, connection, details, outcome="refused" if action == _IGNORED else "ok"
-    )
+    action.record_about(db, actor, connection, details)

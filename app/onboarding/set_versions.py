@@ -12,8 +12,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
-from app.audit.events import WORKER, Action, Event
-from app.audit.log import record
+from app.audit import WORKER, actions
 from app.clock import now
 from app.errors import NotFoundError, ValidationFailedError
 from app.log import logger
@@ -86,12 +85,15 @@ class SetVersions:
                     name=chosen.name, version=chosen.version, published_at=now()
                 )
                 db.add(row)
-                details = {
-                    "permission_set": chosen.name,
-                    "version": chosen.version,
-                    "access": chosen.access,
-                }
-                record(db, Event(WORKER, Action.PERMISSION_SET_PUBLISHED, details))
+                actions.PERMISSION_SET_PUBLISHED.record(
+                    db,
+                    WORKER,
+                    {
+                        "permission_set": chosen.name,
+                        "permission_set_version": chosen.version,
+                        "access": chosen.access,
+                    },
+                )
             row.content = _content(chosen)
 
     def managed_policies(self) -> frozenset[str]:

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from sqlalchemy import select
 
-from app.audit import Action, Actor, Event, Outcome, log as audit
+from app.audit import Actor, actions
 from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError, Unavailable
 from app.clock import now
 from app.concurrency.single_flight import SingleFlight
@@ -177,14 +177,12 @@ class Canary:
         """
         action, found = _ACTIONS[sight], _FINDINGS[sight]
         (logger.info if sight is Sight.SIGHTED else logger.warning)(
-            action.value, seen=found.seen, next=found.next
+            action, seen=found.seen, next=found.next
         )
         ours = select(AuditEvent.action).where(AuditEvent.action.in_(_ACTIONS.values()), NOT_ISSUED)
         with self._db.write(SYSTEM) as db:
             if db.scalar(ours.order_by(AuditEvent.id.desc()).limit(1)) != action:
-                details = {"seen": found.seen, "next": found.next}
-                outcome: Outcome = "ok" if sight is Sight.SIGHTED else "failed"
-                audit.record(db, Event(_PROBER, action, details, outcome))
+                action.record(db, _PROBER, {"seen": found.seen, "next": found.next})
         self._told = sight
 
 
@@ -222,9 +220,9 @@ def _answer(probe: Callable[[bool], None], *, with_id: bool) -> bool | None:
 
 
 _ACTIONS = {
-    Sight.SIGHTED: Action.PROBER_SIGHTED,
-    Sight.BLIND: Action.PROBER_BLINDED,
-    Sight.LOST: Action.PROBER_CANARY_LOST,
+    Sight.SIGHTED: actions.PROBER_SIGHTED,
+    Sight.BLIND: actions.PROBER_BLINDED,
+    Sight.LOST: actions.PROBER_CANARY_LOST,
 }
 _FINDINGS = {
     Sight.SIGHTED: ok(

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import select
@@ -18,7 +18,9 @@ from sqlalchemy import select
 from app import metrics
 from app.access import AnyCaller, owned, tenant_of
 from app.approvals.requests import SetRequests
-from app.audit import Action, Actor, Outcome, log as audit
+from app.audit import Actor, actions
+from app.audit.details import ProofResult, RoleDrift
+from app.audit.events import Action
 from app.aws.sts import Sts, Told
 from app.clock import now
 from app.concurrency.places import pause
@@ -274,7 +276,7 @@ class Verification:
                 connection.due_at, connection.due_for = due
             drift = _drift(connection, was[1], proof.checked_at)
             if is_new or connection.version != was[0]:
-                _record(db, caller.actor, connection, finding, drift)
+                _record(db, caller.actor, connection, finding, was=was[1], drift=drift)
             SetRequests(db, caller.actor, connection).apply_label(
                 self._sets, finding.permission_set, by_tag=True
             )
@@ -300,7 +302,7 @@ def _note_reading(
     connection.reads_itself = before if after is None else after
     if after is not False or not before:
         return finding
-    audit.record_about(db, actor, Action.CONNECTION_ROLE_UNREADABLE, connection, {})
+    actions.CONNECTION_ROLE_UNREADABLE.record_about(db, actor, connection, {})
     return finding._replace(warnings=(*finding.warnings, UNREADABLE))
 
 
@@ -327,7 +329,7 @@ def _record_switch(db: DbSession, actor: Actor, connection: Connection, answers:
     own = next(
         one.grant.external_id for one in answers.plan.own if one.id == connection.external_id_id
     )
-    audit.record_about(db, actor, Action.CONNECTION_SWITCHED, connection, {"external_id": own})
+    actions.CONNECTION_SWITCHED.record_about(db, actor, connection, {"external_id": own})
 
 
 def _proof(
@@ -364,7 +366,7 @@ def _proof(
     return proof, True
 
 
-def _drift(connection: Connection, was: ConnectionStatus, found_at: datetime) -> dict[str, Any]:
+def _drift(connection: Connection, was: ConnectionStatus, found_at: datetime) -> RoleDrift:
     """Return when a role can have changed after its last proof, for the audit event.
 
     Empty if the role did not drift.
@@ -378,8 +380,11 @@ def _drift(connection: Connection, was: ConnectionStatus, found_at: datetime) ->
         return {}
     seconds = math.ceil((found_at - last).total_seconds())
     metrics.DRIFT.labels(connection.status.value).observe(seconds)
-    times = {"last_proven_at": last.isoformat(), "found_at": found_at.isoformat()}
-    return times | {"exposed_for_seconds_at_most": seconds}
+    return {
+        "last_proven_at": last.isoformat(),
+        "found_at": found_at.isoformat(),
+        "exposed_for_seconds_at_most": seconds,
+    }
 
 
 def _record(
@@ -387,23 +392,27 @@ def _record(
     actor: Actor,
     connection: Connection,
     finding: ProofFinding,
-    drift: dict[str, Any],
+    *,
+    was: ConnectionStatus,
+    drift: RoleDrift,
 ) -> None:
-    action, outcome = _EVENTS[finding.verdict]
+    action = _ACTIONS[finding.verdict]
     if finding.verdict is Verdict.PROVEN and connection.awaiting_approval:
-        action = Action.CONNECTION_AWAITS_APPROVAL
-    checks = {check.name: check.outcome for check in finding.checks}
-    details = {
-        "verdict": finding.verdict.value,
-        "status": connection.status.value,
-        "checks": checks,
+        action = actions.CONNECTION_AWAITS_APPROVAL
+    details: ProofResult = {
+        "was": was,
+        "status": connection.status,
+        "version": connection.version,
+        "verdict": finding.verdict,
+        "checks": {check.name: check.outcome for check in finding.checks},
+        **drift,
     }
-    audit.record_about(db, actor, action, connection, details | drift, outcome=outcome)
+    action.record_about(db, actor, connection, details)
 
 
-_EVENTS: dict[Verdict, tuple[Action, Outcome]] = {
-    Verdict.PROVEN: (Action.CONNECTION_VERIFIED, "ok"),
-    Verdict.INSECURE: (Action.CONNECTION_PROOF_FAILED, "refused"),
-    Verdict.UNASSUMABLE: (Action.CONNECTION_PROOF_FAILED, "refused"),
-    Verdict.INCONCLUSIVE: (Action.CONNECTION_PROOF_INCONCLUSIVE, "failed"),
+_ACTIONS: dict[Verdict, Action[ProofResult]] = {
+    Verdict.PROVEN: actions.CONNECTION_VERIFIED,
+    Verdict.INSECURE: actions.CONNECTION_PROOF_FAILED,
+    Verdict.UNASSUMABLE: actions.CONNECTION_PROOF_FAILED,
+    Verdict.INCONCLUSIVE: actions.CONNECTION_PROOF_INCONCLUSIVE,
 }

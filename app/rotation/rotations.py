@@ -15,7 +15,9 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, func, select, update
 
 from app.access import Caller, OnBehalf, tenant_of
-from app.audit import WORKER, Action, Actor, Event, log as audit
+from app.audit import WORKER, Actor, actions
+from app.audit.details import ExternalIdRetirement, RotatedIds
+from app.audit.events import Action
 from app.clock import now
 from app.errors import ConflictError, NotFoundError
 from app.ids import new_external_id
@@ -81,13 +83,14 @@ class Rotations:
         """
         with self._db.write(caller) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
-            rotation, details = latest(db, tenant.id), {"reason": reason, "emergency": emergency}
+            rotation = latest(db, tenant.id)
+            action = None
             new, bound = rotation is None or not rotation.is_open, caller.tenant_id is not None
             if rotation is None or new:
                 quotas.count_rotation(db, caller, tenant.id)
                 rotation = _begin(db, caller.actor, tenant.id, rotation)
                 rotation.by_bound = bound
-                _record(db, caller.actor, rotation, Action.ROTATION_STARTED, **details)
+                action = actions.ROTATION_STARTED
             elif not emergency:
                 state = _status(db, rotation).state.value
                 raise ConflictError(
@@ -96,7 +99,14 @@ class Rotations:
                 )
             elif not rotation.emergency or (rotation.by_bound and not bound):
                 rotation.by_bound = rotation.by_bound and bound
-                _record(db, caller.actor, rotation, Action.ROTATION_MADE_EMERGENCY, **details)
+                action = actions.ROTATION_MADE_EMERGENCY
+            if action is not None:
+                action.record(
+                    db,
+                    caller.actor,
+                    {**_ids(rotation), "reason": reason, "emergency": emergency},
+                    tenant_id=tenant.id,
+                )
             if emergency and not rotation.emergency:
                 _withdraw(db, rotation)
             return _status(db, rotation), new
@@ -154,7 +164,7 @@ class Rotations:
                 ExternalIdRow.withdrawn_at >= rotation.started_at,
             )
             db.execute(update(ExternalIdRow).where(*withdrawn).values(withdrawn_at=None))
-            _record(db, caller.actor, rotation, Action.ROTATION_ABANDONED)
+            _record(db, caller.actor, rotation, actions.ROTATION_ABANDONED)
 
 
 def current_external_id_id(db: Session, tenant_id: UUID) -> UUID:
@@ -202,8 +212,7 @@ def settle_all(database: Database) -> None:
 def _begin(db: Session, actor: Actor, tenant_id: UUID, earlier: Rotation | None) -> Rotation:
     if earlier is not None and earlier.old.state is ExternalIdState.RETIRING:
         unseen = db.scalars(_not_refused_twice(earlier).with_only_columns(func.count())).one()
-        warning = "Not every role was seen to refuse it." if unseen else None
-        _retire(db, actor, earlier, connections_not_seen_to_refuse_it=unseen, warning=warning)
+        _retire(db, actor, earlier, unseen)
         # Nothing is issued for connections that still have it, until a proof pairs them with
         # another one.
         stopped = _verified_of(tenant_id), Connection.external_id_id == earlier.external_id_id
@@ -269,7 +278,7 @@ def _settle(db: Session, actor: Actor, rotation: Rotation) -> None:
             rotation.ready_at = None
         elif rotation.ready_at is None:
             rotation.ready_at = at
-            _record(db, actor, rotation, Action.ROTATION_READY)
+            _record(db, actor, rotation, actions.ROTATION_READY)
         elif rotation.ready_at <= at - _COMPLETES_AFTER:
             _complete(db, actor, rotation)
     retiring = rotation.old.state is ExternalIdState.RETIRING
@@ -281,13 +290,21 @@ def _complete(db: Session, actor: Actor, rotation: Rotation) -> None:
     # First, because a tenant has one current External ID
     _become(db, rotation.old, ExternalIdState.RETIRING)
     _become(db, rotation.new, ExternalIdState.CURRENT)
-    _record(db, actor, rotation, Action.ROTATION_COMPLETED)
+    _record(db, actor, rotation, actions.ROTATION_COMPLETED)
     _try_within_the_hour(db, rotation.tenant_id)
 
 
-def _retire(db: Session, actor: Actor, rotation: Rotation, **details: Any) -> None:
+def _retire(db: Session, actor: Actor, rotation: Rotation, unseen: int = 0) -> None:
+    """Retire the old External ID. `unseen`: the roles that were not seen to refuse it."""
     _become(db, rotation.old, ExternalIdState.RETIRED)
-    _record(db, actor, rotation, Action.EXTERNAL_ID_RETIRED, **details)
+    details: ExternalIdRetirement = {
+        "external_id": rotation.old.value,
+        "next_external_id": rotation.new.value,
+    }
+    if unseen:
+        details["connections_not_seen_to_refuse_it"] = unseen
+        details["warning"] = "Not every role was seen to refuse it."
+    actions.EXTERNAL_ID_RETIRED.record(db, actor, details, tenant_id=rotation.tenant_id)
 
 
 def _become(db: Session, row: ExternalIdRow, state: ExternalIdState) -> None:
@@ -334,6 +351,9 @@ def _status(db: Session, rotation: Rotation) -> RotationStatus:
     return RotationStatus(state, rotation.emergency, old, new, rotation.started_at, counts)
 
 
-def _record(db: Session, actor: Actor, rotation: Rotation, action: Action, **details: Any) -> None:
-    about = {"external_id": rotation.old.value, "next_external_id": rotation.new.value}
-    audit.record(db, Event(actor, action, about | details, tenant_id=rotation.tenant_id))
+def _ids(rotation: Rotation) -> RotatedIds:
+    return {"external_id": rotation.old.value, "next_external_id": rotation.new.value}
+
+
+def _record(db: Session, actor: Actor, rotation: Rotation, action: Action[RotatedIds]) -> None:
+    action.record(db, actor, _ids(rotation), tenant_id=rotation.tenant_id)

@@ -1,7 +1,7 @@
 """Tenants: the vendor's customers. Each is created with an External ID of its own."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 from sqlalchemy import select, update
@@ -9,7 +9,8 @@ from sqlalchemy.exc import IntegrityError
 
 from app.access import Caller, Operator, tenant_of
 from app.access.families import Ending
-from app.audit import Action, Event, log as audit
+from app.audit import actions
+from app.audit.details import TenantDescriptionChange
 from app.clock import now
 from app.errors import ConflictError
 from app.ids import new_external_id
@@ -54,9 +55,9 @@ def _sorted(accounts: Sequence[str] | None) -> list[str] | None:
     return None if accounts is None else sorted(set(accounts))
 
 
-def _counted(accounts: Sequence[str] | None) -> dict[str, Any]:
+def _count(accounts: Sequence[str] | None) -> int | None:
     """Return the number of accounts, for an audit event. Thousands of ids would be too long."""
-    return {"accounts": None if accounts is None else len(accounts)}
+    return None if accounts is None else len(accounts)
 
 
 class Tenants:
@@ -92,8 +93,12 @@ class Tenants:
                 )
                 accounts = _sorted(accounts)
                 declare(db, tenant, accounts)
-                details = {"name": name, "reference": reference} | _counted(accounts)
-                _record(db, caller, tenant, Action.TENANT_CREATED, details)
+                actions.TENANT_CREATED.record(
+                    db,
+                    caller.actor,
+                    {"name": name, "reference": reference, "accounts": _count(accounts)},
+                    tenant_id=tenant.id,
+                )
                 db.flush()
                 db.refresh(tenant)
                 return tenant
@@ -139,9 +144,10 @@ class Tenants:
                 accounts = _sorted(fields.get("accounts", tenant.accounts))
                 if accounts != tenant.accounts:
                     declare(db, tenant, accounts)
-                    changes |= _counted(accounts)
+                    changes["accounts"] = _count(accounts)
                 if changes:
-                    _record(db, caller, tenant, Action.TENANT_CHANGED, changes)
+                    details = cast("TenantDescriptionChange", changes)
+                    actions.TENANT_CHANGED.record(db, caller.actor, details, tenant_id=tenant.id)
                 return tenant
         except IntegrityError as error:
             raise ConflictError(_REFERENCE_TAKEN) from error
@@ -153,8 +159,11 @@ class Tenants:
             tenant_of(db, caller, tenant_id)
         with self._db.write(caller) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
+            was = tenant.status
             tenant.suspend(caller.suspension(reason))
-            _record(db, caller, tenant, Action.TENANT_SUSPENDED, {"reason": reason})
+            actions.TENANT_SUSPENDED.record(
+                db, caller.actor, {"was": was, "reason": reason}, tenant_id=tenant.id
+            )
             return _whole(db, tenant)
 
     def resume(self, caller: Caller, tenant_id: UUID, *, reason: str) -> Tenant:
@@ -166,8 +175,11 @@ class Tenants:
         with self._db.write(caller) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
             tenant.ensure_may_undo(bound=caller.tenant_id is not None)
+            was = tenant.status
             tenant.resume()
-            _record(db, caller, tenant, Action.TENANT_RESUMED, {"reason": reason})
+            actions.TENANT_RESUMED.record(
+                db, caller.actor, {"was": was, "reason": reason}, tenant_id=tenant.id
+            )
             return _whole(db, tenant)
 
     @until_committed
@@ -183,7 +195,7 @@ class Tenants:
         live = Tenant.id == tenant_id, Tenant.deleted_at.is_(None)
         with self._db.write(Ending(caller, select(Tenant.id).where(*live))) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
-            at = now()
+            was, at = tenant.status, now()
             bound = ApiKey.tenant_id == tenant_id, ApiKey.revoked_at.is_(None)
             keys = db.execute(
                 update(ApiKey).where(*bound).values(revoked_at=at).returning(ApiKey.id)
@@ -205,8 +217,16 @@ class Tenants:
                 .where(*own)
                 .values(state=states.ExternalIdState.RETIRED, retired_at=at)
             )
-            details = {"connections_deleted": len(connections), "api_keys_revoked": len(keys)}
-            _record(db, caller, tenant, Action.TENANT_DELETED, details)
+            actions.TENANT_DELETED.record(
+                db,
+                caller.actor,
+                {
+                    "was": was,
+                    "connections_deleted": len(connections),
+                    "api_keys_revoked": len(keys),
+                },
+                tenant_id=tenant.id,
+            )
 
     @until_committed
     def void_registrations(self, operator: Operator, tenant_id: UUID) -> None:
@@ -217,11 +237,9 @@ class Tenants:
         with self._db.write(operator) as db:
             tenant = tenant_of(db, operator, tenant_id, lock=True)
             tenant.registration_generation += 1
-            details = {"generation": tenant.registration_generation}
-            _record(db, operator, tenant, Action.TENANT_REGISTRATIONS_VOIDED, details)
-
-
-def _record(
-    db: Session, caller: Caller, tenant: Tenant, action: Action, details: dict[str, Any]
-) -> None:
-    audit.record(db, Event(caller.actor, action, details, tenant_id=tenant.id))
+            actions.TENANT_REGISTRATIONS_VOIDED.record(
+                db,
+                operator.actor,
+                {"generation": tenant.registration_generation},
+                tenant_id=tenant.id,
+            )

@@ -186,8 +186,8 @@ def test_the_answer_and_the_audit_log_say_which_permission_set_was_approved(worl
     bound_to(world, acme)("PATCH", path_of(made), {"permission_set": WRITES})
     assert world.admin("POST", path_of(made, "/approve"))["approved"] == WRITES
     [event] = world.audit(connection_id=made["id"], action="connection.approved")
-    before = {"permission_set": "inventory", "wanted_permission_set": WRITES}
-    assert event["details"] == {"status": "verified", "approved": WRITES} | before
+    before = {"permission_set": "inventory", "wanted_permission_set": WRITES, "was": "verified"}
+    assert event["details"] == before | {"status": "verified", "version": 2, "approved": WRITES}
 
 
 def test_asking_for_the_same_permission_set_again_is_no_event(world: World, acme, waiting):

@@ -318,7 +318,7 @@ def test_a_key_of_a_tenant_that_is_refused_two_hundred_times_at_once_is_told_why
     monkeypatch.setattr(world.admin.app.extensions["deputy"].tenant_share, "_peak", WITHOUT_PEAK)
     monkeypatch.setattr("app.limits.refusals.MOST", MOST)
     monkeypatch.setattr("app.limits.refusals.SINGLY", SINGLY)
-    monkeypatch.setattr("app.http.problems.Event", partial(Event, at=now()))
+    monkeypatch.setattr("app.audit.events.Event", partial(Event, at=now()))
     connection = world.connection()
     weak = world.key("audit:read", tenant={"id": connection["tenant_id"]})
     path = f"/v1/tenants/{connection['tenant_id']}"

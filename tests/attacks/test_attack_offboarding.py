@@ -38,7 +38,7 @@ def test_after_offboarding_nothing_is_issued(world: World, initech):
         problem(world.admin.raw("POST", path_of(connection, what), body), 404, "not_found")
     assert len(world.calls_for(connection["role_arn"])) == calls
     event = world.audit(tenant_id=tenant["id"], action="tenant.deleted")[0]
-    assert event["details"] == {"connections_deleted": 1, "api_keys_revoked": 1}
+    assert event["details"] == {"was": "active", "connections_deleted": 1, "api_keys_revoked": 1}
 
 
 def test_a_deleted_tenant_is_like_one_that_never_was_and_its_successor_inherits_nothing(

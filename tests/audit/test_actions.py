@@ -1,52 +1,86 @@
-"""The registry of audit actions, with a sentence on when each is written, and docs/api.md, which
-has the same.
+"""The registry of audit actions: each has a sentence on when it is written, and a type of its
+details.
 """
 
 import ast
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from app.audit import WORKER, actions
+from app.audit.actions import ACTIONS, DETAILS, REFUSALS
 from app.audit.events import Action
 from app.factory import _RESOURCES
+from tests.support.event_details import mistakes_in
 
 ROOT = Path(__file__).parents[2]
-ROW = re.compile(r"^\| `([a-z_]+\.[a-z_]+)` +\| (.+?) +\|", re.MULTILINE)
-SOURCES = {path: path.read_text() for path in (ROOT / "app").rglob("*.py")}
+SOURCES = {
+    path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "app").rglob("*.py")
+}
 
 
 def test_each_action_is_a_noun_and_a_verb_with_a_sentence():
-    for action in Action:
-        assert re.fullmatch(r"[a-z_]{1,31}\.[a-z_]{1,31}", action)
-        assert re.fullmatch(r"[A-Z].+\.", action.when), action
+    for name, action in ACTIONS.items():
+        assert name == action
+        assert re.fullmatch(r"[a-z_]{1,31}\.[a-z_]{1,31}", name)
+        assert re.fullmatch(r"[A-Z].+\.", action.when), name
 
 
-def test_the_docs_list_the_actions_and_say_when_each_is_written():
-    documented = ROW.findall((ROOT / "docs" / "api.md").read_text())
-    assert documented == [(action.value, action.when) for action in Action]
+def test_no_two_actions_have_one_name():
+    declared = [value for value in vars(actions).values() if isinstance(value, Action)]
+    assert len(ACTIONS) == len(declared) + len(REFUSALS)
+
+
+def test_each_detail_means_the_same_in_every_event_and_has_a_sentence():
+    for name, action in ACTIONS.items():
+        assert action.schema["properties"].items() <= DETAILS.items(), name
+    for name, schema in DETAILS.items():
+        assert re.fullmatch(r"[A-Z`].+\.", schema["description"]), name
+
+
+def test_a_change_of_a_connections_status_has_the_old_one_and_the_version():
+    changes = {
+        *("suspended", "resumed", "deleted", "approved", "role_recreated", "verified"),
+        *("awaits_approval", "proof_failed", "proof_inconclusive"),
+    }
+    of_connections = {
+        name.removeprefix("connection.")
+        for name, action in ACTIONS.items()
+        if {"was", "version"} <= {*action.schema["required"]}
+    }
+    assert of_connections == changes
 
 
 def test_each_action_is_written_somewhere():
-    nouns = {resource.bp.noun for resource in _RESOURCES if resource.bp.noun}
-    of_requests = {Action(f"{noun}.refused") for noun in nouns}
-    used = {name for text in SOURCES.values() for name in re.findall(r"\bAction\.([A-Z_]+)", text)}
-    assert {action for action in Action if action.name not in used} - of_requests == set()
+    """The API's blueprints name the refusals."""
+    assert {resource.bp.noun for resource in _RESOURCES if resource.bp.noun} == set(REFUSALS)
+    declared = {name for name, value in vars(actions).items() if isinstance(value, Action)}
+    used = {name for text in SOURCES.values() for name in re.findall(r"\bactions\.([A-Z_]+)", text)}
+    assert declared - used == set()
 
 
-def test_no_event_has_an_action_that_is_not_registered():
-    """`make check` refuses a text as an action by its type; this finds one behind an ignored
-    type.
-    """
-    known = {action.value for action in Action}
-    found = [
-        (path.name, node.value)
+def test_events_are_made_by_their_actions_which_are_declared_in_one_place():
+    """mypy checks their details there."""
+    calls = [
+        (getattr(call.func, "id", ""), path)
         for path, text in SOURCES.items()
         for call in ast.walk(ast.parse(text))
-        if isinstance(call, ast.Call)
-        and getattr(call.func, "attr", getattr(call.func, "id", ""))
-        in {"record", "record_about", "Event"}
-        for node in ast.walk(call)
-        if isinstance(node, ast.Constant)
-        and isinstance(node.value, str)
-        and re.fullmatch(r"[a-z_]+\.[a-z_]+", node.value)
+        if isinstance(call, ast.Call) and (call.args or call.keywords)
     ]
-    assert [one for one in found if one[1] not in known] == []
+    assert {path for name, path in calls if name == "Event"} == {"app/audit/events.py"}
+    assert {path for name, path in calls if name == "Action"} == {"app/audit/actions.py"}
+
+
+@pytest.mark.parametrize(
+    "details", [{}, {"api_key_id": 7}, {"api_key_id": "x", "name": "y", "more": 1}]
+)
+def test_the_tests_find_an_event_with_other_details_than_its_actions(details):
+    assert mistakes_in(actions.KEY_REPLACED.event(WORKER, details)) != []
+
+
+def test_the_tests_find_an_event_with_another_outcome_than_its_actions():
+    event = actions.DATABASE_RESTORED.event(WORKER, {"reaches": None})
+    assert mistakes_in(event) == []
+    assert mistakes_in(replace(event, outcome="failed")) != []

@@ -12,7 +12,7 @@ import sqlalchemy
 from alembic import command
 
 from app.audit import log as audit
-from app.audit.events import Actor, Event
+from app.audit.events import Actor, Event, record
 from app.audit.log import AuditLog, EventFilter
 from app.errors import NotFoundError, StoreUnavailableError
 from app.ids import first_id_at, new_id, time_of
@@ -56,7 +56,7 @@ on_postgresql = pytest.mark.parametrize("own_database", ["postgresql"], indirect
 
 def say(database: Database, action: str, **more) -> None:
     with database.write(SYSTEM) as db:
-        audit.record(db, Event(TESTS, action, **more))
+        record(db, Event(TESTS, action, **more))
 
 
 class Consumer:
@@ -109,7 +109,7 @@ def test_a_transaction_held_open_while_others_commit_is_not_passed_by(own_databa
 
     def hold() -> None:
         with own_database.write(SYSTEM) as db:
-            audit.record(db, Event(TESTS, "tests.held"))
+            record(db, Event(TESTS, "tests.held"))
             db.flush()
             begun.set()
             go_on.wait(60)
@@ -167,7 +167,7 @@ def test_a_use_case_that_took_too_long_commits_nothing(own_database, monkeypatch
 
     def take_too_long() -> None:
         with own_database.write(SYSTEM) as db:
-            audit.record(db, Event(TESTS, "tests.late"))
+            record(db, Event(TESTS, "tests.late"))
             monkeypatch.setattr(store.time, "monotonic", lambda: clock() + LONGEST + 1)
 
     with pytest.raises(StoreUnavailableError):

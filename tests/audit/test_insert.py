@@ -11,8 +11,7 @@ import pytest
 import sqlalchemy
 import time_machine
 
-from app.audit import log as audit
-from app.audit.events import Actor, Event
+from app.audit.events import Actor, Event, record
 from app.audit.insert import AuditBatch
 from app.audit.log import AuditLog
 from app.errors import StoreUnavailableError
@@ -101,7 +100,7 @@ def test_a_row_is_bit_for_bit_what_the_orm_writes(database, by_hand, batch, mome
     with time_machine.travel(moment, tick=False):
         made = Event(action=action, **fields)
         with database.write(SYSTEM) as db:
-            audit.record(db, Event(fields.pop("actor"), action, **fields))
+            record(db, Event(fields.pop("actor"), action, **fields))
     with database.read() as db:
         (orm_id,) = db.scalars(sqlalchemy.select(AuditEvent.id).where(AuditEvent.action == action))
     batch.commit([made])

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import event, select, text
 
 from app.audit import log as audit
-from app.audit.events import Actor, Event
+from app.audit.events import Actor, Event, record
 from app.audit.log import AuditLog, EventFilter
 from app.clock import now
 from app.errors import NotFoundError
@@ -35,7 +35,7 @@ def log(database):
 
 def write(database, action="tests.wrote", *, actor=OPERATOR, **fields) -> None:
     with database.write(SYSTEM) as db:
-        audit.record(db, Event(actor, action, **fields))
+        record(db, Event(actor, action, **fields))
 
 
 def found(log, confined_to=None, action=None, **wanted) -> list[AuditEvent]:
@@ -90,7 +90,7 @@ def test_an_event_is_rolled_back_with_its_transaction(database, log):
     # the transaction is what raises
     with pytest.raises(OwnError), database.write(SYSTEM) as db:  # noqa: PT012
         db.add(tenant)
-        audit.record(db, Event(OPERATOR, "tenant.created", tenant_id=tenant.id))
+        record(db, Event(OPERATOR, "tenant.created", tenant_id=tenant.id))
         db.flush()
         raise OwnError
     assert found(log, tenant_id=tenant.id) == []
@@ -102,7 +102,7 @@ def test_a_change_is_rolled_back_when_its_event_cannot_be_stored(database):
     tenant = Tenant(id=new_id(), name="never was")
     with pytest.raises(Exception, match="outcome"), database.write(SYSTEM) as db:  # noqa: PT012
         db.add(tenant)
-        audit.record(db, Event(OPERATOR, "tenant.created", outcome=None, tenant_id=tenant.id))
+        record(db, Event(OPERATOR, "tenant.created", outcome=None, tenant_id=tenant.id))
     with database.read() as db:
         assert db.get(Tenant, tenant.id) is None
 

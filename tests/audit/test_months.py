@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from structlog.testing import capture_logs
 
 from app.audit import months
-from app.audit.events import Action, Actor, Event
+from app.audit.events import Actor, Event
 from app.audit.insert import AuditBatch
 from app.audit.log import AuditLog, EventFilter
 from app.errors import StoreUnavailableError
@@ -317,7 +317,7 @@ def test_issuing_does_not_wait_for_the_default_partition(own_postgresql, by_hand
     batch.commit([])
     with by_hand.engine.begin() as other:
         other.execute(text("LOCK TABLE audit_events_default IN ACCESS EXCLUSIVE MODE"))
-        batch.commit([Event(TESTS, Action.CREDENTIALS_ISSUED, {})])
+        batch.commit([Event(TESTS, ISSUED, {})])
     assert [*places(by_hand).values()] == [name()]
 
 
@@ -327,7 +327,7 @@ def test_a_database_that_is_away_is_not_taken_for_a_lock():
 
 
 def commit(database) -> frozenset[UUID]:
-    return AuditBatch(database).commit([Event(TESTS, Action.CREDENTIALS_ISSUED, {})])
+    return AuditBatch(database).commit([Event(TESTS, ISSUED, {})])
 
 
 def test_a_prepared_statement_goes_on_while_months_come_and_go(own_postgresql, by_hand, at):
@@ -335,7 +335,7 @@ def test_a_prepared_statement_goes_on_while_months_come_and_go(own_postgresql, b
     for number in range(3, 0, -1):
         old_months(by_hand, number)
     for number in range(6):
-        made.append(Event(TESTS, Action.CREDENTIALS_ISSUED, {"n": number}))
+        made.append(Event(TESTS, ISSUED, {"n": number}))
         batch.commit([made[-1]])
         at(month(-number) + DAY)
         months.make_and_detach(own_postgresql, month(max(0, 2 - number)))
@@ -415,7 +415,7 @@ def test_a_role_that_does_not_own_the_log_writes_it_and_takes_nothing_away(
         own_postgresql.engine.url.set(username=role).render_as_string(hide_password=False)
     )
     try:
-        AuditBatch(web).commit([Event(TESTS, Action.CREDENTIALS_ISSUED, {})])
+        AuditBatch(web).commit([Event(TESTS, ISSUED, {})])
         tenant_row(web)  # and moves on with the rest
         event = write(web, month(-4))
         assert places(by_hand)[event] == name(-4)

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy.exc import IntegrityError
 
-from app.audit.events import Action, Actor, Event
+from app.audit.events import Actor, Event
 from app.audit.insert import AuditBatch
 from app.audit.log import AuditLog, EventFilter
 from app.background import housekeeping
@@ -198,7 +198,7 @@ def test_a_few_rows_at_a_time_and_others_write_in_between(own_database, monkeypa
 
     def pause(seconds: float) -> None:
         pauses.append(seconds)
-        batch.commit([Event(TESTS, Action.CREDENTIALS_ISSUED, {})])  # the write lock is free
+        batch.commit([Event(TESTS, ISSUED, {})])  # the write lock is free
 
     assert housekeeping.tidy(own_database, 400, SimpleNamespace(wait=pause)) == 2_000
     assert len(pauses) == 20

@@ -187,7 +187,7 @@ def test_everything_of_a_customer_is_stopped_by_one_command_and_resumed(cli, wor
     )
     [event] = cli("audit", "search", "--tenant", acme["name"], "--action", "tenant.suspended")
     assert event["actor"] == {"operator": f"{getpass.getuser()} (command line)"}
-    assert event["details"] == {"reason": "ticket 123"}
+    assert event["details"] == {"was": "active", "reason": "ticket 123"}
     cli("tenants", "resume", acme["name"], "--reason", "closed")
     worker("POST", path_of(acme["connection"], "/credentials"), {})
     for reason in ("", " ", "two\nlines", "x" * 201):

@@ -11,7 +11,6 @@ import pytest
 import sqlalchemy
 
 from app.access.callers import ALL_SCOPES
-from app.audit import log as audit
 from app.audit.events import Event
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.ids import new_external_id
@@ -162,7 +161,7 @@ def unrecordable(tenant_rows, monkeypatch):
         db.flush()
         raise OwnError
 
-    monkeypatch.setattr(audit, "record", record)
+    monkeypatch.setattr("app.audit.events.record", record)
 
 
 @pytest.mark.usefixtures("unrecordable")

@@ -291,7 +291,7 @@ def test_the_rest_of_a_flood_is_stored_by_itself_when_the_second_is_over(
 def test_a_request_beyond_is_answered_with_429_and_logged_once(app, world, logged, monkeypatch):
     program = world.key("audit:read")
     requests = Counter()
-    monkeypatch.setattr("app.http.problems.Event", partial(Event, at=now()))
+    monkeypatch.setattr("app.audit.events.Event", partial(Event, at=now()))
     for _ in range(205):
         response = program.raw("GET", "/v1/tenants")
         requests[response.status_code, response.get_json()["code"]] += 1

@@ -239,7 +239,7 @@ def test_a_version_is_recorded_with_one_event_once_the_bucket_serves_all_of_it(p
         assert publishing_vendor.record(started)
     assert publishing_vendor.recorded() == [1]
     assert publishing_vendor.events() == [
-        {"permission_set": publishing_vendor.name, "version": 1, "access": "read"}
+        {"permission_set": publishing_vendor.name, "permission_set_version": 1, "access": "read"}
     ]
     publishing_vendor.files.write(publishing_vendor.name, 1, READS | {"why": "In other words."})
     assert publishing_vendor.record(publishing_vendor.publish())

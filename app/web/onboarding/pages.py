@@ -16,7 +16,6 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from app import errors
-from app.audit.events import Action, Event
 from app.connections.listing import ListPosition
 from app.http.authentication import public
 from app.http.current import services
@@ -316,8 +315,8 @@ def _record(code: str, error: errors.AppError | None = None) -> None:
     }
     # The id may be another tenant's
     tenant_id = None if code == errors.NotFoundError.code else visitor.tenant_id
-    about = Event(visitor.actor, Action.CONNECTION_REFUSED, {}, tenant_id=tenant_id)
-    record_refusal(about, code, ids, error.errors if error else {})
+    fields = error.errors if error else {}
+    record_refusal("connection", code, ids, fields, tenant_id=tenant_id)
 
 
 @bp.errorhandler(errors.AppError)
