@@ -25,7 +25,7 @@ help:
 	@echo "make check   format, lint, types, architecture, migrations, CloudFormation, policies"
 	@echo "make aws-check VENDOR=<profile> CUSTOMER=<profile> [CANARY=<profile>]"
 	@echo "             the whole story once on real AWS, in accounts of yours; asks first, and cleans up at its end"
-	@echo "make format  format with ruff, apply its fixes, and write the tables of docs/settings.md"
+	@echo "make format  format with ruff, apply its fixes, and write tables of docs/settings.md and docs/api.md"
 	@echo "make lock    pin requirements.in, requirements-publish.in and requirements-dev.in again"
 	@echo "make clean   remove the virtual environment, the data and what was measured"
 
@@ -75,6 +75,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/python -m dev.settings
+	$(BIN)/python -m dev.audit_events
 
 lock: $(INSTALLED)
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-strip-extras --python-version 3.11 requirements.in -o requirements.txt

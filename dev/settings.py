@@ -19,18 +19,23 @@ _HEAD = ("variable", "value", "default", "meaning")
 
 def fill_tables(page: str) -> str:
     """Return the page with the table of each group that it marks."""
-    return _TABLE.sub(lambda mark: f"{mark[1]} -->\n\n{_render_table(mark[1])}", page)
+    return _TABLE.sub(lambda mark: f"{mark[1]} -->\n\n{_render_group(mark[1])}", page)
 
 
-def _render_table(group: str) -> str:
+def _render_group(group: str) -> str:
     rows = [
         _render_row(setting, default)
         for setting, default in collect_settings(Config).values()
         if setting.group == group
     ]
-    widths = [max(map(len, column)) for column in zip(_HEAD, *rows, strict=True)]
+    return render_table(_HEAD, rows)
+
+
+def render_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Return a table of Markdown, with its columns aligned."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = [
-        _render_line(_HEAD, widths),
+        _render_line(head, widths),
         "|" + "|".join("-" * (width + 2) for width in widths) + "|",
     ]
     return "".join(f"{line}\n" for line in (*lines, *(_render_line(row, widths) for row in rows)))

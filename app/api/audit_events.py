@@ -5,6 +5,8 @@ from typing import Any
 
 from marshmallow import fields
 
+from app.audit.actions import ACTIONS, DETAILS
+from app.audit.events import Action
 from app.audit.log import EventFilter
 from app.http.blueprint import Blueprint, Scope, caller, paged, services
 from app.http.examples import UUID_EXAMPLE
@@ -13,6 +15,14 @@ from app.http.schemas import Answer, PageQuery, page_of
 from app.ids import ACCESS_KEY_ID
 
 _ACCESS_KEY = "Of a session: the issuances in which a web process handed it out for the first time."
+
+
+def _list_details(action: Action[Any]) -> str:
+    names = ", ".join(f"`{name}`" for name in action.schema["properties"])
+    return f"- `{action}`: {names or 'none'}"
+
+
+_OF_ACTIONS = "\n".join(map(_list_details, ACTIONS.values()))
 
 
 class AuditQuery(PageQuery):
@@ -46,7 +56,13 @@ class AuditEventOut(Answer):
     client_address = string(
         "203.0.113.9", "The IP address of the request; null without a request.", allow_none=True
     )
-    details = fields.Dict(metadata=doc({"reason": "Ticket 4711"}))
+    details = fields.Dict(
+        metadata=doc(
+            {"was": "verified", "version": 7, "reason": "Ticket 4711"},
+            f"Of the event's action:\n\n{_OF_ACTIONS}",
+            openapi={"properties": DETAILS},
+        )
+    )
 
 
 bp = Blueprint(
