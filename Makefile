@@ -76,6 +76,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/python -m dev.settings
 	$(BIN)/python -m dev.audit_events
+	$(BIN)/python -m dev.limits
 
 lock: $(INSTALLED)
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-strip-extras --python-version 3.11 requirements.in -o requirements.txt

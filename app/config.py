@@ -33,6 +33,8 @@ _PRINCIPAL = re.compile(
     re.ASCII,
 )
 
+ROUTINE_SHARE = 0.5  # of the STS budget
+
 
 class ConfigError(Exception):
     """One or more settings are missing or invalid. The message has a line for each."""
@@ -302,11 +304,11 @@ class Config(TemplateConfig):
 
     @property
     def routine_proofs_a_second(self) -> float:
-        """The number of routine proofs per second that half of the STS budget allows.
+        """The number of routine proofs per second that their share of the STS budget allows.
 
         A routine proof makes three calls, four with a stranger. Some need a full proof.
         """
-        return self.sts_budget / 2 / (4.3 if self.stranger_role_arn else 3.3)
+        return self.sts_budget * ROUTINE_SHARE / (4.3 if self.stranger_role_arn else 3.3)
 
     @property
     def registration_region(self) -> str | None:

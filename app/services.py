@@ -24,6 +24,7 @@ from app.issuing import (
     session_origins,
 )
 from app.limits import quotas, rates, refusals, tenant_share
+from app.limits.table import KEYS
 from app.log import logger
 from app.onboarding import kit, page_links, publication, registrations
 from app.permissions import permission_sets
@@ -62,8 +63,9 @@ class Services:
         self.audit = AuditLog(db)
         self.refusals = refusals.Refusals(self.audit)
         self.key_uses = KeyUses(db)
-        self.api_keys = ApiKeys(db, self.key_uses, most=config.tenant_keys, sets=sets)
-        self.tenants, self.rotations = tenants.Tenants(db), rotation.Rotations(db)
+        self.api_keys = ApiKeys(db, self.key_uses, limit=KEYS.with_setting(config), sets=sets)
+        self.tenants = tenants.Tenants(db)
+        self.rotations = rotation.Rotations(db)
         self.listing = listing.Listing(db, sets)
         self.verification = verification.Verification(db, door, tempo, prober, sets)
         self.connections = connections.Connections(db, self.verification, config, sets)

@@ -19,6 +19,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 import urllib3
@@ -33,8 +34,9 @@ from app.audit.events import Event
 from app.aws import sts
 from app.config import Broker, Config
 from app.factory import create_app
+from app.ids import new_id
 from app.limits import refusals
-from app.limits.turns import Turns
+from app.limits.token_bucket import TokenBucket
 from app.onboarding.page_links import Links
 from app.onboarding.registration_token import RegistrationTokens
 from dev.stack import ONLY_THESE_CREDENTIALS
@@ -219,7 +221,7 @@ def app(aws: Sandbox, vendor: VendorStack, config: Config) -> Iterator[Flask]:
     application.testing = False  # exceptions become answers, as in production
     # Tests look at a page more often than people and browsers do; test_page_rate.py has the limit.
     rates = application.extensions["deputy"].rates
-    rates._page_turns = rates._pages_turns = Turns(1_000_000, 1)
+    rates._page._bucket = rates._pages._bucket = TokenBucket(1_000_000, 1)
     yield application
     application.extensions["deputy"].db.engine.dispose()
 
@@ -290,7 +292,8 @@ def customer(aws: Sandbox) -> Customer:
 
 
 Event.row = checking(Event.row)
-refusals.OF_TENANT = 1_000_000  # before a service is made
+# Before a service is made
+refusals.REFUSALS_OF_TENANT = refusals.REFUSALS_OF_TENANT._replace(amount=1_000_000)
 schedule_key_uses = KeyUses._schedule
 # A minute later, and when the process ends, the test's database is gone
 KeyUses._schedule = lambda _: None
@@ -301,8 +304,9 @@ def every_refusal_is_recorded_singly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests share keys, and are refused more in a second than a program in life;
     test_refusals.py has the bounds.
     """
-    monkeypatch.setattr("app.limits.refusals.SINGLY", 1_000_000)
-    monkeypatch.setattr("app.limits.refusals.MOST", 1_000_000)
+    for name in ("REFUSALS", "REFUSALS_OF_KEY"):
+        limit = getattr(refusals, name)
+        monkeypatch.setattr(refusals, name, limit._replace(amount=1_000_000))
 
 
 def _note_what_is_issued() -> None:
@@ -348,9 +352,15 @@ class StoppedClock:
 
 @pytest.fixture
 def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> StoppedClock:
-    clock = StoppedClock()
+    clock, reserve, mask = StoppedClock(), TokenBucket.reserve, new_id().int
+
+    def reserve_apart(bucket: TokenBucket, subject: UUID, **options: float) -> float:
+        """Reserve for another subject, because other tests use this bucket by other clocks."""
+        return reserve(bucket, UUID(int=subject.int ^ mask), **options)
+
+    monkeypatch.setattr(TokenBucket, "reserve", reserve_apart)
     monkeypatch.setattr("app.limits.rates.time", clock)
-    monkeypatch.setattr("app.limits.turns.time", clock)
+    monkeypatch.setattr("app.limits.token_bucket.time", clock)
     monkeypatch.setattr("app.limits.quotas.now", clock.now)
     return clock
 

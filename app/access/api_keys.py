@@ -39,6 +39,7 @@ from app.audit.details import KeyReference
 from app.clock import now
 from app.errors import ConflictError, ForbiddenError, ValidationFailedError
 from app.ids import new_id
+from app.settings.declarations import Limit
 from app.store.database import Database, Session, until_committed
 from app.store.models import ApiKey, Tenant
 from app.store.pages import Page, page
@@ -76,14 +77,13 @@ def generate_key() -> str:
 class ApiKeys:
     """Creates, lists, replaces and revokes API keys.
 
-    `most`: upper bound of the live keys that are bound to one tenant. `sets`: the names of all
-    permission sets.
+    `limit`: of the live keys of one tenant. `sets`: the names of all permission sets.
     """
 
-    def __init__(self, db: Database, uses: KeyUses, *, most: int, sets: Collection[str]) -> None:
+    def __init__(self, db: Database, uses: KeyUses, *, limit: Limit, sets: Collection[str]) -> None:
         self._db = db
         self._uses = uses
-        self._most = most
+        self._limit = limit
         self._sets = sets
 
     def authenticate(
@@ -139,7 +139,7 @@ class ApiKeys:
             made_by=caller.key_id,
         )
         with self._db.write(Making(caller)) as db:
-            _ensure_room(db, caller, tenant_id, self._most)
+            _ensure_room(db, caller, tenant_id, self._limit)
             return _add(db, caller.actor, key, generate_key())
 
     def list_keys(self, caller: Caller, *, limit: int, after: UUID | None) -> Page[ApiKey]:
@@ -192,7 +192,8 @@ class ApiKeys:
             successor = _successor(old, caller)
             families.inherit(db, old.id, successor.id, by=caller.key_id)
             # A tenant that has all its keys can replace them
-            _ensure_room(db, caller, old.tenant_id, 2 * self._most)
+            twice = self._limit._replace(amount=2 * self._limit.amount)
+            _ensure_room(db, caller, old.tenant_id, twice)
             ends = now() + timedelta(seconds=grace_seconds)
             old.replaced_by, old.expires_at = successor.id, _earlier(old.expires_at, ends)
             _, text = _add(db, caller.actor, successor, generate_key())
@@ -313,11 +314,11 @@ def _earlier(one_time: datetime | None, other: datetime | None) -> datetime | No
     return min((time for time in (one_time, other) if time is not None), default=None)
 
 
-def _ensure_room(db: Session, caller: Caller, tenant_id: UUID | None, most: int) -> None:
+def _ensure_room(db: Session, caller: Caller, tenant_id: UUID | None, limit: Limit) -> None:
     """Lock the tenant, if there is one, and ensure that it may have another key.
 
     The lock keeps two requests from taking the last place. Raises NotFoundError for a tenant that
-    the caller makes no keys for, and RateLimitedError for one that has `most` keys.
+    the caller makes no keys for, and RateLimitedError for one that has too many keys.
     """
     if tenant_id is None:
         return
@@ -331,7 +332,7 @@ def _ensure_room(db: Session, caller: Caller, tenant_id: UUID | None, most: int)
         .select_from(ApiKey)
         .where(ApiKey.tenant_id == tenant_id, callers.live_at(now()))
     )
-    ensure_room(db, live, most, f"A tenant may have {most} live API keys; revoke one first.")
+    ensure_room(db, live, limit)
 
 
 def _ensure_may_end(db: Session, caller: Caller, key: ApiKey) -> None:

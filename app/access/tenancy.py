@@ -7,7 +7,8 @@ from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session, lazyload
 
 from app.access.callers import REVOCATION_COUNTER, AnyCaller
-from app.errors import NotFoundError, RateLimitedError
+from app.errors import NotFoundError
+from app.settings.declarations import Limit
 from app.store import locks
 from app.store.locks import Lock
 from app.store.models import Connection, ConnectionStatus, Tenant, TenantStatus
@@ -95,13 +96,13 @@ def _of(caller: AnyCaller, tenant_id: UUID) -> dict[str, UUID]:
     return {"tenant_id": tenant_id, "confined_to": caller.tenant_id or tenant_id}
 
 
-def ensure_room(db: Session, live: Select[int], most: int, refusal: str) -> None:
-    """Ensure that the query counts fewer than `most` rows.
+def ensure_room(db: Session, live: Select[int], limit: Limit) -> None:
+    """Ensure that the query counts fewer rows than the limit.
 
     Locks keep the count valid until the transaction ends. Raises RateLimitedError.
     """
-    if (db.scalar(live) or 0) >= most:
-        raise RateLimitedError(refusal, retry_after=_FULL_RETRY_SECONDS)
+    if (db.scalar(live) or 0) >= limit.amount:
+        raise limit.refuse(_FULL_RETRY_SECONDS)
 
 
 Row = TypeVar("Row")

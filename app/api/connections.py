@@ -408,7 +408,7 @@ def report_refused(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) 
     """Report that AWS refused issued credentials.
 
     Deputy drops the cached sessions of the connection and makes a proof due now. It does so at most
-    once a minute for a connection, and 60 times a minute for a tenant. Further reports also get
+    once a minute for a connection, and some times a minute for a tenant. Further reports also get
     202.
     """
     services().issuer.report_refused(caller(), tenant_id, connection_id)

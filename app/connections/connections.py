@@ -21,13 +21,13 @@ from app.config import Config
 from app.connections import allowed_roles, kit_names
 from app.errors import ConflictError, NotFoundError
 from app.ids import RoleArn, kit_role_name
+from app.limits.table import CONNECTIONS, SEARCHES
 from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.proofs.verification import PATIENCE, Verification
 from app.rotation.rotations import current_external_id_id
 from app.store.database import Database, Session, until_committed
 from app.store.models import Connection, ConnectionStatus, Tenant, Trigger, live_of
 
-_MOST_SEARCHES = 50  # searches of one tenant at once
 # The request that makes a connection also proves it. If that request never ends, the background
 # worker takes over.
 _OWN_PROOF = timedelta(seconds=30)
@@ -53,9 +53,8 @@ def add_pending(
     if not approved:
         allowed_roles.ensure_account_open(db, tenant.id, role.account_id)
     to_approve = must_be_approved(db, config, tenant, role.account_id, permission_set)
-    most = config.max_connections
     live = select(func.count()).where(live_of(tenant.id))
-    ensure_room(db, live, most, f"A tenant may have {most} connections; delete one first.")
+    ensure_room(db, live, CONNECTIONS.with_setting(config))
     connection = Connection(
         tenant_id=tenant.id,
         external_id_id=current_external_id_id(db, tenant.id),
@@ -99,11 +98,7 @@ def _ensure_few_searches(db: Session, tenant_id: UUID) -> None:
     searches = select(func.count()).where(
         Connection.tenant_id == tenant_id, Connection.found_by_account, *pending
     )
-    refusal = (
-        f"Roles are looked for in at most {_MOST_SEARCHES} accounts of a tenant at once; delete one"
-        " that is pending, or give the ARN of a role that is there."
-    )
-    ensure_room(db, searches, _MOST_SEARCHES, refusal)
+    ensure_room(db, searches, SEARCHES)
 
 
 class Connections:

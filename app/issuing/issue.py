@@ -185,8 +185,8 @@ class CredentialIssuer:
         """Record a client's report that AWS refuses its session.
 
         No process hands that session out again, and a proof is due. Reports beyond one a minute for
-        a connection and 60 a minute for a tenant do nothing. Raises NotFoundError, ForbiddenError
-        for a key of other permission sets, and RateLimitedError as `issue` does.
+        a connection, and beyond the tenant's limit, do nothing. Raises NotFoundError,
+        ForbiddenError for a key of other permission sets, and RateLimitedError as `issue` does.
         """
         self._rates.admit_issuance(caller, tenant_id)
         with self._db.read() as db:

@@ -5,11 +5,9 @@ table is `quota_uses`: one row for each quota and subject, which is a tenant, an
 a connection.
 """
 
-import math
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
 from uuid import UUID
 
 from cachetools import LRUCache
@@ -19,11 +17,12 @@ from app.access.callers import Caller
 from app.clock import now
 from app.config import Config
 from app.errors import RateLimitedError
+from app.limits import table
 from app.limits.sliding_window import SlidingWindow, Uses
+from app.settings.declarations import Limit
 from app.store.database import Database, Session
 from app.store.models import QuotaUse
 
-_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 _TENANTS = 10_000  # the tenants that were refused a change last
 _FORGOTTEN = 20  # old rows that a new window deletes: more than it adds, so that they don't pile up
 # The row is locked, whether it was inserted or existed. Of two first requests at once, the second
@@ -35,43 +34,16 @@ _LOCK = text(
 ).bindparams(bindparam("id", type_=Uuid()))
 
 
-class _Quota(NamedTuple):
-    window: SlidingWindow
-    refusal: str
-
-    def one_more(self, used: QuotaUse) -> Uses:
-        """Return the row's uses with one more. Raises RateLimitedError."""
-        uses = Uses(used.number, used.counted, used.counted_before)
-        if wait := self.window.count(uses, now().timestamp()):
-            raise RateLimitedError(self.refusal, retry_after=max(1, math.ceil(wait)))
-        return uses
-
-
-def _quota(name: str, what: str, rate: int, per: str, *, burst: int = 1) -> _Quota:
-    """Make a quota of `rate` per second, minute, hour or day.
-
-    `burst`: how many of those periods' worth may come at once.
-    """
-    window = SlidingWindow(rate * burst, _SECONDS[per] * burst, name)
-    return _Quota(window, f"Too many {what}: at most {rate} per {per}.")
-
-
 class Quotas:
     """Each method counts one request, or raises RateLimitedError and counts nothing."""
 
     def __init__(self, db: Database, config: Config) -> None:
         self._db = db
-        link_rate = config.link_rate
-        self._attempt = _quota(
-            "attempt", "checks of this tenant's roles", config.connection_rate, "minute"
-        )
-        self._entered = _quota("paste", "roles entered through this link", link_rate, "hour")
-        self._again = _quota("again", "checks through this link", link_rate, "hour")
-        self._end_search = _quota(
-            "end_search", "searches ended through this link", link_rate, "hour"
-        )
-        changes = "changes of keys, links and suspensions, with this tenant's keys"
-        self._change = _quota("change", changes, config.tenant_revokes, "second", burst=4)
+        self._attempt = table.ATTEMPTS.with_setting(config)
+        self._entered = table.ROLES_ENTERED.with_setting(config)
+        self._again = table.CHECKS.with_setting(config)
+        self._end_search = table.SEARCHES_ENDED.with_setting(config)
+        self._change = table.CHANGES.with_setting(config)
         # The time until which a tenant may make no more changes
         self._full: LRUCache[UUID, float] = LRUCache(_TENANTS)
         self._lock = threading.Lock()  # around those
@@ -79,12 +51,11 @@ class Quotas:
     def counting_changes(self, caller: Caller) -> Caller:
         """Return the caller for a change that makes or revives something that can be revoked.
 
-        The limit is TENANT_REVOKES per second and tenant. Unbound keys have no limit. Each
-        revocation raises the revocation counter, and then all tenants' in-flight issuances check
-        and commit again. A revocation is never refused. So what can be revoked is counted, in the
-        transaction that makes it. Until the time that a refusal names, this process refuses the
-        tenant's next changes from memory. Asking the database for each would cost others nearly as
-        much as the changes.
+        Unbound keys have no limit. Each revocation raises the revocation counter, and then all
+        tenants' in-flight issuances check and commit again. A revocation is never refused. So what
+        can be revoked is counted, in the transaction that makes it. Until the time that a refusal
+        names, this process refuses the tenant's next changes from memory. Asking the database for
+        each would cost others nearly as much as the changes.
         """
         tenant_id = caller.tenant_id
         if tenant_id is None:
@@ -92,7 +63,7 @@ class Quotas:
         with self._lock:
             wait = self._full.get(tenant_id, 0.0) - now().timestamp()
         if wait > 0:
-            raise RateLimitedError(self._change.refusal, retry_after=math.ceil(wait))
+            raise self._change.refuse(wait)
         return replace(caller, counts=lambda db: self._count_change(db, tenant_id))
 
     def _count_change(self, db: Session, tenant_id: UUID) -> None:
@@ -104,52 +75,34 @@ class Quotas:
             raise
 
     def admit_attempt(self, caller: Caller, tenant_id: UUID) -> None:
-        """Count one proof of a role of this tenant: CONNECTION_RATE per minute.
-
-        A proof costs several calls to AWS.
-        """
+        """Count one proof of a role of this tenant. A proof costs several calls to AWS."""
         if caller.tenant_id not in {None, tenant_id}:
             return  # another tenant's key gets a 404, and must not use up this tenant's quota
         self._count(caller, (self._attempt, tenant_id))
 
     def admit_role(self, caller: Caller, tenant_id: UUID) -> None:
-        """Count one role entered through this onboarding link, and an attempt.
-
-        The limit for a link is LINK_RATE per hour.
-        """
+        """Count one role entered through this onboarding link, and an attempt."""
         self._count(caller, (self._entered, caller.key_id), (self._attempt, tenant_id))
 
     def admit_check(self, caller: Caller, tenant_id: UUID) -> None:
-        """Count one check requested through this onboarding link, and an attempt.
-
-        The limit for a link is LINK_RATE per hour.
-        """
+        """Count one check requested through this onboarding link, and an attempt."""
         self._count(caller, (self._again, caller.key_id), (self._attempt, tenant_id))
 
     def admit_search_end(self, caller: Caller) -> None:
-        """Count one search ended through this onboarding link: LINK_RATE per hour."""
+        """Count one search ended through this onboarding link."""
         self._count(caller, (self._end_search, caller.key_id))
 
-    def _count(self, caller: Caller, *wanted: tuple[_Quota, UUID]) -> None:
+    def _count(self, caller: Caller, *counts: tuple[Limit, UUID]) -> None:
         """Count one in each quota, or raise RateLimitedError and count nothing.
 
         The attempt is always last, to prevent deadlocks.
         """
         with self._db.read() as db:  # refused requests must not queue for the write lock
-            for quota, subject in wanted:
+            for quota, subject in counts:
                 _look(db, quota, subject)
         with self._db.write(caller) as db:
-            for quota, subject in wanted:
+            for quota, subject in counts:
                 _take(db, quota, subject)
-
-
-# A stack sends one message when it is created, changed or deleted. More messages than these would
-# only fill the audit log.
-_MESSAGES = _quota("registration", "messages of stacks about this role", 20, "hour")
-# Each report that takes effect raises the revocation counter: other tenants' in-flight issuances
-# check and commit again.
-_REPORTS = _quota("report", "reports of refusals for this tenant", 60, "minute")
-_ROTATIONS = _quota("rotation", "rotations started with this tenant's keys", 20, "day")
 
 
 def admits_message(db: Session, subject: UUID) -> bool:
@@ -158,17 +111,16 @@ def admits_message(db: Session, subject: UUID) -> bool:
     `subject`: the connection; or the tenant, for Delete messages about roles that it has no
     connection to.
     """
-    return _admits(_take, db, _MESSAGES, subject)
+    return _admits(_take, db, table.MESSAGES, subject)
 
 
 def count_rotation(db: Session, caller: Caller, tenant_id: UUID) -> None:
-    """Count a rotation that a bound key starts, in this transaction.
+    """Count a rotation that a bound key starts, in this transaction. Raises RateLimitedError.
 
-    It is limited because no External ID's row is ever deleted. Unbound keys have no limit. Raises
-    RateLimitedError.
+    Unbound keys have no limit.
     """
     if caller.tenant_id is not None:
-        _take(db, _ROTATIONS, tenant_id)
+        _take(db, table.ROTATIONS, tenant_id)
 
 
 def has_room_for_report(db: Session, tenant_id: UUID) -> bool:
@@ -176,7 +128,7 @@ def has_room_for_report(db: Session, tenant_id: UUID) -> bool:
 
     It only reads, so refused reports do not queue for the write lock.
     """
-    return _admits(_look, db, _REPORTS, tenant_id)
+    return _admits(_look, db, table.REPORTS, tenant_id)
 
 
 def admits_report(db: Session, tenant_id: UUID) -> bool:
@@ -184,11 +136,11 @@ def admits_report(db: Session, tenant_id: UUID) -> bool:
 
     It is counted in this transaction.
     """
-    return _admits(_take, db, _REPORTS, tenant_id)
+    return _admits(_take, db, table.REPORTS, tenant_id)
 
 
 def _admits(
-    count: Callable[[Session, _Quota, UUID], None], db: Session, quota: _Quota, subject: UUID
+    count: Callable[[Session, Limit, UUID], None], db: Session, quota: Limit, subject: UUID
 ) -> bool:
     try:
         count(db, quota, subject)
@@ -197,20 +149,27 @@ def _admits(
     return True
 
 
-def _look(db: Session, quota: _Quota, subject: UUID) -> None:
+def _look(db: Session, quota: Limit, subject: UUID) -> None:
     """Raise RateLimitedError when there is no room for one more."""
-    if (used := db.get(QuotaUse, (quota.window.name, subject))) is not None:
-        quota.one_more(used)
+    if (row := db.get(QuotaUse, (quota.name, subject))) is not None:
+        _use(quota, row)
 
 
-def _take(db: Session, quota: _Quota, subject: UUID) -> None:
-    used = db.scalars(
-        select(QuotaUse).from_statement(_LOCK), {"name": quota.window.name, "id": subject}
-    ).one()
-    uses = quota.one_more(used)
-    used.number, used.counted, used.counted_before = uses.number, uses.counted, uses.before
-    if used.counted == 1:
-        _forget(db, quota.window.name, before=used.number - 1)
+def _take(db: Session, quota: Limit, subject: UUID) -> None:
+    key = {"name": quota.name, "id": subject}
+    row = db.scalars(select(QuotaUse).from_statement(_LOCK), key).one()
+    uses = _use(quota, row)
+    row.number, row.counted, row.counted_before = uses.number, uses.counted, uses.before
+    if row.counted == 1:
+        _forget(db, quota.name, before=row.number - 1)
+
+
+def _use(quota: Limit, row: QuotaUse) -> Uses:
+    """Return the row's uses with one more. Raises RateLimitedError."""
+    uses = Uses(row.number, row.counted, row.counted_before)
+    if wait := SlidingWindow.of(quota).count(uses, now().timestamp()):
+        raise quota.refuse(wait)
+    return uses
 
 
 def _forget(db: Session, name: str, *, before: int) -> None:

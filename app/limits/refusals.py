@@ -1,10 +1,10 @@
 """Refusals in the audit log: a few as single events, a flood as one event with its size.
 
-In one clock second a process records at most ten refusals of a key singly. For all keys that are
-bound to one tenant it records at most twenty. The rest of that second, and all that exceeded a rate
+In one clock second a process records a few refusals of a key singly, and a few of all keys that are
+bound to one tenant (app/limits/table.py). The rest of that second, and all that exceeded a rate
 limit, become one event for each key, with their number and their codes. It is stored when the
-second ends, or when the process ends. A process that is killed loses that second's count. Above two
-hundred in a second the answer is a 429, and nothing is recorded.
+second ends, or when the process ends. A process that is killed loses that second's count. Beyond
+the limit of a key's refusals the answer is a 429, and nothing is recorded.
 """
 
 import atexit
@@ -21,12 +21,10 @@ from app.audit.log import AuditLog
 from app.clock import now
 from app.concurrency.gevent import spawn
 from app.errors import RateLimitedError, StoreUnavailableError
-from app.limits.rates import Limit
+from app.limits.table import REFUSALS, REFUSALS_OF_KEY, REFUSALS_OF_TENANT
+from app.limits.token_bucket import TokenBucket
 from app.log import logger
 
-SINGLY = 10  # refusals of one key in a second
-OF_TENANT = 20  # refusals of all keys that are bound to one tenant, in a second
-MOST = 200
 _KEYS = 10_000  # the keys that were refused last
 _QUIET_SECONDS = 60  # between two log lines about one key's flood
 
@@ -47,7 +45,7 @@ class Refusals:
         self._counts: LRUCache[tuple[UUID, int], int] = LRUCache(_KEYS)
         self._rests: dict[tuple[UUID, int], _Rest] = {}
         self._logged: TTLCache[UUID, bool] = TTLCache(_KEYS, ttl=_QUIET_SECONDS)
-        self._tenants = Limit("refusals", OF_TENANT, 1)
+        self._tenants = TokenBucket.of(REFUSALS_OF_TENANT)
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
 
@@ -55,7 +53,7 @@ class Refusals:
         """Record a refusal.
 
         `tenant_id`: of a bound key, whose tenant can read the summary of a flood. Raises
-        RateLimitedError when this process refused this key more than MOST times in this second, and
+        RateLimitedError when this process refused this key too often in this second, and
         StoreUnavailableError.
         """
         place = key_id, int(event.at.timestamp())
@@ -69,20 +67,19 @@ class Refusals:
         """Count a refusal. Return whether to record it singly."""
         with self._lock:
             count = self._counts[place] = self._counts.get(place, 0) + 1
-        if count > MOST:
+        if count > REFUSALS.amount:
             self._log_flood(place[0])
-            raise RateLimitedError(
-                f"Too many refused requests with this key: at most {MOST} per second.",
-                retry_after=1,
-            )
-        return count <= SINGLY and not (tenant_id and self._tenants.hit(tenant_id))
+            raise REFUSALS.refuse(1)
+        return count <= REFUSALS_OF_KEY.amount and not (
+            tenant_id and self._tenants.reserve(tenant_id)
+        )
 
     def _log_flood(self, key_id: UUID) -> None:
         with self._lock:
             logged = self._logged.get(key_id, False)
             self._logged.setdefault(key_id, True)
         if not logged:
-            logger.warning("refusals.flood", api_key_id=str(key_id), most=MOST)
+            logger.warning("refusals.flood", api_key_id=str(key_id), most=REFUSALS.amount)
 
     def _keep(self, place: tuple[UUID, int], event: Event) -> None:
         with self._lock:

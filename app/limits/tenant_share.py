@@ -4,9 +4,9 @@ It applies to requests with keys that are bound to a tenant. Requests for creden
 their own, unless they are refused. A share has two parts:
 
 - CPU time: each request has a price in milliseconds, and a list costs more with each row. A
-  request beyond the share waits for up to a second, and is then answered or refused with 429.
-  A burst of it is spread over some seconds, in which requests wait for up to two seconds.
-- Places: two requests of a tenant are worked on at once, and a third waits for up to a second.
+  request beyond the share waits a little, and is then answered or refused with 429. A burst of it
+  is spread over some seconds.
+- Places: few requests of a tenant are worked on at once, and further ones wait a little.
 
 A stop (revoke, suspend, delete) has no price and is never refused. Otherwise a thief of a key could
 use up the share, and so keep the tenant from revoking the key. Stops have one place of their own
@@ -28,47 +28,31 @@ from cachetools import LRUCache
 from app.access.callers import Caller
 from app.concurrency.places import Places, pause
 from app.errors import AppError, RateLimitedError
-from app.limits.turns import Turns
+from app.limits.table import (
+    CPU_TIME,
+    PEAK_CPU_TIME,
+    REFUSED_CREDENTIALS,
+    REQUESTS,
+    STOPS,
+    VENDOR_REQUESTS,
+)
+from app.limits.token_bucket import TokenBucket
+from app.settings.declarations import Limit
 
-MS_PER_SECOND = 70  # a tenant's budget in each process: 7 % of its time
 MS_PER_ROW = 0.25  # price of a row of a list
 MS_PER_FAILED_STOP = 7.0
-REFUSED_PER_SECOND = 50  # requests for credentials: some 8 %
-AT_ONCE = 2
-VENDORS_AT_ONCE = (
-    24  # for all keys that are bound to no tenant; there are 32 connections to the database
-)
-BURST_SECONDS = 25
-# During a burst; without it, others would wait for the whole burst, which is seconds of CPU time.
-PEAK_MS_PER_SECOND = 140
-_PEAK_BURST_SECONDS = 0.5
-_PEAK_WAIT_SECONDS = 2.0
-_REFUSED_BURST_SECONDS = 5
-_WAITING = 64  # requests of one tenant that wait for a place; and as many that are held
 _ALL = 1_000_000  # no limit of its own: the process's limit applies
-_WAIT_SECONDS = 1.0
+_HOLD_SECONDS = 1.0
 _KEYS = 10_000  # keys whose tenant is kept
 _TENANTS = 10_000  # tenants whose places are kept
-_TOO_MUCH = (
-    f"Too many requests with this tenant's API keys: at most {MS_PER_SECOND} ms of CPU time per"
-    " second, besides those for credentials. A list costs more with each row."
-)
-_TOO_MANY = "Too many requests at once; try again."
-_TOO_MANY_REFUSED = (
-    f"Too many refused credential requests for this tenant: at most {REFUSED_PER_SECOND} per"
-    " second."
-)
-_TOO_MANY_AT_ONCE = (
-    f"Too many requests with this tenant's API keys at once: {AT_ONCE} are worked on at a time."
-)
 
 
 class TenantShare:
     def __init__(self) -> None:
-        self._spent = Turns(MS_PER_SECOND, BURST_SECONDS)
-        self._peak = Turns(PEAK_MS_PER_SECOND, _PEAK_BURST_SECONDS)
-        self._refused = Turns(REFUSED_PER_SECOND, _REFUSED_BURST_SECONDS)
-        self._vendor = Places(VENDORS_AT_ONCE, _ALL)
+        self._spent = TokenBucket.of(CPU_TIME)
+        self._peak = TokenBucket.of(PEAK_CPU_TIME)
+        self._refused = TokenBucket.of(REFUSED_CREDENTIALS)
+        self._vendor = Places(VENDOR_REQUESTS.amount, _ALL)
         self._places: LRUCache[UUID, Places] = LRUCache(_TENANTS)
         self._stops: LRUCache[UUID, Places] = LRUCache(_TENANTS)
         self._held: LRUCache[UUID, Places] = LRUCache(_TENANTS)
@@ -85,15 +69,13 @@ class TenantShare:
         """
         try:
             if tenant_id is not None:
-                self._spend(self._spent, tenant_id, price, _TOO_MUCH, _WAIT_SECONDS)
-                self._spend(self._peak, tenant_id, price, _TOO_MUCH, _PEAK_WAIT_SECONDS)
-            busy = RateLimitedError(_TOO_MANY_AT_ONCE if tenant_id else _TOO_MANY, retry_after=1)
-            places = (
-                self._vendor
-                if tenant_id is None
-                else self._of(self._places, tenant_id, AT_ONCE, _WAITING)
-            )
-            with places.place(None if tenant_id is None else _WAIT_SECONDS, busy):
+                self._spend(self._spent, CPU_TIME, tenant_id, price)
+                self._spend(self._peak, PEAK_CPU_TIME, tenant_id, price)
+                places = self._of(self._places, tenant_id, REQUESTS.amount, REQUESTS.waiting)
+                place = places.place(REQUESTS.patience, REQUESTS.refuse(1))
+            else:
+                place = self._vendor.place(None, VENDOR_REQUESTS.refuse(1))
+            with place:
                 yield
         except RateLimitedError as refusal:
             if tenant_id is not None:
@@ -109,28 +91,28 @@ class TenantShare:
         if tenant_id is None:
             yield
             return
-        no_room, own = RateLimitedError(_TOO_MANY, retry_after=1), UUID(bytes=_digest(key)[:16])
+        no_room, own = STOPS.refuse(1), UUID(bytes=_digest(key)[:16])
         try:
             with (
-                self._of(self._stops, own, 1, _ALL).place(None, no_room),
-                self._of(self._stops, tenant_id, 1, _ALL).place(None, no_room),
+                self._of(self._stops, own, STOPS.amount, _ALL).place(None, no_room),
+                self._of(self._stops, tenant_id, STOPS.amount, _ALL).place(None, no_room),
             ):
                 yield
         except AppError:
-            pause(min(_WAIT_SECONDS, self.charge(tenant_id, MS_PER_FAILED_STOP)))
+            pause(min(_HOLD_SECONDS, self.charge(tenant_id, MS_PER_FAILED_STOP)))
             raise
 
     def hold(self, subject: UUID, refusal: RateLimitedError) -> None:
-        """Hold a request for a second before it is refused.
+        """Hold a request for a moment before it is refused.
 
         A refusal costs too, and a program may retry at once. Only a limited number of a subject's
         requests is held. Others are refused at once.
         """
         with (
             suppress(RateLimitedError),
-            self._of(self._held, subject, _WAITING, 0).place(0, refusal),
+            self._of(self._held, subject, REQUESTS.waiting, 0).place(0, refusal),
         ):
-            pause(_WAIT_SECONDS)
+            pause(_HOLD_SECONDS)
 
     def charge(self, tenant_id: UUID | None, price: float) -> float:
         """Charge a cost that is known only afterwards, such as the rows of a list.
@@ -145,14 +127,12 @@ class TenantShare:
     def admit_refusal(self, caller: Caller) -> None:
         """Count one refused request for credentials. Raises RateLimitedError."""
         if caller.tenant_id is not None:
-            self._spend(self._refused, caller.tenant_id, 1, _TOO_MANY_REFUSED, _WAIT_SECONDS)
+            self._spend(self._refused, REFUSED_CREDENTIALS, caller.tenant_id, 1)
 
-    def _spend(
-        self, budget: Turns, tenant_id: UUID, price: float, refusal: str, patience: float
-    ) -> None:
-        wait = budget.reserve(tenant_id, patience=patience, cost=price)
-        if wait > patience:
-            raise RateLimitedError(refusal, retry_after=math.ceil(wait))
+    def _spend(self, bucket: TokenBucket, limit: Limit, tenant_id: UUID, price: float) -> None:
+        wait = bucket.reserve(tenant_id, patience=limit.patience, cost=price)
+        if wait > limit.patience:
+            raise limit.refuse(wait)
         if wait:
             pause(wait)
 

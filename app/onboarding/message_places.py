@@ -14,12 +14,10 @@ import threading
 from collections import Counter
 from uuid import UUID
 
-from app.limits.turns import Turns
+from app.limits.table import MESSAGES_AGAIN, MESSAGES_AT_ONCE
+from app.limits.token_bucket import TokenBucket
 
-AT_ONCE = 20
 PUT_BACK_DELIVERIES = 3  # maximum deliveries of a message to put back; two are left for failures
-# messages per second and tenant that are delivered again; about one background worker's rate
-_RATE = 30
 _JITTER = 2.0  # seconds
 _LONGEST = 600  # seconds; CloudFormation waits for half an hour
 
@@ -29,15 +27,14 @@ class MessagePlaces:
 
     def __init__(self) -> None:
         self._taken: Counter[UUID] = Counter()
-        self._turns = Turns(_RATE, 0)
+        self._again = TokenBucket.of(MESSAGES_AGAIN)
         self._lock = threading.Lock()
 
     def take(self, tenant_id: UUID, *, deliveries: int) -> bool:
         """Take a place. Return False if the message must be put back."""
         with self._lock:
-            if self._taken[tenant_id] >= (
-                AT_ONCE if deliveries <= PUT_BACK_DELIVERIES else 2 * AT_ONCE
-            ):
+            factor = 1 if deliveries <= PUT_BACK_DELIVERIES else 2
+            if self._taken[tenant_id] >= MESSAGES_AT_ONCE.amount * factor:
                 return False
             self._taken[tenant_id] += 1
             return True
@@ -50,6 +47,6 @@ class MessagePlaces:
 
     def seconds_until_next(self, tenant_id: UUID) -> int:
         """Return the number of seconds for which a message is put back."""
-        wait = self._turns.reserve(tenant_id, patience=_LONGEST)
+        wait = self._again.reserve(tenant_id, patience=_LONGEST)
         jitter = random.uniform(0, _JITTER) if wait <= _LONGEST else -random.uniform(0, _LONGEST)  # noqa: S311
         return max(1, min(_LONGEST, math.ceil(min(wait, _LONGEST) + jitter)))

@@ -38,6 +38,7 @@ from app.connections import allowed_roles, connections, kit_names
 from app.errors import ConflictError, NotFoundError, ValidationFailedError
 from app.ids import ACCOUNT_ID_PATTERN, kit_role_name, kit_stack_names
 from app.limits.rates import Rates
+from app.limits.table import LINKS
 from app.onboarding.kit import Onboarding
 from app.proofs import verification
 from app.store.database import Database, until_committed
@@ -128,11 +129,12 @@ class Links:
         token = secrets.token_urlsafe(32)
         with self._db.write(Making(caller)) as db:
             tenant_of(db, caller, tenant_id, lock=True).ensure_active()
-            most = self._config.tenant_links
-            live = live_links().where(Tenant.id == tenant_id)
-            number = live.with_only_columns(func.count(OnboardingLink.id))
-            refusal = f"A tenant may have {most} live onboarding links; revoke one first."
-            ensure_room(db, number, most, refusal)
+            live = (
+                live_links()
+                .where(Tenant.id == tenant_id)
+                .with_only_columns(func.count(OnboardingLink.id))
+            )
+            ensure_room(db, live, LINKS.with_setting(self._config))
             link = OnboardingLink(
                 tenant_id=tenant_id,
                 digest=digest_of(token),

@@ -1,6 +1,6 @@
 """The interval at which a connection is proven.
 
-It is REPROVE_EVERY, or longer if half of the STS budget does not allow that.
+It is REPROVE_EVERY, or longer if the routine share of the STS budget does not allow that.
 """
 
 import threading

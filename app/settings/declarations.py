@@ -1,12 +1,16 @@
-"""The declaration of settings, and the conversion of a setting's text to its value.
+"""The declarations of settings and of limits, and the conversion of a setting's text to its value.
 
-app/config.py declares them.
+app/config.py declares the settings, and app/limits/table.py the limits.
 """
 
+import enum
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, field, fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
+
+from app.errors import RateLimitedError
 
 Group = Literal["vendor", "aws", "service", "database", "proofs", "limits"]  # of docs/settings.md
 
@@ -72,3 +76,57 @@ def read_setting(
     if text is None and default is MISSING:
         raise ValueError("Environment variable not set.")
     return default if text is None or (not text and default is None) else parse(text)
+
+
+class Counted(enum.StrEnum):
+    """Where a limit is counted, in the words of docs/api.md."""
+
+    PROCESS = "in each process"
+    CACHE = "in each process, and in the shared cache"
+    DATABASE = "in the database"
+    AT_ONCE = "at once, in each process"
+
+
+_SECONDS = {"": 0, "second": 1, "minute": 60, "hour": 3600, "day": 86_400}
+
+
+class Limit(NamedTuple):
+    """The declaration of a limit, with the contents of its row in docs/api.md."""
+
+    name: str  # its key in the shared cache, or in the table of quotas
+    what: str  # what a refusal says that there is too much of
+    per: str
+    counted: Counted
+    amount: int = 0
+    period: Literal["", "second", "minute", "hour", "day"] = ""
+    setting: str = ""  # the field of Config that has the amount
+    share: float = 1.0  # of the setting
+    burst: float = 1.0  # so many periods' worth may come at once
+    unit: str = ""
+    patience: float = 0.0  # seconds that a request waits before it is refused
+    waiting: int = 0  # so many requests wait
+    beyond: str = "429"
+    hint: str = "."
+
+    @property
+    def seconds(self) -> int:
+        return _SECONDS[self.period]
+
+    @property
+    def rate(self) -> str:
+        """The amount and its period, in words."""
+        amount = f"{self.amount:,}{self.unit}"
+        if self.counted is Counted.AT_ONCE:
+            return f"{amount} at once"
+        return f"{amount} per {self.period}" if self.period else amount
+
+    def with_setting(self, config: Any) -> Self:
+        """Return the limit with the amount that is configured."""
+        if not self.setting:
+            return self
+        return self._replace(amount=max(1, int(getattr(config, self.setting) * self.share)))
+
+    def refuse(self, wait: float) -> RateLimitedError:
+        """Return the refusal. `wait`: seconds until there is room."""
+        refusal = f"Too many {self.what}: at most {self.rate}{self.hint}"
+        return RateLimitedError(refusal, retry_after=max(1, math.ceil(wait)))

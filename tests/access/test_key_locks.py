@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 from app.access import families, owned, tenant_of
 from app.access.callers import ALL_SCOPES, Caller
 from app.errors import ConflictError, NotFoundError
+from app.limits.table import KEYS
 from app.services import Services
 from app.store import locks
 from app.store.database import SYSTEM, Session, store_errors
@@ -137,7 +138,7 @@ def test_keys_that_are_replaced_and_revoked_at_once(world: World):
 
 def test_the_last_place_is_taken_once(world: World, app: Flask, monkeypatch: pytest.MonkeyPatch):
     tenant = world.tenant()
-    monkeypatch.setattr(app.extensions["deputy"].api_keys, "_most", 3)
+    monkeypatch.setattr(app.extensions["deputy"].api_keys, "_limit", KEYS._replace(most=3))
     bodies = EVERYTHING | {"tenant_id": tenant["id"]}
     jobs = [
         lambda: (

@@ -137,7 +137,9 @@ def test_a_call_beyond_a_tenants_share_waits_for_its_turn_where_that_comes_soon(
     assert [answer.status_code for answer in answers] == [200] * 11 + [429] * 2
     assert slept == [0.5]
     monkeypatch.setattr(
-        world.admin.app.extensions["deputy"].rates, "_held", threading.BoundedSemaphore(0)
+        world.admin.app.extensions["deputy"].rates._sessions,
+        "_waiting",
+        threading.BoundedSemaphore(0),
     )
     stopped_clock.move(0.5)
     assert worker.raw("POST", path, {"duration_seconds": 1000}).status_code == 429, (

@@ -10,7 +10,7 @@ import time_machine
 
 from app.clock import now
 from app.factory import create_app
-from app.limits import quotas
+from app.limits.table import REPORTS
 from app.store.models import Connection
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import make_config
@@ -102,8 +102,7 @@ def test_one_tenants_reports_do_not_make_everybody_read_again_and_again(
     world: World, by_hand, monkeypatch
 ):
     """Each that takes effect increments the revocation counter, which is all tenants'."""
-    assert quotas._REPORTS.window.amount == 60
-    monkeypatch.setattr(quotas, "_REPORTS", quotas._quota("report", "Reports", 3, "minute"))
+    monkeypatch.setattr("app.limits.table.REPORTS", REPORTS._replace(amount=3))
     services = world.admin.app.extensions["deputy"]
     many, other = place(services, connections=5), place(services)
     worker = world.admin.with_key(many.key)

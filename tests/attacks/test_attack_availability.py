@@ -28,17 +28,16 @@ from app.concurrency.places import without_place
 from app.errors import RateLimitedError
 from app.http.prices import price_of
 from app.ids import new_id
-from app.limits.refusals import MOST, SINGLY
-from app.limits.tenant_share import (
-    AT_ONCE,
-    BURST_SECONDS,
-    MS_PER_ROW,
-    MS_PER_SECOND,
-    PEAK_MS_PER_SECOND,
-    REFUSED_PER_SECOND,
-    TenantShare,
+from app.limits.table import (
+    CPU_TIME,
+    PEAK_CPU_TIME,
+    REFUSALS,
+    REFUSALS_OF_KEY,
+    REFUSED_CREDENTIALS,
+    REQUESTS,
 )
-from app.limits.turns import Turns
+from app.limits.tenant_share import MS_PER_ROW, TenantShare
+from app.limits.token_bucket import TokenBucket
 from app.store.models import Configuration, QuotaUse
 from tests.attacks.evidence import case, on_postgresql, on_sqlite
 from tests.attacks.routes import ROUTES
@@ -74,7 +73,7 @@ def tenant_of(connection: dict[str, Any]) -> str:
 def held_places(share: TenantShare, tenant_id: UUID) -> Iterator[None]:
     """All places for a tenant's requests are taken."""
     with ExitStack() as held:
-        for _ in range(AT_ONCE):
+        for _ in range(REQUESTS.amount):
             held.enter_context(share.request(tenant_id, 0))
         yield
 
@@ -226,22 +225,27 @@ def hasty(monkeypatch) -> None:
     """A request beyond its tenant's share is not held for a second, as nobody would make others
     meanwhile.
     """
-    monkeypatch.setattr("app.limits.tenant_share._WAIT_SECONDS", 0.0)
+    for name, limit in {
+        "CPU_TIME": CPU_TIME,
+        "REQUESTS": REQUESTS,
+        "REFUSED_CREDENTIALS": REFUSED_CREDENTIALS,
+    }.items():
+        monkeypatch.setattr(f"app.limits.tenant_share.{name}", limit._replace(patience=0.0))
 
 
 PRICE = price_of("get_tenant")
 SECONDS = 3  # of a small share
-AFFORDED = MS_PER_SECOND * SECONDS // int(PRICE)  # at once
-WITHOUT_PEAK = Turns(1_000_000, 1)  # as if a burst came over many seconds
+AFFORDED = CPU_TIME.amount * SECONDS // int(PRICE)  # at once
+WITHOUT_PEAK = TokenBucket(1_000_000, 1)  # as if a burst came over many seconds
 
 
 @pytest.fixture
 def small_share(app: Flask, hasty: None, monkeypatch) -> None:
     """As the real one, but that a tenant has used it up after fewer requests."""
     share = app.extensions["deputy"].tenant_share
-    monkeypatch.setattr(share, "_spent", Turns(MS_PER_SECOND, SECONDS))
+    monkeypatch.setattr(share, "_spent", TokenBucket(CPU_TIME.amount, SECONDS))
     monkeypatch.setattr(share, "_peak", WITHOUT_PEAK)
-    monkeypatch.setattr(share, "_refused", Turns(REFUSED_PER_SECOND, 1))
+    monkeypatch.setattr(share, "_refused", TokenBucket(REFUSED_CREDENTIALS.amount, 1))
 
 
 @on_sqlite
@@ -275,7 +279,7 @@ def test_a_list_costs_more_with_each_row(world: World, stopped_clock: StoppedClo
     statuses = [mallory.raw("GET", path).status_code for _ in range(AFFORDED)]
     # Which are charged afterwards
     first, row = (price_of("list_connections"), MS_PER_ROW * len(rows))
-    assert statuses.count(200) == math.floor((MS_PER_SECOND * SECONDS + row) / (first + row))
+    assert statuses.count(200) == math.floor((CPU_TIME.amount * SECONDS + row) / (first + row))
 
 
 @on_sqlite
@@ -316,17 +320,19 @@ def test_a_key_of_a_tenant_that_is_refused_two_hundred_times_at_once_is_told_why
     (app/limits/refusals.py), if they come over several seconds.
     """
     monkeypatch.setattr(world.admin.app.extensions["deputy"].tenant_share, "_peak", WITHOUT_PEAK)
-    monkeypatch.setattr("app.limits.refusals.MOST", MOST)
-    monkeypatch.setattr("app.limits.refusals.SINGLY", SINGLY)
+    monkeypatch.setattr("app.limits.refusals.REFUSALS", REFUSALS)
+    monkeypatch.setattr("app.limits.refusals.REFUSALS_OF_KEY", REFUSALS_OF_KEY)
     monkeypatch.setattr("app.audit.events.Event", partial(Event, at=now()))
     connection = world.connection()
     weak = world.key("audit:read", tenant={"id": connection["tenant_id"]})
     path = f"/v1/tenants/{connection['tenant_id']}"
-    codes = Counter(weak.raw("GET", path).get_json()["code"] for _ in range(MOST + 5))
-    assert codes == {"forbidden": MOST, "rate_limited": 5}
+    codes = Counter(weak.raw("GET", path).get_json()["code"] for _ in range(REFUSALS.amount + 5))
+    assert codes == {"forbidden": REFUSALS.amount, "rate_limited": 5}
     world.admin.app.extensions["deputy"].refusals.flush()
     rest = world.audit(action="request.refused", tenant_id=connection["tenant_id"])
-    assert sum(event["details"]["count"] for event in rest) == MOST - SINGLY
+    assert (
+        sum(event["details"]["count"] for event in rest) == REFUSALS.amount - REFUSALS_OF_KEY.amount
+    )
 
 
 @on_sqlite
@@ -341,8 +347,8 @@ def test_a_tenant_has_a_share_of_the_refusals_of_credentials(world: World, way: 
     weak, keys = [world.key("audit:read", tenant=tenant) for _ in range(5)], iter(range(1_000_000))
     path = path_of(connection, "/credentials") + ("?plain=0" if way == "Flask" else "")
     ask = lambda: weak[next(keys) % 5].raw("POST", path).get_json()["code"]  # noqa: E731
-    assert Counter(ask() for _ in range(REFUSED_PER_SECOND + 5)) == {
-        "forbidden": REFUSED_PER_SECOND,
+    assert Counter(ask() for _ in range(REFUSED_CREDENTIALS.amount + 5)) == {
+        "forbidden": REFUSED_CREDENTIALS.amount,
         "rate_limited": 5,
     }
     statements: list[Any] = []
@@ -377,19 +383,19 @@ def _ask(share: TenantShare, tenant_id: UUID, times: int) -> None:
 def test_a_request_beyond_the_share_waits_for_its_slot(monkeypatch, pauses: list[float]):
     share, tenant_id = TenantShare(), new_id()
     monkeypatch.setattr(share, "_peak", WITHOUT_PEAK)
-    _ask(share, tenant_id, int(MS_PER_SECOND * BURST_SECONDS / PRICE))
+    _ask(share, tenant_id, int(CPU_TIME.amount * CPU_TIME.burst / PRICE))
     assert pauses == []
     _ask(share, tenant_id, 1)
-    assert pauses == [pytest.approx(PRICE / MS_PER_SECOND)]
+    assert pauses == [pytest.approx(PRICE / CPU_TIME.amount)]
 
 
 def test_a_burst_of_requests_is_spread_over_seconds(pauses: list[float]):
     share, tenant_id = TenantShare(), new_id()
-    _ask(share, tenant_id, PEAK_MS_PER_SECOND * 2 // int(PRICE))
+    _ask(share, tenant_id, PEAK_CPU_TIME.amount * 2 // int(PRICE))
     assert pauses == sorted(pauses)
     assert pauses[-1] == pytest.approx(1.5, abs=0.1)
     with pytest.raises(RateLimitedError):
-        _ask(share, tenant_id, PEAK_MS_PER_SECOND // int(PRICE))
+        _ask(share, tenant_id, PEAK_CPU_TIME.amount // int(PRICE))
 
 
 # --- the other attacks ---
@@ -415,7 +421,9 @@ ELSEWHERE = {
     ),
     "credentials": "api/test_rate_limits.py::the_keys_of_a_tenant_share_its_limit",
     "calls to STS": "api/test_rate_limits.py::a_tenant_has_a_share_of_the_calls_to_sts",
-    "calls to STS that wait": "limits/test_turns.py::a_nightly_run_over_a_thousand_accounts_passes",
+    "calls to STS that wait": (
+        "limits/test_token_bucket.py::a_nightly_run_over_a_thousand_accounts_passes"
+    ),
     "throttled calls": "aws/test_breaker.py::throttling_that_one_tenant_causes_shuts_nobody_out",
     "cached sessions": (
         "issuing/test_session_cache.py::a_tenants_misses_evict_its_own_sessions_once_it_has_its_share"

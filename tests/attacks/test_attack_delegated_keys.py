@@ -3,6 +3,7 @@
 import pytest
 
 from app.access.callers import Scope
+from app.limits import table
 from tests.api.test_delegated_keys import KEYS, WORKER, SignUp
 from tests.attacks.evidence import Scene, absent, case, on_postgresql, problem, refusal, untouched
 
@@ -71,7 +72,8 @@ def test_a_tenant_that_a_delegating_key_did_not_make_is_like_none_at_all(
 def test_a_full_tenant_of_others_is_like_none_at_all(
     scene: Scene, stolen: SignUp, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(scene.world.admin.app.extensions["deputy"].api_keys, "_most", 0)
+    services = scene.world.admin.app.extensions["deputy"]
+    monkeypatch.setattr(services.api_keys, "_limit", table.KEYS._replace(most=0))
     own = WORKER | {"tenant_id": stolen.tenant()["id"]}
     problem(stolen.api.raw("POST", KEYS, own), 429, "rate_limited")
     problem(

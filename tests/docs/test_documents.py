@@ -9,7 +9,7 @@ import pytest
 
 from app.config import Config
 from app.settings.declarations import collect_settings
-from dev import audit_events, settings
+from dev import audit_events, limits, settings
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")})
@@ -73,6 +73,12 @@ def test_the_page_of_the_api_has_each_audit_event_as_it_is_declared():
     page = audit_events.PAGE.read_text()
     assert page == audit_events.fill_tables(page), "make format writes its tables"
     assert "\n| `connection.suspended` " in page
+
+
+def test_the_table_of_limits_has_a_row_for_each_as_it_is_declared():
+    page = limits.PAGE.read_text()
+    assert page == limits.fill_table(page), "make format writes it"
+    assert "| credential requests with this key " in page
 
 
 CALLS = re.compile(

@@ -28,6 +28,7 @@ import sqlalchemy
 
 from app.access.api_keys import ApiKeys, generate_key
 from app.access.key_uses import KeyUses
+from app.limits.table import KEYS
 from app.store.database import Database
 from bench.instant_sts import ACCOUNT, BROKER_ARN
 from dev.stack import ROOT, end_with_parent, free_port
@@ -144,7 +145,7 @@ class Deployment:
     def __enter__(self) -> Self:
         if not self._installed:
             database = Database(self.database_url)
-            ApiKeys(database, KeyUses(database), most=1, sets=()).install_key(
+            ApiKeys(database, KeyUses(database), limit=KEYS, sets=()).install_key(
                 OPERATOR, self._admin_key, name="admin"
             )
             database.engine.dispose()

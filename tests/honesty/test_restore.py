@@ -22,6 +22,7 @@ import sqlalchemy
 from app.access.api_keys import ApiKeys
 from app.access.key_uses import KeyUses
 from app.audit.restored import record_restore
+from app.limits.table import KEYS
 from app.store.database import Database
 from tests.conftest import OPERATOR
 from tests.honesty.deployment import Answer, Client, Deployment, ProvenConnection
@@ -188,7 +189,7 @@ def test_a_restore_is_recorded_and_a_key_that_is_revoked_again_is_refused(
     )
     assert answered(service, place).status == 200, "as the guide warns"
     with past_the_service(service) as database:
-        ApiKeys(database, KeyUses(database), most=1, sets=()).revoke_any(
+        ApiKeys(database, KeyUses(database), limit=KEYS, sets=()).revoke_any(
             OPERATOR, UUID(place.key_id)
         )
     assert answered(service, place).status == 401

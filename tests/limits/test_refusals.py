@@ -18,6 +18,7 @@ from app.audit.log import AuditLog
 from app.clock import now
 from app.errors import RateLimitedError, StoreUnavailableError
 from app.ids import new_id
+from app.limits import table
 from app.limits.refusals import Refusals
 from app.store.database import Database
 from app.store.models import AuditEvent
@@ -72,9 +73,9 @@ def stands_still(monkeypatch):
     """Nothing is stored by itself: the second lasts until a test says otherwise. And the bounds
     are those of life.
     """
-    monkeypatch.setattr("app.limits.refusals.SINGLY", 10)
-    monkeypatch.setattr("app.limits.refusals.MOST", 200)
-    monkeypatch.setattr("app.limits.refusals.OF_TENANT", 20)
+    for name, amount in {"REFUSALS": 200, "REFUSALS_OF_KEY": 10, "REFUSALS_OF_TENANT": 20}.items():
+        assert getattr(table, name).amount == amount
+        monkeypatch.setattr(f"app.limits.refusals.{name}", getattr(table, name))
     monkeypatch.setattr(Refusals, "_flush_in_time", lambda _: None)
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from app.errors import StoreUnavailableError
 from app.ids import new_id
-from app.limits.tenant_share import VENDORS_AT_ONCE
+from app.limits.table import VENDOR_REQUESTS
 from app.store.database import SYSTEM, Database, UtcDateTime
 from app.store.models import Tenant
 from app.store.pages import page
@@ -44,7 +44,7 @@ def named(database):
 def test_a_stop_finds_a_connection_beside_the_requests_that_work(database):
     """Those of unbound keys: on SQLite each waits for the write lock with a connection."""
     with ExitStack() as others:
-        for _ in range(VENDORS_AT_ONCE):
+        for _ in range(VENDOR_REQUESTS.amount):
             others.enter_context(database.read()).connection()
         with database.read() as db:
             assert db.scalar(select(1)) == 1

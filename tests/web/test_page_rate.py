@@ -2,7 +2,6 @@
 tenant.
 """
 
-import threading
 from urllib.parse import urlsplit
 
 import pytest
@@ -10,8 +9,8 @@ from flask import Flask
 from sqlalchemy import event
 
 from app.ids import new_id
-from app.limits.rates import PAGE_RATE, TENANT_PAGE_RATE, Rates
-from app.limits.turns import Turns
+from app.limits.rates import Rate, Rates
+from app.limits.table import PAGE, PAGES
 from tests.attacks.evidence import on_sqlite
 from tests.support.cast import World
 
@@ -36,9 +35,8 @@ pytestmark = on_sqlite  # counted in memory
 def rates(app: Flask, monkeypatch: pytest.MonkeyPatch, stopped_clock) -> Rates:
     """With the real limits, at a clock that stands still. Nothing waits for its turn."""
     found = app.extensions["deputy"].rates
-    monkeypatch.setattr(found, "_page_turns", Turns(PAGE_RATE, 2))
-    monkeypatch.setattr(found, "_pages_turns", Turns(TENANT_PAGE_RATE, 1))
-    monkeypatch.setattr(found, "_held_pages", threading.BoundedSemaphore(0))
+    monkeypatch.setattr(found, "_page", Rate(PAGE, None))
+    monkeypatch.setattr(found, "_pages", Rate(PAGES._replace(waiting=0), None))
     return found
 
 
@@ -52,7 +50,7 @@ def test_every_request_to_a_page_counts(world: World, app: Flask, rates: Rates):
     for method, what in RENDERING:
         path = link(world, world.tenant())
         answers = [
-            client.open(path + what, method=method).status_code for _ in range(2 * PAGE_RATE + 1)
+            client.open(path + what, method=method).status_code for _ in range(2 * PAGE.amount + 1)
         ]
         assert (429 not in answers[:-1], answers[-1]) == (True, 429), (method, what)
     for method, what in RENDERING:
@@ -64,9 +62,9 @@ def test_every_request_to_a_page_counts(world: World, app: Flask, rates: Rates):
 
 def test_the_links_of_a_tenant_count_together(world: World, app: Flask, rates: Rates):
     tenant, client = world.tenant(), app.test_client()
-    links = [link(world, tenant) for _ in range(TENANT_PAGE_RATE + 1)]
+    links = [link(world, tenant) for _ in range(PAGES.amount + 1)]
     answers = [client.head(path).status_code for path in links]
-    assert answers == [200] * TENANT_PAGE_RATE + [429]
+    assert answers == [200] * PAGES.amount + [429]
     assert "Too many requests for your pages" in client.get(links[0]).text
     assert client.get(link(world, world.tenant())).status_code == 200, (
         "another tenant's pages are its own"
@@ -78,7 +76,7 @@ def test_beyond_the_tenants_rate_a_request_waits_for_its_turn_where_that_comes_s
 ):
     slept: list[float] = []
     monkeypatch.setattr(stopped_clock, "sleep", slept.append, raising=False)
-    monkeypatch.setattr(rates, "_held_pages", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(rates, "_pages", Rate(PAGES._replace(waiting=1), None))
     tenant, client = world.tenant(), app.test_client()
     links = [link(world, tenant) for _ in range(4)]
     answers = [client.get(path).status_code for _ in range(4) for path in links]
@@ -94,16 +92,16 @@ def test_a_link_that_does_not_work_is_counted_for_itself_alone(
     assert client.get(revoked).status_code == 200
     [made] = world.admin("GET", f"/v1/tenants/{tenant['id']}/onboarding-links?limit=2")["items"][1:]
     world.admin("DELETE", f"/v1/tenants/{tenant['id']}/onboarding-links/{made['id']}", expect=204)
-    answers = [client.get(revoked).status_code for _ in range(3 * PAGE_RATE)]
-    assert answers == [404] * (2 * PAGE_RATE - 1) + [429] * (PAGE_RATE + 1)
-    assert [client.get(other).status_code for _ in range(PAGE_RATE)] == [200] * PAGE_RATE
+    answers = [client.get(revoked).status_code for _ in range(3 * PAGE.amount)]
+    assert answers == [404] * (2 * PAGE.amount - 1) + [429] * (PAGE.amount + 1)
+    assert [client.get(other).status_code for _ in range(PAGE.amount)] == [200] * PAGE.amount
 
 
 def test_a_request_beyond_the_limit_and_one_with_an_unknown_link_cost_next_to_nothing(
     world: World, app: Flask, rates: Rates, monkeypatch
 ):
     path, client = link(world, world.tenant()), app.test_client()
-    for _ in range(3 * PAGE_RATE):
+    for _ in range(3 * PAGE.amount):
         client.get(path)
     assert client.get("/onboard/" + "x" * 43).status_code == 404
     monkeypatch.setattr(
@@ -133,7 +131,7 @@ def test_twenty_people_with_open_pages_do_not_meet_the_limit(
 ):
     """Ten have the same link open and ten another one. Each page asks every three seconds."""
     monkeypatch.setattr(stopped_clock, "sleep", lambda _: None, raising=False)
-    monkeypatch.setattr(rates, "_held_pages", threading.BoundedSemaphore(20))
+    monkeypatch.setattr(rates, "_pages", Rate(PAGES._replace(waiting=20), None))
     tenant, links = new_id(), [new_id(), new_id()]
     people = [(3 * (number * 0.618 % 1), links[number % 2]) for number in range(20)]
     requests = sorted(

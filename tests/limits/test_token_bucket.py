@@ -1,5 +1,5 @@
-"""Turns: so many a second, some seconds' worth at once, and who has to wait waits in the order
-of asking.
+"""A token bucket: so many a second, some seconds' worth at once, and who has to wait waits in the
+order of asking.
 """
 
 import heapq
@@ -8,32 +8,33 @@ import math
 import pytest
 
 from app.ids import new_id
-from app.limits.turns import Turns
+from app.limits.table import NEW_SESSIONS
+from app.limits.token_bucket import TokenBucket
 
-RATE, BURST = 100, 5  # TENANT_MISS_RATE, and the seconds of it that may come at once
+RATE, BURST = 100, int(NEW_SESSIONS.burst)  # the default of TENANT_MISS_RATE
 
 
 def test_a_burst_comes_at_once_and_then_one_waits_for_the_next_turn(stopped_clock):
-    turns, tenant, other = Turns(RATE, BURST), new_id(), new_id()
-    assert [turns.reserve(tenant, patience=0.0) for _ in range(RATE * BURST)] == [
+    bucket, tenant, other = TokenBucket(RATE, BURST), new_id(), new_id()
+    assert [bucket.reserve(tenant, patience=0.0) for _ in range(RATE * BURST)] == [
         0.0
     ] * RATE * BURST
-    assert turns.reserve(tenant, patience=0.0) == pytest.approx(0.01)
-    waits = [turns.reserve(tenant, patience=1.0) for _ in range(3)]
+    assert bucket.reserve(tenant, patience=0.0) == pytest.approx(0.01)
+    waits = [bucket.reserve(tenant, patience=1.0) for _ in range(3)]
     assert waits == pytest.approx([0.01, 0.02, 0.03]), (
         "each has a turn of its own, and who took none has none"
     )
-    assert turns.reserve(other, patience=0.0) == 0.0
+    assert bucket.reserve(other, patience=0.0) == 0.0
     stopped_clock.move(1.0)
-    assert [turns.reserve(tenant, patience=0.0) for _ in range(97)] == [0.0] * 97
-    assert turns.reserve(tenant, patience=0.0) > 0.0
+    assert [bucket.reserve(tenant, patience=0.0) for _ in range(97)] == [0.0] * 97
+    assert bucket.reserve(tenant, patience=0.0) > 0.0
 
 
 def test_a_pause_gives_no_more_than_a_burst(stopped_clock):
-    turns, tenant = Turns(RATE, BURST), new_id()
-    turns.reserve(tenant, patience=0.0)
+    bucket, tenant = TokenBucket(RATE, BURST), new_id()
+    bucket.reserve(tenant, patience=0.0)
     stopped_clock.move(3600)
-    taken = [turns.reserve(tenant, patience=0.0) for _ in range(RATE * BURST + 1)]
+    taken = [bucket.reserve(tenant, patience=0.0) for _ in range(RATE * BURST + 1)]
     assert taken[:-1] == [0.0] * RATE * BURST
     assert taken[-1] > 0.0
 
@@ -43,12 +44,13 @@ def test_a_nightly_run_over_a_thousand_accounts_passes(stopped_clock, workers):
     """Every worker asks for the next account as soon as it has its session, 20 ms later, and no
     request is refused.
     """
-    turns, tenant, begun = Turns(RATE, BURST), new_id(), stopped_clock.monotonic()
+    bucket, tenant = TokenBucket(RATE, BURST), new_id()
+    begun = stopped_clock.monotonic()
     asking, left, done = [(begun, worker) for worker in range(workers)], 1000 - workers, []
     while asking:
         asked, worker = heapq.heappop(asking)
         stopped_clock.move(asked - stopped_clock.monotonic())
-        wait = turns.reserve(tenant, patience=0.8)
+        wait = bucket.reserve(tenant, patience=0.8)
         assert wait <= 0.8
         done.append(asked + wait)
         if left:
