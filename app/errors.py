@@ -22,6 +22,7 @@ class AppError(Exception):
     """
 
     code: ClassVar[str]
+    retry_after: int | None = None  # seconds until the request may succeed
 
     def __init__(self, detail: str, *, errors: FieldErrors | None = None) -> None:
         super().__init__(detail)
@@ -123,6 +124,8 @@ class RoleRefusedError(CustomerSetupError):
 class TryLaterError(AppError):
     """The request is valid. Send it again later."""
 
+    retry_after: int = 2
+
 
 class StoreUnavailableError(TryLaterError):
     code = "unavailable"
@@ -142,7 +145,7 @@ class ProofExpiredError(TryLaterError):
 
 
 class RateLimitedError(TryLaterError):
-    """A rate limit was exceeded. `retry_after`: seconds until the next request may pass."""
+    """A rate limit was exceeded."""
 
     code = "rate_limited"
 

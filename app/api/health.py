@@ -5,6 +5,7 @@ from typing import Any
 from flask import Response
 from marshmallow import fields
 
+from app.errors import StoreUnavailableError, TryLaterError
 from app.health.checks import Status
 from app.http.authentication import known_caller, public
 from app.http.blueprint import Blueprint, Scope, services
@@ -52,7 +53,8 @@ def readyz() -> dict[str, Any] | Response:
     """
     health = services().health
     if missing := health.missing():
-        return problem("unavailable", "Not ready; see errors for what is missing.", missing)
+        detail = "Not ready; see errors for what is missing."
+        return problem(StoreUnavailableError.code, detail, missing, TryLaterError.retry_after)
     caller = known_caller()
     told = caller is not None and caller.tenant_id is None and Scope.AUDIT_READ in caller.scopes
     shown = ("status", "seen", "next") if told else ("status",)

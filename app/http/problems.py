@@ -66,7 +66,6 @@ _DETAILS = {
     "validation_failed": errors.ValidationFailedError({}).detail,
 }
 _NAMED = 20  # invalid fields that an answer and its event name; the others are only counted
-_RETRY_SECONDS = {"unavailable": 2, "aws_unavailable": 2, "proof_expired": 2}
 # SDKs read this endpoint's refusals: Java and Go read `code` and `message`, JavaScript reads `Code`
 # and `Message`.
 _CONTAINER = "credentials.container_credentials"
@@ -117,7 +116,12 @@ def register(app: Flask) -> None:
     app.register_error_handler(Exception, _bug)
 
 
-def problem(code: str, detail: str, problems: Mapping[str, Any] | None = None) -> Response:
+def problem(
+    code: str,
+    detail: str,
+    problems: Mapping[str, Any] | None = None,
+    retry_after: int | None = None,
+) -> Response:
     """Return the response for a code. `problems`: the messages by field."""
     status, _ = PROBLEMS[code]
     body = _facts(code) | {"detail": detail, "request_id": g.request_id}
@@ -130,8 +134,8 @@ def problem(code: str, detail: str, problems: Mapping[str, Any] | None = None) -
     metrics.REFUSALS.labels(code).inc()
     response = Response(json.dumps(body), status, content_type="application/problem+json")
     response.headers[CODE_HEADER] = code
-    if code in _RETRY_SECONDS:
-        response.headers["Retry-After"] = str(_RETRY_SECONDS[code])
+    if retry_after is not None:
+        response.headers["Retry-After"] = str(retry_after)
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="deputy"'
     return response
@@ -140,7 +144,7 @@ def problem(code: str, detail: str, problems: Mapping[str, Any] | None = None) -
 def _app_error(error: AppError) -> Response:
     if isinstance(error, errors.RateLimitedError):
         # Not recorded: in a flood each request would cost a durable commit.
-        return _too_often(error)
+        return _problem_of(error)
     if isinstance(error, errors.TryLaterError):
         logger.warning("request.try_later", code=error.code, exc_info=error)
     flood = _audit(
@@ -149,13 +153,11 @@ def _app_error(error: AppError) -> Response:
         connection_id=error.connection_id,
         fields=error.errors,
     )
-    return flood or problem(error.code, error.detail, error.errors)
+    return flood or _problem_of(error)
 
 
-def _too_often(error: errors.RateLimitedError) -> Response:
-    response = problem(error.code, error.detail)
-    response.headers["Retry-After"] = str(error.retry_after)
-    return response
+def _problem_of(error: AppError) -> Response:
+    return problem(error.code, error.detail, error.errors, error.retry_after)
 
 
 def _http_error(error: HTTPException) -> Response:
@@ -227,7 +229,7 @@ def _audit(
         )
     except errors.RateLimitedError as error:
         g.logged = True  # app/limits/refusals.py logs one line a minute, not one for each request
-        return _too_often(error)
+        return _problem_of(error)
     return None
 
 

@@ -7,6 +7,7 @@ import enum
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, field, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -124,7 +125,8 @@ class Limit(NamedTuple):
         """Return the limit with the amount that is configured."""
         if not self.setting:
             return self
-        return self._replace(amount=max(1, int(getattr(config, self.setting) * self.share)))
+        amount = attrgetter(self.setting)(config)
+        return self._replace(amount=max(1, int(amount * self.share)))
 
     def refuse(self, wait: float) -> RateLimitedError:
         """Return the refusal. `wait`: seconds until there is room."""

@@ -331,7 +331,8 @@ def _refused(error: errors.AppError) -> Response:
         return _error(404, "gone") if ended is None else _error(410, "ended", ended=ended)
     if isinstance(error, errors.TryLaterError):
         logger.warning("request.try_later", code=error.code, exc_info=error)
-        return _error(503, detail=f"{_vendor()} can't answer right now.", retry_after=2)
+        detail = f"{_vendor()} can't answer right now."
+        return _error(503, detail=detail, retry_after=error.retry_after)
     return _error(PROBLEMS[error.code][0], detail=error.detail)
 
 
