@@ -20,6 +20,8 @@ from app.access.callers import Operator
 from app.cli.output import Row, Text, columns, lines, row_of, show, table  # noqa: F401
 from app.errors import AppError, NotFoundError, ValidationFailedError
 from app.services import Services
+from app.settings.checks import is_line
+from app.store.models.tenant import NAME_MAX
 from app.store.pages import every, pages  # noqa: F401
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
@@ -103,10 +105,8 @@ def a_line(_context: click.Context, _option: click.Parameter, value: str | None)
 
     Lists and the audit log show it on one line. None: not given.
     """
-    if value is not None and (
-        not 1 <= len(value) <= 200 or not value.isprintable() or not value.strip()
-    ):
-        raise click.BadParameter("must be one line of 1 to 200 printable characters.")
+    if value is not None and (len(value) > NAME_MAX or not is_line(value)):
+        raise click.BadParameter(f"must be one line of 1 to {NAME_MAX} printable characters.")
     return value
 
 

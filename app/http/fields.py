@@ -11,6 +11,7 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validate
 
 from app.clock import as_given
+from app.settings.checks import is_line
 
 
 def doc(example: Any, description: str | None = None, **more: Any) -> dict[str, Any]:
@@ -80,10 +81,7 @@ def nested(schema: type[Schema], description: str | None = None, **options: Any)
 def line(
     maximum: int, example: str, description: str | None = None, **options: Any
 ) -> fields.String:
-    """Return a field for one line of printable text.
-
-    Databases, logs and CloudTrail all show such text unchanged.
-    """
+    """Return a field for one line of printable text."""
     metadata = doc(example, description, openapi={"pattern": _LINE})
     return fields.String(
         validate=[validate.Length(1, maximum), _printable], metadata=metadata, **options
@@ -96,10 +94,11 @@ _LINE = r"^ *[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u00a0\u2028\u
 
 
 def _printable(value: str) -> None:
-    if not value.isprintable():
-        raise ValidationError("Only printable characters, on one line.")
-    if not value.strip():
-        raise ValidationError("Must not be blank.")
+    if not is_line(value):
+        blank = value.isprintable()
+        raise ValidationError(
+            "Must not be blank." if blank else "Only printable characters, on one line."
+        )
 
 
 class Matches(validate.Regexp):

@@ -15,6 +15,7 @@ import yaml
 
 from app import strict_json
 from app.permissions.wildcards import all_actions, all_resources
+from app.settings.checks import is_line
 
 
 class _Loader(yaml.SafeLoader):
@@ -115,7 +116,7 @@ def texts(value: Any) -> list[str]:
 
 
 def _is_words(value: Any) -> bool:
-    return isinstance(value, str) and bool(value) and value.isprintable()
+    return isinstance(value, str) and is_line(value)
 
 
 def _is_list(value: Any) -> bool:

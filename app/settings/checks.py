@@ -80,9 +80,16 @@ def folder(text: str) -> Path:
     return Path(text)
 
 
+def is_line(text: str) -> bool:
+    """Return whether the text is one printable line, and not blank.
+
+    Databases, logs and CloudTrail show such a line unchanged, and no character hides a part of it.
+    """
+    return text.isprintable() and bool(text.strip())
+
+
 def vendor_name(text: str) -> str:
-    # No control or format characters, which would hide a part of the name from readers.
-    if not 1 <= len(text) <= NAME_MAX or not text.isprintable() or text != text.strip():
+    if len(text) > NAME_MAX or not is_line(text) or text != text.strip():
         raise ValueError(
             f"must be one line of 1 to {NAME_MAX} printable characters, without white space"
             " around it."
