@@ -48,10 +48,6 @@ GRACE_SECONDS = 86_400  # how long a replaced key stays valid by default
 GRACE_SECONDS_MAX = 7 * 86_400
 
 
-def is_live(key: ApiKey, at: datetime) -> bool:
-    return key.revoked_at is None and (key.expires_at is None or key.expires_at > at)
-
-
 def _lookup_of_strong(text: str) -> str:
     """Return the lookup digits of a full-strength key.
 
@@ -227,7 +223,7 @@ class ApiKeys:
                     text,
                 )
                 return True
-            if not is_live(key, now()) or not hmac.compare_digest(
+            if not callers.is_live(key, now()) or not hmac.compare_digest(
                 key.digest, callers.digest_of(text)
             ):
                 raise ValueError(

@@ -308,6 +308,11 @@ def live_at(at: datetime) -> ColumnElement[bool]:
     )
 
 
+def is_live(key: ApiKey, at: datetime) -> bool:
+    """Return whether `live_at` holds for a key that was read."""
+    return key.revoked_at is None and (key.expires_at is None or key.expires_at > at)
+
+
 def live_links() -> Select[OnboardingLink, Tenant]:
     """Select the onboarding links that open a page, with their tenants."""
     live = (

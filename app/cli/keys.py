@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from app.access.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX, generate_key, is_live
-from app.access.callers import ALL_SCOPES, MAKES_KEYS, Scope, from_bits
+from app.access.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX, generate_key
+from app.access.callers import ALL_SCOPES, MAKES_KEYS, Scope, from_bits, is_live
 from app.cli.finding import key_called, tenant_called
 from app.cli.operator import Noun, Row, a_line, columns, operator, row_of, services, table
 from app.clock import now
