@@ -55,7 +55,7 @@ class VerifiedConnection:
     # Seconds since 1970, when this object was read: later proofs do not raise the revocation
     # counter. A connection that was proven again meanwhile is the same one, so an issuance under
     # locks does not compare it.
-    proven_at: float = field(compare=False)
+    proven_until: float = field(compare=False)
 
     @property
     def path(self) -> Path:
@@ -166,7 +166,7 @@ class Authorization:
         Otherwise wait for a fresh proof and return False: authorize the connection again. Raises
         ProofExpiredError when there is none after so many seconds, and RateLimitedError.
         """
-        if at < connection.proven_at + self._shelf_life.seconds:
+        if at < connection.proven_until:
             return True
         with refused_about(connection.path):
             self._shelf_life.renew(connection.path, patience)
@@ -188,7 +188,10 @@ class Authorization:
         self._connections.forget(connection.path)
 
     def _connection(self, known: Caller, path: Path) -> tuple[int, VerifiedConnection]:
-        return self._known(self._connections, path, lambda db: _verified_at(db, known, path))
+        max_age = self._shelf_life.seconds
+        return self._known(
+            self._connections, path, lambda db: _verified_at(db, known, path, max_age)
+        )
 
     def _caller(self, lookup: str) -> tuple[int, Caller]:
         return self._known(self._callers, lookup, lambda db: caller_at_counter(db, lookup))
@@ -259,7 +262,9 @@ def _ensure_permission_sets(caller: Caller, connection: VerifiedConnection) -> N
         caller.require_sets(connection.permission_sets)
 
 
-def _verified_at(db: Session, caller: Caller, path: Path) -> tuple[int, VerifiedConnection]:
+def _verified_at(
+    db: Session, caller: Caller, path: Path, max_age: int
+) -> tuple[int, VerifiedConnection]:
     """Return the revocation counter, and the connection if it may issue at that counter.
 
     Raises NotFoundError, SuspendedError, ConnectionNotVerifiedError, ExternalIdWithdrawnError.
@@ -273,6 +278,7 @@ def _verified_at(db: Session, caller: Caller, path: Path) -> tuple[int, Verified
             raise errors.ConnectionNotVerifiedError(why)
         if connection.external_id_row.is_withdrawn:
             raise errors.ExternalIdWithdrawnError(states.WITHDRAWN)
+    until = connection.proven_until(max_age)
     return counter, VerifiedConnection(
         tenant_id=connection.tenant_id,
         connection_id=connection.id,
@@ -280,6 +286,6 @@ def _verified_at(db: Session, caller: Caller, path: Path) -> tuple[int, Verified
         grant=connection.grant,
         role_unique_id=connection.role_unique_id,
         permission_sets=connection.permission_sets,
-        proven_at=connection.verified_at.timestamp() if connection.verified_at else 0.0,
+        proven_until=until.timestamp() if until else 0.0,
         external_id_id=connection.external_id_id,
     )

@@ -229,7 +229,7 @@ ISSUABLE = {
     "role_unique_id": "AROAX",
     "permission_sets": frozenset({"inventory"}),
     "external_id_id": new_id(),
-    "proven_at": 0.0,
+    "proven_until": 0.0,
 }
 
 

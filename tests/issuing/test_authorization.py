@@ -521,7 +521,7 @@ def test_a_proof_is_over_at_the_moment_at_which_its_shelf_life_ends(here, monkey
     monkeypatch.setattr(
         here.authorization._shelf_life, "renew", lambda path, _: renewed.append(path)
     )
-    end = connection.proven_at + here.config.proof_max_age
+    end = connection.proven_until
     assert authorization.ensure_fresh_proof(connection, end - 0.001, 0.0)
     assert renewed == []
     assert not authorization.ensure_fresh_proof(connection, end, 0.0)
