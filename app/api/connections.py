@@ -181,10 +181,7 @@ class DiagnosisOut(Answer):
 
 class _UpdateAvailable(fields.Boolean):
     def get_value(self, obj: Any, *_: Any, **__: Any) -> Any:
-        outdated = services().onboarding.sets.is_outdated(
-            obj.permission_set, obj.permission_set_version
-        )
-        return outdated or obj.wanted_permission_set is not None
+        return services().listing.has_update(obj)
 
 
 class ConnectionOut(Answer):

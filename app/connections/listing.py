@@ -84,9 +84,16 @@ class Listing:
 
     def __init__(self, db: Database, sets: PermissionSets) -> None:
         self._db = db
+        self._sets = sets
+        # As in `has_update`
         name, version = Connection.permission_set, Connection.permission_set_version
         older = [and_(name == one.name, version < one.version) for one in sets.values()]
         self._has_update = or_(Connection.move_id.is_not(None), *older)
+
+    def has_update(self, connection: Connection) -> bool:
+        """Return whether the role is to be updated: to a newer version, or to another set."""
+        name, version = connection.permission_set, connection.permission_set_version
+        return connection.wanted_permission_set is not None or self._sets.is_outdated(name, version)
 
     def list(
         self,
