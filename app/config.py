@@ -120,7 +120,7 @@ class TemplateConfig:
     )
     max_session_seconds: int = setting(
         "aws",
-        check.between(900, check.SESSION_MAX),
+        check.between(check.SESSION_MIN, check.SESSION_MAX),
         "Longest session, in seconds.",
         check.ROLE_CHAINING_MAX,
     )

@@ -34,11 +34,11 @@ from app.concurrency.places import use_slots
 from app.config import Config
 from app.http import headers, openapi, problems, public_path, unreadable
 from app.http.client_address import client_address
+from app.http.parsing import BODY_KIB
 from app.http.request_id import request_id
 from app.log import logger
 from app.web.onboarding import pages
 
-_MAX_BODY = 256 * 1024  # bytes; the longest list, ten thousand account ids, has 170 KiB
 # In the order of the OpenAPI document.
 _OF_TENANTS = (tenants, rotations, onboarding, onboarding_links, permission_sets, connections)
 _RESOURCES = (*_OF_TENANTS, credentials, api_keys, audit_events, health)
@@ -99,7 +99,7 @@ def create_app(config: Config) -> Flask:
     services.begin(config)
     app = Flask("app", static_folder=None)
     app.config.update(
-        MAX_CONTENT_LENGTH=_MAX_BODY,
+        MAX_CONTENT_LENGTH=BODY_KIB * 1024,
         # OPTIONS is a 405, like every other method that a route does not have
         PROVIDE_AUTOMATIC_OPTIONS=False,
         API_TITLE="Deputy",

@@ -8,7 +8,8 @@ from marshmallow import ValidationError, fields
 from app.http.examples import ACCOUNT, ROLE
 from app.http.fields import doc, line, string
 from app.http.schemas import Answer, Strict
-from app.issuing.issue import DURATION_DEFAULT, DURATION_MIN, Issued
+from app.issuing.issue import DURATION_DEFAULT, Issued
+from app.settings.checks import SESSION_MAX, SESSION_MIN
 
 _POLICY = {
     "Version": "2012-10-17",
@@ -30,7 +31,7 @@ _POLICY_TEXT = {"type": "string", "pattern": r"^\s*\{[\s\S]*\}\s*$"}
 _BOTH = "Limits this session to what both this policy and the role's permissions allow."
 _NARROWS = doc(_POLICY, _BOTH, oneOf=[_POLICY_OBJECT, _POLICY_TEXT])
 _HOW_LONG = (
-    f"A whole number from {DURATION_MIN} to the connection's maximum. Default {DURATION_DEFAULT}."
+    f"A whole number from {SESSION_MIN} to the connection's maximum. Default {DURATION_DEFAULT}."
 )
 
 
@@ -45,7 +46,8 @@ class SessionPolicy(fields.Field[Any]):
 
 class IssueIn(Strict):
     duration_seconds = fields.Integer(
-        strict=True, metadata=doc(DURATION_DEFAULT, _HOW_LONG, minimum=DURATION_MIN, maximum=43_200)
+        strict=True,
+        metadata=doc(DURATION_DEFAULT, _HOW_LONG, minimum=SESSION_MIN, maximum=SESSION_MAX),
     )
     session_policy = SessionPolicy(metadata=_NARROWS)
     reason = line(200, "Nightly inventory", "For the audit log.")

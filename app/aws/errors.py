@@ -14,6 +14,7 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from app.log import logger
+from app.settings.checks import ROLE_CHAINING_MAX
 
 # Errors of botocore's parser for an answer that AWS does not document, such as a proxy's.
 _PARSER_ERRORS = (ResponseParserError, LookupError, AttributeError, TypeError, ValueError)
@@ -156,6 +157,7 @@ def _validation(message: str) -> StsError:
         )
     if "role chaining" in message:
         return Misconfigured(
-            "AWS gives a broker that is an assumed role 3600 seconds at most.", "duration_seconds"
+            f"AWS gives a broker that is an assumed role {ROLE_CHAINING_MAX} seconds at most.",
+            "duration_seconds",
         )
     return Unavailable()

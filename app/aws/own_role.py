@@ -22,6 +22,7 @@ from app.aws.query import QueryApi
 from app.aws.role_view import Decision, Right, RolePolicies, RoleSettings, RoleView, known_keys
 from app.ids import Grant, RoleArn
 from app.permissions.permission_sets import READS, SET_TAG, SIMULATION
+from app.settings.checks import ROLE_MAX_DEFAULT
 
 _SECONDS = 2
 _MOST_CALLS = 40  # calls to IAM in one session; a diagnosis of the kit's role makes six
@@ -111,7 +112,7 @@ def _settings(ask: _Ask, role: RoleArn, role_unique_id: str) -> RoleSettings:
         boundary = found.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn")
         document = _parsed(found["AssumeRolePolicyDocument"], strict_json.parse_accepted)
         tags = {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
-        seconds = found.get("MaxSessionDuration", 3600)
+        seconds = found.get("MaxSessionDuration", ROLE_MAX_DEFAULT)
         return found["RoleId"], RoleSettings(document, seconds, boundary, tags.get(SET_TAG))
 
     settings: RoleSettings

@@ -41,14 +41,13 @@ from app.aws.role_view import Right, RoleSettings, RoleView
 from app.config import Broker
 from app.ids import AccountId, ExternalId, Grant, RoleArn, foreign_external_id, new_external_id
 from app.permissions.permission_sets import SIMULATION
+from app.settings.checks import ROLE_CHAINING_MAX, SESSION_MIN
 
 # A session under this policy can only call GetCallerIdentity, which AWS never denies (invariant 6).
 INERT_POLICY = json.dumps(
     {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]},
     separators=(",", ":"),
 )
-PROBE_SECONDS = 900  # AWS's minimum
-_STRANGER_SECONDS = 3600  # AWS's maximum for a caller that is itself an assumed role
 _KNOWN_SECONDS = 5.0  # after AWS confirmed the broker's key, until it is checked again
 
 Result = TypeVar("Result")
@@ -201,7 +200,7 @@ class Sts:
         Raises as `probe_canary`.
         """
         stranger = _set(self._stranger)
-        terms = _terms(self._proof_names.make(stranger), _STRANGER_SECONDS, None)
+        terms = _terms(self._proof_names.make(stranger), ROLE_CHAINING_MAX, None)
         return self._as_broker(lambda: self._assume_role(stranger, None, terms))
 
     def probe_canary(self, *, with_id: bool) -> None:
@@ -308,7 +307,7 @@ class Sts:
         )
 
     def _of_probe(self, role_arn: RoleArn, policy: str) -> dict[str, str]:
-        return _terms(self._proof_names.make(role_arn), PROBE_SECONDS, policy)
+        return _terms(self._proof_names.make(role_arn), SESSION_MIN, policy)
 
     def _who_is(self, credentials: ReadOnlyCredentials | None) -> tuple[AccountId, list[str]]:
         """Return the account of these credentials (None: our own), and the six parts of their ARN.

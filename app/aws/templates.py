@@ -34,6 +34,7 @@ from app.config import Broker, TemplateConfig
 from app.errors import ConflictError
 from app.permissions.permission_sets import PermissionSet
 from app.permissions.set_document import document
+from app.settings.checks import ROLE_MAX_DEFAULT
 
 _FOLDER = Path(__file__).parents[2] / "cloudformation"
 _SOURCE = _FOLDER / "customer-role.yaml"
@@ -88,7 +89,7 @@ def render(config: TemplateConfig, permission_set: PermissionSet) -> Template:
         ("arn:aws:iam::111122223333:role/DeputyBroker", broker.arn),
         (_TOPICS, _topics_of(broker)),
         (_VENDOR, config.vendor_in_aws),
-        ("MaxSessionDuration: 3600", f"MaxSessionDuration: {role_seconds(config)}"),
+        (f"MaxSessionDuration: {ROLE_MAX_DEFAULT}", f"MaxSessionDuration: {role_seconds(config)}"),
         (_EXAMPLE_SET, permission_set.label),
     ):
         text = _must_contain(text, example).replace(example, value)
@@ -147,7 +148,7 @@ def role_seconds(config: TemplateConfig) -> int:
 
     It is the longest session that Deputy issues, but at least IAM's minimum.
     """
-    return max(3600, config.max_session_seconds)
+    return max(ROLE_MAX_DEFAULT, config.max_session_seconds)
 
 
 def _with_permissions(text: str, permission_set: PermissionSet) -> str:

@@ -12,6 +12,8 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMe
 from app import strict_json
 from app.concurrency.places import without_place
 
+BODY_KIB = 256  # the longest list, ten thousand account ids, has 170 KiB
+
 
 @contextmanager
 def whole_body() -> Iterator[None]:

@@ -24,6 +24,7 @@ from app.http.blueprint import Blueprint
 from app.http.current import services
 from app.http.fields import doc, number, string
 from app.http.openapi import example_of
+from app.http.parsing import BODY_KIB
 from app.http.schemas import Answer
 from app.log import logger
 
@@ -58,7 +59,7 @@ _INTERNAL = "Internal error. Search Deputy's log for the request id."
 _DETAILS = {
     "not_found": errors.NotFoundError().detail,
     "method_not_allowed": "Method not allowed; see the Allow header.",
-    "payload_too_large": "The body is larger than 256 KiB.",
+    "payload_too_large": f"The body is larger than {BODY_KIB} KiB.",
     "uri_too_long": "Method and URL are longer than 4094 bytes together.",
     "headers_too_large": (
         "Too large a header: at most 100 fields, 16 KiB in each and 32 KiB in all."

@@ -31,13 +31,13 @@ from app.ids import session_name
 from app.issuing.authorization import Authorization, Path, VerifiedConnection, refused_about
 from app.issuing.session_cache import CacheKey, SessionCache, Source
 from app.limits import quotas, rates
+from app.settings.checks import SESSION_MIN
 from app.store import locks
 from app.store.database import SYSTEM, Database, Session as DbSession
 from app.store.locks import Lock
 from app.store.models import Connection, Trigger
 
-DURATION_MIN = 900  # seconds; AWS's minimum
-DURATION_DEFAULT = 3600
+DURATION_DEFAULT = 3600  # seconds
 
 # AWS's limits for a session policy given inline (AssumeRole, Policy).
 _POLICY_MAX = 2048
@@ -206,8 +206,8 @@ class CredentialIssuer:
     def _duration(self, wanted: int | None) -> int:
         if wanted is None:
             return min(DURATION_DEFAULT, self._max_seconds)
-        if not DURATION_MIN <= wanted <= self._max_seconds:
-            message = f"Must be between {DURATION_MIN} and {self._max_seconds} seconds."
+        if not SESSION_MIN <= wanted <= self._max_seconds:
+            message = f"Must be between {SESSION_MIN} and {self._max_seconds} seconds."
             raise errors.ValidationFailedError({"duration_seconds": [message]})
         return wanted
 

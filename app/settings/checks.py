@@ -23,8 +23,11 @@ _TOPIC = re.compile(
 _SQS_QUEUE = r"sqs://[A-Za-z0-9.:-]+/[0-9]{12}/[A-Za-z0-9_-]{1,80}"
 # The beginnings of their regions, which no other partition has
 _REGIONS_OF = {"aws-cn": "cn-", "aws-us-gov": "us-gov-"}
-ROLE_CHAINING_MAX = 3600  # seconds; AWS's limit for a caller that is itself an assumed role
-SESSION_MAX = 43_200  # seconds; the maximum of any role
+# AWS's limits of a session, in seconds
+SESSION_MIN = 900
+SESSION_MAX = 43_200  # the maximum of any role
+ROLE_CHAINING_MAX = 3600  # for a caller that is itself an assumed role
+ROLE_MAX_DEFAULT = 3600  # a role's maximum unless set, which is also the lowest
 WEEK = 604_800  # seconds
 RETENTION_MIN_DAYS = 30
 RETENTION_MAX_DAYS = 36_500

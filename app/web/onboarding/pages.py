@@ -83,7 +83,7 @@ def connect(token: str) -> ResponseReturnValue:
     visit = _visit(token)
     services().quotas.admit_role(visit.caller, visit.tenant.id)
     _ensure_own_form()
-    request.max_content_length = _FORM  # 256 KiB of `a=1&` would take 80 ms to parse
+    request.max_content_length = _FORM  # a whole body of `a=1&` would take 80 ms to parse
     with whole_body():
         given = request.form.get("role_arn", "")
     try:
