@@ -222,7 +222,10 @@ class Config(TemplateConfig):
         "proofs", check.between(5, check.WEEK), "Seconds between two proofs of a connection.", 3600
     )
     proof_max_age: int = setting(
-        "proofs", check.between(5, check.WEEK), "Seconds for which a proof allows issuing.", 86_400
+        "proofs",
+        check.between(5, check.WEEK),
+        "Seconds for which a proof allows issuing.",
+        check.DAY,
     )
     sts_budget: int = setting(
         "proofs",

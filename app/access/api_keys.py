@@ -39,13 +39,14 @@ from app.audit.details import KeyReference
 from app.clock import now
 from app.errors import ConflictError, ForbiddenError, ValidationFailedError
 from app.ids import new_id
+from app.settings.checks import DAY, WEEK
 from app.settings.declarations import Limit
 from app.store.database import Database, Session, until_committed
 from app.store.models import ApiKey, Tenant
 from app.store.pages import Page, page
 
-GRACE_SECONDS = 86_400  # how long a replaced key stays valid by default
-GRACE_SECONDS_MAX = 7 * 86_400
+GRACE_SECONDS = DAY  # how long a replaced key stays valid by default
+GRACE_SECONDS_MAX = WEEK
 
 
 def _lookup_of_strong(text: str) -> str:

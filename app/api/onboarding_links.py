@@ -12,16 +12,16 @@ from marshmallow import fields
 from app.http.blueprint import Blueprint, Scope, caller, changing, paged, services
 from app.http.fields import Time, line, matching, seconds, string
 from app.http.schemas import Answer, PageQuery, Strict, page_of
-from app.onboarding.page_links import LINK_SECONDS, LINK_SECONDS_MAX, LINK_SECONDS_MIN
-from app.settings.checks import REGION
+from app.onboarding.page_links import LINK_DAYS, LINK_DAYS_MAX, LINK_SECONDS_MIN
+from app.settings.checks import DAY, REGION
 
-_EXPIRES_IN = "Seconds until it stops working. Default 30 days."
+_EXPIRES_IN = f"Seconds until it stops working. Default {LINK_DAYS} days."
 
 
 class LinkIn(Strict):
     permission_set = line(64, "inventory")
     region = matching(REGION, "eu-west-1", "The region that the page offers first.")
-    expires_in = seconds(LINK_SECONDS, LINK_SECONDS_MIN, LINK_SECONDS_MAX, _EXPIRES_IN)
+    expires_in = seconds(LINK_DAYS * DAY, LINK_SECONDS_MIN, LINK_DAYS_MAX * DAY, _EXPIRES_IN)
 
 
 class LinkOut(Answer):

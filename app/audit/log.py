@@ -22,6 +22,7 @@ from app.store.models import ISSUED, NOT_ISSUED, NOT_ISSUED_TO, ApiKey, AuditEve
 from app.store.pages import Page, page
 from app.store.revocation_log import RevocationLog
 
+FEED_SECONDS = LONGEST + CLOCKS_APART  # until no open transaction can add an older event
 ID_AND_TIME = timedelta(seconds=5)  # upper bound of the time between an event's id and its time
 PATIENCE = 1.5  # seconds to wait for a group commit
 _WINDOW = 5_000  # upper bound of the events read for a page whose filter has no index
@@ -121,7 +122,7 @@ class AuditLog:
                 return Page([], None)
             # The clock is read first: transactions that were open then have ended when the events
             # are read.
-            settled = database_now(db) - timedelta(seconds=LONGEST + CLOCKS_APART)
+            settled = database_now(db) - timedelta(seconds=FEED_SECONDS)
             before, end = _ids(wanted)
             query = _matching(db, wanted, oldest_first=True).where(
                 AuditEvent.id < min(end, first_id_at(settled))

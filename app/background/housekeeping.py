@@ -1,11 +1,9 @@
 """Housekeeping, every 15 minutes in each background worker.
 
-Registrations older than 30 days and old heartbeats are deleted. Audit events older than
+Old registrations and old heartbeats are deleted. Audit events older than
 AUDIT_RETENTION_DAYS leave the log. Rotations are advanced.
 
-A registration's row marks a handled message, in case SQS delivers it again. CloudFormation gives up
-a request after an hour, and SQS keeps a message for 14 days at most. After 30 days no message needs
-the row.
+A registration's row marks a handled message, in case SQS delivers it again.
 """
 
 import time
@@ -26,6 +24,7 @@ from app.store.database import SYSTEM, Database, database_now
 from app.store.models import AuditEvent, Configuration, Registration
 
 EVERY = 900  # seconds between two calls of `tidy`
+# CloudFormation gives up a request after an hour, and SQS keeps a message for 14 days at most
 _KEPT = timedelta(days=30)
 _SECONDS = 15.0  # upper bound for the rows of one table in one run
 _TOGETHER = 200  # rows in one transaction: on SQLite all other writers wait for it

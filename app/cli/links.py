@@ -1,6 +1,5 @@
 """Onboarding links, which the vendor sends to a customer's administrator."""
 
-from datetime import timedelta
 from functools import partial
 from uuid import UUID
 
@@ -8,11 +7,11 @@ import click
 
 from app.cli.finding import tenant_called
 from app.cli.operator import TENANT, Noun, Row, every, operator, row_of, services
-from app.onboarding.page_links import LINK_SECONDS, LINK_SECONDS_MAX
+from app.onboarding.page_links import LINK_DAYS, LINK_DAYS_MAX
+from app.settings.checks import DAY
 
 noun = Noun("links", help="Onboarding links. TENANT is an id, a reference or a name.")
-_DAY = timedelta(days=1).total_seconds()
-_DAYS = click.IntRange(1, int(LINK_SECONDS_MAX // _DAY))
+_DAYS = click.IntRange(1, LINK_DAYS_MAX)
 
 
 @noun.verb("list", "acme")
@@ -30,9 +29,7 @@ def list_all(tenant: str) -> list[Row]:
 @TENANT
 @click.option("--permission-set", help="The permission set that the page asks for.")
 @click.option("--region", help="The region that the page offers first.")
-@click.option(
-    "--days", type=_DAYS, default=int(LINK_SECONDS // _DAY), help="Days until it expires."
-)
+@click.option("--days", type=_DAYS, default=LINK_DAYS, help="Days until it expires.")
 def create(tenant: str, permission_set: str | None, region: str | None, days: int) -> Row:
     """Create an onboarding link and print its URL, once.
 
@@ -43,7 +40,7 @@ def create(tenant: str, permission_set: str | None, region: str | None, days: in
         tenant_called(tenant).id,
         permission_set=permission_set,
         region=region,
-        expires_in=int(days * _DAY),
+        expires_in=days * DAY,
     )
     return {"id": link.id, "url": url, "expires_at": link.expires_at}
 

@@ -5,7 +5,7 @@ authority. The database stores only its SHA-256, so a copy of the database opens
 
 A link sees one tenant. It can add roles, ask for proofs, and end a search that found nothing. All
 links that do not work get the same 404: malformed, unknown, expired or revoked ones, and those of a
-suspended or deleted tenant. For 30 days after the deletion of a tenant, its links list what to
+suspended or deleted tenant. For some weeks after the deletion of a tenant, its links list what to
 delete in the customer's account.
 """
 
@@ -41,13 +41,14 @@ from app.limits.rates import Rates
 from app.limits.table import LINKS
 from app.onboarding.kit import Onboarding
 from app.proofs import verification
+from app.settings.checks import DAY
 from app.store.database import Database, until_committed
 from app.store.models import Connection, OnboardingLink, Tenant, Trigger
 from app.store.pages import Page, page
 
-LINK_SECONDS = 30 * 86_400  # customers' IAM teams take weeks
+LINK_DAYS = 30  # customers' IAM teams take weeks
+LINK_DAYS_MAX = 90
 LINK_SECONDS_MIN = 60
-LINK_SECONDS_MAX = 90 * 86_400
 _LEFTOVERS_SHOWN = timedelta(days=30)
 
 _ACCOUNT = re.compile(ACCOUNT_ID_PATTERN, re.ASCII)
@@ -116,7 +117,7 @@ class Links:
         *,
         permission_set: str | None = None,
         region: str | None = None,
-        expires_in: int = LINK_SECONDS,
+        expires_in: int = LINK_DAYS * DAY,
     ) -> tuple[OnboardingLink, str]:
         """Create a link. Return it with its URL, which is not stored. `expires_in`: seconds.
 
@@ -238,7 +239,7 @@ class Links:
             self._known[digest] = link
 
     def leftovers(self, token: str) -> Leftovers | None:
-        """Return the leftovers of a tenant that was deleted at most 30 days ago.
+        """Return the leftovers of a tenant that was deleted lately.
 
         Return None for any other link. Call it after `open` has refused the token.
         """

@@ -28,7 +28,8 @@ SESSION_MIN = 900
 SESSION_MAX = 43_200  # the maximum of any role
 ROLE_CHAINING_MAX = 3600  # for a caller that is itself an assumed role
 ROLE_MAX_DEFAULT = 3600  # a role's maximum unless set, which is also the lowest
-WEEK = 604_800  # seconds
+DAY = 86_400  # seconds
+WEEK = 7 * DAY
 RETENTION_MIN_DAYS = 30
 RETENTION_MAX_DAYS = 36_500
 

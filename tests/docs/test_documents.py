@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from app.audit.log import FEED_SECONDS
 from app.config import Config
+from app.http.parsing import BODY_KIB
+from app.issuing.issue import DURATION_DEFAULT
+from app.onboarding.page_links import LINK_DAYS
+from app.settings.checks import SESSION_MIN
 from app.settings.declarations import collect_settings
+from app.store.models.proof_schedule import SEARCH_DAYS
 from dev import audit_events, limits, settings
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +85,24 @@ def test_the_table_of_limits_has_a_row_for_each_as_it_is_declared():
     page = limits.PAGE.read_text()
     assert page == limits.fill_table(page), "make format writes it"
     assert "| credential requests with this key " in page
+
+
+@pytest.mark.parametrize(
+    ("number", "places"),
+    [
+        (f"{SEARCH_DAYS} days", ["docs/api.md", "docs/architecture.md", "docs/onboarding.md"]),
+        (f"{SEARCH_DAYS} days", ["app/api/connections.py"]),
+        (f"{LINK_DAYS} days unless", ["docs/api.md", "docs/onboarding.md"]),
+        (f"{FEED_SECONDS} seconds", ["docs/api.md", "docs/architecture.md", "docs/runbooks.md"]),
+        (f"{FEED_SECONDS} seconds", ["app/api/audit_events.py", "app/cli/audit.py"]),
+        (f"over {BODY_KIB} KiB", ["docs/api.md"]),
+        (f"from {SESSION_MIN} to the deployment's maximum; {DURATION_DEFAULT} ", ["docs/api.md"]),
+    ],
+)
+def test_a_text_has_the_number_of_the_code(number, places):
+    """Where a text can't take it from there: in documents, and in docstrings that users read."""
+    for place in places:
+        assert number in " ".join((ROOT / place).read_text().split()), place
 
 
 CALLS = re.compile(

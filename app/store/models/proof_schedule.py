@@ -54,7 +54,7 @@ class Interval(NamedTuple):
 
 _SOON = tuple(timedelta(seconds=seconds) for seconds in (5, 15, 30, 60))
 _HOURLY = timedelta(hours=1)
-_GIVEN_UP = timedelta(days=14)
+SEARCH_DAYS = 14  # an unproven role is tried for so long
 _SETTLING = (timedelta(minutes=2), timedelta(minutes=15))
 _LATE = timedelta(seconds=30)  # after the end of an access, because clocks differ
 
@@ -75,7 +75,7 @@ def next_search(since: datetime, at: datetime) -> datetime | None:
     if soon := next_soon(since, at):
         return soon
     following = since + ((at - since) // _HOURLY + 1) * _HOURLY
-    return following if following <= since + _GIVEN_UP else None
+    return following if following <= since + timedelta(days=SEARCH_DAYS) else None
 
 
 def next_turn(connection_id: UUID, at: datetime, every: timedelta) -> datetime:

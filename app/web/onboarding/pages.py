@@ -28,6 +28,7 @@ from app.onboarding.page_links import Visit
 from app.onboarding.set_updates import updates_of
 from app.rotation.rotations import RotationStatus
 from app.store.models import ConnectionStatus, Trigger
+from app.store.models.proof_schedule import SEARCH_DAYS
 from app.web.onboarding import progress, replacing
 from app.web.onboarding.progress import Counts, Progress
 
@@ -39,6 +40,11 @@ bp = Blueprint(
 @bp.app_template_filter("pretty")
 def _pretty(value: Any) -> str:
     return json.dumps(value, indent=2)
+
+
+@bp.context_processor
+def _constants() -> dict[str, int]:
+    return {"search_days": SEARCH_DAYS}
 
 
 HEADERS = {
