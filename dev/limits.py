@@ -3,6 +3,7 @@
 `make format` runs it.
 """
 
+import math
 import re
 from pathlib import Path
 
@@ -24,20 +25,25 @@ def fill_table(page: str) -> str:
 
 
 def _render_row(limit: Limit) -> tuple[str, ...]:
-    setting, most = "fixed", limit.rate
-    if limit.setting:
-        declared, default = _SETTINGS[limit.setting]
-        setting = f"`{declared.variable}`"
-        limit = limit._replace(amount=int(default * limit.share))
-        most = f"{declared.unset} per {limit.period}" if declared.unset else limit.rate
+    setting, unset = "fixed", ""
+    if isinstance(limit.most, str):
+        declared, default = _SETTINGS[limit.most.rpartition(".")[2]]
+        setting, unset = f"`{declared.variable}`", declared.unset
+        limit = limit._replace(most=int(default * limit.share))
     if limit.share < 1:
         setting = f"{limit.share:.0%} of {setting}"
+    rate = f"{unset} {limit.period}" if unset else limit.rate
     if limit.burst > 1:
-        most += f", {limit.amount * limit.burst:,.0f} at once"
-    beyond = limit.beyond
+        rate += f", {limit.window[0]:,} at once"
+    return limit.what, limit.per, rate, setting, limit.counted, _describe_refusal(limit)
+
+
+def _describe_refusal(limit: Limit) -> str:
+    if limit.patience == math.inf:
+        return "waits"
     if limit.patience:
-        beyond = f"waits up to {limit.patience:g} s, then {beyond}"
-    return limit.what, limit.per, most, setting, limit.counted, beyond
+        return f"waits up to {limit.patience:g} s, then {limit.beyond}"
+    return limit.beyond
 
 
 if __name__ == "__main__":

@@ -293,7 +293,7 @@ def customer(aws: Sandbox) -> Customer:
 
 Event.row = checking(Event.row)
 # Before a service is made
-refusals.REFUSALS_OF_TENANT = refusals.REFUSALS_OF_TENANT._replace(amount=1_000_000)
+refusals.REFUSALS_OF_TENANT = refusals.REFUSALS_OF_TENANT._replace(most=1_000_000)
 schedule_key_uses = KeyUses._schedule
 # A minute later, and when the process ends, the test's database is gone
 KeyUses._schedule = lambda _: None
@@ -306,7 +306,7 @@ def every_refusal_is_recorded_singly(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     for name in ("REFUSALS", "REFUSALS_OF_KEY"):
         limit = getattr(refusals, name)
-        monkeypatch.setattr(refusals, name, limit._replace(amount=1_000_000))
+        monkeypatch.setattr(refusals, name, limit._replace(most=1_000_000))
 
 
 def _note_what_is_issued() -> None:

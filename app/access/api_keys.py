@@ -189,7 +189,7 @@ class ApiKeys:
             successor = _successor(old, caller)
             families.inherit(db, old.id, successor.id, by=caller.key_id)
             # A tenant that has all its keys can replace them
-            twice = self._limit._replace(amount=2 * self._limit.amount)
+            twice = self._limit._replace(most=2 * self._limit.amount)
             _ensure_room(db, caller, old.tenant_id, twice)
             ends = now() + timedelta(seconds=grace_seconds)
             old.replaced_by, old.expires_at = successor.id, _earlier(old.expires_at, ends)

@@ -39,10 +39,7 @@ class Quotas:
 
     def __init__(self, db: Database, config: Config) -> None:
         self._db = db
-        self._attempt = table.ATTEMPTS.with_setting(config)
-        self._entered = table.ROLES_ENTERED.with_setting(config)
-        self._again = table.CHECKS.with_setting(config)
-        self._end_search = table.SEARCHES_ENDED.with_setting(config)
+        self._config = config
         self._change = table.CHANGES.with_setting(config)
         # The time until which a tenant may make no more changes
         self._full: LRUCache[UUID, float] = LRUCache(_TENANTS)
@@ -78,30 +75,31 @@ class Quotas:
         """Count one proof of a role of this tenant. A proof costs several calls to AWS."""
         if caller.tenant_id not in {None, tenant_id}:
             return  # another tenant's key gets a 404, and must not use up this tenant's quota
-        self._count(caller, (self._attempt, tenant_id))
+        self._count(caller, (table.ATTEMPTS, tenant_id))
 
     def admit_role(self, caller: Caller, tenant_id: UUID) -> None:
         """Count one role entered through this onboarding link, and an attempt."""
-        self._count(caller, (self._entered, caller.key_id), (self._attempt, tenant_id))
+        self._count(caller, (table.ROLES_ENTERED, caller.key_id), (table.ATTEMPTS, tenant_id))
 
     def admit_check(self, caller: Caller, tenant_id: UUID) -> None:
         """Count one check requested through this onboarding link, and an attempt."""
-        self._count(caller, (self._again, caller.key_id), (self._attempt, tenant_id))
+        self._count(caller, (table.CHECKS, caller.key_id), (table.ATTEMPTS, tenant_id))
 
     def admit_search_end(self, caller: Caller) -> None:
         """Count one search ended through this onboarding link."""
-        self._count(caller, (self._end_search, caller.key_id))
+        self._count(caller, (table.SEARCHES_ENDED, caller.key_id))
 
-    def _count(self, caller: Caller, *counts: tuple[Limit, UUID]) -> None:
+    def _count(self, caller: Caller, *limits: tuple[Limit, UUID]) -> None:
         """Count one in each quota, or raise RateLimitedError and count nothing.
 
         The attempt is always last, to prevent deadlocks.
         """
+        quotas = [(limit.with_setting(self._config), subject) for limit, subject in limits]
         with self._db.read() as db:  # refused requests must not queue for the write lock
-            for quota, subject in counts:
+            for quota, subject in quotas:
                 _look(db, quota, subject)
         with self._db.write(caller) as db:
-            for quota, subject in counts:
+            for quota, subject in quotas:
                 _take(db, quota, subject)
 
 
@@ -167,7 +165,7 @@ def _take(db: Session, quota: Limit, subject: UUID) -> None:
 def _use(quota: Limit, row: QuotaUse) -> Uses:
     """Return the row's uses with one more. Raises RateLimitedError."""
     uses = Uses(row.number, row.counted, row.counted_before)
-    if wait := SlidingWindow.of(quota).count(uses, now().timestamp()):
+    if wait := SlidingWindow(*quota.window).count(uses, now().timestamp()):
         raise quota.refuse(wait)
     return uses
 

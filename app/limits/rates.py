@@ -17,7 +17,6 @@ from uuid import UUID
 from app.access.callers import Caller
 from app.config import Config
 from app.limits import table
-from app.limits.sliding_window import SlidingWindow
 from app.limits.token_bucket import TokenBucket
 from app.settings.declarations import Limit
 
@@ -39,8 +38,8 @@ class Rates:
         self._key, self._tenant = rate(table.CREDENTIALS_OF_KEY), rate(table.CREDENTIALS_OF_TENANT)
         self._sessions = rate(table.NEW_SESSIONS)
         self._page, self._pages = rate(table.PAGE), rate(table.PAGES)
-        self._sts = _Budget(table.BACKGROUND_CALLS.with_setting(config))
-        self._routine = _Budget(table.ROUTINE_CALLS.with_setting(config))
+        self._sts = CallBudget(table.BACKGROUND_CALLS.with_setting(config))
+        self._routine = CallBudget(table.ROUTINE_CALLS.with_setting(config))
 
     def admit_page(self, link_id: UUID, tenant_id: UUID | None) -> None:
         """Count one request to the page of this onboarding link.
@@ -81,10 +80,10 @@ class Rates:
             yield
 
     @contextmanager
-    def _within(self, budget: "_Budget") -> Iterator[None]:
-        while self._shared is not None and not self._shared.hit(budget.window, _EVERYBODY.hex):
+    def _within(self, budget: "CallBudget") -> Iterator[None]:
+        while self._shared is not None and not self._shared.hit(budget.limit, _EVERYBODY.hex):
             time.sleep(_PAUSE)
-        with budget.of_process.call():
+        with budget.call():
             yield
 
 
@@ -94,7 +93,6 @@ class Rate:
     def __init__(self, limit: Limit, shared: "SharedLimits | None") -> None:
         self._limit = limit
         self._shared = shared
-        self._window = SlidingWindow.of(limit)
         self._bucket = TokenBucket.of(limit)
         self._waiting = threading.BoundedSemaphore(limit.waiting)
 
@@ -110,7 +108,7 @@ class Rate:
             finally:
                 self._waiting.release()
         if not wait and self._shared is not None:
-            if self._shared.hit(self._window, subject.hex):
+            if self._shared.hit(self._limit, subject.hex):
                 return
             # The wait is unknown, and asking the cache for it would cost too much. A process that
             # has used up the burst leaves the others little for some seconds.
@@ -120,14 +118,14 @@ class Rate:
 
 
 class CallBudget:
-    """At most `most` calls in any second, as AWS counts them.
+    """At most so many calls in any second by this process, as AWS counts them.
 
     AWS may count a call at any moment between its beginning and its end. So a call takes a place
     when it begins, and returns it one second after it has ended.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, limit: Limit) -> None:
+        self.limit = limit
         self._under_way = 0
         self._ends: deque[float] = deque()  # ends of the calls that ended during the last second
         self._lock = threading.Lock()
@@ -149,15 +147,7 @@ class CallBudget:
             over = time.monotonic() - 1
             while self._ends and self._ends[0] <= over:
                 self._ends.popleft()
-            if self._under_way + len(self._ends) < self._most:
+            if self._under_way + len(self._ends) < self.limit.amount:
                 self._under_way += 1
                 return 0.0
             return self._ends[0] - over if self._ends else _PAUSE
-
-
-class _Budget:
-    """Calls to STS in a second: those of this process, and of all processes with a shared cache."""
-
-    def __init__(self, limit: Limit) -> None:
-        self.window = SlidingWindow.of(limit)
-        self.of_process = CallBudget(limit.amount)

@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
-from cachetools import LRUCache, TTLCache
+from cachetools import LRUCache
 
 from app.audit import Event, actions
 from app.audit.log import AuditLog
@@ -44,7 +44,7 @@ class Refusals:
         self._audit = audit
         self._counts: LRUCache[tuple[UUID, int], int] = LRUCache(_KEYS)
         self._rests: dict[tuple[UUID, int], _Rest] = {}
-        self._logged: TTLCache[UUID, bool] = TTLCache(_KEYS, ttl=_QUIET_SECONDS)
+        self._lines = TokenBucket(1 / _QUIET_SECONDS, _QUIET_SECONDS)
         self._tenants = TokenBucket.of(REFUSALS_OF_TENANT)
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
@@ -75,10 +75,7 @@ class Refusals:
         )
 
     def _log_flood(self, key_id: UUID) -> None:
-        with self._lock:
-            logged = self._logged.get(key_id, False)
-            self._logged.setdefault(key_id, True)
-        if not logged:
+        if not self._lines.reserve(key_id):
             logger.warning("refusals.flood", api_key_id=str(key_id), most=REFUSALS.amount)
 
     def _keep(self, place: tuple[UUID, int], event: Event) -> None:

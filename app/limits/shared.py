@@ -13,14 +13,14 @@ from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from app.cache.shared_cache import SharedCache
-from app.limits.sliding_window import SlidingWindow
+from app.settings.declarations import Limit
 
 _PORTIONS = 20  # portions of a limit; a process takes one at a time
 
 
 @cache
-def _item(limit: SlidingWindow) -> RateLimitItemPerSecond:
-    return RateLimitItemPerSecond(limit.amount, limit.seconds, namespace=limit.name)
+def _item(limit: Limit) -> RateLimitItemPerSecond:
+    return RateLimitItemPerSecond(*limit.window, namespace=limit.name)
 
 
 class SharedLimits:
@@ -40,7 +40,7 @@ class SharedLimits:
         self._lock = threading.Lock()
         self._taking = threading.Lock()
 
-    def hit(self, limit: SlidingWindow, who: str) -> bool:
+    def hit(self, limit: Limit, who: str) -> bool:
         name = (limit.name, who)
         if self._one_left(name):
             return True
@@ -54,11 +54,11 @@ class SharedLimits:
                 self._left[name] = left - 1
         return left > 0
 
-    def _take(self, limit: SlidingWindow, name: tuple[str, str]) -> bool:
+    def _take(self, limit: Limit, name: tuple[str, str]) -> bool:
         """Take a portion, or at least one, and use one of it. Return whether there was room."""
-        portion = max(1, limit.amount // _PORTIONS)
-        for cost in dict.fromkeys((portion, 1)):
-            hit = partial(self._limiter.hit, _item(limit), name[1], cost=cost)
+        item = _item(limit)
+        for cost in dict.fromkeys((max(1, item.amount // _PORTIONS), 1)):
+            hit = partial(self._limiter.hit, item, name[1], cost=cost)
             taken = self._cache.ask(hit, writes=True)
             if taken is None:
                 return True

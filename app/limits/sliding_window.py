@@ -5,9 +5,6 @@ limit.
 """
 
 from dataclasses import dataclass
-from typing import Self
-
-from app.settings.declarations import Limit
 
 
 @dataclass(slots=True)
@@ -31,14 +28,6 @@ class SlidingWindow:
 
     amount: int
     seconds: int
-    name: str = ""  # its key in the shared cache, or in the table of quotas
-
-    @classmethod
-    def of(cls, limit: Limit) -> Self:
-        """Return the window of a limit, whose whole burst it admits at once."""
-        return cls(
-            round(limit.amount * limit.burst), round(limit.seconds * limit.burst), limit.name
-        )
 
     def count(self, uses: Uses, at: float) -> float:
         """Count one at that time and return 0; or return the seconds until there is room for one.

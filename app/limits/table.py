@@ -8,37 +8,34 @@ table of docs/api.md. There are three ways to count:
 - concurrent work (app/concurrency/places.py).
 """
 
+import math
+
 from app.config import ROUTINE_SHARE
-from app.settings.declarations import Counted, Limit
+from app.settings.declarations import Limit
 
 _KEY, _LINK, _TENANT = "API key", "onboarding link", "tenant"
-_WAITS = "waits"
+_FOREVER, _ANY = math.inf, 1_000_000
 
 # Credentials, and calls to STS. AWS gives an account some 600 calls to STS a second, for all
 # tenants together.
 CREDENTIALS_OF_KEY = Limit(
-    "issue",
-    "credential requests with this key",
-    _KEY,
-    Counted.CACHE,
-    period="second",
-    setting="issue_rate",
+    "issue", "credential requests with this key", _KEY, "cache", "issue_rate", "per second"
 )
 CREDENTIALS_OF_TENANT = Limit(
     "tenant",
     "credential requests for this tenant",
     _TENANT,
-    Counted.CACHE,
-    period="second",
-    setting="tenant_issue_rate",
+    "cache",
+    "tenant_issue_rate",
+    "per second",
 )
 NEW_SESSIONS = Limit(
     "miss",
     "new sessions for this tenant",
     _TENANT,
-    Counted.CACHE,
-    period="second",
-    setting="tenant_miss_rate",
+    "cache",
+    "tenant_miss_rate",
+    "per second",
     burst=5,  # a nightly run over a thousand accounts must not be refused
     patience=0.8,  # its request has about 1.5 s
     waiting=64,
@@ -48,9 +45,9 @@ REFUSED_CREDENTIALS = Limit(
     "refused",
     "refused credential requests for this tenant",
     _TENANT,
-    Counted.PROCESS,
+    "process",
     50,  # some 8 % of a process
-    "second",
+    "per second",
     burst=5,
     patience=1.0,
 )
@@ -58,10 +55,10 @@ BACKGROUND_CALLS = Limit(
     "sts",
     "calls to STS for proofs in the background",
     "deployment",
-    Counted.CACHE,
-    period="second",
-    setting="sts_budget",
-    beyond=_WAITS,
+    "cache",
+    "sts_budget",
+    "per second",
+    patience=_FOREVER,
 )
 ROUTINE_CALLS = BACKGROUND_CALLS._replace(
     name="routine", what="calls to STS for routine proofs", share=ROUTINE_SHARE
@@ -72,27 +69,22 @@ CPU_TIME = Limit(
     "cpu",
     "requests with this tenant's API keys",
     _TENANT,
-    Counted.PROCESS,
+    "process",
     70,  # 7 % of a process's time
-    "second",
+    "ms of CPU time per second",
     burst=25,
-    unit=" ms of CPU time",
     patience=1.0,
     hint=", besides those for credentials. A list costs more with each row.",
 )
 # Without it, others would wait for a whole burst, which is seconds of CPU time.
 PEAK_CPU_TIME = CPU_TIME._replace(
-    name="peak",
-    what="requests with this tenant's API keys in a burst",
-    amount=140,
-    burst=0.5,
-    patience=2.0,
+    what="requests with this tenant's API keys in a burst", most=140, burst=0.5, patience=2.0
 )
 REQUESTS = Limit(
     "requests",
     "requests with this tenant's API keys",
     _TENANT,
-    Counted.AT_ONCE,
+    "concurrent",
     2,
     patience=1.0,
     waiting=64,
@@ -101,82 +93,83 @@ STOPS = Limit(
     "stops",
     "requests of this tenant that stop something",
     f"{_KEY}, and {_TENANT}",
-    Counted.AT_ONCE,
+    "concurrent",
     1,
-    beyond=_WAITS,
+    patience=_FOREVER,
+    waiting=_ANY,
     hint="; try again.",
+)
+# A refusal costs too, and a program may retry at once. So these are held for a moment.
+HELD_REFUSALS = Limit(
+    "held",
+    "refused requests of this tenant that are held",
+    _TENANT,
+    "concurrent",
+    64,
+    beyond="429 without a delay",
 )
 VENDOR_REQUESTS = Limit(
     "vendor",
     "requests with keys that are bound to no tenant",
     "deployment",
-    Counted.AT_ONCE,
+    "concurrent",
     24,  # a process has 32 connections to the database
-    beyond=_WAITS,
+    patience=_FOREVER,
+    waiting=_ANY,
     hint="; try again.",
 )
 
 # Refusals in the audit log
-REFUSALS = Limit("refusals", "refused requests with this key", _KEY, Counted.PROCESS, 200, "second")
+REFUSALS = Limit("refusals", "refused requests with this key", _KEY, "process", 200, "per second")
 REFUSALS_OF_KEY = Limit(
     "single refusals",
     "refusals of this key that are recorded singly",
     _KEY,
-    Counted.PROCESS,
+    "process",
     10,
-    "second",
+    "per second",
     beyond="recorded with their number",
 )
 REFUSALS_OF_TENANT = REFUSALS_OF_KEY._replace(
-    what="refusals of this tenant's keys that are recorded singly", per=_TENANT, amount=20
+    what="refusals of this tenant's keys that are recorded singly", per=_TENANT, most=20
 )
 
 # Onboarding pages. A request takes up to 20 ms of a web process, and an open page sends one every
 # three seconds. So thirty open pages of a tenant are within the limit, and they take a fifth of a
 # process.
-PAGE = Limit("page", "requests for this page", _LINK, Counted.CACHE, 5, "second", burst=2)
+PAGE = Limit("page", "requests for this page", _LINK, "cache", 5, "per second", burst=2)
 PAGES = Limit(
     "pages",
     "requests for your pages",
     _TENANT,
-    Counted.CACHE,
+    "cache",
     10,
-    "second",
+    "per second",
     patience=NEW_SESSIONS.patience,
     waiting=32,
 )
 ROLES_ENTERED = Limit(
-    "paste",
-    "roles entered through this link",
-    _LINK,
-    Counted.DATABASE,
-    period="hour",
-    setting="link_rate",
+    "paste", "roles entered through this link", _LINK, "database", "link_rate", "per hour"
 )
 CHECKS = ROLES_ENTERED._replace(name="again", what="checks through this link")
 SEARCHES_ENDED = ROLES_ENTERED._replace(name="end_search", what="searches ended through this link")
 
 # Changes
 ATTEMPTS = Limit(
-    "attempt",
-    "checks of this tenant's roles",
-    _TENANT,
-    Counted.DATABASE,
-    period="minute",
-    setting="connection_rate",
+    "attempt", "checks of this tenant's roles", _TENANT, "database", "connection_rate", "per minute"
 )
 CHANGES = Limit(
     "change",
     "changes of keys, links and suspensions, with this tenant's keys",
     _TENANT,
-    Counted.DATABASE,
-    period="second",
-    setting="tenant_revokes",
+    "database",
+    "tenant_revokes",
+    "per second",
     burst=4,
 )
 # No External ID's row is ever deleted.
 ROTATIONS = Limit(
-    "rotation", "rotations started with this tenant's keys", _TENANT, Counted.DATABASE, 20, "day"
+    "rotation", "rotations started with this tenant's keys", _TENANT, "database", 20, "per day"
 )
 # Each report that takes effect raises the revocation counter: other tenants' in-flight issuances
 # check and commit again.
@@ -184,9 +177,9 @@ REPORTS = Limit(
     "report",
     "reports of refusals for this tenant",
     _TENANT,
-    Counted.DATABASE,
+    "database",
     60,
-    "minute",
+    "per minute",
     beyond="202, without effect",
 )
 
@@ -195,31 +188,31 @@ KEYS = Limit(
     "keys",
     "live API keys of this tenant",
     _TENANT,
-    Counted.DATABASE,
-    setting="tenant_keys",
+    "database",
+    "tenant_keys",
     hint="; revoke one first.",
 )
 LINKS = Limit(
     "links",
     "live onboarding links of this tenant",
     _TENANT,
-    Counted.DATABASE,
-    setting="tenant_links",
+    "database",
+    "tenant_links",
     hint="; revoke one first.",
 )
 CONNECTIONS = Limit(
     "connections",
     "connections of this tenant",
     _TENANT,
-    Counted.DATABASE,
-    setting="max_connections",
+    "database",
+    "max_connections",
     hint="; delete one first.",
 )
 SEARCHES = Limit(
     "searches",
     "searches for this tenant's roles by account",
     _TENANT,
-    Counted.DATABASE,
+    "database",
     50,
     hint="; delete one that is pending, or give the ARN of a role that is there.",
 )
@@ -230,16 +223,16 @@ MESSAGES = Limit(
     "registration",
     "messages of stacks about this role",
     "connection",
-    Counted.DATABASE,
+    "database",
     20,
-    "hour",
+    "per hour",
     beyond="not recorded",
 )
 MESSAGES_AT_ONCE = Limit(
     "messages",
     "messages of this tenant's stacks that are handled",
     _TENANT,
-    Counted.AT_ONCE,
+    "concurrent",
     20,
     beyond="delivered again later",
 )
@@ -247,9 +240,9 @@ MESSAGES_AGAIN = Limit(
     "redelivery",
     "messages of this tenant's stacks that are delivered again",
     _TENANT,
-    Counted.PROCESS,
+    "process",
     30,  # about one background worker's rate
-    "second",
+    "per second",
     burst=0,
     beyond="a longer delay",
 )

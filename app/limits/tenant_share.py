@@ -20,7 +20,7 @@ import hashlib
 import math
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from uuid import UUID
 
 from cachetools import LRUCache
@@ -30,6 +30,7 @@ from app.concurrency.places import Places, pause
 from app.errors import AppError, RateLimitedError
 from app.limits.table import (
     CPU_TIME,
+    HELD_REFUSALS,
     PEAK_CPU_TIME,
     REFUSED_CREDENTIALS,
     REQUESTS,
@@ -41,10 +42,10 @@ from app.settings.declarations import Limit
 
 MS_PER_ROW = 0.25  # price of a row of a list
 MS_PER_FAILED_STOP = 7.0
-_ALL = 1_000_000  # no limit of its own: the process's limit applies
 _HOLD_SECONDS = 1.0
 _KEYS = 10_000  # keys whose tenant is kept
-_TENANTS = 10_000  # tenants whose places are kept
+_PLACES = 30_000  # the latest, by limit and tenant or key
+_VENDOR = UUID(int=0)  # stands for all keys that are bound to no tenant
 
 
 class TenantShare:
@@ -52,12 +53,9 @@ class TenantShare:
         self._spent = TokenBucket.of(CPU_TIME)
         self._peak = TokenBucket.of(PEAK_CPU_TIME)
         self._refused = TokenBucket.of(REFUSED_CREDENTIALS)
-        self._vendor = Places(VENDOR_REQUESTS.amount, _ALL)
-        self._places: LRUCache[UUID, Places] = LRUCache(_TENANTS)
-        self._stops: LRUCache[UUID, Places] = LRUCache(_TENANTS)
-        self._held: LRUCache[UUID, Places] = LRUCache(_TENANTS)
+        self._places: LRUCache[tuple[str, UUID], Places] = LRUCache(_PLACES)
         self._tenants: LRUCache[bytes, UUID] = LRUCache(_KEYS)
-        self._lock = threading.Lock()  # around those
+        self._lock = threading.Lock()  # around those two
 
     @contextmanager
     def request(self, tenant_id: UUID | None, price: float) -> Iterator[None]:
@@ -71,15 +69,12 @@ class TenantShare:
             if tenant_id is not None:
                 self._spend(self._spent, CPU_TIME, tenant_id, price)
                 self._spend(self._peak, PEAK_CPU_TIME, tenant_id, price)
-                places = self._of(self._places, tenant_id, REQUESTS.amount, REQUESTS.waiting)
-                place = places.place(REQUESTS.patience, REQUESTS.refuse(1))
-            else:
-                place = self._vendor.place(None, VENDOR_REQUESTS.refuse(1))
-            with place:
+            limit = REQUESTS if tenant_id else VENDOR_REQUESTS
+            with self._place(limit, tenant_id or _VENDOR):
                 yield
-        except RateLimitedError as refusal:
+        except RateLimitedError:
             if tenant_id is not None:
-                self.hold(tenant_id, refusal)
+                self.hold(tenant_id)
             raise
 
     @contextmanager
@@ -91,27 +86,21 @@ class TenantShare:
         if tenant_id is None:
             yield
             return
-        no_room, own = STOPS.refuse(1), UUID(bytes=_digest(key)[:16])
+        own = UUID(bytes=_digest(key)[:16])
         try:
-            with (
-                self._of(self._stops, own, STOPS.amount, _ALL).place(None, no_room),
-                self._of(self._stops, tenant_id, STOPS.amount, _ALL).place(None, no_room),
-            ):
+            with self._place(STOPS, own), self._place(STOPS, tenant_id):
                 yield
         except AppError:
             pause(min(_HOLD_SECONDS, self.charge(tenant_id, MS_PER_FAILED_STOP)))
             raise
 
-    def hold(self, subject: UUID, refusal: RateLimitedError) -> None:
+    def hold(self, subject: UUID) -> None:
         """Hold a request for a moment before it is refused.
 
         A refusal costs too, and a program may retry at once. Only a limited number of a subject's
         requests is held. Others are refused at once.
         """
-        with (
-            suppress(RateLimitedError),
-            self._of(self._held, subject, REQUESTS.waiting, 0).place(0, refusal),
-        ):
+        with suppress(RateLimitedError), self._place(HELD_REFUSALS, subject):
             pause(_HOLD_SECONDS)
 
     def charge(self, tenant_id: UUID | None, price: float) -> float:
@@ -136,14 +125,14 @@ class TenantShare:
         if wait:
             pause(wait)
 
-    def _of(
-        self, places: LRUCache[UUID, Places], tenant_id: UUID, at_once: int, waiting: int
-    ) -> Places:
+    def _place(self, limit: Limit, subject: UUID) -> AbstractContextManager[None]:
         with self._lock:
-            found = places.get(tenant_id)
-            if found is None:
-                found = places[tenant_id] = Places(at_once, waiting)
-            return found
+            places = self._places.get((limit.name, subject))
+            if places is None:
+                places = Places(limit.amount, limit.waiting)
+                self._places[limit.name, subject] = places
+        timeout = None if limit.patience == math.inf else limit.patience
+        return places.place(timeout, limit.refuse(1))
 
     def tenant_of(self, key: str) -> UUID | None:
         """Return the tenant that this key was bound to when it was last valid; None if unknown."""

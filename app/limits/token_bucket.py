@@ -24,8 +24,9 @@ class TokenBucket:
     def __init__(self, rate: float, burst: float) -> None:
         self._apart = 1 / rate
         self._burst = burst
-        # At an even rate; in the future after a burst
-        self._used_until: LRUCache[UUID, float] = LRUCache(_SUBJECTS)
+        # Used until then at an even rate; in the future after a burst. Lists, because setting an
+        # item of the cache would cost as much as the rest.
+        self._used_until: LRUCache[UUID, list[float]] = LRUCache(_SUBJECTS)
         self._lock = leaf_lock()
 
     @classmethod
@@ -40,9 +41,12 @@ class TokenBucket:
         """
         now = time.monotonic()
         with self._lock:
-            until = max(now, self._used_until.get(subject, 0.0)) + cost * self._apart
+            used = self._used_until.get(subject)
+            if used is None:
+                used = self._used_until[subject] = [now]
+            until = max(now, used[0]) + cost * self._apart
             wait = until - self._burst - now
             wait = wait if wait > _NOTHING else 0.0
             if wait <= patience:
-                self._used_until[subject] = until
+                used[0] = until
             return wait

@@ -3,7 +3,6 @@
 app/config.py declares the settings, and app/limits/table.py the limits.
 """
 
-import enum
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, field, fields
@@ -79,16 +78,13 @@ def read_setting(
     return default if text is None or (not text and default is None) else parse(text)
 
 
-class Counted(enum.StrEnum):
-    """Where a limit is counted, in the words of docs/api.md."""
-
-    PROCESS = "in each process"
-    CACHE = "in each process, and in the shared cache"
-    DATABASE = "in the database"
-    AT_ONCE = "at once, in each process"
-
-
-_SECONDS = {"": 0, "second": 1, "minute": 60, "hour": 3600, "day": 86_400}
+_SECONDS = {
+    "per second": 1,
+    "ms of CPU time per second": 1,
+    "per minute": 60,
+    "per hour": 3600,
+    "per day": 86_400,
+}
 
 
 class Limit(NamedTuple):
@@ -97,36 +93,36 @@ class Limit(NamedTuple):
     name: str  # its key in the shared cache, or in the table of quotas
     what: str  # what a refusal says that there is too much of
     per: str
-    counted: Counted
-    amount: int = 0
-    period: Literal["", "second", "minute", "hour", "day"] = ""
-    setting: str = ""  # the field of Config that has the amount
+    counted: Literal["process", "cache", "database", "concurrent"]
+    most: int | str  # or the field of Config that has it
+    period: str = ""  # one of _SECONDS; empty: at once, or in all
     share: float = 1.0  # of the setting
     burst: float = 1.0  # so many periods' worth may come at once
-    unit: str = ""
     patience: float = 0.0  # seconds that a request waits before it is refused
     waiting: int = 0  # so many requests wait
     beyond: str = "429"
     hint: str = "."
 
     @property
-    def seconds(self) -> int:
-        return _SECONDS[self.period]
+    def amount(self) -> int:
+        return int(self.most)
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """How many may come in how many seconds, with the whole burst."""
+        return round(self.amount * self.burst), round(_SECONDS[self.period] * self.burst)
 
     @property
     def rate(self) -> str:
         """The amount and its period, in words."""
-        amount = f"{self.amount:,}{self.unit}"
-        if self.counted is Counted.AT_ONCE:
-            return f"{amount} at once"
-        return f"{amount} per {self.period}" if self.period else amount
+        period = "at once" if self.counted == "concurrent" else self.period
+        return f"{self.amount:,} {period}".rstrip()
 
     def with_setting(self, config: Any) -> Self:
         """Return the limit with the amount that is configured."""
-        if not self.setting:
+        if isinstance(self.most, int):
             return self
-        amount = attrgetter(self.setting)(config)
-        return self._replace(amount=max(1, int(amount * self.share)))
+        return self._replace(most=max(1, int(attrgetter(self.most)(config) * self.share)))
 
     def refuse(self, wait: float) -> RateLimitedError:
         """Return the refusal. `wait`: seconds until there is room."""

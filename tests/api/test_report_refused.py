@@ -102,7 +102,7 @@ def test_one_tenants_reports_do_not_make_everybody_read_again_and_again(
     world: World, by_hand, monkeypatch
 ):
     """Each that takes effect increments the revocation counter, which is all tenants'."""
-    monkeypatch.setattr("app.limits.table.REPORTS", REPORTS._replace(amount=3))
+    monkeypatch.setattr("app.limits.table.REPORTS", REPORTS._replace(most=3))
     services = world.admin.app.extensions["deputy"]
     many, other = place(services, connections=5), place(services)
     worker = world.admin.with_key(many.key)

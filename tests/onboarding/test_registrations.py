@@ -775,7 +775,7 @@ def test_of_a_tenants_messages_some_are_worked_on_at_once_and_further_ones_come_
     """They are neither refused nor used up: a message that was put back three times is worked
     on.
     """
-    few = message_places.MESSAGES_AT_ONCE._replace(amount=2)
+    few = message_places.MESSAGES_AT_ONCE._replace(most=2)
     monkeypatch.setattr(message_places, "MESSAGES_AT_ONCE", few)
     other, put_back = tenant_row(desk.db), []
     inner = line.registrations._queue.put_back

@@ -188,7 +188,7 @@ def test_routine_calls_get_half_of_the_budget():
     with ExitStack() as under_way:
         for _ in range(5):
             under_way.enter_context(rates.routine_call())
-        assert rates._routine.of_process._begin() > 0, "a sixth has to wait"
+        assert rates._routine._begin() > 0, "a sixth has to wait"
         for _ in range(5):
             under_way.enter_context(rates.background_call())
-        assert rates._sts.of_process._begin() > 0
+        assert rates._sts._begin() > 0

@@ -13,6 +13,7 @@ from app import services as composition
 from app.clock import now
 from app.ids import new_id
 from app.limits.rates import CallBudget
+from app.limits.table import BACKGROUND_CALLS
 from app.onboarding.kit import trust_policy
 from app.proofs.proof_queue import LEASE
 from app.store.database import SYSTEM
@@ -424,7 +425,7 @@ def test_no_second_has_more_calls_than_the_budget(monkeypatch):
     """
     clock = SleepersTime(16)
     monkeypatch.setattr("app.limits.rates.time", clock)
-    budget, numbers, counted = CallBudget(20), iter(range(70)), []
+    budget, numbers, counted = CallBudget(BACKGROUND_CALLS._replace(most=20)), iter(range(70)), []
 
     def work() -> None:
         for number in numbers:
@@ -440,7 +441,7 @@ def test_no_second_has_more_calls_than_the_budget(monkeypatch):
 
 
 def test_a_call_that_fails_gives_its_place_back():
-    budget = CallBudget(1)
+    budget = CallBudget(BACKGROUND_CALLS._replace(most=1))
     for _ in range(2):
         with pytest.raises(ZeroDivisionError), budget.call():
             raise ZeroDivisionError

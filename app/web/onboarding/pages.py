@@ -153,10 +153,8 @@ def _unknown_path() -> Response | None:
 def _visit(token: str) -> Visit:
     try:
         visit = services().links.open(token, g.request_id, g.client_address)
-    except errors.RateLimitedError as refusal:
-        services().tenant_share.hold(
-            UUID(bytes=hashlib.sha256(token.encode()).digest()[:16]), refusal
-        )
+    except errors.RateLimitedError:
+        services().tenant_share.hold(UUID(bytes=hashlib.sha256(token.encode()).digest()[:16]))
         raise
     g.caller = visit.caller
     return visit
@@ -327,19 +325,18 @@ def _record(code: str, error: errors.AppError | None = None) -> None:
 
 @bp.errorhandler(errors.AppError)
 def _refused(error: errors.AppError) -> Response:
-    if isinstance(error, errors.RateLimitedError):  # not recorded, as in the API
-        return _error(PROBLEMS[error.code][0], detail=error.detail, retry_after=error.retry_after)
-    _record(error.code, error)
+    detail = error.detail
+    if not isinstance(error, errors.RateLimitedError):  # those are not recorded, as in the API
+        _record(error.code, error)
+        if isinstance(error, errors.TryLaterError):
+            logger.warning("request.try_later", code=error.code, exc_info=error)
+            detail = f"{_vendor()} can't answer right now."
     if isinstance(error, errors.NotFoundError):
         if g.get("caller") is not None:
             return _error(404, detail=_NOT_LISTED)
         ended = services().links.leftovers((request.view_args or {}).get("token", ""))
         return _error(404, "gone") if ended is None else _error(410, "ended", ended=ended)
-    if isinstance(error, errors.TryLaterError):
-        logger.warning("request.try_later", code=error.code, exc_info=error)
-        detail = f"{_vendor()} can't answer right now."
-        return _error(503, detail=detail, retry_after=error.retry_after)
-    return _error(PROBLEMS[error.code][0], detail=error.detail)
+    return _error(PROBLEMS[error.code][0], detail=detail, retry_after=error.retry_after)
 
 
 @bp.errorhandler(HTTPException)
