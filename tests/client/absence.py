@@ -14,7 +14,7 @@ from typing import Any, Self
 from app.clock import now
 from sandbox.server import Sandbox
 from tests.client.javascript_sdks import SOURCE
-from tests.client.people import CLIENT, Clock, CustomerAccount, beside_python, environment
+from tests.client.people import CLIENT, Clock, Ways, beside_python, environment
 from tests.support.waiting import until
 
 CLOCK = Path(__file__).parent / "clock"
@@ -118,40 +118,6 @@ class Programs:
             lambda: process.poll() is None and os.killpg(process.pid, signal.SIGKILL)
         )
         return process
-
-
-class Ways:
-    """How programs get their credentials: the variables of each way."""
-
-    def __init__(self, home: Path, place: CustomerAccount, url: str) -> None:
-        self._home = home
-        self.place = place
-        self.url = url
-        self._key_file = home / "deputy-key"
-        self._key_file.write_text(place.key)
-
-    def process(self) -> dict[str, str]:
-        tenant, connection = self.place.ids
-        command = (
-            f"{sys.executable} -m deputy_client.cli --url {self.url} --key-file {self._key_file}"
-        )
-        return self._profile(f"{command} --tenant {tenant} --connection {connection}")
-
-    def container(self) -> dict[str, str]:
-        tenant, connection = self.place.ids
-        url = f"{self.url}/v1/tenants/{tenant}/connections/{connection}/container-credentials"
-        return {
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI": url,
-            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(self._key_file),
-        }
-
-    def client(self) -> dict[str, str]:
-        return {"DEPUTY_URL": self.url, "DEPUTY_API_KEY_FILE": str(self._key_file)}
-
-    def _profile(self, command: str) -> dict[str, str]:
-        config = self._home / "config"
-        config.write_text(f"[profile acme]\ncredential_process = {command}\n")
-        return {"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "acme"}
 
 
 def python_programs(ways: Ways) -> list[Program]:

@@ -25,6 +25,7 @@ from tests.support.cast import Api, Customer, World, root_client, without_extern
 ROOT = Path(__file__).parent.parent.parent
 CLIENT = ROOT / "client"
 DOCUMENT = (ROOT / "docs" / "workers.md").read_text()
+COMMAND = f"{sys.executable} -m deputy_client.cli"
 # The document's ids
 EXAMPLE = ("01890a5d-ac96-774b-bcce-b302099a8057", "01890a5d-b1f2-7c41-9d6f-2a6c1d0e4f88")
 MAY_LIST = """{"Version": "2012-10-17", "Statement": {"Effect": "Allow",
@@ -109,6 +110,48 @@ class CustomerAccount:
         here = f"/v1/tenants/{self.tenant['id']}/connections/{self.connection['id']}{path}"
         api: Api = self.world.admin
         return api("POST", here, body or {})
+
+
+class Ways:
+    """How programs get their credentials: the variables of each way."""
+
+    def __init__(self, home: Path, place: CustomerAccount, url: str) -> None:
+        self.home, self.place, self.url = home, place, url
+        self.key_file = home / "deputy-key"
+        self.key_file.write_text(place.key)  # no newline: see "The newline trap"
+
+    def process(self, *options: str) -> dict[str, str]:
+        """A profile with deputy-credential-process, which test_wheel.py has as it is installed."""
+        tenant, connection = self.place.ids
+        words = f"{COMMAND} --url {self.url} --key-file {self.key_file} --tenant {tenant}"
+        words += f" --connection {connection} {' '.join(options)}"
+        return self.profile("acme", f"[profile acme]\ncredential_process = {words}\n")
+
+    def container(self) -> dict[str, str]:
+        """The document's variables."""
+        text = self.filled_in(block("sh", "export AWS_CONTAINER_CREDENTIALS_FULL_URI"))
+        lines = [line.removeprefix("export ").partition("=") for line in text.splitlines()]
+        return {name: value for name, _, value in lines}
+
+    def client(self) -> dict[str, str]:
+        return {"DEPUTY_URL": self.url, "DEPUTY_API_KEY_FILE": str(self.key_file)}
+
+    def profile(self, name: str, text: str) -> dict[str, str]:
+        config = self.home / "config"
+        config.write_text(text)
+        return {"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": name}
+
+    def filled_in(self, text: str) -> str:
+        """A text of the document, with this worker's own values."""
+        assert all(example in text for example in EXAMPLE)
+        for example, own in {
+            "deputy-credential-process": COMMAND,
+            "https://deputy.example.com": self.url,
+            "/run/secrets/deputy-key": str(self.key_file),
+            **dict(zip(EXAMPLE, self.place.ids, strict=True)),
+        }.items():
+            text = text.replace(example, own)
+        return text
 
 
 class Clock:

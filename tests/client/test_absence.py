@@ -28,14 +28,13 @@ from tests.client.absence import (
     HeldAws,
     Program,
     Programs,
-    Ways,
     cli_programs,
     javascript_programs,
     last_calls,
     python_programs,
 )
 from tests.client.javascript_sdks import installed
-from tests.client.people import DOCUMENT, CustomerAccount, served
+from tests.client.people import DOCUMENT, CustomerAccount, Ways, served
 from tests.honesty.deployment import Deployment
 from tests.support.waiting import until
 

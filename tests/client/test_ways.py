@@ -21,11 +21,11 @@ import pytest
 from sandbox.server import Sandbox
 from tests.client.people import (
     CLIENT,
-    EXAMPLE,
     Clock,
     CustomerAccount,
     Deputy,
     TickingAws,
+    Ways,
     beside_python,
     block,
     environment,
@@ -56,67 +56,24 @@ def filled_place(place: CustomerAccount) -> CustomerAccount:
     return place
 
 
-@pytest.fixture
-def aws_cli() -> Path:
-    return beside_python("aws")
-
-
-class Worker:
-    """Sets up the three ways in a home of its own."""
+class Worker(Ways):
+    """With the document's script too, which speaks TLS."""
 
     def __init__(self, home: Path, place: CustomerAccount, deputy: Deputy, secure) -> None:
-        self.home = home
-        self.place = place
-        self._deputy = deputy
+        super().__init__(home, place, deputy.url)
         self._secure = secure
-        self.key_file = home / "deputy-key"
-        self.key_file.write_text(place.key)  # no newline: see "The newline trap"
-        self._script: Path | None = None
 
-    def profile_with_curl(self) -> dict[str, str]:
+    def curl(self) -> dict[str, str]:
         script = self.home / "deputy-credentials"
         script.write_text(block("sh", "#!/bin/sh"))
         script.chmod(0o700)
-        config = self.home / "config"
-        config.write_text(
-            self._with_own_ids(block("ini", "[profile acme]")).replace(
-                "/opt/deputy/deputy-credentials", str(script)
-            )
-        )
+        text = self.filled_in(block("ini", "[profile acme]"))
         return {
-            "AWS_CONFIG_FILE": str(config),
-            "AWS_PROFILE": "acme",
+            **self.profile("acme", text.replace("/opt/deputy/deputy-credentials", str(script))),
             "DEPUTY_URL": self._secure.url,
             "DEPUTY_API_KEY_FILE": str(self.key_file),
             "CURL_CA_BUNDLE": str(self._secure.ca),
         }
-
-    def profile_with_the_command(self) -> dict[str, str]:
-        config = self.home / "config"
-        tenant, connection = self.place.ids
-        # test_wheel.py has the command as it is installed
-        program = f"{sys.executable} -m deputy_client.cli"
-        config.write_text(
-            f"[profile acme]\ncredential_process = {program} --url {self._deputy.url}"
-            f" --key-file {self.key_file} --tenant {tenant} --connection {connection}\n"
-        )
-        return {"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "acme"}
-
-    def container_variables(self) -> dict[str, str]:
-        text = self._with_own_ids(block("sh", "export AWS_CONTAINER_CREDENTIALS_FULL_URI"))
-        text = text.replace("https://deputy.example.com", self._deputy.url)
-        text = text.replace("/run/secrets/deputy-key", str(self.key_file))
-        lines = [line.removeprefix("export ").partition("=") for line in text.splitlines()]
-        return {name: value for name, _, value in lines}
-
-    def client(self) -> dict[str, str]:
-        return {"DEPUTY_URL": self._deputy.url, "DEPUTY_API_KEY_FILE": str(self.key_file)}
-
-    def _with_own_ids(self, text: str) -> str:
-        for example, own in zip(EXAMPLE, self.place.ids, strict=True):
-            assert example in text
-            text = text.replace(example, own)
-        return text
 
 
 @pytest.fixture
@@ -144,9 +101,17 @@ def hours(tmp_path: Path, aws: Sandbox) -> Iterator[tuple[TickingAws, dict[str, 
         )
 
 
-def cli(place: CustomerAccount) -> list[str]:
-    query = ["--query", "length(Contents)", "--output", "json"]
-    return ["s3api", "list-objects-v2", "--bucket", place.bucket, "--page-size", "1", *query]
+each_way = pytest.mark.parametrize("way", ["curl", "process", "container", "client"])
+
+
+def program(way: str, place: CustomerAccount) -> list[str | Path]:
+    """Return one for each way. The AWS CLI and boto3 have the same code for credentials."""
+    if way == "curl":
+        words = ("s3api", "list-objects-v2", "--bucket", place.bucket, "--page-size", "1")
+        return [beside_python("aws"), *words, "--query", "length(Contents)", "--output", "json"]
+    if way == "client":
+        return [sys.executable, "-c", CLIENTS, place.bucket, *place.ids]
+    return [sys.executable, "-c", BOTO3, place.bucket]
 
 
 def check_two_hours(done, aws: TickingAws, deputy: Deputy) -> None:
@@ -161,38 +126,25 @@ def check_two_hours(done, aws: TickingAws, deputy: Deputy) -> None:
     assert len(deputy.requests) == len(used)
 
 
-@pytest.mark.usefixtures("filled_place")
-@pytest.mark.parametrize(
-    "way", ["profile_with_curl", "container_variables", "profile_with_the_command"]
-)
-def test_the_aws_cli_runs_for_hours(way, aws_cli, worker: Worker, deputy: Deputy, hours):
-    aws, there = hours
-    done = run(aws_cli, *cli(worker.place), env=environment(**there, **getattr(worker, way)()))
-    check_two_hours(done, aws, deputy)
-
-
-@pytest.mark.parametrize("way", ["profile_with_curl", "container_variables"])
-def test_a_boto3_program_runs_for_hours(
-    way, worker: Worker, filled_place: CustomerAccount, deputy: Deputy, hours
+@each_way
+def test_a_program_runs_for_hours(
+    worker: Worker, filled_place: CustomerAccount, deputy: Deputy, hours, way: str
 ):
     aws, there = hours
     env = environment(**there, **getattr(worker, way)())
-    check_two_hours(run(sys.executable, "-c", BOTO3, filled_place.bucket, env=env), aws, deputy)
+    check_two_hours(run(*program(way, filled_place), env=env), aws, deputy)
 
 
-def test_a_program_with_the_client_runs_for_hours(
-    worker: Worker, filled_place: CustomerAccount, deputy: Deputy, hours
+@each_way
+def test_a_program_stops_at_a_refusal_and_shows_why(
+    worker: Worker, place: CustomerAccount, aws: Sandbox, way: str
 ):
-    aws, there = hours
-    done = run(
-        sys.executable,
-        "-c",
-        CLIENTS,
-        filled_place.bucket,
-        *filled_place.ids,
-        env=environment(**there, **worker.client()),
-    )
-    check_two_hours(done, aws, deputy)
+    place.admin("/suspend", {"reason": "unpaid"})
+    env = environment(AWS_ENDPOINT_URL=aws.url, **getattr(worker, way)())
+    done = run(*program(way, place), env=env)
+    assert (done.returncode != 0, done.stdout.strip()) == (True, "")
+    assert "uspended" in done.stderr
+    assert secret_of(place.key) not in done.stderr
 
 
 def test_without_refreshing_they_would_have_expired(
@@ -217,41 +169,29 @@ def test_the_script_tries_again_and_prints_one_answer(
     worker: Worker, deputy: Deputy, place: CustomerAccount
 ):
     deputy.answer_first((503, {"Retry-After": "1", "Content-Length": "2"}, b"{}"))
-    done = run(
-        worker.home / "deputy-credentials",
-        *place.ids,
-        env=environment(**worker.profile_with_curl()),
-    )
+    done = run(worker.home / "deputy-credentials", *place.ids, env=environment(**worker.curl()))
     assert done.returncode == 0
     assert json.loads(done.stdout)["Version"] == 1
     assert len(deputy.requests) == 2
 
 
-def test_the_script_fails_without_a_secret(worker: Worker, deputy: Deputy, place: CustomerAccount):
-    env = environment(**worker.profile_with_curl())
-    done = run(worker.home / "deputy-credentials", place.ids[0], place.ids[0], env=env)
-    assert (done.returncode != 0, done.stdout) == (True, "")
-    assert "Deputy answered 404 not_found, request " in done.stderr
-    assert place.key not in done.stderr
-
-
-def test_the_script_tells_one_refusal_from_another(
-    worker: Worker, deputy: Deputy, place: CustomerAccount, aws: Sandbox
+def test_the_script_tells_one_refusal_from_another_without_a_secret(
+    worker: Worker, deputy: Deputy, place: CustomerAccount
 ):
-    place.open_the_role()
-    place.admin("/verify")
-    env = environment(**worker.profile_with_curl())
+    env = environment(**worker.curl())
 
-    def said() -> str:
-        done = run(worker.home / "deputy-credentials", *place.ids, env=env)
+    def said(connection: str) -> str:
+        done = run(worker.home / "deputy-credentials", place.ids[0], connection, env=env)
         assert (done.returncode, done.stdout) == (22, "")
+        assert place.key not in done.stderr
         return done.stderr
 
-    assert "Deputy answered 409 connection_not_verified, request " in said()
+    assert "Deputy answered 404 not_found, request " in said(place.ids[0])
+    place.open_the_role()
+    place.admin("/verify")
+    assert "Deputy answered 409 connection_not_verified, request " in said(place.ids[1])
     place.admin("/suspend", {"reason": "unpaid"})
-    assert "Deputy answered 409 suspended, request " in said()
-    deputy.answer_first((409, {"X-Deputy-Code": "role_refused", "Content-Length": "2"}, b"{}"))
-    assert "Deputy answered 409 role_refused, request " in said()
+    assert "Deputy answered 409 suspended, request " in said(place.ids[1])
 
 
 def test_the_script_speaks_http_to_this_machine_past_a_proxy(
@@ -259,7 +199,7 @@ def test_the_script_speaks_http_to_this_machine_past_a_proxy(
 ):
     """As `make run` serves it."""
     nowhere = "http://127.0.0.1:9"
-    env = environment(**worker.profile_with_curl(), http_proxy=nowhere, ALL_PROXY=nowhere)
+    env = environment(**worker.curl(), http_proxy=nowhere, ALL_PROXY=nowhere)
     for host in ("127.0.0.1", "localhost"):
         done = run(
             worker.home / "deputy-credentials",
@@ -275,68 +215,46 @@ def test_the_script_sends_the_key_to_other_machines_over_https_only(
 ):
     """These all lead to the service, as another machine would be out of a test's reach."""
     for host in ("localhost:1@127.0.0.1", "127.0.0.1:1@127.0.0.1", "127.1", "x@127.0.0.1"):
-        env = environment(
-            **worker.profile_with_curl() | {"DEPUTY_URL": deputy.url.replace("127.0.0.1", host)}
-        )
+        env = environment(**worker.curl() | {"DEPUTY_URL": deputy.url.replace("127.0.0.1", host)})
         done = run(worker.home / "deputy-credentials", *place.ids, env=env)
         assert (done.returncode, done.stdout, deputy.requests) == (1, "", []), host
         assert "http" in done.stderr
 
 
 def test_the_check_before_the_first_write_stops_in_any_other_account(
-    aws_cli, worker: Worker, place: CustomerAccount, aws: Sandbox
+    worker: Worker, place: CustomerAccount, aws: Sandbox
 ):
-    path = f"{aws_cli.parent}:{os.environ['PATH']}"
-    env = environment(AWS_ENDPOINT_URL=aws.url, PATH=path, **worker.profile_with_the_command())
+    path = f"{beside_python('aws').parent}:{os.environ['PATH']}"
+    env = environment(AWS_ENDPOINT_URL=aws.url, PATH=path, **worker.process())
     script = block("sh", "get-caller-identity") + "echo writes\n"
 
     def wrote(account: str) -> bool:
-        return (
-            run("sh", "-euc", script, env=env | {"CUSTOMER_ACCOUNT": account}).stdout == "writes\n"
-        )
+        done = run("sh", "-euc", script, env=env | {"CUSTOMER_ACCOUNT": account})
+        return done.stdout == "writes\n"
 
     assert wrote(place.customer.account)
     assert not wrote("555500001111")
-    place.admin("/suspend", {"reason": "unpaid"})
-    assert not wrote(place.customer.account)
-
-
-def test_the_aws_cli_and_boto3_stop_at_a_refusal_and_show_why(
-    aws_cli, worker: Worker, place: CustomerAccount, aws: Sandbox
-):
-    place.admin("/suspend", {"reason": "unpaid"})
-    for way in (
-        worker.profile_with_curl,
-        worker.container_variables,
-        worker.profile_with_the_command,
-    ):
-        env = environment(AWS_ENDPOINT_URL=aws.url, **way())
-        for words in ([aws_cli, *cli(place)], [sys.executable, "-c", BOTO3, place.bucket]):
-            done = run(*words, env=env)
-            assert (done.returncode != 0, done.stdout.strip()) == (True, ""), way
-            assert "suspended" in done.stderr
-            assert secret_of(place.key) not in done.stderr
 
 
 def test_the_newline_trap(worker: Worker, place: CustomerAccount, deputy: Deputy, aws: Sandbox):
     """The document says what happens; should an SDK begin to strip, the document may say less."""
     worker.key_file.write_text(f"{place.key}\n")
-    env = environment(AWS_ENDPOINT_URL=aws.url, **worker.container_variables())
+    env = environment(AWS_ENDPOINT_URL=aws.url, **worker.container())
     done = run(sys.executable, "-c", BOTO3, place.bucket, env=env)
     assert "Auth token value is not a legal header value" in done.stderr
     assert deputy.requests == []
 
 
 def test_the_key_may_stand_in_the_variable(
-    worker: Worker, filled_place: CustomerAccount, deputy: Deputy, aws: Sandbox
+    worker: Worker, filled_place: CustomerAccount, aws: Sandbox
 ):
-    variables = worker.container_variables()
+    """JavaScript's SDK takes it without "Bearer" (test_javascript.py)."""
+    variables = worker.container()
     del variables["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"]
-    for token in (filled_place.key, f"Bearer {filled_place.key}"):
-        variables["AWS_CONTAINER_AUTHORIZATION_TOKEN"] = token
-        env = environment(AWS_ENDPOINT_URL=aws.url, **variables)
-        done = run(sys.executable, "-c", BOTO3, filled_place.bucket, env=env)
-        assert done.stdout.strip() == str(PAGES), done.stderr
+    variables["AWS_CONTAINER_AUTHORIZATION_TOKEN"] = f"Bearer {filled_place.key}"
+    env = environment(AWS_ENDPOINT_URL=aws.url, **variables)
+    done = run(*program("container", filled_place), env=env)
+    assert done.stdout.strip() == str(PAGES), done.stderr
 
 
 def test_a_sign_up_service_has_no_key_that_issues(world: World, deputy: Deputy, tmp_path: Path):

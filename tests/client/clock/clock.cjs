@@ -24,4 +24,4 @@ setInterval(() => {
   offset = next;
   fs.writeFileSync(`${folder}/${process.pid}.new`, fs.readFileSync(`${folder}/offset`));
   fs.renameSync(`${folder}/${process.pid}.new`, `${folder}/seen`);
-}, 2).unref();
+}, 10).unref();

@@ -27,7 +27,7 @@ def _follow(clock: time_machine.Traveller, seen: float) -> None:
             seen = wanted
             (_folder / f"{os.getpid()}.new").write_text(str(seen))
             (_folder / f"{os.getpid()}.new").replace(_folder / "seen")
-        time.sleep(0.002)
+        time.sleep(0.01)
 
 
 _offset = _wanted()
