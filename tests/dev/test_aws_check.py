@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -87,6 +87,7 @@ def check(tmp_path, profiles, monkeypatch):
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     monkeypatch.setenv("PYTHONUNBUFFERED", "1")
     monkeypatch.setattr("dev.aws_check.clean_up._PAUSE", 0.0)
+    monkeypatch.setattr("dev.aws_check.customers_part._PAUSE", 2.0)
     return Operator(tmp_path, monkeypatch)
 
 
@@ -173,21 +174,8 @@ def fails(step: Callable, stage: Stage, *, done: bool) -> None:
     raise BrokenError("on purpose")
 
 
-SOON = (2, True)  # before Deputy itself is started, which takes long
-
-
-@pytest.mark.parametrize(
-    ("place", "done"),
-    [
-        SOON,
-        *(
-            pytest.param(place, done, marks=pytest.mark.soak)
-            for place in range(STEPS)
-            for done in (False, True)
-            if (place, done) != SOON
-        ),
-    ],
-)
+@pytest.mark.soak
+@pytest.mark.parametrize(("place", "done"), [*product(range(STEPS), (False, True))])
 def test_a_step_that_fails_leaves_nothing(aws, check, capsys, place, done):
     check.changing(place, partial(fails, done=done))
     with Minutes(check.data):
@@ -334,7 +322,7 @@ def test_how_long_it_takes_and_what_it_costs_is_said_before_anything_is_made(
     aws, check, capsys, monkeypatch
 ):
     monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
-    for answer in ("", "n", "no", "yess"):
+    for answer in ("", "yess"):
         monkeypatch.setattr("builtins.input", lambda _, answer=answer: answer)
         assert check(*PROFILES) == 1
         said = capsys.readouterr().out
@@ -405,4 +393,8 @@ def test_a_stack_of_the_check_that_fails_is_named(aws, check, monkeypatch, capsy
         monkeypatch.setattr(stacks.Run, "new", classmethod(lambda _: run))
         assert check(*PROFILES, "--yes") == 1
         s3.delete_bucket(Bucket=f"deputy-check-{run.id}-121200000001")
-    assert "TemplateBucket" in capsys.readouterr().err
+    report = capsys.readouterr()
+    assert "TemplateBucket" in report.err
+    assert "not finished: " in report.out
+    assert "Not looked at: " in report.out
+    assert remains(aws) == []

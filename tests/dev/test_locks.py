@@ -11,6 +11,10 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def pins_of(lock: str) -> list[str]:
+    return re.findall(r"^[^\s#].*?(?= \\$)", (ROOT / lock).read_text(), re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     "lock", ["requirements.txt", "requirements-publish.txt", "requirements-dev.txt"]
 )
@@ -18,10 +22,7 @@ def test_an_extra_that_a_package_needs_is_pinned_with_it(lock):
     """pip before 23.3 takes the newest `coverage[toml]` though `coverage` is pinned, and then
     refuses it for its hash: an install that worked yesterday fails on the day of a release.
     """
-    pins = [
-        Requirement(pin)
-        for pin in re.findall(r"^[^\s#].*?(?= \\$)", (ROOT / lock).read_text(), re.MULTILINE)
-    ]
+    pins = [Requirement(pin) for pin in pins_of(lock)]
     pinned = {canonicalize_name(pin.name): pin.extras for pin in pins}
     missing = {
         f"{canonicalize_name(need.name)}[{','.join(need.extras)}] for {found.name}"
@@ -38,16 +39,10 @@ def test_an_extra_that_a_package_needs_is_pinned_with_it(lock):
     assert not missing
 
 
-def pins_of(lock: str) -> set[str]:
-    """Without extras and markers, which differ with what else is pinned."""
-    return {
-        re.sub(r"\[.*?\]| ;.*", "", pin)
-        for pin in re.findall(r"^[^\s#].*?(?= \\$)", (ROOT / lock).read_text(), re.MULTILINE)
-    }
-
-
 def test_publishing_and_development_have_the_services_own_versions_and_more():
+    """Without extras and markers, which differ with what else is pinned."""
     service, publishing, development = (
-        pins_of(f"requirements{name}.txt") for name in ("", "-publish", "-dev")
+        {re.sub(r"\[.*?\]| ;.*", "", pin) for pin in pins_of(f"requirements{name}.txt")}
+        for name in ("", "-publish", "-dev")
     )
     assert service < publishing < development

@@ -42,7 +42,6 @@ def test_make_refuses_arguments_that_nothing_reads(words, said):
         (["mutants", "ARGS=seed=2"], "-m dev.mutants seed=2"),
         (["test", "ARGS=tests/api -k pages"], "-m pytest -n 4 --dist worksteal tests/api -k pages"),
         (["run", "PORT=8001", "DEPUTY_DATA_DIR=x", "PYTHON=python3.12"], "-m dev.run"),
-        (["aws-check", "VENDOR=a", "CUSTOMER=b", "CANARY=c", "ARGS=--yes"], '--canary "c" --yes'),
         ([], "make publish"),
     ],
 )
@@ -52,17 +51,15 @@ def test_make_takes_what_its_help_names(words, runs):
     assert runs in output
 
 
-@pytest.mark.parametrize("words", [["sede=2"], ["go-on", "seed=two"]])
-def test_mutants_refuses_arguments_that_it_does_not_know(words):
+def test_mutants_refuses_arguments_that_it_does_not_know():
     done = subprocess.run(
-        [sys.executable, "-m", "dev.mutants", *words],
+        [sys.executable, "-m", "dev.mutants", "go-on", "seed=two"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 1
-    assert (
-        done.stderr
-        == f"make mutants does not know {words[-1]}. ARGS may have: go-on, seed=<number>.\n"
+    assert done.stderr == (
+        "make mutants does not know seed=two. ARGS may have: go-on, seed=<number>.\n"
     )

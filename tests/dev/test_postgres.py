@@ -12,8 +12,6 @@ import pytest
 
 from dev.postgres import Postgres
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root starts it as another user")
-
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -28,21 +26,14 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return there
 
 
-def assert_it_works() -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts it as another user")
+def test_postgresql_starts_from_files_and_beside_folders_that_others_can_not_read(
+    installed, tmp_path, monkeypatch
+):
+    for path in (installed, *installed.rglob("*")):
+        path.chmod(path.stat().st_mode & 0o700)
+    (tmp_path / "tmp").mkdir(mode=0o700)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     with Postgres() as server, psycopg.connect(server.url().replace("+psycopg", "")) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
     assert not server._home.exists()
-
-
-@as_root
-def test_postgresql_starts_from_files_and_folders_that_others_can_not_read(installed):
-    for path in (installed, *installed.rglob("*")):
-        path.chmod(path.stat().st_mode & 0o700)
-    assert_it_works()
-
-
-@as_root
-def test_postgresql_starts_where_the_folder_for_temporary_files_is_private(tmp_path, monkeypatch):
-    (tmp_path / "tmp").mkdir(mode=0o700)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    assert_it_works()

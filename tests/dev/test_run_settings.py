@@ -8,7 +8,6 @@ import re
 import subprocess
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -39,54 +38,6 @@ def test_every_setting_with_a_twin_in_broker_yaml_shapes_the_vendors_stack(run: 
     tenant = call(run, run.admin_key, "POST", "/v1/tenants", {"name": "Initech"}, expect=201)
     kit = call(run, run.admin_key, "GET", f"/v1/tenants/{tenant['id']}/onboarding")
     assert kit["role_name"] == kit["stack_name"] == f"Acme-{tenant['id'].replace('-', '')[-8:]}"
-    assert_the_vendors_stack_fits(run)
-
-
-def test_a_file_holds_the_settings_for_commands(run: Run):
-    assert_what_is_doubtful_is_told_once(run)
-    assert_the_environment_file_is_the_services_own(run)
-    assert_commands_work_with_it(run)
-
-
-def test_who_is_killed_outright_leaves_no_process_and_the_next_start_is_fresh(tmp_path: Path):
-    key = new_key()
-    with Run("run", tmp_path / "data", DEPUTY_BOOTSTRAP_KEY=key) as run:
-        until(lambda: "starting  CloudFormation" in run.output, "the sandbox runs", PATIENCE)
-        for note in ("run.json", "env"):
-            (run.data / note).write_text("as of a run that was ready")
-        run.process.kill()
-        run.process.wait()
-        assert_nothing_left(run, STOPPED)
-    assert_the_next_start_is_fresh(run, key)
-
-
-def assert_what_is_doubtful_is_told_once(run: Run) -> None:
-    """Each process says it in its own log, which nobody reads who just typed make run."""
-    assert re.findall(r"^note .*", run.output, re.MULTILINE) == [
-        (
-            f"note      {DOUBTFUL} is not a setting, so nothing reads it."
-            " Did you mean DEPUTY_ISSUE_RATE?"
-        )
-    ]
-
-
-def assert_the_next_start_is_fresh(run: Run, key: str) -> None:
-    """A new database with a new admin key, and nothing that tells of the run that was killed."""
-    left = (run.data / "run.json", run.data / "env")
-    assert all(path.exists() for path in left)
-    with Stack(
-        Settings(run.port, run.sandbox_port, run.data), {"PATH": os.environ["PATH"]}
-    ) as again:
-        again.prepare()
-        assert not any(path.exists() for path in left)
-        assert re.search(r"state +fresh: .*removed", summary(again))
-        database = ByHand(again.environment["DEPUTY_DATABASE_URL"])
-        assert database.rows("SELECT id FROM tenants") == []
-        assert database.rows("SELECT lookup FROM api_keys") == [(again.admin_key[4:20],)]
-        assert again.admin_key != key
-
-
-def assert_the_vendors_stack_fits(run: Run) -> None:
     with closing(aws(run.sandbox_url, "cloudformation", VENDOR)) as cloudformation:
         [stack] = cloudformation.describe_stacks()["Stacks"]
     assert stack["StackName"] == "Acme-broker"
@@ -97,27 +48,51 @@ def assert_the_vendors_stack_fits(run: Run) -> None:
     assert parameters["BrokerRoleName"] == "AcmeBroker"
 
 
-def assert_the_environment_file_is_the_services_own(run: Run) -> None:
+def test_a_file_holds_the_services_settings_for_commands(run: Run):
+    [note] = re.findall(r"^note +(.*)", run.output, re.MULTILINE)
+    assert note.startswith(f"{DOUBTFUL} is not a setting, so nothing reads it.")
+    assert note.endswith("Did you mean DEPUTY_ISSUE_RATE?")
     path = run.data / "env"
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert all(
-        re.fullmatch(r"export [A-Z0-9_]+='.*'", line) for line in path.read_text().splitlines()
-    )
+    lines = path.read_text().splitlines()
+    assert [line for line in lines if not re.fullmatch(r"export [A-Z0-9_]+='.*'", line)] == []
+    assert sourced(path)[DOUBTFUL] == ODD
     if Path("/proc").exists():
-        web = processes(run.data)[gunicorns(run)[0]]
+        web, *_ = (
+            environment
+            for pid, environment in sorted(processes(run.data).items())
+            if b"gunicorn" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        )
         assert sourced(path) == {
             name: value for name, value in web.items() if name.startswith(("DEPUTY_", "AWS_"))
         }
-    assert sourced(path)[DOUBTFUL] == ODD
-
-
-def gunicorns(run: Run) -> list[int]:
-    """The process ids of gunicorn and its workers; the first is the parent of the others."""
-    return sorted(
-        pid
-        for pid in processes(run.data)
-        if b"gunicorn" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    words = f'. "{path}" && .venv/bin/flask --app wsgi keys list'
+    env = {"PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        ["sh", "-c", words], cwd=ROOT, env=env, capture_output=True, text=True, check=False
     )
+    assert done.returncode == 0, done.stderr
+    assert "bootstrap admin" in done.stdout
+
+
+def test_who_is_killed_outright_leaves_no_process_and_the_next_start_is_fresh(tmp_path: Path):
+    key = new_key()
+    with Run("run", tmp_path / "data", DEPUTY_BOOTSTRAP_KEY=key) as run:
+        until(lambda: "starting  CloudFormation" in run.output, "the sandbox runs", PATIENCE)
+        notes = [run.data / "run.json", run.data / "env"]
+        for note in notes:
+            note.write_text("as of a run that was ready")
+        run.process.kill()
+        run.process.wait()
+        assert_nothing_left(run, STOPPED)
+    settings_of_run = Settings(run.port, run.sandbox_port, run.data)
+    with Stack(settings_of_run, {"PATH": os.environ["PATH"]}) as again:
+        again.prepare()
+        assert not any(note.exists() for note in notes)
+        assert re.search(r"state +fresh: .*removed", summary(again))
+        database = ByHand(again.environment["DEPUTY_DATABASE_URL"])
+        assert database.rows("SELECT id FROM tenants") == []
+        assert database.rows("SELECT lookup FROM api_keys") == [(again.admin_key[4:20],)]
+        assert again.admin_key != key
 
 
 def sourced(path: Path) -> dict[str, str]:
@@ -132,16 +107,6 @@ def sourced(path: Path) -> dict[str, str]:
     return {name: value for name, value in pairs.items() if name.startswith(("DEPUTY_", "AWS_"))}
 
 
-def assert_commands_work_with_it(run: Run) -> None:
-    words = f'. "{run.data}/env" && .venv/bin/flask --app wsgi keys list'
-    env = {"PATH": os.environ["PATH"]}
-    done = subprocess.run(
-        ["sh", "-c", words], cwd=ROOT, env=env, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "bootstrap admin" in done.stdout
-
-
 def settings(**changes: str) -> dict[str, str]:
     return {
         "DEPUTY_BROKER_PRINCIPAL_ARN": f"arn:aws:iam::{VENDOR}:role/B",
@@ -154,23 +119,18 @@ def named(arguments: list[str], name: str) -> list[str]:
     return [value for option, value in itertools.pairwise(arguments) if option == name]
 
 
-@pytest.mark.parametrize(
-    ("prefix", "stack"),
-    [
+def test_the_vendors_stack_is_named_after_the_prefix_as_far_as_cloudformation_allows():
+    for prefix, stack in (
         (None, "deputy-broker"),
-        ("Acme-", "Acme-broker"),
         ("", "deputy-broker"),
         ("_x.y@", "deputy-x-y-broker"),
-    ],
-)
-def test_the_vendors_stack_is_named_after_the_prefix_as_far_as_cloudformation_allows(prefix, stack):
-    given = settings() if prefix is None else settings(DEPUTY_ROLE_PREFIX=prefix)
-    arguments = vendor_arguments(given)
-    assert named(arguments, "--vendor-stack") == [stack]
-    passed = named(arguments, "--vendor-parameter")
-    assert [pair for pair in passed if pair.startswith("RolePrefix=")] == (
-        [] if prefix is None else [f"RolePrefix={prefix}"]
-    )
+    ):
+        arguments = vendor_arguments(
+            settings() if prefix is None else settings(DEPUTY_ROLE_PREFIX=prefix)
+        )
+        assert named(arguments, "--vendor-stack") == [stack]
+        passed = [pair for pair in named(arguments, "--vendor-parameter") if "RolePrefix" in pair]
+        assert passed == ([] if prefix is None else [f"RolePrefix={prefix}"])
 
 
 def test_no_parameter_of_broker_yaml_that_a_setting_speaks_of_is_forgotten():
@@ -185,19 +145,14 @@ def test_no_parameter_of_broker_yaml_that_a_setting_speaks_of_is_forgotten():
     assert passed | not_the_services == set(template["Parameters"])
 
 
-@pytest.mark.parametrize(
-    "arn",
-    [
+def test_a_broker_that_broker_yaml_does_not_make_is_one_sentence():
+    for arn in (
         "arn:aws:iam::555566667777:user/someone",
         "arn:aws:iam::555566667777:role/path/Broker",
         "arn:aws-cn:iam::555566667777:role/Broker",
-    ],
-)
-def test_a_broker_that_broker_yaml_does_not_make_is_one_sentence(arn):
-    with pytest.raises(
-        StackError, match=r"^DEPUTY_BROKER_PRINCIPAL_ARN: the sandbox makes the broker from"
     ):
-        vendor_arguments(settings(DEPUTY_BROKER_PRINCIPAL_ARN=arn))
+        with pytest.raises(StackError, match=r"^DEPUTY_BROKER_PRINCIPAL_ARN: the sandbox makes"):
+            vendor_arguments(settings(DEPUTY_BROKER_PRINCIPAL_ARN=arn))
 
 
 def test_a_name_that_the_shell_would_read_as_more_than_a_name_is_left_out():
@@ -207,12 +162,10 @@ def test_a_name_that_the_shell_would_read_as_more_than_a_name_is_left_out():
     )
 
 
-@pytest.mark.parametrize("name", ["DEPUTY_DATABASE_URL", "DEPUTY_DATABASE_URL_FILE"])
-def test_a_database_of_ones_own_is_never_emptied(tmp_path: Path, name: str):
-    url = f"sqlite:///{tmp_path}/own.sqlite3"
-    (tmp_path / "url").write_text(url)
-    given: dict[str, Any] = {name: url if name == "DEPUTY_DATABASE_URL" else str(tmp_path / "url")}
-    assert not Stack(None, given).embedded
+def test_a_database_of_ones_own_is_never_emptied(tmp_path: Path):
+    (tmp_path / "url").write_text("sqlite:///own.sqlite3")
+    assert not Stack(None, {"DEPUTY_DATABASE_URL": "sqlite:///own.sqlite3"}).embedded
+    assert not Stack(None, {"DEPUTY_DATABASE_URL_FILE": str(tmp_path / "url")}).embedded
     assert Stack(None, {}).embedded
 
 

@@ -1,5 +1,5 @@
-"""The README's tour, pasted as it is written: with and without a browser, and where nothing
-runs.
+"""The README's tour, pasted as it is written: with a stack of its own and with the console's, and
+where nothing runs.
 """
 
 import json
@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from playwright.sync_api import Browser
 
 from tests.client.people import block
-from tests.conftest import in_a_browser
-from tests.dev.make_run import ROOT, Run
+from tests.dev.make_run import ACME, ROOT, Run, create_the_stack
 
 LAST_WORDS = "PASTED-AND-DONE"
 PATIENCE = 120  # seconds in which a few lines of shell are done, also on a busy machine
@@ -82,67 +80,45 @@ def assert_it_was_told(printed: list[str], errors: str) -> None:
 @pytest.mark.parametrize("shell", SHELLS)
 def test_the_tour_makes_the_stack_itself(run: Run, shell: str):
     with Shell(shell, run.data) as person:
-        found, link, launched, *printed = [person.paste(block) for block in blocks()]
-    assert found == ""
+        nothing, link, launched, *printed = [person.paste(block) for block in blocks()]
+    assert nothing == ""
     assert link.startswith(f"{run.sandbox_url}/console/cloudformation/home?")
     assert "CREATE_COMPLETE" in launched
     assert_it_was_told(printed, person.errors)
 
 
-def test_the_workers_script_of_the_document_works_here_too(run: Run, tmp_path: Path):
+def test_a_stack_of_the_console_will_do_and_the_workers_script_of_the_document_too(
+    run: Run, tmp_path: Path
+):
     script, key = tmp_path / "deputy-credentials", tmp_path / "deputy-key"
     script.write_text(block("sh", "#!/bin/sh"))
     script.chmod(0o700)
     ask = f'DEPUTY_URL=$DEPUTY_URL DEPUTY_API_KEY_FILE={key} {script} "$TENANT" "$CONNECTION"; echo'
+    first, second, *rest = blocks()
     with Shell("bash", run.data) as person:
-        for part in blocks()[:5]:
-            person.paste(part)
+        person.paste(first)
+        create_the_stack(run, person.paste(second).strip())
+        launched, *printed = [person.paste(part) for part in rest]
+        assert "it is there already" in launched
+        assert_it_was_told(printed, person.errors)
         person.paste(f'printf %s "$WORKER" > {key}')
         issued = json.loads(person.paste(ask))
         person.paste("""api "$ONE/suspend" -d '{"reason": "unpaid"}'""")
         refused = person.paste(ask)
-    assert issued["AccountId"] == "444455556666"
+    assert issued["AccountId"] == ACME
     assert refused == "\n"
     assert "Deputy answered 409 suspended, request " in person.errors
 
 
-@in_a_browser
-@pytest.mark.parametrize("account", ["444455556666", "777788889999"])
-def test_the_stack_was_made_in_a_browser_and_every_block_is_pasted_all_the_same(
-    run: Run, chromium: Browser, account: str
-):
-    first, second, *rest = blocks()
-    with Shell("bash", run.data) as person:
-        person.paste(first)
-        create_the_stack(chromium, person.paste(second).strip(), account)
-        launched, *printed = [person.paste(block) for block in rest]
-    assert ("it is there already" in launched) == (account == "444455556666")
-    assert_it_was_told(printed, person.errors)
-
-
-def create_the_stack(chromium: Browser, link: str, account: str) -> None:
-    with chromium.new_context() as context:
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE * 1000)
-        page.goto(link)
-        page.select_option("#account", account)
-        page.check("#acknowledge")
-        page.get_by_role("button", name="Create stack").click()
-        page.get_by_role("status").first.get_by_text("CREATE_COMPLETE").wait_for()
-
-
-@pytest.mark.parametrize(
-    "note", [None, '{"url": "http://localhost:1"}'], ids=["no note", "a stale note"]
-)
-def test_without_make_run_the_document_fails_with_one_sentence(tmp_path: Path, note: str | None):
+def test_without_make_run_the_document_fails_with_one_sentence(tmp_path: Path):
     data = tmp_path / "data"
-    if note:
-        data.mkdir()
-        (data / "run.json").write_text(note)
-    with Shell("sh", data) as person:
-        assert person.paste("DEPUTY_URL=http://left.over\n" + "".join(blocks())).strip() == ""
-    assert (
-        person.errors
-        == "make run is not running here. Start it in another terminal, in this folder; if it has a"
-        " DEPUTY_DATA_DIR of its own, export that variable here. Then paste the tour again.\n"
-    )
+    for note in (None, '{"url": "http://localhost:1"}'):
+        if note:
+            data.mkdir()
+            (data / "run.json").write_text(note)
+        with Shell("sh", data) as person:
+            assert person.paste("DEPUTY_URL=http://left.over\n" + "".join(blocks())).strip() == ""
+        assert person.errors == (
+            "make run is not running here. Start it in another terminal, in this folder; if it has"
+            " a DEPUTY_DATA_DIR of its own, export that variable here. Then paste the tour again.\n"
+        )
