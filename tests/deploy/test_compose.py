@@ -324,17 +324,6 @@ def test_publishing_gets_none_of_deputys_secrets():
     assert {"publish", "operator"} == BY_HAND
 
 
-def test_no_process_works_on_a_schema_that_is_not_there_yet():
-    for name in ("web", "worker"):
-        assert SERVICES[name]["depends_on"]["migrate"] == {
-            "condition": "service_completed_successfully"
-        }
-    assert SERVICES["migrate"]["depends_on"]["roles"] == {
-        "condition": "service_completed_successfully"
-    }
-    assert SERVICES["roles"]["depends_on"]["database"] == {"condition": "service_healthy"}
-
-
 def test_only_the_proxy_is_reached_from_outside():
     assert [name for name, one in SERVICES.items() if "ports" in one] == ["proxy"]
     for name in ("database", "cache"):

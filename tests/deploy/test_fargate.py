@@ -9,7 +9,7 @@ import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from subprocess import DEVNULL, PIPE
+from subprocess import DEVNULL
 from typing import Any
 
 import psycopg
@@ -297,14 +297,9 @@ class Stack:
         return template | own | SECRET | secrets | bootstrap | aws
 
     def task(self, task: str, words: list[str]) -> None:
-        command = self._images["deputy"].start(
-            words, self.environment(task), stdout=PIPE, stderr=PIPE
-        )
-        printed, said = command.communicate(timeout=120)
-        assert command.returncode == 0 or (
-            words[-1] == "doctor" and command.returncode in {1, 2}
-        ), said.decode()
-        self.printed.append(printed.decode() + said.decode())
+        ends = (0, 1, 2) if words[-1] == "doctor" else (0,)
+        printed, errors = self._images["deputy"].output(words, self.environment(task), ends=ends)
+        self.printed.append(printed + errors)
 
     def publish(self, publisher: dict[str, str]) -> None:
         """With the variables that the guide's `docker run` passes on, and no other."""
@@ -318,9 +313,7 @@ class Stack:
         given = {name: known[name] for name in passed if name in known}
         endpoint = {"AWS_ENDPOINT_URL": self._given["AWS_ENDPOINT_URL_S3"]}
         image = self._images["publish"]
-        command = image.start(image.command, given | endpoint, stdout=PIPE, stderr=PIPE)
-        _, said = command.communicate(timeout=120)
-        assert command.returncode == 0, said.decode()
+        image.output(image.command, given | endpoint)
 
     def make_roles(self) -> None:
         """As the administrator, who is no superuser and owns the database."""

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from subprocess import DEVNULL, PIPE
 from urllib.request import Request, urlopen
 
 import psycopg
@@ -99,10 +98,7 @@ class Machine:
                 self._running[step] = self.start(step)
 
     def publish(self, publisher: dict[str, str]) -> None:
-        given = self._read("settings.env") | publisher
-        command = self._images["publish"].start(PUBLISH, given, stdout=DEVNULL, stderr=PIPE)
-        _, said = command.communicate(timeout=120)
-        assert command.returncode == 0, said.decode()
+        self._images["publish"].output(PUBLISH, self._read("settings.env") | publisher)
 
     def start(self, unit: str) -> "subprocess.Popen[bytes]":
         [command] = values(unit, "ExecStart")

@@ -163,12 +163,7 @@ class Compose:
         """
         self.started.append(name)
         image, given = self._image(name), self._environment(name, env)
-        command = image.start(
-            words or image.command, given, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        printed, said = command.communicate(timeout=60)
-        assert command.returncode in ends, said.decode() + printed.decode()
-        return printed.decode().strip()
+        return image.output(words or image.command, given, ends=ends)[0].strip()
 
     def said(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")

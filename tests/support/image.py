@@ -132,6 +132,18 @@ class Image:
             **options,  # type: ignore[call-overload]
         )
 
+    def output(
+        self, words: Sequence[str], env: Mapping[str, str], *, ends: Sequence[int] = (0,)
+    ) -> tuple[str, str]:
+        """Run a process to its end, and return what it wrote to standard output and error.
+
+        `ends`: its exit codes.
+        """
+        process = self.start(words, env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        printed, errors = (text.decode() for text in process.communicate(timeout=120))
+        assert process.returncode in ends, errors + printed
+        return printed, errors
+
     def files(self) -> dict[str, tuple[int, int]]:
         """Every file below WORKDIR with its size and its time: the same after a run that could
         write nothing.
