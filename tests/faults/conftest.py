@@ -14,7 +14,7 @@ from typing import Self
 import pytest
 
 from dev.postgres import Postgres
-from tests.faults.users import Row
+from tests.faults.users import ROWS
 from tests.honesty.deployment import Deployment
 from tests.honesty.front import Aws
 from tests.support.databases import migrate
@@ -24,17 +24,11 @@ _HEADER = """\
 | injected | workers, session known | workers, session unknown \
 | operators | customers' page | back after | lost |
 |---|---|---|---|---|---|---|"""
-_rows: list[Row] = []
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _rows:
-        terminalreporter.write_line("\n".join(["", _HEADER, *map(str, _rows), ""]))
-
-
-@pytest.fixture
-def table() -> list[Row]:
-    return _rows
+    if ROWS:
+        terminalreporter.write_line("\n".join(["", _HEADER, *map(str, ROWS), ""]))
 
 
 class Inside:

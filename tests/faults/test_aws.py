@@ -12,7 +12,7 @@ import pytest
 from sandbox.server import Sandbox
 from sandbox.vendor import VENDOR_ACCOUNT, VendorStack
 from tests.faults.conftest import Inside
-from tests.faults.users import ALL, LASTS, WITHOUT_AWS, Row, during, suffered
+from tests.faults.users import ALL, LASTS, WITHOUT_AWS, during, suffered
 from tests.honesty.deployment import Deployment
 from tests.honesty.front import Aws
 from tests.support.balancer import Balancer
@@ -24,52 +24,34 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.faults
 
 
-def test_sts_is_slow(service: Deployment, front: Aws, table: list[Row]):
-    table.append(
-        suffered(service, "STS takes 1 s for each call", during(front.slow(1)), served=ALL)
+def test_sts_is_slow(service: Deployment, front: Aws):
+    suffered(service, "STS takes 1 s for each call", during(front.slow(1)), served=ALL)
+
+
+def test_sts_is_slower_than_workers_wait(service: Deployment, front: Aws):
+    suffered(service, "STS takes 5 s for each call", during(front.slow(5)), served=WITHOUT_AWS)
+
+
+def test_sts_throttles(service: Deployment, front: Aws):
+    suffered(service, "STS throttles every call", during(front.throttling()), served=WITHOUT_AWS)
+
+
+def test_sts_is_down(service: Deployment, front: Aws):
+    suffered(service, "STS cuts every connection", during(front.cutting(1)), served=WITHOUT_AWS)
+
+
+def test_sts_is_silent(service: Deployment, front: Aws):
+    suffered(
+        service, "STS takes calls and never answers", during(front.silent()), served=WITHOUT_AWS
     )
 
 
-def test_sts_is_slower_than_workers_wait(service: Deployment, front: Aws, table: list[Row]):
-    table.append(
-        suffered(service, "STS takes 5 s for each call", during(front.slow(5)), served=WITHOUT_AWS)
-    )
-
-
-def test_sts_throttles(service: Deployment, front: Aws, table: list[Row]):
-    table.append(
-        suffered(
-            service, "STS throttles every call", during(front.throttling()), served=WITHOUT_AWS
-        )
-    )
-
-
-def test_sts_is_down(service: Deployment, front: Aws, table: list[Row]):
-    table.append(
-        suffered(service, "STS cuts every connection", during(front.cutting(1)), served=WITHOUT_AWS)
-    )
-
-
-def test_sts_is_silent(service: Deployment, front: Aws, table: list[Row]):
-    table.append(
-        suffered(
-            service, "STS takes calls and never answers", during(front.silent()), served=WITHOUT_AWS
-        )
-    )
-
-
-def test_sts_is_half_down(service: Deployment, front: Aws, table: list[Row]):
-    table.append(
-        suffered(
-            service, "STS cuts every second call", during(front.cutting(2)), served=WITHOUT_AWS
-        )
-    )
+def test_sts_is_half_down(service: Deployment, front: Aws):
+    suffered(service, "STS cuts every second call", during(front.cutting(2)), served=WITHOUT_AWS)
 
 
 @pytest.mark.parametrize("seconds", [0, 10])
-def test_dns_is_dead(
-    service: Deployment, front: Aws, inside: Inside, table: list[Row], seconds: int
-):
+def test_dns_is_dead(service: Deployment, front: Aws, inside: Inside, seconds: int):
     fault = (
         "DNS is dead:"
         f" {f'silent for {seconds} s, then no answer' if seconds else 'it fails at once'}"
@@ -82,12 +64,10 @@ def test_dns_is_dead(
         ):  # which makes Deputy look the name up again
             time.sleep(LASTS)
 
-    table.append(suffered(service, fault, trouble, served=WITHOUT_AWS))
+    suffered(service, fault, trouble, served=WITHOUT_AWS)
 
 
-def test_sqs_and_s3_are_away(
-    front: Aws, aws: Sandbox, vendor: VendorStack, tmp_path: Path, table: list[Row]
-):
+def test_sqs_and_s3_are_away(front: Aws, aws: Sandbox, vendor: VendorStack, tmp_path: Path):
     """Stacks that are launched meanwhile wait, and each gets its answer."""
     with ExitStack() as stack:
         queue = Queue(aws, vendor)
@@ -123,13 +103,12 @@ def test_sqs_and_s3_are_away(
             assert answers.got == []
             s3.back()
 
-        row = suffered(service, "S3 and SQS are away, then S3 alone", trouble, served=ALL)
+        suffered(service, "S3 and SQS are away, then S3 alone", trouble, served=ALL)
         until(
             lambda: len({said["StackId"] for said in answers.said}) == 12, "every stack is answered"
         )
         assert set(answers.statuses) == {"SUCCESS"}
         assert len(service.sql("SELECT 1 FROM registrations")) == 12
-        table.append(row)
 
 
 class Queue:

@@ -6,23 +6,23 @@ import pytest
 import redis
 
 from tests.faults.conftest import Inside
-from tests.faults.users import ALL, KNOWN, LASTS, UNKNOWN, WITHOUT_ISSUING, Row, suffered
+from tests.faults.users import ALL, KNOWN, LASTS, UNKNOWN, WITHOUT_ISSUING, suffered
 from tests.honesty.deployment import Deployment
 from tests.support.valkey import Valkey
 
 pytestmark = pytest.mark.faults
 
 
-def test_the_cache_is_gone(service: Deployment, valkey: Valkey, table: list[Row]):
+def test_the_cache_is_gone(service: Deployment, valkey: Valkey):
     def trouble() -> None:
         valkey.kill()
         time.sleep(LASTS)
         valkey.start()
 
-    table.append(suffered(service, "Valkey is killed, and empty afterwards", trouble, served=ALL))
+    suffered(service, "Valkey is killed, and empty afterwards", trouble, served=ALL)
 
 
-def test_the_cache_is_slow(service: Deployment, valkey: Valkey, table: list[Row]):
+def test_the_cache_is_slow(service: Deployment, valkey: Valkey):
     def trouble() -> None:
         """Each 0.4 s it answers for a moment."""
         with redis.Redis(port=valkey.port) as client:
@@ -31,10 +31,10 @@ def test_the_cache_is_slow(service: Deployment, valkey: Valkey, table: list[Row]
                 client.execute_command("CLIENT", "PAUSE", "400", "ALL")
                 time.sleep(0.42)
 
-    table.append(suffered(service, "Valkey answers after up to 0.4 s", trouble, served=ALL))
+    suffered(service, "Valkey answers after up to 0.4 s", trouble, served=ALL)
 
 
-def test_the_cache_lies(service: Deployment, valkey: Valkey, table: list[Row]):
+def test_the_cache_lies(service: Deployment, valkey: Valkey):
     def trouble() -> None:
         with redis.Redis(port=valkey.port) as client:
             ends = time.monotonic() + LASTS
@@ -46,17 +46,13 @@ def test_the_cache_lies(service: Deployment, valkey: Valkey, table: list[Row]):
                     client.set(name, (other, other[:-1] + b"x", b"\x00{")[number % 3], px=60_000)
                 time.sleep(0.02)
 
-    table.append(
-        suffered(service, "Valkey lies: blobs exchanged, cut, spoiled", trouble, served=ALL)
-    )
+    suffered(service, "Valkey lies: blobs exchanged, cut, spoiled", trouble, served=ALL)
 
 
 @pytest.mark.parametrize(
     ("seconds", "says"), [(7200, "two hours ahead"), (-7200, "two hours back")]
 )
-def test_the_clock_jumps(
-    service: Deployment, inside: Inside, table: list[Row], seconds: int, says: str
-):
+def test_the_clock_jumps(service: Deployment, inside: Inside, seconds: int, says: str):
     """Of Deputy's machine alone. Nobody is given a session whose life is over by the clocks of
     all others.
     """
@@ -75,4 +71,3 @@ def test_the_clock_jumps(
     # An event that seems older than the feed is not stored: that of a request that is under way
     # when the clock jumps.
     assert sum(row.seen[kind].statuses[503] for kind in (KNOWN, UNKNOWN)) <= 2 * 6
-    table.append(row)

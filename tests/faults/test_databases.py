@@ -2,7 +2,6 @@
 table.
 """
 
-import shlex
 import sqlite3
 import time
 from contextlib import ExitStack, closing
@@ -13,61 +12,42 @@ import pytest
 
 from dev.postgres import Postgres
 from tests.faults.conftest import Inside, SmallDisk, named
-from tests.faults.users import KNOWN, LASTS, OPERATOR, Row, during, suffered
+from tests.faults.users import KNOWN, LASTS, OPERATOR, during, suffered
 from tests.honesty.deployment import Deployment
 from tests.honesty.front import Aws
-from tests.honesty.test_database_away import stopped
+from tests.honesty.test_database_away import options_of, start, stop, stopped
 from tests.support.databases import migrate
 
 pytestmark = pytest.mark.faults
 
 
-def _stop(server: Postgres, mode: str) -> str:
-    """Returns the options with which it was started."""
-    options = _options(server)
-    server._run("pg_ctl", "-D", str(server._data), "-m", mode, "-w", "stop")
-    return options
-
-
-def _options(server: Postgres) -> str:
-    return shlex.join(shlex.split((server._data / "postmaster.opts").read_text())[3:])
-
-
-def _start(server: Postgres, options: str) -> None:
-    server._run(
-        "pg_ctl", "-D", str(server._data), "-w", "-l", f"{server._home}/log", "-o", options, "start"
-    )
-
-
-def test_the_database_is_gone(service: Deployment, postgres: Postgres, table: list[Row]):
+def test_the_database_is_gone(service: Deployment, postgres: Postgres):
     def trouble() -> None:
-        options = _stop(postgres, "fast")
+        options = stop(postgres, "fast")
         time.sleep(LASTS)
-        _start(postgres, options)
+        start(postgres, options)
 
-    table.append(suffered(service, "PostgreSQL is stopped and started again", trouble))
+    suffered(service, "PostgreSQL is stopped and started again", trouble)
 
 
-def test_the_database_fails_over(service: Deployment, postgres: Postgres, table: list[Row]):
+def test_the_database_fails_over(service: Deployment, postgres: Postgres):
     def trouble() -> None:
         for _ in range(3):
-            _start(postgres, _stop(postgres, "immediate"))
+            start(postgres, stop(postgres, "immediate"))
             time.sleep(2)
 
-    table.append(
-        suffered(
-            service,
-            "PostgreSQL crashes, recovers, and takes over at the same address, 3 times",
-            trouble,
-        )
+    suffered(
+        service,
+        "PostgreSQL crashes, recovers, and takes over at the same address, 3 times",
+        trouble,
     )
 
 
-def test_the_database_hangs(service: Deployment, postgres: Postgres, table: list[Row]):
-    table.append(suffered(service, "PostgreSQL hangs (SIGSTOP)", during(stopped(postgres))))
+def test_the_database_hangs(service: Deployment, postgres: Postgres):
+    suffered(service, "PostgreSQL hangs (SIGSTOP)", during(stopped(postgres)))
 
 
-def test_the_databases_disk_is_full(front: Aws, inside: Inside, tmp_path: Path, table: list[Row]):
+def test_the_databases_disk_is_full(front: Aws, inside: Inside, tmp_path: Path):
     with ExitStack() as stack:
         disk = stack.enter_context(SmallDisk(400))
         server = stack.enter_context(Postgres(disk.path, durable=True))
@@ -77,18 +57,17 @@ def test_the_databases_disk_is_full(front: Aws, inside: Inside, tmp_path: Path, 
         )
 
         def trouble() -> None:
-            options = _options(server)
+            options = options_of(server)
             with disk.full():
                 time.sleep(LASTS)
             if not _accepts(
                 server
             ):  # it stops by itself when it can't write its log; its supervisor starts it again
                 (server._data / "postmaster.pid").unlink(missing_ok=True)
-                _start(server, options)
+                start(server, options)
 
         row = suffered(service, "the disk of PostgreSQL is full", trouble)
         assert row.seen[OPERATOR].statuses[503] > 0, "nobody met the full disk"
-        table.append(row)
 
 
 def _accepts(server: Postgres) -> bool:
@@ -96,7 +75,7 @@ def _accepts(server: Postgres) -> bool:
     return pid.exists() and psutil.pid_exists(int(pid.read_text().split()[0]))
 
 
-def test_the_disk_of_sqlite_is_full(front: Aws, inside: Inside, table: list[Row]):
+def test_the_disk_of_sqlite_is_full(front: Aws, inside: Inside):
     with ExitStack() as stack:
         disk = stack.enter_context(SmallDisk(40))
         url = f"sqlite:///{disk.path}/deputy.sqlite3"
@@ -106,6 +85,5 @@ def test_the_disk_of_sqlite_is_full(front: Aws, inside: Inside, table: list[Row]
         )
         row = suffered(service, "the disk of SQLite and of the log is full", during(disk.full()))
         assert row.seen[KNOWN].statuses[503] > 0, "nobody met the full disk"
-        table.append(row)
         with closing(sqlite3.connect(f"{disk.path}/deputy.sqlite3")) as file:
             assert file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

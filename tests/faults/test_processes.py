@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import psutil
 import pytest
 
-from tests.faults.users import ALL, LASTS, Row, suffered
+from tests.faults.users import ALL, LASTS, suffered
 from tests.honesty.deployment import Deployment
 from tests.honesty.front import Aws
 from tests.support.balancer import Balancer
@@ -19,7 +19,7 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.faults
 
 
-def test_web_processes_are_killed(service: Deployment, table: list[Row]):
+def test_web_processes_are_killed(service: Deployment):
     def trouble() -> None:
         for _ in range(3):
             for pid in service.web_processes():
@@ -28,10 +28,9 @@ def test_web_processes_are_killed(service: Deployment, table: list[Row]):
 
     row = suffered(service, "kill -9 of every web process, 3 times", trouble, cut=True)
     assert {status for seen in row.seen.values() for status in seen.statuses} <= {200, 201, 409}
-    table.append(row)
 
 
-def test_gunicorns_first_process_is_killed(service: Deployment, table: list[Row]):
+def test_gunicorns_first_process_is_killed(service: Deployment):
     """Its web processes end by themselves, and its supervisor starts it again at once."""
 
     def trouble() -> None:
@@ -46,13 +45,10 @@ def test_gunicorns_first_process_is_killed(service: Deployment, table: list[Row]
 
     row = suffered(service, "kill -9 of gunicorn's first process alone, twice", trouble, cut=True)
     assert {status for seen in row.seen.values() for status in seen.statuses} <= {200, 201, 409}
-    table.append(row)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_background_worker_ends(
-    service: Deployment, front: Aws, table: list[Row], number: signal.Signals
-):
+def test_a_background_worker_ends(service: Deployment, front: Aws, number: signal.Signals):
     """What it had claimed is proven by another."""
 
     def trouble() -> None:
@@ -85,14 +81,10 @@ def test_a_background_worker_ends(
         )
 
     name = "kill -9" if number == signal.SIGKILL else "SIGTERM"
-    table.append(
-        suffered(
-            service, f"{name} of a background worker in the middle of proofs", trouble, served=ALL
-        )
-    )
+    suffered(service, f"{name} of a background worker in the middle of proofs", trouble, served=ALL)
 
 
-def test_celerys_broker_is_gone(service: Deployment, table: list[Row]):
+def test_celerys_broker_is_gone(service: Deployment):
     with ExitStack() as stack:
         broker = Valkey()
         stack.callback(broker.kill)
@@ -113,18 +105,16 @@ def test_celerys_broker_is_gone(service: Deployment, table: list[Row]):
             time.sleep(LASTS)
             broker.start()
 
-        table.append(
-            suffered(
-                service,
-                "the message broker of Celery is killed, and empty afterwards",
-                trouble,
-                served=ALL,
-            )
+        suffered(
+            service,
+            "the message broker of Celery is killed, and empty afterwards",
+            trouble,
+            served=ALL,
         )
         assert celery.poll() is None
 
 
-def test_a_rolling_restart_of_web_processes(service: Deployment, table: list[Row]):
+def test_a_rolling_restart_of_web_processes(service: Deployment):
     def trouble() -> None:
         service.admin.close()  # for an idle connection a web process waits 20 s
         for _ in range(2):
@@ -134,9 +124,7 @@ def test_a_rolling_restart_of_web_processes(service: Deployment, table: list[Row
                 lambda before=before: not before & set(service.web_processes()), "the old ones end"
             )
 
-    table.append(
-        suffered(service, "rolling restart: gunicorn gets SIGHUP, twice", trouble, served=ALL)
-    )
+    suffered(service, "rolling restart: gunicorn gets SIGHUP, twice", trouble, served=ALL)
 
 
 @pytest.fixture
@@ -150,7 +138,7 @@ def pair(service: Deployment) -> Iterator[tuple[Deployment, Deployment, Balancer
         yield first, second, balancer
 
 
-def test_a_rolling_restart_of_instances(service: Deployment, pair, table: list[Row]):
+def test_a_rolling_restart_of_instances(service: Deployment, pair):
     *instances, balancer = pair
 
     def trouble() -> None:
@@ -163,10 +151,10 @@ def test_a_rolling_restart_of_instances(service: Deployment, pair, table: list[R
             time.sleep(1)
 
     fault = "rolling restart: two instances behind a load balancer get SIGTERM in turn"
-    table.append(suffered(service, fault, trouble, served=ALL, port=balancer.port))
+    suffered(service, fault, trouble, served=ALL, port=balancer.port)
 
 
-def test_an_instance_is_killed(service: Deployment, pair, table: list[Row]):
+def test_an_instance_is_killed(service: Deployment, pair):
     instance, _, balancer = pair
 
     def trouble() -> None:
@@ -178,4 +166,3 @@ def test_an_instance_is_killed(service: Deployment, pair, table: list[Row]):
         service, "kill -9 of one of two instances", trouble, cut=True, port=balancer.port
     )
     assert {status for seen in row.seen.values() for status in seen.statuses} <= {200, 201, 409}
-    table.append(row)

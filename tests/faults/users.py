@@ -118,6 +118,10 @@ class Row:
         return f"| {self.fault} | {users} | {self.back:.1f} s | nothing of {self.checked:,} |"
 
 
+# The table of the run, which is printed at its end.
+ROWS: list[Row] = []
+
+
 @contextmanager
 def users_of(port: int, asking: Asking) -> Iterator[dict[str, Load]]:
     with ExitStack() as stack:
@@ -158,7 +162,8 @@ def suffered(
         assert set(seen[kind].statuses) == {GOOD[kind]}, f"{kind}: {seen[kind]}"
     if not cut:
         assert {kind: load.lost for kind, load in loads.items() if load.lost} == {}
-    return Row(fault, seen, back, assert_nothing_was_lost(service, loads))
+    ROWS.append(Row(fault, seen, back, assert_nothing_was_lost(service, loads)))
+    return ROWS[-1]
 
 
 def _seen(kind: str, load: Load, began: float, over: float, lost: int) -> Seen:

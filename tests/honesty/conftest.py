@@ -1,5 +1,5 @@
-"""One deployment for each database, which the tests of this folder share; a test that breaks one
-has its own.
+"""One deployment for each database and one with a shared cache, which the tests of this folder
+share; a test that breaks one has its own.
 """
 
 from collections.abc import Iterator
@@ -9,6 +9,9 @@ import pytest
 from tests.honesty.deployment import Deployment
 from tests.honesty.front import Aws
 from tests.support.databases import new_database
+from tests.support.valkey import Valkey
+
+ISSUE_RATE = 60  # a second and key, where processes share a cache
 
 
 @pytest.fixture(scope="package")
@@ -38,3 +41,31 @@ def service(request: pytest.FixtureRequest) -> Deployment:
     deployment: Deployment = request.getfixturevalue(f"on_{request.param}")
     deployment.admin.close()  # it connects again: an earlier test may have killed its web process
     return deployment
+
+
+@pytest.fixture(scope="package")
+def with_valkey(
+    front: Aws, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Deployment, Valkey]]:
+    valkey, folder = Valkey(), tmp_path_factory.mktemp("valkey")
+    rate = str(ISSUE_RATE)
+    with (
+        new_database("sqlite") as url,
+        Deployment(folder, url, front, CACHE_URL=valkey.url, ISSUE_RATE=rate) as service,
+    ):
+        yield service, valkey
+    valkey.kill()
+
+
+@pytest.fixture
+def valkey(with_valkey: tuple[Deployment, Valkey]) -> Valkey:
+    """The shared cache of `sharing`. An earlier test may have killed it."""
+    with_valkey[1].revive()
+    return with_valkey[1]
+
+
+@pytest.fixture
+def sharing(with_valkey: tuple[Deployment, Valkey], valkey: Valkey) -> Deployment:
+    """A deployment whose processes share a real Valkey."""
+    with_valkey[0].admin.close()
+    return with_valkey[0]

@@ -289,11 +289,11 @@ class Deployment:
         each: int,
     ) -> None:
         """Connect several at once, so that more than one web process wakes, and see who took
-        them.
+        them, which takes long.
         """
         new = [
             closing.enter_context(contextlib.closing(Client(self.port)))
-            for _ in range(2 * self._workers)
+            for _ in range(max(2 * self._workers, each))
         ]
         for client in new:
             client.connect()

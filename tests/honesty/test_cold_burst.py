@@ -6,19 +6,13 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
+from tests.honesty.conftest import ISSUE_RATE
 from tests.honesty.deployment import HANDS, Answer, Client, Deployment, Load, ProvenConnection
-from tests.honesty.front import Aws
-from tests.honesty.sharing import sharing
 from tests.support.waiting import until
 
 BURST = 48
-BURSTS = 2
-RATE = 60  # a second, where there is a limit
 
 
 def burst(service: Deployment, place: ProvenConnection) -> list[Answer]:
@@ -56,41 +50,34 @@ def called_for(service: Deployment, place: ProvenConnection) -> int:
 
 
 def test_every_process_asks_aws_once(service):
-    for _ in range(BURSTS):
-        assert 1 <= called_for(service, service.place()) <= 2
+    assert 1 <= called_for(service, service.place()) <= 2
 
 
-@pytest.fixture(scope="module")
-def limited(front: Aws, tmp_path_factory) -> Iterator[Deployment]:
+def test_processes_that_share_a_cache_ask_aws_once_together_and_no_limit_is_in_the_way(sharing):
     """A burst is just within what each key may ask for in a second."""
-    with sharing(tmp_path_factory.mktemp("limited"), front, ISSUE_RATE=str(RATE)) as (service, _):
-        yield service
+    assert BURST < ISSUE_RATE
+    assert called_for(sharing, sharing.place()) == 1
 
 
-def test_processes_that_share_a_cache_ask_aws_once_together_and_no_limit_is_in_the_way(limited):
-    for _ in range(BURSTS):
-        assert called_for(limited, limited.place()) == 1
-
-
-def test_processes_keep_a_limit_together(limited):
+def test_processes_keep_a_limit_together(sharing):
     """Each alone would admit as many again. Some seconds begin and end within a window, and the
     requests of a window may all come in a part of it; so over them no more are admitted than for
     two seconds longer. Far more are asked for.
     """
-    place = limited.place()
-    with limited.clients(HANDS // 2) as by_process:
+    place = sharing.place()
+    with sharing.clients(HANDS // 2) as by_process:
         clients = [*itertools.chain(*by_process.values())]
         began = time.monotonic()
 
         def enough() -> bool:
-            most = RATE * (time.monotonic() - began + 2)
-            return load.statuses[200] >= RATE and len(load.answers) > 1.5 * most
+            most = ISSUE_RATE * (time.monotonic() - began + 2)
+            return load.statuses[200] >= ISSUE_RATE and len(load.answers) > 1.5 * most
 
         with Load(clients, place.ask) as load:
             until(enough, "many more are asked for than one limit admits")
     took = time.monotonic() - began
     assert set(load.statuses) == {200, 429}
-    assert load.statuses[200] <= RATE * (took + 2)
+    assert load.statuses[200] <= ISSUE_RATE * (took + 2)
     assert {answer.headers["Retry-After"] for answer in load.answers if answer.status == 429} <= {
         "1",
         "2",

@@ -50,7 +50,7 @@ class Asking:
 
     def __init__(self, service: Deployment) -> None:
         self._known = service.place()
-        self._unknown = [service.place() for _ in range(12)]
+        self._unknown = [service.place() for _ in range(6)]
         self._seconds, self._lock = itertools.count(900), threading.Lock()
 
     def __call__(self, client: Client, turn: int) -> Answer:
@@ -144,30 +144,29 @@ def stopped(server: Postgres) -> Iterator[None]:
                 process.resume()
 
 
-def test_every_connection_is_cut(on_own_server):
-    def cut(load: Load) -> None:
-        for _ in range(5):
-            on_own_server.sql(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
-            )
-            load.go_on(HANDS)
+def options_of(server: Postgres) -> str:
+    """Return those with which it was started."""
+    return shlex.join(shlex.split((server._data / "postmaster.opts").read_text())[3:])
 
-    assert_nobody_is_hurt_by(on_own_server, cut)
+
+def stop(server: Postgres, mode: str) -> str:
+    options = options_of(server)
+    server._run("pg_ctl", "-D", str(server._data), "-m", mode, "-w", "stop")
+    return options
+
+
+def start(server: Postgres, options: str) -> None:
+    words = ("-D", str(server._data), "-w", "-l", f"{server._home}/log", "-o", options)
+    server._run("pg_ctl", *words, "start")
 
 
 def test_the_server_restarts(own_server, on_own_server):
     """Answers go on at once, without a restart of ours."""
-    data, home = str(own_server._data), str(own_server._home)
 
     def restart(load: Load) -> None:
-        # As it was started
-        options = shlex.split((own_server._data / "postmaster.opts").read_text())[3:]
-        own_server._run("pg_ctl", "-D", data, "-m", "fast", "-w", "stop")
+        options = stop(own_server, "fast")
         load.go_on(HANDS)
-        own_server._run(
-            "pg_ctl", "-D", data, "-w", "-l", f"{home}/log", "-o", shlex.join(options), "start"
-        )
+        start(own_server, options)
 
     answers = assert_nobody_is_hurt_by(on_own_server, restart)
     assert 503 in {answer.status for answer in answers}, "nobody met the absent server"
@@ -225,7 +224,7 @@ def test_two_processes_that_write_one_file_never_fail(service):
         service.clients(HANDS // 2) as by_process,
         Load([*itertools.chain(*by_process.values())], ask) as load,
     ):
-        load.go_on(200)
+        load.go_on(100)
     assert load.lost == 0
     assert {answer.status for answer in load.answers if answer.status >= 500} == set()
     assert {200, 201, 409} <= set(load.statuses)

@@ -3,7 +3,6 @@ they end in time.
 """
 
 import contextlib
-import http.client
 import json
 import select
 import socket
@@ -102,11 +101,8 @@ def refusal(answer: bytes) -> tuple[int, str]:
 
 def test_many_sockets_with_a_good_key_and_no_body_hold_nobody_up(service, victim):
     hostile = service.place()
-    for sends in (
-        header("POST", "/v1/api-keys", bearer(service.admin.key), "Content-Length: 100"),
-        header("POST", "/v1/api-keys", bearer(service.admin.key), "Transfer-Encoding: chunked"),
-        header("POST", hostile.credentials, bearer(hostile.key), "Content-Length: 100"),
-    ):
+    for path, key in (("/v1/api-keys", service.admin.key), (hostile.credentials, hostile.key)):
+        sends = header("POST", path, bearer(key), "Content-Length: 100")
         with sockets(service.port, MANY, sends):
             issues(service, victim)
 
@@ -268,8 +264,9 @@ def unread(one: socket.socket, port: int) -> int:
     return found
 
 
-@pytest.mark.parametrize("size", [256 * KIB + 64 * KIB, MIB, 2 * MIB])
-@pytest.mark.parametrize("form", [whole, in_chunks])
+@pytest.mark.parametrize(
+    ("form", "size"), [(whole, 2 * MIB), (in_chunks, 256 * KIB + 64 * KIB), (in_chunks, 2 * MIB)]
+)
 def test_a_body_that_is_too_large_gets_an_answer_that_its_client_can_read(
     service, form: Callable[[int], tuple[list[str], bytes]], size
 ):
@@ -332,15 +329,3 @@ def test_a_body_of_many_chunks_is_read(service):
     )
     with sockets(service.port, 1, sends) as (one,):
         assert refusal(rest(one)) == (400, "malformed_request")
-
-
-def test_a_client_library_reads_the_413(service):
-    for body in (b" " * MIB, iter([b" " * (64 * KIB)] * 16)):
-        client = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
-        with contextlib.closing(client):
-            headers = {
-                "Authorization": f"Bearer {service.admin.key}",
-                "Content-Type": "application/json",
-            }
-            client.request("POST", "/v1/tenants", body, headers)
-            assert client.getresponse().status == 413

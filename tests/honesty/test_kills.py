@@ -19,7 +19,7 @@ def test_every_answer_is_recorded_though_all_web_processes_are_killed(
     # They connect again, to any web process that runs
     clients = [Client(service.port) for _ in range(HANDS)]
     with Load(
-        clients, lambda client, turn: places[turn % len(places)].ask(client, turn // 4)
+        clients, lambda client, turn: places[turn % len(places)].ask(client, turn // 4), pause=0.02
     ) as load:
         for _ in range(kills):
             load.go_on(50)

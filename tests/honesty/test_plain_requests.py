@@ -106,29 +106,3 @@ def test_a_connection_goes_on_after_a_body_in_chunks(
             assert answer.startswith(b"HTTP/1.1 200 OK"), answer
             assert answer.count(b"HTTP/1.1") == 1
             assert ask(client, victim, "POST", victim.credentials).startswith(b"HTTP/1.1 200 OK")
-
-
-def test_with_a_setting_that_only_gunicorn_honours_flask_answers_every_request(
-    on_sqlite: Deployment, victim
-):
-    other = on_sqlite.twin()
-    other._flags = ("--access-logfile", str(other.log.with_suffix(".access")))
-    other.start()
-    try:
-        with socket.create_connection(("127.0.0.1", other.port), timeout=20) as client:
-            ask(client, victim, "POST", victim.credentials)
-            before = answered_by_flask(other)
-            ask(client, victim, "POST", victim.credentials)
-            assert answered_by_flask(other) == before + 1
-    finally:
-        other.kill()
-    assert "because of the setting accesslog" in other.said
-
-
-def test_a_key_is_not_served_after_its_revocation(on_sqlite: Deployment):
-    victim = on_sqlite.place()
-    with socket.create_connection(("127.0.0.1", on_sqlite.port), timeout=20) as client:
-        for _ in range(2):
-            assert ask(client, victim, "POST", victim.credentials).startswith(b"HTTP/1.1 200 ")
-        on_sqlite.admin.must("DELETE", f"/v1/api-keys/{victim.key_id}", expect=204)
-        assert ask(client, victim, "POST", victim.credentials).startswith(b"HTTP/1.1 401 ")

@@ -31,7 +31,7 @@ from tests.support.databases import new_database, postgresql
 from tests.support.waiting import until
 
 MOVES = 3  # of the revocation counter, after the backup
-MANY = 8  # tenants
+MANY = 4  # tenants
 
 
 class Backup(Protocol):

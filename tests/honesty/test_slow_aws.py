@@ -1,5 +1,5 @@
-"""AWS is slow, silent or throttles: who needs it is told in time, who doesn't is served, and it all
-ends by itself.
+"""AWS is slow or silent: who needs it is told in time, who doesn't is served, and it all ends by
+itself. tests/aws/test_breaker.py has an AWS that throttles.
 
 The service lets a caller wait 1.5 s for AWS, and has 0.3 s more for its audit log; SDKs give up
 after 2 s. `BOUND` leaves room for what two dozen requests at once cost on two busy cores.
@@ -120,29 +120,6 @@ def test_an_aws_that_takes_a_second(service):
     for answer in answers:
         assert answer.status == 200, answer
         assert answer.seconds >= 1, answer
-
-
-def test_a_throttling_aws(service):
-    """It answers, and must be left alone: a retry for each, and nothing that lasts."""
-    hot, cold = service.place(), [service.place() for _ in range(4)]
-    with service.clients(3) as by_process:
-        clients, others = (
-            [*itertools.chain(*by_process.values())][:4],
-            [own[-1] for own in by_process.values()],
-        )
-        for client in others:
-            assert hot.ask(client).status == 200
-        usual = slowest(all_at_once(asking([hot] * len(clients), clients)))
-        before = {place: service.aws.assumed(place.role_arn) for place in cold}
-        with service.aws.throttling(), Load(others[1:], hot.ask, pause=0.03) as load:
-            for answer in all_at_once(asking(cold, clients)):
-                assert_told_to_come_back(answer, BOUND + usual)
-            load.go_on(20)
-        assert set(load.statuses) == {200}
-        for place in cold:
-            assert service.aws.assumed(place.role_arn) - before[place] <= 2
-        for answer in all_at_once(asking(cold, clients)):
-            assert answer.status == 200, answer
 
 
 def test_web_processes_start_patched_and_without_a_warning(service):

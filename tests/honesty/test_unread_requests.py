@@ -47,16 +47,13 @@ def fields(count: int, size: int) -> bytes:
             414,
             "uri_too_long",
         ),
-        (b"GET /" + b"x" * 300_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414, "uri_too_long"),
         (f"GET /onboard/{TOKEN}?{'x' * 9_000} HTTP/1.1\r\n\r\n".encode(), 414, "uri_too_long"),
         (b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 20_000 + b"\r\n\r\n", 431, "headers_too_large"),
         (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431, "headers_too_large"),
-        (b"GET / HTTP/1.1\r\n" + fields(6, 8_000) + b"\r\n", 431, "headers_too_large"),
         (b"GET / HTTP/1.1\r\n" + fields(99, 8_000) + b"\r\n", 431, "headers_too_large"),
         (b"nonsense\r\n\r\n", 400, "malformed_request"),
         (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 400, "malformed_request"),
         (b"POST / HTTP/1.1\r\n" + b"Content-Type: a/b\r\n" * 2 + b"\r\n", 400, "malformed_request"),
-        (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400, "malformed_request"),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 400, "malformed_request"),
     ],
     ids=lambda value: value[:30] if isinstance(value, bytes) else str(value),
@@ -82,14 +79,6 @@ def test_an_unread_request_is_refused_with_a_problem_whose_request_id_is_in_the_
 def test_a_proxy_may_hand_on_a_certificate_of_16_kb(service):
     sent = b"GET /healthz HTTP/1.1\r\nConnection: close\r\n" + fields(2, 16_000) + b"\r\n"
     assert answer_to(service, sent)[0] == 200
-
-
-def test_the_next_one_is_served(service):
-    answer_to(service, b"GET /" + b"x" * 9_000 + b" HTTP/1.1\r\n\r\n")
-    assert (
-        answer_to(service, b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")[0]
-        == 200
-    )
 
 
 def test_what_the_client_still_sends_is_taken_before_the_connection_is_closed():

@@ -21,8 +21,8 @@ from tests.support import releases
 from tests.support.databases import new_database
 from tests.support.waiting import until
 
-HANDS = 3  # clients of each release
-MANY = 12  # requests in each phase, two of each kind
+HANDS = 2  # clients of each release
+MANY = 6  # requests in each phase, one of each kind
 PAUSE = 0.2  # seconds between two of a client's: most of the time is that of processes which start
 _accounts = itertools.count(700000000000)
 
