@@ -2,11 +2,9 @@
 background workers.
 """
 
-import itertools
 import threading
 from contextlib import contextmanager
 from datetime import timedelta
-from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
@@ -80,22 +78,6 @@ def test_a_registration_is_kept_for_30_days(services):
     assert left(services) == kept
 
 
-def test_a_few_at_a_time_and_the_oldest_first(services, monkeypatch):
-    """For 15 seconds: here the first two transactions take them."""
-    monkeypatch.setattr("app.background.housekeeping._TOGETHER", 2)
-    seconds = iter([0.0, 0.0, 0.1, 0.1, 0.2, 15.0])
-    monkeypatch.setattr(
-        "app.background.housekeeping.time", SimpleNamespace(monotonic=lambda: next(seconds))
-    )
-    monkeypatch.setattr("threading.Event.wait", lambda *_: False)
-    ids = registrations(services, *[40 * DAY] * 5, 1 * DAY)
-    assert tidy(services.db, 0) == 4
-    assert left(services) == ids[4:]
-    seconds = itertools.count()
-    assert tidy(services.db, 0) == 1
-    assert left(services) == ids[5:]
-
-
 def test_a_background_worker_that_is_stopped_waits_for_no_pause(services, monkeypatch):
     monkeypatch.setattr("app.background.housekeeping._TOGETHER", 2)
     ids = registrations(services, *[40 * DAY] * 5)
@@ -103,13 +85,6 @@ def test_a_background_worker_that_is_stopped_waits_for_no_pause(services, monkey
     end.set()
     assert housekeeping.tidy(services.db, 0, end) == 2
     assert left(services) == ids[2:]
-
-
-def test_where_nothing_is_old_housekeeping_does_not_wait_for_writers(services):
-    kept = registrations(services, 1 * DAY)
-    with holding(services, "UPDATE registrations SET stack_id = 'another'"):
-        assert tidy(services.db, 0) == 0
-    assert left(services) == kept
 
 
 @pytest.mark.parametrize(
@@ -141,12 +116,6 @@ def holding(services, statement: str):
     done.set()
     thread.join(10)
     assert failed == [None]
-
-
-def test_many_background_workers_at_once_delete_all_and_do_not_fail(services):
-    kept = registrations(services, *[40 * DAY] * 50, 1 * DAY)[50:]
-    assert {type(found) for found in at_once([lambda: tidy(services.db, 0)] * 6)} == {int}
-    assert left(services) == kept
 
 
 def keeping(tidied: list, ends: list):

@@ -127,22 +127,31 @@ def workers(services) -> list:
 
 @on_postgresql
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_an_unprivileged_worker_proves_in_a_read_only_checkout_and_its_kill_leaves_no_process(
+def test_an_unprivileged_worker_proves_in_a_read_only_checkout_and_ends_well_when_it_is_told_to(
     services, crowd: Crowd, started, readonly, kind
 ):
     crowd.pending(3)
     files = sorted(readonly.rglob("*"))
-    assert (
-        subprocess.run([*unprivileged(), "touch", readonly / "app" / "new"], check=False).returncode
-        != 0
-    )
+    touched = subprocess.run([*unprivileged(), "touch", readonly / "app" / "new"], check=False)
+    assert touched.returncode != 0
     with started(COMMANDS[kind], cwd=readonly, before=unprivileged()) as process:
         until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 3}, seconds=120)
         until(lambda: workers(services) == [(kind, process.pid)], seconds=60)
+        process.terminate()
+        assert process.wait(60) == 0
+        assert workers(services) == []
+        assert (b"Ctrl-C" in process.stdout.read()) == (kind == "flask")
+    assert sorted(readonly.rglob("*")) == files
+
+
+@on_postgresql
+def test_the_kill_of_a_celery_worker_leaves_no_process(services, started):
+    """`flask worker` is one process."""
+    with started(COMMANDS["celery"]) as process:
+        until(lambda: workers(services) == [("celery", process.pid)], seconds=120)
         process.kill()  # the one process, and not its group
         process.wait()
         until(lambda: group_is_gone(process), seconds=10)
-    assert sorted(readonly.rglob("*")) == files
 
 
 @on_postgresql
@@ -155,19 +164,6 @@ def test_a_beat_of_its_own_ticks_in_a_read_only_checkout_too(started, celery_url
     ):
         until(lambda: broker.llen("deputy") > 0, seconds=120)
     assert sorted(readonly.rglob("*")) == files
-
-
-@on_postgresql
-@pytest.mark.parametrize("kind", COMMANDS)
-def test_a_background_worker_that_is_told_to_end_ends_well_and_takes_its_row_with_it(
-    services, started, kind
-):
-    with started(COMMANDS[kind]) as process:
-        until(lambda: workers(services) == [(kind, process.pid)], seconds=120)
-        process.terminate()
-        assert process.wait(60) == 0
-        assert workers(services) == []
-        assert (b"Ctrl-C" in process.stdout.read()) == (kind == "flask")
 
 
 BROKEN = """

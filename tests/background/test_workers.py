@@ -155,21 +155,13 @@ def working(services):
     assert not thread.is_alive()
 
 
-@pytest.mark.parametrize("services", ["postgresql"], indirect=True)  # and on SQLite by two, below
-def test_the_background_worker_proves_what_is_due(services, crowd):
-    made = crowd.pending(20)
-    with working(services):
-        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 20})
-        more = crowd.pending(3)
-        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 23})
-    assert proven_times(services) == dict.fromkeys(made + more, 1)
-
-
-def test_two_background_workers_do_nothing_twice(services, crowd):
-    made = crowd.pending(24)
+def test_two_background_workers_prove_what_is_due_and_nothing_twice(services, crowd):
+    made = crowd.pending(16)
     with working(services), working(services):
-        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 24})
-    assert proven_times(services) == dict.fromkeys(made, 1)
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 16})
+        more = crowd.pending(3)
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 19})
+    assert proven_times(services) == dict.fromkeys(made + more, 1)
 
 
 class Slow:
@@ -260,23 +252,22 @@ def actions(services) -> set[str]:
 
 
 @pytest.mark.parametrize("services", ["sqlite"], indirect=True)  # no database fails here
-@pytest.mark.parametrize("failure", [StoreUnavailableError("away"), ValueError("a bug")], ids=repr)
 def test_the_background_worker_outlives_a_database_that_is_away_and_a_bug(
-    services, crowd, monkeypatch, failure
+    services, crowd, monkeypatch
 ):
     monkeypatch.setattr("app.background.parts._AFTER_FAILURE", 0.05)
-    inner, failures = services.proof_queue.claim, iter(range(3))
+    inner, failures = services.proof_queue.claim, [ValueError("a bug"), StoreUnavailableError("x")]
 
     def claim(most):
-        if next(failures, None) is not None:
-            raise failure
+        if failures:
+            raise failures.pop()
         return inner(most)
 
     monkeypatch.setattr(services.proof_queue, "claim", claim)
     crowd.pending(1)
     with working(services):
         until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 1})
-    assert next(failures, None) is None
+    assert failures == []
 
 
 def environment(services, aws, **more):
@@ -390,17 +381,14 @@ def work_queue(aws):
         cloudformation.delete_stack(StackName=name)
 
 
-def proven_once(services, crowd, celery, meanwhile=lambda: None, in_the_end=lambda: None):
-    """The worker is killed in the middle; everything is proven in the end, and nothing twice."""
+@contextlib.contextmanager
+def proving(services, crowd, celery):
+    """Everything that is due is proven, and nothing twice."""
     try:
-        made = crowd.pending(20)
+        made = crowd.pending(12)
         until(lambda: statuses(services)[ConnectionStatus.VERIFIED] > 2, seconds=60)
-        celery.kill()
-        meanwhile()
-        lapse(services)
-        celery.start()
-        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 20}, seconds=60)
-        in_the_end()
+        yield
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 12}, seconds=60)
     finally:
         celery.kill()
     assert proven_times(services) == dict.fromkeys(made, 1)
@@ -412,25 +400,26 @@ def test_sqs_carries_what_is_due_and_a_background_worker_that_it_refuses_ends(
 ):
     """It does not stay alive and deaf."""
     celery = Celery(services, aws, tmp_path, work_queue.url, AWS_REGION=SQS_REGION)
-
-    def refused():
+    with proving(services, crowd, celery):
+        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 12}, seconds=60)
         assert not celery.ended
         work_queue.delete()
         until(lambda: celery.ended, seconds=60)
 
-    proven_once(services, crowd, celery, in_the_end=refused)
-
 
 @pytest.mark.skipif(RABBITMQ is None, reason="there is no rabbitmq-server on this machine")
 @pytest.mark.parametrize("services", ["sqlite"], indirect=True)
-def test_rabbitmq_carries_what_is_due(services, crowd, aws, tmp_path):
+def test_rabbitmq_carries_what_is_due_though_it_and_the_worker_are_killed_in_the_middle(
+    services, crowd, aws, tmp_path
+):
     rabbitmq = RabbitMQ(tmp_path)
-
-    def meanwhile():
-        rabbitmq.kill()
-        rabbitmq.start()
-
+    celery = Celery(services, aws, tmp_path, rabbitmq.url)
     try:
-        proven_once(services, crowd, Celery(services, aws, tmp_path, rabbitmq.url), meanwhile)
+        with proving(services, crowd, celery):
+            celery.kill()
+            rabbitmq.kill()
+            rabbitmq.start()
+            lapse(services)
+            celery.start()
     finally:
         rabbitmq.close()
