@@ -85,6 +85,12 @@ def wrong(found: dict[str, dict[str, str]]) -> dict[str, str]:
     }
 
 
+def says(found: dict[str, dict[str, str]], **texts: str) -> None:
+    """What a check has seen, and what to do, have this text in them."""
+    for name, text in texts.items():
+        assert text in f"{found[name]['seen']} {found[name]['next']}"
+
+
 @pytest.fixture(scope="module", params=["sqlite"])
 def whole_deployment(request, aws, canary_stack, valkey):
     """On SQLite. What doctor asks the database is tried on PostgreSQL too."""
@@ -103,7 +109,6 @@ def whole_deployment(request, aws, canary_stack, valkey):
 
 
 on_postgresql = pytest.mark.parametrize("whole_deployment", ["postgresql"], indirect=True)
-on_both = pytest.mark.parametrize("whole_deployment", ["sqlite", "postgresql"], indirect=True)
 
 
 @pytest.fixture
@@ -112,11 +117,12 @@ def deployment(whole_deployment) -> Deployment:
     return whole_deployment
 
 
-@on_both
+@pytest.mark.parametrize("whole_deployment", ["sqlite", "postgresql"], indirect=True)
 def test_of_a_good_deployment_nothing_is_said_to_be_wrong(deployment):
     found = deployment.doctor(0)
     assert {name: one["status"] for name, one in found.items()} == dict.fromkeys(found, "ok")
     assert found.keys() == documented()
+    says(found, session_duration="3600 s at most: the broker is a role")
     text = deployment.app.test_cli_runner().invoke(args=["doctor"])
     assert (text.exit_code, text.output.split()[:3]) == (0, ["status", "name", "seen"])
 
@@ -132,7 +138,6 @@ def documented() -> set[str]:
     return set(re.findall(r"^\| `(\w+)` +\|", tables, re.MULTILINE)) - {"errors"}  # a table's head
 
 
-@on_both
 def test_how_much_is_due_is_said(deployment):
     tenant, late = tenant_row(deployment.db), now() - timedelta(seconds=30)
     before = due_in(deployment.doctor(0))
@@ -163,18 +168,7 @@ def test_a_deployment_without_customers_has_nothing_wrong(deployment):
         database.engine.dispose()
         found = deployment.doctor(0, database_url=url)
     assert found["may_assume"]["status"] == "skipped"
-    assert "docs/onboarding.md" in found["may_assume"]["next"]
-
-
-def test_how_long_sessions_can_be(deployment):
-    assert (
-        "3600 s at most: the broker is a role" in deployment.doctor(0)["session_duration"]["seen"]
-    )
-    user = deployment.config.broker.parse(
-        f"arn:aws:iam::{deployment.config.broker.account_id}:user/deputy"
-    )
-    found = deployment.doctor(2, broker=user, max_session_seconds=7200)
-    assert "7200 s at most: the broker is a user" in found["session_duration"]["seen"]
+    says(found, may_assume="docs/onboarding.md")
 
 
 # --- misconfigured deployments ---
@@ -197,7 +191,7 @@ def test_settings_that_contradict_each_other(monkeypatch):
 def test_a_database_that_is_not_there(deployment):
     found = deployment.doctor(2, database_url=f"postgresql+psycopg://deputy@{NOWHERE}/deputy")
     assert wrong(found) == {"database": "failed"}, "and nothing else is blamed for it"
-    assert "DEPUTY_DATABASE_URL" in found["database"]["next"]
+    says(found, database="DEPUTY_DATABASE_URL")
     assert (found["migrations"]["status"], found["workers"]["seen"]) == (
         "skipped",
         "Not looked at: migrations comes first.",
@@ -209,29 +203,38 @@ def test_a_database_without_migrations(deployment, tmp_path, engine):
     with empty_database(engine, tmp_path) as url:
         found = deployment.doctor(2, database_url=url)
     assert wrong(found) == {"migrations": "failed"}
-    assert "flask --app wsgi migrate" in found["migrations"]["next"]
+    says(found, migrations="flask --app wsgi migrate")
 
 
 def test_no_credentials_and_those_of_somebody_else(deployment, monkeypatch):
     monkeypatch.delenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")
     found = deployment.doctor(2)
     assert wrong(found) == {"aws": "failed"}
-    assert "no AWS credentials" in found["aws"]["seen"]
+    says(found, aws="no AWS credentials")
     assert deployment.config.broker.arn in found["aws"]["next"]
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", deployment.config.broker.account_id)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sandbox")
-    found = deployment.doctor(2)
-    assert wrong(found) == {"aws": "failed"}
-    assert "not those of BROKER_PRINCIPAL_ARN" in found["aws"]["seen"]
+    user = deployment.config.broker.parse(
+        f"arn:aws:iam::{deployment.config.broker.account_id}:user/deputy"
+    )
+    found = deployment.doctor(2, broker=user, max_session_seconds=7200)
+    assert wrong(found) == {"aws": "failed", "templates": "failed"}, "which have the broker's ARN"
+    says(
+        found,
+        aws="not those of BROKER_PRINCIPAL_ARN",
+        session_duration="7200 s at most: the broker is a user",
+    )
 
 
-@pytest.mark.parametrize(("seconds", "status", "exits"), [(-20, "warning", 1), (400, "failed", 2)])
-def test_a_clock_that_is_wrong(deployment, monkeypatch, seconds, status, exits):
-    monkeypatch.setattr("app.health.vendor_checks.now", lambda: now() + timedelta(seconds=seconds))
-    found = deployment.doctor(exits)
-    assert wrong(found) == {"aws_clock": status}
-    assert ("ahead of" if seconds > 0 else "behind") in found["aws_clock"]["seen"]
-    assert "NTP" in found["aws_clock"]["next"]
+def test_a_clock_that_is_wrong(deployment, monkeypatch):
+    for seconds, status, side in ((-20, "warning", "behind"), (400, "failed", "ahead of")):
+        monkeypatch.setattr(
+            "app.health.vendor_checks.now", lambda ahead=seconds: now() + timedelta(seconds=ahead)
+        )
+        found = deployment.doctor(1 if status == "warning" else 2)
+        assert wrong(found) == {"aws_clock": status}
+        assert side in found["aws_clock"]["seen"]
+        says(found, aws_clock="NTP")
 
 
 @contextmanager
@@ -248,14 +251,9 @@ def hardened(deployment, statement):
             iam.delete_role_policy(RoleName="DeputyBroker", PolicyName="hardening")
 
 
-def test_a_policy_of_ours_that_demands_an_external_id(deployment):
-    with hardened(deployment, DEMANDS_AN_ID):
-        found = deployment.doctor(2)
-    assert wrong(found) == {"prober": "failed"}
-    assert "sts:ExternalId" in found["prober"]["next"]
-
-
-def test_a_canary_that_trusts_another_broker(deployment):
+@contextmanager
+def canary_of_nobody(deployment):
+    """The canary trusts another broker."""
     role = deployment.config.canary_role_arn
     with closing(root_client(deployment.aws, "iam", role.account_id)) as iam:
         good = iam.get_role(RoleName=role.name)["Role"]["AssumeRolePolicyDocument"]
@@ -263,17 +261,123 @@ def test_a_canary_that_trusts_another_broker(deployment):
         of_nobody(changed["Statement"][0])
         iam.update_assume_role_policy(RoleName=role.name, PolicyDocument=json.dumps(changed))
         try:
-            found = deployment.doctor(1)
+            yield
         finally:
             iam.update_assume_role_policy(RoleName=role.name, PolicyDocument=json.dumps(good))
-    assert wrong(found) == {"prober": "warning"}
-    assert "cloudformation/canary.yaml" in found["prober"]["next"]
 
 
-def test_a_broker_whom_no_role_lets_in_any_more(deployment):
-    found = deployment.doctor(2, proof_max_age=0)
-    assert wrong(found) == {"may_assume": "failed"}
-    assert "sts:AssumeRole" in found["may_assume"]["next"]
+@contextmanager
+def blocked(deployment):
+    """The bucket's templates are not public."""
+    every = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+    bucket = {"Bucket": deployment.config.template_bucket}
+    with deployment.client("s3") as s3:
+        before = s3.get_public_access_block(**bucket)["PublicAccessBlockConfiguration"]
+        s3.put_public_access_block(
+            **bucket, PublicAccessBlockConfiguration=dict.fromkeys(every, True)
+        )
+        try:
+            yield
+        finally:
+            s3.put_public_access_block(**bucket, PublicAccessBlockConfiguration=before)
+
+
+@contextmanager
+def queue_without_dead_letters(deployment, topic):
+    """The registration queue, which takes messages of this topic."""
+    url = deployment.config.registration_queue_url
+    with deployment.client("sqs") as sqs:
+        good = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy", "RedrivePolicy"])[
+            "Attributes"
+        ]
+        policy = good["Policy"].replace(deployment.config.registration_topic_arn, topic)
+        sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy, "RedrivePolicy": ""})
+        try:
+            yield
+        finally:
+            sqs.set_queue_attributes(QueueUrl=url, Attributes=good)
+
+
+@contextmanager
+def dead_letter(deployment):
+    url = deployment.config.registration_queue_url
+    with deployment.client("sqs") as sqs:
+        attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])
+        policy = json.loads(attributes["Attributes"]["RedrivePolicy"])
+        name = policy["deadLetterTargetArn"].rpartition(":")[2]
+        dead = sqs.get_queue_url(QueueName=name)["QueueUrl"]
+        sqs.send_message(QueueUrl=dead, MessageBody="given up")
+        try:
+            yield
+        finally:
+            [sent] = sqs.receive_message(QueueUrl=dead)["Messages"]
+            sqs.delete_message(QueueUrl=dead, ReceiptHandle=sent["ReceiptHandle"])
+
+
+@contextmanager
+def topic_of_the_vendor(deployment: Deployment, publishers: str):
+    """Another one, to which they may publish, and that sends to no queue."""
+    policy = {
+        "Effect": "Allow",
+        "Principal": {"AWS": publishers},
+        "Action": "sns:Publish",
+        "Resource": "*",
+    }
+    document = json.dumps({"Version": "2012-10-17", "Statement": [policy]})
+    with deployment.client("sns") as sns:
+        arn = sns.create_topic(Name="other", Attributes={"Policy": document})["TopicArn"]
+        yield arn
+        sns.delete_topic(TopicArn=arn)
+
+
+def test_a_policy_of_ours_that_demands_an_external_id_and_dead_letters(deployment, work_queue_url):
+    with hardened(deployment, DEMANDS_AN_ID), dead_letter(deployment):
+        found = deployment.doctor(2, celery_url=work_queue_url)
+    assert wrong(found) == {"prober": "failed", "dead_letters": "warning"}
+    says(found, prober="sts:ExternalId")
+    assert found["dead_letters"]["seen"].startswith("1 messages")
+    assert found["celery"]["seen"].startswith("The queue is there")
+
+
+def test_a_canary_of_another_broker_and_a_closed_bucket_and_a_topic_of_another_queue(
+    deployment, work_queue_url
+):
+    """To publish again would not help, and `templates publish` says that templates are there."""
+    with (
+        canary_of_nobody(deployment),
+        blocked(deployment),
+        topic_of_the_vendor(deployment, "*") as arn,
+    ):
+        found = deployment.doctor(2, registration_topic_arn=arn, celery_url=f"{work_queue_url}-old")
+    failed = dict.fromkeys(("topic", "queue", "templates", "celery"), "failed")
+    assert wrong(found) == {"prober": "warning", **failed}
+    says(
+        found,
+        prober="cloudformation/canary.yaml",
+        topic="Subscribe the queue to the topic",
+        queue="cloudformation/broker.yaml",
+        templates="is missing, or not public",
+    )
+    says(found, templates="Block Public Access", celery="CeleryOverSqs")
+
+
+def test_a_broker_whom_no_role_lets_in_and_a_closed_topic_and_a_queue_without_dead_letters(
+    deployment,
+):
+    config = deployment.config
+    with (
+        topic_of_the_vendor(deployment, config.broker.account_id) as arn,
+        queue_without_dead_letters(deployment, arn),
+    ):
+        found = deployment.doctor(2, registration_topic_arn=arn, proof_max_age=0)
+    assert wrong(found) == {"may_assume": "failed", "topic": "failed", "queue": "warning"}
+    says(
+        found,
+        may_assume="sts:AssumeRole",
+        topic="does not let customers publish",
+        queue="no dead-letter queue",
+    )
+    assert found["dead_letters"]["status"] == "skipped"
 
 
 def test_a_bucket_and_a_queue_that_do_not_exist(deployment):
@@ -284,7 +388,7 @@ def test_a_bucket_and_a_queue_that_do_not_exist(deployment):
     )
     assert found["bucket"]["seen"] == "There is no bucket no-such-bucket-here."
     assert found["templates"]["status"] == "skipped"
-    assert "There is no queue of DEPUTY_REGISTRATION_QUEUE_URL" in found["queue"]["seen"]
+    says(found, queue="There is no queue of DEPUTY_REGISTRATION_QUEUE_URL")
     found = deployment.doctor(
         2, registration_topic_arn=f"{deployment.config.registration_topic_arn}-old"
     )
@@ -300,27 +404,8 @@ def test_a_bucket_and_a_work_queue_in_another_region(deployment, monkeypatch):
         2, celery_url="sqs://sqs.eu-west-1.amazonaws.com/111122223333/deputy-work"
     )
     assert wrong(found) == {"bucket": "failed", "celery": "failed"}
-    assert "is not in us-east-1" in found["bucket"]["seen"]
-    assert "AWS_REGION" in found["bucket"]["next"]
-    assert "not in us-east-1" in found["celery"]["seen"]
-
-
-def test_a_bucket_that_customers_may_not_read(deployment):
-    """To publish again would not help, and `templates publish` says that they are there."""
-    blocked = dict.fromkeys(
-        ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True
-    )
-    with deployment.client("s3") as s3:
-        bucket = {"Bucket": deployment.config.template_bucket}
-        before = s3.get_public_access_block(**bucket)["PublicAccessBlockConfiguration"]
-        s3.put_public_access_block(**bucket, PublicAccessBlockConfiguration=blocked)
-        try:
-            found = deployment.doctor(2)
-        finally:
-            s3.put_public_access_block(**bucket, PublicAccessBlockConfiguration=before)
-    assert wrong(found) == {"templates": "failed"}
-    assert "is missing, or not public" in found["templates"]["seen"]
-    assert "Block Public Access" in found["templates"]["next"]
+    says(found, bucket="is not in us-east-1")
+    says(found, bucket="AWS_REGION", celery="not in us-east-1")
 
 
 def test_s3_sns_and_sqs_that_do_not_answer(deployment, work_queue_url, monkeypatch):
@@ -331,74 +416,8 @@ def test_s3_sns_and_sqs_that_do_not_answer(deployment, work_queue_url, monkeypat
     assert wrong(found) == {"bucket": "failed", "celery": found["celery"]["status"], **warnings}
     assert found["bucket"]["seen"] == "S3 does not answer."
     assert (found["aws_clock"]["status"], found["templates"]["status"]) == ("skipped", "skipped")
-    assert "SNS and SQS" in found["queue"]["next"]
+    says(found, queue="SNS and SQS")
     assert found["celery"]["seen"] == "SQS does not answer, so nothing is proven."
-
-
-def test_a_queue_without_dead_letters(deployment):
-    url = deployment.config.registration_queue_url
-    with deployment.client("sqs") as sqs:
-        good = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy", "RedrivePolicy"])[
-            "Attributes"
-        ]
-        sqs.set_queue_attributes(QueueUrl=url, Attributes=good | {"RedrivePolicy": ""})
-        try:
-            found = deployment.doctor(1)
-        finally:
-            sqs.set_queue_attributes(QueueUrl=url, Attributes=good)
-    assert wrong(found) == {"queue": "warning"}
-    assert "no dead-letter queue" in found["queue"]["seen"]
-    assert found["dead_letters"]["status"] == "skipped"
-
-
-def test_a_queue_that_the_topic_may_not_send_to(deployment):
-    url = deployment.config.registration_queue_url
-    with deployment.client("sqs") as sqs:
-        good = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])["Attributes"][
-            "Policy"
-        ]
-        sqs.set_queue_attributes(
-            QueueUrl=url,
-            Attributes={
-                "Policy": good.replace(deployment.config.registration_topic_arn, "arn:other")
-            },
-        )
-        try:
-            found = deployment.doctor(2)
-        finally:
-            sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": good})
-    assert wrong(found) == {"queue": "failed"}
-    assert "cloudformation/broker.yaml" in found["queue"]["next"]
-
-
-@contextmanager
-def topic_of_the_vendor(deployment: Deployment, publishers: str):
-    policy = {
-        "Effect": "Allow",
-        "Principal": {"AWS": publishers},
-        "Action": "sns:Publish",
-        "Resource": "*",
-    }
-    with deployment.client("sns") as sns:
-        arn = sns.create_topic(
-            Name="other",
-            Attributes={"Policy": json.dumps({"Version": "2012-10-17", "Statement": [policy]})},
-        )["TopicArn"]
-        yield arn
-        sns.delete_topic(TopicArn=arn)
-
-
-def test_a_topic_that_sends_to_another_queue(deployment):
-    with topic_of_the_vendor(deployment, "*") as arn:
-        found = deployment.doctor(2, registration_topic_arn=arn)
-    assert found["topic"]["status"] == "failed"
-    assert "Subscribe the queue to the topic" in found["topic"]["next"]
-
-
-def test_a_topic_to_which_customers_may_not_publish(deployment):
-    with topic_of_the_vendor(deployment, deployment.config.broker.account_id) as arn:
-        found = deployment.doctor(2, registration_topic_arn=arn)
-    assert "does not let customers publish" in found["topic"]["seen"]
 
 
 def test_a_broker_that_may_not_look_at_its_queues(deployment, work_queue_url):
@@ -419,25 +438,7 @@ def test_a_broker_that_may_not_look_at_its_queues(deployment, work_queue_url):
         )
         assert "cloudformation/broker.yaml" in found[name]["next"]
     assert wrong(found) == {"celery": "warning"}
-    assert "CarryWork" in found["celery"]["next"]
-
-
-def test_dead_letters(deployment):
-    url = deployment.config.registration_queue_url
-    with deployment.client("sqs") as sqs:
-        policy = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])[
-            "Attributes"
-        ]["RedrivePolicy"]
-        name = json.loads(policy)["deadLetterTargetArn"].rpartition(":")[2]
-        dead = sqs.get_queue_url(QueueName=name)["QueueUrl"]
-        sqs.send_message(QueueUrl=dead, MessageBody="given up")
-        try:
-            found = deployment.doctor(1)
-        finally:
-            [sent] = sqs.receive_message(QueueUrl=dead)["Messages"]
-            sqs.delete_message(QueueUrl=dead, ReceiptHandle=sent["ReceiptHandle"])
-    assert wrong(found) == {"dead_letters": "warning"}
-    assert found["dead_letters"]["seen"].startswith("1 messages")
+    says(found, celery="CarryWork")
 
 
 def test_each_of_several_faults_is_named(deployment):
@@ -457,10 +458,13 @@ def test_each_of_several_faults_is_named(deployment):
         "celery": "failed",
         "templates": "failed",
     }
-    assert "DEPUTY_PROOF_MAXAGE" in found["settings"]["seen"]
-    assert "DEPUTY_CACHE_URL" in found["cache"]["next"]
-    assert "DEPUTY_CELERY_URL" in found["celery"]["next"]
-    assert "templates publish" in found["templates"]["next"]
+    says(
+        found,
+        settings="DEPUTY_PROOF_MAXAGE",
+        cache="DEPUTY_CACHE_URL",
+        celery="DEPUTY_CELERY_URL",
+        templates="templates publish",
+    )
 
 
 @contextmanager
@@ -502,8 +506,8 @@ def test_a_database_role_without_rights_on_a_table_that_an_upgrade_has_made(depl
     finally:
         admin(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
     assert wrong(found) == {"rights": "failed"}
-    assert "may not write into external_id_trials." in found["rights"]["seen"]
-    assert "Grant it" in found["rights"]["next"]
+    says(found, rights="may not write into external_id_trials.")
+    says(found, rights="Grant it")
     assert nothing["rights"]["status"] == "failed"
 
 
@@ -513,8 +517,8 @@ def test_an_audit_log_whose_months_were_not_made_ahead(deployment):
     with log_of(deployment, f"DROP TABLE audit_events_{coming}") as settings:
         found = deployment.doctor(1, **settings)
         assert wrong(found) == {"audit_log": "warning"}
-        assert "no partition for the next month" in found["audit_log"]["seen"]
-        assert "background worker" in found["audit_log"]["next"]
+        says(found, audit_log="no partition for the next month")
+        says(found, audit_log="background worker")
 
 
 @on_postgresql
@@ -529,10 +533,9 @@ def test_months_that_wait_for_the_operator(deployment):
             found["audit_log"]["seen"]
             == f"1 tables are detached from the audit log: audit_events_{month}."
         )
-        assert "docs/monitoring.md" in found["audit_log"]["next"]
+        says(found, audit_log="docs/monitoring.md")
 
 
-@on_both
 def test_an_audit_log_that_nothing_is_removed_from(deployment):
     event = AuditEvent(
         id=first_id_at(now() - timedelta(days=65)),
@@ -569,22 +572,12 @@ def work_queue_url(deployment):
         sqs.delete_queue(QueueUrl=url)
 
 
-def test_a_queue_of_sqs_that_carries_the_work(deployment, work_queue_url):
-    assert deployment.doctor(0, celery_url=work_queue_url)["celery"]["seen"].startswith(
-        "The queue is there"
-    )
-    found = deployment.doctor(2, celery_url=f"{work_queue_url}-old")
-    assert wrong(found) == {"celery": "failed"}
-    assert "CeleryOverSqs" in found["celery"]["next"]
-
-
-@on_both
 def test_no_background_worker(deployment):
     deployment.worker.end()
     found = deployment.doctor(2)
     assert wrong(found) == {"workers": "failed"}
     assert found["registrations"]["seen"] == "Not looked at: workers comes first."
-    assert "Start one" in found["workers"]["next"]
+    says(found, workers="Start one")
     app = create_app(deployment.config)
     text = app.test_cli_runner().invoke(args=["doctor"])
     app.extensions["deputy"].db.engine.dispose()
@@ -603,4 +596,4 @@ def test_what_is_not_configured_is_skipped_and_is_no_fault(deployment):
     )
     skipped = {name for name, one in found.items() if one["status"] == "skipped"}
     assert skipped == {"prober", "topic", "queue", "dead_letters", "cache", "celery"}
-    assert "canary.yaml" in found["prober"]["next"]
+    says(found, prober="canary.yaml")
