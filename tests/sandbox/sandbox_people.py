@@ -16,9 +16,6 @@ from sandbox.server import Sandbox
 VENDOR, CUSTOMER, STRANGER = "111122223333", "444455556666", "999999999999"
 OWN, FOREIGN = "dpy-own", "dpy-foreign"
 VENDOR_ROOT = {"AWS": f"arn:aws:iam::{VENDOR}:root"}
-DENY_ALL = json.dumps(
-    {"Version": "2012-10-17", "Statement": {"Effect": "Deny", "Action": "*", "Resource": "*"}}
-)
 DENIED = (403, "AccessDenied")
 _numbers = itertools.count()
 
@@ -112,10 +109,6 @@ def statement(action: Any = "sts:AssumeRole", effect: str = "Allow", **more: Any
 
 def document(*statements: dict) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
-
-
-def policy(*actions: str) -> str:
-    return document(statement(list(actions), Resource="*"))
 
 
 def outcome(call: Callable[..., Any], **options: Any) -> Any:

@@ -4,7 +4,6 @@ customer's stack.
 
 import itertools
 import json
-import time
 import urllib.request
 from urllib.error import HTTPError
 
@@ -77,16 +76,6 @@ class TopicReader:
         [request] = self.read()
         assert request["RequestType"] == kind
         return request
-
-    def serve(self, done, seconds=20, **answer):
-        """Answers everything until `done()`. Returns what was asked."""
-        asked, until = [], time.monotonic() + seconds
-        while not done():
-            assert time.monotonic() < until, f"still not done after {len(asked)} requests"
-            for request in self.read(10):
-                asked.append(request)
-                respond(request, **answer)
-        return asked
 
 
 class Stack:

@@ -47,12 +47,10 @@ def trust(principal="*", **more):
     ("condition", "context", "holds"),
     [
         ({"NumericLessThanEquals": {"k": 5}}, {"k": "5"}, True),
-        ({"NumericNotEquals": {"k": "5"}}, {"k": "6"}, True),
         ({"DateLessThan": {"k": "2026-01-01T00:00:00Z"}}, {"k": "2025-12-31T23:59:59Z"}, True),
         ({"DateGreaterThanEquals": {"k": "1700000000"}}, {"k": "2023-11-14T22:13:20Z"}, True),
         ({"ArnLike": {"k": "arn:aws:iam::*:role/a"}}, {"k": "arn:aws:iam::1:role/a"}, True),
         ({"ArnLike": {"k": "arn:aws:*:role/a"}}, {"k": "arn:aws:iam::1:role/a"}, None),
-        ({"ArnNotLike": {"k": "arn:aws:iam::*:role/a"}}, {}, True),
         ({"IpAddress": {"k": "10.0.0.0/8"}}, {"k": "10.1.2.3"}, True),
         ({"StringLike": {"k": "${v}*"}}, {"k": "a*b", "v": "a*"}, True),
         (
@@ -62,7 +60,6 @@ def trust(principal="*", **more):
         ),  # a variable's star is a star
         ({"StringLike": {"k": "${*}"}}, {"k": "x"}, False),
         ({"StringEquals": {"k": []}}, {"k": "x"}, None),
-        ({"NullIfExists": {"k": "true"}}, {"k": "x"}, None),
         ({"Bool": {"k": "yes"}}, {"k": "true"}, None),
         ({}, {}, None),
     ],
@@ -102,11 +99,9 @@ def test_how_a_session_is_named(principal, grant):
     [
         "not json",
         json.dumps({"Version": "2020-01-01", "Statement": []}),
-        json.dumps({"Version": "2012-10-17", "Statement": [], "Extra": 1}),
         policy({"Effect": "Permit", "Action": "*", "Resource": "*"}),
         policy({"Effect": "Allow", "Action": "*", "NotAction": "*", "Resource": "*"}),
         policy({"Effect": "Allow", "Action": "*"}),
-        policy({"Effect": "Allow", "Action": "*", "Resource": "*", "Principal": "*"}),
         policy({"Effect": "Allow", "Action": "*", "Resource": "*", "Surprise": 1}),
     ],
 )
