@@ -247,19 +247,14 @@ def test_cloudformation_accepts_a_stacks_name_with_any_prefix(prefix, tenant):
     assert name.endswith(tenant)
 
 
-@pytest.mark.parametrize(
-    ("prefix", "name"),
-    [
-        ("deputy-", "deputy-1a"),
+def test_a_stacks_name_begins_as_its_roles_names_do():
+    for prefix, name in (
         ("Acme-", "Acme-1a"),
         ("a.b_", "a-b-1a"),
         ("", "deputy-1a"),
         ("9x", "deputy-9x1a"),
-        ("_x", "deputy-x1a"),
-    ],
-)
-def test_a_stacks_name_begins_as_its_roles_names_do(prefix, name):
-    assert stack_name(prefix, "1a") == name
+    ):
+        assert stack_name(prefix, "1a") == name
 
 
 def test_the_kits_stacks_are_named_after_the_end_of_the_tenants_id():

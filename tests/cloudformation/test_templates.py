@@ -15,10 +15,9 @@ import yaml
 from cfnlint.api import lint_all
 from cfnlint.decode import decode
 
-from tests.cloudformation.test_terraform import BOUNDARY, TIMES
+from tests.cloudformation.test_terraform import ACCEPTED, read_itself
 
 CLOUDFORMATION = Path(__file__).parents[2] / "cloudformation"
-TEMPLATES = sorted(CLOUDFORMATION.glob("*.yaml"))
 CUSTOMER_ROLE = CLOUDFORMATION / "customer-role.yaml"
 CUSTOMER_ORG = CLOUDFORMATION / "customer-org.yaml"
 
@@ -33,14 +32,6 @@ PARAMETERS = [
     "RegistrationTopicArn",
     "RegistrationToken",
     *LIMITS,
-]
-BOUNDARY_PARTS = {"Fn::Split": [":", {"Fn::Sub": "${PermissionsBoundaryArn}:::::"}]}
-READS_ITSELF = [
-    "iam:GetRole",
-    "iam:GetRolePolicy",
-    "iam:ListRolePolicies",
-    "iam:ListAttachedRolePolicies",
-    "iam:SimulatePrincipalPolicy",
 ]
 
 
@@ -70,18 +61,15 @@ def policy_of(broker, name):
     return next(policy["PolicyDocument"] for policy in policies if policy["PolicyName"] == name)
 
 
-@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [CUSTOMER_ROLE, CUSTOMER_ORG], ids=lambda path: path.stem)
 def test_cfn_lint_has_no_errors_and_no_warnings(path):
-    """In every region. Its informational remarks are matters of taste and are left out."""
+    """In every region, as customers launch them; `make check` lints the others. Informational
+    remarks are matters of taste and are left out.
+    """
     faults = [
         fault for fault in lint_all(path.read_text()) if fault.rule.severity != "informational"
     ]
     assert [str(fault) for fault in faults] == []
-
-
-def test_cfn_lint_would_find_a_fault():
-    broken = CUSTOMER_ROLE.read_text().replace("MaxSessionDuration: 3600", "MaxSessionDuration: 36")
-    assert any(fault.rule.severity == "error" for fault in lint_all(broken))
 
 
 # What customers launch.
@@ -136,36 +124,20 @@ def test_the_registration_waits_for_nobody_and_is_sent_again_when_any_parameter_
     assert {"TemplateVersion", "PermissionSet"} <= {*properties}
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "accepted"),
-    [
-        ("ExternalId", EXTERNAL_ID, True),
-        ("ExternalId", EXTERNAL_ID.upper(), False),
-        ("ExternalId", "", False),
-        ("ExternalId", "dpy-*", False),
-        ("NextExternalId", EXTERNAL_ID, True),
-        ("NextExternalId", "", True),
-        ("NextExternalId", "dpy-*", False),
-        ("RoleName", "deputy-0f0f0f0f", True),
-        ("RoleName", "a" * 65, False),
-        ("RoleName", "path/role", False),
-        ("RoleName", "rôle", False),
-        ("RegistrationTopicArn", "", True),
-        ("RegistrationTopicArn", "arn:aws:sns:us-east-1:111122223333:registrations", True),
-        ("RegistrationTopicArn", "arn:aws:sns:us-east-1:444455556666:registrations", False),
-        ("RegistrationTopicArn", "arn:aws-us-gov:sns:us-gov-west-1:111122223333:r_1", False),
-        ("RegistrationTopicArn", "arn:aws:lambda:us-east-1:111122223333:function:f", False),
-        *((name, value, fine) for name in LIMITS[:2] for value, fine in TIMES.items()),
-        ("PermissionsBoundaryArn", "", True),
-        ("PermissionsBoundaryArn", BOUNDARY, True),
-        ("PermissionsBoundaryArn", BOUNDARY.replace("policy", "role"), False),
-        ("PermissionsBoundaryArn", f"{BOUNDARY}*", False),
-    ],
-)
-def test_parameters_accept_only_what_they_should(customer_template, name, value, accepted):
-    parameter = customer_template["Parameters"][name]
-    assert parameter["ConstraintDescription"]
-    assert bool(re.fullmatch(parameter["AllowedPattern"], value)) is accepted
+def test_parameters_accept_only_what_they_should(customer_template):
+    topic = "arn:aws:sns:us-east-1:111122223333:registrations"
+    topics = {
+        "": True,
+        topic: True,
+        topic.replace("111122223333", "444455556666"): False,
+        topic.replace("aws:sns:us-east", "aws-us-gov:sns:us-gov-west"): False,
+    }
+    for name, values in {**ACCEPTED, "RegistrationTopicArn": topics}.items():
+        parameter = customer_template["Parameters"][name]
+        assert parameter["ConstraintDescription"]
+        for value, accepted in values.items():
+            matches = bool(re.fullmatch(parameter["AllowedPattern"], value))
+            assert matches is accepted, (name, value)
 
 
 def test_the_trust_policy_is_exactly_this(role_properties):
@@ -252,18 +224,8 @@ def test_the_customers_template_makes_a_role_and_a_registration_and_nothing_else
 
 
 def test_the_role_may_read_itself_and_no_other(role_properties):
-    assert role_properties["Policies"][1]["PolicyDocument"] == {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Effect": "Allow",
-                "Action": READS_ITSELF,
-                "Resource": {
-                    "Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:role/${RoleName}"
-                },
-            }
-        ],
-    }
+    itself = {"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:role/${RoleName}"}
+    assert role_properties["Policies"][1]["PolicyDocument"] == read_itself(itself)
 
 
 def statements_of(name):

@@ -87,9 +87,11 @@ def pytest_runtest_makereport(
 
 
 def _news(path: Path) -> str:
-    with suppress(OSError), path.open("rb") as log:
-        log.seek(_watched[path])
-        text = log.read()
-        _watched[path] += len(text)
-        return text.decode(errors="replace")
+    with suppress(OSError):
+        if path.stat().st_size > _watched[path]:
+            with path.open("rb") as log:
+                log.seek(_watched[path])
+                text = log.read()
+            _watched[path] += len(text)
+            return text.decode(errors="replace")
     return ""
