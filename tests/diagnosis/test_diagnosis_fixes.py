@@ -1,6 +1,7 @@
 """Each advice of a diagnosis begins with who can follow it: the vendor, the customer, or either."""
 
 import pytest
+import yaml
 
 from app.aws.errors import Misconfigured, Refused, Unavailable
 from app.aws.role_view import RoleSettings, RoleView
@@ -23,80 +24,58 @@ UNREAD = RoleView(Refused(), Refused(), Refused())
 SILENT = RoleView(Unavailable(), Unavailable(), Unavailable())
 
 
-def seen(config=CONFIG, *, identity=True, **more) -> Evidence:
-    return Evidence(config, identity, **more)
+WHOLE = {
+    "unavailable": Unavailable(),
+    "refused": Refused(),
+    "off": OFF,
+    "read": READ,
+    "unread": UNREAD,
+    "silent": SILENT,
+    "blind": (Sight.BLIND, failed("It refuses.", "mend the policy")),
+    "lost": (Sight.LOST, warning("It is gone.", "make it again")),
+}
+CASES = yaml.safe_load("""
+- [our_credentials, unknown, "Vendor: look at the network", {identity: unavailable}]
+- [our_credentials, problem, "Vendor: look at this process's task role", {identity: null}]
+- [our_identity, problem, "Vendor: run this process as the broker", {identity: false}]
+- [canary, problem, "Vendor: mend the policy", {canary: blind}]
+- [canary, unknown, "Vendor: make it again", {canary: lost}]
+- [aws_lets_us_try, problem, "Vendor: compare DEPUTY_ROLE_PREFIX", {not_allowed: Its name.}]
+- [aws_lets_us_try, unknown, "Vendor: try again in a minute", {error: unavailable}]
+- [role, problem, "Customer: to continue the access", {error: refused, ended: It ended.}]
+- [role, problem, "Vendor or customer: verify", {error: refused, accepts_another: true}]
+- [role, problem, "Customer: The role can't be assumed", {error: refused}]
+- [role, problem, "Vendor or customer: verify", {recreated: true}]
+- [session_duration, problem, "Customer: set the role's maximum", {broker: user, view: read}]
+- [session_duration, unknown, "Vendor or customer: verify", {broker: user}]
+- [region, problem, "Customer: enable the region", {error: "off"}]
+- [mfa, unknown, "Customer: remove aws:MultiFactorAuthPresent", {error: refused}]
+- [organization, unknown, "Customer: ask the organisation's administrator", {error: refused}]
+- [organization, problem, "Customer: ask the organisation's administrator", {lacks: organization}]
+- [permissions_boundary, problem, "Customer: add it to the permissions bound", {lacks: boundary}]
+- [permissions, problem, "Customer: update the stack", {lacks: not_granted}]
+- [permissions, problem, "Customer: update the stack", {lacks: denied}]
+- [permissions, unknown, "Vendor or customer: verify", {}]
+- [permissions, unknown, "Customer: allow it", {view: unread}]
+- [permissions, unknown, "Vendor or customer: diagnose", {view: silent}]
+""")
 
 
-def lacking(cause) -> Evidence:
-    return seen(view=READ, gaps=(Gap("s3:ListBucket", "*", cause),))
+def evidence(broker: str = "role", lacks: str | None = None, **parts) -> Evidence:
+    values = {
+        name: WHOLE.get(value, value) if isinstance(value, str) else value
+        for name, value in ({"identity": True} | parts).items()
+    }
+    if lacks:
+        values |= {"view": READ, "gaps": (Gap("s3:ListBucket", "*", lacks),)}
+    return Evidence(USER if broker == "user" else CONFIG, **values)
 
 
-CASES = [
-    ("our_credentials", "unknown", "Vendor: look at the network", seen(identity=Unavailable())),
-    ("our_credentials", "problem", "Vendor: look at this process's task role", seen(identity=None)),
-    ("our_identity", "problem", "Vendor: run this process as the broker", seen(identity=False)),
-    (
-        "canary",
-        "problem",
-        "Vendor: mend the policy",
-        seen(canary=(Sight.BLIND, failed("It refuses.", "mend the policy"))),
-    ),
-    (
-        "canary",
-        "unknown",
-        "Vendor: make it again",
-        seen(canary=(Sight.LOST, warning("It is gone.", "make it again"))),
-    ),
-    (
-        "aws_lets_us_try",
-        "problem",
-        "Vendor: compare DEPUTY_ROLE_PREFIX",
-        seen(not_allowed="Its name."),
-    ),
-    ("aws_lets_us_try", "unknown", "Vendor: try again in a minute", seen(error=Unavailable())),
-    (
-        "role",
-        "problem",
-        "Customer: to continue the access",
-        seen(error=Refused(), ended="It ended."),
-    ),
-    ("role", "problem", "Vendor or customer: verify", seen(error=Refused(), accepts_another=True)),
-    ("role", "problem", "Customer: The role can't be assumed", seen(error=Refused())),
-    ("role", "problem", "Vendor or customer: verify", seen(recreated=True)),
-    ("session_duration", "problem", "Customer: set the role's maximum", seen(USER, view=READ)),
-    ("session_duration", "unknown", "Vendor or customer: verify", seen(USER)),
-    ("region", "problem", "Customer: enable the region", seen(error=OFF)),
-    ("mfa", "unknown", "Customer: remove aws:MultiFactorAuthPresent", seen(error=Refused())),
-    (
-        "organization",
-        "unknown",
-        "Customer: ask the organisation's administrator",
-        seen(error=Refused()),
-    ),
-    (
-        "organization",
-        "problem",
-        "Customer: ask the organisation's administrator",
-        lacking("organization"),
-    ),
-    (
-        "permissions_boundary",
-        "problem",
-        "Customer: add it to the permissions boundary",
-        lacking("boundary"),
-    ),
-    ("permissions", "problem", "Customer: update the stack", lacking("not_granted")),
-    ("permissions", "problem", "Customer: update the stack", lacking("denied")),
-    ("permissions", "unknown", "Vendor or customer: verify", seen()),
-    ("permissions", "unknown", "Customer: allow it", seen(view=UNREAD)),
-    ("permissions", "unknown", "Vendor or customer: diagnose", seen(view=SILENT)),
-]
-
-
-@pytest.mark.parametrize(("name", "outcome", "fix", "what"), CASES)
+@pytest.mark.parametrize(("name", "outcome", "fix", "parts"), CASES)
 def test_a_fix_says_for_whom_it_is_and_each_problem_has_one(
-    name: str, outcome: str, fix: str, what: Evidence
+    name: str, outcome: str, fix: str, parts: dict[str, object]
 ):
+    what = evidence(**parts)
     found = next(step for step in steps(what) if step.name == name)
     assert found.outcome == outcome
     assert found.fix.startswith(fix), found

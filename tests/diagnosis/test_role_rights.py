@@ -1,6 +1,7 @@
 """The set beside the role, at the edges that no sandbox shows."""
 
 import pytest
+import yaml
 
 from app.aws.role_view import Decision, RolePolicies
 from app.diagnosis.role_rights import Beyond, beyond, gap, rights
@@ -9,6 +10,40 @@ from app.proofs.globs import Globs
 
 ROLE = RoleArn.parse("arn:aws:iam::444455556666:role/deputy-1")
 KNOWN = {"aws:ResourceAccount"}
+CASES = yaml.safe_load("""
+not askable:  # action, resource, condition, cause
+  - ["s3:Get*", "*", {}, pattern]
+  - ["s3:Ge?", "*", {}, pattern]
+  - ["s3:A", "arn:aws:s3:::${aws:PrincipalAccount}", {}, pattern]
+  - ["s3:A", "arn:aws:s3:::${Bucket}", {}, pattern]
+  - ["s3:A", "*", {StringEquals: {"aws:SourceVpc": vpc-1}}, condition]
+  - ["s3:A", "*", {StringEquals: {"AWS:resourceaccount": "1", "s3:prefix": x}}, condition]
+decisions:  # what IAM says, cause
+  - [null, not_seen]
+  - [{allowed: true, untold: ["aws:sourceip"]}, null]
+  - [{}, not_granted]
+  - [{denied: true, untold: ["aws:sourceip"]}, denied]
+  - [{denied: true, organization: true, boundary: true}, organization]
+  - [{denied: true, boundary: true}, boundary]
+  - [{untold: ["aws:sourceip"]}, condition]
+  - [{untold: ["s3:prefix"]}, not_granted]
+beyond:  # action, resource, condition, whether it is more than the set has
+  - ["s3:GetObject", "arn:aws:s3:::shared-1/*", null, false]
+  - ["S3:getobject", "arn:aws:s3:::shared-*", null, false]
+  - ["s3:Get*", "arn:aws:s3:::shared-1", null, false]
+  - ["s3:*", "arn:aws:s3:::shared-1", null, true]
+  - ["s3:GetObject", "*", null, true]
+  - ["ec2:StartInstances", i-1, null, true]  # the set's own has a condition
+  - ["ec2:StartInstances", i-1, {Bool: {"aws:SecureTransport": "true"}}, false]
+  - ["ec2:StartInstances", i-1, {Bool: {"aws:SecureTransport": "false"}}, true]
+  - ["s3:GetObject", "arn:aws:s3:::shared-1", {Bool: {"a:b": "true"}}, false]
+  - ["sns:A", "arn:chosen/x", null, false]  # a parameter of the set
+  - ["sns:A", "arn:chosen/${aws:userid}/x", null, true]
+  - ["sns:A", "arn:*/x", null, true]
+  - ["sqs:*", "a?c", null, true]  # the set's pattern has one letter there, and this one any
+  - ["iam:SimulatePrincipalPolicy", "arn:aws:iam::444455556666:role/deputy-1", null, false]
+  - ["iam:SimulatePrincipalPolicy", "*", null, true]
+""")
 
 
 def allow(action, resource="*", **more):
@@ -31,24 +66,9 @@ def test_each_right_is_asked_once_and_a_deny_is_no_right():
     )
 
 
-@pytest.mark.parametrize(
-    ("statement", "cause"),
-    [
-        (allow("s3:Get*"), "pattern"),
-        (allow("s3:Ge?"), "pattern"),
-        (allow("s3:A", "arn:aws:s3:::${aws:PrincipalAccount}"), "pattern"),
-        (allow("s3:A", "arn:aws:s3:::${Bucket}"), "pattern"),
-        (allow("s3:A", Condition={"StringEquals": {"aws:SourceVpc": "vpc-1"}}), "condition"),
-        (
-            allow(
-                "s3:A", Condition={"StringEquals": {"AWS:resourceaccount": "1", "s3:prefix": "x"}}
-            ),
-            "condition",
-        ),
-    ],
-)
-def test_what_iam_cant_be_asked_about(statement, cause):
-    askable, others = rights([statement], KNOWN)
+@pytest.mark.parametrize(("action", "resource", "condition", "cause"), CASES["not askable"])
+def test_what_iam_cant_be_asked_about(action, resource, condition, cause):
+    askable, others = rights([allow(action, resource, Condition=condition)], KNOWN)
     assert (askable, [it.cause for it in others]) == ([], [cause])
 
 
@@ -57,60 +77,19 @@ def test_a_condition_whose_key_is_known_can_be_asked_about():
     assert rights([statement], KNOWN) == ([("s3:A", "*")], [])
 
 
-@pytest.mark.parametrize(
-    ("said", "cause"),
-    [
-        (None, "not_seen"),
-        (decision(allowed=True, untold={"aws:sourceip"}), None),
-        (decision(), "not_granted"),
-        (decision(denied=True, untold={"aws:sourceip"}), "denied"),
-        (decision(denied=True, organization=True, boundary=True), "organization"),
-        (decision(denied=True, boundary=True), "boundary"),
-        (decision(untold={"aws:sourceip"}), "condition"),
-        (decision(untold={"s3:prefix"}), "not_granted"),
-    ],
-)
-def test_what_a_decision_means(said, cause):
+@pytest.mark.parametrize(("answer", "cause"), CASES["decisions"])
+def test_what_a_decision_means(answer, cause):
     """s3:prefix is compared by another statement of the set; any other key may be that of a
     statement that allows it.
     """
+    said = None if answer is None else decision(**answer)
     found = gap(("s3:A", "*"), said, [allow("s3:B", Condition={"StringLike": {"s3:prefix": "x"}})])
     assert (found and found.cause) == cause
 
 
-@pytest.mark.parametrize(
-    ("inline", "is_more"),
-    [
-        (allow("s3:GetObject", "arn:aws:s3:::shared-1/*"), False),
-        (allow("S3:getobject", "arn:aws:s3:::shared-*"), False),
-        (allow("s3:Get*", "arn:aws:s3:::shared-1"), False),
-        (allow("s3:*", "arn:aws:s3:::shared-1"), True),
-        (allow("s3:GetObject", "*"), True),
-        (allow("ec2:StartInstances", "i-1"), True),  # the set's own has a condition
-        (
-            allow("ec2:StartInstances", "i-1", Condition={"Bool": {"aws:SecureTransport": "true"}}),
-            False,
-        ),
-        (
-            allow(
-                "ec2:StartInstances", "i-1", Condition={"Bool": {"aws:SecureTransport": "false"}}
-            ),
-            True,
-        ),
-        (
-            allow("s3:GetObject", "arn:aws:s3:::shared-1", Condition={"Bool": {"a:b": "true"}}),
-            False,
-        ),
-        (allow("sns:A", "arn:chosen/x"), False),  # a parameter of the set
-        (allow("sns:A", "arn:chosen/${aws:userid}/x"), True),
-        (allow("sns:A", "arn:*/x"), True),
-        (allow("sqs:*", "a?c"), True),  # the set's pattern has one letter there, and this one any
-        (allow("iam:SimulatePrincipalPolicy", ROLE.text), False),
-        (allow("iam:SimulatePrincipalPolicy", "*"), True),
-        ({**allow("s3:*"), "Effect": "Deny"}, False),
-    ],
-)
-def test_beyond(inline, is_more):
+@pytest.mark.parametrize(("action", "resource", "condition", "is_more"), CASES["beyond"])
+def test_what_a_role_has_beyond_its_set(action, resource, condition, is_more):
+    inline = allow(action, resource, **({"Condition": condition} if condition else {}))
     asked = [
         allow("s3:Get*", "arn:aws:s3:::shared-*"),
         allow("ec2:StartInstances", "*", Condition={"Bool": {"aws:SecureTransport": "true"}}),
@@ -119,6 +98,8 @@ def test_beyond(inline, is_more):
     ]
     more = [Beyond("p", inline["Action"], inline["Resource"])] if is_more else []
     assert beyond(RolePolicies({"p": {"Statement": inline}}, ()), asked, (), ROLE) == more
+    denied = {"Statement": inline | {"Effect": "Deny"}}
+    assert beyond(RolePolicies({"p": denied}, ()), asked, (), ROLE) == []
 
 
 @pytest.mark.parametrize(

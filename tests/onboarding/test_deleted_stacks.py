@@ -3,21 +3,21 @@
 from contextlib import closing
 from uuid import UUID
 
+import pytest
 from flask import Flask
 
 from app.clock import now
 from app.store.models import Connection
 from tests.attacks.evidence import on_sqlite
-from tests.conftest import publish_templates
 from tests.support.cast import Customer, World, path_of, root_client
 
 
 @on_sqlite
+@pytest.mark.usefixtures("published")
 def test_a_deleted_stack_is_noticed_by_its_role(app: Flask, world: World):
     """No session was made before, so AWS is asked, and refuses: the connection is due, and the
     worker does the rest.
     """
-    publish_templates(app)
     tenant, customer = world.tenant(), Customer(world.aws)
     kit = world.kit(tenant)
     made = world.connect(tenant, customer.launch(kit["launch_stack_url"]))

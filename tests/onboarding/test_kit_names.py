@@ -5,23 +5,15 @@ name already.
 from contextlib import closing
 from urllib.parse import parse_qsl, urlsplit
 
-import pytest
+from flask import Flask
 
 from tests.attacks.evidence import on_sqlite
+from tests.onboarding.conftest import Shop
 from tests.onboarding.test_set_versions import connections_of, kit_of, launched, moved
 from tests.support.cast import Customer, World, path_of, root_client
 from tests.support.shells import run_as
-from tests.support.versions import READS, WRITES, Vendor
 
 pytestmark = on_sqlite  # nothing here depends on the database
-
-
-@pytest.fixture
-def seller(aws, vendor, config, tmp_path) -> Vendor:
-    made = Vendor(aws, config.database_url, vendor, tmp_path)
-    made.write(made.reads, 1, READS)
-    made.write(made.writes, 1, READS, WRITES, access="write")
-    return made
 
 
 def base_of(tenant) -> str:
@@ -33,22 +25,40 @@ def policy_of(world: World, customer: Customer, name: str):
         return iam.get_role_policy(RoleName=name, PolicyName="permissions")["PolicyDocument"]
 
 
+def link_of(world: World, tenant) -> str:
+    """The path of a new onboarding link."""
+    link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
+    return urlsplit(link["url"]).path
+
+
+def left_over(app: Flask, path: str, name: str) -> bool:
+    """Whether the farewell names the stack, if it was launched through this link."""
+    return f"<code>{name}</code>" in app.test_client().get(path).text
+
+
+def each_key_opens_its_own(world: World, connections: dict[str, dict]) -> None:
+    """A key for one permission set issues for the role of that set alone."""
+    for name in connections:
+        narrow = world.key("credentials:issue", permission_sets=[name])
+        for other, connection in connections.items():
+            answer = narrow.raw("POST", path_of(connection, "/credentials"))
+            assert answer.status_code == (200 if other == name else 403), answer.text
+
+
 def test_another_default_set_leaves_the_role_alone_that_the_earlier_one_has(
-    seller: Vendor, customer: Customer
+    shop: Shop, customer: Customer
 ):
     """As sh connect.sh, the script of the new default set would put its rights into the role of
-    the earlier one.
+    the earlier one. By its account, too, no role of one set is connected as that of another.
     """
-    reads, writes = seller.reads, seller.writes
-    with seller.release() as (world, app):
-        tenant = world.tenant()
-        first = launched(world, app, customer, tenant, reads)
-        base = base_of(tenant)
-        assert first["role_arn"].endswith(f":role/{base}")
-        before = policy_of(world, customer, base)
-    with seller.release(default=writes) as (world, _):
-        kit = kit_of(world, tenant, writes)
-        own = f"{base}-{writes}"
+    reads, writes, world = shop.reads, shop.writes, shop.world
+    tenant = world.tenant()
+    first = launched(world, shop.app, customer, tenant, reads)
+    base, earlier = base_of(tenant), link_of(world, tenant)
+    assert first["role_arn"].endswith(f":role/{base}")
+    before = policy_of(world, customer, base)
+    with shop.seller.release(default=writes, publish=False) as (world, app):
+        own, kit = f"{base}-{writes}", kit_of(world, tenant, writes)
         assert (kit["role_name"], kit["stack_name"]) == (own, own)
         whole = dict(parse_qsl(urlsplit(kit["organization_launch_url"]).fragment.partition("?")[2]))
         assert whole["stackName"] == f"{own}-organization"
@@ -56,12 +66,23 @@ def test_another_default_set_leaves_the_role_alone_that_the_earlier_one_has(
         done = run_as(world.aws, customer.account, kit["aws_cli"])
         assert (done.returncode, done.stdout.strip().rpartition("/")[2]) == (0, own), done.stderr
         assert policy_of(world, customer, base) == before
-        body = {"role_arn": done.stdout.strip(), "permission_set": writes}
-        second = world.admin("POST", f"/v1/tenants/{tenant['id']}/connections", body, expect=201)
-        for name, opened, other in ((reads, first, second), (writes, second, first)):
-            narrow = world.key("credentials:issue", permission_sets=[name])
-            narrow("POST", path_of(opened, "/credentials"))
-            narrow.refused("POST", path_of(other, "/credentials"), expect=403, code="forbidden")
+        link, pasted = link_of(world, tenant), {"role_arn": customer.account}
+        sent = app.test_client().post(f"{link}/connections", data=pasted)
+        assert sent.status_code == 303, sent.text
+        roles = {row["role_arn"]: row for row in connections_of(world, tenant)}
+        second = roles[done.stdout.strip()]
+        world.admin("POST", path_of(second, "/approve"), {})
+        second = world.admin("POST", path_of(second, "/verify"))
+        assert (second["permission_set"], second["status"]) == (writes, "verified")
+        assert roles[first["role_arn"]]["permission_set"] == reads
+        each_key_opens_its_own(world, {reads: first, writes: second})
+        asked = ((tenant, {}, writes), (world.tenant(), {"permission_set": reads}, reads))
+        for owner, body, name in asked:
+            path = f"/v1/tenants/{owner['id']}/connections"
+            body |= {"account_id": Customer(world.aws).account}
+            search = world.admin("POST", path, body, expect=201)
+            role = f"/{kit_of(world, owner, name)['role_name']}"
+            assert (search["permission_set"], search["role_arn"].endswith(role)) == (name, True)
         again = kit_of(world, tenant, reads)
         assert again["role_name"] == f"{base}-{reads}", "for another account"
         assert f"filteringText={base}&" in f"{again['update']['stack']['console_url']}&", (
@@ -72,76 +93,39 @@ def test_another_default_set_leaves_the_role_alone_that_the_earlier_one_has(
         )
         world.admin("DELETE", path_of(first), expect=204)
         assert kit_of(world, tenant, writes)["role_name"] == own, "the role is still in the account"
+        world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
+        assert (left_over(app, link, own), left_over(app, earlier, base)) == (True, True)
 
 
 def test_a_role_that_moved_keeps_its_name_and_its_earlier_set_makes_others(
-    seller: Vendor, customer: Customer
+    shop: Shop, customer: Customer
 ):
-    reads, writes = seller.reads, seller.writes
-    with seller.release() as (world, app):
-        tenant = world.tenant()
-        made = launched(world, app, customer, tenant, reads)
-        world.admin("PATCH", path_of(made), {"permission_set": writes})
-        assert kit_of(world, tenant, reads)["role_name"] == base_of(tenant), "it has not moved yet"
-        moved(world, app, customer, tenant, writes)
-        [after] = connections_of(world, tenant)
-        assert (after["permission_set"], after["role_arn"]) == (writes, made["role_arn"])
-        own = f"{base_of(tenant)}-{reads}"
-        assert kit_of(world, tenant, reads)["role_name"] == own
-        link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
-        world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
-        gone = app.test_client().get(urlsplit(link["url"]).path).text
-        assert f"<code>{own}</code>" in gone, "what its stack would be called, if it was launched"
+    reads, writes, world = shop.reads, shop.writes, shop.world
+    tenant = world.tenant()
+    made = launched(world, shop.app, customer, tenant, reads)
+    world.admin("PATCH", path_of(made), {"permission_set": writes})
+    assert kit_of(world, tenant, reads)["role_name"] == base_of(tenant), "it has not moved yet"
+    moved(world, shop.app, customer, tenant, writes)
+    [after] = connections_of(world, tenant)
+    assert (after["permission_set"], after["role_arn"]) == (writes, made["role_arn"])
+    own, link = f"{base_of(tenant)}-{reads}", link_of(world, tenant)
+    assert kit_of(world, tenant, reads)["role_name"] == own
+    world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
+    assert left_over(shop.app, link, own)
 
 
-def test_a_role_is_searched_for_under_the_kits_name(seller: Vendor, customer: Customer):
-    """By its account, over the API and on the page: never is the role of one set connected as
-    that of another.
-    """
-    with seller.release() as (world, app):
-        tenant = world.tenant()
-        first = launched(world, app, customer, tenant, seller.reads)
-        earlier = world.admin(
-            "POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201
-        )
-    with seller.release(default=seller.writes) as (world, app):
-        own = kit_of(world, tenant, seller.writes)["role_name"]
-        elsewhere = Customer(world.aws)
-        body = {"account_id": elsewhere.account}
-        made = world.admin("POST", f"/v1/tenants/{tenant['id']}/connections", body, expect=201)
-        assert (made["permission_set"], made["role_arn"].rpartition("/")[2]) == (seller.writes, own)
-        link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
-        path = f"{urlsplit(link['url']).path}/connections"
-        done = app.test_client().post(path, data={"role_arn": customer.account})
-        assert done.status_code == 303, done.text
-        names = {one["role_arn"]: one["permission_set"] for one in connections_of(world, tenant)}
-        assert names[f"arn:aws:iam::{customer.account}:role/{own}"] == seller.writes
-        assert names[first["role_arn"]] == seller.reads
-        world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
-        for made_with, name in ((link, own), (earlier, base_of(tenant))):
-            gone = app.test_client().get(urlsplit(made_with["url"]).path).text
-            assert f"<code>{name}</code>" in gone, "what is left over"
-
-
-def test_other_tenants_and_other_names_change_nothing(seller: Vendor, customer: Customer):
-    with seller.release() as (world, app):
-        tenant, other = world.tenant(), world.tenant()
-        kit = kit_of(world, tenant, seller.writes)
-        for name in (f"{base_of(tenant)}-eu", base_of(other)):
-            role_arn = customer.role(name, kit["trust_policy"])
-            body = {"role_arn": role_arn, "permission_set": seller.writes}
-            world.admin("POST", f"/v1/tenants/{tenant['id']}/connections", body, expect=201)
-        for one in (tenant, other):
-            assert kit_of(world, one, seller.reads)["role_name"] == base_of(one)
-        world.connect(
-            other,
-            customer.role(
-                f"{base_of(tenant)}-us", kit_of(world, other, seller.reads)["trust_policy"]
-            ),
-        )
-        link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
-        world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
-        assert (
-            f"<code>{base_of(tenant)}</code>"
-            in app.test_client().get(urlsplit(link["url"]).path).text
-        )
+def test_other_tenants_and_other_names_change_nothing(shop: Shop, customer: Customer):
+    world = shop.world
+    tenant, other = world.tenant(), world.tenant()
+    kit = kit_of(world, tenant, shop.writes)
+    for name in (f"{base_of(tenant)}-eu", base_of(other)):
+        role_arn = customer.role(name, kit["trust_policy"])
+        body = {"role_arn": role_arn, "permission_set": shop.writes}
+        world.admin("POST", f"/v1/tenants/{tenant['id']}/connections", body, expect=201)
+    for each in (tenant, other):
+        assert kit_of(world, each, shop.reads)["role_name"] == base_of(each)
+    trust = kit_of(world, other, shop.reads)["trust_policy"]
+    world.connect(other, customer.role(f"{base_of(tenant)}-us", trust))
+    link = link_of(world, tenant)
+    world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
+    assert left_over(shop.app, link, base_of(tenant))

@@ -4,28 +4,31 @@ role stays the same.
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from subprocess import CompletedProcess
+from typing import Any
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from flask import Flask
 
 from tests.attacks.evidence import on_sqlite
-from tests.conftest import publish_templates
 from tests.onboarding.test_organization import organisation_of
+from tests.onboarding.test_set_versions import update_stack
 from tests.support.cast import Customer, World, root_client
 from tests.support.shells import run_as
 
-pytestmark = on_sqlite  # nothing here depends on the database
+# Nothing here depends on the database
+pytestmark = [on_sqlite, pytest.mark.usefixtures("published")]
 
 BOUNDARY = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
 ALLOWED, DENIED = "allowed", "AccessDenied"
-LIMITS = ("AccessUntil", "RevokeSessionsBefore", "PermissionsBoundaryArn")
+ENDS, REVOKES = "access-until", "AWSRevokeOlderSessions"
+POLICIES = {"permissions", "read-itself"}
+CREDENTIALS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
 
 
 def stamp(**later: int) -> str:
@@ -41,64 +44,58 @@ class Access:
         self.world, self.customer, self.aws = world, customer, world.aws
         self.tenant = world.tenant()
         self.kit = world.kit(self.tenant)
+        self.name = self.kit["role_name"]
+        self.role_arn = f"arn:aws:iam::{customer.account}:role/{self.name}"
+        self.clients: dict[tuple[str, tuple[str, str, str]], Any] = {}
 
     def launch(self, **limits: str) -> None:
-        self.role_arn = self.customer.launch(self.kit["launch_stack_url"], **limits)
+        self.customer.launch(self.kit["launch_stack_url"], **limits)
 
     def update(self, **limits: str) -> None:
         """Of the stack: what is not given stays as it is."""
-        given = [{"ParameterKey": name, "ParameterValue": value} for name, value in limits.items()]
-        with closing(
-            root_client(self.aws, "cloudformation", self.customer.account)
-        ) as cloudformation:
-            [stack] = cloudformation.describe_stacks(StackName=self.kit["stack_name"])["Stacks"]
-            kept = {it["ParameterKey"] for it in stack["Parameters"]} - limits.keys()
-            given += [{"ParameterKey": name, "UsePreviousValue": True} for name in sorted(kept)]
-            cloudformation.update_stack(
-                StackName=self.kit["stack_name"],
-                UsePreviousTemplate=True,
-                Parameters=given,
-                Capabilities=["CAPABILITY_NAMED_IAM"],
-            )
+        update_stack(self.world, self.customer, self.kit["stack_name"], **limits)
+
+    def iam(self):
+        return closing(root_client(self.aws, "iam", self.customer.account))
 
     def role(self) -> dict:
-        with closing(root_client(self.aws, "iam", self.customer.account)) as iam:
-            return iam.get_role(RoleName=self.kit["role_name"])["Role"]
+        with self.iam() as iam:
+            return iam.get_role(RoleName=self.name)["Role"]
 
-    def policies(self) -> list[str]:
-        with closing(root_client(self.aws, "iam", self.customer.account)) as iam:
-            return iam.list_role_policies(RoleName=self.kit["role_name"])["PolicyNames"]
+    def policies(self) -> set[str]:
+        with self.iam() as iam:
+            return {*iam.list_role_policies(RoleName=self.name)["PolicyNames"]}
 
-    def assume(self) -> dict[str, str]:
+    def trust(self) -> dict:
+        [statement] = self.role()["AssumeRolePolicyDocument"]["Statement"]
+        return statement["Condition"]
+
+    def assume(self) -> tuple[str, str, str]:
         broker = self.aws.open_session(self.aws.broker_arn, "tests")
-        keys = {
-            "aws_access_key_id": broker.access_key_id,
-            "aws_secret_access_key": broker.secret_access_key,
-            "aws_session_token": broker.token,
-        }
-        with closing(self._client("sts", keys)) as sts:
-            made = sts.assume_role(
-                RoleArn=self.role_arn, RoleSessionName="tests", ExternalId=self.kit["external_id"]
-            )["Credentials"]
-        return {
-            "aws_access_key_id": made["AccessKeyId"],
-            "aws_secret_access_key": made["SecretAccessKey"],
-            "aws_session_token": made["SessionToken"],
-        }
+        keys = (broker.access_key_id, broker.secret_access_key, broker.token)
+        made = self._client("sts", keys).assume_role(
+            RoleArn=self.role_arn, RoleSessionName="tests", ExternalId=self.kit["external_id"]
+        )["Credentials"]
+        return made["AccessKeyId"], made["SecretAccessKey"], made["SessionToken"]
 
-    def _client(self, service: str, keys: dict[str, str]):
-        return boto3.client(service, region_name="us-east-1", endpoint_url=self.aws.url, **keys)
+    def _client(self, service: str, keys: tuple[str, str, str]):
+        """Kept, as each takes long to make."""
+        if (service, keys) not in self.clients:
+            self.clients[service, keys] = boto3.client(
+                service,
+                "us-east-1",
+                endpoint_url=self.aws.url,
+                **dict(zip(CREDENTIALS, keys, strict=True)),
+            )
+        return self.clients[service, keys]
 
     def new_session(self) -> str:
         return outcome(self.assume)
 
-    def work(self, session: dict[str, str]) -> tuple[str, str]:
+    def work(self, session: tuple[str, str, str]) -> tuple[str, str]:
         """Whether the session may list buckets, and describe instances."""
-        with (
-            closing(self._client("s3", session)) as s3,
-            closing(self._client("ec2", session)) as ec2,
-        ):
-            return outcome(s3.list_buckets), outcome(ec2.describe_instances)
+        s3, ec2 = (self._client(service, session) for service in ("s3", "ec2"))
+        return outcome(s3.list_buckets), outcome(ec2.describe_instances)
 
 
 def outcome(call) -> str:
@@ -111,12 +108,23 @@ def outcome(call) -> str:
 
 
 @pytest.fixture
-def access(app: Flask, world: World, customer: Customer) -> Access:
-    publish_templates(app)
-    return Access(world, customer)
+def access(world: World, customer: Customer) -> Iterator[Access]:
+    role = Access(world, customer)
+    yield role
+    for client in role.clients.values():
+        client.close()
 
 
-def test_the_stacks_limits_end_narrow_and_come_off_and_the_role_stays_the_same(access: Access):
+@pytest.fixture
+def shell(access: Access) -> Callable[..., CompletedProcess[str]]:
+    """Runs a script in the customer's account."""
+    return partial(run_as, access.aws, access.customer.account)
+
+
+def test_the_stacks_limits_end_narrow_and_come_off_and_the_role_stays_the_same(
+    access: Access, shell
+):
+    """Live sessions end too. The kit's update keeps the limits of the stack."""
     access.launch(PermissionsBoundaryArn=BOUNDARY)
     made, session = access.role(), access.assume()
     assert made["PermissionsBoundary"]["PermissionsBoundaryArn"] == BOUNDARY
@@ -124,9 +132,7 @@ def test_the_stacks_limits_end_narrow_and_come_off_and_the_role_stays_the_same(a
     access.update(PermissionsBoundaryArn="", AccessUntil=stamp(minutes=30))
     assert (access.new_session(), access.work(session)) == (ALLOWED, (ALLOWED, ALLOWED))
     with access.aws.later(minutes=31):
-        assert (access.new_session(), access.work(session)) == (DENIED, (DENIED, DENIED)), (
-            "live ones end too"
-        )
+        assert (access.new_session(), access.work(session)) == (DENIED, (DENIED, DENIED))
         access.update(AccessUntil=stamp(hours=10))
         assert (access.new_session(), access.work(session)) == (ALLOWED, (ALLOWED, ALLOWED))
         access.update(AccessUntil="", RevokeSessionsBefore=stamp(minutes=10))
@@ -137,89 +143,54 @@ def test_the_stacks_limits_end_narrow_and_come_off_and_the_role_stays_the_same(a
         made["RoleId"],
         made["AssumeRolePolicyDocument"],
     )
-    assert access.policies() == ["permissions", "read-itself", "AWSRevokeOlderSessions"]
+    assert access.policies() == POLICIES | {REVOKES}
+    until = "2099-12-31T00:00:00Z"
+    access.update(AccessUntil=until, PermissionsBoundaryArn=BOUNDARY)
+    path = f"/v1/tenants/{access.tenant['id']}/external-id/rotation"
+    access.world.admin("POST", path, {"reason": "x"}, expect=201)
+    done = shell(access.world.kit(access.tenant)["update"]["stack"]["aws_cli"])
+    assert done.returncode == 0, done.stderr
+    assert len(access.trust()["StringEquals"]["sts:ExternalId"]) == 2, "the update took place"
+    assert access.trust()["DateLessThan"] == {"aws:CurrentTime": until}
+    assert access.policies() == POLICIES | {REVOKES, ENDS}
+    assert access.role()["PermissionsBoundary"]["PermissionsBoundaryArn"] == BOUNDARY
 
 
 # --- a whole organisation ---
 
 
 def test_an_organisations_accounts_get_the_limits_and_each_its_own_boundary(app, aws):
-    publish_templates(app)
+    ends = "2099-12-31T00:00:00Z"
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": {"Effect": "Allow", "Action": "s3:*", "Resource": "*"},
+    }
     with organisation_of(app, aws) as made:
         other = Customer(aws).account
         made.has(other)
         for account in (made.account, other):
             with closing(root_client(aws, "iam", account)) as iam:
-                document = {
-                    "Version": "2012-10-17",
-                    "Statement": {"Effect": "Allow", "Action": "s3:*", "Resource": "*"},
-                }
                 iam.create_policy(
-                    PolicyName="Boundary", Path="/team/", PolicyDocument=json.dumps(document)
+                    PolicyName="Boundary", Path="/team/", PolicyDocument=json.dumps(policy)
                 )
-        kit = made.world.kit(made.tenant)
+        name = made.world.kit(made.tenant)["role_name"]
         made.launch(
-            AccessUntil="2099-12-31T00:00:00Z",
+            AccessUntil=ends,
             RevokeSessionsBefore="2020-01-01T00:00:00Z",
             PermissionsBoundaryArn=f"arn:aws:iam::{made.account}:policy/team/Boundary",
         )
         for account in (made.account, other):
             with closing(root_client(aws, "iam", account)) as iam:
-                role = iam.get_role(RoleName=kit["role_name"])["Role"]
-                names = iam.list_role_policies(RoleName=kit["role_name"])["PolicyNames"]
-                denials = [
-                    iam.get_role_policy(RoleName=kit["role_name"], PolicyName=name)[
-                        "PolicyDocument"
-                    ]["Statement"]
-                    for name in ("access-until", "AWSRevokeOlderSessions")
-                ]
+                role = iam.get_role(RoleName=name)["Role"]
+                policies = iam.list_role_policies(RoleName=name)["PolicyNames"]
             [statement] = role["AssumeRolePolicyDocument"]["Statement"]
-            assert statement["Condition"]["DateLessThan"] == {
-                "aws:CurrentTime": "2099-12-31T00:00:00Z"
-            }
-            assert role["PermissionsBoundary"]["PermissionsBoundaryArn"].endswith(
-                f"{account}:policy/team/Boundary"
-            )
-            assert set(names) == {
-                "permissions",
-                "read-itself",
-                "access-until",
-                "AWSRevokeOlderSessions",
-            }
-            assert denials == [
-                [{"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": condition}]
-                for condition in (
-                    {"DateGreaterThanEquals": {"aws:CurrentTime": "2099-12-31T00:00:00Z"}},
-                    {"DateLessThan": {"aws:TokenIssueTime": "2020-01-01T00:00:00Z"}},
-                )
-            ]
+            assert statement["Condition"]["DateLessThan"] == {"aws:CurrentTime": ends}
+            boundary = role["PermissionsBoundary"]["PermissionsBoundaryArn"]
+            assert boundary.endswith(f"{account}:policy/team/Boundary")
+            assert {*policies} == POLICIES | {ENDS, REVOKES}
 
 
 # --- the commands of the kit ---
-
-
-@pytest.fixture
-def shell(access: Access) -> Callable[..., CompletedProcess[str]]:
-    """Runs a script in the customer's account."""
-    return partial(run_as, access.aws, access.customer.account)
-
-
-def test_the_kits_update_keeps_the_limits_of_the_stack(access: Access, shell):
-    access.launch(AccessUntil="2099-12-31T00:00:00Z", PermissionsBoundaryArn=BOUNDARY)
-    access.world.admin(
-        "POST",
-        f"/v1/tenants/{access.tenant['id']}/external-id/rotation",
-        {"reason": "x"},
-        expect=201,
-    )
-    done = shell(access.world.kit(access.tenant)["update"]["stack"]["aws_cli"])
-    assert done.returncode == 0, done.stderr
-    [statement] = access.role()["AssumeRolePolicyDocument"]["Statement"]
-    # The update took place
-    assert len(statement["Condition"]["StringEquals"]["sts:ExternalId"]) == 2
-    assert statement["Condition"]["DateLessThan"] == {"aws:CurrentTime": "2099-12-31T00:00:00Z"}
-    assert "access-until" in access.policies()
-    assert access.role()["PermissionsBoundary"]["PermissionsBoundaryArn"] == BOUNDARY
 
 
 def test_the_kits_update_brings_a_stack_of_an_earlier_template_to_this_one(access: Access, shell):
@@ -228,9 +199,8 @@ def test_the_kits_update_brings_a_stack_of_an_earlier_template_to_this_one(acces
     """
     trust = copy.deepcopy(access.kit["trust_policy"])
     trust["Statement"][0]["Action"] = ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"]
-    with closing(
-        root_client(access.aws, "cloudformation", access.customer.account)
-    ) as cloudformation:
+    account = access.customer.account
+    with closing(root_client(access.aws, "cloudformation", account)) as cloudformation:
         role = {
             "Type": "AWS::IAM::Role",
             "Properties": {"RoleName": {"Ref": "RoleName"}, "AssumeRolePolicyDocument": trust},
@@ -240,67 +210,54 @@ def test_the_kits_update_brings_a_stack_of_an_earlier_template_to_this_one(acces
             TemplateBody=json.dumps(
                 {"Parameters": {"RoleName": {"Type": "String"}}, "Resources": {"Role": role}}
             ),
-            Parameters=[{"ParameterKey": "RoleName", "ParameterValue": access.kit["role_name"]}],
+            Parameters=[{"ParameterKey": "RoleName", "ParameterValue": access.name}],
             Capabilities=["CAPABILITY_NAMED_IAM"],
         )
     made = access.role()
     done = shell(access.kit["update"]["stack"]["aws_cli"])
     assert done.returncode == 0, done.stderr
-    assert (access.role()["RoleId"], access.policies()) == (
-        made["RoleId"],
-        ["permissions", "read-itself"],
-    )
+    assert (access.role()["RoleId"], access.policies()) == (made["RoleId"], POLICIES)
     assert access.role()["AssumeRolePolicyDocument"] == access.kit["trust_policy"]
 
 
 def test_the_script_limits_a_role_and_keeps_its_limits_until_they_are_taken_away(
     access: Access, shell
 ):
-    def run(**limits: str) -> None:
+    def run(**limits: str) -> dict:
         done = shell(access.kit["aws_cli"], **limits)
-        assert done.returncode == 0, done.stderr
-        access.role_arn = done.stdout.strip()
+        assert (done.returncode, done.stdout.strip()) == (0, access.role_arn), done.stderr
+        return access.role()
 
-    run()
-    made, session = access.role(), access.assume()
-    assert access.work(session) == (ALLOWED, ALLOWED)
+    made, session = run(), access.assume()
     with access.aws.later(minutes=20):
-        run(
-            RevokeSessionsBefore=stamp(minutes=10),
-            PermissionsBoundaryArn=BOUNDARY,
-            AccessUntil=stamp(minutes=30),
-        )
+        until = stamp(minutes=30)
+        limits = {"RevokeSessionsBefore": stamp(minutes=10), "PermissionsBoundaryArn": BOUNDARY}
+        limited = run(AccessUntil=until, **limits)
+        assert access.trust()["DateLessThan"] == {"aws:CurrentTime": until}
         assert access.work(session) == (DENIED, DENIED)
-        session, limited = access.assume(), access.role()
+        session = access.assume()
         assert access.work(session) == (ALLOWED, DENIED)
-        run()
-        assert access.role() == limited
-        assert set(access.policies()) == {
-            "permissions",
-            "read-itself",
-            "access-until",
-            "AWSRevokeOlderSessions",
-        }
+        assert run() == limited
+        assert access.policies() == POLICIES | {ENDS, REVOKES}
     with access.aws.later(minutes=51):
         assert (access.new_session(), access.work(session)) == (DENIED, (DENIED, DENIED))
-        run(AccessUntil="", PermissionsBoundaryArn="arn:aws:iam::aws:policy/ReadOnlyAccess")
+        after = run(AccessUntil="", PermissionsBoundaryArn="arn:aws:iam::aws:policy/ReadOnlyAccess")
         assert access.work(access.assume()) == (ALLOWED, ALLOWED)
-    after = access.role()
     assert (after["RoleId"], after["AssumeRolePolicyDocument"]) == (
         made["RoleId"],
         access.kit["trust_policy"],
     )
-    assert "access-until" not in access.policies()
+    assert access.policies() == POLICIES | {REVOKES}
 
 
 def test_the_script_makes_nothing_of_what_is_no_limit(access: Access, shell):
     for name, value in (
         ("AccessUntil", "tomorrow"),
         ("RevokeSessionsBefore", '"'),
-        (LIMITS[2], "x y"),
+        ("PermissionsBoundaryArn", "x y"),
     ):
         done = shell(access.kit["aws_cli"], **{name: value})
         assert (done.returncode, done.stdout) == (1, "")
         assert f"Set {name}: " in done.stderr
-    with closing(root_client(access.aws, "iam", access.customer.account)) as iam:
+    with access.iam() as iam:
         assert iam.list_roles()["Roles"] == []

@@ -53,7 +53,7 @@ def update_as_the_kit_says(organisation: Organisation) -> None:
 @pytest.mark.parametrize(
     ("organisation", "count"),
     [
-        ("sqlite", 5),
+        ("sqlite", 3),
         pytest.param("sqlite", 200, marks=pytest.mark.soak),
         pytest.param("postgresql", 200, marks=pytest.mark.soak),
     ],
