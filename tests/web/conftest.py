@@ -14,8 +14,10 @@ from flask import Flask
 from playwright.sync_api import Browser, BrowserContext, Page
 from werkzeug.serving import make_server
 
-from app.store.models import ConnectionStatus
-from tests.support.cast import World
+from app.store.database import SYSTEM
+from app.store.models import Connection, ConnectionStatus
+from tests.conftest import publish_templates
+from tests.support.cast import World, path_of
 from tests.support.rows import NO_ROLE, connection_rows
 
 _numbers = itertools.count(100_000_000_000)
@@ -51,6 +53,32 @@ class Visitor:
     def steps(self) -> list[str]:
         return [step["class"][0] for step in self.page().select(".steps li")]
 
+    def summary(self) -> str:
+        return text_of(self.page().find(id="summary"))
+
+    def connections(self) -> list[dict[str, Any]]:
+        """What the API lists, newest first."""
+        path = f"/v1/tenants/{self.tenant['id']}/connections"
+        return self.world.admin("GET", path)["items"]
+
+    def verify(self, connection: dict[str, Any]) -> dict[str, Any]:
+        return self.world.admin("POST", path_of(connection, "/verify"))
+
+    def change(self, connection: dict[str, Any], **changes: object) -> None:
+        """The row, by hand."""
+        with self.world.admin.app.extensions["deputy"].db.write(SYSTEM) as db:
+            row = db.get_one(Connection, UUID(connection["id"]))
+            for name, value in changes.items():
+                setattr(row, name, value)
+
+    def rotate(self, **body: object) -> None:
+        path = f"/v1/tenants/{self.tenant['id']}/external-id/rotation"
+        self.world.admin("POST", path, body or {"reason": "x"}, expect=201)
+
+
+def text_of(part: Any) -> str:
+    return " ".join(part.get_text(" ").split())
+
 
 @pytest.fixture
 def visitor(world: World) -> Visitor:
@@ -76,9 +104,16 @@ def served(app: Flask) -> Iterator[str]:
     server.server_close()
 
 
+@pytest.fixture(scope="session")
+def published(app: Flask) -> None:
+    """The templates of the shipped permission sets are in the bucket, and recorded."""
+    publish_templates(app)
+
+
 @pytest.fixture
-def url(visitor: Visitor) -> Iterator[str]:
-    """The visitor's page, served to browsers."""
+def url(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The visitor's page, served to browsers; it asks for its status ten times as often."""
+    monkeypatch.setattr("app.web.onboarding.pages._STATUS_SECONDS", {False: 0.3, True: 30})
     with served(visitor.world.admin.app) as base:
         yield f"{base}{visitor.path}"
 

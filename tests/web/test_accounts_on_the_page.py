@@ -22,20 +22,18 @@ def test_a_role_in_an_account_that_is_not_declared_is_refused_and_says_whom_to_a
         assert response.status_code == 422
         assert "ask Example Vendor to add it" in response.text
     assert world.calls_for(arn) == []
-    assert world.admin("GET", f"{path}/connections")["items"] == []
+    assert visitor.connections() == []
 
 
 def test_the_page_says_that_a_role_that_may_write_waits_for_the_vendor(world: World):
     visitor = visit(world, world.tenant(), permission_set=WRITES)
     visitor.paste(world.role(visitor.tenant))
-    [made] = world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections")["items"]
+    [made] = visitor.connections()
     assert (made["status"], made["awaiting_approval"]) == ("pending", True)
     assert visitor.steps() == ["done"] * 4 + ["now"]
     assert "the vendor must approve it" in visitor.page().get_text()
     visitor.raw(f"/connections/{made['id']}/verify", "POST")
-    assert world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections/{made['id']}")[
-        "awaiting_approval"
-    ]
+    assert visitor.connections()[0]["awaiting_approval"]
     world.admin("PATCH", path_of(made), {"permission_set": "inventory"})
     assert "because the role can then change data" not in visitor.page().get_text(), (
         "the other set only reads"

@@ -123,14 +123,3 @@ def test_the_documents_do_the_same(analyzer: Analyzer, shell):
         "arn:aws:iam::111122223333:role/DeputyBroker",
     )
     assert unique(analyzer.asked) == asks_for("deputy", role_arn, broker)
-
-
-@on_sqlite
-def test_a_wrong_parameter_would_be_noticed(
-    visitor: Visitor, customer: Customer, analyzer: Analyzer, shell
-):
-    kit = visitor.world.kit(visitor.tenant)
-    customer.role(kit["role_name"], kit["trust_policy"])
-    commands = visitor.page().select_one("#findings-commands").get_text()
-    assert shell("set -eu\n" + commands.replace('"eq"', '"equals"')).returncode != 0
-    assert "/archive-rule" not in [path for _, path, _ in analyzer.asked], "nothing is applied"

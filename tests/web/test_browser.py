@@ -53,11 +53,8 @@ BEYOND = """() => {
 
 
 def test_the_page_turns_green_by_itself(visitor: Visitor, url: str, browser_page: Page):
-    page, kit, customer = (
-        browser_page,
-        visitor.world.kit(visitor.tenant),
-        Customer(visitor.world.aws),
-    )
+    page, kit = browser_page, visitor.world.kit(visitor.tenant)
+    customer = Customer(visitor.world.aws)
     page.goto(url)
     page.evaluate("window.sameDocument = true")
     assert page.inner_text("#summary") == "Waiting for your stack."
@@ -65,9 +62,7 @@ def test_the_page_turns_green_by_itself(visitor: Visitor, url: str, browser_page
     made = visitor.world.connect(visitor.tenant, arn, status="insecure")
     page.wait_for_selector("#trust-should-be")
     customer.retrust(kit["role_name"], kit["trust_policy"])
-    visitor.world.admin(
-        "POST", f"/v1/tenants/{visitor.tenant['id']}/connections/{made['id']}/verify"
-    )
+    visitor.verify(made)
     page.wait_for_selector("text=Connected. There is nothing left to do.")
     assert page.evaluate("window.sameDocument")
 
@@ -88,20 +83,11 @@ def y_of(page: Page, selector: str) -> float:
 def test_on_a_phone_the_status_comes_first_once_there_is_anything_to_tell(
     visitor: Visitor, url: str, phone: Page
 ):
+    """On a page that is open it moves there. What is looked at does not jump, and what is being
+    typed goes on.
+    """
     phone.goto(url)
     assert y_of(phone, "#status") > y_of(phone, "#ways")
-    visitor.paste("123456789012")
-    phone.goto(url)
-    assert y_of(phone, "#status") < y_of(phone, "#asked")
-    box = phone.locator("#summary").bounding_box()
-    assert box["y"] + box["height"] < 844  # without scrolling
-
-
-def test_on_a_page_that_is_open_the_status_moves_to_its_place(
-    visitor: Visitor, url: str, phone: Page
-):
-    """What is looked at does not jump, and what is being typed goes on."""
-    phone.goto(url)
     phone.locator("#role-arn").scroll_into_view_if_needed()
     phone.locator("#role-arn").press_sequentially("arn:aws")
     before = phone.locator("#role-arn").bounding_box()
@@ -111,12 +97,14 @@ def test_on_a_page_that_is_open_the_status_moves_to_its_place(
     assert abs(phone.locator("#role-arn").bounding_box()["y"] - before["y"]) <= 1
     phone.keyboard.type(":iam")
     assert phone.input_value("#role-arn") == "arn:aws:iam"
+    phone.goto(url)
+    assert y_of(phone, "#status") < y_of(phone, "#asked")
+    box = phone.locator("#summary").bounding_box()
+    assert box["y"] + box["height"] < 844  # without scrolling
 
 
-def test_the_main_button_is_a_link_and_acts_like_one(url: str, browser_page: Page):
-    """Enter follows it. Space scrolls the page, as with every link: a button would be pressed by
-    it.
-    """
+def test_keys_act_on_the_main_button_as_on_a_link_and_on_the_tabs(url: str, browser_page: Page):
+    """Enter follows a link. Space scrolls the page: a button would be pressed by it."""
     browser_page.goto(url)
     launch = browser_page.locator("a.launch:visible")
     assert launch.get_attribute("role") is None
@@ -128,27 +116,6 @@ def test_the_main_button_is_a_link_and_acts_like_one(url: str, browser_page: Pag
     until(lambda: browser_page.evaluate("scrollY") > before)
     assert len(browser_page.context.pages) == 1
     assert browser_page.locator("input[type=radio][autocomplete]").count() == 0
-
-
-def test_a_search_is_removed_with_a_click(visitor: Visitor, url: str, browser_page: Page):
-    visitor.paste("123456789012")
-    browser_page.goto(url)
-    browser_page.get_by_role("button", name="Remove").click()
-    browser_page.wait_for_selector("text=Waiting for your stack.")
-    assert y_of(browser_page, "#status") > y_of(browser_page, "#ways")
-
-
-def test_a_page_that_is_open_turns_into_the_farewell(
-    visitor: Visitor, url: str, browser_page: Page
-):
-    page = browser_page.context.new_page()  # whose console may say that its link has ended
-    page.goto(url)
-    visitor.world.admin("DELETE", f"/v1/tenants/{visitor.tenant['id']}", expect=204)
-    page.wait_for_selector("text=This access has ended")
-
-
-def test_the_tabs_work_with_the_arrow_keys(url: str, browser_page: Page):
-    browser_page.goto(url)
     browser_page.focus("#way-stack")
     for shown in ("#terraform", "#aws-cli"):
         browser_page.keyboard.press("ArrowRight")
@@ -156,12 +123,24 @@ def test_the_tabs_work_with_the_arrow_keys(url: str, browser_page: Page):
     assert not browser_page.is_visible("#terraform")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_is_readable_and_fits_a_small_phone(
-    visitor: Visitor, url: str, browser_page: Page, scheme
+def test_a_search_is_removed_with_a_click_and_an_open_page_turns_into_the_farewell(
+    visitor: Visitor, url: str, browser_page: Page
 ):
-    browser_page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    visitor.paste("123456789012")
+    browser_page.goto(url)
+    browser_page.get_by_role("button", name="Remove").click()
+    browser_page.wait_for_selector("text=Waiting for your stack.")
+    assert y_of(browser_page, "#status") > y_of(browser_page, "#ways")
+    page = browser_page.context.new_page()  # whose console may say that its link has ended
+    browser_page.close()
+    page.goto(url)
+    visitor.world.admin("DELETE", f"/v1/tenants/{visitor.tenant['id']}", expect=204)
+    page.wait_for_selector("text=This access has ended")
 
+
+def test_the_page_is_readable_and_fits_a_small_phone(
+    visitor: Visitor, url: str, browser_page: Page
+):
     def look(way: str = "stack") -> None:
         for width in (320, 1280):
             browser_page.set_viewport_size({"width": width, "height": 600})
@@ -169,8 +148,10 @@ def test_the_page_is_readable_and_fits_a_small_phone(
             browser_page.evaluate(
                 "document.querySelectorAll('details').forEach((one) => (one.open = true))"
             )
-            assert browser_page.evaluate(FAINT) == []
             assert browser_page.evaluate(BEYOND) == [0, 0]
+            for scheme in ("light", "dark"):
+                browser_page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+                assert browser_page.evaluate(FAINT) == [], scheme
 
     for way in ("stack", "terraform", "cli", "organization"):
         look(way)
@@ -182,12 +163,7 @@ def test_the_page_is_readable_and_fits_a_small_phone(
     for status in set(ConnectionStatus) - {ConnectionStatus.DELETED}:
         many(visitor, status, 5)
     visitor.paste(f"arn:aws:iam::123456789012:role/deputy-{'long-name' * 6}")
-    visitor.world.admin(
-        "POST",
-        f"/v1/tenants/{visitor.tenant['id']}/external-id/rotation",
-        {"reason": "x"},
-        expect=201,
-    )
+    visitor.rotate()
     look()
 
 

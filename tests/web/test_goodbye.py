@@ -26,12 +26,6 @@ def later(monkeypatch: pytest.MonkeyPatch, **passed: int) -> None:
     monkeypatch.setattr("app.access.callers.now", lambda: now() + timedelta(**passed))
 
 
-def test_the_names_are_those_of_the_launch_links(visitor: Visitor):
-    kit = visitor.world.kit(visitor.tenant)
-    assert f"stackName={kit['stack_name']}&" in kit["launch_stack_url"]
-    assert f"stackName={kit['stack_name']}-organization&" in kit["organization_launch_url"]
-
-
 def test_nothing_can_be_done_through_an_offboarded_tenants_link(visitor: Visitor):
     made = visitor.world.connection(visitor.tenant)
     offboard(visitor)

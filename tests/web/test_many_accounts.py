@@ -103,7 +103,7 @@ def test_what_refreshes_by_itself_and_a_check_stay_where_the_visitor_is(visitor:
 
 @on_sqlite
 def test_what_is_no_place_in_the_list_is_its_beginning(visitor: Visitor):
-    many(visitor, count=30)
+    many(visitor, count=26)
     for what in ("", "/status"):
         beginning = visitor.raw(what).text
         for text in NO_PLACES:

@@ -36,7 +36,7 @@ def shown_and_recorded(world, statement) -> tuple[str, str]:
         customer.role(kit["role_name"], kit["trust_policy"] | {"Statement": [statement]})
     for _ in range(2):
         assert visitor.paste(customer.account).status_code == 303
-    (connection,) = world.admin("GET", f"/v1/tenants/{tenant['id']}/connections")["items"]
+    (connection,) = visitor.connections()
     page = visitor.raw().text
     events = [
         (event["action"], event["outcome"], event["details"])

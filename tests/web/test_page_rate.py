@@ -45,13 +45,12 @@ def link(world: World, tenant) -> str:
     return urlsplit(made["url"]).path
 
 
-def test_every_request_to_a_page_counts(world: World, app: Flask, rates: Rates):
+def test_every_request_to_a_page_counts(world: World, app: Flask, rates: Rates, monkeypatch):
+    monkeypatch.setattr(rates, "_page", Rate(PAGE._replace(amount=2), None))
     client = app.test_client()
     for method, what in RENDERING:
         path = link(world, world.tenant())
-        answers = [
-            client.open(path + what, method=method).status_code for _ in range(2 * PAGE.amount + 1)
-        ]
+        answers = [client.open(path + what, method=method).status_code for _ in range(5)]
         assert (429 not in answers[:-1], answers[-1]) == (True, 429), (method, what)
     for method, what in RENDERING:
         refused = client.open(path + what, method=method)

@@ -12,15 +12,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 from bs4 import BeautifulSoup
 
 from app.clock import now
 from app.factory import create_app
-from app.store.database import SYSTEM
-from app.store.models import Connection
 from app.store.models.states import ConnectionStatus, StackState
 from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Api, Customer, World, path_of, without_external_id
@@ -47,7 +44,7 @@ REPLACED = {
 }
 
 
-def text_of(part: BeautifulSoup) -> str:
+def lines_of(part: BeautifulSoup) -> str:
     """A line for each block. Policies, scripts and lists of regions have tests of their own."""
     for long in part.select("pre, select"):
         if "\n" in long.get_text().strip():
@@ -74,13 +71,6 @@ def connected(visitor: Visitor) -> dict:
     return visitor.world.connection(visitor.tenant)
 
 
-def change(visitor: Visitor, connection: dict, **changes: object) -> None:
-    with visitor.world.admin.app.extensions["deputy"].db.write(SYSTEM) as db:
-        row = db.get_one(Connection, UUID(connection["id"]))
-        for name, value in changes.items():
-            setattr(row, name, value)
-
-
 def entered(visitor: Visitor, *, account_alone: bool = False) -> dict:
     """A role that is absent, entered by its ARN or by its account."""
     customer, kit = Customer(visitor.world.aws), visitor.world.kit(visitor.tenant)
@@ -89,12 +79,7 @@ def entered(visitor: Visitor, *, account_alone: bool = False) -> dict:
         if account_alone
         else f"arn:aws:iam::{customer.account}:role/{kit['role_name']}"
     )
-    items = visitor.world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections")["items"]
-    return next(item for item in items if item["account_id"] == customer.account)
-
-
-def verify(visitor: Visitor, connection: dict) -> None:
-    visitor.world.admin("POST", path_of(connection, "/verify"))
+    return next(each for each in visitor.connections() if each["account_id"] == customer.account)
 
 
 def insecure(visitor: Visitor) -> None:
@@ -108,22 +93,22 @@ def loosened(visitor: Visitor) -> None:
     customer, kit = Customer(visitor.world.aws), visitor.world.kit(visitor.tenant)
     made = visitor.world.connection(visitor.tenant, customer)
     customer.retrust(kit["role_name"], without_external_id(kit["trust_policy"]))
-    verify(visitor, made)
+    visitor.verify(made)
 
 
 def loosened_and_unclear(visitor: Visitor) -> None:
     """The API points to `verification`, which the page does not have."""
     loosened(visitor)
-    [made] = visitor.world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections")["items"]
+    [made] = visitor.connections()
     visitor.world.aws.faults.add("throttle", role_arn=made["role_arn"])
-    verify(visitor, made)
+    visitor.verify(made)
 
 
 def removed(visitor: Visitor) -> None:
     customer, kit = Customer(visitor.world.aws), visitor.world.kit(visitor.tenant)
     made = visitor.world.connection(visitor.tenant, customer)
     customer.remove_role(kit["role_name"])
-    verify(visitor, made)
+    visitor.verify(made)
 
 
 def reading(visitor: Visitor, **other: object) -> None:
@@ -148,25 +133,25 @@ def suspended(visitor: Visitor) -> None:
 
 def ended(visitor: Visitor) -> None:
     until = now() - timedelta(minutes=5)
-    change(visitor, connected(visitor), status=ConnectionStatus.ENDED, access_until=until)
+    visitor.change(connected(visitor), status=ConnectionStatus.ENDED, access_until=until)
 
 
 def searched(visitor: Visitor) -> None:
-    verify(visitor, entered(visitor, account_alone=True))
+    visitor.verify(entered(visitor, account_alone=True))
 
 
 def search_over(visitor: Visitor) -> None:
     made = entered(visitor, account_alone=True)
-    verify(visitor, made)
-    change(visitor, made, due_at=None)
+    visitor.verify(made)
+    visitor.change(made, due_at=None)
 
 
 def many(visitor: Visitor) -> None:
     """One of each, the second insecure one with a mistake of its own."""
     for situation in (connected, suspended, ended, searched, insecure, loosened, removed):
         situation(visitor)
-    change(visitor, entered(visitor), stack=StackState.ROLLED_BACK)
-    change(visitor, entered(visitor), stack=StackState.DELETED)
+    visitor.change(entered(visitor), stack=StackState.ROLLED_BACK)
+    visitor.change(entered(visitor), stack=StackState.DELETED)
     entered(visitor)
     kit = visitor.world.kit(visitor.tenant)
     pattern = json.loads(json.dumps(kit["trust_policy"]).replace('"StringEquals"', '"StringLike"'))
@@ -175,14 +160,14 @@ def many(visitor: Visitor) -> None:
 
 
 def rotating(visitor: Visitor, *, complete: bool = False, emergency: bool = False) -> None:
-    world, path = visitor.world, f"/v1/tenants/{visitor.tenant['id']}/external-id/rotation"
     if not complete:
-        world.proven(visitor.tenant)
-    world.admin("POST", path, {"reason": "x", "emergency": emergency}, expect=201)
+        visitor.world.proven(visitor.tenant)
+    visitor.rotate(reason="x", emergency=emergency)
     if not emergency:
-        world.proven(visitor.tenant)
+        visitor.world.proven(visitor.tenant)
     if complete:
-        world.admin("POST", f"{path}/complete")
+        path = f"/v1/tenants/{visitor.tenant['id']}/external-id/rotation/complete"
+        visitor.world.admin("POST", path)
 
 
 def offboarded(visitor: Visitor) -> None:
@@ -207,8 +192,8 @@ SITUATIONS: dict[str, Callable[[Visitor], object]] = {
     "suspended": suspended,
     "removed": removed,
     "ended": ended,
-    "rolled-back": lambda v: change(v, entered(v), stack=StackState.ROLLED_BACK),
-    "stack-deleted": lambda v: change(v, connected(v), stack=StackState.DELETED),
+    "rolled-back": lambda v: v.change(entered(v), stack=StackState.ROLLED_BACK),
+    "stack-deleted": lambda v: v.change(connected(v), stack=StackState.DELETED),
     "many": many,
     "rotation-open": rotating,
     "rotation-emergency": lambda v: rotating(v, emergency=True),
@@ -217,7 +202,7 @@ SITUATIONS: dict[str, Callable[[Visitor], object]] = {
 
 
 def compare(name: str, part: BeautifulSoup) -> None:
-    text, stored = text_of(part), STORED / f"{name}.txt"
+    text, stored = lines_of(part), STORED / f"{name}.txt"
     if not stored.exists():
         stored.write_text(text, encoding="utf-8")
         pytest.fail(f"{stored.name} was not there: it is written now, and is to be read")

@@ -2,58 +2,31 @@
 that is there.
 """
 
-from uuid import UUID
-
 import pytest
-from bs4 import BeautifulSoup
 
-from app.store.database import SYSTEM
-from app.store.models import Connection
 from app.store.models.states import StackState
 from tests.attacks.evidence import on_sqlite
-from tests.support.cast import Customer, path_of, without_external_id
-from tests.web.conftest import Visitor
+from tests.support.cast import Customer, without_external_id
+from tests.web.conftest import Visitor, text_of
 
 pytestmark = on_sqlite  # nothing here depends on the database
 
 
-def text_of(found: BeautifulSoup) -> str:
-    return " ".join(found.get_text(" ").split())
-
-
-def pasted(visitor: Visitor, customer: Customer) -> dict[str, object]:
-    kit = visitor.world.kit(visitor.tenant)
-    visitor.paste(f"arn:aws:iam::{customer.account}:role/{kit['role_name']}")
-    [made, *_] = visitor.world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections")[
-        "items"
-    ]
-    return made
-
-
-def say(visitor: Visitor, connection: dict[str, object], stack: StackState) -> None:
-    """As its message does; see tests/onboarding/test_registrations.py."""
-    with visitor.world.admin.app.extensions["deputy"].db.write(SYSTEM) as db:
-        db.get(Connection, UUID(str(connection["id"]))).stack = stack
-
-
-def of_stack(visitor: Visitor, connection: dict[str, object], name: str | None) -> None:
-    """As the stack of that name registers it."""
-    stack_id = (
-        name and f"arn:aws:cloudformation:us-east-1:{connection['account_id']}:stack/{name}/5f"
-    )
-    with visitor.world.admin.app.extensions["deputy"].db.write(SYSTEM) as db:
-        db.get(Connection, UUID(str(connection["id"]))).stack_id = stack_id
+def stack_of(connection: dict[str, object], name: str | None) -> str | None:
+    """The id of the stack of that name, as it registers the role."""
+    account = connection["account_id"]
+    return name and f"arn:aws:cloudformation:us-east-1:{account}:stack/{name}/5f"
 
 
 def test_what_the_role_itself_shows_counts_for_more(visitor: Visitor):
     """It lets strangers in, so it is there."""
     customer, kit = Customer(visitor.world.aws), visitor.world.kit(visitor.tenant)
-    made = pasted(visitor, customer)
-    say(visitor, made, StackState.ROLLED_BACK)
+    visitor.paste(f"arn:aws:iam::{customer.account}:role/{kit['role_name']}")
+    [made] = visitor.connections()
+    visitor.change(made, stack=StackState.ROLLED_BACK)
     customer.role(kit["role_name"], without_external_id(kit["trust_policy"]))
-    visitor.world.admin("POST", path_of(made, "/verify"))
-    page = visitor.page()
-    assert "Your role can be used without your External ID." in text_of(page.find(id="summary"))
+    visitor.verify(made)
+    assert "Your role can be used without your External ID." in visitor.summary()
     assert visitor.steps() == ["done", "done", "done", "failed", "todo"]
 
 
@@ -76,15 +49,11 @@ def test_the_update_that_fits_how_the_roles_were_made_is_open(visitor: Visitor, 
     """None is where Deputy does not know it, or where they were made in several ways."""
     world, name = visitor.world, visitor.world.kit(visitor.tenant)["stack_name"]
     for stack in stacks:
-        of_stack(visitor, world.connection(visitor.tenant), stack and stack.format(name=name))
-    world.admin(
-        "POST",
-        f"/v1/tenants/{visitor.tenant['id']}/external-id/rotation",
-        {"reason": "x"},
-        expect=201,
-    )
-    found = visitor.page().select("#rotation details[open] > summary")
-    assert [text_of(summary) for summary in found] == opened
+        made = world.connection(visitor.tenant)
+        visitor.change(made, stack_id=stack_of(made, stack and stack.format(name=name)))
+    visitor.rotate()
+    shown = visitor.page().select("#rotation details[open] > summary")
+    assert [text_of(summary) for summary in shown] == opened
 
 
 def test_a_role_that_was_gone_may_have_come_back_in_another_way(visitor: Visitor):
@@ -95,15 +64,10 @@ def test_a_role_that_was_gone_may_have_come_back_in_another_way(visitor: Visitor
         visitor.world.kit(visitor.tenant),
     )
     made = world.connect(visitor.tenant, customer.role(kit["role_name"], kit["trust_policy"]))
-    of_stack(visitor, made, kit["stack_name"])
+    visitor.change(made, stack_id=stack_of(made, kit["stack_name"]))
     customer.remove_role(kit["role_name"])
-    assert world.admin("POST", path_of(made, "/verify"))["status"] == "broken"
+    assert visitor.verify(made)["status"] == "broken"
     customer.role(kit["role_name"], kit["trust_policy"])
-    assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
-    world.admin(
-        "POST",
-        f"/v1/tenants/{visitor.tenant['id']}/external-id/rotation",
-        {"reason": "x"},
-        expect=201,
-    )
+    assert visitor.verify(made)["status"] == "verified"
+    visitor.rotate()
     assert visitor.page().select("#rotation details[open]") == []

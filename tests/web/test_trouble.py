@@ -15,10 +15,9 @@ from botocore.exceptions import ClientError
 from app.onboarding.registrations import REFUSAL
 from sandbox.organization import organization
 from tests.attacks.evidence import on_sqlite
-from tests.conftest import publish_templates
 from tests.support.cast import Customer, path_of, root_client
 from tests.support.versions import READS, Vendor, registered
-from tests.web.conftest import Visitor, visit
+from tests.web.conftest import Visitor, text_of, visit
 
 pytestmark = on_sqlite  # nothing here depends on the database
 
@@ -38,11 +37,15 @@ class Administrator:
     def account(self) -> str:
         return self.customer.account
 
+    def opened(self, link: str = "launch_stack_url") -> dict[str, str]:
+        """What the console reads from a link of the kit."""
+        return dict(parse_qsl(urlsplit(self.kit[link]).fragment.partition("?")[2]))
+
     def launch(
         self, link: str = "launch_stack_url", cloudformation: Any = None, **changes: Any
     ) -> str:
         """AWS's refusal; or the stack's status and all of its events."""
-        wanted = dict(parse_qsl(urlsplit(self.kit[link]).fragment.partition("?")[2]))
+        wanted = self.opened(link)
         parameters = {
             k.removeprefix("param_"): v for k, v in wanted.items() if k.startswith("param_")
         }
@@ -107,8 +110,7 @@ class Administrator:
 
 
 @pytest.fixture
-def administrator(visitor: Visitor):
-    publish_templates(visitor.world.admin.app)
+def administrator(visitor: Visitor, published: None):
     yield Administrator(visitor)
     organization._policies.clear()
 
@@ -126,7 +128,7 @@ def to_do(visitor: Visitor, name: str, said: str) -> str:
     ]
     patterns = [".*".join(map(re.escape, shown.split("…"))) for shown in shows]
     assert any(re.search(pattern, said, re.DOTALL) for pattern in patterns), (said, shows)
-    return " ".join(paragraphs[-1].get_text(" ").split())
+    return text_of(paragraphs[-1])
 
 
 def denied(a: Administrator, action: str, condition: dict[str, Any] | None = None) -> str:
@@ -223,7 +225,7 @@ def test_what_the_page_says_to_do_helps(administrator: Administrator, visitor: V
         "AWS shows nothing of a wrong account"
     )
     wrong = f"Delete the stack {administrator.kit['stack_name']} in the wrong account"
-    assert wrong in " ".join(page.select("#trouble-account p")[-1].get_text(" ").split())
+    assert wrong in text_of(page.select("#trouble-account p")[-1])
 
 
 def test_the_page_explains_a_region_that_is_switched_off(
@@ -247,7 +249,7 @@ def test_an_external_id_that_is_another_ones_makes_a_role_that_refuses(
         "CREATE_COMPLETE"
     )
     visitor.paste(administrator.account)
-    [made] = visitor.world.admin("GET", f"/v1/tenants/{visitor.tenant['id']}/connections")["items"]
+    [made] = visitor.connections()
     found = visitor.world.admin("POST", path_of(made, "/diagnose"))
     assert [step["name"] for step in found["steps"] if step["outcome"] == "problem"] == ["role"]
     assert "the role may exist but refuses" in visitor.page().select("#trouble-edited p")[1].text
@@ -260,15 +262,11 @@ def test_an_edited_token_is_refused_in_words_that_the_page_knows(aws, vendor, co
     with seller.release() as (world, app):
         for edit in (lambda token: f"{token[:-1]}.", lambda token: token[:40], lambda _: ""):
             administrator = Administrator(visit(world, world.tenant()))
-            wanted = dict(
-                parse_qsl(
-                    urlsplit(administrator.kit["launch_stack_url"]).fragment.partition("?")[2]
-                )
-            )
-            token = {"RegistrationToken": edit(wanted["param_RegistrationToken"])}
+            shown = administrator.opened()["param_RegistrationToken"]
+            token = {"RegistrationToken": edit(shown)}
             assert administrator.launch(parameters=token).startswith("CREATE_IN_PROGRESS")
             registered(world, app, administrator.customer)
-            said = administrator.shown(wanted["stackName"])
+            said = administrator.shown(administrator.kit["stack_name"])
             assert said.startswith("ROLLBACK_COMPLETE")
             assert REFUSAL in said
             words = to_do(administrator.visitor, "edited", said)
