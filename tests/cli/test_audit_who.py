@@ -43,42 +43,26 @@ def test_a_hand_out_is_found_by_the_session_and_by_its_name(cli, issued):
     name, session = issued["session_name"], issued["access_key_id"]
     account, role_name = role.split(":")[4], role.rpartition("/")[2]
     arn = f"arn:aws:sts::{account}:assumed-role/{role_name}/{name}"
-    ways = [
-        [session],
-        [session, "--role", role],
-        [name],
-        [name, "--role", role],
-        [arn],
-        [f"AROAEXAMPLE:{name}"],
-    ]
-    answers = [cli("audit", "who", *words) for words in ways]
+    ways = (session, f"{session} --role {role}", name, f"{name} --role {role}", arn)
+    answers = [cli(f"audit who {words}") for words in (*ways, f"AROAEXAMPLE:{name}")]
     assert answers == answers[:1] * len(answers)
     row = answers[0]
     assert row["answer"] == "Deputy handed out credentials of this session."
-    shown = (
-        "access_key_id",
-        "session_name",
-        "api_key",
-        "api_key_id",
-        "tenant_id",
-        "connection_id",
-        "role_arn",
-    )
-    wanted = (
-        session,
-        name,
-        "a program",
-        issued["key_id"],
-        connection["tenant_id"],
-        connection["id"],
-        role,
-    )
-    assert tuple(row[column] for column in shown) == wanted
-    assert row["hand_outs"] == 3
+    expected = {
+        "access_key_id": session,
+        "session_name": name,
+        "api_key": "a program",
+        "api_key_id": issued["key_id"],
+        "tenant_id": connection["tenant_id"],
+        "connection_id": connection["id"],
+        "role_arn": role,
+        "hand_outs": 3,
+    }
+    assert row | expected == row
     assert [each["reason"] for each in row["latest"]] == ["the third", "the second", "the first"]
     assert [each["source"] for each in row["latest"]] == ["cache", "cache", "sts"]
     assert row["latest"][0]["client_address"] == "127.0.0.1"
-    text = cli.text("audit", "who", session)
+    text = cli.text(f"audit who '{session}'")
     assert text.startswith("Deputy handed out credentials")
     assert "accessKeyId" in text
 
@@ -86,7 +70,7 @@ def test_a_hand_out_is_found_by_the_session_and_by_its_name(cli, issued):
 def test_another_role_than_the_sessions_is_an_error(cli, world, issued):
     proof = world.calls_for(world.proven()["role_arn"])[0]
     for session in (issued["access_key_id"], proof.session_name):
-        assert "of another role" in cli.text("audit", "who", session, "--role", ELSEWHERE, fails=1)
+        assert "of another role" in cli.text(f"audit who '{session}' --role '{ELSEWHERE}'", fails=1)
 
 
 def test_a_proof_is_found_by_its_name_with_its_role_and_without(cli, world, monkeypatch):
@@ -94,16 +78,16 @@ def test_a_proof_is_found_by_its_name_with_its_role_and_without(cli, world, monk
     world.connection(), world.connection()
     connection = world.proven()
     for call in world.calls_for(connection["role_arn"]):
-        for words in ([], ["--role", connection["role_arn"]]):
-            row = cli("audit", "who", call.session_name, *words)
+        for words in ("", f"--role {connection['role_arn']}"):
+            row = cli(f"audit who {call.session_name} {words}")
             assert row["answer"].startswith("Deputy proved or diagnosed the role")
             assert row["role_arn"] == connection["role_arn"]
             assert [each["connection_id"] for each in row["connections"]] == [connection["id"]]
     assert "opened from the account 111122223333" in re.sub(
-        r"\s+", " ", cli.text("audit", "who", call.session_name)
+        r"\s+", " ", cli.text(f"audit who '{call.session_name}'")
     )
     world.admin("DELETE", path_of(connection), expect=204)
-    [left] = cli("audit", "who", call.session_name)["connections"]
+    [left] = cli(f"audit who '{call.session_name}'")["connections"]
     assert left["status"] == "deleted", "a proof is still a proof"
 
 
@@ -111,7 +95,7 @@ def test_a_proof_of_a_role_that_two_tenants_have_names_both(app, cli):
     services = app.extensions["deputy"]
     both = {str(place(services).connection_id) for _ in range(2)}
     row = cli(
-        "audit", "who", ProofNames(services.config.secret_keys).make(ROLE), "--role", ROLE.text
+        f"audit who '{ProofNames(services.config.secret_keys).make(ROLE)}' --role '{ROLE.text}'"
     )
     assert both <= {each["connection_id"] for each in row["connections"]}
 
@@ -121,11 +105,11 @@ def test_a_proof_that_a_removed_secret_key_signed_is_found_with_that_key_again(
 ):
     old, new = "o" * 40, "n" * 40
     name = ProofNames((old,)).make(ROLE)
-    without = cli("audit", "who", name, "--role", ROLE.text)
+    without = cli(f"audit who '{name}' --role '{ROLE.text}'")
     assert without["answer"].startswith("Deputy did not make this name with the secret keys")
     assert "at the end of the list" in without["to_do"]
     with_it = Cli(start({}, secret_keys=(new, old)))
-    assert with_it("audit", "who", name, "--role", ROLE.text)["role_arn"] == ROLE.text
+    assert with_it(f"audit who '{name}' --role '{ROLE.text}'")["role_arn"] == ROLE.text
 
 
 def test_a_name_that_a_customer_made_up_is_neither_an_issuance_nor_a_proof(cli, world, issued):
@@ -141,11 +125,11 @@ def test_a_name_that_a_customer_made_up_is_neither_an_issuance_nor_a_proof(cli, 
     for name in made_up:
         assert (
             "did not make this name"
-            in cli("audit", "who", name, "--role", connection["role_arn"])["answer"]
+            in cli(f"audit who '{name}' --role '{connection['role_arn']}'")["answer"]
         )
     for name in (session_name(copied), session_name(copied, proof[-24:])):
-        for words in ([], ["--role", issued["connection"]["role_arn"]], ["--role", ELSEWHERE]):
-            row = cli("audit", "who", name, *words)
+        for words in ("", f"--role {issued['connection']['role_arn']}", f"--role {ELSEWHERE}"):
+            row = cli(f"audit who {name} {words}")
             assert "no hand-out of such a session is on record" in row["answer"]
             assert row["api_key_id"] == str(copied)
 
@@ -158,7 +142,7 @@ def test_another_name_is_not_deputys(cli):
         "Deputy",
         "deputy-" + "g" * 57,
     ):
-        assert "its names are deputy-" in cli("audit", "who", name)["answer"]
+        assert "its names are deputy-" in cli(f"audit who '{name}'")["answer"]
 
 
 def test_text_that_is_no_session_is_refused_in_a_line(cli):
@@ -173,7 +157,7 @@ def test_text_that_is_no_session_is_refused_in_a_line(cli):
         "arn:aws:iam::1:role/",
         "%00",
     ):
-        output = cli.text("audit", "who", "--", text, fails=2)
+        output = cli.text(f"audit who -- '{text}'", fails=2)
         assert "must be an access key id, or the name of a session" in re.sub(
             r"[\s│]+", " ", output
         )
@@ -185,7 +169,7 @@ def test_an_answer_says_how_far_back_the_log_reaches(app, cli, world, issued):
     there.
     """
     services = app.extensions["deputy"]
-    row = cli("audit", "who", "ASIAEXAMPLEEXAMPLE01")
+    row = cli("audit who ASIAEXAMPLEEXAMPLE01")
     assert row["answer"].startswith("No hand-out of a session")
     assert "months that you archived" in row["to_do"]
     at = now() - timedelta(days=1000)
@@ -199,5 +183,6 @@ def test_an_answer_says_how_far_back_the_log_reaches(app, cli, world, issued):
         }
         db.add(AuditEvent(id=first_id_at(at), at=at, **old))
     assert (
-        cli("audit", "who", session_name(UUID(issued["key_id"])))["log_begins_at"] == at.isoformat()
+        cli(f"audit who '{session_name(UUID(issued['key_id']))}'")["log_begins_at"]
+        == at.isoformat()
     )

@@ -22,7 +22,7 @@ OUT_OF_RANGE = [
     "9999-12-31",
     "1969-12-31",
 ]
-ODD = ["", "-1", "9" * 25, "x" * 10_000, "٣", "%", *NO_TEXT, *OUT_OF_RANGE]
+ODD = ["", "-1", "9" * 25, "x" * 10_000, "٣", "%", *NO_TEXT, OUT_OF_RANGE[0]]
 
 
 def takes_text(command: click.Command) -> list[click.Parameter]:
