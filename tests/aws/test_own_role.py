@@ -146,41 +146,22 @@ def test_a_silent_iam_is_left_alone_and_sts_goes_on(sts, http):
 
 
 @pytest.mark.parametrize(
-    ("region", "more", "url", "signed_for"),
+    ("region", "setting", "url", "signed_for"),
     [
-        ("eu-west-1", {}, "https://iam.amazonaws.com/", "us-east-1"),
-        ("us-gov-east-1", {}, "https://iam.us-gov.amazonaws.com/", "us-gov-west-1"),
-        ("cn-northwest-1", {}, "https://iam.cn-north-1.amazonaws.com.cn/", "cn-north-1"),
-        (
-            "eu-west-1",
-            {"AWS_USE_FIPS_ENDPOINT": "true"},
-            "https://iam-fips.amazonaws.com/",
-            "us-east-1",
-        ),
-        (
-            "eu-west-1",
-            {"AWS_ENDPOINT_URL": "http://localhost:4566"},
-            "http://localhost:4566/",
-            "us-east-1",
-        ),
-        (
-            "eu-west-1",
-            {"AWS_ENDPOINT_URL_IAM": "https://iam.internal"},
-            "https://iam.internal/",
-            "us-east-1",
-        ),
-        (
-            "eu-west-1",
-            {"AWS_ENDPOINT_URL_STS": "https://sts.internal"},
-            "https://iam.amazonaws.com/",
-            "us-east-1",
-        ),
+        ("eu-west-1", "", "https://iam.amazonaws.com/", "us-east-1"),
+        ("us-gov-east-1", "", "https://iam.us-gov.amazonaws.com/", "us-gov-west-1"),
+        ("cn-northwest-1", "", "https://iam.cn-north-1.amazonaws.com.cn/", "cn-north-1"),
+        ("eu-west-1", "USE_FIPS_ENDPOINT=true", "https://iam-fips.amazonaws.com/", "us-east-1"),
+        ("eu-west-1", "ENDPOINT_URL=http://localhost:4566", "http://localhost:4566/", "us-east-1"),
+        ("eu-west-1", "ENDPOINT_URL_IAM=https://iam.x", "https://iam.x/", "us-east-1"),
+        ("eu-west-1", "ENDPOINT_URL_STS=https://sts.x", "https://iam.amazonaws.com/", "us-east-1"),
     ],
 )
-def test_iam_is_called_where_boto3_calls_it(monkeypatch, region, more, url, signed_for):
+def test_iam_is_called_where_boto3_calls_it(monkeypatch, region, setting, url, signed_for):
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    for name, value in more.items():
-        monkeypatch.setenv(name, value)
+    if setting:
+        name, _, value = setting.partition("=")
+        monkeypatch.setenv(f"AWS_{name}", value)
     api = Sts(region, BROKER, PROOF_NAMES)._own_role._api
     assert (api.url, api._region) == (url, signed_for)
 

@@ -199,28 +199,27 @@ def test_the_physical_id_is_the_same_for_each_delivery_and_kept_afterwards():
 
 
 def test_what_could_not_be_answered_is_no_request():
-    for changes in (
-        *({"RequestType": kind} for kind in (None, "create", ["Create"])),
-        *({"ResponseURL": url} for url in (None, 1)),
-        *(
-            {"StackId": stack}
-            for stack in (
-                None,
-                "arn:aws:s3:::bucket",
-                STACK.stack_id + "\n",
-                STACK.stack_id + "0" * 600,
-            )
+    stack_id = STACK.stack_id
+    for field, values in {
+        "RequestType": (None, "create", ["Create"]),
+        "ResponseURL": (None, 1),
+        "StackId": (
+            None,
+            "arn:aws:s3:::bucket",
+            stack_id + "\n",
+            stack_id + "0" * 600,
+            stack_id.replace("4", chr(0xFF14)),
+            stack_id.replace("arn:aws:", f"arn:aws-{'p' * 17}:"),
+            stack_id.replace("arn:aws:", f"arn:aws{'-p' * 4}:"),
+            stack_id.replace("us-east-1", "r" * 33),
         ),
-        {"StackId": STACK.stack_id.replace("4", chr(0xFF14))},
-        {"StackId": STACK.stack_id.replace("arn:aws:", f"arn:aws-{'p' * 17}:")},
-        {"StackId": STACK.stack_id.replace("arn:aws:", f"arn:aws{'-p' * 4}:")},
-        {"StackId": STACK.stack_id.replace("us-east-1", "r" * 33)},
-        *({"RequestId": request} for request in (None, "x" * 129)),
-        *({"LogicalResourceId": resource} for resource in (None, '"', "L" * 256)),
-        *({"More": text} for text in ("x" * 70_000, "\ud800", "\0")),
-    ):
-        with pytest.raises(ValueError):
-            pytest.fail(f"{parsed(**changes)}")
+        "RequestId": (None, "x" * 129),
+        "LogicalResourceId": (None, '"', "L" * 256),
+        "More": ("x" * 70_000, "\ud800", "\0"),
+    }.items():
+        for value in values:
+            with pytest.raises(ValueError):
+                pytest.fail(f"{parsed(**{field: value})}")
     for physical_id in ("", "x" * 1025, "\u00e9", 1):
         with pytest.raises(ValueError):
             pytest.fail(f"{parsed('Update', PhysicalResourceId=physical_id)}")

@@ -12,7 +12,7 @@ from sqlalchemy import event, insert
 from app import services as composition
 from app.connections.listing import ConnectionFilter, ListPosition, Urgency
 from app.ids import new_id
-from app.store.models import Connection, Proof, Verdict
+from app.store.models import Connection, ConnectionStatus as S, Proof, Verdict
 from app.store.models.proof_schedule import Interval
 from tests.conftest import make_config
 from tests.support.databases import new_database
@@ -143,6 +143,11 @@ def plans(services, look):
         ]
 
 
+def nothing_is_sorted(plan: str) -> None:
+    for part in ("Sort", "TEMP B-TREE", "Seq Scan on connections"):
+        assert part not in plan, plan
+
+
 def test_each_part_is_a_range_of_one_index_and_nothing_is_sorted(services, busy_tenant):
     places = [None, *(ListPosition(urgency, new_id()) for urgency in Urgency)]
     for place in places:
@@ -155,9 +160,7 @@ def test_each_part_is_a_range_of_one_index_and_nothing_is_sorted(services, busy_
         assert 1 <= len(found) <= 6
         for plan in found:
             assert "ix_connections_standing" in plan, plan
-            assert "Sort" not in plan, plan
-            assert "TEMP B-TREE" not in plan, plan
-            assert "Seq Scan on connections" not in plan, plan
+            nothing_is_sorted(plan)
 
 
 def test_counting_by_status_reads_one_tenants_range_of_an_index(services, busy_tenant):
@@ -176,9 +179,7 @@ def test_updates_are_looked_for_in_order_and_nothing_is_sorted(services, has_upd
     (plan,) = plans(
         services, lambda: services.listing.list_all(ADMIN, wanted, limit=50, after=None)
     )
-    assert "Sort" not in plan, plan
-    assert "TEMP B-TREE" not in plan, plan
-    assert "Seq Scan on connections" not in plan, plan
+    nothing_is_sorted(plan)
 
 
 def test_what_may_read_every_connection_is_read_as_what_takes_long(services):
@@ -201,39 +202,28 @@ def test_what_may_read_every_connection_is_read_as_what_takes_long(services):
 @pytest.mark.parametrize(
     ("status", "verdict", "found_by_account", "refuses"),
     [
-        ("pending", Verdict.UNASSUMABLE, False, True),
-        (
-            "pending",
-            Verdict.UNASSUMABLE,
-            True,
-            False,
-        ),  # there is no stack yet, so nothing to repair
-        ("pending", Verdict.INCONCLUSIVE, False, False),
-        ("pending", Verdict.PROVEN, False, False),
-        ("pending", Verdict.INSECURE, False, False),
-        ("verified", Verdict.UNASSUMABLE, False, False),
-        ("broken", Verdict.UNASSUMABLE, False, False),
+        (S.PENDING, Verdict.UNASSUMABLE, False, True),
+        (S.PENDING, Verdict.UNASSUMABLE, True, False),  # there is no stack yet to repair
+        *(
+            (S.PENDING, verdict, False, False)
+            for verdict in Verdict
+            if verdict is not Verdict.UNASSUMABLE
+        ),
+        *((status, Verdict.UNASSUMABLE, False, False) for status in (S.VERIFIED, S.BROKEN)),
     ],
 )
 def test_only_a_pending_role_that_was_refused_refuses(status, verdict, found_by_account, refuses):
     connection = Connection(
         id=new_id(),
-        status=states_of(status),
+        status=status,
         version=1,
         found_by_account=found_by_account,
         refuses=not refuses,
         tenant_id=new_id(),
     )
-    connection.apply_verdict(
-        Proof(id=new_id(), verdict=verdict, checks=[], checked_at=AT),
-        "AROAEXAMPLE",
-        Interval(3600, 3600),
-    )
+    proof = Proof(id=new_id(), verdict=verdict, checks=[], checked_at=AT)
+    connection.apply_verdict(proof, "AROAEXAMPLE", Interval(3600, 3600))
     assert connection.refuses is refuses
     if refuses:
         connection.delete(AT, bound=False)
         assert not connection.refuses
-
-
-def states_of(status):
-    return Connection.status.type.enum_class(status)

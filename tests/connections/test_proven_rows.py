@@ -105,17 +105,6 @@ def test_the_rows_of_a_copied_connection_are_those_of_a_proof(world: World):
 
 
 @pytest.mark.usefixtures("old_model")
-def test_the_api_says_the_same_of_a_copied_connection(world: World):
-    tried, copied = world.proven(), world.connection()
-    assert set(tried) == set(copied)
-    differ = {name for name in tried if tried[name] != copied[name]}
-    times = {name for name in tried if name.endswith(("_at", "_until"))}
-    assert differ <= OWN | times | {"external_id", "tenant_name", "verification"}
-    for name in ("verdict", "checks", "warnings", "trigger", "count"):
-        assert tried["verification"].get(name) == copied["verification"].get(name)
-
-
-@pytest.mark.usefixtures("old_model")
 def test_a_copied_connection_is_at_the_role_that_it_names(world: World):
     """A proof finds the same, and the role lets the broker in for work."""
     copied = world.connection()
@@ -123,7 +112,3 @@ def test_a_copied_connection_is_at_the_role_that_it_names(world: World):
     world.admin("POST", path_of(copied, "/credentials"))
     again = world.admin("POST", path_of(copied, "/verify"))
     assert again["verification"]["checks"] == copied["verification"]["checks"]
-    assert {call.outcome for call in world.calls_for(copied["role_arn"])} == {
-        "allowed",
-        "AccessDenied",
-    }

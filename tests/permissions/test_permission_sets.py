@@ -1,7 +1,6 @@
 """Permission sets as they are loaded and chosen; what is a mistake in one is test_set_files.py."""
 
 import json
-from dataclasses import FrozenInstanceError
 
 import pytest
 
@@ -100,11 +99,13 @@ def test_a_name_that_no_role_could_have_is_refused(folder):
 
 def test_the_policy_is_of_the_partition(folder):
     [chosen] = permission_sets.load(folder(inventory=GOOD)).values()
+    chosen.policy("aws")["Statement"][0]["Action"].append("*")  # a copy's
     for partition in ("aws", "aws-us-gov", "aws-cn"):
         policy = chosen.policy(partition)
         assert policy["Version"] == "2012-10-17"
         [statement] = policy["Statement"]
         assert "why" not in statement
+        assert statement["Action"] == ["s3:ListBucket"]
         assert statement["Resource"] == [f"arn:{partition}:s3:::a", f"arn:{partition}:s3:::b"]
         # IAM's own variables stay: they are IAM's to fill in, when a call is made.
         assert statement["Condition"] == GOOD["statements"][0]["Condition"]
@@ -121,20 +122,6 @@ def test_managed_policies_are_of_the_partition_and_a_set_may_have_them_alone(fol
     assert statement["Action"] == "sts:GetCallerIdentity", (
         "IAM refuses a policy without a statement"
     )
-
-
-@pytest.mark.parametrize("partition", ["aws", "aws-us-gov"])
-def test_no_variable_of_cloudformations_is_left_in_a_shipped_policy(partition):
-    for chosen in permission_sets.load().values():
-        assert "${AWS::" not in json.dumps(chosen.policy(partition))
-
-
-def test_a_policy_is_a_copy(folder):
-    [chosen] = permission_sets.load(folder(inventory=GOOD)).values()
-    chosen.policy("aws")["Statement"][0]["Action"].append("*")
-    assert chosen.policy("aws")["Statement"][0]["Action"] == ["s3:ListBucket"]
-    with pytest.raises(FrozenInstanceError):
-        chosen.version = 4
 
 
 @pytest.mark.parametrize("name", ["nothing", "Posture", "posture ", "../posture", "posture.yaml"])

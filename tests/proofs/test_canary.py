@@ -10,9 +10,7 @@ from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from types import SimpleNamespace
 
-import boto3
 import pytest
-from botocore.exceptions import ClientError
 from flask import Flask
 
 from app.access.callers import ALL_SCOPES
@@ -20,12 +18,11 @@ from app.aws.errors import Misconfigured, Refused, Unavailable
 from app.clock import now
 from app.concurrency.single_flight import SingleFlight
 from app.factory import create_app
-from app.ids import RoleArn, new_id
+from app.ids import RoleArn
 from app.proofs.canary import Canary, Sight, _sight
 from app.proofs.proof import ProofFinding
 from app.store.models import Verdict
-from sandbox.vendor import VENDOR_ACCOUNT
-from tests.conftest import OPERATOR, OTHER_VENDOR_ACCOUNT, make_config
+from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, Customer, World, path_of, root_client, without_external_id
 from tests.support.databases import new_database
 from tests.support.flights import joins
@@ -69,15 +66,15 @@ class Deployment:
         self.world = World(aws, Api(app, key))
         self.stack = stack
         self.canary = self.services.verification._canary
-        self._vendors = {stack.broker_principal_arn, stack.stranger_role_arn}
+        self.sts = self.services.verification._sts
 
     def sight(self) -> Sight | None:
-        return self.canary.ask_canary(self.services.verification._sts)
+        return self.canary.ask_canary(self.sts)
 
     def judge(self, connection) -> ProofFinding:
         """A proof of which only the canary's part is left."""
         proven = ProofFinding(Verdict.PROVEN, (), "AROA")
-        return self.canary.discount_refusals(self.services.verification._sts, proven, connection)
+        return self.canary.discount_refusals(self.sts, proven, connection)
 
     def asked(self) -> list[tuple[str, str, bool]]:
         """The calls to the vendor's own two roles: who asked which one, and whether with an
@@ -170,10 +167,12 @@ def outcomes(connection) -> dict[str, str]:
 
 
 @contextmanager
-def broker_policy(deployment: Deployment, statement: dict):
-    """One more policy of the broker's, which its administrator means well with."""
+def blind(deployment: Deployment):
+    """One more policy of the broker's, which its administrator means well with: it demands an
+    External ID.
+    """
     account = deployment.stack.broker_principal_arn.split(":")[4]
-    document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    document = json.dumps({"Version": "2012-10-17", "Statement": [DEMANDS_AN_ID]})
     with closing(root_client(deployment.world.aws, "iam", account)) as iam:
         iam.put_role_policy(
             RoleName="DeputyBroker", PolicyName="hardening", PolicyDocument=document
@@ -182,6 +181,25 @@ def broker_policy(deployment: Deployment, statement: dict):
             yield
         finally:
             iam.delete_role_policy(RoleName="DeputyBroker", PolicyName="hardening")
+
+
+def stranger_calls(world: World, connection) -> list:
+    return [
+        call for call in world.calls_for(connection["role_arn"]) if "stranger" in call.caller_arn
+    ]
+
+
+def remove_role(world: World, connection) -> None:
+    owner = Customer(world.aws)
+    owner.account = connection["account_id"]
+    owner.remove_role(connection["role_arn"].partition("/")[2])
+
+
+def kit_role(world: World, customer: Customer, change):
+    """A tenant, and its role with the kit's trust policy, changed."""
+    tenant = world.tenant()
+    kit = world.kit(tenant)
+    return tenant, customer.role(kit["role_name"], change(kit["trust_policy"]))
 
 
 DEMANDS_AN_ID = {
@@ -193,8 +211,9 @@ DEMANDS_AN_ID = {
 
 
 @contextmanager
-def trust(deployment: Deployment, name: str, change):
-    """The trust policy of one of the vendor's two roles, changed for a while."""
+def canary_trust(deployment: Deployment, change):
+    """The canary's trust policy, changed for a while."""
+    name = "deputy-canary"
     account = deployment.stack.canary_role_arn.split(":")[4]
     with closing(root_client(deployment.world.aws, "iam", account)) as iam:
         good = iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
@@ -251,28 +270,24 @@ def test_many_proofs_at_once_share_one_asking(deployment: Deployment):
     assert len(deployment.asked()) == 3
 
 
-def test_the_canary_is_asked_as_customers_roles_are(deployment: Deployment, world: World):
-    made = world.proven()
-    theirs, ours = (
-        world.calls_for(made["role_arn"]),
-        world.calls_for(deployment.stack.canary_role_arn),
-    )
-    refused = [call for call in theirs if call.outcome == "AccessDenied"]
-    assert {(call.policy, call.duration) for call in ours} == {
-        (call.policy, call.duration) for call in refused
-    }
-
-
-def test_calls_to_the_canary_count_against_the_sts_budget(deployment: Deployment):
-    counted = []
+def test_the_canary_is_asked_as_customers_roles_are_and_within_the_sts_budget(
+    deployment: Deployment, world: World, canary_clock: Clock
+):
+    counted, made = [], world.proven()
+    theirs = [call for call in world.calls_for(made["role_arn"]) if call.outcome == "AccessDenied"]
+    ours = world.calls_for(deployment.stack.canary_role_arn)
+    shown = [{(call.policy, call.duration) for call in calls} for calls in (theirs, ours)]
+    assert shown[0] == shown[1]
 
     @contextmanager
     def budget():
         counted.append(1)
         yield
 
-    deployment.canary.ask_canary(deployment.services.verification._sts.with_budget(budget))
-    assert len(counted) == len(deployment.asked()) == 3
+    canary_clock.move(MINUTE)
+    before = len(deployment.asked())
+    deployment.canary.ask_canary(deployment.sts.with_budget(budget))
+    assert len(counted) == len(deployment.asked()) - before == 3
 
 
 # --- blind ---
@@ -286,16 +301,23 @@ def if_exists(policy):
     return changed
 
 
+@pytest.fixture
+def unsafe(deployment: Deployment, world: World, customer: Customer):
+    """A tenant, and its role that accepts a call without an External ID."""
+    return kit_role(world, customer, if_exists)
+
+
 def test_a_blind_prober_voids_proofs(
-    deployment: Deployment, world: World, customer: Customer, canary_clock: Clock
+    deployment: Deployment, world: World, unsafe, canary_clock: Clock
 ):
-    """An unsafe role would look safe: the broker's own policy makes the refusals."""
-    verified, tenant = world.proven(), world.tenant()
-    kit = world.kit(tenant)
-    unsafe = customer.role(kit["role_name"], if_exists(kit["trust_policy"]))
+    """An unsafe role would look safe: the broker's own policy makes the refusals. A role that
+    refuses its own ID is not broken either.
+    """
+    verified, gone = world.proven(), world.proven()
+    remove_role(world, gone)
     canary_clock.move(MINUTE)
-    with broker_policy(deployment, DEMANDS_AN_ID):
-        made = world.connect(tenant, unsafe, status="pending")
+    with blind(deployment):
+        made = world.connect(*unsafe, status="pending")
         assert made["verification"]["verdict"] == "inconclusive"
         refusals = [
             "missing_external_id_refused",
@@ -312,6 +334,9 @@ def test_a_blind_prober_voids_proofs(
         assert world.admin("POST", path_of(verified, "/credentials"))["AccessKeyId"], (
             "issuing goes on"
         )
+        gone = world.admin("POST", path_of(gone, "/verify"))
+        assert (gone["status"], gone["verification"]["verdict"]) == ("verified", "inconclusive")
+        assert outcomes(gone)["own_external_id_accepted"] == "inconclusive"
 
         assert deployment.told()[-1] == "prober.blinded"
         said = deployment.readiness()
@@ -325,20 +350,12 @@ def test_a_blind_prober_voids_proofs(
     assert deployment.readiness()["status"] == "ok"
 
 
-@pytest.fixture
-def unsafe(deployment: Deployment, world: World, customer: Customer):
-    """A tenant, and its role that accepts a call without an External ID."""
-    tenant = world.tenant()
-    kit = world.kit(tenant)
-    return tenant, customer.role(kit["role_name"], if_exists(kit["trust_policy"]))
-
-
 def test_a_policy_of_ours_that_is_newer_than_the_last_look_verifies_no_role(
     deployment: Deployment, world: World, unsafe, canary_clock: Clock
 ):
     deployment.sight()
     canary_clock.move(1)
-    with broker_policy(deployment, DEMANDS_AN_ID):
+    with blind(deployment):
         made = world.connect(*unsafe, status="pending")
         assert made["verification"]["verdict"] == "inconclusive"
     canary_clock.move(MINUTE)
@@ -351,7 +368,7 @@ def test_a_policy_of_ours_that_was_removed_before_the_look_verifies_no_role(
     """As while IAM propagates the mend. The prober was blind in the last minute."""
     judge = deployment.canary.discount_refusals
     with ExitStack() as policies:
-        policies.enter_context(broker_policy(deployment, DEMANDS_AN_ID))
+        policies.enter_context(blind(deployment))
         assert deployment.sight() is Sight.BLIND
         canary_clock.move(1)
 
@@ -373,7 +390,7 @@ def test_a_role_that_was_made_again_needs_a_new_look(
     customer.remove_role(kit["role_name"])
     customer.role(kit["role_name"], if_exists(kit["trust_policy"]))
     canary_clock.move(1)
-    with broker_policy(deployment, DEMANDS_AN_ID):
+    with blind(deployment):
         assert (
             world.admin("POST", path_of(made, "/verify"))["verification"]["verdict"]
             == "inconclusive"
@@ -405,10 +422,8 @@ def test_what_a_proof_read_is_kept_while_the_prober_is_blind(deployment: Deploym
         "reads_itself": True,
     }
     made = ProofFinding(Verdict.PROVEN, (), "AROA", let_in_as="AROA", **read)
-    with broker_policy(deployment, DEMANDS_AN_ID):
-        found = deployment.canary.discount_refusals(
-            deployment.services.verification._sts, made, None
-        )
+    with blind(deployment):
+        found = deployment.canary.discount_refusals(deployment.sts, made, None)
     assert found == made._replace(verdict=Verdict.INCONCLUSIVE, role_unique_id=None)
 
 
@@ -434,38 +449,25 @@ def test_proofs_that_wait_share_the_next_look_and_not_the_one_that_had_begun(
     assert len(looks) == 2
 
 
-def test_a_role_that_refuses_its_own_id_is_not_broken_by_a_blind_prober(
-    deployment: Deployment, world: World, canary_clock
-):
-    made = world.proven()
-    Customer.remove_role(account_of(world, made), made["role_arn"].partition("/")[2])
-    canary_clock.move(MINUTE)
-    with broker_policy(deployment, DEMANDS_AN_ID):
-        found = world.admin("POST", path_of(made, "/verify"))
-        assert (found["status"], found["verification"]["verdict"]) == ("verified", "inconclusive")
-        assert outcomes(found)["own_external_id_accepted"] == "inconclusive"
-
-
-def account_of(world: World, connection) -> SimpleNamespace:
-    return SimpleNamespace(_aws=world.aws, account=connection["account_id"])
-
-
 def test_an_accepted_stranger_is_insecure_also_to_a_blind_prober(
     deployment: Deployment, world: World, customer: Customer
 ):
-    tenant = world.tenant()
-    kit = world.kit(tenant)
-    role_arn = customer.role(kit["role_name"], without_external_id(kit["trust_policy"]))
-    with broker_policy(deployment, DEMANDS_AN_ID):
-        made = world.connect(tenant, role_arn, status="insecure")
+    opened = kit_role(world, customer, without_external_id)
+    with blind(deployment):
+        made = world.connect(*opened, status="insecure")
         assert outcomes(made)["foreign_external_id_refused"] == "failed"
 
 
 # --- lost ---
 
 
-def test_a_canary_that_is_gone_is_no_outage(deployment: Deployment, world: World):
-    with trust(deployment, "deputy-canary", of_nobody):
+def test_a_canary_that_is_gone_is_no_outage(
+    deployment: Deployment, world: World, canary_clock: Clock
+):
+    gone = world.proven()
+    remove_role(world, gone)
+    canary_clock.move(MINUTE)
+    with canary_trust(deployment, of_nobody):
         made = world.proven()
         assert outcomes(made) == dict.fromkeys(FOUR, "passed") | {"stranger_refused": "skipped"}
         assert made["verification"]["checks"][4]["detail"].startswith("Not tried")
@@ -474,26 +476,7 @@ def test_a_canary_that_is_gone_is_no_outage(deployment: Deployment, world: World
         assert said["status"] == "warning"
         assert "cloudformation/canary.yaml" in said["next"]
         assert diagnosis_of(world, made, "canary") == ("unknown", said["seen"])
-
-
-def test_a_role_that_is_gone_breaks_also_without_its_canary(
-    deployment: Deployment, world: World, canary_clock: Clock
-):
-    made = world.proven()
-    Customer.remove_role(account_of(world, made), made["role_arn"].partition("/")[2])
-    canary_clock.move(MINUTE)
-    with trust(deployment, "deputy-canary", of_nobody):
-        assert world.admin("POST", path_of(made, "/verify"))["status"] == "broken"
-
-
-def test_with_credentials_that_are_not_the_brokers_nothing_is_said_of_the_canary(
-    deployment: Deployment, monkeypatch
-):
-    sts = copy.copy(deployment.services.verification._sts)
-    sts.broker = sts.broker._replace(name="Other")
-    sts._known = type(sts._known)()
-    with trust(deployment, "deputy-canary", of_nobody):
-        assert deployment.canary.ask_canary(sts) == "unclear"
+        assert world.admin("POST", path_of(gone, "/verify"))["status"] == "broken"
 
 
 # --- unclear ---
@@ -516,29 +499,30 @@ def test_while_aws_is_unclear_about_the_canary_no_proof_counts(
 
 
 @pytest.mark.parametrize(
-    ("answers", "sight"),
+    "row",
     [
-        ("yes yes", "sighted"),
-        ("no no", "lost"),
-        ("yes no yes", "blind"),
-        ("no yes no", "blind"),
-        ("yes no no", "lost"),  # deleted between the calls
-        ("no yes yes", "sighted"),  # made a moment ago
-        ("off off", "lost"),
-        ("unclear yes yes", "sighted"),
-        ("unclear unclear", "unclear"),
-        ("yes unclear yes", "unclear"),
-        ("no unclear no", "unclear"),
-        ("yes no unclear", "unclear"),
+        "yes yes sighted",
+        "no no lost",
+        "yes no yes blind",
+        "no yes no blind",
+        "yes no no lost",  # deleted between the calls
+        "no yes yes sighted",  # made a moment ago
+        "off off lost",
+        "unclear yes yes sighted",
+        "unclear unclear unclear",
+        "yes unclear yes unclear",
+        "no unclear no unclear",
+        "yes no unclear unclear",
     ],
 )
-def test_what_the_answers_mean(answers, sight):
+def test_what_the_answers_mean(row):
     """With an External ID, without, and with one again where the two differ."""
-    left = answers.split()
+    *answers, sight = row.split()
+    left = [*answers]
     errors = {"no": Refused(), "off": Misconfigured(""), "unclear": Unavailable()}
 
     def probe(with_id) -> None:
-        assert with_id is (len(left) != len(answers.split()) - 1)
+        assert with_id is (len(left) != len(answers) - 1)
         if error := errors.get(left.pop(0)):
             raise error
 
@@ -561,7 +545,7 @@ def test_a_role_that_trusts_everybody_who_knows_the_external_id_is_insecure(
     }
     made = world.connect(tenant, customer.role(kit["role_name"], policy), status="insecure")
     assert outcomes(made) == dict.fromkeys(FOUR, "passed") | {"stranger_refused": "failed"}
-    [call] = [c for c in world.calls_for(made["role_arn"]) if "stranger" in c.caller_arn]
+    [call] = stranger_calls(world, made)
     assert (call.external_id, call.duration) == (tenant["external_id"], 900)
     assert '"Effect":"Deny","Action":"*","Resource":"*"' in call.policy
     page = visit(world, tenant).page()
@@ -575,28 +559,21 @@ def test_a_role_that_trusts_everybody_who_knows_the_external_id_is_insecure(
     assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
 
 
-def test_the_stranger_counts_only_if_the_canary_lets_it_in(deployment: Deployment, world: World):
-    with trust(deployment, "deputy-canary", without_the_stranger):
-        made = world.proven()
-        assert outcomes(made)["stranger_refused"] == "skipped"
-        assert [c for c in world.calls_for(made["role_arn"]) if "stranger" in c.caller_arn] == []
+def test_the_stranger_counts_only_if_the_canary_lets_it_in(
+    deployment: Deployment, world: World, canary_clock: Clock
+):
+    """Also if the canary refuses it only afterwards."""
+    deployment.sight()
+    canary_clock.move(1)
+    with canary_trust(deployment, without_the_stranger):
+        for calls in (1, 0):
+            made = world.proven()
+            assert len(stranger_calls(world, made)) == calls
+            assert outcomes(made)["stranger_refused"] == "skipped"
+            canary_clock.move(MINUTE)
         said = deployment.readiness()
         assert said["status"] == "warning"
         assert "DEPUTY_STRANGER_ROLE_ARN" in said["next"]
-
-
-def test_a_strangers_refusal_does_not_count_if_the_canary_refuses_it_afterwards(
-    deployment: Deployment, world: World, canary_clock: Clock
-):
-    deployment.sight()
-    canary_clock.move(1)
-    with trust(deployment, "deputy-canary", without_the_stranger):
-        made = world.proven()
-    assert (
-        len([call for call in world.calls_for(made["role_arn"]) if "stranger" in call.caller_arn])
-        == 1
-    )
-    assert outcomes(made)["stranger_refused"] == "skipped"
 
 
 def test_one_session_of_the_stranger_is_kept_until_shortly_before_its_end(
@@ -664,12 +641,12 @@ def test_of_several_processes_one_tells(deployment: Deployment, aws, canary_cloc
     config = deployment.services.config
     others = [Canary(deployment.services.db, config) for _ in range(3)]
     before = len(deployment.told())
-    with trust(deployment, "deputy-canary", of_nobody):
+    with canary_trust(deployment, of_nobody):
         for canary in (deployment.canary, *others):
-            canary.ask_canary(deployment.services.verification._sts)
+            canary.ask_canary(deployment.sts)
     canary_clock.move(MINUTE)
     for canary in (*others, deployment.canary):
-        canary.ask_canary(deployment.services.verification._sts)
+        canary.ask_canary(deployment.sts)
     assert deployment.told()[before:] == ["prober.canary_lost", "prober.sighted"]
 
 
@@ -697,32 +674,3 @@ def test_no_role_of_their_account_is_a_customers(deployment: Deployment, world: 
     ]
     for body in (*roles, {"account_id": account}):
         world.admin.refused("POST", path, body, expect=422, code="role_not_allowed")
-
-
-def test_the_stranger_gets_into_no_role_of_the_vendors_own(
-    deployment: Deployment, customer: Customer
-):
-    """Not even into one whose name has the prefix, and which trusts everybody."""
-    everybody = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
-    stranger = deployment.services.verification._sts.open_stranger()
-    keys = stranger.access_key_id, stranger.secret_access_key, stranger.session_token
-    url, let_in = deployment.world.aws.url, []
-    with closing(
-        boto3.session.Session(*keys).client("sts", endpoint_url=url, region_name="us-east-1")
-    ) as sts:
-        for account in (customer.account, VENDOR_ACCOUNT, OTHER_VENDOR_ACCOUNT):
-            owner = Customer(deployment.world.aws)
-            owner.account = account
-            role_arn = owner.role(
-                f"deputy-{new_id().hex[-8:]}", {"Version": "2012-10-17", "Statement": [everybody]}
-            )
-            try:
-                let_in += (
-                    [account]
-                    if sts.assume_role(RoleArn=role_arn, RoleSessionName="stranger")
-                    else []
-                )
-            except ClientError as error:
-                # one of three may raise
-                assert error.response["Error"]["Code"] == "AccessDenied"  # noqa: PT017
-    assert let_in == [customer.account]

@@ -36,15 +36,14 @@ class Fleet:
         self.world = World(aws, Api(app, key))
         self.made: list[dict] = []
 
-    def connect(self, *, tenants: int, each: int = 1) -> list[dict]:
+    def connect(self, *, tenants: int) -> list[dict]:
         made = []
         for _ in range(tenants):
             tenant = self.world.tenant()
             kit = self.world.kit(tenant)
-            for _ in range(each):
-                customer = Customer(self.world.aws)
-                connection = self.world.connection(tenant, customer)
-                made.append(connection | {"customer": customer, "kit": kit})
+            customer = Customer(self.world.aws)
+            connection = self.world.connection(tenant, customer)
+            made.append(connection | {"customer": customer, "kit": kit})
         self.made += made
         return made
 
@@ -258,7 +257,7 @@ def test_an_acceptance_between_two_refusals_begins_again(fleet):
 
 
 def test_what_a_faulty_policy_of_ours_broke_is_repaired_by_the_next_proof(fleet, faults):
-    made = fleet.connect(tenants=3, each=2)
+    made = fleet.connect(tenants=2)
     fleet.pass_time(HOUR)
     faults.add("deny")
     fleet.pass_time(2 * HOUR)

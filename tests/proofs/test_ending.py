@@ -3,7 +3,7 @@ that was lost.
 """
 
 import copy
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -14,9 +14,8 @@ from app.clock import now
 from app.store.database import SYSTEM
 from app.store.models import Connection, Trigger
 from tests.attacks.evidence import on_sqlite
-from tests.support.cast import Customer, World, path_of, root_client
+from tests.support.cast import Customer, World, path_of
 from tests.support.rows import ADMIN
-from tests.support.versions import READS, Vendor, registered
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
@@ -60,9 +59,6 @@ class Access:
 
     def verify(self) -> dict:
         return self.world.admin("POST", path_of(self.connection, "/verify"))
-
-    def get(self) -> dict:
-        return self.world.admin("GET", path_of(self.connection))
 
 
 @pytest.fixture
@@ -156,43 +152,6 @@ def test_a_role_that_may_not_read_itself_tells_no_end(world: World, customer: Cu
     assert access.connection["access_until"] is None
     with world.aws.later(minutes=12):
         assert access.verify()["status"] == "broken"
-
-
-@on_sqlite
-def test_a_stack_tells_when_the_access_of_its_role_ends(
-    aws, vendor, config, tmp_path, customer: Customer
-):
-    seller = Vendor(aws, config.database_url, vendor, tmp_path)
-    seller.write(seller.reads, 1, READS)
-    until = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=10)
-    with seller.release() as (world, app):
-        tenant = world.tenant()
-        kit = world.kit(tenant)
-        customer.create_stack(
-            kit["launch_stack_url"], AccessUntil=until.strftime("%Y-%m-%dT%H:%M:%SZ")
-        )
-        registered(world, app, customer)
-        with closing(root_client(aws, "iam", customer.account)) as iam:
-            iam.delete_role_policy(RoleName=kit["role_name"], PolicyName="read-itself")
-        [made] = world.admin("GET", f"/v1/tenants/{tenant['id']}/connections")["items"]
-        found = world.admin("POST", path_of(made, "/verify"))
-        assert (found["status"], found["access_until"]) == ("verified", until.isoformat())
-        skipped = {
-            check["name"]
-            for check in found["verification"]["checks"]
-            if check["outcome"] == "skipped"
-        }
-        assert "trust_policy_demands_external_id" in skipped, "it was not read"
-        with app.extensions["deputy"].db.write(
-            SYSTEM
-        ) as db:  # Deputy's clock stays, so the time is moved
-            db.execute(
-                update(Connection)
-                .values(access_until=until - timedelta(hours=1))
-                .where(Connection.id == UUID(made["id"]))
-            )
-        with aws.later(minutes=12):
-            assert world.admin("POST", path_of(made, "/verify"))["status"] == "ended"
 
 
 @on_sqlite

@@ -11,7 +11,6 @@ import structlog
 
 from app import services as composition
 from app.clock import now
-from app.health.checks import ok
 from app.ids import RoleArn, new_id
 from app.limits.rates import Rates
 from app.proofs.proof_interval import Pace
@@ -103,21 +102,6 @@ def test_half_of_a_budget_of_100_carries_as_many_an_hour_as_the_guide_says(stran
         "\n", " "
     )
     assert config.proofs_a_second == urgent
-
-
-def test_readiness_says_how_often_each_connection_is_proven(
-    services, late_connections, monkeypatch
-):
-    queue = services.proof_queue
-    assert queue.finding() == ok(
-        "Each of 1000 connections is proven every 3600 s; REPROVE_EVERY is 3600 s."
-    )
-    monkeypatch.setattr(
-        queue, "pace", Pace(services.db, make_config("sqlite://", sts_budget=2, reprove_every=600))
-    )
-    _, seen, to_do = queue.finding()
-    assert seen == "Each of 1000 connections is proven every 3300 s; REPROVE_EVERY is 600 s."
-    assert "STS_BUDGET" in to_do
 
 
 def test_routine_claims_are_the_longest_due_and_urgent_ones_are_others(services, late_connections):

@@ -47,13 +47,16 @@ class Scene:
         } | changes
         return connection_row(self.db, tenant, self.nowhere, number=number, **given)
 
+    def good(self):
+        """A pending connection to a good role."""
+        connection = self.pending()
+        self.good_role(connection)
+        return connection
+
     def proven(self):
         """A connection to a good role, once its first proof was made."""
-        tenant = tenant_row(self.db)
-        connection = self.pending(tenant=tenant)
-        self.good_role(tenant, connection)
-        [claim] = self.claim()
-        assert self.due.prove(claim)
+        connection = self.good()
+        self.prove()
         return connection
 
     def row(self, connection_id) -> Connection:
@@ -82,6 +85,13 @@ class Scene:
     def claim(self):
         return [*self.due.claim(1), *self.due.claim_routine(1)]
 
+    def prove(self, connection_id=None, **changes) -> None:
+        """The claim of what is due now; of this connection, which is made due before."""
+        if connection_id is not None:
+            self.make_due(connection_id, **changes)
+        [claim] = self.claim()
+        assert self.due.prove(claim)
+
     def make_due(self, connection_id, **changes) -> None:
         with self.db.write(SYSTEM) as db:
             db.execute(
@@ -90,7 +100,7 @@ class Scene:
                 .values({"due_at": now()} | changes)
             )
 
-    def good_role(self, tenant, connection_id) -> None:
+    def good_role(self, connection_id) -> None:
         """The role that the connection names comes to be, as its administrator should make it."""
         row = self.row(connection_id)
         customer = Customer(self.aws)
@@ -151,16 +161,8 @@ def flood(scene, *, rows: int, **changes):
     return tenant
 
 
-def test_another_tenants_flood_does_not_hold_up_a_first_proof(scene):
-    flooding = flood(scene, rows=200)
-    victim = scene.pending()
-    claims = scene.due.claim(16)
-    assert victim in {claim.connection_id for claim in claims}
-    assert len(claims) == 16, "what others do not need goes to the tenant that has much to do"
-    assert [claim.tenant_id for claim in claims].count(flooding) == 15
-
-
-def test_another_tenants_flood_of_turns_does_not_hold_up_a_turn(scene):
+@pytest.mark.parametrize("routine", [False, True], ids=["a first proof", "a turn"])
+def test_another_tenants_flood_does_not_hold_up(scene, routine):
     """As when thousands of its roles change at once, each of which is then proven several times
     within a minute.
     """
@@ -170,9 +172,10 @@ def test_another_tenants_flood_of_turns_does_not_hold_up_a_turn(scene):
         "verified_at": now(),
         "due_for": Trigger.SCHEDULED,
     }
-    flooding = flood(scene, rows=200, **turn)
-    victim = scene.pending(**turn)
-    claims = scene.due.claim_routine(16)
+    changes, claim = (turn, scene.due.claim_routine) if routine else ({}, scene.due.claim)
+    flooding = flood(scene, rows=200, **changes)
+    victim = scene.pending(**changes)
+    claims = claim(16)
     assert victim in {claim.connection_id for claim in claims}
     assert len(claims) == 16, "what others do not need goes to the tenant that has much to do"
     assert [claim.tenant_id for claim in claims].count(flooding) == 15
@@ -238,17 +241,13 @@ def test_a_claim_is_done_once_however_often_it_is_carried(scene):
 
 @on_sqlite
 def test_a_role_that_comes_late_is_found(scene):
-    tenant = tenant_row(scene.db)
-    connection = scene.pending(tenant=tenant, due_since=now())
+    connection = scene.pending(due_since=now())
     began = scene.row(connection).due_since
-    [claim] = scene.claim()
-    assert scene.due.prove(claim)
+    scene.prove()
     row = scene.row(connection)
     assert (row.status, row.due_at - began) == (S.PENDING, timedelta(seconds=5))
-    scene.good_role(tenant, connection)
-    scene.make_due(connection)
-    [claim] = scene.claim()
-    assert scene.due.prove(claim)
+    scene.good_role(connection)
+    scene.prove(connection)
     row = scene.row(connection)
     assert row.status is S.VERIFIED
     assert row.due_at - row.verified_at == timedelta(minutes=2)
@@ -261,9 +260,7 @@ def test_a_refusal_of_a_role_that_was_never_proven_counts_at_once(scene):
     """
     connection = scene.pending()
     for _ in range(2):
-        scene.make_due(connection)
-        [claim] = scene.claim()
-        assert scene.due.prove(claim)
+        scene.prove(connection)
         row = scene.row(connection)
         assert (row.proof.verdict, row.refuses) == (Verdict.UNASSUMABLE, True)
 
@@ -273,9 +270,7 @@ def test_a_first_proof_is_repeated_twice_and_then_has_its_turns(scene):
     connection = scene.proven()
     for passed, then in ((2.5, 15), (15.5, None), (70, None)):
         since = now() - timedelta(minutes=passed)
-        scene.make_due(connection, due_since=since)
-        [claim] = scene.claim()
-        assert scene.due.prove(claim)
+        scene.prove(connection, due_since=since)
         row = scene.row(connection)
         assert row.status is S.VERIFIED
         soonest, latest = (timedelta(hours=share) for share in (0.25, 1.3))
@@ -296,9 +291,7 @@ def test_a_routine_proof_makes_three_calls_and_leaves_a_count(scene):
         len(scene.calls_for(connection)),
         scene.events(connection),
     )
-    scene.make_due(connection)
-    [claim] = scene.claim()
-    assert scene.due.prove(claim)
+    scene.prove(connection)
     row = scene.row(connection)
     own = row.external_id
     sent = [call.external_id for call in scene.calls_for(connection)[calls:]]
@@ -312,10 +305,8 @@ def test_a_routine_proof_makes_three_calls_and_leaves_a_count(scene):
 @on_sqlite
 def test_a_routine_proof_that_finds_another_role_is_followed_by_a_full_one(scene):
     connection = scene.proven()
-    scene.make_due(connection, role_unique_id="AROAANOTHER")
     calls = len(scene.calls_for(connection))
-    [claim] = scene.claim()
-    assert scene.due.prove(claim)
+    scene.prove(connection, role_unique_id="AROAANOTHER")
     row = scene.row(connection)
     assert row.role_unique_id != "AROAANOTHER"
     assert len(scene.calls_for(connection)) == calls + 7
@@ -327,9 +318,7 @@ def test_a_routine_proof_that_finds_another_role_is_followed_by_a_full_one(scene
 def test_an_unclear_answer_about_a_proven_role_is_asked_for_again(scene, faults):
     connection = scene.proven()
     faults.add("error", action="AssumeRole", role_arn=scene.row(connection).role_arn)
-    scene.make_due(connection, due_since=now() - timedelta(hours=1))
-    [claim] = scene.claim()
-    assert scene.due.prove(claim)
+    scene.prove(connection, due_since=now() - timedelta(hours=1))
     row = scene.row(connection)
     assert row.status is S.VERIFIED
     assert timedelta(seconds=50) < row.due_at - now() <= timedelta(minutes=1)
@@ -349,8 +338,7 @@ def test_what_becomes_due_while_it_is_proven_stays_due(scene, monkeypatch):
         return found
 
     monkeypatch.setattr(scene.due._urgent, "_prove_patiently", slow)
-    [claim] = scene.claim()
-    assert scene.due.prove(claim)
+    scene.prove()
     assert [claim.connection_id for claim in scene.due.claim(1)] == [connection]
 
 
@@ -457,26 +445,19 @@ def taken_places(monkeypatch):
 
 @on_sqlite
 def test_every_call_of_a_proof_is_within_the_budget(scene, aws, taken_places):
-    tenant = tenant_row(scene.db)
-    connection = scene.pending(tenant=tenant)
-    scene.good_role(tenant, connection)
-    [claim] = scene.claim()
+    connection = scene.good()
     before = len(aws.sts_times)
-    assert scene.due.prove(claim)
+    scene.prove()
     assert len(taken_places) == len(aws.sts_times) - before == 5
-    scene.make_due(connection)
-    [claim] = scene.claim()
     taken_places.clear()
-    assert scene.due.prove(claim)
+    scene.prove(connection)
     assert len(taken_places) == 2 * 3, "each call of a routine proof is within its half as well"
 
 
 @on_sqlite
 def test_what_is_urgent_does_not_wait_for_the_half_of_routine_proofs(scene, taken_places):
     """A stack's message, a worker's report, and a rotation's next step."""
-    tenant = tenant_row(scene.db)
-    connection = scene.pending(tenant=tenant)
-    scene.good_role(tenant, connection)
+    connection = scene.good()
     for trigger in (Trigger.CREATED, Trigger.REGISTERED, Trigger.ISSUING, Trigger.ROTATION):
         scene.make_due(connection, due_for=trigger)
         [claim] = scene.due.claim(1)
@@ -488,8 +469,7 @@ def test_what_is_urgent_does_not_wait_for_the_half_of_routine_proofs(scene, take
 
 @on_sqlite
 def test_a_person_who_asks_waits_for_no_budget(scene, taken_places):
-    tenant = tenant_row(scene.db)
-    connection = scene.pending(tenant=tenant)
-    scene.good_role(tenant, connection)
+    connection = scene.good()
+    tenant = scene.row(connection).tenant_id
     made = scene.services.verification.verify(ADMIN, tenant, connection, trigger=Trigger.REQUESTED)
     assert (made.status, taken_places) == (S.VERIFIED, [])

@@ -5,6 +5,7 @@ is only said.
 from datetime import UTC, datetime
 
 import pytest
+import yaml
 
 from app.aws.errors import Refused, StsError, Unavailable
 from app.aws.role_view import RoleSettings
@@ -209,32 +210,22 @@ def test_the_vendors_own_accounts_are_not_somebody_else():
 
 
 @pytest.mark.parametrize(
-    ("operator", "key", "times", "wanted"),
-    [
-        ("DateLessThan", "aws:CurrentTime", "2099-01-01T00:00:00Z", 2099),
-        (
-            "DateLessThan",
-            "aws:CurrentTime",
-            ["2099-01-01T00:00:00Z", "2098-01-01T00:00:00Z"],
-            2099,
-        ),  # either is enough
-        ("DateLessThan", "aws:CurrentTime", "2099-01-01", None),
-        ("DateLessThan", "aws:CurrentTime", "2099-02-31T00:00:00Z", None),
-        (
-            "DateLessThan",
-            "aws:CurrentTime",
-            "9999-12-31T23:59:59Z",
-            None,
-        ),  # in some time zone that is the year 10000
-        ("DateLessThan", "aws:CurrentTime", "0001-01-01T00:00:00Z", None),
-        ("NumericLessThan", "aws:EpochTime", "4070908800", None),
-        ("DateGreaterThan", "aws:CurrentTime", "2020-01-01T00:00:00Z", None),
-    ],
+    ("condition", "year"),
+    yaml.safe_load("""
+    - [{DateLessThan: {aws:CurrentTime: "2099-01-01T00:00:00Z"}}, 2099]
+    # either is enough
+    - - DateLessThan: {aws:CurrentTime: ["2099-01-01T00:00:00Z", "2098-01-01T00:00:00Z"]}
+      - 2099
+    - [{DateLessThan: {aws:CurrentTime: "2099-01-01"}}, null]
+    - [{DateLessThan: {aws:CurrentTime: "2099-02-31T00:00:00Z"}}, null]
+    # in some time zone that is the year 10000
+    - [{DateLessThan: {aws:CurrentTime: "9999-12-31T23:59:59Z"}}, null]
+    - [{DateLessThan: {aws:CurrentTime: "0001-01-01T00:00:00Z"}}, null]
+    - [{NumericLessThan: {aws:EpochTime: "4070908800"}}, null]
+    - [{DateGreaterThan: {aws:CurrentTime: "2020-01-01T00:00:00Z"}}, null]
+    """),
 )
-def test_the_end_is_known_if_it_is_written_as_in_the_kit(operator, key, times, wanted):
-    found = judged(
-        Verdict.PROVEN,
-        policy({**ALLOW, "Condition": {**ALLOW["Condition"], operator: {key: times}}}),
-    )
+def test_the_end_is_known_if_it_is_written_as_in_the_kit(condition, year):
+    found = judged(Verdict.PROVEN, policy({**ALLOW, "Condition": ALLOW["Condition"] | condition}))
     assert found.reads_trust
-    assert found.access_until == (wanted and datetime(wanted, 1, 1, tzinfo=UTC))
+    assert found.access_until == (year and datetime(year, 1, 1, tzinfo=UTC))
