@@ -62,7 +62,14 @@ HOSTILE = {
         lambda value: {**DEMANDED, "Condition": {"StringEquals": {KEY: value}}}, PAIRS[:n]
     ),
     "patterns-and-arns": lambda n: [deny(StringNotLike={ARN: BETWEEN[:n]})],
+    "patterns-and-ids": lambda n: [
+        deny(StringNotLike={KEY: AROUND[:n]}, StringEquals={KEY: PAIRS[:n]})
+    ],
+    "numbers": lambda n: [
+        deny(StringEquals={KEY: list(range(10, n + 10))}, StringLike={KEY: AROUND[: n // 4]})
+    ],
     "tiny-statements": lambda n: [{"Effect": "Deny"}] * n,
+    "open-statements": lambda n: [{"Effect": "Allow", "Principal": "*", "Action": "*"}] * n,
     "statement-for-each-id": lambda n: each(lambda it: deny(StringEquals={KEY: it}), PAIRS[:n]),
     "statement-for-each-pattern": lambda n: [
         *each(lambda it: deny(StringLike={KEY: it}), AROUND[:n]),
@@ -76,6 +83,7 @@ HOSTILE = {
             StringLike=dict(zip(KEYS[:n], AROUND, strict=False)), StringEquals={KEY: PAIRS[: n * 9]}
         )
     ],
+    "short-keys": lambda n: [deny(StringLike=dict.fromkeys(PAIRS[:n], 1))],
     "any-case": lambda n: [
         *each(lambda it: deny(StringEqualsIgnoreCase={it: "ab"}), KEYS[:n]),
         deny(StringEquals={KEY: PAIRS[: n * 9]}),
@@ -99,9 +107,13 @@ HOSTILE = {
         {"Effect": "Deny", "NotPrincipal": {"AWS": PAIRS[:n]}, "Action": "*"}
     ],
     "actions": lambda n: [{"Effect": "Deny", "Principal": "*", "NotAction": BETWEEN[:n]}],
+    "one-action": lambda n: [{"Effect": "Deny", "Principal": "*", "Action": "s*" * n + "x"}],
+    "unicode": lambda n: [deny(StringLike={ARN: [f"*{chr(0x100 + it)}*" for it in range(n)]})],
+    "white-space": lambda n: [deny(StringLike={ARN: [f"*{' ' * 15}{it}*" for it in PAIRS[:n]]})],
     "nested": lambda n: [deny(StringLike={KEY: [[["a"]]] * n})],
     "huge-sid": lambda n: [{"Sid": "a" * n, **deny(Bool={"aws:SecureTransport": "false"})}],
     "user-id": lambda n: [deny(StringLike={USER_ID: "*" * n + ":x:"})],
+    "user-id-of-a-role": lambda n: [deny(StringLike={USER_ID: "AROA" + "*?" * n + "x:"})],
     "user-ids": lambda n: [deny(StringLike={USER_ID: [f"*?:{it}" for it in PAIRS[:n]]})],
     "stars": lambda n: [deny(StringLike={KEY: "*" * n + "x"}, StringEquals={KEY: PAIRS[:n]})],
     "dates": lambda n: [

@@ -46,7 +46,7 @@ def link(world: World, tenant) -> str:
 
 
 def test_every_request_to_a_page_counts(world: World, app: Flask, rates: Rates, monkeypatch):
-    monkeypatch.setattr(rates, "_page", Rate(PAGE._replace(amount=2), None))
+    monkeypatch.setattr(rates, "_page", Rate(PAGE._replace(most=2), None))
     client = app.test_client()
     for method, what in RENDERING:
         path = link(world, world.tenant())
