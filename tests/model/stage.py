@@ -8,10 +8,12 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from flask import Flask
 from moto.iam.models import iam_backends
 from sqlalchemy import update
@@ -85,6 +87,14 @@ class Wire:
 
     def close(self) -> None:
         """There is nothing to close."""
+
+
+@contextmanager
+def without_sockets(aws: Sandbox) -> Iterator[None]:
+    """A service that is made meanwhile calls AWS over a Wire."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.aws.query._pool", lambda *_: (Wire(aws), "/"))
+        yield
 
 
 class Stage:
