@@ -443,6 +443,7 @@ def test_the_examples_of_problems_have_their_own_status():
 
 
 @on_sqlite
+@pytest.mark.usefixtures("impatient")
 @each_with_body
 def test_the_service_takes_the_example_of_a_request(operation: Operation, world: World):
     """On a connection that is there, and in the state that the request is about."""

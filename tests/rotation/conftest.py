@@ -19,17 +19,20 @@ from app.factory import create_app
 from app.services import Services
 from app.store.database import SYSTEM
 from app.store.models import Connection, ExternalIdRow
+from sandbox.server import Sandbox
 from tests.conftest import OPERATOR, make_config
+from tests.model.stage import without_sockets
 from tests.support.cast import Api, Customer, World, path_of
 from tests.support.databases import new_database
 from tests.support.housekeeping import tidy
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def deployed(request: pytest.FixtureRequest, aws: object, vendor: object) -> Iterator[Flask]:
+def deployed(request: pytest.FixtureRequest, aws: Sandbox, vendor: object) -> Iterator[Flask]:
     """With a database of its own: whatever is due in it is of these tests."""
     with new_database(request.param) as url:
-        app = create_app(make_config(url))
+        with without_sockets(aws):
+            app = create_app(make_config(url))
         yield app
         app.extensions["deputy"].db.engine.dispose()
 

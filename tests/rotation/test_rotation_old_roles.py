@@ -60,14 +60,6 @@ def test_a_new_connection_whose_role_has_only_a_retired_one_says_to_update_the_r
     assert tenant.verify(connection)["status"] == "verified"
 
 
-def test_each_retired_external_id_is_tried_and_not_only_the_latest(tenant: Tenant):
-    before = tenant.kit["trust_policy"]
-    oldest, newer = retire(tenant), retire(tenant)
-    connection = tenant.connection(trust=before, status="pending")
-    assert says_update_the_role(connection)
-    assert tenant.sent(connection) == [tenant.external_id, newer, oldest]
-
-
 def test_a_broken_connection_whose_role_went_back_to_a_retired_one_says_to_update_the_role(
     tenant: Tenant,
 ):

@@ -80,30 +80,31 @@ def and_then(inner: Callable[..., object], die: Callable[[], None]) -> Callable[
     return both
 
 
-@pytest.fixture(params=["the calls were made", "the transaction is open", "it is committed"])
-def prove_and_die(
-    request: pytest.FixtureRequest,
-    servers: Servers,
-    tenant: Tenant,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Callable[[], bool]:
-    """The proof that is due, in which the servers die at this moment, and come back. Returns
-    whether it is stored.
-    """
-    place, name = {
-        "the calls were made": (verification.Verification, "_prove_patiently"),
-        "the transaction is open": (verification.rotation, "settle"),
-        "it is committed": (verification.Verification, "_store"),
-    }[request.param]
-    queue = tenant.services.proof_queue
-    stored = request.param == "it is committed"
+CALLED, OPEN, COMMITTED = "the calls were made", "the transaction is open", "it is committed"
 
-    def proven() -> bool:
+
+@pytest.fixture
+def prove_and_die(
+    servers: Servers, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], bool]:
+    """The proof that is due, in which the servers die at a moment, and come back. Returns whether
+    it is stored.
+    """
+    places = {
+        CALLED: (verification.Verification, "_prove_patiently"),
+        OPEN: (verification.rotation, "settle"),
+        COMMITTED: (verification.Verification, "_store"),
+    }
+    queue = tenant.services.proof_queue
+
+    def proven(moment: str) -> bool:
         [claim] = queue.claim(10) + queue.claim_routine(10)
+        stored = moment == COMMITTED
         with (
             monkeypatch.context() as patch,
             contextlib.nullcontext() if stored else pytest.raises(StoreUnavailableError),
         ):
+            place, name = places[moment]
             patch.setattr(place, name, and_then(getattr(place, name), servers.die))
             queue.prove(claim)
         servers.come_back()
@@ -114,13 +115,17 @@ def prove_and_die(
     return proven
 
 
-def test_a_rotation_goes_on_where_it_was(tenant: Tenant, prove_and_die: Callable[[], bool]):
+# When the servers die in the proof that switches, and in the proof that retires.
+@pytest.mark.parametrize("moments", [(OPEN, COMMITTED), (COMMITTED, CALLED)], ids=", ".join)
+def test_a_rotation_goes_on_where_it_was(
+    tenant: Tenant, prove_and_die: Callable[[str], bool], moments: tuple[str, str]
+):
     connection = tenant.connection()
     old, following = tenant.made["external_id"], tenant.start()["next_external_id"]
     tenant.update_role(connection)
     tenant.verify(connection)
     tenant.clock.shift(121)
-    stored = prove_and_die()
+    stored = prove_and_die(moments[0])
     assert tenant.state() == (("ready", 1, 0) if stored else ("open", 0, 1))
     assert tenant.get(connection)["external_id"] == (following if stored else old)
     assert ("connection.external_id_switched" in tenant.actions()) == stored
@@ -131,7 +136,7 @@ def test_a_rotation_goes_on_where_it_was(tenant: Tenant, prove_and_die: Callable
     tenant.update_role(connection, accepting(tenant.kit["trust_policy"], following))
     tenant.verify(connection)
     tenant.clock.shift(61)
-    stored = prove_and_die()
+    stored = prove_and_die(moments[1])
     assert tenant.state()[0] == ("retired" if stored else "retiring")
     tenant.issue(connection)
     tenant.after(minutes=5)
