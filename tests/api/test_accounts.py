@@ -238,7 +238,8 @@ def test_a_proof_from_before_a_resume_does_not_count_at_the_approval(world: Worl
 
 def test_a_suspended_one_is_approved_and_stays_suspended(world: World, waiting):
     world.admin("POST", path_of(waiting, "/suspend"), {"reason": "wait"})
-    assert world.admin("POST", path_of(waiting, "/approve"))["status"] == "suspended"
+    approved = world.admin("POST", path_of(waiting, "/approve"))
+    assert (approved["status"], approved["next_proof_at"]) == ("suspended", None)
     assert (
         world.admin("POST", path_of(waiting, "/resume"), {"reason": "go"})["status"] == "verified"
     )

@@ -25,7 +25,9 @@ def test_a_key_is_shown_once_and_kept_as_a_hash(world: World):
         *("expires_at", "created_at", "last_used_at", "key"),
     }
     assert re.fullmatch(r"dpk_[0-9a-f]{16}_[A-Za-z0-9_-]{43}", made["key"])
-    assert "key" not in world.admin("GET", f"/v1/api-keys/{made['id']}")
+    for path in ("/v1/api-keys", f"/v1/api-keys/{made['id']}"):
+        shown = world.admin.raw("GET", path).text
+        assert (made["key"][21:] in shown, '"key"' in shown, "digest" in shown) == (False,) * 3
     with world.admin.app.extensions["deputy"].db.read() as db:
         row = db.scalars(select(ApiKey).where(ApiKey.lookup == made["key"][4:20])).one()
     assert made["key"][21:] not in repr(vars(row))

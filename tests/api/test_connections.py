@@ -80,23 +80,6 @@ def test_a_role_that_asks_for_no_external_id_is_insecure_until_the_advice_is_fol
     assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
 
 
-@pytest.mark.usefixtures("impatient")
-def test_an_absent_role_is_pending_and_says_what_to_check(world: World, customer: Customer):
-    tenant = world.tenant()
-    arn = f"arn:aws:iam::{customer.account}:role/deputy-absent"
-    made = world.connect(tenant, arn, status="pending")
-    assert made["verification"]["verdict"] == "unassumable"
-    assert [c["outcome"] for c in made["verification"]["checks"]] == ["failed", *["skipped"] * 5]
-    assert made["verified_at"] is None
-
-
-def test_a_role_that_is_seconds_old_is_waited_for(world: World, customer: Customer, faults):
-    faults.add("spreading", seconds=1.5)
-    tenant = world.tenant()
-    kit = world.kit(tenant)
-    world.connect(tenant, customer.role(kit["role_name"], kit["trust_policy"]))
-
-
 def test_a_connection_is_suspended_resumed_deleted_and_made_again_and_each_step_is_in_the_audit_log(
     world: World,
 ):
@@ -115,7 +98,9 @@ def test_a_connection_is_suspended_resumed_deleted_and_made_again_and_each_step_
         "POST", path_of(made, "/resume"), {"reason": "x"}, expect=409, code="conflict"
     )
     world.admin("DELETE", path_of(made), expect=204)
-    for method, suffix in (("GET", ""), ("DELETE", ""), ("POST", "/credentials")):
+    gone = [("GET", ""), ("GET", "/container-credentials"), ("DELETE", "")]
+    gone += [("POST", suffix) for suffix in ("/credentials", "/verify")]
+    for method, suffix in gone:
         world.admin.refused(method, path_of(made, suffix), expect=404, code="not_found")
     events = world.audit(connection_id=made["id"])
     assert [event["action"] for event in reversed(events) if event["outcome"] == "ok"] == [
@@ -128,6 +113,7 @@ def test_a_connection_is_suspended_resumed_deleted_and_made_again_and_each_step_
     ]
     again = world.connect({"id": made["tenant_id"]}, made["role_arn"])
     assert again["id"] != made["id"]
+    world.admin.refused("POST", path_of(made, "/credentials"), expect=404, code="not_found")
 
 
 def test_a_wrong_name_is_told_the_prefix_and_an_unknown_permission_set_which_there_are(

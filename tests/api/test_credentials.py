@@ -1,15 +1,13 @@
 """Issuing: the two shapes, who may, for what, and what is on record before anything leaves."""
 
 import datetime as dt
-import json
-import re
 import uuid
 from contextlib import closing
 
 import boto3
 import pytest
 
-from tests.support.cast import SESSION_NAME, World, path_of
+from tests.support.cast import World, path_of
 
 
 @pytest.fixture(scope="module")
@@ -90,49 +88,6 @@ def test_head_on_container_credentials_issues_nothing(world: World, settled):
     before = len(world.calls_for(settled["role_arn"]))
     assert world.admin.raw("HEAD", path_of(settled, "/container-credentials")).status_code == 405
     assert len(world.calls_for(settled["role_arn"])) == before
-
-
-def test_the_issuance_is_on_record_with_who_what_until_when_and_under_which_name(
-    world: World, connection
-):
-    body = {"reason": "nightly scan", "duration_seconds": 900}
-    worker = world.worker(connection_tenant(connection))
-    response = worker.raw(
-        "POST", path_of(connection, "/credentials"), body, headers={"X-Request-Id": "mine"}
-    )
-    issued = response.get_json()
-    event = world.audit(connection_id=connection["id"], action="credentials.issued")[0]
-    assert (event["outcome"], event["actor"]["kind"]) == ("ok", "api_key")
-    assert event["tenant_id"] == connection["tenant_id"]
-    assert event["request_id"] == response.headers["X-Request-Id"] != "mine"
-    details = event["details"]
-    assert (
-        details.items()
-        >= (body | {"access_key_id": issued["AccessKeyId"], "source": "sts"}).items()
-    )
-    assert dt.datetime.fromisoformat(details["expires_at"]) == dt.datetime.fromisoformat(
-        issued["Expiration"]
-    )
-    name = world.calls_for(connection["role_arn"])[-1].session_name
-    assert name == details["session_name"]
-    assert re.fullmatch(SESSION_NAME, name)[1] == uuid.UUID(event["actor"]["id"]).hex, (
-        "proofs have names of this form"
-    )
-    assert len(name) <= 64
-
-
-def test_a_session_policy_reaches_aws_compact(world: World, connection):
-    policy = {
-        "Version": "2012-10-17",
-        "Statement": [{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}],
-    }
-    world.admin(
-        "POST",
-        path_of(connection, "/credentials"),
-        {"session_policy": json.dumps(policy, indent=4)},
-    )
-    sent = world.calls_for(connection["role_arn"])[-1].policy
-    assert sent == json.dumps(policy, separators=(",", ":"))
 
 
 def test_a_reason_is_short_and_printable(world: World, settled):

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 import time_machine
 
-from app.services import Services
-from tests.conftest import OPERATOR
 from tests.support.cast import Api, World, path_of
 
 KEYS = "/v1/api-keys"
@@ -226,9 +224,3 @@ def test_of_how_many_tenants_a_delegating_keys_family_could_read_the_registratio
     world.admin("DELETE", successor.path, expect=204)
     event = world.audit(action="api_key.revoked")[0]
     assert event["details"]["registrations"] == 2
-
-
-def test_a_tenant_that_the_command_line_made_is_nobodys(world: World, sign_up: SignUp):
-    services: Services = world.admin.app.extensions["deputy"]
-    tenant = services.tenants.create(OPERATOR, name="Acme")
-    sign_up.worker({"id": str(tenant.id)}, expect=404)

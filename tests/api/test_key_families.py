@@ -238,17 +238,22 @@ def test_a_grace_is_0_to_7_days(world: World):
     assert old.read()["expires_at"] is None
 
 
-def test_replacing_is_no_outage_for_what_the_old_key_made(world: World):
+def test_replacing_is_no_outage_for_what_the_old_key_made_and_all_goes_with_the_successor(
+    world: World,
+):
+    """Also what the old key makes in its grace."""
     tenant, old = world.tenant(), Program(world)
     child, page = old.child(), old.link(tenant)
-    new = old.replace(grace_seconds=0)
-    assert made(new.shown) == (1, 1)
+    new = old.replace()
+    assert made(new.shown) == (2, 1)  # the old key itself is one of them
     assert child.read()["made_by"] == new.id
     assert child.works()
     assert opens(world, page)
+    late, last_page = old.child(), old.link(tenant)
+    assert made(new.read()) == (3, 2)
     world.admin("DELETE", new.path, expect=204)
-    assert not child.works()
-    assert not opens(world, page)
+    assert [one.works() for one in (old, child, late)] == [False] * 3
+    assert [opens(world, each) for each in (page, last_page)] == [False] * 2
 
 
 def test_revoking_the_old_key_in_its_grace_leaves_the_successor_and_its_inheritance(world: World):
@@ -259,16 +264,6 @@ def test_revoking_the_old_key_in_its_grace_leaves_the_successor_and_its_inherita
     assert opens(world, page)
 
 
-def test_what_the_old_key_makes_in_its_grace_goes_with_the_successor(world: World):
-    tenant, old = world.tenant(), Program(world)
-    new = old.replace()
-    late, page = old.child(), old.link(tenant)
-    assert made(new.read()) == (2, 1)  # the old key itself is one of them
-    world.admin("DELETE", new.path, expect=204)
-    assert [one.works() for one in (old, late)] == [False, False]
-    assert not opens(world, page)
-
-
 def test_a_leaked_key_takes_along_the_successors_that_it_asked_for(world: World):
     leaked, other = Program(world), Program(world)
     child = leaked.child()
@@ -276,13 +271,6 @@ def test_a_leaked_key_takes_along_the_successors_that_it_asked_for(world: World)
     assert made(leaked.read()) == (4, 0), "the other one, in its grace, too"
     world.admin("DELETE", leaked.path, expect=204)
     assert [program.works() for program in (leaked, child, *successors)] == [False] * 4
-
-
-def test_a_key_that_revokes_its_own_maker_goes_with_it(world: World):
-    maker = Program(world)
-    child = maker.child()
-    child.api("DELETE", maker.path, expect=204)
-    assert [maker.works(), child.works()] == [False, False]
 
 
 def test_a_successor_lives_as_long_as_the_old_key_was_made_to_unless_that_key_asked_itself(

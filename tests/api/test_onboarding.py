@@ -61,23 +61,6 @@ def test_the_kit_has_all_that_a_customer_needs(world: World):
     assert kit == world.kit(tenant)
 
 
-def test_the_launch_link_is_aws_quick_create(world: World):
-    kit = world.kit(world.tenant())
-    link = urlsplit(kit["launch_stack_url"])
-    assert f"{link.scheme}://{link.netloc}" == "https://us-east-1.console.aws.amazon.com"
-    assert (link.path, link.query) == ("/cloudformation/home", "region=us-east-1")
-    place, _, query = link.fragment.partition("?")
-    assert place == "/stacks/create/review"
-    assert dict(parse_qsl(query, strict_parsing=True)) == {
-        "templateURL": kit["template_url"],
-        "stackName": kit["stack_name"],
-        "param_ExternalId": kit["external_id"],
-        "param_RoleName": kit["role_name"],
-    }
-    assert "templateURL=http%3A%2F%2F" in query
-    assert len(kit["launch_stack_url"]) < 2000
-
-
 def test_the_organisations_link_differs_in_template_and_stack_alone(world: World):
     kit = world.kit(world.tenant())
     single, whole = opened(kit["launch_stack_url"]), opened(kit["organization_launch_url"])

@@ -65,6 +65,8 @@ def test_the_list_has_every_link_and_no_token(world: World):
     first = world.admin("GET", f"{links_of(tenant)}?limit=2")
     rest = world.admin("GET", f"{links_of(tenant)}?limit=2&cursor={first['next_cursor']}")
     items = first["items"] + rest["items"]
+    assert rest["next_cursor"] is None
+    assert world.admin("GET", f"{links_of(tenant)}?limit=3")["next_cursor"] is None
     assert [item["id"] for item in items] == [link["id"] for link in reversed(made)]
     assert [item["revoked_at"] is not None for item in items] == [False, False, True]
     for item in items:

@@ -115,25 +115,3 @@ def test_a_request_whose_record_can_not_be_stored_waits_once(program, connection
     assert tries == [answer.headers["X-Request-Id"]], (
         "if the event is stored later, it has the answer's id"
     )
-
-
-def test_a_key_that_is_revoked_while_its_credentials_are_made_gets_a_401(
-    world, program, connection, monkeypatch
-):
-    services = program.app.extensions["deputy"]
-    append = services.audit.append
-
-    def revoke_first(event: Any, **options: Any) -> bool:
-        monkeypatch.setattr(services.audit, "append", append)
-        world.admin("DELETE", f"/v1/api-keys/{event.actor.id}", expect=204)
-        return append(event, **options)
-
-    monkeypatch.setattr(services.audit, "append", revoke_first)
-    assert program.raw("POST", path_of(connection, "/credentials")).status_code == 401
-
-
-def test_a_bug_is_answered_with_a_problem(program, connection, monkeypatch):
-    services = program.app.extensions["deputy"]
-    monkeypatch.setattr(services.issuer, "issue", lambda *_, **__: 1 / 0)
-    problem = program("POST", path_of(connection, "/credentials"), expect=500)
-    assert problem["code"] == "internal_error"

@@ -2,12 +2,9 @@
 
 from datetime import datetime
 
-import pytest
-
 from app.clock import now
 from tests.attacks.routes import OF_A_TENANT
 from tests.support.cast import Customer, World, path_of, without_external_id
-from tests.support.rows import ByHand
 
 
 def part(shown, *names):
@@ -69,7 +66,9 @@ def test_while_a_tenant_is_suspended_nothing_gives_access_to_its_roles_or_prepar
     tenant = world.tenant()
     connection = world.awaiting_approval(tenant)
     world.admin("POST", f"/v1/tenants/{tenant['id']}/suspend", {"reason": "In doubt"})
-    refused = set()
+    refused, calls = set(), len(world.aws.sts_calls)
+    container = path_of(connection, "/container-credentials")
+    world.admin.refused("GET", container, expect=409, code="suspended")
     for route in OF_A_TENANT:
         if route.method in {"POST", "PATCH"} and not route.path.endswith(LIFTS_OR_ADDS):
             path = route.at(tenant_id=tenant["id"], connection_id=connection["id"])
@@ -79,6 +78,7 @@ def test_while_a_tenant_is_suspended_nothing_gives_access_to_its_roles_or_prepar
                     f"/{path.rpartition('/')[2]}".replace(connection["id"], "{connection_id}")
                 )
     assert refused == GIVES
+    assert len(world.aws.sts_calls) == calls
     connection = world.admin("GET", path_of(connection))
     assert part(connection, "wanted_permission_set", "awaiting_approval") == {
         "wanted_permission_set": None,
@@ -100,20 +100,6 @@ def test_a_suspended_connection_says_since_when_by_whom_and_why(world: World):
         "issues": True,
         "suspended": None,
     }
-
-
-@pytest.mark.parametrize("bound", [False, True])
-def test_whether_a_bound_key_suspended_is_recorded(world: World, config, bound):
-    tenant = world.tenant()
-    connection = world.connection(tenant)
-    key = world.key("tenants:write", "connections:write", tenant=tenant if bound else None)
-    key("POST", path_of(connection, "/suspend"), {"reason": "x"})
-    key("POST", f"/v1/tenants/{tenant['id']}/suspend", {"reason": "x"})
-    by_hand = ByHand(config.database_url)
-    for table, thing in (("tenants", tenant), ("connections", connection)):
-        which = thing["id"].replace("-", "")
-        found = by_hand.one(f"SELECT suspended_by_bound FROM {table} WHERE id = '{which}'")  # noqa: S608
-        assert bool(found) is bound
 
 
 def test_every_status_that_issues_nothing_says_why(world: World):

@@ -90,12 +90,21 @@ def shows_nothing(text: str) -> None:
 
 def refusal(world: World, response: Any) -> dict[str, Any]:
     """The audit event of a refused request, which is found by its request id."""
-    outcome = "failed" if response.status_code >= 500 else "refused"
-    events = [e for e in newest(world, 5) if e["request_id"] == response.headers["X-Request-Id"]]
-    found = [event for event in events if event["outcome"] == outcome]
-    assert found, events
-    shows_no_secret(found[0])
-    return found[0]
+    return refusals(world, response)[0]
+
+
+def refusals(world: World, *responses: Any) -> list[dict[str, Any]]:
+    """The audit events of the latest requests, which were refused."""
+    newest_of = {
+        (event["request_id"], event["outcome"]): event
+        for event in newest(world, min(len(responses) + 4, 200))[::-1]
+    }
+    events = []
+    for response in responses:
+        outcome = "failed" if response.status_code >= 500 else "refused"
+        events.append(newest_of[response.headers["X-Request-Id"], outcome])
+        shows_no_secret(events[-1])
+    return events
 
 
 def newest(world: World, count: int = 25) -> list[dict[str, Any]]:

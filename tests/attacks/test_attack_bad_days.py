@@ -158,6 +158,8 @@ def test_a_role_that_is_still_spreading_is_waited_for_a_little_and_then_pending(
     assert {call.external_id for call in tried} == {tenant["external_id"]}
     faults.clear()
     assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
+    faults.add("spreading", seconds=0.6)
+    assert world.proven()["status"] == "verified", "it is seconds old"
 
 
 def test_refusals_of_a_role_that_then_refuses_its_own_id_prove_nothing(

@@ -6,6 +6,7 @@ from app.access.callers import Scope
 from app.limits import table
 from tests.api.test_delegated_keys import KEYS, WORKER, SignUp
 from tests.attacks.evidence import Scene, absent, case, on_postgresql, problem, refusal, untouched
+from tests.conftest import OPERATOR
 
 pytestmark = on_postgresql  # nothing here depends on the database
 
@@ -39,9 +40,11 @@ def tenants_of_others(scene: Scene, stolen: SignUp) -> dict[str, str]:
     gone = stolen.tenant(reference=absent())
     world.admin("DELETE", f"/v1/tenants/{gone['id']}", expect=204)
     again = {"name": "Acme", "reference": gone["reference"]}
+    services = world.admin.app.extensions["deputy"]
     return {
         "absent": absent(),
         "the vendor's": scene.acme["id"],
+        "the command line's": str(services.tenants.create(OPERATOR, name="Acme").id),
         "another sign-up key's, with the same maker": sibling.tenant()["id"],
         "its successor's": stolen.replace().tenant()["id"],
         "its own, deleted": gone["id"],

@@ -18,10 +18,9 @@ from tests.attacks.evidence import (
     on_sqlite,
     problem,
     refusal,
-    unchanged,
     untouched,
 )
-from tests.support.cast import Customer, World, path_of
+from tests.support.cast import World
 
 CHOSEN = "dpy-" + "0123456789abcdef" * 4
 SPELLINGS = [
@@ -63,31 +62,6 @@ def test_no_tenant_chooses_its_external_id_by_the_query_or_a_header(scene: Scene
     assert tenant["external_id"] != CHOSEN
 
 
-@on_sqlite
-def test_nobody_changes_an_external_id_not_even_to_one_seen_elsewhere(scene: Scene):
-    refused = [("PATCH", field, 422, "validation_failed") for field in SPELLINGS]
-    refused += [(method, "external_id", 405, "method_not_allowed") for method in ("PUT", "POST")]
-    with unchanged(scene.world, scene.ours), untouched(scene.world, scene.theirs):
-        for api in (scene.mallory, scene.world.admin):
-            for method, field, status, code in refused:
-                for path in (f"/v1/tenants/{scene.acme['id']}", path_of(scene.ours)):
-                    with case(method=method, field=field, path=path):
-                        response = api.raw(method, path, {field: scene.globex["external_id"]})
-                        problem(response, status, code)
-
-
-@on_sqlite
-def test_no_connection_chooses_its_external_id(scene: Scene):
-    path = f"/v1/tenants/{scene.acme['id']}/connections"
-    with untouched(scene.world, scene.theirs), unchanged(scene.world, scene.ours):
-        for field in SPELLINGS:
-            with case(field):
-                body = {"role_arn": scene.theirs["role_arn"], field: scene.globex["external_id"]}
-                response = scene.mallory.raw("POST", path, body)
-                assert field in problem(response, 422, "validation_failed")["errors"]
-                assert refusal(scene.world, response)["tenant_id"] == scene.acme["id"]
-
-
 @on_postgresql
 def test_many_at_once_are_all_different_and_show_nothing_of_their_tenants(world: World):
     def create_tenants(_: int) -> list[str]:
@@ -106,27 +80,6 @@ def test_many_at_once_are_all_different_and_show_nothing_of_their_tenants(world:
     strangers = {foreign_external_id(value) for value in external_ids}
     assert len(strangers) == 10_048
     assert not strangers & set(external_ids)
-
-
-def test_a_tenant_made_again_gets_a_new_one_and_its_old_role_is_refused(world: World):
-    """Name and reference are the same, and nothing of them is in an External ID."""
-    body = {"name": "Initech", "reference": f"initech-{new_external_id()[:12]}"}
-    before = world.admin("POST", "/v1/tenants", body, expect=201)
-    customer, kit = Customer(world.aws), world.kit(before)
-    role = customer.role(kit["role_name"], kit["trust_policy"])
-    world.admin("DELETE", f"/v1/tenants/{before['id']}", expect=204)
-
-    after = world.admin("POST", "/v1/tenants", body, expect=201)
-    assert after["id"] != before["id"]
-    assert after["external_id"] != before["external_id"]
-    connection = world.connect(after, role, status="pending")
-    problem(
-        world.admin.raw("POST", path_of(connection, "/credentials")), 409, "connection_not_verified"
-    )
-    assert world.calls_for(role)[-1].external_id == after["external_id"]
-
-    customer.retrust(kit["role_name"], world.kit(after)["trust_policy"])
-    assert world.admin("POST", path_of(connection, "/verify"))["status"] == "verified"
 
 
 def store(app):
@@ -179,15 +132,3 @@ def test_the_database_itself_keeps_ids_and_audit_events_as_they_are(scene: Scene
                     statement,
                     **{name: value for name, value in values.items() if f":{name}" in statement},
                 )
-
-
-def test_the_database_itself_knows_no_verified_connection_without_a_proof(world: World, app):
-    made = world.connect(
-        world.tenant(), "arn:aws:iam::210987654321:role/deputy-unproven", status="pending"
-    )
-    with pytest.raises(IntegrityError):
-        run(
-            app,
-            "UPDATE connections SET status = 'verified' WHERE id = :id",
-            id=raw_id(app, made["id"]),
-        )

@@ -13,6 +13,7 @@ from tests.attacks.evidence import (
     on_sqlite,
     problem,
     refusal,
+    refusals,
     unchanged,
     untouched,
 )
@@ -32,6 +33,7 @@ FORBIDDEN = [
 def test_nothing_but_duration_policy_and_reason_is_taken(scene: Scene):
     values = {"role_arn": scene.theirs["role_arn"], "external_id": scene.globex["external_id"]}
     values |= {"RoleArn": values["role_arn"], "ExternalId": values["external_id"]}
+    responses = []
     with unchanged(scene.world, scene.ours), untouched(scene.world, scene.theirs):
         for field in FORBIDDEN:
             with case(field):
@@ -39,11 +41,9 @@ def test_nothing_but_duration_policy_and_reason_is_taken(scene: Scene):
                     "POST", path_of(scene.ours, "/credentials"), {field: values.get(field, "x")}
                 )
                 assert (field or "body") in problem(response, 422, "validation_failed")["errors"]
-                event = refusal(scene.world, response)
-                assert (event["tenant_id"], event["action"]) == (
-                    scene.acme["id"],
-                    "credentials.refused",
-                )
+                responses.append(response)
+    for event in refusals(scene.world, *responses):
+        assert (event["tenant_id"], event["action"]) == (scene.acme["id"], "credentials.refused")
 
 
 @pytest.mark.parametrize("what", ["/credentials", "/container-credentials"])
@@ -97,23 +97,7 @@ def test_a_duration_is_a_whole_number_within_the_limits(scene: Scene):
 
 def test_no_text_of_a_callers_enters_the_session_name(scene: Scene):
     ours = scene.world.connection(scene.acme)  # with no session yet, so AWS is asked
-    with untouched(scene.world, scene.theirs):
-        for name in (
-            "a/b",
-            "two words",
-            "x",
-            "x" * 65,
-            "evil\r\nX-Header: 1",
-            "",
-            None,
-            scene.globex["id"],
-        ):
-            with case(name=name):
-                response = scene.mallory.raw(
-                    "POST", path_of(ours, "/credentials"), {"session_name": name}
-                )
-                problem(response, 422, "validation_failed")
-        scene.mallory("POST", path_of(ours, "/credentials"), {"reason": scene.globex["id"]})
+    scene.mallory("POST", path_of(ours, "/credentials"), {"reason": scene.globex["id"]})
     event = scene.mallory("GET", "/v1/audit-events?action=credentials.issued&limit=1")["items"][0]
     session_name = scene.world.calls_for(ours["role_arn"])[-1].session_name
     assert session_name.startswith(f"deputy-{event['actor']['id'].replace('-', '')}-")

@@ -18,6 +18,7 @@ from tests.attacks.evidence import (
     on_sqlite,
     problem,
     refusal,
+    refusals,
     untouched,
 )
 from tests.attacks.routes import ROUTES
@@ -143,6 +144,7 @@ def test_every_route_wants_its_scope_before_it_looks_for_anything(scene: Scene):
         scope: scene.world.key(*(ALL_SCOPES - {scope}))
         for scope in {route.scope for route in ROUTES}
     }
+    responses = []
     with untouched(scene.world, scene.ours):
         for route in ROUTES:
             with case(str(route)):
@@ -155,10 +157,11 @@ def test_every_route_wants_its_scope_before_it_looks_for_anything(scene: Scene):
                     options = {} if route.body is None else {"body": body}
                     response = without[route.scope].raw(route.method, route.at(**ids), **options)
                     answers.append(problem(response, 403, "forbidden"))
-                event = refusal(scene.world, response)
-                assert (event["tenant_id"], event["details"]["code"]) == (None, "forbidden")
+                    responses.append(response)
                 assert answers == [answers[0]] * 3
                 assert route.scope in answers[0]["detail"]
+    for event in refusals(scene.world, *responses):
+        assert (event["tenant_id"], event["details"]["code"]) == (None, "forbidden")
 
 
 KEYS = "/v1/api-keys"
@@ -282,23 +285,3 @@ def test_how_long_another_key_lives_does_not_hide_it(scene: Scene, app):
     passing = scene.world.key(*ALL_SCOPES, expires_at=at.isoformat())
     assert passing("GET", f"{KEYS}/{lasting.id}")["expires_at"] is None
     passing("DELETE", f"{KEYS}/{lasting.id}", expect=204)
-
-
-def test_no_key_is_shown_twice_nor_kept(scene: Scene, app):
-    made = scene.mallory("POST", KEYS, {"name": "spare", "scopes": ["audit:read"]}, expect=201)
-    secret = made["key"].split("_", 2)[2]  # which may have more of them
-    for path in (KEYS, f"{KEYS}/{made['id']}", "/v1/audit-events"):
-        response = scene.mallory.raw("GET", path)
-        assert response.status_code == 200
-        assert secret not in response.text
-        assert "digest" not in response.text
-
-
-def test_no_part_of_a_key_is_chosen(scene: Scene):
-    parts = dict.fromkeys(
-        ["key", "id", "lookup", "digest", "scope_bits", "created_at", "revoked_at"], generate_key()
-    )
-    response = scene.world.admin.raw(
-        "POST", KEYS, {"name": "odd", "scopes": ["audit:read"]} | parts
-    )
-    assert set(problem(response, 422, "validation_failed")["errors"]) == parts.keys()

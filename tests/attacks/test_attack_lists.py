@@ -29,7 +29,9 @@ def test_a_bound_key_finds_its_own_tenant_alone(scene: Scene):
     assert [tenant["id"] for tenant in items(scene.mallory, "/v1/tenants?limit=1")] == [
         scene.acme["id"]
     ]
-    assert scene.mallory("GET", "/v1/tenants?reference=initech-7")["items"] == []
+    for query in ("reference=initech-7", "name=initech"):
+        assert scene.world.admin("GET", f"/v1/tenants?{query}")["items"]
+        assert scene.mallory("GET", f"/v1/tenants?{query}")["items"] == []
     path = f"/v1/tenants/{scene.acme['id']}/connections?account_id={scene.theirs['account_id']}"
     for query in ("", "&status=verified"):
         assert scene.mallory("GET", path + query)["items"] == []
@@ -43,13 +45,14 @@ def test_a_bound_key_reads_only_its_own_audit_events(scene: Scene):
 
 
 def test_another_tenants_audit_log_is_like_one_that_does_not_exist(scene: Scene):
-    responses = [
-        scene.mallory.raw("GET", f"/v1/audit-events?tenant_id={tenant}")
-        for tenant in (scene.globex["id"], absent())
-    ]
-    foreign, nothing = (problem(response, 404, "not_found") for response in responses)
-    assert foreign == nothing
-    assert refusal(scene.world, responses[0])["tenant_id"] is None
+    for order in ("", "&after=00000000-0000-0000-0000-000000000000"):
+        responses = [
+            scene.mallory.raw("GET", f"/v1/audit-events?tenant_id={tenant}{order}")
+            for tenant in (scene.globex["id"], absent())
+        ]
+        foreign, nothing = (problem(response, 404, "not_found") for response in responses)
+        assert foreign == nothing
+        assert refusal(scene.world, responses[0])["tenant_id"] is None
 
 
 def test_no_audit_event_is_found_by_another_tenants_connection(scene: Scene):
@@ -57,16 +60,6 @@ def test_no_audit_event_is_found_by_another_tenants_connection(scene: Scene):
         for query in ("", "&action=connection.verified"):
             page = scene.mallory("GET", f"/v1/audit-events?connection_id={connection_id}{query}")
             assert page == {"items": [], "next_cursor": None}
-
-
-def test_the_same_filter_twice_opens_nothing(scene: Scene):
-    ours, theirs = scene.acme["id"], scene.globex["id"]
-    for query in (f"{ours}&tenant_id={theirs}", f"{theirs}&tenant_id={ours}"):
-        problem(
-            scene.mallory.raw("GET", f"/v1/audit-events?tenant_id={query}"),
-            400,
-            "malformed_request",
-        )
 
 
 def test_there_is_no_other_way_to_ask(scene: Scene):

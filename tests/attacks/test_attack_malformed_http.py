@@ -26,47 +26,47 @@ pytestmark = on_postgresql  # it knows no NUL, and no surrogates
 JSON = "application/json"
 KIB, MIB = 1024, 1024 * 1024
 
-# name: content type, body, and the statuses that are right.
+# name: content type, body, and the status that is right.
 MALFORMED = {
-    "no content type": ("", b'{"name": "x"}', {415}),
-    "text": ("text/plain", b'{"name": "x"}', {415}),
-    "multipart": ("multipart/form-data; boundary=x", b"--x\r\n\r\nx\r\n--x--", {415}),
-    "other JSON": ("application/vnd.api+json", b'{"name": "x"}', {415}),
-    "not JSON": (JSON, b"{", {400}),
-    "two documents": (JSON, b'{"name": "x"}{"name": "y"}', {400}),
-    "UTF-8 with BOM": (JSON, b'\xef\xbb\xbf{"name": "x"}', {400}),
-    "UTF-16": (f"{JSON}; charset=utf-16", '{"name": "x"}'.encode("utf-16"), {400}),
-    "Latin-1": (JSON, '{"name": "Müller"}'.encode("latin-1"), {400}),
-    "a surrogate in UTF-8": (JSON, b'{"name": "\xed\xa0\x80"}', {400}),
-    "gzip": (JSON, gzip.compress(b'{"name": "x"}'), {400}),
-    "lone surrogate": (JSON, b'{"name": "\\ud800"}', {400}),
-    "lone surrogate as a key": (JSON, b'{"\\udfff": 1}', {400}),
-    "NUL": (JSON, b'{"name": "a\\u0000b", "reason": "\\u0000"}', {400}),
-    "raw NUL": (JSON, b'{"name": "\x00"}', {400}),
-    "raw newline in a string": (JSON, b'{"name": "a\nb"}', {400}),
-    "the same key twice": (JSON, b'{"name": "x", "name": "y"}', {400}),
-    "the same key twice, spelled otherwise": (JSON, b'{"name": "x", "n\\u0061me": "y"}', {400}),
-    "NaN": (JSON, b'{"name": NaN}', {400}),
-    "too large a number": (JSON, b'{"name": 1e999}', {400}),
-    "101 digits": (JSON, b'{"name": 1' + b"0" * 100 + b"}", {400}),
-    "a huge exponent": (JSON, b'{"name": 1e99999999999999999999}', {400}),
-    "33 deep": (JSON, b"[" * 33 + b"]" * 33, {400}),
-    "a depth bomb": (JSON, b"[" * 250_000, {400}),
-    "a depth bomb within the number of values": (JSON, b"[" * 19_000, {400}),
-    "more values than are read": (JSON, b'{"name": [' + b"1," * 20_000 + b"1]}", {400}),
+    "no content type": ("", b'{"name": "x"}', 415),
+    "text": ("text/plain", b'{"name": "x"}', 415),
+    "multipart": ("multipart/form-data; boundary=x", b"--x\r\n\r\nx\r\n--x--", 415),
+    "other JSON": ("application/vnd.api+json", b'{"name": "x"}', 415),
+    "not JSON": (JSON, b"{", 400),
+    "two documents": (JSON, b'{"name": "x"}{"name": "y"}', 400),
+    "UTF-8 with BOM": (JSON, b'\xef\xbb\xbf{"name": "x"}', 400),
+    "UTF-16": (f"{JSON}; charset=utf-16", '{"name": "x"}'.encode("utf-16"), 400),
+    "Latin-1": (JSON, '{"name": "Müller"}'.encode("latin-1"), 400),
+    "a surrogate in UTF-8": (JSON, b'{"name": "\xed\xa0\x80"}', 400),
+    "gzip": (JSON, gzip.compress(b'{"name": "x"}'), 400),
+    "lone surrogate": (JSON, b'{"name": "\\ud800"}', 400),
+    "lone surrogate as a key": (JSON, b'{"\\udfff": 1}', 400),
+    "NUL": (JSON, b'{"name": "a\\u0000b", "reason": "\\u0000"}', 400),
+    "raw NUL": (JSON, b'{"name": "\x00"}', 400),
+    "raw newline in a string": (JSON, b'{"name": "a\nb"}', 400),
+    "the same key twice": (JSON, b'{"name": "x", "name": "y"}', 400),
+    "the same key twice, spelled otherwise": (JSON, b'{"name": "x", "n\\u0061me": "y"}', 400),
+    "NaN": (JSON, b'{"name": NaN}', 400),
+    "too large a number": (JSON, b'{"name": 1e999}', 400),
+    "101 digits": (JSON, b'{"name": 1' + b"0" * 100 + b"}", 400),
+    "a huge exponent": (JSON, b'{"name": 1e99999999999999999999}', 400),
+    "33 deep": (JSON, b"[" * 33 + b"]" * 33, 400),
+    "a depth bomb": (JSON, b"[" * 250_000, 400),
+    "a depth bomb within the number of values": (JSON, b"[" * 19_000, 400),
+    "more values than are read": (JSON, b'{"name": [' + b"1," * 20_000 + b"1]}", 400),
     "more keys than are read": (
-        JSON, json.dumps({f"f{n}": 1 for n in range(1001)}).encode(), {400},
+        JSON, json.dumps({f"f{n}": 1 for n in range(1001)}).encode(), 400,
     ),
-    "a key of 257 characters": (JSON, json.dumps({"k" * 257: 1}).encode(), {400}),
-    "101 digits of a fraction": (JSON, b'{"name": 0.' + b"1" * 99 + b"}", {400}),
-    "a list": (JSON, b"[]", {422}),
-    "a number": (JSON, b"5", {422}),
-    "over 256 KiB": (JSON, b'{"name": "' + b"x" * (256 * KIB) + b'"}', {413}),
-    "10 MiB": (JSON, b" " * (10 * MIB), {413}),
+    "a key of 257 characters": (JSON, json.dumps({"k" * 257: 1}).encode(), 400),
+    "101 digits of a fraction": (JSON, b'{"name": 0.' + b"1" * 99 + b"}", 400),
+    "a list": (JSON, b"[]", 422),
+    "a number": (JSON, b"5", 422),
+    "over 256 KiB": (JSON, b'{"name": "' + b"x" * (256 * KIB) + b'"}', 413),
+    "10 MiB": (JSON, b" " * (10 * MIB), 413),
     "a thousand unknown fields": (
         JSON,
         json.dumps({f"f{n}": 1 for n in range(1000)}).encode(),
-        {422},
+        422,
     ),
 }  # fmt: skip
 CODES = {
@@ -85,31 +85,22 @@ def places(scene: Scene):
 
 
 # Tried on every route; the others on one of each reader of bodies, as all routes share them.
-ON_EVERY_ROUTE = {
-    "text",
-    "not JSON",
-    "lone surrogate",
-    "33 deep",
-    "a list",
-    "a thousand unknown fields",
-    "over 256 KiB",
-}
+ON_EVERY_ROUTE = {"text", "not JSON", "a list", "over 256 KiB"}
 # An ordinary route, credentials, and one that stops something
 READERS = ("/v1/tenants", "/credentials", "/suspend")
 
 
-@pytest.mark.parametrize("name", MALFORMED)
-def test_a_malformed_body_is_a_4xx(scene: Scene, places, name: str):
-    kind, body, expected = MALFORMED[name]
-    chosen = [place for place in places if name in ON_EVERY_ROUTE or place[1].endswith(READERS)]
-    assert len(chosen) >= len(READERS)
+def test_a_malformed_body_is_a_4xx(scene: Scene, places):
+    readers = [place for place in places if place[1].endswith(READERS)]
+    assert len(readers) >= len(READERS)
     with unchanged(scene.world, scene.ours):
-        for method, path in chosen:
-            response = scene.world.admin.raw(method, path, data=body, content_type=kind)
-            assert response.status_code in expected, f"{method} {path}: {response.text[:300]}"
-            problem(response, response.status_code, CODES[response.status_code])
-            # Nor any other word of Python's
-            assert "sys.set_int_max_str_digits" not in response.text
+        for name, (kind, body, status) in MALFORMED.items():
+            for method, path in places if name in ON_EVERY_ROUTE else readers:
+                with case(name, path=path):
+                    response = scene.world.admin.raw(method, path, data=body, content_type=kind)
+                    problem(response, status, CODES[status])
+                    # Nor any other word of Python's
+                    assert "sys.set_int_max_str_digits" not in response.text
 
 
 def test_a_body_in_chunks_is_measured_and_malformed_chunks_are_a_4xx_on_every_route(
@@ -187,7 +178,7 @@ DIFFERENCE = "/v1/permission-sets/inventory/difference"
 
 def test_a_malformed_query_is_a_4xx_on_every_list(scene: Scene):
     for path in LISTS:
-        for query in QUERIES:
+        for query in QUERIES if path == LISTS[0] else QUERIES[:1]:  # all are read at one place
             with case(path, query=query[:50]):
                 response = scene.world.admin.raw(
                     "GET", f"{path.format(tenant_id=scene.acme['id'])}?{query}"
@@ -201,7 +192,7 @@ def test_a_number_in_a_query_is_of_ascii_digits(scene: Scene):
         *(f"{path.format(tenant_id=scene.acme['id'])}?limit=" for path in LISTS),
         f"{DIFFERENCE}?from=1&to=",
     ):
-        for number in NO_DIGITS:
+        for number in NO_DIGITS if path == f"{LISTS[0]}?limit=" else NO_DIGITS[:1]:
             with case(path, number=number):
                 response = scene.world.admin.raw("GET", f"{path}{number.replace('+', '%2B')}")
                 errors = problem(response, 422, "validation_failed")["errors"]
@@ -216,7 +207,7 @@ def test_a_parameter_that_is_given_twice_is_malformed(scene: Scene):
         "/v1/templates/customer-role.yaml",
         DIFFERENCE,
     ):
-        for query in TWICE:
+        for query in TWICE if path == LISTS[0] else TWICE[:1]:
             with case(path, query=query):
                 response = scene.world.admin.raw(
                     "GET", f"{path.format(tenant_id=scene.acme['id'])}?{query}"

@@ -4,7 +4,7 @@ found by the new.
 
 import pytest
 
-from tests.attacks.evidence import absent, on_postgresql, problem, refusal
+from tests.attacks.evidence import absent, on_postgresql, problem
 from tests.support.cast import Customer, World, path_of
 
 pytestmark = on_postgresql  # nothing here depends on the database
@@ -69,6 +69,7 @@ def test_a_deleted_tenant_is_like_one_that_never_was_and_its_successor_inherits_
         {"name": tenant["name"], "reference": tenant["reference"]},
         expect=201,
     )
+    assert again["external_id"] != tenant["external_id"]
     new_key = world.key(
         "audit:read", "connections:read", "keys:write", "credentials:issue", tenant=again
     )
@@ -80,6 +81,8 @@ def test_a_deleted_tenant_is_like_one_that_never_was_and_its_successor_inherits_
     for tenant_id in (tenant["id"], again["id"]):
         path = f"/v1/tenants/{tenant_id}/connections/{connection['id']}/credentials"
         problem(new_key.raw("POST", path), 404, "not_found")
+    assert world.connect(again, connection["role_arn"], status="pending")["verified_at"] is None
+    assert world.calls_for(connection["role_arn"])[-1].external_id == again["external_id"]
 
 
 def test_the_role_of_an_offboarded_tenant_is_no_other_tenants(world: World, initech):
@@ -96,50 +99,3 @@ def test_the_role_of_an_offboarded_tenant_is_no_other_tenants(world: World, init
     # Only who can change the role can give it to another tenant.
     customer.retrust(kit["role_name"], world.kit(other)["trust_policy"])
     assert world.admin("POST", path_of(taken, "/verify"))["status"] == "verified"
-
-
-def test_a_deleted_connection_does_not_come_back_by_itself(world: World, initech):
-    tenant, _, _, made = initech
-    world.admin("DELETE", path_of(made), expect=204)
-    for method, what, body in (
-        ("POST", "/verify", {}),
-        ("POST", "/resume", REASON),
-        ("DELETE", "", None),
-    ):
-        options = {} if body is None else {"body": body}
-        problem(world.admin.raw(method, path_of(made, what), **options), 404, "not_found")
-    for method, what in SHAPES:
-        problem(world.admin.raw(method, path_of(made, what)), 404, "not_found")
-    again = world.connect(tenant, made["role_arn"])
-    assert again["id"] != made["id"]
-    problem(world.admin.raw("POST", path_of(made, "/credentials")), 404, "not_found")
-
-
-def test_while_its_tenant_is_suspended_a_connection_gives_and_proves_nothing(world: World, initech):
-    tenant, _, _, made = initech
-    worker = world.worker(tenant)
-    world.admin("POST", f"/v1/tenants/{tenant['id']}/suspend", REASON)
-    calls = len(world.calls_for(made["role_arn"]))
-    for method, what in SHAPES:
-        response = worker.raw(method, path_of(made, what))
-        problem(response, 409, "suspended")
-        event = refusal(world, response)
-        assert (event["tenant_id"], event["connection_id"]) == (tenant["id"], made["id"])
-    problem(world.admin.raw("POST", path_of(made, "/verify")), 409, "suspended")
-    path = f"/v1/tenants/{tenant['id']}/connections"
-    for arn in (made["role_arn"], "arn:aws:iam::210987654321:role/deputy-x"):
-        problem(world.admin.raw("POST", path, {"role_arn": arn}), 409, "suspended")
-    world.admin("POST", path_of(made, "/suspend"), REASON)
-    problem(world.admin.raw("POST", path_of(made, "/resume"), REASON), 409, "suspended")
-    assert world.admin("GET", path_of(made))["status"] == "suspended"
-    assert len(world.calls_for(made["role_arn"])) == calls
-    world.admin("POST", f"/v1/tenants/{tenant['id']}/resume", REASON)
-    problem(worker.raw("POST", path_of(made, "/credentials")), 409, "suspended")
-
-
-def test_a_resumed_connection_is_proven_before_it_issues(world: World, initech):
-    _, customer, kit, made = initech
-    world.admin("POST", path_of(made, "/suspend"), REASON)
-    customer.remove_role(kit["role_name"])
-    assert world.admin("POST", path_of(made, "/resume"), REASON)["status"] == "pending"
-    problem(world.admin.raw("POST", path_of(made, "/credentials")), 409, "connection_not_verified")

@@ -2,7 +2,16 @@
 kind of path.
 """
 
-from tests.attacks.evidence import Scene, absent, case, on_sqlite, problem, refusal, untouched
+from tests.attacks.evidence import (
+    Scene,
+    absent,
+    case,
+    on_sqlite,
+    problem,
+    refusal,
+    refusals,
+    untouched,
+)
 from tests.attacks.routes import OF_A_CONNECTION, OF_A_TENANT, ROUTES, Route, routes_of
 from tests.support.cast import Api, Customer, path_of, without_external_id
 
@@ -27,6 +36,7 @@ def mischief(
 
 
 def test_another_tenants_thing_answers_like_one_that_does_not_exist(scene: Scene):
+    responses = []
     with untouched(scene.world, scene.theirs, scene.ours):
         for route in OF_A_TENANT:
             with case(str(route)):
@@ -43,25 +53,28 @@ def test_another_tenants_thing_answers_like_one_that_does_not_exist(scene: Scene
                     for response in (foreign, nothing)
                 ]
                 assert headers[0] == headers[1]
-                for response in (foreign, nothing):
-                    event = refusal(scene.world, response)
-                    assert (event["tenant_id"], event["connection_id"]) == (None, None)
-                    assert event["details"]["code"] == "not_found"
-                    assert event["actor"]["kind"] == "api_key"
+                responses += (foreign, nothing)
+    for event in refusals(scene.world, *responses):
+        assert (event["tenant_id"], event["connection_id"]) == (None, None)
+        assert event["details"]["code"] == "not_found"
+        assert event["actor"]["kind"] == "api_key"
 
 
 def test_path_and_row_must_agree(scene: Scene):
     """For the vendor's own key too."""
+    responses = []
     with untouched(scene.world, scene.theirs, scene.ours):
         for route in OF_A_CONNECTION:
-            nothing = problem(mischief(scene, route, absent(), absent()), 404, "not_found")
+            responses.append(mischief(scene, route, absent(), absent()))
+            nothing = problem(responses[-1], 404, "not_found")
             for tenant, connection in ((scene.acme, scene.theirs), (scene.globex, scene.ours)):
                 for api in (scene.mallory, scene.world.admin):
                     with case(str(route), tenant=tenant["name"], bound=api is scene.mallory):
                         response = mischief(scene, route, tenant["id"], connection["id"], api)
                         assert problem(response, 404, "not_found") == nothing
-                        event = refusal(scene.world, response)
-                        assert (event["tenant_id"], event["connection_id"]) == (None, None)
+                        responses.append(response)
+    for event in refusals(scene.world, *responses):
+        assert (event["tenant_id"], event["connection_id"]) == (None, None)
 
 
 def test_a_connection_has_no_other_name_than_its_id(scene: Scene):

@@ -37,13 +37,15 @@ NOT_STATE = {"audit_events", "quota_uses", "configuration"}
 
 
 def rows(world: World) -> dict[str, list[str]]:
-    """Everything that is stored, but for what a refusal may leave; as the driver gives it, since
-    it is much.
+    """Everything that is stored, but for what a refusal may leave. PostgreSQL knows how many rows
+    there are, and which transaction changed one last.
     """
     with world.admin.app.extensions["deputy"].db.read() as db:
         connection = db.connection()
+        latest = "count(*), max(CAST(CAST(xmin AS text) AS bigint))"
+        columns = latest if connection.dialect.name == "postgresql" else "*"
         return {
-            name: sorted(map(str, connection.exec_driver_sql(f"SELECT * FROM {name}")))  # noqa: S608
+            name: sorted(map(str, connection.exec_driver_sql(f"SELECT {columns} FROM {name}")))  # noqa: S608
             for name in Base.metadata.tables
             if name not in NOT_STATE
         }
@@ -199,10 +201,9 @@ def test_a_key_that_is_revoked_once_it_was_admitted_changes_nothing(
 
 
 @on_postgresql
-@pytest.mark.parametrize("path", ["/v1/tenants", "/suspend", "/v1/api-keys"])
-def test_a_key_that_is_revoked_before_its_body_arrives_changes_nothing(case: Case, path: str):
+def test_a_key_that_is_revoked_before_its_body_arrives_changes_nothing(case: Case):
     """The body is read at one place, after the key."""
-    route = next(route for route in WRITING if route.body and route.path.endswith(path))
+    route = next(route for route in WRITING if route.path.endswith("/suspend"))
     body = Held(route.body, case.revoke)
     response = case.world.admin.with_key(case.key["key"]).raw(
         route.method, case.path(route), **body.sent()

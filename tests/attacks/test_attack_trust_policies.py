@@ -18,7 +18,7 @@ from tests.attacks.evidence import (
     refusal,
     untouched,
 )
-from tests.support.cast import SESSION_NAME, Customer, World, path_of, without_external_id
+from tests.support.cast import SESSION_NAME, Customer, World, path_of
 
 pytestmark = on_sqlite  # nothing here depends on the database
 KEY = "sts:ExternalId"
@@ -65,18 +65,15 @@ INSECURE = {
     ),
     "StringLike *": (lambda own: [like("*")], OTHER),
     "StringLike, the prefix": (lambda own: [like(own[:20] + "*")], OTHER),
-    "StringLike, the suffix": (lambda own: [like("*" + own[-16:])], OTHER),
     "StringLike, both ends and ? between": (
         lambda own: [like(own[:20] + "?" * 32 + own[-16:])],
         OTHER,
     ),
-    "StringLike, one of a list": (lambda own: [like([own, "dpy-*"])], OTHER),
     "StringEqualsIfExists": (lambda own: [allow(StringEqualsIfExists={KEY: own})], NO_ID),
     "ForAllValues:StringEquals": (
         lambda own: [allow(ForAllValues__StringEquals={KEY: own})],
         NO_ID,
     ),
-    "ForAnyValue:StringLike": (lambda own: [allow(ForAnyValue__StringLike={KEY: "dpy-*"})], OTHER),
     "StringNotEquals of somebody else's": (
         lambda own: [allow(StringNotEquals={KEY: "dpy-x"})],
         BOTH,
@@ -101,7 +98,6 @@ INSECURE = {
         ],
         BOTH,
     ),
-    "every action": (lambda own: [{**allow(), "Action": "sts:*"}], BOTH),
     # It has no value when no ID is sent: the sandbox doesn't guess, so nor is it proven.
     "a policy variable": (lambda own: [allow(StringEquals={KEY: "${sts:ExternalId}"})], OTHER),
 }
@@ -237,35 +233,6 @@ def test_the_victims_id_in_ones_own_role_opens_nothing(scene: Scene, world: Worl
         "connection_not_verified",
     )
     assert {call.external_id for call in world.calls_for(role)} == {tenant["external_id"]}
-
-
-def test_trust_that_is_loosened_later_is_found_by_the_next_proof_and_stops_issuing(world: World):
-    tenant, customer = world.tenant("Drifting"), Customer(world.aws)
-    kit = world.kit(tenant)
-    made = world.connect(tenant, customer.role(kit["role_name"], kit["trust_policy"]))
-    worker = world.worker(tenant)
-    assert worker("POST", path_of(made, "/credentials"))["AccessKeyId"]
-
-    customer.retrust(kit["role_name"], without_external_id(kit["trust_policy"]))
-    found = world.admin("POST", path_of(made, "/verify"))
-    assert found["status"] == "insecure"
-    assert "StringEquals" in check(found, "missing_external_id_refused")["detail"]
-    event = world.audit(connection_id=made["id"], action="connection.proof_failed")[0]
-    assert (event["outcome"], event["details"]["verdict"]) == ("refused", "insecure")
-    calls = len(world.calls_for(made["role_arn"]))
-    for method, what in (("POST", "/credentials"), ("GET", "/container-credentials")):
-        response = worker.raw(method, path_of(made, what))
-        problem(response, 409, "connection_not_verified")
-        assert refusal(world, response)["connection_id"] == made["id"]
-    assert len(world.calls_for(made["role_arn"])) == calls
-
-    customer.remove_role(kit["role_name"])
-    assert world.admin("POST", path_of(made, "/verify"))["status"] == "broken"
-    customer.role(kit["role_name"], without_external_id(kit["trust_policy"]))
-    assert world.admin("POST", path_of(made, "/verify"))["status"] == "insecure"
-    customer.retrust(kit["role_name"], kit["trust_policy"])
-    assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
-    assert worker("POST", path_of(made, "/credentials"))["AccessKeyId"]
 
 
 def test_the_calls_of_a_proof_are_inert_and_send_only_what_is_nobodys(scene: Scene, world: World):

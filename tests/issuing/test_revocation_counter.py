@@ -536,7 +536,7 @@ def test_two_that_take_away_at_once_do_not_deadlock(services, what):
     """A tenant's offboarding, which locks everything of its, and somebody who has begun at the
     other end.
     """
-    for _ in range(4):
+    for _ in range(2):
         here = place(services, connections=4)
         jobs = [
             lambda here=here: taken(lambda: services.tenants.delete(ADMIN, here.tenant_id)),

@@ -6,8 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
@@ -21,7 +20,6 @@ from app.errors import AwsUnavailableError, RoleRefusedError
 from app.ids import new_id
 from app.issuing import session_cache as module
 from app.issuing.session_cache import CacheKey, SessionCache
-from tests.support.flights import joins
 from tests.support.valkey import cache_at
 from tests.support.waiting import until
 
@@ -133,30 +131,6 @@ def shared_name(asked: CacheKey) -> str:
 # --- one question, one answer ---
 
 
-def test_the_second_who_asks_gets_the_same_session_and_every_other_question_one_of_its_own(
-    sessions, fake_aws
-):
-    asked = question()
-    first, second = (sessions.obtain(asked, fake_aws, PATIENCE) for _ in range(2))
-    assert (first[1], second[1]) == ("sts", "cache")
-    assert first[0] == second[0], "every field of it"
-    assert second[0].expires_at.utcoffset() == timedelta(0)
-    others = {sessions.obtain(question(), fake_aws, PATIENCE)[0].access_key_id for _ in range(3)}
-    assert len(others | {first[0].access_key_id}) == fake_aws.calls == 4
-
-
-def test_what_is_spoiled_or_another_questions_is_asked_for_again(sessions, fake_aws):
-    """tests/cache/test_sealing.py has every way to spoil it."""
-    mine, yours = question(), question()
-    for asked in (mine, yours):
-        sessions.obtain(asked, fake_aws, PATIENCE)
-    sealed = kept_of(sessions, mine).sealed
-    for junk in (b"", sealed[:-1], kept_of(sessions, yours).sealed):
-        kept_of(sessions, mine).sealed = junk
-        assert opened(sessions, mine) is None
-        assert sessions.obtain(mine, fake_aws, PATIENCE)[1] == "sts"
-
-
 def test_what_is_spoiled_or_another_questions_in_the_shared_cache_is_asked_for_again(
     process, fake_aws, shared_cache
 ):
@@ -248,16 +222,6 @@ def test_a_session_lasts_in_valkey_as_long_as_it_is_good(process, fake_aws, shar
 # --- one flight ---
 
 
-def crowd(sessions: SessionCache, asked: bytes, aws: Aws, count: int, patience: float = PATIENCE):
-    """So many equal requests at once, which all arrive before AWS answers."""
-    aws.go_on.clear()
-    pool, joined = ThreadPoolExecutor(count), joins(sessions._calls)
-    running = [pool.submit(sessions.obtain, asked, aws, patience) for _ in range(count)]
-    until(lambda: aws.calls and len(joined) == count)
-    pool.shutdown(wait=False)
-    return running
-
-
 def test_a_request_that_comes_just_as_the_flight_lands_does_not_begin_another(sessions, fake_aws):
     """Between a look into memory and the look for a flight, a whole flight may take place."""
     asked = question()
@@ -273,20 +237,6 @@ def test_a_request_that_comes_just_as_the_flight_lands_does_not_begin_another(se
     sessions._held = slow_look
     sessions.obtain(asked, fake_aws, PATIENCE)
     assert looked == [None]
-    assert fake_aws.calls == 1
-
-
-def test_a_request_that_can_not_wait_is_refused_and_finds_the_answer_later(sessions, fake_aws):
-    asked = question()
-    running = crowd(sessions, asked, fake_aws, 8, patience=0.2)
-    for each in running:
-        with pytest.raises(AwsUnavailableError):
-            each.result(60)
-    with pytest.raises(AwsUnavailableError):
-        sessions.obtain(asked, fake_aws, -3.0)  # it does not wait at all
-    fake_aws.go_on.set()
-    landed(sessions)
-    assert sessions.obtain(asked, fake_aws, 0.0)[1] == "cache"
     assert fake_aws.calls == 1
 
 
@@ -317,17 +267,6 @@ def test_a_session_is_renewed_at_a_random_moment_of_its_last_good_fifth(process,
     assert all(1680 <= moment <= 2100 for moment in moments), moments
     assert max(moments) - min(moments) > 240, "not all at once"
     assert len(set(moments)) == 60
-
-
-def test_a_question_that_is_always_asked_costs_two_calls_an_hour(process, clock, fake_aws):
-    """docs/reliability.md has what the life that sessions are handed out with costs."""
-    sessions, asked = process(), question()
-    for _ in range(4 * 60):
-        session, _ = sessions.obtain(asked, fake_aws, PATIENCE)
-        assert session.expires_at.timestamp() - now().timestamp() >= 1500
-        landed(sessions)
-        clock.shift(60)
-    assert 7 <= fake_aws.calls <= 8
 
 
 def test_a_clock_that_was_set_back_makes_no_session_younger(process, clock, fake_aws):
@@ -530,14 +469,3 @@ def test_a_session_adopted_from_the_shared_cache_is_renewed_in_time_too(
     two.obtain(asked, fake_aws, PATIENCE)
     kept = kept_of(two, asked)
     assert kept.good_until - 0.2 * 1400 <= kept.renew_at <= kept.good_until
-
-
-def test_keys_are_rotated_without_a_call(process, fake_aws, shared_cache):
-    asked, (new, old) = question(), KEYS
-    session, _ = process(shared_cache, (old,)).obtain(asked, fake_aws, PATIENCE)
-    assert process(shared_cache, (new, old)).obtain(asked, fake_aws, PATIENCE) == (session, "cache")
-    assert fake_aws.calls == 1
-    assert process(shared_cache, (new,)).obtain(asked, fake_aws, PATIENCE)[1] == "sts", (
-        "its key is gone"
-    )
-    assert process(shared_cache, (new, old)).obtain(asked, fake_aws, PATIENCE)[1] == "cache"
