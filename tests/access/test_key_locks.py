@@ -88,13 +88,6 @@ def test_of_keys_that_revoke_each_other_at_once_one_wins(world: World):
         assert set(answers) <= {204, 401, 404}
 
 
-def test_a_ring_of_keys_that_revoke_each_other_ends(world: World):
-    ring = [made(world.admin) for _ in range(6)]
-    answers = statuses(*[(ring[n][1], "DELETE", ring[(n + 1) % 6][0]) for n in range(6)])
-    assert set(answers) <= {204, 401, 404}
-    assert 1 <= answers.count(204) <= 5
-
-
 def test_families_that_are_revoked_from_both_ends_at_once(world: World):
     path, maker = made(world.admin)
     chain = [(path, maker)]

@@ -170,17 +170,6 @@ def test_without_housekeeping_events_are_stored_and_found_all_the_same(own_postg
     )
 
 
-def test_a_clock_that_is_wrong_by_centuries_stops_no_event(own_postgresql, by_hand):
-    early, late = (write(own_postgresql, datetime(year, 1, 2, tzinfo=UTC)) for year in (1970, 2222))
-    good = write(own_postgresql, month())
-    assert places(by_hand) == {
-        early: "audit_events_default",
-        late: "audit_events_default",
-        good: name(),
-    }
-    assert {*listed(own_postgresql)} == {early, late, good}
-
-
 # --- old months ---
 
 

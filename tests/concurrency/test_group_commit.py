@@ -117,25 +117,6 @@ def test_each_caller_is_told_of_the_commit_that_its_own_item_was_in(group, disk)
     assert all(item in disk.batches[number - 1] for item, number in told.items())
 
 
-def test_a_crowd_needs_few_commits():
-    """Each commit takes until everybody else has come: of 16, one is alone in a commit, and 15
-    in the next.
-    """
-    crowd, items = 16, 160
-    commits = []
-
-    def slow(batch) -> None:
-        commits.append(len(batch))
-        others = min(crowd - len(batch), items - sum(commits))
-        until(lambda: len(group._open.items) == others, seconds=30)
-
-    group = GroupCommit(slow)
-    with ThreadPoolExecutor(crowd) as pool:
-        list(pool.map(lambda number: group.add(number, 60.0), range(items)))
-    assert sum(commits) == items
-    assert len(commits) <= 2 * items / crowd
-
-
 def test_a_store_that_is_away_fails_each_of_the_batch_and_not_the_next(disk, add_in_thread, busy):
     others = [add_in_thread(f"other {number}") for number in range(4)]
     away = StoreUnavailableError("the disk is away")

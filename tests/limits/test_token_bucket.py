@@ -14,22 +14,6 @@ from app.limits.token_bucket import TokenBucket
 RATE, BURST = 100, int(NEW_SESSIONS.burst)  # the default of TENANT_MISS_RATE
 
 
-def test_a_burst_comes_at_once_and_then_one_waits_for_the_next_turn(stopped_clock):
-    bucket, tenant, other = TokenBucket(RATE, BURST), new_id(), new_id()
-    assert [bucket.reserve(tenant, patience=0.0) for _ in range(RATE * BURST)] == [
-        0.0
-    ] * RATE * BURST
-    assert bucket.reserve(tenant, patience=0.0) == pytest.approx(0.01)
-    waits = [bucket.reserve(tenant, patience=1.0) for _ in range(3)]
-    assert waits == pytest.approx([0.01, 0.02, 0.03]), (
-        "each has a turn of its own, and who took none has none"
-    )
-    assert bucket.reserve(other, patience=0.0) == 0.0
-    stopped_clock.move(1.0)
-    assert [bucket.reserve(tenant, patience=0.0) for _ in range(97)] == [0.0] * 97
-    assert bucket.reserve(tenant, patience=0.0) > 0.0
-
-
 def test_a_pause_gives_no_more_than_a_burst(stopped_clock):
     bucket, tenant = TokenBucket(RATE, BURST), new_id()
     bucket.reserve(tenant, patience=0.0)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 import sqlalchemy
-from sqlalchemy import Column, MetaData, String, Table, event, func, insert, select, text, update
+from sqlalchemy import Column, MetaData, String, Table, event, insert, select, text, update
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from app.errors import StoreUnavailableError
@@ -276,21 +276,14 @@ WAYS = [Database.read, lambda database: database.write(SYSTEM)]
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_database_that_cannot_be_opened_is_unavailable(way):
-    database = Database("sqlite:////nonexistent/deputy.sqlite3")
-    with pytest.raises(StoreUnavailableError) as caught, way(database) as db:
-        db.execute(select(func.count()).select_from(Tenant))
-    assert caught.value.code == "unavailable"
-    assert "nonexistent" not in caught.value.detail
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_a_server_that_does_not_listen_is_unavailable(way):
-    database = Database(f"postgresql+psycopg://u:hunter2@127.0.0.1:{free_port()}/d")
-    with pytest.raises(StoreUnavailableError) as caught, way(database) as db:
-        db.execute(text("SELECT 1"))
-    assert "hunter2" not in caught.value.detail
-    assert "127.0.0.1" not in caught.value.detail
+def test_a_database_that_can_not_be_opened_or_does_not_listen_is_unavailable(way):
+    secret = "nonexistent"
+    listening = f"postgresql+psycopg://u:{secret}@127.0.0.1:{free_port()}/d"
+    for url in (f"sqlite:////{secret}/deputy.sqlite3", listening):
+        with pytest.raises(StoreUnavailableError) as caught, way(Database(url)) as db:
+            db.execute(text("SELECT 1"))
+        assert caught.value.code == "unavailable"
+        assert not [part for part in (secret, "127.0.0.1") if part in caught.value.detail], url
 
 
 def test_a_connection_lost_in_the_middle_is_unavailable_and_the_next_one_works(tmp_path):
@@ -323,37 +316,6 @@ def test_making_a_database_connects_to_nothing():
 
 
 # --- pages ---
-
-
-def read_all(database, query, limit: int) -> list[list[uuid.UUID]]:
-    pages, after = [], None
-    while True:
-        with database.read() as db:
-            found = page(db, query, Tenant.id, limit=limit, after=after)
-        pages.append([tenant.id for tenant in found.items])
-        after = found.after
-        if after is None:
-            return pages
-
-
-def test_pages_hold_everything_once_newest_first(database, named):
-    query, made = named(7)
-    for limit, sizes in ((1, [1] * 7), (3, [3, 3, 1]), (6, [6, 1]), (7, [7]), (8, [7])):
-        pages = read_all(database, query, limit)
-        assert [len(found) for found in pages] == sizes
-        assert [tenant for found in pages for tenant in found] == made[::-1]
-    assert read_all(database, named(0)[0], 5) == [[]]
-
-
-def test_what_is_added_meanwhile_moves_nothing(database, named):
-    query, made = named(4)
-    with database.read() as db:
-        first = page(db, query, Tenant.id, limit=2, after=None)
-    with database.write(SYSTEM) as db:
-        db.add_all(tenants(first.items[0].name, 3))
-    with database.read() as db:
-        second = page(db, query, Tenant.id, limit=2, after=first.after)
-    assert [t.id for t in (*first.items, *second.items)] == made[::-1]
 
 
 def test_a_page_is_one_statement_without_count_or_offset(database, named):

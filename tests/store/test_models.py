@@ -495,20 +495,6 @@ def test_a_recreated_role_is_pending_and_due_and_unpinned():
     assert it.due_at is not None
 
 
-def test_a_tenant_is_suspended_and_resumed_once():
-    tenant = Tenant(name="Acme", status=TenantStatus.ACTIVE)
-    tenant.ensure_active()
-    with pytest.raises(ConflictError):
-        tenant.resume()
-    tenant.suspend(WHY)
-    with pytest.raises(SuspendedError):
-        tenant.ensure_active()
-    with pytest.raises(ConflictError):
-        tenant.suspend(WHY)
-    tenant.resume()
-    assert tenant.status is TenantStatus.ACTIVE
-
-
 # --- the grant ---
 
 

@@ -2,17 +2,14 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.support.databases import new_database
 
 # As gunicorn's gevent worker: patched before anything is imported. A look ends once the greenlets
 # beside it have run: its statement calls `held()`, which returns then, or after 30 seconds where it
-# stops them. `write`: more long looks than there are threads for them, beside a greenlet that
-# writes.
+# stops them. All the time goes by until the first row, or until the last. At the end there are more
+# long looks than threads for them, beside a greenlet that writes.
 _WEB_PROCESS = """
 import gevent.monkey; gevent.monkey.patch_all()
 import sys, time, gevent
@@ -44,49 +41,33 @@ def others():
         free = turns >= 10
         gevent.sleep(0.001)
 
-if sys.argv[2] == "write":
-    looks = [gevent.spawn(look, "SELECT held()") for _ in range(16)]
-    while len(begun) < _LONG_READS:
-        gevent.sleep(0.001)
-    with database.write(SYSTEM) as db:
-        db.execute(text("UPDATE configuration SET revocation_counter = revocation_counter + 1"))
-    print(len(over))
-    free = True
-    gevent.joinall(looks, raise_error=True)
-else:
-    gevent.joinall([gevent.spawn(look, sys.argv[2]), gevent.spawn(others)], raise_error=True)
+for statement in ("SELECT held()", "SELECT 1 UNION ALL SELECT held()"):
+    turns, free = 0, False
+    over.clear()
+    gevent.joinall([gevent.spawn(look, statement), gevent.spawn(others)], raise_error=True)
     print(turns)
+free = False
+begun.clear()
+over.clear()
+looks = [gevent.spawn(look, "SELECT held()") for _ in range(16)]
+while len(begun) < _LONG_READS:
+    gevent.sleep(0.001)
+with database.write(SYSTEM) as db:
+    db.execute(text("UPDATE configuration SET revocation_counter = revocation_counter + 1"))
+print(len(over))
+free = True
+gevent.joinall(looks, raise_error=True)
 """
 
 
-@pytest.fixture(scope="module")
-def sqlite_url() -> Iterator[str]:
+def test_other_requests_go_on_beside_a_long_look():
     with new_database("sqlite") as url:
-        yield url
-
-
-def web_process(url: str, *words: str) -> int:
-    done = subprocess.run(
-        [sys.executable, "-c", _WEB_PROCESS, url, *words],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout)
-
-
-@pytest.mark.parametrize(
-    "statement",
-    ["SELECT held()", "SELECT 1 UNION ALL SELECT held()"],
-    ids=["at once", "row by row"],
-)
-def test_other_requests_go_on_beside_a_long_look(sqlite_url, statement):
-    """`at once`: all the time goes by until the first row. `row by row`: until the last."""
-    assert web_process(sqlite_url, statement) == 10
-
-
-def test_a_writer_does_not_wait_for_long_reads(sqlite_url):
-    assert web_process(sqlite_url, "write") == 0
+        done = subprocess.run(
+            [sys.executable, "-c", _WEB_PROCESS, url],
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    assert (done.returncode, done.stdout.split()) == (0, ["10", "10", "0"]), done.stderr
