@@ -20,7 +20,8 @@ class Actor(NamedTuple):
     """The actor of an event.
 
     It is an API key, an onboarding link's holder, the operator at the machine, the background
-    worker, or a customer's stack that registers its role.
+    worker, or a customer's stack that registers its role. A tenant sees of a new kind nothing
+    until app/audit/visibility.py lists it.
     """
 
     kind: Literal["api_key", "onboarding_link", "operator", "worker", "registration"]

@@ -14,11 +14,12 @@ from sqlalchemy import ARRAY, ColumnElement, Select, and_, func, literal, select
 
 from app.audit.events import Event
 from app.audit.insert import AuditBatch
+from app.audit.visibility import hide_actors
 from app.concurrency.group_commit import GroupCommit
 from app.errors import NotFoundError, ValidationFailedError
 from app.ids import first_id_at
 from app.store.database import CLOCKS_APART, LONGEST, Database, Session, database_now
-from app.store.models import ISSUED, NOT_ISSUED, NOT_ISSUED_TO, ApiKey, AuditEvent, Connection
+from app.store.models import ISSUED, NOT_ISSUED, NOT_ISSUED_TO, AuditEvent, Connection
 from app.store.pages import Page, page
 from app.store.revocation_log import RevocationLog
 
@@ -49,9 +50,6 @@ class EventFilter(NamedTuple):
         return self.api_key_id is not None or self.client_address is not None
 
 
-_VENDORS_DETAILS = frozenset({"reason"})  # hidden from a bound key
-
-
 class AuditLog:
     """Reads the log, and stores events that belong to no other transaction."""
 
@@ -73,17 +71,17 @@ class AuditLog:
         return event.id not in self._group.add(event, patience)
 
     def events(
-        self, bound_to: UUID | None, wanted: EventFilter, *, limit: int, after: UUID | None
+        self, tenant_scope: UUID | None, wanted: EventFilter, *, limit: int, after: UUID | None
     ) -> Page[AuditEvent]:
         """Return a page of events, newest first.
 
-        `bound_to`: the tenant of a bound key. Such a key sees only that tenant's events, without
-        names, addresses and reasons of the vendor's actors. Raises NotFoundError when it asks for
-        another tenant's.
+        `tenant_scope`: of the principal that reads. It sees only that tenant's events, and of their
+        actors what app/audit/visibility.py lists. Raises NotFoundError when it asks for another
+        tenant's.
 
         With a filter by API key or address, a page before the last one may be short or empty.
         """
-        wanted = _as_allowed(bound_to, wanted)
+        wanted = _as_allowed(tenant_scope, wanted)
         with self._db.read(long=True) as db:
             if _is_in_vain(db, wanted):
                 return Page([], None)
@@ -97,10 +95,10 @@ class AuditLog:
             found = page(db, query, AuditEvent.id, limit=limit, after=first, either=_either(wanted))
             if found.after is None:
                 found = found._replace(after=last and UUID(int=last.int + 1))
-            return _as_seen_by(db, bound_to, found)
+            return hide_actors(db, tenant_scope, found)
 
     def feed(
-        self, bound_to: UUID | None, wanted: EventFilter, *, limit: int, after: UUID
+        self, tenant_scope: UUID | None, wanted: EventFilter, *, limit: int, after: UUID
     ) -> Page[AuditEvent]:
         """Return a page of events, oldest first, from the event that follows `after`.
 
@@ -116,7 +114,7 @@ class AuditLog:
             raise ValidationFailedError(
                 {"after": ["A feed has all API keys; leave out either after or api_key_id."]}
             )
-        wanted = _as_allowed(bound_to, wanted)
+        wanted = _as_allowed(tenant_scope, wanted)
         with self._db.read(long=True) as db:
             if _is_in_vain(db, wanted):
                 return Page([], None)
@@ -131,17 +129,17 @@ class AuditLog:
             found = page(
                 db, query, AuditEvent.id, limit=limit, after=first, either=either, oldest_first=True
             )
-            return _as_seen_by(db, bound_to, found)
+            return hide_actors(db, tenant_scope, found)
 
 
-def _as_allowed(bound_to: UUID | None, wanted: EventFilter) -> EventFilter:
-    """Return the filter confined to the tenant of a bound key.
+def _as_allowed(tenant_scope: UUID | None, wanted: EventFilter) -> EventFilter:
+    """Return the filter confined to the scope of the principal that reads.
 
     Raises NotFoundError for another tenant's events.
     """
-    if bound_to is not None and wanted.tenant_id not in {None, bound_to}:
+    if tenant_scope is not None and wanted.tenant_id not in {None, tenant_scope}:
         raise NotFoundError
-    return wanted._replace(tenant_id=wanted.tenant_id or bound_to)
+    return wanted._replace(tenant_id=wanted.tenant_id or tenant_scope)
 
 
 def _matching(
@@ -248,30 +246,3 @@ def _is_in_vain(db: Session, wanted: EventFilter) -> bool:
         return False
     owner = db.scalar(select(Connection.tenant_id).where(Connection.id == wanted.connection_id))
     return owner not in {None, wanted.tenant_id}
-
-
-def _as_seen_by(db: Session, bound_to: UUID | None, found: Page[AuditEvent]) -> Page[AuditEvent]:
-    """Return the page as a bound key may see it.
-
-    It lacks the vendor's names, addresses and reasons.
-    """
-    if bound_to is None:
-        return found
-    keys = {
-        UUID(event.actor_id)
-        for event in found.items
-        if event.actor_kind == "api_key" and event.actor_id
-    }
-    query = select(ApiKey.id).where(ApiKey.id.in_(keys), ApiKey.tenant_id == bound_to)
-    of_tenant = {str(key_id) for key_id in db.scalars(query)}
-    for event in found.items:
-        db.expunge(event)  # the changes below must not be stored
-        if event.actor_kind == "operator" or (
-            event.actor_kind == "api_key" and event.actor_id not in of_tenant
-        ):
-            event.actor_name, event.client_address = "the vendor", None
-            event.details = {
-                name: None if name in _VENDORS_DETAILS else value
-                for name, value in event.details.items()
-            }
-    return found

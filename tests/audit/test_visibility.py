@@ -1,0 +1,76 @@
+"""What a tenant sees of the actors in its audit events: what is allowed, and nothing else."""
+
+import pytest
+
+from app.audit.events import Actor, Event, record
+from app.audit.log import AuditLog, EventFilter
+from app.ids import new_id
+from app.store.database import SYSTEM
+from app.store.models import ApiKey
+from tests.support.rows import tenant_row
+
+ID = str(new_id())
+NAME, REQUEST, ADDRESS = "Jane Doe", "r-1", "203.0.113.9"
+DETAILS = {"reason": "ticket 4711", "status": "suspended"}
+EVERYTHING = (ID, NAME, REQUEST, ADDRESS, DETAILS)
+VENDORS = (ID, "the vendor", REQUEST, None, DETAILS | {"reason": None})
+NOTHING = (None, "the vendor", None, None, {})
+
+
+@pytest.fixture
+def shown_actor(database):
+    """`shown_actor(tenant_id, kind, scope=…)`: what a key with this scope sees of an event of such
+    an actor.
+    """
+    log = AuditLog(database)
+
+    def look(tenant_id, kind, *, scope, actor_id=ID):
+        actor = Actor(kind, actor_id, NAME, REQUEST, ADDRESS)
+        event = Event(actor, "tests.wrote", dict(DETAILS), tenant_id=tenant_id)
+        with database.write(SYSTEM) as db:
+            record(db, event)
+        page = log.events(scope, EventFilter(tenant_id=tenant_id), limit=200, after=None)
+        shown = next(each for each in page.items if each.id == event.id)
+        assert shown.actor_kind == kind
+        return (
+            shown.actor_id,
+            shown.actor_name,
+            shown.request_id,
+            shown.client_address,
+            shown.details,
+        )
+
+    return look
+
+
+@pytest.mark.parametrize(
+    ("kind", "visible"),
+    [
+        ("worker", EVERYTHING),
+        ("registration", EVERYTHING),
+        ("onboarding_link", EVERYTHING),
+        ("operator", VENDORS),
+        ("api_key", VENDORS),
+        ("workload", NOTHING),  # no kind that there is today
+    ],
+)
+def test_a_tenant_sees_of_an_actor_what_is_allowed_for_its_kind(
+    database, shown_actor, kind, visible
+):
+    tenant_id = tenant_row(database)
+    assert shown_actor(tenant_id, kind, scope=tenant_id) == visible
+    assert shown_actor(tenant_id, kind, scope=None) == EVERYTHING
+
+
+def test_a_tenant_sees_everything_of_its_own_keys_and_of_no_other_actor_with_their_id(
+    database, shown_actor
+):
+    tenant_id, own = tenant_row(database), new_id()
+    key = ApiKey(
+        id=own, lookup=own.hex[-16:], digest=own.bytes, name=NAME, scope_bits=0, tenant_id=tenant_id
+    )
+    with database.write(SYSTEM) as db:
+        db.add(key)
+    own_id = {"scope": tenant_id, "actor_id": str(own)}
+    assert shown_actor(tenant_id, "api_key", **own_id) == (str(own), *EVERYTHING[1:])
+    assert shown_actor(tenant_id, "workload", **own_id) == NOTHING
