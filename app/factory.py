@@ -210,9 +210,14 @@ def _log_request(response: Response) -> None:
     if (quiet and response.status_code < 400) or g.get("logged"):
         return
     caller = g.get("caller")
-    who = {f"{caller.kind}_id": str(caller.key_id)} if caller else {"api_key_id": None}
+    kind, actor_id, *_ = caller.actor if caller else ("api_key", None)
     route = str(request.url_rule) if request.url_rule else None
     ms = round((time.perf_counter() - g.began) * 1000, 1)
     logger.info(
-        "request", method=request.method, route=route, status=response.status_code, ms=ms, **who
+        "request",
+        method=request.method,
+        route=route,
+        status=response.status_code,
+        ms=ms,
+        **{f"{kind}_id": actor_id},
     )

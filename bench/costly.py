@@ -215,14 +215,14 @@ def main(tenant: str, connection: str) -> None:
     """Prove as a background worker does, in a process with Deputy's settings."""
     from uuid import UUID  # noqa: PLC0415
 
-    from app.access.callers import OnBehalf  # noqa: PLC0415
+    from app.access.principals import SystemPrincipal  # noqa: PLC0415
     from app.audit import WORKER  # noqa: PLC0415
     from app.config import Config  # noqa: PLC0415
     from app.services import Services  # noqa: PLC0415
     from app.store.models import Trigger  # noqa: PLC0415
 
     services = Services(Config.from_environment())
-    caller, ids = OnBehalf(WORKER, UUID(tenant)), (UUID(tenant), UUID(connection))
+    caller, ids = SystemPrincipal(WORKER, UUID(tenant)), (UUID(tenant), UUID(connection))
 
     def proofs() -> Iterator[tuple[str, float]]:
         for trigger in (Trigger.SCHEDULED, Trigger.REGISTERED):

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from flask import g
 
-from app.access.callers import Operator
+from app.access.principals import OperatorPrincipal
 from app.config import Config
 from app.factory import create_app
 from app.http.cursors import paged
@@ -24,7 +24,7 @@ def main() -> None:
     for path, last in json.load(sys.stdin):
         seen: Page[Any] = Page([], UUID(last))
         with app.test_request_context(path):
-            g.caller = Operator("bench")
+            g.caller = OperatorPrincipal("bench")
             made.append(paged({"limit": 50}, lambda seen=seen, **_: seen)["next_cursor"])
     print(json.dumps(made))
 

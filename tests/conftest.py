@@ -28,8 +28,8 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from sqlalchemy import make_url
 
 from app.access import api_keys
-from app.access.callers import ALL_SCOPES
 from app.access.key_uses import KeyUses
+from app.access.scopes import ALL_SCOPES
 from app.audit.events import Event
 from app.aws import sts
 from app.config import Broker, Config

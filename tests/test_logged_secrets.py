@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from app.access import api_keys
-from app.access.callers import ALL_SCOPES
+from app.access.scopes import ALL_SCOPES
 from tests.conftest import OPERATOR
 from tests.support import logged_secrets
 from tests.support.cast import path_of

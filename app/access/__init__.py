@@ -1,4 +1,13 @@
-"""Callers, scopes and tenancy, which every use case needs; API keys and their families."""
+"""Principals, scopes and tenancy, which every use case needs; API keys and their families."""
 
-from app.access.callers import AnyCaller, Caller, OnBehalf, Operator, Scope, digest_of, live_links
+from app.access.principals import (
+    ApiKeyPrincipal,
+    LinkPrincipal,
+    Maker,
+    OperatorPrincipal,
+    Principal,
+    SystemPrincipal,
+    digest_of,
+    live_links,
+)
 from app.access.tenancy import ensure_room, one_or_not_found, owned, tenant_of

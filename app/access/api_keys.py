@@ -21,19 +21,22 @@ from uuid import UUID
 
 from sqlalchemy import Select, func, select
 
-from app.access import (
-    Caller,
-    Operator,
-    Scope,
-    callers,
-    ensure_room,
-    families,
-    one_or_not_found,
-    tenant_of,
-)
-from app.access.callers import ALL_SCOPES, MAKES_KEYS
+from app.access import ensure_room, families, one_or_not_found, tenant_of
 from app.access.families import FamilySummary, Making
 from app.access.key_uses import KeyUses
+from app.access.principals import (
+    KEY,
+    ApiKeyPrincipal,
+    Maker,
+    OperatorPrincipal,
+    authenticated,
+    caller_at_counter,
+    digest_of,
+    is_live,
+    live_at,
+    lookup_of,
+)
+from app.access.scopes import ALL_SCOPES, MAKES_KEYS, Scope, from_bits, to_bits
 from app.audit import Actor, actions
 from app.audit.details import KeyReference
 from app.clock import now
@@ -54,7 +57,7 @@ def _lookup_of_strong(text: str) -> str:
 
     Raises ValueError for a malformed key, and for one that is not random enough.
     """
-    found = callers.KEY.fullmatch(text)
+    found = KEY.fullmatch(text)
     if found is None:
         raise ValueError(
             "A key is dpk_, 16 lowercase hex digits, _, and 43 characters of A-Z a-z 0-9 _ -."
@@ -85,21 +88,21 @@ class ApiKeys:
 
     def authenticate(
         self, text: str, request_id: str | None = None, client_address: str | None = None
-    ) -> Caller:
+    ) -> ApiKeyPrincipal:
         """Return the caller that a key's text belongs to.
 
         Raises UnauthenticatedError, with the same message for all reasons.
         """
-        lookup = callers.lookup_of(text)
+        lookup = lookup_of(text)
         with self._db.read() as db:
-            _, caller = callers.caller_at_counter(db, lookup)
-        caller = callers.authenticated(caller, callers.digest_of(text))
+            _, caller = caller_at_counter(db, lookup)
+        caller = authenticated(caller, digest_of(text))
         self._uses.note(lookup)
         return caller.for_request(request_id, client_address)
 
     def create_key(
         self,
-        caller: Caller,
+        caller: Maker,
         *,
         name: str,
         scopes: frozenset[Scope],
@@ -125,11 +128,11 @@ class ApiKeys:
             message = f"Must be some of: {', '.join(sorted(self._sets))}."
             raise ValidationFailedError({"permission_sets": [message]})
         _ensure_no_wider(caller, permission_sets)
-        tenant_id = tenant_id or caller.tenant_id
+        tenant_id = tenant_id or caller.tenant_scope
         key = ApiKey(
             name=name,
-            scope_bits=callers.to_bits(scopes),
-            may_give_bits=callers.to_bits(may_give),
+            scope_bits=to_bits(scopes),
+            may_give_bits=to_bits(may_give),
             tenant_id=tenant_id,
             expires_at=_bounded(expires_at, caller.expires_at),
             permission_sets=permission_sets,
@@ -139,11 +142,11 @@ class ApiKeys:
             _ensure_room(db, caller, tenant_id, self._limit)
             return _add(db, caller.actor, key, generate_key())
 
-    def list_keys(self, caller: Caller, *, limit: int, after: UUID | None) -> Page[ApiKey]:
+    def list_keys(self, caller: Maker, *, limit: int, after: UUID | None) -> Page[ApiKey]:
         with self._db.read() as db:
             return page(db, _visible(caller), ApiKey.id, limit=limit, after=after)
 
-    def get_key(self, caller: Caller, key_id: UUID) -> tuple[ApiKey, FamilySummary]:
+    def get_key(self, caller: Maker, key_id: UUID) -> tuple[ApiKey, FamilySummary]:
         """Return the key, and a summary of the family that is revoked with it.
 
         An expired key is returned as well, because its family may be live. Raises NotFoundError for
@@ -154,7 +157,7 @@ class ApiKeys:
             return key, families.summarize_family(db, key)
 
     @until_committed
-    def revoke_key(self, caller: Caller, key_id: UUID) -> None:
+    def revoke_key(self, caller: Maker, key_id: UUID) -> None:
         """Revoke a key and its family.
 
         From the commit on, requests with any of these keys and links are refused. Raises
@@ -166,10 +169,15 @@ class ApiKeys:
         with self._db.write(families.ending(caller, query)) as db:
             key = one_or_not_found(db, query)
             _ensure_may_end(db, caller, key)
-            _revoke(db, caller.actor, key)
+            actions.KEY_REVOKED.record(
+                db,
+                caller.actor,
+                {**_reference(key), **families.revoke_family(db, key)},
+                tenant_id=key.tenant_id,
+            )
 
     def replace_key(
-        self, caller: Caller, key_id: UUID, *, grace_seconds: int = GRACE_SECONDS
+        self, caller: Maker, key_id: UUID, *, grace_seconds: int = GRACE_SECONDS
     ) -> tuple[ApiKey, FamilySummary, str]:
         """Replace a key, and return its successor, the family, and the successor's text.
 
@@ -180,7 +188,7 @@ class ApiKeys:
         Raises as revoke_key does, ConflictError for a key that was replaced, and RateLimitedError
         when the tenant has twice TENANT_KEYS live keys.
         """
-        query = _one_visible(caller, key_id).where(callers.live_at(now()))
+        query = _one_visible(caller, key_id).where(live_at(now()))
         with self._db.write(families.replacing(caller, query)) as db:
             old = one_or_not_found(db, query)
             _ensure_may_end(db, caller, old)
@@ -208,7 +216,7 @@ class ApiKeys:
 
     # For the operator: flask --app wsgi keys …
 
-    def install_key(self, operator: Operator, text: str, *, name: str) -> bool:
+    def install_key(self, operator: OperatorPrincipal, text: str, *, name: str) -> bool:
         """Install a given key with ALL_SCOPES, and return False if it is installed already.
 
         A revoked key stays revoked. Raises ValueError for a weak key.
@@ -217,16 +225,9 @@ class ApiKeys:
         with self._db.write(operator) as db:
             key = db.scalars(select(ApiKey).where(ApiKey.lookup == lookup)).one_or_none()
             if key is None:
-                _add(
-                    db,
-                    operator.actor,
-                    ApiKey(name=name, scope_bits=callers.to_bits(ALL_SCOPES)),
-                    text,
-                )
+                _add(db, operator.actor, ApiKey(name=name, scope_bits=to_bits(ALL_SCOPES)), text)
                 return True
-            if not callers.is_live(key, now()) or not hmac.compare_digest(
-                key.digest, callers.digest_of(text)
-            ):
+            if not is_live(key, now()) or not hmac.compare_digest(key.digest, digest_of(text)):
                 raise ValueError(
                     "Another key has these hex digits, or this key is revoked or expired. Make a"
                     " new one."
@@ -247,26 +248,9 @@ class ApiKeys:
         with self._db.read() as db:
             return list(db.scalars(families.readable_registrations(key)))
 
-    @until_committed
-    def revoke_any(self, operator: Operator, key_id: UUID) -> None:
-        """Revoke a key and its family for the operator.
-
-        Raises NotFoundError, and ConflictError when the key is revoked already.
-        """
-        with self._db.read() as db:
-            if (
-                one_or_not_found(db, select(ApiKey).where(ApiKey.id == key_id)).revoked_at
-                is not None
-            ):
-                raise ConflictError("This key is revoked already.")
-        query = select(ApiKey).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
-        with self._db.write(families.ending(operator, query)) as db:
-            key = one_or_not_found(db, query)
-            _revoke(db, operator.actor, key)
-
 
 def _add(db: Session, actor: Actor, key: ApiKey, text: str) -> tuple[ApiKey, str]:
-    key.lookup, key.digest = text[4:20], callers.digest_of(text)
+    key.lookup, key.digest = text[4:20], digest_of(text)
     db.add(key)
     db.flush()
     actions.KEY_CREATED.record(
@@ -274,8 +258,8 @@ def _add(db: Session, actor: Actor, key: ApiKey, text: str) -> tuple[ApiKey, str
         actor,
         {
             **_reference(key),
-            "scopes": sorted(callers.from_bits(key.scope_bits)),
-            "may_give": sorted(callers.from_bits(key.may_give_bits)) or None,
+            "scopes": sorted(from_bits(key.scope_bits)),
+            "may_give": sorted(from_bits(key.may_give_bits)) or None,
             "permission_sets": key.permission_sets,
         },
         tenant_id=key.tenant_id,
@@ -283,17 +267,11 @@ def _add(db: Session, actor: Actor, key: ApiKey, text: str) -> tuple[ApiKey, str
     return key, text
 
 
-def _revoke(db: Session, actor: Actor, key: ApiKey) -> None:
-    actions.KEY_REVOKED.record(
-        db, actor, {**_reference(key), **families.revoke_family(db, key)}, tenant_id=key.tenant_id
-    )
-
-
 def _reference(key: ApiKey) -> KeyReference:
     return {"api_key_id": str(key.id), "name": key.name}
 
 
-def _successor(old: ApiKey, caller: Caller) -> ApiKey:
+def _successor(old: ApiKey, caller: Maker) -> ApiKey:
     lifetime = None if old.expires_at is None else old.expires_at - old.created_at
     return ApiKey(
         id=new_id(),
@@ -311,7 +289,7 @@ def _earlier(one_time: datetime | None, other: datetime | None) -> datetime | No
     return min((time for time in (one_time, other) if time is not None), default=None)
 
 
-def _ensure_room(db: Session, caller: Caller, tenant_id: UUID | None, limit: Limit) -> None:
+def _ensure_room(db: Session, caller: Maker, tenant_id: UUID | None, limit: Limit) -> None:
     """Lock the tenant, if there is one, and ensure that it may have another key.
 
     The lock keeps two requests from taking the last place. Raises NotFoundError for a tenant that
@@ -320,42 +298,39 @@ def _ensure_room(db: Session, caller: Caller, tenant_id: UUID | None, limit: Lim
     if tenant_id is None:
         return
     tenant_of(db, caller, tenant_id, lock=True)
-    if caller.delegates:  # checked after the wait for the lock, which may be long
-        one_or_not_found(
-            db, families.delegated_tenants(caller.key_id).where(Tenant.id == tenant_id)
-        )
+    if caller.delegate_id:  # checked after the wait for the lock, which may be long
+        delegated = families.delegated_tenants(caller.delegate_id)
+        one_or_not_found(db, delegated.where(Tenant.id == tenant_id))
     live = (
         select(func.count())
         .select_from(ApiKey)
-        .where(ApiKey.tenant_id == tenant_id, callers.live_at(now()))
+        .where(ApiKey.tenant_id == tenant_id, live_at(now()))
     )
     ensure_room(db, live, limit)
 
 
-def _ensure_may_end(db: Session, caller: Caller, key: ApiKey) -> None:
+def _ensure_may_end(db: Session, caller: Maker, key: ApiKey) -> None:
     """Ensure that the caller may revoke or replace this key.
 
     Raises ForbiddenError for a key of more permission sets. For a bound caller it also raises it
     for a key that the vendor made.
     """
     _ensure_no_wider(caller, key.permission_sets)
-    if caller.tenant_id is None:
-        return
-    maker = None if key.made_by is None else db.get(ApiKey, key.made_by)
-    if maker is None or maker.tenant_id is None:
+    own = select(ApiKey.id).where(ApiKey.id == key.made_by, ApiKey.tenant_id == caller.tenant_scope)
+    if not caller.is_vendor and db.scalar(own) is None:
         raise ForbiddenError(
             "The vendor made this key; only a key that is bound to no tenant can end it."
         )
 
 
-def _ensure_no_wider(caller: Caller, permission_sets: list[str] | None) -> None:
+def _ensure_no_wider(caller: Maker, permission_sets: list[str] | None) -> None:
     mine = caller.permission_sets
     if mine is not None and (permission_sets is None or not mine.issuperset(permission_sets)):
         raise ForbiddenError("This API key covers fewer permission sets than that one.")
 
 
 def _ensure_giveable(
-    caller: Caller, scopes: frozenset[Scope], may_give: frozenset[Scope], tenant_id: UUID | None
+    caller: Maker, scopes: frozenset[Scope], may_give: frozenset[Scope], tenant_id: UUID | None
 ) -> None:
     """Ensure that the caller may give these scopes.
 
@@ -365,7 +340,7 @@ def _ensure_giveable(
         raise ForbiddenError(
             f"This API key can't give {', '.join(sorted(missing))} to another key."
         )
-    if caller.delegates and tenant_id is None:
+    if caller.delegate_id and tenant_id is None:
         raise ForbiddenError(
             "This API key makes only keys that are bound to a tenant: name it in tenant_id."
         )
@@ -393,12 +368,12 @@ def _ensure_giveable(
         raise ValidationFailedError({field: [message] for field, message in problems.items()})
 
 
-def _visible(caller: Caller) -> Select[ApiKey]:
+def _visible(caller: Maker) -> Select[ApiKey]:
     """Select the live keys that the caller could make, with any permission sets."""
-    return _no_stronger(caller).where(callers.live_at(now()))
+    return _no_stronger(caller).where(live_at(now()))
 
 
-def _one_visible(caller: Caller, key_id: UUID) -> Select[ApiKey]:
+def _one_visible(caller: Maker, key_id: UUID) -> Select[ApiKey]:
     """Select a key as `_visible` does, but also an expired one.
 
     A replaced key expires before its family.
@@ -406,16 +381,14 @@ def _one_visible(caller: Caller, key_id: UUID) -> Select[ApiKey]:
     return _no_stronger(caller).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
 
 
-def _no_stronger(caller: Caller) -> Select[ApiKey]:
-    others = callers.to_bits(frozenset(Scope) - caller.giveable_scopes)
+def _no_stronger(caller: Maker) -> Select[ApiKey]:
+    others = to_bits(frozenset(Scope) - caller.giveable_scopes)
     query = select(ApiKey).where(
         ApiKey.scope_bits.bitwise_or(ApiKey.may_give_bits).bitwise_and(others) == 0
     )
-    if caller.delegates:
-        return query.where(ApiKey.tenant_id.in_(families.delegated_tenants(caller.key_id)))
-    return (
-        query.where(ApiKey.tenant_id == caller.tenant_id) if caller.tenant_id is not None else query
-    )
+    if caller.delegate_id:
+        return query.where(ApiKey.tenant_id.in_(families.delegated_tenants(caller.delegate_id)))
+    return query if caller.is_vendor else query.where(ApiKey.tenant_id == caller.tenant_scope)
 
 
 def _bounded(wanted: datetime | None, limit: datetime | None) -> datetime | None:

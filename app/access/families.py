@@ -28,7 +28,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, aliased
 
-from app.access.callers import Caller, Scope, from_bits, live_at
+from app.access.principals import Maker, live_at
+from app.access.scopes import Scope, from_bits
 from app.audit.details import RevokedFamily
 from app.clock import now
 from app.errors import NotFoundError
@@ -142,11 +143,11 @@ def _count_registrations(db: Session, key: ApiKey) -> int:
 class Making(NamedTuple):
     """A writer whose transaction makes a key or a link."""
 
-    writer: Caller
+    writer: Maker
 
-    def admit(self, db: Session) -> None:
+    def reauthorize(self, db: Session) -> None:
         locks.share(db, Lock.MAKING)
-        self.writer.admit(db)
+        self.writer.reauthorize(db)
 
 
 class Ending(NamedTuple):
@@ -156,16 +157,16 @@ class Ending(NamedTuple):
     can't see.
     """
 
-    writer: Caller
+    writer: Maker
     lock_ids: Select[UUID]  # lock ids of the keys and links that end; no rows: nothing to end
     unbound: Select[UUID] | None = (
         None  # the keys bound to no tenant among those that are revoked or replaced
     )
 
-    def admit(self, db: Session) -> None:
+    def reauthorize(self, db: Session) -> None:
         """Lock the keys and links that end, and check the writer again.
 
-        Raises NotFoundError when there are none, and any error of the writer's `admit`.
+        Raises NotFoundError when there are none, and any error of the writer's `reauthorize`.
         """
         _search_by_index(db)
         if self.unbound is not None:
@@ -179,17 +180,17 @@ class Ending(NamedTuple):
         if lock_ids:
             own = () if self.writer.lock_id is None else (self.writer.lock_id,)
             locks.hold(db, Lock.CALLER, *lock_ids, *own)
-        self.writer.admit(db)
+        self.writer.reauthorize(db)
         if not lock_ids:
             raise NotFoundError
 
 
-def ending(writer: Caller, key: Select[ApiKey]) -> Ending:
+def ending(writer: Maker, key: Select[ApiKey]) -> Ending:
     """Return the writer that revokes this key and its family."""
     return Ending(writer, _lock_ids(family(key.with_only_columns(ApiKey.id))), _unbound(key))
 
 
-def replacing(writer: Caller, key: Select[ApiKey]) -> Ending:
+def replacing(writer: Maker, key: Select[ApiKey]) -> Ending:
     """Return the writer that replaces this key, and hands its family to the successor."""
     old = key.with_only_columns(ApiKey.id).scalar_subquery()
     changed = select(ApiKey.id).where(or_(ApiKey.id == old, made_by(old))).cte("changed")

@@ -1,4 +1,4 @@
-"""Which rows a caller can see."""
+"""Which rows a principal can see."""
 
 from typing import TypeVar
 from uuid import UUID
@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session, lazyload
 
-from app.access.callers import REVOCATION_COUNTER, AnyCaller
+from app.access.principals import REVOCATION_COUNTER, Principal
 from app.errors import NotFoundError
 from app.settings.declarations import Limit
 from app.store import locks
@@ -46,25 +46,25 @@ _AT_COUNTER = _OWNED.options(
 ).add_columns(Tenant.status, REVOCATION_COUNTER)
 
 
-def tenant_of(db: Session, caller: AnyCaller, tenant_id: UUID, *, lock: bool = False) -> Tenant:
+def tenant_of(db: Session, caller: Principal, tenant_id: UUID, *, lock: bool = False) -> Tenant:
     """Return the live tenant, if this caller can see it.
 
     Raises NotFoundError.
     """
-    if lock and caller.tenant_id in {None, tenant_id}:
+    if lock and caller.tenant_scope in {None, tenant_id}:
         locks.hold(db, Lock.TENANT, tenant_id)
     return one_or_not_found(db, _LOCKED_TENANT if lock else _TENANT, _of(caller, tenant_id))
 
 
 def owned(
-    db: Session, caller: AnyCaller, tenant_id: UUID, connection_id: UUID, *, lock: bool = False
+    db: Session, caller: Principal, tenant_id: UUID, connection_id: UUID, *, lock: bool = False
 ) -> Connection:
     """Return the tenant's live connection, if this caller can see it.
 
     The query names tenant and connection. Raises NotFoundError.
     """
     which = _of(caller, tenant_id) | {"connection_id": connection_id}
-    if lock and caller.tenant_id in {None, tenant_id}:
+    if lock and caller.tenant_scope in {None, tenant_id}:
         locks.hold(db, Lock.CONNECTION, connection_lock_id(tenant_id, connection_id))
     return one_or_not_found(db, _LOCKED if lock else _OWNED, which)
 
@@ -78,7 +78,7 @@ def connection_lock_id(tenant_id: UUID, connection_id: UUID) -> UUID:
 
 
 def owned_at_counter(
-    db: Session, caller: AnyCaller, tenant_id: UUID, connection_id: UUID
+    db: Session, caller: Principal, tenant_id: UUID, connection_id: UUID
 ) -> tuple[int, Connection, TenantStatus]:
     """Return the revocation counter, the connection and its tenant's status.
 
@@ -92,8 +92,8 @@ def owned_at_counter(
     return counter, connection, status
 
 
-def _of(caller: AnyCaller, tenant_id: UUID) -> dict[str, UUID]:
-    return {"tenant_id": tenant_id, "confined_to": caller.tenant_id or tenant_id}
+def _of(caller: Principal, tenant_id: UUID) -> dict[str, UUID]:
+    return {"tenant_id": tenant_id, "confined_to": caller.tenant_scope or tenant_id}
 
 
 def ensure_room(db: Session, live: Select[int], limit: Limit) -> None:

@@ -96,4 +96,6 @@ def list_audit_events(query: dict[str, Any]) -> dict[str, Any]:
     }
     event_filter = EventFilter(**filters, actions=(query["action"],) if "action" in query else ())
     read = services().audit.feed if "after" in query else services().audit.events
-    return paged(query, partial(read, caller().tenant_id, event_filter), begin=query.get("after"))
+    return paged(
+        query, partial(read, caller().tenant_scope, event_filter), begin=query.get("after")
+    )

@@ -56,7 +56,7 @@ def readyz() -> dict[str, Any] | Response:
         detail = "Not ready; see errors for what is missing."
         return problem(StoreUnavailableError.code, detail, missing, TryLaterError.retry_after)
     caller = known_caller()
-    told = caller is not None and caller.tenant_id is None and Scope.AUDIT_READ in caller.scopes
+    told = caller is not None and caller.is_vendor and Scope.AUDIT_READ in caller.scopes
     shown = ("status", "seen", "next") if told else ("status",)
     found = health.findings()
     return {

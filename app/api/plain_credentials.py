@@ -18,7 +18,8 @@ from flask import g, request as flask_request
 from marshmallow import ValidationError
 
 from app import strict_json
-from app.access.callers import Caller, Scope
+from app.access import ApiKeyPrincipal
+from app.access.scopes import Scope
 from app.api.credential_schemas import ISSUE_IN, SHAPES
 from app.http.authentication import refusals_for_good_keys
 from app.http.client_address import client_address
@@ -68,7 +69,7 @@ class PlainCredentials:
             return {_FAILURE: (caller, error), ENVIRON_KEY: request_id}
         return PlainAnswer(request_id, orjson.dumps(shape(issued)))
 
-    def _caller(self, request: PlainRequest, peer: str, request_id: str) -> Caller | None:
+    def _caller(self, request: PlainRequest, peer: str, request_id: str) -> ApiKeyPrincipal | None:
         """Return the caller, if its key is in this process's memory and may issue."""
         if not request.authorization.startswith(_BEARER):
             return None

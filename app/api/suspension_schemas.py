@@ -27,7 +27,7 @@ class Suspended(fields.Nested):
 
     def _serialize(self, *args: Any, **kwargs: Any) -> Any:
         shown, (_, _, obj) = super()._serialize(*args, **kwargs), args  # type: ignore[no-untyped-call]
-        if shown and caller().tenant_id is not None and not obj.suspended_by_bound:
+        if shown and not (caller().is_vendor or obj.suspended_by_bound):
             shown["reason"] = None
         return shown
 

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from app.access import Caller, owned, tenant_of
+from app.access import Principal, owned, tenant_of
 from app.approvals.requests import SetRequests
 from app.audit import actions
 from app.config import Config
@@ -34,7 +34,7 @@ class Approvals:
         self._sets = sets
 
     def ask_for_set(
-        self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, permission_set: str
+        self, caller: Principal, tenant_id: UUID, connection_id: UUID, *, permission_set: str
     ) -> Connection:
         """Ask for the role to move to another permission set, and return the connection.
 
@@ -51,7 +51,7 @@ class Approvals:
             decision = None
             if not must_be_approved(db, self._config, tenant, connection.account_id, chosen):
                 decision = ApprovalDecision.NOT_NEEDED
-            elif caller.tenant_id is None:
+            elif caller.is_vendor:
                 decision = ApprovalDecision.APPROVED
             if SetRequests(db, caller.actor, connection).ask_for(chosen.name, decision):
                 awaiting = chosen.name in connection.sets_to_approve
@@ -65,7 +65,7 @@ class Approvals:
 
     def approve(
         self,
-        caller: Caller,
+        caller: Principal,
         tenant_id: UUID,
         connection_id: UUID,
         *,
@@ -78,7 +78,7 @@ class Approvals:
         with self._db.write(caller) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
-            caller.require_unbound()
+            caller.require_vendor()
             tenant.ensure_active()
             db.refresh(connection.external_id_row)  # it may be as old as the wait for the lock
             was, own_set = connection.status, connection.permission_set

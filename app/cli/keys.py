@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from app.access.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX, generate_key
-from app.access.callers import ALL_SCOPES, MAKES_KEYS, Scope, from_bits, is_live
+from app.access.principals import is_live
+from app.access.scopes import ALL_SCOPES, MAKES_KEYS, Scope, from_bits
 from app.cli.finding import key_called, tenant_called
 from app.cli.operator import Noun, Row, a_line, columns, operator, row_of, services, table
 from app.clock import now
@@ -203,8 +204,10 @@ def revoke(key: str, *, yes: bool, void_registrations: bool) -> str:
     revoked key too.
     """
     found = key_called(key)
-    if found.revoked_at is not None and void_registrations:
-        return _void_registrations(found)
+    if found.revoked_at is not None:
+        if void_registrations:
+            return _void_registrations(found)
+        raise click.ClickException("This key is revoked already.")
     made = services().api_keys.family_of(found)
     if made.keys or made.links:
         more = (
@@ -217,7 +220,7 @@ def revoke(key: str, *, yes: bool, void_registrations: bool) -> str:
         click.echo("\n".join([goes, *(some if made.some else []), *more]), err=True)
         if not yes:
             click.confirm("Revoke all of these?", abort=True, err=True)
-    services().api_keys.revoke_any(operator(), found.id)
+    services().api_keys.revoke_key(operator(), found.id)
     return f"Revoked. {_void_registrations(found)}" if void_registrations else "Revoked."
 
 

@@ -14,7 +14,7 @@ from flask import current_app
 from flask.cli import AppGroup
 
 from app import log
-from app.access.callers import Operator
+from app.access import OperatorPrincipal
 
 # for commands
 from app.cli.output import Row, Text, columns, lines, row_of, show, table  # noqa: F401
@@ -33,8 +33,8 @@ def services() -> Services:
     return cast("Services", current_app.extensions["deputy"])
 
 
-def operator() -> Operator:
-    return Operator(f"{getpass.getuser()} (command line)")
+def operator() -> OperatorPrincipal:
+    return OperatorPrincipal(f"{getpass.getuser()} (command line)")
 
 
 class Noun(AppGroup):

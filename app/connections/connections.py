@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import Select, func, select
 from sqlalchemy.exc import IntegrityError
 
-from app.access import Caller, ensure_room, one_or_not_found, owned, tenant_of
+from app.access import Principal, ensure_room, one_or_not_found, owned, tenant_of
 from app.approvals.approvals import must_be_approved
 from app.approvals.requests import SetRequests
 from app.audit import Actor, actions
@@ -76,7 +76,7 @@ def to_role(tenant_id: UUID, role: RoleArn) -> Select[Connection]:
 
 
 def _deleted_by_bound(
-    db: Session, caller: Caller, tenant_id: UUID, connection_id: UUID
+    db: Session, caller: Principal, tenant_id: UUID, connection_id: UUID
 ) -> Connection:
     """Return the row of a connection that a bound key deleted, of a live tenant.
 
@@ -113,7 +113,12 @@ class Connections:
         self._sets = sets
 
     def find_in_account(
-        self, caller: Caller, tenant_id: UUID, *, account_id: str, permission_set: str | None = None
+        self,
+        caller: Principal,
+        tenant_id: UUID,
+        *,
+        account_id: str,
+        permission_set: str | None = None,
     ) -> Connection:
         """Return a new pending connection to the kit's role in that account.
 
@@ -140,7 +145,12 @@ class Connections:
         return f"arn:{config.broker.partition}:iam::{account_id}:role/{name}"
 
     def create(
-        self, caller: Caller, tenant_id: UUID, *, role_arn: str, permission_set: str | None = None
+        self,
+        caller: Principal,
+        tenant_id: UUID,
+        *,
+        role_arn: str,
+        permission_set: str | None = None,
     ) -> Connection:
         """Create a connection, prove it once and return it.
 
@@ -157,7 +167,7 @@ class Connections:
 
     @contextmanager
     def _insert(
-        self, caller: Caller, tenant_id: UUID, role_arn: str, permission_set: str | None
+        self, caller: Principal, tenant_id: UUID, role_arn: str, permission_set: str | None
     ) -> Iterator[tuple[Session, Connection]]:
         """Add a connection in a transaction, in which the caller of this sets when it is due."""
         role = allowed_roles.allowed_role(self._config, role_arn)
@@ -174,7 +184,7 @@ class Connections:
                     tenant,
                     role,
                     permission_set=chosen,
-                    approved=caller.tenant_id is None,
+                    approved=caller.is_vendor,
                 )
                 yield db, connection
                 actions.CONNECTION_CREATED.record_about(
@@ -185,11 +195,13 @@ class Connections:
         ) as error:  # the unique (tenant, role) refuses the second of two requests at once
             raise ConflictError(_THERE_ALREADY) from error
 
-    def _clear_tombstone(self, db: Session, caller: Caller, tenant_id: UUID, role: RoleArn) -> None:
+    def _clear_tombstone(
+        self, db: Session, caller: Principal, tenant_id: UUID, role: RoleArn
+    ) -> None:
         """Delete the row of a deleted connection to this role.
 
-        Only an API key may do that (invariant 12). A bound key may only if a bound key deleted the
-        connection.
+        An onboarding link may not do that (invariant 12). A bound key may only if a bound key
+        deleted the connection.
         """
         # Locked, so that a vendor who deletes it at the same moment is not overlooked.
         query = to_role(tenant_id, role).with_for_update(of=Connection, key_share=True)
@@ -198,23 +210,23 @@ class Connections:
             return
         if earlier.status is not ConnectionStatus.DELETED:
             raise ConflictError(_THERE_ALREADY)
-        if caller.kind == "onboarding_link":
+        if not caller.may_add_deleted:
             raise ConflictError(
                 "This connection was removed. Ask the vendor that sent you the link to add it"
                 " again."
             )
-        if caller.tenant_id is not None and not earlier.deleted_by_bound:
+        if not (caller.is_vendor or earlier.deleted_by_bound):
             raise ConflictError("The vendor deleted this connection, and has to add it again.")
         # Otherwise a key for some sets could give the role another set's name
         caller.require_sets(earlier.permission_sets)
         db.delete(earlier)
         db.flush()
 
-    def get(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> Connection:
+    def get(self, caller: Principal, tenant_id: UUID, connection_id: UUID) -> Connection:
         with self._db.read() as db:
             return owned(db, caller, tenant_id, connection_id)
 
-    def with_role(self, caller: Caller, tenant_id: UUID, role: RoleArn) -> Connection | None:
+    def with_role(self, caller: Principal, tenant_id: UUID, role: RoleArn) -> Connection | None:
         """Return the tenant's live connection to this role, or None.
 
         Raises NotFoundError for a tenant that is not the caller's.
@@ -225,7 +237,7 @@ class Connections:
 
     @until_committed
     def suspend(
-        self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, reason: str
+        self, caller: Principal, tenant_id: UUID, connection_id: UUID, *, reason: str
     ) -> Connection:
         """Suspend a connection: issuing stops at once. Raises NotFoundError, ConflictError."""
         with (
@@ -245,7 +257,7 @@ class Connections:
             return connection
 
     def resume(
-        self, caller: Caller, tenant_id: UUID, connection_id: UUID, *, reason: str
+        self, caller: Principal, tenant_id: UUID, connection_id: UUID, *, reason: str
     ) -> Connection:
         """Set a connection back to pending, prove it once and return it.
 
@@ -257,8 +269,8 @@ class Connections:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
             connection = owned(db, caller, tenant_id, connection_id, lock=True)
             tenant.ensure_active()
-            connection.ensure_may_undo(bound=caller.tenant_id is not None)
-            if caller.tenant_id is not None:
+            connection.ensure_may_undo(bound=not caller.is_vendor)
+            if not caller.is_vendor:
                 allowed_roles.ensure_account_open(db, tenant_id, connection.account_id)
             never_proven = connection.found_by_account and connection.verified_at is None
             if never_proven and connection.status is ConnectionStatus.SUSPENDED:
@@ -276,14 +288,14 @@ class Connections:
         return self._verification.verify(caller, tenant_id, connection_id, trigger=Trigger.RESUMED)
 
     @until_committed
-    def delete(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> None:
+    def delete(self, caller: Principal, tenant_id: UUID, connection_id: UUID) -> None:
         """Delete a connection: issuing stops at once, and its row stays as a tombstone.
 
         The vendor may also delete what a bound key deleted. From then on only the vendor can add it
         again. Raises NotFoundError, ConflictError.
         """
         with self._db.write(caller) as db:
-            bound = caller.tenant_id is not None
+            bound = not caller.is_vendor
             try:
                 connection = owned(db, caller, tenant_id, connection_id, lock=True)
             except NotFoundError:

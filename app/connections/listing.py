@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Select, and_, false, func, or_, select
 
-from app.access import Caller, owned, tenant_of
+from app.access import Principal, owned, tenant_of
 from app.permissions.permission_sets import PermissionSets
 from app.store.database import Database
 from app.store.models import Connection, ConnectionStatus, Proof, live_of
@@ -97,7 +97,7 @@ class Listing:
 
     def list(
         self,
-        caller: Caller,
+        caller: Principal,
         tenant_id: UUID,
         wanted: ConnectionFilter,
         *,
@@ -114,7 +114,7 @@ class Listing:
 
     def list_proofs(
         self,
-        caller: Caller,
+        caller: Principal,
         tenant_id: UUID,
         connection_id: UUID,
         *,
@@ -129,7 +129,7 @@ class Listing:
 
     def list_by_urgency(
         self,
-        caller: Caller,
+        caller: Principal,
         tenant_id: UUID,
         *,
         limit: int,
@@ -153,7 +153,7 @@ class Listing:
         rest = ListPosition(found[-1][0], found[-1][1].id) if more else None
         return ByUrgency([connection for _, connection in found], rest)
 
-    def summary(self, caller: Caller, tenant_id: UUID) -> dict[ConnectionStatus, int]:
+    def summary(self, caller: Principal, tenant_id: UUID) -> dict[ConnectionStatus, int]:
         """Return how many connections a tenant has in each status, without the zeros.
 
         Raises NotFoundError.
@@ -168,10 +168,10 @@ class Listing:
             return dict(db.execute(counts).all())
 
     def list_all(
-        self, caller: Caller, wanted: ConnectionFilter, *, limit: int, after: UUID | None
+        self, caller: Principal, wanted: ConnectionFilter, *, limit: int, after: UUID | None
     ) -> Page[Connection]:
         """Return all tenants' connections, newest first. Raises ForbiddenError for a bound key."""
-        caller.require_unbound()
+        caller.require_vendor()
         with self._db.read(long=wanted.update_available is not None) as db:
             either = [Connection.status == status for status in wanted.statuses]
             return page(

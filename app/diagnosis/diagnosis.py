@@ -15,7 +15,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from app.access import Caller, owned
+from app.access import Principal, owned
 from app.approvals.requests import SetRequests
 from app.audit import actions
 from app.aws.role_view import RoleView, known_keys
@@ -73,7 +73,7 @@ class Diagnoses:
         self._config = config
         self._sets = sets
 
-    def diagnose(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> Diagnosis:
+    def diagnose(self, caller: Principal, tenant_id: UUID, connection_id: UUID) -> Diagnosis:
         """Diagnose a connection. Raises NotFoundError, SuspendedError."""
         with self._db.read() as db:
             connection = owned(db, caller, tenant_id, connection_id)
@@ -102,7 +102,7 @@ class Diagnoses:
         for_tenant = for_the_tenant(found)
         # The tenant's keys can read the audit log too
         after = self._record(caller, connection, for_tenant, view)
-        found = found if caller.tenant_id is None else for_tenant
+        found = found if caller.is_vendor else for_tenant
         missing = [it for it in seen.gaps if it.cause not in UNTOLD]
         unknown = [it for it in seen.gaps if it.cause in UNTOLD]
         more = role_rights.beyond(policies, statements, managed, role) if policies else None
@@ -147,7 +147,7 @@ class Diagnoses:
 
     def _record(
         self,
-        caller: Caller,
+        caller: Principal,
         tested: Connection,
         found: Sequence[DiagnosisStep],
         view: RoleView | None,

@@ -11,7 +11,8 @@ from functools import wraps
 
 from flask import g, request
 
-from app.access.callers import Caller, Scope
+from app.access import ApiKeyPrincipal
+from app.access.scopes import Scope
 from app.concurrency.fair_lock import urgent
 from app.errors import TryLaterError, UnauthenticatedError
 from app.http.current import services
@@ -31,13 +32,17 @@ def requires(*scopes: Scope, fails: Sequence[int]) -> Callable[[Callable[P, R]],
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             key, share = _presented_key(), services().tenant_share
-            caller, tenant_id = None, share.tenant_of(key)
-            if tenant_id is None:  # unknown, or bound to no tenant
+            caller, tenant_scope = None, share.tenant_of(key)
+            if tenant_scope is None:  # unknown, or the vendor's key
                 caller = _authenticate(key)
-                tenant_id = caller.tenant_id
+                tenant_scope = caller.tenant_scope
             # Keys that write without a pause must not keep the vendor from stopping them.
-            urgent.set(price == STOP and tenant_id is None)
-            with share.stop(key, tenant_id) if price == STOP else share.request(tenant_id, price):
+            urgent.set(price == STOP and caller is not None and caller.is_vendor)
+            with (
+                share.stop(key, tenant_scope)
+                if price == STOP
+                else share.request(tenant_scope, price)
+            ):
                 g.caller = caller or _authenticate(key)
                 g.caller.require(*scopes)
                 return view(*args, **kwargs)
@@ -47,7 +52,7 @@ def requires(*scopes: Scope, fails: Sequence[int]) -> Callable[[Callable[P, R]],
     return decorate
 
 
-def _authenticate(key: str) -> Caller:
+def _authenticate(key: str) -> ApiKeyPrincipal:
     """Return the caller. Raises UnauthenticatedError.
 
     A key that is no longer valid does not count against its tenant's share from then on.
@@ -110,7 +115,7 @@ def refusals_for_good_keys(key: str) -> Iterator[None]:
         raise
 
 
-def known_caller() -> Caller | None:
+def known_caller() -> ApiKeyPrincipal | None:
     """Return the caller of a public view, or None without a valid key."""
     try:
         return services().api_keys.authenticate(_presented_key())

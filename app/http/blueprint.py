@@ -6,7 +6,7 @@ from typing import Any
 
 import flask_smorest
 
-from app.access.callers import Scope
+from app.access.scopes import Scope
 from app.http.authentication import requires
 from app.http.current import caller, changing, services  # noqa: F401  for resources
 from app.http.cursors import paged  # noqa: F401

@@ -4,7 +4,7 @@ from typing import cast
 
 from flask import current_app, g
 
-from app.access.callers import Caller
+from app.access import ApiKeyPrincipal
 from app.services import Services
 
 
@@ -12,12 +12,12 @@ def services() -> Services:
     return cast("Services", current_app.extensions["deputy"])
 
 
-def caller() -> Caller:
+def caller() -> ApiKeyPrincipal:
     """Return the caller. Only views behind `requires` have one."""
-    return cast("Caller", g.caller)
+    return cast("ApiKeyPrincipal", g.caller)
 
 
-def changing() -> Caller:
+def changing() -> ApiKeyPrincipal:
     """Return the caller, for one change that counts against its tenant's quota.
 
     Such a change makes or revives something that can be revoked.

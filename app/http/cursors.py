@@ -37,7 +37,7 @@ def paged(
                 "This cursor is not from this list. Start without a cursor."
             ) from error
     found = fetch(limit=query["limit"], after=after)
-    services().tenant_share.charge(caller().tenant_id, MS_PER_ROW * len(found.items))
+    services().tenant_share.charge(caller().tenant_scope, MS_PER_ROW * len(found.items))
     return {
         "items": found.items,
         "next_cursor": None if found.after is None else signer.dumps(str(found.after)),

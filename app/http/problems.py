@@ -220,10 +220,10 @@ def _audit(
     path = request.view_args or {}
     if (
         code != NotFoundError.code
-        and who.tenant_id is not None
-        and path.get("tenant_id") == who.tenant_id
+        and not who.is_vendor
+        and path.get("tenant_id") == who.tenant_scope
     ):
-        tenant_id = who.tenant_id
+        tenant_id = who.tenant_scope
     try:
         record_refusal(
             blueprint.noun, code, path, fields, tenant_id=tenant_id, connection_id=connection_id
@@ -268,6 +268,6 @@ def record_refusal(
         g.caller.actor, details, outcome=outcome, tenant_id=tenant_id, connection_id=connection_id
     )
     try:
-        services().refusals.record(g.caller.key_id, g.caller.tenant_id, event)
+        services().refusals.record(g.caller.tenant_scope, event)
     except StoreUnavailableError:
         logger.exception("audit.refusal_not_recorded", code=code)

@@ -17,8 +17,15 @@ from uuid import UUID
 from cachetools import LRUCache
 
 from app import errors
-from app.access.callers import Caller, Scope, authenticated, caller_at_counter, digest_of, lookup_of
 from app.access.key_uses import KeyUses
+from app.access.principals import (
+    ApiKeyPrincipal,
+    authenticated,
+    caller_at_counter,
+    digest_of,
+    lookup_of,
+)
+from app.access.scopes import Scope
 from app.access.tenancy import owned_at_counter
 from app.concurrency.gevent import leaf_lock
 from app.concurrency.single_flight import SingleFlight
@@ -37,7 +44,7 @@ _NOT_VERIFIED = (
 )
 
 Name = TypeVar("Name", bound=Hashable)
-Thing = TypeVar("Thing", Caller, "VerifiedConnection")
+Thing = TypeVar("Thing", ApiKeyPrincipal, "VerifiedConnection")
 Path = tuple[UUID, UUID]  # the ids of a tenant and its connection
 
 
@@ -111,12 +118,12 @@ class Authorization:
         self._key_uses = key_uses
         self._shelf_life = shelf_life
         self._history = RevocationLog()
-        self._callers: _Memory[str, Caller] = _Memory(_KEYS)
+        self._callers: _Memory[str, ApiKeyPrincipal] = _Memory(_KEYS)
         self._connections: _Memory[Path, VerifiedConnection] = _Memory(_CONNECTIONS)
 
     def authenticate(
         self, text: str, request_id: str | None, client_address: str | None = None
-    ) -> Caller:
+    ) -> ApiKeyPrincipal:
         """Authenticate a key from memory, as ApiKeys.authenticate does with the database.
 
         Use it only if the revocation counter is compared before the result counts.
@@ -125,7 +132,7 @@ class Authorization:
 
     def authenticate_from_memory(
         self, text: str, request_id: str, client_address: str | None
-    ) -> Caller | None:
+    ) -> ApiKeyPrincipal | None:
         """Return the caller if memory has its key and the key is valid, without the database."""
         try:
             remembered = self._callers.get(lookup_of(text), self._history)
@@ -134,13 +141,15 @@ class Authorization:
             return None
 
     def _use(
-        self, known: Caller, text: str, request_id: str | None, client_address: str | None
-    ) -> Caller:
+        self, known: ApiKeyPrincipal, text: str, request_id: str | None, client_address: str | None
+    ) -> ApiKeyPrincipal:
         caller = authenticated(known, digest_of(text))
         self._key_uses.note(caller.lookup)
         return caller.for_request(request_id, client_address)
 
-    def authorize_issuance(self, caller: Caller, path: Path) -> tuple[int, VerifiedConnection]:
+    def authorize_issuance(
+        self, caller: ApiKeyPrincipal, path: Path
+    ) -> tuple[int, VerifiedConnection]:
         """Return the connection if this caller may have credentials for it.
 
         The revocation counter comes first: at that counter the key and the connection were valid.
@@ -187,13 +196,13 @@ class Authorization:
         """
         self._connections.forget(connection.path)
 
-    def _connection(self, known: Caller, path: Path) -> tuple[int, VerifiedConnection]:
+    def _connection(self, known: ApiKeyPrincipal, path: Path) -> tuple[int, VerifiedConnection]:
         max_age = self._shelf_life.seconds
         return self._known(
             self._connections, path, lambda db: _verified_at(db, known, path, max_age)
         )
 
-    def _caller(self, lookup: str) -> tuple[int, Caller]:
+    def _caller(self, lookup: str) -> tuple[int, ApiKeyPrincipal]:
         return self._known(self._callers, lookup, lambda db: caller_at_counter(db, lookup))
 
     def _known(
@@ -246,24 +255,24 @@ def refused_about(path: Path) -> Iterator[None]:
         raise
 
 
-def _ensure_may_issue(known: Caller, digest: bytes, tenant_id: UUID) -> None:
+def _ensure_may_issue(known: ApiKeyPrincipal, digest: bytes, tenant_id: UUID) -> None:
     """Raise an AppError unless the key may have credentials for that tenant's connections.
 
     The key must have that digest and be live. This is checked before a connection is looked up,
     because another key's request may have put the connection into memory.
     """
     authenticated(known, digest).require(Scope.CREDENTIALS_ISSUE)
-    if known.tenant_id not in {None, tenant_id}:
+    if known.tenant_scope not in {None, tenant_id}:
         raise errors.NotFoundError
 
 
-def _ensure_permission_sets(caller: Caller, connection: VerifiedConnection) -> None:
+def _ensure_permission_sets(caller: ApiKeyPrincipal, connection: VerifiedConnection) -> None:
     with refused_about(connection.path):
         caller.require_sets(connection.permission_sets)
 
 
 def _verified_at(
-    db: Session, caller: Caller, path: Path, max_age: int
+    db: Session, caller: ApiKeyPrincipal, path: Path, max_age: int
 ) -> tuple[int, VerifiedConnection]:
     """Return the revocation counter, and the connection if it may issue at that counter.
 

@@ -20,7 +20,7 @@ from uuid import UUID
 import orjson
 
 from app import errors, metrics, strict_json
-from app.access import Caller, owned
+from app.access import ApiKeyPrincipal, owned
 from app.access.tenancy import connection_lock_id
 from app.audit import Event, actions
 from app.audit.log import AuditLog
@@ -66,7 +66,7 @@ class Issued(NamedTuple):
 class _Asked(NamedTuple):
     """What to issue: the caller, the connection, the duration, and the policy that narrows it."""
 
-    caller: Caller
+    caller: ApiKeyPrincipal
     connection: VerifiedConnection
     duration_seconds: int
     policy: str | None
@@ -101,7 +101,7 @@ class CredentialIssuer:
 
     def issue(
         self,
-        caller: Caller,
+        caller: ApiKeyPrincipal,
         tenant_id: UUID,
         connection_id: UUID,
         *,
@@ -144,7 +144,7 @@ class CredentialIssuer:
         raise errors.StoreUnavailableError("Too much is changing right now; try again in a moment.")
 
     def _authorize(
-        self, caller: Caller, path: Path, deadline: float
+        self, caller: ApiKeyPrincipal, path: Path, deadline: float
     ) -> tuple[int, VerifiedConnection, float]:
         """Return the revocation counter, a connection with a fresh proof, and the time.
 
@@ -181,7 +181,7 @@ class CredentialIssuer:
             )
         return recorded
 
-    def report_refused(self, caller: Caller, tenant_id: UUID, connection_id: UUID) -> None:
+    def report_refused(self, caller: ApiKeyPrincipal, tenant_id: UUID, connection_id: UUID) -> None:
         """Record a client's report that AWS refuses its session.
 
         No process hands that session out again, and a proof is due. Reports beyond one a minute for
@@ -294,7 +294,12 @@ class CredentialIssuer:
 
 
 def _usable(
-    db: DbSession, caller: Caller, tenant_id: UUID, connection_id: UUID, *, lock: bool = False
+    db: DbSession,
+    caller: ApiKeyPrincipal,
+    tenant_id: UUID,
+    connection_id: UUID,
+    *,
+    lock: bool = False,
 ) -> Connection:
     """Return the connection if this caller's key is for its permission set.
 

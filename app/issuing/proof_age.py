@@ -8,7 +8,7 @@ or while AWS gives no clear answer.
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from uuid import UUID
 
-from app.access import OnBehalf, owned
+from app.access import SystemPrincipal, owned
 from app.audit.events import Actor
 from app.clock import now
 from app.concurrency.single_flight import SingleFlight
@@ -51,7 +51,7 @@ class ShelfLife:
             raise ProofExpiredError(_EXPIRED) from error
 
     def _prove(self, path: tuple[UUID, UUID]) -> None:
-        who = OnBehalf(_ISSUING, path[0])
+        who = SystemPrincipal(_ISSUING, path[0])
         # A process keeps the proof that it read last in memory. Later proofs count up in that row,
         # and raise no revocation counter.
         with self._db.read() as db:

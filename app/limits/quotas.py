@@ -13,7 +13,7 @@ from uuid import UUID
 from cachetools import LRUCache
 from sqlalchemy import Uuid, bindparam, delete, select, text
 
-from app.access.callers import Caller
+from app.access.principals import ApiKeyPrincipal, LinkPrincipal, Principal
 from app.clock import now
 from app.config import Config
 from app.errors import RateLimitedError
@@ -45,7 +45,7 @@ class Quotas:
         self._full: LRUCache[UUID, float] = LRUCache(_TENANTS)
         self._lock = threading.Lock()  # around those
 
-    def counting_changes(self, caller: Caller) -> Caller:
+    def counting_changes(self, caller: ApiKeyPrincipal) -> ApiKeyPrincipal:
         """Return the caller for a change that makes or revives something that can be revoked.
 
         Unbound keys have no limit. Each revocation raises the revocation counter, and then all
@@ -54,14 +54,14 @@ class Quotas:
         names, this process refuses the tenant's next changes from memory. Asking the database for
         each would cost others nearly as much as the changes.
         """
-        tenant_id = caller.tenant_id
-        if tenant_id is None:
+        tenant_scope = caller.tenant_scope
+        if tenant_scope is None:
             return caller
         with self._lock:
-            wait = self._full.get(tenant_id, 0.0) - now().timestamp()
+            wait = self._full.get(tenant_scope, 0.0) - now().timestamp()
         if wait > 0:
             raise self._change.refuse(wait)
-        return replace(caller, counts=lambda db: self._count_change(db, tenant_id))
+        return replace(caller, on_write=lambda db: self._count_change(db, tenant_scope))
 
     def _count_change(self, db: Session, tenant_id: UUID) -> None:
         try:
@@ -71,25 +71,25 @@ class Quotas:
                 self._full[tenant_id] = now().timestamp() + error.retry_after
             raise
 
-    def admit_attempt(self, caller: Caller, tenant_id: UUID) -> None:
+    def admit_attempt(self, caller: Principal, tenant_id: UUID) -> None:
         """Count one proof of a role of this tenant. A proof costs several calls to AWS."""
-        if caller.tenant_id not in {None, tenant_id}:
+        if caller.tenant_scope not in {None, tenant_id}:
             return  # another tenant's key gets a 404, and must not use up this tenant's quota
         self._count(caller, (table.ATTEMPTS, tenant_id))
 
-    def admit_role(self, caller: Caller, tenant_id: UUID) -> None:
+    def admit_role(self, caller: LinkPrincipal, tenant_id: UUID) -> None:
         """Count one role entered through this onboarding link, and an attempt."""
-        self._count(caller, (table.ROLES_ENTERED, caller.key_id), (table.ATTEMPTS, tenant_id))
+        self._count(caller, (table.ROLES_ENTERED, caller.link_id), (table.ATTEMPTS, tenant_id))
 
-    def admit_check(self, caller: Caller, tenant_id: UUID) -> None:
+    def admit_check(self, caller: LinkPrincipal, tenant_id: UUID) -> None:
         """Count one check requested through this onboarding link, and an attempt."""
-        self._count(caller, (table.CHECKS, caller.key_id), (table.ATTEMPTS, tenant_id))
+        self._count(caller, (table.CHECKS, caller.link_id), (table.ATTEMPTS, tenant_id))
 
-    def admit_search_end(self, caller: Caller) -> None:
+    def admit_search_end(self, caller: LinkPrincipal) -> None:
         """Count one search ended through this onboarding link."""
-        self._count(caller, (table.SEARCHES_ENDED, caller.key_id))
+        self._count(caller, (table.SEARCHES_ENDED, caller.link_id))
 
-    def _count(self, caller: Caller, *limits: tuple[Limit, UUID]) -> None:
+    def _count(self, caller: Principal, *limits: tuple[Limit, UUID]) -> None:
         """Count one in each quota, or raise RateLimitedError and count nothing.
 
         The attempt is always last, to prevent deadlocks.
@@ -112,12 +112,12 @@ def admits_message(db: Session, subject: UUID) -> bool:
     return _admits(_take, db, table.MESSAGES, subject)
 
 
-def count_rotation(db: Session, caller: Caller, tenant_id: UUID) -> None:
+def count_rotation(db: Session, caller: Principal, tenant_id: UUID) -> None:
     """Count a rotation that a bound key starts, in this transaction. Raises RateLimitedError.
 
     Unbound keys have no limit.
     """
-    if caller.tenant_id is not None:
+    if not caller.is_vendor:
         _take(db, table.ROTATIONS, tenant_id)
 
 

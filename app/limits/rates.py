@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from app.access.callers import Caller
+from app.access.principals import ApiKeyPrincipal
 from app.config import Config
 from app.limits import table
 from app.limits.token_bucket import TokenBucket
@@ -51,14 +51,14 @@ class Rates:
         if tenant_id is not None:
             self._pages.count(tenant_id)
 
-    def admit_issuance(self, caller: Caller, tenant_id: UUID) -> None:
+    def admit_issuance(self, caller: ApiKeyPrincipal, tenant_id: UUID) -> None:
         """Count one request for credentials, for its key and for its tenant.
 
         A bound key that names another tenant counts for its own tenant: it is refused later, which
         costs as well.
         """
         self._key.count(caller.key_id)
-        self._tenant.count(caller.tenant_id or tenant_id)
+        self._tenant.count(caller.tenant_scope or tenant_id)
 
     def admit_session(self, tenant_id: UUID) -> None:
         """Count one call to STS for a session of this tenant's.

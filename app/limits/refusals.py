@@ -49,21 +49,21 @@ class Refusals:
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
 
-    def record(self, key_id: UUID, tenant_id: UUID | None, event: Event) -> None:
+    def record(self, tenant_scope: UUID | None, event: Event) -> None:
         """Record a refusal.
 
-        `tenant_id`: of a bound key, whose tenant can read the summary of a flood. Raises
+        `tenant_scope`: the actor's. That tenant can read the summary of a flood. Raises
         RateLimitedError when this process refused this key too often in this second, and
         StoreUnavailableError.
         """
-        place = key_id, int(event.at.timestamp())
+        place = UUID(event.actor.id), int(event.at.timestamp())
         # For an exceeded rate limit the number suffices.
-        if event.details["code"] != RateLimitedError.code and self._count(place, tenant_id):
+        if event.details["code"] != RateLimitedError.code and self._count(place, tenant_scope):
             self._audit.append(event)
         else:
-            self._keep(place, replace(event, tenant_id=tenant_id, connection_id=None))
+            self._keep(place, replace(event, tenant_id=tenant_scope, connection_id=None))
 
-    def _count(self, place: tuple[UUID, int], tenant_id: UUID | None) -> bool:
+    def _count(self, place: tuple[UUID, int], tenant_scope: UUID | None) -> bool:
         """Count a refusal. Return whether to record it singly."""
         with self._lock:
             count = self._counts[place] = self._counts.get(place, 0) + 1
@@ -71,7 +71,7 @@ class Refusals:
             self._log_flood(place[0])
             raise REFUSALS.refuse(1)
         return count <= REFUSALS_OF_KEY.amount and not (
-            tenant_id and self._tenants.reserve(tenant_id)
+            tenant_scope and self._tenants.reserve(tenant_scope)
         )
 
     def _log_flood(self, key_id: UUID) -> None:

@@ -25,7 +25,7 @@ from uuid import UUID
 
 from cachetools import LRUCache
 
-from app.access.callers import Caller
+from app.access.principals import ApiKeyPrincipal
 from app.concurrency.places import Places, pause
 from app.errors import AppError, RateLimitedError
 from app.limits.table import (
@@ -58,40 +58,40 @@ class TenantShare:
         self._lock = threading.Lock()  # around those two
 
     @contextmanager
-    def request(self, tenant_id: UUID | None, price: float) -> Iterator[None]:
+    def request(self, tenant_scope: UUID | None, price: float) -> Iterator[None]:
         """Work on a request of this price in milliseconds.
 
-        Raises RateLimitedError, after a pause if there is room. `tenant_id`: None for a key that is
-        bound to no tenant. Such keys have no limit, but leave some of the process's database
-        connections for stops.
+        Raises RateLimitedError, after a pause if there is room. The vendor's keys, without a
+        `tenant_scope`, have no limit, but leave some of the process's database connections for
+        stops.
         """
         try:
-            if tenant_id is not None:
-                self._spend(self._spent, CPU_TIME, tenant_id, price)
-                self._spend(self._peak, PEAK_CPU_TIME, tenant_id, price)
-            limit = REQUESTS if tenant_id else VENDOR_REQUESTS
-            with self._place(limit, tenant_id or _VENDOR):
+            if tenant_scope is not None:
+                self._spend(self._spent, CPU_TIME, tenant_scope, price)
+                self._spend(self._peak, PEAK_CPU_TIME, tenant_scope, price)
+            limit = REQUESTS if tenant_scope else VENDOR_REQUESTS
+            with self._place(limit, tenant_scope or _VENDOR):
                 yield
         except RateLimitedError:
-            if tenant_id is not None:
-                self.hold(tenant_id)
+            if tenant_scope is not None:
+                self.hold(tenant_scope)
             raise
 
     @contextmanager
-    def stop(self, key: str, tenant_id: UUID | None) -> Iterator[None]:
+    def stop(self, key: str, tenant_scope: UUID | None) -> Iterator[None]:
         """Work on a request that revokes, suspends or deletes, key by key within a tenant.
 
         A request that stops nothing is charged, and held while its tenant's share is used up.
         """
-        if tenant_id is None:
+        if tenant_scope is None:
             yield
             return
         own = UUID(bytes=_digest(key)[:16])
         try:
-            with self._place(STOPS, own), self._place(STOPS, tenant_id):
+            with self._place(STOPS, own), self._place(STOPS, tenant_scope):
                 yield
         except AppError:
-            pause(min(_HOLD_SECONDS, self.charge(tenant_id, MS_PER_FAILED_STOP)))
+            pause(min(_HOLD_SECONDS, self.charge(tenant_scope, MS_PER_FAILED_STOP)))
             raise
 
     def hold(self, subject: UUID) -> None:
@@ -103,20 +103,20 @@ class TenantShare:
         with suppress(RateLimitedError), self._place(HELD_REFUSALS, subject):
             pause(_HOLD_SECONDS)
 
-    def charge(self, tenant_id: UUID | None, price: float) -> float:
+    def charge(self, tenant_scope: UUID | None, price: float) -> float:
         """Charge a cost that is known only afterwards, such as the rows of a list.
 
         Returns for how many seconds the share is used up.
         """
-        if tenant_id is None:
+        if tenant_scope is None:
             return 0.0
-        self._peak.reserve(tenant_id, patience=math.inf, cost=price)
-        return self._spent.reserve(tenant_id, patience=math.inf, cost=price)
+        self._peak.reserve(tenant_scope, patience=math.inf, cost=price)
+        return self._spent.reserve(tenant_scope, patience=math.inf, cost=price)
 
-    def admit_refusal(self, caller: Caller) -> None:
+    def admit_refusal(self, caller: ApiKeyPrincipal) -> None:
         """Count one refused request for credentials. Raises RateLimitedError."""
-        if caller.tenant_id is not None:
-            self._spend(self._refused, REFUSED_CREDENTIALS, caller.tenant_id, 1)
+        if caller.tenant_scope is not None:
+            self._spend(self._refused, REFUSED_CREDENTIALS, caller.tenant_scope, 1)
 
     def _spend(self, bucket: TokenBucket, limit: Limit, tenant_id: UUID, price: float) -> None:
         wait = bucket.reserve(tenant_id, patience=limit.patience, cost=price)
@@ -139,11 +139,11 @@ class TenantShare:
         with self._lock:
             return self._tenants.get(_digest(key))
 
-    def remember(self, key: str, caller: Caller) -> None:
+    def remember(self, key: str, caller: ApiKeyPrincipal) -> None:
         """Count this key for its caller's tenant from now on. A key never changes its tenant."""
-        if caller.tenant_id is not None:
+        if caller.tenant_scope is not None:
             with self._lock:
-                self._tenants[_digest(key)] = caller.tenant_id
+                self._tenants[_digest(key)] = caller.tenant_scope
 
     def forget(self, key: str) -> None:
         """Stop counting this key, because it was revoked or has expired."""

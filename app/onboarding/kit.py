@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, select
 
-from app.access import Caller, tenant_of
+from app.access import Principal, tenant_of
 from app.aws import templates
 from app.aws.templates import Template
 from app.config import Broker, Config
@@ -149,7 +149,7 @@ class Onboarding:
 
     def kit(
         self,
-        caller: Caller,
+        caller: Principal,
         tenant_id: UUID,
         *,
         region: str | None = None,
@@ -239,7 +239,7 @@ class Onboarding:
         return _Made(name, kit_stack_names(prefix, tenant_id, ending), parameters)
 
     def _read(
-        self, caller: Caller, tenant_id: UUID, chosen: PermissionSet
+        self, caller: Principal, tenant_id: UUID, chosen: PermissionSet
     ) -> tuple[Tenant, str | None, str, str, Row[str, str, int | None] | None]:
         """Return what the database has for the kit.
 
@@ -249,9 +249,8 @@ class Onboarding:
         with self._db.read() as db:
             tenant = tenant_of(db, caller, tenant_id)
             # A page's token names its link: revoking the link voids the token.
-            link_id = caller.key_id if caller.kind == "onboarding_link" else None
             token = self._tokens.make(
-                deployment_id(db), tenant.id, tenant.registration_generation, link_id=link_id
+                deployment_id(db), tenant.id, tenant.registration_generation, link_id=caller.link_id
             )
             following = tenant.next.value if tenant.next else None
             suffix = kit_suffix(db, self._config, self.sets, tenant.id, chosen.name)

@@ -21,8 +21,9 @@ from cachetools import LRUCache
 from sqlalchemy import bindparam, func, or_, select
 
 from app.access import (
-    Caller,
-    Scope,
+    LinkPrincipal,
+    Maker,
+    Principal,
     digest_of,
     ensure_room,
     live_links,
@@ -54,7 +55,6 @@ _LEFTOVERS_SHOWN = timedelta(days=30)
 _ACCOUNT = re.compile(ACCOUNT_ID_PATTERN, re.ASCII)
 _NEITHER = "Enter a role ARN or a 12-digit account ID."
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
-_SCOPES = frozenset({Scope.CONNECTIONS_READ, Scope.CONNECTIONS_WRITE})
 _LINKS = 10_000  # upper bound for those in a process's memory
 # Built once, for speed.
 _BY_DIGEST = select(
@@ -66,12 +66,9 @@ _BY_DIGEST = select(
 
 
 class Visit(NamedTuple):
-    """An opened link, with the caller that its page acts as.
+    """An opened link, with the principal that its page acts as."""
 
-    That caller is bound to the link's tenant.
-    """
-
-    caller: Caller
+    caller: LinkPrincipal
     tenant: Tenant
     link: OnboardingLink
 
@@ -112,7 +109,7 @@ class Links:
 
     def create(
         self,
-        caller: Caller,
+        caller: Maker,
         tenant_id: UUID,
         *,
         permission_set: str | None = None,
@@ -159,7 +156,7 @@ class Links:
             return link, f"{self._config.public_url}/onboard/{token}"
 
     def list(
-        self, caller: Caller, tenant_id: UUID, *, limit: int, after: UUID | None
+        self, caller: Principal, tenant_id: UUID, *, limit: int, after: UUID | None
     ) -> Page[OnboardingLink]:
         """Return one tenant's links, newest first, including expired and revoked ones.
 
@@ -171,19 +168,18 @@ class Links:
             return page(db, query, OnboardingLink.id, limit=limit, after=after)
 
     @until_committed
-    def revoke(self, caller: Caller, tenant_id: UUID, link_id: UUID) -> None:
+    def revoke(self, caller: Maker, tenant_id: UUID, link_id: UUID) -> None:
         """Revoke a link. Its page is gone once this has committed.
 
         Raises NotFoundError, also for a link that is already revoked.
         """
-        tenants = (
-            OnboardingLink.tenant_id == tenant_id,
-            OnboardingLink.tenant_id == (caller.tenant_id or tenant_id),
-        )
         query = select(OnboardingLink).where(
-            *tenants, OnboardingLink.id == link_id, OnboardingLink.revoked_at.is_(None)
+            OnboardingLink.tenant_id == tenant_id,
+            OnboardingLink.id == link_id,
+            OnboardingLink.revoked_at.is_(None),
         )
         with self._db.read() as db:  # a link that does not exist must not wait for the lock
+            tenant_of(db, caller, tenant_id)
             one_or_not_found(db, query)
         with self._db.write(
             Ending(caller, query.with_only_columns(OnboardingLink.tenant_id))
@@ -215,11 +211,13 @@ class Links:
                 .unique()
                 .one_or_none()
             )
-        self._remember(digest, known._replace(tenant_id=None if found is None else found[1].id))
+        tenant_id = None if found is None else found[1].id
+        with self._lock:
+            self._known[digest] = known._replace(tenant_id=tenant_id)
         if found is None:
             raise NotFoundError
         link, tenant = found
-        return Visit(_caller(link).for_request(request_id, client_address), tenant, link)
+        return Visit(LinkPrincipal(tenant.id, link.id, request_id, client_address), tenant, link)
 
     def _known_link(self, digest: bytes) -> _KnownLink:
         """Return the link from memory or the database. Raises NotFoundError."""
@@ -233,10 +231,6 @@ class Links:
             opens = row.revoked_at is None and row.expires_at > now()
             known = _KnownLink(row.id, row.tenant_id if opens else None)
         return known
-
-    def _remember(self, digest: bytes, link: _KnownLink) -> None:
-        with self._lock:
-            self._known[digest] = link
 
     def leftovers(self, token: str) -> Leftovers | None:
         """Return the leftovers of a tenant that was deleted lately.
@@ -326,16 +320,3 @@ class Links:
         return self._connections.create(
             caller, tenant_id, role_arn=role_arn, permission_set=permission_set
         )
-
-
-def _caller(link: OnboardingLink) -> Caller:
-    return Caller(
-        key_id=link.id,
-        lookup="",
-        digest=link.digest,
-        name="onboarding link",
-        scopes=_SCOPES,
-        tenant_id=link.tenant_id,
-        expires_at=link.expires_at,
-        kind="onboarding_link",
-    )

@@ -6,7 +6,7 @@ An update leads to a newer version of their permission set, or to another set th
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from app.access.callers import Caller
+from app.access import Principal
 from app.onboarding.kit import Kit, Onboarding
 from app.permissions.difference import difference
 from app.permissions.permission_sets import PermissionSet
@@ -45,7 +45,7 @@ def _has_wanted_set(connection: Connection) -> bool:
 
 
 def updates_of(
-    onboarding: Onboarding, caller: Caller, connections: Sequence[Connection], region: str
+    onboarding: Onboarding, caller: Principal, connections: Sequence[Connection], region: str
 ) -> list[SetUpdate]:
     """Return the updates for these connections of one tenant, which the caller can see."""
     sets = onboarding.sets

@@ -28,7 +28,7 @@ from sqlalchemy import (
     update,
 )
 
-from app.access.callers import OnBehalf
+from app.access import SystemPrincipal
 from app.audit.events import WORKER
 from app.aws.sts import Sts
 from app.clock import now
@@ -179,7 +179,7 @@ class ProofQueue:
         trigger, status, lease = begun
         urgent = trigger is not Trigger.SCHEDULED or status is ConnectionStatus.PENDING
         verification = self._urgent if urgent else self._routine
-        who = OnBehalf(WORKER, claim.tenant_id)
+        who = SystemPrincipal(WORKER, claim.tenant_id)
         try:
             verification.verify(who, claim.tenant_id, claim.connection_id, trigger=trigger)
         except (NotFoundError, SuspendedError, ConflictError) as error:

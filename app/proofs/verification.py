@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import select
 
 from app import metrics
-from app.access import AnyCaller, owned, tenant_of
+from app.access import Principal, owned, tenant_of
 from app.approvals.requests import SetRequests
 from app.audit import Actor, actions
 from app.audit.details import ProofResult, RoleDrift
@@ -131,7 +131,7 @@ class Verification:
 
     def verify(
         self,
-        caller: AnyCaller,
+        caller: Principal,
         tenant_id: UUID,
         connection_id: UUID,
         *,
@@ -157,7 +157,7 @@ class Verification:
                 return stored
         raise ConflictError("This connection changed while it was being verified; try again.")
 
-    def _to_test(self, caller: AnyCaller, tenant_id: UUID, connection_id: UUID) -> _Tested:
+    def _to_test(self, caller: Principal, tenant_id: UUID, connection_id: UUID) -> _Tested:
         with self._db.read() as db:
             connection = owned(db, caller, tenant_id, connection_id)
             connection.tenant.ensure_active()
@@ -240,7 +240,7 @@ class Verification:
         return finding if counts else finding.doubted(_CANARY_LOST)
 
     def _store(
-        self, caller: AnyCaller, path: _Path, before: _Tested, answers: Answers, trigger: Trigger
+        self, caller: Principal, path: _Path, before: _Tested, answers: Answers, trigger: Trigger
     ) -> Connection | None:
         """Store the verdict by compare-and-set.
 
@@ -306,7 +306,7 @@ def _note_reading(
     return finding._replace(warnings=(*finding.warnings, UNREADABLE))
 
 
-def _ensure_open(db: DbSession, caller: AnyCaller, connection: Connection) -> None:
+def _ensure_open(db: DbSession, caller: Principal, connection: Connection) -> None:
     """Raise if the connection may not be proven by this caller.
 
     It raises SuspendedError for a suspended connection. It raises AccountClosedError for an
@@ -315,7 +315,7 @@ def _ensure_open(db: DbSession, caller: AnyCaller, connection: Connection) -> No
     let a role break, and repair it when it needs it.
     """
     connection.ensure_not_suspended()
-    if caller.tenant_id is not None and connection.status is not ConnectionStatus.VERIFIED:
+    if not caller.is_vendor and connection.status is not ConnectionStatus.VERIFIED:
         allowed_roles.ensure_account_open(db, connection.tenant_id, connection.account_id)
 
 

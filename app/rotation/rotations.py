@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, func, select, update
 
-from app.access import Caller, OnBehalf, tenant_of
+from app.access import Principal, SystemPrincipal, tenant_of
 from app.audit import WORKER, Actor, actions
 from app.audit.details import ExternalIdRetirement, RotatedIds
 from app.audit.events import Action
@@ -72,7 +72,7 @@ class Rotations:
         self._db = db
 
     def start(
-        self, caller: Caller, tenant_id: UUID, *, reason: str, emergency: bool = False
+        self, caller: Principal, tenant_id: UUID, *, reason: str, emergency: bool = False
     ) -> tuple[RotationStatus, bool]:
         """Start a rotation, or make an open one an emergency. Return it and whether it is new.
 
@@ -85,7 +85,7 @@ class Rotations:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
             rotation = latest(db, tenant.id)
             action = None
-            new, bound = rotation is None or not rotation.is_open, caller.tenant_id is not None
+            new, bound = rotation is None or not rotation.is_open, not caller.is_vendor
             if rotation is None or new:
                 quotas.count_rotation(db, caller, tenant.id)
                 rotation = _begin(db, caller.actor, tenant.id, rotation)
@@ -111,7 +111,7 @@ class Rotations:
                 _withdraw(db, rotation)
             return _status(db, rotation), new
 
-    def get(self, caller: Caller, tenant_id: UUID) -> RotationStatus | None:
+    def get(self, caller: Principal, tenant_id: UUID) -> RotationStatus | None:
         """Return the latest rotation, ended or not; None when there never was one.
 
         Raises NotFoundError for an absent tenant.
@@ -121,7 +121,7 @@ class Rotations:
             rotation = latest(db, tenant_id)
             return None if rotation is None else _status(db, rotation)
 
-    def complete(self, caller: Caller, tenant_id: UUID) -> RotationStatus:
+    def complete(self, caller: Principal, tenant_id: UUID) -> RotationStatus:
         """Make the next External ID the current one, and the old one a retiring one.
 
         Raises NotFoundError, and ConflictError when none is open, or while verified connections
@@ -139,7 +139,7 @@ class Rotations:
             _settle(db, caller.actor, rotation)
             return _status(db, rotation)
 
-    def abandon(self, caller: Caller, tenant_id: UUID) -> None:
+    def abandon(self, caller: Principal, tenant_id: UUID) -> None:
         """Retire the next External ID, and keep the old one as the current one.
 
         Raises NotFoundError. Raises ConflictError when none is open, once a connection has
@@ -147,7 +147,7 @@ class Rotations:
         """
         with self._db.write(caller) as db:
             rotation = _open_one(db, caller, tenant_id)
-            if caller.tenant_id is not None and not rotation.by_bound:
+            if not (caller.is_vendor or rotation.by_bound):
                 raise ConflictError("The vendor began this rotation, and has to abandon it.")
             new_id = rotation.next_external_id_id
             switched = select(Connection.id).where(
@@ -203,7 +203,7 @@ def settle_all(database: Database) -> None:
     with database.read() as db:
         tenants = list(db.scalars(select(ExternalIdRow.tenant_id).where(ROTATING).distinct()))
     for tenant_id in tenants:
-        who = OnBehalf(WORKER, tenant_id)
+        who = SystemPrincipal(WORKER, tenant_id)
         with suppress(NotFoundError), database.write(who) as db:
             tenant_of(db, who, tenant_id, lock=True)
             settle(db, WORKER, tenant_id)
@@ -254,7 +254,7 @@ def _withdraw(db: Session, rotation: Rotation) -> None:
     db.execute(others.values(withdrawn_at=now()))
 
 
-def _open_one(db: Session, caller: Caller, tenant_id: UUID) -> Rotation:
+def _open_one(db: Session, caller: Principal, tenant_id: UUID) -> Rotation:
     """Return the rotation that can be completed or abandoned, with its tenant locked.
 
     Raises NotFoundError, ConflictError.

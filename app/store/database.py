@@ -132,7 +132,7 @@ def until_committed(stop: Callable[Arguments, Result]) -> Callable[Arguments, Re
 class Writer(Protocol):
     """The actor of a transaction: an API key, an onboarding link, or Deputy itself."""
 
-    def admit(self, db: Session) -> None:
+    def reauthorize(self, db: Session) -> None:
         """Check again, in this transaction, that the writer may still act.
 
         Raises an AppError if it may not.
@@ -140,7 +140,7 @@ class Writer(Protocol):
 
 
 class _System:
-    def admit(self, db: Session) -> None:
+    def reauthorize(self, db: Session) -> None:
         """Accept: there is no key that could have been revoked."""
 
 
@@ -180,7 +180,7 @@ class Database:
         """Open a transaction. It commits at the end, and rolls back on any exception.
 
         `writer` is checked again first: its key may have been revoked while the request's body
-        arrived. Raises what `writer.admit` raises, ConflictError when PostgreSQL broke up a
+        arrived. Raises what `writer.reauthorize` raises, ConflictError when PostgreSQL broke up a
         deadlock, and StoreUnavailableError.
         """
         with (
@@ -190,7 +190,7 @@ class Database:
         ):
             session.connection()  # begins the transaction; on SQLite this waits for the write lock
             began = time.monotonic()
-            writer.admit(session)
+            writer.reauthorize(session)
             yield session
             # PostgreSQL before 17 and SQLite have no limit of their own for a whole transaction.
             if time.monotonic() - began > LONGEST:

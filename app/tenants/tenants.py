@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
-from app.access import Caller, Operator, tenant_of
+from app.access import Maker, OperatorPrincipal, tenant_of
 from app.access.families import Ending
 from app.audit import actions
 from app.audit.details import TenantDescriptionChange
@@ -68,7 +68,7 @@ class Tenants:
 
     def create(
         self,
-        caller: Caller,
+        caller: Maker,
         *,
         name: str,
         reference: str | None = None,
@@ -79,7 +79,7 @@ class Tenants:
         `accounts`: the only accounts that its roles may be in; None: any. Raises ForbiddenError for
         a bound key, and ConflictError if another tenant has the reference.
         """
-        caller.require_unbound()
+        caller.require_vendor()
         try:
             with self._db.write(caller) as db:
                 tenant = Tenant(name=name, reference=reference, made_by=caller.key_id)
@@ -106,11 +106,11 @@ class Tenants:
             raise ConflictError(_REFERENCE_TAKEN) from error
 
     def list(
-        self, caller: Caller, wanted: TenantFilter, *, limit: int, after: UUID | None
+        self, caller: Maker, wanted: TenantFilter, *, limit: int, after: UUID | None
     ) -> Page[Tenant]:
         """Return live tenants, newest first. A bound key sees its own."""
         live = select(Tenant).where(Tenant.deleted_at.is_(None))
-        query = with_values(live, id=caller.tenant_id, reference=wanted.reference)
+        query = with_values(live, id=caller.tenant_scope, reference=wanted.reference)
         if wanted.name is not None:
             # A range instead of LIKE: no character is special, and any index serves it
             first = folded(wanted.name)
@@ -121,11 +121,11 @@ class Tenants:
         with self._db.read() as db:
             return page(db, query, Tenant.id, limit=limit, after=after, either=either)
 
-    def get(self, caller: Caller, tenant_id: UUID) -> Tenant:
+    def get(self, caller: Maker, tenant_id: UUID) -> Tenant:
         with self._db.read() as db:
             return _whole(db, tenant_of(db, caller, tenant_id))
 
-    def change(self, caller: Caller, tenant_id: UUID, fields: dict[str, Any]) -> Tenant:
+    def change(self, caller: Maker, tenant_id: UUID, fields: dict[str, Any]) -> Tenant:
         """Change those of `name`, `reference` and `accounts` that are given.
 
         Raises NotFoundError, ForbiddenError for a bound key, and ConflictError for a taken
@@ -134,7 +134,7 @@ class Tenants:
         try:
             with self._db.write(caller) as db:
                 tenant = _whole(db, tenant_of(db, caller, tenant_id, lock=True))
-                caller.require_unbound()  # only the vendor describes its customers
+                caller.require_vendor()  # only the vendor describes its customers
                 words = {name: value for name, value in fields.items() if name != "accounts"}
                 changes = {
                     name: value for name, value in words.items() if getattr(tenant, name) != value
@@ -153,7 +153,7 @@ class Tenants:
             raise ConflictError(_REFERENCE_TAKEN) from error
 
     @until_committed
-    def suspend(self, caller: Caller, tenant_id: UUID, *, reason: str) -> Tenant:
+    def suspend(self, caller: Maker, tenant_id: UUID, *, reason: str) -> Tenant:
         """Stop issuing for the whole tenant at once. Raises NotFoundError, ConflictError."""
         with self._db.read() as db:  # a tenant that does not exist must not wait for the lock
             tenant_of(db, caller, tenant_id)
@@ -166,7 +166,7 @@ class Tenants:
             )
             return _whole(db, tenant)
 
-    def resume(self, caller: Caller, tenant_id: UUID, *, reason: str) -> Tenant:
+    def resume(self, caller: Maker, tenant_id: UUID, *, reason: str) -> Tenant:
         """Resume issuing for the tenant.
 
         Raises NotFoundError, and ConflictError if it is not suspended or a bound key may not undo
@@ -174,7 +174,7 @@ class Tenants:
         """
         with self._db.write(caller) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
-            tenant.ensure_may_undo(bound=caller.tenant_id is not None)
+            tenant.ensure_may_undo(bound=not caller.is_vendor)
             was = tenant.status
             tenant.resume()
             actions.TENANT_RESUMED.record(
@@ -183,7 +183,7 @@ class Tenants:
             return _whole(db, tenant)
 
     @until_committed
-    def delete(self, caller: Caller, tenant_id: UUID) -> None:
+    def delete(self, caller: Maker, tenant_id: UUID) -> None:
         """Offboard the tenant.
 
         Issuing stops, keys bound to the tenant are revoked, and its External IDs are retired and
@@ -191,7 +191,7 @@ class Tenants:
         """
         with self._db.read() as db:
             tenant_of(db, caller, tenant_id)
-            caller.require_unbound()  # it cannot be undone
+            caller.require_vendor()  # it cannot be undone
         live = Tenant.id == tenant_id, Tenant.deleted_at.is_(None)
         with self._db.write(Ending(caller, select(Tenant.id).where(*live))) as db:
             tenant = tenant_of(db, caller, tenant_id, lock=True)
@@ -229,7 +229,7 @@ class Tenants:
             )
 
     @until_committed
-    def void_registrations(self, operator: Operator, tenant_id: UUID) -> None:
+    def void_registrations(self, operator: OperatorPrincipal, tenant_id: UUID) -> None:
         """Void the registration tokens that were issued so far. Raises NotFoundError.
 
         What the tenant's stacks have registered stays.

@@ -9,7 +9,8 @@ import pytest
 from flask import Flask
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from app.access.callers import ALL_SCOPES, Caller
+from app.access.principals import ApiKeyPrincipal, Maker
+from app.access.scopes import ALL_SCOPES
 from app.errors import AppError, UnauthenticatedError
 from app.services import Services
 from tests.attacks.evidence import case, on_sqlite
@@ -37,7 +38,7 @@ STEPS = st.lists(
 class Key:
     """A key, whom its text was given to, and who renewed it."""
 
-    caller: Caller
+    caller: ApiKeyPrincipal
     text: str
     given_to: "Key | None"
     links: list[str] = field(default_factory=list)
@@ -56,7 +57,7 @@ class Play:
         for tenant_id in (None, None, self.tenant_id):
             self.add(OPERATOR, None, tenant_id)
 
-    def add(self, caller: Caller, given_to: Key | None, tenant_id: Any) -> None:
+    def add(self, caller: Maker, given_to: Key | None, tenant_id: Any) -> None:
         _, text = self.services.api_keys.create_key(
             caller, name="x", scopes=EVERYTHING, tenant_id=tenant_id
         )
@@ -119,7 +120,7 @@ def test_nothing_that_descends_from_a_revoked_key_acts(
             """Refused: the asker has ended, or may not, or the key was replaced already."""
     revoked = play.keys[which % len(play.keys)]
     if by_command:
-        services.api_keys.revoke_any(OPERATOR, revoked.caller.key_id)
+        services.api_keys.revoke_key(OPERATOR, revoked.caller.key_id)
     else:
         services.api_keys.revoke_key(play.vendor, revoked.caller.key_id)
     descendants = [key for key in play.keys if key.descends_from(revoked)]

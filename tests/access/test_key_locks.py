@@ -14,7 +14,8 @@ from flask import Flask
 from sqlalchemy.exc import OperationalError
 
 from app.access import families, owned, tenant_of
-from app.access.callers import ALL_SCOPES, Caller
+from app.access.principals import ApiKeyPrincipal, LinkPrincipal
+from app.access.scopes import ALL_SCOPES
 from app.errors import ConflictError, NotFoundError
 from app.limits.table import KEYS
 from app.services import Services
@@ -152,9 +153,10 @@ def test_requests_of_one_key_or_link_write_side_by_side_and_lock_no_row(
             OPERATOR, name="x", scopes=ALL_SCOPES, tenant_id=tenant_id
         )
         table, row_id = ApiKey, made.id
+        caller = ApiKeyPrincipal(row_id, "0" * 16, b"", "x", frozenset(), tenant_id, None)
     else:
         table, row_id = OnboardingLink, link_row(services.db, tenant_id)
-    caller = Caller(row_id, "0" * 16, b"", "x", frozenset(), tenant_id, None, kind=kind)
+        caller = LinkPrincipal(tenant_id, row_id)
     with services.db.write(caller), services.db.write(caller), services.db.write(SYSTEM) as other:
         for row in (
             sqlalchemy.select(table.id).where(table.id == row_id),
@@ -190,7 +192,7 @@ def elsewhere(besieged: Place) -> uuid.UUID:
     )
 
 
-def write_once(besieged: Place, caller: Caller) -> None:
+def write_once(besieged: Place, caller: ApiKeyPrincipal) -> None:
     with besieged.db.write(caller):
         """Its lock is what counts."""
 

@@ -14,7 +14,8 @@ import sqlalchemy
 from flask import Flask
 
 from app.access import owned, tenant_of
-from app.access.callers import ALL_SCOPES, Caller
+from app.access.principals import ApiKeyPrincipal, LinkPrincipal, Maker, Principal
+from app.access.scopes import ALL_SCOPES
 from app.aws.stack_messages import Request
 from app.errors import NotFoundError, SuspendedError, UnauthenticatedError
 from app.onboarding.registrations import Registrations, _VoidToken as VoidToken
@@ -47,17 +48,17 @@ class Place:
         )
         self.vendor, _ = self.key(OPERATOR)
 
-    def key(self, by: Caller, tenant_id: uuid.UUID | None = None) -> tuple[Caller, str]:
+    def key(self, by: Maker, tenant_id: uuid.UUID | None = None) -> tuple[ApiKeyPrincipal, str]:
         _, text = self.services.api_keys.create_key(
             by, name="x", scopes=EVERYTHING, tenant_id=tenant_id
         )
         return self.services.api_keys.authenticate(text), text
 
-    def link(self) -> tuple[Caller, uuid.UUID]:
+    def link(self) -> tuple[LinkPrincipal, uuid.UUID]:
         link, url = self.services.links.create(self.vendor, self.tenant_id)
         return self.services.links.open(url.rpartition("/")[2], None).caller, link.id
 
-    def change(self, caller: Caller) -> None:
+    def change(self, caller: Principal) -> None:
         """A request that writes, locks the tenant and its connection, and needs a tenant that is
         not suspended.
         """
@@ -67,7 +68,7 @@ class Place:
             caller, self.tenant_id, self.connection_id, permission_set=wanted
         )
 
-    def add(self, caller: Caller) -> None:
+    def add(self, caller: Principal) -> None:
         """As a request of a link's page that adds a role."""
         with self.db.write(caller) as db:
             connection = Connection(
@@ -150,7 +151,9 @@ def stop_beside(
     assert rows(besieged) == after
 
 
-def breeding(besieged: Place, stolen: Caller, text: str) -> tuple[Callable[[], None], list[str]]:
+def breeding(
+    besieged: Place, stolen: ApiKeyPrincipal, text: str
+) -> tuple[Callable[[], None], list[str]]:
     """What makes one more key, by this key or by one that came of it; and the texts of all of
     them.
     """
@@ -190,7 +193,7 @@ def test_the_command_revokes_an_unbound_key_that_makes_keys_without_a_pause(besi
     stop_beside(
         besieged,
         breed,
-        lambda: besieged.services.api_keys.revoke_any(OPERATOR, stolen.key_id),
+        lambda: besieged.services.api_keys.revoke_key(OPERATOR, stolen.key_id),
         GONE,
     )
     assert all_dead(besieged, texts)

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 import time_machine
 
-from app.access.callers import ALL_SCOPES
+from app.access.scopes import ALL_SCOPES
 from app.clock import now
 from app.store.database import SYSTEM
 from app.store.models import Connection, Trigger

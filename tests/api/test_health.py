@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import sqlalchemy
 
-from app.access.callers import ALL_SCOPES, Scope
+from app.access.scopes import ALL_SCOPES, Scope
 from app.aws.query import QueryApi
 from app.clock import now
 from app.factory import create_app
@@ -256,7 +256,7 @@ def test_only_an_unbound_key_that_may_read_the_audit_log_is_told_more(deployment
         for row in deployment.services.api_keys.all_keys()
         if row.lookup == revoked.split("_")[1]
     ]
-    deployment.services.api_keys.revoke_any(OPERATOR, key.id)
+    deployment.services.api_keys.revoke_key(OPERATOR, key.id)
     for other in (
         None,
         "nonsense",

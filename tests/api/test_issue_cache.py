@@ -364,7 +364,7 @@ def elsewhere(app) -> Callable[[], None]:
     """Take something away from somebody who has nothing to do with the test."""
     services = app.extensions["deputy"]
     other = place(services)
-    return lambda: services.api_keys.revoke_any(OPERATOR, other.key_id)
+    return lambda: services.api_keys.revoke_key(OPERATOR, other.key_id)
 
 
 def test_an_answer_of_awss_is_recorded_as_one_though_the_record_had_to_be_tried_twice(

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from app.access.callers import ALL_SCOPES
+from app.access.scopes import ALL_SCOPES
 from app.config import Broker, ConfigError
 from app.factory import create_app
 from tests.attacks.evidence import on_sqlite

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import sqlalchemy
 
-from app.access.callers import ALL_SCOPES
+from app.access.scopes import ALL_SCOPES
 from app.errors import StoreUnavailableError
 from app.factory import create_app
 from app.http.plain_requests import PlainAnswer, PlainRequest

@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from app.access.callers import ALL_SCOPES
+from app.access.scopes import ALL_SCOPES
 from app.factory import create_app
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import OPERATOR, StoppedClock, make_config

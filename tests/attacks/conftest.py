@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.access.callers import ALL_SCOPES
+from app.access.scopes import ALL_SCOPES
 from app.aws.sts import Sts
 from sandbox.server import Sandbox
 from tests.attacks.evidence import Scene

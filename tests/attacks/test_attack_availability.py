@@ -21,7 +21,7 @@ import time_machine
 from flask import Flask
 from sqlalchemy import select
 
-from app.access.callers import ALL_SCOPES
+from app.access.scopes import ALL_SCOPES
 from app.audit.events import Event
 from app.clock import now
 from app.concurrency.places import without_place

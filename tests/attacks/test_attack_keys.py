@@ -9,7 +9,7 @@ import pytest
 import time_machine
 
 from app.access.api_keys import generate_key
-from app.access.callers import ALL_SCOPES, Scope
+from app.access.scopes import ALL_SCOPES, Scope
 from tests.attacks.evidence import (
     Scene,
     absent,

@@ -134,7 +134,7 @@ def test_a_key_that_expires_meanwhile_gets_nothing(
     meanwhile(
         "assume",
         lambda: monkeypatch.setattr(
-            "app.access.callers.now", lambda: soon + dt.timedelta(seconds=1)
+            "app.access.principals.now", lambda: soon + dt.timedelta(seconds=1)
         ),
     )
     problem(worker.raw("POST", path_of(case.connection, "/credentials")), 401, "unauthenticated")

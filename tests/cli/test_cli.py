@@ -21,7 +21,7 @@ from sqlalchemy import select
 
 from app import VERSION
 from app.access.api_keys import ApiKeys, generate_key
-from app.access.callers import ALL_SCOPES, Scope
+from app.access.scopes import ALL_SCOPES, Scope
 from app.cli import commands as cli
 from app.clock import now
 from app.errors import UnauthenticatedError
@@ -289,7 +289,7 @@ def test_bootstrap_installs_the_given_key_once(with_bootstrap):
     assert operator.run("keys bootstrap") == "The bootstrap key is already installed.\n"
     caller = operator.api_keys.authenticate(text, None)
     assert caller.scopes == ALL_SCOPES
-    assert (caller.tenant_id, caller.expires_at) == (None, None)
+    assert (caller.tenant_scope, caller.expires_at) == (None, None)
     [event] = operator.events(operator.key(text))
     assert (event.action, event.outcome) == ("api_key.created", "ok")
     assert_by_the_operator(event)
@@ -361,7 +361,7 @@ def test_create_prints_a_key_that_can_do_what_was_asked(operator):
     caller = operator.api_keys.authenticate(text, None)
     assert str(caller.key_id) == key_id
     assert caller.scopes == {Scope.TENANTS_READ, Scope.AUDIT_READ}
-    assert (caller.name, caller.tenant_id, caller.expires_at) == ("reader", None, None)
+    assert (caller.name, caller.tenant_scope, caller.expires_at) == ("reader", None, None)
     [event] = operator.events(operator.key(text))
     assert event.action == "api_key.created"
     assert event.details["scopes"] == ["audit:read", "tenants:read"]
@@ -376,7 +376,7 @@ def test_create_can_confine_a_key_to_a_tenant_and_a_time(operator):
     create = f"keys create --name worker --scope credentials:issue --tenant {tenant.id} --days 30"
     key_id, text = made_by(operator.run(create))
     caller = operator.api_keys.authenticate(text, None)
-    assert caller.tenant_id == tenant.id
+    assert caller.tenant_scope == tenant.id
     assert abs(caller.expires_at - now() - timedelta(days=30)) < timedelta(minutes=1)
     [event] = operator.events(operator.key(text))
     assert event.tenant_id == tenant.id

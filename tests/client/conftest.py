@@ -12,7 +12,7 @@ import pytest
 import time_machine
 from flask import Flask
 
-from app.access.callers import ALL_SCOPES
+from app.access.scopes import ALL_SCOPES
 from app.factory import create_app
 from sandbox.server import Sandbox
 from sandbox.vendor import VendorStack

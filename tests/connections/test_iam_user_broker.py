@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from app.access.callers import ALL_SCOPES
+from app.access.scopes import ALL_SCOPES
 from app.config import Broker
 from app.factory import create_app
 from app.ids import new_id

@@ -189,7 +189,7 @@ def test_a_restore_is_recorded_and_a_key_that_is_revoked_again_is_refused(
     )
     assert answered(service, place).status == 200, "as the guide warns"
     with past_the_service(service) as database:
-        ApiKeys(database, KeyUses(database), limit=KEYS, sets=()).revoke_any(
+        ApiKeys(database, KeyUses(database), limit=KEYS, sets=()).revoke_key(
             OPERATOR, UUID(place.key_id)
         )
     assert answered(service, place).status == 401

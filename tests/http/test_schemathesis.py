@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, settings
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from app.access.callers import ALL_SCOPES
+from app.access.scopes import ALL_SCOPES
 from app.factory import create_app
 from sandbox.server import Sandbox
 from sandbox.vendor import VendorStack

@@ -15,8 +15,8 @@ import time_machine
 from sqlalchemy import select
 
 from app.access.api_keys import generate_key
-from app.access.callers import ALL_SCOPES, Scope
 from app.access.key_uses import KeyUses
+from app.access.scopes import ALL_SCOPES, Scope
 from app.audit.log import AuditLog
 from app.clock import now
 from app.errors import (

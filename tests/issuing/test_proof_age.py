@@ -12,7 +12,7 @@ import pytest
 import time_machine
 
 from app import services as composition
-from app.access.callers import ALL_SCOPES
+from app.access.scopes import ALL_SCOPES
 from app.clock import now
 from app.factory import create_app
 from app.store.models import Trigger

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 import sqlalchemy
 
-from app.access.callers import ALL_SCOPES
+from app.access.scopes import ALL_SCOPES
 from app.audit.events import Event
 from app.errors import ConflictError, NotFoundError, SuspendedError
 from app.ids import new_external_id
@@ -525,7 +525,7 @@ AGAINST = {
     "delete": lambda services, here, number: services.connections.delete(
         ADMIN, here.tenant_id, here.connection_ids[number]
     ),
-    "revoke": lambda services, here, _: services.api_keys.revoke_any(OPERATOR, here.key_id),
+    "revoke": lambda services, here, _: services.api_keys.revoke_key(OPERATOR, here.key_id),
     "judge": judge,
 }
 

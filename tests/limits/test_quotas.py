@@ -11,6 +11,7 @@ import sqlalchemy
 from sqlalchemy import event
 
 from app import services as composition
+from app.access import LinkPrincipal
 from app.errors import RateLimitedError, StoreUnavailableError
 from app.ids import new_id
 from app.store.database import SYSTEM
@@ -53,8 +54,15 @@ def noon_plus(monkeypatch):
     return move
 
 
+class Visitor(LinkPrincipal):
+    """A link without a row that could be read again."""
+
+    def reauthorize(self, db) -> None:
+        pass
+
+
 def link(tenant_id):
-    return replace(ADMIN, key_id=new_id(), tenant_id=tenant_id, kind="onboarding_link")
+    return Visitor(tenant_id, new_id())
 
 
 def admitted(count, *given) -> bool:
@@ -97,7 +105,7 @@ def test_many_threads_of_both_processes_at_once_do_not_exceed_a_quota(two_servic
             lambda n: admitted(two_services[n % 2].quotas.admit_role, visitor, tenant), range(40)
         )
         assert sum(more) == 8
-    assert uses(two_services[0]) == {("paste", visitor.key_id): 20, ("attempt", tenant): 20}
+    assert uses(two_services[0]) == {("paste", visitor.link_id): 20, ("attempt", tenant): 20}
 
 
 def test_a_refused_request_writes_nothing_and_does_not_queue_to_write(two_services, noon_plus):
@@ -164,7 +172,7 @@ def test_other_names_links_and_tenants_have_quotas_of_their_own(two_services, no
 
 
 def test_a_strangers_key_counts_nothing_for_a_tenant(two_services, noon_plus):
-    mallory = replace(ADMIN, tenant_id=new_id())
+    mallory = replace(ADMIN, tenant_scope=new_id())
     two_services[0].quotas.admit_attempt(mallory, new_id())
     assert uses(two_services[0]) == {}
 
@@ -204,10 +212,10 @@ def test_old_uses_of_quotas_do_not_pile_up(two_services, noon_plus):
     mine = new_id()
     for _ in range(2):
         quotas.admit_attempt(ADMIN, mine)
-    assert set(uses(two_services[0])) >= {("paste", visitor.key_id), ("attempt", mine)}
+    assert set(uses(two_services[0])) >= {("paste", visitor.link_id), ("attempt", mine)}
     noon_plus(240)
     quotas.admit_attempt(ADMIN, mine)
-    assert uses(two_services[0]) == {("paste", visitor.key_id): 1, ("attempt", mine): 1}
+    assert uses(two_services[0]) == {("paste", visitor.link_id): 1, ("attempt", mine): 1}
 
 
 def test_many_who_begin_a_window_and_forget_at_once_do_not_fail(two_services, noon_plus):

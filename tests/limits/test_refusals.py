@@ -59,7 +59,7 @@ def processes(databases):
 
 @pytest.fixture
 def key():
-    return replace(ADMIN, key_id=new_id(), tenant_id=None)
+    return replace(ADMIN, key_id=new_id())
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def refuse(services, key, at, *, code="forbidden", tenant_id=None):
     """One refusal; whether the answer stands."""
     event = Event(key.actor, "tenant.refused", {"code": code}, outcome="refused", at=at)
     try:
-        services.refusals.record(key.key_id, tenant_id, event)
+        services.refusals.record(tenant_id, event)
     except RateLimitedError as error:
         return error.retry_after != 1
     return True
@@ -282,7 +282,7 @@ def test_the_rest_of_a_flood_is_stored_by_itself_when_the_second_is_over(
     refusals = processes[0].refusals
     for _ in range(40):  # if the second ends meanwhile, more than ten are left all the same
         event = Event(key.actor, "tenant.refused", {"code": "forbidden"}, outcome="refused")
-        refusals.record(key.key_id, None, event)
+        refusals.record(None, event)
     until(lambda: events(processes[0], key, "request.refused"))
 
 

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy
 from flask import Flask
 
-from app.access.callers import ALL_SCOPES
+from app.access.scopes import ALL_SCOPES
 from app.background.single_machine import SingleMachineWorker
 from app.clock import now
 from app.factory import create_app

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 import pytest
 from flask import Flask
 
-from app.access.callers import ALL_SCOPES
+from app.access.scopes import ALL_SCOPES
 from app.config import ConfigError
 from app.factory import create_app
 from sandbox.vendor import VENDOR_ACCOUNT

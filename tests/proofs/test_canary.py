@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from flask import Flask
 
-from app.access.callers import ALL_SCOPES
+from app.access.scopes import ALL_SCOPES
 from app.aws.errors import Misconfigured, Refused, Unavailable
 from app.clock import now
 from app.concurrency.single_flight import SingleFlight

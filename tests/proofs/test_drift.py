@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 import time_machine
 
-from app.access.callers import ALL_SCOPES
+from app.access.scopes import ALL_SCOPES
 from app.factory import create_app
 from app.ids import RoleArn
 from app.store.models import Connection

@@ -13,7 +13,7 @@ import sqlalchemy
 import time_machine
 from flask import Flask
 
-from app.access.callers import ALL_SCOPES
+from app.access.scopes import ALL_SCOPES
 from app.clock import now
 from app.factory import create_app
 from app.services import Services

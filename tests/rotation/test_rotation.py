@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy.exc import IntegrityError
 
-from app.access import OnBehalf, tenant_of
+from app.access import SystemPrincipal, tenant_of
 from app.audit import WORKER
 from app.aws.sts import Sts, Unavailable
 from app.clock import now
@@ -429,7 +429,7 @@ def test_a_proof_that_was_planned_before_a_rotation_began_waits_for_it_and_tries
     """One that finds nothing new writes no row whose foreign key would wait for the tenant."""
     connection, database = tenant.connection(), tenant.services.db
     tenant_id, connection_id = uuid.UUID(tenant.made["id"]), uuid.UUID(connection["id"])
-    who = OnBehalf(WORKER, tenant_id)
+    who = SystemPrincipal(WORKER, tenant_id)
     with ThreadPoolExecutor(1) as pool:
         with database.write(SYSTEM) as db:
             tenant_of(db, who, tenant_id, lock=True)

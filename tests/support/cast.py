@@ -17,7 +17,7 @@ from botocore.config import Config as BotoConfig
 from botocore.credentials import Credentials, ReadOnlyCredentials
 from flask import Flask
 
-from app.access.callers import Operator
+from app.access.principals import OperatorPrincipal
 from tests.support.plain_requests import install
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _accounts = itertools.count(random.SystemRandom().randrange(200_000_000_000, 800_000_000_000))
 _names = itertools.count(1)
 UNSET = object()
-OPERATOR = Operator("tests")
+OPERATOR = OperatorPrincipal("tests")
 SESSION_NAME = r"deputy-([0-9a-f]{32})-[0-9a-f]{24}"  # of issuances and of proofs
 _acting = threading.local()  # `account`: this thread's next request is made as its root
 

@@ -15,7 +15,8 @@ import sqlalchemy
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from app.access.callers import ALL_SCOPES, Caller, Scope
+from app.access.principals import ApiKeyPrincipal
+from app.access.scopes import ALL_SCOPES, Scope
 from app.audit.events import Actor
 from app.clock import now
 from app.ids import RoleArn, new_external_id, new_id
@@ -34,12 +35,12 @@ from app.store.models.deployment import deployment_id
 from tests.support.cast import OPERATOR, Customer
 
 
-class _Rowless(Caller):
-    """A caller for tests below HTTP. It has no row that could be read again; what that read does
+class _Rowless(ApiKeyPrincipal):
+    """A key for tests below HTTP. It has no row that could be read again; what that read does
     is tested over HTTP.
     """
 
-    def admit(self, db: Session) -> None:
+    def reauthorize(self, db: Session) -> None:
         pass
 
 
@@ -49,7 +50,7 @@ ADMIN = _Rowless(
     digest=b"",
     name="the tests",
     scopes=ALL_SCOPES,
-    tenant_id=None,
+    tenant_scope=None,
     expires_at=None,
     request_id=None,
 )

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from bs4 import BeautifulSoup
 from flask import Flask
 
-from app.access.callers import ALL_SCOPES
+from app.access.scopes import ALL_SCOPES
 from app.factory import create_app
 from app.ids import new_id
 from tests.conftest import OPERATOR, make_config, publish_templates

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from app.access import OnBehalf
+from app.access import SystemPrincipal
 from app.audit import WORKER
 from app.clock import now
 from app.store.models import Trigger
@@ -21,7 +21,10 @@ def test_the_page_counts_the_proofs_that_were_made(visitor: Visitor):
     services, tenant_id = visitor.world.admin.app.extensions["deputy"], UUID(made["tenant_id"])
     for _ in range(3):
         services.verification.verify(
-            OnBehalf(WORKER, tenant_id), tenant_id, UUID(made["id"]), trigger=Trigger.SCHEDULED
+            SystemPrincipal(WORKER, tenant_id),
+            tenant_id,
+            UUID(made["id"]),
+            trigger=Trigger.SCHEDULED,
         )
     [proofs] = visitor.world.admin("GET", path_of(made, "/proofs"))["items"]
     since = datetime.fromisoformat(proofs["first_at"])

@@ -30,7 +30,7 @@ class ApiKey(Identified, Base):
     tenant_id: Mapped[UUID | None] = mapped_column(ForeignKey("tenants.id"), index=True)
     # Names; None: any
     permission_sets: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
-    # The key; None for the operator's, and old ones
+    # The key that made it; None: the operator
     made_by: Mapped[UUID | None] = mapped_column(index=True)
     # The key that inherited what this one made
     replaced_by: Mapped[UUID | None] = mapped_column(index=True)

@@ -38,7 +38,7 @@ class OnboardingLink(Identified, TenantOwned, Base):
     digest: Mapped[bytes] = mapped_column(unique=True)
     permission_set: Mapped[str] = mapped_column(String(64))
     region: Mapped[str] = mapped_column(String(32))  # preselected on the page
-    made_by: Mapped[UUID | None] = mapped_column(index=True)  # the key
+    made_by: Mapped[UUID | None] = mapped_column(index=True)  # the key; None: the operator
     created_at: Mapped[datetime] = mapped_column(default=now)
     expires_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]

@@ -58,7 +58,7 @@ class Tenant(Identified, Suspendable, Base):
         state_column(TenantStatus, "status"), default=TenantStatus.ACTIVE
     )
     created_at: Mapped[datetime] = mapped_column(default=now)
-    made_by: Mapped[UUID | None]  # the key; None for the operator's, and old ones
+    made_by: Mapped[UUID | None]  # the key; None: the operator
     deleted_at: Mapped[datetime | None]
     # Registration tokens must contain it. Raising it voids the tokens that customers have.
     registration_generation: Mapped[int] = mapped_column(default=1, server_default=text("1"))

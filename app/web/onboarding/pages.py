@@ -318,7 +318,7 @@ def _record(code: str, error: errors.AppError | None = None) -> None:
         name: value for name, value in (request.view_args or {}).items() if name == "connection_id"
     }
     # The id may be another tenant's
-    tenant_id = None if code == errors.NotFoundError.code else visitor.tenant_id
+    tenant_id = None if code == errors.NotFoundError.code else visitor.tenant_scope
     fields = error.errors if error else {}
     record_refusal("connection", code, ids, fields, tenant_id=tenant_id)
 

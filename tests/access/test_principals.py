@@ -1,7 +1,8 @@
 """Until when keys and links are good, to the microsecond, in memory and in the database; and who
-an operator is.
+acts for the vendor.
 """
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -9,13 +10,24 @@ import pytest
 from flask import Flask
 from sqlalchemy import select
 
-from app.access.callers import Operator, Scope, caller_at_counter, live_at, live_links
+from app.access.principals import (
+    LinkPrincipal,
+    OperatorPrincipal,
+    Principal,
+    SystemPrincipal,
+    caller_at_counter,
+    live_at,
+    live_links,
+)
+from app.access.scopes import Scope
+from app.audit.events import WORKER
 from app.errors import UnauthenticatedError
+from app.ids import new_id
 from app.services import Services
 from app.store.models import ApiKey, OnboardingLink
 from app.store.models.base import Suspension
 from tests.conftest import OPERATOR
-from tests.support.rows import link_row, tenant_row
+from tests.support.rows import ADMIN, link_row, tenant_row
 
 NOON = datetime(2036, 1, 31, 12, tzinfo=UTC)
 MOMENT = timedelta(microseconds=1)
@@ -24,7 +36,7 @@ EXPIRIES = [(NOON - MOMENT, False), (NOON, False), (NOON + MOMENT, True)]
 
 @pytest.fixture
 def services(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Services:
-    monkeypatch.setattr("app.access.callers.now", lambda: NOON)
+    monkeypatch.setattr("app.access.principals.now", lambda: NOON)
     return app.extensions["deputy"]
 
 
@@ -70,6 +82,26 @@ def test_a_link_is_over_at_the_moment_that_it_names_and_when_it_is_revoked(servi
 
 
 def test_what_an_operator_suspends_says_so():
-    assert Operator("ops").suspension("a leak") == Suspension(
+    assert OperatorPrincipal("ops").suspension("a leak") == Suspension(
         "operator", bound=False, reason="a leak"
     )
+
+
+def test_only_a_principal_that_no_tenant_confines_acts_for_the_vendor():
+    tenant_id = new_id()
+    confined = (
+        replace(ADMIN, tenant_scope=tenant_id),
+        LinkPrincipal(tenant_id, new_id()),
+        SystemPrincipal(WORKER, tenant_id),
+    )
+    assert [principal.is_vendor for principal in confined] == [False] * 3
+    assert [ADMIN.is_vendor, OPERATOR.is_vendor] == [True, True]
+
+
+def test_a_principal_that_does_not_say_how_it_is_checked_again_cannot_act():
+    class Workload(Principal):
+        tenant_scope = None
+        actor = WORKER
+
+    with pytest.raises(TypeError, match="reauthorize"):
+        Workload()

@@ -1,0 +1,38 @@
+"""Scopes: what an API key may do, and how the database stores a set of them."""
+
+import enum
+import functools
+from collections.abc import Iterable
+
+
+class Scope(enum.StrEnum):
+    """What a key may do.
+
+    The order is the order of the bits in `api_keys.scope_bits`: append, never reorder.
+    """
+
+    TENANTS_READ = "tenants:read"
+    TENANTS_WRITE = "tenants:write"
+    CONNECTIONS_READ = "connections:read"
+    CONNECTIONS_WRITE = "connections:write"
+    CREDENTIALS_ISSUE = "credentials:issue"
+    AUDIT_READ = "audit:read"
+    WEBHOOKS_WRITE = "webhooks:write"
+    KEYS_WRITE = "keys:write"
+    KEYS_DELEGATE = "keys:delegate"
+
+
+MAKES_KEYS = frozenset({Scope.KEYS_WRITE, Scope.KEYS_DELEGATE})
+# The meaning of `all`. keys:delegate can't be combined with keys:write.
+ALL_SCOPES = frozenset(Scope) - {Scope.KEYS_DELEGATE}
+
+_BITS = {scope: 1 << place for place, scope in enumerate(Scope)}
+
+
+def to_bits(scopes: Iterable[Scope]) -> int:
+    return sum(_BITS[scope] for scope in set(scopes))
+
+
+@functools.cache  # one for each combination of scopes that keys have
+def from_bits(bits: int) -> frozenset[Scope]:
+    return frozenset(scope for scope, bit in _BITS.items() if bits & bit)
