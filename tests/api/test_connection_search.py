@@ -5,6 +5,7 @@ are in each status.
 from collections import Counter
 
 from app.connections import connections
+from app.limits.table import SEARCHES
 from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Customer, path_of
 
@@ -57,19 +58,19 @@ def test_the_same_account_again_is_a_conflict_and_so_is_its_role(world):
 @on_sqlite
 def test_fifty_searches_are_enough_and_a_suspension_is_no_way_around_that(world, monkeypatch):
     """What costs the vendor hourly calls for two weeks must not be had by listing account ids."""
-    assert connections._MOST_SEARCHES == 50
-    monkeypatch.setattr(connections, "_MOST_SEARCHES", 4)
+    assert SEARCHES.amount == 50
+    monkeypatch.setattr(connections, "SEARCHES", SEARCHES._replace(most=4))
     tenant, customers = world.tenant(), [Customer(world.aws) for _ in range(6)]
     kit = world.kit(tenant)
     made = [find_in_account(world, tenant, customer.account) for customer in customers[:4]]
     refused = find_in_account(world, tenant, customers[4].account, expect=429)
-    assert "at most 4 accounts" in refused["detail"]
+    assert "at most 4;" in refused["detail"]
     world.connect(tenant, world.role(tenant))  # a role that is there is no search
 
     world.admin("POST", path_of(made[0], "/suspend"), {"reason": "to make room"})
     another = find_in_account(world, tenant, customers[4].account)
     refused = world.admin("POST", path_of(made[0], "/resume"), {"reason": "back"}, expect=429)
-    assert "at most 4 accounts" in refused["detail"]
+    assert "at most 4;" in refused["detail"]
     assert world.admin("GET", path_of(made[0]))["status"] == "suspended"
     world.admin("DELETE", path_of(another), expect=204)
     assert (

@@ -424,7 +424,9 @@ ELSEWHERE = {
     "calls to STS that wait": (
         "limits/test_token_bucket.py::a_nightly_run_over_a_thousand_accounts_passes"
     ),
-    "throttled calls": "aws/test_breaker.py::throttling_that_one_tenant_causes_shuts_nobody_out",
+    "throttled calls": (
+        "aws/test_breaker.py::a_bad_role_or_one_tenants_throttling_shuts_nobody_out"
+    ),
     "cached sessions": (
         "issuing/test_session_cache.py::a_tenants_misses_evict_its_own_sessions_once_it_has_its_share"
     ),
@@ -434,12 +436,7 @@ ELSEWHERE = {
     "refusals": "limits/test_refusals.py::many_threads_at_once_record_no_more_than_ten",
     "looks at the audit log": "audit/test_feed.py::a_time_is_looked_up_and_not_looked_for",
     "looks at SQLite": "store/test_sqlite_reads.py::other_requests_go_on_beside_a_long_look",
-    "due proofs": (
-        "proofs/test_proof_queue.py::another_tenants_flood_does_not_hold_up_a_first_proof"
-    ),
-    "due turns": (
-        "proofs/test_proof_queue.py::another_tenants_flood_of_turns_does_not_hold_up_a_turn"
-    ),
+    "due proofs and turns": "proofs/test_proof_queue.py::another_tenants_flood_does_not_hold_up",
     "slow answers to stacks": (
         "background/test_workers.py::a_message_that_takes_long_does_not_hold_up_the_others"
     ),

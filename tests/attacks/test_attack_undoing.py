@@ -302,7 +302,9 @@ FEED = "&after=00000000-0000-0000-0000-000000000000"
 def test_a_bound_key_does_not_read_the_vendors_words_in_the_audit_log(
     world: World, connection, mallory, monkeypatch
 ):
-    monkeypatch.setattr("app.audit.log.LONGEST", -3600)  # the feed shows at once what was just made
+    monkeypatch.setattr(
+        "app.audit.log.FEED_SECONDS", -3600
+    )  # the feed shows at once what was just made
     vendors = world.key(*ALL_SCOPES, name="Jane Doe's laptop")
     vendors("POST", path_of(connection, "/credentials"), {"reason": "incident 7"})
     vendors("POST", path_of(connection, "/suspend"), REASON)

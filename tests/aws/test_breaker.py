@@ -255,9 +255,7 @@ def own(config, admin, roles, faults) -> Iterator[Own]:
 
 
 @on_sqlite
-def test_one_callers_bad_role_or_policy_and_throttling_that_one_tenant_causes_shut_nobody_out(
-    own: Own,
-):
+def test_a_bad_role_or_one_tenants_throttling_shuts_nobody_out(own: Own):
     """With roles in several accounts."""
     for kind, status in (("deny", 409), ("packed_policy_too_large", 422), ("region_disabled", 409)):
         own.faults.clear()
