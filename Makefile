@@ -4,12 +4,15 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run publish demo bench test soak faults mutants check aws-check format lock clean
+COMMANDS := help run publish demo bench test soak faults mutants check aws-check format lock clean
+.PHONY: $(COMMANDS)
 
 # What nothing reads is refused, before anything runs for minutes without it.
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
 UNKNOWN := $(filter-out ARGS PYTHON VENDOR CUSTOMER CANARY PORT SANDBOX_PORT TEST_DATABASE_URL DEPUTY_%,$(GIVEN))
 $(if $(UNKNOWN),$(error make does not know $(firstword $(UNKNOWN))=…; `make help` lists what it knows))
+WORDS := $(filter-out $(COMMANDS) $(INSTALLED),$(MAKECMDGOALS))
+$(if $(WORDS),$(error make does not know `$(firstword $(WORDS))`; `make help` lists what it knows, and `make test ARGS=tests/cli` chooses tests))
 WITHOUT_ARGS := $(if $(ARGS),$(filter-out bench test soak faults mutants aws-check,$(or $(MAKECMDGOALS),help)))
 $(if $(WITHOUT_ARGS),$(error make $(firstword $(WITHOUT_ARGS)) takes no ARGS))
 

@@ -189,11 +189,11 @@ def _aws(sts: Sts) -> HealthFinding:
         )
     if not identity:
         return failed(
-            "Our AWS credentials are not those of BROKER_PRINCIPAL_ARN.",
+            "Our AWS credentials are not those of DEPUTY_BROKER_PRINCIPAL_ARN.",
             f"Run it as {arn}, or set DEPUTY_BROKER_PRINCIPAL_ARN to the principal that customers'"
             " roles trust.",
         )
-    return ok("Our AWS credentials are those of BROKER_PRINCIPAL_ARN.")
+    return ok("Our AWS credentials are those of DEPUTY_BROKER_PRINCIPAL_ARN.")
 
 
 def _clock(db: Database) -> HealthFinding:

@@ -160,11 +160,12 @@ class ProofQueue:
         interval = self.pace.interval()
         seen = (
             f"Each of {interval.connections} connections is proven every {interval.seconds} s;"
-            f" REPROVE_EVERY is {interval.wanted} s."
+            f" DEPUTY_REPROVE_EVERY is {interval.wanted} s."
         )
         if interval.seconds > interval.wanted:
             return warning(
-                seen, "Raise STS_BUDGET, of which routine proofs get half, or REPROVE_EVERY."
+                seen,
+                "Raise DEPUTY_STS_BUDGET (routine proofs get half of it) or DEPUTY_REPROVE_EVERY.",
             )
         return ok(seen)
 

@@ -49,7 +49,7 @@ def unready(database_url: str, **changes: object) -> dict[str, list[str]]:
         app.extensions["deputy"].db.engine.dispose()
 
 
-def test_readiness_names_what_is_missing(aws, config, tmp_path):
+def test_readiness_names_what_is_missing(vendor, config, tmp_path):
     assert "database" in unready(f"sqlite:///{tmp_path}/no/such/folder/x.sqlite3")
     assert "database" in unready("postgresql+psycopg://nobody@127.0.0.1:1/none")
     with empty_database("sqlite", tmp_path) as url:
@@ -187,8 +187,8 @@ def test_an_interval_that_grew_degrades_readiness_and_each_tenants_summary_has_i
     assert deployment.check_of("proofs") == {
         "name": "proofs",
         "status": "warning",
-        "seen": "Each of 1000 connections is proven every 3300 s; REPROVE_EVERY is 600 s.",
-        "next": "Raise STS_BUDGET, of which routine proofs get half, or REPROVE_EVERY.",
+        "seen": "Each of 1000 connections is proven every 3300 s; DEPUTY_REPROVE_EVERY is 600 s.",
+        "next": "Raise DEPUTY_STS_BUDGET (routine proofs get half of it) or DEPUTY_REPROVE_EVERY.",
     }
     tenant = tenant_row(deployment.services.db)
     reader = Api(deployment._made[0], deployment.key(Scope.CONNECTIONS_READ, tenant_id=tenant))

@@ -25,6 +25,7 @@ def would_run(*words: str) -> tuple[int, str]:
         (["mutants", "seed=2"], "make does not know seed=…"),
         (["test", "args=-k pages"], "make does not know args=…"),
         (["run", "PROT=8001"], "make does not know PROT=…"),
+        (["test", "tests/cli"], "make does not know `tests/cli`"),
         (["run", "ARGS=--port 8001"], "make run takes no ARGS"),
         (["check", "ARGS=app"], "make check takes no ARGS"),
         (["ARGS=x"], "make help takes no ARGS"),

@@ -221,7 +221,7 @@ def test_no_credentials_and_those_of_somebody_else(deployment, monkeypatch):
     assert wrong(found) == {"aws": "failed", "templates": "failed"}, "which have the broker's ARN"
     says(
         found,
-        aws="not those of BROKER_PRINCIPAL_ARN",
+        aws="not those of DEPUTY_BROKER_PRINCIPAL_ARN",
         session_duration="7200 s at most: the broker is a user",
     )
 
