@@ -123,7 +123,7 @@ _GONE: dict[str | None, _Gone] = {
 }
 
 _DONE = (
-    ProgressStep("A role to check", "done", "We know which role to try."),
+    ProgressStep("Your stack", "done", "We know which role to try."),
     ProgressStep("Role found", "done", "It is in the account that its ARN names."),
     ProgressStep("Your External ID accepted", "done", "The role accepted your External ID."),
     ProgressStep(
