@@ -81,11 +81,13 @@ def y_of(page: Page, selector: str) -> float:
 
 
 def test_on_a_phone_the_status_comes_first_once_there_is_anything_to_tell(
-    visitor: Visitor, url: str, phone: Page
+    visitor: Visitor, url: str, phone: Page, monkeypatch
 ):
     """On a page that is open it moves there. What is looked at does not jump, and what is being
     typed goes on.
     """
+    # As in production: nothing refreshes between two looks
+    monkeypatch.setattr("app.web.onboarding.pages._STATUS_SECONDS", {False: 3, True: 30})
     phone.goto(url)
     assert y_of(phone, "#status") > y_of(phone, "#ways")
     phone.locator("#role-arn").scroll_into_view_if_needed()
