@@ -1,5 +1,5 @@
 """A stop beside many who write without a pause: it gets through at once, and nothing is written
-after it. PostgreSQL has many locks, and SQLite one writer at a time, so that gets two of the tests.
+after it.
 """
 
 import threading
@@ -18,16 +18,16 @@ from app.access.principals import ApiKeyPrincipal, LinkPrincipal, Maker, Princip
 from app.access.scopes import ALL_SCOPES
 from app.aws.stack_messages import Request
 from app.errors import NotFoundError, SuspendedError, UnauthenticatedError
+from app.limits.table import VENDOR_REQUESTS
 from app.onboarding.registrations import Registrations, _VoidToken as VoidToken
 from app.services import Services
 from app.store.models import ApiKey, AuditEvent, Connection, OnboardingLink
 from app.store.models.deployment import deployment_id
-from tests.attacks.evidence import on_postgresql
 from tests.conftest import OPERATOR
 from tests.support.rows import Role, connection_row, tenant_row
 from tests.support.waiting import until
 
-WRITERS = {"postgresql": 16, "sqlite": 8}  # fewer than the connections of the pool
+WRITERS = VENDOR_REQUESTS.amount  # so many of unbound keys work at once in a process
 WARM = 40  # writes until the stop
 SECONDS = 2.0  # a stop's limit; without a fair lock it takes 10, and fails
 EVERYTHING = ALL_SCOPES
@@ -113,7 +113,7 @@ def rows(besieged: Place) -> list[int]:
         ]
 
 
-def stop_beside(
+def assert_it_stops(
     besieged: Place, write: Callable[[], Any], stop: Callable[[], Any], refusals: tuple[type, ...]
 ) -> None:
     """Stop, while many write without a pause. Fails unless that is quick, and final for all of
@@ -134,9 +134,8 @@ def stop_beside(
                 raise
             written.append(None)
 
-    number = WRITERS[besieged.db.engine.dialect.name]
-    with ThreadPoolExecutor(number) as pool:
-        writers = [pool.submit(keep_writing) for _ in range(number)]
+    with ThreadPoolExecutor(WRITERS) as pool:
+        writers = [pool.submit(keep_writing) for _ in range(WRITERS)]
         try:
             until(lambda: len(written) > WARM or failed)
             began = time.monotonic()
@@ -177,7 +176,7 @@ def all_dead(besieged: Place, texts: list[str]) -> bool:
 def test_a_bound_key_that_makes_keys_without_a_pause_is_revoked_with_all_of_them(besieged: Place):
     stolen, text = besieged.key(OPERATOR, besieged.tenant_id)
     breed, texts = breeding(besieged, stolen, text)
-    stop_beside(
+    assert_it_stops(
         besieged,
         breed,
         lambda: besieged.services.api_keys.revoke_key(besieged.vendor, stolen.key_id),
@@ -186,11 +185,10 @@ def test_a_bound_key_that_makes_keys_without_a_pause_is_revoked_with_all_of_them
     assert all_dead(besieged, texts)
 
 
-@on_postgresql
 def test_the_command_revokes_an_unbound_key_that_makes_keys_without_a_pause(besieged: Place):
     stolen, text = besieged.key(OPERATOR)
     breed, texts = breeding(besieged, stolen, text)
-    stop_beside(
+    assert_it_stops(
         besieged,
         breed,
         lambda: besieged.services.api_keys.revoke_key(OPERATOR, stolen.key_id),
@@ -199,14 +197,13 @@ def test_the_command_revokes_an_unbound_key_that_makes_keys_without_a_pause(besi
     assert all_dead(besieged, texts)
 
 
-@on_postgresql
 @pytest.mark.parametrize("options", [("revoke_key", {}), ("replace_key", {"grace_seconds": 0})])
 def test_a_key_that_changes_a_connection_without_a_pause_is_revoked_or_replaced_without_grace(
     besieged: Place, options: tuple[str, dict[str, int]]
 ):
     stolen, _ = besieged.key(OPERATOR)
     end = getattr(besieged.services.api_keys, options[0])
-    stop_beside(
+    assert_it_stops(
         besieged,
         lambda: besieged.change(stolen),
         lambda: end(besieged.vendor, stolen.key_id, **options[1]),
@@ -214,10 +211,9 @@ def test_a_key_that_changes_a_connection_without_a_pause_is_revoked_or_replaced_
     )
 
 
-@on_postgresql
 def test_a_link_whose_holder_writes_without_a_pause_is_revoked(besieged: Place):
     holder, link_id = besieged.link()
-    stop_beside(
+    assert_it_stops(
         besieged,
         lambda: besieged.add(holder),
         lambda: besieged.services.links.revoke(besieged.vendor, besieged.tenant_id, link_id),
@@ -246,7 +242,7 @@ def test_a_link_is_revoked_beside_a_flood_of_messages_with_its_token(besieged: P
         )
         inbox._register(inbox._check(message))
 
-    stop_beside(
+    assert_it_stops(
         besieged,
         register,
         lambda: besieged.services.links.revoke(besieged.vendor, besieged.tenant_id, link_id),
@@ -254,10 +250,9 @@ def test_a_link_is_revoked_beside_a_flood_of_messages_with_its_token(besieged: P
     )
 
 
-@on_postgresql
 def test_a_tenant_is_deleted_while_its_key_writes_without_a_pause(besieged: Place):
     writer, _ = besieged.key(OPERATOR, besieged.tenant_id)
-    stop_beside(
+    assert_it_stops(
         besieged,
         lambda: besieged.change(writer),
         lambda: besieged.services.tenants.delete(besieged.vendor, besieged.tenant_id),
@@ -265,10 +260,9 @@ def test_a_tenant_is_deleted_while_its_key_writes_without_a_pause(besieged: Plac
     )
 
 
-@on_postgresql
 def test_a_tenant_is_suspended_while_a_key_writes_without_a_pause(besieged: Place):
     writer, _ = besieged.key(OPERATOR)
-    stop_beside(
+    assert_it_stops(
         besieged,
         lambda: besieged.change(writer),
         lambda: besieged.services.tenants.suspend(
@@ -278,7 +272,6 @@ def test_a_tenant_is_suspended_while_a_key_writes_without_a_pause(besieged: Plac
     )
 
 
-@on_postgresql
 def test_a_connection_is_suspended_while_a_key_changes_it_without_a_pause(besieged: Place):
     writer, _ = besieged.key(OPERATOR)
     path = besieged.tenant_id, besieged.connection_id
@@ -291,7 +284,7 @@ def test_a_connection_is_suspended_while_a_key_changes_it_without_a_pause(besieg
             connection.ensure_not_suspended()
             connection.version += 1
 
-    stop_beside(
+    assert_it_stops(
         besieged,
         write,
         lambda: besieged.services.connections.suspend(besieged.vendor, *path, reason=REASON),

@@ -117,7 +117,6 @@ def test_a_clock_that_is_ahead_ends_nothing(own_database, monkeypatch):
 # --- SQLite: rows ---
 
 
-@on_sqlite
 def test_many_background_workers_at_once_do_not_fail(own_database):
     kept = write(own_database, *[500 * DAY - timedelta(seconds=n) for n in range(50)], DAY)[50:]
     assert {type(found) for found in at_once([lambda: tidy(own_database, 400)] * 6)} == {int}
