@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class Scope(enum.StrEnum):
-    """What a key may do.
+    """The permissions that a key can have.
 
     The order is the order of the bits in `api_keys.scope_bits`: append, never reorder.
     """

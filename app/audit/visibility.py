@@ -1,4 +1,4 @@
-"""What a tenant sees of the actors in its audit events.
+"""Visibility: which actors a tenant sees in its audit events.
 
 The two lists below allow it, by the kind of actor. An actor of any other kind shows nothing.
 """

@@ -41,7 +41,8 @@ from app.limits.token_bucket import TokenBucket
 from app.settings.declarations import Limit
 
 MS_PER_ROW = 0.25  # price of a row of a list
-MS_PER_FAILED_STOP = 7.0
+MS_PER_FAILED_STOP = 10.0
+_FAILED_STOP_SECONDS = 5.0  # longest pause; with a short one, more connections send more
 _HOLD_SECONDS = 1.0
 _KEYS = 10_000  # keys whose tenant is kept
 _PLACES = 30_000  # the latest, by limit and tenant or key
@@ -91,7 +92,7 @@ class TenantShare:
             with self._place(STOPS, own), self._place(STOPS, tenant_scope):
                 yield
         except AppError:
-            pause(min(_HOLD_SECONDS, self.charge(tenant_scope, MS_PER_FAILED_STOP)))
+            pause(min(_FAILED_STOP_SECONDS, self.charge(tenant_scope, MS_PER_FAILED_STOP)))
             raise
 
     def hold(self, subject: UUID) -> None:
@@ -106,12 +107,14 @@ class TenantShare:
     def charge(self, tenant_scope: UUID | None, price: float) -> float:
         """Charge a cost that is known only afterwards, such as the rows of a list.
 
-        Returns for how many seconds the share is used up.
+        Returns for how many seconds the share is used up, in the long run or in a burst.
         """
         if tenant_scope is None:
             return 0.0
-        self._peak.reserve(tenant_scope, patience=math.inf, cost=price)
-        return self._spent.reserve(tenant_scope, patience=math.inf, cost=price)
+        buckets = self._spent, self._peak
+        return max(
+            bucket.reserve(tenant_scope, patience=math.inf, cost=price) for bucket in buckets
+        )
 
     def admit_refusal(self, caller: ApiKeyPrincipal) -> None:
         """Count one refused request for credentials. Raises RateLimitedError."""

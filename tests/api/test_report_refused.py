@@ -60,6 +60,16 @@ def test_a_role_that_was_deleted_by_hand_is_tried_because_of_a_report(world: Wor
     )
 
 
+def test_an_event_says_who_reported(world: World):
+    connection = world.connection()
+    worker = world.worker({"id": connection["tenant_id"]})
+    answer = worker.raw("POST", path_of(connection, "/report-refused"), {})
+    [event] = reports(world, connection)
+    assert (event["outcome"], event["details"]) == ("ok", {"status": "verified"})
+    assert (event["actor"]["kind"], event["actor"]["name"]) == ("api_key", "a program")
+    assert event["request_id"] == answer.headers["X-Request-Id"]
+
+
 def test_a_report_takes_effect_once_a_minute_and_otherwise_nothing_happens(world: World, by_hand):
     connection = world.connection()
     worker = world.worker({"id": connection["tenant_id"]})

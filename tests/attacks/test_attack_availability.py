@@ -25,7 +25,7 @@ from app.access.scopes import ALL_SCOPES
 from app.audit.events import Event
 from app.clock import now
 from app.concurrency.places import without_place
-from app.errors import RateLimitedError
+from app.errors import NotFoundError, RateLimitedError
 from app.http.prices import price_of
 from app.ids import new_id
 from app.limits.table import (
@@ -36,7 +36,7 @@ from app.limits.table import (
     REFUSED_CREDENTIALS,
     REQUESTS,
 )
-from app.limits.tenant_share import MS_PER_ROW, TenantShare
+from app.limits.tenant_share import MS_PER_FAILED_STOP, MS_PER_ROW, TenantShare
 from app.limits.token_bucket import TokenBucket
 from app.store.models import Configuration, QuotaUse
 from tests.attacks.evidence import case, on_postgresql, on_sqlite
@@ -396,6 +396,24 @@ def test_a_burst_of_requests_is_spread_over_seconds(pauses: list[float]):
     assert pauses[-1] == pytest.approx(1.5, abs=0.1)
     with pytest.raises(RateLimitedError):
         _ask(share, tenant_id, PEAK_CPU_TIME.amount // int(PRICE))
+
+
+def test_who_stops_nothing_again_and_again_waits_longer_each_time(pauses: list[float]):
+    """Otherwise sixty connections that revoke keys which do not exist take half of a process."""
+    share, tenant_id = TenantShare(), new_id()
+
+    def revoke(subject: UUID) -> None:
+        with pytest.raises(NotFoundError), share.stop("a key", subject):
+            raise NotFoundError
+
+    for _ in range(100):
+        revoke(tenant_id)
+    assert pauses == sorted(pauses)
+    spent = 50 * MS_PER_FAILED_STOP - PEAK_CPU_TIME.amount * PEAK_CPU_TIME.burst
+    assert pauses[49] == pytest.approx(spent / PEAK_CPU_TIME.amount)
+    assert pauses[-1] == 5
+    revoke(new_id())
+    assert pauses[-1] == 0
 
 
 # --- the other attacks ---

@@ -173,3 +173,11 @@ def test_a_deputy_that_does_not_tell_the_account_will_do(deputy: Deputy, place: 
     deputy.answer_first((200, {}, json.dumps(answer).encode()))
     credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
     assert credentials.get_frozen_credentials().account_id is None
+
+
+def test_the_client_asks_with_its_name_and_for_json(deputy: Deputy, place: CustomerAccount):
+    deputy_client.session(*place.ids, key=place.key)
+    (request,) = deputy.requests
+    assert request["HTTP_USER_AGENT"].startswith("deputy-client")
+    assert request["HTTP_ACCEPT"] == "application/json"
+    assert request["REQUEST_METHOD"] == "POST"

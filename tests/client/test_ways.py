@@ -114,7 +114,7 @@ def program(way: str, place: CustomerAccount) -> list[str | Path]:
     return [sys.executable, "-c", BOTO3, place.bucket]
 
 
-def check_two_hours(done, aws: TickingAws, deputy: Deputy) -> None:
+def assert_two_hours_of_sessions(done, aws: TickingAws, deputy: Deputy) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(PAGES), done.stdout
     assert [answer for _, _, answer in aws.seen] == [200] * PAGES
@@ -132,7 +132,7 @@ def test_a_program_runs_for_hours(
 ):
     aws, there = hours
     env = environment(**there, **getattr(worker, way)())
-    check_two_hours(run(*program(way, filled_place), env=env), aws, deputy)
+    assert_two_hours_of_sessions(run(*program(way, filled_place), env=env), aws, deputy)
 
 
 @each_way

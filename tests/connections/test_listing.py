@@ -143,7 +143,7 @@ def plans(services, look):
         ]
 
 
-def nothing_is_sorted(plan: str) -> None:
+def assert_nothing_is_sorted(plan: str) -> None:
     for part in ("Sort", "TEMP B-TREE", "Seq Scan on connections"):
         assert part not in plan, plan
 
@@ -160,7 +160,7 @@ def test_each_part_is_a_range_of_one_index_and_nothing_is_sorted(services, busy_
         assert 1 <= len(found) <= 6
         for plan in found:
             assert "ix_connections_standing" in plan, plan
-            nothing_is_sorted(plan)
+            assert_nothing_is_sorted(plan)
 
 
 def test_counting_by_status_reads_one_tenants_range_of_an_index(services, busy_tenant):
@@ -179,7 +179,7 @@ def test_updates_are_looked_for_in_order_and_nothing_is_sorted(services, has_upd
     (plan,) = plans(
         services, lambda: services.listing.list_all(ADMIN, wanted, limit=50, after=None)
     )
-    nothing_is_sorted(plan)
+    assert_nothing_is_sorted(plan)
 
 
 def test_what_may_read_every_connection_is_read_as_what_takes_long(services):

@@ -183,7 +183,7 @@ def faults_of(path: Path) -> list[str]:
     }
     found = []
     for call in ast.walk(tree):
-        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "suffered":
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "assert_served_meanwhile":
             name = call.args[1]
             name = named[name.id] if isinstance(name, ast.Name) else name
             parts = name.values if isinstance(name, ast.JoinedStr) else [name]

@@ -12,7 +12,7 @@ import pytest
 from sandbox.server import Sandbox
 from sandbox.vendor import VENDOR_ACCOUNT, VendorStack
 from tests.faults.conftest import Inside
-from tests.faults.users import ALL, LASTS, WITHOUT_AWS, during, suffered
+from tests.faults.users import ALL, LASTS, WITHOUT_AWS, assert_served_meanwhile, during
 from tests.honesty.deployment import Deployment
 from tests.honesty.front import Aws
 from tests.support.balancer import Balancer
@@ -25,29 +25,39 @@ pytestmark = pytest.mark.faults
 
 
 def test_sts_is_slow(service: Deployment, front: Aws):
-    suffered(service, "STS takes 1 s for each call", during(front.slow(1)), served=ALL)
+    assert_served_meanwhile(
+        service, "STS takes 1 s for each call", during(front.slow(1)), served=ALL
+    )
 
 
 def test_sts_is_slower_than_workers_wait(service: Deployment, front: Aws):
-    suffered(service, "STS takes 5 s for each call", during(front.slow(5)), served=WITHOUT_AWS)
+    assert_served_meanwhile(
+        service, "STS takes 5 s for each call", during(front.slow(5)), served=WITHOUT_AWS
+    )
 
 
 def test_sts_throttles(service: Deployment, front: Aws):
-    suffered(service, "STS throttles every call", during(front.throttling()), served=WITHOUT_AWS)
+    assert_served_meanwhile(
+        service, "STS throttles every call", during(front.throttling()), served=WITHOUT_AWS
+    )
 
 
 def test_sts_is_down(service: Deployment, front: Aws):
-    suffered(service, "STS cuts every connection", during(front.cutting(1)), served=WITHOUT_AWS)
+    assert_served_meanwhile(
+        service, "STS cuts every connection", during(front.cutting(1)), served=WITHOUT_AWS
+    )
 
 
 def test_sts_is_silent(service: Deployment, front: Aws):
-    suffered(
+    assert_served_meanwhile(
         service, "STS takes calls and never answers", during(front.silent()), served=WITHOUT_AWS
     )
 
 
 def test_sts_is_half_down(service: Deployment, front: Aws):
-    suffered(service, "STS cuts every second call", during(front.cutting(2)), served=WITHOUT_AWS)
+    assert_served_meanwhile(
+        service, "STS cuts every second call", during(front.cutting(2)), served=WITHOUT_AWS
+    )
 
 
 @pytest.mark.parametrize("seconds", [0, 10])
@@ -64,7 +74,7 @@ def test_dns_is_dead(service: Deployment, front: Aws, inside: Inside, seconds: i
         ):  # which makes Deputy look the name up again
             time.sleep(LASTS)
 
-    suffered(service, fault, trouble, served=WITHOUT_AWS)
+    assert_served_meanwhile(service, fault, trouble, served=WITHOUT_AWS)
 
 
 def test_sqs_and_s3_are_away(front: Aws, aws: Sandbox, vendor: VendorStack, tmp_path: Path):
@@ -103,7 +113,7 @@ def test_sqs_and_s3_are_away(front: Aws, aws: Sandbox, vendor: VendorStack, tmp_
             assert answers.got == []
             s3.back()
 
-        suffered(service, "S3 and SQS are away, then S3 alone", trouble, served=ALL)
+        assert_served_meanwhile(service, "S3 and SQS are away, then S3 alone", trouble, served=ALL)
         until(
             lambda: len({said["StackId"] for said in answers.said}) == 12, "every stack is answered"
         )

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from tests.faults.conftest import Inside
-from tests.faults.users import ALL, KNOWN, LASTS, UNKNOWN, WITHOUT_ISSUING, suffered
+from tests.faults.users import ALL, KNOWN, LASTS, UNKNOWN, WITHOUT_ISSUING, assert_served_meanwhile
 from tests.honesty.deployment import Deployment
 from tests.support.valkey import Valkey
 
@@ -19,7 +19,7 @@ def test_the_cache_is_gone(service: Deployment, valkey: Valkey):
         time.sleep(LASTS)
         valkey.start()
 
-    suffered(service, "Valkey is killed, and empty afterwards", trouble, served=ALL)
+    assert_served_meanwhile(service, "Valkey is killed, and empty afterwards", trouble, served=ALL)
 
 
 def test_the_cache_is_slow(service: Deployment, valkey: Valkey):
@@ -31,7 +31,7 @@ def test_the_cache_is_slow(service: Deployment, valkey: Valkey):
                 client.execute_command("CLIENT", "PAUSE", "400", "ALL")
                 time.sleep(0.42)
 
-    suffered(service, "Valkey answers after up to 0.4 s", trouble, served=ALL)
+    assert_served_meanwhile(service, "Valkey answers after up to 0.4 s", trouble, served=ALL)
 
 
 def test_the_cache_lies(service: Deployment, valkey: Valkey):
@@ -46,7 +46,9 @@ def test_the_cache_lies(service: Deployment, valkey: Valkey):
                     client.set(name, (other, other[:-1] + b"x", b"\x00{")[number % 3], px=60_000)
                 time.sleep(0.02)
 
-    suffered(service, "Valkey lies: blobs exchanged, cut, spoiled", trouble, served=ALL)
+    assert_served_meanwhile(
+        service, "Valkey lies: blobs exchanged, cut, spoiled", trouble, served=ALL
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,7 @@ def test_the_clock_jumps(service: Deployment, inside: Inside, seconds: int, says
         time.sleep(LASTS)
         inside.clock_ahead(0)
 
-    row = suffered(
+    row = assert_served_meanwhile(
         service,
         f"the clock of Deputy's machine jumps {says}, and back",
         trouble,

@@ -12,7 +12,7 @@ import pytest
 
 from dev.postgres import Postgres
 from tests.faults.conftest import Inside, SmallDisk, named
-from tests.faults.users import KNOWN, LASTS, OPERATOR, during, suffered
+from tests.faults.users import KNOWN, LASTS, OPERATOR, assert_served_meanwhile, during
 from tests.honesty.deployment import Deployment
 from tests.honesty.front import Aws
 from tests.honesty.test_database_away import options_of, start, stop, stopped
@@ -27,7 +27,7 @@ def test_the_database_is_gone(service: Deployment, postgres: Postgres):
         time.sleep(LASTS)
         start(postgres, options)
 
-    suffered(service, "PostgreSQL is stopped and started again", trouble)
+    assert_served_meanwhile(service, "PostgreSQL is stopped and started again", trouble)
 
 
 def test_the_database_fails_over(service: Deployment, postgres: Postgres):
@@ -36,7 +36,7 @@ def test_the_database_fails_over(service: Deployment, postgres: Postgres):
             start(postgres, stop(postgres, "immediate"))
             time.sleep(2)
 
-    suffered(
+    assert_served_meanwhile(
         service,
         "PostgreSQL crashes, recovers, and takes over at the same address, 3 times",
         trouble,
@@ -44,7 +44,7 @@ def test_the_database_fails_over(service: Deployment, postgres: Postgres):
 
 
 def test_the_database_hangs(service: Deployment, postgres: Postgres):
-    suffered(service, "PostgreSQL hangs (SIGSTOP)", during(stopped(postgres)))
+    assert_served_meanwhile(service, "PostgreSQL hangs (SIGSTOP)", during(stopped(postgres)))
 
 
 def test_the_databases_disk_is_full(front: Aws, inside: Inside, tmp_path: Path):
@@ -66,7 +66,7 @@ def test_the_databases_disk_is_full(front: Aws, inside: Inside, tmp_path: Path):
                 (server._data / "postmaster.pid").unlink(missing_ok=True)
                 start(server, options)
 
-        row = suffered(service, "the disk of PostgreSQL is full", trouble)
+        row = assert_served_meanwhile(service, "the disk of PostgreSQL is full", trouble)
         assert row.seen[OPERATOR].statuses[503] > 0, "nobody met the full disk"
 
 
@@ -83,7 +83,9 @@ def test_the_disk_of_sqlite_is_full(front: Aws, inside: Inside):
         service = stack.enter_context(
             Deployment(disk.path, url, front, environment=inside.environment | named(front))
         )
-        row = suffered(service, "the disk of SQLite and of the log is full", during(disk.full()))
+        row = assert_served_meanwhile(
+            service, "the disk of SQLite and of the log is full", during(disk.full())
+        )
         assert row.seen[KNOWN].statuses[503] > 0, "nobody met the full disk"
         with closing(sqlite3.connect(f"{disk.path}/deputy.sqlite3")) as file:
             assert file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

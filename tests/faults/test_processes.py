@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import psutil
 import pytest
 
-from tests.faults.users import ALL, LASTS, suffered
+from tests.faults.users import ALL, LASTS, assert_served_meanwhile
 from tests.honesty.deployment import Deployment
 from tests.honesty.front import Aws
 from tests.support.balancer import Balancer
@@ -26,7 +26,9 @@ def test_web_processes_are_killed(service: Deployment):
                 os.kill(pid, signal.SIGKILL)
             service.await_web_processes()
 
-    row = suffered(service, "kill -9 of every web process, 3 times", trouble, cut=True)
+    row = assert_served_meanwhile(
+        service, "kill -9 of every web process, 3 times", trouble, cut=True
+    )
     assert {status for seen in row.seen.values() for status in seen.statuses} <= {200, 201, 409}
 
 
@@ -43,7 +45,9 @@ def test_gunicorns_first_process_is_killed(service: Deployment):
                 one for one in before if one.is_running() and one.status() != psutil.STATUS_ZOMBIE
             }
 
-    row = suffered(service, "kill -9 of gunicorn's first process alone, twice", trouble, cut=True)
+    row = assert_served_meanwhile(
+        service, "kill -9 of gunicorn's first process alone, twice", trouble, cut=True
+    )
     assert {status for seen in row.seen.values() for status in seen.statuses} <= {200, 201, 409}
 
 
@@ -81,7 +85,9 @@ def test_a_background_worker_ends(service: Deployment, front: Aws, number: signa
         )
 
     name = "kill -9" if number == signal.SIGKILL else "SIGTERM"
-    suffered(service, f"{name} of a background worker in the middle of proofs", trouble, served=ALL)
+    assert_served_meanwhile(
+        service, f"{name} of a background worker in the middle of proofs", trouble, served=ALL
+    )
 
 
 def test_celerys_broker_is_gone(service: Deployment):
@@ -105,7 +111,7 @@ def test_celerys_broker_is_gone(service: Deployment):
             time.sleep(LASTS)
             broker.start()
 
-        suffered(
+        assert_served_meanwhile(
             service,
             "the message broker of Celery is killed, and empty afterwards",
             trouble,
@@ -124,7 +130,9 @@ def test_a_rolling_restart_of_web_processes(service: Deployment):
                 lambda before=before: not before & set(service.web_processes()), "the old ones end"
             )
 
-    suffered(service, "rolling restart: gunicorn gets SIGHUP, twice", trouble, served=ALL)
+    assert_served_meanwhile(
+        service, "rolling restart: gunicorn gets SIGHUP, twice", trouble, served=ALL
+    )
 
 
 @pytest.fixture
@@ -151,7 +159,7 @@ def test_a_rolling_restart_of_instances(service: Deployment, pair):
             time.sleep(1)
 
     fault = "rolling restart: two instances behind a load balancer get SIGTERM in turn"
-    suffered(service, fault, trouble, served=ALL, port=balancer.port)
+    assert_served_meanwhile(service, fault, trouble, served=ALL, port=balancer.port)
 
 
 def test_an_instance_is_killed(service: Deployment, pair):
@@ -162,7 +170,7 @@ def test_an_instance_is_killed(service: Deployment, pair):
         time.sleep(2)
         instance.start()
 
-    row = suffered(
+    row = assert_served_meanwhile(
         service, "kill -9 of one of two instances", trouble, cut=True, port=balancer.port
     )
     assert {status for seen in row.seen.values() for status in seen.statuses} <= {200, 201, 409}

@@ -134,7 +134,7 @@ def users_of(port: int, asking: Asking) -> Iterator[dict[str, Load]]:
         yield loads
 
 
-def suffered(
+def assert_served_meanwhile(
     service: Deployment,
     fault: str,
     trouble: Callable[[], None],

@@ -65,7 +65,7 @@ class RoleSets:
 
     @property
     def awaiting_approval(self) -> bool:
-        """Whether its own permission set waits for the vendor's approval."""
+        """Return whether its own permission set waits for the vendor's approval."""
         return self.approval_id is not None
 
     @property
