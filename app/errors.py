@@ -2,7 +2,7 @@
 
 The base class shows who has to act: the caller, the customer (in their AWS account), or neither
 (try again later). Exceptions outside this tree are bugs, which get a blank 500 and a full log
-entry. Domain code raises these classes without an HTTP status. `app/http/problems.py` gives each
+entry. Domain code raises these classes without an HTTP status. `app/http/refusals.py` gives each
 class its status, and a test checks that none is missing. docs/architecture.md lists the invariants
 by number.
 """

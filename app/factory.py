@@ -1,19 +1,11 @@
 """The Flask application: `create_app(config)`."""
 
-import threading
 import time
-from collections.abc import Callable
-from http import HTTPStatus
-from typing import Any
 
-import flask_smorest
-import orjson
 import structlog
 from flask import Flask, Response, g, redirect, request
-from flask.json.provider import DefaultJSONProvider
 from flask_swagger_ui import get_swaggerui_blueprint
 from werkzeug.exceptions import default_exceptions
-from werkzeug.routing import UUIDConverter
 
 from app import VERSION, metrics, services
 from app.api import (
@@ -28,13 +20,15 @@ from app.api import (
     rotations,
     tenants,
 )
+from app.api.kit import problems
+from app.api.kit.parsing import BODY_KIB
+from app.api.kit.rest_api import FastJson, RestApi, spec_options
 from app.api.plain_credentials import PlainCredentials
 from app.cli.commands import register_commands
 from app.concurrency.places import use_slots
 from app.config import Config
-from app.http import headers, openapi, problems, public_path, unreadable
+from app.http import headers, public_path, unreadable
 from app.http.client_address import client_address
-from app.http.parsing import BODY_KIB
 from app.http.request_id import request_id
 from app.log import logger
 from app.web.onboarding import pages
@@ -42,56 +36,6 @@ from app.web.onboarding import pages
 # In the order of the OpenAPI document.
 _OF_TENANTS = (tenants, rotations, onboarding, onboarding_links, permission_sets, connections)
 _RESOURCES = (*_OF_TENANTS, credentials, api_keys, audit_events, health)
-
-
-class FastJson(DefaultJSONProvider):
-    """A JSON provider that answers with orjson.
-
-    For a list of 200 connections orjson takes 0.3 ms, and Python's own encoder 4 ms.
-    """
-
-    sort_keys = False  # answers keep the order of their schemas
-
-    def response(self, *args: Any, **_: Any) -> Response:
-        (answer,) = args
-        return Response(orjson.dumps(answer), mimetype=self.mimetype)
-
-
-class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no types
-    """flask-smorest, with the errors of app/http/problems.py instead of its own."""
-
-    DEFAULT_ERROR_RESPONSE_NAME = None
-    ERROR_SCHEMA: dict[str, Any] = {}  # its responses are replaced below
-
-    def __init__(self, app: Flask) -> None:
-        self.undescribed: list[Callable[[], None]] = []  # resources: see Blueprint
-        self._describing = threading.Lock()
-        super().__init__(app, spec_kwargs={"marshmallow_plugin": openapi.Plugin()})
-        app.add_url_rule("/openapi.json", "openapi", self.document)
-        self.register_converter(UUIDConverter, lambda _: openapi.UUID_PARAMETER)
-        # One response for each status of a problem, with an example of each code. They replace
-        # flask-smorest's.
-        for status in {status for status, _ in problems.PROBLEMS.values()}:
-            content = {"schema": problems.ProblemSchema, "examples": problems.examples(status)}
-            answer = {
-                "description": HTTPStatus(status).phrase,
-                "content": {"application/problem+json": content},
-            }
-            self.spec.components.response(HTTPStatus(status).name, answer, lazy=True)
-        self.spec.components.schemas.pop("PaginationMetadata")  # pages are in bodies
-
-    def document(self) -> Response:
-        """Return the OpenAPI document, which is built once.
-
-        It is public, and building it takes as long as some hundred requests.
-        """
-        with self._describing:
-            if self.undescribed:
-                for describe in self.undescribed:
-                    describe()
-                self.undescribed.clear()
-                self._document = orjson.dumps(self.spec.to_dict(), option=orjson.OPT_INDENT_2)
-        return Response(self._document, mimetype="application/json")
 
 
 def create_app(config: Config) -> Flask:
@@ -105,7 +49,7 @@ def create_app(config: Config) -> Flask:
         API_TITLE="Deputy",
         API_VERSION=VERSION,
         OPENAPI_VERSION="3.1.0",
-        API_SPEC_OPTIONS=_spec(config),
+        API_SPEC_OPTIONS=spec_options(config),
     )
     app.url_map.merge_slashes = False  # its redirect would go to the host in the Host header
     app.json = FastJson(app)
@@ -137,27 +81,6 @@ _DOCS = {
     "validatorUrl": None,  # by default the page sends the document to a validator on the internet
     "oauth2RedirectUrl": "",  # by default it is made from the Host header
 }
-
-_API_KEY = {
-    "type": "http",
-    "scheme": "bearer",
-    "description": "An API key: dpk_<16 hex>_<43 characters>",
-}
-
-
-def _spec(config: Config) -> dict[str, Any]:
-    return {
-        "security": [{"apiKey": []}],
-        "components": {"securitySchemes": {"apiKey": _API_KEY}},
-        "info": {
-            "description": (
-                "Proves customers' IAM roles, and issues short-lived credentials for them."
-            ),
-            "contact": {"name": config.vendor_name, "url": config.public_url},
-            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        },
-        "servers": [{"url": config.public_url}],
-    }
 
 
 def _register_hooks(app: Flask) -> None:

@@ -6,8 +6,6 @@ It does not depend on Flask.
 from functools import cache, partial
 
 from app import log
-from app.access.api_keys import ApiKeys
-from app.access.key_uses import KeyUses
 from app.approvals import approvals
 from app.audit.log import AuditLog
 from app.aws import proof_names, stack_answers, stack_messages, sts
@@ -16,6 +14,8 @@ from app.connections import connections, listing
 from app.diagnosis import diagnosis
 from app.health.readiness import Health, checks
 from app.health.vendor_checks import vendor_checks
+from app.identity.api_keys import ApiKeys
+from app.identity.key_uses import KeyUses
 from app.issuing import (
     authorization,
     issue,

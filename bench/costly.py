@@ -1,8 +1,8 @@
 """Row 22: the CPU time of the costliest request of each route, of a due connection, and more.
 
 The third figure is that of reading a trust policy. Rate limits weight requests by their cost
-(app/http/prices.py, app/limits/tenant_share.py), and their numbers come from here. One client calls
-one web process, so nothing shares a request's cost.
+(app/api/kit/prices.py, app/limits/tenant_share.py), and their numbers come from here. One client
+calls one web process, so nothing shares a request's cost.
 """
 
 import contextlib
@@ -215,9 +215,9 @@ def main(tenant: str, connection: str) -> None:
     """Prove as a background worker does, in a process with Deputy's settings."""
     from uuid import UUID  # noqa: PLC0415
 
-    from app.access.principals import SystemPrincipal  # noqa: PLC0415
     from app.audit import WORKER  # noqa: PLC0415
     from app.config import Config  # noqa: PLC0415
+    from app.identity.principals import SystemPrincipal  # noqa: PLC0415
     from app.services import Services  # noqa: PLC0415
     from app.store.models import Trigger  # noqa: PLC0415
 

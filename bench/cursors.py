@@ -11,10 +11,10 @@ from uuid import UUID
 
 from flask import g
 
-from app.access.principals import OperatorPrincipal
+from app.api.kit.cursors import paged
 from app.config import Config
 from app.factory import create_app
-from app.http.cursors import paged
+from app.identity.principals import OperatorPrincipal
 from app.store.pages import Page
 
 

@@ -53,10 +53,11 @@ sqlalchemy.orm
 # Decorators run before the first test, when views are imported. The tests of their mutants are
 # those that present a key, and those that check the views themselves.
 DECORATORS = {
-    f"app.http.authentication.x_{name}" for name in ("requires", "requires_from_memory", "public")
+    f"app.api.kit.authentication.x_{name}"
+    for name in ("requires", "requires_from_memory", "public")
 }
-PRESENTING_A_KEY = "app.http.authentication.x__presented_key"
-ABOUT_VIEWS = ("tests/http/test_openapi.py", "tests/test_architecture.py")
+PRESENTING_A_KEY = "app.api.kit.authentication.x__presented_key"
+ABOUT_VIEWS = ("tests/api/kit/test_openapi.py", "tests/test_architecture.py")
 _NOT_DRAWN, _UNREACHED = 34, 33  # mutmut's exit codes for skipped and for unreached mutants
 _KILLED = {"killed", "timeout"}  # timeout: an endless loop, or app/ can't be imported
 

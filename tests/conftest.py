@@ -27,13 +27,13 @@ from flask import Flask
 from playwright.sync_api import Browser, expect, sync_playwright
 from sqlalchemy import make_url
 
-from app.access import api_keys
-from app.access.key_uses import KeyUses
-from app.access.scopes import ALL_SCOPES
 from app.audit.events import Event
 from app.aws import sts
 from app.config import Broker, Config
 from app.factory import create_app
+from app.identity import api_keys
+from app.identity.key_uses import KeyUses
+from app.identity.scopes import ALL_SCOPES
 from app.ids import new_id
 from app.limits import refusals
 from app.limits.token_bucket import TokenBucket

@@ -18,10 +18,10 @@ import pytest
 from flask import Flask
 
 from app import errors
-from app.access.scopes import Scope
 from app.errors import AppError
 from app.factory import create_app
-from app.http.problems import PROBLEMS
+from app.http.refusals import PROBLEMS
+from app.identity.scopes import Scope
 from app.ids import Grant
 from app.store.models import TenantOwned
 from app.store.models.base import Base
@@ -362,8 +362,6 @@ def test_only_deputy_itself_writes_for_nobody():
     in.
     """
     assert writes_for_nobody(TREES) == [
-        ("app/access/api_keys.py", "install_key"),  # the operator at the machine
-        ("app/access/key_uses.py", "_store"),  # no request waits for it
         ("app/audit/months.py", "_step"),
         ("app/audit/restored.py", "record_restore"),  # the operator
         ("app/background/housekeeping.py", "_audit_events"),
@@ -371,6 +369,8 @@ def test_only_deputy_itself_writes_for_nobody():
         ("app/health/heartbeats.py", "beat"),
         ("app/health/heartbeats.py", "delete_old"),
         ("app/health/heartbeats.py", "end"),
+        ("app/identity/api_keys.py", "install_key"),  # the operator at the machine
+        ("app/identity/key_uses.py", "_store"),  # no request waits for it
         ("app/issuing/issue.py", "_changing"),  # what AWS said of a role is true for every caller
         ("app/onboarding/registrations.py", "_register"),  # a stack's message
         # the background worker, once the bucket serves it
@@ -411,7 +411,7 @@ def test_nothing_catches_everything():
         # a check that fails is a finding, or it would be asked for by each request
         "app/health/checks.py",
         # what goes wrong while a server reads a body is of no common kind
-        "app/http/parsing.py",
+        "app/http/bodies.py",
         "app/http/sockets.py",  # what still comes after an answer is dropped, malformed or not
         "app/onboarding/refused_stacks.py",  # a thread that ended would answer nobody
     ]

@@ -6,12 +6,12 @@ from uuid import UUID
 
 from marshmallow import fields, validate
 
-from app.access.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX
-from app.access.families import FamilySummary
-from app.access.scopes import Scope, from_bits
-from app.http.blueprint import Blueprint, caller, changing, paged, services
-from app.http.fields import Time, doc, line, nested, number, seconds, string, uuid
-from app.http.schemas import Answer, PageQuery, Strict, page_of
+from app.api.kit.blueprint import Blueprint, caller, changing, paged, services
+from app.api.kit.fields import Time, doc, line, nested, number, seconds, string, uuid
+from app.api.kit.schemas import Answer, PageQuery, Strict, page_of
+from app.identity.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX
+from app.identity.families import FamilySummary
+from app.identity.scopes import Scope, from_bits
 from app.store.models import ApiKey
 
 

@@ -5,13 +5,13 @@ from typing import Any
 
 from marshmallow import fields
 
+from app.api.kit.blueprint import Blueprint, Scope, caller, paged, services
+from app.api.kit.examples import UUID_EXAMPLE
+from app.api.kit.fields import FromSameObject, Time, doc, matching, one_of, string, uuid
+from app.api.kit.schemas import Answer, PageQuery, page_of
 from app.audit.actions import ACTIONS, DETAILS
 from app.audit.events import Action
 from app.audit.log import EventFilter
-from app.http.blueprint import Blueprint, Scope, caller, paged, services
-from app.http.examples import UUID_EXAMPLE
-from app.http.fields import FromSameObject, Time, doc, matching, one_of, string, uuid
-from app.http.schemas import Answer, PageQuery, page_of
 from app.ids import ACCESS_KEY_ID
 
 _ACCESS_KEY = "Of a session: the issuances in which a web process handed it out for the first time."

@@ -6,12 +6,9 @@ from uuid import UUID
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from app.api.suspension_schemas import SUSPENDED, Reason
-from app.connections.listing import ConnectionFilter
-from app.diagnosis.diagnosis import Diagnosis
-from app.http.blueprint import Blueprint, Scope, caller, changing, paged, services
-from app.http.examples import ACCOUNT, EXTERNAL_ID, ROLE
-from app.http.fields import (
+from app.api.kit.blueprint import Blueprint, Scope, caller, changing, paged, services
+from app.api.kit.examples import ACCOUNT, EXTERNAL_ID, ROLE
+from app.api.kit.fields import (
     Statuses,
     Time,
     doc,
@@ -24,7 +21,10 @@ from app.http.fields import (
     status,
     string,
 )
-from app.http.schemas import Answer, AsStored, Empty, PageQuery, Strict, page_of
+from app.api.kit.schemas import Answer, AsStored, Empty, PageQuery, Strict, page_of
+from app.api.suspension_schemas import SUSPENDED, Reason
+from app.connections.listing import ConnectionFilter
+from app.diagnosis.diagnosis import Diagnosis
 from app.ids import ACCOUNT_ID_PATTERN, ROLE_ARN_PATTERN
 from app.store.models import Connection, ConnectionStatus, Trigger, Verdict
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from marshmallow import ValidationError, fields
 
-from app.http.examples import ACCOUNT, ROLE
-from app.http.fields import doc, line, string
-from app.http.schemas import Answer, Strict
+from app.api.kit.examples import ACCOUNT, ROLE
+from app.api.kit.fields import doc, line, string
+from app.api.kit.schemas import Answer, Strict
 from app.issuing.issue import DURATION_DEFAULT, Issued
 from app.settings.checks import SESSION_MAX, SESSION_MIN
 

@@ -19,9 +19,9 @@ from app.api.credential_schemas import (
     container,
     process,
 )
+from app.api.kit.authentication import requires_from_memory
+from app.api.kit.blueprint import Blueprint, Scope, caller, services
 from app.api.plain_credentials import raise_failure
-from app.http.authentication import requires_from_memory
-from app.http.blueprint import Blueprint, Scope, caller, services
 from app.issuing.issue import Issued
 
 bp = Blueprint(

@@ -5,13 +5,13 @@ from typing import Any
 from flask import Response
 from marshmallow import fields
 
+from app.api.kit.authentication import known_caller, public
+from app.api.kit.blueprint import Blueprint, Scope, services
+from app.api.kit.fields import string
+from app.api.kit.problems import problem
+from app.api.kit.schemas import Answer
 from app.errors import StoreUnavailableError, TryLaterError
 from app.health.checks import Status
-from app.http.authentication import known_caller, public
-from app.http.blueprint import Blueprint, Scope, services
-from app.http.fields import string
-from app.http.problems import problem
-from app.http.schemas import Answer
 
 
 class Ok(Answer):

@@ -6,12 +6,12 @@ from uuid import UUID
 from flask import Response
 from marshmallow import fields
 
+from app.api.kit.authentication import public
+from app.api.kit.blueprint import Blueprint, Scope, caller, services
+from app.api.kit.examples import EXTERNAL_ID, NEXT_EXTERNAL_ID
+from app.api.kit.fields import doc, flag, line, matching, nested, number, string
+from app.api.kit.schemas import Answer, Strict
 from app.config import Broker
-from app.http.authentication import public
-from app.http.blueprint import Blueprint, Scope, caller, services
-from app.http.examples import EXTERNAL_ID, NEXT_EXTERNAL_ID
-from app.http.fields import doc, flag, line, matching, nested, number, string
-from app.http.schemas import Answer, Strict
 from app.onboarding import kit as onboarding
 from app.settings.checks import REGION
 

@@ -9,9 +9,9 @@ from uuid import UUID
 
 from marshmallow import fields
 
-from app.http.blueprint import Blueprint, Scope, caller, changing, paged, services
-from app.http.fields import Time, line, matching, seconds, string
-from app.http.schemas import Answer, PageQuery, Strict, page_of
+from app.api.kit.blueprint import Blueprint, Scope, caller, changing, paged, services
+from app.api.kit.fields import Time, line, matching, seconds, string
+from app.api.kit.schemas import Answer, PageQuery, Strict, page_of
 from app.onboarding.page_links import LINK_DAYS, LINK_DAYS_MAX, LINK_SECONDS_MIN
 from app.settings.checks import DAY, REGION
 

@@ -4,9 +4,9 @@ from typing import Any, ClassVar
 
 from marshmallow import fields
 
-from app.http.blueprint import Blueprint, Scope, services
-from app.http.fields import Digits, Time, doc, flag, number, one_of, string
-from app.http.schemas import Answer, Strict
+from app.api.kit.blueprint import Blueprint, Scope, services
+from app.api.kit.fields import Digits, Time, doc, flag, number, one_of, string
+from app.api.kit.schemas import Answer, Strict
 from app.permissions.difference import Difference
 
 _STATEMENT = {"Sid": "ReadTags", "Effect": "Allow", "Action": ["tag:GetResources"], "Resource": "*"}

@@ -18,13 +18,13 @@ from flask import g, request as flask_request
 from marshmallow import ValidationError
 
 from app import strict_json
-from app.access import ApiKeyPrincipal
-from app.access.scopes import Scope
 from app.api.credential_schemas import ISSUE_IN, SHAPES
-from app.http.authentication import refusals_for_good_keys
+from app.api.kit.authentication import refusals_for_good_keys
 from app.http.client_address import client_address
 from app.http.plain_requests import PlainAnswer, PlainRequest
 from app.http.request_id import ENVIRON_KEY, new_request_id
+from app.identity import ApiKeyPrincipal
+from app.identity.scopes import Scope
 from app.services import Services
 
 _UUID = "([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"

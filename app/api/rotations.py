@@ -5,12 +5,12 @@ from uuid import UUID
 
 from marshmallow import fields
 
+from app.api.kit.blueprint import Blueprint, Scope, caller, services
+from app.api.kit.examples import EXTERNAL_ID, NEXT_EXTERNAL_ID
+from app.api.kit.fields import Time, Truth, doc, number, string
+from app.api.kit.schemas import Answer, Empty
 from app.api.suspension_schemas import Reason
 from app.errors import NotFoundError
-from app.http.blueprint import Blueprint, Scope, caller, services
-from app.http.examples import EXTERNAL_ID, NEXT_EXTERNAL_ID
-from app.http.fields import Time, Truth, doc, number, string
-from app.http.schemas import Answer, Empty
 from app.rotation.rotations import RotationStatus
 from app.store.models.states import RotationState
 

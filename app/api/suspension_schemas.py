@@ -4,9 +4,9 @@ from typing import Any
 
 from marshmallow import fields
 
+from app.api.kit.fields import Time, line, string
+from app.api.kit.schemas import Answer, Strict
 from app.http.current import caller
-from app.http.fields import Time, line, string
-from app.http.schemas import Answer, Strict
 
 
 class Reason(Strict):

@@ -8,11 +8,11 @@ from uuid import UUID
 
 from marshmallow import ValidationError, fields, validate
 
+from app.api.kit.blueprint import Blueprint, Scope, caller, changing, paged, services
+from app.api.kit.examples import ACCOUNT, EXTERNAL_ID
+from app.api.kit.fields import Statuses, Time, doc, line, matching, status, string
+from app.api.kit.schemas import Answer, AsStored, PageQuery, Strict, page_of
 from app.api.suspension_schemas import SUSPENDED, Reason
-from app.http.blueprint import Blueprint, Scope, caller, changing, paged, services
-from app.http.examples import ACCOUNT, EXTERNAL_ID
-from app.http.fields import Statuses, Time, doc, line, matching, status, string
-from app.http.schemas import Answer, AsStored, PageQuery, Strict, page_of
 from app.ids import ACCOUNT_ID_PATTERN
 from app.store.models import Tenant, TenantStatus
 from app.tenants.accounts import MOST

@@ -2,10 +2,10 @@
 
 from uuid import UUID
 
-from app.access import Principal, owned, tenant_of
 from app.approvals.requests import SetRequests
 from app.audit import actions
 from app.config import Config
+from app.identity import Principal, owned, tenant_of
 from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.store.database import Database, Session
 from app.store.models import ApprovalDecision, Connection, Tenant

@@ -201,7 +201,7 @@ REQUEST_REFUSED = Action(
     details.RefusalCount,
     "refused",
 )
-# By the noun of a blueprint (app/http/blueprint.py)
+# By the noun of a blueprint (app/api/kit/blueprint.py)
 REFUSALS = {
     noun: Action(
         f"{noun}.refused", f"A request {about} was refused.", details.Refusal, "refused", "failed"

@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from app.access.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX, generate_key
-from app.access.principals import is_live
-from app.access.scopes import ALL_SCOPES, MAKES_KEYS, Scope, from_bits
 from app.cli.finding import key_called, tenant_called
 from app.cli.operator import Noun, Row, a_line, columns, operator, row_of, services, table
 from app.clock import now
 from app.errors import NotFoundError
+from app.identity.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX, generate_key
+from app.identity.principals import is_live
+from app.identity.scopes import ALL_SCOPES, MAKES_KEYS, Scope, from_bits
 from app.store.models import ApiKey
 
 noun = Noun(

@@ -14,11 +14,11 @@ from flask import current_app
 from flask.cli import AppGroup
 
 from app import log
-from app.access import OperatorPrincipal
 
 # for commands
 from app.cli.output import Row, Text, columns, lines, row_of, show, table  # noqa: F401
 from app.errors import AppError, NotFoundError, ValidationFailedError
+from app.identity import OperatorPrincipal
 from app.services import Services
 from app.settings.checks import is_line
 from app.store.models.tenant import NAME_MAX

@@ -12,7 +12,6 @@ from uuid import UUID
 from sqlalchemy import Select, func, select
 from sqlalchemy.exc import IntegrityError
 
-from app.access import Principal, ensure_room, one_or_not_found, owned, tenant_of
 from app.approvals.approvals import must_be_approved
 from app.approvals.requests import SetRequests
 from app.audit import Actor, actions
@@ -20,6 +19,7 @@ from app.clock import now
 from app.config import Config
 from app.connections import allowed_roles, kit_names
 from app.errors import ConflictError, NotFoundError
+from app.identity import Principal, ensure_room, one_or_not_found, owned, tenant_of
 from app.ids import RoleArn, kit_role_name
 from app.limits.table import CONNECTIONS, SEARCHES
 from app.permissions.permission_sets import PermissionSet, PermissionSets

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Select, and_, false, func, or_, select
 
-from app.access import Principal, owned, tenant_of
+from app.identity import Principal, owned, tenant_of
 from app.permissions.permission_sets import PermissionSets
 from app.store.database import Database
 from app.store.models import Connection, ConnectionStatus, Proof, live_of

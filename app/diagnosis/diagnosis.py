@@ -15,7 +15,6 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from app.access import Principal, owned
 from app.approvals.requests import SetRequests
 from app.audit import actions
 from app.aws.role_view import RoleView, known_keys
@@ -26,10 +25,11 @@ from app.connections.allowed_roles import allowed_role
 from app.diagnosis import role_rights
 from app.diagnosis.steps import UNTOLD, DiagnosisStep, Evidence, conclusion, for_the_tenant, steps
 from app.errors import CallerFaultError
+from app.identity import Principal, owned
 from app.ids import EXTERNAL_ID_PATTERN, Grant
 from app.permissions.permission_sets import PermissionSets
 from app.proofs.canary import Canary
-from app.rotation import candidates as pairing
+from app.rotation import checks
 from app.store.database import Database
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState
 
@@ -140,7 +140,7 @@ class Diagnoses:
         except StsError as error:
             ended = connection.why if connection.status is _ENDED else None
             paired_anew = isinstance(error, Refused) and any(
-                pairing.refuses(self._sts, one) is False for one in others
+                checks.refuses(self._sts, one) is False for one in others
             )
             return seen._replace(error=error, ended=ended, accepts_another=paired_anew)
         return seen._replace(view=view, recreated=view is None)

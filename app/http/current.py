@@ -4,7 +4,7 @@ from typing import cast
 
 from flask import current_app, g
 
-from app.access import ApiKeyPrincipal
+from app.identity import ApiKeyPrincipal
 from app.services import Services
 
 

@@ -17,18 +17,18 @@ from uuid import UUID
 from cachetools import LRUCache
 
 from app import errors
-from app.access.key_uses import KeyUses
-from app.access.principals import (
+from app.concurrency.gevent import leaf_lock
+from app.concurrency.single_flight import SingleFlight
+from app.identity.key_uses import KeyUses
+from app.identity.principals import (
     ApiKeyPrincipal,
     authenticated,
     caller_at_counter,
     digest_of,
     lookup_of,
 )
-from app.access.scopes import Scope
-from app.access.tenancy import owned_at_counter
-from app.concurrency.gevent import leaf_lock
-from app.concurrency.single_flight import SingleFlight
+from app.identity.scopes import Scope
+from app.identity.tenancy import owned_at_counter
 from app.ids import Grant
 from app.issuing.proof_age import ShelfLife
 from app.store.database import Database, Session

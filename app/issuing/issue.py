@@ -20,13 +20,13 @@ from uuid import UUID
 import orjson
 
 from app import errors, metrics, strict_json
-from app.access import ApiKeyPrincipal, owned
-from app.access.tenancy import connection_lock_id
 from app.audit import Event, actions
 from app.audit.log import AuditLog
 from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError
 from app.clock import now, timestamp
 from app.concurrency.buffered_metric import BufferedHistogram
+from app.identity import ApiKeyPrincipal, owned
+from app.identity.tenancy import connection_lock_id
 from app.ids import session_name
 from app.issuing.authorization import Authorization, Path, VerifiedConnection, refused_about
 from app.issuing.session_cache import CacheKey, SessionCache, Source

@@ -8,11 +8,11 @@ or while AWS gives no clear answer.
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from uuid import UUID
 
-from app.access import SystemPrincipal, owned
 from app.audit.events import Actor
 from app.clock import now
 from app.concurrency.single_flight import SingleFlight
 from app.errors import ConflictError, ProofExpiredError
+from app.identity import SystemPrincipal, owned
 from app.limits.rates import Rates
 from app.proofs.verification import Verification
 from app.store.database import Database

@@ -13,10 +13,10 @@ from uuid import UUID
 from cachetools import LRUCache
 from sqlalchemy import Uuid, bindparam, delete, select, text
 
-from app.access.principals import ApiKeyPrincipal, LinkPrincipal, Principal
 from app.clock import now
 from app.config import Config
 from app.errors import RateLimitedError
+from app.identity.principals import ApiKeyPrincipal, LinkPrincipal, Principal
 from app.limits import table
 from app.limits.sliding_window import SlidingWindow, Uses
 from app.settings.declarations import Limit

@@ -14,8 +14,8 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from app.access.principals import ApiKeyPrincipal
 from app.config import Config
+from app.identity.principals import ApiKeyPrincipal
 from app.limits import table
 from app.limits.token_bucket import TokenBucket
 from app.settings.declarations import Limit

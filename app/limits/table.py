@@ -4,7 +4,7 @@ The code that counts takes its numbers and its refusals from here, and `make for
 table of docs/api.md. There are three ways to count:
 
 - rates in memory (app/limits/token_bucket.py), and with a shared cache in all processes together;
-- quotas and rows in the database (app/limits/quotas.py, `ensure_room` in app/access/tenancy.py);
+- quotas and rows in the database (app/limits/quotas.py, `ensure_room` in app/identity/tenancy.py);
 - concurrent work (app/concurrency/places.py).
 """
 

@@ -25,9 +25,9 @@ from uuid import UUID
 
 from cachetools import LRUCache
 
-from app.access.principals import ApiKeyPrincipal
 from app.concurrency.places import Places, pause
 from app.errors import AppError, RateLimitedError
+from app.identity.principals import ApiKeyPrincipal
 from app.limits.table import (
     CPU_TIME,
     HELD_REFUSALS,

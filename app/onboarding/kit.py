@@ -10,12 +10,12 @@ from uuid import UUID
 
 from sqlalchemy import Row, select
 
-from app.access import Principal, tenant_of
 from app.aws import templates
 from app.aws.templates import Template
 from app.config import Broker, Config
 from app.connections.kit_names import kit_suffix
 from app.errors import ValidationFailedError
+from app.identity import Principal, tenant_of
 from app.ids import RoleArn, kit_role_name, kit_stack_names
 from app.onboarding import kit_scripts
 from app.onboarding.kit_scripts import KitRole, update_command

@@ -20,7 +20,12 @@ from uuid import UUID
 from cachetools import LRUCache
 from sqlalchemy import bindparam, func, or_, select
 
-from app.access import (
+from app.audit import actions
+from app.clock import now
+from app.config import Config
+from app.connections import allowed_roles, connections, kit_names
+from app.errors import ConflictError, NotFoundError, ValidationFailedError
+from app.identity import (
     LinkPrincipal,
     Maker,
     Principal,
@@ -31,12 +36,7 @@ from app.access import (
     owned,
     tenant_of,
 )
-from app.access.families import Ending, Making
-from app.audit import actions
-from app.clock import now
-from app.config import Config
-from app.connections import allowed_roles, connections, kit_names
-from app.errors import ConflictError, NotFoundError, ValidationFailedError
+from app.identity.families import Ending, Making
 from app.ids import ACCOUNT_ID_PATTERN, kit_role_name, kit_stack_names
 from app.limits.rates import Rates
 from app.limits.table import LINKS

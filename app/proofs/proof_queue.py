@@ -28,12 +28,12 @@ from sqlalchemy import (
     update,
 )
 
-from app.access import SystemPrincipal
 from app.audit.events import WORKER
 from app.aws.sts import Sts
 from app.clock import now
 from app.errors import AccountClosedError, ConflictError, NotFoundError, SuspendedError
 from app.health.checks import HealthFinding, ok, warning
+from app.identity import SystemPrincipal
 from app.limits.rates import Rates
 from app.log import logger
 from app.permissions.permission_sets import PermissionSets

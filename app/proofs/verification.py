@@ -16,7 +16,6 @@ from uuid import UUID
 from sqlalchemy import select
 
 from app import metrics
-from app.access import Principal, owned, tenant_of
 from app.approvals.requests import SetRequests
 from app.audit import Actor, actions
 from app.audit.details import ProofResult, RoleDrift
@@ -26,6 +25,7 @@ from app.clock import now
 from app.concurrency.places import pause
 from app.connections import allowed_roles
 from app.errors import ConflictError
+from app.identity import Principal, owned, tenant_of
 from app.ids import Grant
 from app.permissions.permission_sets import PermissionSets
 from app.proofs.canary import Canary, Sight
@@ -39,15 +39,9 @@ from app.proofs.trust_checks import (
     without_its_text,
 )
 from app.rotation import rotations as rotation
-from app.rotation.candidates import (
-    Answers,
-    Plan,
-    look_for_retired,
-    next_due,
-    plan_of,
-    store_trials,
-    try_external_ids,
-)
+from app.rotation.candidates import Answers, Plan, plan_of
+from app.rotation.checks import look_for_retired, try_external_ids
+from app.rotation.switch import next_due, store_trials
 from app.store.database import Database, Session as DbSession
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, Proof, Trigger, Verdict
 from app.store.models.states import ROUTINE

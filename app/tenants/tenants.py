@@ -7,12 +7,12 @@ from uuid import UUID
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
-from app.access import Maker, OperatorPrincipal, tenant_of
-from app.access.families import Ending
 from app.audit import actions
 from app.audit.details import TenantDescriptionChange
 from app.clock import now
 from app.errors import ConflictError
+from app.identity import Maker, OperatorPrincipal, tenant_of
+from app.identity.families import Ending
 from app.ids import new_external_id
 from app.store.database import Database, Session, until_committed
 from app.store.models import (

@@ -7,8 +7,8 @@ from uuid import UUID
 import pytest
 import time_machine
 
-from app.access.scopes import ALL_SCOPES
 from app.clock import now
+from app.identity.scopes import ALL_SCOPES
 from app.store.database import SYSTEM
 from app.store.models import Connection, Trigger
 from tests.support.cast import Api, Customer, World, path_of

@@ -158,7 +158,7 @@ def test_the_24_hours_are_over_when_the_wait_for_a_lock_took_so_long(
     """They are compared with the clock in the transaction that stores the key, once the tenant
     is locked.
     """
-    from app.access import api_keys  # noqa: PLC0415
+    from app.identity import api_keys  # noqa: PLC0415
 
     tenant, lock_tenant = sign_up.tenant(), api_keys.tenant_of
     with time_machine.travel(

@@ -145,7 +145,7 @@ def test_revoking_a_key_revokes_the_keys_and_links_that_came_of_it(world: World)
 
 
 def test_the_event_of_many_names_a_hundred(world: World, monkeypatch):
-    monkeypatch.setattr("app.access.families._NAMED", 2)
+    monkeypatch.setattr("app.identity.families._NAMED", 2)
     maker = Program(world)
     children = [maker.child().id for _ in range(3)]
     world.admin("DELETE", maker.path, expect=204)

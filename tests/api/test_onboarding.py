@@ -8,9 +8,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from app.access.scopes import ALL_SCOPES
 from app.config import Broker, ConfigError
 from app.factory import create_app
+from app.identity.scopes import ALL_SCOPES
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, World

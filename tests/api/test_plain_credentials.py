@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import sqlalchemy
 
-from app.access.scopes import ALL_SCOPES
 from app.errors import StoreUnavailableError
 from app.factory import create_app
 from app.http.plain_requests import PlainAnswer, PlainRequest
+from app.identity.scopes import ALL_SCOPES
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, World, path_of

@@ -12,8 +12,8 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from app.access.scopes import ALL_SCOPES
 from app.factory import create_app
+from app.identity.scopes import ALL_SCOPES
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import OPERATOR, StoppedClock, make_config
 from tests.support.cast import Api, World, path_of

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from app.access.scopes import ALL_SCOPES
 from app.aws.sts import Sts
+from app.identity.scopes import ALL_SCOPES
 from sandbox.server import Sandbox
 from tests.attacks.evidence import Scene
 from tests.support.cast import Api, World

@@ -21,12 +21,12 @@ import time_machine
 from flask import Flask
 from sqlalchemy import select
 
-from app.access.scopes import ALL_SCOPES
+from app.api.kit.prices import price_of
 from app.audit.events import Event
 from app.clock import now
 from app.concurrency.places import without_place
 from app.errors import NotFoundError, RateLimitedError
-from app.http.prices import price_of
+from app.identity.scopes import ALL_SCOPES
 from app.ids import new_id
 from app.limits.table import (
     CPU_TIME,

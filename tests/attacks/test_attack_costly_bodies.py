@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import event
 
+from app.api.kit.schemas import Strict
 from app.api.tenants import TenantChange
-from app.http.schemas import Strict
 from app.store.models import TenantAccount
 from tests.attacks.evidence import Scene, case, on_postgresql, problem
 from tests.support.cast import World

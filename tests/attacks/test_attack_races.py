@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from app.access import api_keys as keys
 from app.aws.own_role import session_policy
 from app.aws.sts import INERT_POLICY
+from app.identity import api_keys as keys
 from app.ids import RoleArn
 from tests.attacks.evidence import newest, on_postgresql, on_sqlite, problem
 from tests.support.cast import Api, Customer, World, path_of, without_external_id
@@ -134,7 +134,7 @@ def test_a_key_that_expires_meanwhile_gets_nothing(
     meanwhile(
         "assume",
         lambda: monkeypatch.setattr(
-            "app.access.principals.now", lambda: soon + dt.timedelta(seconds=1)
+            "app.identity.principals.now", lambda: soon + dt.timedelta(seconds=1)
         ),
     )
     problem(worker.raw("POST", path_of(case.connection, "/credentials")), 401, "unauthenticated")

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 import time_machine
 
-from app.access.scopes import ALL_SCOPES
+from app.identity.scopes import ALL_SCOPES
 from tests.attacks.evidence import case, on_postgresql
 from tests.support.cast import OPERATOR, Api, Customer, World, path_of, without_external_id
 from tests.web.conftest import visit

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 import bench.__main__
-from app.http import prices
+from app.api.kit import prices
 from bench import costly, instructions, report
 from bench.client import BenchError
 from bench.goals import GOALS, GROWTH, HONESTY, HOT, MEMORY, Findings, Level, Result

@@ -20,13 +20,13 @@ from flask import Flask
 from sqlalchemy import select
 
 from app import VERSION
-from app.access.api_keys import ApiKeys, generate_key
-from app.access.scopes import ALL_SCOPES, Scope
 from app.cli import commands as cli
 from app.clock import now
 from app.errors import UnauthenticatedError
 from app.factory import create_app
 from app.health.checks import Status
+from app.identity.api_keys import ApiKeys, generate_key
+from app.identity.scopes import ALL_SCOPES, Scope
 from app.ids import new_id
 from app.store.database import SYSTEM, Database
 from app.store.migrations import alembic_config

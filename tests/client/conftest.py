@@ -12,8 +12,8 @@ import pytest
 import time_machine
 from flask import Flask
 
-from app.access.scopes import ALL_SCOPES
 from app.factory import create_app
+from app.identity.scopes import ALL_SCOPES
 from sandbox.server import Sandbox
 from sandbox.vendor import VendorStack
 from tests.client.people import CLIENT, CustomerAccount, Deputy, served

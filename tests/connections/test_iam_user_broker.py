@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from app.access.scopes import ALL_SCOPES
 from app.config import Broker
 from app.factory import create_app
+from app.identity.scopes import ALL_SCOPES
 from app.ids import new_id
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.conftest import OPERATOR, make_config

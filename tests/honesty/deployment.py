@@ -26,8 +26,8 @@ from uuid import UUID
 import psutil
 import sqlalchemy
 
-from app.access.api_keys import ApiKeys, generate_key
-from app.access.key_uses import KeyUses
+from app.identity.api_keys import ApiKeys, generate_key
+from app.identity.key_uses import KeyUses
 from app.limits.table import KEYS
 from app.store.database import Database
 from bench.instant_sts import ACCOUNT, BROKER_ARN

@@ -19,9 +19,9 @@ import psycopg
 import pytest
 import sqlalchemy
 
-from app.access.api_keys import ApiKeys
-from app.access.key_uses import KeyUses
 from app.audit.restored import record_restore
+from app.identity.api_keys import ApiKeys
+from app.identity.key_uses import KeyUses
 from app.limits.table import KEYS
 from app.store.database import Database
 from tests.conftest import OPERATOR

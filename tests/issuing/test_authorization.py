@@ -14,9 +14,6 @@ import sqlalchemy
 import time_machine
 from sqlalchemy import select
 
-from app.access.api_keys import generate_key
-from app.access.key_uses import KeyUses
-from app.access.scopes import ALL_SCOPES, Scope
 from app.audit.log import AuditLog
 from app.clock import now
 from app.errors import (
@@ -25,6 +22,9 @@ from app.errors import (
     StoreUnavailableError,
     UnauthenticatedError,
 )
+from app.identity.api_keys import generate_key
+from app.identity.key_uses import KeyUses
+from app.identity.scopes import ALL_SCOPES, Scope
 from app.issuing import issue as issuing
 from app.issuing.authorization import Authorization
 from app.services import Services

@@ -12,9 +12,9 @@ import pytest
 import time_machine
 
 from app import services as composition
-from app.access.scopes import ALL_SCOPES
 from app.clock import now
 from app.factory import create_app
+from app.identity.scopes import ALL_SCOPES
 from app.store.models import Trigger
 from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, Customer, World, path_of, without_external_id

@@ -10,9 +10,9 @@ from contextlib import suppress
 import pytest
 import sqlalchemy
 
-from app.access.scopes import ALL_SCOPES
 from app.audit.events import Event
 from app.errors import ConflictError, NotFoundError, SuspendedError
+from app.identity.scopes import ALL_SCOPES
 from app.ids import new_external_id
 from app.proofs.proof import ProofFinding
 from app.rotation.candidates import Answers

@@ -11,8 +11,8 @@ import sqlalchemy
 from sqlalchemy import event
 
 from app import services as composition
-from app.access import LinkPrincipal
 from app.errors import RateLimitedError, StoreUnavailableError
+from app.identity import LinkPrincipal
 from app.ids import new_id
 from app.store.database import SYSTEM
 from app.store.models import QuotaUse

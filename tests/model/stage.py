@@ -19,7 +19,7 @@ from moto.iam.models import iam_backends
 from sqlalchemy import update
 from werkzeug.test import run_wsgi_app
 
-from app.access.scopes import ALL_SCOPES, Scope
+from app.identity.scopes import ALL_SCOPES, Scope
 from app.services import Services
 from app.store.database import SYSTEM
 from app.store.models import Connection as Row, ExternalIdRow, ExternalIdState

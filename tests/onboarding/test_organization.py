@@ -14,10 +14,10 @@ import pytest
 import sqlalchemy
 from flask import Flask
 
-from app.access.scopes import ALL_SCOPES
 from app.background.single_machine import SingleMachineWorker
 from app.clock import now
 from app.factory import create_app
+from app.identity.scopes import ALL_SCOPES
 from app.store.database import SYSTEM
 from app.store.models import AuditEvent, Connection
 from bench.organization import most_in_a_second

@@ -14,9 +14,9 @@ from urllib.parse import parse_qsl
 import pytest
 from flask import Flask
 
-from app.access.scopes import ALL_SCOPES
 from app.config import ConfigError
 from app.factory import create_app
+from app.identity.scopes import ALL_SCOPES
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import OPERATOR, as_the_pipeline, make_config

@@ -14,7 +14,7 @@ import yaml
 from cfnlint.decode import decode
 from moto.iam.aws_managed_policies import aws_managed_policies_data
 
-from app.permissions import action_data, action_tables, set_files
+from app.permissions import action_data, action_tables, managed_policies, set_files
 from tests.attacks.evidence import case
 from tests.support.sets import GOOD, MISTAKEN, VENDOR
 
@@ -236,12 +236,14 @@ def test_the_tables_name_actions_and_policies_that_aws_has():
             if "NotAction" in statement or actions & escalations:
                 administrators.add(name.lower())
             if (
-                set_files._MANAGED_READING.fullmatch(name)
+                managed_policies.READING_POLICIES.fullmatch(name)
                 and actions & action_tables.SECRETS_AND_CREDENTIALS
             ):
                 with_secrets.add(name.lower())
-    assert administrators == action_tables.ADMINISTRATOR_POLICIES | set_files.ADMINISTRATORS
-    assert with_secrets == action_tables.POLICIES_WITH_SECRETS
+    assert (
+        administrators == managed_policies.ADMINISTRATOR_POLICIES | managed_policies.ADMINISTRATORS
+    )
+    assert with_secrets == managed_policies.POLICIES_WITH_SECRETS
 
 
 def test_two_statements_have_two_names(tmp_path):

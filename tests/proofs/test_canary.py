@@ -13,11 +13,11 @@ from types import SimpleNamespace
 import pytest
 from flask import Flask
 
-from app.access.scopes import ALL_SCOPES
 from app.aws.errors import Misconfigured, Refused, Unavailable
 from app.clock import now
 from app.concurrency.single_flight import SingleFlight
 from app.factory import create_app
+from app.identity.scopes import ALL_SCOPES
 from app.ids import RoleArn
 from app.proofs.canary import Canary, Sight, _sight
 from app.proofs.proof import ProofFinding

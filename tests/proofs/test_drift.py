@@ -10,8 +10,8 @@ from uuid import UUID
 import pytest
 import time_machine
 
-from app.access.scopes import ALL_SCOPES
 from app.factory import create_app
+from app.identity.scopes import ALL_SCOPES
 from app.ids import RoleArn
 from app.store.models import Connection
 from tests.conftest import OPERATOR, make_config

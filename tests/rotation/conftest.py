@@ -13,9 +13,9 @@ import sqlalchemy
 import time_machine
 from flask import Flask
 
-from app.access.scopes import ALL_SCOPES
 from app.clock import now
 from app.factory import create_app
+from app.identity.scopes import ALL_SCOPES
 from app.services import Services
 from app.store.database import SYSTEM
 from app.store.models import Connection, ExternalIdRow

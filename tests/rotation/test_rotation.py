@@ -13,11 +13,11 @@ import pytest
 import sqlalchemy
 from sqlalchemy.exc import IntegrityError
 
-from app.access import SystemPrincipal, tenant_of
 from app.audit import WORKER
 from app.aws.sts import Sts, Unavailable
 from app.clock import now
 from app.factory import create_app
+from app.identity import SystemPrincipal, tenant_of
 from app.ids import Grant, new_external_id
 from app.rotation import rotations as rotation
 from app.rotation.rotations import settle_all

@@ -30,9 +30,9 @@ from app.store.models import (
     Verdict,
 )
 from app.store.models.approval import ApprovalSubject
-from app.store.models.base import Suspension
 from app.store.models.proof_schedule import Interval
 from app.store.models.states import after_proof
+from app.store.models.suspension import Suspension
 
 WHY = Suspension("operator", bound=False, reason="x")
 NOW = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)

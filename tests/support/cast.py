@@ -17,7 +17,7 @@ from botocore.config import Config as BotoConfig
 from botocore.credentials import Credentials, ReadOnlyCredentials
 from flask import Flask
 
-from app.access.principals import OperatorPrincipal
+from app.identity.principals import OperatorPrincipal
 from tests.support.plain_requests import install
 
 if TYPE_CHECKING:

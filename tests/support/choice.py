@@ -15,7 +15,15 @@ _BOTH = ("sqlite", "postgresql")
 _DATABASES = {
     **dict.fromkeys(
         (  # where a database's locks and statements are what is tested
-            *("access/", "audit/", "background/", "concurrency/", "honesty/", "limits/", "store/"),
+            *(
+                "identity/",
+                "audit/",
+                "background/",
+                "concurrency/",
+                "honesty/",
+                "limits/",
+                "store/",
+            ),
             *("attacks/test_attack_races.py", "issuing/test_other_processes.py"),
             *("connections/test_listing.py", "proofs/test_proof_queue.py"),
         ),

@@ -15,10 +15,10 @@ import sqlalchemy
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from app.access.principals import ApiKeyPrincipal
-from app.access.scopes import ALL_SCOPES, Scope
 from app.audit.events import Actor
 from app.clock import now
+from app.identity.principals import ApiKeyPrincipal
+from app.identity.scopes import ALL_SCOPES, Scope
 from app.ids import RoleArn, new_external_id, new_id
 from app.onboarding.registration_token import RegistrationTokens
 from app.services import Services

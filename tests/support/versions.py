@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from bs4 import BeautifulSoup
 from flask import Flask
 
-from app.access.scopes import ALL_SCOPES
 from app.factory import create_app
+from app.identity.scopes import ALL_SCOPES
 from app.ids import new_id
 from tests.conftest import OPERATOR, make_config, publish_templates
 from tests.support.cast import Api, Customer, World, root_client

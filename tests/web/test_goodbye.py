@@ -23,7 +23,7 @@ def offboard(visitor: Visitor) -> None:
 
 def later(monkeypatch: pytest.MonkeyPatch, **passed: int) -> None:
     monkeypatch.setattr("app.onboarding.page_links.now", lambda: now() + timedelta(**passed))
-    monkeypatch.setattr("app.access.principals.now", lambda: now() + timedelta(**passed))
+    monkeypatch.setattr("app.identity.principals.now", lambda: now() + timedelta(**passed))
 
 
 def test_nothing_can_be_done_through_an_offboarded_tenants_link(visitor: Visitor):

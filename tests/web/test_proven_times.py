@@ -5,9 +5,9 @@ from uuid import UUID
 
 import pytest
 
-from app.access import SystemPrincipal
 from app.audit import WORKER
 from app.clock import now
+from app.identity import SystemPrincipal
 from app.store.models import Trigger
 from app.web.onboarding.progress import _ago
 from tests.attacks.evidence import on_sqlite

@@ -16,7 +16,6 @@ Deleted tenants and connections stay as rows. So nothing of theirs is ever given
 from app.store.models.api_key import ApiKey
 from app.store.models.approval import Approval, ApprovalDecision
 from app.store.models.audit import ISSUED, NOT_ISSUED, NOT_ISSUED_TO, AuditEvent
-from app.store.models.base import Suspension
 from app.store.models.connection import IN_ROUTINE, URGENT, Connection, Proof, live_of
 from app.store.models.deployment import BackgroundWorker, Configuration, PermissionSetVersion
 from app.store.models.limits import QuotaUse
@@ -30,4 +29,5 @@ from app.store.models.states import (
     Verdict,
     ensure_active,
 )
+from app.store.models.suspension import Suspension
 from app.store.models.tenant import ExternalIdRow, Tenant, TenantAccount, TenantOwned, folded

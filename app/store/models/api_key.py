@@ -35,6 +35,6 @@ class ApiKey(Identified, Base):
     # The key that inherited what this one made
     replaced_by: Mapped[UUID | None] = mapped_column(index=True)
     created_at: Mapped[datetime] = mapped_column(default=now)
-    last_used_at: Mapped[datetime | None]  # the hour; not a revocation (app/access/key_uses.py)
+    last_used_at: Mapped[datetime | None]  # the hour; not a revocation (app/identity/key_uses.py)
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]

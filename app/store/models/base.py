@@ -1,15 +1,13 @@
-"""Common parts of all tables: constraint names, column types, states and suspensions."""
+"""Common parts of all tables: constraint names, column types and states."""
 
 import enum
 from datetime import datetime
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import JSON, Enum, ForeignKeyConstraint, Index, MetaData, String, TextClause, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from app.clock import now
-from app.errors import ConflictError
 from app.ids import new_id
 from app.store.database import UtcDateTime
 
@@ -35,60 +33,6 @@ class Identified:
     """A row with an id of its own."""
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id, sort_order=-1)
-
-
-class Suspension(NamedTuple):
-    """A suspension: the kind of actor, whether a bound key did it, and the reason.
-
-    A bound key is confined to one tenant.
-    """
-
-    by: str
-    bound: bool
-    reason: str
-
-
-class Suspendable:
-    """The columns of a suspension, set while it lasts."""
-
-    suspended_at: Mapped[datetime | None]
-    suspended_by: Mapped[str | None] = mapped_column(String(16))
-    suspended_by_bound: Mapped[bool | None]
-    suspended_reason: Mapped[str | None] = mapped_column(String(200))
-
-    @property
-    def suspended(self) -> dict[str, Any] | None:
-        """The suspension's time, kind of actor and reason; None when it is not suspended."""
-        if self.suspended_at is None:
-            return None
-        return {"at": self.suspended_at, "by": self.suspended_by, "reason": self.suspended_reason}
-
-    def ensure_may_undo(self, *, bound: bool) -> None:
-        """Raise ConflictError for a bound key when the vendor suspended the row.
-
-        A tenant must not undo the vendor's suspension, neither by resuming nor by deleting the row
-        and adding it again.
-        """
-        if bound and self.suspended_at is not None and not self.suspended_by_bound:
-            raise ConflictError("The vendor suspended this, and has to resume it first.")
-
-    def ensure_may_suspend(self, suspension: Suspension, *, suspended: bool) -> None:
-        """Raise ConflictError when the row is suspended already.
-
-        The vendor may suspend what a bound key suspended, because that key could undo its own
-        suspension.
-        """
-        if suspended and (suspension.bound or not self.suspended_by_bound):
-            raise ConflictError("This is suspended already.")
-
-    def note_suspension(self, suspension: Suspension | None) -> None:
-        """Set the columns of a suspension that begins now, or clear them for None."""
-        self.suspended_at = now() if suspension else None
-        self.suspended_by, self.suspended_by_bound, self.suspended_reason = suspension or (
-            None,
-            None,
-            None,
-        )
 
 
 def state_column(kind: type[enum.StrEnum], name: str) -> Enum:

@@ -21,18 +21,11 @@ from app.clock import now
 from app.errors import ConflictError, SuspendedError
 from app.ids import ExternalId, Grant, RoleArn
 from app.store.models import states
-from app.store.models.base import (
-    Base,
-    Identified,
-    Suspendable,
-    Suspension,
-    index_where,
-    same_tenant,
-    state_column,
-)
+from app.store.models.base import Base, Identified, index_where, same_tenant, state_column
 from app.store.models.proof_schedule import Interval, ProofSchedule, next_settling
 from app.store.models.role_sets import RoleSets
 from app.store.models.states import ConnectionStatus, StackState, Trigger, Verdict
+from app.store.models.suspension import Suspendable, Suspension
 from app.store.models.tenant import ExternalIdRow, Tenant, TenantOwned
 
 _REPORTS_APART = timedelta(minutes=1)
@@ -79,7 +72,7 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
     """A tenant's link to one IAM role. ConnectionStatus shows its states and their transitions.
 
     The role never changes: another role is another connection with a proof of its own. Only a proof
-    changes the External ID (app/rotation/candidates.py). `version` increases with every change that
+    changes the External ID (app/rotation/switch.py). `version` increases with every change that
     a proof or an issuance relies on. A verdict applies only to the version that it tested.
     """
 

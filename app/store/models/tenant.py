@@ -13,14 +13,13 @@ from app.errors import ConflictError
 from app.store.models.base import (
     Base,
     Identified,
-    Suspendable,
-    Suspension,
     in_code_points,
     index_where,
     state_column,
     unique_where,
 )
 from app.store.models.states import ExternalIdState, TenantStatus, ensure_active
+from app.store.models.suspension import Suspendable, Suspension
 
 NAME_MAX = 200  # characters
 AFTER_ALL_LETTERS = "\U0010ffff"  # Unicode's last code point, which no text contains

@@ -6,8 +6,9 @@ send no referrer, no cache keeps them, and the log has the route instead of the 
 
 import hashlib
 import json
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -17,24 +18,33 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from app import errors
 from app.connections.listing import ListPosition
-from app.http.authentication import public
+from app.http.bodies import whole_body
 from app.http.current import services
-from app.http.parsing import whole_body
-from app.http.problems import PROBLEMS, code_of, record_refusal
+from app.http.refusals import PROBLEMS, code_of, record_refusal
 from app.log import logger
 from app.onboarding.kit import Kit
 from app.onboarding.kit_scripts import filled
 from app.onboarding.page_links import Visit
-from app.onboarding.set_updates import updates_of
 from app.rotation.rotations import RotationStatus
 from app.store.models import ConnectionStatus, Trigger
 from app.store.models.proof_schedule import SEARCH_DAYS
 from app.web.onboarding import progress, replacing
 from app.web.onboarding.progress import Counts, Progress
+from app.web.onboarding.set_updates import updates_of
 
 bp = Blueprint(
     "web", __name__, url_prefix="/onboard", static_folder="static", template_folder="templates"
 )
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+def _without_key(view: View) -> View:
+    """Mark a view that needs no API key: the token in its path is the authority.
+
+    tests/test_architecture.py lists these views.
+    """
+    view.__dict__["facts"] = {"public": True}
+    return view
 
 
 @bp.app_template_filter("pretty")
@@ -65,14 +75,14 @@ _STATUS_SECONDS = {False: 3, True: 30}  # update interval, by whether everything
 
 
 @bp.route("/<token>", methods=["GET"])
-@public
+@_without_key
 def page(token: str) -> str:
     """Show the page."""
     return _page(_visit(token), token)
 
 
 @bp.route("/<token>/status", methods=["GET"])
-@public
+@_without_key
 def status(token: str) -> ResponseReturnValue:
     """Return the part of the page that updates itself; 204 if the browser has it (`?seen=`)."""
     visit = _visit(token)
@@ -83,7 +93,7 @@ def status(token: str) -> ResponseReturnValue:
 
 
 @bp.route("/<token>/connections", methods=["POST"])
-@public
+@_without_key
 def connect(token: str) -> ResponseReturnValue:
     """Connect a role by its ARN, or prove it again if it is connected."""
     visit = _visit(token)
@@ -103,7 +113,7 @@ def connect(token: str) -> ResponseReturnValue:
 
 
 @bp.route("/<token>/connections", methods=["GET"])
-@public
+@_without_key
 def entered(token: str) -> ResponseReturnValue:
     """Redirect to the page, for a browser that reloads after an invalid form."""
     _visit(token)
@@ -111,7 +121,7 @@ def entered(token: str) -> ResponseReturnValue:
 
 
 @bp.route("/<token>/connections/<uuid:connection_id>/stop", methods=["POST"])
-@public
+@_without_key
 def stop_looking(token: str, connection_id: UUID) -> ResponseReturnValue:
     """Stop looking for a role in an account."""
     visit = _visit(token)
@@ -122,7 +132,7 @@ def stop_looking(token: str, connection_id: UUID) -> ResponseReturnValue:
 
 
 @bp.route("/<token>/connections/<uuid:connection_id>/verify", methods=["POST"])
-@public
+@_without_key
 def check_again(token: str, connection_id: UUID) -> ResponseReturnValue:
     """Prove a connection again now."""
     visit = _visit(token)

@@ -11,13 +11,13 @@ from functools import wraps
 
 from flask import g, request
 
-from app.access import ApiKeyPrincipal
-from app.access.scopes import Scope
+from app.api.kit.openapi import P, R, document
+from app.api.kit.prices import STOP, price_of
 from app.concurrency.fair_lock import urgent
 from app.errors import TryLaterError, UnauthenticatedError
 from app.http.current import services
-from app.http.openapi import P, R, document
-from app.http.prices import STOP, price_of
+from app.identity import ApiKeyPrincipal
+from app.identity.scopes import Scope
 
 
 def requires(*scopes: Scope, fails: Sequence[int]) -> Callable[[Callable[P, R]], Callable[P, R]]:

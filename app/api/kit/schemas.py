@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, missing, pre_load, validate
 
-from app.http.fields import Digits, Time, doc, string
+from app.api.kit.fields import Digits, Time, doc, string
 
 _LONGEST = 4096  # characters or items, if the field has no limit of its own
 

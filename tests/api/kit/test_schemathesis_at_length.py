@@ -5,7 +5,7 @@ the document gives.
 import pytest
 import schemathesis
 
-from tests.http.test_schemathesis import (
+from tests.api.kit.test_schemathesis import (
     Home,
     admin,
     assert_as_documented,

@@ -6,8 +6,8 @@ from uuid import UUID
 from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session, lazyload
 
-from app.access.principals import REVOCATION_COUNTER, Principal
 from app.errors import NotFoundError
+from app.identity.principals import REVOCATION_COUNTER, Principal
 from app.settings.declarations import Limit
 from app.store import locks
 from app.store.locks import Lock

@@ -28,11 +28,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, aliased
 
-from app.access.principals import Maker, live_at
-from app.access.scopes import Scope, from_bits
 from app.audit.details import RevokedFamily
 from app.clock import now
 from app.errors import NotFoundError
+from app.identity.principals import Maker, live_at
+from app.identity.scopes import Scope, from_bits
 from app.store import locks
 from app.store.locks import Lock
 from app.store.models import ApiKey, OnboardingLink, Tenant

@@ -17,10 +17,10 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, or_, select
 from sqlalchemy.orm import Session
 
-from app.access.scopes import Scope, from_bits
 from app.audit.events import Actor
 from app.clock import now
 from app.errors import ForbiddenError, NotFoundError, UnauthenticatedError
+from app.identity.scopes import Scope, from_bits
 from app.store import locks
 from app.store.locks import Lock
 from app.store.models import ApiKey, Configuration, OnboardingLink, Suspension, Tenant, TenantStatus

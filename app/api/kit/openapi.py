@@ -1,6 +1,6 @@
 """Additions to flask-smorest's OpenAPI document: refusals, enums by name, and examples.
 
-Fields have examples (`doc` in app/http/fields.py). The example of a whole body consists of its
+Fields have examples (`doc` in app/api/kit/fields.py). The example of a whole body consists of its
 fields' examples.
 """
 
@@ -14,7 +14,7 @@ from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from flask_smorest import Blueprint
 from marshmallow import Schema, fields
 
-from app.http.examples import UUID_EXAMPLE
+from app.api.kit.examples import UUID_EXAMPLE
 
 P = ParamSpec("P")
 R = TypeVar("R")

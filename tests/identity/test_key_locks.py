@@ -13,19 +13,19 @@ import sqlalchemy
 from flask import Flask
 from sqlalchemy.exc import OperationalError
 
-from app.access import families, owned, tenant_of
-from app.access.principals import ApiKeyPrincipal, LinkPrincipal
-from app.access.scopes import ALL_SCOPES
 from app.errors import ConflictError, NotFoundError
+from app.identity import families, owned, tenant_of
+from app.identity.principals import ApiKeyPrincipal, LinkPrincipal
+from app.identity.scopes import ALL_SCOPES
 from app.limits.table import KEYS
 from app.services import Services
 from app.store import locks
 from app.store.database import SYSTEM, Session, store_errors
 from app.store.locks import Lock
 from app.store.models import ApiKey, OnboardingLink, Tenant
-from tests.access.test_stops import Place, all_dead
 from tests.attacks.evidence import on_postgresql
 from tests.conftest import OPERATOR
+from tests.identity.test_stops import Place, all_dead
 from tests.support.cast import Api, World
 from tests.support.rows import at_once, link_row, tenant_row
 from tests.support.waiting import until, waiting_for_locks

@@ -7,8 +7,8 @@ import pytest
 import time_machine
 from sqlalchemy import event, select
 
-from app.access.key_uses import KeyUses
 from app.errors import StoreUnavailableError
+from app.identity.key_uses import KeyUses
 from app.services import Services
 from app.store.models import ApiKey
 from tests.conftest import OPERATOR, schedule_key_uses
@@ -137,14 +137,14 @@ def test_notes_are_stored_by_themselves_and_at_the_end_of_the_process(
     reader, key_id = key_of(world, "tenants:read")
     at_exit, uses = set(), KeyUses(services.db)
     monkeypatch.setattr(KeyUses, "_schedule", schedule_key_uses)
-    monkeypatch.setattr("app.access.key_uses.atexit.register", at_exit.add)
-    monkeypatch.setattr("app.access.key_uses.atexit.unregister", at_exit.discard)
-    monkeypatch.setattr("app.access.key_uses._SECONDS", 3600)
+    monkeypatch.setattr("app.identity.key_uses.atexit.register", at_exit.add)
+    monkeypatch.setattr("app.identity.key_uses.atexit.unregister", at_exit.discard)
+    monkeypatch.setattr("app.identity.key_uses._SECONDS", 3600)
     waiting = KeyUses(services.db)
     waiting.note("0123456789abcdef")
     assert at_exit == {waiting.flush}
     waiting.flush()
     assert at_exit == set()
-    monkeypatch.setattr("app.access.key_uses._SECONDS", 0)
+    monkeypatch.setattr("app.identity.key_uses._SECONDS", 0)
     uses.note(reader.key[4:20])
     until(lambda: last_used(services, key_id) is not None)

@@ -16,10 +16,10 @@ from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from app import VERSION
+from app.api.kit.blueprint import Blueprint
+from app.api.kit.examples import EXTERNAL_ID, NEXT_EXTERNAL_ID
 from app.factory import create_app
-from app.http.blueprint import Blueprint
-from app.http.examples import EXTERNAL_ID, NEXT_EXTERNAL_ID
-from app.http.problems import PROBLEMS
+from app.http.refusals import PROBLEMS
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import make_config
 from tests.support.cast import World

@@ -1,7 +1,5 @@
 """Strict parsing of bodies and queries."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from flask import Request
@@ -10,26 +8,9 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from app import strict_json
-from app.concurrency.places import without_place
+from app.http.bodies import whole_body
 
 BODY_KIB = 256  # the longest list, ten thousand account ids, has 170 KiB
-
-
-@contextmanager
-def whole_body() -> Iterator[None]:
-    """Wrap the reading of a body, and raise BadRequest if that fails.
-
-    It fails when the body is late, cut short, or in malformed chunks.
-    """
-    try:
-        with without_place():
-            yield
-    except RequestEntityTooLarge:
-        raise
-    except Exception as error:  # each server raises its own; gunicorn's have no common class
-        raise BadRequest(
-            "The body did not arrive whole and in time. Send all of it right after the header."
-        ) from error
 
 
 class StrictParser(FlaskParser):

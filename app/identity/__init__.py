@@ -1,6 +1,6 @@
 """Principals, scopes and tenancy, which every use case needs; API keys and their families."""
 
-from app.access.principals import (
+from app.identity.principals import (
     ApiKeyPrincipal,
     LinkPrincipal,
     Maker,
@@ -10,4 +10,4 @@ from app.access.principals import (
     digest_of,
     live_links,
 )
-from app.access.tenancy import ensure_room, one_or_not_found, owned, tenant_of
+from app.identity.tenancy import ensure_room, one_or_not_found, owned, tenant_of

@@ -6,11 +6,11 @@ from typing import Any
 
 import flask_smorest
 
-from app.access.scopes import Scope
-from app.http.authentication import requires
+from app.api.kit.authentication import requires
+from app.api.kit.cursors import paged  # noqa: F401
+from app.api.kit.parsing import StrictParser
 from app.http.current import caller, changing, services  # noqa: F401  for resources
-from app.http.cursors import paged  # noqa: F401
-from app.http.parsing import StrictParser
+from app.identity.scopes import Scope
 
 View = Callable[..., Any]
 

@@ -5,7 +5,7 @@ random bits.
 
 A key makes, sees and revokes only keys that are no stronger. Their scopes are a subset of its own,
 and they are bound to its tenant if it is bound. A key that it makes expires no later than itself.
-Revoking a key revokes its family (app/access/families.py). Replacing one hands its family to the
+Revoking a key revokes its family (app/identity/families.py). Replacing one hands its family to the
 successor.
 
 A key with keys:delegate makes, sees and revokes keys with the scopes in its `may_give`. They are
@@ -21,10 +21,14 @@ from uuid import UUID
 
 from sqlalchemy import Select, func, select
 
-from app.access import ensure_room, families, one_or_not_found, tenant_of
-from app.access.families import FamilySummary, Making
-from app.access.key_uses import KeyUses
-from app.access.principals import (
+from app.audit import Actor, actions
+from app.audit.details import KeyReference
+from app.clock import now
+from app.errors import ConflictError, ForbiddenError, ValidationFailedError
+from app.identity import ensure_room, families, one_or_not_found, tenant_of
+from app.identity.families import FamilySummary, Making
+from app.identity.key_uses import KeyUses
+from app.identity.principals import (
     KEY,
     ApiKeyPrincipal,
     Maker,
@@ -36,11 +40,7 @@ from app.access.principals import (
     live_at,
     lookup_of,
 )
-from app.access.scopes import ALL_SCOPES, MAKES_KEYS, Scope, from_bits, to_bits
-from app.audit import Actor, actions
-from app.audit.details import KeyReference
-from app.clock import now
-from app.errors import ConflictError, ForbiddenError, ValidationFailedError
+from app.identity.scopes import ALL_SCOPES, MAKES_KEYS, Scope, from_bits, to_bits
 from app.ids import new_id
 from app.settings.checks import DAY, WEEK
 from app.settings.declarations import Limit

@@ -21,12 +21,12 @@ from hypothesis import HealthCheck, settings
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from app.access.scopes import ALL_SCOPES
 from app.factory import create_app
+from app.identity.scopes import ALL_SCOPES
 from sandbox.server import Sandbox
 from sandbox.vendor import VendorStack
+from tests.api.kit.test_openapi import DOCUMENT
 from tests.conftest import OPERATOR, make_config
-from tests.http.test_openapi import DOCUMENT
 from tests.model.stage import without_sockets
 from tests.support.cast import Api, World
 from tests.support.databases import new_database

@@ -1,4 +1,4 @@
-"""Every refusal as RFC 9457 problem+json: the one place where an error gets its HTTP status.
+"""Every refusal as RFC 9457 problem+json.
 
 A refusal of an authenticated request also goes to the audit log. Its event names a tenant only if
 the request was about the caller's own tenant. All others are shown only to keys that are bound to
@@ -16,45 +16,15 @@ from marshmallow import fields
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from app import errors, metrics
-from app.audit import actions
-from app.audit.details import Refusal
-from app.audit.events import Outcome
-from app.errors import AppError, NotFoundError, StoreUnavailableError
-from app.http.blueprint import Blueprint
-from app.http.current import services
-from app.http.fields import doc, number, string
-from app.http.openapi import example_of
-from app.http.parsing import BODY_KIB
-from app.http.schemas import Answer
+from app.api.kit.blueprint import Blueprint
+from app.api.kit.fields import doc, number, string
+from app.api.kit.openapi import example_of
+from app.api.kit.parsing import BODY_KIB
+from app.api.kit.schemas import Answer
+from app.errors import AppError, NotFoundError
+from app.http.refusals import NAMED_FIELDS, PROBLEMS, code_of, record_refusal
 from app.log import logger
 
-# Status and title by code. It has every AppError's code (a test checks that), and the codes that
-# only HTTP has.
-PROBLEMS: dict[str, tuple[int, str]] = {
-    errors.MalformedRequestError.code: (400, "Malformed request"),
-    errors.UnauthenticatedError.code: (401, "No valid API key"),
-    errors.ForbiddenError.code: (403, "Not allowed with this API key"),
-    errors.NotFoundError.code: (404, "Not found"),
-    "method_not_allowed": (405, "Method not allowed"),
-    errors.ConflictError.code: (409, "Conflict"),
-    errors.ConnectionNotVerifiedError.code: (409, "Connection not verified"),
-    errors.SuspendedError.code: (409, "Suspended"),
-    errors.ExternalIdWithdrawnError.code: (409, "External ID withdrawn"),
-    errors.RoleRefusedError.code: (409, "Role refused"),
-    "payload_too_large": (413, "Payload too large"),
-    "uri_too_long": (414, "URI too long"),
-    "unsupported_media_type": (415, "Unsupported media type"),
-    errors.ValidationFailedError.code: (422, "Validation failed"),
-    errors.RoleNotAllowedError.code: (422, "Role not allowed"),
-    errors.RateLimitedError.code: (429, "Too many requests"),
-    "headers_too_large": (431, "Headers too large"),
-    "internal_error": (500, "Internal error"),
-    errors.StoreUnavailableError.code: (503, "Unavailable"),
-    errors.AwsUnavailableError.code: (503, "AWS unavailable"),
-    errors.ProofExpiredError.code: (503, "Proof expired"),
-}
-# The first that has this status
-_CODES = {status: code for code, (status, _) in reversed(PROBLEMS.items())}
 _INTERNAL = "Internal error. Search Deputy's log for the request id."
 _DETAILS = {
     "not_found": errors.NotFoundError().detail,
@@ -66,7 +36,6 @@ _DETAILS = {
     ),
     "validation_failed": errors.ValidationFailedError({}).detail,
 }
-_NAMED = 20  # invalid fields that an answer and its event name; the others are only counted
 # SDKs read this endpoint's refusals: Java and Go read `code` and `message`, JavaScript reads `Code`
 # and `Message`.
 _CONTAINER = "credentials.container_credentials"
@@ -127,8 +96,8 @@ def problem(
     status, _ = PROBLEMS[code]
     body = _facts(code) | {"detail": detail, "request_id": g.request_id}
     if problems:
-        body["errors"] = dict(islice(problems.items(), _NAMED))
-    if problems and (more := len(problems) - _NAMED) > 0:
+        body["errors"] = dict(islice(problems.items(), NAMED_FIELDS))
+    if problems and (more := len(problems) - NAMED_FIELDS) > 0:
         body["detail"] = f"{detail} {more} more are not shown."
     if request.endpoint == _CONTAINER:
         body |= {"message": detail, "Code": code, "Message": detail}
@@ -175,11 +144,6 @@ def _http_error(error: HTTPException) -> Response:
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         response.headers["Allow"] = ", ".join(sorted(set(error.valid_methods) - {"OPTIONS"}))
     return response
-
-
-def code_of(error: HTTPException) -> str:
-    status = error.code or 500
-    return _CODES.get(status, "malformed_request" if status < 500 else "internal_error")
 
 
 def _bug(error: Exception) -> Response:
@@ -232,42 +196,3 @@ def _audit(
         g.logged = True  # app/limits/refusals.py logs one line a minute, not one for each request
         return _problem_of(error)
     return None
-
-
-def record_refusal(
-    noun: str,
-    code: str,
-    path: Mapping[str, Any],
-    fields: Mapping[str, Any],
-    *,
-    tenant_id: UUID | None,
-    connection_id: UUID | None = None,
-) -> None:
-    """Record the refusal of the caller's request, which was about this noun.
-
-    An unreachable database does not change the answer. `path`: the ids of the URL that may be kept.
-    Raises RateLimitedError when the caller is refused too often.
-    """
-    if code == StoreUnavailableError.code:
-        return
-    # The name of an unknown field is the caller's text, which may be long or secret.
-    known = sorted(
-        {"(unknown)" if "Unknown field." in messages else name for name, messages in fields.items()}
-    )
-    details: Refusal = {
-        "code": code,
-        "method": request.method,
-        "route": str(request.url_rule),
-        "path": {name: str(value) for name, value in path.items()},
-        "fields": known[:_NAMED],
-    }
-    if (more := len(known) - _NAMED) > 0:
-        details["more_fields"] = more
-    outcome: Outcome = "failed" if PROBLEMS[code][0] >= 500 else "refused"
-    event = actions.REFUSALS[noun].event(
-        g.caller.actor, details, outcome=outcome, tenant_id=tenant_id, connection_id=connection_id
-    )
-    try:
-        services().refusals.record(g.caller.tenant_scope, event)
-    except StoreUnavailableError:
-        logger.exception("audit.refusal_not_recorded", code=code)

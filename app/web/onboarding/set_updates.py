@@ -6,7 +6,7 @@ An update leads to a newer version of their permission set, or to another set th
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from app.access import Principal
+from app.identity import Principal
 from app.onboarding.kit import Kit, Onboarding
 from app.permissions.difference import difference
 from app.permissions.permission_sets import PermissionSet

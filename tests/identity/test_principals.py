@@ -10,7 +10,9 @@ import pytest
 from flask import Flask
 from sqlalchemy import select
 
-from app.access.principals import (
+from app.audit.events import WORKER
+from app.errors import UnauthenticatedError
+from app.identity.principals import (
     LinkPrincipal,
     OperatorPrincipal,
     Principal,
@@ -19,13 +21,11 @@ from app.access.principals import (
     live_at,
     live_links,
 )
-from app.access.scopes import Scope
-from app.audit.events import WORKER
-from app.errors import UnauthenticatedError
+from app.identity.scopes import Scope
 from app.ids import new_id
 from app.services import Services
 from app.store.models import ApiKey, OnboardingLink
-from app.store.models.base import Suspension
+from app.store.models.suspension import Suspension
 from tests.conftest import OPERATOR
 from tests.support.rows import ADMIN, link_row, tenant_row
 
@@ -36,7 +36,7 @@ EXPIRIES = [(NOON - MOMENT, False), (NOON, False), (NOON + MOMENT, True)]
 
 @pytest.fixture
 def services(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Services:
-    monkeypatch.setattr("app.access.principals.now", lambda: NOON)
+    monkeypatch.setattr("app.identity.principals.now", lambda: NOON)
     return app.extensions["deputy"]
 
 

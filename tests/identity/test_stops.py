@@ -13,11 +13,11 @@ import pytest
 import sqlalchemy
 from flask import Flask
 
-from app.access import owned, tenant_of
-from app.access.principals import ApiKeyPrincipal, LinkPrincipal, Maker, Principal
-from app.access.scopes import ALL_SCOPES
 from app.aws.stack_messages import Request
 from app.errors import NotFoundError, SuspendedError, UnauthenticatedError
+from app.identity import owned, tenant_of
+from app.identity.principals import ApiKeyPrincipal, LinkPrincipal, Maker, Principal
+from app.identity.scopes import ALL_SCOPES
 from app.limits.table import VENDOR_REQUESTS
 from app.onboarding.registrations import Registrations, _VoidToken as VoidToken
 from app.services import Services

@@ -9,9 +9,9 @@ import pytest
 from flask import Flask
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from app.access.principals import ApiKeyPrincipal, Maker
-from app.access.scopes import ALL_SCOPES
 from app.errors import AppError, UnauthenticatedError
+from app.identity.principals import ApiKeyPrincipal, Maker
+from app.identity.scopes import ALL_SCOPES
 from app.services import Services
 from tests.attacks.evidence import case, on_sqlite
 from tests.conftest import OPERATOR

@@ -1,0 +1,1 @@
+"""Parts that the resources of the API share: fields, schemas, problems, pages, OpenAPI."""
