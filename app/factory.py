@@ -62,9 +62,9 @@ def create_app(config: Config) -> Flask:
     app.register_blueprint(pages.bp)
     path = config.public_path
     # Swagger UI links its files by absolute paths.
-    app.register_blueprint(
-        get_swaggerui_blueprint(f"{path}/docs", f"{path}/openapi.json", _DOCS), url_prefix="/docs"
-    )
+    docs = get_swaggerui_blueprint(f"{path}/docs", f"{path}/openapi.json", _DOCS)
+    docs.after_request(_set_headers_of_docs)
+    app.register_blueprint(docs, url_prefix="/docs")
     # werkzeug's own redirect would name the host in the Host header.
     app.add_url_rule("/docs", "docs", lambda: redirect(f"{path}/docs/"))
     register_commands(app)
@@ -81,6 +81,11 @@ _DOCS = {
     "validatorUrl": None,  # by default the page sends the document to a validator on the internet
     "oauth2RedirectUrl": "",  # by default it is made from the Host header
 }
+
+
+def _set_headers_of_docs(response: Response) -> Response:
+    response.headers.update(headers.FOR_API_DOCS)
+    return response
 
 
 def _register_hooks(app: Flask) -> None:
@@ -108,12 +113,8 @@ def _register_hooks(app: Flask) -> None:
     def _finish(response: Response) -> Response:
         response.headers["X-Request-Id"] = g.request_id
         response.headers.update(headers.ALWAYS)
-        if request.path.startswith("/docs"):
-            response.headers.update(headers.FOR_API_DOCS)
-        elif pages.serves(request.path):
-            pages.set_headers(response)
-        else:
-            response.headers.update(headers.FOR_PROGRAMS)
+        for name, value in headers.FOR_PROGRAMS.items():  # where a blueprint has not set its own
+            response.headers.setdefault(name, value)
         _log_request(response)
         route = str(request.url_rule) if request.url_rule else "none"
         metrics.REQUEST_SECONDS.labels(route).observe(time.perf_counter() - g.began)

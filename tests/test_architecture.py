@@ -45,6 +45,8 @@ PUBLIC = {
     "/docs/<path:path>",
     # The token in the path is the authority.
     "/onboard/static/<path:filename>",
+    "/onboard",
+    "/onboard/<rest:rest>",
     "/onboard/<token>",
     "/onboard/<token>/status",
     "/onboard/<token>/connections",

@@ -39,6 +39,7 @@ class PlainCredentials:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._proxy_hops = services.config.proxy_hops
 
     @property
     def target(self) -> str:
@@ -73,7 +74,7 @@ class PlainCredentials:
         """Return the caller, if its key is in this process's memory and may issue."""
         if not request.authorization.startswith(_BEARER):
             return None
-        address = client_address(peer, request.forwarded_for, self._services.config.proxy_hops)
+        address = client_address(peer, request.forwarded_for, self._proxy_hops)
         key = request.authorization[len(_BEARER) :]
         caller = self._services.authorization.authenticate_from_memory(key, request_id, address)
         return caller if caller and Scope.CREDENTIALS_ISSUE in caller.scopes else None

@@ -13,8 +13,10 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from flask import Blueprint, Response, g, make_response, redirect, render_template, request, url_for
+from flask.blueprints import BlueprintSetupState
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter, Rule
 
 from app import errors
 from app.connections.listing import ListPosition
@@ -144,20 +146,29 @@ def check_again(token: str, connection_id: UUID) -> ResponseReturnValue:
     return _back(token, start=_start())
 
 
-def serves(path: str) -> bool:
-    return path == "/onboard" or path.startswith("/onboard/")
+@bp.endpoint("web.unknown")
+@_without_key
+def unknown(rest: str = "") -> Response:  # noqa: ARG001  the route passes it
+    """Answer every other path and method with the page for a bad link."""
+    return _error(404, "gone")
 
 
-@bp.before_app_request
-def _unknown_path() -> Response | None:
-    """Answer unknown paths and methods with the page for a bad link.
+class _RestOfPath(BaseConverter):
+    """The rest of a path. It may be empty, and hold slashes and line breaks."""
 
-    Requests with an invalid Host header are left out, because the page could not link its own
-    files.
-    """
-    if isinstance(request.routing_exception, NotFound | MethodNotAllowed) and serves(request.path):
-        return _error(404, "gone")
-    return None
+    regex = "(?s:.*)"
+    part_isolating = False
+    weight = 300  # after all other routes
+
+
+def _route_the_rest(state: BlueprintSetupState) -> None:
+    """Route what no view of this blueprint serves. Flask's own routes have a list of methods."""
+    state.app.url_map.converters["rest"] = _RestOfPath
+    for path in ("/onboard", "/onboard/<rest:rest>"):
+        state.app.url_map.add(Rule(path, endpoint="web.unknown"))
+
+
+bp.record(_route_the_rest)
 
 
 def _visit(token: str) -> Visit:
@@ -308,11 +319,12 @@ def _vendor() -> str:
     return services().config.vendor_name
 
 
-def set_headers(response: Response) -> None:
-    """Set the headers of everything under /onboard."""
+@bp.after_request
+def _set_headers(response: Response) -> Response:
     for name, value in HEADERS.items():
         if name != "Cache-Control" or request.endpoint != "web.static":  # static files hold no data
             response.headers[name] = value
+    return response
 
 
 def _record(code: str, error: errors.AppError | None = None) -> None:
