@@ -19,7 +19,7 @@ try:
     config = Config.from_environment()
 except ConfigError as error:
     sys.exit(f"Deputy can't start with these settings:\n{error}")
-if config.celery_url is None:
+if config.database.celery_url is None:
     sys.exit("DEPUTY_CELERY_URL is not set. Without a broker, run: flask --app wsgi worker")
 begin(config)
 _of_process = functools.cache(

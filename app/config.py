@@ -9,7 +9,7 @@ region is needed here too.
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
@@ -23,7 +23,7 @@ from app.settings.combinations import (
     check_registration,
     check_role_chaining,
 )
-from app.settings.declarations import collect_settings, read_setting, setting
+from app.settings.declarations import collect_settings, groups_of, read_setting, setting
 from app.settings.likely_mistakes import local_address, unknown_variables, weak_keys
 from app.settings.vendor_name import ASCII_PATTERN, ascii_form
 
@@ -74,55 +74,27 @@ class Broker(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TemplateConfig:
-    """The settings for rendering and publishing templates. Create it by `from_environment`."""
+class VendorConfig:
+    """The vendor's name, and its permission sets."""
 
-    vendor_name: str = setting("vendor", check.vendor_name, "Your name, as customers see it.")
+    vendor_name: str = setting(check.vendor_name, "Your name, as customers see it.")
     vendor_name_ascii: str | None = setting(
-        "vendor",
         check.matches(ASCII_PATTERN),
         "Your name in customers' AWS accounts, where AWS accepts ASCII alone.",
         None,
         unset="made from the name",
     )
     permission_sets: Path | None = setting(
-        "vendor", check.folder, "Folder of your own permission sets.", None, unset="the examples"
+        check.folder, "Folder of your own permission sets.", None, unset="the examples"
     )
     default_permission_set: str | None = setting(
-        "vendor",
         str,
         "Permission set for requests that name none.",
         None,
         unset="`inventory`, or your only set",
     )
-    region: str = setting(
-        "aws",
-        check.region,
-        "Region whose STS is used, and the default region of launch links.",
-        variable="AWS_REGION",
-    )
-    broker: Broker = setting(
-        "aws",
-        Broker.parse,
-        "IAM role or user that Deputy acts as, and that customers' roles trust.",
-        variable="DEPUTY_BROKER_PRINCIPAL_ARN",
-    )
-    template_bucket: str = setting(
-        "aws",
-        check.matches(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"),
-        "S3 bucket in `AWS_REGION` to which templates are published.",
-    )
-    role_prefix: str = setting(
-        "aws",
-        check.matches(r"[\w+=,.@-]{0,50}"),
-        "Prefix of customers' role names; others are refused.",
-        "deputy-",
-    )
-    max_session_seconds: int = setting(
-        "aws",
-        check.between(check.SESSION_MIN, check.SESSION_MAX),
-        "Longest session, in seconds.",
-        check.ROLE_CHAINING_MAX,
+    vendor_url: str | None = setting(
+        check.http_url, "Address at which customers sign in to your product.", None
     )
 
     @property
@@ -130,172 +102,133 @@ class TemplateConfig:
         """The vendor's name in templates, and in descriptions and tags of roles."""
         return self.vendor_name_ascii or ascii_form(self.vendor_name)
 
-    @classmethod
-    def from_environment(cls) -> Self:
-        """Read the settings. Raises ConfigError that names every invalid variable of this class."""
-        return cls(**_values(cls, [check_role_chaining, check_ascii_name]))
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config(TemplateConfig):
-    """All settings. The bounds of each number keep it effective as a safeguard."""
+class AwsConfig:
+    """The vendor's side in AWS: broker, bucket, region and roles' names."""
 
-    vendor_url: str | None = setting(
-        "vendor", check.http_url, "Address at which customers sign in to your product.", None
+    region: str = setting(
+        check.region,
+        "Region whose STS is used, and the default region of launch links.",
+        variable="AWS_REGION",
     )
-
+    broker: Broker = setting(
+        Broker.parse,
+        "IAM role or user that Deputy acts as, and that customers' roles trust.",
+        variable="DEPUTY_BROKER_PRINCIPAL_ARN",
+    )
+    template_bucket: str = setting(
+        check.matches(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"),
+        "S3 bucket in `AWS_REGION` to which templates are published.",
+    )
+    role_prefix: str = setting(
+        check.matches(r"[\w+=,.@-]{0,50}"),
+        "Prefix of customers' role names; others are refused.",
+        "deputy-",
+    )
+    max_session_seconds: int = setting(
+        check.between(check.SESSION_MIN, check.SESSION_MAX),
+        "Longest session, in seconds.",
+        check.ROLE_CHAINING_MAX,
+    )
     vendor_account_ids: frozenset[AccountId] = setting(  # from_environment adds the broker's
-        "aws",
         check.account_ids,
         "More AWS accounts of yours, in which no role is ever assumed.",
         frozenset(),
     )
     registration_topic_arn: str | None = setting(
-        "aws", check.topic, "SNS topic through which customers' stacks register their roles.", None
+        check.topic, "SNS topic through which customers' stacks register their roles.", None
     )
     registration_queue_url: str | None = setting(
-        "aws",
-        check.http_url,
-        "SQS queue in which the background worker receives registrations.",
-        None,
+        check.http_url, "SQS queue in which the background worker receives registrations.", None
     )
     console_url: str | None = setting(
-        "aws", check.console_url, "AWS console that launch links open.", None, unset="AWS's own"
+        check.console_url, "AWS console that launch links open.", None, unset="AWS's own"
     )
 
+    @property
+    def registration_region(self) -> str | None:
+        """The only region whose stacks can register by themselves.
+
+        CloudFormation requires the topic to be in the stack's region.
+        """
+        return self.registration_topic_arn.split(":")[3] if self.registration_topic_arn else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceConfig:
+    """The address of this service, its proxies, its log."""
+
     public_url: str = setting(
-        "service",
         check.public_url,
         "Address of this service, with which onboarding links begin.",
         "http://localhost:8000",
     )
     proxy_hops: int = setting(
-        "service", check.between(0, 10), "Proxies in front that append to `X-Forwarded-For`.", 0
+        check.between(0, 10), "Proxies in front that append to `X-Forwarded-For`.", 0
     )
     body_seconds: int = setting(
-        "service",
-        check.between(1, 60),
-        "Seconds for a request's header, and again for its body.",
-        10,
+        check.between(1, 60), "Seconds for a request's header, and again for its body.", 10
     )
     bootstrap_key: str | None = setting(
-        "service", str, "API key that `keys bootstrap` installs.", None, secret=True
+        str, "API key that `keys bootstrap` installs.", None, secret=True
     )
     metrics_bind: tuple[str, int] | None = setting(
-        "service", metrics.address, "Address at which Prometheus reads metrics.", None
+        metrics.address, "Address at which Prometheus reads metrics.", None
     )
     log_level: str = setting(
-        "service",
-        check.matches("DEBUG|INFO|WARNING|ERROR"),
-        "Lowest level of messages in the log.",
-        "INFO",
+        check.matches("DEBUG|INFO|WARNING|ERROR"), "Lowest level of messages in the log.", "INFO"
     )
-
-    database_url: str = setting(
-        "database", check.database_url, "Database of all processes.", secret=True
-    )
-    secret_keys: tuple[str, ...] = setting(
-        "database",
-        check.secret_keys,
-        "Keys that sign cursors and tokens, and encrypt cached sessions.",
-        secret=True,
-    )
-    cache_url: str | None = setting(
-        "database",
-        check.cache_url,
-        "Redis or Valkey in which all processes share sessions and rate limits.",
-        None,
-        secret=True,
-    )
-    celery_url: str | None = setting(
-        "database",
-        check.celery_url,
-        "Celery's message broker, which carries urgent proofs.",
-        None,
-        secret=True,
-    )
-    audit_retention_days: int = setting(
-        "database", check.retention_days, "Days for which audit events are kept; 0 keeps all.", 400
-    )
-
-    reprove_every: int = setting(
-        "proofs", check.between(5, check.WEEK), "Seconds between two proofs of a connection.", 3600
-    )
-    proof_max_age: int = setting(
-        "proofs",
-        check.between(5, check.WEEK),
-        "Seconds for which a proof allows issuing.",
-        check.DAY,
-    )
-    sts_budget: int = setting(
-        "proofs",
-        check.between(1, 10_000),
-        "Calls to STS for proofs in the background, per second.",
-        100,
-    )
-    canary_role_arn: RoleArn | None = setting(
-        "proofs", RoleArn.parse, "Role of yours with which Deputy tests its proofs.", None
-    )
-    stranger_role_arn: RoleArn | None = setting(
-        "proofs", RoleArn.parse, "Role of yours that every customer's role must refuse.", None
-    )
-
-    issue_rate: int = setting(
-        "limits",
-        check.between(1, 100_000),
-        "Requests for credentials, per API key and second.",
-        200,
-    )
-    tenant_issue_rate: int = setting(
-        "limits",
-        check.between(1, 500_000),
-        "Requests for credentials, per tenant and second.",
-        0,
-        unset="5 times `DEPUTY_ISSUE_RATE`",
-    )
-    tenant_miss_rate: int = setting(
-        "limits", check.between(1, 10_000), "Calls to STS for sessions, per tenant and second.", 100
-    )
-    tenant_revokes: int = setting(
-        "limits",
-        check.between(1, 100),
-        "Keys and links created, keys replaced and suspensions ended by a tenant's keys, per"
-        " second.",
-        5,
-    )
-    connection_rate: int = setting(
-        "limits", check.between(1, 6_000), "Roles tried over HTTP, per tenant and minute.", 120
-    )
-    link_rate: int = setting(
-        "limits",
-        check.between(1, 1_000),
-        "Roles entered, checks asked for and searches ended, per onboarding link and hour.",
-        20,
-    )
-    max_connections: int = setting(
-        "limits", check.between(1, 1_000_000), "Connections, per tenant.", 10_000
-    )
-    tenant_keys: int = setting(
-        "limits", check.between(1, 100_000), "Live API keys that are bound to one tenant.", 1_000
-    )
-    tenant_links: int = setting(
-        "limits", check.between(1, 10_000), "Live onboarding links of one tenant.", 200
-    )
-    likely_mistakes: tuple[str, ...] = ()  # likely mistakes, a sentence each
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "tenant_issue_rate", self.tenant_issue_rate or 5 * self.issue_rate)
 
     @property
     def public_path(self) -> str:
         """The path of the public URL: empty, or with a slash in front and none behind."""
         return urlsplit(self.public_url).path
 
-    @property
-    def own_accounts(self) -> frozenset[AccountId]:
-        """The accounts in which no role is a customer's."""
-        roles = self.canary_role_arn, self.stranger_role_arn
-        return self.vendor_account_ids | {role.account_id for role in roles if role}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseConfig:
+    """Where data is kept, for how long, and with which keys."""
+
+    database_url: str = setting(check.database_url, "Database of all processes.", secret=True)
+    secret_keys: tuple[str, ...] = setting(
+        check.secret_keys,
+        "Keys that sign cursors and tokens, and encrypt cached sessions.",
+        secret=True,
+    )
+    cache_url: str | None = setting(
+        check.cache_url,
+        "Redis or Valkey in which all processes share sessions and rate limits.",
+        None,
+        secret=True,
+    )
+    celery_url: str | None = setting(
+        check.celery_url, "Celery's message broker, which carries urgent proofs.", None, secret=True
+    )
+    audit_retention_days: int = setting(
+        check.retention_days, "Days for which audit events are kept; 0 keeps all.", 400
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProofConfig:
+    """How often connections are proven, and by which roles."""
+
+    reprove_every: int = setting(
+        check.between(5, check.WEEK), "Seconds between two proofs of a connection.", 3600
+    )
+    proof_max_age: int = setting(
+        check.between(5, check.WEEK), "Seconds for which a proof allows issuing.", check.DAY
+    )
+    sts_budget: int = setting(
+        check.between(1, 10_000), "Calls to STS for proofs in the background, per second.", 100
+    )
+    canary_role_arn: RoleArn | None = setting(
+        RoleArn.parse, "Role of yours with which Deputy tests its proofs.", None
+    )
+    stranger_role_arn: RoleArn | None = setting(
+        RoleArn.parse, "Role of yours that every customer's role must refuse.", None
+    )
 
     @property
     def proofs_a_second(self) -> int:
@@ -313,13 +246,88 @@ class Config(TemplateConfig):
         """
         return self.sts_budget * ROUTINE_SHARE / (4.3 if self.stranger_role_arn else 3.3)
 
-    @property
-    def registration_region(self) -> str | None:
-        """The only region whose stacks can register by themselves.
 
-        CloudFormation requires the topic to be in the stack's region.
-        """
-        return self.registration_topic_arn.split(":")[3] if self.registration_topic_arn else None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitConfig:
+    """Rates and quotas."""
+
+    issue_rate: int = setting(
+        check.between(1, 100_000), "Requests for credentials, per API key and second.", 200
+    )
+    tenant_issue_rate: int = setting(
+        check.between(1, 500_000),
+        "Requests for credentials, per tenant and second.",
+        0,
+        unset="5 times `DEPUTY_ISSUE_RATE`",
+    )
+    tenant_miss_rate: int = setting(
+        check.between(1, 10_000), "Calls to STS for sessions, per tenant and second.", 100
+    )
+    tenant_revokes: int = setting(
+        check.between(1, 100),
+        "Keys and links created, keys replaced and suspensions ended by a tenant's keys, per"
+        " second.",
+        5,
+    )
+    connection_rate: int = setting(
+        check.between(1, 6_000), "Roles tried over HTTP, per tenant and minute.", 120
+    )
+    link_rate: int = setting(
+        check.between(1, 1_000),
+        "Roles entered, checks asked for and searches ended, per onboarding link and hour.",
+        20,
+    )
+    max_connections: int = setting(check.between(1, 1_000_000), "Connections, per tenant.", 10_000)
+    tenant_keys: int = setting(
+        check.between(1, 100_000), "Live API keys that are bound to one tenant.", 1_000
+    )
+    tenant_links: int = setting(
+        check.between(1, 10_000), "Live onboarding links of one tenant.", 200
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tenant_issue_rate", self.tenant_issue_rate or 5 * self.issue_rate)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateConfig:
+    """The settings for rendering and publishing templates. Create it by `from_environment`."""
+
+    vendor: VendorConfig
+    aws: AwsConfig
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """Return the configuration with these values, by the names of the settings."""
+        groups = {
+            group: kind(
+                **{part.name: values.pop(part.name) for part in fields(kind) if part.name in values}
+            )
+            for group, kind in groups_of(cls).items()
+        }
+        return cls(**groups, **values)
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read the settings. Raises ConfigError that names every invalid variable of this class."""
+        return cls.of(**_values(cls, [check_role_chaining, check_ascii_name]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config(TemplateConfig):
+    """All settings. The bounds of each number keep it effective as a safeguard."""
+
+    service: ServiceConfig
+    database: DatabaseConfig
+    proofs: ProofConfig
+    limits: LimitConfig
+    likely_mistakes: tuple[str, ...] = ()  # likely mistakes, a sentence each
+
+    @property
+    def own_accounts(self) -> frozenset[AccountId]:
+        """The accounts in which no role is a customer's."""
+        roles = self.proofs.canary_role_arn, self.proofs.stranger_role_arn
+        return self.aws.vendor_account_ids | {role.account_id for role in roles if role}
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -338,7 +346,7 @@ class Config(TemplateConfig):
             [_NO_CANARY] if values["stranger_role_arn"] and not values["canary_role_arn"] else []
         )
         values["vendor_account_ids"] |= {values["broker"].account_id}
-        return cls(**values, likely_mistakes=tuple(mistakes))
+        return cls.of(**values, likely_mistakes=tuple(mistakes))
 
 
 _NO_CANARY = (

@@ -60,7 +60,7 @@ def create_app(config: Config) -> Flask:
     for resource in _RESOURCES:
         api.register_blueprint(resource.bp)
     app.register_blueprint(pages.bp)
-    path = config.public_path
+    path = config.service.public_path
     # Swagger UI links its files by absolute paths.
     docs = get_swaggerui_blueprint(f"{path}/docs", f"{path}/openapi.json", _DOCS)
     docs.after_request(_set_headers_of_docs)
@@ -89,7 +89,7 @@ def _set_headers_of_docs(response: Response) -> Response:
 
 
 def _register_hooks(app: Flask) -> None:
-    hops = app.extensions["deputy"].config.proxy_hops
+    hops = app.extensions["deputy"].config.service.proxy_hops
 
     @app.before_request
     def _begin() -> None:

@@ -36,7 +36,7 @@ from app.tenants import tenants
 
 def begin(config: Config) -> None:
     """Set up the log, and log likely mistakes in the settings. A process calls it first."""
-    log.configure(config.log_level)
+    log.configure(config.service.log_level)
     for doubt in config.likely_mistakes:
         logger.warning("settings.doubtful", detail=doubt)
 
@@ -49,13 +49,12 @@ class Services:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.db = db = Database(config.database_url)
-        folder, default = config.permission_sets, config.default_permission_set
-        sets = permission_sets.load(folder, default, config.role_prefix)
-        names = proof_names.ProofNames(config.secret_keys)
-        door = sts.Sts(
-            config.region, config.broker, names, config.canary_role_arn, config.stranger_role_arn
-        )
+        self.db = db = Database(config.database.database_url)
+        folder, default = config.vendor.permission_sets, config.vendor.default_permission_set
+        sets = permission_sets.load(folder, default, config.aws.role_prefix)
+        names = proof_names.ProofNames(config.database.secret_keys)
+        own_roles = config.proofs.canary_role_arn, config.proofs.stranger_role_arn
+        door = sts.Sts(config.aws.region, config.aws.broker, names, *own_roles)
         tempo, prober = pace.Pace(db, config), canary.Canary(db, config)
         sessions, self.rates = _shared(config)
         self.quotas = quotas.Quotas(db, config)
@@ -78,21 +77,22 @@ class Services:
             db, self.onboarding, self.connections, self.verification, config, self.rates
         )
         self.registrations = _registrations(db, config, sets)
-        fresh = shelf_life.ShelfLife(db, self.verification, self.rates, config.proof_max_age)
+        fresh = shelf_life.ShelfLife(db, self.verification, self.rates, config.proofs.proof_max_age)
         self.authorization = authorization.Authorization(db, fresh, self.key_uses)
-        longest = config.max_session_seconds
+        longest = config.aws.max_session_seconds
         self.issuer = issue.CredentialIssuer(
             db, door, self.authorization, sessions, self.rates, self.audit, longest
         )
-        own_roles = tuple(filter(None, (config.canary_role_arn, config.stranger_role_arn)))
-        self.session_origins = session_origins.SessionOrigins(db, self.audit, names, own_roles)
+        self.session_origins = session_origins.SessionOrigins(
+            db, self.audit, names, tuple(filter(None, own_roles))
+        )
         self.health = _health(self, door, prober)
 
 
 def _health(services: Services, door: sts.Sts, prober: canary.Canary) -> Health:
     """Return the checks of the vendor's own side, and those that cost little."""
     config, db, queue = services.config, services.db, services.proof_queue
-    finding = partial(prober.finding, door) if config.canary_role_arn else None
+    finding = partial(prober.finding, door) if config.proofs.canary_role_arn else None
     published = services.publication.published, services.onboarding.versions.refusals
     listens = services.registrations is not None
     cheap = checks(
@@ -106,24 +106,25 @@ def _shared(config: Config) -> tuple[session_cache.SessionCache, rates.Rates]:
 
     Its libraries are imported lazily: they would be 10 % of a process's start-up time.
     """
-    if not config.cache_url:
-        return session_cache.SessionCache(config.secret_keys, None), rates.Rates(config, None)
+    keys, url = config.database.secret_keys, config.database.cache_url
+    if not url:
+        return session_cache.SessionCache(keys, None), rates.Rates(config, None)
     from app.cache.shared_cache import SharedCache  # noqa: PLC0415
     from app.limits.shared import SharedLimits  # noqa: PLC0415
 
-    shared = SharedCache(config.cache_url)
-    limits = SharedLimits(config.cache_url, shared)
-    return session_cache.SessionCache(config.secret_keys, shared), rates.Rates(config, limits)
+    shared = SharedCache(url)
+    limits = SharedLimits(url, shared)
+    return session_cache.SessionCache(keys, shared), rates.Rates(config, limits)
 
 
 def _registrations(
     db: Database, config: Config, sets: permission_sets.PermissionSets
 ) -> registrations.Registrations | None:
     """Return the handler of registrations; None when no topic is configured."""
-    region, url = config.registration_region, config.registration_queue_url
+    region, url = config.aws.registration_region, config.aws.registration_queue_url
     if region is None or url is None:
         return None
     queue = stack_messages.RegistrationQueue(region, url)
     # Created lazily: few processes answer stacks, and it would be 20 % of each one's start-up time.
-    answers = cache(partial(stack_answers.stack_answers, region, config.broker.partition))
+    answers = cache(partial(stack_answers.stack_answers, region, config.aws.broker.partition))
     return registrations.Registrations(db, config, sets, queue, answers)

@@ -26,7 +26,7 @@ _PLACE = 1 + _CALL  # seconds that a call counts against the budget (app/limits/
 
 def measure(stage: Stage) -> None:
     stage.say(f"drift: {_CONNECTIONS:,} connections on a simulated clock")
-    config = Config(
+    config = Config.of(
         database_url="sqlite://",
         secret_keys=(),
         broker=Broker.parse(_BROKER),
@@ -35,7 +35,9 @@ def measure(stage: Stage) -> None:
         region="us-east-1",
         sts_budget=_BUDGET,
     )
-    interval = Interval.of_fleet(config.reprove_every, _CONNECTIONS, config.routine_proofs_a_second)
+    interval = Interval.of_fleet(
+        config.proofs.reprove_every, _CONNECTIONS, config.proofs.routine_proofs_a_second
+    )
     found = sorted(seconds / 3600 for seconds in _unnoticed(interval))
     p99 = found[int(len(found) * 0.99)]
     stage.found.facts["drift"] = {

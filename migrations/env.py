@@ -28,7 +28,7 @@ def include_name(name: str | None, kind: str, _parents: Any) -> bool:
 
 engine = (
     context.config.attributes.get("engine")
-    or Database(Config.from_environment().database_url).engine
+    or Database(Config.from_environment().database.database_url).engine
 )
 
 with engine.connect().execution_options(deputy_writes=True) as connection:

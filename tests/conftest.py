@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +39,7 @@ from app.limits import refusals
 from app.limits.token_bucket import TokenBucket
 from app.onboarding.page_links import Links
 from app.onboarding.registration_token import RegistrationTokens
+from app.settings.declarations import groups_of
 from dev.stack import ONLY_THESE_CREDENTIALS
 from sandbox.vendor import VENDOR_ACCOUNT, Vendor, VendorStack, deploy_canary, deploy_vendor
 from tests.support import choice, compile_once, fixtures, logged_secrets, open_transactions
@@ -192,14 +193,24 @@ def config(database_url: str) -> Config:
 
 def make_config(database_url: str, **changes: object) -> Config:
     made = _config(database_url, **changes)
-    for secret in (*made.secret_keys, make_url(database_url).password or ""):
+    for secret in (*made.database.secret_keys, make_url(database_url).password or ""):
         logged_secrets.note("a setting", secret)
     return made
 
 
+def with_settings(config: Config, **changes: object) -> Config:
+    """The same configuration with these changes, by the names of the settings."""
+    groups = [getattr(config, name) for name in groups_of(Config)]
+    values: dict[str, object] = {
+        part.name: getattr(group, part.name) for group in groups for part in fields(group)
+    }
+    values["likely_mistakes"] = config.likely_mistakes
+    return Config.of(**values | changes)
+
+
 def _config(database_url: str, **changes: object) -> Config:
-    return replace(
-        Config(
+    return with_settings(
+        Config.of(
             database_url=database_url,
             secret_keys=(
                 "first-secret-key-of-the-tests-0123456789",
@@ -248,7 +259,7 @@ def start(config: Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
                 monkeypatch.delenv(name, raising=False)
             else:
                 monkeypatch.setenv(name, value)
-        app = create_app(replace(config, **settings))
+        app = create_app(with_settings(config, **settings))
         app.testing = False
         started.append(app)
         return app

@@ -9,13 +9,13 @@ import subprocess
 import sys
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
-from typing import get_type_hints
 
 import pytest
 
 from app.config import Broker, Config, ConfigError
 from app.factory import create_app
 from app.settings.checks import OWN_PATHS
+from app.settings.declarations import collect_settings, groups_of
 from app.settings.likely_mistakes import looks_random
 from tests.conftest import make_config
 
@@ -74,7 +74,7 @@ def test_a_whole_environment_is_read(read):
         DEPUTY_BOOTSTRAP_KEY=BOOTSTRAP,
         DEPUTY_LOG_LEVEL="WARNING",
     )
-    assert config == Config(
+    assert config == Config.of(
         database_url=GOOD["DEPUTY_DATABASE_URL"],
         secret_keys=(KEY, KEY[::-1]),
         broker=Broker(ROLE, "aws", "111122223333", is_role=True, name="DeputyBroker"),
@@ -94,30 +94,37 @@ def test_a_whole_environment_is_read(read):
 
 def test_what_may_be_left_out_has_a_safe_default(read):
     config = read()
-    assert (config.role_prefix, config.max_session_seconds, config.audit_retention_days) == (
-        "deputy-",
-        3600,
-        400,
-    )
-    assert config.vendor_account_ids == {"111122223333"}, (
+    assert (
+        config.aws.role_prefix,
+        config.aws.max_session_seconds,
+        config.database.audit_retention_days,
+    ) == ("deputy-", 3600, 400)
+    assert config.aws.vendor_account_ids == {"111122223333"}, (
         "the broker's own account is always the vendor's"
     )
-    assert config.bootstrap_key is None
+    assert config.service.bootstrap_key is None
 
 
 def test_no_number_is_so_large_that_its_safeguard_is_gone(read):
-    numbers = [field.name for field in fields(Config) if get_type_hints(Config)[field.name] is int]
+    numbers = [
+        field.name
+        for group in groups_of(Config).values()
+        for field in fields(group)
+        if field.type is int
+    ]
     assert len(numbers) > 10
     for variable in (f"DEPUTY_{name.upper()}" for name in numbers):
         assert [*problems(read, **{variable: "1000001"})] == [variable]
-    assert read(DEPUTY_PROOF_MAX_AGE="604800").proof_max_age == 604_800
-    assert read(DEPUTY_AUDIT_RETENTION_DAYS="0").audit_retention_days == 0, "without a limit"
+    assert read(DEPUTY_PROOF_MAX_AGE="604800").proofs.proof_max_age == 604_800
+    assert read(DEPUTY_AUDIT_RETENTION_DAYS="0").database.audit_retention_days == 0, (
+        "without a limit"
+    )
 
 
 def test_a_tenants_rate_rises_with_that_of_a_key(read):
-    assert read().tenant_issue_rate == 1000
-    assert read(DEPUTY_ISSUE_RATE="300").tenant_issue_rate == 1500
-    assert read(DEPUTY_ISSUE_RATE="300", DEPUTY_TENANT_ISSUE_RATE="7").tenant_issue_rate == 7
+    assert read().limits.tenant_issue_rate == 1000
+    assert read(DEPUTY_ISSUE_RATE="300").limits.tenant_issue_rate == 1500
+    assert read(DEPUTY_ISSUE_RATE="300", DEPUTY_TENANT_ISSUE_RATE="7").limits.tenant_issue_rate == 7
 
 
 def test_every_bad_variable_is_told_at_once(read):
@@ -173,27 +180,27 @@ def test_a_bad_value_is_refused_and_only_it(read, name):
 
 def test_a_public_url_may_have_any_form_that_hosts_have_and_a_path(read):
     for url in ("https://[2001:db8::1]:8443", "https://bücher.example", "http://deputy_web:8000"):
-        assert read(DEPUTY_PUBLIC_URL=url).public_url == url
+        assert read(DEPUTY_PUBLIC_URL=url).service.public_url == url
     for given, path in (("/", ""), ("/tools/deputy/", "/tools/deputy"), ("/v1x/~a.b", "/v1x/~a.b")):
         config = read(DEPUTY_PUBLIC_URL=PUBLIC + given)
-        assert (config.public_url, config.public_path) == (PUBLIC + path, path)
+        assert (config.service.public_url, config.service.public_path) == (PUBLIC + path, path)
 
 
 def test_a_database_password_may_hold_what_sqlalchemy_reads(read):
     url = "postgresql+psycopg://u:p#w/?x@h:5432/d"
-    assert read(DEPUTY_DATABASE_URL=url).database_url == url
+    assert read(DEPUTY_DATABASE_URL=url).database.database_url == url
 
 
 def test_empty_means_none_where_none_is_meant(read):
     config = read(DEPUTY_VENDOR_ACCOUNT_IDS="", DEPUTY_CONSOLE_URL="", DEPUTY_ROLE_PREFIX="")
-    assert config.vendor_account_ids == {"111122223333"}
-    assert not config.console_url
-    assert config.role_prefix == ""
+    assert config.aws.vendor_account_ids == {"111122223333"}
+    assert not config.aws.console_url
+    assert config.aws.role_prefix == ""
 
 
 def test_the_region_may_have_its_older_name(read):
-    assert read(AWS_REGION=None, AWS_DEFAULT_REGION="eu-north-1").region == "eu-north-1"
-    assert read(AWS_REGION="eu-west-1", AWS_DEFAULT_REGION="eu-north-1").region == "eu-west-1"
+    assert read(AWS_REGION=None, AWS_DEFAULT_REGION="eu-north-1").aws.region == "eu-north-1"
+    assert read(AWS_REGION="eu-west-1", AWS_DEFAULT_REGION="eu-north-1").aws.region == "eu-west-1"
 
 
 # --- registration ---
@@ -201,12 +208,12 @@ def test_the_region_may_have_its_older_name(read):
 
 def test_a_topic_and_its_queue(read):
     config = read(DEPUTY_REGISTRATION_TOPIC_ARN=TOPIC, DEPUTY_REGISTRATION_QUEUE_URL=QUEUE)
-    assert (config.registration_topic_arn, config.registration_queue_url) == (TOPIC, QUEUE)
-    assert config.registration_region == "us-east-1", "not that of AWS_REGION"
+    assert (config.aws.registration_topic_arn, config.aws.registration_queue_url) == (TOPIC, QUEUE)
+    assert config.aws.registration_region == "us-east-1", "not that of AWS_REGION"
     for nothing in (None, ""):
         config = read(DEPUTY_REGISTRATION_TOPIC_ARN=nothing, DEPUTY_REGISTRATION_QUEUE_URL=nothing)
-        assert config.registration_topic_arn is config.registration_queue_url is None
-        assert config.registration_region is None
+        assert config.aws.registration_topic_arn is config.aws.registration_queue_url is None
+        assert config.aws.registration_region is None
 
 
 def test_the_topic_is_one_in_the_brokers_partition_and_account_and_has_a_queue(read):
@@ -247,7 +254,7 @@ def test_china_has_a_topic_of_its_own(read):
         DEPUTY_REGISTRATION_TOPIC_ARN=topic,
         DEPUTY_REGISTRATION_QUEUE_URL=QUEUE,
     )
-    assert config.registration_region == "cn-north-1"
+    assert config.aws.registration_region == "cn-north-1"
 
 
 # --- the canary and the stranger ---
@@ -259,10 +266,10 @@ CANARY = "arn:aws:iam::222233334444:role/deputy-canary"
 def test_a_role_with_which_proofs_are_tested(read, name):
     variable = f"DEPUTY_{name.upper()}_ROLE_ARN"
     given = read(**{variable: CANARY})
-    assert str(getattr(given, f"{name}_role_arn")) == CANARY
+    assert str(getattr(given.proofs, f"{name}_role_arn")) == CANARY
     assert given.own_accounts == {"111122223333", "222233334444"}
-    assert given.vendor_account_ids == {"111122223333"}
-    assert getattr(read(**{variable: ""}), f"{name}_role_arn") is None
+    assert given.aws.vendor_account_ids == {"111122223333"}
+    assert getattr(read(**{variable: ""}).proofs, f"{name}_role_arn") is None
 
 
 @pytest.mark.parametrize("name", ["DEPUTY_CANARY_ROLE_ARN", "DEPUTY_STRANGER_ROLE_ARN"])
@@ -312,7 +319,7 @@ def test_a_url_that_can_carry_work_is_taken_and_no_other(read):
         "sqs://localhost:4566/111122223333/deputy-work",
     ):
         config = read(DEPUTY_CELERY_URL=url)
-        assert config.celery_url == url
+        assert config.database.celery_url == url
         assert "hunter2" not in repr(config)
     for url, why in (
         ("memory://", "must start with"),
@@ -352,9 +359,9 @@ def test_a_broker_that_is_a_role_gives_an_hour_at_most(read):
 
 def test_a_broker_that_is_a_user_may_give_twelve(read):
     config = read(DEPUTY_BROKER_PRINCIPAL_ARN=USER, DEPUTY_MAX_SESSION_SECONDS="43200")
-    assert config.max_session_seconds == 43_200
-    assert not config.broker.is_role
-    assert read(DEPUTY_BROKER_PRINCIPAL_ARN=USER).max_session_seconds == 3600
+    assert config.aws.max_session_seconds == 43_200
+    assert not config.aws.broker.is_role
+    assert read(DEPUTY_BROKER_PRINCIPAL_ARN=USER).aws.max_session_seconds == 3600
 
 
 # --- secrets ---
@@ -400,7 +407,7 @@ def test_secrets_are_not_in_the_repr(read):
 
 def test_settings_cannot_be_changed(read):
     with pytest.raises(FrozenInstanceError):
-        read().role_prefix = ""
+        read().aws.role_prefix = ""
 
 
 # --- the process ---
@@ -464,7 +471,7 @@ def test_a_first_secret_key_that_nobody_drew_at_random_is_refused_with_a_way_to_
         assert key not in message
     for key in (KEY, HEX_KEY, f"{'a' * 60}bcdefghijkl"):
         config = read(DEPUTY_SECRET_KEYS=key, DEPUTY_PUBLIC_URL=PUBLIC)
-        assert config.secret_keys == (key,)
+        assert config.database.secret_keys == (key,)
         assert config.likely_mistakes == ()
     assert all(looks_random(secrets.token_hex(32)) for _ in range(2_000)), (
         "hexadecimal keys are as good as any"
@@ -473,7 +480,7 @@ def test_a_first_secret_key_that_nobody_drew_at_random_is_refused_with_a_way_to_
 
 def test_a_weaker_secret_key_further_back_still_verifies_and_is_warned_of(read):
     config = read(DEPUTY_SECRET_KEYS=f"{KEY},{TYPED},{HEX_KEY}", DEPUTY_PUBLIC_URL=PUBLIC)
-    assert config.secret_keys == (KEY, TYPED, HEX_KEY)
+    assert config.database.secret_keys == (KEY, TYPED, HEX_KEY)
     [doubt] = config.likely_mistakes
     assert doubt.startswith("DEPUTY_SECRET_KEYS: key 2 is not random.")
     assert "changeme" not in doubt
@@ -509,7 +516,7 @@ def test_names_that_others_read_are_no_mistakes(read):
         for path in sources
         for name in re.findall(r"\bDEPUTY_[A-Z_]*[A-Z]\b", path.read_text())
     }
-    settings = {f"DEPUTY_{setting.name.upper()}" for setting in fields(Config)} | {*GOOD}
+    settings = {f"DEPUTY_{name.upper()}" for name in collect_settings(Config)} | {*GOOD}
     others = written - settings - {f"{name}_FILE" for name in settings}
     assert {"DEPUTY_DATA_DIR", "DEPUTY_API_KEY", "DEPUTY_CA_BUNDLE"} <= others
     kubernetes = {

@@ -234,4 +234,4 @@ def test_what_carries_secrets_does_not_show_them():
     shown = repr(config) + str(config)
     assert_no_secret(shown)
     assert "hunter2" not in shown
-    assert not any(key in shown for key in config.secret_keys)
+    assert not any(key in shown for key in config.database.secret_keys)

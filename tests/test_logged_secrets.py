@@ -94,7 +94,7 @@ def test_what_is_issued_is_known(app, world, config):
         session["SecretAccessKey"],
         session["SessionToken"],
         link.rpartition("/")[2],
-        *config.secret_keys,
+        *config.database.secret_keys,
     ):
         assert logged_secrets.kinds_in(f"x={secret}"), secret[:4]
         assert logged_secrets.kinds_in(f"x={secret[3:27]}"), "a part of it too"

@@ -123,7 +123,7 @@ class ProofOut(VerificationOut):
 
 class _ProvenUntil(Time):
     def get_value(self, obj: Any, *_: Any, **__: Any) -> Any:
-        return obj.proven_until(services().config.proof_max_age)
+        return obj.proven_until(services().config.proofs.proof_max_age)
 
 
 class StepOut(Answer):

@@ -135,7 +135,7 @@ _ONE = "/v1/permission-sets/<name>"
 @bp.operation("GET", "/v1/permission-sets", Scope.CONNECTIONS_READ, PermissionSetsSchema)
 def list_permission_sets() -> dict[str, Any]:
     """List the permission sets that the vendor can ask for, in words and as policies."""
-    sets, partition = services().onboarding.sets.values(), services().config.broker.partition
+    sets, partition = services().onboarding.sets.values(), services().config.aws.broker.partition
     return {
         "items": [
             {name: getattr(it, name) for name in _NAMES} | {"policy": it.policy(partition)}

@@ -39,12 +39,12 @@ class PlainCredentials:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._proxy_hops = services.config.proxy_hops
+        self._proxy_hops = services.config.service.proxy_hops
 
     @property
     def target(self) -> str:
         """The pattern of its paths, which may begin with PUBLIC_URL's (app/http/public_path.py)."""
-        prefix = re.escape(self._services.config.public_path)
+        prefix = re.escape(self._services.config.service.public_path)
         return rf"(?:{prefix})?/v1/tenants/{_UUID}/connections/{_UUID}/({'|'.join(SHAPES)})"
 
     def answer(self, request: PlainRequest, peer: str) -> PlainAnswer | dict[str, Any]:

@@ -21,7 +21,7 @@ def must_be_approved(
     the product could write the tenant's data into another party's account. Raises
     RoleNotAllowedError for an undeclared account.
     """
-    declared = is_declared(db, tenant, account_id, vendor=config.vendor_name)
+    declared = is_declared(db, tenant, account_id, vendor=config.vendor.vendor_name)
     return permission_set.access == "write" and not declared
 
 

@@ -82,13 +82,13 @@ def render(config: TemplateConfig, permission_set: PermissionSet) -> Template:
 
     Raises ValueError when the source lacks a value that must be replaced.
     """
-    broker = config.broker
+    broker = config.aws.broker
     text = _SOURCE.read_text(encoding="utf-8")
     for example, value in (
         ("arn:aws:iam::111122223333:root", f"arn:{broker.partition}:iam::{broker.account_id}:root"),
         ("arn:aws:iam::111122223333:role/DeputyBroker", broker.arn),
         (_TOPICS, _topics_of(broker)),
-        (_VENDOR, config.vendor_in_aws),
+        (_VENDOR, config.vendor.vendor_in_aws),
         (f"MaxSessionDuration: {ROLE_MAX_DEFAULT}", f"MaxSessionDuration: {role_seconds(config)}"),
         (_EXAMPLE_SET, permission_set.label),
     ):
@@ -105,7 +105,10 @@ def render_organization(
     Raises ValueError as `render` does.
     """
     text = _ORGANIZATION_SOURCE.read_text(encoding="utf-8")
-    for example, value in ((_TOPICS, _topics_of(config.broker)), (_VENDOR, config.vendor_in_aws)):
+    for example, value in (
+        (_TOPICS, _topics_of(config.aws.broker)),
+        (_VENDOR, config.vendor.vendor_in_aws),
+    ):
         text = _must_contain(text, example).replace(example, value)
     for name in ("Conditions", "Resources", "Outputs"):
         mark = f"  # customer-role.yaml: {name}\n"
@@ -148,7 +151,7 @@ def role_seconds(config: TemplateConfig) -> int:
 
     It is the longest session that Deputy issues, but at least IAM's minimum.
     """
-    return max(ROLE_MAX_DEFAULT, config.max_session_seconds)
+    return max(ROLE_MAX_DEFAULT, config.aws.max_session_seconds)
 
 
 def _with_permissions(text: str, permission_set: PermissionSet) -> str:
@@ -233,8 +236,8 @@ class TemplateBucket:
     """The bucket that launch links point into."""
 
     def __init__(self, config: TemplateConfig) -> None:
-        self._bucket = config.template_bucket
-        self._boto = boto3.session.Session(region_name=config.region)
+        self._bucket = config.aws.template_bucket
+        self._boto = boto3.session.Session(region_name=config.aws.region)
 
     @cached_property
     def _endpoint(self) -> str:

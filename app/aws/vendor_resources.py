@@ -54,9 +54,9 @@ def bucket(config: Config) -> tuple[int, datetime | None]:
     unsigned = _PATIENT.merge(BotoConfig(signature_version=UNSIGNED))
     try:
         with closing(
-            boto3.session.Session(region_name=config.region).client("s3", config=unsigned)
+            boto3.session.Session(region_name=config.aws.region).client("s3", config=unsigned)
         ) as s3:
-            said: Any = s3.head_bucket(Bucket=config.template_bucket)
+            said: Any = s3.head_bucket(Bucket=config.aws.template_bucket)
     except ClientError as error:
         said = error.response
     except AWS_ERRORS as error:
@@ -67,7 +67,7 @@ def bucket(config: Config) -> tuple[int, datetime | None]:
 
 
 def queue(config: Config, url: str) -> Queue:
-    sqs = boto3.session.Session(region_name=config.region).client("sqs", config=_PATIENT)
+    sqs = boto3.session.Session(region_name=config.aws.region).client("sqs", config=_PATIENT)
     found = _asked(sqs, lambda: sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]))[
         "Attributes"
     ]

@@ -115,7 +115,7 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
 
     @celery.task(name="deputy.due", shared=False)  # type: ignore[untyped-decorator]
     def due() -> None:
-        for claim in services().proof_queue.claim(config.proofs_a_second):
+        for claim in services().proof_queue.claim(config.proofs.proofs_a_second):
             prove.delay(claim.tenant_id.hex, claim.connection_id.hex, claim.lease.isoformat())
 
     @celery.task(name="deputy.prove", shared=False)  # type: ignore[untyped-decorator]
@@ -125,7 +125,7 @@ def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
 
     @celery.task(name="deputy.tidy", shared=False)  # type: ignore[untyped-decorator]
     def tidy() -> None:
-        housekeeping.tidy(services().db, config.audit_retention_days, end)
+        housekeeping.tidy(services().db, config.database.audit_retention_days, end)
 
     return celery
 
@@ -155,12 +155,12 @@ def _beside(services: Callable[[], Services], end: Event) -> type[bootsteps.Star
 
 def message_broker(config: Config) -> HealthFinding:
     """Check for `doctor` whether Celery's message broker answers."""
-    if config.celery_url is None:
+    if config.database.celery_url is None:
         return skipped(
             "No message broker is configured: background workers do the work without Celery."
         )
-    if config.celery_url.startswith("sqs://"):
-        return work_queue(config, _queue_url(config.celery_url))
+    if config.database.celery_url.startswith("sqs://"):
+        return work_queue(config, _queue_url(config.database.celery_url))
     connection = _over_broker(config).connection_for_write(connect_timeout=3)
     try:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=3)
@@ -180,7 +180,7 @@ def _queue_url(celery_url: str) -> str:
 
 def _over_broker(config: Config) -> Celery:
     """Return a Celery application with the settings of its kind of message broker."""
-    url = config.celery_url or ""
+    url = config.database.celery_url or ""
     sqs = url.startswith("sqs://")
     celery = Celery("deputy", broker="sqs://" if sqs else url, set_as_current=False)
     celery.Worker = celery.subclass_with_self(_SqsWorker if sqs else _Worker)
@@ -189,7 +189,7 @@ def _over_broker(config: Config) -> Celery:
         celery.conf.broker_transport_options = {"visibility_timeout": 300}
         return celery
     celery.conf.broker_transport_options = {
-        "region": config.region,  # botocore reads only AWS_DEFAULT_REGION
+        "region": config.aws.region,  # botocore reads only AWS_DEFAULT_REGION
         # An existing queue with its own visibility timeout: a background worker may neither list
         # nor create queues.
         "predefined_queues": {_QUEUE: {"url": _queue_url(url)}},

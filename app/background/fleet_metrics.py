@@ -40,7 +40,7 @@ class FleetMetrics(Collector):
         return self._found
 
     def _read(self) -> list[GaugeMetricFamily]:
-        at, half = now(), timedelta(seconds=self._services.config.proof_max_age / 2)
+        at, half = now(), timedelta(seconds=self._services.config.proofs.proof_max_age / 2)
         with self._services.db.read(long=True) as db:
             age = _proof_ages(db, at - half)
         queue = self._services.proof_queue

@@ -77,9 +77,13 @@ def companions(services: Services, kind: str, failed: Callable[[], None]) -> lis
         Part("routine", partial(_prove_routinely, services), failed),
         Part("publication", partial(_record_published, services), failed),
     ]
-    if services.config.metrics_bind is not None:
+    if services.config.service.metrics_bind is not None:
         parts.append(
-            Part("metrics", partial(_serve_metrics, services, services.config.metrics_bind), failed)
+            Part(
+                "metrics",
+                partial(_serve_metrics, services, services.config.service.metrics_bind),
+                failed,
+            )
         )
     if registrations is not None:
         listen = partial(_listen, registrations)

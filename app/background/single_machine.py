@@ -38,7 +38,7 @@ class SingleMachineWorker:
         self._stop.set()
 
     def _tidy(self, part: Part) -> None:
-        db, days = self._services.db, self._services.config.audit_retention_days
+        db, days = self._services.db, self._services.config.database.audit_retention_days
         while True:
             guarded(part.end, lambda: tidy(db, days, part.end))
             if part.end.wait(EVERY):

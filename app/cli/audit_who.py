@@ -161,11 +161,18 @@ def _proof(name: str, role_arn: str, role: str | None) -> Row:
     config = services().config
     accounts = " or ".join(
         [
-            config.broker.account_id,
-            *([config.stranger_role_arn.account_id] if config.stranger_role_arn else []),
+            config.aws.broker.account_id,
+            *(
+                [config.proofs.stranger_role_arn.account_id]
+                if config.proofs.stranger_role_arn
+                else []
+            ),
         ]
     )
-    own = {config.canary_role_arn: "the canary", config.stranger_role_arn: "the stranger"}
+    own = {
+        config.proofs.canary_role_arn: "the canary",
+        config.proofs.stranger_role_arn: "the stranger",
+    }
     connections = [
         {
             "connection_id": each.id,

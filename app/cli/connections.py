@@ -63,7 +63,7 @@ def _whole(one: Connection) -> Row:
             "verified_at",
         )
         | {
-            "proven_until": one.proven_until(services().config.proof_max_age),
+            "proven_until": one.proven_until(services().config.proofs.proof_max_age),
             "next_proof_at": one.due_at,
         }
         | {"verdict": proof and proof.verdict, "checked_at": proof and proof.checked_at}

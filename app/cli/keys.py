@@ -62,7 +62,7 @@ def bootstrap() -> str:
 
     Safe to repeat.
     """
-    text = services().config.bootstrap_key
+    text = services().config.service.bootstrap_key
     if text is None:
         raise click.ClickException(
             "DEPUTY_BOOTSTRAP_KEY is not set. Make a key with: flask --app wsgi keys generate"

@@ -36,10 +36,10 @@ def _ensure_good(config: TemplateConfig) -> None:
     except ModuleNotFoundError as error:
         raise click.ClickException(_NO_ACTIONS) from error
 
-    folder = config.permission_sets
+    folder = config.vendor.permission_sets
     files = set_files.read(folder or permission_sets.FOLDER)
     mistakes = permission_sets.mistakes_in(
-        files, folder, config.default_permission_set, config.role_prefix
+        files, folder, config.vendor.default_permission_set, config.aws.role_prefix
     )
     mistakes += [line for file in files for line in action_data.mistakes_in(file)]
     if mistakes:
@@ -96,7 +96,9 @@ def publish(*, check: bool) -> list[Row]:
         _ensure_good(config)
     try:
         sets = permission_sets.load(
-            config.permission_sets, config.default_permission_set, config.role_prefix
+            config.vendor.permission_sets,
+            config.vendor.default_permission_set,
+            config.aws.role_prefix,
         )
         done = _published(Publication(config, sets), check=check)
     except ConfigError as error:

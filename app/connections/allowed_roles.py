@@ -26,17 +26,17 @@ def allowed_role(config: Config, text: str) -> RoleArn:
         role = RoleArn.parse(text)
     except ValueError as error:
         raise ValidationFailedError({"role_arn": [str(error)]}) from error
-    if role.partition != config.broker.partition:
+    if role.partition != config.aws.broker.partition:
         raise RoleNotAllowedError(
-            f"This deployment serves the partition {config.broker.partition}; a role can't be"
+            f"This deployment serves the partition {config.aws.broker.partition}; a role can't be"
             " assumed across partitions."
         )
     if role.account_id in config.own_accounts:
         raise RoleNotAllowedError("A role in one of the vendor's own accounts is never assumed.")
     if role.path.startswith(_RESERVED_PATHS):
         raise RoleNotAllowedError("Service-linked and AWS-reserved roles are never assumed.")
-    if not role.name.startswith(config.role_prefix):
-        raise RoleNotAllowedError(f"The role's name must start with {config.role_prefix}")
+    if not role.name.startswith(config.aws.role_prefix):
+        raise RoleNotAllowedError(f"The role's name must start with {config.aws.role_prefix}")
     return role
 
 

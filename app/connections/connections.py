@@ -141,8 +141,8 @@ class Connections:
         chosen, config = self._sets.choose(permission_set).name, self._config
         with self._db.read() as db:
             suffix = kit_names.kit_suffix(db, config, self._sets, tenant_id, chosen)
-        name = kit_role_name(config.role_prefix, tenant_id, suffix)
-        return f"arn:{config.broker.partition}:iam::{account_id}:role/{name}"
+        name = kit_role_name(config.aws.role_prefix, tenant_id, suffix)
+        return f"arn:{config.aws.broker.partition}:iam::{account_id}:role/{name}"
 
     def create(
         self,

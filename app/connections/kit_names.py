@@ -27,7 +27,7 @@ def kit_suffix(
     """
     if suffix := sets.suffix(name):
         return suffix
-    plain = f"/{kit_role_name(config.role_prefix, tenant_id)}"
+    plain = f"/{kit_role_name(config.aws.role_prefix, tenant_id)}"
     taken = select(Connection.id).where(
         Connection.tenant_id == tenant_id,
         Connection.permission_set != name,
@@ -41,7 +41,7 @@ def made_suffix(db: Session, config: Config, tenant_id: UUID, name: str) -> str 
 
     Deleted connections count. None if the kit made no such role.
     """
-    plain = kit_role_name(config.role_prefix, tenant_id)
+    plain = kit_role_name(config.aws.role_prefix, tenant_id)
     of_the_kit = select(Connection.role_arn).where(
         Connection.tenant_id == tenant_id,
         Connection.permission_set == name,

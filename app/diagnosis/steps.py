@@ -109,8 +109,8 @@ def _identity(seen: Evidence) -> Said:
     if seen.identity:
         return "ok", "They are those of the broker, which customers' roles trust.", None
     detail = (
-        f"Deputy's credentials are not those of {seen.config.broker.arn}, which customers' roles"
-        " trust."
+        f"Deputy's credentials are not those of {seen.config.aws.broker.arn}, which customers'"
+        " roles trust."
     )
     return (
         "problem",
@@ -183,8 +183,8 @@ def _role(seen: Evidence) -> Said:
 
 
 def _duration(seen: Evidence) -> Said:
-    most = seen.config.max_session_seconds
-    is_chained = seen.config.broker.is_role and most == ROLE_CHAINING_MAX
+    most = seen.config.aws.max_session_seconds
+    is_chained = seen.config.aws.broker.is_role and most == ROLE_CHAINING_MAX
     chained = (
         " AWS gives no more to a broker that is itself a role (role chaining)."
         if is_chained
@@ -213,7 +213,7 @@ def _duration(seen: Evidence) -> Said:
 
 
 def _region(seen: Evidence) -> Said:
-    region = seen.config.region
+    region = seen.config.aws.region
     if seen.error is not None and _region_is_off(seen.error):
         detail = f"The account has switched STS off in {region}, the region that Deputy works from."
         fix = (
@@ -253,7 +253,7 @@ def _mfa(seen: Evidence) -> Said:
 
 
 def _organization(seen: Evidence) -> Said:
-    account = seen.config.broker.account_id
+    account = seen.config.aws.broker.account_id
     if seen.refused_untold:
         detail = (
             "A service or resource control policy that denies principals outside the organisation"

@@ -95,14 +95,14 @@ def _aws_clock(config: Config) -> HealthFinding:
 
 
 def _session_duration(config: Config) -> HealthFinding:
-    if config.broker.is_role:
+    if config.aws.broker.is_role:
         return ok(
             f"Sessions last {ROLE_CHAINING_MAX} s at most: the broker is a role, and AWS limits"
             " role chaining."
         )
     return ok(
-        f"Sessions last {config.max_session_seconds} s at most: the broker is a user, so no role is"
-        " chained."
+        f"Sessions last {config.aws.max_session_seconds} s at most: the broker is a user, so no"
+        " role is chained."
     )
 
 
@@ -114,7 +114,7 @@ def _may_assume(config: Config, db: Database) -> HealthFinding:
             "No customer's role has let the broker in yet.",
             "Connect a first role (docs/onboarding.md).",
         )
-    if last < now() - timedelta(seconds=config.proof_max_age):
+    if last < now() - timedelta(seconds=config.proofs.proof_max_age):
         return failed(
             f"The last role let the broker in at {last:%Y-%m-%d %H:%M} UTC, so nothing is issued"
             " any more.",
@@ -131,7 +131,7 @@ def _bucket(config: Config) -> HealthFinding:
         return failed(
             "S3 does not answer.", "Look at the network: S3 of AWS_REGION must be reachable."
         )
-    name = config.template_bucket
+    name = config.aws.template_bucket
     if status == 404:
         return failed(
             f"There is no bucket {name}.",
@@ -139,7 +139,7 @@ def _bucket(config: Config) -> HealthFinding:
         )
     if status not in {200, 403}:
         return failed(
-            f"The bucket {name} is not in {config.region}, so launch links do not work.",
+            f"The bucket {name} is not in {config.aws.region}, so launch links do not work.",
             "Set AWS_REGION to the region of the stack of cloudformation/broker.yaml.",
         )
     return ok(
@@ -172,7 +172,7 @@ _NO_TOPIC = skipped(
 
 
 def _topic(config: Config) -> HealthFinding:
-    topic, url = config.registration_topic_arn, config.registration_queue_url
+    topic, url = config.aws.registration_topic_arn, config.aws.registration_queue_url
     if topic is None or url is None:
         return _NO_TOPIC
     policy, queues = vendor_resources.topic(topic)
@@ -197,7 +197,7 @@ def _topic(config: Config) -> HealthFinding:
 
 
 def _queue(config: Config) -> HealthFinding:
-    topic, url = config.registration_topic_arn, config.registration_queue_url
+    topic, url = config.aws.registration_topic_arn, config.aws.registration_queue_url
     if topic is None or url is None:
         return _NO_TOPIC
     found = vendor_resources.queue(config, url)
@@ -220,7 +220,7 @@ def _queue(config: Config) -> HealthFinding:
 
 
 def _dead_letters(config: Config) -> HealthFinding:
-    url = config.registration_queue_url
+    url = config.aws.registration_queue_url
     dead = vendor_resources.queue(config, url).dead_letter_url if url else None
     if dead is None:
         return skipped("There is no dead-letter queue.")
@@ -265,7 +265,7 @@ def _audit_log(config: Config, db: Database) -> HealthFinding:
 
     The retention is DEPUTY_AUDIT_RETENTION_DAYS.
     """
-    days = config.audit_retention_days
+    days = config.database.audit_retention_days
     with db.read(long=True) as session:
         oldest = session.scalar(select(AuditEvent.at).order_by(AuditEvent.id).limit(1))
         parts = months.partitions(session) if db.engine.dialect.name == "postgresql" else None
@@ -297,9 +297,9 @@ def work_queue(config: Config, url: str) -> HealthFinding:
         " DEPUTY_CELERY_URL"
     )
     host = urlsplit(url).hostname or ""
-    if host.startswith("sqs.") and not host.startswith(f"sqs.{config.region}."):
+    if host.startswith("sqs.") and not host.startswith(f"sqs.{config.aws.region}."):
         return failed(
-            f"The queue of DEPUTY_CELERY_URL is not in {config.region}, so Celery does not"
+            f"The queue of DEPUTY_CELERY_URL is not in {config.aws.region}, so Celery does not"
             " reach it.",
             f"{again}.",
         )
@@ -322,12 +322,12 @@ def work_queue(config: Config, url: str) -> HealthFinding:
 
 
 def _cache(config: Config) -> HealthFinding:
-    if config.cache_url is None:
+    if config.database.cache_url is None:
         return skipped("No shared cache is configured: each process has its own.")
     # Imported lazily: Redis's client takes long to load.
     from app.cache.shared_cache import SharedCache  # noqa: PLC0415
 
-    cache = SharedCache(config.cache_url)
+    cache = SharedCache(config.database.cache_url)
     if not cache.ask(cache.client.ping):
         return warning(
             "The shared cache does not answer. Deputy works without it: each process has its own"

@@ -97,7 +97,7 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         super().load_wsgi()
         sys.setswitchinterval(_SWITCH_SECONDS)
         self._app: Any = self.wsgi  # type: ignore[has-type]  # gunicorn sets it there
-        self._seconds = self._app.extensions["deputy"].config.body_seconds
+        self._seconds = self._app.extensions["deputy"].config.service.body_seconds
         self._largest = self._app.config["MAX_CONTENT_LENGTH"]
         self.slots = Semaphore(_REQUESTS)
         self.wsgi = self._serve

@@ -19,14 +19,14 @@ _FOREVER, _ANY = math.inf, 1_000_000
 # Credentials, and calls to STS. AWS gives an account some 600 calls to STS a second, for all
 # tenants together.
 CREDENTIALS_OF_KEY = Limit(
-    "issue", "credential requests with this key", _KEY, "cache", "issue_rate", "per second"
+    "issue", "credential requests with this key", _KEY, "cache", "limits.issue_rate", "per second"
 )
 CREDENTIALS_OF_TENANT = Limit(
     "tenant",
     "credential requests for this tenant",
     _TENANT,
     "cache",
-    "tenant_issue_rate",
+    "limits.tenant_issue_rate",
     "per second",
 )
 NEW_SESSIONS = Limit(
@@ -34,7 +34,7 @@ NEW_SESSIONS = Limit(
     "new sessions for this tenant",
     _TENANT,
     "cache",
-    "tenant_miss_rate",
+    "limits.tenant_miss_rate",
     "per second",
     burst=5,  # a nightly run over a thousand accounts must not be refused
     patience=0.8,  # its request has about 1.5 s
@@ -56,7 +56,7 @@ BACKGROUND_CALLS = Limit(
     "calls to STS for proofs in the background",
     "deployment",
     "cache",
-    "sts_budget",
+    "proofs.sts_budget",
     "per second",
     patience=_FOREVER,
 )
@@ -149,21 +149,26 @@ PAGES = Limit(
     waiting=32,
 )
 ROLES_ENTERED = Limit(
-    "paste", "roles entered through this link", _LINK, "database", "link_rate", "per hour"
+    "paste", "roles entered through this link", _LINK, "database", "limits.link_rate", "per hour"
 )
 CHECKS = ROLES_ENTERED._replace(name="again", what="checks through this link")
 SEARCHES_ENDED = ROLES_ENTERED._replace(name="end_search", what="searches ended through this link")
 
 # Changes
 ATTEMPTS = Limit(
-    "attempt", "checks of this tenant's roles", _TENANT, "database", "connection_rate", "per minute"
+    "attempt",
+    "checks of this tenant's roles",
+    _TENANT,
+    "database",
+    "limits.connection_rate",
+    "per minute",
 )
 CHANGES = Limit(
     "change",
     "changes of keys, links and suspensions, with this tenant's keys",
     _TENANT,
     "database",
-    "tenant_revokes",
+    "limits.tenant_revokes",
     "per second",
     burst=4,
 )
@@ -189,7 +194,7 @@ KEYS = Limit(
     "live API keys of this tenant",
     _TENANT,
     "database",
-    "tenant_keys",
+    "limits.tenant_keys",
     hint="; revoke one first.",
 )
 LINKS = Limit(
@@ -197,7 +202,7 @@ LINKS = Limit(
     "live onboarding links of this tenant",
     _TENANT,
     "database",
-    "tenant_links",
+    "limits.tenant_links",
     hint="; revoke one first.",
 )
 CONNECTIONS = Limit(
@@ -205,7 +210,7 @@ CONNECTIONS = Limit(
     "connections of this tenant",
     _TENANT,
     "database",
-    "max_connections",
+    "limits.max_connections",
     hint="; delete one first.",
 )
 SEARCHES = Limit(

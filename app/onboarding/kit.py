@@ -127,11 +127,11 @@ class Onboarding:
         self._launch_urls = LaunchUrls(config)
         self.sets = sets
         self.versions = SetVersions(db, sets)
-        self._tokens = RegistrationTokens(config.secret_keys)
+        self._tokens = RegistrationTokens(config.database.secret_keys)
 
     def regions(self) -> list[str]:
         """Return the regions in which a customer's stack may run."""
-        return sorted(templates.regions(self._config.broker.partition))
+        return sorted(templates.regions(self._config.aws.broker.partition))
 
     def template(self, permission_set: str | None = None) -> Template:
         """Return the template of one account.
@@ -174,18 +174,18 @@ class Onboarding:
         return Kit(
             external_id=role.external_id,
             next_external_id=next_external_id,
-            broker_principal_arn=self._config.broker.arn,
+            broker_principal_arn=self._config.aws.broker.arn,
             role_name=role.name,
             stack_name=new.stacks[0],
             region=region,
-            partition=self._config.broker.partition,
+            partition=self._config.aws.broker.partition,
             permission_set=chosen.name,
             permission_set_version=chosen.version,
             template_url=urls[0],
             template_version=template.version,
             launch_stack_url=launch,
             organization_launch_url=launch_whole,
-            registers_itself=region == self._config.registration_region,
+            registers_itself=region == self._config.aws.registration_region,
             trust_policy=role.trust,
             terraform=kit_scripts.terraform(role),
             aws_cli=kit_scripts.aws_cli(role),
@@ -222,12 +222,12 @@ class Onboarding:
         return KitUpdate(stack, whole, kit_scripts.terraform(role), kit_scripts.aws_cli(role))
 
     def _new(self, tenant_id: UUID, suffix: str, chosen: PermissionSet) -> _Made:
-        named = self._config.role_prefix, tenant_id, suffix
+        named = self._config.aws.role_prefix, tenant_id, suffix
         parameters = frozenset(parameter["name"] for parameter in chosen.parameters)
         return _Made(kit_role_name(*named), kit_stack_names(*named), parameters)
 
     def _there(self, tenant_id: UUID, suffix: str, row: Row[str, str, int | None]) -> _Made:
-        name, prefix = RoleArn.parse(row.role_arn).name, self._config.role_prefix
+        name, prefix = RoleArn.parse(row.role_arn).name, self._config.aws.role_prefix
         beginning = kit_role_name(prefix, tenant_id)
         ending = name.removeprefix(beginning) if name.startswith(beginning) else suffix
         made_from = self.versions.of(row.permission_set, row.permission_set_version)
@@ -261,15 +261,15 @@ class Onboarding:
 
         A stack can only name a topic of its own region.
         """
-        topic = self._config.registration_topic_arn
-        if topic is None or region != self._config.registration_region:
+        topic = self._config.aws.registration_topic_arn
+        if topic is None or region != self._config.aws.registration_region:
             return {}
         return {"RegistrationTopicArn": topic, "RegistrationToken": token}
 
     def _role(
         self, name: str, external_id: str, next_external_id: str | None, chosen: PermissionSet
     ) -> KitRole:
-        config, partition = self._config, self._config.broker.partition
+        config, partition = self._config, self._config.aws.broker.partition
         managed = chosen.managed_policy_arns(partition)
         published = {
             managed_policy_arn(partition, name) for name in self.versions.managed_policies()
@@ -277,15 +277,15 @@ class Onboarding:
         return KitRole(
             name=name,
             description=(
-                f"Lets {config.vendor_in_aws} reach this account for the customer with External ID"
-                f" {external_id}"
+                f"Lets {config.vendor.vendor_in_aws} reach this account for the customer with"
+                f" External ID {external_id}"
             ),
-            vendor=config.vendor_name,
-            vendor_tag=config.vendor_in_aws,
+            vendor=config.vendor.vendor_name,
+            vendor_tag=config.vendor.vendor_in_aws,
             external_id=external_id,
-            region=config.region,
+            region=config.aws.region,
             max_seconds=templates.role_seconds(config),
-            trust=trust_policy(config.broker, external_id, next_external_id),
+            trust=trust_policy(config.aws.broker, external_id, next_external_id),
             policy=chosen.policy(partition),
             permission_set=chosen.label,
             managed=tuple(managed),
@@ -295,8 +295,8 @@ class Onboarding:
 
     def _region(self, region: str | None) -> str:
         if region is None:
-            return self._config.registration_region or self._config.region
-        ours = self._config.broker.partition
+            return self._config.aws.registration_region or self._config.aws.region
+        ours = self._config.aws.broker.partition
         if region in templates.regions(ours):
             return region
         theirs = templates.partition_of(region)

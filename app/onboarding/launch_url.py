@@ -25,20 +25,20 @@ class LaunchUrls:
         Raises ConfigError for a partition whose console is unknown, or a region outside the
         partition.
         """
-        ours, theirs = config.broker.partition, partition_of(config.region)
+        ours, theirs = config.aws.broker.partition, partition_of(config.aws.region)
         if theirs != ours:
             place = f"the partition {theirs}" if theirs else "no partition that is known here"
             raise ConfigError(
-                f"AWS_REGION: {config.region} is in {place}, but DEPUTY_BROKER_PRINCIPAL_ARN in"
+                f"AWS_REGION: {config.aws.region} is in {place}, but DEPUTY_BROKER_PRINCIPAL_ARN in"
                 f" {ours}. A deployment serves the one partition of its broker, and its region must"
                 " be there."
             )
-        if config.console_url is None and ours not in _CONSOLES:
+        if config.aws.console_url is None and ours not in _CONSOLES:
             raise ConfigError(
                 f"DEPUTY_CONSOLE_URL: must be set: the console of the partition {ours} is not known"
                 " here."
             )
-        self._console_url = config.console_url
+        self._console_url = config.aws.console_url
         self._domain = _CONSOLES.get(ours)
 
     def of_stack(self, region: str, stack_name: str) -> str:

@@ -153,7 +153,7 @@ class Links:
                 },
                 tenant_id=tenant_id,
             )
-            return link, f"{self._config.public_url}/onboard/{token}"
+            return link, f"{self._config.service.public_url}/onboard/{token}"
 
     def list(
         self, caller: Principal, tenant_id: UUID, *, limit: int, after: UUID | None
@@ -265,7 +265,7 @@ class Links:
                 suffix = kit_names.kit_suffix(
                     db, self._config, self._onboarding.sets, tenant.id, permission_set
                 )
-        named = self._config.role_prefix, tenant.id, suffix
+        named = self._config.aws.role_prefix, tenant.id, suffix
         return Leftovers(tenant.name, kit_role_name(*named), *kit_stack_names(*named), region)
 
     def stop_looking(self, visit: Visit, connection_id: UUID) -> None:

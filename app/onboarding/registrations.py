@@ -130,7 +130,7 @@ class Registrations:
 
     @cached_property
     def _tokens(self) -> RegistrationTokens:
-        return RegistrationTokens(self._config.secret_keys)
+        return RegistrationTokens(self._config.database.secret_keys)
 
     def receive(self, *, wait_seconds: int = 20) -> int:
         """Poll the queue once, handle its messages in parallel, and return their number.
@@ -220,7 +220,7 @@ class Registrations:
     def _request(self, body: str) -> Request | Literal[True] | None:
         """Return the request, or the result of `handle` for a message that is not answered."""
         try:
-            request = Request.parse(body, self._config.registration_topic_arn or "")
+            request = Request.parse(body, self._config.aws.registration_topic_arn or "")
         except ValueError:
             logger.warning("registration.unreadable")
             return None

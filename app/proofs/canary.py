@@ -74,11 +74,11 @@ class Canary:
     def __init__(self, db: Database, config: Config) -> None:
         self.own_accounts = config.own_accounts
         self._db = db
-        self._has_canary = config.canary_role_arn is not None
-        self._has_stranger = config.stranger_role_arn is not None
+        self._has_canary = config.proofs.canary_role_arn is not None
+        self._has_stranger = config.proofs.stranger_role_arn is not None
         self._looks: SingleFlight[str, _View] = SingleFlight()
         self._last = _View(Sight.UNCLEAR, None, 0.0, 0.0)
-        self._proof_max_age = config.proof_max_age
+        self._proof_max_age = config.proofs.proof_max_age
         self._session: Session | None = None  # the stranger's, kept while it works
         self._told: Sight | None = None
 

@@ -22,8 +22,8 @@ class Pace:
 
     def __init__(self, db: Database, config: Config) -> None:
         self._db = db
-        self._proofs_a_second = config.routine_proofs_a_second
-        self._interval = Interval(config.reprove_every, config.reprove_every)
+        self._proofs_a_second = config.proofs.routine_proofs_a_second
+        self._interval = Interval(config.proofs.reprove_every, config.proofs.reprove_every)
         self._until = 0.0
         self._counting = threading.Lock()
 

@@ -5,28 +5,25 @@ app/config.py declares the settings, and app/limits/table.py the limits.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, field, fields
+from dataclasses import MISSING, field, fields, is_dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 from app.errors import RateLimitedError
 
-Group = Literal["vendor", "aws", "service", "database", "proofs", "limits"]  # of docs/settings.md
-
 
 class Setting(NamedTuple):
     """The declaration of a setting, with the contents of its row in docs/settings.md."""
 
-    group: Group
     parse: Callable[[str], Any]
     meaning: str
     variable: str  # empty: DEPUTY_ and the field's name in capitals
     unset: str  # the default in words, if its value says too little
+    group: str = ""
 
 
 def setting(
-    group: Group,
     parse: Callable[[str], Any],
     meaning: str,
     default: Any = MISSING,
@@ -42,21 +39,30 @@ def setting(
     return field(
         default=default,
         repr=not secret,
-        metadata={"setting": Setting(group, parse, meaning, variable, unset)},
+        metadata={"setting": Setting(parse, meaning, variable, unset)},
     )
 
 
 def collect_settings(config: Any) -> dict[str, tuple[Setting, Any]]:
-    """Return the settings of a class by field, each with its variable and its default.
+    """Return the settings of a class by field, each with its group, its variable and its default.
 
     The default is MISSING if there is none.
     """
     settings = {}
-    for declared in fields(config):
-        if declaration := declared.metadata.get("setting"):
+    for group, kind in groups_of(config).items():
+        for declared in fields(kind):
+            declaration = declared.metadata["setting"]
             variable = declaration.variable or f"DEPUTY_{declared.name.upper()}"
-            settings[declared.name] = (declaration._replace(variable=variable), declared.default)
+            settings[declared.name] = (
+                declaration._replace(group=group, variable=variable),
+                declared.default,
+            )
     return settings
+
+
+def groups_of(config: Any) -> dict[str, Any]:
+    """Return the classes of settings by the name of their group, as docs/settings.md has them."""
+    return {part.name: part.type for part in fields(config) if is_dataclass(part.type)}
 
 
 def read_setting(

@@ -24,7 +24,9 @@ def start_api(
     with ExitStack() as ends:
 
         def begin(**settings: object) -> Api:
-            app = create_app(make_config(config.database_url, cache_url=valkey.url, **settings))
+            app = create_app(
+                make_config(config.database.database_url, cache_url=valkey.url, **settings)
+            )
             app.testing = False
             services = app.extensions["deputy"]
             ends.callback(services.db.engine.dispose)

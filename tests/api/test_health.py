@@ -2,7 +2,6 @@
 
 import os
 import re
-from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -17,7 +16,7 @@ from app.identity.scopes import ALL_SCOPES, Scope
 from app.store.database import SYSTEM
 from app.store.models import BackgroundWorker, Connection, ConnectionStatus
 from app.store.models.proof_schedule import Interval
-from tests.conftest import OPERATOR, make_config, publish_templates
+from tests.conftest import OPERATOR, make_config, publish_templates, with_settings
 from tests.support.cast import Api, World
 from tests.support.databases import empty_database, new_database
 from tests.support.rows import at_once, connection_row, tenant_row
@@ -54,8 +53,8 @@ def test_readiness_names_what_is_missing(vendor, config, tmp_path):
     assert "database" in unready("postgresql+psycopg://nobody@127.0.0.1:1/none")
     with empty_database("sqlite", tmp_path) as url:
         assert "migrate" in unready(url)["migrations"][0]
-    other = config.broker.parse("arn:aws:iam::111122223333:role/Other")
-    assert "BROKER_PRINCIPAL_ARN" in unready(config.database_url, broker=other)["aws"][0]
+    other = config.aws.broker.parse("arn:aws:iam::111122223333:role/Other")
+    assert "BROKER_PRINCIPAL_ARN" in unready(config.database.database_url, broker=other)["aws"][0]
 
 
 # --- the checks in the background ---
@@ -67,7 +66,7 @@ class Deployment:
     """A web process on a database of its own, which looks again each time it is asked."""
 
     def __init__(self, config, vendor) -> None:
-        self._config = replace(
+        self._config = with_settings(
             config,
             registration_topic_arn=vendor.registration_topic_arn,
             registration_queue_url=vendor.registration_queue_url,
@@ -76,7 +75,7 @@ class Deployment:
         self.services = self._process().extensions["deputy"]
 
     def _process(self, **changes):
-        app = create_app(replace(self._config, **changes))
+        app = create_app(with_settings(self._config, **changes))
         self._made.append(app)
         return app
 

@@ -91,7 +91,7 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def role(app, aws, vendor, config) -> Role:
-    return Role.of(Customer(aws), config.broker.arn, app.extensions["deputy"])
+    return Role.of(Customer(aws), config.aws.broker.arn, app.extensions["deputy"])
 
 
 @pytest.fixture
@@ -430,7 +430,7 @@ def test_a_slow_aws_is_a_503_in_time_and_its_answer_there_for_the_next(
 def test_a_database_that_hangs_is_a_503_before_an_sdk_gives_up(scene: Scene, config):
     """After two seconds the SDK no longer listens; warm or not."""
     scene.issue(), scene.issue()
-    by_hand, before = ByHand(config.database_url), len(scene.events)
+    by_hand, before = ByHand(config.database.database_url), len(scene.events)
     with by_hand.engine.begin() as other:
         other.execute(sqlalchemy.text("LOCK TABLE audit_events IN ACCESS EXCLUSIVE MODE"))
         began = time.monotonic()

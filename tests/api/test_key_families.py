@@ -4,7 +4,6 @@ replaced.
 
 import datetime as dt
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from sqlalchemy import func, select
 from app.config import Config
 from app.factory import create_app
 from app.store.models import Tenant
+from tests.conftest import with_settings
 from tests.support.cast import Api, World
 
 EVERYTHING = ["keys:write", "connections:write", "connections:read", "tenants:read"]
@@ -321,7 +321,7 @@ def test_a_bound_key_ends_only_keys_that_a_bound_key_made(world: World):
 @pytest.fixture
 def crowded(config: Config, world: World) -> Iterator[World]:
     """A process whose tenants may have two keys and two links."""
-    app = create_app(replace(config, tenant_keys=2, tenant_links=2))
+    app = create_app(with_settings(config, tenant_keys=2, tenant_links=2))
     app.testing = False
     yield World(world.aws, Api(app, world.admin.key))
     app.extensions["deputy"].db.engine.dispose()

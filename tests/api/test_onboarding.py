@@ -86,7 +86,7 @@ def deploy(aws, config):
     apps = []
 
     def make(**changes) -> World:
-        app = create_app(make_config(config.database_url, **changes))
+        app = create_app(make_config(config.database.database_url, **changes))
         apps.append(app)
         _, key = app.extensions["deputy"].api_keys.create_key(
             OPERATOR, name="x", scopes=ALL_SCOPES, tenant_id=None, expires_at=None
@@ -187,7 +187,9 @@ def test_settings_that_lead_nowhere_are_refused_at_start(
     config, partition: str, region: str, message: str
 ):
     with pytest.raises(ConfigError, match=message):
-        create_app(make_config(config.database_url, broker=broker_in(partition), region=region))
+        create_app(
+            make_config(config.database.database_url, broker=broker_in(partition), region=region)
+        )
 
 
 def test_a_partition_without_a_known_console_is_served_with_console_url(deploy):

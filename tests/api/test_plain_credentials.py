@@ -84,7 +84,7 @@ def test_a_key_that_may_not_issue_or_is_another_or_not_known_goes_on_as_it_came(
 
 
 def test_a_refused_request_counts_once_against_each_limit(aws, config, vendor, stopped_clock):
-    app = create_app(make_config(config.database_url, issue_rate=10, tenant_issue_rate=2))
+    app = create_app(make_config(config.database.database_url, issue_rate=10, tenant_issue_rate=2))
     services = app.extensions["deputy"]
     _, key = services.api_keys.create_key(OPERATOR, name="tight", scopes=ALL_SCOPES)
     world = World(aws, Api(app, key))

@@ -27,7 +27,7 @@ def start_limited(aws, vendor, config, stopped_clock) -> Iterator[Callable[..., 
     with ExitStack() as stack:
 
         def begin(**limits: int) -> World:
-            app: Flask = create_app(make_config(config.database_url, **limits))
+            app: Flask = create_app(make_config(config.database.database_url, **limits))
             services = app.extensions["deputy"]
             stack.callback(services.db.engine.dispose)
             _, key = services.api_keys.create_key(OPERATOR, name="tight", scopes=ALL_SCOPES)

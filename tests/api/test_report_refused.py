@@ -145,7 +145,7 @@ def test_what_is_not_verified_is_made_due_as_well(world: World, by_hand):
 
 
 def test_reports_count_as_requests_for_credentials(world: World, config, stopped_clock):
-    app = create_app(make_config(config.database_url, issue_rate=2))
+    app = create_app(make_config(config.database.database_url, issue_rate=2))
     try:
         here = place(app.extensions["deputy"])
         worker = Api(app, here.key)

@@ -178,7 +178,7 @@ def test_the_template_takes_no_principal_and_names_the_broker(scene: Scene, conf
     one, following = {"Ref": "ExternalId"}, {"Ref": "NextExternalId"}
     assert trust[0]["Condition"] == {
         "StringEquals": {"sts:ExternalId": {"If": ["HasNextExternalId", [one, following], one]}},
-        "ArnEquals": {"aws:PrincipalArn": config.broker.arn},
+        "ArnEquals": {"aws:PrincipalArn": config.aws.broker.arn},
         "DateLessThan": {
             "If": [
                 "HasAccessUntil",

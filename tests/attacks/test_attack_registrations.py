@@ -7,7 +7,6 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
@@ -24,6 +23,7 @@ from tests.attacks.evidence import (
     unchanged,
     untouched,
 )
+from tests.conftest import with_settings
 from tests.support.cast import Customer, World, path_of
 from tests.support.rows import at_once, registration_token
 from tests.support.stacks import HOSTILE_URLS, TOPIC, Answers, Stack
@@ -42,14 +42,16 @@ class Desk:
         self.config, self.db = config, db
         self.registrations = Registrations(
             db,
-            replace(config, registration_topic_arn=TOPIC),
+            with_settings(config, registration_topic_arn=TOPIC),
             permission_sets.load(),
             RegistrationQueue("us-east-1", queue_url),
             lambda: StackAnswers("us-east-1", "aws", answers.url),
         )
 
     def stack(self, tenant: dict, role_arn: str, **more) -> Stack:
-        token = registration_token(self.db, self.config.secret_keys, uuid.UUID(tenant["id"]))
+        token = registration_token(
+            self.db, self.config.database.secret_keys, uuid.UUID(tenant["id"])
+        )
         return Stack(self.answers.url, token, role_arn, **more)
 
     def handle(self, message: str) -> str:
@@ -247,7 +249,7 @@ def test_an_address_that_is_not_awss_is_never_called(desk: Desk, scene: Scene, a
     stack = desk.stack(scene.acme, scene.ours["role_arn"])
     at_aws = Registrations(
         desk.registrations._db,
-        replace(config, registration_topic_arn=TOPIC),
+        with_settings(config, registration_topic_arn=TOPIC),
         permission_sets.load(),
         desk.registrations._queue,
         lambda: StackAnswers("us-east-1", "aws", None),

@@ -4,7 +4,6 @@ stays a name.
 
 import re
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import cache
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -23,6 +22,7 @@ from app.settings.vendor_name import ASCII_PATTERN, ascii_form, identifies_vendo
 from sandbox.server import Sandbox
 from tests.attacks.evidence import case, on_sqlite
 from tests.attacks.test_attack_links_and_templates import Loader
+from tests.conftest import with_settings
 from tests.support import hcl
 from tests.support.cast import Api, World
 
@@ -30,7 +30,7 @@ pytestmark = on_sqlite  # nothing here depends on the database
 
 
 def parsed(config: Config, name: str):
-    template = render(replace(config, vendor_name=name), permission_sets.load()["inventory"])
+    template = render(with_settings(config, vendor_name=name), permission_sets.load()["inventory"])
     # a SafeLoader of ours
     return yaml.load(template.body.replace(template.version, "version"), Loader)  # noqa: S506
 
@@ -103,7 +103,7 @@ def acme(aws: Sandbox, admin: Api) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def plain_elements(config: Config, admin: Api, acme) -> list[tuple[str, list[str]]]:
     """Of a vendor whose name has nothing in it that anything could take for more than a name."""
-    with serving(replace(config, vendor_name="Plain"), admin) as (plain, _):
+    with serving(with_settings(config, vendor_name="Plain"), admin) as (plain, _):
         return elements(plain, acme)
 
 
@@ -111,7 +111,7 @@ def plain_elements(config: Config, admin: Api, acme) -> list[tuple[str, list[str
 def test_a_vendor_name_stays_a_name_on_the_page_and_in_links(
     config: Config, admin: Api, acme, plain_elements, name: str
 ):
-    with serving(replace(config, vendor_name=name), admin) as (api, app):
+    with serving(with_settings(config, vendor_name=name), admin) as (api, app):
         assert elements(api, acme) == plain_elements
         page = page_of(api, acme)
         assert page.select_one(".who").get_text() == f"{name} for {acme['name']}"
@@ -162,12 +162,13 @@ def settings_with(monkeypatch, config: Config, **changes: str) -> Config:
     given = {
         "DATABASE_URL": "sqlite:///x",
         "SECRET_KEYS": "first-secret-key-of-the-tests-0123456789",
-        "BROKER_PRINCIPAL_ARN": config.broker.arn,
-        "TEMPLATE_BUCKET": config.template_bucket,
+        "BROKER_PRINCIPAL_ARN": config.aws.broker.arn,
+        "TEMPLATE_BUCKET": config.aws.template_bucket,
     }
     for variable, value in (given | changes).items():
         monkeypatch.setenv(f"DEPUTY_{variable}", value)
-    monkeypatch.setenv("AWS_REGION", config.region)  # without the sandbox's fixture there is none
+    # without the sandbox's fixture there is none
+    monkeypatch.setenv("AWS_REGION", config.aws.region)
     return Config.from_environment()
 
 
@@ -191,7 +192,7 @@ NO_ASCII_FORM = ["A: b", "A#b", "A\n", 'A"b', "A'b", "A${b}", "A&b", "Ä", "A" *
 def test_a_vendor_name_is_taken_as_it_is_or_refused_at_start(config: Config, monkeypatch):
     for name in VENDORS:
         with case(name):
-            assert settings_with(monkeypatch, config, VENDOR_NAME=name).vendor_name == name
+            assert settings_with(monkeypatch, config, VENDOR_NAME=name).vendor.vendor_name == name
     for name in REFUSED:
         with case(name), pytest.raises(ConfigError, match="DEPUTY_VENDOR_NAME: must be one line"):
             settings_with(monkeypatch, config, VENDOR_NAME=name)
@@ -207,7 +208,7 @@ def test_a_vendor_name_without_letters_in_ascii_asks_for_them_at_start(config: C
                 settings_with(patch, config, VENDOR_NAME=name)
             with monkeypatch.context() as patch:
                 taken = settings_with(patch, config, VENDOR_NAME=name, VENDOR_NAME_ASCII="Tokyo 24")
-            assert (taken.vendor_name, taken.vendor_in_aws) == (name, "Tokyo 24")
+            assert (taken.vendor.vendor_name, taken.vendor.vendor_in_aws) == (name, "Tokyo 24")
     for form in NO_ASCII_FORM:
         with case(form), pytest.raises(ConfigError, match="DEPUTY_VENDOR_NAME_ASCII: must match"):
             settings_with(monkeypatch, config, VENDOR_NAME="東京", VENDOR_NAME_ASCII=form)

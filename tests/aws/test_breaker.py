@@ -243,7 +243,9 @@ class Own:
 
 @pytest.fixture(scope="module")
 def roles(app, aws, vendor, config) -> list[Role]:
-    return [Role.of(Customer(aws), config.broker.arn, app.extensions["deputy"]) for _ in range(3)]
+    return [
+        Role.of(Customer(aws), config.aws.broker.arn, app.extensions["deputy"]) for _ in range(3)
+    ]
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from app.config import Broker
 from app.factory import create_app
 from app.permissions import permission_sets
 from sandbox.vendor import TEMPLATE_BUCKET, VENDOR_ACCOUNT
-from tests.conftest import make_config
+from tests.conftest import make_config, with_settings
 from tests.support.cast import root_client
 from tests.support.databases import new_database
 
@@ -305,7 +305,7 @@ def unpublished(aws, vendor):
 def objects(aws, config, key: str) -> list[dict]:
     """Every version that the deployment's bucket has of this key."""
     with closing(root_client(aws, "s3", VENDOR_ACCOUNT)) as s3:
-        return s3.list_object_versions(Bucket=config.template_bucket, Prefix=key).get(
+        return s3.list_object_versions(Bucket=config.aws.template_bucket, Prefix=key).get(
             "Versions", []
         )
 
@@ -314,10 +314,11 @@ def test_anybody_reads_what_was_published_and_it_is_never_overwritten(pipeline, 
     """Links to an older template so stay valid."""
     bucket, template = TemplateBucket(unpublished), render(unpublished, SETS["inventory"])
     newer = render(
-        replace(unpublished, vendor_name=f"{unpublished.vendor_name[:40]} 2"), SETS["inventory"]
+        with_settings(unpublished, vendor_name=f"{unpublished.vendor.vendor_name[:40]} 2"),
+        SETS["inventory"],
     )
     url = bucket.url(template)
-    assert url.endswith(f"/{unpublished.template_bucket}/{template.key}")
+    assert url.endswith(f"/{unpublished.aws.template_bucket}/{template.key}")
     assert requests.get(url, timeout=5).status_code in {403, 404}
     assert [bucket.publish(each) for each in (template, newer)] == [Published.YES] * 2
     [first] = objects(pipeline, unpublished, template.key)
@@ -405,13 +406,13 @@ def test_the_command_checks_and_publishes_every_set_and_may_be_repeated(
 def plant_a_document(aws, config) -> None:
     """Of a later version of the set, as somebody else writes it."""
     with closing(root_client(aws, "s3", VENDOR_ACCOUNT)) as s3:
-        s3.delete_bucket_policy(Bucket=config.template_bucket)
+        s3.delete_bucket_policy(Bucket=config.aws.template_bucket)
         key = "templates/sets/inventory/999999.json"
-        s3.put_object(Bucket=config.template_bucket, Key=key, Body=b"x")
+        s3.put_object(Bucket=config.aws.template_bucket, Key=key, Body=b"x")
 
 
 def test_without_the_bucket_the_command_says_what_is_wrong(pipeline, unpublished):
-    done = command(create_app(replace(unpublished, template_bucket="no-such-bucket-here")))
+    done = command(create_app(with_settings(unpublished, template_bucket="no-such-bucket-here")))
     [line] = done.output.splitlines()
     assert (done.exit_code, "NoSuchBucket" in line) == (1, True)
     assert line.startswith("Error: The bucket can't be written to:")

@@ -121,7 +121,9 @@ def test_an_address_that_is_taken_ends_no_background_worker():
     bind = ("127.0.0.1", free_port())
     end, failed = metrics.serve(bind), []
     services = SimpleNamespace(
-        db=None, registrations=None, config=SimpleNamespace(metrics_bind=bind)
+        db=None,
+        registrations=None,
+        config=SimpleNamespace(service=SimpleNamespace(metrics_bind=bind)),
     )
     part = next(
         one

@@ -21,7 +21,7 @@ class NoRoom:
     """
 
     def __init__(self, config) -> None:
-        self._cache = redis.Redis.from_url(config.cache_url)
+        self._cache = redis.Redis.from_url(config.database.cache_url)
         rates = composition.Services(config).rates
         with rates.routine_call():
             (self._name,) = self._cache.scan_iter("*routine*")

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from app.background.single_machine import SingleMachineWorker
 from app.factory import create_app
 from app.store.models import ConnectionStatus
 from tests.background.test_workers import ROOT, Crowd, crowd, environment, services, statuses
+from tests.conftest import with_settings
 from tests.support.rows import ByHand
 from tests.support.waiting import until
 
@@ -82,7 +82,9 @@ def celery_url(valkey) -> str:
 def listening(services, vendor):
     """The services of a deployment with a registration queue."""
     topic, queue = vendor.registration_topic_arn, vendor.registration_queue_url
-    config = replace(services.config, registration_topic_arn=topic, registration_queue_url=queue)
+    config = with_settings(
+        services.config, registration_topic_arn=topic, registration_queue_url=queue
+    )
     made = composition.Services(config)
     yield made
     made.db.engine.dispose()
@@ -122,7 +124,9 @@ def group_is_gone(process) -> bool:
 
 
 def workers(services) -> list:
-    return ByHand(services.config.database_url).rows("SELECT kind, pid FROM background_workers")
+    return ByHand(services.config.database.database_url).rows(
+        "SELECT kind, pid FROM background_workers"
+    )
 
 
 @on_postgresql

@@ -13,7 +13,6 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,7 +30,7 @@ from app.proofs.proof_queue import LEASE
 from app.store.database import SYSTEM
 from app.store.models import AuditEvent, Connection, ConnectionStatus, ExternalIdRow, Trigger
 from sandbox.vendor import VENDOR_ACCOUNT
-from tests.conftest import make_config
+from tests.conftest import make_config, with_settings
 from tests.support import logged_secrets
 from tests.support.cast import Customer, root_client
 from tests.support.databases import new_database
@@ -65,7 +64,7 @@ def test_a_message_that_takes_long_does_not_hold_up_the_others():
 
     services = SimpleNamespace(
         db=None,
-        config=SimpleNamespace(metrics_bind=None),
+        config=SimpleNamespace(service=SimpleNamespace(metrics_bind=None)),
         registrations=SimpleNamespace(receive=receive, queue_state=None),
     )
     parts = [
@@ -111,7 +110,7 @@ class Crowd:
             self._ids += db.scalars(
                 sqlalchemy.select(ExternalIdRow.value).where(ExternalIdRow.tenant_id.in_(tenants))
             )
-        trust = trust_policy(services.config.broker, "")
+        trust = trust_policy(services.config.aws.broker, "")
         trust["Statement"][0]["Condition"]["StringEquals"]["sts:ExternalId"] = self._ids
         if self._arn is None:
             self._arn = self._customer.role("deputy-crowd", trust)
@@ -242,7 +241,9 @@ def begun(services) -> int:
 
 
 def registering_stack(services, aws):
-    token = registration_token(services.db, services.config.secret_keys, tenant_row(services.db))
+    token = registration_token(
+        services.db, services.config.database.secret_keys, tenant_row(services.db)
+    )
     return Stack(aws.url, token, f"arn:aws:iam::{Customer(aws).account}:role/deputy-registering")
 
 
@@ -273,14 +274,14 @@ def test_the_background_worker_outlives_a_database_that_is_away_and_a_bug(
 def environment(services, aws, **more):
     config = services.config
     return os.environ | {
-        "DEPUTY_DATABASE_URL": config.database_url,
-        "DEPUTY_SECRET_KEYS": ",".join(config.secret_keys),
-        "DEPUTY_BROKER_PRINCIPAL_ARN": config.broker.arn,
-        "DEPUTY_VENDOR_NAME": config.vendor_name,
-        "DEPUTY_TEMPLATE_BUCKET": config.template_bucket,
+        "DEPUTY_DATABASE_URL": config.database.database_url,
+        "DEPUTY_SECRET_KEYS": ",".join(config.database.secret_keys),
+        "DEPUTY_BROKER_PRINCIPAL_ARN": config.aws.broker.arn,
+        "DEPUTY_VENDOR_NAME": config.vendor.vendor_name,
+        "DEPUTY_TEMPLATE_BUCKET": config.aws.template_bucket,
         "DEPUTY_STS_BUDGET": "600",
-        "DEPUTY_REGISTRATION_TOPIC_ARN": config.registration_topic_arn or "",
-        "DEPUTY_REGISTRATION_QUEUE_URL": config.registration_queue_url or "",
+        "DEPUTY_REGISTRATION_TOPIC_ARN": config.aws.registration_topic_arn or "",
+        "DEPUTY_REGISTRATION_QUEUE_URL": config.aws.registration_queue_url or "",
         **more,
     }
 
@@ -289,7 +290,7 @@ def environment(services, aws, **more):
 def test_celery_takes_no_commands_from_its_broker(services):
     """`celery inspect` and `celery control` speak to workers through it."""
     for url in ("redis://127.0.0.1:1", "sqs://localhost:4566/111122223333/work"):
-        celery = create_celery(replace(services.config, celery_url=url), lambda: services)
+        celery = create_celery(with_settings(services.config, celery_url=url), lambda: services)
         assert celery.conf.worker_enable_remote_control is False
 
 

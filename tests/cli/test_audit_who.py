@@ -94,9 +94,8 @@ def test_a_proof_is_found_by_its_name_with_its_role_and_without(cli, world, monk
 def test_a_proof_of_a_role_that_two_tenants_have_names_both(app, cli):
     services = app.extensions["deputy"]
     both = {str(place(services).connection_id) for _ in range(2)}
-    row = cli(
-        f"audit who '{ProofNames(services.config.secret_keys).make(ROLE)}' --role '{ROLE.text}'"
-    )
+    session = ProofNames(services.config.database.secret_keys).make(ROLE)
+    row = cli(f"audit who '{session}' --role '{ROLE.text}'")
     assert both <= {each["connection_id"] for each in row["connections"]}
 
 

@@ -2,7 +2,6 @@
 tests/attacks/test_attack_role_arns.py.
 """
 
-from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -11,6 +10,7 @@ from flask import Flask
 from app.config import Broker
 from app.connections.allowed_roles import allowed_role
 from app.errors import ValidationFailedError
+from tests.conftest import with_settings
 
 TENANT = UUID("01890000-0000-7000-8000-0000deadbeef")
 
@@ -21,7 +21,7 @@ def test_the_kits_role_is_in_the_brokers_partition_and_is_allowed(
 ):
     connections = app.extensions["deputy"].connections
     broker = Broker.parse(f"arn:{partition}:iam::111122223333:role/DeputyBroker")
-    config = replace(connections._config, broker=broker, role_prefix="acme-")
+    config = with_settings(connections._config, broker=broker, role_prefix="acme-")
     monkeypatch.setattr(connections, "_config", config)
     arn = connections.kit_role_arn(TENANT, "444455556666", "bucket-sync")
     assert arn == f"arn:{partition}:iam::444455556666:role/acme-deadbeef-bucket-sync"

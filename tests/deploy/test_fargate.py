@@ -108,9 +108,9 @@ def test_a_tasks_settings_start_the_service_without_a_doubt(alone, task):
         alone.setenv(name, value)
     config = Config.from_environment()
     assert config.likely_mistakes == ()
-    assert config.proxy_hops == 1
+    assert config.service.proxy_hops == 1
     role = TASKS[task].get("TaskRoleArn")
-    assert role is None if task == "MigrateTask" else resolved(role) == config.broker.arn
+    assert role is None if task == "MigrateTask" else resolved(role) == config.aws.broker.arn
 
 
 def test_all_tasks_have_the_same_settings_but_for_the_role_in_the_database():

@@ -118,7 +118,7 @@ def test_the_price_of_a_day_is_that_of_the_default_interval():
     """For 10,000 connections: three calls each, of which a good role refuses two; with a
     stranger one more.
     """
-    proofs = 10_000 * 86_400 // make_config("sqlite://").reprove_every
+    proofs = 10_000 * 86_400 // make_config("sqlite://").proofs.reprove_every
     refused, events = 2 * proofs, 2 * proofs  # a customer sees the accepted call, and one GetRole
     row = (
         f"| vendor's | {3 * proofs:,}, {3 * proofs / 86_400:.1f} a second | {3 * proofs:,} in the"

@@ -5,7 +5,6 @@ without the source.
 import json
 import re
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from datetime import timedelta
 
 import click
@@ -24,7 +23,7 @@ from app.ids import first_id_at, new_id
 from app.store.database import SYSTEM, Database
 from app.store.models import AuditEvent, Connection, Trigger
 from dev.stack import ROOT
-from tests.conftest import make_config, publish_templates
+from tests.conftest import make_config, publish_templates, with_settings
 from tests.proofs.test_canary import DEMANDS_AN_ID, of_nobody, roles_of
 from tests.support.cast import root_client
 from tests.support.databases import empty_database, new_database
@@ -56,14 +55,14 @@ class Deployment:
 
     def doctor(self, exits: int, **changes) -> dict[str, dict[str, str]]:
         """What each check says, with these settings changed."""
-        app = create_app(replace(self.config, **changes))  # a process that kept no findings
+        app = create_app(with_settings(self.config, **changes))  # a process that kept no findings
         try:
             return examined(app, exits)
         finally:
             app.extensions["deputy"].db.engine.dispose()
 
     def client(self, service: str):
-        return closing(root_client(self.aws, service, self.config.broker.account_id))
+        return closing(root_client(self.aws, service, self.config.aws.broker.account_id))
 
 
 def examined(app: Flask, exits: int) -> dict[str, dict[str, str]]:
@@ -211,11 +210,11 @@ def test_no_credentials_and_those_of_somebody_else(deployment, monkeypatch):
     found = deployment.doctor(2)
     assert wrong(found) == {"aws": "failed"}
     says(found, aws="no AWS credentials")
-    assert deployment.config.broker.arn in found["aws"]["next"]
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", deployment.config.broker.account_id)
+    assert deployment.config.aws.broker.arn in found["aws"]["next"]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", deployment.config.aws.broker.account_id)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sandbox")
-    user = deployment.config.broker.parse(
-        f"arn:aws:iam::{deployment.config.broker.account_id}:user/deputy"
+    user = deployment.config.aws.broker.parse(
+        f"arn:aws:iam::{deployment.config.aws.broker.account_id}:user/deputy"
     )
     found = deployment.doctor(2, broker=user, max_session_seconds=7200)
     assert wrong(found) == {"aws": "failed", "templates": "failed"}, "which have the broker's ARN"
@@ -254,7 +253,7 @@ def hardened(deployment, statement):
 @contextmanager
 def canary_of_nobody(deployment):
     """The canary trusts another broker."""
-    role = deployment.config.canary_role_arn
+    role = deployment.config.proofs.canary_role_arn
     with closing(root_client(deployment.aws, "iam", role.account_id)) as iam:
         good = iam.get_role(RoleName=role.name)["Role"]["AssumeRolePolicyDocument"]
         changed = json.loads(json.dumps(good))
@@ -270,7 +269,7 @@ def canary_of_nobody(deployment):
 def blocked(deployment):
     """The bucket's templates are not public."""
     every = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
-    bucket = {"Bucket": deployment.config.template_bucket}
+    bucket = {"Bucket": deployment.config.aws.template_bucket}
     with deployment.client("s3") as s3:
         before = s3.get_public_access_block(**bucket)["PublicAccessBlockConfiguration"]
         s3.put_public_access_block(
@@ -285,12 +284,12 @@ def blocked(deployment):
 @contextmanager
 def queue_without_dead_letters(deployment, topic):
     """The registration queue, which takes messages of this topic."""
-    url = deployment.config.registration_queue_url
+    url = deployment.config.aws.registration_queue_url
     with deployment.client("sqs") as sqs:
         good = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["Policy", "RedrivePolicy"])[
             "Attributes"
         ]
-        policy = good["Policy"].replace(deployment.config.registration_topic_arn, topic)
+        policy = good["Policy"].replace(deployment.config.aws.registration_topic_arn, topic)
         sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy, "RedrivePolicy": ""})
         try:
             yield
@@ -300,7 +299,7 @@ def queue_without_dead_letters(deployment, topic):
 
 @contextmanager
 def dead_letter(deployment):
-    url = deployment.config.registration_queue_url
+    url = deployment.config.aws.registration_queue_url
     with deployment.client("sqs") as sqs:
         attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])
         policy = json.loads(attributes["Attributes"]["RedrivePolicy"])
@@ -366,7 +365,7 @@ def test_a_broker_whom_no_role_lets_in_and_a_closed_topic_and_a_queue_without_de
 ):
     config = deployment.config
     with (
-        topic_of_the_vendor(deployment, config.broker.account_id) as arn,
+        topic_of_the_vendor(deployment, config.aws.broker.account_id) as arn,
         queue_without_dead_letters(deployment, arn),
     ):
         found = deployment.doctor(2, registration_topic_arn=arn, proof_max_age=0)
@@ -381,7 +380,7 @@ def test_a_broker_whom_no_role_lets_in_and_a_closed_topic_and_a_queue_without_de
 
 
 def test_a_bucket_and_a_queue_that_do_not_exist(deployment):
-    url = f"{deployment.config.registration_queue_url}-old"
+    url = f"{deployment.config.aws.registration_queue_url}-old"
     found = deployment.doctor(2, template_bucket="no-such-bucket-here", registration_queue_url=url)
     assert wrong(found) == {"bucket": "failed", "queue": "failed"}, (
         "and the topic is not blamed for it"
@@ -390,7 +389,7 @@ def test_a_bucket_and_a_queue_that_do_not_exist(deployment):
     assert found["templates"]["status"] == "skipped"
     says(found, queue="There is no queue of DEPUTY_REGISTRATION_QUEUE_URL")
     found = deployment.doctor(
-        2, registration_topic_arn=f"{deployment.config.registration_topic_arn}-old"
+        2, registration_topic_arn=f"{deployment.config.aws.registration_topic_arn}-old"
     )
     assert "There is no topic of DEPUTY_REGISTRATION_TOPIC_ARN" in found["topic"]["seen"], found[
         "topic"
@@ -486,9 +485,9 @@ def test_a_database_role_without_rights_on_a_table_that_an_upgrade_has_made(depl
     """Web processes answer 500 then, and are ready. By the guide's statements, before that table
     was there.
     """
-    role, admin = f"web_{new_id().hex}", ByHand(deployment.config.database_url)
+    role, admin = f"web_{new_id().hex}", ByHand(deployment.config.database.database_url)
     url = (
-        make_url(deployment.config.database_url)
+        make_url(deployment.config.database.database_url)
         .set(username=role)
         .render_as_string(hide_password=False)
     )

@@ -58,7 +58,7 @@ def event(world: World, answer: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module", params=[0, 1])
 def behind(request, config, admin):
     """The service behind so many proxies, and what it should see of a client that lies."""
-    app = create_app(make_config(config.database_url, proxy_hops=request.param))
+    app = create_app(make_config(config.database.database_url, proxy_hops=request.param))
     yield Api(app, admin.key), "192.0.2.1" if request.param else PEER
     app.extensions["deputy"].db.engine.dispose()
 

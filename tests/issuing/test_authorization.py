@@ -63,7 +63,7 @@ def there(here, config) -> Iterator[Services]:
 
 @pytest.fixture(scope="module")
 def role(here, aws, vendor, config) -> Role:
-    return Role.of(Customer(aws), config.broker.arn, here)
+    return Role.of(Customer(aws), config.aws.broker.arn, here)
 
 
 class Warm:
@@ -303,7 +303,7 @@ def test_old_memory_of_a_key_does_not_count_with_a_new_look_at_a_connection(
     warm: Warm, there, aws, config
 ):
     """An issuance is valid at the earlier of the two counts."""
-    other_role = Role.of(Customer(aws), config.broker.arn, there)
+    other_role = Role.of(Customer(aws), config.aws.broker.arn, there)
     other = connection_row(there.db, warm.place.tenant_id, other_role)
     there.api_keys.revoke_key(ADMIN, warm.place.key_id)
     issued = warm.issued

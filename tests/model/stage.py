@@ -145,7 +145,7 @@ class Stage:
 
     def work(self) -> Iterator[tuple[str, str]]:
         """A background worker does what is due now: each connection that it takes up, and why."""
-        tidy(self.services.db, self.services.config.audit_retention_days)
+        tidy(self.services.db, self.services.config.database.audit_retention_days)
         yield "", ""
         queue = self.services.proof_queue
         while claims := queue.claim(100) + queue.claim_routine(100):

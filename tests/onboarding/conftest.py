@@ -42,13 +42,15 @@ def write_two(seller: Vendor) -> Vendor:
 @pytest.fixture
 def seller(aws, vendor, config, tmp_path) -> Vendor:
     """Nothing is published."""
-    return write_two(Vendor(aws, config.database_url, vendor, tmp_path))
+    return write_two(Vendor(aws, config.database.database_url, vendor, tmp_path))
 
 
 @pytest.fixture(scope="module")
 def shop(aws, vendor, config, tmp_path_factory) -> Iterator[Shop]:
     seller = write_two(
-        Vendor(aws, config.database_url, vendor, tmp_path_factory.mktemp("permission-sets"))
+        Vendor(
+            aws, config.database.database_url, vendor, tmp_path_factory.mktemp("permission-sets")
+        )
     )
     seller.write(f"t{seller.reads}", 1, READS, MORE)
     seller.write(f"t{seller.writes}", 1, READS, WRITES, MORE, access="write")

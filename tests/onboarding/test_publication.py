@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import MISSING, asdict
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,7 @@ from app.store.models import AuditEvent, PermissionSetVersion
 from dev.stack import ROOT
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.attacks.evidence import on_sqlite
-from tests.conftest import as_the_pipeline
+from tests.conftest import as_the_pipeline, with_settings
 from tests.support.cast import root_client
 from tests.support.versions import MORE, READS, WRITES, Vendor
 from tests.support.waiting import until
@@ -43,13 +43,13 @@ class PublishingVendor:
 
     def __init__(self, aws, vendor, config: Config, folder: Path) -> None:
         self.aws, self._config, self._folder = aws, config, folder
-        self.files = Vendor(aws, config.database_url, vendor, folder)
+        self.files = Vendor(aws, config.database.database_url, vendor, folder)
         self.name = self.files.reads
         self._started: list[composition.Services] = []
 
     def start(self) -> composition.Services:
         """A process with the folder as it is now."""
-        config = replace(
+        config = with_settings(
             self._config, permission_sets=self._folder, default_permission_set=self.name
         )
         self._started.append(composition.Services(config))
@@ -83,12 +83,15 @@ class PublishingVendor:
         """As a thief of the pipeline's credentials puts it there."""
         with closing(root_client(self.aws, "s3", VENDOR_ACCOUNT)) as s3:
             s3.put_object(
-                Bucket=self._config.template_bucket, Key=key, Body=body.encode(), IfNoneMatch="*"
+                Bucket=self._config.aws.template_bucket,
+                Key=key,
+                Body=body.encode(),
+                IfNoneMatch="*",
             )
 
     def keys(self) -> list[str]:
         with closing(root_client(self.aws, "s3", VENDOR_ACCOUNT)) as s3:
-            listed = s3.list_objects_v2(Bucket=self._config.template_bucket).get("Contents", [])
+            listed = s3.list_objects_v2(Bucket=self._config.aws.template_bucket).get("Contents", [])
         return [item["Key"] for item in listed if f"/{self.name}/" in item["Key"]]
 
     def recorded(self) -> list[int]:
@@ -155,8 +158,10 @@ def test_publishing_needs_the_templates_settings_and_the_buckets_credentials_alo
     )
 
 
-def test_publishing_reads_only_settings_that_templates_are_rendered_from():
-    assert {*collect_settings(TemplateConfig)} == {*SETTINGS}
+def test_publishing_demands_only_settings_that_templates_are_rendered_from():
+    declared = collect_settings(TemplateConfig)
+    assert {*declared} >= {*SETTINGS}
+    assert MISSING not in {declared[name][1] for name in {*declared} - {*SETTINGS}}
     assert not {"database_url", "secret_keys"} & set(SETTINGS)
 
 

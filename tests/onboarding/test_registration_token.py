@@ -7,7 +7,6 @@ import hmac
 import re
 import uuid
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from app.onboarding.registrations import Registrations
 from app.permissions import permission_sets
 from app.store.database import Database
 from app.store.models.deployment import deployment_id
+from tests.conftest import with_settings
 from tests.support.cast import root_client
 from tests.support.databases import empty_database, migrate, new_database
 from tests.support.rows import registration_token, tenant_row
@@ -143,7 +143,7 @@ class Deployment:
     """A database, a queue and a worker of its own. `heard`: what stacks were told."""
 
     def __init__(self, config, url: str, queue: str, answers: Answers, secret_keys=KEYS) -> None:
-        self.config = replace(config, registration_topic_arn=TOPIC, secret_keys=secret_keys)
+        self.config = with_settings(config, registration_topic_arn=TOPIC, secret_keys=secret_keys)
         self.db, self.answers, self.url = Database(url), answers, queue
         self.registrations = Registrations(
             self.db,
@@ -155,7 +155,7 @@ class Deployment:
 
     @property
     def token(self) -> str:
-        return registration_token(self.db, self.config.secret_keys, tenant_row(self.db))
+        return registration_token(self.db, self.config.database.secret_keys, tenant_row(self.db))
 
     def stack(self, token: str | None = None) -> Stack:
         return Stack(self.answers.url, token or self.token, ROLE)

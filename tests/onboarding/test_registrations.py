@@ -46,6 +46,7 @@ from app.store.models.states import StackState, Verdict
 from app.tenants.accounts import declare
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.attacks.evidence import on_postgresql
+from tests.conftest import with_settings
 from tests.support.cast import Api, World, root_client
 from tests.support.rows import ADMIN, at_once, connection_row, registration_token, tenant_row
 from tests.support.stacks import TOPIC, Answers, Stack
@@ -71,7 +72,7 @@ class Desk:
     def process(self, answers: str | None = None, **settings) -> Registrations:
         return Registrations(
             self.db,
-            replace(self.config, **settings),
+            with_settings(self.config, **settings),
             permission_sets.load(),
             self.queue,
             lambda: answering(answers or self.answers.url),
@@ -79,7 +80,7 @@ class Desk:
 
     def token(self, tenant_id: uuid.UUID | None = None, generation: int = 1) -> str:
         return registration_token(
-            self.db, self.config.secret_keys, tenant_id or self.tenant_id, generation
+            self.db, self.config.database.secret_keys, tenant_id or self.tenant_id, generation
         )
 
     def stack(
@@ -142,7 +143,7 @@ def answers() -> Iterator[Answers]:
 
 @pytest.fixture(scope="module")
 def receiving_config(config, vendor) -> Config:
-    return replace(
+    return with_settings(
         config, registration_topic_arn=TOPIC, registration_queue_url=vendor.registration_queue_url
     )
 
@@ -319,7 +320,7 @@ def test_a_role_that_was_proven_to_the_end_has_outlived_its_stack(desk):
 
 def test_many_deliveries_at_once_act_once_and_many_requests_for_one_role_make_one_connection(desk):
     stack = desk.stack()
-    others = [Database(desk.config.database_url) for _ in range(4)]
+    others = [Database(desk.config.database.database_url) for _ in range(4)]
     processes = [desk.process() for _ in others]
     for process, database in zip(processes, others, strict=True):
         process._db = database
@@ -807,7 +808,7 @@ def link(kit: dict) -> dict[str, str]:
 def test_the_kit_registers_itself_in_the_topics_region_and_only_there(config, aws, vendor, admin):
     topic = vendor.registration_topic_arn.replace("us-east-1", "eu-west-1")
     app = create_app(
-        replace(
+        with_settings(
             config,
             registration_topic_arn=topic,
             registration_queue_url=vendor.registration_queue_url,
@@ -820,7 +821,9 @@ def test_the_kit_registers_itself_in_the_topics_region_and_only_there(config, aw
     assert (kit["region"], kit["registers_itself"]) == ("eu-west-1", True)
     token = link(kit)["param_RegistrationToken"]
     assert link(kit)["param_RegistrationTopicArn"] == topic
-    assert token == registration_token(services.db, config.secret_keys, uuid.UUID(tenant["id"]))
+    assert token == registration_token(
+        services.db, config.database.secret_keys, uuid.UUID(tenant["id"])
+    )
     assert len(kit["launch_stack_url"]) < 2000
     assert kit == world.kit(tenant)
     elsewhere = world.admin("GET", f"/v1/tenants/{tenant['id']}/onboarding?region=us-east-1")

@@ -33,7 +33,9 @@ NAMES = ("posture", "invoices", "repair")
 
 def app_with(config, folder: Path, default: str | None = None) -> Flask:
     return create_app(
-        make_config(config.database_url, permission_sets=folder, default_permission_set=default)
+        make_config(
+            config.database.database_url, permission_sets=folder, default_permission_set=default
+        )
     )
 
 

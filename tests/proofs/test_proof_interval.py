@@ -94,14 +94,14 @@ def test_half_of_a_budget_of_100_carries_as_many_an_hour_as_the_guide_says(stran
         "sqlite://", sts_budget=100, stranger_role_arn=stranger and RoleArn.parse(stranger)
     )
     carried = [
-        Interval.of_fleet(3600, number, config.routine_proofs_a_second).seconds
+        Interval.of_fleet(3600, number, config.proofs.routine_proofs_a_second).seconds
         for number in (most, most + 1000)
     ]
     assert carried == [3600, 4500]
     assert f"{most:,} connections an hour" in (ROOT / "docs" / "monitoring.md").read_text().replace(
         "\n", " "
     )
-    assert config.proofs_a_second == urgent
+    assert config.proofs.proofs_a_second == urgent
 
 
 def test_routine_claims_are_the_longest_due_and_urgent_ones_are_others(services, late_connections):

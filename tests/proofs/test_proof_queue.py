@@ -107,7 +107,7 @@ class Scene:
         customer.account = row.account_id
         customer.role(
             row.role_arn.rpartition("/")[2],
-            trust_policy(self.services.config.broker, row.external_id),
+            trust_policy(self.services.config.aws.broker, row.external_id),
         )
 
 

@@ -206,7 +206,7 @@ def test_a_rotation_can_be_abandoned_as_long_as_nothing_has_switched(tenant: Ten
 @pytest.fixture
 def other_process(deployed):
     """Another process of the same deployment, which has everything in its memory."""
-    other = create_app(make_config(deployed.extensions["deputy"].config.database_url))
+    other = create_app(make_config(deployed.extensions["deputy"].config.database.database_url))
     yield other
     other.extensions["deputy"].db.engine.dispose()
 
@@ -380,7 +380,7 @@ def test_a_trial_and_a_rotation_name_the_same_tenants_external_ids(
 def test_withdrawing_by_hand_increments_the_revocation_counter_and_names_the_row(
     tenant: Tenant, change: dict[str, Any]
 ):
-    by_hand = ByHand(tenant.services.config.database_url)
+    by_hand = ByHand(tenant.services.config.database.database_url)
     row = tenant.row(tenant.connection())
     before = by_hand.counter
     with tenant.services.db.write(SYSTEM) as db:

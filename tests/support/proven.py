@@ -53,8 +53,8 @@ def connection(world: World, tenant: dict[str, Any], customer: Customer) -> dict
         return made
     tenant_id = UUID(tenant["id"])
     external_id = _external_id(services.db, tenant_id)
-    trust = trust_policy(services.config.broker, external_id.value)
-    role = customer.make_role(kit_role_name(services.config.role_prefix, tenant_id), trust)
+    trust = trust_policy(services.config.aws.broker, external_id.value)
+    role = customer.make_role(kit_role_name(services.config.aws.role_prefix, tenant_id), trust)
     texts = (role["Arn"], role["RoleId"], customer.account, external_id.value)
     connection_id = _copy(services, model, external_id, texts)
     return world.admin("GET", f"/v1/tenants/{tenant_id}/connections/{connection_id}")

@@ -87,7 +87,7 @@ def visitor(world: World) -> Visitor:
 
 def visit(world: World, tenant: dict[str, Any], **wanted: Any) -> Visitor:
     made = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", wanted, expect=201)
-    base = world.admin.app.extensions["deputy"].config.public_url
+    base = world.admin.app.extensions["deputy"].config.service.public_url
     assert made["url"].startswith(f"{base}/onboard/")
     return Visitor(world, tenant, made["url"].removeprefix(base), made["id"])
 

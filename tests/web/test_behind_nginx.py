@@ -101,7 +101,7 @@ def nginx(folder: Path, port: int, behind: int, handed: str) -> Iterator[None]:
 def site(request, vendor: VendorStack, config: Config, tmp_path_factory) -> Iterator[Site]:
     port = free_port()
     url = f"http://127.0.0.1:{port}{PREFIX}"
-    app = create_app(make_config(config.database_url, public_url=url))
+    app = create_app(make_config(config.database.database_url, public_url=url))
     install(app)
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)

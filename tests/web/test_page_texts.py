@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from app.clock import now
 from app.factory import create_app
 from app.store.models.states import ConnectionStatus, StackState
 from tests.attacks.evidence import on_sqlite
+from tests.conftest import with_settings
 from tests.support.cast import Api, Customer, World, path_of, without_external_id
 from tests.support.sets import GOOD, VENDOR
 from tests.web.conftest import Visitor, visit
@@ -232,7 +232,7 @@ def test_the_farewell_reads_as_stored_and_shows_no_external_id(visitor: Visitor)
 
 @contextmanager
 def page_of_set(config, aws, admin, name: str, query: str = "", **settings: object):
-    app = create_app(replace(config, **settings))
+    app = create_app(with_settings(config, **settings))
     world = World(aws, Api(app, admin.key))
     yield visit(world, world.tenant(), permission_set=name).page(query)
     app.extensions["deputy"].db.engine.dispose()

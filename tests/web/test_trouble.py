@@ -257,7 +257,7 @@ def test_an_external_id_that_is_another_ones_makes_a_role_that_refuses(
 
 def test_an_edited_token_is_refused_in_words_that_the_page_knows(aws, vendor, config, tmp_path):
     """Deputy refuses the stack's message, and says so among the stack's events."""
-    seller = Vendor(aws, config.database_url, vendor, tmp_path)
+    seller = Vendor(aws, config.database.database_url, vendor, tmp_path)
     seller.write(seller.reads, 1, READS)
     with seller.release() as (world, app):
         for edit in (lambda token: f"{token[:-1]}.", lambda token: token[:40], lambda _: ""):

@@ -26,7 +26,8 @@ def paged(
     """
     filters = {key: str(value) for key, value in query.items() if key not in {"cursor", "limit"}}
     place = json.dumps([request.path, sorted(filters.items())])
-    keys = list(reversed(services().config.secret_keys))  # itsdangerous signs with the last
+    # itsdangerous signs with the last
+    keys = list(reversed(services().config.database.secret_keys))
     signer = URLSafeSerializer(keys, salt=f"deputy cursor {place}")
     after = begin
     if "cursor" in query:

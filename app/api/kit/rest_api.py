@@ -81,8 +81,8 @@ def spec_options(config: Config) -> dict[str, Any]:
             "description": (
                 "Proves customers' IAM roles, and issues short-lived credentials for them."
             ),
-            "contact": {"name": config.vendor_name, "url": config.public_url},
+            "contact": {"name": config.vendor.vendor_name, "url": config.service.public_url},
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "servers": [{"url": config.public_url}],
+        "servers": [{"url": config.service.public_url}],
     }

@@ -196,7 +196,7 @@ def _ensure_own_form() -> None:
     Browsers without Sec-Fetch-Site send `Origin: null` from our pages, which send no referrer.
     """
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin", "null")
-    own = urlsplit(services().config.public_url)
+    own = urlsplit(services().config.service.public_url)
     ours = site == "same-origin" if site else origin in {"null", f"{own.scheme}://{own.netloc}"}
     if not ours:
         raise errors.ForbiddenError(
@@ -221,11 +221,11 @@ def _page(
         policy=wanted.policy(kit.partition),
         managed=wanted.managed_policy_arns(kit.partition),
         regions=regions,
-        registering=services().config.registration_region,
+        registering=services().config.aws.registration_region,
         way=way if way in WAYS else WAYS[0],
         role_arn=role_arn,
         problems=problems,
-        vendor_url=services().config.vendor_url,
+        vendor_url=services().config.vendor.vendor_url,
         archive_commands=progress.archive_commands(kit),
         **_live(visit, token, first),
     )
@@ -316,7 +316,7 @@ def _trust_command(kit: Kit, role_name: str) -> str:
 
 
 def _vendor() -> str:
-    return services().config.vendor_name
+    return services().config.vendor.vendor_name
 
 
 @bp.after_request

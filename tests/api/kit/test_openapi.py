@@ -181,7 +181,7 @@ def test_examples_and_defaults_hold_no_secrets():
     )
     text = json.dumps(DOCUMENT)
     assert set(secret.findall(text)) == {"ASIAIOSFODNN7EXAMPLE", EXTERNAL_ID, NEXT_EXTERNAL_ID}
-    for given in APP.extensions["deputy"].config.secret_keys:
+    for given in APP.extensions["deputy"].config.database.secret_keys:
         assert given not in text
 
 
