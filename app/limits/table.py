@@ -78,7 +78,7 @@ CPU_TIME = Limit(
 )
 # Without it, others would wait for a whole burst, which is seconds of CPU time.
 PEAK_CPU_TIME = CPU_TIME._replace(
-    what="requests with this tenant's API keys in a burst", most=140, burst=0.5, patience=2.0
+    what="requests with this tenant's API keys in a burst", most=100, burst=0.5, patience=2.0
 )
 REQUESTS = Limit(
     "requests",
