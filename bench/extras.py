@@ -25,7 +25,7 @@ _REQUESTS = 1_000  # of each kind
 _PLAIN, _FLASK = "plain", "through Flask"
 _EXTRAS = ("rate limit", "metrics", "before", "after")
 _PARTS = {
-    "rate limit": ("rates", "admit_issuance"),
+    "rate limit": ("rates", "acquire_issuance"),
     "API key": ("authorization", "authenticate"),
     "connection": ("authorization", "authorize_issuance"),
     "cached session": ("_sessions", "obtain"),

@@ -217,7 +217,8 @@ def writes_for_nobody(trees: Trees) -> list[tuple[str, str]]:
     before one that is.
     """
     asking = re.compile(
-        r"((asked|visit)\.)?caller|((families\.)?ending|(families\.)?replacing|Making|Ending)\(caller\b.*\)"
+        r"((request|visit)\.)?(caller|principal)"
+        r"|((families\.)?ending|(families\.)?replacing|Making|Ending)\((caller|principal)\b.*\)"
     )
     return sorted(
         {(name, function) for name, function, who in writes(trees) if not asking.fullmatch(who)}

@@ -276,7 +276,7 @@ def create_connection(body: dict[str, Any], tenant_id: UUID) -> Connection:
     account, on the same schedule, and answers `pending`. AWS gives the same answer for an absent
     role and for one that refuses.
     """
-    services().quotas.admit_attempt(caller(), tenant_id)
+    services().quotas.acquire_attempt(caller(), tenant_id)
     make = (
         services().connections.find_in_account
         if "account_id" in body
@@ -323,7 +323,7 @@ def ask_for_set(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> C
     approval as a new connection does. A request for the connection's own set withdraws the earlier
     request. A key that is limited to permission sets must cover those that the role has.
     """
-    services().quotas.admit_attempt(caller(), tenant_id)
+    services().quotas.acquire_attempt(caller(), tenant_id)
     return services().approvals.ask_for_set(caller(), tenant_id, connection_id, **body)
 
 
@@ -341,7 +341,7 @@ def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
 @bp.operation("POST", f"{_ONE}/verify", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Empty)
 def verify_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Prove a connection again now."""
-    services().quotas.admit_attempt(caller(), tenant_id)
+    services().quotas.acquire_attempt(caller(), tenant_id)
     return services().verification.verify(
         caller(), tenant_id, connection_id, trigger=Trigger.REQUESTED
     )
@@ -355,7 +355,7 @@ def diagnose_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: U
     succeeded, and the role must be allowed to read itself (the kit's policy `read-itself`). It
     changes nothing. A key that is bound to a tenant sees the vendor's steps as one.
     """
-    services().quotas.admit_attempt(caller(), tenant_id)
+    services().quotas.acquire_attempt(caller(), tenant_id)
     return services().diagnoses.diagnose(caller(), tenant_id, connection_id)
 
 
@@ -379,7 +379,7 @@ def suspend_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUI
 @bp.operation("POST", f"{_ONE}/resume", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Reason)
 def resume_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
     """Resume a suspended connection, and prove it once before answering."""
-    services().quotas.admit_attempt(caller(), tenant_id)
+    services().quotas.acquire_attempt(caller(), tenant_id)
     return services().connections.resume(changing(), tenant_id, connection_id, **body)
 
 

@@ -22,4 +22,4 @@ def changing() -> ApiKeyPrincipal:
 
     Such a change makes or revives something that can be revoked.
     """
-    return services().quotas.counting_changes(caller())
+    return services().quotas.limiting_changes(caller())

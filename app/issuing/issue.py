@@ -30,7 +30,7 @@ from app.identity.tenancy import connection_lock_id
 from app.ids import session_name
 from app.issuing.authorization import Authorization, Path, VerifiedConnection, refused_about
 from app.issuing.session_cache import CacheKey, SessionCache, Source
-from app.limits import quotas, rates
+from app.limits import quotas, rates, table
 from app.settings.checks import SESSION_MIN
 from app.store import locks
 from app.store.database import SYSTEM, Database, Session as DbSession
@@ -116,7 +116,7 @@ class CredentialIssuer:
         ValidationFailedError, RoleRefusedError, AwsUnavailableError, ProofExpiredError,
         RateLimitedError, and StoreUnavailableError when the issuance can't be recorded.
         """
-        self._rates.admit_issuance(caller, tenant_id)
+        self._rates.acquire_issuance(caller, tenant_id)
         deadline = time.monotonic() + _ANSWER_SECONDS
         duration = self._duration(duration_seconds)
         policy = None if session_policy is None else canonical_policy(session_policy)
@@ -188,16 +188,19 @@ class CredentialIssuer:
         a connection, and beyond the tenant's limit, do nothing. Raises NotFoundError,
         ForbiddenError for a key of other permission sets, and RateLimitedError as `issue` does.
         """
-        self._rates.admit_issuance(caller, tenant_id)
+        self._rates.acquire_issuance(caller, tenant_id)
         with self._db.read() as db:
             connection = _usable(db, caller, tenant_id, connection_id)
             if not (
-                connection.report_takes_effect(now()) and quotas.has_room_for_report(db, tenant_id)
+                connection.report_takes_effect(now())
+                and quotas.has_room(db, table.REPORTS, tenant_id)
             ):
                 return
         with self._db.write(caller) as db:
             connection = _usable(db, caller, tenant_id, connection_id, lock=True)
-            if connection.report_takes_effect(now()) and quotas.admits_report(db, tenant_id):
+            if connection.report_takes_effect(now()) and quotas.acquire(
+                db, table.REPORTS, tenant_id
+            ):
                 connection.report_refused(now())
                 actions.CONNECTION_REFUSAL_REPORTED.record_about(
                     db, caller.actor, connection, {"status": connection.status}
@@ -242,7 +245,7 @@ class CredentialIssuer:
         Requests for the same session share it, or its refusal.
         """
         grant = asked.connection.grant
-        self._rates.admit_session(asked.connection.tenant_id)
+        self._rates.acquire_session(asked.connection.tenant_id)
         try:
             name, seconds = session_name(asked.caller.key_id), asked.duration_seconds
             session = self._sts.assume(

@@ -59,7 +59,7 @@ class ShelfLife:
         if not self._has_expired(connection):
             return
         for _ in range(_CALLS):
-            self._rates.admit_session(path[0])
+            self._rates.acquire_session(path[0])
         try:
             connection = self._verification.verify(who, *path, trigger=Trigger.ISSUING)
         except ConflictError as error:

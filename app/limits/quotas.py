@@ -6,7 +6,6 @@ a connection.
 """
 
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from uuid import UUID
 
@@ -15,10 +14,9 @@ from sqlalchemy import Uuid, bindparam, delete, select, text
 
 from app.clock import now
 from app.config import Config
-from app.errors import RateLimitedError
 from app.identity.principals import ApiKeyPrincipal, LinkPrincipal, Principal
 from app.limits import table
-from app.limits.sliding_window import SlidingWindow, Uses
+from app.limits.sliding_window import count_use
 from app.settings.declarations import Limit
 from app.store.database import Database, Session
 from app.store.models import QuotaUse
@@ -45,8 +43,8 @@ class Quotas:
         self._full: LRUCache[UUID, float] = LRUCache(_TENANTS)
         self._lock = threading.Lock()  # around those
 
-    def counting_changes(self, caller: ApiKeyPrincipal) -> ApiKeyPrincipal:
-        """Return the caller for a change that makes or revives something that can be revoked.
+    def limiting_changes(self, principal: ApiKeyPrincipal) -> ApiKeyPrincipal:
+        """Return the principal for a change that makes or revives something that can be revoked.
 
         Unbound keys have no limit. Each revocation raises the revocation counter, and then all
         tenants' in-flight issuances check and commit again. A revocation is never refused. So what
@@ -54,42 +52,43 @@ class Quotas:
         names, this process refuses the tenant's next changes from memory. Asking the database for
         each would cost others nearly as much as the changes.
         """
-        tenant_scope = caller.tenant_scope
+        tenant_scope = principal.tenant_scope
         if tenant_scope is None:
-            return caller
+            return principal
         with self._lock:
             wait = self._full.get(tenant_scope, 0.0) - now().timestamp()
         if wait > 0:
             raise self._change.refuse(wait)
-        return replace(caller, on_write=lambda db: self._count_change(db, tenant_scope))
+        return replace(principal, on_write=lambda db: self._acquire_change(db, tenant_scope))
 
-    def _count_change(self, db: Session, tenant_id: UUID) -> None:
-        try:
-            _take(db, self._change, tenant_id)
-        except RateLimitedError as error:
+    def _acquire_change(self, db: Session, tenant_id: UUID) -> None:
+        if wait := _take(db, self._change, tenant_id):
+            refusal = self._change.refuse(wait)
             with self._lock:
-                self._full[tenant_id] = now().timestamp() + error.retry_after
-            raise
+                self._full[tenant_id] = now().timestamp() + refusal.retry_after
+            raise refusal
 
-    def admit_attempt(self, caller: Principal, tenant_id: UUID) -> None:
+    def acquire_attempt(self, principal: Principal, tenant_id: UUID) -> None:
         """Count one proof of a role of this tenant. A proof costs several calls to AWS."""
-        if caller.tenant_scope not in {None, tenant_id}:
+        if principal.tenant_scope not in {None, tenant_id}:
             return  # another tenant's key gets a 404, and must not use up this tenant's quota
-        self._count(caller, (table.ATTEMPTS, tenant_id))
+        self._acquire(principal, (table.ATTEMPTS, tenant_id))
 
-    def admit_role(self, caller: LinkPrincipal, tenant_id: UUID) -> None:
+    def acquire_role(self, principal: LinkPrincipal, tenant_id: UUID) -> None:
         """Count one role entered through this onboarding link, and an attempt."""
-        self._count(caller, (table.ROLES_ENTERED, caller.link_id), (table.ATTEMPTS, tenant_id))
+        attempt = table.ATTEMPTS, tenant_id
+        self._acquire(principal, (table.ROLES_ENTERED, principal.link_id), attempt)
 
-    def admit_check(self, caller: LinkPrincipal, tenant_id: UUID) -> None:
+    def acquire_check(self, principal: LinkPrincipal, tenant_id: UUID) -> None:
         """Count one check requested through this onboarding link, and an attempt."""
-        self._count(caller, (table.CHECKS, caller.link_id), (table.ATTEMPTS, tenant_id))
+        attempt = table.ATTEMPTS, tenant_id
+        self._acquire(principal, (table.CHECKS, principal.link_id), attempt)
 
-    def admit_search_end(self, caller: LinkPrincipal) -> None:
+    def acquire_search_end(self, principal: LinkPrincipal) -> None:
         """Count one search ended through this onboarding link."""
-        self._count(caller, (table.SEARCHES_ENDED, caller.link_id))
+        self._acquire(principal, (table.SEARCHES_ENDED, principal.link_id))
 
-    def _count(self, caller: Principal, *limits: tuple[Limit, UUID]) -> None:
+    def _acquire(self, principal: Principal, *limits: tuple[Limit, UUID]) -> None:
         """Count one in each quota, or raise RateLimitedError and count nothing.
 
         The attempt is always last, to prevent deadlocks.
@@ -97,77 +96,53 @@ class Quotas:
         quotas = [(limit.with_setting(self._config), subject) for limit, subject in limits]
         with self._db.read() as db:  # refused requests must not queue for the write lock
             for quota, subject in quotas:
-                _look(db, quota, subject)
-        with self._db.write(caller) as db:
+                _refuse_after(quota, _look(db, quota, subject))
+        with self._db.write(principal) as db:
             for quota, subject in quotas:
-                _take(db, quota, subject)
+                _refuse_after(quota, _take(db, quota, subject))
 
 
-def admits_message(db: Session, subject: UUID) -> bool:
-    """Return whether to keep one more message of a stack, and count it in this transaction.
-
-    `subject`: the connection; or the tenant, for Delete messages about roles that it has no
-    connection to.
-    """
-    return _admits(_take, db, table.MESSAGES, subject)
-
-
-def count_rotation(db: Session, caller: Principal, tenant_id: UUID) -> None:
+def acquire_rotation(db: Session, principal: Principal, tenant_id: UUID) -> None:
     """Count a rotation that a bound key starts, in this transaction. Raises RateLimitedError.
 
     Unbound keys have no limit.
     """
-    if not caller.is_vendor:
-        _take(db, table.ROTATIONS, tenant_id)
+    if not principal.is_vendor:
+        _refuse_after(table.ROTATIONS, _take(db, table.ROTATIONS, tenant_id))
 
 
-def has_room_for_report(db: Session, tenant_id: UUID) -> bool:
-    """Return whether `admits_report` would return True.
-
-    It only reads, so refused reports do not queue for the write lock.
-    """
-    return _admits(_look, db, table.REPORTS, tenant_id)
+def acquire(db: Session, quota: Limit, subject: UUID) -> bool:
+    """Count one in this transaction, and return whether there was room for it."""
+    return not _take(db, quota, subject)
 
 
-def admits_report(db: Session, tenant_id: UUID) -> bool:
-    """Return whether one more report of a refusal takes effect for this tenant.
-
-    It is counted in this transaction.
-    """
-    return _admits(_take, db, table.REPORTS, tenant_id)
+def has_room(db: Session, quota: Limit, subject: UUID) -> bool:
+    """Return whether `acquire` would return True, without the write lock."""
+    return not _look(db, quota, subject)
 
 
-def _admits(
-    count: Callable[[Session, Limit, UUID], None], db: Session, quota: Limit, subject: UUID
-) -> bool:
-    try:
-        count(db, quota, subject)
-    except RateLimitedError:
-        return False
-    return True
+def _refuse_after(quota: Limit, wait: float) -> None:
+    if wait:
+        raise quota.refuse(wait)
 
 
-def _look(db: Session, quota: Limit, subject: UUID) -> None:
-    """Raise RateLimitedError when there is no room for one more."""
-    if (row := db.get(QuotaUse, (quota.name, subject))) is not None:
-        _use(quota, row)
+def _look(db: Session, quota: Limit, subject: UUID) -> float:
+    """Return the seconds until there is room for one more."""
+    row = db.get(QuotaUse, (quota.name, subject))
+    if row is None:
+        return 0.0
+    db.expunge(row)  # what is counted here is not stored
+    return count_use(row, *quota.window, now().timestamp())
 
 
-def _take(db: Session, quota: Limit, subject: UUID) -> None:
+def _take(db: Session, quota: Limit, subject: UUID) -> float:
+    """Count one and return 0; or return the seconds until there is room for one."""
     key = {"name": quota.name, "id": subject}
     row = db.scalars(select(QuotaUse).from_statement(_LOCK), key).one()
-    uses = _use(quota, row)
-    row.number, row.counted, row.counted_before = uses.number, uses.counted, uses.before
-    if row.counted == 1:
+    wait = count_use(row, *quota.window, now().timestamp())
+    if not wait and row.counted == 1:
         _forget(db, quota.name, before=row.number - 1)
-
-
-def _use(quota: Limit, row: QuotaUse) -> Uses:
-    """Return the row's uses with one more. Raises RateLimitedError."""
-    uses = Uses(row.number, row.counted, row.counted_before)
-    if wait := SlidingWindow(*quota.window).count(uses, now().timestamp()):
-        raise quota.refuse(wait)
-    return uses
+    return wait
 
 
 def _forget(db: Session, name: str, *, before: int) -> None:

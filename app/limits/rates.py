@@ -1,6 +1,6 @@
 """Rate limits per second: requests for credentials, requests to onboarding pages, and calls to STS.
 
-They keep one caller from using up what all share. Each process counts in memory. With a shared
+They keep one principal from using up what all share. Each process counts in memory. With a shared
 cache, all processes count together too: that counting, which must be atomic, is the library's.
 Asking the cache for each request would cost more than the request, so a process takes a portion of
 a limit at once. Rarer requests are counted in the database (app/limits/quotas.py).
@@ -28,62 +28,57 @@ _PAUSE = 0.1  # seconds until the next attempt, if it is unknown when there will
 
 
 class Rates:
-    """Each method counts one. For a caller it raises RateLimitedError. A background call waits."""
+    """Each method counts one.
+
+    A request beyond its limit is refused with RateLimitedError. A background call waits.
+    """
 
     def __init__(self, config: Config, shared: "SharedLimits | None") -> None:
         def rate(limit: Limit) -> Rate:
             return Rate(limit.with_setting(config), shared)
 
-        self._shared = shared
         self._key, self._tenant = rate(table.CREDENTIALS_OF_KEY), rate(table.CREDENTIALS_OF_TENANT)
         self._sessions = rate(table.NEW_SESSIONS)
         self._page, self._pages = rate(table.PAGE), rate(table.PAGES)
-        self._sts = CallBudget(table.BACKGROUND_CALLS.with_setting(config))
-        self._routine = CallBudget(table.ROUTINE_CALLS.with_setting(config))
+        self._sts = CallBudget(table.BACKGROUND_CALLS.with_setting(config), shared)
+        self._routine = CallBudget(table.ROUTINE_CALLS.with_setting(config), shared)
 
-    def admit_page(self, link_id: UUID, tenant_id: UUID | None) -> None:
+    def acquire_page(self, link_id: UUID, tenant_id: UUID | None) -> None:
         """Count one request to the page of this onboarding link.
 
         Beyond the tenant's rate a request waits for the next slot, if that is soon: a burst is
         spread over the second. `tenant_id`: None for a link that opens no page.
         """
-        self._page.count(link_id)
+        self._page.acquire(link_id)
         if tenant_id is not None:
-            self._pages.count(tenant_id)
+            self._pages.acquire(tenant_id)
 
-    def admit_issuance(self, caller: ApiKeyPrincipal, tenant_id: UUID) -> None:
+    def acquire_issuance(self, principal: ApiKeyPrincipal, tenant_id: UUID) -> None:
         """Count one request for credentials, for its key and for its tenant.
 
         A bound key that names another tenant counts for its own tenant: it is refused later, which
         costs as well.
         """
-        self._key.count(caller.key_id)
-        self._tenant.count(caller.tenant_scope or tenant_id)
+        self._key.acquire(principal.key_id)
+        self._tenant.acquire(principal.tenant_scope or tenant_id)
 
-    def admit_session(self, tenant_id: UUID) -> None:
+    def acquire_session(self, tenant_id: UUID) -> None:
         """Count one call to STS for a session of this tenant's.
 
         Each new session policy needs a call. Beyond the burst a call waits for the next slot, if
         that is soon. A nightly run over a thousand accounts with some tens of requests at once must
         not be refused.
         """
-        self._sessions.count(tenant_id)
+        self._sessions.acquire(tenant_id)
 
     def background_call(self) -> AbstractContextManager[None]:
         """Wrap one call to STS for a background proof: wait until STS_BUDGET has room for it."""
-        return self._within(self._sts)
+        return self._sts.call()
 
     @contextmanager
     def routine_call(self) -> Iterator[None]:
         """Wrap one call to STS for a routine proof, within their share of STS_BUDGET."""
-        with self._within(self._routine), self._within(self._sts):
-            yield
-
-    @contextmanager
-    def _within(self, budget: "CallBudget") -> Iterator[None]:
-        while self._shared is not None and not self._shared.hit(budget.limit, _EVERYBODY.hex):
-            time.sleep(_PAUSE)
-        with budget.call():
+        with self._routine.call(), self._sts.call():
             yield
 
 
@@ -96,7 +91,7 @@ class Rate:
         self._bucket = TokenBucket.of(limit)
         self._waiting = threading.BoundedSemaphore(limit.waiting)
 
-    def count(self, subject: UUID) -> None:
+    def acquire(self, subject: UUID) -> None:
         """Count one. Wait for the next slot if it is soon. Raises RateLimitedError."""
         wait = self._bucket.reserve(subject)
         if wait and self._waiting.acquire(blocking=False):
@@ -120,18 +115,23 @@ class Rate:
 class CallBudget:
     """At most so many calls in any second by this process, as AWS counts them.
 
+    With a shared cache, it is at most so many by all processes too.
+
     AWS may count a call at any moment between its beginning and its end. So a call takes a place
     when it begins, and returns it one second after it has ended.
     """
 
-    def __init__(self, limit: Limit) -> None:
-        self.limit = limit
+    def __init__(self, limit: Limit, shared: "SharedLimits | None" = None) -> None:
+        self._limit = limit
+        self._shared = shared
         self._under_way = 0
         self._ends: deque[float] = deque()  # ends of the calls that ended during the last second
         self._lock = threading.Lock()
 
     @contextmanager
     def call(self) -> Iterator[None]:
+        while self._shared is not None and not self._shared.hit(self._limit, _EVERYBODY.hex):
+            time.sleep(_PAUSE)
         while wait := self._begin():
             time.sleep(wait)
         try:
@@ -144,10 +144,10 @@ class CallBudget:
     def _begin(self) -> float:
         """Take a place and return 0; or return the seconds until there may be one."""
         with self._lock:
-            over = time.monotonic() - 1
-            while self._ends and self._ends[0] <= over:
+            second_ago = time.monotonic() - 1
+            while self._ends and self._ends[0] <= second_ago:
                 self._ends.popleft()
-            if self._under_way + len(self._ends) < self.limit.amount:
+            if self._under_way + len(self._ends) < self._limit.amount:
                 self._under_way += 1
                 return 0.0
-            return self._ends[0] - over if self._ends else _PAUSE
+            return self._ends[0] - second_ago if self._ends else _PAUSE

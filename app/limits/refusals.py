@@ -11,7 +11,8 @@ import atexit
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from typing import NamedTuple
 from uuid import UUID
 
 from cachetools import LRUCache
@@ -29,12 +30,11 @@ _KEYS = 10_000  # the keys that were refused last
 _QUIET_SECONDS = 60  # between two log lines about one key's flood
 
 
-@dataclass(slots=True)
-class _Rest:
-    """A key's refusals in one second that are not recorded singly. `last`: the latest of them."""
+class _Rest(NamedTuple):
+    """A key's refusals in one second that are not recorded singly, and the first of them."""
 
-    last: Event
-    codes: Counter[str] = field(default_factory=Counter)
+    first: Event
+    codes: Counter[str]
 
 
 class Refusals:
@@ -56,7 +56,7 @@ class Refusals:
         RateLimitedError when this process refused this key too often in this second, and
         StoreUnavailableError.
         """
-        place = UUID(event.actor.id), int(event.at.timestamp())
+        place = UUID(event.actor.id), int(event.at.timestamp())  # the key and the second
         # For an exceeded rate limit the number suffices.
         if event.details["code"] != RateLimitedError.code and self._count(place, tenant_scope):
             self._audit.append(event)
@@ -68,23 +68,19 @@ class Refusals:
         with self._lock:
             count = self._counts[place] = self._counts.get(place, 0) + 1
         if count > REFUSALS.amount:
-            self._log_flood(place[0])
+            if not self._lines.reserve(place[0]):
+                logger.warning("refusals.flood", api_key_id=str(place[0]), most=REFUSALS.amount)
             raise REFUSALS.refuse(1)
         return count <= REFUSALS_OF_KEY.amount and not (
             tenant_scope and self._tenants.reserve(tenant_scope)
         )
 
-    def _log_flood(self, key_id: UUID) -> None:
-        if not self._lines.reserve(key_id):
-            logger.warning("refusals.flood", api_key_id=str(key_id), most=REFUSALS.amount)
-
     def _keep(self, place: tuple[UUID, int], event: Event) -> None:
         with self._lock:
-            first = not self._rests
-            rest = self._rests.setdefault(place, _Rest(event))
-            rest.last = event
+            is_first = not self._rests
+            rest = self._rests.setdefault(place, _Rest(event, Counter()))
             rest.codes[event.details["code"]] += 1
-        if first:
+        if is_first:
             atexit.register(self.flush)
             spawn(self._flush_in_time)
 
@@ -110,21 +106,19 @@ class Refusals:
 
     def _store(self, rests: list[_Rest]) -> None:
         """Append all summaries at the same moment, so that they share a commit."""
-        appended = [spawn(self._audit.append, _summary(rest)) for rest in rests]
-        for rest, future in zip(rests, appended, strict=True):
+        for rest, appended in [(rest, spawn(self._audit.append, _summary(rest))) for rest in rests]:
             try:
-                future.result()
+                appended.result()
             except StoreUnavailableError:
                 logger.exception(
-                    "audit.refusal_not_recorded", refusals=[(rest.last.actor.id, dict(rest.codes))]
+                    "audit.refusal_not_recorded", refusals=[(rest.first.actor.id, dict(rest.codes))]
                 )
 
 
 def _summary(rest: _Rest) -> Event:
     """Return one event for the summary. Its time is the end of the second."""
-    actor = rest.last.actor._replace(request_id=None, client_address=None)
     return actions.REQUEST_REFUSED.event(
-        actor,
+        rest.first.actor._replace(request_id=None, client_address=None),
         {"count": rest.codes.total(), "codes": dict(rest.codes)},
-        tenant_id=rest.last.tenant_id,
+        tenant_id=rest.first.tenant_id,
     )

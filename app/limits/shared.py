@@ -40,14 +40,15 @@ class SharedLimits:
         self._lock = threading.Lock()
         self._taking = threading.Lock()
 
-    def hit(self, limit: Limit, who: str) -> bool:
-        name = (limit.name, who)
-        if self._one_left(name):
+    def hit(self, limit: Limit, subject: str) -> bool:
+        """Count one, and return whether there was room for it."""
+        name = (limit.name, subject)
+        if self._use_one(name):
             return True
         with self._taking:  # requests that arrive together share one portion
-            return self._one_left(name) or self._take(limit, name)
+            return self._use_one(name) or self._take(limit, name)
 
-    def _one_left(self, name: tuple[str, str]) -> bool:
+    def _use_one(self, name: tuple[str, str]) -> bool:
         with self._lock:
             left = self._left.get(name, 0)
             if left:
@@ -57,13 +58,13 @@ class SharedLimits:
     def _take(self, limit: Limit, name: tuple[str, str]) -> bool:
         """Take a portion, or at least one, and use one of it. Return whether there was room."""
         item = _item(limit)
-        for cost in dict.fromkeys((max(1, item.amount // _PORTIONS), 1)):
-            hit = partial(self._limiter.hit, item, name[1], cost=cost)
+        for portion in dict.fromkeys((max(1, item.amount // _PORTIONS), 1)):
+            hit = partial(self._limiter.hit, item, name[1], cost=portion)
             taken = self._cache.ask(hit, writes=True)
-            if taken is None:
+            if taken is None:  # the cache is unreachable
                 return True
             if taken:
                 with self._lock:
-                    self._left[name] = self._left.get(name, 0) + cost - 1
+                    self._left[name] = self._left.get(name, 0) + portion - 1
                 return True
         return False

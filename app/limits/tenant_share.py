@@ -111,15 +111,15 @@ class TenantShare:
         """
         if tenant_scope is None:
             return 0.0
-        buckets = self._spent, self._peak
         return max(
-            bucket.reserve(tenant_scope, patience=math.inf, cost=price) for bucket in buckets
+            self._spent.reserve(tenant_scope, patience=math.inf, cost=price),
+            self._peak.reserve(tenant_scope, patience=math.inf, cost=price),
         )
 
-    def admit_refusal(self, caller: ApiKeyPrincipal) -> None:
+    def acquire_refusal(self, principal: ApiKeyPrincipal) -> None:
         """Count one refused request for credentials. Raises RateLimitedError."""
-        if caller.tenant_scope is not None:
-            self._spend(self._refused, REFUSED_CREDENTIALS, caller.tenant_scope, 1)
+        if principal.tenant_scope is not None:
+            self._spend(self._refused, REFUSED_CREDENTIALS, principal.tenant_scope, 1)
 
     def _spend(self, bucket: TokenBucket, limit: Limit, tenant_id: UUID, price: float) -> None:
         wait = bucket.reserve(tenant_id, patience=limit.patience, cost=price)
@@ -142,11 +142,11 @@ class TenantShare:
         with self._lock:
             return self._tenants.get(_digest(key))
 
-    def remember(self, key: str, caller: ApiKeyPrincipal) -> None:
-        """Count this key for its caller's tenant from now on. A key never changes its tenant."""
-        if caller.tenant_scope is not None:
+    def remember(self, key: str, principal: ApiKeyPrincipal) -> None:
+        """Count this key for its tenant from now on. A key never changes its tenant."""
+        if principal.tenant_scope is not None:
             with self._lock:
-                self._tenants[_digest(key)] = caller.tenant_scope
+                self._tenants[_digest(key)] = principal.tenant_scope
 
     def forget(self, key: str) -> None:
         """Stop counting this key, because it was revoked or has expired."""

@@ -1,6 +1,6 @@
-"""A rate limiter with reservations: `reserve` returns the seconds until the caller's slot.
+"""A rate limiter with reservations: `reserve` returns the seconds until the next slot.
 
-A limiter without reservations leaves it to chance who gets a slot. Of many callers that retry, some
+A limiter without reservations leaves it to chance who gets a slot. Of many clients that retry, some
 never get one. It counts in this process, because the library's own counting costs a third of a hot
 request and a timer thread.
 """
@@ -46,7 +46,8 @@ class TokenBucket:
                 used = self._used_until[subject] = [now]
             until = max(now, used[0]) + cost * self._apart
             wait = until - self._burst - now
-            wait = wait if wait > _NOTHING else 0.0
+            if wait <= _NOTHING:
+                wait = 0.0
             if wait <= patience:
                 used[0] = until
             return wait

@@ -204,7 +204,7 @@ class Links:
         # A lookup by digest: its duration reveals nothing about the token.
         digest = digest_of(token)
         known = self._known_link(digest)
-        self._rates.admit_page(*known)
+        self._rates.acquire_page(*known)
         with self._db.read() as db:
             found = (
                 db.execute(live_links().where(OnboardingLink.digest == digest))

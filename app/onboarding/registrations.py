@@ -43,7 +43,8 @@ from app.errors import (
 )
 from app.health.heartbeats import QueueState
 from app.ids import RoleArn
-from app.limits.quotas import admits_message
+from app.limits import quotas
+from app.limits.table import MESSAGES
 from app.log import logger
 from app.onboarding.message_places import MessagePlaces
 from app.onboarding.refused_stacks import RefusedStacks
@@ -327,7 +328,7 @@ class Registrations:
         deleting, stack = told.request.kind == "Delete", _stack_after(db, told)
         if connection is None:
             if deleting:  # within the tenant's limit; its Create may be delivered later
-                return admits_message(db, told.token.tenant_id)
+                return quotas.acquire(db, MESSAGES, told.token.tenant_id)
             made = self._add(db, actor, told, tenant)
             made.stack = stack
             self._note(db, actor, made, told.request)
@@ -347,7 +348,7 @@ class Registrations:
                 if deleting
                 else actions.CONNECTION_REGISTERED_AGAIN
             )
-        kept = admits_message(db, connection.id)
+        kept = quotas.acquire(db, MESSAGES, connection.id)
         if kept:
             _record(db, actor, told, connection, action)
         return kept

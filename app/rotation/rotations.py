@@ -87,7 +87,7 @@ class Rotations:
             action = None
             new, bound = rotation is None or not rotation.is_open, not caller.is_vendor
             if rotation is None or new:
-                quotas.count_rotation(db, caller, tenant.id)
+                quotas.acquire_rotation(db, caller, tenant.id)
                 rotation = _begin(db, caller.actor, tenant.id, rotation)
                 rotation.by_bound = bound
                 action = actions.ROTATION_STARTED

@@ -392,13 +392,13 @@ def test_a_request_counts_once_though_its_record_had_to_be_tried_twice(
 ):
     scene.issue(), scene.issue()
     elsewhere(app)()
-    count, counted = Rates.admit_issuance, []
+    count, counted = Rates.acquire_issuance, []
 
     def counting(self, caller, tenant_id):
         counted.append(caller.request_id)
         count(self, caller, tenant_id)
 
-    monkeypatch.setattr(Rates, "admit_issuance", counting)
+    monkeypatch.setattr(Rates, "acquire_issuance", counting)
     scene.issue()
     assert len(counted) == 1
 

@@ -107,7 +107,7 @@ def test_past_the_shelf_life_a_routine_proof_comes_first_and_once(scene):
 
 def test_the_calls_of_a_proof_for_issuing_count_for_the_tenant(scene, monkeypatch):
     admitted = []
-    monkeypatch.setattr(scene.services.rates, "admit_session", admitted.append)
+    monkeypatch.setattr(scene.services.rates, "acquire_session", admitted.append)
     scene.issue()
     admitted.clear()
     with expired():

@@ -85,7 +85,7 @@ def _copy(
     services: Services, model: Model, external_id: ExternalIdRow, texts: tuple[str, ...]
 ) -> UUID:
     """As if a connection that the texts speak of had been proven just now; its id."""
-    services.quotas.admit_attempt(ADMIN, external_id.tenant_id)
+    services.quotas.acquire_attempt(ADMIN, external_id.tenant_id)
     [(_, was), *_] = model.rows
     ids = {old: new_id() for old in sorted(row["id"] for _, row in model.rows)}
     ids |= {was["tenant_id"]: external_id.tenant_id, was["external_id_id"]: external_id.id}

@@ -140,7 +140,7 @@ def test_twenty_people_with_open_pages_do_not_meet_the_limit(
     for at, link_id in requests:
         stopped_clock.move(at - passed)
         passed = at
-        rates.admit_page(link_id, tenant)
+        rates.acquire_page(link_id, tenant)
 
 
 def test_a_form_of_more_than_an_arn_needs_is_not_read(world, app):

@@ -108,7 +108,7 @@ def refusals_for_good_keys(key: str) -> Iterator[None]:
     except Exception:  # AppError, HTTPException and bugs alike: a revoked key gets only a 401
         caller = g.pop("caller", None)  # without one, the UnauthenticatedError is not recorded
         if caller is not None:
-            services().tenant_share.admit_refusal(caller)
+            services().tenant_share.acquire_refusal(caller)
         services().api_keys.authenticate(key, g.request_id)
         if caller is not None:
             g.caller = caller

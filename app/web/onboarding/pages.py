@@ -99,7 +99,7 @@ def status(token: str) -> ResponseReturnValue:
 def connect(token: str) -> ResponseReturnValue:
     """Connect a role by its ARN, or prove it again if it is connected."""
     visit = _visit(token)
-    services().quotas.admit_role(visit.caller, visit.tenant.id)
+    services().quotas.acquire_role(visit.caller, visit.tenant.id)
     _ensure_own_form()
     request.max_content_length = _FORM  # a whole body of `a=1&` would take 80 ms to parse
     with whole_body():
@@ -127,7 +127,7 @@ def entered(token: str) -> ResponseReturnValue:
 def stop_looking(token: str, connection_id: UUID) -> ResponseReturnValue:
     """Stop looking for a role in an account."""
     visit = _visit(token)
-    services().quotas.admit_search_end(visit.caller)
+    services().quotas.acquire_search_end(visit.caller)
     _ensure_own_form()
     services().links.stop_looking(visit, connection_id)
     return _back(token, start=_start())
@@ -138,7 +138,7 @@ def stop_looking(token: str, connection_id: UUID) -> ResponseReturnValue:
 def check_again(token: str, connection_id: UUID) -> ResponseReturnValue:
     """Prove a connection again now."""
     visit = _visit(token)
-    services().quotas.admit_check(visit.caller, visit.tenant.id)
+    services().quotas.acquire_check(visit.caller, visit.tenant.id)
     _ensure_own_form()
     services().verification.verify(
         visit.caller, visit.tenant.id, connection_id, trigger=Trigger.REQUESTED
