@@ -11,7 +11,7 @@ from app.cli.operator import Noun, Row, a_line, columns, operator, row_of, servi
 from app.clock import now
 from app.errors import NotFoundError
 from app.identity.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX, generate_key
-from app.identity.principals import is_live
+from app.identity.principals import has_expired
 from app.identity.scopes import ALL_SCOPES, MAKES_KEYS, Scope, from_bits
 from app.store.models import ApiKey
 
@@ -30,9 +30,9 @@ def _row(key: ApiKey) -> dict[str, Any]:
         "state": (
             "revoked"
             if key.revoked_at is not None
-            else "live"
-            if is_live(key, now())
             else "expired"
+            if has_expired(key.expires_at)
+            else "live"
         ),
         **row_of(
             key,

@@ -13,33 +13,20 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import (
-    CTE,
-    ColumnElement,
-    ScalarSelect,
-    Select,
-    and_,
-    false,
-    func,
-    or_,
-    select,
-    text,
-    update,
-)
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import CTE, ColumnElement, Select, and_, false, func, or_, select, text, update
+from sqlalchemy.orm import Session
 
 from app.audit.details import RevokedFamily
 from app.clock import now
 from app.errors import NotFoundError
-from app.identity.principals import Maker, live_at
+from app.identity.principals import Maker, has_expired, key_is_live
 from app.identity.scopes import Scope, from_bits
 from app.store import locks
 from app.store.locks import Lock
 from app.store.models import ApiKey, OnboardingLink, Tenant
 
-DELEGATION_HOURS = (
-    24  # after the creation of a tenant, a key with keys:delegate may make keys for it
-)
+# After the creation of a tenant, a key with keys:delegate may make keys for it.
+DELEGATION_HOURS = 24
 _SHOWN = 20
 _NAMED = 100  # upper bound of the ids in an audit event
 _BLIND: Any = {"synchronize_session": False}
@@ -50,12 +37,15 @@ def family(roots: Select[UUID]) -> CTE:
 
     A key may be in its own family, because a key can replace itself.
     """
-    found = roots.where(ApiKey.revoked_at.is_(None)).cte("family", recursive=True)
-    made = aliased(ApiKey)
-    next_ones = select(made.id).join(
-        found, or_(made.made_by == found.c.id, made.replaced_by == found.c.id)
+    members = roots.where(ApiKey.revoked_at.is_(None)).cte("family", recursive=True)
+    children = select(ApiKey.id).join(
+        members, or_(ApiKey.made_by == members.c.id, ApiKey.replaced_by == members.c.id)
     )
-    return found.union(next_ones.where(made.revoked_at.is_(None)))
+    return members.union(children.where(ApiKey.revoked_at.is_(None)))
+
+
+def _family_of(key: ApiKey) -> CTE:
+    return family(select(ApiKey.id).where(ApiKey.id == key.id))
 
 
 def _links_of(keys: CTE) -> ColumnElement[bool]:
@@ -91,13 +81,17 @@ def _search_by_index(db: Session) -> None:
 
 def summarize_family(db: Session, key: ApiKey) -> FamilySummary:
     _search_by_index(db)
-    key_id = key.id
-    at, found = now(), _family_of(key_id)
-    keys = select(ApiKey).where(ApiKey.id.in_(select(found.c.id)), ApiKey.id != key_id, live_at(at))
-    links = select(func.count()).where(_links_of(found), OnboardingLink.expires_at > at)
-    number = db.scalar(keys.with_only_columns(func.count())) or 0
-    first = list(db.scalars(keys.order_by(ApiKey.id).limit(_SHOWN)))
-    return FamilySummary(number, db.scalar(links) or 0, first, _count_registrations(db, key))
+    members = _family_of(key)
+    keys = select(ApiKey).where(
+        ApiKey.id.in_(select(members.c.id)), ApiKey.id != key.id, key_is_live()
+    )
+    links = select(func.count()).where(_links_of(members), OnboardingLink.expires_at > now())
+    return FamilySummary(
+        keys=db.scalars(keys.with_only_columns(func.count())).one(),
+        links=db.scalars(links).one(),
+        some=list(db.scalars(keys.order_by(ApiKey.id).limit(_SHOWN))),
+        registrations=_count_registrations(db, key),
+    )
 
 
 def readable_registrations(key: ApiKey) -> Select[UUID]:
@@ -105,12 +99,12 @@ def readable_registrations(key: ApiKey) -> Select[UUID]:
 
     The token is in a tenant's kit.
     """
-    live = select(Tenant.id).where(Tenant.deleted_at.is_(None)).order_by(Tenant.id)
+    live = select(Tenant.id).where(Tenant.deleted_at.is_(None))
     if Scope.CONNECTIONS_READ in from_bits(key.scope_bits):
         return live if key.tenant_id is None else live.where(Tenant.id == key.tenant_id)
-    return live.where(
-        _tenants_of(key.id) if Scope.CONNECTIONS_READ in from_bits(key.may_give_bits) else false()
-    )
+    if Scope.CONNECTIONS_READ in from_bits(key.may_give_bits):
+        return live.where(_tenants_of(key.id))
+    return live.where(false())
 
 
 def delegated_tenants(key_id: UUID) -> Select[UUID]:
@@ -132,12 +126,7 @@ def _tenants_of(key_id: UUID) -> ColumnElement[bool]:
 
 
 def _count_registrations(db: Session, key: ApiKey) -> int:
-    return (
-        db.scalar(
-            select(func.count()).select_from(readable_registrations(key).order_by(None).subquery())
-        )
-        or 0
-    )
+    return db.scalars(readable_registrations(key).with_only_columns(func.count())).one()
 
 
 class Making(NamedTuple):
@@ -153,15 +142,14 @@ class Making(NamedTuple):
 class Ending(NamedTuple):
     """A writer whose transaction ends keys or links, and waits for those who write with them.
 
-    Only these keys and links are locked. A caller can't hold up a tenant whose keys and links it
+    Only these keys and links are locked. A principal can't hold up a tenant whose keys and links it
     can't see.
     """
 
     writer: Maker
     lock_ids: Select[UUID]  # lock ids of the keys and links that end; no rows: nothing to end
-    unbound: Select[UUID] | None = (
-        None  # the keys bound to no tenant among those that are revoked or replaced
-    )
+    # The keys that are bound to no tenant, among those that are revoked or replaced
+    unbound: Select[UUID] | None = None
 
     def reauthorize(self, db: Session) -> None:
         """Lock the keys and links that end, and check the writer again.
@@ -173,13 +161,13 @@ class Ending(NamedTuple):
             # A bound key's family acts for its tenant alone, and the tenant's lock keeps it from
             # growing. An unbound key's family may reach all tenants. Nobody may make or replace a
             # key meanwhile: two keys that replace each other would form a ring.
-            (locks.share if db.scalars(self.unbound).first() is None else locks.hold)(
-                db, Lock.MAKING
-            )
+            if db.scalars(self.unbound).first() is None:
+                locks.share(db, Lock.MAKING)
+            else:
+                locks.hold(db, Lock.MAKING)
         lock_ids = db.scalars(self.lock_ids).all()
         if lock_ids:
-            own = () if self.writer.lock_id is None else (self.writer.lock_id,)
-            locks.hold(db, Lock.CALLER, *lock_ids, *own)
+            locks.hold(db, Lock.CALLER, *filter(None, [*lock_ids, self.writer.lock_id]))
         self.writer.reauthorize(db)
         if not lock_ids:
             raise NotFoundError
@@ -187,31 +175,25 @@ class Ending(NamedTuple):
 
 def ending(writer: Maker, key: Select[ApiKey]) -> Ending:
     """Return the writer that revokes this key and its family."""
-    return Ending(writer, _lock_ids(family(key.with_only_columns(ApiKey.id))), _unbound(key))
+    return _ending(writer, key, family(key.with_only_columns(ApiKey.id)))
 
 
 def replacing(writer: Maker, key: Select[ApiKey]) -> Ending:
     """Return the writer that replaces this key, and hands its family to the successor."""
     old = key.with_only_columns(ApiKey.id).scalar_subquery()
-    changed = select(ApiKey.id).where(or_(ApiKey.id == old, made_by(old))).cte("changed")
-    return Ending(writer, _lock_ids(changed), _unbound(key))
+    children = and_(ApiKey.made_by == old, ApiKey.revoked_at.is_(None))
+    changed = select(ApiKey.id).where(or_(ApiKey.id == old, children))
+    return _ending(writer, key, changed.cte("changed"))
 
 
-def _unbound(key: Select[ApiKey]) -> Select[UUID]:
-    return key.where(ApiKey.tenant_id.is_(None)).with_only_columns(ApiKey.id)
-
-
-def _lock_ids(keys: CTE) -> Select[UUID]:
-    """Return the lock ids of these keys, and of the links that they made."""
+def _ending(writer: Maker, key: Select[ApiKey], keys: CTE) -> Ending:
+    """Return the writer that locks these keys and the links that they made."""
     of_keys = select(func.coalesce(ApiKey.tenant_id, ApiKey.id).label("id")).where(
         ApiKey.id.in_(select(keys.c.id))
     )
     both = of_keys.union(select(OnboardingLink.tenant_id).where(_links_of(keys))).subquery()
-    return select(both.c.id)
-
-
-def _family_of(key_id: UUID) -> CTE:
-    return family(select(ApiKey.id).where(ApiKey.id == key_id))
+    unbound = key.where(ApiKey.tenant_id.is_(None)).with_only_columns(ApiKey.id)
+    return Ending(writer, select(both.c.id), unbound)
 
 
 def revoke_family(db: Session, key: ApiKey) -> RevokedFamily:
@@ -219,29 +201,20 @@ def revoke_family(db: Session, key: ApiKey) -> RevokedFamily:
 
     Returns details for the audit event.
     """
-    key_id, at, found = key.id, now(), _family_of(key.id)
+    revoked_at, members = now(), _family_of(key)
     # The links go first: they are selected by unrevoked keys that made them.
-    revoked_links = update(OnboardingLink).where(_links_of(found)).values(revoked_at=at)
+    revoked_links = update(OnboardingLink).where(_links_of(members)).values(revoked_at=revoked_at)
     links = db.scalars(revoked_links.returning(OnboardingLink.id), execution_options=_BLIND).all()
-    keys = update(ApiKey).where(ApiKey.id.in_(select(found.c.id))).values(revoked_at=at)
+    keys = update(ApiKey).where(ApiKey.id.in_(select(members.c.id))).values(revoked_at=revoked_at)
     revoked = db.execute(keys.returning(ApiKey.id, ApiKey.expires_at), execution_options=_BLIND)
-    live = [
-        one
-        for one, expires_at in revoked
-        if one != key_id and (expires_at is None or expires_at > at)
-    ]
+    live = [row.id for row in revoked if row.id != key.id and not has_expired(row.expires_at)]
     return {
         "keys_revoked": len(live),
         "links_revoked": len(links),
         "registrations": _count_registrations(db, key),
-        "api_key_ids": [str(one) for one in sorted(live)[:_NAMED]],
-        "onboarding_link_ids": [str(one) for one in sorted(links)[:_NAMED]],
+        "api_key_ids": [*map(str, sorted(live)[:_NAMED])],
+        "onboarding_link_ids": [*map(str, sorted(links)[:_NAMED])],
     }
-
-
-def made_by(key_id: UUID | ScalarSelect[UUID]) -> ColumnElement[bool]:
-    """Return the condition for unrevoked keys that this key made."""
-    return and_(ApiKey.made_by == key_id, ApiKey.revoked_at.is_(None))
 
 
 def inherit(db: Session, old: UUID, successor: UUID, *, by: UUID | None) -> None:
@@ -252,21 +225,23 @@ def inherit(db: Session, old: UUID, successor: UUID, *, by: UUID | None) -> None
     old key would not reach that ring.
     """
     keys = update(ApiKey).where(
-        made_by(old), ApiKey.id != successor, ApiKey.id.not_in(select(_origins(by).c.id))
+        ApiKey.made_by == old,
+        ApiKey.revoked_at.is_(None),
+        ApiKey.id != successor,
+        ApiKey.id.not_in(select(_origins(by).c.id)),
     )
-    db.execute(keys.values(made_by=successor), execution_options=_BLIND)
     links = update(OnboardingLink).where(
         OnboardingLink.made_by == old, OnboardingLink.revoked_at.is_(None)
     )
-    db.execute(links.values(made_by=successor), execution_options=_BLIND)
+    for inherited in (keys, links):
+        db.execute(inherited.values(made_by=successor), execution_options=_BLIND)
 
 
 def _origins(key_id: UUID | None) -> CTE:
     """Return the ids of this key and of the keys in whose families it is."""
     columns = ApiKey.id, ApiKey.made_by, ApiKey.replaced_by
-    found = select(*columns).where(ApiKey.id == key_id).cte("origins", recursive=True)
-    origin = aliased(ApiKey)
-    next_ones = select(origin.id, origin.made_by, origin.replaced_by)
-    return found.union(
-        next_ones.join(found, or_(origin.id == found.c.made_by, origin.id == found.c.replaced_by))
+    origins = select(*columns).where(ApiKey.id == key_id).cte("origins", recursive=True)
+    parents = select(*columns).join(
+        origins, or_(ApiKey.id == origins.c.made_by, ApiKey.id == origins.c.replaced_by)
     )
+    return origins.union(parents)

@@ -16,6 +16,7 @@ from sqlalchemy import or_, select, update
 from app.clock import now
 from app.concurrency.gevent import spawn
 from app.errors import ConflictError, StoreUnavailableError
+from app.identity.principals import ApiKeyPrincipal, authenticated, digest_of
 from app.log import logger
 from app.store.database import SYSTEM, Database
 from app.store.models import ApiKey
@@ -35,8 +36,22 @@ class KeyUses:
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
 
+    def use(
+        self,
+        principal: ApiKeyPrincipal,
+        text: str,
+        request_id: str | None,
+        client_address: str | None,
+    ) -> ApiKeyPrincipal:
+        """Authenticate the text of this principal's key, and return the principal for one request.
+
+        Raises UnauthenticatedError.
+        """
+        authenticated(principal, digest_of(text))
+        self.note(principal.lookup)
+        return principal.for_request(request_id, client_address)
+
     def note(self, lookup: str) -> None:
-        """Note that this key was presented and authenticated."""
         if lookup in self._noted:  # no lock: every request for credentials runs this
             return
         with self._lock:
@@ -61,29 +76,28 @@ class KeyUses:
         with self._flushing:
             with self._lock:
                 noted, self._noted = self._noted, {}
-            new = [
-                (lookup, hour) for lookup, hour in noted.items() if self._stored.get(lookup) != hour
-            ]
+            by_hour: dict[datetime, list[str]] = {}
+            for lookup, hour in noted.items():
+                if self._stored.get(lookup) != hour:
+                    by_hour.setdefault(hour, []).append(lookup)
             try:
-                for start in range(0, len(new), _TOGETHER):
-                    self._store(dict(new[start : start + _TOGETHER]))
+                for hour, lookups in by_hour.items():
+                    for start in range(0, len(lookups), _TOGETHER):
+                        self._store(hour, lookups[start : start + _TOGETHER])
             except (StoreUnavailableError, ConflictError) as error:
-                logger.warning("key_uses.not_stored", keys=len(new), error=type(error).__name__)
+                logger.warning("key_uses.not_stored", keys=len(noted), error=type(error).__name__)
             with self._lock:
                 if not self._noted:
                     atexit.unregister(self.flush)
 
-    def _store(self, hours: dict[str, datetime]) -> None:
+    def _store(self, hour: datetime, lookups: list[str]) -> None:
+        is_older = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < hour)
+        # A locked row is skipped: the lock's holder stores the same hour or revokes the key.
+        rows = (
+            select(ApiKey.id)
+            .where(ApiKey.lookup.in_(lookups), is_older)
+            .with_for_update(skip_locked=True)
+        )
         with self._db.write(SYSTEM) as db:
-            for hour in set(hours.values()):
-                lookups = [lookup for lookup in hours if hours[lookup] == hour]
-                is_older = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < hour)
-                # A locked row is skipped: the lock's holder stores the same hour or revokes the
-                # key.
-                rows = (
-                    select(ApiKey.id)
-                    .where(ApiKey.lookup.in_(lookups), is_older)
-                    .with_for_update(skip_locked=True)
-                )
-                db.execute(update(ApiKey).where(ApiKey.id.in_(rows)).values(last_used_at=hour))
-        self._stored.update(hours)
+            db.execute(update(ApiKey).where(ApiKey.id.in_(rows)).values(last_used_at=hour))
+        self._stored.update(dict.fromkeys(lookups, hour))

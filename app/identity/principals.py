@@ -38,7 +38,7 @@ class Principal(ABC):
     __slots__ = ()
 
     tenant_scope: UUID | None  # the only tenant that it may act for; None: any
-    # It is for connections with these sets; None: with any
+    # The sets of the connections that it is for; None: any
     permission_sets: frozenset[str] | None = None
     link_id: UUID | None = None  # of an onboarding link
     may_add_deleted: bool = False  # whether it may add a deleted connection again
@@ -150,8 +150,10 @@ class ApiKeyPrincipal(Principal):
         request that writes waits for a revocation, and sees it. No row is locked.
         """
         locks.share(db, Lock.CALLER, self.lock_id)
-        key = _of_live_tenant().where(ApiKey.id == self.key_id, live_at(now()))
-        if db.scalar(key.with_only_columns(ApiKey.id)) is None:
+        key = select(ApiKey.id).where(
+            ApiKey.id == self.key_id, key_is_live(), _OF_NO_DELETED_TENANT
+        )
+        if db.scalar(key) is None:
             raise UnauthenticatedError(_BAD_KEY)
         if self.on_write is not None:
             self.on_write(db)
@@ -169,7 +171,7 @@ class ApiKeyPrincipal(Principal):
 
         Raises UnauthenticatedError.
         """
-        if self.expires_at is not None and self.expires_at <= now():
+        if has_expired(self.expires_at):
             raise UnauthenticatedError(_BAD_KEY)
 
     def require(self, *scopes: Scope) -> None:
@@ -263,10 +265,10 @@ def lookup_of(text: str) -> str:
 
     Raises UnauthenticatedError for a text that does not have the form of a key.
     """
-    found = KEY.fullmatch(text)
-    if found is None:
+    match = KEY.fullmatch(text)
+    if match is None:
         raise UnauthenticatedError(_BAD_KEY)
-    return found[1]
+    return match[1]
 
 
 def digest_of(text: str) -> bytes:
@@ -277,8 +279,8 @@ def digest_of(text: str) -> bytes:
     return hashlib.sha256(text.encode("ascii")).digest()
 
 
-def caller_at_counter(db: Session, lookup: str) -> tuple[int, ApiKeyPrincipal]:
-    """Return the revocation counter, and the caller whose key has these digits.
+def principal_at_counter(db: Session, lookup: str) -> tuple[int, ApiKeyPrincipal]:
+    """Return the revocation counter, and the principal whose key has these digits.
 
     `authenticated` checks the key's digest and expiry. Raises UnauthenticatedError, also for a
     revoked key and for a key of a deleted tenant.
@@ -299,27 +301,27 @@ def caller_at_counter(db: Session, lookup: str) -> tuple[int, ApiKeyPrincipal]:
     )
 
 
-def authenticated(caller: ApiKeyPrincipal, digest: bytes) -> ApiKeyPrincipal:
-    """Return the caller if the digest is its key's and the key has not expired.
+def authenticated(principal: ApiKeyPrincipal, digest: bytes) -> ApiKeyPrincipal:
+    """Return the principal if the digest is its key's and the key has not expired.
 
     Raises UnauthenticatedError.
     """
-    if not hmac.compare_digest(caller.digest, digest):
+    if not hmac.compare_digest(principal.digest, digest):
         raise UnauthenticatedError(_BAD_KEY)
-    caller.ensure_live()
-    return caller
+    principal.ensure_live()
+    return principal
 
 
-def live_at(at: datetime) -> ColumnElement[bool]:
+def key_is_live() -> ColumnElement[bool]:
     """Return the condition for keys that are neither revoked nor expired."""
     return and_(
-        ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > at)
+        ApiKey.revoked_at.is_(None), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now())
     )
 
 
-def is_live(key: ApiKey, at: datetime) -> bool:
-    """Return whether `live_at` holds for a key that was read."""
-    return key.revoked_at is None and (key.expires_at is None or key.expires_at > at)
+def has_expired(expires_at: datetime | None) -> bool:
+    """Return whether a key with this expiry has expired, as `key_is_live` says it in SQL."""
+    return expires_at is not None and expires_at <= now()
 
 
 def live_links() -> Select[OnboardingLink, Tenant]:
@@ -332,18 +334,13 @@ def live_links() -> Select[OnboardingLink, Tenant]:
     return select(OnboardingLink, Tenant).join(Tenant).where(*live)
 
 
-def _of_live_tenant() -> Select[ApiKey]:
-    """Select the keys of no tenant and of tenants that are not deleted.
-
-    A key may have been made while its tenant was being deleted.
-    """
-    tenant_gone = exists().where(Tenant.id == ApiKey.tenant_id, Tenant.deleted_at.is_not(None))
-    return select(ApiKey).where(~tenant_gone)
-
+# The condition for keys of no tenant and of tenants that are not deleted. A key may have been made
+# while its tenant was being deleted.
+_OF_NO_DELETED_TENANT = ~exists().where(
+    Tenant.id == ApiKey.tenant_id, Tenant.deleted_at.is_not(None)
+)
 
 # Built once: building a statement costs as much as running it, and a wrong key must cost little.
-_BY_LOOKUP = (
-    _of_live_tenant()
-    .where(ApiKey.lookup == bindparam("lookup"), ApiKey.revoked_at.is_(None))
-    .with_only_columns(*ApiKey.__table__.columns, REVOCATION_COUNTER.label("counter"))
+_BY_LOOKUP = select(*ApiKey.__table__.columns, REVOCATION_COUNTER.label("counter")).where(
+    ApiKey.lookup == bindparam("lookup"), ApiKey.revoked_at.is_(None), _OF_NO_DELETED_TENANT
 )

@@ -13,11 +13,13 @@ from app.store import locks
 from app.store.locks import Lock
 from app.store.models import Connection, ConnectionStatus, Tenant, TenantStatus
 
+ConnectionKey = tuple[UUID, UUID]  # the ids of a tenant and its connection
+
 _FULL_RETRY_SECONDS = 3600  # a full limit stays full until something is deleted
 
 
-# Built once: building a statement costs as much as running it. For a caller that is not bound to a
-# tenant, `confined_to` is the tenant's own id.
+# Built once: building a statement costs as much as running it. For a principal that is not confined
+# to a tenant, `confined_to` is the tenant's own id.
 _TENANT = select(Tenant).where(
     Tenant.id == bindparam("tenant_id"),
     Tenant.id == bindparam("confined_to"),
@@ -46,54 +48,57 @@ _AT_COUNTER = _OWNED.options(
 ).add_columns(Tenant.status, REVOCATION_COUNTER)
 
 
-def tenant_of(db: Session, caller: Principal, tenant_id: UUID, *, lock: bool = False) -> Tenant:
-    """Return the live tenant, if this caller can see it.
+def tenant_of(db: Session, principal: Principal, tenant_id: UUID, *, lock: bool = False) -> Tenant:
+    """Return the live tenant, if this principal can see it.
 
     Raises NotFoundError.
     """
-    if lock and caller.tenant_scope in {None, tenant_id}:
+    ids = _scoped(principal, tenant_id)
+    if lock and ids["confined_to"] == tenant_id:
         locks.hold(db, Lock.TENANT, tenant_id)
-    return one_or_not_found(db, _LOCKED_TENANT if lock else _TENANT, _of(caller, tenant_id))
+    return one_or_not_found(db, _LOCKED_TENANT if lock else _TENANT, ids)
 
 
 def owned(
-    db: Session, caller: Principal, tenant_id: UUID, connection_id: UUID, *, lock: bool = False
+    db: Session, principal: Principal, tenant_id: UUID, connection_id: UUID, *, lock: bool = False
 ) -> Connection:
-    """Return the tenant's live connection, if this caller can see it.
+    """Return the tenant's live connection, if this principal can see it.
 
     The query names tenant and connection. Raises NotFoundError.
     """
-    which = _of(caller, tenant_id) | {"connection_id": connection_id}
-    if lock and caller.tenant_scope in {None, tenant_id}:
+    ids = _scoped(principal, tenant_id, connection_id=connection_id)
+    if lock and ids["confined_to"] == tenant_id:
         locks.hold(db, Lock.CONNECTION, connection_lock_id(tenant_id, connection_id))
-    return one_or_not_found(db, _LOCKED if lock else _OWNED, which)
+    return one_or_not_found(db, _LOCKED if lock else _OWNED, ids)
 
 
 def connection_lock_id(tenant_id: UUID, connection_id: UUID) -> UUID:
     """Return the id of a connection's lock, computed from both ids.
 
-    A caller that names another tenant's connection with its own tenant therefore does not lock it.
+    A principal that names another tenant's connection with its own tenant therefore does not lock
+    it.
     """
     return UUID(int=tenant_id.int ^ connection_id.int)
 
 
 def owned_at_counter(
-    db: Session, caller: Principal, tenant_id: UUID, connection_id: UUID
+    db: Session, principal: Principal, tenant_id: UUID, connection_id: UUID
 ) -> tuple[int, Connection, TenantStatus]:
     """Return the revocation counter, the connection and its tenant's status.
 
     One statement reads all three. The connection is the same as from `owned`. Raises NotFoundError.
     """
-    which = _of(caller, tenant_id) | {"connection_id": connection_id}
-    row = db.execute(_AT_COUNTER, which).unique().one_or_none()
+    ids = _scoped(principal, tenant_id, connection_id=connection_id)
+    row = db.execute(_AT_COUNTER, ids).unique().one_or_none()
     if row is None:
         raise NotFoundError
     connection, status, counter = row
     return counter, connection, status
 
 
-def _of(caller: Principal, tenant_id: UUID) -> dict[str, UUID]:
-    return {"tenant_id": tenant_id, "confined_to": caller.tenant_scope or tenant_id}
+def _scoped(principal: Principal, tenant_id: UUID, **ids: UUID) -> dict[str, UUID]:
+    """Return the parameters of the statements above."""
+    return {"tenant_id": tenant_id, "confined_to": principal.tenant_scope or tenant_id, **ids}
 
 
 def ensure_room(db: Session, live: Select[int], limit: Limit) -> None:
@@ -101,15 +106,15 @@ def ensure_room(db: Session, live: Select[int], limit: Limit) -> None:
 
     Locks keep the count valid until the transaction ends. Raises RateLimitedError.
     """
-    if (db.scalar(live) or 0) >= limit.amount:
+    if db.scalars(live).one() >= limit.amount:
         raise limit.refuse(_FULL_RETRY_SECONDS)
 
 
 Row = TypeVar("Row")
 
 
-def one_or_not_found(db: Session, query: Select[Row], which: dict[str, UUID] | None = None) -> Row:
-    row = db.scalars(query, which).unique().one_or_none()
+def one_or_not_found(db: Session, query: Select[Row], ids: dict[str, UUID] | None = None) -> Row:
+    row = db.scalars(query, ids).unique().one_or_none()
     if row is None:
         raise NotFoundError
     return row

@@ -23,9 +23,9 @@ from app.identity.key_uses import KeyUses
 from app.identity.principals import (
     ApiKeyPrincipal,
     authenticated,
-    caller_at_counter,
     digest_of,
     lookup_of,
+    principal_at_counter,
 )
 from app.identity.scopes import Scope
 from app.identity.tenancy import owned_at_counter
@@ -203,7 +203,7 @@ class Authorization:
         )
 
     def _caller(self, lookup: str) -> tuple[int, ApiKeyPrincipal]:
-        return self._known(self._callers, lookup, lambda db: caller_at_counter(db, lookup))
+        return self._known(self._callers, lookup, lambda db: principal_at_counter(db, lookup))
 
     def _known(
         self, memory: _Memory[Name, Thing], name: Name, read: Callable[[Session], tuple[int, Thing]]

@@ -13,19 +13,19 @@ import sqlalchemy
 from flask import Flask
 from sqlalchemy.exc import OperationalError
 
-from app.errors import ConflictError, NotFoundError
+from app.errors import NotFoundError
 from app.identity import families, owned, tenant_of
 from app.identity.principals import ApiKeyPrincipal, LinkPrincipal
 from app.identity.scopes import ALL_SCOPES
 from app.limits.table import KEYS
 from app.services import Services
 from app.store import locks
-from app.store.database import SYSTEM, Session, store_errors
+from app.store.database import SYSTEM, Session
 from app.store.locks import Lock
 from app.store.models import ApiKey, OnboardingLink, Tenant
 from tests.attacks.evidence import on_postgresql
 from tests.conftest import OPERATOR
-from tests.identity.test_stops import Place, all_dead
+from tests.identity.test_stops import Place, all_dead, deadlocks
 from tests.support.cast import Api, World
 from tests.support.rows import at_once, link_row, tenant_row
 from tests.support.waiting import until, waiting_for_locks
@@ -44,18 +44,9 @@ def no_deadlock(services: Services) -> Iterator[None]:
     """What PostgreSQL broke up would be a 409, and perhaps one that is right: so it is asked
     itself.
     """
-    count = sqlalchemy.text(
-        "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-    )
-
-    def deadlocks() -> int:
-        with services.db.read() as db:
-            db.execute(sqlalchemy.text("SELECT pg_stat_force_next_flush()"))
-            return db.scalar(count)
-
-    before = deadlocks()
+    before = deadlocks(services.db)
     yield
-    assert deadlocks() == before
+    assert deadlocks(services.db) == before
 
 
 def made(by: Api, **wanted: Any) -> tuple[str, Api]:
@@ -163,14 +154,6 @@ def test_requests_of_one_key_or_link_write_side_by_side_and_lock_no_row(
             sqlalchemy.select(Tenant.id),
         ):
             assert other.scalars(row.with_for_update(nowait=True)).first()
-
-
-def test_what_postgresql_broke_up_is_a_conflict_and_no_outage():
-    class Broken(psycopg.errors.DeadlockDetected):
-        pass
-
-    with pytest.raises(ConflictError), store_errors():
-        raise OperationalError("UPDATE", None, Broken())
 
 
 # --- whom it holds up ---

@@ -17,9 +17,9 @@ from app.identity.principals import (
     OperatorPrincipal,
     Principal,
     SystemPrincipal,
-    caller_at_counter,
-    live_at,
+    key_is_live,
     live_links,
+    principal_at_counter,
 )
 from app.identity.scopes import Scope
 from app.ids import new_id
@@ -52,16 +52,16 @@ def test_a_key_is_over_at_the_moment_that_it_names(
         expires_at=expires_at,
     )
     with services.db.read() as db:
-        _, caller = caller_at_counter(db, made.lookup)
-        found = db.scalar(select(ApiKey.id).where(ApiKey.id == made.id, live_at(NOON)))
+        _, principal = principal_at_counter(db, made.lookup)
+        found = db.scalar(select(ApiKey.id).where(ApiKey.id == made.id, key_is_live()))
     assert (found is not None) == good
     if good:
-        caller.ensure_live()
-        with services.db.write(caller):
+        principal.ensure_live()
+        with services.db.write(principal):
             return
     with pytest.raises(UnauthenticatedError):
-        caller.ensure_live()
-    with pytest.raises(UnauthenticatedError), services.db.write(caller):
+        principal.ensure_live()
+    with pytest.raises(UnauthenticatedError), services.db.write(principal):
         pytest.fail("it may write")
 
 

@@ -21,6 +21,7 @@ from app.identity.scopes import ALL_SCOPES
 from app.limits.table import VENDOR_REQUESTS
 from app.onboarding.registrations import Registrations, _VoidToken as VoidToken
 from app.services import Services
+from app.store.database import Database
 from app.store.models import ApiKey, AuditEvent, Connection, OnboardingLink
 from app.store.models.deployment import deployment_id
 from tests.conftest import OPERATOR
@@ -30,7 +31,6 @@ from tests.support.waiting import until
 WRITERS = VENDOR_REQUESTS.amount  # so many of unbound keys work at once in a process
 WARM = 40  # writes until the stop
 SECONDS = 2.0  # a stop's limit; without a fair lock it takes 10, and fails
-EVERYTHING = ALL_SCOPES
 GONE = (UnauthenticatedError, NotFoundError)
 TABLES = (ApiKey, OnboardingLink, Connection, AuditEvent)  # what the writers write
 REASON = "an incident"
@@ -50,7 +50,7 @@ class Place:
 
     def key(self, by: Maker, tenant_id: uuid.UUID | None = None) -> tuple[ApiKeyPrincipal, str]:
         _, text = self.services.api_keys.create_key(
-            by, name="x", scopes=EVERYTHING, tenant_id=tenant_id
+            by, name="x", scopes=ALL_SCOPES, tenant_id=tenant_id
         )
         return self.services.api_keys.authenticate(text), text
 
@@ -80,28 +80,34 @@ class Place:
             )
             db.add(connection)
 
+    def store_proof(self, caller: Principal) -> None:
+        with self.db.write(caller) as db:
+            tenant_of(db, caller, self.tenant_id, lock=True)
+            connection = owned(db, caller, self.tenant_id, self.connection_id, lock=True)
+            connection.ensure_not_suspended()
+            connection.version += 1
+
 
 @pytest.fixture
 def besieged(app: Flask) -> Place:
     return Place(app.extensions["deputy"])
 
 
+def deadlocks(database: Database) -> int:
+    """How many PostgreSQL broke up in this database."""
+    if database.engine.dialect.name == "sqlite":
+        return 0
+    count = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    with database.read() as db:
+        db.execute(sqlalchemy.text("SELECT pg_stat_force_next_flush()"))
+        return db.scalar(sqlalchemy.text(count))
+
+
 @pytest.fixture(autouse=True)
 def no_deadlock(besieged: Place) -> Iterator[None]:
-    count = sqlalchemy.text(
-        "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-    )
-
-    def deadlocks() -> int:
-        if besieged.db.engine.dialect.name == "sqlite":
-            return 0
-        with besieged.db.read() as db:
-            db.execute(sqlalchemy.text("SELECT pg_stat_force_next_flush()"))
-            return db.scalar(count)
-
-    before = deadlocks()
+    before = deadlocks(besieged.db)
     yield
-    assert deadlocks() == before
+    assert deadlocks(besieged.db) == before
 
 
 def rows(besieged: Place) -> list[int]:
@@ -150,22 +156,6 @@ def assert_it_stops(
     assert rows(besieged) == after
 
 
-def breeding(
-    besieged: Place, stolen: ApiKeyPrincipal, text: str
-) -> tuple[Callable[[], None], list[str]]:
-    """What makes one more key, by this key or by one that came of it; and the texts of all of
-    them.
-    """
-    makers, texts = [stolen], [text]
-
-    def breed() -> None:
-        caller, made = besieged.key(makers[len(texts) % len(makers)])
-        makers.append(caller)
-        texts.append(made)
-
-    return breed, texts
-
-
 def all_dead(besieged: Place, texts: list[str]) -> bool:
     for text in texts:
         with pytest.raises(UnauthenticatedError):
@@ -173,51 +163,84 @@ def all_dead(besieged: Place, texts: list[str]) -> bool:
     return True
 
 
-def test_a_bound_key_that_makes_keys_without_a_pause_is_revoked_with_all_of_them(besieged: Place):
-    stolen, text = besieged.key(OPERATOR, besieged.tenant_id)
-    breed, texts = breeding(besieged, stolen, text)
-    assert_it_stops(
-        besieged,
-        breed,
-        lambda: besieged.services.api_keys.revoke_key(besieged.vendor, stolen.key_id),
-        GONE,
-    )
-    assert all_dead(besieged, texts)
-
-
-def test_the_command_revokes_an_unbound_key_that_makes_keys_without_a_pause(besieged: Place):
-    stolen, text = besieged.key(OPERATOR)
-    breed, texts = breeding(besieged, stolen, text)
-    assert_it_stops(
-        besieged,
-        breed,
-        lambda: besieged.services.api_keys.revoke_key(OPERATOR, stolen.key_id),
-        GONE,
-    )
-    assert all_dead(besieged, texts)
-
-
-@pytest.mark.parametrize("options", [("revoke_key", {}), ("replace_key", {"grace_seconds": 0})])
-def test_a_key_that_changes_a_connection_without_a_pause_is_revoked_or_replaced_without_grace(
-    besieged: Place, options: tuple[str, dict[str, int]]
+@pytest.mark.parametrize("bound", [True, False])  # an unbound one is revoked by the command
+def test_a_key_that_makes_keys_without_a_pause_is_revoked_with_all_of_them(
+    besieged: Place, bound: bool
 ):
-    stolen, _ = besieged.key(OPERATOR)
-    end = getattr(besieged.services.api_keys, options[0])
-    assert_it_stops(
-        besieged,
-        lambda: besieged.change(stolen),
-        lambda: end(besieged.vendor, stolen.key_id, **options[1]),
-        GONE,
-    )
+    stolen, text = besieged.key(OPERATOR, besieged.tenant_id if bound else None)
+    makers, texts = [stolen], [text]
+
+    def breed() -> None:
+        """Make one more, by this key or by one that came of it."""
+        maker, made = besieged.key(makers[len(texts) % len(makers)])
+        makers.append(maker)
+        texts.append(made)
+
+    revoker = besieged.vendor if bound else OPERATOR
+    revoke = besieged.services.api_keys.revoke_key
+    assert_it_stops(besieged, breed, lambda: revoke(revoker, stolen.key_id), GONE)
+    assert all_dead(besieged, texts)
 
 
-def test_a_link_whose_holder_writes_without_a_pause_is_revoked(besieged: Place):
-    holder, link_id = besieged.link()
-    assert_it_stops(
-        besieged,
-        lambda: besieged.add(holder),
-        lambda: besieged.services.links.revoke(besieged.vendor, besieged.tenant_id, link_id),
+UNBOUND = lambda place: place.key(OPERATOR)  # noqa: E731
+BOUND = lambda place: place.key(OPERATOR, place.tenant_id)  # noqa: E731
+# Whom the vendor let in, what they do without a pause, the stop, and how they are refused then
+SIEGES: dict[str, tuple[Any, Any, Any, tuple[type, ...]]] = {
+    "a key is revoked": (
+        UNBOUND,
+        Place.change,
+        lambda place, key, _: place.services.api_keys.revoke_key(place.vendor, key.key_id),
         GONE,
+    ),
+    "a key is replaced without grace": (
+        UNBOUND,
+        Place.change,
+        lambda place, key, _: place.services.api_keys.replace_key(
+            place.vendor, key.key_id, grace_seconds=0
+        ),
+        GONE,
+    ),
+    "a link is revoked": (
+        Place.link,
+        Place.add,
+        lambda place, _, link_id: place.services.links.revoke(
+            place.vendor, place.tenant_id, link_id
+        ),
+        GONE,
+    ),
+    "a tenant is deleted": (
+        BOUND,
+        Place.change,
+        lambda place, *_: place.services.tenants.delete(place.vendor, place.tenant_id),
+        GONE,
+    ),
+    "a tenant is suspended": (
+        UNBOUND,
+        Place.change,
+        lambda place, *_: place.services.tenants.suspend(
+            place.vendor, place.tenant_id, reason=REASON
+        ),
+        (SuspendedError,),
+    ),
+    "a connection is suspended": (
+        UNBOUND,
+        Place.store_proof,
+        lambda place, *_: place.services.connections.suspend(
+            place.vendor, place.tenant_id, place.connection_id, reason=REASON
+        ),
+        (SuspendedError,),
+    ),
+}
+
+
+@pytest.mark.parametrize("stop", SIEGES)
+def test_a_stop_is_quick_and_final_beside_those_who_write_without_a_pause(
+    besieged: Place, stop: str
+):
+    let_in, write, act, refusals = SIEGES[stop]
+    writer, detail = let_in(besieged)
+    assert_it_stops(
+        besieged, lambda: write(besieged, writer), lambda: act(besieged, writer, detail), refusals
     )
 
 
@@ -247,46 +270,4 @@ def test_a_link_is_revoked_beside_a_flood_of_messages_with_its_token(besieged: P
         register,
         lambda: besieged.services.links.revoke(besieged.vendor, besieged.tenant_id, link_id),
         (VoidToken,),
-    )
-
-
-def test_a_tenant_is_deleted_while_its_key_writes_without_a_pause(besieged: Place):
-    writer, _ = besieged.key(OPERATOR, besieged.tenant_id)
-    assert_it_stops(
-        besieged,
-        lambda: besieged.change(writer),
-        lambda: besieged.services.tenants.delete(besieged.vendor, besieged.tenant_id),
-        GONE,
-    )
-
-
-def test_a_tenant_is_suspended_while_a_key_writes_without_a_pause(besieged: Place):
-    writer, _ = besieged.key(OPERATOR)
-    assert_it_stops(
-        besieged,
-        lambda: besieged.change(writer),
-        lambda: besieged.services.tenants.suspend(
-            besieged.vendor, besieged.tenant_id, reason=REASON
-        ),
-        (SuspendedError,),
-    )
-
-
-def test_a_connection_is_suspended_while_a_key_changes_it_without_a_pause(besieged: Place):
-    writer, _ = besieged.key(OPERATOR)
-    path = besieged.tenant_id, besieged.connection_id
-
-    def write() -> None:
-        """As a proof that is stored."""
-        with besieged.db.write(writer) as db:
-            tenant_of(db, writer, besieged.tenant_id, lock=True)
-            connection = owned(db, writer, *path, lock=True)
-            connection.ensure_not_suspended()
-            connection.version += 1
-
-    assert_it_stops(
-        besieged,
-        write,
-        lambda: besieged.services.connections.suspend(besieged.vendor, *path, reason=REASON),
-        (SuspendedError,),
     )
