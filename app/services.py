@@ -16,13 +16,7 @@ from app.health.readiness import Health, checks
 from app.health.vendor_checks import vendor_checks
 from app.identity.api_keys import ApiKeys
 from app.identity.key_uses import KeyUses
-from app.issuing import (
-    authorization,
-    issue,
-    proof_age as shelf_life,
-    session_cache,
-    session_origins,
-)
+from app.issuing import authorization, issue, proof_age, session_cache, session_origins
 from app.limits import quotas, rates, refusals, tenant_share
 from app.limits.table import KEYS
 from app.log import logger
@@ -77,11 +71,11 @@ class Services:
             db, self.onboarding, self.connections, self.verification, config, self.rates
         )
         self.registrations = _registrations(db, config, sets)
-        fresh = shelf_life.ShelfLife(db, self.verification, self.rates, config.proofs.proof_max_age)
-        self.authorization = authorization.Authorization(db, fresh, self.key_uses)
-        longest = config.aws.max_session_seconds
+        max_age, longest = config.proofs.proof_max_age, config.aws.max_session_seconds
+        self.authorization = memory = authorization.Authorization(db, max_age, self.key_uses)
+        fresh = proof_age.FreshProofs(db, self.verification, self.rates, max_age)
         self.issuer = issue.CredentialIssuer(
-            db, door, self.authorization, sessions, self.rates, self.audit, longest
+            db, door, memory, fresh, sessions, self.rates, self.audit, longest
         )
         self.session_origins = session_origins.SessionOrigins(
             db, self.audit, names, tuple(filter(None, own_roles))

@@ -1,11 +1,10 @@
 """Issuing: short-lived credentials for a verified connection.
 
-The caller names a tenant and a connection. Role and External ID come from the row (invariant 1;
-docs/architecture.md lists the invariants). The rights of caller and connection come from memory,
-and the session may come from the cache. So credentials leave only after their audit event is on
-durable storage. The statement that stores it compares the revocation counter. After a revocation it
-stores nothing, and everything is read again (invariants 8 and 9). A session that was not handed out
-does no harm.
+A request names a tenant and a connection. Role and External ID come from the row (invariant 1;
+docs/architecture.md lists the invariants). Key and connection come from memory, and the session may
+come from the cache. So credentials leave only after their audit event is on durable storage. The
+statement that stores it compares the revocation counter. After a revocation it stores nothing, and
+everything is read again (invariants 8 and 9). A session that was not handed out does no harm.
 """
 
 import json
@@ -14,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -28,7 +27,8 @@ from app.concurrency.buffered_metric import BufferedHistogram
 from app.identity import ApiKeyPrincipal, owned
 from app.identity.tenancy import connection_lock_id
 from app.ids import session_name
-from app.issuing.authorization import Authorization, Path, VerifiedConnection, refused_about
+from app.issuing.authorization import Authorization, VerifiedConnection, refused_about
+from app.issuing.proof_age import FreshProofs
 from app.issuing.session_cache import CacheKey, SessionCache, Source
 from app.limits import quotas, rates, table
 from app.settings.checks import SESSION_MIN
@@ -63,10 +63,10 @@ class Issued(NamedTuple):
     role_arn: str
 
 
-class _Asked(NamedTuple):
-    """What to issue: the caller, the connection, the duration, and the policy that narrows it."""
+class _Request(NamedTuple):
+    """The principal, the connection, the duration, and the policy that narrows the session."""
 
-    caller: ApiKeyPrincipal
+    principal: ApiKeyPrincipal
     connection: VerifiedConnection
     duration_seconds: int
     policy: str | None
@@ -79,8 +79,8 @@ class _Asked(NamedTuple):
         connection, grant = self.connection, self.connection.grant
         row = connection.tenant_id.hex, connection.connection_id.hex, connection.version
         role = grant.role_arn.text, grant.external_id, connection.role_unique_id
-        wanted = self.caller.key_id.hex, self.duration_seconds, self.policy
-        return CacheKey(connection.tenant_id, orjson.dumps([*row, *role, *wanted]))
+        terms = self.principal.key_id.hex, self.duration_seconds, self.policy
+        return CacheKey(connection.tenant_id, orjson.dumps([*row, *role, *terms]))
 
 
 @dataclass(eq=False)
@@ -90,6 +90,7 @@ class CredentialIssuer:
     _db: Database
     _sts: Sts
     _authorization: Authorization
+    _proofs: FreshProofs
     _sessions: SessionCache
     _rates: rates.Rates
     _log: AuditLog
@@ -101,7 +102,7 @@ class CredentialIssuer:
 
     def issue(
         self,
-        caller: ApiKeyPrincipal,
+        principal: ApiKeyPrincipal,
         tenant_id: UUID,
         connection_id: UUID,
         *,
@@ -111,52 +112,87 @@ class CredentialIssuer:
     ) -> Issued:
         """Issue credentials for a verified connection, once their audit event is durable.
 
+        Most requests take one round, with key and connection from memory and the session from the
+        cache. A round ends in one of these ways:
+
+        - Recorded: the event of a cached or fetched session is durable. The session is returned.
+        - Refused: the key or the connection may not issue, or AWS refuses. The refusal is raised.
+        - Proof renewed: the proof was too old. The next round reads the connection again.
+        - Refusal outdated: AWS refused what memory holds, and the connection has changed since.
+        - Race lost: a revocation came between the reads and the record. Nothing was stored.
+
+        After the last three another round begins, until _ANSWER_SECONDS have passed.
+
         `session_policy` only narrows what the role may do. Raises UnauthenticatedError,
         ForbiddenError, NotFoundError, SuspendedError, ConnectionNotVerifiedError,
         ValidationFailedError, RoleRefusedError, AwsUnavailableError, ProofExpiredError,
         RateLimitedError, and StoreUnavailableError when the issuance can't be recorded.
         """
-        self._rates.acquire_issuance(caller, tenant_id)
+        self._rates.acquire_issuance(principal, tenant_id)
         deadline = time.monotonic() + _ANSWER_SECONDS
         duration = self._duration(duration_seconds)
         policy = None if session_policy is None else canonical_policy(session_policy)
-        fetched = None  # the session that this request opened, perhaps in an earlier round
-        while True:
-            counter, connection, at = self._authorize(caller, (tenant_id, connection_id), deadline)
-            asked = _Asked(caller, connection, duration, policy)
+        connection_key = tenant_id, connection_id
+        fetched = None  # the session that AWS opened for this request, perhaps in an earlier round
+        while time.monotonic() < deadline:
+            counter, connection = self._authorization.authorize_issuance(principal, connection_key)
+            current_time = timestamp()
+            patience = deadline - time.monotonic() - _COMMIT_SECONDS
+            if current_time >= connection.proven_until:
+                self._renew_proof(connection, patience)
+                continue  # proof renewed
+            request = _Request(principal, connection, duration, policy)
             try:
-                session, source = self._session(
-                    asked, at, deadline - time.monotonic() - _COMMIT_SECONDS
-                )
+                session, source = self._session(request, patience, current_time)
             except errors.CustomerSetupError as refusal:
-                if time.monotonic() > deadline or self._is_current(asked, refusal):
-                    raise
-                continue
+                if time.monotonic() > deadline or self._is_current(request, refusal):
+                    raise  # refused
+                continue  # refusal outdated
             if source == "sts":
                 fetched = session
-            caller.ensure_live()
+            principal.ensure_live()
             origin: Source = "sts" if session == fetched else "cache"
-            event = _event(asked, session, origin, reason, valid_at_counter=counter)
+            event = _event(request, session, origin, reason, valid_at_counter=counter)
             if self._record(event, deadline):
                 return Issued(session, connection.grant.role_arn.text)
-            if time.monotonic() > deadline:
-                break
+            # race lost
         raise errors.StoreUnavailableError("Too much is changing right now; try again in a moment.")
 
-    def _authorize(
-        self, caller: ApiKeyPrincipal, path: Path, deadline: float
-    ) -> tuple[int, VerifiedConnection, float]:
-        """Return the revocation counter, a connection with a fresh proof, and the time.
+    def _renew_proof(self, connection: VerifiedConnection, patience: float) -> None:
+        """Wait for a fresh proof, so that the next round reads the connection again.
 
-        The proof is within its shelf life at that time, in seconds since 1970.
+        Raises ProofExpiredError when there is none after so many seconds, and RateLimitedError.
         """
-        while True:
-            counter, connection = self._authorization.authorize_issuance(caller, path)
-            at = timestamp()
-            if self._authorization.ensure_fresh_proof(
-                connection, at, deadline - time.monotonic() - _COMMIT_SECONDS
-            ):
-                return counter, connection, at
+        with refused_about(connection.key):
+            self._proofs.renew(connection.key, patience)
+        self._authorization.forget(connection)
+
+    def _session(
+        self, request: _Request, patience: float, current_time: float
+    ) -> tuple[Session, Source]:
+        try:
+            return self._sessions.obtain(
+                request.cache_key(), lambda: self._fetch(request), patience, current_time
+            )
+        except errors.AppError as error:
+            error.tenant_id, error.connection_id = request.connection.key
+            if isinstance(error, errors.CallerFaultError | errors.CustomerSetupError):
+                self._authorization.forget(request.connection)
+            raise
+
+    def _is_current(self, request: _Request, refusal: errors.CustomerSetupError) -> bool:
+        """Return whether a refusal is about the connection as it is now.
+
+        Memory may be older, because not every change raises the revocation counter. If another
+        refusal applies now, that one is raised.
+        """
+        try:
+            _, connection = self._authorization.authorize_issuance(
+                request.principal, request.connection.key
+            )
+        except type(refusal):
+            return True
+        return connection == request.connection
 
     def _record(self, event: Event, deadline: float) -> bool:
         """Store the event together with those of other requests.
@@ -167,170 +203,151 @@ class CredentialIssuer:
         is_first = access_key_id not in self._indexed
         if is_first:
             event = replace(event, access_key_id=access_key_id)
-        recorded = self._log.append(
-            event, patience=max(_COMMIT_SECONDS, deadline - time.monotonic())
-        )
+        patience = max(_COMMIT_SECONDS, deadline - time.monotonic())
+        recorded = self._log.append(event, patience=patience)
         self._authorization.set_history(self._log.history)
-        if recorded and is_first:
+        if not recorded:
+            return False
+        if is_first:
             if len(self._indexed) >= _INDEXED_MAX:
                 self._indexed.clear()  # this costs each session one more entry in the index
             self._indexed.add(access_key_id)
-        if recorded:
-            ISSUE_SECONDS[event.details["source"]].observe(
-                _ANSWER_SECONDS - (deadline - time.monotonic())
-            )
-        return recorded
+        ISSUE_SECONDS[event.details["source"]].observe(
+            _ANSWER_SECONDS - (deadline - time.monotonic())
+        )
+        return True
 
-    def report_refused(self, caller: ApiKeyPrincipal, tenant_id: UUID, connection_id: UUID) -> None:
+    def report_refused(
+        self, principal: ApiKeyPrincipal, tenant_id: UUID, connection_id: UUID
+    ) -> None:
         """Record a client's report that AWS refuses its session.
 
         No process hands that session out again, and a proof is due. Reports beyond one a minute for
         a connection, and beyond the tenant's limit, do nothing. Raises NotFoundError,
         ForbiddenError for a key of other permission sets, and RateLimitedError as `issue` does.
         """
-        self._rates.acquire_issuance(caller, tenant_id)
-        with self._db.read() as db:
-            connection = _usable(db, caller, tenant_id, connection_id)
+        self._rates.acquire_issuance(principal, tenant_id)
+        with self._db.read() as db:  # reports without effect must not queue for the write lock
+            connection = _usable(db, principal, tenant_id, connection_id)
             if not (
                 connection.report_takes_effect(now())
                 and quotas.has_room(db, table.REPORTS, tenant_id)
             ):
                 return
-        with self._db.write(caller) as db:
-            connection = _usable(db, caller, tenant_id, connection_id, lock=True)
+        with self._db.write(principal) as db:
+            connection = _usable(db, principal, tenant_id, connection_id, lock=True)
             if connection.report_takes_effect(now()) and quotas.acquire(
                 db, table.REPORTS, tenant_id
             ):
                 connection.report_refused(now())
                 actions.CONNECTION_REFUSAL_REPORTED.record_about(
-                    db, caller.actor, connection, {"status": connection.status}
+                    db, principal.actor, connection, {"status": connection.status}
                 )
 
-    def _duration(self, wanted: int | None) -> int:
-        if wanted is None:
+    def _duration(self, seconds: int | None) -> int:
+        if seconds is None:
             return min(DURATION_DEFAULT, self._max_seconds)
-        if not SESSION_MIN <= wanted <= self._max_seconds:
+        if not SESSION_MIN <= seconds <= self._max_seconds:
             message = f"Must be between {SESSION_MIN} and {self._max_seconds} seconds."
             raise errors.ValidationFailedError({"duration_seconds": [message]})
-        return wanted
+        return seconds
 
-    def _session(self, asked: _Asked, at: float, patience: float) -> tuple[Session, Source]:
-        try:
-            return self._sessions.obtain(
-                asked.cache_key(), lambda: self._fetch(asked), patience, at
-            )
-        except errors.AppError as error:
-            error.tenant_id, error.connection_id = asked.connection.path
-            if isinstance(error, errors.CallerFaultError | errors.CustomerSetupError):
-                self._authorization.forget(asked.connection)
-            raise
-
-    def _is_current(self, asked: _Asked, refusal: errors.CustomerSetupError) -> bool:
-        """Return whether a refusal is about the connection as it is now.
-
-        Memory may be older, because not every change raises the revocation counter. If another
-        refusal applies now, that one is raised.
-        """
-        try:
-            _, connection = self._authorization.authorize_issuance(
-                asked.caller, asked.connection.path
-            )
-        except type(refusal):
-            return True
-        return connection == asked.connection
-
-    def _fetch(self, asked: _Asked) -> Session:
+    def _fetch(self, request: _Request) -> Session:
         """Get a session of the proven role from AWS.
 
-        Requests for the same session share it, or its refusal.
+        Requests for the same session share it, or its refusal. The session of a role that was made
+        again since its proof is dropped, and the connection needs a new proof.
         """
-        grant = asked.connection.grant
-        self._rates.acquire_session(asked.connection.tenant_id)
+        verified, grant = request.connection, request.connection.grant
+        self._rates.acquire_session(verified.tenant_id)
         try:
-            name, seconds = session_name(asked.caller.key_id), asked.duration_seconds
             session = self._sts.assume(
-                grant, session_name=name, duration_seconds=seconds, policy=asked.policy
+                grant,
+                session_name=session_name(request.principal.key_id),
+                duration_seconds=request.duration_seconds,
+                policy=request.policy,
             )
         except StsError as error:
             refusal = _as_app_error(error)
             if isinstance(refusal, errors.RoleRefusedError):
-                with self._changing(asked.connection) as (_, connection):
+                with self._changing(verified) as (_, connection):
                     # Otherwise it is tried within a minute
                     if connection is not None and connection.refusing_since is None:
                         connection.make_due(now(), Trigger.ISSUING)
             raise refusal from error
-        proven = (asked.connection.role_unique_id, grant.role_arn.account_id)
-        if (session.role_unique_id, session.account_id) != proven:
-            self._drop_recreated(asked)
-        return session
-
-    def _drop_recreated(self, asked: _Asked) -> NoReturn:
-        """Drop the session of a role that is not the proven one.
-
-        The connection needs a new proof. Raises ConnectionNotVerifiedError.
-        """
-        with self._changing(asked.connection) as (db, connection):
+        role = session.role_unique_id, session.account_id
+        if role == (verified.role_unique_id, grant.role_arn.account_id):
+            return session
+        with self._changing(verified) as (db, connection):
             if connection is not None:
                 was = connection.status
                 connection.role_was_recreated()
                 actions.CONNECTION_ROLE_RECREATED.record_about(
-                    db, asked.caller.actor, connection, {"was": was, "version": connection.version}
+                    db,
+                    request.principal.actor,
+                    connection,
+                    {"was": was, "version": connection.version},
                 )
         raise errors.ConnectionNotVerifiedError(
             "The role was deleted and made again since it was proven; verify it."
         )
 
     @contextmanager
-    def _changing(self, about: VerifiedConnection) -> Iterator[tuple[DbSession, Connection | None]]:
+    def _changing(
+        self, verified: VerifiedConnection
+    ) -> Iterator[tuple[DbSession, Connection | None]]:
         """Lock the connection's row and yield it.
 
         Yield None if it has another version, because AWS's answer is about this version.
         """
         with self._db.write(SYSTEM) as db:
-            locks.hold(
-                db, Lock.CONNECTION, connection_lock_id(about.tenant_id, about.connection_id)
-            )
+            locks.hold(db, Lock.CONNECTION, connection_lock_id(*verified.key))
             options: Any = {"of": Connection, "key_share": True}
-            connection = db.get(Connection, about.connection_id, with_for_update=options)
-            current = connection is not None and connection.version == about.version
+            connection = db.get(Connection, verified.connection_id, with_for_update=options)
+            current = connection is not None and connection.version == verified.version
             yield db, connection if current else None
 
 
 def _usable(
     db: DbSession,
-    caller: ApiKeyPrincipal,
+    principal: ApiKeyPrincipal,
     tenant_id: UUID,
     connection_id: UUID,
     *,
     lock: bool = False,
 ) -> Connection:
-    """Return the connection if this caller's key is for its permission set.
+    """Return the connection if this key is for its permission sets.
 
     Raises NotFoundError and ForbiddenError.
     """
-    connection = owned(db, caller, tenant_id, connection_id, lock=lock)
+    connection = owned(db, principal, tenant_id, connection_id, lock=lock)
     with refused_about((tenant_id, connection_id)):
-        caller.require_sets(connection.permission_sets)
+        principal.require_sets(connection.permission_sets)
     return connection
 
 
 def _event(
-    asked: _Asked, session: Session, source: Source, reason: str | None, *, valid_at_counter: int
+    request: _Request,
+    session: Session,
+    source: Source,
+    reason: str | None,
+    *,
+    valid_at_counter: int,
 ) -> Event:
     return actions.CREDENTIALS_ISSUED.event(
-        asked.caller.actor,
+        request.principal.actor,
         {
             "access_key_id": session.access_key_id,
             "expires_at": session.expires_at.isoformat(),
-            "duration_seconds": asked.duration_seconds,
+            "duration_seconds": request.duration_seconds,
             "source": source,
             "session_name": session.name,
             "reason": reason,
         },
-        tenant_id=asked.connection.tenant_id,
-        connection_id=asked.connection.connection_id,
+        tenant_id=request.connection.tenant_id,
+        connection_id=request.connection.connection_id,
         valid_at_counter=valid_at_counter,
-        row_ids=(*asked.caller.row_ids, *asked.connection.row_ids),
+        row_ids=(*request.principal.row_ids, *request.connection.row_ids),
     )
 
 

@@ -1,18 +1,18 @@
-"""The shelf life of a proof: after PROOF_MAX_AGE nothing is issued before a fresh proof.
+"""The age of a proof: after PROOF_MAX_AGE nothing is issued before a fresh proof.
 
 That holds for cached sessions too (invariant 13; the list is in docs/architecture.md). Background
 workers prove each connection far more often. So this matters only while no background worker runs,
-or while AWS gives no clear answer.
+or while AWS gives no clear answer. Connection.proven_until says how long a proof allows issuing.
 """
 
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from uuid import UUID
 
 from app.audit.events import Actor
 from app.clock import now
 from app.concurrency.single_flight import SingleFlight
 from app.errors import ConflictError, ProofExpiredError
 from app.identity import SystemPrincipal, owned
+from app.identity.tenancy import ConnectionKey
 from app.limits.rates import Rates
 from app.proofs.verification import Verification
 from app.store.database import Database
@@ -26,42 +26,45 @@ _EXPIRED = (
 )
 
 
-class ShelfLife:
+class FreshProofs:
     """Makes fresh proofs for requests, one at a time for each connection."""
 
     def __init__(
-        self, db: Database, verification: Verification, rates: Rates, seconds: int
+        self, db: Database, verification: Verification, rates: Rates, max_age: int
     ) -> None:
         self._db = db
         self._verification = verification
         self._rates = rates
-        self.seconds = seconds
-        self._proofs: SingleFlight[UUID, None] = SingleFlight()
+        self._max_age = max_age
+        self._running: SingleFlight[ConnectionKey, None] = SingleFlight()
 
-    def renew(self, path: tuple[UUID, UUID], patience: float) -> None:
+    def renew(self, connection_key: ConnectionKey, patience: float) -> None:
         """Wait until the connection's row says whether it issues.
 
         The proof goes on when the requests have stopped waiting. Raises ProofExpiredError after so
         many seconds, or when the proof was inconclusive; and RateLimitedError.
         """
-        call, _ = self._proofs.join(path[1], lambda: self._prove(path))
+        call, _ = self._running.join(connection_key, lambda: self._prove(connection_key))
         try:
             call.result(timeout=max(0.0, patience))
         except FutureTimeoutError as error:
             raise ProofExpiredError(_EXPIRED) from error
 
-    def _prove(self, path: tuple[UUID, UUID]) -> None:
-        who = SystemPrincipal(_ISSUING, path[0])
+    def _prove(self, connection_key: ConnectionKey) -> None:
+        tenant_id, _ = connection_key
+        principal = SystemPrincipal(_ISSUING, tenant_id)
         # A process keeps the proof that it read last in memory. Later proofs count up in that row,
         # and raise no revocation counter.
         with self._db.read() as db:
-            connection = owned(db, who, *path)
+            connection = owned(db, principal, *connection_key)
         if not self._has_expired(connection):
             return
         for _ in range(_CALLS):
-            self._rates.acquire_session(path[0])
+            self._rates.acquire_session(tenant_id)
         try:
-            connection = self._verification.verify(who, *path, trigger=Trigger.ISSUING)
+            connection = self._verification.verify(
+                principal, *connection_key, trigger=Trigger.ISSUING
+            )
         except ConflictError as error:
             raise ProofExpiredError(_EXPIRED) from error
         if self._has_expired(connection):
@@ -72,5 +75,5 @@ class ShelfLife:
 
         It is False for any other connection, whose refusal is not about its proof's age.
         """
-        until = connection.proven_until(self.seconds)
+        until = connection.proven_until(self._max_age)
         return until is not None and until <= now()

@@ -2,7 +2,7 @@
 
 Sessions are in the process, and in the shared cache if there is one. Both hold them sealed, under
 everything that a request for one depends on, so that no session answers another request. Three
-rules reduce the calls to AWS and the waiting of callers:
+rules reduce the calls to AWS and the waiting of requests:
 
 - One call runs at a time for each cache key. Requests that come meanwhile share its answer.
 - A request waits about 1.5 s, because SDKs give up on a credentials endpoint after 2 s. It then
@@ -12,7 +12,6 @@ rules reduce the calls to AWS and the waiting of callers:
 """
 
 import hashlib
-import itertools
 import random
 import time
 from collections import Counter
@@ -28,7 +27,7 @@ import orjson
 from app import metrics
 from app.aws.sts import Session
 from app.cache.sealing import Sealer
-from app.clock import now
+from app.clock import timestamp
 from app.concurrency.gevent import leaf_lock
 from app.concurrency.single_flight import SingleFlight
 from app.errors import AppError, AwsUnavailableError, RateLimitedError, TryLaterError
@@ -57,9 +56,8 @@ _LOCK_SECONDS = 8.0  # longer than a call to AWS with its retry takes
 _LOOK_SECONDS = 0.02  # seconds between two looks while another process fetches
 _OTHERS_SECONDS = 1.2  # seconds of waiting before a process asks AWS itself
 
-_SET_BACK_SECONDS = (
-    60  # more means that the clock was set back; concurrent requests are seconds apart
-)
+# More means that the clock was set back; concurrent requests are seconds apart
+_SET_BACK_SECONDS = 60
 
 _SLOW = "AWS did not answer in time; ask again in a moment, its answer will be here."
 
@@ -78,6 +76,11 @@ class CacheKey:
         self.text = text
         self.name = hashlib.sha256(text).digest()
 
+    @property
+    def shared_name(self) -> str:
+        """The name in the shared cache."""
+        return f"deputy:session:{self.name.hex()}"
+
 
 @dataclass(slots=True)
 class _Kept:
@@ -89,8 +92,8 @@ class _Kept:
     renew_at: float
     tenant: int  # the hash of its tenant's id, which is smaller than the id
 
-    def is_fresh(self, at: float) -> bool:
-        return at < self.good_until and at < self.renew_at
+    def is_fresh(self, current_time: float) -> bool:
+        return current_time < self.good_until and current_time < self.renew_at
 
 
 class _Store:
@@ -105,9 +108,6 @@ class _Store:
         self._of_tenant: Counter[int] = Counter()
         self._lock = leaf_lock()
 
-    def __len__(self) -> int:
-        return len(self._sessions)
-
     def get(self, name: bytes) -> _Kept | None:
         with self._lock:
             kept = self._sessions.pop(name, None)
@@ -119,11 +119,7 @@ class _Store:
         with self._lock:
             self._remove(name)
             if self._of_tenant[kept.tenant] >= _KEPT_OF_TENANT:
-                own = (
-                    name for name, other in self._sessions.items() if other.tenant == kept.tenant
-                )
-                for oldest in tuple(itertools.islice(own, _CLEARED)):
-                    self._remove(oldest)
+                self._evict_of(kept.tenant)
             if len(self._sessions) >= _KEPT:
                 self._remove(next(iter(self._sessions)))
             self._sessions[name] = kept
@@ -131,6 +127,11 @@ class _Store:
 
     def pop(self, name: bytes) -> None:
         with self._lock:
+            self._remove(name)
+
+    def _evict_of(self, tenant: int) -> None:
+        names = [name for name, kept in self._sessions.items() if kept.tenant == tenant]
+        for name in names[:_CLEARED]:
             self._remove(name)
 
     def _remove(self, name: bytes) -> None:
@@ -152,21 +153,21 @@ class SessionCache:
         self._calls: SingleFlight[bytes, tuple[Session, Source]] = SingleFlight()
 
     def obtain(
-        self, key: CacheKey, fetch: Fetch, patience: float, at: float | None = None
+        self, key: CacheKey, fetch: Fetch, patience: float, current_time: float | None = None
     ) -> tuple[Session, Source]:
         """Return a session for this key, and "sts" if this request made AWS open it, else "cache".
 
-        `patience` is how many seconds the request can wait for AWS. `at` is the time in seconds
-        since 1970, if the caller has it. Raises AwsUnavailableError, also when the answer takes too
+        `patience`: for how many seconds the request can wait for AWS. `current_time`: in seconds
+        since 1970, if it is known already. Raises AwsUnavailableError, also when AWS takes too
         long, and what `fetch` raises.
         """
-        at = at or now().timestamp()
-        self._watch_clock(at)
+        current_time = current_time or timestamp()
+        self._watch_clock(current_time)
         held = self._held(key)
-        if held is not None and held[0].is_fresh(at):
-            return held[1], "cache"  # the caller counts this hit
-        call, started = self._calls.join(key.name, lambda: self._renewed(key, fetch))
-        if held is not None and at < held[0].good_until:
+        if held is not None and held[0].is_fresh(current_time):
+            return held[1], "cache"  # issue.py counts this hit
+        call, started = self._calls.join(key.name, lambda: self._renew(key, fetch))
+        if held is not None and current_time < held[0].good_until:
             return held[1], "cache"
         try:
             session, source = call.result(timeout=max(0.0, patience))
@@ -176,113 +177,103 @@ class SessionCache:
             failure = error
         else:
             return session, source if started else "cache"
-        if held is not None and at < held[0].expires_at - _LAST_RESORT_SECONDS:
+        if held is not None and current_time < held[0].expires_at - _LAST_RESORT_SECONDS:
             return held[1], "cache"
         raise failure
 
-    def _watch_clock(self, at: float) -> None:
+    def _watch_clock(self, current_time: float) -> None:
         """Drop all sessions if the clock was set back.
 
         Otherwise they would seem younger than they are, and be served after they expired.
         """
-        if at > self._latest:
-            self._latest = at
-        elif at < self._latest - _SET_BACK_SECONDS:
-            self._kept, self._latest = _Store(), at
+        if current_time > self._latest:
+            self._latest = current_time
+        elif current_time < self._latest - _SET_BACK_SECONDS:
+            self._kept, self._latest = _Store(), current_time
 
     def _held(self, key: CacheKey) -> tuple[_Kept, Session] | None:
         kept = self._kept.get(key.name)
-        opened = None if kept is None else self._opened(kept.sealed, key)
-        if kept is not None and opened is None:
-            self._kept.pop(key.name)
-        return None if kept is None or opened is None else (kept, opened[0])
+        if kept is None or (opened := self._open(kept.sealed, key)) is None:
+            return None
+        return kept, opened[0]
 
-    def _opened(self, sealed: bytes, key: CacheKey) -> tuple[Session, float] | None:
+    def _open(self, sealed: bytes, key: CacheKey) -> tuple[Session, float] | None:
+        """Return the session, and until when it is good."""
         secret = self._sealer.open(sealed, key.text)
         return None if secret is None else _unpacked(secret)
 
-    def _renewed(self, key: CacheKey, fetch: Fetch) -> tuple[Session, Source]:
+    def _renew(self, key: CacheKey, fetch: Fetch) -> tuple[Session, Source]:
         held = self._held(key)
         # The request may have missed the end of an earlier call.
-        if held is not None and held[0].is_fresh(now().timestamp()):
+        if held is not None and held[0].is_fresh(timestamp()):
             return held[1], "cache"
         try:
-            return self._fetched(key, fetch)
+            return self._fetch_once(key, fetch)
         except TryLaterError:
             if held is not None:
                 # no secret
-                held[0].renew_at = now().timestamp() + random.uniform(*_RETRY_SECONDS)  # noqa: S311
+                held[0].renew_at = timestamp() + random.uniform(*_RETRY_SECONDS)  # noqa: S311
             raise
-        except (
-            AppError
-        ):  # the role refuses us, or was made again: its cached session must not be served
+        except AppError:
+            # The role refuses us, or was made again: its cached session must not be served
             self._kept.pop(key.name)
             if self._shared is not None:
-                self._shared.forget(_shared_name(key.name))
+                self._shared.forget(key.shared_name)
             raise
 
-    def _fetched(self, key: CacheKey, fetch: Fetch) -> tuple[Session, Source]:
-        if self._shared is None:
+    def _fetch_once(self, key: CacheKey, fetch: Fetch) -> tuple[Session, Source]:
+        """Fetch the session, unless another process stores it in the shared cache meanwhile."""
+        if (shared := self._shared) is None:
             return self._keep(key, fetch()), "sts"
-        lock = f"{_shared_name(key.name)}:lock"
+        lock, token = f"{key.shared_name}:lock", None
         deadline = time.monotonic() + _OTHERS_SECONDS
-        while True:
-            if (session := self._adopted(self._shared, key)) is not None:
-                return session, "cache"
-            token = self._shared.lock(lock, _LOCK_SECONDS)
-            if token is not None or self._shared.away or time.monotonic() > deadline:
-                break
-            time.sleep(_LOOK_SECONDS)
         try:
-            # The process that held the lock before may have stored its session since.
-            if token is not None and (session := self._adopted(self._shared, key)) is not None:
-                return session, "cache"
-            return self._keep(key, fetch(), self._shared), "sts"
+            while True:
+                # The process that held the lock before may have stored its session since.
+                if (session := self._adopt(shared, key)) is not None:
+                    return session, "cache"
+                if token is not None or shared.away or time.monotonic() > deadline:
+                    return self._keep(key, fetch()), "sts"
+                token = shared.lock(lock, _LOCK_SECONDS)
+                if token is None:
+                    time.sleep(_LOOK_SECONDS)
         finally:
             if token is not None:
-                self._shared.unlock(lock, token)
+                shared.unlock(lock, token)
 
-    def _adopted(self, shared: "SharedCache", key: CacheKey) -> Session | None:
-        """Return the shared cache's session.
+    def _adopt(self, shared: "SharedCache", key: CacheKey) -> Session | None:
+        """Keep the shared cache's session in this process too, and return it.
 
-        It must be good, and live longer than the session of this process. Otherwise return None.
+        Return None unless it is good, and lives longer than the session of this process.
         """
-        sealed = shared.get(_shared_name(key.name))
-        opened = None if sealed is None else self._opened(sealed, key)
-        if sealed is None or opened is None:
+        sealed = shared.get(key.shared_name)
+        if sealed is None or (opened := self._open(sealed, key)) is None:
             return None
         session, good_until = opened
-        kept, own = _kept(sealed, session, good_until, key.tenant_id), self._kept.get(key.name)
-        if now().timestamp() >= good_until or (
-            own is not None and kept.expires_at <= own.expires_at
-        ):
+        own = self._kept.get(key.name)
+        outlives_own = own is None or session.expires_at.timestamp() > own.expires_at
+        if timestamp() >= good_until or not outlives_own:
             return None
-        self._kept.put(key.name, kept)
+        self._put(key, sealed, session, good_until)
         metrics.CACHE.labels("shared").inc()
         return session
 
-    def _keep(
-        self, key: CacheKey, session: Session, shared: "SharedCache | None" = None
-    ) -> Session:
+    def _keep(self, key: CacheKey, session: Session) -> Session:
+        """Store a session that AWS has just opened, here and in the shared cache."""
         metrics.CACHE.labels("nowhere").inc()
-        at, expires_at = now().timestamp(), session.expires_at.timestamp()
-        good_until = expires_at - min(_GOOD_SECONDS, (expires_at - at) / 2)
+        current_time, expires_at = timestamp(), session.expires_at.timestamp()
+        good_until = expires_at - min(_GOOD_SECONDS, (expires_at - current_time) / 2)
         sealed = self._sealer.seal(_packed(session, good_until), key.text)
-        self._kept.put(key.name, _kept(sealed, session, good_until, key.tenant_id))
-        if shared is not None:
-            shared.put(_shared_name(key.name), sealed, good_until - at)
+        self._put(key, sealed, session, good_until)
+        if self._shared is not None:
+            self._shared.put(key.shared_name, sealed, good_until - current_time)
         return session
 
-
-def _kept(sealed: bytes, session: Session, good_until: float, tenant_id: UUID) -> _Kept:
-    # no secret
-    early = random.uniform(0, _RENEW_EARLY) * (good_until - now().timestamp())  # noqa: S311
-    expires_at = session.expires_at.timestamp()
-    return _Kept(sealed, expires_at, good_until, good_until - early, hash(tenant_id))
-
-
-def _shared_name(name: bytes) -> str:
-    return f"deputy:session:{name.hex()}"
+    def _put(self, key: CacheKey, sealed: bytes, session: Session, good_until: float) -> None:
+        # no secret
+        early = random.uniform(0, _RENEW_EARLY) * (good_until - timestamp())  # noqa: S311
+        expires_at, tenant = session.expires_at.timestamp(), hash(key.tenant_id)
+        self._kept.put(key.name, _Kept(sealed, expires_at, good_until, good_until - early, tenant))
 
 
 def _packed(session: Session, good_until: float) -> bytes:
@@ -292,10 +283,5 @@ def _packed(session: Session, good_until: float) -> bytes:
 
 
 def _unpacked(secret: bytes) -> tuple[Session, float]:
-    good_until, expires_at, access_key_id, secret_access_key, session_token, *role = orjson.loads(
-        secret
-    )
-    session = Session(
-        access_key_id, secret_access_key, session_token, datetime.fromisoformat(expires_at), *role
-    )
-    return session, good_until
+    good_until, expires_at, key_id, secret_key, token, *role = orjson.loads(secret)
+    return Session(key_id, secret_key, token, datetime.fromisoformat(expires_at), *role), good_until

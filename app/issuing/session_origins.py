@@ -1,7 +1,7 @@
 """The origin of a session of a customer's role: a hand-out of credentials, a proof, or neither.
 
-The caller of AssumeRole chooses the session's name, so another caller can copy a name of ours. AWS
-makes the access key id. Proofs' access key ids are not recorded, because their sessions are never
+Whoever calls AssumeRole chooses the session's name, so a name of ours can be copied. AWS makes the
+access key id. Proofs' access key ids are not recorded, because their sessions are never
 handed out.
 """
 
@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import islice
 from uuid import UUID
 
 from sqlalchemy import select
@@ -51,20 +50,23 @@ class SessionOrigins:
         )
         filters = [of_key]
         if role_arn is not None:
-            filters = [
-                of_key._replace(connection_id=each.id) for each in self.connections_to(role_arn)
-            ]
-        issued = (event for event_filter in filters for event in self._issued(event_filter))
-        same = next((event for event in issued if event.details.get("session_name") == name), None)
-        return [] if same is None else self._same_session(same)
+            connections = self.connections_to(role_arn)
+            filters = [of_key._replace(connection_id=each.id) for each in connections]
+        for event_filter in filters:
+            for event in self._issued(event_filter):
+                if event.details.get("session_name") == name:
+                    return self._same_session(event)
+        return []
 
     def proven_role(self, name: str, role_arn: str | None) -> str | None:
         """Return the ARN of the role for whose proof a secret key signed this name.
 
         `role_arn`: try that role alone.
         """
-        role_arns = self._role_arns() if role_arn is None else [role_arn]
-        return next((each for each in role_arns if self._proof_names.recognizes(name, each)), None)
+        for each in self._role_arns() if role_arn is None else [role_arn]:
+            if self._proof_names.recognizes(name, each):
+                return each
+        return None
 
     def connections_to(self, role_arn: str) -> list[Connection]:
         """Return all tenants' connections to a role, deleted ones too."""
@@ -93,29 +95,34 @@ class SessionOrigins:
     def _issued(self, event_filter: EventFilter) -> Iterator[AuditEvent]:
         return every(partial(self._log.events, None, event_filter._replace(actions=(ISSUED,))))
 
-    def _same_session(self, event: AuditEvent) -> list[AuditEvent]:
-        """Return all hand-outs of this event's session, which lie within the session's life."""
-        details, expires_at = event.details, datetime.fromisoformat(event.details["expires_at"])
+    def _same_session(self, hand_out: AuditEvent) -> list[AuditEvent]:
+        """Return all hand-outs of this one's session, which lie within the session's life."""
+        details = hand_out.details
+        expires_at = datetime.fromisoformat(details["expires_at"])
         within_life = EventFilter(
-            connection_id=event.connection_id,
+            connection_id=hand_out.connection_id,
             since=expires_at - timedelta(seconds=details["duration_seconds"]) - _CLOCKS,
             until=expires_at + _CLOCKS,
         )
-        events = (
-            each
-            for each in self._issued(within_life)
-            if each.details["access_key_id"] == details["access_key_id"]
-        )
-        return list(islice(events, HAND_OUTS_MAX))
+        hand_outs: list[AuditEvent] = []
+        for event in self._issued(within_life):
+            if event.details["access_key_id"] == details["access_key_id"]:
+                hand_outs.append(event)
+            if len(hand_outs) == HAND_OUTS_MAX:
+                break
+        return hand_outs
 
     def _role_arns(self) -> Iterator[str]:
-        yield from (role_arn.text for role_arn in self._own_roles)
+        """Yield Deputy's own roles, then those of all connections."""
+        for role_arn in self._own_roles:
+            yield role_arn.text
+        query = select(Connection.id, Connection.role_arn).order_by(Connection.id).limit(_ROLES)
         after = UUID(int=0)
         while True:
-            query = select(Connection.id, Connection.role_arn).where(Connection.id > after)
             with self._db.read() as db:
-                rows = db.execute(query.order_by(Connection.id).limit(_ROLES)).all()
-            yield from (row.role_arn for row in rows)
+                rows = db.execute(query.where(Connection.id > after)).all()
+            for row in rows:
+                yield row.role_arn
             if len(rows) < _ROLES:
                 return
             after = rows[-1].id

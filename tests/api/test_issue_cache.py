@@ -243,7 +243,7 @@ def test_everything_that_an_answer_depends_on_is_in_the_question(change):
     def question(key_id=ADMIN.key_id, duration_seconds=3600, policy=None, **of_connection) -> bytes:
         issuable = VerifiedConnection(**ISSUABLE | of_connection)
         return (
-            issuing._Asked(replace(ADMIN, key_id=key_id), issuable, duration_seconds, policy)
+            issuing._Request(replace(ADMIN, key_id=key_id), issuable, duration_seconds, policy)
             .cache_key()
             .text
         )

@@ -150,7 +150,7 @@ def test_a_process_keeps_so_many_sessions_and_no_more(process, fake_aws, monkeyp
     sessions, asked = process(), [question() for _ in range(5)]
     for each in asked:
         sessions.obtain(each, fake_aws, PATIENCE)
-    assert len(sessions._kept) == 3
+    assert len(sessions._kept._sessions) == 3
     assert [opened(sessions, each) is None for each in asked] == [True, True, False, False, False]
     assert sessions.obtain(asked[2], fake_aws, PATIENCE)[1] == "cache"
     sessions.obtain(question(), fake_aws, PATIENCE)
@@ -211,12 +211,6 @@ def test_secrets_are_in_clear_neither_in_memory_nor_in_valkey_nor_on_the_way(
     secret = (session.secret_access_key[:20], session.session_token[:30], "external-id", "a policy")
     for text in seen:
         assert [part for part in secret if part in text] == []
-
-
-def test_a_session_lasts_in_valkey_as_long_as_it_is_good(process, fake_aws, shared_cache):
-    asked = question()
-    process(shared_cache).obtain(asked, fake_aws, PATIENCE)
-    assert 2_090_000 < shared_cache.client.pttl(shared_name(asked)) <= 2_100_000
 
 
 # --- one flight ---
@@ -344,7 +338,7 @@ def test_a_role_that_refuses_loses_what_is_kept_of_it_on_both_levels(
     assert shared_cache.get(shared_name(asked)) is None
     with pytest.raises(RoleRefusedError):
         sessions.obtain(asked, fake_aws, PATIENCE)
-    assert len(sessions._kept) == 0
+    assert len(sessions._kept._sessions) == 0
 
 
 def test_while_aws_does_not_answer_a_session_serves_until_a_minute_before_its_end(
@@ -450,22 +444,17 @@ def test_what_another_process_has_renewed_is_not_renewed_again(
     assert opened(two, asked) == opened(one, asked) != first
 
 
-def test_what_is_too_old_in_the_shared_cache_is_not_served(process, clock, fake_aws, shared_cache):
-    asked = question()
+def test_a_session_in_the_shared_cache_is_adopted_while_it_is_good(
+    process, clock, fake_aws, shared_cache
+):
+    asked, other = question(), process(shared_cache)
     first, _ = process(shared_cache).obtain(asked, fake_aws, PATIENCE)
-    clock.shift(2099)
+    assert 2_090_000 < shared_cache.client.pttl(shared_name(asked)) <= 2_100_000
+    clock.shift(1000)
+    assert other.obtain(asked, fake_aws, PATIENCE) == (first, "cache")
+    kept = kept_of(other, asked)
+    assert kept.good_until - 0.2 * 1400 <= kept.renew_at <= kept.good_until
+    clock.shift(1099)
     assert process(shared_cache).obtain(asked, fake_aws, PATIENCE) == (first, "cache")
     clock.shift(2)
     assert process(shared_cache).obtain(asked, fake_aws, PATIENCE)[1] == "sts"
-
-
-def test_a_session_adopted_from_the_shared_cache_is_renewed_in_time_too(
-    process, clock, fake_aws, shared_cache
-):
-    asked = question()
-    process(shared_cache).obtain(asked, fake_aws, PATIENCE)
-    clock.shift(1000)
-    two = process(shared_cache)
-    two.obtain(asked, fake_aws, PATIENCE)
-    kept = kept_of(two, asked)
-    assert kept.good_until - 0.2 * 1400 <= kept.renew_at <= kept.good_until
