@@ -101,13 +101,16 @@ def _joined() -> bool:
 
 def _answer(words: Sequence[str]) -> int:
     try:
-        given = _parser().parse_args(words)
+        options = _parser().parse_args(words)
         question = Question.of(
-            given.tenant, given.connection, duration_seconds=given.duration, reason=given.reason
+            options.tenant,
+            options.connection,
+            duration_seconds=options.duration,
+            reason=options.reason,
         )
-        issued = Service(given.url, key_file=given.key_file).issue(question)
-    except SystemExit as said:  # from argparse, which has printed its help or the error
-        return int(said.code or 0)
+        issued = Service(options.url, key_file=options.key_file).issue(question)
+    except SystemExit as end:  # from argparse, which has printed its help or the error
+        return int(end.code or 0)
     except DeputyError as error:
         sys.stderr.write(f"deputy-credential-process: {error}\n")
         return _EXIT.get(type(error), 1)

@@ -45,8 +45,8 @@ def watch(session: Session, rejected: Callable[[str, bool], None]) -> None:
         service, which signs.
         """
         request: AWSRequest = event["request"]
-        found = _CREDENTIAL.search(str(request.headers.get("Authorization")))
-        request.context[_SIGNED_WITH] = found[1] if found else None
+        match = _CREDENTIAL.search(str(request.headers.get("Authorization")))
+        request.context[_SIGNED_WITH] = match[1] if match else None
 
     def answered(**event: Any) -> None:
         code = event["parsed"].get("Error", {}).get("Code")
@@ -68,7 +68,11 @@ class Gate:
     def passes(self, connection: str) -> bool:
         now = monotonic()
         with self._lock:
-            self._passed = {c: at for c, at in self._passed.items() if now - at < REPORT_SECONDS}
+            self._passed = {
+                other: passed_at
+                for other, passed_at in self._passed.items()
+                if now - passed_at < REPORT_SECONDS
+            }
             if connection in self._passed:
                 return False
             self._passed[connection] = now

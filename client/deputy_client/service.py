@@ -81,12 +81,12 @@ class Question:
     body: bytes
 
     @classmethod
-    def of(cls, tenant_id: UUID | str, connection_id: UUID | str, **wanted: Any) -> Self:
-        """Build a request. `wanted` are the fields of the body; None means Deputy's default."""
+    def of(cls, tenant_id: UUID | str, connection_id: UUID | str, **terms: Any) -> Self:
+        """Build a request. `terms` are the fields of the body; None means Deputy's default."""
         tenant, connection = _uuid("tenant_id", tenant_id), _uuid("connection_id", connection_id)
-        given = {name: value for name, value in wanted.items() if value is not None}
+        stated = {name: value for name, value in terms.items() if value is not None}
         try:
-            body = json.dumps(given, allow_nan=False).encode()
+            body = json.dumps(stated, allow_nan=False).encode()
         except (TypeError, ValueError) as error:
             raise BadRequest(f"What is asked for can't be written as JSON: {error}.") from None
         return cls(f"/v1/tenants/{tenant}/connections/{connection}", body)

@@ -118,11 +118,12 @@ def test_while_they_are_good_a_deputy_that_is_down_is_not_noticed(
 
 
 def test_while_deputy_is_away_a_session_is_used_to_its_end(
-    deputy: Deputy, place: CustomerAccount, clock, pauses
+    deputy: Deputy, place: CustomerAccount, clock, pauses, caplog: pytest.LogCaptureFixture
 ):
     """Also in the last five minutes, by the thread that asks and by those that would wait for
-    it.
+    it. What is logged is no secret.
     """
+    caplog.set_level(logging.WARNING)
     credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
     first = key_of(credentials)
     deputy.instead = lambda: DOWN
@@ -136,6 +137,9 @@ def test_while_deputy_is_away_a_session_is_used_to_its_end(
     clock.shift(10)
     with pytest.raises(deputy_client.Unreachable, match="Deputy is down or busy"):
         key_of(credentials)
+    assert {"deputy_client", "botocore.credentials"} <= {record.name for record in caplog.records}
+    assert "Deputy is down or busy" in caplog.text
+    assert secret_of(place.key) not in caplog.text
     deputy.instead = lambda: None
     clock.shift(1)
     credentials._failure = None  # the second in which threads share it
@@ -176,19 +180,3 @@ def test_threads_that_queue_behind_a_failure_share_it(
         got = [future.result() for future in [threads.submit(ask) for _ in range(16)]]
     assert len({id(error) for error in got if error is not None}) == 16
     assert len(deputy.requests) == 1 + 4, "not four for each thread"
-
-
-def test_what_is_logged_of_a_failure_is_no_secret(
-    deputy: Deputy, place: CustomerAccount, clock, caplog: pytest.LogCaptureFixture, pauses
-):
-    credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
-    deputy.instead = lambda: DOWN
-    clock.shift(3000)
-    with caplog.at_level(logging.WARNING):
-        key_of(credentials)
-        clock.shift(601)
-        with pytest.raises(deputy_client.Unreachable):
-            key_of(credentials)
-    assert {"deputy_client", "botocore.credentials"} <= {record.name for record in caplog.records}
-    assert "Deputy is down or busy" in caplog.text
-    assert secret_of(place.key) not in caplog.text

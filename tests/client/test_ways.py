@@ -147,24 +147,6 @@ def test_a_program_stops_at_a_refusal_and_shows_why(
     assert secret_of(place.key) not in done.stderr
 
 
-def test_without_refreshing_they_would_have_expired(
-    worker: Worker, filled_place: CustomerAccount, deputy: Deputy, hours
-):
-    """The proof that the tests above prove something: AWS keeps time, and a session of an hour
-    ends.
-    """
-    aws, there = hours
-    issued = filled_place.admin("/credentials")
-    fixed = {
-        "AWS_ACCESS_KEY_ID": issued["AccessKeyId"],
-        "AWS_SECRET_ACCESS_KEY": issued["SecretAccessKey"],
-        "AWS_SESSION_TOKEN": issued["SessionToken"],
-    }
-    done = run(sys.executable, "-c", BOTO3, filled_place.bucket, env=environment(**there, **fixed))
-    assert "ExpiredToken" in done.stderr
-    assert [answer for _, _, answer in aws.seen] == [200] * 12 + [403]
-
-
 def test_the_script_tries_again_and_prints_one_answer(
     worker: Worker, deputy: Deputy, place: CustomerAccount
 ):
