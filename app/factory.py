@@ -25,7 +25,7 @@ from app.api.kit.parsing import BODY_KIB
 from app.api.kit.rest_api import FastJson, RestApi, spec_options
 from app.api.plain_credentials import PlainCredentials
 from app.cli.commands import register_commands
-from app.concurrency.places import use_slots
+from app.concurrency.places import slots
 from app.config import Config
 from app.http import headers, public_path, unreadable
 from app.http.client_address import client_address
@@ -99,7 +99,7 @@ def _register_hooks(app: Flask) -> None:
             environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR"), hops
         )
         g.began = time.perf_counter()
-        use_slots(environ.get("deputy.slots"))
+        slots.set(environ.get("deputy.slots"))
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(
             request_id=g.request_id, client_address=g.client_address

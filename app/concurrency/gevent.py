@@ -35,19 +35,19 @@ def off_hub(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Res
     """Run a blocking call (a file lock, an fsync) in a thread, so that other requests go on."""
     if not _is_gevents():
         return work(*args, **kwargs)
-    future: Future[Result] = _threads().apply(_settle, (Future(), work, args, kwargs))
+    future: Future[Result] = Future()
+    _threads().apply(_settle, (future, work, args, kwargs))
     return future.result()
 
 
 def spawn(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> "Future[Result]":
     """Start work that goes on when the request that started it has stopped waiting."""
     future: Future[Result] = Future()
+    settling: Any = (future, work, args, kwargs)
     if _is_gevents():
-        gevent.spawn(_settle, future, work, args, kwargs)
+        gevent.spawn(_settle, *settling)
     else:
-        threading.Thread(
-            target=_settle, args=(future, work, args, kwargs), name=repr(work), daemon=True
-        ).start()
+        threading.Thread(target=_settle, args=settling, daemon=True).start()
     return future
 
 
@@ -70,24 +70,18 @@ def leaf_lock() -> AbstractContextManager[Any]:
     return lock
 
 
-def _settle(
-    future: "Future[Result]", work: Callable[..., Result], args: Any, kwargs: Any
-) -> "Future[Result]":
+def _settle(future: "Future[Result]", work: Callable[..., Result], args: Any, kwargs: Any) -> None:
     """Run the work, and pass its result or its exception to the future.
 
     gevent prints the traceback of an exception that leaves a thread of its pool. If printing fails,
-    because the log is on a full disk, the caller never wakes and keeps its locks.
+    because the log is on a full disk, nobody wakes the request, and it keeps its locks.
     """
     try:
-        outcome = work(*args, **kwargs)
+        future.set_result(work(*args, **kwargs))
     except BaseException as error:  # noqa: BLE001  the future raises it
         future.set_exception(error)
-    else:
-        future.set_result(outcome)
-    return future
 
 
 def _is_gevents() -> bool:
     """Return whether gevent patched this process, as it does in web processes."""
-    patched: bool = gevent.monkey.is_module_patched("threading")
-    return patched
+    return bool(gevent.monkey.is_module_patched("threading"))

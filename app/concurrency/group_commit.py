@@ -60,18 +60,15 @@ class GroupCommit(Generic[Item, Outcome]):
         if place == 0:
             try:
                 spawn(self._lead, batch, patience)
-            except (
-                BaseException
-            ):  # there may be no free thread: those who joined must not wait for this request
+            except BaseException:
+                # There may be no free thread. Those who joined must not wait for this request.
                 batch.first_left.set()
                 raise
         if not self._wait(batch, deadline, is_first=place == 0):
             raise StoreUnavailableError(_TOO_SLOW)
         outcome = batch.outcomes[place]
-        if isinstance(outcome, StoreUnavailableError):
-            raise StoreUnavailableError(
-                outcome.detail
-            ) from outcome  # one instance for each request
+        if isinstance(outcome, StoreUnavailableError):  # one instance for each request
+            raise StoreUnavailableError(outcome.detail) from outcome
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
@@ -94,17 +91,19 @@ class GroupCommit(Generic[Item, Outcome]):
     def _lead(self, batch: _Batch[Item, Outcome], patience: float) -> None:
         """Commit for all requests in the batch. They get an outcome even if this fails."""
         outcomes: list[Outcome | BaseException] | None = None
-        turn = self._committing.acquire(blocking=False)  # a wait with a timeout costs a timer
-        turn = turn or self._committing.acquire(timeout=patience)
+        # A wait with a timeout costs a timer
+        locked = self._committing.acquire(blocking=False) or self._committing.acquire(
+            timeout=patience
+        )
         try:
-            if turn:
+            if locked:
                 time.sleep(0)  # lets requests that are about to join run first
                 self._close(batch)
                 outcomes = self._store(batch.items)
         finally:
             self._close(batch)
             batch.outcomes = outcomes or [StoreUnavailableError(_TOO_SLOW)] * len(batch.items)
-            if turn:
+            if locked:
                 self._committing.release()
             batch.done.set()
             batch.first_left.set()

@@ -10,21 +10,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol
+
+from gevent.lock import Semaphore
 
 from app.concurrency.fair_lock import FairLock
 
 _ROOM = 1_000  # requests that wait in a process; it has 2,000 connections
 
 
-class Slots(Protocol):
-    def acquire(self) -> object: ...
-    def release(self) -> object: ...
-
-
 _room = threading.BoundedSemaphore(_ROOM)
 _place: ContextVar["Places | None"] = ContextVar("place", default=None)  # the current request's
-_slots: ContextVar[Slots | None] = ContextVar("slots", default=None)  # the web process's
+# The web process's slots, which the requests of this context give up while they wait
+slots: ContextVar[Semaphore | None] = ContextVar("slots", default=None)
 
 
 class Places:
@@ -41,18 +38,17 @@ class Places:
         Raises the refusal after `timeout` seconds (None: never), and at once when too many requests
         wait.
         """
-        if not self._taken(timeout):
+        if not (self._free.acquire(0) or self._wait(timeout)):
             raise refusal
-        before = _place.set(self)
+        token = _place.set(self)
         try:
             yield
         finally:
-            _place.reset(before)
+            _place.reset(token)
             self._free.release()
 
-    def _taken(self, timeout: float | None) -> bool:
-        if self._free.acquire(0):
-            return True
+    def _wait(self, timeout: float | None) -> bool:
+        """Wait for a place, and return whether the request got it."""
         if not self._waiting.acquire(blocking=False):
             return False
         try:
@@ -92,25 +88,20 @@ def pause(seconds: float) -> None:
             time.sleep(seconds)
 
 
-def use_slots(slots: Slots | None) -> None:
-    """Set the slots that the requests of this context give up while they wait."""
-    _slots.set(slots)
-
-
 @contextmanager
 def _waiting_room() -> Iterator[bool]:
     """Enter the waiting room, without a slot. Yield False if the room is full."""
     if not _room.acquire(blocking=False):
         yield False
         return
-    slots = _slots.get()
+    held_slots = slots.get()
     try:
-        if slots is not None:
-            slots.release()
+        if held_slots is not None:
+            held_slots.release()
         try:
             yield True
         finally:
-            if slots is not None:
-                slots.acquire()
+            if held_slots is not None:
+                held_slots.acquire()
     finally:
         _room.release()

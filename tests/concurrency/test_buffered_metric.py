@@ -9,13 +9,13 @@ from app.concurrency.buffered_metric import BufferedHistogram
 AMOUNTS = (0.0, 0.5, 1.0, 1.5, 2.0, 7.0)
 
 
-def histogram() -> Histogram:
+def histogram():
     return Histogram(
         "seconds", "Time.", ["source"], buckets=(1, 2), registry=CollectorRegistry()
     ).labels("x")
 
 
-def samples(child: Histogram) -> list[tuple]:
+def samples(child):
     return [
         (sample.name, sample.labels, sample.value)
         for sample in child.collect()[0].samples

@@ -9,10 +9,8 @@ from app.concurrency.fair_lock import FairLock, urgent
 from tests.support.waiting import until
 
 
-def waiting(
-    lock: FairLock, order: list[str], name: str, *, hurry: bool = False
-) -> threading.Thread:
-    def work() -> None:
+def waiting(lock, order, name, *, hurry=False):
+    def work():
         urgent.set(hurry)
         lock.acquire()
         order.append(name)

@@ -2,11 +2,9 @@
 fails no other.
 """
 
-import signal
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -22,17 +20,17 @@ class Stopped(BaseException):
 class Disk:
     """Stores what it is given, one batch after the other, each as slowly as the test wants."""
 
-    def __init__(self) -> None:
-        self.batches: list[list[str]] = []
+    def __init__(self):
+        self.batches = []
         self.go_on = threading.Event()
         self.go_on.set()
-        self.trouble: Callable[[list[str]], BaseException | None] = lambda _: None
+        self.trouble = lambda _: None
 
     @property
-    def items(self) -> list[str]:
+    def items(self):
         return [item for batch in self.batches for item in batch]
 
-    def commit(self, items) -> int:
+    def commit(self, items):
         """Which commit it was, counted from 1."""
         self.batches.append(list(items))
         number = len(self.batches)
@@ -45,12 +43,12 @@ class Disk:
 
 
 @pytest.fixture
-def disk() -> Disk:
+def disk():
     return Disk()
 
 
 @pytest.fixture
-def group(disk) -> GroupCommit[str, int]:
+def group(disk):
     return GroupCommit(disk.commit)
 
 
@@ -61,7 +59,7 @@ def add_in_thread(group, disk):
     """
     pool = ThreadPoolExecutor(32)
 
-    def add(item: str, patience: float = 10.0) -> Future[int]:
+    def add(item, patience=10.0):
         running = pool.submit(group.add, item, patience)
         until(lambda: running.done() or item in group._open.items or item in disk.items)
         return running
@@ -80,7 +78,7 @@ def busy(disk, add_in_thread):
     disk.go_on.set()
 
 
-def unavailable(running: Future[int]) -> StoreUnavailableError:
+def unavailable(running):
     with pytest.raises(StoreUnavailableError) as caught:
         running.result(timeout=60)
     return caught.value
@@ -88,9 +86,12 @@ def unavailable(running: Future[int]) -> StoreUnavailableError:
 
 def test_a_lone_item_waits_for_no_other(group, disk):
     began = time.monotonic()
-    assert [group.add(item, patience=60.0) for item in "abcde"] == [1, 2, 3, 4, 5]
+    assert [group.add(item, patience=60.0) for item in "abc"] == [1, 2, 3]
+    with pytest.raises(ValueError, match="bad"):
+        group.add("bad", 60.0)
+    assert group.add("good", 60.0) == 5
     assert time.monotonic() - began < 60
-    assert disk.batches == [["a"], ["b"], ["c"], ["d"], ["e"]]
+    assert disk.batches == [["a"], ["b"], ["c"], ["bad"], ["good"]], "and none is tried twice"
 
 
 def test_all_who_come_during_a_commit_share_the_next_one(disk, add_in_thread, busy):
@@ -103,18 +104,12 @@ def test_all_who_come_during_a_commit_share_the_next_one(disk, add_in_thread, bu
 
 
 def test_each_caller_is_told_of_the_commit_that_its_own_item_was_in(group, disk):
-    told = {}
-
-    def work(worker: int) -> None:
-        for number in range(40):
-            item = f"{worker}.{number}"
-            told[item] = group.add(item, 10.0)
-
+    items = [str(number) for number in range(320)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(work, range(8)))
-    assert len(told) == 320
-    assert sorted(disk.items) == sorted(told), "each is stored once"
-    assert all(item in disk.batches[number - 1] for item, number in told.items())
+        numbers = list(pool.map(lambda item: group.add(item, 10.0), items))
+    assert sorted(disk.items) == sorted(items), "each is stored once"
+    for item, number in zip(items, numbers, strict=True):
+        assert item in disk.batches[number - 1]
 
 
 def test_a_store_that_is_away_fails_each_of_the_batch_and_not_the_next(disk, add_in_thread, busy):
@@ -140,25 +135,6 @@ def test_an_item_that_can_not_be_stored_fails_alone(disk, add_in_thread, busy):
     assert [others[place].result(60) for place in (0, 1, 3)] == [3, 4, 6]
     assert disk.batches == [["first"], [*items], ["a"], ["b"], ["bad"], ["c"]]
     assert busy.result(60) == 1
-
-
-def test_one_bad_item_that_is_alone_is_not_tried_twice(group, disk):
-    with pytest.raises(ValueError, match="bad"):
-        group.add("bad", 1.0)
-    assert disk.batches == [["bad"]]
-    assert group.add("good", 1.0) == 2
-
-
-def test_a_store_that_goes_away_during_the_retries_fails_only_what_was_not_stored(
-    disk, add_in_thread, busy
-):
-    others = [add_in_thread(item) for item in ("a", "bad", "b")]
-    disk.trouble = lambda items: StoreUnavailableError("gone now") if items == ["b"] else None
-    disk.go_on.set()
-    assert (busy.result(60), others[0].result(60)) == (1, 3)
-    with pytest.raises(ValueError, match="bad"):
-        others[1].result(60)
-    unavailable(others[2])
 
 
 def test_a_follower_waits_as_long_as_it_has_patience(disk, add_in_thread, busy):
@@ -210,33 +186,14 @@ def test_a_commit_that_is_stopped_holds_up_nobody(disk, add_in_thread, busy):
     assert disk.batches == [["first"], ["leader", "follower"], ["next"]]
 
 
-def test_a_leader_that_is_stopped_while_it_waits_for_its_turn_holds_up_nobody(
-    group, disk, add_in_thread, busy
-):
-    """As gevent kills a greenlet, or a signal a thread: at the place where it waits."""
+def test_a_leader_that_is_stopped_while_it_waits_wakes_its_followers(group, monkeypatch):
+    """As gevent kills a greenlet: at the place where it waits. The commit goes on beside it."""
 
     def stop(*_):
         raise Stopped
 
-    followers: list[Future[int]] = []
-
-    def follow() -> None:
-        until(lambda: group._open.items == ["leader"])
-        followers.append(add_in_thread("follower", patience=120.0))
-
-    thread = threading.Thread(target=follow)
-    thread.start()
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, 0.2)
-    try:
-        with pytest.raises(Stopped):
-            group.add("leader", 5.0)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-        thread.join()
-    disk.go_on.set()
-    assert busy.result(60) == 1
-    until(followers[0].done, seconds=60)  # stored or failed, but not left to itself
-    assert followers[0].exception() is None or unavailable(followers[0])
-    assert add_in_thread("next").result(60) in {2, 3}
+    batch = _Batch()
+    monkeypatch.setattr(batch.done, "wait", stop)
+    with pytest.raises(Stopped):
+        group._wait(batch, time.monotonic() + 60, is_first=True)
+    assert batch.first_left.is_set()

@@ -12,7 +12,7 @@ class FullError(Exception):
     pass
 
 
-def is_free(places: Places) -> bool:
+def is_free(places):
     try:
         with places.place(0.0, FullError()):
             return True
@@ -30,7 +30,7 @@ def test_further_ones_are_refused_in_time():
 def test_one_waits_until_a_place_is_free_and_too_many_do_not():
     places, worked = Places(at_once=1, waiting=1), []
 
-    def work() -> None:
+    def work():
         with places.place(None, FullError()):
             worked.append(True)
 

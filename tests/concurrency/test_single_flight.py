@@ -1,7 +1,6 @@
 """One call for a key at a time, shared by the requests that come while it runs."""
 
 import threading
-from concurrent.futures import Future
 
 import pytest
 import structlog
@@ -13,10 +12,10 @@ from tests.support.rows import at_once
 class Call:
     """A call that is counted, and runs until the test lets it end."""
 
-    def __init__(self, trouble: Exception | None = None) -> None:
+    def __init__(self, trouble=None):
         self.count, self.trouble, self.end = 0, trouble, threading.Event()
 
-    def __call__(self) -> int:
+    def __call__(self):
         self.count += 1
         count = self.count
         assert self.end.wait(60)
@@ -26,7 +25,7 @@ class Call:
 
 
 @pytest.fixture
-def flights() -> SingleFlight[str, int]:
+def flights():
     return SingleFlight()
 
 
@@ -37,28 +36,24 @@ def call():
     made.end.set()
 
 
-def result(call: "Future[int]") -> int:
-    return call.result(60)
-
-
 def test_requests_that_come_while_a_call_runs_share_it(flights, call):
     joined = at_once([lambda: flights.join("a", call)] * 20)
     call.end.set()
-    assert {result(running) for running, _ in joined} == {1}
+    assert {running.result(60) for running, _ in joined} == {1}
     assert [started for _, started in joined].count(True) == 1
     assert call.count == 1
 
 
 def test_another_key_has_a_call_of_its_own(flights, call):
     flights.join("a", call)
-    assert result(flights.join("b", lambda: 7)[0]) == 7
+    assert flights.join("b", lambda: 7)[0].result(60) == 7
 
 
 def test_a_call_that_has_ended_is_not_joined(flights, call):
     call.end.set()
     for count in range(1, 50):
         running, started = flights.join("a", call)
-        assert (result(running), started) == (count, True)
+        assert (running.result(60), started) == (count, True)
 
 
 def test_a_failure_reaches_all_who_wait_and_is_not_kept(flights):
@@ -67,8 +62,8 @@ def test_a_failure_reaches_all_who_wait_and_is_not_kept(flights):
     failing.end.set()
     for running in waiting:
         with pytest.raises(ValueError, match="no"):
-            result(running)
-    assert result(flights.join("a", lambda: 7)[0]) == 7
+            running.result(60)
+    assert flights.join("a", lambda: 7)[0].result(60) == 7
 
 
 def test_an_abandoned_call_goes_on_for_those_who_wait_and_the_next_request_starts_another(
@@ -81,13 +76,13 @@ def test_an_abandoned_call_goes_on_for_those_who_wait_and_the_next_request_start
     assert started
     flights.abandon("a", first)
     call.end.set()
-    assert result(first) == 1
+    assert first.result(60) == 1
     assert flights.join("a", call) == (second, False), (
         "the end of the first one has not removed the second"
     )
     other.end.set()
-    assert result(second) == 1
-    assert result(flights.join("a", lambda: 7)[0]) == 7
+    assert second.result(60) == 1
+    assert flights.join("a", lambda: 7)[0].result(60) == 7
 
 
 def test_log_lines_of_a_shared_call_name_the_request_that_started_it(flights):
