@@ -28,9 +28,8 @@ class Sealer:
 
     def seal(self, secret: bytes, about: bytes) -> bytes:
         nonce = os.urandom(_NONCE)
-        return (
-            _VERSION + self._first + nonce + self._keys[self._first].encrypt(nonce, secret, about)
-        )
+        sealed = self._keys[self._first].encrypt(nonce, secret, about)
+        return _VERSION + self._first + nonce + sealed
 
     def open(self, sealed: bytes, about: bytes) -> bytes | None:
         """Return the secret, or None unless one of these keys sealed it with the same `about`."""
@@ -48,7 +47,6 @@ def derive_key(secret: str, purpose: str) -> tuple[bytes, bytes]:
 
     SECRET_KEYS are random, so HKDF needs no salt (RFC 5869, 3.1).
     """
-    made = HKDF(hashes.SHA256(), _ID + 32, salt=None, info=f"deputy {purpose}".encode()).derive(
-        secret.encode()
-    )
-    return made[:_ID], made[_ID:]
+    info = f"deputy {purpose}".encode()
+    derived = HKDF(hashes.SHA256(), _ID + 32, None, info).derive(secret.encode())
+    return derived[:_ID], derived[_ID:]

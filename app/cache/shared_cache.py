@@ -33,9 +33,9 @@ class SharedCache:
     """
 
     def __init__(self, url: str) -> None:
-        waits = {"socket_connect_timeout": _ANSWER_SECONDS, "socket_timeout": _ANSWER_SECONDS}
+        # socket_timeout limits connecting, too
         self.client = redis.Redis.from_url(
-            url, retry=Retry(NoBackoff(), 0), max_connections=_POOL, **waits
+            url, retry=Retry(NoBackoff(), 0), max_connections=_POOL, socket_timeout=_ANSWER_SECONDS
         )
         self._unlock = self.client.register_script(_UNLOCK)
         self.away = False
@@ -56,31 +56,30 @@ class SharedCache:
         try:
             answer = call()
         except (redis.RedisError, OSError) as error:
-            self._went_away(changes, error)
+            self._note(changes, error)
             self._refuses = writes and isinstance(error, redis.ResponseError)
             return None
         if self.away and (writes or not self._refuses):
-            self._came_back(changes)
+            self._note(changes, None)
         return answer
 
-    # Both ignore the result of a call that started before the last change, because it is outdated.
+    def _note(self, changes: int, error: Exception | None) -> None:
+        """Note that the cache is away, because of an error, or that it is back.
 
-    def _went_away(self, changes: int, error: Exception) -> None:
+        Ignore the result of a call that started before the last change, because it is outdated.
+        """
         with self._changing:
             if changes != self._changes:
                 return
-            self._ask_again_at = time.monotonic() + _LEAVE_ALONE_SECONDS
-            if self.away:
+            if error:
+                self._ask_again_at = time.monotonic() + _LEAVE_ALONE_SECONDS
+            if self.away is bool(error):
                 return
-            self.away, self._changes = True, changes + 1
-        logger.warning("cache.lost", error=type(error).__name__)
-
-    def _came_back(self, changes: int) -> None:
-        with self._changing:
-            if changes != self._changes or not self.away:
-                return
-            self.away, self._changes = False, changes + 1
-        logger.info("cache.back")
+            self.away, self._changes = bool(error), changes + 1
+        if error:
+            logger.warning("cache.lost", error=type(error).__name__)
+        else:
+            logger.info("cache.back")
 
     def get(self, name: str) -> bytes | None:
         return self.ask(lambda: cast("bytes | None", self.client.get(name)))

@@ -9,11 +9,11 @@ KEYS = ("first-secret-key-of-the-tests-0123456789", "older-secret-key-of-the-tes
 
 
 @pytest.fixture
-def sealer() -> Sealer:
+def sealer():
     return Sealer(KEYS, "tests")
 
 
-@pytest.mark.parametrize("secret", [SECRET, b"", b"\0" * 10_000, bytes(range(256))])
+@pytest.mark.parametrize("secret", [b"", b"\0" * 10_000, bytes(range(256))])
 def test_what_is_sealed_opens_again(sealer, secret):
     sealed = sealer.seal(secret, ABOUT)
     assert sealer.open(sealed, ABOUT) == secret
@@ -39,28 +39,19 @@ def test_a_sealed_secret_opens_only_for_what_it_was_sealed_for(sealer, about):
     assert sealer.open(sealer.seal(SECRET, ABOUT), about) is None
 
 
-def test_no_changed_bit_opens(sealer):
+def test_no_changed_bit_opens_and_no_part_and_nothing_more(sealer):
+    """The version's bits neither."""
     sealed = sealer.seal(SECRET, ABOUT)
     for at in range(len(sealed)):
         changed = bytearray(sealed)
         changed[at] ^= 1
         assert sealer.open(bytes(changed), ABOUT) is None, at
-
-
-def test_no_part_opens_and_nothing_more(sealer):
-    sealed = sealer.seal(SECRET, ABOUT)
-    for length in range(len(sealed)):
-        assert sealer.open(sealed[:length], ABOUT) is None, length
+        assert sealer.open(sealed[:at], ABOUT) is None, at
     assert sealer.open(sealed + b"\0", ABOUT) is None
     assert sealer.open(sealed[1:], ABOUT) is None
 
 
-@pytest.mark.parametrize("version", [0, 2, 255])
-def test_a_sealed_secret_of_another_version_does_not_open(sealer, version):
-    assert sealer.open(bytes([version]) + sealer.seal(SECRET, ABOUT)[1:], ABOUT) is None
-
-
-@pytest.mark.parametrize("junk", [b"", b"\x01", b"junk", b"\x01" * 16, b"\x01" * 17, b"\x01" * 200])
+@pytest.mark.parametrize("junk", [b"", b"\x01", b"\x01" * 16, b"\x01" * 17, b"\x01" * 200])
 def test_junk_is_no_error(sealer, junk):
     assert sealer.open(junk, ABOUT) is None
     ours = sealer.seal(SECRET, ABOUT)[:5]
