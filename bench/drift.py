@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from app.config import Broker, Config
 from app.ids import new_id
-from app.store.models.proof_schedule import Interval, next_turn
+from app.store.models.proof_schedule import Interval, next_slot
 from bench.goals import DRIFT
 from bench.stage import Stage
 
@@ -35,7 +35,7 @@ def measure(stage: Stage) -> None:
         region="us-east-1",
         sts_budget=_BUDGET,
     )
-    interval = Interval.of_fleet(
+    interval = Interval.for_connections(
         config.proofs.reprove_every, _CONNECTIONS, config.proofs.routine_proofs_a_second
     )
     found = sorted(seconds / 3600 for seconds in _unnoticed(interval))
@@ -54,7 +54,7 @@ def _unnoticed(interval: Interval) -> Iterator[float]:
     began = datetime(2026, 1, 1, tzinfo=UTC)
     rounds = 3 * interval.every  # the first is ignored: due times begin at random
     due = [
-        (next_turn(one, began, interval.every), one)
+        (next_slot(one, began, interval.every), one)
         for one in (new_id() for _ in range(_CONNECTIONS))
     ]
     loosened = {one: began + interval.every + random.random() * interval.every for _, one in due}  # noqa: S311
@@ -66,4 +66,4 @@ def _unnoticed(interval: Interval) -> Iterator[float]:
         free = start + timedelta(seconds=_CALLS * _PLACE / (_BUDGET / 2))
         if one in loosened and start >= loosened[one]:
             yield (start - loosened.pop(one)).total_seconds()
-        heapq.heappush(due, (next_turn(one, start, interval.every), one))
+        heapq.heappush(due, (next_slot(one, start, interval.every), one))

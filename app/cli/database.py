@@ -8,7 +8,7 @@ from flask.cli import with_appcontext
 from app.audit import restored
 from app.cli.operator import AS_JSON, Row, example_of, in_one_line, operator, services, show
 from app.store.database import store_errors
-from app.store.revisions import is_newer, revision
+from app.store.revisions import KNOWN, revision
 
 
 @click.command("migrate", epilog=example_of("migrate"))
@@ -22,7 +22,7 @@ def migrate(*, as_json: bool) -> None:
     db = services().db
     with in_one_line(), store_errors():
         before = revision(db)
-        if is_newer(before):
+        if before not in {None, *KNOWN}:
             raise click.ClickException(
                 f"The database's schema, {before}, belongs to a newer release. Nothing was changed."
                 " Run that release."

@@ -46,9 +46,11 @@ class Pace:
             )
             number = db.scalar(counted) or 0
         before = self._interval
-        self._interval = found = Interval.of_fleet(before.wanted, number, self._proofs_a_second)
-        if found.seconds not in {before.seconds, found.wanted}:
+        self._interval = found = Interval.for_connections(
+            before.configured, number, self._proofs_a_second
+        )
+        if found.seconds not in {before.seconds, found.configured}:
             logger.warning(
-                "proofs.slowed", seconds=found.seconds, wanted=found.wanted, connections=number
+                "proofs.slowed", seconds=found.seconds, wanted=found.configured, connections=number
             )
         self._until = time.monotonic() + _KEPT

@@ -50,7 +50,7 @@ from app.store.models import (
     TenantStatus,
     Trigger,
 )
-from app.store.models.proof_schedule import next_turn
+from app.store.models.proof_schedule import next_slot
 
 LEASE = timedelta(minutes=2)  # longer than a proof and its wait for the STS budget
 _AT_REST = (ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED)
@@ -160,9 +160,9 @@ class ProofQueue:
         interval = self.pace.interval()
         seen = (
             f"Each of {interval.connections} connections is proven every {interval.seconds} s;"
-            f" DEPUTY_REPROVE_EVERY is {interval.wanted} s."
+            f" DEPUTY_REPROVE_EVERY is {interval.configured} s."
         )
-        if interval.seconds > interval.wanted:
+        if interval.seconds > interval.configured:
             return warning(
                 seen,
                 "Raise DEPUTY_STS_BUDGET (routine proofs get half of it) or DEPUTY_REPROVE_EVERY.",
@@ -193,7 +193,7 @@ class ProofQueue:
         return True
 
     def _pass_turn(self, claim: Claim, lease: datetime | None) -> None:
-        turn = next_turn(claim.connection_id, now(), self.pace.interval().every)
+        turn = next_slot(claim.connection_id, now(), self.pace.interval().every)
         own = Connection.id == claim.connection_id, Connection.due_at == lease
         with self._db.write(SYSTEM) as db:
             db.execute(update(Connection).where(*own).values(due_at=turn))

@@ -347,7 +347,7 @@ def _proof(
         and trigger in ROUTINE
         and same_role
         and latest
-        and latest.says(finding.verdict, checks, warnings)
+        and (latest.verdict, latest.checks, latest.warnings) == (finding.verdict, checks, warnings)
     ):
         latest.count += 1
         latest.checked_at = at

@@ -35,6 +35,7 @@ from sqlalchemy.exc import (
     DBAPIError,
     InterfaceError,
     OperationalError,
+    SQLAlchemyError,
     TimeoutError as PoolTimeoutError,
 )
 from sqlalchemy.orm import Session
@@ -81,9 +82,6 @@ def database_now(db: Session) -> datetime:
 def as_json(value: Any) -> str:
     """Return the text of a JSON column, which is the same on every database."""
     return orjson.dumps(value).decode()
-
-
-_JSON: Any = {"json_serializer": as_json, "json_deserializer": orjson.loads}
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -155,10 +153,7 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self.engine = _engine(url)
-        sqlite = self.engine.dialect.name == "sqlite"
-        turns = threading.BoundedSemaphore(_LONG_READS) if sqlite else nullcontext()
-        self._long_reads: AbstractContextManager[Any] = turns
+        self.engine, self._long_reads = _engine(url)
         self._long_reading = self.engine.execution_options(deputy_takes_long=True)
         self._writing = self.engine.execution_options(deputy_writes=True)
 
@@ -169,10 +164,10 @@ class Database:
         `long`: the queries may read many rows. On SQLite they then run off the gevent hub, where
         they do not delay the process's other requests. Raises StoreUnavailableError.
         """
-        engine, turn = (
-            (self._long_reading, self._long_reads) if long else (self.engine, nullcontext())
-        )
-        with turn, store_errors(), Session(engine, expire_on_commit=False) as session:
+        engine, place = self.engine, _NO_LIMIT
+        if long:
+            engine, place = self._long_reading, self._long_reads
+        with place, store_errors(), Session(engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
@@ -208,6 +203,11 @@ class Database:
             return connection
 
 
+def sqlstate(error: SQLAlchemyError) -> str | None:
+    """Return PostgreSQL's code of an error; None if it has none."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None)
+
+
 @contextmanager
 def store_errors() -> Iterator[None]:
     """Raise StoreUnavailableError when the database is unreachable, full or locked.
@@ -217,11 +217,8 @@ def store_errors() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeoutError) as error:
-        if (
-            getattr(error.orig if isinstance(error, DBAPIError) else None, "sqlstate", None)
-            in _COLLISIONS
-        ):
-            raise ConflictError(_COLLIDED) from error  # rolled back; the other transaction went on
+        if sqlstate(error) in _COLLISIONS:
+            raise ConflictError(_COLLIDED) from error
         raise StoreUnavailableError(_UNREACHABLE) from error
     except DBAPIError as error:
         if error.connection_invalidated:
@@ -257,16 +254,25 @@ class _TimedPool(QueuePool):
     connect = metrics.POOL_WAIT.time()(QueuePool.connect)
 
 
-# More connections than the 24 requests with unbound keys that a process works on at once
-# (app/limits/tenant_share.py). Otherwise a stop would wait for those, on SQLite for seconds.
-_POOL: Any = {"poolclass": _TimedPool, "pool_size": 16, "max_overflow": 16, "pool_timeout": 1.5}
+_OPTIONS: Any = {
+    "json_serializer": as_json,
+    "json_deserializer": orjson.loads,
+    "poolclass": _TimedPool,
+    # More connections than the 24 requests with unbound keys that a process works on at once
+    # (app/limits/tenant_share.py). Otherwise a stop would wait for those, on SQLite for seconds.
+    "pool_size": 16,
+    "max_overflow": 16,
+    "pool_timeout": 1.5,
+}
+# Any number of long reads at once
+_NO_LIMIT: AbstractContextManager[Any] = nullcontext()
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str) -> tuple[Engine, AbstractContextManager[Any]]:
+    """Return the engine, and the limit of its concurrent long reads."""
     if url.startswith("sqlite"):
-        return _sqlite(url)
-    settings: Any = {"pool_pre_ping": True, "connect_args": _POSTGRESQL_WAITS}
-    engine = create_engine(url, **_JSON, **_POOL, **settings)
+        return _sqlite(url), threading.BoundedSemaphore(_LONG_READS)
+    engine = create_engine(url, pool_pre_ping=True, connect_args=_POSTGRESQL_WAITS, **_OPTIONS)
 
     @event.listens_for(engine, "connect")
     def _connect(dbapi: Any, _record: Any) -> None:
@@ -275,19 +281,18 @@ def _engine(url: str) -> Engine:
             dbapi.execute("SELECT set_config(%s, %s, false)", (name, f"{int(seconds * 1000)}ms"))
         dbapi.commit()
 
-    return engine
+    return engine, _NO_LIMIT
 
 
 def _sqlite(url: str) -> Engine:
     settings = {"check_same_thread": False, "factory": SqliteConnection}
-    engine = create_engine(url, **_JSON, **_POOL, connect_args=settings)
-    path = engine.url.database
-    lock = WriteLock(path) if path else None
+    engine = create_engine(url, connect_args=settings, **_OPTIONS)
+    path = engine.url.database or ""
+    lock = WriteLock(path)
 
     @event.listens_for(engine, "do_connect")
     def _create(*_: Any) -> None:
-        if path and path != ":memory:":
-            create_private(path)
+        create_private(path)
 
     @event.listens_for(engine, "connect")
     def _connect(dbapi: Any, _record: Any) -> None:

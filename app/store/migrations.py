@@ -7,7 +7,7 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 from sqlalchemy.exc import OperationalError
 
-from app.store.database import Database
+from app.store.database import Database, sqlstate
 from app.store.revisions import MIGRATIONS
 
 _ATTEMPTS = 180  # about one per second
@@ -36,7 +36,7 @@ def upgrade(db: Database, report_wait: Callable[[], None]) -> None:
         try:
             command.upgrade(alembic_config(db), "head")
         except OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) != _IN_USE:
+            if sqlstate(error) != _IN_USE:
                 raise
         else:
             return

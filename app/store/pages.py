@@ -20,7 +20,10 @@ class Page(NamedTuple, Generic[Row]):
 
 def with_values(query: Select[Row], **values: object) -> Select[Row]:
     """Return the query restricted to rows with these column values; None means any."""
-    return query.filter_by(**{name: value for name, value in values.items() if value is not None})
+    for name, value in values.items():
+        if value is not None:
+            query = query.filter_by(**{name: value})
+    return query
 
 
 def page(
@@ -51,9 +54,9 @@ def page(
         first = [select(bare.where(condition).subquery()) for condition in either]
         query = query.where(key.in_(union_all(*first)))
     rows = list(session.scalars(query.order_by(order).limit(limit + 1)))
-    more = len(rows) > limit
-    rows = rows[:limit]
-    return Page(rows, getattr(rows[-1], key.key) if more else None)
+    if len(rows) <= limit:
+        return Page(rows, None)
+    return Page(rows[:limit], getattr(rows[limit - 1], key.key))
 
 
 def pages(fetch: Callable[..., Page[Row]], after: UUID | None = None) -> Iterator[list[Row]]:

@@ -13,7 +13,6 @@ from app.store.database import Database
 MIGRATIONS = Path(__file__).parents[2] / "migrations"  # beside the package
 # In order
 KNOWN = sorted(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
-_TABLE = "alembic_version"
 
 
 def revision(db: Database) -> str | None:
@@ -22,13 +21,8 @@ def revision(db: Database) -> str | None:
     Raises StoreUnavailableError.
     """
     with db.read() as session:
-        if not sqlalchemy.inspect(session.connection()).has_table(_TABLE):
+        if not sqlalchemy.inspect(session.connection()).has_table("alembic_version"):
             return None
-        # a constant
-        found: str | None = session.scalar(sqlalchemy.text(f"SELECT version_num FROM {_TABLE}"))  # noqa: S608
-        return found
-
-
-def is_newer(at: str | None) -> bool:
-    """Return whether a database has a revision that this release does not know."""
-    return at is not None and at not in KNOWN
+        query = sqlalchemy.text("SELECT version_num FROM alembic_version")
+        version: str | None = session.scalar(query)
+        return version

@@ -14,7 +14,7 @@ MOST_REVOKED_ROWS = 1_000  # upper bound for the copy, and for one read
 class RevocationLog:
     """All revocations after the counter was `complete_since`, up to `counter`.
 
-    `restores`: how often the counter went back, as it does when a backup is restored. The same
+    `rollbacks`: how often the counter went back, as it does when a backup is restored. The same
     values then stand for other revocations.
     """
 
@@ -25,13 +25,17 @@ class RevocationLog:
     changed: Mapping[UUID | None, int] = field(default_factory=dict)
 
     def advanced_to(self, counter: int, changes: Sequence[tuple[int, UUID]]) -> "RevocationLog":
-        """Return the history up to a later value of the counter.
+        """Return the history up to another value of the counter.
 
-        `changes`: the revocations in between with their counters, at most MOST_CHANGES.
+        `changes`: the revocations in between with their counters, at most MOST_REVOKED_ROWS.
         """
-        changed = dict(self.changed) | {row_id: at for at, row_id in sorted(changes)}
+        changed = dict(self.changed)
+        counters: set[int] = set()
+        for revoked_at, row_id in sorted(changes):
+            changed[row_id] = revoked_at
+            counters.add(revoked_at)
         # False if the counter was changed by hand
-        complete = len({at for at, _ in changes}) == counter - self.counter
+        complete = len(counters) == counter - self.counter
         if complete and max(len(changes), len(changed)) < MOST_REVOKED_ROWS:
             return RevocationLog(counter, self.complete_since, self.rollbacks, changed)
         return RevocationLog(counter, counter, self.rollbacks + (counter < self.counter))

@@ -8,7 +8,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import Any
 
 from app import metrics
@@ -54,37 +54,34 @@ class FileLock:
         self._paths = f"{path}.turnstile", f"{path}.lock"
         self._files: list[int] = []
 
-    def acquire(self) -> None:
+    def acquire(self, flags: int = 0) -> None:
         """Block the thread until the lock is free.
 
-        Raises sqlite3.OperationalError when the lock file can't be used.
+        Raises sqlite3.OperationalError when the lock file can't be used. With `fcntl.LOCK_NB` it
+        raises BlockingIOError at once, if the lock is not free or somebody waits for it.
         """
-        self._lock(fcntl.LOCK_EX)
-
-    def try_acquire(self) -> bool:
-        """Take the lock if it is free and nobody waits for it. Return whether it was taken."""
-        try:
-            self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def _lock(self, operation: int) -> None:
         try:
             for path in self._paths[len(self._files) :]:
                 self._files.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             turnstile, lock = self._files
-            fcntl.flock(turnstile, operation)
+            fcntl.flock(turnstile, fcntl.LOCK_EX | flags)
             try:
-                fcntl.flock(lock, operation)
+                fcntl.flock(lock, fcntl.LOCK_EX | flags)
             finally:
                 fcntl.flock(turnstile, fcntl.LOCK_UN)
         except BlockingIOError:
             raise
         except OSError as error:
-            raise sqlite3.OperationalError(
-                f"no lock on {self._paths[-1]}: {error.strerror}"
-            ) from error
+            message = f"no lock on {self._paths[-1]}: {error.strerror}"
+            raise sqlite3.OperationalError(message) from error
+
+    def try_acquire(self) -> bool:
+        """Take the lock if it is free and nobody waits for it. Return whether it was taken."""
+        try:
+            self.acquire(fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def release(self) -> None:
         """Release the lock for the next writer. Do nothing when it is not held."""
@@ -94,12 +91,6 @@ class FileLock:
     def close(self) -> None:
         while self._files:
             os.close(self._files.pop())
-
-    def __enter__(self) -> None:
-        self.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
 
 
 class WriteLock:
@@ -158,9 +149,9 @@ class WriteLock:
 class SqliteConnection(sqlite3.Connection):
     """A connection that holds the write lock from `begin_writing` to the end of the transaction."""
 
-    write_lock: WriteLock | None = None  # set for each connection of an engine
+    write_lock: WriteLock  # set for each connection of an engine
     takes_long = False  # set for each transaction; its queries then run off the hub
-    _holds_lock = False
+    _held: WriteLock | None = None
     _batch_lock: FileLock | None = None
 
     # SQLAlchemy wants no other kind
@@ -179,13 +170,12 @@ class SqliteConnection(sqlite3.Connection):
 
         Raises sqlite3.OperationalError when the lock is not free in time.
         """
-        if self.write_lock is not None:
-            self.write_lock.acquire()
-            self._holds_lock = True
+        self.write_lock.acquire()
+        self._held = self.write_lock
         try:
             self._begin()
         except BaseException:
-            self._end(lambda: None)
+            self._held.release()
             self._leave()
             raise
 
@@ -211,20 +201,19 @@ class SqliteConnection(sqlite3.Connection):
         return off_hub(self._batch, work)
 
     def _batch(self, work: Callable[[], Result]) -> Result:
-        if self.write_lock is not None and self._batch_lock is None:
+        if self._batch_lock is None:
             self._batch_lock = FileLock(self.write_lock.path)
-        with self._batch_lock or nullcontext():
-            return self._transaction(work)
-
-    def _transaction(self, work: Callable[[], Result]) -> Result:
-        self.execute("BEGIN IMMEDIATE")
+        self._batch_lock.acquire()
         try:
+            self.execute("BEGIN IMMEDIATE")
             outcome = work()
             self.execute("COMMIT")
         except BaseException:
             if self.in_transaction:  # after some errors SQLite has already rolled back
                 self.execute("ROLLBACK")
             raise
+        finally:
+            self._batch_lock.release()
         return outcome
 
     def commit(self) -> None:
@@ -258,13 +247,13 @@ class SqliteConnection(sqlite3.Connection):
         try:
             work()
         finally:
-            if self._holds_lock and self.write_lock is not None:
-                self.write_lock.release()
+            if self._held is not None:
+                self._held.release()
 
     def _leave(self) -> None:
-        if self._holds_lock and self.write_lock is not None:
-            self._holds_lock = False
-            self.write_lock.leave()
+        held, self._held = self._held, None
+        if held is not None:
+            held.leave()
 
 
 class SqliteCursor(sqlite3.Cursor):

@@ -181,7 +181,7 @@ def test_a_connection_that_is_due_and_waits_degrades_readiness_and_one_at_rest_d
 def test_an_interval_that_grew_degrades_readiness_and_each_tenants_summary_has_it(
     deployment, monkeypatch
 ):
-    grown = Interval(wanted=600, seconds=3300, connections=1000)
+    grown = Interval(configured=600, seconds=3300, connections=1000)
     monkeypatch.setattr(deployment.services.proof_queue.pace, "interval", lambda: grown)
     assert deployment.check_of("proofs") == {
         "name": "proofs",

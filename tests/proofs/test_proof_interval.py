@@ -57,7 +57,7 @@ def test_the_interval_grows_when_half_the_budget_cannot_carry_the_fleet(services
         pace = Pace(services.db, config)
         found = pace.interval()
     # A thousand connections, three calls each and some more, one call a second.
-    assert (found.connections, found.wanted, found.seconds) == (1000, 600, 3300)
+    assert (found.connections, found.configured, found.seconds) == (1000, 600, 3300)
     assert [log["event"] for log in logs] == ["proofs.slowed"]
 
 
@@ -94,7 +94,7 @@ def test_half_of_a_budget_of_100_carries_as_many_an_hour_as_the_guide_says(stran
         "sqlite://", sts_budget=100, stranger_role_arn=stranger and RoleArn.parse(stranger)
     )
     carried = [
-        Interval.of_fleet(3600, number, config.proofs.routine_proofs_a_second).seconds
+        Interval.for_connections(3600, number, config.proofs.routine_proofs_a_second).seconds
         for number in (most, most + 1000)
     ]
     assert carried == [3600, 4500]

@@ -18,7 +18,7 @@ from sqlalchemy import inspect, text
 from app.store.database import SYSTEM, Database
 from app.store.migrations import alembic_config
 from app.store.models.base import Base
-from app.store.revisions import KNOWN
+from app.store.revisions import KNOWN, revision
 from app.store.revocation import UPDATES, Revocation
 from dev import check_migrations
 from tests.support.databases import empty_database
@@ -32,7 +32,7 @@ def bare_database(request, tmp_path):
         database.engine.dispose()
 
 
-def tables(database: Database) -> set[str]:
+def tables(database):
     """Without the audit log's partitions, which are not the models'
     (tests/audit/test_months.py).
     """
@@ -40,55 +40,33 @@ def tables(database: Database) -> set[str]:
     return {name for name in names if not name.startswith("audit_events_")}
 
 
-def triggers(database: Database) -> list[str]:
+def triggers_and_functions(database):
     queries = {
-        "sqlite": "SELECT name FROM sqlite_master WHERE type = 'trigger' ORDER BY 1",
-        "postgresql": "SELECT DISTINCT tgname FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1",
+        "sqlite": "SELECT name FROM sqlite_master WHERE type = 'trigger'",
+        "postgresql": (
+            "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal UNION"
+            " SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+        ),
     }
     with database.read() as db:
         return list(db.scalars(text(queries[database.engine.dialect.name])))
 
 
-def functions(database: Database) -> list[str]:
-    if database.engine.dialect.name == "sqlite":
-        return []
-    query = "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
-    with database.read() as db:
-        return list(db.scalars(text(query)))
-
-
-def revision(database: Database) -> str | None:
-    with database.engine.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
-
-
 def test_up_down_and_up_again(bare_database):
     config = alembic_config(bare_database)
-    head = ScriptDirectory.from_config(config).get_current_head()
     for _ in range(2):
         command.upgrade(config, "head")
         command.check(config)
         assert tables(bare_database) == set(Base.metadata.tables)
-        refusing = [name for name in triggers(bare_database) if not name.endswith("_revokes")]
-        assert {name.rpartition("_refuse_")[0] for name in refusing} == {
-            "audit_events",
-            "external_ids",
-        }
-        assert revision(bare_database) == head
+        names = {name.partition("_refuse_")[::2] for name in triggers_and_functions(bare_database)}
+        guarded = {table for table, event in names if event}
+        assert guarded == {"audit_events", "external_ids"}
+        assert revision(bare_database) == KNOWN[-1]
         command.upgrade(config, "head")  # safe to repeat
         command.downgrade(config, "base")
         assert tables(bare_database) == set()
-        assert triggers(bare_database) == functions(bare_database) == []
+        assert triggers_and_functions(bare_database) == []
         assert revision(bare_database) is None
-
-
-def test_there_is_one_head_and_a_way_back_from_each():
-    script = ScriptDirectory.from_config(alembic_config(Database("sqlite://")))
-    assert len(script.get_heads()) == 1
-    steps = list(script.walk_revisions())
-    assert [step.revision for step in reversed(steps)] == KNOWN
-    for step in steps:
-        assert callable(step.module.downgrade)
 
 
 @pytest.mark.parametrize("bare_database", ["sqlite"], indirect=True)
@@ -143,12 +121,9 @@ def test_the_way_that_contributing_shows_builds_an_index_concurrently(bare_datab
     ("statement", "contracts"),
     [
         ("ALTER TABLE tenants DROP COLUMN name", True),
-        ("DROP TABLE proofs", True),
         ("ALTER TABLE tenants RENAME COLUMN name TO title", True),
-        ("ALTER TABLE proofs RENAME TO verdicts", True),
         ("ALTER TABLE tenants ALTER COLUMN name SET NOT NULL", True),
         ("ALTER TABLE tenants ALTER COLUMN name DROP DEFAULT", True),
-        ("ALTER TABLE tenants ADD COLUMN colour VARCHAR(8) NOT NULL", True),
         ("alter table tenants add colour varchar(8) not null", True),
         ("ALTER TABLE tenants ALTER COLUMN name TYPE VARCHAR(8)", True),
         ("ALTER TABLE tenants ADD CONSTRAINT c CHECK (name <> '')", True),
@@ -156,9 +131,7 @@ def test_the_way_that_contributing_shows_builds_an_index_concurrently(bare_datab
         ("ALTER TABLE tenants ADD COLUMN colour VARCHAR(8)", False),
         ("ALTER TABLE tenants ADD COLUMN colour VARCHAR(8) DEFAULT 'red' NOT NULL", False),
         ("ALTER TABLE tenants ALTER COLUMN name DROP NOT NULL", False),
-        ("ALTER TABLE tenants DROP CONSTRAINT c", False),
         ("CREATE INDEX CONCURRENTLY ix ON tenants (name)", False),
-        ("DROP INDEX ix", False),
         ("ALTER INDEX ix RENAME TO iy", False),
         ('create index if not exists ix on "audit_events" (at)', True),
         ("CREATE INDEX ix ON audit_events_2026_11 (at)", True),
@@ -205,15 +178,14 @@ def test_a_column_that_is_not_named_revokes_nothing(bare_database):
             ),
             {"id": key_id.hex},
         )
+    counter = text("SELECT revocation_counter FROM configuration")
     for change, count in (
         ("later = 'x'", 0),
         ("last_used_at = CURRENT_TIMESTAMP", 0),
         ("scope_bits = 0", 1),
     ):
         with bare_database.write(SYSTEM) as db:
-            before = db.scalar(text("SELECT revocation_counter FROM configuration"))
+            before = db.scalar(counter)
             db.execute(text(f"UPDATE api_keys SET {change}"))  # noqa: S608  of the test
         with bare_database.read() as db:
-            assert (
-                db.scalar(text("SELECT revocation_counter FROM configuration")) - before == count
-            ), change
+            assert db.scalar(counter) - before == count, change

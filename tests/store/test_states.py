@@ -1,40 +1,31 @@
 """The states of a connection: what each verdict makes of each of them."""
 
-import itertools
-
 import pytest
 
 from app.store.models.states import ConnectionStatus, Verdict, after_proof
 
-# What a proof makes of: pending, verified, broken, insecure, ended. Suspended and deleted stay,
-# whatever it found.
 STATUSES = ("pending", "verified", "broken", "insecure", "ended")
-AFTER = {
-    ("proven", "approved"): ("verified",) * 5,
-    ("proven", "not approved"): ("pending",) * 5,
-    ("insecure", "before the end"): ("insecure",) * 5,
-    ("insecure", "after the end"): ("insecure",) * 5,
-    ("unassumable", "before the end"): ("pending", "broken", "broken", "broken", "broken"),
-    ("unassumable", "after the end"): ("ended",) * 5,
-    ("inconclusive", "before the end"): STATUSES,
-    ("inconclusive", "after the end"): STATUSES,
-}
+BEFORE_THE_END, AFTER_THE_END = {"ended": False}, {"ended": True}
+# What a proof makes of each status: the verdict, what is so, and the statuses in their order
+TABLE = [
+    (Verdict.PROVEN, BEFORE_THE_END, True, ("verified",) * 5),
+    (Verdict.PROVEN, AFTER_THE_END, True, ("verified",) * 5),
+    (Verdict.PROVEN, BEFORE_THE_END, False, ("pending",) * 5),
+    (Verdict.INSECURE, BEFORE_THE_END, True, ("insecure",) * 5),
+    (Verdict.INSECURE, AFTER_THE_END, False, ("insecure",) * 5),
+    (Verdict.UNASSUMABLE, BEFORE_THE_END, True, ("pending", *["broken"] * 4)),
+    (Verdict.UNASSUMABLE, BEFORE_THE_END, False, ("pending", *["broken"] * 4)),
+    (Verdict.UNASSUMABLE, AFTER_THE_END, True, ("ended",) * 5),
+    (Verdict.INCONCLUSIVE, BEFORE_THE_END, True, STATUSES),
+    (Verdict.INCONCLUSIVE, AFTER_THE_END, False, STATUSES),
+]
 
 
-@pytest.mark.parametrize(("ended", "approved"), [*itertools.product((False, True), repeat=2)])
-@pytest.mark.parametrize("verdict", Verdict)
-def test_a_verdict_moves_each_status_as_the_table_says(
-    verdict: Verdict, ended: bool, approved: bool
-):
-    circumstance = (
-        ("approved" if approved else "not approved")
-        if verdict is Verdict.PROVEN
-        else ("after the end" if ended else "before the end")
-    )
-    found = [
-        after_proof(ConnectionStatus(one), verdict, ended=ended, approved=approved)
-        for one in STATUSES
+@pytest.mark.parametrize(("verdict", "end", "approved", "after"), TABLE)
+def test_a_verdict_moves_each_status_as_the_table_says(verdict, end, approved, after):
+    """Suspended and deleted ones stay, whatever a proof found."""
+    statuses = (*STATUSES, "suspended", "deleted")
+    moved = [
+        after_proof(ConnectionStatus(it), verdict, approved=approved, **end) for it in statuses
     ]
-    assert tuple(found) == AFTER[verdict.value, circumstance]
-    for stopped in (ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED):
-        assert after_proof(stopped, verdict, ended=ended, approved=approved) is stopped
+    assert moved == [*after, "suspended", "deleted"]

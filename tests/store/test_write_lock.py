@@ -2,13 +2,12 @@
 
 import fcntl
 import threading
-from pathlib import Path
 
 from app.store.sqlite import FileLock
 from tests.support.waiting import until
 
 
-def is_turnstile_free(path: Path) -> bool:
+def is_turnstile_free(path):
     with path.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -21,9 +20,10 @@ def test_who_releases_the_lock_and_wants_it_again_lets_the_one_that_waits_go_fir
     """As two processes do; each object has files of its own."""
     busy, other, got = FileLock(f"{tmp_path}/db"), FileLock(f"{tmp_path}/db"), threading.Event()
 
-    def wait() -> None:
-        with other:
-            got.set()
+    def wait():
+        other.acquire()
+        got.set()
+        other.release()
 
     busy.acquire()
     thread = threading.Thread(target=wait)

@@ -4,11 +4,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, ForeignKey, String, text
+from sqlalchemy import JSON, ForeignKey, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.clock import now
-from app.store.models.base import Base, Identified
+from app.store.models.base import Base, CreatedAt, Identified, Text16, Text200
 
 
 class ApiKey(Identified, Base):
@@ -20,9 +19,9 @@ class ApiKey(Identified, Base):
     __tablename__ = "api_keys"
 
     # The 16 hex digits in the key's text: not secret
-    lookup: Mapped[str] = mapped_column(String(16), unique=True)
+    lookup: Mapped[Text16] = mapped_column(unique=True)
     digest: Mapped[bytes]
-    name: Mapped[str] = mapped_column(String(200))
+    name: Mapped[Text200]
     scope_bits: Mapped[int]  # access.Scope: a subset test is one comparison, in SQL too
     # Scopes that a key with keys:delegate may give
     may_give_bits: Mapped[int] = mapped_column(default=0, server_default=text("0"))
@@ -34,7 +33,7 @@ class ApiKey(Identified, Base):
     made_by: Mapped[UUID | None] = mapped_column(index=True)
     # The key that inherited what this one made
     replaced_by: Mapped[UUID | None] = mapped_column(index=True)
-    created_at: Mapped[datetime] = mapped_column(default=now)
+    created_at: Mapped[CreatedAt]
     last_used_at: Mapped[datetime | None]  # the hour; not a revocation (app/identity/key_uses.py)
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]

@@ -4,11 +4,20 @@ import enum
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Index, String
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import Index
+from sqlalchemy.orm import Mapped
 
 from app.clock import now
-from app.store.models.base import Base, Identified, same_tenant, state_column
+from app.store.models.base import (
+    Base,
+    CreatedAt,
+    Identified,
+    Text16,
+    Text64,
+    Text200,
+    same_tenant,
+    state_column,
+)
 from app.store.models.tenant import TenantOwned
 
 
@@ -39,21 +48,19 @@ class Approval(Identified, TenantOwned, Base):
     )
 
     connection_id: Mapped[UUID]
-    subject: Mapped[ApprovalSubject] = mapped_column(
-        state_column(ApprovalSubject, "subject"), default=ApprovalSubject.PERMISSION_SET
+    subject: Mapped[ApprovalSubject] = state_column(
+        ApprovalSubject, "subject", default=ApprovalSubject.PERMISSION_SET
     )
-    permission_set: Mapped[str] = mapped_column(String(64))
+    permission_set: Mapped[Text64]
     # Version of the set of a move that the role already has; None: it does not have the set yet
     version: Mapped[int | None]
-    reason: Mapped[str] = mapped_column(String(200))
-    asked_by: Mapped[str] = mapped_column(String(16))  # the kind of actor
-    asked_by_id: Mapped[str | None] = mapped_column(String(64))
-    asked_at: Mapped[datetime] = mapped_column(default=now)
-    decision: Mapped[ApprovalDecision | None] = mapped_column(
-        state_column(ApprovalDecision, "decision")
-    )
-    decided_by: Mapped[str | None] = mapped_column(String(16))
-    decided_by_id: Mapped[str | None] = mapped_column(String(64))
+    reason: Mapped[Text200]
+    asked_by: Mapped[Text16]  # the kind of actor
+    asked_by_id: Mapped[Text64 | None]
+    asked_at: Mapped[CreatedAt]
+    decision: Mapped[ApprovalDecision | None] = state_column(ApprovalDecision, "decision")
+    decided_by: Mapped[Text16 | None]
+    decided_by_id: Mapped[Text64 | None]
     decided_at: Mapped[datetime | None]
 
     @property

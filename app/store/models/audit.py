@@ -1,14 +1,21 @@
 """The table of audit events, and its indexes."""
 
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.clock import now
-from app.store.models.base import Base, Identified, index_where
+from app.store.models.base import (
+    Base,
+    CreatedAt,
+    Identified,
+    Text16,
+    Text64,
+    Text128,
+    Text200,
+    index_where,
+)
 
 ISSUED = "credentials.issued"  # the action of nearly all audit events
 # Text of the index and of the queries that use it. The database compares the text, so it can't be a
@@ -53,18 +60,18 @@ class AuditEvent(Identified, Base):
         {"postgresql_partition_by": "RANGE (id)"},  # app/audit/months.py
     )
 
-    at: Mapped[datetime] = mapped_column(default=now)
-    action: Mapped[str] = mapped_column(String(64))  # noun.verb
+    at: Mapped[CreatedAt]
+    action: Mapped[Text64]  # noun.verb
     outcome: Mapped[str] = mapped_column(String(8))  # ok, refused, failed
     # api_key, onboarding_link, operator, worker, registration
-    actor_kind: Mapped[str] = mapped_column(String(16))
-    actor_id: Mapped[str | None] = mapped_column(String(64))
-    actor_name: Mapped[str] = mapped_column(String(200))
+    actor_kind: Mapped[Text16]
+    actor_id: Mapped[Text64 | None]
+    actor_name: Mapped[Text200]
     tenant_id: Mapped[UUID | None]
     connection_id: Mapped[UUID | None]
-    request_id: Mapped[str | None] = mapped_column(String(64))
+    request_id: Mapped[Text64 | None]
     client_address: Mapped[str | None] = mapped_column(String(45))
     details: Mapped[dict[str, Any]]
     # Set when this web process returns a session for the first time, and None for later returns. So
     # a cache hit writes into no further index.
-    access_key_id: Mapped[str | None] = mapped_column(String(128))
+    access_key_id: Mapped[Text128 | None]

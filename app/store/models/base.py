@@ -2,14 +2,24 @@
 
 import enum
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import JSON, Enum, ForeignKeyConstraint, Index, MetaData, String, TextClause, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
 
+from app.clock import now
 from app.ids import new_id
 from app.store.database import UtcDateTime
+
+# Column types. The number is the maximum length in characters.
+Text12 = Annotated[str, mapped_column(String(12))]
+Text16 = Annotated[str, mapped_column(String(16))]
+Text64 = Annotated[str, mapped_column(String(64))]
+Text128 = Annotated[str, mapped_column(String(128))]
+Text200 = Annotated[str, mapped_column(String(200))]
+Text512 = Annotated[str, mapped_column(String(512))]
+CreatedAt = Annotated[datetime, mapped_column(default=now)]
 
 
 class Base(DeclarativeBase):
@@ -35,12 +45,12 @@ class Identified:
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id, sort_order=-1)
 
 
-def state_column(kind: type[enum.StrEnum], name: str) -> Enum:
+def state_column(kind: type[enum.StrEnum], name: str, **options: Any) -> MappedColumn[Any]:
     """Return a string column with a CHECK for the members of an enumeration.
 
     Adding a state later is then an ordinary migration on every database.
     """
-    return Enum(
+    states = Enum(
         kind,
         name=name,
         native_enum=False,
@@ -48,6 +58,7 @@ def state_column(kind: type[enum.StrEnum], name: str) -> Enum:
         length=20,
         values_callable=lambda members: [member.value for member in members],
     )
+    return mapped_column(states, **options)
 
 
 def same_tenant(column: str, table: str, **options: Any) -> ForeignKeyConstraint:

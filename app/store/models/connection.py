@@ -21,8 +21,18 @@ from app.clock import now
 from app.errors import ConflictError, SuspendedError
 from app.ids import ExternalId, Grant, RoleArn
 from app.store.models import states
-from app.store.models.base import Base, Identified, index_where, same_tenant, state_column
-from app.store.models.proof_schedule import Interval, ProofSchedule, next_settling
+from app.store.models.base import (
+    Base,
+    CreatedAt,
+    Identified,
+    Text12,
+    Text128,
+    Text512,
+    index_where,
+    same_tenant,
+    state_column,
+)
+from app.store.models.proof_schedule import SETTLING, Interval, ProofSchedule, first_after
 from app.store.models.role_sets import RoleSets
 from app.store.models.states import ConnectionStatus, StackState, Trigger, Verdict
 from app.store.models.suspension import Suspendable, Suspension
@@ -45,27 +55,14 @@ class Proof(Identified, TenantOwned, Base):
     )
 
     connection_id: Mapped[UUID]
-    verdict: Mapped[Verdict] = mapped_column(state_column(Verdict, "verdict"))
+    verdict: Mapped[Verdict] = state_column(Verdict, "verdict")
     checks: Mapped[list[Any]]  # [{"name", "outcome", "detail"}], in the order of the checks
     # Each with its name and detail
     warnings: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'"))
-    trigger: Mapped[Trigger] = mapped_column(state_column(Trigger, "trigger"))  # the first proof's
+    trigger: Mapped[Trigger] = state_column(Trigger, "trigger")  # the first proof's
     first_at: Mapped[datetime]
     checked_at: Mapped[datetime]  # time of the last proof
     count: Mapped[int] = mapped_column(default=1, server_default=text("1"))
-
-    def says(self, verdict: Verdict, checks: list[Any], warnings: list[Any]) -> bool:
-        return (self.verdict, self.checks, self.warnings) == (verdict, checks, warnings)
-
-    def passed_since(self, oldest: datetime) -> bool:
-        return self.verdict is Verdict.PROVEN and self.checked_at >= oldest
-
-
-# Conditions of indexes, one for each kind of claim.
-_NEVER_TRIED = text("proof_id IS NULL")
-_MOVING = text("move_id IS NOT NULL")
-_ROUTINE = text("due_for = 'scheduled' AND status <> 'pending'")
-_URGENT = text("due_for <> 'scheduled' OR status = 'pending'")
 
 
 class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
@@ -92,33 +89,42 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         # Each urgency is one range, in order of creation (app/connections/listing.py). The count of
         # each status uses the index too.
         Index("ix_connections_standing", "tenant_id", "status", "refuses", "id"),
-        index_where("ix_connections_due_urgent", "due_at", where=_URGENT),
-        index_where("ix_connections_due_routine", "due_at", where=_ROUTINE),
-        index_where("ix_connections_due_first", "due_at", where=_NEVER_TRIED),
-        index_where("ix_connections_moving", "tenant_id", "id", where=_MOVING),
+        # One index for each kind of claim. URGENT and IN_ROUTINE below have the same conditions.
+        index_where(
+            "ix_connections_due_urgent",
+            "due_at",
+            where=text("due_for <> 'scheduled' OR status = 'pending'"),
+        ),
+        index_where(
+            "ix_connections_due_routine",
+            "due_at",
+            where=text("due_for = 'scheduled' AND status <> 'pending'"),
+        ),
+        index_where("ix_connections_due_first", "due_at", where=text("proof_id IS NULL")),
+        index_where("ix_connections_moving", "tenant_id", "id", where=text("move_id IS NOT NULL")),
     )
 
     external_id_id: Mapped[UUID]
     role_arn: Mapped[str] = mapped_column(String(2048))
-    account_id: Mapped[str] = mapped_column(String(12))
-    status: Mapped[ConnectionStatus] = mapped_column(
-        state_column(ConnectionStatus, "status"), default=ConnectionStatus.PENDING
+    account_id: Mapped[Text12]
+    status: Mapped[ConnectionStatus] = state_column(
+        ConnectionStatus, "status", default=ConnectionStatus.PENDING
     )
     version: Mapped[int] = mapped_column(BigInteger, default=1)
     # AROA…: a recreated role has another one
-    role_unique_id: Mapped[str | None] = mapped_column(String(128))
+    role_unique_id: Mapped[Text128 | None]
     # The latest proof; no foreign key, as proofs refer to connections
     proof_id: Mapped[UUID | None]
     verified_at: Mapped[datetime | None]
     # True when only the account was given. Deputy then looks for the kit's role there. The number
     # of such searches per tenant is limited.
     found_by_account: Mapped[bool] = mapped_column("sought", default=False, server_default=false())
-    stack: Mapped[StackState | None] = mapped_column(state_column(StackState, "stack"))
+    stack: Mapped[StackState | None] = state_column(StackState, "stack")
     # The stack that last registered the role; None if that is unknown.
-    stack_id: Mapped[str | None] = mapped_column(String(512))
+    stack_id: Mapped[Text512 | None]
     # True for a pending connection whose role refused the latest proof. The customer can repair it.
     refuses: Mapped[bool] = mapped_column(default=False, server_default=false())
-    created_at: Mapped[datetime] = mapped_column(default=now)
+    created_at: Mapped[CreatedAt]
     deleted_at: Mapped[datetime | None]
     # Deleted by a key that is bound to the tenant; otherwise only the vendor revives it
     deleted_by_bound: Mapped[bool | None]
@@ -169,16 +175,15 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
             raise SuspendedError("This connection is suspended; resume it first.")
 
     def suspend(self, suspension: Suspension) -> None:
-        self.ensure_may_suspend(suspension, suspended=self.status is ConnectionStatus.SUSPENDED)
+        self.begin_suspension(suspension)
         self._become(ConnectionStatus.SUSPENDED)
-        self.note_suspension(suspension)
         self.due_at = None
 
     def resume(self) -> None:
         if self.status is not ConnectionStatus.SUSPENDED:
             raise ConflictError("This connection is not suspended.")
         self._become(ConnectionStatus.PENDING)
-        self.note_suspension(None)
+        self.end_suspension()
         self.make_due(now(), Trigger.RESUMED)
 
     @property
@@ -190,8 +195,8 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         never_proven = self.status is ConnectionStatus.PENDING and self.verified_at is None
         return self.found_by_account and never_proven and self.stack is None
 
-    def make_due(self, at: datetime, trigger: Trigger) -> None:
-        """Schedule a proof at `at`, and restart the schedule.
+    def make_due(self, due_at: datetime, trigger: Trigger) -> None:
+        """Schedule a proof, and restart the schedule.
 
         Call it when a message or a request suggests that the role exists, changed or was deleted.
         The deletion of its stack makes a proven role due as well: the role exists for some more
@@ -200,26 +205,26 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         """
         if self.status is ConnectionStatus.SUSPENDED:
             return
-        self.due_at = self.due_since = at
+        self.due_at = self.due_since = due_at
         self.due_for = trigger
 
-    def report_takes_effect(self, at: datetime) -> bool:
+    def report_takes_effect(self, reported_at: datetime) -> bool:
         """Return whether a client's report of a refusal by AWS takes effect.
 
         A report takes effect once a minute, and never while the connection is suspended.
         """
-        lately = self.refused_at is not None and self.refused_at > at - _REPORTS_APART
+        lately = self.refused_at is not None and self.refused_at > reported_at - _REPORTS_APART
         return self.status is not ConnectionStatus.SUSPENDED and not lately
 
-    def report_refused(self, at: datetime) -> None:
+    def report_refused(self, reported_at: datetime) -> None:
         """Make it due, and invalidate the sessions that are cached for the current version."""
-        self.refused_at = at
+        self.refused_at = reported_at
         self.version += 1
-        self.make_due(at, Trigger.ISSUING)
+        self.make_due(reported_at, Trigger.ISSUING)
 
-    def delete(self, at: datetime, *, bound: bool) -> None:
+    def delete(self, deleted_at: datetime, *, bound: bool) -> None:
         self._become(ConnectionStatus.DELETED)
-        self.deleted_at, self.deleted_by_bound = at, bound
+        self.deleted_at, self.deleted_by_bound = deleted_at, bound
         self.due_at = None
 
     def role_was_recreated(self) -> None:
@@ -252,9 +257,10 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         after = states.after_proof(self.status, proof.verdict, ended=ended, approved=approved)
         if proof.verdict is Verdict.PROVEN:
             self.role_unique_id = role_unique_id
-            # A role that is proven after its end of access has none any more
-            self.access_until = None if ended else self.access_until
-            self.verified_at = proof.checked_at if approved else self.verified_at
+            if ended:  # a role that is proven after its end of access has none any more
+                self.access_until = None
+            if approved:
+                self.verified_at = proof.checked_at
         changed = (after, self.role_unique_id) != before
         if changed:
             self._become(after)
@@ -278,7 +284,8 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         proof, oldest = self.proof, max(approved_at - _FRESH, self.due_since or approved_at)
         if (
             proof is None
-            or not proof.passed_since(oldest)
+            or proof.verdict is not Verdict.PROVEN
+            or proof.checked_at < oldest
             or self.external_id_row.is_withdrawn
             or self.status is ConnectionStatus.SUSPENDED
         ):
@@ -286,7 +293,7 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
             return
         self._become(ConnectionStatus.VERIFIED)
         self.verified_at = self.due_since = proof.checked_at
-        self.due_at = next_settling(proof.checked_at, approved_at) or approved_at
+        self.due_at = first_after(SETTLING, proof.checked_at, approved_at) or approved_at
         self.due_for = Trigger.SCHEDULED
 
     def proven_until(self, max_age: int) -> datetime | None:

@@ -11,8 +11,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, CheckConstraint, String, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from app.clock import now
-from app.store.models.base import Base, Identified
+from app.store.models.base import Base, CreatedAt, Identified, Text16, Text64
 
 
 class Configuration(Base):
@@ -57,7 +56,7 @@ class BackgroundWorker(Identified, Base):
 
     __tablename__ = "background_workers"
 
-    kind: Mapped[str] = mapped_column(String(16))
+    kind: Mapped[Text16]
     host: Mapped[str] = mapped_column(String(255))
     pid: Mapped[int]
     started_at: Mapped[datetime]
@@ -75,7 +74,7 @@ class PermissionSetVersion(Base):
 
     __tablename__ = "permission_set_versions"
 
-    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[Text64] = mapped_column(primary_key=True)
     version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     content: Mapped[dict[str, Any]]
-    published_at: Mapped[datetime] = mapped_column(default=now)
+    published_at: Mapped[CreatedAt]

@@ -2,10 +2,10 @@
 
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Index, String
+from sqlalchemy import BigInteger, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.store.models.base import Base
+from app.store.models.base import Base, Text16
 
 
 class QuotaUse(Base):
@@ -14,7 +14,7 @@ class QuotaUse(Base):
     __tablename__ = "quota_uses"
     __table_args__ = (Index("ix_quota_uses_number", "name", "number"),)
 
-    name: Mapped[str] = mapped_column(String(16), primary_key=True)
+    name: Mapped[Text16] = mapped_column(primary_key=True)
     id: Mapped[UUID] = mapped_column(primary_key=True)  # the subject's id; the row need not exist
     number: Mapped[int] = mapped_column(BigInteger)  # the window's: time divided by its length
     counted: Mapped[int]  # in that window

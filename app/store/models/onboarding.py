@@ -6,8 +6,7 @@ from uuid import UUID
 from sqlalchemy import Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.clock import now
-from app.store.models.base import Base, Identified
+from app.store.models.base import Base, CreatedAt, Identified, Text64, Text128, Text512
 from app.store.models.tenant import TenantOwned
 
 
@@ -21,9 +20,9 @@ class Registration(Identified, TenantOwned, Base):
     __tablename__ = "registrations"
     __table_args__ = (UniqueConstraint("tenant_id", "stack_id", "request_id"),)
 
-    stack_id: Mapped[str] = mapped_column(String(512))
-    request_id: Mapped[str] = mapped_column(String(128))
-    created_at: Mapped[datetime] = mapped_column(default=now)
+    stack_id: Mapped[Text512]
+    request_id: Mapped[Text128]
+    created_at: Mapped[CreatedAt]
 
 
 class OnboardingLink(Identified, TenantOwned, Base):
@@ -36,9 +35,9 @@ class OnboardingLink(Identified, TenantOwned, Base):
     __table_args__ = (Index("ix_onboarding_links_tenant", "tenant_id", "id"),)
 
     digest: Mapped[bytes] = mapped_column(unique=True)
-    permission_set: Mapped[str] = mapped_column(String(64))
+    permission_set: Mapped[Text64]
     region: Mapped[str] = mapped_column(String(32))  # preselected on the page
     made_by: Mapped[UUID | None] = mapped_column(index=True)  # the key; None: the operator
-    created_at: Mapped[datetime] = mapped_column(default=now)
+    created_at: Mapped[CreatedAt]
     expires_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]

@@ -28,19 +28,21 @@ class Interval(NamedTuple):
     It is REPROVE_EVERY, or longer if the STS budget requires that for the number of connections.
     """
 
-    wanted: int
+    configured: int  # REPROVE_EVERY
     seconds: int
     connections: int = 0
 
     @classmethod
-    def of_fleet(cls, wanted: int, connections: int, proofs_a_second: float) -> "Interval":
+    def for_connections(
+        cls, configured: int, connections: int, proofs_a_second: float
+    ) -> "Interval":
         """Return the interval for this number of connections.
 
         It grows in steps of a quarter. Each change of the interval moves the slot of every
         connection, so a few more connections must not change it.
         """
-        quarters = max(4, math.ceil(4 * connections / proofs_a_second / wanted))
-        return cls(wanted, math.ceil(wanted * quarters / 4), connections)
+        quarters = max(4, math.ceil(4 * connections / proofs_a_second / configured))
+        return cls(configured, math.ceil(configured * quarters / 4), connections)
 
     @property
     def every(self) -> timedelta:
@@ -49,36 +51,41 @@ class Interval(NamedTuple):
     @property
     def pause(self) -> timedelta:
         """The backoff after an inconclusive proof or the first refusal of its own External ID."""
-        return timedelta(seconds=min(_MINUTE, self.wanted))
+        return timedelta(seconds=min(_MINUTE, self.configured))
 
 
-_SOON = tuple(timedelta(seconds=seconds) for seconds in (5, 15, 30, 60))
+# Seconds after the first refusal, and after the first proof
+_RETRIES = 5, 15, 30, 60
+SETTLING = 120, 900
 _HOURLY = timedelta(hours=1)
 SEARCH_DAYS = 14  # an unproven role is tried for so long
-_SETTLING = (timedelta(minutes=2), timedelta(minutes=15))
 _LATE = timedelta(seconds=30)  # after the end of an access, because clocks differ
 
 
-def next_soon(since: datetime, at: datetime) -> datetime | None:
-    """Return the time of the next retry within the first minute after `since`.
+def first_after(pauses: tuple[int, ...], since: datetime, tried_at: datetime) -> datetime | None:
+    """Return the first time after `tried_at` that is one of the pauses after `since`.
 
-    `since`: when the failures began. None after that minute.
+    None after the last of them.
     """
-    return next((since + pause for pause in _SOON if at < since + pause), None)
+    for seconds in pauses:
+        due_at = since + timedelta(seconds=seconds)
+        if due_at > tried_at:
+            return due_at
+    return None
 
 
-def next_search(since: datetime, at: datetime) -> datetime | None:
+def next_search(since: datetime, tried_at: datetime) -> datetime | None:
     """Return the time of the next attempt at an unproven role; None when it is given up.
 
-    `since`: when the search began. `at`: the latest attempt.
+    `since`: when the search began.
     """
-    if soon := next_soon(since, at):
+    if soon := first_after(_RETRIES, since, tried_at):
         return soon
-    following = since + ((at - since) // _HOURLY + 1) * _HOURLY
-    return following if following <= since + timedelta(days=SEARCH_DAYS) else None
+    due_at = since + ((tried_at - since) // _HOURLY + 1) * _HOURLY
+    return due_at if due_at <= since + timedelta(days=SEARCH_DAYS) else None
 
 
-def next_turn(connection_id: UUID, at: datetime, every: timedelta) -> datetime:
+def next_slot(connection_id: UUID, checked_at: datetime, every: timedelta) -> datetime:
     """Return the time of a connection's next routine proof.
 
     Each interval has one slot for each connection, at a time that its id decides. So the proofs are
@@ -88,15 +95,10 @@ def next_turn(connection_id: UUID, at: datetime, every: timedelta) -> datetime:
     """
     seconds = every.total_seconds()
     # The last bits of a UUIDv7 are random
-    turn = (connection_id.int & 0xFFFFFFFF) / 2**32 * seconds
-    number = math.ceil((at.timestamp() + seconds / 4 - turn) / seconds)
-    late = random.uniform(0, seconds / 20)  # noqa: S311  no secret
-    return datetime.fromtimestamp(turn + number * seconds + late, UTC)
-
-
-def next_settling(since: datetime, at: datetime) -> datetime | None:
-    """Return when to repeat the first proof at `since`; None after the last repetition."""
-    return next((since + pause for pause in _SETTLING if at < since + pause), None)
+    slot = (connection_id.int & 0xFFFFFFFF) / 2**32 * seconds
+    number = math.ceil((checked_at.timestamp() + seconds / 4 - slot) / seconds)
+    jitter = random.uniform(0, seconds / 20)  # noqa: S311  no secret
+    return datetime.fromtimestamp(slot + number * seconds + jitter, UTC)
 
 
 class ProofSchedule(Identified):
@@ -105,9 +107,7 @@ class ProofSchedule(Identified):
     # The time of the next proof (None: never), and the start of its schedule.
     due_at: Mapped[datetime | None] = mapped_column(default=now)
     due_since: Mapped[datetime | None]
-    due_for: Mapped[Trigger] = mapped_column(
-        state_column(Trigger, "due_for"), default=Trigger.CREATED
-    )
+    due_for: Mapped[Trigger] = state_column(Trigger, "due_for", default=Trigger.CREATED)
     # The latest attempt at a proof, and the first of the consecutive refusals of its own External
     # ID.
     tried_at: Mapped[datetime | None] = mapped_column(index=True)
@@ -117,20 +117,21 @@ class ProofSchedule(Identified):
     # End of access, from the trust policy at its last reading, or from its stack's message
     access_until: Mapped[datetime | None]
 
-    def has_ended(self, at: datetime) -> bool:
+    def has_ended(self, checked_at: datetime) -> bool:
         """Return whether the customer's end of access has passed. A refusal is then expected."""
-        return self.access_until is not None and self.access_until <= at
+        return self.access_until is not None and self.access_until <= checked_at
 
-    def note_attempt(self, at: datetime, *, refused: bool) -> None:
+    def note_attempt(self, tried_at: datetime, *, refused: bool) -> None:
         """Record an attempt at a proof. `refused`: the role refused its own External ID."""
-        self.tried_at = at
-        self.refusing_since = (
-            (self.refusing_since or at) if refused and not self.has_ended(at) else None
-        )
+        self.tried_at = tried_at
+        if not refused or self.has_ended(tried_at):
+            self.refusing_since = None
+        elif self.refusing_since is None:
+            self.refusing_since = tried_at
 
     def is_settled(self, checked_at: datetime) -> bool:
         """Return whether the first proofs after the start of the schedule are over."""
-        return self.due_since is not None and not next_settling(self.due_since, checked_at)
+        return self.due_since is not None and not first_after(SETTLING, self.due_since, checked_at)
 
     def schedule_next(
         self,
@@ -151,14 +152,13 @@ class ProofSchedule(Identified):
         if status is ConnectionStatus.PENDING:
             self.due_at = next_search(since, checked_at)
             return
-        turn = next_turn(self.id, checked_at, interval.every)
+        due_at = next_slot(self.id, checked_at, interval.every)
         # Compare by subtraction: the date may be the last possible one, and a sum would overflow.
-        if self.access_until and checked_at - _LATE < self.access_until < turn:
-            turn = self.access_until + _LATE
+        if self.access_until and checked_at - _LATE < self.access_until < due_at:
+            due_at = self.access_until + _LATE
         if verdict is Verdict.INCONCLUSIVE:
             sooner: datetime | None = checked_at + interval.pause
-        elif status is not ConnectionStatus.VERIFIED:
-            sooner = next_soon(since, checked_at)
         else:
-            sooner = next_settling(since, checked_at)
-        self.due_at = min(turn, sooner or turn)
+            verified = status is ConnectionStatus.VERIFIED
+            sooner = first_after(SETTLING if verified else _RETRIES, since, checked_at)
+        self.due_at = min(due_at, sooner or due_at)

@@ -1,30 +1,21 @@
 """The permission sets of a connection: its own, those that its role has, and those asked for."""
 
-from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
 
-from sqlalchemy import String
-from sqlalchemy.orm import Mapped, declared_attr, foreign, mapped_column, relationship
+from sqlalchemy.orm import Mapped, declared_attr, relationship
 
 from app.store.models.approval import Approval
+from app.store.models.base import Text64
 
 
-def _name() -> Any:
-    return mapped_column(String(64))
-
-
-def _request(column: Callable[[], Any]) -> Mapped[Approval | None]:
-    """Return the relationship to the request whose id is in the column.
+def _request(column: str) -> Mapped[Approval | None]:
+    """Return the relationship to the request whose id is in that column of a connection.
 
     The request is read after its connection, without a join, and only if there is an id.
     """
-    return relationship(
-        Approval,
-        primaryjoin=lambda: foreign(column()) == Approval.id,
-        lazy="selectin",
-        viewonly=True,
-    )
+    join = f"foreign(Connection.{column}) == Approval.id"
+    return relationship(Approval, primaryjoin=join, lazy="selectin", viewonly=True)
 
 
 class RoleSets:
@@ -33,13 +24,13 @@ class RoleSets:
     app/approvals/requests.py opens and decides the requests.
     """
 
-    permission_set: Mapped[str] = _name()
+    permission_set: Mapped[Text64]
     # Version of its own set that its role has, according to its stack or its tag
     permission_set_version: Mapped[int | None]
     # Another set that its role has: from the tag at the latest proof that read it, and from later
     # messages of its stack.
-    tagged_set: Mapped[str | None] = _name()
-    stack_set: Mapped[str | None] = _name()
+    tagged_set: Mapped[Text64 | None]
+    stack_set: Mapped[Text64 | None]
     # Whether a proof could read the role, at the last time that this was known
     reads_itself: Mapped[bool | None]
     # The request for its own set, while it waits for approval: a verified connection has none.
@@ -51,17 +42,17 @@ class RoleSets:
 
     @declared_attr
     def approval(cls) -> Mapped[Approval | None]:  # noqa: N805  SQLAlchemy passes the class
-        return _request(lambda: cls.approval_id)
+        return _request("approval_id")
 
     @declared_attr
     def move(cls) -> Mapped[Approval | None]:  # noqa: N805
-        return _request(lambda: cls.move_id)
+        return _request("move_id")
 
     def set_approval(self, request: Approval | None) -> None:
-        self.approval, self.approval_id = request, None if request is None else request.id
+        self.approval, self.approval_id = request, request.id if request else None
 
     def set_move(self, request: Approval | None) -> None:
-        self.move, self.move_id = request, None if request is None else request.id
+        self.move, self.move_id = request, request.id if request else None
 
     @property
     def awaiting_approval(self) -> bool:
@@ -85,7 +76,7 @@ class RoleSets:
     @property
     def wanted_permission_set(self) -> str | None:
         """The permission set that its role is to move to."""
-        return None if self.move is None else self.move.permission_set
+        return self.move.permission_set if self.move else None
 
     @property
     def permission_sets(self) -> frozenset[str]:

@@ -1,15 +1,21 @@
 """The rotations of External IDs, and how roles answered to External IDs in a rotation."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Index
-from sqlalchemy.orm import Mapped, foreign, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from app.clock import now
-from app.store.models.base import Base, Identified, same_tenant
+from app.store.models.base import Base, CreatedAt, Identified, same_tenant
 from app.store.models.states import ExternalIdState, RotationState
 from app.store.models.tenant import ExternalIdRow, TenantOwned
+
+
+def _external_id(column: str) -> Any:
+    """Return the relationship to the External ID whose row id is in that column of a rotation."""
+    join = f"foreign(Rotation.{column}) == ExternalIdRow.id"
+    return relationship(primaryjoin=join, lazy="joined", viewonly=True)
 
 
 class Rotation(Identified, TenantOwned, Base):
@@ -30,20 +36,12 @@ class Rotation(Identified, TenantOwned, Base):
     emergency: Mapped[bool]
     # Begun by a key that is bound to the tenant, which may then also abandon it
     by_bound: Mapped[bool | None]
-    started_at: Mapped[datetime] = mapped_column(default=now)
+    started_at: Mapped[CreatedAt]
     # Since when no verified connection waits; a day later it completes by itself
     ready_at: Mapped[datetime | None]
 
-    old: Mapped[ExternalIdRow] = relationship(
-        primaryjoin=lambda: foreign(Rotation.external_id_id) == ExternalIdRow.id,
-        lazy="joined",
-        viewonly=True,
-    )
-    new: Mapped[ExternalIdRow] = relationship(
-        primaryjoin=lambda: foreign(Rotation.next_external_id_id) == ExternalIdRow.id,
-        lazy="joined",
-        viewonly=True,
-    )
+    old: Mapped[ExternalIdRow] = _external_id("external_id_id")
+    new: Mapped[ExternalIdRow] = _external_id("next_external_id_id")
 
     @property
     def is_open(self) -> bool:
@@ -59,11 +57,9 @@ class Rotation(Identified, TenantOwned, Base):
             return RotationState.OPEN if waiting else RotationState.READY
         if self.new.state is ExternalIdState.RETIRED:
             return RotationState.ABANDONED
-        return (
-            RotationState.RETIRED
-            if self.old.state is ExternalIdState.RETIRED
-            else RotationState.RETIRING
-        )
+        if self.old.state is ExternalIdState.RETIRED:
+            return RotationState.RETIRED
+        return RotationState.RETIRING
 
 
 class Trial(TenantOwned, Base):

@@ -188,7 +188,11 @@ def _what_failed(connection: "Connection") -> str | None:
     """
     if ended_at := connection.ended_at:
         return f"Its access ended on {ended_at:%-d %B %Y, %H:%M} UTC, as the customer set."
-    checks = connection.proof.checks if connection.proof else []
-    failed = {check["name"] for check in checks if check["outcome"] == "failed"}
-    words = next((words for names, words in _FAILED if names <= failed), None)
-    return words and words.format(now=" now" if connection.verified_at else "")
+    failed = set()
+    for check in connection.proof.checks if connection.proof else []:
+        if check["outcome"] == "failed":
+            failed.add(check["name"])
+    for names, words in _FAILED:
+        if names <= failed:
+            return words.format(now=" now" if connection.verified_at else "")
+    return None

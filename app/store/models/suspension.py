@@ -3,11 +3,11 @@
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import String
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped
 
 from app.clock import now
 from app.errors import ConflictError
+from app.store.models.base import Text16, Text200
 
 
 class Suspension(NamedTuple):
@@ -25,9 +25,9 @@ class Suspendable:
     """The columns of a suspension, set while it lasts."""
 
     suspended_at: Mapped[datetime | None]
-    suspended_by: Mapped[str | None] = mapped_column(String(16))
+    suspended_by: Mapped[Text16 | None]
     suspended_by_bound: Mapped[bool | None]
-    suspended_reason: Mapped[str | None] = mapped_column(String(200))
+    suspended_reason: Mapped[Text200 | None]
 
     @property
     def suspended(self) -> dict[str, Any] | None:
@@ -45,20 +45,17 @@ class Suspendable:
         if bound and self.suspended_at is not None and not self.suspended_by_bound:
             raise ConflictError("The vendor suspended this, and has to resume it first.")
 
-    def ensure_may_suspend(self, suspension: Suspension, *, suspended: bool) -> None:
-        """Raise ConflictError when the row is suspended already.
+    def begin_suspension(self, suspension: Suspension) -> None:
+        """Set the columns of a suspension that begins now.
 
-        The vendor may suspend what a bound key suspended, because that key could undo its own
-        suspension.
+        Raises ConflictError when the row is suspended already. The vendor may suspend what a bound
+        key suspended, because that key could undo its own suspension.
         """
-        if suspended and (suspension.bound or not self.suspended_by_bound):
+        if self.suspended_at is not None and (suspension.bound or not self.suspended_by_bound):
             raise ConflictError("This is suspended already.")
+        self.suspended_at = now()
+        self.suspended_by, self.suspended_by_bound, self.suspended_reason = suspension
 
-    def note_suspension(self, suspension: Suspension | None) -> None:
-        """Set the columns of a suspension that begins now, or clear them for None."""
-        self.suspended_at = now() if suspension else None
-        self.suspended_by, self.suspended_by_bound, self.suspended_reason = suspension or (
-            None,
-            None,
-            None,
-        )
+    def end_suspension(self) -> None:
+        self.suspended_at = self.suspended_by = None
+        self.suspended_by_bound = self.suspended_reason = None

@@ -8,11 +8,13 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column, relationship, validates
 
-from app.clock import now
 from app.errors import ConflictError
 from app.store.models.base import (
     Base,
+    CreatedAt,
     Identified,
+    Text12,
+    Text200,
     in_code_points,
     index_where,
     state_column,
@@ -50,13 +52,11 @@ class Tenant(Identified, Suspendable, Base):
         Index("ix_tenants_made_by", "made_by", "created_at"),
     )
 
-    name: Mapped[str] = mapped_column(String(NAME_MAX))
+    name: Mapped[Text200]
     name_folded: Mapped[str] = mapped_column(in_code_points(NAME_MAX), server_default=text("''"))
-    reference: Mapped[str | None] = mapped_column(String(200))
-    status: Mapped[TenantStatus] = mapped_column(
-        state_column(TenantStatus, "status"), default=TenantStatus.ACTIVE
-    )
-    created_at: Mapped[datetime] = mapped_column(default=now)
+    reference: Mapped[Text200 | None]
+    status: Mapped[TenantStatus] = state_column(TenantStatus, "status", default=TenantStatus.ACTIVE)
+    created_at: Mapped[CreatedAt]
     made_by: Mapped[UUID | None]  # the key; None: the operator
     deleted_at: Mapped[datetime | None]
     # Registration tokens must contain it. Raising it voids the tokens that customers have.
@@ -84,15 +84,14 @@ class Tenant(Identified, Suspendable, Base):
         return self.current.value if self.current else None
 
     def suspend(self, suspension: Suspension) -> None:
-        self.ensure_may_suspend(suspension, suspended=self.status is TenantStatus.SUSPENDED)
+        self.begin_suspension(suspension)
         self.status = TenantStatus.SUSPENDED
-        self.note_suspension(suspension)
 
     def resume(self) -> None:
         if self.status is not TenantStatus.SUSPENDED:
             raise ConflictError("This tenant is not suspended.")
         self.status = TenantStatus.ACTIVE
-        self.note_suspension(None)
+        self.end_suspension()
 
     def ensure_active(self) -> None:
         ensure_active(self.status)
@@ -124,8 +123,8 @@ class ExternalIdRow(Identified, TenantOwned, Base):
     )
 
     value: Mapped[str] = mapped_column(String(80), unique=True)
-    state: Mapped[ExternalIdState] = mapped_column(state_column(ExternalIdState, "state"))
-    created_at: Mapped[datetime] = mapped_column(default=now)
+    state: Mapped[ExternalIdState] = state_column(ExternalIdState, "state")
+    created_at: Mapped[CreatedAt]
     retired_at: Mapped[datetime | None]
     withdrawn_at: Mapped[datetime | None]  # in an emergency
 
@@ -145,4 +144,4 @@ class TenantAccount(TenantOwned, Base):
     __table_args__ = ({"sqlite_with_rowid": False},)  # SQLite would keep each row in two b-trees
 
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
-    account_id: Mapped[str] = mapped_column(String(12), primary_key=True)
+    account_id: Mapped[Text12] = mapped_column(primary_key=True)
