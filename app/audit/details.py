@@ -4,16 +4,7 @@ A name means the same in every event. At run time details are plain dicts: mypy 
 are made. docs/api.md and the OpenAPI document are made from these types.
 """
 
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    NotRequired,
-    TypedDict,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
 
 _Name = Annotated[str, "The name of the tenant or of the API key."]
 _Reference = Annotated[str | None, "The vendor's own id of the tenant."]
@@ -45,10 +36,10 @@ class TenantDescription(TypedDict):
     accounts: _Accounts
 
 
-class TenantDescriptionChange(TypedDict):
-    name: NotRequired[_Name]
-    reference: NotRequired[_Reference]
-    accounts: NotRequired[_Accounts]
+class TenantDescriptionChange(TypedDict, total=False):
+    name: _Name
+    reference: _Reference
+    accounts: _Accounts
 
 
 class TenantStatusChange(TypedDict):
@@ -76,11 +67,11 @@ class RotationStart(RotatedIds):
     emergency: Annotated[bool, "Whether nothing is issued with the old External ID."]
 
 
-class ExternalIdRetirement(RotatedIds):
-    connections_not_seen_to_refuse_it: NotRequired[
-        Annotated[int, "How many roles were not seen to refuse the External ID."]
+class ExternalIdRetirement(RotatedIds, total=False):
+    connections_not_seen_to_refuse_it: Annotated[
+        int, "How many roles were not seen to refuse the External ID."
     ]
-    warning: NotRequired[Annotated[str, "A sentence about what was not proven."]]
+    warning: Annotated[str, "A sentence about what was not proven."]
 
 
 class LinkReference(TypedDict):
@@ -133,10 +124,10 @@ SetMove = TypedDict(
 )
 
 
-class RoleDrift(TypedDict):
-    last_proven_at: NotRequired[Annotated[str, "When the role had last passed a proof."]]
-    found_at: NotRequired[Annotated[str, "When a proof found that the role had changed."]]
-    exposed_for_seconds_at_most: NotRequired[Annotated[int, "The seconds between these two times."]]
+class RoleDrift(TypedDict, total=False):
+    last_proven_at: Annotated[str, "When the role had last passed a proof."]
+    found_at: Annotated[str, "When a proof found that the role had changed."]
+    exposed_for_seconds_at_most: Annotated[int, "The seconds between these two times."]
 
 
 class ProofResult(StatusChange, RoleDrift):
@@ -229,13 +220,16 @@ class SetPublication(TypedDict):
     access: Annotated[Literal["read", "write"], "What the permission set does: `read` or `write`."]
 
 
-class Refusal(TypedDict):
+class RefusedRequest(TypedDict):
     code: Annotated[str, "The code of the problem in the answer."]
     method: Annotated[str, "The method of the request."]
     route: Annotated[str, "The path of the request, with placeholders."]
     path: Annotated[dict[str, str], "The ids in the path, by placeholder."]
     fields: Annotated[list[str], "The fields in `errors`, 20 at most."]
-    more_fields: NotRequired[Annotated[int, "How many further fields there were."]]
+
+
+class Refusal(RefusedRequest, total=False):
+    more_fields: Annotated[int, "How many further fields there were."]
 
 
 class RefusalCount(TypedDict):
@@ -257,16 +251,12 @@ _SCHEMAS: dict[Any, dict[str, Any]] = {
 }
 
 
-def schema_of(details: type) -> dict[str, Any]:
+def schema_of(details: Any) -> dict[str, Any]:
     """Return the JSON Schema of these details."""
-    hints = get_type_hints(details, include_extras=True)
-    return {
-        "type": "object",
-        "properties": {name: _field_schema(hint) for name, hint in hints.items()},
-        "required": [name for name, hint in hints.items() if get_origin(hint) is not NotRequired],
-    }
-
-
-def _field_schema(hint: Any) -> dict[str, Any]:
-    kind, description = get_args(get_args(hint)[0] if get_origin(hint) is NotRequired else hint)
-    return _SCHEMAS[str if get_origin(kind) is Literal else kind] | {"description": description}
+    properties = {}
+    for name, hint in get_type_hints(details, include_extras=True).items():
+        kind, description = get_args(hint)
+        schema = _TEXT if get_origin(kind) is Literal else _SCHEMAS[kind]
+        properties[name] = schema | {"description": description}
+    required = sorted(details.__required_keys__, key=[*properties].index)
+    return {"type": "object", "properties": properties, "required": required}

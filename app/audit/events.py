@@ -57,40 +57,29 @@ class Action(str, Generic[D]):
         return schema_of(self.details)
 
     def event(
-        self,
-        actor: Actor,
-        details: D,
-        *,
-        outcome: Outcome | None = None,
-        tenant_id: UUID | None = None,
-        connection_id: UUID | None = None,
-        valid_at_counter: int | None = None,
-        row_ids: tuple[UUID | None, ...] = (),
+        self, actor: Actor, details: D, *, outcome: Outcome | None = None, **fields: Any
     ) -> "Event":
-        """Make an event of this action. `outcome`: None for the usual one."""
-        return Event(
-            actor,
-            self,
-            details,
-            outcome or self.outcomes[0],
-            tenant_id,
-            connection_id,
-            valid_at_counter,
-            row_ids,
-        )
+        """Make an event of this action.
+
+        `outcome`: None for the usual one. `fields`: further fields of the event.
+        """
+        return Event(actor, self, details, outcome or self.outcomes[0], **fields)
 
     def record(
-        self, db: Session, actor: Actor, details: D, *, tenant_id: UUID | None = None
+        self,
+        db: Session,
+        actor: Actor,
+        details: D,
+        tenant_id: UUID | None = None,
+        connection_id: UUID | None = None,
     ) -> None:
         """Append an event to this transaction."""
-        record(db, self.event(actor, details, tenant_id=tenant_id))
+        event = self.event(actor, details, tenant_id=tenant_id, connection_id=connection_id)
+        record(db, event)
 
     def record_about(self, db: Session, actor: Actor, connection: Connection, details: D) -> None:
         """Append an event about this connection to this transaction."""
-        event = self.event(
-            actor, details, tenant_id=connection.tenant_id, connection_id=connection.id
-        )
-        record(db, event)
+        self.record(db, actor, details, connection.tenant_id, connection.id)
 
 
 @dataclass(frozen=True, slots=True)

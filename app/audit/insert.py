@@ -9,7 +9,7 @@ Events that rely on other rows are still valid.
 
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -62,6 +62,9 @@ _CHANGES = (
     " revocation_counter <= {0} LIMIT {0}"
 )
 
+# The revocations up to the present counter, and the events that are not valid any more
+_Inserted = tuple[RevocationLog, list[Event]]
+
 
 class AuditBatch:
     """Stores events over a connection of its own.
@@ -73,7 +76,7 @@ class AuditBatch:
     def __init__(self, db: Database) -> None:
         self.history = RevocationLog()
         self._db = db
-        self._store: _Postgresql | _Sqlite | None = None
+        self._store: _BatchStore | None = None
         event.listen(db.engine, "engine_disposed", lambda _: self._forget())
 
     def commit(self, events: Sequence[Event]) -> frozenset[UUID]:
@@ -82,14 +85,14 @@ class AuditBatch:
         The stored events are durable. Raises StoreUnavailableError, and the driver's error for data
         that it can't store.
         """
-        dbapi = self._db.engine.dialect.loaded_dbapi
+        dialect = self._db.engine.dialect
+        dbapi = dialect.loaded_dbapi
         try:
             if self._store is not None and not self._store.is_there():
                 self._forget()
             if self._store is None:
-                self._store = (
-                    _Sqlite if self._db.engine.dialect.name == "sqlite" else _Postgresql
-                )(self._db)
+                store = _Sqlite if dialect.name == "sqlite" else _Postgresql
+                self._store = store(self._db)
             self.history, lost = self._store.insert(events, self.history)
         except (dbapi.OperationalError, dbapi.InterfaceError, sqlite3.ProgrammingError) as error:
             self._forget()
@@ -116,28 +119,55 @@ def _ensure_fresh(events: Sequence[Event]) -> None:
         raise StoreUnavailableError(_UNREACHABLE)
 
 
-def _until(
-    counter: int, history: RevocationLog, changes: Callable[[int, int], list[tuple[int, UUID]]]
-) -> RevocationLog:
-    return (
-        history
-        if counter == history.counter
-        else history.advanced_to(counter, changes(history.counter, counter))
-    )
+def _split(events: Sequence[Event], history: RevocationLog) -> tuple[list[Event], list[Event]]:
+    """Return the events that are valid at the history's counter, and the others.
+
+    A valid event relies on no row that was revoked up to that counter.
+    """
+    valid, lost = [], []
+    for each in events:
+        read_at = each.valid_at_counter
+        if read_at is None or history.still_valid_at(read_at, each.row_ids) == history.counter:
+            valid.append(each)
+        else:
+            lost.append(each)
+    return valid, lost
 
 
-def _is_valid(event: Event, history: RevocationLog) -> bool:
-    """Return whether no row that the event relies on was revoked, up to the history's counter."""
-    if event.valid_at_counter is None:
-        return True
-    return history.still_valid_at(event.valid_at_counter, event.row_ids) == history.counter
+class _BatchStore:
+    """The batch's connection to one kind of database."""
 
+    placeholder: str
 
-class _Postgresql:
     def __init__(self, db: Database) -> None:
+        self.connection = db.dedicated()
+
+    def is_there(self) -> bool:
+        return True
+
+    def insert(self, events: Sequence[Event], history: RevocationLog) -> _Inserted:
+        """Store the valid events."""
+        raise NotImplementedError
+
+    def advance(self, history: RevocationLog, counter: int) -> RevocationLog:
+        """Return the history up to the counter."""
+        if counter == history.counter:
+            return history
+        rows = self.connection.execute(
+            _CHANGES.format(self.placeholder), (history.counter, counter, MOST_REVOKED_ROWS)
+        )
+        return history.advanced_to(
+            counter, [(revoked_at, UUID(str(row_id))) for revoked_at, row_id in rows]
+        )
+
+
+class _Postgresql(_BatchStore):
+    placeholder = "%s"
+
+    def __init__(self, db: Database) -> None:
+        super().__init__(db)
         # Psycopg is not loaded with SQLite
         self._broken = db.engine.dialect.loaded_dbapi.OperationalError
-        self.connection = db.dedicated()
         self.connection.autocommit = True
         self.connection.prepare_threshold = 0  # prepare at once
         # A hanging server must not hold up the batch for longer than its requests wait.
@@ -149,84 +179,64 @@ class _Postgresql:
 
         In a pause a server may restart or a firewall may drop the connection.
         """
-        if time.monotonic() - self._used <= _IDLE_SECONDS:
-            return True
-        try:
-            self._cursor.execute("SELECT 1")
-        except self._broken:
-            return False
+        if time.monotonic() - self._used > _IDLE_SECONDS:
+            try:
+                self._cursor.execute("SELECT 1")
+            except self._broken:
+                return False
         return True
 
-    def insert(
-        self, events: Sequence[Event], history: RevocationLog
-    ) -> tuple[RevocationLog, list[Event]]:
-        pending, lost = list(events), []
+    def insert(self, events: Sequence[Event], history: RevocationLog) -> _Inserted:
+        lost: list[Event] = []
         for _ in range(_ROUNDS):
-            counter = self._insert(pending)
-            left = [event for event in pending if event.valid_at_counter not in {None, counter}]
-            history = _until(counter, history, self.changes)
-            pending = [
-                replace(event, valid_at_counter=counter)
-                for event in left
-                if _is_valid(event, history)
-            ]
-            lost += [event for event in left if not _is_valid(event, history)]
-            if not pending:
+            counter, left = self._insert(events)
+            history = self.advance(history, counter)
+            valid, invalid = _split(left, history)
+            lost += invalid
+            events = [replace(event, valid_at_counter=counter) for event in valid]
+            if not events:
                 break
-        return history, lost + pending
+        return history, [*lost, *events]
 
-    def _insert(self, events: Sequence[Event]) -> int:
-        """Store the events that are valid at the present revocation counter, and return it."""
+    def _insert(self, events: Sequence[Event]) -> tuple[int, list[Event]]:
+        """Store the events that are valid at the present revocation counter.
+
+        Return the counter, and the events that were not stored.
+        """
         _ensure_fresh(events)
         rows = [
-            one.row() | {"valid_at_counter": one.valid_at_counter, "details": as_json(one.details)}
-            for one in events
+            event.row()
+            | {"valid_at_counter": event.valid_at_counter, "details": as_json(event.details)}
+            for event in events
         ]
         counter, added = self._cursor.execute(_POSTGRESQL, [as_json(rows)]).fetchone()
         self._used = time.monotonic()
-        if added != sum(event.valid_at_counter in {None, counter} for event in events):
+        left = [event for event in events if event.valid_at_counter not in {None, counter}]
+        if added != len(events) - len(left):
             raise AssertionError("the audit log stored other events than those that are valid")
-        return int(counter)
-
-    def changes(self, after: int, until: int) -> list[tuple[int, UUID]]:
-        found = self._cursor.execute(_CHANGES.format("%s"), [after, until, MOST_REVOKED_ROWS])
-        return list(found)
+        return counter, left
 
 
-class _Sqlite:
-    def __init__(self, db: Database) -> None:
-        self.connection = db.dedicated()
+class _Sqlite(_BatchStore):
+    placeholder = "?"
 
-    def is_there(self) -> bool:
-        return True
-
-    def insert(
-        self, events: Sequence[Event], history: RevocationLog
-    ) -> tuple[RevocationLog, list[Event]]:
+    def insert(self, events: Sequence[Event], history: RevocationLog) -> _Inserted:
         # Built outside the lock, which others wait for
-        rows = [(event, _sqlite_row(event)) for event in events]
-        stored: tuple[RevocationLog, list[Event]] = self.connection.run_batch(
-            lambda: self._insert(rows, history)
-        )
-        return stored
+        rows = {event.id: _sqlite_row(event) for event in events}
 
-    def _insert(
-        self, rows: list[tuple[Event, dict[str, Any]]], history: RevocationLog
-    ) -> tuple[RevocationLog, list[Event]]:
-        # Checked under the write lock, after the wait for it
-        _ensure_fresh([event for event, _ in rows])
-        (counter,) = self.connection.execute(
-            "SELECT revocation_counter FROM configuration WHERE id = 1"
-        ).fetchone()
-        history = _until(counter, history, self.changes)
-        self.connection.execute(
-            _SQLITE, [as_json([row for event, row in rows if _is_valid(event, history)])]
-        )
-        return history, [event for event, _ in rows if not _is_valid(event, history)]
+        def insert() -> _Inserted:
+            # Checked under the write lock, after the wait for it
+            _ensure_fresh(events)
+            (counter,) = self.connection.execute(
+                "SELECT revocation_counter FROM configuration WHERE id = 1"
+            ).fetchone()
+            latest = self.advance(history, counter)
+            valid, lost = _split(events, latest)
+            self.connection.execute(_SQLITE, [as_json([rows[event.id] for event in valid])])
+            return latest, lost
 
-    def changes(self, after: int, until: int) -> list[tuple[int, UUID]]:
-        found = self.connection.execute(_CHANGES.format("?"), (after, until, MOST_REVOKED_ROWS))
-        return [(at, UUID(row_id)) for at, row_id in found]
+        inserted: _Inserted = self.connection.run_batch(insert)
+        return inserted
 
 
 def _sqlite_row(event: Event) -> dict[str, Any]:
@@ -234,7 +244,7 @@ def _sqlite_row(event: Event) -> dict[str, Any]:
     return event.row() | {
         "id": event.id.hex,
         "at": event.at.replace(tzinfo=None).isoformat(" ", "microseconds"),
-        "tenant_id": event.tenant_id.hex if event.tenant_id else None,
-        "connection_id": event.connection_id.hex if event.connection_id else None,
+        "tenant_id": event.tenant_id and event.tenant_id.hex,
+        "connection_id": event.connection_id and event.connection_id.hex,
         "details": as_json(event.details),
     }

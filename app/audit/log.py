@@ -5,9 +5,8 @@ event are stored together or not at all. Events that change nothing (issuances, 
 alone, by group commit.
 """
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ARRAY, ColumnElement, Select, and_, func, literal, select
@@ -28,6 +27,8 @@ ID_AND_TIME = timedelta(seconds=5)  # upper bound of the time between an event's
 PATIENCE = 1.5  # seconds to wait for a group commit
 _WINDOW = 5_000  # upper bound of the events read for a page whose filter has no index
 
+_EventPage = Page[AuditEvent]
+
 
 class EventFilter(NamedTuple):
     """A filter for audit events; None and () match any.
@@ -45,9 +46,17 @@ class EventFilter(NamedTuple):
     until: datetime | None = None
 
     @property
-    def has_no_index(self) -> bool:
-        """Whether events must be read to match them."""
-        return self.api_key_id is not None or self.client_address is not None
+    def unindexed(self) -> list[ColumnElement[bool]]:
+        """The conditions that no index answers, so that events must be read to match them."""
+        conditions = []
+        if self.api_key_id is not None:
+            conditions += [
+                AuditEvent.actor_kind == "api_key",
+                AuditEvent.actor_id == str(self.api_key_id),
+            ]
+        if self.client_address is not None:
+            conditions.append(AuditEvent.client_address == self.client_address)
+        return conditions
 
 
 class AuditLog:
@@ -71,8 +80,13 @@ class AuditLog:
         return event.id not in self._group.add(event, patience)
 
     def events(
-        self, tenant_scope: UUID | None, wanted: EventFilter, *, limit: int, after: UUID | None
-    ) -> Page[AuditEvent]:
+        self,
+        tenant_scope: UUID | None,
+        event_filter: EventFilter,
+        *,
+        limit: int,
+        after: UUID | None,
+    ) -> _EventPage:
         """Return a page of events, newest first.
 
         `tenant_scope`: of the principal that reads. It sees only that tenant's events, and of their
@@ -81,25 +95,11 @@ class AuditLog:
 
         With a filter by API key or address, a page before the last one may be short or empty.
         """
-        wanted = _as_allowed(tenant_scope, wanted)
-        with self._db.read(long=True) as db:
-            if _is_in_vain(db, wanted):
-                return Page([], None)
-            before, end = _ids(wanted)
-            first, last = min(after or end, end), None
-            if wanted.has_no_index:
-                last = _end_of_window(db, wanted, before, first)
-            query = _matching(db, wanted).where(
-                AuditEvent.id > (last or before), *_without_index(wanted)
-            )
-            found = page(db, query, AuditEvent.id, limit=limit, after=first, either=_either(wanted))
-            if found.after is None:
-                found = found._replace(after=last and UUID(int=last.int + 1))
-            return hide_actors(db, tenant_scope, found)
+        return self._read(tenant_scope, event_filter, limit, after, oldest_first=False)
 
     def feed(
-        self, tenant_scope: UUID | None, wanted: EventFilter, *, limit: int, after: UUID
-    ) -> Page[AuditEvent]:
+        self, tenant_scope: UUID | None, event_filter: EventFilter, *, limit: int, after: UUID
+    ) -> _EventPage:
         """Return a page of events, oldest first, from the event that follows `after`.
 
         Otherwise as `events`. Ids are in order of creation, but transactions commit in another
@@ -110,139 +110,148 @@ class AuditLog:
         Raises ValidationFailedError for a filter without an index: an empty page would have no last
         event to continue from.
         """
-        if wanted.has_no_index:
+        if event_filter.unindexed:
             raise ValidationFailedError(
                 {"after": ["A feed has all API keys; leave out either after or api_key_id."]}
             )
-        wanted = _as_allowed(tenant_scope, wanted)
+        return self._read(tenant_scope, event_filter, limit, after, oldest_first=True)
+
+    def _read(
+        self,
+        tenant_scope: UUID | None,
+        event_filter: EventFilter,
+        limit: int,
+        after: UUID | None,
+        *,
+        oldest_first: bool,
+    ) -> _EventPage:
+        if tenant_scope is not None and event_filter.tenant_id not in {None, tenant_scope}:
+            raise NotFoundError
+        event_filter = event_filter._replace(tenant_id=event_filter.tenant_id or tenant_scope)
         with self._db.read(long=True) as db:
-            if _is_in_vain(db, wanted):
+            if _is_in_vain(db, event_filter):
                 return Page([], None)
-            # The clock is read first: transactions that were open then have ended when the events
-            # are read.
-            settled = database_now(db) - timedelta(seconds=FEED_SECONDS)
-            before, end = _ids(wanted)
-            query = _matching(db, wanted, oldest_first=True).where(
-                AuditEvent.id < min(end, first_id_at(settled))
+            before, end = _ids(event_filter)
+            last = None
+            if oldest_first:
+                # The clock is read first: transactions that were open then have ended when the
+                # events are read.
+                settled = first_id_at(database_now(db) - timedelta(seconds=FEED_SECONDS))
+                first, bounds = max(after or before, before), [AuditEvent.id < min(end, settled)]
+            else:
+                first = min(after or end, end)
+                if event_filter.unindexed:
+                    last = _end_of_window(db, event_filter, before, first)
+                bounds = [AuditEvent.id > (last or before), *event_filter.unindexed]
+            events = page(
+                db,
+                _matching(db, event_filter, oldest_first=oldest_first).where(*bounds),
+                AuditEvent.id,
+                limit=limit,
+                after=first,
+                either=_either(event_filter),
+                oldest_first=oldest_first,
             )
-            first, either = max(after, before), _either(wanted)
-            found = page(
-                db, query, AuditEvent.id, limit=limit, after=first, either=either, oldest_first=True
-            )
-            return hide_actors(db, tenant_scope, found)
+            if last is not None and events.after is None:
+                events = events._replace(after=UUID(int=last.int + 1))
+            return hide_actors(db, tenant_scope, events)
 
 
-def _as_allowed(tenant_scope: UUID | None, wanted: EventFilter) -> EventFilter:
-    """Return the filter confined to the scope of the principal that reads.
-
-    Raises NotFoundError for another tenant's events.
-    """
-    if tenant_scope is not None and wanted.tenant_id not in {None, tenant_scope}:
-        raise NotFoundError
-    return wanted._replace(tenant_id=wanted.tenant_id or tenant_scope)
+# The columns whose indexes have their events in order. The first one in a filter chooses the index.
+_OWNERS: tuple[Any, ...] = (
+    AuditEvent.access_key_id,
+    AuditEvent.connection_id,
+    AuditEvent.tenant_id,
+)
 
 
 def _matching(
-    db: Session, wanted: EventFilter, *, oldest_first: bool = False
+    db: Session, event_filter: EventFilter, *, oldest_first: bool = False
 ) -> Select[AuditEvent]:
-    """Select one range of an index, which `_either` and `_without_index` narrow further."""
-    query, owner = select(AuditEvent), _owner(wanted)
-    for name in ("access_key_id", "connection_id", "tenant_id"):
-        column, value = getattr(AuditEvent, name), getattr(wanted, name)
-        if value is not None and column is owner:
-            query = query.where(_is_first(db, column, value)).order_by(
-                column.asc() if oldest_first else column.desc()
-            )
-        elif value is not None:  # compared with true, so that no index is used for it
+    """Select one range of an index, which `_either` and `unindexed` narrow further."""
+    query, in_order = select(AuditEvent), False
+    for column in _OWNERS:
+        value = getattr(event_filter, column.key)
+        if value is None:
+            continue
+        if in_order:  # compared with true, so that no index is used for it
             query = query.where((column == value).is_(True))
-    if len(wanted.actions) == 1:
-        query = query.where(_has_action(wanted, wanted.actions[0]))
-    if wanted.since is not None:
-        query = query.where(AuditEvent.at >= wanted.since)
-    if wanted.until is not None:
-        query = query.where(AuditEvent.at < wanted.until)
+        else:
+            order = column.asc() if oldest_first else column.desc()
+            query, in_order = query.where(_is_first(db, column, value)).order_by(order), True
+    if len(event_filter.actions) == 1:
+        query = query.where(_has_action(event_filter, event_filter.actions[0]))
+    if event_filter.since is not None:
+        query = query.where(AuditEvent.at >= event_filter.since)
+    if event_filter.until is not None:
+        query = query.where(AuditEvent.at < event_filter.until)
     return query
 
 
-def _owner(wanted: EventFilter) -> Any:
-    """Return the column whose index has the events in order, or None for the id alone."""
-    if wanted.access_key_id is not None:
-        return AuditEvent.access_key_id
-    if wanted.connection_id is not None:
-        return AuditEvent.connection_id
-    return None if wanted.tenant_id is None else AuditEvent.tenant_id
-
-
-def _has_action(wanted: EventFilter, action: str) -> ColumnElement[bool]:
+def _has_action(event_filter: EventFilter, action: str) -> ColumnElement[bool]:
     condition = AuditEvent.action == action
-    if action == ISSUED or wanted.access_key_id is not None:
+    if action == ISSUED or event_filter.access_key_id is not None:
         return condition
     # Always true here; needed for the use of a partial index.
-    return and_(condition, NOT_ISSUED if _owner(wanted) is None else NOT_ISSUED_TO)
+    owned = event_filter.connection_id or event_filter.tenant_id
+    return and_(condition, NOT_ISSUED_TO if owned else NOT_ISSUED)
 
 
-def _either(wanted: EventFilter) -> list[ColumnElement[bool]]:
+def _either(event_filter: EventFilter) -> list[ColumnElement[bool]]:
     """Return one condition for each action, if there are several."""
-    return (
-        [_has_action(wanted, action) for action in wanted.actions]
-        if len(wanted.actions) > 1
-        else []
-    )
+    if len(event_filter.actions) < 2:
+        return []
+    return [_has_action(event_filter, action) for action in event_filter.actions]
 
 
-def _without_index(wanted: EventFilter) -> Iterator[ColumnElement[bool]]:
-    """Yield the conditions that no index answers."""
-    if wanted.api_key_id is not None:
-        yield AuditEvent.actor_kind == "api_key"
-        yield AuditEvent.actor_id == str(wanted.api_key_id)
-    if wanted.client_address is not None:
-        yield AuditEvent.client_address == wanted.client_address
-
-
-def _end_of_window(db: Session, wanted: EventFilter, before: UUID, first: UUID) -> UUID | None:
+def _end_of_window(
+    db: Session, event_filter: EventFilter, before: UUID, first: UUID
+) -> UUID | None:
     """Return the id below the last event that is read for one page.
 
     Returns None if all events of the range are read. A statement that read a range to its end could
     exceed the statement timeout.
     """
-    query = _matching(db, wanted).where(AuditEvent.id > before, AuditEvent.id < first)
+    query = _matching(db, event_filter).where(AuditEvent.id > before, AuditEvent.id < first)
     ids = query.with_only_columns(AuditEvent.id).order_by(AuditEvent.id.desc())
     last = db.scalar(ids.offset(_WINDOW - 1).limit(1))
     return last and UUID(int=last.int - 1)
 
 
-def _ids(wanted: EventFilter) -> tuple[UUID, UUID]:
+def _ids(event_filter: EventFilter) -> tuple[UUID, UUID]:
     """Return the ids between which the filter's events lie, both exclusive.
 
     An id begins with the time. No index is by time, but each ends with the id. A query has one
     bound at either end, because SQLite chooses the index by their number.
     """
     before, end = UUID(int=0), UUID(int=2**128 - 1)
-    if wanted.since is not None:
-        before = UUID(int=max(0, first_id_at(wanted.since - ID_AND_TIME).int - 1))
-    if wanted.until is not None:
-        end = first_id_at(wanted.until + ID_AND_TIME)
+    if event_filter.since is not None:
+        before = UUID(int=max(0, first_id_at(event_filter.since - ID_AND_TIME).int - 1))
+    if event_filter.until is not None:
+        end = first_id_at(event_filter.until + ID_AND_TIME)
     return before, end
 
 
-def _is_first(db: Session, column: Any, value: Any) -> ColumnElement[bool]:
+def _is_first(db: Session, column: Any, value: Any) -> Any:
     """Return the condition that the column has this value, for a list ordered by this column first.
 
     Without the array, PostgreSQL would scan the ids alone for the events of an owner that has many
     of them. It would read all events that are newer than the newest of those. PostgreSQL does not
     take an array's only element for a constant, so the ids alone are not in order to it.
     """
-    if db.get_bind().dialect.name == "sqlite":
-        return cast("ColumnElement[bool]", column == value)
-    return cast("ColumnElement[bool]", column == func.any(literal([value], ARRAY(column.type))))
+    if db.get_bind().dialect.name == "postgresql":
+        value = func.any(literal([value], ARRAY(column.type)))
+    return column == value
 
 
-def _is_in_vain(db: Session, wanted: EventFilter) -> bool:
+def _is_in_vain(db: Session, event_filter: EventFilter) -> bool:
     """Return whether the filter names a connection of another tenant.
 
     Otherwise all events of that connection would be read in vain.
     """
-    if wanted.tenant_id is None or wanted.connection_id is None:
+    if event_filter.tenant_id is None or event_filter.connection_id is None:
         return False
-    owner = db.scalar(select(Connection.tenant_id).where(Connection.id == wanted.connection_id))
-    return owner not in {None, wanted.tenant_id}
+    owner = db.scalar(
+        select(Connection.tenant_id).where(Connection.id == event_filter.connection_id)
+    )
+    return owner not in {None, event_filter.tenant_id}

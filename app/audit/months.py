@@ -9,7 +9,6 @@ An event whose id is in no month goes to the default partition, so none is ever 
 time. The default partition is detached and created again when its newest event is old enough.
 """
 
-import re
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -22,11 +21,10 @@ from app.store.database import SYSTEM, Database, Session, database_now
 
 _AHEAD = 3  # months whose partitions are created before they begin
 _DEFAULT = "audit_events_default"
-_OURS = re.compile(rf"{_DEFAULT}|audit_events_[0-9]{{4}}_[0-9]{{2}}|{_DEFAULT}_[0-9_]+")
 _TABLES = """
 SELECT relname, relispartition FROM pg_class
 WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace
-AND relname LIKE 'audit_events_%'
+AND relname ~ '^audit_events_([0-9]{4}_[0-9]{2}|default(_[0-9_]+)?)$'
 ORDER BY relname
 """
 _NEWEST_STRAY = f"SELECT id FROM {_DEFAULT} ORDER BY id DESC LIMIT 1"  # noqa: S608  a constant
@@ -46,14 +44,12 @@ class Months(NamedTuple):
 
 def partitions(db: Session) -> Months:
     """Return the partitions and detached tables of this PostgreSQL."""
-    found = [
-        (name, attached) for name, attached in db.execute(text(_TABLES)) if _OURS.fullmatch(name)
-    ]
-    attached = [name for name, is_attached in found if is_attached]
-    detached = [name for name, is_attached in found if not is_attached]
-    return Months(
-        attached, detached, next_is_made=_name(_next(_month(database_now(db)))) in attached
-    )
+    attached: list[str] = []
+    detached: list[str] = []
+    for name, is_attached in db.execute(text(_TABLES)):
+        (attached if is_attached else detached).append(name)
+    next_month = _name(_next(_month(database_now(db))))
+    return Months(attached, detached, next_is_made=next_month in attached)
 
 
 def make_and_detach(db: Database, limit: datetime | None) -> int:
@@ -82,30 +78,29 @@ def _step(db: Database, limit: datetime | None) -> int | None:
         if not session.scalar(text(_ALONE)):
             return None  # another background worker does it
         months = partitions(session)
-        if _make_one(session, months):
+        if _make_next(session, months):
             return 0
-        return 1 if limit is not None and _detach_one(session, months, limit) else None
+        return 1 if limit is not None and _detach_oldest(session, months, limit) else None
 
 
-def _make_one(db: Session, months: Months) -> bool:
+def _make_next(db: Session, months: Months) -> bool:
     month = _month(database_now(db))
     for _ in range(1 + _AHEAD):
-        first, end = first_id_at(month), first_id_at(_next(month))
-        made = _name(month) in (*months.attached, *months.detached)
+        name, following = _name(month), _next(month)
+        first, end = first_id_at(month), first_id_at(following)
+        exists = name in months.attached or name in months.detached
         # PostgreSQL does not attach a month that has events in the default partition.
-        if not made and not db.scalar(text(_STRAYS), {"first": first, "end": end}):
-            _attach(db, _name(month), f"FOR VALUES FROM ('{first}') TO ('{end}')")
+        if not exists and not db.scalar(text(_STRAYS), {"first": first, "end": end}):
+            _attach(db, name, f"FOR VALUES FROM ('{first}') TO ('{end}')")
             return True
-        month = _next(month)
+        month = following
     return False
 
 
-def _detach_one(db: Session, months: Months, limit: datetime) -> bool:
+def _detach_oldest(db: Session, months: Months, limit: datetime) -> bool:
+    # In the order of time, and the default partition last
     for name in months.attached:
-        if (
-            name != _DEFAULT
-            and _next(datetime.strptime(f"{name}+0000", "audit_events_%Y_%m%z")) <= limit
-        ):
+        if name < _name(_month(limit)):
             _detach(db, name)
             return True
     newest = db.scalar(text(_NEWEST_STRAY))
@@ -145,8 +140,8 @@ def _detach(db: Session, name: str) -> None:
     db.execute(text(f"ALTER TABLE audit_events DETACH PARTITION {name}"))
 
 
-def _month(at: datetime) -> datetime:
-    return at.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+def _month(day: datetime) -> datetime:
+    return day.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
 def _next(month: datetime) -> datetime:

@@ -17,15 +17,13 @@ def record_restore(db: Database, actor: Actor) -> datetime | None:
     Returns when the copy's newest event was made. Raises StoreUnavailableError.
     """
     with db.write(SYSTEM) as session:
-        newest = session.scalars(
-            select(AuditEvent.at).order_by(AuditEvent.id.desc()).limit(1)
-        ).first()
+        newest = session.scalar(select(AuditEvent.at).order_by(AuditEvent.id.desc()).limit(1))
         # A process that ran after the backup has memory of higher revocation counters. Their
         # numbers must never be used again, also when the same copy is restored twice.
         away = 2**40 + secrets.randbelow(2**40)
         session.execute(
             update(Configuration).values(revocation_counter=Configuration.revocation_counter + away)
         )
-        reaches = None if newest is None else newest.isoformat(timespec="seconds")
+        reaches = newest.isoformat(timespec="seconds") if newest else None
         actions.DATABASE_RESTORED.record(session, actor, {"reaches": reaches})
         return newest

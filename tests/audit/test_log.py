@@ -4,20 +4,20 @@ keys that it concerns.
 
 import re
 import uuid
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import product
-from typing import Any
 from uuid import UUID
 
 import pytest
+import sqlalchemy
 from sqlalchemy import event, insert, text
 
 from app.audit import log as audit
 from app.audit.events import Actor, Event, record
 from app.audit.log import AuditLog, EventFilter
 from app.clock import now
-from app.ids import new_id
+from app.ids import first_id_at, new_id
 from app.store.database import SYSTEM
 from app.store.models import ISSUED, AuditEvent, Tenant
 from tests.support.rows import connection_row, tenant_row
@@ -31,18 +31,13 @@ def log(database):
     return AuditLog(database)
 
 
-def write(database, action="tests.wrote", *, actor=OPERATOR, **fields) -> None:
+def write(database, action="tests.wrote", *, actor=OPERATOR, **fields):
     with database.write(SYSTEM) as db:
         record(db, Event(actor, action, **fields))
 
 
-def found(log, confined_to=None, action=None, **wanted) -> list[AuditEvent]:
-    wanted |= {} if action is None else {"actions": (action,)}
-    return log.events(confined_to, EventFilter(**wanted), limit=200, after=None).items
-
-
-def details(events) -> list[object]:
-    return [event.details.get("n") for event in events]
+def numbers(page):
+    return [event.details["n"] for event in page.items]
 
 
 # --- writing ---
@@ -52,24 +47,19 @@ class OwnError(Exception):
     pass
 
 
-def test_an_event_is_rolled_back_with_its_transaction(database, log):
+@pytest.mark.parametrize(
+    ("outcome", "error"), [("ok", OwnError), (None, sqlalchemy.exc.DBAPIError)]
+)
+def test_a_change_and_its_event_are_stored_together_or_not_at_all(database, log, outcome, error):
+    """Whichever of them fails."""
     tenant = Tenant(id=new_id(), name="never was")
     # the transaction is what raises
-    with pytest.raises(OwnError), database.write(SYSTEM) as db:  # noqa: PT012
+    with pytest.raises(error), database.write(SYSTEM) as db:  # noqa: PT012
         db.add(tenant)
-        record(db, Event(OPERATOR, "tenant.created", tenant_id=tenant.id))
+        record(db, Event(OPERATOR, "tenant.created", outcome=outcome, tenant_id=tenant.id))
         db.flush()
         raise OwnError
-    assert found(log, tenant_id=tenant.id) == []
-    with database.read() as db:
-        assert db.get(Tenant, tenant.id) is None
-
-
-def test_a_change_is_rolled_back_when_its_event_cannot_be_stored(database):
-    tenant = Tenant(id=new_id(), name="never was")
-    with pytest.raises(Exception, match="outcome"), database.write(SYSTEM) as db:  # noqa: PT012
-        db.add(tenant)
-        record(db, Event(OPERATOR, "tenant.created", outcome=None, tenant_id=tenant.id))
+    assert log.events(None, EventFilter(tenant.id), limit=9, after=None).items == []
     with database.read() as db:
         assert db.get(Tenant, tenant.id) is None
 
@@ -77,29 +67,47 @@ def test_a_change_is_rolled_back_when_its_event_cannot_be_stored(database):
 # --- reading ---
 
 
-@pytest.fixture
-def mixed_events(database):
-    """Two tenants' events and one of nobody's, told apart by their numbers."""
+def test_filters_narrow_and_go_together_newest_first(database, log):
     acme, globex, connection = new_id(), new_id(), new_id()
     action = f"tests.{uuid.uuid4().hex[:20]}"
-    write(database, action, tenant_id=acme, details={"n": 1})
-    write(database, action, tenant_id=acme, connection_id=connection, details={"n": 2})
-    write(database, "tests.other", tenant_id=acme, connection_id=connection, details={"n": 3})
-    write(database, action, tenant_id=globex, details={"n": 4})
-    write(database, action, tenant_id=None, details={"n": 5})
-    return acme, globex, connection, action
+    for number, (name, fields) in enumerate(
+        (
+            (action, {"tenant_id": acme}),
+            (action, {"tenant_id": acme, "connection_id": connection}),
+            ("tests.other", {"tenant_id": acme, "connection_id": connection}),
+            (action, {"tenant_id": globex}),
+            (action, {}),
+        )
+    ):
+        write(database, name, details={"n": number}, **fields)
+    for event_filter, expected in (
+        (EventFilter(actions=(action,)), [4, 3, 1, 0]),
+        (EventFilter(acme), [2, 1, 0]),
+        (EventFilter(globex), [3]),
+        (EventFilter(connection_id=connection), [2, 1]),
+        (EventFilter(connection_id=connection, actions=(action,)), [1]),
+        (EventFilter(globex, connection), []),
+        (EventFilter(acme, actions=("tests%",)), []),
+    ):
+        page = log.events(None, event_filter, limit=200, after=None)
+        assert numbers(page) == expected, event_filter
 
 
-def test_filters_narrow_and_go_together_newest_first(log, mixed_events):
-    acme, globex, connection, action = mixed_events
-    assert details(found(log, action=action)) == [5, 4, 2, 1]
-    assert details(found(log, tenant_id=acme)) == [3, 2, 1]
-    assert details(found(log, tenant_id=globex)) == [4]
-    assert details(found(log, connection_id=connection)) == [3, 2]
-    assert details(found(log, connection_id=connection, action=action)) == [2]
-    assert details(found(log, tenant_id=globex, connection_id=connection)) == []
-    assert details(found(log, action="tests.nothing")) == []
-    assert details(found(log, tenant_id=acme, action="tests%")) == []
+def test_since_and_until_are_half_open_to_the_microsecond(database, log):
+    tenant, begin, tick = new_id(), datetime(2030, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+    times = [begin + timedelta(seconds=30) * number for number in range(5)]
+    for number, at in enumerate(times):
+        row_id = UUID(int=first_id_at(at).int | number)
+        write(database, tenant_id=tenant, id=row_id, at=at, details={"n": number})
+    ancient = datetime(1970, 1, 1, tzinfo=UTC)
+    for since, until, expected in (
+        (times[1], times[4], [3, 2, 1]),
+        (times[1] + tick, times[3] + tick, [3, 2]),
+        (ancient, ancient + timedelta(days=1), []),
+        (datetime(9998, 12, 31, tzinfo=UTC), None, []),
+    ):
+        event_filter = EventFilter(tenant, since=since, until=until)
+        assert numbers(log.events(None, event_filter, limit=50, after=None)) == expected
 
 
 # --- by which index ---
@@ -113,7 +121,7 @@ INDEXES["pk_audit_events"] = ["id"]
 
 
 @pytest.fixture(scope="module")
-def event_of_busy_log(database) -> AuditEvent:
+def event_of_busy_log(database):
     """An event of a connection, in a log of many connections of several tenants, with mostly
     issuances.
     """
@@ -147,10 +155,26 @@ def event_of_busy_log(database) -> AuditEvent:
     return last
 
 
-# Who is named, whether a connection is, and an action or a session; each second one with bounds in
-# time.
+def filter_and_index(event, *, tenant, connection, what):
+    """A filter for this event, and the columns of the index that answers it."""
+    fields, columns = {}, ["id"]
+    if tenant:
+        fields, columns = {"tenant_id": event.tenant_id}, ["tenant_id", "id"]
+    if connection:
+        fields["connection_id"], columns = event.connection_id, ["connection_id", "id"]
+    if what == SESSION:
+        return EventFilter(access_key_id=SESSION, **fields), ["access_key_id", "id"]
+    if what == RARE:
+        columns.insert(-1, "action")
+    return EventFilter(actions=(what,) if what else (), **fields), columns
+
+
+# Whether the tenant is named, whether it is so by the scope of the key, whether a connection is
+# named, and an action or a session; each second one with bounds in time.
 COMBINATIONS = list(
-    product(["anybody's", "a tenant's", "its own"], [False, True], [None, ISSUED, RARE, SESSION])
+    product(
+        [(False, False), (True, False), (True, True)], [False, True], [None, ISSUED, RARE, SESSION]
+    )
 )
 
 
@@ -158,31 +182,28 @@ def test_each_combination_of_filters_is_one_range_of_an_index(database, log, eve
     """With an equal value for each column of the index but the id, by which the range is in
     order.
     """
-    for number, (whose, of_connection, what) in enumerate(COMBINATIONS):
-        of_session, bounded = what == SESSION, (number + number // 4) % 2 == 0
-        action = None if of_session else what
-        wanted = EventFilter(
-            tenant_id=event_of_busy_log.tenant_id if whose == "a tenant's" else None,
-            connection_id=event_of_busy_log.connection_id if of_connection else None,
-            actions=() if action is None else (action,),
-            access_key_id=SESSION if of_session else None,
-            since=event_of_busy_log.at - timedelta(days=1) if bounded else None,
-            until=event_of_busy_log.at + timedelta(days=1) if bounded else None,
+    at, day = event_of_busy_log.at, timedelta(days=1)
+    for number, ((tenant, scoped), connection, what) in enumerate(COMBINATIONS):
+        event_filter, columns = filter_and_index(
+            event_of_busy_log, tenant=tenant, connection=connection, what=what
         )
-        bound_to = event_of_busy_log.tenant_id if whose == "its own" else None
-        owner = "connection_id" if of_connection else None if whose == "anybody's" else "tenant_id"
-        columns = [
-            column for column in (owner, "action" if action == RARE else None, "id") if column
-        ]
-        if of_session:
-            columns = ["access_key_id", "id"]
+        scope = None
+        if scoped:
+            scope, event_filter = event_filter.tenant_id, event_filter._replace(tenant_id=None)
+        if (number + number // 4) % 2 == 0:
+            event_filter = event_filter._replace(since=at - day, until=at + day)
         for read in (partial(log.events, after=None), partial(log.feed, after=UUID(int=0))):
-            index, how = plan(
-                database, *statement_of(database, partial(read, bound_to, wanted, limit=50))
-            )
-            assert (INDEXES[index], "TEMP B-TREE" in how) == (columns, False), (
-                f"{whose} {wanted} {how}"
-            )
+            look = partial(read, scope, event_filter, limit=50)
+            statement, parameters = statement_of(database, look)
+            index, how = plan(database, statement, parameters)
+            found = INDEXES[index], "TEMP B-TREE" in how
+            assert found == (columns, False), f"{event_filter} {how}"
+            # Times are bounds of the same range.
+            bounds = re.findall(r"\bid ?([<>])", how.partition("Filter")[0])
+            assert bounds.count("<") == bounds.count(">") > 0, f"{event_filter} {how}"
+            if since := event_filter.since:
+                first = first_id_at(since - audit.ID_AND_TIME)
+                assert is_given(UUID(int=first.int - 1), parameters)
 
 
 def test_the_events_of_a_key_or_an_address_are_found_whole_though_pages_are_short(
@@ -196,29 +217,24 @@ def test_the_events_of_a_key_or_an_address_are_found_whole_though_pages_are_shor
         KEY._replace(client_address="203.0.113.8"),
     ]
     for number in range(12):
-        write(
-            database,
-            f"tests.n{number % 4}",
-            actor=actors[number % 3],
-            tenant_id=tenant,
-            details={"n": number},
-        )
+        fields = {"tenant_id": tenant, "details": {"n": number}}
+        write(database, f"tests.n{number % 4}", actor=actors[number % 3], **fields)
     write(database, "tests.n1", actor=actors[1], tenant_id=new_id())
-
-    def whole(**wanted) -> list[object]:
-        events, after = [], None
-        while True:
-            page = log.events(None, EventFilter(tenant_id=tenant, **wanted), limit=3, after=after)
-            events, after = [*events, *page.items], page.after
-            if after is None:
-                return details(events)
-
-    assert whole(api_key_id=mine) == [10, 7, 4, 1]
-    assert whole(client_address="203.0.113.8") == [11, 8, 5, 2]
-    assert whole(api_key_id=mine, actions=("tests.n1", "tests.n2")) == [10, 1]
-    assert whole(api_key_id=mine, actions=("tests.n0",)) == [4]
-    assert whole(api_key_id=new_id()) == []
-    assert whole(actions=("tests.n1", "tests.n2")) == [10, 9, 6, 5, 2, 1]
+    for fields, expected in (
+        ({"api_key_id": mine}, [10, 7, 4, 1]),
+        ({"client_address": "203.0.113.8"}, [11, 8, 5, 2]),
+        ({"api_key_id": mine, "actions": ("tests.n1", "tests.n2")}, [10, 1]),
+        ({"api_key_id": mine, "actions": ("tests.n0",)}, [4]),
+        ({"api_key_id": new_id()}, []),
+        ({"actions": ("tests.n1", "tests.n2")}, [10, 9, 6, 5, 2, 1]),
+    ):
+        read = partial(log.events, None, EventFilter(tenant, **fields), limit=3)
+        page = read(after=None)
+        whole = numbers(page)
+        while page.after is not None:
+            page = read(after=page.after)
+            whole += numbers(page)
+        assert whole == expected, fields
 
 
 def test_a_search_without_an_index_reads_a_bounded_part_of_the_log_for_a_page(
@@ -228,46 +244,46 @@ def test_a_search_without_an_index_reads_a_bounded_part_of_the_log_for_a_page(
     out.
     """
     monkeypatch.setattr(audit, "_WINDOW", 100)
-    nobody = EventFilter(tenant_id=event_of_busy_log.tenant_id, api_key_id=new_id())
-    pages, statements = [], []
-    read = partial(log.events, None, nobody, limit=50)
-    statements.append(statement_of(database, lambda: pages.append(read(after=None))))
-    statements.append(statement_of(database, lambda: pages.append(read(after=pages[0].after))))
-    ids = [event.id for event in found(log, tenant_id=event_of_busy_log.tenant_id)]
-    assert [(page.items, page.after) for page in pages] == [([], ids[99]), ([], ids[199])]
-    for (statement, parameters), last in zip(statements, (ids[99], ids[199]), strict=True):
+    tenant_id, after = event_of_busy_log.tenant_id, None
+    whole = log.events(None, EventFilter(tenant_id), limit=200, after=None).items
+    nobody = EventFilter(tenant_id, api_key_id=new_id())
+    for last in (whole[99].id, whole[199].id):
+        pages = []
+        statement, parameters = statement_of(
+            database,
+            lambda: pages.append(log.events(None, nobody, limit=50, after=after)),  # noqa: B023
+        )
+        after = last
+        assert pages == [([], last)]
         index, _ = plan(database, statement, parameters)
         assert INDEXES[index] == ["tenant_id", "id"]
         assert statement.count("audit_events.id >") == 1, "SQLite would choose one of two bounds"
-        below = UUID(int=last.int - 1)
-        assert below in given(parameters) or below.hex in given(parameters)
+        assert is_given(UUID(int=last.int - 1), parameters)
 
 
 @pytest.mark.parametrize("bound", [False, True])
 def test_another_tenants_connection_is_not_searched_for_ones_own_events(database, log, bound):
-    of_one, tenant = connection_row(database, tenant_row(database)), tenant_row(database)
-    write(database, connection_id=of_one)
-    wanted = EventFilter(tenant_id=None if bound else tenant, connection_id=of_one)
+    connection, tenant = connection_row(database, tenant_row(database)), tenant_row(database)
+    write(database, connection_id=connection)
+    event_filter = EventFilter(None if bound else tenant, connection)
     for read in (partial(log.events, after=None), partial(log.feed, after=UUID(int=0))):
-        statement, _ = statement_of(
-            database, lambda read=read: empty(read(tenant if bound else None, wanted, limit=9))
-        )
+        pages = []
+        look = partial(read, tenant if bound else None, event_filter, limit=9)
+        statement, _ = statement_of(database, lambda look=look: pages.append(look()))  # noqa: B023
+        assert pages == [([], None)]
         assert "FROM audit_events" not in statement
 
 
-def empty(found) -> None:
-    assert found == ([], None)
+def is_given(row_id, parameters):
+    values = [*parameters.values()] if isinstance(parameters, dict) else parameters
+    return row_id in values or row_id.hex in values
 
 
-def given(parameters: Any) -> list[Any]:
-    return [*(parameters.values() if isinstance(parameters, dict) else parameters)]
-
-
-def statement_of(database, read) -> tuple[str, Any]:
+def statement_of(database, read):
     """The last statement that reads events, or else the last one."""
     asked = []
 
-    def note(_connection, _cursor, statement, parameters, *_) -> None:
+    def note(_connection, _cursor, statement, parameters, *_):
         asked.append((statement, parameters))
 
     event.listen(database.engine, "before_cursor_execute", note)
@@ -275,10 +291,10 @@ def statement_of(database, read) -> tuple[str, Any]:
         read()
     finally:
         event.remove(database.engine, "before_cursor_execute", note)
-    return next((one for one in reversed(asked) if "FROM audit_events" in one[0]), asked[-1])
+    return next((each for each in reversed(asked) if "FROM audit_events" in each[0]), asked[-1])
 
 
-def plan(database, statement: str, parameters: Any) -> tuple[str, str]:
+def plan(database, statement, parameters):
     """The index by which the database looks for these events, and how it says so."""
     with database.engine.connect() as connection:
         if connection.dialect.name == "sqlite":

@@ -2,29 +2,26 @@
 changed or deleted.
 """
 
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
 import pytest
-import sqlalchemy
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from structlog.testing import capture_logs
 
 from app.audit import months
-from app.audit.events import Actor, Event
+from app.audit.events import Actor, Event, record
 from app.audit.insert import AuditBatch
 from app.audit.log import AuditLog, EventFilter
 from app.errors import StoreUnavailableError
 from app.ids import first_id_at, new_id
-from app.store.database import SYSTEM, Database, database_now
+from app.store.database import SYSTEM, Database
 from app.store.models import ISSUED, AuditEvent
 from tests.support.rows import ByHand, at_once, tenant_row
 from tests.support.waiting import until, waiting_for_locks
 
-BEGINNING = UUID(int=0)
 DAY = timedelta(days=1)
 TESTS = Actor("operator", None, "tests")
 
@@ -40,53 +37,44 @@ def at(monkeypatch):
     return lambda time: monkeypatch.setattr(months, "database_now", lambda _: time)
 
 
-def month(back: int = 0) -> datetime:
+def month(back=0):
     """The beginning of this month, or of one so many months ago."""
-    found = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    for _ in range(back):
-        found = (found - DAY).replace(day=1)
-    for _ in range(-back):
-        found = (found + 31 * DAY).replace(day=1)
-    return found
+    today = datetime.now(UTC)
+    years, number = divmod(today.month - 1 - back, 12)
+    return datetime(today.year + years, number + 1, 1, tzinfo=UTC)
 
 
-def name(back: int = 0) -> str:
+def name(back=0):
     return f"audit_events_{month(back):%Y_%m}"
 
 
-def write(database, at: datetime, row_id: UUID | None = None, **changes) -> UUID:
+def write(database, at, row_id=None, **changes):
     """An event of that time; its id, which begins with it."""
-    made = row_id or UUID(int=first_id_at(at).int | (new_id().int & ((1 << 80) - 1)))
-    row = {
-        "action": ISSUED,
-        "outcome": "ok",
-        "actor_kind": "operator",
-        "actor_name": "tests",
-        "details": {},
-    } | changes
+    row_id = row_id or UUID(int=first_id_at(at).int | (new_id().int & ((1 << 80) - 1)))
+    event = Event(TESTS, ISSUED, id=row_id, at=at, **changes)
     with database.write(SYSTEM) as db:
-        db.add(AuditEvent(id=made, at=at, **row))
-    return made
+        record(db, event)
+    return row_id
 
 
-def places(by_hand) -> dict[UUID, str]:
+def places(by_hand):
     """In which table each event of the log is."""
     return dict(by_hand.rows("SELECT id, tableoid::regclass::text FROM audit_events"))
 
 
-def look(database) -> months.Months:
+def look(database):
     with database.read() as db:
         return months.partitions(db)
 
 
-def old_months(by_hand, *back: int) -> None:
+def old_months(by_hand, *back):
     """As housekeeping made them, when it was time."""
     for number in back:
         values = f"FROM ('{first_id_at(month(number))}') TO ('{first_id_at(month(number - 1))}')"
         by_hand(f"CREATE TABLE {name(number)} PARTITION OF audit_events FOR VALUES {values}")
 
 
-def listed(database) -> list[UUID]:
+def listed(database):
     """What the log shows, page by page, newest first."""
     log, found, after = AuditLog(database), [], None
     while True:
@@ -99,47 +87,25 @@ def listed(database) -> list[UUID]:
 # --- ahead ---
 
 
-def test_a_new_database_has_this_month_and_the_next_three(own_postgresql, by_hand):
+def names(*backs):
+    """The partitions of these months, and the default one."""
+    return [*(name(back) for back in backs), "audit_events_default"]
+
+
+def test_months_are_made_three_ahead_as_time_goes_by(own_postgresql, by_hand, at):
     by_hand("CREATE TABLE audit_events_of_mine (id uuid)")
     there = look(own_postgresql)
-    assert there.attached == sorted([*(name(-ahead) for ahead in range(4)), "audit_events_default"])
-    assert there.next_is_made
-    assert there.detached == []
+    assert there == (names(0, -1, -2, -3), [], True)
     assert months.make_and_detach(own_postgresql, month()) == 0
     assert look(own_postgresql) == there
-    assert sqlalchemy.inspect(own_postgresql.engine).has_table("audit_events_of_mine"), (
-        "a name that is not ours"
-    )
-
-
-def test_a_month_that_somebody_detached_by_hand_is_not_made_again_and_the_others_are(
-    own_postgresql, by_hand, at
-):
+    by_hand("SELECT id FROM audit_events_of_mine")  # a name that is not ours
     by_hand(f"ALTER TABLE audit_events DETACH PARTITION {name(-1)}")
     at(month(-1) + DAY)
     assert months.make_and_detach(own_postgresql, None) == 0
     there = look(own_postgresql)
+    assert there.attached == names(0, -2, -3, -4), "what was detached by hand stays so"
     assert there.detached == [name(-1)]
-    assert name(-4) in there.attached
-
-
-def test_a_month_begins_at_midnight_utc_with_the_first_id_of_that_millisecond(
-    own_postgresql, by_hand
-):
-    border = first_id_at(month(-1))
-    before = write(own_postgresql, month(-1) - timedelta(milliseconds=1), UUID(int=border.int - 1))
-    after = write(own_postgresql, month(-1), border)
-    assert places(by_hand) == {before: name(), after: name(-1)}
-    assert listed(own_postgresql) == [after, before]
-
-
-def test_as_time_goes_by_months_are_made_three_ahead(own_postgresql, at):
-    at(month(-2) + DAY)
-    assert months.make_and_detach(own_postgresql, None) == 0
-    assert look(own_postgresql).attached == sorted(
-        [*(name(-ahead) for ahead in range(6)), "audit_events_default"]
-    )
-    at(month(-5) + 14 * DAY)
+    at(month(-4) + 14 * DAY)
     assert not look(own_postgresql).next_is_made
     months.make_and_detach(own_postgresql, None)
     assert look(own_postgresql).next_is_made
@@ -151,19 +117,14 @@ def test_without_housekeeping_events_are_stored_and_found_all_the_same(own_postg
     """
     times = [month(-number) + 3 * DAY for number in (0, 3, 4, 6)]
     ids = [write(own_postgresql, time) for time in times]
-    assert [*places(by_hand).values()] == [
-        name(),
-        name(-3),
-        "audit_events_default",
-        "audit_events_default",
-    ]
+    default = "audit_events_default"
+    assert [*places(by_hand).values()] == [name(), name(-3), default, default]
     at(times[-1])
     months.make_and_detach(own_postgresql, None)
     # And not the sixth, which has events elsewhere
-    made = [name(-number) for number in (0, 1, 2, 3, 7, 8, 9)]
-    assert look(own_postgresql).attached == [*made, "audit_events_default"]
+    assert look(own_postgresql).attached == names(0, -1, -2, -3, -7, -8, -9)
     ids += [write(own_postgresql, month(-6) + 20 * DAY), write(own_postgresql, month(-7))]
-    assert [places(by_hand)[event] for event in ids[-2:]] == ["audit_events_default", name(-7)]
+    assert [places(by_hand)[event] for event in ids[-2:]] == [default, name(-7)]
     assert listed(own_postgresql) == ids[::-1]
     assert months.make_and_detach(own_postgresql, None) == 0, (
         "and it does not try what can't be done"
@@ -211,51 +172,26 @@ def test_a_detached_month_comes_back_as_monitoring_shows_it(own_postgresql, by_h
 
 
 def test_events_in_the_default_partition_go_when_the_newest_of_them_is_old(own_postgresql, by_hand):
-    ids = [
-        write(own_postgresql, month(5) + DAY),
-        write(own_postgresql, month(3) + DAY),
-        write(own_postgresql, month() + DAY),
-    ]
+    old, newest = write(own_postgresql, month(5) + DAY), write(own_postgresql, month(3) + DAY)
+    recent = write(own_postgresql, month() + DAY)
     assert months.make_and_detach(own_postgresql, month(3) + DAY) == 0
     assert months.make_and_detach(own_postgresql, month(3) + 2 * DAY) == 1
-    assert listed(own_postgresql) == [ids[2]]
-    [detached] = look(own_postgresql).detached
-    assert detached == f"audit_events_default_{month(3) + DAY:%Y_%m_%d}"
-    assert by_hand.rows(f"SELECT id FROM {detached} ORDER BY id") == [(ids[0],), (ids[1],)]  # noqa: S608
-    assert by_hand.rows("SELECT id FROM audit_events_default") == []
-    again = write(own_postgresql, month(5) + DAY)
-    assert places(by_hand)[again] == "audit_events_default"
+    assert listed(own_postgresql) == [recent]
+    detached = f"audit_events_default_{month(3) + DAY:%Y_%m_%d}"
+    assert by_hand.rows(f"SELECT id FROM {detached} ORDER BY id") == [(old,), (newest,)]  # noqa: S608
     with pytest.raises(DBAPIError, match="append-only"):
         by_hand("TRUNCATE audit_events_default")
-
-
-def test_events_of_the_same_day_go_again_while_the_first_ones_wait_for_the_operator(own_postgresql):
-    """As of a machine whose clock begins at the same moment at each start."""
-    for again in range(3):
-        write(own_postgresql, month(5) + DAY + timedelta(seconds=again))
-        assert months.make_and_detach(own_postgresql, month(4)) == 1
-    detached = f"audit_events_default_{month(5) + DAY:%Y_%m_%d}"
+    # Events of the same day go again while the first ones wait for the operator, as of a machine
+    # whose clock begins at the same moment at each start.
+    for again in (1, 2):
+        event = write(own_postgresql, month(3) + DAY + timedelta(seconds=again))
+        assert places(by_hand) == {recent: name(), event: "audit_events_default"}
+        assert months.make_and_detach(own_postgresql, month(2)) == 1
     assert look(own_postgresql).detached == [detached, f"{detached}_1", f"{detached}_1_1"]
-    assert listed(own_postgresql) == []
 
 
-def test_many_background_workers_at_once_detach_the_months_once(own_postgresql, by_hand, at):
-    old_months(by_hand, 4, 3, 2, 1)
-    at(month(-3) + DAY)
-    done = at_once([lambda: months.make_and_detach(own_postgresql, month())] * 6)
-    assert {type(one) for one in done} == {int}
-    months.make_and_detach(own_postgresql, month())  # the others left the work to the first
-    assert look(own_postgresql).detached == [name(number) for number in (4, 3, 2, 1)]
-    assert look(own_postgresql).attached == sorted(
-        [*(name(-ahead) for ahead in range(7)), "audit_events_default"]
-    )
-
-
-def test_a_background_worker_leaves_the_months_to_the_one_that_is_at_them(
-    own_postgresql, by_hand, at
-):
+def test_a_background_worker_leaves_the_months_to_the_one_that_is_at_them(own_postgresql, by_hand):
     old_months(by_hand, 1)
-    at(month(-1) + DAY)
     before = look(own_postgresql)
     with by_hand.engine.begin() as other:
         other.execute(text(months._ALONE))
@@ -267,31 +203,24 @@ def test_a_background_worker_leaves_the_months_to_the_one_that_is_at_them(
 # --- beside issuing ---
 
 
-@contextmanager
-def reading(by_hand):
-    """Somebody reads the log for long: a dump, for example."""
-    with by_hand.engine.connect() as connection:
-        connection.execute(text("SELECT count(*) FROM audit_events"))
-        yield
-
-
 def test_a_lock_that_is_not_free_is_given_up_soon_and_issuing_goes_on(own_postgresql, by_hand):
     old_months(by_hand, 1)
     write(own_postgresql, month(1) + DAY)
     detached, ended = [], []
 
-    def detaching() -> None:
+    def detaching():
         while len(ended) < 3:
             detached.append(months.make_and_detach(own_postgresql, month()))
 
-    def later() -> frozenset[UUID]:
+    def later():
         try:
             until(lambda: waiting_for_locks(own_postgresql), "make_and_detach waits for its lock")
-            return commit(own_postgresql)
+            return AuditBatch(own_postgresql).commit([Event(TESTS, ISSUED)])
         finally:
             ended.append(True)
 
-    with reading(by_hand), capture_logs() as lines:
+    with by_hand.engine.connect() as reader, capture_logs() as lines:
+        reader.execute(text("SELECT count(*) FROM audit_events"))  # a dump, for example
         _, *done = at_once([detaching, *[later] * 3])
         assert done == [frozenset()] * 3, "a commit that came later was refused"
         assert set(detached) == {0}
@@ -315,46 +244,30 @@ def test_a_database_that_is_away_is_not_taken_for_a_lock():
         months.make_and_detach(Database("postgresql+psycopg://nobody@127.0.0.1:1/nothing"), None)
 
 
-def commit(database) -> frozenset[UUID]:
-    return AuditBatch(database).commit([Event(TESTS, ISSUED, {})])
-
-
 def test_a_prepared_statement_goes_on_while_months_come_and_go(own_postgresql, by_hand, at):
-    batch, made = AuditBatch(own_postgresql), []
-    for number in range(3, 0, -1):
-        old_months(by_hand, number)
+    batch, ids = AuditBatch(own_postgresql), []
+    old_months(by_hand, 3, 2, 1)
     for number in range(6):
-        made.append(Event(TESTS, ISSUED, {"n": number}))
-        batch.commit([made[-1]])
+        event = Event(TESTS, ISSUED)
+        batch.commit([event])
+        ids.insert(0, event.id)
         at(month(-number) + DAY)
         months.make_and_detach(own_postgresql, month(max(0, 2 - number)))
-    assert listed(own_postgresql) == [event.id for event in made[::-1]]
+    assert listed(own_postgresql) == ids
     assert len(look(own_postgresql).detached) == 3
-
-
-def database_time(database) -> datetime:
-    with database.read() as db:
-        return database_now(db)
 
 
 # --- nothing is changed or deleted ---
 
 
-def every_table(database, by_hand, at) -> list[str]:
-    """The log, and each of its parts: made by the migration and by housekeeping, and the default
-    partitions.
-    """
-    at(month(-1) + DAY)
-    write(database, month(9))
-    assert months.make_and_detach(database, month(5)) == 1
-    at(database_time(database))
-    return ["audit_events", *look(database).attached]
-
-
 def test_each_part_of_the_log_has_its_indexes_and_lets_no_event_be_changed_or_deleted(
     own_postgresql, by_hand, at
 ):
-    tables = every_table(own_postgresql, by_hand, at)
+    """The log, and its parts: made by the migration and by housekeeping, and the default ones."""
+    at(month(-1) + DAY)
+    write(own_postgresql, month(9))
+    assert months.make_and_detach(own_postgresql, month(5)) == 1
+    tables = ["audit_events", *look(own_postgresql).attached]
     for number in range(5):
         write(own_postgresql, month(-number))
     write(own_postgresql, month(9))
@@ -431,23 +344,24 @@ def test_a_role_that_does_not_own_the_log_writes_it_and_takes_nothing_away(
 # --- reading ---
 
 
-def test_lists_and_the_feed_go_over_the_border_of_a_month(own_postgresql, by_hand, monkeypatch):
+def test_lists_and_the_feed_go_over_the_border_of_a_month(own_postgresql, by_hand):
+    """A month begins at midnight UTC, with the first id of that millisecond."""
     old_months(by_hand, 2, 1)
-    times = [month(1) + timedelta(seconds=number) for number in (-3, -2, -1, 0, 1, 2)] + [month(4)]
-    tenant = new_id()
-    ids = sorted(write(own_postgresql, time, tenant_id=tenant) for time in times)
-    assert {*places(by_hand).values()} == {name(2), name(1), "audit_events_default"}
+    tenant, border = new_id(), first_id_at(month(1))
+    times = [month(1) + timedelta(seconds=number) for number in (-3, -2, 1, 2)] + [month(4)]
+    ids = [write(own_postgresql, time, tenant_id=tenant) for time in times]
+    before, after = month(1) - timedelta(milliseconds=1), month(1)
+    ids.append(write(own_postgresql, before, UUID(int=border.int - 1), tenant_id=tenant))
+    ids.append(write(own_postgresql, after, border, tenant_id=tenant))
+    tables = places(by_hand)
+    assert [tables[row_id] for row_id in ids[-3:]] == ["audit_events_default", name(2), name(1)]
+    ids.sort()
     assert listed(own_postgresql) == ids[::-1]
-    log, found, after = AuditLog(own_postgresql), [], BEGINNING
-    while page := log.feed(tenant, EventFilter(), limit=2, after=after).items:
-        found += [event.id for event in page]
-        after = found[-1]
-    assert found == ids
-    wanted = EventFilter(
-        since=month(1) - timedelta(seconds=2),
-        until=month(1) + timedelta(seconds=1),
-        tenant_id=tenant,
-    )
-    assert [event.id for event in log.events(None, wanted, limit=9, after=None).items] == ids[2:5][
-        ::-1
-    ]
+    log, fed = AuditLog(own_postgresql), [UUID(int=0)]
+    while page := log.feed(tenant, EventFilter(), limit=2, after=fed[-1]).items:
+        fed += [event.id for event in page]
+    assert fed[1:] == ids
+    second = timedelta(seconds=1)
+    event_filter = EventFilter(tenant, since=month(1) - 2 * second, until=month(1) + second)
+    page = log.events(None, event_filter, limit=9, after=None).items
+    assert [event.id for event in page[::-1]] == ids[2:5]
