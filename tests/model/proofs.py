@@ -3,7 +3,7 @@ its tenant's rotation.
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from tests.model.state import (
     BROKEN,
@@ -15,10 +15,7 @@ from tests.model.state import (
     RETIRED,
     RETIRING,
     VERIFIED,
-    Connection,
-    Model,
     Rotation,
-    Tenant,
 )
 
 PROVEN, UNASSUMABLE, INCONCLUSIVE = "proven", "unassumable", "inconclusive"
@@ -34,7 +31,7 @@ class Finding:
     pair: str
 
 
-def verdict_on(connection: Connection, external_id: str) -> str:
+def verdict_on(connection, external_id):
     """What the role's policy, as the customer last wrote it, makes of a proof with this External
     ID.
     """
@@ -45,7 +42,7 @@ def verdict_on(connection: Connection, external_id: str) -> str:
     return INSECURE if role.trust.lets_in_strangers(external_id) or seen_open else PROVEN
 
 
-def prove(model: Model, connection: Connection, at: datetime, mark: int, *, routine: bool) -> str:
+def prove(model, connection, at, mark, *, routine):
     """Returns the verdict that Deputy must come to."""
     tenant, rotated = connection.tenant, connection.tenant.rotates
     found = _found(connection, at)
@@ -64,7 +61,7 @@ def prove(model: Model, connection: Connection, at: datetime, mark: int, *, rout
     return verdict
 
 
-def _apply(connection: Connection, verdict: str, at: datetime, mark: int) -> None:
+def _apply(connection, verdict, at, mark):
     connection.passed_at = at if verdict == PROVEN else None
     after = connection.status
     before = after, connection.unique_id
@@ -80,13 +77,13 @@ def _apply(connection: Connection, verdict: str, at: datetime, mark: int) -> Non
         connection.become(after, mark)
 
 
-def _keeps_own(connection: Connection) -> bool:
+def _keeps_own(connection):
     return (
         connection.status == VERIFIED and connection.tenant.external_ids[connection.pair] != RETIRED
     )
 
 
-def _candidates(connection: Connection) -> list[str]:
+def _candidates(connection):
     """The External IDs that may be, or become, the connection's own, in the order in which they
     are tried.
     """
@@ -94,21 +91,21 @@ def _candidates(connection: Connection) -> list[str]:
     current, upcoming, own = tenant.current, tenant.with_state(NEXT), connection.pair
     if _keeps_own(connection):
         return list(dict.fromkeys([own, upcoming or current]))
-    is_new = upcoming is not None and tenant.rotation is not None and connection.proven_at is None
-    is_new = is_new and connection.created_at >= tenant.rotation.started_at  # type: ignore[union-attr]
-    order = [upcoming, current] if is_new else [current, upcoming, own]
-    good = (
+    order = [current, upcoming, own]
+    is_new = upcoming and connection.proven_at is None
+    if is_new and connection.created_at >= tenant.rotation.started_at:
+        order = [upcoming, current]
+    return [
         it
-        for it in order
+        for it in dict.fromkeys(order)
         if it and it not in tenant.withdrawn and tenant.external_ids[it] != RETIRED
-    )
-    return list(dict.fromkeys(good))
+    ]
 
 
-def _found(connection: Connection, at: datetime) -> Finding:
+def _found(connection, at):
     candidates = _candidates(connection)
     verdicts = {external_id: verdict_on(connection, external_id) for external_id in candidates}
-    accepted = next((it for it, verdict in verdicts.items() if verdict != UNASSUMABLE), None)
+    accepted = next((it for it in candidates if verdicts[it] != UNASSUMABLE), None)
     if accepted is None:
         return Finding(UNASSUMABLE, connection.pair)
     if verdicts[accepted] != PROVEN:
@@ -126,9 +123,7 @@ def _found(connection: Connection, at: datetime) -> Finding:
     return found
 
 
-def _upcoming(
-    connection: Connection, upcoming: str, verdict: str, found: Finding, at: datetime
-) -> Finding:
+def _upcoming(connection, upcoming, verdict, found, at):
     """A verified connection switches when its role has accepted the next External ID for two
     minutes.
     """
@@ -139,7 +134,7 @@ def _upcoming(
     return Finding(PROVEN, upcoming) if since <= at - _CONFIRMED_AFTER else found
 
 
-def _note_retiring(connection: Connection, retiring: str, at: datetime) -> None:
+def _note_retiring(connection, retiring, at):
     """Two refusals at least a minute apart, each beside its own ID accepted."""
     times = connection.refused_at.setdefault(retiring, [])
     if connection.role.lets_in(retiring):
@@ -148,7 +143,7 @@ def _note_retiring(connection: Connection, retiring: str, at: datetime) -> None:
         times.append(at)
 
 
-def start(tenant: Tenant, new: str, at: datetime) -> None:
+def start(tenant, new, at):
     """A new rotation. One that has completed ends here, whatever roles have refused."""
     if tenant.rotation and tenant.external_ids[tenant.rotation.old] == RETIRING:
         tenant.external_ids[tenant.rotation.old] = RETIRED
@@ -156,35 +151,31 @@ def start(tenant: Tenant, new: str, at: datetime) -> None:
     tenant.external_ids[new] = NEXT
 
 
-def withdraw(tenant: Tenant, at: datetime) -> None:
+def withdraw(tenant, at):
     """An emergency: nothing is issued any more with an External ID but the next one."""
-    assert tenant.rotation is not None
     tenant.rotation.emergency = True
     for external_id, state in tenant.external_ids.items():
         if external_id != tenant.rotation.new and state != RETIRED:
             tenant.withdrawn.setdefault(external_id, at)
 
 
-def abandon(tenant: Tenant) -> None:
-    assert tenant.rotation is not None
+def abandon(tenant):
     tenant.external_ids[tenant.rotation.new] = RETIRED
     began = tenant.rotation.started_at
     tenant.withdrawn = {it: since for it, since in tenant.withdrawn.items() if since < began}
 
 
-def waiting(model: Model, tenant: Tenant) -> int:
-    assert tenant.rotation is not None
+def waiting(model, tenant):
     return sum(it.pair != tenant.rotation.new for it in model.verified(tenant))
 
 
-def complete(model: Model, tenant: Tenant, at: datetime) -> None:
-    assert tenant.rotation is not None
+def complete(model, tenant, at):
     tenant.external_ids[tenant.rotation.old] = RETIRING
     tenant.external_ids[tenant.rotation.new] = CURRENT
     settle(model, tenant, at)
 
 
-def settle(model: Model, tenant: Tenant, at: datetime) -> None:
+def settle(model, tenant, at):
     """As far as the proofs allow: to the end a day after all have switched, to retirement when
     all have refused.
     """
@@ -199,10 +190,17 @@ def settle(model: Model, tenant: Tenant, at: datetime) -> None:
         elif rotation.ready_at <= at - timedelta(days=1):
             tenant.external_ids[rotation.old], tenant.external_ids[rotation.new] = RETIRING, CURRENT
     old = rotation.old
-    seen = all(
-        it.pair != old and len(it.refused_at.get(old, [])) == 2 for it in model.verified(tenant)
-    )
-    lost = (it.proven_at for it in model.live(tenant) if it.status == BROKEN and it.pair == old)
-    lately = any(proven_at is not None and proven_at > at - timedelta(days=1) for proven_at in lost)
-    if tenant.external_ids[old] == RETIRING and seen and not lately:
+    if tenant.external_ids[old] == RETIRING and _all_have_refused(model, tenant, old, at):
         tenant.external_ids[old] = RETIRED
+
+
+def _all_have_refused(model, tenant, old, at):
+    """A role that broke lately under the old External ID counts as well."""
+    for it in model.verified(tenant):
+        if it.pair == old or len(it.refused_at.get(old, [])) < 2:
+            return False
+    day_ago = at - timedelta(days=1)
+    for it in model.live(tenant):
+        if it.status == BROKEN and it.pair == old and (it.proven_at or day_ago) > day_ago:
+            return False
+    return True

@@ -1,35 +1,25 @@
 """What the machine drives and looks at: two processes of Deputy over one database, and an AWS."""
 
-import io
 import itertools
 import json
 import sqlite3
-import sys
 import time
 import uuid
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from flask import Flask
 from moto.iam.models import iam_backends
 from sqlalchemy import update
-from werkzeug.test import run_wsgi_app
+from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from app.identity.scopes import ALL_SCOPES, Scope
-from app.services import Services
 from app.store.database import SYSTEM
 from app.store.models import Connection as Row, ExternalIdRow, ExternalIdState
 from app.store.models.tenant import ROTATING
-from sandbox.identity import Session
-from sandbox.server import Sandbox
-from sandbox.sts import StsCall
 from tests.conftest import OPERATOR
-from tests.model.state import Connection, Key, Model, Role, Tenant
-from tests.model.trust import Trust
+from tests.model.state import Key, Role, Tenant
 from tests.support.cast import Api
 from tests.support.housekeeping import tidy
 
@@ -60,37 +50,22 @@ class Wire:
     between, which would take as long as the rest of a proof.
     """
 
-    def __init__(self, aws: Sandbox) -> None:
+    def __init__(self, aws):
         self._aws = aws
 
-    def urlopen(
-        self, method: str, target: str, *, body: bytes, headers: dict[str, str], **_: Any
-    ) -> Any:
-        named = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()}
-        environ = {
-            "REQUEST_METHOD": method,
-            "PATH_INFO": target,
-            "SERVER_NAME": "localhost",
-            "SERVER_PORT": "80",
-            "SERVER_PROTOCOL": "HTTP/1.1",
-            "CONTENT_TYPE": named["HTTP_CONTENT_TYPE"],
-            "CONTENT_LENGTH": str(len(body)),
-            "wsgi.url_scheme": "http",
-            "wsgi.input": io.BytesIO(body),
-            "wsgi.errors": sys.stderr,
-            **named,
-        }
+    def urlopen(self, method, target, *, body, headers, **_):
+        environ = EnvironBuilder(target, method=method, headers=headers, data=body).get_environ()
         data, status, answered = run_wsgi_app(self._aws, environ)
         return SimpleNamespace(
             status=int(status.split()[0]), headers=dict(answered), data=b"".join(data)
         )
 
-    def close(self) -> None:
+    def close(self):
         """There is nothing to close."""
 
 
 @contextmanager
-def without_sockets(aws: Sandbox) -> Iterator[None]:
+def without_sockets(aws):
     """A service that is made meanwhile calls AWS over a Wire."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("app.aws.query._pool", lambda *_: (Wire(aws), "/"))
@@ -98,16 +73,16 @@ def without_sockets(aws: Sandbox) -> Iterator[None]:
 
 
 class Stage:
-    def __init__(self, apps: tuple[Flask, ...], aws: Sandbox, database: str, canary: str) -> None:
+    def __init__(self, apps, aws, database, canary):
         self.apps, self.aws, self.canary = apps, aws, canary
-        self.services: Services = apps[0].extensions["deputy"]
+        self.services = apps[0].extensions["deputy"]
         self._asking = [Api(app, None) for app in apps]
         self._sql = sqlite3.connect(database, isolation_level=None)
         self._seen_events = self._last_event()
 
     # What is asked of Deputy
 
-    def ask(self, app: int, key: Key, method: str, path: str, body: Any = None) -> Any:
+    def ask(self, app, key, method, path, body=None):
         given = {} if body is None else {"body": body}
         answer = self._asking[app].raw(
             method, path, headers={"Authorization": f"Bearer {key.text}"}, **given
@@ -115,7 +90,7 @@ class Stage:
         self._until_idle()
         return answer
 
-    def _until_idle(self) -> None:
+    def _until_idle(self):
         """Sessions are renewed by threads of their own, which outlive the request that started
         them.
         """
@@ -124,14 +99,14 @@ class Stage:
             assert time.monotonic() < deadline, "a renewal does not end"
             time.sleep(0.0005)
 
-    def new_tenant(self, name: str, by: Key) -> Tenant:
+    def new_tenant(self, name, by):
         made = self.services.tenants.create(self.services.api_keys.authenticate(by.text), name=name)
         assert made.external_id is not None
         return Tenant(
             str(made.id), name, {made.external_id: "current"}, made_by=by, made_at=made.created_at
         )
 
-    def new_key(self, tenant: Tenant | None, scopes: frozenset[str]) -> Key:
+    def new_key(self, tenant, scopes):
         tenant_id = None if tenant is None else uuid.UUID(tenant.id)
         may_give = frozenset({Scope.CREDENTIALS_ISSUE} if Scope.KEYS_DELEGATE in scopes else ())
         key, text = self.services.api_keys.create_key(
@@ -143,7 +118,7 @@ class Stage:
         )
         return Key(str(key.id), text, scopes, tenant)
 
-    def work(self) -> Iterator[tuple[str, str]]:
+    def work(self):
         """A background worker does what is due now: each connection that it takes up, and why."""
         tidy(self.services.db, self.services.config.database.audit_retention_days)
         yield "", ""
@@ -157,12 +132,12 @@ class Stage:
 
     # What is done in the customers' accounts
 
-    def new_role(self, account: str, trust: Trust, *, reads: bool) -> Role:
+    def new_role(self, account, trust, *, reads):
         role = Role(account, f"deputy-model-{next(_numbers)}", "", trust, reads)
         self.make(role)
         return role
 
-    def make(self, role: Role) -> None:
+    def make(self, role):
         iam, text = iam_backends[role.account]["aws"], json.dumps(role.trust.document())
         made = iam.create_role(role.name, text, "/", None, "", [], "3600")
         if role.reads:
@@ -174,13 +149,13 @@ class Stage:
             )
         role.unique_id, role.exists = made.id, True
 
-    def retrust(self, role: Role, trust: Trust) -> None:
+    def retrust(self, role, trust):
         iam_backends[role.account]["aws"].update_assume_role_policy(
             role.name, json.dumps(trust.document())
         )
         role.trust = trust
 
-    def remove(self, role: Role) -> None:
+    def remove(self, role):
         iam = iam_backends[role.account]["aws"]
         iam.roles[role.unique_id].policies.clear()
         iam.delete_role(role.name)
@@ -189,17 +164,17 @@ class Stage:
     # What is seen
 
     @property
-    def calls(self) -> list[StsCall]:
+    def calls(self):
         return self.aws.sts_calls
 
-    def session(self, access_key_id: str) -> Session:
+    def session(self, access_key_id):
         """What AWS knows of a session."""
         return self.aws._identities._sessions[access_key_id]
 
-    def _last_event(self) -> int:
+    def _last_event(self):
         return self._sql.execute("SELECT coalesce(max(rowid), 0) FROM audit_events").fetchone()[0]
 
-    def new_issuances(self) -> list[Issued]:
+    def new_issuances(self):
         """What the audit log says of hand-outs since this was asked last."""
         since, self._seen_events = self._seen_events, self._last_event()
         rows = self._sql.execute(
@@ -215,9 +190,7 @@ class Stage:
             found.append(Issued(*ids, told["access_key_id"], told["session_name"]))
         return found
 
-    def rows(
-        self, tenant: Tenant
-    ) -> tuple[str, dict[str, tuple[str, bool]], dict[str, tuple[str, str, bool]]]:
+    def rows(self, tenant):
         """The tenant's status; its External IDs with state and whether withdrawn; its connections
         with status, pair and whether they await approval.
         """
@@ -241,7 +214,7 @@ class Stage:
             },
         )
 
-    def clear(self, model: Model, first_call: int) -> None:
+    def clear(self, model, first_call):
         """So that the next run finds nothing due and no rotation that goes on, and nothing
         grows.
         """
@@ -258,5 +231,5 @@ class Stage:
             db.execute(update(ExternalIdRow).where(ROTATING).values(state=ExternalIdState.RETIRED))
 
 
-def credentials_path(tenant: Tenant, connection: Connection) -> str:
+def credentials_path(tenant, connection):
     return f"/v1/tenants/{tenant.id}/connections/{connection.id}/credentials"

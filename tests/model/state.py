@@ -4,7 +4,6 @@ docs/architecture.md lists the invariants. Nothing here is Deputy's code, and no
 Deputy.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -39,10 +38,10 @@ class Role:
     exists: bool = True
 
     @property
-    def arn(self) -> str:
+    def arn(self):
         return f"arn:aws:iam::{self.account}:role/{self.name}"
 
-    def lets_in(self, external_id: str | None) -> bool:
+    def lets_in(self, external_id):
         return self.exists and self.trust.lets_in(external_id)
 
 
@@ -74,19 +73,19 @@ class Tenant:
     made_by: "Key | None" = None
     made_at: datetime | None = None
 
-    def with_state(self, state: str) -> str | None:
+    def with_state(self, state):
         return next((value for value, known in self.external_ids.items() if known == state), None)
 
     @property
-    def current(self) -> str:
+    def current(self):
         return self.with_state(CURRENT) or next(iter(self.external_ids))
 
     @property
-    def rotates(self) -> bool:
+    def rotates(self):
         return bool({NEXT, RETIRING} & set(self.external_ids.values()))
 
     @property
-    def is_open(self) -> bool:
+    def is_open(self):
         """Whether its latest rotation can be completed or abandoned."""
         return self.rotation is not None and self.external_ids[self.rotation.new] == NEXT
 
@@ -103,14 +102,18 @@ class Key:
     replaced_by: "Key | None" = None
     revoked: bool = False
 
-    def is_live(self, at: datetime) -> bool:
-        gone = self.revoked or (self.tenant is not None and self.tenant.status == ENDED)
-        return not gone and (self.expires_at is None or self.expires_at > at)
+    @property
+    def is_gone(self):
+        """Revoked, or its tenant has ended; an expired one can still be revoked."""
+        return self.revoked or (self.tenant is not None and self.tenant.status == ENDED)
 
-    def may_see(self, tenant: Tenant) -> bool:
+    def is_live(self, at):
+        return not self.is_gone and (self.expires_at is None or self.expires_at > at)
+
+    def may_see(self, tenant):
         return self.tenant in {None, tenant}
 
-    def refused(self, scope: str, tenant: Tenant, at: datetime) -> int | None:
+    def refused(self, scope, tenant, at):
         """The status of a refusal that this key meets before anything of the tenant is looked
         at; None: it is let in.
         """
@@ -120,7 +123,7 @@ class Key:
             return 403
         return 404 if not self.may_see(tenant) or tenant.status == ENDED else None
 
-    def may_sign_up(self, tenant: Tenant, at: datetime) -> bool:
+    def may_sign_up(self, tenant, at):
         """Whether the tenant was made within 24 hours, by this key or by one that it succeeded."""
         maker = tenant.made_by
         while maker is not None and maker is not self:
@@ -160,40 +163,40 @@ class Connection:
     void_before: int = 0
     pairs: set[str] = field(default_factory=set)  # all that it had
 
-    def become(self, status: str, mark: int) -> None:
+    def become(self, status, mark):
         if status != self.status or status == VERIFIED:
             self.void_before = mark
         self.status = status
 
-    def recreated(self, mark: int) -> None:
+    def recreated(self, mark):
         """A session showed another role under the ARN than the proven one."""
         self.become(PENDING, mark)
         self.unique_id = None
 
 
 class Model:
-    def __init__(self) -> None:
-        self.tenants: list[Tenant] = []
-        self.keys: list[Key] = []
-        self.roles: list[Role] = []
-        self.connections: list[Connection] = []
+    def __init__(self):
+        self.tenants = []
+        self.keys = []
+        self.roles = []
+        self.connections = []
 
-    def live(self, tenant: Tenant | None = None) -> list[Connection]:
+    def live(self, tenant=None):
         return [
             it for it in self.connections if it.status != DELETED and tenant in {None, it.tenant}
         ]
 
-    def to_role(self, tenant: Tenant, role: Role) -> Connection | None:
+    def to_role(self, tenant, role):
         return next((it for it in self.live(tenant) if it.role is role), None)
 
-    def is_buried(self, tenant: Tenant, role: Role) -> bool:
+    def is_buried(self, tenant, role):
         """Whether the vendor deleted the tenant's latest connection to the role: only the vendor
         adds it again.
         """
         earlier = [it for it in self.connections if it.tenant is tenant and it.role is role]
         return bool(earlier) and earlier[-1].status == DELETED and not earlier[-1].deleted_by_bound
 
-    def is_closed(self, tenant: Tenant, account: str) -> bool:
+    def is_closed(self, tenant, account):
         """Whether the vendor suspended a connection of the tenant's in the account, which keeps
         new roles there out.
         """
@@ -202,15 +205,15 @@ class Model:
         )
         return any(it.role.account == account for it in suspended)
 
-    def other(self, tenant: Tenant) -> Tenant:
+    def other(self, tenant):
         return next(it for it in self.tenants if it is not tenant)
 
-    def verified(self, tenant: Tenant) -> Iterator[Connection]:
+    def verified(self, tenant):
         return (it for it in self.live(tenant) if it.status == VERIFIED)
 
-    def family(self, key: Key) -> set[Key]:
+    def family(self, key):
         """The key, what it made, and what those made. It stops at a revoked one."""
-        found: set[Key] = set()
+        found = set()
         more = {key}
         while more:
             found |= more
@@ -219,9 +222,7 @@ class Model:
             } - found
         return found
 
-    def why_not(
-        self, key: Key, tenant: Tenant, connection: Connection, at: datetime
-    ) -> tuple[int, str | None] | None:
+    def why_not(self, key, tenant, connection, at):
         """Status and code of the refusal that a request for credentials must meet; None: the model
         allows it, if the proof is young enough. A bad key and a foreign thing come first: they
         learn nothing else.
@@ -239,7 +240,7 @@ class Model:
             return 403, "forbidden"
         return None
 
-    def end(self, tenant: Tenant, mark: int) -> None:
+    def end(self, tenant, mark):
         tenant.status = ENDED
         tenant.external_ids = dict.fromkeys(tenant.external_ids, RETIRED)
         for connection in self.live(tenant):

@@ -7,7 +7,6 @@ whose steps are chosen, so that all that the model knows happens at least once.
 """
 
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -17,8 +16,6 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from app.factory import create_app
 from app.ids import RoleArn
-from sandbox.server import Sandbox
-from sandbox.vendor import VendorStack
 from tests.conftest import make_config
 from tests.model.stage import ALL, Stage, without_sockets
 from tests.model.surroundings import Surroundings
@@ -39,25 +36,22 @@ _HAPPENED = {
     "switched",
     "approved verified",
     "POST complete 200",
-    *(f"signed up {status}" for status in (201, 403, 404)),
+    "signed up 201",
+    "signed up 403",
+    "signed up 404",
     "attack 403",
     "attack 404",
-    *(
-        f"issue {code}"
-        for code in (
-            "unauthenticated",
-            "not_found",
-            "suspended",
-            "connection_not_verified",
-            "external_id_withdrawn",
-            "role_refused",
-        )
-    ),
+    "issue unauthenticated",
+    "issue not_found",
+    "issue suspended",
+    "issue connection_not_verified",
+    "issue external_id_withdrawn",
+    "issue role_refused",
 }
 
 
 @pytest.fixture(scope="module")
-def stage(aws: Sandbox, canary_stack: VendorStack) -> Iterator[Stage]:
+def stage(aws, canary_stack):
     with new_database("sqlite") as url:
         canary = canary_stack.canary_role_arn
         assert canary is not None
@@ -77,7 +71,7 @@ def stage(aws: Sandbox, canary_stack: VendorStack) -> Iterator[Stage]:
 
 
 @pytest.fixture(autouse=True)
-def unhurried(monkeypatch: pytest.MonkeyPatch, impatient: None) -> None:
+def unhurried(monkeypatch, impatient):
     """AWS is on this machine. What a role that refuses is given, what a tenant may ask, and which
     counts of past seconds are deleted, other tests are about.
     """
@@ -85,11 +79,11 @@ def unhurried(monkeypatch: pytest.MonkeyPatch, impatient: None) -> None:
     monkeypatch.setattr("app.limits.quotas._forget", lambda *_, **__: None)
 
 
-def played_on(stage: Stage, kind: type[Surroundings] = Surroundings) -> type[Surroundings]:
+def played_on(stage, kind=Surroundings):
     return type("Played", (kind,), {"stage": stage, "seen": Counter()})
 
 
-def play(stage: Stage, runs: int, steps: int, *, seed_: int | None = None) -> Counter[str]:
+def play(stage, runs, steps, *, seed_=None):
     machine = played_on(stage)
     run_state_machine_as_test(
         machine if seed_ is None else seed(seed_)(machine),
@@ -110,20 +104,20 @@ def play(stage: Stage, runs: int, steps: int, *, seed_: int | None = None) -> Co
 class Opened(Surroundings):
     """A run whose steps are chosen."""
 
-    def asks(self, key: int, app: int = 0, seconds: int = 900) -> None:
+    def asks(self, key, app=0, seconds=900):
         """Ask for Acme's first connection with one of the model's keys."""
         connection = self.model.connections[0]
         self.begin("asked in an opening")
         self.ask(app, self.model.keys[key], connection.tenant, connection, seconds=seconds)
 
-    def is_suspended_elsewhere(self) -> None:
+    def is_suspended_elsewhere(self):
         """The process that is asked then has not heard of it."""
         self.suspend(0, 0, "vendor")
         self.asks(_WORKER, app=1, seconds=1800)
 
 
 _WORKER, _STRANGER = 4, 6  # places among the keys of the beginning: Acme's worker's, Globex's
-_VERIFY = ("POST", "/connections/{c}/verify", {}, "connections:write")
+_VERIFY = "connections:write POST /connections/{c}/verify"
 _EDIT = "a_customer_edits_a_trust_policy", 0
 # The steps of each opening: a rule and what it is given.
 _OPENINGS: tuple[tuple[tuple[Any, ...], ...], ...] = (
@@ -150,9 +144,9 @@ _OPENINGS: tuple[tuple[tuple[Any, ...], ...], ...] = (
         (*_EDIT, "somebody else's alone", False),
         ("asks", _WORKER),
         (*_EDIT, "as the kit says", True),
-        ("time_passes", {"hours": 26}),
-        ("a_background_worker_comes_back", {"minutes": 75}),
-        ("a_background_worker_comes_back", {"minutes": 75}),
+        ("time_passes", 26 * 60),
+        ("a_background_worker_comes_back", 75),
+        ("a_background_worker_comes_back", 75),
     ),
     (
         ("a_tenant_adds_a_role_that_writes", 0, 0, True),
@@ -163,7 +157,7 @@ _OPENINGS: tuple[tuple[tuple[Any, ...], ...], ...] = (
 )
 
 
-def test_all_that_the_model_knows_happens_in_the_openings(stage: Stage):
+def test_all_that_the_model_knows_happens_in_the_openings(stage):
     kind = played_on(stage, Opened)
     for steps in _OPENINGS:
         machine = kind()
@@ -177,15 +171,15 @@ def test_all_that_the_model_knows_happens_in_the_openings(stage: Stage):
     assert {event for event in _HAPPENED if not kind.seen[event]} == set()
 
 
-def test_no_credentials_exist_that_the_model_forbids(stage: Stage):
+def test_no_credentials_exist_that_the_model_forbids(stage):
     seen = play(stage, _RUNS, _STEPS)
     assert seen["runs"] >= _RUNS
-    assert seen["somebody asks"] >= (_STEPS - 1) * seen["runs"]
+    assert seen["somebody asks"] >= (_STEPS - 1) * _RUNS, "without the runs that Hypothesis gave up"
     assert seen["handed out from AWS"] > _RUNS
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("number", range(1, 11))
-def test_no_credentials_exist_that_the_model_forbids_in_many_more_runs(stage: Stage, number: int):
+def test_no_credentials_exist_that_the_model_forbids_in_many_more_runs(stage, number):
     seen = play(stage, _SOAK_RUNS, _SOAK_STEPS, seed_=number)
     assert seen["runs"] >= _SOAK_RUNS

@@ -6,9 +6,8 @@ means, and written as JSON for AWS alone.
 
 import fnmatch
 import re
-from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from sandbox.vendor import VENDOR_ACCOUNT
 
@@ -46,7 +45,7 @@ class Way:
     values: tuple[str, ...] = ()
     to: str = BROKER
 
-    def lets_in(self, external_id: str | None) -> bool:
+    def lets_in(self, external_id):
         """Our broker, under a session name of Deputy's."""
         if self.to != BROKER or self.compares == "the session's name":
             return False
@@ -58,7 +57,7 @@ class Way:
             return any(re.fullmatch(fnmatch.translate(value), external_id) for value in self.values)
         return external_id in self.values
 
-    def lets_in_more_than(self, external_ids: Collection[str]) -> bool:
+    def lets_in_more_than(self, external_ids):
         """Our broker, under any session name, with none of these External IDs. Another system's
         value is no tenant's.
         """
@@ -69,10 +68,8 @@ class Way:
             *external_ids,
         }
 
-    def statement(self) -> dict[str, Any]:
-        condition: dict[str, Any] = (
-            {"ArnEquals": {"aws:PrincipalArn": self.to}} if self.to == BROKER else {}
-        )
+    def statement(self):
+        condition = {"ArnEquals": {"aws:PrincipalArn": self.to}} if self.to == BROKER else {}
         if self.compares == "the session's name":
             condition["StringLike"] = {"sts:RoleSessionName": "audit-*"}
         elif self.compares != "nothing":
@@ -93,60 +90,52 @@ class Trust:
     ways: tuple[Way, ...]
     denies_but: tuple[str, ...] | None = None
 
-    def lets_in(self, external_id: str | None) -> bool:
+    def lets_in(self, external_id):
         denied = self.denies_but is not None and external_id not in self.denies_but
         return not denied and any(way.lets_in(external_id) for way in self.ways)
 
-    def lets_in_strangers(self, external_id: str) -> bool:
+    def lets_in_strangers(self, external_id):
         """As the calls of a proof find out: without an External ID, or with one that only looks
         like this one.
         """
         alike = f"{external_id[:20]}{'0' * 32}{external_id[52:]}"
         return self.lets_in(None) or self.lets_in(alike)
 
-    def reads_open(self, external_ids: Collection[str]) -> bool:
+    def reads_open(self, external_ids):
         """As its text shows: some statement lets us in with none of the tenant's External IDs."""
         if self.denies_but is None:
             return any(way.lets_in_more_than(external_ids) for way in self.ways)
         strange = set(self.denies_but) - set(external_ids)
         return any(way.lets_in(external_id) for way in self.ways for external_id in strange)
 
-    def document(self) -> dict[str, Any]:
-        return {
-            "Version": "2012-10-17",
-            "Statement": [*(way.statement() for way in self.ways), *self._deny()],
-        }
-
-    def _deny(self) -> Iterator[dict[str, Any]]:
+    def document(self):
+        statements = [way.statement() for way in self.ways]
         if self.denies_but is not None:
             condition = {"StringNotEquals": {_KEY: list(self.denies_but)}}
-            yield {
-                "Effect": "Deny",
-                "Principal": "*",
-                "Action": "sts:AssumeRole",
-                "Condition": condition,
-            }
+            deny = {"Effect": "Deny", "Principal": "*", "Action": "sts:AssumeRole"}
+            statements.append(deny | {"Condition": condition})
+        return {"Version": "2012-10-17", "Statement": statements}
 
 
-def written(
-    hand: str, current: str, upcoming: str | None, before: str | None, foreign: str
-) -> Trust:
+def written(hand, current, upcoming, before, foreign):
     """By one of HANDS. `foreign`: another tenant's External ID."""
     kit = (current, upcoming) if upcoming else (current,)
     equals = Way("StringEquals", kit)
-    found = {
-        "the current one alone": Trust((Way("StringEquals", (current,)),)),
-        "the next one alone": Trust((Way("StringEquals", (upcoming or current,)),)),
-        "the one before": Trust((Way("StringEquals", (before or current,)),)),
-        "without a condition": Trust((Way("nothing"),)),
-        "if it exists": Trust((Way("StringEqualsIfExists", kit),)),
-        "by its beginning": Trust((Way("StringLike", tuple(f"{it[:20]}*" for it in kit)),)),
-        "but for its last digit": Trust((Way("StringLike", tuple(f"{it[:-1]}?" for it in kit)),)),
-        "denied without it": Trust((Way("nothing"),), denies_but=kit),
-        "open under another name": Trust((equals, Way("the session's name"))),
-        "somebody else's too": Trust((Way("StringEquals", (*kit, foreign)),)),
-        "somebody else's alone": Trust((Way("StringEquals", (foreign,)),)),
-        "another system's too": Trust((Way("StringEquals", (*kit, _OLD_VALUE)),)),
-        "for another account": Trust((Way("StringEquals", kit, _SOMEBODY_ELSE),)),
+    ways = {
+        "the current one alone": Way("StringEquals", (current,)),
+        "the next one alone": Way("StringEquals", (upcoming or current,)),
+        "the one before": Way("StringEquals", (before or current,)),
+        "without a condition": Way("nothing"),
+        "if it exists": Way("StringEqualsIfExists", kit),
+        "by its beginning": Way("StringLike", tuple(f"{it[:20]}*" for it in kit)),
+        "but for its last digit": Way("StringLike", tuple(f"{it[:-1]}?" for it in kit)),
+        "somebody else's too": Way("StringEquals", (*kit, foreign)),
+        "somebody else's alone": Way("StringEquals", (foreign,)),
+        "another system's too": Way("StringEquals", (*kit, _OLD_VALUE)),
+        "for another account": Way("StringEquals", kit, _SOMEBODY_ELSE),
     }
-    return found.get(hand, Trust((equals,)))
+    if hand == "denied without it":
+        return Trust((Way("nothing"),), denies_but=kit)
+    if hand == "open under another name":
+        return Trust((equals, Way("the session's name")))
+    return Trust((ways.get(hand, equals),))

@@ -3,16 +3,15 @@
 import json
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import time_machine
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
 from app.aws.sts import INERT_POLICY
 from app.clock import now
-from sandbox.sts import StsCall
 from tests.model.stage import ALL, Issued, Stage
-from tests.model.state import Connection, Key, Model, Tenant
+from tests.model.state import Model
 
 _BEGINNING = datetime(2026, 6, 1, 12, tzinfo=UTC)
 # How much life a session has that is handed out, or half of its life
@@ -31,7 +30,7 @@ class Watched(RuleBasedStateMachine):
     stage: ClassVar[Stage]
     seen: ClassVar[Counter[str]]
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.travelling = time_machine.travel(_BEGINNING, tick=False)
         self.clock = self.travelling.start()
@@ -39,20 +38,20 @@ class Watched(RuleBasedStateMachine):
         self.vendor = self.stage.new_key(None, ALL)
         self.model.keys.append(self.vendor)
         self.first_call = self.mark = self.checked = len(self.stage.calls)
-        self.handed_out: list[Issued] = []
+        self.handed_out = []
         self.at = _BEGINNING
         self.seen["runs"] += 1
 
-    def teardown(self) -> None:
+    def teardown(self):
         self.stage.clear(self.model, self.first_call)
         self.travelling.stop()
 
-    def begin(self, what: str) -> datetime:
-        """A step begins, a second after the one before: the time of it."""
+    def begin(self, what):
+        """A step begins, a second after the one before."""
         self.seen["steps"] += 1
-        return self._begin(what)
+        self._begin(what)
 
-    def _begin(self, what: str) -> datetime:
+    def _begin(self, what):
         self.clock.shift(timedelta(seconds=1))
         self.mark = len(self.stage.calls)
         for connection in self.model.connections:
@@ -60,10 +59,9 @@ class Watched(RuleBasedStateMachine):
         self.handed_out = []
         self.seen[what] += 1
         self.at = now()
-        return self.at
 
     @invariant()
-    def no_credentials_exist_that_the_model_forbids(self) -> None:
+    def no_credentials_exist_that_the_model_forbids(self):
         """After what the step did, and after somebody has asked for credentials."""
         self._look()
         if self.model.connections:
@@ -71,10 +69,10 @@ class Watched(RuleBasedStateMachine):
             self.somebody_asks()
             self._look()
 
-    def somebody_asks(self) -> None:
+    def somebody_asks(self):
         raise NotImplementedError
 
-    def _look(self) -> None:
+    def _look(self):
         for call in self.stage.calls[self.checked :]:
             if call.role_arn != self.stage.canary:
                 self._check_call(call)
@@ -89,14 +87,12 @@ class Watched(RuleBasedStateMachine):
                 it: (state, it in tenant.withdrawn) for it, state in tenant.external_ids.items()
             }
             assert external_ids == known, tenant.name
-            latest = {
-                it.role.arn: it for it in self.model.connections if it.tenant is tenant
-            }.values()
-            assert connections == {it.id: (it.status, it.pair, it.awaiting) for it in latest}, (
-                tenant.name
-            )
+            latest = {it.role.arn: it for it in self.model.connections if it.tenant is tenant}
+            assert connections == {
+                it.id: (it.status, it.pair, it.awaiting) for it in latest.values()
+            }, tenant.name
 
-    def _check_call(self, call: StsCall) -> None:
+    def _check_call(self, call):
         """Each External ID that was sent is of a tenant with a connection to this role, or was
         never issued.
         """
@@ -117,7 +113,7 @@ class Watched(RuleBasedStateMachine):
         pairs = {pair for it in to_role for pair in (it.pair, *it.pairs) if it.tenant is owners[0]}
         assert call.external_id in pairs, f"an External ID that was never the connection's: {call}"
 
-    def _is_probe(self, call: StsCall) -> bool:
+    def _is_probe(self, call):
         """Whether it was made for a proof: a session named after no key, that can do nothing but
         read its role.
         """
@@ -130,7 +126,7 @@ class Watched(RuleBasedStateMachine):
         assert named is not harmless, f"neither a probe nor a key's session: {call}"
         return harmless
 
-    def sessions_since(self, mark: int, connection: Connection, key: Key) -> list[StsCall]:
+    def sessions_since(self, mark, connection, key):
         """The calls to AWS for sessions of this role, named after this key."""
         wanted = f"deputy-{key.id.replace('-', '')}-"
         return [
@@ -139,9 +135,7 @@ class Watched(RuleBasedStateMachine):
             if call.role_arn == connection.role.arn and str(call.session_name).startswith(wanted)
         ]
 
-    def check_session(
-        self, body: dict[str, Any], connection: Connection, key: Key, seconds: int, *, narrow: bool
-    ) -> None:
+    def check_session(self, body, connection, key, seconds, *, narrow):
         """The credentials in an answer are this role's, opened as the model allows, and long
         enough to live.
         """
@@ -151,11 +145,8 @@ class Watched(RuleBasedStateMachine):
             body["SecretAccessKey"],
         )
         name = session.caller.arn.rpartition("/")[2]
-        place = next(
-            n
-            for n in range(len(self.stage.calls) - 1, -1, -1)
-            if self.stage.calls[n].session_name == name
-        )
+        names = [call.session_name for call in self.stage.calls]
+        place = names.index(name)
         call = self.stage.calls[place]
         assert place >= connection.void_before, "a session from before the connection changed"
         assert session.caller.unique_id.split(":")[0] == connection.unique_id, (
@@ -178,8 +169,8 @@ class Watched(RuleBasedStateMachine):
         self.handed_out.append(issued)
         self.seen["handed out from " + ("AWS" if place >= self.mark else "memory")] += 1
 
-    def tenant_named(self, place: int) -> Tenant:
+    def tenant_named(self, place):
         return self.model.tenants[place % len(self.model.tenants)]
 
-    def keys_of(self, tenant: Tenant) -> list[Key]:
+    def keys_of(self, tenant):
         return [it for it in self.model.keys if it.tenant in {None, tenant}]
