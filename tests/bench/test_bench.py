@@ -33,24 +33,20 @@ def test_a_goal_is_reached_as_far_as_its_worst_figure_reaches(goal, figures, rea
     assert goal.judge("", *figures, values={}).reached is reached
 
 
-def arrived(**changes):
-    found = {"accounts": 201, "registered": 9.0, "verified": 12.5, "stacks": 12.6}
-    return Arrived(**found | {"lost": 0, "twice": 0, "complete": 201, "most_calls": 100} | changes)
-
-
 @pytest.mark.parametrize(
     ("changes", "missed"),
     [({}, False), ({"lost": 1}, True), ({"twice": 1}, True), ({"most_calls": 101}, True)],
 )
 def test_one_account_lost_or_one_call_too_many_is_missed(changes, missed):
-    result = judge([arrived(), arrived(**changes)])
+    times = {"registered": 9.0, "verified": 12.5, "stacks": 12.6}
+    counts = {"accounts": 201, "complete": 201, "lost": 0, "twice": 0, "most_calls": 100}
+    result = judge([Arrived(**times, **counts), Arrived(**times, **counts | changes)])
     assert (result.reached is Level.MISSED) == missed
 
 
 def test_the_busiest_second_may_begin_anywhere():
     assert most_in_a_second([]) == 0
     assert most_in_a_second([2.9, 0.1, 0.9, 1.0, 1.05, 1.89, 2.0]) == 4
-    assert most_in_a_second([0.0, 1.0, 2.0]) == 1
 
 
 def test_the_table_has_every_goal_and_says_which_was_reached():
@@ -65,9 +61,7 @@ def test_the_table_has_every_goal_and_says_which_was_reached():
     assert lines[8].endswith(" MISSED")
 
 
-@pytest.mark.parametrize(
-    ("reached", "status"), [(Level.MISSED, 1), (Level.MUST, 0), (Level.MOONSHOT, 0)]
-)
+@pytest.mark.parametrize(("reached", "status"), [(Level.MISSED, 1), (Level.MUST, 0)])
 def test_a_missed_must_is_a_failure(monkeypatch, tmp_path, capsys, reached, status):
     monkeypatch.setattr(bench.__main__, "HOME", tmp_path)
     found = Findings(
@@ -110,7 +104,7 @@ def answers(answered, *, refused=0, lost=0):
     return Answers(answered, answered, 1.0, 1000.0, 2000.0, refused, lost)
 
 
-def contender(name="Deputy"):
+def contender(name):
     server = SimpleNamespace(port=1, pids=list)
     return Contender(name, server, lambda: [Question("GET", "/")])
 
@@ -118,7 +112,7 @@ def contender(name="Deputy"):
 @pytest.mark.parametrize("bad", [answers(100, refused=1), answers(100, lost=1), answers(0)])
 def test_an_answer_that_is_not_a_200_fails_the_bench(bad):
     with pytest.raises(BenchError, match="Deputy"):
-        contender().run(Wrk(bad), 1)
+        contender("Deputy").run(Wrk(bad), 1)
 
 
 def test_without_valgrind_the_count_of_instructions_says_how_to_install_it(monkeypatch):

@@ -13,7 +13,7 @@ from bench.servers import HERE
 def history(tmp_path, monkeypatch):
     """A repository of two commits, and where the bench keeps what it builds."""
 
-    def git(*words: str) -> str:
+    def git(*words):
         who = ("-c", "user.name=tests", "-c", "user.email=tests@example.com")
         return subprocess.run(
             ("git", *who, *words), cwd=root, capture_output=True, text=True, check=True
