@@ -16,11 +16,11 @@ def timestamp() -> float:
     return time.time()
 
 
-def as_given(at: datetime) -> datetime:
+def as_given(time_outside: datetime) -> datetime:
     """Return a time from outside in UTC.
 
     Raises ValueError outside those years, where a sum with it could overflow.
     """
-    if not 1970 <= at.year <= 9998:
+    if not 1970 <= time_outside.year <= 9998:
         raise ValueError(YEARS)
-    return at.astimezone(UTC)
+    return time_outside.astimezone(UTC)

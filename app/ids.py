@@ -62,14 +62,14 @@ def key_id_in(name: str) -> UUID | None:
     return UUID(match[1]) if match else None
 
 
-def first_id_at(at: datetime) -> UUID:
+def first_id_at(time: datetime) -> UUID:
     """Return the lower bound of the ids that `new_id` makes from that millisecond on."""
-    return UUID(int=max(0, int(at.timestamp() * 1000)) << 80)
+    return UUID(int=max(0, int(time.timestamp() * 1000)) << 80)
 
 
-def time_of(made: UUID) -> datetime:
-    """Return the time when `new_id` made the id, to the millisecond."""
-    return datetime.fromtimestamp((made.int >> 80) / 1000, UTC)
+def time_of(uuid: UUID) -> datetime:
+    """Return the time when `new_id` made this id, to the millisecond."""
+    return datetime.fromtimestamp((uuid.int >> 80) / 1000, UTC)
 
 
 def kit_role_name(prefix: str, tenant_id: UUID, suffix: str = "") -> str:
@@ -95,7 +95,7 @@ def stack_name(prefix: str, name: str) -> str:
 
 def kit_stack_names(prefix: str, tenant_id: UUID, suffix: str) -> tuple[str, str]:
     """Return the default names of a tenant's stack and of its organisation's stack."""
-    own = stack_name(prefix, f"{tenant_id.hex[-TENANT_DIGITS:]}{suffix}")
+    own = stack_name(prefix, kit_role_name("", tenant_id, suffix))
     return own, f"{own}-organization"
 
 
@@ -117,14 +117,13 @@ class RoleArn:
         """
         if len(text) > _ROLE_ARN_MAX:
             raise ValueError(f"A role ARN has at most {_ROLE_ARN_MAX} characters.")
-        found = _ROLE_ARN.fullmatch(text)
-        if found is None or len(found["path"]) > _PATH_MAX:
+        match = _ROLE_ARN.fullmatch(text)
+        if match is None or len(match["path"]) > _PATH_MAX:
             raise ValueError(
                 "This is not the ARN of an IAM role (arn:aws:iam::<12 digits>:role/<name>)."
             )
-        return cls(
-            text, found["partition"], AccountId(found["account"]), found["path"], found["name"]
-        )
+        partition, account, path, name = match.groups()
+        return cls(text, partition, AccountId(account), path, name)
 
     def __str__(self) -> str:
         return self.text

@@ -43,22 +43,18 @@ def _scrub(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, Mapping):
-        return {
-            _scrub(str(name)): "[redacted]" if _is_secret(name) else _scrub(item)
-            for name, item in value.items()
-        }
+        scrubbed = {}
+        for name, item in value.items():
+            is_secret = re.sub(r"[^a-z]", "", str(name).lower()) in _SECRET_NAMES
+            scrubbed[_scrub(str(name))] = "[redacted]" if is_secret else _scrub(item)
+        return scrubbed
     if isinstance(value, list | tuple | set | frozenset):
-        return [_scrub(item) for item in value]
+        return list(map(_scrub, value))
     return _SECRETS.sub("[redacted]", value if isinstance(value, str) else repr(value))
 
 
-def _is_secret(name: Any) -> bool:
-    return re.sub(r"[^a-z]", "", str(name).lower()) in _SECRET_NAMES
-
-
-def _redact(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    scrubbed: EventDict = _scrub(event)
-    return scrubbed
+def _redact(_logger: Any, _method: str, event: EventDict) -> Any:
+    return _scrub(event)
 
 
 def _scrub_line(record: logging.LogRecord) -> bool:
@@ -82,16 +78,14 @@ def configure(level: str) -> None:
     structlog.configure(
         processors=[*shared, formatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=False,
     )
-    # Redact after the traceback has become text, so that it is redacted too.
-    to_text: list[Any] = [
+    json_lines: list[Any] = [
         formatter.remove_processors_meta,
         structlog.processors.format_exc_info,
-        _redact,
+        _redact,  # after the traceback has become text, so that it is redacted too
+        structlog.processors.JSONRenderer(),
     ]
     handler = logging.StreamHandler(sys.stderr)
-    json_lines = [*to_text, structlog.processors.JSONRenderer()]
     handler.setFormatter(formatter(foreign_pre_chain=shared, processors=json_lines))
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -13,10 +13,10 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 _QUICK = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2)
-_HOURS = tuple(hours * 3600 for hours in (0.25, 0.5, 1, 1.5, 2, 4, 8, 24, 72))
+_HOURS = (900, 1800, 3600, 5400, 7200, 14_400, 28_800, 86_400, 259_200)  # in seconds
 
 _issue = Histogram("deputy_issue_seconds", "Time to issue credentials.", ["source"], buckets=_QUICK)
-ISSUE_SECONDS = {source: _issue.labels(source) for source in ("sts", "cache")}
+ISSUE_SECONDS = {"sts": _issue.labels("sts"), "cache": _issue.labels("cache")}
 REQUEST_SECONDS = Histogram(
     "deputy_request_seconds", "Time of other requests.", ["route"], buckets=_QUICK
 )
@@ -26,11 +26,9 @@ AWS_CALLS = Counter("deputy_aws_calls", "Calls to AWS, each attempt.", ["action"
 PROOFS = Counter("deputy_proofs", "Proofs.", ["verdict", "trigger"])
 _EXPOSED = "For how long a role that is not as proven may have been so, until that was found."
 DRIFT = Histogram("deputy_drift_exposed_seconds", _EXPOSED, ["status"], buckets=_HOURS)
-for _status in (
-    "broken",
-    "insecure",
-):  # Prometheus sees no increase if a series begins with its first count
-    DRIFT.labels(_status)
+# Prometheus sees no increase if a series begins with its first count
+DRIFT.labels("broken")
+DRIFT.labels("insecure")
 _HELD = (
     "Time for which a transaction held the lock for writing to SQLite; without those of the audit"
     " log's batch."

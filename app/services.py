@@ -22,8 +22,8 @@ from app.limits.table import KEYS
 from app.log import logger
 from app.onboarding import kit, page_links, publication, registrations
 from app.permissions import permission_sets
-from app.proofs import canary, proof_interval as pace, proof_queue, verification
-from app.rotation import rotations as rotation
+from app.proofs import canary, proof_interval, proof_queue, verification
+from app.rotation import rotations
 from app.store.database import Database
 from app.tenants import tenants
 
@@ -49,7 +49,7 @@ class Services:
         names = proof_names.ProofNames(config.database.secret_keys)
         own_roles = config.proofs.canary_role_arn, config.proofs.stranger_role_arn
         door = sts.Sts(config.aws.region, config.aws.broker, names, *own_roles)
-        tempo, prober = pace.Pace(db, config), canary.Canary(db, config)
+        interval, prober = proof_interval.Pace(db, config), canary.Canary(db, config)
         sessions, self.rates = _shared(config)
         self.quotas = quotas.Quotas(db, config)
         self.tenant_share = tenant_share.TenantShare()
@@ -57,12 +57,12 @@ class Services:
         self.refusals = refusals.Refusals(self.audit)
         self.key_uses = KeyUses(db)
         self.api_keys = ApiKeys(db, self.key_uses, limit=KEYS.with_setting(config), sets=sets)
-        self.tenants, self.rotations = tenants.Tenants(db), rotation.Rotations(db)
+        self.tenants, self.rotations = tenants.Tenants(db), rotations.Rotations(db)
         self.listing = listing.Listing(db, sets)
-        self.verification = verification.Verification(db, door, tempo, prober, sets)
+        self.verification = verification.Verification(db, door, interval, prober, sets)
         self.connections = connections.Connections(db, self.verification, config, sets)
         self.approvals = approvals.Approvals(db, config, sets)
-        self.proof_queue = proof_queue.ProofQueue(db, door, self.rates, tempo, prober, sets=sets)
+        self.proof_queue = proof_queue.ProofQueue(db, door, self.rates, interval, prober, sets=sets)
         patient = door.with_budget(self.rates.background_call)
         self.diagnoses = diagnosis.Diagnoses(db, patient, prober, config, sets)
         self.publication = publication.Publication(config, sets)

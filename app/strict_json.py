@@ -10,6 +10,8 @@ import math
 import re
 from typing import Any, Never
 
+JsonObject = dict[str, Any]
+
 MAX_DEPTH = 32
 # Upper bounds for accepted JSON. The longest list that a request may contain has 10,000 items.
 MAX_VALUES = 20_000
@@ -75,16 +77,17 @@ _TOO_DEEP = f"JSON nested deeper than {MAX_DEPTH} is not accepted."
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(pairs) > MAX_KEYS:
         raise ValueError(f"An object has more than {MAX_KEYS} keys.")
-    if any(len(key) > MAX_KEY for key, _ in pairs):
+    value = _unique(pairs)
+    if value and len(max(value, key=len)) > MAX_KEY:
         raise ValueError(f"An object has a key of more than {MAX_KEY} characters.")
-    return _unique(pairs)
+    return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    value = dict(pairs)
+    if len(value) != len(pairs):
         raise ValueError("An object has the same key twice.")
-    return found
+    return value
 
 
 def _no_constant(_name: str) -> Never:
@@ -121,8 +124,10 @@ def _check(value: Any, depth: int) -> None:
         return
     if depth == 0:
         raise ValueError(_TOO_DEEP)
-    for item in (*value, *value.values()) if isinstance(value, dict) else value:
+    for item in value:  # of an object, its keys
         _check(item, depth - 1)
+    if isinstance(value, dict):
+        _check(list(value.values()), depth)
 
 
 def _number(text: str) -> int | float | str:
@@ -142,10 +147,10 @@ def _storable(value: Any, depth: int) -> Any:
         raise ValueError(_TOO_DEEP)
     if isinstance(value, list):
         return [_storable(item, depth - 1) for item in value]
-    found: dict[str, Any] = {}
+    storable: JsonObject = {}
     for key, item in value.items():
         name = _storable(key, depth)
-        while name in found:  # keys that differed only in replaced characters
-            name += str(len(found))
-        found[name] = _storable(item, depth - 1)
-    return found
+        while name in storable:  # keys that differed only in replaced characters
+            name += str(len(storable))
+        storable[name] = _storable(item, depth - 1)
+    return storable
