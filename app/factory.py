@@ -7,7 +7,7 @@ from flask import Flask, Response, g, redirect, request
 from flask_swagger_ui import get_swaggerui_blueprint
 from werkzeug.exceptions import default_exceptions
 
-from app import VERSION, metrics, services
+from app import VERSION, metrics
 from app.api import (
     api_keys,
     audit_events,
@@ -27,20 +27,38 @@ from app.api.plain_credentials import PlainCredentials
 from app.cli.commands import register_commands
 from app.concurrency.places import slots
 from app.config import Config
-from app.http import headers, public_path, unreadable
+from app.http import headers, unreadable
 from app.http.client_address import client_address
+from app.http.public_path import serve_below
 from app.http.request_id import request_id
 from app.log import logger
+from app.services import Services, begin
 from app.web.onboarding import pages
 
 # In the order of the OpenAPI document.
-_OF_TENANTS = (tenants, rotations, onboarding, onboarding_links, permission_sets, connections)
-_RESOURCES = (*_OF_TENANTS, credentials, api_keys, audit_events, health)
+_RESOURCES = (
+    tenants,
+    rotations,
+    onboarding,
+    onboarding_links,
+    permission_sets,
+    connections,
+    credentials,
+    api_keys,
+    audit_events,
+    health,
+)
+_DOCS = {
+    "app_name": "Deputy API",
+    "layout": "BaseLayout",  # without the field that opens other documents
+    "validatorUrl": None,  # by default the page sends the document to a validator on the internet
+    "oauth2RedirectUrl": "",  # by default it is made from the Host header
+}
 
 
 def create_app(config: Config) -> Flask:
     """Return the service as a WSGI application. It connects to nothing before the first request."""
-    services.begin(config)
+    begin(config)
     app = Flask("app", static_folder=None)
     app.config.update(
         MAX_CONTENT_LENGTH=BODY_KIB * 1024,
@@ -53,8 +71,9 @@ def create_app(config: Config) -> Flask:
     )
     app.url_map.merge_slashes = False  # its redirect would go to the host in the Host header
     app.json = FastJson(app)
-    app.extensions["deputy"] = services.Services(config)
-    _register_hooks(app)
+    deputy = app.extensions["deputy"] = Services(config)
+    app.extensions["deputy.plain_requests"] = PlainCredentials(deputy)
+    _register_hooks(app, config.service.proxy_hops)
     api = RestApi(app)
     problems.register(app)  # after flask-smorest, because it replaces its handler
     for resource in _RESOURCES:
@@ -68,19 +87,10 @@ def create_app(config: Config) -> Flask:
     # werkzeug's own redirect would name the host in the Host header.
     app.add_url_rule("/docs", "docs", lambda: redirect(f"{path}/docs/"))
     register_commands(app)
-    app.extensions["deputy.plain_requests"] = PlainCredentials(app.extensions["deputy"])
     if path:
         # Flask's own way
-        app.wsgi_app = public_path.PublicPath(app.wsgi_app, path)  # type: ignore[method-assign]
+        app.wsgi_app = serve_below(path, app.wsgi_app)  # type: ignore[method-assign,assignment]
     return app
-
-
-_DOCS = {
-    "app_name": "Deputy API",
-    "layout": "BaseLayout",  # without the field that opens other documents
-    "validatorUrl": None,  # by default the page sends the document to a validator on the internet
-    "oauth2RedirectUrl": "",  # by default it is made from the Host header
-}
 
 
 def _set_headers_of_docs(response: Response) -> Response:
@@ -88,15 +98,13 @@ def _set_headers_of_docs(response: Response) -> Response:
     return response
 
 
-def _register_hooks(app: Flask) -> None:
-    hops = app.extensions["deputy"].config.service.proxy_hops
-
+def _register_hooks(app: Flask, proxy_hops: int) -> None:
     @app.before_request
     def _begin() -> None:
         environ = request.environ
         g.request_id = request_id(environ)
         g.client_address = client_address(
-            environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR"), hops
+            environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR"), proxy_hops
         )
         g.began = time.perf_counter()
         slots.set(environ.get("deputy.slots"))
@@ -115,13 +123,13 @@ def _register_hooks(app: Flask) -> None:
         response.headers.update(headers.ALWAYS)
         for name, value in headers.FOR_PROGRAMS.items():  # where a blueprint has not set its own
             response.headers.setdefault(name, value)
-        _log_request(response)
-        route = str(request.url_rule) if request.url_rule else "none"
-        metrics.REQUEST_SECONDS.labels(route).observe(time.perf_counter() - g.began)
+        seconds = time.perf_counter() - g.began
+        _log_request(response, seconds)
+        metrics.REQUEST_SECONDS.labels(str(request.url_rule or "none")).observe(seconds)
         return response
 
 
-def _log_request(response: Response) -> None:
+def _log_request(response: Response, seconds: float) -> None:
     """Log one line per request, with its route.
 
     The path of an onboarding page contains the link's token, and is not logged. Successes are left
@@ -133,15 +141,13 @@ def _log_request(response: Response) -> None:
     )
     if (quiet and response.status_code < 400) or g.get("logged"):
         return
-    caller = g.get("caller")
-    kind, actor_id, *_ = caller.actor if caller else ("api_key", None)
-    route = str(request.url_rule) if request.url_rule else None
-    ms = round((time.perf_counter() - g.began) * 1000, 1)
+    principal = g.get("principal")
+    kind, actor_id, *_ = principal.actor if principal else ("api_key", None)
     logger.info(
         "request",
         method=request.method,
-        route=route,
+        route=request.url_rule and str(request.url_rule),
         status=response.status_code,
-        ms=ms,
+        ms=round(seconds * 1000, 1),
         **{f"{kind}_id": actor_id},
     )

@@ -24,7 +24,7 @@ def main() -> None:
     for path, last in json.load(sys.stdin):
         seen: Page[Any] = Page([], UUID(last))
         with app.test_request_context(path):
-            g.caller = OperatorPrincipal("bench")
+            g.principal = OperatorPrincipal("bench")
             made.append(paged({"limit": 50}, lambda seen=seen, **_: seen)["next_cursor"])
     print(json.dumps(made))
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from app.config import Config
 from app.factory import create_app
-from app.http.plain_requests import PlainAnswer, PlainReader
+from app.http.plain_requests import PlainReader
 from app.issuing import issue
 from bench.client import BenchError
 from bench.servers import run_python
@@ -107,9 +107,7 @@ def main() -> None:
 
     def plain() -> bool:
         request = reader.read(sent)
-        return request is not None and isinstance(
-            endpoint.answer(request, "127.0.0.1"), PlainAnswer
-        )
+        return request is not None and isinstance(endpoint.answer(request, "127.0.0.1"), bytes)
 
     found = {}
     for kind, ask in ((_FLASK, through_flask), (_PLAIN, plain)):

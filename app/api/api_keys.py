@@ -1,21 +1,33 @@
 """API keys. A key can make, see and revoke only keys that are no stronger than itself."""
 
-from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
 from marshmallow import fields, validate
 
-from app.api.kit.blueprint import Blueprint, caller, changing, paged, services
-from app.api.kit.fields import Time, doc, line, nested, number, seconds, string, uuid
-from app.api.kit.schemas import Answer, PageQuery, Strict, page_of
+from app.api.kit.blueprint import Blueprint, JsonObject, changing, paged, principal, services
+from app.api.kit.schemas import (
+    Answer,
+    PageQuery,
+    Strict,
+    Time,
+    described,
+    doc,
+    line,
+    nested,
+    number,
+    page_of,
+    seconds,
+    string,
+    uuid,
+)
 from app.identity.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX
 from app.identity.families import FamilySummary
 from app.identity.scopes import Scope, from_bits
 from app.store.models import ApiKey
 
 
-def scope_list(description: str | None = None, **options: Any) -> fields.List[Any]:
+def scope_list(description: str = "", **options: Any) -> fields.List[Any]:
     metadata = doc(["credentials:issue"], description)
     return fields.List(fields.Enum(Scope, by_value=True), metadata=metadata, **options)
 
@@ -26,7 +38,7 @@ _SETS = "Credentials only for connections of these permission sets; null: of any
 
 
 class KeyIn(Strict):
-    EXAMPLE: ClassVar = {"name": "nightly worker", "scopes": ["credentials:issue"]}
+    EXAMPLE = {"name": "nightly worker", "scopes": ["credentials:issue"]}
 
     name = line(200, "nightly worker", required=True)
     scopes = scope_list(required=True, validate=_SOME)
@@ -37,7 +49,7 @@ class KeyIn(Strict):
         line(64, "inventory"),
         allow_none=True,
         validate=validate.Length(1, 100),
-        metadata={"description": _SETS},
+        metadata=described(_SETS),
     )
 
 
@@ -87,9 +99,9 @@ _ABOUT = """Keys for programs and people, no stronger than the key that makes th
 A key with `keys:delegate` makes, reads, lists and revokes keys with the scopes in its `may_give`,
 which are bound to tenants that its family made within the last 24 hours.
 """
-bp = Blueprint("api_keys", __name__, noun="api_key", description=_ABOUT)
+bp = Blueprint("api_keys", _ABOUT, noun="api_key")
 _ONE = "/v1/api-keys/<uuid:key_id>"
-_EITHER = (Scope.KEYS_WRITE, Scope.KEYS_DELEGATE)
+_EITHER = ("keys:write", "keys:delegate")
 _SHOWN = (
     "id",
     "name",
@@ -103,35 +115,36 @@ _SHOWN = (
 
 
 @bp.operation("POST", "/v1/api-keys", _EITHER, KeyCreated, takes=KeyIn, status=201, fails=[404])
-def create_key(body: dict[str, Any]) -> dict[str, Any]:
+def create_key(body: JsonObject) -> JsonObject:
     """Create an API key; only this answer shows it."""
-    given = {"scopes": frozenset(body["scopes"]), "may_give": frozenset(body.get("may_give") or ())}
-    key, text = services().api_keys.create_key(changing(), **(body | given))
+    for name in ("scopes", "may_give"):
+        body[name] = frozenset(body.get(name) or ())
+    key, text = services.api_keys.create_key(changing(), **body)
     return _shown(key, FamilySummary(0, 0, [], 0)) | {"key": text}
 
 
-@bp.operation("POST", f"{_ONE}/replace", Scope.KEYS_WRITE, KeyCreated, takes=ReplaceIn, status=201)
-def replace_key(body: dict[str, Any], key_id: UUID) -> dict[str, Any]:
+@bp.operation("POST", f"{_ONE}/replace", "keys:write", KeyCreated, takes=ReplaceIn, status=201)
+def replace_key(body: JsonObject, key_id: UUID) -> JsonObject:
     """Replace a key by a successor; the old key ends after the grace period.
 
     The successor has the same name, scopes, `may_give` and bounds, and inherits the keys and links
     that the old key made. Only this answer shows it.
     """
-    key, made, text = services().api_keys.replace_key(changing(), key_id, **body)
-    return _shown(key, made) | {"key": text}
+    key, family, text = services.api_keys.replace_key(changing(), key_id, **body)
+    return _shown(key, family) | {"key": text}
 
 
 @bp.operation("GET", "/v1/api-keys", _EITHER, page_of(KeyOut), takes=PageQuery)
-def list_keys(query: dict[str, Any]) -> dict[str, Any]:
+def list_keys(query: JsonObject) -> JsonObject:
     """List live API keys that the one in use could make, newest first."""
-    found = paged(query, partial(services().api_keys.list_keys, caller()))
-    return found | {"items": [_shown(key) for key in found["items"]]}
+    page = paged(query, services.api_keys.list_keys, principal())
+    return page | {"items": map(_shown, page["items"])}
 
 
 @bp.operation("GET", _ONE, _EITHER, KeyShown)
-def get_key(key_id: UUID) -> dict[str, Any]:
+def get_key(key_id: UUID) -> JsonObject:
     """Read an API key, and how many live keys and links are revoked with it."""
-    return _shown(*services().api_keys.get_key(caller(), key_id))
+    return _shown(*services.api_keys.get_key(principal(), key_id))
 
 
 @bp.operation("DELETE", _ONE, _EITHER, status=204)
@@ -141,13 +154,13 @@ def revoke_key(key_id: UUID) -> None:
     The keys and onboarding links that it made are revoked with it, and so are those that these keys
     made. To renew a good key, replace it.
     """
-    services().api_keys.revoke_key(caller(), key_id)
+    services.api_keys.revoke_key(principal(), key_id)
 
 
-def _shown(key: ApiKey, made: FamilySummary | None = None) -> dict[str, Any]:
-    scopes, may_give = sorted(from_bits(key.scope_bits)), sorted(from_bits(key.may_give_bits))
-    shown = {name: getattr(key, name) for name in _SHOWN} | {
-        "scopes": scopes,
-        "may_give": may_give or None,
+def _shown(key: ApiKey, family: FamilySummary | None = None) -> JsonObject:
+    return {
+        **{name: getattr(key, name) for name in _SHOWN},
+        "scopes": sorted(from_bits(key.scope_bits)),
+        "may_give": sorted(from_bits(key.may_give_bits)) or None,
+        "made": family,
     }
-    return shown if made is None else shown | {"made": made}

@@ -1,14 +1,24 @@
 """The audit log."""
 
-from functools import partial
 from typing import Any
 
 from marshmallow import fields
 
-from app.api.kit.blueprint import Blueprint, Scope, caller, paged, services
-from app.api.kit.examples import UUID_EXAMPLE
-from app.api.kit.fields import FromSameObject, Time, doc, matching, one_of, string, uuid
-from app.api.kit.schemas import Answer, PageQuery, page_of
+from app.api.kit.blueprint import Blueprint, JsonObject, filters_of, paged, principal, services
+from app.api.kit.schemas import (
+    UUID_EXAMPLE,
+    Answer,
+    FromSameObject,
+    PageQuery,
+    Time,
+    described,
+    doc,
+    matching,
+    one_of,
+    page_of,
+    string,
+    uuid,
+)
 from app.audit.actions import ACTIONS, DETAILS
 from app.audit.events import Action
 from app.audit.log import EventFilter
@@ -49,7 +59,7 @@ class AuditEventOut(Answer):
     at = Time()
     action = string("connection.suspended", "noun.verb")
     outcome = one_of("AuditOutcome", "ok", "refused", "failed")
-    actor = FromSameObject(ActorOut, metadata={"description": "Who or what acted."})
+    actor = FromSameObject(ActorOut, metadata=described("Who or what acted."))
     tenant_id = fields.UUID(allow_none=True)
     connection_id = fields.UUID(allow_none=True)
     request_id = string("5f0e7a2b6c184d419c1f6e8a007c3b9d", allow_none=True)
@@ -65,23 +75,13 @@ class AuditEventOut(Answer):
     )
 
 
-bp = Blueprint(
-    "audit_events",
-    __name__,
-    noun="audit_event",
-    description="Who did what, when, and to which connection.",
-)
+bp = Blueprint("audit_events", "Who did what, when, and to which connection.", noun="audit_event")
 
 
 @bp.operation(
-    "GET",
-    "/v1/audit-events",
-    Scope.AUDIT_READ,
-    page_of(AuditEventOut),
-    takes=AuditQuery,
-    fails=[404],
+    "GET", "/v1/audit-events", "audit:read", page_of(AuditEventOut), takes=AuditQuery, fails=[404]
 )
-def list_audit_events(query: dict[str, Any]) -> dict[str, Any]:
+def list_audit_events(query: JsonObject) -> JsonObject:
     """List audit events, newest first; with `after`, oldest first, as a feed.
 
     A key that is bound to a tenant sees that tenant's events. With `after` the list begins with the
@@ -89,13 +89,9 @@ def list_audit_events(query: dict[str, Any]) -> dict[str, Any]:
     never before an older one. A reader that goes on from its last event misses none. Begin with
     `00000000-0000-0000-0000-000000000000`.
     """
-    filters = {
-        name: value
-        for name, value in query.items()
-        if name not in {"limit", "cursor", "after", "action"}
-    }
-    event_filter = EventFilter(**filters, actions=(query["action"],) if "action" in query else ())
-    read = services().audit.feed if "after" in query else services().audit.events
-    return paged(
-        query, partial(read, caller().tenant_scope, event_filter), begin=query.get("after")
-    )
+    filters = filters_of(query)
+    if "action" in filters:
+        filters["actions"] = (filters.pop("action"),)
+    audit = services.audit
+    read = audit.feed if "after" in query else audit.events
+    return paged(query, read, principal().tenant_scope, EventFilter(**filters))

@@ -1,37 +1,55 @@
 """Connections: a tenant's links to IAM roles, and their proofs."""
 
-from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from app.api.kit.blueprint import Blueprint, Scope, caller, changing, paged, services
-from app.api.kit.examples import ACCOUNT, EXTERNAL_ID, ROLE
-from app.api.kit.fields import (
+from app.api.kit.blueprint import (
+    Blueprint,
+    JsonObject,
+    changing,
+    filters_of,
+    paged,
+    principal,
+    services,
+)
+from app.api.kit.schemas import (
+    ACCOUNT,
+    EXTERNAL_ID,
+    ROLE,
+    SUSPENDED,
+    Answer,
+    AsStored,
+    Empty,
+    PageQuery,
+    Reason,
     Statuses,
+    Strict,
     Time,
+    described,
     doc,
     flag,
     line,
+    list_of,
     matching,
     nested,
     number,
     one_of,
+    page_of,
     status,
     string,
 )
-from app.api.kit.schemas import Answer, AsStored, Empty, PageQuery, Strict, page_of
-from app.api.suspension_schemas import SUSPENDED, Reason
 from app.connections.listing import ConnectionFilter
 from app.diagnosis.diagnosis import Diagnosis
+from app.identity import ApiKeyPrincipal
 from app.ids import ACCOUNT_ID_PATTERN, ROLE_ARN_PATTERN
 from app.store.models import Connection, ConnectionStatus, Trigger, Verdict
 
 
 class ConnectionIn(Strict):
-    EXAMPLE: ClassVar = {"role_arn": ROLE, "permission_set": "inventory"}
-    OPENAPI: ClassVar = {"oneOf": [{"required": ["role_arn"]}, {"required": ["account_id"]}]}
+    EXAMPLE = {"role_arn": ROLE, "permission_set": "inventory"}
+    OPENAPI = {"oneOf": [{"required": ["role_arn"]}, {"required": ["account_id"]}]}
 
     role_arn = fields.String(
         validate=validate.Length(20, 2048),
@@ -43,12 +61,10 @@ class ConnectionIn(Strict):
     permission_set = line(64, "inventory")
 
     @validates_schema
-    def _names_one_role(self, data: dict[str, Any], **_: Any) -> None:
-        given = {"role_arn", "account_id"} & data.keys()
-        if len(given) != 1:
-            raise ValidationError(
-                "Give either role_arn or account_id.", "account_id" if given else "role_arn"
-            )
+    def _names_one_role(self, data: JsonObject, **_: Any) -> None:
+        if ("role_arn" in data) == ("account_id" in data):
+            field = "account_id" if "account_id" in data else "role_arn"
+            raise ValidationError("Give either role_arn or account_id.", field)
 
 
 class SetIn(Strict):
@@ -63,12 +79,6 @@ class ApprovalIn(Strict):
     )
 
 
-_BY_STATUS = doc(
-    {"verified": 2, "pending": 1},
-    "How many have each status. A status without connections is left out.",
-)
-
-
 class ConnectionSummary(Answer):
     total = number(3)
     reprove_every = number(
@@ -79,12 +89,15 @@ class ConnectionSummary(Answer):
     by_status = fields.Dict(
         keys=fields.Enum(ConnectionStatus, by_value=True),
         values=fields.Integer(),
-        metadata=_BY_STATUS,
+        metadata=doc(
+            {"verified": 2, "pending": 1},
+            "How many have each status. A status without connections is left out.",
+        ),
     )
 
 
 class ConnectionQuery(PageQuery):
-    status = Statuses(ConnectionStatus, "pending", "broken")
+    statuses = Statuses(ConnectionStatus, "pending", "broken", data_key="status")
     account_id = matching(ACCOUNT_ID_PATTERN, ACCOUNT)
     update_available = fields.Boolean(truthy={"true"}, falsy={"false"}, metadata=doc(True))
 
@@ -114,7 +127,7 @@ class VerificationOut(Answer):
 class ProofOut(VerificationOut):
     id = fields.UUID()
     trigger = fields.Enum(
-        Trigger, by_value=True, metadata={"description": "Why it was made, the first time."}
+        Trigger, by_value=True, metadata=described("Why it was made, the first time.")
     )
     first_at = Time()
     checked_at = Time("When it was made last.")
@@ -123,7 +136,7 @@ class ProofOut(VerificationOut):
 
 class _ProvenUntil(Time):
     def get_value(self, obj: Any, *_: Any, **__: Any) -> Any:
-        return obj.proven_until(services().config.proofs.proof_max_age)
+        return obj.proven_until(services.config.proofs.proof_max_age)
 
 
 class StepOut(Answer):
@@ -158,20 +171,16 @@ class BeyondOut(Answer):
 class PermissionsOut(Answer):
     set = string("inventory")
     version = number(None, "Of the set that made the role; null: unknown.", allow_none=True)
-    missing = fields.List(fields.Nested(GapOut))
-    beyond = fields.List(
-        fields.Nested(BeyondOut),
-        allow_none=True,
-        metadata={"description": "null: its policies were not seen."},
-    )
+    missing = list_of(GapOut)
+    beyond = list_of(BeyondOut, "null: its policies were not seen.", allow_none=True)
     # fields are not attributes of a schema
-    unknown = fields.List(fields.Nested(GapOut))  # type: ignore[assignment]
+    unknown = list_of(GapOut)  # type: ignore[assignment]
 
 
 class DiagnosisOut(Answer):
     at = Time()
     conclusion = string("The role does not let us in.", "The first problem, in words.")
-    steps = fields.List(fields.Nested(StepOut))
+    steps = list_of(StepOut)
     trust_policy = fields.Dict(
         allow_none=True,
         metadata=doc({"Statement": []}, "The role's own, as it is now; null: it was not seen."),
@@ -181,7 +190,7 @@ class DiagnosisOut(Answer):
 
 class _UpdateAvailable(fields.Boolean):
     def get_value(self, obj: Any, *_: Any, **__: Any) -> Any:
-        return services().listing.has_update(obj)
+        return services.listing.has_update(obj)
 
 
 class ConnectionOut(Answer):
@@ -219,12 +228,9 @@ class ConnectionOut(Answer):
         None, "The set that its role is to move to; see PATCH.", allow_none=True
     )
     update_available = _UpdateAvailable(
-        metadata={
-            "description": (
-                "Whether its role is to be updated: to a newer version of its set, or to another"
-                " set."
-            )
-        }
+        metadata=described(
+            "Whether its role is to be updated: to a newer version of its set, or to another set."
+        )
     )
     verification = nested(
         VerificationOut,
@@ -250,22 +256,21 @@ class ApprovedOut(ConnectionOut):
     )
 
 
-bp = Blueprint(
-    "connections", __name__, noun="connection", description="Links to IAM roles, and their proofs."
-)
+bp = Blueprint("connections", "Links to IAM roles, and their proofs.", noun="connection")
 
 _ALL = "/v1/tenants/<uuid:tenant_id>/connections"
 _ONE = f"{_ALL}/<uuid:connection_id>"
 _ConnectionPage = page_of(ConnectionOut)
 
 
-def _filter(query: dict[str, Any]) -> ConnectionFilter:
-    statuses, account_id = tuple(query.get("status", ())), query.get("account_id")
-    return ConnectionFilter(statuses, account_id, update_available=query.get("update_available"))
+def _trying_a_role(tenant_id: UUID) -> ApiKeyPrincipal:
+    """Return the principal, for one proof of a role that counts against the tenant's quota."""
+    services.quotas.acquire_attempt(principal(), tenant_id)
+    return principal()
 
 
-@bp.operation("POST", _ALL, Scope.CONNECTIONS_WRITE, ConnectionOut, takes=ConnectionIn, status=201)
-def create_connection(body: dict[str, Any], tenant_id: UUID) -> Connection:
+@bp.operation("POST", _ALL, "connections:write", ConnectionOut, takes=ConnectionIn, status=201)
+def create_connection(body: JsonObject, tenant_id: UUID) -> Connection:
     """Connect a role, and prove it once before answering.
 
     `verified`: the role accepts the tenant's External ID, and refuses the broker without it and
@@ -276,45 +281,41 @@ def create_connection(body: dict[str, Any], tenant_id: UUID) -> Connection:
     account, on the same schedule, and answers `pending`. AWS gives the same answer for an absent
     role and for one that refuses.
     """
-    services().quotas.acquire_attempt(caller(), tenant_id)
-    make = (
-        services().connections.find_in_account
-        if "account_id" in body
-        else services().connections.create
-    )
-    return make(caller(), tenant_id, **body)
+    connections = services.connections
+    make = connections.find_in_account if "account_id" in body else connections.create
+    return make(_trying_a_role(tenant_id), tenant_id, **body)
 
 
-@bp.operation("GET", _ALL, Scope.CONNECTIONS_READ, _ConnectionPage, takes=ConnectionQuery)
-def list_connections(query: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
+@bp.operation("GET", _ALL, "connections:read", _ConnectionPage, takes=ConnectionQuery)
+def list_connections(query: JsonObject, tenant_id: UUID) -> JsonObject:
     """List a tenant's connections, newest first."""
-    return paged(query, partial(services().listing.list, caller(), tenant_id, _filter(query)))
+    connection_filter = ConnectionFilter(**filters_of(query))
+    return paged(query, services.listing.list, principal(), tenant_id, connection_filter)
 
 
-@bp.operation("GET", f"{_ALL}/summary", Scope.CONNECTIONS_READ, ConnectionSummary)
-def summarize_connections(tenant_id: UUID) -> dict[str, Any]:
+@bp.operation("GET", f"{_ALL}/summary", "connections:read", ConnectionSummary)
+def summarize_connections(tenant_id: UUID) -> JsonObject:
     """Count a tenant's connections by status."""
-    counts = services().listing.summary(caller(), tenant_id)
-    every = services().proof_queue.pace.interval().seconds
+    counts = services.listing.summary(principal(), tenant_id)
+    every = services.proof_queue.pace.interval().seconds
     return {"total": sum(counts.values()), "reprove_every": every, "by_status": counts}
 
 
-@bp.operation(
-    "GET", "/v1/connections", Scope.CONNECTIONS_READ, _ConnectionPage, takes=ConnectionQuery
-)
-def list_all_connections(query: dict[str, Any]) -> dict[str, Any]:
+@bp.operation("GET", "/v1/connections", "connections:read", _ConnectionPage, takes=ConnectionQuery)
+def list_all_connections(query: JsonObject) -> JsonObject:
     """List connections across tenants, newest first."""
-    return paged(query, partial(services().listing.list_all, caller(), _filter(query)))
+    connection_filter = ConnectionFilter(**filters_of(query))
+    return paged(query, services.listing.list_all, principal(), connection_filter)
 
 
-@bp.operation("GET", _ONE, Scope.CONNECTIONS_READ, ConnectionOut)
+@bp.operation("GET", _ONE, "connections:read", ConnectionOut)
 def get_connection(tenant_id: UUID, connection_id: UUID) -> Connection:
     """Read a connection."""
-    return services().connections.get(caller(), tenant_id, connection_id)
+    return services.connections.get(principal(), tenant_id, connection_id)
 
 
-@bp.operation("PATCH", _ONE, Scope.CONNECTIONS_WRITE, ConnectionOut, takes=SetIn)
-def ask_for_set(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
+@bp.operation("PATCH", _ONE, "connections:write", ConnectionOut, takes=SetIn)
+def ask_for_set(body: JsonObject, tenant_id: UUID, connection_id: UUID) -> Connection:
     """Ask the customer to move a role to another permission set.
 
     The kit of that set and the onboarding page then show how to update the role. The connection
@@ -323,11 +324,12 @@ def ask_for_set(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> C
     approval as a new connection does. A request for the connection's own set withdraws the earlier
     request. A key that is limited to permission sets must cover those that the role has.
     """
-    services().quotas.acquire_attempt(caller(), tenant_id)
-    return services().approvals.ask_for_set(caller(), tenant_id, connection_id, **body)
+    return services.approvals.ask_for_set(
+        _trying_a_role(tenant_id), tenant_id, connection_id, **body
+    )
 
 
-@bp.operation("DELETE", _ONE, Scope.CONNECTIONS_WRITE, status=204)
+@bp.operation("DELETE", _ONE, "connections:write", status=204)
 def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
     """Delete a connection: issuing stops at once.
 
@@ -335,56 +337,54 @@ def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
     connection. A key that is bound to no tenant can also delete a connection that a bound key
     deleted. Then no bound key can connect the role again.
     """
-    services().connections.delete(caller(), tenant_id, connection_id)
+    services.connections.delete(principal(), tenant_id, connection_id)
 
 
-@bp.operation("POST", f"{_ONE}/verify", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Empty)
-def verify_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
+@bp.operation("POST", f"{_ONE}/verify", "connections:write", ConnectionOut, takes=Empty)
+def verify_connection(_body: JsonObject, tenant_id: UUID, connection_id: UUID) -> Connection:
     """Prove a connection again now."""
-    services().quotas.acquire_attempt(caller(), tenant_id)
-    return services().verification.verify(
-        caller(), tenant_id, connection_id, trigger=Trigger.REQUESTED
+    return services.verification.verify(
+        _trying_a_role(tenant_id), tenant_id, connection_id, trigger=Trigger.REQUESTED
     )
 
 
-@bp.operation("POST", f"{_ONE}/diagnose", Scope.CONNECTIONS_WRITE, DiagnosisOut, takes=Empty)
-def diagnose_connection(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Diagnosis:
+@bp.operation("POST", f"{_ONE}/diagnose", "connections:write", DiagnosisOut, takes=Empty)
+def diagnose_connection(_body: JsonObject, tenant_id: UUID, connection_id: UUID) -> Diagnosis:
     """Find out why a connection does not work, and who can repair it.
 
     It also compares the role's permissions with its permission set. For that a proof must have
     succeeded, and the role must be allowed to read itself (the kit's policy `read-itself`). It
     changes nothing. A key that is bound to a tenant sees the vendor's steps as one.
     """
-    services().quotas.acquire_attempt(caller(), tenant_id)
-    return services().diagnoses.diagnose(caller(), tenant_id, connection_id)
+    return services.diagnoses.diagnose(_trying_a_role(tenant_id), tenant_id, connection_id)
 
 
-@bp.operation("GET", f"{_ONE}/proofs", Scope.CONNECTIONS_READ, page_of(ProofOut), takes=PageQuery)
-def list_proofs(query: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> dict[str, Any]:
+@bp.operation("GET", f"{_ONE}/proofs", "connections:read", page_of(ProofOut), takes=PageQuery)
+def list_proofs(query: JsonObject, tenant_id: UUID, connection_id: UUID) -> JsonObject:
     """List a connection's proofs, newest first."""
-    return paged(query, partial(services().listing.list_proofs, caller(), tenant_id, connection_id))
+    return paged(query, services.listing.list_proofs, principal(), tenant_id, connection_id)
 
 
-@bp.operation("POST", f"{_ONE}/suspend", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Reason)
-def suspend_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
+@bp.operation("POST", f"{_ONE}/suspend", "connections:write", ConnectionOut, takes=Reason)
+def suspend_connection(body: JsonObject, tenant_id: UUID, connection_id: UUID) -> Connection:
     """Suspend a connection: no credentials are issued for it until it is resumed.
 
     A suspension by a key that is bound to no tenant also restricts the tenant's keys, links and
     stacks. Until the connection is resumed, they can connect no other role in its AWS account, and
     can't have an unverified one proven. Other verified connections of the account go on.
     """
-    return services().connections.suspend(caller(), tenant_id, connection_id, **body)
+    return services.connections.suspend(principal(), tenant_id, connection_id, **body)
 
 
-@bp.operation("POST", f"{_ONE}/resume", Scope.CONNECTIONS_WRITE, ConnectionOut, takes=Reason)
-def resume_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
+@bp.operation("POST", f"{_ONE}/resume", "connections:write", ConnectionOut, takes=Reason)
+def resume_connection(body: JsonObject, tenant_id: UUID, connection_id: UUID) -> Connection:
     """Resume a suspended connection, and prove it once before answering."""
-    services().quotas.acquire_attempt(caller(), tenant_id)
-    return services().connections.resume(changing(), tenant_id, connection_id, **body)
+    _trying_a_role(tenant_id)
+    return services.connections.resume(changing(), tenant_id, connection_id, **body)
 
 
-@bp.operation("POST", f"{_ONE}/approve", Scope.CONNECTIONS_WRITE, ApprovedOut, takes=ApprovalIn)
-def approve_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Connection:
+@bp.operation("POST", f"{_ONE}/approve", "connections:write", ApprovedOut, takes=ApprovalIn)
+def approve_connection(body: JsonObject, tenant_id: UUID, connection_id: UUID) -> Connection:
     """Approve a permission set that may write, in an account that was not declared.
 
     It needs a key that is bound to no tenant. It approves one set alone: another one of
@@ -395,18 +395,16 @@ def approve_connection(body: dict[str, Any], tenant_id: UUID, connection_id: UUI
     A connection whose own set is approved is verified at once if its latest proof succeeded and is
     less than a day old. Otherwise a proof is due now.
     """
-    return services().approvals.approve(caller(), tenant_id, connection_id, **body)
+    return services.approvals.approve(principal(), tenant_id, connection_id, **body)
 
 
-@bp.operation(
-    "POST", f"{_ONE}/report-refused", Scope.CREDENTIALS_ISSUE, Empty, takes=Empty, status=202
-)
-def report_refused(_body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> dict[str, Any]:
+@bp.operation("POST", f"{_ONE}/report-refused", "credentials:issue", Empty, takes=Empty, status=202)
+def report_refused(_body: JsonObject, tenant_id: UUID, connection_id: UUID) -> JsonObject:
     """Report that AWS refused issued credentials.
 
     Deputy drops the cached sessions of the connection and makes a proof due now. It does so at most
     once a minute for a connection, and some times a minute for a tenant. Further reports also get
     202.
     """
-    services().issuer.report_refused(caller(), tenant_id, connection_id)
+    services.issuer.report_refused(principal(), tenant_id, connection_id)
     return {}

@@ -5,11 +5,10 @@ from typing import Any
 
 from marshmallow import ValidationError, fields
 
-from app.api.kit.examples import ACCOUNT, ROLE
-from app.api.kit.fields import doc, line, string
-from app.api.kit.schemas import Answer, Strict
+from app.api.kit.schemas import ACCOUNT, ROLE, Answer, Strict, doc, line, string
 from app.issuing.issue import DURATION_DEFAULT, Issued
 from app.settings.checks import SESSION_MAX, SESSION_MIN
+from app.strict_json import JsonObject
 
 _POLICY = {
     "Version": "2012-10-17",
@@ -38,7 +37,7 @@ _HOW_LONG = (
 class SessionPolicy(fields.Field[Any]):
     """An IAM policy document as a JSON object, or as a string that holds one."""
 
-    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> dict[str, Any] | str:  # noqa: ARG002
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> JsonObject | str:
         if not isinstance(value, dict | str):
             raise ValidationError("Must be a JSON object, or a string that holds one.")
         return value
@@ -97,17 +96,17 @@ class ContainerCredentials(Answer):
     RoleArn = string(ROLE, attribute="role_arn")
 
 
-def process(issued: Issued) -> dict[str, Any]:
+def process(issued: Issued) -> JsonObject:
     """Return ProcessCredentials as a dict for JSON."""
     return {"Version": 1} | _shown(issued, "SessionToken")
 
 
-def container(issued: Issued) -> dict[str, Any]:
+def container(issued: Issued) -> JsonObject:
     """Return ContainerCredentials as a dict for JSON."""
     return _shown(issued, "Token") | {"RoleArn": issued.role_arn}
 
 
-def _shown(issued: Issued, token_name: str) -> dict[str, Any]:
+def _shown(issued: Issued, token_name: str) -> JsonObject:
     session = issued.session
     return {
         "AccessKeyId": session.access_key_id,
@@ -119,7 +118,7 @@ def _shown(issued: Issued, token_name: str) -> dict[str, Any]:
     }
 
 
-Shape = Callable[[Issued], dict[str, Any]]
+Shape = Callable[[Issued], JsonObject]
 # The method and the shape of the answer, by the last part of the path.
 SHAPES: dict[str, tuple[str, Shape]] = {
     "credentials": ("POST", process),

@@ -4,7 +4,6 @@ app/api/plain_credentials.py answers most of these requests. Answers bypass mars
 take as long as the rest of the request. A test compares them with the schemas.
 """
 
-from typing import Any
 from uuid import UUID
 
 import orjson
@@ -20,16 +19,11 @@ from app.api.credential_schemas import (
     process,
 )
 from app.api.kit.authentication import requires_from_memory
-from app.api.kit.blueprint import Blueprint, Scope, caller, services
+from app.api.kit.blueprint import Blueprint, JsonObject, Scope, principal, services
 from app.api.plain_credentials import raise_failure
 from app.issuing.issue import Issued
 
-bp = Blueprint(
-    "credentials",
-    __name__,
-    noun="credentials",
-    description="Short-lived credentials for a proven role.",
-)
+bp = Blueprint("credentials", "Short-lived credentials for a proven role.", noun="credentials")
 bp.before_request(raise_failure)
 
 _ONE = "/v1/tenants/<uuid:tenant_id>/connections/<uuid:connection_id>"
@@ -39,9 +33,9 @@ _ONE = "/v1/tenants/<uuid:tenant_id>/connections/<uuid:connection_id>"
 @requires_from_memory(Scope.CREDENTIALS_ISSUE, fails=[404])
 @bp.arguments(IssueIn)
 @bp.response(200, ProcessCredentials)
-def issue_credentials(body: dict[str, Any], tenant_id: UUID, connection_id: UUID) -> Response:
+def issue_credentials(body: JsonObject, tenant_id: UUID, connection_id: UUID) -> Response:
     """Issue credentials for a verified connection, as credential_process prints them."""
-    return _answer(process, services().issuer.issue(caller(), tenant_id, connection_id, **body))
+    return _answer(process, services.issuer.issue(principal(), tenant_id, connection_id, **body))
 
 
 @bp.route(f"{_ONE}/container-credentials", methods=["GET"])
@@ -57,7 +51,7 @@ def container_credentials(tenant_id: UUID, connection_id: UUID) -> Response:
     # Flask adds HEAD to every GET; it would issue credentials and drop them
     if request.method == "HEAD":
         raise MethodNotAllowed(["GET"])
-    return _answer(container, services().issuer.issue(caller(), tenant_id, connection_id))
+    return _answer(container, services.issuer.issue(principal(), tenant_id, connection_id))
 
 
 def _answer(shape: Shape, issued: Issued) -> Response:

@@ -1,16 +1,25 @@
 """The onboarding kit and its templates."""
 
-from typing import Any
 from uuid import UUID
 
 from flask import Response
 from marshmallow import fields
 
 from app.api.kit.authentication import public
-from app.api.kit.blueprint import Blueprint, Scope, caller, services
-from app.api.kit.examples import EXTERNAL_ID, NEXT_EXTERNAL_ID
-from app.api.kit.fields import doc, flag, line, matching, nested, number, string
-from app.api.kit.schemas import Answer, Strict
+from app.api.kit.blueprint import Blueprint, JsonObject, principal, services
+from app.api.kit.schemas import (
+    EXTERNAL_ID,
+    NEXT_EXTERNAL_ID,
+    Answer,
+    Strict,
+    doc,
+    flag,
+    line,
+    matching,
+    nested,
+    number,
+    string,
+)
 from app.config import Broker
 from app.onboarding import kit as onboarding
 from app.settings.checks import REGION
@@ -25,9 +34,8 @@ class TemplateQuery(Strict):
     permission_set = line(64, "inventory")
 
 
-class KitQuery(Strict):
+class KitQuery(TemplateQuery):
     region = matching(REGION, "eu-west-1")
-    permission_set = line(64, "inventory")
 
 
 class StackUpdateOut(Answer):
@@ -80,51 +88,42 @@ class KitSchema(Answer):
     )
 
 
-bp = Blueprint(
-    "onboarding",
-    __name__,
-    noun="onboarding",
-    description="What a customer needs to create the role.",
-)
+bp = Blueprint("onboarding", "What a customer needs to create the role.", noun="onboarding")
 
 
 @bp.operation(
-    "GET",
-    "/v1/tenants/<uuid:tenant_id>/onboarding",
-    Scope.CONNECTIONS_READ,
-    KitSchema,
-    takes=KitQuery,
+    "GET", "/v1/tenants/<uuid:tenant_id>/onboarding", "connections:read", KitSchema, takes=KitQuery
 )
-def get_kit(query: dict[str, Any], tenant_id: UUID) -> onboarding.Kit:
+def get_kit(query: JsonObject, tenant_id: UUID) -> onboarding.Kit:
     """Read the onboarding kit: link, template, trust policy, Terraform and AWS CLI."""
-    return services().onboarding.kit(caller(), tenant_id, **query)
+    return services.onboarding.kit(principal(), tenant_id, **query)
+
+
+_answers_template = bp.response(
+    200, {"type": "string"}, content_type="text/yaml", description="The CloudFormation template"
+)
 
 
 @bp.route("/v1/templates/customer-role.yaml", methods=["GET"])
 @public
 @bp.arguments(TemplateQuery, location="query")
-@bp.response(
-    200, {"type": "string"}, content_type="text/yaml", description="The CloudFormation template"
-)
-def get_template(query: dict[str, Any]) -> Response:
+@_answers_template
+def get_template(query: JsonObject) -> Response:
     """Read the CloudFormation template before launching it."""
-    template = services().onboarding.template(**query)
+    template = services.onboarding.template(**query)
     return _yaml(template.body, template.version)
 
 
 @bp.route("/v1/templates/customer-org.yaml", methods=["GET"])
 @public
 @bp.arguments(TemplateQuery, location="query")
-@bp.response(
-    200, {"type": "string"}, content_type="text/yaml", description="The CloudFormation template"
-)
-def get_organization_template(query: dict[str, Any]) -> Response:
+@_answers_template
+def get_organization_template(query: JsonObject) -> Response:
     """Read the template for the role in every account of an organisation's units."""
-    template = services().onboarding.organization_template(**query)
+    template = services.onboarding.organization_template(**query)
     return _yaml(template.body, template.version)
 
 
 def _yaml(body: str, version: str) -> Response:
-    return Response(
-        body, content_type="text/yaml; charset=utf-8", headers={"X-Template-Version": version}
-    )
+    headers = {"X-Template-Version": version}
+    return Response(body, content_type="text/yaml; charset=utf-8", headers=headers)

@@ -3,15 +3,22 @@
 The page itself is in app/web/onboarding.
 """
 
-from functools import partial
-from typing import Any
 from uuid import UUID
 
 from marshmallow import fields
 
-from app.api.kit.blueprint import Blueprint, Scope, caller, changing, paged, services
-from app.api.kit.fields import Time, line, matching, seconds, string
-from app.api.kit.schemas import Answer, PageQuery, Strict, page_of
+from app.api.kit.blueprint import Blueprint, JsonObject, changing, paged, principal, services
+from app.api.kit.schemas import (
+    Answer,
+    PageQuery,
+    Strict,
+    Time,
+    line,
+    matching,
+    page_of,
+    seconds,
+    string,
+)
 from app.onboarding.page_links import LINK_DAYS, LINK_DAYS_MAX, LINK_SECONDS_MIN
 from app.settings.checks import DAY, REGION
 
@@ -43,30 +50,30 @@ class LinkCreated(Answer):
 
 
 _ABOUT = "URLs of the onboarding page, for customers' administrators."
-bp = Blueprint("onboarding_links", __name__, noun="onboarding_link", description=_ABOUT)
+bp = Blueprint("onboarding_links", _ABOUT, noun="onboarding_link")
 
 _ALL = "/v1/tenants/<uuid:tenant_id>/onboarding-links"
 
 
-@bp.operation("POST", _ALL, Scope.CONNECTIONS_WRITE, LinkCreated, takes=LinkIn, status=201)
-def create_onboarding_link(body: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
+@bp.operation("POST", _ALL, "connections:write", LinkCreated, takes=LinkIn, status=201)
+def create_onboarding_link(body: JsonObject, tenant_id: UUID) -> JsonObject:
     """Create an onboarding link; only this answer shows its URL.
 
     The URL alone opens the tenant's onboarding page and connects roles to the tenant: give it only
     to the customer's administrator. It stops working when it expires or is revoked, and while the
     tenant is suspended.
     """
-    link, url = services().links.create(changing(), tenant_id, **body)
+    link, url = services.links.create(changing(), tenant_id, **body)
     return {"id": link.id, "url": url, "expires_at": link.expires_at}
 
 
-@bp.operation("GET", _ALL, Scope.CONNECTIONS_WRITE, page_of(LinkOut), takes=PageQuery)
-def list_onboarding_links(query: dict[str, Any], tenant_id: UUID) -> dict[str, Any]:
+@bp.operation("GET", _ALL, "connections:write", page_of(LinkOut), takes=PageQuery)
+def list_onboarding_links(query: JsonObject, tenant_id: UUID) -> JsonObject:
     """List a tenant's onboarding links, newest first, without their URLs."""
-    return paged(query, partial(services().links.list, caller(), tenant_id))
+    return paged(query, services.links.list, principal(), tenant_id)
 
 
-@bp.operation("DELETE", f"{_ALL}/<uuid:link_id>", Scope.CONNECTIONS_WRITE, status=204)
+@bp.operation("DELETE", f"{_ALL}/<uuid:link_id>", "connections:write", status=204)
 def revoke_onboarding_link(tenant_id: UUID, link_id: UUID) -> None:
     """Revoke an onboarding link: from this answer on, its page is gone."""
-    services().links.revoke(caller(), tenant_id, link_id)
+    services.links.revoke(principal(), tenant_id, link_id)

@@ -1,29 +1,33 @@
 """The permission sets that the vendor can ask for."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from marshmallow import fields
 
-from app.api.kit.blueprint import Blueprint, Scope, services
-from app.api.kit.fields import Digits, Time, doc, flag, number, one_of, string
-from app.api.kit.schemas import Answer, Strict
+from app.api.kit.blueprint import Blueprint, JsonObject, services
+from app.api.kit.schemas import (
+    Answer,
+    Digits,
+    Strict,
+    Time,
+    described,
+    doc,
+    flag,
+    list_of,
+    number,
+    one_of,
+    string,
+)
 from app.permissions.difference import Difference
 
 _STATEMENT = {"Sid": "ReadTags", "Effect": "Allow", "Action": ["tag:GetResources"], "Resource": "*"}
 _WITH_WHY = [_STATEMENT | {"why": "Shows the tags."}]
-_SIDE: dict[str, list[Any]] = {
-    "actions": [],
-    "managed_policies": [],
-    "statements": [],
-    "parameters": [],
-}
+_SIDE: JsonObject = {"actions": [], "managed_policies": [], "statements": [], "parameters": []}
 _FIELD = {"field": "Resource", "from": "*", "to": ["arn:aws:s3:::acme-*"]}
 _CHANGE = {"sid": "ReadTags", "why": "Shows the tags.", "parameter": None} | _FIELD
 # The types of IAM's policy elements
 _ANY = {"type": ["string", "array", "object", "null"], "items": {}, "additionalProperties": {}}
 _NAME = {"name": "name", "in": "path", "schema": {"type": "string", "examples": ["inventory"]}}
-_WORDS = ("name", "version", "title", "description", "access", "administrator")
-_NAMES = (*_WORDS, "statements", "managed_policies", "parameters")
 
 
 class ManagedPolicyOut(Answer):
@@ -40,6 +44,11 @@ class ParameterOut(Answer):
     example = string("acme-cost-reports")
 
 
+class _Policy(fields.Dict):
+    def get_value(self, obj: Any, *_: Any, **__: Any) -> Any:
+        return obj.policy(services.config.aws.broker.partition)
+
+
 class PermissionSetOut(Answer):
     name = string("inventory")
     version = number(1)
@@ -52,9 +61,9 @@ class PermissionSetOut(Answer):
     statements = fields.List(
         fields.Dict(), metadata=doc(_WITH_WHY, "As in the policy, each with its reason.")
     )
-    managed_policies = fields.List(fields.Nested(ManagedPolicyOut))
-    parameters = fields.List(fields.Nested(ParameterOut))
-    policy = fields.Dict(
+    managed_policies = list_of(ManagedPolicyOut)
+    parameters = list_of(ParameterOut)
+    policy = _Policy(
         metadata=doc(
             {"Version": "2012-10-17", "Statement": [_STATEMENT]}, "The IAM policy document."
         )
@@ -66,14 +75,12 @@ class PermissionSetVersionOut(Answer):
     published_at = Time()
     access = one_of("PermissionSetAccess", "read", "write", attribute="content.access")
     statements = fields.List(fields.Dict(), attribute="content.statements", metadata=doc(_WITH_WHY))
-    managed_policies = fields.List(
-        fields.Nested(ManagedPolicyOut), attribute="content.managed_policies"
-    )
-    parameters = fields.List(fields.Nested(ParameterOut), attribute="content.parameters")
+    managed_policies = list_of(ManagedPolicyOut, attribute="content.managed_policies")
+    parameters = list_of(ParameterOut, attribute="content.parameters")
 
 
 class PermissionSetVersions(Answer):
-    items = fields.List(fields.Nested(PermissionSetVersionOut))
+    items = list_of(PermissionSetVersionOut)
 
 
 class DifferenceQuery(Strict):
@@ -83,11 +90,11 @@ class DifferenceQuery(Strict):
 
 class SideOut(Answer):
     actions = fields.List(
-        string("s3:ListAllMyBuckets"), metadata={"description": "Allowed on one side only."}
+        string("s3:ListAllMyBuckets"), metadata=described("Allowed on one side only.")
     )
-    managed_policies = fields.List(fields.Nested(ManagedPolicyOut))
+    managed_policies = list_of(ManagedPolicyOut)
     statements = fields.List(fields.Dict(), metadata=doc(_WITH_WHY))
-    parameters = fields.List(fields.Nested(ParameterOut))
+    parameters = list_of(ParameterOut)
 
 
 class ChangeOut(Answer):
@@ -110,56 +117,46 @@ class ChangeOut(Answer):
 
 
 class DifferenceOut(Answer):
-    EXAMPLE: ClassVar = {"from": 1, "to": 2, "added": _SIDE, "removed": _SIDE, "changed": [_CHANGE]}
+    EXAMPLE = {"from": 1, "to": 2, "added": _SIDE, "removed": _SIDE, "changed": [_CHANGE]}
 
     before = number(1, data_key="from", attribute="before.version")
     after = number(2, data_key="to", attribute="after.version")
     added = fields.Nested(SideOut)
     removed = fields.Nested(SideOut)
-    changed = fields.List(
-        fields.Nested(ChangeOut), metadata={"description": "Fields of what both have."}
-    )
+    changed = list_of(ChangeOut, "Fields of what both have.")
 
 
 class PermissionSetsSchema(Answer):
-    items = fields.List(fields.Nested(PermissionSetOut))
+    items = list_of(PermissionSetOut)
 
 
-bp = Blueprint(
-    "permission-sets", __name__, noun="permission_set", description="What the vendor asks for."
-)
+bp = Blueprint("permission-sets", "What the vendor asks for.", noun="permission_set")
 
 _ONE = "/v1/permission-sets/<name>"
 
 
-@bp.operation("GET", "/v1/permission-sets", Scope.CONNECTIONS_READ, PermissionSetsSchema)
-def list_permission_sets() -> dict[str, Any]:
+@bp.operation("GET", "/v1/permission-sets", "connections:read", PermissionSetsSchema)
+def list_permission_sets() -> JsonObject:
     """List the permission sets that the vendor can ask for, in words and as policies."""
-    sets, partition = services().onboarding.sets.values(), services().config.aws.broker.partition
-    return {
-        "items": [
-            {name: getattr(it, name) for name in _NAMES} | {"policy": it.policy(partition)}
-            for it in sets
-        ]
-    }
+    return {"items": services.onboarding.sets.values()}
 
 
 @bp.operation(
-    "GET", f"{_ONE}/versions", Scope.CONNECTIONS_READ, PermissionSetVersions, parameters=[_NAME]
+    "GET", f"{_ONE}/versions", "connections:read", PermissionSetVersions, parameters=[_NAME]
 )
-def list_versions(name: str) -> dict[str, Any]:
+def list_versions(name: str) -> JsonObject:
     """List the published versions of a permission set, newest first."""
-    return {"items": services().onboarding.versions.list(name)}
+    return {"items": services.onboarding.versions.list(name)}
 
 
 @bp.operation(
     "GET",
     f"{_ONE}/difference",
-    Scope.CONNECTIONS_READ,
+    "connections:read",
     DifferenceOut,
     takes=DifferenceQuery,
     parameters=[_NAME],
 )
-def get_difference(query: dict[str, Any], name: str) -> Difference:
+def get_difference(query: JsonObject, name: str) -> Difference:
     """Compare two versions of a permission set."""
-    return services().onboarding.versions.difference(name, **query)
+    return services.onboarding.versions.difference(name, **query)

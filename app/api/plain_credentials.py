@@ -10,7 +10,6 @@ then count it once, and it waits once. Flask raises the failure, answers it and 
 
 import functools
 import re
-from typing import Any
 from uuid import UUID
 
 import orjson
@@ -21,11 +20,12 @@ from app import strict_json
 from app.api.credential_schemas import ISSUE_IN, SHAPES
 from app.api.kit.authentication import refusals_for_good_keys
 from app.http.client_address import client_address
-from app.http.plain_requests import PlainAnswer, PlainRequest
+from app.http.plain_requests import PlainRequest, format_answer
 from app.http.request_id import ENVIRON_KEY, new_request_id
 from app.identity import ApiKeyPrincipal
 from app.identity.scopes import Scope
 from app.services import Services
+from app.strict_json import JsonObject
 
 _UUID = "([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
 _BEARER = "Bearer "
@@ -47,8 +47,8 @@ class PlainCredentials:
         prefix = re.escape(self._services.config.service.public_path)
         return rf"(?:{prefix})?/v1/tenants/{_UUID}/connections/{_UUID}/({'|'.join(SHAPES)})"
 
-    def answer(self, request: PlainRequest, peer: str) -> PlainAnswer | dict[str, Any]:
-        """Issue credentials, or return an addition to the WSGI environ for Flask.
+    def answer(self, request: PlainRequest, peer: str) -> bytes | JsonObject:
+        """Return the whole answer, or an addition to the WSGI environ for Flask.
 
         Flask then answers the request.
         """
@@ -56,41 +56,42 @@ class PlainCredentials:
         method, shape = SHAPES[shape_name]
         if request.method != method:
             return {}
-        request_id, caller = new_request_id(), None
+        request_id, principal = new_request_id(), None
         try:
-            caller = self._caller(request, peer, request_id)
-            # Checked after the key, because parsing takes time
-            terms = None if caller is None else _terms(request)
-            if caller is None or terms is None:
+            principal = self._principal(request, peer, request_id)
+            if principal is None or Scope.CREDENTIALS_ISSUE not in principal.scopes:
+                return {}
+            terms = _terms(request)  # after the key, because parsing takes time
+            if terms is None:
                 return {}
             issued = self._services.issuer.issue(
-                caller, _uuid(tenant_id), _uuid(connection_id), **terms
+                principal, _uuid(tenant_id), _uuid(connection_id), **terms
             )
         except Exception as error:  # noqa: BLE001  Flask raises it again, bugs included
-            return {_FAILURE: (caller, error), ENVIRON_KEY: request_id}
-        return PlainAnswer(request_id, orjson.dumps(shape(issued)))
+            return {_FAILURE: (principal, error), ENVIRON_KEY: request_id}
+        return format_answer(request_id, orjson.dumps(shape(issued)))
 
-    def _caller(self, request: PlainRequest, peer: str, request_id: str) -> ApiKeyPrincipal | None:
-        """Return the caller, if its key is in this process's memory and may issue."""
+    def _principal(
+        self, request: PlainRequest, peer: str, request_id: str
+    ) -> ApiKeyPrincipal | None:
+        """Return the principal, if its key is in this process's memory."""
         if not request.authorization.startswith(_BEARER):
             return None
         address = client_address(peer, request.forwarded_for, self._proxy_hops)
         key = request.authorization[len(_BEARER) :]
-        caller = self._services.authorization.authenticate_from_memory(key, request_id, address)
-        return caller if caller and Scope.CREDENTIALS_ISSUE in caller.scopes else None
+        return self._services.authorization.authenticate_from_memory(key, request_id, address)
 
 
-def _terms(request: PlainRequest) -> dict[str, Any] | None:
+def _terms(request: PlainRequest) -> JsonObject | None:
     """Return the fields of the body, or None if Flask must refuse it."""
     if not request.body:
         return {}
     if request.method != "POST" or request.content_type != "application/json":
         return None
     try:
-        terms: dict[str, Any] = ISSUE_IN.load(strict_json.parse(request.body))
+        return ISSUE_IN.load(strict_json.parse(request.body))  # type: ignore[no-any-return]
     except (ValueError, ValidationError):
         return None
-    return terms
 
 
 def raise_failure() -> None:
@@ -98,10 +99,10 @@ def raise_failure() -> None:
 
     Runs before each view of credentials.
     """
-    if (failure := flask_request.environ.get(_FAILURE)) is None:
+    principal, error = flask_request.environ.get(_FAILURE, (None, None))
+    if error is None:
         return
-    caller, error = failure
-    if caller is not None:
-        g.caller = caller
+    if principal is not None:
+        g.principal = principal
     with refusals_for_good_keys(flask_request.headers["Authorization"].removeprefix(_BEARER)):
         raise error

@@ -12,7 +12,7 @@ import os
 import re
 from email.utils import formatdate
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from gunicorn import SERVER
 from gunicorn.config import Config
@@ -33,18 +33,26 @@ _LIMITS = {
 # gunicorn's settings that change how it reads, answers or records a request. If one differs from
 # its default, gunicorn must read every request itself.
 _HONOURED_BY_GUNICORN = (
-    *(
-        "accesslog",
-        "logconfig",
-        "logconfig_dict",
-        "logconfig_json",
-        "logger_class",
-        "statsd_host",
-        "syslog",
-    ),
-    *("ca_certs", "certfile", "keyfile", "ssl_context", "http2_cleartext", "http_protocols"),
-    *("forwarded_allow_ips", "protocol", "proxy_protocol", "root_path", "secure_scheme_headers"),
-    *("post_request", "pre_request"),
+    "accesslog",
+    "logconfig",
+    "logconfig_dict",
+    "logconfig_json",
+    "logger_class",
+    "statsd_host",
+    "syslog",
+    "ca_certs",
+    "certfile",
+    "keyfile",
+    "ssl_context",
+    "http2_cleartext",
+    "http_protocols",
+    "forwarded_allow_ips",
+    "protocol",
+    "proxy_protocol",
+    "root_path",
+    "secure_scheme_headers",
+    "post_request",
+    "pre_request",
 )
 _ENVIRONMENT = ("SCRIPT_NAME", "FORWARDED_ALLOW_IPS")  # gunicorn takes settings from there
 
@@ -52,30 +60,30 @@ _ENVIRONMENT = ("SCRIPT_NAME", "FORWARDED_ALLOW_IPS")  # gunicorn takes settings
 _FIELD = r"[!#$%&'*+.^`|~0-9A-Za-z-]++:[\t\x20-\x7e]*+\r\n"
 _HEADER = r"(GET|POST) {} HTTP/1\.1\r\n((?:{})++)\r\n"
 
-_SCHEME = "scheme"
 # The fields that are read. gunicorn reads a request in which a field comes twice, or two fields
 # name a scheme.
 _READ = {
-    **{
-        name: name
-        for name in ("authorization", "connection", "content-length", "content-type", "host")
-    },
+    "authorization": "authorization",
+    "connection": "connection",
+    "content-length": "content-length",
+    "content-type": "content-type",
+    "host": "host",
     "x-forwarded-for": "x-forwarded-for",
-    **dict.fromkeys(("x-forwarded-proto", "x-forwarded-protocol", "x-forwarded-ssl"), _SCHEME),
+    "x-forwarded-proto": "scheme",
+    "x-forwarded-protocol": "scheme",
+    "x-forwarded-ssl": "scheme",
 }
 # The fields that change how a message is framed or answered. gunicorn reads such requests.
-_UNUSUAL = frozenset(
-    (
-        "expect",
-        "http2-settings",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    )
-)
+_UNUSUAL = {
+    "expect",
+    "http2-settings",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+}
 
 
 class PlainRequest(NamedTuple):
@@ -92,29 +100,8 @@ class PlainRequest(NamedTuple):
     body: bytes
 
 
-class PlainAnswer(NamedTuple):
-    """A response with status 200 and JSON."""
-
-    request_id: str
-    body: bytes
-
-
-class Endpoint(Protocol):
-    """An object that answers plain requests. The application that the web process loads has one."""
-
-    @property
-    def target(self) -> str:
-        """A pattern for the paths that it serves."""
-
-    def answer(self, request: PlainRequest, peer: str) -> PlainAnswer | dict[str, Any]:
-        """Answer the request, or return additions to the WSGI environ.
-
-        With them, Flask answers the request.
-        """
-
-
 class PlainReader:
-    """Reads plain requests for one endpoint."""
+    """Reads plain requests for one endpoint. `target`: a pattern for the paths that it serves."""
 
     def __init__(self, target: str) -> None:
         self._header = re.compile(_HEADER.format(target, _FIELD), re.ASCII)
@@ -127,11 +114,13 @@ class PlainReader:
             return None
         groups, body = header.groups(), data[header.end() :]
         fields = _fields(groups[-1])
-        if fields is None or "host" not in fields or "authorization" not in fields:
-            return None
-        if fields.get("content-length", "0") != str(len(body)):
-            return None
-        if fields.get("connection", "keep-alive").lower() != "keep-alive":
+        if (
+            fields is None
+            or "host" not in fields
+            or "authorization" not in fields
+            or fields.get("content-length", "0") != str(len(body))
+            or fields.get("connection", "keep-alive").lower() != "keep-alive"
+        ):
             return None
         return PlainRequest(
             groups[0],
@@ -164,13 +153,13 @@ def _fields(header: str) -> dict[str, str] | None:
 _ALL_ANSWERS = "".join(f"{name}: {value}\r\n" for name, value in (ALWAYS | FOR_PROGRAMS).items())
 
 
-def format_answer(answer: PlainAnswer) -> bytes:
-    """Return the whole answer as gunicorn sends Flask's."""
+def format_answer(request_id: str, body: bytes) -> bytes:
+    """Return a whole answer with status 200 and JSON, as gunicorn sends Flask's."""
     header = (
-        f"{_first_lines(int(clock.timestamp()))}Content-Length: {len(answer.body)}\r\n"
-        f"X-Request-Id: {answer.request_id}\r\n{_ALL_ANSWERS}\r\n"
+        f"{_first_lines(int(clock.timestamp()))}Content-Length: {len(body)}\r\n"
+        f"X-Request-Id: {request_id}\r\n{_ALL_ANSWERS}\r\n"
     )
-    return header.encode("ascii") + answer.body
+    return header.encode("ascii") + body
 
 
 @lru_cache(2)

@@ -7,7 +7,6 @@ from uuid import UUID
 from flask import g, request
 from werkzeug.exceptions import HTTPException
 
-from app import errors
 from app.audit import actions
 from app.audit.details import Refusal
 from app.audit.events import Outcome
@@ -18,27 +17,27 @@ from app.log import logger
 # Status and title by code. It has every AppError's code (a test checks that), and the codes that
 # only HTTP has.
 PROBLEMS: dict[str, tuple[int, str]] = {
-    errors.MalformedRequestError.code: (400, "Malformed request"),
-    errors.UnauthenticatedError.code: (401, "No valid API key"),
-    errors.ForbiddenError.code: (403, "Not allowed with this API key"),
-    errors.NotFoundError.code: (404, "Not found"),
+    "malformed_request": (400, "Malformed request"),
+    "unauthenticated": (401, "No valid API key"),
+    "forbidden": (403, "Not allowed with this API key"),
+    "not_found": (404, "Not found"),
     "method_not_allowed": (405, "Method not allowed"),
-    errors.ConflictError.code: (409, "Conflict"),
-    errors.ConnectionNotVerifiedError.code: (409, "Connection not verified"),
-    errors.SuspendedError.code: (409, "Suspended"),
-    errors.ExternalIdWithdrawnError.code: (409, "External ID withdrawn"),
-    errors.RoleRefusedError.code: (409, "Role refused"),
+    "conflict": (409, "Conflict"),
+    "connection_not_verified": (409, "Connection not verified"),
+    "suspended": (409, "Suspended"),
+    "external_id_withdrawn": (409, "External ID withdrawn"),
+    "role_refused": (409, "Role refused"),
     "payload_too_large": (413, "Payload too large"),
     "uri_too_long": (414, "URI too long"),
     "unsupported_media_type": (415, "Unsupported media type"),
-    errors.ValidationFailedError.code: (422, "Validation failed"),
-    errors.RoleNotAllowedError.code: (422, "Role not allowed"),
-    errors.RateLimitedError.code: (429, "Too many requests"),
+    "validation_failed": (422, "Validation failed"),
+    "role_not_allowed": (422, "Role not allowed"),
+    "rate_limited": (429, "Too many requests"),
     "headers_too_large": (431, "Headers too large"),
     "internal_error": (500, "Internal error"),
-    errors.StoreUnavailableError.code: (503, "Unavailable"),
-    errors.AwsUnavailableError.code: (503, "AWS unavailable"),
-    errors.ProofExpiredError.code: (503, "Proof expired"),
+    "unavailable": (503, "Unavailable"),
+    "aws_unavailable": (503, "AWS unavailable"),
+    "proof_expired": (503, "Proof expired"),
 }
 
 # The first that has this status
@@ -61,31 +60,35 @@ def record_refusal(
     tenant_id: UUID | None,
     connection_id: UUID | None = None,
 ) -> None:
-    """Record the refusal of the caller's request, which was about this noun.
+    """Record the refusal of the principal's request, which was about this noun.
 
     An unreachable database does not change the answer. `path`: the ids of the URL that may be kept.
-    Raises RateLimitedError when the caller is refused too often.
+    Raises RateLimitedError when the principal is refused too often.
     """
     if code == StoreUnavailableError.code:
         return
-    # The name of an unknown field is the caller's text, which may be long or secret.
-    known = sorted(
-        {"(unknown)" if "Unknown field." in messages else name for name, messages in fields.items()}
-    )
+    names = set()
+    for name, messages in fields.items():
+        # The name of an unknown field is the client's text, which may be long or secret.
+        names.add("(unknown)" if "Unknown field." in messages else name)
     details: Refusal = {
         "code": code,
         "method": request.method,
         "route": str(request.url_rule),
         "path": {name: str(value) for name, value in path.items()},
-        "fields": known[:NAMED_FIELDS],
+        "fields": sorted(names)[:NAMED_FIELDS],
     }
-    if (more := len(known) - NAMED_FIELDS) > 0:
-        details["more_fields"] = more
+    if len(names) > NAMED_FIELDS:
+        details["more_fields"] = len(names) - NAMED_FIELDS
     outcome: Outcome = "failed" if PROBLEMS[code][0] >= 500 else "refused"
     event = actions.REFUSALS[noun].event(
-        g.caller.actor, details, outcome=outcome, tenant_id=tenant_id, connection_id=connection_id
+        g.principal.actor,
+        details,
+        outcome=outcome,
+        tenant_id=tenant_id,
+        connection_id=connection_id,
     )
     try:
-        services().refusals.record(g.caller.tenant_scope, event)
+        services.refusals.record(g.principal.tenant_scope, event)
     except StoreUnavailableError:
         logger.exception("audit.refusal_not_recorded", code=code)

@@ -28,13 +28,7 @@ from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers.ggevent import GeventWorker
 
-from app.http.plain_requests import (
-    READ_BYTES,
-    Endpoint,
-    PlainReader,
-    format_answer,
-    setting_for_gunicorn,
-)
+from app.http.plain_requests import READ_BYTES, PlainReader, setting_for_gunicorn
 from app.http.unreadable import UnreadableRequests
 
 _REQUESTS = 256  # at once in this process; as many connections are pooled for AWS and the cache
@@ -104,7 +98,7 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         self._late = gevent.get_hub().loop.timer(_LATE_SECONDS, _LATE_SECONDS)
         self._late.start(self._end_late_waits)
         self._keepalive_seconds: float = self.cfg.keepalive
-        self._endpoint: Endpoint = self._app.extensions["deputy.plain_requests"]
+        self._endpoint: Any = self._app.extensions["deputy.plain_requests"]
         self._reader = PlainReader(self._endpoint.target)
         if setting := setting_for_gunicorn(self.cfg):
             self.log.info(
@@ -135,7 +129,8 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         Return the first bytes that gunicorn must read, and what to add to the WSGI environ of their
         request.
         """
-        peer = _peer_text(peer_address)
+        # A Unix socket's address says nothing about the client
+        peer = peer_address[0] if isinstance(peer_address, tuple) else ""
         current = gevent.getcurrent()
         wait: Any = self._waiting[current]
         while True:
@@ -154,7 +149,7 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
                 return data, answer
             self.nr += 1
             wait.begin_again(_ANSWER_SECONDS)
-            _send(sock, format_answer(answer))
+            _send(sock, answer)
             wait.begin_again(self._keepalive_seconds)
             self._asked_before.add(current)
 
@@ -209,13 +204,9 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         instructions.
         """
         now = time.monotonic()
-        late = [
-            (greenlet, wait)
-            for greenlet, wait in self._waiting.items()
-            if wait is not None and wait.ends <= now
-        ]
-        for greenlet, wait in late:
-            if self._waiting.get(greenlet) is wait:
+        for greenlet, wait in list(self._waiting.items()):
+            # Throwing into one greenlet may end the wait of another
+            if wait is not None and wait.ends <= now and self._waiting.get(greenlet) is wait:
                 del self._waiting[greenlet]
                 greenlet.throw(wait)
 
@@ -349,22 +340,12 @@ def _few(chunks: Iterator[bytes]) -> Iterator[bytes]:
         yield piece
 
 
-def _peer_text(address: Any) -> str:
-    """Return a peer's address in the form of the WSGI environ.
-
-    gevent gives a tuple, or text or bytes for a Unix socket.
-    """
-    if isinstance(address, tuple):
-        return str(address[0])
-    return address.decode() if isinstance(address, bytes) else str(address)
-
-
 def _room_for(connections: int) -> int:
     """Return `connections`, or as many as the system's limit of open files allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + _OTHER_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    needed = connections + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         return max(_SPARE * 2, min(connections, soft - _OTHER_FILES))
     return connections

@@ -1,7 +1,7 @@
 """Requests that gunicorn can't read or refuses: the application answers them.
 
 The answer is a problem with a request id. gunicorn imports this module before it patches the
-standard library, so it imports nothing of the service.
+standard library, so it imports nothing of the service, and werkzeug only when it is used.
 """
 
 import contextlib
@@ -15,8 +15,11 @@ from gunicorn.http import errors
 # In the WSGI environ (clients' headers are under other names): the status of the refusal.
 REFUSED_STATUS = "deputy.refused_status"
 _NOT_THE_CLIENTS = (
-    *(errors.ConfigurationProblem, errors.ForbiddenProxyRequest, errors.InvalidProxyLine),
-    *(errors.InvalidResponseHeader, errors.InvalidResponseHeaderName),
+    errors.ConfigurationProblem,
+    errors.ForbiddenProxyRequest,
+    errors.InvalidProxyLine,
+    errors.InvalidResponseHeader,
+    errors.InvalidResponseHeaderName,
 )
 _STATUSES = {errors.LimitRequestLine: 414, errors.LimitRequestHeaders: 431}  # 400 for all others
 _SECONDS = 1  # the client must take the answer within this time
@@ -41,20 +44,11 @@ class UnreadableRequests:
                 left -= len(dropped)
 
     def _refusal(self, status: int, addr: Any) -> bytes:
-        head: list[str] = []
-
-        def start_response(said: str, headers: list[tuple[str, str]], *_: Any) -> None:
-            head.extend((f"HTTP/1.1 {said}", "Connection: close", f"Date: {util.http_date()}"))
-            head.extend(f"{name}: {value}" for name, value in headers)
+        from werkzeug.test import create_environ, run_wsgi_app  # noqa: PLC0415  see above
 
         address = addr[0] if isinstance(addr, tuple) else ""
-        environ = {
-            "REQUEST_METHOD": "GET",
-            "SCRIPT_NAME": "",
-            "PATH_INFO": "/",
-            "REMOTE_ADDR": address,
-        }
-        environ |= {"SERVER_NAME": "localhost", "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1"}
-        environ |= {"wsgi.url_scheme": "http", REFUSED_STATUS: status}
-        body = b"".join(self._app(environ, start_response))
-        return "\r\n".join([*head, "", ""]).encode("latin-1") + body
+        environ = create_environ(environ_overrides={"REMOTE_ADDR": address, REFUSED_STATUS: status})
+        body, status_line, headers = run_wsgi_app(self._app, environ)
+        lines = [f"HTTP/1.1 {status_line}", "Connection: close", f"Date: {util.http_date()}"]
+        lines += map(": ".join, headers)
+        return "\r\n".join([*lines, "", ""]).encode("latin-1") + b"".join(body)

@@ -13,7 +13,7 @@ from gevent.event import Event
 from gevent.lock import Semaphore
 from gevent.socket import socketpair
 
-from app.http.plain_requests import PlainAnswer, PlainReader, PlainRequest
+from app.http.plain_requests import PlainReader, PlainRequest, format_answer
 from app.http.sockets import Wait, WebProcess
 
 SIZE = 1024
@@ -140,19 +140,17 @@ class Echo:
 
     target = "/echo"
 
-    def answer(self, request: PlainRequest, _peer: str) -> PlainAnswer | dict[str, str]:
-        return (
-            {"deputy.reason": "x"}
-            if request.body == b"Flask"
-            else PlainAnswer("1" * 32, request.body)
-        )
+    def answer(self, request: PlainRequest, _peer: str) -> bytes | dict[str, str]:
+        if request.body == b"Flask":
+            return {"deputy.reason": "x"}
+        return format_answer("1" * 32, request.body)
 
 
 class PlainProcess(FullProcess):
-    def __init__(self, slots: int = 1) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self._endpoint, self._reader = Echo(), PlainReader(Echo.target)
-        self._keepalive_seconds, self.slots = 30, Semaphore(slots)
+        self._keepalive_seconds, self.slots = 30, Semaphore(1)
         self.alive, self.nr, self.max_requests = True, 0, 100
 
     def serve(self, sock: gevent.socket.socket) -> gevent.Greenlet:
@@ -193,17 +191,14 @@ def test_each_plain_request_is_answered_in_one_packet_until_one_is_not(process_e
     assert (process.nr, process.slots.counter) == (2, 1)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"alive": False}, {"max_requests": 1}, {"slots": Semaphore(0)}],
-    ids=["stopping", "last", "no free slot"],
-)
-def test_a_plain_request_is_left_to_gunicorn(process_ends, change):
-    (ours, client), process = process_ends, PlainProcess()
-    vars(process).update(change)
-    client.send(plain("one"))
-    assert process.serve(ours).get(timeout=10) == (plain("one"), {})
-    assert process.nr == 0
+def test_a_plain_request_is_left_to_gunicorn_at_the_end_and_without_a_free_slot(process_ends):
+    ours, client = process_ends
+    for change in ({"alive": False}, {"max_requests": 1}, {"slots": Semaphore(0)}):
+        process = PlainProcess()
+        vars(process).update(change)
+        client.send(plain("one"))
+        assert process.serve(ours).get(timeout=10) == (plain("one"), {}), change
+        assert process.nr == 0
 
 
 def test_a_client_that_does_not_take_its_answer_is_closed_after_its_time(process_ends, monkeypatch):

@@ -9,7 +9,7 @@ from typing import Any
 from flask import Flask
 from werkzeug.datastructures import EnvironHeaders
 
-from app.http.plain_requests import PlainAnswer, PlainReader, PlainRequest, format_answer
+from app.http.plain_requests import PlainReader, PlainRequest
 
 _GUNICORNS = {"Server", "Date", "Connection"}
 
@@ -28,9 +28,9 @@ class PlainFirst:
         if (request := self._read(environ)) is None:
             return self._inner(environ, start_response)
         answer = self._endpoint.answer(request, environ.get("REMOTE_ADDR", ""))
-        if not isinstance(answer, PlainAnswer):
+        if not isinstance(answer, bytes):
             return self._inner(environ | answer, start_response)
-        head, _, body = format_answer(answer).partition(b"\r\n\r\n")
+        head, _, body = answer.partition(b"\r\n\r\n")
         status, *lines = head.decode().split("\r\n")
         fields = [
             (name, value)

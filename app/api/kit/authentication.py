@@ -31,20 +31,17 @@ def requires(*scopes: Scope, fails: Sequence[int]) -> Callable[[Callable[P, R]],
 
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            key, share = _presented_key(), services().tenant_share
-            caller, tenant_scope = None, share.tenant_of(key)
+            key, share = _presented_key(), services.tenant_share
+            principal, tenant_scope = None, share.tenant_of(key)
             if tenant_scope is None:  # unknown, or the vendor's key
-                caller = _authenticate(key)
-                tenant_scope = caller.tenant_scope
+                principal = _authenticate(key)
+                tenant_scope = principal.tenant_scope
+            stops = price == STOP
             # Keys that write without a pause must not keep the vendor from stopping them.
-            urgent.set(price == STOP and caller is not None and caller.is_vendor)
-            with (
-                share.stop(key, tenant_scope)
-                if price == STOP
-                else share.request(tenant_scope, price)
-            ):
-                g.caller = caller or _authenticate(key)
-                g.caller.require(*scopes)
+            urgent.set(stops and principal is not None and principal.is_vendor)
+            with share.stop(key, tenant_scope) if stops else share.request(tenant_scope, price):
+                g.principal = principal or _authenticate(key)
+                g.principal.require(*scopes)
                 return view(*args, **kwargs)
 
         return document(guarded, scopes=scopes, fails=fails)
@@ -53,18 +50,18 @@ def requires(*scopes: Scope, fails: Sequence[int]) -> Callable[[Callable[P, R]],
 
 
 def _authenticate(key: str) -> ApiKeyPrincipal:
-    """Return the caller. Raises UnauthenticatedError.
+    """Return the key's principal. Raises UnauthenticatedError.
 
     A key that is no longer valid does not count against its tenant's share from then on.
     """
-    share = services().tenant_share
+    share = services.tenant_share
     try:
-        caller = services().api_keys.authenticate(key, g.request_id, g.client_address)
+        principal = services.api_keys.authenticate(key, g.request_id, g.client_address)
     except UnauthenticatedError:
         share.forget(key)
         raise
-    share.remember(key, caller)
-    return caller
+    share.remember(key, principal)
+    return principal
 
 
 def requires_from_memory(
@@ -81,10 +78,10 @@ def requires_from_memory(
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             key = _presented_key(bare=bare)
             with refusals_for_good_keys(key):
-                g.caller = services().authorization.authenticate(
+                g.principal = services.authorization.authenticate(
                     key, g.request_id, g.client_address
                 )
-                g.caller.require(scope)
+                g.principal.require(scope)
                 return view(*args, **kwargs)
 
         return document(guarded, scopes=(scope,), fails=fails)
@@ -106,21 +103,22 @@ def refusals_for_good_keys(key: str) -> Iterator[None]:
     except (UnauthenticatedError, TryLaterError):
         raise
     except Exception:  # AppError, HTTPException and bugs alike: a revoked key gets only a 401
-        caller = g.pop("caller", None)  # without one, the UnauthenticatedError is not recorded
-        if caller is not None:
-            services().tenant_share.acquire_refusal(caller)
-        services().api_keys.authenticate(key, g.request_id)
-        if caller is not None:
-            g.caller = caller
+        principal = g.pop("principal", None)  # without it, the UnauthenticatedError is not recorded
+        if principal is not None:
+            services.tenant_share.acquire_refusal(principal)
+        services.api_keys.authenticate(key, g.request_id)
+        if principal is not None:
+            g.principal = principal
         raise
 
 
-def known_caller() -> ApiKeyPrincipal | None:
-    """Return the caller of a public view, or None without a valid key."""
+def is_vendor_with(scope: Scope) -> bool:
+    """Return whether a public view's request has a valid key of the vendor's with this scope."""
     try:
-        return services().api_keys.authenticate(_presented_key())
+        principal = services.api_keys.authenticate(_presented_key())
     except (UnauthenticatedError, TryLaterError):
-        return None
+        return False
+    return principal.is_vendor and scope in principal.scopes
 
 
 def public(view: Callable[P, R]) -> Callable[P, R]:

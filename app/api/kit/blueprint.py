@@ -7,10 +7,11 @@ from typing import Any
 import flask_smorest
 
 from app.api.kit.authentication import requires
-from app.api.kit.cursors import paged  # noqa: F401
+from app.api.kit.cursors import filters_of, paged  # noqa: F401
 from app.api.kit.parsing import StrictParser
-from app.http.current import caller, changing, services  # noqa: F401  for resources
+from app.http.current import changing, principal, services  # noqa: F401  for resources
 from app.identity.scopes import Scope
+from app.strict_json import JsonObject  # noqa: F401
 
 View = Callable[..., Any]
 
@@ -24,10 +25,8 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
 
     ARGUMENTS_PARSER = StrictParser()
 
-    def __init__(
-        self, name: str, import_name: str, *, noun: str | None = None, description: str = ""
-    ) -> None:
-        super().__init__(name, import_name, description=description)
+    def __init__(self, name: str, description: str, noun: str | None = None) -> None:
+        super().__init__(name, __name__, description=description)
         self.noun = noun
 
     def register_views_in_doc(self, api: Any, *args: Any, **options: Any) -> None:
@@ -42,7 +41,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         self,
         method: str,
         path: str,
-        scopes: Scope | tuple[Scope, ...],
+        scopes: str | tuple[str, ...],
         answer: Any = None,
         *,
         takes: Any = None,
@@ -56,16 +55,17 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         and of the body otherwise. `fails`: statuses of refusals. Those of every operation
         (`Plugin`) are added, and 404 for a path with an id.
         """
-        fails = (*fails, 404) if "<" in path else fails
-        either = scopes if isinstance(scopes, tuple) else (scopes,)
+        either = (scopes,) if isinstance(scopes, str) else scopes
+        if "<" in path:
+            fails = (*fails, 404)
+        location = "query" if method == "GET" else "json"
 
         def decorate(view: View) -> View:
             view = self.response(status, answer)(view)
             if takes is not None:
-                view = self.arguments(takes, location="query" if method == "GET" else "json")(view)
-            registered: View = self.route(path, methods=[method], **route)(
-                requires(*either, fails=fails)(view)
-            )
+                view = self.arguments(takes, location=location)(view)
+            view = requires(*map(Scope, either), fails=fails)(view)
+            registered: View = self.route(path, methods=[method], **route)(view)
             return registered
 
         return decorate

@@ -4,7 +4,7 @@ A forged cursor, or one from another list, is a 400.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -12,34 +12,37 @@ from flask import request
 from itsdangerous import BadSignature, URLSafeSerializer
 
 from app.errors import MalformedRequestError
-from app.http.current import caller, services
+from app.http.current import principal, services
 from app.limits.tenant_share import MS_PER_ROW
 from app.store.pages import Page
+from app.strict_json import JsonObject
 
 
-def paged(
-    query: Mapping[str, Any], fetch: Callable[..., Page[Any]], begin: UUID | None = None
-) -> dict[str, Any]:
+def filters_of(query: JsonObject) -> JsonObject:
+    """Return the fields of a list's query that choose among its rows."""
+    return {name: query[name] for name in query.keys() - {"limit", "cursor", "after"}}
+
+
+def paged(query: JsonObject, fetch: Callable[..., Page[Any]], *arguments: Any) -> JsonObject:
     """Return one page of a list, with the cursor of the next page.
 
-    `fetch(limit=…, after=…)` reads the page. `begin` is its `after` without a cursor.
+    `fetch(*arguments, limit=…, after=…)` reads it. A list that takes `after` in its query begins
+    there.
     """
-    filters = {key: str(value) for key, value in query.items() if key not in {"cursor", "limit"}}
-    place = json.dumps([request.path, sorted(filters.items())])
+    place = dict(query)
+    limit, cursor, after = place.pop("limit"), place.pop("cursor", None), query.get("after")
+    salt = json.dumps(["deputy cursor", request.path, place], sort_keys=True, default=str)
     # itsdangerous signs with the last
-    keys = list(reversed(services().config.database.secret_keys))
-    signer = URLSafeSerializer(keys, salt=f"deputy cursor {place}")
-    after = begin
-    if "cursor" in query:
+    keys = list(reversed(services.config.database.secret_keys))
+    signer = URLSafeSerializer(keys, salt=salt)
+    if cursor is not None:
         try:
-            after = UUID(signer.loads(query["cursor"]))
+            after = UUID(signer.loads(cursor))
         except (BadSignature, ValueError) as error:
             raise MalformedRequestError(
                 "This cursor is not from this list. Start without a cursor."
             ) from error
-    found = fetch(limit=query["limit"], after=after)
-    services().tenant_share.charge(caller().tenant_scope, MS_PER_ROW * len(found.items))
-    return {
-        "items": found.items,
-        "next_cursor": None if found.after is None else signer.dumps(str(found.after)),
-    }
+    page = fetch(*arguments, limit=limit, after=after)
+    services.tenant_share.charge(principal().tenant_scope, MS_PER_ROW * len(page.items))
+    next_cursor = None if page.after is None else signer.dumps(str(page.after))
+    return {"items": page.items, "next_cursor": next_cursor}

@@ -13,7 +13,7 @@ from werkzeug.routing import UUIDConverter
 
 from app.api.kit import openapi, problems
 from app.config import Config
-from app.http import refusals
+from app.strict_json import JsonObject
 
 
 class FastJson(DefaultJSONProvider):
@@ -24,16 +24,15 @@ class FastJson(DefaultJSONProvider):
 
     sort_keys = False  # answers keep the order of their schemas
 
-    def response(self, *args: Any, **_: Any) -> Response:
-        (answer,) = args
-        return Response(orjson.dumps(answer), mimetype=self.mimetype)
+    def response(self, *answers: Any, **_: Any) -> Response:
+        return Response(orjson.dumps(*answers), mimetype=self.mimetype)
 
 
 class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no types
     """flask-smorest, with the errors of problems.py instead of its own."""
 
     DEFAULT_ERROR_RESPONSE_NAME = None
-    ERROR_SCHEMA: dict[str, Any] = {}  # its responses are replaced below
+    ERROR_SCHEMA: JsonObject = {}  # its responses are replaced below
 
     def __init__(self, app: Flask) -> None:
         self.undescribed: list[Callable[[], None]] = []  # resources: see Blueprint
@@ -41,15 +40,14 @@ class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no 
         super().__init__(app, spec_kwargs={"marshmallow_plugin": openapi.Plugin()})
         app.add_url_rule("/openapi.json", "openapi", self.document)
         self.register_converter(UUIDConverter, lambda _: openapi.UUID_PARAMETER)
-        # One response for each status of a problem, with an example of each code. They replace
-        # flask-smorest's.
-        for status in {status for status, _ in refusals.PROBLEMS.values()}:
-            content = {"schema": problems.ProblemSchema, "examples": problems.examples(status)}
-            answer = {
+        # One response for each status of a problem. They replace flask-smorest's.
+        for status, examples in problems.examples().items():
+            content = {"schema": problems.ProblemSchema, "examples": examples}
+            response = {
                 "description": HTTPStatus(status).phrase,
                 "content": {"application/problem+json": content},
             }
-            self.spec.components.response(HTTPStatus(status).name, answer, lazy=True)
+            self.spec.components.response(HTTPStatus(status).name, response, lazy=True)
         self.spec.components.schemas.pop("PaginationMetadata")  # pages are in bodies
 
     def document(self) -> Response:
@@ -73,7 +71,7 @@ _API_KEY = {
 }
 
 
-def spec_options(config: Config) -> dict[str, Any]:
+def spec_options(config: Config) -> JsonObject:
     return {
         "security": [{"apiKey": []}],
         "components": {"securitySchemes": {"apiKey": _API_KEY}},

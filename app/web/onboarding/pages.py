@@ -99,13 +99,13 @@ def status(token: str) -> ResponseReturnValue:
 def connect(token: str) -> ResponseReturnValue:
     """Connect a role by its ARN, or prove it again if it is connected."""
     visit = _visit(token)
-    services().quotas.acquire_role(visit.caller, visit.tenant.id)
+    services.quotas.acquire_role(visit.caller, visit.tenant.id)
     _ensure_own_form()
     request.max_content_length = _FORM  # a whole body of `a=1&` would take 80 ms to parse
     with whole_body():
         given = request.form.get("role_arn", "")
     try:
-        services().links.connect(visit, given.strip())
+        services.links.connect(visit, given.strip())
     except (errors.CallerFaultError, errors.CustomerSetupError) as error:
         # The page shows it beside the field, which keeps its text.
         _record(error.code, error)
@@ -127,9 +127,9 @@ def entered(token: str) -> ResponseReturnValue:
 def stop_looking(token: str, connection_id: UUID) -> ResponseReturnValue:
     """Stop looking for a role in an account."""
     visit = _visit(token)
-    services().quotas.acquire_search_end(visit.caller)
+    services.quotas.acquire_search_end(visit.caller)
     _ensure_own_form()
-    services().links.stop_looking(visit, connection_id)
+    services.links.stop_looking(visit, connection_id)
     return _back(token, start=_start())
 
 
@@ -138,9 +138,9 @@ def stop_looking(token: str, connection_id: UUID) -> ResponseReturnValue:
 def check_again(token: str, connection_id: UUID) -> ResponseReturnValue:
     """Prove a connection again now."""
     visit = _visit(token)
-    services().quotas.acquire_check(visit.caller, visit.tenant.id)
+    services.quotas.acquire_check(visit.caller, visit.tenant.id)
     _ensure_own_form()
-    services().verification.verify(
+    services.verification.verify(
         visit.caller, visit.tenant.id, connection_id, trigger=Trigger.REQUESTED
     )
     return _back(token, start=_start())
@@ -173,11 +173,11 @@ bp.record(_route_the_rest)
 
 def _visit(token: str) -> Visit:
     try:
-        visit = services().links.open(token, g.request_id, g.client_address)
+        visit = services.links.open(token, g.request_id, g.client_address)
     except errors.RateLimitedError:
-        services().tenant_share.hold(UUID(bytes=hashlib.sha256(token.encode()).digest()[:16]))
+        services.tenant_share.hold(UUID(bytes=hashlib.sha256(token.encode()).digest()[:16]))
         raise
-    g.caller = visit.caller
+    g.principal = visit.caller
     return visit
 
 
@@ -196,7 +196,7 @@ def _ensure_own_form() -> None:
     Browsers without Sec-Fetch-Site send `Origin: null` from our pages, which send no referrer.
     """
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin", "null")
-    own = urlsplit(services().config.service.public_url)
+    own = urlsplit(services.config.service.public_url)
     ours = site == "same-origin" if site else origin in {"null", f"{own.scheme}://{own.netloc}"}
     if not ours:
         raise errors.ForbiddenError(
@@ -207,7 +207,7 @@ def _ensure_own_form() -> None:
 def _page(
     visit: Visit, token: str, *, role_arn: str = "", problems: tuple[str, ...] | Any = ()
 ) -> str:
-    onboarding, link = services().onboarding, visit.link
+    onboarding, link = services.onboarding, visit.link
     regions, asked = onboarding.regions(), request.args.get("region", "")
     first = _kit(visit, link.region)
     kit = _kit(visit, asked) if asked in regions and asked != link.region else first
@@ -221,11 +221,11 @@ def _page(
         policy=wanted.policy(kit.partition),
         managed=wanted.managed_policy_arns(kit.partition),
         regions=regions,
-        registering=services().config.aws.registration_region,
+        registering=services.config.aws.registration_region,
         way=way if way in WAYS else WAYS[0],
         role_arn=role_arn,
         problems=problems,
-        vendor_url=services().config.vendor.vendor_url,
+        vendor_url=services.config.vendor.vendor_url,
         archive_commands=progress.archive_commands(kit),
         **_live(visit, token, first),
     )
@@ -233,25 +233,25 @@ def _page(
 
 def _kit(visit: Visit, region: str) -> Kit:
     chosen = visit.link.permission_set
-    return services().onboarding.kit(
+    return services.onboarding.kit(
         visit.caller, visit.tenant.id, region=region, permission_set=chosen
     )
 
 
 def _live(visit: Visit, token: str, kit: Kit) -> dict[str, Any]:
     """Return the part that updates itself. The browser sends `seen` back to name its state."""
-    listing = services().listing
+    listing = services.listing
     counts = listing.summary(visit.caller, visit.tenant.id)
     start = _start() if sum(counts.values()) > 1 else None  # a single one is shown step by step
     listed = listing.list_by_urgency(
         visit.caller, visit.tenant.id, limit=_SHOWN, start=start, among=counts
     )
     shown = [progress.progress_of(connection) for connection in listed.items]
-    rotation = services().rotations.get(visit.caller, visit.tenant.id)
+    rotation = services.rotations.get(visit.caller, visit.tenant.id)
     if rotation is not None and rotation.state not in replacing.GOES_ON:
         rotation = None
     connections = [one.connection for one in shown]
-    updates = updates_of(services().onboarding, visit.caller, connections, visit.link.region)
+    updates = updates_of(services.onboarding, visit.caller, connections, visit.link.region)
     summary = progress.headline(counts, shown)
     if updates:
         summary = (
@@ -316,7 +316,7 @@ def _trust_command(kit: Kit, role_name: str) -> str:
 
 
 def _vendor() -> str:
-    return services().config.vendor.vendor_name
+    return services.config.vendor.vendor_name
 
 
 @bp.after_request
@@ -333,7 +333,7 @@ def _record(code: str, error: errors.AppError | None = None) -> None:
     Forms are rate limited first, so a link can't fill the log. A refused GET is left out: it
     changes nothing, and pages repeat it every few seconds.
     """
-    visitor = g.get("caller")
+    visitor = g.get("principal")
     if visitor is None or request.method != "POST":
         return
     ids = {
@@ -354,9 +354,9 @@ def _refused(error: errors.AppError) -> Response:
             logger.warning("request.try_later", code=error.code, exc_info=error)
             detail = f"{_vendor()} can't answer right now."
     if isinstance(error, errors.NotFoundError):
-        if g.get("caller") is not None:
+        if g.get("principal") is not None:
             return _error(404, detail=_NOT_LISTED)
-        ended = services().links.leftovers((request.view_args or {}).get("token", ""))
+        ended = services.links.leftovers((request.view_args or {}).get("token", ""))
         return _error(404, "gone") if ended is None else _error(410, "ended", ended=ended)
     return _error(PROBLEMS[error.code][0], detail=detail, retry_after=error.retry_after)
 
