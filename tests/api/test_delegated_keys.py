@@ -3,6 +3,7 @@ it lacks itself.
 """
 
 import datetime as dt
+from itertools import product
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.support.cast import Api, World, path_of
 
 KEYS = "/v1/api-keys"
 SCOPES = ["tenants:write", "keys:delegate"]
+SIGN_UP = {"name": "sign-up", "scopes": SCOPES, "may_give": ["credentials:issue"]}
 WORKER = {"name": "a worker", "scopes": ["credentials:issue"]}
 
 
@@ -19,8 +21,7 @@ class SignUp:
     """A sign-up service: it makes tenants, and keys for their workers."""
 
     def __init__(self, world: World, made: dict[str, Any] | None = None, **more: Any) -> None:
-        wanted = {"name": "sign-up", "scopes": SCOPES, "may_give": ["credentials:issue"], **more}
-        self.shown = made or world.admin("POST", KEYS, wanted, expect=201)
+        self.shown = made or world.admin("POST", KEYS, SIGN_UP | more, expect=201)
         self.world, self.path = world, f"{KEYS}/{self.shown['id']}"
         self.api = world.admin.with_key(self.shown["key"])
 
@@ -64,9 +65,8 @@ def test_what_a_key_may_give_is_in_answers_lists_and_events(world: World):
     listed = next(key for key in world.admin("GET", KEYS)["items"] if key["id"] == made["id"])
     for shown in (made, listed, world.admin("GET", f"{KEYS}/{made['id']}")):
         assert shown["may_give"] == ["audit:read", "credentials:issue"]
-    (event,) = [
-        e for e in world.audit(action="api_key.created") if e["details"]["api_key_id"] == made["id"]
-    ]
+    event = world.audit(action="api_key.created")[0]
+    assert event["details"]["api_key_id"] == made["id"]
     assert event["details"]["may_give"] == ["audit:read", "credentials:issue"]
 
 
@@ -91,9 +91,6 @@ def test_a_delegating_key_replaces_none(world: World, sign_up: SignUp):
     assert works(world.admin, made)
 
 
-BOTH = ["tenants:write", "keys:write", "keys:delegate"]
-
-
 def test_who_may_give_is_bound_to_no_tenant_and_gives_no_key_that_makes_keys(world: World):
     for field, change in (
         ("may_give", {"may_give": None}),
@@ -102,31 +99,27 @@ def test_who_may_give_is_bound_to_no_tenant_and_gives_no_key_that_makes_keys(wor
         ("may_give", {"may_give": ["credentials:issue", "keys:delegate"]}),
         ("may_give.0", {"may_give": ["*"]}),
         ("may_give", {"scopes": ["tenants:write"]}),
-        ("scopes", {"scopes": BOTH}),
+        ("scopes", {"scopes": [*SCOPES, "keys:write"]}),
         ("tenant_id", {"tenant_id": world.tenant()["id"]}),
     ):
-        body = {"name": "sign-up", "scopes": SCOPES, "may_give": ["credentials:issue"], **change}
+        body = SIGN_UP | change
         problem = world.admin.refused("POST", KEYS, body, expect=422, code="validation_failed")
         assert list(problem["errors"]) == [field]
 
 
 def test_a_bound_key_makes_no_such_key(world: World):
     bound = world.key("tenants:write", "keys:write", "credentials:issue", tenant=world.tenant())
-    wanted = {"name": "sign-up", "scopes": SCOPES, "may_give": ["credentials:issue"]}
-    bound.refused("POST", KEYS, wanted, expect=403, code="forbidden")
+    bound.refused("POST", KEYS, SIGN_UP, expect=403, code="forbidden")
 
 
 def test_what_a_key_may_give_counts_as_scopes_of_its_own(world: World, sign_up: SignUp):
-    wanted = {"name": "another", "scopes": SCOPES, "may_give": ["credentials:issue"]}
     weak = world.key("keys:write", "tenants:write", "audit:read")
-    weak.refused("POST", KEYS, wanted, expect=403, code="forbidden")
-    assert sign_up.shown["id"] not in [
-        key["id"] for key in weak("GET", f"{KEYS}?limit=200")["items"]
-    ]
+    weak.refused("POST", KEYS, SIGN_UP, expect=403, code="forbidden")
+    assert sign_up.shown["id"] not in str(weak("GET", f"{KEYS}?limit=200"))
     for method, what in (("GET", ""), ("POST", "/replace"), ("DELETE", "")):
         weak.refused(method, sign_up.path + what, expect=404, code="not_found")
     strong = world.key("keys:write", "tenants:write", "credentials:issue")
-    strong("POST", KEYS, wanted, expect=201)
+    strong("POST", KEYS, SIGN_UP, expect=201)
     strong("POST", f"{sign_up.path}/replace", expect=201)
     strong("DELETE", sign_up.path, expect=204)
 
@@ -179,11 +172,9 @@ def test_the_24_hours_are_over_when_the_wait_for_a_lock_took_so_long(
 
 
 def test_revoking_the_maker_of_a_delegating_key_revokes_both_and_what_they_made(world: World):
-    maker = world.admin(
-        "POST", KEYS, {"name": "maker", "scopes": [*BOTH[:2], "credentials:issue"]}, expect=201
-    )
-    wanted = {"name": "sign-up", "scopes": SCOPES, "may_give": ["credentials:issue"]}
-    sign_up = SignUp(world, world.admin.with_key(maker["key"])("POST", KEYS, wanted, expect=201))
+    scopes = ["tenants:write", "keys:write", "credentials:issue"]
+    maker = world.admin("POST", KEYS, {"name": "maker", "scopes": scopes}, expect=201)
+    sign_up = SignUp(world, world.admin.with_key(maker["key"])("POST", KEYS, SIGN_UP, expect=201))
     tenant = sign_up.tenant()
     made = sign_up.worker(tenant)
     assert world.admin("GET", sign_up.path)["made"]["keys"] == 1
@@ -202,9 +193,8 @@ def test_renewing_a_delegating_key_loses_no_key_and_no_tenant(world: World, sign
     latest = successor.replace()
     world.admin("DELETE", sign_up.path, expect=204)
     assert works(world.admin, made)
-    for newer in (successor, latest):
-        for one in (tenant, in_grace):
-            assert works(world.admin, newer.worker(one))
+    for newer, of_tenant in product((successor, latest), (tenant, in_grace)):
+        assert works(world.admin, newer.worker(of_tenant))
     assert made["id"] in latest.listed()
 
 
@@ -216,11 +206,8 @@ def test_of_how_many_tenants_a_delegating_keys_family_could_read_the_registratio
         one.tenant()
     successor = reader.replace()
     successor.tenant()
-    of = {
-        one.path: world.admin("GET", one.path)["made"]["registrations"]
-        for one in (sign_up, reader, successor)
-    }
-    assert list(of.values()) == [0, 1, 2]
+    for service, count in ((sign_up, 0), (reader, 1), (successor, 2)):
+        assert world.admin("GET", service.path)["made"]["registrations"] == count
     world.admin("DELETE", successor.path, expect=204)
     event = world.audit(action="api_key.revoked")[0]
     assert event["details"]["registrations"] == 2

@@ -2,7 +2,6 @@
 own for each answer.
 """
 
-import io
 import json
 import re
 import time
@@ -78,10 +77,9 @@ class Scene:
     @property
     def first_hand_outs(self) -> list[dict]:
         """By each web process, of each session that was handed out; oldest first."""
-        sessions = {event["details"]["access_key_id"] for event in self.events}
-        firsts = [
-            event for session in sessions for event in self.world.audit(access_key_id=session)
-        ]
+        firsts = []
+        for session in {event["details"]["access_key_id"] for event in self.events}:
+            firsts += self.world.audit(access_key_id=session)
         return sorted(firsts, key=lambda event: event["id"])
 
     @property
@@ -109,39 +107,36 @@ def test_the_second_request_is_served_from_the_cache_and_recorded_as_such(scene:
     first = answers[0].get_json()
     assert [answer.get_json() for answer in answers] == [first] * 3
     assert scene.sources == ["sts", "cache", "cache"]
-    assert [event["request_id"] for event in scene.events] == [
-        a.headers["X-Request-Id"] for a in answers
-    ]
-    assert len({event["request_id"] for event in scene.events} - {"mine"}) == 3
-    assert len({event["id"] for event in scene.events}) == 3
+    request_ids = [answer.headers["X-Request-Id"] for answer in answers]
+    assert [event["request_id"] for event in scene.events] == request_ids
+    assert len({"mine", *request_ids}) == 4
     assert len(scene.session_names) == 1
     key_id = re.fullmatch(SESSION_NAME, scene.session_names[0])[1]  # as a proof's name is written
+    details = {
+        "reason": "nightly scan",
+        "access_key_id": first["AccessKeyId"],
+        "session_name": scene.session_names[0],
+        "duration_seconds": 3600,
+    }
     for event in scene.events:
         assert (event["outcome"], event["tenant_id"]) == ("ok", scene.tenant["id"])
-        assert event["actor"]["kind"] == "api_key"
-        assert UUID(event["actor"]["id"]).hex == key_id
-        assert event["details"]["reason"] == "nightly scan"
-        assert event["details"]["access_key_id"] == first["AccessKeyId"]
-        assert event["details"]["session_name"] == scene.session_names[0]
+        assert (event["actor"]["kind"], UUID(event["actor"]["id"]).hex) == ("api_key", key_id)
+        assert event["details"].items() >= details.items()
         assert event["details"]["expires_at"].startswith(first["Expiration"].rstrip("Z"))
-        assert event["details"]["duration_seconds"] == 3600
     assert scene.first_hand_outs == scene.events[:1]
 
 
 def test_a_session_whose_first_hand_out_was_not_recorded_is_found_by_the_next(
     scene: Scene, app, monkeypatch
 ):
-    log, attempts = (
-        app.extensions["deputy"].audit,
-        iter(["the database is away", "something was revoked"]),
-    )
-    append = log.append
+    log = app.extensions["deputy"].audit
+    append, attempts = log.append, iter(["the database is away", "something was revoked"])
 
     def fail_twice(event, **options) -> bool:
         attempt = next(attempts, None)
         if attempt == "the database is away":
             raise StoreUnavailableError(attempt)
-        return append(event, **options) if attempt is None else False
+        return attempt is None and append(event, **options)
 
     monkeypatch.setattr(log, "append", fail_twice)
     problem(scene.worker.raw("POST", path_of(scene.connection, "/credentials")), 503, "unavailable")
@@ -163,7 +158,6 @@ def test_another_question_gets_another_session(scene: Scene):
     questions = [
         None,
         {"duration_seconds": 900},
-        {"duration_seconds": 901},
         {"session_policy": POLICY},
         {"session_policy": narrower},
         {"session_policy": POLICY, "duration_seconds": 900},
@@ -171,36 +165,20 @@ def test_another_question_gets_another_session(scene: Scene):
     first = [scene.issue(question)["AccessKeyId"] for question in questions]
     assert len(set(first)) == len(questions)
     assert [scene.issue(question)["AccessKeyId"] for question in questions] == first
-    assert scene.sources == ["sts"] * 6 + ["cache"] * 6
+    assert scene.sources == ["sts"] * 5 + ["cache"] * 5
     policies = [call.policy for call in scene.calls]
     compact = [json.dumps(policy, separators=(",", ":")) for policy in (POLICY, narrower)]
-    assert policies == [None, None, None, *compact, compact[0]]
+    assert policies == [None, None, *compact, compact[0]]
 
 
 @on_sqlite
 def test_the_same_question_in_other_words_gets_the_same_session(scene: Scene):
     first = scene.issue()
-    for reason in ({}, {"reason": "nightly scan"}):
-        for duration in ({}, {"duration_seconds": 3600}):
-            assert scene.issue(reason | duration) == first, (reason, duration)
-            assert scene.events[-1]["details"]["reason"] == reason.get("reason")
+    for body in ({}, {"reason": "nightly scan", "duration_seconds": 3600}):
+        assert scene.issue(body) == first, body
+        assert scene.events[-1]["details"]["reason"] == body.get("reason")
     first = scene.issue({"session_policy": POLICY})
     assert scene.issue({"session_policy": json.dumps(POLICY, indent=2)}) == first
-
-
-@on_sqlite
-def test_a_connection_that_was_proven_again_gets_a_new_session(world: World):
-    connection = world.connection()
-    path = path_of(connection)
-    before = world.admin("POST", f"{path}/credentials")
-    world.admin("POST", f"{path}/suspend", {"reason": "x"})
-    world.admin("POST", f"{path}/resume", {"reason": "x"})
-    after = world.admin("POST", f"{path}/credentials")
-    assert after["AccessKeyId"] != before["AccessKeyId"]
-    world.admin("POST", f"{path}/verify")
-    assert world.admin("POST", f"{path}/credentials") == after, (
-        "a proof that confirms changes nothing"
-    )
 
 
 GRANT = Grant(RoleArn.parse("arn:aws:iam::444455556666:role/deputy-one"), new_external_id())
@@ -216,66 +194,33 @@ ISSUABLE = {
 }
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
+def test_everything_that_an_answer_depends_on_is_in_the_question():
+    """One by one, where life would change several at once."""
+
+    def question(key_id=ADMIN.key_id, duration_seconds=3600, policy=None, **of_connection) -> bytes:
+        connection = VerifiedConnection(**ISSUABLE | of_connection)
+        principal = replace(ADMIN, key_id=key_id)
+        return issuing._Request(principal, connection, duration_seconds, policy).cache_key().text
+
+    assert question() == question()
+    other_role = RoleArn.parse("arn:aws:iam::444455556666:role/deputy-two")
+    for change in (
         {"tenant_id": new_id()},
         {"connection_id": new_id()},
         {"version": 2},
         {"grant": replace(GRANT, external_id=new_external_id())},
-        {
-            "grant": replace(
-                GRANT, role_arn=RoleArn.parse("arn:aws:iam::444455556666:role/deputy-two")
-            )
-        },
+        {"grant": replace(GRANT, role_arn=other_role)},
         {"role_unique_id": "AROAY"},
         {"role_unique_id": None},
         {"key_id": new_id()},
         {"duration_seconds": 900},
         {"policy": "{}"},
         {"policy": ""},
-    ],
-    ids="-".join,
-)
-def test_everything_that_an_answer_depends_on_is_in_the_question(change):
-    """One by one, where life would change several at once."""
-
-    def question(key_id=ADMIN.key_id, duration_seconds=3600, policy=None, **of_connection) -> bytes:
-        issuable = VerifiedConnection(**ISSUABLE | of_connection)
-        return (
-            issuing._Request(replace(ADMIN, key_id=key_id), issuable, duration_seconds, policy)
-            .cache_key()
-            .text
-        )
-
-    assert question() == question()
-    assert question(**change) != question()
+    ):
+        assert question(**change) != question(), change
 
 
 # --- the shapes ---
-
-
-@on_sqlite
-def test_every_answer_of_a_session_is_what_its_schema_says(scene: Scene, app):
-    """From AWS or the cache, with and without Flask: written without marshmallow, and as
-    marshmallow would.
-    """
-    services = app.extensions["deputy"]
-    caller = services.api_keys.authenticate(scene.worker.key, None)
-    answers = [scene.issue(), scene.issue(), scene.issue({}), scene.issue({"reason": "x"})]
-    issued = services.issuer.issue(caller, UUID(scene.tenant["id"]), UUID(scene.connection["id"]))
-    expected = ProcessCredentials().dump(issued)
-    assert answers == [expected] * 4
-    assert [*answers[0]] == [*expected], "in the same order"
-    expected = ContainerCredentials().dump(issued)
-    bare = scene.worker.with_key(None)
-    answers = [
-        scene.container(),
-        scene.container(by=bare, headers={"Authorization": scene.worker.key}),
-    ]
-    assert answers == [expected] * 2
-    assert [*answers[0]] == [*expected]
-    assert scene.sources == ["sts"] + ["cache"] * 6
 
 
 def headers_of(response) -> dict[str, str]:
@@ -283,70 +228,46 @@ def headers_of(response) -> dict[str, str]:
 
 
 @on_sqlite
-def test_fresh_kept_and_by_the_long_way_it_is_the_same_answer_header_by_header(scene: Scene):
-    for method, what in (("POST", "/credentials"), ("GET", "/container-credentials")):
-        path = path_of(scene.connection, what)
-        answers = [
-            scene.worker.raw(method, path),
-            scene.worker.raw(method, path),
-            scene.worker.raw(method, f"{path}?"),
-        ]
-        long_way = scene.worker.raw(
-            method, path, headers={"Authorization": f"bearer {scene.worker.key}"}
-        )
-        for answer in (*answers, long_way):
-            assert answer.status_code == 200
+def test_every_answer_of_a_session_is_what_its_schema_says(scene: Scene, app):
+    """From AWS or the cache, with and without Flask: written without marshmallow, and as
+    marshmallow would, header by header.
+    """
+    key, issuer = scene.worker.key, app.extensions["deputy"].issuer
+    bare, by_flask = {"Authorization": key}, {"Authorization": f"bearer {key}"}
+    for method, suffix, schema, forms in (
+        ("POST", "/credentials", ProcessCredentials(), [{}, {}, by_flask]),
+        ("GET", "/container-credentials", ContainerCredentials(), [{}, by_flask, bare]),
+    ):
+        path = path_of(scene.connection, suffix)
+        answers = [scene.worker.raw(method, path, headers=headers) for headers in forms]
+        principal = app.extensions["deputy"].api_keys.authenticate(key, None)
+        ids = UUID(scene.tenant["id"]), UUID(scene.connection["id"])
+        expected = schema.dump(issuer.issue(principal, *ids))
+        for answer in answers:
+            assert (answer.status_code, list(answer.get_json().items())) == (
+                200,
+                list(expected.items()),
+            )
             assert headers_of(answer) == headers_of(answers[0])
-            assert answer.data == answers[0].data
             assert len(answer.headers["X-Request-Id"]) == 32
     assert answers[0].headers["Cache-Control"] == "no-store"
+    assert scene.sources == ["sts"] + ["cache"] * 7
 
 
 @on_sqlite
 def test_a_body_good_or_bad_gets_the_same_answer_fresh_kept_and_by_the_long_way(scene: Scene):
     path, types = path_of(scene.connection, "/credentials"), ["application/json"] * 2
     types.append("application/json; charset=utf-8")
-    for body in (
-        {},
-        {"duration_seconds": 901},
-        {"duration_seconds": 1},
-        {"no_such_field": 1},
-        [],
-        None,
-    ):
-        answers = [
-            scene.worker.raw("POST", path, data=json.dumps(body), content_type=name)
-            for name in types
-        ]
-        shown = [answer.get_json() for answer in answers]
-        for answer, content in zip(answers, shown, strict=True):
-            assert headers_of(answer) == headers_of(answers[0]), body
+    for body in ({"duration_seconds": 901}, {"duration_seconds": 1}, {"no_such_field": 1}, []):
+        shown = []
+        for content_type in types:
+            answer = scene.worker.raw(
+                "POST", path, data=json.dumps(body), content_type=content_type
+            )
+            content = answer.get_json()
             assert content.pop("request_id", None) in {answer.headers["X-Request-Id"], None}
-            assert content == shown[0], body
-
-
-@on_sqlite
-def test_a_cached_session_makes_no_bad_request_good(scene: Scene):
-    scene.issue(), scene.issue()
-    path = path_of(scene.connection, "/credentials")
-    chunked = {
-        "HTTP_TRANSFER_ENCODING": "chunked",
-        "wsgi.input_terminated": True,
-        "wsgi.input": io.BytesIO(b'{"duration_seconds": 1}'),
-        "CONTENT_TYPE": "application/json",
-    }
-    for status, method, change in (
-        (401, "POST", {"headers": {"Authorization": "Bearer"}}),
-        (401, "POST", {"headers": {"Authorization": "Bearer  dpk_x"}}),
-        (401, "POST", {"headers": {"Authorization": "Basic x"}}),
-        (200, "POST", {"query_string": "duration_seconds=900"}),
-        (405, "GET", {}),
-        (405, "OPTIONS", {}),
-        (400, "POST", {"data": b"{", "content_type": "application/json"}),
-        (415, "POST", {"data": b"{}", "content_type": "text/plain"}),
-        (422, "POST", {"environ_overrides": chunked}),
-    ):
-        assert scene.worker.raw(method, path, **change).status_code == status, change
+            shown.append((headers_of(answer), content))
+        assert shown == shown[:1] * 3, body
 
 
 @on_sqlite

@@ -1,10 +1,11 @@
 """The kit's script, run in a customer's account by real shells with the real AWS CLI."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from itertools import cycle
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 
@@ -24,14 +25,20 @@ def shell(world: World, customer: Customer) -> Callable[..., CompletedProcess[st
     return partial(run_as, world.aws, customer.account)
 
 
+@pytest.fixture
+def iam(world: World, customer: Customer) -> Iterator[Any]:
+    """IAM of the customer's account."""
+    with closing(root_client(world.aws, "iam", customer.account)) as client:
+        yield client
+
+
 @pytest.mark.parametrize(
-    ("permission_set", "program"),
-    list(zip(permission_sets.load(), cycle(["sh", "bash"]), strict=False)),
+    "case", list(zip(permission_sets.load(), cycle(["sh", "bash"]), strict=False)), ids="-".join
 )
 def test_the_aws_cli_kit_makes_a_role_that_is_verified(
-    world: World, customer: Customer, shell, program: str, permission_set: str
+    world: World, customer: Customer, shell, iam, case: tuple[str, str]
 ):
-    tenant = world.tenant()
+    (permission_set, program), tenant = case, world.tenant()
     kit = world.admin(
         "GET", f"/v1/tenants/{tenant['id']}/onboarding?permission_set={permission_set}"
     )
@@ -41,13 +48,11 @@ def test_the_aws_cli_kit_makes_a_role_that_is_verified(
     assert done.stdout == f"{role_arn}\n"
     assert "give the ARN to Example Vendor" in done.stderr
     world.connect(tenant, role_arn)
-    with closing(root_client(world.aws, "iam", customer.account)) as iam:
-        role = iam.get_role(RoleName=kit["role_name"])["Role"]
-        policies = iam.list_role_policies(RoleName=kit["role_name"])["PolicyNames"]
-        policy, reads = (
-            iam.get_role_policy(RoleName=kit["role_name"], PolicyName=name)["PolicyDocument"]
-            for name in ("permissions", "read-itself")
-        )
+    role = iam.get_role(RoleName=kit["role_name"])["Role"]
+    policies = {}
+    for name in iam.list_role_policies(RoleName=kit["role_name"])["PolicyNames"]:
+        shown = iam.get_role_policy(RoleName=kit["role_name"], PolicyName=name)
+        policies[name] = shown["PolicyDocument"]
     assert role["AssumeRolePolicyDocument"] == kit["trust_policy"]
     assert role["MaxSessionDuration"] == 3600
     assert kit["external_id"] in role["Description"]
@@ -56,15 +61,14 @@ def test_the_aws_cli_kit_makes_a_role_that_is_verified(
         "deputy:external-id": kit["external_id"],
         "deputy:permission-set": f"{permission_set}@1",
     }
-    wanted = {
-        item["name"]: item["policy"] for item in world.admin("GET", "/v1/permission-sets")["items"]
-    }
-    assert sorted(policies) == ["permissions", "read-itself"]
-    assert policy == wanted[permission_set]
-    assert reads == read_itself(role_arn)
+    items = world.admin("GET", "/v1/permission-sets")["items"]
+    [policy] = [item["policy"] for item in items if item["name"] == permission_set]
+    assert policies == {"permissions": policy, "read-itself": read_itself(role_arn)}
 
 
-def test_the_aws_cli_kit_brings_its_own_role_up_to_date(world: World, customer: Customer, shell):
+def test_the_aws_cli_kit_brings_its_own_role_up_to_date(
+    world: World, customer: Customer, shell, iam
+):
     tenant = world.tenant()
     kit = world.kit(tenant)
     vendors = [{"Key": "deputy:vendor", "Value": "Example Vendor"}]
@@ -75,14 +79,13 @@ def test_the_aws_cli_kit_brings_its_own_role_up_to_date(world: World, customer: 
     assert (done.returncode, done.stdout) == (0, f"{role_arn}\n"), done.stderr
     assert "there already" in done.stderr
     assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
-    with closing(root_client(world.aws, "iam", customer.account)) as iam:
-        role = iam.get_role(RoleName=kit["role_name"])["Role"]
+    role = iam.get_role(RoleName=kit["role_name"])["Role"]
     assert role["MaxSessionDuration"] == 3600
     assert {"Key": "deputy:external-id", "Value": kit["external_id"]} in role["Tags"]
 
 
 def test_the_aws_cli_kit_leaves_a_role_alone_that_is_not_the_vendors(
-    world: World, customer: Customer, shell
+    world: World, customer: Customer, shell, iam
 ):
     kit = world.kit(world.tenant())
     theirs = {"Version": "2012-10-17", "Statement": []}
@@ -93,22 +96,22 @@ def test_the_aws_cli_kit_leaves_a_role_alone_that_is_not_the_vendors(
     assert (done.returncode, done.stdout) == (1, "")
     assert f"has a role {kit['role_name']} already" in done.stderr
     assert "Nothing was changed" in done.stderr
-    with closing(root_client(world.aws, "iam", customer.account)) as iam:
-        assert iam.get_role(RoleName=kit["role_name"])["Role"]["AssumeRolePolicyDocument"] == theirs
-        assert iam.list_role_policies(RoleName=kit["role_name"])["PolicyNames"] == []
+    assert iam.get_role(RoleName=kit["role_name"])["Role"]["AssumeRolePolicyDocument"] == theirs
+    assert iam.list_role_policies(RoleName=kit["role_name"])["PolicyNames"] == []
 
 
-def test_the_aws_cli_kit_passes_on_any_other_refusal(world: World, customer: Customer, shell):
+def test_the_aws_cli_kit_passes_on_any_other_refusal(world: World, shell, iam):
     """Here the AWS CLI's own, of a duration that no role has; and nothing is made."""
     kit = world.kit(world.tenant())
     done = shell(kit["aws_cli"].replace("max_session_seconds=3600", "max_session_seconds=36"))
     assert (done.returncode, done.stdout) == (1, "")
     assert "MaxSessionDuration" in done.stderr
-    with closing(root_client(world.aws, "iam", customer.account)) as iam:
-        assert iam.list_roles()["Roles"] == []
+    assert iam.list_roles()["Roles"] == []
 
 
-def test_the_kits_command_updates_a_stack_that_is_there(world: World, customer: Customer, shell):
+def test_the_kits_command_updates_a_stack_that_is_there(
+    world: World, customer: Customer, shell, iam
+):
     publish_templates(world.admin.app)
     tenant = world.tenant()
     role_arn = customer.launch(world.kit(tenant)["launch_stack_url"])
@@ -118,10 +121,9 @@ def test_the_kits_command_updates_a_stack_that_is_there(world: World, customer: 
     def trust_after_the_update() -> object:
         done = shell(world.kit(tenant)["update"]["stack"]["aws_cli"])
         assert done.returncode == 0, done.stderr
-        with closing(root_client(world.aws, "iam", customer.account)) as iam:
-            return iam.get_role(RoleName=role_arn.rpartition("/")[2])["Role"][
-                "AssumeRolePolicyDocument"
-            ]
+        return iam.get_role(RoleName=role_arn.rpartition("/")[2])["Role"][
+            "AssumeRolePolicyDocument"
+        ]
 
     world.admin("POST", path, {"reason": "x"}, expect=201)
     both = trust_after_the_update()

@@ -3,6 +3,7 @@ or taken over.
 """
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 from flask import Flask
@@ -13,6 +14,7 @@ from tests.support.cast import Api, World, path_of
 from tests.support.rows import ByHand
 
 READ, WRITE = "inventory", "bucket-sync"
+REPORTED = "connection.refusal_reported"
 
 
 class Case:
@@ -21,12 +23,9 @@ class Case:
     def __init__(self, world: World, bound: bool) -> None:
         self.world, self.tenant = world, world.tenant()
         self.read = world.connection(self.tenant)
-        self.write = world.admin(
-            "POST",
-            f"/v1/tenants/{self.tenant['id']}/connections",
-            {"role_arn": world.role(self.tenant), "permission_set": WRITE},
-            expect=201,
-        )
+        path = f"/v1/tenants/{self.tenant['id']}/connections"
+        body = {"role_arn": world.role(self.tenant), "permission_set": WRITE}
+        self.write = world.admin("POST", path, body, expect=201)
         assert self.write["status"] == "verified"
         self.scanner = world.key(
             "credentials:issue", tenant=self.tenant if bound else None, permission_sets=[READ]
@@ -57,17 +56,15 @@ def test_a_key_gets_no_credentials_of_another_set_and_reports_no_refusal(case: C
             headers = {"Authorization": f"{scheme} {case.scanner.key}"}
             response = case.scanner.raw(method, path_of(case.write, way), headers=headers)
             assert (response.status_code, response.get_json()["code"]) == (403, "forbidden")
-            event = case.world.audit(action="credentials.refused")[0]
+            event = case.world.audit(action="credentials.refused", connection_id=case.write["id"])[
+                0
+            ]
             assert event["request_id"] == response.headers["X-Request-Id"]
             assert event["details"]["code"] == "forbidden"
             assert event["tenant_id"] == case.tenant["id"]
-            assert event["connection_id"] == case.write["id"]
-    case.scanner.refused(
-        "POST", path_of(case.write, "/report-refused"), expect=403, code="forbidden"
-    )
-    assert (
-        case.world.audit(connection_id=case.write["id"], action="connection.refusal_reported") == []
-    )
+    report = path_of(case.write, "/report-refused")
+    case.scanner.refused("POST", report, expect=403, code="forbidden")
+    assert case.world.audit(connection_id=case.write["id"], action=REPORTED) == []
     assert len(case.world.calls_for(case.write["role_arn"])) == before
     without_sets = case.world.key("credentials:issue", tenant=case.tenant)
     for method, way in ways:
@@ -77,23 +74,22 @@ def test_a_key_gets_no_credentials_of_another_set_and_reports_no_refusal(case: C
 
 
 @on_sqlite
-@pytest.mark.parametrize("aimed_at", ["the connection", "the key"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE connections SET permission_set = 'bucket-sync' WHERE id = :connection",
+        "UPDATE api_keys SET permission_sets = '[\"bucket-sync\"]' WHERE lookup = :key",
+    ],
+)
 def test_a_change_of_sets_takes_effect_at_once_in_every_process(
-    case: Case, another: Flask, database_url: str, aimed_at: str
+    case: Case, another: Flask, database_url: str, change: str
 ):
     elsewhere, path = Api(another, case.scanner.key), path_of(case.read, "/credentials")
     for api in (case.scanner, elsewhere):  # both remember key and connection from here on
         api("POST", path)
-    by_hand, connection = ByHand(database_url), case.read["id"].replace("-", "")
-    if aimed_at == "the connection":
-        by_hand(
-            "UPDATE connections SET permission_set = 'bucket-sync' WHERE id = :id", id=connection
-        )
-    else:
-        by_hand(
-            "UPDATE api_keys SET permission_sets = '[\"bucket-sync\"]' WHERE lookup = :digits",
-            digits=case.scanner.key[4:20],
-        )
+    by_hand = ByHand(database_url)
+    ids = {"connection": UUID(case.read["id"]).hex, "key": case.scanner.key[4:20]}
+    by_hand(change, **{name: value for name, value in ids.items() if f":{name}" in change})
     for api in (case.scanner, elsewhere):
         api.refused("POST", path, expect=403, code="forbidden")
     by_hand.engine.dispose()

@@ -28,24 +28,27 @@ def test_a_link_is_made_with_a_url_and_lasts_thirty_days_or_as_long_as_asked(wor
 
 def test_a_links_token_is_random_and_only_its_hash_is_stored(world: World):
     tenant = world.tenant()
-    tokens = [
-        world.admin("POST", links_of(tenant), {}, expect=201)["url"].rpartition("/")[2]
-        for _ in range(20)
-    ]
-    assert {len(token) for token in tokens} == {43}
-    assert len(set(tokens)) == 20
-    with world.admin.app.extensions["deputy"].db.read() as db:
-        rows = db.execute(sqlalchemy.text("SELECT * FROM onboarding_links")).all()
-        stored = {bytes(row.digest) for row in rows}
-    assert {hashlib.sha256(token.encode()).digest() for token in tokens} <= stored
-    everything = repr(rows)
-    assert not any(token in everything for token in tokens)
+    tokens = set()
+    for _ in range(5):
+        made = world.admin("POST", links_of(tenant), {}, expect=201)
+        token = made["url"].rpartition("/")[2]
+        query = sqlalchemy.text("SELECT * FROM onboarding_links WHERE digest = :digest")
+        with world.admin.app.extensions["deputy"].db.read() as db:
+            digest = hashlib.sha256(token.encode()).digest()
+            [row] = db.execute(query, {"digest": digest}).all()
+        assert len(token) == 43
+        assert token not in repr(row)
+        tokens.add(token)
+    assert len(tokens) == 5
 
 
 def test_what_can_not_be_shown_is_refused_when_it_is_asked_for(world: World):
     tenant = world.tenant()
     for body in (
-        *({"expires_in": seconds} for seconds in (59, 7_776_001, "3600", True, None)),
+        {"expires_in": 59},
+        {"expires_in": 7_776_001},
+        {"expires_in": "3600"},
+        {"expires_in": True},
         {"permission_set": "nope"},
         {"region": "eu-nowhere-1"},
         {"region": "cn-north-1"},
@@ -66,20 +69,11 @@ def test_the_list_has_every_link_and_no_token(world: World):
     rest = world.admin("GET", f"{links_of(tenant)}?limit=2&cursor={first['next_cursor']}")
     items = first["items"] + rest["items"]
     assert rest["next_cursor"] is None
-    assert world.admin("GET", f"{links_of(tenant)}?limit=3")["next_cursor"] is None
     assert [item["id"] for item in items] == [link["id"] for link in reversed(made)]
     assert [item["revoked_at"] is not None for item in items] == [False, False, True]
     for item in items:
-        assert set(item) == {
-            "id",
-            "permission_set",
-            "region",
-            "created_at",
-            "expires_at",
-            "revoked_at",
-        }
-        assert item["permission_set"] == "bucket-sync"
-        assert item["region"] == "eu-west-1"
+        assert " ".join(item) == "id permission_set region created_at expires_at revoked_at"
+        assert item.items() >= wanted.items()
 
 
 def test_a_link_is_revoked_once_by_its_own_tenant_and_that_is_audited_without_the_token(
@@ -94,11 +88,7 @@ def test_a_link_is_revoked_once_by_its_own_tenant_and_that_is_audited_without_th
     assert world.admin("GET", links_of(stranger))["items"] == []
     world.admin("DELETE", f"{links_of(tenant)}/{made['id']}", expect=204)
     world.admin.refused("DELETE", f"{links_of(tenant)}/{made['id']}", expect=404, code="not_found")
-    events = [event for event in world.audit(tenant_id=tenant["id"]) if event["outcome"] == "ok"]
-    assert [event["action"] for event in events[:2]] == [
-        "onboarding_link.revoked",
-        "onboarding_link.created",
-    ]
-    for event in events[:2]:
+    for action in ("onboarding_link.revoked", "onboarding_link.created"):
+        [event] = world.audit(tenant_id=tenant["id"], action=action)
         assert event["details"]["onboarding_link_id"] == made["id"]
         assert made["url"].rpartition("/")[2] not in str(event)

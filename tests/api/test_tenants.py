@@ -13,16 +13,7 @@ def listed(tenant: dict) -> dict:
 def test_a_tenant_is_made_with_an_external_id_of_its_own(world: World):
     body = {"name": "Acme", "reference": "crm-1-" + world.tenant()["id"]}
     made = world.admin("POST", "/v1/tenants", body, expect=201)
-    assert list(made) == [
-        "id",
-        "name",
-        "reference",
-        "status",
-        "suspended",
-        "external_id",
-        "created_at",
-        "accounts",
-    ]
+    assert " ".join(made) == ("id name reference status suspended external_id created_at accounts")
     assert made["status"] == "active"
     assert re.fullmatch(r"dpy-[0-9a-f]{64}", made["external_id"])
     for _ in range(2):
@@ -35,17 +26,9 @@ def test_a_tenant_is_made_with_an_external_id_of_its_own(world: World):
 def test_a_reference_is_unique_among_live_tenants(world: World):
     reference = f"crm-{world.tenant()['id']}"
     first = world.admin("POST", "/v1/tenants", {"name": "Acme", "reference": reference}, expect=201)
-    world.admin.refused(
-        "POST",
-        "/v1/tenants",
-        {"name": "Again", "reference": reference},
-        expect=409,
-        code="conflict",
-    )
-    other = world.tenant()
-    world.admin.refused(
-        "PATCH", f"/v1/tenants/{other['id']}", {"reference": reference}, expect=409, code="conflict"
-    )
+    again, other = {"name": "Again", "reference": reference}, f"/v1/tenants/{world.tenant()['id']}"
+    for method, path in (("POST", "/v1/tenants"), ("PATCH", other)):
+        world.admin.refused(method, path, again, expect=409, code="conflict")
     assert world.admin("GET", f"/v1/tenants?reference={reference}")["items"] == [listed(first)]
     world.admin("DELETE", f"/v1/tenants/{first['id']}", expect=204)
     world.admin("POST", "/v1/tenants", {"name": "Later", "reference": reference}, expect=201)
@@ -59,9 +42,7 @@ def test_a_tenant_can_be_renamed_and_lose_its_reference(world: World):
     assert world.admin("PATCH", path, {"reference": None})["reference"] is None
     assert world.admin("PATCH", path, {})["name"] == "Acme & Söhne"
     assert world.admin("PATCH", path)["external_id"] == tenant["external_id"]
-    assert [event["action"] for event in world.audit(tenant_id=tenant["id"])].count(
-        "tenant.changed"
-    ) == 3
+    assert len(world.audit(tenant_id=tenant["id"], action="tenant.changed")) == 3
 
 
 def test_a_name_is_one_printable_line(world: World):
@@ -81,11 +62,9 @@ def test_suspending_stops_issuing_and_resuming_starts_it_again(world: World):
     world.admin.refused("POST", path_of(connection, "/credentials"), expect=409, code="suspended")
     assert world.admin("POST", f"{tenant}/resume", {"reason": "paid"})["status"] == "active"
     world.admin("POST", path_of(connection, "/credentials"))
-    reasons = {
-        e["action"]: e["details"].get("reason")
-        for e in world.audit(tenant_id=connection["tenant_id"])
-    }
-    assert (reasons["tenant.suspended"], reasons["tenant.resumed"]) == ("unpaid", "paid")
+    for action, reason in (("tenant.suspended", "unpaid"), ("tenant.resumed", "paid")):
+        [event] = world.audit(tenant_id=connection["tenant_id"], action=action)
+        assert (event["outcome"], event["details"]["reason"]) == ("ok", reason)
 
 
 def test_lists_come_newest_first_in_pages_without_gap_or_repeat(world: World):

@@ -18,7 +18,8 @@ FORGED = "198.51.100.1"
 
 def test_only_what_the_proxies_say_counts():
     for hops, forwarded, address in (
-        *((0, forwarded, PEER) for forwarded in (None, FORGED, f"{FORGED}, {FORGED}")),
+        (0, None, PEER),
+        (0, f"{FORGED}, {FORGED}", PEER),
         (1, None, PEER),  # it came past the proxy
         (1, "192.0.2.1", "192.0.2.1"),
         (1, f"{FORGED}, 192.0.2.1", "192.0.2.1"),
@@ -34,10 +35,9 @@ def test_only_what_the_proxies_say_counts():
         (1, "::ffff:192.0.2.1", "192.0.2.1"),
         (1, "fe80::1%eth0", "fe80::1"),
         (1, "192.0.2.1" + " " * 10_000, "192.0.2.1"),
-        *(
-            (1, forwarded, None)
-            for forwarded in ("unknown", "", "192.0.2.1" * 1_000, "\u0661\u0669\u0662.0.2.1")
-        ),
+        (1, "", None),
+        (1, "192.0.2.1" * 1_000, None),
+        (1, "\u0661\u0669\u0662.0.2.1", None),
     ):
         assert client_address(PEER, forwarded, hops) == address, (hops, forwarded)
     assert client_address("", None, 0) is None, "a Unix socket's"
@@ -50,9 +50,11 @@ def asked(api: Api, method: str, path: str, forwarded: str, **options: Any) -> A
     )
 
 
-def event(world: World, answer: Any) -> dict[str, Any]:
-    [found] = [e for e in world.audit() if e["request_id"] == answer.headers["X-Request-Id"]]
-    return found
+def addresses(world: World, answer: Any) -> list[str | None]:
+    """Those of the events of this answer's request."""
+    request_id = answer.headers["X-Request-Id"]
+    events = [event for event in world.audit() if event["request_id"] == request_id]
+    return [event["client_address"] for event in events]
 
 
 @pytest.fixture(scope="module", params=[0, 1])
@@ -77,19 +79,13 @@ def test_every_record_of_a_request_has_its_address(world: World, behind):
         asked(api, "POST", "/v1/tenants", SAID, body={"name": 1}),
         asked(api, "POST", path, SAID),
         asked(api, "POST", path, SAID, body={"reason": "x"}),
-        asked(api, "POST", path, SAID, body={"session_policy": "{}"}),
         asked(api, "GET", path_of(connection, "/container-credentials"), SAID),
         asked(api, "POST", path, SAID, body={"duration_seconds": 1}),
-        asked(
-            api,
-            "POST",
-            path_of({"tenant_id": connection["id"], "id": connection["id"]}, "/credentials"),
-            SAID,
-        ),
+        asked(api, "POST", path.replace(connection["tenant_id"], connection["id"]), SAID),
     ]
-    assert [answer.status_code for answer in answers] == [201, 422, 200, 200, 422, 200, 422, 404]
+    assert [answer.status_code for answer in answers] == [201, 422, 200, 200, 200, 422, 404]
     for answer in answers:
-        assert event(world, answer)["client_address"] == address, answer.request.path
+        assert addresses(world, answer) == [address], answer.request.path
 
 
 @on_sqlite
@@ -101,23 +97,16 @@ def test_the_record_of_an_onboarding_pages_form_has_its_address_too(world: World
     for given in ("not an ARN", world.role(tenant)):
         answer = asked(api, "POST", f"{path}/connections", SAID, data={"role_arn": given})
         assert answer.status_code < 500
-        assert {
-            e["client_address"]
-            for e in world.audit()
-            if e["request_id"] == answer.headers["X-Request-Id"]
-        } == {address}
+        assert {*addresses(world, answer)} == {address}
 
 
 def test_what_is_no_request_has_none(world: World):
     """A command's, such as this one."""
     api_keys = world.admin.app.extensions["deputy"].api_keys
     key, _ = api_keys.create_key(OPERATOR, name="x", scopes=frozenset())
-    made = next(
-        e
-        for e in world.audit(action="api_key.created")
-        if e["details"]["api_key_id"] == str(key.id)
-    )
-    assert made["client_address"] is None
+    event = world.audit(action="api_key.created")[0]
+    assert event["details"]["api_key_id"] == str(key.id)
+    assert event["client_address"] is None
 
 
 def test_log_lines_hold_the_address_of_the_request(behind, caplog):

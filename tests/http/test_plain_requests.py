@@ -18,79 +18,66 @@ PEER = ("127.0.0.1", 5)
 KEY = "Authorization: Bearer dpk_0123456789abcdef_" + "A" * 43
 LINES = [f"POST {PATH} HTTP/1.1", "Host: deputy.example", KEY]
 BODY = '{"reason":"x"}'
+PLAIN_FIELDS = """\
+Content-Length: 0
+content-length:0
+Content-Length: 1
+Content-Length: 00
+Content-Length:
+Content-Length: 14
+Content-Length: +14
+Content-Length : 14
+Content-Length: 14, 14
+Content-Length: 15
+Transfer-Encoding: chunked
+Transfer-Encoding: identity
+Transfer_Encoding: chunked
+Connection: keep-alive
+Connection: close
+connection: Keep-Alive
+Connection: keep-alive, upgrade
+Expect: 100-continue
+Upgrade: h2c
+TE: trailers
+Trailer: x
+Proxy-Connection: close
+Content-Type: application/json
+Content-Type: text/plain
+content-type: application/json; charset=utf-8
+X-Forwarded-For: 192.0.2.1, 192.0.2.2
+X-Forwarded-Proto: https
+X-Forwarded-Ssl: off
+X-Forwarded-Protocol: ssl
+X_Forwarded_For: 192.0.2.3
+Script_Name: /x
+Script-Name: /x
+Host: other
+Authorization: Bearer x
+authorization: bearer y
+Authorization:Bearer z
+Na me: x
+Name : x
+: x
+noname
+Accept: */*
+User-Agent: Boto3
+X-Amzn-Trace-Id: Root=1-67891233-abcdef012345678912345678
+Accept-Encoding: identity
+Keep-Alive: 5
+"""
 FIELDS = (
-    *(
-        "Content-Length: 0",
-        "content-length:0",
-        "Content-Length: 1",
-        "Content-Length: 00",
-        "Content-Length:",
-    ),
-    *(
-        "Content-Length: 14",
-        "Content-Length: +14",
-        "Content-Length : 14",
-        "Content-Length: 14, 14",
-        "Content-Length: 15",
-    ),
-    *("Transfer-Encoding: chunked", "Transfer-Encoding: identity", "Transfer_Encoding: chunked"),
-    *(
-        "Connection: keep-alive",
-        "Connection: close",
-        "connection: Keep-Alive",
-        "Connection: keep-alive, upgrade",
-    ),
-    *(
-        "Expect: 100-continue",
-        "Upgrade: h2c",
-        "TE: trailers",
-        "Trailer: x",
-        "Proxy-Connection: close",
-    ),
-    *(
-        "Content-Type: application/json",
-        "Content-Type: text/plain",
-        "content-type: application/json; charset=utf-8",
-    ),
-    *("X-Forwarded-For: 192.0.2.1, 192.0.2.2", "X-Forwarded-Proto: https", "X-Forwarded-Ssl: off"),
-    *(
-        "X-Forwarded-Protocol: ssl",
-        "X_Forwarded_For: 192.0.2.3",
-        "Script_Name: /x",
-        "Script-Name: /x",
-        "Host: other",
-    ),
-    *(
-        "Authorization: Bearer x",
-        "authorization: bearer y",
-        "Authorization:Bearer z",
-        "AUTHORIZATION: \tBearer z \t",
-    ),
-    *(
-        " folded: x",
-        "Na me: x",
-        "Name : x",
-        ": x",
-        "noname",
-        "X: \x00",
-        "X: \x7f",
-        "X: \x80",
-        "X:\ty\t",
-        "X: a\rb",
-    ),
-    *(
-        "X: a\nb",
-        "X:" + " " * 30 + "z",
-        "Accept: */*",
-        "User-Agent: Boto3",
-        "X" * 300 + ": " + "y" * 3000,
-        "X-Y: é",
-    ),
-    *(
-        "X-Amzn-Trace-Id: Root=1-67891233-abcdef012345678912345678",
-        "Accept-Encoding: identity",
-        "Keep-Alive: 5",
-    ),
+    *PLAIN_FIELDS.splitlines(),
+    "AUTHORIZATION: \tBearer z \t",
+    " folded: x",
+    "X: \x00",
+    "X: \x7f",
+    "X: \x80",
+    "X:\ty\t",
+    "X: a\rb",
+    "X: a\nb",
+    "X:" + " " * 30 + "z",
+    "X" * 300 + ": " + "y" * 3000,
+    "X-Y: é",
 )
 BYTES = b"\r\n \t:\x00_-%?#;/.,01Aa{\xff"
 reader = PlainReader(TARGET)
@@ -99,11 +86,9 @@ reader = PlainReader(TARGET)
 def settings(**values: Any) -> Config:
     """gunicorn's settings as the service has them."""
     config = Config()
-    for name, value in {
-        "forwarder_headers": "",
-        "limit_request_field_size": 16_384,
-        **values,
-    }.items():
+    for name, value in (
+        {"forwarder_headers": "", "limit_request_field_size": 16_384} | values
+    ).items():
         config.set(name, value)
     return config
 
@@ -195,193 +180,78 @@ def test_a_hundred_thousand_requests_are_read_as_gunicorn_reads_them(seed):
 
 
 def test_a_request_with_anything_unusual_is_left_to_gunicorn():
-    plain = "\r\n".join([*LINES, "", ""])
-    assert reader.read(plain.encode())
-    fields = (
-        "Expect: 100-continue",
-        "Transfer-Encoding: chunked",
-        "X_Y: 1",
-        "Content-Length: 1",
-        KEY,
-    )
-    fields += (
-        "Host: deputy.example",
-        "Connection: close",
-        "X-Forwarded-Proto: https\r\nX-Forwarded-Ssl: off",
-    )
+    text = "\r\n".join([*LINES, "", ""])
+    assert reader.read(text.encode())
     end = "\r\n\r\n"
     for old, new in (
-        *((KEY, f"{KEY}\r\n{field}") for field in fields),
-        *((end, f"{end}GET / HTTP/1.1{end}"), (end, f"{end} "), (end, "\r\n"), ("\r\n", "\n")),
-        *(
-            ("HTTP/1.1", "HTTP/1.0"),
-            (PATH, f"{PATH}?x"),
-            (PATH, f"{PATH}/"),
-            (PATH, f"http://deputy{PATH}"),
-        ),
-        *(
-            ("Host: deputy.example\r\n", ""),
-            (f"{KEY}\r\n", ""),
-            ("POST", "HEAD"),
-            ("/v1", "/%761"),
-            ("a5d", "A5D"),
-        ),
+        (KEY, f"{KEY}\r\nExpect: 100-continue"),
+        (KEY, f"{KEY}\r\nTransfer-Encoding: chunked"),
+        (KEY, f"{KEY}\r\nX_Y: 1"),
+        (KEY, f"{KEY}\r\nContent-Length: 1"),
+        (KEY, f"{KEY}\r\n{KEY}"),
+        (KEY, f"{KEY}\r\nHost: deputy.example"),
+        (KEY, f"{KEY}\r\nConnection: close"),
+        (KEY, f"{KEY}\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Ssl: off"),
+        (end, f"{end}GET / HTTP/1.1{end}"),
+        (end, f"{end} "),
+        (end, "\r\n"),
+        ("\r\n", "\n"),
+        ("HTTP/1.1", "HTTP/1.0"),
+        (PATH, f"{PATH}?x"),
+        (PATH, f"{PATH}/"),
+        (PATH, f"http://deputy{PATH}"),
+        ("Host: deputy.example\r\n", ""),
+        (f"{KEY}\r\n", ""),
+        ("POST", "HEAD"),
+        ("/v1", "/%761"),
+        ("a5d", "A5D"),
     ):
-        assert plain.replace(old, new) != plain
-        assert reader.read(plain.replace(old, new).encode()) is None, (old, new)
+        assert old in text
+        assert reader.read(text.replace(old, new).encode()) is None, (old, new)
 
 
-@pytest.mark.parametrize(("count", "is_plain"), [(98, True), (99, False)])
-def test_no_more_fields_are_read_than_gunicorn_allows(count, is_plain):
-    data = "\r\n".join([*LINES, *(f"X{number}: y" for number in range(count)), "", ""]).encode()
-    assert (reader.read(data) is not None) == is_plain
+def test_no_more_fields_are_read_than_gunicorn_allows():
+    for count, is_plain in ((98, True), (99, False)):
+        data = "\r\n".join([*LINES, *["X: y"] * count, "", ""]).encode()
+        assert (reader.read(data) is not None) == is_plain
 
 
-NOT_ABOUT_REQUESTS = {
-    *(
-        "access_log_format",
-        "asgi_disconnect_grace_period",
-        "asgi_lifespan",
-        "asgi_loop",
-        "backlog",
-        "bind",
-    ),
-    *(
-        "capture_output",
-        "cert_reqs",
-        "chdir",
-        "check_config",
-        "child_exit",
-        "ciphers",
-        "config",
-        "control_socket",
-    ),
-    *(
-        "control_socket_disable",
-        "control_socket_mode",
-        "daemon",
-        "default_proc_name",
-        "dirty_apps",
-        "dirty_threads",
-    ),
-    *(
-        "dirty_graceful_timeout",
-        "dirty_post_fork",
-        "dirty_timeout",
-        "dirty_worker_exit",
-        "dirty_worker_init",
-    ),
-    *(
-        "dirty_workers",
-        "disable_redirect_access_to_syslog",
-        "do_handshake_on_connect",
-        "dogstatsd_tags",
-    ),
-    *(
-        "enable_backlog_metric",
-        "enable_stdio_inheritance",
-        "errorlog",
-        "graceful_timeout",
-        "group",
-        "initgroups",
-    ),
-    *(
-        "http2_initial_window_size",
-        "http2_max_concurrent_streams",
-        "http2_max_frame_size",
-        "loglevel",
-        "pidfile",
-    ),
-    *(
-        "http2_max_header_list_size",
-        "nworkers_changed",
-        "on_dirty_starting",
-        "on_exit",
-        "on_reload",
-        "on_starting",
-    ),
-    *(
-        "paste",
-        "post_fork",
-        "post_worker_init",
-        "pre_exec",
-        "pre_fork",
-        "preload_app",
-        "print_config",
-        "proc_name",
-    ),
-    *(
-        "proxy_allow_ips",
-        "pythonpath",
-        "raw_env",
-        "raw_paste_global_conf",
-        "reload",
-        "reload_engine",
-        "reuse_port",
-    ),
-    *(
-        "reload_extra_files",
-        "sendfile",
-        "spew",
-        "ssl_version",
-        "statsd_prefix",
-        "suppress_ragged_eofs",
-        "user",
-    ),
-    *(
-        "syslog_addr",
-        "syslog_facility",
-        "syslog_prefix",
-        "threads",
-        "timeout",
-        "tmp_upload_dir",
-        "umask",
-    ),
-    *(
-        "uwsgi_allow_ips",
-        "websocket_max_message_size",
-        "when_ready",
-        "worker_abort",
-        "worker_class",
-        "worker_exit",
-    ),
-    *("worker_connections", "worker_int", "worker_tmp_dir", "workers", "wsgi_app"),
-}
-HONOURED_HERE = {
-    "keepalive",
-    "max_requests",
-    "max_requests_jitter",
-    *[f"limit_request_{part}" for part in ("line", "fields")],
-}
-HONOURED_HERE |= {"limit_request_field_size"}
+NOT_ABOUT_REQUESTS = """
+access_log_format asgi_disconnect_grace_period asgi_lifespan asgi_loop backlog bind
+capture_output cert_reqs chdir check_config child_exit ciphers config control_socket
+control_socket_disable control_socket_mode daemon default_proc_name dirty_apps
+dirty_graceful_timeout dirty_post_fork dirty_threads dirty_timeout dirty_worker_exit
+dirty_worker_init dirty_workers disable_redirect_access_to_syslog do_handshake_on_connect
+dogstatsd_tags enable_backlog_metric enable_stdio_inheritance errorlog graceful_timeout group
+http2_initial_window_size http2_max_concurrent_streams http2_max_frame_size
+http2_max_header_list_size initgroups loglevel nworkers_changed on_dirty_starting on_exit
+on_reload on_starting paste pidfile post_fork post_worker_init pre_exec pre_fork preload_app
+print_config proc_name proxy_allow_ips pythonpath raw_env raw_paste_global_conf reload
+reload_engine reload_extra_files reuse_port sendfile spew ssl_version statsd_prefix
+suppress_ragged_eofs syslog_addr syslog_facility syslog_prefix threads timeout tmp_upload_dir
+umask user uwsgi_allow_ips websocket_max_message_size when_ready worker_abort worker_class
+worker_connections worker_exit worker_int worker_tmp_dir workers wsgi_app
+"""
+HONOURED_HERE = {"max_requests", "max_requests_jitter"}
 # They only let gunicorn accept, or drop, what a plain request does not have.
 ABOUT_UNUSUAL_REQUESTS = {
-    *(
-        "casefold_http_method",
-        "forwarder_headers",
-        "header_map",
-        "http_parser",
-        "permit_obsolete_folding",
-    ),
-    *(
-        "permit_unconventional_http_method",
-        "permit_unconventional_http_version",
-        "strip_header_spaces",
-    ),
+    "casefold_http_method",
+    "forwarder_headers",
+    "header_map",
+    "http_parser",
+    "permit_obsolete_folding",
+    "permit_unconventional_http_method",
+    "permit_unconventional_http_version",
+    "strip_header_spaces",
 }
 OTHER_VALUES: dict[str, Any] = {
-    **dict.fromkeys(
-        (
-            "accesslog",
-            "logconfig",
-            "logconfig_json",
-            "ca_certs",
-            "certfile",
-            "keyfile",
-            "root_path",
-        ),
-        "/x",
-    ),
+    "accesslog": "/x",
+    "logconfig": "/x",
+    "logconfig_json": "/x",
+    "ca_certs": "/x",
+    "certfile": "/x",
+    "keyfile": "/x",
+    "root_path": "/x",
     "logconfig_dict": {"version": 1},
     "logger_class": "gunicorn.instrument.statsd.Statsd",
     "syslog": True,
@@ -414,5 +284,5 @@ def test_a_setting_that_only_gunicorn_honours_leaves_every_request_to_it(monkeyp
 
 def test_every_setting_of_gunicorns_was_looked_at():
     """A new version may bring another one that changes how requests are read."""
-    known = NOT_ABOUT_REQUESTS | HONOURED_HERE | ABOUT_UNUSUAL_REQUESTS | OTHER_VALUES.keys()
-    assert set(Config().settings) == known
+    examined = {*NOT_ABOUT_REQUESTS.split(), *HONOURED_HERE, *ABOUT_UNUSUAL_REQUESTS, *OTHER_VALUES}
+    assert set(Config().settings) == examined
