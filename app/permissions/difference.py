@@ -51,8 +51,8 @@ class Difference:
     def words(self) -> Iterator[str]:
         """Return a sentence for each difference. Sets that ask for the same have none."""
         for verb, side in (("May", self.added), ("May no longer", self.removed)):
-            if side.actions:
-                yield f"{verb} use {', '.join(side.actions)}."
+            if actions := self._unnamed_actions(side):
+                yield f"{verb} use {', '.join(actions)}."
         for verb, side in (("Adds", self.added), ("Takes away", self.removed)):
             yield from (
                 f"{verb} AWS's own policy {one['name']}: {one['why']}"
@@ -74,6 +74,19 @@ class Difference:
             yield subject + " ".join(
                 sentence for change in fields for sentence in self._sentences_about(change)
             )
+
+    def _unnamed_actions(self, side: Side) -> list[str]:
+        """Return the side's actions that no sentence about a statement names.
+
+        They are in statements whose Effect changed, before and after the change.
+        """
+        before, after = (_by_name(each.statements, "Sid") for each in (self.before, self.after))
+        unnamed: set[str] = set()
+        for change in self.changed:
+            if change.field == "Effect":
+                old, new = before[change.sid]["Action"], after[change.sid]["Action"]
+                unnamed |= {*texts(old)} & {*texts(new)}
+        return sorted(unnamed & {*side.actions})
 
     def _sentences_about(self, change: Change) -> Iterator[str]:
         if change.field not in {"Action", "Resource"}:
