@@ -5,6 +5,7 @@ the role as it was created.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from app.identity import Principal, tenant_of
 from app.ids import RoleArn, kit_role_name, kit_stack_names
 from app.onboarding import kit_scripts
 from app.onboarding.kit_scripts import KitRole, update_command
-from app.onboarding.launch_url import LaunchUrls
+from app.onboarding.launch_url import ensure_console, launch_url, stack_url
 from app.onboarding.publication import Publication
 from app.onboarding.registration_token import RegistrationTokens
 from app.onboarding.set_versions import SetVersions
@@ -44,22 +45,14 @@ class StackUpdate:
     """An update of an existing stack to what the kit asks for, as in a rotation.
 
     `name` is the stack's. `console_url` shows it in the console. `aws_cli` is one command that sets
-    the `parameters`.
+    the `parameters`. The customer supplies the values of those in `to_fill_in`.
     """
 
     name: str
     console_url: str
     aws_cli: str
     parameters: dict[str, str]
-
-    @property
-    def to_fill_in(self) -> list[str]:
-        """The names of the parameters whose values the customer supplies."""
-        return [name for name, value in self.parameters.items() if value == _to_fill_in(name)]
-
-
-def _to_fill_in(name: str) -> str:
-    return f"<{name}>"
+    to_fill_in: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +93,13 @@ class Kit:
     update: KitUpdate
 
 
-class _Made(NamedTuple):
-    """The names of a role and its two stacks, and the parameters of its template.
+class _RoleNames(NamedTuple):
+    """The names of a role and its two stacks, and those of its template's parameters.
 
     The second stack is the organisation's. The role is new or exists already.
     """
 
-    role_name: str
+    role: str
     stacks: tuple[str, str]
     parameters: frozenset[str]
 
@@ -124,7 +117,7 @@ class Onboarding:
         self._db = db
         self._publication = publication
         self._config = config
-        self._launch_urls = LaunchUrls(config)
+        ensure_console(config)
         self.sets = sets
         self.versions = SetVersions(db, sets)
         self._tokens = RegistrationTokens(config.database.secret_keys)
@@ -149,7 +142,7 @@ class Onboarding:
 
     def kit(
         self,
-        caller: Principal,
+        principal: Principal,
         tenant_id: UUID,
         *,
         region: str | None = None,
@@ -160,36 +153,37 @@ class Onboarding:
         Raises NotFoundError, ValidationFailedError.
         """
         region, chosen = self._region(region), self.sets.choose(permission_set)
-        tenant, next_external_id, token, suffix, there = self._read(caller, tenant_id, chosen)
+        tenant, next_external_id, token, suffix, row = self._read(principal, tenant_id, chosen)
         bucket, template = self._publication.bucket, self._publication.roles[chosen.name]
         urls = bucket.url(template), bucket.url(self._publication.organizations[chosen.name])
-        new = self._new(tenant.id, suffix, chosen)
-        made = self._there(tenant.id, suffix, there) if there else new
-        role = self._role(new.role_name, tenant.external_id or "", next_external_id, chosen)
+        names = self._names(tenant_id, suffix, chosen)
+        existing = self._existing_names(tenant_id, suffix, row) if row else names
+        role = self._role(names.role, tenant.external_id or "", next_external_id, chosen)
         values = {"ExternalId": role.external_id, "NextExternalId": next_external_id or ""}
         values |= self._registration(token, region)
-        parameters = {k: value for k, value in values.items() if value} | {"RoleName": role.name}
-        launch = self._launch_urls.build(region, urls[0], new.stacks[0], parameters)
-        launch_whole = self._launch_urls.build(region, urls[1], new.stacks[1], parameters)
+        parameters = values | {"RoleName": role.name}
+        if next_external_id is None:
+            del parameters["NextExternalId"]
+        launch = partial(launch_url, self._config, region)
         return Kit(
             external_id=role.external_id,
             next_external_id=next_external_id,
             broker_principal_arn=self._config.aws.broker.arn,
             role_name=role.name,
-            stack_name=new.stacks[0],
+            stack_name=names.stacks[0],
             region=region,
             partition=self._config.aws.broker.partition,
             permission_set=chosen.name,
             permission_set_version=chosen.version,
             template_url=urls[0],
             template_version=template.version,
-            launch_stack_url=launch,
-            organization_launch_url=launch_whole,
+            launch_stack_url=launch(urls[0], names.stacks[0], parameters),
+            organization_launch_url=launch(urls[1], names.stacks[1], parameters),
             registers_itself=region == self._config.aws.registration_region,
             trust_policy=role.trust,
             terraform=kit_scripts.terraform(role),
             aws_cli=kit_scripts.aws_cli(role),
-            update=self._update(region, urls, values, role, made),
+            update=self._update(region, urls, values, role._replace(name=existing.role), existing),
         )
 
     def _update(
@@ -198,48 +192,50 @@ class Onboarding:
         urls: tuple[str, str],
         values: dict[str, str],
         role: KitRole,
-        there: _Made,
+        existing: _RoleNames,
     ) -> KitUpdate:
         """Return the update of the existing role to what the kit asks for.
 
         The customer supplies the value of a new parameter.
         """
-        role, own = (
-            role._replace(name=there.role_name),
-            [parameter["name"] for parameter in role.parameters],
-        )
-        values = {name: _to_fill_in(name) for name in own if name not in there.parameters} | values
-        kept = tuple(name for name in own if name in there.parameters)
+        kept = [*KEPT]
+        to_fill_in: list[str] = []
+        for parameter in role.parameters:
+            names = kept if parameter["name"] in existing.parameters else to_fill_in
+            names.append(parameter["name"])
+        values = {name: f"<{name}>" for name in to_fill_in} | values
         stack, whole = (
             StackUpdate(
                 name=name,
-                console_url=self._launch_urls.of_stack(region, name),
-                aws_cli=update_command(region, name, url, values, kept=(*KEPT, *kept)),
+                console_url=stack_url(self._config, region, name),
+                aws_cli=update_command(region, name, url, values, kept=kept),
                 parameters=values,
+                to_fill_in=to_fill_in,
             )
-            for name, url in zip(there.stacks, urls, strict=True)
+            for name, url in zip(existing.stacks, urls, strict=True)
         )
         return KitUpdate(stack, whole, kit_scripts.terraform(role), kit_scripts.aws_cli(role))
 
-    def _new(self, tenant_id: UUID, suffix: str, chosen: PermissionSet) -> _Made:
-        named = self._config.aws.role_prefix, tenant_id, suffix
-        parameters = frozenset(parameter["name"] for parameter in chosen.parameters)
-        return _Made(kit_role_name(*named), kit_stack_names(*named), parameters)
+    def _names(self, tenant_id: UUID, suffix: str, origin: PermissionSet | None) -> _RoleNames:
+        """Return the kit's names of a role. `origin`: the set of its template, if it is known."""
+        parameters: frozenset[str] = frozenset()
+        if origin is not None:
+            parameters = frozenset(parameter["name"] for parameter in origin.parameters)
+        parts = self._config.aws.role_prefix, tenant_id, suffix
+        return _RoleNames(kit_role_name(*parts), kit_stack_names(*parts), parameters)
 
-    def _there(self, tenant_id: UUID, suffix: str, row: Row[str, str, int | None]) -> _Made:
-        name, prefix = RoleArn.parse(row.role_arn).name, self._config.aws.role_prefix
-        beginning = kit_role_name(prefix, tenant_id)
-        ending = name.removeprefix(beginning) if name.startswith(beginning) else suffix
-        made_from = self.versions.of(row.permission_set, row.permission_set_version)
-        parameters = (
-            frozenset(parameter["name"] for parameter in made_from.parameters)
-            if made_from
-            else frozenset()
-        )
-        return _Made(name, kit_stack_names(prefix, tenant_id, ending), parameters)
+    def _existing_names(
+        self, tenant_id: UUID, suffix: str, row: Row[str, str, int | None]
+    ) -> _RoleNames:
+        name = RoleArn.parse(row.role_arn).name
+        beginning = kit_role_name(self._config.aws.role_prefix, tenant_id)
+        if name.startswith(beginning):
+            suffix = name.removeprefix(beginning)
+        origin = self.versions.of(row.permission_set, row.permission_set_version)
+        return self._names(tenant_id, suffix, origin)._replace(role=name)
 
     def _read(
-        self, caller: Principal, tenant_id: UUID, chosen: PermissionSet
+        self, principal: Principal, tenant_id: UUID, chosen: PermissionSet
     ) -> tuple[Tenant, str | None, str, str, Row[str, str, int | None] | None]:
         """Return what the database has for the kit.
 
@@ -247,14 +243,15 @@ class Onboarding:
         role's name, and its existing role of that set. Raises NotFoundError.
         """
         with self._db.read() as db:
-            tenant = tenant_of(db, caller, tenant_id)
+            tenant = tenant_of(db, principal, tenant_id)
+            generation = tenant.registration_generation
             # A page's token names its link: revoking the link voids the token.
-            token = self._tokens.make(
-                deployment_id(db), tenant.id, tenant.registration_generation, link_id=caller.link_id
-            )
-            following = tenant.next.value if tenant.next else None
-            suffix = kit_suffix(db, self._config, self.sets, tenant.id, chosen.name)
-            return tenant, following, token, suffix, _role_that_is_there(db, tenant.id, chosen.name)
+            link_id = principal.link_id
+            token = self._tokens.make(deployment_id(db), tenant_id, generation, link_id=link_id)
+            suffix = kit_suffix(db, self._config, self.sets, tenant_id, chosen.name)
+            next_external_id = tenant.next.value if tenant.next else None
+            row = _existing_role(db, tenant_id, chosen.name)
+            return tenant, next_external_id, token, suffix, row
 
     def _registration(self, token: str, region: str) -> dict[str, str]:
         """Return the parameters with which a stack registers its role.
@@ -313,7 +310,7 @@ class Onboarding:
         raise ValidationFailedError({"region": [message]})
 
 
-def _role_that_is_there(
+def _existing_role(
     db: Session, tenant_id: UUID, permission_set: str
 ) -> Row[str, str, int | None] | None:
     """Return the tenant's newest role that is to move to the set, or else that has it."""
@@ -334,7 +331,9 @@ def trust_policy(
     and the broker is a condition. AWS stores a principal by its unique id, so recreating the broker
     would break every customer's role. Condition values stay as they are written.
     """
-    accepted = [external_id, next_external_id] if next_external_id else external_id
+    accepted: Any = external_id
+    if next_external_id:
+        accepted = [external_id, next_external_id]
     return {
         "Version": "2012-10-17",
         "Statement": [

@@ -38,25 +38,26 @@ _HCL_UNTIL = (
 _TIME = (
     "([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)?"
 )
-_POLICY = "(arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9_+=,.@/-]{1,512})?"
 # Optional settings of the customer, which are the template's parameters of these names.
 _LIMITS = [
-    dict(zip(("name", "pattern", "description", "example"), limit, strict=True))
-    for limit in (
-        ("AccessUntil", _TIME, "the time in UTC at which the access ends", "2027-12-31T00:00:00Z"),
-        (
-            "RevokeSessionsBefore",
-            _TIME,
-            "a time in UTC; earlier sessions end",
-            "2027-01-31T12:00:00Z",
-        ),
-        (
-            "PermissionsBoundaryArn",
-            _POLICY,
-            "what the role can't exceed",
-            "arn:aws:iam::444455556666:policy/Boundary",
-        ),
-    )
+    {
+        "name": "AccessUntil",
+        "pattern": _TIME,
+        "description": "the time in UTC at which the access ends",
+        "example": "2027-12-31T00:00:00Z",
+    },
+    {
+        "name": "RevokeSessionsBefore",
+        "pattern": _TIME,
+        "description": "a time in UTC; earlier sessions end",
+        "example": "2027-01-31T12:00:00Z",
+    },
+    {
+        "name": "PermissionsBoundaryArn",
+        "pattern": "(arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9_+=,.@/-]{1,512})?",
+        "description": "what the role can't exceed",
+        "example": "arn:aws:iam::444455556666:policy/Boundary",
+    },
 ]
 
 
@@ -129,7 +130,7 @@ def filled(template: str, **values: Any) -> str:
 
 
 def update_command(
-    region: str, stack: str, template_url: str, values: dict[str, str], *, kept: tuple[str, ...]
+    region: str, stack: str, template_url: str, values: dict[str, str], *, kept: list[str]
 ) -> str:
     """Return a command that updates a stack to this template and these parameter values.
 
@@ -151,7 +152,7 @@ def update_command(
     )
 
 
-def _wanted(parameter: dict[str, str]) -> str:
+def _prompt(parameter: dict[str, str]) -> str:
     return f"{parameter['name']}: {parameter['description']} (such as {parameter['example']})"
 
 
@@ -176,11 +177,11 @@ def _aligned(items: list[tuple[str, str]]) -> Iterator[str]:
         yield from (f"{key:{width}} = {value}" for key, value in neighbours)
 
 
-def _hcl_escape(found: re.Match[str]) -> str:
+def _hcl_escape(match: re.Match[str]) -> str:
     """Escape an IAM variable as `$${…}`, and any other mark as its code point."""
-    if found["variable"]:
+    if match["variable"]:
         return "$$"
-    return f"\\{found[0]}" if found[0] in '"\\' else f"\\u{ord(found[0]):04x}"
+    return f"\\{match[0]}" if match[0] in '"\\' else f"\\u{ord(match[0]):04x}"
 
 
 _templates = jinja2.Environment(
@@ -192,5 +193,5 @@ _templates = jinja2.Environment(
     trim_blocks=True,
     keep_trailing_newline=True,
 )
-_templates.filters |= {"hcl": _hcl, "json": json.dumps, "quote": shlex.quote, "wanted": _wanted}
+_templates.filters |= {"hcl": _hcl, "json": json.dumps, "quote": shlex.quote, "prompt": _prompt}
 _templates.globals |= {"limits": _LIMITS, "denials": _DENIALS, "reads_itself": READS_ITSELF}

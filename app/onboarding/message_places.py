@@ -17,7 +17,7 @@ from uuid import UUID
 from app.limits.table import MESSAGES_AGAIN, MESSAGES_AT_ONCE
 from app.limits.token_bucket import TokenBucket
 
-PUT_BACK_DELIVERIES = 3  # maximum deliveries of a message to put back; two are left for failures
+_PUT_BACK_DELIVERIES = 3  # maximum deliveries of a message to put back; two are left for failures
 _JITTER = 2.0  # seconds
 _LONGEST = 600  # seconds; CloudFormation waits for half an hour
 
@@ -33,8 +33,10 @@ class MessagePlaces:
     def take(self, tenant_id: UUID, *, deliveries: int) -> bool:
         """Take a place. Return False if the message must be put back."""
         with self._lock:
-            factor = 1 if deliveries <= PUT_BACK_DELIVERIES else 2
-            if self._taken[tenant_id] >= MESSAGES_AT_ONCE.amount * factor:
+            places = MESSAGES_AT_ONCE.amount
+            if deliveries > _PUT_BACK_DELIVERIES:
+                places *= 2
+            if self._taken[tenant_id] >= places:
                 return False
             self._taken[tenant_id] += 1
             return True
@@ -48,5 +50,6 @@ class MessagePlaces:
     def seconds_until_next(self, tenant_id: UUID) -> int:
         """Return the number of seconds for which a message is put back."""
         wait = self._again.reserve(tenant_id, patience=_LONGEST)
-        jitter = random.uniform(0, _JITTER) if wait <= _LONGEST else -random.uniform(0, _LONGEST)  # noqa: S311
-        return max(1, min(_LONGEST, math.ceil(min(wait, _LONGEST) + jitter)))
+        if wait > _LONGEST:  # no slot was reserved
+            return random.randint(1, _LONGEST)  # noqa: S311
+        return max(1, min(_LONGEST, math.ceil(wait + random.uniform(0, _JITTER))))  # noqa: S311

@@ -68,19 +68,9 @@ _BY_DIGEST = select(
 class Visit(NamedTuple):
     """An opened link, with the principal that its page acts as."""
 
-    caller: LinkPrincipal
+    principal: LinkPrincipal
     tenant: Tenant
     link: OnboardingLink
-
-
-class _KnownLink(NamedTuple):
-    """The ids that a request with a link is counted for.
-
-    `tenant_id`: None for a link that opens no page.
-    """
-
-    link_id: UUID
-    tenant_id: UUID | None
 
 
 class Leftovers(NamedTuple):
@@ -103,13 +93,16 @@ class Links:
     _verification: verification.Verification
     _config: Config
     _rates: Rates
-    # By digest. So requests beyond the limit are refused without the database.
-    _known: LRUCache[bytes, _KnownLink] = field(default_factory=lambda: LRUCache(_LINKS))
-    _lock: threading.Lock = field(default_factory=threading.Lock)  # around _known
+    # The ids that a request with a link is counted for, by the link's digest: its own, and its
+    # tenant's if it opens a page. So requests beyond the limit are refused without the database.
+    _ids: LRUCache[bytes, tuple[UUID, UUID | None]] = field(
+        default_factory=lambda: LRUCache(_LINKS)
+    )
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # around _ids
 
     def create(
         self,
-        caller: Maker,
+        principal: Maker,
         tenant_id: UUID,
         *,
         permission_set: str | None = None,
@@ -123,29 +116,28 @@ class Links:
         """
         # Build the kit that the page will show. If that is impossible, the vendor gets the error
         # here.
-        kit = self._onboarding.kit(caller, tenant_id, region=region, permission_set=permission_set)
+        kit = self._onboarding.kit(
+            principal, tenant_id, region=region, permission_set=permission_set
+        )
         token = secrets.token_urlsafe(32)
-        with self._db.write(Making(caller)) as db:
-            tenant_of(db, caller, tenant_id, lock=True).ensure_active()
-            live = (
-                live_links()
-                .where(Tenant.id == tenant_id)
-                .with_only_columns(func.count(OnboardingLink.id))
-            )
-            ensure_room(db, live, LINKS.with_setting(self._config))
+        with self._db.write(Making(principal)) as db:
+            tenant_of(db, principal, tenant_id, lock=True).ensure_active()
+            live = live_links().where(Tenant.id == tenant_id)
+            count = live.with_only_columns(func.count(OnboardingLink.id))
+            ensure_room(db, count, LINKS.with_setting(self._config))
             link = OnboardingLink(
                 tenant_id=tenant_id,
                 digest=digest_of(token),
                 permission_set=kit.permission_set,
                 region=kit.region,
-                made_by=caller.key_id,
+                made_by=principal.key_id,
                 expires_at=now() + timedelta(seconds=expires_in),
             )
             db.add(link)
             db.flush()
             actions.LINK_CREATED.record(
                 db,
-                caller.actor,
+                principal.actor,
                 {
                     "onboarding_link_id": str(link.id),
                     "permission_set": link.permission_set,
@@ -156,19 +148,19 @@ class Links:
             return link, f"{self._config.service.public_url}/onboard/{token}"
 
     def list(
-        self, caller: Principal, tenant_id: UUID, *, limit: int, after: UUID | None
+        self, principal: Principal, tenant_id: UUID, *, limit: int, after: UUID | None
     ) -> Page[OnboardingLink]:
         """Return one tenant's links, newest first, including expired and revoked ones.
 
         Raises NotFoundError.
         """
         with self._db.read() as db:
-            tenant_of(db, caller, tenant_id)
+            tenant_of(db, principal, tenant_id)
             query = select(OnboardingLink).where(OnboardingLink.tenant_id == tenant_id)
             return page(db, query, OnboardingLink.id, limit=limit, after=after)
 
     @until_committed
-    def revoke(self, caller: Maker, tenant_id: UUID, link_id: UUID) -> None:
+    def revoke(self, principal: Maker, tenant_id: UUID, link_id: UUID) -> None:
         """Revoke a link. Its page is gone once this has committed.
 
         Raises NotFoundError, also for a link that is already revoked.
@@ -179,16 +171,16 @@ class Links:
             OnboardingLink.revoked_at.is_(None),
         )
         with self._db.read() as db:  # a link that does not exist must not wait for the lock
-            tenant_of(db, caller, tenant_id)
+            tenant_of(db, principal, tenant_id)
             one_or_not_found(db, query)
         with self._db.write(
-            Ending(caller, query.with_only_columns(OnboardingLink.tenant_id))
+            Ending(principal, query.with_only_columns(OnboardingLink.tenant_id))
         ) as db:
-            tenant_of(db, caller, tenant_id)
+            tenant_of(db, principal, tenant_id)
             link = one_or_not_found(db, query)
             link.revoked_at = now()
             actions.LINK_REVOKED.record(
-                db, caller.actor, {"onboarding_link_id": str(link.id)}, tenant_id=tenant_id
+                db, principal.actor, {"onboarding_link_id": str(link.id)}, tenant_id=tenant_id
             )
 
     # What the page of a link can do:
@@ -203,34 +195,29 @@ class Links:
             raise NotFoundError
         # A lookup by digest: its duration reveals nothing about the token.
         digest = digest_of(token)
-        known = self._known_link(digest)
-        self._rates.acquire_page(*known)
+        link_id, tenant_id = self._ids_of(digest)
+        self._rates.acquire_page(link_id, tenant_id)
+        query = live_links().where(OnboardingLink.digest == digest)
         with self._db.read() as db:
-            found = (
-                db.execute(live_links().where(OnboardingLink.digest == digest))
-                .unique()
-                .one_or_none()
-            )
-        tenant_id = None if found is None else found[1].id
+            row = db.execute(query).unique().one_or_none()
         with self._lock:
-            self._known[digest] = known._replace(tenant_id=tenant_id)
-        if found is None:
+            self._ids[digest] = link_id, row[0].tenant_id if row else None
+        if row is None:
             raise NotFoundError
-        link, tenant = found
+        link, tenant = row
         return Visit(LinkPrincipal(tenant.id, link.id, request_id, client_address), tenant, link)
 
-    def _known_link(self, digest: bytes) -> _KnownLink:
-        """Return the link from memory or the database. Raises NotFoundError."""
+    def _ids_of(self, digest: bytes) -> tuple[UUID, UUID | None]:
+        """Return the ids from memory or the database. Raises NotFoundError."""
         with self._lock:
-            known = self._known.get(digest)
-        if known is None:
-            with self._db.read() as db:
-                row = db.execute(_BY_DIGEST, {"digest": digest}).one_or_none()
-            if row is None:
-                raise NotFoundError
-            opens = row.revoked_at is None and row.expires_at > now()
-            known = _KnownLink(row.id, row.tenant_id if opens else None)
-        return known
+            if digest in self._ids:
+                return self._ids[digest]
+        with self._db.read() as db:
+            row = db.execute(_BY_DIGEST, {"digest": digest}).one_or_none()
+        if row is None:
+            raise NotFoundError
+        opens = row.revoked_at is None and row.expires_at > now()
+        return row.id, row.tenant_id if opens else None
 
     def leftovers(self, token: str) -> Leftovers | None:
         """Return the leftovers of a tenant that was deleted lately.
@@ -240,7 +227,7 @@ class Links:
         if not _TOKEN.fullmatch(token):
             return None
         with self._lock:
-            if digest_of(token) not in self._known:  # no link ever had this token
+            if digest_of(token) not in self._ids:  # no link ever had this token
                 return None
         query = (
             select(OnboardingLink.region, OnboardingLink.permission_set, Tenant)
@@ -256,17 +243,17 @@ class Links:
             )
         )
         with self._db.read() as db:
-            found = db.execute(query).unique().one_or_none()
-            if found is None:
+            row = db.execute(query).unique().one_or_none()
+            if row is None:
                 return None
-            region, permission_set, tenant = found
+            region, permission_set, tenant = row
             suffix = kit_names.made_suffix(db, self._config, tenant.id, permission_set)
             if suffix is None:
                 suffix = kit_names.kit_suffix(
                     db, self._config, self._onboarding.sets, tenant.id, permission_set
                 )
-        named = self._config.aws.role_prefix, tenant.id, suffix
-        return Leftovers(tenant.name, kit_role_name(*named), *kit_stack_names(*named), region)
+        parts = self._config.aws.role_prefix, tenant.id, suffix
+        return Leftovers(tenant.name, kit_role_name(*parts), *kit_stack_names(*parts), region)
 
     def stop_looking(self, visit: Visit, connection_id: UUID) -> None:
         """End the search for a role that was given by its account alone, and delete the row.
@@ -275,9 +262,9 @@ class Links:
         ConflictError for any other connection, because only the vendor removes those.
         """
         tenant_id = visit.tenant.id
-        with self._db.write(visit.caller) as db:
-            tenant_of(db, visit.caller, tenant_id, lock=True).ensure_active()
-            connection = owned(db, visit.caller, tenant_id, connection_id, lock=True)
+        with self._db.write(visit.principal) as db:
+            tenant_of(db, visit.principal, tenant_id, lock=True).ensure_active()
+            connection = owned(db, visit.principal, tenant_id, connection_id, lock=True)
             if not connection.is_only_an_account:
                 raise ConflictError(
                     "Deputy heard from this role. Ask the vendor that sent you the link to"
@@ -285,7 +272,7 @@ class Links:
                 )
             actions.CONNECTION_DELETED.record_about(
                 db,
-                visit.caller.actor,
+                visit.principal.actor,
                 connection,
                 {
                     "role_arn": connection.role_arn,
@@ -302,21 +289,22 @@ class Links:
         in that account. Raises ValidationFailedError for any other text, and what
         Connections.create, Connections.find_in_account and Verification.verify raise.
         """
-        caller, tenant_id, permission_set = visit.caller, visit.tenant.id, visit.link.permission_set
-        by_account = _ACCOUNT.fullmatch(text)
-        role_arn = (
-            self._connections.kit_role_arn(tenant_id, text, permission_set) if by_account else text
-        )
+        principal, tenant_id = visit.principal, visit.tenant.id
+        role_arn, permission_set = text, visit.link.permission_set
+        if _ACCOUNT.fullmatch(text):
+            role_arn = self._connections.kit_role_arn(tenant_id, text, permission_set)
         if not role_arn.startswith("arn:"):
             raise ValidationFailedError({"role_arn": [_NEITHER]})
         # Checked before the database, which refuses some characters as text.
         role = allowed_roles.allowed_role(self._config, role_arn)
-        if known := self._connections.with_role(caller, tenant_id, role):
-            return self._verification.verify(caller, tenant_id, known.id, trigger=Trigger.REQUESTED)
+        if existing := self._connections.with_role(principal, tenant_id, role):
+            return self._verification.verify(
+                principal, tenant_id, existing.id, trigger=Trigger.REQUESTED
+            )
         if role_arn != text:
             return self._connections.find_in_account(
-                caller, tenant_id, account_id=text, permission_set=permission_set
+                principal, tenant_id, account_id=text, permission_set=permission_set
             )
         return self._connections.create(
-            caller, tenant_id, role_arn=role_arn, permission_set=permission_set
+            principal, tenant_id, role_arn=role_arn, permission_set=permission_set
         )

@@ -4,11 +4,11 @@ Publishing needs neither the database nor the secret keys. Deputy itself records
 bucket serves all three as its own configuration renders them (app/onboarding/set_versions.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from app.aws import templates
 from app.aws.errors import Unavailable
-from app.aws.templates import Published, TemplateBucket
+from app.aws.templates import Published, Template, TemplateBucket
 from app.config import TemplateConfig
 from app.errors import ConflictError
 from app.log import logger
@@ -44,13 +44,14 @@ class Publication:
         """
         self.bucket = TemplateBucket(config)
         self._sets = sets
-        self.roles = {name: templates.render(config, chosen) for name, chosen in sets.items()}
-        rendered = self.roles.items()
-        self.organizations = {
-            name: templates.render_organization(config, role, sets[name]) for name, role in rendered
-        }
+        self.roles: dict[str, Template] = {}
+        self.organizations: dict[str, Template] = {}
+        self._documents: dict[str, Template] = {}
+        for name, chosen in sets.items():
+            role = self.roles[name] = templates.render(config, chosen)
+            self.organizations[name] = templates.render_organization(config, role, chosen)
+            self._documents[name] = templates.render_document(chosen)
         self.ignored: set[str] = set()  # a sentence for each document that publishing ignored
-        self._documents = {name: templates.render_document(chosen) for name, chosen in sets.items()}
 
     def publish(self) -> list[tuple[str, Published]]:
         """Upload every template and document. Return each URL with its state.
@@ -60,19 +61,21 @@ class Publication:
         document is uploaded. Raises app.aws.errors.Unavailable.
         """
         self._ensure_raised()
+        states = self._upload([*self.roles.values(), *self.organizations.values()])
+        return states + self._upload(self._documents.values())
+
+    def _upload(self, objects: Iterable[Template]) -> list[tuple[str, Published]]:
         states = []
-        for objects in (
-            [*self.roles.values(), *self.organizations.values()],
-            [*self._documents.values()],
-        ):
-            uploaded = [
-                (self.bucket.url(template), self.bucket.publish(template)) for template in objects
-            ]
-            if replaced := [url for url, state in uploaded if state is Published.DIFFERS]:
-                # another pipeline may have published the version at the same moment
-                self._ensure_raised()
-                raise ConflictError("\n".join([_REPLACED, *replaced]))
-            states += uploaded
+        replaced = []
+        for each in objects:
+            url, state = self.bucket.url(each), self.bucket.publish(each)
+            states.append((url, state))
+            if state is Published.DIFFERS:
+                replaced.append(url)
+        if replaced:
+            # another pipeline may have published the version at the same moment
+            self._ensure_raised()
+            raise ConflictError("\n".join([_REPLACED, *replaced]))
         return states
 
     def published(self) -> list[tuple[str, Published]]:
@@ -80,43 +83,36 @@ class Publication:
 
         Raises app.aws.errors.Unavailable.
         """
-        groups = (self.roles, self.organizations, self._documents)
-        everything = [template for group in groups for template in group.values()]
-        return [
-            (self.bucket.url(template), self.bucket.published(template)) for template in everything
-        ]
+        objects = [*self.roles.values(), *self.organizations.values(), *self._documents.values()]
+        return [(self.bucket.url(each), self.bucket.published(each)) for each in objects]
 
     def serves(self, name: str) -> bool:
         """Return whether the bucket serves exactly what this configuration renders of the set."""
         expected = (self._documents[name], self.roles[name], self.organizations[name])
         try:
-            return all(self.bucket.published(template) is Published.YES for template in expected)
+            return {*map(self.bucket.published, expected)} == {Published.YES}
         except Unavailable as error:
             logger.warning("permission_set.unread", permission_set=name, error=str(error))
             return False
 
     def _ensure_raised(self) -> None:
-        if refusals := list(self._refusals()):
+        if refusals := list(filter(None, map(self._refusal, self._sets.values()))):
             raise ConflictError("\n".join([*refusals, _NOT_YOURS]))
 
-    def _refusals(self) -> Iterator[str]:
-        for chosen in self._sets.values():
-            if sentence := refusal(chosen, self._versions(chosen), "The bucket"):
-                yield sentence
-
-    def _versions(self, chosen: PermissionSet) -> dict[int, PermissionSet]:
-        """Return the published versions that may refuse this one.
+    def _refusal(self, chosen: PermissionSet) -> str | None:
+        """Return why the bucket's versions of this set refuse it, if so.
 
         A name that was ever read-only must not become writing, so a set that writes is compared
         with all versions.
         """
-        first_version = 1 if chosen.access == "write" else chosen.version
-        texts = self.bucket.documents(chosen.name, first_version)
-        versions = {
-            version: read_document(text, chosen.name, version) for version, text in texts.items()
-        }
-        ignored = sorted(version for version, published in versions.items() if published is None)
-        self.ignored |= {f"{chosen.name}: version {version}: {_IGNORED}" for version in ignored}
-        return {
-            version: published for version, published in versions.items() if published is not None
-        }
+        first_version = chosen.version
+        if chosen.access == "write":
+            first_version = 1
+        versions = {}
+        for version, text in self.bucket.documents(chosen.name, first_version).items():
+            published = read_document(text, chosen.name, version)
+            if published is None:
+                self.ignored.add(f"{chosen.name}: version {version}: {_IGNORED}")
+            else:
+                versions[version] = published
+        return refusal(chosen, versions, "The bucket")

@@ -17,6 +17,7 @@ import base64
 import hashlib
 import hmac
 import re
+import struct
 from typing import NamedTuple
 from uuid import UUID
 
@@ -25,12 +26,12 @@ from app.cache.sealing import derive_key
 # Each length in bytes is divisible by three, so a token has only one encoding.
 _TOKEN = re.compile(r"dpt_((?:[A-Za-z0-9_-]{4}){18,29})", re.ASCII)
 _OF_TENANT, _OF_LINK = b"\x01", b"\x02"  # the forms
-_ID, _GENERATION, _MAC = 16, 4, 32  # bytes
+_HEAD = struct.Struct(">c16s16sI")  # the form, the deployment's id, the tenant's id, its generation
+_ID, _MAC = 16, 32  # bytes
 _FILL = bytes(2)  # padding after the link's id, to a length that is divisible by three
-_LENGTH = 1 + 2 * _ID + _GENERATION + _MAC
+_LENGTH = _HEAD.size + _MAC
 _LENGTH_OF_LINK = _LENGTH + _ID + len(_FILL)
-_OLD_GENERATION = 6
-_OLD_LENGTH = _ID + _OLD_GENERATION + _MAC
+_OLD_LENGTH = 54  # the tenant's id, its generation in six bytes, and the MAC
 
 
 class TokenIds(NamedTuple):
@@ -54,50 +55,51 @@ class RegistrationTokens:
 
         They have 96 and 120 characters. The same arguments return the same token.
         """
-        form, link = (_OF_TENANT, b"") if link_id is None else (_OF_LINK, link_id.bytes + _FILL)
-        signed = (
-            form
-            + deployment_id.bytes
-            + tenant_id.bytes
-            + generation.to_bytes(_GENERATION, "big")
-            + link
-        )
+        form, link = _OF_TENANT, b""
+        if link_id is not None:
+            form, link = _OF_LINK, link_id.bytes + _FILL
+        signed = _HEAD.pack(form, deployment_id.bytes, tenant_id.bytes, generation) + link
         return "dpt_" + base64.urlsafe_b64encode(signed + _mac(self._keys[0], signed)).decode()
 
     def read(self, text: str) -> TokenIds | None:
         """Return the ids in the token, or None when none of our keys signed it."""
         token = _bytes(text)
-        named = _named(token)
         signed, mac = token[:-_MAC], token[-_MAC:]
-        ours = [hmac.compare_digest(_mac(key, signed), mac) for key in self._keys]  # all of them
-        return named if any(ours) else None
+        is_ours = False
+        for key in self._keys:  # always all of them, so that the time does not tell which
+            is_ours |= hmac.compare_digest(_mac(key, signed), mac)
+        if not is_ours:
+            return None
+        return _ids_in(token)
 
 
-def _named(token: bytes) -> TokenIds | None:
+def _ids_in(token: bytes) -> TokenIds | None:
     """Return the ids in the bytes, not verified; None for an unknown form."""
     if len(token) == _OLD_LENGTH:
-        return TokenIds(UUID(bytes=token[:_ID]), int.from_bytes(token[_ID:-_MAC], "big"))
-    start = 1 + 2 * _ID  # position of the generation
-    tenant_id, rest = token[1 + _ID : start], token[start + _GENERATION : -_MAC]
-    generation = int.from_bytes(token[start : start + _GENERATION], "big")
-    kind = len(token), token[:1]
-    if kind == (_LENGTH, _OF_TENANT):
-        return TokenIds(UUID(bytes=tenant_id), generation)
-    if kind == (_LENGTH_OF_LINK, _OF_LINK):
-        return TokenIds(UUID(bytes=tenant_id), generation, UUID(bytes=rest[:_ID]))
-    return None
+        return TokenIds(UUID(bytes=token[:_ID]), int.from_bytes(token[_ID:-_MAC]))
+    if (len(token), token[:1]) not in {(_LENGTH, _OF_TENANT), (_LENGTH_OF_LINK, _OF_LINK)}:
+        return None
+    form, _, tenant_id, generation = _HEAD.unpack_from(token)
+    ids = TokenIds(UUID(bytes=tenant_id), generation)
+    if form == _OF_LINK:
+        ids = ids._replace(link_id=UUID(bytes=token[_HEAD.size :][:_ID]))
+    return ids
 
 
 def deployment_of(text: str) -> UUID | None:
     """Return the deployment in a token, not verified; None for an old token and for other text."""
     token = _bytes(text)
-    return UUID(bytes=token[1 : 1 + _ID]) if len(token) >= _LENGTH else None
+    if len(token) < _LENGTH:
+        return None
+    return UUID(bytes=token[1 : 1 + _ID])
 
 
 def _bytes(text: str) -> bytes:
     """Return a token's bytes; empty for text that is not a token."""
-    found = _TOKEN.fullmatch(text)
-    return base64.urlsafe_b64decode(found[1]) if found else b""
+    match = _TOKEN.fullmatch(text)
+    if match is None:
+        return b""
+    return base64.urlsafe_b64decode(match[1])
 
 
 def _mac(key: bytes, signed: bytes) -> bytes:

@@ -7,6 +7,7 @@ renders, and is never stored.
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import func, select
@@ -41,12 +42,21 @@ class SetVersions:
 
         Sets without a conflict with earlier versions are left out.
         """
+        refusals, _ = self._compare()
+        return refusals
+
+    def _compare(self) -> tuple[dict[str, str], list[PermissionSet]]:
+        """Return the refusals, and the sets that are to be recorded."""
+        refusals: dict[str, str] = {}
+        missing: list[PermissionSet] = []
         with self._db.read() as db:
-            sentences = {
-                name: refusal(chosen, _versions(db, name), _PLACE)
-                for name, chosen in self._sets.items()
-            }
-        return {name: sentence for name, sentence in sentences.items() if sentence}
+            for name, chosen in self._sets.items():
+                versions = _versions(db, name)
+                if sentence := refusal(chosen, versions, _PLACE):
+                    refusals[name] = sentence
+                elif versions.get(chosen.version) != replace(chosen, administrator=False):
+                    missing.append(chosen)
+        return refusals, missing
 
     def record_published(self, serves: Callable[[str], bool]) -> bool:
         """Record each set's version that is published. Return whether nothing is left to record.
@@ -54,25 +64,15 @@ class SetVersions:
         `serves`: whether the bucket has exactly what this configuration renders of a set. Raises
         StoreUnavailableError.
         """
-        refusals = self.refusals()
+        refusals, missing = self._compare()
         for name in refusals.keys() - self._refused:
             logger.error("permission_set.not_recorded", permission_set=name, detail=refusals[name])
         self._refused |= refusals.keys()
-        missing = [
-            chosen
-            for name, chosen in self._sets.items()
-            if name not in refusals and not self._has(chosen)
-        ]
         published = [chosen for chosen in missing if serves(chosen.name)]
         for chosen in published:
             with suppress(IntegrityError):  # another background worker recorded it just now
                 self._record(chosen)
-        return len(published) == len(missing)
-
-    def _has(self, chosen: PermissionSet) -> bool:
-        with self._db.read() as db:
-            row = db.get(PermissionSetVersion, (chosen.name, chosen.version))
-            return row is not None and _set_of(row) == replace(chosen, administrator=False)
+        return published == missing
 
     def _record(self, chosen: PermissionSet) -> None:
         """Store the version with its event. An existing version only gets new descriptions."""
@@ -107,7 +107,7 @@ class SetVersions:
             published = db.scalar(select(func.count()).select_from(PermissionSetVersion)) or 0
             if published != count:
                 lists = db.scalars(select(PermissionSetVersion.content["managed_policies"]))
-                names = frozenset(policy["name"] for policies in lists for policy in policies)
+                names = frozenset(policy["name"] for policy in chain.from_iterable(lists))
                 self._managed = published, names
         return names
 
@@ -120,10 +120,10 @@ class SetVersions:
             raise NotFoundError
         query = select(PermissionSetVersion).where(PermissionSetVersion.name == name)
         with self._db.read() as db:
-            found = list(db.scalars(query.order_by(PermissionSetVersion.version.desc())))
-        if not found and name not in self._sets:
+            rows = list(db.scalars(query.order_by(PermissionSetVersion.version.desc())))
+        if not rows and name not in self._sets:
             raise NotFoundError
-        return found
+        return rows
 
     def difference(self, name: str, before: int, after: int) -> Difference:
         """Return the difference between two published versions.
@@ -132,23 +132,27 @@ class SetVersions:
         published.
         """
         published = {row.version: row for row in self.list(name)}
-        wanted = {"from": before, "to": after}
-        known = ", ".join(map(str, sorted(published)))
-        said = f"Must be one of: {known}." if known else "Nothing was published yet."
-        if absent := {
-            field: [said] for field, version in wanted.items() if version not in published
-        }:
-            raise ValidationFailedError(absent)
+        message = "Nothing was published yet."
+        if published:
+            message = f"Must be one of: {', '.join(map(str, sorted(published)))}."
+        errors = {}
+        for field, version in (("from", before), ("to", after)):
+            if version not in published:
+                errors[field] = [message]
+        if errors:
+            raise ValidationFailedError(errors)
         return difference(_set_of(published[before]), _set_of(published[after]))
 
     def of(self, name: str, version: int | None) -> PermissionSet | None:
         """Return the set as published, else as it is now; None if there is neither."""
-        now_asked = self._sets.get(name)
-        if version is None or (now_asked and now_asked.version == version):
-            return now_asked
+        current = self._sets.get(name)
+        if version is None or (current and current.version == version):
+            return current
         with self._db.read() as db:
             row = db.get(PermissionSetVersion, (name, version))
-        return now_asked if row is None else _set_of(row)
+        if row is None:
+            return current
+        return _set_of(row)
 
 
 def _content(chosen: PermissionSet) -> dict[str, Any]:
@@ -157,7 +161,9 @@ def _content(chosen: PermissionSet) -> dict[str, Any]:
     The previous release can't read `administrator`, which adds nothing to what the version asks
     for.
     """
-    return {name: value for name, value in asdict(chosen).items() if name != "administrator"}
+    content = asdict(chosen)
+    del content["administrator"]
+    return content
 
 
 def refusal(chosen: PermissionSet, versions: Mapping[int, PermissionSet], place: str) -> str | None:
@@ -180,11 +186,9 @@ def refusal(chosen: PermissionSet, versions: Mapping[int, PermissionSet], place:
         sentence = f"{place} has version {latest} already."
     else:
         return None
-    way_out = (
-        f"Raise version to {latest + 1}."
-        if latest < VERSION_MAX
-        else "Give the file of the set another name."
-    )
+    way_out = f"Raise version to {latest + 1}."
+    if latest >= VERSION_MAX:
+        way_out = "Give the file of the set another name."
     return f"{chosen.name}: version: {sentence} {way_out}"
 
 
@@ -194,6 +198,7 @@ def _versions(db: Session, name: str) -> dict[int, PermissionSet]:
 
 
 def _set_of(row: PermissionSetVersion) -> PermissionSet:
-    lists = {key: tuple(value) for key, value in row.content.items() if isinstance(value, list)}
-    content: dict[str, Any] = row.content | lists
+    content: dict[str, Any] = dict(row.content)
+    for field in ("statements", "managed_policies", "parameters"):
+        content[field] = tuple(content.get(field, ()))
     return PermissionSet(**content)

@@ -310,7 +310,7 @@ def test_a_revocation_waits_for_what_is_being_written(case: Case, who: str):
     caller, revoke = {
         "key": lambda: (services.api_keys.authenticate(case.key["key"], None), case.revoke),
         "link": lambda: (
-            services.links.open(case.page.removeprefix("/onboard/"), None).caller,
+            services.links.open(case.page.removeprefix("/onboard/"), None).principal,
             case.revoke_link,
         ),
     }[who]()

@@ -19,7 +19,8 @@ from app.identity import owned, tenant_of
 from app.identity.principals import ApiKeyPrincipal, LinkPrincipal, Maker, Principal
 from app.identity.scopes import ALL_SCOPES
 from app.limits.table import VENDOR_REQUESTS
-from app.onboarding.registrations import Registrations, _VoidToken as VoidToken
+from app.onboarding.registration_store import VoidToken
+from app.onboarding.registrations import Registrations
 from app.services import Services
 from app.store.database import Database
 from app.store.models import ApiKey, AuditEvent, Connection, OnboardingLink
@@ -56,7 +57,7 @@ class Place:
 
     def link(self) -> tuple[LinkPrincipal, uuid.UUID]:
         link, url = self.services.links.create(self.vendor, self.tenant_id)
-        return self.services.links.open(url.rpartition("/")[2], None).caller, link.id
+        return self.services.links.open(url.rpartition("/")[2], None).principal, link.id
 
     def change(self, caller: Principal) -> None:
         """A request that writes, locks the tenant and its connection, and needs a tenant that is

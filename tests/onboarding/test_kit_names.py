@@ -2,7 +2,6 @@
 name already.
 """
 
-from contextlib import closing
 from urllib.parse import parse_qsl, urlsplit
 
 from flask import Flask
@@ -21,8 +20,8 @@ def base_of(tenant) -> str:
 
 
 def policy_of(world: World, customer: Customer, name: str):
-    with closing(root_client(world.aws, "iam", customer.account)) as iam:
-        return iam.get_role_policy(RoleName=name, PolicyName="permissions")["PolicyDocument"]
+    iam = root_client(world.aws, "iam", customer.account)
+    return iam.get_role_policy(RoleName=name, PolicyName="permissions")["PolicyDocument"]
 
 
 def link_of(world: World, tenant) -> str:

@@ -5,8 +5,6 @@ the page shows then.
 import json
 import re
 from collections.abc import Callable
-from contextlib import closing
-from functools import partial
 from subprocess import CompletedProcess
 
 import pytest
@@ -47,22 +45,19 @@ class Role:
     """What AWS says of the customer's role."""
 
     def __init__(self, world: World, customer: Customer, name: str) -> None:
-        self._iam, self.name = partial(root_client, world.aws, "iam", customer.account), name
+        self._iam, self.name = root_client(world.aws, "iam", customer.account), name
 
     def attached(self) -> set[str]:
-        with closing(self._iam()) as iam:
-            found = iam.list_attached_role_policies(RoleName=self.name)["AttachedPolicies"]
+        found = self._iam.list_attached_role_policies(RoleName=self.name)["AttachedPolicies"]
         return {policy["PolicyArn"].removeprefix("arn:aws:iam::aws:policy/") for policy in found}
 
     def policy(self) -> dict:
-        with closing(self._iam()) as iam:
-            return iam.get_role_policy(RoleName=self.name, PolicyName="permissions")[
-                "PolicyDocument"
-            ]
+        return self._iam.get_role_policy(RoleName=self.name, PolicyName="permissions")[
+            "PolicyDocument"
+        ]
 
     def unique_id(self) -> str:
-        with closing(self._iam()) as iam:
-            return iam.get_role(RoleName=self.name)["Role"]["RoleId"]
+        return self._iam.get_role(RoleName=self.name)["Role"]["RoleId"]
 
 
 def test_the_script_attaches_and_detaches_what_the_vendor_ever_asked_for_and_nothing_else(
@@ -82,12 +77,12 @@ def test_the_script_attaches_and_detaches_what_the_vendor_ever_asked_for_and_not
         unique_id = role.unique_id()
         rights = world.admin("POST", path_of(made, "/diagnose"))["permissions"]
         assert (rights["version"], rights["missing"], rights["beyond"]) == (1, [], [])
-    with closing(root_client(world.aws, "iam", customer.account)) as iam:
-        policy = iam.create_policy(PolicyName="guard", PolicyDocument=json.dumps(DENY))["Policy"]
-        guard = policy["Arn"]
-        for arn in (guard, *(f"arn:aws:iam::aws:policy/{name}" for name in (OWN, VIEW["name"]))):
-            iam.attach_role_policy(RoleName=role.name, PolicyArn=arn)
-        iam.put_role_policy(RoleName=role.name, PolicyName="guard", PolicyDocument=json.dumps(DENY))
+    iam = root_client(world.aws, "iam", customer.account)
+    policy = iam.create_policy(PolicyName="guard", PolicyDocument=json.dumps(DENY))["Policy"]
+    guard = policy["Arn"]
+    for arn in (guard, *(f"arn:aws:iam::aws:policy/{name}" for name in (OWN, VIEW["name"]))):
+        iam.attach_role_policy(RoleName=role.name, PolicyArn=arn)
+    iam.put_role_policy(RoleName=role.name, PolicyName="guard", PolicyDocument=json.dumps(DENY))
     seller.withdraw(seller.writes)
     for version, managed, gone in ((2, [BUCKETS], [AUDIT, VIEW]), (3, [], [BUCKETS])):
         seller.write(seller.reads, version, READS, managed_policies=managed)
@@ -100,8 +95,8 @@ def test_the_script_attaches_and_detaches_what_the_vendor_ever_asked_for_and_not
             proven = world.admin("POST", path_of(made, "/verify"))
             assert proven["permission_set_version"] == version
     assert role.unique_id() == unique_id
-    with closing(root_client(world.aws, "iam", customer.account)) as iam:
-        assert "guard" in iam.list_role_policies(RoleName=role.name)["PolicyNames"]
+    iam = root_client(world.aws, "iam", customer.account)
+    assert "guard" in iam.list_role_policies(RoleName=role.name)["PolicyNames"]
 
 
 def tagged_role(seller: Vendor, customer: Customer, world: World, tenant):

@@ -7,7 +7,6 @@ import contextlib
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -142,9 +141,10 @@ class Organisation:
 @contextlib.contextmanager
 def organisation_of(app, aws):
     made = Organisation(app, aws)
-    with closing(made.cloudformation), contextlib.ExitStack() as after:
-        after.callback(made.has)
+    try:
         yield made
+    finally:
+        made.has()
 
 
 @pytest.fixture
@@ -195,9 +195,9 @@ def test_a_delegated_administrator_has_the_role_once_though_its_account_is_one_o
 @pytest.fixture
 def shown_again_soon(aws, vendor):
     def after(seconds: int) -> None:
-        with closing(aws.client("sqs", VENDOR_ACCOUNT)) as sqs:
-            url = vendor.registration_queue_url
-            sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": str(seconds)})
+        root_client(aws, "sqs", VENDOR_ACCOUNT).set_queue_attributes(
+            QueueUrl=vendor.registration_queue_url, Attributes={"VisibilityTimeout": str(seconds)}
+        )
 
     after(SHOWN_AGAIN)
     yield

@@ -14,18 +14,16 @@ from cachetools import TTLCache
 from cfnlint.decode import decode_str
 from structlog.testing import capture_logs
 
-from app.aws.stack_answers import StackAnswers
 from app.aws.stack_messages import RegistrationQueue
 from app.cache.sealing import derive_key
 from app.onboarding.registration_token import RegistrationTokens, TokenIds, deployment_of
-from app.onboarding.registrations import Registrations
-from app.permissions import permission_sets
 from app.store.database import Database
 from app.store.models.deployment import deployment_id
 from tests.conftest import with_settings
+from tests.onboarding.test_registrations import Desk
 from tests.support.cast import root_client
 from tests.support.databases import empty_database, migrate, new_database
-from tests.support.rows import registration_token, tenant_row
+from tests.support.rows import tenant_row
 from tests.support.stacks import TOPIC, Answers, Stack
 
 KEYS = ("first-secret-key-of-the-tests-0123456789", "older-secret-key-of-the-tests-0123456789")
@@ -139,30 +137,22 @@ def test_a_deployments_id_is_random_made_once_and_kept(engine, tmp_path):
 # --- two deployments on one topic ---
 
 
-class Deployment:
-    """A database, a queue and a worker of its own. `heard`: what stacks were told."""
+class Deployment(Desk):
+    """A database, a queue and a worker of its own."""
 
-    def __init__(self, config, url: str, queue: str, answers: Answers, secret_keys=KEYS) -> None:
-        self.config = with_settings(config, registration_topic_arn=TOPIC, secret_keys=secret_keys)
-        self.db, self.answers, self.url = Database(url), answers, queue
-        self.registrations = Registrations(
-            self.db,
-            self.config,
-            permission_sets.load(),
-            RegistrationQueue("us-east-1", queue),
-            lambda: StackAnswers("us-east-1", "aws", answers.url),
-        )
+    def __init__(self, config, database_url: str, queue_url: str, answers: Answers, keys) -> None:
+        config = with_settings(config, registration_topic_arn=TOPIC, secret_keys=keys)
+        queue = RegistrationQueue("us-east-1", queue_url)
+        super().__init__(config, Database(database_url), queue, answers)
+        self.url = queue_url
 
-    @property
-    def token(self) -> str:
-        return registration_token(self.db, self.config.database.secret_keys, tenant_row(self.db))
-
-    def stack(self, token: str | None = None) -> Stack:
-        return Stack(self.answers.url, token or self.token, ROLE)
+    def stack_with(self, token: str) -> Stack:
+        return Stack(self.answers.url, token, ROLE)
 
     def stranger(self) -> Stack:
         """Of a deployment that was not heard of before."""
-        return self.stack(RegistrationTokens(("k" * 40,)).make(uuid.uuid4(), uuid.uuid4(), 1))
+        token = RegistrationTokens(("k" * 40,)).make(uuid.uuid4(), uuid.uuid4(), 1)
+        return self.stack_with(token)
 
 
 @pytest.fixture
@@ -189,23 +179,20 @@ def test_each_of_two_deployments_answers_its_own_stacks_and_deletes_the_others_m
     """SNS puts each message into both queues."""
     one, two = deployments
     stacks = [one.stack(), two.stack()]
-    with closing(root_client(aws, "sqs", vendor.registration_topic_arn.split(":")[4])) as sqs:
-        for stack in stacks:
-            for kind in ("Create", "Delete"):
-                message = stack.message(kind)
-                for deployment in deployments:
-                    sqs.send_message(QueueUrl=deployment.url, MessageBody=message)
-        for deployment in deployments:
-            while deployment.registrations.receive(wait_seconds=0):
-                pass
-            held = sqs.get_queue_attributes(
-                QueueUrl=deployment.url,
-                AttributeNames=[
-                    "ApproximateNumberOfMessages",
-                    "ApproximateNumberOfMessagesNotVisible",
-                ],
-            )["Attributes"]
-            assert set(held.values()) == {"0"}
+    sqs = root_client(aws, "sqs", vendor.registration_topic_arn.split(":")[4])
+    for stack in stacks:
+        for kind in ("Create", "Delete"):
+            message = stack.message(kind)
+            for deployment in deployments:
+                sqs.send_message(QueueUrl=deployment.url, MessageBody=message)
+    for deployment in deployments:
+        while deployment.registrations.receive(wait_seconds=0):
+            pass
+        held = sqs.get_queue_attributes(
+            QueueUrl=deployment.url,
+            AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+        )["Attributes"]
+        assert set(held.values()) == {"0"}
     assert one.answers.statuses == ["SUCCESS"] * 4, "each request was answered once"
     assert len({said["RequestId"] for said in one.answers.said}) == 4
 
@@ -216,12 +203,12 @@ def test_a_token_of_the_old_form_registers_and_another_deployments_is_deleted_un
     """With any keys."""
     one, _ = deployments
     same_keys = RegistrationTokens(KEYS).make(ELSEWHERE, tenant_row(one.db), 1)
-    for stack in (one.stranger(), one.stack(same_keys)):
+    for stack in (one.stranger(), one.stack_with(same_keys)):
         for kind in ("Create", "Update", "Delete"):
             assert one.registrations.handle(stack.message(kind))
     assert one.answers.got == []
     for key in (KEYS[0], "k" * 40):
-        stack = one.stack(old_token(tenant_row(one.db), 1, key))
+        stack = one.stack_with(old_token(tenant_row(one.db), 1, key))
         assert one.registrations.handle(stack.message())
     assert one.answers.statuses == ["SUCCESS", "FAILED"]
 
@@ -229,7 +216,7 @@ def test_a_token_of_the_old_form_registers_and_another_deployments_is_deleted_un
 def test_other_deployments_are_logged_once_an_hour_each_and_twenty_times_in_all(deployments):
     one, _ = deployments
     clock = [0.0]
-    one.registrations._others = TTLCache(20, 3600, timer=lambda: clock[0])
+    one.registrations._other_deployments._logged = TTLCache(20, 3600, timer=lambda: clock[0])
     strangers = [one.stranger() for _ in range(30)]
 
     def lines() -> list[str]:
@@ -249,4 +236,4 @@ def test_other_deployments_are_logged_once_an_hour_each_and_twenty_times_in_all(
     assert lines() == []
     clock[0] = 3601.0
     assert lines() == named[:20]
-    assert len(one.registrations._others) == 20, "however many there are"
+    assert len(one.registrations._other_deployments._logged) == 20, "however many there are"

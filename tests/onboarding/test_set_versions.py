@@ -2,7 +2,6 @@
 
 import json
 import re
-from contextlib import closing
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -47,19 +46,17 @@ def update_stack(
     Without a URL its template stays.
     """
     template = {"TemplateURL": template_url} if template_url else {"UsePreviousTemplate": True}
-    with closing(root_client(world.aws, "cloudformation", customer.account)) as cloudformation:
-        [stack] = cloudformation.describe_stacks(StackName=name)["Stacks"]
-        others = {parameter["ParameterKey"] for parameter in stack["Parameters"]} - given.keys()
-        parameters = [
-            {"ParameterKey": key, "UsePreviousValue": True}
-            for key in sorted(others if kept is None else others & kept)
-        ]
-        parameters += [
-            {"ParameterKey": key, "ParameterValue": value} for key, value in given.items()
-        ]
-        cloudformation.update_stack(
-            StackName=name, Parameters=parameters, Capabilities=["CAPABILITY_NAMED_IAM"], **template
-        )
+    cloudformation = root_client(world.aws, "cloudformation", customer.account)
+    [stack] = cloudformation.describe_stacks(StackName=name)["Stacks"]
+    others = {parameter["ParameterKey"] for parameter in stack["Parameters"]} - given.keys()
+    parameters = [
+        {"ParameterKey": key, "UsePreviousValue": True}
+        for key in sorted(others if kept is None else others & kept)
+    ]
+    parameters += [{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()]
+    cloudformation.update_stack(
+        StackName=name, Parameters=parameters, Capabilities=["CAPABILITY_NAMED_IAM"], **template
+    )
 
 
 def update(world: World, customer: Customer, kit, **filled_in: str) -> None:
@@ -77,8 +74,8 @@ def moved(world: World, app, customer: Customer, tenant, name: str) -> None:
 
 
 def tag(world: World, customer: Customer, role: str, label: str) -> None:
-    with closing(root_client(world.aws, "iam", customer.account)) as iam:
-        iam.tag_role(RoleName=role, Tags=[{"Key": "deputy:permission-set", "Value": label}])
+    iam = root_client(world.aws, "iam", customer.account)
+    iam.tag_role(RoleName=role, Tags=[{"Key": "deputy:permission-set", "Value": label}])
 
 
 def test_the_difference_is_of_actions_policies_statements_and_their_fields(seller: Vendor):
@@ -160,6 +157,7 @@ def the_page_explains_the_update(world: World, tenant, kit) -> None:
     assert summary == "Connected. Other permissions are asked for: see below."
     [opened] = page.select("#set-update-1 details[open]")
     assert opened.find(id="set-update-1-template").text == kit["template_url"]
+    assert page.select_one(".difference").get_text().count("s3:GetObject") == 1
     words = words_of_update(world, tenant)
     assert words.index("Bucket : for you to fill in") < words.index("ExternalId")
     for text in (
@@ -228,9 +226,9 @@ def test_a_connection_knows_the_version_of_its_stack_and_of_its_updates(
         moved(world, app, customer, tenant, name)
         [_, made] = connections_of(world, tenant)
         assert made["permission_set_version"] == 3
-    with closing(root_client(world.aws, "iam", customer.account)) as iam:
-        role = made["role_arn"].partition("role/")[2]
-        policy = iam.get_role_policy(RoleName=role, PolicyName="permissions")["PolicyDocument"]
+    iam = root_client(world.aws, "iam", customer.account)
+    role = made["role_arn"].partition("role/")[2]
+    policy = iam.get_role_policy(RoleName=role, PolicyName="permissions")["PolicyDocument"]
     assert "arn:aws:s3:::acme-reports/*" in json.dumps(policy)
 
 

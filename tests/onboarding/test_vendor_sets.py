@@ -5,7 +5,6 @@ what is issued.
 import json
 import re
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -95,8 +94,8 @@ def test_three_sets_are_three_roles_of_one_tenant_in_one_account(world: World, c
         if name == "invoices":
             assert {gap["cause"] for gap in found["unknown"]} == {"pattern"}
     policy = "arn:aws:iam::aws:policy/SecurityAudit"
-    with closing(root_client(world.aws, "iam", customer.account)) as iam:
-        iam.detach_role_policy(RoleName=base, PolicyArn=policy)
+    iam = root_client(world.aws, "iam", customer.account)
+    iam.detach_role_policy(RoleName=base, PolicyArn=policy)
     found = world.admin("POST", path_of(made["posture"], "/diagnose"))
     missing = {"action": None, "resource": None, "policy": policy, "cause": "not_granted"}
     assert found["permissions"]["missing"] == [missing]
@@ -137,30 +136,33 @@ def shell(world: World, customer: Customer) -> Callable[..., CompletedProcess[st
     return partial(run_as, world.aws, customer.account)
 
 
-def test_the_script_asks_for_the_parameter_and_takes_no_other_value(
+def test_the_script_asks_for_the_parameter_and_takes_no_other_value_of_it_or_of_a_limit(
     world: World, customer: Customer, shell
 ):
     tenant = world.tenant()
     kit = kit_of(world, tenant, "invoices")
-    for env in (
-        {},
-        {"ReportBucket": "*"},
-        {"ReportBucket": 'good\nbad"'},
-        {"ReportBucket": "$(reboot)"},
+    bucket = "ReportBucket: The bucket with your cost reports (such as acme-cost-reports)"
+    for message, given in (
+        (bucket, {}),
+        (bucket, {"ReportBucket": "*"}),
+        (bucket, {"ReportBucket": 'good\nbad"'}),
+        (bucket, {"ReportBucket": "$(reboot)"}),
+        ("AccessUntil: ", {"AccessUntil": "tomorrow"}),
+        ("RevokeSessionsBefore: ", {"RevokeSessionsBefore": '"'}),
+        ("PermissionsBoundaryArn: ", {"PermissionsBoundaryArn": "x y"}),
     ):
-        done = shell(kit["aws_cli"], **env)
+        done = shell(kit["aws_cli"], **given)
         assert (done.returncode, done.stdout) == (1, "")
-        assert (
-            "Set ReportBucket: The bucket with your cost reports (such as acme-cost-reports)"
-            in done.stderr
-        )
+        assert f"Set {message}" in done.stderr
+    iam = root_client(world.aws, "iam", customer.account)
+    assert iam.list_roles()["Roles"] == []
     done = shell(kit["aws_cli"], ReportBucket="acme-reports")
     assert done.returncode == 0, done.stderr
-    with closing(root_client(world.aws, "iam", customer.account)) as iam:
-        policy = iam.get_role_policy(RoleName=kit["role_name"], PolicyName="permissions")[
-            "PolicyDocument"
-        ]
-        assert iam.list_attached_role_policies(RoleName=kit["role_name"])["AttachedPolicies"] == []
+    iam = root_client(world.aws, "iam", customer.account)
+    policy = iam.get_role_policy(RoleName=kit["role_name"], PolicyName="permissions")[
+        "PolicyDocument"
+    ]
+    assert iam.list_attached_role_policies(RoleName=kit["role_name"])["AttachedPolicies"] == []
     text = json.dumps(set_of(world, "invoices")["policy"]).replace(
         "${ReportBucket}", "acme-reports"
     )
@@ -208,6 +210,6 @@ def test_a_folder_with_mistakes_publishes_nothing_and_names_them_all(aws, vendor
 
 
 def objects(aws) -> list[str]:
-    with closing(root_client(aws, "s3", VENDOR_ACCOUNT)) as s3:
-        found = s3.list_objects_v2(Bucket=f"deputy-templates-{VENDOR_ACCOUNT}").get("Contents", [])
-        return [item["Key"] for item in found]
+    s3 = root_client(aws, "s3", VENDOR_ACCOUNT)
+    found = s3.list_objects_v2(Bucket=f"deputy-templates-{VENDOR_ACCOUNT}").get("Contents", [])
+    return [item["Key"] for item in found]

@@ -99,7 +99,7 @@ def status(token: str) -> ResponseReturnValue:
 def connect(token: str) -> ResponseReturnValue:
     """Connect a role by its ARN, or prove it again if it is connected."""
     visit = _visit(token)
-    services.quotas.acquire_role(visit.caller, visit.tenant.id)
+    services.quotas.acquire_role(visit.principal, visit.tenant.id)
     _ensure_own_form()
     request.max_content_length = _FORM  # a whole body of `a=1&` would take 80 ms to parse
     with whole_body():
@@ -127,7 +127,7 @@ def entered(token: str) -> ResponseReturnValue:
 def stop_looking(token: str, connection_id: UUID) -> ResponseReturnValue:
     """Stop looking for a role in an account."""
     visit = _visit(token)
-    services.quotas.acquire_search_end(visit.caller)
+    services.quotas.acquire_search_end(visit.principal)
     _ensure_own_form()
     services.links.stop_looking(visit, connection_id)
     return _back(token, start=_start())
@@ -138,10 +138,10 @@ def stop_looking(token: str, connection_id: UUID) -> ResponseReturnValue:
 def check_again(token: str, connection_id: UUID) -> ResponseReturnValue:
     """Prove a connection again now."""
     visit = _visit(token)
-    services.quotas.acquire_check(visit.caller, visit.tenant.id)
+    services.quotas.acquire_check(visit.principal, visit.tenant.id)
     _ensure_own_form()
     services.verification.verify(
-        visit.caller, visit.tenant.id, connection_id, trigger=Trigger.REQUESTED
+        visit.principal, visit.tenant.id, connection_id, trigger=Trigger.REQUESTED
     )
     return _back(token, start=_start())
 
@@ -177,7 +177,7 @@ def _visit(token: str) -> Visit:
     except errors.RateLimitedError:
         services.tenant_share.hold(UUID(bytes=hashlib.sha256(token.encode()).digest()[:16]))
         raise
-    g.principal = visit.caller
+    g.principal = visit.principal
     return visit
 
 
@@ -234,24 +234,24 @@ def _page(
 def _kit(visit: Visit, region: str) -> Kit:
     chosen = visit.link.permission_set
     return services.onboarding.kit(
-        visit.caller, visit.tenant.id, region=region, permission_set=chosen
+        visit.principal, visit.tenant.id, region=region, permission_set=chosen
     )
 
 
 def _live(visit: Visit, token: str, kit: Kit) -> dict[str, Any]:
     """Return the part that updates itself. The browser sends `seen` back to name its state."""
     listing = services.listing
-    counts = listing.summary(visit.caller, visit.tenant.id)
+    counts = listing.summary(visit.principal, visit.tenant.id)
     start = _start() if sum(counts.values()) > 1 else None  # a single one is shown step by step
     listed = listing.list_by_urgency(
-        visit.caller, visit.tenant.id, limit=_SHOWN, start=start, among=counts
+        visit.principal, visit.tenant.id, limit=_SHOWN, start=start, among=counts
     )
     shown = [progress.progress_of(connection) for connection in listed.items]
-    rotation = services.rotations.get(visit.caller, visit.tenant.id)
+    rotation = services.rotations.get(visit.principal, visit.tenant.id)
     if rotation is not None and rotation.state not in replacing.GOES_ON:
         rotation = None
     connections = [one.connection for one in shown]
-    updates = updates_of(services.onboarding, visit.caller, connections, visit.link.region)
+    updates = updates_of(services.onboarding, visit.principal, connections, visit.link.region)
     summary = progress.headline(counts, shown)
     if updates:
         summary = (
