@@ -232,6 +232,19 @@ def test_a_connection_knows_the_version_of_its_stack_and_of_its_updates(
     assert "arn:aws:s3:::acme-reports/*" in json.dumps(policy)
 
 
+def test_a_move_to_a_set_whose_file_is_gone_does_not_hide_the_update_of_the_roles_own_set(
+    seller: Vendor, customer: Customer
+):
+    with seller.release() as (world, app):
+        tenant = world.tenant()
+        made = launched(world, app, customer, tenant, seller.reads)
+        world.admin("PATCH", path_of(made), {"permission_set": seller.writes})
+    seller.write(seller.reads, 2, READS, MORE)
+    seller.withdraw(seller.writes)
+    with seller.release() as (world, _):
+        assert "Adds the statement Tags: Shows their tags." in words_of_update(world, tenant)
+
+
 def test_a_roles_own_tag_tells_a_version_that_was_published_or_is_asked_for_now(
     seller: Vendor, customer: Customer
 ):

@@ -14,6 +14,7 @@ from flask import Flask
 from playwright.sync_api import Browser, BrowserContext, Page
 from werkzeug.serving import make_server
 
+from app.services import Services
 from app.store.database import SYSTEM
 from app.store.models import Connection, ConnectionStatus
 from tests.conftest import publish_templates
@@ -36,6 +37,10 @@ class Visitor:
     tenant: dict[str, Any]
     path: str
     link_id: str
+
+    @property
+    def services(self) -> Services:
+        return self.world.admin.app.extensions["deputy"]
 
     def raw(self, what: str = "", method: str = "GET", **options: Any) -> Any:
         return self.world.admin.app.test_client().open(
@@ -66,7 +71,7 @@ class Visitor:
 
     def change(self, connection: dict[str, Any], **changes: object) -> None:
         """The row, by hand."""
-        with self.world.admin.app.extensions["deputy"].db.write(SYSTEM) as db:
+        with self.services.db.write(SYSTEM) as db:
             row = db.get_one(Connection, UUID(connection["id"]))
             for name, value in changes.items():
                 setattr(row, name, value)
@@ -113,7 +118,7 @@ def published(app: Flask) -> None:
 @pytest.fixture
 def url(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The visitor's page, served to browsers; it asks for its status ten times as often."""
-    monkeypatch.setattr("app.web.onboarding.pages._STATUS_SECONDS", {False: 0.3, True: 30})
+    monkeypatch.setattr("app.web.onboarding.content._STATUS_SECONDS", {False: 0.3, True: 30})
     with served(visitor.world.admin.app) as base:
         yield f"{base}{visitor.path}"
 
@@ -153,7 +158,5 @@ def many(
         {"role_arn": f"{NO_ROLE.arn}-{account}", "account_id": account, **common}
         for account in accounts
     ]
-    connection_rows(
-        visitor.world.admin.app.extensions["deputy"].db, UUID(visitor.tenant["id"]), rows
-    )
+    connection_rows(visitor.services.db, UUID(visitor.tenant["id"]), rows)
     return accounts[::-1]

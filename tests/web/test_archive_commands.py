@@ -3,79 +3,55 @@ analyzer's endpoint that writes down what it is asked. The CLI knows AWS's param
 one it sends nothing and fails.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from subprocess import CompletedProcess
-from threading import Thread
-from urllib.parse import unquote
 
 import pytest
+from flask import Flask, request
 
 from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Customer
 from tests.support.shells import run_as
-from tests.web.conftest import Visitor
+from tests.web.conftest import Visitor, served
 
 DOCS = Path(__file__).parents[2] / "docs" / "onboarding.md"
 ANALYZER = "arn:aws:access-analyzer:us-east-1:444455556666:analyzer/Ours"
 
 
-class Analyzer(ThreadingHTTPServer):
+class Analyzer(Flask):
     """Access Analyzer, with one analyzer. `asked`: method, path and JSON of each request."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
+        super().__init__("analyzer")
         self.asked: list[tuple[str, str, dict]] = []
+        self.add_url_rule("/<path:path>", view_func=self.answer, methods=["GET", "PUT"])
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class _Answer(BaseHTTPRequestHandler):
-    server: Analyzer
-
-    def do_GET(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.asked.append((self.command, unquote(self.path), json.loads(body or "{}")))
-        found = {
-            "arn": ANALYZER,
-            "name": "Ours",
-            "type": "ACCOUNT",
-            "createdAt": 0,
-            "status": "ACTIVE",
-        }
-        answer = json.dumps({"analyzers": [found]} if self.command == "GET" else {}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def do_PUT(self) -> None:
-        self.do_GET()
-
-    def log_message(self, *_: object) -> None:
-        """Not to stderr."""
+    def answer(self, path: str) -> dict:
+        body = request.get_json(silent=True) or {}
+        body.pop("clientToken", None)  # random: AWS knows a repetition by it
+        query = f"?{request.query_string.decode()}" if request.query_string else ""
+        self.asked.append((request.method, f"/{path}{query}", body))
+        if request.method == "PUT":
+            return {}
+        names = {"arn": ANALYZER, "name": "Ours", "type": "ACCOUNT"}
+        return {"analyzers": [names | {"createdAt": 0, "status": "ACTIVE"}]}
 
 
 @pytest.fixture
-def analyzer() -> Iterator[Analyzer]:
-    with Analyzer() as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+def analyzer() -> Analyzer:
+    return Analyzer()
 
 
 @pytest.fixture
-def shell(aws, customer: Customer, analyzer: Analyzer) -> Callable[..., CompletedProcess[str]]:
+def shell(
+    aws, customer: Customer, analyzer: Analyzer
+) -> Iterator[Callable[..., CompletedProcess[str]]]:
     """Runs commands in the customer's account, until one fails."""
-    return partial(run_as, aws, customer.account, AWS_ENDPOINT_URL_ACCESSANALYZER=analyzer.url)
+    with served(analyzer) as url:
+        yield partial(run_as, aws, customer.account, AWS_ENDPOINT_URL_ACCESSANALYZER=url)
 
 
 def asks_for(rule: str, role_arn: str, broker: str) -> list[tuple[str, str, dict]]:
@@ -93,14 +69,6 @@ def asks_for(rule: str, role_arn: str, broker: str) -> list[tuple[str, str, dict
     ]
 
 
-def unique(asked: list[tuple[str, str, dict]]) -> list[tuple[str, str, dict]]:
-    """Without the random token by which AWS knows a repetition."""
-    return [
-        (method, path, {k: v for k, v in sent.items() if k != "clientToken"})
-        for method, path, sent in asked
-    ]
-
-
 @on_sqlite
 def test_the_pages_archive_what_this_role_lets_in_this_principal_and_nothing_else(
     visitor: Visitor, customer: Customer, analyzer: Analyzer, shell
@@ -109,9 +77,7 @@ def test_the_pages_archive_what_this_role_lets_in_this_principal_and_nothing_els
     role_arn = customer.role(kit["role_name"], kit["trust_policy"], Path="/x/")
     done = shell(f"set -eu\n{visitor.page().select_one('#findings-commands').get_text()}")
     assert done.returncode == 0, done.stderr
-    assert unique(analyzer.asked) == asks_for(
-        kit["stack_name"], role_arn, kit["broker_principal_arn"]
-    )
+    assert analyzer.asked == asks_for(kit["stack_name"], role_arn, kit["broker_principal_arn"])
 
 
 def test_the_documents_do_the_same(analyzer: Analyzer, shell):
@@ -122,4 +88,4 @@ def test_the_documents_do_the_same(analyzer: Analyzer, shell):
         "arn:aws:iam::444455556666:role/deputy-2dc8435d",
         "arn:aws:iam::111122223333:role/DeputyBroker",
     )
-    assert unique(analyzer.asked) == asks_for("deputy", role_arn, broker)
+    assert analyzer.asked == asks_for("deputy", role_arn, broker)

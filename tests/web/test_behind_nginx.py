@@ -6,7 +6,6 @@ nginx hands the path on or takes it off, as proxies do one or the other.
 
 import os
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ import pytest
 import urllib3
 from bs4 import BeautifulSoup
 from flask import Flask
-from werkzeug.serving import make_server
 
 from app.config import Config
 from app.factory import create_app
@@ -27,6 +25,7 @@ from tests.attacks.evidence import on_sqlite
 from tests.conftest import NGINX, NO_NGINX, make_config
 from tests.support.cast import Api, World
 from tests.support.plain_requests import install
+from tests.web.conftest import served
 
 pytestmark = [on_sqlite, pytest.mark.skipif(NGINX is None, reason=NO_NGINX)]
 
@@ -43,7 +42,7 @@ http {{
   server {{
     listen 127.0.0.1:{port};
     location {prefix}/ {{
-      proxy_pass http://127.0.0.1:{behind}{handed};
+      proxy_pass {behind};
       proxy_set_header Host $http_host;
       proxy_http_version 1.1;
       proxy_set_header Connection "";
@@ -74,17 +73,11 @@ class Site:
 
 
 @contextmanager
-def nginx(folder: Path, port: int, behind: int, handed: str) -> Iterator[None]:
+def nginx(folder: Path, port: int, behind: str) -> Iterator[None]:
     temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in _KINDS)
     user = "user root;" if os.geteuid() == 0 else ""  # whose folder it is
     text = _CONFIG.format(
-        folder=folder,
-        temporary=temporary,
-        user=user,
-        port=port,
-        prefix=PREFIX,
-        behind=behind,
-        handed=handed,
+        folder=folder, temporary=temporary, user=user, port=port, prefix=PREFIX, behind=behind
     )
     (folder / "nginx.conf").write_text(text)
     process = subprocess.Popen([NGINX, "-p", folder, "-c", folder / "nginx.conf", "-e", "stderr"])
@@ -103,20 +96,13 @@ def site(request, vendor: VendorStack, config: Config, tmp_path_factory) -> Iter
     url = f"http://127.0.0.1:{port}{PREFIX}"
     app = create_app(make_config(config.database.database_url, public_url=url))
     install(app)
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        with (
-            nginx(tmp_path_factory.mktemp("nginx"), port, server.server_port, request.param),
-            urllib3.PoolManager() as http,
-        ):
-            yield Site(app, url, http)
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-        app.extensions["deputy"].db.engine.dispose()
+    with (
+        served(app) as behind,
+        nginx(tmp_path_factory.mktemp("nginx"), port, behind + request.param),
+        urllib3.PoolManager() as http,
+    ):
+        yield Site(app, url, http)
+    app.extensions["deputy"].db.engine.dispose()
 
 
 def link_of(site: Site, world: World, tenant) -> str:

@@ -52,27 +52,6 @@ BEYOND = """() => {
 }"""
 
 
-def test_the_page_turns_green_by_itself(visitor: Visitor, url: str, browser_page: Page):
-    page, kit = browser_page, visitor.world.kit(visitor.tenant)
-    customer = Customer(visitor.world.aws)
-    page.goto(url)
-    page.evaluate("window.sameDocument = true")
-    assert page.inner_text("#summary") == "Waiting for your stack."
-    arn = customer.role(kit["role_name"], without_external_id(kit["trust_policy"]))
-    made = visitor.world.connect(visitor.tenant, arn, status="insecure")
-    page.wait_for_selector("#trust-should-be")
-    customer.retrust(kit["role_name"], kit["trust_policy"])
-    visitor.verify(made)
-    page.wait_for_selector("text=Connected. There is nothing left to do.")
-    assert page.evaluate("window.sameDocument")
-
-
-@pytest.fixture
-def phone(browser_page: Page) -> Page:
-    browser_page.set_viewport_size({"width": 390, "height": 844})
-    return browser_page
-
-
 def y_of(page: Page, selector: str) -> float:
     return page.evaluate(
         "(selector) => document.querySelector(selector).getBoundingClientRect().top + scrollY",
@@ -80,50 +59,82 @@ def y_of(page: Page, selector: str) -> float:
     )
 
 
-def test_on_a_phone_the_status_comes_first_once_there_is_anything_to_tell(
-    visitor: Visitor, url: str, phone: Page, monkeypatch
+def test_an_open_page_on_a_phone_follows_a_connection_until_it_is_green(
+    visitor: Visitor, url: str, browser_page: Page, monkeypatch
 ):
-    """On a page that is open it moves there. What is looked at does not jump, and what is being
-    typed goes on.
-    """
+    """The status moves to the top. What is looked at does not jump, and typing goes on."""
     # As in production: nothing refreshes between two looks
-    monkeypatch.setattr("app.web.onboarding.pages._STATUS_SECONDS", {False: 3, True: 30})
-    phone.goto(url)
-    assert y_of(phone, "#status") > y_of(phone, "#ways")
-    phone.locator("#role-arn").scroll_into_view_if_needed()
-    phone.locator("#role-arn").press_sequentially("arn:aws")
-    before = phone.locator("#role-arn").bounding_box()
-    visitor.world.connection(visitor.tenant)
-    phone.wait_for_selector("text=Connected. There is nothing left to do.")
-    assert y_of(phone, "#status") < y_of(phone, "#asked")
-    place = phone.locator("#role-arn")
-    until(lambda: abs(place.bounding_box()["y"] - before["y"]) <= 1)  # scrolled in the next frame
-    phone.keyboard.type(":iam")
-    assert phone.input_value("#role-arn") == "arn:aws:iam"
-    phone.goto(url)
-    assert y_of(phone, "#status") < y_of(phone, "#asked")
-    box = phone.locator("#summary").bounding_box()
+    monkeypatch.setattr("app.web.onboarding.content._STATUS_SECONDS", {False: 3, True: 30})
+    page, kit = browser_page, visitor.world.kit(visitor.tenant)
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(url)
+    page.evaluate("window.sameDocument = true")
+    assert page.inner_text("#summary") == "Waiting for your stack."
+    assert y_of(page, "#status") > y_of(page, "#ways")
+    field = page.locator("#role-arn")
+    field.scroll_into_view_if_needed()
+    field.press_sequentially("arn:aws")
+    before = field.bounding_box()
+    customer = Customer(visitor.world.aws)
+    arn = customer.role(kit["role_name"], without_external_id(kit["trust_policy"]))
+    made = visitor.world.connect(visitor.tenant, arn, status="insecure")
+    page.wait_for_selector("#trust-should-be")
+    assert y_of(page, "#status") < y_of(page, "#asked")
+    until(lambda: abs(field.bounding_box()["y"] - before["y"]) <= 1)  # scrolled in the next frame
+    page.keyboard.type(":iam")
+    assert page.input_value("#role-arn") == "arn:aws:iam"
+    assert "another" not in page.inner_text("a.launch")
+    customer.retrust(kit["role_name"], kit["trust_policy"])
+    visitor.verify(made)
+    page.wait_for_selector("text=Connected. There is nothing left to do.")
+    assert page.evaluate("window.sameDocument")
+    assert "Launch stack in us-east-1 for another account" in page.inner_text("a.launch")
+    page.goto(url)
+    assert y_of(page, "#status") < y_of(page, "#asked")
+    box = page.locator("#summary").bounding_box()
     assert box["y"] + box["height"] < 844  # without scrolling
 
 
-def test_keys_act_on_the_main_button_as_on_a_link_and_on_the_tabs(url: str, browser_page: Page):
+def test_keys_reach_and_do_everything_and_a_list_stays_when_it_refreshes(
+    visitor: Visitor, url: str, browser_page: Page
+):
     """Enter follows a link. Space scrolls the page: a button would be pressed by it."""
-    browser_page.goto(url)
-    launch = browser_page.locator("a.launch:visible")
+    page = browser_page
+    many(visitor, ConnectionStatus.PENDING, 60)
+    page.goto(url)
+    reached = []
+    while "BODY" not in reached:
+        page.keyboard.press("Tab")
+        name, ring = page.evaluate("""() => {
+          const at = document.activeElement, { outlineStyle, outlineWidth } = getComputedStyle(at);
+          return [at.id || at.tagName, `${outlineStyle} ${outlineWidth}`];
+        }""")
+        reached.append(name)
+        # A tab's ring is its label's
+        assert ring == "solid 2px" or name in {"way-stack", "BODY"}, name
+    expected = ["list-refused", "list-next", "role-arn", "way-stack", "region"]
+    assert [name for name in reached if name in expected] == expected
+    launch = page.locator("a.launch:visible")
     assert launch.get_attribute("role") is None
     launch.focus()
-    before = browser_page.evaluate("scrollY")
-    browser_page.keyboard.press("Space")
+    before = page.evaluate("scrollY")
+    page.keyboard.press("Space")
     # Asked from here: a function that the page itself polls would be an eval, which its policy
     # forbids.
-    until(lambda: browser_page.evaluate("scrollY") > before)
-    assert len(browser_page.context.pages) == 1
-    assert browser_page.locator("input[type=radio][autocomplete]").count() == 0
-    browser_page.focus("#way-stack")
+    until(lambda: page.evaluate("scrollY") > before)
+    assert len(page.context.pages) == 1
+    assert page.locator("input[type=radio][autocomplete]").count() == 0
+    page.focus("#way-stack")
     for shown in ("#terraform", "#aws-cli"):
-        browser_page.keyboard.press("ArrowRight")
-        assert browser_page.is_visible(shown)
-    assert not browser_page.is_visible("#terraform")
+        page.keyboard.press("ArrowRight")
+        assert page.is_visible(shown)
+    assert not page.is_visible("#terraform")
+    page.click("#list-next")
+    rows = page.locator("tbody th").all_inner_texts()
+    assert len(rows) == 25
+    many(visitor, ConnectionStatus.INSECURE, 1)
+    page.wait_for_selector("text=1 needs a change")
+    assert page.locator("tbody th").all_inner_texts() == rows
 
 
 def test_a_search_is_removed_with_a_click_and_an_open_page_turns_into_the_farewell(
@@ -170,25 +181,6 @@ def test_the_page_is_readable_and_fits_a_small_phone(
     look()
 
 
-def test_each_element_that_the_tab_key_reaches_shows_its_focus(
-    visitor: Visitor, url: str, browser_page: Page
-):
-    many(visitor, ConnectionStatus.PENDING, 30)
-    browser_page.goto(url)
-    reached = []
-    while "BODY" not in reached:
-        browser_page.keyboard.press("Tab")
-        name, ring = browser_page.evaluate("""() => {
-          const at = document.activeElement, { outlineStyle, outlineWidth } = getComputedStyle(at);
-          return [at.id || at.tagName, `${outlineStyle} ${outlineWidth}`];
-        }""")
-        reached.append(name)
-        # A tab's ring is its label's
-        assert ring == "solid 2px" or name in {"way-stack", "BODY"}, name
-    expected = ["list-refused", "list-next", "role-arn", "way-stack", "region"]
-    assert [name for name in reached if name in expected] == expected
-
-
 @pytest.fixture
 def plain(chromium: Browser) -> Iterator[Page]:
     """A browser without JavaScript."""
@@ -210,16 +202,3 @@ def test_without_javascript_the_tabs_turn_and_the_list_goes_on(
     assert plain.is_visible("text=Launch stack in eu-west-1")
     plain.click("#list-next")
     assert plain.locator("tbody code").all_inner_texts() == listed[25:]
-
-
-def test_what_the_page_shows_of_a_list_stays_when_it_refreshes(
-    visitor: Visitor, url: str, browser_page: Page
-):
-    many(visitor, ConnectionStatus.PENDING, 60)
-    browser_page.goto(url)
-    browser_page.click("#list-next")
-    shown = browser_page.locator("tbody th").all_inner_texts()
-    assert len(shown) == 25
-    many(visitor, ConnectionStatus.INSECURE, 1)
-    browser_page.wait_for_selector("text=1 needs a change")
-    assert browser_page.locator("tbody th").all_inner_texts() == shown

@@ -2,8 +2,6 @@
 tenant.
 """
 
-from urllib.parse import urlsplit
-
 import pytest
 from flask import Flask
 from sqlalchemy import event
@@ -13,6 +11,7 @@ from app.limits.rates import Rate, Rates
 from app.limits.table import PAGE, PAGES
 from tests.attacks.evidence import on_sqlite
 from tests.support.cast import World
+from tests.web.conftest import visit
 
 NO_ID = "00000000-0000-7000-8000-000000000000"
 RENDERING = [
@@ -41,8 +40,7 @@ def rates(app: Flask, monkeypatch: pytest.MonkeyPatch, stopped_clock) -> Rates:
 
 
 def link(world: World, tenant) -> str:
-    made = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
-    return urlsplit(made["url"]).path
+    return visit(world, tenant).path
 
 
 def test_every_request_to_a_page_counts(world: World, app: Flask, rates: Rates, monkeypatch):
@@ -103,9 +101,9 @@ def test_a_request_beyond_the_limit_and_one_with_an_unknown_link_cost_next_to_no
     for _ in range(3 * PAGE.amount):
         client.get(path)
     assert client.get("/onboard/" + "x" * 43).status_code == 404
-    monkeypatch.setattr(
-        "app.web.onboarding.pages.render_template", lambda *_, **__: pytest.fail("rendered")
-    )
+    for module in ("pages", "content"):
+        render = f"app.web.onboarding.{module}.render_template"
+        monkeypatch.setattr(render, lambda *_, **__: pytest.fail("rendered"))
     asked: list[str] = []
 
     def note(_connection, _cursor, statement, *_) -> None:

@@ -46,6 +46,9 @@ REPLACED = {
 
 def lines_of(part: BeautifulSoup) -> str:
     """A line for each block. Policies, scripts and lists of regions have tests of their own."""
+    if not part.select(".connected"):  # as the style sheet hides it
+        for hidden in part.select(".another"):
+            hidden.decompose()
     for long in part.select("pre, select"):
         if "\n" in long.get_text().strip():
             named = long if long.has_attr("id") else long.find(id=True)

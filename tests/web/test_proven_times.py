@@ -18,7 +18,7 @@ from tests.web.conftest import Visitor
 @on_sqlite
 def test_the_page_counts_the_proofs_that_were_made(visitor: Visitor):
     made = visitor.world.proven(visitor.tenant)
-    services, tenant_id = visitor.world.admin.app.extensions["deputy"], UUID(made["tenant_id"])
+    services, tenant_id = visitor.services, UUID(made["tenant_id"])
     for _ in range(3):
         services.verification.verify(
             SystemPrincipal(WORKER, tenant_id),

@@ -11,7 +11,6 @@ from app.clock import now
 from app.proofs.proof_queue import Claim
 from app.store.models.states import ConnectionStatus, StackState
 from tests.attacks.evidence import on_sqlite
-from tests.support.cast import Customer, path_of
 from tests.web.conftest import Visitor, visit
 
 pytestmark = on_sqlite  # nothing here depends on the database
@@ -45,41 +44,25 @@ def test_what_a_visitor_removes_is_gone_audited_and_may_come_again(visitor: Visi
     assert search(visitor)["id"] != made["id"]  # no trace of the first one forbids it
 
 
-def proven_once(visitor: Visitor, customer: Customer) -> dict[str, object]:
-    """Pending again, as after a suspension."""
-    made = search(visitor, customer.account)
-    visitor.change(made, verified_at=now(), role_unique_id="AROAEXAMPLE")
-    return made
-
-
-def suspended(visitor: Visitor, customer: Customer) -> dict[str, object]:
-    made = search(visitor, customer.account)
-    return visitor.world.admin("POST", path_of(made, "/suspend"), {"reason": "x"})
-
-
-def told_by_a_stack(visitor: Visitor, customer: Customer) -> dict[str, object]:
-    made = search(visitor, customer.account)
-    visitor.change(made, stack=StackState.MADE)
-    return made
-
-
-def given_by_its_arn(visitor: Visitor, customer: Customer) -> dict[str, object]:
-    kit = visitor.world.kit(visitor.tenant)
-    visitor.paste(f"arn:aws:iam::{customer.account}:role/{kit['role_name']}")
-    return visitor.connections()[0]
-
-
 @pytest.mark.parametrize(
-    "made", [proven_once, suspended, told_by_a_stack, given_by_its_arn], ids=lambda f: f.__name__
+    "changes",
+    [
+        {"verified_at": now(), "role_unique_id": "AROAEXAMPLE"},  # proven before a suspension
+        {"status": ConnectionStatus.SUSPENDED},
+        {"stack": StackState.MADE},
+        {"found_by_account": False},  # given by its ARN
+    ],
+    ids=lambda changes: next(iter(changes)),
 )
-def test_no_other_connection_can_be_removed_through_a_link(visitor: Visitor, made):
-    connection = made(visitor, Customer(visitor.world.aws))
-    status = next(one for one in visitor.connections() if one["id"] == connection["id"])["status"]
+def test_no_other_connection_can_be_removed_through_a_link(visitor: Visitor, changes):
+    made = search(visitor)
+    visitor.change(made, **changes)
+    before = visitor.connections()
     assert visitor.page().select("form[action$=stop]") == []
-    assert stop(visitor, connection) == 409
+    assert stop(visitor, made) == 409
     event = visitor.world.audit(tenant_id=visitor.tenant["id"])[0]
     assert (event["action"], event["details"]["code"]) == ("connection.refused", "conflict")
-    assert [one["status"] for one in visitor.connections()] == [status]
+    assert visitor.connections() == before
 
 
 def test_a_search_of_another_tenant_is_as_good_as_absent(visitor: Visitor):
@@ -105,7 +88,7 @@ def test_removals_are_limited_for_each_link(visitor: Visitor):
 
 
 def test_a_proof_of_a_search_that_was_removed_meanwhile_is_dropped(visitor: Visitor):
-    made, services = search(visitor), visitor.world.admin.app.extensions["deputy"]
+    made, services = search(visitor), visitor.services
     lease = now() + timedelta(minutes=2)
     visitor.change(made, due_at=lease)
     claim = Claim(UUID(visitor.tenant["id"]), UUID(made["id"]), lease)

@@ -46,11 +46,16 @@ def test_what_the_role_itself_shows_counts_for_more(visitor: Visitor):
     ],
 )
 def test_the_update_that_fits_how_the_roles_were_made_is_open(visitor: Visitor, stacks, opened):
-    """None is where Deputy does not know it, or where they were made in several ways."""
+    """None is where Deputy does not know it, or where they were made in several ways. Of a single
+    role without a stack the page does not say that its stack is done.
+    """
     world, name = visitor.world, visitor.world.kit(visitor.tenant)["stack_name"]
     for stack in stacks:
         made = world.connection(visitor.tenant)
         visitor.change(made, stack_id=stack_of(made, stack and stack.format(name=name)))
+    if len(stacks) == 1:
+        first = "Your stack" if stacks[0] else "Your role"
+        assert text_of(visitor.page().select_one(".steps .words")).startswith(f"{first} : done.")
     visitor.rotate()
     shown = visitor.page().select("#rotation details[open] > summary")
     assert [text_of(summary) for summary in shown] == opened

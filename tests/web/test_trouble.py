@@ -66,9 +66,9 @@ class Administrator:
             return self.shown(options["StackName"])
 
     def shown(self, stack_name: str) -> str:
-        with closing(root_client(self.visitor.world.aws, "cloudformation", self.account)) as aws:
-            stack = aws.describe_stacks(StackName=stack_name)["Stacks"][0]
-            events = aws.describe_stack_events(StackName=stack["StackId"])["StackEvents"]
+        aws = root_client(self.visitor.world.aws, "cloudformation", self.account)
+        stack = aws.describe_stacks(StackName=stack_name)["Stacks"][0]
+        events = aws.describe_stack_events(StackName=stack["StackId"])["StackEvents"]
         return "\n".join(
             [stack["StackStatus"], *(event.get("ResourceStatusReason", "") for event in events)]
         )
@@ -80,8 +80,8 @@ class Administrator:
     def allow_everything(self, name: str) -> str:
         """The ARN of a new policy of the account's."""
         document = json.dumps({"Version": "2012-10-17", "Statement": [EVERYTHING]})
-        with closing(root_client(self.visitor.world.aws, "iam", self.account)) as iam:
-            return iam.create_policy(PolicyName=name, PolicyDocument=document)["Policy"]["Arn"]
+        iam = root_client(self.visitor.world.aws, "iam", self.account)
+        return iam.create_policy(PolicyName=name, PolicyDocument=document)["Policy"]["Arn"]
 
     def as_somebody_who_may(self, *actions: str) -> Any:
         """CloudFormation, for a role of the account's own that may do these."""
@@ -94,10 +94,8 @@ class Administrator:
             "Version": "2012-10-17",
             "Statement": [{"Effect": "Allow", "Action": [*actions], "Resource": "*"}],
         }
-        with closing(root_client(self.visitor.world.aws, "iam", self.account)) as iam:
-            iam.put_role_policy(
-                RoleName="developer", PolicyName="p", PolicyDocument=json.dumps(policy)
-            )
+        iam = root_client(self.visitor.world.aws, "iam", self.account)
+        iam.put_role_policy(RoleName="developer", PolicyName="p", PolicyDocument=json.dumps(policy))
         session = self.visitor.world.aws.open_session(role, "somebody")
         return boto3.client(
             "cloudformation",

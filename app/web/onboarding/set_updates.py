@@ -3,6 +3,7 @@
 An update leads to a newer version of their permission set, or to another set that was asked for.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,52 +17,41 @@ from app.store.models import Connection
 class SetUpdate(NamedTuple):
     """One update, and the connections that need it.
 
-    `words`: the changes, as sentences. `kit`: the instructions.
+    `words`: the changes, as sentences. `kit`: the instructions. `moves`: whether it leads to
+    another set. `applied`: whether the roles already have it, and only the vendor's approval is
+    missing.
     """
 
     after: PermissionSet
     connections: list[Connection]
     words: list[str]
     kit: Kit
-
-    @property
-    def moves(self) -> bool:
-        """Return whether it leads to another set."""
-        return self.after.name != self.connections[0].permission_set
-
-    @property
-    def made(self) -> bool:
-        """Return whether the roles already have it, and only the vendor's approval is missing."""
-        return all(_has_wanted_set(connection) for connection in self.connections)
+    moves: bool
+    applied: bool
 
     @property
     def awaits_approval(self) -> bool:
-        return any(self.after.name in one.sets_to_approve for one in self.connections)
-
-
-def _has_wanted_set(connection: Connection) -> bool:
-    """Return whether the role already has the set that the connection is to move to."""
-    return connection.move is not None and connection.move.version is not None
+        return any(self.after.name in each.sets_to_approve for each in self.connections)
 
 
 def updates_of(
-    onboarding: Onboarding, caller: Principal, connections: Sequence[Connection], region: str
+    onboarding: Onboarding, principal: Principal, connections: Sequence[Connection], region: str
 ) -> list[SetUpdate]:
-    """Return the updates for these connections of one tenant, which the caller can see."""
+    """Return the updates for these connections of one tenant, which the principal can see."""
     sets = onboarding.sets
-    found: dict[tuple[str, int | None, str, bool], list[Connection]] = {}
-    for one in connections:
-        name, version, wanted = (
-            one.permission_set,
-            one.permission_set_version,
-            one.wanted_permission_set,
-        )
-        if wanted in sets or sets.is_outdated(name, version):
-            found.setdefault((name, version, wanted or name, _has_wanted_set(one)), []).append(one)
+    groups: dict[tuple[str, int | None, str, bool], list[Connection]] = defaultdict(list)
+    for connection in connections:
+        name, version = connection.permission_set, connection.permission_set_version
+        target = connection.wanted_permission_set or name
+        if target not in sets:
+            target = name
+        if target != name or sets.is_outdated(name, version):
+            applied = connection.move is not None and connection.move.version is not None
+            groups[name, version, target, applied].append(connection)
     updates = []
-    for (name, version, wanted, _), of_it in found.items():
-        before, after = onboarding.versions.of(name, version), sets[wanted]
+    for (name, version, target, applied), group in groups.items():
+        before, after = onboarding.versions.of(name, version), sets[target]
         words = list(difference(before, after).words()) if before else []
-        kit = onboarding.kit(caller, of_it[0].tenant_id, region=region, permission_set=wanted)
-        updates.append(SetUpdate(after, of_it, words, kit))
+        kit = onboarding.kit(principal, group[0].tenant_id, region=region, permission_set=target)
+        updates.append(SetUpdate(after, group, words, kit, target != name, applied))
     return updates
