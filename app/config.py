@@ -6,10 +6,11 @@ safeguard off. Secrets may come from a file: `DEPUTY_SECRET_KEYS_FILE=/run/secre
 region is needed here too.
 """
 
+import inspect
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
@@ -55,8 +56,8 @@ class Broker(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> "Broker":
         """Accept the ARN of a role or a user."""
-        found = _PRINCIPAL.fullmatch(text)
-        if found is None:
+        arn = _PRINCIPAL.fullmatch(text)
+        if arn is None:
             raise ValueError("must be the ARN of an IAM role or an IAM user.")
         # Trust policies compare the ARN with ArnEquals, which reads * and ? as wildcards and ${…}
         # as a variable. IAM accepts all three in paths.
@@ -64,16 +65,11 @@ class Broker(NamedTuple):
             raise ValueError(
                 "must not hold *, ? or $: in trust policies they would let in other principals."
             )
-        return cls(
-            text,
-            found["partition"],
-            AccountId(found["account"]),
-            found["kind"] == "role",
-            found["name"],
-        )
+        account_id = AccountId(arn["account"])
+        return cls(text, arn["partition"], account_id, arn["kind"] == "role", arn["name"])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class VendorConfig:
     """The vendor's name, and its permission sets."""
 
@@ -103,7 +99,7 @@ class VendorConfig:
         return self.vendor_name_ascii or ascii_form(self.vendor_name)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AwsConfig:
     """The vendor's side in AWS: broker, bucket, region and roles' names."""
 
@@ -155,7 +151,7 @@ class AwsConfig:
         return self.registration_topic_arn.split(":")[3] if self.registration_topic_arn else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ServiceConfig:
     """The address of this service, its proxies, its log."""
 
@@ -186,7 +182,7 @@ class ServiceConfig:
         return urlsplit(self.public_url).path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class DatabaseConfig:
     """Where data is kept, for how long, and with which keys."""
 
@@ -210,7 +206,7 @@ class DatabaseConfig:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ProofConfig:
     """How often connections are proven, and by which roles."""
 
@@ -247,7 +243,7 @@ class ProofConfig:
         return self.sts_budget * ROUTINE_SHARE / (4.3 if self.stranger_role_arn else 3.3)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class LimitConfig:
     """Rates and quotas."""
 
@@ -289,7 +285,7 @@ class LimitConfig:
         object.__setattr__(self, "tenant_issue_rate", self.tenant_issue_rate or 5 * self.issue_rate)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TemplateConfig:
     """The settings for rendering and publishing templates. Create it by `from_environment`."""
 
@@ -299,21 +295,18 @@ class TemplateConfig:
     @classmethod
     def of(cls, **values: Any) -> Self:
         """Return the configuration with these values, by the names of the settings."""
-        groups = {
-            group: kind(
-                **{part.name: values.pop(part.name) for part in fields(kind) if part.name in values}
-            )
-            for group, kind in groups_of(cls).items()
-        }
-        return cls(**groups, **values)
+        for group, kind in groups_of(cls).items():
+            names = {part.name for part in fields(kind)} & values.keys()
+            values[group] = kind(**{name: values.pop(name) for name in names})
+        return cls(**values)
 
     @classmethod
     def from_environment(cls) -> Self:
         """Read the settings. Raises ConfigError that names every invalid variable of this class."""
-        return cls.of(**_values(cls, [check_role_chaining, check_ascii_name]))
+        return cls.of(**_read_values(cls, check_role_chaining, check_ascii_name))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Config(TemplateConfig):
     """All settings. The bounds of each number keep it effective as a safeguard."""
 
@@ -333,18 +326,18 @@ class Config(TemplateConfig):
     def from_environment(cls) -> Self:
         """Read all settings. Raises ConfigError that names every invalid variable."""
         environment = os.environ  # noqa: TID251  this is app/config.py
-        values = _values(
-            cls, [check_role_chaining, check_registration, check_ascii_name, check_canary]
+        values = _read_values(
+            cls, check_role_chaining, check_registration, check_ascii_name, check_canary
         )
-        mistakes = unknown_variables(
-            environment, {declared.variable for declared, _ in collect_settings(cls).values()}
-        )
-        mistakes += weak_keys(values["secret_keys"])
-        # A sandbox is local too
-        mistakes += local_address(values["public_url"], environment.get("AWS_ENDPOINT_URL"))
-        mistakes += (
-            [_NO_CANARY] if values["stranger_role_arn"] and not values["canary_role_arn"] else []
-        )
+        variables = [declared.variable for declared in collect_settings(cls).values()]
+        mistakes = [
+            *unknown_variables(environment, variables),
+            *weak_keys(values["secret_keys"]),
+            # A sandbox is local too
+            *local_address(values["public_url"], environment.get("AWS_ENDPOINT_URL")),
+        ]
+        if values["stranger_role_arn"] and not values["canary_role_arn"]:
+            mistakes.append(_NO_CANARY)
         values["vendor_account_ids"] |= {values["broker"].account_id}
         return cls.of(**values, likely_mistakes=tuple(mistakes))
 
@@ -360,32 +353,29 @@ _RENAMED = {
 }
 
 
-def _values(
-    config: Any, rules: Iterable[Callable[[Mapping[str, Any]], Iterator[str]]]
-) -> dict[str, Any]:
+def _read_values(config: Any, *rules: Callable[..., Iterator[str]]) -> dict[str, Any]:
     """Return the value of each of that class's settings.
 
-    `rules` report conflicts between several settings. Raises ConfigError that names every invalid
-    variable.
+    `rules` report conflicts between the settings that their parameters name. Raises ConfigError
+    that names every invalid variable.
     """
     environment = dict(os.environ)  # noqa: TID251  this is app/config.py
     environment["AWS_REGION"] = environment.get("AWS_REGION") or environment.get(
         "AWS_DEFAULT_REGION", ""
     )
-    values, bad = {}, []
-    for name, (declared, default) in collect_settings(config).items():
+    values, problems = {}, []
+    for name, declared in collect_settings(config).items():
         try:
-            values[name] = read_setting(environment, declared.variable, declared.parse, default)
+            values[name] = read_setting(environment, declared)
         except ValueError as error:
-            values[name] = MISSING
-            bad.append(f"{declared.variable}: {error}")
-    problems = sorted(bad)
-    problems += [
-        f"{old}: this setting is called {new} now."
-        for old, new in _RENAMED.items()
-        if old in environment
-    ]
-    problems += [problem for rule in rules for problem in rule(values)]
+            problems.append(f"{declared.variable}: {error}")
+    problems.sort()
+    old_names = sorted(_RENAMED.keys() & environment.keys())
+    problems += [f"{name}: this setting is called {_RENAMED[name]} now." for name in old_names]
+    for rule in rules:
+        names = inspect.signature(rule).parameters
+        if names.keys() <= values.keys():
+            problems += rule(**{name: values[name] for name in names})
     if problems:
         raise ConfigError("\n".join(problems))
     return values

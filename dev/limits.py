@@ -27,9 +27,9 @@ def fill_table(page: str) -> str:
 def _render_row(limit: Limit) -> tuple[str, ...]:
     setting, unset = "fixed", ""
     if isinstance(limit.most, str):
-        declared, default = _SETTINGS[limit.most.rpartition(".")[2]]
+        declared = _SETTINGS[limit.most.rpartition(".")[2]]
         setting, unset = f"`{declared.variable}`", declared.unset
-        limit = limit._replace(most=int(default * limit.share))
+        limit = limit._replace(most=int(declared.default * limit.share))
     if limit.share < 1:
         setting = f"{limit.share:.0%} of {setting}"
     rate = f"{unset} {limit.period}" if unset else limit.rate

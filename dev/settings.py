@@ -24,8 +24,8 @@ def fill_tables(page: str) -> str:
 
 def _render_group(group: str) -> str:
     rows = [
-        _render_row(setting, default)
-        for setting, default in collect_settings(Config).values()
+        _render_row(setting)
+        for setting in collect_settings(Config).values()
         if setting.group == group
     ]
     return render_table(_HEAD, rows)
@@ -45,11 +45,11 @@ def _render_line(row: tuple[str, ...], widths: list[int]) -> str:
     return "| " + " | ".join(map(str.ljust, row, widths)) + " |"
 
 
-def _render_row(setting: Setting, default: Any) -> tuple[str, ...]:
+def _render_row(setting: Setting) -> tuple[str, ...]:
     return (
         f"`{setting.variable}`",
         _describe_value(setting),
-        setting.unset or _describe_default(default),
+        setting.unset or _describe_default(setting.default),
         setting.meaning,
     )
 

@@ -111,9 +111,8 @@ def database_url(text: str) -> str:
     try:
         file = make_url(text).database
     except (ArgumentError, ValueError):
-        raise ValueError(
-            "is not a URL that can be read; is its port a number?"
-        ) from None  # the URL contains a password
+        # the URL contains a password
+        raise ValueError("is not a URL that can be read; is its port a number?") from None
     if text.startswith("sqlite") and file in {None, "", ":memory:"}:
         raise ValueError("must name a file: each process would have a database of its own.")
     return text
@@ -123,9 +122,8 @@ def _with_port(url: str) -> str:
     try:
         _ = urlsplit(url).port
     except ValueError:
-        raise ValueError(
-            "has a port that is not a number."
-        ) from None  # the port is not shown: it may be the end of a password
+        # the port is not shown: it may be the end of a password
+        raise ValueError("has a port that is not a number.") from None
     return url
 
 
@@ -170,14 +168,15 @@ def account_ids(text: str) -> frozenset[AccountId]:
 
 def topic(text: str) -> str:
     """Accept the ARN of a topic."""
-    found = _TOPIC.fullmatch(text)
-    if found is None:
+    arn = _TOPIC.fullmatch(text)
+    if arn is None:
         raise ValueError("must be the ARN of an SNS topic.")
-    partition = next(
-        (name for name, start in _REGIONS_OF.items() if found["region"].startswith(start)), "aws"
-    )
-    if partition != found["partition"]:
-        raise ValueError(f"names a region that is not in the partition {found['partition']}.")
+    partition = "aws"
+    for name, beginning in _REGIONS_OF.items():
+        if arn["region"].startswith(beginning):
+            partition = name
+    if partition != arn["partition"]:
+        raise ValueError(f"names a region that is not in the partition {arn['partition']}.")
     return text
 
 

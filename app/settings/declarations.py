@@ -18,6 +18,7 @@ class Setting(NamedTuple):
 
     parse: Callable[[str], Any]
     meaning: str
+    default: Any  # MISSING: it must be set
     variable: str  # empty: DEPUTY_ and the field's name in capitals
     unset: str  # the default in words, if its value says too little
     group: str = ""
@@ -36,27 +37,18 @@ def setting(
 
     The docstring of `parse` says what it accepts.
     """
-    return field(
-        default=default,
-        repr=not secret,
-        metadata={"setting": Setting(parse, meaning, variable, unset)},
-    )
+    declaration = Setting(parse, meaning, default, variable, unset)
+    return field(default=default, repr=not secret, metadata={"setting": declaration})
 
 
-def collect_settings(config: Any) -> dict[str, tuple[Setting, Any]]:
-    """Return the settings of a class by field, each with its group, its variable and its default.
-
-    The default is MISSING if there is none.
-    """
+def collect_settings(config: Any) -> dict[str, Setting]:
+    """Return the settings of a class by field, each with its group and its variable."""
     settings = {}
     for group, kind in groups_of(config).items():
-        for declared in fields(kind):
-            declaration = declared.metadata["setting"]
-            variable = declaration.variable or f"DEPUTY_{declared.name.upper()}"
-            settings[declared.name] = (
-                declaration._replace(group=group, variable=variable),
-                declared.default,
-            )
+        for part in fields(kind):
+            declared = part.metadata["setting"]
+            variable = declared.variable or f"DEPUTY_{part.name.upper()}"
+            settings[part.name] = declared._replace(group=group, variable=variable)
     return settings
 
 
@@ -65,23 +57,25 @@ def groups_of(config: Any) -> dict[str, Any]:
     return {part.name: part.type for part in fields(config) if is_dataclass(part.type)}
 
 
-def read_setting(
-    environment: Mapping[str, str], variable: str, parse: Callable[[str], Any], default: Any
-) -> Any:
+def read_setting(environment: Mapping[str, str], declared: Setting) -> Any:
     """Return the setting's value. Empty text means None if None is the default.
 
     Raises ValueError if the text is invalid.
     """
-    text = environment.get(variable)
-    if file := environment.get(f"{variable}_FILE"):
+    text = environment.get(declared.variable)
+    if file := environment.get(f"{declared.variable}_FILE"):
         try:
             # Files end with a line feed, secrets don't
             text = Path(file).read_text(encoding="utf-8").strip()
         except (OSError, ValueError):
-            raise ValueError(f"{variable}_FILE must name a file that can be read.") from None
-    if text is None and default is MISSING:
+            raise ValueError(
+                f"{declared.variable}_FILE must name a file that can be read."
+            ) from None
+    if text is None and declared.default is MISSING:
         raise ValueError("Environment variable not set.")
-    return default if text is None or (not text and default is None) else parse(text)
+    if text is None or (not text and declared.default is None):
+        return declared.default
+    return declared.parse(text)
 
 
 _SECONDS = {

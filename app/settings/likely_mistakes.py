@@ -5,7 +5,7 @@ It logs them once, when it starts.
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence, Set as AbstractSet
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -26,29 +26,23 @@ _KUBERNETES = re.compile(
 )
 
 
-def unknown_variables(given: Iterable[str], known: AbstractSet[str]) -> list[str]:
-    """Return a sentence for each DEPUTY_ name in `given` that nothing reads.
-
-    `known`: the names of the settings.
-    """
-    names = {
-        name + end
-        for name in known | _OTHERS
-        if name.startswith("DEPUTY_")
-        for end in ("", "_FILE")
-    }
-    return [
-        f"{name} is not a setting, so nothing reads it. {_nearest(name, names)}"
-        for name in sorted(given)
-        if name.startswith("DEPUTY_") and name not in names and not _KUBERNETES.fullmatch(name)
-    ]
+def unknown_variables(environment: Iterable[str], settings: Iterable[str]) -> Iterator[str]:
+    """Yield a sentence for each DEPUTY_ name in the environment that nothing reads."""
+    names = []
+    for name in sorted({*settings, *_OTHERS}):
+        names += [name, f"{name}_FILE"]
+    for name in sorted(environment):
+        if name.startswith("DEPUTY_") and name not in names and not _KUBERNETES.fullmatch(name):
+            yield f"{name} is not a setting, so nothing reads it. {_suggest(name, names)}"
 
 
-def _nearest(name: str, names: AbstractSet[str]) -> str:
+def _suggest(name: str, names: list[str]) -> str:
     # The prefix would count as similarity
-    tails = sorted(one.removeprefix("DEPUTY_") for one in names)
-    found = difflib.get_close_matches(name.removeprefix("DEPUTY_"), tails, n=1, cutoff=0.5)
-    return f"Did you mean DEPUTY_{found[0]}?" if found else "docs/settings.md lists all settings."
+    tails = [other.removeprefix("DEPUTY_") for other in names]
+    similar = difflib.get_close_matches(name.removeprefix("DEPUTY_"), tails, n=1, cutoff=0.5)
+    if similar:
+        return f"Did you mean DEPUTY_{similar[0]}?"
+    return "docs/settings.md lists all settings."
 
 
 def looks_random(key: str) -> bool:
@@ -56,31 +50,28 @@ def looks_random(key: str) -> bool:
     return len(set(key)) >= DISTINCT
 
 
-def weak_keys(keys: Sequence[str]) -> list[str]:
-    """Return a sentence for each secret key that is not random."""
-    return [
-        f"DEPUTY_SECRET_KEYS: key {place} is not random. Somebody who guesses it can forge"
-        " registration tokens and cursors; remove it once no stack can hold a token that it"
-        " signed."
-        for place, key in enumerate(keys, start=1)
-        if not looks_random(key)
-    ]
+def weak_keys(keys: Sequence[str]) -> Iterator[str]:
+    """Yield a sentence for each secret key that is not random."""
+    for place, key in enumerate(keys, start=1):
+        if not looks_random(key):
+            yield (
+                f"DEPUTY_SECRET_KEYS: key {place} is not random. Somebody who guesses it can forge"
+                " registration tokens and cursors; remove it once no stack can hold a token that it"
+                " signed."
+            )
 
 
-def local_address(public_url: str, aws: str | None) -> list[str]:
-    """Return a sentence about a public URL that only this machine can open.
+def local_address(public_url: str, aws: str | None) -> Iterator[str]:
+    """Yield a sentence about a public URL that only this machine can open.
 
     There is none if AWS is on this machine too, as a sandbox is.
     """
-    if not _is_local(public_url) or (aws and _is_local(aws)):
-        return []
-    return [f"DEPUTY_PUBLIC_URL is {public_url}. {_LOCAL}"]
-
-
-_LOCAL = (
-    "Onboarding links begin with it, and browsers on other machines can't open them. Set it to the"
-    " address at which customers reach this service."
-)
+    if _is_local(public_url) and not (aws and _is_local(aws)):
+        yield (
+            f"DEPUTY_PUBLIC_URL is {public_url}. Onboarding links begin with it, and browsers on"
+            " other machines can't open them. Set it to the address at which customers reach this"
+            " service."
+        )
 
 
 def _is_local(url: str) -> bool:

@@ -162,7 +162,7 @@ def test_ecs_uses_the_execution_role_for_this_account_alone():
 
 
 def test_every_setting_is_set_or_left_for_a_reason():
-    declared = {setting.variable: default for setting, default in collect_settings(Config).values()}
+    declared = {one.variable: one.default for one in collect_settings(Config).values()}
     known = {*declared} - {"AWS_REGION"}
     assert {name for name in environment("WebTask") if name.startswith("DEPUTY_")} <= known
     assert LEFT.keys() <= known

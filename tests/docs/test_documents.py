@@ -71,7 +71,7 @@ def test_what_can_not_be_changed_later_is_linked_from_where_a_deployment_begins(
 def test_the_page_of_settings_has_a_row_for_each_as_it_is_declared():
     page = settings.PAGE.read_text()
     assert page == settings.fill_tables(page), "make format writes its tables"
-    declared = [setting.variable for setting, _ in collect_settings(Config).values()]
+    declared = [setting.variable for setting in collect_settings(Config).values()]
     assert sorted(re.findall(r"^\| `(\w+)`", page, re.MULTILINE)) == sorted(declared)
 
 

@@ -156,7 +156,7 @@ def test_publishing_needs_the_templates_settings_and_the_buckets_credentials_alo
 def test_publishing_demands_only_settings_that_templates_are_rendered_from():
     declared = collect_settings(TemplateConfig)
     assert {*declared} >= {*SETTINGS}
-    assert MISSING not in {declared[name][1] for name in {*declared} - {*SETTINGS}}
+    assert MISSING not in {declared[name].default for name in {*declared} - {*SETTINGS}}
     assert not {"database_url", "secret_keys"} & set(SETTINGS)
 
 
