@@ -12,7 +12,8 @@ from app.aws import proof_names, stack_answers, stack_messages, sts
 from app.config import Config
 from app.connections import connections, listing
 from app.diagnosis import diagnosis
-from app.health.readiness import Health, checks
+from app.health.checks import HealthCheck
+from app.health.readiness import Health, check_due, check_registrations, check_templates, own_checks
 from app.health.vendor_checks import vendor_checks
 from app.identity.api_keys import ApiKeys
 from app.identity.key_uses import KeyUses
@@ -86,13 +87,20 @@ class Services:
 def _health(services: Services, door: sts.Sts, prober: canary.Canary) -> Health:
     """Return the checks of the vendor's own side, and those that cost little."""
     config, db, queue = services.config, services.db, services.proof_queue
-    finding = partial(prober.finding, door) if config.proofs.canary_role_arn else None
-    published = services.publication.published, services.onboarding.versions.refusals
-    listens = services.registrations is not None
-    cheap = checks(
-        db, door, published, queue.oldest_due, queue.finding, listens=listens, prober=finding
-    )
-    return Health([*vendor_checks(config, db), *cheap])
+    published = services.publication.published
+    templates = partial(check_templates, published, services.onboarding.versions.refusals)
+    checks = [
+        *own_checks(db, door),
+        HealthCheck("due", partial(check_due, db, queue.oldest_due), "migrations"),
+        HealthCheck("proofs", queue.finding, "migrations"),
+        HealthCheck("templates", templates, "bucket", "migrations", seconds=60.0),
+    ]
+    if config.proofs.canary_role_arn:
+        checks.append(HealthCheck("prober", partial(prober.finding, door), "aws", "migrations"))
+    if services.registrations:
+        registrations = partial(check_registrations, db)
+        checks.append(HealthCheck("registrations", registrations, "migrations", "workers"))
+    return Health(vendor_checks(config, db), checks)
 
 
 def _shared(config: Config) -> tuple[session_cache.SessionCache, rates.Rates]:

@@ -11,6 +11,7 @@ database holds what is due (app/proofs/proof_queue.py).
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from threading import Event
 from typing import Any
 from uuid import UUID
@@ -67,19 +68,12 @@ def _fail() -> None:
     state.should_stop = EX_FAILURE
 
 
-class _Beat(components.Beat):  # type: ignore[misc]  # celery is untyped
-    """The tick of `--beat`, on a thread of the background worker.
+def _tick(celery: Celery, part: Part) -> None:
+    """Run the schedule of `--beat` on a thread of the background worker.
 
     Celery's own beat is a second process. It survives a kill -9 of the background worker, and the
     background worker does not notice when the beat ends.
     """
-
-    def create(self, worker: Any) -> Part:
-        worker.beat = beat = Part("beat", lambda part: _tick(worker.app, part), _fail)
-        return beat
-
-
-def _tick(celery: Celery, part: Part) -> None:
     scheduler = Scheduler(celery, max_interval=1)
     while not part.end.wait(scheduler.tick()):
         pass
@@ -87,7 +81,7 @@ def _tick(celery: Celery, part: Part) -> None:
 
 class _Worker(Worker):  # type: ignore[misc]  # celery is untyped
     class Blueprint(Worker.Blueprint):  # type: ignore[misc]
-        default_steps = Worker.Blueprint.default_steps - {"celery.worker.components:Beat"} | {_Beat}
+        default_steps = Worker.Blueprint.default_steps - {"celery.worker.components:Beat"}
 
 
 class _SqsWorker(_Worker):
@@ -141,8 +135,11 @@ def _beside(services: Callable[[], Services], end: Event) -> type[bootsteps.Star
         # A pool that forks must not inherit our threads and connections
         requires = (components.Pool,)
 
+        def __init__(self, worker: Any, *, beat: bool = False, **_: Any) -> None:
+            self._beat = [Part("beat", partial(_tick, worker.app), _fail)] if beat else []
+
         def start(self, _worker: Any) -> None:
-            self._parts = companions(services(), "celery", _fail)
+            self._parts = [*companions(services(), "celery", _fail), *self._beat]
             for part in self._parts:
                 part.start()
 
@@ -155,12 +152,13 @@ def _beside(services: Callable[[], Services], end: Event) -> type[bootsteps.Star
 
 def message_broker(config: Config) -> HealthFinding:
     """Check for `doctor` whether Celery's message broker answers."""
-    if config.database.celery_url is None:
+    url = config.database.celery_url
+    if url is None:
         return skipped(
             "No message broker is configured: background workers do the work without Celery."
         )
-    if config.database.celery_url.startswith("sqs://"):
-        return work_queue(config, _queue_url(config.database.celery_url))
+    if url.startswith("sqs://"):
+        return work_queue(config, _queue_url(url))
     connection = _over_broker(config).connection_for_write(connect_timeout=3)
     try:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=3)

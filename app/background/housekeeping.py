@@ -31,8 +31,8 @@ _TOGETHER = 200  # rows in one transaction: on SQLite all other writers wait for
 _PAUSE = 19  # pause, in durations of a transaction: leaves 95 % of the time to others
 
 
-def tidy(db: Database, audit_days: int, end: Event) -> int:
-    """Delete and detach old rows and partitions for a bounded time, and return their number.
+def tidy(db: Database, audit_days: int, end: Event) -> None:
+    """Delete and detach old rows and partitions for a bounded time.
 
     `audit_days`: for how long audit events are kept; 0: all are kept. `end`: set when the
     background worker stops; it ends a pause. Raises StoreUnavailableError.
@@ -40,45 +40,45 @@ def tidy(db: Database, audit_days: int, end: Event) -> int:
     Any number of background workers may call it at once.
     """
     rotation.settle_all(db)
-    gone = heartbeats.delete_old(db) + _delete_oldest(
-        db, Registration, Registration.created_at, now() - _KEPT, end
-    )
-    return gone + _audit_events(db, audit_days, end)
+    heartbeats.delete_old(db)
+    _delete_oldest(db, Registration, Registration.created_at, now() - _KEPT, end)
+    limit = None
+    if audit_days:
+        with db.read() as session:
+            # The earlier clock counts: a clock that jumped ahead must not delete recent events.
+            limit = min(now(), database_now(session)) - timedelta(days=audit_days) - ID_AND_TIME
+    if db.engine.dialect.name == "postgresql":
+        months.make_and_detach(db, limit)
+        return
+    _set_retention(db, audit_days)
+    if limit:
+        _delete_oldest(db, AuditEvent, AuditEvent.at, limit, end)
 
 
-def _audit_events(db: Database, days: int, end: Event) -> int:
+def _set_retention(db: Database, days: int) -> None:
+    """Tell SQLite's triggers for how long events are kept, if that has changed."""
     with db.read() as session:
-        # The earlier clock counts: a clock that jumped ahead must not delete recent events.
-        limit = (
-            min(now(), database_now(session)) - timedelta(days=days) - ID_AND_TIME if days else None
-        )
-        on_sqlite = db.engine.dialect.name == "sqlite"
-        told = session.scalar(select(Configuration.audit_kept_days)) if on_sqlite else None
-    if not on_sqlite:
-        return months.make_and_detach(db, limit)
-    if told != days:
-        with db.write(SYSTEM) as session:
-            session.execute(update(Configuration).values(audit_kept_days=days))
-    return _delete_oldest(db, AuditEvent, AuditEvent.at, limit, end) if limit else 0
+        if session.scalar(select(Configuration.audit_kept_days)) == days:
+            return  # without SQLite's only write lock
+    with db.write(SYSTEM) as session:
+        session.execute(update(Configuration).values(audit_kept_days=days))
 
 
 def _delete_oldest(
-    db: Database, table: Any, at: InstrumentedAttribute[datetime], limit: datetime, end: Event
-) -> int:
-    """Delete the rows from before `limit` in batches, by their ids (UUIDv7) and by `at`."""
+    db: Database, table: Any, column: InstrumentedAttribute[datetime], limit: datetime, end: Event
+) -> None:
+    """Delete the rows from before `limit` in batches, by their ids (UUIDv7) and their times."""
     with db.read() as session:
-        first = session.scalar(select(at).order_by(table.id).limit(1))
+        first = session.scalar(select(column).order_by(table.id).limit(1))
         if first is None or first >= limit:
-            return 0  # without SQLite's only write lock
-    some = select(table.id).where(table.id < first_id_at(limit)).order_by(table.id).limit(_TOGETHER)
-    old = delete(table).where(table.id.in_(some.with_for_update(skip_locked=True)), at < limit)
-    returning = old.returning(table.id).execution_options(synchronize_session=False)
-    gone, until = 0, time.monotonic() + _SECONDS
+            return  # without SQLite's only write lock
+    batch = select(table.id).where(table.id < first_id_at(limit)).order_by(table.id)
+    ids = batch.limit(_TOGETHER).with_for_update(skip_locked=True)
+    old = delete(table).where(table.id.in_(ids), column < limit).returning(table.id)
+    until = time.monotonic() + _SECONDS
     while (began := time.monotonic()) < until:
         with db.write(SYSTEM) as session:
-            some_gone = len(session.execute(returning).all())
-        gone += some_gone
+            deleted = session.execute(old, execution_options={"synchronize_session": False}).all()
         over = time.monotonic()
-        if some_gone < _TOGETHER or end.wait(min((over - began) * _PAUSE, until - over)):
-            break
-    return gone
+        if len(deleted) < _TOGETHER or end.wait(min((over - began) * _PAUSE, until - over)):
+            return

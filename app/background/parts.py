@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from app import VERSION, metrics
-from app.background.fleet_metrics import FleetMetrics
+from app.background.deployment_metrics import DeploymentMetrics
 from app.errors import AwsUnavailableError, StoreUnavailableError
-from app.health import heartbeats
+from app.health.heartbeats import BEAT_SECONDS, Heartbeat
 from app.log import logger
 from app.onboarding.registrations import Registrations
 from app.proofs.proof_queue import Claim, ProofQueue
@@ -68,25 +68,15 @@ def companions(services: Services, kind: str, failed: Callable[[], None]) -> lis
     queue, some listen to stacks.
     """
     logger.info("process.started", kind=kind, version=VERSION)
-    registrations = services.registrations
-    heartbeat = heartbeats.Heartbeat(
-        services.db, kind, registrations.queue_state if registrations else None
-    )
     parts = [
-        Part("heartbeat", partial(_beat, heartbeat), failed),
+        Part("heartbeat", partial(_beat, services, kind), failed),
         Part("routine", partial(_prove_routinely, services), failed),
         Part("publication", partial(_record_published, services), failed),
     ]
-    if services.config.service.metrics_bind is not None:
-        parts.append(
-            Part(
-                "metrics",
-                partial(_serve_metrics, services, services.config.service.metrics_bind),
-                failed,
-            )
-        )
-    if registrations is not None:
-        listen = partial(_listen, registrations)
+    if bind := services.config.service.metrics_bind:
+        parts.append(Part("metrics", partial(_serve_metrics, services, bind), failed))
+    if services.registrations:
+        listen = partial(_listen, services.registrations)
         parts += [Part(f"registrations-{number}", listen, failed) for number in range(LISTENERS)]
     return parts
 
@@ -103,20 +93,18 @@ def prove_what_is_due(
     queue: ProofQueue, claim: Callable[[int], list[Claim]], end: threading.Event
 ) -> None:
     """Prove the connections that `claim` returns, in batches, until `end` is set."""
+
+    def prove_batch() -> bool:
+        """Prove one batch of due connections, and return whether there may be more."""
+        claims = claim(THREADS)
+        list(pool.map(queue.prove, claims))
+        return len(claims) == THREADS
+
     with ThreadPoolExecutor(THREADS, thread_name_prefix="proof") as pool:
         while not end.is_set():
             began = time.monotonic()
-            if not guarded(end, lambda: _round(pool, queue, claim)):
+            if not guarded(end, prove_batch):
                 end.wait(max(0.0, _TICK - (time.monotonic() - began)))
-
-
-def _round(
-    pool: ThreadPoolExecutor, queue: ProofQueue, claim: Callable[[int], list[Claim]]
-) -> bool:
-    """Prove one batch of due connections, and return whether there may be more."""
-    claims = claim(THREADS)
-    list(pool.map(queue.prove, claims))
-    return len(claims) == THREADS
 
 
 def _prove_routinely(services: Services, part: Part) -> None:
@@ -146,23 +134,31 @@ def _record_published(services: Services, part: Part) -> None:
 
 
 def _serve_metrics(services: Services, bind: tuple[str, int], part: Part) -> None:
-    end, fleet = None, FleetMetrics(services)
-    while not part.end.wait(_AFTER_FAILURE if end else 0.0):
+    collector = DeploymentMetrics(services)
+    while not part.end.is_set():
         try:
-            end = end or metrics.serve(bind, fleet)
+            end = metrics.serve(bind, collector)
         except OSError as error:  # another process may have the address; proofs go on
             logger.error("metrics.not_served", address=f"{bind[0]}:{bind[1]}", error=str(error))
             part.end.wait(_METRICS_AGAIN)
-    if end is not None:
-        end()
+        else:
+            part.end.wait()
+            end()
 
 
-def _beat(heartbeat: heartbeats.Heartbeat, part: Part) -> None:
-    while True:
-        guarded(part.end, heartbeat.beat)
-        if part.end.wait(heartbeats.BEAT_SECONDS):
-            break
+def _beat(services: Services, kind: str, part: Part) -> None:
+    queue_state = services.registrations.queue_state if services.registrations else None
+    heartbeat = Heartbeat(services.db, kind, queue_state)
+    repeat(part, BEAT_SECONDS, heartbeat.beat)
     guarded(part.end, heartbeat.end)
+
+
+def repeat(part: Part, seconds: float, work: Callable[[], object]) -> None:
+    """Do the work at once and then every so many seconds, until the part ends."""
+    while True:
+        guarded(part.end, work)
+        if part.end.wait(seconds):
+            return
 
 
 def guarded(stop: threading.Event, work: Callable[[], object]) -> bool:

@@ -4,42 +4,31 @@ Any number may run, on any number of machines, and each may be killed at any mom
 holds what is due (app/proofs/proof_queue.py).
 """
 
-import threading
+from threading import Event
 
 from app.background.housekeeping import EVERY, tidy
-from app.background.parts import Part, companions, guarded, prove_what_is_due, stop_all
+from app.background.parts import Part, companions, prove_what_is_due, repeat, stop_all
 from app.services import Services
 
 
-class SingleMachineWorker:
-    """Proves the connections that are due until `stop` is set."""
+def run_worker(services: Services, stop: Event) -> bool:
+    """Prove the connections that are due until `stop` is set and the work is done.
 
-    def __init__(self, services: Services, stop: threading.Event) -> None:
-        self._services = services
-        self._stop = stop
-        self._whole = True
+    Returns False if it stopped because one of its parts had ended.
+    """
+    failed = Event()
 
-    def run(self) -> bool:
-        """Run until `stop` is set and the work is done.
+    def fail() -> None:
+        failed.set()
+        stop.set()
 
-        Returns False if it stopped because one of its parts had ended.
-        """
-        queue = self._services.proof_queue
-        parts = companions(self._services, "flask", self._fail)
-        parts.append(Part("housekeeping", self._tidy, self._fail))
-        for part in parts:
-            part.start()
-        prove_what_is_due(queue, queue.claim, self._stop)
-        stop_all(parts)
-        return self._whole
+    def keep_house(part: Part) -> None:
+        days = services.config.database.audit_retention_days
+        repeat(part, EVERY, lambda: tidy(services.db, days, part.end))
 
-    def _fail(self) -> None:
-        self._whole = False
-        self._stop.set()
-
-    def _tidy(self, part: Part) -> None:
-        db, days = self._services.db, self._services.config.database.audit_retention_days
-        while True:
-            guarded(part.end, lambda: tidy(db, days, part.end))
-            if part.end.wait(EVERY):
-                break
+    parts = [*companions(services, "flask", fail), Part("housekeeping", keep_house, fail)]
+    for part in parts:
+        part.start()
+    prove_what_is_due(services.proof_queue, services.proof_queue.claim, stop)
+    stop_all(parts)
+    return not failed.is_set()

@@ -34,51 +34,53 @@ class HealthFinding(NamedTuple):
     next: str = ""
 
 
-def ok(seen: str) -> HealthFinding:
-    return HealthFinding(Status.OK, seen)
+def ok(observation: str) -> HealthFinding:
+    return HealthFinding(Status.OK, observation)
 
 
-def warning(seen: str, to_do: str) -> HealthFinding:
+def warning(observation: str, to_do: str) -> HealthFinding:
     """Return a warning: something is wrong, but Deputy works without it, or for some time yet."""
-    return HealthFinding(Status.WARNING, seen, to_do)
+    return HealthFinding(Status.WARNING, observation, to_do)
 
 
-def failed(seen: str, to_do: str) -> HealthFinding:
+def failed(observation: str, to_do: str) -> HealthFinding:
     """Return a failure: a part of Deputy's service does not work."""
-    return HealthFinding(Status.FAILED, seen, to_do)
+    return HealthFinding(Status.FAILED, observation, to_do)
 
 
-def skipped(seen: str, to_do: str = "") -> HealthFinding:
+def skipped(observation: str, to_do: str = "") -> HealthFinding:
     """Return a skipped check: it is not configured, or another check comes first."""
-    return HealthFinding(Status.SKIPPED, seen, to_do)
+    return HealthFinding(Status.SKIPPED, observation, to_do)
 
 
 _NOT_YET = warning("No answer yet.", "Ask again in some seconds.")
 _BROKEN = failed("The check itself failed.", "Look for check.failed in the log.")
 
 
-class HealthCheck(NamedTuple):
-    """A check, and how it is used.
+class HealthCheck:
+    """A check and its last finding. Safe to share among threads and greenlets.
 
-    `needed`: this process can't work without it. `counts`: whether a finding may be kept or reused
-    now. `cheap`: readiness asks it too, not only `doctor`. `after`: checks that must succeed before
-    this one is useful.
+    - `after`: checks that must succeed before this one is useful.
+    - `seconds`: how long a finding is kept.
+    - `needed`: this process can't work without it.
+    - `counts`: whether a finding may be kept or reused now.
     """
 
-    name: str
-    look: Callable[[], HealthFinding]
-    seconds: float  # how long a finding is kept
-    needed: bool = False
-    counts: Callable[[], bool] = lambda: True
-    cheap: bool = True
-    after: tuple[str, ...] = ()
-
-
-class KeptCheck:
-    """A check and its last finding. Safe to share among threads and greenlets."""
-
-    def __init__(self, check: HealthCheck) -> None:
-        self.check = check
+    def __init__(
+        self,
+        name: str,
+        look: Callable[[], HealthFinding],
+        *after: str,
+        seconds: float = 5.0,
+        needed: bool = False,
+        counts: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.name = name
+        self.after = after
+        self.needed = needed
+        self._look = look
+        self._seconds = seconds
+        self._counts = counts
         self._looks: SingleFlight[str, HealthFinding] = SingleFlight()
         self._last = (_NOT_YET, 0.0)  # and the time until which it is kept
 
@@ -87,24 +89,27 @@ class KeptCheck:
 
         After `patience` seconds (None: no timeout) return the previous finding.
         """
-        if found := self._kept():
-            return found
-        look, _ = self._looks.join(self.check.name, lambda: self._kept() or self._look())
+        if kept := self._kept():
+            return kept
+        look, _ = self._looks.join(self.name, lambda: self._kept() or self._look_again())
         try:
             return look.result(timeout=patience)
         except FutureTimeoutError:
             return self._last[0]
 
     def _kept(self) -> HealthFinding | None:
-        found, until = self._last
-        return found if time.monotonic() < until and self.check.counts() else None
+        finding, until = self._last
+        return finding if time.monotonic() < until and self._counts() else None
 
-    def _look(self) -> HealthFinding:
+    def _look_again(self) -> HealthFinding:
         try:
-            found = self.check.look()
+            finding = self._look()
         except Exception as error:  # noqa: BLE001
             # A bug in a check is kept as a finding too. Otherwise each request would repeat it.
-            logger.error("check.failed", check=self.check.name, exc_info=error)
-            found = _BROKEN
-        self._last = found, time.monotonic() + (self.check.seconds if self.check.counts() else 0.0)
-        return found
+            logger.error("check.failed", check=self.name, exc_info=error)
+            finding = _BROKEN
+        until = time.monotonic()
+        if self._counts():
+            until += self._seconds
+        self._last = finding, until
+        return finding

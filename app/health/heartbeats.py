@@ -8,7 +8,6 @@ import os
 import socket
 import threading
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 from cachetools import TTLCache
 from sqlalchemy import delete, func, select
@@ -19,7 +18,7 @@ from app.store.database import SYSTEM, Database, Session, database_now
 from app.store.models import BackgroundWorker
 
 BEAT_SECONDS = 15.0
-SEEN_LATELY = timedelta(minutes=1)
+_LIVE = timedelta(minutes=1)  # after its last heartbeat a background worker counts for so long
 KEPT = timedelta(days=1)  # keeps a killed background worker's row; a stopped one deletes its own
 # How many failed messages are kept in memory, and for how many seconds. SQS delivers a message four
 # more times, a minute apart, and then moves it to the dead-letter queue.
@@ -39,7 +38,7 @@ def clock_ahead(db: Session) -> float:
 
 
 class QueueState:
-    """What this process knows about the registration queue.
+    """The registration queue's state, as far as this process can tell.
 
     Only CloudWatch knows the age of the queue's oldest message. A background worker knows when the
     messages that it received for the first time were sent. It also knows that it received none, and
@@ -63,9 +62,8 @@ class QueueState:
         `first_shown`: when the messages that it delivered for the first time were sent.
         """
         self.heard_at = min(first_shown.values(), default=now())
-        with (
-            self._lock
-        ):  # unanswered until handled; other threads may find the queue empty meanwhile
+        # unanswered until handled; other threads may find the queue empty meanwhile
+        with self._lock:
             self._unanswered.update(first_shown)
 
     def handled(self, message_id: str, unanswered: datetime | None) -> None:
@@ -80,15 +78,6 @@ class QueueState:
                 self._unanswered[message_id] = unanswered
 
 
-class WorkersSeen(NamedTuple):
-    """The background workers according to their rows."""
-
-    at: datetime  # the database's now
-    lately: list[BackgroundWorker]  # with a heartbeat in the last minute, the latest first
-    heard_at: datetime | None  # the latest of all background workers
-    unanswered_at: datetime | None  # the oldest of those in `lately`
-
-
 class Heartbeat:
     """A background worker's own row."""
 
@@ -96,25 +85,25 @@ class Heartbeat:
         """Create the heartbeat. `queue_state`: None when there is no registration queue."""
         self._db = db
         self._kind = kind
-        self._queue_state = queue_state
+        self._queue_state = queue_state or QueueState()
         self._id = new_id()
         self._started_at: datetime | None = None
 
     def beat(self) -> None:
         """Write the row. Raises StoreUnavailableError."""
         with self._db.read() as db:
-            ahead, at = clock_ahead(db), database_now(db)
-        self._started_at = self._started_at or at
+            ahead, beat_at = clock_ahead(db), database_now(db)
+        self._started_at = self._started_at or beat_at
         row = BackgroundWorker(
             id=self._id,
             kind=self._kind,
             host=socket.gethostname()[:255],
             pid=os.getpid(),
             started_at=self._started_at,
-            seen_at=at,
+            seen_at=beat_at,
             clock_ahead=ahead,
-            heard_at=self._queue_state.heard_at if self._queue_state else None,
-            unanswered_at=self._queue_state.unanswered_at if self._queue_state else None,
+            heard_at=self._queue_state.heard_at,
+            unanswered_at=self._queue_state.unanswered_at,
         )
         with self._db.write(SYSTEM) as db:
             db.merge(row)
@@ -125,32 +114,31 @@ class Heartbeat:
             db.execute(delete(BackgroundWorker).where(BackgroundWorker.id == self._id))
 
 
-def seen(db: Session) -> WorkersSeen:
-    """Return the background workers according to their rows."""
-    at = database_now(db)
-    lately = select(BackgroundWorker).where(BackgroundWorker.seen_at > at - SEEN_LATELY)
-    rows = list(db.scalars(lately.order_by(BackgroundWorker.seen_at.desc())))
-    heard_at = db.scalars(select(func.max(BackgroundWorker.heard_at))).one()
-    return WorkersSeen(
-        at,
-        rows,
-        heard_at,
-        min((row.unanswered_at for row in rows if row.unanswered_at), default=None),
-    )
+def live_workers(db: Session) -> list[BackgroundWorker]:
+    """Return the background workers with a heartbeat in the last minute, the latest first."""
+    live = select(BackgroundWorker).where(BackgroundWorker.seen_at > database_now(db) - _LIVE)
+    return list(db.scalars(live.order_by(BackgroundWorker.seen_at.desc())))
 
 
-def delete_old(db: Database) -> int:
-    """Delete the rows of background workers without a heartbeat for a day, and return their number.
+def oldest_unanswered(db: Session) -> datetime | None:
+    """Return since when a stack's message may be unanswered.
+
+    The queue was empty at `heard_at`, or its messages were received. Later messages may wait. None:
+    no background worker has asked the queue.
+    """
+    heard_at = db.scalar(select(func.max(BackgroundWorker.heard_at)))
+    times = [heard_at, *(worker.unanswered_at for worker in live_workers(db))]
+    return min(filter(None, times), default=None)
+
+
+def delete_old(db: Database) -> None:
+    """Delete the rows of background workers without a heartbeat for a day.
 
     Raises StoreUnavailableError.
     """
     with db.read() as session:
         is_old = BackgroundWorker.seen_at < database_now(session) - KEPT
-        if session.scalars(select(BackgroundWorker.id).where(is_old).limit(1)).first() is None:
-            return 0  # without taking SQLite's one write lock
+        if session.scalar(select(BackgroundWorker.id).where(is_old).limit(1)) is None:
+            return  # without taking SQLite's one write lock
     with db.write(SYSTEM) as session:
-        return len(
-            session.execute(
-                delete(BackgroundWorker).where(is_old).returning(BackgroundWorker.id)
-            ).all()
-        )
+        session.execute(delete(BackgroundWorker).where(is_old))

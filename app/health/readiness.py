@@ -6,7 +6,7 @@ the request any better. `doctor` asks all of them, and app/health/vendor_checks.
 only `doctor` asks.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
 
@@ -14,20 +14,10 @@ from app.aws.sts import Sts, StsError, Unavailable
 from app.aws.templates import Published
 from app.errors import StoreUnavailableError
 from app.health import heartbeats
-from app.health.checks import (
-    HealthCheck,
-    HealthFinding,
-    KeptCheck,
-    Status,
-    failed,
-    ok,
-    skipped,
-    warning,
-)
+from app.health.checks import HealthCheck, HealthFinding, Status, failed, ok, skipped, warning
 from app.store.database import CLOCKS_APART, Database, database_now
 from app.store.revisions import KNOWN, revision
 
-_MOMENT, _SECONDS, _MINUTE = 1.0, 5.0, 60.0  # seconds for which findings are kept
 _PATIENCE = 1.0  # seconds that readiness waits for a check that the process does not need
 _START = "Start one (flask --app wsgi worker), or look at its log."
 _PUBLISH = (
@@ -41,107 +31,67 @@ _LATE = 120.0
 
 
 class Health:
-    """The checks, in the order in which they are shown."""
+    """The checks, in the order in which they are shown: those for `doctor` alone come first."""
 
-    def __init__(self, checks: list[HealthCheck]) -> None:
-        self._checks = [KeptCheck(check) for check in checks]
+    def __init__(self, thorough: list[HealthCheck], checks: list[HealthCheck]) -> None:
+        self._thorough = thorough
+        self._checks = checks
 
     def missing(self) -> dict[str, list[str]]:
         """Return the failed checks that this process needs, each with its finding.
 
         It is empty when the process is ready.
         """
-        found = {kept.check.name: kept.finding() for kept in self._checks if kept.check.needed}
-        return {name: [one.seen] for name, one in found.items() if one.status is Status.FAILED}
+        missing = {}
+        for check in self._checks:
+            if check.needed and (finding := check.finding()).status is Status.FAILED:
+                missing[check.name] = [finding.seen]
+        return missing
 
     def findings(self, patience: float | None = _PATIENCE) -> Iterator[tuple[str, HealthFinding]]:
-        """Yield each cheap check's name and finding.
+        """Yield the name and the finding of each check that readiness asks.
 
         A check that is not needed gives its previous finding after `patience` seconds.
         """
-        for kept in self._checks:
-            if kept.check.cheap:
-                yield kept.check.name, kept.finding(None if kept.check.needed else patience)
+        for check in self._checks:
+            yield check.name, check.finding(None if check.needed else patience)
 
-    def examine(self, more: Iterable[HealthCheck] = ()) -> Iterator[tuple[str, HealthFinding]]:
+    def examine(self, *more: HealthCheck) -> Iterator[tuple[str, HealthFinding]]:
         """Yield every check's name and finding. A check after a failed one is skipped."""
-        checks = {kept.check.name: kept for kept in (*self._checks, *map(KeptCheck, more))}
-        found: dict[str, tuple[HealthFinding, bool]] = {}  # True: the checks after it are skipped
+        checks = {check.name: check for check in (*self._thorough, *self._checks, *more)}
+        findings: dict[str, HealthFinding] = {}
+        blocking: set[str] = set()  # those that failed, and those after them
 
-        def look(name: str) -> tuple[HealthFinding, bool]:
-            if name not in found:
-                first = next(
-                    (before for before in checks[name].check.after if look(before)[1]), None
-                )
-                seen = (
-                    skipped(f"Not looked at: {first} comes first.")
-                    if first
-                    else checks[name].finding()
-                )
-                found[name] = seen, first is not None or seen.status is Status.FAILED
-            return found[name]
+        def look(name: str) -> None:
+            if name in findings:
+                return
+            for earlier in checks[name].after:
+                look(earlier)
+                if earlier in blocking:
+                    blocking.add(name)
+                    findings[name] = skipped(f"Not looked at: {earlier} comes first.")
+                    return
+            findings[name] = checks[name].finding()
+            if findings[name].status is Status.FAILED:
+                blocking.add(name)
 
-        yield from ((name, look(name)[0]) for name in checks)
+        for name in checks:
+            look(name)
+            yield name, findings[name]
 
 
-def checks(
-    db: Database,
-    sts: Sts,
-    templates: tuple[Callable[[], list[tuple[str, Published]]], Callable[[], dict[str, str]]],
-    oldest_due: Callable[[], datetime | None],
-    proofs: Callable[[], HealthFinding],
-    *,
-    listens: bool,
-    prober: Callable[[], HealthFinding] | None,
-) -> list[HealthCheck]:
-    """Return the checks of the deployment that `doctor` and readiness share.
-
-    - `listens`: there is a registration queue.
-    - `proofs`: the finding of the proof queue.
-    - `templates`: the published state of the templates, and the versions of permission sets that
-      can't be recorded.
-    - `prober`: the finding of the canary, if there is one.
-    """
-    stored = ("migrations",)
-    found = [
-        HealthCheck("database", partial(_database, db), _MOMENT, needed=True),
-        HealthCheck(
-            "migrations", partial(_migrations, db), _MOMENT, needed=True, after=("database",)
-        ),
+def own_checks(db: Database, sts: Sts) -> list[HealthCheck]:
+    """Return the checks of the database, AWS and the background workers."""
+    return [
+        HealthCheck("database", partial(_database, db), seconds=1.0, needed=True),
+        HealthCheck("migrations", partial(_migrations, db), "database", seconds=1.0, needed=True),
         # While AWS does not answer, a kept finding does not count. Requests stay away from a
         # process that is not ready, so readiness itself must find out when AWS is back. The circuit
         # breaker lets few calls through.
-        HealthCheck(
-            "aws", partial(_aws, sts), _SECONDS, needed=True, counts=lambda: not sts.is_silent
-        ),
-        HealthCheck("clock", partial(_clock, db), _SECONDS, after=stored),
-        HealthCheck("workers", partial(_workers, db), _SECONDS, after=stored),
-        HealthCheck("due", partial(_due, db, oldest_due), _SECONDS, after=stored),
-        HealthCheck("proofs", proofs, _SECONDS, after=stored),
-        HealthCheck(
-            "templates", partial(_templates, *templates), _MINUTE, after=("bucket", *stored)
-        ),
-        (
-            HealthCheck("prober", prober, _SECONDS, after=("aws", *stored))
-            if prober is not None
-            else HealthCheck("prober", lambda: _NO_CANARY, _MINUTE, cheap=False)
-        ),
+        HealthCheck("aws", partial(_aws, sts), needed=True, counts=lambda: not sts.is_silent),
+        HealthCheck("clock", partial(_clock, db), "migrations"),
+        HealthCheck("workers", partial(_workers, db), "migrations"),
     ]
-    if listens:
-        found.append(
-            HealthCheck(
-                "registrations", partial(_registrations, db), _SECONDS, after=(*stored, "workers")
-            )
-        )
-    return found
-
-
-_NO_CANARY = skipped(
-    "No canary is configured, so nothing notices a policy on your side that makes every role look"
-    " safe.",
-    "Launch cloudformation/canary.yaml in another account of yours (docs/install.md, Canary and"
-    " stranger).",
-)
 
 
 def _database(db: Database) -> HealthFinding:
@@ -154,12 +104,12 @@ def _database(db: Database) -> HealthFinding:
 
 def _migrations(db: Database) -> HealthFinding:
     try:
-        at = revision(db)
+        current = revision(db)
     except StoreUnavailableError:
         return skipped("The database does not answer.")
-    if at == KNOWN[-1]:
-        return ok(f"The schema is at {at}.")
-    if at not in {None, *KNOWN}:
+    if current == KNOWN[-1]:
+        return ok(f"The schema is at {current}.")
+    if current not in {None, *KNOWN}:
         # This happens while a release is rolled out. The release before it works on its schema
         # (CONTRIBUTING.md, Add a migration).
         return warning(
@@ -198,17 +148,13 @@ def _aws(sts: Sts) -> HealthFinding:
 
 def _clock(db: Database) -> HealthFinding:
     with db.read() as session:
-        own = heartbeats.clock_ahead(session)
-        others = [(row.host, row.clock_ahead) for row in heartbeats.seen(session).lately]
-    clocks = [
-        ("this process", own),
-        *((f"the background worker on {host}", ahead) for host, ahead in others),
-    ]
-    wrong = [
-        f"{whose} is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the database"
-        for whose, ahead in clocks
-        if abs(ahead) > CLOCKS_APART
-    ]
+        own, workers = heartbeats.clock_ahead(session), heartbeats.live_workers(session)
+    clocks = [(f"the background worker on {worker.host}", worker.clock_ahead) for worker in workers]
+    wrong = []
+    for clock, ahead in [("this process", own), *clocks]:
+        if abs(ahead) > CLOCKS_APART:
+            side = "ahead of" if ahead > 0 else "behind"
+            wrong.append(f"{clock} is {abs(ahead):.1f} s {side} the database")
     if wrong:
         return warning(
             f"Clocks: {'; '.join(wrong)}.", "Set these machines' clocks by NTP, or the database's."
@@ -218,19 +164,19 @@ def _clock(db: Database) -> HealthFinding:
 
 def _workers(db: Database) -> HealthFinding:
     with db.read() as session:
-        seen = heartbeats.seen(session)
-    if not seen.lately:
+        workers = heartbeats.live_workers(session)
+    if not workers:
         return failed("No background worker was seen in the last minute.", _START)
-    of_kind = [f"{row.kind} {row.pid} on {row.host}" for row in seen.lately]
-    more = f", and {len(of_kind) - 10} more" if len(of_kind) > 10 else ""
-    return ok(f"{len(of_kind)} seen in the last minute: {', '.join(of_kind[:10])}{more}.")
+    names = [f"{worker.kind} {worker.pid} on {worker.host}" for worker in workers[:10]]
+    if len(workers) > 10:
+        names.append(f"and {len(workers) - 10} more")
+    return ok(f"{len(workers)} seen in the last minute: {', '.join(names)}.")
 
 
-def _due(db: Database, oldest_due: Callable[[], datetime | None]) -> HealthFinding:
+def check_due(db: Database, oldest_due: Callable[[], datetime | None]) -> HealthFinding:
     with db.read() as session:
-        at = database_now(session)
-    oldest = oldest_due()
-    age = max((at - oldest).total_seconds(), 0.0) if oldest else 0.0
+        read_at = database_now(session)
+    age = max((read_at - (oldest_due() or read_at)).total_seconds(), 0.0)
     if age > _LATE:
         return warning(
             f"The oldest connection that is due has waited {age:.0f} s.",
@@ -240,13 +186,12 @@ def _due(db: Database, oldest_due: Callable[[], datetime | None]) -> HealthFindi
     return ok(f"The oldest connection that is due has waited {age:.0f} s.")
 
 
-def _registrations(db: Database) -> HealthFinding:
+def check_registrations(db: Database) -> HealthFinding:
     with db.read() as session:
-        seen = heartbeats.seen(session)
-    times = [at for at in (seen.heard_at, seen.unanswered_at) if at is not None]
-    if not times:
+        read_at, oldest = database_now(session), heartbeats.oldest_unanswered(session)
+    if oldest is None:
         return warning("No background worker has asked the registration queue.", _START)
-    age = max((seen.at - min(times)).total_seconds(), 0.0)
+    age = max((read_at - oldest).total_seconds(), 0.0)
     if age > _LATE:
         return warning(
             f"The oldest unanswered message of a stack may be {age:.0f} s old.",
@@ -255,15 +200,16 @@ def _registrations(db: Database) -> HealthFinding:
     return ok(f"No unanswered message of a stack is older than {age:.0f} s.")
 
 
-def _templates(
+def check_templates(
     templates: Callable[[], list[tuple[str, Published]]], refusals: Callable[[], dict[str, str]]
 ) -> HealthFinding:
     try:
-        wrong = [f"{url} {state}" for url, state in templates() if state is not Published.YES]
+        states = templates()
     except Unavailable:
         return warning(
             "The template bucket does not answer.", "Look at the network and the bucket."
         )
+    wrong = [f"{url} {state}" for url, state in states if state is not Published.YES]
     if wrong:
         return failed(f"{'; '.join(wrong)}.", _PUBLISH)
     try:

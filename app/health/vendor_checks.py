@@ -22,7 +22,6 @@ from app.settings.checks import ROLE_CHAINING_MAX
 from app.store.database import CLOCKS_APART, Database
 from app.store.models import AuditEvent, Connection
 
-_SECONDS = 5.0
 _QUEUE = "queue of DEPUTY_REGISTRATION_QUEUE_URL"
 _SIGNED = 300.0  # seconds; AWS refuses signatures of clocks that differ by more
 # A month is detached as a whole, so its first events are older than the retention
@@ -36,32 +35,33 @@ _LAUNCH = f"{_STACK}."
 
 def vendor_checks(config: Config, db: Database) -> list[HealthCheck]:
     """Return the checks of one deployment that readiness leaves out."""
-
-    def check(name: str, look: Callable[[], HealthFinding], *after: str) -> HealthCheck:
-        return HealthCheck(name, look, _SECONDS, cheap=False, after=after)
-
-    return [
-        check("settings", partial(_settings, config)),
-        check("aws_clock", partial(_aws_clock, config)),
-        check("session_duration", partial(_session_duration, config)),
-        check("may_assume", partial(_may_assume, config, db), "aws", "migrations"),
-        check("bucket", partial(_bucket, config)),
-        check(
-            "topic",
-            partial(_guarded, "topic of DEPUTY_REGISTRATION_TOPIC_ARN", partial(_topic, config)),
-            "aws",
-        ),
-        check("queue", partial(_guarded, _QUEUE, partial(_queue, config)), "aws"),
-        check(
-            "dead_letters",
-            partial(_guarded, _QUEUE, partial(_dead_letters, config)),
-            "aws",
-            "queue",
-        ),
-        check("rights", partial(_rights, db)),
-        check("audit_log", partial(_audit_log, config, db), "migrations"),
-        check("cache", partial(_cache, config)),
+    topic = partial(_guarded, "topic of DEPUTY_REGISTRATION_TOPIC_ARN", _topic, config)
+    queue = partial(_guarded, _QUEUE, _queue, config)
+    dead_letters = partial(_guarded, _QUEUE, _dead_letters, config)
+    checks = [
+        HealthCheck("settings", partial(_settings, config)),
+        HealthCheck("aws_clock", partial(_aws_clock, config)),
+        HealthCheck("session_duration", partial(_session_duration, config)),
+        HealthCheck("may_assume", partial(_may_assume, config, db), "aws", "migrations"),
+        HealthCheck("bucket", partial(_bucket, config)),
+        HealthCheck("topic", topic, "aws"),
+        HealthCheck("queue", queue, "aws"),
+        HealthCheck("dead_letters", dead_letters, "aws", "queue"),
+        HealthCheck("rights", partial(_rights, db)),
+        HealthCheck("audit_log", partial(_audit_log, config, db), "migrations"),
+        HealthCheck("cache", partial(_cache, config)),
     ]
+    if config.proofs.canary_role_arn is None:
+        checks.append(HealthCheck("prober", lambda: _NO_CANARY))
+    return checks
+
+
+_NO_CANARY = skipped(
+    "No canary is configured, so nothing notices a policy on your side that makes every role look"
+    " safe.",
+    "Launch cloudformation/canary.yaml in another account of yours (docs/install.md, Canary and"
+    " stranger).",
+)
 
 
 def _settings(config: Config) -> HealthFinding:
@@ -82,14 +82,14 @@ def _aws_clock(config: Config) -> HealthFinding:
             "S3 did not say what time it is.", "Look at the network, and at the check bucket."
         )
     ahead = (now() - theirs).total_seconds()
-    seen = (
-        f"This machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} AWS's."
-    )
+    side = "ahead of" if ahead > 0 else "behind"
+    observation = f"This machine's clock is {abs(ahead):.0f} s {side} AWS's."
     if abs(ahead) > _SIGNED:
-        return failed(f"{seen} AWS refuses every call.", "Set the machine's clock by NTP.")
+        return failed(f"{observation} AWS refuses every call.", "Set the machine's clock by NTP.")
     if abs(ahead) > CLOCKS_APART:
         return warning(
-            seen, "Set the machine's clock by NTP, before AWS refuses every call (from 300 s on)."
+            observation,
+            "Set the machine's clock by NTP, before AWS refuses every call (from 300 s on).",
         )
     return ok(f"This machine's clock agrees with AWS's to {CLOCKS_APART:.0f} s.")
 
@@ -147,23 +147,6 @@ def _bucket(config: Config) -> HealthFinding:
     )
 
 
-def _guarded(what: str, look: Callable[[], HealthFinding]) -> HealthFinding:
-    """Check a resource of the vendor's that needs rights to read, and may be absent."""
-    try:
-        return look()
-    except MayNotLookError:
-        return skipped(
-            "The broker may not look at it.", f"{_STACK}: this release's template allows it."
-        )
-    except AbsentError:
-        return failed(f"There is no {what}, so stacks fail, or wait until they do.", _LAUNCH)
-    except Unavailable:
-        return warning(
-            "AWS does not answer.",
-            "Look at the network: SNS and SQS of the region must be reachable.",
-        )
-
-
 _NO_TOPIC = skipped(
     "No registration topic is configured, so customers' stacks do not register by themselves.",
     "Set DEPUTY_REGISTRATION_TOPIC_ARN and DEPUTY_REGISTRATION_QUEUE_URL to the outputs of"
@@ -171,19 +154,37 @@ _NO_TOPIC = skipped(
 )
 
 
-def _topic(config: Config) -> HealthFinding:
-    topic, url = config.aws.registration_topic_arn, config.aws.registration_queue_url
-    if topic is None or url is None:
+def _guarded(
+    resource: str, look: Callable[[Config, str, str], HealthFinding], config: Config
+) -> HealthFinding:
+    """Check a resource of the vendor's that needs rights to read, and may be absent."""
+    topic, queue_url = config.aws.registration_topic_arn, config.aws.registration_queue_url
+    if topic is None or queue_url is None:
         return _NO_TOPIC
+    try:
+        return look(config, topic, queue_url)
+    except MayNotLookError:
+        return skipped(
+            "The broker may not look at it.", f"{_STACK}: this release's template allows it."
+        )
+    except AbsentError:
+        return failed(f"There is no {resource}, so stacks fail, or wait until they do.", _LAUNCH)
+    except Unavailable:
+        return warning(
+            "AWS does not answer.",
+            "Look at the network: SNS and SQS of the region must be reachable.",
+        )
+
+
+def _topic(config: Config, topic: str, queue_url: str) -> HealthFinding:
     policy, queues = vendor_resources.topic(topic)
-    if not any(
-        one.get("Principal") in ("*", {"AWS": "*"}) for one in allowing(policy, "sns:Publish")
-    ):
+    publishers = [statement.get("Principal") for statement in allowing(policy, "sns:Publish")]
+    if "*" not in publishers and {"AWS": "*"} not in publishers:
         return failed(
             "The topic's policy does not let customers publish, so their stacks fail.", _LAUNCH
         )
     try:
-        arn = vendor_resources.queue(config, url).arn
+        arn = vendor_resources.queue(config, queue_url).arn
     except AbsentError:
         return skipped("Not looked at: queue comes first.")
     if arn not in queues:
@@ -196,35 +197,27 @@ def _topic(config: Config) -> HealthFinding:
     return ok("Customers may publish to the topic, and it sends to the queue.")
 
 
-def _queue(config: Config) -> HealthFinding:
-    topic, url = config.aws.registration_topic_arn, config.aws.registration_queue_url
-    if topic is None or url is None:
-        return _NO_TOPIC
-    found = vendor_resources.queue(config, url)
-    sends = [
-        one
-        for one in allowing(found.policy, "sqs:SendMessage")
-        if topic in str(one.get("Condition", topic))
-    ]
-    if not sends:
+def _queue(config: Config, topic: str, queue_url: str) -> HealthFinding:
+    queue = vendor_resources.queue(config, queue_url)
+    statements = allowing(queue.policy, "sqs:SendMessage")
+    if not any(topic in str(statement.get("Condition", topic)) for statement in statements):
         return failed(
             "The queue's policy does not let the topic send to it, so stacks wait until they fail.",
             _LAUNCH,
         )
-    if found.dead_letter_url is None:
+    if queue.dead_letter_url is None:
         return warning(
             "The queue has no dead-letter queue: a message that fails comes again for days.",
             _LAUNCH,
         )
-    return ok(f"The topic may send to the queue, in which {found.messages} messages wait.")
+    return ok(f"The topic may send to the queue, in which {queue.messages} messages wait.")
 
 
-def _dead_letters(config: Config) -> HealthFinding:
-    url = config.aws.registration_queue_url
-    dead = vendor_resources.queue(config, url).dead_letter_url if url else None
-    if dead is None:
+def _dead_letters(config: Config, _topic_arn: str, queue_url: str) -> HealthFinding:
+    url = vendor_resources.queue(config, queue_url).dead_letter_url
+    if url is None:
         return skipped("There is no dead-letter queue.")
-    messages = vendor_resources.queue(config, dead).messages
+    messages = vendor_resources.queue(config, url).messages
     if messages:
         return warning(
             f"{messages} messages could not be answered.",
@@ -292,7 +285,7 @@ _HOUSEKEEPING = (
 
 def work_queue(config: Config, url: str) -> HealthFinding:
     """Check the SQS queue that carries Celery's messages."""
-    again = (
+    to_do = (
         "Launch or update cloudformation/broker.yaml with CeleryOverSqs: its output CeleryUrl is"
         " DEPUTY_CELERY_URL"
     )
@@ -301,24 +294,24 @@ def work_queue(config: Config, url: str) -> HealthFinding:
         return failed(
             f"The queue of DEPUTY_CELERY_URL is not in {config.aws.region}, so Celery does not"
             " reach it.",
-            f"{again}.",
+            f"{to_do}.",
         )
     try:
-        waiting = vendor_resources.queue(config, url).messages
+        messages = vendor_resources.queue(config, url).messages
     except AbsentError:
-        return failed("There is no queue of DEPUTY_CELERY_URL, so nothing is proven.", f"{again}.")
+        return failed("There is no queue of DEPUTY_CELERY_URL, so nothing is proven.", f"{to_do}.")
     except MayNotLookError:
         return warning(
             "The broker may not look at the queue of DEPUTY_CELERY_URL, so perhaps it may not use"
             " it either.",
-            f"{again}, and its policy CarryWork lets the broker use that queue.",
+            f"{to_do}, and its policy CarryWork lets the broker use that queue.",
         )
     except Unavailable:
         return failed(
             "SQS does not answer, so nothing is proven.",
             "Look at the network: SQS of AWS_REGION must be reachable.",
         )
-    return ok(f"The queue is there, and {waiting} messages wait in it.")
+    return ok(f"The queue is there, and {messages} messages wait in it.")
 
 
 def _cache(config: Config) -> HealthFinding:

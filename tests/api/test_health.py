@@ -84,9 +84,9 @@ class Deployment:
         """`again`: the check that looks again, whatever it has found lately."""
         app = self._process(**changes) if changes else self._made[0]
         health = app.extensions["deputy"].health
-        for kept in health._checks:
-            if again in {"all", kept.check.name}:
-                kept._last = kept._last[0], 0.0
+        for check in health._checks:
+            if again in {"all", check.name}:
+                check._last = check._last[0], 0.0
         # A slow machine must not make it answer before it has looked
         list(health.findings(patience=None))
         return Api(app, key)("GET", "/readyz")

@@ -3,7 +3,6 @@ background workers.
 """
 
 import threading
-from contextlib import contextmanager
 from datetime import timedelta
 from uuid import UUID
 
@@ -13,7 +12,7 @@ import sqlalchemy
 from app import services as composition
 from app.background import housekeeping
 from app.background.celery_app import create_celery
-from app.background.single_machine import SingleMachineWorker
+from app.background.single_machine import run_worker
 from app.clock import now
 from app.ids import first_id_at, new_id
 from app.store.database import SYSTEM
@@ -37,7 +36,7 @@ def shared_services(request):
 
 @pytest.fixture
 def services(shared_services) -> composition.Services:
-    """With no registrations, and no secret key noted."""
+    """With no registrations."""
     with shared_services.db.write(SYSTEM) as db:
         db.execute(sqlalchemy.delete(Registration))
     return shared_services
@@ -46,19 +45,11 @@ def services(shared_services) -> composition.Services:
 def registrations(services, *ages: timedelta) -> list:
     """The oldest first, as they come; their ids."""
     tenant = tenant_row(services.db)
-    rows = [
-        Registration(
-            id=UUID(int=first_id_at(now() - age).int | number),
-            tenant_id=tenant,
-            stack_id="a stack",
-            request_id=str(new_id()),
-            created_at=now() - age,
-        )
-        for number, age in enumerate(ages)
-    ]
-    ids = [row.id for row in rows]
+    ids = [UUID(int=first_id_at(now() - age).int | number) for number, age in enumerate(ages)]
     with services.db.write(SYSTEM) as db:
-        db.add_all(rows)
+        for row_id, age in zip(ids, ages, strict=True):
+            row = {"tenant_id": tenant, "stack_id": "a stack", "request_id": str(new_id())}
+            db.add(Registration(id=row_id, created_at=now() - age, **row))
     return ids
 
 
@@ -69,13 +60,10 @@ def left(services) -> list:
 
 def test_a_registration_is_kept_for_30_days(services):
     """SQS keeps a message for 14 days at most: one that comes again must find what it did."""
-    _, *kept = registrations(
-        services, 30 * DAY + timedelta(minutes=1), 29.99 * DAY, 14 * DAY, 0 * DAY
-    )
-    assert tidy(services.db, 0) == 1
-    assert left(services) == kept
-    assert tidy(services.db, 0) == 0
-    assert left(services) == kept
+    _, *kept = registrations(services, 30 * DAY + timedelta(minutes=1), 29.99 * DAY, 0 * DAY)
+    for _ in range(2):
+        tidy(services.db, 0)
+        assert left(services) == kept
 
 
 def test_a_background_worker_that_is_stopped_waits_for_no_pause(services, monkeypatch):
@@ -83,7 +71,7 @@ def test_a_background_worker_that_is_stopped_waits_for_no_pause(services, monkey
     ids = registrations(services, *[40 * DAY] * 5)
     end = threading.Event()
     end.set()
-    assert housekeeping.tidy(services.db, 0, end) == 2
+    housekeeping.tidy(services.db, 0, end)
     assert left(services) == ids[2:]
 
 
@@ -92,78 +80,67 @@ def test_a_background_worker_that_is_stopped_waits_for_no_pause(services, monkey
 )  # SQLite has one writer at a time
 def test_rows_that_another_background_worker_deletes_are_not_waited_for(services):
     registrations(services, 40 * DAY)
-    with holding(services, "DELETE FROM registrations"):
-        assert tidy(services.db, 0) == 0
-    assert left(services) == []
-
-
-@contextmanager
-def holding(services, statement: str):
-    """Somebody is in the middle of it, for as long as this takes, and for five seconds at most."""
     begun, done = threading.Event(), threading.Event()
 
-    def write() -> None:
+    def delete() -> None:
         with services.db.write(SYSTEM) as db:
-            db.execute(sqlalchemy.text(statement))
+            db.execute(sqlalchemy.delete(Registration))
             begun.set()
             assert done.wait(60), "it was waited for"
 
-    failed = []
-    thread = threading.Thread(target=lambda: failed.extend(at_once([write])))
-    thread.start()
-    assert begun.wait(60)
-    yield
-    done.set()
-    thread.join(10)
-    assert failed == [None]
+    def tidy_meanwhile() -> None:
+        assert begun.wait(60)
+        tidy(services.db, 0)
+        done.set()
+
+    assert at_once([delete, tidy_meanwhile]) == [None, None]
+    assert left(services) == []
 
 
-def keeping(tidied: list, ends: list):
-    """Housekeeping that keeps with what it was called."""
+@pytest.fixture
+def calls(monkeypatch) -> list:
+    """The days and the end with which housekeeping was called."""
+    calls = []
 
-    def kept(db, days, end) -> int:
-        tidied.append(days)
-        ends.append(end)
-        return tidy(db, days)
+    def kept(db, days, end) -> None:
+        calls.append((days, end))
+        tidy(db, days)
 
-    return kept
+    monkeypatch.setattr("app.background.single_machine.tidy", kept)
+    monkeypatch.setattr(housekeeping, "tidy", kept)
+    return calls
 
 
-def test_the_background_worker_of_one_machine_tidies_seldom(services, monkeypatch):
+def test_the_background_worker_of_one_machine_tidies_seldom(services, calls, monkeypatch):
     monkeypatch.setattr("app.background.parts._TICK", 0.01)
-    rounds, tidied, ends = [], [], []
-    claim = services.proof_queue.claim
+    rounds, stop, claim = [], threading.Event(), services.proof_queue.claim
     monkeypatch.setattr(
         "app.proofs.proof_queue.ProofQueue.claim", lambda _, most: rounds.append(1) or claim(most)
     )
-    monkeypatch.setattr("app.background.single_machine.tidy", keeping(tidied, ends))
-    kept = registrations(services, 40 * DAY, 1 * DAY)[1:]
-    stop = threading.Event()
-    thread = threading.Thread(target=SingleMachineWorker(services, stop).run)
+    _, kept = registrations(services, 40 * DAY, 1 * DAY)
+    thread = threading.Thread(target=run_worker, args=(services, stop))
     thread.start()
     until(lambda: len(rounds) > 5)
     stop.set()
     thread.join(10)
-    assert left(services) == kept
-    assert tidied == [400]
-    assert ends[0].is_set(), "the pauses of housekeeping hold up no stop"
+    assert left(services) == [kept]
+    [(days, end)] = calls
+    assert days == 400
+    assert end.is_set(), "the pauses of housekeeping hold up no stop"
 
 
-def test_celery_tidies_by_the_same_method(services, monkeypatch):
-    tidied, ends = [], []
-    monkeypatch.setattr(housekeeping, "tidy", keeping(tidied, ends))
-    kept = registrations(services, 40 * DAY, 1 * DAY)[1:]
+def test_celery_tidies_by_the_same_method(services, calls):
+    _, kept = registrations(services, 40 * DAY, 1 * DAY)
     celery = create_celery(services.config, lambda: services)
-    [beat] = [
-        entry for entry in celery.conf.beat_schedule.values() if entry["task"] == "deputy.tidy"
-    ]
+    beat = celery.conf.beat_schedule["tidy"]
     assert beat["schedule"] >= 600
     celery.tasks[beat["task"]]()
-    assert left(services) == kept
-    assert tidied == [400]
-    assert not ends[0].is_set()
+    assert left(services) == [kept]
+    [(days, end)] = calls
+    assert days == 400
+    assert not end.is_set()
     [beside] = celery.steps["worker"]
     stopped = beside(None)
     stopped._parts = []
     stopped.stop(None)
-    assert ends[0].is_set(), "the pauses of housekeeping hold up no stop"
+    assert end.is_set(), "the pauses of housekeeping hold up no stop"

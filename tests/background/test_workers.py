@@ -13,16 +13,18 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import redis
 import sqlalchemy
 
 from app import services as composition
 from app.background.celery_app import create_celery
 from app.background.parts import THREADS, companions, stop_all
-from app.background.single_machine import SingleMachineWorker
+from app.background.single_machine import run_worker
 from app.clock import now
 from app.errors import StoreUnavailableError
 from app.onboarding.kit import trust_policy
@@ -37,7 +39,6 @@ from tests.support.databases import new_database
 from tests.support.rabbitmq import SERVER as RABBITMQ, RabbitMQ
 from tests.support.rows import Role, connection_row, registration_token, tenant_row
 from tests.support.stacks import Stack
-from tests.support.valkey import Valkey
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -53,12 +54,12 @@ def services(request, aws, vendor) -> Iterator[composition.Services]:
 
 
 def test_a_message_that_takes_long_does_not_hold_up_the_others():
-    stop, go_on, heard, told = threading.Event(), threading.Event(), [], []
+    stop, go_on, heard, waited = threading.Event(), threading.Event(), [], []
 
     def receive(*, wait_seconds: int) -> int:
         heard.append(wait_seconds)
         if len(heard) == 1:
-            told.append(go_on.wait(30))
+            waited.append(go_on.wait(30))
         stop.wait(0.01)
         return 1
 
@@ -67,11 +68,7 @@ def test_a_message_that_takes_long_does_not_hold_up_the_others():
         config=SimpleNamespace(service=SimpleNamespace(metrics_bind=None)),
         registrations=SimpleNamespace(receive=receive, queue_state=None),
     )
-    parts = [
-        part
-        for part in companions(services, "flask", stop.set)
-        if part.name.startswith("registrations")
-    ]
+    parts = [part for part in companions(services, "flask", stop.set) if "reg" in part.name]
     for part in parts:
         part.start()
     try:
@@ -79,7 +76,7 @@ def test_a_message_that_takes_long_does_not_hold_up_the_others():
     finally:
         go_on.set()
         stop_all(parts)
-    assert told == [True], "the others were heard while the first still waited"
+    assert waited == [True], "the others were heard while the first still waited"
     assert not any(part.is_alive() for part in parts)
     assert not stop.is_set(), "none of them failed"
 
@@ -90,36 +87,30 @@ class Crowd:
     """
 
     def __init__(self, services, aws):
-        self._services, self._customer = services, Customer(aws)
-        self._ids, self._arn = [], None
+        self._services, self._customer, self._arn = services, Customer(aws), None
 
     def pending(self, count):
         """So many more, all due now."""
-        return self._made(
-            count, status=ConnectionStatus.PENDING, role_unique_id=None, verified_at=None
-        )
+        unproven = {"role_unique_id": None, "verified_at": None}
+        return self._made(count, status=ConnectionStatus.PENDING, **unproven)
 
     def proven(self, count):
         """So many more that were proven before, all due now for a routine proof."""
         return self._made(count, due_at=now(), due_for=Trigger.SCHEDULED)
 
     def _made(self, count, **changes):
-        services = self._services
-        tenants = [tenant_row(services.db) for _ in range(count)]
-        with services.db.read() as db:
-            self._ids += db.scalars(
-                sqlalchemy.select(ExternalIdRow.value).where(ExternalIdRow.tenant_id.in_(tenants))
-            )
-        trust = trust_policy(services.config.aws.broker, "")
-        trust["Statement"][0]["Condition"]["StringEquals"]["sts:ExternalId"] = self._ids
+        database = self._services.db
+        tenants = [tenant_row(database) for _ in range(count)]
+        with database.read() as db:
+            ids = db.scalars(sqlalchemy.select(ExternalIdRow.value)).all()
+        trust = trust_policy(self._services.config.aws.broker, "")
+        trust["Statement"][0]["Condition"]["StringEquals"]["sts:ExternalId"] = ids
         if self._arn is None:
             self._arn = self._customer.role("deputy-crowd", trust)
         else:
             self._customer.retrust("deputy-crowd", trust)
-        return [
-            connection_row(services.db, tenant, Role(self._arn, ""), **changes)
-            for tenant in tenants
-        ]
+        role = Role(self._arn, "")
+        return [connection_row(database, tenant, role, **changes) for tenant in tenants]
 
 
 @pytest.fixture
@@ -144,7 +135,7 @@ def proven_times(services):
 @contextlib.contextmanager
 def working(services):
     stop = threading.Event()
-    thread = threading.Thread(target=SingleMachineWorker(services, stop).run)
+    thread = threading.Thread(target=run_worker, args=(services, stop))
     thread.start()
     try:
         yield
@@ -200,19 +191,10 @@ def slow(monkeypatch) -> Iterator[Slow]:
     aws.close()
 
 
-@contextlib.contextmanager
-def celery_over_valkey(services, aws, folder):
-    valkey = Valkey()
-    celery = Celery(services, aws, folder, valkey.url)
-    try:
-        yield
-    finally:
-        celery.kill()
-        valkey.kill()
-
-
 @pytest.mark.parametrize("kind", ["flask", "celery"])
-def test_a_stack_is_answered_while_all_proofs_wait_for_aws(aws, vendor, slow, tmp_path, kind):
+def test_a_stack_is_answered_while_all_proofs_wait_for_aws(
+    aws, vendor, slow, tmp_path, *, valkey, kind
+):
     """Behind them it would wait until it gave up, and took the role back."""
     with new_database("sqlite") as url:
         topic, queue = vendor.registration_topic_arn, vendor.registration_queue_url
@@ -221,14 +203,19 @@ def test_a_stack_is_answered_while_all_proofs_wait_for_aws(aws, vendor, slow, tm
         )
         services = composition.Services(config)
         Crowd(services, aws).pending(THREADS + 4)
-        with working(services) if kind == "flask" else celery_over_valkey(services, aws, tmp_path):
+        celery = partial(Celery, services, aws, tmp_path, valkey.url)
+        with working(services) if kind == "flask" else celery():
             until(lambda: begun(services) == THREADS)
-            stack = registering_stack(services, aws)
+            role = f"arn:aws:iam::{Customer(aws).account}:role/deputy-registering"
+            token = registration_token(
+                services.db, config.database.secret_keys, tenant_row(services.db)
+            )
+            stack = Stack(aws.url, token, role)
             with contextlib.closing(root_client(aws, "sns", stack.account)) as sns:
                 sns.publish(TopicArn=topic, Message=json.dumps(stack.request()))
             until(lambda: "connection.registered" in actions(services))
-            assert "connection.proof_failed" not in actions(services)
-            assert "connection.proof_inconclusive" not in actions(services)
+            failed = {"connection.proof_failed", "connection.proof_inconclusive"}
+            assert not failed & actions(services)
             slow.close()
         services.db.engine.dispose()
 
@@ -238,13 +225,6 @@ def begun(services) -> int:
     with services.db.read() as db:
         later = Connection.due_at > now() + 1.5 * LEASE
         return db.scalar(sqlalchemy.select(sqlalchemy.func.count()).where(later))
-
-
-def registering_stack(services, aws):
-    token = registration_token(
-        services.db, services.config.database.secret_keys, tenant_row(services.db)
-    )
-    return Stack(aws.url, token, f"arn:aws:iam::{Customer(aws).account}:role/deputy-registering")
 
 
 def actions(services) -> set[str]:
@@ -294,21 +274,21 @@ def test_celery_takes_no_commands_from_its_broker(services):
         assert celery.conf.worker_enable_remote_control is False
 
 
+LOGGING = """
+import logging, celery_app
+celery_app.celery.log.setup("ERROR", redirect_stdouts=True)
+print("printed")
+for name in ("app.registrations", "celery.app.trace"):
+    logging.getLogger(name).info(f"by {name}")
+"""
+
+
 @pytest.mark.parametrize("services", ["sqlite"], indirect=True)
 def test_a_celery_worker_logs_at_the_level_of_the_settings(services, aws):
     """Its own lines about each task stay out of the log."""
-    code = (
-        "import logging, celery_app; celery_app.celery.log.setup('ERROR', redirect_stdouts=True);"
-        " print('printed')"
-    )
-    code += (
-        "; [logging.getLogger(name).info(f'by {name}') for name in ('app.registrations',"
-        " 'celery.app.trace')]"
-    )
     env = environment(services, aws, DEPUTY_CELERY_URL="redis://127.0.0.1:1")
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", LOGGING]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
     assert done.stdout == "printed\n"
     events = [json.loads(line)["event"] for line in done.stderr.splitlines()]
     assert [event for event in events if event.startswith("by ")] == ["by app.registrations"]
@@ -339,6 +319,12 @@ class Celery:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._worker.pid, signal.SIGKILL)
         self._worker.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
 
 
 def lapse(services):
@@ -385,13 +371,11 @@ def work_queue(aws):
 @contextlib.contextmanager
 def proving(services, crowd, celery):
     """Everything that is due is proven, and nothing twice."""
-    try:
+    with celery:
         made = crowd.pending(12)
         until(lambda: statuses(services)[ConnectionStatus.VERIFIED] > 2, seconds=60)
         yield
         until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 12}, seconds=60)
-    finally:
-        celery.kill()
     assert proven_times(services) == dict.fromkeys(made, 1)
 
 
@@ -424,3 +408,46 @@ def test_rabbitmq_carries_what_is_due_though_it_and_the_worker_are_killed_in_the
             celery.start()
     finally:
         rabbitmq.close()
+
+
+class NoRoom:
+    """Routine proofs have used up their half of the budget, as far as the shared cache knows,
+    until `end`.
+    """
+
+    def __init__(self, config) -> None:
+        self._cache = redis.Redis.from_url(config.database.cache_url)
+        self._cache.flushall()
+        rates = composition.Services(config).rates
+        with rates.routine_call():
+            (self._name,) = self._cache.scan_iter("*routine*")
+        rates._shared._cache.client.close()
+        self._cache.set(self._name, 10**9, ex=3600)
+
+    def end(self) -> None:
+        self._cache.delete(self._name)
+        self._cache.close()
+
+
+@pytest.mark.parametrize("kind", ["flask", "celery"])
+def test_a_first_proof_is_made_while_all_routine_proofs_wait_for_their_half(
+    aws, vendor, tmp_path, valkey, kind
+):
+    with new_database("sqlite") as url:
+        config = make_config(url, sts_budget=600, cache_url=valkey.url)  # as `Celery` has it
+        services = composition.Services(config)
+        crowd, no_room = Crowd(services, aws), NoRoom(config)
+        waiting = crowd.proven(THREADS + 4)
+        celery = partial(Celery, services, aws, tmp_path, valkey.url, DEPUTY_CACHE_URL=valkey.url)
+        try:
+            with working(services) if kind == "flask" else celery():
+                try:
+                    until(lambda: begun(services) >= THREADS, seconds=60)
+                    first = crowd.pending(3)
+                    until(lambda: proven_times(services).keys() >= set(first), seconds=30)
+                finally:
+                    no_room.end()  # or they would wait for good, and the worker for them
+                until(lambda: proven_times(services).keys() == {*first, *waiting}, seconds=60)
+        finally:
+            services.rates._shared._cache.client.close()
+            services.db.engine.dispose()

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy
 from flask import Flask
 
-from app.background.single_machine import SingleMachineWorker
+from app.background.single_machine import run_worker
 from app.clock import now
 from app.factory import create_app
 from app.identity.scopes import ALL_SCOPES
@@ -59,7 +59,7 @@ def idle(request, aws, vendor):
 def app(idle) -> Iterator[Flask]:
     """The same, with its worker."""
     stop = threading.Event()
-    worker = threading.Thread(target=SingleMachineWorker(idle.extensions["deputy"], stop).run)
+    worker = threading.Thread(target=run_worker, args=(idle.extensions["deputy"], stop))
     worker.start()
     yield idle
     stop.set()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.background.single_machine import SingleMachineWorker
+from app.background.single_machine import run_worker
 from app.factory import create_app
 from tests.conftest import make_config, publish_templates
 from tests.onboarding.test_organization import PATIENCE, Organisation, organisation_of
@@ -31,9 +31,7 @@ def organisation(request, aws, vendor) -> Iterator[Organisation]:
         web, background = (create_app(config), create_app(config))
         publish_templates(web)
         stop = threading.Event()
-        worker = threading.Thread(
-            target=SingleMachineWorker(background.extensions["deputy"], stop).run
-        )
+        worker = threading.Thread(target=run_worker, args=(background.extensions["deputy"], stop))
         worker.start()
         with organisation_of(web, aws) as made:
             yield made

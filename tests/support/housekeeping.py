@@ -6,5 +6,5 @@ from app.background.housekeeping import tidy as tidy_until
 from app.store.database import Database
 
 
-def tidy(db: Database, audit_days: int) -> int:
-    return tidy_until(db, audit_days, Event())
+def tidy(db: Database, audit_days: int) -> None:
+    tidy_until(db, audit_days, Event())
