@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from app.cli.audit import noun
+from app.cli.audit import noun as noun  # noqa: PLC0414  app.cli.commands has it from here
 from app.cli.operator import Row, lines, row_of, services
 from app.ids import ACCESS_KEY_ID, RoleArn, key_id_in
 from app.issuing.session_origins import HAND_OUTS_MAX
-from app.store.models import AuditEvent
+from app.store.models import AuditEvent, Connection
 
 _SHOWN = 20  # upper bound of the hand-outs shown
 _SESSION_NAME = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)  # every name that STS accepts
@@ -60,25 +60,24 @@ _ASK_WITH_OLD_KEYS = (
 _NOT_DEPUTY = "The caller is not Deputy: see docs/runbooks.md, A customer sees odd access."
 
 
-def _role(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    try:
-        return None if value is None else RoleArn.parse(value).text
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
+def text(value: str) -> str:
+    """Accept a role's ARN. `--help` shows this function's name."""
+    return RoleArn.parse(value).text
 
 
-def _text(row: Row) -> Iterator[str]:
-    values = {name: value for name, value in row.items() if name not in {"answer", "to_do"}}
-    yield from (row["answer"], "", *lines(values), "", *textwrap.wrap(row["to_do"], 100))
+def _describe(row: Row) -> Iterator[str]:
+    values = dict(row)
+    answer, to_do = values.pop("answer"), values.pop("to_do")
+    yield from (answer, "", *lines(values), "", *textwrap.wrap(to_do, 100))
 
 
 @noun.verb(
-    "who", "deputy-0190…-3f2a… --role arn:aws:iam::123456789012:role/deputy-0123abcd", text=_text
+    "deputy-0190…-3f2a… --role arn:aws:iam::123456789012:role/deputy-0123abcd", text=_describe
 )
 @click.argument("session")
 @click.option(
     "--role",
-    callback=_role,
+    type=text,
     help="The role's ARN: roleArn in the line of AssumeRole. Makes the search short.",
 )
 def who(session: str, role: str | None) -> Row:
@@ -127,26 +126,25 @@ def _issued(hand_outs: list[AuditEvent], role: str | None) -> Row:
     role_arn = connection.role_arn if connection else None
     _ensure_role(role_arn, role)
     number = len(hand_outs)
-    shown: list[Any] = [
-        row_of(each, "at", "client_address", "request_id") | _why(each)
-        for each in hand_outs[:_SHOWN]
-    ]
     return {
         "answer": _ISSUED,
         "to_do": _IS_IT_THE_SAME,
-        **{name: last.details[name] for name in ("access_key_id", "session_name", "expires_at")},
+        "access_key_id": last.details["access_key_id"],
+        "session_name": last.details["session_name"],
+        "expires_at": last.details["expires_at"],
         "api_key": last.actor_name,
         "api_key_id": last.actor_id,
         "tenant": connection and connection.tenant.name,
-        **row_of(last, "tenant_id", "connection_id"),
+        **row_of(last, "tenant_id connection_id"),
         "role_arn": role_arn,
         "hand_outs": f"{number} or more" if number == HAND_OUTS_MAX else number,
-        "latest": shown,
+        "latest": [*map(_hand_out, hand_outs[:_SHOWN])],
     }
 
 
-def _why(hand_out: AuditEvent) -> dict[str, Any]:
-    return {name: hand_out.details[name] for name in ("source", "reason")}
+def _hand_out(event: AuditEvent) -> dict[str, Any]:
+    row = row_of(event, "at client_address request_id")
+    return row | {"source": event.details["source"], "reason": event.details["reason"]}
 
 
 def _ensure_role(role_arn: str | None, role: str | None) -> None:
@@ -159,37 +157,24 @@ def _ensure_role(role_arn: str | None, role: str | None) -> None:
 def _proof(name: str, role_arn: str, role: str | None) -> Row:
     _ensure_role(role_arn, role)
     config = services().config
-    accounts = " or ".join(
-        [
-            config.aws.broker.account_id,
-            *(
-                [config.proofs.stranger_role_arn.account_id]
-                if config.proofs.stranger_role_arn
-                else []
-            ),
-        ]
-    )
-    own = {
-        config.proofs.canary_role_arn: "the canary",
-        config.proofs.stranger_role_arn: "the stranger",
-    }
-    connections = [
-        {
-            "connection_id": each.id,
-            "tenant": each.tenant.name,
-            "tenant_id": each.tenant_id,
-            "status": each.status,
-        }
-        for each in services().session_origins.connections_to(role_arn)
-    ]
+    canary, stranger = config.proofs.canary_role_arn, config.proofs.stranger_role_arn
+    accounts: str = config.aws.broker.account_id
+    if stranger:
+        accounts += f" or {stranger.account_id}"
+    own = {canary: "the canary", stranger: "the stranger"}
     return {
         "answer": _PROOF,
         "to_do": _IS_IT_A_PROOF.format(accounts=accounts),
         "session_name": name,
         "role_arn": role_arn,
         "role": own.get(RoleArn.parse(role_arn), "a customer's"),
-        "connections": connections,
+        "connections": [*map(_connection, services().session_origins.connections_to(role_arn))],
     }
+
+
+def _connection(connection: Connection) -> dict[str, Any]:
+    row = {"connection_id": connection.id, "tenant": connection.tenant.name}
+    return row | row_of(connection, "tenant_id status")
 
 
 def _unknown(answer: str, to_do: str) -> dict[str, Any]:

@@ -9,26 +9,26 @@ import sys
 import click
 from flask import Flask
 
-from app.cli import (
-    audit_who,
-    connections,
-    database,
-    doctor,
-    keys,
-    links,
-    registrations,
-    rotation,
-    templates,
-    tenants,
-)
-from app.cli.version import version
+from app.cli import audit_who, connections, keys, links, registrations, rotation, templates, tenants
+from app.cli.database import after_restore, migrate, version
+from app.cli.doctor import doctor
 from app.cli.worker import worker
 
-_NOUNS = [
-    module.noun
-    for module in (tenants, connections, keys, links, rotation, audit_who, templates, registrations)
-]
-COMMANDS = (version, doctor.doctor, database.migrate, database.after_restore, worker, *_NOUNS)
+COMMANDS = (
+    version,
+    doctor,
+    migrate,
+    after_restore,
+    worker,
+    tenants.noun,
+    connections.noun,
+    keys.noun,
+    links.noun,
+    rotation.noun,
+    audit_who.noun,
+    templates.noun,
+    registrations.noun,
+)
 _NOT_BOOTED = 3  # at any other exit code, gunicorn restarts the web process forever
 
 

@@ -1,26 +1,39 @@
-"""The database as a whole: its schema, and its return from a backup."""
+"""The release and the database as a whole: its schema, and its return from a backup."""
 
 from collections.abc import Iterator
 
 import click
-from flask.cli import with_appcontext
 
-from app.audit import restored
-from app.cli.operator import AS_JSON, Row, example_of, in_one_line, operator, services, show
+from app import VERSION
+from app.audit.restored import record_restore
+from app.cli.operator import ROOT, Row, operator, services
 from app.store.database import store_errors
 from app.store.revisions import KNOWN, revision
 
 
-@click.command("migrate", epilog=example_of("migrate"))
-@AS_JSON
-@with_appcontext
-def migrate(*, as_json: bool) -> None:
+@ROOT.verb(text=lambda row: [f"Deputy {row['version']}, database schema {row['schema']}"])
+def version() -> Row:
+    """Print this release's version, and its database schema.
+
+    It reads neither the settings nor the database. `doctor` compares the database's schema with
+    this one.
+    """
+    return {"version": VERSION, "schema": KNOWN[-1]}
+
+
+def _describe_migration(row: Row) -> Iterator[str]:
+    before, after = row["before"], row["after"]
+    yield f"Nothing to do: {after}" if before == after else f"{before or 'empty'} → {after}"
+
+
+@ROOT.verb(text=_describe_migration)
+def migrate() -> Row:
     """Bring the database's schema to this release's. Safe to repeat."""
     # see app/store/revisions.py
     from app.store.migrations import TableInUseError, upgrade  # noqa: PLC0415
 
     db = services().db
-    with in_one_line(), store_errors():
+    with store_errors():
         before = revision(db)
         if before not in {None, *KNOWN}:
             raise click.ClickException(
@@ -34,13 +47,7 @@ def migrate(*, as_json: bool) -> None:
                 "A table is still in use, perhaps by a backup. Run migrate again when that has"
                 " ended."
             ) from error
-        after = revision(db)
-    show({"before": before, "after": after}, _moved, as_json=as_json)
-
-
-def _moved(found: Row) -> Iterator[str]:
-    before, after = found["before"], found["after"]
-    yield f"Nothing to do: {after}" if before == after else f"{before or 'empty'} → {after}"
+        return {"before": before, "after": revision(db)}
 
 
 def _report_wait() -> None:
@@ -49,22 +56,18 @@ def _report_wait() -> None:
     )
 
 
-@click.command("after-restore", epilog=example_of("after-restore"))
-@AS_JSON
-@with_appcontext
-def after_restore(*, as_json: bool) -> None:
-    """Tell all processes that the database is an older copy. Run it after each restore.
-
-    Safe to repeat.
-    """
-    with in_one_line():
-        newest = restored.record_restore(services().db, operator().actor)
-    show({"reaches": newest}, _restored, as_json=as_json)
-
-
-def _restored(found: Row) -> Iterator[str]:
-    reaches = found["reaches"].isoformat(timespec="seconds") if found["reaches"] else "no event"
+def _describe_restore(row: Row) -> Iterator[str]:
+    reaches = row["reaches"].isoformat(timespec="seconds") if row["reaches"] else "no event"
     yield (
         f"The database reaches to {reaches}. What was taken away since then is back: take it away"
         " again."
     )
+
+
+@ROOT.verb(text=_describe_restore)
+def after_restore() -> Row:
+    """Tell all processes that the database is an older copy. Run it after each restore.
+
+    Safe to repeat.
+    """
+    return {"reaches": record_restore(services().db, operator().actor)}

@@ -9,7 +9,7 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 from app import log
-from app.cli.connections import findings
+from app.cli.connections import describe_findings
 from app.cli.operator import AS_JSON, example_of, services, show
 from app.health.checks import HealthCheck, HealthFinding, Status, failed, ok
 from app.proofs.proof_queue import ProofQueue
@@ -28,7 +28,7 @@ def doctor(*, as_json: bool) -> None:
     rows = [{"name": name} | finding._asdict() for name, finding in _examined()]
     show(
         {"checks": rows},
-        lambda answer: findings(answer["checks"], "status", "seen", "next"),
+        lambda answer: describe_findings(answer["checks"], "status", "seen", "next"),
         as_json=as_json,
     )
     statuses = {row["status"] for row in rows}

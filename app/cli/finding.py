@@ -7,14 +7,14 @@ choose a name, and it may equal another's id.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 from uuid import UUID
 
 import click
 
-from app.cli.operator import Row, operator, row_of, services, table
+from app.cli.operator import Lookup, Row, operator, row_of, services, table
 from app.connections.listing import ConnectionFilter
 from app.errors import NotFoundError
 from app.ids import ACCOUNT_ID_PATTERN
@@ -24,7 +24,7 @@ from app.tenants.tenants import TenantFilter
 _MOST = 20  # upper bound of the candidates listed
 # The lookup digits of a key, also in its whole text
 _DIGITS = re.compile("(?:dpk_)?([0-9a-f]{16})(?:_.*)?", re.ASCII)
-Found = TypeVar("Found")
+Thing = TypeVar("Thing")
 
 
 def tenant_called(text: str) -> Tenant:
@@ -32,17 +32,14 @@ def tenant_called(text: str) -> Tenant:
 
     Case does not matter in a name. Raises ClickException for none and for several.
     """
-    if found := _tenants(text):
-        return _the_one("tenant", found, text, _of_tenant)
+    if tenants := _tenants(text):
+        return _only("tenant", tenants, text, _describe_tenant)
     # A tenant whose name only begins with the text is listed, never chosen: a typing error must not
     # suspend another customer.
-    near = (
-        services().tenants.list(operator(), TenantFilter(name=text), limit=_MOST, after=None).items
-    )
-    begins = (
-        ["The names of these begin so:", *table(map(_of_tenant, near))] if text and near else []
-    )
-    raise click.ClickException("\n".join(["There is no such tenant.", *begins]))
+    message = ["There is no such tenant."]
+    if text and (near := _list_tenants(TenantFilter(name=text))):
+        message += ["The names of these begin so:", *table([*map(_describe_tenant, near)])]
+    raise click.ClickException("\n".join(message))
 
 
 def tenant_id_called(text: str) -> UUID:
@@ -50,7 +47,7 @@ def tenant_id_called(text: str) -> UUID:
 
     The audit events of a deleted tenant stay.
     """
-    return as_id(text) or tenant_called(text).id
+    return _as_id(text) or tenant_called(text).id
 
 
 def connection_called(text: str) -> Connection:
@@ -58,19 +55,22 @@ def connection_called(text: str) -> Connection:
 
     Raises ClickException for none and for several.
     """
-    listing, who, found = services().listing, operator(), []
     account = re.search(ACCOUNT_ID_PATTERN, text, re.ASCII)
-    if (connection_id := as_id(text)) is not None:
-        found = listing.list_all(
-            who, ConnectionFilter(connection_id=connection_id), limit=1, after=None
-        ).items
-    elif account and (text.startswith("arn:") or text == account[0]):
-        role = text if text != account[0] else None
-        wanted = ConnectionFilter(account_id=account[0], role_arn=role)
-        found = listing.list_all(who, wanted, limit=_MOST, after=None).items
-    for tenant in () if found else _tenants(text):
-        found += listing.list(who, tenant.id, ConnectionFilter(), limit=_MOST, after=None).items
-    return _the_one("connection", found, text, _of_connection)
+    connections: list[Connection] = []
+    if connection_id := _as_id(text):
+        connections = _list_connections(ConnectionFilter(connection_id=connection_id))
+    elif account and text == account[0]:
+        connections = _list_connections(ConnectionFilter(account_id=text))
+    elif account and text.startswith("arn:"):
+        connections = _list_connections(ConnectionFilter(account_id=account[0], role_arn=text))
+    if not connections:
+        for tenant in _tenants(text):
+            connections += (
+                services()
+                .listing.list(operator(), tenant.id, ConnectionFilter(), limit=_MOST, after=None)
+                .items
+            )
+    return _only("connection", connections, text, _describe_connection)
 
 
 def key_called(text: str) -> ApiKey:
@@ -78,52 +78,66 @@ def key_called(text: str) -> ApiKey:
 
     Raises ClickException for none and for several.
     """
-    keys, digits = services().api_keys.all_keys(), _DIGITS.fullmatch(text)
-    if (key_id := as_id(text)) is not None:
-        found = [key for key in keys if key.id == key_id]
-    elif digits:
-        found = [key for key in keys if key.lookup == digits[1]]
-    else:
-        found = [key for key in keys if key.name == text]
-    return _the_one(
-        "key",
-        found,
-        text,
-        lambda key: row_of(key, "id", "name", "tenant_id", "expires_at", "revoked_at"),
-    )
+    condition: dict[str, object] = {"name": text}
+    if key_id := _as_id(text):
+        condition = {"id": key_id}
+    elif digits := _DIGITS.fullmatch(text):
+        condition = {"lookup": digits[1]}
+    keys = services().api_keys.all_keys(**condition)
+    return _only("key", keys, text, _describe_key)
 
 
-def as_id(text: str) -> UUID | None:
+ONE_TENANT = Lookup(tenant_called)
+TENANT = click.argument("tenant", type=ONE_TENANT)
+
+
+def _as_id(text: str) -> UUID | None:
     with suppress(ValueError):
         return UUID(text)
     return None
 
 
-def _tenants(text: str) -> Sequence[Tenant]:
-    tenants, who = services().tenants, operator()
-    if (tenant_id := as_id(text)) is not None:
-        with suppress(NotFoundError):
-            return [tenants.get(who, tenant_id)]
-    found = tenants.list(who, TenantFilter(reference=text), limit=1, after=None).items
+def _tenants(text: str) -> list[Tenant]:
+    tenant_id = _as_id(text)
     if tenant_id is not None:
-        return found
-    named = tenants.list(who, TenantFilter(name=text), limit=_MOST, after=None).items
-    return found + [one for one in named if one.name_folded == folded(text) and one not in found]
+        with suppress(NotFoundError):
+            return [services().tenants.get(operator(), tenant_id)]
+    tenants = {tenant.id: tenant for tenant in _list_tenants(TenantFilter(reference=text))}
+    if tenant_id is None:
+        for tenant in _list_tenants(TenantFilter(name=text)):
+            if tenant.name_folded == folded(text):
+                tenants[tenant.id] = tenant
+    return [*tenants.values()]
 
 
-def _the_one(noun: str, found: Sequence[Found], text: str, about: Callable[[Found], Row]) -> Found:
-    if not found:
+def _list_tenants(conditions: TenantFilter) -> list[Tenant]:
+    return services().tenants.list(operator(), conditions, limit=_MOST, after=None).items
+
+
+def _list_connections(conditions: ConnectionFilter) -> list[Connection]:
+    return services().listing.list_all(operator(), conditions, limit=_MOST, after=None).items
+
+
+def _only(noun: str, things: list[Thing], text: str, describe: Callable[[Thing], Row]) -> Thing:
+    if not things:
         raise click.ClickException(f"There is no such {noun}.")
-    if len(found) > 1:
-        more = [f"… and {len(found) - _MOST} more"] if len(found) > _MOST else []
-        could_be = "\n".join([*table(map(about, found[:_MOST])), *more])
-        raise click.ClickException(f"{text} could be one of these; give its id.\n{could_be}")
-    return found[0]
+    if len(things) == 1:
+        return things[0]
+    message = [f"{text} could be one of these; give its id."]
+    message += table([*map(describe, things[:_MOST])])
+    if len(things) > _MOST:
+        message.append(f"… and {len(things) - _MOST} more")
+    raise click.ClickException("\n".join(message))
 
 
-def _of_tenant(tenant: Tenant) -> Row:
-    return row_of(tenant, "id", "reference", "name")
+def _describe_tenant(tenant: Tenant) -> Row:
+    return row_of(tenant, "id reference name")
 
 
-def _of_connection(one: Connection) -> Row:
-    return {"id": one.id, "tenant": one.tenant.name, "status": one.status, "role_arn": one.role_arn}
+def _describe_connection(connection: Connection) -> Row:
+    tenant = {"tenant": connection.tenant.name}
+    return row_of(connection, "id") | tenant | row_of(connection, "status role_arn")
+
+
+def _describe_key(key: ApiKey) -> Row:
+    return row_of(key, "id name tenant_id expires_at revoked_at")

@@ -1,96 +1,84 @@
 """API keys."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import click
 
-from app.cli.finding import key_called, tenant_called
-from app.cli.operator import Noun, Row, a_line, columns, operator, row_of, services, table
+from app.cli.finding import ONE_TENANT, key_called
+from app.cli.operator import Lookup, Noun, Row, columns, operator, row_of, services, table, text
 from app.clock import now
 from app.errors import NotFoundError
 from app.identity.api_keys import GRACE_SECONDS, GRACE_SECONDS_MAX, generate_key
+from app.identity.families import FamilySummary
 from app.identity.principals import has_expired
 from app.identity.scopes import ALL_SCOPES, MAKES_KEYS, Scope, from_bits
-from app.store.models import ApiKey
+from app.store.models import ApiKey, Tenant
 
 noun = Noun(
     "keys", help="API keys. KEY is an id, the first 20 characters of the key, or else a name."
 )
-_KEY = click.argument("key")
-_SCOPES = click.Choice([*(scope.value for scope in Scope), "all"])
-_MAY_GIVE = click.Choice([scope.value for scope in Scope if scope not in MAKES_KEYS])
+_KEY = click.argument("key", type=Lookup(key_called))
+_SCOPES = {scope.value: frozenset({scope}) for scope in Scope} | {"all": ALL_SCOPES}
 
 
 def _row(key: ApiKey) -> dict[str, Any]:
+    names = "id expires_at name tenant_id created_at last_used_at made_by replaced_by"
+    row = row_of(key, f"{names} permission_sets")
+    row["state"] = "expired" if has_expired(key.expires_at) else "live"
+    if key.revoked_at is not None:
+        row["state"] = "revoked"
     scopes = from_bits(key.scope_bits)
-    return {
-        "id": key.id,
-        "state": (
-            "revoked"
-            if key.revoked_at is not None
-            else "expired"
-            if has_expired(key.expires_at)
-            else "live"
-        ),
-        **row_of(
-            key,
-            "expires_at",
-            "name",
-            "tenant_id",
-            "created_at",
-            "last_used_at",
-            "made_by",
-            "replaced_by",
-            "permission_sets",
-        ),
-        "scopes": ["all"] if scopes == ALL_SCOPES else sorted(scopes),
-        "may_give": sorted(from_bits(key.may_give_bits)) or None,
-    }
+    row["scopes"] = ["all"] if scopes == ALL_SCOPES else sorted(scopes)
+    row["may_give"] = sorted(from_bits(key.may_give_bits)) or None
+    return row
 
 
-@noun.verb("generate")
+@noun.verb()
 def generate() -> str:
     """Print a key for DEPUTY_BOOTSTRAP_KEY; store nothing."""
     return generate_key()
 
 
-@noun.verb("bootstrap")
+@noun.verb()
 def bootstrap() -> str:
     """Install DEPUTY_BOOTSTRAP_KEY (or …_FILE) with every scope.
 
     Safe to repeat.
     """
-    text = services().config.service.bootstrap_key
-    if text is None:
+    key = services().config.service.bootstrap_key
+    if key is None:
         raise click.ClickException(
             "DEPUTY_BOOTSTRAP_KEY is not set. Make a key with: flask --app wsgi keys generate"
         )
     try:
-        new = services().api_keys.install_key(operator(), text, name="bootstrap admin")
+        new = services().api_keys.install_key(operator(), key, name="bootstrap admin")
     except ValueError as error:
         raise click.ClickException(f"DEPUTY_BOOTSTRAP_KEY: {error}") from error
     return "The bootstrap key is installed." if new else "The bootstrap key is already installed."
 
 
-@noun.verb("create", "--name worker --scope credentials:issue --tenant acme --days 90")
-@click.option("--name", required=True, callback=a_line, help="Who or what will use it.")
+@noun.verb("--name worker --scope credentials:issue --tenant acme --days 90")
+@click.option("--name", required=True, type=text, help="Who or what will use it.")
 @click.option(
     "--scope",
     "scopes",
     multiple=True,
     required=True,
-    type=_SCOPES,
+    type=click.Choice([*_SCOPES]),
     help="What it may do; repeat for several.",
 )
 @click.option(
     "--may-give",
     multiple=True,
-    type=_MAY_GIVE,
+    type=click.Choice(sorted(map(str, set(Scope) - MAKES_KEYS))),
     help="With --scope keys:delegate: a scope of the keys that it makes; repeat for several.",
 )
-@click.option("--tenant", help="Bind it to this tenant: its id, reference or name.")
+@click.option(
+    "--tenant", type=ONE_TENANT, help="Bind it to this tenant: its id, reference or name."
+)
 @click.option(
     "--permission-set",
     "permission_sets",
@@ -105,7 +93,7 @@ def create(
     *,
     scopes: tuple[str, ...],
     may_give: tuple[str, ...],
-    tenant: str | None,
+    tenant: Tenant | None,
     permission_sets: tuple[str, ...],
     days: int | None,
 ) -> Row:
@@ -114,54 +102,50 @@ def create(
     `all` is every scope but keys:delegate. A key with keys:delegate makes keys with the scopes of
     --may-give, for tenants that it has made itself, for 24 hours. It needs tenants:write too.
     """
-    key, text = services().api_keys.create_key(
+    key, secret = services().api_keys.create_key(
         operator(),
         name=name,
-        scopes=frozenset(map(Scope, set(scopes) - {"all"}))
-        | (ALL_SCOPES if "all" in scopes else frozenset()),
+        scopes=frozenset(scope for name in scopes for scope in _SCOPES[name]),
         may_give=frozenset(map(Scope, may_give)),
-        tenant_id=tenant_called(tenant).id if tenant is not None else None,
+        tenant_id=tenant.id if tenant else None,
         expires_at=now() + timedelta(days=days) if days else None,
         permission_sets=list(permission_sets) or None,
     )
-    return _shown_once(key, text)
+    return _show_once(key, secret)
 
 
-def _shown_once(key: ApiKey, text: str) -> Row:
+def _show_once(key: ApiKey, secret: str) -> dict[str, Any]:
     click.echo("The key is shown this once. Deputy keeps only its hash.", err=True)
-    return {"id": key.id, "key": text}
+    return {"id": key.id, "key": secret}
 
 
-@noun.verb(
-    "list",
-    text=columns(
-        "id", "state", "expires_at", "last_used_at", "name", "tenant_id", "scopes", "may_give"
-    ),
+@noun.verb(text=columns("id state expires_at last_used_at name tenant_id scopes may_give"))
+@click.option(
+    "--tenant",
+    type=ONE_TENANT,
+    help="Those that are bound to this tenant: its id, reference or name.",
 )
-@click.option("--tenant", help="Those that are bound to this tenant: its id, reference or name.")
-def list_all(tenant: str | None) -> list[Row]:
+def list_command(tenant: Tenant | None) -> list[Row]:
     """List every API key, revoked and expired ones too. Times are UTC.
+
+    A key that was revoked is `revoked`, even if it had expired before: the keys and links that it
+    made were revoked with it. Those of an expired key work until it is revoked.
 
     A key without a tenant is for every tenant. A key's last use is known to the hour, a minute
     later.
     """
-    bound_to = tenant_called(tenant).id if tenant is not None else None
-    return [
-        _row(key) for key in services().api_keys.all_keys() if bound_to in {None, key.tenant_id}
-    ]
+    return [*map(_row, services().api_keys.all_keys(tenant_id=tenant and tenant.id))]
 
 
-@noun.verb("show", "dpk_0123456789abcdef")
+@noun.verb("dpk_0123456789abcdef")
 @_KEY
-def show(key: str) -> Row:
+def show(key: ApiKey) -> Row:
     """Show an API key, and what is revoked with it."""
-    found = key_called(key)
-    return _row(found) | {
-        "made": row_of(services().api_keys.family_of(found), "keys", "links", "registrations")
-    }
+    family = services().api_keys.family_of(key)
+    return _row(key) | {"made": row_of(family, "keys links registrations")}
 
 
-@noun.verb("replace", "worker --grace 3600")
+@noun.verb("worker --grace 3600")
 @_KEY
 @click.option(
     "--grace",
@@ -170,19 +154,19 @@ def show(key: str) -> Row:
     show_default=True,
     help="Seconds for which the old key keeps working.",
 )
-def replace(key: str, grace: int) -> Row:
+def replace(key: ApiKey, grace: int) -> Row:
     """Replace an API key by a successor and print that, once.
 
     The successor has the same name, scopes and bounds. It inherits the keys and links that the old
     key made, which go on working.
     """
-    successor, made, text = services().api_keys.replace_key(
-        operator(), key_called(key).id, grace_seconds=grace
+    successor, family, secret = services().api_keys.replace_key(
+        operator(), key.id, grace_seconds=grace
     )
-    return {**_shown_once(successor, text), "inherited": row_of(made, "keys", "links")}
+    return _show_once(successor, secret) | {"inherited": row_of(family, "keys links")}
 
 
-@noun.verb("revoke", "dpk_0123456789abcdef")
+@noun.verb("dpk_0123456789abcdef")
 @_KEY
 @click.option("--yes", is_flag=True, help="Do not ask, even if the key has made others.")
 @click.option(
@@ -193,7 +177,7 @@ def replace(key: str, grace: int) -> Row:
         " tenants'."
     ),
 )
-def revoke(key: str, *, yes: bool, void_registrations: bool) -> str:
+def revoke(key: ApiKey, *, yes: bool, void_registrations: bool) -> str:
     """Revoke an API key, with the keys and links that it made.
 
     Requests with the key, or with a key or onboarding link that it made, are refused from then on.
@@ -203,25 +187,27 @@ def revoke(key: str, *, yes: bool, void_registrations: bool) -> str:
     With --void-registrations, customers need new launch links (registrations void). It works for a
     revoked key too.
     """
-    found = key_called(key)
-    if found.revoked_at is not None:
+    if key.revoked_at is not None:
         if void_registrations:
-            return _void_registrations(found)
+            return _void_registrations(key)
         raise click.ClickException("This key is revoked already.")
-    made = services().api_keys.family_of(found)
-    if made.keys or made.links:
-        more = (
-            [f"… and {made.keys - len(made.some)} more keys"] if made.keys > len(made.some) else []
-        )
-        goes = (
-            f"What it made goes with it: live keys {made.keys}, live onboarding links {made.links}."
-        )
-        some = table([row_of(one, "id", "name", "tenant_id") for one in made.some])
-        click.echo("\n".join([goes, *(some if made.some else []), *more]), err=True)
+    family = services().api_keys.family_of(key)
+    if family.keys or family.links:
+        click.echo("\n".join(_describe_family(family)), err=True)
         if not yes:
             click.confirm("Revoke all of these?", abort=True, err=True)
-    services().api_keys.revoke_key(operator(), found.id)
-    return f"Revoked. {_void_registrations(found)}" if void_registrations else "Revoked."
+    services().api_keys.revoke_key(operator(), key.id)
+    return f"Revoked. {_void_registrations(key)}" if void_registrations else "Revoked."
+
+
+def _describe_family(family: FamilySummary) -> Iterator[str]:
+    yield (
+        f"What it made goes with it: live keys {family.keys}, live onboarding links {family.links}."
+    )
+    if family.some:
+        yield from table([row_of(key, "id name tenant_id") for key in family.some])
+    if (more := family.keys - len(family.some)) > 0:
+        yield f"… and {more} more keys"
 
 
 def _void_registrations(key: ApiKey) -> str:

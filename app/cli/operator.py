@@ -5,6 +5,7 @@ They are the services, the operator, nouns with their verbs, and refusals in one
 
 import functools
 import getpass
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -17,6 +18,7 @@ from app import log
 
 # for commands
 from app.cli.output import Row, Text, columns, lines, row_of, show, table  # noqa: F401
+from app.config import ConfigError
 from app.errors import AppError, NotFoundError, ValidationFailedError
 from app.identity import OperatorPrincipal
 from app.services import Services
@@ -24,6 +26,7 @@ from app.settings.checks import is_line
 from app.store.models.tenant import NAME_MAX
 from app.store.pages import every, pages  # noqa: F401
 
+_NOT_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL, and bytes that are not UTF-8
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 
 
@@ -37,6 +40,15 @@ def operator() -> OperatorPrincipal:
     return OperatorPrincipal(f"{getpass.getuser()} (command line)")
 
 
+class Lookup(click.ParamType[Any]):
+    """The type of a text that names a row. The command gets what `find` returns for it."""
+
+    name = "text"
+
+    def __init__(self, find: Callable[[str], Any]) -> None:
+        self.find = find
+
+
 class Noun(AppGroup):
     """The commands about one noun.
 
@@ -44,71 +56,70 @@ class Noun(AppGroup):
     """
 
     def verb(
-        self, name: str, example: str = "", *, text: Text = lines
-    ) -> Callable[[Callable[..., Any]], Any]:
-        """Make the function a command.
+        self, example: str = "", *, text: Text = lines
+    ) -> Callable[[Callable[..., Any]], click.Command]:
+        """Make the function a command of its name, without `_command` at the end.
 
         `example`: its arguments, for `--help`. `text`: formats the function's result as lines.
         """
 
-        def decorate(function: Callable[..., Any]) -> Any:
-            @self.command(name, epilog=example_of(f"{self.name} {name} {example}"))
+        def decorate(function: Callable[..., Any]) -> click.Command:
+            @self.command()
             @AS_JSON
             @functools.wraps(function)
-            def run(*args: Any, as_json: bool, **options: Any) -> None:
-                _ensure_text(click.get_current_context())
-                with (
-                    log.quiet(),
-                    in_one_line(f"There is no such {str(self.name).removesuffix('s')}."),
-                ):
-                    show(function(*args, **options), text, as_json=as_json)
+            def run(*, as_json: bool, **options: Any) -> None:
+                params = click.get_current_context().command.params
+                _ensure_text(params, options)
+                with log.quiet(), _in_one_line(str(self.name).removesuffix("s")):
+                    for param in params:
+                        if isinstance(param.type, Lookup) and options[param.name] is not None:
+                            options[param.name] = param.type.find(options[param.name])
+                    show(function(**options), text, as_json=as_json)
 
-            return function
+            run.epilog = example_of(self.name, run.name, example)
+            return run
 
         return decorate
 
 
-def _ensure_text(context: click.Context) -> None:
-    """Refuse text that no database stores: bytes that are not UTF-8, and NUL.
-
-    Raises BadParameter.
-    """
-    for param in context.command.params:
-        given = context.params[str(param.name)]
-        for value in given if isinstance(given, tuple) else (given,):
-            if isinstance(value, str) and (
-                "\0" in value or value != value.encode(errors="ignore").decode()
-            ):
-                raise click.BadParameter("must be text in UTF-8, without NUL.", context, param)
+ROOT = Noun()  # the commands without a noun
 
 
-def example_of(command: str) -> str:
-    return f"\b\nExample:\n  flask --app wsgi {command}".rstrip()
+def _ensure_text(params: list[click.Parameter], options: dict[str, Any]) -> None:
+    """Raise BadParameter for text that no database stores."""
+    for param in params:
+        option = options.get(param.name)
+        for value in option if isinstance(option, tuple) else (option,):
+            if isinstance(value, str) and _NOT_TEXT.search(value):
+                raise click.BadParameter("must be text in UTF-8, without NUL.", param=param)
+
+
+def example_of(*words: str | None) -> str:
+    return f"\b\nExample:\n  flask --app wsgi {' '.join(filter(None, words))}"
 
 
 @contextmanager
-def in_one_line(absent: str = "There is no such key.") -> Iterator[None]:
+def _in_one_line(noun: str) -> Iterator[None]:
     """Turn a refusal, or an unavailable database, into one line instead of a traceback."""
     try:
         yield
     except NotFoundError as error:
-        raise click.ClickException(absent) from error
+        raise click.ClickException(f"There is no such {noun}.") from error
     except ValidationFailedError as error:
-        problems = (f"{field}: {' '.join(said)}" for field, said in error.errors.items())
+        problems = [f"{field}: {' '.join(texts)}" for field, texts in error.errors.items()]
         raise click.ClickException("\n".join(problems)) from error
-    except AppError as error:
-        raise click.ClickException(error.detail) from error
+    except (AppError, ConfigError) as error:
+        raise click.ClickException(str(error)) from error
 
 
-def a_line(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    """Check a name or a reason by the API's rule: one line of text.
+def text(value: str) -> str:
+    """Accept a name or a reason by the API's rule: one line of text.
 
-    Lists and the audit log show it on one line. None: not given.
+    Lists and the audit log show it on one line. `--help` shows this function's name.
     """
-    if value is not None and (len(value) > NAME_MAX or not is_line(value)):
-        raise click.BadParameter(f"must be one line of 1 to {NAME_MAX} printable characters.")
+    if len(value) > NAME_MAX or not is_line(value):
+        raise ValueError(f"must be one line of 1 to {NAME_MAX} printable characters.")
     return value
 
 
-REASON = click.option("--reason", required=True, callback=a_line, help="For the audit log.")
-TENANT = click.argument("tenant")
+REASON = click.option("--reason", required=True, type=text, help="For the audit log.")

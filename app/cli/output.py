@@ -9,6 +9,7 @@ import json
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import click
@@ -23,19 +24,17 @@ def show(answer: Any, text: Text, *, as_json: bool) -> None:
     `text` formats it as lines. An iterator is printed as it goes, in JSON one line for each row.
     """
     if isinstance(answer, Iterator):
-        for some in answer:
-            for line in (
-                (json.dumps(row, default=_plain) for row in some) if as_json else text(some)
-            ):
+        for rows in answer:
+            for line in map(_as_json, rows) if as_json else text(rows):
                 click.echo(line)
     elif as_json:
-        click.echo(
-            json.dumps(
-                {"answer": answer} if isinstance(answer, str) else answer, default=_plain, indent=2
-            )
-        )
+        click.echo(_as_json({"answer": answer} if isinstance(answer, str) else answer, indent=2))
     else:
         click.echo("\n".join(text(answer)))
+
+
+def _as_json(answer: Any, indent: int | None = None) -> str:
+    return json.dumps(answer, default=_plain, indent=indent)
 
 
 def lines(answer: Any) -> Iterator[str]:
@@ -46,53 +45,60 @@ def lines(answer: Any) -> Iterator[str]:
     if isinstance(answer, str):
         yield answer
     elif isinstance(answer, Sequence):
-        yield from table(answer) if answer else ["None found."]
+        yield from table(answer)
     else:
-        lists = {name: value for name, value in answer.items() if isinstance(value, list) and value}
-        inner = {name: value for name, value in lists.items() if isinstance(value[0], Mapping)}
-        yield from _aligned(
-            [[name, _cell(value)] for name, value in answer.items() if name not in inner]
-        )
-        for name, rows in inner.items():
-            yield from ["", f"{name}:", *table(rows)]
+        cells, tables = [], []
+        for name, value in answer.items():
+            if isinstance(value, list) and value and isinstance(value[0], Mapping):
+                tables.append((name, value))
+            else:
+                cells.append((name, _cell(value)))
+        yield from _aligned(cells)
+        for name, rows in tables:
+            yield from ("", f"{name}:", *table(rows))
 
 
-def columns(*names: str) -> Text:
-    """Return a formatter for a table of these columns; JSON has all columns."""
-    return lambda rows: lines([{name: row[name] for name in names} for row in rows])
+def columns(names: str) -> Text:
+    """Return a formatter for a table of these columns, which JSON is not limited to."""
+    return partial(table, names=names.split())
 
 
-def row_of(thing: object, *names: str) -> dict[str, Any]:
-    """Return these attributes as a row."""
-    return {name: getattr(thing, name) for name in names}
+def row_of(thing: object, names: str) -> dict[str, Any]:
+    """Return the attributes with these names, separated by spaces, as a row."""
+    return {name: getattr(thing, name) for name in names.split()}
 
 
-def table(rows: Iterable[Row]) -> Iterator[str]:
-    """Yield a header, and a line for each row.
+def table(rows: Sequence[Row], names: Sequence[str] = ()) -> Iterator[str]:
+    """Yield a header, and a line for each row. `names`: the columns; all unless given."""
+    if rows:
+        names = names or [*rows[0]]
+        yield from _aligned([names, *(_cells(row, names) for row in rows)])
+    else:
+        yield "None found."
 
-    There must be at least one row.
-    """
-    rows = list(rows)
-    yield from _aligned(
-        [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
-    )
+
+def _cells(row: Row, names: Sequence[str]) -> list[str]:
+    return [_cell(row[name]) for name in names]
 
 
 def _aligned(cells: Sequence[Sequence[str]]) -> Iterator[str]:
     widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
     for row in cells:
-        padded = (
-            cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)
-        )
-        yield "  ".join(padded).rstrip()
+        line = ""
+        for cell, width in zip(row, widths, strict=True):
+            line += cell + " " * (width + 2 - _width(cell))
+        yield line.rstrip()
 
 
 def _width(text: str) -> int:
     """Return the width in columns of a terminal."""
-    return sum(
-        0 if unicodedata.combining(letter) else 1 + (unicodedata.east_asian_width(letter) in "WF")
-        for letter in text
-    )
+    width = len(text)
+    for letter in text:
+        if unicodedata.combining(letter):
+            width -= 1
+        elif unicodedata.east_asian_width(letter) in "WF":
+            width += 1
+    return width
 
 
 def _cell(value: Any) -> str:

@@ -1,14 +1,15 @@
 """Registrations: the messages of customers' stacks."""
 
-from app.cli.finding import tenant_called
-from app.cli.operator import TENANT, Noun, operator, services
+from app.cli.finding import TENANT
+from app.cli.operator import Noun, operator, services
+from app.store.models import Tenant
 
 noun = Noun("registrations", help="Registrations: the messages of customers' stacks.")
 
 
-@noun.verb("void", "acme")
+@noun.verb("acme")
 @TENANT
-def void(tenant: str) -> str:
+def void(tenant: Tenant) -> str:
     """Void a tenant's registration tokens.
 
     Use it when one of them may have leaked.
@@ -22,7 +23,7 @@ def void(tenant: str) -> str:
 
     If an onboarding link leaked, revoke the link instead: that also voids the token on its page.
     """
-    services().tenants.void_registrations(operator(), tenant_called(tenant).id)
+    services().tenants.void_registrations(operator(), tenant.id)
     return (
         "The registration tokens that this tenant was given so far are void. Show the customer the"
         " kit again: stacks that are created with an old token fail.\nConnections stay. Existing"

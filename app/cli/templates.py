@@ -5,17 +5,16 @@ from flask import current_app
 
 from app.aws.errors import Unavailable
 from app.aws.templates import Published
-from app.cli.operator import Noun, Row
+from app.cli.operator import Noun, Row, services
 from app.config import ConfigError, TemplateConfig
-from app.errors import AppError
 from app.onboarding.publication import Publication
 from app.permissions import permission_sets, set_files
 
 noun = Noun("templates", help="The CloudFormation templates that customers launch.")
 
 
-@noun.verb("check")
-def check_sets() -> str:
+@noun.verb()
+def check() -> str:
     """Check the files of the permission sets.
 
     Lists every mistake of the folder with its file and its field, and needs neither AWS nor the
@@ -26,10 +25,7 @@ def check_sets() -> str:
 
 
 def _ensure_good(config: TemplateConfig) -> None:
-    """Ensure that the permission sets have no mistakes.
-
-    Raises ClickException that lists every mistake.
-    """
+    """Raise ClickException that lists every mistake of the permission sets."""
     try:
         # AWS's list of actions: other commands need not load it
         from app.permissions import action_data  # noqa: PLC0415
@@ -41,7 +37,8 @@ def _ensure_good(config: TemplateConfig) -> None:
     mistakes = permission_sets.mistakes_in(
         files, folder, config.vendor.default_permission_set, config.aws.role_prefix
     )
-    mistakes += [line for file in files for line in action_data.mistakes_in(file)]
+    for file in files:
+        mistakes += action_data.mistakes_in(file)
     if mistakes:
         raise click.ClickException(
             "\n".join(["The permission sets have mistakes:", *sorted(mistakes)])
@@ -60,16 +57,17 @@ def _settings() -> TemplateConfig:
 
     Other settings may be wrong or missing.
     """
-    made = current_app.extensions.get("deputy")
     try:
-        return made.config if made else TemplateConfig.from_environment()
+        if "deputy" in current_app.extensions:
+            return services().config
+        return TemplateConfig.from_environment()
     except ConfigError as error:
         raise click.ClickException(
             f"Templates can't be rendered with these settings:\n{error}"
         ) from error
 
 
-@noun.verb("publish", "--check", text=lambda rows: map(_line, rows))
+@noun.verb("--check", text=lambda rows: map(_line, rows))
 @click.option(
     "--check",
     is_flag=True,
@@ -94,40 +92,24 @@ def publish(*, check: bool) -> list[Row]:
     config = _settings()
     if not check:
         _ensure_good(config)
+    sets = permission_sets.load(
+        config.vendor.permission_sets, config.vendor.default_permission_set, config.aws.role_prefix
+    )
+    publication = Publication(config, sets)
     try:
-        sets = permission_sets.load(
-            config.vendor.permission_sets,
-            config.vendor.default_permission_set,
-            config.aws.role_prefix,
-        )
-        done = _published(Publication(config, sets), check=check)
-    except ConfigError as error:
-        raise click.ClickException(str(error)) from error
-    except (
-        AppError
-    ) as error:  # a set has changed under its version, or the bucket has other content
-        raise click.ClickException(error.detail) from error
+        states = publication.published() if check else publication.publish()
     except Unavailable as error:
         raise click.ClickException(
             f"The bucket can't be {'read' if check else 'written to'}: {error}"
         ) from error
-    found: list[Row] = [{"state": state, "url": url} for url, state in done]
-    if check and any(one["state"] is not Published.YES for one in found):
-        said = "Not everything is published. Run: flask --app wsgi templates publish"
-        raise click.ClickException("\n".join([said, *map(_line, found)]))
-    return found
-
-
-def _published(publication: Publication, *, check: bool) -> list[tuple[str, Published]]:
-    """Publish the templates, or check them.
-
-    Prints a warning for each document that was ignored, also when publishing fails.
-    """
-    try:
-        return publication.published() if check else publication.publish()
     finally:
         for sentence in sorted(publication.ignored):
             click.echo(f"Warning: {sentence}", err=True)
+    rows: list[Row] = [{"state": state, "url": url} for url, state in states]
+    if check and any(row["state"] is not Published.YES for row in rows):
+        message = "Not everything is published. Run: flask --app wsgi templates publish"
+        raise click.ClickException("\n".join([message, *map(_line, rows)]))
+    return rows
 
 
 def _line(row: Row) -> str:

@@ -45,7 +45,7 @@ from app.settings.checks import DAY, WEEK
 from app.settings.declarations import Limit
 from app.store.database import Database, Session, until_committed
 from app.store.models import ApiKey, Tenant
-from app.store.pages import Page, page
+from app.store.pages import Page, page, with_values
 
 GRACE_SECONDS = DAY  # how long a replaced key stays valid by default
 GRACE_SECONDS_MAX = WEEK
@@ -227,9 +227,10 @@ class ApiKeys:
                 )
             return False
 
-    def all_keys(self) -> list[ApiKey]:
+    def all_keys(self, **values: object) -> list[ApiKey]:
+        """Return every key with these column values, oldest first; None means any."""
         with self._db.read() as db:
-            return list(db.scalars(select(ApiKey).order_by(ApiKey.id)))
+            return list(db.scalars(with_values(select(ApiKey), **values).order_by(ApiKey.id)))
 
     def family_of(self, key: ApiKey) -> FamilySummary:
         """Return a summary of the family that is revoked with this key."""

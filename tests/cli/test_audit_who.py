@@ -5,7 +5,6 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from flask import Flask
 
 from app.aws.proof_names import ProofNames
 from app.clock import now
@@ -13,15 +12,9 @@ from app.config import Config
 from app.ids import RoleArn, first_id_at, new_id, session_name
 from app.store.database import SYSTEM
 from app.store.models import AuditEvent
-from tests.cli.test_nouns import Cli
+from tests.cli.conftest import Cli
 from tests.support.cast import World, path_of
 from tests.support.rows import place
-
-
-@pytest.fixture
-def cli(app: Flask) -> Cli:
-    return Cli(app)
-
 
 ROLE = RoleArn.parse("arn:aws:iam::444455556666:role/deputy-nowhere")
 ELSEWHERE = "arn:aws:iam::444455556666:role/deputy-elsewhere"
@@ -48,20 +41,15 @@ def test_a_hand_out_is_found_by_the_session_and_by_its_name(cli, issued):
     assert answers == answers[:1] * len(answers)
     row = answers[0]
     assert row["answer"] == "Deputy handed out credentials of this session."
-    expected = {
-        "access_key_id": session,
-        "session_name": name,
-        "api_key": "a program",
-        "api_key_id": issued["key_id"],
-        "tenant_id": connection["tenant_id"],
-        "connection_id": connection["id"],
-        "role_arn": role,
-        "hand_outs": 3,
-    }
+    expected = {"access_key_id": session, "session_name": name, "role_arn": role, "hand_outs": 3}
+    expected |= {"api_key": "a program", "api_key_id": issued["key_id"]}
+    expected |= {"tenant_id": connection["tenant_id"], "connection_id": connection["id"]}
     assert row | expected == row
-    assert [each["reason"] for each in row["latest"]] == ["the third", "the second", "the first"]
-    assert [each["source"] for each in row["latest"]] == ["cache", "cache", "sts"]
-    assert row["latest"][0]["client_address"] == "127.0.0.1"
+    latest = [
+        f"{each['reason']} {each['source']} {each['client_address']}" for each in row["latest"]
+    ]
+    hand_outs = ("the third cache", "the second cache", "the first sts")
+    assert latest == [f"{hand_out} 127.0.0.1" for hand_out in hand_outs]
     text = cli.text(f"audit who '{session}'")
     assert text.startswith("Deputy handed out credentials")
     assert "accessKeyId" in text
@@ -70,7 +58,7 @@ def test_a_hand_out_is_found_by_the_session_and_by_its_name(cli, issued):
 def test_another_role_than_the_sessions_is_an_error(cli, world, issued):
     proof = world.calls_for(world.proven()["role_arn"])[0]
     for session in (issued["access_key_id"], proof.session_name):
-        assert "of another role" in cli.text(f"audit who '{session}' --role '{ELSEWHERE}'", fails=1)
+        assert "of another role" in cli.refused(f"audit who '{session}' --role '{ELSEWHERE}'")
 
 
 def test_a_proof_is_found_by_its_name_with_its_role_and_without(cli, world, monkeypatch):
@@ -81,13 +69,11 @@ def test_a_proof_is_found_by_its_name_with_its_role_and_without(cli, world, monk
         for words in ("", f"--role {connection['role_arn']}"):
             row = cli(f"audit who {call.session_name} {words}")
             assert row["answer"].startswith("Deputy proved or diagnosed the role")
+            assert "opened from the account 111122223333" in row["to_do"]
             assert row["role_arn"] == connection["role_arn"]
             assert [each["connection_id"] for each in row["connections"]] == [connection["id"]]
-    assert "opened from the account 111122223333" in re.sub(
-        r"\s+", " ", cli.text(f"audit who '{call.session_name}'")
-    )
     world.admin("DELETE", path_of(connection), expect=204)
-    [left] = cli(f"audit who '{call.session_name}'")["connections"]
+    [left] = cli(f"audit who {call.session_name}")["connections"]
     assert left["status"] == "deleted", "a proof is still a proof"
 
 
@@ -116,16 +102,10 @@ def test_a_name_that_a_customer_made_up_is_neither_an_issuance_nor_a_proof(cli, 
     connection, copied = world.proven(), UUID(issued["key_id"])
     proof = world.calls_for(connection["role_arn"])[0].session_name
     key_of_proof, own_digits = proof.split("-")[1], issued["session_name"][-24:]
-    made_up = [
-        session_name(new_id()),
-        f"deputy-{key_of_proof}-{own_digits}",
-        f"deputy-{key_of_proof}-{'0' * 24}",
-    ]
-    for name in made_up:
-        assert (
-            "did not make this name"
-            in cli(f"audit who '{name}' --role '{connection['role_arn']}'")["answer"]
-        )
+    begin = f"deputy-{key_of_proof}"
+    for name in (session_name(new_id()), f"{begin}-{own_digits}", f"{begin}-{'0' * 24}"):
+        row = cli(f"audit who '{name}' --role '{connection['role_arn']}'")
+        assert "did not make this name" in row["answer"]
     for name in (session_name(copied), session_name(copied, proof[-24:])):
         for words in ("", f"--role {issued['connection']['role_arn']}", f"--role {ELSEWHERE}"):
             row = cli(f"audit who {name} {words}")
@@ -134,32 +114,14 @@ def test_a_name_that_a_customer_made_up_is_neither_an_issuance_nor_a_proof(cli, 
 
 
 def test_another_name_is_not_deputys(cli):
-    for name in (
-        "botocore-session-1764331200",
-        "alice@example.com",
-        "deputy-x",
-        "Deputy",
-        "deputy-" + "g" * 57,
-    ):
+    for name in ("alice@example.com", "deputy-x", "Deputy", "deputy-" + "g" * 57):
         assert "its names are deputy-" in cli(f"audit who '{name}'")["answer"]
 
 
 def test_text_that_is_no_session_is_refused_in_a_line(cli):
-    for text in (
-        "",
-        "x",
-        "a b",
-        "a" * 65,
-        "a;b",
-        "\x1b[31mred",
-        "٣" * 20,
-        "arn:aws:iam::1:role/",
-        "%00",
-    ):
+    for text in ("", "x", "a b", "a" * 65, "\x1b[31mred", "٣" * 20, "arn:aws:iam::1:role/"):
         output = cli.text(f"audit who -- '{text}'", fails=2)
-        assert "must be an access key id, or the name of a session" in re.sub(
-            r"[\s│]+", " ", output
-        )
+        assert "must be an access key id, or the name of a" in re.sub(r"[\s│]+", " ", output)
         assert "\x1b" not in output
 
 
@@ -171,17 +133,9 @@ def test_an_answer_says_how_far_back_the_log_reaches(app, cli, world, issued):
     row = cli("audit who ASIAEXAMPLEEXAMPLE01")
     assert row["answer"].startswith("No hand-out of a session")
     assert "months that you archived" in row["to_do"]
-    at = now() - timedelta(days=1000)
+    oldest = now() - timedelta(days=1000)
+    row = {"action": "tests.old", "outcome": "ok", "actor_kind": "worker", "actor_name": "x"}
     with services.db.write(SYSTEM) as db:
-        old = {
-            "action": "tests.old",
-            "outcome": "ok",
-            "actor_kind": "worker",
-            "actor_name": "x",
-            "details": {},
-        }
-        db.add(AuditEvent(id=first_id_at(at), at=at, **old))
-    assert (
-        cli(f"audit who '{session_name(UUID(issued['key_id']))}'")["log_begins_at"]
-        == at.isoformat()
-    )
+        db.add(AuditEvent(id=first_id_at(oldest), at=oldest, details={}, **row))
+    name = session_name(UUID(issued["key_id"]))
+    assert cli(f"audit who {name}")["log_begins_at"] == oldest.isoformat()

@@ -46,22 +46,15 @@ def words(
     command: click.Command, odd: str, where: click.Parameter, others: dict[str, str]
 ) -> list[str]:
     """The command's arguments: the odd one, and good ones where they are required."""
-    given = {
-        one: odd if one is where else others[str(one.name)]
-        for one in takes_text(command)
-        if one is where or one.required
-    }
-    options = [
-        word
-        for one, value in given.items()
-        if isinstance(one, click.Option)
-        for word in (one.opts[0], value)
-    ]
-    return [
-        *options,
-        "--",
-        *(value for one, value in given.items() if isinstance(one, click.Argument)),
-    ]
+    options, arguments = [], []
+    for param in takes_text(command):
+        if param is where or param.required:
+            value = odd if param is where else others[str(param.name)]
+            if isinstance(param, click.Option):
+                options += [param.opts[0], value]
+            else:
+                arguments.append(value)
+    return [*options, "--", *arguments]
 
 
 @pytest.mark.parametrize("path", ALL, ids=" ".join)
@@ -69,24 +62,14 @@ def test_a_command_refuses_odd_input_in_a_line(app: Flask, world: World, monkeyp
     def interrupted(_seconds: float) -> None:
         raise KeyboardInterrupt  # `tail` goes on until then
 
-    monkeypatch.setattr("app.cli.audit.time.sleep", interrupted)
+    monkeypatch.setattr("app.cli.audit.sleep", interrupted)
     tenant = world.tenant()
-    others = {
-        "tenant": tenant["id"],
-        "connection": tenant["id"],
-        "key": "x",
-        "link_id": tenant["id"],
-        "session": "x",
-    }
-    others |= {"reason": "x", "name": "x", "scopes": "all"}
+    others = dict.fromkeys(("tenant", "tenant_id", "connection", "link_id"), tenant["id"])
+    others |= dict.fromkeys(("key", "session", "reason", "name"), "x") | {"scopes": "all"}
     for where in takes_text(ALL[path]):
         for odd in ODD:
             done = app.test_cli_runner().invoke(args=[*path, *words(ALL[path], odd, where, others)])
-            assert isinstance(done.exception, SystemExit | None), (
-                where.name,
-                odd[:40],
-                done.exception,
-            )
+            assert isinstance(done.exception, SystemExit | None), (where.name, odd[:40])
             assert done.exit_code == 2 or odd not in NO_TEXT, (where.name, odd)
 
 
