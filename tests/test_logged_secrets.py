@@ -37,34 +37,17 @@ def test_shows_it_to_a_person(): print(SECRET)
 
 def test_a_test_that_logs_a_secret_fails_and_does_not_show_it(tmp_path):
     (tmp_path / "test_one.py").write_text(LOGS_ONE)
-    plugins = [
-        "-p",
-        "tests.support.logged_secrets",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:schemathesis",
-    ]
-    words = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        *plugins,
-        "-c",
-        "/dev/null",
-        "--rootdir",
-        tmp_path,
-        tmp_path,
-    ]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-    said = done.stdout + done.stderr
-    assert done.returncode == 1, said
-    assert "1 failed, 4 passed, 2 errors" in said  # pytest calls what fails after a test an error
-    assert "test_says_it logged a made-up secret (call)" in said
-    assert "test_says_it_at_its_end logged a made-up secret (teardown)" in said
-    assert "test_writes_it logged a made-up secret (teardown)" in said
-    assert "q_Zt7wPx5Lr9vB2" not in said.replace(LOGS_ONE, "")
+    options = "-q -p tests.support.logged_secrets -p no:cacheprovider -p no:schemathesis"
+    options += f" -c /dev/null --rootdir {tmp_path} {tmp_path}"
+    command = [sys.executable, "-m", "pytest", *options.split()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    output = done.stdout + done.stderr
+    assert done.returncode == 1, output
+    assert "1 failed, 4 passed, 2 errors" in output  # pytest calls what fails after a test an error
+    assert "test_says_it logged a made-up secret (call)" in output
+    assert "test_says_it_at_its_end logged a made-up secret (teardown)" in output
+    assert "test_writes_it logged a made-up secret (teardown)" in output
+    assert "q_Zt7wPx5Lr9vB2" not in output.replace(LOGS_ONE, "")
 
 
 def test_this_suite_is_looked_through(request):
@@ -86,16 +69,10 @@ def test_what_is_issued_is_known(app, world, config):
         OPERATOR, name="x", scopes=ALL_SCOPES, tenant_id=None, expires_at=None
     )
     session = world.worker(tenant)("POST", path_of(connection, "/credentials"))
-    link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)[
-        "url"
-    ]
-    for secret in (
-        key[-43:],
-        session["SecretAccessKey"],
-        session["SessionToken"],
-        link.rpartition("/")[2],
-        *config.database.secret_keys,
-    ):
+    link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
+    of_session = session["SecretAccessKey"], session["SessionToken"]
+    token = link["url"].rpartition("/")[2]
+    for secret in (key[-43:], *of_session, token, *config.database.secret_keys):
         assert logged_secrets.kinds_in(f"x={secret}"), secret[:4]
         assert logged_secrets.kinds_in(f"x={secret[3:27]}"), "a part of it too"
     assert not logged_secrets.kinds_in(

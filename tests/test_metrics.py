@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -51,14 +52,9 @@ def test_proofs_are_counted_by_verdict_and_trigger(world: World):
     tenant = world.tenant()
     kit = world.kit(tenant)
     open_role = Customer(world.aws).role(kit["role_name"], without_external_id(kit["trust_policy"]))
-    proven, insecure, again = (
-        Counted("deputy_proofs_total", verdict=verdict, trigger=trigger)
-        for verdict, trigger in (
-            ("proven", "created"),
-            ("insecure", "created"),
-            ("proven", "requested"),
-        )
-    )
+    proofs = partial(Counted, "deputy_proofs_total")
+    proven, insecure = (proofs(verdict=name, trigger="created") for name in ("proven", "insecure"))
+    again = proofs(verdict="proven", trigger="requested")
     connection = world.proven(tenant)
     world.connect(tenant, open_role, status="insecure")
     world.admin("POST", path_of(connection, "/verify"))
@@ -93,12 +89,9 @@ def test_each_call_to_aws_is_counted_by_what_came_of_it(
     counted = Counted("deputy_aws_calls_total", action="AssumeRole", outcome=outcome)
     if fault:
         faults.add(fault, role_arn=connection["role_arn"], seconds=0)
+    status = {"ok": 200, "refused": 409}.get(outcome, 503)
     worker = world.worker({"id": connection["tenant_id"]})
-    worker(
-        "POST",
-        path_of(connection, "/credentials"),
-        expect={"ok": 200, "refused": 409}.get(outcome, 503),
-    )
+    worker("POST", path_of(connection, "/credentials"), expect=status)
     assert counted.more >= attempts
 
 
@@ -112,32 +105,19 @@ def test_each_wait_for_a_connection_to_postgresql_is_counted(database_url):
     assert counted.more == 3
 
 
-def queries() -> list[str]:
-    """Of the dashboard and of the alerts."""
-    dashboard = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text())
-    rules = yaml.safe_load((ROOT / "deploy" / "prometheus-alerts.yaml").read_text())["groups"][0][
-        "rules"
-    ]
-    return [
-        *(target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])),
-        *(rule["expr"] for rule in rules),
-    ]
-
-
 def test_dashboard_and_alerts_look_for_labels_and_values_that_there_are():
     """A misspelt one would match nothing, and its alert would never fire."""
-    found = [
-        match for query in queries() for match in re.findall(r'(\w+)(?:=|=~|!=|!~)"([^"]*)"', query)
-    ]
-    assert len(found) >= 3
-    for label, values in found:
+    dashboard = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text())
+    alerts = yaml.safe_load((ROOT / "deploy" / "prometheus-alerts.yaml").read_text())
+    queries = [rule["expr"] for rule in alerts["groups"][0]["rules"]]
+    for panel in dashboard["panels"]:
+        queries += [target["expr"] for target in panel.get("targets", [])]
+    text = "\n".join(queries)
+    matchers = re.findall(r'(\w+)(?:=|=~|!=|!~)"([^"]*)"', text)
+    assert len(matchers) >= 3
+    for label, values in matchers:
         assert set(values.split("|")) <= LABELS[label], label
-    grouped = {
-        name
-        for query in queries()
-        for names in re.findall(r"by \(([^)]*)\)", query)
-        for name in names.split(", ")
-    }
+    grouped = set(", ".join(re.findall(r"by \(([^)]*)\)", text)).split(", "))
     assert grouped <= LABELS.keys() | {"le", "route", "action"}
 
 
@@ -156,32 +136,20 @@ assert not os.path.exists(folder)
 
 
 def test_gunicorns_first_process_serves_them_after_a_kill_and_removes_counts_also_after_a_reload():
-    env = os.environ | {"DEPUTY_METRICS_BIND": f"127.0.0.1:{free_port()}"}
-    done = subprocess.run(
-        [sys.executable, "-c", FIRST_PROCESS],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    assert run(FIRST_PROCESS, f"127.0.0.1:{free_port()}") == (0, "", "")
+
+
+def run(code: str, bind: str) -> tuple[int, str, str]:
+    env = os.environ | {"DEPUTY_METRICS_BIND": bind}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
 
 
 def test_an_address_that_stays_taken_ends_gunicorn_with_a_reason():
     with socket.create_server(("127.0.0.1", 0)) as other:
         bind = f"127.0.0.1:{other.getsockname()[1]}"
-        code = (
-            "import runpy, time; time.sleep = print;"
-            " runpy.run_path('gunicorn.conf.py')['on_starting'](None)"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=ROOT,
-            env=os.environ | {"DEPUTY_METRICS_BIND": bind},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    assert (done.returncode, done.stdout) == (1, "1\n" * 4)
-    assert done.stderr.startswith(f"DEPUTY_METRICS_BIND={bind} can't be used: ")
+        start = "import runpy, time; time.sleep = print; runpy.run_path('gunicorn.conf.py')"
+        status, output, errors = run(f"{start}['on_starting'](None)", bind)
+    assert (status, output) == (1, "1\n" * 4)
+    assert errors.startswith(f"DEPUTY_METRICS_BIND={bind} can't be used: ")
