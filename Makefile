@@ -77,9 +77,7 @@ aws-check: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	$(BIN)/python -m dev.settings
-	$(BIN)/python -m dev.audit_events
-	$(BIN)/python -m dev.limits
+	$(BIN)/python -m dev.tables
 
 lock: $(INSTALLED)
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-strip-extras --python-version 3.11 requirements.in -o requirements.txt

@@ -238,22 +238,19 @@ def measure(stage: Stage) -> None:
             " second, and other work"
         )
         try:
-            interleave(
-                stage.wrk, (alone, busy, elsewhere), rounds=scale.rounds, seconds=scale.seconds
-            )
+            contenders = (alone, busy, elsewhere)
+            interleave(stage.wrk, contenders, rounds=scale.rounds, seconds=scale.seconds)
         finally:
             halves.free(stage)
         moved = counter_of(hot.server) - counter
-    stage.found.facts[
-        f"hot beside {_A_SECOND} new tenants and {_A_SECOND} proofs a second, each on its half of"
-        " the cores"
-    ] = {
+    work = f"{_A_SECOND} new tenants and {_A_SECOND} proofs a second"
+    stage.found.facts[f"hot beside {work}, each on its half of the cores"] = {
         "moves of the configuration's revocation counter": moved,
         "beside it / beside other work": _compared(busy, elsewhere),
         "beside it / alone": _compared(busy, alone),
         "beside other work / alone": _compared(elsewhere, alone),
         **{name: Spread.of([one[name] for one in busy.rates]) for name in busy.rates[0]},
-        **{one.name: one.facts() for one in (alone, busy, elsewhere)},
+        **{one.name: one.facts() for one in contenders},
     }
 
 

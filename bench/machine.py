@@ -16,19 +16,19 @@ _PACKAGES = ("flask", "gunicorn", "gevent", "sqlalchemy", "psycopg", "boto3", "c
 
 def facts(postgres_url: str, postgres_folder: Path, workers: Workers) -> dict[str, Any]:
     with psycopg.connect(postgres_url.replace("+psycopg", "")) as connection:
-        shown = {
-            name: connection.execute(f"SHOW {name}").fetchone()
-            for name in ("server_version", "fsync", "synchronous_commit")
-        }
+        shown = connection.execute(
+            "SELECT name, setting FROM pg_settings"
+            " WHERE name IN ('server_version', 'fsync', 'synchronous_commit')"
+        ).fetchall()
     return {
         "cores": len(os.sched_getaffinity(0)),
         "cpu": _cpu(),
         "load_before": os.getloadavg()[0],
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "postgresql": {name: row[0] if row else None for name, row in shown.items()},
+        "postgresql": dict(shown),
         "sqlite": sqlite3.sqlite_version,
-        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+        "packages": {name: _version(name) for name in _PACKAGES},
         "workers": f"{workers.workers} of {workers.worker_class}",
         "file_systems": {"postgresql": file_system(postgres_folder), "sqlite": file_system(HOME)},
     }
@@ -36,9 +36,12 @@ def facts(postgres_url: str, postgres_folder: Path, workers: Workers) -> dict[st
 
 def file_system(folder: Path) -> str:
     """Return the type of a folder's file system. On a tmpfs a durable commit would cost nothing."""
-    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
-    inside = [(point, kind) for point, kind in mounts if folder.resolve().is_relative_to(point)]
-    return max(inside, key=lambda mount: len(mount[0]))[1]
+    inside = {}
+    for line in Path("/proc/mounts").read_text().splitlines():
+        point, kind = line.split()[1:3]
+        if folder.resolve().is_relative_to(point):
+            inside[point] = kind
+    return inside[max(inside, key=len)]
 
 
 def _version(name: str) -> str | None:

@@ -64,9 +64,8 @@ def _median(timeline: Timeline) -> float:
 
 def _worst(timeline: Timeline) -> float:
     """Return the answers in a second, of the worst three seconds."""
-    windows = (
-        sum(timeline.answered[n : n + _WORST]) for n in range(len(timeline.answered) - _WORST + 1)
-    )
+    answered = timeline.answered
+    windows = (sum(answered[n : n + _WORST]) for n in range(len(answered) - _WORST + 1))
     return min(windows) / (_WORST * TENTH)
 
 
@@ -81,15 +80,13 @@ def costly(stage: Stage) -> None:
 
 
 def _judge(stage: Stage, goal: Goal, kinds: Sequence[str]) -> None:
-    found = {
-        f"{kind}, {name}": _beside(stage, populated, name, kind)
-        for name, populated in (("PostgreSQL", stage.on_postgres), ("SQLite", stage.on_sqlite))
-        for kind in kinds
-    }
+    found = {}
+    for name, populated in (("PostgreSQL", stage.on_postgres), ("SQLite", stage.on_sqlite)):
+        for kind in kinds:
+            found[f"{kind}, {name}"] = _beside(stage, populated, name, kind)
     stage.found.facts[f"hot beside another tenant's {' and '.join(kinds)}"] = found
-    median, worst = (
-        min(one[measure] for one in found.values()) for measure in ("median", "worst 3 s")
-    )
+    median = min(one["median"] for one in found.values())
+    worst = min(one["worst 3 s"] for one in found.values())
     figures = (median, worst, max(one["longest wait"] for one in found.values()))[: len(goal.steps)]
     text = " · ".join(f"{figure:.2f}" for figure in figures)
     stage.found.results.append(goal.judge(text, *figures, values=found))
@@ -108,12 +105,8 @@ def _beside(stage: Stage, populated: Populated, name: str, kind: str) -> dict[st
             pairs, held = [], _held(deputy)
             for _ in range(rounds):
                 alone = _time(stage, deputy, populated, halves, None)
-                pairs.append(
-                    (
-                        alone,
-                        _time(stage, deputy, populated, halves, _attack(stage, populated, kind)),
-                    )
-                )
+                attack = _attack(stage, populated, kind)
+                pairs.append((alone, _time(stage, deputy, populated, halves, attack)))
             held.subtract(_held(deputy))
         finally:
             halves.free(stage)

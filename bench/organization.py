@@ -21,7 +21,8 @@ from bench.client import BenchError, Client
 from bench.goals import ORGANIZATION, Result
 from bench.servers import PLAIN
 from bench.stage import Stage
-from dev.stack import Settings, Stack, StackError, free_port
+from dev.run_settings import Settings, StackError
+from dev.stack import Stack, free_port
 
 _STS_BUDGET = 100  # calls a second: the setting's default
 _PATIENCE = 600  # seconds until an account that has not registered counts as lost
@@ -196,17 +197,15 @@ def _cloudformation(url: str, account: str) -> Any:
 def _launch(cloudformation: Any, link: str, unit: str) -> str:
     """Launch the stack as the organisation's administrator, and return its id."""
     wanted = dict(parse_qsl(urlsplit(link).fragment.partition("?")[2]))
-    given = {
-        name.removeprefix("param_"): value
-        for name, value in wanted.items()
-        if name.startswith("param_")
-    }
+    given = {"OrganizationalUnitIds": unit}
+    for name, value in wanted.items():
+        if name.startswith("param_"):
+            given[name.removeprefix("param_")] = value
     made = cloudformation.create_stack(
         StackName=wanted["stackName"],
         TemplateURL=wanted["templateURL"],
         Parameters=[
-            {"ParameterKey": name, "ParameterValue": value}
-            for name, value in (given | {"OrganizationalUnitIds": unit}).items()
+            {"ParameterKey": name, "ParameterValue": value} for name, value in given.items()
         ],
         Capabilities=["CAPABILITY_NAMED_IAM"],
     )
@@ -225,6 +224,5 @@ def _complete(cloudformation: Any, stack_id: str) -> int:
     pages = cloudformation.get_paginator("list_stack_instances").paginate(
         StackSetName=stack_id.split("/")[1]
     )
-    members = [instance for page in pages for instance in page["Summaries"]]
-    current = sum(1 for instance in members if instance["Status"] == "CURRENT")
-    return current + int(_status(cloudformation, stack_id) == "CREATE_COMPLETE")
+    current = [*pages.search("Summaries[?Status=='CURRENT']")]
+    return len(current) + int(_status(cloudformation, stack_id) == "CREATE_COMPLETE")

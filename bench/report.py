@@ -32,9 +32,15 @@ def missed(results: Sequence[Result]) -> list[int]:
     return sorted(result.row for result in results if result.reached is Level.MISSED)
 
 
-def details(facts: dict[str, Any]) -> str:
+def details(facts: dict[str, Any], depth: int = 0) -> str:
     """Format the other measurements, one fact a line."""
-    return "\n".join(line for name, value in facts.items() for line in _told(name, value, 0))
+    lead, lines = "  " * depth, []
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            lines += [f"{lead}{name}", details(value, depth + 1)]
+        else:
+            lines.append(f"{lead}{name:<{44 - len(lead)}} {_number(value)}")
+    return "\n".join(lines)
 
 
 def write(path: Path, about: dict[str, Any], findings: Findings) -> None:
@@ -71,17 +77,9 @@ def _plain(value: Any) -> Any:
     return dataclasses.asdict(value)
 
 
-def _told(name: str, value: Any, depth: int) -> list[str]:
-    lead = "  " * depth
-    if isinstance(value, dict):
-        inner = [line for key, one in value.items() for line in _told(key, one, depth + 1)]
-        return [f"{lead}{name}", *inner]
-    return [f"{lead}{name:<{44 - len(lead)}} {_number(value)}"]
-
-
 def _number(value: Any) -> str:
     if isinstance(value, Spread):
         return f"{_number(value.median)} ({_number(value.low)}-{_number(value.high)})"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    if isinstance(value, float) and abs(value) < 100:
+        return f"{value:.3g}"
+    return f"{value:,.0f}" if isinstance(value, int | float) else str(value)

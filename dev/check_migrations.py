@@ -55,11 +55,11 @@ def contractions(statement: str) -> list[str]:
     # No code names an index.
     if re.match(r"\s*(CREATE\s+TABLE|ALTER\s+INDEX)\b", statement, re.IGNORECASE):
         return []
-    return [
-        what
-        for what, text in _CONTRACTS.items()
-        if re.search(text, statement, re.IGNORECASE | re.DOTALL)
-    ]
+    reasons = []
+    for reason, pattern in _CONTRACTS.items():
+        if re.search(pattern, statement, re.IGNORECASE | re.DOTALL):
+            reasons.append(reason)
+    return reasons
 
 
 def contracting(url: str) -> Iterator[str]:
@@ -68,22 +68,20 @@ def contracting(url: str) -> Iterator[str]:
     config = alembic_config(database)
     command.upgrade(config, KNOWN[0])
     statements: list[str] = []
-    event.listen(
-        database.engine, "before_cursor_execute", lambda *found: statements.append(found[2])
-    )
+    event.listen(database.engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
     script = ScriptDirectory.from_config(config)
     for revision in KNOWN[1:]:
         statements.clear()
         command.upgrade(config, revision)
-        made = {
-            name for one in statements for name in re.findall(r"^\s*CREATE\s+TABLE\s+(\w+)", one)
-        }
-        old = [
-            one for one in statements if not any(re.search(rf"\b{name}\b", one) for name in made)
-        ]
-        yield from _said(
-            script.get_revision(revision), [what for one in old for what in contractions(one)]
+        tables = re.findall(
+            r"^\s*CREATE\s+TABLE\s+(\w+)", "\n".join(statements), flags=re.MULTILINE
         )
+        reasons: list[str] = []
+        for statement in statements:
+            # Older code does not know a new table.
+            if not re.search(rf"\b({'|'.join(tables) or '(?!)'})\b", statement):
+                reasons += contractions(statement)
+        yield from _undeclared(script.get_revision(revision), reasons)
     database.engine.dispose()
 
 
@@ -92,41 +90,32 @@ def has_triggers_of_revocation(database: Database) -> bool:
     dialect = database.engine.dialect.name
     with database.write(SYSTEM) as db:
         migrated = _triggers(db, dialect)
-        (
-            db.execute(text("DROP FUNCTION deputy_revoke CASCADE"))
-            if dialect == "postgresql"
-            else _drop_triggers(db)
-        )
-        for statement in ([revocation.FUNCTION] if dialect == "postgresql" else []) + [
-            *revocation.triggers(dialect)
-        ]:
+        statements = [*revocation.triggers(dialect)]
+        if dialect == "postgresql":
+            statements = ["DROP FUNCTION deputy_revoke CASCADE", revocation.FUNCTION, *statements]
+        else:
+            names = re.findall(r"CREATE TRIGGER (\w+)", "\n".join(migrated))
+            statements = [f"DROP TRIGGER {name}" for name in names] + statements
+        for statement in statements:
             db.execute(text(statement))
-        made = _triggers(db, dialect)
+        declared = _triggers(db, dialect)
         db.rollback()
-    return migrated == made
-
-
-def _drop_triggers(db: Session) -> None:
-    for name in db.scalars(
-        text("SELECT name FROM sqlite_master WHERE type = 'trigger' AND name LIKE '%_revokes'")
-    ).all():
-        db.execute(text(f"DROP TRIGGER {name}"))
+    return migrated == declared
 
 
 def _triggers(db: Session, dialect: str) -> list[str]:
     """Return the triggers' definitions, sorted and without line breaks."""
-    return sorted(
-        " ".join(definition.split()) for definition in db.scalars(text(_TRIGGERS[dialect]))
-    )
+    definitions = db.scalars(text(_TRIGGERS[dialect]))
+    return sorted(" ".join(definition.split()) for definition in definitions)
 
 
-def _said(step: Script, found: list[str]) -> Iterator[str]:
-    named = getattr(step.module, "contracts", None)
-    if found and named is None:
-        yield f"{step.revision} {', and '.join(sorted(set(found)))}."
-    if named is not None and not (named in KNOWN and named < step.revision):
+def _undeclared(step: Script, reasons: list[str]) -> Iterator[str]:
+    revision = getattr(step.module, "contracts", None)
+    if reasons and revision is None:
+        yield f"{step.revision} {', and '.join(sorted(set(reasons)))}."
+    if revision is not None and not (revision in KNOWN and revision < step.revision):
         yield (
-            f"{step.revision}: contracts = {named!r} must name the revision since which no code"
+            f"{step.revision}: contracts = {revision!r} must name the revision since which no code"
             " uses what it takes away."
         )
 
@@ -154,8 +143,8 @@ def problems() -> Iterator[str]:
 
 
 def main() -> int:
-    if found := list(problems()):
-        print("See CONTRIBUTING.md.", *found, sep="\n", file=sys.stderr)
+    if lines := list(problems()):
+        print("See CONTRIBUTING.md.", *lines, sep="\n", file=sys.stderr)
         return 1
     print("Migrations match the models, and the release before works on their schema.")
     return 0

@@ -44,29 +44,31 @@ def _either(value: Any) -> list[Any]:
 
 
 def actions(statement: Statement) -> list[str]:
-    return [action for one in _either(statement.get("Action", [])) for action in as_list(one)]
+    names: list[str] = []
+    for names_or_name in _either(statement.get("Action", [])):
+        names += as_list(names_or_name)
+    return names
 
 
 def _on_everything(statement: Statement) -> bool:
-    """Return True if the statement applies to every resource, also after substitution."""
-    found = [
-        one.get("Fn::Sub", one) if isinstance(one, dict) else one
-        for one in as_list(statement.get("Resource", []))
-    ]
-    # Fn::Sub with a list: the text and its values.
-    resources = [one[0] if isinstance(one, list) else one for one in found]
-    return bool(all_resources(one for one in resources if isinstance(one, str)))
+    """Return True if the statement allows actions on every resource, also after substitution."""
+    resources = []
+    for resource in as_list(statement.get("Resource", [])):
+        text = resource.get("Fn::Sub") if isinstance(resource, dict) else resource
+        if isinstance(text, list):  # the text and its values
+            text = text[0]
+        if isinstance(text, str):
+            resources += [text]
+    return statement["Effect"] == "Allow" and bool(all_resources(resources))
 
 
 def everything_on_everything(statement: Statement) -> list[str]:
     """Return allowed wildcards for all actions, or for a whole service, on every resource."""
-    if statement["Effect"] != "Allow" or not _on_everything(statement):
-        return []
-    return all_actions(actions(statement))
+    return all_actions(actions(statement)) if _on_everything(statement) else []
 
 
 def any_role_passed(statement: Statement) -> list[str]:
-    if statement["Effect"] != "Allow" or not _on_everything(statement):
+    if not _on_everything(statement):
         return []
     return [action for action in actions(statement) if "iam:passrole" in actions_named(action)]
 
@@ -89,27 +91,29 @@ def unknown_actions(statement: Statement) -> list[str]:
 def _comparisons(condition: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the operator and key of each comparison."""
     for operator, tests in condition.items():
-        for test in _either(tests) if operator != "Ref" else []:
-            yield from ((operator, key) for key in test if key != "Ref")
+        if operator == "Ref":
+            continue
+        for test in _either(tests):
+            for key in set(test) - {"Ref"}:
+                yield operator, key
 
 
 def unknown_operators(statement: Statement) -> list[str]:
-    found = [
-        pair
-        for condition in _either(statement.get("Condition", {}))
-        for pair in _comparisons(condition)
-    ]
-    return [operator for operator, _ in found if not _OPERATOR.fullmatch(operator)]
+    unknown = []
+    for condition in _either(statement.get("Condition", {})):
+        for operator, _ in _comparisons(condition):
+            if not _OPERATOR.fullmatch(operator):
+                unknown.append(operator)
+    return unknown
 
 
 def _narrows(condition: dict[str, Any]) -> bool:
-    return any(
-        _NARROWING.fullmatch(key)
-        and operator.startswith(("String", "Arn", "IpAddress"))
-        and "Not" not in operator
-        and not operator.endswith("IfExists")
-        for operator, key in _comparisons(condition)
-    )
+    for operator, key in _comparisons(condition):
+        is_positive = "Not" not in operator and not operator.endswith("IfExists")
+        compares = operator.startswith(("String", "Arn", "IpAddress"))
+        if is_positive and compares and _NARROWING.fullmatch(key):
+            return True
+    return False
 
 
 def public(statement: Statement) -> list[str]:
@@ -118,9 +122,12 @@ def public(statement: Statement) -> list[str]:
     sts:ExternalId is no such condition, because it is no secret.
     """
     principal = statement.get("Principal")
-    names = as_list(principal.get("AWS", []) if isinstance(principal, dict) else principal)
-    narrowed = all(map(_narrows, _either(statement.get("Condition", {}))))
-    return ["*"] if statement["Effect"] == "Allow" and "*" in names and not narrowed else []
+    if isinstance(principal, dict):
+        principal = principal.get("AWS", [])
+    is_narrowed = all(map(_narrows, _either(statement.get("Condition", {}))))
+    if statement["Effect"] == "Allow" and "*" in as_list(principal) and not is_narrowed:
+        return ["*"]
+    return []
 
 
 CHECKS = {
@@ -135,14 +142,14 @@ CHECKS = {
 
 def statements_in(node: Any) -> Iterator[Statement]:
     """Yield the statements of every policy document at any depth of a template."""
+    children = node if isinstance(node, list) else []
     if isinstance(node, dict):
-        # A rule of a web ACL has a Statement too, without an Effect.
-        yield from (one for one in as_list(node.get("Statement", [])) if "Effect" in one)
-        for child in node.values():
-            yield from statements_in(child)
-    elif isinstance(node, list):
-        for child in node:
-            yield from statements_in(child)
+        children = list(node.values())
+        for statement in as_list(node.get("Statement", [])):
+            if "Effect" in statement:  # a rule of a web ACL has a Statement without one
+                yield statement
+    for child in children:
+        yield from statements_in(child)
 
 
 def shipped() -> Iterator[tuple[str, Statement]]:
@@ -157,20 +164,24 @@ def shipped() -> Iterator[tuple[str, Statement]]:
 
 
 def mistakes_in(statement: Statement) -> list[str]:
-    left_out = {"public"} if statement.get("Sid") in PUBLIC_ON_PURPOSE else set()
-    found = {what: check(statement) for what, check in CHECKS.items() if what not in left_out}
-    return [f"{what}: {', '.join(names)}" for what, names in found.items() if names]
+    mistakes = []
+    for name, check in CHECKS.items():
+        if name == "public" and statement.get("Sid") in PUBLIC_ON_PURPOSE:
+            continue
+        if parts := check(statement):
+            mistakes.append(f"{name}: {', '.join(parts)}")
+    return mistakes
 
 
 def main() -> int:
-    found = [
-        f"{name}: {mistake}" for name, statement in shipped() for mistake in mistakes_in(statement)
-    ]
-    print(
-        "\n".join(found) if found else "The policies are sound.",
-        file=sys.stderr if found else sys.stdout,
-    )
-    return 1 if found else 0
+    status = 0
+    for name, statement in shipped():
+        for mistake in mistakes_in(statement):
+            print(f"{name}: {mistake}", file=sys.stderr)
+            status = 1
+    if status == 0:
+        print("The policies are sound.")
+    return status
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ It uses a running service (`make run`, identified by its data folder), or starts
 """
 
 import argparse
+import copy
 import json
 import os
 import sys
@@ -19,14 +20,15 @@ from urllib.parse import parse_qsl, urlsplit
 import boto3
 import requests
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, WaiterError
 
-from dev.stack import Settings, Stack, StackError, free_port, running
+from dev.run_settings import Settings, StackError
+from dev.stack import Stack, free_port, running
 
 ACME = "444455556666"
 GLOBEX = "777788889999"
 
-_PATIENCE = 60  # seconds
+_WAIT_SECONDS = 60
 
 
 class DemoError(Exception):
@@ -34,7 +36,7 @@ class DemoError(Exception):
 
 
 class Api:
-    """The REST API with one key, as a client would use it."""
+    """The REST API with one key."""
 
     def __init__(self, url: str, key: str) -> None:
         self._url = url
@@ -66,8 +68,9 @@ def main() -> int:
 
 def forget_own_aws() -> None:
     """Keep the user's own AWS profile, keys and files out of the demo."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        del os.environ[name]
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            del os.environ[name]
     os.environ |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
 
 
@@ -78,9 +81,9 @@ def service() -> Iterator[tuple[str, str, str]]:
     Without a running service, one is started here and stopped afterwards.
     """
     settings = Settings.from_environment(os.environ)
-    if found := running(settings):
-        print(f"Using the service that runs at {found['url']}.")
-        yield found["url"], found["sandbox_url"], found["admin_key"]
+    if run := running(settings):
+        print(f"Using the service that runs at {run['url']}.")
+        yield run["url"], run["sandbox_url"], run["admin_key"]
         return
     print("No service runs; starting one for the demo (a few seconds) …", flush=True)
     with tempfile.TemporaryDirectory(prefix="deputy-demo-") as folder:
@@ -98,8 +101,8 @@ def service() -> Iterator[tuple[str, str, str]]:
 
 def tell(url: str, sandbox_url: str, admin_key: str) -> None:
     admin = Api(url, admin_key)
-    acme, connection = onboard(admin, sandbox_url)
-    work(url, admin, sandbox_url, acme, connection)
+    connection = onboard(admin, sandbox_url)
+    work(url, admin, sandbox_url, connection)
     globex = admin("POST", "/v1/tenants", {"name": "Globex"}, expect=201)
     attack_with_a_stolen_role(admin, globex, connection["role_arn"])
     attack_with_an_open_role(admin, sandbox_url, globex)
@@ -108,7 +111,7 @@ def tell(url: str, sandbox_url: str, admin_key: str) -> None:
     print("\nDone: onboarded, proven, used, both attacks refused, and a loosened role stopped.")
 
 
-def onboard(admin: Api, sandbox_url: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def onboard(admin: Api, sandbox_url: str) -> dict[str, Any]:
     step(1, "The vendor creates a tenant for its customer Acme")
     acme = admin("POST", "/v1/tenants", {"name": "Acme"}, expect=201)
     fact("External ID", acme["external_id"])
@@ -122,21 +125,18 @@ def onboard(admin: Api, sandbox_url: str) -> tuple[dict[str, Any], dict[str, Any
     launch(sandbox_url, ACME, kit["launch_stack_url"])
 
     step(4, "The stack registers its role with Deputy, which proves it")
-    connection = arrived(admin, f"/v1/tenants/{acme['id']}/connections")
+    connection = await_connection(admin, acme["id"], "verified")
     fact("role", connection["role_arn"])
     show_proof(connection)
-    expect(connection["status"] == "verified", "the connection must be verified")
-    return acme, connection
+    return connection
 
 
-def work(
-    url: str, admin: Api, sandbox_url: str, tenant: dict[str, Any], connection: dict[str, Any]
-) -> None:
+def work(url: str, admin: Api, sandbox_url: str, connection: dict[str, Any]) -> None:
     step(5, "The vendor's worker gets credentials, with a key that can do nothing else")
-    wanted = {"name": "demo worker", "scopes": ["credentials:issue"], "tenant_id": tenant["id"]}
-    worker = Api(url, admin("POST", "/v1/api-keys", wanted, expect=201)["key"])
-    path = f"/v1/tenants/{tenant['id']}/connections/{connection['id']}/credentials"
-    issued = worker("POST", path, {"reason": "demo"}, expect=200)
+    tenant_id = connection["tenant_id"]
+    body = {"name": "demo worker", "scopes": ["credentials:issue"], "tenant_id": tenant_id}
+    worker = Api(url, admin("POST", "/v1/api-keys", body, expect=201)["key"])
+    issued = worker("POST", f"{path_of(connection)}/credentials", {"reason": "demo"}, expect=200)
     fact("session", f"{issued['AccessKeyId']}, expires {issued['Expiration']}")
 
     step(6, "With these credentials it lists the buckets in Acme's account")
@@ -147,8 +147,13 @@ def work(
             names = [item["Key"] for item in s3.list_objects_v2(Bucket=bucket).get("Contents", [])]
             fact("bucket", f"{bucket}: {', '.join(names) or 'empty'}")
         expect("deputy-shared-acme" in buckets, "Acme's bucket must be listed")
-        denied = refusal(lambda: s3.put_object(Bucket=buckets[0], Key="x", Body=b"x"))
-    fact("writing", f"refused by AWS ({denied}): the permission set only reads")
+        try:
+            s3.put_object(Bucket=buckets[0], Key="x", Body=b"x")
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            fact("writing", f"refused by AWS ({code}): the permission set only reads")
+        else:
+            raise DemoError("AWS allowed what it must refuse")
 
 
 def attack_with_a_stolen_role(admin: Api, globex: dict[str, Any], role_arn: str) -> None:
@@ -161,73 +166,71 @@ def attack_with_a_stolen_role(admin: Api, globex: dict[str, Any], role_arn: str)
     stolen = admin("POST", path, {"role_arn": role_arn}, expect=201)
     show_proof(stolen)
     expect(stolen["status"] == "pending", "a stolen role must stay pending")
-    refused = admin("POST", f"{path}/{stolen['id']}/credentials", expect=409)
-    fact("credentials", f"refused: {refused['code']}")
+    show_refusal(admin, stolen)
     fact("why", "Deputy sent Globex's own External ID, and Acme's role accepts only Acme's")
 
 
 def attack_with_an_open_role(admin: Api, sandbox_url: str, globex: dict[str, Any]) -> None:
     step(8, "DANGER: Globex makes a role that does not require its External ID")
     kit = admin("GET", f"/v1/tenants/{globex['id']}/onboarding", expect=200)
-    trust = kit["trust_policy"]
-    del trust["Statement"][0]["Condition"]["StringEquals"]  # no External ID is required
+    trust = json.dumps(loosened(kit["trust_policy"]))
     with closing(aws(sandbox_url, "iam", GLOBEX)) as iam:
-        role = iam.create_role(
-            RoleName=kit["role_name"], AssumeRolePolicyDocument=json.dumps(trust)
-        )["Role"]
+        role = iam.create_role(RoleName=kit["role_name"], AssumeRolePolicyDocument=trust)["Role"]
     path = f"/v1/tenants/{globex['id']}/connections"
     insecure = admin("POST", path, {"role_arn": role["Arn"]}, expect=201)
     show_proof(insecure)
     expect(insecure["status"] == "insecure", "a role that accepts strangers must be insecure")
-    refused = admin("POST", f"{path}/{insecure['id']}/credentials", expect=409)
-    fact("credentials", f"refused: {refused['code']}")
-    fact(
-        "why",
-        next(c["detail"] for c in insecure["verification"]["checks"] if c["outcome"] == "failed"),
-    )
+    show_refusal(admin, insecure)
+    fact("why", insecure["why"])
 
 
 def a_week_later(admin: Api, sandbox_url: str, connection: dict[str, Any]) -> None:
     step(9, "A WEEK LATER: Acme's administrator loosens the role's trust policy")
-    tenant, role_name = connection["tenant_id"], connection["role_arn"].rpartition("/")[2]
-    path = f"/v1/tenants/{tenant}/connections/{connection['id']}"
-    good = admin("GET", f"/v1/tenants/{tenant}/onboarding", expect=200)["trust_policy"]
-    loose = json.loads(json.dumps(good))
-    del loose["Statement"][0]["Condition"]["StringEquals"]
+    tenant, path = connection["tenant_id"], path_of(connection)
+    trust = admin("GET", f"/v1/tenants/{tenant}/onboarding", expect=200)["trust_policy"]
     with closing(aws(sandbox_url, "iam", ACME)) as iam:
-        iam.update_assume_role_policy(RoleName=role_name, PolicyDocument=json.dumps(loose))
+        retrust(iam, connection, loosened(trust))
         print(
             "     (A routine proof comes every hour. A worker's report makes it due now.)",
             flush=True,
         )
         admin("POST", f"{path}/report-refused", expect=202)
-        drifted = awaited(admin, path, "insecure")
-        fact("found", drifted["why"])
-        refused = admin("POST", f"{path}/credentials", expect=409)
-        fact("credentials", f"refused: {refused['code']}")
-        events = admin(
-            "GET", f"/v1/audit-events?connection_id={connection['id']}&limit=5", expect=200
-        )["items"]
-        exposed = next(e["details"] for e in events if e["action"] == "connection.proof_failed")
-        fact(
-            "open for",
-            f"{exposed['exposed_for_seconds_at_most']} s at most, since the last proof that passed",
-        )
-        iam.update_assume_role_policy(RoleName=role_name, PolicyDocument=json.dumps(good))
+        fact("found", await_connection(admin, tenant, "insecure")["why"])
+        show_refusal(admin, connection)
+        events = f"/v1/audit-events?connection_id={connection['id']}&limit=1"
+        events += "&action=connection.proof_failed"
+        [event] = admin("GET", events, expect=200)["items"]
+        seconds = event["details"]["exposed_for_seconds_at_most"]
+        fact("open for", f"{seconds} s at most, since the last proof that passed")
+        retrust(iam, connection, trust)
     admin("POST", f"{path}/verify", expect=200)
-    awaited(admin, path, "verified")
+    await_connection(admin, tenant, "verified")
     fact("repaired", "the next proof passes, and credentials are issued again")
 
 
-def awaited(admin: Api, path: str, status: str) -> dict[str, Any]:
-    """Wait for the connection to have this status, and return it."""
-    deadline = time.monotonic() + _PATIENCE
+def loosened(trust: dict[str, Any]) -> dict[str, Any]:
+    """Return a kit's trust policy without its condition on the External ID."""
+    loose = copy.deepcopy(trust)
+    del loose["Statement"][0]["Condition"]["StringEquals"]
+    return loose
+
+
+def retrust(iam: Any, connection: dict[str, Any], trust: dict[str, Any]) -> None:
+    name = connection["role_arn"].rpartition("/")[2]
+    iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(trust))
+
+
+def await_connection(admin: Api, tenant_id: str, status: str) -> dict[str, Any]:
+    """Wait until a connection of the tenant has this status, and return it."""
+    path = f"/v1/tenants/{tenant_id}/connections?status={status}"
+    deadline = time.monotonic() + _WAIT_SECONDS
     while time.monotonic() < deadline:
-        connection = admin("GET", path, expect=200)
-        if connection["status"] == status:
+        for connection in admin("GET", path, expect=200)["items"]:
             return dict(connection)
         time.sleep(0.2)
-    raise DemoError(f"The connection was not {status} within {_PATIENCE} seconds.")
+    raise DemoError(
+        f"No connection was {status} within {_WAIT_SECONDS} seconds. Is its stack created?"
+    )
 
 
 def show_audit(admin: Api) -> None:
@@ -239,44 +242,28 @@ def show_audit(admin: Api) -> None:
         )
 
 
-def arrived(admin: Api, path: str) -> dict[str, Any]:
-    """Wait for the tenant's connection to be registered and proven, and return it."""
-    deadline = time.monotonic() + _PATIENCE
-    while time.monotonic() < deadline:
-        for connection in admin("GET", path, expect=200)["items"]:
-            if connection["status"] == "verified":
-                return dict(connection)
-        time.sleep(0.2)
-    raise DemoError(
-        f"No role was registered and proven within {_PATIENCE} seconds. Is its stack created?"
-    )
-
-
 def launch(sandbox_url: str, account: str, link: str) -> None:
     """Create the stack as clicks on the launch link and on "Create stack" do."""
-    wanted = stack_of(link)
+    arguments = stack_of(link)
     with closing(aws(sandbox_url, "cloudformation", account)) as cloudformation:
-        cloudformation.create_stack(**wanted)
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            stack = cloudformation.describe_stacks(StackName=wanted["StackName"])["Stacks"][0]
-            if stack["StackStatus"] != "CREATE_IN_PROGRESS" or time.monotonic() > deadline:
-                break
-            time.sleep(0.2)
-    fact("stack", f"{stack['StackName']} {stack['StackStatus']}")
-    expect(stack["StackStatus"] == "CREATE_COMPLETE", "the stack must be complete")
+        cloudformation.create_stack(**arguments)
+        waiter = cloudformation.get_waiter("stack_create_complete")
+        options = {"Delay": 0.5, "MaxAttempts": 2 * _WAIT_SECONDS}
+        try:
+            waiter.wait(StackName=arguments["StackName"], WaiterConfig=options)
+        except WaiterError as error:
+            raise DemoError(f"The stack must be complete: {error}") from error
+    fact("stack", f"{arguments['StackName']} CREATE_COMPLETE")
 
 
 def stack_of(link: str) -> dict[str, Any]:
     """Return the arguments of create_stack for a launch link and the console's check box."""
-    wanted = dict(parse_qsl(urlsplit(link).fragment.partition("?")[2]))
-    return {
-        "StackName": wanted["stackName"],
-        "TemplateURL": wanted["templateURL"],
+    query = dict(parse_qsl(urlsplit(link).fragment.partition("?")[2]))
+    arguments = {"StackName": query.pop("stackName"), "TemplateURL": query.pop("templateURL")}
+    return arguments | {
         "Parameters": [
             {"ParameterKey": name.removeprefix("param_"), "ParameterValue": value}
-            for name, value in wanted.items()
-            if name.startswith("param_")
+            for name, value in query.items()
         ],
         "Capabilities": ["CAPABILITY_NAMED_IAM"],
     }
@@ -301,18 +288,19 @@ def aws(
     )
 
 
-def refusal(call: Any) -> str:
-    try:
-        call()
-    except ClientError as error:
-        return str(error.response["Error"]["Code"])
-    raise DemoError("AWS allowed what it must refuse")
-
-
 def show_proof(connection: dict[str, Any]) -> None:
     for check in connection["verification"]["checks"]:
         print(f"     {check['outcome']:<13} {check['name']}")
     fact("connection", connection["status"])
+
+
+def show_refusal(admin: Api, connection: dict[str, Any]) -> None:
+    refusal = admin("POST", f"{path_of(connection)}/credentials", expect=409)
+    fact("credentials", f"refused: {refusal['code']}")
+
+
+def path_of(connection: dict[str, Any]) -> str:
+    return f"/v1/tenants/{connection['tenant_id']}/connections/{connection['id']}"
 
 
 def step(number: int, text: str) -> None:

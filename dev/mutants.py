@@ -40,7 +40,7 @@ from mutmut.workers.isolation import MutantRunner, get_mutant_runner
 ROOT = Path(__file__).resolve().parent.parent
 # mutmut's folder: a copy of the checkout with every mutant in it, and the results.
 MUTANTS = ROOT / "mutants"
-SAMPLE, SEED = 400, 1
+SAMPLE = 400
 GOAL = 95  # per cent
 # Imported before each mutant's process starts, because it takes seconds. app/ and the tests are
 # imported in that process. So are pytest's plugins, whose assertions would not be rewritten
@@ -64,38 +64,39 @@ _KILLED = {"killed", "timeout"}  # timeout: an endless loop, or app/ can't be im
 
 def main(arguments: list[str]) -> None:
     """Run the mutants. `go-on` resumes an interrupted run, `seed=2` draws another sample."""
-    unknown = [
-        argument for argument in arguments if not re.fullmatch("run|go-on|seed=[0-9]+", argument)
-    ]
-    if unknown:
-        sys.exit(f"make mutants does not know {unknown[0]}. ARGS may have: go-on, seed=<number>.")
+    seed = 1
+    for argument in arguments:
+        if not re.fullmatch("run|go-on|seed=[0-9]+", argument):
+            sys.exit(f"make mutants does not know {argument}. ARGS may have: go-on, seed=<number>.")
+        if argument.startswith("seed="):
+            seed = int(argument.removeprefix("seed="))
     os.chdir(ROOT)
     if "run" in arguments:
         _run()
         return
-    seeds = [int(it.removeprefix("seed=")) for it in arguments if it.startswith("seed=")]
     if "go-on" not in arguments:
         shutil.rmtree(MUTANTS, ignore_errors=True)
         MUTANTS.mkdir()
-        _draw(*seeds)
-    _with_databases([sys.executable, "-m", "dev.mutants", "run"])
+        _draw(seed)
+    _run_with_databases()
     _report()
 
 
-def _draw(seed: int = SEED) -> None:
+def _draw(seed: int) -> None:
     with redirect_stdout(io.StringIO()):
         copy_src_dir()
         copy_also_copy_files()
         create_mutants(1)
     (MUTANTS / "preload").write_text("\n".join(PRELOADED.split()))
     files = _files()
-    names = sorted(name for file in files for name in file.exit_code_by_key)
-    # a sample, not a secret
-    drawn = set(random.Random(seed).sample(names, min(SAMPLE, len(names))))  # noqa: S311
+    names: list[str] = []
     for file in files:
-        file.exit_code_by_key = {
-            name: None if name in drawn else _NOT_DRAWN for name in file.exit_code_by_key
-        }
+        names += file.exit_code_by_key
+        file.exit_code_by_key = dict.fromkeys(file.exit_code_by_key, _NOT_DRAWN)
+    # a sample, not a secret
+    drawn = random.Random(seed).sample(sorted(names), min(SAMPLE, len(names)))  # noqa: S311
+    for file in files:
+        file.exit_code_by_key |= dict.fromkeys(file.exit_code_by_key.keys() & drawn)
         file.save()
     print(
         f"{len(drawn)} of {len(names)} mutants of {len(files)} modules, drawn with the seed {seed}",
@@ -103,8 +104,8 @@ def _draw(seed: int = SEED) -> None:
     )
 
 
-def _with_databases(command: list[str]) -> None:
-    """Run the command with databases that all mutants share.
+def _run_with_databases() -> None:
+    """Run the mutants with databases that all of them share.
 
     It runs in a process of its own, which has imported nothing of app/.
     """
@@ -117,6 +118,7 @@ def _with_databases(command: list[str]) -> None:
         for engine in ("sqlite", "postgresql"):
             with new_database(engine):
                 pass
+        command = [sys.executable, "-m", "dev.mutants", "run"]
         if subprocess.run(command, check=False).returncode:
             sys.exit(
                 "It stopped. If the tests do not pass without a mutant, see why: cd mutants;"
@@ -134,20 +136,18 @@ def _run() -> None:
             # It runs the tests, which must pass, and records what each one reaches.
             run_stats_collection(runner)
     set_mutant_under_test("")
-    files = {
-        name: file
-        for file in _files()
-        for name, code in file.exit_code_by_key.items()
-        if code is None
-    }
+    files = {}
+    for file in _files():
+        for name, code in file.exit_code_by_key.items():
+            if code is None:
+                files[name] = file
     runner.startup()
-    runner.submit(
-        "nothing", [min(state().duration_by_test, key=state().duration_by_test.__getitem__)], 300, 0
-    )
+    durations = state().duration_by_test
+    runner.submit("nothing", [min(durations, key=durations.__getitem__)], 300, 0)
     if runner.wait_for_result().exit_code != 0:
         sys.exit("A test fails though nothing was changed.")
     # in random order, so that an interrupted run is a smaller sample
-    for name in random.Random(SEED).sample(sorted(files), len(files)):  # noqa: S311
+    for name in random.Random(1).sample(sorted(files), len(files)):  # noqa: S311
         _submit(runner, files, name)
     runner.signal_work_complete()
     while runner.pending_count():
@@ -156,32 +156,32 @@ def _run() -> None:
 
 
 def _submit(runner: MutantRunner, files: dict[str, SourceFileMutationData], name: str) -> None:
-    function, known = mangled_name_from_mutant_name(name), state()
-    reaching = known.tests_by_mangled_function_name
-    reached = reaching.get(function, set())
+    function, durations = mangled_name_from_mutant_name(name), state().duration_by_test
+    reaching = state().tests_by_mangled_function_name
+    tests = reaching.get(function, set())
     if function in DECORATORS:
-        reached = reaching[PRESENTING_A_KEY] | {
-            it for it in known.duration_by_test if it.startswith(ABOUT_VIEWS)
-        }
-    if not reached:
-        files[name].exit_code_by_key[name] = _UNREACHED
-        files[name].save()
+        about_views = {test for test in durations if test.startswith(ABOUT_VIEWS)}
+        tests = reaching[PRESENTING_A_KEY] | about_views
+    if not tests:
+        _record(files[name], name, _UNREACHED)
         return
-    tests = sorted(reached, key=lambda test: known.duration_by_test[test])
-    seconds = sum(known.duration_by_test[test] for test in tests)
+    seconds = sum(map(durations.__getitem__, tests))
     while not runner.has_capacity():
         _note(runner, files)
     limit = ceil((seconds + config().timeout_constant) * config().timeout_multiplier * 2)
-    runner.submit(name, tests, limit, seconds)
+    runner.submit(name, sorted(tests, key=durations.__getitem__), limit, seconds)
 
 
 def _note(runner: MutantRunner, files: dict[str, SourceFileMutationData]) -> None:
-    found = runner.wait_for_result()
-    file = files[found.mutant_name]
-    file.exit_code_by_key[found.mutant_name] = found.exit_code
+    result = runner.wait_for_result()
+    _record(files[result.mutant_name], result.mutant_name, result.exit_code)
+    if status_by_exit_code[result.exit_code] not in _KILLED:
+        print(f"{status_by_exit_code[result.exit_code]}: {result.mutant_name}", flush=True)
+
+
+def _record(file: SourceFileMutationData, name: str, exit_code: int) -> None:
+    file.exit_code_by_key[name] = exit_code
     file.save()
-    if status_by_exit_code[found.exit_code] not in _KILLED:
-        print(f"{status_by_exit_code[found.exit_code]}: {found.mutant_name}", flush=True)
 
 
 def _report() -> None:
@@ -196,22 +196,19 @@ def _report() -> None:
             if status not in _KILLED:
                 print(f"\n{status}: {name}\n{get_diff_for_mutant(name, path=path)}")
     print()
-    for path, found in counts.items():
-        print(f"{path}: {_score(found)}")
-    total = sum(counts.values(), Counter[str]())
-    print(f"all: {_score(total)}; {json.dumps(total)}")
-    if 100 * _killed(total) < GOAL * total.total():
+    total = Counter[str]()
+    for path, statuses in counts.items():
+        _print_score(str(path), statuses)
+        total += statuses
+    if _print_score("all", total) < GOAL:
         sys.exit(f"Less than {GOAL} % were killed.")
 
 
-def _killed(found: Counter[str]) -> int:
-    return sum(found[status] for status in _KILLED)
-
-
-def _score(found: Counter[str]) -> str:
-    return (
-        f"{_killed(found)} of {found.total()} killed, {100 * _killed(found) / found.total():.1f} %"
-    )
+def _print_score(name: str, statuses: Counter[str]) -> float:
+    killed = statuses["killed"] + statuses["timeout"]
+    score = 100 * killed / statuses.total()
+    print(f"{name}: {killed} of {statuses.total()} killed, {score:.1f} %; {json.dumps(statuses)}")
+    return score
 
 
 def _files() -> list[SourceFileMutationData]:

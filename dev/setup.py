@@ -21,28 +21,27 @@ def main() -> None:
             f"Deputy needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}. Try:"
             " make PYTHON=python3.12 …"
         )
-    if not (VENV / "bin" / "pip").exists():
+    if not (VENV / "bin/pip").exists():
         say(f"Making the virtual environment .venv with Python {sys.version.split()[0]} …")
         shutil.rmtree(VENV, ignore_errors=True)
-        made = subprocess.run(
+        venv = subprocess.run(
             [sys.executable, "-m", "venv", VENV], capture_output=True, text=True, check=False
         )
-        if made.returncode:
+        if venv.returncode:
             shutil.rmtree(VENV, ignore_errors=True)
             sys.exit(
                 "Python can't make virtual environments here. On Debian: apt-get install"
-                f" python3-venv\n{made.stdout}{made.stderr}"
+                f" python3-venv\n{venv.stdout}{venv.stderr}"
             )
     say("Installing what requirements-dev.txt pins (the first time takes a minute or two) …")
     began = time.monotonic()
-    install = [
-        str(VENV / "bin" / "pip"),
-        "install",
-        "--require-hashes",
-        "--disable-pip-version-check",
-    ]
-    install += ["-r", str(ROOT / "requirements-dev.txt")]
-    running = subprocess.Popen(install, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    options = ["--require-hashes", "--disable-pip-version-check", "-r"]
+    running = subprocess.Popen(
+        [VENV / "bin/pip", "install", *options, ROOT / "requirements-dev.txt"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     lines = progress(running)
     if running.wait():
         sys.exit("pip could not install the requirements:\n" + "".join(lines[-15:]))

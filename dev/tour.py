@@ -17,7 +17,8 @@ import requests
 from botocore.exceptions import ClientError
 
 from dev import demo
-from dev.stack import Settings, running
+from dev.run_settings import Settings
+from dev.stack import running
 
 
 def main(words: list[str]) -> int:
@@ -29,39 +30,36 @@ def main(words: list[str]) -> int:
     if name not in _COMMANDS or len(arguments) != len(signature(_COMMANDS[name]).parameters) - 1:
         print(__doc__, file=sys.stderr)
         return 2
-    found = running(Settings.of_running(os.environ))
-    if found is None:
+    run = running(Settings.of_running(os.environ))
+    if run is None:
         return 1
     try:
-        _COMMANDS[name](found, *arguments)
+        _COMMANDS[name](run, *arguments)
     except (demo.DemoError, requests.RequestException) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
-def where(found: dict[str, str]) -> None:
-    for name, value in (
-        ("DEPUTY_URL", "url"),
-        ("AWS", "sandbox_url"),
-        ("DEPUTY_API_KEY", "admin_key"),
-    ):
-        print(f"{name}={shlex.quote(found[value])}")
+def where(run: dict[str, str]) -> None:
+    print(f"DEPUTY_URL={shlex.quote(run['url'])}")
+    print(f"AWS={shlex.quote(run['sandbox_url'])}")
+    print(f"DEPUTY_API_KEY={shlex.quote(run['admin_key'])}")
 
 
-def launch(found: dict[str, str], account: str, link: str) -> None:
+def launch(run: dict[str, str], account: str, link: str) -> None:
     demo.forget_own_aws()
     try:
-        demo.launch(found["sandbox_url"], account, link)
+        demo.launch(run["sandbox_url"], account, link)
     except ClientError as error:
         if error.response["Error"]["Code"] != "AlreadyExistsException":
             raise demo.DemoError(str(error)) from error
         demo.fact("stack", "it is there already")
 
 
-def verified(found: dict[str, str], tenant_id: str) -> None:
-    api = demo.Api(found["url"], found["admin_key"])
-    print(demo.arrived(api, f"/v1/tenants/{tenant_id}/connections")["id"])
+def verified(run: dict[str, str], tenant_id: str) -> None:
+    api = demo.Api(run["url"], run["admin_key"])
+    print(demo.await_connection(api, tenant_id, "verified")["id"])
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {"where": where, "launch": launch, "verified": verified}

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -26,7 +27,8 @@ from dev.aws_check.clean_up import clean_up
 from dev.aws_check.stacks import Run
 from dev.aws_check.stage import Stage
 from dev.demo import DemoError, step
-from dev.stack import ROOT, StackError
+from dev.run_settings import StackError
+from dev.stack import ROOT
 
 FAILURES = (
     CheckError,
@@ -36,7 +38,7 @@ FAILURES = (
     BotoCoreError,
     requests.RequestException,
 )
-_WHAT = """\
+_ANNOUNCEMENT = """\
 This takes about 15 minutes. It makes, and at the end removes:
   in VENDOR   {vendor}: the stack {prefix}broker (a role, a policy, a bucket, a topic, two queues)
   in CUSTOMER {customer}: the stack of a customer (a role)
@@ -50,21 +52,18 @@ def main() -> int:
     options = _options()
     with ExitStack() as closing:
         try:
-            vendor, customer, canary = _accounts(options, closing)
+            accounts = _accounts(options, closing)
             run = Run.parse(options.clean_up) if options.clean_up else Run.new()
             if options.clean_up:
-                return _report_clean_up(run, clean_up(run, customer, canary, vendor))
-            _announce(run, vendor, customer, canary)
+                return _report_clean_up(run, clean_up(run, accounts))
+            _announce(run, accounts)
             if not options.yes and not _agreed():
                 return 1
         except FAILURES as error:
             print(error, file=sys.stderr)
             return 1
-        data = (
-            Path(os.environ.get("DEPUTY_DATA_DIR") or ROOT / ".data").absolute()
-            / f"aws-check-{run.id}"
-        )
-        return check(Stage(run, vendor, customer, canary, data))
+        data = Path(os.environ.get("DEPUTY_DATA_DIR") or ROOT / ".data").absolute()
+        return check(Stage(run, accounts, data / f"aws-check-{run.id}"))
 
 
 def _options() -> argparse.Namespace:
@@ -86,39 +85,44 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _accounts(
-    options: argparse.Namespace, closing: ExitStack
-) -> tuple[Account, Account, Account | None]:
-    def account(part: str, profile: str, region: str | None) -> Account:
-        made = Account.of_profile(part, profile, region)
-        closing.callback(made.close)
-        return made
-
-    vendor = account("VENDOR", options.vendor, options.region)
-    # A stack registers only in the topic's region.
-    customer = account("CUSTOMER", options.customer, vendor.region)
-    canary = account("CANARY", options.canary, vendor.region) if options.canary else None
-    ensure_fit(vendor, customer, canary)
-    return vendor, customer, canary
+def _accounts(options: argparse.Namespace, closing: ExitStack) -> list[Account]:
+    """Return the accounts VENDOR and CUSTOMER, and CANARY if there is one."""
+    accounts: list[Account] = []
+    for part in ("VENDOR", "CUSTOMER", "CANARY"):
+        if profile := getattr(options, part.lower()):
+            # A stack registers only in the topic's region.
+            region = accounts[0].region if accounts else options.region
+            accounts.append(Account.of_profile(part, profile, region))
+            closing.callback(accounts[-1].close)
+    ensure_fit(accounts)
+    return accounts
 
 
-def _announce(run: Run, vendor: Account, customer: Account, canary: Account | None) -> None:
-    where = os.environ.get("AWS_ENDPOINT_URL")
-    print(f"Deputy's check of {f'the AWS at {where}' if where else 'AWS'}, run {run.id}\n")
-    ask = (
-        f"{canary.id}: the stack {run.prefix}canary (two roles)"
-        if canary
-        else "nothing: no profile was given"
+def _announce(run: Run, accounts: list[Account]) -> None:
+    endpoint = os.environ.get("AWS_ENDPOINT_URL")
+    print(f"Deputy's check of {f'the AWS at {endpoint}' if endpoint else 'AWS'}, run {run.id}\n")
+    vendor, customer, *rest = accounts
+    canary_part = "nothing: no profile was given"
+    for canary in rest:
+        canary_part = f"{canary.id}: the stack {run.prefix}canary (two roles)"
+    print(
+        _ANNOUNCEMENT.format(
+            vendor=vendor.id,
+            customer=customer.id,
+            canary=canary_part,
+            region=vendor.region,
+            prefix=run.prefix,
+            tag=stacks.TAG,
+            run=run.id,
+        )
     )
-    about = {"vendor": vendor.id, "customer": customer.id, "canary": ask, "region": vendor.region}
-    print(_WHAT.format(**about, prefix=run.prefix, tag=stacks.TAG, run=run.id))
     if unknown := ensure_public_templates(vendor):
         print(
             "Whether VENDOR's Block Public Access refuses the template bucket is not known:"
             f" {unknown}."
         )
-    for account in [account for account in (vendor, customer, canary) if account]:
-        for earlier in sorted(stacks.earlier_runs(account)):
+    for account in accounts:
+        for earlier in sorted(dict(stacks.tagged(account))):
             print(
                 f"{account.part} still has stacks of the run {earlier}; to remove them:"
                 f" {_command(earlier)}"
@@ -142,7 +146,7 @@ def check(stage: Stage) -> int:
     Return 0 if every step passed and nothing is left.
     """
     began, failure = time.monotonic(), None
-    with _signals() as story:
+    with _signals() as steps_run:
         try:
             for number, (title, act) in enumerate(STEPS, 1):
                 step(number, title)
@@ -156,7 +160,7 @@ def check(stage: Stage) -> int:
             failure = f"{type(error).__name__}: {error}"
             traceback.print_exc()
         finally:
-            story.clear()
+            steps_run.clear()
             if failure:
                 print(f"\nNot finished: {failure}", file=sys.stderr, flush=True)
             left = _clean(stage)
@@ -184,16 +188,11 @@ STEPS: list[tuple[str, Callable[[Stage], None]]] = [
 def _clean(stage: Stage) -> list[str]:
     """Clean up, and stop Deputy last: it answers the messages of the customer's stack."""
     print("\nCleaning up", flush=True)
-    try:
-        if stage.deputy:
+    with stage.ends:
+        if hasattr(stage, "deputy"):  # the step that starts it may not have run
             with suppress(StackError):
                 stage.deputy.ensure_worker()
-        return clean_up(stage.run, stage.customer, stage.canary, stage.vendor)
-    finally:
-        if stage.deputy:
-            stage.deputy.stop()
-        if stage.broker:
-            stage.broker.close()
+        return clean_up(stage.run, stage.accounts)
 
 
 def _report(stage: Stage, failure: str | None, seconds: float) -> None:
@@ -202,13 +201,12 @@ def _report(stage: Stage, failure: str | None, seconds: float) -> None:
         f"\nAfter {seconds / 60:.0f} minutes:"
         f" {f'not finished: {failure}' if failure else 'every step passed.'}"
     )
-    if stage.canary is None:
+    if len(stage.accounts) < 3:
         print("Without the canary and the stranger: no CANARY profile was given.")
-    for what, took in answers.took.items():
-        print(f"  {what}: {took:.0f} s")
-    print("\nWhere AWS answered otherwise than the sandbox does:")
-    for line in answers.differences() or ["nowhere"]:
-        print(f"  {line}")
+    for condition, took in answers.took.items():
+        print(f"  {condition}: {took:.0f} s")
+    differences = answers.differences() or ["nowhere"]
+    print("\nWhere AWS answered otherwise than the sandbox does:", *differences, sep="\n  ")
     if unasked := answers.unasked():
         print(f"Not looked at: {'; '.join(unasked)}.")
     if failure:
@@ -221,22 +219,23 @@ def _report_clean_up(run: Run, left: list[str]) -> int:
     if not left:
         print(f"\nNothing of the run {run.id} is left.")
         return 0
-    print(f"\nLeft of the run {run.id}:", *(f"  {line}" for line in left), sep="\n")
+    print(f"\nLeft of the run {run.id}:", *left, sep="\n  ")
     print(f"Try again in some minutes: {_command(run.id)}")
     return 1
 
 
 @contextmanager
-def _signals() -> Iterator[set[str]]:
+def _signals() -> Iterator[threading.Event]:
     """End the steps once on Ctrl-C, SIGTERM or SIGHUP.
 
-    After the steps, when the yielded set is empty, signals have no effect.
+    After the steps, when the yielded event is cleared, signals have no effect.
     """
-    story = {"is told"}
+    steps_run = threading.Event()
+    steps_run.set()
 
     def handle(_number: int, _frame: FrameType | None) -> None:
-        if story:
-            story.clear()
+        if steps_run.is_set():
+            steps_run.clear()
             raise KeyboardInterrupt
         print("     … still cleaning up: otherwise things are left in your accounts.", flush=True)
 
@@ -245,7 +244,7 @@ def _signals() -> Iterator[set[str]]:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
     try:
-        yield story
+        yield steps_run
     finally:
         for number, old in before.items():
             signal.signal(number, old)

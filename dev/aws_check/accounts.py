@@ -1,7 +1,6 @@
 """The operator's AWS accounts, and what is checked before anything is created in them."""
 
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Mapping
 from typing import Any
 
 import boto3
@@ -23,15 +22,15 @@ class Account:
     `part` is the account's purpose: VENDOR, CUSTOMER or CANARY.
     """
 
-    def __init__(self, part: str, session: boto3.session.Session) -> None:
+    def __init__(self, part: str, session: Any) -> None:
         self.part, self.session = part, session
         self._clients: dict[str, Any] = {}
         try:
-            found = self.client("sts").get_caller_identity()
+            identity = self.client("sts").get_caller_identity()
         except (BotoCoreError, ClientError) as error:
             self.close()
             raise CheckError(f"{part}: AWS does not know us: {error}") from error
-        self.id, self.arn, self.user_id = found["Account"], found["Arn"], found["UserId"]
+        self.id, self.arn, self.user_id = identity["Account"], identity["Arn"], identity["UserId"]
 
     @classmethod
     def of_profile(cls, part: str, profile: str, region: str | None) -> "Account":
@@ -56,21 +55,17 @@ class Account:
 
     def client(self, service: str) -> Any:
         if service not in self._clients:
-            self._clients[service] = self.session.client(service, config=_PATIENT)  # type: ignore[call-overload]
+            self._clients[service] = self.session.client(service, config=_PATIENT)
         return self._clients[service]
 
     def environment(self) -> dict[str, str]:
         """Return the account's current credentials for another process."""
-        found = self.session.get_credentials()
-        if found is None:
-            raise CheckError(f"{self.part}: there are no credentials.")
-        keys = found.get_frozen_credentials()
-        named = {
+        keys = self.session.get_credentials().get_frozen_credentials()
+        return {
             "AWS_ACCESS_KEY_ID": keys.access_key,
             "AWS_SECRET_ACCESS_KEY": keys.secret_key,
-            "AWS_SESSION_TOKEN": keys.token,
+            "AWS_SESSION_TOKEN": keys.token or "",
         }
-        return {name: value for name, value in named.items() if value}
 
     def close(self) -> None:
         for client in self._clients.values():
@@ -88,12 +83,11 @@ def session_of(credentials: Mapping[str, str], region: str) -> boto3.session.Ses
     )
 
 
-def ensure_fit(vendor: Account, customer: Account, canary: Account | None) -> None:
+def ensure_fit(accounts: list[Account]) -> None:
     """Check that the accounts fit the check.
 
     Raises CheckError if they do not.
     """
-    accounts = [account for account in (vendor, customer, canary) if account]
     if len({account.id for account in accounts}) < len(accounts):
         same = ", ".join(f"{account.part} is {account.id}" for account in accounts)
         raise CheckError(f"Each profile must be of an account of its own: {same}.")
@@ -101,7 +95,7 @@ def ensure_fit(vendor: Account, customer: Account, canary: Account | None) -> No
         raise CheckError(
             "The profiles must be of one partition: no role of another one can be assumed."
         )
-    if vendor.arn.endswith(":root"):
+    if accounts[0].arn.endswith(":root"):
         raise CheckError(
             "VENDOR: AWS lets no root user assume a role. Use an IAM user or a role that may"
             " administer."
@@ -120,20 +114,14 @@ def ensure_public_templates(vendor: Account) -> str | None:
 
     Raises CheckError if the account blocks them.
     """
-    client = vendor.session.client("s3control", config=_PATIENT)
-    with closing(client):
-        return block_of(lambda: client.get_public_access_block(AccountId=vendor.id))
-
-
-def block_of(ask: Callable[[], Mapping[str, Any]]) -> str | None:
     try:
-        found = ask()["PublicAccessBlockConfiguration"]
+        answer = vendor.client("s3control").get_public_access_block(AccountId=vendor.id)
     except ClientError as error:
         code = error.response["Error"]["Code"]
         return None if code == "NoSuchPublicAccessBlockConfiguration" else f"AWS answers {code}"
     except BotoCoreError as error:
         return type(error).__name__
-    blocking = [name for name in ("BlockPublicPolicy", "RestrictPublicBuckets") if found.get(name)]
-    if blocking:
-        raise CheckError(_BLOCKED.format(", ".join(blocking)))
+    for name in ("BlockPublicPolicy", "RestrictPublicBuckets"):
+        if answer["PublicAccessBlockConfiguration"].get(name):
+            raise CheckError(_BLOCKED.format(name))
     return None

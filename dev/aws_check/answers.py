@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError
 
 from dev.aws_check.accounts import CheckError
 
-_Found = TypeVar("_Found")
+_Result = TypeVar("_Result")
 ALLOWED = "allowed"
 
 # A test runs the whole check against the sandbox, which must give each of these answers.
@@ -61,75 +61,65 @@ class Answers:
     """The answers of AWS so far."""
 
     def __init__(self) -> None:
-        self.said: dict[str, str] = {}
+        self.given: dict[str, str] = {}
         self.took: dict[str, float] = {}
 
     def note(self, question: str, answer: str) -> None:
-        self.said[question] = answer
-        wanted = EXPECTED[question]
-        print(
-            f"     {question}: {answer}{'' if answer == wanted else f'  (the sandbox: {wanted})'}",
-            flush=True,
-        )
+        self.given[question] = answer
+        line = f"     {question}: {answer}"
+        if answer != EXPECTED[question]:
+            line += f"  (the sandbox: {EXPECTED[question]})"
+        print(line, flush=True)
 
     def ask(self, question: str, call: Callable[[], object]) -> None:
         """Record AWS's answer to this call."""
         self.note(question, code_of(call))
 
-    def waited(self, what: str, look: Callable[[], _Found | None], seconds: float) -> _Found:
+    def waited(self, condition: str, look: Callable[[], _Result | None], seconds: float) -> _Result:
         """Wait like `until`, and record the time."""
         began = time.monotonic()
-        found = until(what, look, seconds)
-        self.took[what] = time.monotonic() - began
-        print(f"     {what}: after {self.took[what]:.0f} s", flush=True)
-        return found
+        result = until(condition, look, seconds)
+        self.took[condition] = time.monotonic() - began
+        print(f"     {condition}: after {self.took[condition]:.0f} s", flush=True)
+        return result
 
     def differences(self) -> list[str]:
         """List AWS's differences from the sandbox, a line each."""
-        found = [
-            f"{question}: {said} (the sandbox: {EXPECTED[question]})"
-            for question, said in self.said.items()
-            if said != EXPECTED[question]
-        ]
-        late = [
-            f"{what}: {took:.0f} s (at most {WITHIN[what]} s expected)"
-            for what, took in self.took.items()
-            if took > WITHIN[what]
-        ]
-        return found + late
+        lines = []
+        for question, answer in self.given.items():
+            if answer != EXPECTED[question]:
+                lines.append(f"{question}: {answer} (the sandbox: {EXPECTED[question]})")
+        for condition, took in self.took.items():
+            if took > (limit := WITHIN[condition]):
+                lines.append(f"{condition}: {took:.0f} s (at most {limit} s expected)")
+        return lines
 
     def unasked(self) -> list[str]:
         """List the questions that the check did not reach."""
-        return [
-            name
-            for table, seen in ((EXPECTED, self.said), (WITHIN, self.took))
-            for name in table
-            if name not in seen
-        ]
+        asked = self.given | self.took
+        return [name for name in (*EXPECTED, *WITHIN) if name not in asked]
 
 
 def code_of(call: Callable[[], object]) -> str:
     try:
         call()
     except ClientError as error:
-        return (
-            f"{error.response['Error']['Code']}"
-            f" {error.response['ResponseMetadata']['HTTPStatusCode']}"
-        )
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        return f"{error.response['Error']['Code']} {status}"
     return ALLOWED
 
 
-def until(what: str, look: Callable[[], _Found | None], seconds: float) -> _Found:
+def until(condition: str, look: Callable[[], _Result | None], seconds: float) -> _Result:
     """Return the result of `look` when it is not None. Print a line every 15 seconds meanwhile."""
-    began = said = time.monotonic()
+    began = reported = time.monotonic()
     pause = 0.1
-    while (found := look()) is None:
-        waited = time.monotonic() - began
-        if waited > seconds:
-            raise CheckError(f"Not within {seconds:.0f} seconds: {what}.")
-        if time.monotonic() - said > 15:
-            said = time.monotonic()
-            print(f"     … {what}: {waited:.0f} s", flush=True)
+    while (result := look()) is None:
+        now = time.monotonic()
+        if now - began > seconds:
+            raise CheckError(f"Not within {seconds:.0f} seconds: {condition}.")
+        if now - reported > 15:
+            reported = now
+            print(f"     … {condition}: {now - began:.0f} s", flush=True)
         time.sleep(pause)
         pause = min(pause * 1.5, 5.0)
-    return found
+    return result

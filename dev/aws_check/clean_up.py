@@ -4,10 +4,12 @@ It needs no stored state, because names and tags identify a run's resources. It 
 that have the run's tag, and the bucket that such a stack leaves behind.
 """
 
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -32,7 +34,7 @@ class CleanUp:
         """Delete the run's stacks, and in the vendor's account also the template bucket."""
         for account in self.accounts:
             with self._noting(account, "its stacks"):
-                for stack in stacks.of_run(account, self.run):
+                for stack in list(stacks.of_run(account, self.run)):
                     with self._noting(account, stack["StackName"]):
                         print(
                             f"     deleting the stack {stack['StackName']} in {account.id} …",
@@ -45,23 +47,26 @@ class CleanUp:
 
     def left(self) -> list[str]:
         """List what is still there, by its name, a line each."""
-        found: list[str] = []
+        left: list[str] = []
         for account in self.accounts:
-            for what, look in _LOOKS.items():
-                with self._noting(account, f"looking for what is left ({what})"):
-                    found += [
-                        f"{account.part} {account.id}: {what} {name}"
-                        for name in look(account, self.run)
-                    ]
-        return found
+            place = f"{account.part} {account.id}"
+            with self._noting(account, "looking for what is left (stack)"):
+                left += [
+                    f"{place}: stack {stack['StackName']} ({stack['StackStatus']})"
+                    for stack in stacks.of_run(account, self.run)
+                ]
+            for kind in _LISTS:
+                with self._noting(account, f"looking for what is left ({kind})"):
+                    left += [f"{place}: {kind} {name}" for name in _names(account, self.run, kind)]
+        return left
 
     @contextmanager
-    def _noting(self, account: Account, what: str) -> Iterator[None]:
+    def _noting(self, account: Account, step: str) -> Iterator[None]:
         """Record an error, so that one failed removal does not prevent the others."""
         try:
             yield
         except (ClientError, BotoCoreError, CheckError) as error:
-            trouble = f"{account.part} {account.id}: {what}: {error}"
+            trouble = f"{account.part} {account.id}: {step}: {error}"
             if trouble not in self.troubles:  # the clean-up looks several times
                 self.troubles.append(trouble)
 
@@ -72,75 +77,52 @@ def remove_bucket(account: Account, name: str) -> None:
     Its name has the run's id, and it must be the account's own.
     """
     s3 = account.client("s3")
+    bucket = {"Bucket": name, "ExpectedBucketOwner": account.id}
     try:
-        s3.head_bucket(Bucket=name, ExpectedBucketOwner=account.id)
+        s3.head_bucket(**bucket)
     except ClientError as error:
         if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
             return
         raise
     print(f"     deleting the bucket {name} in {account.id} …", flush=True)
     # The policy refuses the deletion of templates.
-    s3.delete_bucket_policy(Bucket=name, ExpectedBucketOwner=account.id)
+    s3.delete_bucket_policy(**bucket)
     for page in s3.get_paginator("list_object_versions").paginate(Bucket=name):
         versions = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
-        doomed = [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in versions]
+        doomed = [
+            {"Key": version["Key"], "VersionId": version["VersionId"]} for version in versions
+        ]
         if doomed:
-            s3.delete_objects(
-                Bucket=name,
-                Delete={"Objects": doomed, "Quiet": True},
-                ExpectedBucketOwner=account.id,
-            )
-    s3.delete_bucket(Bucket=name, ExpectedBucketOwner=account.id)
+            s3.delete_objects(**bucket, Delete={"Objects": doomed, "Quiet": True})
+    s3.delete_bucket(**bucket)
 
 
-def _stacks(account: Account, run: Run) -> list[str]:
-    return [
-        f"{stack['StackName']} ({stack['StackStatus']})" for stack in stacks.of_run(account, run)
-    ]
-
-
-def _roles(account: Account, run: Run) -> list[str]:
-    pages = account.client("iam").get_paginator("list_roles").paginate()
-    names = [role["RoleName"] for page in pages for role in page["Roles"]]
-    return [name for name in names if name == run.broker_role or name.startswith(run.prefix)]
-
-
-def _policies(account: Account, run: Run) -> list[str]:
-    pages = account.client("iam").get_paginator("list_policies").paginate(Scope="Local")
-    names = [policy["PolicyName"] for page in pages for policy in page["Policies"]]
-    return [name for name in names if name.startswith(run.prefix)]
-
-
-def _buckets(account: Account, run: Run) -> list[str]:
-    buckets = account.client("s3").list_buckets()["Buckets"]
-    return [bucket["Name"] for bucket in buckets if bucket["Name"].startswith(run.prefix)]
-
-
-def _topics(account: Account, run: Run) -> list[str]:
-    pages = account.client("sns").get_paginator("list_topics").paginate()
-    names = [topic["TopicArn"].rpartition(":")[2] for page in pages for topic in page["Topics"]]
-    return [name for name in names if name.startswith(run.prefix)]
-
-
-def _queues(account: Account, run: Run) -> list[str]:
-    urls = account.client("sqs").list_queues(QueueNamePrefix=run.prefix).get("QueueUrls", [])
-    return [url.rpartition("/")[2] for url in urls]
+def _names(account: Account, run: Run, kind: str) -> Iterator[str]:
+    """Yield the names of a run's roles, topics and so on."""
+    service, operation, result, field, options = _LISTS[kind]
+    for page in account.client(service).get_paginator(operation).paginate(**options):
+        for item in page.get(result, []):
+            # An ARN or a URL ends in the name.
+            name = re.split("[:/]", item[field] if field else item)[-1]
+            if name.startswith((run.prefix, run.broker_role)):
+                yield name
 
 
 _LOOKS_AGAIN, _PAUSE = 4, 5.0  # number of repetitions, and seconds before each
-_LOOKS: dict[str, Callable[[Account, Run], list[str]]] = {
-    "stack": _stacks,
-    "role": _roles,
-    "policy": _policies,
-    "bucket": _buckets,
-    "topic": _topics,
-    "queue": _queues,
+# The service, the paginated operation, its result, the field with the name, and its options.
+_LISTS: dict[str, tuple[str, str, str, str | None, dict[str, Any]]] = {
+    "role": ("iam", "list_roles", "Roles", "RoleName", {}),
+    "policy": ("iam", "list_policies", "Policies", "PolicyName", {"Scope": "Local"}),
+    "bucket": ("s3", "list_buckets", "Buckets", "Name", {}),
+    "topic": ("sns", "list_topics", "Topics", "TopicArn", {}),
+    # Without a page size SQS answers one page and no token.
+    "queue": ("sqs", "list_queues", "QueueUrls", None, {"PaginationConfig": {"PageSize": 1000}}),
 }
 
 
-def clean_up(run: Run, customer: Account, canary: Account | None, vendor: Account) -> list[str]:
+def clean_up(run: Run, accounts: list[Account]) -> list[str]:
     """Remove everything of a run. Return what is left and why, a line each."""
-    work = CleanUp(run, [account for account in (customer, canary, vendor) if account])
+    work = CleanUp(run, [*accounts[1:], accounts[0]])
     work.remove()
     left = work.left()
     for _ in range(_LOOKS_AGAIN if left else 0):  # IAM lists a deleted role for some seconds

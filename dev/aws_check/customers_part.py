@@ -1,5 +1,6 @@
 """The customer's steps: its stack, the proof, credentials, drift, rotation, and the end."""
 
+import copy
 import json
 import time
 from collections.abc import Callable
@@ -11,8 +12,8 @@ from typing import Any
 from dev.aws_check import stacks
 from dev.aws_check.accounts import CheckError, session_of
 from dev.aws_check.answers import ALLOWED, code_of, until
-from dev.aws_check.stage import Stage, there
-from dev.demo import expect, fact, show_proof, stack_of
+from dev.aws_check.stage import Stage
+from dev.demo import expect, fact, loosened, retrust, show_proof, stack_of
 
 _INERT = json.dumps(
     {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]}
@@ -27,85 +28,82 @@ def onboard(stage: Stage) -> None:
     stage.tenant = stage.api(
         "POST", "/v1/tenants", {"name": f"AWS check {stage.run.id}"}, expect=201
     )
-    wanted = stack_of(stage.kit()["launch_stack_url"])
-    fact("stack", wanted["StackName"])
-    mistyped = wanted | {
-        "Parameters": [one | _bad(one["ParameterKey"]) for one in wanted["Parameters"]]
-    }
+    stack = stack_of(stage.kit()["launch_stack_url"])
+    name = stack["StackName"]
+    fact("stack", name)
+    mistyped = copy.deepcopy(stack)
+    for parameter in mistyped["Parameters"]:
+        if parameter["ParameterKey"] == "ExternalId":
+            parameter["ParameterValue"] = "dpy-mistyped"
+    cloudformation = account.client("cloudformation")
     answers.ask(
         "a stack with a parameter that its pattern refuses",
-        lambda: account.client("cloudformation").create_stack(**mistyped, Tags=stage.run.tags),
+        lambda: cloudformation.create_stack(**mistyped, Tags=stage.run.tags),
     )
-    stacks.create(account, stage.run, wanted, wait=False)
-    done = partial(stacks.at_rest, account, wanted["StackName"])
+    cloudformation.create_stack(**stack, Tags=stage.run.tags)
+    done = partial(stacks.at_rest, account, name)
     answers.waited("the customer's stack is complete, and answered", done, 900)
-    stacks.complete(account, wanted["StackName"], "CREATE_COMPLETE")
+    stacks.complete(account, name, "CREATE_COMPLETE")
 
     def proven() -> dict[str, Any] | None:
-        found = stage.api("GET", f"{stage.of_tenant}/connections")["items"]
-        return next((dict(one) for one in found if one["status"] == "verified"), None)
+        path = f"{stage.of_tenant}/connections?status=verified"
+        return next(iter(stage.api("GET", path)["items"]), None)
 
     stage.connection = answers.waited("the registered role is proven", proven, 300)
     fact("role", stage.connection["role_arn"])
     show_proof(stage.connection)
-    checks = stage.connection["verification"]["checks"]
-    not_passed = [f"{one['name']} {one['outcome']}" for one in checks if one["outcome"] != "passed"]
-    answers.note("the proof's checks", ", ".join(not_passed) or "all passed")
-
-
-def _bad(name: str) -> dict[str, str]:
-    return {"ParameterValue": "dpy-mistyped"} if name == "ExternalId" else {}
+    failures = []
+    for check in stage.connection["verification"]["checks"]:
+        if check["outcome"] != "passed":
+            failures += [f"{check['name']} {check['outcome']}"]
+    answers.note("the proof's checks", ", ".join(failures) or "all passed")
 
 
 def ask_sts(stage: Stage) -> None:
     """Ask STS directly what Deputy's proofs rely on."""
     answers = stage.answers
-    sts, role = there(stage.broker, "the broker").client("sts"), stage.connection["role_arn"]
-    own = stage.tenant["external_id"]
+    assume_role, role = stage.broker.client("sts").assume_role, stage.connection["role_arn"]
+    own = {
+        "RoleArn": role,
+        "RoleSessionName": "aws-check",
+        "DurationSeconds": 900,
+        "Policy": _INERT,
+        "ExternalId": stage.tenant["external_id"],
+    }
+    questions: dict[str, dict[str, Any]] = {
+        "AssumeRole with the External ID": {},
+        "AssumeRole without an External ID": {"ExternalId": None},
+        "AssumeRole with a stranger's External ID": {"ExternalId": f"dpy-{'0' * 64}"},
+        "AssumeRole of a role that does not exist": {"RoleArn": f"{role}-absent"},
+        "AssumeRole with a space in the External ID": {"ExternalId": "a b"},
+        "AssumeRole for longer than role chaining allows": {"DurationSeconds": 3601},
+        "AssumeRole with a session policy that is no policy": {"Policy": "{}"},
+        "AssumeRole of a role of the broker's own account": {
+            "RoleArn": stage.settings["DEPUTY_BROKER_PRINCIPAL_ARN"]
+        },
+    }
+    for question, changes in questions.items():
+        terms = own | changes
+        if terms["ExternalId"] is None:
+            del terms["ExternalId"]
+        answers.ask(question, partial(assume_role, **terms))
+    _look_at_session(stage, assume_role(**own))
 
-    def assume(arn: str = role, **more: Any) -> Callable[[], Any]:
-        terms = {
-            "RoleArn": arn,
-            "RoleSessionName": "aws-check",
-            "DurationSeconds": 900,
-            "Policy": _INERT,
-        } | more
-        return lambda: sts.assume_role(**terms)
 
-    for question, call in (
-        ("AssumeRole with the External ID", assume(ExternalId=own)),
-        ("AssumeRole without an External ID", assume()),
-        ("AssumeRole with a stranger's External ID", assume(ExternalId=f"dpy-{'0' * 64}")),
-        ("AssumeRole of a role that does not exist", assume(f"{role}-absent", ExternalId=own)),
-        ("AssumeRole with a space in the External ID", assume(ExternalId="a b")),
-        (
-            "AssumeRole for longer than role chaining allows",
-            assume(ExternalId=own, DurationSeconds=3601),
-        ),
-        ("AssumeRole with a session policy that is no policy", assume(ExternalId=own, Policy="{}")),
-        (
-            "AssumeRole of a role of the broker's own account",
-            assume(stage.settings["DEPUTY_BROKER_PRINCIPAL_ARN"], ExternalId=own),
-        ),
-    ):
-        answers.ask(question, call)
-    session = assume(ExternalId=own)()
-    unique_id = stage.customer.client("iam").get_role(RoleName=stage.role_name)["Role"]["RoleId"]
-    same = session["AssumedRoleUser"]["AssumedRoleId"] == f"{unique_id}:aws-check"
+def _look_at_session(stage: Stage, answer: dict[str, Any]) -> None:
+    answers, account, name = stage.answers, stage.customer, stage.role_name
+    unique_id = account.client("iam").get_role(RoleName=name)["Role"]["RoleId"]
+    same = answer["AssumedRoleUser"]["AssumedRoleId"] == f"{unique_id}:aws-check"
     answers.note(
         "the id in a session's AssumedRoleId", "the role's unique id" if same else "another"
     )
-    with closing(session_of(session["Credentials"], stage.customer.region).client("sts")) as inert:
-        arn = inert.get_caller_identity()["Arn"]
-    wanted = (
-        f"arn:{stage.customer.partition}:sts::{stage.customer.id}"
-        f":assumed-role/{stage.role_name}/aws-check"
-    )
-    answers.note(
-        "the session's own identity",
-        "the assumed role and the session's name" if arn == wanted else arn,
-    )
-    with closing(session_of(session["Credentials"], stage.customer.region).client("s3")) as s3:
+    session = session_of(answer["Credentials"], account.region)
+    with closing(session.client("sts")) as sts:
+        arn = sts.get_caller_identity()["Arn"]
+    if arn == f"arn:{account.partition}:sts::{account.id}:assumed-role/{name}/aws-check":
+        arn = "the assumed role and the session's name"
+    answers.note("the session's own identity", arn)
+    with closing(session.client("s3")) as s3:
         answers.ask("an inert session that lists buckets", s3.list_buckets)
 
 
@@ -114,18 +112,21 @@ def examine(stage: Stage) -> None:
 
     A public address on this machine is intended here, and is no finding.
     """
-    ready = partial(stage.api, "GET", "/readyz")
+
+    def ready() -> bool | None:
+        return not _not_ok(stage.api("GET", "/readyz")["checks"]) or None
+
     with suppress(CheckError):  # doctor says why
-        until(
-            "the background worker has reported", lambda: not _not_ok(ready()["checks"]) or None, 60
-        )
-    found = json.loads(there(stage.deputy, "Deputy").doctor())["checks"]
-    wrong = [f"{one['name']}: {one['seen']}" for one in _not_ok(found) if one["name"] != "settings"]
-    stage.answers.note("what doctor warns of", " ".join(wrong) or "nothing")
+        until("the background worker has reported", ready, 60)
+    warnings = []
+    for check in _not_ok(json.loads(stage.deputy.doctor())["checks"]):
+        if check["name"] != "settings":
+            warnings += [f"{check['name']}: {check['seen']}"]
+    stage.answers.note("what doctor warns of", " ".join(warnings) or "nothing")
 
 
 def _not_ok(checks: list[dict[str, str]]) -> list[dict[str, str]]:
-    return [one for one in checks if one["status"] in {"warning", "failed"}]
+    return [check for check in checks if check["status"] in {"warning", "failed"}]
 
 
 def work(stage: Stage) -> None:
@@ -137,9 +138,9 @@ def work(stage: Stage) -> None:
     answers.note(
         "issued credentials: seconds until they expire", str(_ISSUED if whole else round(left))
     )
-    with closing(session_of(issued, stage.customer.region).client("s3")) as s3:
+    session = session_of(issued, stage.customer.region)
+    with closing(session.client("s3")) as s3, closing(session.client("iam")) as iam:
         answers.ask("issued credentials: list the buckets", s3.list_buckets)
-    with closing(session_of(issued, stage.customer.region).client("iam")) as iam:
         answers.ask("issued credentials: list the IAM users", iam.list_users)
 
 
@@ -149,50 +150,46 @@ def drift(stage: Stage) -> None:
     Meanwhile Deputy must not issue.
     """
     iam, answers = stage.customer.client("iam"), stage.answers
-    good = iam.get_role(RoleName=stage.role_name)["Role"]["AssumeRolePolicyDocument"]
-    loose = json.loads(json.dumps(good))
-    del loose["Statement"][0]["Condition"]["StringEquals"]
-    iam.update_assume_role_policy(RoleName=stage.role_name, PolicyDocument=json.dumps(loose))
+    trust = iam.get_role(RoleName=stage.role_name)["Role"]["AssumeRolePolicyDocument"]
+    retrust(iam, stage.connection, loosened(trust))
     # A routine proof comes every hour. A worker's report makes it due now, perhaps before IAM has
     # propagated the change.
     stage.api("POST", f"{stage.of_connection}/report-refused", expect=202)
-    found = answers.waited(
-        "a loosened trust policy is found", _becomes(stage, "insecure", asking_after=_PAUSE), 300
+    insecure = answers.waited(
+        "a loosened trust policy is found",
+        _becomes(stage, stage.of_connection, "status", "insecure", asking_after=_PAUSE),
+        300,
     )
-    fact("found", found["why"])
+    fact("found", insecure["why"])
     fact("credentials", f"refused: {stage.issue(409)['code']}")
-    iam.update_assume_role_policy(RoleName=stage.role_name, PolicyDocument=json.dumps(good))
-    answers.waited("a mended trust policy is found", _becomes(stage, "verified"), 300)
+    retrust(iam, stage.connection, trust)
+    answers.waited(
+        "a mended trust policy is found",
+        _becomes(stage, stage.of_connection, "status", "verified", asking_after=0),
+        300,
+    )
     stage.issue()
 
 
 def _becomes(
-    stage: Stage, status: str, *, asking_after: float = 0
+    stage: Stage, path: str, field: str, value: str, *, asking_after: float
 ) -> Callable[[], dict[str, Any] | None]:
-    ask = _asking(stage, asking_after)
+    """Return a function that returns the API's answer once the field has the value.
+
+    It requests a proof at intervals, the first after `asking_after` seconds: IAM may propagate a
+    change after the proof that the change caused.
+    """
+    due = time.monotonic() + asking_after
 
     def look() -> dict[str, Any] | None:
-        ask()
-        found = dict(stage.api("GET", stage.of_connection))
-        return found if found["status"] == status else None
-
-    return look
-
-
-def _asking(stage: Stage, after: float) -> Callable[[], None]:
-    """Return a function that requests a proof at intervals.
-
-    IAM may propagate a change after the proof that the change caused.
-    """
-    due = time.monotonic() + after
-
-    def ask() -> None:
         nonlocal due
         if time.monotonic() >= due:
             stage.api("POST", f"{stage.of_connection}/verify")
             due = time.monotonic() + _PAUSE
+        answer = dict(stage.api("GET", path))
+        return answer if answer[field] == value else None
 
-    return ask
+    return look
 
 
 def rotate(stage: Stage) -> None:
@@ -202,13 +199,13 @@ def rotate(stage: Stage) -> None:
     fact("next ID", opened["next_external_id"])
     _update(stage)
     # Two proofs, two minutes apart, must find that the role accepts it.
-    until("the connection has switched to the next External ID", _rotation(stage, "ready"), 900)
+    ready = _becomes(stage, path, "state", "ready", asking_after=_PAUSE)
+    until("the connection has switched to the next External ID", ready, 900)
     stage.issue()
     stage.api("POST", f"{path}/complete")
     _update(stage)
-    until(
-        "the role refuses the old External ID, and it is retired", _rotation(stage, "retired"), 900
-    )
+    retired = _becomes(stage, path, "state", "retired", asking_after=_PAUSE)
+    until("the role refuses the old External ID, and it is retired", retired, 900)
     stage.issue()
     stage.tenant = stage.api("GET", stage.of_tenant)
     expect(
@@ -219,24 +216,14 @@ def rotate(stage: Stage) -> None:
 
 def _update(stage: Stage) -> None:
     """Update the stack as the kit says."""
-    wanted, account = stack_of(stage.kit()["launch_stack_url"]), stage.customer
-    cloudformation = account.client("cloudformation")
-    cloudformation.update_stack(**wanted)
-    stacks.complete(account, wanted["StackName"], "UPDATE_COMPLETE", minutes=15)
-    stage.answers.ask(
-        "an update that changes nothing", lambda: cloudformation.update_stack(**wanted)
+    update = partial(
+        stage.customer.client("cloudformation").update_stack,
+        **stack_of(stage.kit()["launch_stack_url"]),
     )
+    update()
+    stacks.complete(stage.customer, stage.role_name, "UPDATE_COMPLETE", minutes=15)
+    stage.answers.ask("an update that changes nothing", update)
     stage.issue()
-
-
-def _rotation(stage: Stage, state: str) -> Callable[[], bool | None]:
-    ask = _asking(stage, _PAUSE)
-
-    def look() -> bool | None:
-        ask()
-        return stage.api("GET", f"{stage.of_tenant}/external-id/rotation")["state"] == state or None
-
-    return look
 
 
 def suspend(stage: Stage) -> None:
@@ -251,7 +238,7 @@ def leave(stage: Stage) -> None:
     answers, account = stage.answers, stage.customer
     stage.api("DELETE", stage.of_tenant, expect=204)
     fact("credentials", f"refused: {stage.issue(404)['code']}")
-    deputy, cloudformation = there(stage.deputy, "Deputy"), account.client("cloudformation")
+    deputy, cloudformation = stage.deputy, account.client("cloudformation")
     name = stage.role_name  # the kit gives the stack the role's name
     stack_id = cloudformation.describe_stacks(StackName=name)["Stacks"][0]["StackId"]
     deputy.stop_worker()
@@ -266,13 +253,8 @@ def leave(stage: Stage) -> None:
         "a deleted stack, described by its name",
         lambda: cloudformation.describe_stacks(StackName=name),
     )
-    with closing(session_of(stage.issued, account.region).client("sts")) as sts:
-        _ask_once_refused(stage, sts.get_caller_identity)
-
-
-def _ask_once_refused(stage: Stage, call: Callable[[], object]) -> None:
-    """Record the answer when it is a refusal: a deleted role stays effective for a moment."""
     question = "issued credentials after their role was deleted"
-    with suppress(CheckError):
-        until(question, lambda: code_of(call) != ALLOWED or None, 120)
-    stage.answers.ask(question, call)
+    with closing(session_of(stage.issued, account.region).client("sts")) as sts:
+        with suppress(CheckError):  # a deleted role stays effective for a moment
+            until(question, lambda: code_of(sts.get_caller_identity) != ALLOWED or None, 120)
+        answers.ask(question, sts.get_caller_identity)

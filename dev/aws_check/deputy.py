@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dev.aws_check.accounts import Account
-from dev.stack import Settings, Stack, end_process, free_port
+from dev.run_settings import Settings
+from dev.stack import Stack, end_process, free_port
 
 # The variables of the operator's environment that a process needs to run and to reach AWS.
 _KEPT = (
@@ -33,25 +34,17 @@ class LocalDeputy(Stack):
     def __init__(
         self, data: Path, deputy: Mapping[str, str], broker: Account, publisher: Account
     ) -> None:
-        kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-        # Launch links then point to AWS's own console, which nobody opens here.
-        super().__init__(
-            Settings(free_port(), free_port(), data),
-            kept | {"DEPUTY_CONSOLE_URL": ""} | dict(deputy),
-        )
+        env = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        env["DEPUTY_CONSOLE_URL"] = ""  # launch links point to AWS's console, which nobody opens
+        super().__init__(Settings(free_port(), free_port(), data), env | dict(deputy))
         self._broker, self._publishes = broker, publisher
 
-    def prepare(self) -> None:
-        """Prepare without the check of permission sets, with which publishing begins."""
-        self._take_data_dir()
-        self._commands("migrate", "keys bootstrap")
-
     def _aws(self) -> dict[str, str]:
-        where = {name: os.environ[name] for name in _ENDPOINT if name in os.environ}
-        return where | {"AWS_REGION": self._broker.region} | self._broker.environment()
+        endpoint = {name: os.environ[name] for name in _ENDPOINT if name in os.environ}
+        return endpoint | {"AWS_REGION": self._broker.region} | self._broker.environment()
 
     def _publisher(self) -> dict[str, str]:
-        return {"AWS_SESSION_TOKEN": ""} | self._publishes.environment()
+        return self._publishes.environment()
 
     def stop_worker(self) -> None:
         if worker := self._children.pop("worker", None):

@@ -1,16 +1,15 @@
 """The state that the steps of one check share. The steps fill in all but the accounts."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from dev.aws_check.accounts import Account, CheckError
+from dev.aws_check.accounts import Account
 from dev.aws_check.answers import Answers
 from dev.aws_check.deputy import LocalDeputy
 from dev.aws_check.stacks import Run
 from dev.demo import Api
-
-_Part = TypeVar("_Part")
 
 
 @dataclass
@@ -22,22 +21,30 @@ class Stage:
     """
 
     run: Run
-    vendor: Account
-    customer: Account
-    canary: Account | None
+    accounts: list[Account]
     data: Path
+    # Called after the clean-up, the last one first.
+    ends: ExitStack = field(default_factory=ExitStack)
     answers: Answers = field(default_factory=Answers)
     settings: dict[str, str] = field(default_factory=dict)
-    broker: Account | None = None
-    deputy: LocalDeputy | None = None
+    broker: Account = field(init=False)
+    deputy: LocalDeputy = field(init=False)
     tenant: dict[str, Any] = field(default_factory=dict)
     connection: dict[str, Any] = field(default_factory=dict)
     issued: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def vendor(self) -> Account:
+        return self.accounts[0]
+
+    @property
+    def customer(self) -> Account:
+        return self.accounts[1]
+
     def api(self, method: str, path: str, body: Any = None, *, expect: int = 200) -> Any:
         """Call Deputy's API with the admin key."""
-        deputy = there(self.deputy, "Deputy")
-        return Api(deputy.settings.url, deputy.admin_key)(method, path, body, expect=expect)
+        api = Api(self.deputy.settings.url, self.deputy.admin_key)
+        return api(method, path, body, expect=expect)
 
     @property
     def of_tenant(self) -> str:
@@ -56,18 +63,5 @@ class Stage:
         return dict(self.api("GET", f"{self.of_tenant}/onboarding"))
 
     def issue(self, status: int = 200) -> dict[str, Any]:
-        return dict(
-            self.api(
-                "POST", f"{self.of_connection}/credentials", {"reason": "aws-check"}, expect=status
-            )
-        )
-
-
-def there(found: _Part | None, what: str) -> _Part:
-    """Return the value that an earlier step must have set.
-
-    Raises CheckError if it is None.
-    """
-    if found is None:
-        raise CheckError(f"{what} is not there yet.")
-    return found
+        path = f"{self.of_connection}/credentials"
+        return dict(self.api("POST", path, {"reason": "aws-check"}, expect=status))

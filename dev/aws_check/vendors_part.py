@@ -2,43 +2,34 @@
 
 import json
 import secrets
-import urllib.error
-import urllib.request
-from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
+import requests
 from botocore.exceptions import ClientError
 
 from dev.aws_check import stacks
 from dev.aws_check.accounts import Account, session_of
 from dev.aws_check.deputy import LocalDeputy
-from dev.aws_check.stage import Stage, there
+from dev.aws_check.stage import Stage
 from dev.demo import fact
-from dev.stack import ROOT
-
-_TEMPLATES = ROOT / "cloudformation"
 
 
 def make_vendor(stage: Stage) -> None:
     run, vendor, answers = stage.run, stage.vendor, stage.answers
-    wanted = stacks.from_file(
-        f"{run.prefix}broker",
-        (_TEMPLATES / "broker.yaml").read_text(encoding="utf-8"),
+    stack = stacks.from_template(
+        run,
+        "broker",
         BrokerRoleName=run.broker_role,
         RolePrefix=run.prefix,
         TemplateBucketName=run.bucket(vendor),
     )
-    cloudformation = vendor.client("cloudformation")
-    answers.ask(
-        "a stack without its capabilities",
-        lambda: cloudformation.create_stack(**(wanted | {"Capabilities": []}), Tags=run.tags),
-    )
-    outputs = stacks.create(vendor, run, wanted)
-    answers.ask(
-        "a stack under a name that is taken",
-        lambda: cloudformation.create_stack(**wanted, Tags=run.tags),
-    )
+    create = partial(vendor.client("cloudformation").create_stack, **stack)
+    answers.ask("a stack without its capabilities", partial(create, Capabilities=[]))
+    create()
+    outputs = stacks.complete(vendor, stack["StackName"], "CREATE_COMPLETE")
+    answers.ask("a stack under a name that is taken", create)
     _look_for_tags(stage)
     # At AWS the output RegistrationQueueUrl is the same. In the sandbox only SQS knows its address.
     name = outputs["RegistrationQueueUrl"].rpartition("/")[2]
@@ -56,14 +47,13 @@ def make_vendor(stage: Stage) -> None:
 
 def _look_for_tags(stage: Stage) -> None:
     run, answers = stage.run, stage.answers
-    role = stage.vendor.client("iam").list_role_tags(RoleName=run.broker_role)["Tags"]
-    answers.note("the stack's tag on its role", "there" if run.tags[0] in role else "missing")
-    bucket: list[dict[str, str]] = []
+    tags = stage.vendor.client("iam").list_role_tags(RoleName=run.broker_role)["Tags"]
+    answers.note("the stack's tag on its role", "there" if run.tags[0] in tags else "missing")
+    tags = []
     with suppress(ClientError):  # NoSuchTagSet
-        bucket = stage.vendor.client("s3").get_bucket_tagging(Bucket=run.bucket(stage.vendor))[
-            "TagSet"
-        ]
-    answers.note("the stack's tag on its bucket", "there" if run.tags[0] in bucket else "missing")
+        answer = stage.vendor.client("s3").get_bucket_tagging(Bucket=run.bucket(stage.vendor))
+        tags = answer["TagSet"]
+    answers.note("the stack's tag on its bucket", "there" if run.tags[0] in tags else "missing")
 
 
 def become_broker(stage: Stage) -> None:
@@ -101,19 +91,22 @@ def become_broker(stage: Stage) -> None:
 
     credentials = stage.answers.waited("a new role may be assumed", assumed, 180)
     stage.broker = Account("BROKER", session_of(credentials, vendor.region))
+    stage.ends.callback(stage.broker.close)
 
 
 def make_canary(stage: Stage) -> None:
-    if stage.canary is None:
+    if len(stage.accounts) < 3:
         fact("skipped", "no CANARY profile was given")
         return
-    wanted = stacks.from_file(
-        f"{stage.run.prefix}canary",
-        (_TEMPLATES / "canary.yaml").read_text(encoding="utf-8"),
+    stack = stacks.from_template(
+        stage.run,
+        "canary",
         BrokerPrincipalArn=stage.settings["DEPUTY_BROKER_PRINCIPAL_ARN"],
         RolePrefix=stage.run.prefix,
     )
-    outputs = stacks.create(stage.canary, stage.run, wanted)
+    canary = stage.accounts[2]
+    canary.client("cloudformation").create_stack(**stack)
+    outputs = stacks.complete(canary, stack["StackName"], "CREATE_COMPLETE")
     stage.settings |= {
         "DEPUTY_CANARY_ROLE_ARN": outputs["CanaryRoleArn"],
         "DEPUTY_STRANGER_ROLE_ARN": outputs["StrangerRoleArn"],
@@ -122,11 +115,11 @@ def make_canary(stage: Stage) -> None:
 
 
 def start_deputy(stage: Stage) -> None:
-    stage.deputy = deputy = LocalDeputy(
-        stage.data, stage.settings, there(stage.broker, "the broker"), stage.vendor
-    )
+    stage.deputy = deputy = LocalDeputy(stage.data, stage.settings, stage.broker, stage.vendor)
+    stage.ends.callback(deputy.stop)
     deputy.prepare()
-    fact("templates", f"{deputy.publish()} published to {stage.settings['DEPUTY_TEMPLATE_BUCKET']}")
+    count = len(deputy.publish().splitlines())
+    fact("templates", f"{count} published to {stage.settings['DEPUTY_TEMPLATE_BUCKET']}")
     deputy.start_worker()
     deputy.start_web()
     fact("Deputy", f"runs at {deputy.settings.url}; its logs are in {stage.data}")
@@ -145,31 +138,19 @@ def look_at_templates(stage: Stage) -> None:
         "another object of the bucket, read without credentials", _status(f"{base}/{other}")
     )
 
-    def upload(name: str, **more: str) -> Callable[[], object]:
-        return lambda: s3.put_object(Bucket=bucket, Key=name, Body=b"other", **more)
-
-    answers.ask("a template, uploaded without If-None-Match", upload(f"templates/{other}"))
-    answers.ask("a published template, uploaded again", upload(key, IfNoneMatch="*"))
-    answers.ask("a published template, deleted", lambda: s3.delete_object(Bucket=bucket, Key=key))
-    expiry: Any = {
-        "ID": "x",
-        "Status": "Enabled",
-        "Filter": {"Prefix": "templates/"},
-        "Expiration": {"Days": 1},
-    }
+    upload = partial(s3.put_object, Bucket=bucket, Body=b"other")
+    answers.ask(
+        "a template, uploaded without If-None-Match", partial(upload, Key=f"templates/{other}")
+    )
+    answers.ask("a published template, uploaded again", partial(upload, Key=key, IfNoneMatch="*"))
+    answers.ask("a published template, deleted", partial(s3.delete_object, Bucket=bucket, Key=key))
+    rule = {"ID": "x", "Status": "Enabled", "Filter": {"Prefix": "templates/"}}
+    rules = {"Rules": [rule | {"Expiration": {"Days": 1}}]}
     answers.ask(
         "a lifecycle rule for published templates",
-        lambda: s3.put_bucket_lifecycle_configuration(
-            Bucket=bucket, LifecycleConfiguration={"Rules": [expiry]}
-        ),
+        partial(s3.put_bucket_lifecycle_configuration, Bucket=bucket, LifecycleConfiguration=rules),
     )
 
 
 def _status(url: str) -> str:
-    try:
-        # of S3, or of the sandbox
-        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310
-            return str(answer.status)
-    except urllib.error.HTTPError as error:
-        error.close()
-        return str(error.code)
+    return str(requests.get(url, timeout=30).status_code)

@@ -33,17 +33,13 @@ def given(home: Path, key: str) -> dict[str, str]:
     permission sets.
     """
     shutil.copytree(permission_sets.FOLDER, home / "sets")
-    sets = {
+    settings = TWINS | {
+        "DEPUTY_BOOTSTRAP_KEY_FILE": str(home / "key"),
+        "DEPUTY_VENDOR_ACCOUNT_IDS_FILE": str(home / "ids"),
         "DEPUTY_PERMISSION_SETS": str(home / "sets"),
         "DEPUTY_DEFAULT_PERMISSION_SET": "inventory",
-    }
-    name = "DEPUTY_VENDOR_ACCOUNT_IDS"
-    (home / "ids").write_text(TWINS[name] + "\n")
-    (home / "key").write_text(key + "\n")
-    files = {f"{name}_FILE": str(home / "ids"), "DEPUTY_BOOTSTRAP_KEY_FILE": str(home / "key")}
-    return {
-        **{other: value for other, value in TWINS.items() if other != name},
-        **files,
-        **sets,
         DOUBTFUL: ODD,
     }
+    (home / "ids").write_text(settings.pop("DEPUTY_VENDOR_ACCOUNT_IDS") + "\n")
+    (home / "key").write_text(key + "\n")
+    return settings

@@ -124,44 +124,31 @@ def test_a_stack_launched_from_the_page_turns_it_green_and_is_walked_through_a_r
     assert_connected(page)
     [tenant] = call(run, run.admin_key, "GET", "/v1/tenants?name=Hooli")["items"]
     path = f"/v1/tenants/{tenant['id']}/external-id/rotation"
-    following = call(run, run.admin_key, "POST", path, {"reason": "it is old"}, expect=201)[
-        "next_external_id"
-    ]
+    begun = call(run, run.admin_key, "POST", path, {"reason": "it is old"}, expect=201)
     page.reload()  # a page that has nothing to wait for looks rarely
     page.evaluate("window.sameDocument = true")
-    expect(page.locator("#summary")).to_contain_text(
-        "being replaced: update your role", timeout=60_000
-    )
-    expect(page.locator("#new-external-id")).to_have_text(following)
+    summary = page.locator("#summary")
+    expect(summary).to_contain_text("being replaced: update your role", timeout=60_000)
+    expect(page.locator("#new-external-id")).to_have_text(begun["next_external_id"])
     update_as_the_page_says(page, browser)
 
-    def connection() -> dict[str, str]:
-        [found] = call(run, run.admin_key, "GET", f"/v1/tenants/{tenant['id']}/connections")[
-            "items"
-        ]
-        return found
+    def accepted() -> bool:
+        minutes_pass()
+        return "every connected role accepts the new one" in summary.inner_text()
 
-    def then(said: str) -> None:
-        def there() -> bool:
-            minutes_pass()
-            return said in page.locator("#summary").inner_text()
-
-        until(there, f"the page says: {said}", seconds=60)
-
-    then("every connected role accepts the new one")
-    assert (connection()["external_id"], connection()["issues"]) == (following, True)
+    until(accepted, "the page says so", seconds=60)
+    connections = call(run, run.admin_key, "GET", f"/v1/tenants/{tenant['id']}/connections")
+    [connection] = connections["items"]
+    assert connection["external_id"] == begun["next_external_id"]
+    assert connection["issues"] is True
     call(run, run.admin_key, "POST", f"{path}/complete")
-    expect(page.locator("#summary")).to_contain_text(
-        "remove the old one from your role", timeout=60_000
-    )
+    expect(summary).to_contain_text("remove the old one from your role", timeout=60_000)
     update_as_the_page_says(page, browser)
     until(
         lambda: minutes_pass() or call(run, run.admin_key, "GET", path)["state"] == "retired",
         seconds=60,
     )
-    expect(page.locator("#summary")).to_have_text(
-        "Connected. There is nothing left to do.", timeout=60_000
-    )
+    expect(summary).to_have_text("Connected. There is nothing left to do.", timeout=60_000)
     expect(page.locator("#rotation")).to_have_count(0)
     assert page.evaluate("window.sameDocument"), "it was loaded again"
 

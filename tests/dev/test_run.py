@@ -20,7 +20,8 @@ import requests
 from app import VERSION
 from dev.publish import ask
 from dev.run import serve
-from dev.stack import NOT_RUNNING, Settings, Stack, StackError, free_port
+from dev.run_settings import Settings, StackError
+from dev.stack import NOT_RUNNING, Stack, free_port
 from tests.dev.make_run import (
     PATIENCE,
     PERSONS_AWS,

@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import subprocess
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import yaml
 
 from dev.demo import aws
 from dev.run import summary
-from dev.stack import Settings, Stack, StackError, exports, vendor_arguments
+from dev.run_settings import Settings, StackError, exports, vendor_arguments
+from dev.stack import Stack
 from tests.dev.make_run import (
     DOUBTFUL,
     ODD,
@@ -62,9 +64,7 @@ def test_a_file_holds_the_services_settings_for_commands(run: Run):
             for pid, environment in sorted(processes(run.data).items())
             if b"gunicorn" in Path(f"/proc/{pid}/cmdline").read_bytes()
         )
-        assert sourced(path) == {
-            name: value for name, value in web.items() if name.startswith(("DEPUTY_", "AWS_"))
-        }
+        assert sourced(path) == of_service(web)
     words = f'. "{path}" && .venv/bin/flask --app wsgi keys list'
     env = {"PATH": os.environ["PATH"]}
     done = subprocess.run(
@@ -103,8 +103,13 @@ def sourced(path: Path) -> dict[str, str]:
         capture_output=True,
         check=True,
     )
-    pairs = dict(line.partition("=")[::2] for line in done.stdout.decode().split("\0") if line)
-    return {name: value for name, value in pairs.items() if name.startswith(("DEPUTY_", "AWS_"))}
+    lines = done.stdout.decode().rstrip("\0").split("\0")
+    return of_service(dict(line.split("=", 1) for line in lines))
+
+
+def of_service(environment: Mapping[str, str]) -> dict[str, str]:
+    names = [name for name in environment if name.startswith(("DEPUTY_", "AWS_"))]
+    return {name: environment[name] for name in names}
 
 
 def settings(**changes: str) -> dict[str, str]:
@@ -120,26 +125,22 @@ def named(arguments: list[str], name: str) -> list[str]:
 
 
 def test_the_vendors_stack_is_named_after_the_prefix_as_far_as_cloudformation_allows():
-    for prefix, stack in (
-        (None, "deputy-broker"),
-        ("", "deputy-broker"),
-        ("_x.y@", "deputy-x-y-broker"),
+    for given, stack, passed in (
+        ({}, "deputy-broker", []),
+        ({"DEPUTY_ROLE_PREFIX": ""}, "deputy-broker", ["RolePrefix="]),
+        ({"DEPUTY_ROLE_PREFIX": "_x.y@"}, "deputy-x-y-broker", ["RolePrefix=_x.y@"]),
     ):
-        arguments = vendor_arguments(
-            settings() if prefix is None else settings(DEPUTY_ROLE_PREFIX=prefix)
-        )
+        arguments = vendor_arguments(settings(**given))
         assert named(arguments, "--vendor-stack") == [stack]
-        passed = [pair for pair in named(arguments, "--vendor-parameter") if "RolePrefix" in pair]
-        assert passed == ([] if prefix is None else [f"RolePrefix={prefix}"])
+        parameters = named(arguments, "--vendor-parameter")
+        assert [pair for pair in parameters if "RolePrefix" in pair] == passed
 
 
 def test_no_parameter_of_broker_yaml_that_a_setting_speaks_of_is_forgotten():
     """A new one there must be passed too, or be named here with the reason why not."""
     template = yaml.load((ROOT / "cloudformation" / "broker.yaml").read_text(), yaml.BaseLoader)  # noqa: S506
-    passed = {
-        pair.partition("=")[0]
-        for pair in named(vendor_arguments(settings(**TWINS)), "--vendor-parameter")
-    }
+    pairs = named(vendor_arguments(settings(**TWINS)), "--vendor-parameter")
+    passed = {pair.partition("=")[0] for pair in pairs}
     # Who may be the broker; a queue that `make run` has no use for
     not_the_services = {"BrokerService", "CeleryOverSqs"}
     assert passed | not_the_services == set(template["Parameters"])

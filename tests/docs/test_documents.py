@@ -1,6 +1,7 @@
 """The documents for people: their tables, links and examples, and that they agree with the code."""
 
 import ast
+import itertools
 import re
 import tomllib
 from pathlib import Path
@@ -15,7 +16,7 @@ from app.onboarding.page_links import LINK_DAYS
 from app.settings.checks import SESSION_MIN
 from app.settings.declarations import collect_settings
 from app.store.models.proof_schedule import SEARCH_DAYS
-from dev import audit_events, limits, settings
+from dev import tables
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")})
@@ -32,12 +33,8 @@ def test_each_row_is_part_of_a_table(document):
 
 def test_no_example_repeats_a_header_that_its_function_sends():
     """The server refuses a request in which Content-Type comes twice."""
-    examples = [
-        line
-        for document in DOCUMENTS
-        for line in document.read_text().splitlines()
-        if re.match(r"\(?(DEPUTY_API_KEY=\S+ )?api ", line)
-    ]
+    text = "\n".join(document.read_text() for document in DOCUMENTS)
+    examples = re.findall(r"^\(?(?:DEPUTY_API_KEY=\S+ )?api .*", text, re.MULTILINE)
     assert len(examples) > 10
     assert [line for line in examples if re.search(r" (-H|--header) ", line)] == []
 
@@ -53,14 +50,10 @@ def anchors(document: Path) -> set[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_each_link_to_a_file_or_an_anchor_leads_somewhere(document):
-    links = [
-        (document.parent / file if file else document, anchor)
-        for file, anchor in LINK.findall(document.read_text())
-    ]
-    assert [file for file, _ in links if not file.exists()] == []
-    assert [
-        (file.name, anchor) for file, anchor in links if anchor and anchor not in anchors(file)
-    ] == []
+    for file, anchor in LINK.findall(document.read_text()):
+        target = document.parent / file if file else document
+        assert target.exists(), file
+        assert not anchor or anchor in anchors(target), (file, anchor)
 
 
 def test_what_can_not_be_changed_later_is_linked_from_where_a_deployment_begins():
@@ -68,23 +61,14 @@ def test_what_can_not_be_changed_later_is_linked_from_where_a_deployment_begins(
     assert f"]({BEFORE})" in (ROOT / "docs" / "deployment.md").read_text()
 
 
-def test_the_page_of_settings_has_a_row_for_each_as_it_is_declared():
-    page = settings.PAGE.read_text()
-    assert page == settings.fill_tables(page), "make format writes its tables"
+def test_the_pages_tables_are_as_their_contents_are_declared():
+    settings, api = (page.read_text() for page in tables.PAGES)
+    for page in (settings, api):
+        assert page == tables.fill_tables(page), "make format writes its tables"
     declared = [setting.variable for setting in collect_settings(Config).values()]
-    assert sorted(re.findall(r"^\| `(\w+)`", page, re.MULTILINE)) == sorted(declared)
-
-
-def test_the_page_of_the_api_has_each_audit_event_as_it_is_declared():
-    page = audit_events.PAGE.read_text()
-    assert page == audit_events.fill_tables(page), "make format writes its tables"
-    assert "\n| `connection.suspended` " in page
-
-
-def test_the_table_of_limits_has_a_row_for_each_as_it_is_declared():
-    page = limits.PAGE.read_text()
-    assert page == limits.fill_table(page), "make format writes it"
-    assert "| credential requests with this key " in page
+    assert sorted(re.findall(r"^\| `(\w+)`", settings, re.MULTILINE)) == sorted(declared)
+    assert "\n| `connection.suspended` " in api
+    assert "\n| credential requests with this key " in api
 
 
 @pytest.mark.parametrize(
@@ -112,15 +96,15 @@ CALLS = re.compile(
 
 def test_every_document_calls_the_address_and_the_key_alike():
     """`key` is the script's own, which has read DEPUTY_API_KEY_FILE."""
-    shown = {
-        (name.rpartition("$")[2].strip("{"), "key" if key else "address")
-        for document in DOCUMENTS
-        for key, address in CALLS.findall(document.read_text())
-        for name in (key or address,)
-    }
-    assert shown == {("DEPUTY_URL", "address"), ("DEPUTY_API_KEY", "key"), ("key", "key")}
     others = re.compile(r"\$\{?(URL|KEY|ADMIN_KEY|API_KEY|DEPUTY_KEY|DEPUTY_ADDRESS)\b")
-    assert {document.name for document in DOCUMENTS if others.search(document.read_text())} == set()
+    addresses, keys = set(), set()
+    for document in DOCUMENTS:
+        text = document.read_text()
+        assert not others.search(text), document.name
+        for key, address in CALLS.findall(text):
+            name = (key or address).rpartition("$")[2].strip("{")
+            (keys if key else addresses).add(name)
+    assert (addresses, keys) == ({"DEPUTY_URL"}, {"DEPUTY_API_KEY", "key"})
 
 
 THREATS = (ROOT / "docs" / "threat-model.md").read_text()
@@ -138,17 +122,13 @@ def test_the_threat_model_names_tests_that_exist():
 
 @pytest.mark.parametrize("attacker", ATTACKERS, ids=lambda text: text.partition("\n")[0])
 def test_of_each_attacker_it_says_what_it_can_and_can_not_achieve_and_what_shows_that(attacker):
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in attacker.splitlines()
-        if line[:2] == "| "
-    ]
-    heads = [cells[0].removeprefix("its thief ") for cells in rows if cells[-1] == "test"]
-    assert [head.removeprefix("it ") for head in heads] == ["can", "can't"]
-    shown = [shows for _, shows in rows if shows != "test"]
-    assert [
-        shows for shows in shown if not re.match(r"`\w+/.*`$|a known limit|see \[", shows)
-    ] == []
+    heads = []
+    for claim, shows in re.findall(r"^\| (.*?) *\| (.*?) *\|$", attacker, re.MULTILINE):
+        if shows == "test":
+            heads.append(re.sub("^(its thief|it) ", "", claim))
+        else:
+            assert re.match(r"`\w+/.*`$|a known limit|see \[", shows), shows
+    assert heads == ["can", "can't"]
 
 
 def test_each_attacker_is_there():
@@ -159,11 +139,8 @@ def test_reliabilitys_table_has_each_fault_that_is_tried():
     """make faults prints the table; a fault that is added or renamed asks for a new run."""
     text = (ROOT / "docs" / "reliability.md").read_text()
     rows = re.findall(r"^\| ([^|]+?) \|.*\| nothing of [\d,]+ \|$", text, re.MULTILINE)
-    tried = [
-        name
-        for path in sorted((ROOT / "tests" / "faults").glob("test_*.py"))
-        for name in faults_of(path)
-    ]
+    paths = sorted((ROOT / "tests" / "faults").glob("test_*.py"))
+    tried = [*itertools.chain.from_iterable(map(faults_of, paths))]
     assert len(rows) > 20
     assert [row for row in rows if not any(re.fullmatch(name, row) for name in tried)] == []
     assert [name for name in tried if not any(re.fullmatch(name, row) for row in rows)] == []
@@ -173,26 +150,25 @@ def faults_of(path: Path) -> list[str]:
     """What it calls the faults that it tries, as patterns: a part that is filled in may be
     anything.
     """
-    tree = ast.parse(path.read_text())
-    named = {
-        target.id: node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-        if isinstance(target, ast.Name)
+    nodes = [*ast.walk(ast.parse(path.read_text()))]
+    assigned = {
+        node.targets[0].id: node.value
+        for node in nodes
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
     }
-    found = []
-    for call in ast.walk(tree):
-        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "assert_served_meanwhile":
-            name = call.args[1]
-            name = named[name.id] if isinstance(name, ast.Name) else name
-            parts = name.values if isinstance(name, ast.JoinedStr) else [name]
-            found.append(
-                "".join(
-                    re.escape(it.value) if isinstance(it, ast.Constant) else ".+" for it in parts
-                )
-            )
-    return found
+    texts = [
+        call.args[1]
+        for call in nodes
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "assert_served_meanwhile"
+    ]
+    texts += getattr(assigned.get("STS"), "keys", [])
+    # A parameter of the test's names none.
+    named = [assigned.get(text.id) if isinstance(text, ast.Name) else text for text in texts]
+    return ["".join(map(pattern_of, getattr(text, "values", [text]))) for text in named if text]
+
+
+def pattern_of(part: ast.expr) -> str:
+    return re.escape(part.value) if isinstance(part, ast.Constant) else ".+"
 
 
 def test_what_make_mutants_changes_and_runs_is_there():

@@ -24,22 +24,17 @@ def scopes_used(app: Flask) -> set[str]:
     routes, used = app.url_map.bind(""), set()
     for options, path in re.findall(r'^api (.*?)"\$DEPUTY_URL(/[^"?]*)', RUNBOOKS, re.MULTILINE):
         line = RUNBOOKS[RUNBOOKS.index(f"$DEPUTY_URL{path}") :].partition("\n")[0]
-        method = (
-            "DELETE"
-            if "-X DELETE" in options
-            else "POST"
-            if "-X POST" in options or " -d " in line
-            else "GET"
-        )
+        method = "POST" if "-X POST" in options or " -d " in line else "GET"
+        if "-X DELETE" in options:
+            method = "DELETE"
         endpoint, _ = routes.match(re.sub(r"\$[A-Z]+", str(uuid4()), path), method=method)
         used.add(app.view_functions[endpoint].facts["scopes"][0].value)
     return used
 
 
 def test_the_recommended_key_has_the_scopes_that_the_runbooks_use_and_no_other(app: Flask):
-    recommended = (
-        RUNBOOKS.partition("\n## No key at hand\n")[2].partition("```sh\n")[2].partition("```")[0]
-    )
+    section = RUNBOOKS.partition("\n## No key at hand\n")[2]
+    recommended = section.partition("```sh\n")[2].partition("```")[0]
     assert set(re.findall(r"--scope (\S+)", recommended)) == scopes_used(app)
     assert "tenants:read" in recommended
 

@@ -151,7 +151,7 @@ def test_a_step_that_contracts_must_name_the_revision_since_which_it_may(monkeyp
     monkeypatch.setattr("dev.check_migrations.KNOWN", ["0000", *KNOWN])
     for contracts, problems in ((None, 1), ("0000", 0), (step.revision, 1), ("9999", 1)):
         monkeypatch.setattr(step.module, "contracts", contracts, raising=False)
-        found = list(check_migrations._said(step, ["takes away a table or a column"]))
+        found = list(check_migrations._undeclared(step, ["takes away a table or a column"]))
         assert len(found) == problems, contracts
 
 
