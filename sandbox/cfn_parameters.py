@@ -25,12 +25,18 @@ def check_parameters(template: Mapping[str, Any], given: Mapping[str, Any]) -> N
 
 def shown(value: Any) -> str:
     """Return a parameter's value as the text that AWS takes and shows."""
-    return ",".join(str(member) for member in value) if isinstance(value, list) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def is_list(slot: Mapping[str, Any]) -> bool:
+    return str(slot.get("Type", "")).startswith(("CommaDelimitedList", "List<"))
 
 
 def _check(name: str, slot: Mapping[str, Any], value: str) -> None:
-    is_list = str(slot.get("Type", "")).startswith(("CommaDelimitedList", "List<"))
-    for member in [part.strip() for part in value.split(",")] if is_list else [value]:
+    members = [value]
+    if is_list(slot):
+        members = [part.strip() for part in value.split(",")]
+    for member in members:
         complaint = _complaint(name, slot, member)
         if complaint is None:
             continue
@@ -41,7 +47,7 @@ def _check(name: str, slot: Mapping[str, Any], value: str) -> None:
 
 
 def _complaint(name: str, slot: Mapping[str, Any], value: str) -> str | None:
-    if "AllowedValues" in slot and value not in [str(allowed) for allowed in slot["AllowedValues"]]:
+    if "AllowedValues" in slot and value not in map(str, slot["AllowedValues"]):
         return f"Parameter '{name}' must be one of AllowedValues"
     if "AllowedPattern" in slot and not re.fullmatch(str(slot["AllowedPattern"]), value):
         return f"Parameter '{name}' must match pattern {slot['AllowedPattern']}"

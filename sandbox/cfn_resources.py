@@ -205,10 +205,8 @@ def _update_topic(
 
     At every update moto makes a new topic, without the subscriptions that other resources added.
     """
-    if (
-        cloudformation_json["Properties"].get("TopicName", original_resource.name)
-        == original_resource.name
-    ):
+    name = original_resource.name
+    if cloudformation_json["Properties"].get("TopicName", name) == name:
         return original_resource
     return _topic_update(
         cls, original_resource=original_resource, cloudformation_json=cloudformation_json, **more

@@ -28,5 +28,5 @@ def kept(resources: ResourceMap, logical_id: str, policy: str | None) -> bool:
 
 
 def _fresh(resources: ResourceMap) -> set[str]:
-    found: set[str] = resources.__dict__.setdefault("fresh", set())
-    return found
+    fresh: set[str] = resources.__dict__.setdefault("fresh", set())
+    return fresh

@@ -96,12 +96,10 @@ def _apply_role(role: Any, properties: Mapping[str, Any]) -> None:
         role.policies.pop(name, None)
     for arn in role.__dict__.get("template_managed_policies", ()):
         role.managed_policies.pop(arn, None)
-    policies = {
-        policy["PolicyName"]: policy_text(policy["PolicyDocument"])
-        for policy in properties.get("Policies", [])
-    }
-    role.policies.update(policies)
-    role.template_policies = set(policies)
+    role.template_policies = set()
+    for policy in properties.get("Policies", []):
+        role.policies[policy["PolicyName"]] = policy_text(policy["PolicyDocument"])
+        role.template_policies.add(policy["PolicyName"])
     role.template_managed_policies = set(properties.get("ManagedPolicyArns", []))
     for arn in role.template_managed_policies:
         role.managed_policies[arn] = attachable(role.account_id, "Policy", arn)

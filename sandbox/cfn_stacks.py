@@ -23,7 +23,7 @@ _originals: dict[str, Callable[..., Any]] = {}
 _all_outputs = Stack.outputs
 
 
-def wanted(resources: Any, resource: Mapping[str, Any]) -> bool:
+def condition_holds(resources: Any, resource: Mapping[str, Any]) -> bool:
     condition = resource.get("Condition")
     return condition is None or bool(resources.lazy_condition_map[condition])
 
@@ -34,9 +34,8 @@ def _create_stack(self: Any, *args: Any, **kwargs: Any) -> Any:
     try:
         return _originals["create_stack"](self, *args, **kwargs)
     except AlreadyExistsException:
-        raise AlreadyExistsException(
-            f"Stack [{args[0] if args else kwargs['name']}] already exists"
-        ) from None
+        name = [*args, kwargs.get("name")][0]
+        raise AlreadyExistsException(f"Stack [{name}] already exists") from None
     except Exception:  # any error is raised again after the incomplete stack is removed
         for stack_id in set(self.stacks) - before:
             _forget(self.stacks.pop(stack_id))
@@ -124,15 +123,15 @@ def _create_resource(
 
 def _tag(created: Any, resources: Any) -> None:
     """Add the stack's own tags to its roles and buckets. AWS tags more types than these."""
-    tags = {key: value for key, value in resources.tags.items() if not key.startswith("aws:")}
+    tags = []
+    for key, value in resources.tags.items():
+        if not key.startswith("aws:"):
+            tags += [{"Key": key, "Value": value}]
     if isinstance(created, Role):
-        created.stack_tags = [{"Key": key, "Value": value} for key, value in tags.items()]
-        created.tags = [*created.tags, *created.stack_tags]
+        created.stack_tags = tags
+        created.tags = [*created.tags, *tags]
     elif isinstance(created, FakeBucket) and tags:
-        tagger = s3_backends[created.account_id]["aws"].tagger
-        tagger.tag_resource(
-            created.arn, [{"Key": key, "Value": value} for key, value in tags.items()]
-        )
+        s3_backends[created.account_id]["aws"].tagger.tag_resource(created.arn, tags)
 
 
 def _delete_resource(self: Any, resource: Any, definition: Mapping[str, Any]) -> None:
@@ -180,7 +179,7 @@ def _update(self: Any, template: dict[str, Any], parameters: dict[str, Any] | No
 def _settle(resources: Any, name: str, resource: Mapping[str, Any]) -> Any:
     """Create or remove a resource by its current condition. Return it, or None."""
     existing = resources._parsed_resources.get(name)
-    if not wanted(resources, resource):
+    if not condition_holds(resources, resource):
         if existing is not None:
             resources._delete_resource(existing, resource)
         resources._parsed_resources.pop(name, None)
@@ -216,10 +215,10 @@ def _references(template: Any) -> list[str]:
 
     Without those moto would not update the resource when the parameter changes.
     """
-    found: list[str] = _originals["get_references_from_template"](template)
+    references: list[str] = _originals["get_references_from_template"](template)
     if isinstance(template, dict) and "Fn::Sub" in template:
-        found += _SUB_REFERENCE.findall(str(template["Fn::Sub"]))
-    return found
+        references += _SUB_REFERENCE.findall(str(template["Fn::Sub"]))
+    return references
 
 
 def _update_stack(
@@ -236,10 +235,8 @@ def _update_stack(
         self.tags,
     ):
         raise ValidationError(self.name, "No updates are to be performed.")
-    before = (
-        self.template,
-        {name: shown(v) for name, v in self.resource_map.resolved_parameters.items()},
-    )
+    resolved = self.resource_map.resolved_parameters
+    before = self.template, {name: shown(value) for name, value in resolved.items()}
     _use_template(self, template)
     cfn_retention.next_operation(self.resource_map)
     try:
@@ -264,8 +261,9 @@ def _use_template(stack: Any, template: str) -> None:
 
 
 def _updated(stack: Any, status: str, reason: str | None = None) -> None:
-    for name in [name for name, resource in stack.custom_resources.items() if resource.removed]:
-        stack.custom_resources.pop(name)
+    for name, resource in list(stack.custom_resources.items()):
+        if resource.removed:
+            del stack.custom_resources[name]
     stack.output_map = stack._create_output_map()
     cfn_waiting.end(stack, status, reason)
 
@@ -288,9 +286,8 @@ def _roll_back_update(
 
 def _delete_stack(self: Any, name_or_stack_id: str) -> None:
     """Delete the slow resources, then the rest. moto deletes everything within the call."""
-    stack = self.stacks.get(name_or_stack_id) or next(
-        (stack for stack in self.stacks.values() if stack.name == name_or_stack_id), None
-    )
+    names = {stack.name: stack for stack in reversed(self.stacks.values())}
+    stack = self.stacks.get(name_or_stack_id) or names.get(name_or_stack_id)
     with cfn_waiting.lock:
         if stack is None or stack.status == "DELETE_IN_PROGRESS":
             return

@@ -20,7 +20,7 @@ from sandbox.policy import Caller, Kind
 _IAM_TYPES = re.compile(r"AWS::IAM::\w+")
 _NAME_PROPERTIES = {"RoleName", "UserName", "GroupName", "ManagedPolicyName", "InstanceProfileName"}
 
-_moto_parse = Stack.parse_template
+_parsed = lru_cache(maxsize=64)(Stack.parse_template)
 
 
 # moto is untyped here
@@ -48,11 +48,6 @@ def parse(body: str) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", template)
 
 
-@lru_cache(maxsize=64)
-def _parsed(body: str) -> Any:
-    return _moto_parse(body)
-
-
 def _parse_once(body: str) -> Any:
     """Parse a template, or copy the cached result.
 
@@ -63,14 +58,14 @@ def _parse_once(body: str) -> Any:
 
 
 def check_capabilities(template: Mapping[str, Any], given: list[str]) -> None:
-    iam = [r for r in template["Resources"].values() if _IAM_TYPES.fullmatch(str(r.get("Type")))]
-    if not iam or "CAPABILITY_NAMED_IAM" in given:
-        return
-    named = any(_NAME_PROPERTIES & set(resource.get("Properties") or {}) for resource in iam)
-    if named or "CAPABILITY_IAM" not in given:
-        raise InsufficientCapabilitiesError(
-            f"Requires capabilities : [CAPABILITY_{'NAMED_' if named else ''}IAM]"
-        )
+    needed = ""
+    for resource in template["Resources"].values():
+        if _IAM_TYPES.fullmatch(str(resource.get("Type"))):
+            needed = needed or "CAPABILITY_IAM"
+            if _NAME_PROPERTIES & set(resource.get("Properties") or {}):
+                needed = "CAPABILITY_NAMED_IAM"
+    if needed and needed not in given and "CAPABILITY_NAMED_IAM" not in given:
+        raise InsufficientCapabilitiesError(f"Requires capabilities : [{needed}]")
 
 
 def read(url: str, account: str) -> str:
@@ -96,10 +91,10 @@ def read(url: str, account: str) -> str:
     ):
         raise ValidationError(message="S3 error: Access Denied")
     owner = s3_backends.bucket_accounts.get(bucket)
-    found = s3_backends[owner[1]][owner[0]].get_object(bucket, key) if owner else None
-    if found is None:
+    stored = s3_backends[owner[1]][owner[0]].get_object(bucket, key) if owner else None
+    if stored is None:
         raise ValidationError(message="S3 error: The specified key does not exist.")
-    return str(found.value.decode())
+    return str(stored.value.decode())
 
 
 def without_external_id(body: str) -> str:
@@ -109,16 +104,21 @@ def without_external_id(body: str) -> str:
         if resource.get("Type") != "AWS::IAM::Role":
             continue
         statements = resource["Properties"]["AssumeRolePolicyDocument"]["Statement"]
-        for statement in statements if isinstance(statements, list) else [statements]:
-            conditions = {
-                operator: {
-                    key: value for key, value in keys.items() if key.lower() != "sts:externalid"
-                }
-                for operator, keys in statement.pop("Condition", {}).items()
-            }
-            if kept := {operator: keys for operator, keys in conditions.items() if keys}:
-                statement["Condition"] = kept
+        if isinstance(statements, dict):
+            statements = [statements]
+        for statement in statements:
+            if conditions := _without_external_id(statement.pop("Condition", {})):
+                statement["Condition"] = conditions
     return json.dumps(template, default=str)
+
+
+def _without_external_id(conditions: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {}
+    for operator, comparisons in conditions.items():
+        others = {k: v for k, v in comparisons.items() if k.lower() != "sts:externalid"}
+        if others:
+            kept[operator] = others
+    return kept
 
 
 def install() -> None:

@@ -65,12 +65,12 @@ class Slow(CloudFormationModel):  # type: ignore[misc]  # moto is untyped here
         cls, resource_name: str, _json: Any, account_id: str, region_name: str, **of: str
     ) -> "Slow":
         stack = cloudformation_backends[account_id][region_name].get_stack(of["StackId"])
-        known = stack.custom_resources.get(of["LogicalId"])
-        if known is None or type(known) is not cls:
-            known = cls(resource_name, of["StackId"], of["LogicalId"], of["ResourceType"])
-            stack.custom_resources[of["LogicalId"]] = known
-        known.removed = False  # the rollback of an update restores what the update removed
-        return known
+        resource = stack.custom_resources.get(of["LogicalId"])
+        if type(resource) is not cls:
+            resource = cls(resource_name, of["StackId"], of["LogicalId"], of["ResourceType"])
+            stack.custom_resources[of["LogicalId"]] = resource
+        resource.removed = False  # the rollback of an update restores what the update removed
+        return resource
 
     @classmethod
     def update_from_cloudformation_json(cls, original_resource: "Slow", **_: Any) -> "Slow":
@@ -112,13 +112,11 @@ class Wait:
         if not self._left:
             self._end(self._done)
         for resource, kind in list(self._left.items()):
-            wanted = (
-                (resource.sent or {})
-                if kind is Kind.DELETE
-                else properties_of(self._stack, resource)
-            )
+            properties = resource.sent or {}
+            if kind is not Kind.DELETE:
+                properties = properties_of(self._stack, resource)
             add_event(self._stack, resource, f"{kind.upper()}_IN_PROGRESS")
-            resource.begin(self, kind, wanted)
+            resource.begin(self, kind, properties)
 
     def finish(self, resource: Slow, error: str | None = None) -> None:
         with lock:
@@ -131,9 +129,6 @@ class Wait:
                 self._end(lambda: self._failed(Failure(resource.logical_id, error)))
             elif not self._left:
                 self._end(self._done)
-
-    def cancel(self) -> None:
-        self.over = True
 
     def _end(self, then: Callable[[], None]) -> None:
         self.over = True
@@ -154,15 +149,14 @@ def settle(stack: Any, done: Callable[[], None], failed: Callable[[Failure], Non
 
     AWS uses this order.
     """
+    steps = {}
     for resource in stack.custom_resources.values():
-        if not resource.removed:
-            definition = stack.template_dict["Resources"][resource.logical_id]
-            resource.deletion_policy = definition.get("DeletionPolicy")
-    steps = {
-        resource: Kind.CREATE if resource.sent is None else Kind.UPDATE
-        for resource in stack.custom_resources.values()
-        if not resource.removed and resource.sent != properties_of(stack, resource)
-    }
+        if resource.removed:
+            continue
+        definition = stack.template_dict["Resources"][resource.logical_id]
+        resource.deletion_policy = definition.get("DeletionPolicy")
+        if resource.sent != properties_of(stack, resource):
+            steps[resource] = Kind.CREATE if resource.sent is None else Kind.UPDATE
 
     def clean_up() -> None:
         removed = _removals(stack)
@@ -184,12 +178,16 @@ def remove_all(stack: Any, done: Callable[[], None], failed: Callable[[Failure],
 
 def _removals(stack: Any) -> dict[Slow, Kind]:
     """Return the slow resources to delete: not those that never began or that the stack retains."""
-    gone = [r for r in stack.custom_resources.values() if r.removed and r.sent is not None]
-    for resource in gone:
+    removals = {}
+    for resource in stack.custom_resources.values():
+        if not resource.removed or resource.sent is None:
+            continue
         if cfn_retention.kept(stack.resource_map, resource.logical_id, resource.deletion_policy):
             add_event(stack, resource, "DELETE_SKIPPED")
             resource.sent = None
-    return {resource: Kind.DELETE for resource in gone if resource.sent is not None}
+        else:
+            removals[resource] = Kind.DELETE
+    return removals
 
 
 def _wait(
@@ -201,7 +199,7 @@ def _wait(
     with lock:
         earlier = getattr(stack, "wait", None)
         if earlier is not None:
-            earlier.cancel()
+            earlier.over = True
         stack.wait = Wait(stack, steps, done, failed)
         stack.wait.begin()
 

@@ -23,8 +23,8 @@ from sandbox import (
     custom_resources,
     stack_sets,
 )
-from sandbox.cfn_parameters import check_parameters, shown
-from sandbox.cfn_stacks import wanted
+from sandbox.cfn_parameters import check_parameters, is_list, shown
+from sandbox.cfn_stacks import condition_holds
 
 _MAX_BODY = 51_200
 
@@ -73,7 +73,7 @@ def _load(self: Any) -> None:
     self.load_parameters()
     self.load_conditions()
     for name, resource in self._template.get("Resources", {}).items():
-        if wanted(self, resource):
+        if condition_holds(self, resource):
             _check_type(name, str(resource.get("Type")))
     self.validate_outputs()
 
@@ -94,43 +94,36 @@ def _splitting_lists(original: Callable[[Any], None]) -> Callable[[Any], None]:
     """
 
     def load_parameters(self: Any) -> None:
-        self.input_parameters = {
-            name: shown(value) for name, value in self.input_parameters.items()
-        }
+        given = self.input_parameters
+        self.input_parameters = {name: shown(value) for name, value in given.items()}
         original(self)
         for name, slot in self._template.get("Parameters", {}).items():
-            if not str(slot.get("Type", "")).startswith(("CommaDelimitedList", "List<")):
-                continue
-            value = self.resolved_parameters[name]
-            members = value.split(",") if isinstance(value, str) else value
-            members = [text.strip() if isinstance(text, str) else text for text in members]
-            self.resolved_parameters[name] = self._parsed_resources[name] = members
+            if is_list(slot):
+                members = [
+                    text.strip() for text in shown(self.resolved_parameters[name]).split(",")
+                ]
+                self.resolved_parameters[name] = self._parsed_resources[name] = members
 
     return load_parameters
 
 
 def _parameter_list(self: Any) -> list[dict[str, str]]:
     """Return the parameters with NoEcho masked and lists as text. moto does neither."""
-    slots = self.template_dict.get("Parameters", {})
-    return [
-        {
-            "ParameterKey": name,
-            "ParameterValue": "****" if slots.get(name, {}).get("NoEcho") else shown(value),
-        }
-        for name, value in self.resource_map.resolved_parameters.items()
-    ]
+    slots, parameters = self.template_dict.get("Parameters", {}), []
+    for name, value in self.resource_map.resolved_parameters.items():
+        text = "****" if slots.get(name, {}).get("NoEcho") else shown(value)
+        parameters.append({"ParameterKey": name, "ParameterValue": text})
+    return parameters
 
 
 def _without_defaults(original: Callable[..., Any]) -> Callable[..., Any]:
     """Drop parameters without a previous value. moto fails on those left to their default."""
 
     def resolve(self: Any, instance: Any, incoming_params: list[dict[str, Any]]) -> Any:
-        known = [
-            one
-            for one in incoming_params
-            if "ParameterValue" in one or one["ParameterKey"] in instance.parameters
-        ]
-        return original(self, instance, known)
+        def has_value(parameter: dict[str, Any]) -> bool:
+            return "ParameterValue" in parameter or parameter["ParameterKey"] in instance.parameters
+
+        return original(self, instance, list(filter(has_value, incoming_params)))
 
     return resolve
 

@@ -7,7 +7,7 @@ a negated one true, `…IfExists` and `ForAllValues:` true, `ForAnyValue:` false
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +21,8 @@ class UnsupportedPolicy(Exception):  # noqa: N818 - it reads as a statement abou
 
     It is an error, because a guess would make a test or a demo wrong.
     """
+
+    code = "SandboxUnsupported"
 
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
@@ -41,8 +43,13 @@ class Values:
         """Compile a pattern with the wildcards `*` and `?`. A variable's value is literal."""
         return re.compile("".join(self._parts(pattern, _wildcards)), re.DOTALL)
 
+    def match(self, patterns: Iterable[str], text: str) -> bool:
+        """Return True if a pattern matches. All are compiled, so that a bad one is noticed."""
+        matches = [self.glob(pattern).fullmatch(text) for pattern in patterns]
+        return any(matches)
+
     def literal(self, text: str) -> str:
-        return "".join(part for part in self._parts(text, str, str))
+        return "".join(self._parts(text, str, str))
 
     def _parts(
         self, text: str, fixed: Callable[[str], str], inserted: Callable[[str], str] = re.escape
@@ -52,10 +59,9 @@ class Values:
         # `split` with one group alternates fixed text (even indexes) and variables' names (odd
         # indexes).
         pieces = _VARIABLE.split(text)
-        return [
-            inserted(self._lookup(piece)) if n % 2 else fixed(piece)
-            for n, piece in enumerate(pieces)
-        ]
+        pieces[::2] = map(fixed, pieces[::2])
+        pieces[1::2] = [inserted(self._lookup(name)) for name in pieces[1::2]]
+        return pieces
 
     def _lookup(self, name: str) -> str:
         if name in _LITERALS:
@@ -73,28 +79,27 @@ def _wildcards(text: str) -> str:
 
 def holds(conditions: Any, context: Context, values: Values) -> bool:
     """Return True if the condition of every key of every operator holds."""
-    return all(
-        _key_holds(operator, key, _texts(wanted), context.get(key.lower()), values)
-        for operator, tests in _mapping(conditions, "Condition").items()
-        for key, wanted in _mapping(tests, operator).items()
-    )
+    for operator, tests in _mapping(conditions, "Condition").items():
+        for key, limits in _mapping(tests, operator).items():
+            if not _key_holds(operator, key, _texts(limits), context.get(key.lower()), values):
+                return False
+    return True
 
 
 def compared_keys(conditions: Any) -> set[str]:
     """Return the keys that the element compares, in lower case."""
-    return {
-        key.lower()
-        for tests in _mapping(conditions, "Condition").values()
-        for key in _mapping(tests, "its tests")
-    }
+    keys: set[str] = set()
+    for tests in _mapping(conditions, "Condition").values():
+        keys.update(map(str.lower, _mapping(tests, "its tests")))
+    return keys
 
 
 def _key_holds(
-    operator: str, key: str, wanted: list[str], have: str | None, values: Values
+    operator: str, key: str, limits: list[str], have: str | None, values: Values
 ) -> bool:
     quantifier, name, if_exists = _parse(operator)
     if name == "null":
-        return _null_holds(operator, key, wanted, have)
+        return _null_holds(operator, key, limits, have)
     negated, test = _operator(operator, name, values)
     if have is None:
         if if_exists:
@@ -102,7 +107,7 @@ def _key_holds(
         return quantifier == "forallvalues" or (negated and quantifier == "")
     # The sandbox's requests have one value per key, so "for all" and "for any" are the same. Every
     # value is tested, so that an unsupported one is noticed even after another has matched.
-    hits = [test(value, have) for value in wanted]
+    hits = [test(value, have) for value in limits]
     return any(hits) != negated
 
 
@@ -116,10 +121,10 @@ def _parse(operator: str) -> tuple[str, str, bool]:
     return prefix, name, name != rest
 
 
-def _null_holds(operator: str, key: str, wanted: list[str], have: str | None) -> bool:
-    answers = {value.lower() for value in wanted}
+def _null_holds(operator: str, key: str, limits: list[str], have: str | None) -> bool:
+    answers = {value.lower() for value in limits}
     if not answers <= {"true", "false"} or len(answers) != 1:
-        raise UnsupportedPolicy(f"{operator} on {key} must be one of true and false, not {wanted}")
+        raise UnsupportedPolicy(f"{operator} on {key} must be one of true and false, not {limits}")
     return (have is None) == (answers == {"true"})
 
 
@@ -128,11 +133,11 @@ def _operator(written: str, name: str, values: Values) -> tuple[bool, Test]:
     positive = _NEGATED.get(name, name)
     if positive in {"stringlike", "arnequals", "arnlike"}:
         match = _string_like if positive == "stringlike" else _arn_like
-        return negated, lambda wanted, have: match(values, wanted, have)
+        return negated, lambda limit, have: match(values, limit, have)
     test = _TESTS.get(positive)
     if test is None:
         raise UnsupportedPolicy(f"unknown condition operator {written!r}")
-    return negated, lambda wanted, have: test(values.literal(wanted), have)
+    return negated, lambda limit, have: test(values.literal(limit), have)
 
 
 def _string_like(values: Values, pattern: str, have: str) -> bool:
@@ -141,27 +146,27 @@ def _string_like(values: Values, pattern: str, have: str) -> bool:
 
 def _arn_like(values: Values, pattern: str, have: str) -> bool:
     """Match an ARN part by part. A star crosses a colon only in the sixth and last part."""
-    wanted_parts, have_parts = pattern.split(":", 5), have.split(":", 5)
-    if len(wanted_parts) != 6:
+    limit_parts, have_parts = pattern.split(":", 5), have.split(":", 5)
+    if len(limit_parts) != 6:
         raise UnsupportedPolicy(f"{pattern!r} is not an ARN of six parts")
     if len(have_parts) != 6:
         return False
-    pairs = zip(wanted_parts, have_parts, strict=True)
-    return all(values.glob(wanted).fullmatch(part) is not None for wanted, part in pairs)
+    pairs = zip(limit_parts, have_parts, strict=True)
+    return all(values.glob(limit).fullmatch(part) for limit, part in pairs)
 
 
-def _bool(wanted: str, have: str) -> bool:
-    if wanted.lower() not in {"true", "false"}:
-        raise UnsupportedPolicy(f"Bool compares with true or false, not {wanted!r}")
-    return wanted.lower() == have.lower()
+def _bool(limit: str, have: str) -> bool:
+    if limit.lower() not in {"true", "false"}:
+        raise UnsupportedPolicy(f"Bool compares with true or false, not {limit!r}")
+    return limit.lower() == have.lower()
 
 
 def _ordered(parse: Callable[[str], Any], compare: Callable[[Any, Any], bool]) -> Test:
-    def test(wanted: str, have: str) -> bool:
+    def test(text: str, have: str) -> bool:
         try:
-            limit = parse(wanted)
+            limit = parse(text)
         except ValueError:
-            raise UnsupportedPolicy(f"cannot read {wanted!r} in a condition") from None
+            raise UnsupportedPolicy(f"cannot read {text!r} in a condition") from None
         try:
             return compare(parse(have), limit)
         except ValueError:
@@ -181,8 +186,8 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     return ipaddress.ip_network(text, strict=False)
 
 
-def _inside(have: Any, wanted: Any) -> bool:
-    return have.version == wanted.version and bool(have.subnet_of(wanted))
+def _inside(have: Any, limit: Any) -> bool:
+    return have.version == limit.version and bool(have.subnet_of(limit))
 
 
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
@@ -193,8 +198,8 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "greaterthanequals": lambda have, limit: bool(have >= limit),
 }
 _TESTS: dict[str, Test] = {
-    "stringequals": lambda wanted, have: wanted == have,
-    "stringequalsignorecase": lambda wanted, have: wanted.lower() == have.lower(),
+    "stringequals": lambda limit, have: limit == have,
+    "stringequalsignorecase": lambda limit, have: limit.lower() == have.lower(),
     "bool": _bool,
     "ipaddress": _ordered(_network, _inside),
     **{f"numeric{name}": _ordered(float, compare) for name, compare in _COMPARISONS.items()},
@@ -212,9 +217,9 @@ _NEGATED = {
 }
 
 
-def _mapping(value: Any, what: str) -> dict[str, Any]:
+def _mapping(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict) or not value:
-        raise UnsupportedPolicy(f"{what} must be an object that is not empty")
+        raise UnsupportedPolicy(f"{name} must be an object that is not empty")
     return value
 
 
@@ -223,7 +228,11 @@ def _texts(value: Any) -> list[str]:
 
     A single value becomes a list. Booleans and numbers become text.
     """
-    items = value if isinstance(value, list) else [value]
-    if not items or not all(isinstance(item, str | bool | int | float) for item in items):
-        raise UnsupportedPolicy(f"a condition compares with texts, not with {value!r}")
-    return [str(item).lower() if isinstance(item, bool) else str(item) for item in items]
+    texts = []
+    for item in value if isinstance(value, list) else [value]:
+        if not isinstance(item, str | bool | int | float):
+            raise UnsupportedPolicy(f"a condition compares with texts, not with {value!r}")
+        texts.append(str(item).lower() if isinstance(item, bool) else str(item))
+    if not texts:
+        raise UnsupportedPolicy("a condition compares with no value")
+    return texts

@@ -27,11 +27,9 @@ def _health(_sandbox: "Sandbox", _request: Request) -> Response:
 
 def _vendor(sandbox: "Sandbox", _request: Request) -> Response:
     """Return the outputs of the vendor's stack, as its operator would read them in the console."""
-    return (
-        _json(asdict(sandbox.vendor))
-        if sandbox.vendor
-        else _json({"error": "there is no vendor"}, 404)
-    )
+    if sandbox.vendor is None:
+        return _json({"error": "there is no vendor"}, 404)
+    return _json(asdict(sandbox.vendor))
 
 
 def _calls(sandbox: "Sandbox", _request: Request) -> Response:
@@ -51,10 +49,10 @@ def _clear_faults(sandbox: "Sandbox", _request: Request) -> Response:
 
 def _add_fault(sandbox: "Sandbox", request: Request) -> Response:
     try:
-        fault = sandbox.faults.add_json(json.loads(request.get_data()))
+        fault = sandbox.faults.add(**json.loads(request.get_data()))
     except (TypeError, ValueError) as error:
         return _json({"error": str(error)}, 400)
-    return _json(fault, 201)
+    return _json(asdict(fault), 201)
 
 
 def _broker_credentials(sandbox: "Sandbox", _request: Request) -> Response:

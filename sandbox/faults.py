@@ -1,8 +1,7 @@
 """Faults for tests: errors and delays of STS and of sessions' calls, and roles in propagation."""
 
 import threading
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -24,6 +23,8 @@ class FaultKind(StrEnum):
 
 class Dropped(Exception):  # noqa: N818 - an event, not an error of ours
     """The fault that closes the connection without an answer."""
+
+    code = "dropped"
 
 
 @dataclass(frozen=True)
@@ -64,18 +65,14 @@ class Faults:
         self._faults: list[tuple[Fault, int | None]] = []
 
     def add(self, kind: FaultKind | str, **matchers: Any) -> Fault:
-        """Add a fault: `add("throttle", role_arn=…, times=1)`. `Fault` describes the arguments."""
+        """Add a fault: `add("throttle", role_arn=…, times=1)`. `Fault` describes the arguments.
+
+        Raises ValueError or TypeError for unknown kinds or fields.
+        """
         fault = Fault(FaultKind(kind), **matchers)
         with self._lock:
             self._faults.append((fault, fault.times))
         return fault
-
-    def add_json(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Add a fault from the body of POST /_sandbox/faults.
-
-        Raises ValueError or TypeError for unknown kinds or fields.
-        """
-        return asdict(self.add(**body))
 
     def clear(self) -> None:
         with self._lock:
@@ -113,12 +110,12 @@ def _matches(fault: Fault, attempt: Attempt) -> bool:
     return fault.external_id is None or _external_id_matches(fault.external_id, attempt)
 
 
-def _external_id_matches(wanted: str, attempt: Attempt) -> bool:
+def _external_id_matches(expected: str, attempt: Attempt) -> bool:
     sent = attempt.external_id
-    if sent is None or wanted == "missing":
-        return sent is None and wanted == "missing"
+    if sent is None or expected == "missing":
+        return sent is None and expected == "missing"
     named = attempt.role is not None and f'"{sent}"' in attempt.role.assume_role_policy_document
-    return wanted in {sent, "own" if named else "foreign"}
+    return expected in {sent, "own" if named else "foreign"}
 
 
 def _is_spreading(role: Any, seconds: float) -> bool:

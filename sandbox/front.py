@@ -12,6 +12,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from werkzeug.wrappers import Request as HttpRequest, Response
 
 from sandbox import s3, simulation
+from sandbox.conditions import UnsupportedPolicy
 from sandbox.errors import AwsError, access_denied, render, unsupported
 from sandbox.faults import Attempt, Dropped, Faults
 from sandbox.identity import (
@@ -23,7 +24,7 @@ from sandbox.identity import (
     read_signature,
     role_arn,
 )
-from sandbox.policy import Caller, Kind, Request, UnsupportedPolicy
+from sandbox.policy import Caller, Kind, Request
 from sandbox.sts import Sts
 
 log = logging.getLogger("sandbox")
@@ -60,7 +61,8 @@ class Front:
         service = "s3"
         try:
             signature = read_signature(request)
-            service = service if signature is None else signature.service
+            if signature is not None:
+                service = signature.service
             answer = self._answer(request, signature)
         except AwsError as error:
             answer = self._refusal(error, service, request)
@@ -124,9 +126,7 @@ class Front:
     def _refusal(error: AwsError, service: str, request: HttpRequest) -> Response:
         if error.status == 501:
             log.error("%s", error.message)
-        as_json = request.headers.get("X-Amz-Target") is not None or "json" in request.headers.get(
-            "Content-Type", ""
-        )
+        as_json = "X-Amz-Target" in request.headers or "json" in request.mimetype
         return render(error, service, as_json=as_json)
 
 

@@ -5,13 +5,13 @@ keys of IAM users, and those of sessions from the sandbox's own AssumeRole. Sign
 verified. Session tokens are compared.
 """
 
+import base64
 import json
 import re
 import secrets
-import string
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,7 +21,16 @@ from werkzeug.wrappers import Request as HttpRequest
 from sandbox import clock
 from sandbox.errors import AwsError, unsupported
 from sandbox.organization import organization
-from sandbox.policy import ANONYMOUS, Caller, Decision, Grant, Kind, Request, evaluate_identity
+from sandbox.policy import (
+    ANONYMOUS,
+    Caller,
+    Decision,
+    Grant,
+    Kind,
+    Request,
+    evaluate_identity,
+    strictest,
+)
 from sandbox.roles import managed_policy
 
 _ACCOUNT = re.compile(r"[0-9]{12}")
@@ -116,10 +125,8 @@ class Identities:
             return _user(key, signature.service)
         if signature.token is None or not secrets.compare_digest(signature.token, session.token):
             raise _unknown_key(signature.service)
-        if (
-            iam_backends[session.caller.account]["aws"].roles.get(session.role.id)
-            is not session.role
-        ):
+        roles = iam_backends[session.caller.account]["aws"].roles
+        if roles.get(session.role.id) is not session.role:
             # A deleted role invalidates its sessions, even if a new role has its name.
             raise _unknown_key(signature.service)
         if clock.now() >= session.expires_at:
@@ -137,13 +144,14 @@ class Identities:
         if match is None:
             return None
         roles = iam_backends[match[1]]["aws"].roles
-        known = self._roles.get(arn)
-        if known is not None and roles.get(known.id) is known:
-            return known
-        found = next((role for role in list(roles.values()) if role.arn == arn), None)
-        if found is not None:
-            self._roles[arn] = found
-        return found
+        cached = self._roles.get(arn)
+        if cached is not None and roles.get(cached.id) is cached:
+            return cached
+        for role in list(roles.values()):
+            if role.arn == arn:
+                self._roles[arn] = role
+                return role
+        return None
 
     def open_session(self, role: Any, name: str, seconds: int, policy: str | None) -> Session:
         """Open a session of the role.
@@ -162,7 +170,7 @@ class Identities:
             f"{role.id}:{name}",
             issued_at,
         )
-        key = "ASIA" + "".join(secrets.choice(string.ascii_uppercase + "234567") for _ in range(16))
+        key = f"ASIA{base64.b32encode(secrets.token_bytes(10)).decode()}"
         session = Session(
             caller,
             key,
@@ -182,14 +190,7 @@ class Identities:
         if session is None:
             return root_permissions(caller.account) if caller.kind is Kind.ROOT else Permissions()
         role = role_policies(session.role)
-        ceilings = {
-            "session policy": session.policy,
-            "permissions boundary": role.boundary,
-            _SCP: role.organization,
-        }
-        return Permissions(
-            role.identity, {kind: text for kind, text in ceilings.items() if text is not None}
-        )
+        return replace(role, ceilings=_present({"session policy": session.policy}) | role.ceilings)
 
 
 def role_arn(account: str, name: str) -> str:
@@ -197,20 +198,18 @@ def role_arn(account: str, name: str) -> str:
 
     Without such a role the ARN has no path.
     """
-    roles = list(iam_backends[account]["aws"].roles.values())
-    return next(
-        (role.arn for role in roles if role.name == name), f"arn:aws:iam::{account}:role/{name}"
-    )
+    for role in list(iam_backends[account]["aws"].roles.values()):
+        if role.name == name:
+            return str(role.arn)
+    return f"arn:aws:iam::{account}:role/{name}"
 
 
 def _user(key: str, service: str) -> Caller:
     for account in list(iam_backends):
         for user in list(iam_backends[account]["aws"].users.values()):
-            if any(
-                owned.access_key_id == key and owned.status == "Active"
-                for owned in user.access_keys
-            ):
-                return Caller(Kind.USER, account, user.arn, user.arn, user.id)
+            for owned in user.access_keys:
+                if owned.access_key_id == key and owned.status == "Active":
+                    return Caller(Kind.USER, account, user.arn, user.arn, user.id)
     raise _unknown_key(service)
 
 
@@ -223,7 +222,7 @@ def _unknown_key(service: str) -> AwsError:
     )
 
 
-_SCP = "service control policy"
+BOUNDARY, SCP = "permissions boundary", "service control policy"
 _EVERYTHING = (
     '{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}'
 )
@@ -235,28 +234,27 @@ class Permissions:
     """An identity's own policies, and its ceilings by their kind. Both must allow a request."""
 
     identity: Sequence[str] = ()
-    ceilings: Mapping[str, str] = field(default_factory=dict)
+    ceilings: dict[str, str] = field(default_factory=dict)
     unlimited: bool = False
 
     def decide(self, request: Request) -> Decision:
-        return self._combine([self.identity, *self._ceilings], request)
+        return self._combine([self.identity, *self._limits()], request)
 
     def why_not(self, request: Request) -> str | None:
         """Return what refuses the request, in AWS's words, or None."""
         if self.unlimited:
             return None
-        groups = {"identity-based policy": self.identity} | {
-            kind: [text] for kind, text in self.ceilings.items()
-        }
-        said = [(kind, evaluate_identity(group, request)) for kind, group in groups.items()]
-        for kind, decision in said:
+        kinds = ("identity-based policy", *self.ceilings)
+        why = None
+        for kind, group in zip(kinds, (self.identity, *self._limits()), strict=True):
+            decision = evaluate_identity(group, request)
             if decision is Decision.DENIED:
                 return f"with an explicit deny in a{'n' if kind[0] == 'i' else ''} {kind}"
-        silent = [kind for kind, decision in said if decision is Decision.NOT_ALLOWED]
-        return f"because no {silent[0]} allows the {request.action} action" if silent else None
+            if decision is Decision.NOT_ALLOWED and why is None:
+                why = f"because no {kind} allows the {request.action} action"
+        return why
 
-    @property
-    def _ceilings(self) -> list[list[str]]:
+    def _limits(self) -> list[list[str]]:
         return [[text] for text in self.ceilings.values()]
 
     def permit(
@@ -276,21 +274,18 @@ class Permissions:
         if decision is Decision.ALLOWED or (same_account and grant is Grant.SESSION):
             return True
         named = same_account and grant is Grant.PRINCIPAL
-        return named and self._combine(self._ceilings, request) is Decision.ALLOWED
+        return named and self._combine(self._limits(), request) is Decision.ALLOWED
 
     def _combine(self, groups: Sequence[Sequence[str]], request: Request) -> Decision:
         if self.unlimited:
             return Decision.ALLOWED
-        decisions = {evaluate_identity(group, request) for group in groups}
-        if Decision.DENIED in decisions:
-            return Decision.DENIED
-        return Decision.NOT_ALLOWED if Decision.NOT_ALLOWED in decisions else Decision.ALLOWED
+        return strictest(evaluate_identity(group, request) for group in groups)
 
 
 def root_permissions(account: str) -> Permissions:
     """Return permission for everything in the account, within the policy of its organisation."""
     scp = organization.policy(account, "service_control")
-    return Permissions(unlimited=True) if scp is None else Permissions([_EVERYTHING], {_SCP: scp})
+    return Permissions(unlimited=True) if scp is None else Permissions([_EVERYTHING], {SCP: scp})
 
 
 def act_for(caller: Caller, permissions: Permissions) -> None:
@@ -312,37 +307,32 @@ def acting_in(account: str) -> tuple[Caller, Permissions]:
 
 def _user_permissions(caller: Caller) -> Permissions:
     backend = iam_backends[caller.account]["aws"]
-    user = next(user for user in backend.users.values() if user.arn == caller.arn)
-    groups = backend.get_groups_for_user(user.name)
-    return Permissions([text for owner in (user, *groups) for text in _documents(owner)])
+    user = backend.get_user(caller.arn.rpartition("/")[2])
+    documents = _documents(user)
+    for group in backend.get_groups_for_user(user.name):
+        documents += _documents(group)
+    return Permissions(documents)
 
 
-@dataclass(frozen=True)
-class RolePolicies:
-    """A role's own policies, and its ceilings: its boundary and its organisation's policy."""
-
-    identity: Sequence[str]
-    boundary: str | None
-    organization: str | None
-
-
-def role_policies(role: Any) -> RolePolicies:
-    arn, boundary = role.permissions_boundary_arn, None
+def role_policies(role: Any) -> Permissions:
+    """Return a role's own policies, with its boundary and its organisation's policy as ceilings."""
+    arn, text = role.permissions_boundary_arn, None
     if arn:
         boundary = managed_policy(role.account_id, arn)
         if boundary is None:
             raise unsupported(f"the permissions boundary {arn} is not in the sandbox")
+        text = _default_version(boundary)
     scp = organization.policy(role.account_id, "service_control")
-    return RolePolicies(_documents(role), boundary and _default_version(boundary), scp)
+    return Permissions(_documents(role), _present({BOUNDARY: text, SCP: scp}))
 
 
 def _documents(owner: Any) -> list[str]:
     """Return the inline and managed policies of a user, a group or a role, as JSON texts."""
-    inline = [
-        text if isinstance(text, str) else json.dumps(text, default=str)
-        for text in owner.policies.values()
-    ]
-    return inline + [_default_version(policy) for policy in owner.managed_policies.values()]
+    documents = []
+    for document in owner.policies.values():
+        text = document if isinstance(document, str) else json.dumps(document, default=str)
+        documents.append(text)
+    return [*documents, *map(_default_version, owner.managed_policies.values())]
 
 
 def _default_version(policy: Any) -> str:
@@ -351,24 +341,24 @@ def _default_version(policy: Any) -> str:
 
 def context_of(caller: Caller, **extra: str | None) -> Mapping[str, str]:
     """Return the condition keys that every request has, and those of `extra` that are not None."""
-    at = clock.now()
+    now = clock.now()
     keys = {
-        "aws:PrincipalArn": caller.principal_arn,
-        "aws:PrincipalAccount": caller.account,
-        "aws:userid": caller.unique_id,
         "aws:SourceIp": "127.0.0.1",
-        "aws:CurrentTime": at.isoformat(),
-        "aws:EpochTime": str(int(at.timestamp())),
+        "aws:CurrentTime": now.isoformat(),
+        "aws:EpochTime": str(int(now.timestamp())),
         # A bucket policy that demands TLS is good practice, and the sandbox speaks plain HTTP only.
         "aws:SecureTransport": "true",
     }
-    if caller.kind is Kind.ANONYMOUS:
-        keys = {
-            key: keys[key]
-            for key in ("aws:SourceIp", "aws:SecureTransport", "aws:CurrentTime", "aws:EpochTime")
-        }
+    if caller.kind is not Kind.ANONYMOUS:
+        keys["aws:PrincipalArn"] = caller.principal_arn
+        keys["aws:PrincipalAccount"] = caller.account
+        keys["aws:userid"] = caller.unique_id
     if caller.issued_at is not None:
         keys["aws:TokenIssueTime"] = caller.issued_at.isoformat()
     if caller.kind is Kind.USER:
         keys["aws:username"] = caller.arn.rpartition("/")[2]
-    return keys | {key: value for key, value in extra.items() if value is not None}
+    return keys | _present(extra)
+
+
+def _present(values: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value is not None}

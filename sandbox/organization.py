@@ -33,10 +33,8 @@ class Organization:
         self.listeners: list[Callable[[], None]] = []
 
     def units(self) -> list[Unit]:
-        return [
-            Unit(unit, self._names.get(unit, unit), accounts)
-            for unit, accounts in self._units.items()
-        ]
+        units = self._units.items()
+        return [Unit(unit, self._names.get(unit, unit), accounts) for unit, accounts in units]
 
     def change(self, body: Any) -> dict[str, int]:
         """Replace the organisation by {"ous": {unit: [account, …]}}, and count each unit.
@@ -48,16 +46,12 @@ class Organization:
         if not isinstance(units, Mapping):
             raise TypeError('expected {"ous": {"ou-abcd-11111111": ["100000000001"]}}')
         names = body.get("names", {})
-        if not isinstance(names, Mapping) or not all(
-            isinstance(name, str) for name in names.values()
-        ):
+        if not isinstance(names, Mapping) or not set(map(type, names.values())) <= {str}:
             raise TypeError('expected {"names": {"ou-abcd-11111111": "Production"}}')
         for unit, accounts in units.items():
             if not _UNIT.fullmatch(unit):
                 raise ValueError(f"{unit} is no id of an organisational unit or root")
-            if not isinstance(accounts, list) or not all(
-                _is_account(account) for account in accounts
-            ):
+            if not isinstance(accounts, list) or not all(map(_is_account, accounts)):
                 raise ValueError(
                     f"{unit} must hold a list of account ids, each a text of 12 digits"
                 )
@@ -73,9 +67,7 @@ class Organization:
         Each is an object. A service control policy limits the account's roles. A resource control
         policy denies.
         """
-        self._policies[account] = {
-            kind: json.dumps(document) for kind, document in policies.items()
-        }
+        self._policies[account] = {kind: json.dumps(policy) for kind, policy in policies.items()}
 
     def policy(self, account: str, kind: str) -> str | None:
         return self._policies.get(account, {}).get(kind)
@@ -97,9 +89,10 @@ class Organization:
 
     def accounts(self, units: list[str]) -> list[str]:
         """Return the accounts in these units, each once. A unit that no longer exists has none."""
-        return list(
-            dict.fromkeys(account for unit in units for account in self._units.get(unit, []))
-        )
+        accounts: dict[str, None] = {}
+        for unit in units:
+            accounts |= dict.fromkeys(self._units.get(unit, []))
+        return list(accounts)
 
     def clear(self) -> None:
         self._units = {}

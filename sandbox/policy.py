@@ -15,20 +15,6 @@ from typing import Any
 
 from sandbox.conditions import Context, UnsupportedPolicy, Values, compared_keys, holds
 
-__all__ = [
-    "ANONYMOUS",
-    "Caller",
-    "Decision",
-    "Grant",
-    "Kind",
-    "Request",
-    "UnsupportedPolicy",
-    "check_document",
-    "evaluate_identity",
-    "evaluate_resource",
-    "keys_of",
-]
-
 
 class Kind(Enum):
     ROOT = "root"
@@ -126,9 +112,9 @@ def evaluate_resource(text: str, caller: Caller, request: Request, *, trust: boo
     """
     document, context = _read(text), request.keys()
     values = Values(context, variables=document.variables)
-    required, forbidden = (
-        ({"Principal"}, {"Resource"}) if trust else ({"Principal", "Resource"}, set())
-    )
+    required, forbidden = {"Principal", "Resource"}, set[str]()
+    if trust:
+        required, forbidden = {"Principal"}, {"Resource"}
     best = Grant.NONE
     for statement in document.statements:
         _shape(statement, required=required, forbidden=forbidden)
@@ -145,8 +131,21 @@ def evaluate_resource(text: str, caller: Caller, request: Request, *, trust: boo
 
 def keys_of(documents: Iterable[str]) -> set[str]:
     """Return the condition keys that these policies compare, in lower case."""
-    statements = [statement for text in documents for statement in _read(text).statements]
-    return {key for it in statements if "Condition" in it for key in compared_keys(it["Condition"])}
+    keys: set[str] = set()
+    for text in documents:
+        for statement in _read(text).statements:
+            if "Condition" in statement:
+                keys |= compared_keys(statement["Condition"])
+    return keys
+
+
+def strictest(decisions: Iterable[Decision]) -> Decision:
+    """Return the joint decision of policies that all must allow a request."""
+    distinct = set(decisions)
+    for decision in (Decision.DENIED, Decision.NOT_ALLOWED):
+        if decision in distinct:
+            return decision
+    return Decision.ALLOWED
 
 
 def check_document(text: str) -> None:
@@ -200,12 +199,8 @@ def _shape(statement: Mapping[str, Any], *, required: set[str], forbidden: set[s
 def _covers(statement: Mapping[str, Any], request: Request, values: Values) -> bool:
     """Return True if the statement applies to this action on this resource."""
     plain = Values({}, variables=False)  # Action takes no policy variables
-    actions = [
-        plain.glob(text.lower())
-        for text in _list(statement.get("Action", statement.get("NotAction")))
-    ]
-    named = any(pattern.fullmatch(request.action.lower()) for pattern in actions)
-    if named != ("Action" in statement):
+    actions = _list(statement.get("Action", statement.get("NotAction")))
+    if plain.match(map(str.lower, actions), request.action.lower()) != ("Action" in statement):
         return False
     if "Resource" not in statement and "NotResource" not in statement:
         return True
@@ -213,8 +208,7 @@ def _covers(statement: Mapping[str, Any], request: Request, values: Values) -> b
     if request.resource is None:
         # "Any resource": an Allow for some resources counts, a Deny only if it is for all.
         return statement["Effect"] == "Allow" or ("Resource" in statement and "*" in resources)
-    covered = any(values.glob(text).fullmatch(request.resource) for text in resources)
-    return covered == ("Resource" in statement)
+    return values.match(resources, request.resource) == ("Resource" in statement)
 
 
 def _conditions(statement: Mapping[str, Any], context: Context, values: Values) -> bool:
@@ -222,19 +216,16 @@ def _conditions(statement: Mapping[str, Any], context: Context, values: Values) 
 
 
 def _grant(statement: Mapping[str, Any], caller: Caller) -> Grant:
-    if "Principal" in statement:
-        return max(
-            (_named(name, caller) for name in _principals(statement["Principal"])),
-            default=Grant.NONE,
-        )
-    listed = {_named(name, caller) for name in _principals(statement["NotPrincipal"])} - {
-        Grant.NONE
-    }
+    element = "Principal" if "Principal" in statement else "NotPrincipal"
+    listed = {_named(name, caller) for name in _principals(statement[element])} | {Grant.NONE}
+    if element == "Principal":
+        return max(listed)
+    listed.remove(Grant.NONE)
     if not listed:
         return Grant.PRINCIPAL
-    everything = {Grant.ACCOUNT, Grant.PRINCIPAL} | (
-        {Grant.SESSION} if caller.kind is Kind.SESSION else set()
-    )
+    everything = {Grant.ACCOUNT, Grant.PRINCIPAL}
+    if caller.kind is Kind.SESSION:
+        everything.add(Grant.SESSION)
     if listed >= everything or (caller.kind is Kind.ROOT and Grant.ACCOUNT in listed):
         return Grant.NONE
     # AWS's own advice is to list the account, the role and the session, "or the policy might deny
@@ -251,16 +242,12 @@ def _principals(value: Any) -> list[str]:
     """
     if value == "*":
         return ["*"]
-    if not isinstance(value, dict) or not set(value) <= {
-        "AWS",
-        "Service",
-        "Federated",
-        "CanonicalUser",
-    }:
+    if not isinstance(value, dict) or not value.keys() <= _PRINCIPAL_TYPES:
         raise UnsupportedPolicy(f"unknown principal {value!r}")
     return _list(value["AWS"]) if "AWS" in value else []
 
 
+_PRINCIPAL_TYPES = {"AWS", "Service", "Federated", "CanonicalUser"}
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _PRINCIPAL_ARN = re.compile(
     r"arn:aws[a-z-]*:(iam::[0-9]{12}:(root|(user|role)/[\w+=,.@/-]+)"
@@ -293,6 +280,7 @@ def _named(name: str, caller: Caller) -> Grant:
 
 def _list(value: Any) -> list[str]:
     items = value if isinstance(value, list) else [value]
-    if not items or not all(isinstance(item, str) and item for item in items):
-        raise UnsupportedPolicy(f"expected a text or a list of texts, not {value!r}")
+    for item in items or [None]:
+        if not isinstance(item, str) or not item:
+            raise UnsupportedPolicy(f"expected a text or a list of texts, not {value!r}")
     return items

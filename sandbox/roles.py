@@ -42,15 +42,15 @@ def managed_policy(account_id: str, arn: str) -> Any:
     return _aws_managed_policies(account_id).get(arn) if own is None else own
 
 
-def attachable(account_id: str, what: str, arn: str) -> Any:
+def attachable(account_id: str, kind: str, arn: str) -> Any:
     """Return `managed_policy`.
 
-    Raises NotFoundException, whose text begins with `what`.
+    Raises NotFoundException, whose text begins with `kind`.
     """
-    found = managed_policy(account_id, arn)
-    if found is None:
-        raise NotFoundException(f"{what} {arn} does not exist or is not attachable.")
-    return found
+    policy = managed_policy(account_id, arn)
+    if policy is None:
+        raise NotFoundException(f"{kind} {arn} does not exist or is not attachable.")
+    return policy
 
 
 def _attach_role_policy(self: Any, policy_arn: str, role_name: str) -> None:
@@ -68,12 +68,11 @@ def _detach_role_policy(self: Any, policy_arn: str, role_name: str) -> None:
 
 @cache
 def _aws_managed_policies(account_id: str) -> dict[str, Any]:
-    known: dict[str, Any] = json.loads(aws_managed_policies_data)
-    policies = [
-        AWSManagedPolicy.from_data(name, account_id, "us-east-1", data)
-        for name, data in known.items()
-    ]
-    return {policy.arn: policy for policy in policies}
+    policies = {}
+    for name, data in json.loads(aws_managed_policies_data).items():
+        policy = AWSManagedPolicy.from_data(name, account_id, "us-east-1", data)
+        policies[policy.arn] = policy
+    return policies
 
 
 def install() -> None:

@@ -70,7 +70,10 @@ def authorise(request: HttpRequest, caller: Caller, permissions: Permissions) ->
 
     Raises AWS's refusal if it may not.
     """
-    keys = _condition_keys(request)
+    # S3's own condition keys. Only requests that write have the second.
+    keys = {"s3:prefix": request.args.get("prefix")}
+    if request.method in {"PUT", "POST"}:
+        keys["s3:if-none-match"] = request.headers.get("If-None-Match")
     for action, bucket_name, key in _actions(request):
         if not allowed(caller, permissions, action, bucket_name, key, keys=keys):
             resource = "*" if not bucket_name else _arn(bucket_name, key)
@@ -104,18 +107,6 @@ def allowed(
     )
 
 
-def _condition_keys(request: HttpRequest) -> dict[str, str | None]:
-    """Return the request's values of S3's own condition keys.
-
-    Only requests that write have `s3:if-none-match`.
-    """
-    writes = request.method in {"PUT", "POST"}
-    return {
-        "s3:prefix": request.args.get("prefix"),
-        "s3:if-none-match": request.headers.get("If-None-Match") if writes else None,
-    }
-
-
 def _public(bucket: Any, key: str | None, grant: Grant, action: str) -> bool:
     block = bucket.public_access_block
     if grant is Grant.PRINCIPAL:
@@ -142,19 +133,17 @@ def _arn(bucket: str, key: str | None) -> str:
 def _actions(request: HttpRequest) -> Iterator[tuple[str, str, str | None]]:
     """Yield the actions that the request needs, each with its bucket and key."""
     bucket, key = _address(request)
-    unknown = {
-        name
-        for name in request.args
-        if name not in _OPTIONS | set(_BUCKET_PARTS) | set(_OBJECT_PARTS)
-        and not name.lower().startswith(("x-amz-", "response-"))
-    }
-    if unknown:
-        raise unsupported(f"S3 requests with {', '.join(sorted(unknown))}")
+    for name in sorted(
+        request.args.keys() - _OPTIONS - _BUCKET_PARTS.keys() - _OBJECT_PARTS.keys()
+    ):
+        if not name.lower().startswith(("x-amz-", "response-")):
+            raise unsupported(f"S3 requests with {name}")
     if not bucket:
         yield "s3:ListAllMyBuckets", "", None
     elif not key and request.method == "POST" and "delete" in request.args:
         # AWS refuses or deletes each object by itself. Here one refusal refuses the whole request.
-        yield from ((action, bucket, name) for action, name in _deletions(request))
+        for action, name in _deletions(request):
+            yield action, bucket, name
     elif not key:
         yield _bucket_action(request), bucket, None
     else:
@@ -179,17 +168,14 @@ def _address(request: HttpRequest) -> tuple[str, str]:
 
 
 def _bucket_action(request: HttpRequest) -> str:
-    part = next((_BUCKET_PARTS[name] for name in request.args if name in _BUCKET_PARTS), None)
+    part = _first(_BUCKET_PARTS, request)
     if part is not None:
         # S3 has one Put action for writing and removing such a part, but not for the bucket policy.
         verb = "Put" if request.method == "DELETE" and part != "BucketPolicy" else _verb(request)
         return f"s3:{verb}{part}"
     match request.method:
         case "GET" | "HEAD":
-            return next(
-                (_BUCKET_LISTS[name] for name in request.args if name in _BUCKET_LISTS),
-                "s3:ListBucket",
-            )
+            return _first(_BUCKET_LISTS, request) or "s3:ListBucket"
         case "PUT":
             return "s3:CreateBucket"
         case "DELETE":
@@ -203,19 +189,24 @@ def _deletions(request: HttpRequest) -> Iterator[tuple[str, str]]:
     body = request.get_data(cache=True, parse_form_data=False)
     request.environ["wsgi.input"] = io.BytesIO(body)
     for doomed in ET.fromstring(body).iterfind("{*}Object"):  # noqa: S314  of a developer's own
-        version = doomed.findtext("{*}VersionId")
-        yield (
-            "s3:DeleteObjectVersion" if version else "s3:DeleteObject",
-            doomed.findtext("{*}Key") or "",
-        )
+        version = "Version" if doomed.findtext("{*}VersionId") else ""
+        yield f"s3:DeleteObject{version}", doomed.findtext("{*}Key") or ""
 
 
 def _object_action(request: HttpRequest) -> str:
     if "uploadId" in request.args or "uploads" in request.args:
         return _UPLOADS.get(request.method, "s3:PutObject")
-    part = next((_OBJECT_PARTS[name] for name in request.args if name in _OBJECT_PARTS), "Object")
+    part = _first(_OBJECT_PARTS, request) or "Object"
     version = "Version" if "versionId" in request.args and part == "Object" else ""
     return f"s3:{_verb(request)}{part}{version}"
+
+
+def _first(names: Mapping[str, str], request: HttpRequest) -> str | None:
+    """Return the value of the request's first argument that has one."""
+    for argument in request.args:
+        if argument in names:
+            return names[argument]
+    return None
 
 
 def _verb(request: HttpRequest) -> str:

@@ -28,7 +28,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Request
 
 from sandbox import cfn_waiting, clock, cloudformation, custom_resources, roles, s3, sqs
-from sandbox.console import console_app
+from sandbox.console.app import console_app
 from sandbox.control import control
 from sandbox.faults import Faults
 from sandbox.front import Front
@@ -62,7 +62,7 @@ class Sandbox:
         self._identities = Identities()
         self.faults = Faults(self._stopping)
         self._sts = Sts(self._identities, self.faults)
-        self._vendor: VendorStack | None = None
+        self.vendor: VendorStack | None = None
         self._aws = self._build()
         self._console: WSGIApplication = console_app(lambda: self.url)
 
@@ -100,7 +100,7 @@ class Sandbox:
 
     @property
     def broker_arn(self) -> str | None:
-        return None if self._vendor is None else self._vendor.broker_principal_arn
+        return None if self.vendor is None else self.vendor.broker_principal_arn
 
     def start(self) -> Self:
         """Start the server.
@@ -147,7 +147,7 @@ class Sandbox:
         self._identities.clear()
         self.faults.clear()
         self._sts.clear()
-        self._vendor = None
+        self.vendor = None
 
     def later(self, **by: float) -> AbstractContextManager[None]:
         """Set AWS's clock ahead within the block, for example by hours=1.
@@ -158,12 +158,7 @@ class Sandbox:
 
     def use_vendor(self, vendor: "VendorStack") -> None:
         """Make /_sandbox/broker-credentials return sessions of this vendor's broker from now on."""
-        self._vendor = vendor
-
-    @property
-    def vendor(self) -> "VendorStack | None":
-        """The vendor that was given to `use_vendor`."""
-        return self._vendor
+        self.vendor = vendor
 
     def open_session(self, role_arn: str, name: str, seconds: int = 3600) -> Session:
         """Open a session as AWS does for a task or an instance, without a recorded AssumeRole."""

@@ -6,7 +6,7 @@ the background, one after the other. The StackSet is ready when all have finishe
 
 import threading
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -65,16 +65,18 @@ class _Plan:
             tolerated_percentage=int(preferences.get("FailureTolerancePercentage", 0)),
         )
 
-    def targets(self, launching_account: str) -> list[Target]:
-        """Return the accounts and regions to deploy to, without the management account.
+    def targets(self, launching_account: str) -> Iterator[Target]:
+        """Yield the accounts and regions to deploy to, without the management account.
 
         If a delegated administrator launches it, the delegate's own account is a target too.
         """
-        left_out = self.left_out if self.by_delegate else [*self.left_out, launching_account]
-        accounts = [
-            account for account in organization.accounts(self.units) if account not in left_out
-        ]
-        return [(account, region) for region in self.regions for account in accounts]
+        left_out = {*self.left_out}
+        if not self.by_delegate:
+            left_out.add(launching_account)
+        for region in self.regions:
+            for account in organization.accounts(self.units):
+                if account not in left_out:
+                    yield account, region
 
     def tolerates(self, failures: int, targets: int) -> bool:
         return failures <= max(self.tolerated_count, targets * self.tolerated_percentage // 100)
@@ -117,9 +119,7 @@ class StackSet(Slow):
         with self._one_operation:
             if kind is Kind.DELETE:
                 self._forget()
-                _Operation(None, done).run(
-                    partial(self._delete, target) for target in list(self._stacks)
-                )
+                _Operation(None, done).run(self._deletions(list(self._stacks)))
                 return
             try:
                 plan = _Plan.of(properties, self.account_id)
@@ -130,18 +130,20 @@ class StackSet(Slow):
                 cfn_waiting.flush()
                 return
             self._show(properties, plan)
-            steps = self._steps(plan, plan.targets(self.account_id), update=kind is Kind.UPDATE)
-            _Operation(plan, done).run(steps)
+            targets = list(plan.targets(self.account_id))
+            _Operation(plan, done).run(self._steps(plan, targets, update=kind is Kind.UPDATE))
 
     def _steps(self, plan: _Plan, targets: list[Target], *, update: bool) -> Iterable[Any]:
-        gone = [target for target in self._stacks if target not in set(targets)]
-        for target in gone:
-            yield partial(self._delete, target)
+        yield from self._deletions(self._stacks.keys() - set(targets))
         for target in targets:
             if target not in self._stacks:
                 yield partial(self._create, target, plan)
             elif update:
                 yield partial(self._update, target, plan)
+
+    def _deletions(self, targets: Iterable[Target]) -> Iterable[Any]:
+        for target in targets:
+            yield partial(self._delete, target)
 
     def follow(self) -> None:
         """Apply a change of the organisation, if AutoDeployment is on."""
@@ -151,11 +153,10 @@ class StackSet(Slow):
         retain = str(automatic.get("RetainStacksOnAccountRemoval")).lower() == "true"
         with self._one_operation:
             plan = _Plan.of(self.sent or {}, self.account_id)
-            targets = plan.targets(self.account_id)
-            kept = [target for target in self._stacks if retain and target not in targets]
-            _Operation(None, lambda _error: None).run(
-                self._steps(plan, targets + kept, update=False)
-            )
+            targets = list(plan.targets(self.account_id))
+            if retain:
+                targets += self._stacks.keys() - set(targets)
+            _Operation(None, lambda _error: None).run(self._steps(plan, targets, update=False))
 
     def _create(self, target: Target, plan: _Plan) -> Any:
         name = f"StackSet-{self._shown.name}-{uuid.uuid4()}"
@@ -181,9 +182,7 @@ class StackSet(Slow):
 
     def _show(self, properties: Mapping[str, Any], plan: _Plan) -> None:
         """Register the StackSet for DescribeStackSet and ListStackInstances."""
-        organization.listeners[:] = [
-            *filter(lambda known: known != self.follow, organization.listeners)
-        ]
+        self._ignore_organization()
         organization.listeners.append(self.follow)
         if self._shown is not None:
             self._shown.template, self._shown.parameters = plan.template, plan.parameters
@@ -201,10 +200,12 @@ class StackSet(Slow):
         )
         self.physical_id = self._shown.id
 
+    def _ignore_organization(self) -> None:
+        if self.follow in organization.listeners:
+            organization.listeners.remove(self.follow)
+
     def _forget(self) -> None:
-        organization.listeners[:] = [
-            *filter(lambda known: known != self.follow, organization.listeners)
-        ]
+        self._ignore_organization()
         if self._shown is not None:
             self._shown.delete()
 
@@ -226,16 +227,18 @@ class _Instance:
         return self.target[1]
 
     def to_dict(self) -> dict[str, Any]:
-        current = self.stack.status in {"CREATE_COMPLETE", "UPDATE_COMPLETE"}
-        busy = self.stack.status.endswith("_IN_PROGRESS")
-        detailed = "RUNNING" if busy else "SUCCEEDED" if current else "FAILED"
+        status, detailed = "OUTDATED", "FAILED"
+        if self.stack.status in {"CREATE_COMPLETE", "UPDATE_COMPLETE"}:
+            status, detailed = "CURRENT", "SUCCEEDED"
+        elif self.stack.status.endswith("_IN_PROGRESS"):
+            detailed = "RUNNING"
         return {
             "StackSetId": self.stack_set_id,
             "Region": self.region_name,
             "Account": self.account_id,
             "StackId": self.stack.stack_id,
             "ParameterOverrides": [],
-            "Status": "CURRENT" if current else "OUTDATED",
+            "Status": status,
             "StatusReason": getattr(self.stack, "stack_status_reason", None),
             "StackInstanceStatus": {"DetailedStatus": detailed},
         }
@@ -274,7 +277,8 @@ class _Operation:
     def _one_less(self, reason: str | None) -> None:
         with self._lock:
             self._left -= 1
-            self._reasons += [] if reason is None else [reason]
+            if reason is not None:
+                self._reasons.append(reason)
             if self._left:
                 return
         failures = len(self._reasons)

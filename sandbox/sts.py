@@ -15,19 +15,12 @@ from xml.sax.saxutils import escape
 
 from werkzeug.wrappers import Response
 
+from sandbox.conditions import UnsupportedPolicy
 from sandbox.errors import AwsError, access_denied, invalid, unsupported
 from sandbox.faults import Attempt, Dropped, Faults
 from sandbox.identity import Identities, Session, context_of
 from sandbox.organization import organization
-from sandbox.policy import (
-    Caller,
-    Grant,
-    Kind,
-    Request,
-    UnsupportedPolicy,
-    check_document,
-    evaluate_resource,
-)
+from sandbox.policy import Caller, Grant, Kind, Request, check_document, evaluate_resource
 
 ACTION = "sts:AssumeRole"
 _PROTOCOL = {"Action", "Version"}
@@ -75,9 +68,7 @@ class Sts:
                 # session.
                 self._faults.strike(Attempt("GetCallerIdentity", caller.arn, caller.account))
                 fields = {"UserId": caller.unique_id, "Account": caller.account, "Arn": caller.arn}
-                return _answer(
-                    "GetCallerIdentity", "".join(_tag(name, text) for name, text in fields.items())
-                )
+                return _answer("GetCallerIdentity", _tags(fields))
             case action:
                 raise unsupported(f"it has no sts:{action}")
 
@@ -86,14 +77,8 @@ class Sts:
         try:
             session = self._assume_role(form, caller, access_key_id)
             outcome = "allowed"
-        except AwsError as error:
+        except (AwsError, UnsupportedPolicy, Dropped) as error:
             outcome = error.code
-            raise
-        except UnsupportedPolicy:
-            outcome = "SandboxUnsupported"
-            raise
-        except Dropped:
-            outcome = "dropped"
             raise
         finally:
             call = StsCall(
@@ -147,7 +132,9 @@ def _validate(form: Mapping[str, str]) -> None:
     surplus = set(form) - _PROTOCOL - _PARAMETERS
     if surplus:
         raise unsupported(f"its AssumeRole takes no {', '.join(sorted(surplus))}")
-    complaints = [text for name in _LIMITS for text in _complaints(name, form.get(name))]
+    complaints: list[str] = []
+    for name in _LIMITS:
+        complaints += _complaints(name, form.get(name))
     complaints += _duration_complaints(form.get("DurationSeconds"))
     if complaints:
         plural = "" if len(complaints) == 1 else "s"
@@ -173,15 +160,14 @@ def _complaints(name: str, value: str | None) -> list[str]:
     if value is None:
         required = name in {"RoleArn", "RoleSessionName"}
         return [_complaint("null", member, "not be null")] if required else []
-    quoted = f"'{value}'"
-    found = []
+    rules = []
     if len(value) < least:
-        found.append(_complaint(quoted, member, f"have length greater than or equal to {least}"))
+        rules.append(f"have length greater than or equal to {least}")
     if len(value) > most:
-        found.append(_complaint(quoted, member, f"have length less than or equal to {most}"))
+        rules.append(f"have length less than or equal to {most}")
     if not re.fullmatch(pattern, value, re.ASCII):
-        found.append(_complaint(quoted, member, f"satisfy regular expression pattern: {pattern}"))
-    return found
+        rules.append(f"satisfy regular expression pattern: {pattern}")
+    return [_complaint(f"'{value}'", member, rule) for rule in rules]
 
 
 def _duration_complaints(text: str | None) -> list[str]:
@@ -189,15 +175,12 @@ def _duration_complaints(text: str | None) -> list[str]:
         return []
     if not re.fullmatch(r"-?[0-9]+", text, re.ASCII):
         raise invalid(f"'{text}' is not a number")
+    rule = None
     if int(text) < 900:
-        return [
-            _complaint(f"'{text}'", "durationSeconds", "have value greater than or equal to 900")
-        ]
-    if int(text) > 43200:
-        return [
-            _complaint(f"'{text}'", "durationSeconds", "have value less than or equal to 43200")
-        ]
-    return []
+        rule = "have value greater than or equal to 900"
+    elif int(text) > 43200:
+        rule = "have value less than or equal to 43200"
+    return [_complaint(f"'{text}'", "durationSeconds", rule)] if rule else []
 
 
 def _complaint(value: str, member: str, must: str) -> str:
@@ -233,11 +216,9 @@ def _session_xml(session: Session) -> str:
         "Expiration": session.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     user = {"AssumedRoleId": session.caller.unique_id, "Arn": session.caller.arn}
-    packed = (
-        ""
-        if session.policy is None
-        else _tag("PackedPolicySize", str(len(session.policy) * 100 // 2048))
-    )
+    packed = ""
+    if session.policy is not None:
+        packed = _tag("PackedPolicySize", str(len(session.policy) * 100 // 2048))
     return (
         f"<Credentials>{_tags(credentials)}</Credentials>"
         f"<AssumedRoleUser>{_tags(user)}</AssumedRoleUser>{packed}"

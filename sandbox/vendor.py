@@ -80,12 +80,10 @@ def deploy_canary(
     vendor = vendor or Vendor()
     others = {vendor.account, *vendor.parameters.get("VendorAccountIds", "").split(",")}
     account = next(account for account in _CANARY_ACCOUNTS if account not in others)
-    same = {
-        name: value
-        for name, value in vendor.parameters.items()
-        if name in {"RolePrefix", "VendorAccountIds"}
-    }
-    parameters = {"BrokerPrincipalArn": deployed.broker_principal_arn, **same}
+    parameters = {"BrokerPrincipalArn": deployed.broker_principal_arn}
+    for name in ("RolePrefix", "VendorAccountIds"):
+        if name in vendor.parameters:
+            parameters[name] = vendor.parameters[name]
     outputs = _deploy(sandbox_url, account, CANARY_STACK, template_text, parameters)
     return replace(
         deployed,

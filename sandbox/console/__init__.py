@@ -3,7 +3,3 @@
 It opens the same quick-create link as AWS's console. It shows the template, calls CreateStack with
 the user's choices, and shows each refusal of the sandbox's AWS.
 """
-
-from sandbox.console.app import console_app
-
-__all__ = ["console_app"]

@@ -70,8 +70,8 @@ def _flask(aws_url: Callable[[], str]) -> Flask:
 
 
 def stacks() -> Stacks:
-    found: Stacks = current_app.extensions["stacks"]
-    return found
+    calls: Stacks = current_app.extensions["stacks"]
+    return calls
 
 
 # Input from a browser.
@@ -167,14 +167,12 @@ def quick_create() -> str:
     template = stacks().template(template_url)
     # As at AWS, a link cannot fill in a NoEcho parameter, and a parameter that the template lacks
     # is ignored.
-    values = {
-        parameter.name: (
-            parameter.default
-            if parameter.no_echo
-            else request.args.get(f"param_{parameter.name}", parameter.default)
-        )
-        for parameter in template.parameters
-    }
+    values = {}
+    for parameter in template.parameters:
+        name = parameter.name
+        values[name] = parameter.default
+        if not parameter.no_echo:
+            values[name] = request.args.get(f"param_{name}", parameter.default)
     return render_template(
         "quick_create.html",
         region=region,
@@ -189,16 +187,14 @@ def quick_create() -> str:
 def stack() -> str:
     """Show one stack's status, outputs and events, and its roles' trust policies."""
     place, name = _place_and_stack(request.args)
-    found, events = stacks().one(place, name)
+    described, events = stacks().one(place, name)
     # While the stack changes, the page reloads itself, which would discard an edit.
-    at_rest = found["StackStatus"] in {
-        "CREATE_COMPLETE",
-        "UPDATE_COMPLETE",
-        "UPDATE_ROLLBACK_COMPLETE",
-    }
-    policies = stacks().trust_policies(place, found["StackId"]) if at_rest else {}
+    at_rest = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"}
+    policies = {}
+    if described["StackStatus"] in at_rest:
+        policies = stacks().trust_policies(place, described["StackId"])
     return render_template(
-        "stack.html", place=place, stack=found, events=events, trust_policies=policies
+        "stack.html", place=place, stack=described, events=events, trust_policies=policies
     )
 
 
@@ -208,21 +204,21 @@ def update() -> str:
     query = dict(request.args)
     template_url = query.pop("templateURL", "").strip()
     place, name = _place_and_stack(query)
-    found, _ = stacks().one(place, name)
-    template = (
-        stacks().template(template_url) if template_url else stacks().template_of(place, name)
-    )
+    described, _ = stacks().one(place, name)
+    if template_url:
+        template = stacks().template(template_url)
+    else:
+        template = stacks().template_of(place, name)
     values = {parameter.name: parameter.default for parameter in template.parameters}
-    values |= {
-        shown["ParameterKey"]: shown["ParameterValue"] for shown in found.get("Parameters", [])
-    }
+    for current in described.get("Parameters", []):
+        values[current["ParameterKey"]] = current["ParameterValue"]
     for parameter in template.parameters:
         if parameter.no_echo:
             values[parameter.name] = ""
     return render_template(
         "update.html",
         place=place,
-        stack=found,
+        stack=described,
         template=template,
         template_url=template_url,
         values=values,

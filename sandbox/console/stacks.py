@@ -4,9 +4,8 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import boto3
 from botocore import UNSIGNED
@@ -22,14 +21,7 @@ from sandbox.console.template import (
     read,
 )
 
-if TYPE_CHECKING:
-    from mypy_boto3_cloudformation import CloudFormationClient
-    from mypy_boto3_cloudformation.literals import CapabilityType
-    from mypy_boto3_cloudformation.type_defs import (
-        ParameterTypeDef,
-        StackEventTypeDef,
-        StackTypeDef,
-    )
+Described = dict[str, Any]  # as boto3 returns it
 
 
 @dataclass(frozen=True)
@@ -48,7 +40,7 @@ class Launch:
     template_url: str
     stack_name: str
     parameters: dict[str, str]
-    capabilities: "list[CapabilityType]"
+    capabilities: list[str]
     without_external_id: bool = False
 
 
@@ -59,7 +51,7 @@ class Update:
     place: AccountRegion
     stack: str
     parameters: dict[str, str]
-    capabilities: "list[CapabilityType]"
+    capabilities: list[str]
     template_url: str | None = None  # replaces the stack's template
 
 
@@ -86,94 +78,87 @@ class Stacks:
             )
         with closing(s3):
             try:
-                found = s3.get_object(Bucket=bucket, Key=key)
+                answer = s3.get_object(Bucket=bucket, Key=key)
             except ClientError as error:
                 raise TemplateRefused(f"S3 error: {_s3_message(error)}") from None
-            text = found["Body"].read(MAX_TEMPLATE_BYTES + 1)
+            text = answer["Body"].read(MAX_TEMPLATE_BYTES + 1)
         if len(text) > MAX_TEMPLATE_BYTES:
             raise TemplateRefused(f"Template may not exceed {MAX_TEMPLATE_BYTES} bytes in size.")
         return read(text.decode("utf-8", "replace"))
 
     def create(self, launch: Launch) -> str:
         """Create a stack, and return its id at once. The stack's status shows the outcome."""
-        with self._cloudformation(launch.place) as cloudformation:
-            template: Any = {"TemplateURL": launch.template_url}
-            if launch.without_external_id:
-                text = self.template(launch.template_url).text
-                template = {"TemplateBody": without_external_id(text)}
-            return cloudformation.create_stack(
+        template = {"TemplateURL": launch.template_url}
+        if launch.without_external_id:
+            text = self.template(launch.template_url).text
+            template = {"TemplateBody": without_external_id(text)}
+        parameters = [
+            {"ParameterKey": name, "ParameterValue": value}
+            for name, value in launch.parameters.items()
+        ]
+        with self._client(launch.place, "cloudformation") as cloudformation:
+            answer = cloudformation.create_stack(
                 StackName=launch.stack_name,
                 **template,
-                Parameters=[
-                    {"ParameterKey": name, "ParameterValue": value}
-                    for name, value in launch.parameters.items()
-                ],
+                Parameters=parameters,
                 Capabilities=launch.capabilities,
-            )["StackId"]
+            )
+        return str(answer["StackId"])
 
-    def all(self, place: AccountRegion) -> "list[StackTypeDef]":
-        with self._cloudformation(place) as cloudformation:
+    def all(self, place: AccountRegion) -> list[Described]:
+        with self._client(place, "cloudformation") as cloudformation:
             pages = cloudformation.get_paginator("describe_stacks").paginate()
-            return [stack for page in pages for stack in page["Stacks"]]
+            return list(pages.search("Stacks[]"))
 
-    def one(
-        self, place: AccountRegion, stack: str
-    ) -> "tuple[StackTypeDef, list[StackEventTypeDef]]":
+    def one(self, place: AccountRegion, stack: str) -> tuple[Described, list[Described]]:
         """Return a stack and its events, newest first, as AWS returns them."""
-        with self._cloudformation(place) as cloudformation:
-            found = cloudformation.describe_stacks(StackName=stack)["Stacks"][0]
-            return found, cloudformation.describe_stack_events(StackName=found["StackId"])[
-                "StackEvents"
-            ]
+        with self._client(place, "cloudformation") as cloudformation:
+            described = cloudformation.describe_stacks(StackName=stack)["Stacks"][0]
+            events = cloudformation.describe_stack_events(StackName=described["StackId"])
+        return described, events["StackEvents"]
 
     def delete(self, place: AccountRegion, stack: str) -> None:
-        with self._cloudformation(place) as cloudformation:
+        with self._client(place, "cloudformation") as cloudformation:
             cloudformation.delete_stack(StackName=stack)
 
     def template_of(self, place: AccountRegion, stack: str) -> Template:
         """Return the template that a stack has now."""
-        with self._cloudformation(place) as cloudformation:
-            body: Any = cloudformation.get_template(StackName=stack)["TemplateBody"]
+        with self._client(place, "cloudformation") as cloudformation:
+            body = cloudformation.get_template(StackName=stack)["TemplateBody"]
         return read(body if isinstance(body, str) else json.dumps(body))
 
     def update(self, update: Update) -> None:
         """Update a stack. CloudFormation does not touch resources that have not changed."""
         url = update.template_url
         template = self.template(url) if url else self.template_of(update.place, update.stack)
-        names = [parameter.name for parameter in template.parameters]
-        parameters: list[ParameterTypeDef] = [
-            {"ParameterKey": name, "ParameterValue": update.parameters[name]}
-            if name in update.parameters
-            else {"ParameterKey": name, "UsePreviousValue": True}
-            for name in names
-        ]
-        with self._cloudformation(update.place) as cloudformation:
-            change = partial(
-                cloudformation.update_stack,
+        parameters = []
+        for parameter in template.parameters:
+            value: Described = {"UsePreviousValue": True}
+            if parameter.name in update.parameters:
+                value = {"ParameterValue": update.parameters[parameter.name]}
+            parameters.append({"ParameterKey": parameter.name} | value)
+        source: Described = {"TemplateURL": url} if url else {"UsePreviousTemplate": True}
+        with self._client(update.place, "cloudformation") as cloudformation:
+            cloudformation.update_stack(
                 StackName=update.stack,
                 Parameters=parameters,
                 Capabilities=update.capabilities,
+                **source,
             )
-            if url:
-                change(TemplateURL=url)
-            else:
-                change(UsePreviousTemplate=True)
 
     def trust_policies(self, place: AccountRegion, stack: str) -> dict[str, str]:
         """Return the trust policies by the names of the stack's roles, as JSON to read and edit.
 
         They may differ from the template's.
         """
-        with self._cloudformation(place) as cloudformation:
-            found = cloudformation.describe_stack_resources(StackName=stack)["StackResources"]
-        names = [
-            resource["PhysicalResourceId"]
-            for resource in found
-            if resource["ResourceType"] == "AWS::IAM::Role"
-        ]
+        with self._client(place, "cloudformation") as cloudformation:
+            answer = cloudformation.describe_stack_resources(StackName=stack)
         policies = {}
         with self._client(place, "iam") as iam:
-            for name in names:
+            for resource in answer["StackResources"]:
+                if resource["ResourceType"] != "AWS::IAM::Role":
+                    continue
+                name = resource["PhysicalResourceId"]
                 with suppress(iam.exceptions.NoSuchEntityException):  # deleted by hand
                     role = iam.get_role(RoleName=name)["Role"]
                     policies[name] = json.dumps(role["AssumeRolePolicyDocument"], indent=2)
@@ -184,12 +169,7 @@ class Stacks:
             iam.update_assume_role_policy(RoleName=role_name, PolicyDocument=policy)
 
     @contextmanager
-    def _cloudformation(self, place: AccountRegion) -> "Iterator[CloudFormationClient]":
-        with self._client(place, "cloudformation") as client:
-            yield client
-
-    @contextmanager
-    def _client(self, place: AccountRegion, service: str) -> "Iterator[Any]":
+    def _client(self, place: AccountRegion, service: str) -> Iterator[Any]:
         """Open a client with the account's id as its access key, which means the account's root."""
         with self._making_clients:
             client = self._session.client(

@@ -7,6 +7,7 @@ make this server fetch only an object of the sandbox.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -61,7 +62,7 @@ class Template:
 
     @property
     def parameters(self) -> list[Parameter]:
-        return [parameter for group in self.groups for parameter in group.parameters]
+        return list(chain.from_iterable(group.parameters for group in self.groups))
 
 
 def object_named_by(template_url: str, *, aws_url: str) -> tuple[str, str]:
@@ -143,21 +144,18 @@ def _groups(document: Mapping[str, Any]) -> list[Group]:
     """Group parameters in the template's order. Others come last, by name, as in AWS's console."""
     interface = _mapping(_mapping(document.get("Metadata")).get("AWS::CloudFormation::Interface"))
     labels = _mapping(interface.get("ParameterLabels"))
-    left = {
-        str(name): _parameter(str(name), _mapping(declared), _label(labels.get(name)))
-        for name, declared in sorted(_mapping(document.get("Parameters")).items())
-    }
-    groups = [
-        Group(
-            label=_label(_mapping(group).get("Label")),
-            parameters=[
-                left.pop(name) for name in _mapping(group).get("Parameters") or [] if name in left
-            ],
-        )
-        for group in interface.get("ParameterGroups") or []
-    ]
-    groups.append(Group(label="Other parameters" if groups else "", parameters=list(left.values())))
-    return [group for group in groups if group.parameters]
+    left = {}
+    for name, declared in sorted(_mapping(document.get("Parameters")).items()):
+        left[str(name)] = _parameter(str(name), _mapping(declared), _label(labels.get(name)))
+    groups, others = [], ""
+    for group in map(_mapping, interface.get("ParameterGroups") or []):
+        others = "Other parameters"
+        parameters = [left.pop(name) for name in group.get("Parameters") or [] if name in left]
+        if parameters:
+            groups.append(Group(_label(group.get("Label")), parameters))
+    if left:
+        groups.append(Group(others, list(left.values())))
+    return groups
 
 
 def _label(value: object) -> str:

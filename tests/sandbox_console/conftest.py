@@ -8,7 +8,7 @@ import json
 import pytest
 from werkzeug.test import Client
 
-from sandbox.console import console_app
+from sandbox.console.app import console_app
 
 VENDOR = "999900001111"
 BUCKET = "console-tests"

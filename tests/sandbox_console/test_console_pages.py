@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import pytest
 from werkzeug.test import Client
 
-from sandbox.console import console_app
+from sandbox.console.app import console_app
 
 CUSTOMER_ROLE = (Path(__file__).parents[2] / "cloudformation" / "customer-role.yaml").read_text()
 CUSTOMER_ORG = (Path(__file__).parents[2] / "cloudformation" / "customer-org.yaml").read_text()
