@@ -131,13 +131,8 @@ def aws() -> Iterator[Sandbox]:
             **ONLY_THESE_CREDENTIALS,
         }
         with pytest.MonkeyPatch.context() as patch:
-            for name in (
-                "AWS_ACCESS_KEY_ID",
-                "AWS_SECRET_ACCESS_KEY",
-                "AWS_SESSION_TOKEN",
-                "AWS_PROFILE",
-            ):
-                patch.delenv(name, raising=False)
+            for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "PROFILE"):
+                patch.delenv(f"AWS_{name}", raising=False)
             for name, value in given.items():
                 patch.setenv(name, value)
             yield sandbox
@@ -192,38 +187,32 @@ def config(database_url: str) -> Config:
 
 
 def make_config(database_url: str, **changes: object) -> Config:
-    made = _config(database_url, **changes)
-    for secret in (*made.database.secret_keys, make_url(database_url).password or ""):
+    secret_keys = (
+        "first-secret-key-of-the-tests-0123456789",
+        "older-secret-key-of-the-tests-0123456789",
+    )
+    config = Config.of(
+        database_url=database_url,
+        secret_keys=secret_keys,
+        broker=Broker.parse(f"arn:aws:iam::{VENDOR_ACCOUNT}:role/DeputyBroker"),
+        vendor_account_ids=frozenset({VENDOR_ACCOUNT, OTHER_VENDOR_ACCOUNT}),
+        vendor_name="Example Vendor",
+        template_bucket=f"deputy-templates-{VENDOR_ACCOUNT}",
+        region="us-east-1",
+    )
+    config = with_settings(config, **changes)
+    for secret in (*config.database.secret_keys, make_url(database_url).password or ""):
         logged_secrets.note("a setting", secret)
-    return made
+    return config
 
 
 def with_settings(config: Config, **changes: object) -> Config:
     """The same configuration with these changes, by the names of the settings."""
-    groups = [getattr(config, name) for name in groups_of(Config)]
-    values: dict[str, object] = {
-        part.name: getattr(group, part.name) for group in groups for part in fields(group)
-    }
-    values["likely_mistakes"] = config.likely_mistakes
+    values: dict[str, object] = {"likely_mistakes": config.likely_mistakes}
+    for name in groups_of(Config):
+        group = getattr(config, name)
+        values |= {part.name: getattr(group, part.name) for part in fields(group)}
     return Config.of(**values | changes)
-
-
-def _config(database_url: str, **changes: object) -> Config:
-    return with_settings(
-        Config.of(
-            database_url=database_url,
-            secret_keys=(
-                "first-secret-key-of-the-tests-0123456789",
-                "older-secret-key-of-the-tests-0123456789",
-            ),
-            broker=Broker.parse(f"arn:aws:iam::{VENDOR_ACCOUNT}:role/DeputyBroker"),
-            vendor_account_ids=frozenset({VENDOR_ACCOUNT, OTHER_VENDOR_ACCOUNT}),
-            vendor_name="Example Vendor",
-            template_bucket=f"deputy-templates-{VENDOR_ACCOUNT}",
-            region="us-east-1",
-        ),
-        **changes,
-    )
 
 
 @pytest.fixture(scope="session")
@@ -324,18 +313,9 @@ def _note_what_is_issued() -> None:
     for kind, place, name, secrets_of in (
         ("an API key", api_keys, "_add", lambda made: [made[1][-43:]]),
         ("an onboarding link", Links, "create", lambda made: [made[1].rpartition("/")[2]]),
-        (
-            "a registration token",
-            RegistrationTokens,
-            "make",
-            lambda token: [token[-24:]],
-        ),  # its MAC
-        (
-            "a session",
-            sts,
-            "_session",
-            lambda session: [session.secret_access_key, session.session_token],
-        ),
+        # Its MAC
+        ("a registration token", RegistrationTokens, "make", lambda token: [token[-24:]]),
+        ("a session", sts, "_session", lambda made: [made.secret_access_key, made.session_token]),
     ):
         setattr(place, name, logged_secrets.noting(kind, getattr(place, name), secrets_of))
 

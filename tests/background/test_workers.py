@@ -32,11 +32,11 @@ from app.proofs.proof_queue import LEASE
 from app.store.database import SYSTEM
 from app.store.models import AuditEvent, Connection, ConnectionStatus, ExternalIdRow, Trigger
 from sandbox.vendor import VENDOR_ACCOUNT
+from tests.background.rabbitmq import SERVER as RABBITMQ, RabbitMQ
 from tests.conftest import make_config, with_settings
 from tests.support import logged_secrets
 from tests.support.cast import Customer, root_client
 from tests.support.databases import new_database
-from tests.support.rabbitmq import SERVER as RABBITMQ, RabbitMQ
 from tests.support.rows import Role, connection_row, registration_token, tenant_row
 from tests.support.stacks import Stack
 from tests.support.waiting import until

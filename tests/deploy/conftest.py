@@ -2,6 +2,7 @@
 the guide's commands.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -27,6 +28,11 @@ def commands(name: str) -> str:
     return re.search(rf"<!-- {name} -->\n+```sh\n(.*?)```", DOCUMENT, re.DOTALL)[1]
 
 
+def of_gunicorn(setting: str) -> int:
+    text = (ROOT / "gunicorn.conf.py").read_text()
+    return int(re.search(rf"^{setting} = (\d+)", text, re.MULTILINE)[1])
+
+
 @contextmanager
 def open_folder() -> Iterator[Path]:
     """One that the image's user can enter, which pytest's own folders are not."""
@@ -37,11 +43,8 @@ def open_folder() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        for path in (
-            folder,
-            *(path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink()),
-        ):
-            path.chmod(0o755)
+        for path, _, _ in os.walk(folder):
+            Path(path).chmod(0o755)
         shutil.rmtree(folder)
 
 
@@ -67,9 +70,7 @@ def publisher(aws, vendor) -> dict[str, str]:
     """Credentials of a user who has the policy TemplatePublisher of broker.yaml, and no other."""
     with closing(root_client(aws, "iam", VENDOR_ACCOUNT)) as iam:
         policies = iam.list_policies(Scope="Local")["Policies"]
-        [arn] = [
-            policy["Arn"] for policy in policies if "TemplatePublisher" in policy["PolicyName"]
-        ]
+        [arn] = [one["Arn"] for one in policies if "TemplatePublisher" in one["PolicyName"]]
         iam.create_user(UserName="publisher")
         iam.attach_user_policy(UserName="publisher", PolicyArn=arn)
         key = iam.create_access_key(UserName="publisher")["AccessKey"]
@@ -89,11 +90,6 @@ def front() -> Iterator[Aws]:
 def settings(aws, vendor, front: Aws) -> dict[str, str]:
     """What settings.env has, and what leads to the tests' AWS: its S3 is the sandbox."""
     example = (ROOT / "deploy" / "settings.env.example").read_text()
-    lines = [
-        line
-        for line in example.splitlines()
-        if line and not line.startswith("#") and "…" not in line
-    ]
-    given = dict(re.sub('[<>"]', "", line).split("=", 1) for line in lines)
+    given = dict(re.findall(r"^(\w+)=([^…\n]*)$", re.sub('[<>"]', "", example), re.MULTILINE))
     bucket = {"AWS_ENDPOINT_URL_S3": aws.url, "DEPUTY_TEMPLATE_BUCKET": vendor.template_bucket}
     return given | front.environment | bucket

@@ -2,6 +2,7 @@
 API call answer.
 """
 
+import itertools
 import json
 import os
 import re
@@ -19,17 +20,23 @@ import psycopg
 import pytest
 import redis
 
-from dev.stack import ROOT
 from tests.conftest import NGINX
-from tests.deploy.conftest import DOCUMENT, commands, exit_code_of_health_check, open_folder
+from tests.deploy.compose import BY_HAND, DEPLOY, NETWORKS, SECRETS, SERVICES, Compose
+from tests.deploy.conftest import (
+    DOCUMENT,
+    commands,
+    exit_code_of_health_check,
+    of_gunicorn,
+    open_folder,
+)
 from tests.honesty.front import Aws
 from tests.support.certificates import self_signed
-from tests.support.compose import BY_HAND, DEPLOY, NETWORKS, SECRETS, SERVICES, Compose
 from tests.support.image import Image
 from tests.support.waiting import until
 
 SELF = "127.0.0.2"  # the client, beside the proxy at 127.0.0.1
 ROLE = "arn:aws:iam::444455556666:role/deputy-composed"
+PROXY = ["proxy"] if NGINX else []
 
 
 def make_secrets(folder: Path) -> Path:
@@ -48,14 +55,9 @@ def make_secrets(folder: Path) -> Path:
     docker.chmod(0o755)
     path = f"{folder}:{os.environ['PATH']}"
     subprocess.run(["sh", "-eu", "-c", script], cwd=folder, env={"PATH": path}, check=True)
-    made = {
-        path
-        for path in (folder / "deploy").rglob("*")
-        if path.is_file() and not (DEPLOY / path.name).exists()
-    }
-    assert {
-        path.stat().st_mode & 0o777 for path in made - {*(folder / "deploy").glob("systemd/*")}
-    } == {0o600}
+    copied = {path.name for path in DEPLOY.rglob("*")}
+    made = [path for path in (folder / "deploy").rglob("*") if path.name not in copied]
+    assert {path.stat().st_mode & 0o777 for path in made if path.is_file()} == {0o600}
     return certificate
 
 
@@ -130,41 +132,25 @@ def test_the_guides_commands_launch_one_machine_and_a_later_release(
             printed = walk(composed, "one machine", publisher)
             site = Site(composed, certificate, printed["all"].split()[-1])
             assert_the_services_started_in_order(composed)
-            assert re.findall(r"^ok +(rights|aws)\b", printed["doctor"], re.MULTILINE) == [
-                "rights",
-                "aws",
-            ]
+            fine = re.findall(r"^ok +(rights|aws)\b", printed["doctor"], re.MULTILINE)
+            assert fine == ["rights", "aws"]
             assert_only_background_workers_own_tables(composed)
             assert_a_customers_page_and_credentials_are_served(composed, site, front)
             assert_the_worker_recorded_what_was_published(site)
             assert_the_clients_address_is_the_proxys_client(site)
             assert_the_images_processes_are_its_users_and_healthy(composed, image)
             processes = dict(composed._running)
-            composed.settings["DEPUTY_VENDOR_NAME"] = (
-                "Example Vendor 2"  # of which other templates are made
-            )
+            # of which other templates are made
+            composed.settings["DEPUTY_VENDOR_NAME"] = "Example Vendor 2"
             assert_a_later_launch_publishes_first(composed, site, publisher)
             assert [processes[name].returncode for name in ("web", "worker")] == [0, 0]
     assert image.files() == before, "a process changed a file of its image"
 
 
-def by_name(readiness: Any) -> dict[str, Any]:
-    return {check["name"]: check for check in readiness["checks"]}
-
-
 def assert_the_services_started_in_order(composed: Compose) -> None:
     order = [name for name in composed.started if name not in {"cache", "worker"}]
-    proxy = ["proxy"] if NGINX else []
-    assert order == [
-        "publish",
-        "database",
-        "roles",
-        "migrate",
-        "web",
-        *proxy,
-        "operator",
-        "operator",
-    ]
+    first = ["publish", "database", "roles", "migrate", "web"]
+    assert order == [*first, *PROXY, "operator", "operator"]
     assert composed.started.index("cache") < composed.started.index("web")
     assert set(composed.started) | {"proxy"} == set(SERVICES)
 
@@ -176,14 +162,12 @@ def assert_only_background_workers_own_tables(composed: Compose) -> None:
         url = Path(composed._environment(name)["DEPUTY_DATABASE_URL_FILE"]).read_text()
         with psycopg.connect(url.replace("+psycopg", "")) as db:
             logins[name] = db.info.user
-            owned = db.execute(
-                "SELECT count(*) FROM pg_tables WHERE tableowner = current_user"
+            owned, superuser = db.execute(
+                "SELECT (SELECT count(*) FROM pg_tables WHERE tableowner = rolname), rolsuper"
+                " FROM pg_roles WHERE rolname = current_user"
             ).fetchone()
-            assert (owned[0] > 10) is (name in {"worker", "migrate"}), name
-            superuser = db.execute(
-                "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
-            ).fetchone()
-            assert superuser == (False,)
+            assert (owned > 10) is (name in {"worker", "migrate"}), name
+            assert not superuser
             if name == "web":
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
                     db.execute("ALTER TABLE audit_events DISABLE TRIGGER ALL")
@@ -218,10 +202,8 @@ def assert_the_worker_recorded_what_was_published(site: Site) -> None:
         lambda: site.api("GET", "/v1/permission-sets/inventory/versions")["items"],
         "the version is recorded",
     )
-    [event] = site.api("GET", "/v1/audit-events?action=permission_set.published&limit=200")[
-        "items"
-    ][-1:]
-    assert event["actor"]["kind"] == "worker"
+    events = site.api("GET", "/v1/audit-events?action=permission_set.published&limit=200")
+    assert events["items"][-1]["actor"]["kind"] == "worker"
 
 
 def assert_the_clients_address_is_the_proxys_client(site: Site) -> None:
@@ -247,12 +229,12 @@ def assert_a_later_launch_publishes_first(
     count = len(composed.started)
     walk(composed, "one machine, later", publisher)
     order = [name for name in composed.started[count:] if name != "worker"]
-    proxy = ["proxy"] if NGINX else []
-    assert order == ["publish", "roles", "migrate", "web", *proxy, "operator"]
+    assert order == ["publish", "roles", "migrate", "web", *PROXY, "operator"]
 
     def ready() -> bool:
-        checks = by_name(site.api("GET", "/readyz"))
-        return (checks["templates"]["status"], checks["workers"]["status"]) == ("ok", "ok")
+        checks = site.api("GET", "/readyz")["checks"]
+        states = {check["name"]: check["status"] for check in checks}
+        return states.items() >= {"templates": "ok", "workers": "ok"}.items()
 
     until(ready, "the new templates are served, and a background worker is seen")
 
@@ -260,18 +242,12 @@ def assert_a_later_launch_publishes_first(
 # --- the definitions themselves ---
 
 
-def of_deputy() -> dict[str, dict[str, Any]]:
-    return {name: one for name, one in SERVICES.items() if one["image"].startswith("deputy:")}
-
-
-def test_deputys_own_services_can_write_nothing_and_gain_nothing():
-    assert len(of_deputy()) == 4
-    for one in of_deputy().values():
+def test_no_service_can_write_or_gain_anything():
+    deputys = [one for one in SERVICES.values() if one["image"].startswith("deputy:")]
+    assert len(deputys) == 4
+    for one in deputys:
         assert one["tmpfs"] == ["/tmp"]  # noqa: S108
         assert "user" not in one, "the image's own"
-
-
-def test_no_service_can_write_or_gain_anything():
     for one in SERVICES.values():
         assert one["read_only"]
         assert one["cap_drop"] == ["ALL"]
@@ -282,11 +258,9 @@ def test_no_service_can_write_or_gain_anything():
 
 def test_each_image_is_named_by_a_digest_that_somebody_has_looked_up():
     for one in SERVICES.values():
-        named = (
-            one["build"]["args"]["PYTHON_DIGEST"]
-            if "build" in one
-            else one["image"].partition("@")[2]
-        )
+        named = one["image"].partition("@")[2]
+        if "build" in one:
+            named = one["build"]["args"]["PYTHON_DIGEST"]
         assert re.fullmatch(
             r"\$\{(PYTHON|POSTGRES|VALKEY|NGINX)_DIGEST:\?see docs/deployment.md, One machine\}",
             named,
@@ -332,14 +306,11 @@ def test_only_the_proxy_is_reached_from_outside():
 
 
 def test_no_secret_is_in_an_environment_and_each_is_somebodys():
-    named = [
-        one["environment"] for one in SERVICES.values() if isinstance(one.get("environment"), dict)
-    ]
-    secret = [
-        name for names in named for name in names if re.search("PASSWORD|KEY|DATABASE_URL", name)
-    ]
+    named = [one["environment"] for one in SERVICES.values() if "environment" in one]
+    names = itertools.chain.from_iterable(one for one in named if isinstance(one, dict))
+    secret = [name for name in names if re.search("PASSWORD|KEY|DATABASE_URL", name)]
     assert len(secret) == 11
-    assert [name for name in secret if not name.endswith("_FILE")] == []
+    assert all(name.endswith("_FILE") for name in secret)
     listed = [secret for one in SERVICES.values() for secret in one.get("secrets", ())]
     assert {one if isinstance(one, str) else one["source"] for one in listed} == set(SECRETS)
 
@@ -365,19 +336,12 @@ def test_the_proxy_bounds_unknown_clients_and_hands_on_whole_requests_alone():
         ("access_log", "off"),  # a path may hold an onboarding link's token
         ("ssl_protocols", "TLSv1.2 TLSv1.3"),
     }
-    kept = int(
-        re.search(r"^keepalive = (\d+)", (ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE)[1]
-    )
-    assert int(directives()["keepalive_timeout"].rstrip("s")) < kept, (
+    assert int(directives()["keepalive_timeout"].rstrip("s")) < of_gunicorn("keepalive"), (
         "it closes idle connections, and not Deputy"
     )
 
 
 def test_the_services_have_longer_to_end_than_their_requests():
-    graceful = int(
-        re.search(
-            r"^graceful_timeout = (\d+)", (ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE
-        )[1]
-    )
     for name in ("web", "worker"):
-        assert int(SERVICES[name]["stop_grace_period"].rstrip("s")) > graceful
+        seconds = int(SERVICES[name]["stop_grace_period"].rstrip("s"))
+        assert seconds > of_gunicorn("graceful_timeout")

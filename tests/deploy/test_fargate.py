@@ -22,8 +22,8 @@ from app.settings.declarations import collect_settings
 from dev.postgres import Postgres
 from dev.stack import ROOT, end_process
 from sandbox.vendor import VENDOR_ACCOUNT
-from tests.deploy.conftest import commands
-from tests.support.compose import make_roles
+from tests.deploy.compose import make_roles
+from tests.deploy.conftest import commands, of_gunicorn
 from tests.support.image import Image
 from tests.support.waiting import until
 
@@ -117,18 +117,12 @@ def test_all_tasks_have_the_same_settings_but_for_the_role_in_the_database():
     """Web tasks own nothing. Background workers own the months of the audit log, and the
     migration makes the tables.
     """
-    first, *others = (environment(task) for task in TASKS)
-    assert first["DEPUTY_DATABASE_URL"].endswith("?sslmode=require")
-    logins = {
-        task: environment(task)["DEPUTY_DATABASE_URL"].partition("://")[2].partition("@")[0]
-        for task in TASKS
-    }
-    assert logins == {"WebTask": "deputy_web", "WorkerTask": "deputy", "MigrateTask": "deputy"}
-    assert first.pop("DEPUTY_DATABASE_URL").replace("deputy_web", "deputy") == others[0].pop(
-        "DEPUTY_DATABASE_URL"
-    )
-    others[1].pop("DEPUTY_DATABASE_URL")
-    assert first == others[0] == others[1]
+    given = {task: environment(task) for task in TASKS}
+    urls = {task: one.pop("DEPUTY_DATABASE_URL") for task, one in given.items()}
+    url = urls["WebTask"].replace("//deputy_web@", "//deputy@")
+    assert url.endswith("?sslmode=require")
+    assert urls["WebTask"] != url == urls["WorkerTask"] == urls["MigrateTask"]
+    assert given["WebTask"] == given["WorkerTask"] == given["MigrateTask"]
     passwords = {task: listed(task, "Secrets")[0]["ValueFrom"]["Fn::Sub"] for task in TASKS}
     # PGPASSWORD: ECS can't put a secret into the middle of a URL
     owner = "${DatabaseSecret}:password::"
@@ -206,18 +200,14 @@ def test_a_deployment_keeps_all_tasks_until_new_ones_are_healthy_and_takes_a_bad
 
 
 def test_the_tasks_times_fit_gunicorns():
-    text = (ROOT / "gunicorn.conf.py").read_text()
-    graceful, kept = (
-        int(re.search(rf"^{name} = (\d+)", text, re.MULTILINE)[1])
-        for name in ("graceful_timeout", "keepalive")
-    )
+    graceful = of_gunicorn("graceful_timeout")
     for task in TASKS:
         assert container(task)["StopTimeout"] > graceful
     idle = {
         one["Key"]: one["Value"]
         for one in RESOURCES["LoadBalancer"]["Properties"]["LoadBalancerAttributes"]
     }
-    assert int(idle["idle_timeout.timeout_seconds"]) < kept
+    assert int(idle["idle_timeout.timeout_seconds"]) < of_gunicorn("keepalive")
     (delay,) = RESOURCES["WebTargets"]["Properties"]["TargetGroupAttributes"]
     assert int(delay["Value"]) >= graceful
     assert RESOURCES["WebTargets"]["Properties"]["HealthCheckPath"] == "/readyz"
@@ -272,29 +262,22 @@ class Stack:
 
     def environment(self, task: str) -> dict[str, str]:
         """With the credentials of AWS only where the task has a role."""
-        credentials = {name: value for name, value in self._given.items() if "AWS_" in name}
-        aws = (
-            credentials
-            if "TaskRoleArn" in TASKS[task]
-            else {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
-        )
         template = environment(task)
-        url = (
-            template["DEPUTY_DATABASE_URL"]
-            .replace(":5432", f":{self.server.port}")
-            .replace("=require", "=prefer")
-        )
+        url = template["DEPUTY_DATABASE_URL"].replace(":5432", f":{self.server.port}")
         own = {
-            "DEPUTY_DATABASE_URL": url,
+            "DEPUTY_DATABASE_URL": url.replace("=require", "=prefer"),
             "DEPUTY_CELERY_URL": self._redis,
             "DEPUTY_TEMPLATE_BUCKET": BUCKET,
-        }
-        secrets = {
             "PGPASSWORD": PASSWORDS[url.partition("://")[2].partition("@")[0]],
             "DEPUTY_CACHE_URL": self._redis,
         }
-        bootstrap = {"DEPUTY_BOOTSTRAP_KEY": KEY} if task == "MigrateTask" else {}
-        return template | own | SECRET | secrets | bootstrap | aws
+        if task == "MigrateTask":
+            own["DEPUTY_BOOTSTRAP_KEY"] = KEY
+        if "TaskRoleArn" in TASKS[task]:
+            own |= {name: value for name, value in self._given.items() if "AWS_" in name}
+        else:
+            own["AWS_ENDPOINT_URL"] = "http://127.0.0.1:1"
+        return template | SECRET | own
 
     def task(self, task: str, words: list[str]) -> None:
         ends = (0, 1, 2) if words[-1] == "doctor" else (0,)
@@ -358,14 +341,11 @@ def step_of(words: list[str]) -> str:
             return "roles"
         case ["publish"]:
             return "publish"
-        case ["stack", *changes] if "WebTasks=0" in changes:
-            return "stack"
         case ["stack", *changes]:
-            return (
-                "services"
-                if {"WebTasks", "Image"} & {change.partition("=")[0] for change in changes}
-                else "stack"
-            )
+            changed = {change.partition("=")[0] for change in changes}
+            if "WebTasks=0" in changes or not changed & {"WebTasks", "Image"}:
+                return "stack"
+            return "services"
     raise AssertionError(words)
 
 
@@ -415,9 +395,8 @@ def test_the_guide_migrates_and_publishes_before_services_start():
 def test_the_guides_commands_launch_the_stack(stack: Stack, publisher):
     stack.walk("fargate", publisher)
     until(stack.recorded, "the background worker has recorded what was published")
-    assert re.search(r"^templates\s+ok|^ok\s+templates", stack.printed[-1], re.MULTILINE), (
-        stack.printed[-1]
-    )
+    report = stack.printed[-1]
+    assert re.search(r"^templates\s+ok|^ok\s+templates", report, re.MULTILINE), report
     logged = "".join(stack.printed)
     assert "The bootstrap key is installed." in logged
     assert KEY not in logged

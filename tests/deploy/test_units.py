@@ -3,22 +3,21 @@ give each of them.
 """
 
 import json
-import os
 import re
 import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.request import Request, urlopen
 
 import psycopg
 import pytest
+import requests
 
 from dev.postgres import Postgres
 from dev.stack import ROOT, end_process, free_port
-from tests.deploy.conftest import commands, open_folder
-from tests.support.compose import BROKERS, make_roles
+from tests.deploy.compose import BROKERS, make_roles
+from tests.deploy.conftest import commands, of_gunicorn, open_folder
 from tests.support.image import Image
 from tests.support.waiting import until
 
@@ -39,12 +38,9 @@ def steps(name: str) -> list[str]:
     found = []
     for line in commands(name).splitlines():
         match shlex.split(line):
-            case ["systemctl", "start" | "restart", *units] | [
-                "systemctl",
-                "enable",
-                "--now",
-                *units,
-            ]:
+            case ["systemctl", "start" | "restart", *units]:
+                found += units
+            case ["systemctl", "enable", "--now", *units]:
                 found += units
             case [".venv/bin/flask", *words]:
                 assert ["flask", *words] == PUBLISH
@@ -65,8 +61,8 @@ class Machine:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._make_files(settings)
         logins = {
-            f"{role.upper()}_PASSWORD_FILE": self.etc / f"{role}_password"
-            for role in ("owner", "web")
+            "OWNER_PASSWORD_FILE": self.etc / "owner_password",
+            "WEB_PASSWORD_FILE": self.etc / "web_password",
         }
         login = f"host=127.0.0.1 port={server.port} user=postgres dbname=deputy"
         make_roles(login, (ROOT / "deploy" / "roles.sql").read_text(), logins)
@@ -131,24 +127,19 @@ class Machine:
     def operate(self) -> tuple[str, dict]:
         """The operator's commands, in a shell: what the first one printed, and what doctor did."""
         script = commands("commands without containers").replace("/etc/deputy", str(self.etc))
-        image = self._images["deputy"]
-        script = script.replace("doctor", "doctor --json || true").replace(
-            ".venv/bin/flask", "flask"
-        )
-        path = image._variables()["PATH"]
+        script = script.replace("doctor", "doctor --json || true")
+        script, image = script.replace(".venv/bin/", ""), self._images["deputy"]
+        words, folder = ["sh", "-eu", "-c", script], image.here("/opt/deputy")
         done = subprocess.run(
-            ["sh", "-eu", "-c", script], cwd=image.here("/opt/deputy"),
-            env=image._variables() | {"PATH": path}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            words, cwd=folder, env=image._variables(), capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
-        return done.stdout.partition("{")[0], json.loads("{" + done.stdout.partition("{")[2])
+        printed, brace, report = done.stdout.partition("{")
+        return printed, json.loads(brace + report)
 
     def ask(self, path: str, key: str) -> dict:
-        request = Request(
-            f"http://127.0.0.1:{self.port}{path}", headers={"Authorization": f"Bearer {key}"}
-        )
-        with urlopen(request, timeout=10) as answer:
-            return json.load(answer)
+        url, headers = f"http://127.0.0.1:{self.port}{path}", {"Authorization": f"Bearer {key}"}
+        return requests.get(url, headers=headers, timeout=10).json()
 
     def end(self) -> list[int]:
         for process in self._running.values():
@@ -213,26 +204,17 @@ def test_each_unit_has_the_secrets_and_credentials_that_it_needs():
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_a_units_process_can_write_nothing_and_gain_nothing(unit):
-    protections = (
-        "DynamicUser",
-        "NoNewPrivileges",
-        "CapabilityBoundingSet",
-        "ProtectSystem",
-        "UMask",
-    )
-    assert [values(unit, name) for name in protections] == [
-        ["yes"],
-        ["yes"],
-        [""],
-        ["strict"],
-        ["0077"],
-    ]
-    graceful = int(
-        re.search(
-            r"^graceful_timeout = (\d+)", (ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE
-        )[1]
-    )
-    assert unit == "deputy-migrate" or int(values(unit, "TimeoutStopSec")[0]) > graceful
+    for line in (
+        "DynamicUser=yes",
+        "NoNewPrivileges=yes",
+        "CapabilityBoundingSet=",
+        "ProtectSystem=strict",
+        "UMask=0077",
+    ):
+        name, _, value = line.partition("=")
+        assert values(unit, name) == [value]
+    if unit != "deputy-migrate":
+        assert int(*values(unit, "TimeoutStopSec")) > of_gunicorn("graceful_timeout")
 
 
 @pytest.mark.skipif(
@@ -243,11 +225,6 @@ def test_systemd_understands_the_units(tmp_path):
     for name, text in UNITS.items():
         (tmp_path / f"{name}.service").write_text(re.sub(r"/opt/deputy/\S+", "/bin/true", text))
     files = [str(tmp_path / f"{name}.service") for name in UNITS]
-    done = subprocess.run(
-        ["systemd-analyze", "verify", *files],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=dict(os.environ),
-    )
+    words = ["systemd-analyze", "verify", *files]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert [line for line in done.stderr.splitlines() if str(tmp_path) in line] == []

@@ -24,57 +24,32 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.faults
 
 
-def test_sts_is_slow(service: Deployment, front: Aws):
-    assert_served_meanwhile(
-        service, "STS takes 1 s for each call", during(front.slow(1)), served=ALL
-    )
+STS = {
+    "STS takes 1 s for each call": (lambda front: front.slow(1), ALL),
+    "STS takes 5 s for each call": (lambda front: front.slow(5), WITHOUT_AWS),
+    "STS throttles every call": (lambda front: front.throttling(), WITHOUT_AWS),
+    "STS cuts every connection": (lambda front: front.cutting(1), WITHOUT_AWS),
+    "STS takes calls and never answers": (lambda front: front.silent(), WITHOUT_AWS),
+    "STS cuts every second call": (lambda front: front.cutting(2), WITHOUT_AWS),
+}
 
 
-def test_sts_is_slower_than_workers_wait(service: Deployment, front: Aws):
-    assert_served_meanwhile(
-        service, "STS takes 5 s for each call", during(front.slow(5)), served=WITHOUT_AWS
-    )
-
-
-def test_sts_throttles(service: Deployment, front: Aws):
-    assert_served_meanwhile(
-        service, "STS throttles every call", during(front.throttling()), served=WITHOUT_AWS
-    )
-
-
-def test_sts_is_down(service: Deployment, front: Aws):
-    assert_served_meanwhile(
-        service, "STS cuts every connection", during(front.cutting(1)), served=WITHOUT_AWS
-    )
-
-
-def test_sts_is_silent(service: Deployment, front: Aws):
-    assert_served_meanwhile(
-        service, "STS takes calls and never answers", during(front.silent()), served=WITHOUT_AWS
-    )
-
-
-def test_sts_is_half_down(service: Deployment, front: Aws):
-    assert_served_meanwhile(
-        service, "STS cuts every second call", during(front.cutting(2)), served=WITHOUT_AWS
-    )
+@pytest.mark.parametrize("fault", STS)
+def test_sts_is_sick(service: Deployment, front: Aws, fault: str):
+    sick, served = STS[fault]
+    assert_served_meanwhile(service, fault, during(sick(front)), served=served)
 
 
 @pytest.mark.parametrize("seconds", [0, 10])
 def test_dns_is_dead(service: Deployment, front: Aws, inside: Inside, seconds: int):
-    fault = (
-        "DNS is dead:"
-        f" {f'silent for {seconds} s, then no answer' if seconds else 'it fails at once'}"
-    )
+    how = f"silent for {seconds} s, then no answer" if seconds else "it fails at once"
 
     def trouble() -> None:
-        with (
-            inside.dead_dns(seconds),
-            front.cutting(1),
-        ):  # which makes Deputy look the name up again
+        # The cut makes Deputy look the name up again.
+        with inside.dead_dns(seconds), front.cutting(1):
             time.sleep(LASTS)
 
-    assert_served_meanwhile(service, fault, trouble, served=WITHOUT_AWS)
+    assert_served_meanwhile(service, f"DNS is dead: {how}", trouble, served=WITHOUT_AWS)
 
 
 def test_sqs_and_s3_are_away(front: Aws, aws: Sandbox, vendor: VendorStack, tmp_path: Path):
@@ -97,9 +72,8 @@ def test_sqs_and_s3_are_away(front: Aws, aws: Sandbox, vendor: VendorStack, tmp_
         )
         tenant = service.admin.must("POST", "/v1/tenants", {"name": "Launches"}, expect=201)
         kit = service.admin.must("GET", f"/v1/tenants/{tenant['id']}/onboarding")
-        token = parse_qs(urlsplit(kit["launch_stack_url"]).fragment.partition("?")[2])[
-            "param_RegistrationToken"
-        ][0]
+        query = urlsplit(kit["launch_stack_url"]).fragment.partition("?")[2]
+        [token] = parse_qs(query)["param_RegistrationToken"]
 
         def trouble() -> None:
             for door in (sqs, s3):
@@ -114,9 +88,7 @@ def test_sqs_and_s3_are_away(front: Aws, aws: Sandbox, vendor: VendorStack, tmp_
             s3.back()
 
         assert_served_meanwhile(service, "S3 and SQS are away, then S3 alone", trouble, served=ALL)
-        until(
-            lambda: len({said["StackId"] for said in answers.said}) == 12, "every stack is answered"
-        )
+        until(lambda: len({each["StackId"] for each in answers.said}) == 12, "all are answered")
         assert set(answers.statuses) == {"SUCCESS"}
         assert len(service.sql("SELECT 1 FROM registrations")) == 12
 
@@ -128,15 +100,13 @@ class Queue:
         self._aws, self._vendor = aws, vendor
 
     def settings(self, sqs: Balancer, s3: Balancer) -> dict[str, Any]:
-        environment = {
-            "AWS_ENDPOINT_URL_SQS": f"http://127.0.0.1:{sqs.port}",
-            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{s3.port}",
-        }
-        topic, queue = self._vendor.registration_topic_arn, self._vendor.registration_queue_url
         return {
-            "environment": environment,
-            "REGISTRATION_TOPIC_ARN": topic,
-            "REGISTRATION_QUEUE_URL": queue,
+            "environment": {
+                "AWS_ENDPOINT_URL_SQS": f"http://127.0.0.1:{sqs.port}",
+                "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{s3.port}",
+            },
+            "REGISTRATION_TOPIC_ARN": self._vendor.registration_topic_arn,
+            "REGISTRATION_QUEUE_URL": self._vendor.registration_queue_url,
         }
 
     def visible_again_after(self, seconds: int) -> None:
@@ -152,6 +122,4 @@ class Queue:
 
 
 def port_of(url: str) -> int:
-    port = urlsplit(url).port
-    assert port is not None
-    return port
+    return urlsplit(url).port

@@ -26,10 +26,7 @@ def test_web_processes_are_killed(service: Deployment):
                 os.kill(pid, signal.SIGKILL)
             service.await_web_processes()
 
-    row = assert_served_meanwhile(
-        service, "kill -9 of every web process, 3 times", trouble, cut=True
-    )
-    assert {status for seen in row.seen.values() for status in seen.statuses} <= {200, 201, 409}
+    assert_served_meanwhile(service, "kill -9 of every web process, 3 times", trouble, cut=True)
 
 
 def test_gunicorns_first_process_is_killed(service: Deployment):
@@ -37,18 +34,16 @@ def test_gunicorns_first_process_is_killed(service: Deployment):
 
     def trouble() -> None:
         for _ in range(2):
-            before = {psutil.Process(pid) for pid in service.web_processes()}
+            before = [psutil.Process(pid) for pid in service.web_processes()]
             service.signal(signal.SIGKILL)
             service.await_end()
             service.start()
-            assert not {
-                one for one in before if one.is_running() and one.status() != psutil.STATUS_ZOMBIE
-            }
+            for process in before:
+                assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
-    row = assert_served_meanwhile(
+    assert_served_meanwhile(
         service, "kill -9 of gunicorn's first process alone, twice", trouble, cut=True
     )
-    assert {status for seen in row.seen.values() for status in seen.statuses} <= {200, 201, 409}
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -58,23 +53,21 @@ def test_a_background_worker_ends(service: Deployment, front: Aws, number: signa
     def trouble() -> None:
         places = [service.place() for _ in range(8)]
         second = service.start_background_worker()
-        known = "SELECT 1 FROM background_workers WHERE pid = :pid"
-        until(lambda: service.sql(known, pid=second.pid), "the second starts")
+        started, due = (
+            "SELECT 1 FROM background_workers WHERE pid = :pid",
+            "UPDATE connections SET due_at =",
+        )
+        until(lambda: service.sql(started, pid=second.pid), "the second starts")
         with front.slow(0.5):  # so that it is in the middle of proofs
             for place in places:
-                service.sql(
-                    "UPDATE connections SET due_at = created_at WHERE role_arn = :arn",
-                    arn=place.role_arn,
-                )
+                service.sql(f"{due} created_at WHERE role_arn = :arn", arn=place.role_arn)
             time.sleep(1.5)
             second.send_signal(number)
             assert second.wait(30) == (0 if number == signal.SIGTERM else -number)
         for place in places:  # the two minutes of a lease pass
-            service.sql(
-                "UPDATE connections SET due_at = due_at - interval '2 minutes'"
-                " WHERE role_arn = :arn AND due_at < now() + interval '2 minutes'",
-                arn=place.role_arn,
-            )
+            leased = "role_arn = :arn AND due_at < now() + interval '2 minutes'"
+            passed = f"{due} due_at - interval '2 minutes' WHERE {leased}"
+            service.sql(passed, arn=place.role_arn)
         proven = (
             "SELECT 1 FROM proofs JOIN connections ON connections.id = connection_id WHERE role_arn"
             " = :arn AND count > 1"
@@ -170,7 +163,6 @@ def test_an_instance_is_killed(service: Deployment, pair):
         time.sleep(2)
         instance.start()
 
-    row = assert_served_meanwhile(
+    assert_served_meanwhile(
         service, "kill -9 of one of two instances", trouble, cut=True, port=balancer.port
     )
-    assert {status for seen in row.seen.values() for status in seen.statuses} <= {200, 201, 409}

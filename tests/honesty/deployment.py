@@ -8,6 +8,7 @@ import http.client
 import itertools
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -251,12 +252,8 @@ class Deployment:
 
         def serving() -> bool:
             assert self._process.poll() is None, self.said
-            booted = [
-                pid
-                for pid in self.web_processes()
-                if f"Booting worker with pid: {pid}" in self.said
-            ]
-            return len(booted) == self._workers
+            booted = set(re.findall(r"Booting worker with pid: (\d+)", self.said))
+            return len(booted.intersection(map(str, self.web_processes()))) == self._workers
 
         until(serving, "the web processes start")
         with self.clients(1):  # one on each
@@ -280,6 +277,17 @@ class Deployment:
             for client in spare:
                 client.close()
             yield found
+
+    @contextmanager
+    def load(
+        self, ask: Callable[[Client, int], Answer], pause: float = 0.0, each: int = HANDS // 2
+    ) -> Iterator["Load"]:
+        """Requests from so many clients on each web process."""
+        with (
+            self.clients(each) as by_process,
+            Load([*itertools.chain(*by_process.values())], ask, pause) as load,
+        ):
+            yield load
 
     def _more(
         self,
@@ -334,34 +342,30 @@ class Deployment:
 
     def events(self) -> list["Event"]:
         """The audit log, in order."""
-        rows = self.sql(
-            "SELECT id, action, request_id, tenant_id, details FROM audit_events ORDER BY id"
-        )
-        return [
-            Event(
-                UUID(str(id_)),
-                action,
-                request_id,
-                tenant_id and UUID(str(tenant_id)),
-                _parsed(details),
-            )
-            for id_, action, request_id, tenant_id, details in rows
-        ]
+        columns = "id, action, request_id, tenant_id, details"
+        return [Event(*row) for row in self.sql(f"SELECT {columns} FROM audit_events ORDER BY id")]  # noqa: S608
 
     def issued(self) -> list[tuple[str, str]]:
         """Every issuance in the audit log, as answers have it."""
         return [event.issued for event in self.events() if event.issued]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Event:
     """An audit event."""
 
-    id: UUID
+    id: Any
     action: str
     request_id: str
-    tenant_id: UUID | None
-    details: Mapping[str, Any]
+    tenant_id: Any
+    details: Any
+
+    def __post_init__(self) -> None:
+        """SQLite gives ids and JSON as text."""
+        self.id = UUID(str(self.id))
+        self.tenant_id = self.tenant_id and UUID(str(self.tenant_id))
+        if isinstance(self.details, str):
+            self.details = json.loads(self.details)
 
     @property
     def issued(self) -> tuple[str, str] | None:
@@ -375,11 +379,6 @@ class Event:
             self.tenant_id == UUID(place.tenant_id)
             or self.details.get("api_key_id") == place.key_id
         )
-
-
-def _parsed(details: Any) -> Any:
-    """SQLite gives JSON as text."""
-    return json.loads(details) if isinstance(details, str) else details
 
 
 @dataclass

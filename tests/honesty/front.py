@@ -6,17 +6,18 @@ import asyncio
 import contextlib
 import http.client
 import json
+import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlencode
 
 from bench.instant_sts import BROKER_KEY
 from dev.stack import ONLY_THESE_CREDENTIALS, ROOT, end_with_parent, free_port
+from tests.support.waiting import until
 
 _THROTTLED = (
     "<ErrorResponse"
@@ -92,38 +93,27 @@ class Aws:
         return self.calls.count(("AssumeRole", role_arn))
 
     @contextmanager
-    def slow(self, seconds: float) -> Iterator[None]:
-        self._delay = seconds
+    def _changed(self, name: str, value: Any) -> Iterator[None]:
+        good = getattr(self, name)
+        setattr(self, name, value)
         try:
             yield
         finally:
-            self._delay = 0.0
+            setattr(self, name, good)
 
-    @contextmanager
-    def silent(self) -> Iterator[None]:
+    def slow(self, seconds: float) -> AbstractContextManager[None]:
+        return self._changed("_delay", seconds)
+
+    def silent(self) -> AbstractContextManager[None]:
         """It takes calls and never answers."""
-        self._silent = True
-        try:
-            yield
-        finally:
-            self._silent = False
+        return self._changed("_silent", True)
 
-    @contextmanager
-    def cutting(self, every: int) -> Iterator[None]:
+    def cutting(self, every: int) -> AbstractContextManager[None]:
         """It cuts the connection of each call (1), or of each second one (2)."""
-        self._every = every
-        try:
-            yield
-        finally:
-            self._every = 0
+        return self._changed("_every", every)
 
-    @contextmanager
-    def throttling(self) -> Iterator[None]:
-        self._throttling = True
-        try:
-            yield
-        finally:
-            self._throttling = False
+    def throttling(self) -> AbstractContextManager[None]:
+        return self._changed("_throttling", True)
 
     def _tell(self, roles: str) -> None:
         with contextlib.closing(
@@ -133,14 +123,14 @@ class Aws:
             assert control.getresponse().status == 200
 
     def _await_sts(self) -> None:
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                return self._tell("{}")
-            except OSError:
-                assert self._sts.poll() is None, "the instant STS does not start"
-                assert time.monotonic() < deadline, "the instant STS does not come up"
-                time.sleep(0.02)
+        def listens() -> bool:
+            assert self._sts.poll() is None, "the instant STS does not start"
+            with contextlib.suppress(OSError):
+                self._tell("{}")
+                return True
+            return False
+
+        until(listens, "the instant STS is up")
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(
@@ -184,35 +174,27 @@ class Aws:
         """The call; for a role that lets anybody in, with the External ID that the role behind
         it wants.
         """
-        role_arn = query.get("RoleArn")
-        if role_arn in self._accepted:
-            good = query.get("ExternalId") in self._accepted[role_arn]
-            query = query | {"ExternalId": self._external_ids[role_arn] if good else "of-nobody"}
-        if role_arn in self._open_roles:
-            query = query | {"ExternalId": self._external_ids[role_arn]}
+        role_arn, external_id = query.get("RoleArn"), query.get("ExternalId")
+        accepted = self._accepted.get(role_arn, ())
+        if role_arn in self._open_roles or external_id in accepted:
+            query["ExternalId"] = self._external_ids[role_arn]
+        elif accepted:
+            query["ExternalId"] = "of-nobody"
         return urlencode(query).encode()
 
 
 async def _asked(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes, body: bytes
 ) -> bytes:
-    lines = [
-        line
-        for line in head.split(b"\r\n")
-        if line and not line.lower().startswith(b"content-length")
-    ]
-    writer.write(b"\r\n".join([*lines, b"Content-Length: %d" % len(body), b"", body]))
+    head = re.sub(rb"(?i)\r\ncontent-length:[^\r]*", b"", head).removesuffix(b"\r\n")
+    writer.write(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
     answer = await reader.readuntil(b"\r\n\r\n")
     return answer + await reader.readexactly(_length(answer))
 
 
 def _length(head: bytes) -> int:
-    lengths = [
-        int(line[15:])
-        for line in head.split(b"\r\n")
-        if line.lower().startswith(b"content-length:")
-    ]
-    return lengths[0] if lengths else 0
+    length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+    return int(length[1]) if length else 0
 
 
 def _answer(status: str, body: str) -> bytes:

@@ -3,6 +3,7 @@ nothing is lost.
 """
 
 import contextlib
+import itertools
 import resource
 
 import pytest
@@ -48,21 +49,19 @@ def test_a_full_disk(request: pytest.FixtureRequest, engine: str, full_disk):
     service: Deployment = request.getfixturevalue(f"on_{engine}")
     place = service.place()
     with service.clients(1) as by_process:
-        clients = [client for own in by_process.values() for client in own]
+        clients = [*itertools.chain(*by_process.values())]
         before = [place.ask(client) for client in clients]
         with full_disk(service):
-            refused = [place.ask(client, turn) for client in clients for turn in range(3)]
-            refused += [
-                client.ask("POST", "/v1/tenants", {"name": "T"}, key=service.admin.key)
-                for client in clients
-            ]
+            refused = []
+            for client in clients:
+                refused += [place.ask(client, turn) for turn in range(3)]
+                body = {"name": "T"}
+                refused.append(client.ask("POST", "/v1/tenants", body, key=service.admin.key))
         after = [place.ask(client) for client in clients]
     assert {answer.status for answer in before + after} == {200}
     for answer in refused:
         assert (answer.status, answer.json["code"]) == (503, "unavailable"), answer
         assert int(answer.headers["Retry-After"]) > 0
-    recorded = service.issued()
-    assert {answer.issued for answer in before + after} <= set(recorded)
-    assert not {answer.request_id for answer in refused} & {
-        request_id for request_id, _ in recorded
-    }
+    recorded = dict(service.issued())
+    assert {answer.issued for answer in before + after} <= set(recorded.items())
+    assert recorded.keys().isdisjoint(answer.request_id for answer in refused)

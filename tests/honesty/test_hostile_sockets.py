@@ -57,11 +57,9 @@ def sockets(port: int, count: int, sends: bytes = b"") -> Iterator[list[socket.s
     with contextlib.ExitStack() as closing:
         opened = []
         for _ in range(count):
-            opened.append(
-                closing.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
-            )
-            if sends:
-                opened[-1].sendall(sends)
+            opened.append(socket.create_connection(("127.0.0.1", port), timeout=20))
+            closing.enter_context(opened[-1])
+            opened[-1].sendall(sends)
         yield opened
 
 
@@ -110,11 +108,8 @@ def test_many_sockets_with_a_good_key_and_no_body_hold_nobody_up(service, victim
 def test_a_connection_that_waits_for_a_body_takes_no_place_from_a_request(roomy):
     """There is room for all the connections, and for fewer requests; and no body is late yet."""
     victim = roomy.place()
-    with sockets(
-        roomy.port,
-        MANY,
-        header("POST", "/v1/api-keys", bearer(roomy.admin.key), "Content-Length: 100"),
-    ):
+    sends = header("POST", "/v1/api-keys", bearer(roomy.admin.key), "Content-Length: 100")
+    with sockets(roomy.port, MANY, sends):
         issues(roomy, victim)
 
 
@@ -164,22 +159,19 @@ def drop_of(length: int, framing: str) -> bytes:
 
 
 def test_what_drips_is_refused_after_its_time_in_all(service, victim):
-    issue, tenants = (
-        (victim.credentials, bearer(victim.key)),
-        ("/v1/tenants", bearer(service.admin.key)),
-    )
+    issue, tenants = (victim.credentials, victim.key), ("/v1/tenants", service.admin.key)
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
-        (half_a_header,) = stack.enter_context(
-            sockets(service.port, 1, b"GET /healthz HTTP/1.1\r\nX: ")
-        )
+
+        def opened(sends: bytes) -> socket.socket:
+            return stack.enter_context(sockets(service.port, 1, sends))[0]
+
+        half_a_header = opened(b"GET /healthz HTTP/1.1\r\nX: ")
         drops = {half_a_header: b"x"}
         for (path, key), length in ((issue, 100), (tenants, 100), (tenants, 250 * KIB)):
             for framing in (f"Content-Length: {length}", "Transfer-Encoding: chunked"):
-                (one,) = stack.enter_context(
-                    sockets(service.port, 1, header("POST", path, key, framing))
-                )
-                drops[one] = drop_of(length, framing)
+                drip = opened(header("POST", path, bearer(key), framing))
+                drops[drip] = drop_of(length, framing)
         dripping = set(drops)
         while dripping:
             ended, _, _ = select.select(dripping, [], [], 0.2)
@@ -226,11 +218,8 @@ def test_who_may_not_ask_is_told_so_before_a_body(roomy):
 
 
 def test_after_an_answer_without_its_body_the_body_is_dropped_and_the_next_request_is_served(roomy):
-    ask = (
-        header("POST", "/v1/api-keys", "Content-Length: 5000")
-        + b"x" * 5000
-        + header("GET", "/healthz")
-    )
+    ask = header("POST", "/v1/api-keys", "Content-Length: 5000") + b"x" * 5000
+    ask += header("GET", "/healthz")
     with sockets(roomy.port, 1, ask) as (one,):
         found = b""
         while b'"ok"' not in found:
@@ -272,60 +261,47 @@ def test_a_body_that_is_too_large_gets_an_answer_that_its_client_can_read(
 ):
     """A client sends all of it before it reads, and must not find the connection cut."""
     framing, body = form(size)
-    with sockets(
-        service.port, 1, header("POST", "/v1/tenants", bearer(service.admin.key), *framing)
-    ) as (one,):
+    sends = header("POST", "/v1/tenants", bearer(service.admin.key), *framing)
+    with sockets(service.port, 1, sends) as (one,):
         one.sendall(body[: 64 * KIB])
         if form is whole:  # it is answered by its header alone, and the client has not looked yet
             assert select.select([one], [], [], 20)[0]
         for start in range(64 * KIB, len(body), 256 * KIB):
             one.sendall(body[start : start + 256 * KIB])
             until(lambda: unread(one, service.port) == 0)  # a cut is there by the next
-        found = b""
-        while more := one.recv(64 * KIB):
-            found += more
+        found = rest(one)
     assert refusal(found) == (413, "payload_too_large")
     assert b"\r\nConnection: close\r\n" in found
 
 
-def test_no_more_than_2_mib_of_a_body_that_is_too_large_are_read(service):
-    sends = header("POST", "/v1/tenants", bearer(service.admin.key), f"Content-Length: {100 * MIB}")
-    with sockets(service.port, 1, sends) as (one,):
+CHUNKED = "Transfer-Encoding: chunked"
+
+
+@pytest.mark.parametrize(
+    ("key", "framing", "piece", "most"),
+    [
+        ("good", f"Content-Length: {100 * MIB}", b" " * MIB, 50 * MIB),
+        # One byte in each chunk: 2 MiB of them would hold the process for many seconds.
+        ("good", CHUNKED, b"1\r\n \r\n" * 10_000, 10 * MIB),
+        (None, CHUNKED, b"1\r\n \r\n" * 10_000, 10 * MIB),
+    ],
+    ids=["large", "very many chunks", "very many chunks and no key"],
+)
+def test_a_body_that_is_too_large_is_not_read_to_its_end(service, key, framing, piece, most):
+    lines = [bearer(service.admin.key), framing] if key else [framing]
+    with sockets(service.port, 1, header("POST", "/v1/tenants", *lines)) as (one,):
         sent = 0
         with contextlib.suppress(ConnectionError):
             while sent < 100 * MIB:
-                sent += one.send(b" " * MIB)
-        assert sent < 50 * MIB, "what the sockets' buffers hold comes on top"
-
-
-@pytest.mark.parametrize("named", ["a good key", "no key"])
-def test_a_body_of_very_many_chunks_is_not_read_to_its_end(service, named):
-    """One byte in each: 2 MiB of them would hold the process, and all its requests, for many
-    seconds.
-    """
-    lines = [bearer(service.admin.key)] if named == "a good key" else []
-    sends = header("POST", "/v1/tenants", *lines, "Transfer-Encoding: chunked")
-    with sockets(service.port, 1, sends) as (one,):
-        sent = 0
-        with contextlib.suppress(ConnectionError):
-            while sent < 100 * MIB:
-                sent += one.send(b"1\r\n \r\n" * 10_000)
-        assert sent < 10 * MIB, "what the sockets' buffers hold comes on top"
+                sent += one.send(piece)
+        assert sent < most, "what the sockets' buffers hold comes on top"
 
 
 def test_a_body_of_many_chunks_is_read(service):
+    head = header("POST", "/v1/tenants", bearer(service.admin.key), CHUNKED)
     body = b'{"name": "in chunks"}'.ljust(4000)
-    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
-    sends = (
-        header("POST", "/v1/tenants", bearer(service.admin.key), "Transfer-Encoding: chunked")
-        + chunks
-    )
-    with sockets(service.port, 1, sends) as (one,):
+    chunks, end = b"".join(b"1\r\n%c\r\n" % byte for byte in body), b"0\r\n\r\n"
+    with sockets(service.port, 1, head + chunks + end) as (one,):
         assert one.recv(64 * KIB).startswith(b"HTTP/1.1 201 ")
-    more = chunks.removesuffix(b"0\r\n\r\n") + b"1\r\n \r\n" * 1000 + b"0\r\n\r\n"
-    sends = (
-        header("POST", "/v1/tenants", bearer(service.admin.key), "Transfer-Encoding: chunked")
-        + more
-    )
-    with sockets(service.port, 1, sends) as (one,):
+    with sockets(service.port, 1, head + chunks + b"1\r\n \r\n" * 1000 + end) as (one,):
         assert refusal(rest(one)) == (400, "malformed_request")

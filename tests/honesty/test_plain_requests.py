@@ -30,10 +30,10 @@ def ask(
     more: str = "",
 ) -> bytes:
     """Send a request in one piece, and return the whole answer without what differs each time."""
-    fields = f"Host: deputy\r\nAuthorization: Bearer {victim.key}\r\n{more}"
+    head = head_of(victim, method, path) + more
     if body:
-        fields += f"Content-Length: {len(body)}\r\nContent-Type: application/json\r\n"
-    client.sendall(f"{method} {path} HTTP/1.1\r\n{fields}\r\n{body}".encode())
+        head += f"Content-Length: {len(body)}\r\nContent-Type: application/json\r\n"
+    client.sendall(f"{head}\r\n{body}".encode())
     answer = b""
     while b"\r\n\r\n" not in answer or answer[-1:] != b"}":
         more_bytes = client.recv(64 * KIB)
@@ -41,6 +41,12 @@ def ask(
         answer += more_bytes
     answer = re.sub(rb"\r\nDate: [^\r]+ GMT\r\n", b"\r\nDate: -\r\n", answer)
     return re.sub(rb"\r\nX-Request-Id: [0-9a-f]{32}\r\n", b"\r\nX-Request-Id: -\r\n", answer)
+
+
+def head_of(victim: ProvenConnection, method: str = "POST", path: str | None = None) -> str:
+    """A request line and the fields that each request has."""
+    line = f"{method} {path or victim.credentials} HTTP/1.1\r\nHost: deputy\r\n"
+    return f"{line}Authorization: Bearer {victim.key}\r\n"
 
 
 def answered_by_flask(service: Deployment) -> float:
@@ -76,11 +82,7 @@ def test_a_request_behind_a_plain_one_is_served_too(
 ):
     with socket.create_connection(("127.0.0.1", on_sqlite.port), timeout=20) as client:
         ask(client, victim, "POST", victim.credentials)
-        head = (
-            f"POST {victim.credentials} HTTP/1.1\r\nHost: deputy\r\nAuthorization: Bearer"
-            f" {victim.key}\r\n\r\n"
-        )
-        client.sendall(f"{head}{head}{head}".encode())
+        client.sendall(f"{head_of(victim)}\r\n".encode() * 3)
         answer = b""
         while answer.count(b"HTTP/1.1 200 OK") < 3 or answer[-1:] != b"}":
             piece = client.recv(64 * KIB)
@@ -94,12 +96,9 @@ def test_a_connection_goes_on_after_a_body_in_chunks(
     """gunicorn looks for the end of the body while it waits for the next request."""
     with socket.create_connection(("127.0.0.1", on_sqlite.port), timeout=20) as client:
         for _ in range(3):
-            head = (
-                f"POST {victim.credentials} HTTP/1.1\r\nHost: deputy\r\nAuthorization: Bearer"
-                f" {victim.key}\r\n"
-            )
-            fields = "Transfer-Encoding: chunked\r\nContent-Type: application/json"
-            client.sendall(f"{head}{fields}\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n".encode())
+            fields = "Transfer-Encoding: chunked\r\nContent-Type: application/json\r\n"
+            chunks = "2\r\n{}\r\n0\r\n\r\n"
+            client.sendall(f"{head_of(victim)}{fields}\r\n{chunks}".encode())
             answer = client.recv(64 * KIB)
             while answer[-1:] != b"}":
                 answer += client.recv(64 * KIB)

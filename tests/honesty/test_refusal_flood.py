@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from tests.honesty.deployment import Deployment, Load, ProvenConnection
+from tests.honesty.deployment import Answer, Client, Deployment, ProvenConnection
 from tests.support.waiting import until
 
 
@@ -33,15 +33,11 @@ def test_every_refusal_is_answered_and_counted_and_ten_a_second_are_told_singly(
     service: Deployment,
 ):
     weak = service.place()  # its key may issue, and nothing else
-    with (
-        service.clients(4) as by_process,
-        Load(
-            [client for clients in by_process.values() for client in clients],
-            lambda client, turn: client.ask(
-                "POST" if turn % 3 else "GET", "/v1/tenants", key=weak.key
-            ),
-        ) as load,
-    ):
+
+    def ask(client: Client, turn: int) -> Answer:
+        return client.ask("POST" if turn % 3 else "GET", "/v1/tenants", key=weak.key)
+
+    with service.load(ask) as load:
         load.go_on(300)
     answers = Counter((answer.status, answer.json["code"]) for answer in load.answers)
     assert set(answers) <= {(403, "forbidden"), (429, "rate_limited")}
@@ -54,4 +50,4 @@ def test_every_refusal_is_answered_and_counted_and_ten_a_second_are_told_singly(
     until(all_are_counted, "all are counted")
     singly, rest = recorded(service, weak)
     assert rest > 0
-    assert max(singly.values()) <= 10 * len(by_process)
+    assert max(singly.values()) <= 10 * len(service.web_processes())

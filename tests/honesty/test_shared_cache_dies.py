@@ -2,13 +2,14 @@
 tests/cache and tests/issuing/test_session_cache.py have a cache that is full, and one that lies.
 """
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from tests.honesty.deployment import HANDS, Answer, Client, Deployment, Load
+from tests.honesty.deployment import Answer, Client, Deployment, Load
 from tests.support.waiting import until
 
 DURATIONS = itertools.count(900)  # a question of its own for each
@@ -26,16 +27,11 @@ def load_of_both_kinds(service: Deployment) -> Iterator[Load]:
 
     def ask(client: Client, turn: int) -> Answer:
         place = places[turn % 3]
-        return (
-            place.ask_uncached(client, next(DURATIONS))
-            if turn % 4 == 0
-            else place.ask(client, turn)
-        )
+        if turn % 4 == 0:
+            return place.ask_uncached(client, next(DURATIONS))
+        return place.ask(client, turn)
 
-    with (
-        service.clients(HANDS // 2) as by_process,
-        Load([*itertools.chain(*by_process.values())], ask, pause=0.06) as load,
-    ):
+    with service.load(ask, pause=0.06) as load:
         load.go_on(40)
         usual = max(answer.seconds for answer in load.answers)
         yield load
@@ -53,10 +49,6 @@ def assert_said(service: Deployment, event: str, since: int) -> None:
     until(lambda: service.logged(event, since) >= 2, event)
 
 
-def assert_said_once_each(service: Deployment, since: int) -> None:
-    assert (service.logged("cache.lost", since), service.logged("cache.back", since)) == (2, 2)
-
-
 def assert_shared(service: Deployment) -> None:
     """What one process fetched, the other serves."""
     place = service.place()
@@ -68,25 +60,19 @@ def assert_shared(service: Deployment) -> None:
     assert answers[0].json["AccessKeyId"] == answers[1].json["AccessKeyId"]
 
 
-def test_a_shared_cache_is_killed_and_comes_back(service, valkey):
+@pytest.mark.parametrize("way", ["is killed", "hangs"])
+def test_a_shared_cache_dies_for_a_while_and_comes_back(service, valkey, way: str):
     assert_shared(service)
     since = len(service.said)
-    with load_of_both_kinds(service) as load:
-        valkey.kill()
+    with load_of_both_kinds(service) as load, contextlib.ExitStack() as trouble:
+        if way == "hangs":
+            trouble.enter_context(valkey.hanging())
+        else:
+            valkey.kill()
+            trouble.callback(valkey.start)
         assert_said(service, "cache.lost", since)
         load.go_on(40)
-        valkey.start()
+        trouble.close()
         assert_said(service, "cache.back", since)
-    assert_said_once_each(service, since)
-    assert_shared(service)
-
-
-def test_a_shared_cache_hangs_for_a_while(service, valkey):
-    since = len(service.said)
-    with load_of_both_kinds(service) as load:
-        with valkey.hanging():
-            assert_said(service, "cache.lost", since)
-            load.go_on(40)
-        assert_said(service, "cache.back", since)
-    assert_said_once_each(service, since)
+    assert (service.logged("cache.lost", since), service.logged("cache.back", since)) == (2, 2)
     assert_shared(service)

@@ -8,6 +8,7 @@ after 2 s. `BOUND` leaves room for what two dozen requests at once cost on two b
 import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -37,10 +38,8 @@ def asking(
     places: Sequence[ProvenConnection], clients: Sequence[Client]
 ) -> list[Callable[[], Answer]]:
     """Each client for the container credentials of another place."""
-    return [
-        lambda place=place, client=client: place.ask(client, 1)
-        for place, client in zip(places, clients, strict=True)
-    ]
+    pairs = zip(places, clients, strict=True)
+    return [partial(place.ask, client, 1) for place, client in pairs]
 
 
 def slowest(answers: Sequence[Answer]) -> float:
@@ -56,14 +55,14 @@ def assert_told_to_come_back(answer: Answer, within: float) -> None:
 def test_a_silent_aws(service):
     """Two dozen at once wait beside each other; then nobody waits, until AWS is back."""
     hot, cold = service.place(), [service.place() for _ in range(COLD)]
-    before, since = (
-        {place: service.aws.assumed(place.role_arn) for place in cold},
-        len(service.said),
-    )
+    before = {place: service.aws.assumed(place.role_arn) for place in cold}
+    since = len(service.said)
     with service.clients(COLD + 2) as by_process:
-        waiting = [client for clients in by_process.values() for client in clients[:COLD]]
-        others = [client for clients in by_process.values() for client in clients[COLD:-1]]
-        lookouts = [clients[-1] for clients in by_process.values()]
+        waiting, others, lookouts = [], [], []
+        for clients in by_process.values():
+            waiting += clients[:COLD]
+            others += clients[COLD:-1]
+            lookouts += clients[-1:]
         for client in others:
             assert hot.ask(client).status == 200
         usual = slowest(all_at_once(asking([hot] * len(waiting), waiting)))
@@ -71,25 +70,19 @@ def test_a_silent_aws(service):
             jobs = asking(cold * len(by_process), waiting)
             for answer in all_at_once(jobs):
                 assert_told_to_come_back(answer, BOUND + usual)
-            until(
-                lambda: service.logged("aws.silent", since) == len(by_process), "the breakers open"
-            )
+            count = len(by_process)
+            until(lambda: service.logged("aws.silent", since) == count, "the breakers open")
             load.go_on(20)
             asked = len(service.aws.calls)
             for answer in all_at_once(jobs):
                 assert answer.status == 503
-            at_once = [answer.seconds < AT_ONCE for answer in all_at_once(jobs)]
-            assert sum(not soon for soon in at_once) <= 2 * len(by_process), (
-                "only those who try for all wait"
-            )
+            late = [answer for answer in all_at_once(jobs) if answer.seconds >= AT_ONCE]
+            assert len(late) <= 2 * count, "only those who try for all wait"
             assert len(service.aws.calls) - asked <= 4 * len(by_process)
             for lookout in lookouts:
-                ready = lookout.ask("GET", "/readyz")
-                assert ready.status == 503
-                assert set(ready.json["errors"]) == {"aws"}
-        for (
-            place
-        ) in cold:  # a call and its retry, for each process; and perhaps one that tried for all
+                assert set(lookout.must("GET", "/readyz", expect=503)["errors"]) == {"aws"}
+        # A call and its retry, for each process; and perhaps one that tried for all
+        for place in cold:
             assert service.aws.assumed(place.role_arn) - before[place] <= 2 * len(by_process) + 2
         assert_all_is_well_again(service, cold[0], lookouts, since)
     assert set(load.statuses) == {200}
@@ -112,10 +105,8 @@ def test_an_aws_that_takes_a_second(service):
     """
     place = service.place()
     with service.clients(COLD) as by_process, service.aws.slow(1):
-        clients = enumerate(itertools.chain(*by_process.values()))
-        jobs = [
-            lambda n=n, client=client: place.ask_uncached(client, 900 + n) for n, client in clients
-        ]
+        clients = itertools.chain(*by_process.values())
+        jobs = [partial(place.ask_uncached, client, 900 + n) for n, client in enumerate(clients)]
         answers = all_at_once(jobs)
     for answer in answers:
         assert answer.status == 200, answer

@@ -14,7 +14,7 @@ from app.config import Broker
 from app.onboarding.kit import trust_policy as kit_policy
 from app.proofs.trust_policy import Reading, read
 from sandbox.policy import Caller, Grant, Kind, Request, UnsupportedPolicy, evaluate_resource
-from tests.support.plain_reading import plain_reading
+from tests.proofs.plain_reading import plain_reading
 
 BROKER = Broker.parse("arn:aws:iam::111122223333:role/vendor/DeputyBroker")
 ROOT = "arn:aws:iam::111122223333:root"

@@ -116,8 +116,8 @@ class Api:
 class Customer:
     """An AWS account of a customer's, whose administrator we can be."""
 
-    def __init__(self, aws: Sandbox) -> None:
-        self.account = f"{next(_accounts):012d}"
+    def __init__(self, aws: Sandbox, account: str | None = None) -> None:
+        self.account = account or f"{next(_accounts):012d}"
         self._aws = aws
 
     def role(self, name: str, trust: dict[str, Any], **options: Any) -> str:
@@ -169,19 +169,19 @@ class Customer:
     def create_stack(self, link: str, **changes: str) -> str:
         """As `launch`, but a stack that registers its role is not done yet; returns its name."""
         wanted = dict(parse_qsl(urlsplit(link).fragment.partition("?")[2]))
-        parameters = {
-            k.removeprefix("param_"): v for k, v in wanted.items() if k.startswith("param_")
-        } | changes
+        options = {
+            "StackName": wanted.pop("stackName"),
+            "TemplateURL": wanted.pop("templateURL"),
+            "Capabilities": ["CAPABILITY_NAMED_IAM"],
+        }
+        parameters = {name.removeprefix("param_"): value for name, value in wanted.items()}
+        options["Parameters"] = [
+            {"ParameterKey": name, "ParameterValue": value}
+            for name, value in (parameters | changes).items()
+        ]
         with closing(root_client(self._aws, "cloudformation", self.account)) as cloudformation:
-            cloudformation.create_stack(
-                StackName=wanted["stackName"],
-                TemplateURL=wanted["templateURL"],
-                Parameters=[
-                    {"ParameterKey": k, "ParameterValue": v} for k, v in parameters.items()
-                ],
-                Capabilities=["CAPABILITY_NAMED_IAM"],
-            )
-        return wanted["stackName"]
+            cloudformation.create_stack(**options)
+        return options["StackName"]
 
 
 class World:

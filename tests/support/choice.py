@@ -79,11 +79,10 @@ def _leave_declared_databases(items: list[pytest.Item]) -> None:
     """
     variants: dict[str, dict[str, pytest.Item]] = defaultdict(dict)
     for item in items:
-        params = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        for database in set(_BOTH).intersection(
-            value for value in params if isinstance(value, str)
-        ):
-            variants[item.nodeid.replace(database, "")][database] = item
+        params = [*item.callspec.params.values()] if hasattr(item, "callspec") else []
+        for database in _BOTH:
+            if database in params:
+                variants[item.nodeid.replace(database, "")][database] = item
     for name, items_of in variants.items():
         declared = next(
             databases

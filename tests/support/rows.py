@@ -4,8 +4,9 @@ SQL by hand.
 
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,7 +16,6 @@ import sqlalchemy
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from app.audit.events import Actor
 from app.clock import now
 from app.identity.principals import ApiKeyPrincipal
 from app.identity.scopes import ALL_SCOPES, Scope
@@ -69,10 +69,8 @@ class Role:
 
     @classmethod
     def of(cls, customer: Customer, broker_arn: str, services: Services) -> "Role":
-        trust = {
-            **ANYBODY,
-            "Statement": [ANYBODY["Statement"][0] | {"Principal": {"AWS": broker_arn}}],
-        }
+        statement = ANYBODY["Statement"][0] | {"Principal": {"AWS": broker_arn}}
+        trust = ANYBODY | {"Statement": [statement]}
         arn = customer.role(f"deputy-{secrets.token_hex(4)}", trust)
         terms = {"RoleSessionName": "looking", "DurationSeconds": "900"}
         found = services.verification._sts._assume_role(RoleArn.parse(arn), None, terms)
@@ -226,40 +224,31 @@ def at_once(jobs: Iterable[Callable[[], Any]]) -> list[Any]:
         return [one.exception(timeout=120) or one.result() for one in running]
 
 
+@contextmanager
+def statements(database: Database) -> Iterator[list[tuple[str, Any]]]:
+    """The statements that this database's engine executes meanwhile, with their parameters."""
+    executed: list[tuple[str, Any]] = []
+
+    def note(*call: Any) -> None:
+        executed.append((call[2], call[3]))
+
+    sqlalchemy.event.listen(database.engine, "before_cursor_execute", note)
+    try:
+        yield executed
+    finally:
+        sqlalchemy.event.remove(database.engine, "before_cursor_execute", note)
+
+
 def plan(database: Database, ask: Callable[[], Any], *, of: str = "") -> str:
     """How the database answers what `ask` asks last; `of`: of the table that the statement
     begins with.
     """
-    seen = []
-
-    def note(_c, _cursor, statement, parameters, _context, _many) -> None:
-        if statement.startswith(f"SELECT {of}"):
-            seen.append((statement, parameters))
-
-    sqlalchemy.event.listen(database.engine, "before_cursor_execute", note)
-    try:
+    with statements(database) as executed:
         ask()
-    finally:
-        sqlalchemy.event.remove(database.engine, "before_cursor_execute", note)
-    statement, parameters = seen[-1]
+    for statement, parameters in executed:
+        if statement.startswith(f"SELECT {of}"):
+            query = statement, parameters
     explain = "EXPLAIN QUERY PLAN " if database.engine.dialect.name == "sqlite" else "EXPLAIN "
     with database.engine.connect() as connection:
-        return "\n".join(
-            str(tuple(row)) for row in connection.exec_driver_sql(explain + statement, parameters)
-        )
-
-
-__all__ = [
-    "ADMIN",
-    "Actor",
-    "ByHand",
-    "Role",
-    "TenantRows",
-    "at_once",
-    "connection_row",
-    "connection_rows",
-    "place",
-    "plan",
-    "registration_token",
-    "tenant_row",
-]
+        rows = connection.exec_driver_sql(explain + query[0], query[1])
+        return "\n".join(str(tuple(row)) for row in rows)

@@ -24,7 +24,7 @@ class Answers:
 
     def __init__(self, *statuses: int, location: str | None = None) -> None:
         self.got: list[tuple[str, dict[str, str], bytes]] = []
-        statuses_left = list(statuses or (200,))
+        left = list(statuses or (200,))
         got = self.got
 
         class Handler(BaseHTTPRequestHandler):
@@ -33,9 +33,7 @@ class Answers:
             def do_PUT(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 got.append((self.path, dict(self.headers.items()), body))
-                self.send_response(
-                    statuses_left.pop(0) if len(statuses_left) > 1 else statuses_left[0]
-                )
+                self.send_response(left.pop(0) if len(left) > 1 else left[0])
                 if location:
                     self.send_header("Location", location)
                 self.send_header("Content-Length", "0")
@@ -86,31 +84,33 @@ class Stack:
 
     def request(self, kind: str = "Create", **changes: Any) -> dict[str, Any]:
         """CloudFormation's request; a change to None leaves the field out."""
-        known = {} if kind == "Create" else {"PhysicalResourceId": "deputy-as-answered"}
-        made = {
+        place = f"{self.answers}/{BUCKET}/{uuid.uuid4()}"
+        properties = {
+            "ServiceToken": TOPIC,
+            "RegistrationToken": self.token,
+            "RoleArn": self.role_arn,
+            "TemplateVersion": "0123456789abcdef",
+            "PermissionSet": self.permission_set or None,
+            "AccessUntil": self.access_until,
+        }
+        fields = {
             "RequestType": kind,
-            "ResponseURL": (
-                f"{self.answers}/{BUCKET}/{uuid.uuid4()}%7CRegistration?X-Amz-Signature=secret-signature"
-            ),
+            "ResponseURL": f"{place}%7CRegistration?X-Amz-Signature=secret-signature",
             "StackId": self.stack_id,
             "RequestId": str(uuid.uuid4()),
             "LogicalResourceId": "Registration",
             "ResourceType": "Custom::DeputyRegistration",
-            "ResourceProperties": {
-                "ServiceToken": TOPIC,
-                "RegistrationToken": self.token,
-                "RoleArn": self.role_arn,
-                "TemplateVersion": "0123456789abcdef",
-                **({"PermissionSet": self.permission_set} if self.permission_set else {}),
-                **({} if self.access_until is None else {"AccessUntil": self.access_until}),
-            },
+            "ResourceProperties": _without_nones(properties),
+            "PhysicalResourceId": None if kind == "Create" else "deputy-as-answered",
         }
-        return {
-            name: value for name, value in (made | known | changes).items() if value is not None
-        }
+        return _without_nones(fields | changes)
 
     def message(self, kind: str = "Create", **changes: Any) -> str:
         return envelope(json.dumps(self.request(kind, **changes)))
+
+
+def _without_nones(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def envelope(message: Any, **changes: Any) -> str:
@@ -126,80 +126,49 @@ def envelope(message: Any, **changes: Any) -> str:
 # What must never be called, for a topic in us-east-1.
 HOSTILE_URLS = [
     "",
-    "https://evil/",
     "http://169.254.169.254/latest/meta-data/",
-    "https://169.254.169.254/",
     f"http://{HOST}{PATH}",
-    f"ftp://{HOST}{PATH}",
     f"//{HOST}{PATH}",
-    f"HTTPS://{HOST}{PATH}",
     f"https://{HOST.upper()}{PATH}",
     f"https://{HOST}.evil.tld{PATH}",
     f"https://{HOST}.{PATH}",
     f"https://{HOST}:8443{PATH}",
-    f"https://{HOST}:80{PATH}",
     f"https://{HOST}:{PATH}",
     f"https://{HOST}:0443{PATH}",
     f"https://{HOST}:443:443{PATH}",
     f"https://{HOST}:443@evil.tld{PATH}",
-    f"https://{HOST}@evil.tld{PATH}",
-    f"https://x@{HOST}{PATH}",
     f"https://x:y@{HOST}{PATH}",
     f"https://@{HOST}{PATH}",
-    f"https://evil.tld/{HOST}{PATH}",
     f"https://evil.tld\\@{HOST}{PATH}",
     f"https://{HOST}\\@evil.tld{PATH}",
-    f"https://{HOST}\\.evil.tld{PATH}",
     f"https://{HOST}#@evil.tld{PATH}",
     f"https://{HOST}?@evil.tld{PATH}",
-    f"https://{HOST}?x=1",
     f"https://{HOST}",
     f"https://{HOST}{PATH}#fragment",
-    f"https://{HOST}%2eevil.tld{PATH}",
     f"https://{HOST}%00.evil.tld{PATH}",
     f"https://{HOST}%2f@evil.tld{PATH}",
-    f"https:/{HOST}{PATH}",
     f"https:///{HOST}{PATH}",
-    f"https:{HOST}{PATH}",
     f"https:\\\\{HOST}{PATH}",
     f" https://{HOST}{PATH}",
-    f"https://{HOST}{PATH} ",
-    f"https://{HOST}{PATH}\n",
     f"https://{HOST}{PATH}\r\nHost: evil.tld",
     f"https://{HOST}\n{PATH}",
-    f"https://{HOST}\t{PATH}",
     f"https://\t{HOST}{PATH}",
     f"https://{HOST}/a b",
     f"https://{HOST}/\u00e9",
-    f"https://{HOST}/\x7f",
     f"https://{HOST.replace('s3', chr(0xFF53) + '3')}{PATH}",  # a full-width s
-    f"https://{HOST.replace('o', chr(0x043E))}{PATH}",  # a Cyrillic o
     # an ideographic full stop, which IDNA reads as a dot
     f"https://{HOST.replace('.', chr(0x3002))}{PATH}",
-    f"https://{HOST.replace('1', chr(0x0661))}{PATH}",  # an Arabic digit
-    "https://[::1]/",
     "https://[::ffff:169.254.169.254]/",
-    f"https://[{HOST}]{PATH}",
     f"https://{BUCKET}-evil.s3.amazonaws.com{PATH}",
-    f"https://evil-{BUCKET}.s3.amazonaws.com{PATH}",
     f"https://evil.{HOST}{PATH}",
-    f"https://{BUCKET}.evil.s3.amazonaws.com{PATH}",
-    "https://cloudformation-custom-resource-response-evil.s3.amazonaws.com/x",
     "https://cloudformation-custom-resource-response-useast2.s3.amazonaws.com/x",
-    "https://cloudformation-custom-resource-response-euwest1.s3.eu-west-1.amazonaws.com/x",
     f"https://{BUCKET}.s3.eu-west-1.amazonaws.com/x",
     f"https://{BUCKET}.s3.us-east-1.amazonaws.com.cn/x",
-    "https://cloudformation-custom-resource-response-cnnorth1.s3.cn-north-1.amazonaws.com.cn/x",
     f"https://{BUCKET}.s3-website-us-east-1.amazonaws.com/x",
-    f"https://{BUCKET}.s3-accelerate.amazonaws.com/x",
     f"https://{BUCKET}.s3.dualstack.us-east-1.amazonaws.com/x",
-    f"https://{BUCKET}.s3-fips.us-east-1.amazonaws.com/x",
     f"https://{BUCKET}xs3.amazonaws.com/x",
-    f"https://{BUCKET}.s3xamazonaws.com/x",
-    f"https://s3.amazonaws.com/{BUCKET}/x",
     f"https://s3.us-east-1.amazonaws.com/{BUCKET}-evil/x",
     f"https://{HOST}/../other/x",
-    f"https://{HOST}/a/%2E%2e/x",
     f"https://{HOST}/a%2f..%2fx",
     f"https://{HOST}/..%5cx",
     f"https://{HOST}/{'x' * 9000}",

@@ -200,7 +200,8 @@ class Compose:
         asked, server = SERVICES[name], Postgres()
         program, *options = self._words(name)
         assert program == "postgres"
-        server._options, server.port = (*server._options, *options), self.ports[name, 5432]
+        server._options += f" {shlex.join(options)}"
+        server.port = self.ports[name, 5432]
         self._ends.enter_context(server)
         self._program("pg_isready", f'exec {shlex.quote(str(server._bin / "pg_isready"))} "$@"')
         wanted, password = (
