@@ -42,15 +42,9 @@ class Scene:
 
     def tells_of_globex(self, text: str) -> bool:
         """Whether a text shows anything of the victim's."""
-        known = (
-            self.globex["id"],
-            self.globex["name"],
-            self.globex["external_id"],
-            self.theirs["id"],
-            self.theirs["role_arn"],
-            self.theirs["account_id"],
-        )
-        return any(value in text for value in known)
+        tenant = [self.globex[name] for name in ("id", "name", "external_id")]
+        connection = [self.theirs[name] for name in ("id", "role_arn", "account_id")]
+        return any(value in text for value in tenant + connection)
 
 
 @contextmanager
@@ -78,43 +72,50 @@ def problem(response: Any, status: int, code: str) -> dict[str, Any]:
     for_sdks = {name: body.pop(name) for name in ("message", "Code", "Message") if name in body}
     detail = body["detail"]
     assert for_sdks in ({}, {"message": detail, "Code": body["code"], "Message": detail})
-    assert set(body) <= {"type", "title", "status", "detail", "code", "errors"}
+    assert body.keys() <= {"type", "title", "status", "detail", "code", "errors"}
     assert response.headers["Cache-Control"] == "no-store"
     shows_nothing(response.text)
     return body
+
+
+def issues_nothing(
+    api: Api,
+    connection: dict[str, Any],
+    status: int = 409,
+    code: str = "connection_not_verified",
+    shape: tuple[str, str] = ("POST", "/credentials"),
+) -> None:
+    """Ask for credentials, which must be refused."""
+    method, what = shape
+    problem(api.raw(method, path_of(connection, what)), status, code)
 
 
 def shows_nothing(text: str) -> None:
     assert [leak for leak in (*LEAKS, *SECRETS) if leak in text] == []
 
 
-def refusal(world: World, response: Any) -> dict[str, Any]:
-    """The audit event of a refused request, which is found by its request id."""
-    return refusals(world, response)[0]
-
-
 def refusals(world: World, *responses: Any) -> list[dict[str, Any]]:
     """The audit events of the latest requests, which were refused."""
-    newest_of = {
-        (event["request_id"], event["outcome"]): event
-        for event in newest(world, min(len(responses) + 4, 200))[::-1]
-    }
     events = []
+    newest_events = newest(world, min(len(responses) + 4, 200))
     for response in responses:
-        outcome = "failed" if response.status_code >= 500 else "refused"
-        events.append(newest_of[response.headers["X-Request-Id"], outcome])
-        shows_no_secret(events[-1])
+        sought = (
+            response.headers["X-Request-Id"],
+            "failed" if response.status_code >= 500 else "refused",
+        )
+        events.append(next(e for e in newest_events if (e["request_id"], e["outcome"]) == sought))
+        text = json.dumps(events[-1])
+        assert [word for word in ("dpk_", *SECRETS[:3]) if word in text] == []
     return events
+
+
+def refusal(world: World, response: Any) -> dict[str, Any]:
+    """The audit event of a refused request."""
+    return refusals(world, response)[0]
 
 
 def newest(world: World, count: int = 25) -> list[dict[str, Any]]:
     return world.admin("GET", f"/v1/audit-events?limit={count}")["items"]
-
-
-def shows_no_secret(event: dict[str, Any]) -> None:
-    text = json.dumps(event)
-    assert "dpk_" not in text
-    assert [word for word in SECRETS[:3] if word in text] == []
 
 
 @contextmanager
@@ -130,25 +131,18 @@ def unchanged(world: World, *connections: dict[str, Any], but: str | None = None
 @contextmanager
 def untouched(world: World, *connections: dict[str, Any]) -> Iterator[None]:
     """Unchanged, and not even the tenant's own audit log tells that somebody tried."""
-    before = [_last_event(world, connection) for connection in connections]
+    paths = [f"/v1/audit-events?limit=1&tenant_id={each['tenant_id']}" for each in connections]
+    before = [world.admin("GET", path)["items"] for path in paths]
     with unchanged(world, *connections):
         yield
-    assert [_last_event(world, connection) for connection in connections] == before
-
-
-def _last_event(world: World, connection: dict[str, Any]) -> list[dict[str, Any]]:
-    return list(
-        world.admin("GET", f"/v1/audit-events?limit=1&tenant_id={connection['tenant_id']}")["items"]
-    )
+    assert [world.admin("GET", path)["items"] for path in paths] == before
 
 
 def _state(world: World, connection: dict[str, Any], but: str | None) -> tuple[Any, ...]:
+    tenant = world.admin("GET", f"/v1/tenants/{connection['tenant_id']}")
     shown = world.admin("GET", path_of(connection))
-    return (
-        world.admin("GET", f"/v1/tenants/{connection['tenant_id']}"),
-        {name: value for name, value in shown.items() if name != but},
-        world.calls_for(connection["role_arn"]),
-    )
+    shown.pop(but, None)
+    return tenant, shown, world.calls_for(connection["role_arn"])
 
 
 def check(connection: dict[str, Any], name: str) -> dict[str, Any]:

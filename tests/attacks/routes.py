@@ -6,6 +6,8 @@ from typing import Any
 
 from flask import Flask
 
+from tests.support.cast import Api
+
 _TENANT = "/v1/tenants/{tenant_id}"
 _CONNECTION = f"{_TENANT}/connections/{{connection_id}}"
 
@@ -22,9 +24,16 @@ class Route:
 
     def at(self, **ids: str) -> str:
         nobodys = "01890000-0000-7000-8000-000000000000"
-        return self.path.format(
-            **{"link_id": nobodys, "key_id": nobodys, "name": "inventory"} | ids
-        )
+        others = {"link_id": nobodys, "key_id": nobodys, "name": "inventory"}
+        return self.path.format(**others | ids)
+
+    def send(self, api: Api, path: str, **options: Any) -> Any:
+        """Request it at this path, with its good body unless `body` is another."""
+        if self.body is None:
+            options.pop("body", None)
+        else:
+            options.setdefault("body", self.body)
+        return api.raw(self.method, path, **options)
 
 
 ROUTES = (
@@ -108,7 +117,5 @@ def routes_of(app: Flask) -> set[str]:
     for rule in app.url_map.iter_rules():
         path = re.sub(r"<(?:uuid:)?(\w+)>", r"{\1}", rule.rule)
         if not path.startswith(PUBLIC):
-            found |= {
-                f"{method} {path}" for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
-            }
+            found |= {f"{method} {path}" for method in rule.methods - {"HEAD", "OPTIONS"}}
     return found

@@ -1,25 +1,23 @@
 """One tenant against the service of all the others: what it may make everybody else pay for is
 bounded.
 
-Here is what needs nothing but the API. `ELSEWHERE` names the tests of the other attacks.
+Here is what needs nothing but the API. Lists, bodies, headers, sockets, STS, proofs and stacks are
+attacked in the folders of what limits them.
 """
 
-import ast
+import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
-import sqlalchemy
 import time_machine
 from flask import Flask
-from sqlalchemy import select
 
 from app.api.kit.prices import price_of
 from app.audit.events import Event
@@ -28,6 +26,7 @@ from app.concurrency.places import without_place
 from app.errors import NotFoundError, RateLimitedError
 from app.identity.scopes import ALL_SCOPES
 from app.ids import new_id
+from app.limits import tenant_share
 from app.limits.table import (
     CPU_TIME,
     PEAK_CPU_TIME,
@@ -38,11 +37,11 @@ from app.limits.table import (
 )
 from app.limits.tenant_share import MS_PER_FAILED_STOP, MS_PER_ROW, TenantShare
 from app.limits.token_bucket import TokenBucket
-from app.store.models import Configuration, QuotaUse
 from tests.attacks.evidence import case, on_postgresql, on_sqlite
 from tests.attacks.routes import ROUTES
 from tests.conftest import StoppedClock
-from tests.support.cast import Api, World, path_of
+from tests.support.cast import UNSET, Api, World, path_of
+from tests.support.rows import ByHand, statements
 
 BURST = 20  # of DEPUTY_TENANT_REVOKES, five a second unless set
 
@@ -86,20 +85,12 @@ def test_a_tenant_that_makes_keys_without_a_pause_is_held_back_and_may_revoke_al
     world: World, clock
 ):
     mallory, neighbour = (mallory_of(world, world.connection()) for _ in range(2))
-    counted: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        counted.append(statement)
-
-    engine = world.admin.app.extensions["deputy"].db.engine
-    sqlalchemy.event.listen(engine, "before_cursor_execute", note)
-    made = [mallory.raw("POST", "/v1/api-keys", SPARE) for _ in range(BURST + 3)]
-    sqlalchemy.event.remove(engine, "before_cursor_execute", note)
+    with statements(world.admin.app.extensions["deputy"].db) as executed:
+        made = [mallory.raw("POST", "/v1/api-keys", SPARE) for _ in range(BURST + 3)]
     assert [response.status_code for response in made] == [201] * BURST + [429] * 3
     assert int(made[-1].headers["Retry-After"]) >= 1
-    assert sum("INTO quota_uses" in one for one in counted) == BURST + 1, (
-        "the others are refused from memory"
-    )
+    counts = [query for query, _ in executed if "INTO quota_uses" in query]
+    assert len(counts) == BURST + 1, "the others are refused from memory"
     for response in made[:BURST]:
         mallory("DELETE", f"/v1/api-keys/{response.get_json()['id']}", expect=204)
     spare_key(neighbour)
@@ -109,36 +100,21 @@ def test_a_tenant_that_makes_keys_without_a_pause_is_held_back_and_may_revoke_al
     spare_key(mallory)
 
 
-MAKES: dict[str, Callable[[dict[str, Any], Api], Any]] = {
-    "create a key": lambda _, api: api.raw("POST", "/v1/api-keys", SPARE),
-    "replace a key": lambda connection, api: api.raw(
-        "POST", f"/v1/api-keys/{connection['spare']}/replace", {}
-    ),
-    "create a link": lambda connection, api: api.raw(
-        "POST", f"{tenant_of(connection)}/onboarding-links", {}
-    ),
-    "resume a connection": lambda connection, api: api.raw(
-        "POST", path_of(connection, "/resume"), REASON
-    ),
-    "resume a tenant": lambda connection, api: api.raw(
-        "POST", f"{tenant_of(connection)}/resume", REASON
-    ),
-}
-STOPS: dict[str, Callable[[dict[str, Any], Api], Any]] = {
-    "revoke a key": lambda connection, api: api.raw(
-        "DELETE", f"/v1/api-keys/{connection['spare']}"
-    ),
-    "revoke a link": lambda connection, api: api.raw(
-        "DELETE", f"{tenant_of(connection)}/onboarding-links/{UUID(int=1)}"
-    ),
-    "suspend a connection": lambda connection, api: api.raw(
-        "POST", path_of(connection, "/suspend"), REASON
-    ),
-    "delete a connection": lambda connection, api: api.raw("DELETE", path_of(connection)),
-    "suspend a tenant": lambda connection, api: api.raw(
-        "POST", f"{tenant_of(connection)}/suspend", REASON
-    ),
-}
+# method, path and body, for the ids of a tenant, its connection and a spare key
+MAKES = [
+    ("POST", "/v1/api-keys", SPARE),
+    ("POST", "/v1/api-keys/{spare}/replace", {}),
+    ("POST", "/v1/tenants/{tenant_id}/onboarding-links", {}),
+    ("POST", "/v1/tenants/{tenant_id}/connections/{id}/resume", REASON),
+    ("POST", "/v1/tenants/{tenant_id}/resume", REASON),
+]
+STOPS = [
+    ("DELETE", "/v1/api-keys/{spare}", UNSET),
+    ("DELETE", f"/v1/tenants/{{tenant_id}}/onboarding-links/{UUID(int=1)}", UNSET),
+    ("POST", "/v1/tenants/{tenant_id}/connections/{id}/suspend", REASON),
+    ("DELETE", "/v1/tenants/{tenant_id}/connections/{id}", UNSET),
+    ("POST", "/v1/tenants/{tenant_id}/suspend", REASON),
+]
 
 
 @on_sqlite
@@ -148,10 +124,11 @@ def test_everything_that_makes_or_revives_counts_together(world: World, clock):
     connection["spare"] = spare_key(mallory).rpartition("/")[2]
     for _ in range(BURST - 1):
         spare_key(mallory)
-    for what, make in MAKES.items():
-        with case(what):
-            response = make(connection, mallory)
-            assert (response.status_code, response.get_json()["code"]) == (429, "rate_limited")
+    for method, path, body in MAKES:
+        with case(path):
+            mallory.refused(
+                method, path.format(**connection), body, expect=429, code="rate_limited"
+            )
 
 
 @on_sqlite
@@ -167,49 +144,32 @@ def test_no_stop_is_refused_for_rate(world: World, clock):
         pass
     share = world.admin.app.extensions["deputy"].tenant_share
     with held_places(share, UUID(connection["tenant_id"])):
-        for what, stop in STOPS.items():
-            with case(what):
-                assert stop(connection, owner).status_code != 429
+        for method, path, body in STOPS:
+            with case(path):
+                assert owner.raw(method, path.format(**connection), body).status_code != 429
 
 
 @on_sqlite  # tests/issuing/test_revocation_counter.py has both
 def test_a_bound_key_increments_the_revocation_counter_only_where_its_tenant_is_counted(
-    world: World,
+    world: World, by_hand: ByHand
 ):
     """What a stop takes away was counted when it was made."""
     connection, moved = world.connection(), set()
     mallory = mallory_of(world, connection)
     ids = {"tenant_id": connection["tenant_id"], "connection_id": connection["id"]}
     ids["key_id"] = spare_key(mallory).rpartition("/")[2]
-    for route in (route for route in ROUTES if route.method in {"POST", "PATCH"}):
+    quotas = "SELECT coalesce(sum(counted + counted_before), 0) FROM quota_uses WHERE id = :id"
+    tenant_id = UUID(connection["tenant_id"]).hex
+    for route in ROUTES:
+        if route.method not in {"POST", "PATCH"}:
+            continue
         with case(str(route)):
-            before, counted = (
-                counter_of(world.admin.app),
-                uses(world.admin.app, connection["tenant_id"]),
-            )
-            mallory.raw(
-                route.method, route.at(**ids), *([route.body] if route.body is not None else [])
-            )
-            if counter_of(world.admin.app) != before and not route.path.endswith("/suspend"):
-                moved.add(route.path)
-                assert uses(world.admin.app, connection["tenant_id"]) > counted, (
-                    "nothing limits how often"
-                )
-    assert {path.rpartition("/")[2] for path in moved} >= {"rotation", "replace"}
-
-
-def counter_of(app: Flask) -> int:
-    with app.extensions["deputy"].db.read() as db:
-        return db.scalars(select(Configuration.revocation_counter)).one()
-
-
-def uses(app: Flask, tenant_id: str) -> int:
-    """How much of all its quotas a tenant has used."""
-    query = select(
-        sqlalchemy.func.coalesce(sqlalchemy.func.sum(QuotaUse.counted + QuotaUse.counted_before), 0)
-    )
-    with app.extensions["deputy"].db.read() as db:
-        return db.scalar(query.where(QuotaUse.id == UUID(tenant_id)))
+            before, counted = by_hand.counter, by_hand.one(quotas, id=tenant_id)
+            route.send(mallory, route.at(**ids))
+            if by_hand.counter != before and not route.path.endswith("/suspend"):
+                moved.add(route.path.rpartition("/")[2])
+                assert by_hand.one(quotas, id=tenant_id) > counted, "nothing limits how often"
+    assert moved >= {"rotation", "replace"}
 
 
 # --- requests that read and write the database ---
@@ -225,12 +185,9 @@ def hasty(monkeypatch) -> None:
     """A request beyond its tenant's share is not held for a second, as nobody would make others
     meanwhile.
     """
-    for name, limit in {
-        "CPU_TIME": CPU_TIME,
-        "REQUESTS": REQUESTS,
-        "REFUSED_CREDENTIALS": REFUSED_CREDENTIALS,
-    }.items():
-        monkeypatch.setattr(f"app.limits.tenant_share.{name}", limit._replace(patience=0.0))
+    for name in ("CPU_TIME", "REQUESTS", "REFUSED_CREDENTIALS"):
+        limit = getattr(tenant_share, name)
+        monkeypatch.setattr(tenant_share, name, limit._replace(patience=0.0))
 
 
 PRICE = price_of("get_tenant")
@@ -258,12 +215,11 @@ def test_a_tenant_has_a_share_of_the_requests(world: World, stopped_clock: Stopp
     assert statuses == [200] * AFFORDED + [429] * 4
     response = keys[0].raw("GET", path)
     assert response.get_json()["code"] == "rate_limited"
-    wait = int(response.headers["Retry-After"])
-    assert wait == 1
+    assert response.headers["Retry-After"] == "1"
     neighbour("GET", tenant_of(other))
     world.admin("GET", path)
     keys[0]("POST", path_of(connection, "/credentials"))
-    stopped_clock.move(wait)
+    stopped_clock.move(1)
     keys[0]("GET", path)
 
 
@@ -272,14 +228,12 @@ def test_a_tenant_has_a_share_of_the_requests(world: World, stopped_clock: Stopp
 def test_a_list_costs_more_with_each_row(world: World, stopped_clock: StoppedClock):
     connection = world.connection()
     mallory = mallory_of(world, connection)
-    rows = [world.connection(tenant={"id": connection["tenant_id"]}) for _ in range(3)] + [
-        connection
-    ]
+    for _ in range(3):
+        world.connection(tenant={"id": connection["tenant_id"]})
     path = f"{tenant_of(connection)}/connections"
     statuses = [mallory.raw("GET", path).status_code for _ in range(AFFORDED)]
-    # Which are charged afterwards
-    first, row = (price_of("list_connections"), MS_PER_ROW * len(rows))
-    assert statuses.count(200) == math.floor((CPU_TIME.amount * SECONDS + row) / (first + row))
+    first, rows = price_of("list_connections"), MS_PER_ROW * 4  # which are charged afterwards
+    assert statuses.count(200) == math.floor((CPU_TIME.amount * SECONDS + rows) / (first + rows))
 
 
 @on_sqlite
@@ -323,16 +277,14 @@ def test_a_key_of_a_tenant_that_is_refused_two_hundred_times_at_once_is_told_why
     monkeypatch.setattr("app.limits.refusals.REFUSALS", REFUSALS)
     monkeypatch.setattr("app.limits.refusals.REFUSALS_OF_KEY", REFUSALS_OF_KEY)
     monkeypatch.setattr("app.audit.events.Event", partial(Event, at=now()))
-    connection = world.connection()
-    weak = world.key("audit:read", tenant={"id": connection["tenant_id"]})
-    path = f"/v1/tenants/{connection['tenant_id']}"
+    tenant = world.tenant()
+    weak, path = world.key("audit:read", tenant=tenant), f"/v1/tenants/{tenant['id']}"
     codes = Counter(weak.raw("GET", path).get_json()["code"] for _ in range(REFUSALS.amount + 5))
     assert codes == {"forbidden": REFUSALS.amount, "rate_limited": 5}
     world.admin.app.extensions["deputy"].refusals.flush()
-    rest = world.audit(action="request.refused", tenant_id=connection["tenant_id"])
-    assert (
-        sum(event["details"]["count"] for event in rest) == REFUSALS.amount - REFUSALS_OF_KEY.amount
-    )
+    rest = world.audit(action="request.refused", tenant_id=tenant["id"])
+    counted = sum(event["details"]["count"] for event in rest)
+    assert counted == REFUSALS.amount - REFUSALS_OF_KEY.amount
 
 
 @on_sqlite
@@ -344,26 +296,19 @@ def test_a_tenant_has_a_share_of_the_refusals_of_credentials(world: World, way: 
     """
     connection, other = world.connection(), world.connection()
     tenant = {"id": connection["tenant_id"]}
-    weak, keys = [world.key("audit:read", tenant=tenant) for _ in range(5)], iter(range(1_000_000))
-    path = path_of(connection, "/credentials") + ("?plain=0" if way == "Flask" else "")
-    ask = lambda: weak[next(keys) % 5].raw("POST", path).get_json()["code"]  # noqa: E731
-    assert Counter(ask() for _ in range(REFUSED_CREDENTIALS.amount + 5)) == {
-        "forbidden": REFUSED_CREDENTIALS.amount,
-        "rate_limited": 5,
-    }
-    statements: list[Any] = []
-    engine = world.admin.app.extensions["deputy"].db.engine
-    sqlalchemy.event.listen(
-        engine, "before_cursor_execute", lambda *args: statements.append(args[2])
-    )
-    assert ask() == "rate_limited"
-    assert statements == [], "what is refused beyond it reads nothing"
+    weak = itertools.cycle([world.key("audit:read", tenant=tenant) for _ in range(5)])
+    path = path_of(connection, "/credentials?plain=0" if way == "Flask" else "/credentials")
+    ask = lambda: next(weak).raw("POST", path).get_json()["code"]  # noqa: E731
+    most = REFUSED_CREDENTIALS.amount
+    codes = Counter(ask() for _ in range(most + 5))
+    assert codes == {"forbidden": most, "rate_limited": 5}
+    with statements(world.admin.app.extensions["deputy"].db) as executed:
+        assert ask() == "rate_limited"
+    assert executed == [], "what is refused beyond it reads nothing"
     mallory_of(world, connection)("POST", path_of(connection, "/credentials"))
-    for free in (
-        world.key("audit:read"),
-        world.key("audit:read", tenant={"id": other["tenant_id"]}),
-    ):
-        assert free.raw("POST", path_of(other, "/credentials")).get_json()["code"] == "forbidden"
+    for tenant in (None, {"id": other["tenant_id"]}):
+        free = world.key("audit:read", tenant=tenant)
+        free.refused("POST", path_of(other, "/credentials"), expect=403, code="forbidden")
 
 
 @pytest.fixture
@@ -414,64 +359,3 @@ def test_who_stops_nothing_again_and_again_waits_longer_each_time(pauses: list[f
     assert pauses[-1] == 5
     revoke(new_id())
     assert pauses[-1] == 0
-
-
-# --- the other attacks ---
-
-ELSEWHERE = {
-    "bodies that do not come": (
-        "honesty/test_hostile_sockets.py::many_sockets_with_a_good_key_and_no_body_hold_nobody_up"
-    ),
-    "connections that rest": (
-        "honesty/test_hostile_sockets.py::many_idle_connections_that_were_served_hold_nobody_up"
-    ),
-    "lists that cost": (
-        "attacks/test_attack_costly_bodies.py::ten_thousand_accounts_cost_little_good_or_bad"
-    ),
-    "bodies that cost": (
-        "attacks/test_attack_costly_bodies.py::a_costly_body_is_answered_and_recorded_in_a_few_words"
-    ),
-    "headers that cost": (
-        "honesty/test_unread_requests.py::an_unread_request_is_refused_with_a_problem_whose_request_id_is_in_the_log"
-    ),
-    "the revocation counter": (
-        "issuing/test_authorization.py::issuing_goes_on_though_others_revoke_keys_all_the_time"
-    ),
-    "credentials": "api/test_rate_limits.py::the_keys_of_a_tenant_share_its_limit",
-    "calls to STS": "api/test_rate_limits.py::a_tenant_has_a_share_of_the_calls_to_sts",
-    "calls to STS that wait": (
-        "limits/test_token_bucket.py::a_nightly_run_over_a_thousand_accounts_passes"
-    ),
-    "throttled calls": (
-        "aws/test_breaker.py::a_bad_role_or_one_tenants_throttling_shuts_nobody_out"
-    ),
-    "cached sessions": (
-        "issuing/test_session_cache.py::a_tenants_misses_evict_its_own_sessions_once_it_has_its_share"
-    ),
-    "live keys": "api/test_key_families.py::a_tenant_has_so_many_live_keys",
-    "live links": "api/test_key_families.py::a_tenant_has_so_many_live_links",
-    "readiness": "api/test_health.py::a_crowd_at_readiness_costs_one_call_to_aws",
-    "refusals": "limits/test_refusals.py::many_threads_at_once_record_no_more_than_ten",
-    "looks at the audit log": "audit/test_feed.py::a_time_is_looked_up_and_not_looked_for",
-    "looks at SQLite": "store/test_sqlite_reads.py::other_requests_go_on_beside_a_long_look",
-    "due proofs and turns": "proofs/test_proof_queue.py::another_tenants_flood_does_not_hold_up",
-    "slow answers to stacks": (
-        "background/test_workers.py::a_message_that_takes_long_does_not_hold_up_the_others"
-    ),
-    "stacks' messages": (
-        "onboarding/test_registrations.py::a_flood_about_one_role_fills_neither_the_log_nor_the_table"
-    ),
-    "the hosted page": "web/test_page_rate.py::the_links_of_a_tenant_count_together",
-    "a page of many": (
-        "web/test_many_accounts.py::a_look_costs_no_more_statements_for_many_accounts"
-    ),
-}
-
-
-def test_an_attack_that_is_tried_elsewhere_has_its_test_there():
-    for what, test in ELSEWHERE.items():
-        file, _, name = test.partition("::")
-        tree = ast.parse((Path(__file__).parents[1] / file).read_text())
-        assert f"test_{name}" in {
-            node.name for node in tree.body if isinstance(node, ast.FunctionDef)
-        }, what

@@ -78,10 +78,9 @@ def test_a_full_tenant_of_others_is_like_none_at_all(
     services = scene.world.admin.app.extensions["deputy"]
     monkeypatch.setattr(services.api_keys, "_limit", table.KEYS._replace(most=0))
     own = WORKER | {"tenant_id": stolen.tenant()["id"]}
-    problem(stolen.api.raw("POST", KEYS, own), 429, "rate_limited")
-    problem(
-        stolen.api.raw("POST", KEYS, WORKER | {"tenant_id": scene.acme["id"]}), 404, "not_found"
-    )
+    stolen.api.refused("POST", KEYS, own, expect=429, code="rate_limited")
+    other = WORKER | {"tenant_id": scene.acme["id"]}
+    stolen.api.refused("POST", KEYS, other, expect=404, code="not_found")
 
 
 def test_a_stronger_key_of_its_own_tenant_is_like_none_at_all(scene: Scene, stolen: SignUp):
@@ -106,15 +105,12 @@ def test_a_delegated_key_is_no_wider_lives_no_longer_and_makes_nothing_more(scen
     tenant = stolen.tenant()
     key = stolen.worker(tenant)
     assert (key["permission_sets"], key["expires_at"][:4]) == (["inventory"], "2099")
-    body = WORKER | {"tenant_id": tenant["id"]}
-    problem(
-        stolen.api.raw("POST", KEYS, body | {"permission_sets": ["bucket-sync"]}), 403, "forbidden"
-    )
-    problem(
-        stolen.api.raw("POST", KEYS, body | {"expires_at": "2099-01-02T00:00:00Z"}),
-        422,
-        "validation_failed",
-    )
+    for field, value, status in (
+        ("permission_sets", ["bucket-sync"], 403),
+        ("expires_at", "2099-01-02T00:00:00Z", 422),
+    ):
+        body = WORKER | {"tenant_id": tenant["id"], field: value}
+        assert stolen.api.raw("POST", KEYS, body).status_code == status, field
     worker = stolen.api.with_key(key["key"])
     problem(worker.raw("POST", KEYS, WORKER), 403, "forbidden")
     problem(worker.raw("GET", KEYS), 403, "forbidden")

@@ -7,7 +7,6 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 
-from app.config import Config
 from tests.attacks.evidence import Scene, case, on_sqlite, problem
 from tests.conftest import publish_templates
 from tests.support.cast import Customer, World
@@ -19,13 +18,12 @@ SPOOFED = {
     "X-Forwarded-Host": EVIL,
     "X-Forwarded-Proto": "https",
     "X-Forwarded-Prefix": f"/{EVIL}",
-    "X-Forwarded-Server": EVIL,
-    "X-Original-Host": EVIL,
-    "X-Host": EVIL,
     "X-Original-URL": "/v1/tenants",
-    "X-Rewrite-URL": "/v1/tenants",
     "Forwarded": f"host={EVIL};proto=https",
 }
+
+
+TEMPLATES = ("/v1/templates/customer-role.yaml", "/v1/templates/customer-org.yaml")
 
 
 def spoofed(api, method: str, path: str, **options):
@@ -45,26 +43,12 @@ def test_the_kit_does_not_listen_to_host_headers(scene: Scene):
 
 
 def test_public_pages_and_redirects_do_not_listen_to_host_headers(scene: Scene):
-    pages = (
-        "/v1/templates/customer-role.yaml",
-        "/v1/templates/customer-org.yaml",
-        "/openapi.json",
-        "/docs",
-        "/nowhere",
-    )
-    for path in pages:
+    for path in (*TEMPLATES, "/openapi.json", "/docs", "/nowhere"):
         with case(path):
             response = spoofed(scene.mallory.with_key(None), "GET", path)
             assert response.status_code < 500
             assert EVIL not in response.text + str(response.headers)
-    for path in (
-        "//v1/tenants",
-        "/v1//tenants",
-        f"//{EVIL}/v1/tenants",
-        f"/\\{EVIL}",
-        "/healthz/",
-        "/v1/tenants/",
-    ):
+    for path in ("/v1//tenants", f"//{EVIL}/v1/tenants", f"/\\{EVIL}", "/healthz/"):
         with case(path):
             response = spoofed(scene.mallory, "GET", path)
             assert EVIL not in response.headers.get("Location", "")
@@ -72,54 +56,33 @@ def test_public_pages_and_redirects_do_not_listen_to_host_headers(scene: Scene):
 
 
 def test_nothing_of_a_link_or_template_is_taken_from_the_query(scene: Scene):
-    anonymous = scene.mallory.with_key(None)
-    queries = [
-        "external_id=dpy-x",
-        "ExternalId=dpy-x",
-        "param_ExternalId=dpy-x",
-        "role_name=evil",
-        "vendor_name=Evil",
-    ]
-    queries += [
-        "broker=arn:aws:iam::666666666666:role/evil",
-        "vendor_account=666666666666",
-        f"template_url=https://{EVIL}/",
-    ]
-    for api, path in (
-        (scene.mallory, f"/v1/tenants/{scene.acme['id']}/onboarding"),
-        (anonymous, "/v1/templates/customer-role.yaml"),
-        (anonymous, "/v1/templates/customer-org.yaml"),
-    ):
-        for query in queries:
+    for path in (f"/v1/tenants/{scene.acme['id']}/onboarding", *TEMPLATES):
+        for query in (
+            "external_id=x",
+            "param_ExternalId=x",
+            "role_name=x",
+            "broker=x",
+            "region_=x",
+        ):
             with case(path, query=query):
-                problem(api.raw("GET", f"{path}?{query}"), 422, "validation_failed")
+                problem(scene.mallory.raw("GET", f"{path}?{query}"), 422, "validation_failed")
 
 
 REGIONS = [
     f"us-east-1.{EVIL}",
-    "us-east-1%23",
-    "us-east-1/",
     "us-east-1%0d%0aX:1",
-    "us-east-1%00",
     "us-east-%D9%A1",
+    "cn-north-1",
+    "",
+    "US-EAST-1",
 ]
-REGIONS += ["x", "cn-north-1", "us-gov-west-1", "xx-nowhere-9", "", "US-EAST-1"]
-SETS = [
-    "../../etc/passwd",
-    "inventory.json",
-    "INVENTORY",
-    "nothing",
-    "inventory%00",
-    "inventory%0a",
-    "%20",
-    "x" * 65,
-]
+SETS = ["../../etc/passwd", "inventory.json", "INVENTORY", "inventory%00", "inventory%0a", "x" * 65]
 
 
 def test_a_region_or_permission_set_is_one_that_there_is(scene: Scene):
-    kit, template = f"/v1/tenants/{scene.acme['id']}/onboarding", "/v1/templates/customer-role.yaml"
+    kit = f"/v1/tenants/{scene.acme['id']}/onboarding"
     queries = [(kit, "region", region) for region in REGIONS]
-    queries += [(path, "permission_set", name) for name in SETS for path in (kit, template)]
+    queries += [(path, "permission_set", name) for name in SETS for path in (kit, TEMPLATES[0])]
     for path, field, text in queries:
         with case(path, text=text):
             response = scene.mallory.raw("GET", f"{path}?{field}={text}")
@@ -159,36 +122,6 @@ def _tagged(loader: Loader, suffix: str, node: yaml.Node):
 Loader.add_multi_constructor("!", _tagged)
 
 
-def test_the_template_takes_no_principal_and_names_the_broker(scene: Scene, config: Config):
-    text = scene.mallory.with_key(None).raw("GET", "/v1/templates/customer-role.yaml").text
-    template = yaml.load(text, Loader)  # noqa: S506
-    # Which only take something away
-    limits = ["AccessUntil", "PermissionsBoundaryArn", "RevokeSessionsBefore"]
-    expected = [
-        "ExternalId",
-        "NextExternalId",
-        "RegistrationToken",
-        "RegistrationTopicArn",
-        "RoleName",
-        *limits,
-    ]
-    assert sorted(template["Parameters"]) == sorted(expected)
-    trust = template["Resources"]["Role"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
-    assert len(trust) == 1
-    one, following = {"Ref": "ExternalId"}, {"Ref": "NextExternalId"}
-    assert trust[0]["Condition"] == {
-        "StringEquals": {"sts:ExternalId": {"If": ["HasNextExternalId", [one, following], one]}},
-        "ArnEquals": {"aws:PrincipalArn": config.aws.broker.arn},
-        "DateLessThan": {
-            "If": [
-                "HasAccessUntil",
-                {"aws:CurrentTime": {"Ref": "AccessUntil"}},
-                {"Ref": "AWS::NoValue"},
-            ]
-        },
-    }
-
-
 def test_a_link_with_hostile_parameters_opens_nothing(app, scene: Scene, world: World):
     """Every parameter of a link can be edited; the template's own patterns stop what would make
     an open role.
@@ -196,17 +129,10 @@ def test_a_link_with_hostile_parameters_opens_nothing(app, scene: Scene, world: 
     publish_templates(app)
     tenant = world.tenant("Mallory")
     link = world.kit(tenant)["launch_stack_url"]
-    hostile = [
-        ("ExternalId", value)
-        for value in ("*", "dpy-*", "", "dpy-" + "0" * 63 + "?", 'dpy-x"},"AWS":"*')
-    ]
+    hostile = [("ExternalId", value) for value in ("*", "dpy-*", "", "dpy-" + "0" * 63 + "?")]
+    refused = r"(?i)ValidationError|AllowedPattern|failed to satisfy|must"
     for name, value in (*hostile, ("RoleName", "deputy-x/../admin"), ("RoleName", "")):
-        with (
-            case(name, value=value),
-            pytest.raises(
-                Exception, match=r"(?i)ValidationError|AllowedPattern|failed to satisfy|must"
-            ),
-        ):
+        with case(name, value=value), pytest.raises(Exception, match=refused):
             Customer(world.aws).launch(link, **{name: value})
     role = Customer(world.aws).launch(link, ExternalId=scene.globex["external_id"])
     world.connect(tenant, role, status="pending")

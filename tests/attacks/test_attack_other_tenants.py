@@ -28,11 +28,8 @@ def mischief(
     body = route.body
     if body and "role_arn" in body:
         body = {"role_arn": scene.theirs["role_arn"]}
-    options = {} if body is None else {"body": body}
-    api = api or scene.mallory
-    return api.raw(
-        route.method, route.at(tenant_id=tenant_id, connection_id=connection_id), **options
-    )
+    path = route.at(tenant_id=tenant_id, connection_id=connection_id)
+    return route.send(api or scene.mallory, path, body=body)
 
 
 def test_another_tenants_thing_answers_like_one_that_does_not_exist(scene: Scene):
@@ -44,16 +41,12 @@ def test_another_tenants_thing_answers_like_one_that_does_not_exist(scene: Scene
                 nothing = mischief(scene, route, absent(), absent())
                 assert problem(foreign, 404, "not_found") == problem(nothing, 404, "not_found")
                 assert not scene.tells_of_globex(foreign.text)
-                headers = [
-                    {
-                        name: value
-                        for name, value in response.headers
-                        if name not in {"X-Request-Id", "Date"}
-                    }
-                    for response in (foreign, nothing)
-                ]
-                assert headers[0] == headers[1]
                 responses += (foreign, nothing)
+                headers = [dict(response.headers) for response in (foreign, nothing)]
+                for name in ("X-Request-Id", "Date"):
+                    headers[0].pop(name, None)
+                    headers[1].pop(name, None)
+                assert headers[0] == headers[1]
     for event in refusals(scene.world, *responses):
         assert (event["tenant_id"], event["connection_id"]) == (None, None)
         assert event["details"]["code"] == "not_found"
@@ -82,12 +75,9 @@ def test_a_connection_has_no_other_name_than_its_id(scene: Scene):
     values = [scene.theirs[by] for by in ("role_arn", "account_id", "external_id")]
     paths = [
         f"/v1/tenants/{ours}/../{theirs}/connections/{connection_id}",
-        f"/v1/tenants/{ours}/connections/../../{theirs}/connections/{connection_id}",
         f"/v1/tenants/{ours}%2F..%2F{theirs}/connections/{connection_id}",
         f"/v1/tenants/{ours};{theirs}/connections/{connection_id}",
         f"/v1/tenants/{theirs}%00/connections/{connection_id}",
-        f"/v1/tenants/ {theirs}/connections/{connection_id}",
-        f"/v1/tenants/{{{theirs}}}/connections/{connection_id}",
         f"/v1/tenants/urn:uuid:{theirs}/connections/{connection_id}",
         f"/V1/tenants/{theirs}/connections/{connection_id}",
         f"/v1/tenants/{theirs.upper()}/connections/{connection_id.upper()}",
@@ -114,15 +104,13 @@ def test_the_state_of_another_tenants_connection_shows_nowhere(scene: Scene, wor
         world.connection(),
     ]
     world.admin("POST", path_of(connections[-1], "/suspend"), {"reason": "a test"})
-    nothing = scene.mallory.raw("POST", f"/v1/tenants/{absent()}/connections/{absent()}/verify")
-    nothing = problem(nothing, 404, "not_found")
-    for connection in connections:
+    answers = []
+    for connection in ({"tenant_id": absent(), "id": absent()}, *connections):
         for what in ("/credentials", "/verify"):
-            with case(what, status=connection["status"]), untouched(world, connection):
-                assert (
-                    problem(scene.mallory.raw("POST", path_of(connection, what)), 404, "not_found")
-                    == nothing
-                )
+            with untouched(world, *connections):
+                response = scene.mallory.raw("POST", path_of(connection, what))
+            answers.append(problem(response, 404, "not_found"))
+    assert answers == [answers[0]] * 8
 
 
 def test_a_bound_key_has_no_business_on_routes_that_span_tenants(scene: Scene):

@@ -1,7 +1,9 @@
 """Suspending, deleting, revoking or loosening while AWS answers: what has committed wins."""
 
 import datetime as dt
+import itertools
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,8 +12,9 @@ from app.aws.own_role import session_policy
 from app.aws.sts import INERT_POLICY
 from app.identity import api_keys as keys
 from app.ids import RoleArn
-from tests.attacks.evidence import newest, on_postgresql, on_sqlite, problem
+from tests.attacks.evidence import issues_nothing, newest, on_postgresql, on_sqlite, problem
 from tests.support.cast import Api, Customer, World, path_of, without_external_id
+from tests.support.rows import at_once
 from tests.support.waiting import until, waiting_for_locks
 
 REASON = {"reason": "an incident"}
@@ -26,19 +29,17 @@ class Case:
         self.tenant, self.customer = world.tenant(), Customer(world.aws)
         self.kit = world.kit(self.tenant)
         self.connection = world.connection(self.tenant, self.customer)
-        self.key = world.admin(
-            "POST",
-            "/v1/api-keys",
-            {"name": "w", "scopes": ["credentials:issue"], "tenant_id": self.tenant["id"]},
-            expect=201,
-        )
+        wanted = {"name": "w", "scopes": ["credentials:issue"], "tenant_id": self.tenant["id"]}
+        self.key = world.admin("POST", "/v1/api-keys", wanted, expect=201)
         self.worker = world.admin.with_key(self.key["key"])
+        self.path = path_of(self.connection)
+        self.credentials = partial(self.worker, "POST", f"{self.path}/credentials")
 
     def suspend(self) -> None:
-        self.operator("POST", path_of(self.connection, "/suspend"), REASON)
+        self.operator("POST", f"{self.path}/suspend", REASON)
 
     def delete(self) -> None:
-        self.operator("DELETE", path_of(self.connection), expect=204)
+        self.operator("DELETE", self.path, expect=204)
 
     def delete_and_connect_again(self) -> None:
         self.delete()
@@ -46,14 +47,11 @@ class Case:
 
     def suspend_and_resume(self) -> None:
         self.suspend()
-        assert (
-            self.operator("POST", path_of(self.connection, "/resume"), REASON)["status"]
-            == "verified"
-        )
+        assert self.operator("POST", f"{self.path}/resume", REASON)["status"] == "verified"
 
     def loosen_and_verify(self) -> None:
         self.customer.retrust(self.kit["role_name"], without_external_id(self.kit["trust_policy"]))
-        assert self.operator("POST", path_of(self.connection, "/verify"))["status"] == "insecure"
+        assert self.operator("POST", f"{self.path}/verify")["status"] == "insecure"
 
     def suspend_tenant(self) -> None:
         self.operator("POST", f"/v1/tenants/{self.tenant['id']}/suspend", REASON)
@@ -98,13 +96,11 @@ def test_credentials_that_aws_gave_meanwhile_are_dropped(
 ):
     status, code, action = BETWEEN[what]
     happened = meanwhile("assume", getattr(case, what))
-    response = case.worker.raw(
-        "POST" if shape == "/credentials" else "GET", path_of(case.connection, shape)
-    )
-    problem(response, status, code)
+    method = "POST" if shape == "/credentials" else "GET"
+    issues_nothing(case.worker, case.connection, status, code, (method, shape))
     assert happened
-    issues = issuances(world, case)
-    assert [call.outcome for call in issues] == ["allowed"]  # AWS did give a session; nobody has it
+    [call] = issuances(world, case)
+    assert call.outcome == "allowed"  # AWS did give a session; nobody has it
     events = [e for e in newest(world) if e["tenant_id"] in {case.tenant["id"], None}]
     assert events[0]["action"] == "credentials.refused"
     assert events[0]["details"]["code"] == code
@@ -117,7 +113,7 @@ def test_a_session_of_an_earlier_version_is_dropped_and_another_made(
     world: World, case: Case, meanwhile
 ):
     meanwhile("assume", case.suspend_and_resume)
-    issued = case.worker("POST", path_of(case.connection, "/credentials"))
+    issued = case.credentials()
     calls = issuances(world, case)
     assert [call.outcome for call in calls] == ["allowed", "allowed"]
     (event,) = world.audit(tenant_id=case.tenant["id"], action="credentials.issued")
@@ -131,13 +127,10 @@ def test_a_key_that_expires_meanwhile_gets_nothing(
 ):
     soon = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=5)
     worker = world.key("credentials:issue", tenant=case.tenant, expires_at=soon.isoformat())
-    meanwhile(
-        "assume",
-        lambda: monkeypatch.setattr(
-            "app.identity.principals.now", lambda: soon + dt.timedelta(seconds=1)
-        ),
-    )
-    problem(worker.raw("POST", path_of(case.connection, "/credentials")), 401, "unauthenticated")
+    later = soon + dt.timedelta(seconds=1)
+    expire = partial(monkeypatch.setattr, "app.identity.principals.now", lambda: later)
+    meanwhile("assume", expire)
+    issues_nothing(worker, case.connection, 401, "unauthenticated")
     assert world.audit(tenant_id=case.tenant["id"], action="credentials.issued") == []
 
 
@@ -156,10 +149,10 @@ def test_an_issuance_that_cannot_be_recorded_is_dropped(world: World, case: Case
         with monkeypatch.context() as patch:
             patch.setattr("app.audit.insert._Sqlite.insert", full)
             patch.setattr("app.audit.insert._Postgresql.insert", full)
-            response = case.worker.raw("POST", path_of(case.connection, "/credentials"))
-        problem(response, 503, "unavailable")
-        assert "disk" not in response.text
-        case.worker("POST", path_of(case.connection, "/credentials"))
+            refused = case.credentials(expect=503)
+        assert refused["code"] == "unavailable"
+        assert "disk" not in str(refused)
+        case.credentials()
 
 
 @on_sqlite
@@ -167,20 +160,15 @@ def test_a_role_made_again_between_proof_and_issue_gives_nothing(world: World, c
     case.customer.remove_role(case.kit["role_name"])
     again = case.customer.role(case.kit["role_name"], case.kit["trust_policy"])
     assert again == case.connection["role_arn"]
-    response = case.worker.raw("POST", path_of(case.connection, "/credentials"))
-    problem(response, 409, "connection_not_verified")
-    assert world.admin("GET", path_of(case.connection))["status"] == "pending"
+    issues_nothing(case.worker, case.connection)
+    assert world.admin("GET", case.path)["status"] == "pending"
     event = world.audit(connection_id=case.connection["id"], action="connection.role_recreated")[0]
     assert (event["outcome"], event["tenant_id"]) == ("refused", case.tenant["id"])
     calls = len(world.calls_for(again))
-    problem(
-        case.worker.raw("POST", path_of(case.connection, "/credentials")),
-        409,
-        "connection_not_verified",
-    )
+    issues_nothing(case.worker, case.connection)
     assert len(world.calls_for(again)) == calls
-    assert world.admin("POST", path_of(case.connection, "/verify"))["status"] == "verified"
-    assert case.worker("POST", path_of(case.connection, "/credentials"))["AccessKeyId"]
+    assert world.admin("POST", f"{case.path}/verify")["status"] == "verified"
+    assert case.credentials()["AccessKeyId"]
 
 
 GONE = [
@@ -200,9 +188,9 @@ def test_a_proof_of_what_is_gone_or_stopped_meanwhile_does_not_count(
     call, what = gone
     expected = (409, "suspended") if what.startswith("suspend") else (404, "not_found")
     meanwhile(call, getattr(case, what))
-    problem(world.admin.raw("POST", path_of(case.connection, "/verify")), *expected)
+    problem(world.admin.raw("POST", f"{case.path}/verify"), *expected)
     if what == "suspend":
-        assert world.admin("GET", path_of(case.connection))["status"] == "suspended"
+        assert world.admin("GET", case.path)["status"] == "suspended"
 
 
 @on_sqlite
@@ -210,76 +198,58 @@ def test_a_proof_counts_only_for_the_version_that_it_tested(world: World, case: 
     """The outer proof saw a sound role; a later one, quicker, found it loosened. The later word
     stands.
     """
-    world.admin("POST", path_of(case.connection, "/suspend"), REASON)
+    case.suspend()
     meanwhile("probe_foreign", case.loosen_and_verify)
-    found = world.admin("POST", path_of(case.connection, "/resume"), REASON)
-    assert found["status"] == "insecure"
-    assert world.admin("GET", path_of(case.connection))["status"] == "insecure"
+    assert world.admin("POST", f"{case.path}/resume", REASON)["status"] == "insecure"
+    assert world.admin("GET", case.path)["status"] == "insecure"
 
 
-def at_once(jobs):
-    with ThreadPoolExecutor(len(jobs)) as pool:
-        return [running.result(timeout=30) for running in [pool.submit(job) for job in jobs]]
+def statuses_at_once(world: World, *requests: tuple, times: int = 4) -> list[int]:
+    """Each request so many times, all requests at the same time. A key comes before the method."""
+
+    def repeat(key: str, *request: Any) -> list[int]:
+        api = Api(world.admin.app, key)
+        return [api.raw(*request).status_code for _ in range(times)]
+
+    done = at_once([partial(repeat, *request) for request in requests])
+    return sorted(itertools.chain.from_iterable(done))
 
 
-def test_the_same_role_at_once_is_one_connection(world: World):
+def test_the_same_role_or_reference_at_once_is_one_connection_or_tenant(world: World):
     tenant = world.tenant()
-    role = world.role(tenant)
-    path = f"/v1/tenants/{tenant['id']}/connections"
-
-    def post():
-        return world.admin.with_key(world.admin.key).raw("POST", path, {"role_arn": role})
-
-    answers = at_once([post] * 6)
-    assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409, 409]
-    for answer in answers:
-        if answer.status_code == 409:
-            problem(answer, 409, "conflict")
+    path, admin = f"/v1/tenants/{tenant['id']}/connections", world.admin.key
+    twin = {"name": "Twin", "reference": f"twin-{tenant['id']}"}
+    for request in (
+        ("POST", path, {"role_arn": world.role(tenant)}),
+        ("POST", "/v1/tenants", twin),
+    ):
+        assert statuses_at_once(world, *[(admin, *request)] * 6, times=1) == [201] + [409] * 5
     assert len(world.admin("GET", path)["items"]) == 1
-
-
-def test_the_same_reference_at_once_is_one_tenant(world: World):
-    body = {"name": "Twin", "reference": f"twin-{world.tenant()['id']}"}
-
-    def post():
-        return world.admin.with_key(world.admin.key).raw("POST", "/v1/tenants", body).status_code
-
-    assert sorted(at_once([post] * 6)) == [201, 409, 409, 409, 409, 409]
 
 
 def test_a_storm_of_everything_at_once_ends_in_order(world: World, case: Case):
     """No deadlock, no 500, and after the last word nothing is issued."""
-    one = path_of(case.connection)
-
-    def repeat(key: str, *requests):
-        api = Api(world.admin.app, key)
-        return [api.raw(*request).status_code for request in requests for _ in range(4)]
-
-    answers = at_once(
-        [
-            *[lambda: repeat(case.key["key"], ("POST", f"{one}/credentials"))] * 3,
-            lambda: repeat(world.admin.key, ("POST", f"{one}/suspend", REASON)),
-            lambda: repeat(world.admin.key, ("POST", f"{one}/resume", REASON)),
-            lambda: repeat(world.admin.key, ("POST", f"{one}/verify")),
-            lambda: repeat(
-                world.admin.key, ("POST", f"/v1/tenants/{case.tenant['id']}/suspend", REASON)
-            ),
-            lambda: repeat(
-                world.admin.key, ("POST", f"/v1/tenants/{case.tenant['id']}/resume", REASON)
-            ),
-        ]
+    tenant, admin, path = f"/v1/tenants/{case.tenant['id']}", world.admin.key, case.path
+    issue = (case.key["key"], "POST", f"{path}/credentials")
+    statuses = statuses_at_once(
+        world,
+        *[issue] * 3,
+        (admin, "POST", f"{path}/suspend", REASON),
+        (admin, "POST", f"{path}/resume", REASON),
+        (admin, "POST", f"{path}/verify"),
+        (admin, "POST", f"{tenant}/suspend", REASON),
+        (admin, "POST", f"{tenant}/resume", REASON),
     )
-    assert {status for statuses in answers for status in statuses} <= {200, 409}
-    answers = at_once(
-        [
-            *[lambda: repeat(case.key["key"], ("POST", f"{one}/credentials"))] * 2,
-            lambda: repeat(world.admin.key, ("DELETE", f"/v1/api-keys/{case.key['id']}")),
-            lambda: repeat(world.admin.key, ("DELETE", f"/v1/tenants/{case.tenant['id']}")),
-            lambda: repeat(world.admin.key, ("DELETE", one)),
-        ]
+    assert set(statuses) <= {200, 409}
+    statuses = statuses_at_once(
+        world,
+        *[issue] * 2,
+        (admin, "DELETE", f"/v1/api-keys/{case.key['id']}"),
+        (admin, "DELETE", tenant),
+        (admin, "DELETE", path),
     )
-    assert {status for statuses in answers for status in statuses} <= {200, 204, 401, 404, 409}
-    problem(world.admin.raw("POST", f"{one}/credentials"), 404, "not_found")
+    assert set(statuses) <= {200, 204, 401, 404, 409}
+    issues_nothing(world.admin, case.connection, 404, "not_found")
 
 
 @on_postgresql  # SQLite has one writer at a time
@@ -301,11 +271,8 @@ def test_a_key_made_while_its_tenant_is_deleted_does_not_outlive_it(
         return found
 
     monkeypatch.setattr(keys, "tenant_of", slow)
-    made = world.admin.raw(
-        "POST",
-        "/v1/api-keys",
-        {"name": "late", "scopes": ["audit:read"], "tenant_id": case.tenant["id"]},
-    )
+    wanted = {"name": "late", "scopes": ["audit:read"], "tenant_id": case.tenant["id"]}
+    made = world.admin.raw("POST", "/v1/api-keys", wanted)
     deleting[0].result(timeout=30)
     pool.shutdown()
     if made.status_code == 201:

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import pytest
@@ -29,7 +29,7 @@ from tests.support.cast import Api, Customer, World, path_of
 from tests.support.rows import ByHand
 from tests.support.waiting import until, waiting_for_locks
 
-REASON = {"reason": "an incident"}
+REASON, SPARE = {"reason": "an incident"}, {"name": "spare", "scopes": ["audit:read"]}
 WRITING = [route for route in ROUTES if route.method != "GET"]
 # What no caller changes: the log of what happened, counts of attempts, and the revocation counter,
 # which the revocation moves.
@@ -94,10 +94,8 @@ class Case:
         }
         ids = {name: make() for name, make in makes.items() if f"{{{name}}}" in route.path}
         path = route.at(tenant_id=self.tenant["id"], **ids)
-        if path.endswith("/rotation/complete") or (route.method, path[-9:]) == (
-            "DELETE",
-            "/rotation",
-        ):
+        ends_rotation = route.method == "DELETE" and path.endswith("/rotation")
+        if ends_rotation or path.endswith("/complete"):
             # No connection of it waits
             path = path.replace(self.tenant["id"], self.world.tenant()["id"])
             self.world.admin("POST", path.removesuffix("/complete"), REASON, expect=201)
@@ -107,17 +105,19 @@ class Case:
             self.world.admin("POST", path.replace("/resume", "/suspend"), REASON)
         return path
 
-    def revoke(self) -> dict[str, list[str]]:
+    def delete(self, path: str) -> dict[str, list[str]]:
         """What is stored from then on."""
-        self.world.admin.with_key(self.world.admin.key)(
-            "DELETE", f"/v1/api-keys/{self.key['id']}", expect=204
-        )
-        return rows(self.world)
-
-    def revoke_link(self) -> dict[str, list[str]]:
-        path = f"/v1/tenants/{self.tenant['id']}/onboarding-links/{self.link['id']}"
         self.world.admin.with_key(self.world.admin.key)("DELETE", path, expect=204)
         return rows(self.world)
+
+    def revoke(self) -> dict[str, list[str]]:
+        return self.delete(f"/v1/api-keys/{self.key['id']}")
+
+    def revoke_link(self) -> dict[str, list[str]]:
+        return self.delete(f"/v1/tenants/{self.tenant['id']}/onboarding-links/{self.link['id']}")
+
+    def api(self) -> Api:
+        return self.world.admin.with_key(self.key["key"])
 
 
 @pytest.fixture
@@ -178,11 +178,6 @@ class Held(io.RawIOBase):
 # --- keys ---
 
 
-def send_with(case: Case, key: dict[str, Any], route: Route, path: str) -> Any:
-    body = {} if route.body is None else {"body": route.body}
-    return case.world.admin.with_key(key["key"]).raw(route.method, path, **body)
-
-
 @pytest.mark.parametrize("route", WRITING, ids=str)
 def test_a_key_that_is_revoked_once_it_was_admitted_changes_nothing(
     case: Case, admitted: Callable[..., list[Any]], route: Route
@@ -190,13 +185,11 @@ def test_a_key_that_is_revoked_once_it_was_admitted_changes_nothing(
     """A live key then does, or the refusal would prove nothing."""
     path = case.path(route)
     happened = admitted(case.key["key"], case.revoke)
-    problem(send_with(case, case.key, route, path), 401, "unauthenticated")
+    problem(route.send(case.api(), path), 401, "unauthenticated")
     assert rows(case.world) == happened[0]
-    done = [
-        e for e in newest(case.world) if e["actor"]["id"] == case.key["id"] and e["outcome"] == "ok"
-    ]
-    assert done == []
-    response = send_with(case, case.made(*ALL_SCOPES), route, path)
+    for event in newest(case.world):
+        assert (event["actor"]["id"], event["outcome"]) != (case.key["id"], "ok")
+    response = route.send(case.world.key(*ALL_SCOPES), path)
     assert response.status_code < 300, response.text
 
 
@@ -205,52 +198,39 @@ def test_a_key_that_is_revoked_before_its_body_arrives_changes_nothing(case: Cas
     """The body is read at one place, after the key."""
     route = next(route for route in WRITING if route.path.endswith("/suspend"))
     body = Held(route.body, case.revoke)
-    response = case.world.admin.with_key(case.key["key"]).raw(
-        route.method, case.path(route), **body.sent()
-    )
+    response = case.api().raw(route.method, case.path(route), **body.sent())
     problem(response, 401, "unauthenticated")
     assert rows(case.world) == body.happened[0]
 
 
-def test_a_key_that_expires_by_hand_meanwhile_makes_no_key(case: Case, database_url: str):
-    by_hand = ByHand(database_url)
+def test_a_key_that_expires_by_hand_meanwhile_makes_no_key(case: Case, by_hand: ByHand):
     expire = "UPDATE api_keys SET expires_at = '2020-01-01 00:00:00' WHERE lookup = :digits"
-    body = Held(
-        {"name": "spare", "scopes": ["audit:read"]},
-        lambda: by_hand(expire, digits=case.key["key"][4:20]),
-    )
-    response = case.world.admin.with_key(case.key["key"]).raw("POST", "/v1/api-keys", **body.sent())
+    body = Held(SPARE, partial(by_hand, expire, digits=case.key["key"][4:20]))
+    response = case.api().raw("POST", "/v1/api-keys", **body.sent())
     problem(response, 401, "unauthenticated")
-    by_hand.engine.dispose()
 
 
 def test_a_bound_key_whose_tenant_is_deleted_meanwhile_changes_nothing(
     case: Case, admitted: Callable[..., list[Any]]
 ):
     bound = case.world.key(*ALL_SCOPES, tenant=case.tenant)
-    admitted(
-        bound.key,
-        lambda: case.world.admin.with_key(case.world.admin.key)(
-            "DELETE", f"/v1/tenants/{case.tenant['id']}", expect=204
-        ),
-    )
-    response = bound.raw("POST", "/v1/api-keys", {"name": "spare", "scopes": ["audit:read"]})
-    problem(response, 401, "unauthenticated")
+    admitted(bound.key, partial(case.delete, f"/v1/tenants/{case.tenant['id']}"))
+    problem(bound.raw("POST", "/v1/api-keys", SPARE), 401, "unauthenticated")
 
 
 # --- links ---
 
 FORMS = ("/connections", "/connections/{connection_id}/verify", "/connections/{connection_id}/stop")
-PROVING = FORMS[:2]
+PROVING, OWN = FORMS[:2], "same-origin"
 
 
 def test_every_form_of_the_onboarding_page_is_walked_here(case: Case):
-    rules = case.world.admin.app.url_map.iter_rules()
-    assert {
+    forms = {
         re.sub(r"<uuid:(\w+)>", r"{\1}", rule.rule).removeprefix("/onboard/<token>")
-        for rule in rules
+        for rule in case.world.admin.app.url_map.iter_rules()
         if rule.rule.startswith("/onboard") and "POST" in (rule.methods or ())
-    } == set(FORMS)
+    }
+    assert forms == set(FORMS)
 
 
 @pytest.fixture
@@ -259,13 +239,10 @@ def send(case: Case) -> Iterator[Callable[[str], Any]]:
     page, connection, numbers = case.page, case.connection, itertools.count()
 
     def form(what: str) -> Any:
-        return Api(case.world.admin.app, None).raw(
-            "POST",
-            page
-            + what.format(connection_id=case.search() if "/stop" in what else connection["id"]),
-            data={"role_arn": f"arn:aws:iam::123456789012:role/deputy-mallory-{next(numbers)}"},
-            headers={"Sec-Fetch-Site": "same-origin"},
-        )
+        connection_id = case.search() if "/stop" in what else connection["id"]
+        data = {"role_arn": f"arn:aws:iam::123456789012:role/deputy-mallory-{next(numbers)}"}
+        path, headers = page + what.format(connection_id=connection_id), {"Sec-Fetch-Site": OWN}
+        return Api(case.world.admin.app, None).raw("POST", path, data=data, headers=headers)
 
     return form
 
@@ -294,8 +271,7 @@ def test_a_key_that_is_revoked_while_aws_is_asked_stores_no_proof(
 ):
     path = path_of(case.connection, "/verify")
     happened = meanwhile("probe_own", case.revoke)
-    response = case.world.admin.with_key(case.key["key"]).raw("POST", path)
-    problem(response, 401, "unauthenticated")
+    problem(case.api().raw("POST", path), 401, "unauthenticated")
     assert rows(case.world) == happened[0]
 
 
@@ -307,16 +283,13 @@ def test_a_key_that_is_revoked_while_aws_is_asked_stores_no_proof(
 def test_a_revocation_waits_for_what_is_being_written(case: Case, who: str):
     """Or it would have been answered before the change that it was to prevent."""
     services = case.world.admin.app.extensions["deputy"]
-    caller, revoke = {
-        "key": lambda: (services.api_keys.authenticate(case.key["key"], None), case.revoke),
-        "link": lambda: (
-            services.links.open(case.page.removeprefix("/onboard/"), None).principal,
-            case.revoke_link,
-        ),
-    }[who]()
-
+    if who == "key":
+        principal, revoke = services.api_keys.authenticate(case.key["key"], None), case.revoke
+    else:
+        page = services.links.open(case.page.removeprefix("/onboard/"), None)
+        principal, revoke = page.principal, case.revoke_link
     with ThreadPoolExecutor(1) as pool:
-        with services.db.write(caller):
+        with services.db.write(principal):
             revoking = pool.submit(revoke)
             until(lambda: waiting_for_locks(services.db) or revoking.done())
             assert not revoking.done()

@@ -2,14 +2,14 @@
 documents and caches.
 """
 
-import json
 import logging
+import re
 
 import pytest
 from sqlalchemy import MetaData, select
 
-from tests.attacks.evidence import Scene, on_sqlite, problem, shows_nothing
-from tests.support.cast import Customer, World, path_of, without_external_id
+from tests.attacks.evidence import Scene, on_sqlite, problem
+from tests.support.cast import World, path_of
 
 
 def everything_stored(app) -> str:
@@ -33,21 +33,11 @@ def test_credentials_and_keys_are_never_stored_or_logged(
         container = worker("GET", path_of(made, "/container-credentials"))
         for body in ({"duration_seconds": 1}, {"session_policy": {"Statement": "x"}}):
             worker("POST", path_of(made, "/credentials"), body, expect=422)
-    secrets = [
-        process["SecretAccessKey"],
-        process["SessionToken"],
-        container["SecretAccessKey"],
-        container["Token"],
-        worker.key[21:],
-        world.admin.key[21:],
-    ]
-    stored, logged = (
-        everything_stored(app),
-        caplog.text + str([record.__dict__ for record in caplog.records]),
-    )
-    for secret in secrets:
-        assert secret not in stored
-        assert secret not in logged
+    secrets = [process["SecretAccessKey"], process["SessionToken"], container["SecretAccessKey"]]
+    secrets += [container["Token"], worker.key[21:], world.admin.key[21:]]
+    stored = everything_stored(app)
+    logged = caplog.text + str([record.__dict__ for record in caplog.records])
+    assert [secret for secret in secrets if secret in stored + logged] == []
     assert process["AccessKeyId"] in stored  # which one it was, and no more
     assert path_of(made) not in logged  # routes, never paths
 
@@ -88,25 +78,7 @@ def test_the_documents_hold_no_secret_and_nothing_of_a_tenant(scene: Scene):
         text = response.text
         for example in AWS_EXAMPLES:
             text = text.replace(example, "")
-        assert [
-            secret for secret in ("ASIA", "AKIA", "wJalrXUtnFEMI", "dpk_0") if secret in text
-        ] == []
-
-
-@on_sqlite
-def test_what_a_proof_says_is_in_our_own_words(world: World):
-    tenant, customer = world.tenant(), Customer(world.aws)
-    kit = world.kit(tenant)
-    connection = world.connect(tenant, customer.role(kit["role_name"], kit["trust_policy"]))
-    reader = world.key("connections:write", "audit:read", tenant=tenant)
-    customer.retrust(kit["role_name"], without_external_id(kit["trust_policy"]))
-    for status in ("insecure", "broken"):
-        if status == "broken":
-            customer.remove_role(kit["role_name"])
-        answer = reader("POST", path_of(connection, "/verify"))
-        assert answer["status"] == status
-        shows_nothing(json.dumps(answer))
-    shows_nothing(json.dumps(reader("GET", "/v1/audit-events?action=connection.proof_failed")))
+        assert not re.search("ASIA|AKIA|wJalrXUtnFEMI|dpk_0", text)
 
 
 @on_sqlite
