@@ -41,7 +41,7 @@ class Breaker:
 
         Raises Unavailable before the call while the breaker is open.
         """
-        self._admit()
+        self._begin()
         try:
             yield
         except AWS_ERRORS as error:
@@ -52,7 +52,7 @@ class Breaker:
             raise
         self._answered()
 
-    def _admit(self) -> None:
+    def _begin(self) -> None:
         if not self.is_open:
             return
         with self._lock:

@@ -7,7 +7,7 @@ names the broker and its session, so it never leaves this module.
 """
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
@@ -71,14 +71,14 @@ _MISCONFIGURED: dict[str, tuple[str, Field | None]] = {
 def classify(error: Exception) -> StsError:
     """Return the StsError for an error of boto3.
 
-    The original's code is logged; the caller chains the original.
+    The original's code is logged. Chain the original when you raise it.
     """
     if not isinstance(error, ClientError):
         # A parser's error has a traceback, because it may be a bug of ours.
         traceback = None if isinstance(error, BotoCoreError | HTTPError) else error
         logger.warning("aws.unreachable", error=type(error).__name__, exc_info=traceback)
         return Unavailable()
-    code = error.response.get("Error", {}).get("Code", "")
+    code = _code(error)
     if code == "AccessDenied":
         return Refused()
     logger.warning(
@@ -102,9 +102,7 @@ def is_silence(error: Exception) -> bool:
     Errors about a single role or policy do not count. Otherwise one tenant could open the breaker
     for all.
     """
-    if not isinstance(error, ClientError):
-        return True
-    return _status(error) >= 500 or is_throttling(error)
+    return outcome_of(error) in {"unreachable", "throttled"} or _status(error) >= 500
 
 
 def is_throttling(error: Exception) -> bool:
@@ -112,9 +110,7 @@ def is_throttling(error: Exception) -> bool:
 
     AWS counts calls by account, so only one tenant may be affected.
     """
-    if not isinstance(error, ClientError):
-        return False
-    return _status(error) == 429 or error.response.get("Error", {}).get("Code") in _SLOW_DOWN
+    return outcome_of(error) == "throttled"
 
 
 def outcome_of(error: Exception) -> str:
@@ -124,13 +120,18 @@ def outcome_of(error: Exception) -> str:
     """
     if not isinstance(error, ClientError):
         return "unreachable"
-    if is_throttling(error):
+    if _status(error) == 429 or _code(error) in _SLOW_DOWN:
         return "throttled"
-    return "refused" if error.response.get("Error", {}).get("Code") == "AccessDenied" else "failed"
+    return "refused" if _code(error) == "AccessDenied" else "failed"
 
 
-def _status(error: ClientError) -> int:
-    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
+def _code(error: ClientError) -> str:
+    return error.response.get("Error", {}).get("Code", "")
+
+
+def _status(error: Any) -> int:
+    status: int = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
+    return status
 
 
 def _too_large(message: str) -> Misconfigured:
@@ -139,10 +140,9 @@ def _too_large(message: str) -> Misconfigured:
     Only AWS knows how much space a policy takes when packed.
     """
     percent = re.search(r"([0-9]{1,6})\s?%", message)
-    taken = f"{percent[1]} %" if percent else "more than 100 %"
+    size = f"{percent[1]} %" if percent else "more than 100 %"
     return Misconfigured(
-        f"The session policy takes {taken} of AWS's limit when packed. Shorten it.",
-        "session_policy",
+        f"The session policy takes {size} of AWS's limit when packed. Shorten it.", "session_policy"
     )
 
 

@@ -26,6 +26,7 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import ClientError, NoCredentialsError
 from botocore.httpsession import ProxyConfiguration, get_cert_path
 from botocore.parsers import QueryParser
+from botocore.regions import EndpointResolver
 from botocore.retries.quota import RetryQuota
 from botocore.session import Session
 from botocore.utils import get_environ_proxies
@@ -73,27 +74,29 @@ class QueryApi:
         self._finding_credentials = threading.Lock()  # a session of botocore's is not safe to share
         # This client is never called. It resolves the endpoint from partition, FIPS and
         # environment.
-        self._boto.set_config_variable("sts_regional_endpoints", "regional")
-        known = self._boto.create_client(
-            service, region, config=BotoConfig(signature_version=UNSIGNED)
-        ).meta
-        self._region = self._signed_for(known.partition, region)
-        self.url = f"{known.endpoint_url.rstrip('/')}/"
+        boto.set_config_variable("sts_regional_endpoints", "regional")
+        unsigned = BotoConfig(signature_version=UNSIGNED)
+        metadata = boto.create_client(service, region, config=unsigned).meta
+        # IAM is global in its partition: its requests are signed for one region of the partition.
+        endpoint = EndpointResolver(boto.get_data("endpoints")).construct_endpoint(service, region)
+        scope = (endpoint or {}).get("credentialScope", {})
+        self._region: str = scope.get("region", region)
+        self.url = f"{metadata.endpoint_url.rstrip('/')}/"
         # Without the Host header, botocore would parse the address twice for each signature.
         self._headers = _HEADERS | {"Host": urlsplit(self.url).netloc}
-        self._model = known.service_model
+        self._model = metadata.service_model
         # The standard library parses times; botocore's own parser takes thirty times as long.
         self._parser = QueryParser(timestamp_parser=datetime.fromisoformat)
         self._quota = RetryQuota(_QUOTA)
-        ca: Any = ca_bundle(self._boto)
+        ca: Any = ca_bundle(boto)
         self._pool, self._target = _pool(self.url, get_cert_path(ca), timeouts)
         self._budget: Budget = nullcontext
 
     def with_budget(self, budget: Budget) -> "QueryApi":
         """Return the same API, with `budget` around each request and each retry."""
-        held = copy.copy(self)
-        held._budget = budget  # noqa: SLF001  a copy of ours
-        return held
+        limited = copy.copy(self)
+        limited._budget = budget  # noqa: SLF001  a copy of ours
+        return limited
 
     def call(
         self, action: str, form: dict[str, str], credentials: ReadOnlyCredentials | None = None
@@ -163,29 +166,12 @@ class QueryApi:
             raise ClientError(failed, action)
         return answer
 
-    def _signed_for(self, partition: str, region: str) -> str:
-        """Return the region that requests are signed for.
-
-        IAM is global in its partition: its requests are signed for one region of the partition.
-        """
-        partitions = self._boto.get_data("endpoints")["partitions"]
-        services: dict[str, Any] = next(
-            (it["services"] for it in partitions if it["partition"] == partition), {}
-        )
-        known = services.get(self._service, {})
-        if known.get("isRegionalized", True):
-            return region
-        signed_for: str = known["endpoints"][known["partitionEndpoint"]]["credentialScope"][
-            "region"
-        ]
-        return signed_for
-
     def _own_credentials(self) -> ReadOnlyCredentials:
         with self._finding_credentials:
-            found = self._boto.get_credentials()  # kept by the session once there are some
-        if found is None:
+            credentials = self._boto.get_credentials()  # kept by the session once there are some
+        if credentials is None:
             raise NoCredentialsError
-        return found.get_frozen_credentials()
+        return credentials.get_frozen_credentials()
 
 
 class _Prompt(HTTPConnection):

@@ -15,6 +15,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError
 from botocore.httpsession import URLLib3Session
+from botocore.regions import EndpointResolver
 from botocore.utils import get_environ_proxies
 
 from app.aws.stack_messages import Request
@@ -42,11 +43,11 @@ class StackAnswers:
 
     def allows(self, url: str) -> bool:
         """Return whether CloudFormation itself could give this address."""
-        found = self._allowed.fullmatch(url) if len(url) <= _URL_MAX else None
+        match = self._allowed.fullmatch(url[: _URL_MAX + 1])
+        if match is None or len(url) > _URL_MAX:
+            return False
         # A server that normalizes the path must not get another bucket from it.
-        return found is not None and not {".", ".."} & set(
-            re.split(r"[/\\]", unquote(found["path"]))
-        )
+        return {".", ".."}.isdisjoint(re.split(r"[/\\]", unquote(match["path"])))
 
     def send(self, request: Request, refusal: str | None) -> bool:
         """Send the answer, and return whether nothing is left to do.
@@ -56,16 +57,15 @@ class StackAnswers:
         """
         if not self.allows(request.response_url):
             raise ValueError("This address is not one of AWS's for answers.")
-        body = request.answer(refusal)
         # The URL is signed for an empty Content-Type. botocore's session does not follow redirects.
-        sent = AWSRequest(
-            "PUT", request.response_url, headers={"Content-Type": ""}, data=body
+        put = AWSRequest(
+            "PUT", request.response_url, headers={"Content-Type": ""}, data=request.answer(refusal)
         ).prepare()
         problem: str | int = ""
         final = False
         for _ in range(_ATTEMPTS):
             try:
-                problem = self._http.send(sent).status_code
+                problem = self._http.send(put).status_code
             except BotoCoreError as error:  # its text contains the address
                 problem = type(error).__name__
             else:
@@ -91,12 +91,8 @@ def stack_answers(region: str, partition: str) -> StackAnswers:
 
 def _suffix(partition: str) -> str:
     """Return the partition's domain, from botocore's data."""
-    known: Any = botocore.session.get_session().get_data("partitions")
-    return next(
-        str(found["outputs"]["dnsSuffix"])
-        for found in known["partitions"]
-        if found["id"] == partition
-    )
+    endpoints = botocore.session.get_session().get_data("endpoints")
+    return str(EndpointResolver(endpoints).get_partition_dns_suffix(partition))
 
 
 def _allowed(region: str, partition: str, endpoint: str | None) -> re.Pattern[str]:
@@ -112,10 +108,11 @@ def _allowed(region: str, partition: str, endpoint: str | None) -> re.Pattern[st
     if endpoint:
         start = rf"{re.escape(endpoint)}(?P<path>/{bucket}/"
     else:
-        domains = [f"s3.{region}.{suffix}", f"s3-{region}.{suffix}"]
+        # Between "s3" and the partition's domain
+        regions = rf"[.-]{re.escape(region)}\."
         if partition == "aws":
-            domains.append(f"s3.{suffix}")
-        hosts = "|".join(re.escape(f"{bucket}.{domain}") for domain in domains)
-        start = rf"https://(?:{hosts})(?::443)?(?P<path>/"
+            regions = rf"(?:{regions}|\.)"
+        host = rf"{re.escape(bucket)}\.s3{regions}{re.escape(suffix)}"
+        start = rf"https://{host}(?::443)?(?P<path>/"
     characters = r"[A-Za-z0-9._~!$&'()*+,;=:@%-]"
     return re.compile(rf"{start}(?:{characters}|/)*)(?:\?(?:{characters}|[/?])*)?", re.ASCII)

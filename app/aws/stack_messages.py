@@ -9,10 +9,11 @@ answer.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import boto3
 from botocore.config import Config as BotoConfig
@@ -72,22 +73,22 @@ class Request:
         kind, url = request.get("RequestType"), request.get("ResponseURL")
         if kind not in ("Create", "Update", "Delete") or not isinstance(url, str):
             raise ValueError("This is not a request to a custom resource.")
-        stack_id, logical_id = (
-            _repeated(request, "StackId"),
-            _repeated(request, "LogicalResourceId"),
-        )
-        stack = cast("re.Match[str]", _STACK_ID.fullmatch(stack_id))
+        stack = _repeated(request, "StackId")
+        logical_id = _repeated(request, "LogicalResourceId")[0]
+        # The same for each delivery of a Create
+        digest = hashlib.sha256(f"{stack[0]}\0{logical_id}".encode()).hexdigest()
+        physical_id = f"deputy-{digest[:32]}"
+        # CloudFormation deletes the old resource if the answer to an Update has another id.
+        if kind != "Create" and "PhysicalResourceId" in request:
+            physical_id = _repeated(request, "PhysicalResourceId")[0]
         return cls(
             kind=kind,
-            stack_id=stack_id,
+            stack_id=stack[0],
             partition=stack["partition"],
             account_id=stack["account"],
-            request_id=_repeated(request, "RequestId"),
+            request_id=_repeated(request, "RequestId")[0],
             logical_id=logical_id,
-            # CloudFormation deletes the old resource if the answer to an Update has another id.
-            physical_id=_repeated(request, "PhysicalResourceId")
-            if kind != "Create" and "PhysicalResourceId" in request
-            else _physical_id(stack_id, logical_id),
+            physical_id=physical_id,
             response_url=url,
             properties=_properties(request, "ResourceProperties"),
             old_properties=_properties(request, "OldResourceProperties"),
@@ -102,14 +103,16 @@ class Request:
 
         The customer reads the reason.
         """
-        said = {
-            "Status": "FAILED" if refusal else "SUCCESS",
+        answer = {
+            "Status": "SUCCESS",
             "PhysicalResourceId": self.physical_id,
             "StackId": self.stack_id,
             "RequestId": self.request_id,
             "LogicalResourceId": self.logical_id,
         }
-        return json.dumps(said | ({"Reason": refusal} if refusal else {})).encode()
+        if refusal:
+            answer |= {"Status": "FAILED", "Reason": refusal}
+        return json.dumps(answer).encode()
 
 
 def _object(text: Any) -> dict[str, Any]:
@@ -122,24 +125,19 @@ def _object(text: Any) -> dict[str, Any]:
 
 
 def _properties(request: dict[str, Any], name: str) -> dict[str, str]:
-    value = request.get(name)
-    return (
-        {key: text for key, text in value.items() if isinstance(text, str)}
-        if isinstance(value, dict)
-        else {}
-    )
+    properties = request.get(name)
+    if not isinstance(properties, dict):
+        return {}
+    return {key: value for key, value in properties.items() if isinstance(value, str)}
 
 
-def _repeated(request: dict[str, Any], name: str) -> str:
+def _repeated(request: dict[str, Any], name: str) -> re.Match[str]:
+    """Return the match of a field that the answer repeats."""
     value = request.get(name)
-    if not isinstance(value, str) or not _REPEATED[name].fullmatch(value):
+    match = _REPEATED[name].fullmatch(value) if isinstance(value, str) else None
+    if match is None:
         raise ValueError(f"{name} is not as CloudFormation writes it.")
-    return value
-
-
-def _physical_id(stack_id: str, logical_id: str) -> str:
-    """Return the resource's id, the same for each delivery of a Create."""
-    return "deputy-" + hashlib.sha256(f"{stack_id}\0{logical_id}".encode()).hexdigest()[:32]
+    return match
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,16 +149,6 @@ class Message:
     receipt: str = field(repr=False)
     sent_at: datetime  # by SQS's clock
     deliveries: int  # including this one
-
-    @classmethod
-    def of(cls, found: Any) -> "Message":
-        """Return a message in SQS's form.
-
-        Raises one of AWS_ERRORS for a message that is not in the form that SQS documents.
-        """
-        sent = datetime.fromtimestamp(int(found["Attributes"]["SentTimestamp"]) / 1000, UTC)
-        deliveries = int(found["Attributes"]["ApproximateReceiveCount"])
-        return cls(found["MessageId"], found["Body"], found["ReceiptHandle"], sent, deliveries)
 
 
 class RegistrationQueue:
@@ -182,17 +170,28 @@ class RegistrationQueue:
 
         Returns none after `wait_seconds` (20 at most). Raises Unavailable.
         """
-        try:
+        messages = []
+        with _errors():
             answer = self._sqs.receive_message(
                 QueueUrl=self._url,
                 MaxNumberOfMessages=BATCH,
                 WaitTimeSeconds=wait_seconds,
                 MessageSystemAttributeNames=["SentTimestamp", "ApproximateReceiveCount"],
             )
-            return [Message.of(found) for found in answer.get("Messages", [])]
-        except AWS_ERRORS as error:
-            classify(error)
-            raise Unavailable from error
+            for fields in answer.get("Messages", []):
+                attributes = fields["Attributes"]
+                sent_at = datetime.fromtimestamp(int(attributes["SentTimestamp"]) / 1000, UTC)
+                deliveries = int(attributes["ApproximateReceiveCount"])
+                messages.append(
+                    Message(
+                        fields["MessageId"],
+                        fields["Body"],
+                        fields["ReceiptHandle"],
+                        sent_at,
+                        deliveries,
+                    )
+                )
+        return messages
 
     def delete(self, messages: Sequence[Message]) -> None:
         """Delete up to ten messages that were handled.
@@ -203,7 +202,8 @@ class RegistrationQueue:
             {"Id": str(n), "ReceiptHandle": message.receipt} for n, message in enumerate(messages)
         ]
         if entries:
-            self._in_batch(self._sqs.delete_message_batch, entries)
+            with _errors():
+                self._sqs.delete_message_batch(QueueUrl=self._url, Entries=entries)
 
     def put_back(self, messages: Sequence[tuple[Message, int]]) -> None:
         """Have up to ten messages delivered again, each after its number of seconds.
@@ -215,11 +215,15 @@ class RegistrationQueue:
             for n, (message, seconds) in enumerate(messages)
         ]
         if entries:
-            self._in_batch(self._sqs.change_message_visibility_batch, entries)
+            with _errors():
+                self._sqs.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
 
-    def _in_batch(self, call: Callable[..., Any], entries: list[dict[str, Any]]) -> None:
-        try:
-            call(QueueUrl=self._url, Entries=entries)
-        except AWS_ERRORS as error:
-            classify(error)
-            raise Unavailable from error
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Surround a call to SQS, and log its errors. Raises Unavailable for each."""
+    try:
+        yield
+    except AWS_ERRORS as error:
+        classify(error)
+        raise Unavailable from error

@@ -18,7 +18,8 @@ import hashlib
 import json
 import re
 import textwrap
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ from botocore.exceptions import BotoCoreError, ClientError, UnknownRegionError
 from botocore.parsers import ResponseParserError
 
 from app.aws.errors import Unavailable
-from app.config import Broker, TemplateConfig
+from app.config import TemplateConfig
 from app.errors import ConflictError
 from app.permissions.permission_sets import PermissionSet
 from app.permissions.set_document import document
@@ -40,10 +41,12 @@ _FOLDER = Path(__file__).parents[2] / "cloudformation"
 _SOURCE = _FOLDER / "customer-role.yaml"
 _ORGANIZATION_SOURCE = _FOLDER / "customer-org.yaml"
 _BEGIN, _END = "# permissions: begin\n", "# permissions: end\n"
-_VENDOR = "Example Vendor"
 _TOPICS = "arn:aws:sns:[a-z0-9-]+:111122223333:"
-_EXAMPLE_VERSION, _EXAMPLE_SET = "example-version", "example-set@1"
-_EXAMPLE_BODY = "TemplateBody: example-template-body\n"
+# How a parameter is passed on: to the registration, or to the StackSet
+_PASSED_ON = {
+    "properties": "{0}: !Ref {0}\n",
+    "values": "- ParameterKey: {0}\n  ParameterValue: !Ref {0}\n",
+}
 _DOCUMENT = re.compile(r"([1-9][0-9]{0,5})\.json", re.ASCII)
 _DOCUMENTS_MAX = 1_000  # objects; S3's upper bound for one list
 _DOCUMENT_MAX = 65_536  # bytes; IAM's limits for a role keep a document far below this
@@ -52,7 +55,6 @@ _TOO_MANY = (
     " Deputy reads no more. Remove those that you did not publish (docs/runbooks.md), or give the"
     " file of the set another name."
 )
-_S3_ERRORS = (BotoCoreError, ClientError, ResponseParserError)
 
 
 class Template(NamedTuple):
@@ -83,18 +85,16 @@ def render(config: TemplateConfig, permission_set: PermissionSet) -> Template:
     Raises ValueError when the source lacks a value that must be replaced.
     """
     broker = config.aws.broker
-    text = _SOURCE.read_text(encoding="utf-8")
+    text = _with_vendor(_SOURCE, config)
     for example, value in (
         ("arn:aws:iam::111122223333:root", f"arn:{broker.partition}:iam::{broker.account_id}:root"),
         ("arn:aws:iam::111122223333:role/DeputyBroker", broker.arn),
-        (_TOPICS, _topics_of(broker)),
-        (_VENDOR, config.vendor.vendor_in_aws),
         (f"MaxSessionDuration: {ROLE_MAX_DEFAULT}", f"MaxSessionDuration: {role_seconds(config)}"),
-        (_EXAMPLE_SET, permission_set.label),
+        ("example-set@1", permission_set.label),
     ):
-        text = _must_contain(text, example).replace(example, value)
+        text = _replace(text, example, value)
     text = _with_parameters(_with_permissions(text, permission_set), permission_set, "properties")
-    return _versioned(text, _SOURCE.stem, permission_set.name)
+    return _versioned(text, _SOURCE, permission_set)
 
 
 def render_organization(
@@ -104,19 +104,14 @@ def render_organization(
 
     Raises ValueError as `render` does.
     """
-    text = _ORGANIZATION_SOURCE.read_text(encoding="utf-8")
-    for example, value in (
-        (_TOPICS, _topics_of(config.aws.broker)),
-        (_VENDOR, config.vendor.vendor_in_aws),
-    ):
-        text = _must_contain(text, example).replace(example, value)
+    text = _with_vendor(_ORGANIZATION_SOURCE, config)
     for name in ("Conditions", "Resources", "Outputs"):
         mark = f"  # customer-role.yaml: {name}\n"
-        text = _must_contain(text, mark).replace(mark, _section(role.body, name))
+        text = _replace(text, mark, _section(role.body, name))
     text = _with_parameters(text, permission_set, "values")
     body = textwrap.indent(role.body, " " * 8)
-    text = _must_contain(text, _EXAMPLE_BODY).replace(_EXAMPLE_BODY, f"TemplateBody: |\n{body}")
-    return _versioned(text, _ORGANIZATION_SOURCE.stem, permission_set.name)
+    text = _replace(text, "TemplateBody: example-template-body\n", f"TemplateBody: |\n{body}")
+    return _versioned(text, _ORGANIZATION_SOURCE, permission_set)
 
 
 def render_document(permission_set: PermissionSet) -> Template:
@@ -129,20 +124,27 @@ def _documents_of(name: str) -> str:
     return f"templates/sets/{name}/"
 
 
-def _topics_of(broker: Broker) -> str:
-    """Return the start of the topic's pattern: the topic must be in the vendor's account."""
-    return f"arn:{broker.partition}:sns:[a-z0-9-]+:{broker.account_id}:"
+def _with_vendor(source: Path, config: TemplateConfig) -> str:
+    """Return the source with the vendor's name, and the start of its topics' pattern.
+
+    The topic must be in the vendor's account.
+    """
+    broker = config.aws.broker
+    topics = f"arn:{broker.partition}:sns:[a-z0-9-]+:{broker.account_id}:"
+    text = _replace(source.read_text(encoding="utf-8"), _TOPICS, topics)
+    return _replace(text, "Example Vendor", config.vendor.vendor_in_aws)
 
 
-def _versioned(text: str, name: str, permission_set: str) -> Template:
+def _versioned(text: str, source: Path, permission_set: PermissionSet) -> Template:
     version = hashlib.sha256(text.encode()).hexdigest()[:16]
-    key = f"templates/{name}/{permission_set}/{version}.yaml"
-    return Template(permission_set, version, key, text.replace(_EXAMPLE_VERSION, version))
+    key = f"templates/{source.stem}/{permission_set.name}/{version}.yaml"
+    body = text.replace("example-version", version)
+    return Template(permission_set.name, version, key, body)
 
 
 def _section(text: str, name: str) -> str:
     """Return the text below a top-level key of a template, up to the next key."""
-    _, _, rest = _must_contain(text, f"\n{name}:\n").partition(f"\n{name}:\n")
+    _, rest = _split(text, f"\n{name}:\n")
     return re.split(r"^(?=\S)", rest, maxsplit=1, flags=re.MULTILINE)[0].rstrip() + "\n"
 
 
@@ -159,19 +161,24 @@ def _with_permissions(text: str, permission_set: PermissionSet) -> str:
 
     The statements are JSON, which is valid YAML.
     """
-    before, _, rest = _must_contain(text, _BEGIN).partition(_BEGIN)
-    _, _, after = _must_contain(rest, _END).partition(_END)
+    before, rest = _split(text, _BEGIN)
+    _, after = _split(rest, _END)
     indent = before[before.rindex("\n") + 1 :]
     block = ""
     for statement in permission_set.statements:
-        policy = _with_sub({key: value for key, value in statement.items() if key != "why"})
-        item = textwrap.indent(json.dumps(policy, indent=2), "  ").replace("  ", "- ", 1)
-        block += f"# {statement['why']}\n{item}\n"
+        policy = dict(statement)
+        why = policy.pop("why")
+        item = textwrap.indent(json.dumps(_with_sub(policy), indent=2), "  ")
+        block += f"# {why}\n{item.replace('  ', '- ', 1)}\n"
     text = f"{before}{_BEGIN}{textwrap.indent(block, indent)}{indent}{_END}{after}"
-    item = "  # {why}\n  - !Sub arn:${{AWS::Partition}}:iam::aws:policy/{name}\n"
-    managed = "".join(item.format(**policy) for policy in permission_set.managed_policies)
-    head = "# Policies that AWS keeps.\nManagedPolicyArns:\n" if managed else ""
-    return _fill(text, "managed policies", head + managed)
+    managed = ""
+    for policy in permission_set.managed_policies:
+        managed += "  # {why}\n  - !Sub arn:${{AWS::Partition}}:iam::aws:policy/{name}\n".format(
+            **policy
+        )
+    if managed:
+        managed = f"# Policies that AWS keeps.\nManagedPolicyArns:\n{managed}"
+    return _fill(text, "managed policies", managed)
 
 
 def _with_parameters(text: str, permission_set: PermissionSet, passed_on: str) -> str:
@@ -179,42 +186,46 @@ def _with_parameters(text: str, permission_set: PermissionSet, passed_on: str) -
 
     They become the registration's properties or the StackSet's values.
     """
-    names = [parameter["name"] for parameter in permission_set.parameters]
-    group = "- Label:\n    default: For you to fill in\n  Parameters:\n" if names else ""
-    text = _fill(text, "group", group + "".join(f"    - {name}\n" for name in names))
-    text = _fill(text, "parameters", "".join(map(_declared, permission_set.parameters)))
-    each = {
-        "properties": "{0}: !Ref {0}\n",
-        "values": "- ParameterKey: {0}\n  ParameterValue: !Ref {0}\n",
-    }[passed_on]
-    return _fill(text, passed_on, "".join(each.format(name) for name in names))
-
-
-def _declared(parameter: dict[str, str]) -> str:
-    such = f"such as {parameter['example']}"
-    fields = {
-        "Type": "String",
-        "Description": f"{parameter['description']} ({such})",
-        "AllowedPattern": parameter["pattern"],
-        "ConstraintDescription": f"must match {parameter['pattern']}, {such}",
-    }
-    return f"{parameter['name']}:\n" + "".join(
-        f"  {key}: {json.dumps(value)}\n" for key, value in fields.items()
-    )
+    group = declarations = values = ""
+    for parameter in permission_set.parameters:
+        name, pattern = parameter["name"], parameter["pattern"]
+        example = f"such as {parameter['example']}"
+        group += f"    - {name}\n"
+        declarations += f"{name}:\n"
+        for key, value in (
+            ("Type", "String"),
+            ("Description", f"{parameter['description']} ({example})"),
+            ("AllowedPattern", pattern),
+            ("ConstraintDescription", f"must match {pattern}, {example}"),
+        ):
+            declarations += f"  {key}: {json.dumps(value)}\n"
+        values += _PASSED_ON[passed_on].format(name)
+    if group:
+        group = f"- Label:\n    default: For you to fill in\n  Parameters:\n{group}"
+    text = _fill(text, "group", group)
+    text = _fill(text, "parameters", declarations)
+    return _fill(text, passed_on, values)
 
 
 def _fill(text: str, part: str, block: str) -> str:
     """Replace the mark by the block, at the mark's indentation."""
-    mark = f"# permission set: {part}\n"
-    before, _, after = _must_contain(text, mark).partition(mark)
-    kept, indent = before[: before.rindex("\n") + 1], before[before.rindex("\n") + 1 :]
-    return f"{kept}{textwrap.indent(block, indent)}{after}"
+    before, after = _split(text, f"# permission set: {part}\n")
+    above, newline, indent = before.rpartition("\n")
+    return f"{above}{newline}{textwrap.indent(block, indent)}{after}"
 
 
-def _must_contain(text: str, mark: str) -> str:
+def _split(text: str, mark: str) -> tuple[str, str]:
+    """Return the text before the mark and after it. Raises ValueError if there is no mark."""
     if mark not in text:
         raise ValueError(f"The template does not contain {mark.strip()}")
-    return text
+    before, _, after = text.partition(mark)
+    return before, after
+
+
+def _replace(text: str, example: str, value: str) -> str:
+    """Replace each example by the value. Raises ValueError if there is none."""
+    _split(text, example)
+    return text.replace(example, value)
 
 
 def _with_sub(value: Any) -> Any:
@@ -261,27 +272,23 @@ class TemplateBucket:
 
         Returns YES, ALREADY or DIFFERS. Raises Unavailable.
         """
-        try:
-            with closing(self._boto.client("s3")) as s3:
-                try:
-                    s3.put_object(
-                        Bucket=self._bucket,
-                        Key=template.key,
-                        Body=template.body.encode(),
-                        ContentType=(
-                            "application/json"
-                            if template.key.endswith(".json")
-                            else "text/yaml; charset=utf-8"
-                        ),
-                        CacheControl="public, max-age=31536000, immutable",
-                        IfNoneMatch="*",
-                    )
-                except ClientError as error:
-                    if _status(error) != 412:
-                        raise
-                    return Published.ALREADY if self._holds(s3, template) else Published.DIFFERS
-        except _S3_ERRORS as error:
-            raise Unavailable(str(error)) from error
+        content_type = "text/yaml; charset=utf-8"
+        if template.key.endswith(".json"):
+            content_type = "application/json"
+        with self._s3() as s3:
+            try:
+                s3.put_object(
+                    Bucket=self._bucket,
+                    Key=template.key,
+                    Body=template.body.encode(),
+                    ContentType=content_type,
+                    CacheControl="public, max-age=31536000, immutable",
+                    IfNoneMatch="*",
+                )
+            except ClientError as error:
+                if _status(error) != 412:
+                    raise
+                return Published.ALREADY if self._holds(s3, template) else Published.DIFFERS
         return Published.YES
 
     def published(self, template: Template) -> Published:
@@ -293,14 +300,14 @@ class TemplateBucket:
         settings = BotoConfig(
             signature_version=UNSIGNED, connect_timeout=2, read_timeout=3, retries=once
         )
-        try:
-            with closing(self._boto.client("s3", config=settings)) as s3:
+        with self._s3(settings) as s3:
+            try:
                 return Published.YES if self._holds(s3, template) else Published.DIFFERS
-        except _S3_ERRORS as error:
-            # AWS answers 403 for an absent object when the caller may not list the bucket.
-            if _status(error) in {403, 404}:
-                return Published.MISSING
-            raise Unavailable(str(error)) from error
+            except ClientError as error:
+                # AWS answers 403 for an absent object when the principal may not list the bucket.
+                if _status(error) in {403, 404}:
+                    return Published.MISSING
+                raise
 
     def documents(self, name: str, first_version: int) -> dict[int, str]:
         """Return a permission set's documents from this version on.
@@ -309,44 +316,41 @@ class TemplateBucket:
         are therefore bounded. Raises Unavailable and ConflictError.
         """
         prefix = _documents_of(name)
-        try:
-            with closing(self._boto.client("s3")) as s3:
-                answer = s3.list_objects_v2(
-                    Bucket=self._bucket, Prefix=prefix, MaxKeys=_DOCUMENTS_MAX
-                )
-                if answer["IsTruncated"]:
-                    raise ConflictError(_TOO_MANY.format(name=name, prefix=prefix))
-                keys = [item["Key"] for item in answer.get("Contents", ())]
-                versions = {
-                    int(match[1]): key
-                    for key in keys
-                    if (match := _DOCUMENT.fullmatch(key, len(prefix)))
-                }
-                return {
-                    version: self._text(s3, key)
-                    for version, key in versions.items()
-                    if version >= first_version
-                }
-        except _S3_ERRORS as error:
-            raise Unavailable(str(error)) from error
+        documents = {}
+        with self._s3() as s3:
+            answer = s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, MaxKeys=_DOCUMENTS_MAX)
+            if answer["IsTruncated"]:
+                raise ConflictError(_TOO_MANY.format(name=name, prefix=prefix))
+            for item in answer.get("Contents", ()):
+                match = _DOCUMENT.fullmatch(item["Key"], len(prefix))
+                if match and int(match[1]) >= first_version:
+                    content = self._content(s3, item["Key"], _DOCUMENT_MAX)
+                    documents[int(match[1])] = content.decode(errors="replace")
+        return documents
 
-    def _text(self, s3: Any, key: str) -> str:
-        answer = s3.get_object(Bucket=self._bucket, Key=key)
-        with closing(answer["Body"]) as body:
-            content: bytes = body.read(_DOCUMENT_MAX)
-        return content.decode(errors="replace")
+    @contextmanager
+    def _s3(self, settings: BotoConfig | None = None) -> Iterator[Any]:
+        """Open a client for S3. Raises Unavailable for errors of its calls."""
+        try:
+            with closing(self._boto.client("s3", config=settings)) as s3:
+                yield s3
+        except (BotoCoreError, ClientError, ResponseParserError) as error:
+            raise Unavailable(str(error)) from error
 
     def _holds(self, s3: Any, template: Template) -> bool:
         """Return whether the content under the template's name is the template's."""
-        wanted = template.body.encode()
-        answer = s3.get_object(Bucket=self._bucket, Key=template.key)
-        with closing(answer["Body"]) as body:
-            return bool(body.read(len(wanted) + 1) == wanted)
+        body = template.body.encode()
+        return self._content(s3, template.key, len(body) + 1) == body
+
+    def _content(self, s3: Any, key: str, most: int) -> bytes:
+        answer = s3.get_object(Bucket=self._bucket, Key=key)
+        with closing(answer["Body"]) as stream:
+            content: bytes = stream.read(most)
+            return content
 
 
-def _status(error: Exception) -> int | None:
-    response = error.response if isinstance(error, ClientError) else {}
-    return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+def _status(error: ClientError) -> int | None:
+    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
 
 
 @cache

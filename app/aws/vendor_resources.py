@@ -4,8 +4,9 @@ They are the bucket, the registration topic and its queue.
 """
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import closing
+import re
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
@@ -25,6 +26,8 @@ _NO_RIGHT = {
     "AuthorizationErrorException",
     "AccessDeniedException",
 }
+
+_ABSENT = re.compile(r"NonExistentQueue|QueueDoesNotExist|^NotFound(Exception)?$")
 
 
 class MayNotLookError(Exception):
@@ -52,50 +55,46 @@ def bucket(config: Config) -> tuple[int, datetime | None]:
     200 or 403: the bucket exists; 301: it is in another region; 404: it is absent.
     """
     unsigned = _PATIENT.merge(BotoConfig(signature_version=UNSIGNED))
+    client = boto3.session.Session(region_name=config.aws.region).client("s3", config=unsigned)
     try:
-        with closing(
-            boto3.session.Session(region_name=config.aws.region).client("s3", config=unsigned)
-        ) as s3:
-            said: Any = s3.head_bucket(Bucket=config.aws.template_bucket)
+        with closing(client) as s3:
+            answer: Any = s3.head_bucket(Bucket=config.aws.template_bucket)
     except ClientError as error:
-        said = error.response
+        answer = error.response
     except AWS_ERRORS as error:
         raise Unavailable from error
-    about = said["ResponseMetadata"]
-    date = about["HTTPHeaders"].get("date")
-    return about["HTTPStatusCode"], parsedate_to_datetime(date) if date else None
+    metadata = answer["ResponseMetadata"]
+    date = metadata["HTTPHeaders"].get("date")
+    return metadata["HTTPStatusCode"], parsedate_to_datetime(date) if date else None
 
 
 def queue(config: Config, url: str) -> Queue:
     sqs = boto3.session.Session(region_name=config.aws.region).client("sqs", config=_PATIENT)
-    found = _asked(sqs, lambda: sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]))[
-        "Attributes"
-    ]
-    dead = (
-        json.loads(found.get("RedrivePolicy", "{}"))
-        .get("deadLetterTargetArn", "")
-        .rpartition(":")[2]
-    )
+    with _calls(sqs):
+        answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+    attributes = answer["Attributes"]
+    dead_letters = json.loads(attributes.get("RedrivePolicy", "{}")).get("deadLetterTargetArn")
+    if dead_letters:
+        dead_letters = f"{url.rpartition('/')[0]}/{dead_letters.rpartition(':')[2]}"
     return Queue(
-        arn=found["QueueArn"],
-        policy=json.loads(found.get("Policy", "{}")),
-        dead_letter_url=f"{url.rpartition('/')[0]}/{dead}" if dead else None,
-        messages=int(found["ApproximateNumberOfMessages"]),
+        arn=attributes["QueueArn"],
+        policy=json.loads(attributes.get("Policy", "{}")),
+        dead_letter_url=dead_letters,
+        messages=int(attributes["ApproximateNumberOfMessages"]),
     )
 
 
 def topic(arn: str) -> tuple[dict[str, Any], set[str]]:
     """Return the topic's policy, and the queues that it sends to."""
+    queues = set()
     sns = boto3.session.Session(region_name=arn.split(":")[3]).client("sns", config=_PATIENT)
-    found, listed = _asked(
-        sns,
-        lambda: (
-            sns.get_topic_attributes(TopicArn=arn),
-            sns.list_subscriptions_by_topic(TopicArn=arn),
-        ),
-    )
-    queues = {one["Endpoint"] for one in listed["Subscriptions"] if one["Protocol"] == "sqs"}
-    return json.loads(found["Attributes"].get("Policy", "{}")), queues
+    with _calls(sns):
+        attributes = sns.get_topic_attributes(TopicArn=arn)["Attributes"]
+        subscriptions = sns.list_subscriptions_by_topic(TopicArn=arn)["Subscriptions"]
+    for subscription in subscriptions:
+        if subscription["Protocol"] == "sqs":
+            queues.add(subscription["Endpoint"])
+    return json.loads(attributes.get("Policy", "{}")), queues
 
 
 def allowing(policy: dict[str, Any], action: str) -> Iterator[dict[str, Any]]:
@@ -103,24 +102,27 @@ def allowing(policy: dict[str, Any], action: str) -> Iterator[dict[str, Any]]:
     service = action.partition(":")[0]
     for statement in policy.get("Statement", []):
         actions = statement.get("Action", [])
-        wanted = {name.lower() for name in ([actions] if isinstance(actions, str) else actions)}
-        if statement.get("Effect") == "Allow" and wanted & {action.lower(), f"{service}:*", "*"}:
+        if isinstance(actions, str):
+            actions = [actions]
+        allowed = {action.lower(), f"{service}:*", "*"}.intersection(map(str.lower, actions))
+        if allowed and statement.get("Effect") == "Allow":
             yield statement
 
 
-def _asked(client: Any, ask: Callable[[], Any]) -> Any:
+@contextmanager
+def _calls(client: Any) -> Iterator[None]:
+    """Close the client after its calls.
+
+    Raises MayNotLookError, AbsentError and Unavailable for their errors.
+    """
     try:
         with closing(client):
-            return ask()
+            yield
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         if code in _NO_RIGHT:
             raise MayNotLookError from error
-        if (
-            "NonExistentQueue" in code
-            or "QueueDoesNotExist" in code
-            or code in {"NotFound", "NotFoundException"}
-        ):
+        if _ABSENT.search(code):
             raise AbsentError from error
         raise Unavailable(code) from error
     except AWS_ERRORS as error:
