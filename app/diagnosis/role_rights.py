@@ -13,7 +13,7 @@ from app.aws.role_view import Decision, Right, RolePolicies
 from app.ids import RoleArn
 from app.permissions.permission_sets import READS_ITSELF
 from app.proofs.globs import Globs
-from app.proofs.policy_statements import comparisons, statements_of, texts
+from app.proofs.policy_statements import comparisons, elements_of, texts
 
 Cause = Literal[
     "not_granted", "denied", "organization", "boundary", "condition", "pattern", "not_seen"
@@ -111,8 +111,8 @@ def beyond(
     found = []
     compared = characters = 0
     for name, document in policies.inline.items():
-        parsed = statements_of(document)
-        inline = None if parsed is None else list(_allowing(parsed.values()))
+        parsed = elements_of(document)
+        inline = None if parsed is None else list(_allowing(parsed))
         if inline is not None and all(
             {"Action", "Resource"} <= statement.keys() for statement in inline
         ):

@@ -7,90 +7,93 @@ fail where the key is absent.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 
+from app.proofs.policy_requests import YES, RequestAnswers
 from app.proofs.policy_statements import Comparison, Statement
 
 _ARN, _PATHS = "aws:principalarn", "aws:principalorgpaths"
 _NARROWING = {_ARN, "aws:principalaccount", "aws:principalorgid", _PATHS}
 _EQUAL = {"stringequals", "stringequalsignorecase"}
 _ARN_LIKE = {"arnequals", "arnlike"}
-_LIKE = {"stringlike", *_ARN_LIKE}
 # A pattern must begin with this, before its first wildcard, to admit nobody else.
 _BEGINS = {
     _ARN: re.compile(r"arn:[^:]+:(iam|sts)::[0-9]{12}:"),
     _PATHS: re.compile(r"o-[a-z0-9]+/"),
 }
+# The parts of an ARN are compared one by one. Wildcards before the account do not reach into it.
+_ARN_OF_ACCOUNT = re.compile(r"([^:]*:){4}[0-9]{12}:.*", re.DOTALL)
 # The role's account and its organization belong to nobody else.
 _OF_RESOURCE = re.compile(r"\$\{aws:resource(account|orgid)\}", re.IGNORECASE)
 
 
 def let_in_anybody(
-    statements: Mapping[int, Statement], ways_in: Mapping[str, Collection[int]]
-) -> tuple[int, ...]:
-    """Return the numbers of the statements that let in anybody else.
+    statements: Iterable[Statement], actions: Mapping[int, Mapping[str, RequestAnswers]], way: str
+) -> set[int]:
+    """Return the numbers of the statements that let in anybody else this way.
 
-    `ways_in`: the numbers of the statements about each way into a role.
+    `actions`: whether each statement is about each way into a role.
     """
-    found: set[int] = set()
-    for about in ways_in.values():
-        if not any(
-            n in about and not it.allows and _denies_strangers(it) for n, it in statements.items()
-        ):
-            found |= {n for n in about if statements[n].allows and _admits_strangers(statements[n])}
-    return tuple(sorted(found))
+    admitting = set()
+    for statement in statements:
+        if actions[statement.number][way] is not YES:
+            continue
+        if statement.allows and _admits_anybody(statement):
+            admitting.add(statement.number)
+        if not statement.allows and _denies_anybody(statement):
+            return set()
+    return admitting
 
 
-def _admits_strangers(statement: Statement) -> bool:
+def _admits_anybody(statement: Statement) -> bool:
     """Return whether it may let in anybody else. A part that is not understood keeps nobody out."""
-    others = statement.other_names
-    everybody = any(name == "*" for _, name in statement.names)
-    everybody |= statement.has_other_names and ("AWS", "*") not in others
+    everybody = _names_everybody(statement.names)
+    if statement.other_names is not None and ("AWS", "*") not in statement.other_names:
+        everybody = True
     return everybody and not any(map(_narrows, statement.comparisons))
 
 
-def _denies_strangers(statement: Statement) -> bool:
+def _denies_anybody(statement: Statement) -> bool:
     """Return whether it surely denies anybody else. A part that is not understood denies nobody."""
-    others = statement.other_names
-    everybody = (
-        not any(name == "*" for _, name in others) if others else ("AWS", "*") in statement.names
-    )
-    return (
-        statement.is_understood
-        and everybody
-        and all(map(_holds_for_strangers, statement.comparisons))
-    )
+    everybody = ("AWS", "*") in statement.names
+    if statement.other_names:
+        everybody = not _names_everybody(statement.other_names)
+    understood = statement.is_understood and everybody
+    return understood and all(map(_holds_for_anybody, statement.comparisons))
 
 
-def _narrows(it: Comparison) -> bool:
-    if it.negated or it.if_exists or it.quantifier == "forallvalues":
+def _names_everybody(names: list[tuple[str, str]]) -> bool:
+    return any(name == "*" for _, name in names)
+
+
+def _narrows(comparison: Comparison) -> bool:
+    if comparison.negated or comparison.if_exists or comparison.quantifier == "forallvalues":
         return False
-    return _compares_with_no_stranger(it)
+    return _compares_with_nobody_else(comparison)
 
 
-def _holds_for_strangers(it: Comparison) -> bool:
-    return it.negated and it.quantifier != "foranyvalue" and _compares_with_no_stranger(it)
+def _holds_for_anybody(comparison: Comparison) -> bool:
+    may_hold = comparison.negated and comparison.quantifier != "foranyvalue"
+    return may_hold and _compares_with_nobody_else(comparison)
 
 
-def _compares_with_no_stranger(it: Comparison) -> bool:
-    if it.key not in _NARROWING or not it.values:
+def _compares_with_nobody_else(comparison: Comparison) -> bool:
+    if comparison.key not in _NARROWING or not comparison.values:
         return False
-    return not any(_admits_a_stranger(it, value) for value in it.values)
+    return not any(_admits_others(comparison, value) for value in comparison.values)
 
 
-def _admits_a_stranger(it: Comparison, value: str) -> bool:
+def _admits_others(comparison: Comparison, value: str) -> bool:
     """Return whether anybody else can have a value that is compared with this one.
 
     The same holds for a value that is not understood.
     """
     text = _OF_RESOURCE.sub("000000000000", value)
-    if "${" in text or it.name not in _EQUAL | _LIKE:
+    if "${" in text or comparison.name not in {*_EQUAL, *_ARN_LIKE, "stringlike"}:
         return True
-    if it.name in _EQUAL or not {"*", "?"} & set(text):
+    if comparison.name in _EQUAL or not {"*", "?"} & set(text):
         return False
-    if it.name in _ARN_LIKE:
-        # Its parts are compared one by one, so wildcards before the account do not reach into it.
-        *_, account, _ = parts if len(parts := text.split(":", 5)) == 6 else ("*", "")
-        return re.fullmatch("[0-9]{12}", account) is None or it.key != _ARN
-    begins = _BEGINS.get(it.key)
+    if comparison.name in _ARN_LIKE:
+        return comparison.key != _ARN or _ARN_OF_ACCOUNT.fullmatch(text) is None
+    begins = _BEGINS.get(comparison.key)
     return begins is None or begins.match(re.split(r"[*?]", text, maxsplit=1)[0]) is None

@@ -29,71 +29,84 @@ class Comparison(NamedTuple):
 class Statement(NamedTuple):
     """A statement of a trust policy. If a part is not understood, its list is empty."""
 
+    number: int  # from 1
     allows: bool
     is_understood: bool  # it has only elements that Deputy knows
     names: list[tuple[str, str]]  # (kind, name) of each principal
-    other_names: list[tuple[str, str]]  # the same for NotPrincipal
-    has_other_names: bool
+    other_names: list[tuple[str, str]] | None  # the same for NotPrincipal, if it has that
     actions: list[str]
     negates_actions: bool
     comparisons: list[Comparison]
 
-    def compared(self, key: str, *operators: str, negated: bool = True) -> set[str]:
-        """Return the values that it compares with this key.
-
-        `operators`: only under these, if any are given. `negated`: also values that the key must
-        not have.
-        """
-        parts = [it for it in self.comparisons if it.key == key and (negated or not it.negated)]
-        return {
-            value
-            for it in parts
-            if not operators or it.operator in operators
-            for value in it.values
-        }
+    def compared(self, key: str) -> set[str]:
+        """Return the values that it compares with this key."""
+        values: set[str] = set()
+        for comparison in self.comparisons:
+            if comparison.key == key:
+                values.update(comparison.values)
+        return values
 
 
-def statements_of(policy: object) -> dict[int, dict[str, Any]] | None:
-    """Return the statements by their number, from 1; None if they are not understood."""
-    found = policy.get("Statement") if isinstance(policy, dict) else None
-    statements = [found] if isinstance(found, dict) else found
-    if not isinstance(statements, list) or not all(isinstance(it, dict) for it in statements):
+def elements_of(policy: object) -> list[dict[str, Any]] | None:
+    """Return the statements of a policy as they are; None if they are not understood."""
+    statements = policy.get("Statement") if isinstance(policy, dict) else None
+    if isinstance(statements, dict):
+        statements = [statements]
+    if not isinstance(statements, list):
         return None
-    if any(it.get("Effect") not in ("Allow", "Deny") for it in statements):
+    for statement in statements:
+        if not isinstance(statement, dict) or statement.get("Effect") not in ("Allow", "Deny"):
+            return None
+    return statements
+
+
+def statements_of(policy: object) -> list[Statement] | None:
+    """Parse the statements of a trust policy. Returns None if they are not understood."""
+    elements = elements_of(policy)
+    if elements is None:
         return None
-    return dict(enumerate(statements, 1))
+    return [_parsed(number, statement) for number, statement in enumerate(elements, 1)]
 
 
-def statement_of(statement: dict[str, Any]) -> Statement:
-    """Parse a statement of `statements_of`."""
-    both = {"Action", "NotAction"} <= statement.keys()
+def _parsed(number: int, statement: dict[str, Any]) -> Statement:
+    negates_actions = "NotAction" in statement
+    actions = texts(statement.get("NotAction" if negates_actions else "Action"))
+    if negates_actions and "Action" in statement:
+        actions = []
+    other_names = _names(statement["NotPrincipal"]) if "NotPrincipal" in statement else None
     return Statement(
-        allows=statement["Effect"] == "Allow",
-        is_understood=statement.keys() <= _ELEMENTS,
-        names=_names(statement.get("Principal")),
-        other_names=_names(statement.get("NotPrincipal")),
-        has_other_names="NotPrincipal" in statement,
-        actions=[] if both else texts(statement.get("Action", statement.get("NotAction"))),
-        negates_actions="NotAction" in statement,
-        comparisons=list(comparisons(statement)),
+        number,
+        statement["Effect"] == "Allow",
+        statement.keys() <= _ELEMENTS,
+        _names(statement.get("Principal")),
+        other_names,
+        actions,
+        negates_actions,
+        list(comparisons(statement)),
     )
 
 
 def _names(principal: object) -> list[tuple[str, str]]:
     if principal == "*":
         return [("AWS", "*")]
-    kinds = principal if isinstance(principal, dict) else {}
-    return [(kind, name) for kind, names in kinds.items() for name in texts(names)]
+    pairs: list[tuple[str, str]] = []
+    if isinstance(principal, dict):
+        for kind, names in principal.items():
+            pairs.extend((kind, name) for name in texts(names))
+    return pairs
 
 
 def comparisons(statement: dict[str, Any]) -> Iterator[Comparison]:
     """Yield each comparison of its Condition."""
     conditions = statement.get("Condition", {})
-    for operator, keys in conditions.items() if isinstance(conditions, dict) else [("", None)]:
-        found = _OPERATOR.fullmatch(operator.lower())
-        quantifier, name, if_exists = found.groups() if found else (None, "", None)
+    if not isinstance(conditions, dict):
+        conditions = {"": None}
+    for operator, tests in conditions.items():
+        match = _OPERATOR.fullmatch(operator.lower())
+        quantifier, name, if_exists = match.groups() if match else (None, "", None)
         kind = name.replace("not", "") or None, "not" in name, quantifier, bool(if_exists)
-        for key, values in keys.items() if isinstance(keys, dict) and keys else [("", None)]:
+        keys = tests if isinstance(tests, dict) and tests else {"": None}
+        for key, values in keys.items():
             yield Comparison(operator.lower(), key.lower(), texts(values), *kind)
 
 
@@ -102,7 +115,12 @@ def texts(value: object) -> list[str]:
 
     The list is empty if they are not understood.
     """
-    items = value if isinstance(value, list) else [value]
-    if not all(isinstance(item, str | bool | int | float) for item in items):
-        return []
-    return [str(item).lower() if isinstance(item, bool) else str(item) for item in items]
+    result = []
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, bool):
+            result.append(str(item).lower())
+        elif isinstance(item, str | int | float):
+            result.append(str(item))
+        else:
+            return []
+    return result

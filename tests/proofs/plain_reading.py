@@ -9,8 +9,9 @@ import fnmatch
 import re
 from enum import Enum
 
-from app.proofs.policy_statements import statement_of, statements_of
-from app.proofs.trust_policy import _CHOSEN, _SENDABLE, _SOMEBODY, _WAYS_IN
+from app.proofs.policy_requests import CHOSEN, SOMEBODY
+from app.proofs.policy_statements import statements_of
+from app.proofs.trust_policy import SENDABLE, WAYS_IN
 
 
 class Answer(Enum):
@@ -33,7 +34,7 @@ def plain_reading(policy, broker, role_account, external_ids, retired):
     parsed = statements_of(policy)
     if parsed is None:
         return (), (0,), (), (), ()
-    statements = {n: statement_of(it) for n, it in parsed.items()}
+    statements = {it.number: it for it in parsed}
     fixed = {
         ARN: broker.arn,
         "aws:principalaccount": broker.account_id,
@@ -43,7 +44,7 @@ def plain_reading(policy, broker, role_account, external_ids, retired):
         "aws:securetransport": "true",
         "aws:resourceaccount": role_account,
     }
-    theirs = filter(_SENDABLE.fullmatch, compared(statements, ID) - {*external_ids, *retired})
+    theirs = filter(SENDABLE.fullmatch, compared(statements, ID) - {*external_ids, *retired})
     strange = [(ASSUME, fixed | {ID: it}, broker) for it in (None, OTHER, *theirs)]
     ours = [(ASSUME, fixed | {ID: it}, broker) for it in external_ids]
     found = [
@@ -127,7 +128,7 @@ def principal_is(kind, name, broker):
         f"arn:{broker.partition}:iam::{broker.account_id}:root",
     }:
         return YES
-    return CHOICE if is_session(name, broker) else NO if _SOMEBODY.fullmatch(name) else UNKNOWN
+    return CHOICE if is_session(name, broker) else NO if SOMEBODY.fullmatch(name) else UNKNOWN
 
 
 def condition(it, keys, broker):
@@ -136,7 +137,7 @@ def condition(it, keys, broker):
     if it.key == USER_ID and broker is not None:
         return user_id(it, is_role=broker.is_role)
     if it.key not in keys:
-        return CHOICE if broker is None or _CHOSEN.fullmatch(it.key) else UNKNOWN
+        return CHOICE if broker is None or CHOSEN.fullmatch(it.key) else UNKNOWN
     have = keys[it.key]
     if it.name == "null":
         absent = {value.lower() for value in it.values}
@@ -203,12 +204,10 @@ def others(statements, broker):
     # No ARN has any
     arns = {arn for arn in compared(statements, ARN) - {broker.arn} if not re.search(r"\s", arn)}
     for arn in (OTHER, *sorted(arns)):
-        for n in sorted(
-            {n for way in _WAYS_IN for n in ways_in(statements, way, {ARN: arn}, None)}
-        ):
+        for n in sorted({n for way in WAYS_IN for n in ways_in(statements, way, {ARN: arn}, None)}):
             if arn is not OTHER:
                 yield from {arn} & statements[n].compared(ARN)
-            elif statements[n].has_other_names:
+            elif statements[n].other_names is not None:
                 yield "everybody but " + ", ".join(name for _, name in statements[n].other_names)
             else:
                 names = [name for _, name in statements[n].names]

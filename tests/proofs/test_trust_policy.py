@@ -417,27 +417,21 @@ def test_a_broker_that_is_an_iam_user_is_a_user_to_the_policy(kind, opened):
 @pytest.mark.parametrize(
     "policy",
     [
-        None,
-        [],
-        "x",
-        5,
-        {},
-        {"Statement": None},
-        {"Statement": ["x"]},
+        *(None, [], "x", 5, {}, {"Statement": None}, {"Statement": ["x"]}),
         {"Statement": [DEMANDED | {"Effect": "Perhaps"}]},
     ],
     ids=json.dumps,
 )
 def test_a_policy_of_another_shape_is_unclear(policy):
-    assert read(policy, BROKER, CUSTOMER, {OWN}, ()) == Reading((), (0,), (), (), ())
+    assert read(policy, BROKER, CUSTOMER, {OWN}, ()) == Reading(unclear=(0,))
 
 
 @pytest.mark.parametrize(
-    "made", [[], [deny()], [allow(StringEquals={KEY: FOREIGN})], [DEMANDED, deny()]]
+    "statements", [[], [deny()], [allow(StringEquals={KEY: FOREIGN})], [DEMANDED, deny()]]
 )
-def test_a_policy_that_does_not_explain_why_we_were_let_in_passes_nothing(made):
-    found = reading(*made)
-    assert found.open or found.unclear
+def test_a_policy_that_does_not_explain_why_we_were_let_in_passes_nothing(statements):
+    judged = reading(*statements)
+    assert judged.open or judged.unclear
 
 
 # --- everybody ---

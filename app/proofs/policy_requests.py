@@ -1,0 +1,282 @@
+"""Requests to assume a role, and the answers of its trust policy's statements to them.
+
+Requests that differ in one key are judged together: each is a bit of an integer, so that no policy
+takes long to read. Values that the principal or its network chooses are a choice: they are assumed
+to be whatever the policy accepts.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from app.config import Broker
+from app.ids import AccountId
+from app.proofs.globs import Globs
+from app.proofs.policy_statements import Comparison, Statement
+
+EXTERNAL_ID, PRINCIPAL_ARN, _USER_ID = "sts:externalid", "aws:principalarn", "aws:userid"
+_UNIQUE_ID = 21  # characters of a role's or user's
+# Matches all texts of two or more characters, as each External ID has
+_ANYTHING = re.compile(r"\*+\?{,2}|\?{1,2}\*+")
+SOMEBODY = re.compile(r"[0-9]{12}|arn:aws[a-z-]*:(iam|sts)::[0-9]{12}:[\w+=,.@/-]+", re.ASCII)
+# Keys whose value the request, the session or the network of the principal decides. Another request
+# of the broker may have another value.
+CHOSEN = re.compile(
+    r"sts:(rolesessionname|sourceidentity|transitivetagkeys|durationseconds|requestcontext(providers|/.+))"
+    r"|aws:((request|principal)tag/.+|tagkeys|sourceidentity|currenttime|epochtime|tokenissuetime|requestedregion"
+    r"|sourceip|vpcsourceip|sourcevpc|sourcevpcarn|sourcevpce|vpceaccount|vpceorgid|vpceorgpaths|referer|useragent"
+    r"|ec2instancesource.+)|(ec2|ssm):sourceinstancearn|ec2:roledelivery|lambda:sourcefunctionarn",
+    re.DOTALL,
+)
+LIKE = {"stringlike", "arnequals", "arnlike"}  # their values are patterns
+_IN_ANY_CASE = {"stringequalsignorecase", "bool"}
+_READ = LIKE | _IN_ANY_CASE | {"stringequals"}
+
+
+class RequestAnswers(NamedTuple):
+    """Whether a part of a statement applies to requests: the bits of those with each answer.
+
+    A choice: it applies to some such requests, and not to others. The other requests get YES.
+    """
+
+    no: int = 0
+    choice: int = 0
+    unknown: int = 0
+
+    def __or__(self, other: "RequestAnswers") -> "RequestAnswers":
+        """Return the answers of both parts together."""
+        return RequestAnswers(
+            self.no | other.no, self.choice | other.choice, self.unknown | other.unknown
+        )
+
+
+# The same answer to every request: -1 has all bits.
+YES, NO, CHOICE, UNKNOWN = (
+    RequestAnswers(),
+    RequestAnswers(no=-1),
+    RequestAnswers(choice=-1),
+    RequestAnswers(unknown=-1),
+)
+
+
+class _Values:
+    """The values of one key, each with the bits of the requests that have it.
+
+    `other`: the requests with a value that the policy never compares with. `absent`: those without
+    a value.
+    """
+
+    def __init__(
+        self, globs: Globs, values: Mapping[str, int], other: int = 0, absent: int = 0
+    ) -> None:
+        self.other = other
+        self.absent = absent
+        self.texts = values
+        self.lowered: defaultdict[str, int] = defaultdict(int)
+        self._by_patterns: defaultdict[int, int] = defaultdict(int)
+        for value, bits in values.items():
+            self.lowered[value.lower()] |= bits
+            self._by_patterns[globs.matching(value)] |= bits
+
+    def matching(self, patterns: int) -> int:
+        """Return the requests whose value matches one of these patterns."""
+        requests = 0
+        for matched, bits in self._by_patterns.items():
+            if matched & patterns:
+                requests |= bits
+        return requests
+
+
+class Requests(NamedTuple):
+    """Requests that differ in one key. `broker`: they are our broker's; None: anybody else's."""
+
+    broker: Broker | None
+    everything: int  # the bits of all requests
+    keys: dict[str, _Values]
+    globs: Globs
+
+    def answers_of(self, statement: Statement) -> RequestAnswers:
+        """Return to which requests the statement applies, whatever its actions."""
+        answers = _strongest(_principal(*name, self.broker) for name in statement.names)
+        if not statement.is_understood:
+            answers |= UNKNOWN
+        for comparison in statement.comparisons:
+            answers |= _compare(comparison, self)
+        return answers
+
+
+def requests_of_broker(
+    broker: Broker, role_account: AccountId, external_ids: Sequence[str], globs: Globs
+) -> Requests:
+    """Return the broker's requests: one for each External ID, one with any other, one without."""
+    other = 1 << len(external_ids)
+    everything = (other << 2) - 1
+    bits = {external_id: 1 << n for n, external_id in enumerate(external_ids)}
+    keys = {EXTERNAL_ID: _Values(globs, bits, other, other << 1), _USER_ID: _Values(globs, {})}
+    for key, value in (
+        (PRINCIPAL_ARN, broker.arn),
+        ("aws:principalaccount", broker.account_id),
+        ("aws:principaltype", "AssumedRole" if broker.is_role else "User"),
+        ("aws:principalisawsservice", "false"),
+        ("aws:viaawsservice", "false"),
+        ("aws:securetransport", "true"),
+        ("aws:resourceaccount", role_account),
+    ):
+        keys[key] = _Values(globs, {value: everything})
+    return Requests(broker, everything, keys, globs)
+
+
+def requests_of_others(arns: Sequence[str], globs: Globs) -> Requests:
+    """Return anybody else's requests: the first with any other ARN, then one for each of these."""
+    bits = {arn: 2 << n for n, arn in enumerate(arns)}
+    keys = {PRINCIPAL_ARN: _Values(globs, bits, other=1)}
+    return Requests(None, (2 << len(arns)) - 1, keys, globs)
+
+
+def _strongest(answers: Iterable[RequestAnswers]) -> RequestAnswers:
+    """Return the answer of alternatives; UNKNOWN if there is none, as for NotPrincipal."""
+    alternatives = set(answers)
+    for answer in (YES, UNKNOWN, CHOICE, NO):
+        if answer in alternatives:
+            return answer
+    return UNKNOWN
+
+
+def _principal(kind: str, name: str, broker: Broker | None) -> RequestAnswers:
+    if (kind, name) == ("AWS", "*"):
+        return YES
+    if broker is None:
+        return CHOICE
+    account = broker.account_id
+    ours = {broker.arn, account, f"arn:{broker.partition}:iam::{account}:root"}
+    if kind == "AWS" and name in ours:
+        return YES
+    if kind == "AWS" and is_session_of(broker, name):
+        return CHOICE
+    if kind != "AWS" or SOMEBODY.fullmatch(name):
+        return NO
+    return UNKNOWN  # IAM shows and accepts a unique id for a deleted principal
+
+
+def is_session_of(broker: Broker, name: str) -> bool:
+    return name.startswith(
+        f"arn:{broker.partition}:sts::{broker.account_id}:assumed-role/{broker.name}/"
+    )
+
+
+def _compare(comparison: Comparison, requests: Requests) -> RequestAnswers:
+    if comparison.name is None or not comparison.values:
+        return UNKNOWN
+    values = requests.keys.get(comparison.key)
+    if values is None:
+        is_choice = requests.broker is None or CHOSEN.fullmatch(comparison.key)
+        return CHOICE if is_choice else UNKNOWN
+    if comparison.name == "null":
+        return _compare_with_null(comparison, values)
+    if comparison.key == _USER_ID and requests.broker is not None:
+        return _compare_user_id(comparison, requests.broker)
+    return _compare_texts(comparison, values, requests.globs)
+
+
+def _compare_texts(comparison: Comparison, values: _Values, globs: Globs) -> RequestAnswers:
+    yes, choice, unknown = _matching(comparison, values, globs)
+    unknown &= ~yes
+    choice &= ~(yes | unknown)
+    no = yes if comparison.negated else ~(yes | choice | unknown)
+    quantifier = comparison.quantifier
+    if (
+        comparison.if_exists
+        or quantifier == "forallvalues"
+        or (comparison.negated and not quantifier)
+    ):
+        return RequestAnswers(no & ~values.absent, choice, unknown)
+    return RequestAnswers(no | values.absent, choice, unknown)
+
+
+def _compare_with_null(comparison: Comparison, values: _Values) -> RequestAnswers:
+    absent = set(map(str.lower, comparison.values))
+    if comparison.operator == "null" and absent == {"true"}:
+        return RequestAnswers(no=~values.absent)
+    if comparison.operator == "null" and absent == {"false"}:
+        return RequestAnswers(no=values.absent)
+    return UNKNOWN
+
+
+def _matching(comparison: Comparison, values: _Values, globs: Globs) -> tuple[int, int, int]:
+    """Return the requests that match, those that are a choice, and those that are unknown.
+
+    A request matches if its value is one of those that the comparison names.
+    """
+    yes = choice = unknown = patterns = 0
+    is_text = comparison.name == "stringlike"
+    for value in comparison.values:
+        if not _is_read(comparison.name, value):
+            unknown = ~values.absent
+        elif comparison.name in _IN_ANY_CASE:
+            yes |= values.lowered.get(value.lower(), 0)
+            unknown |= values.other
+        else:
+            yes |= values.texts.get(value, 0)
+            if comparison.name in LIKE and is_pattern(value):
+                patterns |= globs.accepting.get((value, not is_text), 0)
+                choice |= values.other
+                if is_text and _ANYTHING.fullmatch(value):
+                    yes |= values.other
+    if patterns:
+        yes |= values.matching(patterns)
+    return yes, choice, unknown
+
+
+def is_pattern(value: str) -> bool:
+    return "*" in value or "?" in value
+
+
+def _is_read(name: str | None, value: str) -> bool:
+    if name == "bool":
+        return value.lower() in {"true", "false"}
+    if name in {"arnequals", "arnlike"} and value.count(":") < 5:
+        return False
+    return name in _READ and "${" not in value
+
+
+def _compare_user_id(comparison: Comparison, broker: Broker) -> RequestAnswers:
+    """Judge a comparison of aws:userid.
+
+    It is the unique id of a principal. For a role, the name of the session follows, which is a
+    choice. Deputy does not know the broker's unique id, only how such ids begin.
+    """
+    if comparison.name != "stringlike":
+        return UNKNOWN
+    answer = _strongest(_fit(value, broker) for value in comparison.values)
+    if answer is YES and comparison.negated:
+        return NO
+    return answer
+
+
+def _fit(pattern: str, broker: Broker) -> RequestAnswers:
+    """Return whether a pattern matches aws:userid of every principal of the broker's type.
+
+    For a role, the answer is a choice if it matches only sessions of some names.
+    """
+    unique_id, colon, session = pattern.partition(":")
+    start = re.split(r"[*?]", unique_id[:4], maxsplit=1)[0]
+    if not ("AROA" if broker.is_role else "AIDA").startswith(start):
+        return UNKNOWN
+    tail = unique_id[len(start) :].lstrip("*?")
+    head = unique_id.removesuffix(tail)
+    least, has_star = len(head) - head.count("*"), "*" in head
+    fits_id = not tail and (least == _UNIQUE_ID or (has_star and least < _UNIQUE_ID))
+    if not broker.is_role:
+        matches_all, matches_some = fits_id and not colon, False
+    elif colon:
+        matches_some = fits_id and ":" not in session
+        matches_all = matches_some and _ANYTHING.fullmatch(session) is not None
+    else:  # a wildcard matches the colon
+        matches_some = has_star or least > _UNIQUE_ID
+        matches_all = has_star and not tail and least <= _UNIQUE_ID
+    if matches_all:
+        return YES
+    if matches_some:
+        return CHOICE
+    return UNKNOWN
