@@ -50,7 +50,7 @@ class Services:
         names = proof_names.ProofNames(config.database.secret_keys)
         own_roles = config.proofs.canary_role_arn, config.proofs.stranger_role_arn
         door = sts.Sts(config.aws.region, config.aws.broker, names, *own_roles)
-        interval, prober = proof_interval.Pace(db, config), canary.Canary(db, config)
+        interval, prober = proof_interval.ProofInterval(db, config), canary.Canary(db, config)
         sessions, self.rates = _shared(config)
         self.quotas = quotas.Quotas(db, config)
         self.tenant_share = tenant_share.TenantShare()

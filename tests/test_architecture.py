@@ -328,10 +328,10 @@ app/identity/key_uses.py _store  # no request waits for it
 app/issuing/issue.py _changing  # what AWS said of a role is true for every caller
 app/onboarding/registrations.py _register  # a stack's message
 app/onboarding/set_versions.py _record  # the background worker, once the bucket serves it
-app/proofs/canary.py _tell  # what the canary says of the vendor's own side
-app/proofs/proof_queue.py _begin  # the background worker
-app/proofs/proof_queue.py _claimed
-app/proofs/proof_queue.py _pass_turn
+app/proofs/canary.py _record  # what the canary says of the vendor's own side
+app/proofs/proof_queue.py _lease  # the background worker
+app/proofs/proof_queue.py _use_up
+app/proofs/proof_queue.py _wait_for_next_slot
 app/tenants/tenants.py void_registrations  # the operator
 """
 

@@ -297,7 +297,7 @@ def list_connections(query: JsonObject, tenant_id: UUID) -> JsonObject:
 def summarize_connections(tenant_id: UUID) -> JsonObject:
     """Count a tenant's connections by status."""
     counts = services.listing.summary(principal(), tenant_id)
-    every = services.proof_queue.pace.interval().seconds
+    every = services.proof_queue.interval.current().seconds
     return {"total": sum(counts.values()), "reprove_every": every, "by_status": counts}
 
 

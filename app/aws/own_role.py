@@ -7,7 +7,9 @@ use the role. There is therefore only one attempt, and a slow or unavailable IAM
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -54,17 +56,18 @@ class OwnRole:
         self._breaker = Breaker()  # IAM may be unavailable while STS is not
 
     def settings(
-        self, session: ReadOnlyCredentials, grant: Grant, role_unique_id: str
-    ) -> RoleSettings:
+        self, credentials: ReadOnlyCredentials, grant: Grant, role_unique_id: str
+    ) -> RoleSettings | StsError:
         """Return the settings of the session's own role in IAM.
 
-        Raises Refused when the role may not read itself, or Unavailable.
+        The result is Refused when the role may not read itself, or Unavailable.
         """
-        return _settings(self._asking(session, grant), grant.role_arn, role_unique_id)
+        ask = self._asking(credentials, grant)
+        return _attempt(lambda: _settings(ask, grant.role_arn, role_unique_id))
 
     def view(
         self,
-        session: ReadOnlyCredentials,
+        credentials: ReadOnlyCredentials,
         grant: Grant,
         role_unique_id: str,
         rights: Iterable[Right],
@@ -73,71 +76,67 @@ class OwnRole:
 
         The result also says whether the role has the given rights.
         """
-        ask, role = self._asking(session, grant), grant.role_arn
+        ask, role = self._asking(credentials, grant), grant.role_arn
         return RoleView(
-            settings=_seen(lambda: _settings(ask, role, role_unique_id)),
-            policies=_seen(lambda: _policies(ask, role)),
-            decisions=_seen(lambda: _decisions(ask, role, rights)),
+            _attempt(lambda: _settings(ask, role, role_unique_id)),
+            _attempt(lambda: _policies(ask, role)),
+            _attempt(lambda: _decisions(ask, role, rights)),
         )
 
-    def _asking(self, session: ReadOnlyCredentials, grant: Grant) -> "_Ask":
-        left = iter(range(_MOST_CALLS))
+    def _asking(self, credentials: ReadOnlyCredentials, grant: Grant) -> "_Ask":
+        calls_left = iter(range(_MOST_CALLS))
 
-        def ask(action: str, form: dict[str, str], read: Callable[[dict[str, Any]], Part]) -> Part:
-            if next(left, None) is None:
+        def ask(action: str, form: dict[str, str], parse: Callable[[Any], Part]) -> Part:
+            if next(calls_left, None) is None:
                 raise Unavailable
             try:
                 with self._breaker.call(grant.external_id):
-                    return read(self._api.once(action, form, session))
+                    return parse(self._api.once(action, form, credentials))
             except AWS_ERRORS as error:
-                failed = classify(error)
-                raise (failed if isinstance(failed, Refused) else Unavailable()) from error
+                failure = classify(error)
+                raise (failure if isinstance(failure, Refused) else Unavailable()) from error
 
         return ask
 
 
-_Ask = Callable[[str, dict[str, str], Callable[[dict[str, Any]], Any]], Any]
+_Ask = Callable[[str, dict[str, str], Callable[[Any], Any]], Any]
 
 
-def _seen(look: Callable[[], Part]) -> Part | StsError:
+def _attempt(read: Callable[[], Part]) -> Part | StsError:
     try:
-        return look()
+        return read()
     except StsError as error:
         return error
 
 
 def _settings(ask: _Ask, role: RoleArn, role_unique_id: str) -> RoleSettings:
-    def read(answer: dict[str, Any]) -> tuple[str, RoleSettings]:
-        found = answer["Role"]
-        boundary = found.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn")
-        document = _parsed(found["AssumeRolePolicyDocument"], strict_json.parse_accepted)
-        tags = {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
-        seconds = found.get("MaxSessionDuration", ROLE_MAX_DEFAULT)
-        return found["RoleId"], RoleSettings(document, seconds, boundary, tags.get(SET_TAG))
+    def parse(answer: Any) -> RoleSettings:
+        settings = answer["Role"]
+        if settings["RoleId"] != role_unique_id:
+            raise Unavailable
+        boundary = settings.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn")
+        document = _parsed(settings["AssumeRolePolicyDocument"], strict_json.parse_accepted)
+        tags = {tag["Key"]: tag["Value"] for tag in settings.get("Tags", [])}
+        seconds = settings.get("MaxSessionDuration", ROLE_MAX_DEFAULT)
+        return RoleSettings(document, seconds, boundary, tags.get(SET_TAG))
 
-    settings: RoleSettings
-    unique_id, settings = ask("GetRole", {"RoleName": role.name}, read)
-    if unique_id != role_unique_id:
-        raise Unavailable
+    settings: RoleSettings = ask("GetRole", {"RoleName": role.name}, parse)
     return settings
 
 
 def _policies(ask: _Ask, role: RoleArn) -> RolePolicies:
-    form = {"RoleName": role.name}
-    names = list(_pages(ask, "ListRolePolicies", form, lambda answer: answer["PolicyNames"]))
-    inline = {
-        name: ask(
+    form, inline = {"RoleName": role.name}, {}
+    for name in list(_pages(ask, "ListRolePolicies", form, itemgetter("PolicyNames"))):
+        inline[name] = ask(
             "GetRolePolicy",
             form | {"PolicyName": name},
             lambda answer: _parsed(answer["PolicyDocument"]),
         )
-        for name in names
-    }
     attached = _pages(
         ask,
         "ListAttachedRolePolicies",
         form,
-        lambda answer: [it["PolicyArn"] for it in answer["AttachedPolicies"]],
+        lambda answer: [policy["PolicyArn"] for policy in answer["AttachedPolicies"]],
     )
     return RolePolicies(inline, tuple(attached))
 
@@ -147,21 +146,22 @@ def _decisions(ask: _Ask, role: RoleArn, rights: Iterable[Right]) -> dict[Right,
 
     For several resources at once, IAM returns the decisions in another form.
     """
-    actions: dict[str, list[str]] = {}
+    actions: defaultdict[str, list[str]] = defaultdict(list)
     for action, resource in rights:
-        actions.setdefault(resource, []).append(action)
-    found = {}
-    for resource, all_of_it in actions.items():
-        for first in range(0, len(all_of_it), _AT_ONCE):
-            form = _simulation(role, resource, all_of_it[first : first + _AT_ONCE])
+        actions[resource].append(action)
+    decisions = {}
+    for resource, names in actions.items():
+        for first in range(0, len(names), _AT_ONCE):
+            form = _simulation(role, resource, names[first : first + _AT_ONCE])
             for action, decision in _pages(ask, SIMULATION.removeprefix("iam:"), form, _results):
-                found[action, resource] = decision
-    return found
+                decisions[action, resource] = decision
+    return decisions
 
 
 def _simulation(role: RoleArn, resource: str, actions: list[str]) -> dict[str, str]:
     form = {"PolicySourceArn": role.text, "ResourceArns.member.1": resource}
-    form |= {f"ActionNames.member.{n}": action for n, action in enumerate(actions, 1)}
+    for n, action in enumerate(actions, 1):
+        form[f"ActionNames.member.{n}"] = action
     for n, (key, (kind, value)) in enumerate(known_keys(role).items(), 1):
         entry = f"ContextEntries.member.{n}."
         form |= {f"{entry}ContextKeyName": key, f"{entry}ContextKeyType": kind}
@@ -169,34 +169,35 @@ def _simulation(role: RoleArn, resource: str, actions: list[str]) -> dict[str, s
     return form
 
 
-def _results(answer: dict[str, Any]) -> list[tuple[str, Decision]]:
-    return [(one["EvalActionName"], _decision(one)) for one in answer["EvaluationResults"]]
+def _results(answer: Any) -> list[tuple[str, Decision]]:
+    return [(result["EvalActionName"], _decision(result)) for result in answer["EvaluationResults"]]
 
 
-def _decision(one: dict[str, Any]) -> Decision:
-    said = one["EvalDecision"]
-    organization = one.get("OrganizationsDecisionDetail", {}).get("AllowedByOrganizations", True)
-    boundary = one.get("PermissionsBoundaryDecisionDetail", {}).get(
-        "AllowedByPermissionsBoundary", True
-    )
-    untold = frozenset(key.lower() for key in one.get("MissingContextValues", []))
+def _decision(result: dict[str, Any]) -> Decision:
+    word = result["EvalDecision"]
+    organization = result.get("OrganizationsDecisionDetail", {})
+    boundary = result.get("PermissionsBoundaryDecisionDetail", {})
     return Decision(
-        said == "allowed", said == "explicitDeny", not organization, not boundary, untold
+        word == "allowed",
+        word == "explicitDeny",
+        not organization.get("AllowedByOrganizations", True),
+        not boundary.get("AllowedByPermissionsBoundary", True),
+        frozenset(map(str.lower, result.get("MissingContextValues", []))),
     )
 
 
 def _pages(
-    ask: _Ask, action: str, form: dict[str, str], items: Callable[[dict[str, Any]], list[Any]]
+    ask: _Ask, action: str, form: dict[str, str], items: Callable[[Any], list[Any]]
 ) -> Iterator[Any]:
-    more: dict[str, str] = {}
+    marker: dict[str, str] = {}
     while True:
-        found, marker = ask(
-            action, form | more, lambda answer: (items(answer), answer.get("Marker"))
+        page, more = ask(
+            action, form | marker, lambda answer: (items(answer), answer.get("Marker"))
         )
-        yield from found
-        if not marker:
+        yield from page
+        if not more:
             return
-        more = {"Marker": marker}
+        marker = {"Marker": more}
 
 
 def _parsed(document: str, parse: Callable[[str], Any] = strict_json.parse) -> Any:

@@ -1,7 +1,7 @@
 """The only module that reaches a customer's account (invariant 2 in docs/architecture.md).
 
 `assume` opens a session for a `Grant`, which only a stored connection can make. The `probe` methods
-test for a proof whether the role accepts a caller. Their sessions are dropped. They can do nothing,
+test for a proof whether the role accepts a call. Their sessions are dropped. They can do nothing,
 except for one that may read its own role. `view` is a diagnosis: its session may read its own role
 alone, and never leaves this module. The module also reaches two roles of the vendor's own, the
 canary and the stranger, which the settings name. All use one raw call, `_assume_role`, the only
@@ -15,10 +15,11 @@ import copy
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import ClientError
@@ -48,14 +49,7 @@ INERT_POLICY = json.dumps(
     {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]},
     separators=(",", ":"),
 )
-_KNOWN_SECONDS = 5.0  # after AWS confirmed the broker's key, until it is checked again
-
-Result = TypeVar("Result")
-
-# The trust policy that the role's own session read, or the reason for the failure (Refused or
-# Unavailable).
-Told = RoleSettings | StsError
-Read = Callable[[Told], None]  # the callback that receives the result
+_CONFIRMED_SECONDS = 5.0  # after AWS confirmed the broker's key, until it is checked again
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +74,19 @@ class Session:
         )
 
 
+class OwnProbe(NamedTuple):
+    """A role that accepted its own External ID.
+
+    `settings`: what its session read of the role, or Refused or Unavailable.
+    """
+
+    account_id: AccountId
+    role_unique_id: str
+    settings: RoleSettings | StsError
+
+
 @dataclass(slots=True)
-class _KnownKey:
+class _ConfirmedKey:
     """The access key that AWS last confirmed as the broker's, and until when that counts.
 
     `until` is in monotonic seconds.
@@ -115,13 +120,13 @@ class Sts:
         self._api = QueryApi("sts", region, boto)
         self._own_role = OwnRole(region, boto)
         self._breaker = Breaker()
-        self._known = _KnownKey()
+        self._confirmed = _ConfirmedKey()
 
     def with_budget(self, budget: Budget) -> "Sts":
         """Return the same object, whose calls wait until the budget has room for them."""
-        held = copy.copy(self)
-        held._api = self._api.with_budget(budget)  # noqa: SLF001  a copy of ours
-        return held
+        limited = copy.copy(self)
+        limited._api = self._api.with_budget(budget)  # noqa: SLF001  a copy of ours
+        return limited
 
     @property
     def is_silent(self) -> bool:
@@ -140,25 +145,31 @@ class Sts:
         """
         return self._with_own_id(grant, _terms(session_name, duration_seconds, policy))
 
-    def probe_own(self, grant: Grant, read: Read | None = None) -> tuple[AccountId, str]:
-        """Try the tenant's own External ID, and return the account and the role's unique id.
+    def probe_own(self, grant: Grant) -> OwnProbe:
+        """Try the tenant's own External ID, and read the role.
 
         The account is the session's own (GetCallerIdentity), which must agree with AssumeRole's
-        answer. With `read`, the session also reads its own role's trust policy. Raises Refused,
-        Misconfigured or Unavailable.
+        answer. Raises Refused, Misconfigured or Unavailable.
         """
-        session = self._probe_session(grant, read)
+        session, probe = self._probe_and_read(grant)
         account_id, _ = self._who_is(session.credentials)
         if account_id != session.account_id:
             raise Unavailable
-        return account_id, session.role_unique_id
+        return probe
 
-    def probe_again(self, grant: Grant, read: Read | None = None) -> str:
+    def probe_routinely(self, grant: Grant) -> OwnProbe:
+        """Try the tenant's own External ID, and read the role. The account is not checked again.
+
+        Raises as `probe_own`.
+        """
+        return self._probe_and_read(grant)[1]
+
+    def probe_again(self, grant: Grant) -> str:
         """Try the tenant's own External ID once more, and return the role's unique id.
 
-        The account is not checked again. `read` and errors: as in `probe_own`.
+        Raises as `probe_own`.
         """
-        return self._probe_session(grant, read).role_unique_id
+        return self._probe_session(grant, INERT_POLICY).role_unique_id
 
     def view(self, grant: Grant, role_unique_id: str, rights: Iterable[Right]) -> RoleView | None:
         """Return the role's view of itself and of these rights, for a diagnosis.
@@ -166,9 +177,7 @@ class Sts:
         Returns None if another role has this ARN by now. Raises Refused, Misconfigured or
         Unavailable.
         """
-        session = self._with_own_id(
-            grant, self._of_probe(grant.role_arn, session_policy(grant.role_arn, SIMULATION))
-        )
+        session = self._probe_session(grant, session_policy(grant.role_arn, SIMULATION))
         if session.role_unique_id != role_unique_id:
             return None
         return self._own_role.view(session.credentials, grant, role_unique_id, rights)
@@ -199,22 +208,23 @@ class Sts:
 
         Raises as `probe_canary`.
         """
-        stranger = _set(self._stranger)
+        stranger = _configured(self._stranger)
         terms = _terms(self._proof_names.make(stranger), ROLE_CHAINING_MAX, None)
-        return self._as_broker(lambda: self._assume_role(stranger, None, terms))
+        with self._as_broker():
+            return self._assume_role(stranger, None, terms)
 
     def probe_canary(self, *, with_id: bool) -> None:
         """Try the canary, which must be configured, with an External ID or without.
 
         Returns if the canary accepted the call. Raises Refused, Misconfigured or Unavailable.
         """
-        self._as_broker(
-            lambda: self._probe(_set(self._canary), new_external_id() if with_id else None)
-        )
+        external_id = new_external_id() if with_id else None
+        with self._as_broker():
+            self._probe(_configured(self._canary), external_id)
 
     def probe_canary_as_stranger(self, stranger: Session) -> None:
         """Try the canary as `probe_as_stranger` tries a customer's role."""
-        self._probe(_set(self._canary), new_external_id(), stranger.credentials)
+        self._probe(_configured(self._canary), new_external_id(), stranger.credentials)
 
     def is_broker(self) -> bool:
         """Return whether our own credentials are the broker's, which customers' roles trust.
@@ -225,7 +235,7 @@ class Sts:
             _, arn = self._who_is(None)
         except Misconfigured as error:
             raise Unavailable from error
-        return _same_principal(arn, self.broker)
+        return _is_same_principal(arn, self.broker)
 
     def own_identity(self) -> bool | None:
         """Do the same as `is_broker`, but return None without usable credentials.
@@ -243,53 +253,50 @@ class Sts:
                 return None
             raise
 
-    def _probe_session(self, grant: Grant, read: Read | None) -> Session:
-        """Open a session for a proof.
-
-        It is inert. With `read`, it may read its own role, and does so only here.
-        """
-        policy = session_policy(grant.role_arn) if read else INERT_POLICY
-        session = self._with_own_id(grant, self._of_probe(grant.role_arn, policy))
-        if read:
-            try:
-                read(self._own_role.settings(session.credentials, grant, session.role_unique_id))
-            except StsError as error:
-                read(error)
-        return session
+    def _probe_session(self, grant: Grant, policy: str) -> Session:
+        """Open a session for a proof or a diagnosis, by a call that a good role accepts."""
+        return self._with_own_id(grant, self._probe_terms(grant.role_arn, policy))
 
     def _with_own_id(self, grant: Grant, terms: dict[str, str]) -> Session:
-        """Make a call that a good role accepts."""
-        return self._as_broker(lambda: self._assume_role(grant.role_arn, grant.external_id, terms))
+        with self._as_broker():
+            return self._assume_role(grant.role_arn, grant.external_id, terms)
 
-    def _as_broker(self, call: Callable[[], Result]) -> Result:
-        """Make a call that should succeed.
+    def _probe_and_read(self, grant: Grant) -> tuple[Session, OwnProbe]:
+        """Open a session that may read its own role alone, and read that role."""
+        session = self._probe_session(grant, session_policy(grant.role_arn))
+        settings = self._own_role.settings(session.credentials, grant, session.role_unique_id)
+        return session, OwnProbe(session.account_id, session.role_unique_id, settings)
+
+    @contextmanager
+    def _as_broker(self) -> Iterator[None]:
+        """Surround a call that should succeed.
 
         A refusal counts only if our credentials are the broker's.
         """
         try:
-            return call()
+            yield
         except Refused:
-            if self._is_known_broker():
+            if self._is_confirmed_broker():
                 raise
             raise Unavailable from None
 
-    def _is_known_broker(self) -> bool:
+    def _is_confirmed_broker(self) -> bool:
         """Do the same as `is_broker`, at most once in 5 seconds for the same credentials.
 
-        A thousand roles may refuse at once.
+        A thousand roles may refuse at once. One thread calls AWS, and threads refused meanwhile
+        share its result.
         """
-        with (
-            self._known.lock
-        ):  # one thread calls AWS, and threads refused meanwhile share its result
+        confirmed = self._confirmed
+        with confirmed.lock:
             try:
                 key_id = self._api.own_key_id()
             except AWS_ERRORS as error:  # there were credentials a moment ago
                 raise Unavailable from error
-            if key_id == self._known.key_id and time.monotonic() < self._known.until:
+            if key_id == confirmed.key_id and time.monotonic() < confirmed.until:
                 return True
             if not self.is_broker():
                 return False
-            self._known.key_id, self._known.until = key_id, time.monotonic() + _KNOWN_SECONDS
+            confirmed.key_id, confirmed.until = key_id, time.monotonic() + _CONFIRMED_SECONDS
             return True
 
     def _probe(
@@ -302,11 +309,10 @@ class Sts:
 
         The session of a role that accepts it is inert, and is dropped here.
         """
-        self._assume_role(
-            role_arn, external_id, self._of_probe(role_arn, INERT_POLICY), credentials
-        )
+        terms = self._probe_terms(role_arn, INERT_POLICY)
+        self._assume_role(role_arn, external_id, terms, credentials)
 
-    def _of_probe(self, role_arn: RoleArn, policy: str) -> dict[str, str]:
+    def _probe_terms(self, role_arn: RoleArn, policy: str) -> dict[str, str]:
         return _terms(self._proof_names.make(role_arn), SESSION_MIN, policy)
 
     def _who_is(self, credentials: ReadOnlyCredentials | None) -> tuple[AccountId, list[str]]:
@@ -320,9 +326,10 @@ class Sts:
                 _, _, _, _, _, _ = arn = answer["Arn"].split(":", 5)
                 return AccountId(answer["Account"]), arn
         except AWS_ERRORS as error:
-            failed = classify(error)
-            # AWS never denies this call, so a refusal here is a fault.
-            raise (Unavailable() if isinstance(failed, Refused) else failed) from error
+            failure = classify(error)
+            if isinstance(failure, Refused):  # AWS never denies this call, so this is a fault
+                failure = Unavailable()
+            raise failure from error
 
     def _assume_role(
         self,
@@ -355,7 +362,7 @@ def _tenant(role_arn: RoleArn, external_id: ExternalId | None) -> str:
     return external_id[:20] if external_id else role_arn.account_id
 
 
-def _same_principal(arn: list[str], broker: Broker) -> bool:
+def _is_same_principal(arn: list[str], broker: Broker) -> bool:
     """Return whether GetCallerIdentity's ARN is the broker's.
 
     Paths are ignored, because a session's ARN lacks its role's path.
@@ -369,7 +376,7 @@ def _same_principal(arn: list[str], broker: Broker) -> bool:
     return service == "iam" and kind == "user" and rest.rpartition("/")[2] == broker.name
 
 
-def _set(role: RoleArn | None) -> RoleArn:
+def _configured(role: RoleArn | None) -> RoleArn:
     if role is None:
         raise RuntimeError("this role is not configured")
     return role
@@ -389,9 +396,8 @@ def _session(answer: dict[str, Any]) -> Session:
         secret_access_key=credentials["SecretAccessKey"],
         session_token=credentials["SessionToken"],
         expires_at=credentials["Expiration"],
-        account_id=AccountId(
-            user["Arn"].split(":")[4]
-        ),  # arn:aws:sts::<account>:assumed-role/<role>/<session>
+        # arn:aws:sts::<account>:assumed-role/<role>/<session>
+        account_id=AccountId(user["Arn"].split(":")[4]),
         role_unique_id=role_unique_id,
         name=session_name,
     )

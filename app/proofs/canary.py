@@ -16,7 +16,6 @@ last minute. Otherwise every routine proof would cost three more calls.
 
 import enum
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import NamedTuple
@@ -24,14 +23,22 @@ from typing import NamedTuple
 from sqlalchemy import select
 
 from app.audit import Actor, actions
-from app.aws.sts import Misconfigured, Refused, Session, Sts, StsError, Unavailable
+from app.audit.details import CanarySight
+from app.aws.sts import Session, Sts, StsError, Unavailable
 from app.clock import now
 from app.concurrency.single_flight import SingleFlight
 from app.config import Config
 from app.health.checks import HealthFinding, failed, ok, warning
 from app.ids import Grant
 from app.log import logger
-from app.proofs.proof import AWS_SILENT, ProofCheck, ProofFinding, check_of, refusal, unproven_by
+from app.proofs.proof import (
+    AWS_SILENT,
+    ProofCheck,
+    ProofFinding,
+    check_of,
+    refusal,
+    without_refusals,
+)
 from app.store.database import SYSTEM, Database
 from app.store.models import NOT_ISSUED, AuditEvent, Connection, Verdict, states
 
@@ -65,6 +72,8 @@ class _View(NamedTuple):
         None for `since` accepts a look of the last minute. A look that voids the proof always
         counts: after our policy is repaired, IAM needs a moment to propagate that.
         """
+        if time.monotonic() >= self.until:
+            return False
         return since is None or self.began >= since or self.sight in _WHY_NOT
 
 
@@ -76,11 +85,11 @@ class Canary:
         self._db = db
         self._has_canary = config.proofs.canary_role_arn is not None
         self._has_stranger = config.proofs.stranger_role_arn is not None
+        self._proof_max_age = config.proofs.proof_max_age
         self._looks: SingleFlight[str, _View] = SingleFlight()
         self._last = _View(Sight.UNCLEAR, None, 0.0, 0.0)
-        self._proof_max_age = config.proofs.proof_max_age
         self._session: Session | None = None  # the stranger's, kept while it works
-        self._told: Sight | None = None
+        self._recorded: Sight | None = None
 
     def ask_canary(self, sts: Sts) -> Sight | None:
         """Return the canary's state within the last minute, or None without a canary.
@@ -101,33 +110,38 @@ class Canary:
         if not self._has_canary or finding.verdict not in {Verdict.PROVEN, Verdict.UNASSUMABLE}:
             return finding
         until = confirmed.proven_until(self._proof_max_age) if confirmed else None
-        starts_issuing = finding.verdict is Verdict.PROVEN and (until is None or until <= now())
-        view = self._look(sts, time.monotonic() if starts_issuing else None)
+        since = None
+        if finding.verdict is Verdict.PROVEN and (until is None or until <= now()):
+            since = time.monotonic()  # the connection would begin to issue
+        view = self._look(sts, since)
         if why := _WHY_NOT.get(view.sight):
-            checks = tuple(unproven_by(why, check) for check in finding.checks)
             return finding._replace(
                 verdict=Verdict.INCONCLUSIVE,
-                checks=checks,
+                checks=tuple(without_refusals(why, finding.checks)),
                 role_unique_id=None,
                 may_be_spreading=False,
                 refused=False,
             )
-        if view.stranger is None:
-            return finding._replace(checks=tuple(map(_without_stranger, finding.checks)))
-        return finding
+        if view.stranger is not None:
+            return finding
+        checks = list(finding.checks)
+        for number, check in enumerate(checks):
+            if check == check_of(states.STRANGER, "passed"):
+                checks[number] = check_of(states.STRANGER, "skipped")
+        return finding._replace(checks=tuple(checks))
 
-    def stranger_refused(self, sts: Sts, grant: Grant) -> tuple[ProofCheck | None, tuple[()]]:
+    def check_stranger(self, sts: Sts, grant: Grant) -> ProofCheck | None:
         """Check that the role refuses the stranger with the right External ID.
 
-        This is an Extra of the proof. The stranger is tried only if the canary let it in within the
-        last minute. Raises as `ask_canary`.
+        The stranger is tried only if the canary let it in within the last minute. Raises as
+        `ask_canary`.
         """
         if not self._has_stranger:
-            return None, ()
+            return None
         stranger = self._look(sts).stranger if self._has_canary else None
         if stranger is None:
-            return check_of(states.STRANGER, "skipped"), ()
-        return refusal(states.STRANGER, partial(sts.probe_as_stranger, stranger), grant), ()
+            return check_of(states.STRANGER, "skipped")
+        return refusal(states.STRANGER, partial(sts.probe_as_stranger, stranger), grant)
 
     def finding(self, sts: Sts) -> HealthFinding:
         """Return the finding for readiness. Raises as `ask_canary`."""
@@ -137,67 +151,59 @@ class Canary:
         return _FINDINGS[view.sight]
 
     def _look(self, sts: Sts, since: float | None = None) -> _View:
-        view = self._kept(since)
-        while view is None or not view.counts(
-            since
-        ):  # repeat if the running look began before `since`
-            look, _ = self._looks.join("canary", lambda: self._kept(since) or self._ask(sts))
-            view = look.result()
-        return view
+        def look() -> _View:
+            view = self._last
+            return view if view.counts(since) else self._ask(sts)
 
-    def _kept(self, since: float | None) -> _View | None:
-        last = self._last
-        return last if time.monotonic() < last.until and last.counts(since) else None
+        view = self._last
+        while not view.counts(since):  # again if the running look began before `since`
+            view = self._looks.join("canary", look)[0].result()
+        return view
 
     def _ask(self, sts: Sts) -> _View:
         began = time.monotonic()
-        sight = _sight(lambda with_id: sts.probe_canary(with_id=with_id))
-        stranger = self._let_in(sts) if self._has_stranger and sight is not Sight.UNCLEAR else None
-        seconds = _UNCLEAR_FRESH if sight is Sight.UNCLEAR else _FRESH
+        sight, seconds, stranger = _sight(sts), _UNCLEAR_FRESH, None
+        if sight is not Sight.UNCLEAR:
+            seconds = _FRESH
+            stranger = self._let_in(sts) if self._has_stranger else None
         self._last = view = _View(sight, stranger, began, began + seconds)
-        if sight not in {Sight.UNCLEAR, self._told}:
-            self._tell(sight)
+        if sight not in {Sight.UNCLEAR, self._recorded}:
+            self._record(sight)
         return view
 
     def _let_in(self, sts: Sts) -> Session | None:
         """Return the stranger's session, if the canary lets it in."""
-        kept, self._session = self._session, None
+        session, self._session = self._session, None
         try:
-            session = kept if kept and kept.expires_at - now() > _RENEWED else sts.open_stranger()
+            if session is None or session.expires_at - now() <= _RENEWED:
+                session = sts.open_stranger()
             sts.probe_canary_as_stranger(session)
         except StsError:
             return None
         self._session = session
         return session
 
-    def _tell(self, sight: Sight) -> None:
+    def _record(self, sight: Sight) -> None:
         """Log a change, and record it unless another process has done so.
 
         Raises StoreUnavailableError.
         """
-        action, found = _ACTIONS[sight], _FINDINGS[sight]
-        (logger.info if sight is Sight.SIGHTED else logger.warning)(
-            action, seen=found.seen, next=found.next
-        )
+        action = _ACTIONS[sight]
+        details: CanarySight = {"seen": _FINDINGS[sight].seen, "next": _FINDINGS[sight].next}
+        (logger.info if sight is Sight.SIGHTED else logger.warning)(action, **details)
         ours = select(AuditEvent.action).where(AuditEvent.action.in_(_ACTIONS.values()), NOT_ISSUED)
         with self._db.write(SYSTEM) as db:
             if db.scalar(ours.order_by(AuditEvent.id.desc()).limit(1)) != action:
-                action.record(db, _PROBER, {"seen": found.seen, "next": found.next})
-        self._told = sight
+                action.record(db, _PROBER, details)
+        self._recorded = sight
 
 
-def _without_stranger(check: ProofCheck) -> ProofCheck:
-    """Return the check, or a skipped one in the place of the stranger's refusal."""
-    unproven = (check.name, check.outcome) == (states.STRANGER, "passed")
-    return check_of(states.STRANGER, "skipped") if unproven else check
-
-
-def _sight(probe: Callable[[bool], None]) -> Sight:
-    with_id, without_id = _answer(probe, with_id=True), _answer(probe, with_id=False)
+def _sight(sts: Sts) -> Sight:
+    with_id, without_id = _is_accepted(sts, with_id=True), _is_accepted(sts, with_id=False)
     if with_id is not without_id:
         # The canary may have been created or deleted between the two calls, and IAM takes time to
         # propagate a change.
-        with_id = _answer(probe, with_id=True)
+        with_id = _is_accepted(sts, with_id=True)
     if with_id is None or without_id is None:
         return Sight.UNCLEAR
     if with_id is not without_id:
@@ -205,17 +211,14 @@ def _sight(probe: Callable[[bool], None]) -> Sight:
     return Sight.SIGHTED if with_id else Sight.LOST
 
 
-def _answer(probe: Callable[[bool], None], *, with_id: bool) -> bool | None:
+def _is_accepted(sts: Sts, *, with_id: bool) -> bool | None:
     """Return whether the canary accepted the call; None when AWS gave no clear answer."""
     try:
-        probe(with_id)
-    except (
-        Refused,
-        Misconfigured,
-    ):  # misconfigured: the canary's account has switched STS off in our region
-        return False
+        sts.probe_canary(with_id=with_id)
     except Unavailable:
         return None
+    except StsError:  # misconfigured: the canary's account has switched STS off in our region
+        return False
     return True
 
 

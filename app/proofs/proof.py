@@ -12,11 +12,12 @@ The calls can't show whom else the role trusts. Its trust policy shows that, if 
 itself (app/proofs/trust_checks.py).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Literal, NamedTuple
 
-from app.aws.sts import Misconfigured, Read, Refused, Sts, StsError, Unavailable
+from app.aws.role_view import RoleSettings
+from app.aws.sts import Misconfigured, Refused, Sts, StsError
 from app.ids import Grant
 from app.store.models import Verdict
 from app.store.models.states import ACCOUNT, FOREIGN, MISSING, OWN, STRANGER
@@ -90,6 +91,7 @@ class ProofFinding(NamedTuple):
     - `access_until`: by the trust policy, if it was read.
     - `reads_itself`: whether the role may read itself; None: it was not asked, or did not answer.
     - `let_in_as`: the unique id of the role that accepted us.
+    - `settings`: what that role read of itself, or why it did not; None if none accepted us.
     """
 
     verdict: Verdict
@@ -103,6 +105,7 @@ class ProofFinding(NamedTuple):
     permission_set: str | None = None  # the name in the role's tag
     reads_itself: bool | None = None
     let_in_as: str | None = None
+    settings: RoleSettings | StsError | None = None
 
     def doubted(self, why: str) -> "ProofFinding":
         """Return the same refusal as an inconclusive finding, because it proves nothing yet."""
@@ -110,110 +113,103 @@ class ProofFinding(NamedTuple):
         return self._replace(verdict=Verdict.INCONCLUSIVE, checks=(own, *self.checks[1:]))
 
 
-# A further question about a role, asked between the refusals and the last acceptance. Its check is
-# None if this deployment can't ask it. A failed check makes the role insecure.
-Extra = Callable[[Grant], tuple[ProofCheck | None, tuple[Warning, ...]]]
-Extras = Sequence[Extra]
+# Tries the stranger, who must be refused. Returns None if this deployment has none.
+StrangerCheck = Callable[[Grant], ProofCheck | None]
 
 
-def prove(sts: Sts, grant: Grant, extras: Extras = (), read: Read | None = None) -> ProofFinding:
-    """Make a full proof: make the calls and judge them. Opens no transaction and stores nothing.
-
-    `read` is called with the trust policy, once, if the role accepts its own ID.
-    """
+def prove(sts: Sts, grant: Grant, check_stranger: StrangerCheck) -> ProofFinding:
+    """Make a full proof: make the calls and judge them. Opens no transaction and stores nothing."""
     try:
-        account_id, role_unique_id = sts.probe_own(grant, read)
+        session = sts.probe_own(grant)
     except StsError as error:
-        refused = isinstance(error, Refused)
-        why = error.detail if isinstance(error, Misconfigured) else AWS_SILENT
-        own = check_of(OWN, "failed") if refused else ProofCheck(OWN, "inconclusive", why)
-        verdict = Verdict.UNASSUMABLE if refused else Verdict.INCONCLUSIVE
-        checks = (own, *_skipped(ACCOUNT, MISSING, FOREIGN))
-        return ProofFinding(verdict, checks, may_be_spreading=refused, refused=refused)
+        return _not_accepted(error)
     own = check_of(OWN, "passed")
-    if account_id != grant.role_arn.account_id:
-        return ProofFinding(
-            Verdict.UNASSUMABLE, (own, check_of(ACCOUNT, "failed"), *_skipped(MISSING, FOREIGN))
-        )
-    strangers, warnings = _strangers(sts, grant, extras)
-    checks = (own, check_of(ACCOUNT, "passed"), *strangers)
-    if any(check.outcome == "failed" for check in strangers):
-        finding = ProofFinding(Verdict.INSECURE, checks, warnings=warnings)
-    elif any(check.outcome == "inconclusive" for check in strangers):
-        finding = ProofFinding(Verdict.INCONCLUSIVE, checks, warnings=warnings)
+    if session.account_id != grant.role_arn.account_id:
+        checks = own, check_of(ACCOUNT, "failed"), *_skipped(MISSING, FOREIGN)
+        return ProofFinding(Verdict.UNASSUMABLE, checks, settings=session.settings)
+    refusals = _refusals(sts, grant, check_stranger)
+    checks = own, check_of(ACCOUNT, "passed"), *refusals
+    outcomes = {check.outcome for check in refusals}
+    if "failed" in outcomes:
+        finding = ProofFinding(Verdict.INSECURE, checks)
+    elif "inconclusive" in outcomes:
+        finding = ProofFinding(Verdict.INCONCLUSIVE, checks)
     else:
-        finding = _accepted_again(sts, grant, role_unique_id, checks, warnings)
-    return finding._replace(let_in_as=role_unique_id)
+        finding = _accepted_again(sts, grant, session.role_unique_id, checks)
+    return finding._replace(let_in_as=session.role_unique_id, settings=session.settings)
 
 
 def prove_routinely(
-    sts: Sts, grant: Grant, role_unique_id: str, extras: Extras, read: Read | None
+    sts: Sts, grant: Grant, role_unique_id: str, check_stranger: StrangerCheck
 ) -> ProofFinding | None:
     """Prove a role that was proven under this unique id, without the first acceptance.
 
     Returns None unless the role is proven: a full proof has to judge every other outcome.
     """
-    strangers, warnings = _strangers(sts, grant, extras)
-    if any(check.outcome in {"failed", "inconclusive"} for check in strangers):
+    refusals = _refusals(sts, grant, check_stranger)
+    if not {"failed", "inconclusive"}.isdisjoint(check.outcome for check in refusals):
         return None
     try:
-        if sts.probe_again(grant, read) != role_unique_id:
-            return None
+        session = sts.probe_routinely(grant)
     except StsError:
         return None
+    if session.role_unique_id != role_unique_id:
+        return None
     # The unique id belongs to one role in one account, so the account is the proven one.
-    ours = check_of(OWN, "passed"), check_of(ACCOUNT, "passed")
-    checks = (*ours, *strangers)
+    checks = check_of(OWN, "passed"), check_of(ACCOUNT, "passed"), *refusals
     return ProofFinding(
-        Verdict.PROVEN, checks, role_unique_id, warnings=warnings, let_in_as=role_unique_id
+        Verdict.PROVEN, checks, role_unique_id, let_in_as=role_unique_id, settings=session.settings
     )
 
 
-def _strangers(
-    sts: Sts, grant: Grant, extras: Extras
-) -> tuple[tuple[ProofCheck, ...], tuple[Warning, ...]]:
-    """Make the calls that the role must refuse, and ask the further questions."""
-    refusals = (
-        refusal(MISSING, sts.probe_missing, grant),
-        refusal(FOREIGN, sts.probe_foreign, grant),
-    )
-    asked = [extra(grant) for extra in extras]
-    checks = (*refusals, *(check for check, _ in asked if check is not None))
-    return checks, tuple(warning for _, warnings in asked for warning in warnings)
+def _not_accepted(error: StsError) -> ProofFinding:
+    """Return the finding after the role did not accept the first call."""
+    verdict, own = Verdict.INCONCLUSIVE, ProofCheck(OWN, "inconclusive", AWS_SILENT)
+    refused = isinstance(error, Refused)
+    if refused:
+        verdict, own = Verdict.UNASSUMABLE, check_of(OWN, "failed")
+    if isinstance(error, Misconfigured):
+        own = own._replace(detail=error.detail)
+    checks = own, *_skipped(ACCOUNT, MISSING, FOREIGN)
+    return ProofFinding(verdict, checks, may_be_spreading=refused, refused=refused)
+
+
+def _refusals(sts: Sts, grant: Grant, check_stranger: StrangerCheck) -> tuple[ProofCheck, ...]:
+    """Make the calls that the role must refuse."""
+    missing = refusal(MISSING, sts.probe_missing, grant)
+    foreign = refusal(FOREIGN, sts.probe_foreign, grant)
+    stranger = check_stranger(grant)
+    return (missing, foreign) if stranger is None else (missing, foreign, stranger)
 
 
 def _accepted_again(
-    sts: Sts,
-    grant: Grant,
-    role_unique_id: str,
-    checks: tuple[ProofCheck, ...],
-    warnings: tuple[Warning, ...],
+    sts: Sts, grant: Grant, role_unique_id: str, checks: tuple[ProofCheck, ...]
 ) -> ProofFinding:
     """Make the last call.
 
     Without it, the refusals might be those of a role that refuses every call.
     """
-    spreading = True  # IAM propagates the role, or another one in its place
+    why, spreading = _STILL_SPREADING, True  # IAM propagates the role, or another in its place
     try:
         if sts.probe_again(grant) == role_unique_id:
-            return ProofFinding(Verdict.PROVEN, checks, role_unique_id, warnings=warnings)
-    except StsError as error:
-        spreading = isinstance(error, Refused)
-    own = ProofCheck(OWN, "inconclusive", _STILL_SPREADING if spreading else AWS_SILENT)
-    unproven = (unproven_by(own.detail, check) for check in checks[1:])
-    return ProofFinding(
-        Verdict.INCONCLUSIVE, (own, *unproven), may_be_spreading=spreading, warnings=warnings
-    )
+            return ProofFinding(Verdict.PROVEN, checks, role_unique_id)
+    except Refused:
+        pass
+    except StsError:
+        why, spreading = AWS_SILENT, False
+    own = ProofCheck(OWN, "inconclusive", why)
+    unproven = without_refusals(why, checks[1:])
+    return ProofFinding(Verdict.INCONCLUSIVE, (own, *unproven), may_be_spreading=spreading)
 
 
-def unproven_by(why: str, check: ProofCheck) -> ProofCheck:
-    """Return the check, or an inconclusive one in the place of a refusal that proves nothing."""
-    rests_on_it = check.outcome == ("failed" if check.name == OWN else "passed")
-    return (
-        ProofCheck(check.name, "inconclusive", why)
-        if check.name in _REFUSALS and rests_on_it
-        else check
-    )
+def without_refusals(why: str, checks: Iterable[ProofCheck]) -> Iterator[ProofCheck]:
+    """Yield the checks, with an inconclusive one in the place of each refusal."""
+    for check in checks:
+        refused = check.outcome == ("failed" if check.name == OWN else "passed")
+        if refused and check.name in _REFUSALS:
+            yield ProofCheck(check.name, "inconclusive", why)
+        else:
+            yield check
 
 
 def refusal(name: str, probe: Callable[[Grant], None], grant: Grant) -> ProofCheck:
@@ -225,7 +221,7 @@ def refusal(name: str, probe: Callable[[Grant], None], grant: Grant) -> ProofChe
         probe(grant)
     except Refused:
         return check_of(name, "passed")
-    except (Misconfigured, Unavailable):
+    except StsError:
         return ProofCheck(name, "inconclusive", AWS_SILENT)
     return check_of(name, "failed")
 
@@ -234,5 +230,6 @@ def check_of(name: str, outcome: CheckOutcome) -> ProofCheck:
     return ProofCheck(name, outcome, _DETAILS[name, outcome])
 
 
-def _skipped(*names: str) -> tuple[ProofCheck, ...]:
-    return tuple(ProofCheck(name, "skipped", NOT_TRIED) for name in names)
+def _skipped(*names: str) -> Iterator[ProofCheck]:
+    for name in names:
+        yield ProofCheck(name, "skipped", NOT_TRIED)

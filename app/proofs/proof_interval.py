@@ -17,7 +17,7 @@ from app.store.models.proof_schedule import Interval
 _KEPT = 60.0  # seconds between two counts of the connections
 
 
-class Pace:
+class ProofInterval:
     """Counts the connections once a minute. Safe to share among threads."""
 
     def __init__(self, db: Database, config: Config) -> None:
@@ -27,7 +27,7 @@ class Pace:
         self._until = 0.0
         self._counting = threading.Lock()
 
-    def interval(self) -> Interval:
+    def current(self) -> Interval:
         """Return the current interval. Raises StoreUnavailableError.
 
         It reads the database, so call it outside of transactions.
@@ -38,19 +38,17 @@ class Pace:
             return self._interval
 
     def _count(self) -> None:
+        routine = select(func.count()).where(IN_ROUTINE, Connection.due_at.is_not(None))
         with self._db.read(long=True) as db:
-            counted = (
-                select(func.count())
-                .select_from(Connection)
-                .where(IN_ROUTINE, Connection.due_at.is_not(None))
-            )
-            number = db.scalar(counted) or 0
+            connections = db.scalar(routine) or 0
         before = self._interval
-        self._interval = found = Interval.for_connections(
-            before.configured, number, self._proofs_a_second
-        )
-        if found.seconds not in {before.seconds, found.configured}:
+        interval = Interval.for_connections(before.configured, connections, self._proofs_a_second)
+        if interval.seconds not in {before.seconds, interval.configured}:
             logger.warning(
-                "proofs.slowed", seconds=found.seconds, wanted=found.configured, connections=number
+                "proofs.slowed",
+                seconds=interval.seconds,
+                wanted=interval.configured,
+                connections=connections,
             )
+        self._interval = interval
         self._until = time.monotonic() + _KEPT

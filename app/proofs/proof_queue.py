@@ -10,23 +10,13 @@ Each claim is shared out among tenants, so that one tenant's thousands of roles 
 tenant's first or scheduled proof. Within a share the longest due go first.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import (
-    ColumnElement,
-    Row,
-    Select,
-    and_,
-    bindparam,
-    exists,
-    func,
-    select,
-    true,
-    update,
-)
+from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, select, true, update
 
 from app.audit.events import WORKER
 from app.aws.sts import Sts
@@ -38,7 +28,7 @@ from app.limits.rates import Rates
 from app.log import logger
 from app.permissions.permission_sets import PermissionSets
 from app.proofs.canary import Canary
-from app.proofs.proof_interval import Pace
+from app.proofs.proof_interval import ProofInterval
 from app.proofs.verification import Verification
 from app.store.database import SYSTEM, Database, Session
 from app.store.models import (
@@ -60,6 +50,7 @@ _AT_REST = (ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED)
 _ACTIVE = and_(
     URGENT, exists().where(Tenant.id == Connection.tenant_id, Tenant.status == TenantStatus.ACTIVE)
 )
+_QUEUES = {"urgent": _ACTIVE, "routine": IN_ROUTINE}
 _SHARE = 8  # one tenant gets an eighth of a claim while others wait
 # A quarter of a claim is kept for connections that were tried before. Otherwise they could wait
 # without end.
@@ -68,6 +59,8 @@ _ROWS = 8  # times the size of a claim: the due rows that one look reads
 # The first look may return one tenant's rows only. Each further look leaves out the tenants of
 # earlier ones.
 _LOOKS = 4
+
+_Row = Row[UUID, UUID]  # of a connection's id and its tenant's
 
 
 class Claim(NamedTuple):
@@ -86,173 +79,157 @@ class ProofQueue:
         db: Database,
         sts: Sts,
         rates: Rates,
-        pace: Pace,
+        interval: ProofInterval,
         canary: Canary,
         *,
         sets: PermissionSets,
     ) -> None:
         self._db = db
-        self._urgent = Verification(db, sts.with_budget(rates.background_call), pace, canary, sets)
-        self._routine = Verification(db, sts.with_budget(rates.routine_call), pace, canary, sets)
-        self.pace = pace
+        self.interval = interval
+        self._urgent, self._routine = (
+            Verification(db, sts.with_budget(budget), interval, canary, sets)
+            for budget in (rates.background_call, rates.routine_call)
+        )
 
     def claim(self, most: int) -> list[Claim]:
         """Claim at most so many urgent connections, the longest due first.
 
-        No other claim gets them during the lease.
+        No other claim gets them during the lease. Connections that were never tried go first. A
+        tenant gets more than its share only if places stay free.
         """
-        at = now()
+        due = _due(_ACTIVE)
         with self._db.read() as db:  # most reads return nothing, and need no write lock
-            chosen = _shared_out(db, _due(at, _ACTIVE), most)
-        return self._claimed(at, chosen)
+            first, more_first = _shares(db, due.where(Connection.proof_id.is_(None)), most)
+            again, more_again = _shares(db, due.where(Connection.proof_id.is_not(None)), most)
+        kept_for_again = min(len(again), max(1, most // _AGAIN))
+        return self._lease(
+            (*first[: most - kept_for_again], *again, *first, *more_first, *more_again), most
+        )
 
     def claim_routine(self, most: int) -> list[Claim]:
         """Claim at most so many connections that are due for a routine proof, as `claim` does."""
-        at = now()
         with self._db.read() as db:
-            within, beyond = _shares(db, _due(at, IN_ROUTINE), most)
-            chosen = [row.id for row in (*within, *beyond)][:most]
-        return self._claimed(at, chosen)
+            within, beyond = _shares(db, _due(IN_ROUTINE), most)
+        return self._lease((*within, *beyond), most)
 
-    def _claimed(self, at: datetime, chosen: list[UUID]) -> list[Claim]:
+    def _lease(self, rows: Iterable[_Row], most: int) -> list[Claim]:
+        chosen = [row.id for row in dict.fromkeys(rows)][:most]
         if not chosen:
             return []
-        lease = at + LEASE
+        lease = now() + LEASE
         with self._db.write(SYSTEM) as db:
             # A concurrent claim takes the rows that are not locked, without waiting.
             locked = (
-                _due(at, true())
+                _due(true())
                 .where(Connection.id.in_(chosen))
                 .with_for_update(of=Connection, skip_locked=True)
             )
-            found = sorted(db.execute(locked), key=lambda row: chosen.index(row.id))
-            db.execute(
-                update(Connection)
-                .where(Connection.id.in_([row.id for row in found]))
-                .values(due_at=lease)
-            )
-        return [Claim(row.tenant_id, row.id, lease) for row in found]
+            claimed = sorted(db.execute(locked), key=lambda row: chosen.index(row.id))
+            own = Connection.id.in_([row.id for row in claimed])
+            db.execute(update(Connection).where(own).values(due_at=lease))
+        return [Claim(row.tenant_id, row.id, lease) for row in claimed]
 
     def backlog(self) -> dict[str, int]:
         """Return how many connections are due: urgent ones, and those for a routine proof."""
-        at = now()
-        lanes = {"urgent": _due(at, _ACTIVE), "routine": _due(at, IN_ROUTINE)}
+        numbers = {}
         with self._db.read(long=True) as db:
-            counts = {
-                name: due.order_by(None).with_only_columns(func.count())
-                for name, due in lanes.items()
-            }
-            return {name: db.scalar(count) or 0 for name, count in counts.items()}
+            for name, queue in _QUEUES.items():
+                due = _due(queue).order_by(None).with_only_columns(func.count())
+                numbers[name] = db.scalar(due) or 0
+        return numbers
 
     def oldest_due(self) -> datetime | None:
         """Return since when the longest due connection is due; None when none is due."""
-        at = now()
+        oldest: list[datetime | None] = []
         with self._db.read() as db:
-            longest = [
-                _due(at, lane).with_only_columns(Connection.due_at).limit(1)
-                for lane in (_ACTIVE, IN_ROUTINE)
-            ]
-            oldest = [db.scalar(query) for query in longest]
-        return min((since for since in oldest if since), default=None)
+            for queue in _QUEUES.values():
+                oldest += db.scalars(_due(queue).with_only_columns(Connection.due_at).limit(1))
+        return min(filter(None, oldest), default=None)
 
     def finding(self) -> HealthFinding:
         """Return the finding for readiness: how often each connection is proven."""
-        interval = self.pace.interval()
-        seen = (
+        interval = self.interval.current()
+        summary = (
             f"Each of {interval.connections} connections is proven every {interval.seconds} s;"
             f" DEPUTY_REPROVE_EVERY is {interval.configured} s."
         )
         if interval.seconds > interval.configured:
             return warning(
-                seen,
+                summary,
                 "Raise DEPUTY_STS_BUDGET (routine proofs get half of it) or DEPUTY_REPROVE_EVERY.",
             )
-        return ok(seen)
+        return ok(summary)
 
     def prove(self, claim: Claim) -> bool:
         """Prove the claim's connection.
 
         Returns False when the claim was used already, or the connection can't be proven any more.
         """
-        begun = self._begin(claim)
-        if begun is None:
+        row = self._use_up(claim)
+        if row is None:
             return False
-        trigger, status, lease = begun
+        trigger, status, lease = row
         urgent = trigger is not Trigger.SCHEDULED or status is ConnectionStatus.PENDING
         verification = self._urgent if urgent else self._routine
-        who = SystemPrincipal(WORKER, claim.tenant_id)
+        principal = SystemPrincipal(WORKER, claim.tenant_id)
         try:
-            verification.verify(who, claim.tenant_id, claim.connection_id, trigger=trigger)
+            verification.verify(principal, claim.tenant_id, claim.connection_id, trigger=trigger)
         except (NotFoundError, SuspendedError, ConflictError) as error:
             # A closed account stays closed for long, and a tenant may have thousands of roles in
             # it.
             if not urgent or isinstance(error, AccountClosedError):
-                self._pass_turn(claim, lease)
+                self._wait_for_next_slot(claim, lease)
             logger.info("proof.dropped", connection_id=str(claim.connection_id), why=error.code)
             return False
         return True
 
-    def _pass_turn(self, claim: Claim, lease: datetime | None) -> None:
-        turn = next_slot(claim.connection_id, now(), self.pace.interval().every)
+    def _wait_for_next_slot(self, claim: Claim, lease: datetime | None) -> None:
+        slot = next_slot(claim.connection_id, now(), self.interval.current().every)
         own = Connection.id == claim.connection_id, Connection.due_at == lease
         with self._db.write(SYSTEM) as db:
-            db.execute(update(Connection).where(*own).values(due_at=turn))
+            db.execute(update(Connection).where(*own).values(due_at=slot))
 
-    def _begin(self, claim: Claim) -> Row[Trigger, ConnectionStatus, datetime | None] | None:
+    def _use_up(self, claim: Claim) -> Row[Trigger, ConnectionStatus, datetime | None] | None:
         """Use up the claim, and return the reason for the proof, the status and the new lease.
 
         None if it is not the latest claim.
         """
-        at = {"connection_id": claim.connection_id, "tenant": claim.tenant_id, "lease": claim.lease}
+        use_up = (
+            update(Connection)
+            .where(
+                Connection.id == claim.connection_id,
+                Connection.tenant_id == claim.tenant_id,
+                Connection.due_at == claim.lease,
+            )
+            .values(due_at=max(now(), claim.lease) + LEASE)
+            .returning(Connection.due_for, Connection.status, Connection.due_at)
+            .execution_options(synchronize_session=False)
+        )
         with self._db.write(SYSTEM) as db:
-            return db.execute(_BEGIN, at | {"until": max(now(), claim.lease) + LEASE}).one_or_none()
+            return db.execute(use_up).one_or_none()
 
 
-_CLAIMED = Connection.id == bindparam("connection_id"), Connection.tenant_id == bindparam("tenant")
-_BEGIN = (
-    update(Connection)
-    .where(*_CLAIMED, Connection.due_at == bindparam("lease"))
-    .values(due_at=bindparam("until"))
-    .returning(Connection.due_for, Connection.status, Connection.due_at)
-    .execution_options(synchronize_session=False)
-)
-
-
-def _due(at: datetime, lane: ColumnElement[bool]) -> Select[UUID, UUID]:
-    is_due = lane, Connection.due_at <= at, Connection.status.not_in(_AT_REST)
+def _due(queue: ColumnElement[bool]) -> Select[UUID, UUID]:
+    is_due = queue, Connection.due_at <= now(), Connection.status.not_in(_AT_REST)
     return select(Connection.id, Connection.tenant_id).where(*is_due).order_by(Connection.due_at)
 
 
-def _shared_out(db: Session, due: Select[UUID, UUID], most: int) -> list[UUID]:
-    """Return the ids of at most so many due connections.
-
-    A tenant gets more than its share only if places stay free.
-    """
-    first, more_first = _shares(db, due.where(Connection.proof_id.is_(None)), most)
-    again, more_again = _shares(db, due.where(Connection.proof_id.is_not(None)), most)
-    kept_for_again = min(len(again), max(1, most // _AGAIN))
-    in_order = (*first[: most - kept_for_again], *again, *first, *more_first, *more_again)
-    return [row.id for row in dict.fromkeys(in_order)][:most]
-
-
-def _shares(
-    db: Session, due: Select[UUID, UUID], most: int
-) -> tuple[Sequence[Row[UUID, UUID]], Sequence[Row[UUID, UUID]]]:
+def _shares(db: Session, due: Select[UUID, UUID], most: int) -> tuple[list[_Row], list[_Row]]:
     """Return rows within their tenants' shares, and rows beyond them.
 
     It reads a bounded number of rows, however many are due.
     """
-    within: list[Row[UUID, UUID]] = []
-    beyond: list[Row[UUID, UUID]] = []
-    seen: set[UUID] = set()
+    within: list[_Row] = []
+    beyond: list[_Row] = []
+    tenants: set[UUID] = set()
     for _ in range(_LOOKS):
-        rows = db.execute(due.where(Connection.tenant_id.not_in(seen)).limit(most * _ROWS)).all()
-        taken: dict[UUID, int] = {}
+        rows = db.execute(due.where(Connection.tenant_id.not_in(tenants)).limit(most * _ROWS)).all()
+        numbers: Counter[UUID] = Counter()
         for row in rows:
-            taken[row.tenant_id] = taken.get(row.tenant_id, 0) + 1
-            in_share = taken[row.tenant_id] <= max(1, most // _SHARE)
+            numbers[row.tenant_id] += 1
+            in_share = numbers[row.tenant_id] <= max(1, most // _SHARE)
             (within if in_share else beyond).append(row)
-        seen |= taken.keys()
+        tenants.update(numbers)
         if len(rows) < most * _ROWS or len(within) >= most:
             break
     return within, beyond

@@ -11,11 +11,12 @@ another tenant is insecure.
 
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from typing import NamedTuple
 
-from app.aws.sts import Refused, StsError, Told
+from app.aws.errors import Refused
+from app.aws.role_view import RoleSettings
 from app.config import Broker
 from app.ids import EXTERNAL_ID_PATTERN, Grant
 from app.proofs import proof
@@ -53,6 +54,14 @@ _NOT_UNDERSTOOD = (
     " calls show that the role demands the External ID. The onboarding kit has a trust policy that"
     " Deputy understands."
 )
+_DEMANDED = (
+    "Every statement of the trust policy that lets the broker in demands this tenant's External ID"
+)
+_OTHER_IDS = (
+    "The role's trust policy also lists {values} of sts:ExternalId beside this tenant's External"
+    " ID, the only one that this connection uses. Ask the vendor what it still needs, as in a move"
+    " from another system, before you remove anything."
+)
 _OWN_WORDS = {
     (DEMANDS, "failed"): f"A part {_LETS_IN}",
     (DEMANDS, "inconclusive"): f"A part {_NOT_UNDERSTOOD}",
@@ -75,59 +84,81 @@ class Expected(NamedTuple):
     of_others: Collection[str]  # those in `named_external_ids` that belong to other tenants
 
 
-def judge(
-    finding: ProofFinding, told: Sequence[Told], grant: Grant, expected: Expected
-) -> ProofFinding:
-    """Return the finding with the results of the trust policy.
-
-    `told`: one reading, if the role let us in.
-    """
-    if not told or isinstance(told[0], StsError):
-        why = proof.NOT_TRIED if not told else _MAY_NOT if isinstance(told[0], Refused) else _SILENT
-        skipped = (ProofCheck(name, "skipped", why) for name in (DEMANDS, ONLY_US))
-        reads_itself = False if told and isinstance(told[0], Refused) else None
-        return finding._replace(checks=(*finding.checks, *skipped), reads_itself=reads_itself)
-    broker, own_accounts, external_ids, retired, of_others = expected
-    tried = {*external_ids} - {*retired} | {grant.external_id}
-    reading = read(told[0].trust_policy, broker, grant.role_arn.account_id, tried, retired)
-    demands, only_us = _demands(reading, of_others), _only_us(reading, own_accounts)
-    warnings = [
-        proof.Warning(check.name, check.detail) for check in (demands, only_us) if _warns(check)
-    ]
-    if number := len({value for _, value in reading.listed if value.lower() not in of_others}):
-        warnings.append(proof.Warning(OTHER_IDS, _other_ids(number)))
-    if reading.ends:
-        warnings.append(
-            proof.Warning(
-                ENDS, f"The role's trust policy ends this access: {', '.join(reading.ends)}."
-            )
-        )
-    if named := sorted(_named(told[0].trust_policy) & {*retired} - {grant.external_id}):
-        detail = f"The role still accepts {', '.join(named)}, which was retired: remove it."
-        warnings.append(proof.Warning(RETIRED, detail))
+def judge(finding: ProofFinding, grant: Grant, expected: Expected) -> ProofFinding:
+    """Return the finding with the results of the trust policy, if the role read it."""
+    settings = finding.settings
+    if not isinstance(settings, RoleSettings):
+        return _without_policy(finding)
+    tried = {*expected.external_ids} - {*expected.retired} | {grant.external_id}
+    reading = read(
+        settings.trust_policy, expected.broker, grant.role_arn.account_id, tried, expected.retired
+    )
+    demands = _demands(reading, expected.of_others)
+    only_us = _only_us(reading, expected.own_accounts)
+    calls, is_insecure = finding.checks, demands.outcome == "failed" or bool(reading.anybody)
+    if finding.verdict is Verdict.UNASSUMABLE:
+        is_insecure = False
+    elif reading.anybody:
+        others = (check for check in calls if check.name != STRANGER)
+        calls = (*others, check_of(STRANGER, "failed"))
+    still_named = _named(settings.trust_policy) & {*expected.retired} - {grant.external_id}
+    warnings = _warnings(reading, demands, only_us, expected.of_others, sorted(still_named))
     finding = finding._replace(
-        checks=(*finding.checks, demands, only_us),
-        warnings=(*finding.warnings, *warnings),
+        checks=(*calls, demands, only_us),
+        warnings=tuple(warnings),
         reads_itself=True,
         reads_trust=True,
         access_until=end_of(reading.ends),
-        permission_set=told[0].permission_set,
+        permission_set=settings.permission_set,
     )
-    if finding.verdict is Verdict.UNASSUMABLE or not (
-        demands.outcome == "failed" or reading.anybody
-    ):
-        return finding
-    return _insecure(finding, lets_in_anybody=bool(reading.anybody))
+    if is_insecure:
+        return finding._replace(
+            verdict=Verdict.INSECURE, role_unique_id=None, may_be_spreading=False
+        )
+    return finding
 
 
-def named_external_ids(told: Sequence[Told]) -> set[str]:
+def _without_policy(finding: ProofFinding) -> ProofFinding:
+    why = _SILENT
+    if finding.settings is None:
+        why = proof.NOT_TRIED
+    elif isinstance(finding.settings, Refused):
+        why, finding = _MAY_NOT, finding._replace(reads_itself=False)
+    skipped = ProofCheck(DEMANDS, "skipped", why), ProofCheck(ONLY_US, "skipped", why)
+    return finding._replace(checks=(*finding.checks, *skipped))
+
+
+def _warnings(
+    reading: Reading,
+    demands: ProofCheck,
+    only_us: ProofCheck,
+    of_others: Collection[str],
+    retired: Sequence[str],
+) -> Iterator[proof.Warning]:
+    if demands.outcome == "inconclusive":
+        yield proof.Warning(DEMANDS, demands.detail)
+    if only_us.outcome == "failed":
+        yield proof.Warning(ONLY_US, only_us.detail)
+    listed = {value for _, value in reading.listed if value.lower() not in of_others}
+    if listed:
+        values = f"{len(listed)} fixed values" if len(listed) > 1 else "1 fixed value"
+        yield proof.Warning(OTHER_IDS, _OTHER_IDS.format(values=values))
+    if reading.ends:
+        dates = ", ".join(reading.ends)
+        yield proof.Warning(ENDS, f"The role's trust policy ends this access: {dates}.")
+    if retired:
+        detail = f"The role still accepts {', '.join(retired)}, which was retired: remove it."
+        yield proof.Warning(RETIRED, detail)
+
+
+def named_external_ids(finding: ProofFinding) -> set[str]:
     """Return what looks like an External ID of Deputy's in the trust policy, in lower case.
 
     AWS limits their number.
     """
-    if not told or isinstance(told[0], StsError):
+    if not isinstance(finding.settings, RoleSettings):
         return set()
-    return {value.lower() for value in _named(told[0].trust_policy)}
+    return set(map(str.lower, _named(finding.settings.trust_policy)))
 
 
 def _named(trust_policy: object) -> set[str]:
@@ -138,26 +169,16 @@ def _ids_in(text: str) -> set[str]:
     return {*re.findall(EXTERNAL_ID_PATTERN, text, re.IGNORECASE)}
 
 
-def _insecure(finding: ProofFinding, *, lets_in_anybody: bool) -> ProofFinding:
-    checks = finding.checks
-    if lets_in_anybody:
-        *calls, demands, only_us = (check for check in checks if check.name != STRANGER)
-        checks = (*calls, check_of(STRANGER, "failed"), demands, only_us)
-    return finding._replace(
-        verdict=Verdict.INSECURE, checks=checks, role_unique_id=None, may_be_spreading=False
-    )
-
-
 def without_its_text(finding: ProofFinding) -> ProofFinding:
     """Return the finding with the outcomes in our own words alone.
 
     A role that lets everybody in may belong to another party. Its trust policy must not be shown to
     this tenant.
     """
-    checks = [
-        it._replace(detail=_OWN_WORDS.get((it.name, it.outcome), it.detail))
-        for it in finding.checks
-    ]
+    checks = []
+    for check in finding.checks:
+        detail = _OWN_WORDS.get((check.name, check.outcome), check.detail)
+        checks.append(check._replace(detail=detail))
     return finding._replace(
         checks=tuple(checks), warnings=(), reads_trust=False, access_until=None, permission_set=None
     )
@@ -169,56 +190,57 @@ def end_of(times: Collection[str]) -> datetime | None:
     It is unknown unless each is written as in the kit, and none is in the first or the last year.
     Not every time zone has all of those years, and PostgreSQL may answer in any.
     """
-    try:
-        ends = [datetime.strptime(it, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC) for it in times]
-    except ValueError:
-        return None
-    return max(ends) if ends and all(MINYEAR < it.year < MAXYEAR for it in ends) else None
+    latest = None
+    for time in times:
+        try:
+            end = datetime.strptime(time, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        except ValueError:
+            return None
+        if end.year in {MINYEAR, MAXYEAR}:
+            return None
+        latest = max(end, latest or end)
+    return latest
 
 
 def _demands(reading: Reading, of_others: Collection[str]) -> ProofCheck:
-    with_anothers = tuple(
-        dict.fromkeys(
-            n for n, value in reading.compared if not _ids_in(value.lower()).isdisjoint(of_others)
-        )
-    )
+    with_anothers: dict[int, None] = {}
+    for number, value in reading.compared:
+        if not _ids_in(value.lower()).isdisjoint(of_others):
+            with_anothers[number] = None
     if 0 in reading.unclear and of_others:  # it is unknown which statement let us in
-        with_anothers = (0,)
-    failures = ((reading.open, _LETS_IN), (with_anothers, _OF_ANOTHER))
-    if details := [f"{_statements(numbers)} {words}" for numbers, words in failures if numbers]:
+        with_anothers = {0: None}
+    details = []
+    if reading.open:
+        details.append(f"{_statements(reading.open)} {_LETS_IN}")
+    if with_anothers:
+        details.append(f"{_statements(with_anothers)} {_OF_ANOTHER}")
+    if details:
         return ProofCheck(DEMANDS, "failed", " ".join(details))
     if reading.unclear:
-        return ProofCheck(
-            DEMANDS, "inconclusive", f"{_statements(reading.unclear)} {_NOT_UNDERSTOOD}"
-        )
-    fixed = (
-        "this tenant's External ID or another fixed value"
-        if reading.listed
-        else "this tenant's External ID"
-    )
-    detail = f"Every statement of the trust policy that lets the broker in demands {fixed}."
-    return ProofCheck(DEMANDS, "passed", detail)
+        detail = f"{_statements(reading.unclear)} {_NOT_UNDERSTOOD}"
+        return ProofCheck(DEMANDS, "inconclusive", detail)
+    fixed = " or another fixed value" if reading.listed else ""
+    return ProofCheck(DEMANDS, "passed", f"{_DEMANDED}{fixed}.")
 
 
 def _only_us(reading: Reading, own_accounts: Collection[str]) -> ProofCheck:
-    ours = [
-        name
-        for name in reading.others
-        if (parts := _ACCOUNT.fullmatch(name)) and parts[1] in own_accounts
-    ]
-    others = [name for name in reading.others if name not in ours]
+    ours, others = [], []
+    for name in reading.others:
+        match = _ACCOUNT.fullmatch(name)
+        if match and match[1] in own_accounts:
+            ours.append(name)
+        else:
+            others.append(name)
     details = []
     if others:
-        names = ", ".join(others)
         details.append(
-            f"The role's trust policy also lets in {names}. Remove each that is not meant to use"
-            " this role."
+            f"The role's trust policy also lets in {', '.join(others)}. Remove each that is not"
+            " meant to use this role."
         )
     if ours:
-        names = ", ".join(ours)
         details.append(
-            f"The role's trust policy also lets in {names} in the vendor's own AWS accounts. Ask"
-            " the vendor what it still needs before you remove anything of it."
+            f"The role's trust policy also lets in {', '.join(ours)} in the vendor's own AWS"
+            " accounts. Ask the vendor what it still needs before you remove anything of it."
         )
     if details:
         return ProofCheck(ONLY_US, "failed", " ".join(details))
@@ -229,22 +251,6 @@ def _only_us(reading: Reading, own_accounts: Collection[str]) -> ProofCheck:
     return ProofCheck(ONLY_US, "passed", "The trust policy lets nobody in but the broker.")
 
 
-def _warns(check: ProofCheck) -> bool:
-    return check.outcome == ("inconclusive" if check.name == DEMANDS else "failed")
-
-
-def _other_ids(number: int) -> str:
-    values = (
-        "1 fixed value of sts:ExternalId"
-        if number == 1
-        else f"{number} fixed values of sts:ExternalId"
-    )
-    return (
-        f"The role's trust policy also lists {values} beside this tenant's External ID, the only"
-        " one that this connection uses. Ask the vendor what it still needs, as in a move from"
-        " another system, before you remove anything."
-    )
-
-
-def _statements(numbers: tuple[int, ...]) -> str:
+def _statements(numbers: Iterable[int]) -> str:
+    numbers = list(numbers)
     return "A part" if 0 in numbers else f"Statement {', '.join(map(str, numbers))}"

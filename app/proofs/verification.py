@@ -7,7 +7,7 @@ Otherwise the proof is made again.
 
 import math
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import NamedTuple
@@ -18,9 +18,9 @@ from sqlalchemy import select
 from app import metrics
 from app.approvals.requests import SetRequests
 from app.audit import Actor, actions
-from app.audit.details import ProofResult, RoleDrift
+from app.audit.details import ProofResult
 from app.audit.events import Action
-from app.aws.sts import Sts, Told
+from app.aws.sts import Sts
 from app.clock import now
 from app.concurrency.places import pause
 from app.connections import allowed_roles
@@ -30,7 +30,7 @@ from app.ids import Grant
 from app.permissions.permission_sets import PermissionSets
 from app.proofs.canary import Canary, Sight
 from app.proofs.proof import ProofFinding, prove, prove_routinely
-from app.proofs.proof_interval import Pace
+from app.proofs.proof_interval import ProofInterval
 from app.proofs.trust_checks import (
     UNREADABLE,
     Expected,
@@ -42,8 +42,9 @@ from app.rotation import rotations as rotation
 from app.rotation.candidates import Answers, Plan, plan_of
 from app.rotation.checks import look_for_retired, try_external_ids
 from app.rotation.switch import next_due, store_trials
-from app.store.database import Database, Session as DbSession
+from app.store.database import Database, Session
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, Proof, Trigger, Verdict
+from app.store.models.proof_schedule import Interval
 from app.store.models.states import ROUTINE
 
 PATIENCE = 5.0  # seconds to retry a refused call with the own ID, when the role may be seconds old
@@ -58,14 +59,11 @@ _CANARY_LOST = (
 )
 _TRIES = 3  # proofs at most, if the connection changes meanwhile
 
-_Path = tuple[UUID, UUID]  # tenant and connection
 
-
-class _Tested(NamedTuple):
+class Tested(NamedTuple):
     """The connection that was tested: its row before the calls, and what a proof makes of it."""
 
     row: Connection
-    refusal_would_break_it: bool
     plan: Plan
 
     @property
@@ -75,57 +73,40 @@ class _Tested(NamedTuple):
         It suffices for a verified connection that is tried with its own External ID first.
         """
         keeps_own = self.plan.own[0].id == self.row.external_id_id
-        return (
-            self.row.role_unique_id
-            if keeps_own and self.row.status is ConnectionStatus.VERIFIED
-            else None
-        )
+        if keeps_own and self.row.status is ConnectionStatus.VERIFIED:
+            return self.row.role_unique_id
+        return None
 
-    def still_holds(self, connection: Connection, verdict: Verdict) -> bool:
+    def still_holds(self, db: Session, connection: Connection, verdict: Verdict) -> bool:
         """Return whether a verdict on the tested row may be stored on the connection as it is now.
 
         A second insecure verdict leaves the version as it is. So the latest proof is compared as
         well: calls that began before it must not overrule it. An equal verdict overrules nothing,
         and two concurrent checks both end.
         """
-        if connection.version != self.row.version:
-            return False
-        latest = connection.proof
-        return _latest(connection) == _latest(self.row) or (
-            latest is not None and latest.verdict is verdict
-        )
-
-
-def _refusal_would_break(connection: Connection) -> bool:
-    """Return whether a refusal of its own External ID would be unexpected.
-
-    Then it changes the status. A pending role's refusal changes none, and a refusal after the end
-    of access is expected.
-    """
-    works = connection.status in {ConnectionStatus.VERIFIED, ConnectionStatus.INSECURE}
-    return works and not connection.has_ended(now())
-
-
-def _latest(connection: Connection) -> tuple[UUID, int] | None:
-    return None if connection.proof is None else (connection.proof.id, connection.proof.count)
+        if connection.tried_at != self.row.tried_at:
+            latest = connection.proof
+            if latest is None or latest.verdict is not verdict:
+                return False
+        return connection.version == self.row.version and plan_of(db, connection) == self.plan
 
 
 class Verification:
     """Proves connections and stores the verdicts."""
 
     def __init__(
-        self, db: Database, sts: Sts, pace: Pace, canary: Canary, sets: PermissionSets
+        self, db: Database, sts: Sts, interval: ProofInterval, canary: Canary, sets: PermissionSets
     ) -> None:
         self._db = db
-        self._sets = sets
         self._sts = sts
-        self._pace = pace
+        self._interval = interval
         self._canary = canary
-        self._extras = (partial(canary.stranger_refused, sts),)
+        self._sets = sets
+        self._check_stranger = partial(canary.check_stranger, sts)
 
     def verify(
         self,
-        caller: Principal,
+        principal: Principal,
         tenant_id: UUID,
         connection_id: UUID,
         *,
@@ -139,30 +120,27 @@ class Verification:
         AccountClosedError.
         """
         for _ in range(_TRIES):
-            before = self._to_test(caller, tenant_id, connection_id)
-            answers = self._prove_patiently(before, trigger, patience)
-            if trigger in ROUTINE and answers.finding.refused and before.refusal_would_break_it:
-                answers = answers._replace(
-                    finding=self._doubted(answers.finding, before.row.refusing_since)
-                )
-            stored = self._store(caller, (tenant_id, connection_id), before, answers, trigger)
-            if stored is not None:
+            tested = self._load(principal, tenant_id, connection_id)
+            answers = self._prove_patiently(tested, trigger, patience)
+            if trigger in ROUTINE:
+                answers = self._doubt_refusal(tested.row, answers)
+            connection = self._store(principal, tested, answers, trigger)
+            if connection is not None:
                 metrics.PROOFS.labels(answers.finding.verdict.value, trigger.value).inc()
-                return stored
+                return connection
         raise ConflictError("This connection changed while it was being verified; try again.")
 
-    def _to_test(self, caller: Principal, tenant_id: UUID, connection_id: UUID) -> _Tested:
+    def _load(self, principal: Principal, tenant_id: UUID, connection_id: UUID) -> Tested:
         with self._db.read() as db:
-            connection = owned(db, caller, tenant_id, connection_id)
-            connection.tenant.ensure_active()
-            _ensure_open(db, caller, connection)
-            return _Tested(connection, _refusal_would_break(connection), plan_of(db, connection))
+            connection = owned(db, principal, tenant_id, connection_id)
+            _ensure_open(db, principal, connection)
+            return Tested(connection, plan_of(db, connection))
 
-    def _prove_patiently(self, before: _Tested, trigger: Trigger, patience: float) -> Answers:
+    def _prove_patiently(self, tested: Tested, trigger: Trigger, patience: float) -> Answers:
         deadline = time.monotonic() + patience
         for seconds in (*_PAUSES, None):
             answers = try_external_ids(
-                self._sts, before.plan, lambda grant: self._prove(grant, before, trigger)
+                self._sts, tested.plan, lambda grant: self._prove(grant, tested, trigger)
             )
             spreading = answers.finding.may_be_spreading
             if seconds is None or not spreading or time.monotonic() + seconds > deadline:
@@ -170,238 +148,215 @@ class Verification:
             pause(seconds)
         return look_for_retired(self._sts, answers)
 
-    def _prove(self, grant: Grant, before: _Tested, trigger: Trigger) -> ProofFinding:
+    def _prove(self, grant: Grant, tested: Tested, trigger: Trigger) -> ProofFinding:
         """Make a routine proof, or a full one where that does not suffice.
 
         Then apply the trust policy and the canary.
         """
-        told: list[Told] = []
-        finding = None
-        if (
-            trigger in ROUTINE
-            and before.role_unique_id is not None
-            and grant == before.plan.own[0].grant
-        ):
-            finding = prove_routinely(
-                self._sts, grant, before.role_unique_id, self._extras, told.append
-            )
-            finding = finding and self._judge(finding, told, grant, before)
+        finding, role_unique_id = None, None
+        if grant == tested.plan.own[0].grant:
+            role_unique_id = tested.role_unique_id
+        if trigger in ROUTINE and role_unique_id is not None:
+            finding = prove_routinely(self._sts, grant, role_unique_id, self._check_stranger)
+            finding = finding and self._judge(finding, grant, tested)
         if finding is None or finding.verdict is not Verdict.PROVEN:
-            told.clear()
-            finding = self._judge(
-                prove(self._sts, grant, self._extras, told.append), told, grant, before
-            )
-        confirms = (
-            finding.role_unique_id == before.role_unique_id and grant == before.plan.own[0].grant
-        )
-        found = self._canary.discount_refusals(self._sts, finding, before.row if confirms else None)
-        pinned = before.row.role_unique_id
-        if found.verdict is Verdict.PROVEN or (pinned is not None and finding.let_in_as == pinned):
-            return found
-        return without_its_text(found)
+            finding = self._judge(prove(self._sts, grant, self._check_stranger), grant, tested)
+        confirmed = tested.row if finding.role_unique_id == role_unique_id else None
+        finding = self._canary.discount_refusals(self._sts, finding, confirmed)
+        pinned = tested.row.role_unique_id
+        if finding.verdict is Verdict.PROVEN or (pinned and finding.let_in_as == pinned):
+            return finding
+        return without_its_text(finding)
 
-    def _judge(
-        self, finding: ProofFinding, told: Sequence[Told], grant: Grant, before: _Tested
-    ) -> ProofFinding:
+    def _judge(self, finding: ProofFinding, grant: Grant, tested: Tested) -> ProofFinding:
         """Apply the trust policy.
 
         Before that, look up which of the External IDs that it names belong to other tenants.
         """
-        own, retired, of_others = (
-            before.plan.external_ids,
-            before.plan.retired_ids,
-            frozenset[str](),
-        )
-        if strange := named_external_ids(told) - own:
-            is_anothers = (
-                ExternalIdRow.value.in_(strange),
-                ExternalIdRow.tenant_id != before.row.tenant_id,
+        own, of_others = tested.plan.external_ids, frozenset[str]()
+        if strange := named_external_ids(finding) - own:
+            rows = select(ExternalIdRow.value).where(
+                ExternalIdRow.value.in_(strange), ExternalIdRow.tenant_id != tested.row.tenant_id
             )
             with self._db.read() as db:
-                of_others = frozenset(db.scalars(select(ExternalIdRow.value).where(*is_anothers)))
-        expected = Expected(self._sts.broker, self._canary.own_accounts, own, retired, of_others)
-        return judge(finding, told, grant, expected)
+                of_others = frozenset(db.scalars(rows))
+        broker, own_accounts = self._sts.broker, self._canary.own_accounts
+        expected = Expected(broker, own_accounts, own, tested.plan.retired_ids, of_others)
+        return judge(finding, grant, expected)
 
-    def _doubted(self, finding: ProofFinding, refusing_since: datetime | None) -> ProofFinding:
-        """Return the refusal of a proof that no person asked for, or an inconclusive finding.
+    def _doubt_refusal(self, row: Connection, answers: Answers) -> Answers:
+        """Make a refusal inconclusive that would break the connection, in a proof of nobody's.
 
         The mistake may be ours. So a refusal counts the second time, after a pause, and never while
-        the canary refuses the broker.
+        the canary refuses the broker. A refusal after the end of access is expected.
         """
-        if refusing_since is None or now() < refusing_since + self._pace.interval().pause:
-            return finding.doubted(_ONCE)
-        counts = self._canary.ask_canary(self._sts) in {None, Sight.SIGHTED}
-        return finding if counts else finding.doubted(_CANARY_LOST)
+        works = row.status in {ConnectionStatus.VERIFIED, ConnectionStatus.INSECURE}
+        if not answers.finding.refused or not works or row.has_ended(now()):
+            return answers
+        since, pause_after = row.refusing_since, self._interval.current().pause
+        if since is None or now() < since + pause_after:
+            return answers._replace(finding=answers.finding.doubted(_ONCE))
+        if self._canary.ask_canary(self._sts) not in {None, Sight.SIGHTED}:
+            return answers._replace(finding=answers.finding.doubted(_CANARY_LOST))
+        return answers
 
     def _store(
-        self, caller: Principal, path: _Path, before: _Tested, answers: Answers, trigger: Trigger
+        self, principal: Principal, tested: Tested, answers: Answers, trigger: Trigger
     ) -> Connection | None:
         """Store the verdict by compare-and-set.
 
         Returns None when the connection is no longer the tested one.
         """
-        interval = self._pace.interval()
-        with self._db.write(caller) as db:
+        tenant_id, connection_id = tested.row.tenant_id, tested.row.id
+        interval = self._interval.current()
+        with self._db.write(principal) as db:
             # The tenant is locked first, as in its deletion. Otherwise the proof's foreign key
             # would lock it later, and deadlock.
-            tenant = tenant_of(db, caller, path[0], lock=True)
-            connection = owned(db, caller, *path, lock=True)
-            tenant.ensure_active()
-            _ensure_open(db, caller, connection)
-            holds = before.still_holds(connection, answers.finding.verdict)
-            if not holds or plan_of(db, connection) != before.plan:
+            tenant_of(db, principal, tenant_id, lock=True)
+            connection = owned(db, principal, tenant_id, connection_id, lock=True)
+            _ensure_open(db, principal, connection)
+            if not tested.still_holds(db, connection, answers.finding.verdict):
                 return None
-            # Somebody may have made it due meanwhile, for a reason that came after our calls.
-            asked_again = connection.due_at != before.row.due_at
-            due = connection.due_at, connection.due_for
-            was = connection.version, connection.status
-            finding, pair = store_trials(db, connection, answers, now())
-            finding = _note_reading(db, caller.actor, connection, finding)
-            if pair != connection.external_id_id:
-                connection.pair_with(pair)
-                _record_switch(db, caller.actor, connection, answers)
-            proof, is_new = _proof(
-                db, connection, finding, trigger, counts_up=connection.version == was[0]
-            )
-            connection.note_attempt(proof.checked_at, refused=finding.refused)
-            connection.apply_verdict(proof, finding.role_unique_id, interval)
-            _bring_forward(db, connection, answers, proof.checked_at)
-            if asked_again and due[0] is not None:
-                connection.due_at, connection.due_for = due
-            drift = _drift(connection, was[1], proof.checked_at)
-            if is_new or connection.version != was[0]:
-                _record(db, caller.actor, connection, finding, was=was[1], drift=drift)
-            SetRequests(db, caller.actor, connection).apply_label(
-                self._sets, finding.permission_set, by_tag=True
-            )
-            if before.plan.rotates:
-                rotation.settle(db, caller.actor, tenant.id)
-            db.flush()
-            if is_new:
-                db.refresh(connection)
+            _VerdictStorage(
+                db, principal.actor, tested.row, connection, answers, answers.finding, trigger
+            ).store(interval, self._sets)
             return connection
 
 
-def _note_reading(
-    db: DbSession, actor: Actor, connection: Connection, finding: ProofFinding
-) -> ProofFinding:
-    """Store when the connection's access ends, and whether its role may read itself.
+def _ensure_open(db: Session, principal: Principal, connection: Connection) -> None:
+    """Raise if the connection may not be proven by this principal.
 
-    The proof that finds a loss of that right gets a warning.
+    It raises SuspendedError for a suspended tenant or connection. It raises AccountClosedError for
+    an unverified connection in an account that the vendor's suspension closes. The vendor itself
+    may ask for its proof. It does not matter whether the connection was verified before: a tenant
+    can let a role break, and repair it when it needs it.
     """
-    connection.access_until = (
-        finding.access_until if finding.reads_trust else connection.access_until
-    )
-    before, after = connection.reads_itself, finding.reads_itself
-    connection.reads_itself = before if after is None else after
-    if after is not False or not before:
-        return finding
-    actions.CONNECTION_ROLE_UNREADABLE.record_about(db, actor, connection, {})
-    return finding._replace(warnings=(*finding.warnings, UNREADABLE))
-
-
-def _ensure_open(db: DbSession, caller: Principal, connection: Connection) -> None:
-    """Raise if the connection may not be proven by this caller.
-
-    It raises SuspendedError for a suspended connection. It raises AccountClosedError for an
-    unverified connection in an account that the vendor's suspension closes. The vendor itself may
-    ask for its proof. It does not matter whether the connection was verified before: a tenant can
-    let a role break, and repair it when it needs it.
-    """
+    connection.tenant.ensure_active()
     connection.ensure_not_suspended()
-    if not caller.is_vendor and connection.status is not ConnectionStatus.VERIFIED:
+    if not principal.is_vendor and connection.status is not ConnectionStatus.VERIFIED:
         allowed_roles.ensure_account_open(db, connection.tenant_id, connection.account_id)
 
 
-def _bring_forward(db: DbSession, connection: Connection, answers: Answers, at: datetime) -> None:
-    due_at = next_due(db, connection, answers.plan, at)
-    if due_at is not None and (connection.due_at is None or due_at < connection.due_at):
-        connection.due_at, connection.due_for = due_at, Trigger.ROTATION
+@dataclass(slots=True)
+class _VerdictStorage:
+    """Stores one verdict. The connection must be locked, and still be the tested one (`before`)."""
 
+    db: Session
+    actor: Actor
+    before: Connection
+    connection: Connection
+    answers: Answers
+    finding: ProofFinding
+    trigger: Trigger
+    checked_at: datetime = field(default_factory=now)
 
-def _record_switch(db: DbSession, actor: Actor, connection: Connection, answers: Answers) -> None:
-    own = next(
-        one.grant.external_id for one in answers.plan.own if one.id == connection.external_id_id
-    )
-    actions.CONNECTION_SWITCHED.record_about(db, actor, connection, {"external_id": own})
+    def store(self, interval: Interval, sets: PermissionSets) -> None:
+        db, connection = self.db, self.connection
+        due_at, due_for = connection.due_at, connection.due_for
+        self._pair_with_external_id()
+        self._note_what_the_role_read()
+        proof = self._count_or_add_proof()
+        connection.note_attempt(self.checked_at, refused=self.finding.refused)
+        connection.apply_verdict(proof, self.finding.role_unique_id, interval)
+        self._schedule_rotation()
+        # Somebody may have made it due meanwhile, for a reason that came after our calls.
+        if due_at not in {None, self.before.due_at}:
+            connection.due_at, connection.due_for = due_at, due_for
+        if proof.count == 1 or connection.version != self.before.version:
+            self._record()
+        requests = SetRequests(db, self.actor, connection)
+        requests.apply_label(sets, self.finding.permission_set, by_tag=True)
+        if self.answers.plan.rotates:
+            rotation.settle(db, self.actor, connection.tenant_id)
+        db.flush()
+        if proof.count == 1:
+            db.refresh(connection)
 
+    def _pair_with_external_id(self) -> None:
+        """Store the answers of a rotation, and switch to the External ID that it decides."""
+        db, connection = self.db, self.connection
+        self.finding, own_id = store_trials(db, connection, self.answers, self.checked_at)
+        if own_id != connection.external_id_id:
+            connection.pair_with(own_id)
+            own = db.get_one(ExternalIdRow, own_id).value
+            actions.CONNECTION_SWITCHED.record_about(
+                db, self.actor, connection, {"external_id": own}
+            )
 
-def _proof(
-    db: DbSession,
-    connection: Connection,
-    finding: ProofFinding,
-    trigger: Trigger,
-    *,
-    counts_up: bool,
-) -> tuple[Proof, bool]:
-    """Return the row of this proof, and whether it is a new one.
+    def _note_what_the_role_read(self) -> None:
+        """Store when the connection's access ends, and whether its role may read itself.
 
-    A routine proof with the same result as the latest one counts up in that row.
-    """
-    at, latest = now(), connection.proof
-    checks = [check._asdict() for check in finding.checks]
-    warnings = [warning._asdict() for warning in finding.warnings]
-    same_role = finding.role_unique_id in {None, connection.role_unique_id}
-    if (
-        counts_up
-        and trigger in ROUTINE
-        and same_role
-        and latest
-        and (latest.verdict, latest.checks, latest.warnings) == (finding.verdict, checks, warnings)
-    ):
-        latest.count += 1
-        latest.checked_at = at
-        return latest, False
-    found = {"verdict": finding.verdict, "checks": checks, "warnings": warnings, "trigger": trigger}
-    path = {"tenant_id": connection.tenant_id, "connection_id": connection.id}
-    proof = Proof(first_at=at, checked_at=at, **path, **found)
-    db.add(proof)
-    db.flush()
-    return proof, True
+        The proof that finds a loss of that right gets a warning.
+        """
+        connection, finding = self.connection, self.finding
+        if finding.reads_trust:
+            connection.access_until = finding.access_until
+        if connection.reads_itself and finding.reads_itself is False:
+            actions.CONNECTION_ROLE_UNREADABLE.record_about(self.db, self.actor, connection, {})
+            self.finding = finding._replace(warnings=(*finding.warnings, UNREADABLE))
+        if finding.reads_itself is not None:
+            connection.reads_itself = finding.reads_itself
 
+    def _count_or_add_proof(self) -> Proof:
+        """Return the proof's row.
 
-def _drift(connection: Connection, was: ConnectionStatus, found_at: datetime) -> RoleDrift:
-    """Return when a role can have changed after its last proof, for the audit event.
+        A routine proof with the same result as the latest one counts up in that row.
+        """
+        connection, finding, latest = self.connection, self.finding, self.connection.proof
+        checks = [check._asdict() for check in finding.checks]
+        warnings = [warning._asdict() for warning in finding.warnings]
+        is_same = (
+            self.trigger in ROUTINE
+            and connection.version == self.before.version
+            and finding.role_unique_id in {None, connection.role_unique_id}
+        )
+        result = finding.verdict, checks, warnings
+        if is_same and latest and (latest.verdict, latest.checks, latest.warnings) == result:
+            latest.count += 1
+            latest.checked_at = self.checked_at
+            return latest
+        proof = Proof(
+            tenant_id=connection.tenant_id,
+            connection_id=connection.id,
+            verdict=finding.verdict,
+            checks=checks,
+            warnings=warnings,
+            trigger=self.trigger,
+            first_at=self.checked_at,
+            checked_at=self.checked_at,
+        )
+        self.db.add(proof)
+        self.db.flush()
+        return proof
 
-    Empty if the role did not drift.
-    """
-    last = connection.verified_at
-    if (
-        was is not ConnectionStatus.VERIFIED
-        or connection.status in {was, ConnectionStatus.ENDED}
-        or last is None
-    ):
-        return {}
-    seconds = math.ceil((found_at - last).total_seconds())
-    metrics.DRIFT.labels(connection.status.value).observe(seconds)
-    return {
-        "last_proven_at": last.isoformat(),
-        "found_at": found_at.isoformat(),
-        "exposed_for_seconds_at_most": seconds,
-    }
+    def _schedule_rotation(self) -> None:
+        connection = self.connection
+        due_at = next_due(self.db, connection, self.answers.plan, self.checked_at)
+        if due_at is not None and (connection.due_at is None or due_at < connection.due_at):
+            connection.due_at, connection.due_for = due_at, Trigger.ROTATION
 
-
-def _record(
-    db: DbSession,
-    actor: Actor,
-    connection: Connection,
-    finding: ProofFinding,
-    *,
-    was: ConnectionStatus,
-    drift: RoleDrift,
-) -> None:
-    action = _ACTIONS[finding.verdict]
-    if finding.verdict is Verdict.PROVEN and connection.awaiting_approval:
-        action = actions.CONNECTION_AWAITS_APPROVAL
-    details: ProofResult = {
-        "was": was,
-        "status": connection.status,
-        "version": connection.version,
-        "verdict": finding.verdict,
-        "checks": {check.name: check.outcome for check in finding.checks},
-        **drift,
-    }
-    action.record_about(db, actor, connection, details)
+    def _record(self) -> None:
+        connection, verdict, was = self.connection, self.finding.verdict, self.before.status
+        action = _ACTIONS[verdict]
+        if verdict is Verdict.PROVEN and connection.awaiting_approval:
+            action = actions.CONNECTION_AWAITS_APPROVAL
+        details: ProofResult = {
+            "was": was,
+            "status": connection.status,
+            "version": connection.version,
+            "verdict": verdict,
+            "checks": {check.name: check.outcome for check in self.finding.checks},
+        }
+        last_proven_at = connection.verified_at
+        has_drifted = connection.status not in {was, ConnectionStatus.ENDED}
+        if was is ConnectionStatus.VERIFIED and has_drifted and last_proven_at:
+            # The role can have changed at any time since its last proof.
+            seconds = math.ceil((self.checked_at - last_proven_at).total_seconds())
+            metrics.DRIFT.labels(connection.status.value).observe(seconds)
+            details["last_proven_at"] = last_proven_at.isoformat()
+            details["found_at"] = self.checked_at.isoformat()
+            details["exposed_for_seconds_at_most"] = seconds
+        action.record_about(self.db, self.actor, connection, details)
 
 
 _ACTIONS: dict[Verdict, Action[ProofResult]] = {

@@ -177,7 +177,7 @@ def test_an_interval_that_grew_degrades_readiness_and_each_tenants_summary_has_i
     deployment, monkeypatch
 ):
     grown = Interval(configured=600, seconds=3300, connections=1000)
-    monkeypatch.setattr(deployment.services.proof_queue.pace, "interval", lambda: grown)
+    monkeypatch.setattr(deployment.services.proof_queue.interval, "current", lambda: grown)
     assert deployment.check_of("proofs") == {
         "name": "proofs",
         "status": "warning",

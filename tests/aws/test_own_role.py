@@ -11,7 +11,7 @@ from app.aws.breaker import Breaker
 from app.aws.errors import Refused, Unavailable
 from app.aws.own_role import session_policy
 from app.aws.role_view import Decision, RolePolicies, RoleSettings
-from app.aws.sts import INERT_POLICY, Sts
+from app.aws.sts import Sts
 from app.config import Broker
 from app.ids import Grant, RoleArn, new_external_id
 from tests.aws.fake_sts import ACCOUNT, PROOF_NAMES, SESSION, WHO, assumed, error, role, said
@@ -49,16 +49,15 @@ def sts(made, http) -> Sts:
     return made
 
 
-def read(sts, http, *answers, again=False):
-    """What a proof is told of the trust policy, after IAM has given these answers."""
+def read(sts, http, *answers):
+    """The trust policy that a proof reads, or the reason why not, after IAM has given these
+    answers.
+    """
     http.answers = [(200, assumed()), *answers, (200, WHO)]
-    told = []
-    if again:
-        assert sts.probe_again(GRANT, told.append) == "AROAEXAMPLE"
-    else:
-        assert sts.probe_own(GRANT, told.append) == (ACCOUNT, "AROAEXAMPLE")
-    [found] = told
-    return found.trust_policy if isinstance(found, RoleSettings) else found
+    probe = sts.probe_own(GRANT)
+    assert (probe.account_id, probe.role_unique_id) == (ACCOUNT, "AROAEXAMPLE")
+    settings = probe.settings
+    return settings.trust_policy if isinstance(settings, RoleSettings) else settings
 
 
 def actions(http):
@@ -80,19 +79,6 @@ def test_a_roles_own_session_reads_the_role_and_may_do_nothing_else(sts, http):
     assert "/us-east-1/iam/aws4_request" in headers["Authorization"], (
         "IAM is signed for one region of a partition"
     )
-
-
-def test_the_last_call_of_a_routine_proof_reads_the_role_too(sts, http):
-    assert read(sts, http, (200, role(json.dumps(TRUST))), again=True) == TRUST
-    assert actions(http) == ["AssumeRole", "GetRole"]
-
-
-def test_without_being_asked_a_session_reads_nothing_and_is_inert(sts, http):
-    http.answers = [(200, assumed()), (200, WHO), (200, assumed())]
-    sts.probe_own(GRANT)
-    sts.probe_again(GRANT)
-    assert actions(http) == ["AssumeRole", "GetCallerIdentity", "AssumeRole"]
-    assert [form["Policy"] for form, _ in http.requests if "Policy" in form] == [INERT_POLICY] * 2
 
 
 def test_a_path_is_no_pattern_that_other_roles_match():
@@ -132,10 +118,6 @@ def test_what_is_not_json_is_a_policy_that_cannot_be_read(sts, http, text):
     assert read(sts, http, (200, role(text))) is None
 
 
-def test_iam_has_two_seconds_to_answer(sts):
-    assert sts._own_role._api._pool.timeout.total == 2
-
-
 def test_a_silent_iam_is_left_alone_and_sts_goes_on(sts, http):
     for _ in range(10):
         read(sts, http, (500, error("ServiceFailure")))
@@ -167,9 +149,10 @@ def test_iam_is_called_where_boto3_calls_it(monkeypatch, region, setting, url, s
 
 
 def test_a_hanging_iam_is_given_up(sts, http, monkeypatch):
-    """The verdict waits no longer than that: here for a fraction of a second, with a server that
-    never answers.
+    """The verdict waits two seconds for it at most: here for a fraction of a second, with a server
+    that never answers.
     """
+    assert sts._own_role._api._pool.timeout.total == 2
     monkeypatch.setattr(
         sts._own_role._api._pool, "timeout", sts._own_role._api._pool.timeout.clone()
     )

@@ -21,6 +21,7 @@ from urllib3.exceptions import ConnectTimeoutError, ProtocolError, ReadTimeoutEr
 
 from app.aws.breaker import Breaker
 from app.aws.errors import Misconfigured, Refused, StsError, Unavailable
+from app.aws.own_role import session_policy
 from app.aws.sts import INERT_POLICY, Session, Sts, _tenant
 from app.config import Broker
 from app.ids import EXTERNAL_ID_PATTERN, Grant, RoleArn, foreign_external_id, new_external_id
@@ -35,6 +36,7 @@ from tests.aws.fake_sts import (
     assumed,
     error,
     identity,
+    role,
 )
 from tests.support.certificates import self_signed
 
@@ -96,6 +98,9 @@ class Door:
 
     def let_in(self) -> "Door":
         return self.answers(200, assumed())
+
+    def read_role(self) -> "Door":
+        return self.let_in().answers(200, role("{}"))
 
     def refuse(self, code: str, message: str = AWS_SAYS, status: int = 403) -> "Door":
         return self.answers(status, error(code, message))
@@ -174,7 +179,7 @@ def live(server, sts, monkeypatch):
 @pytest.fixture
 def door(live, server):
     live._api._quota = RetryQuota(0)
-    live._known.until = 0.0  # another test's refusal
+    live._confirmed.until = 0.0  # another test's refusal
     door = Door(live, server)
     yield door
     assert not door.expects_more
@@ -196,19 +201,22 @@ def probes(door) -> list[tuple[str, dict[str, str]]]:
 
 
 def test_the_own_probe_sends_the_tenants_external_id_and_asks_who_it_became(door):
-    door.let_in().say_who()
-    assert door.sts.probe_own(GRANT) == (ACCOUNT, "AROAEXAMPLE")
-    assert probes(door) == [
-        ("AssumeRole", PROBE | {"ExternalId": GRANT.external_id}),
-        ("GetCallerIdentity", {}),
-    ]
-    assert door.asked_as == [("AKIABROKER", None), (SESSION.access_key_id, SESSION.session_token)]
-
-
-def test_the_own_id_is_tried_again_by_one_call(door):
-    door.let_in()
+    """The last call of a proof only tries the ID, and its session can do nothing. All calls are the
+    broker's, but what a session asks of itself.
+    """
+    door.read_role().say_who().let_in()
+    probe = door.sts.probe_own(GRANT)
+    assert (probe.account_id, probe.role_unique_id) == (ACCOUNT, "AROAEXAMPLE")
     assert door.sts.probe_again(GRANT) == "AROAEXAMPLE"
-    assert probes(door) == [("AssumeRole", PROBE | {"ExternalId": GRANT.external_id})]
+    sent = PROBE | {"ExternalId": GRANT.external_id}
+    assert probes(door) == [
+        ("AssumeRole", sent | {"Policy": session_policy(GRANT.role_arn)}),
+        ("GetRole", {"RoleName": GRANT.role_arn.name}),
+        ("GetCallerIdentity", {}),
+        ("AssumeRole", sent),
+    ]
+    broker, session = ("AKIABROKER", None), (SESSION.access_key_id, SESSION.session_token)
+    assert door.asked_as == [broker, session, session, broker]
 
 
 def test_the_missing_probe_sends_no_external_id_at_all_and_hands_nothing_out(door):
@@ -250,42 +258,26 @@ def tested(door):
     door.sts._canary = door.sts._stranger = None
 
 
-def test_the_canary_is_tried_as_customers_roles_are(tested):
-    tested.let_in().sts.probe_canary(with_id=True)
-    tested.let_in().sts.probe_canary(with_id=False)
-    tested.let_in().sts.probe_canary_as_stranger(SESSION)
-    (_, first), (_, second), (_, third) = probes(tested)
-    ids = [first.pop("ExternalId"), third.pop("ExternalId")]
-    assert all(re.fullmatch(EXTERNAL_ID_PATTERN, one) for one in ids)
-    assert first == second == third == PROBE | {"RoleArn": CANARY.text}
-    assert tested.asked_as == [("AKIABROKER", None)] * 2 + [
-        (SESSION.access_key_id, SESSION.session_token)
-    ]
-
-
-def test_the_stranger_sends_the_right_external_id_with_its_own_credentials(tested):
-    assert tested.let_in().sts.probe_as_stranger(SESSION, GRANT) is None
-    assert probes(tested) == [("AssumeRole", PROBE | {"ExternalId": GRANT.external_id})]
-    assert tested.asked_as == [(SESSION.access_key_id, SESSION.session_token)]
-
-
-def test_the_strangers_session_is_opened_by_the_broker(tested):
+def test_the_vendors_own_roles_are_tried_as_customers_roles_are(tested):
+    """By the broker, and by the stranger, whose session the broker opens."""
+    sts = tested.sts
     assert tested.let_in().sts.open_stranger() == SESSION
-    assert probes(tested) == [("AssumeRole", {"RoleArn": STRANGER.text, "DurationSeconds": "3600"})]
-    assert tested.asked_as == [("AKIABROKER", None)]
-
-
-@pytest.mark.parametrize(
-    "call", [lambda sts: sts.probe_canary(with_id=False), lambda sts: sts.open_stranger()]
-)
-@pytest.mark.parametrize(
-    ("who", "raises"),
-    [(SESSION_OF_BROKER, Refused), (f"{SESSION_OF_BROKER[:-14]}x/y", Unavailable)],
-)
-def test_what_the_vendors_own_roles_refuse_counts_only_for_the_broker(tested, call, who, raises):
-    tested.refuse("AccessDenied").is_somebody(who)
-    with pytest.raises(raises):
-        call(tested.sts)
+    for call in (
+        lambda: sts.probe_as_stranger(SESSION, GRANT),
+        lambda: sts.probe_canary(with_id=False),
+        lambda: sts.probe_canary(with_id=True),
+        lambda: sts.probe_canary_as_stranger(SESSION),
+    ):
+        tested.let_in()
+        assert call() is None
+    opened, role, *canary = [sent for _, sent in probes(tested)]
+    assert opened == {"RoleArn": STRANGER.text, "DurationSeconds": "3600"}
+    assert role == PROBE | {"ExternalId": GRANT.external_id}
+    ids = [sent.pop("ExternalId", "") for sent in canary]
+    assert [bool(re.fullmatch(EXTERNAL_ID_PATTERN, value)) for value in ids] == [False, True, True]
+    assert canary == [PROBE | {"RoleArn": CANARY.text}] * 3
+    broker, stranger = ("AKIABROKER", None), (SESSION.access_key_id, SESSION.session_token)
+    assert tested.asked_as == [broker, stranger, broker, broker, stranger]
 
 
 def test_a_role_that_is_not_configured_is_never_asked(door):
@@ -303,14 +295,6 @@ def test_the_inert_policy_denies_everything_in_the_fewest_characters():
     assert " " not in INERT_POLICY
 
 
-def test_a_proofs_session_is_asked_and_forgotten(door):
-    """The calls after it are the broker's again."""
-    door.let_in().say_who().let_in()
-    door.sts.probe_own(GRANT)
-    door.assume()
-    assert [key for key, _ in door.asked_as] == ["AKIABROKER", SESSION.access_key_id, "AKIABROKER"]
-
-
 # --- what is made of AWS's refusals ---
 
 CALLS = {
@@ -320,7 +304,11 @@ CALLS = {
     "probe_missing": lambda door: door.sts.probe_missing(GRANT),
     "probe_foreign": lambda door: door.sts.probe_foreign(GRANT),
 }
-ASK_WHO_WE_ARE = ("assume", "probe_own", "probe_again")
+VENDORS_OWN = {
+    "probe_canary": lambda door: door.sts.probe_canary(with_id=False),
+    "open_stranger": lambda door: door.sts.open_stranger(),
+}
+OTHER_SESSION = "arn:aws:sts::111122223333:assumed-role/Other/i-1"
 
 # Codes and statuses; the last ones sound like a refusal, and are not AWS's word for one.
 INCONCLUSIVE = yaml.safe_load("""
@@ -347,26 +335,25 @@ INCONCLUSIVE = yaml.safe_load("""
 """)
 
 
-def test_access_denied_is_a_refusal(door):
-    for name, call in CALLS.items():
-        door.sts._known.until = 0.0
-        door.refuse("AccessDenied")
-        if name in ASK_WHO_WE_ARE:
-            door.is_somebody(SESSION_OF_BROKER)
+def test_access_denied_is_a_refusal_of_a_call_that_should_succeed_only_for_the_broker(tested):
+    """Nobody can be denied GetCallerIdentity, so even AccessDenied is a fault there."""
+    for name, call in (CALLS | VENDORS_OWN).items():
+        if name in {"probe_missing", "probe_foreign"}:
+            tested.refuse("AccessDenied")
+        else:
+            for who in (OTHER_SESSION, "arn:aws:iam::111122223333:root"):
+                tested.refuse("AccessDenied").is_somebody(who)
+                with pytest.raises(Unavailable):
+                    call(tested)
+            for code in ("Throttling", "ExpiredToken", "InternalFailure", "AccessDenied"):
+                tested.refuse("AccessDenied").refuse(code)
+                with pytest.raises(Unavailable):
+                    call(tested)
+            tested.refuse("AccessDenied").is_somebody(SESSION_OF_BROKER)
         with pytest.raises(Refused) as caught:
-            call(door)
+            call(tested)
         assert str(caught.value) == "", "AWS's text names the broker"
-
-
-def test_with_somebody_elses_credentials_a_refusal_proves_nothing(door):
-    for arn in (
-        "arn:aws:sts::111122223333:assumed-role/Other/i-1",
-        "arn:aws:iam::111122223333:root",
-    ):
-        for name in ASK_WHO_WE_ARE:
-            door.refuse("AccessDenied").is_somebody(arn)
-            with pytest.raises(Unavailable):
-                CALLS[name](door)
+        tested.sts._confirmed.until = 0.0
 
 
 def test_nothing_else_is_a_refusal(door):
@@ -403,28 +390,17 @@ def test_what_the_caller_or_the_customer_can_change_is_named(door):
 
 
 def test_a_session_that_is_denied_its_own_name_is_a_fault_and_no_refusal(door):
-    """Nobody can be denied GetCallerIdentity, so this is not the role's answer."""
-    for code in ("AccessDenied", "ExpiredToken", "Throttling"):
-        door.let_in().refuse(code)
-        with pytest.raises(Unavailable):
-            door.sts.probe_own(GRANT)
-
-
-def test_a_region_that_is_off_is_named_also_when_the_session_is_asked_who_it_is(door):
-    door.let_in().refuse(
-        "RegionDisabledException",
-        f"STS is not activated in this region for account:{ACCOUNT}.",
-        400,
-    )
-    with pytest.raises(Misconfigured):
-        door.sts.probe_own(GRANT)
-
-
-def test_a_refusal_proves_nothing_while_our_own_name_is_not_known(door):
-    """Nobody can be denied GetCallerIdentity, so even AccessDenied is a fault there."""
-    for code in ("Throttling", "ExpiredToken", "InternalFailure", "AccessDenied"):
-        door.refuse("AccessDenied").refuse(code)
-        with pytest.raises(Unavailable):
+    """Nobody can be denied GetCallerIdentity, so this is not the role's answer. A region that is
+    off is named also here.
+    """
+    for code, raised in (
+        ("AccessDenied", Unavailable),
+        ("ExpiredToken", Unavailable),
+        ("Throttling", Unavailable),
+        ("RegionDisabledException", Misconfigured),
+    ):
+        door.read_role().refuse(code)
+        with pytest.raises(raised):
             door.sts.probe_own(GRANT)
 
 
@@ -465,17 +441,14 @@ def test_the_callers_identity_tells_whether_we_are_the_broker(door):
             assert door.is_somebody(arn).sts.is_broker() is (arn in good), arn
 
 
-def test_two_different_accounts_in_two_answers_prove_nothing(door):
-    door.let_in().say_who("777788889999")
+def test_the_account_is_the_one_that_aws_names_in_both_answers_and_not_the_arns(door):
+    """Somebody sent the ARN; the proof compares its account with the one that AWS names."""
+    elsewhere = replace(GRANT, role_arn=replace(GRANT.role_arn, account_id="777788889999"))
+    door.read_role().say_who()
+    assert door.sts.probe_own(elsewhere).account_id == ACCOUNT
+    door.read_role().say_who("777788889999")
     with pytest.raises(Unavailable):
         door.sts.probe_own(GRANT)
-
-
-def test_the_account_is_the_one_that_aws_names_and_not_the_arns(door):
-    """A caller sent the ARN; the proof compares its account with the one that AWS names."""
-    role = replace(GRANT.role_arn, account_id="777788889999")
-    door.let_in().say_who()
-    assert door.sts.probe_own(replace(GRANT, role_arn=role))[0] == ACCOUNT
 
 
 # --- how often we ask who we are, when roles refuse us ---
@@ -492,28 +465,21 @@ def refused(door, *, asks: bool) -> None:
     assert len(door.asked_as) - before == (2 if asks else 1)
 
 
-def test_after_many_refusals_aws_is_asked_once_who_we_are(door, monkeypatch):
+def test_after_many_refusals_aws_is_asked_once_in_five_seconds_who_we_are(door, monkeypatch):
+    """Not being the broker is not remembered, and other credentials are asked about at once."""
     clock = [1000.0]
     monkeypatch.setattr("app.aws.sts.time.monotonic", lambda: clock[0])
+    door.refuse("AccessDenied").is_somebody("arn:aws:iam::111122223333:root")
+    with pytest.raises(Unavailable):
+        door.assume()
     refused(door, asks=True)
     for _ in range(3):
         refused(door, asks=False)
     clock[0] += 6
     refused(door, asks=True)
-
-
-def test_other_credentials_are_asked_about_at_once(door, monkeypatch):
-    refused(door, asks=True)
     monkeypatch.setattr(door.sts._api, "own_key_id", lambda: "AKIAANOTHERKEY")
     refused(door, asks=True)
     refused(door, asks=False)
-
-
-def test_not_being_the_broker_is_not_remembered(door):
-    door.refuse("AccessDenied").is_somebody("arn:aws:iam::111122223333:root")
-    with pytest.raises(Unavailable):
-        door.assume()
-    refused(door, asks=True)
 
 
 # --- the endpoint, and how it is asked ---
@@ -730,7 +696,7 @@ def test_an_answer_to_who_are_you_that_is_none_is_unavailable(live, server):
         server.answers = [(200, body)]
         with pytest.raises(Unavailable):
             live.is_broker()
-        server.answers = [(200, assumed()), (200, body)]
+        server.answers = [(200, assumed()), (200, role("{}")), (200, body)]
         with pytest.raises(Unavailable):
             live.probe_own(GRANT)
 
@@ -753,18 +719,6 @@ def test_a_failed_connection_is_unavailable_after_two_attempts(live, monkeypatch
 # --- our own credentials ---
 
 
-def test_sts_starts_without_credentials_and_each_call_is_unavailable(environment):
-    sts = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)
-    for call in (
-        sts.is_broker,
-        lambda: assume(sts),
-        lambda: sts.probe_missing(GRANT),
-        lambda: sts.probe_own(GRANT),
-    ):
-        with pytest.raises(Unavailable):
-            call()
-
-
 def test_sts_is_called_again_when_the_credentials_endpoint_is_back(environment, server):
     environment(
         AWS_ENDPOINT_URL=server.url,
@@ -781,14 +735,22 @@ def test_sts_is_called_again_when_the_credentials_endpoint_is_back(environment, 
     sts._api._pool.close()
 
 
-def test_sts_is_called_once_credentials_appear_where_there_were_none(environment, server, tmp_path):
+def test_sts_starts_without_credentials_and_is_called_once_some_appear(
+    environment, server, tmp_path
+):
     """As after a start at which the instance's metadata did not answer: botocore then finds
     none, and raises nothing.
     """
     environment(AWS_ENDPOINT_URL=server.url)
     sts = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)
-    with pytest.raises(Unavailable):
-        sts.is_broker()
+    for call in (
+        sts.is_broker,
+        lambda: assume(sts),
+        lambda: sts.probe_missing(GRANT),
+        lambda: sts.probe_own(GRANT),
+    ):
+        with pytest.raises(Unavailable):
+            call()
     (tmp_path / "credentials").write_text(
         "[default]\naws_access_key_id = AKIALATE\naws_secret_access_key = x\n"
     )

@@ -195,7 +195,7 @@ def test_what_may_read_every_connection_is_read_as_what_takes_long(services):
     listing.list(ADMIN, tenant.id, wanted, limit=1, after=None)
     listing.list_all(ADMIN, wanted, limit=1, after=None)
     services.proof_queue.backlog()
-    services.proof_queue.pace.interval()
+    services.proof_queue.interval.current()
     assert long == [True] * 5
 
 

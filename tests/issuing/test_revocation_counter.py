@@ -433,9 +433,9 @@ def taken(act):
 def judge(services, here: TenantRows, number: int):
     """A proof's verdict: the only change that takes away and adds a row."""
     path = (here.tenant_id, here.connection_ids[number])
-    before = services.verification._to_test(ADMIN, *path)
+    before = services.verification._load(ADMIN, *path)
     answers = Answers(before.plan, ProofFinding(Verdict.INSECURE, ()), before.plan.own[0].id)
-    services.verification._store(ADMIN, path, before, answers, Trigger.REQUESTED)
+    services.verification._store(ADMIN, before, answers, Trigger.REQUESTED)
 
 
 AGAINST = {

@@ -4,6 +4,7 @@ is ours. The clock is moved.
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -12,9 +13,9 @@ import time_machine
 
 from app.factory import create_app
 from app.identity.scopes import ALL_SCOPES
-from app.ids import RoleArn
 from app.store.models import Connection
 from tests.conftest import OPERATOR, make_config
+from tests.proofs.test_canary import roles_of
 from tests.support.cast import Api, Customer, World, path_of, without_external_id
 from tests.support.databases import new_database
 
@@ -99,16 +100,19 @@ class Fleet:
         return self.world.admin("POST", path_of(connection, "/credentials"), **options)
 
 
+@contextmanager
+def deployed(aws, database: str, **settings) -> Iterator[Fleet]:
+    with new_database(database) as url, time_machine.travel(datetime.now().astimezone()) as clock:
+        fleet = Fleet(aws, url, clock, **settings)
+        yield fleet
+        fleet.services.db.engine.dispose()
+
+
 @pytest.fixture(scope="module")
 def shared_fleet(aws, vendor) -> Iterator[Fleet]:
     """The clock moves on from test to test, as the deployment is one."""
-    with (
-        new_database("postgresql") as url,
-        time_machine.travel(datetime.now().astimezone()) as clock,
-    ):
-        fleet = Fleet(aws, url, clock)
+    with deployed(aws, "postgresql") as fleet:
         yield fleet
-        fleet.services.db.engine.dispose()
 
 
 @pytest.fixture
@@ -166,6 +170,7 @@ def test_a_role_that_fails_every_hour_has_one_event(fleet):
 
 
 def test_only_a_second_refusal_a_minute_later_breaks_a_connection(fleet):
+    """Requests that are refused do not make it due again."""
     [connection] = fleet.connect(tenants=1)
     fleet.remove(connection)
     fleet.prove(connection)
@@ -175,6 +180,11 @@ def test_only_a_second_refusal_a_minute_later_breaks_a_connection(fleet):
     assert row.proof.checks[0]["outcome"] == "inconclusive"
     assert "asked again in a minute" in row.proof.checks[0]["detail"]
     assert fleet.world.admin("GET", path_of(connection))["issues"]
+    fleet.world.admin.refused(
+        "POST", path_of(connection, "/credentials"), expect=409, code="role_refused"
+    )
+    fleet.work()
+    assert fleet.row(connection).tried_at == first.tried_at
     fleet.world.admin("POST", path_of(connection, "/report-refused"), expect=202)
     fleet.clock.shift(5)
     fleet.work()
@@ -206,40 +216,19 @@ def test_an_insecure_connection_is_broken_by_its_second_refusal_as_well(fleet):
     assert fleet.status(connection) == "broken"
 
 
-@pytest.fixture
-def hasty_fleet(aws, vendor) -> Iterator[Fleet]:
-    """It proves each connection every 20 seconds."""
-    with new_database("sqlite") as url, time_machine.travel(datetime.now().astimezone()) as clock:
-        fleet = Fleet(aws, url, clock, reprove_every=20)
-        yield fleet
-        fleet.services.db.engine.dispose()
-
-
-def test_where_turns_come_sooner_than_a_minute_so_does_the_second_refusal(hasty_fleet):
-    [connection] = hasty_fleet.connect(tenants=1)
-    hasty_fleet.remove(connection)
-    hasty_fleet.prove(connection)
-    row = hasty_fleet.row(connection)
-    assert row.status.value == "verified"
-    assert row.due_at - row.tried_at <= timedelta(seconds=20)
-    hasty_fleet.pass_time(19)
-    assert hasty_fleet.status(connection) == "verified"
-    hasty_fleet.pass_time(1.5)
-    hasty_fleet.pass_time(20)
-    assert hasty_fleet.status(connection) == "broken"
-
-
-def test_requests_that_are_refused_do_not_make_it_due_again_and_again(fleet):
-    [connection] = fleet.connect(tenants=1)
-    fleet.remove(connection)
-    for _ in range(2):
-        fleet.world.admin.refused(
-            "POST", path_of(connection, "/credentials"), expect=409, code="role_refused"
-        )
-        fleet.work()
+def test_where_proofs_come_sooner_than_a_minute_so_does_the_second_refusal(aws, vendor):
+    with deployed(aws, "sqlite", reprove_every=20) as fleet:
+        [connection] = fleet.connect(tenants=1)
+        fleet.remove(connection)
+        fleet.prove(connection)
         row = fleet.row(connection)
-        assert (row.status.value, row.proof.count) == ("verified", 1)
-        assert row.due_at - row.tried_at == timedelta(minutes=1)
+        assert row.status.value == "verified"
+        assert row.due_at - row.tried_at <= timedelta(seconds=20)
+        fleet.pass_time(19)
+        assert fleet.status(connection) == "verified"
+        fleet.pass_time(1.5)
+        fleet.pass_time(20)
+        assert fleet.status(connection) == "broken"
 
 
 def test_an_acceptance_between_two_refusals_begins_again(fleet):
@@ -280,12 +269,7 @@ def test_a_second_refusal_counts_only_if_the_canary_lets_us_in(
     """A canary that is lost may be refused by the very mistake that makes the roles refuse."""
     if canary == "lost":
         faults.add("deny", role_arn=canary_stack.canary_role_arn)
-    roles = {
-        name: RoleArn.parse(getattr(canary_stack, name))
-        for name in ("canary_role_arn", "stranger_role_arn")
-    }
-    with new_database("sqlite") as url, time_machine.travel(datetime.now().astimezone()) as clock:
-        fleet = Fleet(aws, url, clock, **roles)
+    with deployed(aws, "sqlite", **roles_of(canary_stack)) as fleet:
         [connection] = fleet.connect(tenants=1)
         fleet.pass_time(HOUR)
         faults.add("deny", role_arn=connection["role_arn"])
@@ -294,7 +278,6 @@ def test_a_second_refusal_counts_only_if_the_canary_lets_us_in(
             fleet.pass_time(61)
         assert fleet.status(connection) == status
         assert fleet.services.verification._canary._last.sight == canary
-        fleet.services.db.engine.dispose()
 
 
 @pytest.mark.parametrize("status", ["broken", "insecure"])
@@ -319,7 +302,7 @@ def test_a_role_that_is_not_proven_any_more_gets_the_full_proof_on_its_schedule(
     assert [it == connection["external_id"] for it in sent] == [True, False, False, True]
 
 
-def test_a_broken_connection_is_tried_in_its_turns_like_any_other(fleet):
+def test_a_broken_connection_is_tried_on_its_schedule_like_any_other(fleet):
     [connection] = fleet.connect(tenants=1)
     fleet.remove(connection)
     fleet.world.admin("POST", path_of(connection, "/verify"))

@@ -147,17 +147,14 @@ def test_a_role_that_is_gone_before_its_end_is_broken(access: Access):
 
 
 @on_sqlite
-def test_a_role_that_may_not_read_itself_tells_no_end(world: World, customer: Customer):
+def test_a_role_that_may_not_read_itself_tells_no_end_and_an_earlier_end_is_forgotten(
+    world: World, customer: Customer
+):
+    """That was taken away together with the right to read itself."""
     access = Access(world, customer, reads_itself=False)
     assert access.connection["access_until"] is None
+    access.set(access_until=now() - timedelta(minutes=1))
+    proven = access.verify()
+    assert (proven["status"], proven["access_until"]) == ("verified", None)
     with world.aws.later(minutes=12):
         assert access.verify()["status"] == "broken"
-
-
-@on_sqlite
-def test_an_end_that_the_role_does_not_keep_is_forgotten(world: World, customer: Customer):
-    """It was taken away together with the right to read itself."""
-    access = Access(world, customer, reads_itself=False)
-    access.set(access_until=now() - timedelta(minutes=1))
-    found = access.verify()
-    assert (found["status"], found["access_until"]) == ("verified", None)

@@ -9,12 +9,14 @@ import dataclasses
 import itertools
 import re
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import select
 
 from app.aws.errors import Misconfigured, Refused, Unavailable
+from app.aws.sts import OwnProbe
 from app.clock import now
 from app.config import Broker
 from app.errors import ConflictError
@@ -22,8 +24,8 @@ from app.ids import Grant, RoleArn, new_external_id, new_id
 from app.permissions.permission_sets import PermissionSets
 from app.proofs import verification
 from app.proofs.canary import Canary
-from app.proofs.proof import AWS_SILENT, ProofCheck, Warning as ProofWarning, prove, prove_routinely
-from app.proofs.proof_interval import Pace
+from app.proofs.proof import AWS_SILENT, ProofCheck, prove, prove_routinely
+from app.proofs.proof_interval import ProofInterval
 from app.rotation.candidates import Candidate, Plan
 from app.store.database import SYSTEM
 from app.store.models import (
@@ -61,45 +63,60 @@ NAMES = [
     "foreign_external_id_refused",
 ]
 ALL = list(itertools.product(ANSWERS, repeat=4))
+OPEN = (ACCEPTED, ACCEPTED, REFUSED, ACCEPTED)
+CLOSED = (ACCEPTED, REFUSED, REFUSED, ACCEPTED)
 
 
 class Door:
-    """Answers the calls by a script: own, missing, foreign, own again; and notes which were
-    made.
+    """Answers the calls by a script: own, missing, foreign, own again; and notes which were made.
+
+    An answer may be an iterator, for several proofs. `meanwhile`: what happens during the calls
+    without an External ID of the first proofs.
     """
 
     broker = BROKER
 
-    def __init__(self, script, *, accounts=("444455556666",) * 2, roles=("AROAONE",) * 2) -> None:
-        own, missing, foreign, again = script
-        self._script = {"own": [own, again], "missing": [missing], "foreign": [foreign]}
-        self._identities = list(zip(accounts, roles, strict=True))
+    def __init__(
+        self, script, *, account="444455556666", roles=("AROAONE",) * 2, meanwhile=()
+    ) -> None:
+        names = ("own", "missing", "foreign", "again")
+        self._script = dict(zip(names, script, strict=True))
+        self._account, self._roles, self._meanwhile = account, roles, list(meanwhile)
         self.calls = []
 
-    def probe_own(self, grant, read=None):
-        identity = self._identities.pop(0)
-        self._answer("own", grant)
-        return identity
+    def probe_own(self, _grant):
+        self._answer("own")
+        return OwnProbe(self._account, self._roles[0], None)
 
-    def probe_again(self, grant, read=None):
-        return self.probe_own(grant, read)[1]
+    def probe_again(self, _grant):
+        self._answer("again")
+        return self._roles[1]
 
-    def probe_missing(self, grant):
-        self._answer("missing", grant)
+    def probe_routinely(self, grant):
+        return OwnProbe(self._account, self.probe_again(grant), None)
 
-    def probe_foreign(self, grant):
-        self._answer("foreign", grant)
+    def probe_missing(self, _grant):
+        if self._meanwhile:
+            self._meanwhile.pop(0)()
+        self._answer("missing")
 
-    def _answer(self, call, grant) -> None:
-        assert grant is GRANT
+    def probe_foreign(self, _grant):
+        self._answer("foreign")
+
+    def _answer(self, call) -> None:
         self.calls.append(call)
-        match self._script[call].pop(0):
+        answer = self._script[call]
+        match answer if isinstance(answer, str) else next(answer):
             case "refused":
                 raise Refused(AWS_SAYS)
             case "unavailable":
                 raise Unavailable(AWS_SAYS)
             case "misconfigured":
                 raise Misconfigured("The account has switched STS off.")
+
+
+def no_stranger(_grant):
+    return None
 
 
 @dataclasses.dataclass
@@ -142,16 +159,14 @@ def expected_of(script, *, right_account: bool, same_role: bool) -> Expected:
 @pytest.mark.parametrize("right_account", [True, False], ids=["right-account", "other-account"])
 def test_every_sequence_of_answers_is_judged_by_the_rules(right_account, same_role):
     """Its verdict, its four checks in their order, the calls that were made, and whether waiting
-    may help.
+    may help. The details are in our words.
     """
-    accounts = ("444455556666" if right_account else "777788889999",) * 2
+    account = "444455556666" if right_account else "777788889999"
     roles, proven = ("AROAONE", "AROAONE" if same_role else "AROATWO"), []
     for script in ALL:
-        door = Door(script, accounts=accounts, roles=roles)
-        finding, expected = (
-            prove(door, GRANT),
-            expected_of(script, right_account=right_account, same_role=same_role),
-        )
+        door = Door(script, account=account, roles=roles)
+        finding = prove(door, GRANT, no_stranger)
+        expected = expected_of(script, right_account=right_account, same_role=same_role)
         assert [check.name for check in finding.checks] == NAMES, script
         result = Expected(
             finding.verdict,
@@ -160,40 +175,32 @@ def test_every_sequence_of_answers_is_judged_by_the_rules(right_account, same_ro
             finding.may_be_spreading,
         )
         assert result == expected, script
-        assert door.calls == ["own", "missing", "foreign", "own"][: expected.calls], script
+        assert door.calls == ["own", "missing", "foreign", "again"][: expected.calls], script
         assert finding.role_unique_id == (
             "AROAONE" if finding.verdict is Verdict.PROVEN else None
         ), script
         proven += [script] if finding.verdict is Verdict.PROVEN else []
-    assert proven == (
-        [(ACCEPTED, REFUSED, REFUSED, ACCEPTED)] if right_account and same_role else []
-    )
-
-
-def test_details_are_in_our_words_and_help():
-    for script in ALL:
-        for check in prove(Door(script), GRANT).checks:
+        for check in finding.checks:
             assert re.fullmatch(r"[A-Z][ -~]{20,400}", check.detail), check
-            for leaked in (
-                "not authorized",
-                "arn:",
-                "111122223333",
-                "DeputyBroker",
-                GRANT.external_id,
-            ):
-                assert leaked not in check.detail, script
-    [_, _, missing, foreign] = prove(Door((ACCEPTED,) * 4), GRANT).checks
+            for secret in ("not authorized", "arn:", "111122223333", "DeputyBroker"):
+                assert secret not in check.detail, script
+            assert GRANT.external_id not in check.detail, script
+    assert proven == ([CLOSED] if right_account and same_role else [])
+
+
+def test_details_help():
+    [_, _, missing, foreign] = prove(Door((ACCEPTED,) * 4), GRANT, no_stranger).checks
     assert '"StringEquals": {"sts:ExternalId": "<External ID>"}' in missing.detail
     assert "StringLike" in foreign.detail
 
     def detail_of_own(*script, **door) -> str:
-        return prove(Door(script, **door), GRANT).checks[0].detail
+        return prove(Door(script, **door), GRANT, no_stranger).checks[0].detail
 
     assert detail_of_own(*(MISCONFIGURED,) * 4) == "The account has switched STS off."
     assert detail_of_own(ACCEPTED, REFUSED, REFUSED, UNAVAILABLE) == AWS_SILENT, (
         "and not that the role is new"
     )
-    made_again = detail_of_own(ACCEPTED, REFUSED, REFUSED, ACCEPTED, roles=("AROAONE", "AROATWO"))
+    made_again = detail_of_own(*CLOSED, roles=("AROAONE", "AROATWO"))
     assert "refusals prove nothing yet" in made_again
 
 
@@ -202,68 +209,30 @@ def test_details_are_in_our_words_and_help():
 
 def test_only_two_refusals_and_then_the_proven_role_pass_a_routine_proof():
     for script in itertools.product(ANSWERS, repeat=3):
-        door = Door((script[2], script[0], script[1], script[2]))
-        finding = prove_routinely(door, GRANT, "AROAONE", (), None)
+        door = Door((ACCEPTED, *script))
+        finding = prove_routinely(door, GRANT, "AROAONE", no_stranger)
         assert (finding is not None) == (script == (REFUSED, REFUSED, ACCEPTED)), script
         assert door.calls[:2] == ["missing", "foreign"]
-    finding = prove_routinely(
-        Door((ACCEPTED, REFUSED, REFUSED, ACCEPTED)), GRANT, "AROAONE", (), None
-    )
-    assert finding == prove(Door((ACCEPTED, REFUSED, REFUSED, ACCEPTED)), GRANT)
-    assert (
-        prove_routinely(Door((ACCEPTED, REFUSED, REFUSED, ACCEPTED)), GRANT, "AROATWO", (), None)
-        is None
-    )
+    assert prove_routinely(Door(CLOSED), GRANT, "AROATWO", no_stranger) is None
 
 
 @pytest.mark.parametrize("outcome", ["passed", "failed", "skipped", "inconclusive", None])
-def test_a_further_question_is_asked_in_both_proofs(outcome):
-    check = None if outcome is None else ProofCheck("further", outcome, "What it found.")
-    warning = ProofWarning("further", "What the customer should know.")
+def test_the_stranger_is_tried_in_both_proofs(outcome):
+    check = None if outcome is None else ProofCheck("stranger_refused", outcome, "…")
 
-    def further(grant):
+    def check_stranger(grant):
         assert grant is GRANT
-        return check, (warning,)
+        return check
 
-    script = (ACCEPTED, REFUSED, REFUSED, ACCEPTED)
-    finding = prove(Door(script), GRANT, [further])
+    finding = prove(Door(CLOSED), GRANT, check_stranger)
     verdicts = {"failed": Verdict.INSECURE, "inconclusive": Verdict.INCONCLUSIVE}
     assert finding.verdict is verdicts.get(outcome, Verdict.PROVEN)
-    assert [check.name for check in finding.checks] == [*NAMES, *(["further"] if outcome else [])]
-    assert finding.warnings == (warning,)
-    routine = prove_routinely(Door(script), GRANT, "AROAONE", [further], None)
+    assert finding.checks[4:] == ((check,) if outcome else ())
+    routine = prove_routinely(Door(CLOSED), GRANT, "AROAONE", check_stranger)
     assert routine == (finding if finding.verdict is Verdict.PROVEN else None)
-    assert prove(Door((ACCEPTED, REFUSED, REFUSED, REFUSED)), GRANT, [further]).warnings == (
-        warning,
-    )
 
 
 # --- patience ---
-
-
-class Roles:
-    """A role that refuses its own ID so many times, and is then a good role."""
-
-    broker = BROKER
-
-    def __init__(self, refusals: int) -> None:
-        self.left = refusals
-        self.own = 0
-
-    def probe_own(self, _grant, _read=None):
-        self.own += 1
-        if self.left > 0:
-            self.left -= 1
-            raise Refused
-        return "444455556666", "AROAONE"
-
-    def probe_again(self, grant, read=None):
-        return self.probe_own(grant, read)[1]
-
-    def probe_missing(self, _grant):
-        raise Refused
-
-    probe_foreign = probe_missing
 
 
 @pytest.fixture
@@ -277,66 +246,38 @@ def sleeps(monkeypatch):
 
 def prove_patiently(door, patience: float):
     plan = Plan((Candidate(new_id(), GRANT),), frozenset(), frozenset())
-    before = verification._Tested(Connection(), refusal_would_break_it=False, plan=plan)
     return (
         verification.Verification(None, door, None, NO_CANARY, PermissionSets())
-        ._prove_patiently(before, Trigger.CREATED, patience)
+        ._prove_patiently(verification.Tested(Connection(), plan), Trigger.CREATED, patience)
         .finding
     )
 
 
+def refusing(times: int) -> Door:
+    """A role that refuses its own ID so many times, and is then a good role."""
+    own = itertools.chain(itertools.repeat(REFUSED, times), itertools.repeat(ACCEPTED))
+    return Door((own, *CLOSED[1:]))
+
+
 def test_a_role_that_is_seconds_old_is_tried_again_until_patience_ends(sleeps):
-    door = Roles(refusals=3)
+    door = refusing(3)
     assert prove_patiently(door, 5.0).verdict is Verdict.PROVEN
-    assert (sleeps, door.own) == ([0.25, 0.5, 0.75], 5)
+    assert (sleeps, door.calls.count("own")) == ([0.25, 0.5, 0.75], 4)
     sleeps.clear()
-    assert prove_patiently(Roles(refusals=1000), 5.0).verdict is Verdict.UNASSUMABLE
+    assert prove_patiently(refusing(1000), 5.0).verdict is Verdict.UNASSUMABLE
     assert 4 < sum(sleeps) <= 5
 
 
 def test_a_role_is_tried_once_without_patience_and_where_waiting_changes_nothing(sleeps):
-    door, words = Roles(refusals=1), {answer[0]: answer for answer in ANSWERS}
+    door, words = refusing(1), {answer[0]: answer for answer in ANSWERS}
     assert prove_patiently(door, 0.0).verdict is Verdict.UNASSUMABLE
-    assert door.own == 1
+    assert door.calls == ["own"]
     for script in ("uaaa", "maaa", "aara", "arua", "arra"):
         prove_patiently(Door([words[letter] for letter in script]), 5.0)
         assert sleeps == [], script
 
 
 # --- storing: a verdict counts for the version that was tested, and for no other ---
-
-
-class Meanwhile:
-    """A door at which something happens to the connection while each of the first proofs is
-    being made.
-    """
-
-    broker = BROKER
-
-    def __init__(
-        self, database, connection_id, changes, *, script=(ACCEPTED, REFUSED, REFUSED, ACCEPTED)
-    ) -> None:
-        self._database, self._connection_id = database, connection_id
-        self._changes = list(changes)
-        self._script = script
-        self.proofs = 0
-
-    def probe_own(self, _grant, _read=None):
-        return "444455556666", "AROAONE"
-
-    def probe_again(self, _grant, _read=None):
-        return "AROAONE"
-
-    def probe_missing(self, _grant) -> None:
-        self.proofs += 1
-        if self._changes:
-            with self._database.write(SYSTEM) as db:
-                self._changes.pop(0)(db.get(Connection, self._connection_id))
-        if self._script[1] == REFUSED:
-            raise Refused
-
-    def probe_foreign(self, _grant) -> None:
-        raise Refused
 
 
 @pytest.fixture
@@ -351,11 +292,10 @@ def stored(database):
         )
         db.add(own)
         db.flush()
-        arn = "arn:aws:iam::444455556666:role/deputy-x"
         connection = Connection(
             tenant_id=tenant.id,
             external_id_id=own.id,
-            role_arn=arn,
+            role_arn="arn:aws:iam::444455556666:role/deputy-x",
             account_id="444455556666",
             permission_set="inventory",
         )
@@ -365,8 +305,18 @@ def stored(database):
 
 def verify(database, stored, door, trigger=Trigger.REQUESTED):
     return verification.Verification(
-        database, door, Pace(database, CONFIG), NO_CANARY, PermissionSets()
+        database, door, ProofInterval(database, CONFIG), NO_CANARY, PermissionSets()
     ).verify(ADMIN, stored.tenant_id, stored.id, trigger=trigger)
+
+
+def changing(database, stored, change, times=1, script=CLOSED) -> Door:
+    """A door at which the connection changes during each of the first proofs."""
+
+    def act() -> None:
+        with database.write(SYSTEM) as db:
+            change(db.get(Connection, stored.id))
+
+    return Door(script, meanwhile=[act] * times)
 
 
 def read(database, stored) -> tuple[ConnectionStatus, int]:
@@ -381,30 +331,27 @@ def bump(connection: Connection) -> None:
 
 
 def test_a_verdict_on_an_older_version_is_dropped_and_the_proof_made_again(database, stored):
-    door = Meanwhile(database, stored.id, [bump])
+    door = changing(database, stored, bump, times=3)
+    with pytest.raises(ConflictError):
+        verify(database, stored, door)
+    assert door.calls.count("missing") == 3, "it kept changing"
+    assert read(database, stored) == (ConnectionStatus.PENDING, 0)
+    door = changing(database, stored, bump)
     tested = verify(database, stored, door)
     assert (tested.status, tested.role_unique_id) == (ConnectionStatus.VERIFIED, "AROAONE")
     assert [check["name"] for check in tested.proof.checks][:4] == NAMES
-    assert door.proofs == 2
+    assert door.calls.count("missing") == 2
     assert read(database, stored) == (ConnectionStatus.VERIFIED, 1)
-
-
-def test_a_connection_that_keeps_changing_takes_no_verdict(database, stored):
-    door = Meanwhile(database, stored.id, [bump] * 10)
-    with pytest.raises(ConflictError):
-        verify(database, stored, door)
-    assert door.proofs == 3
-    assert read(database, stored) == (ConnectionStatus.PENDING, 0)
 
 
 def test_what_was_made_due_meanwhile_stays_due(database, stored):
     """For a reason that came after the calls, which this proof does not answer."""
     soon = now() + timedelta(seconds=7)
 
-    def made_due(connection: Connection) -> None:
+    def make_due(connection: Connection) -> None:
         connection.due_at, connection.due_for = soon, Trigger.ISSUING
 
-    tested = verify(database, stored, Meanwhile(database, stored.id, [made_due]))
+    tested = verify(database, stored, changing(database, stored, make_due))
     assert tested.status is ConnectionStatus.VERIFIED
     assert (tested.due_at, tested.due_for) == (soon, Trigger.ISSUING)
 
@@ -416,9 +363,9 @@ def test_a_drift_is_counted_and_on_record_with_its_checks(database, stored):
             or 0
         )
 
-    verify(database, stored, Meanwhile(database, stored.id, []))
+    verify(database, stored, Door(CLOSED))
     before = counted()
-    tested = verify(database, stored, Meanwhile(database, stored.id, [], script=OPEN))
+    tested = verify(database, stored, Door(OPEN))
     assert counted() == before + 1
     with database.read() as db:
         latest = (
@@ -432,26 +379,14 @@ def test_a_drift_is_counted_and_on_record_with_its_checks(database, stored):
     assert details["checks"]["missing_external_id_refused"] == "failed"
 
 
-class Overtaken(Meanwhile):
-    """A door whose first proof is slow: another proof, through `quicker`, begins later and is
-    stored before it.
+def overtaken(database, stored, script, trigger=Trigger.REQUESTED) -> Door:
+    """A door whose first proof is slow: another proof begins later and is stored before it.
+
+    The role answers by the script from then on. To the slow proof it had answered as a good role.
     """
-
-    def __init__(self, database, stored, quicker: Meanwhile, trigger=Trigger.REQUESTED) -> None:
-        super().__init__(database, stored.id, [])
-        self._stored, self._quicker, self._trigger = stored, quicker, trigger
-
-    def probe_missing(self, grant) -> None:
-        if self.proofs == 0:
-            verify(self._database, self._stored, self._quicker, self._trigger)
-            self._script = self._quicker._script  # what the role says from now on
-            self.proofs += 1
-            raise Refused  # what it had said before
-        super().probe_missing(grant)
-
-
-OPEN = (ACCEPTED, ACCEPTED, REFUSED, ACCEPTED)
-CLOSED = (ACCEPTED, REFUSED, REFUSED, ACCEPTED)
+    missing = itertools.chain([REFUSED], itertools.repeat(script[1]))
+    quicker = partial(verify, database, stored, Door(script), trigger)
+    return Door((ACCEPTED, missing, REFUSED, ACCEPTED), meanwhile=[quicker])
 
 
 @pytest.mark.parametrize(("trigger", "proofs"), [(Trigger.REQUESTED, 3), (Trigger.SCHEDULED, 2)])
@@ -461,16 +396,16 @@ def test_a_slow_proof_does_not_overrule_an_insecure_verdict_stored_meanwhile(
     """A second insecure verdict leaves the version as it is, so the latest proof has to be compared
     too. A routine proof counts up in the row of the first.
     """
-    verify(database, stored, Meanwhile(database, stored.id, [], script=OPEN))
-    slow = Overtaken(database, stored, Meanwhile(database, stored.id, [], script=OPEN), trigger)
+    verify(database, stored, Door(OPEN))
+    slow = overtaken(database, stored, OPEN, trigger)
     assert verify(database, stored, slow).status is ConnectionStatus.INSECURE
-    assert slow.proofs == 2
+    assert slow.calls.count("missing") == 2
     assert read(database, stored) == (ConnectionStatus.INSECURE, proofs)
 
 
 def test_two_proofs_at_once_with_one_verdict_are_both_stored(database, stored):
-    verify(database, stored, Meanwhile(database, stored.id, []))
-    slow = Overtaken(database, stored, Meanwhile(database, stored.id, [], script=CLOSED))
+    verify(database, stored, Door(CLOSED))
+    slow = overtaken(database, stored, CLOSED)
     assert verify(database, stored, slow).status is ConnectionStatus.VERIFIED
-    assert slow.proofs == 1
+    assert slow.calls.count("missing") == 1
     assert read(database, stored) == (ConnectionStatus.VERIFIED, 3)

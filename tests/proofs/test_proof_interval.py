@@ -13,15 +13,13 @@ from app import services as composition
 from app.clock import now
 from app.ids import RoleArn, new_id
 from app.limits.rates import Rates
-from app.proofs.proof_interval import Pace
-from app.store.models import Connection, ConnectionStatus, Trigger
+from app.proofs.proof_interval import ProofInterval
+from app.store.models import Connection, Trigger
 from app.store.models.proof_schedule import Interval
 from dev.stack import ROOT
 from tests.conftest import make_config
 from tests.support.databases import new_database
 from tests.support.rows import ADMIN, NO_ROLE, connection_rows, plan, tenant_row
-
-S = ConnectionStatus
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -32,57 +30,48 @@ def services(request, aws, vendor) -> Iterator[composition.Services]:
         services.db.engine.dispose()
 
 
+PROVEN = {
+    "role_arn": NO_ROLE.arn,
+    "role_unique_id": NO_ROLE.unique_id,
+    "due_for": Trigger.SCHEDULED,
+    "proof_id": new_id(),
+}
+
+
 @pytest.fixture(scope="module")
 def late_connections(services):
     """Ten tenants with a hundred proven connections each, all of them late by some seconds."""
     made, at = [], now()
+    rows = [
+        PROVEN
+        | {"role_arn": f"{NO_ROLE.arn}-{number}", "due_at": at - timedelta(seconds=1 + number)}
+        for number in range(100)
+    ]
     for _ in range(10):
-        wanted = [
-            {
-                "role_arn": f"{NO_ROLE.arn}-{number}",
-                "role_unique_id": NO_ROLE.unique_id,
-                "due_for": Trigger.SCHEDULED,
-                "proof_id": new_id(),
-                "due_at": at - timedelta(seconds=1 + number),
-            }
-            for number in range(100)
-        ]
-        made += connection_rows(services.db, tenant_row(services.db), wanted)
+        made += connection_rows(services.db, tenant_row(services.db), rows)
     return made
 
 
-def test_the_interval_grows_when_half_the_budget_cannot_carry_the_fleet(services, late_connections):
-    config = make_config("sqlite://", sts_budget=2, reprove_every=600)
-    with structlog.testing.capture_logs() as logs:
-        pace = Pace(services.db, config)
-        found = pace.interval()
-    # A thousand connections, three calls each and some more, one call a second.
-    assert (found.connections, found.configured, found.seconds) == (1000, 600, 3300)
-    assert [log["event"] for log in logs] == ["proofs.slowed"]
-
-
-def test_the_fleet_is_counted_once_a_minute_and_a_longer_interval_is_told_once(
+def test_the_interval_grows_with_the_connections_and_they_are_counted_once_a_minute(
     services, late_connections, monkeypatch
 ):
-    pace, counts = Pace(services.db, make_config("sqlite://", sts_budget=2, reprove_every=600)), []
-    inner = pace._count
-    monkeypatch.setattr(pace, "_count", lambda: counts.append(1) or inner())
+    """Half of the budget can't carry them: three calls each and some more, one call a second."""
+    config = make_config("sqlite://", sts_budget=2, reprove_every=600)
+    interval, counts = ProofInterval(services.db, config), []
+    inner = interval._count
+    monkeypatch.setattr(interval, "_count", lambda: counts.append(1) or inner())
     with structlog.testing.capture_logs() as logs:
-        assert pace.interval() == pace.interval()
+        grown = interval.current()
+        assert (grown.connections, grown.configured, grown.seconds) == (1000, 600, 3300)
+        assert interval.current() == grown
         assert len(counts) == 1
-        assert time.monotonic() + 50 < pace._until <= time.monotonic() + 60
-        monkeypatch.setattr(pace, "_until", 0.0)
-        assert pace.interval().seconds > 600
-        monkeypatch.setattr(pace, "_proofs_a_second", 100.0)
-        monkeypatch.setattr(pace, "_until", 0.0)
-        assert pace.interval().seconds == 600
+        assert time.monotonic() + 50 < interval._until <= time.monotonic() + 60
+        monkeypatch.setattr(interval, "_until", 0.0)
+        assert interval.current() == grown
+        monkeypatch.setattr(interval, "_proofs_a_second", 100.0)
+        monkeypatch.setattr(interval, "_until", 0.0)
+        assert interval.current().seconds == 600
     assert (len(counts), [log["event"] for log in logs]) == (3, ["proofs.slowed"])
-
-
-def test_a_stranger_makes_each_proof_dearer(services, late_connections):
-    role = RoleArn.parse("arn:aws:iam::444455556666:role/deputy-stranger")
-    config = make_config("sqlite://", sts_budget=2, reprove_every=600, stranger_role_arn=role)
-    assert Pace(services.db, config).interval().seconds == 4350, "four calls each and some more"
 
 
 @pytest.mark.parametrize(
@@ -113,7 +102,7 @@ def test_routine_claims_are_the_longest_due_and_urgent_ones_are_others(services,
     assert [claim.connection_id for claim in services.proof_queue.claim(500)] == urgent
     claims = services.proof_queue.claim_routine(20)
     assert {claim.connection_id for claim in claims} == {
-        one for k, one in enumerate(late_connections) if k % 100 >= 98
+        connection for k, connection in enumerate(late_connections) if k % 100 >= 98
     }
 
 
@@ -126,17 +115,10 @@ def test_a_claim_reads_a_range_of_one_index(services, late_connections):
     assert "ix_connections_due_urgent" in urgent, urgent
 
 
-def test_the_turns_of_a_suspended_tenant_pass(services):
+def test_the_slots_of_a_suspended_tenant_pass(services):
     tenant = tenant_row(services.db)
-    role = {
-        "role_arn": NO_ROLE.arn,
-        "role_unique_id": "AROAX",
-        "due_for": Trigger.SCHEDULED,
-        "proof_id": new_id(),
-    }
-    [connection] = connection_rows(
-        services.db, tenant, [role | {"due_at": now() - timedelta(days=1)}]
-    )
+    due = PROVEN | {"due_at": now() - timedelta(days=1)}
+    [connection] = connection_rows(services.db, tenant, [due])
     services.tenants.suspend(ADMIN, tenant, reason="a test")
     [claim] = services.proof_queue.claim_routine(1)
     assert claim.connection_id == connection
@@ -147,20 +129,13 @@ def test_the_turns_of_a_suspended_tenant_pass(services):
     assert row.tried_at is None
 
 
-def test_what_is_at_rest_does_not_slow_down_the_others(services):
+def test_a_suspended_connection_does_not_slow_down_the_others(services):
     def counted() -> int:
-        return Pace(services.db, services.config).interval().connections
+        return ProofInterval(services.db, services.config).current().connections
 
     before, tenant = counted(), tenant_row(services.db)
-    role = {
-        "role_arn": NO_ROLE.arn,
-        "role_unique_id": "AROAX",
-        "due_for": Trigger.SCHEDULED,
-        "proof_id": new_id(),
-    }
-    [connection] = connection_rows(
-        services.db, tenant, [role | {"due_at": now() + timedelta(hours=1)}]
-    )
+    due = PROVEN | {"due_at": now() + timedelta(hours=1)}
+    [connection] = connection_rows(services.db, tenant, [due])
     assert counted() == before + 1
     services.connections.suspend(ADMIN, tenant, connection, reason="a test")
     assert counted() == before

@@ -18,6 +18,7 @@ from app.onboarding.kit import trust_policy
 from app.proofs.proof_queue import LEASE
 from app.store.database import SYSTEM
 from app.store.models import AuditEvent, Connection, ConnectionStatus, Proof, Trigger, Verdict
+from app.store.models.states import ROUTINE
 from bench.organization import most_in_a_second
 from tests.conftest import make_config
 from tests.support.cast import Customer
@@ -241,28 +242,22 @@ def test_a_claim_is_done_once_however_often_it_is_carried(scene):
 
 @on_sqlite
 def test_a_role_that_comes_late_is_found(scene):
+    """A refusal of a role that was never proven counts at once: its administrator reads what to
+    change.
+    """
     connection = scene.pending(due_since=now())
     began = scene.row(connection).due_since
     scene.prove()
     row = scene.row(connection)
     assert (row.status, row.due_at - began) == (S.PENDING, timedelta(seconds=5))
+    scene.prove(connection)
+    row = scene.row(connection)
+    assert (row.proof.verdict, row.refuses) == (Verdict.UNASSUMABLE, True)
     scene.good_role(connection)
     scene.prove(connection)
     row = scene.row(connection)
     assert row.status is S.VERIFIED
     assert row.due_at - row.verified_at == timedelta(minutes=2)
-
-
-@on_sqlite
-def test_a_refusal_of_a_role_that_was_never_proven_counts_at_once(scene):
-    """Only what issues is asked a second time: an administrator who sets a role up reads what to
-    change.
-    """
-    connection = scene.pending()
-    for _ in range(2):
-        scene.prove(connection)
-        row = scene.row(connection)
-        assert (row.proof.verdict, row.refuses) == (Verdict.UNASSUMABLE, True)
 
 
 @on_sqlite
@@ -283,63 +278,32 @@ def test_a_first_proof_is_repeated_twice_and_then_has_its_turns(scene):
 
 
 @on_sqlite
-def test_a_routine_proof_makes_three_calls_and_leaves_a_count(scene):
-    """No ID, a stranger's, our own: neither an event nor a row for a role that is as it was."""
+def test_a_routine_proof_makes_three_calls_and_leaves_a_count(scene, faults):
+    """No ID, a foreign one, our own: neither an event nor a row for a role that is as it was. A
+    role that was made again gets a full proof. An unclear answer is asked for again.
+    """
     connection = scene.proven()
-    first, calls, events = (
-        scene.row(connection).proof,
-        len(scene.calls_for(connection)),
-        scene.events(connection),
-    )
+    first, events = scene.row(connection).proof, scene.events(connection)
+    calls = len(scene.calls_for(connection))
     scene.prove(connection)
     row = scene.row(connection)
-    own = row.external_id
     sent = [call.external_id for call in scene.calls_for(connection)[calls:]]
-    assert (sent[0], sent[2], len(sent)) == (None, own, 3)
-    assert sent[1] not in {None, own}
+    assert (sent[0], sent[2], len(sent)) == (None, row.external_id, 3)
+    assert sent[1] not in {None, row.external_id}
     assert (row.proof.id, row.proof.count, row.proof.trigger) == (first.id, 2, Trigger.CREATED)
     assert row.proof.first_at == first.checked_at < row.proof.checked_at == row.verified_at
     assert (scene.proofs(connection), scene.events(connection)) == (1, events)
-
-
-@on_sqlite
-def test_a_routine_proof_that_finds_another_role_is_followed_by_a_full_one(scene):
-    connection = scene.proven()
-    calls = len(scene.calls_for(connection))
     scene.prove(connection, role_unique_id="AROAANOTHER")
     row = scene.row(connection)
     assert row.role_unique_id != "AROAANOTHER"
-    assert len(scene.calls_for(connection)) == calls + 7
+    assert len(scene.calls_for(connection)) == calls + 3 + 7
     assert scene.proofs(connection) == 2
     assert scene.events(connection)[-1:] == ["connection.verified"]
-
-
-@on_sqlite
-def test_an_unclear_answer_about_a_proven_role_is_asked_for_again(scene, faults):
-    connection = scene.proven()
-    faults.add("error", action="AssumeRole", role_arn=scene.row(connection).role_arn)
+    faults.add("error", action="AssumeRole", role_arn=row.role_arn)
     scene.prove(connection, due_since=now() - timedelta(hours=1))
     row = scene.row(connection)
     assert row.status is S.VERIFIED
     assert timedelta(seconds=50) < row.due_at - now() <= timedelta(minutes=1)
-
-
-def test_what_becomes_due_while_it_is_proven_stays_due(scene, monkeypatch):
-    """As when its stack is deleted just then: the calls may have been made before, and say what
-    is no longer true.
-    """
-    connection = scene.pending()
-    inner = scene.due._urgent._prove_patiently
-
-    def slow(*args):
-        found = inner(*args)
-        with scene.db.write(SYSTEM) as db:
-            db.get(Connection, connection).make_due(now(), Trigger.REGISTERED)
-        return found
-
-    monkeypatch.setattr(scene.due._urgent, "_prove_patiently", slow)
-    scene.prove()
-    assert [claim.connection_id for claim in scene.due.claim(1)] == [connection]
 
 
 @on_sqlite
@@ -444,32 +408,26 @@ def taken_places(monkeypatch):
 
 
 @on_sqlite
-def test_every_call_of_a_proof_is_within_the_budget(scene, aws, taken_places):
+def test_every_call_of_a_background_proof_is_within_its_budget_and_a_person_waits_for_none(
+    scene, taken_places
+):
+    """Urgent are a first proof, a stack's message, a client's report and a rotation's next step:
+    they do not wait for the half of routine proofs. Each call of those takes a place in both.
+    """
     connection = scene.good()
-    before = len(aws.sts_times)
-    scene.prove()
-    assert len(taken_places) == len(aws.sts_times) - before == 5
-    taken_places.clear()
-    scene.prove(connection)
-    assert len(taken_places) == 2 * 3, "each call of a routine proof is within its half as well"
-
-
-@on_sqlite
-def test_what_is_urgent_does_not_wait_for_the_half_of_routine_proofs(scene, taken_places):
-    """A stack's message, a worker's report, and a rotation's next step."""
-    connection = scene.good()
-    for trigger in (Trigger.CREATED, Trigger.REGISTERED, Trigger.ISSUING, Trigger.ROTATION):
+    places_for_each_call = dict.fromkeys(
+        (Trigger.CREATED, Trigger.REGISTERED, Trigger.ISSUING, Trigger.ROTATION), 1
+    )
+    for trigger, places in (places_for_each_call | {Trigger.SCHEDULED: 2}).items():
         scene.make_due(connection, due_for=trigger)
-        [claim] = scene.due.claim(1)
+        [claim] = scene.claim()
         before = len(scene.aws.sts_times)
         taken_places.clear()
         assert scene.due.prove(claim)
-        assert len(taken_places) == len(scene.aws.sts_times) - before > 0, trigger
-
-
-@on_sqlite
-def test_a_person_who_asks_waits_for_no_budget(scene, taken_places):
-    connection = scene.good()
-    tenant = scene.row(connection).tenant_id
-    made = scene.services.verification.verify(ADMIN, tenant, connection, trigger=Trigger.REQUESTED)
-    assert (made.status, taken_places) == (S.VERIFIED, [])
+        calls = len(scene.aws.sts_times) - before
+        assert calls == (3 if trigger in ROUTINE else 5), trigger
+        assert len(taken_places) == places * calls, trigger
+    taken_places.clear()
+    row = scene.row(connection)
+    scene.services.verification.verify(ADMIN, row.tenant_id, connection, trigger=Trigger.REQUESTED)
+    assert taken_places == []

@@ -21,9 +21,7 @@ from app.store.models.states import DEMANDS, ONLY_US, STRANGER
 BROKER = Broker.parse("arn:aws:iam::111122223333:role/DeputyBroker")
 GRANT = Grant(RoleArn.parse("arn:aws:iam::444455556666:role/deputy-0123abcd"), new_external_id())
 OURS = {BROKER.account_id, "222233334444"}
-EXPECTED = Expected(BROKER, OURS, {GRANT.external_id}, (), ())
 CALLS = (ProofCheck("own_external_id_accepted", "passed", "…"),)
-SAID = (ProofWarning("further", "…"),)
 KIT = kit_policy(BROKER, GRANT.external_id)
 [ALLOW] = KIT["Statement"]
 HOLE = {**ALLOW, "Condition": {"StringEquals": {"sts:RoleSessionName": "x"}}}
@@ -40,12 +38,14 @@ def policy(*statements):
     return {"Version": "2012-10-17", "Statement": list(statements)}
 
 
-def judged(verdict, *told, of_others=()):
-    finding = ProofFinding(
-        verdict, CALLS, "AROAONE" if verdict is Verdict.PROVEN else None, True, SAID
-    )
-    told = [it if isinstance(it, StsError) else RoleSettings(it, 3600, None) for it in told]
-    return judge(finding, told, GRANT, EXPECTED._replace(of_others=of_others))
+def judged(verdict, settings, *, calls=CALLS, retired=(), of_others=()):
+    """`settings`: the trust policy that was read, or the reason why none was."""
+    if not isinstance(settings, StsError):
+        settings = RoleSettings(settings, 3600, None)
+    unique_id = "AROAONE" if verdict is Verdict.PROVEN else None
+    finding = ProofFinding(verdict, calls, unique_id, True, settings=settings)
+    external_ids = {GRANT.external_id, *retired}
+    return judge(finding, GRANT, Expected(BROKER, OURS, external_ids, retired, of_others))
 
 
 def accepting(*external_ids, **conditions):
@@ -53,32 +53,17 @@ def accepting(*external_ids, **conditions):
     return {**ALLOW, "Condition": {**ALLOW["Condition"], "StringEquals": accepts, **conditions}}
 
 
-def after_rotations(retired, *statements):
-    """What is found with a tenant that has had those External IDs before."""
-    finding = ProofFinding(Verdict.PROVEN, CALLS, "AROAONE", True, SAID)
-    told = [RoleSettings(policy(*statements), 3600, None)]
-    return judge(
-        finding,
-        told,
-        GRANT,
-        EXPECTED._replace(external_ids={GRANT.external_id, *retired}, retired=retired),
-    )
-
-
 def test_a_retired_external_id_is_nobody_elses_and_its_statement_keeps_no_access():
     [retired], end = [new_external_id()], "2030-01-31T12:00:00Z"
     ends = accepting(GRANT.external_id, DateLessThan={"aws:CurrentTime": end})
-    found = after_rotations([retired], accepting(retired), ends)
-    assert (found.verdict, found.access_until) == (
-        Verdict.PROVEN,
-        datetime(2030, 1, 31, 12, tzinfo=UTC),
-    )
-    assert [it.name for it in found.warnings] == ["further", ENDS, RETIRED]
-    own = after_rotations([GRANT.external_id], ends)
-    assert (own.verdict, own.access_until) == (
-        Verdict.PROVEN,
-        datetime(2030, 1, 31, 12, tzinfo=UTC),
-    ), "still paired"
+    for old, statements, warnings in (
+        (retired, [accepting(retired), ends], [ENDS, RETIRED]),
+        (GRANT.external_id, [ends], [ENDS]),  # still paired
+    ):
+        finding = judged(Verdict.PROVEN, policy(*statements), retired=[old])
+        assert finding.verdict is Verdict.PROVEN
+        assert finding.access_until == datetime(2030, 1, 31, 12, tzinfo=UTC)
+        assert [warning.name for warning in finding.warnings] == warnings
 
 
 def test_what_a_proof_costs_does_not_grow_with_each_rotation(monkeypatch):
@@ -89,9 +74,9 @@ def test_what_a_proof_costs_does_not_grow_with_each_rotation(monkeypatch):
     monkeypatch.setattr(
         Globs, "matching", lambda globs, text: texts.append(text) or matching(globs, text)
     )
-    found = after_rotations(retired, ALLOW, accepting(*retired, StringLike={"sts:ExternalId": "*"}))
-    assert found.checks
-    assert len(texts) < 50, "a retired one is compared with nothing"
+    accepts_all = accepting(*retired, StringLike={"sts:ExternalId": "*"})
+    judged(Verdict.PROVEN, policy(ALLOW, accepts_all), retired=retired)
+    assert 0 < len(texts) < 50, "a retired one is compared with nothing"
 
 
 def outcomes(finding):
@@ -102,11 +87,11 @@ def outcomes(finding):
 @pytest.mark.parametrize("verdict", Verdict)
 def test_a_hole_overrules_every_verdict_of_the_calls_and_nothing_else_that_is_read_does(verdict):
     """But for a role that is in another account, or refuses us: that is said first."""
-    found = judged(verdict, policy(HOLE, ALLOW, HOLE))
-    assert found.verdict is (verdict if verdict is Verdict.UNASSUMABLE else Verdict.INSECURE)
-    assert outcomes(found)[0] == "failed"
-    assert found.checks[1].detail.startswith("Statement 1, 3 of"), "all of them are named"
-    assert found.role_unique_id is None
+    finding = judged(verdict, policy(HOLE, ALLOW, HOLE))
+    assert finding.verdict is (verdict if verdict is Verdict.UNASSUMABLE else Verdict.INSECURE)
+    assert outcomes(finding)[0] == "failed"
+    assert finding.checks[1].detail.startswith("Statement 1, 3 of"), "all of them are named"
+    assert finding.role_unique_id is None
     pinned = "AROAONE" if verdict is Verdict.PROVEN else None
     for trust in (KIT, policy(ALLOW, ODD), policy(ALLOW, {**ALLOW, "Principal": "*"}), None, 5):
         finding = judged(verdict, trust)
@@ -115,7 +100,6 @@ def test_a_hole_overrules_every_verdict_of_the_calls_and_nothing_else_that_is_re
             pinned,
             True,
         ), trust
-        assert finding.warnings[:1] == SAID, trust
 
 
 EVERYBODY = {
@@ -127,7 +111,6 @@ EVERYBODY = {
 
 @pytest.mark.parametrize("verdict", Verdict)
 def test_a_role_for_everybody_is_insecure_whatever_the_stranger_was_told(verdict):
-    told = [RoleSettings(policy(ALLOW, EVERYBODY), 3600, None)]
     failed = [
         (CALLS[0].name, "passed"),
         (STRANGER, "failed"),
@@ -136,38 +119,43 @@ def test_a_role_for_everybody_is_insecure_whatever_the_stranger_was_told(verdict
     ]
     for asked in ("passed", "skipped", None):
         calls = CALLS if asked is None else (*CALLS, check_of(STRANGER, asked))
-        found = judge(ProofFinding(verdict, calls, "AROAONE"), told, GRANT, EXPECTED)
+        finding = judged(verdict, policy(ALLOW, EVERYBODY), calls=calls)
         if verdict is Verdict.UNASSUMABLE:
-            assert (found.verdict, found.checks[: len(calls)]) == (verdict, calls)
+            assert (finding.verdict, finding.checks[: len(calls)]) == (verdict, calls)
         else:
-            assert (found.verdict, found.role_unique_id) == (Verdict.INSECURE, None)
-            assert [(check.name, check.outcome) for check in found.checks] == failed
+            assert (finding.verdict, finding.role_unique_id) == (Verdict.INSECURE, None)
+            assert [(check.name, check.outcome) for check in finding.checks] == failed
 
 
 def test_what_was_not_read_is_skipped_and_says_why():
     """It says nothing of an end either."""
-    for told, says in (
-        ((Refused(),), "It is worth allowing"),
-        ((Unavailable(),), "did not show"),
-        ((), "Not tried"),
+    not_accepted = ProofFinding(Verdict.PROVEN, CALLS)
+    for finding, why, reads_itself in (
+        (judged(Verdict.PROVEN, Refused()), "It is worth allowing", False),
+        (judged(Verdict.PROVEN, Unavailable()), "did not show", None),
+        (judge(not_accepted, GRANT, Expected(BROKER, OURS, (), (), ())), "Not tried", None),
     ):
-        found = judged(Verdict.PROVEN, *told)
-        assert outcomes(found) == ["skipped", "skipped"]
-        assert all(says in check.detail for check in found.checks[1:])
-        assert (found.verdict, found.warnings, found.reads_trust) == (Verdict.PROVEN, SAID, False)
+        assert outcomes(finding) == ["skipped", "skipped"]
+        assert all(why in check.detail for check in finding.checks[1:])
+        assert (finding.verdict, finding.warnings, finding.reads_trust) == (
+            Verdict.PROVEN,
+            (),
+            False,
+        )
+        assert finding.reads_itself is reads_itself
 
 
 def test_a_policy_that_is_not_understood_is_a_warning():
-    found = judged(Verdict.PROVEN, None)
-    assert outcomes(found)[0] == "inconclusive"
-    assert found.warnings[1:] == (ProofWarning(DEMANDS, found.checks[1].detail),)
-    assert found.checks[1].detail.startswith("A part of")
+    finding = judged(Verdict.PROVEN, None)
+    assert outcomes(finding)[0] == "inconclusive"
+    assert finding.warnings == (ProofWarning(DEMANDS, finding.checks[1].detail),)
+    assert finding.checks[1].detail.startswith("A part of")
 
 
 def test_an_external_id_of_another_tenant_counts_only_where_it_may_let_in():
     anothers = new_external_id()
     denied = {**accepting(anothers), "Effect": "Deny"}
-    for told, outcome in (
+    for trust, outcome in (
         (policy(ALLOW, denied), "passed"),
         (policy(accepting(GRANT.external_id, anothers), denied), "passed"),
         (policy(ALLOW, denied, ODD), "inconclusive"),
@@ -177,7 +165,7 @@ def test_an_external_id_of_another_tenant_counts_only_where_it_may_let_in():
             "failed",
         ),
     ):
-        assert outcomes(judged(Verdict.PROVEN, told, of_others={anothers}))[0] == outcome, told
+        assert outcomes(judged(Verdict.PROVEN, trust, of_others={anothers}))[0] == outcome, trust
 
 
 def test_the_vendors_own_accounts_are_not_somebody_else():

@@ -386,9 +386,9 @@ def test_roles_are_tried_within_the_hour_also_in_a_fleet_with_a_longer_interval(
 def test_each_connection_is_tried_hourly_also_in_a_fleet_that_is_proven_every_ten_hours(
     tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ):
-    pace = tenant.services.proof_queue.pace
-    monkeypatch.setattr(pace, "_interval", Interval(3600, 36_000))
-    monkeypatch.setattr(pace, "_until", math.inf)
+    interval = tenant.services.proof_queue.interval
+    monkeypatch.setattr(interval, "_interval", Interval(3600, 36_000))
+    monkeypatch.setattr(interval, "_until", math.inf)
     waiting = tenant.connection()
     tenant.after(minutes=20)
     following = tenant.start()["next_external_id"]
