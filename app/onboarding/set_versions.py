@@ -20,7 +20,7 @@ from app.log import logger
 from app.permissions.difference import Difference, difference
 from app.permissions.permission_sets import PermissionSet, PermissionSets, read_label
 from app.permissions.set_document import document
-from app.permissions.set_files import VERSION_MAX
+from app.permissions.set_fields import VERSION_MAX
 from app.store.database import SYSTEM, Database, Session
 from app.store.models import PermissionSetVersion
 

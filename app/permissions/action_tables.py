@@ -4,14 +4,11 @@ AWS's list of access levels does not single them out. app/permissions/action_dat
 list calls "Permissions management".
 """
 
-
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
+from app.permissions.managed_policies import names
 
 # Each lets its caller act as another role. It assumes the role, or runs code where the role's
 # credentials are.
-ACT_AS_ANOTHER_ROLE = _names("""
+ACT_AS_ANOTHER_ROLE = names("""
     sts:assumerole sts:assumeroot iam:acceptdelegationrequest
     rolesanywhere:createtrustanchor rolesanywhere:updatetrustanchor
     organizations:attachpolicy organizations:detachpolicy organizations:updatepolicy
@@ -47,24 +44,25 @@ _BOUNDARY, _POLICY = "iam:permissionsboundary", "iam:policyarn"
 # Each decides what an IAM principal may do, or who uses it, up to AdministratorAccess. The
 # principal's name and tags limit none of that. The condition keys on the right do.
 GRANT_POLICIES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("iam:attachrolepolicy", "iam:attachuserpolicy"), (_BOUNDARY, _POLICY)),
+    "iam:attachrolepolicy": (_BOUNDARY, _POLICY),
+    "iam:attachuserpolicy": (_BOUNDARY, _POLICY),
     "iam:attachgrouppolicy": (_POLICY,),
-    **dict.fromkeys(
-        ("iam:putrolepolicy", "iam:putuserpolicy", "iam:updateassumerolepolicy"), (_BOUNDARY,)
-    ),
-    **dict.fromkeys(
-        ("iam:putrolepermissionsboundary", "iam:putuserpermissionsboundary"), (_BOUNDARY,)
-    ),
-    **dict.fromkeys(("iam:deleterolepermissionsboundary", "iam:deleteuserpermissionsboundary"), ()),
-    **dict.fromkeys(
-        ("iam:putgrouppolicy", "iam:createpolicyversion", "iam:setdefaultpolicyversion"), ()
-    ),
+    "iam:putrolepolicy": (_BOUNDARY,),
+    "iam:putuserpolicy": (_BOUNDARY,),
+    "iam:updateassumerolepolicy": (_BOUNDARY,),
+    "iam:putrolepermissionsboundary": (_BOUNDARY,),
+    "iam:putuserpermissionsboundary": (_BOUNDARY,),
+    "iam:deleterolepermissionsboundary": (),
+    "iam:deleteuserpermissionsboundary": (),
+    "iam:putgrouppolicy": (),
+    "iam:createpolicyversion": (),
+    "iam:setdefaultpolicyversion": (),
 }
 
 # Each returns secrets or creates credentials, whatever its access level is. Settings that may
 # contain a secret, such as Lambda's environment variables, are left out: half of all reading
 # actions return some.
-SECRETS_AND_CREDENTIALS = _names("""
+SECRETS_AND_CREDENTIALS = names("""
     secretsmanager:getsecretvalue secretsmanager:batchgetsecretvalue kms:decrypt
     states:revealsecrets acm:exportcertificate
     ssm:getparameter ssm:getparameters ssm:getparametersbypath ssm:getparameterhistory

@@ -6,12 +6,12 @@ It has the API's form, and sentences for the customer's administrator.
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any, NamedTuple
 
 from app.permissions.permission_sets import PermissionSet
 from app.permissions.set_document import compared
-from app.permissions.set_files import texts
+from app.permissions.set_fields import JsonObject, texts
 
 
 class Side(NamedTuple):
@@ -21,7 +21,7 @@ class Side(NamedTuple):
     # before, the change of a field shows it.
     actions: list[str]
     managed_policies: list[dict[str, str]]
-    statements: list[dict[str, Any]]
+    statements: list[JsonObject]
     parameters: list[dict[str, str]]
 
 
@@ -39,9 +39,18 @@ class Change(NamedTuple):
     parameter: str | None = None
     why: str | None = None  # the statement's reason, as it is now
 
+    @property
+    def subject(self) -> str:
+        """The beginning of the sentences about this and other changes of the same item."""
+        if self.sid:
+            return f"{self.sid}: {self.why} "
+        return f"{self.parameter}: " if self.parameter else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
+    """What two permission sets differ in."""
+
     before: PermissionSet
     after: PermissionSet
     added: Side
@@ -50,30 +59,23 @@ class Difference:
 
     def words(self) -> Iterator[str]:
         """Return a sentence for each difference. Sets that ask for the same have none."""
+        yield from self._of_one_side()
+        for subject, changes in groupby(self.changed, lambda change: change.subject):
+            yield subject + " ".join(chain(*map(self._sentences_about, changes)))
+
+    def _of_one_side(self) -> Iterator[str]:
         for verb, side in (("May", self.added), ("May no longer", self.removed)):
             if actions := self._unnamed_actions(side):
                 yield f"{verb} use {', '.join(actions)}."
         for verb, side in (("Adds", self.added), ("Takes away", self.removed)):
-            yield from (
-                f"{verb} AWS's own policy {one['name']}: {one['why']}"
-                for one in side.managed_policies
-            )
-            yield from (
-                f"{verb} the statement {one['Sid']}: {one['why']} {_content(one)}"
-                for one in side.statements
-            )
+            for policy in side.managed_policies:
+                yield f"{verb} AWS's own policy {policy['name']}: {policy['why']}"
+            for statement in side.statements:
+                content = _content(statement)
+                yield f"{verb} the statement {statement['Sid']}: {statement['why']} {content}"
         for verb, side in (("Asks", self.added), ("No longer asks", self.removed)):
-            yield from (
-                f"{verb} for {one['name']}: {one['description']}" for one in side.parameters
-            )
-        for (sid, parameter), changes in groupby(
-            self.changed, lambda change: (change.sid, change.parameter)
-        ):
-            fields = list(changes)
-            subject = f"{sid}: {fields[0].why} " if sid else f"{parameter}: " if parameter else ""
-            yield subject + " ".join(
-                sentence for change in fields for sentence in self._sentences_about(change)
-            )
+            for parameter in side.parameters:
+                yield f"{verb} for {parameter['name']}: {parameter['description']}"
 
     def _unnamed_actions(self, side: Side) -> list[str]:
         """Return the side's actions that no sentence about a statement names.
@@ -90,67 +92,74 @@ class Difference:
 
     def _sentences_about(self, change: Change) -> Iterator[str]:
         if change.field not in {"Action", "Resource"}:
-            yield (
-                f"Its {change.field} changes from {_shown(change.before)} to"
-                f" {_shown(change.after)}."
-            )
+            before, after = _shown(change.before), _shown(change.after)
+            yield f"Its {change.field} changes from {before} to {after}."
             return
-        before, after = texts(change.before), texts(change.after)
-        for verb, chosen, values in (
-            ("also", self.after, after),
-            ("no longer", self.before, before),
+        old, new = set(texts(change.before)), set(texts(change.after))
+        for verb, permission_set, values in (
+            ("also", self.after, new - old),
+            ("no longer", self.before, old - new),
         ):
-            if only := sorted({*values} - ({*before} & {*after})):
-                statement = _by_name(chosen.statements, "Sid")[change.sid]
-                does = "applies to" if change.field == "Resource" else _does(statement)
-                yield f"It {verb} {does} {', '.join(only)}."
+            if values:
+                does = "applies to"
+                if change.field == "Action":
+                    does = _does(_by_name(permission_set.statements, "Sid")[change.sid])
+                yield f"It {verb} {does} {', '.join(sorted(values))}."
 
 
 def difference(before: PermissionSet, after: PermissionSet) -> Difference:
-    access = (
-        [Change("access", before.access, after.access)] if before.access != after.access else []
-    )
-    old, new = (_by_name(side.statements, "Sid") for side in (before, after))
-    fields = [
-        Change(field, old[sid].get(field), new[sid].get(field), sid=sid, why=new[sid]["why"])
-        for sid in new
-        if sid in old
-        for field, value in compared(new[sid]).items()
-        if _exact(compared(old[sid])[field]) != _exact(value)
-    ]
-    known, asked = (_by_name(side.parameters, "name") for side in (before, after))
-    patterns = [
-        Change("pattern", known[name]["pattern"], asked[name]["pattern"], parameter=name)
-        for name in asked
-        if name in known and known[name]["pattern"] != asked[name]["pattern"]
-    ]
-    return Difference(
-        before, after, _beyond(after, before), _beyond(before, after), [*access, *fields, *patterns]
-    )
+    """Return what two permission sets differ in."""
+    changed = []
+    if before.access != after.access:
+        changed.append(Change("access", before.access, after.access))
+    for sid, old, new in _in_both(before.statements, after.statements, "Sid"):
+        compared_before = compared(old)
+        for field, value in compared(new).items():
+            if _exact(compared_before[field]) != _exact(value):
+                changed.append(Change(field, old.get(field), new.get(field), sid, why=new["why"]))
+    for name, old, new in _in_both(before.parameters, after.parameters, "name"):
+        if old["pattern"] != new["pattern"]:
+            changed.append(Change("pattern", old["pattern"], new["pattern"], parameter=name))
+    return Difference(before, after, _beyond(after, before), _beyond(before, after), changed)
 
 
-def _by_name(found: Iterable[dict[str, Any]], key: str) -> dict[Any, dict[str, Any]]:
-    return {one[key]: one for one in found}
+_Items = Iterable[JsonObject]
 
 
-def _beyond(one: PermissionSet, other: PermissionSet) -> Side:
-    def only(
-        found: Iterable[dict[str, Any]], others: Iterable[dict[str, Any]], key: str
-    ) -> list[dict[str, Any]]:
-        names = _by_name(others, key)
-        return [item for item in found if item[key] not in names]
+def _by_name(items: _Items, key: str) -> dict[Any, JsonObject]:
+    return {item[key]: item for item in items}
 
+
+def _in_both(
+    before: _Items, after: _Items, key: str
+) -> Iterator[tuple[str, JsonObject, JsonObject]]:
+    """Yield the items that both lists have under one name: the name, the old and the new item."""
+    old = _by_name(before, key)
+    for name, item in _by_name(after, key).items():
+        if name in old:
+            yield name, old[name], item
+
+
+def _only(items: _Items, others: _Items, key: str) -> list[JsonObject]:
+    names = _by_name(others, key)
+    return [item for item in items if item[key] not in names]
+
+
+def _beyond(one_side: PermissionSet, other: PermissionSet) -> Side:
     return Side(
-        sorted(_actions(one) - _actions(other)),
-        only(one.managed_policies, other.managed_policies, "name"),
-        only(one.statements, other.statements, "Sid"),
-        only(one.parameters, other.parameters, "name"),
+        sorted(_actions(one_side) - _actions(other)),
+        _only(one_side.managed_policies, other.managed_policies, "name"),
+        _only(one_side.statements, other.statements, "Sid"),
+        _only(one_side.parameters, other.parameters, "name"),
     )
 
 
-def _actions(chosen: PermissionSet) -> set[str]:
-    allowing = [one for one in chosen.statements if one["Effect"] == "Allow"]
-    return {action for one in allowing for action in texts(one["Action"])}
+def _actions(permission_set: PermissionSet) -> set[str]:
+    actions: set[str] = set()
+    for statement in permission_set.statements:
+        if statement["Effect"] == "Allow":
+            actions.update(texts(statement["Action"]))
+    return actions
 
 
 def _exact(value: Any) -> str:
@@ -158,15 +167,19 @@ def _exact(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _content(statement: dict[str, Any]) -> str:
-    actions, resources = (", ".join(texts(statement[field])) for field in ("Action", "Resource"))
-    condition = f" if {_shown(statement['Condition'])}" if statement.get("Condition") else ""
-    return f"It {_does(statement)} {actions} on {resources}{condition}."
+def _content(statement: JsonObject) -> str:
+    actions, resources = texts(statement["Action"]), texts(statement["Resource"])
+    sentence = f"It {_does(statement)} {', '.join(actions)} on {', '.join(resources)}"
+    if condition := statement.get("Condition"):
+        sentence += f" if {_shown(condition)}"
+    return f"{sentence}."
 
 
-def _does(statement: dict[str, Any]) -> str:
+def _does(statement: JsonObject) -> str:
     return "allows" if statement["Effect"] == "Allow" else "denies"
 
 
 def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value) if value else "none"
+    if isinstance(value, str):
+        return value
+    return json.dumps(value) if value else "none"

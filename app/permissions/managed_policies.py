@@ -3,7 +3,8 @@
 import re
 
 
-def _names(text: str) -> frozenset[str]:
+def names(text: str) -> frozenset[str]:
+    """Return the names in a text, which are separated by white space."""
     return frozenset(text.split())
 
 
@@ -17,7 +18,7 @@ READING_POLICIES = re.compile(
 
 # AWS's policies that allow privilege escalation in IAM, PassRole, AssumeRole or a NotAction on
 # every resource without a condition. In lower case.
-ADMINISTRATOR_POLICIES = _names("""
+ADMINISTRATOR_POLICIES = names("""
     administratoraccess-amplify aidevopsagentactionspolicy amazondynamodbfullaccesswithdatapipeline
     amazonelasticmapreducefullaccess amazonelasticmapreducerole awselasticbeanstalkservice
     sagemakerstudioadminiamdefaultexecutionpolicy sagemakerstudioadminiampermissiveexecutionpolicy
@@ -26,7 +27,7 @@ ADMINISTRATOR_POLICIES = _names("""
 
 # AWS's policies with a name that ends like those that only read. They allow one of
 # SECRETS_AND_CREDENTIALS on every resource.
-POLICIES_WITH_SECRETS = _names("""
+POLICIES_WITH_SECRETS = names("""
     readonlyaccess awsapplicationmigrationreadonlyaccess awscodeartifactreadonlyaccess
     awssecretsmanagerclientreadonlyaccess awsstoragegatewayreadonlyaccess amazoncognitoreadonly
     amazonconnectreadonlyaccess amazonec2containerregistryreadonly

@@ -6,14 +6,17 @@ are examples. app/permissions/set_files.py has the rules for a file.
 
 import json
 import re
-from dataclasses import dataclass, fields
+from collections import Counter
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from app.config import ConfigError
 from app.errors import ValidationFailedError
 from app.ids import ROLE_NAME_MAX, TENANT_DIGITS
 from app.permissions import set_files
+from app.permissions.set_fields import JsonObject
 
 FOLDER = Path(__file__).parent.parent.parent / "cloudformation" / "permission-sets"
 _DEFAULT = "inventory"  # a set in the folder above
@@ -26,9 +29,13 @@ SIMULATION = "iam:SimulatePrincipalPolicy"
 READS_ITSELF = (*READS, SIMULATION)
 
 # A policy needs a statement. A set with only AWS's own policies has none.
-_WHY = "Gives nothing, as everybody may ask AWS who they are; a policy needs a statement."
-_ASKS = {"Effect": "Allow", "Action": "sts:GetCallerIdentity", "Resource": "*"}
-_NOTHING = {"Sid": "NothingOfItsOwn"} | _ASKS | {"why": _WHY}
+_NOTHING = {
+    "Sid": "NothingOfItsOwn",
+    "Effect": "Allow",
+    "Action": "sts:GetCallerIdentity",
+    "Resource": "*",
+    "why": "Gives nothing, as everybody may ask AWS who they are; a policy needs a statement.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +51,7 @@ class PermissionSet:
     title: str
     description: str
     access: Literal["read", "write"]
-    statements: tuple[dict[str, Any], ...] = ()
+    statements: tuple[JsonObject, ...] = ()
     managed_policies: tuple[dict[str, str], ...] = ()  # name, why
     parameters: tuple[dict[str, str], ...] = ()  # name, pattern, description, example
     administrator: bool = False  # declared by the vendor; the page tells the customer
@@ -54,15 +61,13 @@ class PermissionSet:
         """The name and the version, as in the role's tag."""
         return f"{self.name}@{self.version}"
 
-    def policy(self, partition: str) -> dict[str, Any]:
+    def policy(self, partition: str) -> JsonObject:
         """Return the IAM policy document for a role in that partition.
 
         The parameters' names stay in it.
         """
-        found = [
-            {key: value for key, value in one.items() if key != "why"} for one in self.statements
-        ]
-        text = json.dumps(found).replace("${AWS::Partition}", partition)
+        statements = set_files.without_reasons(self.statements)
+        text = json.dumps(statements).replace("${AWS::Partition}", partition)
         return {"Version": "2012-10-17", "Statement": json.loads(text)}
 
     def managed_policy_arns(self, partition: str) -> list[str]:
@@ -79,10 +84,16 @@ class PermissionSets(dict[str, PermissionSet]):
 
         Raises ValidationFailedError, which lists the names.
         """
-        chosen = self.get(self.default if name is None else name)
-        if chosen is None:
+        if name is None:
+            name = self.default
+        if name not in self:
             raise ValidationFailedError({"permission_set": [f"Must be one of: {', '.join(self)}."]})
-        return chosen
+        return self[name]
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """The current version of each set, by its name."""
+        return {name: permission_set.version for name, permission_set in self.items()}
 
     def is_outdated(self, name: str, version: int | None) -> bool:
         """Return whether that version of the set is older than the current one; False for None."""
@@ -102,8 +113,8 @@ def managed_policy_arn(partition: str, name: str) -> str:
 
 def read_label(text: str) -> tuple[str, int] | None:
     """Return the name and the version in a label; None for other text."""
-    found = _LABEL.fullmatch(text)
-    return (found[1], int(found[2])) if found else None
+    match = _LABEL.fullmatch(text)
+    return (match[1], int(match[2])) if match else None
 
 
 def load(
@@ -113,32 +124,32 @@ def load(
 
     Raises ConfigError with every mistake that can be detected without AWS's list of actions.
     """
-    found = set_files.read(folder or FOLDER)
-    if mistakes := mistakes_in(found, folder, default, role_prefix):
+    files = set_files.read(folder or FOLDER)
+    if mistakes := mistakes_in(files, folder, default, role_prefix):
         raise ConfigError("\n".join(mistakes))
-    sets = PermissionSets({file.name: _set_of(file) for file in found})
-    sets.default = _default(list(sets), folder, default) or ""
+    sets = PermissionSets({file.name: _set_of(file) for file in files})
+    sets.default = _default(list(sets), folder, default)
     return sets
 
 
 def mistakes_in(
-    found: list[set_files.SetFile], folder: Path | None, default: str | None, role_prefix: str
+    files: list[set_files.SetFile], folder: Path | None, default: str | None, role_prefix: str
 ) -> list[str]:
     """Return the mistakes in the files and in the set of names, a line each."""
-    names = [file.name for file in found]
-    lines = [line for file in found for line in file.mistakes]
-    lines += [
-        f"{name}: there are two files of this name."
-        for name in sorted({n for n in names if names.count(n) > 1})
-    ]
-    chosen = _default(names, folder, default)
-    if chosen is None:
-        place = f"DEPUTY_PERMISSION_SETS: {folder or FOLDER}"
+    names = [file.name for file in files]
+    lines = list(chain.from_iterable(file.mistakes for file in files))
+    for name, number in Counter(names).items():
+        if number > 1:
+            lines.append(f"{name}: there are two files of this name.")
+    if not names:
+        lines.append(
+            f"DEPUTY_PERMISSION_SETS: {folder or FOLDER} holds no permission set (a file with the"
+            " ending .yaml, .yml or .json)."
+        )
+    elif _default(names, folder, default) not in names:
         lines.append(
             f"DEPUTY_DEFAULT_PERMISSION_SET: must name one of {', '.join(names)}, the set for"
             " requests that name none."
-            if names
-            else f"{place} holds no permission set (a file with the ending .yaml, .yml or .json)."
         )
     for name in names:
         # Also checked for the default set. Its name becomes part of its roles' names when another
@@ -153,16 +164,16 @@ def mistakes_in(
     return lines
 
 
-def _default(names: list[str], folder: Path | None, default: str | None) -> str | None:
-    wanted = default or (_DEFAULT if folder is None else names[0] if len(names) == 1 else None)
-    return wanted if wanted in names else None
+def _default(names: list[str], folder: Path | None, default: str | None) -> str:
+    """Return the name of the default set; empty if none is named, and several can be meant."""
+    if default or folder is None:
+        return default or _DEFAULT
+    return names[0] if len(names) == 1 else ""
 
 
 def _set_of(file: set_files.SetFile) -> PermissionSet:
-    names = "statements", "managed_policies", "parameters"
-    lists: dict[str, Any] = {name: tuple(file.data.get(name, ())) for name in names}
+    lists: JsonObject = {}
+    for field in ("statements", "managed_policies", "parameters"):
+        lists[field] = tuple(set_files.mappings(file.data, field))
     lists["statements"] = lists["statements"] or (_NOTHING,)
-    known = {field.name for field in fields(PermissionSet)}
-    return PermissionSet(
-        **({k: v for k, v in file.data.items() if k in known} | lists | {"name": file.name})
-    )
+    return PermissionSet(**file.data | lists | {"name": file.name})

@@ -6,10 +6,9 @@ must never change.
 """
 
 import json
-from typing import Any
 
 from app.permissions.permission_sets import PermissionSet
-from app.permissions.set_files import texts
+from app.permissions.set_fields import JsonObject, texts
 
 _COMPARED = ("Effect", "Action", "Resource", "Condition")
 
@@ -45,11 +44,12 @@ def read_document(text: str, name: str, version: int) -> PermissionSet | None:
             description="",
             access=content["access"],
             statements=tuple(
-                {"Sid": sid} | fields for sid, fields in content["statements"].items()
+                {"Sid": sid, **fields} for sid, fields in content["statements"].items()
             ),
-            managed_policies=tuple({"name": policy} for policy in content["managed_policies"]),
+            managed_policies=tuple({"name": name} for name in content["managed_policies"]),
             parameters=tuple(
-                {"name": key, "pattern": value} for key, value in content["parameters"].items()
+                {"name": name, "pattern": pattern}
+                for name, pattern in content["parameters"].items()
             ),
         )
         same = permission_set.access in ("read", "write") and document(permission_set) == text
@@ -58,7 +58,7 @@ def read_document(text: str, name: str, version: int) -> PermissionSet | None:
     return permission_set if same else None
 
 
-def compared(statement: dict[str, Any]) -> dict[str, Any]:
+def compared(statement: JsonObject) -> JsonObject:
     """Return the fields that decide. A text equals a list of it, and order does not count."""
     return {
         field: sorted({*texts(statement.get(field))}) or statement.get(field) or None

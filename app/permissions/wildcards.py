@@ -6,7 +6,8 @@ rule to the templates.
 
 import re
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
+from fnmatch import filter as matching, fnmatchcase
+from itertools import product
 
 # Variables of IAM or CloudFormation that restrict nothing in one account.
 _ANY = re.compile(
@@ -16,6 +17,7 @@ _ARN_PARTS = 6  # arn, partition, service, region, account, name
 _VARIABLE = re.compile(r"\$\{[^}]*\}")
 _EC2_ID = re.compile(r"/[a-z]+-[*?]+$")  # the beginning of all ids of a type: i-, snap-
 _NOBODYS = "\0"  # in no name and in no pattern: a pattern that matches it matches anything there
+_NOBODYS_PATH = f"{_NOBODYS}/{_NOBODYS}"
 _REGIONS, _ACCOUNTS = ("", _NOBODYS * 9), ("", _NOBODYS * 12)
 _NAMES = (f"{_NOBODYS * 32}/{_NOBODYS * 32}", f"{_NOBODYS * 32}:{_NOBODYS * 32}")
 
@@ -25,10 +27,7 @@ def all_actions(patterns: Iterable[str]) -> list[str]:
 
     Examples are `*`, `s3:?*` and `*:Get*`.
     """
-    parts = ((one, *one.partition(":")) for one in patterns)
-    return [
-        one for one, service, _, name in parts if {"*", "?"} & {*service} or not name.strip("*?")
-    ]
+    return list(filter(_is_all_actions, patterns))
 
 
 def all_resources(patterns: Iterable[str]) -> list[str]:
@@ -36,17 +35,17 @@ def all_resources(patterns: Iterable[str]) -> list[str]:
 
     Examples are `*`, `arn:aws:*` and `arn:aws:s3:::*`.
     """
-    return [one for one in patterns if _is_everything(_ANY.sub("*", one))]
+    return list(filter(_is_everything, patterns))
 
 
 def resources_of(service: str, patterns: Iterable[str]) -> list[str]:
     """Return the patterns that may cover a resource of the service. A parameter may be any ARN."""
-    parts = ((pattern, _VARIABLE.sub("*", pattern).split(":", 5)) for pattern in patterns)
-    return [
-        pattern
-        for pattern, part in parts
-        if len(part) < _ARN_PARTS or fnmatchcase(service, part[2])
-    ]
+    return [pattern for pattern in patterns if _may_cover(service, _VARIABLE.sub("*", pattern))]
+
+
+def _may_cover(service: str, pattern: str) -> bool:
+    parts = pattern.split(":", 5)
+    return len(parts) < _ARN_PARTS or fnmatchcase(service, parts[2])
 
 
 def unnamed_resources(patterns: Iterable[str], arn_names: Mapping[str, Iterable[str]]) -> list[str]:
@@ -60,28 +59,27 @@ def unnamed_resources(patterns: Iterable[str], arn_names: Mapping[str, Iterable[
 
 def _is_unnamed(pattern: str, arn_names: Mapping[str, Iterable[str]]) -> bool:
     parts = pattern.split(":", 5)
-    if len(parts) < _ARN_PARTS:
+    if len(parts) < _ARN_PARTS or {"*", "?"} & {*parts[2]}:
         # A wildcard matches several parts, and a parameter may be a whole ARN
         return bool({"*", "?"} & {*pattern})
     service, name = parts[2], parts[5]
     if service == "ec2":
         name = _EC2_ID.sub("/*", name)
-    values = _NOBODYS, f"{_NOBODYS}/{_NOBODYS}"
-    examples = (
-        _VARIABLE.sub(value, arn_name)
-        for arn_name in arn_names.get(service, ())
-        for value in values
-    )
-    return bool({"*", "?"} & {*service}) or any(
-        fnmatchcase(example, name) for example in (*examples, *_NAMES)
-    )
+    examples = [*_NAMES]
+    for arn_name in arn_names.get(service, ()):
+        examples += _VARIABLE.sub(_NOBODYS, arn_name), _VARIABLE.sub(_NOBODYS_PATH, arn_name)
+    return bool(matching(examples, name))
+
+
+def _is_all_actions(pattern: str) -> bool:
+    service, _, name = pattern.partition(":")
+    return bool({"*", "?"} & {*service} or not name.strip("*?"))
 
 
 def _is_everything(pattern: str) -> bool:
+    pattern = _ANY.sub("*", pattern)
     _, partition, service, *_ = (*re.sub(r"[*?]", _NOBODYS, pattern).split(":"), _NOBODYS, _NOBODYS)
     return any(
         fnmatchcase(f"arn:{partition}:{service}:{region}:{account}:{name}", pattern)
-        for region in _REGIONS
-        for account in _ACCOUNTS
-        for name in _NAMES
+        for region, account, name in product(_REGIONS, _ACCOUNTS, _NAMES)
     )

@@ -13,21 +13,19 @@ from app.permissions.set_document import document, read_document
 
 SET = permission_sets.load()["inventory"]
 [FIRST, *REST] = SET.statements
-AUDIT = {"name": "SecurityAudit", "why": "Reads all settings."}
-BUCKET = {
-    "name": "Bucket",
-    "pattern": "[a-z]{3}",
-    "description": "The bucket with your reports",
-    "example": "abc",
-}
-GUARD = {
-    "Sid": "Guard",
-    "why": "Keeps us out.",
-    "Effect": "Deny",
-    "Action": ["s3:Get*", "s3:Put*"],
-    "Resource": "*",
-}
-SECURE = {"Bool": {"aws:SecureTransport": "true"}}
+AUDIT, BUCKET, GUARD, SECURE = yaml.safe_load("""
+- {name: SecurityAudit, why: Reads all settings.}
+- name: Bucket
+  pattern: "[a-z]{3}"
+  description: The bucket with your reports
+  example: abc
+- Sid: Guard
+  why: Keeps us out.
+  Effect: Deny
+  Action: ["s3:Get*", "s3:Put*"]
+  Resource: "*"
+- Bool: {"aws:SecureTransport": "true"}
+""")
 BASE = replace(SET, statements=(FIRST, GUARD), managed_policies=(AUDIT,), parameters=(BUCKET,))
 READS = f"{FIRST['Sid']}: {FIRST['why']}"
 
@@ -100,20 +98,10 @@ def test_words_and_order_alone_are_no_difference(change):
 
 
 def test_an_action_that_is_allowed_elsewhere_is_told_where_it_widens():
-    narrow = {
-        "Sid": "One",
-        "why": "x",
-        "Effect": "Allow",
-        "Action": "s3:GetObject",
-        "Resource": "a",
-    }
-    wide = {
-        "Sid": "All",
-        "why": "x",
-        "Effect": "Allow",
-        "Action": ["s3:ListBucket"],
-        "Resource": "*",
-    }
+    narrow, wide = yaml.safe_load("""
+    - {Sid: One, why: x, Effect: Allow, Action: "s3:GetObject", Resource: a}
+    - {Sid: All, why: x, Effect: Allow, Action: ["s3:ListBucket"], Resource: "*"}
+    """)
     before = replace(SET, statements=(narrow, wide))
     after = replace(SET, statements=(narrow, wide | {"Action": ["s3:ListBucket", "s3:GetObject"]}))
     assert list(difference(before, after).words()) == ["All: x It also allows s3:GetObject."]

@@ -114,7 +114,11 @@ def test_the_policy_is_of_the_partition(folder):
 def test_managed_policies_are_of_the_partition_and_a_set_may_have_them_alone(folder):
     alone = {key: value for key, value in GOOD.items() if key != "statements"}
     path = folder(
-        audit=alone | {"managed_policies": [{"name": "SecurityAudit", "why": "Reads settings."}]}
+        audit=alone
+        | {
+            "managed_policies": [{"name": "SecurityAudit", "why": "Reads settings."}],
+            "parameters": None,
+        }
     )
     [chosen] = permission_sets.load(path).values()
     assert chosen.managed_policy_arns("aws-cn") == ["arn:aws-cn:iam::aws:policy/SecurityAudit"]

@@ -16,15 +16,11 @@ from dev.check_policies import (
     PUBLIC_ON_PURPOSE,
     Statement,
     actions,
-    any_role_passed,
     everything_on_everything,
-    inverted,
     mistakes_in,
     public,
     shipped,
     statements_in,
-    unknown_actions,
-    unknown_operators,
 )
 
 PERMISSION_SETS = sorted((CLOUDFORMATION / "permission-sets").glob("*.json"))
@@ -105,34 +101,56 @@ def allow(*names, resource="*", **more):
     return {"Effect": "Allow", "Action": list(names), "Resource": resource, **more}
 
 
-EVERYTHING = [
-    "?*",
-    ["arn:aws:s3:::a", "*"],
-    {"Fn::Sub": "*"},
-    [{"Fn::Sub": "*"}],
-    {"Fn::Sub": "arn:${AWS::Partition}:*"},
-    {"Fn::Sub": ["arn:${P}:s3:::*", {"P": "aws"}]},
-]
-
-
 def test_everything_on_everything_is_found_and_narrow_resources_are_not():
     """What counts as everything is test_wildcards.py; here, in which form a template may write
     it.
     """
-    for resource in EVERYTHING:
-        assert everything_on_everything(allow("s3:GetObject", "s3:?*", resource=resource)) == [
-            "s3:?*"
-        ], resource
+    for resource in yaml.safe_load("""
+        - "?*"
+        - ["arn:aws:s3:::a", "*"]
+        - {"Fn::Sub": "*"}
+        - [{"Fn::Sub": "*"}]
+        - {"Fn::Sub": "arn:${AWS::Partition}:*"}
+        - {"Fn::Sub": ["arn:${P}:s3:::*", {P: aws}]}
+        """):
+        statement = allow("s3:GetObject", "s3:?*", resource=resource)
+        assert everything_on_everything(statement) == ["s3:?*"], resource
     for narrow in ("arn:aws:s3:::mine/*", [{"Ref": "Bucket"}, {"Fn::GetAtt": ["Bucket", "Arn"]}]):
         assert everything_on_everything(allow("s3:*", resource=narrow)) == [], narrow
 
 
-def test_each_check_finds_what_it_is_for_and_nothing_else():
-    for key in ("NotAction", "NotResource", "NotPrincipal"):
-        assert inverted({"Effect": "Allow", key: "iam:*"}) == [key]
-        assert inverted({"Effect": "Deny", key: "iam:*"}) == []
-    unknown = ["s3:ListBuckets", "nothing:*", "s3:Zzz*"]
-    assert unknown_actions(allow("S3:listbucket", *unknown)) == unknown
+@pytest.mark.parametrize(
+    ("check", "fields", "found"),
+    yaml.safe_load("""
+    - [inverted, {NotAction: "iam:*"}, [NotAction]]
+    - [inverted, {NotResource: "iam:*"}, [NotResource]]
+    - [inverted, {NotPrincipal: "iam:*"}, [NotPrincipal]]
+    - [inverted, {Effect: Deny, NotAction: "iam:*"}, []]
+    - - unknown_actions
+      - {Action: ["S3:listbucket", "s3:ListBuckets", "nothing:*", "s3:Zzz*"]}
+      - ["s3:ListBuckets", "nothing:*", "s3:Zzz*"]
+    - [any_role_passed, {Action: "iam:PassRole", Resource: "*"}, ["iam:PassRole"]]
+    - [any_role_passed, {Action: ["iam:Pass*", "s3:*"], Resource: "*"}, ["iam:Pass*"]]
+    - [any_role_passed, {Action: "iam:PassRole", Resource: "arn:aws:iam::111122223333:role/x"}, []]
+    - - unknown_operators
+      - Condition:
+          StringEquals: {"sts:ExternalId": x}
+          "ForAnyValue:StringLikeIfExists": {"sts:ExternalId": x}
+          DateLessThan: {"sts:ExternalId": x}
+          "Null": {"sts:ExternalId": x}
+          ArnNotLike: {"sts:ExternalId": x}
+          NotIpAddress: {"sts:ExternalId": x}
+      - []
+    - [unknown_operators, {Condition: {StringsEqual: {"a:b": x}}}, [StringsEqual]]
+    - [unknown_operators, {Condition: {NullIfExists: {"a:b": x}}}, [NullIfExists]]
+    - [unknown_operators, {Condition: {"stringEquals ": {"a:b": x}}}, ["stringEquals "]]
+    """),
+)
+def test_each_check_finds_what_it_is_for_and_nothing_else(check, fields, found):
+    assert getattr(check_policies, check)({"Effect": "Allow", **fields}) == found
+
+
+def test_beyond_reading_and_statements_at_any_depth_are_found():
     for action, name in (
         ("s3:PutBucketPolicy", "s3:putbucketpolicy"),
         ("iam:*", "iam:createuser"),
@@ -141,26 +159,8 @@ def test_each_check_finds_what_it_is_for_and_nothing_else():
         assert name in beyond_reading(allow("s3:GetObject", action))
     assert beyond_reading(allow("s3:GetObject", "s3:ListBucket", "ec2:Describe*")) == []
     deep = allow("s3:GetObject")
-    assert list(
-        statements_in({"Role": {"Policies": [{"PolicyDocument": {"Statement": [deep]}}]}})
-    ) == [deep]
-    assert any_role_passed(allow("iam:PassRole")) == ["iam:PassRole"]
-    assert any_role_passed(allow("iam:Pass*", "s3:*")) == ["iam:Pass*"]
-    assert any_role_passed(allow("iam:PassRole", resource="arn:aws:iam::111122223333:role/x")) == []
-    known = (
-        "StringEquals",
-        "ForAnyValue:StringLikeIfExists",
-        "DateLessThan",
-        "Null",
-        "ArnNotLike",
-        "NotIpAddress",
-    )
-    for operators, wrong in (
-        (known, []),
-        *(((name,), [name]) for name in ("StringsEqual", "NullIfExists", "stringEquals ")),
-    ):
-        condition = {operator: {"sts:ExternalId": "x"} for operator in operators}
-        assert unknown_operators(allow("s3:GetObject", Condition=condition)) == wrong
+    policies = {"Role": {"Policies": [{"PolicyDocument": {"Statement": [deep]}}]}}
+    assert list(statements_in(policies)) == [deep]
 
 
 @pytest.mark.parametrize(
