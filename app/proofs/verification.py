@@ -39,9 +39,9 @@ from app.proofs.trust_checks import (
     without_its_text,
 )
 from app.rotation import rotations as rotation
-from app.rotation.candidates import Answers, Plan, plan_of
+from app.rotation.candidates import PlanFinding, RotationPlan, plan_rotation
 from app.rotation.checks import look_for_retired, try_external_ids
-from app.rotation.switch import next_due, store_trials
+from app.rotation.switch import next_due, store_checks
 from app.store.database import Database, Session
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, Proof, Trigger, Verdict
 from app.store.models.proof_schedule import Interval
@@ -64,7 +64,7 @@ class Tested(NamedTuple):
     """The connection that was tested: its row before the calls, and what a proof makes of it."""
 
     row: Connection
-    plan: Plan
+    plan: RotationPlan
 
     @property
     def role_unique_id(self) -> str | None:
@@ -88,7 +88,7 @@ class Tested(NamedTuple):
             latest = connection.proof
             if latest is None or latest.verdict is not verdict:
                 return False
-        return connection.version == self.row.version and plan_of(db, connection) == self.plan
+        return connection.version == self.row.version and plan_rotation(db, connection) == self.plan
 
 
 class Verification:
@@ -134,9 +134,9 @@ class Verification:
         with self._db.read() as db:
             connection = owned(db, principal, tenant_id, connection_id)
             _ensure_open(db, principal, connection)
-            return Tested(connection, plan_of(db, connection))
+            return Tested(connection, plan_rotation(db, connection))
 
-    def _prove_patiently(self, tested: Tested, trigger: Trigger, patience: float) -> Answers:
+    def _prove_patiently(self, tested: Tested, trigger: Trigger, patience: float) -> PlanFinding:
         deadline = time.monotonic() + patience
         for seconds in (*_PAUSES, None):
             answers = try_external_ids(
@@ -184,7 +184,7 @@ class Verification:
         expected = Expected(broker, own_accounts, own, tested.plan.retired_ids, of_others)
         return judge(finding, grant, expected)
 
-    def _doubt_refusal(self, row: Connection, answers: Answers) -> Answers:
+    def _doubt_refusal(self, row: Connection, answers: PlanFinding) -> PlanFinding:
         """Make a refusal inconclusive that would break the connection, in a proof of nobody's.
 
         The mistake may be ours. So a refusal counts the second time, after a pause, and never while
@@ -201,7 +201,7 @@ class Verification:
         return answers
 
     def _store(
-        self, principal: Principal, tested: Tested, answers: Answers, trigger: Trigger
+        self, principal: Principal, tested: Tested, answers: PlanFinding, trigger: Trigger
     ) -> Connection | None:
         """Store the verdict by compare-and-set.
 
@@ -245,7 +245,7 @@ class _VerdictStorage:
     actor: Actor
     before: Connection
     connection: Connection
-    answers: Answers
+    answers: PlanFinding
     finding: ProofFinding
     trigger: Trigger
     checked_at: datetime = field(default_factory=now)
@@ -275,7 +275,7 @@ class _VerdictStorage:
     def _pair_with_external_id(self) -> None:
         """Store the answers of a rotation, and switch to the External ID that it decides."""
         db, connection = self.db, self.connection
-        self.finding, own_id = store_trials(db, connection, self.answers, self.checked_at)
+        self.finding, own_id = store_checks(db, connection, self.answers, self.checked_at)
         if own_id != connection.external_id_id:
             connection.pair_with(own_id)
             own = db.get_one(ExternalIdRow, own_id).value

@@ -17,14 +17,14 @@ from app.store.models import Connection, ConnectionStatus, ExternalIdRow, Extern
 _RETIRED_TRIED = 3  # External IDs at most, by one proof
 
 
-class Candidate(NamedTuple):
+class ExternalIdCandidate(NamedTuple):
     """One External ID of the tenant, and the grant of the role with it."""
 
     id: UUID
     grant: Grant
 
 
-class Plan(NamedTuple):
+class RotationPlan(NamedTuple):
     """The External IDs with which to try a role.
 
     - `own`: the first that the role accepts becomes, or stays, its own.
@@ -34,21 +34,22 @@ class Plan(NamedTuple):
       paired with them.
     - `external_ids`: all of the tenant's, which a trust policy may name.
     - `retired_ids`: those that a trust policy should no longer name.
+    - `rotates`: whether the tenant has an open or a retiring rotation.
     """
 
-    own: tuple[Candidate, ...]
+    own: tuple[ExternalIdCandidate, ...]
     external_ids: frozenset[str]
     retired_ids: frozenset[str]
-    upcoming: Candidate | None = None
-    retiring: Candidate | None = None
-    retired: tuple[Candidate, ...] = ()
+    upcoming: ExternalIdCandidate | None = None
+    retiring: ExternalIdCandidate | None = None
+    retired: tuple[ExternalIdCandidate, ...] = ()
     rotates: bool = False
 
 
-class Answers(NamedTuple):
+class PlanFinding(NamedTuple):
     """The finding with the External ID it is about, and the results of the other candidates."""
 
-    plan: Plan
+    plan: RotationPlan
     finding: ProofFinding
     external_id_id: UUID
     upcoming: ProofFinding | None = None
@@ -61,44 +62,34 @@ _OF_TENANT = ExternalIdRow.tenant_id == bindparam("tenant_id")
 _EXTERNAL_IDS = select(ExternalIdRow).where(_OF_TENANT).execution_options(populate_existing=True)
 
 
-def plan_of(db: Session, connection: Connection) -> Plan:
+def plan_rotation(db: Session, connection: Connection) -> RotationPlan:
+    """Return the External IDs with which to try the connection's role."""
     rows = db.scalars(_EXTERNAL_IDS, {"tenant_id": connection.tenant_id}).all()
     by_state = {row.state: row for row in rows}
-    current, following = by_state.get(ExternalIdState.CURRENT), by_state.get(ExternalIdState.NEXT)
-    paired = next(row for row in rows if row.id == connection.external_id_id)
+    current, retiring = by_state[ExternalIdState.CURRENT], by_state.get(ExternalIdState.RETIRING)
+    target = by_state.get(ExternalIdState.NEXT, current)
+    [paired] = [row for row in rows if row.id == connection.external_id_id]
+    retired = [row for row in rows if row.state is ExternalIdState.RETIRED]
     # An External ID that a new rotation retired is never proven again, even if its connection is
     # still verified.
-    keeps_own = (
-        connection.status is ConnectionStatus.VERIFIED
-        and paired.state is not ExternalIdState.RETIRED
-    )
-    target = following or current
+    keeps_own = connection.status is ConnectionStatus.VERIFIED and paired not in retired
+    order, lost = [paired, target], list[ExternalIdRow]()
+    if not keeps_own:
+        order = [current, target, paired]
+        if connection.verified_at is None and connection.created_at >= target.created_at:
+            order.insert(0, target)
+        order = [row for row in order if not row.is_withdrawn]
+        lost = sorted(retired, key=lambda row: (row is paired, row.id), reverse=True)
 
-    def candidate(row: ExternalIdRow | None) -> Candidate | None:
-        return None if row is None else Candidate(row.id, connection.grant_with(row))
+    def candidate(row: ExternalIdRow) -> ExternalIdCandidate:
+        return ExternalIdCandidate(row.id, connection.grant_with(row))
 
-    if keeps_own:
-        order = [paired, target]
-    else:
-        is_new = (
-            following
-            and connection.verified_at is None
-            and connection.created_at >= following.created_at
-        )
-        named = [following, current] if is_new else [current, following, paired]
-        order = [row for row in named if row and not row.is_withdrawn]
-    retired = [row for row in rows if row.state is ExternalIdState.RETIRED]
-    lost = (
-        [] if keeps_own else sorted(retired, key=lambda row: (row is paired, row.id), reverse=True)
-    )
-    return Plan(
+    return RotationPlan(
         external_ids=frozenset(row.value for row in rows),
         retired_ids=frozenset(row.value for row in retired),
-        own=tuple(found for row in dict.fromkeys(order) if (found := candidate(row))),
+        own=tuple(map(candidate, dict.fromkeys(order))),
         upcoming=candidate(target) if keeps_own and target is not paired else None,
-        retiring=candidate(by_state.get(ExternalIdState.RETIRING)),
-        retired=tuple(
-            Candidate(row.id, connection.grant_with(row)) for row in lost[:_RETIRED_TRIED]
-        ),
-        rotates=following is not None or ExternalIdState.RETIRING in by_state,
+        retiring=candidate(retiring) if retiring else None,
+        retired=tuple(map(candidate, lost[:_RETIRED_TRIED])),
+        rotates=target is not current or retiring is not None,
     )

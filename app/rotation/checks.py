@@ -1,12 +1,13 @@
 """The calls of a rotation: which External IDs a role accepts, and which it refuses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from app.aws.sts import Refused, Sts, StsError
 from app.ids import Grant
 from app.proofs.proof import ProofCheck, ProofFinding
-from app.rotation.candidates import Answers, Plan
-from app.store.models import Verdict, states
+from app.rotation.candidates import PlanFinding, RotationPlan
+from app.store.models import Verdict
+from app.store.models.states import OWN
 
 _ACCEPTS_RETIRED = (
     "The role accepts only an External ID of this tenant that was retired. Update the role: its"
@@ -14,20 +15,25 @@ _ACCEPTS_RETIRED = (
 )
 
 
-def try_external_ids(sts: Sts, plan: Plan, prove: Callable[[Grant], ProofFinding]) -> Answers:
+def try_external_ids(
+    sts: Sts, plan: RotationPlan, prove: Callable[[Grant], ProofFinding]
+) -> PlanFinding:
     """Make the calls. `prove` makes the proof with one External ID. Opens no transaction."""
     for candidate in plan.own:
         finding = prove(candidate.grant)
         if not finding.refused:
             break
     if finding.verdict is not Verdict.PROVEN:
-        return Answers(plan, finding, candidate.id)
-    upcoming = prove(plan.upcoming.grant) if plan.upcoming and plan.upcoming != candidate else None
-    if upcoming is not None and upcoming.verdict is Verdict.INSECURE:
-        # One accepted call that must be refused decides, whatever the other answers
-        return Answers(plan, upcoming, candidate.id)
-    old = plan.retiring if plan.retiring != candidate else None
-    return Answers(plan, finding, candidate.id, upcoming, refuses(sts, old.grant) if old else None)
+        return PlanFinding(plan, finding, candidate.id)
+    upcoming = refuses_retiring = None
+    if plan.upcoming and plan.upcoming != candidate:
+        upcoming = prove(plan.upcoming.grant)
+        if upcoming.verdict is Verdict.INSECURE:
+            # One accepted call that must be refused decides, whatever the other answers
+            return PlanFinding(plan, upcoming, candidate.id)
+    if plan.retiring and plan.retiring != candidate:
+        refuses_retiring = refuses(sts, plan.retiring.grant)
+    return PlanFinding(plan, finding, candidate.id, upcoming, refuses_retiring)
 
 
 def refuses(sts: Sts, grant: Grant) -> bool | None:
@@ -41,14 +47,19 @@ def refuses(sts: Sts, grant: Grant) -> bool | None:
     return False
 
 
-def look_for_retired(sts: Sts, answers: Answers) -> Answers:
-    """Return the answers, after trying retired External IDs if the role refused all others.
+def accepts_any(sts: Sts, grants: Iterable[Grant]) -> bool:
+    """Try a role that refused its own External ID with others, until it accepts one."""
+    return any(refuses(sts, grant) is False for grant in grants)
+
+
+def look_for_retired(sts: Sts, tested: PlanFinding) -> PlanFinding:
+    """Return the finding, after trying retired External IDs if the role refused all others.
 
     If the role accepts a retired one, the finding says so.
     """
-    retired = answers.plan.retired if answers.finding.refused else ()
-    if not any(refuses(sts, one.grant) is False for one in retired):
-        return answers
-    own = ProofCheck(states.OWN, "failed", _ACCEPTS_RETIRED)
-    checks = tuple(own if check.name == states.OWN else check for check in answers.finding.checks)
-    return answers._replace(finding=answers.finding._replace(checks=checks))
+    finding = tested.finding
+    grants = [candidate.grant for candidate in tested.plan.retired]
+    if not finding.refused or not accepts_any(sts, grants):
+        return tested
+    checks = (ProofCheck(OWN, "failed", _ACCEPTS_RETIRED), *finding.checks[1:])
+    return tested._replace(finding=finding._replace(checks=checks))

@@ -9,10 +9,9 @@ no verified connection waits any more. The old External ID retires when every ro
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, exists, func, select, update
 
 from app.audit import WORKER, Actor, actions
 from app.audit.details import ExternalIdRetirement, RotatedIds
@@ -26,10 +25,10 @@ from app.store.database import Database, Session
 from app.store.models import (
     Connection,
     ConnectionStatus,
+    ExternalIdCheck,
     ExternalIdRow,
     ExternalIdState,
     Rotation,
-    Trial,
     live_of,
 )
 from app.store.models.states import RotationState, Trigger
@@ -72,7 +71,7 @@ class Rotations:
         self._db = db
 
     def start(
-        self, caller: Principal, tenant_id: UUID, *, reason: str, emergency: bool = False
+        self, principal: Principal, tenant_id: UUID, *, reason: str, emergency: bool = False
     ) -> tuple[RotationStatus, bool]:
         """Start a rotation, or make an open one an emergency. Return it and whether it is new.
 
@@ -81,14 +80,13 @@ class Rotations:
         switched. Raises NotFoundError, ConflictError while another rotation is open or ready, and
         RateLimitedError for a bound key that would start too many.
         """
-        with self._db.write(caller) as db:
-            tenant = tenant_of(db, caller, tenant_id, lock=True)
-            rotation = latest(db, tenant.id)
+        with self._db.write(principal) as db:
+            tenant_of(db, principal, tenant_id, lock=True)
+            rotation, bound = latest(db, tenant_id), not principal.is_vendor
             action = None
-            new, bound = rotation is None or not rotation.is_open, not caller.is_vendor
-            if rotation is None or new:
-                quotas.acquire_rotation(db, caller, tenant.id)
-                rotation = _begin(db, caller.actor, tenant.id, rotation)
+            if rotation is None or not rotation.is_open:
+                quotas.acquire_rotation(db, principal, tenant_id)
+                rotation = _begin(db, principal.actor, tenant_id, rotation)
                 rotation.by_bound = bound
                 action = actions.ROTATION_STARTED
             elif not emergency:
@@ -103,68 +101,65 @@ class Rotations:
             if action is not None:
                 action.record(
                     db,
-                    caller.actor,
+                    principal.actor,
                     {**_ids(rotation), "reason": reason, "emergency": emergency},
-                    tenant_id=tenant.id,
+                    tenant_id=tenant_id,
                 )
             if emergency and not rotation.emergency:
                 _withdraw(db, rotation)
-            return _status(db, rotation), new
+            return _status(db, rotation), action is actions.ROTATION_STARTED
 
-    def get(self, caller: Principal, tenant_id: UUID) -> RotationStatus | None:
+    def get(self, principal: Principal, tenant_id: UUID) -> RotationStatus | None:
         """Return the latest rotation, ended or not; None when there never was one.
 
         Raises NotFoundError for an absent tenant.
         """
         with self._db.read() as db:
-            tenant_of(db, caller, tenant_id)
+            tenant_of(db, principal, tenant_id)
             rotation = latest(db, tenant_id)
             return None if rotation is None else _status(db, rotation)
 
-    def complete(self, caller: Principal, tenant_id: UUID) -> RotationStatus:
+    def complete(self, principal: Principal, tenant_id: UUID) -> RotationStatus:
         """Make the next External ID the current one, and the old one a retiring one.
 
         Raises NotFoundError, and ConflictError when none is open, or while verified connections
         wait.
         """
-        with self._db.write(caller) as db:
-            rotation = _open_one(db, caller, tenant_id)
+        with self._db.write(principal) as db:
+            rotation = _open_rotation(db, principal, tenant_id)
             waiting = _status(db, rotation).connections.waiting
             if waiting:
                 raise ConflictError(
                     f"{waiting} verified connection{' has' if waiting == 1 else 's have'} not"
                     " switched to the next External ID: their roles must accept it first."
                 )
-            _complete(db, caller.actor, rotation)
-            _settle(db, caller.actor, rotation)
+            _complete(db, principal.actor, rotation)
+            settle(db, principal.actor, tenant_id)
             return _status(db, rotation)
 
-    def abandon(self, caller: Principal, tenant_id: UUID) -> None:
+    def abandon(self, principal: Principal, tenant_id: UUID) -> None:
         """Retire the next External ID, and keep the old one as the current one.
 
         Raises NotFoundError. Raises ConflictError when none is open, once a connection has
         switched, or for a bound key that would undo what the vendor began.
         """
-        with self._db.write(caller) as db:
-            rotation = _open_one(db, caller, tenant_id)
-            if not (caller.is_vendor or rotation.by_bound):
+        with self._db.write(principal) as db:
+            rotation = _open_rotation(db, principal, tenant_id)
+            if not (principal.is_vendor or rotation.by_bound):
                 raise ConflictError("The vendor began this rotation, and has to abandon it.")
-            new_id = rotation.next_external_id_id
-            switched = select(Connection.id).where(
-                live_of(tenant_id), Connection.external_id_id == new_id
-            )
-            if db.scalars(switched.limit(1)).first() is not None:
+            switched = select(Connection.id).where(live_of(tenant_id), _has_switched(rotation))
+            if db.scalar(switched.limit(1)) is not None:
                 raise ConflictError(
                     "A connection has switched to the next External ID, so this rotation can only"
                     " go on."
                 )
             _become(db, rotation.new, ExternalIdState.RETIRED)
-            withdrawn = (
+            withdrawn = update(ExternalIdRow).where(
                 ExternalIdRow.tenant_id == tenant_id,
                 ExternalIdRow.withdrawn_at >= rotation.started_at,
             )
-            db.execute(update(ExternalIdRow).where(*withdrawn).values(withdrawn_at=None))
-            _record(db, caller.actor, rotation, actions.ROTATION_ABANDONED)
+            db.execute(withdrawn.values(withdrawn_at=None))
+            _record(db, principal.actor, rotation, actions.ROTATION_ABANDONED)
 
 
 def current_external_id_id(db: Session, tenant_id: UUID) -> UUID:
@@ -191,8 +186,20 @@ def latest(db: Session, tenant_id: UUID) -> Rotation | None:
 def settle(db: Session, actor: Actor, tenant_id: UUID) -> None:
     """Take the tenant's rotation as far as the proofs allow. The tenant's row must be locked."""
     rotation = latest(db, tenant_id)
-    if rotation is not None:
-        _settle(db, actor, rotation)
+    if rotation is None:
+        return
+    if rotation.is_open:
+        waiting = _verified(tenant_id).where(~_has_switched(rotation))
+        if db.scalar(waiting.limit(1)) is not None:
+            rotation.ready_at = None
+        elif rotation.ready_at is None:
+            rotation.ready_at = now()
+            _record(db, actor, rotation, actions.ROTATION_READY)
+        elif rotation.ready_at <= now() - _COMPLETES_AFTER:
+            _complete(db, actor, rotation)
+    retiring = rotation.old.state is ExternalIdState.RETIRING
+    if retiring and db.scalar(_not_refused_twice(rotation).limit(1)) is None:
+        _retire(db, actor, rotation)
 
 
 def settle_all(database: Database) -> None:
@@ -201,11 +208,11 @@ def settle_all(database: Database) -> None:
     A connection that a rotation waited for may be deleted.
     """
     with database.read() as db:
-        tenants = list(db.scalars(select(ExternalIdRow.tenant_id).where(ROTATING).distinct()))
-    for tenant_id in tenants:
-        who = SystemPrincipal(WORKER, tenant_id)
-        with suppress(NotFoundError), database.write(who) as db:
-            tenant_of(db, who, tenant_id, lock=True)
+        tenant_ids = db.scalars(select(ExternalIdRow.tenant_id).where(ROTATING).distinct()).all()
+    for tenant_id in tenant_ids:
+        principal = SystemPrincipal(WORKER, tenant_id)
+        with suppress(NotFoundError), database.write(principal) as db:
+            tenant_of(db, principal, tenant_id, lock=True)
             settle(db, WORKER, tenant_id)
 
 
@@ -215,10 +222,8 @@ def _begin(db: Session, actor: Actor, tenant_id: UUID, earlier: Rotation | None)
         _retire(db, actor, earlier, unseen)
         # Nothing is issued for connections that still have it, until a proof pairs them with
         # another one.
-        stopped = _verified_of(tenant_id), Connection.external_id_id == earlier.external_id_id
-        db.execute(
-            update(Connection).where(*stopped).values(due_at=now(), due_for=Trigger.ROTATION)
-        )
+        stopped = Connection.external_id_id == earlier.external_id_id
+        _prove_verified(db, tenant_id, stopped, now())
     current = current_external_id_id(db, tenant_id)
     new = ExternalIdRow(tenant_id=tenant_id, value=new_external_id(), state=ExternalIdState.NEXT)
     db.add(new)
@@ -235,8 +240,15 @@ def _begin(db: Session, actor: Actor, tenant_id: UUID, earlier: Rotation | None)
 
 def _try_within_the_hour(db: Session, tenant_id: UUID) -> None:
     soon = now() + HOURLY
-    later = update(Connection).where(_verified_of(tenant_id), Connection.due_at > soon)
-    db.execute(later.values(due_at=soon, due_for=Trigger.ROTATION))
+    _prove_verified(db, tenant_id, Connection.due_at > soon, soon)
+
+
+def _prove_verified(
+    db: Session, tenant_id: UUID, which: ColumnElement[bool], due_at: datetime
+) -> None:
+    """Make these of the tenant's verified connections due."""
+    verified = update(Connection).where(_verified_of(tenant_id), which)
+    db.execute(verified.values(due_at=due_at, due_for=Trigger.ROTATION))
 
 
 def _withdraw(db: Session, rotation: Rotation) -> None:
@@ -254,36 +266,18 @@ def _withdraw(db: Session, rotation: Rotation) -> None:
     db.execute(others.values(withdrawn_at=now()))
 
 
-def _open_one(db: Session, caller: Principal, tenant_id: UUID) -> Rotation:
+def _open_rotation(db: Session, principal: Principal, tenant_id: UUID) -> Rotation:
     """Return the rotation that can be completed or abandoned, with its tenant locked.
 
     Raises NotFoundError, ConflictError.
     """
-    tenant_of(db, caller, tenant_id, lock=True)
+    tenant_of(db, principal, tenant_id, lock=True)
     rotation = latest(db, tenant_id)
     if rotation is None:
         raise NotFoundError
     if not rotation.is_open:
         raise ConflictError("The latest rotation has ended; start another one.")
     return rotation
-
-
-def _settle(db: Session, actor: Actor, rotation: Rotation) -> None:
-    at = now()
-    if rotation.is_open:
-        waiting = _verified(rotation).where(
-            Connection.external_id_id != rotation.next_external_id_id
-        )
-        if db.scalars(waiting.limit(1)).first() is not None:
-            rotation.ready_at = None
-        elif rotation.ready_at is None:
-            rotation.ready_at = at
-            _record(db, actor, rotation, actions.ROTATION_READY)
-        elif rotation.ready_at <= at - _COMPLETES_AFTER:
-            _complete(db, actor, rotation)
-    retiring = rotation.old.state is ExternalIdState.RETIRING
-    if retiring and db.scalars(_not_refused_twice(rotation).limit(1)).first() is None:
-        _retire(db, actor, rotation)
 
 
 def _complete(db: Session, actor: Actor, rotation: Rotation) -> None:
@@ -313,15 +307,19 @@ def _become(db: Session, row: ExternalIdRow, state: ExternalIdState) -> None:
     db.flush()
 
 
-def _verified(rotation: Rotation) -> Any:
-    return select(Connection.id).where(_verified_of(rotation.tenant_id))
+def _verified(tenant_id: UUID) -> Select[UUID]:
+    return select(Connection.id).where(_verified_of(tenant_id))
 
 
 def _verified_of(tenant_id: UUID) -> ColumnElement[bool]:
     return (Connection.tenant_id == tenant_id) & (Connection.status == ConnectionStatus.VERIFIED)
 
 
-def _not_refused_twice(rotation: Rotation) -> Any:
+def _has_switched(rotation: Rotation) -> ColumnElement[bool]:
+    return Connection.external_id_id == rotation.next_external_id_id
+
+
+def _not_refused_twice(rotation: Rotation) -> Select[UUID]:
     """Select the connections that may need the old External ID.
 
     A connection that broke within a day counts too, because it may be repaired: a mistake of ours
@@ -333,22 +331,29 @@ def _not_refused_twice(rotation: Rotation) -> Any:
         Connection.external_id_id == rotation.external_id_id,
         Connection.verified_at > now() - _REPAIRED_WITHIN,
     )
-    trial = Trial.connection_id == Connection.id, Trial.external_id_id == rotation.external_id_id
-    refused_twice = select(Trial.connection_id).where(*trial, Trial.refused_again_at.is_not(None))
-    return select(Connection.id).where(
-        _verified_of(rotation.tenant_id) | lost, ~refused_twice.exists()
+    refused_twice = exists().where(
+        ExternalIdCheck.connection_id == Connection.id,
+        ExternalIdCheck.external_id_id == rotation.external_id_id,
+        ExternalIdCheck.refused_again_at.is_not(None),
     )
+    return select(Connection.id).where(_verified_of(rotation.tenant_id) | lost, ~refused_twice)
 
 
 def _status(db: Session, rotation: Rotation) -> RotationStatus:
-    paired = Connection.external_id_id == rotation.next_external_id_id
-    total, switched = db.execute(
-        _verified(rotation).with_only_columns(func.count(), func.count().filter(paired))
-    ).one()
-    state = rotation.state(total - switched)
-    waiting = 0 if state is RotationState.ABANDONED else total - switched
-    old, new, counts = rotation.old.value, rotation.new.value, Counts(total, switched, waiting)
-    return RotationStatus(state, rotation.emergency, old, new, rotation.started_at, counts)
+    counts = func.count(), func.count().filter(_has_switched(rotation))
+    total, switched = db.execute(_verified(rotation.tenant_id).with_only_columns(*counts)).one()
+    waiting = total - switched
+    state = rotation.state(waiting)
+    if state is RotationState.ABANDONED:
+        waiting = 0
+    return RotationStatus(
+        state=state,
+        emergency=rotation.emergency,
+        external_id=rotation.old.value,
+        next_external_id=rotation.new.value,
+        started_at=rotation.started_at,
+        connections=Counts(total, switched, waiting),
+    )
 
 
 def _ids(rotation: Rotation) -> RotatedIds:

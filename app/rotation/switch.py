@@ -12,80 +12,85 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from app.proofs.proof import ProofFinding
-from app.rotation.candidates import Answers, Candidate, Plan
+from app.rotation.candidates import ExternalIdCandidate, PlanFinding, RotationPlan
 from app.rotation.rotations import HOURLY
-from app.store.models import Connection, ConnectionStatus, Trial, Verdict
+from app.store.models import Connection, ConnectionStatus, ExternalIdCheck, Verdict
 
 _CONFIRMED_AFTER = timedelta(minutes=2)
-
 _REFUSALS_APART = timedelta(minutes=1)
 
 
-def store_trials(
-    db: Session, connection: Connection, answers: Answers, at: datetime
+def store_checks(
+    db: Session, connection: Connection, tested: PlanFinding, checked_at: datetime
 ) -> tuple[ProofFinding, UUID]:
     """Store the role's answers to the External IDs that are not its own.
 
     Return the finding that counts, and the External ID with which the connection is paired after
     it.
     """
-    plan = answers.plan
+    plan, upcoming = tested.plan, tested.upcoming
     if plan.rotates and connection.status is not ConnectionStatus.VERIFIED:
         # Acceptances from before the connection stopped do not count: its repair is a change of its
         # own, which takes time to propagate.
-        db.execute(
-            update(Trial).where(Trial.connection_id == connection.id).values(accepted_at=None)
-        )
-    if plan.retiring and answers.refuses_retiring is not None:
-        _note_refusal(_trial(db, connection, plan.retiring), answers.refuses_retiring, at)
-    if plan.upcoming and answers.upcoming is not None:
-        trial = _trial(db, connection, plan.upcoming)
-        if answers.upcoming.verdict is Verdict.UNASSUMABLE:
-            trial.accepted_at = None
-        if answers.upcoming.verdict is Verdict.PROVEN:
-            if trial.accepted_at is not None and trial.accepted_at <= at - _CONFIRMED_AFTER:
-                return answers.upcoming, plan.upcoming.id
-            trial.accepted_at = trial.accepted_at or at
-    proven = answers.finding.verdict is Verdict.PROVEN
-    return answers.finding, answers.external_id_id if proven else connection.external_id_id
+        own = update(ExternalIdCheck).where(ExternalIdCheck.connection_id == connection.id)
+        db.execute(own.values(accepted_at=None))
+    if plan.retiring and tested.refuses_retiring is not None:
+        check = _check_of(db, connection, plan.retiring)
+        _note_answer(check, checked_at, refuses=tested.refuses_retiring)
+    if plan.upcoming and upcoming is not None:
+        check = _check_of(db, connection, plan.upcoming)
+        if upcoming.verdict is Verdict.UNASSUMABLE:
+            check.accepted_at = None
+        if upcoming.verdict is Verdict.PROVEN:
+            check.accepted_at = check.accepted_at or checked_at
+            if check.accepted_at <= checked_at - _CONFIRMED_AFTER:
+                return upcoming, plan.upcoming.id
+    if tested.finding.verdict is Verdict.PROVEN:
+        return tested.finding, tested.external_id_id
+    return tested.finding, connection.external_id_id
 
 
-# the role's answer
-def _note_refusal(trial: Trial, refused: bool, at: datetime) -> None:  # noqa: FBT001
-    if not refused:
-        trial.refused_at = trial.refused_again_at = None
-    elif trial.refused_at is None:
-        trial.refused_at = at
-    elif trial.refused_again_at is None and trial.refused_at <= at - _REFUSALS_APART:
-        trial.refused_again_at = at
+def _note_answer(check: ExternalIdCheck, checked_at: datetime, *, refuses: bool) -> None:
+    if not refuses:
+        check.refused_at = check.refused_again_at = None
+    elif check.refused_at is None:
+        check.refused_at = checked_at
+    elif check.refused_again_at is None and check.refused_at <= checked_at - _REFUSALS_APART:
+        check.refused_again_at = checked_at
 
 
-def _trial(db: Session, connection: Connection, candidate: Candidate) -> Trial:
-    trial = db.get(Trial, (connection.id, candidate.id))
-    if trial is None:
-        trial = Trial(
+def _check_of(
+    db: Session, connection: Connection, candidate: ExternalIdCandidate
+) -> ExternalIdCheck:
+    check = db.get(ExternalIdCheck, (connection.id, candidate.id))
+    if check is None:
+        check = ExternalIdCheck(
             tenant_id=connection.tenant_id, connection_id=connection.id, external_id_id=candidate.id
         )
-        db.add(trial)
+        db.add(check)
         db.flush()
-    return trial
+    return check
 
 
-def next_due(db: Session, connection: Connection, plan: Plan, at: datetime) -> datetime | None:
+def next_due(
+    db: Session, connection: Connection, plan: RotationPlan, checked_at: datetime
+) -> datetime | None:
     """Return when a rotation needs this connection's next proof; None when it needs none."""
     if connection.status is not ConnectionStatus.VERIFIED:
         return None
-    wanted = []
+    times = []
     if plan.upcoming and plan.upcoming.id != connection.external_id_id:
-        trial = db.get(Trial, (connection.id, plan.upcoming.id))
-        wanted.append(_after(trial.accepted_at if trial else None, _CONFIRMED_AFTER, at))
+        check = _check_of(db, connection, plan.upcoming)
+        times.append(_second_try(check.accepted_at, _CONFIRMED_AFTER, checked_at))
     if plan.retiring and plan.retiring.id != connection.external_id_id:
-        trial = db.get(Trial, (connection.id, plan.retiring.id))
-        if trial is None or trial.refused_again_at is None:
-            wanted.append(_after(trial.refused_at if trial else None, _REFUSALS_APART, at))
-    return min(wanted, default=None)
+        check = _check_of(db, connection, plan.retiring)
+        if check.refused_again_at is None:
+            times.append(_second_try(check.refused_at, _REFUSALS_APART, checked_at))
+    return min(times, default=None)
 
 
-def _after(first: datetime | None, pause: timedelta, at: datetime) -> datetime:
+def _second_try(first: datetime | None, pause: timedelta, checked_at: datetime) -> datetime:
     """Return when to ask a second time: within the hour, if there was no first time."""
-    return at + HOURLY if first is None else max(first + pause, at + _REFUSALS_APART / 2)
+    if first is None:
+        return checked_at + HOURLY
+    return max(first + pause, checked_at + _REFUSALS_APART / 2)

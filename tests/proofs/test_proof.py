@@ -26,7 +26,7 @@ from app.proofs import verification
 from app.proofs.canary import Canary
 from app.proofs.proof import AWS_SILENT, ProofCheck, prove, prove_routinely
 from app.proofs.proof_interval import ProofInterval
-from app.rotation.candidates import Candidate, Plan
+from app.rotation.candidates import ExternalIdCandidate, RotationPlan
 from app.store.database import SYSTEM
 from app.store.models import (
     AuditEvent,
@@ -245,7 +245,7 @@ def sleeps(monkeypatch):
 
 
 def prove_patiently(door, patience: float):
-    plan = Plan((Candidate(new_id(), GRANT),), frozenset(), frozenset())
+    plan = RotationPlan((ExternalIdCandidate(new_id(), GRANT),), frozenset(), frozenset())
     return (
         verification.Verification(None, door, None, NO_CANARY, PermissionSets())
         ._prove_patiently(verification.Tested(Connection(), plan), Trigger.CREATED, patience)

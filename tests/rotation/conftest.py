@@ -16,15 +16,18 @@ from flask import Flask
 from app.clock import now
 from app.factory import create_app
 from app.identity.scopes import ALL_SCOPES
+from app.ids import new_external_id
 from app.services import Services
 from app.store.database import SYSTEM
 from app.store.models import Connection, ExternalIdRow
 from sandbox.server import Sandbox
 from tests.conftest import OPERATOR, make_config
 from tests.model.stage import without_sockets
-from tests.support.cast import Api, Customer, World, path_of
+from tests.support.cast import UNSET, Api, Customer, World, path_of
 from tests.support.databases import new_database
 from tests.support.housekeeping import tidy
+
+Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -49,7 +52,7 @@ def clock() -> Iterator[time_machine.Traveller]:
         yield traveller
 
 
-def accepting(trust: dict[str, Any], *external_ids: str) -> dict[str, Any]:
+def accepting(trust: Json, *external_ids: str) -> Json:
     """The trust policy, with other External IDs."""
     other = copy.deepcopy(trust)
     other["Statement"][0]["Condition"]["StringEquals"]["sts:ExternalId"] = list(external_ids)
@@ -68,59 +71,94 @@ class Tenant:
         self._customers: dict[str, tuple[Customer, str]] = {}
 
     @property
-    def kit(self) -> dict[str, Any]:
+    def kit(self) -> Json:
         return self.world.kit(self.made)
+
+    @property
+    def trust(self) -> Json:
+        """The trust policy that the kit asks for now."""
+        return self.kit["trust_policy"]
+
+    @property
+    def first_id(self) -> str:
+        """The External ID that the tenant was created with."""
+        return self.made["external_id"]
 
     @property
     def external_id(self) -> str:
         return self.world.admin("GET", f"/v1/tenants/{self.made['id']}")["external_id"]
 
     def connection(
-        self,
-        *,
-        status: str = "verified",
-        trust: dict[str, Any] | None = None,
-        reading_itself: bool = True,
-    ) -> dict[str, Any]:
+        self, *, status: str = "verified", trust: Json | None = None, reading_itself: bool = True
+    ) -> Json:
         customer, kit = Customer(self.world.aws), self.kit
         make = customer.reading_itself if reading_itself else customer.role
-        role_arn = make(kit["role_name"], trust or kit["trust_policy"])
+        role_arn = make(kit["role_name"], trust or self.trust)
         made = self.world.connect(self.made, role_arn, status=status)
         self._customers[made["id"]] = customer, kit["role_name"]
         return made
 
-    def update_role(self, connection: dict[str, Any], trust: dict[str, Any] | None = None) -> None:
+    def update_role(self, connection: Json, trust: Json | None = None) -> None:
         """As the kit says now."""
         customer, name = self._customers[connection["id"]]
-        customer.retrust(name, trust or self.kit["trust_policy"])
+        customer.retrust(name, trust or self.trust)
 
-    def remove_role(self, connection: dict[str, Any]) -> None:
+    def reprove(self, connection: Json, trust: Json | None = None) -> Json:
+        """Update the role, as the kit says now or to this trust policy, and verify it."""
+        self.update_role(connection, trust)
+        return self.verify(connection)
+
+    def break_role(self, connection: Json) -> None:
+        foreign = accepting(self.trust, new_external_id())
+        assert self.reprove(connection, foreign)["status"] == "broken"
+
+    def suspend(self, connection: Json) -> None:
+        self.world.admin("POST", path_of(connection, "/suspend"), {"reason": "away"})
+
+    def resume(self, connection: Json) -> Json:
+        return self.world.admin("POST", path_of(connection, "/resume"), {"reason": "back"})
+
+    def remove_role(self, connection: Json) -> None:
         customer, name = self._customers[connection["id"]]
         customer.remove_role(name)
 
-    def start(self, **wanted: Any) -> dict[str, Any]:
+    def start(self, **wanted: Any) -> Json:
         return self.world.admin("POST", self.path, {"reason": "it is old", **wanted}, expect=201)
 
-    def rotation(self) -> dict[str, Any]:
+    def rotation(self) -> Json:
         return self.world.admin("GET", self.path)
 
-    def complete(self) -> dict[str, Any]:
+    def complete(self) -> Json:
         return self.world.admin("POST", f"{self.path}/complete")
+
+    def abandon(self) -> None:
+        self.world.admin("DELETE", self.path, expect=204)
+
+    def refused(
+        self, method: str, step: str = "", *, expect: int = 409, code: str = "conflict", **body: str
+    ) -> str:
+        """The detail of the refusal of such a request."""
+        path = self.path + step
+        refused = self.world.admin.refused(method, path, body or UNSET, expect=expect, code=code)
+        return refused["detail"]
 
     def state(self) -> tuple[str, int, int]:
         found = self.rotation()
         return found["state"], found["connections"]["switched"], found["connections"]["waiting"]
 
-    def verify(self, connection: dict[str, Any]) -> dict[str, Any]:
+    def verify(self, connection: Json) -> Json:
         return self.world.admin("POST", path_of(connection, "/verify"))
 
-    def get(self, connection: dict[str, Any]) -> dict[str, Any]:
+    def get(self, connection: Json) -> Json:
         return self.world.admin("GET", path_of(connection))
 
-    def issue(self, connection: dict[str, Any]) -> dict[str, Any]:
+    def id_of(self, connection: Json) -> str:
+        return self.get(connection)["external_id"]
+
+    def issue(self, connection: Json) -> Json:
         return self.world.admin("POST", path_of(connection, "/credentials"))
 
-    def row(self, connection: dict[str, Any]) -> Connection:
+    def row(self, connection: Json) -> Connection:
         with self.services.db.read() as db:
             return db.get(Connection, uuid.UUID(connection["id"]))
 
@@ -145,7 +183,7 @@ class Tenant:
         self.clock.shift(timedelta(**time))
         self.after()
 
-    def switch(self, *connections: dict[str, Any]) -> None:
+    def switch(self, *connections: Json) -> None:
         """Both proofs of it that a switch takes, at once and two minutes later."""
         for connection in connections:
             self.update_role(connection)
@@ -156,7 +194,7 @@ class Tenant:
         with self.services.db.read() as db:
             return db.scalar(sqlalchemy.select(sqlalchemy.func.min(Connection.due_at)))
 
-    def sent(self, connection: dict[str, Any]) -> list[str | None]:
+    def sent(self, connection: Json) -> list[str | None]:
         """The External IDs that the role was tried with, in order."""
         return [call.external_id for call in self.world.calls_for(connection["role_arn"])]
 
@@ -167,11 +205,15 @@ class Tenant:
                 row.value: row.state.value for row in db.scalars(sqlalchemy.select(ExternalIdRow))
             }
 
+    def events(self, **wanted: str) -> list[Json]:
+        """The tenant's audit events, newest first."""
+        return self.world.audit(tenant_id=self.made["id"], **wanted)
+
     def actions(self) -> list[str]:
         """What the audit log says of the rotation, oldest first."""
-        events = self.world.audit(tenant_id=self.made["id"])
+        actions = [event["action"] for event in reversed(self.events())]
         wanted = ("rotation.", "external_id.", "connection.external_id_switched")
-        return [event["action"] for event in reversed(events) if event["action"].startswith(wanted)]
+        return [action for action in actions if action.startswith(wanted)]
 
 
 @pytest.fixture

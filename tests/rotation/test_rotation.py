@@ -15,26 +15,16 @@ from sqlalchemy.exc import IntegrityError
 
 from app.audit import WORKER
 from app.aws.sts import Sts, Unavailable
-from app.clock import now
 from app.factory import create_app
 from app.identity import SystemPrincipal, tenant_of
 from app.ids import Grant, new_external_id
 from app.rotation import rotations as rotation
 from app.rotation.rotations import settle_all
 from app.store.database import SYSTEM
-from app.store.models import (
-    Connection,
-    ExternalIdRow,
-    ExternalIdState,
-    Rotation,
-    Tenant as Tenants,
-    Trial,
-    Trigger,
-)
+from app.store.models import Connection, ExternalIdCheck, Rotation, Tenant as Tenants, Trigger
 from tests.conftest import make_config
 from tests.rotation.conftest import Tenant, accepting
 from tests.support.cast import Api, path_of
-from tests.support.rows import ByHand
 from tests.support.waiting import until, waiting_for_locks
 
 RETIRED_WARNING = "Not every role was seen to refuse it."
@@ -48,19 +38,19 @@ def test_a_rotation_makes_the_next_external_id_and_says_how_far_it_is(tenant: Te
     made = tenant.start()
     assert made == tenant.rotation()
     following = made.pop("next_external_id")
-    assert following not in {tenant.made["external_id"], None}
+    assert following not in {tenant.first_id, None}
     assert tenant.issued_ids()[following] == "next"
     assert made.pop("started_at")
     assert made == {
         "state": "open",
         "emergency": False,
-        "external_id": tenant.made["external_id"],
+        "external_id": tenant.first_id,
         "connections": {"total": 1, "switched": 0, "waiting": 1},
     }
-    assert tenant.external_id == tenant.get(connection)["external_id"] == tenant.made["external_id"]
-    [event] = tenant.world.audit(tenant_id=tenant.made["id"], action="rotation.started")
+    assert tenant.external_id == tenant.id_of(connection) == tenant.first_id
+    [event] = tenant.events(action="rotation.started")
     assert event["details"] == {
-        "external_id": tenant.made["external_id"],
+        "external_id": tenant.first_id,
         "next_external_id": following,
         "reason": "it is old",
         "emergency": False,
@@ -69,18 +59,17 @@ def test_a_rotation_makes_the_next_external_id_and_says_how_far_it_is(tenant: Te
 
 def test_a_full_rotation_takes_proofs_alone_and_interrupts_nothing(tenant: Tenant):
     connection = tenant.connection()
-    old, following = tenant.made["external_id"], tenant.start()["next_external_id"]
+    old, following = tenant.first_id, tenant.start()["next_external_id"]
 
     def issued() -> str:
         sessions.append(tenant.issue(connection))
-        return tenant.get(connection)["external_id"]
+        return tenant.id_of(connection)
 
     sessions, version = [], tenant.row(connection).version
     tenant.after(hours=2)
     assert tenant.sent(connection).count(following) >= 2, "it is tried hourly"
     assert (issued(), tenant.state()) == (old, ("open", 0, 1))
-    tenant.update_role(connection)
-    tenant.verify(connection)
+    tenant.reprove(connection)
     assert (issued(), tenant.state()) == (old, ("open", 0, 1))
     tenant.after(minutes=1)
     tenant.verify(connection)
@@ -100,8 +89,7 @@ def test_a_full_rotation_takes_proofs_alone_and_interrupts_nothing(tenant: Tenan
     assert (tenant.external_id, tenant.kit["next_external_id"]) == (following, None)
     tenant.after(hours=1)
     assert tenant.state()[0] == "retiring", "the role accepts the old one"
-    tenant.update_role(connection)
-    tenant.verify(connection)
+    tenant.reprove(connection)
     tenant.after(seconds=59)
     tenant.verify(connection)
     assert tenant.state()[0] == "retiring", "two refusals count only if they are a minute apart"
@@ -112,9 +100,7 @@ def test_a_full_rotation_takes_proofs_alone_and_interrupts_nothing(tenant: Tenan
         *("rotation.started", "connection.external_id_switched", "rotation.ready"),
         *("rotation.completed", "external_id.retired"),
     ]
-    [event] = tenant.world.audit(
-        tenant_id=tenant.made["id"], action="connection.external_id_switched"
-    )
+    [event] = tenant.events(action="connection.external_id_switched")
     assert (event["connection_id"], event["details"]) == (
         connection["id"],
         {"external_id": following},
@@ -135,8 +121,7 @@ def test_the_two_minutes_run_from_the_first_acceptance_though_more_proofs_come_i
 ):
     connection = tenant.connection()
     following = tenant.start()["next_external_id"]
-    tenant.update_role(connection)
-    tenant.verify(connection)
+    tenant.reprove(connection)
     tenant.clock.shift(60)
     tenant.verify(connection)
     tenant.clock.shift(59)
@@ -164,19 +149,17 @@ def test_what_a_role_accepted_before_its_connection_was_stopped_does_not_shorten
     """Its repair is a change that IAM still has to spread."""
     connection = tenant.connection()
     tenant.start()
-    both = tenant.kit["trust_policy"]
-    tenant.update_role(connection)
-    tenant.verify(connection)
+    both = tenant.trust
+    tenant.reprove(connection)
     if meanwhile == "suspended":
-        tenant.world.admin("POST", path_of(connection, "/suspend"), {"reason": "away"})
+        tenant.suspend(connection)
     else:
-        tenant.update_role(connection, accepting(both, new_external_id()))
-        tenant.verify(connection)
+        tenant.reprove(connection, accepting(both, new_external_id()))
     assert tenant.get(connection)["status"] == meanwhile
     tenant.clock.shift(timedelta(minutes=10))
     tenant.update_role(connection)
     if meanwhile == "suspended":
-        tenant.world.admin("POST", path_of(connection, "/resume"), {"reason": "back"})
+        tenant.resume(connection)
     for _ in range(3):
         assert tenant.verify(connection)["status"] == "verified"
     assert tenant.state() == ("open", 0, 1)
@@ -184,22 +167,19 @@ def test_what_a_role_accepted_before_its_connection_was_stopped_does_not_shorten
     assert tenant.state() == ("ready", 1, 0)
 
 
+@on_sqlite
 def test_a_rotation_can_be_abandoned_as_long_as_nothing_has_switched(tenant: Tenant):
     connection = tenant.connection()
     following = tenant.start()["next_external_id"]
-    tenant.update_role(connection)
-    tenant.verify(connection)
-    tenant.world.admin("DELETE", tenant.path, expect=204)
+    tenant.reprove(connection)
+    tenant.abandon()
     assert tenant.state() == ("abandoned", 0, 0)
     assert tenant.issued_ids()[following] == "retired"
-    [event] = tenant.world.audit(tenant_id=tenant.made["id"], action="rotation.abandoned")
+    [event] = tenant.events(action="rotation.abandoned")
     assert (event["actor"]["kind"], event["outcome"]) == ("api_key", "ok")
-    assert event["details"] == {
-        "external_id": tenant.made["external_id"],
-        "next_external_id": following,
-    }
+    assert event["details"] == {"external_id": tenant.first_id, "next_external_id": following}
     tenant.after(minutes=5)
-    assert tenant.get(connection)["external_id"] == tenant.made["external_id"] == tenant.external_id
+    assert tenant.id_of(connection) == tenant.first_id == tenant.external_id
     assert tenant.start()["next_external_id"] != following
 
 
@@ -254,7 +234,7 @@ def test_a_new_one_retires_the_one_that_is_retiring_and_says_what_was_not_seen(t
     second = tenant.complete()["next_external_id"]
     third = tenant.start()["next_external_id"]
     assert tenant.issued_ids()[oldest] == "retired"
-    [event] = tenant.world.audit(tenant_id=tenant.made["id"], action="external_id.retired")
+    [event] = tenant.events(action="external_id.retired")
     assert (event["details"]["external_id"], event["details"]["warning"]) == (
         oldest,
         RETIRED_WARNING,
@@ -269,7 +249,7 @@ def test_a_new_one_retires_the_one_that_is_retiring_and_says_what_was_not_seen(t
     reason = {"reason": "only verified ones count"}
     tenant.world.admin("POST", path_of(connection, "/suspend"), reason)
     tenant.start()
-    event = tenant.world.audit(tenant_id=tenant.made["id"], action="external_id.retired")[0]
+    event = tenant.events(action="external_id.retired")[0]
     assert event["details"]["external_id"] == second
     assert event["details"].keys() == {"external_id", "next_external_id"}, "and no warning"
 
@@ -279,14 +259,12 @@ def left_behind(tenant: Tenant) -> dict[str, Any]:
     """A verified connection that is paired with a retiring External ID, which alone its role
     accepts.
     """
-    lost, other, before = tenant.connection(), tenant.connection(), tenant.kit["trust_policy"]
-    tenant.update_role(lost, accepting(before, new_external_id()))
-    assert tenant.verify(lost)["status"] == "broken"
+    lost, other, before = tenant.connection(), tenant.connection(), tenant.trust
+    tenant.break_role(lost)
     old = tenant.start()["external_id"]
     tenant.switch(other)
     assert tenant.complete()["state"] == "retiring"
-    tenant.update_role(lost, before)
-    made = tenant.verify(lost)
+    made = tenant.reprove(lost, before)
     assert (made["status"], made["external_id"]) == ("verified", old)
     return made
 
@@ -303,14 +281,13 @@ def test_a_retired_external_id_stops_issuing_at_once_and_is_never_proven_again(
     for api in (elsewhere, here):
         api.refused("POST", credentials, expect=409, code="external_id_withdrawn")
     assert "withdrawn" in tenant.get(left_behind)["why"]
-    tenant.world.admin("DELETE", tenant.path, expect=204)
+    tenant.abandon()
     for api in (elsewhere, here):
         api.refused("POST", credentials, expect=409, code="external_id_withdrawn")
     made = tenant.verify(left_behind)
     assert (made["status"], made["issues"]) == ("broken", False)
     assert tenant.verify(left_behind)["status"] == "broken"
-    tenant.update_role(left_behind)
-    made = tenant.verify(left_behind)
+    made = tenant.reprove(left_behind)
     assert (made["status"], made["external_id"]) == ("verified", tenant.external_id)
     for api in (elsewhere, here):
         api("POST", credentials)
@@ -322,8 +299,7 @@ def test_a_role_that_accepts_the_current_id_too_is_paired_with_it_as_soon_as_its
 ):
     """By a full proof: its latest one was made with another External ID."""
     tenant.update_role(
-        left_behind,
-        accepting(tenant.kit["trust_policy"], left_behind["external_id"], tenant.external_id),
+        left_behind, accepting(tenant.trust, left_behind["external_id"], tenant.external_id)
     )
     tenant.start()
     asked = len(tenant.sent(left_behind))
@@ -358,7 +334,7 @@ def test_a_trial_and_a_rotation_name_the_same_tenants_external_ids(
         with pytest.raises(ValueError, match="another tenant"):
             db.get(Connection, row.id).grant_with(theirs.new)
     for wrong in (
-        Trial(
+        ExternalIdCheck(
             tenant_id=row.tenant_id, connection_id=row.id, external_id_id=theirs.next_external_id_id
         ),
         Rotation(
@@ -372,51 +348,26 @@ def test_a_trial_and_a_rotation_name_the_same_tenants_external_ids(
             db.add(wrong)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"withdrawn_at": now()}, {"state": ExternalIdState.RETIRED}],
-    ids=["withdrawn", "retired"],
-)
-def test_withdrawing_by_hand_increments_the_revocation_counter_and_names_the_row(
-    tenant: Tenant, change: dict[str, Any]
-):
-    by_hand = ByHand(tenant.services.config.database.database_url)
-    row = tenant.row(tenant.connection())
-    before = by_hand.counter
-    with tenant.services.db.write(SYSTEM) as db:
-        db.execute(
-            sqlalchemy.update(ExternalIdRow)
-            .where(ExternalIdRow.id == row.external_id_id)
-            .values(**change)
-        )
-    assert by_hand.counter == before + 1
-    found = by_hand.rows(
-        "SELECT row_id FROM revoked_rows WHERE revocation_counter = :counter", counter=before + 1
-    )
-    assert [str(one).replace("-", "") for (one,) in found] == [row.external_id_id.hex]
-
-
 @on_sqlite
 def test_a_proof_of_a_rotation_that_was_abandoned_meanwhile_pairs_with_nothing(
     tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ):
     connection = tenant.connection()
     tenant.start()
-    tenant.update_role(connection)
-    tenant.verify(connection)
+    tenant.reprove(connection)
     tenant.clock.shift(timedelta(minutes=2))
     sts, abandoned = tenant.services.verification._sts, []
     probe = sts.probe_missing
 
     def while_aws_is_asked(grant: Grant) -> None:
         if not abandoned:
-            abandoned.append(tenant.world.admin("DELETE", tenant.path, expect=204))
+            abandoned.append(tenant.abandon())
         probe(grant)
 
     monkeypatch.setattr(sts, "probe_missing", while_aws_is_asked)
     tenant.verify(connection)
     assert abandoned
-    assert tenant.get(connection)["external_id"] == tenant.made["external_id"]
+    assert tenant.id_of(connection) == tenant.first_id
     assert tenant.state()[0] == "abandoned"
 
 

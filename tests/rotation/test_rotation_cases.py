@@ -2,8 +2,8 @@
 
 import copy
 import math
-import uuid
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 
 import pytest
@@ -12,7 +12,7 @@ import sqlalchemy
 from app.clock import now
 from app.ids import new_external_id
 from app.store.database import SYSTEM
-from app.store.models import Connection, Trigger
+from app.store.models import Connection
 from app.store.models.proof_schedule import Interval
 from tests.rotation.conftest import Tenant, accepting
 from tests.support.cast import path_of, without_external_id
@@ -25,24 +25,24 @@ def test_a_tenant_has_one_rotation_at_a_time_which_can_only_be_read_once_it_has_
     tenant: Tenant,
 ):
     steps = (("POST", "/complete"), ("DELETE", ""))
-    for method, what in (("GET", ""), *steps):
-        tenant.world.admin.refused(method, f"{tenant.path}{what}", expect=404, code="not_found")
+    for method, step in (("GET", ""), *steps):
+        tenant.refused(method, step, expect=404, code="not_found")
     following = tenant.start()["next_external_id"]
-    refused = tenant.world.admin.refused(
-        "POST", tenant.path, {"reason": "again"}, expect=409, code="conflict"
-    )
-    assert following in refused["detail"]
-    assert "ready" in refused["detail"]
+    refused = tenant.refused("POST", reason="again")
+    assert following in refused
+    assert "ready" in refused
     assert tenant.rotation()["next_external_id"] == following
     tenant.complete()
     assert tenant.rotation()["state"] == "retired", "no role could still accept the old one"
-    for method, what in steps:
-        tenant.world.admin.refused(method, f"{tenant.path}{what}", expect=409, code="conflict")
+    for method, step in steps:
+        tenant.refused(method, step)
 
 
 def test_a_bound_key_rotates_its_own_tenant_within_a_quota(
-    tenant: Tenant, new_tenant: Callable[[], Tenant]
+    tenant: Tenant, new_tenant: Callable[[], Tenant], monkeypatch: pytest.MonkeyPatch
 ):
+    # So many at once would use up its share
+    monkeypatch.setattr("app.limits.tenant_share.TenantShare.request", lambda *_: nullcontext())
     own = tenant.world.key("tenants:write", tenant=tenant.made)
     own.refused("POST", new_tenant().path, {"reason": "x"}, expect=404, code="not_found")
     for rotation in range(20):
@@ -73,7 +73,7 @@ def test_the_kit_carries_both_and_then_the_new_one_alone(tenant: Tenant):
     for link in (kit["launch_stack_url"], kit["organization_launch_url"]):
         assert f"param_NextExternalId={made['next_external_id']}" in link
         assert len(link) < 2000
-    tenant.world.admin("DELETE", tenant.path, expect=204)
+    tenant.abandon()
     assert tenant.kit == before
 
 
@@ -81,26 +81,23 @@ def test_a_rotation_is_not_completed_while_a_verified_connection_waits(tenant: T
     first, second = tenant.connection(), tenant.connection()
     tenant.start()
     tenant.switch(first)
-    refused = tenant.world.admin.refused(
-        "POST", f"{tenant.path}/complete", expect=409, code="conflict"
-    )
-    assert refused["detail"].startswith("1 verified connection has")
+    assert tenant.refused("POST", "/complete").startswith("1 verified connection has")
     tenant.idle(days=1)
     assert tenant.state() == ("open", 1, 1), "no deadline"
     assert tenant.issue(second)
-    tenant.world.admin("POST", path_of(second, "/suspend"), {"reason": "only verified ones count"})
+    tenant.suspend(second)
     assert tenant.state() == ("ready", 1, 0)
     tenant.after(minutes=15)
     tenant.idle(hours=23)
     assert tenant.state()[0] == "ready"
     tenant.idle(hours=1)
     assert tenant.state()[0] == "retiring", "a day after it was ready"
-    [event] = tenant.world.audit(tenant_id=tenant.made["id"], action="rotation.completed")
+    [event] = tenant.events(action="rotation.completed")
     assert event["actor"]["kind"] == "worker"
 
 
 def test_a_rotations_last_day_begins_again_when_a_connection_waits_again(tenant: Tenant):
-    first, before = tenant.connection(), tenant.kit["trust_policy"]
+    first, before = tenant.connection(), tenant.trust
     tenant.start()
     tenant.switch(first)
     late = tenant.connection(trust=before)
@@ -117,13 +114,11 @@ def test_a_rotations_last_day_begins_again_when_a_connection_waits_again(tenant:
 
 def test_a_role_that_refuses_in_between_begins_again(tenant: Tenant):
     connection = tenant.connection()
-    before = tenant.kit["trust_policy"]
+    before = tenant.trust
     tenant.start()
-    tenant.update_role(connection)
-    tenant.verify(connection)
+    tenant.reprove(connection)
     tenant.after(minutes=1)
-    tenant.update_role(connection, before)
-    tenant.verify(connection)
+    tenant.reprove(connection, before)
     tenant.update_role(connection)
     tenant.after(minutes=1)
     tenant.verify(connection)
@@ -138,14 +133,16 @@ def test_a_role_that_refuses_in_between_begins_again(tenant: Tenant):
 def test_a_pattern_that_only_the_next_one_fits_is_found(tenant: Tenant, readable: bool):
     """The role compares its own External ID exactly, and the next one by its beginning."""
     connection = tenant.connection(reading_itself=readable)
-    following, trust = tenant.start()["next_external_id"], tenant.kit["trust_policy"]
-    exact = accepting(trust, tenant.made["external_id"])
+    following, trust = tenant.start()["next_external_id"], tenant.trust
+    exact = accepting(trust, tenant.first_id)
     loose = copy.deepcopy(exact["Statement"][0])
     loose["Condition"].pop("StringEquals")
     loose["Condition"]["StringLike"] = {"sts:ExternalId": following[:20] + "*"}
-    tenant.update_role(connection, exact | {"Statement": [*exact["Statement"], loose]})
-    assert tenant.verify(connection)["status"] == "insecure"
-    assert tenant.get(connection)["external_id"] == tenant.made["external_id"]
+    assert (
+        tenant.reprove(connection, exact | {"Statement": [*exact["Statement"], loose]})["status"]
+        == "insecure"
+    )
+    assert tenant.id_of(connection) == tenant.first_id
 
 
 def test_a_role_that_was_given_the_next_one_alone_is_not_lost(tenant: Tenant):
@@ -154,10 +151,9 @@ def test_a_role_that_was_given_the_next_one_alone_is_not_lost(tenant: Tenant):
     """
     connection = tenant.connection()
     following = tenant.start()["next_external_id"]
-    tenant.update_role(connection, accepting(tenant.kit["trust_policy"], following))
-    assert tenant.verify(connection)["status"] == "verified"
+    assert tenant.reprove(connection, accepting(tenant.trust, following))["status"] == "verified"
     assert tenant.sent(connection).count(following) == 2, "in one proof"
-    assert tenant.get(connection)["external_id"] == following
+    assert tenant.id_of(connection) == following
     assert tenant.issue(connection)
 
 
@@ -166,10 +162,9 @@ def test_a_new_connection_takes_the_next_one_if_its_role_accepts_it(tenant: Tena
     connection = tenant.connection()
     assert connection["external_id"] == following
     assert tenant.state() == ("ready", 1, 0)
-    refused = tenant.world.admin.refused("DELETE", tenant.path, expect=409, code="conflict")
-    assert "switched" in refused["detail"]
+    assert "switched" in tenant.refused("DELETE")
     tenant.world.admin("DELETE", path_of(connection), expect=204)
-    tenant.world.admin("DELETE", tenant.path, expect=204)
+    tenant.abandon()
     assert tenant.state()[0] == "abandoned", "a deleted connection has no role to lose"
 
 
@@ -182,15 +177,14 @@ def test_a_rotation_is_not_abandoned_once_a_connection_has_switched_also_if_that
     suspended, broken = tenant.connection(), tenant.connection()
     following = tenant.start()["next_external_id"]
     tenant.switch(suspended)
-    tenant.world.admin("POST", path_of(suspended, "/suspend"), {"reason": "away"})
-    tenant.world.admin.refused("DELETE", tenant.path, expect=409, code="conflict")
+    tenant.suspend(suspended)
+    tenant.refused("DELETE")
     tenant.world.admin("DELETE", path_of(suspended), expect=204)
     tenant.switch(broken)
     tenant.remove_role(broken)
     assert tenant.verify(broken)["status"] == "broken"
     assert tenant.state() == ("ready", 0, 0)
-    refused = tenant.world.admin.refused("DELETE", tenant.path, expect=409, code="conflict")
-    assert "has switched" in refused["detail"]
+    assert "has switched" in tenant.refused("DELETE")
     assert tenant.issued_ids()[following] == "next"
 
 
@@ -199,8 +193,7 @@ def test_a_first_refusal_in_a_proof_that_a_rotation_made_due_breaks_nothing(tena
     connection = tenant.connection()
     tenant.after(hours=1)
     tenant.start()
-    tenant.update_role(connection)
-    tenant.verify(connection)
+    tenant.reprove(connection)
     tenant.remove_role(connection)
     tenant.after(minutes=2)
     latest = tenant.world.admin("GET", path_of(connection, "/proofs"))["items"][0]
@@ -211,12 +204,11 @@ def test_a_first_refusal_in_a_proof_that_a_rotation_made_due_breaks_nothing(tena
 
 
 def test_in_an_emergency_a_new_connection_takes_no_other_than_the_next_one(tenant: Tenant):
-    before = tenant.kit["trust_policy"]
+    before = tenant.trust
     tenant.start(emergency=True)
     connection = tenant.connection(trust=before, status="pending")
-    assert tenant.made["external_id"] not in tenant.sent(connection)
-    tenant.update_role(connection)
-    assert tenant.verify(connection)["status"] == "verified"
+    assert tenant.first_id not in tenant.sent(connection)
+    assert tenant.reprove(connection)["status"] == "verified"
     assert tenant.issue(connection)
 
 
@@ -224,44 +216,38 @@ def test_a_connection_that_was_broken_or_pending_is_proven_with_the_current_one_
     tenant: Tenant,
 ):
     connection = tenant.connection()
-    before = tenant.kit["trust_policy"]
+    before = tenant.trust
     foreign = accepting(before, new_external_id())
     pending = tenant.connection(trust=foreign, status="pending")
     tenant.after(seconds=1)
-    tenant.update_role(connection, foreign)
-    assert tenant.verify(connection)["status"] == "broken"
+    assert tenant.reprove(connection, foreign)["status"] == "broken"
     following = tenant.start()["next_external_id"]
     assert tenant.state() == ("ready", 0, 0)
     tenant.update_role(connection, before)
     asked = len(tenant.sent(connection))
     assert tenant.verify(connection)["status"] == "verified"
-    assert tenant.sent(connection)[asked] == tenant.made["external_id"]
+    assert tenant.sent(connection)[asked] == tenant.first_id
     assert tenant.state() == ("open", 0, 1), "it waits now"
-    tenant.update_role(pending)
-    assert tenant.verify(pending)["external_id"] == tenant.made["external_id"]
+    assert tenant.reprove(pending)["external_id"] == tenant.first_id
     assert tenant.state() == ("open", 0, 2)
-    tenant.update_role(connection, accepting(before, new_external_id()))
-    assert tenant.verify(connection)["status"] == "broken"
-    tenant.update_role(connection, accepting(before, following))
-    assert tenant.verify(connection)["status"] == "verified"
-    assert tenant.get(connection)["external_id"] == following
+    tenant.break_role(connection)
+    assert tenant.reprove(connection, accepting(before, following))["status"] == "verified"
+    assert tenant.id_of(connection) == following
 
 
 def test_an_insecure_connection_is_tried_with_the_current_one_then_the_next_one_or_its_own(
     tenant: Tenant,
 ):
     lost, other = tenant.connection(), tenant.connection()
-    trust = tenant.kit["trust_policy"]
+    trust = tenant.trust
 
     def tried_while_insecure() -> list[str | None]:
-        tenant.update_role(lost, without_external_id(trust))
-        assert tenant.verify(lost)["status"] == "insecure"
+        assert tenant.reprove(lost, without_external_id(trust))["status"] == "insecure"
         asked = len(tenant.sent(lost))
-        tenant.update_role(lost, accepting(trust, new_external_id()))
-        assert tenant.verify(lost)["status"] == "broken"
+        tenant.break_role(lost)
         return tenant.sent(lost)[asked:]
 
-    old = tenant.made["external_id"]
+    old = tenant.first_id
     following = tenant.start()["next_external_id"]
     assert tried_while_insecure() == [old, following]
     tenant.switch(other)
@@ -273,25 +259,21 @@ def test_a_broken_connection_is_proven_with_the_retiring_id_last_and_keeps_it_fr
     tenant: Tenant,
 ):
     lost, other = tenant.connection(), tenant.connection()
-    before = tenant.kit["trust_policy"]
-    tenant.update_role(lost, accepting(before, new_external_id()))
-    assert tenant.verify(lost)["status"] == "broken"
+    before = tenant.trust
+    tenant.break_role(lost)
     old = tenant.start()["external_id"]
     tenant.switch(other)
     tenant.complete()
-    tenant.update_role(lost, before)
-    assert tenant.verify(lost)["status"] == "verified"
-    assert tenant.get(lost)["external_id"] == old
+    assert tenant.reprove(lost, before)["status"] == "verified"
+    assert tenant.id_of(lost) == old
     assert tenant.issue(lost)
     for said in ("retiring", "retired"):
-        tenant.update_role(other)
-        tenant.verify(other)
+        tenant.reprove(other)
         tenant.after(minutes=2)
         assert tenant.state()[0] == said
-        tenant.update_role(lost)
-        tenant.verify(lost)
+        tenant.reprove(lost)
         tenant.after(minutes=2)
-    assert tenant.get(lost)["external_id"] == tenant.external_id
+    assert tenant.id_of(lost) == tenant.external_id
     assert tenant.issue(lost)
 
 
@@ -299,20 +281,16 @@ def test_a_connection_that_broke_within_a_day_keeps_its_external_id_from_retirin
     """A faulty policy of the vendor's breaks all connections at once, and this one's role
     accepts no other ID.
     """
-    connection, before = tenant.connection(), tenant.kit["trust_policy"]
+    connection, before = tenant.connection(), tenant.trust
 
     def break_it() -> None:
-        tenant.update_role(connection, accepting(before, new_external_id()))
-        assert tenant.verify(connection)["status"] == "broken"
+        tenant.break_role(connection)
 
     old = tenant.start()["external_id"]
     break_it()
     assert tenant.complete()["state"] == "retiring"
     tenant.update_role(connection, before)
-    assert (tenant.verify(connection)["status"], tenant.get(connection)["external_id"]) == (
-        "verified",
-        old,
-    )
+    assert (tenant.verify(connection)["status"], tenant.id_of(connection)) == ("verified", old)
     break_it()
     tenant.idle(hours=23)
     assert tenant.state()[0] == "retiring"
@@ -320,33 +298,21 @@ def test_a_connection_that_broke_within_a_day_keeps_its_external_id_from_retirin
     assert tenant.state()[0] == "retired"
 
 
-def test_a_proof_of_every_trigger_tries_the_next_external_id(tenant: Tenant):
-    connection = tenant.connection()
-    following = tenant.start()["next_external_id"]
-    for tried, trigger in enumerate(set(Trigger) - {Trigger.CREATED}):
-        assert tenant.sent(connection).count(following) == tried
-        with tenant.services.db.write(SYSTEM) as db:
-            db.get_one(Connection, uuid.UUID(connection["id"])).make_due(now(), trigger)
-        tenant.after()
-        assert tenant.sent(connection).count(following) == tried + 1, trigger
-
-
 def test_a_connection_is_not_paired_with_a_retired_one_again(tenant: Tenant):
     connection = tenant.connection()
-    old_trust = tenant.kit["trust_policy"]
-    tenant.world.admin("POST", path_of(connection, "/suspend"), {"reason": "away"})
+    old_trust = tenant.trust
+    tenant.suspend(connection)
     tenant.start()
     tenant.complete()
     assert tenant.state()[0] == "retired"
-    resumed = tenant.world.admin("POST", path_of(connection, "/resume"), {"reason": "back"})
+    resumed = tenant.resume(connection)
     assert resumed["status"] == "pending"
     detail = resumed["verification"]["checks"][0]["detail"]
     assert "retired" in detail
     assert "Update the role" in detail
-    assert old_trust != tenant.kit["trust_policy"]
-    tenant.update_role(connection)
-    assert tenant.verify(connection)["status"] == "verified"
-    assert tenant.get(connection)["external_id"] == tenant.external_id
+    assert old_trust != tenant.trust
+    assert tenant.reprove(connection)["status"] == "verified"
+    assert tenant.id_of(connection) == tenant.external_id
 
 
 def test_a_trust_policy_may_still_name_a_retired_one_and_is_told_to_remove_it(tenant: Tenant):
@@ -365,8 +331,7 @@ def test_a_trust_policy_may_still_name_a_retired_one_and_is_told_to_remove_it(te
         "trust_policy_names_retired_external_id",
         True,
     )
-    tenant.update_role(connection)
-    assert tenant.verify(connection)["verification"]["warnings"] == []
+    assert tenant.reprove(connection)["verification"]["warnings"] == []
 
 
 def test_roles_are_tried_within_the_hour_also_in_a_fleet_with_a_longer_interval(tenant: Tenant):

@@ -44,7 +44,7 @@ def test_a_new_connection_whose_role_has_only_a_retired_one_says_to_update_the_r
     """A stack launched from a link of last year: the connection was never paired with what its
     role accepts.
     """
-    before = tenant.kit["trust_policy"]
+    before = tenant.trust
     retired = retire(tenant)
     connection = tenant.connection(trust=before, status="pending")
     assert connection["external_id"] == tenant.external_id != retired
@@ -56,33 +56,31 @@ def test_a_new_connection_whose_role_has_only_a_retired_one_says_to_update_the_r
         call for call in tenant.world.calls_for(connection["role_arn"]) if call.outcome == "allowed"
     ]
     assert {(call.external_id, call.policy) for call in accepted} == {(retired, INERT_POLICY)}
-    tenant.update_role(connection)
-    assert tenant.verify(connection)["status"] == "verified"
+    assert tenant.reprove(connection)["status"] == "verified"
 
 
 def test_a_broken_connection_whose_role_went_back_to_a_retired_one_says_to_update_the_role(
     tenant: Tenant,
 ):
-    before = tenant.kit["trust_policy"]
+    before = tenant.trust
     retired = retire(tenant)
     connection = tenant.connection()
-    tenant.update_role(connection, before)
-    assert tenant.verify(connection)["status"] == "broken"
+    assert tenant.reprove(connection, before)["status"] == "broken"
     assert retired not in tenant.sent(connection)
     assert says_update_the_role(tenant.verify(connection))
     assert tenant.sent(connection)[-1] == retired
-    assert tenant.get(connection)["external_id"] == tenant.external_id
+    assert tenant.id_of(connection) == tenant.external_id
 
 
 def test_a_proof_tries_at_most_three_retired_ones_the_connections_own_and_the_newest(
     tenant: Tenant,
 ):
     connection = tenant.connection()
-    tenant.world.admin("POST", path_of(connection, "/suspend"), {"reason": "away"})
+    tenant.suspend(connection)
     own, *_, fourth, fifth = [retire(tenant) for _ in range(5)]
-    tenant.update_role(connection, accepting(tenant.kit["trust_policy"], new_external_id()))
+    tenant.update_role(connection, accepting(tenant.trust, new_external_id()))
     asked = len(tenant.sent(connection))
-    resumed = tenant.world.admin("POST", path_of(connection, "/resume"), {"reason": "back"})
+    resumed = tenant.resume(connection)
     assert not says_update_the_role(resumed)
     assert tenant.sent(connection)[asked:] == [tenant.external_id, own, fifth, fourth]
 
@@ -94,7 +92,7 @@ def test_a_proof_that_repeats_a_refused_call_tries_retired_ones_once(
     monkeypatch.setattr("app.proofs.verification._PAUSES", (0.0, 0.0))
     retired = retire(tenant)
     connection = tenant.connection(
-        trust=accepting(tenant.kit["trust_policy"], new_external_id()), status="pending"
+        trust=accepting(tenant.trust, new_external_id()), status="pending"
     )
     assert tenant.sent(connection) == [*[tenant.external_id] * 3, retired]
 
@@ -103,7 +101,7 @@ def test_a_role_that_accepts_the_current_one_too_is_proven_and_never_asked_about
     tenant: Tenant,
 ):
     retired = retire(tenant)
-    both = accepting(tenant.kit["trust_policy"], retired, tenant.external_id)
+    both = accepting(tenant.trust, retired, tenant.external_id)
     connection = tenant.connection(trust=both)
     assert retired not in tenant.sent(connection)
 
@@ -114,7 +112,7 @@ def test_an_answer_of_aws_that_is_not_clear_says_nothing_of_a_retired_one(
     def throttled(*_: object) -> str:
         raise Unavailable("Throttling")
 
-    before = tenant.kit["trust_policy"]
+    before = tenant.trust
     retire(tenant)
     monkeypatch.setattr(Sts, "probe_again", throttled)
     assert not says_update_the_role(tenant.connection(trust=before, status="pending"))

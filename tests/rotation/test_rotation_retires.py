@@ -11,7 +11,7 @@ from app.aws.sts import Sts, Unavailable
 from app.clock import now
 from app.ids import Grant, new_external_id
 from app.store.database import SYSTEM
-from app.store.models import Connection, ExternalIdRow, Trial
+from app.store.models import Connection, ExternalIdCheck, ExternalIdRow
 from tests.rotation.conftest import Tenant, accepting
 from tests.support.cast import path_of
 
@@ -24,17 +24,13 @@ def test_a_role_that_had_refused_twice_and_accepts_again_keeps_the_old_external_
     old = tenant.start()["external_id"]
     tenant.switch(fickle, slow)
     tenant.complete()
-    tenant.update_role(fickle)
-    tenant.verify(fickle)
+    tenant.reprove(fickle)
     tenant.after(minutes=2)
-    tenant.update_role(fickle, accepting(tenant.kit["trust_policy"], tenant.external_id, old))
-    tenant.verify(fickle)
-    tenant.update_role(slow)
-    tenant.verify(slow)
+    tenant.reprove(fickle, accepting(tenant.trust, tenant.external_id, old))
+    tenant.reprove(slow)
     tenant.after(minutes=2)
     assert tenant.state()[0] == "retiring"
-    tenant.update_role(fickle)
-    tenant.verify(fickle)
+    tenant.reprove(fickle)
     assert tenant.state()[0] == "retiring", "it has to refuse twice again"
     tenant.after(minutes=2)
     assert tenant.state()[0] == "retired"
@@ -80,7 +76,9 @@ def test_a_refusal_counts_only_beside_an_acceptance(tenant: Tenant):
     tenant.verify(connection)
     with tenant.services.db.read() as db:
         trials = db.scalars(
-            sqlalchemy.select(Trial).where(Trial.connection_id == tenant.row(connection).id)
+            sqlalchemy.select(ExternalIdCheck).where(
+                ExternalIdCheck.connection_id == tenant.row(connection).id
+            )
         ).all()
     assert [one for one in trials if one.refused_at is not None] == []
 
@@ -109,8 +107,7 @@ def test_proofs_alone_take_a_rotation_to_its_end(tenant: Tenant):
     connection = tenant.connection()
     tenant.start()
     for pause in (120, 60):
-        tenant.update_role(connection)
-        tenant.verify(connection)
+        tenant.reprove(connection)
         tenant.clock.shift(pause)
         tenant.verify(connection)
         if pause == 120:
@@ -141,7 +138,7 @@ def test_a_search_that_was_given_up_is_not_begun_again_by_a_rotation(tenant: Ten
     tenant.start()
     tenant.switch(other)
     assert tenant.complete()["state"] == "retiring"
-    foreign = accepting(tenant.kit["trust_policy"], new_external_id())
+    foreign = accepting(tenant.trust, new_external_id())
     absent = tenant.connection(trust=foreign, status="pending")
     with tenant.services.db.write(SYSTEM) as db:
         db.get_one(Connection, uuid.UUID(absent["id"])).due_since = now() - timedelta(days=15)
@@ -156,8 +153,7 @@ def test_refusals_of_an_older_one_do_not_count_for_the_next_that_retires(tenant:
         tenant.switch(connection)
         tenant.complete()
         assert tenant.state()[0] == "retiring", f"rotation {rotation}"
-        tenant.update_role(connection)
-        tenant.verify(connection)
+        tenant.reprove(connection)
         tenant.after(minutes=2)
         assert tenant.issued_ids()[old] == "retired"
 
@@ -165,18 +161,13 @@ def test_refusals_of_an_older_one_do_not_count_for_the_next_that_retires(tenant:
 def test_a_connection_proven_with_the_retiring_id_moves_to_the_current_one_without_an_outage(
     tenant: Tenant,
 ):
-    lost, before = tenant.connection(), tenant.kit["trust_policy"]
-    tenant.update_role(lost, accepting(before, new_external_id()))
-    tenant.verify(lost)
+    lost, before = tenant.connection(), tenant.trust
+    tenant.reprove(lost, accepting(before, new_external_id()))
     old = tenant.start()["external_id"]
     other = tenant.connection()
     tenant.complete()
-    tenant.update_role(lost, before)
-    tenant.verify(lost)
-    assert (tenant.get(lost)["external_id"], tenant.get(other)["external_id"]) == (
-        old,
-        tenant.external_id,
-    )
+    tenant.reprove(lost, before)
+    assert (tenant.id_of(lost), tenant.id_of(other)) == (old, tenant.external_id)
     failed = len(tenant.world.audit(connection_id=lost["id"], action="connection.proof_failed"))
     tenant.update_role(lost, accepting(before, old, tenant.external_id))
     asked = len(tenant.sent(lost))
@@ -185,7 +176,7 @@ def test_a_connection_proven_with_the_retiring_id_moves_to_the_current_one_witho
     )
     assert tenant.sent(lost)[asked:].count(old) == 2, "nobody asks whether it refuses its own"
     tenant.after(minutes=2)
-    assert tenant.get(lost)["external_id"] == tenant.external_id
+    assert tenant.id_of(lost) == tenant.external_id
     assert (
         len(tenant.world.audit(connection_id=lost["id"], action="connection.proof_failed"))
         == failed
@@ -201,22 +192,21 @@ def test_an_emergency_and_its_end_are_nothing_to_other_tenants(
     victim.start(emergency=True)
     tenant.start(emergency=True)
     assert bystander.issue(untouched)
-    tenant.world.admin("DELETE", tenant.path, expect=204)
+    tenant.abandon()
     tenant.world.admin.refused(
         "POST", path_of(abused, "/credentials"), expect=409, code="external_id_withdrawn"
     )
 
 
 def test_abandoning_gives_back_only_what_this_rotation_withdrew(tenant: Tenant):
-    before = tenant.kit["trust_policy"]
+    before = tenant.trust
     lost = tenant.connection()
-    tenant.update_role(lost, accepting(before, new_external_id()))
-    tenant.verify(lost)
+    tenant.reprove(lost, accepting(before, new_external_id()))
     leaked = tenant.start(emergency=True)["external_id"]
     tenant.complete()
     tenant.after(minutes=1)
     tenant.start(emergency=True)
-    tenant.world.admin("DELETE", tenant.path, expect=204)
+    tenant.abandon()
     with tenant.services.db.read() as db:
         [row] = db.scalars(sqlalchemy.select(ExternalIdRow).where(ExternalIdRow.value == leaked))
     assert row.withdrawn_at is not None
@@ -232,6 +222,6 @@ def test_an_abandoned_emergency_gives_the_old_one_back(tenant: Tenant):
             tenant.world.admin("POST", tenant.path, {"reason": "it leaked", "emergency": True})
         credentials = path_of(connection, "/credentials")
         tenant.world.admin.refused("POST", credentials, expect=409, code="external_id_withdrawn")
-        tenant.world.admin("DELETE", tenant.path, expect=204)
+        tenant.abandon()
         assert tenant.issue(connection)
         assert tenant.rotation()["emergency"] is True

@@ -9,7 +9,7 @@ from sqlalchemy import update
 
 from app.clock import now
 from app.store.database import SYSTEM, Database
-from app.store.models import Connection, Trial
+from app.store.models import Connection, ExternalIdCheck
 
 # seconds: a proof that has been claimed is begun within them, and one that a killed process left
 # comes again
@@ -30,7 +30,15 @@ class PassingMinutes:
             return
         ago = now() - timedelta(minutes=3)
         with self._database.write(SYSTEM) as db:
-            db.execute(update(Trial).where(Trial.accepted_at > ago).values(accepted_at=ago))
-            db.execute(update(Trial).where(Trial.refused_at > ago).values(refused_at=ago))
+            db.execute(
+                update(ExternalIdCheck)
+                .where(ExternalIdCheck.accepted_at > ago)
+                .values(accepted_at=ago)
+            )
+            db.execute(
+                update(ExternalIdCheck)
+                .where(ExternalIdCheck.refused_at > ago)
+                .values(refused_at=ago)
+            )
             db.execute(update(Connection).where(Connection.due_at > now()).values(due_at=now()))
         self._last = time.monotonic()

@@ -20,7 +20,7 @@ from app.store.models.connection import IN_ROUTINE, URGENT, Connection, Proof, l
 from app.store.models.deployment import BackgroundWorker, Configuration, PermissionSetVersion
 from app.store.models.limits import QuotaUse
 from app.store.models.onboarding import OnboardingLink, Registration
-from app.store.models.rotation import Rotation, Trial
+from app.store.models.rotation import ExternalIdCheck, Rotation
 from app.store.models.states import (
     ConnectionStatus,
     ExternalIdState,

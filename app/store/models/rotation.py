@@ -62,7 +62,7 @@ class Rotation(Identified, TenantOwned, Base):
         return RotationState.RETIRING
 
 
-class Trial(TenantOwned, Base):
+class ExternalIdCheck(TenantOwned, Base):
     """The answers of a connection's role to an External ID that is not the connection's own.
 
     That is the next External ID or the retiring one. `accepted_at`: since when the role accepts
