@@ -5,11 +5,11 @@ from uuid import UUID
 from app.approvals.requests import SetRequests
 from app.audit import actions
 from app.config import Config
+from app.errors import RoleNotAllowedError
 from app.identity import Principal, owned, tenant_of
 from app.permissions.permission_sets import PermissionSet, PermissionSets
 from app.store.database import Database, Session
-from app.store.models import ApprovalDecision, Connection, Tenant
-from app.tenants.accounts import is_declared
+from app.store.models import ApprovalDecision, Connection, Tenant, TenantAccount
 
 
 def must_be_approved(
@@ -21,8 +21,13 @@ def must_be_approved(
     the product could write the tenant's data into another party's account. Raises
     RoleNotAllowedError for an undeclared account.
     """
-    declared = is_declared(db, tenant, account_id, vendor=config.vendor.vendor_name)
-    return permission_set.access == "write" and not declared
+    if not tenant.declares_accounts:
+        return permission_set.access == "write"
+    if db.get(TenantAccount, (tenant.id, account_id)) is None:
+        raise RoleNotAllowedError(
+            f"This role's account was not declared; ask {config.vendor.vendor_name} to add it."
+        )
+    return False
 
 
 class Approvals:
@@ -34,7 +39,7 @@ class Approvals:
         self._sets = sets
 
     def ask_for_set(
-        self, caller: Principal, tenant_id: UUID, connection_id: UUID, *, permission_set: str
+        self, principal: Principal, tenant_id: UUID, connection_id: UUID, *, permission_set: str
     ) -> Connection:
         """Ask for the role to move to another permission set, and return the connection.
 
@@ -43,21 +48,21 @@ class Approvals:
         ForbiddenError for a key that is not for its sets, and SuspendedError for the tenant.
         """
         chosen = self._sets.choose(permission_set)
-        with self._db.write(caller) as db:
-            tenant = tenant_of(db, caller, tenant_id, lock=True)
-            connection = owned(db, caller, tenant_id, connection_id, lock=True)
-            caller.require_sets(connection.permission_sets)
+        with self._db.write(principal) as db:
+            tenant = tenant_of(db, principal, tenant_id, lock=True)
+            connection = owned(db, principal, tenant_id, connection_id, lock=True)
+            principal.require_sets(connection.permission_sets)
             tenant.ensure_active()
             decision = None
             if not must_be_approved(db, self._config, tenant, connection.account_id, chosen):
                 decision = ApprovalDecision.NOT_NEEDED
-            elif caller.is_vendor:
+            elif principal.is_vendor:
                 decision = ApprovalDecision.APPROVED
-            if SetRequests(db, caller.actor, connection).ask_for(chosen.name, decision):
+            if SetRequests(db, principal.actor, connection).ask_for(chosen.name, decision):
                 awaiting = chosen.name in connection.sets_to_approve
                 actions.CONNECTION_SET_ASKED.record_about(
                     db,
-                    caller.actor,
+                    principal.actor,
                     connection,
                     {"permission_set": chosen.name, "awaiting_approval": awaiting},
                 )
@@ -65,7 +70,7 @@ class Approvals:
 
     def approve(
         self,
-        caller: Principal,
+        principal: Principal,
         tenant_id: UUID,
         connection_id: UUID,
         *,
@@ -75,18 +80,18 @@ class Approvals:
 
         Raises NotFoundError, ForbiddenError, SuspendedError for the tenant, ConflictError.
         """
-        with self._db.write(caller) as db:
-            tenant = tenant_of(db, caller, tenant_id, lock=True)
-            connection = owned(db, caller, tenant_id, connection_id, lock=True)
-            caller.require_vendor()
+        with self._db.write(principal) as db:
+            tenant = tenant_of(db, principal, tenant_id, lock=True)
+            connection = owned(db, principal, tenant_id, connection_id, lock=True)
+            principal.require_vendor()
             tenant.ensure_active()
             db.refresh(connection.external_id_row)  # it may be as old as the wait for the lock
             was, own_set = connection.status, connection.permission_set
             requested_set = connection.wanted_permission_set
-            SetRequests(db, caller.actor, connection).approve(permission_set)
+            SetRequests(db, principal.actor, connection).approve(permission_set)
             actions.CONNECTION_APPROVED.record_about(
                 db,
-                caller.actor,
+                principal.actor,
                 connection,
                 {
                     "was": was,

@@ -4,7 +4,7 @@ A role moves to another set when it was asked for, the vendor allowed it, and th
 according to its stack or its tag. The order of the last two does not matter.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -23,8 +23,7 @@ def request_to_approve(connection: Connection, permission_set: str | None) -> Ap
     Raises ConflictError when no set waits, when the named one does not wait, and when none is named
     although two wait.
     """
-    requests = connection.approval, connection.move
-    waiting = {request.permission_set: request for request in requests if request and request.waits}
+    waiting = connection.requests_to_approve
     if not waiting:
         raise ConflictError("This connection does not await approval.")
     if permission_set is None and len(waiting) > 1:
@@ -38,8 +37,7 @@ def request_to_approve(connection: Connection, permission_set: str | None) -> Ap
     return waiting[permission_set or next(iter(waiting))]
 
 
-@dataclass(frozen=True, slots=True)
-class SetRequests:
+class SetRequests(NamedTuple):
     """Opens, decides and ends a connection's requests for permission sets, for an actor.
 
     The connection's row must be locked in the transaction `db`.
@@ -61,13 +59,14 @@ class SetRequests:
         vendor has to approve the set.
         """
         connection, move = self.connection, self.connection.move
-        stays = permission_set == connection.permission_set
-        is_change = connection.wanted_permission_set != (None if stays else permission_set)
+        own_set = connection.permission_set
+        is_change = (connection.wanted_permission_set or own_set) != permission_set
         if is_change:
             if move is not None:
                 self._decide(move, ApprovalDecision.WITHDRAWN)
-            reason = f"The role is to move from {connection.permission_set}."
-            move = None if stays else self._open(permission_set, reason)
+                move = None
+            if permission_set != own_set:
+                move = self._open(permission_set, f"The role is to move from {own_set}.")
             connection.set_move(move)
         if move is not None and move.waits and decision is not None:
             self._decide(move, decision)
@@ -95,9 +94,7 @@ class SetRequests:
         """
         name, version = read_label(label or "") or ("", 0)
         published = select(PermissionSetVersion.version).where(PermissionSetVersion.name == name)
-        versions = set(self.db.scalars(published))
-        if (configured := sets.get(name)) is not None:
-            versions.add(configured.version)
+        versions = {*self.db.scalars(published), sets.versions.get(name)} - {None}
         if versions:
             self.note_set(name, version if version in versions else None, by_tag=by_tag)
 

@@ -5,7 +5,7 @@ This is invariant 7 of docs/architecture.md.
 
 from uuid import UUID
 
-from sqlalchemy import false, func, select
+from sqlalchemy import select
 
 from app.config import Config
 from app.errors import AccountClosedError, RoleNotAllowedError, ValidationFailedError
@@ -46,19 +46,12 @@ def ensure_account_open(db: Session, tenant_id: UUID, account_id: str) -> None:
     The account is closed to everybody but the vendor. Otherwise the tenant could evade the
     suspension with another role in the account.
     """
-    by_vendor = (
-        Connection.suspended_at.is_not(None),
-        func.coalesce(Connection.suspended_by_bound, false()) == false(),
-    )
-    suspended = (
+    suspended = select(Connection.id).where(
         Connection.tenant_id == tenant_id,
+        Connection.account_id == account_id,
         Connection.status == ConnectionStatus.SUSPENDED,
-        *by_vendor,
+        Connection.suspended_at.is_not(None),
+        Connection.suspended_by_bound.is_not(True),
     )
-    if (
-        db.scalar(
-            select(Connection.id).where(*suspended, Connection.account_id == account_id).limit(1)
-        )
-        is not None
-    ):
+    if db.scalar(suspended.limit(1)) is not None:
         raise AccountClosedError

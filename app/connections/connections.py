@@ -76,27 +76,27 @@ def to_role(tenant_id: UUID, role: RoleArn) -> Select[Connection]:
 
 
 def _deleted_by_bound(
-    db: Session, caller: Principal, tenant_id: UUID, connection_id: UUID
+    db: Session, principal: Principal, tenant_id: UUID, connection_id: UUID
 ) -> Connection:
     """Return the row of a connection that a bound key deleted, of a live tenant.
 
     Raises NotFoundError.
     """
-    tenant_of(db, caller, tenant_id)
-    which = (
+    tenant_of(db, principal, tenant_id)
+    deleted = select(Connection).where(
         Connection.tenant_id == tenant_id,
         Connection.id == connection_id,
         Connection.deleted_by_bound.is_(True),
     )
-    return one_or_not_found(
-        db, select(Connection).where(*which).with_for_update(of=Connection, key_share=True)
-    )
+    return one_or_not_found(db, deleted.with_for_update(of=Connection, key_share=True))
 
 
 def _ensure_few_searches(db: Session, tenant_id: UUID) -> None:
-    pending = Connection.status == ConnectionStatus.PENDING, Connection.due_at.is_not(None)
     searches = select(func.count()).where(
-        Connection.tenant_id == tenant_id, Connection.found_by_account, *pending
+        Connection.tenant_id == tenant_id,
+        Connection.found_by_account,
+        Connection.status == ConnectionStatus.PENDING,
+        Connection.due_at.is_not(None),
     )
     ensure_room(db, searches, SEARCHES)
 
@@ -114,7 +114,7 @@ class Connections:
 
     def find_in_account(
         self,
-        caller: Principal,
+        principal: Principal,
         tenant_id: UUID,
         *,
         account_id: str,
@@ -127,11 +127,11 @@ class Connections:
         searches, so that a tenant can't scan accounts.
         """
         role_arn = self.kit_role_arn(tenant_id, account_id, permission_set)
-        with self._insert(caller, tenant_id, role_arn, permission_set) as (db, connection):
+        with self._insert(principal, tenant_id, role_arn, permission_set) as (db, connection):
             _ensure_few_searches(db, tenant_id)
             connection.found_by_account = True
             connection.make_due(now(), Trigger.CREATED)
-        return self.get(caller, tenant_id, connection.id)
+        return self.get(principal, tenant_id, connection.id)
 
     def kit_role_arn(self, tenant_id: UUID, account_id: str, permission_set: str | None) -> str:
         """Return the ARN of the role that the onboarding kit makes in that account.
@@ -146,7 +146,7 @@ class Connections:
 
     def create(
         self,
-        caller: Principal,
+        principal: Principal,
         tenant_id: UUID,
         *,
         role_arn: str,
@@ -159,44 +159,43 @@ class Connections:
         has a live connection to this role, or the vendor deleted it or suspended one in its
         account.
         """
-        with self._insert(caller, tenant_id, role_arn, permission_set) as (_, connection):
+        with self._insert(principal, tenant_id, role_arn, permission_set) as (_, connection):
             connection.due_at = now() + _OWN_PROOF
         return self._verification.verify(
-            caller, tenant_id, connection.id, trigger=Trigger.CREATED, patience=PATIENCE
+            principal, tenant_id, connection.id, trigger=Trigger.CREATED, patience=PATIENCE
         )
 
     @contextmanager
     def _insert(
-        self, caller: Principal, tenant_id: UUID, role_arn: str, permission_set: str | None
+        self, principal: Principal, tenant_id: UUID, role_arn: str, permission_set: str | None
     ) -> Iterator[tuple[Session, Connection]]:
-        """Add a connection in a transaction, in which the caller of this sets when it is due."""
+        """Add a connection in a transaction. The body of the `with` sets when it is due."""
         role = allowed_roles.allowed_role(self._config, role_arn)
         chosen = self._sets.choose(permission_set)
         try:
-            with self._db.write(caller) as db:
-                tenant = tenant_of(db, caller, tenant_id, lock=True)
+            with self._db.write(principal) as db:
+                tenant = tenant_of(db, principal, tenant_id, lock=True)
                 tenant.ensure_active()
-                self._clear_tombstone(db, caller, tenant_id, role)
+                self._clear_tombstone(db, principal, tenant_id, role)
                 connection = add_pending(
                     db,
                     self._config,
-                    caller.actor,
+                    principal.actor,
                     tenant,
                     role,
                     permission_set=chosen,
-                    approved=caller.is_vendor,
+                    approved=principal.is_vendor,
                 )
                 yield db, connection
                 actions.CONNECTION_CREATED.record_about(
-                    db, caller.actor, connection, {"role_arn": role.text}
+                    db, principal.actor, connection, {"role_arn": role.text}
                 )
-        except (
-            IntegrityError
-        ) as error:  # the unique (tenant, role) refuses the second of two requests at once
+        except IntegrityError as error:
+            # The unique (tenant, role) refuses the second of two requests at once
             raise ConflictError(_THERE_ALREADY) from error
 
     def _clear_tombstone(
-        self, db: Session, caller: Principal, tenant_id: UUID, role: RoleArn
+        self, db: Session, principal: Principal, tenant_id: UUID, role: RoleArn
     ) -> None:
         """Delete the row of a deleted connection to this role.
 
@@ -210,67 +209,66 @@ class Connections:
             return
         if earlier.status is not ConnectionStatus.DELETED:
             raise ConflictError(_THERE_ALREADY)
-        if not caller.may_add_deleted:
+        if not principal.may_add_deleted:
             raise ConflictError(
                 "This connection was removed. Ask the vendor that sent you the link to add it"
                 " again."
             )
-        if not (caller.is_vendor or earlier.deleted_by_bound):
+        if not (principal.is_vendor or earlier.deleted_by_bound):
             raise ConflictError("The vendor deleted this connection, and has to add it again.")
         # Otherwise a key for some sets could give the role another set's name
-        caller.require_sets(earlier.permission_sets)
+        principal.require_sets(earlier.permission_sets)
         db.delete(earlier)
         db.flush()
 
-    def get(self, caller: Principal, tenant_id: UUID, connection_id: UUID) -> Connection:
+    def get(self, principal: Principal, tenant_id: UUID, connection_id: UUID) -> Connection:
         with self._db.read() as db:
-            return owned(db, caller, tenant_id, connection_id)
+            return owned(db, principal, tenant_id, connection_id)
 
-    def with_role(self, caller: Principal, tenant_id: UUID, role: RoleArn) -> Connection | None:
+    def with_role(self, principal: Principal, tenant_id: UUID, role: RoleArn) -> Connection | None:
         """Return the tenant's live connection to this role, or None.
 
-        Raises NotFoundError for a tenant that is not the caller's.
+        Raises NotFoundError for a tenant that the principal can't see.
         """
         with self._db.read() as db:
-            tenant_of(db, caller, tenant_id)
+            tenant_of(db, principal, tenant_id)
             return db.scalars(to_role(tenant_id, role).where(live_of(tenant_id))).one_or_none()
 
     @until_committed
     def suspend(
-        self, caller: Principal, tenant_id: UUID, connection_id: UUID, *, reason: str
+        self, principal: Principal, tenant_id: UUID, connection_id: UUID, *, reason: str
     ) -> Connection:
         """Suspend a connection: issuing stops at once. Raises NotFoundError, ConflictError."""
-        with (
-            self._db.read() as db
-        ):  # an absent one is refused without waiting for the writers' lock
-            owned(db, caller, tenant_id, connection_id)
-        with self._db.write(caller) as db:
-            connection = owned(db, caller, tenant_id, connection_id, lock=True)
+        with self._db.read() as db:
+            # An absent connection is refused without waiting for the writers' lock
+            owned(db, principal, tenant_id, connection_id)
+        with self._db.write(principal) as db:
+            connection = owned(db, principal, tenant_id, connection_id, lock=True)
             was = connection.status
-            connection.suspend(caller.suspension(reason))
+            connection.suspend(principal.suspension(reason))
             actions.CONNECTION_SUSPENDED.record_about(
                 db,
-                caller.actor,
+                principal.actor,
                 connection,
                 {"was": was, "version": connection.version, "reason": reason},
             )
             return connection
 
     def resume(
-        self, caller: Principal, tenant_id: UUID, connection_id: UUID, *, reason: str
+        self, principal: Principal, tenant_id: UUID, connection_id: UUID, *, reason: str
     ) -> Connection:
         """Set a connection back to pending, prove it once and return it.
 
         Raises NotFoundError, SuspendedError, ConflictError, and RateLimitedError for too many
         searches.
         """
-        with self._db.write(caller) as db:
+        with self._db.write(principal) as db:
             # The tenant is locked before its connection, as everywhere
-            tenant = tenant_of(db, caller, tenant_id, lock=True)
-            connection = owned(db, caller, tenant_id, connection_id, lock=True)
+            tenant = tenant_of(db, principal, tenant_id, lock=True)
+            connection = owned(db, principal, tenant_id, connection_id, lock=True)
             tenant.ensure_active()
-            connection.ensure_may_undo(bound=not caller.is_vendor)
-            if not caller.is_vendor:
+            connection.ensure_may_undo(bound=not principal.is_vendor)
+            if not principal.is_vendor:
                 allowed_roles.ensure_account_open(db, tenant_id, connection.account_id)
             never_proven = connection.found_by_account and connection.verified_at is None
             if never_proven and connection.status is ConnectionStatus.SUSPENDED:
@@ -281,33 +279,35 @@ class Connections:
             connection.due_at = now() + _OWN_PROOF
             actions.CONNECTION_RESUMED.record_about(
                 db,
-                caller.actor,
+                principal.actor,
                 connection,
                 {"was": was, "version": connection.version, "reason": reason},
             )
-        return self._verification.verify(caller, tenant_id, connection_id, trigger=Trigger.RESUMED)
+        return self._verification.verify(
+            principal, tenant_id, connection_id, trigger=Trigger.RESUMED
+        )
 
     @until_committed
-    def delete(self, caller: Principal, tenant_id: UUID, connection_id: UUID) -> None:
+    def delete(self, principal: Principal, tenant_id: UUID, connection_id: UUID) -> None:
         """Delete a connection: issuing stops at once, and its row stays as a tombstone.
 
         The vendor may also delete what a bound key deleted. From then on only the vendor can add it
         again. Raises NotFoundError, ConflictError.
         """
-        with self._db.write(caller) as db:
-            bound = not caller.is_vendor
+        with self._db.write(principal) as db:
+            bound = not principal.is_vendor
             try:
-                connection = owned(db, caller, tenant_id, connection_id, lock=True)
+                connection = owned(db, principal, tenant_id, connection_id, lock=True)
             except NotFoundError:
                 if bound:
                     raise
-                connection = _deleted_by_bound(db, caller, tenant_id, connection_id)
+                connection = _deleted_by_bound(db, principal, tenant_id, connection_id)
             connection.ensure_may_undo(bound=bound)
             was = connection.status
             connection.delete(now(), bound=bound)
             actions.CONNECTION_DELETED.record_about(
                 db,
-                caller.actor,
+                principal.actor,
                 connection,
                 {"role_arn": connection.role_arn, "was": was, "version": connection.version},
             )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Select, and_, false, func, or_, select
+from sqlalchemy import Select, case, false, func, select
 
 from app.identity import Principal, owned, tenant_of
 from app.permissions.permission_sets import PermissionSets
@@ -57,10 +57,10 @@ class ListPosition:
     @classmethod
     def parse(cls, text: str) -> "ListPosition | None":
         """Parse what `str()` of a position returned; return None for any other text."""
-        found = _POSITION.fullmatch(text)
-        if found is None:
+        match = _POSITION.fullmatch(text)
+        if match is None:
             return None
-        return cls(Urgency[found[1].upper()], UUID(found[2]) if found[2] else None)
+        return cls(Urgency[match[1].upper()], UUID(match[2]) if match[2] else None)
 
     def __str__(self) -> str:
         return self.urgency.name.lower() + (f"-{self.after.hex}" if self.after else "")
@@ -73,10 +73,7 @@ class ByUrgency(NamedTuple):
     rest: ListPosition | None
 
 
-_POSITION = re.compile(
-    f"({'|'.join(one.name.lower() for one in Urgency)})(?:-([0-9a-f]{{32}}))?", re.ASCII
-)
-_IN_ORDER = list(Urgency)
+_POSITION = re.compile(f"({'|'.join(Urgency.__members__).lower()})(?:-([0-9a-f]{{32}}))?", re.ASCII)
 
 
 class Listing:
@@ -85,36 +82,36 @@ class Listing:
     def __init__(self, db: Database, sets: PermissionSets) -> None:
         self._db = db
         self._sets = sets
-        # As in `has_update`
-        name, version = Connection.permission_set, Connection.permission_set_version
-        older = [and_(name == one.name, version < one.version) for one in sets.values()]
-        self._has_update = or_(Connection.move_id.is_not(None), *older)
+        # As in `has_update`; NULL for a set or a version that is not known
+        current = case(sets.versions, value=Connection.permission_set)
+        outdated = Connection.permission_set_version < current
+        self._has_update = func.coalesce(Connection.move_id.is_not(None) | outdated, false())
 
     def has_update(self, connection: Connection) -> bool:
         """Return whether the role is to be updated: to a newer version, or to another set."""
         name, version = connection.permission_set, connection.permission_set_version
-        return connection.wanted_permission_set is not None or self._sets.is_outdated(name, version)
+        return connection.move_id is not None or self._sets.is_outdated(name, version)
 
     def list(
         self,
-        caller: Principal,
+        principal: Principal,
         tenant_id: UUID,
-        wanted: ConnectionFilter,
+        criteria: ConnectionFilter,
         *,
         limit: int,
         after: UUID | None,
     ) -> Page[Connection]:
         """Return one tenant's connections, newest first. Raises NotFoundError."""
-        with self._db.read(long=wanted.update_available is not None) as db:
-            tenant_of(db, caller, tenant_id)
-            query = self._live(wanted).where(Connection.tenant_id == tenant_id)
-            if wanted.statuses:  # no index needed: a tenant has some thousand connections at most
-                query = query.where(Connection.status.in_(wanted.statuses))
+        with self._db.read(long=criteria.update_available is not None) as db:
+            tenant_of(db, principal, tenant_id)
+            query = self._live(criteria).where(Connection.tenant_id == tenant_id)
+            if criteria.statuses:  # no index needed: a tenant has some thousand connections at most
+                query = query.where(Connection.status.in_(criteria.statuses))
             return page(db, query, Connection.id, limit=limit, after=after)
 
     def list_proofs(
         self,
-        caller: Principal,
+        principal: Principal,
         tenant_id: UUID,
         connection_id: UUID,
         *,
@@ -123,13 +120,13 @@ class Listing:
     ) -> Page[Proof]:
         """Return one connection's proofs, newest first. Raises NotFoundError."""
         with self._db.read() as db:
-            owned(db, caller, tenant_id, connection_id)
+            owned(db, principal, tenant_id, connection_id)
             query = select(Proof).where(Proof.connection_id == connection_id)
             return page(db, query, Proof.id, limit=limit, after=after)
 
     def list_by_urgency(
         self,
-        caller: Principal,
+        principal: Principal,
         tenant_id: UUID,
         *,
         limit: int,
@@ -138,22 +135,26 @@ class Listing:
     ) -> ByUrgency:
         """Return one tenant's connections, the most urgent first, then newest first.
 
-        `among`: the statuses that occur, if the caller has counted them. Each other status would
-        cost a query. Raises NotFoundError.
+        `among`: the statuses that occur, if they were counted. Each other status would cost a
+        query. Raises NotFoundError.
         """
-        found: list[tuple[Urgency, Connection]] = []
+        start = start or ListPosition(Urgency.INSECURE)
+        urgencies, connections = list(Urgency), list[Connection]()
         with self._db.read() as db:
-            tenant_of(db, caller, tenant_id)
-            for urgency in _IN_ORDER[_IN_ORDER.index(start.urgency) if start else 0 :]:
-                if len(found) <= limit and urgency.value[0] in among:
-                    after = start.after if start and urgency == start.urgency else None
-                    query = _of_urgency(tenant_id, urgency, after).limit(limit + 1 - len(found))
-                    found += [(urgency, connection) for connection in db.scalars(query).unique()]
-        more, found = len(found) > limit, found[:limit]
-        rest = ListPosition(found[-1][0], found[-1][1].id) if more else None
-        return ByUrgency([connection for _, connection in found], rest)
+            tenant_of(db, principal, tenant_id)
+            for urgency in urgencies[urgencies.index(start.urgency) :]:
+                if len(connections) <= limit and urgency.value[0] in among:
+                    query = _of_urgency(tenant_id, urgency).limit(limit + 1 - len(connections))
+                    if start.after and urgency is start.urgency:
+                        query = query.where(Connection.id < start.after)
+                    connections += db.scalars(query).unique()
+        rest = None
+        if len(connections) > limit:
+            last = connections[limit - 1]
+            rest = ListPosition(Urgency((last.status, last.refuses)), last.id)
+        return ByUrgency(connections[:limit], rest)
 
-    def summary(self, caller: Principal, tenant_id: UUID) -> dict[ConnectionStatus, int]:
+    def summary(self, principal: Principal, tenant_id: UUID) -> dict[ConnectionStatus, int]:
         """Return how many connections a tenant has in each status, without the zeros.
 
         Raises NotFoundError.
@@ -164,37 +165,38 @@ class Listing:
             .group_by(Connection.status)
         )
         with self._db.read(long=True) as db:
-            tenant_of(db, caller, tenant_id)
+            tenant_of(db, principal, tenant_id)
             return dict(db.execute(counts).all())
 
     def list_all(
-        self, caller: Principal, wanted: ConnectionFilter, *, limit: int, after: UUID | None
+        self, principal: Principal, criteria: ConnectionFilter, *, limit: int, after: UUID | None
     ) -> Page[Connection]:
         """Return all tenants' connections, newest first. Raises ForbiddenError for a bound key."""
-        caller.require_vendor()
-        with self._db.read(long=wanted.update_available is not None) as db:
-            either = [Connection.status == status for status in wanted.statuses]
+        principal.require_vendor()
+        with self._db.read(long=criteria.update_available is not None) as db:
+            either = [Connection.status == status for status in criteria.statuses]
             return page(
-                db, self._live(wanted), Connection.id, limit=limit, after=after, either=either
+                db, self._live(criteria), Connection.id, limit=limit, after=after, either=either
             )
 
-    def _live(self, wanted: ConnectionFilter) -> Select[Connection]:
-        live = select(Connection).where(Connection.status != ConnectionStatus.DELETED)
+    def _live(self, criteria: ConnectionFilter) -> Select[Connection]:
         query = with_values(
-            live, account_id=wanted.account_id, role_arn=wanted.role_arn, id=wanted.connection_id
+            select(Connection).where(Connection.status != ConnectionStatus.DELETED),
+            account_id=criteria.account_id,
+            role_arn=criteria.role_arn,
+            id=criteria.connection_id,
         )
-        if wanted.update_available is not None:  # a version that is not known has no update
-            query = query.where(func.coalesce(self._has_update, false()) == wanted.update_available)
-        return query
+        if criteria.update_available is None:
+            return query
+        return query.where(self._has_update == criteria.update_available)
 
 
-def _of_urgency(tenant_id: UUID, urgency: Urgency, after: UUID | None) -> Select[Connection]:
+def _of_urgency(tenant_id: UUID, urgency: Urgency) -> Select[Connection]:
     """Select one range of one index, in its order: no more rows are read than returned."""
     status, refuses = urgency.value
-    wanted = (
+    query = select(Connection).where(
         Connection.tenant_id == tenant_id,
         Connection.status == status,
         Connection.refuses.is_(refuses),
     )
-    query = select(Connection).where(*wanted).order_by(Connection.id.desc())
-    return query if after is None else query.where(Connection.id < after)
+    return query.order_by(Connection.id.desc())

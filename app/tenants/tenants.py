@@ -18,12 +18,13 @@ from app.store.database import Database, Session, until_committed
 from app.store.models import (
     ApiKey,
     Connection,
+    ConnectionStatus,
     ExternalIdRow,
+    ExternalIdState,
     Tenant,
     TenantStatus,
     folded,
     live_of,
-    states,
 )
 from app.store.models.tenant import AFTER_ALL_LETTERS
 from app.store.pages import Page, page, with_values
@@ -50,14 +51,9 @@ def _whole(db: Session, tenant: Tenant) -> Tenant:
     return tenant
 
 
-def _sorted(accounts: Sequence[str] | None) -> list[str] | None:
-    """Return the list without duplicates."""
-    return None if accounts is None else sorted(set(accounts))
-
-
-def _count(accounts: Sequence[str] | None) -> int | None:
+def _count(tenant: Tenant) -> int | None:
     """Return the number of accounts, for an audit event. Thousands of ids would be too long."""
-    return None if accounts is None else len(accounts)
+    return None if tenant.accounts is None else len(tenant.accounts)
 
 
 class Tenants:
@@ -68,7 +64,7 @@ class Tenants:
 
     def create(
         self,
-        caller: Maker,
+        principal: Maker,
         *,
         name: str,
         reference: str | None = None,
@@ -79,24 +75,19 @@ class Tenants:
         `accounts`: the only accounts that its roles may be in; None: any. Raises ForbiddenError for
         a bound key, and ConflictError if another tenant has the reference.
         """
-        caller.require_vendor()
+        principal.require_vendor()
         try:
-            with self._db.write(caller) as db:
-                tenant = Tenant(name=name, reference=reference, made_by=caller.key_id)
+            with self._db.write(principal) as db:
+                tenant = Tenant(name=name, reference=reference, made_by=principal.key_id)
                 db.add(tenant)
                 db.flush()
-                own = new_external_id()
-                db.add(
-                    ExternalIdRow(
-                        tenant_id=tenant.id, value=own, state=states.ExternalIdState.CURRENT
-                    )
-                )
-                accounts = _sorted(accounts)
+                current = ExternalIdState.CURRENT
+                db.add(ExternalIdRow(tenant_id=tenant.id, value=new_external_id(), state=current))
                 declare(db, tenant, accounts)
                 actions.TENANT_CREATED.record(
                     db,
-                    caller.actor,
-                    {"name": name, "reference": reference, "accounts": _count(accounts)},
+                    principal.actor,
+                    {"name": name, "reference": reference, "accounts": _count(tenant)},
                     tenant_id=tenant.id,
                 )
                 db.flush()
@@ -106,120 +97,114 @@ class Tenants:
             raise ConflictError(_REFERENCE_TAKEN) from error
 
     def list(
-        self, caller: Maker, wanted: TenantFilter, *, limit: int, after: UUID | None
+        self, principal: Maker, criteria: TenantFilter, *, limit: int, after: UUID | None
     ) -> Page[Tenant]:
         """Return live tenants, newest first. A bound key sees its own."""
         live = select(Tenant).where(Tenant.deleted_at.is_(None))
-        query = with_values(live, id=caller.tenant_scope, reference=wanted.reference)
-        if wanted.name is not None:
+        query = with_values(live, id=principal.tenant_scope, reference=criteria.reference)
+        if criteria.name is not None:
             # A range instead of LIKE: no character is special, and any index serves it
-            first = folded(wanted.name)
+            first = folded(criteria.name)
             query = query.where(
                 Tenant.name_folded >= first, Tenant.name_folded < first + AFTER_ALL_LETTERS
             )
-        either = [Tenant.status == status for status in wanted.statuses]
+        either = [Tenant.status == status for status in criteria.statuses]
         with self._db.read() as db:
             return page(db, query, Tenant.id, limit=limit, after=after, either=either)
 
-    def get(self, caller: Maker, tenant_id: UUID) -> Tenant:
+    def get(self, principal: Maker, tenant_id: UUID) -> Tenant:
         with self._db.read() as db:
-            return _whole(db, tenant_of(db, caller, tenant_id))
+            return _whole(db, tenant_of(db, principal, tenant_id))
 
-    def change(self, caller: Maker, tenant_id: UUID, fields: dict[str, Any]) -> Tenant:
+    def change(self, principal: Maker, tenant_id: UUID, fields: dict[str, Any]) -> Tenant:
         """Change those of `name`, `reference` and `accounts` that are given.
 
         Raises NotFoundError, ForbiddenError for a bound key, and ConflictError for a taken
         reference, or for a list of accounts that lacks the account of a live connection.
         """
         try:
-            with self._db.write(caller) as db:
-                tenant = _whole(db, tenant_of(db, caller, tenant_id, lock=True))
-                caller.require_vendor()  # only the vendor describes its customers
-                words = {name: value for name, value in fields.items() if name != "accounts"}
-                changes = {
-                    name: value for name, value in words.items() if getattr(tenant, name) != value
-                }
-                for name, value in changes.items():
-                    setattr(tenant, name, value)
-                accounts = _sorted(fields.get("accounts", tenant.accounts))
-                if accounts != tenant.accounts:
-                    declare(db, tenant, accounts)
-                    changes["accounts"] = _count(accounts)
+            with self._db.write(principal) as db:
+                tenant = _whole(db, tenant_of(db, principal, tenant_id, lock=True))
+                principal.require_vendor()  # only the vendor describes its customers
+                before, changes = tenant.accounts, dict[str, Any]()
+                for field, value in fields.items():
+                    if field == "accounts":
+                        declare(db, tenant, value)
+                    elif value != getattr(tenant, field):
+                        setattr(tenant, field, value)
+                        changes[field] = value
+                if tenant.accounts != before:
+                    changes["accounts"] = _count(tenant)
                 if changes:
                     details = cast("TenantDescriptionChange", changes)
-                    actions.TENANT_CHANGED.record(db, caller.actor, details, tenant_id=tenant.id)
+                    actions.TENANT_CHANGED.record(db, principal.actor, details, tenant_id=tenant.id)
                 return tenant
         except IntegrityError as error:
             raise ConflictError(_REFERENCE_TAKEN) from error
 
     @until_committed
-    def suspend(self, caller: Maker, tenant_id: UUID, *, reason: str) -> Tenant:
+    def suspend(self, principal: Maker, tenant_id: UUID, *, reason: str) -> Tenant:
         """Stop issuing for the whole tenant at once. Raises NotFoundError, ConflictError."""
         with self._db.read() as db:  # a tenant that does not exist must not wait for the lock
-            tenant_of(db, caller, tenant_id)
-        with self._db.write(caller) as db:
-            tenant = tenant_of(db, caller, tenant_id, lock=True)
+            tenant_of(db, principal, tenant_id)
+        with self._db.write(principal) as db:
+            tenant = tenant_of(db, principal, tenant_id, lock=True)
             was = tenant.status
-            tenant.suspend(caller.suspension(reason))
+            tenant.suspend(principal.suspension(reason))
             actions.TENANT_SUSPENDED.record(
-                db, caller.actor, {"was": was, "reason": reason}, tenant_id=tenant.id
+                db, principal.actor, {"was": was, "reason": reason}, tenant_id=tenant.id
             )
             return _whole(db, tenant)
 
-    def resume(self, caller: Maker, tenant_id: UUID, *, reason: str) -> Tenant:
+    def resume(self, principal: Maker, tenant_id: UUID, *, reason: str) -> Tenant:
         """Resume issuing for the tenant.
 
         Raises NotFoundError, and ConflictError if it is not suspended or a bound key may not undo
         the suspension.
         """
-        with self._db.write(caller) as db:
-            tenant = tenant_of(db, caller, tenant_id, lock=True)
-            tenant.ensure_may_undo(bound=not caller.is_vendor)
+        with self._db.write(principal) as db:
+            tenant = tenant_of(db, principal, tenant_id, lock=True)
+            tenant.ensure_may_undo(bound=not principal.is_vendor)
             was = tenant.status
             tenant.resume()
             actions.TENANT_RESUMED.record(
-                db, caller.actor, {"was": was, "reason": reason}, tenant_id=tenant.id
+                db, principal.actor, {"was": was, "reason": reason}, tenant_id=tenant.id
             )
             return _whole(db, tenant)
 
     @until_committed
-    def delete(self, caller: Maker, tenant_id: UUID) -> None:
+    def delete(self, principal: Maker, tenant_id: UUID) -> None:
         """Offboard the tenant.
 
         Issuing stops, keys bound to the tenant are revoked, and its External IDs are retired and
         never reused.
         """
         with self._db.read() as db:
-            tenant_of(db, caller, tenant_id)
-            caller.require_vendor()  # it cannot be undone
+            tenant_of(db, principal, tenant_id)
+            principal.require_vendor()  # it cannot be undone
         live = Tenant.id == tenant_id, Tenant.deleted_at.is_(None)
-        with self._db.write(Ending(caller, select(Tenant.id).where(*live))) as db:
-            tenant = tenant_of(db, caller, tenant_id, lock=True)
-            was, at = tenant.status, now()
-            bound = ApiKey.tenant_id == tenant_id, ApiKey.revoked_at.is_(None)
-            keys = db.execute(
-                update(ApiKey).where(*bound).values(revoked_at=at).returning(ApiKey.id)
+        with self._db.write(Ending(principal, select(Tenant.id).where(*live))) as db:
+            tenant = tenant_of(db, principal, tenant_id, lock=True)
+            was, deleted_at = tenant.status, now()
+            bound = update(ApiKey).where(ApiKey.tenant_id == tenant_id, ApiKey.revoked_at.is_(None))
+            keys = db.execute(bound.values(revoked_at=deleted_at).returning(ApiKey.id)).all()
+            tenant.status, tenant.deleted_at = TenantStatus.DELETED, deleted_at
+            tombstones = update(Connection).where(live_of(tenant_id)).returning(Connection.id)
+            connections = db.execute(
+                tombstones.values(
+                    status=ConnectionStatus.DELETED,
+                    version=Connection.version + 1,
+                    deleted_at=deleted_at,
+                    due_at=None,
+                )
             ).all()
-            tenant.status, tenant.deleted_at = TenantStatus.DELETED, at
-            gone = {"status": states.ConnectionStatus.DELETED, "deleted_at": at, "due_at": None}
-            deleted = (
-                update(Connection)
-                .where(live_of(tenant_id))
-                .values(version=Connection.version + 1, **gone)
+            external_ids = update(ExternalIdRow).where(
+                ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state != ExternalIdState.RETIRED
             )
-            connections = db.execute(deleted.returning(Connection.id)).all()
-            own = (
-                ExternalIdRow.tenant_id == tenant_id,
-                ExternalIdRow.state != states.ExternalIdState.RETIRED,
-            )
-            db.execute(
-                update(ExternalIdRow)
-                .where(*own)
-                .values(state=states.ExternalIdState.RETIRED, retired_at=at)
-            )
+            db.execute(external_ids.values(state=ExternalIdState.RETIRED, retired_at=deleted_at))
             actions.TENANT_DELETED.record(
                 db,
-                caller.actor,
+                principal.actor,
                 {
                     "was": was,
                     "connections_deleted": len(connections),

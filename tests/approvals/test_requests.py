@@ -6,6 +6,7 @@ import re
 from uuid import UUID
 
 import pytest
+import yaml
 from flask import Flask
 from sqlalchemy import delete, event, select
 from sqlalchemy.orm import Session
@@ -57,22 +58,19 @@ def test_asking_for_a_set_says_whether_that_changes_something():
     assert (row.permission_set_version, row.move_id) == (1, None)
 
 
-TAG, MESSAGE = True, False
-
-
 @pytest.mark.parametrize(
     ("labels", "expected"),
-    [
-        ([("writes", TAG)], "writes"),
-        ([("writes", MESSAGE)], "writes"),
-        ([("third", TAG)], "third"),
-        ([("third", MESSAGE)], ""),
-        ([("writes", MESSAGE), ("reads", MESSAGE)], "writes"),
-        ([("writes", MESSAGE), ("reads", TAG)], ""),
-        ([("writes", TAG), ("reads", MESSAGE)], "writes"),
-        ([("third", TAG), ("writes", MESSAGE)], "third writes"),
-        ([("third", TAG), ("writes", MESSAGE), ("reads", TAG)], ""),
-    ],
+    yaml.safe_load("""
+    - [{writes: tag}, writes]
+    - [{writes: message}, writes]
+    - [{third: tag}, third]
+    - [{third: message}, ""]
+    - [{writes: message, reads: message}, writes]
+    - [{writes: message, reads: tag}, ""]
+    - [{writes: tag, reads: message}, writes]
+    - [{third: tag, writes: message}, third writes]
+    - [{third: tag, writes: message, reads: tag}, ""]
+    """),
 )
 @pytest.mark.parametrize("withdrawn", [False, True])
 def test_which_sets_a_role_has_by_now_its_tag_and_its_stack_say(labels, expected, withdrawn):
@@ -81,8 +79,8 @@ def test_which_sets_a_role_has_by_now_its_tag_and_its_stack_say(labels, expected
     """
     row = connection(S.VERIFIED)
     requests(row).ask_for("writes", None)
-    for name, by_tag in labels:
-        requests(row).note_set(name, 1, by_tag=by_tag)
+    for name, source in labels.items():
+        requests(row).note_set(name, 1, by_tag=source == "tag")
     if withdrawn:
         requests(row).ask_for("reads", None)
     assert row.permission_sets == {"reads", *expected.split()}
@@ -91,7 +89,7 @@ def test_which_sets_a_role_has_by_now_its_tag_and_its_stack_say(labels, expected
 def test_a_role_that_has_moved_has_no_other_set():
     row = connection(S.VERIFIED)
     requests(row).ask_for("writes", None)
-    for by_tag in (TAG, MESSAGE):
+    for by_tag in (True, False):
         requests(row).note_set("writes", 1, by_tag=by_tag)
     requests(row, VENDOR).approve(None)
     assert (row.permission_set, row.permission_sets) == ("writes", {"writes"})

@@ -9,7 +9,6 @@ from flask import Flask
 
 from app.config import Broker
 from app.connections.allowed_roles import allowed_role
-from app.errors import ValidationFailedError
 from tests.conftest import with_settings
 
 TENANT = UUID("01890000-0000-7000-8000-0000deadbeef")
@@ -26,13 +25,3 @@ def test_the_kits_role_is_in_the_brokers_partition_and_is_allowed(
     arn = connections.kit_role_arn(TENANT, "444455556666", "bucket-sync")
     assert arn == f"arn:{partition}:iam::444455556666:role/acme-deadbeef-bucket-sync"
     assert allowed_role(config, arn).text == arn
-
-
-def test_what_is_no_role_arn_is_told_why(app: Flask):
-    with pytest.raises(ValidationFailedError) as refused:
-        allowed_role(
-            app.extensions["deputy"].connections._config, "arn:aws:iam::444455556666:user/deputy"
-        )
-    assert refused.value.errors == {
-        "role_arn": ["This is not the ARN of an IAM role (arn:aws:iam::<12 digits>:role/<name>)."]
-    }

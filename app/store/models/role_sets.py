@@ -60,14 +60,18 @@ class RoleSets:
         return self.approval_id is not None
 
     @property
-    def sets_to_approve(self) -> list[str]:
-        """The permission sets that wait for the vendor's approval.
+    def requests_to_approve(self) -> dict[str, Approval]:
+        """The requests that wait for the vendor's approval, by their permission set.
 
-        They can be its own and the one that its role is to move to. Until a move is approved the
-        connection keeps its own set.
+        They can be for its own set and for the one that its role is to move to. Until a move is
+        approved the connection keeps its own set.
         """
-        requests = self.approval, self.move
-        return [request.permission_set for request in requests if request and request.waits]
+        requests = filter(None, (self.approval, self.move))
+        return {request.permission_set: request for request in requests if request.waits}
+
+    @property
+    def sets_to_approve(self) -> list[str]:
+        return list(self.requests_to_approve)
 
     @property
     def awaits_approval(self) -> bool:
