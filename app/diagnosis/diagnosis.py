@@ -7,35 +7,36 @@ would be shown to the wrong tenant.
 
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
 
 from app.approvals.requests import SetRequests
 from app.audit import actions
-from app.aws.role_view import RoleView, known_keys
+from app.aws.role_view import Right, RoleSettings, known_keys
 from app.aws.sts import Refused, Sts, StsError
 from app.clock import now
 from app.config import Config
 from app.connections.allowed_roles import allowed_role
 from app.diagnosis import role_rights
-from app.diagnosis.steps import UNTOLD, DiagnosisStep, Evidence, conclusion, for_the_tenant, steps
+from app.diagnosis.steps import UNREAD, DiagnosisStep, Evidence, conclusion, for_the_tenant, steps
 from app.errors import CallerFaultError
 from app.identity import Principal, owned
 from app.ids import EXTERNAL_ID_PATTERN, Grant
-from app.permissions.permission_sets import PermissionSets
+from app.permissions.permission_sets import PermissionSet, PermissionSets
+from app.permissions.set_fields import JsonObject
 from app.proofs.canary import Canary
 from app.rotation import checks
 from app.store.database import Database
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState
 
-_ENDED = ConnectionStatus.ENDED
 # A proof pairs the role with them, if it accepts them
 _OFFERED = {ExternalIdState.CURRENT, ExternalIdState.NEXT}
+
+_UNCONFIGURED = PermissionSet("", 0, "", "", "read")  # a set that the deployment no longer has
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Diagnosis:
     at: datetime
     conclusion: str
     steps: Sequence[DiagnosisStep]
-    trust_policy: dict[str, Any] | None  # None: it was not read, or is not an object
+    trust_policy: JsonObject | None  # None: it was not read, or is not an object
     permissions: Permissions
 
 
@@ -73,47 +74,47 @@ class Diagnoses:
         self._config = config
         self._sets = sets
 
-    def diagnose(self, caller: Principal, tenant_id: UUID, connection_id: UUID) -> Diagnosis:
+    def diagnose(self, principal: Principal, tenant_id: UUID, connection_id: UUID) -> Diagnosis:
         """Diagnose a connection. Raises NotFoundError, SuspendedError."""
         with self._db.read() as db:
-            connection = owned(db, caller, tenant_id, connection_id)
+            connection = owned(db, principal, tenant_id, connection_id)
             connection.tenant.ensure_active()
             connection.ensure_not_suspended()
             external_ids = db.scalars(
                 select(ExternalIdRow).where(ExternalIdRow.tenant_id == tenant_id)
             ).all()
-        role = connection.grant.role_arn
-        chosen = self._sets.get(connection.permission_set)  # None: the deployment no longer has it
-        statements = chosen.policy(role.partition)["Statement"] if chosen else []
-        managed = chosen.managed_policy_arns(role.partition) if chosen else []
-        askable, unaskable = role_rights.rights(statements, known_keys(role))
-        offered = [row for row in external_ids if row.state in _OFFERED and not row.is_withdrawn]
-        others = [
-            connection.grant_with(row) for row in offered if row.id != connection.external_id_id
-        ]
-        seen = self._seen(connection, others, askable)
-        view = seen.view
-        decisions = {} if view is None or isinstance(view.decisions, StsError) else view.decisions
-        policies = None if view is None or isinstance(view.policies, StsError) else view.policies
+        role, own_set = connection.grant.role_arn, connection.permission_set
+        permission_set = self._sets.get(own_set, _UNCONFIGURED)
+        statements = permission_set.policy(role.partition)["Statement"]
+        managed = permission_set.managed_policy_arns(role.partition)
+        askable, gaps = role_rights.rights(statements, known_keys(role))
+        evidence = self._ask(connection, _other_grants(connection, external_ids), askable)
+        view = evidence.view
+        beyond = None
+        decisions = {} if isinstance(view.decisions, StsError) else view.decisions
+        if not isinstance(view.policies, StsError):
+            for arn in managed:
+                if arn not in view.policies.managed:
+                    gaps.append(role_rights.Gap(None, None, "not_granted", arn))
+            beyond = role_rights.beyond(view.policies, statements, managed, role)
         lacking = (role_rights.gap(right, decisions.get(right), statements) for right in askable)
-        attached = role_rights.not_attached(policies, managed) if policies else ()
-        seen = seen._replace(gaps=(*filter(None, lacking), *attached, *unaskable))
-        found = steps(seen)
-        for_tenant = for_the_tenant(found)
+        evidence = evidence._replace(gaps=(*filter(None, lacking), *gaps))
+        result = steps(evidence)
+        for_tenant = for_the_tenant(result)
         # The tenant's keys can read the audit log too
-        after = self._record(caller, connection, for_tenant, view)
-        found = found if caller.is_vendor else for_tenant
-        missing = [it for it in seen.gaps if it.cause not in UNTOLD]
-        unknown = [it for it in seen.gaps if it.cause in UNTOLD]
-        more = role_rights.beyond(policies, statements, managed, role) if policies else None
-        own_set = connection.permission_set  # the diagnosed one; the role may have moved since
-        version = (after if after.permission_set == own_set else connection).permission_set_version
-        permissions = Permissions(own_set, version, missing, more, unknown)
-        trust_policy = _trust_policy(view, {row.value for row in external_ids})
-        return Diagnosis(now(), conclusion(found, connection.why), found, trust_policy, permissions)
+        after = self._record(principal, connection, for_tenant, view.settings)
+        if not principal.is_vendor:
+            result = for_tenant
+        if after.permission_set != own_set:  # the role has moved since
+            after = connection
+        version, unknown = after.permission_set_version, evidence.unknown
+        permissions = Permissions(own_set, version, evidence.missing, beyond, unknown)
+        trust_policy = _trust_policy(view.settings, {row.value for row in external_ids})
+        why = conclusion(result, connection.why)
+        return Diagnosis(now(), why, result, trust_policy, permissions)
 
-    def _seen(
-        self, connection: Connection, others: list[Grant], askable: Collection[tuple[str, str]]
+    def _ask(
+        self, connection: Connection, others: list[Grant], askable: Collection[Right]
     ) -> Evidence:
         """Ask AWS, from our own side to the role, until an answer makes further questions useless.
 
@@ -121,63 +122,63 @@ class Diagnoses:
         rotation.
         """
         try:
-            seen = Evidence(self._config, self._sts.own_identity())
+            evidence = Evidence(self._config, self._sts.own_identity())
         except StsError as error:
             return Evidence(self._config, error)
-        if not seen.identity:
-            return seen
+        if not evidence.identity:
+            return evidence
         if (sight := self._canary.ask_canary(self._sts)) is not None:
-            seen = seen._replace(canary=(sight, self._canary.finding(self._sts)))
+            evidence = evidence._replace(canary=(sight, self._canary.finding(self._sts)))
         try:
             allowed_role(self._config, connection.role_arn)
         except CallerFaultError as error:
-            return seen._replace(not_allowed=error.detail)
+            return evidence._replace(not_allowed=error.detail)
         try:
             if connection.role_unique_id is None:
                 self._sts.probe_again(connection.grant)
-                return seen
+                return evidence
             view = self._sts.view(connection.grant, connection.role_unique_id, askable)
         except StsError as error:
-            ended = connection.why if connection.status is _ENDED else None
-            paired_anew = isinstance(error, Refused) and any(
-                checks.refuses(self._sts, one) is False for one in others
-            )
-            return seen._replace(error=error, ended=ended, accepts_another=paired_anew)
-        return seen._replace(view=view, recreated=view is None)
+            ended = connection.why if connection.status is ConnectionStatus.ENDED else None
+            accepts = isinstance(error, Refused) and checks.accepts_any(self._sts, others)
+            return evidence._replace(error=error, ended=ended, accepts_another=accepts)
+        return evidence._replace(view=view or UNREAD, recreated=view is None)
 
     def _record(
         self,
-        caller: Principal,
+        principal: Principal,
         tested: Connection,
-        found: Sequence[DiagnosisStep],
-        view: RoleView | None,
+        result: Sequence[DiagnosisStep],
+        settings: RoleSettings | StsError,
     ) -> Connection:
-        with self._db.write(caller) as db:
-            connection = owned(db, caller, tested.tenant_id, tested.id, lock=True)
-            if view is not None and not isinstance(view.settings, StsError):
-                label = view.settings.permission_set
-                SetRequests(db, caller.actor, connection).apply_label(
-                    self._sets, label, by_tag=True
+        outcomes: dict[str, str] = {step.name: step.outcome for step in result}
+        with self._db.write(principal) as db:
+            connection = owned(db, principal, tested.tenant_id, tested.id, lock=True)
+            if isinstance(settings, RoleSettings):
+                SetRequests(db, principal.actor, connection).apply_label(
+                    self._sets, settings.permission_set, by_tag=True
                 )
             actions.CONNECTION_DIAGNOSED.record_about(
-                db, caller.actor, connection, {"steps": {step.name: step.outcome for step in found}}
+                db, principal.actor, connection, {"steps": outcomes}
             )
             return connection
 
 
-def _trust_policy(view: RoleView | None, own_ids: Collection[str]) -> dict[str, Any] | None:
+def _other_grants(connection: Connection, external_ids: Iterable[ExternalIdRow]) -> list[Grant]:
+    """Return the role with the other External IDs with which a proof may pair it."""
+    return [
+        connection.grant_with(row)
+        for row in external_ids
+        if row.state in _OFFERED and not row.is_withdrawn and row.id != connection.external_id_id
+    ]
+
+
+def _trust_policy(settings: RoleSettings | StsError, own_ids: Collection[str]) -> JsonObject | None:
     """Return the role's trust policy without other tenants' External IDs."""
-    if (
-        view is None
-        or isinstance(view.settings, StsError)
-        or not isinstance(view.settings.trust_policy, dict)
-    ):
+    if isinstance(settings, StsError) or not isinstance(settings.trust_policy, dict):
         return None
-
-    def shown(found: re.Match[str]) -> str:
-        return found[0] if found[0] in own_ids else "(not this tenant's)"
-
-    policy: dict[str, Any] = json.loads(
-        re.sub(EXTERNAL_ID_PATTERN, shown, json.dumps(view.settings.trust_policy))
-    )
+    text = json.dumps(settings.trust_policy)
+    for external_id in {*re.findall(EXTERNAL_ID_PATTERN, text)} - {*own_ids}:
+        text = text.replace(external_id, "(not this tenant's)")
+    policy: JsonObject = json.loads(text)
     return policy

@@ -4,21 +4,22 @@ Pure functions.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
-from typing import Any, Literal
+from typing import Literal
 
 from app.aws.role_view import Decision, Right, RolePolicies
 from app.ids import RoleArn
 from app.permissions.permission_sets import READS_ITSELF
+from app.permissions.set_fields import JsonObject
 from app.proofs.globs import Globs
 from app.proofs.policy_statements import comparisons, elements_of, texts
 
 Cause = Literal[
     "not_granted", "denied", "organization", "boundary", "condition", "pattern", "not_seen"
 ]
-_Statement = dict[str, Any]
 # The number of rights of one role that are compared. AWS lets 10,240 characters of inline policies
 # name 100,000 pairs of an action and a resource, and comparing them would hold up every other
 # request of the process.
@@ -51,30 +52,28 @@ class Beyond:
     resource: str | None = None
 
 
-def rights(
-    statements: Sequence[_Statement], known: Collection[str]
-) -> tuple[list[Right], list[Gap]]:
+def rights(statements: Sequence[JsonObject], keys: Iterable[str]) -> tuple[list[Right], list[Gap]]:
     """Return the set's rights that IAM can be asked about, and the others as gaps.
 
-    `known`: the condition keys for which Deputy has a value.
+    `keys`: the condition keys for which Deputy has a value.
     """
     askable: dict[Right, None] = {}
     others = []
+    known_keys = set(map(str.lower, keys))
     for statement in _allowing(statements):
-        unfilled = _keys([statement]) - {key.lower() for key in known}
+        has_unknown_key = not known_keys.issuperset(_keys([statement]))
         for action, resource in product(texts(statement["Action"]), texts(statement["Resource"])):
-            if unfilled:
+            if has_unknown_key:
                 others.append(Gap(action, resource, "condition"))
-            elif {"*", "?"} & set(
-                action
-            ) or "${" in resource:  # IAM accepts neither, and no parameter
+            elif re.search("[*?]", action) or "${" in resource:
+                # IAM accepts neither, and no parameter
                 others.append(Gap(action, resource, "pattern"))
             else:
                 askable[action, resource] = None
     return list(askable), others
 
 
-def gap(right: Right, decision: Decision | None, statements: Sequence[_Statement]) -> Gap | None:
+def gap(right: Right, decision: Decision | None, statements: Sequence[JsonObject]) -> Gap | None:
     """Return the gap that IAM's decision means, or None when the role has the right."""
     if decision is None:
         return Gap(*right, "not_seen")
@@ -90,14 +89,9 @@ def gap(right: Right, decision: Decision | None, statements: Sequence[_Statement
     return Gap(*right, "condition" if decision.untold - _keys(statements) else "not_granted")
 
 
-def not_attached(policies: RolePolicies, managed: Collection[str]) -> list[Gap]:
-    """Return the set's managed policies that the role lacks. `managed`: their ARNs."""
-    return [Gap(None, None, "not_granted", arn) for arn in managed if arn not in policies.managed]
-
-
 def beyond(
     policies: RolePolicies,
-    statements: Sequence[_Statement],
+    statements: Sequence[JsonObject],
     managed: Collection[str],
     role: RoleArn,
 ) -> list[Beyond]:
@@ -107,70 +101,75 @@ def beyond(
     unknown.
     """
     reads_itself = {"Effect": "Allow", "Action": list(READS_ITSELF), "Resource": role.text}
-    asked_for = _AskedFor(list(_allowing([*statements, reads_itself])))
-    found = []
-    compared = characters = 0
+    asked_for = _AskedFor(_allowing([*statements, reads_itself]))
+    result = []
+    pairs = characters = 0
     for name, document in policies.inline.items():
-        parsed = elements_of(document)
-        inline = None if parsed is None else list(_allowing(parsed))
-        if inline is not None and all(
-            {"Action", "Resource"} <= statement.keys() for statement in inline
-        ):
-            named = [
-                (texts(it["Action"]), texts(it["Resource"]), it.get("Condition")) for it in inline
-            ]
-            compared += sum(len(actions) * len(resources) for actions, resources, _ in named)
-            characters += sum(
-                len(text) for actions, resources, _ in named for text in (*actions, *resources)
-            )
-            if compared <= _MOST_COMPARED and characters <= _MOST_CHARACTERS:
-                found += [
-                    Beyond(name, *pair) for rights in named for pair in asked_for.without(*rights)
-                ]
-                continue
-        found.append(Beyond(name))
-    return found + [Beyond(arn) for arn in policies.managed if arn not in managed]
+        allowed = _allowed_by(document)
+        for actions, resources, _ in allowed or ():
+            pairs += len(actions) * len(resources)
+            characters += len("".join(actions + resources))
+        if allowed is None or pairs > _MOST_COMPARED or characters > _MOST_CHARACTERS:
+            result.append(Beyond(name))
+            continue
+        for rights_of_statement in allowed:
+            result += [Beyond(name, *right) for right in asked_for.without(*rights_of_statement)]
+    return result + [Beyond(arn) for arn in policies.managed if arn not in managed]
+
+
+_Rights = tuple[list[str], list[str], object]  # actions, resources, condition
+
+
+def _allowed_by(document: object) -> list[_Rights] | None:
+    """Return what the Allow statements of a policy give; None if it is not understood."""
+    parsed = elements_of(document)
+    if parsed is None:
+        return None
+    allowed = []
+    for statement in _allowing(parsed):
+        if not {"Action", "Resource"} <= statement.keys():
+            return None
+        allowed.append(_rights_of(statement))
+    return allowed
+
+
+def _rights_of(statement: JsonObject) -> _Rights:
+    return texts(statement["Action"]), texts(statement["Resource"]), statement.get("Condition")
 
 
 class _AskedFor:
     """The set's Allow statements, with all their patterns compiled once."""
 
-    def __init__(self, statements: Sequence[_Statement]) -> None:
-        actions = [frozenset(map(str.lower, texts(it["Action"]))) for it in statements]
-        resources = [frozenset(texts(it["Resource"])) for it in statements]
-        self._each = list(
-            zip(actions, resources, (it.get("Condition") for it in statements), strict=True)
-        )
-        self._actions, self._resources = _Patterns(chain(*actions)), _Patterns(chain(*resources))
+    def __init__(self, statements: Iterable[JsonObject]) -> None:
+        self._each: list[tuple[set[str], set[str], object]] = []
+        all_actions, all_resources = set[str](), set[str]()
+        for actions, resources, condition in map(_rights_of, statements):
+            self._each.append(({*map(str.lower, actions)}, {*resources}, condition))
+            all_actions |= self._each[-1][0]
+            all_resources |= self._each[-1][1]
+        self._actions, self._resources = _Patterns(all_actions), _Patterns(all_resources)
 
     def without(
         self, actions: list[str], resources: list[str], condition: object
     ) -> Iterator[Right]:
         """Yield the pairs that no statement gives, either without a condition or under this one."""
-        including = {it: self._resources.including(it) for it in resources}
-        covered = [
-            {it for it in including if not on.isdisjoint(including[it])} for _, on, _ in self._each
-        ]
+        including = {resource: self._resources.including(resource) for resource in resources}
         for action in actions:
-            names = self._actions.including(action.lower())
-            giving = [
-                covers
-                for (of, _, only_if), covers in zip(self._each, covered, strict=True)
-                if only_if in (None, condition) and not of.isdisjoint(names)
-            ]
-            yield from (
-                (action, resource)
-                for resource in resources
-                if not any(resource in on for on in giving)
-            )
+            names, given = self._actions.including(action.lower()), set[str]()
+            for set_actions, set_resources, only_if in self._each:
+                if only_if in (None, condition) and names & set_actions:
+                    given |= set_resources
+            for resource in resources:
+                if given.isdisjoint(including[resource]):
+                    yield action, resource
 
 
-def _allowing(statements: Collection[_Statement]) -> Iterator[_Statement]:
+def _allowing(statements: Iterable[JsonObject]) -> Iterator[JsonObject]:
     return (statement for statement in statements if statement["Effect"] == "Allow")
 
 
-def _keys(statements: Collection[_Statement]) -> set[str]:
-    return {it.key for statement in statements for it in comparisons(statement)}
+def _keys(statements: Iterable[JsonObject]) -> set[str]:
+    return {comparison.key for comparison in chain(*map(comparisons, statements))}
 
 
 class _Patterns:
@@ -182,16 +181,17 @@ class _Patterns:
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self._exact: set[str] = set()
-        globs: dict[str, list[tuple[str, dict[str, int]]]] = {}
+        globs: dict[str, list[tuple[str, dict[str, int]]]] = defaultdict(list)
         for pattern in {*patterns}:
             glob, parameters = re.subn(r"\$\{\w+\}", "*", pattern)
-            marks = {mark: pattern.count(mark) for mark in "*?"} | {
-                "$": pattern.count("$") - parameters
-            }
-            if not parameters:
+            most = {}
+            if parameters:
+                variables = pattern.count("$") - parameters
+                most = {"*": pattern.count("*"), "?": pattern.count("?"), "$": variables}
+            else:
                 self._exact.add(pattern)
             if "?" not in pattern:
-                globs.setdefault(glob, []).append((pattern, marks if parameters else {}))
+                globs[glob].append((pattern, most))
         self._globs = Globs((glob, False) for glob in globs)
         self._of_bit = {bit: globs[glob] for (glob, _), bit in self._globs.accepting.items()}
 
@@ -200,12 +200,12 @@ class _Patterns:
 
         A pattern with a `?` is included only if it is the same.
         """
-        found = {other} & self._exact
+        including = {other} & self._exact
         matched = self._globs.matching(other)
         while matched:
             bit = matched & -matched
             matched ^= bit
-            for pattern, marks in self._of_bit[bit]:
-                if all(other.count(mark) <= number for mark, number in marks.items()):
-                    found.add(pattern)
-        return found
+            for pattern, most in self._of_bit[bit]:
+                if all(other.count(mark) <= number for mark, number in most.items()):
+                    including.add(pattern)
+        return including

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from app.aws.errors import Misconfigured, Refused, StsError
-from app.aws.role_view import RoleView
+from app.aws.role_view import RoleSettings, RoleView
 from app.config import Config
 from app.diagnosis.role_rights import Cause, Gap
 from app.health.checks import HealthFinding
@@ -19,7 +19,9 @@ from app.settings.checks import ROLE_CHAINING_MAX
 from app.store.models.states import OWN
 
 Outcome = Literal["ok", "problem", "unknown", "skipped"]
-Said = tuple[Outcome, str, str | None]
+Result = tuple[Outcome, str, str | None]  # outcome, detail, fix
+_NOT_READ = StsError("Only a role that a proof has pinned is read.")
+UNREAD = RoleView(_NOT_READ, _NOT_READ, _NOT_READ)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,18 @@ class Evidence(NamedTuple):
     ended: str | None = None  # when the access ended, if the customer set that
     accepts_another: bool = False  # it accepts another of the tenant's External IDs than its own
     recreated: bool = False  # the role is not the one that was proven
-    view: RoleView | None = None  # None: the role was not read
+    view: RoleView = UNREAD
     gaps: tuple[Gap, ...] = ()  # rights of the set that the role lacks, or may lack
+
+    @property
+    def missing(self) -> list[Gap]:
+        """The rights that the role lacks, as far as IAM's answers can show it."""
+        return [gap for gap in self.gaps if gap.cause not in _UNTOLD]
+
+    @property
+    def unknown(self) -> list[Gap]:
+        """The other rights that the role may lack."""
+        return [gap for gap in self.gaps if gap.cause in _UNTOLD]
 
     @property
     def refused_untold(self) -> bool:
@@ -51,288 +63,290 @@ class Evidence(NamedTuple):
         return isinstance(self.error, Refused) and not self.ended and not self.accepts_another
 
 
-def steps(seen: Evidence) -> list[DiagnosisStep]:
-    found: list[DiagnosisStep] = []
+def steps(evidence: Evidence) -> list[DiagnosisStep]:
+    """Return all steps. Those after one that stops the others are skipped."""
+    result: list[DiagnosisStep] = []
+    is_stopped = False
     for name, step in (*_OF_THE_VENDOR.items(), *_OF_THE_ROLE.items()):
-        stopped = any(before.name in _NEEDED and before.outcome != "ok" for before in found)
-        found.append(DiagnosisStep(name, *(_NOT_TRIED if stopped else step(seen))))
-    return found
+        result.append(DiagnosisStep(name, *(_NOT_TRIED if is_stopped else step(evidence))))
+        is_stopped = is_stopped or (name in _NEEDED and result[-1].outcome != "ok")
+    return result
 
 
-def for_the_tenant(found: list[DiagnosisStep]) -> list[DiagnosisStep]:
+def for_the_tenant(result: list[DiagnosisStep]) -> list[DiagnosisStep]:
     """Return the steps with the vendor's steps merged into one.
 
     It hides their details, and says only whether the vendor must act.
     """
-    ours = {step.outcome for step in found if step.name in _OF_THE_VENDOR}
-    worst: Outcome = next((outcome for outcome in ("problem", "unknown") if outcome in ours), "ok")
-    return [
-        DiagnosisStep("vendor", worst, *_TOLD_TENANTS[worst]),
-        *(s for s in found if s.name not in _OF_THE_VENDOR),
-    ]
+    outcomes = {step.outcome for step in result[: len(_OF_THE_VENDOR)]}
+    worst = min(outcomes & _TOLD_TENANTS.keys(), key=list(_TOLD_TENANTS).index)
+    return [DiagnosisStep("vendor", worst, *_TOLD_TENANTS[worst]), *result[len(_OF_THE_VENDOR) :]]
 
 
-def conclusion(found: list[DiagnosisStep], why: str | None) -> str:
+def conclusion(result: list[DiagnosisStep], why: str | None) -> str:
     """Return the detail of the most urgent step.
 
     If no step has a problem, return `why` (why no credentials are issued), or that nothing is
     wrong.
     """
-    by_urgency = [
-        step for outcome in ("problem", "unknown") for step in found if step.outcome == outcome
-    ]
-    first = next(
-        (s for s in by_urgency if s.outcome == "problem" or s.name in {"vendor", *_NEEDED}), None
-    )
-    return (
-        first.detail if first else why or "Deputy finds nothing that is wrong: the role lets us in."
-    )
+    for step in result:
+        if step.outcome == "problem":
+            return step.detail
+    for step in result:
+        if step.outcome == "unknown" and step.name in {"vendor", *_NEEDED}:
+            return step.detail
+    return why or "Deputy finds nothing that is wrong: the role lets us in."
 
 
-def _credentials(seen: Evidence) -> Said:
-    if isinstance(seen.identity, StsError):
+def _credentials(evidence: Evidence) -> Result:
+    if isinstance(evidence.identity, StsError):
         return (
             "unknown",
             "AWS does not answer.",
             "Vendor: look at the network, and for aws.unreachable in the log.",
         )
-    if seen.identity is None:
-        fix = (
-            "Vendor: look at this process's task role, instance profile or environment, and for"
-            " aws.error in the log."
+    if evidence.identity is None:
+        return (
+            "problem",
+            "Deputy has no AWS credentials, or AWS refuses them.",
+            (
+                "Vendor: look at this process's task role, instance profile or environment, and for"
+                " aws.error in the log."
+            ),
         )
-        return "problem", "Deputy has no AWS credentials, or AWS refuses them.", fix
     return "ok", "AWS accepts Deputy's own credentials.", None
 
 
-def _identity(seen: Evidence) -> Said:
-    if seen.identity:
+def _identity(evidence: Evidence) -> Result:
+    if evidence.identity:
         return "ok", "They are those of the broker, which customers' roles trust.", None
-    detail = (
-        f"Deputy's credentials are not those of {seen.config.aws.broker.arn}, which customers'"
-        " roles trust."
-    )
+    broker = evidence.config.aws.broker.arn
     return (
         "problem",
-        detail,
+        f"Deputy's credentials are not those of {broker}, which customers' roles trust.",
         "Vendor: run this process as the broker, or correct DEPUTY_BROKER_PRINCIPAL_ARN.",
     )
 
 
-def _canary(seen: Evidence) -> Said:
-    if seen.canary is None:
+def _canary(evidence: Evidence) -> Result:
+    if evidence.canary is None:
         return "skipped", "No canary is configured.", None
-    sight, finding = seen.canary
+    sight, finding = evidence.canary
+    fix = f"Vendor: {finding.next}" if finding.next else None
     # Proofs count without the canary. It is only unknown whether the broker may call at all.
-    outcome: Outcome = (
-        "ok" if sight is Sight.SIGHTED else "problem" if sight is Sight.BLIND else "unknown"
-    )
-    return outcome, finding.seen, f"Vendor: {finding.next}" if finding.next else None
+    return _OUTCOMES_OF_CANARY.get(sight, "unknown"), finding.seen, fix
 
 
-def _lets_us_try(seen: Evidence) -> Said:
-    if seen.not_allowed:
-        detail = f"The settings do not allow this role. {seen.not_allowed}"
-        fix = (
-            "Vendor: compare DEPUTY_ROLE_PREFIX and DEPUTY_VENDOR_ACCOUNT_IDS with the parameters"
-            " of broker.yaml's stack."
+def _lets_us_try(evidence: Evidence) -> Result:
+    error = evidence.error
+    if evidence.not_allowed:
+        return (
+            "problem",
+            f"The settings do not allow this role. {evidence.not_allowed}",
+            (
+                "Vendor: compare DEPUTY_ROLE_PREFIX and DEPUTY_VENDOR_ACCOUNT_IDS with the"
+                " parameters of broker.yaml's stack."
+            ),
         )
-        return "problem", detail, fix
-    if seen.error is None or isinstance(seen.error, Refused) or _region_is_off(seen.error):
+    if error is None or isinstance(error, Refused) or _region_is_off(error):
         return "ok", "AWS answers our call of AssumeRole for this role.", None
-    detail = "AWS gave no clear answer to AssumeRole: it throttles us, or did not answer in time."
     return (
         "unknown",
-        detail,
+        "AWS gave no clear answer to AssumeRole: it throttles us, or did not answer in time.",
         "Vendor: try again in a minute; then look for aws.error and aws.unreachable in the log.",
     )
 
 
-def _role(seen: Evidence) -> Said:
-    if isinstance(seen.error, Refused) and seen.ended:
+def _role(evidence: Evidence) -> Result:
+    refused = isinstance(evidence.error, Refused)
+    if refused and evidence.ended:
         fix = "Customer: to continue the access, set AccessUntil to a later time, or to none."
-        return "problem", seen.ended, fix
-    if seen.accepts_another:
-        detail = (
-            "The role accepts another of the tenant's External IDs than the one that the last proof"
-            " found."
-        )
-        fix = (
-            "Vendor or customer: verify the connection; a proof takes the one that the role"
-            " accepts."
-        )
-        return "problem", detail, fix
-    if isinstance(seen.error, Refused):
-        detail = (
-            "The role does not let us in. AWS gives the same answer if the role does not exist, if"
-            " its trust policy refuses us, and if a policy of the organisation blocks us."
-        )
-        return "problem", detail, f"Customer: {check_of(OWN, 'failed').detail}"
-    if seen.error is not None:
-        return "unknown", "AWS gave no answer about the role.", None
-    if seen.recreated:
-        detail = (
-            "The role under this ARN is not the one that was proven: it was deleted and made again."
-        )
+        return "problem", evidence.ended, fix
+    if evidence.accepts_another:
         return (
             "problem",
-            detail,
+            (
+                "The role accepts another of the tenant's External IDs than the one that the last"
+                " proof found."
+            ),
+            (
+                "Vendor or customer: verify the connection; a proof takes the one that the role"
+                " accepts."
+            ),
+        )
+    if refused:
+        return (
+            "problem",
+            (
+                "The role does not let us in. AWS gives the same answer if the role does not"
+                " exist, if its trust policy refuses us, and if a policy of the organisation"
+                " blocks us."
+            ),
+            f"Customer: {check_of(OWN, 'failed').detail}",
+        )
+    if evidence.error is not None:
+        return "unknown", "AWS gave no answer about the role.", None
+    if evidence.recreated:
+        return (
+            "problem",
+            (
+                "The role under this ARN is not the one that was proven: it was deleted and made"
+                " again."
+            ),
             "Vendor or customer: verify the connection; a proof pins the new role.",
         )
     return "ok", check_of(OWN, "passed").detail, None
 
 
-def _duration(seen: Evidence) -> Said:
-    most = seen.config.aws.max_session_seconds
-    is_chained = seen.config.aws.broker.is_role and most == ROLE_CHAINING_MAX
-    chained = (
-        " AWS gives no more to a broker that is itself a role (role chaining)."
-        if is_chained
-        else ""
-    )
-    if most <= ROLE_CHAINING_MAX:  # the lowest maximum that a role can have
+def _duration(evidence: Evidence) -> Result:
+    aws, settings = evidence.config.aws, evidence.view.settings
+    seconds = aws.max_session_seconds
+    if seconds <= ROLE_CHAINING_MAX:  # the lowest maximum that a role can have
+        detail = f"Sessions of at most {seconds} s are asked for, which every role allows."
+        if aws.broker.is_role and seconds == ROLE_CHAINING_MAX:
+            detail += " AWS gives no more to a broker that is itself a role (role chaining)."
+        return "ok", detail, None
+    if isinstance(settings, StsError):
+        return _unseen(settings)
+    allowed = f"The role allows sessions of {settings.max_seconds} s"
+    if settings.max_seconds < seconds:
         return (
-            "ok",
-            f"Sessions of at most {most} s are asked for, which every role allows.{chained}",
-            None,
+            "problem",
+            f"{allowed} at most, and workers may ask for {seconds} s, which AWS refuses.",
+            (
+                f"Customer: set the role's maximum session duration to {seconds} s. Vendor: or ask"
+                " for less."
+            ),
         )
-    if seen.view is None or isinstance(seen.view.settings, StsError):
-        return _unseen(seen, seen.view and seen.view.settings)
-    allows = seen.view.settings.max_seconds
-    if allows < most:
-        detail = (
-            f"The role allows sessions of {allows} s at most, and workers may ask for {most} s,"
-            " which AWS refuses."
-        )
-        fix = (
-            f"Customer: set the role's maximum session duration to {most} s. Vendor: or ask for"
-            " less."
-        )
-        return "problem", detail, fix
-    return "ok", f"The role allows sessions of {allows} s, and workers may ask for {most} s.", None
+    return "ok", f"{allowed}, and workers may ask for {seconds} s.", None
 
 
-def _region(seen: Evidence) -> Said:
-    region = seen.config.aws.region
-    if seen.error is not None and _region_is_off(seen.error):
-        detail = f"The account has switched STS off in {region}, the region that Deputy works from."
-        fix = (
+def _region(evidence: Evidence) -> Result:
+    region = evidence.config.aws.region
+    if evidence.error is None:
+        return "ok", f"STS is active in {region} for the account.", None
+    if not _region_is_off(evidence.error):
+        return _NOT_REACHED
+    return (
+        "problem",
+        f"The account has switched STS off in {region}, the region that Deputy works from.",
+        (
             f"Customer: enable the region {region}, and activate STS for it in the account settings"
             " of IAM."
+        ),
+    )
+
+
+def _mfa(evidence: Evidence) -> Result:
+    if evidence.refused_untold:
+        return (
+            "unknown",
+            (
+                "A trust policy that demands MFA (aws:MultiFactorAuthPresent) refuses us like this."
+                " The broker can never meet it, as no person signs in."
+            ),
+            (
+                "Customer: remove aws:MultiFactorAuthPresent and aws:MultiFactorAuthAge from the"
+                " statement for the broker."
+            ),
         )
-        return "problem", detail, fix
-    if seen.error is not None:
+    if evidence.error is not None:
         return _NOT_REACHED
-    return "ok", f"STS is active in {region} for the account.", None
-
-
-def _mfa(seen: Evidence) -> Said:
-    if seen.error is not None:
-        detail = (
-            "A trust policy that demands MFA (aws:MultiFactorAuthPresent) refuses us like this. The"
-            " broker can never meet it, as no person signs in."
+    detail, settings = "The role lets us in without MFA.", evidence.view.settings
+    if (
+        isinstance(settings, RoleSettings)
+        and "aws:multifactorauth" in json.dumps(settings.trust_policy).lower()
+    ):
+        detail += (
+            " A part of its trust policy demands MFA, which the broker can never meet: that part"
+            " never lets us in."
         )
-        keys = "aws:MultiFactorAuthPresent and aws:MultiFactorAuthAge"
-        fix = f"Customer: remove {keys} from the statement for the broker."
-        return ("unknown", detail, fix) if seen.refused_untold else _NOT_REACHED
-    settings = seen.view and seen.view.settings
-    policy = (
-        ""
-        if not settings or isinstance(settings, StsError)
-        else json.dumps(settings.trust_policy).lower()
-    )
-    more = (
-        " A part of its trust policy demands MFA, which the broker can never meet: that part never"
-        " lets us in."
-    )
-    return (
-        "ok",
-        f"The role lets us in without MFA.{more if 'aws:multifactorauth' in policy else ''}",
-        None,
-    )
+    return "ok", detail, None
 
 
-def _organization(seen: Evidence) -> Said:
-    account = seen.config.aws.broker.account_id
-    if seen.refused_untold:
-        detail = (
-            "A service or resource control policy that denies principals outside the organisation"
-            " looks the same as an absent role."
+def _organization(evidence: Evidence) -> Result:
+    if evidence.refused_untold:
+        return (
+            "unknown",
+            (
+                "A service or resource control policy that denies principals outside the"
+                " organisation looks the same as an absent role."
+            ),
+            (
+                "Customer: ask the organisation's administrator for an exception for account"
+                f" {evidence.config.aws.broker.account_id}."
+            ),
         )
-        fix = (
-            "Customer: ask the organisation's administrator for an exception for account"
-            f" {account}."
-        )
-        return "unknown", detail, fix
-    if seen.error is not None:
-        return _NOT_REACHED
     fix = (
         "Customer: ask the organisation's administrator to allow it for this role, or work"
         " without it."
     )
-    return _ceiling(seen, "organization", "the organisation's policies", fix)
+    return _ceiling(evidence, "organization", "the organisation's policies", fix)
 
 
-def _boundary(seen: Evidence) -> Said:
-    if seen.error is not None:
-        return _NOT_REACHED
-    if (
-        seen.view is not None
-        and not isinstance(seen.view.settings, StsError)
-        and seen.view.settings.boundary is None
-    ):
+def _boundary(evidence: Evidence) -> Result:
+    settings = evidence.view.settings
+    if isinstance(settings, RoleSettings) and settings.boundary is None:
         return "ok", "The role has no permissions boundary.", None
     fix = "Customer: add it to the permissions boundary of the role, or take the boundary off."
-    return _ceiling(seen, "boundary", "the role's permissions boundary", fix)
+    return _ceiling(evidence, "boundary", "the role's permissions boundary", fix)
 
 
-def _ceiling(seen: Evidence, cause: Cause, who: str, fix: str) -> Said:
-    if seen.view is None or isinstance(seen.view.decisions, StsError):
-        return _unseen(seen, seen.view and seen.view.decisions)
-    denied = [gap for gap in seen.gaps if gap.cause == cause]
+def _ceiling(evidence: Evidence, cause: Cause, policies: str, fix: str) -> Result:
+    if unseen := _no_decisions(evidence):
+        return unseen
+    denied = [gap for gap in evidence.gaps if gap.cause == cause]
     if denied:
-        return "problem", f"Denied by {who}: {_some(denied)}.", fix
-    return "ok", f"Nothing that the permission set asks for is denied by {who}.", None
+        return "problem", f"Denied by {policies}: {_some(denied)}.", fix
+    return "ok", f"Nothing that the permission set asks for is denied by {policies}.", None
 
 
-def _permissions(seen: Evidence) -> Said:
-    if seen.error is not None:
-        return _NOT_REACHED
-    if seen.view is None or isinstance(seen.view.decisions, StsError):
-        return _unseen(seen, seen.view and seen.view.decisions)
-    missing = [gap for gap in seen.gaps if gap.cause not in UNTOLD]
-    if missing:
-        fix = (
-            "Customer: update the stack (or the Terraform or AWS CLI role) from the onboarding kit,"
-            " and see permissions."
+def _permissions(evidence: Evidence) -> Result:
+    if unseen := _no_decisions(evidence):
+        return unseen
+    if evidence.missing:
+        return (
+            "problem",
+            f"The role lacks {_some(evidence.missing)}.",
+            (
+                "Customer: update the stack (or the Terraform or AWS CLI role) from the onboarding"
+                " kit, and see permissions."
+            ),
         )
-        return "problem", f"The role lacks {_some(missing)}.", fix
-    if seen.gaps:
+    if evidence.gaps:
+        unknown = _some(evidence.gaps)
         return (
             "ok",
-            (
-                "The role lacks nothing that can be checked without a request; unknown:"
-                f" {_some(seen.gaps)}."
-            ),
+            f"The role lacks nothing that can be checked without a request; unknown: {unknown}.",
             None,
         )
     return "ok", "The role has all rights of the permission set.", None
 
 
-def _unseen(seen: Evidence, why: RoleView | object) -> Said:
-    if seen.view is None:
-        detail = (
-            "The role was not read: Deputy reads a role only after a proof, which shows whose"
-            " it is."
-        )
+def _no_decisions(evidence: Evidence) -> Result | None:
+    """Return the result for a role whose rights are not known."""
+    if evidence.error is not None:
+        return _NOT_REACHED
+    decisions = evidence.view.decisions
+    return _unseen(decisions) if isinstance(decisions, StsError) else None
+
+
+def _unseen(error: StsError) -> Result:
+    if error is _NOT_READ:
         return (
             "unknown",
-            detail,
+            (
+                "The role was not read: Deputy reads a role only after a proof, which shows whose"
+                " it is."
+            ),
             "Vendor or customer: verify the connection, then diagnose it again.",
         )
-    if isinstance(why, Refused):
-        fix = "Customer: allow it, with the policy read-itself of the onboarding kit."
-        return "unknown", "The role may not read itself, or not ask IAM for its own rights.", fix
+    if isinstance(error, Refused):
+        return (
+            "unknown",
+            "The role may not read itself, or not ask IAM for its own rights.",
+            "Customer: allow it, with the policy read-itself of the onboarding kit.",
+        )
     return (
         "unknown",
         "IAM did not answer in time.",
@@ -341,22 +355,23 @@ def _unseen(seen: Evidence, why: RoleView | object) -> Said:
 
 
 def _some(gaps: Iterable[Gap]) -> str:
-    named = sorted({gap.action or gap.policy or "" for gap in gaps})
-    more = f" and {len(named) - 5} more" if len(named) > 5 else ""
-    return ", ".join(named[:5]) + more
+    names = sorted({gap.action or gap.policy or "" for gap in gaps})
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
 
 
 def _region_is_off(error: StsError) -> bool:
     return isinstance(error, Misconfigured) and error.field is None
 
 
-_OF_THE_VENDOR: dict[str, Callable[[Evidence], Said]] = {
+_OUTCOMES_OF_CANARY: dict[Sight, Outcome] = {Sight.SIGHTED: "ok", Sight.BLIND: "problem"}
+_OF_THE_VENDOR: dict[str, Callable[[Evidence], Result]] = {
     "our_credentials": _credentials,
     "our_identity": _identity,
     "canary": _canary,
     "aws_lets_us_try": _lets_us_try,
 }
-_OF_THE_ROLE: dict[str, Callable[[Evidence], Said]] = {
+_OF_THE_ROLE: dict[str, Callable[[Evidence], Result]] = {
     "role": _role,
     "session_duration": _duration,
     "region": _region,
@@ -367,17 +382,18 @@ _OF_THE_ROLE: dict[str, Callable[[Evidence], Said]] = {
 }
 # Without these, no later step is tried
 _NEEDED = {"our_credentials", "our_identity", "aws_lets_us_try"}
-UNTOLD: set[Cause] = {"condition", "pattern", "not_seen"}
-_NOT_TRIED: Said = "skipped", "Not tried, as an earlier step found why nothing works.", None
-_NOT_REACHED: Said = "skipped", "Not seen, as the role did not let us in.", None
+_UNTOLD: set[Cause] = {"condition", "pattern", "not_seen"}
+_NOT_TRIED: Result = "skipped", "Not tried, as an earlier step found why nothing works.", None
+_NOT_REACHED: Result = "skipped", "Not seen, as the role did not let us in.", None
+# The vendor's steps as one, the worst outcome first
 _TOLD_TENANTS: dict[Outcome, tuple[str, str | None]] = {
-    "ok": ("The vendor's side works.", None),
-    "unknown": (
-        "The vendor's side gave no clear answer.",
-        "Customer: try again in a minute. If it stays so, tell the vendor.",
-    ),
     "problem": (
         "Something on the vendor's side is wrong. The role needs no change.",
         "Customer: tell the vendor.",
     ),
+    "unknown": (
+        "The vendor's side gave no clear answer.",
+        "Customer: try again in a minute. If it stays so, tell the vendor.",
+    ),
+    "ok": ("The vendor's side works.", None),
 }

@@ -15,19 +15,12 @@ from tests.support.cast import Api, Customer, World, path_of, root_client, witho
 # Nothing here depends on the database
 pytestmark = [on_sqlite, pytest.mark.usefixtures("impatient")]
 
-STEPS = [
-    *(
-        "our_credentials",
-        "our_identity",
-        "canary",
-        "aws_lets_us_try",
-        "role",
-        "session_duration",
-        "region",
-        "mfa",
-    ),
-    *("organization", "permissions_boundary", "permissions"),
-]
+OURS = ["our_credentials", "our_identity", "canary", "aws_lets_us_try"]
+THEIRS = ["role", "session_duration", "region", "mfa", "organization", "permissions_boundary"]
+STEPS = [*OURS, *THEIRS, "permissions"]
+READS_ITSELF = """
+GetRole GetRolePolicy ListRolePolicies ListAttachedRolePolicies SimulatePrincipalPolicy
+"""
 ALL = {"Effect": "Allow", "Action": "*", "Resource": "*"}
 
 
@@ -56,12 +49,8 @@ class Patient:
         )
         assert self.connection["status"] == "verified"
 
-    @property
-    def account(self) -> str:
-        return self.customer.account
-
     def iam(self):
-        return closing(root_client(self.world.aws, "iam", self.account))
+        return closing(root_client(self.world.aws, "iam", self.customer.account))
 
     def put(self, name: str, *statements) -> None:
         with self.iam() as iam:
@@ -75,6 +64,9 @@ class Patient:
         trust["Statement"][0]["Condition"] |= condition
         self.customer.retrust(self.name, trust)
 
+    def calls(self):
+        return self.world.calls_for(self.connection["role_arn"])
+
     def diagnose(self, api=None):
         return (api or self.world.admin)("POST", path_of(self.connection, "/diagnose"))
 
@@ -86,10 +78,15 @@ def patient(world: World) -> Patient:
 
 @pytest.fixture
 def governed():
-    """`governed(account, service_control=…)`: an organisation's policies, for the time of the
-    test.
+    """`governed(patient, service_control=…)`: statements of its organisation's policies, for the
+    time of the test.
     """
-    yield organization.govern
+
+    def govern(patient: Patient, **policies):
+        documents = {kind: json.loads(document(*each)) for kind, each in policies.items()}
+        organization.govern(patient.customer.account, **documents)
+
+    yield govern
     organization._policies.clear()
 
 
@@ -122,16 +119,13 @@ def test_a_connection_that_works_is_read_by_its_own_session_and_takes_no_verdict
         "beyond": [],
         "unknown": [],
     }
-    call = patient.world.calls_for(connection["role_arn"])[-1]
-    actions = [
-        "GetRole",
-        "GetRolePolicy",
-        "ListRolePolicies",
-        "ListAttachedRolePolicies",
-        "SimulatePrincipalPolicy",
-    ]
-    own = {"Effect": "Allow", "Action": [f"iam:{action}" for action in actions]}
-    assert json.loads(call.policy)["Statement"] == [own | {"Resource": connection["role_arn"]}]
+    call = patient.calls()[-1]
+    [own] = json.loads(call.policy)["Statement"]
+    assert own == {
+        "Effect": "Allow",
+        "Action": [f"iam:{action}" for action in READS_ITSELF.split()],
+        "Resource": connection["role_arn"],
+    }
     assert (call.duration, call.external_id) == (900, patient.tenant["external_id"])
     assert patient.world.admin("GET", path_of(connection)) == before
     [event] = patient.world.audit(connection_id=connection["id"], action="connection.diagnosed")
@@ -161,13 +155,11 @@ def test_with_somebody_elses_credentials(patient: Patient, start):
         "AWS_SECRET_ACCESS_KEY": "sandbox",
     }
     api = Api(start(environment), patient.world.admin.key)
-    before = len(patient.world.calls_for(patient.connection["role_arn"]))
+    before = len(patient.calls())
     found = patient.diagnose(api)
     assert problems(found) == ["our_identity"]
     assert step(found, "our_identity")["fix"].startswith("Vendor: ")
-    assert len(patient.world.calls_for(patient.connection["role_arn"])) == before, (
-        "the role is not asked"
-    )
+    assert len(patient.calls()) == before, "the role is not asked"
 
     # The tenant's own key learns whose turn it is, and nothing of what is wrong.
     bound = patient.world.key("connections:write", "audit:read", tenant=patient.tenant)
@@ -238,26 +230,27 @@ def test_an_absent_role_and_a_refusing_one_look_alike(patient: Patient):
     assert (absent["trust_policy"], absent["permissions"]["missing"]) == (None, [])
 
 
-def test_a_role_that_accepts_another_external_id_of_the_tenant_is_told_apart(patient: Patient):
-    path = f"/v1/tenants/{patient.tenant['id']}/external-id/rotation"
-    rotation = patient.world.admin("POST", path, {"reason": "it is old"}, expect=201)
-    patient.retrust(StringEquals={"sts:ExternalId": rotation["next_external_id"]})
+def test_a_role_that_accepts_another_external_id_is_told_apart_unless_it_is_retired(
+    patient: Patient,
+):
+    """No proof takes a retired one, so "verify" would be no advice."""
+    admin, path = patient.world.admin, f"/v1/tenants/{patient.tenant['id']}/external-id/rotation"
+
+    def retrust_with_the_next_one() -> None:
+        rotation = admin("POST", path, {"reason": "it is old"}, expect=201)
+        patient.retrust(StringEquals={"sts:ExternalId": rotation["next_external_id"]})
+
+    retrust_with_the_next_one()
     found = patient.diagnose()
     assert problems(found) == ["role"]
     assert "accepts another of the tenant's External IDs" in found["conclusion"]
     assert (outcomes(found)["mfa"], outcomes(found)["organization"]) == ("skipped", "skipped")
-    patient.connection = patient.world.admin("POST", path_of(patient.connection, "/verify"))
+    admin("DELETE", path, expect=204)
+    assert "AWS gives the same answer" in patient.diagnose()["conclusion"]
+    retrust_with_the_next_one()
+    patient.connection = admin("POST", path_of(patient.connection, "/verify"))
     assert patient.connection["status"] == "verified", "as its fix says"
     assert problems(patient.diagnose()) == []
-
-
-def test_a_role_with_a_retired_external_id_refuses_as_any_other(patient: Patient):
-    """No proof takes it, so "verify" would be no advice."""
-    path = f"/v1/tenants/{patient.tenant['id']}/external-id/rotation"
-    rotation = patient.world.admin("POST", path, {"reason": "it is old"}, expect=201)
-    patient.world.admin("DELETE", path, expect=204)
-    patient.retrust(StringEquals={"sts:ExternalId": rotation["next_external_id"]})
-    assert "AWS gives the same answer" in patient.diagnose()["conclusion"]
 
 
 def test_a_recreated_role_is_another_one_and_is_not_read(patient: Patient):
@@ -295,7 +288,7 @@ def test_a_resource_control_policy_that_keeps_outsiders_out(patient: Patient, go
         "Resource": "*",
         "Condition": outsiders,
     }
-    governed(patient.account, resource_control={"Version": "2012-10-17", "Statement": [deny]})
+    governed(patient, resource_control=[deny])
     found = patient.diagnose()
     assert problems(found) == ["role"]
     assert outcomes(found)["organization"] == "unknown"
@@ -304,7 +297,7 @@ def test_a_resource_control_policy_that_keeps_outsiders_out(patient: Patient, go
 
 def test_a_service_control_policy_that_denies_an_action(patient: Patient, governed):
     deny = {"Effect": "Deny", "Action": "tag:*", "Resource": "*"}
-    governed(patient.account, service_control={"Version": "2012-10-17", "Statement": [ALL, deny]})
+    governed(patient, service_control=[ALL, deny])
     found = patient.diagnose()
     assert problems(found) == ["organization", "permissions"]
     assert "tag:GetResources" in found["conclusion"]
@@ -330,7 +323,7 @@ def test_a_permissions_boundary(patient: Patient):
         assert problems(wide) == []
         assert outcomes(wide)["permissions_boundary"] == "ok"
     with patient.iam() as iam:
-        iam.delete_policy(PolicyArn=f"arn:aws:iam::{patient.account}:policy/boundary")
+        iam.delete_policy(PolicyArn=f"arn:aws:iam::{patient.customer.account}:policy/boundary")
     with bounded(
         patient, {"Effect": "Allow", "Action": ["iam:*", "s3:*", "tag:*"], "Resource": "*"}
     ):
@@ -443,7 +436,7 @@ def test_a_role_that_no_proof_has_pinned_is_not_read(world: World):
     assert found["permissions"]["beyond"] is None
     assert found["permissions"]["missing"] == []
     assert outcomes(found)["permissions"] == "unknown"
-    last = world.calls_for(victim.connection["role_arn"])[-1]
+    last = victim.calls()[-1]
     assert json.loads(last.policy)["Statement"] == [
         {"Effect": "Deny", "Action": "*", "Resource": "*"}
     ]
@@ -469,11 +462,11 @@ def test_no_secret_and_nothing_of_awss_own_words(patient: Patient):
 
 def test_a_suspended_connection_is_not_asked(patient: Patient):
     patient.world.admin("POST", path_of(patient.connection, "/suspend"), {"reason": "a test"})
-    before = len(patient.world.calls_for(patient.connection["role_arn"]))
+    before = len(patient.calls())
     problem(
         patient.world.admin.raw("POST", path_of(patient.connection, "/diagnose")), 409, "suspended"
     )
-    assert len(patient.world.calls_for(patient.connection["role_arn"])) == before
+    assert len(patient.calls()) == before
 
 
 def test_diagnoses_count_with_verifications(patient: Patient, start, stopped_clock):

@@ -20,6 +20,7 @@ USER = make_config(
 )
 OFF = Misconfigured("The account has switched STS off in the region that Deputy works from.")
 READ = RoleView(RoleSettings({}, 3600, "arn:aws:iam::444455556666:policy/Boundary"), Refused(), {})
+LONG = READ._replace(settings=READ.settings._replace(max_seconds=43_200))
 UNREAD = RoleView(Refused(), Refused(), Refused())
 SILENT = RoleView(Unavailable(), Unavailable(), Unavailable())
 
@@ -48,6 +49,7 @@ CASES = yaml.safe_load("""
 - [role, problem, "Vendor or customer: verify", {recreated: true}]
 - [session_duration, problem, "Customer: set the role's maximum", {broker: user, view: read}]
 - [session_duration, unknown, "Vendor or customer: verify", {broker: user}]
+- [session_duration, unknown, "Customer: allow it", {broker: user, view: unread}]
 - [region, problem, "Customer: enable the region", {error: "off"}]
 - [mfa, unknown, "Customer: remove aws:MultiFactorAuthPresent", {error: refused}]
 - [organization, unknown, "Customer: ask the organisation's administrator", {error: refused}]
@@ -86,7 +88,10 @@ def test_a_fix_says_for_whom_it_is_and_each_problem_has_one(
         needed = step.outcome == "problem" or (step.outcome == "unknown" and step.name != "role")
         assert (step.fix is not None) == needed, step
     if name == "session_duration" and outcome == "problem":
-        assert "Vendor: or ask for less." in found.fix
+        assert "3600 s at most" in found.detail
+        assert found.fix.endswith("duration to 43200 s. Vendor: or ask for less.")
+        long = evidence(**parts | {"view": LONG})
+        assert next(step for step in steps(long) if step.name == name).outcome == "ok"
     if name == "our_credentials":
         [own, *_] = for_the_tenant(steps(what))
         assert own.name == "vendor"
