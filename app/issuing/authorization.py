@@ -25,16 +25,12 @@ from app.identity.scopes import Scope
 from app.identity.tenancy import ConnectionKey, owned_at_counter
 from app.ids import Grant
 from app.store.database import Database, Session
-from app.store.models import ConnectionStatus, ensure_active, states
+from app.store.models.states import ensure_issues
 from app.store.revocation_log import RevocationLog
 
 _KEYS = 10_000  # entries, at about 1 kB each
 _CONNECTIONS = 50_000
 _READ_SECONDS = 1.5
-
-_NOT_VERIFIED = (
-    "This connection is not verified. Call verify, and read `verification` in the answer."
-)
 
 Name = TypeVar("Name", bound=Hashable)
 Content = TypeVar("Content", ApiKeyPrincipal, "VerifiedConnection")
@@ -243,13 +239,7 @@ def _verified_at_counter(
     """
     counter, connection, tenant_status = owned_at_counter(db, principal, *connection_key)
     with refused_about(connection_key):
-        ensure_active(tenant_status)
-        connection.ensure_not_suspended()
-        if connection.status is not ConnectionStatus.VERIFIED:
-            why = states.AWAITING_APPROVAL if connection.awaiting_approval else _NOT_VERIFIED
-            raise errors.ConnectionNotVerifiedError(why)
-        if connection.external_id_row.is_withdrawn:
-            raise errors.ExternalIdWithdrawnError(states.WITHDRAWN)
+        ensure_issues(connection, tenant_status)
     until = connection.proven_until(max_age)
     return counter, VerifiedConnection(
         tenant_id=connection.tenant_id,

@@ -3,7 +3,12 @@
 import enum
 from typing import TYPE_CHECKING
 
-from app.errors import SuspendedError
+from app.errors import (
+    ConnectionNotVerifiedError,
+    CustomerSetupError,
+    ExternalIdWithdrawnError,
+    SuspendedError,
+)
 
 if TYPE_CHECKING:
     from app.store.models.connection import Connection
@@ -134,14 +139,14 @@ WITHDRAWN = (
 AWAITING_APPROVAL = (
     "It may change things in an account that was not declared; the vendor has to approve it."
 )
+_NOT_VERIFIED = (
+    "This connection is not verified. Call verify, and read `verification` in the answer."
+)
 SEE_VERIFICATION = {
+    ConnectionStatus.PENDING: "Its role is not proven yet; see verification.",
     ConnectionStatus.BROKEN: "Its role can't be assumed any more; see verification.",
     ConnectionStatus.ENDED: "Its access has ended, as the customer set.",
     ConnectionStatus.INSECURE: "Its role lets strangers in; see verification.",
-}
-_WHY_NOT = {
-    ConnectionStatus.PENDING: "Its role is not proven yet; see verification.",
-    ConnectionStatus.SUSPENDED: "The connection is suspended; resume it first.",
 }
 
 
@@ -167,18 +172,33 @@ _FAILED = (
 )
 
 
+def ensure_issues(connection: "Connection", tenant_status: TenantStatus) -> None:
+    """Raise an error unless credentials are issued for the connection.
+
+    Raises SuspendedError, ConnectionNotVerifiedError, ExternalIdWithdrawnError.
+    """
+    ensure_active(tenant_status)
+    connection.ensure_not_suspended()
+    if connection.status is ConnectionStatus.PENDING and connection.awaiting_approval:
+        raise ConnectionNotVerifiedError(AWAITING_APPROVAL)
+    if connection.status is not ConnectionStatus.VERIFIED:
+        raise ConnectionNotVerifiedError(_NOT_VERIFIED)
+    if connection.external_id_row.is_withdrawn:
+        raise ExternalIdWithdrawnError(WITHDRAWN)
+
+
 def why_not(connection: "Connection") -> str | None:
     """Return the reason why a connection does not issue, in words; None if it issues."""
-    status = connection.status
-    if connection.tenant.status is not TenantStatus.ACTIVE:
-        return "The tenant is suspended; resume it first."
-    if connection.awaiting_approval and status is ConnectionStatus.PENDING:
-        return AWAITING_APPROVAL
-    if connection.external_id_row.is_withdrawn and status is ConnectionStatus.VERIFIED:
-        return WITHDRAWN
-    if status in SEE_VERIFICATION:
-        return _what_failed(connection) or SEE_VERIFICATION[status]
-    return _WHY_NOT.get(status)
+    try:
+        ensure_issues(connection, connection.tenant.status)
+    except CustomerSetupError as error:
+        if error.detail != _NOT_VERIFIED:
+            return error.detail.replace("This", "The", 1)
+        words = SEE_VERIFICATION.get(connection.status)
+        if connection.status is ConnectionStatus.PENDING:
+            return words
+        return _what_failed(connection) or words
+    return None
 
 
 def _what_failed(connection: "Connection") -> str | None:
