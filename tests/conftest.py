@@ -71,7 +71,7 @@ _MISSING = (
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure(config):
     for plugin in (choice, compile_once, fixtures, logged_secrets, open_transactions):
         config.pluginmanager.register(plugin)
     if begin_run():
@@ -79,7 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.freeze()
 
 
-def pytest_sessionstart(session: pytest.Session) -> None:
+def pytest_sessionstart(session):
     """Stderr is shown where a test fails, and has every log line: pytest need not write each a
     second time.
     """
@@ -88,7 +88,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     )
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish():
     """moto and botocore are large. What was imported stays, so the collector need not look
     through it again.
     """
@@ -97,7 +97,7 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter):
     """A machine that lacks something must not look as if everything had been tried."""
     skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
     for where, reason in _MISSING:
@@ -153,7 +153,7 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def vendor(aws: Sandbox) -> VendorStack:
+def vendor(aws) -> VendorStack:
     """The vendor's side, as broker.yaml makes it."""
     deployed = deploy_vendor(aws.url, BROKER_TEMPLATE.read_text(), _VENDOR)
     aws.use_vendor(deployed)
@@ -161,7 +161,7 @@ def vendor(aws: Sandbox) -> VendorStack:
 
 
 @pytest.fixture(scope="session")
-def canary_stack(aws: Sandbox, vendor: VendorStack) -> VendorStack:
+def canary_stack(aws, vendor) -> VendorStack:
     """The vendor's side with the canary and the stranger, as canary.yaml makes them; no service
     uses them by itself.
     """
@@ -169,24 +169,24 @@ def canary_stack(aws: Sandbox, vendor: VendorStack) -> VendorStack:
 
 
 @pytest.fixture
-def faults(aws: Sandbox) -> Iterator[object]:
+def faults(aws) -> Iterator[object]:
     """AWS's bad days; over at the end of the test."""
     yield aws.faults
     aws.faults.clear()
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
+def database_url(request) -> Iterator[str]:
     with new_database(request.param) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
-def config(database_url: str) -> Config:
+def config(database_url) -> Config:
     return make_config(database_url)
 
 
-def make_config(database_url: str, **changes: object) -> Config:
+def make_config(database_url, **changes):
     secret_keys = (
         "first-secret-key-of-the-tests-0123456789",
         "older-secret-key-of-the-tests-0123456789",
@@ -206,9 +206,9 @@ def make_config(database_url: str, **changes: object) -> Config:
     return config
 
 
-def with_settings(config: Config, **changes: object) -> Config:
+def with_settings(config, **changes):
     """The same configuration with these changes, by the names of the settings."""
-    values: dict[str, object] = {"likely_mistakes": config.likely_mistakes}
+    values = {"likely_mistakes": config.likely_mistakes}
     for name in groups_of(Config):
         group = getattr(config, name)
         values |= {part.name: getattr(group, part.name) for part in fields(group)}
@@ -216,7 +216,7 @@ def with_settings(config: Config, **changes: object) -> Config:
 
 
 @pytest.fixture(scope="session")
-def app(aws: Sandbox, vendor: VendorStack, config: Config) -> Iterator[Flask]:
+def app(aws, vendor, config) -> Iterator[Flask]:
     application = create_app(config)
     application.testing = False  # exceptions become answers, as in production
     # Tests look at a page more often than people and browsers do; test_page_rate.py has the limit.
@@ -227,7 +227,7 @@ def app(aws: Sandbox, vendor: VendorStack, config: Config) -> Iterator[Flask]:
 
 
 @pytest.fixture(scope="session")
-def admin(app: Flask) -> Api:
+def admin(app) -> Api:
     """The vendor's key with every scope."""
     _, text = app.extensions["deputy"].api_keys.create_key(
         OPERATOR, name="tests' admin", scopes=ALL_SCOPES, tenant_id=None, expires_at=None
@@ -236,13 +236,13 @@ def admin(app: Flask) -> Api:
 
 
 @pytest.fixture
-def start(config: Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Flask]]:
+def start(config, monkeypatch) -> Iterator[Callable[..., Flask]]:
     """`start({"AWS_…": …}, max_session_seconds=…)`: another process of the service, in that
     environment (None: unset).
     """
-    started: list[Flask] = []
+    started = []
 
-    def begin(environment: dict[str, str | None], **settings: object) -> Flask:
+    def begin(environment, **settings):
         for name, value in environment.items():
             if value is None:
                 monkeypatch.delenv(name, raising=False)
@@ -261,7 +261,7 @@ def start(config: Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
 
 @contextmanager
-def as_the_pipeline() -> Iterator[None]:
+def as_the_pipeline():
     """With credentials that may write to the template bucket."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("AWS_CONTAINER_CREDENTIALS_FULL_URI")
@@ -270,7 +270,7 @@ def as_the_pipeline() -> Iterator[None]:
         yield
 
 
-def publish_templates(app: Flask) -> None:
+def publish_templates(app):
     """As the vendor's deploy pipeline and a background worker do it: one writes to the bucket,
     and one records.
     """
@@ -281,13 +281,13 @@ def publish_templates(app: Flask) -> None:
 
 
 @pytest.fixture
-def world(aws: Sandbox, admin: Api) -> World:
+def world(aws, admin) -> World:
     """Makes tenants, customers' accounts, roles and connections, the way real people would."""
     return World(aws, admin)
 
 
 @pytest.fixture
-def customer(aws: Sandbox) -> Customer:
+def customer(aws) -> Customer:
     return Customer(aws)
 
 
@@ -300,7 +300,7 @@ KeyUses._schedule = lambda _: None
 
 
 @pytest.fixture(autouse=True)
-def every_refusal_is_recorded_singly(monkeypatch: pytest.MonkeyPatch) -> None:
+def every_refusal_is_recorded_singly(monkeypatch) -> None:
     """Tests share keys, and are refused more in a second than a program in life;
     test_refusals.py has the bounds.
     """
@@ -309,7 +309,7 @@ def every_refusal_is_recorded_singly(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(refusals, name, limit._replace(most=1_000_000))
 
 
-def _note_what_is_issued() -> None:
+def _note_what_is_issued():
     for kind, place, name, secrets_of in (
         ("an API key", api_keys, "_add", lambda made: [made[1][-43:]]),
         ("an onboarding link", Links, "create", lambda made: [made[1].rpartition("/")[2]]),
@@ -326,26 +326,26 @@ _note_what_is_issued()
 class StoppedClock:
     """What limits are counted by: the middle of a second, and of a minute, until it is moved."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self._passed = 0.0
 
-    def move(self, seconds: float) -> None:
+    def move(self, seconds):
         self._passed += seconds
 
-    def monotonic(self) -> float:
+    def monotonic(self):
         return 1_000_000.5 + self._passed
 
-    def now(self) -> datetime:
+    def now(self):
         return datetime(2026, 1, 31, 12, 0, 30, tzinfo=UTC) + timedelta(seconds=self._passed)
 
     sleep = staticmethod(time.sleep)
 
 
 @pytest.fixture
-def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> StoppedClock:
+def stopped_clock(monkeypatch) -> StoppedClock:
     clock, reserve, mask = StoppedClock(), TokenBucket.reserve, new_id().int
 
-    def reserve_apart(bucket: TokenBucket, subject: UUID, **options: float) -> float:
+    def reserve_apart(bucket, subject, **options):
         """Reserve for another subject, because other tests use this bucket by other clocks."""
         return reserve(bucket, UUID(int=subject.int ^ mask), **options)
 
@@ -357,7 +357,7 @@ def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> StoppedClock:
 
 
 @pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def patience(monkeypatch) -> None:
     """What gives up on a caller after two seconds waits for a slow machine, and refusals of a
     tenant's share are not held.
 
@@ -369,7 +369,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_hurry(monkeypatch) -> None:
     """For services that a test makes: they give AWS, which is on this machine, as much time as
     it needs.
     """

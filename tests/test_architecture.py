@@ -10,7 +10,6 @@ import re
 import types
 import typing
 from collections import Counter
-from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -55,16 +54,16 @@ NOT_OWNED = {
 
 
 @cache
-def walked(tree: ast.Module) -> list[ast.AST]:
+def walked(tree):
     return list(ast.walk(tree))
 
 
-def nodes(trees: Trees, kind: type[ast.AST]) -> Iterator[tuple[str, typing.Any]]:
+def nodes(trees, kind):
     for name, tree in trees.items():
         yield from ((name, node) for node in walked(tree) if isinstance(node, kind))
 
 
-def called(call: ast.Call) -> str:
+def called(call):
     """The last name of what is called: `c` of `a.b.c(…)`."""
     match call.func:
         case ast.Attribute(attr=name) | ast.Name(id=name):
@@ -72,11 +71,11 @@ def called(call: ast.Call) -> str:
     return ""
 
 
-def places(trees: Trees, kind: type[ast.AST], matches: Callable[[typing.Any], bool]) -> list[str]:
+def places(trees, kind, matches):
     return [name for name, node in nodes(trees, kind) if matches(node)]
 
 
-def raw_assume_role(trees: Trees) -> list[str]:
+def raw_assume_role(trees):
     """Where an operation of boto's that names a role is called, or assume_role reached by any
     other way: getattr(sts, "assume_role"), a paginator, a waiter.
     """
@@ -85,10 +84,10 @@ def raw_assume_role(trees: Trees) -> list[str]:
     return attributes + places(trees, ast.Constant, lambda node: node.value in names)
 
 
-def role_arn_keywords(trees: Trees) -> list[str]:
+def role_arn_keywords(trees):
     """`f(RoleArn=…)`, and what could be unpacked into it."""
 
-    def has_key(node: typing.Any) -> bool:
+    def has_key(node):
         keys = node.keys if isinstance(node, ast.Dict) else [node.slice]
         return "RoleArn" in [getattr(key, "value", None) for key in keys]
 
@@ -96,8 +95,8 @@ def role_arn_keywords(trees: Trees) -> list[str]:
     return keywords + places(trees, ast.Dict, has_key) + places(trees, ast.Subscript, has_key)
 
 
-def sts_clients(trees: Trees) -> list[str]:
-    def makes_one(call: ast.Call) -> bool:
+def sts_clients(trees):
+    def makes_one(call):
         values = [*call.args, *(keyword.value for keyword in call.keywords)]
         named = "sts" in [getattr(value, "value", None) for value in values]
         return named and called(call) in {"client", "create_client", "QueryApi"}
@@ -105,7 +104,7 @@ def sts_clients(trees: Trees) -> list[str]:
     return places(trees, ast.Call, makes_one)
 
 
-def clients_of_any_kind(trees: Trees) -> set[str]:
+def clients_of_any_kind(trees):
     """File and service of each client or resource of boto3's, and of what stands for one."""
     found = set()
     for name, call in nodes(trees, ast.Call):
@@ -119,31 +118,31 @@ def clients_of_any_kind(trees: Trees) -> set[str]:
     return found
 
 
-def importers(trees: Trees, module: str) -> list[str]:
+def importers(trees, module):
     return places(trees, ast.ImportFrom, lambda node: node.module == module)
 
 
-def grants(trees: Trees) -> list[str]:
+def grants(trees):
     return places(trees, ast.Call, lambda call: called(call) == "Grant")
 
 
-def operators(trees: Trees) -> list[str]:
+def operators(trees):
     return places(trees, ast.Call, lambda call: called(call) == "OperatorPrincipal")
 
 
-def dynamic_imports(trees: Trees) -> list[str]:
+def dynamic_imports(trees):
     calls = {"__import__", "importlib", "exec", "eval", "import_module", "import_string"}
     modules = re.compile(r"\b(importlib|runpy|pkgutil|import_string)\b")
 
-    def imports(node: ast.AST) -> bool:
+    def imports(node):
         return bool(modules.search(ast.unparse(node)))
 
     named = places(trees, ast.Name, lambda node: node.id in calls)
     return named + places(trees, ast.Import, imports) + places(trees, ast.ImportFrom, imports)
 
 
-def catches_everything(trees: Trees) -> list[str]:
-    def catches(handler: ast.ExceptHandler) -> bool:
+def catches_everything(trees):
+    def catches(handler):
         last = handler.body[-1]
         if isinstance(last, ast.Raise) and last.exc is None:
             return False  # it tidies up
@@ -153,7 +152,7 @@ def catches_everything(trees: Trees) -> list[str]:
     return places(trees, ast.ExceptHandler, catches)
 
 
-def writes(trees: Trees) -> list[tuple[str, str, str]]:
+def writes(trees):
     """(file, function, who writes) of each transaction that may change something."""
     found = {}
     for name, function in nodes(trees, ast.FunctionDef):
@@ -164,7 +163,7 @@ def writes(trees: Trees) -> list[tuple[str, str, str]]:
     return list(found.values())
 
 
-def writes_for_nobody(trees: Trees) -> list[tuple[str, str]]:
+def writes_for_nobody(trees):
     """Where no key or link is read again: neither is one the caller's, nor does anybody come
     before one that is.
     """
@@ -177,7 +176,7 @@ def writes_for_nobody(trees: Trees) -> list[tuple[str, str]]:
     )
 
 
-def writes_past_the_door(trees: Trees) -> list[str]:
+def writes_past_the_door(trees):
     """Where a transaction that may change something is begun in another way."""
     ways = {"_writing", "begin_writing", "run_batch", "raw_connection", "dedicated"}
     session = re.compile(r"Session\(.*engine")
@@ -185,7 +184,7 @@ def writes_past_the_door(trees: Trees) -> list[str]:
     return attributes + places(trees, ast.Call, lambda call: session.match(ast.unparse(call)))
 
 
-def code_lines(tree: ast.AST) -> int:
+def code_lines(tree):
     """Return on how many lines code begins or ends, without docstrings and decorators."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docstrings = {
@@ -200,7 +199,7 @@ def code_lines(tree: ast.AST) -> int:
     return sum(line >= first for line in lines)
 
 
-def long_functions(trees: Trees, limit: int = 40) -> list[str]:
+def long_functions(trees, limit=40):
     return [
         f"{name}:{node.lineno} {node.name} has {length} lines"
         for kind in (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -209,7 +208,7 @@ def long_functions(trees: Trees, limit: int = 40) -> list[str]:
     ]
 
 
-def same_classes(trees: Trees) -> list[str]:
+def same_classes(trees):
     """Names of classes that several modules define. What a class holds inside it (`Meta`) is
     named by that class.
     """
@@ -470,7 +469,7 @@ def test_every_table_that_names_a_tenant_is_owned_by_it():
         assert {key.target_fullname for key in column.foreign_keys} >= {"tenants.id"}
 
 
-def leaves(kind: type[AppError]) -> Iterator[type[AppError]]:
+def leaves(kind):
     if not kind.__subclasses__():
         yield kind
     for child in kind.__subclasses__():

@@ -55,7 +55,7 @@ def read(monkeypatch):
     return read
 
 
-def problems(read, **changes) -> dict[str, str]:
+def problems(read, **changes):
     """Variable → what is said about it."""
     with pytest.raises(ConfigError) as caught:
         read(**changes)
@@ -372,7 +372,7 @@ def test_settings_cannot_be_changed(read):
 # --- the process ---
 
 
-def python(*arguments: str, **settings: str) -> subprocess.CompletedProcess:
+def python(*arguments, **settings):
     """A process with a good environment and these changes."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("DEPUTY_", "AWS_"))}
     return subprocess.run(

@@ -8,8 +8,8 @@ from collections import defaultdict
 from pathlib import Path
 
 
-def ambiguous(*sources: str) -> list[str]:
-    types: dict[str, list[str]] = defaultdict(list)
+def ambiguous(*sources):
+    types = defaultdict(list)
     for node in (node for source in sources for node in ast.walk(ast.parse(source))):
         decorators = node.decorator_list if isinstance(node, ast.FunctionDef) else []
         if any(ast.unparse(one).startswith("pytest.fixture") for one in decorators):

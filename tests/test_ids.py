@@ -43,7 +43,7 @@ paths = st.lists(st.text(PATH, min_size=1, max_size=30), max_size=5).map(
 names = st.text(NAME, min_size=1, max_size=64)
 
 
-def is_role_arn(text: str) -> bool:
+def is_role_arn(text):
     """What IAM's reference says, without a regular expression: the oracle."""
     parts = text.split(":", 5)
     if len(parts) != 6 or len(text) > 2048:
@@ -110,7 +110,7 @@ def test_any_text_that_is_no_role_arn_is_refused(text):
     assert_agrees(text)
 
 
-def assert_agrees(text: str) -> None:
+def assert_agrees(text):
     if is_role_arn(text):
         assert RoleArn.parse(text).text == text
     else:

@@ -26,19 +26,19 @@ SESSION = Session(
 class Lines:
     """What was logged, line by line, parsed."""
 
-    def __init__(self, stream: io.StringIO) -> None:
+    def __init__(self, stream):
         self._stream = stream
 
     @property
-    def text(self) -> str:
+    def text(self):
         return self._stream.getvalue()
 
     @property
-    def all(self) -> list[dict[str, object]]:
+    def all(self):
         return [json.loads(line) for line in self.text.splitlines()]
 
     @property
-    def one(self) -> dict[str, object]:
+    def one(self):
         [line] = self.all
         return line
 
@@ -154,7 +154,7 @@ def test_a_secret_is_scrubbed_from_what_is_logged(lines):
     assert len(lines.all) == len(SECRET_FACTS)
 
 
-def assert_no_secret(text: str) -> None:
+def assert_no_secret(text):
     for secret in (API_KEY, LINK_TOKEN, TOKEN, SECRET, "of another shape"):
         assert secret not in text
         assert json.dumps(secret)[1:-1] not in text

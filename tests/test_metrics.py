@@ -18,7 +18,7 @@ from app.store.database import Database
 from app.store.models import ConnectionStatus, Trigger, Verdict
 from dev.stack import free_port
 from tests.attacks.evidence import on_postgresql, on_sqlite
-from tests.support.cast import Customer, World, path_of, without_external_id
+from tests.support.cast import Customer, path_of, without_external_id
 from tests.support.metrics import Counted
 
 ROOT = Path(__file__).parent.parent
@@ -36,7 +36,7 @@ LABELS = {
 
 
 @on_sqlite
-def test_requests_are_counted_by_their_route_and_never_by_their_path(world: World):
+def test_requests_are_counted_by_their_route_and_never_by_their_path(world):
     tenant = world.tenant()
     route, none = (
         Counted("deputy_request_seconds_count", route=at)
@@ -48,7 +48,7 @@ def test_requests_are_counted_by_their_route_and_never_by_their_path(world: Worl
 
 
 @on_sqlite
-def test_proofs_are_counted_by_verdict_and_trigger(world: World):
+def test_proofs_are_counted_by_verdict_and_trigger(world):
     tenant = world.tenant()
     kit = world.kit(tenant)
     open_role = Customer(world.aws).role(kit["role_name"], without_external_id(kit["trust_policy"]))
@@ -62,7 +62,7 @@ def test_proofs_are_counted_by_verdict_and_trigger(world: World):
 
 
 @on_sqlite
-def test_sessions_that_this_process_did_not_hold_are_counted(world: World):
+def test_sessions_that_this_process_did_not_hold_are_counted(world):
     """Those that the shared cache had are counted where its tests are."""
     connection, nowhere = world.connection(), Counted("deputy_session_cache_total", found="nowhere")
     worker = world.worker({"id": connection["tenant_id"]})
@@ -82,9 +82,7 @@ def test_sessions_that_this_process_did_not_hold_are_counted(world: World):
         ("timeout", "unreachable", 2),
     ],
 )
-def test_each_call_to_aws_is_counted_by_what_came_of_it(
-    world: World, faults, fault, outcome, attempts
-):
+def test_each_call_to_aws_is_counted_by_what_came_of_it(world, faults, fault, outcome, attempts):
     connection = world.connection()
     counted = Counted("deputy_aws_calls_total", action="AssumeRole", outcome=outcome)
     if fault:
@@ -139,7 +137,7 @@ def test_gunicorns_first_process_serves_them_after_a_kill_and_removes_counts_als
     assert run(FIRST_PROCESS, f"127.0.0.1:{free_port()}") == (0, "", "")
 
 
-def run(code: str, bind: str) -> tuple[int, str, str]:
+def run(code, bind):
     env = os.environ | {"DEPUTY_METRICS_BIND": bind}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)

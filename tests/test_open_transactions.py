@@ -36,7 +36,7 @@ WAYS = {
 }
 
 
-def _sts() -> QueryApi:
+def _sts():
     return QueryApi("sts", "us-east-1", get_session())
 
 

@@ -5,25 +5,20 @@ from contextlib import ExitStack
 
 import pytest
 
-from app.config import Config
 from app.factory import create_app
-from sandbox.vendor import VendorStack
 from tests.conftest import make_config
 from tests.support.cast import Api
-from tests.support.valkey import Valkey
 
 
 @pytest.fixture
-def start_api(
-    vendor: VendorStack, config: Config, valkey: Valkey, admin: Api
-) -> Iterator[Callable[..., Api]]:
+def start_api(vendor, config, valkey, admin) -> Iterator[Callable[..., Api]]:
     """`start_api(…)`: one more process of the service, with the same Valkey; the admin's API
     there.
     """
     valkey.revive()
     with ExitStack() as ends:
 
-        def begin(**settings: object) -> Api:
+        def begin(**settings):
             app = create_app(
                 make_config(config.database.database_url, cache_url=valkey.url, **settings)
             )

@@ -11,29 +11,29 @@ from app.clock import now
 from app.identity.scopes import ALL_SCOPES
 from app.store.database import SYSTEM
 from app.store.models import Connection, Trigger
-from tests.support.cast import Api, Customer, World, path_of
+from tests.support.cast import Customer, path_of
 
 WRITES = "bucket-sync"
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
 
-def path(tenant: dict) -> str:
+def path(tenant):
     return f"/v1/tenants/{tenant['id']}"
 
 
-def bound_to(world: World, tenant: dict) -> Api:
+def bound_to(world, tenant):
     return world.key(*ALL_SCOPES, tenant=tenant)
 
 
-def declare(world: World, tenant: dict, *accounts: str) -> None:
+def declare(world, tenant, *accounts):
     world.admin("PATCH", path(tenant), {"accounts": list(accounts)})
 
 
 # --- which accounts a role may be in ---
 
 
-def test_the_vendor_declares_the_accounts_of_a_tenant(world: World):
+def test_the_vendor_declares_the_accounts_of_a_tenant(world):
     """The same list again changes nothing and is no event."""
     first, second = Customer(world.aws).account, Customer(world.aws).account
     made = world.admin(
@@ -53,7 +53,7 @@ def test_the_vendor_declares_the_accounts_of_a_tenant(world: World):
     )
 
 
-def test_accounts_are_a_list_of_at_most_ten_thousand_account_ids(world: World):
+def test_accounts_are_a_list_of_at_most_ten_thousand_account_ids(world):
     many = [f"{number:012d}" for number in range(10_001)]
     for accounts in ("123456789012", ["12345678901"], ["123456789012\n"], [123456789012], many):
         body = {"name": "Acme", "accounts": accounts}
@@ -64,7 +64,7 @@ def test_accounts_are_a_list_of_at_most_ten_thousand_account_ids(world: World):
     assert created["details"]["accounts"] == 10_000
 
 
-def test_a_role_in_an_account_that_is_not_declared_is_refused_before_aws_is_asked(world: World):
+def test_a_role_in_an_account_that_is_not_declared_is_refused_before_aws_is_asked(world):
     tenant = world.tenant()
     arn, bound = world.role(tenant), bound_to(world, tenant)
     declare(world, tenant, Customer(world.aws).account)
@@ -79,7 +79,7 @@ def test_a_role_in_an_account_that_is_not_declared_is_refused_before_aws_is_aske
     assert connect(world, tenant, bound, role_arn=arn)["status"] == "verified"
 
 
-def test_a_list_that_leaves_out_a_live_connections_account_says_how_many(world: World):
+def test_a_list_that_leaves_out_a_live_connections_account_says_how_many(world):
     tenant = world.tenant()
     kept, left = (world.connection(tenant) for _ in range(2))
     body = {"accounts": [kept["account_id"]]}
@@ -94,33 +94,33 @@ def test_a_list_that_leaves_out_a_live_connections_account_says_how_many(world: 
 
 
 @pytest.fixture
-def acme(world: World) -> dict[str, Any]:
+def acme(world) -> dict[str, Any]:
     return world.tenant()
 
 
 @pytest.fixture
-def waiting(world: World, acme) -> dict:
+def waiting(world, acme) -> dict:
     """A connection that may write, which a key of the tenant's made in an account that was not
     declared.
     """
     return connect(world, acme, bound_to(world, acme))
 
 
-def approve(world: World, connection: dict) -> tuple[str, bool]:
+def approve(world, connection):
     shown = world.admin("POST", path_of(connection, "/approve"))
     return shown["status"], shown["awaiting_approval"]
 
 
-def verify(world: World, connection: dict) -> str:
+def verify(world, connection):
     return world.admin("POST", path_of(connection, "/verify"))["status"]
 
 
-def connect(world: World, tenant: dict, api: Api, **options) -> dict:
+def connect(world, tenant, api, **options):
     body = {"role_arn": world.role(tenant), "permission_set": WRITES} | options
     return api("POST", f"{path(tenant)}/connections", body, expect=201)
 
 
-def test_a_role_that_may_write_is_proven_and_waits_for_the_vendor(world: World, acme, waiting):
+def test_a_role_that_may_write_is_proven_and_waits_for_the_vendor(world, acme, waiting):
     """Neither a proof, nor a resume, nor a bound key stands in for the approval. Then the
     connection issues at once.
     """
@@ -144,9 +144,7 @@ def test_a_role_that_may_write_is_proven_and_waits_for_the_vendor(world: World, 
     world.admin.refused("POST", path_of(waiting, "/approve"), expect=409, code="conflict")
 
 
-def test_an_approval_that_names_a_set_that_does_not_wait_approves_nothing(
-    world: World, acme, waiting
-):
+def test_an_approval_that_names_a_set_that_does_not_wait_approves_nothing(world, acme, waiting):
     """The tenant's key has asked for a set that only reads, under which the connection looks
     harmless.
     """
@@ -166,7 +164,7 @@ def test_an_approval_that_names_a_set_that_does_not_wait_approves_nothing(
     assert (approved["permission_set"], approved["wanted_permission_set"]) == (WRITES, "inventory")
 
 
-def test_the_answer_and_the_audit_log_say_which_permission_set_was_approved(world: World, acme):
+def test_the_answer_and_the_audit_log_say_which_permission_set_was_approved(world, acme):
     """Without a name it is the one that waits by then."""
     made = connect(world, acme, bound_to(world, acme), permission_set="inventory")
     bound_to(world, acme)("PATCH", path_of(made), {"permission_set": WRITES})
@@ -176,7 +174,7 @@ def test_the_answer_and_the_audit_log_say_which_permission_set_was_approved(worl
     assert event["details"] == before | {"status": "verified", "version": 2, "approved": WRITES}
 
 
-def test_asking_for_the_same_permission_set_again_is_no_event(world: World, acme, waiting):
+def test_asking_for_the_same_permission_set_again_is_no_event(world, acme, waiting):
     own = bound_to(world, acme)
     action = "connection.permission_set_asked"
     for api, permission_set, events in (
@@ -190,7 +188,7 @@ def test_asking_for_the_same_permission_set_again_is_no_event(world: World, acme
         assert len(world.audit(connection_id=waiting["id"], action=action)) == events
 
 
-def test_what_is_approved_before_it_is_proven_is_verified_by_its_proof(world: World, acme):
+def test_what_is_approved_before_it_is_proven_is_verified_by_its_proof(world, acme):
     kit = world.kit(acme)
     customer = Customer(world.aws)
     arn = f"arn:aws:iam::{customer.account}:role/{kit['role_name']}"
@@ -201,13 +199,13 @@ def test_what_is_approved_before_it_is_proven_is_verified_by_its_proof(world: Wo
 
 
 @pytest.mark.parametrize(("hours", "status"), [(23, "verified"), (25, "pending")])
-def test_a_proof_counts_for_a_day_at_the_approval(world: World, waiting, hours, status):
+def test_a_proof_counts_for_a_day_at_the_approval(world, waiting, hours, status):
     with time_machine.travel(now() + timedelta(hours=hours)):
         assert approve(world, waiting) == (status, False)
     assert verify(world, waiting) == "verified"
 
 
-def test_a_proof_from_before_a_resume_does_not_count_at_the_approval(world: World, app, waiting):
+def test_a_proof_from_before_a_resume_does_not_count_at_the_approval(world, app, waiting):
     """The resume has committed, and its own proof is not there yet."""
     with app.extensions["deputy"].db.write(SYSTEM) as db:
         db.get_one(Connection, UUID(waiting["id"])).make_due(now(), Trigger.REGISTERED)
@@ -215,7 +213,7 @@ def test_a_proof_from_before_a_resume_does_not_count_at_the_approval(world: Worl
     assert verify(world, waiting) == "verified"
 
 
-def test_a_suspended_one_is_approved_and_stays_suspended(world: World, waiting):
+def test_a_suspended_one_is_approved_and_stays_suspended(world, waiting):
     world.admin("POST", path_of(waiting, "/suspend"), {"reason": "wait"})
     approved = world.admin("POST", path_of(waiting, "/approve"))
     assert (approved["status"], approved["next_proof_at"]) == ("suspended", None)
@@ -224,7 +222,7 @@ def test_a_suspended_one_is_approved_and_stays_suspended(world: World, waiting):
 
 
 def test_a_role_does_not_wait_if_the_vendor_made_it_or_declared_its_account_or_it_only_reads(
-    world: World, acme
+    world, acme
 ):
     own, arn = bound_to(world, acme), world.role(acme)
     for made in (

@@ -6,19 +6,18 @@ import re
 from sqlalchemy import select
 
 from app.store.models import ApiKey
-from tests.support.cast import World
 
 
-def in_hours(hours: float) -> str:
+def in_hours(hours):
     return (dt.datetime.now(dt.UTC) + dt.timedelta(hours=hours)).isoformat()
 
 
-def make(world: World, by=None, *, expect: int = 201, **fields):
+def make(world, by=None, *, expect=201, **fields):
     wanted = {"name": "a program", "scopes": ["tenants:read"], **fields}
     return (by or world.admin)("POST", "/v1/api-keys", wanted, expect=expect)
 
 
-def test_a_key_is_shown_once_and_kept_as_a_hash(world: World):
+def test_a_key_is_shown_once_and_kept_as_a_hash(world):
     made = make(world)
     assert " ".join(made) == (
         "id name scopes may_give tenant_id permission_sets made_by expires_at created_at"
@@ -35,7 +34,7 @@ def test_a_key_is_shown_once_and_kept_as_a_hash(world: World):
     assert made["key"] not in str(world.audit(action="api_key.created"))
 
 
-def test_a_new_key_works_and_a_revoked_one_does_not_and_both_are_in_the_audit_log(world: World):
+def test_a_new_key_works_and_a_revoked_one_does_not_and_both_are_in_the_audit_log(world):
     tenant = world.tenant()
     made = make(world, tenant_id=tenant["id"])
     program, path = world.admin.with_key(made["key"]), f"/v1/api-keys/{made['id']}"
@@ -51,5 +50,5 @@ def test_a_new_key_works_and_a_revoked_one_does_not_and_both_are_in_the_audit_lo
     assert events[:2] == [("api_key.revoked", made["id"]), ("api_key.created", made["id"])]
 
 
-def test_an_expiry_lies_ahead(world: World):
+def test_an_expiry_lies_ahead(world):
     assert "expires_at" in make(world, expires_at=in_hours(-1), expect=422)["errors"]

@@ -9,14 +9,14 @@ from app.clock import now
 from app.ids import first_id_at
 from app.store.database import SYSTEM
 from app.store.models import AuditEvent
-from tests.support.cast import Api, World, path_of
+from tests.support.cast import path_of
 
 
-def ids(api: Api, query: str) -> list[str]:
+def ids(api, query):
     return [event["id"] for event in api("GET", f"/v1/audit-events?{query}")["items"]]
 
 
-def test_an_event_tells_who_what_when_and_whose(world: World):
+def test_an_event_tells_who_what_when_and_whose(world):
     tenant = world.tenant()
     event = world.audit(tenant_id=tenant["id"], action="tenant.created")[0]
     assert " ".join(event) == (
@@ -27,7 +27,7 @@ def test_an_event_tells_who_what_when_and_whose(world: World):
     assert event["details"]["name"] == tenant["name"]
 
 
-def test_filters_narrow_and_times_are_half_open(world: World):
+def test_filters_narrow_and_times_are_half_open(world):
     connection = world.proven()
     events = world.audit(connection_id=connection["id"])
     assert {event["connection_id"] for event in events} == {connection["id"]}
@@ -40,7 +40,7 @@ def test_filters_narrow_and_times_are_half_open(world: World):
     assert oldest in until
 
 
-def test_a_session_and_a_key_are_looked_for_within_ones_own_tenant(world: World):
+def test_a_session_and_a_key_are_looked_for_within_ones_own_tenant(world):
     """A key that is bound to a tenant finds the vendor's key in its own events, and another
     tenant's session never.
     """
@@ -64,7 +64,7 @@ BEGINNING = "00000000-0000-0000-0000-000000000000"
 
 
 @pytest.fixture
-def settled_events(world: World):
+def settled_events(world):
     """A tenant's five events of half a minute ago, the oldest first; and one of now."""
     tenant = world.tenant()
     began = now() - timedelta(seconds=30)
@@ -86,7 +86,7 @@ def settled_events(world: World):
     return tenant, event_ids
 
 
-def test_after_an_event_the_log_goes_on_oldest_first(world: World, settled_events):
+def test_after_an_event_the_log_goes_on_oldest_first(world, settled_events):
     """What has just happened has not settled."""
     tenant, event_ids = settled_events
     of_tenant = f"tenant_id={tenant['id']}"
@@ -99,7 +99,7 @@ def test_after_an_event_the_log_goes_on_oldest_first(world: World, settled_event
     assert world.audit(tenant_id=tenant["id"])[0]["action"] == "tenant.created"
 
 
-def test_a_feed_has_cursors_as_well(world: World, settled_events):
+def test_a_feed_has_cursors_as_well(world, settled_events):
     tenant, event_ids = settled_events
     path = f"/v1/audit-events?tenant_id={tenant['id']}&limit=3&after="
     first = world.admin("GET", path + event_ids[0])
@@ -111,7 +111,7 @@ def test_a_feed_has_cursors_as_well(world: World, settled_events):
     world.admin.refused("GET", path + event_ids[1] + cursor, expect=400, code="malformed_request")
 
 
-def test_a_bound_key_has_a_feed_of_its_own_tenant(world: World, settled_events):
+def test_a_bound_key_has_a_feed_of_its_own_tenant(world, settled_events):
     tenant, event_ids = settled_events
     reader, stranger = (world.key("audit:read", tenant=whose) for whose in (tenant, world.tenant()))
     assert ids(reader, f"after={BEGINNING}") == event_ids

@@ -1,7 +1,7 @@
 """Connections: given, proven, found, stopped and deleted."""
 
 from tests.conftest import publish_templates
-from tests.support.cast import Customer, World, path_of, without_external_id
+from tests.support.cast import path_of, without_external_id
 
 FIELDS = (
     "id tenant_id tenant_name tenant_reference role_arn account_id external_id status issues why"
@@ -11,7 +11,7 @@ FIELDS = (
 )
 
 
-def test_a_role_as_the_kit_asks_for_it_is_verified_at_once(world: World):
+def test_a_role_as_the_kit_asks_for_it_is_verified_at_once(world):
     tenant = world.tenant()
     role_arn = world.role(tenant)
     made = world.connect(tenant, role_arn)
@@ -32,7 +32,7 @@ def test_a_role_as_the_kit_asks_for_it_is_verified_at_once(world: World):
     assert world.admin("GET", path_of(made)) == made
 
 
-def test_a_launched_stack_is_verified(world: World, customer: Customer):
+def test_a_launched_stack_is_verified(world, customer):
     tenant = world.tenant()
     publish_templates(world.admin.app)
     role_arn = customer.launch(world.kit(tenant)["launch_stack_url"])
@@ -43,7 +43,7 @@ def test_a_launched_stack_is_verified(world: World, customer: Customer):
 
 
 def test_a_role_that_asks_for_no_external_id_is_insecure_until_the_advice_is_followed(
-    world: World, customer: Customer
+    world, customer
 ):
     tenant = world.tenant()
     kit = world.kit(tenant)
@@ -63,7 +63,7 @@ def test_a_role_that_asks_for_no_external_id_is_insecure_until_the_advice_is_fol
 
 
 def test_a_connection_is_suspended_resumed_deleted_and_made_again_and_each_step_is_in_the_audit_log(
-    world: World,
+    world,
 ):
     made = world.connection()
     suspended = world.admin("POST", path_of(made, "/suspend"), {"reason": "incident 7"})
@@ -102,9 +102,7 @@ def test_a_connection_is_suspended_resumed_deleted_and_made_again_and_each_step_
     world.admin("GET", path_of(made), expect=404)
 
 
-def test_a_wrong_name_is_told_the_prefix_and_an_unknown_permission_set_which_there_are(
-    world: World,
-):
+def test_a_wrong_name_is_told_the_prefix_and_an_unknown_permission_set_which_there_are(world):
     path, arn = f"/v1/tenants/{world.tenant()['id']}/connections", "arn:aws:iam::444455556666:role"
     assert (
         "deputy-" in world.admin("POST", path, {"role_arn": f"{arn}/other"}, expect=422)["detail"]

@@ -17,11 +17,11 @@ def settled(aws, admin):
 
 
 @pytest.fixture
-def connection(world: World) -> dict:
+def connection(world) -> dict:
     return world.connection()
 
 
-def test_a_post_answers_what_credential_process_prints(world: World, connection):
+def test_a_post_answers_what_credential_process_prints(world, connection):
     worker = world.worker({"id": connection["tenant_id"]})
     issued = worker("POST", path_of(connection, "/credentials"))
     assert " ".join(issued) == (
@@ -33,7 +33,7 @@ def test_a_post_answers_what_credential_process_prints(world: World, connection)
     assert issued["Expiration"].endswith("Z")
 
 
-def test_issued_credentials_work_in_the_customers_account_and_in_no_other(world: World, settled):
+def test_issued_credentials_work_in_the_customers_account_and_in_no_other(world, settled):
     issued = world.admin("POST", path_of(settled, "/credentials"))
     session = boto3.session.Session(
         issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"]
@@ -44,14 +44,14 @@ def test_issued_credentials_work_in_the_customers_account_and_in_no_other(world:
     assert who["Arn"].split("/")[1] == settled["role_arn"].rsplit("/", 1)[1]
 
 
-def test_container_credentials_have_the_fields_that_sdks_expect(world: World, settled):
+def test_container_credentials_have_the_fields_that_sdks_expect(world, settled):
     issued = world.admin("GET", path_of(settled, "/container-credentials"))
     assert " ".join(issued) == ("AccessKeyId SecretAccessKey Token Expiration AccountId RoleArn")
     assert issued["AccountId"] == settled["account_id"]
     assert issued["RoleArn"] == settled["role_arn"]
 
 
-def test_a_container_refusal_says_why_as_sdks_read_it(world: World, connection):
+def test_a_container_refusal_says_why_as_sdks_read_it(world, connection):
     """Java and Go read `code` and `message`, JavaScript `Code` and `Message`."""
     world.admin("POST", path_of(connection, "/suspend"), {"reason": "unpaid"})
     unknown = connection | {"id": str(uuid.uuid4())}
@@ -66,12 +66,12 @@ def test_a_container_refusal_says_why_as_sdks_read_it(world: World, connection):
     assert "message" not in world.admin("POST", path_of(connection, "/credentials"), expect=409)
 
 
-def test_head_on_container_credentials_issues_nothing(world: World, settled):
+def test_head_on_container_credentials_issues_nothing(world, settled):
     before = len(world.calls_for(settled["role_arn"]))
     assert world.admin.raw("HEAD", path_of(settled, "/container-credentials")).status_code == 405
     assert len(world.calls_for(settled["role_arn"])) == before
 
 
-def test_a_reason_is_short_and_printable(world: World, settled):
+def test_a_reason_is_short_and_printable(world, settled):
     for reason in ("", " ", "x" * 201, "two\nlines", 5):
         world.admin("POST", path_of(settled, "/credentials"), {"reason": reason}, expect=422)

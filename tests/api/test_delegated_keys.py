@@ -4,12 +4,11 @@ it lacks itself.
 
 import datetime as dt
 from itertools import product
-from typing import Any
 
 import pytest
 import time_machine
 
-from tests.support.cast import Api, World, path_of
+from tests.support.cast import path_of
 
 KEYS = "/v1/api-keys"
 SCOPES = ["tenants:write", "keys:delegate"]
@@ -20,37 +19,35 @@ WORKER = {"name": "a worker", "scopes": ["credentials:issue"]}
 class SignUp:
     """A sign-up service: it makes tenants, and keys for their workers."""
 
-    def __init__(self, world: World, made: dict[str, Any] | None = None, **more: Any) -> None:
+    def __init__(self, world, made=None, **more):
         self.shown = made or world.admin("POST", KEYS, SIGN_UP | more, expect=201)
         self.world, self.path = world, f"{KEYS}/{self.shown['id']}"
         self.api = world.admin.with_key(self.shown["key"])
 
-    def tenant(self, **more: Any) -> dict[str, Any]:
+    def tenant(self, **more):
         return self.api("POST", "/v1/tenants", {"name": "Acme", **more}, expect=201)
 
-    def worker(self, tenant: dict[str, Any], *, expect: int = 201, **more: Any) -> dict[str, Any]:
+    def worker(self, tenant, *, expect=201, **more):
         return self.api("POST", KEYS, WORKER | {"tenant_id": tenant["id"], **more}, expect=expect)
 
-    def replace(self) -> "SignUp":
+    def replace(self):
         return SignUp(self.world, self.world.admin("POST", f"{self.path}/replace", expect=201))
 
-    def listed(self) -> list[str]:
+    def listed(self):
         return [key["id"] for key in self.api("GET", f"{KEYS}?limit=200")["items"]]
 
 
 @pytest.fixture
-def sign_up(world: World) -> SignUp:
+def sign_up(world) -> SignUp:
     return SignUp(world)
 
 
-def works(api: Api, key: dict[str, Any]) -> bool:
+def works(api, key):
     # And not 401
     return bool(api.with_key(key["key"]).raw("GET", "/v1/tenants").status_code == 403)
 
 
-def test_a_delegating_key_makes_one_that_issues_and_issues_nothing_itself(
-    world: World, sign_up: SignUp
-):
+def test_a_delegating_key_makes_one_that_issues_and_issues_nothing_itself(world, sign_up):
     tenant = sign_up.tenant()
     made, connection = sign_up.worker(tenant), world.connection(tenant)
     assert (made["scopes"], made["may_give"]) == (["credentials:issue"], None)
@@ -60,7 +57,7 @@ def test_a_delegating_key_makes_one_that_issues_and_issues_nothing_itself(
         sign_up.api.refused(method, path_of(connection, way), expect=403, code="forbidden")
 
 
-def test_what_a_key_may_give_is_in_answers_lists_and_events(world: World):
+def test_what_a_key_may_give_is_in_answers_lists_and_events(world):
     made = SignUp(world, may_give=["credentials:issue", "audit:read"]).shown
     listed = next(key for key in world.admin("GET", KEYS)["items"] if key["id"] == made["id"])
     for shown in (made, listed, world.admin("GET", f"{KEYS}/{made['id']}")):
@@ -70,7 +67,7 @@ def test_what_a_key_may_give_is_in_answers_lists_and_events(world: World):
     assert event["details"]["may_give"] == ["audit:read", "credentials:issue"]
 
 
-def test_a_delegating_key_lists_reads_and_revokes_what_it_could_make(world: World, sign_up: SignUp):
+def test_a_delegating_key_lists_reads_and_revokes_what_it_could_make(world, sign_up):
     tenant = sign_up.tenant()
     own, vendors = (
         by("POST", KEYS, WORKER | {"tenant_id": tenant["id"]}, expect=201)
@@ -84,14 +81,14 @@ def test_a_delegating_key_lists_reads_and_revokes_what_it_could_make(world: Worl
         assert not works(world.admin, key)
 
 
-def test_a_delegating_key_replaces_none(world: World, sign_up: SignUp):
+def test_a_delegating_key_replaces_none(world, sign_up):
     made = sign_up.worker(sign_up.tenant())
     for path in (f"{KEYS}/{made['id']}/replace", f"{sign_up.path}/replace"):
         sign_up.api.refused("POST", path, {"grace_seconds": 0}, expect=403, code="forbidden")
     assert works(world.admin, made)
 
 
-def test_who_may_give_is_bound_to_no_tenant_and_gives_no_key_that_makes_keys(world: World):
+def test_who_may_give_is_bound_to_no_tenant_and_gives_no_key_that_makes_keys(world):
     for field, change in (
         ("may_give", {"may_give": None}),
         ("may_give", {"may_give": []}),
@@ -107,12 +104,12 @@ def test_who_may_give_is_bound_to_no_tenant_and_gives_no_key_that_makes_keys(wor
         assert list(problem["errors"]) == [field]
 
 
-def test_a_bound_key_makes_no_such_key(world: World):
+def test_a_bound_key_makes_no_such_key(world):
     bound = world.key("tenants:write", "keys:write", "credentials:issue", tenant=world.tenant())
     bound.refused("POST", KEYS, SIGN_UP, expect=403, code="forbidden")
 
 
-def test_what_a_key_may_give_counts_as_scopes_of_its_own(world: World, sign_up: SignUp):
+def test_what_a_key_may_give_counts_as_scopes_of_its_own(world, sign_up):
     weak = world.key("keys:write", "tenants:write", "audit:read")
     weak.refused("POST", KEYS, SIGN_UP, expect=403, code="forbidden")
     assert sign_up.shown["id"] not in str(weak("GET", f"{KEYS}?limit=200"))
@@ -128,9 +125,7 @@ DAY = dt.timedelta(hours=24)
 MOMENT = dt.timedelta(microseconds=1)
 
 
-def test_a_delegating_key_makes_sees_and_revokes_keys_of_a_tenant_for_24_hours(
-    world: World, sign_up: SignUp
-):
+def test_a_delegating_key_makes_sees_and_revokes_keys_of_a_tenant_for_24_hours(world, sign_up):
     noon = dt.datetime.now(dt.UTC)
     with time_machine.travel(noon, tick=False):
         tenant = sign_up.tenant()
@@ -145,9 +140,7 @@ def test_a_delegating_key_makes_sees_and_revokes_keys_of_a_tenant_for_24_hours(
         assert works(world.admin, made)
 
 
-def test_the_24_hours_are_over_when_the_wait_for_a_lock_took_so_long(
-    world: World, sign_up: SignUp, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_24_hours_are_over_when_the_wait_for_a_lock_took_so_long(world, sign_up, monkeypatch):
     """They are compared with the clock in the transaction that stores the key, once the tenant
     is locked.
     """
@@ -158,7 +151,7 @@ def test_the_24_hours_are_over_when_the_wait_for_a_lock_took_so_long(
         dt.datetime.now(dt.UTC) + DAY - dt.timedelta(minutes=1), tick=False
     ) as clock:
 
-        def lock_for_long(*args: Any, **kwargs: Any) -> Any:
+        def lock_for_long(*args, **kwargs):
             locked = lock_tenant(*args, **kwargs)
             clock.shift(dt.timedelta(minutes=1))
             return locked
@@ -171,7 +164,7 @@ def test_the_24_hours_are_over_when_the_wait_for_a_lock_took_so_long(
 # --- leaks and renewals ---
 
 
-def test_revoking_the_maker_of_a_delegating_key_revokes_both_and_what_they_made(world: World):
+def test_revoking_the_maker_of_a_delegating_key_revokes_both_and_what_they_made(world):
     scopes = ["tenants:write", "keys:write", "credentials:issue"]
     maker = world.admin("POST", KEYS, {"name": "maker", "scopes": scopes}, expect=201)
     sign_up = SignUp(world, world.admin.with_key(maker["key"])("POST", KEYS, SIGN_UP, expect=201))
@@ -184,7 +177,7 @@ def test_revoking_the_maker_of_a_delegating_key_revokes_both_and_what_they_made(
     sign_up.api.refused("GET", KEYS, expect=401, code="unauthenticated")
 
 
-def test_renewing_a_delegating_key_loses_no_key_and_no_tenant(world: World, sign_up: SignUp):
+def test_renewing_a_delegating_key_loses_no_key_and_no_tenant(world, sign_up):
     tenant = sign_up.tenant()
     made, successor = sign_up.worker(tenant), sign_up.replace()
     assert successor.shown["may_give"] == ["credentials:issue"]
@@ -199,7 +192,7 @@ def test_renewing_a_delegating_key_loses_no_key_and_no_tenant(world: World, sign
 
 
 def test_of_how_many_tenants_a_delegating_keys_family_could_read_the_registration_token(
-    world: World, sign_up: SignUp
+    world, sign_up
 ):
     reader = SignUp(world, may_give=["connections:read"])
     for one in (sign_up, reader):

@@ -19,24 +19,24 @@ from app.store.models import (
 )
 from app.store.models.tenant import folded
 from app.tenants.tenants import TenantFilter, Tenants
-from tests.support.cast import Customer, World, path_of
+from tests.support.cast import Customer, path_of
 from tests.support.databases import new_database
 from tests.support.rows import ADMIN, plan
 
 S = ConnectionStatus
 
 
-def named(world: World, name: str) -> dict:
+def named(world, name):
     return world.admin("POST", "/v1/tenants", {"name": name}, expect=201)
 
 
-def found(world: World, **query: str) -> list[str]:
+def found(world, **query):
     answer = world.admin.raw("GET", "/v1/tenants", query_string={"limit": "200", **query})
     assert answer.status_code == 200, answer.text
     return [tenant["name"] for tenant in answer.get_json()["items"]]
 
 
-def test_a_tenant_is_found_by_what_its_name_begins_with(world: World):
+def test_a_tenant_is_found_by_what_its_name_begins_with(world):
     matching = ["Zebra One", "zebra%three", "zebra_four", "zebra\\five"]
     for name in (*matching, "Other Zebra", "Zebr", "zebrb"):
         named(world, name)
@@ -46,7 +46,7 @@ def test_a_tenant_is_found_by_what_its_name_begins_with(world: World):
     assert found(world, name="%ebra") == []
 
 
-def test_case_and_form_do_not_matter_in_any_script(world: World):
+def test_case_and_form_do_not_matter_in_any_script(world):
     for name, asked in (
         ("Ölwerk Süd", "ölWERK s"),
         ("Straße 7", "STRASSE"),
@@ -62,14 +62,14 @@ def test_case_and_form_do_not_matter_in_any_script(world: World):
         assert len(folded(name)) <= 200
 
 
-def test_a_tenant_that_was_renamed_is_found_by_its_new_name_alone(world: World):
+def test_a_tenant_that_was_renamed_is_found_by_its_new_name_alone(world):
     tenant = named(world, "Quagga before")
     world.admin("PATCH", f"/v1/tenants/{tenant['id']}", {"name": "Quokka after"})
     assert found(world, name="quagga") == []
     assert found(world, name="quokka") == ["Quokka after"]
 
 
-def test_tenants_by_status_and_name_together(world: World):
+def test_tenants_by_status_and_name_together(world):
     active, resting = named(world, "Ibex active"), named(world, "Ibex resting")
     world.admin("POST", f"/v1/tenants/{resting['id']}/suspend", {"reason": "x"})
     assert found(world, name="ibex", status="suspended") == [resting["name"]]
@@ -88,7 +88,7 @@ BAD = {
 }
 
 
-def test_a_bad_filter_is_refused(world: World):
+def test_a_bad_filter_is_refused(world):
     """The last one: a feed is not narrowed in part."""
     for path, queries in BAD.items():
         for query in (*queries.split(), f"status={'active,' * 200}active", f"name={'x' * 201}"):
@@ -96,7 +96,7 @@ def test_a_bad_filter_is_refused(world: World):
 
 
 @pytest.mark.usefixtures("impatient")
-def test_connections_in_one_of_several_statuses(world: World):
+def test_connections_in_one_of_several_statuses(world):
     """In one tenant, and across all: newest first, page by page."""
     tenant, customer = world.tenant(), Customer(world.aws)
     made = {"verified": world.connect(tenant, world.role(tenant, customer))}

@@ -17,18 +17,18 @@ from app.store.database import SYSTEM
 from app.store.models import BackgroundWorker, Connection, ConnectionStatus
 from app.store.models.proof_schedule import Interval
 from tests.conftest import OPERATOR, make_config, publish_templates, with_settings
-from tests.support.cast import Api, World
+from tests.support.cast import Api
 from tests.support.databases import empty_database, new_database
 from tests.support.rows import at_once, connection_row, tenant_row
 
 
-def test_a_healthy_service_is_live_and_ready(world: World):
+def test_a_healthy_service_is_live_and_ready(world):
     anonymous = world.admin.with_key(None)
     assert anonymous("GET", "/healthz") == {"status": "ok"}
     assert anonymous("GET", "/readyz")["status"] == "ok"
 
 
-def test_every_answer_carries_a_request_id_and_safe_headers(world: World):
+def test_every_answer_carries_a_request_id_and_safe_headers(world):
     anonymous, request_ids = world.admin.with_key(None), {"mine"}
     for path in ("/healthz", "/v1/tenants", "/nowhere", "/openapi.json", "/docs/"):
         response = anonymous.raw("GET", path, headers={"X-Request-Id": "mine"})
@@ -38,7 +38,7 @@ def test_every_answer_carries_a_request_id_and_safe_headers(world: World):
     assert len(request_ids) == 6
 
 
-def unready(database_url: str, **changes: object) -> dict[str, list[str]]:
+def unready(database_url, **changes):
     app = create_app(make_config(database_url, **changes))
     try:
         return Api(app, None)("GET", "/readyz", expect=503)["errors"]
@@ -63,7 +63,7 @@ BACKGROUND = ("clock", "workers", "due", "proofs", "templates", "registrations")
 class Deployment:
     """A web process on a database of its own, which looks again each time it is asked."""
 
-    def __init__(self, config, vendor) -> None:
+    def __init__(self, config, vendor):
         self._config = with_settings(
             config,
             registration_topic_arn=vendor.registration_topic_arn,
@@ -76,11 +76,11 @@ class Deployment:
         self._made.append(create_app(with_settings(self._config, **changes)))
         return self._made[-1]
 
-    def key(self, *scopes: Scope, tenant_id=None) -> str:
+    def key(self, *scopes, tenant_id=None):
         issue = self.services.api_keys.create_key
         return issue(OPERATOR, name="a key", scopes=frozenset(scopes), tenant_id=tenant_id)[1]
 
-    def ready(self, key: str | None = None, *, again: str = "all", **changes) -> dict:
+    def ready(self, key=None, *, again="all", **changes):
         """`again`: the check that looks again, whatever it has found lately."""
         app = self._process(**changes) if changes else self._made[0]
         health = app.extensions["deputy"].health
@@ -91,30 +91,30 @@ class Deployment:
         list(health.findings(patience=None))
         return Api(app, key)("GET", "/readyz")
 
-    def statuses(self, **changes) -> dict[str, str]:
+    def statuses(self, **changes):
         return {one["name"]: one["status"] for one in self.ready(**changes)["checks"]}
 
-    def status(self, name: str) -> str:
+    def status(self, name):
         return self.statuses(again=name)[name]
 
-    def check_of(self, name: str) -> dict:
+    def check_of(self, name):
         """Return one check as a key that may see everything reads it."""
         checks = self.ready(self.key(Scope.AUDIT_READ), again=name)["checks"]
         return next(one for one in checks if one["name"] == name)
 
-    def beat(self, **hearing) -> Heartbeat:
+    def beat(self, **hearing):
         told = SimpleNamespace(**({"heard_at": now(), "unanswered_at": None} | hearing))
         heartbeat = Heartbeat(self.services.db, "flask", told)
         heartbeat.beat()
         return heartbeat
 
-    def rest(self) -> None:
+    def rest(self):
         """No worker has ever been seen, nothing is due, and nothing was proven lately."""
         with self.services.db.write(SYSTEM) as db:
             db.execute(sqlalchemy.delete(BackgroundWorker))
             db.execute(sqlalchemy.update(Connection).values(due_at=None, tried_at=None))
 
-    def close(self) -> None:
+    def close(self):
         for app in self._made:
             app.extensions["deputy"].db.engine.dispose()
 
@@ -134,7 +134,7 @@ def deployment(probed) -> Deployment:
     return probed
 
 
-def ago(seconds: float):
+def ago(seconds):
     return now() - timedelta(seconds=seconds)
 
 
@@ -208,13 +208,13 @@ def test_without_a_queue_there_is_no_check_of_it(deployment):
     assert "due" in found
 
 
-def set_clock(monkeypatch, seconds: float) -> None:
+def set_clock(monkeypatch, seconds):
     """Exactly so far from the right time, however slow the machine is."""
     monkeypatch.setattr("app.health.heartbeats.now", lambda: now() + timedelta(seconds=seconds))
 
 
 def test_a_clock_that_differs_by_more_than_five_seconds_degrades_readiness(deployment, monkeypatch):
-    def clock() -> tuple[str, str]:
+    def clock():
         check = deployment.check_of("clock")
         return check["status"], check["seen"]
 

@@ -5,7 +5,6 @@ own for each answer.
 import json
 import re
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from uuid import UUID
@@ -22,7 +21,7 @@ from app.issuing.authorization import VerifiedConnection
 from app.limits.rates import Rates
 from tests.attacks.evidence import on_postgresql, on_sqlite, problem
 from tests.conftest import OPERATOR
-from tests.support.cast import SESSION_NAME, Api, Customer, World, path_of
+from tests.support.cast import SESSION_NAME, Customer, path_of
 from tests.support.rows import ADMIN, ByHand, Role, at_once, place
 from tests.support.waiting import until
 
@@ -35,7 +34,7 @@ POLICY = {
 class Scene:
     """A verified connection to a role that is there, and its worker."""
 
-    def __init__(self, world: World, role: Role) -> None:
+    def __init__(self, world, role):
         services = world.admin.app.extensions["deputy"]
         made = place(services, role)
         self.world, self._role = world, role
@@ -49,33 +48,33 @@ class Scene:
         self.worker = world.admin.with_key(made.key)
         self._before = len(world.calls_for(role.arn))
 
-    def issue(self, body=None, *, by: Api | None = None, **options):
+    def issue(self, body=None, *, by=None, **options):
         options |= {} if body is None else {"body": body}
         return (by or self.worker)("POST", path_of(self.connection, "/credentials"), **options)
 
-    def container(self, *, by: Api | None = None, **options):
+    def container(self, *, by=None, **options):
         return (by or self.worker)(
             "GET", path_of(self.connection, "/container-credentials"), **options
         )
 
     @property
-    def calls(self) -> list:
+    def calls(self):
         """What AWS has been asked for since this began."""
         return self.world.calls_for(self._role.arn)[self._before :]
 
     @property
-    def session_names(self) -> list[str]:
+    def session_names(self):
         return [call.session_name for call in self.calls]
 
     @property
-    def events(self) -> list[dict]:
+    def events(self):
         """Oldest first."""
         return self.world.audit(connection_id=self.connection["id"], action="credentials.issued")[
             ::-1
         ]
 
     @property
-    def first_hand_outs(self) -> list[dict]:
+    def first_hand_outs(self):
         """By each web process, of each session that was handed out; oldest first."""
         firsts = []
         for session in {event["details"]["access_key_id"] for event in self.events}:
@@ -83,7 +82,7 @@ class Scene:
         return sorted(firsts, key=lambda event: event["id"])
 
     @property
-    def sources(self) -> list[str]:
+    def sources(self):
         return [event["details"]["source"] for event in self.events]
 
 
@@ -93,14 +92,14 @@ def role(app, aws, vendor, config) -> Role:
 
 
 @pytest.fixture
-def scene(world: World, role: Role) -> Scene:
+def scene(world, role) -> Scene:
     return Scene(world, role)
 
 
 # --- whose session ---
 
 
-def test_the_second_request_is_served_from_the_cache_and_recorded_as_such(scene: Scene):
+def test_the_second_request_is_served_from_the_cache_and_recorded_as_such(scene):
     path, body = path_of(scene.connection, "/credentials"), {"reason": "nightly scan"}
     mine = {"X-Request-Id": "mine"}
     answers = [scene.worker.raw("POST", path, body, headers=mine) for _ in range(3)]
@@ -127,12 +126,12 @@ def test_the_second_request_is_served_from_the_cache_and_recorded_as_such(scene:
 
 
 def test_a_session_whose_first_hand_out_was_not_recorded_is_found_by_the_next(
-    scene: Scene, app, monkeypatch
+    scene, app, monkeypatch
 ):
     log = app.extensions["deputy"].audit
     append, attempts = log.append, iter(["the database is away", "something was revoked"])
 
-    def fail_twice(event, **options) -> bool:
+    def fail_twice(event, **options):
         attempt = next(attempts, None)
         if attempt == "the database is away":
             raise StoreUnavailableError(attempt)
@@ -145,7 +144,7 @@ def test_a_session_whose_first_hand_out_was_not_recorded_is_found_by_the_next(
     assert scene.first_hand_outs == scene.events[:1]
 
 
-def test_a_process_that_forgot_its_sessions_indexes_them_once_more(scene: Scene, monkeypatch):
+def test_a_process_that_forgot_its_sessions_indexes_them_once_more(scene, monkeypatch):
     monkeypatch.setattr(issuing, "_INDEXED_MAX", 1)
     for _ in range(2):
         scene.issue(), scene.issue({"duration_seconds": 900})
@@ -153,7 +152,7 @@ def test_a_process_that_forgot_its_sessions_indexes_them_once_more(scene: Scene,
 
 
 @on_sqlite
-def test_another_question_gets_another_session(scene: Scene):
+def test_another_question_gets_another_session(scene):
     narrower = POLICY | {"Statement": [POLICY["Statement"][0] | {"Resource": "arn:aws:s3:::one"}]}
     questions = [
         None,
@@ -172,7 +171,7 @@ def test_another_question_gets_another_session(scene: Scene):
 
 
 @on_sqlite
-def test_the_same_question_in_other_words_gets_the_same_session(scene: Scene):
+def test_the_same_question_in_other_words_gets_the_same_session(scene):
     first = scene.issue()
     for body in ({}, {"reason": "nightly scan", "duration_seconds": 3600}):
         assert scene.issue(body) == first, body
@@ -197,7 +196,7 @@ ISSUABLE = {
 def test_everything_that_an_answer_depends_on_is_in_the_question():
     """One by one, where life would change several at once."""
 
-    def question(key_id=ADMIN.key_id, duration_seconds=3600, policy=None, **of_connection) -> bytes:
+    def question(key_id=ADMIN.key_id, duration_seconds=3600, policy=None, **of_connection):
         connection = VerifiedConnection(**ISSUABLE | of_connection)
         principal = replace(ADMIN, key_id=key_id)
         return issuing._Request(principal, connection, duration_seconds, policy).cache_key().text
@@ -223,12 +222,12 @@ def test_everything_that_an_answer_depends_on_is_in_the_question():
 # --- the shapes ---
 
 
-def headers_of(response) -> dict[str, str]:
+def headers_of(response):
     return {name: value for name, value in response.headers.items() if name != "X-Request-Id"}
 
 
 @on_sqlite
-def test_every_answer_of_a_session_is_what_its_schema_says(scene: Scene, app):
+def test_every_answer_of_a_session_is_what_its_schema_says(scene, app):
     """From AWS or the cache, with and without Flask: written without marshmallow, and as
     marshmallow would, header by header.
     """
@@ -255,7 +254,7 @@ def test_every_answer_of_a_session_is_what_its_schema_says(scene: Scene, app):
 
 
 @on_sqlite
-def test_a_body_good_or_bad_gets_the_same_answer_fresh_kept_and_by_the_long_way(scene: Scene):
+def test_a_body_good_or_bad_gets_the_same_answer_fresh_kept_and_by_the_long_way(scene):
     path, types = path_of(scene.connection, "/credentials"), ["application/json"] * 2
     types.append("application/json; charset=utf-8")
     for body in ({"duration_seconds": 901}, {"duration_seconds": 1}, {"no_such_field": 1}, []):
@@ -271,7 +270,7 @@ def test_a_body_good_or_bad_gets_the_same_answer_fresh_kept_and_by_the_long_way(
 
 
 @on_sqlite
-def test_container_credentials_take_nothing_from_a_body(scene: Scene):
+def test_container_credentials_take_nothing_from_a_body(scene):
     first = scene.container()
     path = path_of(scene.connection, "/container-credentials")
     assert scene.worker("GET", path, {"duration_seconds": 900}) == first
@@ -281,7 +280,7 @@ def test_container_credentials_take_nothing_from_a_body(scene: Scene):
 # --- while something is taken away from somebody else ---
 
 
-def elsewhere(app) -> Callable[[], None]:
+def elsewhere(app):
     """Take something away from somebody who has nothing to do with the test."""
     services = app.extensions["deputy"]
     other = place(services)
@@ -289,7 +288,7 @@ def elsewhere(app) -> Callable[[], None]:
 
 
 def test_an_answer_of_awss_is_recorded_as_one_though_the_record_had_to_be_tried_twice(
-    scene: Scene, app, monkeypatch
+    scene, app, monkeypatch
 ):
     """AWS was asked for this very answer, even if another tenant's change came before it was
     recorded.
@@ -308,9 +307,7 @@ def test_an_answer_of_awss_is_recorded_as_one_though_the_record_had_to_be_tried_
     assert scene.sources == ["sts"]
 
 
-def test_a_request_counts_once_though_its_record_had_to_be_tried_twice(
-    scene: Scene, app, monkeypatch
-):
+def test_a_request_counts_once_though_its_record_had_to_be_tried_twice(scene, app, monkeypatch):
     scene.issue(), scene.issue()
     elsewhere(app)()
     count, counted = Rates.acquire_issuance, []
@@ -328,9 +325,7 @@ def test_a_request_counts_once_though_its_record_had_to_be_tried_twice(
 
 
 @on_sqlite
-def test_a_slow_aws_is_a_503_in_time_and_its_answer_there_for_the_next(
-    scene: Scene, faults, monkeypatch
-):
+def test_a_slow_aws_is_a_503_in_time_and_its_answer_there_for_the_next(scene, faults, monkeypatch):
     monkeypatch.setattr("app.issuing.issue._ANSWER_SECONDS", 0.4)
     monkeypatch.setattr("app.aws.query.PAUSE", 0)
     # And then it answers
@@ -348,7 +343,7 @@ def test_a_slow_aws_is_a_503_in_time_and_its_answer_there_for_the_next(
 
 
 @on_postgresql
-def test_a_database_that_hangs_is_a_503_before_an_sdk_gives_up(scene: Scene, config):
+def test_a_database_that_hangs_is_a_503_before_an_sdk_gives_up(scene, config):
     """After two seconds the SDK no longer listens; warm or not."""
     scene.issue(), scene.issue()
     by_hand, before = ByHand(config.database.database_url), len(scene.events)
@@ -366,7 +361,7 @@ def test_a_database_that_hangs_is_a_503_before_an_sdk_gives_up(scene: Scene, con
 
 
 @on_sqlite
-def test_two_processes_share_a_session_until_one_of_them_takes_it_away(scene: Scene, start_api):
+def test_two_processes_share_a_session_until_one_of_them_takes_it_away(scene, start_api):
     one, two = (start_api().with_key(scene.worker.key) for _ in range(2))
     first = scene.issue(by=one)
     assert scene.issue(by=two) == first
@@ -383,7 +378,7 @@ def test_two_processes_share_a_session_until_one_of_them_takes_it_away(scene: Sc
 
 
 @on_sqlite
-def test_a_crowd_of_one_key_at_two_processes_makes_one_call(scene: Scene, start_api):
+def test_a_crowd_of_one_key_at_two_processes_makes_one_call(scene, start_api):
     one, two = start_api(), start_api()
     apis = [api.with_key(scene.worker.key) for api in (one, two) for _ in range(8)]
     sessions = at_once([lambda api=api: scene.issue(by=api)["AccessKeyId"] for api in apis])
@@ -393,10 +388,10 @@ def test_a_crowd_of_one_key_at_two_processes_makes_one_call(scene: Scene, start_
     assert scene.sources.count("sts") == 1
 
 
-def admitted(apis: list[Api], path: str, each: int) -> int:
+def admitted(apis, path, each):
     """How many of so many requests at each process were."""
 
-    def ask(api: Api) -> int:
+    def ask(api):
         return [api.raw("POST", path).status_code for _ in range(each)].count(200)
 
     with ThreadPoolExecutor(len(apis)) as pool:
@@ -408,7 +403,7 @@ RATE = 20
 
 @on_sqlite
 def test_the_rate_of_a_key_is_counted_over_all_processes(
-    scene: Scene, stopped_clock, start_api, monkeypatch
+    scene, stopped_clock, start_api, monkeypatch
 ):
     """Valkey's clock can't be stopped, so there the limit is one for an hour."""
     monkeypatch.setattr("app.limits.shared._item", lambda limit: RateLimitItemPerHour(limit.amount))
@@ -421,7 +416,7 @@ def test_the_rate_of_a_key_is_counted_over_all_processes(
 
 @on_sqlite
 def test_while_the_cache_is_away_each_process_still_counts_for_itself(
-    scene: Scene, stopped_clock, start_api, valkey
+    scene, stopped_clock, start_api, valkey
 ):
     one, two = (start_api(issue_rate=RATE).with_key(scene.worker.key) for _ in range(2))
     for api in (one, two):

@@ -4,13 +4,11 @@ replaced.
 
 import datetime as dt
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import time_machine
 from sqlalchemy import func, select
 
-from app.config import Config
 from app.factory import create_app
 from app.store.models import Tenant
 from tests.conftest import with_settings
@@ -23,53 +21,53 @@ DAY = 86_400
 class Program:
     """Somebody's key: what the API says of it, and what can be done with it."""
 
-    def __init__(self, world: World, shown: dict[str, Any]) -> None:
+    def __init__(self, world, shown):
         self.world, self.id, self.shown = world, shown["id"], shown
         self.api = world.admin.with_key(shown["key"])
         self.path = f"/v1/api-keys/{self.id}"
 
-    def child(self, **wanted: Any) -> "Program":
+    def child(self, **wanted):
         return program(self.world, self.api, **wanted)
 
-    def link(self, tenant: dict[str, Any], **wanted: Any) -> str:
+    def link(self, tenant, **wanted):
         """The path of the page of a link that this key made."""
         path = f"/v1/tenants/{tenant['id']}/onboarding-links"
         url = self.api("POST", path, wanted, expect=201)["url"]
         return url.removeprefix("http://localhost:8000")
 
-    def read(self) -> dict[str, Any]:
+    def read(self):
         return self.world.admin("GET", self.path)
 
-    def replace(self, by: Api | None = None, **body: Any) -> "Program":
+    def replace(self, by=None, **body):
         replace = by or self.world.admin
         return Program(self.world, replace("POST", f"{self.path}/replace", body, expect=201))
 
-    def works(self) -> bool:
+    def works(self):
         return bool(self.api.raw("GET", "/v1/tenants?limit=1").status_code == 200)
 
 
-def program(world: World, by: Api | None = None, **wanted: Any) -> Program:
+def program(world, by=None, **wanted):
     body = {"name": "a program", "scopes": EVERYTHING, **wanted}
     return Program(world, (by or world.admin)("POST", "/v1/api-keys", body, expect=201))
 
 
-def made(shown: dict[str, Any]) -> tuple[int, int]:
+def made(shown):
     """How many keys and links."""
     return shown["made"]["keys"], shown["made"]["links"]
 
 
-def opens(world: World, page: str) -> bool:
+def opens(world, page):
     return bool(world.admin.with_key(None).raw("GET", page).status_code == 200)
 
 
-def event_of(world: World, program: Program, action: str) -> dict[str, Any]:
+def event_of(world, program, action):
     return next(e for e in world.audit(action=action) if e["details"]["api_key_id"] == program.id)
 
 
 # --- who made what ---
 
 
-def test_only_live_ones_are_counted_and_an_expired_link_is_revoked_too(world: World):
+def test_only_live_ones_are_counted_and_an_expired_link_is_revoked_too(world):
     """Its registration token goes on to count."""
     tenant, maker = world.tenant(), program(world)
     soon = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
@@ -83,7 +81,7 @@ def test_only_live_ones_are_counted_and_an_expired_link_is_revoked_too(world: Wo
         assert event_of(world, maker, "api_key.revoked")["details"]["links_revoked"] == 1
 
 
-def test_a_key_of_the_command_line_has_no_maker(world: World):
+def test_a_key_of_the_command_line_has_no_maker(world):
     arguments = ["keys", "create", "--name", "an operator's key", "--scope", "tenants:read"]
     made = world.admin.app.test_cli_runner().invoke(args=arguments)
     assert made.exit_code == 0, made.output
@@ -95,7 +93,7 @@ def test_a_key_of_the_command_line_has_no_maker(world: World):
 # --- revoking ---
 
 
-def test_revoking_a_key_revokes_the_keys_and_links_that_came_of_it(world: World):
+def test_revoking_a_key_revokes_the_keys_and_links_that_came_of_it(world):
     """A key says who made it, and how many it made; the event says which. Makers and siblings
     stay.
     """
@@ -127,7 +125,7 @@ def test_revoking_a_key_revokes_the_keys_and_links_that_came_of_it(world: World)
     }
 
 
-def test_the_event_of_many_names_a_hundred(world: World, monkeypatch):
+def test_the_event_of_many_names_a_hundred(world, monkeypatch):
     monkeypatch.setattr("app.identity.families._NAMED", 2)
     maker = program(world)
     children = [maker.child().id for _ in range(3)]
@@ -136,14 +134,14 @@ def test_the_event_of_many_names_a_hundred(world: World, monkeypatch):
     assert (details["keys_revoked"], details["api_key_ids"]) == (3, children[:2])
 
 
-def count_tenants(world: World) -> int:
+def count_tenants(world):
     with world.admin.app.extensions["deputy"].db.read() as db:
         return db.scalar(
             select(func.count()).select_from(Tenant).where(Tenant.deleted_at.is_(None))
         )
 
 
-def test_of_how_many_tenants_a_key_could_read_the_registration_token(world: World):
+def test_of_how_many_tenants_a_key_could_read_the_registration_token(world):
     tenant = world.tenant()
     for wanted, count in (
         ({"scopes": ["tenants:read"]}, 0),
@@ -156,7 +154,7 @@ def test_of_how_many_tenants_a_key_could_read_the_registration_token(world: Worl
 # --- replacing ---
 
 
-def test_a_successor_is_as_the_old_one_was(world: World):
+def test_a_successor_is_as_the_old_one_was(world):
     tenant = world.tenant()
     old = program(world, tenant_id=tenant["id"], permission_sets=["inventory"])
     new = old.replace()
@@ -173,7 +171,7 @@ def test_a_successor_is_as_the_old_one_was(world: World):
     assert event_of(world, new, "api_key.created")["tenant_id"] == tenant["id"]
 
 
-def test_the_old_key_ends_after_the_grace(world: World):
+def test_the_old_key_ends_after_the_grace(world):
     for body, grace in (
         ({}, DAY),
         ({"grace_seconds": 7 * DAY}, 7 * DAY),
@@ -181,7 +179,7 @@ def test_the_old_key_ends_after_the_grace(world: World):
     ):
         start = dt.datetime.now(dt.UTC)
 
-        def after(seconds: int, start: dt.datetime = start) -> dt.datetime:
+        def after(seconds, start=start):
             return start + dt.timedelta(seconds=seconds)
 
         with time_machine.travel(start, tick=False):
@@ -198,7 +196,7 @@ def test_the_old_key_ends_after_the_grace(world: World):
             assert (old.works(), new.works()) == (False, True)
 
 
-def test_a_grace_is_0_to_7_days(world: World):
+def test_a_grace_is_0_to_7_days(world):
     old = program(world)
     for grace in (-1, 7 * DAY + 1, 1.5, "1", None, True):
         problem = world.admin("POST", f"{old.path}/replace", {"grace_seconds": grace}, expect=422)
@@ -206,9 +204,7 @@ def test_a_grace_is_0_to_7_days(world: World):
     assert old.read()["expires_at"] is None
 
 
-def test_replacing_is_no_outage_for_what_the_old_key_made_and_all_goes_with_the_successor(
-    world: World,
-):
+def test_replacing_is_no_outage_for_what_the_old_key_made_and_all_goes_with_the_successor(world):
     """Also what the old key makes in its grace."""
     tenant, old = world.tenant(), program(world)
     child, page = old.child(), old.link(tenant)
@@ -224,7 +220,7 @@ def test_replacing_is_no_outage_for_what_the_old_key_made_and_all_goes_with_the_
     assert [opens(world, each) for each in (page, last_page)] == [False] * 2
 
 
-def test_revoking_the_old_key_in_its_grace_leaves_the_successor_and_its_inheritance(world: World):
+def test_revoking_the_old_key_in_its_grace_leaves_the_successor_and_its_inheritance(world):
     tenant, old = world.tenant(), program(world)
     child, page, new = old.child(), old.link(tenant), old.replace()
     world.admin("DELETE", old.path, expect=204)
@@ -232,7 +228,7 @@ def test_revoking_the_old_key_in_its_grace_leaves_the_successor_and_its_inherita
     assert opens(world, page)
 
 
-def test_a_leaked_key_takes_along_the_successors_that_it_asked_for(world: World):
+def test_a_leaked_key_takes_along_the_successors_that_it_asked_for(world):
     leaked, other = program(world), program(world)
     child = leaked.child()
     successors = [leaked.replace(leaked.api), other.replace(leaked.api)]
@@ -241,9 +237,7 @@ def test_a_leaked_key_takes_along_the_successors_that_it_asked_for(world: World)
     assert [one.works() for one in (leaked, other, child, *successors)] == [False] * 5
 
 
-def test_a_successor_lives_as_long_as_the_old_key_was_made_to_unless_that_key_asked_itself(
-    world: World,
-):
+def test_a_successor_lives_as_long_as_the_old_key_was_made_to_unless_that_key_asked_itself(world):
     start = dt.datetime.now(dt.UTC)
     later, days = start + dt.timedelta(days=80), dt.timedelta(days=90)
     with time_machine.travel(start, tick=False):
@@ -253,14 +247,14 @@ def test_a_successor_lives_as_long_as_the_old_key_was_made_to_unless_that_key_as
         assert own.replace(own.api).shown["expires_at"] == own.shown["expires_at"]
 
 
-def test_a_key_is_replaced_once(world: World):
+def test_a_key_is_replaced_once(world):
     old = program(world)
     new = old.replace()
     world.admin.refused("POST", f"{old.path}/replace", expect=409, code="conflict")
     assert new.replace().works()
 
 
-def test_only_keys_that_are_no_stronger_are_replaced(world: World):
+def test_only_keys_that_are_no_stronger_are_replaced(world):
     weak, old = program(world, scopes=["keys:write"]), program(world)
     weak.api.refused("POST", f"{old.path}/replace", expect=404, code="not_found")
     assert old.read()["expires_at"] is None
@@ -269,7 +263,7 @@ def test_only_keys_that_are_no_stronger_are_replaced(world: World):
 # --- what a bound key may end ---
 
 
-def test_a_bound_key_ends_only_keys_that_a_bound_key_made(world: World):
+def test_a_bound_key_ends_only_keys_that_a_bound_key_made(world):
     """Also after it was replaced."""
     tenant = world.tenant()
     ours, worker = (program(world, tenant_id=tenant["id"]) for _ in range(2))
@@ -287,7 +281,7 @@ def test_a_bound_key_ends_only_keys_that_a_bound_key_made(world: World):
 
 
 @pytest.fixture
-def crowded(config: Config, world: World) -> Iterator[World]:
+def crowded(config, world) -> Iterator[World]:
     """A process whose tenants may have two keys and two links."""
     app = create_app(with_settings(config, tenant_keys=2, tenant_links=2))
     app.testing = False
@@ -295,13 +289,13 @@ def crowded(config: Config, world: World) -> Iterator[World]:
     app.extensions["deputy"].db.engine.dispose()
 
 
-def full(response: Any) -> bool:
+def full(response):
     """Whether it was refused for an hour, because the tenant has all that it may have."""
     assert (response.status_code, response.get_json()["code"]) == (429, "rate_limited")
     return response.headers["Retry-After"] == "3600"
 
 
-def test_a_tenant_has_so_many_live_keys(crowded: World):
+def test_a_tenant_has_so_many_live_keys(crowded):
     tenant, other = crowded.tenant(), crowded.tenant()
     first, _second = (program(crowded, tenant_id=tenant["id"]) for _ in range(2))
     wanted = {"name": "one more", "scopes": ["tenants:read"]}
@@ -313,7 +307,7 @@ def test_a_tenant_has_so_many_live_keys(crowded: World):
     program(crowded, tenant_id=tenant["id"])
 
 
-def test_a_tenant_that_has_all_its_keys_can_replace_each_of_them_once(crowded: World):
+def test_a_tenant_that_has_all_its_keys_can_replace_each_of_them_once(crowded):
     tenant = crowded.tenant()
     keys = [program(crowded, tenant_id=tenant["id"]) for _ in range(2)]
     successors = [key.replace() for key in keys]
@@ -321,7 +315,7 @@ def test_a_tenant_that_has_all_its_keys_can_replace_each_of_them_once(crowded: W
     assert all(key.works() for key in (*keys, *successors))
 
 
-def test_a_tenant_has_so_many_live_links(crowded: World):
+def test_a_tenant_has_so_many_live_links(crowded):
     tenant = crowded.tenant()
     path = f"/v1/tenants/{tenant['id']}/onboarding-links"
     first, _ = (crowded.admin("POST", path, {}, expect=201) for _ in range(2))

@@ -13,20 +13,20 @@ from app.permissions import permission_sets
 from tests.attacks.evidence import on_sqlite
 from tests.cloudformation.test_terraform import read_itself
 from tests.conftest import publish_templates
-from tests.support.cast import Customer, World, path_of, root_client, without_external_id
+from tests.support.cast import path_of, root_client, without_external_id
 from tests.support.shells import run_as
 
 pytestmark = on_sqlite  # nothing here depends on the database
 
 
 @pytest.fixture
-def shell(world: World, customer: Customer) -> Callable[..., CompletedProcess[str]]:
+def shell(world, customer) -> Callable[..., CompletedProcess[str]]:
     """Runs a script in the customer's account."""
     return partial(run_as, world.aws, customer.account)
 
 
 @pytest.fixture
-def iam(world: World, customer: Customer) -> Iterator[Any]:
+def iam(world, customer) -> Iterator[Any]:
     """IAM of the customer's account."""
     with closing(root_client(world.aws, "iam", customer.account)) as client:
         yield client
@@ -35,9 +35,7 @@ def iam(world: World, customer: Customer) -> Iterator[Any]:
 @pytest.mark.parametrize(
     "case", list(zip(permission_sets.load(), cycle(["sh", "bash"]), strict=False)), ids="-".join
 )
-def test_the_aws_cli_kit_makes_a_role_that_is_verified(
-    world: World, customer: Customer, shell, iam, case: tuple[str, str]
-):
+def test_the_aws_cli_kit_makes_a_role_that_is_verified(world, customer, shell, iam, case):
     (permission_set, program), tenant = case, world.tenant()
     kit = world.admin(
         "GET", f"/v1/tenants/{tenant['id']}/onboarding?permission_set={permission_set}"
@@ -66,9 +64,7 @@ def test_the_aws_cli_kit_makes_a_role_that_is_verified(
     assert policies == {"permissions": policy, "read-itself": read_itself(role_arn)}
 
 
-def test_the_aws_cli_kit_brings_its_own_role_up_to_date(
-    world: World, customer: Customer, shell, iam
-):
+def test_the_aws_cli_kit_brings_its_own_role_up_to_date(world, customer, shell, iam):
     tenant = world.tenant()
     kit = world.kit(tenant)
     vendors = [{"Key": "deputy:vendor", "Value": "Example Vendor"}]
@@ -84,9 +80,7 @@ def test_the_aws_cli_kit_brings_its_own_role_up_to_date(
     assert {"Key": "deputy:external-id", "Value": kit["external_id"]} in role["Tags"]
 
 
-def test_the_aws_cli_kit_leaves_a_role_alone_that_is_not_the_vendors(
-    world: World, customer: Customer, shell, iam
-):
+def test_the_aws_cli_kit_leaves_a_role_alone_that_is_not_the_vendors(world, customer, shell, iam):
     kit = world.kit(world.tenant())
     theirs = {"Version": "2012-10-17", "Statement": []}
     customer.role(
@@ -100,7 +94,7 @@ def test_the_aws_cli_kit_leaves_a_role_alone_that_is_not_the_vendors(
     assert iam.list_role_policies(RoleName=kit["role_name"])["PolicyNames"] == []
 
 
-def test_the_aws_cli_kit_passes_on_any_other_refusal(world: World, shell, iam):
+def test_the_aws_cli_kit_passes_on_any_other_refusal(world, shell, iam):
     """Here the AWS CLI's own, of a duration that no role has; and nothing is made."""
     kit = world.kit(world.tenant())
     done = shell(kit["aws_cli"].replace("max_session_seconds=3600", "max_session_seconds=36"))
@@ -109,16 +103,14 @@ def test_the_aws_cli_kit_passes_on_any_other_refusal(world: World, shell, iam):
     assert iam.list_roles()["Roles"] == []
 
 
-def test_the_kits_command_updates_a_stack_that_is_there(
-    world: World, customer: Customer, shell, iam
-):
+def test_the_kits_command_updates_a_stack_that_is_there(world, customer, shell, iam):
     publish_templates(world.admin.app)
     tenant = world.tenant()
     role_arn = customer.launch(world.kit(tenant)["launch_stack_url"])
     made = world.connect(tenant, role_arn)
     path = f"/v1/tenants/{tenant['id']}/external-id/rotation"
 
-    def trust_after_the_update() -> object:
+    def trust_after_the_update():
         done = shell(world.kit(tenant)["update"]["stack"]["aws_cli"])
         assert done.returncode == 0, done.stderr
         return iam.get_role(RoleName=role_arn.rpartition("/")[2])["Role"][

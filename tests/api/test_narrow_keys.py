@@ -6,11 +6,10 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from flask import Flask
 
 from app.factory import create_app
 from tests.attacks.evidence import on_sqlite
-from tests.support.cast import Api, World, path_of
+from tests.support.cast import Api, path_of
 from tests.support.rows import ByHand
 
 READ, WRITE = "inventory", "bucket-sync"
@@ -20,7 +19,7 @@ REPORTED = "connection.refusal_reported"
 class Case:
     """A tenant with a connection of either set, and a scanner's key that is for one of them."""
 
-    def __init__(self, world: World, bound: bool) -> None:
+    def __init__(self, world, bound):
         self.world, self.tenant = world, world.tenant()
         self.read = world.connection(self.tenant)
         path = f"/v1/tenants/{self.tenant['id']}/connections"
@@ -33,12 +32,12 @@ class Case:
 
 
 @pytest.fixture(params=[True, False], ids=["bound", "unbound"])
-def case(world: World, request: pytest.FixtureRequest) -> Case:
+def case(world, request) -> Case:
     return Case(world, request.param)
 
 
 @pytest.fixture
-def another(app: Flask, config: Any) -> Any:
+def another(app, config) -> Any:
     """Another process of the service."""
     found = create_app(config)
     found.testing = False
@@ -47,7 +46,7 @@ def another(app: Flask, config: Any) -> Any:
 
 
 @on_sqlite
-def test_a_key_gets_no_credentials_of_another_set_and_reports_no_refusal(case: Case):
+def test_a_key_gets_no_credentials_of_another_set_and_reports_no_refusal(case):
     """In both lanes: the fast one takes `Bearer`, and any other case is Flask's."""
     before = len(case.world.calls_for(case.write["role_arn"]))
     ways = [("POST", "/credentials"), ("GET", "/container-credentials")]
@@ -82,7 +81,7 @@ def test_a_key_gets_no_credentials_of_another_set_and_reports_no_refusal(case: C
     ],
 )
 def test_a_change_of_sets_takes_effect_at_once_in_every_process(
-    case: Case, another: Flask, database_url: str, change: str
+    case, another, database_url, change
 ):
     elsewhere, path = Api(another, case.scanner.key), path_of(case.read, "/credentials")
     for api in (case.scanner, elsewhere):  # both remember key and connection from here on
@@ -95,7 +94,7 @@ def test_a_change_of_sets_takes_effect_at_once_in_every_process(
     by_hand.engine.dispose()
 
 
-def test_sets_are_some_that_there_are(world: World):
+def test_sets_are_some_that_there_are(world):
     for sets in (["no-such-set"], [READ, "no-such-set"], [], "inventory", [7], [READ] * 101):
         body = {"name": "a scanner", "scopes": ["credentials:issue"], "permission_sets": sets}
         problem = world.admin.refused(
@@ -104,7 +103,7 @@ def test_sets_are_some_that_there_are(world: World):
         assert all(field.startswith("permission_sets") for field in problem["errors"])
 
 
-def test_a_narrow_key_makes_only_keys_that_are_as_narrow_and_ends_no_wider_one(world: World):
+def test_a_narrow_key_makes_only_keys_that_are_as_narrow_and_ends_no_wider_one(world):
     narrow = world.key("keys:write", "credentials:issue", permission_sets=[READ])
     body = {"name": "a scanner", "scopes": ["credentials:issue"]}
     for sets in ([WRITE], [READ, WRITE]):

@@ -18,7 +18,7 @@ from tests.support.cast import Api, World
 pytestmark = on_sqlite  # nothing here depends on the database
 
 
-def test_the_kit_has_all_that_a_customer_needs(world: World):
+def test_the_kit_has_all_that_a_customer_needs(world):
     tenant = world.tenant()
     kit = world.kit(tenant)
     assert " ".join(kit) == (
@@ -40,7 +40,7 @@ def test_the_kit_has_all_that_a_customer_needs(world: World):
     assert kit == world.kit(tenant)
 
 
-def test_the_organisations_link_differs_in_template_and_stack_alone(world: World):
+def test_the_organisations_link_differs_in_template_and_stack_alone(world):
     kit = world.kit(world.tenant())
     single, whole = opened(kit["launch_stack_url"]), opened(kit["organization_launch_url"])
     assert (
@@ -54,7 +54,7 @@ def test_the_organisations_link_differs_in_template_and_stack_alone(world: World
     assert len(kit["organization_launch_url"]) < 2000
 
 
-def opened(link: str) -> dict[str, str]:
+def opened(link):
     """What the console reads from a launch link."""
     return dict(parse_qsl(urlsplit(link).fragment.partition("?")[2], strict_parsing=True))
 
@@ -64,7 +64,7 @@ def deploy(aws, config):
     """Another deployment on the same database, with some settings changed; its world."""
     apps = []
 
-    def make(**changes) -> World:
+    def make(**changes):
         app = create_app(make_config(config.database.database_url, **changes))
         apps.append(app)
         _, key = app.extensions["deputy"].api_keys.create_key(
@@ -77,7 +77,7 @@ def deploy(aws, config):
         app.extensions["deputy"].db.engine.dispose()
 
 
-def broker_in(partition: str) -> Broker:
+def broker_in(partition):
     return Broker.parse(f"arn:{partition}:iam::111122223333:role/DeputyBroker")
 
 
@@ -106,7 +106,7 @@ every_place = pytest.mark.parametrize("place", PLACES, ids=lambda place: place.p
 
 
 @every_place
-def test_links_are_those_of_the_brokers_partition(deploy, monkeypatch, place: Partition):
+def test_links_are_those_of_the_brokers_partition(deploy, monkeypatch, place):
     """With a name whose characters all mean something in a URL, to see that each value arrives
     as it was.
     """
@@ -165,7 +165,7 @@ def test_a_partition_without_a_known_console_is_served_with_console_url(deploy):
     )
 
 
-def test_the_templates_can_be_read_without_a_key(world: World):
+def test_the_templates_can_be_read_without_a_key(world):
     anonymous = world.admin.with_key(None)
     role, whole = (f"/v1/templates/customer-{name}.yaml" for name in ("role", "org"))
     responses = []
@@ -184,7 +184,7 @@ def test_the_templates_can_be_read_without_a_key(world: World):
         anonymous.refused("GET", f"{path}?permission_set=x", expect=422, code="validation_failed")
 
 
-def test_permission_sets_show_words_and_policies(world: World):
+def test_permission_sets_show_words_and_policies(world):
     items = world.admin("GET", "/v1/permission-sets")["items"]
     assert {item["name"]: item["access"] for item in items} == {
         "inventory": "read",

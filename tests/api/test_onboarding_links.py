@@ -5,14 +5,12 @@ from datetime import UTC, datetime
 
 import sqlalchemy
 
-from tests.support.cast import World
 
-
-def links_of(tenant: dict) -> str:
+def links_of(tenant):
     return f"/v1/tenants/{tenant['id']}/onboarding-links"
 
 
-def test_a_link_is_made_with_a_url_and_lasts_thirty_days_or_as_long_as_asked(world: World):
+def test_a_link_is_made_with_a_url_and_lasts_thirty_days_or_as_long_as_asked(world):
     tenant = world.tenant()
     for body, seconds in (
         ({}, 2_592_000),
@@ -26,7 +24,7 @@ def test_a_link_is_made_with_a_url_and_lasts_thirty_days_or_as_long_as_asked(wor
         assert seconds - 60 < left.total_seconds() <= seconds
 
 
-def test_a_links_token_is_random_and_only_its_hash_is_stored(world: World):
+def test_a_links_token_is_random_and_only_its_hash_is_stored(world):
     tenant = world.tenant()
     tokens = set()
     for _ in range(5):
@@ -42,7 +40,7 @@ def test_a_links_token_is_random_and_only_its_hash_is_stored(world: World):
     assert len(tokens) == 5
 
 
-def test_what_can_not_be_shown_is_refused_when_it_is_asked_for(world: World):
+def test_what_can_not_be_shown_is_refused_when_it_is_asked_for(world):
     tenant = world.tenant()
     for body in (
         {"expires_in": 59},
@@ -60,7 +58,7 @@ def test_what_can_not_be_shown_is_refused_when_it_is_asked_for(world: World):
         assert list(problem["errors"]) == list(body)
 
 
-def test_the_list_has_every_link_and_no_token(world: World):
+def test_the_list_has_every_link_and_no_token(world):
     tenant = world.tenant()
     wanted = {"permission_set": "bucket-sync", "region": "eu-west-1"}
     made = [world.admin("POST", links_of(tenant), wanted, expect=201) for _ in range(3)]
@@ -76,9 +74,7 @@ def test_the_list_has_every_link_and_no_token(world: World):
         assert item.items() >= wanted.items()
 
 
-def test_a_link_is_revoked_once_by_its_own_tenant_and_that_is_audited_without_the_token(
-    world: World,
-):
+def test_a_link_is_revoked_once_by_its_own_tenant_and_that_is_audited_without_the_token(world):
     tenant, stranger = world.tenant("Acme"), world.tenant("Globex")
     made = world.admin("POST", links_of(tenant), {}, expect=201)
     world.admin.refused(

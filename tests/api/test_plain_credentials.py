@@ -1,7 +1,5 @@
 """A plain request that is not answered at once reaches Flask as if it had come there first."""
 
-from typing import Any
-
 import pytest
 import sqlalchemy
 
@@ -17,19 +15,19 @@ pytestmark = on_sqlite
 
 
 @pytest.fixture
-def connection(world: World) -> dict:
+def connection(world) -> dict:
     return world.connection()
 
 
 @pytest.fixture
-def program(world: World, connection) -> Api:
+def program(world, connection) -> Api:
     """A key that the process knows, as it has issued credentials before."""
     program = world.worker({"id": connection["tenant_id"]})
     program("POST", path_of(connection, "/credentials"))
     return program
 
 
-def answer_plain(api: Api, connection: dict, **changes: Any) -> bytes | dict[str, Any]:
+def answer_plain(api, connection, **changes):
     target = (connection["tenant_id"], connection["id"], changes.pop("shape", "credentials"))
     request = PlainRequest("POST", target, f"Bearer {api.key}", None, None, b"")
     return api.app.extensions["deputy.plain_requests"].answer(
@@ -74,7 +72,7 @@ def test_a_key_that_may_not_issue_or_is_another_or_not_known_goes_on_as_it_came(
     reader.raw("POST", path_of(connection, "/credentials"))  # from now on the process knows it
     other = program.with_key(program.key[:-1] + ("A" if program.key[-1] != "A" else "B"))
     fresh = world.worker({"id": connection["tenant_id"]})
-    statements: list[Any] = []
+    statements = []
     engine = world.admin.app.extensions["deputy"].db.engine
     sqlalchemy.event.listen(
         engine, "before_cursor_execute", lambda *args: statements.append(args[2])
@@ -100,7 +98,7 @@ def test_a_refused_request_counts_once_against_each_limit(aws, config, vendor, s
 def test_a_request_whose_record_can_not_be_stored_waits_once(program, connection, monkeypatch):
     services, tries = program.app.extensions["deputy"], []
 
-    def append(event: Any, **_: Any) -> bool:
+    def append(event, **_):
         tries.append(event.actor.request_id)
         raise StoreUnavailableError("The audit log is away.")
 

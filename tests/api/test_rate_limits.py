@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from flask import Flask
 
 from app.factory import create_app
 from app.identity.scopes import ALL_SCOPES
 from tests.attacks.evidence import on_sqlite
-from tests.conftest import OPERATOR, StoppedClock, make_config
+from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, World, path_of
 
 pytestmark = pytest.mark.usefixtures("no_hurry", "impatient")
@@ -24,8 +23,8 @@ def start_limited(aws, vendor, config, stopped_clock) -> Iterator[Callable[..., 
     """`start(limit=…)`: the same service with limits that a test can reach."""
     with ExitStack() as stack:
 
-        def begin(**limits: int) -> World:
-            app: Flask = create_app(make_config(config.database.database_url, **limits))
+        def begin(**limits):
+            app = create_app(make_config(config.database.database_url, **limits))
             services = app.extensions["deputy"]
             stack.callback(services.db.engine.dispose)
             _, key = services.api_keys.create_key(OPERATOR, name="tight", scopes=ALL_SCOPES)
@@ -40,9 +39,7 @@ def tight(start_limited) -> World:
 
 
 @on_sqlite
-def test_a_key_that_asks_too_often_is_told_when_to_ask_again(
-    tight: World, stopped_clock: StoppedClock
-):
+def test_a_key_that_asks_too_often_is_told_when_to_ask_again(tight, stopped_clock):
     """In either shape. It affects no other key, and the audit log has no event of each."""
     connection = tight.connection()
     worker, modest = (tight.worker({"id": connection["tenant_id"]}) for _ in range(2))
@@ -69,7 +66,7 @@ def narrow(start_limited) -> World:
 
 
 @on_sqlite
-def test_the_keys_of_a_tenant_share_its_limit(narrow: World, stopped_clock: StoppedClock):
+def test_the_keys_of_a_tenant_share_its_limit(narrow, stopped_clock):
     """For any tenant that they name; and they use up none of that one's."""
     connection, theirs = narrow.connection(), narrow.connection()
     keys = [narrow.worker({"id": connection["tenant_id"]}) for _ in range(3)]
@@ -83,7 +80,7 @@ def test_the_keys_of_a_tenant_share_its_limit(narrow: World, stopped_clock: Stop
 
 
 @on_sqlite
-def test_a_tenant_has_a_share_of_the_calls_to_sts(start_limited, stopped_clock: StoppedClock):
+def test_a_tenant_has_a_share_of_the_calls_to_sts(start_limited, stopped_clock):
     """Each session policy is a session of its own. Five seconds' worth may come at once."""
     world = start_limited(tenant_miss_rate=1)
     connection, other = world.connection(), world.connection()
@@ -105,7 +102,7 @@ def test_a_tenant_has_a_share_of_the_calls_to_sts(start_limited, stopped_clock: 
 
 @on_sqlite
 def test_a_call_beyond_a_tenants_share_waits_for_its_turn_where_that_comes_soon(
-    start_limited, stopped_clock: StoppedClock, monkeypatch
+    start_limited, stopped_clock, monkeypatch
 ):
     world = start_limited(tenant_miss_rate=2)
     connection = world.connection()
@@ -123,7 +120,7 @@ def test_a_call_beyond_a_tenants_share_waits_for_its_turn_where_that_comes_soon(
     worker("POST", path, {"duration_seconds": 1000}, expect=429)
 
 
-def test_trying_roles_is_limited_for_each_tenant(tight: World):
+def test_trying_roles_is_limited_for_each_tenant(tight):
     connection, other = tight.connection(), tight.connection()
     mallory = tight.key(*ALL_SCOPES, tenant=tight.tenant("Mallory"))
     for _ in range(6):  # a stranger's requests do not count
@@ -141,7 +138,7 @@ def test_trying_roles_is_limited_for_each_tenant(tight: World):
     tight.admin.refused("POST", path, body, expect=429, code="rate_limited")
 
 
-def test_a_tenant_has_so_many_connections_and_no_more(tight: World):
+def test_a_tenant_has_so_many_connections_and_no_more(tight):
     tenant = tight.tenant()
     first = tight.connection(tenant)
     arn = f"arn:aws:iam::{first['account_id']}:role/deputy-another"

@@ -15,27 +15,27 @@ from app.limits.table import REPORTS
 from app.store.models import Connection
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import make_config
-from tests.support.cast import Api, Customer, World, path_of
+from tests.support.cast import Api, Customer, path_of
 from tests.support.rows import at_once, place
 
 REPORTED = "connection.refusal_reported"
 
 
-def report(worker: Api, connection) -> None:
+def report(worker, connection):
     assert worker("POST", path_of(connection, "/report-refused"), expect=202) == {}
 
 
-def reports(world: World, connection) -> list[dict]:
+def reports(world, connection):
     return world.audit(connection_id=connection["id"], action=REPORTED)
 
 
-def due_at(world: World, connection):
+def due_at(world, connection):
     with world.admin.app.extensions["deputy"].db.read() as db:
         query = sqlalchemy.select(Connection.due_at, Connection.version)
         return tuple(db.execute(query.where(Connection.id == UUID(connection["id"]))).one())
 
 
-def test_a_role_that_was_deleted_by_hand_is_tried_because_of_a_report(world: World):
+def test_a_role_that_was_deleted_by_hand_is_tried_because_of_a_report(world):
     """Without it, the cached session of a role that is gone was handed out on, and the
     connection stayed verified.
     """
@@ -59,7 +59,7 @@ def test_a_role_that_was_deleted_by_hand_is_tried_because_of_a_report(world: Wor
     assert now() < due_at(world, connection)[0] <= now() + timedelta(minutes=1)
 
 
-def test_a_report_takes_effect_once_a_minute_and_its_event_says_who_reported(world: World, by_hand):
+def test_a_report_takes_effect_once_a_minute_and_its_event_says_who_reported(world, by_hand):
     connection = world.connection()
     worker = world.worker({"id": connection["tenant_id"]})
     with time_machine.travel(now(), tick=False) as clock:
@@ -83,7 +83,7 @@ def test_a_report_takes_effect_once_a_minute_and_its_event_says_who_reported(wor
         assert event["request_id"]
 
 
-def test_many_reports_at_once_are_one(world: World, by_hand):
+def test_many_reports_at_once_are_one(world, by_hand):
     connection = world.connection()
     worker, before = world.worker({"id": connection["tenant_id"]}), by_hand.counter
     at_once([lambda: report(worker.with_key(worker.key), connection)] * 8)
@@ -92,7 +92,7 @@ def test_many_reports_at_once_are_one(world: World, by_hand):
 
 
 def test_one_tenants_reports_do_not_make_everybody_read_again_and_again(
-    world: World, by_hand, monkeypatch
+    world, by_hand, monkeypatch
 ):
     """Each that takes effect increments the revocation counter, which is all tenants'."""
     monkeypatch.setattr("app.limits.table.REPORTS", REPORTS._replace(most=3))
@@ -111,7 +111,7 @@ def test_one_tenants_reports_do_not_make_everybody_read_again_and_again(
         worker("POST", many.path("/report-refused", 0), expect=202)
 
 
-def test_a_suspended_connection_takes_no_report(world: World, by_hand):
+def test_a_suspended_connection_takes_no_report(world, by_hand):
     connection = world.connection()
     worker = world.worker({"id": connection["tenant_id"]})
     world.admin("POST", path_of(connection, "/suspend"), {"reason": "x"})
@@ -121,7 +121,7 @@ def test_a_suspended_connection_takes_no_report(world: World, by_hand):
     assert reports(world, connection) == []
 
 
-def test_what_is_not_verified_is_made_due_as_well(world: World, by_hand):
+def test_what_is_not_verified_is_made_due_as_well(world, by_hand):
     tenant = world.tenant()
     arn = f"arn:aws:iam::{Customer(world.aws).account}:role/{world.kit(tenant)['role_name']}"
     body = {"account_id": arn.split(":")[4]}
@@ -132,7 +132,7 @@ def test_what_is_not_verified_is_made_due_as_well(world: World, by_hand):
     assert len(reports(world, connection)) == 1
 
 
-def test_reports_count_as_requests_for_credentials(world: World, config, stopped_clock):
+def test_reports_count_as_requests_for_credentials(world, config, stopped_clock):
     app = create_app(make_config(config.database.database_url, issue_rate=2))
     try:
         here = place(app.extensions["deputy"])
@@ -144,7 +144,7 @@ def test_reports_count_as_requests_for_credentials(world: World, config, stopped
 
 
 @on_sqlite
-def test_no_process_hands_the_old_session_out_again(world: World, start_api):
+def test_no_process_hands_the_old_session_out_again(world, start_api):
     connection = world.connection()
     path = path_of(connection, "/credentials")
     worker = world.worker({"id": connection["tenant_id"]})

@@ -4,14 +4,14 @@ from datetime import datetime
 
 from app.clock import now
 from tests.attacks.routes import OF_A_TENANT
-from tests.support.cast import Customer, World, path_of, without_external_id
+from tests.support.cast import Customer, path_of, without_external_id
 
 
 def part(shown, *names):
     return tuple(shown[name] for name in names)
 
 
-def views(world: World, connection):
+def views(world, connection):
     """The same connection, as a list of its tenant's, the list of all, and by itself."""
     tenant = f"/v1/tenants/{connection['tenant_id']}"
     lists = (f"{tenant}/connections", f"/v1/connections?account_id={connection['account_id']}")
@@ -23,7 +23,7 @@ def views(world: World, connection):
     return shown
 
 
-def test_a_suspended_tenant_shows_on_its_connections_and_their_status_stays_theirs(world: World):
+def test_a_suspended_tenant_shows_on_its_connections_and_their_status_stays_theirs(world):
     tenant = world.tenant()
     connection, path = world.connection(tenant), f"/v1/tenants/{tenant['id']}"
     assert connection["tenant_reference"] is None
@@ -47,9 +47,7 @@ GIVES = OF_CONNECTION | {"/connections", "/onboarding-links", "/{connection_id}"
 LIFTS_OR_ADDS = ("/v1/tenants/{tenant_id}/resume", "/suspend")
 
 
-def test_while_a_tenant_is_suspended_nothing_gives_access_to_its_roles_or_prepares_that(
-    world: World,
-):
+def test_while_a_tenant_is_suspended_nothing_gives_access_to_its_roles_or_prepares_that(world):
     tenant = world.tenant()
     connection = world.awaiting_approval(tenant)
     world.admin("POST", f"/v1/tenants/{tenant['id']}/suspend", {"reason": "In doubt"})
@@ -70,7 +68,7 @@ def test_while_a_tenant_is_suspended_nothing_gives_access_to_its_roles_or_prepar
     assert part(connection, "wanted_permission_set", "awaiting_approval") == (None, True)
 
 
-def test_a_suspended_connection_says_since_when_by_whom_and_why(world: World):
+def test_a_suspended_connection_says_since_when_by_whom_and_why(world):
     connection = world.connection()
     for shown in views(world, connection):
         assert part(shown, "issues", "why", "suspended") == (True, None, None)
@@ -84,7 +82,7 @@ def test_a_suspended_connection_says_since_when_by_whom_and_why(world: World):
     assert part(resumed, "status", "issues", "suspended") == ("verified", True, None)
 
 
-def test_every_status_that_issues_nothing_says_why(world: World):
+def test_every_status_that_issues_nothing_says_why(world):
     tenant, customer = world.tenant(), Customer(world.aws)
     kit = world.kit(tenant)
     body = {"account_id": customer.account}

@@ -2,15 +2,15 @@
 
 import re
 
-from tests.support.cast import World, path_of
+from tests.support.cast import path_of
 
 
-def listed(tenant: dict) -> dict:
+def listed(tenant):
     """As lists show it, without its accounts."""
     return {name: value for name, value in tenant.items() if name != "accounts"}
 
 
-def test_a_tenant_is_made_with_an_external_id_of_its_own(world: World):
+def test_a_tenant_is_made_with_an_external_id_of_its_own(world):
     body = {"name": "Acme", "reference": "crm-1-" + world.tenant()["id"]}
     made = world.admin("POST", "/v1/tenants", body, expect=201)
     assert " ".join(made) == ("id name reference status suspended external_id created_at accounts")
@@ -23,7 +23,7 @@ def test_a_tenant_is_made_with_an_external_id_of_its_own(world: World):
     assert bound("GET", "/v1/tenants") == {"items": [listed(made)], "next_cursor": None}
 
 
-def test_a_reference_is_unique_among_live_tenants(world: World):
+def test_a_reference_is_unique_among_live_tenants(world):
     reference = f"crm-{world.tenant()['id']}"
     first = world.admin("POST", "/v1/tenants", {"name": "Acme", "reference": reference}, expect=201)
     again, other = {"name": "Again", "reference": reference}, f"/v1/tenants/{world.tenant()['id']}"
@@ -34,7 +34,7 @@ def test_a_reference_is_unique_among_live_tenants(world: World):
     world.admin("POST", "/v1/tenants", {"name": "Later", "reference": reference}, expect=201)
 
 
-def test_a_tenant_can_be_renamed_and_lose_its_reference(world: World):
+def test_a_tenant_can_be_renamed_and_lose_its_reference(world):
     tenant = world.tenant()
     path = f"/v1/tenants/{tenant['id']}"
     assert world.admin("PATCH", path, {"name": "Acme & Söhne"})["name"] == "Acme & Söhne"
@@ -45,7 +45,7 @@ def test_a_tenant_can_be_renamed_and_lose_its_reference(world: World):
     assert len(world.audit(tenant_id=tenant["id"], action="tenant.changed")) == 3
 
 
-def test_a_name_is_one_printable_line(world: World):
+def test_a_name_is_one_printable_line(world):
     for name in ("", "   ", "x" * 201, None, 7, "two\nlines", "\u202e\u0007"):
         problem = world.admin.refused(
             "POST", "/v1/tenants", {"name": name}, expect=422, code="validation_failed"
@@ -53,7 +53,7 @@ def test_a_name_is_one_printable_line(world: World):
         assert "name" in problem["errors"]
 
 
-def test_suspending_stops_issuing_and_resuming_starts_it_again(world: World):
+def test_suspending_stops_issuing_and_resuming_starts_it_again(world):
     connection = world.connection()
     tenant = f"/v1/tenants/{connection['tenant_id']}"
     world.admin.refused("POST", f"{tenant}/resume", {"reason": "x"}, expect=409, code="conflict")
@@ -67,7 +67,7 @@ def test_suspending_stops_issuing_and_resuming_starts_it_again(world: World):
         assert (event["outcome"], event["details"]["reason"]) == ("ok", reason)
 
 
-def test_lists_come_newest_first_in_pages_without_gap_or_repeat(world: World):
+def test_lists_come_newest_first_in_pages_without_gap_or_repeat(world):
     made = [world.tenant()["id"] for _ in range(5)]
     seen, cursor = [], None
     while len(seen) < 5:
@@ -80,7 +80,7 @@ def test_lists_come_newest_first_in_pages_without_gap_or_repeat(world: World):
     assert seen[:5] == made[::-1]
 
 
-def test_a_bound_key_neither_renames_nor_deletes_its_tenant_nor_probes_for_references(world: World):
+def test_a_bound_key_neither_renames_nor_deletes_its_tenant_nor_probes_for_references(world):
     """A reference is unique among all tenants, so a 409 would say that another customer has it
     (invariant 11; docs/architecture.md).
     """

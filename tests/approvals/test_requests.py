@@ -7,7 +7,6 @@ from uuid import UUID
 
 import pytest
 import yaml
-from flask import Flask
 from sqlalchemy import delete, event, select
 from sqlalchemy.orm import Session
 
@@ -23,19 +22,19 @@ from app.store.models import (
     ConnectionStatus as S,
     Suspension,
 )
-from tests.support.cast import World, path_of
+from tests.support.cast import path_of
 
 ASKER = Actor("api_key", "asker", "a program")
 VENDOR = Actor("api_key", "vendor", "the vendor's program")
 READS, WRITES = "inventory", "bucket-sync"
 
 
-def connection(status: S, **fields) -> Connection:
+def connection(status, **fields):
     values = {"role_unique_id": "AROAONE", "version": 7, "permission_set": "reads"} | fields
     return Connection(id=new_id(), tenant_id=new_id(), status=status, **values)
 
 
-def requests(of: Connection, actor: Actor = ASKER) -> SetRequests:
+def requests(of, actor=ASKER):
     return SetRequests(Session(), actor, of)
 
 
@@ -150,11 +149,11 @@ def test_a_decision_is_final():
 
 
 @pytest.fixture
-def database(app: Flask) -> Database:
+def database(app) -> Database:
     return app.extensions["deputy"].db
 
 
-def history(database: Database, connection_id: str) -> list[tuple[str, ...]]:
+def history(database, connection_id):
     """The connection's requests: the set, who asked, the decision, and who decided."""
     mine = select(Approval).where(Approval.connection_id == UUID(connection_id))
     with database.read() as db:
@@ -164,12 +163,12 @@ def history(database: Database, connection_id: str) -> list[tuple[str, ...]]:
     return [(row.permission_set, row.asked_by_id, row.decision, row.decided_by_id) for row in rows]
 
 
-def actor_of(world: World, connection_id: str, action: str) -> str:
+def actor_of(world, connection_id, action):
     """The id of the key that did it last."""
     return world.audit(connection_id=connection_id, action=action)[0]["actor"]["id"]
 
 
-def test_the_table_says_who_asked_for_each_set_and_who_decided(world: World, database: Database):
+def test_the_table_says_who_asked_for_each_set_and_who_decided(world, database):
     tenant = world.tenant()
     waiting = world.awaiting_approval(tenant)
     maker = actor_of(world, waiting["id"], "connection.created")
@@ -186,9 +185,7 @@ def test_the_table_says_who_asked_for_each_set_and_who_decided(world: World, dat
     ]
 
 
-def test_a_move_that_the_vendor_asks_for_is_approved_and_another_can_be_withdrawn(
-    world: World, database: Database
-):
+def test_a_move_that_the_vendor_asks_for_is_approved_and_another_can_be_withdrawn(world, database):
     tenant = world.tenant()
     connected = world.connection(tenant)
     own = world.key("connections:write", tenant=tenant)
@@ -206,7 +203,7 @@ def test_a_move_that_the_vendor_asks_for_is_approved_and_another_can_be_withdraw
     ]
 
 
-def test_a_connection_that_waits_is_refused_by_its_own_row(world: World, database: Database):
+def test_a_connection_that_waits_is_refused_by_its_own_row(world, database):
     waiting, statements = world.awaiting_approval(world.tenant()), []
 
     def note(_connection, _cursor, statement, *_):
@@ -224,7 +221,7 @@ def test_a_connection_that_waits_is_refused_by_its_own_row(world: World, databas
     assert not [statement for statement in statements if re.search(r"\bapprovals\b", statement)]
 
 
-def test_a_request_that_is_lost_approves_nothing(world: World, database: Database):
+def test_a_request_that_is_lost_approves_nothing(world, database):
     waiting = world.awaiting_approval(world.tenant())
     with database.write(SYSTEM) as db:
         db.execute(delete(Approval).where(Approval.connection_id == UUID(waiting["id"])))

@@ -14,20 +14,19 @@ import pytest
 
 from app.aws.sts import Sts
 from app.identity.scopes import ALL_SCOPES
-from sandbox.server import Sandbox
 from tests.attacks.evidence import Scene
-from tests.support.cast import Api, World
+from tests.support.cast import World
 
 SERVICES = "deputy"
 
 
 @pytest.fixture(autouse=True)
-def impatient(impatient: None) -> None:
+def impatient(impatient) -> None:
     """Every test of this folder is."""
 
 
 @pytest.fixture(scope="session")
-def scene(aws: Sandbox, admin: Api) -> Scene:
+def scene(aws, admin) -> Scene:
     world = World(aws, admin)
     acme, globex = world.tenant("Acme"), world.tenant("Globex")
     return Scene(
@@ -41,7 +40,7 @@ def scene(aws: Sandbox, admin: Api) -> Scene:
 
 
 @pytest.fixture(autouse=True)
-def tenants_without_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
+def tenants_without_a_share(monkeypatch) -> None:
     """Tests share Mallory's key, and ask more in a second than a program does;
     test_attack_availability.py has the bound.
     """
@@ -49,7 +48,7 @@ def tenants_without_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
+def meanwhile(monkeypatch) -> Callable[..., list[Any]]:
     """`meanwhile("assume", act)`: right after AWS has answered that call, once, somebody else does
     `act` and gets done.
 
@@ -58,10 +57,10 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
     is real.
     """
 
-    def arrange(call: str, act: Callable[[], Any]) -> list[Any]:
+    def arrange(call, act):
         inner, happened = getattr(Sts, call), []
 
-        def slow(self: Sts, *args: Any, **kwargs: Any) -> Any:
+        def slow(self, *args, **kwargs):
             try:
                 return inner(self, *args, **kwargs)
             finally:
@@ -75,6 +74,6 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
     return arrange
 
 
-def in_another_thread(act: Callable[[], Any]) -> Any:
+def in_another_thread(act):
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(act).result(timeout=30)

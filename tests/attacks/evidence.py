@@ -2,7 +2,6 @@
 
 import json
 import uuid
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +39,7 @@ class Scene:
     theirs: dict[str, Any]
     mallory: Api
 
-    def tells_of_globex(self, text: str) -> bool:
+    def tells_of_globex(self, text):
         """Whether a text shows anything of the victim's."""
         tenant = [self.globex[name] for name in ("id", "name", "external_id")]
         connection = [self.theirs[name] for name in ("id", "role_arn", "account_id")]
@@ -48,7 +47,7 @@ class Scene:
 
 
 @contextmanager
-def case(*names: Any, **values: Any) -> Iterator[None]:
+def case(*names, **values):
     """Name this case of a table in what fails within."""
     try:
         yield
@@ -58,7 +57,7 @@ def case(*names: Any, **values: Any) -> Iterator[None]:
         raise
 
 
-def problem(response: Any, status: int, code: str) -> dict[str, Any]:
+def problem(response, status, code):
     """The problem, which must be one of ours and show nothing; without its request id, for
     comparing.
     """
@@ -79,22 +78,18 @@ def problem(response: Any, status: int, code: str) -> dict[str, Any]:
 
 
 def issues_nothing(
-    api: Api,
-    connection: dict[str, Any],
-    status: int = 409,
-    code: str = "connection_not_verified",
-    shape: tuple[str, str] = ("POST", "/credentials"),
-) -> None:
+    api, connection, status=409, code="connection_not_verified", shape=("POST", "/credentials")
+):
     """Ask for credentials, which must be refused."""
     method, what = shape
     problem(api.raw(method, path_of(connection, what)), status, code)
 
 
-def shows_nothing(text: str) -> None:
+def shows_nothing(text):
     assert [leak for leak in (*LEAKS, *SECRETS) if leak in text] == []
 
 
-def refusals(world: World, *responses: Any) -> list[dict[str, Any]]:
+def refusals(world, *responses):
     """The audit events of the latest requests, which were refused."""
     events = []
     newest_events = newest(world, min(len(responses) + 4, 200))
@@ -109,17 +104,17 @@ def refusals(world: World, *responses: Any) -> list[dict[str, Any]]:
     return events
 
 
-def refusal(world: World, response: Any) -> dict[str, Any]:
+def refusal(world, response):
     """The audit event of a refused request."""
     return refusals(world, response)[0]
 
 
-def newest(world: World, count: int = 25) -> list[dict[str, Any]]:
+def newest(world, count=25):
     return world.admin("GET", f"/v1/audit-events?limit={count}")["items"]
 
 
 @contextmanager
-def unchanged(world: World, *connections: dict[str, Any], but: str | None = None) -> Iterator[None]:
+def unchanged(world, *connections, but=None):
     """Tenant and connection stay exactly as they are, and AWS hears nothing of the role. `but`:
     a field that may change.
     """
@@ -129,7 +124,7 @@ def unchanged(world: World, *connections: dict[str, Any], but: str | None = None
 
 
 @contextmanager
-def untouched(world: World, *connections: dict[str, Any]) -> Iterator[None]:
+def untouched(world, *connections):
     """Unchanged, and not even the tenant's own audit log tells that somebody tried."""
     paths = [f"/v1/audit-events?limit=1&tenant_id={each['tenant_id']}" for each in connections]
     before = [world.admin("GET", path)["items"] for path in paths]
@@ -138,22 +133,22 @@ def untouched(world: World, *connections: dict[str, Any]) -> Iterator[None]:
     assert [world.admin("GET", path)["items"] for path in paths] == before
 
 
-def _state(world: World, connection: dict[str, Any], but: str | None) -> tuple[Any, ...]:
+def _state(world, connection, but):
     tenant = world.admin("GET", f"/v1/tenants/{connection['tenant_id']}")
     shown = world.admin("GET", path_of(connection))
     shown.pop(but, None)
     return tenant, shown, world.calls_for(connection["role_arn"])
 
 
-def check(connection: dict[str, Any], name: str) -> dict[str, Any]:
+def check(connection, name):
     """One check of the connection's latest proof."""
     return next(found for found in connection["verification"]["checks"] if found["name"] == name)
 
 
-def outcomes(connection: dict[str, Any]) -> list[str]:
+def outcomes(connection):
     """What own, account, missing and foreign came to; what is read comes after them."""
     return [found["outcome"] for found in connection["verification"]["checks"]][:4]
 
 
-def absent() -> str:
+def absent():
     return str(uuid.uuid4())

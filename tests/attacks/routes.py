@@ -4,10 +4,6 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Flask
-
-from tests.support.cast import Api
-
 _TENANT = "/v1/tenants/{tenant_id}"
 _CONNECTION = f"{_TENANT}/connections/{{connection_id}}"
 
@@ -19,15 +15,15 @@ class Route:
     scope: str
     body: dict[str, Any] | None = None  # a good one, for routes that take a body
 
-    def __str__(self) -> str:
+    def __str__(self):
         return f"{self.method} {self.path}"
 
-    def at(self, **ids: str) -> str:
+    def at(self, **ids):
         nobodys = "01890000-0000-7000-8000-000000000000"
         others = {"link_id": nobodys, "key_id": nobodys, "name": "inventory"}
         return self.path.format(**others | ids)
 
-    def send(self, api: Api, path: str, **options: Any) -> Any:
+    def send(self, api, path, **options):
         """Request it at this path, with its good body unless `body` is another."""
         if self.body is None:
             options.pop("body", None)
@@ -111,7 +107,7 @@ LISTS = [
 ]
 
 
-def routes_of(app: Flask) -> set[str]:
+def routes_of(app):
     """What the application really serves and does not serve to everybody."""
     found = set()
     for rule in app.url_map.iter_rules():

@@ -12,12 +12,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 from uuid import UUID
 
 import pytest
 import time_machine
-from flask import Flask
 
 from app.api.kit.prices import price_of
 from app.audit.events import Event
@@ -39,9 +37,8 @@ from app.limits.tenant_share import MS_PER_FAILED_STOP, MS_PER_ROW, TenantShare
 from app.limits.token_bucket import TokenBucket
 from tests.attacks.evidence import case, on_postgresql, on_sqlite
 from tests.attacks.routes import ROUTES
-from tests.conftest import StoppedClock
-from tests.support.cast import UNSET, Api, World, path_of
-from tests.support.rows import ByHand, statements
+from tests.support.cast import UNSET, path_of
+from tests.support.rows import statements
 
 BURST = 20  # of DEPUTY_TENANT_REVOKES, five a second unless set
 
@@ -53,23 +50,23 @@ def clock() -> Iterator[time_machine.Traveller]:
         yield traveller
 
 
-def mallory_of(world: World, connection: dict[str, Any]) -> Api:
+def mallory_of(world, connection):
     return world.key(*ALL_SCOPES, tenant={"id": connection["tenant_id"]})
 
 
 SPARE, REASON = {"name": "spare", "scopes": ["audit:read"]}, {"reason": "mischief"}
 
 
-def spare_key(api: Api) -> str:
+def spare_key(api):
     return f"/v1/api-keys/{api('POST', '/v1/api-keys', SPARE, expect=201)['id']}"
 
 
-def tenant_of(connection: dict[str, Any]) -> str:
+def tenant_of(connection):
     return f"/v1/tenants/{connection['tenant_id']}"
 
 
 @contextmanager
-def held_places(share: TenantShare, tenant_id: UUID) -> Iterator[None]:
+def held_places(share, tenant_id):
     """All places for a tenant's requests are taken."""
     with ExitStack() as held:
         for _ in range(REQUESTS.amount):
@@ -82,7 +79,7 @@ def held_places(share: TenantShare, tenant_id: UUID) -> Iterator[None]:
 
 @on_postgresql  # the quota itself is tried on both (tests/limits/test_quotas.py)
 def test_a_tenant_that_makes_keys_without_a_pause_is_held_back_and_may_revoke_all_of_them(
-    world: World, clock
+    world, clock
 ):
     mallory, neighbour = (mallory_of(world, world.connection()) for _ in range(2))
     with statements(world.admin.app.extensions["deputy"].db) as executed:
@@ -118,7 +115,7 @@ STOPS = [
 
 
 @on_sqlite
-def test_everything_that_makes_or_revives_counts_together(world: World, clock):
+def test_everything_that_makes_or_revives_counts_together(world, clock):
     connection = world.connection()
     mallory = mallory_of(world, connection)
     connection["spare"] = spare_key(mallory).rpartition("/")[2]
@@ -133,7 +130,7 @@ def test_everything_that_makes_or_revives_counts_together(world: World, clock):
 
 @on_sqlite
 @pytest.mark.usefixtures("small_share")
-def test_no_stop_is_refused_for_rate(world: World, clock):
+def test_no_stop_is_refused_for_rate(world, clock):
     """Whoever stole one of a tenant's keys must not use up what the tenant needs to revoke it."""
     connection = world.connection()
     mallory, owner = (mallory_of(world, connection) for _ in range(2))
@@ -151,7 +148,7 @@ def test_no_stop_is_refused_for_rate(world: World, clock):
 
 @on_sqlite  # tests/issuing/test_revocation_counter.py has both
 def test_a_bound_key_increments_the_revocation_counter_only_where_its_tenant_is_counted(
-    world: World, by_hand: ByHand
+    world, by_hand
 ):
     """What a stop takes away was counted when it was made."""
     connection, moved = world.connection(), set()
@@ -197,7 +194,7 @@ WITHOUT_PEAK = TokenBucket(1_000_000, 1)  # as if a burst came over many seconds
 
 
 @pytest.fixture
-def small_share(app: Flask, hasty: None, monkeypatch) -> None:
+def small_share(app, hasty, monkeypatch) -> None:
     """As the real one, but that a tenant has used it up after fewer requests."""
     share = app.extensions["deputy"].tenant_share
     monkeypatch.setattr(share, "_spent", TokenBucket(CPU_TIME.amount, SECONDS))
@@ -207,7 +204,7 @@ def small_share(app: Flask, hasty: None, monkeypatch) -> None:
 
 @on_sqlite
 @pytest.mark.usefixtures("small_share")
-def test_a_tenant_has_a_share_of_the_requests(world: World, stopped_clock: StoppedClock):
+def test_a_tenant_has_a_share_of_the_requests(world, stopped_clock):
     connection, other = world.connection(), world.connection()
     keys, neighbour = [mallory_of(world, connection) for _ in range(2)], mallory_of(world, other)
     path = tenant_of(connection)
@@ -225,7 +222,7 @@ def test_a_tenant_has_a_share_of_the_requests(world: World, stopped_clock: Stopp
 
 @on_sqlite
 @pytest.mark.usefixtures("small_share")
-def test_a_list_costs_more_with_each_row(world: World, stopped_clock: StoppedClock):
+def test_a_list_costs_more_with_each_row(world, stopped_clock):
     connection = world.connection()
     mallory = mallory_of(world, connection)
     for _ in range(3):
@@ -238,7 +235,7 @@ def test_a_list_costs_more_with_each_row(world: World, stopped_clock: StoppedClo
 
 @on_sqlite
 @pytest.mark.usefixtures("small_share")
-def test_two_requests_of_a_tenant_are_worked_on_at_once(world: World, stopped_clock: StoppedClock):
+def test_two_requests_of_a_tenant_are_worked_on_at_once(world, stopped_clock):
     connection, other = world.connection(), world.connection()
     mallory, neighbour = mallory_of(world, connection), mallory_of(world, other)
     mallory("GET", tenant_of(connection))
@@ -254,7 +251,7 @@ def test_two_requests_of_a_tenant_are_worked_on_at_once(world: World, stopped_cl
 
 @on_sqlite
 @pytest.mark.usefixtures("small_share")
-def test_a_revoked_key_uses_up_nobodys_share(world: World, stopped_clock: StoppedClock):
+def test_a_revoked_key_uses_up_nobodys_share(world, stopped_clock):
     connection = world.connection()
     owner = mallory_of(world, connection)
     made = owner("POST", "/v1/api-keys", {"name": "stolen", "scopes": ["tenants:read"]}, expect=201)
@@ -268,7 +265,7 @@ def test_a_revoked_key_uses_up_nobodys_share(world: World, stopped_clock: Stoppe
 @on_sqlite
 @pytest.mark.usefixtures("hasty", "stopped_clock")
 def test_a_key_of_a_tenant_that_is_refused_two_hundred_times_at_once_is_told_why_each_time(
-    world: World, monkeypatch
+    world, monkeypatch
 ):
     """Its tenant's share has room for as many refusals as a key may have in a second
     (app/limits/refusals.py), if they come over several seconds.
@@ -290,7 +287,7 @@ def test_a_key_of_a_tenant_that_is_refused_two_hundred_times_at_once_is_told_why
 @on_sqlite
 @pytest.mark.usefixtures("small_share", "stopped_clock")
 @pytest.mark.parametrize("way", ["plain", "Flask"])
-def test_a_tenant_has_a_share_of_the_refusals_of_credentials(world: World, way: str):
+def test_a_tenant_has_a_share_of_the_refusals_of_credentials(world, way):
     """Each costs several times what another tenant's credentials do, and a tenant may have a
     thousand keys.
     """
@@ -312,20 +309,20 @@ def test_a_tenant_has_a_share_of_the_refusals_of_credentials(world: World, way: 
 
 
 @pytest.fixture
-def pauses(monkeypatch, stopped_clock: StoppedClock) -> list[float]:
+def pauses(monkeypatch, stopped_clock) -> list[float]:
     """The seconds that requests wait for their share, in which no time passes."""
-    waited: list[float] = []
+    waited = []
     monkeypatch.setattr("app.limits.tenant_share.pause", waited.append)
     return waited
 
 
-def _ask(share: TenantShare, tenant_id: UUID, times: int) -> None:
+def _ask(share, tenant_id, times):
     for _ in range(times):
         with share.request(tenant_id, PRICE):
             pass
 
 
-def test_a_request_beyond_the_share_waits_for_its_slot(monkeypatch, pauses: list[float]):
+def test_a_request_beyond_the_share_waits_for_its_slot(monkeypatch, pauses):
     share, tenant_id = TenantShare(), new_id()
     monkeypatch.setattr(share, "_peak", WITHOUT_PEAK)
     _ask(share, tenant_id, int(CPU_TIME.amount * CPU_TIME.burst / PRICE))
@@ -334,7 +331,7 @@ def test_a_request_beyond_the_share_waits_for_its_slot(monkeypatch, pauses: list
     assert pauses == [pytest.approx(PRICE / CPU_TIME.amount)]
 
 
-def test_a_burst_of_requests_is_spread_over_seconds(pauses: list[float]):
+def test_a_burst_of_requests_is_spread_over_seconds(pauses):
     share, tenant_id = TenantShare(), new_id()
     _ask(share, tenant_id, PEAK_CPU_TIME.amount * 2 // int(PRICE))
     assert pauses == sorted(pauses)
@@ -343,11 +340,11 @@ def test_a_burst_of_requests_is_spread_over_seconds(pauses: list[float]):
         _ask(share, tenant_id, PEAK_CPU_TIME.amount // int(PRICE))
 
 
-def test_who_stops_nothing_again_and_again_waits_longer_each_time(pauses: list[float]):
+def test_who_stops_nothing_again_and_again_waits_longer_each_time(pauses):
     """Otherwise sixty connections that revoke keys which do not exist take half of a process."""
     share, tenant_id = TenantShare(), new_id()
 
-    def revoke(subject: UUID) -> None:
+    def revoke(subject):
         with pytest.raises(NotFoundError), share.stop("a key", subject):
             raise NotFoundError
 

@@ -17,7 +17,7 @@ from tests.attacks.evidence import (
     refusal,
     shows_nothing,
 )
-from tests.support.cast import Customer, World, path_of, without_external_id
+from tests.support.cast import Customer, path_of, without_external_id
 
 pytestmark = on_sqlite  # nothing here depends on the database
 SICK = {
@@ -30,14 +30,14 @@ SICK = {
 
 
 @pytest.fixture
-def customers_role(world: World):
+def customers_role(world):
     """A tenant, its customer, and the role that the kit asks for."""
     tenant, customer = world.tenant("Careful"), Customer(world.aws)
     kit = world.kit(tenant)
     return tenant, customer, kit, customer.role(kit["role_name"], kit["trust_policy"])
 
 
-def unclear(world: World, connection, status: str):
+def unclear(world, connection, status):
     """A proof that proves nothing leaves the status, and says nothing in AWS's words."""
     answer = world.admin("POST", path_of(connection, "/verify"))
     assert (answer["status"], answer["verification"]["verdict"]) == (status, "inconclusive")
@@ -45,9 +45,7 @@ def unclear(world: World, connection, status: str):
     return answer
 
 
-def test_a_stranger_without_an_answer_is_not_a_stranger_refused(
-    world: World, faults, customers_role
-):
+def test_a_stranger_without_an_answer_is_not_a_stranger_refused(world, faults, customers_role):
     tenant, _, _, role_arn = customers_role
     faults.add("throttle", role_arn=role_arn, external_id="missing")
     connection = world.connect(tenant, role_arn, status="pending")
@@ -65,7 +63,7 @@ def test_a_stranger_without_an_answer_is_not_a_stranger_refused(
 
 
 def test_one_accepted_stranger_is_insecure_even_if_other_calls_failed(
-    world: World, faults, customers_role
+    world, faults, customers_role
 ):
     tenant, customer, kit, role_arn = customers_role
     customer.retrust(kit["role_name"], without_external_id(kit["trust_policy"]))
@@ -74,7 +72,7 @@ def test_one_accepted_stranger_is_insecure_even_if_other_calls_failed(
     assert outcomes(connection)[2:] == ["inconclusive", "failed"]
 
 
-def test_without_an_answer_nothing_flips(world: World, faults, customers_role):
+def test_without_an_answer_nothing_flips(world, faults, customers_role):
     tenant, customer, kit, role_arn = customers_role
     connection = world.connect(tenant, role_arn)
     reader = world.key("connections:write", "audit:read", tenant=tenant)
@@ -98,7 +96,7 @@ def test_without_an_answer_nothing_flips(world: World, faults, customers_role):
     shows_nothing(json.dumps(reader("GET", "/v1/audit-events?action=connection.proof_failed")))
 
 
-def test_a_session_that_cannot_say_who_it_is_proves_nothing(world: World, faults):
+def test_a_session_that_cannot_say_who_it_is_proves_nothing(world, faults):
     for kind in ("deny", "throttle", "expired_token"):
         with case(kind):
             tenant = world.tenant()
@@ -126,7 +124,7 @@ def elsewhere(real_assume):
     [(True, True, "unassumable"), (True, False, "inconclusive"), (False, True, "inconclusive")],
 )
 def test_a_role_of_another_account_than_its_arn_names_is_not_proven(
-    world: World, monkeypatch: pytest.MonkeyPatch, in_session: bool, in_identity: bool, verdict: str
+    world, monkeypatch, in_session, in_identity, verdict
 ):
     """No AWS answers like that, or contradicts itself; a proxy or a bug of ours might."""
     identity = Sts._who_is
@@ -140,7 +138,7 @@ def test_a_role_of_another_account_than_its_arn_names_is_not_proven(
     issues_nothing(world.admin, connection)
 
 
-def test_a_session_of_another_account_is_dropped(world: World, monkeypatch: pytest.MonkeyPatch):
+def test_a_session_of_another_account_is_dropped(world, monkeypatch):
     made = world.connection()
     monkeypatch.setattr(Sts, "_assume_role", elsewhere(Sts._assume_role))
     response = world.admin.raw("POST", path_of(made, "/credentials"))
@@ -150,7 +148,7 @@ def test_a_session_of_another_account_is_dropped(world: World, monkeypatch: pyte
 
 
 def test_a_role_that_is_still_spreading_is_waited_for_a_little_and_then_pending(
-    world: World, faults, monkeypatch: pytest.MonkeyPatch
+    world, faults, monkeypatch
 ):
     monkeypatch.setattr("app.connections.connections.PATIENCE", 0.9)
     tenant = world.tenant()
@@ -167,9 +165,7 @@ def test_a_role_that_is_still_spreading_is_waited_for_a_little_and_then_pending(
     assert world.proven()["status"] == "verified", "it is seconds old"
 
 
-def test_refusals_of_a_role_that_then_refuses_its_own_id_prove_nothing(
-    world: World, faults, meanwhile
-):
+def test_refusals_of_a_role_that_then_refuses_its_own_id_prove_nothing(world, faults, meanwhile):
     tenant = world.tenant()
     arn = world.role(tenant)
     meanwhile("probe_foreign", lambda: faults.add("deny", role_arn=arn, external_id="own"))
@@ -178,7 +174,7 @@ def test_refusals_of_a_role_that_then_refuses_its_own_id_prove_nothing(
     assert outcomes(made) == ["inconclusive", "passed", "inconclusive", "inconclusive"]
 
 
-def test_a_role_made_again_during_its_proof_proves_nothing(world: World, meanwhile, customers_role):
+def test_a_role_made_again_during_its_proof_proves_nothing(world, meanwhile, customers_role):
     tenant, customer, kit, role_arn = customers_role
 
     def remake():
@@ -195,7 +191,7 @@ WHEN_ISSUING = {"deny": REFUSED, "region_disabled": REFUSED}
 WHEN_ISSUING |= dict.fromkeys(["throttle", "error", "timeout", "expired_token"], SILENT)
 
 
-def test_awss_words_reach_no_tenant_when_issuing(world: World, faults):
+def test_awss_words_reach_no_tenant_when_issuing(world, faults):
     connection = world.connection()
     worker = world.worker({"id": connection["tenant_id"]})
     for kind, (status, code) in WHEN_ISSUING.items():

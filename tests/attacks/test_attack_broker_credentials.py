@@ -5,18 +5,18 @@ flips.
 import pytest
 
 from tests.attacks.evidence import on_sqlite, problem, shows_nothing
-from tests.support.cast import Api, World, path_of
+from tests.support.cast import Api, path_of
 
 pytestmark = on_sqlite
 ABSENT = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": None}
 
 
-def expired(world: World) -> dict[str, str | None]:
+def expired(world):
     session = world.aws.open_session(world.aws.broker_arn, "deputy", seconds=-60)
     return environment(session.access_key_id, session.secret_access_key, session.token)
 
 
-def environment(key: str, secret: str, token: str | None = None) -> dict[str, str | None]:
+def environment(key, secret, token=None):
     return {
         "AWS_ACCESS_KEY_ID": key,
         "AWS_SECRET_ACCESS_KEY": secret,
@@ -35,7 +35,7 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_without_the_brokers_credentials_the_service_is_not_ready_and_no_verdict_flips(
-    world: World, start, monkeypatch: pytest.MonkeyPatch, way: str
+    world, start, monkeypatch, way
 ):
     verified = world.connection()
     tenant = world.tenant()
@@ -59,7 +59,7 @@ def test_without_the_brokers_credentials_the_service_is_not_ready_and_no_verdict
     assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
 
 
-def test_with_somebody_elses_credentials_no_verdict_flips(world: World, start):
+def test_with_somebody_elses_credentials_no_verdict_flips(world, start):
     """Their refusals say nothing of the role: a wrong profile must not turn every customer's
     connection to broken.
     """
@@ -69,7 +69,7 @@ def test_with_somebody_elses_credentials_no_verdict_flips(world: World, start):
     assert api("POST", path_of(verified, "/verify"))["status"] == "verified"
 
 
-def test_with_the_brokers_credentials_again_it_recovers_by_itself(world: World, start, tmp_path):
+def test_with_the_brokers_credentials_again_it_recovers_by_itself(world, start, tmp_path):
     """A service that started without credentials must not need a restart when they come."""
     made, file = world.connection(), tmp_path / "credentials"
     api = Api(start({**ABSENT, "AWS_SHARED_CREDENTIALS_FILE": str(file)}), world.admin.key)

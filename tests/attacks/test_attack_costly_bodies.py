@@ -4,23 +4,20 @@ recorded is bounded.
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
 
 from sqlalchemy import event
 
 from app.api.kit.schemas import Strict
 from app.api.tenants import TenantChange
 from app.store.models import TenantAccount
-from tests.attacks.evidence import Scene, case, on_postgresql, problem, refusal
-from tests.support.cast import World
+from tests.attacks.evidence import case, on_postgresql, problem, refusal
 
 JSON = "application/json"
 LARGEST = 256 * 1024
 START, END = b'{"name": "x", "scopes": [', b"]}"
 
 
-def filled(item: bytes, start: bytes = START, end: bytes = END, size: int = LARGEST) -> bytes:
+def filled(item, start=START, end=END, size=LARGEST):
     return start + b",".join([item] * ((size - len(start) - len(end)) // (len(item) + 1))) + end
 
 
@@ -42,7 +39,7 @@ COSTLY = {
 
 
 @on_postgresql
-def test_a_costly_body_is_answered_and_recorded_in_a_few_words(scene: Scene):
+def test_a_costly_body_is_answered_and_recorded_in_a_few_words(scene):
     for name, (body, status) in COSTLY.items():
         with case(name):
             assert len(body) <= LARGEST
@@ -55,7 +52,7 @@ def test_a_costly_body_is_answered_and_recorded_in_a_few_words(scene: Scene):
             assert len(json.dumps(event)) < 2 * 1024
 
 
-def given() -> Iterator[tuple[type, str]]:
+def given():
     """Every field of every schema that a request is read with."""
     kinds = [Strict]  # the application is loaded, and with it every schema
     for kind in kinds:
@@ -77,7 +74,7 @@ def test_every_list_and_every_text_of_every_request_has_a_length_that_is_counted
 
 
 @on_postgresql
-def test_twenty_fields_are_named_and_of_the_others_how_many_they_are(scene: Scene):
+def test_twenty_fields_are_named_and_of_the_others_how_many_they_are(scene):
     wanted = {"name": "x", "scopes": ["audit:read"], "permission_sets": [""] * 25}
     found = scene.world.admin.refused(
         "POST", "/v1/api-keys", wanted, expect=422, code="validation_failed"
@@ -89,11 +86,11 @@ def test_twenty_fields_are_named_and_of_the_others_how_many_they_are(scene: Scen
     assert (len(details["fields"]), details["more_fields"]) == (20, 5)
 
 
-def python_calls(act: Callable[[], Any]) -> int:
+def python_calls(act):
     """How many functions of Python are called: what it costs, and the same on a busy machine."""
     count = 0
 
-    def note(_frame: Any, what: str, _about: Any) -> None:
+    def note(_frame, what, _about):
         nonlocal count
         count += what == "call"
 
@@ -106,9 +103,9 @@ def python_calls(act: Callable[[], Any]) -> int:
 
 
 def test_ten_thousand_accounts_cost_little_good_or_bad():
-    errors: dict[str, Any] = {}
+    errors = {}
 
-    def validate(item: Any) -> None:
+    def validate(item):
         errors.clear()
         errors.update(TenantChange().validate({"accounts": [item] * 10_000}))
 
@@ -120,12 +117,12 @@ def test_ten_thousand_accounts_cost_little_good_or_bad():
 
 
 @on_postgresql
-def test_ten_thousand_accounts_are_no_objects_when_they_are_shown(world: World):
+def test_ten_thousand_accounts_are_no_objects_when_they_are_shown(world):
     accounts = [f"{number:012d}" for number in range(10_000)]
     tenant = world.admin("POST", "/v1/tenants", {"name": "Acme", "accounts": accounts}, expect=201)
-    made: list[Any] = []
+    made = []
 
-    def note(row: Any, _context: Any) -> None:
+    def note(row, _context):
         made.append(row)
 
     event.listen(TenantAccount, "load", note)

@@ -5,20 +5,18 @@ import pytest
 from app.identity.scopes import Scope
 from app.limits import table
 from tests.api.test_delegated_keys import KEYS, WORKER, SignUp
-from tests.attacks.evidence import Scene, absent, case, on_postgresql, problem, refusal, untouched
+from tests.attacks.evidence import absent, case, on_postgresql, problem, refusal, untouched
 from tests.conftest import OPERATOR
 
 pytestmark = on_postgresql  # nothing here depends on the database
 
 
 @pytest.fixture
-def stolen(scene: Scene) -> SignUp:
+def stolen(scene) -> SignUp:
     return SignUp(scene.world)
 
 
-def test_a_delegating_key_gives_nothing_but_what_it_may_give_not_even_its_own_scopes(
-    stolen: SignUp,
-):
+def test_a_delegating_key_gives_nothing_but_what_it_may_give_not_even_its_own_scopes(stolen):
     tenant = stolen.tenant()
     for scope in sorted(set(Scope) - {"credentials:issue"}):
         for scopes in ([scope], ["credentials:issue", scope]):
@@ -29,12 +27,12 @@ def test_a_delegating_key_gives_nothing_but_what_it_may_give_not_even_its_own_sc
     assert stolen.listed() == []
 
 
-def test_a_delegating_key_makes_none_for_all_tenants(stolen: SignUp):
+def test_a_delegating_key_makes_none_for_all_tenants(stolen):
     for tenant_id in ({}, {"tenant_id": None}):
         problem(stolen.api.raw("POST", KEYS, WORKER | tenant_id), 403, "forbidden")
 
 
-def tenants_of_others(scene: Scene, stolen: SignUp) -> dict[str, str]:
+def tenants_of_others(scene, stolen):
     """Tenants that the key did not make, by why."""
     world, sibling = scene.world, SignUp(scene.world)
     gone = stolen.tenant(reference=absent())
@@ -54,9 +52,7 @@ def tenants_of_others(scene: Scene, stolen: SignUp) -> dict[str, str]:
     }
 
 
-def test_a_tenant_that_a_delegating_key_did_not_make_is_like_none_at_all(
-    scene: Scene, stolen: SignUp
-):
+def test_a_tenant_that_a_delegating_key_did_not_make_is_like_none_at_all(scene, stolen):
     answers, tenants = [], tenants_of_others(scene, stolen)
     key = scene.world.admin("POST", KEYS, WORKER | {"tenant_id": scene.acme["id"]}, expect=201)
     with untouched(scene.world, scene.ours, scene.theirs):
@@ -72,9 +68,7 @@ def test_a_tenant_that_a_delegating_key_did_not_make_is_like_none_at_all(
     assert stolen.listed() == []
 
 
-def test_a_full_tenant_of_others_is_like_none_at_all(
-    scene: Scene, stolen: SignUp, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_full_tenant_of_others_is_like_none_at_all(scene, stolen, monkeypatch):
     services = scene.world.admin.app.extensions["deputy"]
     monkeypatch.setattr(services.api_keys, "_limit", table.KEYS._replace(most=0))
     own = WORKER | {"tenant_id": stolen.tenant()["id"]}
@@ -83,7 +77,7 @@ def test_a_full_tenant_of_others_is_like_none_at_all(
     stolen.api.refused("POST", KEYS, other, expect=404, code="not_found")
 
 
-def test_a_stronger_key_of_its_own_tenant_is_like_none_at_all(scene: Scene, stolen: SignUp):
+def test_a_stronger_key_of_its_own_tenant_is_like_none_at_all(scene, stolen):
     tenant = stolen.tenant()
     for scopes in (["connections:read"], ["credentials:issue", "connections:read"], ["keys:write"]):
         body = {"name": "stronger", "scopes": scopes, "tenant_id": tenant["id"]}
@@ -93,14 +87,14 @@ def test_a_stronger_key_of_its_own_tenant_is_like_none_at_all(scene: Scene, stol
     assert stolen.listed() == []
 
 
-def test_who_made_a_tenant_and_when_is_not_chosen(scene: Scene, stolen: SignUp):
+def test_who_made_a_tenant_and_when_is_not_chosen(scene, stolen):
     for field, value in (("made_by", stolen.shown["id"]), ("created_at", "2099-01-01T00:00:00Z")):
         for method, path in (("POST", "/v1/tenants"), ("PATCH", f"/v1/tenants/{scene.acme['id']}")):
             response = stolen.api.raw(method, path, {"name": scene.acme["name"], field: value})
             assert field in problem(response, 422, "validation_failed")["errors"]
 
 
-def test_a_delegated_key_is_no_wider_lives_no_longer_and_makes_nothing_more(scene: Scene):
+def test_a_delegated_key_is_no_wider_lives_no_longer_and_makes_nothing_more(scene):
     stolen = SignUp(scene.world, permission_sets=["inventory"], expires_at="2099-01-01T00:00:00Z")
     tenant = stolen.tenant()
     key = stolen.worker(tenant)

@@ -11,23 +11,14 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app.ids import EXTERNAL_ID_PATTERN, foreign_external_id, new_external_id
 from app.store.database import SYSTEM
-from tests.attacks.evidence import (
-    Scene,
-    case,
-    on_postgresql,
-    on_sqlite,
-    problem,
-    refusal,
-    untouched,
-)
-from tests.support.cast import World
+from tests.attacks.evidence import case, on_postgresql, on_sqlite, problem, refusal, untouched
 
 CHOSEN = "dpy-" + "0123456789abcdef" * 4
 SPELLINGS = ["external_id", "externalId", "ExternalId", "sts:ExternalId", "external_id_id"]
 
 
 @on_sqlite
-def test_no_tenant_chooses_its_external_id(scene: Scene):
+def test_no_tenant_chooses_its_external_id(scene):
     for field in SPELLINGS:
         with case(field):
             body = {"name": "Mallory Ltd", field: CHOSEN}
@@ -39,7 +30,7 @@ def test_no_tenant_chooses_its_external_id(scene: Scene):
 
 
 @on_sqlite
-def test_no_tenant_chooses_its_external_id_by_the_query_or_a_header(scene: Scene):
+def test_no_tenant_chooses_its_external_id_by_the_query_or_a_header(scene):
     query = "&".join(f"{field}={CHOSEN}" for field in SPELLINGS)
     headers = {f"X-{field.replace(':', '-').replace('_', '-')}": CHOSEN for field in SPELLINGS}
     tenant = scene.world.admin(
@@ -50,8 +41,8 @@ def test_no_tenant_chooses_its_external_id_by_the_query_or_a_header(scene: Scene
 
 
 @on_postgresql
-def test_many_at_once_are_all_different_and_show_nothing_of_their_tenants(world: World):
-    def create_tenants(_: int) -> list[str]:
+def test_many_at_once_are_all_different_and_show_nothing_of_their_tenants(world):
+    def create_tenants(_):
         api = world.admin.with_key(world.admin.key)
         return [
             api("POST", "/v1/tenants", {"name": "Twin Ltd"}, expect=201)["external_id"]
@@ -70,19 +61,19 @@ def test_many_at_once_are_all_different_and_show_nothing_of_their_tenants(world:
 
 
 @pytest.fixture
-def by_statement(app, scene: Scene):
+def by_statement(app, scene):
     """Runs a statement with the ids of both tenants, in the form that both databases read."""
     ids = {"mine": scene.ours["id"], "ours": scene.acme["id"], "theirs": scene.globex["id"]}
     values = {name: value.replace("-", "") for name, value in ids.items()} | {"chosen": CHOSEN}
 
-    def execute(statement: str) -> None:
+    def execute(statement):
         with app.extensions["deputy"].db.write(SYSTEM) as db:
             assert db.execute(text(statement), values).rowcount != 0
 
     return execute
 
 
-def test_the_database_itself_never_pairs_a_role_with_another_tenants_id(scene: Scene, by_statement):
+def test_the_database_itself_never_pairs_a_role_with_another_tenants_id(scene, by_statement):
     with untouched(scene.world, scene.ours, scene.theirs):
         for change in (
             "external_id_id = (SELECT id FROM external_ids WHERE tenant_id = :theirs)",
@@ -92,7 +83,7 @@ def test_the_database_itself_never_pairs_a_role_with_another_tenants_id(scene: S
                 by_statement(f"UPDATE connections SET {change} WHERE id = :mine")  # noqa: S608
 
 
-def test_the_database_itself_keeps_ids_and_audit_events_as_they_are(scene: Scene, by_statement):
+def test_the_database_itself_keeps_ids_and_audit_events_as_they_are(scene, by_statement):
     with untouched(scene.world, scene.ours, scene.theirs):
         for statement in (
             "UPDATE external_ids SET value = :chosen WHERE tenant_id = :ours",

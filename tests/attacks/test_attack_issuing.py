@@ -2,14 +2,12 @@
 
 from contextlib import closing
 from functools import partial
-from typing import Any
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
 
 from tests.attacks.evidence import (
-    Scene,
     absent,
     case,
     on_sqlite,
@@ -19,7 +17,7 @@ from tests.attacks.evidence import (
     unchanged,
     untouched,
 )
-from tests.support.cast import Api, World, path_of
+from tests.support.cast import path_of
 
 pytestmark = on_sqlite  # nothing here depends on the database
 
@@ -30,11 +28,11 @@ FORBIDDEN = [
 ]
 
 
-def credentials(api: Api, connection, body) -> Any:
+def credentials(api, connection, body):
     return api.raw("POST", path_of(connection, "/credentials"), body)
 
 
-def test_nothing_but_duration_policy_and_reason_is_taken(scene: Scene):
+def test_nothing_but_duration_policy_and_reason_is_taken(scene):
     values = {"role_arn": scene.theirs["role_arn"], "external_id": scene.globex["external_id"]}
     values |= {"RoleArn": values["role_arn"], "ExternalId": values["external_id"]}
     responses = []
@@ -49,7 +47,7 @@ def test_nothing_but_duration_policy_and_reason_is_taken(scene: Scene):
 
 
 @pytest.mark.parametrize("what", ["/credentials", "/container-credentials"])
-def test_the_query_and_headers_change_nothing(scene: Scene, what: str):
+def test_the_query_and_headers_change_nothing(scene, what):
     query = (
         f"role_arn={scene.theirs['role_arn']}&external_id={scene.globex['external_id']}"
         "&duration_seconds=43200"
@@ -66,7 +64,7 @@ def test_the_query_and_headers_change_nothing(scene: Scene, what: str):
         problem(response, 422, "validation_failed")
 
 
-def test_a_duration_is_a_whole_number_within_the_limits(scene: Scene):
+def test_a_duration_is_a_whole_number_within_the_limits(scene):
     """Leaving it out is how to ask for the default, so null is refused."""
     with unchanged(scene.world, scene.ours):
         for seconds in (0, -1, 899, 3601, 43_201, 10**30, 900.0, 3600.5, "3600", True, None, [900]):
@@ -78,7 +76,7 @@ def test_a_duration_is_a_whole_number_within_the_limits(scene: Scene):
                     assert "3600" in errors["duration_seconds"][0], "it names the maximum"
 
 
-def test_no_text_of_a_callers_enters_the_session_name(scene: Scene):
+def test_no_text_of_a_callers_enters_the_session_name(scene):
     ours = scene.world.connection(scene.acme)  # with no session yet, so AWS is asked
     scene.mallory("POST", path_of(ours, "/credentials"), {"reason": scene.globex["id"]})
     event = scene.mallory("GET", "/v1/audit-events?action=credentials.issued&limit=1")["items"][0]
@@ -94,7 +92,7 @@ EVERYTHING = {
 }
 
 
-def test_a_broad_session_policy_widens_nothing(scene: Scene):
+def test_a_broad_session_policy_widens_nothing(scene):
     issued = credentials(scene.mallory, scene.ours, {"session_policy": EVERYTHING}).get_json()
     session = boto3.session.Session(
         issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"]
@@ -118,7 +116,7 @@ def test_a_broad_session_policy_widens_nothing(scene: Scene):
                 call()
 
 
-def test_a_policy_that_aws_does_not_take_is_a_fault_of_that_field(scene: Scene):
+def test_a_policy_that_aws_does_not_take_is_a_fault_of_that_field(scene):
     for policy in (
         {"Statement": "x"},
         {"Version": "1999-01-01", "Statement": EVERYTHING["Statement"]},
@@ -130,7 +128,7 @@ def test_a_policy_that_aws_does_not_take_is_a_fault_of_that_field(scene: Scene):
             assert refusal(scene.world, response)["connection_id"] == scene.ours["id"]
 
 
-def test_a_policy_that_aws_could_not_read_never_reaches_it(scene: Scene):
+def test_a_policy_that_aws_could_not_read_never_reaches_it(scene):
     policies = ["", "not json", "[]", {}, 3, {"Version": "2012-10-17"}, {"Statement": []}, '"{}"']
     policies += ["[" * 1000, '{"Statement": [1], "Statement": [2]}', '{"Statement": [NaN]}']
     policies += [{"Statement": [{"Sid": sid}]} for sid in ("ł", "\u2028", "x" * 2030)]
@@ -143,7 +141,7 @@ def test_a_policy_that_aws_could_not_read_never_reaches_it(scene: Scene):
                 assert set(errors) == {"session_policy"}
 
 
-def test_a_packed_policy_that_is_too_large_tells_by_how_much(scene: Scene, faults):
+def test_a_packed_policy_that_is_too_large_tells_by_how_much(scene, faults):
     """Mapped to a 4xx with percent."""
     faults.add("packed_policy_too_large", role_arn=scene.ours["role_arn"])
     # That nobody has asked for before
@@ -153,7 +151,7 @@ def test_a_packed_policy_that_is_too_large_tells_by_how_much(scene: Scene, fault
     assert "157" in message
 
 
-def test_no_two_keys_share_a_session(scene: Scene, world: World):
+def test_no_two_keys_share_a_session(scene, world):
     """The session's name tells the customer's CloudTrail which key it was given to."""
     path, apis = path_of(scene.ours, "/credentials"), (scene.mallory, world.worker(scene.acme))
     issued = [api("POST", path)["AccessKeyId"] for api in apis]
@@ -162,7 +160,7 @@ def test_no_two_keys_share_a_session(scene: Scene, world: World):
     assert [event["details"]["access_key_id"] for event in recorded] == issued[::-1]
 
 
-def test_a_worker_can_do_nothing_but_issue(scene: Scene, world: World):
+def test_a_worker_can_do_nothing_but_issue(scene, world):
     worker = world.worker(scene.acme)
     with unchanged(world, scene.ours):
         for method, path in (

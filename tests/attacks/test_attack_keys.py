@@ -11,7 +11,6 @@ import time_machine
 from app.identity.api_keys import generate_key
 from app.identity.scopes import ALL_SCOPES, Scope
 from tests.attacks.evidence import (
-    Scene,
     absent,
     case,
     newest,
@@ -23,12 +22,12 @@ from tests.attacks.evidence import (
 )
 from tests.attacks.routes import ROUTES
 from tests.conftest import OPERATOR
-from tests.support.cast import World, path_of
+from tests.support.cast import path_of
 
 pytestmark = on_sqlite  # nothing here depends on the database
 
 
-def not_a_key(key: str) -> list[str]:
+def not_a_key(key):
     """Authorization headers that hold no key."""
     lookup, secret, other = key[:21], key[21:], generate_key()
     changed = key[:-1] + ("A" if key[-1] != "A" else "B")
@@ -42,7 +41,7 @@ def not_a_key(key: str) -> list[str]:
 
 
 @pytest.mark.parametrize("route", ["POST /credentials", "GET /container-credentials", "GET "])
-def test_what_is_not_a_key_is_unauthenticated_and_leaves_no_trace(scene: Scene, route: str):
+def test_what_is_not_a_key_is_unauthenticated_and_leaves_no_trace(scene, route):
     method, what = route.split(" ")
     anonymous, last = scene.mallory.with_key(None), newest(scene.world, 1)
     key = scene.mallory.key
@@ -61,7 +60,7 @@ def test_what_is_not_a_key_is_unauthenticated_and_leaves_no_trace(scene: Scene, 
     assert newest(scene.world, 1) == last
 
 
-def test_where_sdks_ask_for_credentials_the_header_may_hold_the_key_alone(scene: Scene):
+def test_where_sdks_ask_for_credentials_the_header_may_hold_the_key_alone(scene):
     """As AWS's SDKs send it there (AWS_CONTAINER_AUTHORIZATION_TOKEN)."""
     bare = {"HTTP_AUTHORIZATION": scene.world.admin.key}
     path = path_of(scene.ours, "/container-credentials")
@@ -70,7 +69,7 @@ def test_where_sdks_ask_for_credentials_the_header_may_hold_the_key_alone(scene:
     )
 
 
-def test_no_route_takes_a_key_from_anywhere_but_the_header(scene: Scene):
+def test_no_route_takes_a_key_from_anywhere_but_the_header(scene):
     key, last = scene.world.admin.key, newest(scene.world, 1)
     headers = {"X-Api-Key": key, "Cookie": f"key={key}", "Proxy-Authorization": f"Bearer {key}"}
     with untouched(scene.world, scene.ours):
@@ -88,7 +87,7 @@ def issued(app, **wanted):
     return app.extensions["deputy"].api_keys.create_key(OPERATOR, **(options | wanted))
 
 
-def test_dead_keys_are_all_the_same(scene: Scene, world: World, app):
+def test_dead_keys_are_all_the_same(scene, world, app):
     tenant = world.tenant()
     passed = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=1)
     with time_machine.travel(passed - dt.timedelta(minutes=1), tick=False):
@@ -103,7 +102,7 @@ def test_dead_keys_are_all_the_same(scene: Scene, world: World, app):
     assert answers == [answers[0]] * 4
 
 
-def test_every_route_wants_its_scope_before_it_looks_for_anything(scene: Scene):
+def test_every_route_wants_its_scope_before_it_looks_for_anything(scene):
     there = {"tenant_id": scene.acme["id"], "connection_id": scene.ours["id"]}
     nowhere = {name: absent() for name in there}
     without = {scope: scene.world.key(*(ALL_SCOPES - {scope})) for scope in ALL_SCOPES}
@@ -126,7 +125,7 @@ def test_every_route_wants_its_scope_before_it_looks_for_anything(scene: Scene):
 KEYS, SPARE = "/v1/api-keys", {"name": "spare", "scopes": ["audit:read"]}
 
 
-def test_a_key_gives_away_only_what_it_has(scene: Scene):
+def test_a_key_gives_away_only_what_it_has(scene):
     maker = scene.world.key("keys:write", tenant=scene.acme)
     for scope in sorted(set(Scope) - {"keys:write"}):
         for scopes in ([scope], ["keys:write", scope]):
@@ -137,14 +136,14 @@ def test_a_key_gives_away_only_what_it_has(scene: Scene):
     assert maker("GET", KEYS)["items"][0]["name"] == "a program"
 
 
-def test_scopes_are_named_one_by_one(scene: Scene):
+def test_scopes_are_named_one_by_one(scene):
     for scopes in ([], ["*"], ["keys:*"], ["KEYS:WRITE"], ["tenants:read", 5], "keys:write", 255):
         with case(scopes=scopes):
             response = scene.world.admin.raw("POST", KEYS, {"name": "odd", "scopes": scopes})
             problem(response, 422, "validation_failed")
 
 
-def test_a_bound_key_makes_only_keys_of_its_own_tenant(scene: Scene):
+def test_a_bound_key_makes_only_keys_of_its_own_tenant(scene):
     for named in ({}, {"tenant_id": None}, {"tenant_id": scene.acme["id"]}):
         with case(named=named):
             spare = scene.mallory("POST", KEYS, SPARE | named, expect=201)
@@ -165,7 +164,7 @@ def test_a_bound_key_makes_only_keys_of_its_own_tenant(scene: Scene):
     assert answers[0] == answers[1]
 
 
-def test_a_key_does_not_outlive_its_maker(scene: Scene):
+def test_a_key_does_not_outlive_its_maker(scene):
     end = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
     maker = scene.world.key("keys:write", expires_at=end.isoformat())
     body = {"name": "spare", "scopes": ["keys:write"]}
@@ -181,7 +180,7 @@ def test_a_key_does_not_outlive_its_maker(scene: Scene):
 
 
 @pytest.mark.parametrize("bound", [True, False], ids=["bound", "unbound"])
-def test_a_key_neither_sees_nor_revokes_a_stronger_one(scene: Scene, app, bound: bool):
+def test_a_key_neither_sees_nor_revokes_a_stronger_one(scene, app, bound):
     globex, acme = UUID(scene.globex["id"]), UUID(scene.acme["id"])
     few = frozenset({Scope.KEYS_WRITE})
     keys = {
@@ -210,7 +209,7 @@ def test_a_key_neither_sees_nor_revokes_a_stronger_one(scene: Scene, app, bound:
     weak("DELETE", f"{KEYS}/{no_stronger}", expect=204)
 
 
-def test_how_long_another_key_lives_does_not_hide_it(scene: Scene, app):
+def test_how_long_another_key_lives_does_not_hide_it(scene, app):
     """Scopes and tenant alone decide which keys one sees and revokes (design, API keys); an expiry
     only limits what one makes.
     """

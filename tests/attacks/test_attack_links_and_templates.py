@@ -7,9 +7,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 
-from tests.attacks.evidence import Scene, case, on_sqlite, problem
+from tests.attacks.evidence import case, on_sqlite, problem
 from tests.conftest import publish_templates
-from tests.support.cast import Customer, World
+from tests.support.cast import Customer
 
 pytestmark = on_sqlite  # nothing here depends on the database
 
@@ -26,12 +26,12 @@ SPOOFED = {
 TEMPLATES = ("/v1/templates/customer-role.yaml", "/v1/templates/customer-org.yaml")
 
 
-def spoofed(api, method: str, path: str, **options):
+def spoofed(api, method, path, **options):
     host = options.pop("host", EVIL)
     return api.raw(method, path, headers=SPOOFED, environ_overrides={"HTTP_HOST": host}, **options)
 
 
-def test_the_kit_does_not_listen_to_host_headers(scene: Scene):
+def test_the_kit_does_not_listen_to_host_headers(scene):
     path = f"/v1/tenants/{scene.acme['id']}/onboarding"
     for host in (EVIL, f"{EVIL}:8000", f"localhost@{EVIL}", f"a b/{EVIL}", f'"><{EVIL}', ""):
         with case(host=host):
@@ -42,7 +42,7 @@ def test_the_kit_does_not_listen_to_host_headers(scene: Scene):
                 assert response.get_json() == scene.mallory("GET", path)
 
 
-def test_public_pages_and_redirects_do_not_listen_to_host_headers(scene: Scene):
+def test_public_pages_and_redirects_do_not_listen_to_host_headers(scene):
     for path in (*TEMPLATES, "/openapi.json", "/docs", "/nowhere"):
         with case(path):
             response = spoofed(scene.mallory.with_key(None), "GET", path)
@@ -55,7 +55,7 @@ def test_public_pages_and_redirects_do_not_listen_to_host_headers(scene: Scene):
             assert response.status_code < 300 or response.status_code >= 400
 
 
-def test_nothing_of_a_link_or_template_is_taken_from_the_query(scene: Scene):
+def test_nothing_of_a_link_or_template_is_taken_from_the_query(scene):
     for path in (f"/v1/tenants/{scene.acme['id']}/onboarding", *TEMPLATES):
         for query in (
             "external_id=x",
@@ -79,7 +79,7 @@ REGIONS = [
 SETS = ["../../etc/passwd", "inventory.json", "INVENTORY", "inventory%00", "inventory%0a", "x" * 65]
 
 
-def test_a_region_or_permission_set_is_one_that_there_is(scene: Scene):
+def test_a_region_or_permission_set_is_one_that_there_is(scene):
     kit = f"/v1/tenants/{scene.acme['id']}/onboarding"
     queries = [(kit, "region", region) for region in REGIONS]
     queries += [(path, "permission_set", name) for name in SETS for path in (kit, TEMPLATES[0])]
@@ -89,7 +89,7 @@ def test_a_region_or_permission_set_is_one_that_there_is(scene: Scene):
             assert set(problem(response, 422, "validation_failed")["errors"]) == {field}
 
 
-def test_a_tenants_name_enters_no_kit(world: World):
+def test_a_tenants_name_enters_no_kit(world):
     for name in (
         "\"'`${AWS::AccountId}!Ref",
         "&param_ExternalId=dpy-x#",
@@ -114,7 +114,7 @@ class Loader(yaml.CSafeLoader):
     """YAML as CloudFormation reads it: a tag is kept beside its value."""
 
 
-def _tagged(loader: Loader, suffix: str, node: yaml.Node):
+def _tagged(loader, suffix, node):
     kind = {yaml.ScalarNode: loader.construct_scalar, yaml.SequenceNode: loader.construct_sequence}
     return {suffix: kind[type(node)](node)}
 
@@ -122,7 +122,7 @@ def _tagged(loader: Loader, suffix: str, node: yaml.Node):
 Loader.add_multi_constructor("!", _tagged)
 
 
-def test_a_link_with_hostile_parameters_opens_nothing(app, scene: Scene, world: World):
+def test_a_link_with_hostile_parameters_opens_nothing(app, scene, world):
     """Every parameter of a link can be edited; the template's own patterns stop what would make
     an open role.
     """

@@ -3,7 +3,7 @@
 import pytest
 from itsdangerous import URLSafeSerializer
 
-from tests.attacks.evidence import Scene, absent, case, on_sqlite, problem, refusal
+from tests.attacks.evidence import absent, case, on_sqlite, problem, refusal
 from tests.attacks.routes import LISTS
 
 pytestmark = on_sqlite  # tests of the lists themselves are on both databases
@@ -18,7 +18,7 @@ def items(api, path):
     return rows
 
 
-def test_a_bound_key_finds_its_own_tenant_alone(scene: Scene):
+def test_a_bound_key_finds_its_own_tenant_alone(scene):
     """Neither by another tenant's reference nor by its connection's account."""
     scene.world.admin(
         "POST", "/v1/tenants", {"name": "Initech", "reference": "initech-7"}, expect=201
@@ -33,13 +33,13 @@ def test_a_bound_key_finds_its_own_tenant_alone(scene: Scene):
         assert scene.mallory("GET", path + query)["items"] == []
 
 
-def test_a_bound_key_reads_only_its_own_audit_events(scene: Scene):
+def test_a_bound_key_reads_only_its_own_audit_events(scene):
     events = items(scene.mallory, "/v1/audit-events?limit=200")
     assert {event["tenant_id"] for event in events} == {scene.acme["id"]}
     assert not scene.tells_of_globex(str([{**event, "details": None} for event in events]))
 
 
-def test_another_tenants_audit_log_is_like_one_that_does_not_exist(scene: Scene):
+def test_another_tenants_audit_log_is_like_one_that_does_not_exist(scene):
     for order in ("", "&after=00000000-0000-0000-0000-000000000000"):
         responses = [
             scene.mallory.raw("GET", f"/v1/audit-events?tenant_id={tenant}{order}")
@@ -50,14 +50,14 @@ def test_another_tenants_audit_log_is_like_one_that_does_not_exist(scene: Scene)
         assert refusal(scene.world, responses[0])["tenant_id"] is None
 
 
-def test_no_audit_event_is_found_by_another_tenants_connection(scene: Scene):
+def test_no_audit_event_is_found_by_another_tenants_connection(scene):
     for connection_id in (scene.theirs["id"], absent()):
         for query in ("", "&action=connection.verified"):
             page = scene.mallory("GET", f"/v1/audit-events?connection_id={connection_id}{query}")
             assert page == {"items": [], "next_cursor": None}
 
 
-def test_there_is_no_other_way_to_ask(scene: Scene):
+def test_there_is_no_other_way_to_ask(scene):
     theirs = f"tenant_id={scene.globex['id']}"
     queries = ["include=tenant", "sort=tenant_id", "offset=1", theirs.replace("=", "[]=")]
     queries += ["limit=201", "limit=0", "limit=-1", "limit=1;drop table tenants"]
@@ -71,14 +71,14 @@ def test_there_is_no_other_way_to_ask(scene: Scene):
 
 
 @pytest.fixture
-def cursor(scene: Scene) -> str:
+def cursor(scene) -> str:
     """A good cursor, of Acme's own audit log."""
     found = scene.mallory("GET", "/v1/audit-events?limit=1")["next_cursor"]
     assert found
     return found
 
 
-def test_a_forged_cursor_is_malformed(scene: Scene, cursor: str):
+def test_a_forged_cursor_is_malformed(scene, cursor):
     body, _, signature = cursor.partition(".")
     forged = {
         # Not B for A: the last letter's last two bits are none of the signature's, so both say the
@@ -100,7 +100,7 @@ def test_a_forged_cursor_is_malformed(scene: Scene, cursor: str):
             assert refusal(scene.world, response)["details"]["code"] == "malformed_request"
 
 
-def test_a_cursor_is_good_for_its_own_list_alone(scene: Scene, cursor: str):
+def test_a_cursor_is_good_for_its_own_list_alone(scene, cursor):
     for path in (
         "/v1/tenants",
         "/v1/api-keys",
@@ -113,7 +113,7 @@ def test_a_cursor_is_good_for_its_own_list_alone(scene: Scene, cursor: str):
         problem(response, 400, "malformed_request")
 
 
-def test_the_vendors_cursor_shows_a_bound_key_only_its_own_rows(scene: Scene):
+def test_the_vendors_cursor_shows_a_bound_key_only_its_own_rows(scene):
     cursor = scene.world.admin("GET", "/v1/audit-events?limit=1")["next_cursor"]
     page = scene.mallory("GET", f"/v1/audit-events?limit=200&cursor={cursor}")
     assert {event["tenant_id"] for event in page["items"]} == {scene.acme["id"]}

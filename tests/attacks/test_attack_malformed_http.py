@@ -11,9 +11,9 @@ from functools import partial
 import pytest
 
 from tests.attacks.chunks import MALFORMED_CHUNKS, chunked
-from tests.attacks.evidence import Scene, case, on_postgresql, problem, refusal, unchanged
+from tests.attacks.evidence import case, on_postgresql, problem, refusal, unchanged
 from tests.attacks.routes import LISTS, WITH_BODY
-from tests.support.cast import World, path_of
+from tests.support.cast import path_of
 
 pytestmark = on_postgresql  # it knows no NUL, and no surrogates
 JSON = "application/json"
@@ -54,7 +54,7 @@ CODES = {
 
 
 @pytest.fixture(scope="session")
-def places(scene: Scene):
+def places(scene):
     """Every route with a body, on things of Acme's that are really there."""
     ids = {"tenant_id": scene.acme["id"], "connection_id": scene.ours["id"]}
     return [(route.method, route.at(**ids)) for route in WITH_BODY]
@@ -66,7 +66,7 @@ ON_EVERY_ROUTE = {"text", "not JSON", "a list", "over 256 KiB"}
 READERS = ("/v1/tenants", "/credentials", "/suspend")
 
 
-def test_a_malformed_body_is_a_4xx(scene: Scene, places):
+def test_a_malformed_body_is_a_4xx(scene, places):
     readers = [place for place in places if place[1].endswith(READERS)]
     assert len(readers) >= len(READERS)
     with unchanged(scene.world, scene.ours):
@@ -79,9 +79,7 @@ def test_a_malformed_body_is_a_4xx(scene: Scene, places):
                     assert "sys.set_int_max_str_digits" not in response.text
 
 
-def test_a_body_in_chunks_is_measured_and_malformed_chunks_are_a_4xx_on_every_route(
-    scene: Scene, places
-):
+def test_a_body_in_chunks_is_measured_and_malformed_chunks_are_a_4xx_on_every_route(scene, places):
     """The server finds malformed ones out only while we read, by an exception of its own."""
     large = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
     with unchanged(scene.world, scene.ours):
@@ -103,11 +101,11 @@ TWICE = ["limit=5&limit=5", "x=1&x=2", "cursor=a&limit=1&cursor=a"]
 DIFFERENCE = "/v1/permission-sets/inventory/difference"
 
 
-def get(scene: Scene, path: str, query: str):
+def get(scene, path, query):
     return scene.world.admin.raw("GET", f"{path.format(tenant_id=scene.acme['id'])}?{query}")
 
 
-def test_a_malformed_query_is_a_4xx_on_every_list(scene: Scene):
+def test_a_malformed_query_is_a_4xx_on_every_list(scene):
     for path in LISTS:
         for query in QUERIES if path == LISTS[0] else QUERIES[:1]:  # all are read at one place
             with case(path, query=query[:50]):
@@ -116,7 +114,7 @@ def test_a_malformed_query_is_a_4xx_on_every_list(scene: Scene):
                 problem(response, response.status_code, CODES[response.status_code])
 
 
-def test_a_number_in_a_query_is_of_ascii_digits(scene: Scene):
+def test_a_number_in_a_query_is_of_ascii_digits(scene):
     fields = dict.fromkeys(LISTS, "limit") | {DIFFERENCE: "from=1&to"}
     for path, field in fields.items():
         for number in NO_DIGITS if path == LISTS[0] else NO_DIGITS[:1]:
@@ -126,7 +124,7 @@ def test_a_number_in_a_query_is_of_ascii_digits(scene: Scene):
                 assert set(errors) == {field.rpartition("&")[2]}
 
 
-def test_a_parameter_that_is_given_twice_is_malformed(scene: Scene):
+def test_a_parameter_that_is_given_twice_is_malformed(scene):
     """A proxy may have looked at the other one."""
     for path in (
         *LISTS,
@@ -139,7 +137,7 @@ def test_a_parameter_that_is_given_twice_is_malformed(scene: Scene):
                 problem(get(scene, path, query), 400, "malformed_request")
 
 
-def test_a_flag_is_true_or_false(scene: Scene):
+def test_a_flag_is_true_or_false(scene):
     path = f"/v1/tenants/{scene.acme['id']}/external-id/rotation"
     for value in (0, 1, "true", None):
         with case(value=value):
@@ -153,7 +151,7 @@ ODD_BUT_TIMES = ["2030-01-01T12:00:00+05:30", "2030-01-01T00:00:00+00:00:00.0000
 ODD_BUT_TIMES += ["9998-12-31T23:59:59-14:00", "2030-01-01T00:00:00.123456789Z"]
 
 
-def test_a_time_is_read_or_refused_and_never_an_error_of_ours(scene: Scene):
+def test_a_time_is_read_or_refused_and_never_an_error_of_ours(scene):
     for text in (*TIMES, *ODD_BUT_TIMES):
         with case(ascii(text)):
             expected = {400, 422} if text in TIMES else {200, 201, 422}
@@ -174,7 +172,7 @@ UNKNOWN = ["/", "/v1", "/v2/tenants", "/v1/tenants/", "/v1/tenants/1", "/v1/tena
 ODD = ["/v1/tenants/%00", "/v1/%ED%A0%80", "/%2e%2e/%2e%2e/etc/passwd", "/v1/tenants/" + "a" * 9000]
 
 
-def test_an_unknown_or_odd_path_is_not_found_with_or_without_a_key(scene: Scene):
+def test_an_unknown_or_odd_path_is_not_found_with_or_without_a_key(scene):
     for path in (*UNKNOWN, *ODD):
         for api in (scene.world.admin, scene.world.admin.with_key(None)):
             with case(path[:50], key=api.key is not None):
@@ -183,7 +181,7 @@ def test_an_unknown_or_odd_path_is_not_found_with_or_without_a_key(scene: Scene)
                     assert api.raw(method, path).status_code in {404, 405}
 
 
-def test_a_refused_requests_event_is_small_and_holds_no_secret(scene: Scene, world: World):
+def test_a_refused_requests_event_is_small_and_holds_no_secret(scene, world):
     """The audit log is never deleted: a caller's text must not fill it. A key may be pasted as a
     field's name.
     """

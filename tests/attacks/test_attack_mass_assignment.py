@@ -2,9 +2,9 @@
 server's.
 """
 
-from tests.attacks.evidence import Scene, case, on_sqlite, problem, refusal, unchanged, untouched
+from tests.attacks.evidence import case, on_sqlite, problem, refusal, unchanged, untouched
 from tests.attacks.routes import ROUTES, WITH_BODY, Route
-from tests.support.cast import World, path_of
+from tests.support.cast import path_of
 
 pytestmark = on_sqlite  # all of it is refused before the database is asked
 
@@ -28,7 +28,7 @@ EXTRA = {
 }
 
 
-def test_no_route_takes_a_field_that_it_does_not_have(scene: Scene):
+def test_no_route_takes_a_field_that_it_does_not_have(scene):
     ids = {"tenant_id": scene.acme["id"], "connection_id": scene.ours["id"]}
     with unchanged(scene.world, scene.ours):
         for route in WITH_BODY:
@@ -42,7 +42,7 @@ def test_no_route_takes_a_field_that_it_does_not_have(scene: Scene):
                     assert set(errors) == fields.keys()
 
 
-def test_no_route_takes_another_tenant_from_the_body(scene: Scene):
+def test_no_route_takes_another_tenant_from_the_body(scene):
     ids = {"tenant_id": scene.acme["id"], "connection_id": scene.ours["id"]}
     theirs = {"tenant_id": scene.globex["id"], "connection_id": scene.theirs["id"]}
     with unchanged(scene.world, scene.ours), untouched(scene.world, scene.theirs):
@@ -56,7 +56,7 @@ def test_no_route_takes_another_tenant_from_the_body(scene: Scene):
                 assert refusal(scene.world, response)["tenant_id"] is None
 
 
-def test_only_a_proof_makes_a_connection_verified(world: World):
+def test_only_a_proof_makes_a_connection_verified(world):
     made = world.connect(
         world.tenant(), "arn:aws:iam::210987654321:role/deputy-mass", status="pending"
     )
@@ -71,7 +71,7 @@ def test_only_a_proof_makes_a_connection_verified(world: World):
     assert world.admin("POST", f"{one}/verify")["status"] == "pending"
 
 
-def test_the_method_is_the_method(scene: Scene):
+def test_the_method_is_the_method(scene):
     headers = dict.fromkeys(["X-HTTP-Method-Override", "X-Method-Override"], "DELETE")
     with unchanged(scene.world, scene.ours):
         for path in (path_of(scene.ours), f"/v1/tenants/{scene.acme['id']}"):

@@ -5,7 +5,7 @@ found by the new.
 import pytest
 
 from tests.attacks.evidence import absent, issues_nothing, on_postgresql, problem
-from tests.support.cast import Customer, World, path_of
+from tests.support.cast import Customer, path_of
 
 pytestmark = on_postgresql  # nothing here depends on the database
 REASON = {"reason": "an incident"}
@@ -13,7 +13,7 @@ SHAPES = [("POST", "/credentials"), ("GET", "/container-credentials")]
 
 
 @pytest.fixture
-def initech(world: World):
+def initech(world):
     reference = f"initech-{absent()}"
     tenant = world.admin(
         "POST", "/v1/tenants", {"name": "Initech", "reference": reference}, expect=201
@@ -22,7 +22,7 @@ def initech(world: World):
     return tenant, customer, kit, world.connection(tenant, customer)
 
 
-def test_after_offboarding_nothing_is_issued(world: World, initech):
+def test_after_offboarding_nothing_is_issued(world, initech):
     tenant, _, _, connection = initech
     worker = world.worker(tenant)
     callers = ((worker, 401, "unauthenticated"), (world.admin, 404, "not_found"))
@@ -42,7 +42,7 @@ def test_after_offboarding_nothing_is_issued(world: World, initech):
 
 
 def test_a_deleted_tenant_is_like_one_that_never_was_and_its_successor_inherits_nothing(
-    world: World, initech
+    world, initech
 ):
     tenant, _, _, connection = initech
     old_key = world.key("tenants:read", "audit:read", "connections:read", tenant=tenant)
@@ -78,7 +78,7 @@ def test_a_deleted_tenant_is_like_one_that_never_was_and_its_successor_inherits_
     assert world.calls_for(connection["role_arn"])[-1].external_id == again["external_id"]
 
 
-def test_the_role_of_an_offboarded_tenant_is_no_other_tenants(world: World, initech):
+def test_the_role_of_an_offboarded_tenant_is_no_other_tenants(world, initech):
     tenant, customer, kit, made = initech
     world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)
     other = world.tenant("Mallory")

@@ -12,46 +12,46 @@ from app.errors import StoreUnavailableError
 from app.store.database import SYSTEM
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.attacks.chunks import MALFORMED_CHUNKS, chunked
-from tests.attacks.evidence import Scene, case, newest, on_sqlite, refusal
+from tests.attacks.evidence import case, newest, on_sqlite, refusal
 from tests.support.cast import path_of
 from tests.web.conftest import Visitor, visit
 
 pytestmark = on_sqlite  # nothing here depends on the database
 
 
-def change_row(visitor: Visitor, change: str) -> None:
+def change_row(visitor, change):
     statement = sqlalchemy.text(f"UPDATE onboarding_links SET {change} WHERE digest = :digest")  # noqa: S608
     digest = hashlib.sha256(visitor.path.rpartition("/")[2].encode()).digest()
     with visitor.world.admin.app.extensions["deputy"].db.write(SYSTEM) as db:
         db.execute(statement, {"digest": digest})
 
 
-def expire(visitor: Visitor) -> None:
+def expire(visitor):
     change_row(visitor, "expires_at = created_at")
 
 
-def revoke(visitor: Visitor) -> None:
+def revoke(visitor):
     path = f"/v1/tenants/{visitor.tenant['id']}/onboarding-links/{visitor.link_id}"
     visitor.world.admin("DELETE", path, expect=204)
 
 
-def suspend(visitor: Visitor) -> None:
+def suspend(visitor):
     visitor.world.admin("POST", f"/v1/tenants/{visitor.tenant['id']}/suspend", {"reason": "x"})
 
 
-def offboard(visitor: Visitor) -> None:
+def offboard(visitor):
     visitor.world.admin("DELETE", f"/v1/tenants/{visitor.tenant['id']}", expect=204)
 
 
-def guess(visitor: Visitor) -> None:
+def guess(visitor):
     visitor.path = f"/onboard/{secrets.token_urlsafe(32)}"
 
 
-def malform(visitor: Visitor) -> None:
+def malform(visitor):
     visitor.path = visitor.path[:-1]
 
 
-def change_case(visitor: Visitor) -> None:
+def change_case(visitor):
     visitor.path = f"/onboard/{visitor.path.rpartition('/')[2].swapcase()}"
 
 
@@ -60,7 +60,7 @@ NOWHERE, STOP = (f"/connections/{SOME_ID}/{what}" for what in ("verify", "stop")
 FOREIGN = {"Sec-Fetch-Site": "cross-site"}
 
 
-def answers(visitor: Visitor) -> list[tuple]:
+def answers(visitor):
     """What the page's addresses answer, and others below it."""
     role = {"data": {"role_arn": "arn:aws:iam::123456789012:role/deputy-x"}}
     forms = (("POST", role), ("POST", {"headers": FOREIGN}))
@@ -73,7 +73,7 @@ def answers(visitor: Visitor) -> list[tuple]:
     return seen
 
 
-def test_every_link_that_is_no_good_reads_alike_and_leaves_no_record(scene: Scene):
+def test_every_link_that_is_no_good_reads_alike_and_leaves_no_record(scene):
     """One body for all, so nobody learns that a link was good once, or whose tenant is
     suspended.
     """
@@ -98,7 +98,7 @@ def test_every_link_that_is_no_good_reads_alike_and_leaves_no_record(scene: Scen
                 assert visitor.raw().status_code == 200
 
 
-def test_a_link_reaches_no_other_tenants_connection(scene: Scene):
+def test_a_link_reaches_no_other_tenants_connection(scene):
     mine = visit(scene.world, scene.world.tenant("Mallory"))
     calls = len(scene.world.aws.sts_calls)
     bodies = []
@@ -116,7 +116,7 @@ def test_a_link_reaches_no_other_tenants_connection(scene: Scene):
     assert [connection["status"] for connection in made] == ["pending"]
 
 
-def test_what_the_vendor_removed_is_not_brought_back_through_a_link(scene: Scene):
+def test_what_the_vendor_removed_is_not_brought_back_through_a_link(scene):
     """Invariant 12 (docs/architecture.md): only POST …/connections with the vendor's key clears
     a tombstone.
     """
@@ -134,7 +134,7 @@ def test_what_the_vendor_removed_is_not_brought_back_through_a_link(scene: Scene
     world.connect(tenant, connection["role_arn"])
 
 
-def test_a_link_is_no_api_key(scene: Scene):
+def test_a_link_is_no_api_key(scene):
     visitor = visit(scene.world, scene.world.tenant())
     api = scene.world.admin.with_key(visitor.path.rpartition("/")[2])
     path = f"/v1/tenants/{visitor.tenant['id']}"
@@ -149,7 +149,7 @@ OTHER_SITES = [
 ]
 
 
-def test_a_form_of_the_pages_own_is_taken_and_from_another_site_refused(scene: Scene):
+def test_a_form_of_the_pages_own_is_taken_and_from_another_site_refused(scene):
     visitor = visit(scene.world, scene.world.tenant())
     connection = scene.world.connection(visitor.tenant)
     calls = len(scene.world.aws.sts_calls)
@@ -166,7 +166,7 @@ def test_a_form_of_the_pages_own_is_taken_and_from_another_site_refused(scene: S
     assert len(scene.world.aws.sts_calls) > calls
 
 
-def test_a_forged_host_shows_up_nowhere(scene: Scene):
+def test_a_forged_host_shows_up_nowhere(scene):
     visitor = visit(scene.world, scene.world.tenant())
     headers = {"Host": "evil.example", "X-Forwarded-Host": "evil.example"}
     assert "evil.example" not in visitor.raw(headers=headers).text
@@ -174,7 +174,7 @@ def test_a_forged_host_shows_up_nowhere(scene: Scene):
     assert made.headers["Location"] == f"{visitor.path}#status"
 
 
-def test_what_is_no_form_or_no_host_is_a_page_and_not_an_error_of_ours(scene: Scene):
+def test_what_is_no_form_or_no_host_is_a_page_and_not_an_error_of_ours(scene):
     visitor = visit(scene.world, scene.world.tenant())
     for size in (600_000, 2_000_000):
         answer = visitor.paste("x" * size)
@@ -205,7 +205,7 @@ REFUSED = [
 ]
 
 
-def test_a_refused_form_is_recorded_as_the_links(scene: Scene):
+def test_a_refused_form_is_recorded_as_the_links(scene):
     tenant = scene.world.tenant()
     visitor = visit(scene.world, tenant)
     token = visitor.path.rpartition("/")[2]
@@ -227,7 +227,7 @@ def test_a_refused_form_is_recorded_as_the_links(scene: Scene):
             assert event["details"] == about | {"fields": fields}
 
 
-def test_a_refusal_about_what_is_there_is_recorded_under_the_tenant(scene: Scene):
+def test_a_refusal_about_what_is_there_is_recorded_under_the_tenant(scene):
     world = scene.world
     tenant = world.tenant("Mallory")
     suspended, removed = world.connection(tenant), world.connection(tenant)
@@ -244,7 +244,7 @@ def test_a_refusal_about_what_is_there_is_recorded_under_the_tenant(scene: Scene
         assert (event["tenant_id"], event["details"]["code"]) == (tenant["id"], code)
 
 
-def test_a_link_can_not_fill_the_audit_log(scene: Scene, stopped_clock):
+def test_a_link_can_not_fill_the_audit_log(scene, stopped_clock):
     """Each form counts, a foreign one too, and those beyond the limit are not recorded."""
     mine = visit(scene.world, scene.world.tenant("Mallory"))
     for what in ("/connections", NOWHERE):
@@ -257,7 +257,7 @@ def test_a_link_can_not_fill_the_audit_log(scene: Scene, stopped_clock):
     assert "rate_limited" not in {event["details"]["code"] for event in events}
 
 
-def test_a_page_that_is_refused_again_and_again_leaves_no_record(scene: Scene):
+def test_a_page_that_is_refused_again_and_again_leaves_no_record(scene):
     """A browser asks every few seconds, and a GET changes nothing."""
     mine = visit(scene.world, scene.world.tenant("Mallory"))
     change_row(mine, "permission_set = 'withdrawn'")
@@ -266,10 +266,10 @@ def test_a_page_that_is_refused_again_and_again_leaves_no_record(scene: Scene):
     assert newest(scene.world) == before
 
 
-def test_a_refusal_stands_though_it_can_not_be_recorded(scene: Scene, monkeypatch):
+def test_a_refusal_stands_though_it_can_not_be_recorded(scene, monkeypatch):
     mine = visit(scene.world, scene.world.tenant("Mallory"))
 
-    def away(*_: object) -> None:
+    def away(*_):
         raise StoreUnavailableError("away")
 
     monkeypatch.setattr(AuditLog, "append", away)

@@ -2,18 +2,9 @@
 kind of path.
 """
 
-from tests.attacks.evidence import (
-    Scene,
-    absent,
-    case,
-    on_sqlite,
-    problem,
-    refusal,
-    refusals,
-    untouched,
-)
-from tests.attacks.routes import OF_A_CONNECTION, OF_A_TENANT, ROUTES, Route, routes_of
-from tests.support.cast import Api, Customer, path_of, without_external_id
+from tests.attacks.evidence import absent, case, on_sqlite, problem, refusal, refusals, untouched
+from tests.attacks.routes import OF_A_CONNECTION, OF_A_TENANT, ROUTES, routes_of
+from tests.support.cast import Customer, path_of, without_external_id
 
 pytestmark = on_sqlite  # nothing here depends on the database
 
@@ -22,9 +13,7 @@ def test_every_route_is_attacked_here(app):
     assert {str(route) for route in ROUTES} == routes_of(app)
 
 
-def mischief(
-    scene: Scene, route: Route, tenant_id: str, connection_id: str, api: Api | None = None
-):
+def mischief(scene, route, tenant_id, connection_id, api=None):
     body = route.body
     if body and "role_arn" in body:
         body = {"role_arn": scene.theirs["role_arn"]}
@@ -32,7 +21,7 @@ def mischief(
     return route.send(api or scene.mallory, path, body=body)
 
 
-def test_another_tenants_thing_answers_like_one_that_does_not_exist(scene: Scene):
+def test_another_tenants_thing_answers_like_one_that_does_not_exist(scene):
     responses = []
     with untouched(scene.world, scene.theirs, scene.ours):
         for route in OF_A_TENANT:
@@ -53,7 +42,7 @@ def test_another_tenants_thing_answers_like_one_that_does_not_exist(scene: Scene
         assert event["actor"]["kind"] == "api_key"
 
 
-def test_path_and_row_must_agree(scene: Scene):
+def test_path_and_row_must_agree(scene):
     """For the vendor's own key too."""
     responses = []
     with untouched(scene.world, scene.theirs, scene.ours):
@@ -70,7 +59,7 @@ def test_path_and_row_must_agree(scene: Scene):
         assert (event["tenant_id"], event["connection_id"]) == (None, None)
 
 
-def test_a_connection_has_no_other_name_than_its_id(scene: Scene):
+def test_a_connection_has_no_other_name_than_its_id(scene):
     ours, theirs, connection_id = scene.acme["id"], scene.globex["id"], scene.theirs["id"]
     values = [scene.theirs[by] for by in ("role_arn", "account_id", "external_id")]
     paths = [
@@ -94,7 +83,7 @@ def test_a_connection_has_no_other_name_than_its_id(scene: Scene):
                     problem(scene.mallory.raw(method, path + what), 404, "not_found")
 
 
-def test_the_state_of_another_tenants_connection_shows_nowhere(scene: Scene, world):
+def test_the_state_of_another_tenants_connection_shows_nowhere(scene, world):
     tenant = world.tenant("Globex")
     kit = world.kit(tenant)
     role = Customer(world.aws).role(kit["role_name"], without_external_id(kit["trust_policy"]))
@@ -113,7 +102,7 @@ def test_the_state_of_another_tenants_connection_shows_nowhere(scene: Scene, wor
     assert answers == [answers[0]] * 8
 
 
-def test_a_bound_key_has_no_business_on_routes_that_span_tenants(scene: Scene):
+def test_a_bound_key_has_no_business_on_routes_that_span_tenants(scene):
     for method, path, body in (
         ("POST", "/v1/tenants", {"body": {"name": "Mallory Ltd"}}),
         ("GET", "/v1/connections", {}),

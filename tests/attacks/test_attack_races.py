@@ -4,7 +4,6 @@ import datetime as dt
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
 
 import pytest
 
@@ -13,7 +12,7 @@ from app.aws.sts import INERT_POLICY
 from app.identity import api_keys as keys
 from app.ids import RoleArn
 from tests.attacks.evidence import issues_nothing, newest, on_postgresql, on_sqlite, problem
-from tests.support.cast import Api, Customer, World, path_of, without_external_id
+from tests.support.cast import Api, Customer, path_of, without_external_id
 from tests.support.rows import at_once
 from tests.support.waiting import until, waiting_for_locks
 
@@ -23,7 +22,7 @@ REASON = {"reason": "an incident"}
 class Case:
     """A verified connection, its worker, and the operator who acts in the middle."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world):
         self.world = world
         self.operator = world.admin.with_key(world.admin.key)
         self.tenant, self.customer = world.tenant(), Customer(world.aws)
@@ -35,36 +34,36 @@ class Case:
         self.path = path_of(self.connection)
         self.credentials = partial(self.worker, "POST", f"{self.path}/credentials")
 
-    def suspend(self) -> None:
+    def suspend(self):
         self.operator("POST", f"{self.path}/suspend", REASON)
 
-    def delete(self) -> None:
+    def delete(self):
         self.operator("DELETE", self.path, expect=204)
 
-    def delete_and_connect_again(self) -> None:
+    def delete_and_connect_again(self):
         self.delete()
         self.world.connect(self.tenant, self.connection["role_arn"])
 
-    def suspend_and_resume(self) -> None:
+    def suspend_and_resume(self):
         self.suspend()
         assert self.operator("POST", f"{self.path}/resume", REASON)["status"] == "verified"
 
-    def loosen_and_verify(self) -> None:
+    def loosen_and_verify(self):
         self.customer.retrust(self.kit["role_name"], without_external_id(self.kit["trust_policy"]))
         assert self.operator("POST", f"{self.path}/verify")["status"] == "insecure"
 
-    def suspend_tenant(self) -> None:
+    def suspend_tenant(self):
         self.operator("POST", f"/v1/tenants/{self.tenant['id']}/suspend", REASON)
 
-    def delete_tenant(self) -> None:
+    def delete_tenant(self):
         self.operator("DELETE", f"/v1/tenants/{self.tenant['id']}", expect=204)
 
-    def revoke(self) -> None:
+    def revoke(self):
         self.operator("DELETE", f"/v1/api-keys/{self.key['id']}", expect=204)
 
 
 @pytest.fixture
-def case(world: World) -> Case:
+def case(world) -> Case:
     return Case(world)
 
 
@@ -79,7 +78,7 @@ BETWEEN = {
 }
 
 
-def issuances(world: World, case: Case) -> list[Any]:
+def issuances(world, case):
     """The calls for this role that are no proof's."""
     role_arn = case.connection["role_arn"]
     probes = {INERT_POLICY, session_policy(RoleArn.parse(role_arn))}
@@ -91,9 +90,7 @@ def issuances(world: World, case: Case) -> list[Any]:
     ("what", "shape"),
     [*((what, "/credentials") for what in BETWEEN), ("suspend", "/container-credentials")],
 )
-def test_credentials_that_aws_gave_meanwhile_are_dropped(
-    world: World, case: Case, meanwhile, what: str, shape: str
-):
+def test_credentials_that_aws_gave_meanwhile_are_dropped(world, case, meanwhile, what, shape):
     status, code, action = BETWEEN[what]
     happened = meanwhile("assume", getattr(case, what))
     method = "POST" if shape == "/credentials" else "GET"
@@ -109,9 +106,7 @@ def test_credentials_that_aws_gave_meanwhile_are_dropped(
 
 
 @on_sqlite
-def test_a_session_of_an_earlier_version_is_dropped_and_another_made(
-    world: World, case: Case, meanwhile
-):
+def test_a_session_of_an_earlier_version_is_dropped_and_another_made(world, case, meanwhile):
     meanwhile("assume", case.suspend_and_resume)
     issued = case.credentials()
     calls = issuances(world, case)
@@ -122,9 +117,7 @@ def test_a_session_of_an_earlier_version_is_dropped_and_another_made(
 
 
 @on_sqlite
-def test_a_key_that_expires_meanwhile_gets_nothing(
-    world: World, case: Case, meanwhile, monkeypatch
-):
+def test_a_key_that_expires_meanwhile_gets_nothing(world, case, meanwhile, monkeypatch):
     soon = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=5)
     worker = world.key("credentials:issue", tenant=case.tenant, expires_at=soon.isoformat())
     later = soon + dt.timedelta(seconds=1)
@@ -134,7 +127,7 @@ def test_a_key_that_expires_meanwhile_gets_nothing(
     assert world.audit(tenant_id=case.tenant["id"], action="credentials.issued") == []
 
 
-def test_an_issuance_that_cannot_be_recorded_is_dropped(world: World, case: Case, monkeypatch):
+def test_an_issuance_that_cannot_be_recorded_is_dropped(world, case, monkeypatch):
     """Invariant 9 (docs/architecture.md), also of a session that is cached, with an authorization
     that is.
 
@@ -156,7 +149,7 @@ def test_an_issuance_that_cannot_be_recorded_is_dropped(world: World, case: Case
 
 
 @on_sqlite
-def test_a_role_made_again_between_proof_and_issue_gives_nothing(world: World, case: Case):
+def test_a_role_made_again_between_proof_and_issue_gives_nothing(world, case):
     case.customer.remove_role(case.kit["role_name"])
     again = case.customer.role(case.kit["role_name"], case.kit["trust_policy"])
     assert again == case.connection["role_arn"]
@@ -182,9 +175,7 @@ GONE = [
 
 @on_sqlite
 @pytest.mark.parametrize("gone", GONE, ids=" then ".join)
-def test_a_proof_of_what_is_gone_or_stopped_meanwhile_does_not_count(
-    world: World, case: Case, meanwhile, gone: tuple[str, str]
-):
+def test_a_proof_of_what_is_gone_or_stopped_meanwhile_does_not_count(world, case, meanwhile, gone):
     call, what = gone
     expected = (409, "suspended") if what.startswith("suspend") else (404, "not_found")
     meanwhile(call, getattr(case, what))
@@ -194,7 +185,7 @@ def test_a_proof_of_what_is_gone_or_stopped_meanwhile_does_not_count(
 
 
 @on_sqlite
-def test_a_proof_counts_only_for_the_version_that_it_tested(world: World, case: Case, meanwhile):
+def test_a_proof_counts_only_for_the_version_that_it_tested(world, case, meanwhile):
     """The outer proof saw a sound role; a later one, quicker, found it loosened. The later word
     stands.
     """
@@ -204,10 +195,10 @@ def test_a_proof_counts_only_for_the_version_that_it_tested(world: World, case: 
     assert world.admin("GET", case.path)["status"] == "insecure"
 
 
-def statuses_at_once(world: World, *requests: tuple, times: int = 4) -> list[int]:
+def statuses_at_once(world, *requests, times=4):
     """Each request so many times, all requests at the same time. A key comes before the method."""
 
-    def repeat(key: str, *request: Any) -> list[int]:
+    def repeat(key, *request):
         api = Api(world.admin.app, key)
         return [api.raw(*request).status_code for _ in range(times)]
 
@@ -215,7 +206,7 @@ def statuses_at_once(world: World, *requests: tuple, times: int = 4) -> list[int
     return sorted(itertools.chain.from_iterable(done))
 
 
-def test_the_same_role_or_reference_at_once_is_one_connection_or_tenant(world: World):
+def test_the_same_role_or_reference_at_once_is_one_connection_or_tenant(world):
     tenant = world.tenant()
     path, admin = f"/v1/tenants/{tenant['id']}/connections", world.admin.key
     twin = {"name": "Twin", "reference": f"twin-{tenant['id']}"}
@@ -227,7 +218,7 @@ def test_the_same_role_or_reference_at_once_is_one_connection_or_tenant(world: W
     assert len(world.admin("GET", path)["items"]) == 1
 
 
-def test_a_storm_of_everything_at_once_ends_in_order(world: World, case: Case):
+def test_a_storm_of_everything_at_once_ends_in_order(world, case):
     """No deadlock, no 500, and after the last word nothing is issued."""
     tenant, admin, path = f"/v1/tenants/{case.tenant['id']}", world.admin.key, case.path
     issue = (case.key["key"], "POST", f"{path}/credentials")
@@ -253,9 +244,7 @@ def test_a_storm_of_everything_at_once_ends_in_order(world: World, case: Case):
 
 
 @on_postgresql  # SQLite has one writer at a time
-def test_a_key_made_while_its_tenant_is_deleted_does_not_outlive_it(
-    world: World, case: Case, monkeypatch
-):
+def test_a_key_made_while_its_tenant_is_deleted_does_not_outlive_it(world, case, monkeypatch):
     """Everything bound to a tenant is revoked with it; a key that is being made just then must
     not slip by.
     """

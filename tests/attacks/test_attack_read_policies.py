@@ -15,7 +15,7 @@ from app.aws.sts import Sts, Unavailable
 from app.store.models import ConnectionStatus, Trigger
 from tests.attacks.evidence import case, check, issues_nothing, on_sqlite, outcomes
 from tests.attacks.test_attack_trust_policies import BROKER, KEY, NAME, allow, deny, role_with
-from tests.support.cast import Customer, World, path_of, root_client
+from tests.support.cast import Customer, path_of, root_client
 from tests.support.rows import ADMIN
 from tests.web.conftest import visit
 
@@ -33,7 +33,7 @@ def demanded(tenant, **more):
 
 
 @pytest.fixture
-def connect(world: World):
+def connect(world):
     """Connects a role that may read itself and has these statements."""
 
     def connected(tenant, *statements, status="verified"):
@@ -43,7 +43,7 @@ def connect(world: World):
     return connected
 
 
-def test_a_way_in_under_another_session_name_is_found_by_reading(world: World, connect):
+def test_a_way_in_under_another_session_name_is_found_by_reading(world, connect):
     """The probes' names are those of issued sessions, so none of their calls meets it."""
     tenant = world.tenant("Sloppy")
     made = connect(
@@ -59,9 +59,7 @@ def test_a_way_in_under_another_session_name_is_found_by_reading(world: World, c
     issues_nothing(world.worker(tenant), made)
 
 
-def test_a_routine_proof_reads_the_trust_policy_too_and_a_full_one_judges(
-    world: World, app, connect
-):
+def test_a_routine_proof_reads_the_trust_policy_too_and_a_full_one_judges(world, app, connect):
     tenant = world.tenant("Drifting")
     made = connect(tenant, demanded(tenant))
     hidden = allow(StringEquals={"sts:SourceIdentity": "ops"})
@@ -102,7 +100,7 @@ ANOTHERS = {
 }
 
 
-def test_another_tenants_id_is_found_by_reading(world: World, connect):
+def test_another_tenants_id_is_found_by_reading(world, connect):
     """No foreign ID of a proof is another tenant's. Which tenant it is, or was, no answer tells."""
     globex = world.tenant("Globex")
     for name, policy in ANOTHERS.items():
@@ -119,7 +117,7 @@ def test_another_tenants_id_is_found_by_reading(world: World, connect):
             issues_nothing(world.worker(tenant), connection)
 
 
-def test_a_role_in_the_middle_of_a_move_is_proven_with_a_warning(world: World, connect):
+def test_a_role_in_the_middle_of_a_move_is_proven_with_a_warning(world, connect):
     """It lists what another system of the vendor's sends, and lets that system in. Deputy itself
     never sends it.
     """
@@ -139,7 +137,7 @@ def test_a_role_in_the_middle_of_a_move_is_proven_with_a_warning(world: World, c
     assert {call.external_id for call in world.calls_for(made["role_arn"])}.isdisjoint(values[1:])
 
 
-def test_a_role_for_everybody_is_insecure_though_it_demands_the_id(world: World, connect):
+def test_a_role_for_everybody_is_insecure_though_it_demands_the_id(world, connect):
     """No deployment needs a stranger for that."""
     tenant = world.tenant()
     everybody = demanded(tenant) | {"Principal": "*"}
@@ -152,7 +150,7 @@ def test_a_role_for_everybody_is_insecure_though_it_demands_the_id(world: World,
 
 @pytest.mark.parametrize("verdict", ["insecure", "inconclusive"])
 def test_a_tenant_learns_nothing_of_somebody_elses_open_role(
-    world: World, customer: Customer, faults, monkeypatch, verdict: str
+    world, customer, faults, monkeypatch, verdict
 ):
     """It was let in, as everybody is; the role was never proven under this tenant."""
     globex, tenant = world.tenant("Globex"), world.tenant("Mallory")
@@ -194,7 +192,7 @@ def test_a_tenant_learns_nothing_of_somebody_elses_open_role(
         assert not re.search("999999999999|DueDiligence|okta|2099|Statement 1", text)
 
 
-def test_a_role_that_may_no_longer_be_read_is_told_of_once(world: World, faults, connect):
+def test_a_role_that_may_no_longer_be_read_is_told_of_once(world, faults, connect):
     tenant = world.tenant()
     made = connect(tenant, demanded(tenant))
     name = made["role_arn"].rpartition("/")[2]
@@ -219,7 +217,7 @@ def test_a_role_that_may_no_longer_be_read_is_told_of_once(world: World, faults,
     assert verified() == (["role_unreadable"], 2)
 
 
-def test_what_is_no_way_in_without_the_id_is_a_warning_and_no_verdict(world: World, connect):
+def test_what_is_no_way_in_without_the_id_is_a_warning_and_no_verdict(world, connect):
     """A date, other principals, and what is not understood."""
     elsewhere = {
         "ArnEquals": {"aws:PrincipalArn": BROKER},
@@ -242,7 +240,7 @@ def test_what_is_no_way_in_without_the_id_is_a_warning_and_no_verdict(world: Wor
             assert world.worker(tenant)("POST", path_of(connection, "/credentials"))["AccessKeyId"]
 
 
-def test_the_one_session_that_reads_can_read_its_own_role_and_nothing_else(world: World, connect):
+def test_the_one_session_that_reads_can_read_its_own_role_and_nothing_else(world, connect):
     """Whatever the role itself may do."""
     tenant = world.tenant()
     made = connect(tenant, demanded(tenant))

@@ -17,7 +17,6 @@ from app.aws.stack_messages import RegistrationQueue
 from app.onboarding.registrations import Registrations
 from app.permissions import permission_sets
 from tests.attacks.evidence import (
-    Scene,
     issues_nothing,
     on_postgresql,
     shows_nothing,
@@ -25,7 +24,7 @@ from tests.attacks.evidence import (
     untouched,
 )
 from tests.conftest import with_settings
-from tests.support.cast import Customer, World, path_of
+from tests.support.cast import Customer, path_of
 from tests.support.rows import at_once, registration_token
 from tests.support.stacks import HOSTILE_URLS, TOPIC, Answers, Stack
 
@@ -38,7 +37,7 @@ class Desk:
     database.
     """
 
-    def __init__(self, config, db, queue_url: str, answers: Answers | None) -> None:
+    def __init__(self, config, db, queue_url, answers):
         """Without `answers` the stacks' addresses are AWS's own."""
         self.answers, self.queue_url = answers, queue_url
         self.config, self.db = config, db
@@ -50,12 +49,12 @@ class Desk:
             lambda: StackAnswers("us-east-1", "aws", answers and answers.url),
         )
 
-    def stack(self, tenant: dict, role_arn: str, **more) -> Stack:
+    def stack(self, tenant, role_arn, **more):
         secret_keys = self.config.database.secret_keys
         token = registration_token(self.db, secret_keys, uuid.UUID(tenant["id"]))
         return Stack(self.answers.url, token, role_arn, **more)
 
-    def handle(self, message: str) -> str:
+    def handle(self, message):
         """The status that the stack got."""
         assert self.registrations.handle(message)
         shows_nothing(json.dumps(self.answers.said[-1]))
@@ -68,14 +67,14 @@ def desk(config, app, vendor) -> Iterator[Desk]:
         yield Desk(config, app.extensions["deputy"].db, vendor.registration_queue_url, answers)
 
 
-def connections(world: World, tenant: dict) -> list[dict]:
+def connections(world, tenant):
     return world.admin("GET", f"/v1/tenants/{tenant['id']}/connections")["items"]
 
 
 # --- whose role, whose tenant ---
 
 
-def test_the_victims_role_under_the_attackers_token_opens_nothing(scene: Scene, desk: Desk):
+def test_the_victims_role_under_the_attackers_token_opens_nothing(scene, desk):
     """Mallory reads the role's ARN somewhere and publishes it with her own token, from a stack
     that she makes up.
     """
@@ -91,7 +90,7 @@ def test_the_victims_role_under_the_attackers_token_opens_nothing(scene: Scene, 
         issues_nothing(mallory, made)
 
 
-def test_the_attackers_role_under_the_victims_token_issues_nothing(scene: Scene, desk: Desk):
+def test_the_attackers_role_under_the_victims_token_issues_nothing(scene, desk):
     """It would make Globex's workers work in Mallory's account, if a message were enough."""
     globex, customer = scene.world.tenant("Globex again"), Customer(scene.world.aws)
     trap = customer.role(
@@ -105,7 +104,7 @@ def test_the_attackers_role_under_the_victims_token_issues_nothing(scene: Scene,
     assert scene.world.admin("POST", path_of(made, "/verify"))["status"] == "pending"
 
 
-def test_a_stack_of_another_account_than_the_roles_is_void(scene: Scene, desk: Desk):
+def test_a_stack_of_another_account_than_the_roles_is_void(scene, desk):
     with untouched(scene.world, scene.theirs):
         for kind in ("Create", "Update"):
             stack = desk.stack(scene.globex, scene.theirs["role_arn"], account="999900001111")
@@ -113,7 +112,7 @@ def test_a_stack_of_another_account_than_the_roles_is_void(scene: Scene, desk: D
         assert desk.handle(stack.message("Delete")) == "SUCCESS"
 
 
-def test_the_role_in_the_old_properties_or_elsewhere_counts_for_nothing(scene: Scene, desk: Desk):
+def test_the_role_in_the_old_properties_or_elsewhere_counts_for_nothing(scene, desk):
     acme = scene.world.tenant("Acme again")
     stack = desk.stack(acme, "arn:aws:iam::444455556666:role/deputy-mine")
     token = desk.stack(scene.globex, stack.role_arn).token
@@ -124,7 +123,7 @@ def test_the_role_in_the_old_properties_or_elsewhere_counts_for_nothing(scene: S
     assert [c["role_arn"] for c in connections(scene.world, acme)] == [stack.role_arn]
 
 
-def test_another_tenants_message_can_not_make_ours_a_repetition(scene: Scene, desk: Desk):
+def test_another_tenants_message_can_not_make_ours_a_repetition(scene, desk):
     acme, globex = scene.world.tenant("Acme again"), scene.world.tenant("Globex again")
     ours = desk.stack(globex, "arn:aws:iam::444455556666:role/deputy-ours")
     theirs = desk.stack(acme, ours.role_arn)
@@ -137,7 +136,7 @@ def test_another_tenants_message_can_not_make_ours_a_repetition(scene: Scene, de
 # --- what is proven, suspended or deleted ---
 
 
-def test_no_message_changes_a_verified_connection(world: World, desk: Desk):
+def test_no_message_changes_a_verified_connection(world, desk):
     made = world.connection()
     stack = desk.stack({"id": made["tenant_id"]}, made["role_arn"])
     worker = world.worker({"id": made["tenant_id"]})
@@ -147,7 +146,7 @@ def test_no_message_changes_a_verified_connection(world: World, desk: Desk):
     assert worker("POST", path_of(made, "/credentials"))["AccessKeyId"]
 
 
-def test_no_message_resumes_a_suspended_one_or_brings_a_deleted_one_back(world: World, desk: Desk):
+def test_no_message_resumes_a_suspended_one_or_brings_a_deleted_one_back(world, desk):
     tenant = world.tenant()
     suspended, deleted = world.connection(tenant), world.connection(tenant)
     world.admin("POST", path_of(suspended, "/suspend"), REASON)
@@ -169,9 +168,7 @@ def test_no_message_resumes_a_suspended_one_or_brings_a_deleted_one_back(world: 
 
 
 @pytest.mark.parametrize("end", ["suspend", "delete"])
-def test_a_tenant_that_is_suspended_or_gone_takes_no_registration(
-    world: World, desk: Desk, end: str
-):
+def test_a_tenant_that_is_suspended_or_gone_takes_no_registration(world, desk, end):
     tenant = world.tenant()
     path = f"/v1/tenants/{tenant['id']}"
     world.admin("POST", f"{path}/suspend", REASON)
@@ -193,7 +190,7 @@ def test_a_tenant_that_is_suspended_or_gone_takes_no_registration(
 # --- load ---
 
 
-def test_hammering_costs_no_call_to_sts(world: World, desk: Desk):
+def test_hammering_costs_no_call_to_sts(world, desk):
     made = world.connection()
     stack = desk.stack({"id": made["tenant_id"]}, made["role_arn"])
     calls = len(world.aws.sts_calls)
@@ -206,10 +203,10 @@ def test_hammering_costs_no_call_to_sts(world: World, desk: Desk):
 
 # --- the way back ---
 
-_listening: list[list[object]] = []
+_listening = []
 
 
-def _hook(event: str, arguments: tuple[object, ...]) -> None:
+def _hook(event, arguments):
     calls = {"socket.connect", "socket.getaddrinfo", "socket.sendto", "socket.sendmsg"}
     if _listening and event in calls:
         _listening[-1].append((event, arguments[-1]))
@@ -221,7 +218,7 @@ def audit_hook() -> None:
 
 
 @contextmanager
-def no_network(audit_hook: None) -> Iterator[None]:
+def no_network(audit_hook):
     """Python itself tells of every lookup and every connection."""
     _listening.append([])
     try:
@@ -231,7 +228,7 @@ def no_network(audit_hook: None) -> Iterator[None]:
     assert seen == []
 
 
-def test_an_address_that_is_not_awss_is_never_called(desk: Desk, scene: Scene, audit_hook, config):
+def test_an_address_that_is_not_awss_is_never_called(desk, scene, audit_hook, config):
     tenant = scene.world.tenant()
     stack = desk.stack(tenant, "arn:aws:iam::444455556666:role/deputy-x")
     at_aws = Desk(config, desk.db, desk.queue_url, None).registrations
@@ -247,13 +244,13 @@ def test_an_address_that_is_not_awss_is_never_called(desk: Desk, scene: Scene, a
     assert connections(scene.world, tenant) == []
 
 
-def test_the_hook_would_see_a_call(desk: Desk, scene: Scene, audit_hook):
+def test_the_hook_would_see_a_call(desk, scene, audit_hook):
     stack = desk.stack(scene.acme, scene.ours["role_arn"])
     with pytest.raises(AssertionError), no_network(audit_hook):
         desk.handle(stack.message("Delete", ResourceProperties={}))
 
 
-def test_a_redirecting_bucket_leads_nowhere(config, app, vendor, scene: Scene):
+def test_a_redirecting_bucket_leads_nowhere(config, app, vendor, scene):
     with Answers() as trap, Answers(301, location=f"{trap.url}/elsewhere") as answers:
         desk = Desk(config, app.extensions["deputy"].db, vendor.registration_queue_url, answers)
         stack = desk.stack(scene.acme, "arn:aws:iam::444455556666:role/deputy-x")

@@ -24,9 +24,8 @@ from app.onboarding.page_links import Links
 from app.store.models.base import Base
 from tests.attacks.conftest import in_another_thread
 from tests.attacks.evidence import newest, on_postgresql, problem
-from tests.attacks.routes import ROUTES, Route
-from tests.support.cast import Api, Customer, World, path_of
-from tests.support.rows import ByHand
+from tests.attacks.routes import ROUTES
+from tests.support.cast import Api, Customer, path_of
 from tests.support.waiting import until, waiting_for_locks
 
 REASON, SPARE = {"reason": "an incident"}, {"name": "spare", "scopes": ["audit:read"]}
@@ -36,7 +35,7 @@ WRITING = [route for route in ROUTES if route.method != "GET"]
 NOT_STATE = {"audit_events", "quota_uses", "configuration"}
 
 
-def rows(world: World) -> dict[str, list[str]]:
+def rows(world):
     """Everything that is stored, but for what a refusal may leave. PostgreSQL knows how many rows
     there are, and which transaction changed one last.
     """
@@ -54,30 +53,30 @@ def rows(world: World) -> dict[str, list[str]]:
 class Case:
     """What every route needs to succeed, and a key that is about to be revoked."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world):
         self.world = world
         self.tenant = world.tenant()
         self.key = self.made(*ALL_SCOPES)
 
     @cached_property
-    def connection(self) -> dict[str, Any]:
+    def connection(self):
         return self.world.connection(self.tenant)
 
     @cached_property
-    def link(self) -> dict[str, Any]:
+    def link(self):
         return self.world.admin(
             "POST", f"/v1/tenants/{self.tenant['id']}/onboarding-links", {}, expect=201
         )
 
     @property
-    def page(self) -> str:
+    def page(self):
         return re.sub("^.*(?=/onboard/)", "", self.link["url"])
 
-    def made(self, *scopes: str) -> dict[str, Any]:
+    def made(self, *scopes):
         wanted = {"name": "a program", "scopes": list(scopes)}
         return self.world.admin("POST", "/v1/api-keys", wanted, expect=201)
 
-    def search(self) -> str:
+    def search(self):
         """The id of a connection whose role is only looked for."""
         path, body = (
             f"/v1/tenants/{self.tenant['id']}/connections",
@@ -85,7 +84,7 @@ class Case:
         )
         return self.world.admin("POST", path, body, expect=201)["id"]
 
-    def path(self, route: Route) -> str:
+    def path(self, route):
         """The route's path, with everything there that it acts on."""
         makes = {
             "connection_id": lambda: self.connection["id"],
@@ -105,34 +104,34 @@ class Case:
             self.world.admin("POST", path.replace("/resume", "/suspend"), REASON)
         return path
 
-    def delete(self, path: str) -> dict[str, list[str]]:
+    def delete(self, path):
         """What is stored from then on."""
         self.world.admin.with_key(self.world.admin.key)("DELETE", path, expect=204)
         return rows(self.world)
 
-    def revoke(self) -> dict[str, list[str]]:
+    def revoke(self):
         return self.delete(f"/v1/api-keys/{self.key['id']}")
 
-    def revoke_link(self) -> dict[str, list[str]]:
+    def revoke_link(self):
         return self.delete(f"/v1/tenants/{self.tenant['id']}/onboarding-links/{self.link['id']}")
 
-    def api(self) -> Api:
+    def api(self):
         return self.world.admin.with_key(self.key["key"])
 
 
 @pytest.fixture
-def case(world: World) -> Case:
+def case(world) -> Case:
     return Case(world)
 
 
 @pytest.fixture
-def admitted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], Any]], list[Any]]:
+def admitted(monkeypatch) -> Callable[[str, Callable[[], Any]], list[Any]]:
     """`admitted(text, act)`: once this key or link was let in, somebody does `act` and gets done.
     Holds what it returned.
     """
 
-    def arrange(text: str, act: Callable[[], Any]) -> list[Any]:
-        happened: list[Any] = []
+    def arrange(text, act):
+        happened = []
         for kind, name in (
             (ApiKeys, "authenticate"),
             (Authorization, "authenticate"),
@@ -140,7 +139,7 @@ def admitted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], Any
         ):
             inner = getattr(kind, name)
 
-            def then(self: Any, given: str, *more: Any, _inner: Any = inner) -> Any:
+            def then(self, given, *more, _inner=inner):
                 found = _inner(self, given, *more)
                 if given == text and not happened:
                     happened.append(None)
@@ -156,20 +155,20 @@ def admitted(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], Any
 class Held(io.RawIOBase):
     """A body that comes only after somebody has acted."""
 
-    def __init__(self, body: Any, act: Callable[[], Any]) -> None:
+    def __init__(self, body, act):
         self._body, self._act = io.BytesIO(json.dumps(body).encode()), act
         self.happened: list[Any] = []
 
-    def sent(self) -> dict[str, Any]:
+    def sent(self):
         """What makes a request carry it."""
         length = str(len(self._body.getvalue()))
         environ = {"wsgi.input": self, "CONTENT_LENGTH": length, "CONTENT_TYPE": "application/json"}
         return {"environ_overrides": environ}
 
-    def readable(self) -> bool:
+    def readable(self):
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer):
         if not self.happened:
             self.happened.append(in_another_thread(self._act))
         return self._body.readinto(buffer)
@@ -179,9 +178,7 @@ class Held(io.RawIOBase):
 
 
 @pytest.mark.parametrize("route", WRITING, ids=str)
-def test_a_key_that_is_revoked_once_it_was_admitted_changes_nothing(
-    case: Case, admitted: Callable[..., list[Any]], route: Route
-):
+def test_a_key_that_is_revoked_once_it_was_admitted_changes_nothing(case, admitted, route):
     """A live key then does, or the refusal would prove nothing."""
     path = case.path(route)
     happened = admitted(case.key["key"], case.revoke)
@@ -194,7 +191,7 @@ def test_a_key_that_is_revoked_once_it_was_admitted_changes_nothing(
 
 
 @on_postgresql
-def test_a_key_that_is_revoked_before_its_body_arrives_changes_nothing(case: Case):
+def test_a_key_that_is_revoked_before_its_body_arrives_changes_nothing(case):
     """The body is read at one place, after the key."""
     route = next(route for route in WRITING if route.path.endswith("/suspend"))
     body = Held(route.body, case.revoke)
@@ -203,16 +200,14 @@ def test_a_key_that_is_revoked_before_its_body_arrives_changes_nothing(case: Cas
     assert rows(case.world) == body.happened[0]
 
 
-def test_a_key_that_expires_by_hand_meanwhile_makes_no_key(case: Case, by_hand: ByHand):
+def test_a_key_that_expires_by_hand_meanwhile_makes_no_key(case, by_hand):
     expire = "UPDATE api_keys SET expires_at = '2020-01-01 00:00:00' WHERE lookup = :digits"
     body = Held(SPARE, partial(by_hand, expire, digits=case.key["key"][4:20]))
     response = case.api().raw("POST", "/v1/api-keys", **body.sent())
     problem(response, 401, "unauthenticated")
 
 
-def test_a_bound_key_whose_tenant_is_deleted_meanwhile_changes_nothing(
-    case: Case, admitted: Callable[..., list[Any]]
-):
+def test_a_bound_key_whose_tenant_is_deleted_meanwhile_changes_nothing(case, admitted):
     bound = case.world.key(*ALL_SCOPES, tenant=case.tenant)
     admitted(bound.key, partial(case.delete, f"/v1/tenants/{case.tenant['id']}"))
     problem(bound.raw("POST", "/v1/api-keys", SPARE), 401, "unauthenticated")
@@ -224,7 +219,7 @@ FORMS = ("/connections", "/connections/{connection_id}/verify", "/connections/{c
 PROVING, OWN = FORMS[:2], "same-origin"
 
 
-def test_every_form_of_the_onboarding_page_is_walked_here(case: Case):
+def test_every_form_of_the_onboarding_page_is_walked_here(case):
     forms = {
         re.sub(r"<uuid:(\w+)>", r"{\1}", rule.rule).removeprefix("/onboard/<token>")
         for rule in case.world.admin.app.url_map.iter_rules()
@@ -234,11 +229,11 @@ def test_every_form_of_the_onboarding_page_is_walked_here(case: Case):
 
 
 @pytest.fixture
-def send(case: Case) -> Iterator[Callable[[str], Any]]:
+def send(case) -> Iterator[Callable[[str], Any]]:
     """Sends a form of the page, as a browser does."""
     page, connection, numbers = case.page, case.connection, itertools.count()
 
-    def form(what: str) -> Any:
+    def form(what):
         connection_id = case.search() if "/stop" in what else connection["id"]
         data = {"role_arn": f"arn:aws:iam::123456789012:role/deputy-mallory-{next(numbers)}"}
         path, headers = page + what.format(connection_id=connection_id), {"Sec-Fetch-Site": OWN}
@@ -248,9 +243,7 @@ def send(case: Case) -> Iterator[Callable[[str], Any]]:
 
 
 @pytest.mark.parametrize("what", FORMS)
-def test_a_link_that_is_revoked_once_it_was_opened_changes_nothing(
-    case: Case, send: Callable[[str], Any], admitted: Callable[..., list[Any]], what: str
-):
+def test_a_link_that_is_revoked_once_it_was_opened_changes_nothing(case, send, admitted, what):
     assert send(what).status_code == 303, "a live one does"
     happened = admitted(case.page.removeprefix("/onboard/"), case.revoke_link)
     assert send(what).status_code == 404
@@ -258,17 +251,13 @@ def test_a_link_that_is_revoked_once_it_was_opened_changes_nothing(
 
 
 @pytest.mark.parametrize("what", PROVING)
-def test_a_link_that_is_revoked_while_aws_is_asked_stores_no_proof(
-    case: Case, send: Callable[[str], Any], meanwhile: Callable[..., list[Any]], what: str
-):
+def test_a_link_that_is_revoked_while_aws_is_asked_stores_no_proof(case, send, meanwhile, what):
     happened = meanwhile("probe_own", case.revoke_link)
     assert send(what).status_code == 404
     assert rows(case.world)["proofs"] == happened[0]["proofs"]
 
 
-def test_a_key_that_is_revoked_while_aws_is_asked_stores_no_proof(
-    case: Case, meanwhile: Callable[..., list[Any]]
-):
+def test_a_key_that_is_revoked_while_aws_is_asked_stores_no_proof(case, meanwhile):
     path = path_of(case.connection, "/verify")
     happened = meanwhile("probe_own", case.revoke)
     problem(case.api().raw("POST", path), 401, "unauthenticated")
@@ -280,7 +269,7 @@ def test_a_key_that_is_revoked_while_aws_is_asked_stores_no_proof(
 
 @on_postgresql  # SQLite has one writer at a time
 @pytest.mark.parametrize("who", ["key", "link"])
-def test_a_revocation_waits_for_what_is_being_written(case: Case, who: str):
+def test_a_revocation_waits_for_what_is_being_written(case, who):
     """Or it would have been answered before the change that it was to prevent."""
     services = case.world.admin.app.extensions["deputy"]
     if who == "key":

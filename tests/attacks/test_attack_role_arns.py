@@ -1,7 +1,6 @@
 """What may never be assumed, or is no role at all, is refused before AWS hears of it."""
 
 from tests.attacks.evidence import (
-    Scene,
     case,
     issues_nothing,
     on_sqlite,
@@ -10,7 +9,7 @@ from tests.attacks.evidence import (
     unchanged,
     untouched,
 )
-from tests.support.cast import World, path_of
+from tests.support.cast import path_of
 
 pytestmark = on_sqlite  # nothing here depends on the database
 
@@ -48,7 +47,7 @@ NOT_ALLOWED = {
 }
 
 
-def refused_before_aws(scene: Scene, role_arns: dict[str, str], code: str) -> None:
+def refused_before_aws(scene, role_arns, code):
     calls, responses = len(scene.world.aws.sts_calls), []
     path = f"/v1/tenants/{scene.acme['id']}/connections"
     with untouched(scene.world, scene.ours):
@@ -65,15 +64,15 @@ def refused_before_aws(scene: Scene, role_arns: dict[str, str], code: str) -> No
     assert len(scene.world.aws.sts_calls) == calls
 
 
-def test_what_is_not_the_arn_of_a_role_is_refused_before_aws(scene: Scene):
+def test_what_is_not_the_arn_of_a_role_is_refused_before_aws(scene):
     refused_before_aws(scene, NOT_A_ROLE, "validation_failed")
 
 
-def test_what_is_never_assumed_is_refused_before_aws(scene: Scene):
+def test_what_is_never_assumed_is_refused_before_aws(scene):
     refused_before_aws(scene, NOT_ALLOWED, "role_not_allowed")
 
 
-def test_a_role_is_refused_alike_under_a_tenant_that_is_not_ones_own(scene: Scene):
+def test_a_role_is_refused_alike_under_a_tenant_that_is_not_ones_own(scene):
     """Which roles are allowed is settled before anything is looked up, so the answer tells
     nothing of the tenant.
     """
@@ -87,7 +86,7 @@ def test_a_role_is_refused_alike_under_a_tenant_that_is_not_ones_own(scene: Scen
         assert answers[0].status_code == 422
 
 
-def test_a_connections_role_never_changes(scene: Scene):
+def test_a_connections_role_never_changes(scene):
     new = {"role_arn": f"{_ROLE}deputy-evil"}
     with unchanged(scene.world, scene.ours):
         for api in (scene.mallory, scene.world.admin):
@@ -95,7 +94,7 @@ def test_a_connections_role_never_changes(scene: Scene):
             problem(api.raw("PATCH", path_of(scene.ours), new), 422, "validation_failed")
 
 
-def test_another_spelling_of_a_proven_role_proves_nothing(world: World):
+def test_another_spelling_of_a_proven_role_proves_nothing(world):
     """IAM's names are unique without regard to case, but STS compares the case: at most one
     spelling works.
     """

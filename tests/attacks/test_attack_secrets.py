@@ -5,14 +5,13 @@ documents and caches.
 import logging
 import re
 
-import pytest
 from sqlalchemy import MetaData, select
 
-from tests.attacks.evidence import Scene, on_sqlite, problem
-from tests.support.cast import World, path_of
+from tests.attacks.evidence import on_sqlite, problem
+from tests.support.cast import path_of
 
 
-def everything_stored(app) -> str:
+def everything_stored(app):
     engine, meta = app.extensions["deputy"].db.engine, MetaData()
     meta.reflect(engine)
     with engine.connect() as connection:
@@ -23,9 +22,7 @@ def everything_stored(app) -> str:
         )
 
 
-def test_credentials_and_keys_are_never_stored_or_logged(
-    world: World, app, caplog: pytest.LogCaptureFixture
-):
+def test_credentials_and_keys_are_never_stored_or_logged(world, app, caplog):
     made = world.connection()
     worker = world.worker({"id": made["tenant_id"]})
     with caplog.at_level(logging.DEBUG):
@@ -43,7 +40,7 @@ def test_credentials_and_keys_are_never_stored_or_logged(
 
 
 @on_sqlite
-def test_no_answer_may_be_kept_by_a_cache(scene: Scene):
+def test_no_answer_may_be_kept_by_a_cache(scene):
     for method, what in (("POST", "/credentials"), ("GET", "/container-credentials"), ("GET", "")):
         response = scene.mallory.raw(method, path_of(scene.ours, what))
         assert response.status_code == 200
@@ -54,7 +51,7 @@ def test_no_answer_may_be_kept_by_a_cache(scene: Scene):
 
 
 @on_sqlite
-def test_no_browser_page_may_read_an_answer(scene: Scene):
+def test_no_browser_page_may_read_an_answer(scene):
     headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
     for method in ("GET", "OPTIONS"):
         response = scene.mallory.raw(
@@ -69,7 +66,7 @@ AWS_EXAMPLES = ("ASIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKE
 
 
 @on_sqlite
-def test_the_documents_hold_no_secret_and_nothing_of_a_tenant(scene: Scene):
+def test_the_documents_hold_no_secret_and_nothing_of_a_tenant(scene):
     anonymous = scene.mallory.with_key(None)
     for path in ("/openapi.json", "/v1/templates/customer-role.yaml", "/healthz", "/readyz"):
         response = anonymous.raw("GET", path)
@@ -82,7 +79,7 @@ def test_the_documents_hold_no_secret_and_nothing_of_a_tenant(scene: Scene):
 
 
 @on_sqlite
-def test_a_bug_of_ours_says_nothing_and_is_no_trace_of_success(scene: Scene, monkeypatch):
+def test_a_bug_of_ours_says_nothing_and_is_no_trace_of_success(scene, monkeypatch):
     """Nothing real fails in an unforeseen way, so one thing is made to."""
 
     def bug(*_args, **_kwargs):

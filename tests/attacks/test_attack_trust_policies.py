@@ -9,7 +9,6 @@ from app.aws.own_role import session_policy
 from app.aws.sts import INERT_POLICY
 from app.ids import RoleArn
 from tests.attacks.evidence import (
-    Scene,
     case,
     check,
     issues_nothing,
@@ -19,7 +18,7 @@ from tests.attacks.evidence import (
     refusal,
     untouched,
 )
-from tests.support.cast import SESSION_NAME, Customer, World, path_of
+from tests.support.cast import SESSION_NAME, Customer, path_of
 
 pytestmark = on_sqlite  # nothing here depends on the database
 KEY = "sts:ExternalId"
@@ -104,13 +103,13 @@ INSECURE = {
 }
 
 
-def role_with(world: World, tenant, statements, *, reads_itself: bool = False) -> str:
+def role_with(world, tenant, statements, *, reads_itself=False):
     customer, trust = Customer(world.aws), {"Version": "2012-10-17", "Statement": statements}
     create = customer.reading_itself if reads_itself else customer.role
     return create(world.kit(tenant)["role_name"], trust)
 
 
-def test_a_role_that_lets_a_stranger_in_is_insecure_and_never_issues(world: World):
+def test_a_role_that_lets_a_stranger_in_is_insecure_and_never_issues(world):
     """Neither the calls nor what is read pass it."""
     for name, (policy, strangers) in INSECURE.items():
         with case(name):
@@ -149,7 +148,7 @@ PROVEN = {
 }
 
 
-def test_a_role_that_refuses_both_strangers_is_proven(world: World):
+def test_a_role_that_refuses_both_strangers_is_proven(world):
     for name, policy in PROVEN.items():
         with case(name):
             tenant = world.tenant("Careful")
@@ -170,7 +169,7 @@ REFUSING = {
 }
 
 
-def test_a_role_that_refuses_us_is_like_none_at_all(scene: Scene, world: World):
+def test_a_role_that_refuses_us_is_like_none_at_all(scene, world):
     tenant = world.tenant("Odd")
     gone = world.connect(tenant, "arn:aws:iam::210987654321:role/deputy-gone", status="pending")
     gone["verification"].pop("checked_at")
@@ -188,7 +187,7 @@ def test_a_role_that_refuses_us_is_like_none_at_all(scene: Scene, world: World):
             assert call.external_id == own
 
 
-def test_another_tenants_role_is_like_none_at_all(scene: Scene, world: World):
+def test_another_tenants_role_is_like_none_at_all(scene, world):
     """Attack 5, the confused deputy itself: Mallory registers the victim's role as her own."""
     tenant = world.tenant("Mallory")
     mallory = world.key("connections:write", "connections:read", "credentials:issue", tenant=tenant)
@@ -215,7 +214,7 @@ def test_another_tenants_role_is_like_none_at_all(scene: Scene, world: World):
     assert world.worker(scene.globex)("POST", path_of(scene.theirs, "/credentials"))["SessionToken"]
 
 
-def test_the_victims_id_in_ones_own_role_opens_nothing(scene: Scene, world: World):
+def test_the_victims_id_in_ones_own_role_opens_nothing(scene, world):
     """The other way round: a role that trusts the victim's External ID never issues for the
     attacker.
     """
@@ -226,7 +225,7 @@ def test_the_victims_id_in_ones_own_role_opens_nothing(scene: Scene, world: Worl
     assert {call.external_id for call in world.calls_for(role)} == {tenant["external_id"]}
 
 
-def test_the_calls_of_a_proof_are_inert_and_send_only_what_is_nobodys(scene: Scene, world: World):
+def test_the_calls_of_a_proof_are_inert_and_send_only_what_is_nobodys(scene, world):
     tenant = world.tenant()
     made = world.proven(tenant)
     world.admin("POST", path_of(made, "/verify"))

@@ -12,7 +12,7 @@ import time_machine
 
 from app.identity.scopes import ALL_SCOPES
 from tests.attacks.evidence import case, issues_nothing, on_postgresql
-from tests.support.cast import OPERATOR, UNSET, Api, Customer, World, path_of, without_external_id
+from tests.support.cast import OPERATOR, UNSET, Api, Customer, path_of, without_external_id
 from tests.web.conftest import visit
 
 pytestmark = on_postgresql  # nothing here depends on the database
@@ -20,28 +20,28 @@ REASON = {"reason": "unpaid since spring, see ticket 4711"}
 
 
 @pytest.fixture
-def connection(world: World) -> dict:
+def connection(world) -> dict:
     return world.connection()
 
 
 @pytest.fixture
-def mallory(world: World, connection) -> Api:
+def mallory(world, connection) -> Api:
     """A key of the tenant's with every scope."""
     return world.key(*ALL_SCOPES, tenant={"id": connection["tenant_id"]})
 
 
-def paths(connection: dict) -> tuple[str, str]:
+def paths(connection):
     """Of the tenant, and of the connection."""
     return f"/v1/tenants/{connection['tenant_id']}", path_of(connection)
 
 
-def connects(api: Api, path: str, role_arn: str) -> dict:
+def connects(api, path, role_arn):
     made = api("POST", path, {"role_arn": role_arn}, expect=201)
     assert made["status"] == "verified"
     return made
 
 
-def conflict(api: Api, method: str, path: str, body: object = UNSET) -> str:
+def conflict(api, method, path, body=UNSET):
     """The detail of the refusal."""
     return api.refused(method, path, body, expect=409, code="conflict")["detail"]
 
@@ -53,12 +53,12 @@ def path(connection) -> str:
 
 
 @pytest.fixture
-def customer(world: World, connection) -> Customer:
+def customer(world, connection) -> Customer:
     """The one whose account the connection is in."""
     return Customer(world.aws, connection["account_id"])
 
 
-def test_what_the_vendor_suspended_a_bound_key_does_not_resume(world: World, connection, mallory):
+def test_what_the_vendor_suspended_a_bound_key_does_not_resume(world, connection, mallory):
     for path in paths(connection):
         world.admin("POST", f"{path}/suspend", REASON)
         conflict(mallory, "POST", f"{path}/resume", {"reason": "please"})
@@ -73,7 +73,7 @@ def test_what_the_vendor_suspended_a_bound_key_does_not_resume(world: World, con
 
 
 def test_what_a_bound_key_suspended_a_bound_key_resumes_until_the_vendor_suspends_it(
-    world: World, connection, mallory
+    world, connection, mallory
 ):
     """Whoever suspends first does not keep the vendor from it."""
     for path in paths(connection):
@@ -93,7 +93,7 @@ def test_what_a_bound_key_suspended_a_bound_key_resumes_until_the_vendor_suspend
 
 
 def test_a_suspended_connection_is_not_deleted_and_added_again_instead(
-    world: World, connection, mallory, path
+    world, connection, mallory, path
 ):
     world.admin("POST", path_of(connection, "/suspend"), REASON)
     conflict(mallory, "DELETE", path_of(connection))
@@ -103,7 +103,7 @@ def test_a_suspended_connection_is_not_deleted_and_added_again_instead(
 
 @pytest.mark.parametrize("deletes", ["vendor", "operator", "mallory"])
 def test_what_the_vendor_deleted_a_bound_key_does_not_add_again(
-    world: World, connection, mallory, path, deletes
+    world, connection, mallory, path, deletes
 ):
     role_arn = connection["role_arn"]
     if deletes == "operator":
@@ -120,7 +120,7 @@ def test_what_the_vendor_deleted_a_bound_key_does_not_add_again(
     connects(world.admin, path, role_arn)
 
 
-def test_the_vendor_closes_what_a_bound_key_deleted_first(world: World, connection, mallory, path):
+def test_the_vendor_closes_what_a_bound_key_deleted_first(world, connection, mallory, path):
     """Mallory sees the vendor's deletion coming, and means to add the connection again under
     another id.
     """
@@ -138,13 +138,13 @@ def test_the_vendor_closes_what_a_bound_key_deleted_first(world: World, connecti
     connects(world.admin, path, body["role_arn"])
 
 
-def second_role(world: World, customer: Customer, connection: dict) -> str:
+def second_role(world, customer, connection):
     kit = world.kit({"id": connection["tenant_id"]})
     return customer.role(f"{kit['role_name']}-second", kit["trust_policy"])
 
 
 def test_no_other_role_of_the_account_goes_around_the_vendors_suspension(
-    world: World, connection, mallory, path, customer
+    world, connection, mallory, path, customer
 ):
     world.admin("POST", path_of(connection, "/suspend"), REASON)
     other = second_role(world, customer, connection)
@@ -165,7 +165,7 @@ def test_no_other_role_of_the_account_goes_around_the_vendors_suspension(
 
 @pytest.mark.parametrize("prepared", ["pending", "suspended", "broken", "insecure"])
 def test_a_connection_prepared_in_the_account_does_not_go_around_the_vendors_suspension(
-    world: World, connection, mallory, path, customer, *, prepared
+    world, connection, mallory, path, customer, *, prepared
 ):
     """Its role was absent then, or a bound key had suspended it, or it was proven and then
     spoilt on purpose.
@@ -206,7 +206,7 @@ def test_a_connection_prepared_in_the_account_does_not_go_around_the_vendors_sus
 
 
 def test_the_vendors_suspension_leaves_what_was_proven_before_and_other_tenants_as_they_are(
-    world: World, connection, mallory, path, customer
+    world, connection, mallory, path, customer
 ):
     kit = world.kit({"id": connection["tenant_id"]})
     before = connects(world.admin, path, second_role(world, customer, connection))
@@ -233,7 +233,7 @@ EMERGENCY = REASON | {"emergency": True}
 
 
 def test_what_the_vendor_began_to_replace_a_bound_key_does_not_abandon(
-    world: World, connection, mallory, rotation
+    world, connection, mallory, rotation
 ):
     """In an emergency, what the External ID opens would be issued again."""
     for body in (REASON, EMERGENCY):
@@ -246,7 +246,7 @@ def test_what_the_vendor_began_to_replace_a_bound_key_does_not_abandon(
 
 
 def test_a_bound_key_abandons_what_a_bound_key_began_until_the_vendor_makes_it_an_emergency(
-    world: World, mallory, rotation
+    world, mallory, rotation
 ):
     drill = {"reason": "a drill"}
     for first in (drill, drill | {"emergency": True}):
@@ -270,7 +270,7 @@ FEED = "&after=00000000-0000-0000-0000-000000000000"
 
 
 def test_a_bound_key_does_not_read_the_vendors_words_in_the_audit_log(
-    world: World, connection, mallory, monkeypatch
+    world, connection, mallory, monkeypatch
 ):
     # The feed shows at once what was just made.
     monkeypatch.setattr("app.audit.log.FEED_SECONDS", -3600)

@@ -19,7 +19,6 @@ from app.factory import create_app
 from app.permissions import permission_sets
 from app.settings.checks import vendor_name
 from app.settings.vendor_name import ASCII_PATTERN, ascii_form, identifies_vendor
-from sandbox.server import Sandbox
 from tests.attacks.evidence import case, on_sqlite
 from tests.attacks.test_attack_links_and_templates import Loader
 from tests.conftest import with_settings
@@ -29,13 +28,13 @@ from tests.support.cast import Api, World
 pytestmark = on_sqlite  # nothing here depends on the database
 
 
-def parsed(config: Config, name: str):
+def parsed(config, name):
     template = render(with_settings(config, vendor_name=name), permission_sets.load()["inventory"])
     # a SafeLoader of ours
     return yaml.load(template.body.replace(template.version, "version"), Loader)  # noqa: S506
 
 
-def renamed(value, name: str):
+def renamed(value, name):
     """The parsed template with another vendor's name put where Example Vendor's is, and no
     spaces, which YAML folds.
     """
@@ -57,7 +56,7 @@ def vendor_names():
     return names.filter(lambda name: _is_taken(name) and identifies_vendor(ascii_form(name)))
 
 
-def _is_taken(name: str) -> bool:
+def _is_taken(name):
     with suppress(ValueError):
         return vendor_name(name) == name
     return False
@@ -81,7 +80,7 @@ VENDORS = [
 @example(name="yes ---")
 @example(name=VENDORS[0])
 @example(name=VENDORS[6])
-def test_no_vendor_name_that_is_allowed_changes_more_than_the_name(config: Config, name: str):
+def test_no_vendor_name_that_is_allowed_changes_more_than_the_name(config, name):
     """Templates hold its ASCII form everywhere in the YAML."""
     form = ascii_form(name)
     assert re.fullmatch(ASCII_PATTERN, form)
@@ -89,17 +88,17 @@ def test_no_vendor_name_that_is_allowed_changes_more_than_the_name(config: Confi
 
 
 @cache
-def plainly_parsed(config: Config):
+def plainly_parsed(config):
     return parsed(config, "Example Vendor")
 
 
 @pytest.fixture(scope="module")
-def acme(aws: Sandbox, admin: Api) -> dict[str, Any]:
+def acme(aws, admin) -> dict[str, Any]:
     return World(aws, admin).tenant()
 
 
 @pytest.fixture(scope="module")
-def plain_elements(config: Config, admin: Api, acme) -> list[tuple[str, list[str]]]:
+def plain_elements(config, admin, acme) -> list[tuple[str, list[str]]]:
     """Of a vendor whose name has nothing in it that anything could take for more than a name."""
     with serving(with_settings(config, vendor_name="Plain"), admin) as (plain, _):
         return elements(plain, acme)
@@ -107,7 +106,7 @@ def plain_elements(config: Config, admin: Api, acme) -> list[tuple[str, list[str
 
 @pytest.mark.parametrize("name", VENDORS[1:6])
 def test_a_vendor_name_stays_a_name_on_the_page_and_in_links(
-    config: Config, admin: Api, acme, plain_elements, name: str
+    config, admin, acme, plain_elements, name
 ):
     with serving(with_settings(config, vendor_name=name), admin) as (api, app):
         assert elements(api, acme) == plain_elements
@@ -130,21 +129,21 @@ def test_a_vendor_name_stays_a_name_on_the_page_and_in_links(
 
 
 @contextmanager
-def serving(config: Config, admin: Api):
+def serving(config, admin):
     """The service with other settings on the same database."""
     app = create_app(config)
     yield Api(app, admin.key), app
     app.extensions["deputy"].db.engine.dispose()
 
 
-def page_of(api: Api, tenant) -> BeautifulSoup:
+def page_of(api, tenant):
     url = api("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)["url"]
     response = api.with_key(None).raw("GET", urlsplit(url).path)
     assert response.status_code == 200
     return BeautifulSoup(response.text, "html.parser")
 
 
-def elements(api: Api, tenant) -> list[tuple[str, list[str]]]:
+def elements(api, tenant):
     """Every element and its attributes' names; also of the pages that a wrong link and a wrong
     form answer with.
     """
@@ -156,7 +155,7 @@ def elements(api: Api, tenant) -> list[tuple[str, list[str]]]:
     ]
 
 
-def settings_with(monkeypatch, config: Config, **changes: str) -> Config:
+def settings_with(monkeypatch, config, **changes):
     given = {
         "DATABASE_URL": "sqlite:///x",
         "SECRET_KEYS": "first-secret-key-of-the-tests-0123456789",
@@ -176,7 +175,7 @@ NOT_IN_ASCII = ["東京", "株式会社 A", "24", "\u33a5" * 64]
 NO_ASCII_FORM = ["A: b", "A\n", "A${b}", "Ä", "A" * 65, "-A"]
 
 
-def test_a_vendor_name_is_taken_as_it_is_or_refused_at_start(config: Config, monkeypatch):
+def test_a_vendor_name_is_taken_as_it_is_or_refused_at_start(config, monkeypatch):
     for name in VENDORS:
         with case(name):
             assert settings_with(monkeypatch, config, VENDOR_NAME=name).vendor.vendor_name == name
@@ -185,7 +184,7 @@ def test_a_vendor_name_is_taken_as_it_is_or_refused_at_start(config: Config, mon
             settings_with(monkeypatch, config, VENDOR_NAME=name)
 
 
-def test_a_vendor_name_without_letters_in_ascii_asks_for_them_at_start(config: Config, monkeypatch):
+def test_a_vendor_name_without_letters_in_ascii_asks_for_them_at_start(config, monkeypatch):
     for name in NOT_IN_ASCII:
         with case(name):
             with (

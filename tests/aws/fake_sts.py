@@ -11,7 +11,6 @@ import threading
 from datetime import UTC, datetime
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from urllib.parse import parse_qsl, quote
 
 from app.aws.proof_names import ProofNames
@@ -32,7 +31,7 @@ PROOF_NAMES = ProofNames(("a secret key for the tests of STS",))
 NAMESPACE = 'xmlns="https://sts.amazonaws.com/doc/2011-06-15/"'
 
 
-def assumed(**changes: str) -> str:
+def assumed(**changes):
     """AssumeRole's answer as AWS writes it; a field set to None is left out."""
     fields = {
         "AssumedRoleId": "AROAEXAMPLE:deputy-session",
@@ -53,25 +52,25 @@ def assumed(**changes: str) -> str:
     )
 
 
-def identity(**fields: str) -> str:
+def identity(**fields):
     inner = "".join(f"<{name}>{value}</{name}>" for name, value in fields.items())
     name = "GetCallerIdentity"
     return f"<{name}Response {NAMESPACE}><{name}Result>{inner}</{name}Result></{name}Response>"
 
 
-def role(trust: str, role_id: str = "AROAEXAMPLE") -> str:
+def role(trust, role_id="AROAEXAMPLE"):
     """GetRole's answer, which is IAM's: the trust policy is percent-encoded in it."""
     document = f"<AssumeRolePolicyDocument>{quote(trust, safe='')}</AssumeRolePolicyDocument>"
     inner = f"<Role><Path>/path/</Path><RoleId>{role_id}</RoleId>{document}</Role>"
     return f"<GetRoleResponse><GetRoleResult>{inner}</GetRoleResult></GetRoleResponse>"
 
 
-def said(action: str, result: str) -> str:
+def said(action, result):
     """Any answer of IAM's."""
     return f"<{action}Response><{action}Result>{result}</{action}Result></{action}Response>"
 
 
-def error(code: str, message: str = "") -> str:
+def error(code, message=""):
     inner = f"<Type>Sender</Type><Code>{escape(code)}</Code><Message>{escape(message)}</Message>"
     return f"<ErrorResponse {NAMESPACE}><Error>{inner}</Error></ErrorResponse>"
 
@@ -92,7 +91,7 @@ class FakeSts:
     the broker's credentials.
     """
 
-    def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
+    def __init__(self, certificate=None):
         self.paths: list[str] = []
         self.answers: list[tuple[int, str]] = [(200, WHO)]
         self.requests: list[tuple[dict[str, str], dict[str, str]]] = []
@@ -101,7 +100,7 @@ class FakeSts:
         server = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
+            def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"])).decode()
                 server.paths.append(self.path)
                 server.requests.append((dict(parse_qsl(body)), dict(self.headers)))
@@ -113,17 +112,17 @@ class FakeSts:
                 )
                 self._answer(status, text, "text/xml")
 
-            def do_GET(self) -> None:
+            def do_GET(self):
                 self._answer(200, json.dumps(CREDENTIALS), "application/json")
 
-            def _answer(self, status: int, text: str, kind: str) -> None:
+            def _answer(self, status, text, kind):
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(text.encode())))
                 self.end_headers()
                 self.wfile.write(text.encode())
 
-            def log_message(self, *_: object) -> None:
+            def log_message(self, *_):
                 pass
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -138,7 +137,7 @@ class FakeSts:
         )
         self._thread.start()
 
-    def close(self) -> None:
+    def close(self):
         self.ended.set()
         self._http.shutdown()
         self._thread.join()

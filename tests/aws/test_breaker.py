@@ -24,7 +24,7 @@ from app.factory import create_app
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import StoppedClock
 from tests.support.cast import Api, Customer
-from tests.support.rows import Role, TenantRows, connection_row, place
+from tests.support.rows import Role, connection_row, place
 
 TENANT = "dpy-0123456789abcdef"
 OPEN = 3.0  # seconds until somebody may try again
@@ -42,7 +42,7 @@ def stopped_clock(monkeypatch) -> StoppedClock:
     return clock
 
 
-def answer(code: str, status: int = 400) -> ClientError:
+def answer(code, status=400):
     return ClientError(
         {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "AssumeRole"
     )
@@ -69,7 +69,7 @@ ABOUT_ONE = [
 ]
 
 
-def names(error: Exception) -> str:
+def names(error):
     return (
         error.response.get("Error", {}).get("Code", "no code")
         if isinstance(error, ClientError)
@@ -77,14 +77,14 @@ def names(error: Exception) -> str:
     )
 
 
-def fail(breaker: Breaker, error: Exception, times: int = 1, tenant: str | None = None) -> None:
+def fail(breaker, error, times=1, tenant=None):
     """So many calls fail, each for a tenant of its own unless one is named."""
     for _ in range(times):
         with pytest.raises(type(error)), breaker.call(tenant or secrets.token_hex(6)):
             raise error
 
 
-def shut_out(breaker: Breaker) -> bool:
+def shut_out(breaker):
     """Whether a call is refused before it is made."""
     made = []
     try:
@@ -170,7 +170,7 @@ def test_of_many_who_come_at_the_same_moment_one_tries(opened, stopped_clock):
     stopped_clock.move(OPEN)
     ready, let_in, refused, go_on = threading.Barrier(16), [], [], threading.Event()
 
-    def come() -> None:
+    def come():
         ready.wait(60)
         try:
             with opened.call(TENANT):
@@ -210,7 +210,7 @@ class Own:
     struck, and a neighbour's.
     """
 
-    def __init__(self, app, key: str, roles: list[Role], faults) -> None:
+    def __init__(self, app, key, roles, faults):
         self.api = Api(app, key)
         self.services = app.extensions["deputy"]
         self.struck, self.neighbour = (place(self.services, role) for role in roles[:2])
@@ -220,16 +220,16 @@ class Own:
     def sts(self):
         return self.services.issuer._sts
 
-    def ask(self, connection: TenantRows, status: int, times: int = 1) -> None:
+    def ask(self, connection, status, times=1):
         for _ in range(times):
             self.api("POST", connection.path(), expect=status)
 
-    def silence(self, kind: str = "error") -> None:
+    def silence(self, kind="error"):
         """Ten in a row."""
         self.faults.add(kind, role_arn=self.role.arn)
         self.ask(self.struck, 503, times=10)
 
-    def ready(self, status: int):
+    def ready(self, status):
         return self.api.with_key(None)("GET", "/readyz", expect=status)
 
 
@@ -249,7 +249,7 @@ def own(config, admin, roles, faults) -> Iterator[Own]:
 
 
 @on_sqlite
-def test_a_bad_role_or_one_tenants_throttling_shuts_nobody_out(own: Own):
+def test_a_bad_role_or_one_tenants_throttling_shuts_nobody_out(own):
     """With roles in several accounts."""
     for kind, status in (("deny", 409), ("packed_policy_too_large", 422), ("region_disabled", 409)):
         own.faults.clear()
@@ -269,7 +269,7 @@ def test_a_bad_role_or_one_tenants_throttling_shuts_nobody_out(own: Own):
 
 
 @on_sqlite
-def test_a_throttled_aws_is_left_alone_for_a_while(own: Own, aws, monkeypatch):
+def test_a_throttled_aws_is_left_alone_for_a_while(own, aws, monkeypatch):
     monkeypatch.setattr("app.aws.breaker._OPEN_SECONDS", 30)
     own.faults.add("throttle")
     for _ in range(5):
@@ -286,7 +286,7 @@ def test_a_throttled_aws_is_left_alone_for_a_while(own: Own, aws, monkeypatch):
 
 @on_sqlite
 def test_a_silent_aws_ends_readiness_until_it_answers_anybody_and_cached_credentials_are_served(
-    own: Own, stopped_clock
+    own, stopped_clock
 ):
     """A load balancer sends nobody to a process that is not ready, so readiness must find out by
     itself, too.
@@ -307,7 +307,7 @@ def test_a_silent_aws_ends_readiness_until_it_answers_anybody_and_cached_credent
 
 
 @on_sqlite
-def test_readiness_of_many_does_not_ask_a_silent_aws_again_and_again(own: Own):
+def test_readiness_of_many_does_not_ask_a_silent_aws_again_and_again(own):
     own.faults.add("error", action="GetCallerIdentity")
     own.silence()
     calls = []

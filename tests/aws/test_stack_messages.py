@@ -103,11 +103,11 @@ def test_the_environment_says_which_aws(monkeypatch):
 # --- the answer ---
 
 
-def parsed(kind="Create", **changes) -> Request:
+def parsed(kind="Create", **changes):
     return Request.parse(STACK.message(kind, **changes), TOPIC)
 
 
-def to(answers: Answers, **changes) -> tuple[StackAnswers, Request]:
+def to(answers, **changes):
     url = f"{answers.url}/{BUCKET}/stack%7Cx?Signature=secret-signature%3D"
     return StackAnswers("us-east-1", "aws", answers.url), parsed(ResponseURL=url, **changes)
 

@@ -22,7 +22,7 @@ from urllib3.exceptions import ConnectTimeoutError, ProtocolError, ReadTimeoutEr
 from app.aws.breaker import Breaker
 from app.aws.errors import Misconfigured, Refused, StsError, Unavailable
 from app.aws.own_role import session_policy
-from app.aws.sts import INERT_POLICY, Session, Sts, _tenant
+from app.aws.sts import INERT_POLICY, Sts, _tenant
 from app.config import Broker
 from app.ids import EXTERNAL_ID_PATTERN, Grant, RoleArn, foreign_external_id, new_external_id
 from dev.stack import free_port
@@ -62,12 +62,12 @@ class Patient(Breaker):
 class Door:
     """The door, and what AWS will answer; it does not try twice."""
 
-    def __init__(self, sts: Sts, server: FakeSts) -> None:
+    def __init__(self, sts, server):
         self.sts, self._server = sts, server
         server.answers = [NOTHING_MORE]
 
     @property
-    def calls(self) -> list[tuple[str, dict[str, str]]]:
+    def calls(self):
         """What was asked: each action with its form, in order."""
         return [
             (
@@ -78,7 +78,7 @@ class Door:
         ]
 
     @property
-    def asked_as(self) -> list[tuple[str, str | None]]:
+    def asked_as(self):
         """Who asked: each call's access key, and its session token."""
         return [
             (
@@ -89,26 +89,26 @@ class Door:
         ]
 
     @property
-    def expects_more(self) -> bool:
+    def expects_more(self):
         return self._server.answers != [NOTHING_MORE]
 
-    def answers(self, status: int, body: str) -> "Door":
+    def answers(self, status, body):
         self._server.answers.insert(-1, (status, body))
         return self
 
-    def let_in(self) -> "Door":
+    def let_in(self):
         return self.answers(200, assumed())
 
-    def read_role(self) -> "Door":
+    def read_role(self):
         return self.let_in().answers(200, role("{}"))
 
-    def refuse(self, code: str, message: str = AWS_SAYS, status: int = 403) -> "Door":
+    def refuse(self, code, message=AWS_SAYS, status=403):
         return self.answers(status, error(code, message))
 
-    def say_who(self, account: str = ACCOUNT) -> "Door":
+    def say_who(self, account=ACCOUNT):
         return self.is_somebody(f"arn:aws:sts::{account}:assumed-role/r/x")
 
-    def is_somebody(self, arn: str) -> "Door":
+    def is_somebody(self, arn):
         """Whose credentials these are: asked of a proof's session, and of ours when a role
         refuses its own ID.
         """
@@ -116,7 +116,7 @@ class Door:
             200, identity(UserId="AROAEXAMPLE:x", Account=arn.split(":")[4], Arn=arn)
         )
 
-    def assume(self, policy: str | None = None):
+    def assume(self, policy=None):
         return self.sts.assume(GRANT, session_name="deputy-x", duration_seconds=900, policy=policy)
 
 
@@ -148,7 +148,7 @@ def environment(monkeypatch, tmp_path):
     monkeypatch.setattr("app.aws.query.PAUSE", 0)
     monkeypatch.setattr(ContainerMetadataFetcher, "SLEEP_TIME", 0)
 
-    def add(**more: str) -> None:
+    def add(**more):
         for name, value in more.items():
             monkeypatch.setenv(name, value)
 
@@ -191,7 +191,7 @@ def door(live, server):
 PROBE = {"RoleArn": ARN, "DurationSeconds": "900", "Policy": INERT_POLICY}
 
 
-def probes(door) -> list[tuple[str, dict[str, str]]]:
+def probes(door):
     """What was sent, without the probes' session names, each of which is looked at."""
     calls = [(name, dict(sent)) for name, sent in door.calls]
     for name, sent in calls:
@@ -454,7 +454,7 @@ def test_the_account_is_the_one_that_aws_names_in_both_answers_and_not_the_arns(
 # --- how often we ask who we are, when roles refuse us ---
 
 
-def refused(door, *, asks: bool) -> None:
+def refused(door, *, asks):
     """One more role refuses us; `asks`: whether AWS is then asked who we are."""
     before = len(door.asked_as)
     door.refuse("AccessDenied")
@@ -591,7 +591,7 @@ def test_retries_are_no_storm(live, server):
 # --- answers that are none ---
 
 
-def assume(sts: Sts) -> Session:
+def assume(sts):
     return sts.assume(GRANT, session_name="deputy-x", duration_seconds=900, policy=None)
 
 

@@ -13,7 +13,6 @@ import requests
 import yaml
 from cfnlint.api import ManualArgs, lint
 from cfnlint.decode import decode_str
-from flask import Flask
 
 from app.aws import templates
 from app.aws.templates import (
@@ -298,7 +297,7 @@ def unpublished(aws, vendor):
         yield make_config(url, vendor_name=f"Vendor {uuid.uuid4().hex}", template_bucket=name)
 
 
-def objects(aws, config, key: str) -> list[dict]:
+def objects(aws, config, key):
     """Every version that the deployment's bucket has of this key."""
     with closing(root_client(aws, "s3", VENDOR_ACCOUNT)) as s3:
         return s3.list_object_versions(Bucket=config.aws.template_bucket, Prefix=key).get(
@@ -332,11 +331,11 @@ def test_anybody_reads_what_was_published_and_it_is_never_overwritten(pipeline, 
 # --- by the command ---
 
 
-def command(app: Flask, *options: str):
+def command(app, *options):
     return app.test_cli_runner().invoke(args=["templates", "publish", *options])
 
 
-def states(done) -> list[str]:
+def states(done):
     """What --check says of each template."""
     return [
         line.rsplit("  ", 1)[0].strip() for line in done.output.splitlines() if "  http" in line
@@ -391,7 +390,7 @@ def test_the_command_checks_and_publishes_every_set_and_may_be_repeated(
     assert done.output.startswith("Error: The bucket can't be read:")
 
 
-def plant_a_document(aws, config) -> None:
+def plant_a_document(aws, config):
     """Of a later version of the set, as somebody else writes it."""
     with closing(root_client(aws, "s3", VENDOR_ACCOUNT)) as s3:
         s3.delete_bucket_policy(Bucket=config.aws.template_bucket)

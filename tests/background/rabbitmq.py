@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import time
-from pathlib import Path
 
 from dev.stack import free_port
 
@@ -18,7 +17,7 @@ SERVER = shutil.which("rabbitmq-server", path=_PATH)
 class RabbitMQ:
     """Started, killed and started again on the same port and the same data."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         port, epmd_port = free_port(), free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{port}//"
         self._address = ("127.0.0.1", port)
@@ -45,7 +44,7 @@ class RabbitMQ:
         self._epmd = subprocess.Popen([shutil.which("epmd") or "epmd"], env=self._env)
         self.start()
 
-    def start(self) -> None:
+    def start(self):
         with self._log.open("ab") as log:
             self._server = subprocess.Popen(
                 [str(SERVER)], env=self._env, stdout=log, stderr=log, start_new_session=True
@@ -59,11 +58,11 @@ class RabbitMQ:
                 assert time.monotonic() < deadline, "it does not start"
                 time.sleep(0.1)
 
-    def kill(self) -> None:
+    def kill(self):
         os.killpg(self._server.pid, signal.SIGKILL)
         self._server.wait()
 
-    def close(self) -> None:
+    def close(self):
         if self._server.poll() is None:
             self.kill()
         self._epmd.kill()

@@ -3,7 +3,7 @@ meanwhile. tests/audit/test_months.py has what happens on PostgreSQL, month by m
 """
 
 import threading
-from datetime import datetime, timedelta
+from datetime import timedelta
 from types import SimpleNamespace
 from uuid import UUID
 
@@ -36,7 +36,7 @@ def by_hand(own_database) -> ByHand:
 on_sqlite = pytest.mark.parametrize("own_database", ["sqlite"], indirect=True)
 
 
-def write(database, *ages: timedelta, at: datetime | None = None) -> list[UUID]:
+def write(database, *ages, at=None):
     """Events of these ages; `at`: what their rows say instead. On PostgreSQL in months that were
     made in time.
     """
@@ -53,7 +53,7 @@ def write(database, *ages: timedelta, at: datetime | None = None) -> list[UUID]:
     return [row["id"] for row in rows]
 
 
-def make_month(database, time: datetime) -> None:
+def make_month(database, time):
     begin = time.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     bounds = f"('{first_id_at(begin)}') TO ('{first_id_at((begin + MONTHS).replace(day=1))}')"
     statement = f"CREATE TABLE IF NOT EXISTS audit_events_{time:%Y_%m} PARTITION OF audit_events"
@@ -61,7 +61,7 @@ def make_month(database, time: datetime) -> None:
         db.execute(sqlalchemy.text(f"{statement} FOR VALUES FROM {bounds}"))
 
 
-def left(database) -> set[UUID]:
+def left(database):
     log = AuditLog(database)
     return {event.id for event in log.events(None, EventFilter(), limit=200, after=None).items}
 
@@ -151,7 +151,7 @@ def test_a_few_rows_at_a_time_and_others_write_in_between(own_database, monkeypa
     write(own_database, *[500 * DAY - timedelta(seconds=number) for number in range(600)])
     pauses, batch = [], AuditBatch(own_database)
 
-    def pause(seconds: float) -> None:
+    def pause(seconds):
         pauses.append(seconds)
         batch.commit([Event(TESTS, ISSUED, {})])  # the write lock is free
 
@@ -166,11 +166,11 @@ def test_for_15_seconds_at_most_each_time(own_database, monkeypatch):
     class Clock:
         passed, pauses = 0.0, []
 
-        def monotonic(self) -> float:
+        def monotonic(self):
             self.passed += 0.2  # each transaction takes so long
             return self.passed
 
-        def wait(self, seconds: float) -> None:
+        def wait(self, seconds):
             self.pauses.append(seconds)
             self.passed += seconds
 
@@ -192,7 +192,7 @@ def test_where_nothing_is_old_no_writer_is_waited_for(own_database):
     tidy(own_database, 400)
     begun, done = threading.Event(), threading.Event()
 
-    def hold() -> None:
+    def hold():
         with own_database.write(SYSTEM):
             begun.set()
             assert done.wait(60)

@@ -42,7 +42,7 @@ def services(shared_services) -> composition.Services:
     return shared_services
 
 
-def registrations(services, *ages: timedelta) -> list:
+def registrations(services, *ages):
     """The oldest first, as they come; their ids."""
     tenant = tenant_row(services.db)
     ids = [UUID(int=first_id_at(now() - age).int | number) for number, age in enumerate(ages)]
@@ -53,7 +53,7 @@ def registrations(services, *ages: timedelta) -> list:
     return ids
 
 
-def left(services) -> list:
+def left(services):
     with services.db.read() as db:
         return list(db.scalars(sqlalchemy.select(Registration.id).order_by(Registration.id)))
 
@@ -82,13 +82,13 @@ def test_rows_that_another_background_worker_deletes_are_not_waited_for(services
     registrations(services, 40 * DAY)
     begun, done = threading.Event(), threading.Event()
 
-    def delete() -> None:
+    def delete():
         with services.db.write(SYSTEM) as db:
             db.execute(sqlalchemy.delete(Registration))
             begun.set()
             assert done.wait(60), "it was waited for"
 
-    def tidy_meanwhile() -> None:
+    def tidy_meanwhile():
         assert begun.wait(60)
         tidy(services.db, 0)
         done.set()
@@ -102,7 +102,7 @@ def calls(monkeypatch) -> list:
     """The days and the end with which housekeeping was called."""
     calls = []
 
-    def kept(db, days, end) -> None:
+    def kept(db, days, end):
         calls.append((days, end))
         tidy(db, days)
 

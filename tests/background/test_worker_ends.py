@@ -21,7 +21,7 @@ from app import services as composition
 from app.background.single_machine import run_worker
 from app.factory import create_app
 from app.store.models import ConnectionStatus
-from tests.background.test_workers import ROOT, Crowd, crowd, environment, services, statuses
+from tests.background.test_workers import ROOT, crowd, environment, services, statuses
 from tests.conftest import with_settings
 from tests.support.rows import ByHand
 from tests.support.waiting import until
@@ -37,7 +37,7 @@ COMMANDS = {
 on_postgresql = pytest.mark.parametrize("services", ["postgresql"], indirect=True)
 
 
-def unprivileged() -> list[str]:
+def unprivileged():
     """Before a command: it runs as a user who can't override permissions. Root stays root, as
     another user may not be able to enter the folder of this checkout or of Python, but has no
     capability left.
@@ -115,7 +115,7 @@ def started(listening, aws, celery_url):
     return start
 
 
-def group_is_gone(process) -> bool:
+def group_is_gone(process):
     try:
         os.killpg(process.pid, 0)
     except ProcessLookupError:
@@ -123,7 +123,7 @@ def group_is_gone(process) -> bool:
     return False
 
 
-def workers(services) -> list:
+def workers(services):
     return ByHand(services.config.database.database_url).rows(
         "SELECT kind, pid FROM background_workers"
     )
@@ -132,7 +132,7 @@ def workers(services) -> list:
 @on_postgresql
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_an_unprivileged_worker_proves_in_a_read_only_checkout_and_ends_well_when_it_is_told_to(
-    services, crowd: Crowd, started, readonly, kind
+    services, crowd, started, readonly, kind
 ):
     crowd.pending(3)
     files = sorted(readonly.rglob("*"))

@@ -56,7 +56,7 @@ def services(request, aws, vendor) -> Iterator[composition.Services]:
 def test_a_message_that_takes_long_does_not_hold_up_the_others():
     stop, go_on, heard, waited = threading.Event(), threading.Event(), [], []
 
-    def receive(*, wait_seconds: int) -> int:
+    def receive(*, wait_seconds):
         heard.append(wait_seconds)
         if len(heard) == 1:
             waited.append(go_on.wait(30))
@@ -159,7 +159,7 @@ class Slow:
     none times out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self):
         self._server = socket.create_server(("127.0.0.1", 0), backlog=200)
         self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}"
         self._callers = []
@@ -167,7 +167,7 @@ class Slow:
         self._thread = threading.Thread(target=self._answer)
         self._thread.start()
 
-    def _answer(self) -> None:
+    def _answer(self):
         self._server.settimeout(0.05)
         while not self._closed.is_set():
             with contextlib.suppress(TimeoutError):
@@ -176,7 +176,7 @@ class Slow:
                 with contextlib.suppress(OSError):
                     caller.send(b"H")
 
-    def close(self) -> None:
+    def close(self):
         self._closed.set()
         self._thread.join()
         for open_socket in (*self._callers, self._server):
@@ -220,14 +220,14 @@ def test_a_stack_is_answered_while_all_proofs_wait_for_aws(
         services.db.engine.dispose()
 
 
-def begun(services) -> int:
+def begun(services):
     """How many proofs have used up their claims."""
     with services.db.read() as db:
         later = Connection.due_at > now() + 1.5 * LEASE
         return db.scalar(sqlalchemy.select(sqlalchemy.func.count()).where(later))
 
 
-def actions(services) -> set[str]:
+def actions(services):
     with services.db.read() as db:
         return set(db.scalars(sqlalchemy.select(AuditEvent.action)))
 
@@ -415,7 +415,7 @@ class NoRoom:
     until `end`.
     """
 
-    def __init__(self, config) -> None:
+    def __init__(self, config):
         self._cache = redis.Redis.from_url(config.database.cache_url)
         self._cache.flushall()
         rates = composition.Services(config).rates
@@ -424,7 +424,7 @@ class NoRoom:
         rates._shared._cache.client.close()
         self._cache.set(self._name, 10**9, ex=3600)
 
-    def end(self) -> None:
+    def end(self):
         self._cache.delete(self._name)
         self._cache.close()
 

@@ -8,12 +8,11 @@ import pytest
 
 from app.aws.proof_names import ProofNames
 from app.clock import now
-from app.config import Config
 from app.ids import RoleArn, first_id_at, new_id, session_name
 from app.store.database import SYSTEM
 from app.store.models import AuditEvent
 from tests.cli.conftest import Cli
-from tests.support.cast import World, path_of
+from tests.support.cast import path_of
 from tests.support.rows import place
 
 ROLE = RoleArn.parse("arn:aws:iam::444455556666:role/deputy-nowhere")
@@ -21,7 +20,7 @@ ELSEWHERE = "arn:aws:iam::444455556666:role/deputy-elsewhere"
 
 
 @pytest.fixture
-def issued(world: World):
+def issued(world):
     """A session that was handed out three times, by a key without a tenant: its last event."""
     connection = world.connection()
     worker = world.key("credentials:issue")
@@ -85,9 +84,7 @@ def test_a_proof_of_a_role_that_two_tenants_have_names_both(app, cli):
     assert both <= {each["connection_id"] for each in row["connections"]}
 
 
-def test_a_proof_that_a_removed_secret_key_signed_is_found_with_that_key_again(
-    config: Config, start, cli
-):
+def test_a_proof_that_a_removed_secret_key_signed_is_found_with_that_key_again(config, start, cli):
     old, new = "o" * 40, "n" * 40
     name = ProofNames((old,)).make(ROLE)
     without = cli(f"audit who '{name}' --role '{ROLE.text}'")

@@ -5,13 +5,11 @@ they leave on record.
 import getpass
 import logging
 import re
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import click
 import pytest
 import sqlalchemy
-from flask import Flask
 
 from app import VERSION
 from app.cli import commands
@@ -35,11 +33,11 @@ KEY = r"dpk_[0-9a-f]{16}_[A-Za-z0-9_-]{43}"
 
 
 @pytest.fixture
-def services(app: Flask) -> Services:
+def services(app) -> Services:
     return app.extensions["deputy"]
 
 
-def caller_of(services, text: str):
+def caller_of(services, text):
     """Whom this text authenticates; None: nobody."""
     try:
         return services.api_keys.authenticate(text, None)
@@ -47,7 +45,7 @@ def caller_of(services, text: str):
         return None
 
 
-def events_of(cli: Cli, key_id: str) -> list[dict]:
+def events_of(cli, key_id):
     """What is on record about a key, oldest first; each of them by the operator."""
     actions = "--action api_key.created --action api_key.revoked"
     events = [
@@ -61,14 +59,14 @@ def events_of(cli: Cli, key_id: str) -> list[dict]:
     return events
 
 
-def actions_of(cli: Cli, key_id: str) -> list[str]:
+def actions_of(cli, key_id):
     return [event["action"] for event in events_of(cli, key_id)]
 
 
 # --- help ---
 
 
-def every_verb() -> Iterator[tuple[str, click.Command]]:
+def every_verb():
     """Each command that does something, with its words."""
     for command in commands.COMMANDS:
         verbs = command.commands if isinstance(command, click.Group) else {}
@@ -88,7 +86,7 @@ def test_every_command_has_a_help_text_and_an_example_and_answers_in_json_too():
         assert in_json or words == "worker", "which runs until it is stopped"
 
 
-def without_settings() -> Flask:
+def without_settings():
     with click.Context(click.Group("flask")):
         return commands.without_settings("these settings are bad")
 
@@ -125,7 +123,7 @@ def test_what_a_command_does_well_is_no_line_of_the_log(cli, monkeypatch, caplog
     """
     log, root = logging.getLogger("app.test"), logging.getLogger()
 
-    def every(_: object) -> list:
+    def every(_):
         log.info("it works")
         log.warning("it does not")
         return []

@@ -8,7 +8,6 @@ import re
 import time
 import uuid
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
 from app.clock import now
@@ -16,7 +15,7 @@ from app.ids import first_id_at
 from app.store.database import SYSTEM
 from app.store.models import AuditEvent, Tenant
 from tests.attacks.evidence import on_sqlite
-from tests.support.cast import Customer, World, path_of, without_external_id
+from tests.support.cast import Customer, path_of, without_external_id
 
 pytestmark = on_sqlite  # they call use cases that other tests call on both databases
 
@@ -203,7 +202,7 @@ def test_what_is_asked_for_after_the_look_is_not_approved_by_the_command(cli, wo
     made, own = world.connection(tenant), world.key("connections:write", tenant=tenant)
     own("PATCH", path_of(made), {"permission_set": "bucket-sync"})
 
-    def look(question: str, **_: object) -> bool:
+    def look(question, **_):
         assert question == "Approve bucket-sync?"
         own("PATCH", path_of(made), {"permission_set": "inventory"})
         return True
@@ -301,7 +300,7 @@ def test_a_rotation_is_opened_shown_abandoned_and_completed(cli, world):
 # --- the audit log ---
 
 
-def event_of(tenant, reason: str, **changes) -> AuditEvent:
+def event_of(tenant, reason, **changes):
     row = {"action": "tenant.changed", "outcome": "ok", "actor_kind": "api_key", "actor_name": "x"}
     row |= {"tenant_id": UUID(tenant["id"]), "details": {"reason": reason}}
     return AuditEvent(**row | changes)
@@ -387,7 +386,7 @@ def test_tail_goes_on_until_it_is_interrupted_and_misses_and_repeats_nothing(
     before = now() - timedelta(minutes=2)
     ages = iter(range(5))
 
-    def add_one(_seconds: float) -> None:
+    def add_one(_seconds):
         """While the command waits, something happens; at last somebody presses Ctrl-C."""
         number = next(ages, None)
         if number is None:
@@ -402,7 +401,7 @@ def test_tail_goes_on_until_it_is_interrupted_and_misses_and_repeats_nothing(
     assert reasons == [f"event {number}" for number in range(5)]
 
 
-def generations_of(world: World, *tenants: dict[str, Any]) -> list[int]:
+def generations_of(world, *tenants):
     with world.admin.app.extensions["deputy"].db.read() as db:
         rows = [db.get_one(Tenant, UUID(tenant["id"])) for tenant in tenants]
     return [row.registration_generation for row in rows]

@@ -2,15 +2,11 @@
 without a traceback.
 """
 
-from collections.abc import Iterator
-
 import click
 import pytest
-from flask import Flask
 
 from app.cli.commands import COMMANDS
 from tests.attacks.evidence import on_sqlite
-from tests.support.cast import World
 
 pytestmark = on_sqlite  # they call use cases that other tests call on both databases
 # A byte that is not UTF-8, as Python hands it on; PostgreSQL has no NUL
@@ -25,13 +21,13 @@ OUT_OF_RANGE = [
 ODD = ["", "-1", "9" * 25, "x" * 10_000, "٣", "%", *NO_TEXT, OUT_OF_RANGE[0]]
 
 
-def takes_text(command: click.Command) -> list[click.Parameter]:
+def takes_text(command):
     return [
         one for one in command.params if not getattr(one, "is_flag", False) and one.name != "help"
     ]
 
 
-def commands(group: click.Group, *before: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+def commands(group, *before):
     for name, one in group.commands.items():
         if isinstance(one, click.Group):
             yield from commands(one, *before, name)
@@ -42,9 +38,7 @@ def commands(group: click.Group, *before: str) -> Iterator[tuple[tuple[str, ...]
 ALL = dict(commands(click.Group(commands={one.name: one for one in COMMANDS if one.name})))
 
 
-def words(
-    command: click.Command, odd: str, where: click.Parameter, others: dict[str, str]
-) -> list[str]:
+def words(command, odd, where, others):
     """The command's arguments: the odd one, and good ones where they are required."""
     options, arguments = [], []
     for param in takes_text(command):
@@ -58,8 +52,8 @@ def words(
 
 
 @pytest.mark.parametrize("path", ALL, ids=" ".join)
-def test_a_command_refuses_odd_input_in_a_line(app: Flask, world: World, monkeypatch, path):
-    def interrupted(_seconds: float) -> None:
+def test_a_command_refuses_odd_input_in_a_line(app, world, monkeypatch, path):
+    def interrupted(_seconds):
         raise KeyboardInterrupt  # `tail` goes on until then
 
     monkeypatch.setattr("app.cli.audit.sleep", interrupted)
@@ -73,7 +67,7 @@ def test_a_command_refuses_odd_input_in_a_line(app: Flask, world: World, monkeyp
             assert done.exit_code == 2 or odd not in NO_TEXT, (where.name, odd)
 
 
-def test_a_time_or_a_limit_that_is_out_of_range_is_named(app: Flask, world: World):
+def test_a_time_or_a_limit_that_is_out_of_range_is_named(app, world):
     tenant = ["--tenant", world.tenant()["id"]]
     commands = {"search": tenant, "tail": tenant, "issued": tenant[1:]}
     cases = [

@@ -5,16 +5,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
 from app.clock import now
-from sandbox.server import Sandbox
 from tests.client.javascript_sdks import SOURCE
-from tests.client.people import CLIENT, Clock, Ways, beside_python, environment
+from tests.client.people import CLIENT, Clock, beside_python, environment
 from tests.support.waiting import until
 
 CLOCK = Path(__file__).parent / "clock"
@@ -29,14 +27,14 @@ class HeldAws:
     step by step.
     """
 
-    def __init__(self, aws: Sandbox) -> None:
+    def __init__(self, aws):
         self._aws = aws
         self._turn = threading.Condition()
         self._turns = 0
         self.held = 0
 
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
-        began: list[Any] = []
+    def __call__(self, environ, start_response):
+        began = []
         body = b"".join(self._aws(environ, lambda *given, **_: began.extend(given)))
         with self._turn:
             self.held += 1
@@ -45,7 +43,7 @@ class HeldAws:
         start_response(*began)
         return [body]
 
-    def answer(self) -> None:
+    def answer(self):
         with self._turn:
             self.held = 0
             self._turns += 1
@@ -64,14 +62,14 @@ class Program:
 class Programs:
     """They run as long as the `with` lasts, each with a clock of its own to follow."""
 
-    def __init__(self, home: Path, programs: Sequence[Program], aws_url: str) -> None:
+    def __init__(self, home, programs, aws_url):
         self.clocks = {
             program.name: home / f"clock-{number}" for number, program in enumerate(programs)
         }
         self._programs = programs
         self._aws_url = aws_url
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         self._stack = ExitStack()
         for folder in self.clocks.values():
             folder.mkdir()
@@ -79,23 +77,23 @@ class Programs:
         self._running = {program.name: self._started(program) for program in self._programs}
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_):
         self._stack.close()
 
     @property
-    def running(self) -> set[str]:
+    def running(self):
         return {name for name, process in self._running.items() if process.poll() is None}
 
-    def runs(self, clock: Path) -> bool:
+    def runs(self, clock):
         return any(self.clocks[name] == clock for name in self.running)
 
-    def said(self, name: str) -> str:
+    def said(self, name):
         return self._log(name).read_text()
 
-    def _log(self, name: str) -> Path:
+    def _log(self, name):
         return self.clocks[name].with_suffix(".log")
 
-    def _started(self, program: Program) -> "subprocess.Popen[bytes]":
+    def _started(self, program):
         clock = self.clocks[program.name]
         env = environment(
             AWS_ENDPOINT_URL=self._aws_url,
@@ -120,7 +118,7 @@ class Programs:
         return process
 
 
-def python_programs(ways: Ways) -> list[Program]:
+def python_programs(ways):
     boto3 = (sys.executable, "-c", BOTO3)
     return [
         Program("boto3, process", boto3, ways.process()),
@@ -133,7 +131,7 @@ def python_programs(ways: Ways) -> list[Program]:
     ]
 
 
-def cli_programs(ways: Ways) -> list[Program]:
+def cli_programs(ways):
     """One command that goes through a bucket, page by page."""
     words = (
         "s3api",
@@ -152,7 +150,7 @@ def cli_programs(ways: Ways) -> list[Program]:
     ]
 
 
-def javascript_programs(ways: Ways, node_home: Path) -> list[Program]:
+def javascript_programs(ways, node_home):
     node = {"NODE_PATH": str(node_home / "node_modules"), "AWS_SDK_LOAD_CONFIG": "1"}
     node["AWS_SDK_JS_SUPPRESS_MAINTENANCE_MODE_MESSAGE"] = "1"
     calls = ("node", SOURCE / "calls.cjs")
@@ -164,11 +162,9 @@ def javascript_programs(ways: Ways, node_home: Path) -> list[Program]:
     ]
 
 
-def last_calls(
-    programs: Programs, aws: HeldAws, ends_at: float, steps: Sequence[float], go: Callable[[], None]
-) -> dict[str, float]:
+def last_calls(programs, aws, ends_at, steps, go):
     """With how many seconds left each program made its last call. At the first step Deputy goes."""
-    last: dict[str, float] = {}
+    last = {}
     for left in steps:
         until(lambda: aws.held >= len(programs.running), "every program calls")
         programs.clock.advance(ends_at - now().timestamp() - left, programs.runs)

@@ -14,8 +14,6 @@ from flask import Flask
 
 from app.factory import create_app
 from app.identity.scopes import ALL_SCOPES
-from sandbox.server import Sandbox
-from sandbox.vendor import VendorStack
 from tests.client.people import CLIENT, CustomerAccount, Deputy, served
 from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, World
@@ -26,7 +24,7 @@ sys.path.insert(0, str(CLIENT))
 
 
 @pytest.fixture(scope="session")
-def app(aws: Sandbox, vendor: VendorStack) -> Iterator[Flask]:
+def app(aws, vendor) -> Iterator[Flask]:
     with new_database("sqlite") as url:
         application = create_app(make_config(url))
         application.testing = False
@@ -35,7 +33,7 @@ def app(aws: Sandbox, vendor: VendorStack) -> Iterator[Flask]:
 
 
 @pytest.fixture(scope="session")
-def admin(app: Flask) -> Api:
+def admin(app) -> Api:
     _, text = app.extensions["deputy"].api_keys.create_key(
         OPERATOR, name="tests' admin", scopes=ALL_SCOPES, tenant_id=None, expires_at=None
     )
@@ -43,12 +41,12 @@ def admin(app: Flask) -> Api:
 
 
 @pytest.fixture(scope="session")
-def world(aws: Sandbox, admin: Api) -> World:
+def world(aws, admin) -> World:
     return World(aws, admin)
 
 
 @pytest.fixture
-def place(world: World) -> CustomerAccount:
+def place(world) -> CustomerAccount:
     """Each test its own: Deputy answers the same request with the same session, and some tests
     live in the future.
     """
@@ -56,7 +54,7 @@ def place(world: World) -> CustomerAccount:
 
 
 @pytest.fixture(scope="session")
-def _door(app: Flask) -> Iterator[Deputy]:
+def _door(app) -> Iterator[Deputy]:
     door = Deputy(app)
     with served(door) as port:
         door.url = f"http://127.0.0.1:{port}"
@@ -64,7 +62,7 @@ def _door(app: Flask) -> Iterator[Deputy]:
 
 
 @pytest.fixture
-def deputy(_door: Deputy, monkeypatch: pytest.MonkeyPatch) -> Deputy:
+def deputy(_door, monkeypatch) -> Deputy:
     """The service; DEPUTY_URL names it, and nothing else of the person's own Deputy is left."""
     for name in ("DEPUTY_API_KEY", "DEPUTY_API_KEY_FILE", "DEPUTY_CA_BUNDLE", "AWS_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
@@ -75,9 +73,9 @@ def deputy(_door: Deputy, monkeypatch: pytest.MonkeyPatch) -> Deputy:
 
 
 @pytest.fixture
-def pauses(deputy: Deputy, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def pauses(deputy, monkeypatch) -> list[float]:
     """How long the client would have slept, which it does not."""
-    slept: list[float] = []
+    slept = []
     monkeypatch.setattr("deputy_client.service.sleep", slept.append)
     return slept
 
@@ -89,7 +87,7 @@ class Secure:
 
 
 @pytest.fixture
-def secure(_door: Deputy, tmp_path: Path) -> Iterator[Secure]:
+def secure(_door, tmp_path) -> Iterator[Secure]:
     """The service over TLS, under a certificate that only `ca` vouches for."""
     ca, key = self_signed(tmp_path)
     with served(_door, ssl_context=(str(ca), str(key))) as port:

@@ -8,10 +8,8 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,7 +21,7 @@ INSTANCE = "555500001111"  # the accounts of the worker's own roles: that of its
 TASK = "555500002222"  # and that of its ECS task
 
 
-def installed(cache: Path) -> Path:
+def installed(cache):
     """The folder with node_modules; installed once for each lock file, by one process at a time."""
     lock = (SOURCE / "package-lock.json").read_bytes()
     home = cache / hashlib.sha256(lock).hexdigest()[:16]
@@ -47,7 +45,7 @@ def installed(cache: Path) -> Path:
     return home
 
 
-def _credentials_of(account: str) -> dict[str, str]:
+def _credentials_of(account):
     return {
         "Code": "Success",
         "Type": "AWS-HMAC",
@@ -59,7 +57,7 @@ def _credentials_of(account: str) -> dict[str, str]:
     }
 
 
-def _metadata_service(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+def _metadata_service(environ, start_response):
     """EC2's (IMDSv2), and at /task ECS's; each gives the credentials of a role of the worker's
     own.
     """
@@ -83,7 +81,7 @@ def _metadata_service(environ: dict[str, Any], start_response: Any) -> list[byte
 class Machine:
     """An instance with Node.js, whose own role is to be had from the metadata service."""
 
-    def __init__(self, node_home: Path, metadata: str, aws_url: str) -> None:
+    def __init__(self, node_home, metadata, aws_url):
         self._node_home = node_home
         self.metadata = metadata
         # Empty, as v2 takes "false" for yes.
@@ -92,7 +90,7 @@ class Machine:
         self.own |= {"AWS_SDK_JS_SUPPRESS_MAINTENANCE_MODE_MESSAGE": "1"}
         self.own |= {"NODE_PATH": str(node_home / "node_modules")}
 
-    def who(self, program: str, *words: str, **variables: str) -> str:
+    def who(self, program, *words, **variables):
         """What the program prints: the account that it works in, or AWS's or the SDK's error."""
         script = self._node_home / program
         done = run("node", script, *words, env=environment(**self.own | variables))
@@ -101,7 +99,7 @@ class Machine:
 
 
 @contextmanager
-def machine(cache: Path, aws_url: str) -> Iterator[Machine]:
+def machine(cache, aws_url):
     if shutil.which("npm") is None or shutil.which("node") is None:
         pytest.skip(NO_JAVASCRIPT)
     home = installed(cache)

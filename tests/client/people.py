@@ -9,18 +9,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Self
 
 import time_machine
-from flask import Flask
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from dev.stack import ONLY_THESE_CREDENTIALS
-from sandbox.server import Sandbox
-from tests.support.cast import Api, Customer, World, root_client, without_external_id
+from tests.support.cast import Customer, root_client, without_external_id
 
 ROOT = Path(__file__).parent.parent.parent
 CLIENT = ROOT / "client"
@@ -33,12 +30,12 @@ MAY_LIST = """{"Version": "2012-10-17", "Statement": {"Effect": "Allow",
 
 
 class _Quiet(WSGIRequestHandler):
-    def log(self, *args: Any, **kwargs: Any) -> None:
+    def log(self, *args, **kwargs):
         pass
 
 
 @contextmanager
-def served(app: Any, port: int = 0, **options: Any) -> Iterator[int]:
+def served(app, port=0, **options):
     """A WSGI application over HTTP; gives its port."""
     server = make_server("127.0.0.1", port, app, threaded=True, request_handler=_Quiet, **options)
     server.daemon_threads = True
@@ -56,14 +53,14 @@ def served(app: Any, port: int = 0, **options: Any) -> Iterator[int]:
 class Deputy:
     """The real service behind a door that counts who comes in, and may answer in its stead."""
 
-    def __init__(self, app: Flask) -> None:
+    def __init__(self, app):
         self._app = app
         self._lock = threading.Lock()
         self.requests: list[dict[str, str]] = []
         self.instead: Callable[[], tuple[int, dict[str, str], bytes] | None] = lambda: None
         self.url = ""
 
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+    def __call__(self, environ, start_response):
         with self._lock:
             self.requests.append({k: v for k, v in environ.items() if isinstance(v, str)})
             answer = self.instead()
@@ -74,7 +71,7 @@ class Deputy:
         start_response(f"{status} x", list(headers.items()))
         return [body]
 
-    def answer_first(self, *answers: tuple[int, dict[str, str], bytes]) -> None:
+    def answer_first(self, *answers):
         """The next answers; the service gives those after them."""
         left = list(answers)
         self.instead = lambda: left.pop(0) if left else None
@@ -83,7 +80,7 @@ class Deputy:
 class CustomerAccount:
     """A customer's account with a verified connection, and a worker's key for it."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world):
         self.world = world
         self.customer = Customer(world.aws)
         self.tenant = world.tenant()
@@ -95,53 +92,53 @@ class CustomerAccount:
         self.bucket = f"things-of-{self.customer.account}"
         self.key = world.worker(self.tenant).key or ""
 
-    def fill(self, objects: int) -> None:
+    def fill(self, objects):
         with closing(root_client(self.world.aws, "s3", self.customer.account)) as s3:
             s3.create_bucket(Bucket=self.bucket)
             for number in range(objects):
                 s3.put_object(Bucket=self.bucket, Key=f"{number:03}", Body=b"")
 
-    def open_the_role(self) -> None:
+    def open_the_role(self):
         """The customer takes the External ID out of the role's trust policy."""
         trust = self.world.kit(self.tenant)["trust_policy"]
         self.customer.retrust(self.role_name, without_external_id(trust))
 
-    def admin(self, path: str, body: Any = None) -> Any:
+    def admin(self, path, body=None):
         here = f"/v1/tenants/{self.tenant['id']}/connections/{self.connection['id']}{path}"
-        api: Api = self.world.admin
+        api = self.world.admin
         return api("POST", here, body or {})
 
 
 class Ways:
     """How programs get their credentials: the variables of each way."""
 
-    def __init__(self, home: Path, place: CustomerAccount, url: str) -> None:
+    def __init__(self, home, place, url):
         self.home, self.place, self.url = home, place, url
         self.key_file = home / "deputy-key"
         self.key_file.write_text(place.key)  # no newline: see "The newline trap"
 
-    def process(self, *options: str) -> dict[str, str]:
+    def process(self, *options):
         """A profile with deputy-credential-process, which test_wheel.py has as it is installed."""
         tenant, connection = self.place.ids
         words = f"{COMMAND} --url {self.url} --key-file {self.key_file} --tenant {tenant}"
         words += f" --connection {connection} {' '.join(options)}"
         return self.profile("acme", f"[profile acme]\ncredential_process = {words}\n")
 
-    def container(self) -> dict[str, str]:
+    def container(self):
         """The document's variables."""
         text = self.filled_in(block("sh", "export AWS_CONTAINER_CREDENTIALS_FULL_URI"))
         lines = [line.removeprefix("export ").partition("=") for line in text.splitlines()]
         return {name: value for name, _, value in lines}
 
-    def client(self) -> dict[str, str]:
+    def client(self):
         return {"DEPUTY_URL": self.url, "DEPUTY_API_KEY_FILE": str(self.key_file)}
 
-    def profile(self, name: str, text: str) -> dict[str, str]:
+    def profile(self, name, text):
         config = self.home / "config"
         config.write_text(text)
         return {"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": name}
 
-    def filled_in(self, text: str) -> str:
+    def filled_in(self, text):
         """A text of the document, with this worker's own values."""
         assert all(example in text for example in EXAMPLE)
         for example, own in {
@@ -159,20 +156,20 @@ class Clock:
     which confirm each step.
     """
 
-    def __init__(self, *folders: Path) -> None:
+    def __init__(self, *folders):
         self.folders = folders
         self.passed = 0.0
         self._publish()
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         self._travel = time_machine.travel(dt.datetime.now(dt.UTC))
         self._coordinates = self._travel.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_):
         self._travel.stop()
 
-    def advance(self, seconds: float, running: Callable[[Path], bool] = lambda _: True) -> None:
+    def advance(self, seconds, running=lambda _: True):
         """`running`: whether the worker with this folder still runs."""
         self.passed += seconds
         self._coordinates.shift(seconds)
@@ -183,7 +180,7 @@ class Clock:
                 assert time.monotonic() < latest, "the worker's clock does not follow"
                 time.sleep(0.001)
 
-    def _publish(self) -> None:
+    def _publish(self):
         for folder in self.folders:
             new = folder / "offset.new"
             new.write_text(str(self.passed))
@@ -195,7 +192,7 @@ class TickingAws:
     with which key.
     """
 
-    def __init__(self, aws: Sandbox, clock: Clock, seconds: float) -> None:
+    def __init__(self, aws, clock, seconds):
         self._aws = aws
         self._clock = clock
         self._seconds = seconds
@@ -203,8 +200,8 @@ class TickingAws:
             tuple[float, str, int]
         ] = []  # when, with which access key, with what answer
 
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
-        began: list[Any] = []
+    def __call__(self, environ, start_response):
+        began = []
         body = b"".join(self._aws(environ, lambda *given, **_: began.extend(given)))
         key = re.search(r"Credential=(\w+)/", environ.get("HTTP_AUTHORIZATION", ""))
         self.seen.append((self._clock.passed, key[1] if key else "", int(began[0].split()[0])))
@@ -214,7 +211,7 @@ class TickingAws:
         return [body]
 
 
-def environment(**variables: str) -> dict[str, str]:
+def environment(**variables):
     """A worker's: nothing of AWS or Deputy that is not given here."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "DEPUTY_", "CURL_"))}
     given = {
@@ -227,26 +224,24 @@ def environment(**variables: str) -> dict[str, str]:
     return clean | given | variables
 
 
-def run(
-    *words: str | Path, env: dict[str, str], timeout: float = 60
-) -> "subprocess.CompletedProcess[str]":
+def run(*words, env, timeout=60):
     return subprocess.run(
         words, env=env, capture_output=True, text=True, timeout=timeout, check=False
     )
 
 
-def secret_of(key: str) -> str:
+def secret_of(key):
     """The part of an API key that nobody may see; what is before it is its id."""
     return key.split("_", 2)[-1]
 
 
-def beside_python(name: str) -> Path:
+def beside_python(name):
     found = Path(sys.executable).parent / name
     assert found.exists(), f"{name} is in requirements-dev.txt; it must be beside {sys.executable}"
     return found
 
 
-def block(language: str, having: str) -> str:
+def block(language, having):
     """The code of docs/workers.md that has this text in it, exactly as people copy it."""
     (found,) = [
         code

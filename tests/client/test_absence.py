@@ -10,23 +10,18 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime
 from itertools import pairwise
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from app.clock import now
 from dev.stack import ONLY_THESE_CREDENTIALS
-from sandbox.server import Sandbox
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.client.absence import (
     HeldAws,
-    Program,
     Programs,
     cli_programs,
     javascript_programs,
@@ -34,7 +29,7 @@ from tests.client.absence import (
     python_programs,
 )
 from tests.client.javascript_sdks import installed
-from tests.client.people import DOCUMENT, CustomerAccount, Ways, served
+from tests.client.people import DOCUMENT, Ways, served
 from tests.honesty.deployment import Deployment
 from tests.support.waiting import until
 
@@ -44,27 +39,22 @@ NODE = shutil.which("npm") and shutil.which("node")  # test_javascript.py says w
 AFTER = dict(pairwise(STEPS))  # the step at which a program failed, by the last that it passed
 
 
-def languages(ways: Ways, request: pytest.FixtureRequest) -> list[Program]:
+def languages(ways, request):
     """Return those of both languages, whose retries take real time beside each other."""
     return [*python_programs(ways), *javascript(ways, request)] if NODE else python_programs(ways)
 
 
-def javascript(ways: Ways, request: pytest.FixtureRequest) -> list[Program]:
+def javascript(ways, request):
     return javascript_programs(ways, installed(request.config.cache.mkdir("javascript")))
 
 
-def cli(ways: Ways, _request: pytest.FixtureRequest) -> list[Program]:
+def cli(ways, _request):
     ways.place.fill(len(STEPS) + 1)
     return cli_programs(ways)
 
 
 @pytest.mark.parametrize("kind", [languages, pytest.param(cli, marks=pytest.mark.soak)])
-def test_a_program_goes_on_as_long_as_the_table_says(
-    kind: Callable[..., list[Program]],
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    place: CustomerAccount,
-):
+def test_a_program_goes_on_as_long_as_the_table_says(kind, request, tmp_path, place):
     aws, worker = HeldAws(place.world.aws), place.world.admin.with_key(place.key)
     with ExitStack() as deputy, ExitStack() as stack:
         url = f"http://127.0.0.1:{deputy.enter_context(served(worker.app))}"
@@ -88,17 +78,17 @@ def test_a_program_goes_on_as_long_as_the_table_says(
 class PacedAws:
     """The sandbox's AWS, where each call takes a second."""
 
-    def __init__(self, aws: Sandbox) -> None:
+    def __init__(self, aws):
         self._aws = aws
         self.calls = 0
 
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+    def __call__(self, environ, start_response):
         self.calls += 1
         time.sleep(1)
         return self._aws(environ, start_response)
 
 
-def as_the_broker(aws: Sandbox) -> Any:
+def as_the_broker(aws):
     """The environment of a deployment's processes."""
     names = (
         "AWS_ENDPOINT_URL",
@@ -110,9 +100,7 @@ def as_the_broker(aws: Sandbox) -> Any:
 
 
 @pytest.mark.soak
-def test_ten_minutes_without_any_process_of_deputy(
-    request: pytest.FixtureRequest, tmp_path: Path, place: CustomerAccount
-):
+def test_ten_minutes_without_any_process_of_deputy(request, tmp_path, place):
     """Ten real minutes, in which programs of every kind call AWS each second, with 21 minutes
     left at the beginning.
     """
@@ -156,7 +144,7 @@ def test_ten_minutes_without_any_process_of_deputy(
         assert len(running.running) == len(programs)
 
 
-def table() -> dict[str, float]:
+def table():
     """docs/workers.md: the least life in seconds, by program."""
     lines = DOCUMENT.split("## When Deputy is away")[1].split("\n## ")[0].splitlines()
     rows = [
@@ -174,6 +162,6 @@ def table() -> dict[str, float]:
     }
 
 
-def _seconds(text: str) -> float:
+def _seconds(text):
     minutes, seconds = re.fullmatch(r"(\d+) min(?: (\d+) s)?", text).groups()
     return int(minutes) * 60 + int(seconds or 0)

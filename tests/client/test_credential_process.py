@@ -9,32 +9,30 @@ from pathlib import Path
 import pytest
 from deputy_client.cli import main
 
-from tests.client.people import CLIENT, CustomerAccount, Deputy, environment, run
+from tests.client.people import CLIENT, environment, run
 
 
 @pytest.fixture
-def key_file(place: CustomerAccount, tmp_path: Path) -> Path:
+def key_file(place, tmp_path) -> Path:
     file = tmp_path / "key"
     file.write_text(f"{place.key}\n")
     return file
 
 
 @pytest.fixture
-def invocation(deputy: Deputy, place: CustomerAccount, key_file: Path, pauses) -> list[str]:
+def invocation(deputy, place, key_file, pauses) -> list[str]:
     return [*asked(place), "--url", deputy.url, "--key-file", str(key_file)]
 
 
-def command(*arguments: str | Path, **variables: str):
+def command(*arguments, **variables):
     return run(sys.executable, "-m", "deputy_client.cli", *arguments, env=environment(**variables))
 
 
-def asked(place: CustomerAccount) -> tuple[str, ...]:
+def asked(place):
     return ("--tenant", place.ids[0], "--connection", place.ids[1])
 
 
-def test_the_command_prints_the_credentials_and_nothing_else(
-    deputy: Deputy, place: CustomerAccount, key_file: Path
-):
+def test_the_command_prints_the_credentials_and_nothing_else(deputy, place, key_file):
     """Its settings may come from the environment too."""
     for variables, options in (
         ({}, ("--url", deputy.url, "--key-file", key_file)),
@@ -91,7 +89,7 @@ def test_a_key_on_the_command_line_is_refused(invocation, capsys):
 KEYS = ["Version", "AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"]
 
 
-def made_up(stdout: str) -> str:
+def made_up(stdout):
     """The key of an answer that lets nobody in: of the form of real ones, other at each time,
     over in a minute.
     """
@@ -106,9 +104,7 @@ def made_up(stdout: str) -> str:
     return str(printed["AccessKeyId"])
 
 
-def test_fail_closed_answers_a_bug_with_a_key_that_opens_nothing(
-    invocation, capsys, monkeypatch: pytest.MonkeyPatch
-):
+def test_fail_closed_answers_a_bug_with_a_key_that_opens_nothing(invocation, capsys, monkeypatch):
     monkeypatch.setattr("deputy_client.cli.Service", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(invocation)
@@ -118,9 +114,7 @@ def test_fail_closed_answers_a_bug_with_a_key_that_opens_nothing(
     assert "ZeroDivisionError" in printed.err
 
 
-def test_fail_closed_says_why_and_makes_up_another_key_each_time(
-    deputy: Deputy, place: CustomerAccount
-):
+def test_fail_closed_says_why_and_makes_up_another_key_each_time(deputy, place):
     place.admin("/suspend", {"reason": "unpaid"})
     env = {"DEPUTY_URL": deputy.url, "DEPUTY_API_KEY": place.key}
     keys = set()
@@ -136,7 +130,7 @@ def test_fail_closed_says_why_and_makes_up_another_key_each_time(
     assert re.fullmatch(r".*suspended.*\(request \w+\).*\n", done.stderr)
 
 
-def test_fail_closed_tries_again_first(deputy: Deputy, invocation, pauses: list[float], capsys):
+def test_fail_closed_tries_again_first(deputy, invocation, pauses, capsys):
     busy = (503, {"Retry-After": "1"}, b"{}")
     deputy.answer_first(busy, busy, busy)
     assert main([*invocation, "--fail-closed"]) == 0
@@ -168,9 +162,7 @@ def test_the_help_shows_the_profile_the_settings_and_the_exit_status(capsys, mon
         assert option in readme
 
 
-def test_fail_closed_spoils_no_key_in_mixed_streams_or_without_standard_error(
-    deputy: Deputy, place: CustomerAccount
-):
+def test_fail_closed_spoils_no_key_in_mixed_streams_or_without_standard_error(deputy, place):
     """DuckDB's SDK mixes them; it would then go on as the worker's own role."""
     place.admin("/suspend", {"reason": "unpaid"})
     env = environment(DEPUTY_URL=deputy.url, DEPUTY_API_KEY=place.key)

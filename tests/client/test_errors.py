@@ -9,24 +9,23 @@ import uuid
 import deputy_client
 import pytest
 
-from tests.client.people import CustomerAccount, Deputy, secret_of
-from tests.support.cast import World
+from tests.client.people import CustomerAccount, secret_of
 
 pytestmark = pytest.mark.usefixtures("pauses")
 
 
 @pytest.fixture(scope="module")
-def place(world: World) -> CustomerAccount:
+def place(world) -> CustomerAccount:
     """For tests that change nothing of it."""
     return CustomerAccount(world)
 
 
 @pytest.fixture
-def own_place(world: World) -> CustomerAccount:
+def own_place(world) -> CustomerAccount:
     return CustomerAccount(world)
 
 
-def refused(kind, place: CustomerAccount, **options) -> deputy_client.DeputyError:
+def refused(kind, place, **options):
     options.setdefault("key", place.key)
     with pytest.raises(deputy_client.DeputyError) as caught:
         deputy_client.session(*options.pop("ids", place.ids), **options)
@@ -37,9 +36,7 @@ def refused(kind, place: CustomerAccount, **options) -> deputy_client.DeputyErro
     return error
 
 
-def test_a_connection_that_may_not_issue_says_why_and_what_to_do(
-    own_place: CustomerAccount, deputy: Deputy
-):
+def test_a_connection_that_may_not_issue_says_why_and_what_to_do(own_place, deputy):
     own_place.open_the_role()
     assert own_place.admin("/verify")["status"] == "insecure"
     error = refused(deputy_client.NotVerified, own_place)
@@ -52,14 +49,14 @@ def test_a_connection_that_may_not_issue_says_why_and_what_to_do(
     assert "resume" in str(refused(deputy_client.Suspended, own_place))
 
 
-def test_role_refused(own_place: CustomerAccount):
+def test_role_refused(own_place):
     own_place.customer.remove_role(own_place.role_name)
     error = refused(deputy_client.RoleRefused, own_place)
     assert "/verify" in str(error)
     assert error.code == "role_refused"
 
 
-def test_a_key_that_may_not_issue_is_not_permitted(place: CustomerAccount, world: World):
+def test_a_key_that_may_not_issue_is_not_permitted(place, world):
     unknown, reader = (
         f"dpk_{'0' * 16}_{'x' * 43}",
         world.key("connections:read", tenant=place.tenant),
@@ -70,7 +67,7 @@ def test_a_key_that_may_not_issue_is_not_permitted(place: CustomerAccount, world
         assert refused(deputy_client.NotPermitted, place, ids=ids).code == "not_found"
 
 
-def test_a_bad_request_says_which_field(place: CustomerAccount, deputy: Deputy):
+def test_a_bad_request_says_which_field(place, deputy):
     for field, value in (("duration_seconds", 1), ("session_policy", "{"), ("reason", "a\nb")):
         error = refused(deputy_client.BadRequest, place, **{field: value})
         assert list(error.errors) == [field]
@@ -78,7 +75,7 @@ def test_a_bad_request_says_which_field(place: CustomerAccount, deputy: Deputy):
     assert len(deputy.requests) == 3
 
 
-def test_what_is_no_id_and_no_json_is_not_sent(place: CustomerAccount, deputy: Deputy):
+def test_what_is_no_id_and_no_json_is_not_sent(place, deputy):
     for options in (
         {"ids": ("x", uuid.uuid4())},
         {"ids": (uuid.uuid4(), "../..")},
@@ -90,9 +87,7 @@ def test_what_is_no_id_and_no_json_is_not_sent(place: CustomerAccount, deputy: D
     assert deputy.requests == []
 
 
-def test_aws_unavailable_is_tried_again_as_deputy_asks(
-    own_place: CustomerAccount, deputy: Deputy, faults, pauses: list[float]
-):
+def test_aws_unavailable_is_tried_again_as_deputy_asks(own_place, deputy, faults, pauses):
     faults.add("error", role_arn=own_place.connection["role_arn"])
     error = refused(deputy_client.Unreachable, own_place)
     assert error.code == "aws_unavailable"
@@ -101,14 +96,12 @@ def test_aws_unavailable_is_tried_again_as_deputy_asks(
     assert pauses == [2, 2, 2]
 
 
-def busy(seconds: str):
+def busy(seconds):
     body = b'{"code": "rate_limited", "detail": "Too many.", "request_id": "r1"}'
     return 429, {"Retry-After": seconds, "Content-Type": "application/problem+json"}, body
 
 
-def test_the_client_waits_when_told_to_slow_down_but_not_for_long(
-    place: CustomerAccount, deputy: Deputy, pauses: list[float]
-):
+def test_the_client_waits_when_told_to_slow_down_but_not_for_long(place, deputy, pauses):
     deputy.answer_first(busy("1"), (503, {}, b"<html>"), (502, {}, b""))
     assert deputy_client.session(*place.ids, key=place.key)
     assert len(deputy.requests) == 4
@@ -123,9 +116,7 @@ def test_the_client_waits_when_told_to_slow_down_but_not_for_long(
     assert (len(deputy.requests), len(pauses)) == (6, 3), "neither is tried again"
 
 
-def test_nobody_listens_or_answers(
-    place: CustomerAccount, pauses: list[float], monkeypatch: pytest.MonkeyPatch
-):
+def test_nobody_listens_or_answers(place, pauses, monkeypatch):
     monkeypatch.setattr("deputy_client.service.READ_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -135,7 +126,7 @@ def test_nobody_listens_or_answers(
     assert len(pauses) == 3
 
 
-def test_an_answer_that_is_not_deputys_is_not_taken_for_one(place: CustomerAccount, deputy: Deputy):
+def test_an_answer_that_is_not_deputys_is_not_taken_for_one(place, deputy):
     """Nor is a redirect followed."""
     for status in (301, 307):
         deputy.answer_first((status, {"Location": f"{deputy.url}/elsewhere"}, b""))
@@ -147,7 +138,7 @@ def test_an_answer_that_is_not_deputys_is_not_taken_for_one(place: CustomerAccou
             assert "DEPUTY_URL" in str(refused(deputy_client.Unreachable, place))
 
 
-def test_a_detail_cant_write_to_the_terminal(place: CustomerAccount, deputy: Deputy):
+def test_a_detail_cant_write_to_the_terminal(place, deputy):
     deputy.answer_first(
         (418, {}, b'{"code": "new", "detail": "a\\u001b[31m\\r\\nb", "errors": {"x": "y"}}')
     )
@@ -156,14 +147,14 @@ def test_a_detail_cant_write_to_the_terminal(place: CustomerAccount, deputy: Dep
     assert error.errors == {"x": ["y"]}
 
 
-def test_credentials_that_have_expired_are_none(place: CustomerAccount, deputy: Deputy):
+def test_credentials_that_have_expired_are_none(place, deputy):
     given = {"AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c"}
     for expiration in ("soon", "2020-01-01T00:00:00Z", "2999-01-01T00:00:00"):
         deputy.answer_first((200, {}, json.dumps(given | {"Expiration": expiration}).encode()))
         refused(deputy_client.ConfigurationError, place)
 
 
-def test_the_key_goes_nowhere_in_clear(place: CustomerAccount, monkeypatch: pytest.MonkeyPatch):
+def test_the_key_goes_nowhere_in_clear(place, monkeypatch):
     monkeypatch.setattr(
         "deputy_client.service._connection", lambda _: pytest.fail("it must not connect")
     )
@@ -185,16 +176,14 @@ def test_the_key_goes_nowhere_in_clear(place: CustomerAccount, monkeypatch: pyte
         assert "secret" not in str(error)
 
 
-def test_within_this_machine_http_will_do(place: CustomerAccount, deputy: Deputy):
+def test_within_this_machine_http_will_do(place, deputy):
     port = deputy.url.rpartition(":")[2]
     for url in (f"http://127.0.0.1:{port}/", f"HTTP://LOCALHOST:{port}"):
         assert deputy_client.session(*place.ids, key=place.key, url=url)
 
 
-def test_without_a_url_or_a_key(
-    place: CustomerAccount, deputy: Deputy, monkeypatch: pytest.MonkeyPatch, tmp_path
-):
-    def said(**options: str | None) -> str:
+def test_without_a_url_or_a_key(place, deputy, monkeypatch, tmp_path):
+    def said(**options):
         return str(refused(deputy_client.ConfigurationError, place, **{"key": None} | options))
 
     assert "DEPUTY_API_KEY_FILE" in said()
@@ -213,7 +202,7 @@ def test_without_a_url_or_a_key(
     assert deputy.requests == []
 
 
-def test_errors_travel_between_processes(place: CustomerAccount):
+def test_errors_travel_between_processes(place):
     error = refused(deputy_client.BadRequest, place, duration_seconds=1)
     again = pickle.loads(pickle.dumps(error))  # noqa: S301  ours
     assert (type(again), str(again), again.errors) == (type(error), str(error), error.errors)

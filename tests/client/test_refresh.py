@@ -7,23 +7,22 @@ import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 
 import deputy_client
 import pytest
 
-from tests.client.people import CustomerAccount, Deputy, secret_of
+from tests.client.people import secret_of
 
 DOWN = (503, {}, b"")
 
 
-def key_of(credentials) -> str:
+def key_of(credentials):
     return credentials.get_frozen_credentials().access_key
 
 
 @pytest.mark.parametrize(("duration", "asks"), [(3600, 900), (1800, 900), (1500, 750), (900, 450)])
 def test_a_session_asks_again_a_quarter_of_an_hour_before_its_end(
-    deputy: Deputy, place: CustomerAccount, clock, duration, asks
+    deputy, place, clock, duration, asks
 ):
     """Of a session that came with less than half an hour, at half of its life."""
     credentials = deputy_client.session(
@@ -37,9 +36,7 @@ def test_a_session_asks_again_a_quarter_of_an_hour_before_its_end(
     assert len(deputy.requests) == 2
 
 
-def test_the_short_ones_of_a_cache_are_not_asked_for_again_and_again(
-    deputy: Deputy, place: CustomerAccount, clock
-):
+def test_the_short_ones_of_a_cache_are_not_asked_for_again_and_again(deputy, place, clock):
     """Deputy may hand out what has ten minutes left; botocore's own windows would renew that at
     every call.
     """
@@ -57,14 +54,14 @@ def test_the_short_ones_of_a_cache_are_not_asked_for_again_and_again(
 
 
 @pytest.mark.parametrize("passed", [3000, 4000])
-def test_many_threads_make_one_call(deputy: Deputy, place: CustomerAccount, clock, passed):
+def test_many_threads_make_one_call(deputy, place, clock, passed):
     """In the advisory window, and after the end."""
     credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
     first = key_of(credentials)
     clock.shift(passed)
     start = threading.Barrier(32)
 
-    def ask() -> str:
+    def ask():
         start.wait()
         return key_of(credentials)
 
@@ -75,9 +72,7 @@ def test_many_threads_make_one_call(deputy: Deputy, place: CustomerAccount, cloc
     assert passed == 3000 or first not in got
 
 
-def test_a_rotated_key_is_taken_up(
-    deputy: Deputy, place: CustomerAccount, clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+def test_a_rotated_key_is_taken_up(deputy, place, clock, monkeypatch, tmp_path):
     file = tmp_path / "key"
     file.write_text(place.key)
     monkeypatch.setenv("DEPUTY_API_KEY_FILE", str(file))
@@ -93,11 +88,7 @@ def test_a_rotated_key_is_taken_up(
 
 
 def test_while_they_are_good_a_deputy_that_is_down_is_not_noticed(
-    deputy: Deputy,
-    place: CustomerAccount,
-    clock,
-    pauses: list[float],
-    monkeypatch: pytest.MonkeyPatch,
+    deputy, place, clock, pauses, monkeypatch
 ):
     moment = [1000.0]
     monkeypatch.setattr("deputy_client.credentials.monotonic", lambda: moment[0])
@@ -117,9 +108,7 @@ def test_while_they_are_good_a_deputy_that_is_down_is_not_noticed(
     assert pauses == []
 
 
-def test_while_deputy_is_away_a_session_is_used_to_its_end(
-    deputy: Deputy, place: CustomerAccount, clock, pauses, caplog: pytest.LogCaptureFixture
-):
+def test_while_deputy_is_away_a_session_is_used_to_its_end(deputy, place, clock, pauses, caplog):
     """Also in the last five minutes, by the thread that asks and by those that would wait for
     it. What is logged is no secret.
     """
@@ -146,9 +135,7 @@ def test_while_deputy_is_away_a_session_is_used_to_its_end(
     assert key_of(credentials) != first
 
 
-def test_a_refusal_in_the_last_five_minutes_is_raised_at_once(
-    deputy: Deputy, place: CustomerAccount, clock
-):
+def test_a_refusal_in_the_last_five_minutes_is_raised_at_once(deputy, place, clock):
     """Unlike a Deputy that can't be reached."""
     session = deputy_client.session(*place.ids, key=place.key, region_name="us-east-1")
     place.admin("/suspend", {"reason": "unpaid"})
@@ -160,15 +147,13 @@ def test_a_refusal_in_the_last_five_minutes_is_raised_at_once(
             s3.list_buckets()
 
 
-def test_threads_that_queue_behind_a_failure_share_it(
-    deputy: Deputy, place: CustomerAccount, clock, pauses: list[float]
-):
+def test_threads_that_queue_behind_a_failure_share_it(deputy, place, clock, pauses):
     credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
     deputy.instead = lambda: DOWN
     clock.shift(3601)
     start = threading.Barrier(16)
 
-    def ask() -> BaseException | None:
+    def ask():
         start.wait()
         try:
             key_of(credentials)

@@ -11,11 +11,11 @@ import deputy_client
 import pytest
 from deputy_client import credentials, refusals
 
-from tests.client.people import CustomerAccount, Deputy
+from tests.client.people import CustomerAccount
 
 
 @pytest.fixture
-def moment(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def moment(monkeypatch) -> list[float]:
     """The clock that counts the minute between two reports; stands still."""
     now = [1000.0]
     monkeypatch.setattr(refusals, "monotonic", lambda: now[0])
@@ -23,11 +23,11 @@ def moment(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def asked(deputy: Deputy) -> list[str]:
+def asked(deputy):
     return [request["PATH_INFO"].rpartition("/")[2] for request in deputy.requests]
 
 
-def refusal_of(session, **options) -> str:
+def refusal_of(session, **options):
     with closing(session.client("sts", region_name="us-east-1", **options)) as sts:
         try:
             sts.get_caller_identity()
@@ -37,7 +37,7 @@ def refusal_of(session, **options) -> str:
 
 
 def test_a_refusal_is_reported_once_a_minute_however_many_sessions_meet_it(
-    deputy: Deputy, place: CustomerAccount, world, moment
+    deputy, place, world, moment
 ):
     """Another connection's report does not wait."""
     sessions = [deputy_client.session(*place.ids, key=place.key) for _ in range(2)]
@@ -56,7 +56,7 @@ def test_a_refusal_is_reported_once_a_minute_however_many_sessions_meet_it(
     assert asked(deputy).count("report-refused") == 3
 
 
-def test_the_next_call_asks_for_other_credentials(deputy: Deputy, place: CustomerAccount, moment):
+def test_the_next_call_asks_for_other_credentials(deputy, place, moment):
     """The customer made the role again, and Deputy proved it: a worker goes on without a
     restart.
     """
@@ -70,9 +70,7 @@ def test_the_next_call_asks_for_other_credentials(deputy: Deputy, place: Custome
     assert asked(deputy) == ["credentials", "report-refused", "credentials"]
 
 
-def test_a_session_that_ended_in_its_time_is_not_reported(
-    deputy: Deputy, place: CustomerAccount, moment, clock
-):
+def test_a_session_that_ended_in_its_time_is_not_reported(deputy, place, moment, clock):
     session = deputy_client.session(*place.ids, key=place.key, duration_seconds=900)
     sts = session.client("sts", region_name="us-east-1")
     old = session.get_credentials().get_frozen_credentials()
@@ -88,16 +86,14 @@ def test_a_session_that_ended_in_its_time_is_not_reported(
     assert "report-refused" not in asked(deputy)
 
 
-def test_an_expiry_before_its_time_is_reported(
-    deputy: Deputy, place: CustomerAccount, moment, clock
-):
+def test_an_expiry_before_its_time_is_reported(deputy, place, moment, clock):
     mine = deputy_client.session(*place.ids, key=place.key).get_credentials()
     clock.shift(3000)
     mine.rejected(mine._issued.access_key_id, as_expired=True)
     assert asked(deputy).count("report-refused") == 1
 
 
-def test_what_deputy_did_not_issue_is_not_reported(deputy: Deputy, place: CustomerAccount, moment):
+def test_what_deputy_did_not_issue_is_not_reported(deputy, place, moment):
     """A key of the program's own, or one that deputy-credential-process made up to fail closed."""
     session = deputy_client.session(*place.ids, key=place.key)
     strange = {
@@ -112,9 +108,7 @@ def test_what_deputy_did_not_issue_is_not_reported(deputy: Deputy, place: Custom
     assert asked(deputy) == ["credentials"]
 
 
-def test_a_report_that_fails_leaves_the_program_with_awss_error(
-    deputy: Deputy, place: CustomerAccount, moment, caplog: pytest.LogCaptureFixture
-):
+def test_a_report_that_fails_leaves_the_program_with_awss_error(deputy, place, moment, caplog):
     session = deputy_client.session(*place.ids, key=place.key)
     place.customer.remove_role(place.role_name)
     deputy.instead = lambda: (503, {}, b"")

@@ -7,22 +7,20 @@ import json
 import sys
 import uuid
 from contextlib import closing
-from pathlib import Path
 
 import botocore.exceptions
 import deputy_client
 import pytest
 
-from tests.client.people import CustomerAccount, Deputy, environment, run, secret_of
-from tests.support.cast import World
+from tests.client.people import CustomerAccount, environment, run, secret_of
 
 
-def account_of(session) -> str:
+def account_of(session):
     with closing(session.client("sts", region_name="us-east-1")) as sts:
         return sts.get_caller_identity()["Account"]
 
 
-def test_a_session_works_in_the_customers_account(deputy: Deputy, place: CustomerAccount):
+def test_a_session_works_in_the_customers_account(deputy, place):
     place.fill(1)
     session = deputy_client.session(*place.ids, key=place.key, region_name="us-east-1")
     with closing(session.client("s3")) as s3:
@@ -38,7 +36,7 @@ def test_a_session_works_in_the_customers_account(deputy: Deputy, place: Custome
     assert len(deputy.requests) == 1, "what the role may not do is not reported"
 
 
-def test_a_session_asks_for_what_it_was_told_to(deputy: Deputy, place: CustomerAccount):
+def test_a_session_asks_for_what_it_was_told_to(deputy, place):
     """Ids may be UUIDs, and a policy may be text."""
     narrow = {
         "Version": "2012-10-17",
@@ -63,9 +61,7 @@ def test_a_session_asks_for_what_it_was_told_to(deputy: Deputy, place: CustomerA
     assert event["details"]["duration_seconds"] == 900
 
 
-def test_the_key_comes_from_the_file_then_from_the_variable(
-    deputy: Deputy, place: CustomerAccount, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+def test_the_key_comes_from_the_file_then_from_the_variable(deputy, place, monkeypatch, tmp_path):
     monkeypatch.setenv("DEPUTY_API_KEY", place.key)
     assert deputy_client.session(*place.ids)
     monkeypatch.setenv("DEPUTY_API_KEY_FILE", str(tmp_path / "key"))
@@ -77,7 +73,7 @@ def test_the_key_comes_from_the_file_then_from_the_variable(
 
 
 def test_two_customers_do_not_mix_and_no_variable_of_aws_gets_between(
-    deputy: Deputy, place: CustomerAccount, world: World, monkeypatch: pytest.MonkeyPatch
+    deputy, place, world, monkeypatch
 ):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "999999999999")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sandbox")
@@ -87,9 +83,7 @@ def test_two_customers_do_not_mix_and_no_variable_of_aws_gets_between(
     assert [account_of(session) for session in sessions] == accounts
 
 
-def test_over_tls_with_an_authority_of_ones_own(
-    secure, place: CustomerAccount, deputy: Deputy, monkeypatch, pauses
-):
+def test_over_tls_with_an_authority_of_ones_own(secure, place, deputy, monkeypatch, pauses):
     with pytest.raises(deputy_client.Unreachable, match="certificate"):
         deputy_client.session(*place.ids, url=secure.url, key=place.key)
     assert (deputy.requests, pauses) == ([], [])
@@ -103,9 +97,7 @@ def test_over_tls_with_an_authority_of_ones_own(
         )
 
 
-def test_proxies_count_for_https_and_never_within_this_machine(
-    deputy: Deputy, place: CustomerAccount, monkeypatch: pytest.MonkeyPatch, pauses
-):
+def test_proxies_count_for_https_and_never_within_this_machine(deputy, place, monkeypatch, pauses):
     for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "")
@@ -127,7 +119,7 @@ print(frozen.secret_key, frozen.token, file=sys.stderr)
 """
 
 
-def test_a_session_shows_no_key_and_no_credentials(deputy: Deputy, place: CustomerAccount):
+def test_a_session_shows_no_key_and_no_credentials(deputy, place):
     """In a process of its own: in this one, the service logs as well."""
     env = environment(DEPUTY_URL=deputy.url, DEPUTY_API_KEY=place.key)
     done = run(sys.executable, "-c", CHATTY, *place.ids, env=env)
@@ -137,7 +129,7 @@ def test_a_session_shows_no_key_and_no_credentials(deputy: Deputy, place: Custom
     assert not [secret for secret in secrets if secret in done.stdout]
 
 
-def test_a_deputy_that_does_not_tell_the_account_will_do(deputy: Deputy, place: CustomerAccount):
+def test_a_deputy_that_does_not_tell_the_account_will_do(deputy, place):
     end = (dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)).isoformat()
     answer = {"AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c", "Expiration": end}
     deputy.answer_first((200, {}, json.dumps(answer).encode()))

@@ -13,17 +13,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from sandbox.server import Sandbox
 from tests.client.people import (
     CLIENT,
     Clock,
     CustomerAccount,
-    Deputy,
     TickingAws,
     Ways,
     beside_python,
@@ -33,7 +30,7 @@ from tests.client.people import (
     secret_of,
     served,
 )
-from tests.support.cast import World, path_of
+from tests.support.cast import path_of
 
 PAGES = 24  # two hours, on sessions of one
 PAGE_SECONDS = 300
@@ -50,7 +47,7 @@ CLIENTS = BOTO3.replace("import boto3", "import deputy_client").replace(
 
 
 @pytest.fixture
-def filled_place(place: CustomerAccount) -> CustomerAccount:
+def filled_place(place) -> CustomerAccount:
     """With a bucket of so many pages."""
     place.fill(PAGES)
     return place
@@ -59,11 +56,11 @@ def filled_place(place: CustomerAccount) -> CustomerAccount:
 class Worker(Ways):
     """With the document's script too, which speaks TLS."""
 
-    def __init__(self, home: Path, place: CustomerAccount, deputy: Deputy, secure) -> None:
+    def __init__(self, home, place, deputy, secure):
         super().__init__(home, place, deputy.url)
         self._secure = secure
 
-    def curl(self) -> dict[str, str]:
+    def curl(self):
         script = self.home / "deputy-credentials"
         script.write_text(block("sh", "#!/bin/sh"))
         script.chmod(0o700)
@@ -77,12 +74,12 @@ class Worker(Ways):
 
 
 @pytest.fixture
-def worker(tmp_path: Path, place: CustomerAccount, deputy: Deputy, secure) -> Worker:
+def worker(tmp_path, place, deputy, secure) -> Worker:
     return Worker(tmp_path, place, deputy, secure)
 
 
 @pytest.fixture
-def hours(tmp_path: Path, aws: Sandbox) -> Iterator[tuple[TickingAws, dict[str, str]]]:
+def hours(tmp_path, aws) -> Iterator[tuple[TickingAws, dict[str, str]]]:
     """An AWS where time flies, and what a worker needs to live there."""
     folder = tmp_path / "clock"
     folder.mkdir()
@@ -104,7 +101,7 @@ def hours(tmp_path: Path, aws: Sandbox) -> Iterator[tuple[TickingAws, dict[str, 
 each_way = pytest.mark.parametrize("way", ["curl", "process", "container", "client"])
 
 
-def program(way: str, place: CustomerAccount) -> list[str | Path]:
+def program(way, place):
     """Return one for each way. The AWS CLI and boto3 have the same code for credentials."""
     if way == "curl":
         words = ("s3api", "list-objects-v2", "--bucket", place.bucket, "--page-size", "1")
@@ -114,11 +111,11 @@ def program(way: str, place: CustomerAccount) -> list[str | Path]:
     return [sys.executable, "-c", BOTO3, place.bucket]
 
 
-def assert_two_hours_of_sessions(done, aws: TickingAws, deputy: Deputy) -> None:
+def assert_two_hours_of_sessions(done, aws, deputy):
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(PAGES), done.stdout
     assert [answer for _, _, answer in aws.seen] == [200] * PAGES
-    used: dict[str, list[float]] = {}
+    used = {}
     for when, key, _ in aws.seen:
         used.setdefault(key, []).append(when)
     assert 3 <= len(used) <= 4, used
@@ -127,18 +124,14 @@ def assert_two_hours_of_sessions(done, aws: TickingAws, deputy: Deputy) -> None:
 
 
 @each_way
-def test_a_program_runs_for_hours(
-    worker: Worker, filled_place: CustomerAccount, deputy: Deputy, hours, way: str
-):
+def test_a_program_runs_for_hours(worker, filled_place, deputy, hours, way):
     aws, there = hours
     env = environment(**there, **getattr(worker, way)())
     assert_two_hours_of_sessions(run(*program(way, filled_place), env=env), aws, deputy)
 
 
 @each_way
-def test_a_program_stops_at_a_refusal_and_shows_why(
-    worker: Worker, place: CustomerAccount, aws: Sandbox, way: str
-):
+def test_a_program_stops_at_a_refusal_and_shows_why(worker, place, aws, way):
     place.admin("/suspend", {"reason": "unpaid"})
     env = environment(AWS_ENDPOINT_URL=aws.url, **getattr(worker, way)())
     done = run(*program(way, place), env=env)
@@ -147,9 +140,7 @@ def test_a_program_stops_at_a_refusal_and_shows_why(
     assert secret_of(place.key) not in done.stderr
 
 
-def test_the_script_tries_again_and_prints_one_answer(
-    worker: Worker, deputy: Deputy, place: CustomerAccount
-):
+def test_the_script_tries_again_and_prints_one_answer(worker, deputy, place):
     deputy.answer_first((503, {"Retry-After": "1", "Content-Length": "2"}, b"{}"))
     done = run(worker.home / "deputy-credentials", *place.ids, env=environment(**worker.curl()))
     assert done.returncode == 0
@@ -157,12 +148,10 @@ def test_the_script_tries_again_and_prints_one_answer(
     assert len(deputy.requests) == 2
 
 
-def test_the_script_tells_one_refusal_from_another_without_a_secret(
-    worker: Worker, deputy: Deputy, place: CustomerAccount
-):
+def test_the_script_tells_one_refusal_from_another_without_a_secret(worker, deputy, place):
     env = environment(**worker.curl())
 
-    def said(connection: str) -> str:
+    def said(connection):
         done = run(worker.home / "deputy-credentials", place.ids[0], connection, env=env)
         assert (done.returncode, done.stdout) == (22, "")
         assert place.key not in done.stderr
@@ -176,9 +165,7 @@ def test_the_script_tells_one_refusal_from_another_without_a_secret(
     assert "Deputy answered 409 suspended, request " in said(place.ids[1])
 
 
-def test_the_script_speaks_http_to_this_machine_past_a_proxy(
-    worker: Worker, deputy: Deputy, place: CustomerAccount
-):
+def test_the_script_speaks_http_to_this_machine_past_a_proxy(worker, deputy, place):
     """As `make run` serves it."""
     nowhere = "http://127.0.0.1:9"
     env = environment(**worker.curl(), http_proxy=nowhere, ALL_PROXY=nowhere)
@@ -192,9 +179,7 @@ def test_the_script_speaks_http_to_this_machine_past_a_proxy(
         assert json.loads(done.stdout)["AccountId"] == place.customer.account
 
 
-def test_the_script_sends_the_key_to_other_machines_over_https_only(
-    worker: Worker, deputy: Deputy, place: CustomerAccount
-):
+def test_the_script_sends_the_key_to_other_machines_over_https_only(worker, deputy, place):
     """These all lead to the service, as another machine would be out of a test's reach."""
     for host in ("localhost:1@127.0.0.1", "127.0.0.1:1@127.0.0.1", "127.1", "x@127.0.0.1"):
         env = environment(**worker.curl() | {"DEPUTY_URL": deputy.url.replace("127.0.0.1", host)})
@@ -203,14 +188,12 @@ def test_the_script_sends_the_key_to_other_machines_over_https_only(
         assert "http" in done.stderr
 
 
-def test_the_check_before_the_first_write_stops_in_any_other_account(
-    worker: Worker, place: CustomerAccount, aws: Sandbox
-):
+def test_the_check_before_the_first_write_stops_in_any_other_account(worker, place, aws):
     path = f"{beside_python('aws').parent}:{os.environ['PATH']}"
     env = environment(AWS_ENDPOINT_URL=aws.url, PATH=path, **worker.process())
     script = block("sh", "get-caller-identity") + "echo writes\n"
 
-    def wrote(account: str) -> bool:
+    def wrote(account):
         done = run("sh", "-euc", script, env=env | {"CUSTOMER_ACCOUNT": account})
         return done.stdout == "writes\n"
 
@@ -218,7 +201,7 @@ def test_the_check_before_the_first_write_stops_in_any_other_account(
     assert not wrote("555500001111")
 
 
-def test_the_newline_trap(worker: Worker, place: CustomerAccount, deputy: Deputy, aws: Sandbox):
+def test_the_newline_trap(worker, place, deputy, aws):
     """The document says what happens; should an SDK begin to strip, the document may say less."""
     worker.key_file.write_text(f"{place.key}\n")
     env = environment(AWS_ENDPOINT_URL=aws.url, **worker.container())
@@ -227,9 +210,7 @@ def test_the_newline_trap(worker: Worker, place: CustomerAccount, deputy: Deputy
     assert deputy.requests == []
 
 
-def test_the_key_may_stand_in_the_variable(
-    worker: Worker, filled_place: CustomerAccount, aws: Sandbox
-):
+def test_the_key_may_stand_in_the_variable(worker, filled_place, aws):
     """JavaScript's SDK takes it without "Bearer" (test_javascript.py)."""
     variables = worker.container()
     del variables["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"]
@@ -239,13 +220,13 @@ def test_the_key_may_stand_in_the_variable(
     assert done.stdout.strip() == str(PAGES), done.stderr
 
 
-def test_a_sign_up_service_has_no_key_that_issues(world: World, deputy: Deputy, tmp_path: Path):
+def test_a_sign_up_service_has_no_key_that_issues(world, deputy, tmp_path):
     command = block("sh", "keys create --name sign-up").replace("\\\n", "")
     words = shlex.split(command.removeprefix("flask --app wsgi "))
     made = json.loads(world.admin.app.test_cli_runner().invoke(args=[*words, "--json"]).stdout)
     key_file = tmp_path / "sign-up-key"
     key_file.write_text(made["key"])
-    program: dict[str, Any] = {}
+    program = {}
     # it is ours
     exec(block("python", "def sign_up").replace("/run/secrets/sign-up-key", str(key_file)), program)  # noqa: S102
     link, worker = program["sign_up"]("Acme", "customer-42")

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.people import CLIENT, CustomerAccount, Deputy, environment, run
+from tests.client.people import CLIENT, environment, run
 
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(tmp_path_factory) -> Path:
     """Built with the flit_core of requirements-dev.txt: nothing comes from the network."""
     folder = tmp_path_factory.mktemp("wheel")
     build = [
@@ -35,7 +35,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scratch(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scratch(wheel, tmp_path_factory) -> Path:
     """The bin folder of a virtual environment with the wheel, boto3, and what boto3 needs."""
     home = tmp_path_factory.mktemp("scratch")
     venv.create(home, with_pip=False, symlinks=True)
@@ -49,7 +49,7 @@ def scratch(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "bin"
 
 
-def closure(name: str, found: frozenset[str] = frozenset()) -> frozenset[str]:
+def closure(name, found=frozenset()):
     """The package and all that it requires, by name."""
     if name in found:
         return found
@@ -60,7 +60,7 @@ def closure(name: str, found: frozenset[str] = frozenset()) -> frozenset[str]:
     return found
 
 
-def link(name: str, site: Path) -> None:
+def link(name, site):
     """Put an installed package into another environment."""
     for file in distribution(name).files or ():
         first = file.parts[0]
@@ -68,7 +68,7 @@ def link(name: str, site: Path) -> None:
             (site / first).symlink_to(distribution(name).locate_file(first))
 
 
-def test_the_wheel_holds_the_package_its_types_and_its_command(wheel: Path):
+def test_the_wheel_holds_the_package_its_types_and_its_command(wheel):
     assert re.fullmatch(r"deputy_client-[\d.]+-py3-none-any\.whl", wheel.name)
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -81,9 +81,7 @@ def test_the_wheel_holds_the_package_its_types_and_its_command(wheel: Path):
     assert "# deputy-client" in text
 
 
-def test_the_wheel_and_its_command_work_with_boto3_alone(
-    scratch: Path, deputy: Deputy, place: CustomerAccount
-):
+def test_the_wheel_and_its_command_work_with_boto3_alone(scratch, deputy, place):
     program = """
 import sys, deputy_client
 print(deputy_client.__file__)

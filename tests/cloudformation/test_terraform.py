@@ -3,7 +3,6 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -48,7 +47,7 @@ ACCEPTED = {
 }
 
 
-def read_itself(role_arn: str) -> dict[str, object]:
+def read_itself(role_arn):
     """As in customer-role.yaml."""
     reads = [
         "iam:GetRole",
@@ -63,7 +62,7 @@ def read_itself(role_arn: str) -> dict[str, object]:
     }
 
 
-def given(broker_arn: str, policy: str) -> dict[str, object]:
+def given(broker_arn, policy):
     return {
         "var.external_id": EXTERNAL_ID,
         "var.next_external_id": "",
@@ -77,14 +76,14 @@ def given(broker_arn: str, policy: str) -> dict[str, object]:
     }
 
 
-def in_a_list(policy: dict[str, Any]) -> dict[str, Any]:
+def in_a_list(policy):
     """The same policy: IAM takes a list of one value as that value."""
     compared = policy["Statement"][0]["Condition"]["StringEquals"]
     compared["sts:ExternalId"] = [compared["sts:ExternalId"]]
     return policy
 
 
-def resource(kind: str, name: str = "this") -> dict[str, object]:
+def resource(kind, name="this"):
     [found] = [item[kind][name] for item in FILES["main"]["resource"] if name in item.get(kind, {})]
     return found
 
@@ -136,7 +135,7 @@ def test_the_module_makes_the_role_of_the_kit(chosen, arn):
     assert json.loads(reads["policy"]) == read_itself("its ARN")
 
 
-def denied(name: str, variable: str) -> dict[str, Any]:
+def denied(name, variable):
     """The name and the condition of one of the policies that deny everything."""
     names = given(BROKER, "{}") | {"aws_iam_role.this.id": "it"}
     assert hcl.evaluate(resource("aws_iam_role_policy", name), names)["count"] == 0
@@ -177,7 +176,7 @@ def test_only_these_may_be_left_out():
     assert [name for name, block in VARIABLES.items() if "validation" not in block] == optional[1:3]
 
 
-def patterns(name: str) -> list[re.Pattern[str]]:
+def patterns(name):
     """The patterns that a variable must match. Unlike Python's, Go's $ is the very end."""
     found = []
     for validation in VARIABLES[name]["validation"]:

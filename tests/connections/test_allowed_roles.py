@@ -5,7 +5,6 @@ tests/attacks/test_attack_role_arns.py.
 from uuid import UUID
 
 import pytest
-from flask import Flask
 
 from app.config import Broker
 from app.connections.allowed_roles import allowed_role
@@ -15,9 +14,7 @@ TENANT = UUID("01890000-0000-7000-8000-0000deadbeef")
 
 
 @pytest.mark.parametrize("partition", ["aws", "aws-us-gov"])
-def test_the_kits_role_is_in_the_brokers_partition_and_is_allowed(
-    app: Flask, monkeypatch: pytest.MonkeyPatch, partition: str
-):
+def test_the_kits_role_is_in_the_brokers_partition_and_is_allowed(app, monkeypatch, partition):
     connections = app.extensions["deputy"].connections
     broker = Broker.parse(f"arn:{partition}:iam::111122223333:role/DeputyBroker")
     config = with_settings(connections._config, broker=broker, role_prefix="acme-")

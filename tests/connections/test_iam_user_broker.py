@@ -13,7 +13,6 @@ from app.config import Broker
 from app.factory import create_app
 from app.identity.scopes import ALL_SCOPES
 from app.ids import new_id
-from sandbox.server import Sandbox
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, Customer, World, path_of, root_client
@@ -29,7 +28,7 @@ MAY_ASSUME = {
 
 
 @pytest.fixture(scope="module")
-def users_world(aws: Sandbox) -> Iterator[World]:
+def users_world(aws) -> Iterator[World]:
     """A Deputy of its own whose broker is a user, with 12 hours as its ceiling."""
     name = f"deputy-broker-{new_id().hex}"  # a process may set this file up twice
     with closing(root_client(aws, "iam", VENDOR_ACCOUNT)) as iam:
@@ -53,12 +52,12 @@ def users_world(aws: Sandbox) -> Iterator[World]:
 
 
 @pytest.fixture
-def user_arn(users_world: World) -> str:
+def user_arn(users_world) -> str:
     return str(users_world.admin.app.extensions["deputy"].config.aws.broker.arn)
 
 
 def test_the_service_is_ready_and_its_kit_asks_customers_to_trust_the_user_for_12_hours(
-    users_world: World, user_arn: str
+    users_world, user_arn
 ):
     assert users_world.admin.with_key(None)("GET", "/readyz")["status"] == "ok"
     tenant = users_world.tenant()
@@ -77,7 +76,7 @@ def test_the_service_is_ready_and_its_kit_asks_customers_to_trust_the_user_for_1
     assert user_arn in template
 
 
-def test_a_role_that_allows_12_hours_gives_them(users_world: World, user_arn: str):
+def test_a_role_that_allows_12_hours_gives_them(users_world, user_arn):
     tenant, customer = users_world.tenant(), Customer(users_world.aws)
     kit = users_world.kit(tenant)
     role = customer.reading_itself(
@@ -98,9 +97,7 @@ def test_a_role_that_allows_12_hours_gives_them(users_world: World, user_arn: st
     assert step["detail"].startswith("The role allows sessions of 43200 s,")
 
 
-def test_a_refused_duration_is_the_requests_fault_and_leaves_the_connection_verified(
-    users_world: World,
-):
+def test_a_refused_duration_is_the_requests_fault_and_leaves_the_connection_verified(users_world):
     tenant = users_world.tenant()
     connection = users_world.connect(tenant, users_world.role(tenant))
     path = path_of(connection, "/credentials")

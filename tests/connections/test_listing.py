@@ -143,7 +143,7 @@ def plans(services, look):
         ]
 
 
-def assert_nothing_is_sorted(plan: str) -> None:
+def assert_nothing_is_sorted(plan):
     for part in ("Sort", "TEMP B-TREE", "Seq Scan on connections"):
         assert part not in plan, plan
 

@@ -12,7 +12,7 @@ import sqlalchemy
 
 from app.store.models.base import Base
 from tests.support import proven
-from tests.support.cast import World, path_of
+from tests.support.cast import path_of
 
 DAY = timedelta(days=1)
 
@@ -29,12 +29,12 @@ OWN = {
 }
 
 
-def rows_of(world: World, tenant: dict, connection: dict) -> dict[str, list[dict]]:
+def rows_of(world, tenant, connection):
     """Every row that speaks of the tenant or of the connection, by table; times as seconds since
     it was made.
     """
     ids = {uuid.UUID(tenant["id"]), uuid.UUID(connection["id"])}
-    found: dict[str, list[dict]] = {}
+    found = {}
     with world.admin.app.extensions["deputy"].db.read() as db:
         for table in Base.metadata.sorted_tables:
             names = {"id", "tenant_id", "connection_id"} & set(table.c.keys())
@@ -51,7 +51,7 @@ def rows_of(world: World, tenant: dict, connection: dict) -> dict[str, list[dict
     }
 
 
-def comparable(row: dict, connection: dict) -> dict:
+def comparable(row, connection):
     made_at = datetime.fromisoformat(connection["created_at"])
     texts = {
         connection[name]: name for name in ("role_arn", "account_id", "external_id", "tenant_name")
@@ -59,7 +59,7 @@ def comparable(row: dict, connection: dict) -> dict:
     return {name: alike(name, value, made_at, texts) for name, value in row.items()}
 
 
-def alike(name: str, value: object, made_at: datetime, texts: dict[str, str]) -> object:
+def alike(name, value, made_at, texts):
     if isinstance(value, datetime):
         return round((value - made_at).total_seconds() / 60)  # the schedule is in minutes
     if name in OWN:
@@ -71,7 +71,7 @@ def alike(name: str, value: object, made_at: datetime, texts: dict[str, str]) ->
 
 
 @pytest.fixture
-def old_model(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def old_model(world, monkeypatch) -> None:
     """The one that is copied was proven yesterday."""
     world.connection()  # the first is really proven
     database = world.admin.app.extensions["deputy"].db
@@ -90,7 +90,7 @@ def old_model(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("old_model")
-def test_the_rows_of_a_copied_connection_are_those_of_a_proof(world: World):
+def test_the_rows_of_a_copied_connection_are_those_of_a_proof(world):
     real, short = world.tenant(), world.tenant()
     tried, copied = world.proven(real), world.connection(short)
     expected, found = rows_of(world, real, tried), rows_of(world, short, copied)
@@ -105,7 +105,7 @@ def test_the_rows_of_a_copied_connection_are_those_of_a_proof(world: World):
 
 
 @pytest.mark.usefixtures("old_model")
-def test_a_copied_connection_is_at_the_role_that_it_names(world: World):
+def test_a_copied_connection_is_at_the_role_that_it_names(world):
     """A proof finds the same, and the role lets the broker in for work."""
     copied = world.connection()
     assert world.calls_for(copied["role_arn"]) == []

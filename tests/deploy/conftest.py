@@ -23,18 +23,18 @@ from tests.support.image import Image
 DOCUMENT = (ROOT / "docs" / "deployment.md").read_text()
 
 
-def commands(name: str) -> str:
+def commands(name):
     """The commands of the guide below the comment of that name."""
     return re.search(rf"<!-- {name} -->\n+```sh\n(.*?)```", DOCUMENT, re.DOTALL)[1]
 
 
-def of_gunicorn(setting: str) -> int:
+def of_gunicorn(setting):
     text = (ROOT / "gunicorn.conf.py").read_text()
     return int(re.search(rf"^{setting} = (\d+)", text, re.MULTILINE)[1])
 
 
 @contextmanager
-def open_folder() -> Iterator[Path]:
+def open_folder():
     """One that the image's user can enter, which pytest's own folders are not."""
     usual = Path(tempfile.gettempdir())
     parent = usual if others_can_enter(usual) else "/var/tmp"  # noqa: S108
@@ -48,7 +48,7 @@ def open_folder() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def exit_code_of_health_check(image: Image, port: int) -> int:
+def exit_code_of_health_check(image, port):
     words = [word.replace(":8000", f":{port}") for word in image.health]
     return image.start(words, {}, stderr=subprocess.DEVNULL).wait(30)
 
@@ -60,7 +60,7 @@ def image() -> Iterator[Image]:
 
 
 @pytest.fixture(scope="package")
-def publish_image(image: Image) -> Iterator[Image]:
+def publish_image(image) -> Iterator[Image]:
     with open_folder() as folder:
         yield Image(folder, "publish", base=image.at / "base").build()
 
@@ -87,7 +87,7 @@ def front() -> Iterator[Aws]:
 
 
 @pytest.fixture(scope="package")
-def settings(aws, vendor, front: Aws) -> dict[str, str]:
+def settings(aws, vendor, front) -> dict[str, str]:
     """What settings.env has, and what leads to the tests' AWS: its S3 is the sandbox."""
     example = (ROOT / "deploy" / "settings.env.example").read_text()
     given = dict(re.findall(r"^(\w+)=([^…\n]*)$", re.sub('[<>"]', "", example), re.MULTILINE))

@@ -13,7 +13,6 @@ import subprocess
 from contextlib import closing
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
-from typing import Any
 
 import psutil
 import psycopg
@@ -29,9 +28,7 @@ from tests.deploy.conftest import (
     of_gunicorn,
     open_folder,
 )
-from tests.honesty.front import Aws
 from tests.support.certificates import self_signed
-from tests.support.image import Image
 from tests.support.waiting import until
 
 SELF = "127.0.0.2"  # the client, beside the proxy at 127.0.0.1
@@ -39,7 +36,7 @@ ROLE = "arn:aws:iam::444455556666:role/deputy-composed"
 PROXY = ["proxy"] if NGINX else []
 
 
-def make_secrets(folder: Path) -> Path:
+def make_secrets(folder):
     """By the guide's own commands, in a copy of deploy/. Returns the certificate of its
     authority.
     """
@@ -61,11 +58,11 @@ def make_secrets(folder: Path) -> Path:
     return certificate
 
 
-def walk(composed: Compose, name: str, publisher: dict[str, str]) -> dict[str, str]:
+def walk(composed, name, publisher):
     """Give the guide's commands, in their order. Return what the operator's printed, by their
     last word.
     """
-    printed: dict[str, str] = {}
+    printed = {}
     for line in commands(name).splitlines():
         match shlex.split(line):
             case ["compose", "run", "--rm", "--build", "publish"]:
@@ -87,13 +84,13 @@ class Site:
     there is no nginx.
     """
 
-    def __init__(self, composed: Compose, certificate: Path, key: str) -> None:
+    def __init__(self, composed, certificate, key):
         self._proxied = "proxy" in composed.started
         self._port = composed.ports["proxy", 443] if self._proxied else composed.ports["web", 8000]
         self._tls = ssl.create_default_context(cafile=certificate)
         self.key = key
 
-    def ask(self, method: str, path: str, body: Any = None, claimed: str = "") -> str:
+    def ask(self, method, path, body=None, claimed=""):
         """`claimed`: what the client says of its own address, which is SELF."""
         headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
         if claimed:  # where there is no proxy, what it would have handed on
@@ -105,10 +102,10 @@ class Site:
         assert answer.status in {200, 201}, text
         return text
 
-    def api(self, method: str, path: str, body: Any = None, claimed: str = "") -> Any:
+    def api(self, method, path, body=None, claimed=""):
         return json.loads(self.ask(method, path, body, claimed))
 
-    def _connection(self) -> HTTPConnection:
+    def _connection(self):
         if self._proxied:
             return HTTPSConnection(
                 "localhost", self._port, timeout=20, source_address=(SELF, 0), context=self._tls
@@ -117,11 +114,7 @@ class Site:
 
 
 def test_the_guides_commands_launch_one_machine_and_a_later_release(
-    image: Image,
-    publish_image: Image,
-    settings: dict[str, str],
-    publisher: dict[str, str],
-    front: Aws,
+    image, publish_image, settings, publisher, front
 ):
     before = image.files()
     with open_folder() as folder:
@@ -147,7 +140,7 @@ def test_the_guides_commands_launch_one_machine_and_a_later_release(
     assert image.files() == before, "a process changed a file of its image"
 
 
-def assert_the_services_started_in_order(composed: Compose) -> None:
+def assert_the_services_started_in_order(composed):
     order = [name for name in composed.started if name not in {"cache", "worker"}]
     first = ["publish", "database", "roles", "migrate", "web"]
     assert order == [*first, *PROXY, "operator", "operator"]
@@ -155,7 +148,7 @@ def assert_the_services_started_in_order(composed: Compose) -> None:
     assert set(composed.started) | {"proxy"} == set(SERVICES)
 
 
-def assert_only_background_workers_own_tables(composed: Compose) -> None:
+def assert_only_background_workers_own_tables(composed):
     """They own the months of the audit log, and web processes nothing."""
     logins = {}
     for name in ("web", "operator", "worker", "migrate"):
@@ -179,9 +172,7 @@ def assert_only_background_workers_own_tables(composed: Compose) -> None:
     }
 
 
-def assert_a_customers_page_and_credentials_are_served(
-    composed: Compose, site: Site, front: Aws
-) -> None:
+def assert_a_customers_page_and_credentials_are_served(composed, site, front):
     """Through the proxy's TLS."""
     tenant = site.api("POST", "/v1/tenants", {"name": "Acme"})
     link = site.api("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {})["url"]
@@ -197,7 +188,7 @@ def assert_a_customers_page_and_credentials_are_served(
         until(cache.dbsize, "the session is in the shared cache")
 
 
-def assert_the_worker_recorded_what_was_published(site: Site) -> None:
+def assert_the_worker_recorded_what_was_published(site):
     until(
         lambda: site.api("GET", "/v1/permission-sets/inventory/versions")["items"],
         "the version is recorded",
@@ -206,14 +197,14 @@ def assert_the_worker_recorded_what_was_published(site: Site) -> None:
     assert events["items"][-1]["actor"]["kind"] == "worker"
 
 
-def assert_the_clients_address_is_the_proxys_client(site: Site) -> None:
+def assert_the_clients_address_is_the_proxys_client(site):
     """And not what the client claims."""
     site.api("POST", "/v1/tenants", {"name": "Globex"}, claimed="203.0.113.9")
     (event,) = site.api("GET", "/v1/audit-events?action=tenant.created&limit=1")["items"]
     assert event["client_address"] == SELF
 
 
-def assert_the_images_processes_are_its_users_and_healthy(composed: Compose, image: Image) -> None:
+def assert_the_images_processes_are_its_users_and_healthy(composed, image):
     assert [*composed._words("web")[:1], *composed._words("web")[3:]] == image.command, (
         "with an address of its own"
     )
@@ -223,15 +214,13 @@ def assert_the_images_processes_are_its_users_and_healthy(composed: Compose, ima
         assert image.uid is None or process.uids().effective == image.uid
 
 
-def assert_a_later_launch_publishes_first(
-    composed: Compose, site: Site, publisher: dict[str, str]
-) -> None:
+def assert_a_later_launch_publishes_first(composed, site, publisher):
     count = len(composed.started)
     walk(composed, "one machine, later", publisher)
     order = [name for name in composed.started[count:] if name != "worker"]
     assert order == ["publish", "roles", "migrate", "web", *PROXY, "operator"]
 
-    def ready() -> bool:
+    def ready():
         checks = site.api("GET", "/readyz")["checks"]
         states = {check["name"]: check["status"] for check in checks}
         return states.items() >= {"templates": "ok", "workers": "ok"}.items()
@@ -315,7 +304,7 @@ def test_no_secret_is_in_an_environment_and_each_is_somebodys():
     assert {one if isinstance(one, str) else one["source"] for one in listed} == set(SECRETS)
 
 
-def directives() -> dict[str, str]:
+def directives():
     """Those of nginx.conf that come once."""
     text = re.sub(r"#.*", "", (DEPLOY / "nginx.conf").read_text())
     found = re.findall(r"^\s*(\w+) ([^;{}]+);", text, re.MULTILINE)

@@ -40,11 +40,11 @@ def test_no_base_image_is_taken_by_its_tag():
     assert ("ARG", "PYTHON_DIGEST") in instructions(DOCKERFILE.read_text())
 
 
-def test_the_images_user_is_a_number_that_is_not_roots(image: Image):
+def test_the_images_user_is_a_number_that_is_not_roots(image):
     assert re.fullmatch(r"[1-9]\d{3,}:[1-9]\d{3,}", image.user)
 
 
-def test_the_image_holds_what_the_service_needs_and_nothing_else(image: Image):
+def test_the_image_holds_what_the_service_needs_and_nothing_else(image):
     parts = {PurePosixPath(name).parts for name in image.files()}
     own = {
         "app",
@@ -68,14 +68,12 @@ def test_the_image_holds_what_the_service_needs_and_nothing_else(image: Image):
     assert not {"pytest", "moto", "pip"} & packages_of(image)
 
 
-def packages_of(image: Image) -> set[str]:
+def packages_of(image):
     parts = {PurePosixPath(name).parts for name in image.files()}
     return {part[4] for part in parts if part[:2] == (".venv", "lib") and len(part) > 4}
 
 
-def test_what_only_publishing_needs_is_in_the_image_that_publishes_alone(
-    image: Image, publish_image: Image
-):
+def test_what_only_publishing_needs_is_in_the_image_that_publishes_alone(image, publish_image):
     publishing = {"policy_sentry", "bs4", "requests"}
     assert publishing <= packages_of(publish_image) - packages_of(image)
     assert "requirements-publish.txt" in publish_image.files()
@@ -104,7 +102,7 @@ def test_what_dockerignore_keeps_out():
         assert IGNORED(PurePosixPath(path))
 
 
-def test_the_images_processes_can_write_no_file_of_it(image: Image):
+def test_the_images_processes_can_write_no_file_of_it(image):
     assert image.volumes == ["/tmp"]  # noqa: S108
     code = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text('x')"
     for path in ("x", "app/x", ".venv/x"):
@@ -113,7 +111,7 @@ def test_the_images_processes_can_write_no_file_of_it(image: Image):
         )
 
 
-def test_the_health_check_fails_without_a_server_and_gives_up_in_time(image: Image):
+def test_the_health_check_fails_without_a_server_and_gives_up_in_time(image):
     """A process that takes connections and answers none is not healthy."""
     assert exit_code_of_health_check(image, free_port()) == 1
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -8,9 +8,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from subprocess import DEVNULL
-from typing import Any
 
 import psycopg
 import pytest
@@ -24,11 +22,10 @@ from dev.stack import ROOT, end_process
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.deploy.compose import make_roles
 from tests.deploy.conftest import commands, of_gunicorn
-from tests.support.image import Image
 from tests.support.waiting import until
 
 TEMPLATE, _ = decode(str(ROOT / "deploy" / "fargate.yaml"))
-RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
+RESOURCES = TEMPLATE["Resources"]
 TASKS = {
     name: one["Properties"]
     for name, one in RESOURCES.items()
@@ -69,12 +66,12 @@ LEFT = {
 }
 
 
-def container(task: str) -> dict[str, Any]:
+def container(task):
     (found,) = TASKS[task]["ContainerDefinitions"]
     return dict(found)
 
 
-def resolved(value: Any) -> Any:
+def resolved(value):
     """The text of a value with these parameters."""
     if isinstance(value, dict) and "Ref" in value:
         return GIVEN[value["Ref"]]
@@ -83,16 +80,16 @@ def resolved(value: Any) -> Any:
     return value
 
 
-def environment(task: str) -> dict[str, str]:
+def environment(task):
     return {one["Name"]: resolved(one["Value"]) for one in listed(task, "Environment")}
 
 
-def listed(task: str, name: str) -> list[dict[str, Any]]:
+def listed(task, name):
     return [one["Fn::If"][1] if "Fn::If" in one else one for one in container(task)[name]]
 
 
 @pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+def alone(monkeypatch) -> pytest.MonkeyPatch:
     """A task's environment has none of this machine's."""
     for name in [name for name in os.environ if name.startswith(("AWS_", "DEPUTY_", "PG"))]:
         monkeypatch.delenv(name)
@@ -181,7 +178,7 @@ def test_the_migration_has_an_image_of_its_own_and_the_services_share_one():
     assert container("MigrateTask")["Command"] == ["flask", "--app", "wsgi", "migrate"]
 
 
-def services() -> list[dict[str, Any]]:
+def services():
     return [one["Properties"] for one in RESOURCES.values() if one["Type"] == "AWS::ECS::Service"]
 
 
@@ -214,7 +211,7 @@ def test_the_tasks_times_fit_gunicorns():
 
 
 def test_each_part_is_reached_by_the_one_before_it_alone():
-    def sources(group: str) -> set[Any]:
+    def sources(group):
         rules = RESOURCES[group]["Properties"]["SecurityGroupIngress"]
         return {rule.get("CidrIp") or rule["SourceSecurityGroupId"]["Ref"] for rule in rules}
 
@@ -235,14 +232,12 @@ class Stack:
     background worker.
     """
 
-    def __init__(
-        self, server: Postgres, images: dict[str, Image], given: dict[str, str], redis: str
-    ) -> None:
+    def __init__(self, server, images, given, redis):
         self.server, self._images, self._given, self._redis = server, images, given, redis
         self.printed: list[str] = []
         self.worker: subprocess.Popen[bytes] | None = None
 
-    def walk(self, name: str, publisher: dict[str, str]) -> None:
+    def walk(self, name, publisher):
         for words in guide(name):
             match step_of(words):
                 case "publish":
@@ -260,7 +255,7 @@ class Stack:
                         {"$MIGRATE_TASK": "MigrateTask", "$WEB_TASK": "WebTask"}[task], command
                     )
 
-    def environment(self, task: str) -> dict[str, str]:
+    def environment(self, task):
         """With the credentials of AWS only where the task has a role."""
         template = environment(task)
         url = template["DEPUTY_DATABASE_URL"].replace(":5432", f":{self.server.port}")
@@ -279,12 +274,12 @@ class Stack:
             own["AWS_ENDPOINT_URL"] = "http://127.0.0.1:1"
         return template | SECRET | own
 
-    def task(self, task: str, words: list[str]) -> None:
+    def task(self, task, words):
         ends = (0, 1, 2) if words[-1] == "doctor" else (0,)
         printed, errors = self._images["deputy"].output(words, self.environment(task), ends=ends)
         self.printed.append(printed + errors)
 
-    def publish(self, publisher: dict[str, str]) -> None:
+    def publish(self, publisher):
         """With the variables that the guide's `docker run` passes on, and no other."""
         passed = re.findall(r"--env (\w+)", commands("fargate").partition("publish()")[2])
         known = {
@@ -298,7 +293,7 @@ class Stack:
         image = self._images["publish"]
         image.output(image.command, given | endpoint)
 
-    def make_roles(self) -> None:
+    def make_roles(self):
         """As the administrator, who is no superuser and owns the database."""
         files = {
             "OWNER_PASSWORD_FILE": self._file("deputy"),
@@ -310,21 +305,21 @@ class Stack:
         )
         make_roles(login, (ROOT / "deploy" / "roles.sql").read_text(), files)
 
-    def _file(self, role: str) -> Path:
+    def _file(self, role):
         path = self.server._home / f"{role}-password"
         path.write_text(PASSWORDS[role])
         return path
 
-    def start_worker(self) -> None:
+    def start_worker(self):
         words, given = container("WorkerTask")["Command"], self.environment("WorkerTask")
         self.worker = self._images["deputy"].start(words, given, stdout=DEVNULL, stderr=DEVNULL)
 
-    def recorded(self) -> list[tuple[str, int]]:
+    def recorded(self):
         with psycopg.connect(self.server.url("deputy").replace("+psycopg", "")) as db:
             return db.execute("SELECT name, version FROM permission_set_versions").fetchall()
 
 
-def guide(name: str) -> list[list[str]]:
+def guide(name):
     """Return the words of the guide's commands, below its functions."""
     text = commands(name)
     return [
@@ -333,7 +328,7 @@ def guide(name: str) -> list[list[str]]:
     ]
 
 
-def step_of(words: list[str]) -> str:
+def step_of(words):
     match words:
         case ["task", _, *command]:
             return command[-1]
@@ -349,7 +344,7 @@ def step_of(words: list[str]) -> str:
     raise AssertionError(words)
 
 
-def overrides(task: str, words: list[str]) -> list[dict[str, Any]]:
+def overrides(task, words):
     """What the guide's function tells ECS to run."""
     functions = re.search(
         r"^words\(\).*?^print.*?$", commands("fargate"), re.MULTILINE | re.DOTALL
@@ -392,7 +387,7 @@ def test_the_guide_migrates_and_publishes_before_services_start():
     assert [step_of(words) for words in guide("fargate, later")] == later
 
 
-def test_the_guides_commands_launch_the_stack(stack: Stack, publisher):
+def test_the_guides_commands_launch_the_stack(stack, publisher):
     stack.walk("fargate", publisher)
     until(stack.recorded, "the background worker has recorded what was published")
     report = stack.printed[-1]

@@ -7,14 +7,13 @@ import uuid
 from itertools import pairwise
 
 import psycopg
-from flask import Flask
 
 from app.onboarding.registration_token import RegistrationTokens
 from app.store.database import Database
 from app.store.revisions import KNOWN, revision
 from dev.stack import ROOT
 from tests.attacks.evidence import on_postgresql
-from tests.support.cast import Api, World
+from tests.support.cast import Api
 from tests.support.databases import empty_database, migrate
 
 SECTION = (
@@ -26,7 +25,7 @@ KEYS = {
 }
 
 
-def in_words(step: str) -> tuple[str, ...]:
+def in_words(step):
     return tuple(KEYS[word] for word in step.split(","))
 
 
@@ -53,9 +52,9 @@ def test_putting_the_new_key_first_at_once_would_not_do():
 
 
 @on_postgresql
-def test_a_page_goes_on_at_a_process_of_the_neighbouring_step(start, world: World):
+def test_a_page_goes_on_at_a_process_of_the_neighbouring_step(start, world):
     world.tenant(), world.tenant()
-    apps: list[Flask] = [start({}, secret_keys=in_words(step)) for step in STEPS]
+    apps = [start({}, secret_keys=in_words(step)) for step in STEPS]
     for both in pairwise(apps):
         for first, second in (both, both[::-1]):
             cursor = Api(first, world.admin.key)("GET", "/v1/tenants?limit=1")["next_cursor"]

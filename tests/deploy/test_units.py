@@ -18,20 +18,19 @@ from dev.postgres import Postgres
 from dev.stack import ROOT, end_process, free_port
 from tests.deploy.compose import BROKERS, make_roles
 from tests.deploy.conftest import commands, of_gunicorn, open_folder
-from tests.support.image import Image
 from tests.support.waiting import until
 
 UNITS = {path.stem: path.read_text() for path in sorted((ROOT / "deploy" / "systemd").iterdir())}
 
 
-def values(unit: str, name: str) -> list[str]:
+def values(unit, name):
     return re.findall(rf"^{name}=(.*)$", UNITS[unit], re.MULTILINE)
 
 
 PUBLISH = ["flask", "--app", "wsgi", "templates", "publish"]
 
 
-def steps(name: str) -> list[str]:
+def steps(name):
     """Return the units that the guide's commands start or restart, and "publish", in their
     order.
     """
@@ -53,9 +52,7 @@ def steps(name: str) -> list[str]:
 class Machine:
     """Without systemd: `etc` stands for /etc/deputy, and an image's root for the machine's."""
 
-    def __init__(
-        self, folder: Path, server: Postgres, images: dict[str, Image], settings: dict[str, str]
-    ) -> None:
+    def __init__(self, folder, server, images, settings):
         self.folder, self.etc, self._server, self._images = folder, folder / "etc", server, images
         self.port = free_port()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -67,7 +64,7 @@ class Machine:
         login = f"host=127.0.0.1 port={server.port} user=postgres dbname=deputy"
         make_roles(login, (ROOT / "deploy" / "roles.sql").read_text(), logins)
 
-    def _make_files(self, settings: dict[str, str]) -> None:
+    def _make_files(self, settings):
         """By the guide's own commands; then settings.env and broker.env as an operator fills
         them in.
         """
@@ -84,7 +81,7 @@ class Machine:
                 "".join(f"{key}={json.dumps(value)}\n" for key, value in given.items())
             )
 
-    def walk(self, publisher: dict[str, str]) -> None:
+    def walk(self, publisher):
         for step in steps("without containers"):
             if step == "publish":
                 self.publish(publisher)
@@ -93,10 +90,10 @@ class Machine:
             else:
                 self._running[step] = self.start(step)
 
-    def publish(self, publisher: dict[str, str]) -> None:
+    def publish(self, publisher):
         self._images["publish"].output(PUBLISH, self._read("settings.env") | publisher)
 
-    def start(self, unit: str) -> "subprocess.Popen[bytes]":
+    def start(self, unit):
         [command] = values(unit, "ExecStart")
         words = shlex.split(command.replace("127.0.0.1:8000", f"127.0.0.1:{self.port} --workers 1"))
         assert values(unit, "WorkingDirectory") == ["/opt/deputy"]
@@ -105,9 +102,9 @@ class Machine:
                 words, self.environment(unit), stdout=log, stderr=log
             )
 
-    def environment(self, unit: str) -> dict[str, str]:
+    def environment(self, unit):
         """The environment files, the credentials that the unit loads, and its own variables."""
-        found: dict[str, str] = {}
+        found = {}
         for file in values(unit, "EnvironmentFile"):
             found |= self._read(Path(file.removeprefix("-")).name)
         loaded = self.folder / "credentials" / unit
@@ -120,11 +117,11 @@ class Machine:
             found |= dict(pair.replace("%d", str(loaded)).split("=", 1) for pair in line.split())
         return found
 
-    def _read(self, name: str) -> dict[str, str]:
+    def _read(self, name):
         lines = (self.etc / name).read_text().splitlines()
         return {key: json.loads(value) for key, _, value in (line.partition("=") for line in lines)}
 
-    def operate(self) -> tuple[str, dict]:
+    def operate(self):
         """The operator's commands, in a shell: what the first one printed, and what doctor did."""
         script = commands("commands without containers").replace("/etc/deputy", str(self.etc))
         script = script.replace("doctor", "doctor --json || true")
@@ -137,11 +134,11 @@ class Machine:
         printed, brace, report = done.stdout.partition("{")
         return printed, json.loads(brace + report)
 
-    def ask(self, path: str, key: str) -> dict:
+    def ask(self, path, key):
         url, headers = f"http://127.0.0.1:{self.port}{path}", {"Authorization": f"Bearer {key}"}
         return requests.get(url, headers=headers, timeout=10).json()
 
-    def end(self) -> list[int]:
+    def end(self):
         for process in self._running.values():
             end_process(process)
         return [process.returncode for process in self._running.values()]
@@ -162,7 +159,7 @@ def test_the_guide_migrates_and_publishes_before_units_start():
     assert steps("without containers") == steps("without containers, later") == order
 
 
-def test_the_guides_commands_start_the_units(machine: Machine, publisher):
+def test_the_guides_commands_start_the_units(machine, publisher):
     machine.walk(publisher)
     printed, report = machine.operate()
     key = printed.split()[-1]
@@ -179,7 +176,7 @@ def test_the_guides_commands_start_the_units(machine: Machine, publisher):
     assert key not in "".join(path.read_text() for path in machine.folder.glob("*.log"))
 
 
-def is_healthy(machine: Machine, key: str) -> bool:
+def is_healthy(machine, key):
     try:
         checks = {check["name"]: check["status"] for check in machine.ask("/readyz", key)["checks"]}
     except OSError:

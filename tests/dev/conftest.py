@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -11,7 +10,7 @@ from tests.dev.make_run import DOUBTFUL, ODD, PERSONS_AWS, TWINS, Run, assert_no
 
 
 @pytest.fixture(scope="package")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+def run(tmp_path_factory) -> Iterator[Run]:
     """Started by a person with settings and AWS credentials of their own; ended by Ctrl-C. `make
     demo` has neither.
     """
@@ -28,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         assert not (run.data / "env").exists()
 
 
-def given(home: Path, key: str) -> dict[str, str]:
+def given(home, key):
     """Settings, two of them in files, one variable that is not a setting, and a folder of
     permission sets.
     """

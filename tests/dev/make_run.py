@@ -7,10 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
 import boto3
@@ -49,7 +47,7 @@ DOUBTFUL = "DEPUTY_ISSUE_RAET"
 ODD = 'it\'s $HOME `id` "quoted" \\ and more'
 
 
-def new_key() -> str:
+def new_key():
     return f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
 
 
@@ -58,7 +56,7 @@ class Run:
     leaves it.
     """
 
-    def __init__(self, module: str, data: Path, **env: str) -> None:
+    def __init__(self, module, data, **env):
         self.data = data
         self.port, self.sandbox_port = int(env.get("PORT") or free_port()), free_port()
         self._env = {
@@ -75,7 +73,7 @@ class Run:
         self._out = data.parent / f"{module}-{secrets.token_hex(4)}.out"
         self._module = module
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         for name in ("sandbox", "web", "worker"):
             logged_secrets.watch(self.data / f"{name}.log")
         with self._out.open("wb") as out:
@@ -90,7 +88,7 @@ class Run:
             )
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_):
         if self.process.poll() is None:
             self.process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -99,23 +97,23 @@ class Run:
             self.process.wait()
 
     @property
-    def url(self) -> str:
+    def url(self):
         return f"http://localhost:{self.port}"
 
     @property
-    def sandbox_url(self) -> str:
+    def sandbox_url(self):
         return f"http://localhost:{self.sandbox_port}"
 
     @property
-    def admin_key(self) -> str:
+    def admin_key(self):
         (found,) = re.findall(r"admin key +(dpk_\S+)", self.output)
         return found
 
     @property
-    def output(self) -> str:
+    def output(self):
         return self._out.read_text(errors="replace")
 
-    def ready(self) -> Self:
+    def ready(self):
         """Wait until it says that it is, and is."""
         until(
             lambda: LAST_LINE in self.output or self.process.poll() is not None,
@@ -126,16 +124,16 @@ class Run:
         assert requests.get(f"{self.url}/readyz", timeout=30).json()["status"] == "ok"
         return self
 
-    def ended(self) -> int:
+    def ended(self):
         """Its exit code."""
         return self.process.wait(PATIENCE)
 
-    def interrupt(self) -> int:
+    def interrupt(self):
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(STOPPED)
 
 
-def processes(folder: Path) -> dict[int, Mapping[str, str]]:
+def processes(folder):
     """Every process that has the folder in its command line or environment: its environment, by
     id.
     """
@@ -149,7 +147,7 @@ def processes(folder: Path) -> dict[int, Mapping[str, str]]:
     return found
 
 
-def assert_nothing_left(run: Run, seconds: float = 0) -> None:
+def assert_nothing_left(run, seconds=0):
     if Path("/proc").exists():
         until(lambda: not processes(run.data), "its processes have ended", seconds)
     for port in (run.port, run.sandbox_port):
@@ -158,7 +156,7 @@ def assert_nothing_left(run: Run, seconds: float = 0) -> None:
             probe.bind(("127.0.0.1", port))
 
 
-def assert_the_story_works(run: Run, key: str) -> None:
+def assert_the_story_works(run, key):
     tenant = call(run, key, "POST", "/v1/tenants", {"name": "Acme"}, expect=201)
     kit = call(run, key, "GET", f"/v1/tenants/{tenant['id']}/onboarding")
     create_the_stack(run, kit["launch_stack_url"])
@@ -180,7 +178,7 @@ def assert_the_story_works(run: Run, key: str) -> None:
         assert "deputy-shared-acme" in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
 
 
-def create_the_stack(run: Run, link: str) -> None:
+def create_the_stack(run, link):
     """What the console's page does for the person who opened the link."""
     parts = urlsplit(link)
     assert link.startswith(f"{run.sandbox_url}/console/cloudformation/home?")
@@ -197,7 +195,7 @@ def create_the_stack(run: Run, link: str) -> None:
     assert made.status_code == 201, made.text
 
 
-def call(run: Run, key: str, method: str, path: str, body: Any = None, *, expect: int = 200) -> Any:
+def call(run, key, method, path, body=None, *, expect=200):
     answer = requests.request(
         method, f"{run.url}{path}", json=body, headers=bearer(key), timeout=30
     )
@@ -205,5 +203,5 @@ def call(run: Run, key: str, method: str, path: str, body: Any = None, *, expect
     return answer.json()
 
 
-def bearer(key: str) -> dict[str, str]:
+def bearer(key):
     return {"Authorization": f"Bearer {key}"}

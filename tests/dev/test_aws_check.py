@@ -9,11 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
 from itertools import pairwise, product
-from pathlib import Path
 from types import SimpleNamespace
 
 import jmespath
@@ -25,7 +23,6 @@ from app.store.database import Database
 from dev.aws_check import __main__ as aws_check, answers, stacks
 from dev.aws_check.accounts import CheckError, ensure_public_templates
 from dev.aws_check.answers import EXPECTED, WITHIN, Answers
-from dev.aws_check.stage import Stage
 from tests.dev.make_run import ROOT
 from tests.support.cast import root_client
 from tests.support.rotations import PassingMinutes
@@ -39,7 +36,7 @@ EVERYTHING = {
 STEPS = len(aws_check.STEPS)
 
 
-def profile(name: str, key: str, secret: str) -> list[str]:
+def profile(name, key, secret):
     keys = [f"aws_access_key_id = {key}", f"aws_secret_access_key = {secret}"]
     return [f"[profile {name}]", *keys]
 
@@ -65,14 +62,14 @@ def profiles(aws, tmp_path_factory):
 class Operator:
     """Runs the check in this process."""
 
-    def __init__(self, data: Path, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, data, patch):
         self.data, self._patch = data, patch
 
-    def __call__(self, *words: str) -> int:
+    def __call__(self, *words):
         self._patch.setattr(sys, "argv", ["aws-check", *words])
         return aws_check.main()
 
-    def changing(self, place: int, act: Callable[[Callable, Stage], None]) -> None:
+    def changing(self, place, act):
         """That step is taken by `act`, which gets the step itself."""
         steps = list(aws_check.STEPS)
         title, step = steps[place]
@@ -95,9 +92,9 @@ def check(tmp_path, profiles, monkeypatch):
 PROFILES = ["--vendor", "vendor", "--customer", "customer", "--canary", "canary"]
 
 
-def remains(aws) -> list[str]:
+def remains(aws):
     """What there is in the three accounts, but for the operators themselves."""
-    found: list[str] = []
+    found = []
     for account, (service, look, names) in product(ACCOUNTS.values(), LOOKS):
         with closing(root_client(aws, service, account)) as client:
             given = {"Scope": "Local"} if look == "list_policies" else {}
@@ -120,11 +117,11 @@ class Minutes(threading.Thread):
     folder.
     """
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data):
         super().__init__(daemon=True)
         self._data, self._over = data, threading.Event()
 
-    def run(self) -> None:
+    def run(self):
         passing = None
         while not self._over.wait(0.3):
             for path in self._data.glob("aws-check-*/deputy.sqlite3"):
@@ -135,10 +132,10 @@ class Minutes(threading.Thread):
         if passing:
             passing._database.engine.dispose()
 
-    def __enter__(self) -> None:
+    def __enter__(self):
         self.start()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_):
         self._over.set()
         self.join()
 
@@ -164,7 +161,7 @@ class BrokenError(CheckError):
     pass
 
 
-def fails(step: Callable, stage: Stage, *, done: bool) -> None:
+def fails(step, stage, *, done):
     if done:
         step(stage)
     raise BrokenError("on purpose")
@@ -186,7 +183,7 @@ def test_a_step_that_fails_leaves_nothing(aws, check, capsys, place, done):
 
 @pytest.mark.soak
 def test_a_customers_stack_that_is_still_being_created_leaves_nothing(aws, check, monkeypatch):
-    def waited(_: Answers, what: str, look: Callable, seconds: int) -> None:
+    def waited(_, what, look, seconds):
         if "customer's stack is complete" in what:
             raise KeyboardInterrupt
         answers.until(what, look, seconds)
@@ -201,7 +198,7 @@ def test_without_a_third_account_the_canary_is_left_out_and_what_can_not_be_remo
 ):
     role = {}
 
-    def tampered(step: Callable, stage: Stage) -> None:
+    def tampered(step, stage):
         step(stage)
         role["name"] = stage.run.broker_role
         with closing(root_client(aws, "iam", stage.vendor.id)) as iam:
@@ -229,7 +226,7 @@ def test_without_a_third_account_the_canary_is_left_out_and_what_can_not_be_remo
     assert remains(aws) == []
 
 
-def begun(data: Path) -> tuple[subprocess.Popen, str]:
+def begun(data):
     """A check in a process of its own, that has made the broker's stack; and the id of its run."""
     out = data / "out"
     with out.open("wb") as output:
@@ -318,7 +315,7 @@ def test_make_hands_everything_on():
         assert shlex.split(done.stdout.splitlines()[-1].partition("dev.aws_check")[2]) == expected
 
 
-def blocking(name: str) -> SimpleNamespace:
+def blocking(name):
     """An account with that setting of S3's Block Public Access."""
     block = {"PublicAccessBlockConfiguration": {name: True}}
     client = SimpleNamespace(get_public_access_block=lambda **_: block)

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, expect
 
 from app.store.database import Database
 from tests.conftest import in_a_browser
-from tests.dev.make_run import Run, call
+from tests.dev.make_run import call
 from tests.support.rotations import PassingMinutes
 from tests.support.waiting import until
 
@@ -23,12 +23,12 @@ pytestmark = in_a_browser
 
 
 @pytest.fixture
-def browser(chromium: Browser) -> Iterator[BrowserContext]:
+def browser(chromium) -> Iterator[BrowserContext]:
     with chromium.new_context(permissions=["clipboard-read", "clipboard-write"]) as context:
         yield context
 
 
-def page_of_a_new_tenant(run: Run, browser: BrowserContext, name: str) -> Page:
+def page_of_a_new_tenant(run, browser, name):
     tenant = call(run, run.admin_key, "POST", "/v1/tenants", {"name": name}, expect=201)
     link = call(
         run, run.admin_key, "POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201
@@ -40,7 +40,7 @@ def page_of_a_new_tenant(run: Run, browser: BrowserContext, name: str) -> Page:
     return page
 
 
-def launch(page: Page, browser: BrowserContext, account: str) -> Page:
+def launch(page, browser, account):
     """Follow the launch link to the console, as that account; the form of the stack, filled in."""
     with browser.expect_page() as opened:
         page.get_by_role("link", name=re.compile("^Launch stack in")).click()
@@ -50,14 +50,12 @@ def launch(page: Page, browser: BrowserContext, account: str) -> Page:
     return console
 
 
-def assert_connected(page: Page) -> None:
+def assert_connected(page):
     expect(page.locator("#summary")).to_contain_text("Connected", timeout=60_000)
     assert page.evaluate("window.sameDocument"), "it was loaded again"
 
 
-def test_a_mistake_is_explained_and_mended_by_following_the_advice(
-    run: Run, browser: BrowserContext
-):
+def test_a_mistake_is_explained_and_mended_by_following_the_advice(run, browser):
     page = page_of_a_new_tenant(run, browser, "Initech")
     console = launch(page, browser, "444455556666")
     console.check("#without-external-id")
@@ -83,13 +81,13 @@ def test_a_mistake_is_explained_and_mended_by_following_the_advice(
 
 
 @pytest.fixture
-def minutes_pass(run: Run) -> Iterator[PassingMinutes]:
+def minutes_pass(run) -> Iterator[PassingMinutes]:
     database = Database(f"sqlite:///{run.data / 'deputy.sqlite3'}")
     yield PassingMinutes(database)
     database.engine.dispose()
 
 
-def update_as_the_page_says(page: Page, browser: BrowserContext) -> None:
+def update_as_the_page_says(page, browser):
     """From the page to the console and to the stack, with each value that the page names."""
     rotation = page.locator("#rotation")
     values = {
@@ -114,7 +112,7 @@ def update_as_the_page_says(page: Page, browser: BrowserContext) -> None:
 
 
 def test_a_stack_launched_from_the_page_turns_it_green_and_is_walked_through_a_rotation(
-    run: Run, browser: BrowserContext, minutes_pass: PassingMinutes
+    run, browser, minutes_pass
 ):
     page = page_of_a_new_tenant(run, browser, "Hooli")
     console = launch(page, browser, "777788889999")
@@ -132,7 +130,7 @@ def test_a_stack_launched_from_the_page_turns_it_green_and_is_walked_through_a_r
     expect(page.locator("#new-external-id")).to_have_text(begun["next_external_id"])
     update_as_the_page_says(page, browser)
 
-    def accepted() -> bool:
+    def accepted():
         minutes_pass()
         return "every connected role accepts the new one" in summary.inner_text()
 
@@ -153,7 +151,7 @@ def test_a_stack_launched_from_the_page_turns_it_green_and_is_walked_through_a_r
     assert page.evaluate("window.sameDocument"), "it was loaded again"
 
 
-def test_a_whole_organization_is_connected_from_the_page(run: Run, browser: BrowserContext):
+def test_a_whole_organization_is_connected_from_the_page(run, browser):
     page = page_of_a_new_tenant(run, browser, "Acme's organization")
     page.locator("label[for=way-organization]").click()
     with browser.expect_page() as opened:

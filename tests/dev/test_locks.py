@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def pins_of(lock: str) -> list[str]:
+def pins_of(lock):
     return re.findall(r"^[^\s#].*?(?= \\$)", (ROOT / lock).read_text(), re.MULTILINE)
 
 

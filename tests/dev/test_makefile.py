@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def would_run(*words: str) -> tuple[int, str]:
+def would_run(*words):
     # `make test ARGS=…` hands its own ARGS to every make below it.
     env = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "ARGS"}}
     done = subprocess.run(

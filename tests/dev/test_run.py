@@ -11,7 +11,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import pytest
@@ -38,7 +37,7 @@ on_linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="r
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
+def data(tmp_path) -> Path:
     return tmp_path / "data"
 
 
@@ -51,7 +50,7 @@ def taken_port() -> Iterator[int]:
 # --- what runs ---
 
 
-def test_make_run_says_what_a_person_needs(run: Run):
+def test_make_run_says_what_a_person_needs(run):
     said = run.output
     assert re.search(rf"API +{run.url}/v1$", said, re.MULTILINE)
     assert re.search(rf"API docs +{run.url}/docs/$", said, re.MULTILINE)
@@ -70,7 +69,7 @@ def test_make_run_says_what_a_person_needs(run: Run):
     assert re.search(rf"onboarding +{run.url}/onboard/[A-Za-z0-9_-]{{43}}$", said, re.MULTILINE)
 
 
-def test_each_process_logs_at_its_start_which_release_it_is(run: Run):
+def test_each_process_logs_at_its_start_which_release_it_is(run):
     for name, kind, count in (("web", "web", 2), ("worker", "flask", 1)):
         lines = (run.data / f"{name}.log").read_text().splitlines()
         started = [json.loads(line) for line in lines if '"process.started"' in line]
@@ -80,7 +79,7 @@ def test_each_process_logs_at_its_start_which_release_it_is(run: Run):
         assert VERSION not in requests.get(f"{run.url}{path}", timeout=30).text, "both are public"
 
 
-def test_the_docs_are_served(run: Run):
+def test_the_docs_are_served(run):
     page = requests.get(f"{run.url}/docs/", timeout=30)
     assert page.status_code == 200
     for asset in re.findall(r'(?:src|href)="([^"]+)"', page.text):
@@ -92,14 +91,14 @@ def test_the_docs_are_served(run: Run):
     assert requests.get(f"{run.sandbox_url}/console/", timeout=30).status_code == 200
 
 
-def test_no_header_moves_the_service(run: Run):
+def test_no_header_moves_the_service(run):
     for name in ("SCRIPT_NAME", "PATH_INFO"):
         answer = requests.get(f"{run.url}/healthz", headers={name: "/elsewhere"}, timeout=30)
         assert answer.status_code == 200, answer.text
 
 
 @on_linux
-def test_a_second_version_is_published_beside_it_and_the_local_aws_goes_on(run: Run):
+def test_a_second_version_is_published_beside_it_and_the_local_aws_goes_on(run):
     file = run.data.parent / "sets" / "inventory.json"
     sandbox = sandbox_of(run)
     assert_the_story_works(run, run.admin_key)
@@ -128,7 +127,7 @@ def test_a_second_version_is_published_beside_it_and_the_local_aws_goes_on(run: 
     assert sandbox_of(run) == sandbox
 
 
-def sandbox_of(run: Run) -> list[int]:
+def sandbox_of(run):
     """Return the ids of the processes of the local AWS."""
     return [
         pid
@@ -137,12 +136,12 @@ def sandbox_of(run: Run) -> list[int]:
     ]
 
 
-def sets_of(run: Run) -> list[dict[str, Any]]:
+def sets_of(run):
     return call(run, run.admin_key, "GET", "/v1/permission-sets")["items"]
 
 
 @on_linux
-def test_the_persons_aws_credentials_stay_theirs(run: Run):
+def test_the_persons_aws_credentials_stay_theirs(run):
     children = {pid: env for pid, env in processes(run.data).items() if pid != run.process.pid}
     assert len(children) >= 4, "the sandbox, gunicorn and its two workers"
     for env in children.values():
@@ -151,12 +150,12 @@ def test_the_persons_aws_credentials_stay_theirs(run: Run):
         assert env["AWS_ENDPOINT_URL"] == run.sandbox_url
 
 
-def test_only_its_owner_can_read_its_secrets(run: Run):
+def test_only_its_owner_can_read_its_secrets(run):
     for name in ("run.json", "secret-key", "env"):
         assert (run.data / name).stat().st_mode & 0o077 == 0, name
 
 
-def test_a_second_run_is_refused(run: Run):
+def test_a_second_run_is_refused(run):
     with Run("run", run.data) as second:
         assert second.ended() == 1
         assert complaint(second) == (
@@ -165,7 +164,7 @@ def test_a_second_run_is_refused(run: Run):
     assert requests.get(f"{run.url}/readyz", timeout=30).status_code == 200
 
 
-def test_the_demo_uses_the_service_that_runs_and_tells_everything(run: Run):
+def test_the_demo_uses_the_service_that_runs_and_tells_everything(run):
     with Run("demo", run.data, **PERSONS_AWS) as demo:
         assert demo.ended() == 0, demo.output
     assert f"Using the service that runs at {run.url}." in demo.output
@@ -177,9 +176,7 @@ def test_the_demo_uses_the_service_that_runs_and_tells_everything(run: Run):
     assert steps == list(range(1, 11))
 
 
-def test_the_demo_alone_starts_its_own_service_and_leaves_nothing_after_ctrl_c(
-    data: Path, tmp_path: Path
-):
+def test_the_demo_alone_starts_its_own_service_and_leaves_nothing_after_ctrl_c(data, tmp_path):
     with Run("demo", data, TMPDIR=str(tmp_path)) as demo:
         until(
             lambda: "\n2. " in demo.output or demo.process.poll() is not None,
@@ -195,13 +192,13 @@ def test_the_demo_alone_starts_its_own_service_and_leaves_nothing_after_ctrl_c(
     assert list(tmp_path.glob("deputy-demo-*")) == []
 
 
-def test_make_run_stops_when_make_ended_while_it_was_starting(data: Path):
+def test_make_run_stops_when_make_ended_while_it_was_starting(data):
     stack = Stack(Settings(free_port(), free_port(), data), {})
     assert serve(stack, threading.Event(), parent=os.getppid() + 1) == 0
 
 
 @on_linux
-def test_the_rest_stops_when_the_web_server_dies(data: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_rest_stops_when_the_web_server_dies(data, capsys):
     """Other programs in the places of ours, which start at once; the web server leaves a process
     of its own behind.
     """
@@ -219,14 +216,14 @@ def test_the_rest_stops_when_the_web_server_dies(data: Path, capsys: pytest.Capt
 # --- what can't work is one clear line ---
 
 
-def complaint(run: Run) -> str:
+def complaint(run):
     """The one line that is not about a step."""
     lines = [line for line in run.output.splitlines() if not line.startswith("starting ")]
     assert len(lines) == 1, run.output
     return lines[0]
 
 
-def test_a_taken_port(data: Path, taken_port: int):
+def test_a_taken_port(data, taken_port):
     with Run("run", data, PORT=str(taken_port)) as run:
         assert run.ended() == 1
         assert complaint(run).startswith(f"Port {taken_port} is taken")
@@ -234,13 +231,13 @@ def test_a_taken_port(data: Path, taken_port: int):
     assert not data.exists()
 
 
-def refusal(**env: str) -> str:
+def refusal(**env):
     with pytest.raises(StackError) as refused:
         Stack(Settings.from_environment(env), env).prepare()
     return str(refused.value)
 
 
-def test_ports_that_are_none_or_taken_or_the_same(data: Path, taken_port: int):
+def test_ports_that_are_none_or_taken_or_the_same(data, taken_port):
     for value in ("http", "0", "65536", "-1", "8000.5", " ", "٣٣٣"):
         for name in ("PORT", "SANDBOX_PORT"):
             assert refusal(**{name: value}).startswith(f"{name}={value} is not a port")
@@ -249,7 +246,7 @@ def test_ports_that_are_none_or_taken_or_the_same(data: Path, taken_port: int):
     assert "both 8000" in refusal(SANDBOX_PORT="8000")
 
 
-def test_a_data_folder_that_is_a_file_or_can_not_be_written(data: Path):
+def test_a_data_folder_that_is_a_file_or_can_not_be_written(data):
     free = {"PORT": str(free_port()), "SANDBOX_PORT": str(free_port())}
     data.write_text("")
     assert refusal(DEPUTY_DATA_DIR=str(data), **free).startswith(f"DEPUTY_DATA_DIR={data} can't be")
@@ -260,7 +257,7 @@ def test_a_data_folder_that_is_a_file_or_can_not_be_written(data: Path):
         assert "can't be used: " in refusal(DEPUTY_DATA_DIR=str(data), **free)
 
 
-def test_without_make_run_publishing_names_the_variable_of_its_folder(data: Path):
+def test_without_make_run_publishing_names_the_variable_of_its_folder(data):
     with pytest.raises(StackError, match=re.escape(NOT_RUNNING)):
         ask(Settings.of_running({"DEPUTY_DATA_DIR": str(data)}))
     assert "DEPUTY_DATA_DIR" in NOT_RUNNING

@@ -6,7 +6,6 @@ import itertools
 import os
 import re
 import subprocess
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -36,7 +35,7 @@ from tests.support.sets import MISTAKEN
 from tests.support.waiting import until
 
 
-def test_every_setting_with_a_twin_in_broker_yaml_shapes_the_vendors_stack(run: Run):
+def test_every_setting_with_a_twin_in_broker_yaml_shapes_the_vendors_stack(run):
     tenant = call(run, run.admin_key, "POST", "/v1/tenants", {"name": "Initech"}, expect=201)
     kit = call(run, run.admin_key, "GET", f"/v1/tenants/{tenant['id']}/onboarding")
     assert kit["role_name"] == kit["stack_name"] == f"Acme-{tenant['id'].replace('-', '')[-8:]}"
@@ -50,7 +49,7 @@ def test_every_setting_with_a_twin_in_broker_yaml_shapes_the_vendors_stack(run: 
     assert parameters["BrokerRoleName"] == "AcmeBroker"
 
 
-def test_a_file_holds_the_services_settings_for_commands(run: Run):
+def test_a_file_holds_the_services_settings_for_commands(run):
     [note] = re.findall(r"^note +(.*)", run.output, re.MULTILINE)
     assert note.startswith(f"{DOUBTFUL} is not a setting, so nothing reads it.")
     assert note.endswith("Did you mean DEPUTY_ISSUE_RATE?")
@@ -74,7 +73,7 @@ def test_a_file_holds_the_services_settings_for_commands(run: Run):
     assert "bootstrap admin" in done.stdout
 
 
-def test_who_is_killed_outright_leaves_no_process_and_the_next_start_is_fresh(tmp_path: Path):
+def test_who_is_killed_outright_leaves_no_process_and_the_next_start_is_fresh(tmp_path):
     key = new_key()
     with Run("run", tmp_path / "data", DEPUTY_BOOTSTRAP_KEY=key) as run:
         until(lambda: "starting  CloudFormation" in run.output, "the sandbox runs", PATIENCE)
@@ -95,7 +94,7 @@ def test_who_is_killed_outright_leaves_no_process_and_the_next_start_is_fresh(tm
         assert again.admin_key != key
 
 
-def sourced(path: Path) -> dict[str, str]:
+def sourced(path):
     """What a shell has in its environment after it has read the file."""
     done = subprocess.run(
         ["sh", "-c", '. "$0"; env -0', str(path)],
@@ -107,12 +106,12 @@ def sourced(path: Path) -> dict[str, str]:
     return of_service(dict(line.split("=", 1) for line in lines))
 
 
-def of_service(environment: Mapping[str, str]) -> dict[str, str]:
+def of_service(environment):
     names = [name for name in environment if name.startswith(("DEPUTY_", "AWS_"))]
     return {name: environment[name] for name in names}
 
 
-def settings(**changes: str) -> dict[str, str]:
+def settings(**changes):
     return {
         "DEPUTY_BROKER_PRINCIPAL_ARN": f"arn:aws:iam::{VENDOR}:role/B",
         "DEPUTY_TEMPLATE_BUCKET": "b",
@@ -120,7 +119,7 @@ def settings(**changes: str) -> dict[str, str]:
     }
 
 
-def named(arguments: list[str], name: str) -> list[str]:
+def named(arguments, name):
     return [value for option, value in itertools.pairwise(arguments) if option == name]
 
 
@@ -163,14 +162,14 @@ def test_a_name_that_the_shell_would_read_as_more_than_a_name_is_left_out():
     )
 
 
-def test_a_database_of_ones_own_is_never_emptied(tmp_path: Path):
+def test_a_database_of_ones_own_is_never_emptied(tmp_path):
     (tmp_path / "url").write_text("sqlite:///own.sqlite3")
     assert not Stack(None, {"DEPUTY_DATABASE_URL": "sqlite:///own.sqlite3"}).embedded
     assert not Stack(None, {"DEPUTY_DATABASE_URL_FILE": str(tmp_path / "url")}).embedded
     assert Stack(None, {}).embedded
 
 
-def test_a_folder_of_permission_sets_with_mistakes_ends_it_with_the_whole_list(tmp_path: Path):
+def test_a_folder_of_permission_sets_with_mistakes_ends_it_with_the_whole_list(tmp_path):
     with Run("run", tmp_path / "data", DEPUTY_PERMISSION_SETS=str(MISTAKEN)) as run:
         assert run.ended() == 1
         said = [line for line in run.output.splitlines() if line.startswith("everything.yaml: ")]

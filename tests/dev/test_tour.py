@@ -8,13 +8,11 @@ import re
 import secrets
 import shutil
 import subprocess
-from pathlib import Path
-from typing import Self
 
 import pytest
 
 from tests.client.people import block
-from tests.dev.make_run import ACME, ROOT, Run, create_the_stack
+from tests.dev.make_run import ACME, ROOT, create_the_stack
 
 LAST_WORDS = "PASTED-AND-DONE"
 PATIENCE = 120  # seconds in which a few lines of shell are done, also on a busy machine
@@ -23,7 +21,7 @@ README = (ROOT / "README.md").read_text()
 SHELLS = [shell for shell in ("dash", "zsh") if shutil.which(shell)] or ["bash"]
 
 
-def blocks() -> list[str]:
+def blocks():
     tour = README.partition("## A tour in 60 seconds\n")[2].partition("\n`make run` starts")[0]
     return re.findall(r"^```sh\n(.*?)^```$", tour, re.MULTILINE | re.DOTALL)
 
@@ -31,7 +29,7 @@ def blocks() -> list[str]:
 class Shell:
     """A person's shell in the checkout, into which text is pasted."""
 
-    def __init__(self, shell: str, data: Path) -> None:
+    def __init__(self, shell, data):
         self._shell = shell
         self._env = {
             "PATH": os.environ["PATH"],
@@ -40,7 +38,7 @@ class Shell:
         }
         self._errors = data.parent / f"errors-{secrets.token_hex(4)}"
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         with self._errors.open("w") as errors:
             self._process = subprocess.Popen(
                 [self._shell, "-s"],
@@ -53,21 +51,21 @@ class Shell:
             )
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_):
         self._process.communicate(timeout=PATIENCE)
 
-    def paste(self, text: str) -> str:
+    def paste(self, text):
         """What it prints."""
         self._process.stdin.write(f"{text}\necho {LAST_WORDS}\n")
         self._process.stdin.flush()
         return "".join(iter(self._process.stdout.readline, f"{LAST_WORDS}\n"))
 
     @property
-    def errors(self) -> str:
+    def errors(self):
         return self._errors.read_text()
 
 
-def assert_it_was_told(printed: list[str], errors: str) -> None:
+def assert_it_was_told(printed, errors):
     connection, issued, buckets, audited = printed
     assert '"status": "verified"' in connection
     assert connection.count('"outcome": "passed"') == connection.count('"outcome"') >= 6
@@ -78,7 +76,7 @@ def assert_it_was_told(printed: list[str], errors: str) -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_the_tour_makes_the_stack_itself(run: Run, shell: str):
+def test_the_tour_makes_the_stack_itself(run, shell):
     with Shell(shell, run.data) as person:
         nothing, link, launched, *printed = [person.paste(block) for block in blocks()]
     assert nothing == ""
@@ -87,9 +85,7 @@ def test_the_tour_makes_the_stack_itself(run: Run, shell: str):
     assert_it_was_told(printed, person.errors)
 
 
-def test_a_stack_of_the_console_will_do_and_the_workers_script_of_the_document_too(
-    run: Run, tmp_path: Path
-):
+def test_a_stack_of_the_console_will_do_and_the_workers_script_of_the_document_too(run, tmp_path):
     script, key = tmp_path / "deputy-credentials", tmp_path / "deputy-key"
     script.write_text(block("sh", "#!/bin/sh"))
     script.chmod(0o700)
@@ -110,7 +106,7 @@ def test_a_stack_of_the_console_will_do_and_the_workers_script_of_the_document_t
     assert "Deputy answered 409 suspended, request " in person.errors
 
 
-def test_without_make_run_the_document_fails_with_one_sentence(tmp_path: Path):
+def test_without_make_run_the_document_fails_with_one_sentence(tmp_path):
     data = tmp_path / "data"
     for note in (None, '{"url": "http://localhost:1"}'):
         if note:

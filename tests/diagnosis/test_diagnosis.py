@@ -10,7 +10,7 @@ import pytest
 
 from sandbox.organization import organization
 from tests.attacks.evidence import on_sqlite, problem, shows_nothing
-from tests.support.cast import Api, Customer, World, path_of, root_client, without_external_id
+from tests.support.cast import Api, Customer, path_of, root_client, without_external_id
 
 # Nothing here depends on the database
 pytestmark = [on_sqlite, pytest.mark.usefixtures("impatient")]
@@ -24,7 +24,7 @@ GetRole GetRolePolicy ListRolePolicies ListAttachedRolePolicies SimulatePrincipa
 ALL = {"Effect": "Allow", "Action": "*", "Resource": "*"}
 
 
-def document(*statements) -> str:
+def document(*statements):
     return json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
 
 
@@ -33,7 +33,7 @@ class Patient:
     administrator.
     """
 
-    def __init__(self, world: World, permission_set: str = "inventory", **options: object) -> None:
+    def __init__(self, world, permission_set="inventory", **options):
         self.world, self.customer, self.tenant = world, Customer(world.aws), world.tenant()
         self.kit = world.admin(
             "GET", f"/v1/tenants/{self.tenant['id']}/onboarding?permission_set={permission_set}"
@@ -52,13 +52,13 @@ class Patient:
     def iam(self):
         return closing(root_client(self.world.aws, "iam", self.customer.account))
 
-    def put(self, name: str, *statements) -> None:
+    def put(self, name, *statements):
         with self.iam() as iam:
             iam.put_role_policy(
                 RoleName=self.name, PolicyName=name, PolicyDocument=document(*statements)
             )
 
-    def retrust(self, **condition) -> None:
+    def retrust(self, **condition):
         """The kit's trust policy, with one more condition."""
         trust = copy.deepcopy(self.kit["trust_policy"])
         trust["Statement"][0]["Condition"] |= condition
@@ -72,7 +72,7 @@ class Patient:
 
 
 @pytest.fixture
-def patient(world: World) -> Patient:
+def patient(world) -> Patient:
     return Patient(world)
 
 
@@ -82,7 +82,7 @@ def governed():
     time of the test.
     """
 
-    def govern(patient: Patient, **policies):
+    def govern(patient, **policies):
         documents = {kind: json.loads(document(*each)) for kind, each in policies.items()}
         organization.govern(patient.customer.account, **documents)
 
@@ -90,19 +90,19 @@ def governed():
     organization._policies.clear()
 
 
-def outcomes(found) -> dict[str, str]:
+def outcomes(found):
     return {step["name"]: step["outcome"] for step in found["steps"]}
 
 
-def step(found, name: str):
+def step(found, name):
     return next(it for it in found["steps"] if it["name"] == name)
 
 
-def problems(found) -> list[str]:
+def problems(found):
     return [name for name, outcome in outcomes(found).items() if outcome == "problem"]
 
 
-def test_a_connection_that_works_is_read_by_its_own_session_and_takes_no_verdict(patient: Patient):
+def test_a_connection_that_works_is_read_by_its_own_session_and_takes_no_verdict(patient):
     connection = patient.connection
     before = patient.world.admin("GET", path_of(connection))
     found = patient.diagnose()
@@ -134,7 +134,7 @@ def test_a_connection_that_works_is_read_by_its_own_session_and_takes_no_verdict
     }
 
 
-def test_without_credentials_and_with_some_that_aws_refuses(patient: Patient, start):
+def test_without_credentials_and_with_some_that_aws_refuses(patient, start):
     api = Api(start({"AWS_CONTAINER_CREDENTIALS_FULL_URI": None}), patient.world.admin.key)
     found = patient.diagnose(api)
     assert outcomes(found) == {"our_credentials": "problem"} | dict.fromkeys(STEPS[1:], "skipped")
@@ -148,7 +148,7 @@ def test_without_credentials_and_with_some_that_aws_refuses(patient: Patient, st
     ]
 
 
-def test_with_somebody_elses_credentials(patient: Patient, start):
+def test_with_somebody_elses_credentials(patient, start):
     environment = {
         "AWS_CONTAINER_CREDENTIALS_FULL_URI": None,
         "AWS_ACCESS_KEY_ID": "123456789012",
@@ -178,7 +178,7 @@ def test_with_somebody_elses_credentials(patient: Patient, start):
         assert "our_identity" not in text
 
 
-def test_a_role_that_the_settings_do_not_allow(patient: Patient, start):
+def test_a_role_that_the_settings_do_not_allow(patient, start):
     found = patient.diagnose(Api(start({}, role_prefix="other-"), patient.world.admin.key))
     assert problems(found) == ["aws_lets_us_try"]
     assert "must start with other-" in step(found, "aws_lets_us_try")["detail"]
@@ -194,7 +194,7 @@ def test_a_role_that_the_settings_do_not_allow(patient: Patient, start):
     ],
 )
 def test_a_call_that_fails_is_named_and_what_comes_after_is_not_known(
-    patient: Patient, faults, fault, name, outcome
+    patient, faults, fault, name, outcome
 ):
     ours = name == "our_credentials"
     role_arn = patient.connection["role_arn"]
@@ -209,7 +209,7 @@ def test_a_call_that_fails_is_named_and_what_comes_after_is_not_known(
         assert "us-east-1" in found["conclusion"]
 
 
-def test_an_absent_role_and_a_refusing_one_look_alike(patient: Patient):
+def test_an_absent_role_and_a_refusing_one_look_alike(patient):
     patient.retrust(StringEquals={"sts:ExternalId": "dpy-" + "0" * 64})
     refusing = patient.diagnose()
     patient.customer.remove_role(patient.name)
@@ -230,13 +230,11 @@ def test_an_absent_role_and_a_refusing_one_look_alike(patient: Patient):
     assert (absent["trust_policy"], absent["permissions"]["missing"]) == (None, [])
 
 
-def test_a_role_that_accepts_another_external_id_is_told_apart_unless_it_is_retired(
-    patient: Patient,
-):
+def test_a_role_that_accepts_another_external_id_is_told_apart_unless_it_is_retired(patient):
     """No proof takes a retired one, so "verify" would be no advice."""
     admin, path = patient.world.admin, f"/v1/tenants/{patient.tenant['id']}/external-id/rotation"
 
-    def retrust_with_the_next_one() -> None:
+    def retrust_with_the_next_one():
         rotation = admin("POST", path, {"reason": "it is old"}, expect=201)
         patient.retrust(StringEquals={"sts:ExternalId": rotation["next_external_id"]})
 
@@ -253,7 +251,7 @@ def test_a_role_that_accepts_another_external_id_is_told_apart_unless_it_is_reti
     assert problems(patient.diagnose()) == []
 
 
-def test_a_recreated_role_is_another_one_and_is_not_read(patient: Patient):
+def test_a_recreated_role_is_another_one_and_is_not_read(patient):
     patient.customer.remove_role(patient.name)
     patient.customer.reading_itself(patient.name, patient.kit["trust_policy"])
     found = patient.diagnose()
@@ -264,7 +262,7 @@ def test_a_recreated_role_is_another_one_and_is_not_read(patient: Patient):
     assert "role" not in problems(patient.diagnose())
 
 
-def test_a_trust_policy_that_demands_mfa_in_all_statements_or_in_one(patient: Patient):
+def test_a_trust_policy_that_demands_mfa_in_all_statements_or_in_one(patient):
     patient.retrust(Bool={"aws:MultiFactorAuthPresent": "true"})
     found = patient.diagnose()
     assert problems(found) == ["role"]
@@ -279,7 +277,7 @@ def test_a_trust_policy_that_demands_mfa_in_all_statements_or_in_one(patient: Pa
     assert "never lets us in" in beside["detail"]
 
 
-def test_a_resource_control_policy_that_keeps_outsiders_out(patient: Patient, governed):
+def test_a_resource_control_policy_that_keeps_outsiders_out(patient, governed):
     outsiders = {"StringNotEqualsIfExists": {"aws:PrincipalOrgID": "o-customers"}}
     deny = {
         "Effect": "Deny",
@@ -295,7 +293,7 @@ def test_a_resource_control_policy_that_keeps_outsiders_out(patient: Patient, go
     assert "an exception for account 111122223333" in step(found, "organization")["fix"]
 
 
-def test_a_service_control_policy_that_denies_an_action(patient: Patient, governed):
+def test_a_service_control_policy_that_denies_an_action(patient, governed):
     deny = {"Effect": "Deny", "Action": "tag:*", "Resource": "*"}
     governed(patient, service_control=[ALL, deny])
     found = patient.diagnose()
@@ -307,7 +305,7 @@ def test_a_service_control_policy_that_denies_an_action(patient: Patient, govern
 
 
 @contextmanager
-def bounded(patient: Patient, *statements):
+def bounded(patient, *statements):
     with patient.iam() as iam:
         made = iam.create_policy(PolicyName="boundary", PolicyDocument=document(*statements))[
             "Policy"
@@ -317,7 +315,7 @@ def bounded(patient: Patient, *statements):
         iam.delete_role_permissions_boundary(RoleName=patient.name)
 
 
-def test_a_permissions_boundary(patient: Patient):
+def test_a_permissions_boundary(patient):
     with bounded(patient, ALL):
         wide = patient.diagnose()
         assert problems(wide) == []
@@ -334,7 +332,7 @@ def test_a_permissions_boundary(patient: Patient):
     assert {gap["cause"] for gap in found["permissions"]["missing"]} == {"boundary"}
 
 
-def test_a_role_that_lacks_some_of_the_set_and_has_more(patient: Patient):
+def test_a_role_that_lacks_some_of_the_set_and_has_more(patient):
     [buckets, _names, instances, _tags] = patient.policy["Statement"]
     patient.put(
         "permissions",
@@ -373,7 +371,7 @@ def test_a_role_that_lacks_some_of_the_set_and_has_more(patient: Patient):
     assert wide["beyond"] == [*inline, {"policy": arn, "action": None, "resource": None}]
 
 
-def test_what_depends_on_an_unknown_condition_is_unknown(patient: Patient):
+def test_what_depends_on_an_unknown_condition_is_unknown(patient):
     statements = copy.deepcopy(patient.policy["Statement"])
     statements[-1]["Condition"] = {"IpAddress": {"aws:SourceIp": "192.0.2.0/24"}}
     patient.put("permissions", *statements)
@@ -390,7 +388,7 @@ def test_what_depends_on_an_unknown_condition_is_unknown(patient: Patient):
     assert step(found, "permissions")["detail"].endswith("unknown: tag:GetResources.")
 
 
-def test_a_role_that_may_not_simulate_or_not_even_read_itself(patient: Patient):
+def test_a_role_that_may_not_simulate_or_not_even_read_itself(patient):
     for may_read in (True, False):
         with patient.iam() as iam:
             iam.delete_role_policy(RoleName=patient.name, PolicyName="read-itself")
@@ -409,8 +407,8 @@ def test_a_role_that_may_not_simulate_or_not_even_read_itself(patient: Patient):
         assert outcomes(found)["permissions_boundary"] == ("ok" if may_read else "unknown")
 
 
-def test_an_iam_that_does_not_answer(patient: Patient, faults):
-    def diagnosed_without(action: str):
+def test_an_iam_that_does_not_answer(patient, faults):
+    def diagnosed_without(action):
         faults.add("error", action=action)
         found = patient.diagnose()
         faults.clear()
@@ -426,7 +424,7 @@ def test_an_iam_that_does_not_answer(patient: Patient, faults):
 # --- who may learn what ---
 
 
-def test_a_role_that_no_proof_has_pinned_is_not_read(world: World):
+def test_a_role_that_no_proof_has_pinned_is_not_read(world):
     """It lets everybody in, so it may be somebody else's, and is only named by this tenant."""
     victim, mallory = Patient(world), world.tenant("Mallory")
     victim.customer.retrust(victim.name, without_external_id(victim.kit["trust_policy"]))
@@ -443,7 +441,7 @@ def test_a_role_that_no_proof_has_pinned_is_not_read(world: World):
     assert found["conclusion"] == "The role accepts any External ID."
 
 
-def test_another_tenants_external_id_is_not_shown(patient: Patient):
+def test_another_tenants_external_id_is_not_shown(patient):
     other = patient.world.tenant("Globex")["external_id"]
     patient.retrust(StringEquals={"sts:ExternalId": [patient.tenant["external_id"], other]})
     shown = json.dumps(patient.diagnose())
@@ -451,7 +449,7 @@ def test_another_tenants_external_id_is_not_shown(patient: Patient):
     assert other not in shown
 
 
-def test_no_secret_and_nothing_of_awss_own_words(patient: Patient):
+def test_no_secret_and_nothing_of_awss_own_words(patient):
     bound = patient.world.key("connections:write", tenant=patient.tenant)
     patient.retrust(StringEquals={"sts:ExternalId": "dpy-" + "0" * 64})
     shows_nothing(
@@ -460,7 +458,7 @@ def test_no_secret_and_nothing_of_awss_own_words(patient: Patient):
     assert patient.diagnose(bound)["steps"][0]["outcome"] == "ok"
 
 
-def test_a_suspended_connection_is_not_asked(patient: Patient):
+def test_a_suspended_connection_is_not_asked(patient):
     patient.world.admin("POST", path_of(patient.connection, "/suspend"), {"reason": "a test"})
     before = len(patient.calls())
     problem(
@@ -469,13 +467,13 @@ def test_a_suspended_connection_is_not_asked(patient: Patient):
     assert len(patient.calls()) == before
 
 
-def test_diagnoses_count_with_verifications(patient: Patient, start, stopped_clock):
+def test_diagnoses_count_with_verifications(patient, start, stopped_clock):
     api = Api(start({}, connection_rate=2), patient.world.admin.key)
     api("POST", path_of(patient.connection, "/verify"))
     api("POST", path_of(patient.connection, "/diagnose"))
     problem(api.raw("POST", path_of(patient.connection, "/diagnose")), 429, "rate_limited")
 
 
-def test_the_calls_of_a_diagnosis_wait_for_the_sts_budget(world: World):
+def test_the_calls_of_a_diagnosis_wait_for_the_sts_budget(world):
     services = world.admin.app.extensions["deputy"]
     assert services.diagnoses._sts._api._budget == services.rates.background_call

@@ -63,7 +63,7 @@ CASES = yaml.safe_load("""
 """)
 
 
-def evidence(broker: str = "role", lacks: str | None = None, **parts) -> Evidence:
+def evidence(broker="role", lacks=None, **parts):
     values = {
         name: WHOLE.get(value, value) if isinstance(value, str) else value
         for name, value in ({"identity": True} | parts).items()
@@ -74,9 +74,7 @@ def evidence(broker: str = "role", lacks: str | None = None, **parts) -> Evidenc
 
 
 @pytest.mark.parametrize(("name", "outcome", "fix", "parts"), CASES)
-def test_a_fix_says_for_whom_it_is_and_each_problem_has_one(
-    name: str, outcome: str, fix: str, parts: dict[str, object]
-):
+def test_a_fix_says_for_whom_it_is_and_each_problem_has_one(name, outcome, fix, parts):
     what = evidence(**parts)
     found = next(step for step in steps(what) if step.name == name)
     assert found.outcome == outcome

@@ -43,7 +43,7 @@ LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 BEFORE = "before-your-first-customer.md"
 
 
-def anchors(document: Path) -> set[str]:
+def anchors(document):
     titles = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
@@ -146,7 +146,7 @@ def test_reliabilitys_table_has_each_fault_that_is_tried():
     assert [name for name in tried if not any(re.fullmatch(name, row) for row in rows)] == []
 
 
-def faults_of(path: Path) -> list[str]:
+def faults_of(path):
     """What it calls the faults that it tries, as patterns: a part that is filled in may be
     anything.
     """
@@ -167,7 +167,7 @@ def faults_of(path: Path) -> list[str]:
     return ["".join(map(pattern_of, getattr(text, "values", [text]))) for text in named if text]
 
 
-def pattern_of(part: ast.expr) -> str:
+def pattern_of(part):
     return re.escape(part.value) if isinstance(part, ast.Constant) else ".+"
 
 

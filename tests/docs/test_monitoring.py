@@ -4,7 +4,6 @@ quiet about the refused ones, and about nothing else.
 
 import json
 import re
-from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ ISSUER = "userIdentity.sessionContext.sessionIssuer.arn"
 Event = dict[str, Any]
 
 
-def role(arn: str = "arn:aws:iam::111122223333:role/DeputyBroker") -> Event:
+def role(arn="arn:aws:iam::111122223333:role/DeputyBroker"):
     """userIdentity, as CloudTrail records a session of this role."""
     session = arn.replace(":iam:", ":sts:").replace(":role/", ":assumed-role/") + "/deputy"
     return {
@@ -33,11 +32,11 @@ def role(arn: str = "arn:aws:iam::111122223333:role/DeputyBroker") -> Event:
     }
 
 
-def user(arn: str) -> Event:
+def user(arn):
     return {"type": "IAMUser", "arn": arn}
 
 
-def call(identity: Event, name: str = "AssumeRole", error: str | None = "AccessDenied") -> Event:
+def call(identity, name="AssumeRole", error="AccessDenied"):
     return {"userIdentity": identity, "eventName": name} | ({"errorCode": error} if error else {})
 
 
@@ -58,7 +57,7 @@ LOUD = [
 ]
 
 
-def metric_filter(pattern: str) -> Callable[[Event], bool]:
+def metric_filter(pattern):
     """CloudWatch's pattern, in the forms that the guide uses. `!=` is false for a field that is
     not there.
     """
@@ -66,16 +65,16 @@ def metric_filter(pattern: str) -> Callable[[Event], bool]:
     rest = re.sub(rf"{term}|&&|\|\||[(){{}}\s]", "", pattern)
     assert rest == "", f"{rest}: the test knows no such form"
 
-    def said(found: re.Match[str], event: Event) -> str:
+    def said(found, event):
         path, operator, wanted = found.groups()
-        value: Any = event
+        value = event
         for name in path.split("."):
             value = value.get(name) if isinstance(value, dict) else None
         if operator is None or value is None:
             return str(operator is None and value is None)
         return str(fnmatchcase(value, wanted) == (operator == "="))
 
-    def matches(event: Event) -> bool:
+    def matches(event):
         text = re.sub(term, lambda found: said(found, event), pattern.strip("{} \n"))
         words = " ".join(text.replace("&&", " and ").replace("||", " or ").split())
         return bool(eval(words))  # noqa: S307  True, False, and, or, parentheses
@@ -83,7 +82,7 @@ def metric_filter(pattern: str) -> Callable[[Event], bool]:
     return matches
 
 
-def rule(pattern: str) -> Callable[[Event], bool]:
+def rule(pattern):
     parsed = EventPattern(pattern, EventPatternParser(pattern).parse())
     return lambda event: parsed.matches_event(
         {"detail-type": "AWS API Call via CloudTrail", "detail": event}

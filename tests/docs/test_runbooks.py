@@ -4,12 +4,10 @@ runbooks.
 
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import click
-from flask import Flask
 
 from app.cli.commands import COMMANDS
 from tests.docs.test_documents import DOCUMENTS
@@ -19,7 +17,7 @@ INDEX, _, RUNBOOKS = (DOCS / "runbooks.md").read_text().partition("\n## ")[2].pa
 RUNBOOKS = f"\n## {RUNBOOKS}"
 
 
-def scopes_used(app: Flask) -> set[str]:
+def scopes_used(app):
     """Of every route that a runbook calls."""
     routes, used = app.url_map.bind(""), set()
     for options, path in re.findall(r'^api (.*?)"\$DEPUTY_URL(/[^"?]*)', RUNBOOKS, re.MULTILINE):
@@ -32,14 +30,14 @@ def scopes_used(app: Flask) -> set[str]:
     return used
 
 
-def test_the_recommended_key_has_the_scopes_that_the_runbooks_use_and_no_other(app: Flask):
+def test_the_recommended_key_has_the_scopes_that_the_runbooks_use_and_no_other(app):
     section = RUNBOOKS.partition("\n## No key at hand\n")[2]
     recommended = section.partition("```sh\n")[2].partition("```")[0]
     assert set(re.findall(r"--scope (\S+)", recommended)) == scopes_used(app)
     assert "tenants:read" in recommended
 
 
-def anchor(heading: str) -> str:
+def anchor(heading):
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
@@ -54,7 +52,7 @@ def test_the_index_at_the_top_has_every_runbook():
 ALL = click.Group("flask", commands={command.name: command for command in COMMANDS})
 
 
-def examples() -> Iterator[tuple[str, str]]:
+def examples():
     """Where each stands, and its words: in documents, and in what --help shows."""
     for document in DOCUMENTS:
         text = document.read_text().replace("\\\n", " ")
@@ -66,7 +64,7 @@ def examples() -> Iterator[tuple[str, str]]:
                 yield f"--help of {verb.name}", found
 
 
-def mistake_in(example: str) -> str | None:
+def mistake_in(example):
     """Return what click says against these words. Without arguments, a command is only named."""
     words, command = shlex.split(example, comments=True), ALL
     context = click.Context(ALL)

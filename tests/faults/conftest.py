@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Self
 
 import pytest
 
@@ -26,7 +25,7 @@ _HEADER = """\
 |---|---|---|---|---|---|---|"""
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter):
     if ROWS:
         terminalreporter.write_line("\n".join(["", _HEADER, *map(str, ROWS), ""]))
 
@@ -34,7 +33,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 class Inside:
     """The clock and the DNS inside a deployment's processes: see inside/sitecustomize.py."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         self._folder = folder
         self.clock_ahead(0)
         self.environment = {
@@ -42,11 +41,11 @@ class Inside:
             "PYTHONPATH": str(Path(__file__).parent / "inside"),
         }
 
-    def clock_ahead(self, seconds: float) -> None:
+    def clock_ahead(self, seconds):
         self._write("ahead", seconds)
 
     @contextmanager
-    def dead_dns(self, seconds: float) -> Iterator[None]:
+    def dead_dns(self, seconds):
         """DNS keeps silent for so many seconds, and then fails."""
         self._write("dns", seconds)
         try:
@@ -54,7 +53,7 @@ class Inside:
         finally:
             (self._folder / "dns").unlink()
 
-    def _write(self, name: str, seconds: float) -> None:
+    def _write(self, name, seconds):
         new = self._folder / f"{name}.new"
         new.write_text(str(seconds))
         new.replace(self._folder / name)
@@ -63,24 +62,24 @@ class Inside:
 class SmallDisk:
     """A file system of its own, in memory, that can be filled. Only root can make one."""
 
-    def __init__(self, megabytes: int) -> None:
+    def __init__(self, megabytes):
         if os.geteuid() != 0:
             pytest.skip("only root can mount a small disk, so nobody saw a full one")
         self.path = Path(tempfile.mkdtemp(prefix="deputy-disk-", dir="/var/tmp"))
         self._options = f"size={megabytes}m,mode=755"
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         subprocess.run(
             ["mount", "-t", "tmpfs", "-o", self._options, "tmpfs", self.path], check=True
         )
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_):
         subprocess.run(["umount", "--lazy", self.path], check=True)
         self.path.rmdir()
 
     @contextmanager
-    def full(self) -> Iterator[None]:
+    def full(self):
         ballast = self.path / "ballast"
         with ballast.open("wb") as file:
             for size in (1 << 20, 4096):
@@ -115,11 +114,11 @@ def valkey() -> Iterator[Valkey]:
 
 
 @pytest.fixture(scope="session")
-def inside(tmp_path_factory: pytest.TempPathFactory) -> Inside:
+def inside(tmp_path_factory) -> Inside:
     return Inside(tmp_path_factory.mktemp("inside"))
 
 
-def named(aws: Aws) -> dict[str, str]:
+def named(aws):
     """AWS by a name, that DNS must know."""
     return {
         "AWS_ENDPOINT_URL": aws.environment["AWS_ENDPOINT_URL"].replace("127.0.0.1", "aws.test")
@@ -127,13 +126,7 @@ def named(aws: Aws) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def service(
-    front: Aws,
-    postgres: Postgres,
-    valkey: Valkey,
-    inside: Inside,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Deployment]:
+def service(front, postgres, valkey, inside, tmp_path_factory) -> Iterator[Deployment]:
     """gunicorn with two web processes and a background worker, on PostgreSQL, with a shared
     cache.
     """

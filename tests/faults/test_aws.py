@@ -3,18 +3,13 @@
 import json
 import time
 from contextlib import ExitStack, closing
-from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from sandbox.server import Sandbox
-from sandbox.vendor import VENDOR_ACCOUNT, VendorStack
-from tests.faults.conftest import Inside
+from sandbox.vendor import VENDOR_ACCOUNT
 from tests.faults.users import ALL, LASTS, WITHOUT_AWS, assert_served_meanwhile, during
 from tests.honesty.deployment import Deployment
-from tests.honesty.front import Aws
 from tests.support.balancer import Balancer
 from tests.support.cast import root_client
 from tests.support.databases import new_database
@@ -35,16 +30,16 @@ STS = {
 
 
 @pytest.mark.parametrize("fault", STS)
-def test_sts_is_sick(service: Deployment, front: Aws, fault: str):
+def test_sts_is_sick(service, front, fault):
     sick, served = STS[fault]
     assert_served_meanwhile(service, fault, during(sick(front)), served=served)
 
 
 @pytest.mark.parametrize("seconds", [0, 10])
-def test_dns_is_dead(service: Deployment, front: Aws, inside: Inside, seconds: int):
+def test_dns_is_dead(service, front, inside, seconds):
     how = f"silent for {seconds} s, then no answer" if seconds else "it fails at once"
 
-    def trouble() -> None:
+    def trouble():
         # The cut makes Deputy look the name up again.
         with inside.dead_dns(seconds), front.cutting(1):
             time.sleep(LASTS)
@@ -52,7 +47,7 @@ def test_dns_is_dead(service: Deployment, front: Aws, inside: Inside, seconds: i
     assert_served_meanwhile(service, f"DNS is dead: {how}", trouble, served=WITHOUT_AWS)
 
 
-def test_sqs_and_s3_are_away(front: Aws, aws: Sandbox, vendor: VendorStack, tmp_path: Path):
+def test_sqs_and_s3_are_away(front, aws, vendor, tmp_path):
     """Stacks that are launched meanwhile wait, and each gets its answer."""
     with ExitStack() as stack:
         queue = Queue(aws, vendor)
@@ -75,7 +70,7 @@ def test_sqs_and_s3_are_away(front: Aws, aws: Sandbox, vendor: VendorStack, tmp_
         query = urlsplit(kit["launch_stack_url"]).fragment.partition("?")[2]
         [token] = parse_qs(query)["param_RegistrationToken"]
 
-        def trouble() -> None:
+        def trouble():
             for door in (sqs, s3):
                 door.away()
             for number in range(12):
@@ -96,10 +91,10 @@ def test_sqs_and_s3_are_away(front: Aws, aws: Sandbox, vendor: VendorStack, tmp_
 class Queue:
     """The registration topic and its queue, in the sandbox."""
 
-    def __init__(self, aws: Sandbox, vendor: VendorStack) -> None:
+    def __init__(self, aws, vendor):
         self._aws, self._vendor = aws, vendor
 
-    def settings(self, sqs: Balancer, s3: Balancer) -> dict[str, Any]:
+    def settings(self, sqs, s3):
         return {
             "environment": {
                 "AWS_ENDPOINT_URL_SQS": f"http://127.0.0.1:{sqs.port}",
@@ -109,17 +104,17 @@ class Queue:
             "REGISTRATION_QUEUE_URL": self._vendor.registration_queue_url,
         }
 
-    def visible_again_after(self, seconds: int) -> None:
+    def visible_again_after(self, seconds):
         with closing(root_client(self._aws, "sqs", VENDOR_ACCOUNT)) as sqs:
             sqs.set_queue_attributes(
                 QueueUrl=self._vendor.registration_queue_url,
                 Attributes={"VisibilityTimeout": str(seconds)},
             )
 
-    def publish(self, request: dict[str, Any]) -> None:
+    def publish(self, request):
         with closing(root_client(self._aws, "sns", "444455556666")) as sns:
             sns.publish(TopicArn=self._vendor.registration_topic_arn, Message=json.dumps(request))
 
 
-def port_of(url: str) -> int:
+def port_of(url):
     return urlsplit(url).port

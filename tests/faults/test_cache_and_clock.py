@@ -5,16 +5,13 @@ import time
 import pytest
 import redis
 
-from tests.faults.conftest import Inside
 from tests.faults.users import ALL, KNOWN, LASTS, UNKNOWN, WITHOUT_ISSUING, assert_served_meanwhile
-from tests.honesty.deployment import Deployment
-from tests.support.valkey import Valkey
 
 pytestmark = pytest.mark.faults
 
 
-def test_the_cache_is_gone(service: Deployment, valkey: Valkey):
-    def trouble() -> None:
+def test_the_cache_is_gone(service, valkey):
+    def trouble():
         valkey.kill()
         time.sleep(LASTS)
         valkey.start()
@@ -22,8 +19,8 @@ def test_the_cache_is_gone(service: Deployment, valkey: Valkey):
     assert_served_meanwhile(service, "Valkey is killed, and empty afterwards", trouble, served=ALL)
 
 
-def test_the_cache_is_slow(service: Deployment, valkey: Valkey):
-    def trouble() -> None:
+def test_the_cache_is_slow(service, valkey):
+    def trouble():
         """Each 0.4 s it answers for a moment."""
         with redis.Redis(port=valkey.port) as client:
             ends = time.monotonic() + LASTS
@@ -34,8 +31,8 @@ def test_the_cache_is_slow(service: Deployment, valkey: Valkey):
     assert_served_meanwhile(service, "Valkey answers after up to 0.4 s", trouble, served=ALL)
 
 
-def test_the_cache_lies(service: Deployment, valkey: Valkey):
-    def trouble() -> None:
+def test_the_cache_lies(service, valkey):
+    def trouble():
         with redis.Redis(port=valkey.port) as client:
             ends = time.monotonic() + LASTS
             while time.monotonic() < ends:
@@ -54,12 +51,12 @@ def test_the_cache_lies(service: Deployment, valkey: Valkey):
 @pytest.mark.parametrize(
     ("seconds", "says"), [(7200, "two hours ahead"), (-7200, "two hours back")]
 )
-def test_the_clock_jumps(service: Deployment, inside: Inside, seconds: int, says: str):
+def test_the_clock_jumps(service, inside, seconds, says):
     """Of Deputy's machine alone. Nobody is given a session whose life is over by the clocks of
     all others.
     """
 
-    def trouble() -> None:
+    def trouble():
         inside.clock_ahead(seconds)
         time.sleep(LASTS)
         inside.clock_ahead(0)

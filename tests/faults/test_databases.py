@@ -5,24 +5,22 @@ table.
 import sqlite3
 import time
 from contextlib import ExitStack, closing
-from pathlib import Path
 
 import psutil
 import pytest
 
 from dev.postgres import Postgres
-from tests.faults.conftest import Inside, SmallDisk, named
+from tests.faults.conftest import SmallDisk, named
 from tests.faults.users import KNOWN, LASTS, OPERATOR, assert_served_meanwhile, during
 from tests.honesty.deployment import Deployment
-from tests.honesty.front import Aws
 from tests.honesty.test_database_away import options_of, start, stop, stopped
 from tests.support.databases import migrate
 
 pytestmark = pytest.mark.faults
 
 
-def test_the_database_is_gone(service: Deployment, postgres: Postgres):
-    def trouble() -> None:
+def test_the_database_is_gone(service, postgres):
+    def trouble():
         options = stop(postgres, "fast")
         time.sleep(LASTS)
         start(postgres, options)
@@ -30,8 +28,8 @@ def test_the_database_is_gone(service: Deployment, postgres: Postgres):
     assert_served_meanwhile(service, "PostgreSQL is stopped and started again", trouble)
 
 
-def test_the_database_fails_over(service: Deployment, postgres: Postgres):
-    def trouble() -> None:
+def test_the_database_fails_over(service, postgres):
+    def trouble():
         for _ in range(3):
             start(postgres, stop(postgres, "immediate"))
             time.sleep(2)
@@ -43,11 +41,11 @@ def test_the_database_fails_over(service: Deployment, postgres: Postgres):
     )
 
 
-def test_the_database_hangs(service: Deployment, postgres: Postgres):
+def test_the_database_hangs(service, postgres):
     assert_served_meanwhile(service, "PostgreSQL hangs (SIGSTOP)", during(stopped(postgres)))
 
 
-def test_the_databases_disk_is_full(front: Aws, inside: Inside, tmp_path: Path):
+def test_the_databases_disk_is_full(front, inside, tmp_path):
     with ExitStack() as stack:
         disk = stack.enter_context(SmallDisk(400))
         server = stack.enter_context(Postgres(disk.path, durable=True))
@@ -56,7 +54,7 @@ def test_the_databases_disk_is_full(front: Aws, inside: Inside, tmp_path: Path):
             Deployment(tmp_path, server.url(), front, environment=inside.environment | named(front))
         )
 
-        def trouble() -> None:
+        def trouble():
             options = options_of(server)
             with disk.full():
                 time.sleep(LASTS)
@@ -70,12 +68,12 @@ def test_the_databases_disk_is_full(front: Aws, inside: Inside, tmp_path: Path):
         assert row.seen[OPERATOR].statuses[503] > 0, "nobody met the full disk"
 
 
-def _accepts(server: Postgres) -> bool:
+def _accepts(server):
     pid = server._data / "postmaster.pid"
     return pid.exists() and psutil.pid_exists(int(pid.read_text().split()[0]))
 
 
-def test_the_disk_of_sqlite_is_full(front: Aws, inside: Inside):
+def test_the_disk_of_sqlite_is_full(front, inside):
     with ExitStack() as stack:
         disk = stack.enter_context(SmallDisk(40))
         url = f"sqlite:///{disk.path}/deputy.sqlite3"

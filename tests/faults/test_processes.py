@@ -11,7 +11,6 @@ import pytest
 
 from tests.faults.users import ALL, LASTS, assert_served_meanwhile
 from tests.honesty.deployment import Deployment
-from tests.honesty.front import Aws
 from tests.support.balancer import Balancer
 from tests.support.valkey import Valkey
 from tests.support.waiting import until
@@ -19,8 +18,8 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.faults
 
 
-def test_web_processes_are_killed(service: Deployment):
-    def trouble() -> None:
+def test_web_processes_are_killed(service):
+    def trouble():
         for _ in range(3):
             for pid in service.web_processes():
                 os.kill(pid, signal.SIGKILL)
@@ -29,10 +28,10 @@ def test_web_processes_are_killed(service: Deployment):
     assert_served_meanwhile(service, "kill -9 of every web process, 3 times", trouble, cut=True)
 
 
-def test_gunicorns_first_process_is_killed(service: Deployment):
+def test_gunicorns_first_process_is_killed(service):
     """Its web processes end by themselves, and its supervisor starts it again at once."""
 
-    def trouble() -> None:
+    def trouble():
         for _ in range(2):
             before = [psutil.Process(pid) for pid in service.web_processes()]
             service.signal(signal.SIGKILL)
@@ -47,10 +46,10 @@ def test_gunicorns_first_process_is_killed(service: Deployment):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_background_worker_ends(service: Deployment, front: Aws, number: signal.Signals):
+def test_a_background_worker_ends(service, front, number):
     """What it had claimed is proven by another."""
 
-    def trouble() -> None:
+    def trouble():
         places = [service.place() for _ in range(8)]
         second = service.start_background_worker()
         started, due = (
@@ -83,7 +82,7 @@ def test_a_background_worker_ends(service: Deployment, front: Aws, number: signa
     )
 
 
-def test_celerys_broker_is_gone(service: Deployment):
+def test_celerys_broker_is_gone(service):
     with ExitStack() as stack:
         broker = Valkey()
         stack.callback(broker.kill)
@@ -99,7 +98,7 @@ def test_celerys_broker_is_gone(service: Deployment):
             "Celery starts",
         )
 
-        def trouble() -> None:
+        def trouble():
             broker.kill()
             time.sleep(LASTS)
             broker.start()
@@ -113,8 +112,8 @@ def test_celerys_broker_is_gone(service: Deployment):
         assert celery.poll() is None
 
 
-def test_a_rolling_restart_of_web_processes(service: Deployment):
-    def trouble() -> None:
+def test_a_rolling_restart_of_web_processes(service):
+    def trouble():
         service.admin.close()  # for an idle connection a web process waits 20 s
         for _ in range(2):
             before = set(service.web_processes())
@@ -129,7 +128,7 @@ def test_a_rolling_restart_of_web_processes(service: Deployment):
 
 
 @pytest.fixture
-def pair(service: Deployment) -> Iterator[tuple[Deployment, Deployment, Balancer]]:
+def pair(service) -> Iterator[tuple[Deployment, Deployment, Balancer]]:
     """Two instances behind a load balancer."""
     with (
         service.twin() as first,
@@ -139,10 +138,10 @@ def pair(service: Deployment) -> Iterator[tuple[Deployment, Deployment, Balancer
         yield first, second, balancer
 
 
-def test_a_rolling_restart_of_instances(service: Deployment, pair):
+def test_a_rolling_restart_of_instances(service, pair):
     *instances, balancer = pair
 
-    def trouble() -> None:
+    def trouble():
         for instance in instances:
             balancer.instances.remove(instance.port)
             instance.signal(signal.SIGTERM)
@@ -155,10 +154,10 @@ def test_a_rolling_restart_of_instances(service: Deployment, pair):
     assert_served_meanwhile(service, fault, trouble, served=ALL, port=balancer.port)
 
 
-def test_an_instance_is_killed(service: Deployment, pair):
+def test_an_instance_is_killed(service, pair):
     instance, _, balancer = pair
 
-    def trouble() -> None:
+    def trouble():
         instance.kill()
         time.sleep(2)
         instance.start()

@@ -11,12 +11,12 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
-from tests.honesty.deployment import Answer, Client, Deployment, Load, ProvenConnection
+from tests.honesty.deployment import Answer, Client, Load
 from tests.support.waiting import until
 
 KNOWN, UNKNOWN, OPERATOR, PAGE, SUSPENDED = "known", "unknown", "operator", "page", "suspended"
@@ -39,10 +39,10 @@ WITHOUT_AWS = (KNOWN, OPERATOR, PAGE, SUSPENDED)
 WITHOUT_ISSUING = (OPERATOR, PAGE, SUSPENDED)
 
 
-def during(fault: AbstractContextManager[object]) -> Callable[[], None]:
+def during(fault):
     """The fault, for as long as it lasts."""
 
-    def trouble() -> None:
+    def trouble():
         with fault:
             time.sleep(LASTS)
 
@@ -54,7 +54,7 @@ class Asking:
     a suspended tenant.
     """
 
-    def __init__(self, service: Deployment) -> None:
+    def __init__(self, service):
         self._places = [service.place() for _ in range(4)]
         self._suspended = service.place()
         self._admin = service.admin.key
@@ -71,13 +71,13 @@ class Asking:
             SUSPENDED: self._suspended.ask,
         }
 
-    def _make_tenant(self, client: Client, turn: int) -> Answer:
+    def _make_tenant(self, client, turn):
         return client.ask("POST", "/v1/tenants", {"name": f"T {turn}"}, key=self._admin)
 
-    def _place(self, turn: int) -> ProvenConnection:
+    def _place(self, turn):
         return self._places[turn % len(self._places)]
 
-    def _new(self) -> int:
+    def _new(self):
         with self._lock:
             return next(self._seconds)
 
@@ -91,7 +91,7 @@ class Seen:
     lost: int
     p99: float
 
-    def __str__(self) -> str:
+    def __str__(self):
         good, total = self.statuses[self.good], self.statuses.total() + self.lost
         parts = [f"all {total:,}" if good == total else f"{good} of {total:,}"]
         for status, count in self.statuses.most_common():
@@ -113,17 +113,17 @@ class Row:
     back: float
     checked: int
 
-    def __str__(self) -> str:
+    def __str__(self):
         users = " | ".join(str(self.seen[kind]) for kind in (KNOWN, UNKNOWN, OPERATOR, PAGE))
         return f"| {self.fault} | {users} | {self.back:.1f} s | nothing of {self.checked:,} |"
 
 
 # The table of the run, which is printed at its end.
-ROWS: list[Row] = []
+ROWS = []
 
 
 @contextmanager
-def users_of(port: int, asking: Asking) -> Iterator[dict[str, Load]]:
+def users_of(port, asking):
     with ExitStack() as stack:
         loads = {}
         for kind, (count, pause) in USERS.items():
@@ -134,15 +134,7 @@ def users_of(port: int, asking: Asking) -> Iterator[dict[str, Load]]:
         yield loads
 
 
-def assert_served_meanwhile(
-    service: Deployment,
-    fault: str,
-    trouble: Callable[[], None],
-    *,
-    served: Sequence[str] = (),
-    cut: bool = False,
-    port: int | None = None,
-) -> Row:
+def assert_served_meanwhile(service, fault, trouble, *, served=(), cut=False, port=None):
     """Runs `trouble` under load. Fails unless the users in `served` were served throughout, the
     others were told to come back, all are served again soon, and everything that they were given is
     recorded.
@@ -168,7 +160,7 @@ def assert_served_meanwhile(
     return ROWS[-1]
 
 
-def _seen(kind: str, load: Load, began: float, over: float, lost: int) -> Seen:
+def _seen(kind, load, began, over, lost):
     answers = [each for each in load.answers[:] if began < each.ended and each.began < over]
     times = sorted(answer.seconds for answer in answers) or [0.0]
     p99 = times[len(times) * 99 // 100]
@@ -176,10 +168,10 @@ def _seen(kind: str, load: Load, began: float, over: float, lost: int) -> Seen:
     return Seen(GOOD[kind], statuses, load.lost - lost, p99)
 
 
-def _served_again(kind: str, load: Load, over: float) -> float:
+def _served_again(kind, load, over):
     """From when on the user was served without a failure."""
 
-    def steady() -> float | None:
+    def steady():
         after = [answer for answer in load.answers[:] if answer.began > over]
         after.sort(key=lambda answer: answer.began)
         if [answer.status for answer in after[-_STEADY:]] != [GOOD[kind]] * _STEADY:
@@ -190,7 +182,7 @@ def _served_again(kind: str, load: Load, over: float) -> float:
     return until(steady, f"{kind} is served again", _BACK)
 
 
-def assert_nothing_was_lost(service: Deployment, loads: dict[str, Load]) -> int:
+def assert_nothing_was_lost(service, loads):
     """Of what users were given; and nobody was given what they may not have. How many answers
     that is.
     """
@@ -213,5 +205,5 @@ def assert_nothing_was_lost(service: Deployment, loads: dict[str, Load]) -> int:
     return len(given) + len(created)
 
 
-def _short(seconds: float) -> str:
+def _short(seconds):
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 class Slow:
     """Looks that take until they are let go, and are counted."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.looks = 0
         self.go = threading.Event()
 

@@ -10,7 +10,6 @@ from datetime import timedelta
 import click
 import pytest
 import sqlalchemy
-from flask import Flask
 from sqlalchemy import make_url
 
 from app.aws import vendor_resources
@@ -45,7 +44,7 @@ class Heard:
 class Deployment:
     """One in which nothing is wrong, and which can be asked how it would be with other settings."""
 
-    def __init__(self, aws, config: Config) -> None:
+    def __init__(self, aws, config):
         self.aws, self.config = aws, config
         self.app = create_app(config)
         publish_templates(self.app)
@@ -53,7 +52,7 @@ class Deployment:
         connection_row(self.db, tenant_row(self.db))
         self.worker = Heartbeat(self.db, "flask", Heard())
 
-    def doctor(self, wrong: dict[str, str] | None = None, **changes) -> dict[str, dict[str, str]]:
+    def doctor(self, wrong=None, **changes):
         """What each check says, with these settings changed. `wrong`: those that say so."""
         app = create_app(with_settings(self.config, **changes))  # a process that kept no findings
         try:
@@ -61,11 +60,11 @@ class Deployment:
         finally:
             app.extensions["deputy"].db.engine.dispose()
 
-    def client(self, service: str):
+    def client(self, service):
         return closing(root_client(self.aws, service, self.config.aws.broker.account_id))
 
 
-def examined(app: Flask, wrong: dict[str, str]) -> dict[str, dict[str, str]]:
+def examined(app, wrong):
     done = app.test_cli_runner().invoke(args=["doctor", "--json"])
     found = json.loads(done.stdout)["checks"]
     assert {c["name"]: c["status"] for c in found if c["status"] in {"warning", "failed"}} == wrong
@@ -77,11 +76,11 @@ def examined(app: Flask, wrong: dict[str, str]) -> dict[str, dict[str, str]]:
     return {check["name"]: check for check in found}
 
 
-def named(found: dict[str, dict[str, str]], *statuses: str) -> dict[str, str]:
+def named(found, *statuses):
     return {name: one["status"] for name, one in found.items() if one["status"] in statuses}
 
 
-def says(found: dict[str, dict[str, str]], **texts: str) -> None:
+def says(found, **texts):
     """What a check has seen, and what to do, have this text in them."""
     for name, text in texts.items():
         assert text in f"{found[name]['seen']} {found[name]['next']}"
@@ -122,7 +121,7 @@ def test_of_a_good_deployment_nothing_is_said_to_be_wrong(deployment):
     assert (text.exit_code, text.output.split()[:3]) == (0, ["status", "name", "seen"])
 
 
-def documented() -> set[str]:
+def documented():
     """The checks that docs/monitoring.md has in its tables."""
     page = (ROOT / "docs" / "monitoring.md").read_text()
     tables = page.partition("\n## Health\n")[2].partition("\n## ")[0]
@@ -280,7 +279,7 @@ def dead_letter(deployment):
 
 
 @contextmanager
-def topic_of_the_vendor(deployment: Deployment, publishers: str):
+def topic_of_the_vendor(deployment, publishers):
     """Another one, to which they may publish, and that sends to no queue."""
     statement = {"Effect": "Allow", "Principal": {"AWS": publishers}, "Action": "sns:Publish"}
     document = json.dumps({"Version": "2012-10-17", "Statement": [statement | {"Resource": "*"}]})
@@ -406,7 +405,7 @@ def test_each_of_several_faults_is_named(deployment):
 
 
 @contextmanager
-def log_of(statement: str):
+def log_of(statement):
     """A database after this statement."""
     with new_database("postgresql") as url:
         database = Database(url)

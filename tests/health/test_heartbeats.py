@@ -34,7 +34,7 @@ def quiet_database(shared_database):
     return shared_database
 
 
-def rows(database) -> list[BackgroundWorker]:
+def rows(database):
     with database.read() as db:
         return list(db.scalars(sqlalchemy.select(BackgroundWorker)))
 
@@ -44,7 +44,7 @@ def read(database, look):
         return look(db)
 
 
-def age(database, row_id, seconds: float) -> None:
+def age(database, row_id, seconds):
     with database.write(SYSTEM) as db:
         db.get_one(BackgroundWorker, row_id).seen_at = now() - timedelta(seconds=seconds)
 
@@ -88,7 +88,7 @@ def test_times_are_the_databases_and_not_the_background_workers(quiet_database, 
     assert min(abs(row.clock_ahead) for row in rows(quiet_database)) < 1
 
 
-def sent(seconds_ago: float):
+def sent(seconds_ago):
     return now() - timedelta(seconds=seconds_ago)
 
 
@@ -108,7 +108,7 @@ def test_a_queue_is_heard_as_far_as_its_messages_were_sent_until_they_are_answer
     assert len(queue_state._unanswered) == 1000, "a flood is not remembered whole"
 
 
-def beat(database, **queue_state) -> Heartbeat:
+def beat(database, **queue_state):
     heartbeat = Heartbeat(database, "flask", SimpleNamespace(**queue_state))
     heartbeat.beat()
     return heartbeat

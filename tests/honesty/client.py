@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 PATIENCE = 20  # seconds until something that takes a moment has failed, on a busy machine too
 
@@ -22,23 +21,23 @@ class Answer:
     body: bytes
 
     @property
-    def seconds(self) -> float:
+    def seconds(self):
         return self.ended - self.began
 
     @property
-    def request_id(self) -> str:
+    def request_id(self):
         return self.headers["X-Request-Id"]
 
     @cached_property
-    def json(self) -> Any:
+    def json(self):
         return json.loads(self.body) if self.body else None
 
     @property
-    def issued(self) -> tuple[str, str]:
+    def issued(self):
         """What ties a 200 to its audit event."""
         return self.request_id, self.json["AccessKeyId"]
 
-    def __str__(self) -> str:
+    def __str__(self):
         return (
             f"{self.status} in {self.seconds:.2f}"
             f" s{'' if self.status == 200 else f': {self.body.decode()}'}"
@@ -48,22 +47,21 @@ class Answer:
 class Client:
     """One kept connection, and so one web process. Not for sharing between threads."""
 
-    def __init__(self, port: int, key: str | None = None) -> None:
+    def __init__(self, port, key=None):
         self.key = key
         self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
 
-    def connect(self) -> None:
+    def connect(self):
         self._http.connect()
 
-    def close(self) -> None:
+    def close(self):
         self._http.close()
 
     @property
-    def local_port(self) -> int:
-        port: int = self._http.sock.getsockname()[1]
-        return port
+    def local_port(self):
+        return self._http.sock.getsockname()[1]
 
-    def ask(self, method: str, path: str, body: Any = None, *, key: str | None = None) -> Answer:
+    def ask(self, method, path, body=None, *, key=None):
         """Raises OSError or HTTPException when the connection is cut; the next call connects
         again.
         """
@@ -80,7 +78,7 @@ class Client:
             self._http.close()
             raise
 
-    def must(self, method: str, path: str, body: Any = None, *, expect: int = 200) -> Any:
+    def must(self, method, path, body=None, *, expect=200):
         answer = self.ask(method, path, body)
         assert answer.status == expect, f"{method} {path}: {answer}"
         return answer.json

@@ -20,33 +20,31 @@ def front() -> Iterator[Aws]:
         yield front
 
 
-def _deployed(engine: str, front: Aws, folders: pytest.TempPathFactory) -> Iterator[Deployment]:
+def _deployed(engine, front, folders):
     folder = folders.mktemp(engine)
     with new_database(engine) as url, Deployment(folder, url, front, BODY_SECONDS="30") as service:
         yield service
 
 
 @pytest.fixture(scope="package")
-def on_sqlite(front: Aws, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def on_sqlite(front, tmp_path_factory) -> Iterator[Deployment]:
     yield from _deployed("sqlite", front, tmp_path_factory)
 
 
 @pytest.fixture(scope="package")
-def on_postgresql(front: Aws, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def on_postgresql(front, tmp_path_factory) -> Iterator[Deployment]:
     yield from _deployed("postgresql", front, tmp_path_factory)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def service(request: pytest.FixtureRequest) -> Deployment:
-    deployment: Deployment = request.getfixturevalue(f"on_{request.param}")
+def service(request) -> Deployment:
+    deployment = request.getfixturevalue(f"on_{request.param}")
     deployment.admin.close()  # it connects again: an earlier test may have killed its web process
     return deployment
 
 
 @pytest.fixture(scope="package")
-def with_valkey(
-    front: Aws, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Deployment, Valkey]]:
+def with_valkey(front, tmp_path_factory) -> Iterator[tuple[Deployment, Valkey]]:
     valkey, folder = Valkey(), tmp_path_factory.mktemp("valkey")
     rate = str(ISSUE_RATE)
     with (
@@ -58,14 +56,14 @@ def with_valkey(
 
 
 @pytest.fixture
-def valkey(with_valkey: tuple[Deployment, Valkey]) -> Valkey:
+def valkey(with_valkey) -> Valkey:
     """The shared cache of `sharing`. An earlier test may have killed it."""
     with_valkey[1].revive()
     return with_valkey[1]
 
 
 @pytest.fixture
-def sharing(with_valkey: tuple[Deployment, Valkey], valkey: Valkey) -> Deployment:
+def sharing(with_valkey, valkey) -> Deployment:
     """A deployment whose processes share a real Valkey."""
     with_valkey[0].admin.close()
     return with_valkey[0]

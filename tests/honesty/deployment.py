@@ -17,11 +17,10 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
 import psutil
@@ -35,7 +34,6 @@ from bench.instant_sts import ACCOUNT, BROKER_ARN
 from dev.stack import ROOT, end_with_parent, free_port
 from tests.conftest import OPERATOR
 from tests.honesty.client import PATIENCE, Answer, Client
-from tests.honesty.front import Aws
 from tests.support import logged_secrets
 from tests.support.metrics import samples
 from tests.support.waiting import until
@@ -55,28 +53,28 @@ class ProvenConnection:
     key: str
 
     @property
-    def tenant(self) -> str:
+    def tenant(self):
         return f"/v1/tenants/{self.tenant_id}"
 
     @property
-    def connection(self) -> str:
+    def connection(self):
         return f"{self.tenant}/connections/{self.connection_id}"
 
     @property
-    def credentials(self) -> str:
+    def credentials(self):
         return f"{self.connection}/credentials"
 
     @property
-    def container_credentials(self) -> str:
+    def container_credentials(self):
         return f"{self.connection}/container-credentials"
 
-    def ask(self, client: Client, turn: int = 0) -> Answer:
+    def ask(self, client, turn=0):
         """Credentials in one of the two shapes; both give the same session."""
         if turn % 2:
             return client.ask("GET", self.container_credentials, key=self.key)
         return client.ask("POST", self.credentials, key=self.key)
 
-    def ask_uncached(self, client: Client, seconds: int) -> Answer:
+    def ask_uncached(self, client, seconds):
         """A question of its own for each duration, so that nothing is cached for it yet."""
         return client.ask("POST", self.credentials, {"duration_seconds": seconds}, key=self.key)
 
@@ -91,17 +89,17 @@ class Deployment:
 
     def __init__(
         self,
-        folder: Path,
-        database_url: str,
-        aws: Aws,
+        folder,
+        database_url,
+        aws,
         *,
-        workers: int = 2,
-        flags: Sequence[str] = (),
-        root: Path = ROOT,
-        admin_key: str | None = None,
-        environment: Mapping[str, str] | None = None,
-        **settings: str,
-    ) -> None:
+        workers=2,
+        flags=(),
+        root=ROOT,
+        admin_key=None,
+        environment=None,
+        **settings,
+    ):
         self.database_url = database_url
         self.root = root
         self.aws = aws
@@ -132,7 +130,7 @@ class Deployment:
             **(environment or {}),
         }
 
-    def twin(self) -> "Deployment":
+    def twin(self):
         """Another machine of the same deployment, with one web process: the same database and
         keys.
         """
@@ -143,7 +141,7 @@ class Deployment:
         other._env = self._env | {"DEPUTY_METRICS_BIND": f"127.0.0.1:{other.metrics_port}"}
         return other
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         if not self._installed:
             database = Database(self.database_url)
             ApiKeys(database, KeyUses(database), limit=KEYS, sets=()).install_key(
@@ -159,13 +157,13 @@ class Deployment:
         self.admin = Client(self.port, self._admin_key)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_):
         self.kill()
         self.engine.dispose()
         if hasattr(self, "admin"):
             self.admin.close()
 
-    def start(self) -> None:
+    def start(self):
         """gunicorn; also after it ended. Returns when all web processes serve requests."""
         logged_secrets.watch(self.log)
         with self.log.open("wb") as output:
@@ -184,23 +182,21 @@ class Deployment:
             )
         self.await_web_processes()
 
-    def kill(self) -> None:
+    def kill(self):
         """gunicorn's first process and all web processes, with SIGKILL."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
-    def signal(self, number: int) -> None:
+    def signal(self, number):
         """To gunicorn's first process."""
         self._process.send_signal(number)
 
-    def await_end(self, seconds: float = PATIENCE * 2) -> int:
+    def await_end(self, seconds=PATIENCE * 2):
         """The exit status of gunicorn's first process."""
         return self._process.wait(seconds)
 
-    def start_background_worker(
-        self, command: Sequence[str] = ("flask", "--app", "wsgi", "worker"), **environment: str
-    ) -> subprocess.Popen[bytes]:
+    def start_background_worker(self, command=("flask", "--app", "wsgi", "worker"), **environment):
         """Beside the service; the test that starts it ends it. `environment` as of the whole
         deployment.
         """
@@ -216,7 +212,7 @@ class Deployment:
                 preexec_fn=end_with_parent,  # noqa: PLW1509  one C call
             )
 
-    def command(self, *words: str, **environment: str) -> str:
+    def command(self, *words, **environment):
         """`flask --app wsgi WORDS`, with the service's settings."""
         done = subprocess.run(
             [sys.executable, "-m", "flask", "--app", "wsgi", *words],
@@ -230,27 +226,27 @@ class Deployment:
         return done.stdout
 
     @property
-    def said(self) -> str:
+    def said(self):
         return self.log.read_text(errors="replace")
 
-    def logged(self, event: str, since: int = 0) -> int:
+    def logged(self, event, since=0):
         """How many log lines of this event there are, from this offset of the log on."""
         return self.said[since:].count(f'"event": "{event}"')
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self):
         """Each sample of Deputy's by its name and labels, as Prometheus reads it."""
         with urllib.request.urlopen(
             f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=PATIENCE
         ) as answer:
             return samples(answer.read().decode())
 
-    def web_processes(self) -> list[int]:
+    def web_processes(self):
         return sorted(child.pid for child in psutil.Process(self._process.pid).children())
 
-    def await_web_processes(self) -> list[int]:
+    def await_web_processes(self):
         """Return when all web processes serve requests."""
 
-        def serving() -> bool:
+        def serving():
             assert self._process.poll() is None, self.said
             booted = set(re.findall(r"Booting worker with pid: (\d+)", self.said))
             return len(booted.intersection(map(str, self.web_processes()))) == self._workers
@@ -260,13 +256,13 @@ class Deployment:
             return self.web_processes()
 
     @contextmanager
-    def clients(self, each: int) -> Iterator[dict[int, list[Client]]]:
+    def clients(self, each):
         """So many clients on each web process, by its id."""
-        found: dict[int, list[Client]] = {}
-        spare: list[Client] = []
+        found = {}
+        spare = []
         with contextlib.ExitStack() as closing:
 
-            def enough() -> bool:
+            def enough():
                 with contextlib.suppress(OSError, http.client.HTTPException):
                     self._more(closing, found, spare, each)
                 return len(found) == self._workers and all(
@@ -279,9 +275,7 @@ class Deployment:
             yield found
 
     @contextmanager
-    def load(
-        self, ask: Callable[[Client, int], Answer], pause: float = 0.0, each: int = HANDS // 2
-    ) -> Iterator["Load"]:
+    def load(self, ask, pause=0.0, each=HANDS // 2):
         """Requests from so many clients on each web process."""
         with (
             self.clients(each) as by_process,
@@ -289,13 +283,7 @@ class Deployment:
         ):
             yield load
 
-    def _more(
-        self,
-        closing: contextlib.ExitStack,
-        found: dict[int, list[Client]],
-        spare: list[Client],
-        each: int,
-    ) -> None:
+    def _more(self, closing, found, spare, each):
         """Connect several at once, so that more than one web process wakes, and see who took
         them, which takes long.
         """
@@ -312,7 +300,7 @@ class Deployment:
             mine = found.setdefault(taken[client.local_port], [])
             (mine if len(mine) < each else spare).append(client)
 
-    def _taken(self) -> dict[int, int]:
+    def _taken(self):
         """Which web process has the connection from which port."""
         return {
             connection.raddr.port: pid
@@ -321,7 +309,7 @@ class Deployment:
             if connection.raddr and connection.laddr.port == self.port
         }
 
-    def place(self) -> ProvenConnection:
+    def place(self):
         """A tenant, its role, the connection that was proven, and a key that may only issue."""
         self.admin.close()  # it connects again: the service has closed what was idle, or in the way
         tenant = self.admin.must("POST", "/v1/tenants", {"name": "Acme"}, expect=201)
@@ -334,18 +322,18 @@ class Deployment:
         key = self.admin.must("POST", "/v1/api-keys", wanted, expect=201)
         return ProvenConnection(tenant["id"], connection["id"], role_arn, key["id"], key["key"])
 
-    def sql(self, statement: str, **values: Any) -> list[Any]:
+    def sql(self, statement, **values):
         """Past the service, in a transaction of its own."""
         with self.engine.begin() as db:
             done = db.execute(sqlalchemy.text(statement), values)
             return list(done.all()) if done.returns_rows else []
 
-    def events(self) -> list["Event"]:
+    def events(self):
         """The audit log, in order."""
         columns = "id, action, request_id, tenant_id, details"
         return [Event(*row) for row in self.sql(f"SELECT {columns} FROM audit_events ORDER BY id")]  # noqa: S608
 
-    def issued(self) -> list[tuple[str, str]]:
+    def issued(self):
         """Every issuance in the audit log, as answers have it."""
         return [event.issued for event in self.events() if event.issued]
 
@@ -360,7 +348,7 @@ class Event:
     tenant_id: Any
     details: Any
 
-    def __post_init__(self) -> None:
+    def __post_init__(self):
         """SQLite gives ids and JSON as text."""
         self.id = UUID(str(self.id))
         self.tenant_id = self.tenant_id and UUID(str(self.tenant_id))
@@ -368,12 +356,12 @@ class Event:
             self.details = json.loads(self.details)
 
     @property
-    def issued(self) -> tuple[str, str] | None:
+    def issued(self):
         if self.action != "credentials.issued":
             return None
         return self.request_id, self.details["access_key_id"]
 
-    def is_of(self, place: ProvenConnection) -> bool:
+    def is_of(self, place):
         """Of this tenant, or of its worker's key, which is bound to no tenant."""
         return (
             self.tenant_id == UUID(place.tenant_id)
@@ -397,7 +385,7 @@ class Load:
     _errors: list[BaseException] = field(default_factory=list)
     _ended: threading.Event = field(default_factory=threading.Event)
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         turns = itertools.count()
         self._threads = [
             threading.Thread(target=self._keep_asking, args=(client, turns))
@@ -407,14 +395,14 @@ class Load:
             thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_):
         self._ended.set()
         for thread in self._threads:
             thread.join()
         if self._errors:
             raise self._errors[0]
 
-    def go_on(self, count: int) -> None:
+    def go_on(self, count):
         """Return when so many more requests, that begin from now on, were answered."""
         now = time.monotonic()
         until(
@@ -423,10 +411,10 @@ class Load:
         )
 
     @property
-    def statuses(self) -> Counter[int]:
+    def statuses(self):
         return Counter(answer.status for answer in self.answers)
 
-    def _keep_asking(self, client: Client, turns: Iterator[int]) -> None:
+    def _keep_asking(self, client, turns):
         try:
             while not self._ended.is_set():
                 try:

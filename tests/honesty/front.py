@@ -10,9 +10,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Self
+from contextlib import contextmanager
 from urllib.parse import parse_qsl, urlencode
 
 from bench.instant_sts import BROKER_KEY
@@ -31,7 +29,7 @@ class Aws:
     by the instant STS.
     """
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.calls: list[tuple[str, str | None]] = []  # (action, role ARN)
         self._delay = 0.0
         self._silent = False
@@ -44,7 +42,7 @@ class Aws:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._sts_port, self._port = free_port(), free_port()
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         command = [sys.executable, "-m", "bench.instant_sts", str(self._sts_port)]
         # one C call
         self._sts = subprocess.Popen(command, cwd=ROOT, preexec_fn=end_with_parent)  # noqa: PLW1509
@@ -57,7 +55,7 @@ class Aws:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_):
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
@@ -66,7 +64,7 @@ class Aws:
         self._sts.wait()
 
     @property
-    def environment(self) -> dict[str, str]:
+    def environment(self):
         """What makes any AWS SDK call this AWS, as the broker."""
         return {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._port}",
@@ -76,24 +74,24 @@ class Aws:
             **ONLY_THESE_CREDENTIALS,
         }
 
-    def register(self, role_arn: str, external_id: str) -> None:
+    def register(self, role_arn, external_id):
         """A role that asks for this External ID."""
         self._external_ids[role_arn] = external_id
         self._tell(json.dumps({role_arn: external_id}))
 
-    def stop_asking_for_external_id(self, role_arn: str) -> None:
+    def stop_asking_for_external_id(self, role_arn):
         self._open_roles.add(role_arn)
 
-    def accept(self, role_arn: str, *external_ids: str) -> None:
+    def accept(self, role_arn, *external_ids):
         """The role asks for one of these from now on."""
         self._accepted[role_arn] = external_ids
 
-    def assumed(self, role_arn: str) -> int:
+    def assumed(self, role_arn):
         """How many AssumeRole came for it."""
         return self.calls.count(("AssumeRole", role_arn))
 
     @contextmanager
-    def _changed(self, name: str, value: Any) -> Iterator[None]:
+    def _changed(self, name, value):
         good = getattr(self, name)
         setattr(self, name, value)
         try:
@@ -101,29 +99,29 @@ class Aws:
         finally:
             setattr(self, name, good)
 
-    def slow(self, seconds: float) -> AbstractContextManager[None]:
+    def slow(self, seconds):
         return self._changed("_delay", seconds)
 
-    def silent(self) -> AbstractContextManager[None]:
+    def silent(self):
         """It takes calls and never answers."""
         return self._changed("_silent", True)
 
-    def cutting(self, every: int) -> AbstractContextManager[None]:
+    def cutting(self, every):
         """It cuts the connection of each call (1), or of each second one (2)."""
         return self._changed("_every", every)
 
-    def throttling(self) -> AbstractContextManager[None]:
+    def throttling(self):
         return self._changed("_throttling", True)
 
-    def _tell(self, roles: str) -> None:
+    def _tell(self, roles):
         with contextlib.closing(
             http.client.HTTPConnection("127.0.0.1", self._sts_port, timeout=5)
         ) as control:
             control.request("POST", "/_bench/roles", roles)
             assert control.getresponse().status == 200
 
-    def _await_sts(self) -> None:
-        def listens() -> bool:
+    def _await_sts(self):
+        def listens():
             assert self._sts.poll() is None, "the instant STS does not start"
             with contextlib.suppress(OSError):
                 self._tell("{}")
@@ -132,21 +130,21 @@ class Aws:
 
         until(listens, "the instant STS is up")
 
-    async def _listen(self) -> None:
+    async def _listen(self):
         self._server = await asyncio.start_server(
             self._serve, "127.0.0.1", self._port, backlog=1024
         )
 
-    async def _end(self) -> None:
+    async def _end(self):
         self._server.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader, writer):
         """One connection of the service's."""
-        sts: Any = None
+        sts = None
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -170,7 +168,7 @@ class Aws:
             for end in (writer, sts[1] if sts else writer):
                 end.close()
 
-    def _as_told(self, query: dict[str, str]) -> bytes:
+    def _as_told(self, query):
         """The call; for a role that lets anybody in, with the External ID that the role behind
         it wants.
         """
@@ -183,20 +181,18 @@ class Aws:
         return urlencode(query).encode()
 
 
-async def _asked(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes, body: bytes
-) -> bytes:
+async def _asked(reader, writer, head, body):
     head = re.sub(rb"(?i)\r\ncontent-length:[^\r]*", b"", head).removesuffix(b"\r\n")
     writer.write(b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body))
     answer = await reader.readuntil(b"\r\n\r\n")
     return answer + await reader.readexactly(_length(answer))
 
 
-def _length(head: bytes) -> int:
+def _length(head):
     length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
     return int(length[1]) if length else 0
 
 
-def _answer(status: str, body: str) -> bytes:
+def _answer(status, body):
     header = f"HTTP/1.1 {status}\r\nContent-Type: text/xml\r\nContent-Length: {len(body)}\r\n\r\n"
     return f"{header}{body}".encode()

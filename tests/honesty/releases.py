@@ -1,7 +1,6 @@
 """A later release of the service: this checkout with one more migration."""
 
 import shutil
-from pathlib import Path
 
 from app.store.revisions import KNOWN
 from dev.stack import ROOT
@@ -44,7 +43,7 @@ def downgrade() -> None:
 '''
 
 
-def after(folder: Path) -> Path:
+def after(folder):
     """This checkout with one migration more, in `folder`."""
     folder.mkdir()
     for part in _PARTS:

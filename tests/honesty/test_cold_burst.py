@@ -9,19 +9,18 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.honesty.conftest import ISSUE_RATE
-from tests.honesty.deployment import Answer, Client, Deployment, ProvenConnection
 from tests.support.waiting import until
 
 BURST = 48
 
 
-def burst(service: Deployment, place: ProvenConnection) -> list[Answer]:
+def burst(service, place):
     """All requests at the same moment, half of them to each of two web processes; AWS takes long
     enough for all to meet.
     """
     ready = threading.Barrier(BURST)
 
-    def ask(client: Client) -> Answer:
+    def ask(client):
         ready.wait(10)
         return place.ask(client, 1)
 
@@ -33,7 +32,7 @@ def burst(service: Deployment, place: ProvenConnection) -> list[Answer]:
         return list(pool.map(ask, itertools.chain(*by_process.values())))
 
 
-def called_for(service: Deployment, place: ProvenConnection) -> int:
+def called_for(service, place):
     """How often AWS was asked for one burst, of which everybody was served and recorded as it
     was.
     """
@@ -67,7 +66,7 @@ def test_processes_keep_a_limit_together(sharing):
     place = sharing.place()
     with sharing.load(place.ask) as load:
 
-        def enough() -> bool:
+        def enough():
             began = min((answer.began for answer in load.answers[:]), default=time.monotonic())
             most = ISSUE_RATE * (time.monotonic() - began + 2)
             return load.statuses[200] >= ISSUE_RATE and len(load.answers) > 1.5 * most

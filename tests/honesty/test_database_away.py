@@ -13,7 +13,7 @@ import sqlite3
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -22,8 +22,7 @@ import pytest
 import sqlalchemy
 
 from dev.postgres import Postgres
-from tests.honesty.deployment import HANDS, Answer, Client, Deployment, Load
-from tests.honesty.front import Aws
+from tests.honesty.deployment import HANDS, Deployment
 from tests.support.databases import migrate
 from tests.support.waiting import until
 
@@ -39,7 +38,7 @@ def own_server() -> Iterator[Postgres]:
 
 
 @pytest.fixture(scope="module")
-def on_own_server(own_server: Postgres, front: Aws, tmp_path_factory) -> Iterator[Deployment]:
+def on_own_server(own_server, front, tmp_path_factory) -> Iterator[Deployment]:
     migrate(own_server.url())
     with Deployment(tmp_path_factory.mktemp("own-postgresql"), own_server.url(), front) as service:
         yield service
@@ -48,12 +47,12 @@ def on_own_server(own_server: Postgres, front: Aws, tmp_path_factory) -> Iterato
 class Asking:
     """What memory has, what only AWS has, and what only the database has, in turn."""
 
-    def __init__(self, service: Deployment) -> None:
+    def __init__(self, service):
         self._known = service.place()
         self._unknown = [service.place() for _ in range(6)]
         self._seconds, self._lock = itertools.count(900), threading.Lock()
 
-    def __call__(self, client: Client, turn: int) -> Answer:
+    def __call__(self, client, turn):
         kind, turn = turn % 4, turn // 4
         if kind < 2:
             return self._known.ask(client, kind)
@@ -64,7 +63,7 @@ class Asking:
         return self._unknown[turn % len(self._unknown)].ask(client, 1)
 
 
-def assert_nobody_is_hurt_by(service: Deployment, trouble: Callable[[Load], None]) -> None:
+def assert_nobody_is_hurt_by(service, trouble):
     """Make trouble, under load on every web process. `trouble(load)` returns when it is over."""
     with service.load(Asking(service), pause=0.1) as load:
         load.go_on(2 * HANDS)
@@ -80,11 +79,11 @@ def assert_nobody_is_hurt_by(service: Deployment, trouble: Callable[[Load], None
     assert 503 in {answer.status for answer in during}, "nobody met the trouble"
 
 
-def served_after(over: float, load: Load) -> list[Answer]:
+def served_after(over, load):
     return [answer for answer in load.answers[:] if answer.began > over and answer.status == 200]
 
 
-def assert_honest(service: Deployment, answers: list[Answer]) -> None:
+def assert_honest(service, answers):
     for answer in answers:
         assert answer.status in {200, 503}, answer
         if answer.status == 503:
@@ -96,7 +95,7 @@ def assert_honest(service: Deployment, answers: list[Answer]) -> None:
     assert len(set(recorded)) == len(recorded)
 
 
-def assert_in_time(answers: list[Answer], usual: list[float]) -> None:
+def assert_in_time(answers, usual):
     waited = [answer.seconds for answer in answers if answer.seconds > 1]
     assert max(waited, default=0) < BOUND + max(usual)
     assert statistics.median(waited or [0]) < SDK_PATIENCE + statistics.median(usual)
@@ -106,7 +105,7 @@ def assert_in_time(answers: list[Answer], usual: list[float]) -> None:
 
 
 def test_the_audit_table_is_locked_by_another_session(on_own_server):
-    def lock(load: Load) -> None:
+    def lock(load):
         with on_own_server.engine.begin() as db:
             db.execute(sqlalchemy.text("LOCK TABLE audit_events"))
             load.go_on(HANDS)
@@ -117,7 +116,7 @@ def test_the_audit_table_is_locked_by_another_session(on_own_server):
 def test_the_server_hangs(own_server, on_own_server):
     """The kernel still takes what is sent to it, so no timeout of TCP's ends that wait."""
 
-    def hang(load: Load) -> None:
+    def hang(load):
         with stopped(own_server):
             load.go_on(HANDS)
 
@@ -125,7 +124,7 @@ def test_the_server_hangs(own_server, on_own_server):
 
 
 @contextmanager
-def stopped(server: Postgres) -> Iterator[None]:
+def stopped(server):
     postmaster = psutil.Process(int((server._data / "postmaster.pid").read_text().split()[0]))
     everybody = [postmaster, *postmaster.children(recursive=True)]
     try:
@@ -139,25 +138,25 @@ def stopped(server: Postgres) -> Iterator[None]:
                 process.resume()
 
 
-def options_of(server: Postgres) -> str:
+def options_of(server):
     """Return those with which it was started."""
     return shlex.join(shlex.split((server._data / "postmaster.opts").read_text())[1:])
 
 
-def stop(server: Postgres, mode: str) -> str:
+def stop(server, mode):
     options = options_of(server)
     server._run("pg_ctl", "-m", mode, "-w", "stop")
     return options
 
 
-def start(server: Postgres, options: str) -> None:
+def start(server, options):
     server._run("pg_ctl", "-w", "-l", f"{server._home}/log", "-o", options, "start")
 
 
 def test_the_server_restarts(own_server, on_own_server):
     """Answers go on at once, without a restart of ours."""
 
-    def restart(load: Load) -> None:
+    def restart(load):
         options = stop(own_server, "fast")
         load.go_on(HANDS)
         start(own_server, options)
@@ -172,7 +171,7 @@ def test_somebody_else_holds_the_write_lock_of_the_file(on_sqlite):
     """A backup, or a person at a prompt: they know nothing of our turns."""
     path = Path(sqlalchemy.make_url(on_sqlite.database_url).database)
 
-    def hold(load: Load) -> None:
+    def hold(load):
         with closing(sqlite3.connect(path, isolation_level=None)) as foreign:
             foreign.execute("BEGIN IMMEDIATE")
             load.go_on(HANDS)
@@ -186,7 +185,7 @@ def test_two_processes_that_write_one_file_never_fail(service):
     places = [service.place() for _ in range(3)]
     seconds = itertools.count(900)
 
-    def issue(client: Client, turn: int) -> Answer:
+    def issue(client, turn):
         if turn % 2:
             answer = places[0].ask(client, turn)
         else:
@@ -194,10 +193,10 @@ def test_two_processes_that_write_one_file_never_fail(service):
         assert answer.status == 200, answer
         return answer
 
-    def onboard(client: Client, turn: int) -> Answer:
+    def onboard(client, turn):
         return client.ask("POST", "/v1/tenants", {"name": f"Tenant {turn}"}, key=service.admin.key)
 
-    def suspend(client: Client, turn: int) -> Answer:
+    def suspend(client, turn):
         path = f"{places[1].tenant}/{'resume' if turn % 2 else 'suspend'}"
         return client.ask("POST", path, {"reason": "test"}, key=service.admin.key)
 

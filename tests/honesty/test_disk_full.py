@@ -8,11 +8,9 @@ import resource
 
 import pytest
 
-from tests.honesty.deployment import Deployment
-
 
 @contextlib.contextmanager
-def no_file_grows(service: Deployment):
+def no_file_grows(service):
     """A full disk without root: the processes may write to no file beyond its first byte, also
     not to their log.
     """
@@ -27,7 +25,7 @@ def no_file_grows(service: Deployment):
 
 
 @contextlib.contextmanager
-def table_that_takes_nothing(service: Deployment):
+def table_that_takes_nothing(service):
     """What PostgreSQL answers when its disk is full."""
     service.sql(
         "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS"
@@ -45,8 +43,8 @@ def table_that_takes_nothing(service: Deployment):
 @pytest.mark.parametrize(
     ("engine", "full_disk"), [("sqlite", no_file_grows), ("postgresql", table_that_takes_nothing)]
 )
-def test_a_full_disk(request: pytest.FixtureRequest, engine: str, full_disk):
-    service: Deployment = request.getfixturevalue(f"on_{engine}")
+def test_a_full_disk(request, engine, full_disk):
+    service = request.getfixturevalue(f"on_{engine}")
     place = service.place()
     with service.clients(1) as by_process:
         clients = [*itertools.chain(*by_process.values())]

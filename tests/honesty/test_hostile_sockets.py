@@ -7,7 +7,7 @@ import json
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,7 +32,7 @@ def service(front, tmp_path_factory) -> Iterator[Deployment]:
 
 
 @pytest.fixture
-def roomy(on_sqlite: Deployment) -> Deployment:
+def roomy(on_sqlite) -> Deployment:
     """With as many connections as it has by itself, and a body has long to come."""
     on_sqlite.admin.close()
     return on_sqlite
@@ -43,17 +43,17 @@ def victim(service) -> ProvenConnection:
     return service.place()
 
 
-def header(method: str, path: str, *lines: str) -> bytes:
+def header(method, path, *lines):
     fields = ["Host: deputy", "Content-Type: application/json", *lines]
     return "\r\n".join([f"{method} {path} HTTP/1.1", *fields, "", ""]).encode()
 
 
-def bearer(key: str | None) -> str:
+def bearer(key):
     return f"Authorization: Bearer {key}"
 
 
 @contextlib.contextmanager
-def sockets(port: int, count: int, sends: bytes = b"") -> Iterator[list[socket.socket]]:
+def sockets(port, count, sends=b""):
     with contextlib.ExitStack() as closing:
         opened = []
         for _ in range(count):
@@ -63,7 +63,7 @@ def sockets(port: int, count: int, sends: bytes = b"") -> Iterator[list[socket.s
         yield opened
 
 
-def rest(one: socket.socket) -> bytes:
+def rest(one):
     """All that still comes, until the other side closes."""
     found = b""
     with contextlib.suppress(ConnectionResetError):
@@ -72,7 +72,7 @@ def rest(one: socket.socket) -> bytes:
     return found
 
 
-def closed(opened: Sequence[socket.socket]) -> int:
+def closed(opened):
     """How many of these the other side has closed."""
     count = 0
     for one in opened:
@@ -84,7 +84,7 @@ def closed(opened: Sequence[socket.socket]) -> int:
     return count
 
 
-def issues(service: Deployment, victim: ProvenConnection, times: int = 10) -> None:
+def issues(service, victim, times=10):
     """Each on a connection of its own, as a new worker."""
     for turn in range(times):
         with contextlib.closing(Client(service.port)) as client:
@@ -92,7 +92,7 @@ def issues(service: Deployment, victim: ProvenConnection, times: int = 10) -> No
             assert answer.status == 200, answer  # or its client had given up after PATIENCE
 
 
-def refusal(answer: bytes) -> tuple[int, str]:
+def refusal(answer):
     head, _, body = answer.partition(b"\r\n\r\n")
     return int(head.split()[1]), json.loads(body)["code"]
 
@@ -152,7 +152,7 @@ def test_the_connection_that_waited_longest_makes_room_and_the_newest_stays(serv
         assert closed(late) < closed(early)
 
 
-def drop_of(length: int, framing: str) -> bytes:
+def drop_of(length, framing):
     """Return a piece of a body; of a long one, several reads come in time."""
     drop = b" " * (1 if length == 100 else 10 * KIB)
     return b"%x\r\n%b\r\n" % (len(drop), drop) if "chunked" in framing else drop
@@ -163,7 +163,7 @@ def test_what_drips_is_refused_after_its_time_in_all(service, victim):
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
 
-        def opened(sends: bytes) -> socket.socket:
+        def opened(sends):
             return stack.enter_context(sockets(service.port, 1, sends))[0]
 
         half_a_header = opened(b"GET /healthz HTTP/1.1\r\nX: ")
@@ -229,16 +229,16 @@ def test_after_an_answer_without_its_body_the_body_is_dropped_and_the_next_reque
         assert found.startswith(b"HTTP/1.1 401 ")
 
 
-def whole(size: int) -> tuple[list[str], bytes]:
+def whole(size):
     return [f"Content-Length: {size}"], b" " * size
 
 
-def in_chunks(size: int) -> tuple[list[str], bytes]:
+def in_chunks(size):
     piece = b"%x\r\n%b\r\n" % (64 * KIB, b" " * (64 * KIB))
     return ["Transfer-Encoding: chunked"], piece * (size // (64 * KIB)) + b"0\r\n\r\n"
 
 
-def unread(one: socket.socket, port: int) -> int:
+def unread(one, port):
     """How many bytes of those that were sent to this port have not been read there yet. None
     when it is closed.
     """
@@ -256,9 +256,7 @@ def unread(one: socket.socket, port: int) -> int:
 @pytest.mark.parametrize(
     ("form", "size"), [(whole, 2 * MIB), (in_chunks, 256 * KIB + 64 * KIB), (in_chunks, 2 * MIB)]
 )
-def test_a_body_that_is_too_large_gets_an_answer_that_its_client_can_read(
-    service, form: Callable[[int], tuple[list[str], bytes]], size
-):
+def test_a_body_that_is_too_large_gets_an_answer_that_its_client_can_read(service, form, size):
     """A client sends all of it before it reads, and must not find the connection cut."""
     framing, body = form(size)
     sends = header("POST", "/v1/tenants", bearer(service.admin.key), *framing)

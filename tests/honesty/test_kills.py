@@ -8,13 +8,11 @@ from collections import Counter
 
 import pytest
 
-from tests.honesty.deployment import HANDS, Client, Deployment, Load
+from tests.honesty.deployment import HANDS, Client, Load
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.soak)])
-def test_every_answer_is_recorded_though_all_web_processes_are_killed(
-    service: Deployment, kills: int
-):
+def test_every_answer_is_recorded_though_all_web_processes_are_killed(service, kills):
     places = [service.place() for _ in range(4)]
     # They connect again, to any web process that runs
     clients = [Client(service.port) for _ in range(HANDS)]

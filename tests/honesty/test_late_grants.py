@@ -4,13 +4,12 @@ process, on every path.
 
 import time
 
-from tests.honesty.deployment import Answer, Client, Deployment, Event, ProvenConnection
 from tests.support.waiting import until
 
 LATER = 15  # requests for each that must have begun after its change, and more
 
 
-def change(service: Deployment, name: str, place: ProvenConnection) -> None:
+def change(service, name, place):
     kind, _, act = name.partition(".")
     path = place.tenant if kind == "tenant" else place.connection
     if act == "suspended":
@@ -34,14 +33,14 @@ CHANGES = {
 }
 
 
-def test_no_request_that_begins_after_a_change_is_served(service: Deployment):
+def test_no_request_that_begins_after_a_change_is_served(service):
     """One change after the other, asked of one web process, while both serve all the places.
     tests/issuing/test_authorization.py has changes that are made by hand.
     """
     places = {name: service.place() for name in CHANGES}
     names, answers, over = list(CHANGES), {name: [] for name in CHANGES}, {}
 
-    def ask(client: Client, turn: int) -> Answer:
+    def ask(client, turn):
         name = names[turn % len(names)]
         answers[name].append(answer := places[name].ask(client, turn // len(names)))
         return answer
@@ -67,17 +66,17 @@ def test_no_request_that_begins_after_a_change_is_served(service: Deployment):
         assert_no_issuance_follows(own, name, refused)
 
 
-def later(answers: list[Answer], over: float) -> list[Answer]:
+def later(answers, over):
     return [answer for answer in answers if answer.began > over]
 
 
-def assert_the_log_agrees(events: list[Event], answers: list[Answer]) -> None:
+def assert_the_log_agrees(events, answers):
     """What it says was issued is what was answered, neither less nor more."""
     recorded = [event.issued for event in events if event.issued]
     assert sorted(recorded) == sorted(answer.issued for answer in answers if answer.status == 200)
 
 
-def assert_no_issuance_follows(events: list[Event], action: str, later: list[Answer]) -> None:
+def assert_no_issuance_follows(events, action, later):
     """In the order of ids, behind the change's own event, for a request that began after the
     change.
     """

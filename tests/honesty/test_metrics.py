@@ -3,20 +3,17 @@
 import os
 import signal
 
-from tests.honesty.deployment import Deployment
 from tests.support.waiting import until
 
 ISSUED = [f'deputy_issue_seconds_count{{source="{source}"}}' for source in ("sts", "cache")]
 REFUSED = 'deputy_refusals_total{code="not_found"}'
 
 
-def issued(after: dict[str, float], before: dict[str, float]) -> float:
+def issued(after, before):
     return sum(after.get(name, 0) - before.get(name, 0) for name in ISSUED)
 
 
-def test_the_metrics_count_what_all_web_processes_did_and_those_that_were_killed(
-    on_sqlite: Deployment,
-):
+def test_the_metrics_count_what_all_web_processes_did_and_those_that_were_killed(on_sqlite):
     service = on_sqlite  # the counts are in files of gunicorn's first process, and in no database
     place = service.place()
     with service.clients(1) as clients:

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from tests.honesty.deployment import Deployment, ProvenConnection
+from tests.honesty.deployment import ProvenConnection
 
 KIB = 1024
 # A request with this field is gunicorn's to read. The answer is the same.
@@ -15,20 +15,12 @@ UNUSUAL = "TE: trailers\r\n"
 
 
 @pytest.fixture(scope="module")
-def victim(on_sqlite: Deployment) -> ProvenConnection:
+def victim(on_sqlite) -> ProvenConnection:
     on_sqlite.admin.close()
     return on_sqlite.place()
 
 
-def ask(
-    client: socket.socket,
-    victim: ProvenConnection,
-    method: str,
-    path: str,
-    body: str = "",
-    *,
-    more: str = "",
-) -> bytes:
+def ask(client, victim, method, path, body="", *, more=""):
     """Send a request in one piece, and return the whole answer without what differs each time."""
     head = head_of(victim, method, path) + more
     if body:
@@ -43,22 +35,20 @@ def ask(
     return re.sub(rb"\r\nX-Request-Id: [0-9a-f]{32}\r\n", b"\r\nX-Request-Id: -\r\n", answer)
 
 
-def head_of(victim: ProvenConnection, method: str = "POST", path: str | None = None) -> str:
+def head_of(victim, method="POST", path=None):
     """A request line and the fields that each request has."""
     line = f"{method} {path or victim.credentials} HTTP/1.1\r\nHost: deputy\r\n"
     return f"{line}Authorization: Bearer {victim.key}\r\n"
 
 
-def answered_by_flask(service: Deployment) -> float:
+def answered_by_flask(service):
     """Return the number of requests that Flask has answered."""
     samples = service.metrics().items()
     return sum(count for name, count in samples if name.startswith("deputy_request_seconds_count"))
 
 
 @pytest.mark.parametrize("shape", ["credentials", "container-credentials", "with a body"])
-def test_the_answer_is_byte_for_byte_that_of_gunicorn_and_flask(
-    on_sqlite: Deployment, victim: ProvenConnection, shape
-):
+def test_the_answer_is_byte_for_byte_that_of_gunicorn_and_flask(on_sqlite, victim, shape):
     asked = {
         "credentials": ("POST", victim.credentials),
         "container-credentials": ("GET", victim.container_credentials),
@@ -77,9 +67,7 @@ def test_the_answer_is_byte_for_byte_that_of_gunicorn_and_flask(
     assert gunicorns.startswith(b"HTTP/1.1 200 OK\r\nServer: gunicorn\r\n")
 
 
-def test_a_request_behind_a_plain_one_is_served_too(
-    on_sqlite: Deployment, victim: ProvenConnection
-):
+def test_a_request_behind_a_plain_one_is_served_too(on_sqlite, victim):
     with socket.create_connection(("127.0.0.1", on_sqlite.port), timeout=20) as client:
         ask(client, victim, "POST", victim.credentials)
         client.sendall(f"{head_of(victim)}\r\n".encode() * 3)
@@ -90,9 +78,7 @@ def test_a_request_behind_a_plain_one_is_served_too(
             answer += piece
 
 
-def test_a_connection_goes_on_after_a_body_in_chunks(
-    on_sqlite: Deployment, victim: ProvenConnection
-):
+def test_a_connection_goes_on_after_a_body_in_chunks(on_sqlite, victim):
     """gunicorn looks for the end of the body while it waits for the next request."""
     with socket.create_connection(("127.0.0.1", on_sqlite.port), timeout=20) as client:
         for _ in range(3):

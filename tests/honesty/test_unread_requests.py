@@ -19,11 +19,11 @@ TOKEN = "dpTokenOfALink" + "x" * 29
 
 
 @pytest.fixture
-def service(on_sqlite: Deployment) -> Deployment:
+def service(on_sqlite) -> Deployment:
     return on_sqlite
 
 
-def answer_to(service: Deployment, sent: bytes) -> tuple[int, dict[str, str], bytes]:
+def answer_to(service, sent):
     """Everything until the server closes the connection: status, headers, body."""
     with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
         connection.sendall(sent)
@@ -35,7 +35,7 @@ def answer_to(service: Deployment, sent: bytes) -> tuple[int, dict[str, str], by
     return int(first.split()[1]), dict(line.split(": ", 1) for line in lines), body
 
 
-def fields(count: int, size: int) -> bytes:
+def fields(count, size):
     return b"".join(b"X-%d: %b\r\n" % (number, b"x" * (size - 8)) for number in range(count))
 
 

@@ -9,14 +9,13 @@ import itertools
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import psycopg
 import pytest
 
 from dev.stack import ROOT
 from tests.honesty import releases
-from tests.honesty.deployment import Answer, Client, Deployment, Load, ProvenConnection
+from tests.honesty.deployment import Client, Deployment, Load, ProvenConnection
 from tests.honesty.front import Aws
 from tests.support.databases import new_database
 from tests.support.waiting import until
@@ -36,12 +35,12 @@ class Pair:
     aws: Aws
     place: ProvenConnection
 
-    def deployment(self, of: Deployment, folder: Path) -> Deployment:
+    def deployment(self, of, folder):
         """Further processes of that release."""
         return deployed(folder, self.older.database_url, self.aws, of.root, of._admin_key)
 
     @contextlib.contextmanager
-    def load(self, *on: Deployment) -> Iterator[Load]:
+    def load(self, *on):
         """Of each kind, on each of them; every request is served."""
         clients = [Client(one.port, self.older._admin_key) for one in on for _ in range(HANDS)]
         with contextlib.ExitStack() as closing:
@@ -53,13 +52,13 @@ class Pair:
         assert load.lost == 0
         assert load.statuses.keys() <= {200, 201, 204}, load.statuses
 
-    def ask(self, client: Client, turn: int) -> Answer:
+    def ask(self, client, turn):
         kinds = {2: self.onboard, 4: self.rotate, 5: self.make_a_key}
         if turn % 6 in kinds:
             return kinds[turn % 6](client)
         return served(self.place.ask(client, turn))
 
-    def onboard(self, client: Client) -> Answer:
+    def onboard(self, client):
         """A tenant, its page's link, and a role that is proven and issues."""
         tenant = served(client.ask("POST", "/v1/tenants", {"name": "Globex"})).json
         path = f"/v1/tenants/{tenant['id']}"
@@ -70,7 +69,7 @@ class Pair:
         assert made["status"] == "verified", made
         return served(client.ask("POST", f"{path}/connections/{made['id']}/credentials"))
 
-    def rotate(self, client: Client) -> Answer:
+    def rotate(self, client):
         """Begun, read and abandoned; then suspended and deleted, which increments the revocation
         counter.
         """
@@ -82,22 +81,22 @@ class Pair:
         served(client.ask("POST", f"{path}/suspend", {"reason": "an upgrade"}))
         return served(client.ask("DELETE", path))
 
-    def make_a_key(self, client: Client) -> Answer:
+    def make_a_key(self, client):
         wanted = {"name": "x", "scopes": ["credentials:issue"]}
         made = served(client.ask("POST", "/v1/api-keys", wanted)).json
         return served(client.ask("DELETE", f"/v1/api-keys/{made['id']}"))
 
 
-def served(answer: Answer) -> Answer:
+def served(answer):
     assert answer.status in {200, 201, 204}, answer
     return answer
 
 
-def issuances(load: Load) -> list[Answer]:
+def issuances(load):
     return [answer for answer in load.answers if answer.json and "AccessKeyId" in answer.json]
 
 
-def deployed(folder: Path, url: str, aws: Aws, root: Path, key: str | None = None) -> Deployment:
+def deployed(folder, url, aws, root, key=None):
     """With one web process, as those of the two releases are beside each other."""
     folder.mkdir()
     return Deployment(
@@ -112,7 +111,7 @@ def deployed(folder: Path, url: str, aws: Aws, root: Path, key: str | None = Non
 
 
 @pytest.fixture
-def after(front: Aws, tmp_path: Path) -> Iterator[Pair]:
+def after(front, tmp_path) -> Iterator[Pair]:
     """This release, and one after it."""
     root = releases.after(tmp_path / "code")
     with new_database("postgresql") as url:
@@ -122,9 +121,7 @@ def after(front: Aws, tmp_path: Path) -> Iterator[Pair]:
             yield Pair(older, newer, front, older.place())
 
 
-def test_no_request_fails_while_a_release_is_replaced_and_when_it_comes_back(
-    after: Pair, tmp_path: Path
-):
+def test_no_request_fails_while_a_release_is_replaced_and_when_it_comes_back(after, tmp_path):
     """The migration waits for a lock meanwhile, as pg_dump holds one on each table until it ends.
     All later requests would wait behind the migration, and issuing would give up with a 503 after
     1.8 s.
@@ -159,7 +156,7 @@ def test_no_request_fails_while_a_release_is_replaced_and_when_it_comes_back(
     assert {answer.issued for answer in issued} <= set(older.issued())
 
 
-def waits(service: Deployment) -> bool:
+def waits(service):
     return bool(
         service.sql("SELECT 1 FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'")
     )

@@ -2,15 +2,13 @@
 client's own word for it.
 """
 
-from typing import Any
-
 import pytest
 
 from app.factory import create_app
 from app.http.client_address import client_address
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import OPERATOR, make_config
-from tests.support.cast import Api, World, path_of
+from tests.support.cast import Api, path_of
 
 PEER = "203.0.113.9"
 FORGED = "198.51.100.1"
@@ -43,14 +41,14 @@ def test_only_what_the_proxies_say_counts():
     assert client_address("", None, 0) is None, "a Unix socket's"
 
 
-def asked(api: Api, method: str, path: str, forwarded: str, **options: Any) -> Any:
+def asked(api, method, path, forwarded, **options):
     headers = {"X-Forwarded-For": forwarded}
     return api.raw(
         method, path, headers=headers, environ_overrides={"REMOTE_ADDR": PEER}, **options
     )
 
 
-def addresses(world: World, answer: Any) -> list[str | None]:
+def addresses(world, answer):
     """Those of the events of this answer's request."""
     request_id = answer.headers["X-Request-Id"]
     events = [event for event in world.audit() if event["request_id"] == request_id]
@@ -69,7 +67,7 @@ SAID = f"{FORGED}, 192.0.2.1"
 
 
 @on_sqlite
-def test_every_record_of_a_request_has_its_address(world: World, behind):
+def test_every_record_of_a_request_has_its_address(world, behind):
     """A change, a refusal, an issuance of each kind, and its refusal."""
     api, address = behind
     connection = world.connection()
@@ -89,7 +87,7 @@ def test_every_record_of_a_request_has_its_address(world: World, behind):
 
 
 @on_sqlite
-def test_the_record_of_an_onboarding_pages_form_has_its_address_too(world: World, behind):
+def test_the_record_of_an_onboarding_pages_form_has_its_address_too(world, behind):
     api, address = behind
     tenant = world.tenant()
     link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
@@ -100,7 +98,7 @@ def test_the_record_of_an_onboarding_pages_form_has_its_address_too(world: World
         assert {*addresses(world, answer)} == {address}
 
 
-def test_what_is_no_request_has_none(world: World):
+def test_what_is_no_request_has_none(world):
     """A command's, such as this one."""
     api_keys = world.admin.app.extensions["deputy"].api_keys
     key, _ = api_keys.create_key(OPERATOR, name="x", scopes=frozenset())

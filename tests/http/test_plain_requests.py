@@ -1,7 +1,6 @@
 """A plain request is read as gunicorn reads it, and everything else is left to gunicorn."""
 
 import random
-from typing import Any
 
 import pytest
 from gunicorn.config import Config
@@ -83,7 +82,7 @@ BYTES = b"\r\n \t:\x00_-%?#;/.,01Aa{\xff"
 reader = PlainReader(TARGET)
 
 
-def settings(**values: Any) -> Config:
+def settings(**values):
     """gunicorn's settings as the service has them."""
     config = Config()
     for name, value in (
@@ -96,7 +95,7 @@ def settings(**values: Any) -> Config:
 SETTINGS = settings()
 
 
-def read_by_gunicorn(data: bytes) -> dict[str, Any]:
+def read_by_gunicorn(data):
     request = Request(SETTINGS, IterUnreader([data]), PEER, 1)
     _, environ = wsgi.create(request, None, PEER, ("127.0.0.1", 80), SETTINGS)
     return {
@@ -119,7 +118,7 @@ def read_by_gunicorn(data: bytes) -> dict[str, Any]:
     }
 
 
-def mutated(data: bytes, chance: random.Random) -> bytes:
+def mutated(data, chance):
     changed = bytearray(data)
     for _ in range(chance.randrange(1, 4)):
         place = chance.randrange(len(changed))
@@ -136,7 +135,7 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
-def compare(count: int, seed: int) -> None:
+def compare(count, seed):
     chance, plain = random.Random(seed), 0  # noqa: S311  no secret
     for _ in range(count):
         lines = list(LINES)
@@ -244,7 +243,7 @@ ABOUT_UNUSUAL_REQUESTS = {
     "permit_unconventional_http_version",
     "strip_header_spaces",
 }
-OTHER_VALUES: dict[str, Any] = {
+OTHER_VALUES = {
     "accesslog": "/x",
     "logconfig": "/x",
     "logconfig_json": "/x",

@@ -4,7 +4,7 @@ packet each.
 
 import contextlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextvars import ContextVar
 
 import gevent.socket
@@ -13,7 +13,7 @@ from gevent.event import Event
 from gevent.lock import Semaphore
 from gevent.socket import socketpair
 
-from app.http.plain_requests import PlainReader, PlainRequest, format_answer
+from app.http.plain_requests import PlainReader, format_answer
 from app.http.sockets import Wait, WebProcess
 
 SIZE = 1024
@@ -22,14 +22,14 @@ SIZE = 1024
 class FullProcess(WebProcess):
     """With room for three connections beside those that end, and without gunicorn around it."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self._connections, self._waiting, self._ending, self._asked_before = 0, {}, set(), set()
         self.worker_connections = 64 + 3
 
-    def connect(self, serve: Callable[[], str]) -> gevent.Greenlet:
+    def connect(self, serve):
         """A connection, with all that `handle` does for it."""
 
-        def handled() -> str:
+        def handled():
             self._connections += 1
             try:
                 return serve()
@@ -43,7 +43,7 @@ class FullProcess(WebProcess):
 def test_a_new_connection_is_not_closed_in_the_place_of_those_that_are_being_answered():
     process, answered = FullProcess(), Event()
 
-    def sends_no_body() -> str:
+    def sends_no_body():
         try:
             with Wait(process, 30, silent=False):
                 gevent.sleep(30)
@@ -51,7 +51,7 @@ def test_a_new_connection_is_not_closed_in_the_place_of_those_that_are_being_ans
             answered.wait()  # as its refusal takes a moment
         return "closed"
 
-    def asks() -> str:
+    def asks():
         with Wait(process, 30, silent=True):
             gevent.sleep(0.01)  # until its header is there
             return "served"
@@ -71,7 +71,7 @@ def test_a_new_connection_is_not_closed_in_the_place_of_those_that_are_being_ans
 def test_a_wait_ends_after_its_time_and_not_before():
     process = FullProcess()
 
-    def waits(seconds: float) -> str:
+    def waits(seconds):
         with Wait(process, seconds, silent=True):
             gevent.sleep(30)
         return "closed"
@@ -90,7 +90,7 @@ def test_a_wait_goes_on_after_one_within_it():
     """
     process = FullProcess()
 
-    def waits() -> str:
+    def waits():
         with Wait(process, -1, silent=True):
             with Wait(process, 30, silent=False):
                 pass
@@ -116,7 +116,7 @@ def test_what_a_request_notes_in_its_context_is_not_the_next_requests():
 def test_a_connection_that_was_told_to_end_and_does_not_take_its_answer_makes_room():
     process = FullProcess()
 
-    def takes_no_answer() -> str:
+    def takes_no_answer():
         with pytest.raises(Wait), Wait(process, 30, silent=False):
             gevent.sleep(30)
         process.begin_wait(None)
@@ -140,23 +140,23 @@ class Echo:
 
     target = "/echo"
 
-    def answer(self, request: PlainRequest, _peer: str) -> bytes | dict[str, str]:
+    def answer(self, request, _peer):
         if request.body == b"Flask":
             return {"deputy.reason": "x"}
         return format_answer("1" * 32, request.body)
 
 
 class PlainProcess(FullProcess):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self._endpoint, self._reader = Echo(), PlainReader(Echo.target)
         self._keepalive_seconds, self.slots = 30, Semaphore(1)
         self.alive, self.nr, self.max_requests = True, 0, 100
 
-    def serve(self, sock: gevent.socket.socket) -> gevent.Greenlet:
+    def serve(self, sock):
         """Answer plain requests as gunicorn has it done, in its wait for a request."""
 
-        def serve() -> object:
+        def serve():
             with Wait(self, 30, silent=True):
                 return self.answer_plain(sock, ("127.0.0.1", 5))
             return "closed"
@@ -172,7 +172,7 @@ def process_ends() -> Iterator[tuple[gevent.socket.socket, gevent.socket.socket]
         yield ours, theirs
 
 
-def plain(body: str) -> bytes:
+def plain(body):
     return (
         "POST /echo HTTP/1.1\r\nHost: h\r\nAuthorization: x\r\nContent-Length:"
         f" {len(body)}\r\n\r\n{body}".encode()

@@ -3,14 +3,12 @@ dead after a revocation.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
-from flask import Flask
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from app.errors import AppError, UnauthenticatedError
-from app.identity.principals import ApiKeyPrincipal, Maker
+from app.identity.principals import ApiKeyPrincipal
 from app.identity.scopes import ALL_SCOPES
 from app.services import Services
 from tests.attacks.evidence import case, on_sqlite
@@ -44,12 +42,12 @@ class Key:
     links: list[str] = field(default_factory=list)
     renewed_by_others: bool = False  # by a key that does not descend from it
 
-    def descends_from(self, other: "Key") -> bool:
+    def descends_from(self, other):
         return self is other or (self.given_to is not None and self.given_to.descends_from(other))
 
 
 class Play:
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services):
         self.services, self.tenant_id = services, tenant_row(services.db)
         self.keys: list[Key] = []
         _, text = services.api_keys.create_key(OPERATOR, name="x", scopes=EVERYTHING)
@@ -57,13 +55,13 @@ class Play:
         for tenant_id in (None, None, self.tenant_id):
             self.add(OPERATOR, None, tenant_id)
 
-    def add(self, caller: Maker, given_to: Key | None, tenant_id: Any) -> None:
+    def add(self, caller, given_to, tenant_id):
         _, text = self.services.api_keys.create_key(
             caller, name="x", scopes=EVERYTHING, tenant_id=tenant_id
         )
         self.keys.append(Key(self.services.api_keys.authenticate(text), text, given_to))
 
-    def step(self, kind: str, by: int, *more: Any) -> None:
+    def step(self, kind, by, *more):
         asking = self.keys[by % len(self.keys)]
         if kind == "make":
             self.add(asking.caller, asking, self.tenant_id if more[0] else None)
@@ -82,14 +80,14 @@ class Play:
             old.renewed_by_others |= not asking.descends_from(old)
             self.keys.append(Key(self.services.api_keys.authenticate(text), text, asking))
 
-    def acts(self, key: Key) -> bool:
+    def acts(self, key):
         try:
             self.services.api_keys.authenticate(key.text)
         except UnauthenticatedError:
             return False
         return True
 
-    def opens(self, token: str) -> bool:
+    def opens(self, token):
         try:
             self.services.links.open(token, None)
         except AppError:
@@ -98,7 +96,7 @@ class Play:
 
 
 @pytest.fixture(scope="module")
-def services(app: Flask) -> Services:
+def services(app) -> Services:
     return app.extensions["deputy"]
 
 
@@ -106,9 +104,7 @@ def services(app: Flask) -> Services:
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(steps=STEPS, which=KEYS, by_command=st.booleans())
-def test_nothing_that_descends_from_a_revoked_key_acts(
-    services: Services, steps: list[Any], which: int, by_command: bool
-):
+def test_nothing_that_descends_from_a_revoked_key_acts(services, steps, which, by_command):
     """What descends from a key was given to it, or to what descends from it. What others renewed
     is theirs from then on.
     """
@@ -152,7 +148,7 @@ ESCAPES = {
 }
 
 
-def test_a_thief_does_not_escape_by_replacing_the_stolen_key(services: Services):
+def test_a_thief_does_not_escape_by_replacing_the_stolen_key(services):
     for how, steps in ESCAPES.items():
         with case(how):
             play = Play(services)

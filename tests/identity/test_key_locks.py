@@ -5,12 +5,10 @@ in a deadlock.
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import psycopg
 import pytest
 import sqlalchemy
-from flask import Flask
 from sqlalchemy.exc import OperationalError
 
 from app.errors import NotFoundError
@@ -20,13 +18,12 @@ from app.identity.scopes import ALL_SCOPES
 from app.limits.table import KEYS
 from app.services import Services
 from app.store import locks
-from app.store.database import SYSTEM, Session
+from app.store.database import SYSTEM
 from app.store.locks import Lock
 from app.store.models import ApiKey, OnboardingLink, Tenant
 from tests.attacks.evidence import on_postgresql
 from tests.conftest import OPERATOR
 from tests.identity.test_stops import Place, all_dead, deadlocks
-from tests.support.cast import Api, World
 from tests.support.rows import at_once, link_row, tenant_row
 from tests.support.waiting import until, waiting_for_locks
 
@@ -35,12 +32,12 @@ EVERYTHING = {"name": "a program", "scopes": ["keys:write", "tenants:write", "co
 
 
 @pytest.fixture
-def services(app: Flask) -> Services:
+def services(app) -> Services:
     return app.extensions["deputy"]
 
 
 @pytest.fixture(autouse=True)
-def no_deadlock(services: Services) -> Iterator[None]:
+def no_deadlock(services) -> Iterator[None]:
     """What PostgreSQL broke up would be a 409, and perhaps one that is right: so it is asked
     itself.
     """
@@ -49,13 +46,13 @@ def no_deadlock(services: Services) -> Iterator[None]:
     assert deadlocks(services.db) == before
 
 
-def made(by: Api, **wanted: Any) -> tuple[str, Api]:
+def made(by, **wanted):
     """The path of a new key, and its own API."""
     found = by("POST", "/v1/api-keys", EVERYTHING | wanted, expect=201)
     return f"/v1/api-keys/{found['id']}", by.with_key(found["key"])
 
 
-def statuses(*requests: tuple[Api, str, str]) -> list[int]:
+def statuses(*requests):
     """What all of them are answered, sent at once."""
     jobs = [
         lambda api=api, method=method, path=path: (
@@ -66,13 +63,13 @@ def statuses(*requests: tuple[Api, str, str]) -> list[int]:
     return at_once(jobs)
 
 
-def test_a_key_that_revokes_itself_many_times_at_once_does_it_once(world: World):
+def test_a_key_that_revokes_itself_many_times_at_once_does_it_once(world):
     for _ in range(3):
         path, api = made(world.admin)
         assert sorted(statuses(*[(api, "DELETE", path)] * 6)) == [204, 401, 401, 401, 401, 401]
 
 
-def test_of_keys_that_revoke_each_other_at_once_one_wins(world: World):
+def test_of_keys_that_revoke_each_other_at_once_one_wins(world):
     for _ in range(3):
         (one, first), (other, second) = made(world.admin), made(world.admin)
         answers = statuses(*[(first, "DELETE", other), (second, "DELETE", one)] * 3)
@@ -80,7 +77,7 @@ def test_of_keys_that_revoke_each_other_at_once_one_wins(world: World):
         assert set(answers) <= {204, 401, 404}
 
 
-def test_families_that_are_revoked_from_both_ends_at_once(world: World):
+def test_families_that_are_revoked_from_both_ends_at_once(world):
     path, maker = made(world.admin)
     chain = [(path, maker)]
     for _ in range(4):
@@ -93,7 +90,7 @@ def test_families_that_are_revoked_from_both_ends_at_once(world: World):
     assert [api.raw("GET", "/v1/api-keys").status_code for _, api in chain] == [401] * 5
 
 
-def test_a_tenant_is_deleted_while_its_keys_revoke_replace_and_make_others(world: World):
+def test_a_tenant_is_deleted_while_its_keys_revoke_replace_and_make_others(world):
     tenant = world.tenant()
     _, maker = made(world.admin, tenant_id=tenant["id"])
     children = [made(maker) for _ in range(4)]
@@ -108,7 +105,7 @@ def test_a_tenant_is_deleted_while_its_keys_revoke_replace_and_make_others(world
     assert maker.raw("GET", "/v1/api-keys").status_code == 401
 
 
-def test_keys_that_are_replaced_and_revoked_at_once(world: World):
+def test_keys_that_are_replaced_and_revoked_at_once(world):
     path, maker = made(world.admin)
     children = [made(maker)[0] for _ in range(3)]
     answers = statuses(
@@ -121,7 +118,7 @@ def test_keys_that_are_replaced_and_revoked_at_once(world: World):
     assert answers[:3].count(201) == 1
 
 
-def test_the_last_place_is_taken_once(world: World, app: Flask, monkeypatch: pytest.MonkeyPatch):
+def test_the_last_place_is_taken_once(world, app, monkeypatch):
     tenant = world.tenant()
     monkeypatch.setattr(app.extensions["deputy"].api_keys, "_limit", KEYS._replace(most=3))
     bodies = EVERYTHING | {"tenant_id": tenant["id"]}
@@ -135,9 +132,7 @@ def test_the_last_place_is_taken_once(world: World, app: Flask, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("kind", ["api_key", "onboarding_link"])
-def test_requests_of_one_key_or_link_write_side_by_side_and_lock_no_row(
-    services: Services, kind: str
-):
+def test_requests_of_one_key_or_link_write_side_by_side_and_lock_no_row(services, kind):
     tenant_id = tenant_row(services.db)
     if kind == "api_key":
         made, _ = services.api_keys.create_key(
@@ -160,12 +155,12 @@ def test_requests_of_one_key_or_link_write_side_by_side_and_lock_no_row(
 
 
 @pytest.fixture
-def besieged(app: Flask) -> Place:
+def besieged(app) -> Place:
     return Place(app.extensions["deputy"])
 
 
 @pytest.fixture
-def elsewhere(besieged: Place) -> uuid.UUID:
+def elsewhere(besieged) -> uuid.UUID:
     """A tenant that does not share the lock of the besieged."""
     own = locks._number(Lock.CALLER, besieged.tenant_id)
     return next(
@@ -175,14 +170,12 @@ def elsewhere(besieged: Place) -> uuid.UUID:
     )
 
 
-def write_once(besieged: Place, caller: ApiKeyPrincipal) -> None:
+def write_once(besieged, caller):
     with besieged.db.write(caller):
         """Its lock is what counts."""
 
 
-def test_a_revocation_in_a_tenant_holds_up_no_writer_of_another_tenant(
-    besieged: Place, elsewhere: uuid.UUID
-):
+def test_a_revocation_in_a_tenant_holds_up_no_writer_of_another_tenant(besieged, elsewhere):
     stolen, _ = besieged.key(OPERATOR, besieged.tenant_id)
     neighbour, _ = besieged.key(OPERATOR, elsewhere)
     key = sqlalchemy.select(ApiKey).where(ApiKey.id == stolen.key_id)
@@ -195,9 +188,7 @@ def test_a_revocation_in_a_tenant_holds_up_no_writer_of_another_tenant(
         waiting.result(timeout=30)
 
 
-def test_a_caller_who_names_what_is_not_theirs_locks_nothing_of_it(
-    besieged: Place, elsewhere: uuid.UUID
-):
+def test_a_caller_who_names_what_is_not_theirs_locks_nothing_of_it(besieged, elsewhere):
     stranger, _ = besieged.key(OPERATOR, elsewhere)
     with besieged.db.write(besieged.vendor) as db:
         owned(db, besieged.vendor, besieged.tenant_id, besieged.connection_id, lock=True)
@@ -210,7 +201,7 @@ def test_a_caller_who_names_what_is_not_theirs_locks_nothing_of_it(
                 tenant_of(other, stranger, besieged.tenant_id, lock=True)
 
 
-def test_unbound_keys_are_replaced_one_after_the_other(besieged: Place):
+def test_unbound_keys_are_replaced_one_after_the_other(besieged):
     """Two at once, each by what the other key made, would be a ring of successors that no
     revocation reaches.
     """
@@ -228,7 +219,7 @@ def test_unbound_keys_are_replaced_one_after_the_other(besieged: Place):
 # --- collisions ---
 
 
-def test_a_stop_that_collides_is_tried_again(besieged: Place, monkeypatch: pytest.MonkeyPatch):
+def test_a_stop_that_collides_is_tried_again(besieged, monkeypatch):
     """No two of our own transactions collide; those of a release before, or of a person at a SQL
     prompt, may.
     """
@@ -238,7 +229,7 @@ def test_a_stop_that_collides_is_tried_again(besieged: Place, monkeypatch: pytes
     class Broken(psycopg.errors.DeadlockDetected):
         pass
 
-    def collide_first(db: Session, key_id: uuid.UUID) -> dict[str, Any]:
+    def collide_first(db, key_id):
         if len(collisions) < 2:
             collisions.append(None)
             raise OperationalError("UPDATE", None, Broken())

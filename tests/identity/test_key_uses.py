@@ -12,8 +12,7 @@ from app.identity.key_uses import KeyUses
 from app.services import Services
 from app.store.models import ApiKey
 from tests.conftest import OPERATOR, schedule_key_uses
-from tests.support.cast import World, path_of
-from tests.support.rows import ByHand
+from tests.support.cast import path_of
 from tests.support.waiting import until
 
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
@@ -24,13 +23,13 @@ def services(app) -> Services:
     return app.extensions["deputy"]
 
 
-def last_used(services: Services, key_id: str) -> datetime | None:
+def last_used(services, key_id):
     services.key_uses.flush()
     with services.db.read() as db:
         return db.scalar(select(ApiKey.last_used_at).where(ApiKey.id == UUID(key_id)))
 
 
-def key_of(world: World, *scopes: str):
+def key_of(world, *scopes):
     """A key, and its id."""
     made = world.admin(
         "POST", "/v1/api-keys", {"name": "a program", "scopes": list(scopes)}, expect=201
@@ -39,7 +38,7 @@ def key_of(world: World, *scopes: str):
     return world.admin.with_key(made["key"]), made["id"]
 
 
-def test_a_key_that_only_reads_is_shown_with_the_hour_of_its_last_use(world: World, services):
+def test_a_key_that_only_reads_is_shown_with_the_hour_of_its_last_use(world, services):
     reader, key_id = key_of(world, "tenants:read")
     assert last_used(services, key_id) is None
     for minutes, hour in ((0, 0), (59, 0), (60, 1), (179, 2)):
@@ -54,7 +53,7 @@ def test_a_key_that_only_reads_is_shown_with_the_hour_of_its_last_use(world: Wor
     assert any(key_id in line and "2026-11-28 14:00:00" in line for line in row.splitlines())
 
 
-def test_a_wrong_or_revoked_key_is_not_used(world: World, services):
+def test_a_wrong_or_revoked_key_is_not_used(world, services):
     reader, key_id = key_of(world, "tenants:read")
     wrong = world.admin.with_key(reader.key[:-1] + ("A" if reader.key[-1] != "A" else "B"))
     wrong.refused("GET", "/v1/tenants", expect=401, code="unauthenticated")
@@ -64,7 +63,7 @@ def test_a_wrong_or_revoked_key_is_not_used(world: World, services):
 
 
 def test_issuing_is_a_use_that_invalidates_nothing_and_one_hour_is_written_once(
-    world: World, services, by_hand: ByHand
+    world, services, by_hand
 ):
     """Moved for each hour of each key, the revocation counter would make every request read its
     key again.
@@ -73,9 +72,9 @@ def test_issuing_is_a_use_that_invalidates_nothing_and_one_hour_is_written_once(
     worker, key_id = key_of(world, "credentials:issue")
     services.key_uses.flush()  # uses of other keys, and at another hour
     counter, changes = by_hand.counter, by_hand.one("SELECT count(*) FROM revoked_rows")
-    updates: list[str] = []
+    updates = []
 
-    def count(_connection, _cursor, statement, *_) -> None:
+    def count(_connection, _cursor, statement, *_):
         updates.extend([statement] if statement.startswith("UPDATE api_keys") else [])
 
     event.listen(services.db.engine, "before_cursor_execute", count)
@@ -93,7 +92,7 @@ def test_issuing_is_a_use_that_invalidates_nothing_and_one_hour_is_written_once(
     assert (by_hand.counter, by_hand.one("SELECT count(*) FROM revoked_rows")) == (counter, changes)
 
 
-def test_a_process_that_is_behind_takes_no_use_back(world: World, services):
+def test_a_process_that_is_behind_takes_no_use_back(world, services):
     reader, key_id = key_of(world, "tenants:read")
     other = KeyUses(services.db)
     for uses, hours in ((services.key_uses, 2), (other, 1)):
@@ -103,10 +102,10 @@ def test_a_process_that_is_behind_takes_no_use_back(world: World, services):
     assert last_used(services, key_id) == NOON + timedelta(hours=2)
 
 
-def test_a_database_that_is_away_costs_notes_and_no_request(world: World, services, monkeypatch):
+def test_a_database_that_is_away_costs_notes_and_no_request(world, services, monkeypatch):
     reader, key_id = key_of(world, "tenants:read")
 
-    def fail(_writer) -> None:
+    def fail(_writer):
         raise StoreUnavailableError("away")
 
     reader("GET", "/v1/tenants?limit=1")
@@ -118,9 +117,7 @@ def test_a_database_that_is_away_costs_notes_and_no_request(world: World, servic
     assert last_used(services, key_id) is not None
 
 
-def test_notes_are_stored_by_themselves_and_at_the_end_of_the_process(
-    world: World, services, monkeypatch
-):
+def test_notes_are_stored_by_themselves_and_at_the_end_of_the_process(world, services, monkeypatch):
     reader, key_id = key_of(world, "tenants:read")
     at_exit, uses = set(), KeyUses(services.db)
     monkeypatch.setattr(KeyUses, "_schedule", schedule_key_uses)

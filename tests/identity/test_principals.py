@@ -4,10 +4,8 @@ acts for the vendor.
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
 
 import pytest
-from flask import Flask
 from sqlalchemy import select
 
 from app.audit.events import WORKER
@@ -35,15 +33,13 @@ EXPIRIES = [(NOON - MOMENT, False), (NOON, False), (NOON + MOMENT, True)]
 
 
 @pytest.fixture
-def services(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Services:
+def services(app, monkeypatch) -> Services:
     monkeypatch.setattr("app.identity.principals.now", lambda: NOON)
     return app.extensions["deputy"]
 
 
 @pytest.mark.parametrize(("expires_at", "good"), [(None, True), *EXPIRIES])
-def test_a_key_is_over_at_the_moment_that_it_names(
-    services: Services, expires_at: datetime | None, good: bool
-):
+def test_a_key_is_over_at_the_moment_that_it_names(services, expires_at, good):
     made, _ = services.api_keys.create_key(
         OPERATOR,
         name="a worker",
@@ -65,14 +61,14 @@ def test_a_key_is_over_at_the_moment_that_it_names(
         pytest.fail("it may write")
 
 
-def opens_a_page(services: Services, link_id: UUID) -> bool:
+def opens_a_page(services, link_id):
     with services.db.read() as db:
         return (
             db.execute(live_links().where(OnboardingLink.id == link_id)).one_or_none() is not None
         )
 
 
-def test_a_link_is_over_at_the_moment_that_it_names_and_when_it_is_revoked(services: Services):
+def test_a_link_is_over_at_the_moment_that_it_names_and_when_it_is_revoked(services):
     for expires_at, good in EXPIRIES:
         link = link_row(services.db, tenant_row(services.db), expires_at=expires_at)
         assert opens_a_page(services, link) == good, expires_at

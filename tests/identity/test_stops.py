@@ -5,24 +5,19 @@ after it.
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 import sqlalchemy
-from flask import Flask
 
 from app.aws.stack_messages import Request
 from app.errors import NotFoundError, SuspendedError, UnauthenticatedError
 from app.identity import owned, tenant_of
-from app.identity.principals import ApiKeyPrincipal, LinkPrincipal, Maker, Principal
 from app.identity.scopes import ALL_SCOPES
 from app.limits.table import VENDOR_REQUESTS
 from app.onboarding.registration_store import VoidToken
 from app.onboarding.registrations import Registrations
-from app.services import Services
-from app.store.database import Database
 from app.store.models import ApiKey, AuditEvent, Connection, OnboardingLink
 from app.store.models.deployment import deployment_id
 from tests.conftest import OPERATOR
@@ -40,7 +35,7 @@ REASON = "an incident"
 class Place:
     """A tenant with a connection, and whom the vendor gave keys and links."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services):
         self.services, self.db = services, services.db
         self.tenant_id = tenant_row(self.db)
         account = f"{uuid.uuid4().int % 10**12:012d}"
@@ -49,17 +44,17 @@ class Place:
         )
         self.vendor, _ = self.key(OPERATOR)
 
-    def key(self, by: Maker, tenant_id: uuid.UUID | None = None) -> tuple[ApiKeyPrincipal, str]:
+    def key(self, by, tenant_id=None):
         _, text = self.services.api_keys.create_key(
             by, name="x", scopes=ALL_SCOPES, tenant_id=tenant_id
         )
         return self.services.api_keys.authenticate(text), text
 
-    def link(self) -> tuple[LinkPrincipal, uuid.UUID]:
+    def link(self):
         link, url = self.services.links.create(self.vendor, self.tenant_id)
         return self.services.links.open(url.rpartition("/")[2], None).principal, link.id
 
-    def change(self, caller: Principal) -> None:
+    def change(self, caller):
         """A request that writes, locks the tenant and its connection, and needs a tenant that is
         not suspended.
         """
@@ -69,7 +64,7 @@ class Place:
             caller, self.tenant_id, self.connection_id, permission_set=wanted
         )
 
-    def add(self, caller: Principal) -> None:
+    def add(self, caller):
         """As a request of a link's page that adds a role."""
         with self.db.write(caller) as db:
             connection = Connection(
@@ -81,7 +76,7 @@ class Place:
             )
             db.add(connection)
 
-    def store_proof(self, caller: Principal) -> None:
+    def store_proof(self, caller):
         with self.db.write(caller) as db:
             tenant_of(db, caller, self.tenant_id, lock=True)
             connection = owned(db, caller, self.tenant_id, self.connection_id, lock=True)
@@ -90,11 +85,11 @@ class Place:
 
 
 @pytest.fixture
-def besieged(app: Flask) -> Place:
+def besieged(app) -> Place:
     return Place(app.extensions["deputy"])
 
 
-def deadlocks(database: Database) -> int:
+def deadlocks(database):
     """How many PostgreSQL broke up in this database."""
     if database.engine.dialect.name == "sqlite":
         return 0
@@ -105,13 +100,13 @@ def deadlocks(database: Database) -> int:
 
 
 @pytest.fixture(autouse=True)
-def no_deadlock(besieged: Place) -> Iterator[None]:
+def no_deadlock(besieged) -> Iterator[None]:
     before = deadlocks(besieged.db)
     yield
     assert deadlocks(besieged.db) == before
 
 
-def rows(besieged: Place) -> list[int]:
+def rows(besieged):
     count = sqlalchemy.func.count()
     with besieged.db.read() as db:
         versions = sqlalchemy.select(sqlalchemy.func.sum(Connection.version))
@@ -120,17 +115,15 @@ def rows(besieged: Place) -> list[int]:
         ]
 
 
-def assert_it_stops(
-    besieged: Place, write: Callable[[], Any], stop: Callable[[], Any], refusals: tuple[type, ...]
-) -> None:
+def assert_it_stops(besieged, write, stop, refusals):
     """Stop, while many write without a pause. Fails unless that is quick, and final for all of
     them.
     """
-    written: list[None] = []
-    failed: list[BaseException] = []
+    written = []
+    failed = []
     end = threading.Event()
 
-    def keep_writing() -> None:
+    def keep_writing():
         while not end.is_set():
             try:
                 write()
@@ -157,7 +150,7 @@ def assert_it_stops(
     assert rows(besieged) == after
 
 
-def all_dead(besieged: Place, texts: list[str]) -> bool:
+def all_dead(besieged, texts):
     for text in texts:
         with pytest.raises(UnauthenticatedError):
             besieged.services.api_keys.authenticate(text)
@@ -165,13 +158,11 @@ def all_dead(besieged: Place, texts: list[str]) -> bool:
 
 
 @pytest.mark.parametrize("bound", [True, False])  # an unbound one is revoked by the command
-def test_a_key_that_makes_keys_without_a_pause_is_revoked_with_all_of_them(
-    besieged: Place, bound: bool
-):
+def test_a_key_that_makes_keys_without_a_pause_is_revoked_with_all_of_them(besieged, bound):
     stolen, text = besieged.key(OPERATOR, besieged.tenant_id if bound else None)
     makers, texts = [stolen], [text]
 
-    def breed() -> None:
+    def breed():
         """Make one more, by this key or by one that came of it."""
         maker, made = besieged.key(makers[len(texts) % len(makers)])
         makers.append(maker)
@@ -186,7 +177,7 @@ def test_a_key_that_makes_keys_without_a_pause_is_revoked_with_all_of_them(
 UNBOUND = lambda place: place.key(OPERATOR)  # noqa: E731
 BOUND = lambda place: place.key(OPERATOR, place.tenant_id)  # noqa: E731
 # Whom the vendor let in, what they do without a pause, the stop, and how they are refused then
-SIEGES: dict[str, tuple[Any, Any, Any, tuple[type, ...]]] = {
+SIEGES = {
     "a key is revoked": (
         UNBOUND,
         Place.change,
@@ -235,9 +226,7 @@ SIEGES: dict[str, tuple[Any, Any, Any, tuple[type, ...]]] = {
 
 
 @pytest.mark.parametrize("stop", SIEGES)
-def test_a_stop_is_quick_and_final_beside_those_who_write_without_a_pause(
-    besieged: Place, stop: str
-):
+def test_a_stop_is_quick_and_final_beside_those_who_write_without_a_pause(besieged, stop):
     let_in, write, act, refusals = SIEGES[stop]
     writer, detail = let_in(besieged)
     assert_it_stops(
@@ -245,15 +234,15 @@ def test_a_stop_is_quick_and_final_beside_those_who_write_without_a_pause(
     )
 
 
-def test_a_link_is_revoked_beside_a_flood_of_messages_with_its_token(besieged: Place):
+def test_a_link_is_revoked_beside_a_flood_of_messages_with_its_token(besieged):
     _, link_id = besieged.link()
-    inbox: Any = Registrations(
+    inbox = Registrations(
         besieged.db, besieged.services.config, besieged.services.onboarding.sets, None, None
     )  # type: ignore[arg-type]
     with besieged.db.read() as db:
         token = inbox._tokens.make(deployment_id(db), besieged.tenant_id, 1, link_id=link_id)
 
-    def register() -> None:
+    def register():
         number = uuid.uuid4()
         account = f"{number.int % 10**12:012d}"
         stack = f"arn:aws:cloudformation:us-east-1:{account}:stack/x/{number}"

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from uuid import UUID
 
 import pytest
 import sqlalchemy
@@ -36,16 +35,7 @@ from tests.attacks.evidence import case, problem
 from tests.conftest import OPERATOR
 from tests.support.cast import Api, Customer
 from tests.support.flights import joins
-from tests.support.rows import (
-    ADMIN,
-    ByHand,
-    Role,
-    TenantRows,
-    at_once,
-    connection_row,
-    place,
-    tenant_row,
-)
+from tests.support.rows import ADMIN, Role, at_once, connection_row, place, tenant_row
 from tests.support.waiting import until
 
 
@@ -71,7 +61,7 @@ def role(here, aws, vendor, config) -> Role:
 class Warm:
     """A worker that has just been given credentials, from this process's memory and cache."""
 
-    def __init__(self, app, role: Role, aws, made: TenantRows) -> None:
+    def __init__(self, app, role, aws, made):
         self.place = made
         self.api = Api(app, made.key)
         self._role, self._aws = role, aws
@@ -83,11 +73,11 @@ class Warm:
         return self.api.raw("POST", self.place.path(**options))
 
     @property
-    def calls(self) -> int:
+    def calls(self):
         return len([call for call in self._aws.sts_calls if call.role_arn == self._role.arn])
 
     @property
-    def events(self) -> list[tuple[str, str | None]]:
+    def events(self):
         """Action and code of all that its key has done, oldest first."""
         query = (
             select(AuditEvent)
@@ -98,7 +88,7 @@ class Warm:
             return [(event.action, event.details.get("code")) for event in db.scalars(query)]
 
     @property
-    def issued(self) -> int:
+    def issued(self):
         return self.events.count(("credentials.issued", None))
 
 
@@ -118,24 +108,24 @@ def unbound(warm_up) -> Warm:
     return warm_up(bound=False)
 
 
-def ids(made: TenantRows) -> tuple[UUID, UUID]:
+def ids(made):
     return made.tenant_id, made.connection_id
 
 
-def another_memory(here: Services) -> Authorization:
+def another_memory(here):
     return Authorization(here.db, here.config.proofs.proof_max_age, KeyUses(here.db))
 
 
-def statements(services: Services) -> list[str]:
+def statements(services):
     """The statements of this process from now on, without the audit log's own."""
-    seen: list[str] = []
+    seen = []
     sqlalchemy.event.listen(
         services.db.engine, "before_cursor_execute", lambda *args: seen.append(args[2])
     )
     return seen
 
 
-def test_a_warm_request_reads_nothing_from_the_database_and_asks_nothing_of_aws(warm: Warm, here):
+def test_a_warm_request_reads_nothing_from_the_database_and_asks_nothing_of_aws(warm, here):
     seen, calls = statements(here), warm.calls
     assert warm.ask().status_code == 200
     assert (seen, warm.calls) == ([], calls)
@@ -145,7 +135,7 @@ def test_a_warm_request_reads_nothing_from_the_database_and_asks_nothing_of_aws(
 # --- taken away by others ---
 
 
-def insecure(there: Services, place: TenantRows) -> None:
+def insecure(there, place):
     """The role of these tests accepts strangers, so the verdict is real."""
     found = there.verification.verify(ADMIN, *ids(place), trigger=Trigger.REQUESTED)
     assert found.status is ConnectionStatus.INSECURE
@@ -208,7 +198,7 @@ BY_HAND = {
 }
 
 
-def nothing_more_is_issued(warm: Warm, status: int, code: str) -> None:
+def nothing_more_is_issued(warm, status, code):
     before, issued = warm.events, warm.issued
     problem(warm.ask(), status, code)
     told = warm.events[len(before) :]
@@ -221,7 +211,7 @@ def nothing_more_is_issued(warm: Warm, status: int, code: str) -> None:
 
 
 def test_what_another_process_takes_away_is_not_issued_on_and_others_read_nothing_again(
-    warm: Warm, warm_up, there, here
+    warm, warm_up, there, here
 ):
     """Or one tenant that revokes its own keys without a pause would slow down issuing for all
     tenants.
@@ -240,7 +230,7 @@ def test_what_another_process_takes_away_is_not_issued_on_and_others_read_nothin
             assert loser.calls == calls
 
 
-def written(warm: Warm, here: Services, by_hand: ByHand, statement: str) -> str:
+def written(warm, here, by_hand, statement):
     """The statement, about this worker's rows."""
     digest = secrets.token_hex(32)
     return statement.format(
@@ -265,7 +255,7 @@ def test_what_is_taken_away_by_hand_is_not_issued_on(warm_up, here, by_hand):
             nothing_more_is_issued(loser, *expected)
 
 
-def test_a_key_that_expires_is_over_though_nothing_has_changed(app, here, warm: Warm):
+def test_a_key_that_expires_is_over_though_nothing_has_changed(app, here, warm):
     soon = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=5)
     _, text = here.api_keys.create_key(
         OPERATOR,
@@ -283,7 +273,7 @@ def test_a_key_that_expires_is_over_though_nothing_has_changed(app, here, warm: 
         problem(api.raw("POST", warm.place.path()), 401, "unauthenticated")
 
 
-def test_a_counter_that_nothing_is_known_of_makes_everybody_read_again(warm: Warm, by_hand, here):
+def test_a_counter_that_nothing_is_known_of_makes_everybody_read_again(warm, by_hand, here):
     by_hand("UPDATE configuration SET revocation_counter = revocation_counter + 1")
     seen = statements(here)
     assert warm.ask().status_code == 200
@@ -295,7 +285,7 @@ def test_a_counter_that_nothing_is_known_of_makes_everybody_read_again(warm: War
 
 
 def test_old_memory_of_a_key_does_not_count_with_a_new_look_at_a_connection(
-    warm: Warm, there, aws, config
+    warm, there, aws, config
 ):
     """An issuance is valid at the earlier of the two counts."""
     other_role = Role.of(Customer(aws), config.aws.broker.arn, there)
@@ -307,9 +297,7 @@ def test_old_memory_of_a_key_does_not_count_with_a_new_look_at_a_connection(
     assert warm.issued == issued
 
 
-def test_old_memory_of_a_connection_does_not_count_with_a_new_look_at_a_key(
-    warm: Warm, app, here, there
-):
+def test_old_memory_of_a_connection_does_not_count_with_a_new_look_at_a_key(warm, app, here, there):
     _, text = here.api_keys.create_key(
         OPERATOR,
         name="another",
@@ -321,9 +309,7 @@ def test_old_memory_of_a_connection_does_not_count_with_a_new_look_at_a_key(
 
 
 @pytest.mark.parametrize("thing", ["key", "connection"])
-def test_what_is_taken_away_in_the_middle_of_a_look_is_not_believed(
-    warm: Warm, config, by_hand, thing
-):
+def test_what_is_taken_away_in_the_middle_of_a_look_is_not_believed(warm, config, by_hand, thing):
     """Right after the first of the reads, whichever that is; so the revocation counter must come
     first.
     """
@@ -338,9 +324,9 @@ def test_what_is_taken_away_in_the_middle_of_a_look_is_not_believed(
     place = warm.place
     if thing == "connection":
         cold.authorization.authenticate(place.key, None)
-    done: list[str] = []
+    done = []
 
-    def meanwhile(_connection, _cursor, seen: str, *_):
+    def meanwhile(_connection, _cursor, seen, *_):
         if not done and "SELECT" in seen:
             done.append(seen)
             by_hand(statement)
@@ -374,7 +360,7 @@ def restless(there, here, monkeypatch) -> list[Callable[[], None]]:
     return acts
 
 
-def test_issuing_goes_on_though_others_revoke_keys_all_the_time(warm: Warm, restless, monkeypatch):
+def test_issuing_goes_on_though_others_revoke_keys_all_the_time(warm, restless, monkeypatch):
     stored, append = [], AuditLog.append
     monkeypatch.setattr(
         AuditLog, "append", lambda *args, **more: stored.append(append(*args, **more)) or stored[-1]
@@ -388,7 +374,7 @@ def test_issuing_goes_on_though_others_revoke_keys_all_the_time(warm: Warm, rest
 @pytest.mark.parametrize(
     "what", ["key revoked", "tenant suspended", "connection deleted"]
 )  # one of each table
-def test_what_is_taken_away_amid_others_changes_is_not_issued_on(warm: Warm, there, restless, what):
+def test_what_is_taken_away_amid_others_changes_is_not_issued_on(warm, there, restless, what):
     act, _, expected = BY_SERVICES[what]
     restless.append(lambda: act(there, warm.place))
     issued = warm.issued
@@ -396,7 +382,7 @@ def test_what_is_taken_away_amid_others_changes_is_not_issued_on(warm: Warm, the
     assert warm.issued == issued
 
 
-def test_a_revoked_key_cannot_write_to_the_audit_log_with_bad_requests(warm: Warm, there):
+def test_a_revoked_key_cannot_write_to_the_audit_log_with_bad_requests(warm, there):
     """Memory lets it in, and a request that never gets to the record never finds out."""
     there.api_keys.revoke_key(ADMIN, warm.place.key_id)
     before = len(warm.events)
@@ -411,9 +397,7 @@ def test_a_revoked_key_cannot_write_to_the_audit_log_with_bad_requests(warm: War
 # --- whose memory it is ---
 
 
-def test_memory_filled_by_one_never_serves_a_key_that_is_bound_elsewhere(
-    warm: Warm, unbound: Warm, warm_up
-):
+def test_memory_filled_by_one_never_serves_a_key_that_is_bound_elsewhere(warm, unbound, warm_up):
     """As if it did not exist: status, body, and no call to AWS."""
     mallory = warm_up()
     calls = mallory.calls
@@ -479,7 +463,7 @@ def test_a_process_remembers_so_many_keys_and_connections_and_no_more(
     assert sizes == [3, 4]
 
 
-def test_a_proof_is_over_at_the_moment_at_which_its_shelf_life_ends(warm: Warm, here, monkeypatch):
+def test_a_proof_is_over_at_the_moment_at_which_its_shelf_life_ends(warm, here, monkeypatch):
     principal, end, renewed = (
         here.api_keys.authenticate(warm.place.key, None),
         now().timestamp(),
@@ -487,7 +471,7 @@ def test_a_proof_is_over_at_the_moment_at_which_its_shelf_life_ends(warm: Warm, 
     )
     counter, connection = here.authorization.authorize_issuance(principal, ids(warm.place))
 
-    def renew(connection_key, _patience) -> None:
+    def renew(connection_key, _patience):
         renewed.append(connection_key)
         raise ProofExpiredError("Too old.")
 
@@ -502,7 +486,7 @@ def test_a_proof_is_over_at_the_moment_at_which_its_shelf_life_ends(warm: Warm, 
     assert renewed == [connection.key]
 
 
-def test_a_refusal_by_aws_makes_a_process_look_again(warm: Warm, here, role, faults):
+def test_a_refusal_by_aws_makes_a_process_look_again(warm, here, role, faults):
     faults.add("deny", role_arn=role.arn, times=1)
     seen = statements(here)
     response = warm.api.raw("POST", warm.place.path(), {"duration_seconds": 1000})
@@ -516,7 +500,7 @@ def test_a_refusal_by_aws_makes_a_process_look_again(warm: Warm, here, role, fau
 # --- a backup is restored ---
 
 
-def test_a_counter_that_went_back_is_as_good_as_one_that_moved_on(warm: Warm, by_hand):
+def test_a_counter_that_went_back_is_as_good_as_one_that_moved_on(warm, by_hand):
     by_hand("UPDATE configuration SET revocation_counter = revocation_counter - 5")
     before = warm.events
     assert warm.ask().status_code == 200
@@ -536,7 +520,7 @@ GONE = {
 
 @pytest.mark.parametrize("thing", GONE)
 def test_a_counter_that_went_back_and_came_again_does_not_revive_old_memory(
-    warm: Warm, warm_up, by_hand, thing
+    warm, warm_up, by_hand, thing
 ):
     """Restored from a backup while the processes run: the same number, and not the same world."""
     neighbour, (statement, expected) = warm_up(), GONE[thing]
@@ -554,12 +538,12 @@ def test_a_counter_that_went_back_and_came_again_does_not_revive_old_memory(
 class Held:
     """The first look of a process at some table, which is held up until it is told to go on."""
 
-    def __init__(self, cold: Services, table: str) -> None:
+    def __init__(self, cold, table):
         self.begun, self.go_on = threading.Event(), threading.Event()
         self._table, self._first = table, threading.Lock()
         sqlalchemy.event.listen(cold.db.engine, "after_cursor_execute", self._hold)
 
-    def _hold(self, _connection, _cursor, statement: str, *_) -> None:
+    def _hold(self, _connection, _cursor, statement, *_):
         if f"FROM {self._table}" in statement and self._first.acquire(blocking=False):
             self.begun.set()
             assert self.go_on.wait(60)
@@ -574,7 +558,7 @@ def cold(here, config) -> Iterator[Services]:
     made.db.engine.dispose()
 
 
-def test_a_crowd_that_wants_the_same_looks_once(cold: Services, warm: Warm, by_hand):
+def test_a_crowd_that_wants_the_same_looks_once(cold, warm, by_hand):
     cold.authorization.set_history(RevocationLog(by_hand.counter))  # tests above have put it back
     seen, place = statements(cold), warm.place
 
@@ -589,7 +573,7 @@ def test_a_crowd_that_wants_the_same_looks_once(cold: Services, warm: Warm, by_h
     assert len(looks) == 2, [(one[:30], one[-60:]) for one in looks]
 
 
-def test_a_look_from_before_a_key_was_made_is_no_reason_to_refuse_it(cold: Services, there):
+def test_a_look_from_before_a_key_was_made_is_no_reason_to_refuse_it(cold, there):
     text = generate_key()
     held, joined = Held(cold, "api_keys"), joins(cold.authorization._principals.reads)
     with ThreadPoolExecutor(2) as pool:
@@ -605,7 +589,7 @@ def test_a_look_from_before_a_key_was_made_is_no_reason_to_refuse_it(cold: Servi
 
 
 def test_a_look_from_before_a_connection_was_proven_is_no_reason_to_refuse_it(
-    cold: Services, there, by_hand, role
+    cold, there, by_hand, role
 ):
     made = place(there, role)
     by_hand(f"UPDATE connections SET status = 'broken' WHERE id = '{made.connection_id.hex}'")  # noqa: S608
@@ -624,16 +608,16 @@ def test_a_look_from_before_a_connection_was_proven_is_no_reason_to_refuse_it(
         assert late.result()[1].connection_id == made.connection_id
 
 
-def test_of_looks_that_others_began_the_second_refusal_counts(cold: Services, monkeypatch):
+def test_of_looks_that_others_began_the_second_refusal_counts(cold, monkeypatch):
     """The first may have begun before the request, the second did not. A crowd would otherwise make
     a request wait for one look after the other.
     """
-    joined: list[str] = []
+    joined = []
 
-    def join(lookup: str, _look: object) -> tuple[Future, bool]:
+    def join(lookup, _look):
         joined.append(lookup)
         assert len(joined) <= 2, "it asks a third time"
-        refused: Future = Future()
+        refused = Future()
         refused.set_exception(UnauthenticatedError("This key is not known."))
         return refused, False
 
@@ -644,7 +628,7 @@ def test_of_looks_that_others_began_the_second_refusal_counts(cold: Services, mo
 
 
 def test_a_read_that_hangs_holds_up_those_who_wait_for_it_and_no_later_request(
-    cold: Services, warm: Warm, monkeypatch
+    cold, warm, monkeypatch
 ):
     monkeypatch.setattr("app.issuing.authorization._READ_SECONDS", 0.3)
     held = Held(cold, "api_keys")

@@ -5,7 +5,7 @@ over.
 import pytest
 
 from tests.attacks.evidence import problem
-from tests.support.cast import Customer, path_of
+from tests.support.cast import path_of
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def asked(there, connection):
     return there.raw("POST", path_of(connection, "/credentials"), {"duration_seconds": 901})
 
 
-def make_again(world, customer: Customer, connection) -> None:
+def make_again(world, customer, connection):
     kit = world.kit({"id": connection["tenant_id"]})
     customer.remove_role(kit["role_name"])
     customer.role(kit["role_name"], kit["trust_policy"])

@@ -29,7 +29,7 @@ PROBES = 3
 class Scene:
     """A proven connection, and two services on its database, as two processes are."""
 
-    def __init__(self, aws, url: str) -> None:
+    def __init__(self, aws, url):
         config = make_config(url, proof_max_age=MAX_AGE)
         app = create_app(config)
         app.testing = False
@@ -41,7 +41,7 @@ class Scene:
         self.customer = Customer(aws)
         self.renew()
 
-    def renew(self) -> None:
+    def renew(self):
         tenant = self.world.tenant()
         self.kit = self.world.kit(tenant)
         self.connection = self.world.connection(tenant, self.customer)
@@ -53,7 +53,7 @@ class Scene:
         return self.world.admin("GET", path_of(self.connection))
 
     @property
-    def calls(self) -> int:
+    def calls(self):
         return len(self.world.calls_for(self.connection["role_arn"]))
 
     @property

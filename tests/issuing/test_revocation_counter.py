@@ -21,8 +21,8 @@ from app.store.database import SYSTEM
 from app.store.models import ApiKey, ExternalIdRow, ExternalIdState, Trigger, Verdict
 from tests.attacks.evidence import case, on_postgresql
 from tests.conftest import OPERATOR
-from tests.support.cast import World, path_of, without_external_id
-from tests.support.rows import ADMIN, ByHand, TenantRows, at_once, place, tenant_row
+from tests.support.cast import path_of, without_external_id
+from tests.support.rows import ADMIN, TenantRows, at_once, place, tenant_row
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
@@ -42,7 +42,7 @@ def tenant_rows(services) -> TenantRows:
 # --- by the services ---
 
 
-def changed_since(by_hand: ByHand, counter: int) -> set[uuid.UUID]:
+def changed_since(by_hand, counter):
     """The rows that are named for the moves after this revocation counter, of which none may be
     without one.
     """
@@ -110,14 +110,12 @@ def test_the_revocation_counter_moves_with_a_change_that_takes_away(
         assert by_hand.counter == before + 1
 
 
-def test_real_proofs_increment_the_revocation_counter_when_they_take_away(
-    world: World, customer, by_hand
-):
+def test_real_proofs_increment_the_revocation_counter_when_they_take_away(world, customer, by_hand):
     """From AWS to the revocation counter: confirmed, recreated, loosened, repaired, gone."""
     tenant = world.tenant()
     connection, kit = world.connect(tenant, world.role(tenant, customer)), world.kit(tenant)
 
-    def moved_by_proof(status: str) -> bool:
+    def moved_by_proof(status):
         before = by_hand.counter
         assert world.admin("POST", path_of(connection, "/verify"))["status"] == status
         return by_hand.counter > before
@@ -146,9 +144,7 @@ def test_real_proofs_increment_the_revocation_counter_when_they_take_away(
 # --- what adds ---
 
 
-def test_nothing_that_adds_increments_the_revocation_counter(
-    world: World, customer, faults, by_hand
-):
+def test_nothing_that_adds_increments_the_revocation_counter(world, customer, faults, by_hand):
     """Or a million proofs that confirm would make every request read everything again."""
     before, admin = by_hand.counter, world.admin
     tenant = world.tenant()
@@ -206,7 +202,7 @@ BY_HAND = {
 }
 
 
-def values(services, here: TenantRows, *, postgresql: bool) -> dict[str, object]:
+def values(services, here, *, postgresql):
     other = tenant_row(services.db)
     rotated = ExternalIdRow(
         tenant_id=here.tenant_id, value=new_external_id(), state=ExternalIdState.NEXT
@@ -229,7 +225,7 @@ def values(services, here: TenantRows, *, postgresql: bool) -> dict[str, object]
     return ids | {"digest": secrets.token_bytes(32), "digits": secrets.token_hex(8)}
 
 
-def change(services, rows: TenantRows, by_hand: ByHand, statement: str) -> None:
+def change(services, rows, by_hand, statement):
     given = values(services, rows, postgresql=by_hand.engine.dialect.name == "postgresql")
     by_hand(statement, **{name: value for name, value in given.items() if f":{name}" in statement})
 
@@ -341,7 +337,7 @@ def test_truncating_a_table_increments_the_revocation_counter(by_hand, table):
     """Looked at inside the transaction, which is then given up: the tables are other tests' too."""
     with by_hand.engine.connect() as connection:
 
-        def run(statement: str):
+        def run(statement):
             return connection.execute(sqlalchemy.text(statement))
 
         before = run("SELECT revocation_counter FROM configuration").scalar_one()
@@ -430,7 +426,7 @@ def taken(act):
         act()
 
 
-def judge(services, here: TenantRows, number: int):
+def judge(services, here, number):
     """A proof's verdict: the only change that takes away and adds a row."""
     path = (here.tenant_id, here.connection_ids[number])
     before = services.verification._load(ADMIN, *path)

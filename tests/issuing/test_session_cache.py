@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from uuid import UUID
 
 import pytest
 import redis
@@ -29,7 +28,7 @@ ACME, GLOBEX = new_id(), new_id()
 _numbers = itertools.count(1)
 
 
-def question(tenant_id: UUID = ACME) -> CacheKey:
+def question(tenant_id=ACME):
     """One that was not asked before."""
     return CacheKey(tenant_id, f'["acme", {next(_numbers)}]'.encode())
 
@@ -37,7 +36,7 @@ def question(tenant_id: UUID = ACME) -> CacheKey:
 class Aws:
     """Counts how often it is asked, and answers when the test lets it."""
 
-    def __init__(self, seconds: float = 3600) -> None:
+    def __init__(self, seconds=3600):
         self.seconds = seconds
         self.calls = 0
         self.trouble: Exception | None = None
@@ -45,7 +44,7 @@ class Aws:
         self.go_on.set()
         self._lock = threading.Lock()
 
-    def __call__(self) -> Session:
+    def __call__(self):
         with self._lock:
             self.calls += 1
         assert self.go_on.wait(60)
@@ -73,9 +72,9 @@ def fake_aws() -> Iterator[Aws]:
 @pytest.fixture
 def process() -> Iterator[Callable[..., SessionCache]]:
     """`process(shared)`: the sessions of one more process."""
-    made: list[SessionCache] = []
+    made = []
 
-    def begin(shared: SharedCache | None = None, keys: tuple[str, ...] = KEYS) -> SessionCache:
+    def begin(shared=None, keys=KEYS):
         made.append(SessionCache(keys, shared))
         return made[-1]
 
@@ -108,23 +107,23 @@ def clock() -> Iterator[time_machine.Traveller]:
         yield traveller
 
 
-def landed(*processes: SessionCache) -> None:
+def landed(*processes):
     """The calls in the background have ended."""
     for each in processes:
         until(lambda each=each: not each._calls._running)
 
 
-def kept_of(sessions: SessionCache, asked: CacheKey):
+def kept_of(sessions, asked):
     return sessions._kept.get(asked.name)
 
 
-def opened(sessions: SessionCache, asked: CacheKey) -> Session | None:
+def opened(sessions, asked):
     """What is kept for this question, if it opens."""
     held = sessions._held(asked)
     return held and held[1]
 
 
-def shared_name(asked: CacheKey) -> str:
+def shared_name(asked):
     return f"deputy:session:{asked.name.hex()}"
 
 
@@ -221,7 +220,7 @@ def test_a_request_that_comes_just_as_the_flight_lands_does_not_begin_another(se
     asked = question()
     look, looked = sessions._held, []
 
-    def slow_look(key: CacheKey):
+    def slow_look(key):
         found = look(key)
         if not looked:
             looked.append(found)
@@ -275,7 +274,7 @@ def test_a_clock_that_was_set_back_makes_no_session_younger(process, clock, fake
     assert sessions.obtain(asked, fake_aws, PATIENCE)[1] == "cache", "once"
 
 
-def due(sessions: SessionCache, asked: bytes, clock) -> None:
+def due(sessions, asked, clock):
     """The clock is where the session is to be renewed, and still good."""
     kept = kept_of(sessions, asked)
     kept.renew_at = min(kept.renew_at, kept.good_until - 10)
@@ -374,7 +373,7 @@ def test_the_lock_is_there_during_the_call_and_gone_after_it(process, fake_aws, 
     asked, left = question(), []
     lock = f"{shared_name(asked)}:lock"
 
-    def fetch() -> Session:
+    def fetch():
         left.append(shared_cache.client.pttl(lock))
         return fake_aws()
 
@@ -395,7 +394,7 @@ def test_an_answer_that_came_while_the_lock_was_being_taken_is_taken(
     asked, other = question(), process(shared_too)
     lock = shared_cache.lock
 
-    def slow_lock(name: str, seconds: float):
+    def slow_lock(name, seconds):
         if not fake_aws.calls:
             other.obtain(asked, fake_aws, PATIENCE)
         return lock(name, seconds)

@@ -47,7 +47,7 @@ def two_services(both_services):
 def noon_plus(monkeypatch):
     """`noon_plus(seconds)`: the time is noon, and so many seconds."""
 
-    def move(seconds: float) -> None:
+    def move(seconds):
         monkeypatch.setattr("app.limits.quotas.now", lambda: NOON + timedelta(seconds=seconds))
 
     move(0)
@@ -57,7 +57,7 @@ def noon_plus(monkeypatch):
 class Visitor(LinkPrincipal):
     """A link without a row that could be read again."""
 
-    def reauthorize(self, db) -> None:
+    def reauthorize(self, db):
         pass
 
 
@@ -65,7 +65,7 @@ def link(tenant_id):
     return Visitor(tenant_id, new_id())
 
 
-def admitted(count, *given) -> bool:
+def admitted(count, *given):
     try:
         count(*given)
     except RateLimitedError:
@@ -73,13 +73,13 @@ def admitted(count, *given) -> bool:
     return True
 
 
-def retry_after(count, *given) -> int:
+def retry_after(count, *given):
     with pytest.raises(RateLimitedError) as refused:
         count(*given)
     return refused.value.retry_after
 
 
-def uses(services) -> dict:
+def uses(services):
     with services.db.read() as db:
         return {(use.name, use.id): use.counted for use in db.scalars(sqlalchemy.select(QuotaUse))}
 
@@ -137,7 +137,7 @@ def test_a_request_that_looked_before_the_last_place_was_taken_is_refused_and_le
     with ThreadPoolExecutor(1) as pool:
         with other.db.write(SYSTEM) as db:
             db.execute(sqlalchemy.update(QuotaUse).values(counted=60))
-            seen: list[str] = []
+            seen = []
             event.listen(one.db.engine, "after_cursor_execute", lambda *args: seen.append(args[2]))
             late = pool.submit(admitted, one.quotas.acquire_role, link(tenant), tenant)
             until(

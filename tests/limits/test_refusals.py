@@ -208,7 +208,7 @@ def logged(monkeypatch):
 
 
 def test_a_flood_is_told_once_a_minute(processes, key, began, logged, stopped_clock):
-    def flood() -> None:
+    def flood():
         for second in range(3):
             for _ in range(210):
                 refuse(processes[0], key, began + timedelta(seconds=second))

@@ -6,11 +6,11 @@ from app.limits.sliding_window import count_use
 from app.store.models import QuotaUse
 
 
-def used(number: int, counted: int, before: int) -> QuotaUse:
+def used(number, counted, before):
     return QuotaUse(number=number, counted=counted, counted_before=before)
 
 
-def count(use: QuotaUse, current_time: float) -> float:
+def count(use, current_time):
     return count_use(use, 60, 60, current_time)
 
 
@@ -29,9 +29,7 @@ def test_a_clock_that_is_far_behind_begins_again():
 
 @pytest.mark.parametrize("counts", [(10, 60, 0), (10, 30, 60), (10, 59, 60)])
 @pytest.mark.parametrize("passed", [1, 1.25, 29.75])
-def test_the_wait_is_long_enough_and_not_longer_than_needed(
-    counts: tuple[int, int, int], passed: float
-):
+def test_the_wait_is_long_enough_and_not_longer_than_needed(counts, passed):
     wait = count(used(*counts), 600 + passed)
     assert wait > 0
     assert count(used(*counts), 600 + passed + wait + 1e-6) == 0

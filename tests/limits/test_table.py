@@ -34,7 +34,7 @@ def test_each_setting_that_a_limit_names_exists_and_half_of_the_sts_budget_is_fo
         ),
     ],
 )
-def test_a_refusal_says_what_is_too_much_and_how_much_there_may_be(limit: Limit, refusal: str):
+def test_a_refusal_says_what_is_too_much_and_how_much_there_may_be(limit, refusal):
     error = limit.refuse(1.2)
     assert (error.detail, error.retry_after) == (refusal, 2)
     assert limit.refuse(0.001).retry_after == 1

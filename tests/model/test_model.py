@@ -8,7 +8,6 @@ whose steps are chosen, so that all that the model knows happens at least once.
 
 from collections import Counter
 from contextlib import nullcontext
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
@@ -120,7 +119,7 @@ _WORKER, _STRANGER = 4, 6  # places among the keys of the beginning: Acme's work
 _VERIFY = "connections:write POST /connections/{c}/verify"
 _EDIT = "a_customer_edits_a_trust_policy", 0
 # The steps of each opening: a rule and what it is given.
-_OPENINGS: tuple[tuple[tuple[Any, ...], ...], ...] = (
+_OPENINGS = (
     (
         ("asks", _WORKER),
         ("asks", _WORKER),

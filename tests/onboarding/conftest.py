@@ -24,15 +24,15 @@ class Shop:
     other: Flask
 
     @property
-    def reads(self) -> str:
+    def reads(self):
         return self.seller.reads
 
     @property
-    def writes(self) -> str:
+    def writes(self):
         return self.seller.writes
 
 
-def write_two(seller: Vendor) -> Vendor:
+def write_two(seller):
     """Write version 1 of the set that reads and of the set that writes."""
     seller.write(seller.reads, 1, READS)
     seller.write(seller.writes, 1, READS, WRITES, access="write")
@@ -59,6 +59,6 @@ def shop(aws, vendor, config, tmp_path_factory) -> Iterator[Shop]:
 
 
 @pytest.fixture(scope="session")
-def published(app: Flask) -> None:
+def published(app) -> None:
     """The templates of the shipped permission sets are in the bucket, and recorded."""
     publish_templates(app)

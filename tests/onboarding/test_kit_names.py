@@ -4,38 +4,35 @@ name already.
 
 from urllib.parse import parse_qsl, urlsplit
 
-from flask import Flask
-
 from tests.attacks.evidence import on_sqlite
-from tests.onboarding.conftest import Shop
 from tests.onboarding.test_set_versions import connections_of, kit_of, launched, moved
-from tests.support.cast import Customer, World, path_of, root_client
+from tests.support.cast import Customer, path_of, root_client
 from tests.support.shells import run_as
 
 pytestmark = on_sqlite  # nothing here depends on the database
 
 
-def base_of(tenant) -> str:
+def base_of(tenant):
     return f"deputy-{tenant['id'].replace('-', '')[-8:]}"
 
 
-def policy_of(world: World, customer: Customer, name: str):
+def policy_of(world, customer, name):
     iam = root_client(world.aws, "iam", customer.account)
     return iam.get_role_policy(RoleName=name, PolicyName="permissions")["PolicyDocument"]
 
 
-def link_of(world: World, tenant) -> str:
+def link_of(world, tenant):
     """The path of a new onboarding link."""
     link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
     return urlsplit(link["url"]).path
 
 
-def left_over(app: Flask, path: str, name: str) -> bool:
+def left_over(app, path, name):
     """Whether the farewell names the stack, if it was launched through this link."""
     return f"<code>{name}</code>" in app.test_client().get(path).text
 
 
-def each_key_opens_its_own(world: World, connections: dict[str, dict]) -> None:
+def each_key_opens_its_own(world, connections):
     """A key for one permission set issues for the role of that set alone."""
     for name in connections:
         narrow = world.key("credentials:issue", permission_sets=[name])
@@ -44,9 +41,7 @@ def each_key_opens_its_own(world: World, connections: dict[str, dict]) -> None:
             assert answer.status_code == (200 if other == name else 403), answer.text
 
 
-def test_another_default_set_leaves_the_role_alone_that_the_earlier_one_has(
-    shop: Shop, customer: Customer
-):
+def test_another_default_set_leaves_the_role_alone_that_the_earlier_one_has(shop, customer):
     """As sh connect.sh, the script of the new default set would put its rights into the role of
     the earlier one. By its account, too, no role of one set is connected as that of another.
     """
@@ -96,9 +91,7 @@ def test_another_default_set_leaves_the_role_alone_that_the_earlier_one_has(
         assert (left_over(app, link, own), left_over(app, earlier, base)) == (True, True)
 
 
-def test_a_role_that_moved_keeps_its_name_and_its_earlier_set_makes_others(
-    shop: Shop, customer: Customer
-):
+def test_a_role_that_moved_keeps_its_name_and_its_earlier_set_makes_others(shop, customer):
     reads, writes, world = shop.reads, shop.writes, shop.world
     tenant = world.tenant()
     made = launched(world, shop.app, customer, tenant, reads)
@@ -113,7 +106,7 @@ def test_a_role_that_moved_keeps_its_name_and_its_earlier_set_makes_others(
     assert left_over(shop.app, link, own)
 
 
-def test_other_tenants_and_other_names_change_nothing(shop: Shop, customer: Customer):
+def test_other_tenants_and_other_names_change_nothing(shop, customer):
     world = shop.world
     tenant, other = world.tenant(), world.tenant()
     kit = kit_of(world, tenant, shop.writes)

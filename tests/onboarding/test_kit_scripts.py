@@ -62,7 +62,7 @@ LIMITS = ("AccessUntil", "RevokeSessionsBefore", "PermissionsBoundaryArn")
 NO_LIMITS = {f"var.{name}": "" for name in LIMITS}
 
 
-def made_by(terraform: str, *, vendor: str) -> KitRole:
+def made_by(terraform, *, vendor):
     """The role that applying it would make; `vendor` stands in comments alone."""
     found = hcl.parse(terraform)
     assert set(found) == {"variable", "resource", "output"}
@@ -101,7 +101,7 @@ def made_by(terraform: str, *, vendor: str) -> KitRole:
 
 
 @every_role
-def test_terraform_makes_exactly_the_role_and_its_fmt_would_change_nothing(role: KitRole):
+def test_terraform_makes_exactly_the_role_and_its_fmt_would_change_nothing(role):
     written = kit_scripts.terraform(role)
     assert made_by(written, vendor=role.vendor) == role
     assert hcl.formatted(written) == written
@@ -182,7 +182,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_in_terraform_any_text_stays_text(text: str):
+def test_in_terraform_any_text_stays_text(text):
     changes = dict.fromkeys(("name", "description", "vendor", "vendor_tag", "external_id"), text)
     role = ROLE._replace(**changes, trust={text: [text]}, policy={"x": text})
     assert made_by(kit_scripts.terraform(role), vendor=role.vendor) == role
@@ -194,7 +194,7 @@ def test_in_terraform_any_text_stays_text(text: str):
 @pytest.mark.parametrize(
     ("role", "shell"), [*zip(KIT_ROLES.values(), ("sh", "bash"), strict=True)], ids=("sh", "bash")
 )
-def test_shellcheck_finds_nothing_wrong_with_the_script(role: KitRole, shell: str):
+def test_shellcheck_finds_nothing_wrong_with_the_script(role, shell):
     done = subprocess.run(
         [SHELLCHECK, "--norc", f"--shell={shell}", "-"],
         input=kit_scripts.aws_cli(role),
@@ -206,7 +206,7 @@ def test_shellcheck_finds_nothing_wrong_with_the_script(role: KitRole, shell: st
 
 
 @pytest.fixture
-def recorder(tmp_path: Path) -> Path:
+def recorder(tmp_path) -> Path:
     """A folder with an `aws` that writes down its words, each ended by a NUL, and does nothing."""
     program = tmp_path / "aws"
     program.write_text(f"#!/bin/sh\nprintf '%s\\0' \"$@\" >> '{tmp_path}/words'\n")
@@ -215,7 +215,7 @@ def recorder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash"])
-def test_in_the_script_any_text_stays_text(recorder: Path, shell: str):
+def test_in_the_script_any_text_stays_text(recorder, shell):
     texts = [text for text in HOSTILE if "\x00" not in text]
     for text in ("".join(texts), "".join(texts[::-1]), "'", ""):
         (recorder / "words").unlink(missing_ok=True)

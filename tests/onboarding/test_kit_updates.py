@@ -12,9 +12,9 @@ import pytest
 from tests.attacks.evidence import on_sqlite
 from tests.onboarding.test_kit_scripts import made_by
 from tests.onboarding.test_set_versions import kit_of
-from tests.support.cast import Customer, World, path_of, root_client
+from tests.support.cast import path_of, root_client
 from tests.support.shells import run_as
-from tests.support.versions import MORE, READS, WRITES, Vendor, page_of
+from tests.support.versions import MORE, READS, WRITES, page_of
 
 pytestmark = on_sqlite  # nothing here depends on the database
 
@@ -30,10 +30,10 @@ DENY = {
 
 
 @pytest.fixture
-def result_of(aws, customer: Customer) -> Callable[[str], CompletedProcess[str]]:
+def result_of(aws, customer) -> Callable[[str], CompletedProcess[str]]:
     """Runs a script in the customer's account."""
 
-    def run(script: str) -> CompletedProcess[str]:
+    def run(script):
         done = run_as(aws, customer.account, script)
         assert done.returncode == 0, done.stderr
         return done
@@ -44,24 +44,24 @@ def result_of(aws, customer: Customer) -> Callable[[str], CompletedProcess[str]]
 class Role:
     """What AWS says of the customer's role."""
 
-    def __init__(self, world: World, customer: Customer, name: str) -> None:
+    def __init__(self, world, customer, name):
         self._iam, self.name = root_client(world.aws, "iam", customer.account), name
 
-    def attached(self) -> set[str]:
+    def attached(self):
         found = self._iam.list_attached_role_policies(RoleName=self.name)["AttachedPolicies"]
         return {policy["PolicyArn"].removeprefix("arn:aws:iam::aws:policy/") for policy in found}
 
-    def policy(self) -> dict:
+    def policy(self):
         return self._iam.get_role_policy(RoleName=self.name, PolicyName="permissions")[
             "PolicyDocument"
         ]
 
-    def unique_id(self) -> str:
+    def unique_id(self):
         return self._iam.get_role(RoleName=self.name)["Role"]["RoleId"]
 
 
 def test_the_script_attaches_and_detaches_what_the_vendor_ever_asked_for_and_nothing_else(
-    seller: Vendor, customer: Customer, result_of
+    seller, customer, result_of
 ):
     """By the script of a new role and by that of an update, which both work on a role that is
     there. VIEW was of another set of the vendor's, whose file is gone.
@@ -99,7 +99,7 @@ def test_the_script_attaches_and_detaches_what_the_vendor_ever_asked_for_and_not
     assert "guard" in iam.list_role_policies(RoleName=role.name)["PolicyNames"]
 
 
-def tagged_role(seller: Vendor, customer: Customer, world: World, tenant):
+def tagged_role(seller, customer, world, tenant):
     """Connect a role as the script makes one of version 1."""
     kit = kit_of(world, tenant, seller.reads)
     values = {"deputy:permission-set": f"{seller.reads}@1", "deputy:vendor": "Example Vendor"}
@@ -110,7 +110,7 @@ def tagged_role(seller: Vendor, customer: Customer, world: World, tenant):
 
 
 def test_the_pages_script_and_terraform_update_the_role_that_is_there_and_move_it(
-    seller: Vendor, customer: Customer, result_of
+    seller, customer, result_of
 ):
     """It keeps its name, which is not that of the other set."""
     with seller.release() as (world, _):

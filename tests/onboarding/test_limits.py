@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from tests.attacks.evidence import on_sqlite
 from tests.onboarding.test_organization import organisation_of
 from tests.onboarding.test_set_versions import update_stack
-from tests.support.cast import Customer, World, root_client
+from tests.support.cast import Customer, root_client
 from tests.support.shells import run_as
 
 # Nothing here depends on the database
@@ -30,7 +30,7 @@ POLICIES = {"permissions", "read-itself"}
 CREDENTIALS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
 
 
-def stamp(**later: int) -> str:
+def stamp(**later):
     return (datetime.now(UTC) + timedelta(**later)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -39,7 +39,7 @@ class Access:
     set allows.
     """
 
-    def __init__(self, world: World, customer: Customer) -> None:
+    def __init__(self, world, customer):
         self.world, self.customer, self.aws = world, customer, world.aws
         self.tenant = world.tenant()
         self.kit = world.kit(self.tenant)
@@ -47,27 +47,27 @@ class Access:
         self.role_arn = f"arn:aws:iam::{customer.account}:role/{self.name}"
         self.clients: dict[tuple[str, tuple[str, str, str]], Any] = {}
 
-    def launch(self, **limits: str) -> None:
+    def launch(self, **limits):
         self.customer.launch(self.kit["launch_stack_url"], **limits)
 
-    def update(self, **limits: str) -> None:
+    def update(self, **limits):
         """Of the stack: what is not given stays as it is."""
         update_stack(self.world, self.customer, self.kit["stack_name"], **limits)
 
     def iam(self):
         return root_client(self.aws, "iam", self.customer.account)
 
-    def role(self) -> dict:
+    def role(self):
         return self.iam().get_role(RoleName=self.name)["Role"]
 
-    def policies(self) -> set[str]:
+    def policies(self):
         return {*self.iam().list_role_policies(RoleName=self.name)["PolicyNames"]}
 
-    def trust(self) -> dict:
+    def trust(self):
         [statement] = self.role()["AssumeRolePolicyDocument"]["Statement"]
         return statement["Condition"]
 
-    def assume(self) -> tuple[str, str, str]:
+    def assume(self):
         broker = self.aws.open_session(self.aws.broker_arn, "tests")
         keys = (broker.access_key_id, broker.secret_access_key, broker.token)
         made = self._client("sts", keys).assume_role(
@@ -75,7 +75,7 @@ class Access:
         )["Credentials"]
         return made["AccessKeyId"], made["SecretAccessKey"], made["SessionToken"]
 
-    def _client(self, service: str, keys: tuple[str, str, str]):
+    def _client(self, service, keys):
         """Kept, as each takes long to make."""
         if (service, keys) not in self.clients:
             self.clients[service, keys] = boto3.client(
@@ -86,16 +86,16 @@ class Access:
             )
         return self.clients[service, keys]
 
-    def new_session(self) -> str:
+    def new_session(self):
         return outcome(self.assume)
 
-    def work(self, session: tuple[str, str, str]) -> tuple[str, str]:
+    def work(self, session):
         """Whether the session may list buckets, and describe instances."""
         s3, ec2 = (self._client(service, session) for service in ("s3", "ec2"))
         return outcome(s3.list_buckets), outcome(ec2.describe_instances)
 
 
-def outcome(call) -> str:
+def outcome(call):
     try:
         call()
     except ClientError as error:
@@ -105,7 +105,7 @@ def outcome(call) -> str:
 
 
 @pytest.fixture
-def access(world: World, customer: Customer) -> Iterator[Access]:
+def access(world, customer) -> Iterator[Access]:
     role = Access(world, customer)
     yield role
     for client in role.clients.values():
@@ -113,14 +113,12 @@ def access(world: World, customer: Customer) -> Iterator[Access]:
 
 
 @pytest.fixture
-def shell(access: Access) -> Callable[..., CompletedProcess[str]]:
+def shell(access) -> Callable[..., CompletedProcess[str]]:
     """Runs a script in the customer's account."""
     return partial(run_as, access.aws, access.customer.account)
 
 
-def test_the_stacks_limits_end_narrow_and_come_off_and_the_role_stays_the_same(
-    access: Access, shell
-):
+def test_the_stacks_limits_end_narrow_and_come_off_and_the_role_stays_the_same(access, shell):
     """Live sessions end too. The kit's update keeps the limits of the stack."""
     access.launch(PermissionsBoundaryArn=BOUNDARY)
     made, session = access.role(), access.assume()
@@ -190,7 +188,7 @@ def test_an_organisations_accounts_get_the_limits_and_each_its_own_boundary(app,
 # --- the commands of the kit ---
 
 
-def test_the_kits_update_brings_a_stack_of_an_earlier_template_to_this_one(access: Access, shell):
+def test_the_kits_update_brings_a_stack_of_an_earlier_template_to_this_one(access, shell):
     """CloudFormation refuses the previous value of a parameter which the stack's own template
     does not have.
     """
@@ -217,10 +215,8 @@ def test_the_kits_update_brings_a_stack_of_an_earlier_template_to_this_one(acces
     assert access.role()["AssumeRolePolicyDocument"] == access.kit["trust_policy"]
 
 
-def test_the_script_limits_a_role_and_keeps_its_limits_until_they_are_taken_away(
-    access: Access, shell
-):
-    def run(**limits: str) -> dict:
+def test_the_script_limits_a_role_and_keeps_its_limits_until_they_are_taken_away(access, shell):
+    def run(**limits):
         done = shell(access.kit["aws_cli"], **limits)
         assert (done.returncode, done.stdout.strip()) == (0, access.role_arn), done.stderr
         return access.role()

@@ -194,7 +194,7 @@ def test_a_delegated_administrator_has_the_role_once_though_its_account_is_one_o
 
 @pytest.fixture
 def shown_again_soon(aws, vendor):
-    def after(seconds: int) -> None:
+    def after(seconds):
         root_client(aws, "sqs", VENDOR_ACCOUNT).set_queue_attributes(
             QueueUrl=vendor.registration_queue_url, Attributes={"VisibilityTimeout": str(seconds)}
         )

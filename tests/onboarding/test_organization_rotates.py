@@ -41,7 +41,7 @@ def organisation(request, aws, vendor) -> Iterator[Organisation]:
             app.extensions["deputy"].db.engine.dispose()
 
 
-def update_as_the_kit_says(organisation: Organisation) -> None:
+def update_as_the_kit_says(organisation):
     kit = organisation.world.kit(organisation.tenant)
     done = run_as(organisation.aws, organisation.account, kit["update"]["stack_set"]["aws_cli"])
     assert done.returncode == 0, done.stderr
@@ -65,8 +65,8 @@ def test_an_organisation_is_rotated_by_two_updates_of_its_stack(organisation, co
     path = f"/v1/tenants/{organisation.tenant['id']}/external-id/rotation"
     admin, minutes_pass = organisation.world.admin, PassingMinutes(organisation.services.db)
 
-    def await_state(state: str, switched: int) -> None:
-        def there() -> bool:
+    def await_state(state, switched):
+        def there():
             minutes_pass()
             found = admin("GET", path)
             return (found["state"], found["connections"]["switched"]) == (state, switched)

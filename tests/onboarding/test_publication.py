@@ -8,14 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import MISSING, asdict
-from pathlib import Path
 
 import pytest
 
 from app import services as composition
 from app.aws.templates import TemplateBucket, render_document
 from app.background.parts import companions, stop_all
-from app.config import Config, TemplateConfig
+from app.config import TemplateConfig
 from app.errors import ConflictError
 from app.permissions.permission_sets import PermissionSet
 from app.permissions.set_document import document, read_document
@@ -39,13 +38,13 @@ class PublishingVendor:
     anybody could change it.
     """
 
-    def __init__(self, aws, vendor, config: Config, folder: Path) -> None:
+    def __init__(self, aws, vendor, config, folder):
         self.aws, self._config, self._folder = aws, config, folder
         self.files = Vendor(aws, config.database.database_url, vendor, folder)
         self.name = self.files.reads
         self._started: list[composition.Services] = []
 
-    def start(self) -> composition.Services:
+    def start(self):
         """A process with the folder as it is now."""
         config = with_settings(
             self._config, permission_sets=self._folder, default_permission_set=self.name
@@ -53,21 +52,21 @@ class PublishingVendor:
         self._started.append(composition.Services(config))
         return self._started[-1]
 
-    def publish(self) -> composition.Services:
+    def publish(self):
         started = self.start()
         with as_the_pipeline():
             started.publication.publish()
         return started
 
-    def record(self, started: composition.Services) -> bool:
+    def record(self, started):
         return started.onboarding.versions.record_published(started.publication.serves)
 
-    def release(self, version: int, *statements: dict, **more: object) -> None:
+    def release(self, version, *statements, **more):
         """Publish and record a version."""
         self.files.write(self.name, version, *statements, **more)
         assert self.record(self.publish())
 
-    def refusal(self, version: int, *statements: dict, **more: object) -> str:
+    def refusal(self, version, *statements, **more):
         """The first line of what publishing says; Deputy itself would not record it either."""
         self.files.write(self.name, version, *statements, **more)
         with pytest.raises(ConflictError) as caught:
@@ -77,35 +76,35 @@ class PublishingVendor:
         assert [*refusals.values()] == [sentence.replace("The bucket", "The database")]
         return sentence
 
-    def put(self, key: str, body: str) -> None:
+    def put(self, key, body):
         """As a thief of the pipeline's credentials puts it there."""
         s3 = root_client(self.aws, "s3", VENDOR_ACCOUNT)
         s3.put_object(
             Bucket=self._config.aws.template_bucket, Key=key, Body=body.encode(), IfNoneMatch="*"
         )
 
-    def keys(self) -> list[str]:
+    def keys(self):
         s3 = root_client(self.aws, "s3", VENDOR_ACCOUNT)
         listed = s3.list_objects_v2(Bucket=self._config.aws.template_bucket).get("Contents", [])
         return [item["Key"] for item in listed if f"/{self.name}/" in item["Key"]]
 
-    def recorded(self) -> list[int]:
+    def recorded(self):
         with self._started[-1].db.read() as db:
             rows = db.query(PermissionSetVersion).filter_by(name=self.name)
             return sorted(row.version for row in rows)
 
-    def content(self, version: int) -> dict:
+    def content(self, version):
         with self._started[-1].db.read() as db:
             return db.get_one(PermissionSetVersion, (self.name, version)).content
 
-    def events(self) -> list[dict]:
+    def events(self):
         with self._started[-1].db.read() as db:
             rows = db.query(AuditEvent).filter_by(
                 action="permission_set.published", actor_kind="worker"
             )
             return [row.details for row in rows if row.details["permission_set"] == self.name]
 
-    def end(self) -> None:
+    def end(self):
         for started in self._started:
             started.db.engine.dispose()
 
@@ -183,7 +182,7 @@ def test_a_changed_set_needs_a_higher_version(publishing_vendor):
 
 
 @pytest.mark.parametrize("writing", [1, 3], ids=["an earlier version", "a later version"])
-def test_a_name_that_stood_for_reading_never_writes(publishing_vendor, writing: int):
+def test_a_name_that_stood_for_reading_never_writes(publishing_vendor, writing):
     """Its connections were made without an approval, and keys that are limited to sets name it."""
     if writing == 1:
         publishing_vendor.release(1, WRITES, access="write")  # to read from then on is no question
@@ -200,7 +199,7 @@ def test_a_name_that_stood_for_reading_never_writes(publishing_vendor, writing: 
 def test_two_pipelines_publish_one_version_and_the_second_is_told(publishing_vendor, monkeypatch):
     """Both looked before either had published."""
     monkeypatch.setattr(TemplateBucket, "documents", lambda *_: documents.pop(0))
-    documents: list[dict[int, str]] = [{}]
+    documents = [{}]
     publishing_vendor.publish()
     publishing_vendor.files.write(publishing_vendor.name, 1, READS, MORE)
     documents += [{}, {1: document(a_set(name=publishing_vendor.name))}]
@@ -338,7 +337,7 @@ def test_a_background_worker_records_what_is_published_after_its_start(
 ):
     monkeypatch.setattr("app.background.parts._PUBLISHED_AGAIN", 0.05)
     started = publishing_vendor.start()
-    ended: list[bool] = []
+    ended = []
     parts = [
         part
         for part in companions(started, "flask", lambda: ended.append(True))
@@ -365,7 +364,7 @@ def test_a_bucket_that_does_not_answer_records_nothing(publishing_vendor, monkey
 # --- the document ---
 
 
-def a_set(**changes) -> PermissionSet:
+def a_set(**changes):
     fields = {"name": "x", "version": 1, "title": "x", "description": "x", "access": "read"}
     listed = {
         "Sid": "A",

@@ -31,7 +31,7 @@ ROLE = "arn:aws:iam::444455556666:role/deputy-x"
 HERE, ELSEWHERE = uuid.uuid4(), uuid.uuid4()
 
 
-def old_token(tenant_id: uuid.UUID, generation: int, key: str = KEYS[0]) -> str:
+def old_token(tenant_id, generation, key=KEYS[0]):
     """As it was before it named a deployment."""
     payload = tenant_id.bytes + generation.to_bytes(6, "big")
     mac = hmac.digest(derive_key(key, "registration tokens")[1], payload, "sha256")
@@ -67,7 +67,7 @@ def test_a_token_of_the_old_form_counts_while_its_mac_verifies():
     assert deployment_of(token) is None
 
 
-def a_token(form: str) -> str:
+def a_token(form):
     tokens = RegistrationTokens(KEYS)
     if form == "old":
         return old_token(uuid.uuid4(), 1)
@@ -140,16 +140,16 @@ def test_a_deployments_id_is_random_made_once_and_kept(engine, tmp_path):
 class Deployment(Desk):
     """A database, a queue and a worker of its own."""
 
-    def __init__(self, config, database_url: str, queue_url: str, answers: Answers, keys) -> None:
+    def __init__(self, config, database_url, queue_url, answers, keys):
         config = with_settings(config, registration_topic_arn=TOPIC, secret_keys=keys)
         queue = RegistrationQueue("us-east-1", queue_url)
         super().__init__(config, Database(database_url), queue, answers)
         self.url = queue_url
 
-    def stack_with(self, token: str) -> Stack:
+    def stack_with(self, token):
         return Stack(self.answers.url, token, ROLE)
 
-    def stranger(self) -> Stack:
+    def stranger(self):
         """Of a deployment that was not heard of before."""
         token = RegistrationTokens(("k" * 40,)).make(uuid.uuid4(), uuid.uuid4(), 1)
         return self.stack_with(token)
@@ -219,7 +219,7 @@ def test_other_deployments_are_logged_once_an_hour_each_and_twenty_times_in_all(
     one.registrations._other_deployments._logged = TTLCache(20, 3600, timer=lambda: clock[0])
     strangers = [one.stranger() for _ in range(30)]
 
-    def lines() -> list[str]:
+    def lines():
         with capture_logs() as logged:
             for stack in strangers:
                 for _ in range(2):

@@ -55,7 +55,7 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @cache
-def answering(url: str) -> StackAnswers:
+def answering(url):
     """Made once: most of what a message takes would be this."""
     return StackAnswers("us-east-1", "aws", url)
 
@@ -63,12 +63,12 @@ def answering(url: str) -> StackAnswers:
 class Desk:
     """One process that handles registrations, and the tenant whose stacks they are."""
 
-    def __init__(self, config, db: Database, queue: RegistrationQueue, answers: Answers) -> None:
+    def __init__(self, config, db, queue, answers):
         self.config, self.db, self.queue, self.answers = config, db, queue, answers
         self.registrations = self.process()
         self.tenant_id = tenant_row(db)
 
-    def process(self, answers: str | None = None, **settings) -> Registrations:
+    def process(self, answers=None, **settings):
         return Registrations(
             self.db,
             with_settings(self.config, **settings),
@@ -77,14 +77,12 @@ class Desk:
             lambda: answering(answers or self.answers.url),
         )
 
-    def token(self, tenant_id: uuid.UUID | None = None, generation: int = 1) -> str:
+    def token(self, tenant_id=None, generation=1):
         return registration_token(
             self.db, self.config.database.secret_keys, tenant_id or self.tenant_id, generation
         )
 
-    def stack(
-        self, role_arn: str | None = None, *, tenant_id: uuid.UUID | None = None, **more
-    ) -> Stack:
+    def stack(self, role_arn=None, *, tenant_id=None, **more):
         account = f"{secrets.randbelow(10**12):012d}"
         token = self.token(tenant_id)
         return Stack(
@@ -94,37 +92,37 @@ class Desk:
             **more,
         )
 
-    def handle(self, message: str, status: str = "SUCCESS") -> None:
+    def handle(self, message, status="SUCCESS"):
         """Handled for good, and answered so."""
         assert self.registrations.handle(message)
         assert self.answers.statuses[-1] == status, self.answers.said[-1]
 
-    def connections(self, tenant_id: uuid.UUID | None = None) -> list[Connection]:
+    def connections(self, tenant_id=None):
         with self.db.read() as db:
             query = select(Connection).where(Connection.tenant_id == (tenant_id or self.tenant_id))
             return list(db.scalars(query.order_by(Connection.id)))
 
-    def actions(self) -> list[str]:
+    def actions(self):
         return [event.action for event in self.events()]
 
-    def events(self) -> list[AuditEvent]:
+    def events(self):
         with self.db.read() as db:
             query = select(AuditEvent).where(AuditEvent.tenant_id == self.tenant_id)
             return list(db.scalars(query.order_by(AuditEvent.id)))
 
-    def registered(self) -> list[Registration]:
+    def registered(self):
         with self.db.read() as db:
             return list(
                 db.scalars(select(Registration).where(Registration.tenant_id == self.tenant_id))
             )
 
-    def change(self, row_type, row_id, **changes) -> None:
+    def change(self, row_type, row_id, **changes):
         with self.db.write(SYSTEM) as db:
             row = db.get(row_type, row_id)
             for name, value in changes.items():
                 setattr(row, name, value)
 
-    def rows(self) -> int:
+    def rows(self):
         with self.db.read() as db:
             return db.scalar(select(func.count()).select_from(Registration))
 
@@ -233,7 +231,7 @@ def test_of_a_connection_that_is_there_only_the_time_changes_and_what_is_said_of
         due_at=LONG_AGO.replace(year=2040),
     )
 
-    def columns() -> dict[str, object]:
+    def columns():
         [row] = desk.connections()
         return {column.key: getattr(row, column.key) for column in row.__mapper__.column_attrs}
 
@@ -424,7 +422,7 @@ def test_all_void_messages_get_one_answer_and_leave_no_trace(desk):
 def test_the_operator_voids_the_tokens_that_are_out_and_the_kit_shows_a_new_one(desk, application):
     services = application.extensions["deputy"]
 
-    def shown() -> str:
+    def shown():
         kit = services.onboarding.kit(ADMIN, desk.tenant_id)
         token = link(asdict(kit))["param_RegistrationToken"]
         for update in (kit.update.stack, kit.update.stack_set):  # of what is there
@@ -466,19 +464,19 @@ def page(desk, application) -> "Page":
 class Page:
     """An onboarding link of the desk's tenant, and what its page shows."""
 
-    def __init__(self, services, desk: Desk) -> None:
+    def __init__(self, services, desk):
         self._services, self._desk = services, desk
         self.link, url = services.links.create(ADMIN, desk.tenant_id)
         self.visit = services.links.open(url.rpartition("/")[2], None)
 
-    def stack(self) -> Stack:
+    def stack(self):
         """Launched from the page, with the token in its link."""
         kit = self._services.onboarding.kit(self.visit.principal, self._desk.tenant_id)
         stack = self._desk.stack()
         stack.token = link(asdict(kit))["param_RegistrationToken"]
         return stack
 
-    def revoke(self) -> None:
+    def revoke(self):
         self._services.links.revoke(ADMIN, self._desk.tenant_id, self.link.id)
 
 
@@ -604,7 +602,7 @@ def line(aws, vendor, desk):
 
 
 class Line:
-    def __init__(self, sqs, sns, vendor, desk: Desk) -> None:
+    def __init__(self, sqs, sns, vendor, desk):
         self.sqs, self.sns, self.url, self.topic = (
             sqs,
             sns,
@@ -621,12 +619,12 @@ class Line:
         )["QueueUrl"]
         self.registrations = desk.process(registration_topic_arn=self.topic)
 
-    def set(self, visibility: str) -> None:
+    def set(self, visibility):
         self.sqs.set_queue_attributes(
             QueueUrl=self.url, Attributes={"VisibilityTimeout": visibility}
         )
 
-    def empty(self) -> None:
+    def empty(self):
         for url in (self.url, self.dead_letters):
             while found := self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get(
                 "Messages"
@@ -634,15 +632,15 @@ class Line:
                 for message in found:
                     self.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
 
-    def publish(self, *requests: dict | str) -> None:
+    def publish(self, *requests):
         for request in requests:
             text = request if isinstance(request, str) else json.dumps(request)
             self.sns.publish(TopicArn=self.topic, Message=text)
 
-    def receive(self) -> int:
+    def receive(self):
         return self.registrations.receive(wait_seconds=0)
 
-    def left(self, url: str | None = None) -> int:
+    def left(self, url=None):
         found = self.sqs.get_queue_attributes(
             QueueUrl=url or self.url, AttributeNames=["ApproximateNumberOfMessages"]
         )
@@ -652,7 +650,7 @@ class Line:
 def test_the_messages_of_a_batch_do_not_wait_for_each_other(desk, line, monkeypatch):
     inner, together = line.registrations._register, threading.Barrier(3, timeout=60)
 
-    def register(checked) -> None:
+    def register(checked):
         together.wait()
         inner(checked)
 
@@ -756,7 +754,7 @@ def test_a_database_that_is_away_or_goes_away_in_between_leaves_the_message(
 ):
     line.publish(desk.stack().request())
 
-    def away(*_: object) -> None:
+    def away(*_):
         raise StoreUnavailableError("away")
 
     with monkeypatch.context() as patch:
@@ -784,7 +782,7 @@ def test_a_queue_that_is_away_is_told_to_the_loop(desk, monkeypatch):
 # --- the kit ---
 
 
-def link(kit: dict) -> dict[str, str]:
+def link(kit):
     return dict(parse_qsl(urlsplit(kit["launch_stack_url"]).fragment.partition("?")[2]))
 
 

@@ -8,24 +8,23 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.attacks.evidence import on_sqlite
-from tests.onboarding.conftest import Shop
-from tests.support.cast import Api, Customer, World, path_of, root_client
-from tests.support.versions import MORE, READS, Vendor, page_of, registered
+from tests.support.cast import Api, Customer, path_of, root_client
+from tests.support.versions import MORE, READS, page_of, registered
 
 pytestmark = (
     on_sqlite  # tests/onboarding/test_publication.py and tests/connections/ are about the rows
 )
 
 
-def kit_of(world: World, tenant, name: str):
+def kit_of(world, tenant, name):
     return world.admin("GET", f"/v1/tenants/{tenant['id']}/onboarding?permission_set={name}")
 
 
-def connections_of(world: World, tenant, query: str = ""):
+def connections_of(world, tenant, query=""):
     return world.admin("GET", f"/v1/tenants/{tenant['id']}/connections{query}")["items"]
 
 
-def launched(world: World, app, customer: Customer, tenant, name: str):
+def launched(world, app, customer, tenant, name):
     """The connection of a stack that was launched from the kit's link, proven."""
     customer.create_stack(kit_of(world, tenant, name)["launch_stack_url"])
     registered(world, app, customer)
@@ -33,14 +32,7 @@ def launched(world: World, app, customer: Customer, tenant, name: str):
     return world.admin("POST", path_of(made, "/verify"))
 
 
-def update_stack(
-    world: World,
-    customer: Customer,
-    name: str,
-    template_url: str | None = None,
-    kept: set[str] | None = None,
-    **given: str,
-) -> None:
+def update_stack(world, customer, name, template_url=None, kept=None, **given):
     """Update a stack with these values. `kept`: parameters that keep theirs, or all others.
 
     Without a URL its template stays.
@@ -59,7 +51,7 @@ def update_stack(
     )
 
 
-def update(world: World, customer: Customer, kit, **filled_in: str) -> None:
+def update(world, customer, kit, **filled_in):
     """The update that the kit describes, of a stack in the customer's account."""
     shown = kit["update"]["stack"]
     kept, given = (json.loads(part) for part in re.findall(r"`(\[.*?\])`", shown["aws_cli"]))
@@ -68,17 +60,17 @@ def update(world: World, customer: Customer, kit, **filled_in: str) -> None:
     update_stack(world, customer, link["filteringText"], kit["template_url"], set(kept), **values)
 
 
-def moved(world: World, app, customer: Customer, tenant, name: str) -> None:
+def moved(world, app, customer, tenant, name):
     update(world, customer, kit_of(world, tenant, name))
     registered(world, app, customer)
 
 
-def tag(world: World, customer: Customer, role: str, label: str) -> None:
+def tag(world, customer, role, label):
     iam = root_client(world.aws, "iam", customer.account)
     iam.tag_role(RoleName=role, Tags=[{"Key": "deputy:permission-set", "Value": label}])
 
 
-def test_the_difference_is_of_actions_policies_statements_and_their_fields(seller: Vendor):
+def test_the_difference_is_of_actions_policies_statements_and_their_fields(seller):
     name, narrow = seller.reads, READS | {"Resource": "arn:aws:s3:::mine"}
     audit = {"name": "SecurityAudit", "why": "Reads all settings."}
     bucket = {"name": "Bucket", "pattern": "[a-z]{3}", "description": "A bucket", "example": "abc"}
@@ -146,12 +138,12 @@ def test_the_difference_is_of_actions_policies_statements_and_their_fields(selle
 # --- what a role has ---
 
 
-def words_of_update(world: World, tenant) -> str:
+def words_of_update(world, tenant):
     """What the page says of the update that it asks for."""
     return " ".join(page_of(world, tenant).find(id="set-update-1").get_text(" ").split())
 
 
-def the_page_explains_the_update(world: World, tenant, kit) -> None:
+def the_page_explains_the_update(world, tenant, kit):
     page = page_of(world, tenant)
     summary = page.find(id="summary").text.strip()
     assert summary == "Connected. Other permissions are asked for: see below."
@@ -168,7 +160,7 @@ def the_page_explains_the_update(world: World, tenant, kit) -> None:
         assert text in words
 
 
-def lists_tell_which_is_to_be_updated(world: World, tenant, old, other) -> None:
+def lists_tell_which_is_to_be_updated(world, tenant, old, other):
     for query, expected in (("true", old["id"]), ("false", other["id"])):
         listed = connections_of(world, tenant, f"?update_available={query}")
         assert [connection["id"] for connection in listed] == [expected]
@@ -180,9 +172,7 @@ def lists_tell_which_is_to_be_updated(world: World, tenant, old, other) -> None:
     )
 
 
-def test_a_connection_knows_the_version_of_its_stack_and_of_its_updates(
-    seller: Vendor, customer: Customer
-):
+def test_a_connection_knows_the_version_of_its_stack_and_of_its_updates(seller, customer):
     """A new parameter must be filled in, and keeps its value in the next update."""
     name = seller.reads
     bucket = {
@@ -233,7 +223,7 @@ def test_a_connection_knows_the_version_of_its_stack_and_of_its_updates(
 
 
 def test_a_move_to_a_set_whose_file_is_gone_does_not_hide_the_update_of_the_roles_own_set(
-    seller: Vendor, customer: Customer
+    seller, customer
 ):
     with seller.release() as (world, app):
         tenant = world.tenant()
@@ -245,9 +235,7 @@ def test_a_move_to_a_set_whose_file_is_gone_does_not_hide_the_update_of_the_role
         assert "Adds the statement Tags: Shows their tags." in words_of_update(world, tenant)
 
 
-def test_a_roles_own_tag_tells_a_version_that_was_published_or_is_asked_for_now(
-    seller: Vendor, customer: Customer
-):
+def test_a_roles_own_tag_tells_a_version_that_was_published_or_is_asked_for_now(seller, customer):
     name = seller.reads
     with seller.release():
         seller.write(name, 3, READS)
@@ -273,17 +261,17 @@ class Workers:
     connection.
     """
 
-    def __init__(self, shop: Shop, connection, *permission_sets: str) -> None:
+    def __init__(self, shop, connection, *permission_sets):
         key = shop.world.key("credentials:issue", permission_sets=list(permission_sets)).key
         self._apis = [Api(app, key) for app in (shop.app, shop.other)]
         self._path = path_of(connection, "/credentials")
         self.work()
 
-    def work(self) -> None:
+    def work(self):
         for api in self._apis:
             api("POST", self._path)
 
-    def are_refused(self) -> str:
+    def are_refused(self):
         """Returns the last refusal's words."""
         for api in self._apis:
             problem = api.refused("POST", self._path, expect=403, code="forbidden")
@@ -293,16 +281,14 @@ class Workers:
 # --- another set ---
 
 
-def tagless(shop: Shop, customer: Customer, tenant):
+def tagless(shop, customer, tenant):
     """The connection of a role that may read itself and has no tag; of the set that reads."""
     kit = kit_of(shop.world, tenant, shop.reads)
     role_arn = customer.reading_itself(kit["role_name"], kit["trust_policy"])
     return shop.world.connect(tenant, role_arn)
 
 
-def test_a_move_waits_for_the_stack_and_keeps_role_status_and_issuing(
-    shop: Shop, customer: Customer
-):
+def test_a_move_waits_for_the_stack_and_keeps_role_status_and_issuing(shop, customer):
     reads, writes, world = shop.reads, shop.writes, shop.world
     tenant = world.tenant()
     made = launched(world, shop.app, customer, tenant, reads)
@@ -336,7 +322,7 @@ def test_a_move_waits_for_the_stack_and_keeps_role_status_and_issuing(
     assert filtered in kit_of(world, tenant, writes)["update"]["stack"]["console_url"]
 
 
-def test_a_move_to_a_set_that_writes_waits_for_the_vendor(shop: Shop, customer: Customer):
+def test_a_move_to_a_set_that_writes_waits_for_the_vendor(shop, customer):
     reads, writes, world = shop.reads, shop.writes, shop.world
     tenant = world.tenant()
     made = launched(world, shop.app, customer, tenant, reads)
@@ -375,14 +361,14 @@ def test_a_move_to_a_set_that_writes_waits_for_the_vendor(shop: Shop, customer: 
 
 
 def test_a_move_can_be_withdrawn_asked_for_again_and_approved_before_the_stack_moves(
-    shop: Shop, customer: Customer
+    shop, customer
 ):
     reads, writes, world = shop.reads, shop.writes, shop.world
     tenant = world.tenant()
     made = tagless(shop, customer, tenant)
     own = world.key("connections:write", tenant=tenant)
 
-    def ask(api: Api, name: str) -> tuple[str | None, bool]:
+    def ask(api, name):
         asked = api("PATCH", path_of(made), {"permission_set": name})
         return asked["wanted_permission_set"], asked["awaiting_approval"]
 
@@ -400,9 +386,7 @@ def test_a_move_can_be_withdrawn_asked_for_again_and_approved_before_the_stack_m
 
 
 @pytest.mark.parametrize("approved", [True, False])
-def test_a_diagnosis_confirms_a_move_that_the_vendor_allows(
-    shop: Shop, customer: Customer, approved
-):
+def test_a_diagnosis_confirms_a_move_that_the_vendor_allows(shop, customer, approved):
     """Of a role without a stack: it reads the tag, which Terraform and the script set."""
     reads, writes, world = shop.reads, shop.writes, shop.world
     tenant = world.tenant()
@@ -420,9 +404,7 @@ def test_a_diagnosis_confirms_a_move_that_the_vendor_allows(
     assert ("connection.permission_set_changed" in events) is approved
 
 
-def test_a_key_for_one_set_gets_nothing_while_a_proof_sees_another_in_the_roles_tag(
-    shop: Shop, customer: Customer
-):
+def test_a_key_for_one_set_gets_nothing_while_a_proof_sees_another_in_the_roles_tag(shop, customer):
     reads, writes, world = shop.reads, shop.writes, shop.world
     tenant = world.tenant()
     made = tagless(shop, customer, tenant)
@@ -443,9 +425,7 @@ def test_a_key_for_one_set_gets_nothing_while_a_proof_sees_another_in_the_roles_
     workers.are_refused()
 
 
-def test_a_key_for_one_set_does_not_give_a_role_of_another_set_that_name(
-    shop: Shop, customer: Customer
-):
+def test_a_key_for_one_set_does_not_give_a_role_of_another_set_that_name(shop, customer):
     """The role has no tag, so the connection is all that Deputy knows of it."""
     reads, writes, world = shop.reads, shop.writes, shop.world
     tenant = world.tenant()
@@ -456,7 +436,7 @@ def test_a_key_for_one_set_does_not_give_a_role_of_another_set_that_name(
     limited = world.key("connections:write", tenant=tenant, permission_sets=[reads])
     asked = {"permission_set": reads}
 
-    def refusal(method: str, where: str, sent: dict[str, str]) -> str:
+    def refusal(method, where, sent):
         return limited.refused(method, where, sent, expect=403, code="forbidden")["detail"]
 
     assert writes in refusal("PATCH", path_of(made), asked)
@@ -466,9 +446,7 @@ def test_a_key_for_one_set_does_not_give_a_role_of_another_set_that_name(
     assert both("POST", path, body | asked, expect=201)["permission_set"] == reads
 
 
-def test_a_message_changes_the_set_only_to_the_one_that_was_asked_for(
-    shop: Shop, customer: Customer
-):
+def test_a_message_changes_the_set_only_to_the_one_that_was_asked_for(shop, customer):
     reads, writes, world = shop.reads, shop.writes, shop.world
     third, tenant = f"t{reads}", world.tenant()
     made = launched(world, shop.app, customer, tenant, reads)
@@ -483,9 +461,7 @@ def test_a_message_changes_the_set_only_to_the_one_that_was_asked_for(
         assert (after["permission_set"], after["wanted_permission_set"]) == (reads, asked)
 
 
-def test_a_connection_that_awaits_approval_may_move_to_a_set_that_reads(
-    shop: Shop, customer: Customer
-):
+def test_a_connection_that_awaits_approval_may_move_to_a_set_that_reads(shop, customer):
     world = shop.world
     tenant = world.tenant()
     made = launched(world, shop.app, customer, tenant, shop.writes)
@@ -498,9 +474,7 @@ def test_a_connection_that_awaits_approval_may_move_to_a_set_that_reads(
     assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
 
 
-def test_of_two_sets_that_wait_the_vendor_approves_the_one_that_it_names(
-    shop: Shop, customer: Customer
-):
+def test_of_two_sets_that_wait_the_vendor_approves_the_one_that_it_names(shop, customer):
     world, own_set, other_set = shop.world, shop.writes, f"t{shop.writes}"
     tenant = world.tenant()
     made = launched(world, shop.app, customer, tenant, own_set)

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from subprocess import CompletedProcess
 from urllib.parse import parse_qsl
 
@@ -21,7 +20,7 @@ from tests.attacks.evidence import on_sqlite
 from tests.conftest import OPERATOR, as_the_pipeline, make_config
 from tests.onboarding.test_set_versions import kit_of
 from tests.support import hcl
-from tests.support.cast import Api, Customer, World, path_of, root_client
+from tests.support.cast import Api, World, path_of, root_client
 from tests.support.sets import MISTAKEN, VENDOR
 from tests.support.shells import run_as
 
@@ -30,7 +29,7 @@ pytestmark = on_sqlite  # nothing here depends on the database
 NAMES = ("posture", "invoices", "repair")
 
 
-def app_with(config, folder: Path, default: str | None = None) -> Flask:
+def app_with(config, folder, default=None):
     return create_app(
         make_config(
             config.database.database_url, permission_sets=folder, default_permission_set=default
@@ -38,7 +37,7 @@ def app_with(config, folder: Path, default: str | None = None) -> Flask:
     )
 
 
-def publish(app: Flask, *, fails: int = 0) -> str:
+def publish(app, *, fails=0):
     with as_the_pipeline():
         done = app.test_cli_runner().invoke(args=["templates", "publish"])
     assert done.exit_code == fails, done.output
@@ -61,14 +60,14 @@ def world(aws, vendor_app) -> World:
     return World(aws, Api(vendor_app, key))
 
 
-def connected(world: World, tenant, role_arn: str, name: str):
+def connected(world, tenant, role_arn, name):
     body = {"role_arn": role_arn, "permission_set": name}
     made = world.admin("POST", f"/v1/tenants/{tenant['id']}/connections", body, expect=201)
     assert (made["status"], made["permission_set"]) == ("verified", name), made
     return made
 
 
-def test_three_sets_are_three_roles_of_one_tenant_in_one_account(world: World, customer: Customer):
+def test_three_sets_are_three_roles_of_one_tenant_in_one_account(world, customer):
     tenant = world.tenant()
     base = f"deputy-{tenant['id'].replace('-', '')[-8:]}"
     made = {}
@@ -110,7 +109,7 @@ def test_three_sets_are_three_roles_of_one_tenant_in_one_account(world: World, c
     ],
 )
 def test_what_the_customer_fills_in_comes_first_in_the_template_and_reaches_every_account(
-    world: World, name, first
+    world, name, first
 ):
     text = world.admin.raw("GET", f"/v1/templates/{name}.yaml?permission_set=invoices").text
     own = text.partition("TemplateBody: |")[0]
@@ -131,13 +130,13 @@ def test_what_the_customer_fills_in_comes_first_in_the_template_and_reaches_ever
 
 
 @pytest.fixture
-def shell(world: World, customer: Customer) -> Callable[..., CompletedProcess[str]]:
+def shell(world, customer) -> Callable[..., CompletedProcess[str]]:
     """Runs a kit's script in the customer's account."""
     return partial(run_as, world.aws, customer.account)
 
 
 def test_the_script_asks_for_the_parameter_and_takes_no_other_value_of_it_or_of_a_limit(
-    world: World, customer: Customer, shell
+    world, customer, shell
 ):
     tenant = world.tenant()
     kit = kit_of(world, tenant, "invoices")
@@ -170,12 +169,12 @@ def test_the_script_asks_for_the_parameter_and_takes_no_other_value_of_it_or_of_
     connected(world, tenant, done.stdout.strip(), "invoices")
 
 
-def set_of(world: World, name: str):
+def set_of(world, name):
     sets = world.admin("GET", "/v1/permission-sets")["items"]
     return next(chosen for chosen in sets if chosen["name"] == name)
 
 
-def test_terraform_has_a_variable_for_the_parameter_and_attaches_what_aws_keeps(world: World):
+def test_terraform_has_a_variable_for_the_parameter_and_attaches_what_aws_keeps(world):
     tenant = world.tenant()
     written = kit_of(world, tenant, "invoices")["terraform"]
     assert hcl.formatted(written) == written
@@ -209,7 +208,7 @@ def test_a_folder_with_mistakes_publishes_nothing_and_names_them_all(aws, vendor
         app_with(config, MISTAKEN)
 
 
-def objects(aws) -> list[str]:
+def objects(aws):
     s3 = root_client(aws, "s3", VENDOR_ACCOUNT)
     found = s3.list_objects_v2(Bucket=f"deputy-templates-{VENDOR_ACCOUNT}").get("Contents", [])
     return [item["Key"] for item in found]

@@ -14,7 +14,6 @@ from dev import check_policies
 from dev.check_policies import (
     CLOUDFORMATION,
     PUBLIC_ON_PURPOSE,
-    Statement,
     actions,
     everything_on_everything,
     mistakes_in,
@@ -26,7 +25,7 @@ from dev.check_policies import (
 PERMISSION_SETS = sorted((CLOUDFORMATION / "permission-sets").glob("*.json"))
 
 
-def beyond_reading(statement: Statement) -> list[str]:
+def beyond_reading(statement):
     if statement["Effect"] != "Allow":
         return []
     return [

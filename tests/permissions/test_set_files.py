@@ -218,7 +218,7 @@ def test_the_tables_name_actions_and_policies_that_aws_has():
     services = {name.partition(":")[0] for name in looked_for}
 
     @functools.cache
-    def named(pattern: str) -> list[str]:
+    def named(pattern):
         service = pattern.partition(":")[0].lower()
         return (
             fnmatch.filter(looked_for, pattern.lower())

@@ -45,7 +45,7 @@ EVENTS = ("prober.sighted", "prober.blinded", "prober.canary_lost")
 class Deployment:
     """A process of a deployment that has both roles."""
 
-    def __init__(self, aws, app, stack) -> None:
+    def __init__(self, aws, app, stack):
         self.services = app.extensions["deputy"]
         _, key = self.services.api_keys.create_key(
             OPERATOR, name="tests' admin", scopes=ALL_SCOPES, tenant_id=None, expires_at=None
@@ -55,15 +55,15 @@ class Deployment:
         self.canary = self.services.verification._canary
         self.sts = self.services.verification._sts
 
-    def sight(self) -> Sight | None:
+    def sight(self):
         return self.canary.ask_canary(self.sts)
 
-    def judge(self, connection) -> ProofFinding:
+    def judge(self, connection):
         """A proof of which only the canary's part is left."""
         proven = ProofFinding(Verdict.PROVEN, (), "AROA")
         return self.canary.discount_refusals(self.sts, proven, connection)
 
-    def asked(self) -> list[tuple[str, str, bool]]:
+    def asked(self):
         """The calls to the vendor's own two roles: who asked which one, and whether with an
         External ID.
         """
@@ -77,11 +77,11 @@ class Deployment:
             for call in self.world.calls_for(role)
         ]
 
-    def told(self) -> list[str]:
+    def told(self):
         """The prober's events, oldest first."""
         return [e["action"] for e in reversed(self.world.audit()) if e["action"] in EVENTS]
 
-    def readiness(self) -> dict[str, str]:
+    def readiness(self):
         for kept in self.services.health._checks:
             kept._last = kept._last[0], 0.0
         return next(
@@ -99,7 +99,7 @@ def app(aws, canary_stack) -> Iterator[Flask]:
         application.extensions["deputy"].db.engine.dispose()
 
 
-def roles_of(stack) -> dict[str, RoleArn]:
+def roles_of(stack):
     return {
         name: RoleArn.parse(getattr(stack, name))
         for name in ("canary_role_arn", "stranger_role_arn")
@@ -139,12 +139,12 @@ def world(deployment) -> World:
     return deployment.world
 
 
-def diagnosis_of(world: World, made, step: str) -> tuple[str, str]:
+def diagnosis_of(world, made, step):
     found = world.admin("POST", path_of(made, "/diagnose"))
     return next((it["outcome"], it["detail"]) for it in found["steps"] if it["name"] == step)
 
 
-def outcomes(connection) -> dict[str, str]:
+def outcomes(connection):
     """Of the calls; what is read is another matter."""
     checks = connection["verification"]["checks"]
     return {
@@ -155,7 +155,7 @@ def outcomes(connection) -> dict[str, str]:
 
 
 @contextmanager
-def blind(deployment: Deployment):
+def blind(deployment):
     """One more policy of the broker's, which its administrator means well with: it demands an
     External ID.
     """
@@ -171,19 +171,19 @@ def blind(deployment: Deployment):
             iam.delete_role_policy(RoleName="DeputyBroker", PolicyName="hardening")
 
 
-def stranger_calls(world: World, connection) -> list:
+def stranger_calls(world, connection):
     return [
         call for call in world.calls_for(connection["role_arn"]) if "stranger" in call.caller_arn
     ]
 
 
-def remove_role(world: World, connection) -> None:
+def remove_role(world, connection):
     owner = Customer(world.aws)
     owner.account = connection["account_id"]
     owner.remove_role(connection["role_arn"].partition("/")[2])
 
 
-def kit_role(world: World, customer: Customer, change):
+def kit_role(world, customer, change):
     """A tenant, and its role with the kit's trust policy, changed."""
     tenant = world.tenant()
     kit = world.kit(tenant)
@@ -199,7 +199,7 @@ DEMANDS_AN_ID = {
 
 
 @contextmanager
-def canary_trust(deployment: Deployment, change):
+def canary_trust(deployment, change):
     """The canary's trust policy, changed for a while."""
     name = "deputy-canary"
     account = deployment.stack.canary_role_arn.split(":")[4]
@@ -214,11 +214,11 @@ def canary_trust(deployment: Deployment, change):
             iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(good))
 
 
-def of_nobody(statement) -> None:
+def of_nobody(statement):
     statement["Effect"] = "Deny"
 
 
-def without_the_stranger(statement) -> None:
+def without_the_stranger(statement):
     arns = statement["Condition"]["ArnEquals"]["aws:PrincipalArn"]
     statement["Condition"]["ArnEquals"]["aws:PrincipalArn"] = [
         arn for arn in arns if "stranger" not in arn
@@ -229,7 +229,7 @@ def without_the_stranger(statement) -> None:
 
 
 def test_the_canary_is_asked_once_a_minute_for_all_proofs_that_confirm_a_connection(
-    deployment: Deployment, world: World, canary_clock
+    deployment, world, canary_clock
 ):
     """Its calls are within the STS budget. A role as the kit asks for it passes all five checks."""
     made, counted = world.proven(), []
@@ -271,12 +271,12 @@ def if_exists(policy):
 
 
 @pytest.fixture
-def unsafe(deployment: Deployment, world: World, customer: Customer):
+def unsafe(deployment, world, customer):
     """A tenant, and its role that accepts a call without an External ID."""
     return kit_role(world, customer, if_exists)
 
 
-def test_a_blind_prober_voids_proofs(deployment: Deployment, world: World, unsafe, canary_clock):
+def test_a_blind_prober_voids_proofs(deployment, world, unsafe, canary_clock):
     """An unsafe role would look safe: the broker's own policy makes the refusals. A role that
     refuses its own ID is not broken either.
     """
@@ -319,7 +319,7 @@ def test_a_blind_prober_voids_proofs(deployment: Deployment, world: World, unsaf
 
 @pytest.mark.parametrize("removed_before_the_look", [False, True])
 def test_a_policy_of_ours_that_is_newer_than_the_last_look_verifies_no_role(
-    deployment: Deployment, unsafe, canary_clock, monkeypatch, removed_before_the_look
+    deployment, unsafe, canary_clock, monkeypatch, removed_before_the_look
 ):
     """Also while IAM propagates its removal: then the prober was blind in the last minute."""
     world, judge = deployment.world, deployment.canary.discount_refusals
@@ -344,9 +344,7 @@ def test_a_policy_of_ours_that_is_newer_than_the_last_look_verifies_no_role(
     assert world.admin("POST", path_of(made, "/verify"))["status"] == "insecure"
 
 
-def test_a_role_that_was_made_again_needs_a_new_look(
-    deployment: Deployment, world: World, customer: Customer, canary_clock
-):
+def test_a_role_that_was_made_again_needs_a_new_look(deployment, world, customer, canary_clock):
     """A full proof would verify the new role in the place of the proven one."""
     tenant, role_arn = kit_role(world, customer, copy.copy)
     made, role_name = world.connect(tenant, role_arn), role_arn.rpartition("/")[2]
@@ -360,7 +358,7 @@ def test_a_role_that_was_made_again_needs_a_new_look(
 
 @pytest.mark.parametrize(("proven_for", "looks"), [(1, 0), (-1, 1), (None, 1)])
 def test_a_proof_that_makes_a_connection_issue_needs_a_new_look(
-    deployment: Deployment, canary_clock, proven_for, looks
+    deployment, canary_clock, proven_for, looks
 ):
     """`proven_for`: seconds for which the last proof still allows issuing. None: the connection
     was not verified.
@@ -374,7 +372,7 @@ def test_a_proof_that_makes_a_connection_issue_needs_a_new_look(
     assert len(deployment.asked()) - before == 3 * looks
 
 
-def test_what_a_proof_read_is_kept_while_the_prober_is_blind(deployment: Deployment):
+def test_what_a_proof_read_is_kept_while_the_prober_is_blind(deployment):
     """A key that is limited to other permission sets must stop."""
     read = {
         "reads_trust": True,
@@ -389,7 +387,7 @@ def test_what_a_proof_read_is_kept_while_the_prober_is_blind(deployment: Deploym
 
 
 def test_proofs_that_wait_share_the_next_look_and_not_the_one_that_had_begun(
-    deployment: Deployment, canary_clock, monkeypatch
+    deployment, canary_clock, monkeypatch
 ):
     looks, proofs = [], []
     monkeypatch.setattr(deployment.canary, "_looks", SingleFlight())
@@ -410,9 +408,7 @@ def test_proofs_that_wait_share_the_next_look_and_not_the_one_that_had_begun(
     assert len(looks) == 2
 
 
-def test_an_accepted_stranger_is_insecure_also_to_a_blind_prober(
-    deployment: Deployment, world: World, customer: Customer
-):
+def test_an_accepted_stranger_is_insecure_also_to_a_blind_prober(deployment, world, customer):
     opened = kit_role(world, customer, without_external_id)
     with blind(deployment):
         made = world.connect(*opened, status="insecure")
@@ -422,7 +418,7 @@ def test_an_accepted_stranger_is_insecure_also_to_a_blind_prober(
 # --- lost ---
 
 
-def test_a_canary_that_is_gone_is_no_outage(deployment: Deployment, world: World, canary_clock):
+def test_a_canary_that_is_gone_is_no_outage(deployment, world, canary_clock):
     gone = world.proven()
     remove_role(world, gone)
     canary_clock.move(MINUTE)
@@ -442,7 +438,7 @@ def test_a_canary_that_is_gone_is_no_outage(deployment: Deployment, world: World
 
 
 def test_while_aws_is_unclear_about_the_canary_no_proof_counts(
-    deployment: Deployment, world: World, faults, canary_clock
+    deployment, world, faults, canary_clock
 ):
     faults.add("throttle", role_arn=deployment.stack.canary_role_arn)
     before = deployment.told()
@@ -480,7 +476,7 @@ def test_what_the_answers_mean(row):
     left = [*answers]
     errors = {"no": Refused(), "off": Misconfigured(""), "unclear": Unavailable()}
 
-    def probe_canary(*, with_id) -> None:
+    def probe_canary(*, with_id):
         assert with_id is (len(left) != len(answers) - 1)
         if error := errors.get(left.pop(0)):
             raise error
@@ -493,7 +489,7 @@ def test_what_the_answers_mean(row):
 
 
 def test_a_role_that_trusts_everybody_who_knows_the_external_id_is_insecure(
-    deployment: Deployment, world: World, customer: Customer
+    deployment, world, customer
 ):
     def for_everybody(policy):
         policy = copy.deepcopy(policy)
@@ -518,9 +514,7 @@ def test_a_role_that_trusts_everybody_who_knows_the_external_id_is_insecure(
     assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
 
 
-def test_the_stranger_counts_only_if_the_canary_lets_it_in(
-    deployment: Deployment, world: World, canary_clock
-):
+def test_the_stranger_counts_only_if_the_canary_lets_it_in(deployment, world, canary_clock):
     """Also if the canary refuses it only afterwards."""
     deployment.sight()
     canary_clock.move(1)
@@ -536,9 +530,9 @@ def test_the_stranger_counts_only_if_the_canary_lets_it_in(
 
 
 def test_one_session_of_the_stranger_is_kept_while_it_works_until_shortly_before_its_end(
-    deployment: Deployment, canary_clock, monkeypatch
+    deployment, canary_clock, monkeypatch
 ):
-    def opened() -> int:
+    def opened():
         return len(deployment.world.calls_for(deployment.stack.stranger_role_arn))
 
     canary = deployment.canary
@@ -560,9 +554,7 @@ def test_one_session_of_the_stranger_is_kept_while_it_works_until_shortly_before
     assert opened() == 2
 
 
-def test_a_stranger_that_aws_gives_no_clear_answer_about_proves_nothing(
-    deployment: Deployment, world: World, faults
-):
+def test_a_stranger_that_aws_gives_no_clear_answer_about_proves_nothing(deployment, world, faults):
     tenant = world.tenant()
     role_arn = world.role(tenant)
     faults.add("throttle", role_arn=role_arn, caller="deputy-stranger")
@@ -574,7 +566,7 @@ def test_a_stranger_that_aws_gives_no_clear_answer_about_proves_nothing(
 # --- several processes; other settings ---
 
 
-def test_of_several_processes_one_tells(deployment: Deployment, aws, canary_clock):
+def test_of_several_processes_one_tells(deployment, aws, canary_clock):
     config = deployment.services.config
     others = [Canary(deployment.services.db, config) for _ in range(3)]
     before = len(deployment.told())
@@ -602,7 +594,7 @@ def test_without_a_canary_the_stranger_is_skipped_and_nobody_is_asked(aws, canar
         app.extensions["deputy"].db.engine.dispose()
 
 
-def test_no_role_of_their_account_is_a_customers(deployment: Deployment, world: World):
+def test_no_role_of_their_account_is_a_customers(deployment, world):
     account = deployment.stack.canary_role_arn.split(":")[4]
     path = f"/v1/tenants/{world.tenant()['id']}/connections"
     roles = [

@@ -27,7 +27,7 @@ class Fleet:
     test moves.
     """
 
-    def __init__(self, aws, url: str, clock: time_machine.Traveller, **settings) -> None:
+    def __init__(self, aws, url, clock, **settings):
         app = create_app(make_config(url, sts_budget=6000, **settings))
         app.testing = False
         self.services, self.clock = app.extensions["deputy"], clock
@@ -37,7 +37,7 @@ class Fleet:
         self.world = World(aws, Api(app, key))
         self.made: list[dict] = []
 
-    def connect(self, *, tenants: int) -> list[dict]:
+    def connect(self, *, tenants):
         made = []
         for _ in range(tenants):
             tenant = self.world.tenant()
@@ -48,42 +48,42 @@ class Fleet:
         self.made += made
         return made
 
-    def loosen(self, connection) -> None:
+    def loosen(self, connection):
         kit = connection["kit"]
         connection["customer"].retrust(kit["role_name"], without_external_id(kit["trust_policy"]))
 
-    def repair(self, connection) -> None:
+    def repair(self, connection):
         connection["customer"].retrust(
             connection["kit"]["role_name"], connection["kit"]["trust_policy"]
         )
 
-    def remove(self, connection) -> None:
+    def remove(self, connection):
         connection["customer"].remove_role(connection["kit"]["role_name"])
 
-    def row(self, connection) -> Connection:
+    def row(self, connection):
         with self.services.db.read() as db:
             return db.get_one(Connection, UUID(connection["id"]))
 
-    def status(self, connection) -> str:
+    def status(self, connection):
         return self.row(connection).status.value
 
-    def pass_time(self, seconds: float) -> None:
+    def pass_time(self, seconds):
         """So long, with a worker that proves what is due at the end."""
         self.clock.shift(seconds)
         self.work()
 
-    def work(self) -> None:
+    def work(self):
         queue = self.services.proof_queue
         while claims := [*queue.claim(50), *queue.claim_routine(50)]:
             for claim in claims:
                 queue.prove(claim)
 
-    def until_due(self, connection) -> None:
+    def until_due(self, connection):
         """The clock moves on until it is due, and nothing else is proven."""
         due = self.row(connection).due_at
         self.clock.move_to(max(due, datetime.now(due.tzinfo)) + timedelta(seconds=0.1))
 
-    def prove(self, connection) -> None:
+    def prove(self, connection):
         """When it is due, and this one alone."""
         self.until_due(connection)
         [claim] = [
@@ -93,7 +93,7 @@ class Fleet:
         ]
         assert self.services.proof_queue.prove(claim)
 
-    def events(self, connection, action: str) -> list[dict]:
+    def events(self, connection, action):
         return self.world.audit(connection_id=connection["id"], action=action)
 
     def issue(self, connection, **options):
@@ -101,7 +101,7 @@ class Fleet:
 
 
 @contextmanager
-def deployed(aws, database: str, **settings) -> Iterator[Fleet]:
+def deployed(aws, database, **settings):
     with new_database(database) as url, time_machine.travel(datetime.now().astimezone()) as clock:
         fleet = Fleet(aws, url, clock, **settings)
         yield fleet

@@ -14,7 +14,7 @@ from app.clock import now
 from app.store.database import SYSTEM
 from app.store.models import Connection, Trigger
 from tests.attacks.evidence import on_sqlite
-from tests.support.cast import Customer, World, path_of
+from tests.support.cast import path_of
 from tests.support.rows import ADMIN
 
 pytestmark = pytest.mark.usefixtures("impatient")
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("impatient")
 class Access:
     """A role with an end, and its connection."""
 
-    def __init__(self, world: World, customer: Customer, *, reads_itself: bool = True) -> None:
+    def __init__(self, world, customer, *, reads_itself=True):
         self.world, self.customer = world, customer
         self.tenant = world.tenant()
         self.kit = world.kit(self.tenant)
@@ -34,7 +34,7 @@ class Access:
         )
         self.services = world.admin.app.extensions["deputy"]
 
-    def trust(self, until: datetime | None) -> dict:
+    def trust(self, until):
         trust = copy.deepcopy(self.kit["trust_policy"])
         if until is not None:
             condition = {"aws:CurrentTime": until.strftime("%Y-%m-%dT%H:%M:%SZ")}
@@ -49,7 +49,7 @@ class Access:
         with self.world.aws.later(minutes=12):
             yield passed
 
-    def set(self, **values) -> None:
+    def set(self, **values):
         with self.services.db.write(SYSTEM) as db:
             db.execute(
                 update(Connection)
@@ -57,17 +57,17 @@ class Access:
                 .values(**values)
             )
 
-    def verify(self) -> dict:
+    def verify(self):
         return self.world.admin("POST", path_of(self.connection, "/verify"))
 
 
 @pytest.fixture
-def access(world: World, customer: Customer) -> Access:
+def access(world, customer) -> Access:
     return Access(world, customer)
 
 
 @on_sqlite
-def test_the_end_is_read_in_advance_and_a_proof_is_due_just_then(access: Access):
+def test_the_end_is_read_in_advance_and_a_proof_is_due_just_then(access):
     assert access.connection["status"] == "verified"
     assert access.connection["access_until"] == access.until.isoformat()
     [warning] = access.connection["verification"]["warnings"]
@@ -80,9 +80,7 @@ def test_the_end_is_read_in_advance_and_a_proof_is_due_just_then(access: Access)
     assert datetime.fromisoformat(found["next_proof_at"]) <= soon + timedelta(seconds=30)
 
 
-def test_past_its_end_a_connection_is_ended_says_when_and_issues_nothing_until_a_later_end(
-    access: Access,
-):
+def test_past_its_end_a_connection_is_ended_says_when_and_issues_nothing_until_a_later_end(access):
     tenant = f"/v1/tenants/{access.tenant['id']}/connections"
     with access.ended() as at:
         found = access.verify()
@@ -119,7 +117,7 @@ def test_past_its_end_a_connection_is_ended_says_when_and_issues_nothing_until_a
 
 
 @on_sqlite
-def test_a_routine_proof_does_not_doubt_an_end(access: Access):
+def test_a_routine_proof_does_not_doubt_an_end(access):
     """A refusal that nobody expects would be asked again in a minute, and counted among the
     roles that refuse us.
     """
@@ -139,7 +137,7 @@ def test_a_routine_proof_does_not_doubt_an_end(access: Access):
 
 
 @on_sqlite
-def test_a_role_that_is_gone_before_its_end_is_broken(access: Access):
+def test_a_role_that_is_gone_before_its_end_is_broken(access):
     access.customer.remove_role(access.kit["role_name"])
     found = access.verify()
     assert (found["status"], found["access_until"]) == ("broken", access.until.isoformat())
@@ -148,7 +146,7 @@ def test_a_role_that_is_gone_before_its_end_is_broken(access: Access):
 
 @on_sqlite
 def test_a_role_that_may_not_read_itself_tells_no_end_and_an_earlier_end_is_forgotten(
-    world: World, customer: Customer
+    world, customer
 ):
     """That was taken away together with the right to read itself."""
     access = Access(world, customer, reads_itself=False)

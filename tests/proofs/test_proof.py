@@ -76,9 +76,7 @@ class Door:
 
     broker = BROKER
 
-    def __init__(
-        self, script, *, account="444455556666", roles=("AROAONE",) * 2, meanwhile=()
-    ) -> None:
+    def __init__(self, script, *, account="444455556666", roles=("AROAONE",) * 2, meanwhile=()):
         names = ("own", "missing", "foreign", "again")
         self._script = dict(zip(names, script, strict=True))
         self._account, self._roles, self._meanwhile = account, roles, list(meanwhile)
@@ -103,7 +101,7 @@ class Door:
     def probe_foreign(self, _grant):
         self._answer("foreign")
 
-    def _answer(self, call) -> None:
+    def _answer(self, call):
         self.calls.append(call)
         answer = self._script[call]
         match answer if isinstance(answer, str) else next(answer):
@@ -132,7 +130,7 @@ class Expected:
 NOT_ACCEPTED = {REFUSED: ("failed", Verdict.UNASSUMABLE)}
 
 
-def expected_of(script, *, right_account: bool, same_role: bool) -> Expected:
+def expected_of(script, *, right_account, same_role):
     own, missing, foreign, again = script
     if own != ACCEPTED:
         word, verdict = NOT_ACCEPTED.get(own, ("inconclusive", Verdict.INCONCLUSIVE))
@@ -193,7 +191,7 @@ def test_details_help():
     assert '"StringEquals": {"sts:ExternalId": "<External ID>"}' in missing.detail
     assert "StringLike" in foreign.detail
 
-    def detail_of_own(*script, **door) -> str:
+    def detail_of_own(*script, **door):
         return prove(Door(script, **door), GRANT, no_stranger).checks[0].detail
 
     assert detail_of_own(*(MISCONFIGURED,) * 4) == "The account has switched STS off."
@@ -244,7 +242,7 @@ def sleeps(monkeypatch):
     return slept
 
 
-def prove_patiently(door, patience: float):
+def prove_patiently(door, patience):
     plan = RotationPlan((ExternalIdCandidate(new_id(), GRANT),), frozenset(), frozenset())
     return (
         verification.Verification(None, door, None, NO_CANARY, PermissionSets())
@@ -253,7 +251,7 @@ def prove_patiently(door, patience: float):
     )
 
 
-def refusing(times: int) -> Door:
+def refusing(times):
     """A role that refuses its own ID so many times, and is then a good role."""
     own = itertools.chain(itertools.repeat(REFUSED, times), itertools.repeat(ACCEPTED))
     return Door((own, *CLOSED[1:]))
@@ -309,24 +307,24 @@ def verify(database, stored, door, trigger=Trigger.REQUESTED):
     ).verify(ADMIN, stored.tenant_id, stored.id, trigger=trigger)
 
 
-def changing(database, stored, change, times=1, script=CLOSED) -> Door:
+def changing(database, stored, change, times=1, script=CLOSED):
     """A door at which the connection changes during each of the first proofs."""
 
-    def act() -> None:
+    def act():
         with database.write(SYSTEM) as db:
             change(db.get(Connection, stored.id))
 
     return Door(script, meanwhile=[act] * times)
 
 
-def read(database, stored) -> tuple[ConnectionStatus, int]:
+def read(database, stored):
     """The connection's status, and how many proofs it has."""
     with database.read() as db:
         proofs = db.scalars(select(Proof.id).where(Proof.connection_id == stored.id)).all()
         return db.get(Connection, stored.id).status, len(proofs)
 
 
-def bump(connection: Connection) -> None:
+def bump(connection):
     connection.version += 1
 
 
@@ -348,7 +346,7 @@ def test_what_was_made_due_meanwhile_stays_due(database, stored):
     """For a reason that came after the calls, which this proof does not answer."""
     soon = now() + timedelta(seconds=7)
 
-    def make_due(connection: Connection) -> None:
+    def make_due(connection):
         connection.due_at, connection.due_for = soon, Trigger.ISSUING
 
     tested = verify(database, stored, changing(database, stored, make_due))
@@ -357,7 +355,7 @@ def test_what_was_made_due_meanwhile_stays_due(database, stored):
 
 
 def test_a_drift_is_counted_and_on_record_with_its_checks(database, stored):
-    def counted() -> float:
+    def counted():
         return (
             REGISTRY.get_sample_value("deputy_drift_exposed_seconds_count", {"status": "insecure"})
             or 0
@@ -379,7 +377,7 @@ def test_a_drift_is_counted_and_on_record_with_its_checks(database, stored):
     assert details["checks"]["missing_external_id_refused"] == "failed"
 
 
-def overtaken(database, stored, script, trigger=Trigger.REQUESTED) -> Door:
+def overtaken(database, stored, script, trigger=Trigger.REQUESTED):
     """A door whose first proof is slow: another proof begins later and is stored before it.
 
     The role answers by the script from then on. To the slow proof it had answered as a good role.

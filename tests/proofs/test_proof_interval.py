@@ -130,7 +130,7 @@ def test_the_slots_of_a_suspended_tenant_pass(services):
 
 
 def test_a_suspended_connection_does_not_slow_down_the_others(services):
-    def counted() -> int:
+    def counted():
         return ProofInterval(services.db, services.config).current().connections
 
     before, tenant = counted(), tenant_row(services.db)

@@ -31,14 +31,14 @@ S = ConnectionStatus
 class Scene:
     """A database in which only what the test made is due."""
 
-    def __init__(self, services, aws) -> None:
+    def __init__(self, services, aws):
         self.services, self.due, self.db = services, services.proof_queue, services.db
         self.aws = aws
         self.nowhere = Role(
             f"arn:aws:iam::{Customer(aws).account}:role/deputy-late", "AROAEXAMPLEEXAMPLE01"
         )
 
-    def pending(self, *, number: int = 1, tenant=None, **changes):
+    def pending(self, *, number=1, tenant=None, **changes):
         tenant = tenant or tenant_row(self.db)
         given = {
             "status": S.PENDING,
@@ -60,11 +60,11 @@ class Scene:
         self.prove()
         return connection
 
-    def row(self, connection_id) -> Connection:
+    def row(self, connection_id):
         with self.db.read() as db:
             return db.get(Connection, connection_id)
 
-    def proofs(self, connection_id) -> int:
+    def proofs(self, connection_id):
         with self.db.read() as db:
             return db.scalar(
                 sqlalchemy.select(sqlalchemy.func.count()).where(
@@ -76,7 +76,7 @@ class Scene:
         role_arn = self.row(connection_id).role_arn
         return [call for call in self.aws.sts_calls if call.role_arn == role_arn]
 
-    def events(self, connection_id) -> list[str]:
+    def events(self, connection_id):
         with self.db.read() as db:
             query = sqlalchemy.select(AuditEvent.action).where(
                 AuditEvent.connection_id == connection_id
@@ -86,14 +86,14 @@ class Scene:
     def claim(self):
         return [*self.due.claim(1), *self.due.claim_routine(1)]
 
-    def prove(self, connection_id=None, **changes) -> None:
+    def prove(self, connection_id=None, **changes):
         """The claim of what is due now; of this connection, which is made due before."""
         if connection_id is not None:
             self.make_due(connection_id, **changes)
         [claim] = self.claim()
         assert self.due.prove(claim)
 
-    def make_due(self, connection_id, **changes) -> None:
+    def make_due(self, connection_id, **changes):
         with self.db.write(SYSTEM) as db:
             db.execute(
                 sqlalchemy.update(Connection)
@@ -101,7 +101,7 @@ class Scene:
                 .values({"due_at": now()} | changes)
             )
 
-    def good_role(self, connection_id) -> None:
+    def good_role(self, connection_id):
         """The role that the connection names comes to be, as its administrator should make it."""
         row = self.row(connection_id)
         customer = Customer(self.aws)
@@ -146,7 +146,7 @@ def test_the_longest_due_come_first(scene):
     assert [claim.connection_id for claim in scene.due.claim(2)] == [made[1], made[2]]
 
 
-def flood(scene, *, rows: int, **changes):
+def flood(scene, *, rows, **changes):
     """A tenant with so many connections that have been due for an hour."""
     tenant = tenant_row(scene.db)
     role = {
@@ -343,28 +343,28 @@ class SleepersTime:
     ended.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads):
         self._now, self._threads = 0.0, threads
         self._wakes: list[float] = []  # of each thread that sleeps
         self._changed = threading.Condition()
 
-    def monotonic(self) -> float:
+    def monotonic(self):
         return self._now
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds):
         with self._changed:
             wakes = self._now + seconds
             self._wakes.append(wakes)
             self._pass()
             assert self._changed.wait_for(lambda: self._now >= wakes, 60)
 
-    def end(self) -> None:
+    def end(self):
         """Called by a thread that never sleeps again."""
         with self._changed:
             self._threads -= 1
             self._pass()
 
-    def _pass(self) -> None:
+    def _pass(self):
         if self._wakes and len(self._wakes) == self._threads:
             self._now = min(self._wakes)
             self._wakes = [wakes for wakes in self._wakes if wakes > self._now]
@@ -379,7 +379,7 @@ def test_no_second_has_more_calls_than_the_budget(monkeypatch):
     monkeypatch.setattr("app.limits.rates.time", clock)
     budget, numbers, counted = CallBudget(BACKGROUND_CALLS._replace(most=20)), iter(range(70)), []
 
-    def work() -> None:
+    def work():
         for number in numbers:
             with budget.call():
                 clock.sleep(0.25 * (number % 4 == 0))

@@ -27,7 +27,7 @@ KEY, ARN, NAME, NOW = "sts:ExternalId", "aws:PrincipalArn", "sts:RoleSessionName
 USER_ID = "aws:userid"
 
 
-def reading(*statements, **more) -> Reading:
+def reading(*statements, **more):
     return read(
         {"Version": "2012-10-17", "Statement": list(statements)} | more,
         BROKER,
@@ -96,7 +96,7 @@ CONTEXTS = [
 FOR_EACH_ID = CONTEXTS[:: len(CONTEXTS) // len(EXTERNAL_IDS)]  # where nothing else is compared
 
 
-def lets_in(text: str, context: dict[str, str | None]) -> bool | None:
+def lets_in(text, context):
     """None: the sandbox cannot evaluate this policy either."""
     keys = {key: value for key, value in context.items() if value is not None}
     try:
@@ -116,9 +116,7 @@ operators = st.builds(
 )
 
 
-def comparisons(
-    key: str, operator: st.SearchStrategy[str]
-) -> st.SearchStrategy[tuple[str, str, list[str]]]:
+def comparisons(key, operator):
     return st.tuples(
         operator,
         st.sampled_from([key, key.lower()]),
@@ -146,14 +144,14 @@ some_comparison = st.one_of(
 )
 
 
-def condition(comparisons) -> dict[str, dict[str, list[str]]]:
-    found: dict[str, dict[str, list[str]]] = {}
+def condition(comparisons):
+    found = {}
     for operator, key, values in comparisons:
         found.setdefault(operator, {})[key] = values
     return found
 
 
-def statements(effects, principals, actions, comparisons) -> st.SearchStrategy[dict[str, object]]:
+def statements(effects, principals, actions, comparisons):
     return st.builds(
         lambda effect, who, what, tests: (
             {"Effect": effect} | who | what | ({"Condition": condition(tests)} if tests else {})
@@ -311,7 +309,7 @@ def broker_if(**condition):
     return [DEMANDED, allow(**condition)]
 
 
-def statement(written: str | dict[str, object]) -> dict[str, object]:
+def statement(written):
     """A statement as the tables write it."""
     if written == "demanded":
         return DEMANDED
@@ -324,15 +322,15 @@ def statement(written: str | dict[str, object]) -> dict[str, object]:
     return {key: value for key, value in whole.items() if value != "absent"}
 
 
-def tuples(value: object) -> object:
+def tuples(value):
     return tuple(tuples(each) for each in value) if isinstance(value, list) else value
 
 
-def table(rows: list, field: str = "", **judged: object) -> list[tuple[list, dict[str, object]]]:
+def table(rows, field="", **judged):
     """Rows of the tables: statements, and what is judged. `field`: the one that each row has."""
     words = {"hole": HOLE, "unclear": UNCLEAR, "closed": CLOSED}
 
-    def expected(written: str | list | dict[str, object]) -> dict[str, object]:
+    def expected(written):
         if isinstance(written, str):
             return words[written]
         fields = written if isinstance(written, dict) else judged | {field: written}

@@ -17,10 +17,8 @@ from app.clock import now
 from app.factory import create_app
 from app.identity.scopes import ALL_SCOPES
 from app.ids import new_external_id
-from app.services import Services
 from app.store.database import SYSTEM
 from app.store.models import Connection, ExternalIdRow
-from sandbox.server import Sandbox
 from tests.conftest import OPERATOR, make_config
 from tests.model.stage import without_sockets
 from tests.support.cast import UNSET, Api, Customer, World, path_of
@@ -31,7 +29,7 @@ Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def deployed(request: pytest.FixtureRequest, aws: Sandbox, vendor: object) -> Iterator[Flask]:
+def deployed(request, aws, vendor) -> Iterator[Flask]:
     """With a database of its own: whatever is due in it is of these tests."""
     with new_database(request.param) as url:
         with without_sockets(aws):
@@ -41,7 +39,7 @@ def deployed(request: pytest.FixtureRequest, aws: Sandbox, vendor: object) -> It
 
 
 @pytest.fixture(autouse=True)
-def impatient(impatient: None) -> None:
+def impatient(impatient) -> None:
     """Every test of this folder is."""
 
 
@@ -52,7 +50,7 @@ def clock() -> Iterator[time_machine.Traveller]:
         yield traveller
 
 
-def accepting(trust: Json, *external_ids: str) -> Json:
+def accepting(trust, *external_ids):
     """The trust policy, with other External IDs."""
     other = copy.deepcopy(trust)
     other["Statement"][0]["Condition"]["StringEquals"]["sts:ExternalId"] = list(external_ids)
@@ -64,33 +62,31 @@ class Tenant:
     moment.
     """
 
-    def __init__(self, services: Services, world: World, clock: time_machine.Traveller) -> None:
+    def __init__(self, services, world, clock):
         self.services, self.world, self.clock = services, world, clock
         self.made = world.tenant()
         self.path = f"/v1/tenants/{self.made['id']}/external-id/rotation"
         self._customers: dict[str, tuple[Customer, str]] = {}
 
     @property
-    def kit(self) -> Json:
+    def kit(self):
         return self.world.kit(self.made)
 
     @property
-    def trust(self) -> Json:
+    def trust(self):
         """The trust policy that the kit asks for now."""
         return self.kit["trust_policy"]
 
     @property
-    def first_id(self) -> str:
+    def first_id(self):
         """The External ID that the tenant was created with."""
         return self.made["external_id"]
 
     @property
-    def external_id(self) -> str:
+    def external_id(self):
         return self.world.admin("GET", f"/v1/tenants/{self.made['id']}")["external_id"]
 
-    def connection(
-        self, *, status: str = "verified", trust: Json | None = None, reading_itself: bool = True
-    ) -> Json:
+    def connection(self, *, status="verified", trust=None, reading_itself=True):
         customer, kit = Customer(self.world.aws), self.kit
         make = customer.reading_itself if reading_itself else customer.role
         role_arn = make(kit["role_name"], trust or self.trust)
@@ -98,71 +94,69 @@ class Tenant:
         self._customers[made["id"]] = customer, kit["role_name"]
         return made
 
-    def update_role(self, connection: Json, trust: Json | None = None) -> None:
+    def update_role(self, connection, trust=None):
         """As the kit says now."""
         customer, name = self._customers[connection["id"]]
         customer.retrust(name, trust or self.trust)
 
-    def reprove(self, connection: Json, trust: Json | None = None) -> Json:
+    def reprove(self, connection, trust=None):
         """Update the role, as the kit says now or to this trust policy, and verify it."""
         self.update_role(connection, trust)
         return self.verify(connection)
 
-    def break_role(self, connection: Json) -> None:
+    def break_role(self, connection):
         foreign = accepting(self.trust, new_external_id())
         assert self.reprove(connection, foreign)["status"] == "broken"
 
-    def suspend(self, connection: Json) -> None:
+    def suspend(self, connection):
         self.world.admin("POST", path_of(connection, "/suspend"), {"reason": "away"})
 
-    def resume(self, connection: Json) -> Json:
+    def resume(self, connection):
         return self.world.admin("POST", path_of(connection, "/resume"), {"reason": "back"})
 
-    def remove_role(self, connection: Json) -> None:
+    def remove_role(self, connection):
         customer, name = self._customers[connection["id"]]
         customer.remove_role(name)
 
-    def start(self, **wanted: Any) -> Json:
+    def start(self, **wanted):
         return self.world.admin("POST", self.path, {"reason": "it is old", **wanted}, expect=201)
 
-    def rotation(self) -> Json:
+    def rotation(self):
         return self.world.admin("GET", self.path)
 
-    def complete(self) -> Json:
+    def complete(self):
         return self.world.admin("POST", f"{self.path}/complete")
 
-    def abandon(self) -> None:
+    def abandon(self):
         self.world.admin("DELETE", self.path, expect=204)
 
-    def refused(
-        self, method: str, step: str = "", *, expect: int = 409, code: str = "conflict", **body: str
-    ) -> str:
+    def refused(self, method, step="", *, expect=409, code="conflict", **body):
         """The detail of the refusal of such a request."""
         path = self.path + step
         refused = self.world.admin.refused(method, path, body or UNSET, expect=expect, code=code)
         return refused["detail"]
 
-    def state(self) -> tuple[str, int, int]:
+    def state(self):
         found = self.rotation()
         return found["state"], found["connections"]["switched"], found["connections"]["waiting"]
 
-    def verify(self, connection: Json) -> Json:
+    def verify(self, connection):
         return self.world.admin("POST", path_of(connection, "/verify"))
 
-    def get(self, connection: Json) -> Json:
+    def get(self, connection):
         return self.world.admin("GET", path_of(connection))
 
-    def id_of(self, connection: Json) -> str:
+    def id_of(self, connection):
         return self.get(connection)["external_id"]
 
-    def issue(self, connection: Json) -> Json:
+    def issue(self, connection):
         return self.world.admin("POST", path_of(connection, "/credentials"))
 
-    def row(self, connection: Json) -> Connection:
+    def row(self, connection):
         with self.services.db.read() as db:
             return db.get(Connection, uuid.UUID(connection["id"]))
 
-    def after(self, **time: float) -> None:
+    def after(self, **time):
         """So much later, with a background worker at work all the time: it does what is due when
         it is due.
         """
@@ -178,38 +172,38 @@ class Tenant:
         self.clock.move_to(until)
         tidy(self.services.db, 0)
 
-    def idle(self, **time: float) -> None:
+    def idle(self, **time):
         """So much later, and no background worker was there until then."""
         self.clock.shift(timedelta(**time))
         self.after()
 
-    def switch(self, *connections: Json) -> None:
+    def switch(self, *connections):
         """Both proofs of it that a switch takes, at once and two minutes later."""
         for connection in connections:
             self.update_role(connection)
             self.verify(connection)
         self.after(minutes=2)
 
-    def _next_due(self) -> Any:
+    def _next_due(self):
         with self.services.db.read() as db:
             return db.scalar(sqlalchemy.select(sqlalchemy.func.min(Connection.due_at)))
 
-    def sent(self, connection: Json) -> list[str | None]:
+    def sent(self, connection):
         """The External IDs that the role was tried with, in order."""
         return [call.external_id for call in self.world.calls_for(connection["role_arn"])]
 
-    def issued_ids(self) -> dict[str, str]:
+    def issued_ids(self):
         """Every External ID that any tenant had, and its state."""
         with self.services.db.read() as db:
             return {
                 row.value: row.state.value for row in db.scalars(sqlalchemy.select(ExternalIdRow))
             }
 
-    def events(self, **wanted: str) -> list[Json]:
+    def events(self, **wanted):
         """The tenant's audit events, newest first."""
         return self.world.audit(tenant_id=self.made["id"], **wanted)
 
-    def actions(self) -> list[str]:
+    def actions(self):
         """What the audit log says of the rotation, oldest first."""
         actions = [event["action"] for event in reversed(self.events())]
         wanted = ("rotation.", "external_id.", "connection.external_id_switched")
@@ -217,7 +211,7 @@ class Tenant:
 
 
 @pytest.fixture
-def world(aws: Any, deployed: Flask) -> World:
+def world(aws, deployed) -> World:
     _, key = deployed.extensions["deputy"].api_keys.create_key(
         OPERATOR, name="tests", scopes=ALL_SCOPES, tenant_id=None, expires_at=None
     )
@@ -225,9 +219,7 @@ def world(aws: Any, deployed: Flask) -> World:
 
 
 @pytest.fixture
-def new_tenant(
-    deployed: Flask, world: World, clock: time_machine.Traveller
-) -> Callable[[], Tenant]:
+def new_tenant(deployed, world, clock) -> Callable[[], Tenant]:
     services = deployed.extensions["deputy"]
     with services.db.write(SYSTEM) as db:  # what tests before this one left
         db.execute(sqlalchemy.update(Connection).values(due_at=None))
@@ -235,5 +227,5 @@ def new_tenant(
 
 
 @pytest.fixture
-def tenant(new_tenant: Callable[[], Tenant]) -> Tenant:
+def tenant(new_tenant) -> Tenant:
     return new_tenant()

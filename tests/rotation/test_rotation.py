@@ -4,7 +4,6 @@ test_rotation_retires.py.
 """
 
 import uuid
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -17,13 +16,13 @@ from app.audit import WORKER
 from app.aws.sts import Sts, Unavailable
 from app.factory import create_app
 from app.identity import SystemPrincipal, tenant_of
-from app.ids import Grant, new_external_id
+from app.ids import new_external_id
 from app.rotation import rotations as rotation
 from app.rotation.rotations import settle_all
 from app.store.database import SYSTEM
 from app.store.models import Connection, ExternalIdCheck, Rotation, Tenant as Tenants, Trigger
 from tests.conftest import make_config
-from tests.rotation.conftest import Tenant, accepting
+from tests.rotation.conftest import accepting
 from tests.support.cast import Api, path_of
 from tests.support.waiting import until, waiting_for_locks
 
@@ -33,7 +32,7 @@ on_sqlite = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)
 
 
 @on_sqlite
-def test_a_rotation_makes_the_next_external_id_and_says_how_far_it_is(tenant: Tenant):
+def test_a_rotation_makes_the_next_external_id_and_says_how_far_it_is(tenant):
     connection = tenant.connection()
     made = tenant.start()
     assert made == tenant.rotation()
@@ -57,11 +56,11 @@ def test_a_rotation_makes_the_next_external_id_and_says_how_far_it_is(tenant: Te
     }
 
 
-def test_a_full_rotation_takes_proofs_alone_and_interrupts_nothing(tenant: Tenant):
+def test_a_full_rotation_takes_proofs_alone_and_interrupts_nothing(tenant):
     connection = tenant.connection()
     old, following = tenant.first_id, tenant.start()["next_external_id"]
 
-    def issued() -> str:
+    def issued():
         sessions.append(tenant.issue(connection))
         return tenant.id_of(connection)
 
@@ -117,7 +116,7 @@ def test_a_full_rotation_takes_proofs_alone_and_interrupts_nothing(tenant: Tenan
 
 @on_sqlite
 def test_the_two_minutes_run_from_the_first_acceptance_though_more_proofs_come_in_between(
-    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+    tenant, monkeypatch
 ):
     connection = tenant.connection()
     following = tenant.start()["next_external_id"]
@@ -127,7 +126,7 @@ def test_the_two_minutes_run_from_the_first_acceptance_though_more_proofs_come_i
     tenant.clock.shift(59)
     probe = Sts.probe_own
 
-    def throttled(sts: Sts, grant: Grant, *read: Any) -> Any:
+    def throttled(sts, grant, *read):
         if grant.external_id == following:
             raise Unavailable("Throttling")
         return probe(sts, grant, *read)
@@ -144,7 +143,7 @@ def test_the_two_minutes_run_from_the_first_acceptance_though_more_proofs_come_i
 @on_sqlite
 @pytest.mark.parametrize("meanwhile", ["broken", "suspended"])
 def test_what_a_role_accepted_before_its_connection_was_stopped_does_not_shorten_the_two_minutes(
-    tenant: Tenant, meanwhile: str
+    tenant, meanwhile
 ):
     """Its repair is a change that IAM still has to spread."""
     connection = tenant.connection()
@@ -168,7 +167,7 @@ def test_what_a_role_accepted_before_its_connection_was_stopped_does_not_shorten
 
 
 @on_sqlite
-def test_a_rotation_can_be_abandoned_as_long_as_nothing_has_switched(tenant: Tenant):
+def test_a_rotation_can_be_abandoned_as_long_as_nothing_has_switched(tenant):
     connection = tenant.connection()
     following = tenant.start()["next_external_id"]
     tenant.reprove(connection)
@@ -192,9 +191,7 @@ def other_process(deployed):
 
 
 @pytest.mark.parametrize("at_first", [True, False])
-def test_an_emergency_stops_issuing_at_once_in_every_process(
-    tenant: Tenant, other_process, at_first: bool
-):
+def test_an_emergency_stops_issuing_at_once_in_every_process(tenant, other_process, at_first):
     switched, waiting = tenant.connection(), tenant.connection()
     elsewhere = Api(other_process, tenant.world.admin.key)
     if not at_first:
@@ -227,7 +224,7 @@ def test_an_emergency_stops_issuing_at_once_in_every_process(
 
 
 @on_sqlite
-def test_a_new_one_retires_the_one_that_is_retiring_and_says_what_was_not_seen(tenant: Tenant):
+def test_a_new_one_retires_the_one_that_is_retiring_and_says_what_was_not_seen(tenant):
     connection = tenant.connection()
     oldest = tenant.start()["external_id"]
     tenant.switch(connection)
@@ -255,7 +252,7 @@ def test_a_new_one_retires_the_one_that_is_retiring_and_says_what_was_not_seen(t
 
 
 @pytest.fixture
-def left_behind(tenant: Tenant) -> dict[str, Any]:
+def left_behind(tenant) -> dict[str, Any]:
     """A verified connection that is paired with a retiring External ID, which alone its role
     accepts.
     """
@@ -270,7 +267,7 @@ def left_behind(tenant: Tenant) -> dict[str, Any]:
 
 
 def test_a_retired_external_id_stops_issuing_at_once_and_is_never_proven_again(
-    tenant: Tenant, other_process, left_behind
+    tenant, other_process, left_behind
 ):
     here, elsewhere = tenant.world.admin, Api(other_process, tenant.world.admin.key)
     credentials, old = path_of(left_behind, "/credentials"), left_behind["external_id"]
@@ -295,7 +292,7 @@ def test_a_retired_external_id_stops_issuing_at_once_and_is_never_proven_again(
 
 @on_sqlite
 def test_a_role_that_accepts_the_current_id_too_is_paired_with_it_as_soon_as_its_own_is_retired(
-    tenant: Tenant, left_behind
+    tenant, left_behind
 ):
     """By a full proof: its latest one was made with another External ID."""
     tenant.update_role(
@@ -311,7 +308,7 @@ def test_a_role_that_accepts_the_current_id_too_is_paired_with_it_as_soon_as_its
 
 
 @on_sqlite
-def test_an_approval_verifies_nothing_that_was_proven_with_a_retired_id(tenant: Tenant):
+def test_an_approval_verifies_nothing_that_was_proven_with_a_retired_id(tenant):
     """A rotation does not wait for a connection that awaits approval."""
     waiting = tenant.world.awaiting_approval(tenant.made)
     old = tenant.start()["external_id"]
@@ -321,9 +318,7 @@ def test_an_approval_verifies_nothing_that_was_proven_with_a_retired_id(tenant: 
     assert tenant.verify(waiting)["status"] == "pending"
 
 
-def test_a_trial_and_a_rotation_name_the_same_tenants_external_ids(
-    tenant: Tenant, new_tenant: Callable[[], Tenant]
-):
+def test_a_trial_and_a_rotation_name_the_same_tenants_external_ids(tenant, new_tenant):
     connection, other = tenant.connection(), new_tenant()
     tenant.start()
     other.connection()
@@ -349,9 +344,7 @@ def test_a_trial_and_a_rotation_name_the_same_tenants_external_ids(
 
 
 @on_sqlite
-def test_a_proof_of_a_rotation_that_was_abandoned_meanwhile_pairs_with_nothing(
-    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_proof_of_a_rotation_that_was_abandoned_meanwhile_pairs_with_nothing(tenant, monkeypatch):
     connection = tenant.connection()
     tenant.start()
     tenant.reprove(connection)
@@ -359,7 +352,7 @@ def test_a_proof_of_a_rotation_that_was_abandoned_meanwhile_pairs_with_nothing(
     sts, abandoned = tenant.services.verification._sts, []
     probe = sts.probe_missing
 
-    def while_aws_is_asked(grant: Grant) -> None:
+    def while_aws_is_asked(grant):
         if not abandoned:
             abandoned.append(tenant.abandon())
         probe(grant)
@@ -375,7 +368,7 @@ def test_a_proof_of_a_rotation_that_was_abandoned_meanwhile_pairs_with_nothing(
     "deployed", ["postgresql"], indirect=True
 )  # SQLite has one writer at a time
 def test_a_proof_that_was_planned_before_a_rotation_began_waits_for_it_and_tries_the_next_id_too(
-    tenant: Tenant,
+    tenant,
 ):
     """One that finds nothing new writes no row whose foreign key would wait for the tenant."""
     connection, database = tenant.connection(), tenant.services.db
@@ -396,7 +389,7 @@ def test_a_proof_that_was_planned_before_a_rotation_began_waits_for_it_and_tries
 @pytest.mark.parametrize(
     "deployed", ["postgresql"], indirect=True
 )  # SQLite has one writer at a time
-def test_housekeeping_and_a_proof_do_not_decide_at_the_same_time(tenant: Tenant):
+def test_housekeeping_and_a_proof_do_not_decide_at_the_same_time(tenant):
     """Each looks at all of the tenant's connections, and what one saw would be old when the
     other has decided.
     """

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import timedelta
 
@@ -14,16 +13,14 @@ from app.ids import new_external_id
 from app.store.database import SYSTEM
 from app.store.models import Connection
 from app.store.models.proof_schedule import Interval
-from tests.rotation.conftest import Tenant, accepting
+from tests.rotation.conftest import accepting
 from tests.support.cast import path_of, without_external_id
 
 # test_rotation.py is for both databases
 pytestmark = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)
 
 
-def test_a_tenant_has_one_rotation_at_a_time_which_can_only_be_read_once_it_has_ended(
-    tenant: Tenant,
-):
+def test_a_tenant_has_one_rotation_at_a_time_which_can_only_be_read_once_it_has_ended(tenant):
     steps = (("POST", "/complete"), ("DELETE", ""))
     for method, step in (("GET", ""), *steps):
         tenant.refused(method, step, expect=404, code="not_found")
@@ -38,9 +35,7 @@ def test_a_tenant_has_one_rotation_at_a_time_which_can_only_be_read_once_it_has_
         tenant.refused(method, step)
 
 
-def test_a_bound_key_rotates_its_own_tenant_within_a_quota(
-    tenant: Tenant, new_tenant: Callable[[], Tenant], monkeypatch: pytest.MonkeyPatch
-):
+def test_a_bound_key_rotates_its_own_tenant_within_a_quota(tenant, new_tenant, monkeypatch):
     # So many at once would use up its share
     monkeypatch.setattr("app.limits.tenant_share.TenantShare.request", lambda *_: nullcontext())
     own = tenant.world.key("tenants:write", tenant=tenant.made)
@@ -57,7 +52,7 @@ def test_a_bound_key_rotates_its_own_tenant_within_a_quota(
         assert emergency["emergency"], "of the one that is open"
 
 
-def test_the_kit_carries_both_and_then_the_new_one_alone(tenant: Tenant):
+def test_the_kit_carries_both_and_then_the_new_one_alone(tenant):
     tenant.connection()
     before, made = tenant.kit, tenant.start()
     kit, both = tenant.kit, [made["external_id"], made["next_external_id"]]
@@ -77,7 +72,7 @@ def test_the_kit_carries_both_and_then_the_new_one_alone(tenant: Tenant):
     assert tenant.kit == before
 
 
-def test_a_rotation_is_not_completed_while_a_verified_connection_waits(tenant: Tenant):
+def test_a_rotation_is_not_completed_while_a_verified_connection_waits(tenant):
     first, second = tenant.connection(), tenant.connection()
     tenant.start()
     tenant.switch(first)
@@ -96,7 +91,7 @@ def test_a_rotation_is_not_completed_while_a_verified_connection_waits(tenant: T
     assert event["actor"]["kind"] == "worker"
 
 
-def test_a_rotations_last_day_begins_again_when_a_connection_waits_again(tenant: Tenant):
+def test_a_rotations_last_day_begins_again_when_a_connection_waits_again(tenant):
     first, before = tenant.connection(), tenant.trust
     tenant.start()
     tenant.switch(first)
@@ -112,7 +107,7 @@ def test_a_rotations_last_day_begins_again_when_a_connection_waits_again(tenant:
     assert tenant.state()[0] == "retiring"
 
 
-def test_a_role_that_refuses_in_between_begins_again(tenant: Tenant):
+def test_a_role_that_refuses_in_between_begins_again(tenant):
     connection = tenant.connection()
     before = tenant.trust
     tenant.start()
@@ -130,7 +125,7 @@ def test_a_role_that_refuses_in_between_begins_again(tenant: Tenant):
 
 
 @pytest.mark.parametrize("readable", [True, False])
-def test_a_pattern_that_only_the_next_one_fits_is_found(tenant: Tenant, readable: bool):
+def test_a_pattern_that_only_the_next_one_fits_is_found(tenant, readable):
     """The role compares its own External ID exactly, and the next one by its beginning."""
     connection = tenant.connection(reading_itself=readable)
     following, trust = tenant.start()["next_external_id"], tenant.trust
@@ -145,7 +140,7 @@ def test_a_pattern_that_only_the_next_one_fits_is_found(tenant: Tenant, readable
     assert tenant.id_of(connection) == tenant.first_id
 
 
-def test_a_role_that_was_given_the_next_one_alone_is_not_lost(tenant: Tenant):
+def test_a_role_that_was_given_the_next_one_alone_is_not_lost(tenant):
     """The customer replaced the External ID instead of adding one: waiting two minutes would be
     an outage.
     """
@@ -157,7 +152,7 @@ def test_a_role_that_was_given_the_next_one_alone_is_not_lost(tenant: Tenant):
     assert tenant.issue(connection)
 
 
-def test_a_new_connection_takes_the_next_one_if_its_role_accepts_it(tenant: Tenant):
+def test_a_new_connection_takes_the_next_one_if_its_role_accepts_it(tenant):
     following = tenant.start()["next_external_id"]
     connection = tenant.connection()
     assert connection["external_id"] == following
@@ -169,7 +164,7 @@ def test_a_new_connection_takes_the_next_one_if_its_role_accepts_it(tenant: Tena
 
 
 def test_a_rotation_is_not_abandoned_once_a_connection_has_switched_also_if_that_one_has_stopped(
-    tenant: Tenant,
+    tenant,
 ):
     """Its role may accept the next External ID alone by now, and nothing else would let it in
     again.
@@ -188,7 +183,7 @@ def test_a_rotation_is_not_abandoned_once_a_connection_has_switched_also_if_that
     assert tenant.issued_ids()[following] == "next"
 
 
-def test_a_first_refusal_in_a_proof_that_a_rotation_made_due_breaks_nothing(tenant: Tenant):
+def test_a_first_refusal_in_a_proof_that_a_rotation_made_due_breaks_nothing(tenant):
     """As in every proof that no person asked for, the mistake may be the vendor's."""
     connection = tenant.connection()
     tenant.after(hours=1)
@@ -203,7 +198,7 @@ def test_a_first_refusal_in_a_proof_that_a_rotation_made_due_breaks_nothing(tena
     assert tenant.get(connection)["status"] == "broken", "the second refusal counts"
 
 
-def test_in_an_emergency_a_new_connection_takes_no_other_than_the_next_one(tenant: Tenant):
+def test_in_an_emergency_a_new_connection_takes_no_other_than_the_next_one(tenant):
     before = tenant.trust
     tenant.start(emergency=True)
     connection = tenant.connection(trust=before, status="pending")
@@ -212,9 +207,7 @@ def test_in_an_emergency_a_new_connection_takes_no_other_than_the_next_one(tenan
     assert tenant.issue(connection)
 
 
-def test_a_connection_that_was_broken_or_pending_is_proven_with_the_current_one_first(
-    tenant: Tenant,
-):
+def test_a_connection_that_was_broken_or_pending_is_proven_with_the_current_one_first(tenant):
     connection = tenant.connection()
     before = tenant.trust
     foreign = accepting(before, new_external_id())
@@ -235,13 +228,11 @@ def test_a_connection_that_was_broken_or_pending_is_proven_with_the_current_one_
     assert tenant.id_of(connection) == following
 
 
-def test_an_insecure_connection_is_tried_with_the_current_one_then_the_next_one_or_its_own(
-    tenant: Tenant,
-):
+def test_an_insecure_connection_is_tried_with_the_current_one_then_the_next_one_or_its_own(tenant):
     lost, other = tenant.connection(), tenant.connection()
     trust = tenant.trust
 
-    def tried_while_insecure() -> list[str | None]:
+    def tried_while_insecure():
         assert tenant.reprove(lost, without_external_id(trust))["status"] == "insecure"
         asked = len(tenant.sent(lost))
         tenant.break_role(lost)
@@ -255,9 +246,7 @@ def test_an_insecure_connection_is_tried_with_the_current_one_then_the_next_one_
     assert tried_while_insecure() == [following, old]
 
 
-def test_a_broken_connection_is_proven_with_the_retiring_id_last_and_keeps_it_from_retiring(
-    tenant: Tenant,
-):
+def test_a_broken_connection_is_proven_with_the_retiring_id_last_and_keeps_it_from_retiring(tenant):
     lost, other = tenant.connection(), tenant.connection()
     before = tenant.trust
     tenant.break_role(lost)
@@ -277,13 +266,13 @@ def test_a_broken_connection_is_proven_with_the_retiring_id_last_and_keeps_it_fr
     assert tenant.issue(lost)
 
 
-def test_a_connection_that_broke_within_a_day_keeps_its_external_id_from_retiring(tenant: Tenant):
+def test_a_connection_that_broke_within_a_day_keeps_its_external_id_from_retiring(tenant):
     """A faulty policy of the vendor's breaks all connections at once, and this one's role
     accepts no other ID.
     """
     connection, before = tenant.connection(), tenant.trust
 
-    def break_it() -> None:
+    def break_it():
         tenant.break_role(connection)
 
     old = tenant.start()["external_id"]
@@ -298,7 +287,7 @@ def test_a_connection_that_broke_within_a_day_keeps_its_external_id_from_retirin
     assert tenant.state()[0] == "retired"
 
 
-def test_a_connection_is_not_paired_with_a_retired_one_again(tenant: Tenant):
+def test_a_connection_is_not_paired_with_a_retired_one_again(tenant):
     connection = tenant.connection()
     old_trust = tenant.trust
     tenant.suspend(connection)
@@ -315,7 +304,7 @@ def test_a_connection_is_not_paired_with_a_retired_one_again(tenant: Tenant):
     assert tenant.id_of(connection) == tenant.external_id
 
 
-def test_a_trust_policy_may_still_name_a_retired_one_and_is_told_to_remove_it(tenant: Tenant):
+def test_a_trust_policy_may_still_name_a_retired_one_and_is_told_to_remove_it(tenant):
     """It is nobody else's. To stop issuing would be the outage that a rotation avoids."""
     connection = tenant.connection()
     oldest = tenant.start()["external_id"]
@@ -334,10 +323,10 @@ def test_a_trust_policy_may_still_name_a_retired_one_and_is_told_to_remove_it(te
     assert tenant.reprove(connection)["verification"]["warnings"] == []
 
 
-def test_roles_are_tried_within_the_hour_also_in_a_fleet_with_a_longer_interval(tenant: Tenant):
+def test_roles_are_tried_within_the_hour_also_in_a_fleet_with_a_longer_interval(tenant):
     connection = tenant.connection()
 
-    def is_due_within_the_hour(step: Callable[[], object]) -> bool:
+    def is_due_within_the_hour(step):
         with tenant.services.db.write(SYSTEM) as db:
             db.execute(sqlalchemy.update(Connection).values(due_at=now() + timedelta(hours=10)))
         step()
@@ -349,7 +338,7 @@ def test_roles_are_tried_within_the_hour_also_in_a_fleet_with_a_longer_interval(
 
 
 def test_each_connection_is_tried_hourly_also_in_a_fleet_that_is_proven_every_ten_hours(
-    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+    tenant, monkeypatch
 ):
     interval = tenant.services.proof_queue.interval
     monkeypatch.setattr(interval, "_interval", Interval(3600, 36_000))

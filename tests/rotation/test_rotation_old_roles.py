@@ -6,7 +6,7 @@ import pytest
 
 from app.aws.sts import INERT_POLICY, Sts, Unavailable
 from app.ids import new_external_id
-from tests.rotation.conftest import Tenant, accepting
+from tests.rotation.conftest import accepting
 from tests.support.cast import path_of
 
 # test_rotation.py is for both databases
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)
 PLAIN = "The role can't be assumed with this tenant's External ID."
 
 
-def retire(tenant: Tenant) -> str:
+def retire(tenant):
     """Replace the tenant's External ID: without verified connections no role could still accept
     the old one.
     """
@@ -24,7 +24,7 @@ def retire(tenant: Tenant) -> str:
     return old
 
 
-def detail_of(connection: dict) -> str:
+def detail_of(connection):
     [own] = [
         check
         for check in connection["verification"]["checks"]
@@ -34,13 +34,13 @@ def detail_of(connection: dict) -> str:
     return own["detail"]
 
 
-def says_update_the_role(connection: dict) -> bool:
+def says_update_the_role(connection):
     detail = detail_of(connection)
     assert ("retired" in detail) == ("Update the role" in detail) != detail.startswith(PLAIN)
     return "Update the role" in detail
 
 
-def test_a_new_connection_whose_role_has_only_a_retired_one_says_to_update_the_role(tenant: Tenant):
+def test_a_new_connection_whose_role_has_only_a_retired_one_says_to_update_the_role(tenant):
     """A stack launched from a link of last year: the connection was never paired with what its
     role accepts.
     """
@@ -59,9 +59,7 @@ def test_a_new_connection_whose_role_has_only_a_retired_one_says_to_update_the_r
     assert tenant.reprove(connection)["status"] == "verified"
 
 
-def test_a_broken_connection_whose_role_went_back_to_a_retired_one_says_to_update_the_role(
-    tenant: Tenant,
-):
+def test_a_broken_connection_whose_role_went_back_to_a_retired_one_says_to_update_the_role(tenant):
     before = tenant.trust
     retired = retire(tenant)
     connection = tenant.connection()
@@ -72,9 +70,7 @@ def test_a_broken_connection_whose_role_went_back_to_a_retired_one_says_to_updat
     assert tenant.id_of(connection) == tenant.external_id
 
 
-def test_a_proof_tries_at_most_three_retired_ones_the_connections_own_and_the_newest(
-    tenant: Tenant,
-):
+def test_a_proof_tries_at_most_three_retired_ones_the_connections_own_and_the_newest(tenant):
     connection = tenant.connection()
     tenant.suspend(connection)
     own, *_, fourth, fifth = [retire(tenant) for _ in range(5)]
@@ -85,9 +81,7 @@ def test_a_proof_tries_at_most_three_retired_ones_the_connections_own_and_the_ne
     assert tenant.sent(connection)[asked:] == [tenant.external_id, own, fifth, fourth]
 
 
-def test_a_proof_that_repeats_a_refused_call_tries_retired_ones_once(
-    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_proof_that_repeats_a_refused_call_tries_retired_ones_once(tenant, monkeypatch):
     monkeypatch.setattr("app.connections.connections.PATIENCE", 5.0)
     monkeypatch.setattr("app.proofs.verification._PAUSES", (0.0, 0.0))
     retired = retire(tenant)
@@ -98,7 +92,7 @@ def test_a_proof_that_repeats_a_refused_call_tries_retired_ones_once(
 
 
 def test_a_role_that_accepts_the_current_one_too_is_proven_and_never_asked_about_a_retired_one(
-    tenant: Tenant,
+    tenant,
 ):
     retired = retire(tenant)
     both = accepting(tenant.trust, retired, tenant.external_id)
@@ -106,10 +100,8 @@ def test_a_role_that_accepts_the_current_one_too_is_proven_and_never_asked_about
     assert retired not in tenant.sent(connection)
 
 
-def test_an_answer_of_aws_that_is_not_clear_says_nothing_of_a_retired_one(
-    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
-):
-    def throttled(*_: object) -> str:
+def test_an_answer_of_aws_that_is_not_clear_says_nothing_of_a_retired_one(tenant, monkeypatch):
+    def throttled(*_):
         raise Unavailable("Throttling")
 
     before = tenant.trust

@@ -1,7 +1,6 @@
 """When an External ID retires, and what an emergency withdraws and gives back."""
 
 import uuid
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -9,17 +8,17 @@ import sqlalchemy
 
 from app.aws.sts import Sts, Unavailable
 from app.clock import now
-from app.ids import Grant, new_external_id
+from app.ids import new_external_id
 from app.store.database import SYSTEM
 from app.store.models import Connection, ExternalIdCheck, ExternalIdRow
-from tests.rotation.conftest import Tenant, accepting
+from tests.rotation.conftest import accepting
 from tests.support.cast import path_of
 
 # test_rotation.py is for both databases
 pytestmark = pytest.mark.parametrize("deployed", ["sqlite"], indirect=True)
 
 
-def test_a_role_that_had_refused_twice_and_accepts_again_keeps_the_old_external_id(tenant: Tenant):
+def test_a_role_that_had_refused_twice_and_accepts_again_keeps_the_old_external_id(tenant):
     fickle, slow = tenant.connection(), tenant.connection()
     old = tenant.start()["external_id"]
     tenant.switch(fickle, slow)
@@ -36,18 +35,16 @@ def test_a_role_that_had_refused_twice_and_accepts_again_keeps_the_old_external_
     assert tenant.state()[0] == "retired"
 
 
-def test_an_answer_that_is_not_clear_is_no_refusal_and_takes_none_back(
-    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
-):
+def test_an_answer_that_is_not_clear_is_no_refusal_and_takes_none_back(tenant, monkeypatch):
     connection = tenant.connection()
     old, probe = tenant.start()["external_id"], Sts.probe_again
 
-    def throttled(sts: Sts, grant: Grant, *read: object) -> str:
+    def throttled(sts, grant, *read):
         if grant.external_id == old:
             raise Unavailable("Throttling")
         return probe(sts, grant, *read)
 
-    def verify_without_an_answer() -> None:
+    def verify_without_an_answer():
         with monkeypatch.context() as patch:
             patch.setattr(Sts, "probe_again", throttled)
             tenant.verify(connection)
@@ -66,7 +63,7 @@ def test_an_answer_that_is_not_clear_is_no_refusal_and_takes_none_back(
     assert tenant.state()[0] == "retired"
 
 
-def test_a_refusal_counts_only_beside_an_acceptance(tenant: Tenant):
+def test_a_refusal_counts_only_beside_an_acceptance(tenant):
     """A role that is gone refuses the old External ID as well, and tells nothing."""
     connection = tenant.connection()
     tenant.start()
@@ -83,10 +80,8 @@ def test_a_refusal_counts_only_beside_an_acceptance(tenant: Tenant):
     assert [one for one in trials if one.refused_at is not None] == []
 
 
-def test_a_refusal_beside_an_answer_that_is_not_clear_does_not_count(
-    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
-):
-    def throttled(*_: object) -> None:
+def test_a_refusal_beside_an_answer_that_is_not_clear_does_not_count(tenant, monkeypatch):
+    def throttled(*_):
         raise Unavailable("Throttling")
 
     connection = tenant.connection()
@@ -102,7 +97,7 @@ def test_a_refusal_beside_an_answer_that_is_not_clear_does_not_count(
     assert tenant.state()[0] == "retiring", "this is the first"
 
 
-def test_proofs_alone_take_a_rotation_to_its_end(tenant: Tenant):
+def test_proofs_alone_take_a_rotation_to_its_end(tenant):
     """Housekeeping is for what no proof tells: a connection that was waited for is gone."""
     connection = tenant.connection()
     tenant.start()
@@ -116,9 +111,7 @@ def test_proofs_alone_take_a_rotation_to_its_end(tenant: Tenant):
     assert tenant.actions()[-1] == "external_id.retired"
 
 
-def test_a_role_that_has_refused_twice_has_its_usual_turns_while_others_are_waited_for(
-    tenant: Tenant,
-):
+def test_a_role_that_has_refused_twice_has_its_usual_turns_while_others_are_waited_for(tenant):
     done, slow = tenant.connection(), tenant.connection()
     tenant.after(hours=1)
     tenant.start()
@@ -132,7 +125,7 @@ def test_a_role_that_has_refused_twice_has_its_usual_turns_while_others_are_wait
     assert tenant.row(done).due_at >= now() + timedelta(minutes=14)
 
 
-def test_a_search_that_was_given_up_is_not_begun_again_by_a_rotation(tenant: Tenant):
+def test_a_search_that_was_given_up_is_not_begun_again_by_a_rotation(tenant):
     """Only verified connections are tried within the hour."""
     other = tenant.connection()
     tenant.start()
@@ -146,7 +139,7 @@ def test_a_search_that_was_given_up_is_not_begun_again_by_a_rotation(tenant: Ten
     assert tenant.row(absent).due_at is None
 
 
-def test_refusals_of_an_older_one_do_not_count_for_the_next_that_retires(tenant: Tenant):
+def test_refusals_of_an_older_one_do_not_count_for_the_next_that_retires(tenant):
     connection = tenant.connection()
     for rotation in (1, 2):
         old = tenant.start()["external_id"]
@@ -159,7 +152,7 @@ def test_refusals_of_an_older_one_do_not_count_for_the_next_that_retires(tenant:
 
 
 def test_a_connection_proven_with_the_retiring_id_moves_to_the_current_one_without_an_outage(
-    tenant: Tenant,
+    tenant,
 ):
     lost, before = tenant.connection(), tenant.trust
     tenant.reprove(lost, accepting(before, new_external_id()))
@@ -184,9 +177,7 @@ def test_a_connection_proven_with_the_retiring_id_moves_to_the_current_one_witho
     assert tenant.issue(lost)
 
 
-def test_an_emergency_and_its_end_are_nothing_to_other_tenants(
-    tenant: Tenant, new_tenant: Callable[[], Tenant]
-):
+def test_an_emergency_and_its_end_are_nothing_to_other_tenants(tenant, new_tenant):
     victim, bystander = new_tenant(), new_tenant()
     abused, untouched = victim.connection(), bystander.connection()
     victim.start(emergency=True)
@@ -198,7 +189,7 @@ def test_an_emergency_and_its_end_are_nothing_to_other_tenants(
     )
 
 
-def test_abandoning_gives_back_only_what_this_rotation_withdrew(tenant: Tenant):
+def test_abandoning_gives_back_only_what_this_rotation_withdrew(tenant):
     before = tenant.trust
     lost = tenant.connection()
     tenant.reprove(lost, accepting(before, new_external_id()))
@@ -212,7 +203,7 @@ def test_abandoning_gives_back_only_what_this_rotation_withdrew(tenant: Tenant):
     assert row.withdrawn_at is not None
 
 
-def test_an_abandoned_emergency_gives_the_old_one_back(tenant: Tenant):
+def test_an_abandoned_emergency_gives_the_old_one_back(tenant):
     """Also where the rotation was none at first."""
     connection = tenant.connection()
     for at_first in (True, False):

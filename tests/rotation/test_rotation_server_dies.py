@@ -17,7 +17,7 @@ from app.factory import create_app
 from app.proofs import verification
 from dev.postgres import Postgres
 from tests.conftest import make_config
-from tests.rotation.conftest import Tenant, accepting
+from tests.rotation.conftest import accepting
 from tests.support.databases import migrate
 from tests.support.valkey import Valkey
 
@@ -25,11 +25,11 @@ from tests.support.valkey import Valkey
 class Servers:
     """PostgreSQL, which keeps what it said to have committed, and a cache."""
 
-    def __init__(self, postgres: Postgres, valkey: Valkey) -> None:
+    def __init__(self, postgres, valkey):
         self._postgres, self._valkey = postgres, valkey
         self._options = shlex.split((postgres._data / "postmaster.opts").read_text())[1:]
 
-    def die(self) -> None:
+    def die(self):
         postmaster = psutil.Process(
             int((self._postgres._data / "postmaster.pid").read_text().split()[0])
         )
@@ -39,7 +39,7 @@ class Servers:
         psutil.wait_procs(processes, timeout=30)
         self._valkey.kill()
 
-    def come_back(self) -> None:
+    def come_back(self):
         data, log = str(self._postgres._data), str(self._postgres._home / "log")
         self._postgres._run(
             "pg_ctl", "-D", data, "-w", "-l", log, "-o", shlex.join(self._options), "start"
@@ -57,12 +57,12 @@ def running() -> Iterator[tuple[Postgres, Valkey]]:
 
 
 @pytest.fixture
-def servers(running: tuple[Postgres, Valkey]) -> Servers:
+def servers(running) -> Servers:
     return Servers(*running)
 
 
 @pytest.fixture(scope="module")
-def deployed(running: tuple[Postgres, Valkey], aws: object, vendor: object) -> Iterator[Flask]:
+def deployed(running, aws, vendor) -> Iterator[Flask]:
     postgres, valkey = running
     app = create_app(make_config(postgres.url(), cache_url=valkey.url))
     yield app
@@ -71,8 +71,8 @@ def deployed(running: tuple[Postgres, Valkey], aws: object, vendor: object) -> I
     services.db.engine.dispose()
 
 
-def and_then(inner: Callable[..., object], die: Callable[[], None]) -> Callable[..., object]:
-    def both(*args: object) -> object:
+def and_then(inner, die):
+    def both(*args):
         done = inner(*args)
         die()
         return done
@@ -84,9 +84,7 @@ CALLED, OPEN, COMMITTED = "the calls were made", "the transaction is open", "it 
 
 
 @pytest.fixture
-def prove_and_die(
-    servers: Servers, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], bool]:
+def prove_and_die(servers, tenant, monkeypatch) -> Callable[[str], bool]:
     """The proof that is due, in which the servers die at a moment, and come back. Returns whether
     it is stored.
     """
@@ -97,7 +95,7 @@ def prove_and_die(
     }
     queue = tenant.services.proof_queue
 
-    def proven(moment: str) -> bool:
+    def proven(moment):
         [claim] = queue.claim(10) + queue.claim_routine(10)
         stored = moment == COMMITTED
         with (
@@ -115,7 +113,7 @@ def prove_and_die(
     return proven
 
 
-def test_a_rotation_goes_on_where_it_was(tenant: Tenant, prove_and_die: Callable[[str], bool]):
+def test_a_rotation_goes_on_where_it_was(tenant, prove_and_die):
     connection = tenant.connection()
     old, following = tenant.first_id, tenant.start()["next_external_id"]
     tenant.reprove(connection)

@@ -11,12 +11,12 @@ from tests.sandbox.sandbox_vendor import Stack, TopicReader
 
 
 @pytest.fixture(scope="session")
-def sandbox(aws: Sandbox) -> Sandbox:
+def sandbox(aws) -> Sandbox:
     return aws
 
 
 @pytest.fixture(scope="session")
-def _people(sandbox: Sandbox) -> Iterator[People]:
+def _people(sandbox) -> Iterator[People]:
     with ExitStack() as stack:
         people = People(sandbox, stack)
         people.broker = people.user(VENDOR, statement("sts:AssumeRole", Resource="*"))
@@ -24,20 +24,20 @@ def _people(sandbox: Sandbox) -> Iterator[People]:
 
 
 @pytest.fixture
-def people(_people: People, sandbox: Sandbox) -> Iterator[People]:
+def people(_people, sandbox) -> Iterator[People]:
     sandbox.sts_calls.clear()
     yield _people
     sandbox.faults.clear()
 
 
 @pytest.fixture
-def topic_reader(sandbox: Sandbox) -> Iterator[TopicReader]:
+def topic_reader(sandbox) -> Iterator[TopicReader]:
     """Reads what stacks send to a topic of its own."""
     with closing(TopicReader(sandbox)) as reader:
         yield reader
 
 
 @pytest.fixture
-def stack(sandbox: Sandbox, topic_reader: TopicReader) -> Iterator[Stack]:
+def stack(sandbox, topic_reader) -> Iterator[Stack]:
     with closing(Stack(sandbox, topic_reader.topic)) as made:
         yield made

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +29,7 @@ class People:
     session: boto3.session.Session = field(default_factory=boto3.session.Session)
     clients: dict[tuple, Any] = field(default_factory=dict)
 
-    def client(self, service: str, keys: dict[str, str] | str) -> Any:
+    def client(self, service, keys):
         if isinstance(keys, str):
             keys = {"aws_access_key_id": keys, "aws_secret_access_key": "any"}
         known = (service, *sorted(keys.items()))
@@ -47,7 +46,7 @@ class People:
         self.clients[known] = made
         return made
 
-    def user(self, account: str, policy: dict | None = None) -> dict[str, str]:
+    def user(self, account, policy=None):
         name = f"user{next(_numbers)}"
         iam = self.client("iam", account)
         iam.create_user(UserName=name)
@@ -61,7 +60,7 @@ class People:
             "aws_secret_access_key": key["SecretAccessKey"],
         }
 
-    def role(self, principal: Any, condition: dict | None = None, **options: Any) -> str:
+    def role(self, principal, condition=None, **options):
         """A role with one Allow statement, plus `extra` statements. Returns its ARN."""
         account = options.pop("account", CUSTOMER)
         name = options.pop("name", f"deputy-{next(_numbers)}")
@@ -80,9 +79,7 @@ class People:
             )
         return made["Arn"]
 
-    def assume(
-        self, arn: str, external_id: str | None = None, who: Any = None, **options: Any
-    ) -> dict[str, str]:
+    def assume(self, arn, external_id=None, who=None, **options):
         if external_id is not None:
             options["ExternalId"] = external_id
         options.setdefault("RoleSessionName", "sess")
@@ -95,23 +92,23 @@ class People:
             "aws_session_token": made["SessionToken"],
         }
 
-    def outcome(self, arn: str, external_id: str | None = None, **options: Any) -> Any:
+    def outcome(self, arn, external_id=None, **options):
         return outcome(self.assume, arn=arn, external_id=external_id, **options)
 
 
-def keys(who: Any) -> Any:
+def keys(who):
     return {k: v for k, v in who.items() if k.startswith("aws_")} if isinstance(who, dict) else who
 
 
-def statement(action: Any = "sts:AssumeRole", effect: str = "Allow", **more: Any) -> dict:
+def statement(action="sts:AssumeRole", effect="Allow", **more):
     return {"Effect": effect, "Action": action, **more}
 
 
-def document(*statements: dict) -> str:
+def document(*statements):
     return json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
 
 
-def outcome(call: Callable[..., Any], **options: Any) -> Any:
+def outcome(call, **options):
     try:
         call(**options)
     except ClientError as error:

@@ -16,5 +16,5 @@ from app.settings.vendor_name import ascii_form
         ("Acme 2.0 (EU)", "Acme 2.0 EU"),
     ],
 )
-def test_the_ascii_form_is_the_name_without_marks_and_other_characters(name: str, form: str):
+def test_the_ascii_form_is_the_name_without_marks_and_other_characters(name, form):
     assert ascii_form(name) == form

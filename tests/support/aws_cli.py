@@ -16,7 +16,7 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
-from awscli.clidriver import CLIDriver, create_clidriver
+from awscli.clidriver import create_clidriver
 
 _OWN = os.environ["AWS_DATA_PATH"]  # which the CLI sets when it is imported
 _OFTEN = {
@@ -40,7 +40,7 @@ sys.exit(door.recv(1)[0])
 """
 
 
-def load() -> CLIDriver:
+def load():
     """Return the CLI of the forks, after loading the modules and descriptions that each would
     load again.
     """
@@ -57,7 +57,7 @@ def load() -> CLIDriver:
     return unused
 
 
-def serve(folder: Path) -> None:
+def serve(folder):
     gc.disable()  # forks are short, and what they do not touch is not copied for them
     driver = load()
     gc.freeze()
@@ -76,7 +76,7 @@ def serve(folder: Path) -> None:
             caller.close()
 
 
-def _act(caller: socket.socket, driver: CLIDriver) -> None:
+def _act(caller, driver):
     """In the fork: be the CLI that the caller has started, and end."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     said, files, *_ = socket.recv_fds(caller, 1 << 16, 3)

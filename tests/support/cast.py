@@ -1,7 +1,5 @@
 """Who plays in the tests: programs with API keys, and customers with AWS accounts."""
 
-from __future__ import annotations
-
 import copy
 import itertools
 import json
@@ -9,20 +7,14 @@ import random
 import threading
 from contextlib import closing
 from functools import cache
-from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
 import botocore.session
 from botocore.config import Config as BotoConfig
 from botocore.credentials import Credentials, ReadOnlyCredentials
-from flask import Flask
 
 from app.identity.principals import OperatorPrincipal
 from tests.support.plain_requests import install
-
-if TYPE_CHECKING:
-    from sandbox.server import Sandbox
-
 
 _accounts = itertools.count(random.SystemRandom().randrange(200_000_000_000, 800_000_000_000))
 _names = itertools.count(1)
@@ -33,16 +25,16 @@ _acting = threading.local()  # `account`: this thread's next request is made as 
 
 
 class _Root(Credentials):
-    def get_frozen_credentials(self) -> ReadOnlyCredentials:
+    def get_frozen_credentials(self):
         return ReadOnlyCredentials(_acting.account, "sandbox", None)
 
-    def load_credentials(self) -> _Root:
+    def load_credentials(self):
         """Be the provider of a session's credentials, too."""
         return self
 
 
 @cache
-def _shared_client(url: str, service: str) -> Any:
+def _shared_client(url, service):
     """Making one takes longer than what most tests ask of it."""
     session = botocore.session.get_session()
     session.register_component("credential_provider", _Root("", "sandbox"))
@@ -53,18 +45,18 @@ def _shared_client(url: str, service: str) -> Any:
 class _RootClient:
     """A client as boto3 makes it; its requests are made as one account's root."""
 
-    def __init__(self, client: Any, account: str) -> None:
+    def __init__(self, client, account):
         self._client, self._account = client, account
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name):
         _acting.account = self._account
         return getattr(self._client, name)
 
-    def close(self) -> None:
+    def close(self):
         """Others use its connections."""
 
 
-def root_client(aws: Sandbox, service: str, account: str) -> Any:
+def root_client(aws, service, account):
     """AWS as the root of an account."""
     return _RootClient(_shared_client(aws.url, service), account)
 
@@ -74,13 +66,13 @@ class Api:
     answer.
     """
 
-    def __init__(self, app: Flask, key: str | None) -> None:
+    def __init__(self, app, key):
         self.app = app
         self.key = key
         install(app)
         self._client = app.test_client()
 
-    def raw(self, method: str, path: str, body: Any = UNSET, **options: Any) -> Any:
+    def raw(self, method, path, body=UNSET, **options):
         """The response itself. `headers` are added; a `body` is sent as JSON."""
         headers = dict(options.pop("headers", {}))
         if self.key is not None:
@@ -89,9 +81,7 @@ class Api:
             options["json"] = body
         return self._client.open(path, method=method, headers=headers, **options)
 
-    def __call__(
-        self, method: str, path: str, body: Any = UNSET, *, expect: int = 200, **options: Any
-    ) -> Any:
+    def __call__(self, method, path, body=UNSET, *, expect=200, **options):
         response = self.raw(method, path, body, **options)
         assert response.status_code == expect, (
             f"{method} {path}: {response.status_code} {response.text}"
@@ -101,37 +91,35 @@ class Api:
         assert response.headers.get("X-Deputy-Code") == code, f"{method} {path}: {response.headers}"
         return body
 
-    def refused(
-        self, method: str, path: str, body: Any = UNSET, *, expect: int, code: str, **options: Any
-    ) -> Any:
+    def refused(self, method, path, body=UNSET, *, expect, code, **options):
         """The problem, which must have this status and code."""
         found = self(method, path, body, expect=expect, **options)
         assert found["code"] == code, found
         return found
 
-    def with_key(self, key: str | None) -> Api:
+    def with_key(self, key):
         return Api(self.app, key)
 
 
 class Customer:
     """An AWS account of a customer's, whose administrator we can be."""
 
-    def __init__(self, aws: Sandbox, account: str | None = None) -> None:
+    def __init__(self, aws, account=None):
         self.account = account or f"{next(_accounts):012d}"
         self._aws = aws
 
-    def role(self, name: str, trust: dict[str, Any], **options: Any) -> str:
+    def role(self, name, trust, **options):
         """Create a role; returns its ARN."""
         return self.make_role(name, trust, **options)["Arn"]
 
-    def make_role(self, name: str, trust: dict[str, Any], **options: Any) -> dict[str, Any]:
+    def make_role(self, name, trust, **options):
         """Create a role; returns what AWS says of it."""
         with closing(root_client(self._aws, "iam", self.account)) as iam:
             return iam.create_role(
                 RoleName=name, AssumeRolePolicyDocument=json.dumps(trust), **options
             )["Role"]
 
-    def reading_itself(self, name: str, trust: dict[str, Any], **options: Any) -> str:
+    def reading_itself(self, name, trust, **options):
         """Create a role with the kit's policy read-itself; returns its ARN."""
         role_arn = self.role(name, trust, **options)
         reads = [
@@ -147,17 +135,17 @@ class Customer:
             iam.put_role_policy(RoleName=name, PolicyName="read-itself", PolicyDocument=policy)
         return role_arn
 
-    def retrust(self, name: str, trust: dict[str, Any]) -> None:
+    def retrust(self, name, trust):
         with closing(root_client(self._aws, "iam", self.account)) as iam:
             iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(trust))
 
-    def remove_role(self, name: str) -> None:
+    def remove_role(self, name):
         with closing(root_client(self._aws, "iam", self.account)) as iam:
             for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
                 iam.delete_role_policy(RoleName=name, PolicyName=policy)
             iam.delete_role(RoleName=name)
 
-    def launch(self, link: str, **changes: str) -> str:
+    def launch(self, link, **changes):
         """Create the stack that a launch link opens, with some parameters changed; returns the
         role's ARN.
         """
@@ -166,7 +154,7 @@ class Customer:
             stack = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
         return next(o["OutputValue"] for o in stack["Outputs"] if o["OutputKey"] == "RoleArn")
 
-    def create_stack(self, link: str, **changes: str) -> str:
+    def create_stack(self, link, **changes):
         """As `launch`, but a stack that registers its role is not done yet; returns its name."""
         wanted = dict(parse_qsl(urlsplit(link).fragment.partition("?")[2]))
         options = {
@@ -187,35 +175,31 @@ class Customer:
 class World:
     """Makes what a test needs, through the API and through AWS."""
 
-    def __init__(self, aws: Sandbox, admin: Api) -> None:
+    def __init__(self, aws, admin):
         self.aws = aws
         self.admin = admin
 
-    def tenant(self, name: str = "Acme") -> dict[str, Any]:
+    def tenant(self, name="Acme"):
         return self.admin("POST", "/v1/tenants", {"name": f"{name} {next(_names)}"}, expect=201)
 
-    def kit(self, tenant: dict[str, Any]) -> dict[str, Any]:
+    def kit(self, tenant):
         return self.admin("GET", f"/v1/tenants/{tenant['id']}/onboarding")
 
-    def role(self, tenant: dict[str, Any], customer: Customer | None = None, **options: Any) -> str:
+    def role(self, tenant, customer=None, **options):
         """A role as the kit asks for it, in the customer's account; returns its ARN."""
         kit = self.kit(tenant)
         return (customer or Customer(self.aws)).role(
             kit["role_name"], kit["trust_policy"], **options
         )
 
-    def connect(
-        self, tenant: dict[str, Any], role_arn: str, *, status: str = "verified"
-    ) -> dict[str, Any]:
+    def connect(self, tenant, role_arn, *, status="verified"):
         made = self.admin(
             "POST", f"/v1/tenants/{tenant['id']}/connections", {"role_arn": role_arn}, expect=201
         )
         assert made["status"] == status, made
         return made
 
-    def connection(
-        self, tenant: dict[str, Any] | None = None, customer: Customer | None = None
-    ) -> dict[str, Any]:
+    def connection(self, tenant=None, customer=None):
         """A verified connection; of a new tenant unless one is given. For tests that are not
         about its proof.
         """
@@ -223,20 +207,20 @@ class World:
 
         return proven.connection(self, tenant or self.tenant(), customer or Customer(self.aws))
 
-    def proven(self, tenant: dict[str, Any] | None = None) -> dict[str, Any]:
+    def proven(self, tenant=None):
         """As `connection`, by a proof of its own: for tests that look at it, and for tenants in
         a rotation.
         """
         tenant = tenant or self.tenant()
         return self.connect(tenant, self.role(tenant))
 
-    def awaiting_approval(self, tenant: dict[str, Any]) -> dict[str, Any]:
+    def awaiting_approval(self, tenant):
         """A connection that may write, and that a key of the tenant's made."""
         body = {"role_arn": self.role(tenant), "permission_set": "bucket-sync"}
         own = self.key("connections:write", tenant=tenant)
         return own("POST", f"/v1/tenants/{tenant['id']}/connections", body, expect=201)
 
-    def key(self, *scopes: str, tenant: dict[str, Any] | None = None, **more: Any) -> Api:
+    def key(self, *scopes, tenant=None, **more):
         """A program with a key of its own."""
         wanted = {
             "name": "a program",
@@ -246,24 +230,24 @@ class World:
         }
         return self.admin.with_key(self.admin("POST", "/v1/api-keys", wanted, expect=201)["key"])
 
-    def worker(self, tenant: dict[str, Any]) -> Api:
+    def worker(self, tenant):
         return self.key("credentials:issue", tenant=tenant)
 
-    def audit(self, **wanted: str) -> list[dict[str, Any]]:
+    def audit(self, **wanted):
         """Audit events, newest first."""
         query = "&".join(f"{name}={value}" for name, value in wanted.items())
         return self.admin("GET", f"/v1/audit-events?limit=200&{query}")["items"]
 
-    def calls_for(self, role_arn: str) -> list[Any]:
+    def calls_for(self, role_arn):
         """Every AssumeRole that AWS saw for this role."""
         return [call for call in self.aws.sts_calls if call.role_arn == role_arn]
 
 
-def path_of(connection: dict[str, Any], what: str = "") -> str:
+def path_of(connection, what=""):
     return f"/v1/tenants/{connection['tenant_id']}/connections/{connection['id']}{what}"
 
 
-def without_external_id(trust: dict[str, Any]) -> dict[str, Any]:
+def without_external_id(trust):
     """The trust policy as people get it wrong most often."""
     open_trust = copy.deepcopy(trust)
     del open_trust["Statement"][0]["Condition"]["StringEquals"]

@@ -2,14 +2,13 @@
 
 import datetime as dt
 import ipaddress
-from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 
-def self_signed(folder: Path) -> tuple[Path, Path]:
+def self_signed(folder):
     """The certificate and its key, as files in `folder`."""
     certificate_path, key_path = folder / "ca.pem", folder / "key.pem"
     key = ec.generate_private_key(ec.SECP256R1())

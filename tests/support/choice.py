@@ -5,7 +5,6 @@ xdist's workers has a share of the slow tests.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,9 +58,7 @@ _WAITING = (
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection_modifyitems(
-    config: pytest.Config, items: list[pytest.Item]
-) -> Iterator[None]:
+def pytest_collection_modifyitems(config, items):
     """Around pytest's own choice by marks, which must know the ones added here; the order is of
     what it leaves.
     """
@@ -71,13 +68,13 @@ def pytest_collection_modifyitems(
     _order(config, items)
 
 
-def _leave_declared_databases(items: list[pytest.Item]) -> None:
+def _leave_declared_databases(items):
     """Leave the databases that are not declared for a test to `make soak`, in a run of the whole
     suite.
 
     What is named on the command line, a test or a folder, runs on both.
     """
-    variants: dict[str, dict[str, pytest.Item]] = defaultdict(dict)
+    variants = defaultdict(dict)
     for item in items:
         params = [*item.callspec.params.values()] if hasattr(item, "callspec") else []
         for database in _BOTH:
@@ -94,23 +91,23 @@ def _leave_declared_databases(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.soak)
 
 
-def _order(config: pytest.Config, items: list[pytest.Item]) -> None:
+def _order(config, items):
     """Each of xdist's workers begins with tests that wait for the same processes, which so are
     started once.
 
     What it has left is taken from the end, so the last tests are short ones.
     """
     workers = getattr(config, "workerinput", {}).get("workercount", 1)
-    slow: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    slow = [[] for _ in range(workers)]
     turns = [*slow, *reversed(slow)]  # who has the longest folder has the shortest as well
-    others: list[pytest.Item] = []
+    others = []
     for item in items:
         place = next(
             (n for n, start in enumerate(_WAITING) if item.nodeid.startswith(f"tests/{start}")),
             None,
         )
         (others if place is None else turns[place % len(turns)]).append(item)
-    ordered: list[pytest.Item] = []
+    ordered = []
     for number, first in enumerate(slow, 1):
         ordered += first
         room = max(0, len(items) * number // workers - len(ordered))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.hooks import HierarchicalEmitter
 from botocore.session import Session
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Engine, event
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,7 +22,7 @@ def botocore_reads_its_files_once() -> Iterator[None]:
     emitter = HierarchicalEmitter()
     loader = Session(event_hooks=emitter).get_component("data_loader")
 
-    def get_session(variables: dict[str, Any] | None = None) -> Session:
+    def get_session(variables=None):
         session = Session(variables, copy.copy(emitter), include_builtin_handlers=False)
         session.register_component("data_loader", loader)
         return session
@@ -36,10 +36,10 @@ def botocore_reads_its_files_once() -> Iterator[None]:
 class _Compiled(dict[Any, Any]):
     """Compiled statements of all engines: SQLAlchemy's key begins with an engine's own dialect."""
 
-    def get(self, key: Any, default: Any = None) -> Any:
+    def get(self, key, default=None):
         return super().get((type(key[0]), *key[1:]), default)
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key, value):
         super().__setitem__((type(key[0]), *key[1:]), value)
 
 
@@ -47,7 +47,7 @@ class _Compiled(dict[Any, Any]):
 def statements_are_compiled_once() -> Iterator[None]:
     compiled = _Compiled()
 
-    def share(connection: Connection) -> None:
+    def share(connection):
         connection.execution_options(compiled_cache=compiled)
 
     event.listen(Engine, "engine_connect", share)

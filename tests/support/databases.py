@@ -12,7 +12,6 @@ import shutil
 import sqlite3
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
@@ -32,7 +31,7 @@ _MEMORY = Path("/dev/shm")  # noqa: S108
 _ROOM = 1 << 30
 
 
-def begin_run() -> bool:
+def begin_run():
     """Whether this process began it, and so ends it: an xdist worker, and a mutant's tests, are
     in a run already.
     """
@@ -45,7 +44,7 @@ def begin_run() -> bool:
     return True
 
 
-def end_run() -> None:
+def end_run():
     """Stop and delete what the run's processes shared."""
     if (_run() / "template").exists():
         _admin(f"DROP DATABASE {_template()} WITH (FORCE)")
@@ -55,14 +54,14 @@ def end_run() -> None:
     del os.environ[_RUN]
 
 
-def postgresql(database: str | None = None) -> str:
+def postgresql(database=None):
     """The URL of a database on the tests' server; of the server's own when none is named."""
     url = sqlalchemy.make_url(os.environ.get("TEST_DATABASE_URL") or _server())
     return url.set(database=database or url.database).render_as_string(hide_password=False)
 
 
 @contextmanager
-def empty_database(engine: str, folder: Path) -> Iterator[str]:
+def empty_database(engine, folder):
     """A database without tables, gone at the end: a SQLite file, or one made on the PostgreSQL
     server. Yields its URL.
     """
@@ -74,7 +73,7 @@ def empty_database(engine: str, folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def new_database(engine: str) -> Iterator[str]:
+def new_database(engine):
     """A new deployment's database, migrated; gone at the end. Yields its URL."""
     if engine == "sqlite":
         with tempfile.TemporaryDirectory(dir=_run()) as folder:
@@ -86,7 +85,7 @@ def new_database(engine: str) -> Iterator[str]:
             yield _of_its_own(url)
 
 
-def migrate(url: str) -> None:
+def migrate(url):
     """What `flask migrate` does."""
     database = Database(url)
     command.upgrade(alembic_config(database), "head")
@@ -94,7 +93,7 @@ def migrate(url: str) -> None:
 
 
 @contextmanager
-def _on_the_server(options: str = "") -> Iterator[str]:
+def _on_the_server(options=""):
     name = f"deputy_test_{uuid.uuid4().hex}"
     _admin(f"CREATE DATABASE {name} {options}")
     try:
@@ -103,7 +102,7 @@ def _on_the_server(options: str = "") -> Iterator[str]:
         _admin(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def _of_its_own(url: str) -> str:
+def _of_its_own(url):
     """A copy of a database is the same deployment, until it gets another id."""
     if url.startswith("sqlite"):
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
@@ -115,15 +114,15 @@ def _of_its_own(url: str) -> str:
     return url
 
 
-def _run() -> Path:
+def _run():
     return Path(os.environ[_RUN])
 
 
-def _template() -> str:
+def _template():
     return f"deputy_template_{_run().name.rpartition('-')[2]}"
 
 
-def _once(name: str, make: Callable[[Path], object]) -> Path:
+def _once(name, make):
     """A file in the run's folder, which the first process that wants it makes."""
     path = _run() / name
     with (_run() / f"{name}.turn").open("w") as turn:
@@ -134,30 +133,30 @@ def _once(name: str, make: Callable[[Path], object]) -> Path:
 
 
 @cache
-def _server() -> str:
+def _server():
     return pickle.loads(_once("server", _start).read_bytes()).url()  # type: ignore[no-any-return]  # noqa: S301  _start wrote it
 
 
-def _start(path: Path) -> None:
+def _start(path):
     in_memory = _run().parent == _MEMORY
     path.write_bytes(pickle.dumps(Postgres(_MEMORY if in_memory else None).__enter__()))
 
 
-def _migrate_file(path: Path) -> None:
+def _migrate_file(path):
     migrate(f"sqlite:///{path}.new")
     Path(f"{path}.new").rename(path)
 
 
-def _migrate_template(path: Path) -> None:
+def _migrate_template(path):
     _admin(f"CREATE DATABASE {_template()}")
     migrate(postgresql(_template()))
     path.touch()
 
 
-def _admin(statement: str) -> None:
+def _admin(statement):
     _execute(postgresql(), statement)
 
 
-def _execute(url: str, statement: str) -> None:
+def _execute(url, statement):
     with psycopg.connect(url.replace("+psycopg", "", 1), autocommit=True) as connection:
         connection.execute(statement)

@@ -14,11 +14,11 @@ Row = Callable[[Event], dict[str, Any]]
 
 
 @cache
-def _validator(action: Action[Any]) -> OAS31Validator:
+def _validator(action):
     return OAS31Validator(action.schema | {"additionalProperties": False})
 
 
-def mistakes_in(event: Event) -> list[str]:
+def mistakes_in(event):
     """Return what its action does not allow. A text is the action of an event of a test's own."""
     if not isinstance(event.action, Action):
         return []
@@ -28,10 +28,10 @@ def mistakes_in(event: Event) -> list[str]:
     return messages if event.outcome in allowed else [*messages, f"{event.outcome}: not {allowed}"]
 
 
-def checking(row: Row) -> Row:
+def checking(row):
     """Return `Event.row`, which refuses an event with mistakes."""
 
-    def checked(event: Event) -> dict[str, Any]:
+    def checked(event):
         assert mistakes_in(event) == [], event
         return row(event)
 

@@ -24,20 +24,20 @@ def valkey() -> Iterator[Valkey]:
 
 
 @pytest.fixture(scope="module")
-def database(database_url: str) -> Iterator[Database]:
+def database(database_url) -> Iterator[Database]:
     """An engine of the file's own, on the database that all tests share."""
     with _opened(database_url) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def by_hand(database_url: str) -> ByHand:
+def by_hand(database_url) -> ByHand:
     """A SQL prompt on the database that all tests share."""
     return ByHand(database_url)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def own_database(request: pytest.FixtureRequest) -> Iterator[Database]:
+def own_database(request) -> Iterator[Database]:
     """The test's own, on both databases: it holds only what the test wrote."""
     with new_database(request.param) as url, _opened(url) as made:
         yield made
@@ -51,7 +51,7 @@ def own_postgresql() -> Iterator[Database]:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(monkeypatch) -> None:
     """A role that refuses its own External ID is not tried again, and a call that failed is
     tried again at once.
     """
@@ -60,7 +60,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def _opened(url: str) -> Iterator[Database]:
+def _opened(url):
     made = Database(url)
     yield made
     made.engine.dispose()

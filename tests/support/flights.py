@@ -1,13 +1,11 @@
 """Who joins a call that is running."""
 
-from app.concurrency.single_flight import SingleFlight
 
-
-def joins(flights: SingleFlight) -> list[bool]:
+def joins(flights):
     """Of each request that joins a call from now on: whether it started it. A request waits once
     it is in the list.
     """
-    seen: list[bool] = []
+    seen = []
     join = flights.join
 
     def joined(*args):

@@ -7,8 +7,6 @@ And formatted as `terraform fmt` does it, which no package for Python has.
 import itertools
 import json
 import re
-from collections.abc import Iterator
-from typing import Any
 
 import hcl2
 
@@ -20,12 +18,12 @@ _TOKEN = re.compile(
 )
 
 
-def parse(text: str) -> dict[str, Any]:
+def parse(text):
     """The file's blocks by type, as lists; names without their quotes."""
     return _unquoted_keys(hcl2.loads(text, serialization_options=_OPTIONS))
 
 
-def _unquoted_keys(value: Any) -> Any:
+def _unquoted_keys(value):
     if isinstance(value, dict):
         return {
             (text_of(key, {}) if key.startswith('"') else key): _unquoted_keys(item)
@@ -34,7 +32,7 @@ def _unquoted_keys(value: Any) -> Any:
     return [_unquoted_keys(item) for item in value] if isinstance(value, list) else value
 
 
-def evaluate(value: Any, names: dict[str, Any]) -> Any:
+def evaluate(value, names):
     """A parsed value, with `names` for what it refers to: {"var.x": …}. Raises ValueError for
     what isn't known here.
     """
@@ -49,7 +47,7 @@ def evaluate(value: Any, names: dict[str, Any]) -> Any:
     return _expression(value.removeprefix("${").removesuffix("}"), names)
 
 
-def _expression(text: str, names: dict[str, Any]) -> Any:
+def _expression(text, names):
     if text in names:
         return names[text]
     if found := re.fullmatch(r"([\w.]+)\[(\d+)\]", text):
@@ -64,7 +62,7 @@ def _expression(text: str, names: dict[str, Any]) -> Any:
     return _of_objects(text, names)
 
 
-def _of_objects(text: str, names: dict[str, Any]) -> Any:
+def _of_objects(text, names):
     if found := re.fullmatch(
         r'merge\((.*), \{for (\w+) in (.*) : "(\w+)" => (.*)\}\)', text, re.DOTALL
     ):
@@ -76,14 +74,14 @@ def _of_objects(text: str, names: dict[str, Any]) -> Any:
     raise ValueError(f"{text} is not known here")
 
 
-def _written(text: str, names: dict[str, Any]) -> Any:
+def _written(text, names):
     return evaluate(parse(f"x = {text}\n")["x"], names)
 
 
-def text_of(quoted: str, names: dict[str, Any]) -> str:
+def text_of(quoted, names):
     """A quoted string's value: escapes undone, and what stands in ${…} put in."""
 
-    def one(found: re.Match[str]) -> str:
+    def one(found):
         if found["expression"] is not None:
             return str(_expression(found["expression"], names))
         if found["code"]:
@@ -100,17 +98,15 @@ def text_of(quoted: str, names: dict[str, Any]) -> str:
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
-def formatted(text: str) -> str:
+def formatted(text):
     """What `terraform fmt` makes of a file that has a bracket or an assignment on each line, and no
     heredoc.
 
     After Format of HashiCorp's hclwrite: two blanks for each line that left brackets open, and
     neighbours whose value is whole on its line have their = in one column.
     """
-    lines: list[
-        tuple[str, str | None]
-    ] = []  # what comes before the =, and from it on, if that is to be aligned
-    opened: list[int] = []
+    lines = []  # what comes before the =, and from it on, if that is to be aligned
+    opened = []
     for line in text.splitlines():
         bare = line.strip()
         code = (
@@ -138,11 +134,11 @@ def formatted(text: str) -> str:
     return "".join(f"{line}\n" for line in _in_columns(lines))
 
 
-def _net(code: str) -> int:
+def _net(code):
     return sum(code.count(mark) for mark in "([{") - sum(code.count(mark) for mark in ")]}")
 
 
-def _in_columns(lines: list[tuple[str, str | None]]) -> Iterator[str]:
+def _in_columns(lines):
     for alone, run in itertools.groupby(lines, key=lambda line: line[1] is None):
         neighbours = list(run)
         width = max(len(lead) for lead, _ in neighbours)

@@ -3,8 +3,7 @@
 from threading import Event
 
 from app.background.housekeeping import tidy as tidy_until
-from app.store.database import Database
 
 
-def tidy(db: Database, audit_days: int) -> None:
+def tidy(db, audit_days):
     tidy_until(db, audit_days, Event())

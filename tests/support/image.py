@@ -16,7 +16,6 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -29,7 +28,7 @@ from dev.stack import ROOT, end_with_parent
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
 
 
-def instructions(text: str) -> Iterator[tuple[str, str]]:
+def instructions(text):
     """Each instruction in capitals, and its words; comments are left out, and continued lines
     joined.
     """
@@ -46,13 +45,13 @@ class Ignored:
     above it, decides.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text):
         lines = [
             line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")
         ]
         self._rules = [(line.lstrip("!").strip("/"), line.startswith("!")) for line in lines]
 
-    def __call__(self, path: PurePosixPath) -> bool:
+    def __call__(self, path):
         ignored = False
         for pattern, negated in self._rules:
             if any(_fits(one, pattern) for one in (path, *path.parents[:-1])):
@@ -60,7 +59,7 @@ class Ignored:
         return ignored
 
 
-def _fits(path: PurePosixPath, pattern: str) -> bool:
+def _fits(path, pattern):
     """As Docker compares: `*` stays within a name, and a leading `**/` means any folder."""
     parts, wanted = path.parts, pattern.removeprefix("**/").split("/")
     if pattern.startswith("**/"):
@@ -89,7 +88,7 @@ class Image:
     _stages: dict[str, Path] = field(default_factory=dict)
     _stage: str = ""
 
-    def build(self) -> "Image":
+    def build(self):
         for name, words in instructions(DOCKERFILE.read_text()):
             if name == "FROM" and self.target and self._stage == self.target:
                 break
@@ -98,15 +97,15 @@ class Image:
         return self
 
     @property
-    def root(self) -> Path:
+    def root(self):
         return self.at / "root"
 
     @property
-    def uid(self) -> int | None:
+    def uid(self):
         """Whom its processes run as, if this process may decide it."""
         return int(self.user.partition(":")[0]) if os.geteuid() == 0 else None
 
-    def here(self, text: str) -> str:
+    def here(self, text):
         """The same words with this machine's folder instead of the image's."""
         return (
             text.replace(self.workdir, str(self.root) + self.workdir)
@@ -114,9 +113,7 @@ class Image:
             else text
         )
 
-    def start(
-        self, words: Sequence[str], env: Mapping[str, str], **options: object
-    ) -> "subprocess.Popen[bytes]":
+    def start(self, words, env, **options):
         """A process of the image, as a container starts it: with its variables and these alone."""
         whole = {**self._variables(), **env}
         program = shutil.which(self.here(words[0]), path=whole["PATH"])
@@ -132,9 +129,7 @@ class Image:
             **options,  # type: ignore[call-overload]
         )
 
-    def output(
-        self, words: Sequence[str], env: Mapping[str, str], *, ends: Sequence[int] = (0,)
-    ) -> tuple[str, str]:
+    def output(self, words, env, *, ends=(0,)):
         """Run a process to its end, and return what it wrote to standard output and error.
 
         `ends`: its exit codes.
@@ -144,7 +139,7 @@ class Image:
         assert process.returncode in ends, errors + printed
         return printed, errors
 
-    def files(self) -> dict[str, tuple[int, int]]:
+    def files(self):
         """Every file below WORKDIR with its size and its time: the same after a run that could
         write nothing.
         """
@@ -159,24 +154,24 @@ class Image:
         }
 
     @property
-    def _base(self) -> Path:
+    def _base(self):
         return self.base or self.at / "base"
 
     @property
-    def _base_path(self) -> str:
+    def _base_path(self):
         return f"{self._base}/bin:{os.defpath}"
 
-    def _variables(self) -> dict[str, str]:
+    def _variables(self):
         given = {"PATH": self._base_path, "LD_LIBRARY_PATH": f"{self._base}/lib", **self.env}
         return {name: self.here(value) for name, value in given.items()}
 
     # --- the instructions ---
 
-    def _arg(self, words: str) -> None:
+    def _arg(self, words):
         name, _, default = words.partition("=")
         self._args[name] = default
 
-    def _from(self, words: str) -> None:
+    def _from(self, words):
         """A new root, or a copy of a stage's; the last one is kept for COPY --from."""
         if self._stage:
             self.root.rename(self.at / self._stage)
@@ -193,16 +188,16 @@ class Image:
         if not self._base.exists():
             _make_base(self._base)
 
-    def _env(self, words: str) -> None:
+    def _env(self, words):
         for pair in shlex.split(words):
             name, _, value = pair.partition("=")
             self.env[name] = value.replace("${PATH}", self._base_path)
 
-    def _workdir(self, words: str) -> None:
+    def _workdir(self, words):
         self.workdir = words
         Path(self.here(words)).mkdir(parents=True, exist_ok=True)
 
-    def _copy(self, words: str) -> None:
+    def _copy(self, words):
         *options, source, target = shlex.split(words)
         into = Path(self.here(self.workdir)) / target
         if options:
@@ -219,7 +214,7 @@ class Image:
             (into / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / path, into / path)
 
-    def _run(self, words: str) -> None:
+    def _run(self, words):
         assert self.user == "0", "the Dockerfile runs commands before USER alone"
         if " install " in words and not self.full:
             assert "--require-hashes" in words
@@ -239,24 +234,24 @@ class Image:
         assert done.returncode == 0, f"RUN {words}\n{done.stdout}{done.stderr}"
         return None
 
-    def _user(self, words: str) -> None:
+    def _user(self, words):
         self.user = words
 
-    def _volume(self, words: str) -> None:
+    def _volume(self, words):
         self.volumes.append(words)
 
-    def _expose(self, words: str) -> None:
+    def _expose(self, words):
         assert words == "8000"
 
-    def _healthcheck(self, words: str) -> None:
+    def _healthcheck(self, words):
         options, _, command = words.partition("CMD ")
         self.health_options = dict(re.findall(r"--([a-z-]+)=(\S+)", options))
         self.health = json.loads(command)
 
-    def _cmd(self, words: str) -> None:
+    def _cmd(self, words):
         self.command = json.loads(words)
 
-    def _protect(self) -> None:
+    def _protect(self):
         """No user may write, not even the one who runs the tests: in the image, the files are
         root's.
         """
@@ -266,7 +261,7 @@ class Image:
                 path.chmod(stat.S_IMODE(path.stat().st_mode) & ~0o222)
 
 
-def _make_base(folder: Path) -> None:
+def _make_base(folder):
     """What the base image has: Python and pip. Python is copied if the image's user could not
     enter its folder here.
     """
@@ -289,11 +284,11 @@ def _make_base(folder: Path) -> None:
     script.chmod(0o755)
 
 
-def _settings_of_pip() -> dict[str, str]:
+def _settings_of_pip():
     return {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
 
 
-def _context(source: PurePosixPath) -> list[PurePosixPath]:
+def _context(source):
     """The files that the build is sent, as paths in the checkout."""
     ignored = Ignored((ROOT / ".dockerignore").read_text())
     found = []
@@ -305,7 +300,7 @@ def _context(source: PurePosixPath) -> list[PurePosixPath]:
     return [path for path in found or [source] if not ignored(path)]
 
 
-def _install(folder: Path, venv: str, lock: str) -> None:
+def _install(folder, venv, lock):
     """What the lock pins, and nothing else, out of this environment: pip would take half a
     minute for it.
     """
@@ -327,7 +322,7 @@ def _install(folder: Path, venv: str, lock: str) -> None:
             _script(folder / venv / "bin", script)
 
 
-def _share(source: Path, target: Path) -> None:
+def _share(source, target):
     """As it is, or a copy if the image's user could not enter its folder."""
     if target.exists():
         assert not (source / "__init__.py").exists()  # one folder of several packages
@@ -339,7 +334,7 @@ def _share(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def _script(folder: Path, script: importlib.metadata.EntryPoint) -> None:
+def _script(folder, script):
     path = folder / script.name
     path.write_text(
         f"#!{folder / 'python'}\nimport sys\nfrom {script.module} import"

@@ -8,10 +8,7 @@ External IDs are no secrets. A test that logs a secret fails; its name is told, 
 """
 
 import re
-from collections.abc import Callable, Generator
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,22 +23,22 @@ _FORMS = {
     "a signed URL": re.compile(r"[?&](?:X-Amz-)?Signature=[^&\s\"]{8,}"),
 }
 _LOGGED = pytest.StashKey[bool]()  # on a test that logged a secret
-_blocks: dict[str, str] = {}  # the kind of secret that each is of
-_watched: dict[Path, int] = {}  # and how much of it was read
+_blocks = {}  # the kind of secret that each is of
+_watched = {}  # and how much of it was read
 
 
-def note(kind: str, secret: str) -> None:
+def note(kind, secret):
     """From now on, it may not be logged."""
     for start in range(0, min(len(secret) - _BLOCK + 1, _BLOCK * _BLOCKS), _BLOCK):
         _blocks[secret[start : start + _BLOCK]] = kind
 
 
-def watch(path: Path) -> None:
+def watch(path):
     """A log file of a process that a test has started."""
     _watched[path] = 0
 
 
-def kinds_in(text: str) -> set[str]:
+def kinds_in(text):
     """The kinds of secrets that the text holds."""
     found = {kind for kind, form in _FORMS.items() if form.search(text)}
     for word in _WORD.findall(text):
@@ -51,12 +48,10 @@ def kinds_in(text: str) -> set[str]:
     return found
 
 
-def noting(
-    kind: str, inner: Callable[..., Any], secrets_of: Callable[[Any], list[str]]
-) -> Callable[..., Any]:
+def noting(kind, inner, secrets_of):
     """The function, whose answers hold secrets."""
 
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    def wrapped(*args, **kwargs):
         answer = inner(*args, **kwargs)
         for secret in secrets_of(answer):
             note(kind, secret)
@@ -66,9 +61,7 @@ def noting(
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(item, call):
     report = yield
     title = f"Captured stderr {call.when}"
     logged = [text for name, text in report.sections if name == title]
@@ -86,7 +79,7 @@ def pytest_runtest_makereport(
     return report
 
 
-def _news(path: Path) -> str:
+def _news(path):
     with suppress(OSError):
         if path.stat().st_size > _watched[path]:
             with path.open("rb") as log:

@@ -4,7 +4,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 
-def samples(text: str) -> dict[str, float]:
+def samples(text):
     """Each of Deputy's samples by its name and labels:
     `deputy_proofs_total{trigger="created",verdict="proven"}`.
     """
@@ -19,13 +19,13 @@ def samples(text: str) -> dict[str, float]:
 class Counted:
     """By how much a metric has grown since this was made."""
 
-    def __init__(self, name: str, **labels: str) -> None:
+    def __init__(self, name, **labels):
         self._name, self._labels = name, labels
         self._before = self._now()
 
-    def _now(self) -> float:
+    def _now(self):
         return REGISTRY.get_sample_value(self._name, self._labels) or 0
 
     @property
-    def more(self) -> float:
+    def more(self):
         return self._now() - self._before

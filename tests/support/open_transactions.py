@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 import botocore
 import pytest
-from botocore.session import Session
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
@@ -27,7 +26,7 @@ _open = _OpenConnections()
 
 
 @event.listens_for(Pool, "checkout")
-def _checked_out(*_: object) -> None:
+def _checked_out(*_):
     _open.count += 1
 
 
@@ -35,15 +34,15 @@ def _checked_out(*_: object) -> None:
     Pool, "detach"
 )  # the audit log's own, which holds no transaction between its statements
 @event.listens_for(Pool, "checkin")
-def _checked_in(*_: object) -> None:
+def _checked_in(*_):
     _open.count = max(0, _open.count - 1)
 
 
-def _refuse_inside_a_transaction(**_: object) -> None:
+def _refuse_inside_a_transaction(**_):
     assert _open.count == 0, "AWS was called while a transaction was open"
 
 
-def _guard(session: Session) -> None:
+def _guard(session):
     session.register("before-send", _refuse_inside_a_transaction)
 
 
@@ -52,11 +51,11 @@ def no_aws_call_inside_a_transaction() -> Iterator[None]:
     """A database connection that this thread has taken from its pool counts as a transaction."""
     once, send = QueryApi.once, StackAnswers.send
 
-    def guarded_once(*args: object) -> object:
+    def guarded_once(*args):
         _refuse_inside_a_transaction()
         return once(*args)
 
-    def guarded_send(*args: object) -> object:
+    def guarded_send(*args):
         _refuse_inside_a_transaction()
         return send(*args)
 

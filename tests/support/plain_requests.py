@@ -3,13 +3,10 @@ WSGI clients.
 """
 
 import io
-from collections.abc import Iterable
-from typing import Any
 
-from flask import Flask
 from werkzeug.datastructures import EnvironHeaders
 
-from app.http.plain_requests import PlainReader, PlainRequest
+from app.http.plain_requests import PlainReader
 
 _GUNICORNS = {"Server", "Date", "Connection"}
 
@@ -19,12 +16,12 @@ class PlainFirst:
     Flask.
     """
 
-    def __init__(self, app: Flask) -> None:
+    def __init__(self, app):
         self._inner = app.wsgi_app
         self._endpoint = app.extensions["deputy.plain_requests"]
         self._reader = PlainReader(self._endpoint.target)
 
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def __call__(self, environ, start_response):
         if (request := self._read(environ)) is None:
             return self._inner(environ, start_response)
         answer = self._endpoint.answer(request, environ.get("REMOTE_ADDR", ""))
@@ -40,7 +37,7 @@ class PlainFirst:
         start_response(status.removeprefix("HTTP/1.1 "), fields)
         return [body]
 
-    def _read(self, environ: dict[str, Any]) -> PlainRequest | None:
+    def _read(self, environ):
         """Return the request as it would be read in one piece."""
         body = environ["wsgi.input"] if environ.get("CONTENT_LENGTH", "0") != "0" else io.BytesIO()
         if not isinstance(body, io.BytesIO):
@@ -51,7 +48,7 @@ class PlainFirst:
         return self._reader.read(header.encode() + body.getvalue())
 
 
-def install(app: Flask) -> None:
+def install(app):
     """Let the clients of this application ask as clients of a web process do."""
     if not isinstance(app.wsgi_app, PlainFirst):
         app.wsgi_app = PlainFirst(app)

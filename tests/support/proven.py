@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
@@ -19,13 +19,9 @@ from sqlalchemy import Table, insert, select
 from app.clock import now
 from app.ids import kit_role_name, new_id
 from app.onboarding.kit import trust_policy
-from app.store.database import SYSTEM, Database
+from app.store.database import SYSTEM
 from app.store.models import AuditEvent, Connection, ExternalIdRow, Proof, Tenant
 from tests.support.rows import ADMIN
-
-if TYPE_CHECKING:
-    from app.services import Services
-    from tests.support.cast import Customer, World
 
 Row = dict[str, Any]
 
@@ -38,14 +34,14 @@ class Model:
     rows: list[tuple[Table, Row]]
 
 
-_models: WeakKeyDictionary[Database, Model] = WeakKeyDictionary()
+_models = WeakKeyDictionary()
 
 
-def connection(world: World, tenant: dict[str, Any], customer: Customer) -> dict[str, Any]:
+def connection(world, tenant, customer):
     """The tenant's, to the kit's role in the customer's account. The first of each process is
     really proven.
     """
-    services: Services = world.admin.app.extensions["deputy"]
+    services = world.admin.app.extensions["deputy"]
     model = _models.get(services.db)
     if model is None:
         made = world.connect(tenant, world.role(tenant, customer))
@@ -60,8 +56,8 @@ def connection(world: World, tenant: dict[str, Any], customer: Customer) -> dict
     return world.admin("GET", f"/v1/tenants/{tenant_id}/connections/{connection_id}")
 
 
-def _read(database: Database, connection_id: UUID) -> Model:
-    rows: list[tuple[Table, Row]] = []
+def _read(database, connection_id):
+    rows = []
     with database.read() as db:
         for column in (Connection.id, Proof.connection_id, AuditEvent.connection_id):
             table = column.class_.__table__
@@ -73,7 +69,7 @@ def _read(database: Database, connection_id: UUID) -> Model:
         )
 
 
-def _external_id(database: Database, tenant_id: UUID) -> ExternalIdRow:
+def _external_id(database, tenant_id):
     """The only one of a tenant to which nothing has happened that a proof would heed."""
     with database.read() as db:
         tenant = db.get_one(Tenant, tenant_id)
@@ -81,9 +77,7 @@ def _external_id(database: Database, tenant_id: UUID) -> ExternalIdRow:
         return db.scalars(select(ExternalIdRow).where(ExternalIdRow.tenant_id == tenant_id)).one()
 
 
-def _copy(
-    services: Services, model: Model, external_id: ExternalIdRow, texts: tuple[str, ...]
-) -> UUID:
+def _copy(services, model, external_id, texts):
     """As if a connection that the texts speak of had been proven just now; its id."""
     services.quotas.acquire_attempt(ADMIN, external_id.tenant_id)
     [(_, was), *_] = model.rows
@@ -107,7 +101,7 @@ class _Swap:
     texts: dict[str, str]
     later: Any
 
-    def __call__(self, value: Any) -> Any:
+    def __call__(self, value):
         match value:
             case enum.Enum():
                 return value

@@ -8,7 +8,7 @@ from datetime import timedelta
 from sqlalchemy import update
 
 from app.clock import now
-from app.store.database import SYSTEM, Database
+from app.store.database import SYSTEM
 from app.store.models import Connection, ExternalIdCheck
 
 # seconds: a proof that has been claimed is begun within them, and one that a killed process left
@@ -21,11 +21,11 @@ class PassingMinutes:
     killed end now.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database):
         self._database = database
         self._last = 0.0
 
-    def __call__(self) -> None:
+    def __call__(self):
         if time.monotonic() < self._last + _PAUSE:
             return
         ago = now() - timedelta(minutes=3)

@@ -4,16 +4,13 @@ SQL by hand.
 
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import timedelta
 from uuid import UUID
 
 import sqlalchemy
-from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from app.clock import now
@@ -21,8 +18,7 @@ from app.identity.principals import ApiKeyPrincipal
 from app.identity.scopes import ALL_SCOPES, Scope
 from app.ids import RoleArn, new_external_id, new_id
 from app.onboarding.registration_token import RegistrationTokens
-from app.services import Services
-from app.store.database import SYSTEM, Database
+from app.store.database import SYSTEM
 from app.store.models import (
     Connection,
     ConnectionStatus,
@@ -32,7 +28,7 @@ from app.store.models import (
     Tenant,
 )
 from app.store.models.deployment import deployment_id
-from tests.support.cast import OPERATOR, Customer
+from tests.support.cast import OPERATOR
 
 
 class _Rowless(ApiKeyPrincipal):
@@ -40,7 +36,7 @@ class _Rowless(ApiKeyPrincipal):
     is tested over HTTP.
     """
 
-    def reauthorize(self, db: Session) -> None:
+    def reauthorize(self, db):
         pass
 
 
@@ -68,7 +64,7 @@ class Role:
     unique_id: str
 
     @classmethod
-    def of(cls, customer: Customer, broker_arn: str, services: Services) -> "Role":
+    def of(cls, customer, broker_arn, services):
         statement = ANYBODY["Statement"][0] | {"Principal": {"AWS": broker_arn}}
         trust = ANYBODY | {"Statement": [statement]}
         arn = customer.role(f"deputy-{secrets.token_hex(4)}", trust)
@@ -90,16 +86,14 @@ class TenantRows:
     key: str
 
     @property
-    def connection_id(self) -> UUID:
+    def connection_id(self):
         return self.connection_ids[0]
 
-    def path(self, what: str = "/credentials", place: int = 0) -> str:
+    def path(self, what="/credentials", place=0):
         return f"/v1/tenants/{self.tenant_id}/connections/{self.connection_ids[place]}{what}"
 
 
-def place(
-    services: Services, role: Role = NO_ROLE, *, connections: int = 1, bound: bool = True
-) -> TenantRows:
+def place(services, role=NO_ROLE, *, connections=1, bound=True):
     tenant = tenant_row(services.db)
     made = tuple(
         connection_row(services.db, tenant, role, number=number)
@@ -114,7 +108,7 @@ def place(
     return TenantRows(tenant, made, key.id, text)
 
 
-def tenant_row(database: Database) -> UUID:
+def tenant_row(database):
     tenant = Tenant(id=new_id(), name="Acme")
     with database.write(SYSTEM) as db:
         db.add(tenant)
@@ -127,7 +121,7 @@ def tenant_row(database: Database) -> UUID:
     return tenant.id
 
 
-def link_row(database: Database, tenant_id: UUID, **changes: datetime) -> UUID:
+def link_row(database, tenant_id, **changes):
     link = OnboardingLink(
         id=new_id(),
         tenant_id=tenant_id,
@@ -142,9 +136,7 @@ def link_row(database: Database, tenant_id: UUID, **changes: datetime) -> UUID:
     return link_id
 
 
-def connection_row(
-    database: Database, tenant_id: UUID, role: Role = NO_ROLE, *, number: int = 1, **changes: Any
-) -> UUID:
+def connection_row(database, tenant_id, role=NO_ROLE, *, number=1, **changes):
     arn = role.arn if number == 1 else f"{role.arn}-{number}"
     [made] = connection_rows(
         database, tenant_id, [{"role_arn": arn, "role_unique_id": role.unique_id, **changes}]
@@ -152,9 +144,7 @@ def connection_row(
     return made
 
 
-def connection_rows(
-    database: Database, tenant_id: UUID, wanted: Sequence[Mapping[str, Any]]
-) -> list[UUID]:
+def connection_rows(database, tenant_id, wanted):
     """Many in one transaction; each says of itself at least its role_arn and its role_unique_id."""
     with database.write(SYSTEM) as db:
         external_id = db.scalars(
@@ -177,9 +167,7 @@ def connection_rows(
     return [connection.id for connection in made]
 
 
-def registration_token(
-    database: Database, secret_keys: tuple[str, ...], tenant_id: UUID, generation: int = 1
-) -> str:
+def registration_token(database, secret_keys, tenant_id, generation=1):
     """As this deployment's kit shows it."""
     with database.read() as db:
         return RegistrationTokens(secret_keys).make(deployment_id(db), tenant_id, generation)
@@ -188,34 +176,34 @@ def registration_token(
 class ByHand:
     """A SQL prompt on the database: no ORM, no pool and no pragma of ours."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url):
         self.engine = sqlalchemy.create_engine(url, poolclass=NullPool)
 
-    def __call__(self, *statements: str, **values: Any) -> None:
+    def __call__(self, *statements, **values):
         """Run them in one transaction."""
         with self.engine.begin() as connection:
             for statement in statements:
                 connection.execute(sqlalchemy.text(statement), values)
 
-    def rows(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
+    def rows(self, statement, **values):
         with self.engine.connect() as connection:
             return [tuple(row) for row in connection.execute(sqlalchemy.text(statement), values)]
 
-    def one(self, statement: str, **values: Any) -> Any:
+    def one(self, statement, **values):
         [(value,)] = self.rows(statement, **values)
         return value
 
     @property
-    def counter(self) -> int:
+    def counter(self):
         return self.one("SELECT revocation_counter FROM configuration")
 
 
-def at_once(jobs: Iterable[Callable[[], Any]]) -> list[Any]:
+def at_once(jobs):
     """Do all of them at the same time; what each returned, or raised."""
     jobs = list(jobs)
     ready = threading.Barrier(len(jobs))
 
-    def run(job: Callable[[], Any]) -> Any:
+    def run(job):
         ready.wait(60)
         return job()
 
@@ -225,11 +213,11 @@ def at_once(jobs: Iterable[Callable[[], Any]]) -> list[Any]:
 
 
 @contextmanager
-def statements(database: Database) -> Iterator[list[tuple[str, Any]]]:
+def statements(database):
     """The statements that this database's engine executes meanwhile, with their parameters."""
-    executed: list[tuple[str, Any]] = []
+    executed = []
 
-    def note(*call: Any) -> None:
+    def note(*call):
         executed.append((call[2], call[3]))
 
     sqlalchemy.event.listen(database.engine, "before_cursor_execute", note)
@@ -239,7 +227,7 @@ def statements(database: Database) -> Iterator[list[tuple[str, Any]]]:
         sqlalchemy.event.remove(database.engine, "before_cursor_execute", note)
 
 
-def plan(database: Database, ask: Callable[[], Any], *, of: str = "") -> str:
+def plan(database, ask, *, of=""):
     """How the database answers what `ask` asks last; `of`: of the table that the statement
     begins with.
     """

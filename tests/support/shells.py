@@ -9,13 +9,10 @@ from functools import cache
 from pathlib import Path
 
 from dev.stack import ROOT, end_with_parent
-from sandbox.server import Sandbox
 from tests.support.waiting import until
 
 
-def run_as(
-    aws: Sandbox, account: str, script: str, program: str = "sh", **given: str
-) -> subprocess.CompletedProcess[str]:
+def run_as(aws, account, script, program="sh", **given):
     """As an administrator of the account would; `given` are more variables of the environment."""
     return subprocess.run(
         [shutil.which(program), "-s"],
@@ -35,7 +32,7 @@ def run_as(
 
 
 @cache
-def _aws_cli() -> Path:
+def _aws_cli():
     """The folder with the program `aws`, for as long as this process lives."""
     folder = Path(tempfile.mkdtemp(prefix="deputy-aws-cli-"))
     command = [sys.executable, "-m", "tests.support.aws_cli", str(folder)]
@@ -46,7 +43,7 @@ def _aws_cli() -> Path:
         preexec_fn=end_with_parent,  # noqa: PLW1509  one C call
     )
 
-    def end() -> None:
+    def end():
         server.kill()
         server.wait()
         shutil.rmtree(folder)

@@ -6,7 +6,7 @@ import json
 import threading
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
 
 BUCKET = "cloudformation-custom-resource-response-useast1"
 HOST = f"{BUCKET}.s3.amazonaws.com"
@@ -22,7 +22,7 @@ class Answers:
     last one repeats.
     """
 
-    def __init__(self, *statuses: int, location: str | None = None) -> None:
+    def __init__(self, *statuses, location=None):
         self.got: list[tuple[str, dict[str, str], bytes]] = []
         left = list(statuses or (200,))
         got = self.got
@@ -30,7 +30,7 @@ class Answers:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_PUT(self) -> None:
+            def do_PUT(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 got.append((self.path, dict(self.headers.items()), body))
                 self.send_response(left.pop(0) if len(left) > 1 else left[0])
@@ -39,7 +39,7 @@ class Answers:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
-            def log_message(self, *_: object) -> None:
+            def log_message(self, *_):
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -48,21 +48,21 @@ class Answers:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
-    def said(self) -> list[dict[str, Any]]:
+    def said(self):
         return [json.loads(body) for _, _, body in self.got]
 
     @property
-    def statuses(self) -> list[str]:
+    def statuses(self):
         return [answer["Status"] for answer in self.said]
 
-    def close(self) -> None:
+    def close(self):
         self._server.shutdown()
         self._server.server_close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_):
         self.close()
 
 
@@ -72,9 +72,7 @@ class Stack:
     permission_set: str | None = None  # name@version, as the templates have it from this release on
     access_until: Any = None  # likewise
 
-    def __init__(
-        self, answers: str, token: str, role_arn: str, *, account: str | None = None
-    ) -> None:
+    def __init__(self, answers, token, role_arn, *, account=None):
         self.account = account or role_arn.split(":")[4]
         self.stack_id = (
             f"arn:aws:cloudformation:us-east-1:{self.account}"
@@ -82,7 +80,7 @@ class Stack:
         )
         self.answers, self.token, self.role_arn = answers, token, role_arn
 
-    def request(self, kind: str = "Create", **changes: Any) -> dict[str, Any]:
+    def request(self, kind="Create", **changes):
         """CloudFormation's request; a change to None leaves the field out."""
         place = f"{self.answers}/{BUCKET}/{uuid.uuid4()}"
         properties = {
@@ -105,15 +103,15 @@ class Stack:
         }
         return _without_nones(fields | changes)
 
-    def message(self, kind: str = "Create", **changes: Any) -> str:
+    def message(self, kind="Create", **changes):
         return envelope(json.dumps(self.request(kind, **changes)))
 
 
-def _without_nones(fields: dict[str, Any]) -> dict[str, Any]:
+def _without_nones(fields):
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def envelope(message: Any, **changes: Any) -> str:
+def envelope(message, **changes):
     made = {
         "Type": "Notification",
         "MessageId": str(uuid.uuid4()),

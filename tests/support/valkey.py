@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from contextlib import contextmanager
 
 import redis
@@ -16,25 +15,25 @@ from dev.stack import free_port
 class Valkey:
     """Started, killed and started again on the same port, which empties it."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.start()
 
-    def start(self) -> None:
+    def start(self):
         self._server = ValkeyServer(port=self.port, save="")
         self._server.start()
 
-    def kill(self) -> None:
+    def kill(self):
         self._server.terminate()
 
-    def revive(self) -> None:
+    def revive(self):
         """After a test that failed while it was dead."""
         if not self._server.is_running():
             self.start()
 
     @contextmanager
-    def hanging(self) -> Iterator[None]:
+    def hanging(self):
         """It takes connections and commands, and answers none."""
         with redis.Redis.from_url(self.url) as client:
             pid = client.info("server")["process_id"]
@@ -46,7 +45,7 @@ class Valkey:
 
 
 @contextmanager
-def cache_at(url: str) -> Iterator[SharedCache]:
+def cache_at(url):
     """As each process has one."""
     cache = SharedCache(url)
     try:
@@ -56,9 +55,9 @@ def cache_at(url: str) -> Iterator[SharedCache]:
 
 
 @contextmanager
-def logged() -> Iterator[list[str]]:
+def logged():
     """What is logged of the cache, by event."""
-    events: list[str] = []
+    events = []
     with structlog.testing.capture_logs() as found:
         yield events
     events += [line["event"] for line in found if line["event"].startswith("cache.")]

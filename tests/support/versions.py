@@ -3,20 +3,16 @@ versions.
 """
 
 import json
-from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from bs4 import BeautifulSoup
-from flask import Flask
 
 from app.factory import create_app
 from app.identity.scopes import ALL_SCOPES
 from app.ids import new_id
 from tests.conftest import OPERATOR, make_config, publish_templates
-from tests.support.cast import Api, Customer, World, root_client
+from tests.support.cast import Api, World, root_client
 from tests.support.sets import GOOD
 from tests.support.waiting import until
 
@@ -36,10 +32,10 @@ WRITES = READS | {
 }
 
 
-def registered(world: World, app: Flask, customer: Customer) -> None:
+def registered(world, app, customer):
     """Take what the customer's stacks send, until they are done."""
 
-    def done() -> bool:
+    def done():
         app.extensions["deputy"].registrations.receive(wait_seconds=0)
         with closing(root_client(world.aws, "cloudformation", customer.account)) as cloudformation:
             stacks = cloudformation.describe_stacks()["Stacks"]
@@ -48,7 +44,7 @@ def registered(world: World, app: Flask, customer: Customer) -> None:
     until(done, "the stacks are done")
 
 
-def page_of(world: World, tenant: dict[str, Any]) -> BeautifulSoup:
+def page_of(world, tenant):
     """The onboarding page of a new link."""
     link = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)
     return BeautifulSoup(
@@ -59,12 +55,12 @@ def page_of(world: World, tenant: dict[str, Any]) -> BeautifulSoup:
 class Vendor:
     """Its sets have names that no other test has, as tests share a database."""
 
-    def __init__(self, aws: Any, database_url: str, stack: Any, folder: Path) -> None:
+    def __init__(self, aws, database_url, stack, folder):
         self._aws, self._url, self._stack, self._folder = aws, database_url, stack, folder
         self.reads = f"r{new_id().hex[-12:]}"
         self.writes = f"w{new_id().hex[-12:]}"
 
-    def write(self, name: str, version: int, *statements: dict[str, Any], **more: Any) -> None:
+    def write(self, name, version, *statements, **more):
         changes = {
             "version": version,
             "statements": list(statements),
@@ -72,14 +68,12 @@ class Vendor:
         } | more
         (self._folder / f"{name}.json").write_text(json.dumps(GOOD | changes))
 
-    def withdraw(self, name: str) -> None:
+    def withdraw(self, name):
         """Remove the set's file. What was published stays recorded."""
         (self._folder / f"{name}.json").unlink()
 
     @contextmanager
-    def release(
-        self, *, publish: bool = True, default: str | None = None
-    ) -> Iterator[tuple[World, Flask]]:
+    def release(self, *, publish=True, default=None):
         """The service with the folder as it is now; the default set is the one that reads,
         unless another is named.
         """

@@ -1,18 +1,14 @@
 """Waiting for a condition: tests never wait a fixed time for something to have happened."""
 
 import time
-from collections.abc import Callable
-from typing import Any
 
 import sqlalchemy
-
-from app.store.database import Database
 
 PATIENCE = 120.0  # seconds; a machine may stall for several of them
 _SOON, _RARELY = 0.005, 0.25
 
 
-def until(truth: Callable[[], Any], what: str = "it", seconds: float = PATIENCE) -> Any:
+def until(truth, what="it", seconds=PATIENCE):
     """What `truth` returns once it is true. Fails when that takes longer than `seconds`.
 
     The longer it takes, the more rarely it looks: looking is often a request, which the awaited
@@ -26,7 +22,7 @@ def until(truth: Callable[[], Any], what: str = "it", seconds: float = PATIENCE)
     return found
 
 
-def waiting_for_locks(database: Database) -> int:
+def waiting_for_locks(database):
     """How many of PostgreSQL's sessions wait for a lock, in this database."""
     query = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND"

@@ -10,11 +10,9 @@ from uuid import UUID
 
 import pytest
 from bs4 import BeautifulSoup
-from flask import Flask
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import BrowserContext, Page
 from werkzeug.serving import make_server
 
-from app.services import Services
 from app.store.database import SYSTEM
 from app.store.models import Connection, ConnectionStatus
 from tests.conftest import publish_templates
@@ -25,7 +23,7 @@ _numbers = itertools.count(100_000_000_000)
 
 
 @pytest.fixture(autouse=True)
-def impatient(impatient: None) -> None:
+def impatient(impatient) -> None:
     """Every test of this folder is."""
 
 
@@ -39,58 +37,58 @@ class Visitor:
     link_id: str
 
     @property
-    def services(self) -> Services:
+    def services(self):
         return self.world.admin.app.extensions["deputy"]
 
-    def raw(self, what: str = "", method: str = "GET", **options: Any) -> Any:
+    def raw(self, what="", method="GET", **options):
         return self.world.admin.app.test_client().open(
             f"{self.path}{what}", method=method, **options
         )
 
-    def page(self, what: str = "") -> BeautifulSoup:
+    def page(self, what=""):
         response = self.raw(what)
         assert response.status_code == 200, response.text
         return BeautifulSoup(response.text, "html.parser")
 
-    def paste(self, role_arn: str, **options: Any) -> Any:
+    def paste(self, role_arn, **options):
         return self.raw("/connections", "POST", data={"role_arn": role_arn}, **options)
 
-    def steps(self) -> list[str]:
+    def steps(self):
         return [step["class"][0] for step in self.page().select(".steps li")]
 
-    def summary(self) -> str:
+    def summary(self):
         return text_of(self.page().find(id="summary"))
 
-    def connections(self) -> list[dict[str, Any]]:
+    def connections(self):
         """What the API lists, newest first."""
         path = f"/v1/tenants/{self.tenant['id']}/connections"
         return self.world.admin("GET", path)["items"]
 
-    def verify(self, connection: dict[str, Any]) -> dict[str, Any]:
+    def verify(self, connection):
         return self.world.admin("POST", path_of(connection, "/verify"))
 
-    def change(self, connection: dict[str, Any], **changes: object) -> None:
+    def change(self, connection, **changes):
         """The row, by hand."""
         with self.services.db.write(SYSTEM) as db:
             row = db.get_one(Connection, UUID(connection["id"]))
             for name, value in changes.items():
                 setattr(row, name, value)
 
-    def rotate(self, **body: object) -> None:
+    def rotate(self, **body):
         path = f"/v1/tenants/{self.tenant['id']}/external-id/rotation"
         self.world.admin("POST", path, body or {"reason": "x"}, expect=201)
 
 
-def text_of(part: Any) -> str:
+def text_of(part):
     return " ".join(part.get_text(" ").split())
 
 
 @pytest.fixture
-def visitor(world: World) -> Visitor:
+def visitor(world) -> Visitor:
     return visit(world, world.tenant())
 
 
-def visit(world: World, tenant: dict[str, Any], **wanted: Any) -> Visitor:
+def visit(world, tenant, **wanted):
     made = world.admin("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", wanted, expect=201)
     base = world.admin.app.extensions["deputy"].config.service.public_url
     assert made["url"].startswith(f"{base}/onboard/")
@@ -98,7 +96,7 @@ def visit(world: World, tenant: dict[str, Any], **wanted: Any) -> Visitor:
 
 
 @contextmanager
-def served(app: Flask) -> Iterator[str]:
+def served(app):
     """The service as browsers reach it."""
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
@@ -110,13 +108,13 @@ def served(app: Flask) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def published(app: Flask) -> None:
+def published(app) -> None:
     """The templates of the shipped permission sets are in the bucket, and recorded."""
     publish_templates(app)
 
 
 @pytest.fixture
-def url(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def url(visitor, monkeypatch) -> Iterator[str]:
     """The visitor's page, served to browsers; it asks for its status ten times as often."""
     monkeypatch.setattr("app.web.onboarding.content._STATUS_SECONDS", {False: 0.3, True: 30})
     with served(visitor.world.admin.app) as base:
@@ -124,7 +122,7 @@ def url(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def browsing(chromium: Browser) -> Iterator[BrowserContext]:
+def browsing(chromium) -> Iterator[BrowserContext]:
     """Pages leave nothing in it for the next test, as they use neither cookies nor storage; one
     a test takes half a second.
     """
@@ -134,12 +132,12 @@ def browsing(chromium: Browser) -> Iterator[BrowserContext]:
 
 
 @pytest.fixture
-def browser_page(browsing: BrowserContext) -> Iterator[Page]:
+def browser_page(browsing) -> Iterator[Page]:
     """A page that fails the test when the page's own policy, or a script of its own, is in its
     way.
     """
     page = browsing.new_page()
-    said: list[str] = []
+    said = []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     yield page
@@ -148,9 +146,7 @@ def browser_page(browsing: BrowserContext) -> Iterator[Page]:
     assert said == []
 
 
-def many(
-    visitor: Visitor, status: ConnectionStatus = ConnectionStatus.VERIFIED, count: int = 100
-) -> list[str]:
+def many(visitor, status=ConnectionStatus.VERIFIED, count=100):
     """Rows without roles; their accounts' ids, newest first."""
     accounts = [f"{next(_numbers):012d}" for _ in range(count)]
     common = {"role_unique_id": NO_ROLE.unique_id, "status": status, "due_at": None}

@@ -3,17 +3,15 @@ approve.
 """
 
 from tests.attacks.evidence import on_sqlite
-from tests.support.cast import Customer, World, path_of
-from tests.web.conftest import Visitor, visit
+from tests.support.cast import Customer, path_of
+from tests.web.conftest import visit
 
 pytestmark = on_sqlite  # nothing here depends on the database
 
 WRITES = "bucket-sync"
 
 
-def test_a_role_in_an_account_that_is_not_declared_is_refused_and_says_whom_to_ask(
-    world: World, visitor: Visitor
-):
+def test_a_role_in_an_account_that_is_not_declared_is_refused_and_says_whom_to_ask(world, visitor):
     path = f"/v1/tenants/{visitor.tenant['id']}"
     arn = world.role(visitor.tenant)
     world.admin("PATCH", path, {"accounts": [Customer(world.aws).account]})
@@ -25,7 +23,7 @@ def test_a_role_in_an_account_that_is_not_declared_is_refused_and_says_whom_to_a
     assert visitor.connections() == []
 
 
-def test_the_page_says_that_a_role_that_may_write_waits_for_the_vendor(world: World):
+def test_the_page_says_that_a_role_that_may_write_waits_for_the_vendor(world):
     visitor = visit(world, world.tenant(), permission_set=WRITES)
     visitor.paste(world.role(visitor.tenant))
     [made] = visitor.connections()

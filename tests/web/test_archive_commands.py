@@ -13,9 +13,8 @@ import pytest
 from flask import Flask, request
 
 from tests.attacks.evidence import on_sqlite
-from tests.support.cast import Customer
 from tests.support.shells import run_as
-from tests.web.conftest import Visitor, served
+from tests.web.conftest import served
 
 DOCS = Path(__file__).parents[2] / "docs" / "onboarding.md"
 ANALYZER = "arn:aws:access-analyzer:us-east-1:444455556666:analyzer/Ours"
@@ -24,12 +23,12 @@ ANALYZER = "arn:aws:access-analyzer:us-east-1:444455556666:analyzer/Ours"
 class Analyzer(Flask):
     """Access Analyzer, with one analyzer. `asked`: method, path and JSON of each request."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__("analyzer")
         self.asked: list[tuple[str, str, dict]] = []
         self.add_url_rule("/<path:path>", view_func=self.answer, methods=["GET", "PUT"])
 
-    def answer(self, path: str) -> dict:
+    def answer(self, path):
         body = request.get_json(silent=True) or {}
         body.pop("clientToken", None)  # random: AWS knows a repetition by it
         query = f"?{request.query_string.decode()}" if request.query_string else ""
@@ -46,15 +45,13 @@ def analyzer() -> Analyzer:
 
 
 @pytest.fixture
-def shell(
-    aws, customer: Customer, analyzer: Analyzer
-) -> Iterator[Callable[..., CompletedProcess[str]]]:
+def shell(aws, customer, analyzer) -> Iterator[Callable[..., CompletedProcess[str]]]:
     """Runs commands in the customer's account, until one fails."""
     with served(analyzer) as url:
         yield partial(run_as, aws, customer.account, AWS_ENDPOINT_URL_ACCESSANALYZER=url)
 
 
-def asks_for(rule: str, role_arn: str, broker: str) -> list[tuple[str, str, dict]]:
+def asks_for(rule, role_arn, broker):
     account = broker.split(":")[4]
     criteria = {
         "resource": {"eq": [role_arn]},
@@ -71,7 +68,7 @@ def asks_for(rule: str, role_arn: str, broker: str) -> list[tuple[str, str, dict
 
 @on_sqlite
 def test_the_pages_archive_what_this_role_lets_in_this_principal_and_nothing_else(
-    visitor: Visitor, customer: Customer, analyzer: Analyzer, shell
+    visitor, customer, analyzer, shell
 ):
     kit = visitor.world.kit(visitor.tenant)
     role_arn = customer.role(kit["role_name"], kit["trust_policy"], Path="/x/")
@@ -80,7 +77,7 @@ def test_the_pages_archive_what_this_role_lets_in_this_principal_and_nothing_els
     assert analyzer.asked == asks_for(kit["stack_name"], role_arn, kit["broker_principal_arn"])
 
 
-def test_the_documents_do_the_same(analyzer: Analyzer, shell):
+def test_the_documents_do_the_same(analyzer, shell):
     [commands] = re.findall(r"```sh\n(role=.*?)```", DOCS.read_text(), re.DOTALL)
     done = shell(f"set -eu\n{commands}", AWS_DEFAULT_REGION="us-east-1")
     assert done.returncode == 0, done.stderr

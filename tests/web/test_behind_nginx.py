@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 import pytest
@@ -17,13 +16,11 @@ import urllib3
 from bs4 import BeautifulSoup
 from flask import Flask
 
-from app.config import Config
 from app.factory import create_app
 from dev.stack import free_port
-from sandbox.vendor import VendorStack
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import NGINX, NO_NGINX, make_config
-from tests.support.cast import Api, World
+from tests.support.cast import Api
 from tests.support.plain_requests import install
 from tests.web.conftest import served
 
@@ -61,10 +58,10 @@ class Site:
     url: str  # with the path
     http: urllib3.PoolManager
 
-    def ask(self, method: str, url: str, **options):
+    def ask(self, method, url, **options):
         return self.http.request(method, urljoin(f"{self.url}/", url), redirect=False, **options)
 
-    def elsewhere(self, links) -> list[str]:
+    def elsewhere(self, links):
         """Those links that lead out of the path, though not to another site."""
         whole = [urljoin(f"{self.url}/onboard/x", link) for link in links]
         ours = [link for link in whole if urlsplit(link).netloc == urlsplit(self.url).netloc]
@@ -73,7 +70,7 @@ class Site:
 
 
 @contextmanager
-def nginx(folder: Path, port: int, behind: str) -> Iterator[None]:
+def nginx(folder, port, behind):
     temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in _KINDS)
     user = "user root;" if os.geteuid() == 0 else ""  # whose folder it is
     text = _CONFIG.format(
@@ -91,7 +88,7 @@ def nginx(folder: Path, port: int, behind: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", params=["/", ""], ids=["taken off", "handed on"])
-def site(request, vendor: VendorStack, config: Config, tmp_path_factory) -> Iterator[Site]:
+def site(request, vendor, config, tmp_path_factory) -> Iterator[Site]:
     port = free_port()
     url = f"http://127.0.0.1:{port}{PREFIX}"
     app = create_app(make_config(config.database.database_url, public_url=url))
@@ -105,14 +102,14 @@ def site(request, vendor: VendorStack, config: Config, tmp_path_factory) -> Iter
     app.extensions["deputy"].db.engine.dispose()
 
 
-def link_of(site: Site, world: World, tenant) -> str:
+def link_of(site, world, tenant):
     api = Api(site.app, world.admin.key)
     url = api("POST", f"/v1/tenants/{tenant['id']}/onboarding-links", {}, expect=201)["url"]
     assert url.startswith(f"{site.url}/onboard/")
     return url
 
 
-def test_the_pages_files_forms_and_redirects_stay_below_the_path(site: Site, world: World):
+def test_the_pages_files_forms_and_redirects_stay_below_the_path(site, world):
     tenant = world.tenant()
     link = link_of(site, world, tenant)
     page = BeautifulSoup(site.ask("GET", link).data, "html.parser")
@@ -143,7 +140,7 @@ def test_the_pages_files_forms_and_redirects_stay_below_the_path(site: Site, wor
         assert site.elsewhere(link["href"] for link in links) == []
 
 
-def test_the_api_and_its_documents_stay_below_the_path(site: Site, world: World):
+def test_the_api_and_its_documents_stay_below_the_path(site, world):
     headers = {"Authorization": f"Bearer {world.admin.key}"}
     document = site.ask("GET", "openapi.json").json()
     assert document["servers"] == [{"url": site.url}]
@@ -169,9 +166,7 @@ def test_the_api_and_its_documents_stay_below_the_path(site: Site, world: World)
         assert asked.status_code == 200, asked.text
 
 
-def test_a_plain_request_for_credentials_is_answered_below_the_path(
-    site: Site, world: World, monkeypatch
-):
+def test_a_plain_request_for_credentials_is_answered_below_the_path(site, world, monkeypatch):
     connection = world.connection()
     path = f"v1/tenants/{connection['tenant_id']}/connections/{connection['id']}/credentials"
     headers = {"Authorization": f"Bearer {world.admin.key}"}

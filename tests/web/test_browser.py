@@ -5,14 +5,14 @@ Content-Security-Policy.
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 
 from app.store.models import ConnectionStatus
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import in_a_browser
 from tests.support.cast import Customer, without_external_id
 from tests.support.waiting import until
-from tests.web.conftest import Visitor, many
+from tests.web.conftest import many
 
 pytestmark = [in_a_browser, on_sqlite]  # a browser sees no difference between databases
 
@@ -52,7 +52,7 @@ BEYOND = """() => {
 }"""
 
 
-def y_of(page: Page, selector: str) -> float:
+def y_of(page, selector):
     return page.evaluate(
         "(selector) => document.querySelector(selector).getBoundingClientRect().top + scrollY",
         selector,
@@ -60,7 +60,7 @@ def y_of(page: Page, selector: str) -> float:
 
 
 def test_an_open_page_on_a_phone_follows_a_connection_until_it_is_green(
-    visitor: Visitor, url: str, browser_page: Page, monkeypatch
+    visitor, url, browser_page, monkeypatch
 ):
     """The status moves to the top. What is looked at does not jump, and typing goes on."""
     # As in production: nothing refreshes between two looks
@@ -96,7 +96,7 @@ def test_an_open_page_on_a_phone_follows_a_connection_until_it_is_green(
 
 
 def test_keys_reach_and_do_everything_and_a_list_stays_when_it_refreshes(
-    visitor: Visitor, url: str, browser_page: Page
+    visitor, url, browser_page
 ):
     """Enter follows a link. Space scrolls the page: a button would be pressed by it."""
     page = browser_page
@@ -138,7 +138,7 @@ def test_keys_reach_and_do_everything_and_a_list_stays_when_it_refreshes(
 
 
 def test_a_search_is_removed_with_a_click_and_an_open_page_turns_into_the_farewell(
-    visitor: Visitor, url: str, browser_page: Page
+    visitor, url, browser_page
 ):
     visitor.paste("123456789012")
     browser_page.goto(url)
@@ -152,10 +152,8 @@ def test_a_search_is_removed_with_a_click_and_an_open_page_turns_into_the_farewe
     page.wait_for_selector("text=This access has ended")
 
 
-def test_the_page_is_readable_and_fits_a_small_phone(
-    visitor: Visitor, url: str, browser_page: Page
-):
-    def look(way: str = "stack") -> None:
+def test_the_page_is_readable_and_fits_a_small_phone(visitor, url, browser_page):
+    def look(way="stack"):
         for width in (320, 1280):
             browser_page.set_viewport_size({"width": width, "height": 600})
             browser_page.goto(f"{url}?way={way}")
@@ -182,15 +180,13 @@ def test_the_page_is_readable_and_fits_a_small_phone(
 
 
 @pytest.fixture
-def plain(chromium: Browser) -> Iterator[Page]:
+def plain(chromium) -> Iterator[Page]:
     """A browser without JavaScript."""
     with chromium.new_context(java_script_enabled=False) as context:
         yield context.new_page()
 
 
-def test_without_javascript_the_tabs_turn_and_the_list_goes_on(
-    visitor: Visitor, url: str, plain: Page
-):
+def test_without_javascript_the_tabs_turn_and_the_list_goes_on(visitor, url, plain):
     listed = many(visitor, count=30)
     plain.goto(url)
     for way, shown in (("terraform", "#terraform"), ("cli", "#aws-cli"), ("stack", "#region")):

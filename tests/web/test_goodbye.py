@@ -5,28 +5,27 @@ like any other.
 from datetime import timedelta
 from uuid import UUID
 
-import pytest
 from sqlalchemy import update
 
 from app.clock import now
 from app.store.database import SYSTEM
 from app.store.models import OnboardingLink
 from tests.attacks.evidence import on_sqlite
-from tests.web.conftest import Visitor, visit
+from tests.web.conftest import visit
 
 pytestmark = on_sqlite  # nothing here depends on the database
 
 
-def offboard(visitor: Visitor) -> None:
+def offboard(visitor):
     visitor.world.admin("DELETE", f"/v1/tenants/{visitor.tenant['id']}", expect=204)
 
 
-def later(monkeypatch: pytest.MonkeyPatch, **passed: int) -> None:
+def later(monkeypatch, **passed):
     monkeypatch.setattr("app.onboarding.page_links.now", lambda: now() + timedelta(**passed))
     monkeypatch.setattr("app.identity.principals.now", lambda: now() + timedelta(**passed))
 
 
-def test_nothing_can_be_done_through_an_offboarded_tenants_link(visitor: Visitor):
+def test_nothing_can_be_done_through_an_offboarded_tenants_link(visitor):
     made = visitor.world.connection(visitor.tenant)
     offboard(visitor)
     events, calls = (
@@ -47,7 +46,7 @@ def test_nothing_can_be_done_through_an_offboarded_tenants_link(visitor: Visitor
 
 
 def test_the_goodbye_ends_after_30_days_and_a_link_that_was_no_good_before_says_nothing(
-    visitor: Visitor, monkeypatch
+    visitor, monkeypatch
 ):
     revoked, expired = visit(visitor.world, visitor.tenant), visit(visitor.world, visitor.tenant)
     links = f"/v1/tenants/{visitor.tenant['id']}/onboarding-links"

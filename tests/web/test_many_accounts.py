@@ -5,7 +5,6 @@ can be reached.
 import json
 from uuid import UUID
 
-from bs4 import BeautifulSoup
 from sqlalchemy import event, update
 
 from app.connections.listing import ListPosition, Urgency
@@ -14,7 +13,7 @@ from app.store.database import SYSTEM
 from app.store.models import Connection, ConnectionStatus
 from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Customer, without_external_id
-from tests.web.conftest import Visitor, many, visit
+from tests.web.conftest import many, visit
 
 PENDING, VERIFIED = ConnectionStatus.PENDING, ConnectionStatus.VERIFIED
 NO_PLACES = (
@@ -32,16 +31,16 @@ NO_PLACES = (
 )
 
 
-def accounts(page: BeautifulSoup) -> list[str]:
+def accounts(page):
     return [cell.text for cell in page.select("#live tbody th code")]
 
 
-def follow(visitor: Visitor, page: BeautifulSoup, link: str) -> BeautifulSoup | None:
+def follow(visitor, page, link):
     found = page.find(id=link)
     return found and visitor.page(found["href"].removeprefix(visitor.path).partition("#")[0])
 
 
-def test_every_account_is_reached_by_links(visitor: Visitor):
+def test_every_account_is_reached_by_links(visitor):
     expected = [account for status in (PENDING, VERIFIED) for account in many(visitor, status, 50)]
     expected = many(visitor, ConnectionStatus.INSECURE, 20) + expected
     page, seen = visitor.page(), []
@@ -53,7 +52,7 @@ def test_every_account_is_reached_by_links(visitor: Visitor):
     assert accounts(follow(visitor, last, "list-first")) == seen[:25]
 
 
-def test_each_count_leads_to_where_those_begin(visitor: Visitor):
+def test_each_count_leads_to_where_those_begin(visitor):
     many(visitor)
     waiting, paused = many(visitor, PENDING, 2), many(visitor, ConnectionStatus.SUSPENDED, 3)
     page = visitor.page()
@@ -64,7 +63,7 @@ def test_each_count_leads_to_where_those_begin(visitor: Visitor):
     assert end.find(id="list-next") is None
 
 
-def test_what_is_proven_meanwhile_does_not_move_the_rest_of_the_list(visitor: Visitor):
+def test_what_is_proven_meanwhile_does_not_move_the_rest_of_the_list(visitor):
     waiting = many(visitor, PENDING, 60)
     page = visitor.page()
     services = visitor.services
@@ -77,7 +76,7 @@ def test_what_is_proven_meanwhile_does_not_move_the_rest_of_the_list(visitor: Vi
     assert accounts(follow(visitor, page, "list-next")) == waiting[25:50]
 
 
-def test_what_refreshes_by_itself_and_a_check_stay_where_the_visitor_is(visitor: Visitor):
+def test_what_refreshes_by_itself_and_a_check_stay_where_the_visitor_is(visitor):
     many(visitor, PENDING, 60)
     page = follow(visitor, visitor.page(), "list-next")
     status = page.select_one("[hx-get]")["hx-get"].removeprefix(visitor.path)
@@ -96,9 +95,7 @@ def test_what_refreshes_by_itself_and_a_check_stay_where_the_visitor_is(visitor:
 
 
 @on_sqlite
-def test_what_is_no_place_in_the_list_is_its_beginning_and_a_single_account_has_no_places(
-    visitor: Visitor,
-):
+def test_what_is_no_place_in_the_list_is_its_beginning_and_a_single_account_has_no_places(visitor):
     for count, texts in ((1, ("paused",)), (25, NO_PLACES)):
         many(visitor, count=count)
         for what in ("", "/status"):
@@ -107,7 +104,7 @@ def test_what_is_no_place_in_the_list_is_its_beginning_and_a_single_account_has_
                 assert visitor.raw(f"{what}?start={text}").text == beginning, text
 
 
-def test_a_place_of_another_tenants_list_shows_nothing_of_it(visitor: Visitor):
+def test_a_place_of_another_tenants_list_shows_nothing_of_it(visitor):
     other = visit(visitor.world, visitor.world.tenant())
     foreign, own = many(other, count=60), many(visitor, count=60)
     theirs = other.page().find(id="list-next")["href"].removeprefix(other.path).partition("#")[0]
@@ -121,15 +118,15 @@ def test_a_place_of_another_tenants_list_shows_nothing_of_it(visitor: Visitor):
     assert accounts(follow(visitor, page, "list-first")) == own[:25]
 
 
-def test_a_look_costs_no_more_statements_for_many_accounts(visitor: Visitor):
+def test_a_look_costs_no_more_statements_for_many_accounts(visitor):
     engine, statements = visitor.services.db.engine, []
 
-    def look() -> int:
+    def look():
         statements.clear()
         assert visitor.raw("/status").status_code == 200
         return len(statements)
 
-    def note(*said: object) -> None:
+    def note(*said):
         statements.append(said[2])
 
     event.listen(engine, "before_cursor_execute", note)
@@ -143,7 +140,7 @@ def test_a_look_costs_no_more_statements_for_many_accounts(visitor: Visitor):
 
 
 @on_sqlite
-def test_each_mistake_has_its_own_advice_and_names_a_few_of_its_accounts(visitor: Visitor):
+def test_each_mistake_has_its_own_advice_and_names_a_few_of_its_accounts(visitor):
     world, kit = visitor.world, visitor.world.kit(visitor.tenant)
     pattern = json.loads(json.dumps(kit["trust_policy"]).replace('"StringEquals"', '"StringLike"'))
     pattern["Statement"][0]["Condition"]["StringLike"]["sts:ExternalId"] = "dpy-*"

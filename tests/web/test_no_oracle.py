@@ -23,7 +23,7 @@ def test_an_absent_role_and_one_that_refuses_us_are_shown_and_recorded_alike(wor
     assert absent == refusing
 
 
-def shown_and_recorded(world, statement) -> tuple[str, str]:
+def shown_and_recorded(world, statement):
     """The page after an account id was entered twice, and the tenant's audit events; without
     what differs anyhow.
     """
@@ -53,7 +53,7 @@ def shown_and_recorded(world, statement) -> tuple[str, str]:
     return without(page, visitor.path, *own), without(json.dumps(events), *own)
 
 
-def without(text, *own) -> str:
+def without(text, *own):
     for value in own:
         text = text.replace(value, "…")
     text = re.sub(r"seen=[0-9a-f]+", "seen=…", text)

@@ -3,14 +3,12 @@ tenant.
 """
 
 import pytest
-from flask import Flask
 from sqlalchemy import event
 
 from app.ids import new_id
 from app.limits.rates import Rate, Rates
 from app.limits.table import PAGE, PAGES
 from tests.attacks.evidence import on_sqlite
-from tests.support.cast import World
 from tests.web.conftest import visit
 
 NO_ID = "00000000-0000-7000-8000-000000000000"
@@ -31,7 +29,7 @@ pytestmark = on_sqlite  # counted in memory
 
 
 @pytest.fixture
-def rates(app: Flask, monkeypatch: pytest.MonkeyPatch, stopped_clock) -> Rates:
+def rates(app, monkeypatch, stopped_clock) -> Rates:
     """With the real limits, at a clock that stands still. Nothing waits for its turn."""
     found = app.extensions["deputy"].rates
     monkeypatch.setattr(found, "_page", Rate(PAGE, None))
@@ -39,11 +37,11 @@ def rates(app: Flask, monkeypatch: pytest.MonkeyPatch, stopped_clock) -> Rates:
     return found
 
 
-def link(world: World, tenant) -> str:
+def link(world, tenant):
     return visit(world, tenant).path
 
 
-def test_every_request_to_a_page_counts(world: World, app: Flask, rates: Rates, monkeypatch):
+def test_every_request_to_a_page_counts(world, app, rates, monkeypatch):
     monkeypatch.setattr(rates, "_page", Rate(PAGE._replace(most=2), None))
     client = app.test_client()
     for method, what in RENDERING:
@@ -57,7 +55,7 @@ def test_every_request_to_a_page_counts(world: World, app: Flask, rates: Rates, 
     assert "Too many requests for this page" in client.get(path).text
 
 
-def test_the_links_of_a_tenant_count_together(world: World, app: Flask, rates: Rates):
+def test_the_links_of_a_tenant_count_together(world, app, rates):
     tenant, client = world.tenant(), app.test_client()
     links = [link(world, tenant) for _ in range(PAGES.amount + 1)]
     answers = [client.head(path).status_code for path in links]
@@ -69,9 +67,9 @@ def test_the_links_of_a_tenant_count_together(world: World, app: Flask, rates: R
 
 
 def test_beyond_the_tenants_rate_a_request_waits_for_its_turn_where_that_comes_soon(
-    world: World, app: Flask, rates: Rates, stopped_clock, monkeypatch
+    world, app, rates, stopped_clock, monkeypatch
 ):
-    slept: list[float] = []
+    slept = []
     monkeypatch.setattr(stopped_clock, "sleep", slept.append, raising=False)
     monkeypatch.setattr(rates, "_pages", Rate(PAGES._replace(waiting=1), None))
     tenant, client = world.tenant(), app.test_client()
@@ -81,9 +79,7 @@ def test_beyond_the_tenants_rate_a_request_waits_for_its_turn_where_that_comes_s
     assert slept == pytest.approx([0.1 * (turn + 1) for turn in range(6)])
 
 
-def test_a_link_that_does_not_work_is_counted_for_itself_alone(
-    world: World, app: Flask, rates: Rates
-):
+def test_a_link_that_does_not_work_is_counted_for_itself_alone(world, app, rates):
     tenant, client = world.tenant(), app.test_client()
     revoked, other = link(world, tenant), link(world, tenant)
     assert client.get(revoked).status_code == 200
@@ -95,7 +91,7 @@ def test_a_link_that_does_not_work_is_counted_for_itself_alone(
 
 
 def test_a_request_beyond_the_limit_and_one_with_an_unknown_link_cost_next_to_nothing(
-    world: World, app: Flask, rates: Rates, monkeypatch
+    world, app, rates, monkeypatch
 ):
     path, client = link(world, world.tenant()), app.test_client()
     for _ in range(3 * PAGE.amount):
@@ -104,9 +100,9 @@ def test_a_request_beyond_the_limit_and_one_with_an_unknown_link_cost_next_to_no
     for module in ("pages", "content"):
         render = f"app.web.onboarding.{module}.render_template"
         monkeypatch.setattr(render, lambda *_, **__: pytest.fail("rendered"))
-    asked: list[str] = []
+    asked = []
 
-    def note(_connection, _cursor, statement, *_) -> None:
+    def note(_connection, _cursor, statement, *_):
         asked.append(statement)
 
     engine = app.extensions["deputy"].db.engine
@@ -123,9 +119,7 @@ def test_a_request_beyond_the_limit_and_one_with_an_unknown_link_cost_next_to_no
     assert read.startswith("SELECT onboarding_links.id, onboarding_links.tenant_id")
 
 
-def test_twenty_people_with_open_pages_do_not_meet_the_limit(
-    rates: Rates, stopped_clock, monkeypatch
-):
+def test_twenty_people_with_open_pages_do_not_meet_the_limit(rates, stopped_clock, monkeypatch):
     """Ten have the same link open and ten another one. Each page asks every three seconds."""
     monkeypatch.setattr(stopped_clock, "sleep", lambda _: None, raising=False)
     monkeypatch.setattr(rates, "_pages", Rate(PAGES._replace(waiting=20), None))

@@ -7,7 +7,6 @@ once, for it to be read.
 
 import json
 import re
-from collections.abc import Callable
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +21,7 @@ from tests.attacks.evidence import on_sqlite
 from tests.conftest import with_settings
 from tests.support.cast import Api, Customer, World, path_of, without_external_id
 from tests.support.sets import GOOD, VENDOR
-from tests.web.conftest import Visitor, visit
+from tests.web.conftest import visit
 
 pytestmark = on_sqlite  # the words come from the same rows on both databases
 
@@ -44,7 +43,7 @@ REPLACED = {
 }
 
 
-def lines_of(part: BeautifulSoup) -> str:
+def lines_of(part):
     """A line for each block. Policies, scripts and lists of regions have tests of their own."""
     if not part.select(".connected"):  # as the style sheet hides it
         for hidden in part.select(".another"):
@@ -58,7 +57,7 @@ def lines_of(part: BeautifulSoup) -> str:
     lines = (" ".join(line.split()) for line in part.get_text(" ").splitlines())
     text = "\n".join(line for line in lines if line) + "\n"
     for name, pattern in NUMBERED.items():
-        places: dict[str, str] = {}
+        places = {}
         text = re.sub(
             pattern, lambda m, n=name, p=places: p.setdefault(m[0], f"{n}-{len(p) + 1}"), text
         )
@@ -70,11 +69,11 @@ def lines_of(part: BeautifulSoup) -> str:
 # --- the situations ---
 
 
-def connected(visitor: Visitor) -> dict:
+def connected(visitor):
     return visitor.world.connection(visitor.tenant)
 
 
-def entered(visitor: Visitor, *, account_alone: bool = False) -> dict:
+def entered(visitor, *, account_alone=False):
     """A role that is absent, entered by its ARN or by its account."""
     customer, kit = Customer(visitor.world.aws), visitor.world.kit(visitor.tenant)
     visitor.paste(
@@ -85,21 +84,21 @@ def entered(visitor: Visitor, *, account_alone: bool = False) -> dict:
     return next(each for each in visitor.connections() if each["account_id"] == customer.account)
 
 
-def insecure(visitor: Visitor) -> None:
+def insecure(visitor):
     kit = visitor.world.kit(visitor.tenant)
     visitor.paste(
         Customer(visitor.world.aws).role(kit["role_name"], without_external_id(kit["trust_policy"]))
     )
 
 
-def loosened(visitor: Visitor) -> None:
+def loosened(visitor):
     customer, kit = Customer(visitor.world.aws), visitor.world.kit(visitor.tenant)
     made = visitor.world.connection(visitor.tenant, customer)
     customer.retrust(kit["role_name"], without_external_id(kit["trust_policy"]))
     visitor.verify(made)
 
 
-def loosened_and_unclear(visitor: Visitor) -> None:
+def loosened_and_unclear(visitor):
     """The API points to `verification`, which the page does not have."""
     loosened(visitor)
     [made] = visitor.connections()
@@ -107,14 +106,14 @@ def loosened_and_unclear(visitor: Visitor) -> None:
     visitor.verify(made)
 
 
-def removed(visitor: Visitor) -> None:
+def removed(visitor):
     customer, kit = Customer(visitor.world.aws), visitor.world.kit(visitor.tenant)
     made = visitor.world.connection(visitor.tenant, customer)
     customer.remove_role(kit["role_name"])
     visitor.verify(made)
 
 
-def reading(visitor: Visitor, **other: object) -> None:
+def reading(visitor, **other):
     """A role that may read itself, with a second statement."""
     kit = visitor.world.kit(visitor.tenant)
     [own] = kit["trust_policy"]["Statement"]
@@ -122,34 +121,34 @@ def reading(visitor: Visitor, **other: object) -> None:
     visitor.paste(Customer(visitor.world.aws).reading_itself(kit["role_name"], trust))
 
 
-def unclear(visitor: Visitor) -> None:
+def unclear(visitor):
     role_arn = visitor.world.role(visitor.tenant)
     visitor.world.aws.faults.add("throttle", role_arn=role_arn, times=50)
     visitor.paste(role_arn)
 
 
-def suspended(visitor: Visitor) -> None:
+def suspended(visitor):
     visitor.world.admin(
         "POST", path_of(connected(visitor), "/suspend"), {"reason": "unpaid since spring"}
     )
 
 
-def ended(visitor: Visitor) -> None:
+def ended(visitor):
     until = now() - timedelta(minutes=5)
     visitor.change(connected(visitor), status=ConnectionStatus.ENDED, access_until=until)
 
 
-def searched(visitor: Visitor) -> None:
+def searched(visitor):
     visitor.verify(entered(visitor, account_alone=True))
 
 
-def search_over(visitor: Visitor) -> None:
+def search_over(visitor):
     made = entered(visitor, account_alone=True)
     visitor.verify(made)
     visitor.change(made, due_at=None)
 
 
-def many(visitor: Visitor) -> None:
+def many(visitor):
     """One of each, the second insecure one with a mistake of its own."""
     for situation in (connected, suspended, ended, searched, insecure, loosened, removed):
         situation(visitor)
@@ -162,7 +161,7 @@ def many(visitor: Visitor) -> None:
     visitor.paste(Customer(visitor.world.aws).role(kit["role_name"], pattern))
 
 
-def rotating(visitor: Visitor, *, complete: bool = False, emergency: bool = False) -> None:
+def rotating(visitor, *, complete=False, emergency=False):
     if not complete:
         visitor.world.proven(visitor.tenant)
     visitor.rotate(reason="x", emergency=emergency)
@@ -173,11 +172,11 @@ def rotating(visitor: Visitor, *, complete: bool = False, emergency: bool = Fals
         visitor.world.admin("POST", path)
 
 
-def offboarded(visitor: Visitor) -> None:
+def offboarded(visitor):
     visitor.world.admin("DELETE", f"/v1/tenants/{visitor.tenant['id']}", expect=204)
 
 
-SITUATIONS: dict[str, Callable[[Visitor], object]] = {
+SITUATIONS = {
     "connected": connected,
     "refused": entered,
     "looking": searched,
@@ -204,7 +203,7 @@ SITUATIONS: dict[str, Callable[[Visitor], object]] = {
 }
 
 
-def compare(name: str, part: BeautifulSoup) -> None:
+def compare(name, part):
     text, stored = lines_of(part), STORED / f"{name}.txt"
     if not stored.exists():
         stored.write_text(text, encoding="utf-8")
@@ -213,7 +212,7 @@ def compare(name: str, part: BeautifulSoup) -> None:
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
-def test_the_status_reads_as_stored(visitor: Visitor, faults, situation: str):
+def test_the_status_reads_as_stored(visitor, faults, situation):
     SITUATIONS[situation](visitor)
     status = visitor.page().find(id="status")
     for same_everywhere in status.select(".nojs, form.paste, form.paste ~ *"):
@@ -221,11 +220,11 @@ def test_the_status_reads_as_stored(visitor: Visitor, faults, situation: str):
     compare(situation, status)
 
 
-def test_the_whole_page_reads_as_stored(visitor: Visitor):
+def test_the_whole_page_reads_as_stored(visitor):
     compare("waiting", visitor.page().main)
 
 
-def test_the_farewell_reads_as_stored_and_shows_no_external_id(visitor: Visitor):
+def test_the_farewell_reads_as_stored_and_shows_no_external_id(visitor):
     offboarded(visitor)
     page = visitor.raw()
     assert (page.status_code, page.headers["Cache-Control"]) == (410, "no-store")
@@ -234,7 +233,7 @@ def test_the_farewell_reads_as_stored_and_shows_no_external_id(visitor: Visitor)
 
 
 @contextmanager
-def page_of_set(config, aws, admin, name: str, query: str = "", **settings: object):
+def page_of_set(config, aws, admin, name, query="", **settings):
     app = create_app(with_settings(config, **settings))
     world = World(aws, Api(app, admin.key))
     yield visit(world, world.tenant(), permission_set=name).page(query)

@@ -10,8 +10,8 @@ from app.errors import StoreUnavailableError
 from app.store.models.base import Base
 from app.web.onboarding.pages import HEADERS
 from tests.attacks.evidence import on_sqlite
-from tests.support.cast import Customer, World
-from tests.web.conftest import Visitor, text_of, visit
+from tests.support.cast import Customer
+from tests.web.conftest import text_of, visit
 
 # test_many_accounts.py, test_searches.py and others look at the page on both databases
 pytestmark = on_sqlite
@@ -22,7 +22,7 @@ STYLE_SHEET = "/onboard/static/onboard.css"
 # --- what it says ---
 
 
-def test_the_policies_and_the_four_ways_of_the_page_are_the_kits(visitor: Visitor):
+def test_the_policies_and_the_four_ways_of_the_page_are_the_kits(visitor):
     page, kit = visitor.page(), visitor.world.kit(visitor.tenant)
     sets = visitor.world.admin("GET", "/v1/permission-sets")["items"]
     policies = {chosen["name"]: chosen["policy"] for chosen in sets}
@@ -42,7 +42,7 @@ def test_the_policies_and_the_four_ways_of_the_page_are_the_kits(visitor: Visito
     assert visitor.world.admin.with_key(None).raw("GET", to_read).status_code == 200
 
 
-def test_the_link_chooses_the_permission_set_and_the_region(world: World):
+def test_the_link_chooses_the_permission_set_and_the_region(world):
     visitor = visit(world, world.tenant(), permission_set="bucket-sync", region="eu-west-1")
     page = visitor.page()
     assert "read and write access" in text_of(page.main)
@@ -52,7 +52,7 @@ def test_the_link_chooses_the_permission_set_and_the_region(world: World):
     assert [made["permission_set"] for made in visitor.connections()] == ["bucket-sync"]
 
 
-def test_the_region_and_the_way_are_chosen_without_javascript(visitor: Visitor):
+def test_the_region_and_the_way_are_chosen_without_javascript(visitor):
     page = visitor.page("?way=terraform&region=eu-north-1")
     assert page.select_one("input[checked]")["id"] == "way-terraform"
     assert "region=eu-north-1#" in page.select_one("a.launch")["href"]
@@ -68,7 +68,7 @@ def test_the_region_and_the_way_are_chosen_without_javascript(visitor: Visitor):
         assert "<script>" not in str(page.main)
 
 
-def test_a_tenants_name_is_text_and_never_markup(world: World):
+def test_a_tenants_name_is_text_and_never_markup(world):
     tenant = world.admin("POST", "/v1/tenants", {"name": "<script>alert(1)</script>"}, expect=201)
     page = visit(world, tenant).page()
     assert "alert(1)" in text_of(page.main)
@@ -78,7 +78,7 @@ def test_a_tenants_name_is_text_and_never_markup(world: World):
 # --- live status ---
 
 
-def test_waiting_then_refused_then_connected(visitor: Visitor):
+def test_waiting_then_refused_then_connected(visitor):
     world, customer = visitor.world, Customer(visitor.world.aws)
     assert visitor.steps() == ["now", "todo", "todo", "todo", "todo"]
     kit = world.kit(visitor.tenant)
@@ -105,7 +105,7 @@ def test_waiting_then_refused_then_connected(visitor: Visitor):
         assert visitor.steps() == ["done"] * 5
 
 
-def test_the_fragment_is_sent_only_when_it_says_something_new(visitor: Visitor):
+def test_the_fragment_is_sent_only_when_it_says_something_new(visitor):
     first = visitor.raw("/status")
     assert first.status_code == 200
     seen = visitor.page().select_one("[hx-get]")["hx-get"]
@@ -117,7 +117,7 @@ def test_the_fragment_is_sent_only_when_it_says_something_new(visitor: Visitor):
     assert "every 30s" in changed.text
 
 
-def again(page) -> str:
+def again(page):
     action = page.select_one("form[action$=verify]")["action"]
     return "/connections/" + action.partition("/connections/")[2]
 
@@ -125,7 +125,7 @@ def again(page) -> str:
 # --- entering a role ---
 
 
-def test_a_role_that_is_no_good_is_said_beside_the_field_which_keeps_it(visitor: Visitor):
+def test_a_role_that_is_no_good_is_said_beside_the_field_which_keeps_it(visitor):
     for text, message in (
         ("1234567890123", "Enter a role ARN or a 12-digit account ID."),
         ("<b>bold</b>", "Enter a role ARN or a 12-digit account ID."),
@@ -145,10 +145,10 @@ def test_a_role_that_is_no_good_is_said_beside_the_field_which_keeps_it(visitor:
 # --- as HTTP ---
 
 
-def test_a_get_writes_no_row_of_any_table(visitor: Visitor):
+def test_a_get_writes_no_row_of_any_table(visitor):
     database = visitor.services.db
 
-    def rows() -> dict[str, int]:
+    def rows():
         with database.read() as db:
             return {
                 table.name: db.scalar(select(func.count()).select_from(table))
@@ -163,7 +163,7 @@ def test_a_get_writes_no_row_of_any_table(visitor: Visitor):
     assert (rows(), len(visitor.world.aws.sts_calls)) == (before, calls)
 
 
-def test_the_pages_headers_are_their_own(visitor: Visitor):
+def test_the_pages_headers_are_their_own(visitor):
     for path in (*(f"{visitor.path}{what}" for what in ("", "/status", "/nothing")), STYLE_SHEET):
         with visitor.world.admin.app.test_client().get(path) as response:
             headers = response.headers
@@ -180,7 +180,7 @@ def test_the_pages_headers_are_their_own(visitor: Visitor):
         assert ("no-store" in headers["Cache-Control"]) is (path != STYLE_SHEET)
 
 
-def test_every_other_path_and_method_gets_a_page_too(visitor: Visitor):
+def test_every_other_path_and_method_gets_a_page_too(visitor):
     absent = visitor.raw("x").text
     for path in ("/onboard", "/onboard/", "/onboard//x", "/onboard/static/", "/onboard/x%0a"):
         for method in ("PUT", "OPTIONS", "TRACE", "BREW"):
@@ -191,7 +191,7 @@ def test_every_other_path_and_method_gets_a_page_too(visitor: Visitor):
         visitor.world.admin.refused("GET", path, expect=404, code="not_found")
 
 
-def test_the_log_has_the_route_and_never_the_token(visitor: Visitor, caplog):
+def test_the_log_has_the_route_and_never_the_token(visitor, caplog):
     token = visitor.path.rpartition("/")[2]
     with caplog.at_level(logging.DEBUG):
         visitor.raw()
@@ -207,9 +207,9 @@ def test_the_log_has_the_route_and_never_the_token(visitor: Visitor, caplog):
 
 
 def test_a_bug_and_a_database_that_is_away_are_pages_and_logged_without_the_token(
-    visitor: Visitor, monkeypatch, capfd, caplog
+    visitor, monkeypatch, capfd, caplog
 ):
-    def away(*_: object) -> str:
+    def away(*_):
         raise StoreUnavailableError("The database can't be reached right now; try again.")
 
     monkeypatch.setattr("app.web.onboarding.progress.headline", away)
@@ -226,7 +226,7 @@ def test_a_bug_and_a_database_that_is_away_are_pages_and_logged_without_the_toke
     assert visitor.path.rpartition("/")[2] not in out + err + caplog.text
 
 
-def test_an_account_id_is_enough_for_a_search(visitor: Visitor):
+def test_an_account_id_is_enough_for_a_search(visitor):
     """For a stack that can't tell us: the kit's role is looked for in that account."""
     customer, kit = Customer(visitor.world.aws), visitor.world.kit(visitor.tenant)
     assert visitor.paste(f" {customer.account} ").status_code == 303

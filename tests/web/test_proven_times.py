@@ -12,11 +12,10 @@ from app.store.models import Trigger
 from app.web.onboarding.progress import _ago
 from tests.attacks.evidence import on_sqlite
 from tests.support.cast import path_of
-from tests.web.conftest import Visitor
 
 
 @on_sqlite
-def test_the_page_counts_the_proofs_that_were_made(visitor: Visitor):
+def test_the_page_counts_the_proofs_that_were_made(visitor):
     made = visitor.world.proven(visitor.tenant)
     services, tenant_id = visitor.services, UUID(made["tenant_id"])
     for _ in range(3):

@@ -11,23 +11,23 @@ from app.clock import now
 from app.proofs.proof_queue import Claim
 from app.store.models.states import ConnectionStatus, StackState
 from tests.attacks.evidence import on_sqlite
-from tests.web.conftest import Visitor, visit
+from tests.web.conftest import visit
 
 pytestmark = on_sqlite  # nothing here depends on the database
 
 FOREIGN = {"Sec-Fetch-Site": "cross-site"}
 
 
-def search(visitor: Visitor, account: str = "123456789012") -> dict[str, object]:
+def search(visitor, account="123456789012"):
     assert visitor.paste(account).status_code == 303
     return next(one for one in visitor.connections() if one["account_id"] == account)
 
 
-def stop(visitor: Visitor, connection: dict[str, object], **options) -> int:
+def stop(visitor, connection, **options):
     return visitor.raw(f"/connections/{connection['id']}/stop", "POST", **options).status_code
 
 
-def test_what_a_visitor_removes_is_gone_audited_and_may_come_again(visitor: Visitor):
+def test_what_a_visitor_removes_is_gone_audited_and_may_come_again(visitor):
     made = search(visitor)
     visitor.verify(made)  # with a proof, which goes along
     action = visitor.page().select_one("form[action$=stop]")["action"].removeprefix(visitor.path)
@@ -54,7 +54,7 @@ def test_what_a_visitor_removes_is_gone_audited_and_may_come_again(visitor: Visi
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_no_other_connection_can_be_removed_through_a_link(visitor: Visitor, changes):
+def test_no_other_connection_can_be_removed_through_a_link(visitor, changes):
     made = search(visitor)
     visitor.change(made, **changes)
     before = visitor.connections()
@@ -65,7 +65,7 @@ def test_no_other_connection_can_be_removed_through_a_link(visitor: Visitor, cha
     assert visitor.connections() == before
 
 
-def test_a_search_of_another_tenant_is_as_good_as_absent(visitor: Visitor):
+def test_a_search_of_another_tenant_is_as_good_as_absent(visitor):
     other = visit(visitor.world, visitor.world.tenant())
     theirs = search(other)
     found = visitor.raw(f"/connections/{theirs['id']}/stop", "POST")
@@ -76,18 +76,18 @@ def test_a_search_of_another_tenant_is_as_good_as_absent(visitor: Visitor):
     assert len(other.connections()) == 1
 
 
-def test_another_site_can_not_remove_a_search(visitor: Visitor):
+def test_another_site_can_not_remove_a_search(visitor):
     made = search(visitor)
     assert stop(visitor, made, headers=FOREIGN) == 403
     assert len(visitor.connections()) == 1
 
 
-def test_removals_are_limited_for_each_link(visitor: Visitor):
+def test_removals_are_limited_for_each_link(visitor):
     nowhere = {"id": "01890000-0000-7000-8000-000000000000"}
     assert [stop(visitor, nowhere) for _ in range(22)] == [404] * 20 + [429] * 2
 
 
-def test_a_proof_of_a_search_that_was_removed_meanwhile_is_dropped(visitor: Visitor):
+def test_a_proof_of_a_search_that_was_removed_meanwhile_is_dropped(visitor):
     made, services = search(visitor), visitor.services
     lease = now() + timedelta(minutes=2)
     visitor.change(made, due_at=lease)

@@ -7,18 +7,18 @@ import pytest
 from app.store.models.states import StackState
 from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Customer, without_external_id
-from tests.web.conftest import Visitor, text_of
+from tests.web.conftest import text_of
 
 pytestmark = on_sqlite  # nothing here depends on the database
 
 
-def stack_of(connection: dict[str, object], name: str | None) -> str | None:
+def stack_of(connection, name):
     """The id of the stack of that name, as it registers the role."""
     account = connection["account_id"]
     return name and f"arn:aws:cloudformation:us-east-1:{account}:stack/{name}/5f"
 
 
-def test_what_the_role_itself_shows_counts_for_more(visitor: Visitor):
+def test_what_the_role_itself_shows_counts_for_more(visitor):
     """It lets strangers in, so it is there."""
     customer, kit = Customer(visitor.world.aws), visitor.world.kit(visitor.tenant)
     visitor.paste(f"arn:aws:iam::{customer.account}:role/{kit['role_name']}")
@@ -45,7 +45,7 @@ def test_what_the_role_itself_shows_counts_for_more(visitor: Visitor):
         (["{name}", "StackSet-{name}-organization-5f"], []),
     ],
 )
-def test_the_update_that_fits_how_the_roles_were_made_is_open(visitor: Visitor, stacks, opened):
+def test_the_update_that_fits_how_the_roles_were_made_is_open(visitor, stacks, opened):
     """None is where Deputy does not know it, or where they were made in several ways. Of a single
     role without a stack the page does not say that its stack is done.
     """
@@ -61,7 +61,7 @@ def test_the_update_that_fits_how_the_roles_were_made_is_open(visitor: Visitor, 
     assert [text_of(summary) for summary in shown] == opened
 
 
-def test_a_role_that_was_gone_may_have_come_back_in_another_way(visitor: Visitor):
+def test_a_role_that_was_gone_may_have_come_back_in_another_way(visitor):
     """The deletion of a stack sends no message."""
     world, customer, kit = (
         visitor.world,

@@ -5,7 +5,6 @@ page knows AWS's words.
 import json
 import re
 from contextlib import closing
-from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import boto3
@@ -17,7 +16,7 @@ from sandbox.organization import organization
 from tests.attacks.evidence import on_sqlite
 from tests.support.cast import Customer, path_of, root_client
 from tests.support.versions import READS, Vendor, registered
-from tests.web.conftest import Visitor, text_of, visit
+from tests.web.conftest import text_of, visit
 
 pytestmark = on_sqlite  # nothing here depends on the database
 
@@ -29,21 +28,19 @@ class Administrator:
     then.
     """
 
-    def __init__(self, visitor: Visitor) -> None:
+    def __init__(self, visitor):
         self.visitor, self.customer = visitor, Customer(visitor.world.aws)
         self.kit = visitor.world.kit(visitor.tenant)
 
     @property
-    def account(self) -> str:
+    def account(self):
         return self.customer.account
 
-    def opened(self, link: str = "launch_stack_url") -> dict[str, str]:
+    def opened(self, link="launch_stack_url"):
         """What the console reads from a link of the kit."""
         return dict(parse_qsl(urlsplit(self.kit[link]).fragment.partition("?")[2]))
 
-    def launch(
-        self, link: str = "launch_stack_url", cloudformation: Any = None, **changes: Any
-    ) -> str:
+    def launch(self, link="launch_stack_url", cloudformation=None, **changes):
         """AWS's refusal; or the stack's status and all of its events."""
         wanted = self.opened(link)
         parameters = {
@@ -65,7 +62,7 @@ class Administrator:
                 return error.response["Error"]["Message"]
             return self.shown(options["StackName"])
 
-    def shown(self, stack_name: str) -> str:
+    def shown(self, stack_name):
         aws = root_client(self.visitor.world.aws, "cloudformation", self.account)
         stack = aws.describe_stacks(StackName=stack_name)["Stacks"][0]
         events = aws.describe_stack_events(StackName=stack["StackId"])["StackEvents"]
@@ -73,17 +70,17 @@ class Administrator:
             [stack["StackStatus"], *(event.get("ResourceStatusReason", "") for event in events)]
         )
 
-    def govern(self, *statements: dict[str, Any]) -> None:
+    def govern(self, *statements):
         document = {"Version": "2012-10-17", "Statement": [EVERYTHING, *statements]}
         organization.govern(self.account, service_control=document)
 
-    def allow_everything(self, name: str) -> str:
+    def allow_everything(self, name):
         """The ARN of a new policy of the account's."""
         document = json.dumps({"Version": "2012-10-17", "Statement": [EVERYTHING]})
         iam = root_client(self.visitor.world.aws, "iam", self.account)
         return iam.create_policy(PolicyName=name, PolicyDocument=document)["Policy"]["Arn"]
 
-    def as_somebody_who_may(self, *actions: str) -> Any:
+    def as_somebody_who_may(self, *actions):
         """CloudFormation, for a role of the account's own that may do these."""
         trust = {
             "Version": "2012-10-17",
@@ -108,12 +105,12 @@ class Administrator:
 
 
 @pytest.fixture
-def administrator(visitor: Visitor, published: None):
+def administrator(visitor, published):
     yield Administrator(visitor)
     organization._policies.clear()
 
 
-def to_do(visitor: Visitor, name: str, said: str) -> str:
+def to_do(visitor, name, said):
     """What the page says to do in the case whose words AWS showed."""
     case = visitor.page().select_one(f"details#trouble-{name}")
     assert not case.has_attr("open")
@@ -129,19 +126,19 @@ def to_do(visitor: Visitor, name: str, said: str) -> str:
     return text_of(paragraphs[-1])
 
 
-def denied(a: Administrator, action: str, condition: dict[str, Any] | None = None) -> str:
+def denied(a, action, condition=None):
     """What AWS shows where the organisation denies this."""
     statement = {"Effect": "Deny", "Action": action, "Resource": "*"}
     a.govern(statement | ({"Condition": condition} if condition else {}))
     return a.launch()
 
 
-def with_the_role_there(a: Administrator) -> str:
+def with_the_role_there(a):
     a.customer.role(a.kit["role_name"], a.kit["trust_policy"])
     return a.launch()
 
 
-def in_no_organization(a: Administrator) -> str:
+def in_no_organization(a):
     organization._units.clear()
     return a.launch(
         "organization_launch_url", parameters={"OrganizationalUnitIds": "ou-ab12-1a2b3c4d"}
@@ -201,16 +198,14 @@ TROUBLE = {
 
 
 @pytest.mark.parametrize("trouble", TROUBLE)
-def test_the_page_knows_awss_words_and_what_to_do(
-    administrator: Administrator, visitor: Visitor, trouble: str
-):
+def test_the_page_knows_awss_words_and_what_to_do(administrator, visitor, trouble):
     happens, cases = TROUBLE[trouble]
     said = happens(administrator)
     for name, words in cases.items():
         assert words.format(**administrator.kit) in to_do(visitor, name, said)
 
 
-def test_what_the_page_says_to_do_helps(administrator: Administrator, visitor: Visitor):
+def test_what_the_page_says_to_do_helps(administrator, visitor):
     denied(administrator, "iam:CreateRole", WITHOUT_BOUNDARY)
     boundary = administrator.allow_everything("boundary")
     said = administrator.launch(StackName="again", parameters={"PermissionsBoundaryArn": boundary})
@@ -226,9 +221,7 @@ def test_what_the_page_says_to_do_helps(administrator: Administrator, visitor: V
     assert wrong in text_of(page.select("#trouble-account p")[-1])
 
 
-def test_the_page_explains_a_region_that_is_switched_off(
-    administrator: Administrator, visitor: Visitor, faults
-):
+def test_the_page_explains_a_region_that_is_switched_off(administrator, visitor, faults):
     """Nothing of the stack fails; it is our call that AWS refuses."""
     administrator.launch()
     role_arn = f"arn:aws:iam::{administrator.account}:role/{administrator.kit['role_name']}"
@@ -240,9 +233,7 @@ def test_the_page_explains_a_region_that_is_switched_off(
     )
 
 
-def test_an_external_id_that_is_another_ones_makes_a_role_that_refuses(
-    administrator: Administrator, visitor: Visitor
-):
+def test_an_external_id_that_is_another_ones_makes_a_role_that_refuses(administrator, visitor):
     assert administrator.launch(parameters={"ExternalId": "dpy-" + "0" * 64}).startswith(
         "CREATE_COMPLETE"
     )

@@ -1,9 +1,4 @@
-from pathlib import Path
-
-import pytest
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+def pytest_ignore_collect(collection_path, config):
     """To collect these, schemathesis builds their requests, which takes seconds: only `make
     soak` waits for that.
     """

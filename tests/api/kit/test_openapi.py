@@ -4,14 +4,12 @@ it refuses.
 
 import json
 import re
-from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 import pytest
 from apispec import APISpec
-from flask import Flask
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
@@ -22,12 +20,11 @@ from app.factory import create_app
 from app.http.refusals import PROBLEMS
 from tests.attacks.evidence import on_sqlite
 from tests.conftest import make_config
-from tests.support.cast import World
 from tests.support.rows import at_once
 
 # A connection-less configuration: the document depends on no database and no AWS.
-APP: Flask = create_app(make_config("sqlite:////nonexistent/never-opened.sqlite3"))
-DOCUMENT: dict[str, Any] = APP.test_client().get("/openapi.json").get_json()
+APP = create_app(make_config("sqlite:////nonexistent/never-opened.sqlite3"))
+DOCUMENT = APP.test_client().get("/openapi.json").get_json()
 
 PUBLIC = {
     ("GET", "/v1/templates/customer-role.yaml"),
@@ -43,11 +40,11 @@ class Operation(NamedTuple):
     path: str
     spec: dict[str, Any]
 
-    def __str__(self) -> str:
+    def __str__(self):
         return f"{self.method} {self.path}"
 
     @property
-    def is_public(self) -> bool:
+    def is_public(self):
         return (self.method, self.path) in PUBLIC
 
 
@@ -67,17 +64,17 @@ def test_the_document_says_which_release_serves_it_and_whom_to_ask():
     assert DOCUMENT["info"]["contact"] == {"name": "Example Vendor", "url": "http://localhost:8000"}
 
 
-def resolve(value: dict[str, Any]) -> dict[str, Any]:
+def resolve(value):
     """The thing itself, or what its $ref points to."""
     while "$ref" in value:
-        found: Any = DOCUMENT
+        found = DOCUMENT
         for part in value["$ref"].removeprefix("#/").split("/"):
             found = found[part]
         value = found
     return value
 
 
-def objects(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+def objects(value, path=""):
     """Every JSON object in the document, with its place."""
     if isinstance(value, dict):
         yield path, value
@@ -88,17 +85,17 @@ def objects(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
             yield from objects(item, f"{path}/{index}")
 
 
-def schema_of(name: str) -> dict[str, Any]:
+def schema_of(name):
     return DOCUMENT["components"]["schemas"][name]
 
 
-def body_schema(operation: Operation) -> dict[str, Any]:
+def body_schema(operation):
     content = operation.spec["requestBody"]["content"]
     assert list(content) == ["application/json"]
     return resolve(content["application/json"]["schema"])
 
 
-def served() -> dict[tuple[str, str], Any]:
+def served():
     """The views of the API's own blueprints; HEAD comes with every GET and is not listed."""
     routes = {}
     for rule in APP.url_map.iter_rules():
@@ -203,7 +200,7 @@ def test_an_operation_says_whether_a_key_is_needed_and_names_its_scope():
 # --- how it refuses ---
 
 
-def expected_refusals(operation: Operation) -> set[str]:
+def expected_refusals(operation):
     """The least that must be documented; an operation's own conflicts come on top."""
     wanted = {"414", "431", "500", "503"}
     if not operation.is_public:
@@ -279,7 +276,7 @@ def test_an_operation_has_a_summary_a_tag_and_a_name_of_its_own_for_generated_cl
     assert len({operation.spec["operationId"] for operation in OPERATIONS}) == len(OPERATIONS)
 
 
-def valid(value: Any, schema: dict[str, Any]) -> bool:
+def valid(value, schema):
     return OAS31Validator(schema | {"components": DOCUMENT["components"]}).is_valid(value)
 
 
@@ -310,7 +307,7 @@ BODIES = {  # those that the document allows, and those that it does not
 
 
 @pytest.mark.parametrize("operation_id", BODIES)
-def test_the_document_says_what_a_body_may_hold(operation_id: str):
+def test_the_document_says_what_a_body_may_hold(operation_id):
     operation = next(each for each in OPERATIONS if each.spec["operationId"] == operation_id)
     schema = body_schema(operation)
     for bodies, allowed in zip(BODIES[operation_id], (True, False), strict=True):
@@ -320,7 +317,7 @@ def test_the_document_says_what_a_body_may_hold(operation_id: str):
 # --- for generated clients ---
 
 
-def properties() -> Iterator[tuple[str, dict[str, Any]]]:
+def properties():
     """Every property of every component, and every parameter."""
     for name, schema in DOCUMENT["components"]["schemas"].items():
         for property_name, found in schema.get("properties", {}).items():
@@ -361,7 +358,7 @@ def test_every_property_has_an_example_that_is_valid():
             assert valid(example, schema), place
 
 
-def bodies() -> Iterator[tuple[str, dict[str, Any]]]:
+def bodies():
     """Every body in JSON: of requests, of answers, and of problems."""
     for operation in OPERATIONS:
         for name, part in (
@@ -394,7 +391,7 @@ def test_the_examples_of_problems_have_their_own_status():
 @on_sqlite
 @pytest.mark.usefixtures("impatient")
 @each_with_body
-def test_the_service_takes_the_example_of_a_request(operation: Operation, world: World):
+def test_the_service_takes_the_example_of_a_request(operation, world):
     """On a connection that is there, and in the state that the request is about."""
     tenant = world.tenant()
     ids = {"tenant_id": tenant["id"]}

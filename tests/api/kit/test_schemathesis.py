@@ -11,9 +11,9 @@ operation; many, and those at every bound, are in test_schemathesis_at_length.py
 
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import schemathesis
@@ -23,16 +23,14 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from app.factory import create_app
 from app.identity.scopes import ALL_SCOPES
-from sandbox.server import Sandbox
-from sandbox.vendor import VendorStack
 from tests.api.kit.test_openapi import DOCUMENT
 from tests.conftest import OPERATOR, make_config
 from tests.model.stage import without_sockets
-from tests.support.cast import Api, World
+from tests.support.cast import Api
 from tests.support.databases import new_database
 
 if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+    from wsgiref.types import WSGIApplication
 
 # What no schema tells, as it depends on the deployment or on the moment: a request that keeps to
 # the document may still be refused for one of these fields, and for no other.
@@ -65,15 +63,13 @@ class Service:
 
     application: "WSGIApplication | None" = None
 
-    def __call__(
-        self, environ: "WSGIEnvironment", start_response: "StartResponse"
-    ) -> Iterable[bytes]:
+    def __call__(self, environ, start_response):
         assert self.application is not None
         return self.application(environ, start_response)
 
 
 @schemathesis.deserializer("text/yaml")
-def _template(_ctx: object, response: Any) -> str:
+def _template(_ctx, response):
     """A CloudFormation template is a text to us; its tags (!Sub) are no YAML that schemathesis
     would load.
     """
@@ -83,7 +79,7 @@ def _template(_ctx: object, response: Any) -> str:
 SERVICE = Service()
 
 
-def described(examples: int, *, every_boundary: bool) -> Any:
+def described(examples, *, every_boundary):
     """The document, with so many random requests for each operation, and perhaps one for each
     bound that it gives.
     """
@@ -100,7 +96,7 @@ def described(examples: int, *, every_boundary: bool) -> Any:
 
 
 @pytest.fixture(scope="module")
-def admin(aws: Sandbox, vendor: VendorStack) -> Iterator[Api]:
+def admin(aws, vendor) -> Iterator[Api]:
     """On SQLite alone: what differs between the databases, the other tests look for."""
     with new_database("sqlite") as url:
         with without_sockets(aws):
@@ -118,11 +114,11 @@ class Home:
     them up.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world):
         self.world = world
         self.move()
 
-    def move(self) -> None:
+    def move(self):
         tenant = self.world.tenant()
         connection = self.world.connection(tenant)
         key = self.world.admin(
@@ -138,16 +134,16 @@ class Home:
             "link_id": link["id"],
         }
 
-    def suspend(self, path: str) -> None:
+    def suspend(self, path):
         """So that there is something to resume; it may be suspended already."""
         self.world.admin.raw("POST", path, {"reason": "to be resumed"})
 
-    def role(self) -> str:
+    def role(self):
         return self.world.role({"id": self.ids["tenant_id"]})
 
 
 @pytest.fixture
-def home(world: World, impatient: None) -> Home:
+def home(world, impatient) -> Home:
     return Home(world)
 
 
@@ -156,11 +152,11 @@ unhurried = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 @described(2, every_boundary=False).parametrize()
 @unhurried
-def test_the_api_is_as_its_document_says(case: schemathesis.Case, home: Home):
+def test_the_api_is_as_its_document_says(case, home):
     assert_as_documented(case, home)
 
 
-def assert_as_documented(case: schemathesis.Case, home: Home) -> None:
+def assert_as_documented(case, home):
     settle(case, home)
     headers = {"Authorization": f"Bearer {home.world.admin.key}"}
     response = case.call(headers=headers)
@@ -172,7 +168,7 @@ def assert_as_documented(case: schemathesis.Case, home: Home) -> None:
         home.move()
 
 
-def settle(case: schemathesis.Case, home: Home) -> None:
+def settle(case, home):
     """Give a case ids that exist, and half of the cases also values that do."""
     if is_positive(case, "path"):
         for name in case.path_parameters or {}:
@@ -197,19 +193,19 @@ def settle(case: schemathesis.Case, home: Home) -> None:
         )
 
 
-def replace(values: dict[str, Any], real: dict[str, Callable[[], Any]]) -> None:
+def replace(values, real):
     for name in sorted(set(real) & set(values)):
         values[name] = real[name]()
 
 
-def is_positive(case: schemathesis.Case, location: str) -> bool:
+def is_positive(case, location):
     components = {
         str(getattr(kind, "value", kind)): info for kind, info in case.meta.components.items()
     }
     return location not in components or components[location].mode == GenerationMode.POSITIVE
 
 
-def chosen(values: dict[str, Any]) -> bool:
+def chosen(values):
     """Every second case, and the same ones in every run."""
     return zlib.crc32(json.dumps(values, sort_keys=True, default=str).encode()) % 2 == 0
 
@@ -224,7 +220,7 @@ _APART = (
 )
 
 
-def refused_beyond_the_document(response: Any) -> bool:
+def refused_beyond_the_document(response):
     if response.status_code not in {400, 422}:
         return False
     problem = response.json()

@@ -3,16 +3,8 @@ the document gives.
 """
 
 import pytest
-import schemathesis
 
-from tests.api.kit.test_schemathesis import (
-    Home,
-    admin,
-    assert_as_documented,
-    described,
-    home,
-    unhurried,
-)
+from tests.api.kit.test_schemathesis import admin, assert_as_documented, described, home, unhurried
 
 __all__ = ["admin", "home"]  # fixtures
 
@@ -20,5 +12,5 @@ __all__ = ["admin", "home"]  # fixtures
 @pytest.mark.soak
 @described(50, every_boundary=True).parametrize()
 @unhurried
-def test_the_api_is_as_its_document_says_at_length(case: schemathesis.Case, home: Home):
+def test_the_api_is_as_its_document_says_at_length(case, home):
     assert_as_documented(case, home)

@@ -15,11 +15,11 @@ import time_machine
 _folder = Path(os.environ["TEST_CLOCK"])
 
 
-def _wanted() -> float:
+def _wanted():
     return float((_folder / "offset").read_text())
 
 
-def _follow(clock: time_machine.Traveller, seen: float) -> None:
+def _follow(clock, seen):
     while True:
         wanted = _wanted()
         if wanted != seen:

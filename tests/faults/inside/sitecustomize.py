@@ -11,7 +11,6 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import time_machine
 
@@ -20,7 +19,7 @@ _sleep = time.sleep  # gevent replaces it
 _resolve = _socket.getaddrinfo
 
 
-def _lookup(host: Any, *rest: Any, **named: Any) -> Any:
+def _lookup(host, *rest, **named):
     if host != "aws.test":
         return _resolve(host, *rest, **named)
     try:
@@ -31,7 +30,7 @@ def _lookup(host: Any, *rest: Any, **named: Any) -> Any:
     raise _socket.gaierror(_socket.EAI_AGAIN, "Temporary failure in name resolution")
 
 
-def _follow() -> None:
+def _follow():
     seen = 0.0
     while True:
         _sleep(0.05)
@@ -41,7 +40,7 @@ def _follow() -> None:
             seen = wanted
 
 
-def _begin() -> None:
+def _begin():
     threading.Thread(target=_follow, daemon=True).start()
 
 
