@@ -421,7 +421,7 @@ class NoRoom:
         rates = composition.Services(config).rates
         with rates.routine_call():
             (self._name,) = self._cache.scan_iter("*routine*")
-        rates._shared._cache.client.close()
+        rates._routine._shared._cache.client.close()
         self._cache.set(self._name, 10**9, ex=3600)
 
     def end(self):
@@ -449,5 +449,5 @@ def test_a_first_proof_is_made_while_all_routine_proofs_wait_for_their_half(
                     no_room.end()  # or they would wait for good, and the worker for them
                 until(lambda: proven_times(services).keys() == {*first, *waiting}, seconds=60)
         finally:
-            services.rates._shared._cache.client.close()
+            services.rates._routine._shared._cache.client.close()
             services.db.engine.dispose()
