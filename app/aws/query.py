@@ -36,7 +36,7 @@ from urllib3.exceptions import HTTPError
 from app import metrics
 from app.aws.errors import AWS_ERRORS, is_silence, outcome_of
 from app.aws.tls import ca_bundle
-from app.concurrency.places import pause, without_place
+from app.concurrency.places import pause, without_places
 
 # Seconds; short, because the client waits for the answer
 _TIMEOUTS = urllib3.Timeout(connect=1, read=2)
@@ -146,7 +146,7 @@ class QueryApi:
         body = urlencode({"Action": action, "Version": self._model.api_version} | form)
         request = AWSRequest(method="POST", url=self.url, data=body, headers=self._headers)
         SigV4Auth(credentials, self._service, self._region).add_auth(request)
-        with without_place():
+        with without_places():
             response = self._pool.urlopen(
                 "POST",
                 self._target,

@@ -1,6 +1,6 @@
 """Places for requests: a limited number of them work at once, and further ones wait.
 
-A request gives up its place while it waits for somebody else (AWS, or a body that is on its way).
+A request gives up its places while it waits for somebody else (AWS, or a body that is on its way).
 So places count the work that this process does. While a request waits for a place it also gives up
 its slot, of which a web process has 256 for all tenants (app/http/sockets.py).
 """
@@ -19,7 +19,8 @@ _ROOM = 1_000  # requests that wait in a process; it has 2,000 connections
 
 
 _room = threading.BoundedSemaphore(_ROOM)
-_place: ContextVar["Places | None"] = ContextVar("place", default=None)  # the current request's
+# The places of the current request, in the order in which it took them
+_places: ContextVar[tuple["Places", ...]] = ContextVar("places", default=())
 # The web process's slots, which the requests of this context give up while they wait
 slots: ContextVar[Semaphore | None] = ContextVar("slots", default=None)
 
@@ -28,7 +29,7 @@ class Places:
     """`at_once` places, for which at most `waiting` requests wait."""
 
     def __init__(self, at_once: int, waiting: int) -> None:
-        self._free = FairLock(at_once)
+        self.free = FairLock(at_once)
         self._waiting = threading.Semaphore(waiting)
 
     @contextmanager
@@ -38,14 +39,14 @@ class Places:
         Raises the refusal after `timeout` seconds (None: never), and at once when too many requests
         wait.
         """
-        if not (self._free.acquire(0) or self._wait(timeout)):
+        if not (self.free.acquire(0) or self._wait(timeout)):
             raise refusal
-        token = _place.set(self)
+        token = _places.set((*_places.get(), self))
         try:
             yield
         finally:
-            _place.reset(token)
-            self._free.release()
+            _places.reset(token)
+            self.free.release()
 
     def _wait(self, timeout: float | None) -> bool:
         """Wait for a place, and return whether the request got it."""
@@ -53,37 +54,29 @@ class Places:
             return False
         try:
             with _waiting_room() as has_room:
-                return has_room and self._free.acquire(timeout)
+                return has_room and self.free.acquire(timeout)
         finally:
             self._waiting.release()
 
-    @contextmanager
-    def without(self) -> Iterator[None]:
-        self._free.release()
-        try:
-            yield
-        finally:
-            self._free.acquire()
-
 
 @contextmanager
-def without_place() -> Iterator[None]:
-    """Give up the place of the current request, if it has one, while it waits for somebody else."""
-    places = _place.get()
-    if places is None:
-        yield
-        return
-    token = _place.set(None)  # a wait within this one has none to give up
+def without_places() -> Iterator[None]:
+    """Give up the places of the current request while it waits for somebody else."""
+    places = _places.get()
+    token = _places.set(())  # a wait within this one has none to give up
+    for place in places:
+        place.free.release()
     try:
-        with places.without():
-            yield
+        yield
     finally:
-        _place.reset(token)
+        for place in places:
+            place.free.acquire()
+        _places.reset(token)
 
 
 def pause(seconds: float) -> None:
     """Sleep without a place and without a slot. Return at once when too many requests wait."""
-    with without_place(), _waiting_room() as has_room:
+    with without_places(), _waiting_room() as has_room:
         if has_room:
             time.sleep(seconds)
 

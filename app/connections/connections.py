@@ -75,20 +75,28 @@ def to_role(tenant_id: UUID, role: RoleArn) -> Select[Connection]:
     )
 
 
-def _deleted_by_bound(
-    db: Session, principal: Principal, tenant_id: UUID, connection_id: UUID
+def _deletable(
+    db: Session, principal: Principal, tenant_id: UUID, connection_id: UUID, *, lock: bool
 ) -> Connection:
-    """Return the row of a connection that a bound key deleted, of a live tenant.
+    """Return a connection that the principal may delete.
 
-    Raises NotFoundError.
+    For the vendor that may be a connection which a bound key has deleted, of a live tenant. Raises
+    NotFoundError.
     """
+    try:
+        return owned(db, principal, tenant_id, connection_id, lock=lock)
+    except NotFoundError:
+        if not principal.is_vendor:
+            raise
     tenant_of(db, principal, tenant_id)
     deleted = select(Connection).where(
         Connection.tenant_id == tenant_id,
         Connection.id == connection_id,
         Connection.deleted_by_bound.is_(True),
     )
-    return one_or_not_found(db, deleted.with_for_update(of=Connection, key_share=True))
+    if lock:
+        deleted = deleted.with_for_update(of=Connection, key_share=True)
+    return one_or_not_found(db, deleted)
 
 
 def _ensure_few_searches(db: Session, tenant_id: UUID) -> None:
@@ -294,14 +302,12 @@ class Connections:
         The vendor may also delete what a bound key deleted. From then on only the vendor can add it
         again. Raises NotFoundError, ConflictError.
         """
+        bound = not principal.is_vendor
+        with self._db.read() as db:
+            # An absent connection is refused without waiting for the writers' lock
+            _deletable(db, principal, tenant_id, connection_id, lock=False)
         with self._db.write(principal) as db:
-            bound = not principal.is_vendor
-            try:
-                connection = owned(db, principal, tenant_id, connection_id, lock=True)
-            except NotFoundError:
-                if bound:
-                    raise
-                connection = _deleted_by_bound(db, principal, tenant_id, connection_id)
+            connection = _deletable(db, principal, tenant_id, connection_id, lock=True)
             connection.ensure_may_undo(bound=bound)
             was = connection.status
             connection.delete(now(), bound=bound)

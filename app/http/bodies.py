@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
-from app.concurrency.places import without_place
+from app.concurrency.places import without_places
 
 
 @contextmanager
@@ -15,7 +15,7 @@ def whole_body() -> Iterator[None]:
     It fails when the body is late, cut short, or in malformed chunks.
     """
     try:
-        with without_place():
+        with without_places():
             yield
     except RequestEntityTooLarge:
         raise

@@ -20,13 +20,13 @@ import hashlib
 import math
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from uuid import UUID
 
 from cachetools import LRUCache
 
 from app.concurrency.places import Places, pause
-from app.errors import AppError, RateLimitedError
+from app.errors import RateLimitedError
 from app.identity.principals import ApiKeyPrincipal
 from app.limits.table import (
     CPU_TIME,
@@ -82,17 +82,20 @@ class TenantShare:
     def stop(self, key: str, tenant_scope: UUID | None) -> Iterator[None]:
         """Work on a request that revokes, suspends or deletes, key by key within a tenant.
 
-        A request that stops nothing is charged, and held while its tenant's share is used up.
+        A request that fails stops nothing. It is charged, and held while the share of its tenant,
+        or of the vendor's key, is used up. Its debt is bounded: the tenant's own administrator must
+        not wait for long once the thief's key is revoked.
         """
-        if tenant_scope is None:
-            yield
-            return
         own = UUID(bytes=_digest(key)[:16])
+        places = (own, tenant_scope) if tenant_scope else ()
         try:
-            with self._place(STOPS, own), self._place(STOPS, tenant_scope):
+            with ExitStack() as held:
+                for subject in places:
+                    held.enter_context(self._place(STOPS, subject))
                 yield
-        except AppError:
-            pause(min(_FAILED_STOP_SECONDS, self.charge(tenant_scope, MS_PER_FAILED_STOP)))
+        except Exception:  # a refusal, an invalid body or a bug
+            debt = self._charge(tenant_scope or own, MS_PER_FAILED_STOP, _FAILED_STOP_SECONDS)
+            pause(min(_FAILED_STOP_SECONDS, debt))
             raise
 
     def hold(self, subject: UUID) -> None:
@@ -104,17 +107,18 @@ class TenantShare:
         with suppress(RateLimitedError), self._place(HELD_REFUSALS, subject):
             pause(_HOLD_SECONDS)
 
-    def charge(self, tenant_scope: UUID | None, price: float) -> float:
-        """Charge a cost that is known only afterwards, such as the rows of a list.
+    def charge(self, tenant_scope: UUID | None, price: float) -> None:
+        """Charge a cost that is known only afterwards, such as the rows of a list."""
+        if tenant_scope is not None:
+            self._charge(tenant_scope, price, math.inf)
+
+    def _charge(self, subject: UUID, price: float, patience: float) -> float:
+        """Charge a cost, unless the share is used up for more seconds than `patience`.
 
         Returns for how many seconds the share is used up, in the long run or in a burst.
         """
-        if tenant_scope is None:
-            return 0.0
-        return max(
-            self._spent.reserve(tenant_scope, patience=math.inf, cost=price),
-            self._peak.reserve(tenant_scope, patience=math.inf, cost=price),
-        )
+        buckets = self._spent, self._peak
+        return max(bucket.reserve(subject, patience=patience, cost=price) for bucket in buckets)
 
     def acquire_refusal(self, principal: ApiKeyPrincipal) -> None:
         """Count one refused request for credentials. Raises RateLimitedError."""

@@ -16,11 +16,12 @@ from uuid import UUID
 
 import pytest
 import time_machine
+from werkzeug.exceptions import UnprocessableEntity
 
 from app.api.kit.prices import price_of
 from app.audit.events import Event
 from app.clock import now
-from app.concurrency.places import without_place
+from app.concurrency.places import without_places
 from app.errors import NotFoundError, RateLimitedError
 from app.identity.scopes import ALL_SCOPES
 from app.ids import new_id
@@ -35,6 +36,7 @@ from app.limits.table import (
 )
 from app.limits.tenant_share import MS_PER_FAILED_STOP, MS_PER_ROW, TenantShare
 from app.limits.token_bucket import TokenBucket
+from app.store.database import Database
 from tests.attacks.evidence import case, on_postgresql, on_sqlite
 from tests.attacks.routes import ROUTES
 from tests.support.cast import UNSET, path_of
@@ -244,7 +246,7 @@ def test_two_requests_of_a_tenant_are_worked_on_at_once(world, stopped_clock):
         assert mallory.raw("GET", tenant_of(connection)).get_json()["code"] == "rate_limited"
         neighbour("GET", tenant_of(other))
         mallory("POST", path_of(connection, "/credentials"))
-        with without_place():  # the last of those requests waits for AWS, or for a body
+        with without_places():  # the last of those requests waits for AWS, or for a body
             mallory("GET", tenant_of(connection))
     mallory("GET", tenant_of(connection))
 
@@ -340,19 +342,47 @@ def test_a_burst_of_requests_is_spread_over_seconds(pauses):
         _ask(share, tenant_id, PEAK_CPU_TIME.amount // int(PRICE))
 
 
-def test_who_stops_nothing_again_and_again_waits_longer_each_time(pauses):
+def _stop_nothing(share, key, tenant_id, error=NotFoundError):
+    with pytest.raises(error), share.stop(key, tenant_id):
+        raise error
+
+
+@pytest.mark.parametrize("error", [NotFoundError, UnprocessableEntity])
+@pytest.mark.parametrize("tenant_id", [new_id(), None], ids=["bound", "unbound"])
+def test_who_stops_nothing_again_and_again_waits_longer_each_time(pauses, tenant_id, error):
     """Otherwise sixty connections that revoke keys which do not exist take half of a process."""
-    share, tenant_id = TenantShare(), new_id()
-
-    def revoke(subject):
-        with pytest.raises(NotFoundError), share.stop("a key", subject):
-            raise NotFoundError
-
+    share = TenantShare()
     for _ in range(100):
-        revoke(tenant_id)
+        _stop_nothing(share, "a key", tenant_id, error)
     assert pauses == sorted(pauses)
     spent = 50 * MS_PER_FAILED_STOP - PEAK_CPU_TIME.amount * PEAK_CPU_TIME.burst
     assert pauses[49] == pytest.approx(spent / PEAK_CPU_TIME.amount)
     assert pauses[-1] == 5
-    revoke(new_id())
+    _stop_nothing(share, "another key", tenant_id and new_id(), error)
     assert pauses[-1] == 0
+
+
+def test_a_tenant_waits_for_seconds_at_most_after_a_flood_of_failed_stops(pauses):
+    share, tenant_id = TenantShare(), new_id()
+    for _ in range(10_000):
+        _stop_nothing(share, "a stolen key", tenant_id)
+    with pytest.raises(RateLimitedError) as refused:
+        _ask(share, tenant_id, 1)
+    assert refused.value.retry_after <= 6
+
+
+@on_sqlite
+def test_a_stop_with_an_invalid_body_is_held_too(world, pauses):
+    connection = world.connection()
+    mallory = mallory_of(world, connection)
+    for _ in range(10):
+        mallory.refused(
+            "POST", path_of(connection, "/suspend"), {}, expect=422, code="validation_failed"
+        )
+    assert pauses[-1] > 0
+
+
+def test_an_absent_connection_is_refused_without_the_writers_lock(world, monkeypatch):
+    path = path_of(world.connection() | {"id": str(new_id())})
+    monkeypatch.setattr(Database, "write", None)
+    world.admin.refused("DELETE", path, expect=404, code="not_found")

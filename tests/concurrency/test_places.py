@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from app.concurrency.places import Places, without_place
+from app.concurrency.places import Places, without_places
 from tests.support.waiting import until
 
 
@@ -37,7 +37,7 @@ def test_one_waits_until_a_place_is_free_and_too_many_do_not():
     waiter = threading.Thread(target=work)
     with places.place(None, FullError()):
         waiter.start()
-        until(lambda: places._free._waiting)
+        until(lambda: places.free._waiting)
         with pytest.raises(FullError), places.place(30, FullError()):
             pass
         assert worked == []
@@ -47,10 +47,18 @@ def test_one_waits_until_a_place_is_free_and_too_many_do_not():
 
 def test_a_wait_within_a_wait_gives_up_one_place():
     places = Places(at_once=1, waiting=1)
-    with without_place(), places.place(0.0, FullError()):
-        with without_place(), without_place():
+    with without_places(), places.place(0.0, FullError()):
+        with without_places(), without_places():
             assert is_free(places)
             with places.place(0.0, FullError()):
                 assert not is_free(places)
         assert not is_free(places)
     assert is_free(places)
+
+
+def test_a_wait_gives_up_all_places():
+    of_key, of_tenant = Places(at_once=1, waiting=1), Places(at_once=1, waiting=1)
+    with of_key.place(0.0, FullError()), of_tenant.place(0.0, FullError()):
+        with without_places():
+            assert [is_free(of_key), is_free(of_tenant)] == [True, True]
+        assert [is_free(of_key), is_free(of_tenant)] == [False, False]
