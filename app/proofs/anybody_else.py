@@ -1,9 +1,9 @@
-"""Which statements of a trust policy let in every AWS account.
+"""Find the statements of a trust policy that let in every AWS account.
 
-The External ID is no secret, so it keeps nobody out. "Anybody else" is anybody whose account,
-organization and ARN the policy names nowhere. A statement for the principal `*` is narrowed only by
-a comparison of one of these. The value must be one that nobody else can have, and the operator must
-fail where the key is absent.
+The External ID is not secret, so it keeps nobody out. "Anybody else" is a principal whose account,
+organization and ARN the policy does not name. A statement for the principal `*` lets in anybody
+else unless its Condition compares the account, the organization or the ARN. That comparison must
+have only values that nobody else can have, and an operator that fails if the key is absent.
 """
 
 import re
@@ -16,23 +16,24 @@ _ARN, _PATHS = "aws:principalarn", "aws:principalorgpaths"
 _NARROWING = {_ARN, "aws:principalaccount", "aws:principalorgid", _PATHS}
 _EQUAL = {"stringequals", "stringequalsignorecase"}
 _ARN_LIKE = {"arnequals", "arnlike"}
-# A pattern must begin with this, before its first wildcard, to admit nobody else.
+# A pattern that lets in nobody else has this prefix before its first wildcard.
 _BEGINS = {
     _ARN: re.compile(r"arn:[^:]+:(iam|sts)::[0-9]{12}:"),
     _PATHS: re.compile(r"o-[a-z0-9]+/"),
 }
-# The parts of an ARN are compared one by one. Wildcards before the account do not reach into it.
+# IAM compares ARNs part by part, so a wildcard before the account does not match the account.
 _ARN_OF_ACCOUNT = re.compile(r"([^:]*:){4}[0-9]{12}:.*", re.DOTALL)
-# The role's account and its organization belong to nobody else.
+# IAM replaces these variables by the role's account and organization, which nobody else has.
 _OF_RESOURCE = re.compile(r"\$\{aws:resource(account|orgid)\}", re.IGNORECASE)
 
 
 def let_in_anybody(
     statements: Iterable[Statement], actions: Mapping[int, Mapping[str, RequestAnswers]], way: str
 ) -> set[int]:
-    """Return the numbers of the statements that let in anybody else this way.
+    """Return the numbers of the statements that let in anybody else by the action `way`.
 
-    `actions`: whether each statement is about each way into a role.
+    There are none if a statement denies anybody else. `actions`: by statement number and action,
+    YES if the statement applies to the action.
     """
     admitting = set()
     for statement in statements:
@@ -46,7 +47,10 @@ def let_in_anybody(
 
 
 def _admits_anybody(statement: Statement) -> bool:
-    """Return whether it may let in anybody else. A part that is not understood keeps nobody out."""
+    """Return whether an Allow statement may let in anybody else.
+
+    A part that Deputy does not understand counts as keeping nobody out.
+    """
     everybody = _names_everybody(statement.names)
     if statement.other_names is not None and ("AWS", "*") not in statement.other_names:
         everybody = True
@@ -54,7 +58,10 @@ def _admits_anybody(statement: Statement) -> bool:
 
 
 def _denies_anybody(statement: Statement) -> bool:
-    """Return whether it surely denies anybody else. A part that is not understood denies nobody."""
+    """Return whether a Deny statement certainly denies anybody else.
+
+    A statement with a part that Deputy does not understand counts as denying nobody.
+    """
     everybody = ("AWS", "*") in statement.names
     if statement.other_names:
         everybody = not _names_everybody(statement.other_names)
@@ -84,9 +91,9 @@ def _compares_with_nobody_else(comparison: Comparison) -> bool:
 
 
 def _admits_others(comparison: Comparison, value: str) -> bool:
-    """Return whether anybody else can have a value that is compared with this one.
+    """Return whether anybody else's account, organization or ARN can match this value.
 
-    The same holds for a value that is not understood.
+    Returns True for a value that Deputy does not understand.
     """
     text = _OF_RESOURCE.sub("000000000000", value)
     if "${" in text or comparison.name not in {*_EQUAL, *_ARN_LIKE, "stringlike"}:

@@ -1,17 +1,19 @@
-"""The canary: a role of the vendor's own that shows whether refusals count.
+"""The canary: one of the vendor's own roles, which shows whether refusals count.
 
-It must let the broker in without an External ID. A proof rests on refusals. A policy on the
-vendor's side that demands an External ID makes the same refusals, and then every role looks safe.
-The canary accepts what customers' roles should refuse, and the broker reaches it by the same
-statement of its policy. So a refusal there comes from the vendor's side.
+A proof rests on refusals by the customer's role. A policy on the vendor's side that demands an
+External ID causes the same refusals, and then every role looks safe. The canary must accept the
+broker without an External ID, which customers' roles must refuse. The same statement of the
+broker's policy allows the calls to the canary and to customers' roles. Therefore, a refusal by the
+canary comes from the vendor's side.
 
-The stranger is a second principal of the vendor's, whom no customer trusts: a role that lets it in
-trusts others than the broker. Its refusals count only while the canary lets it in.
+The stranger is a second principal of the vendor, which no customer trusts. A role that accepts the
+stranger trusts others than the broker. A role's refusal of the stranger counts only while the
+canary accepts the stranger.
 
-A policy may change at any moment. So a verdict that makes a connection issue needs a look at the
-canary that began after the proof's calls. Proofs that wait for one at the same time share it, and a
-process makes one look at a time. A verdict that only confirms a connection uses the look of the
-last minute. Otherwise every routine proof would cost three more calls.
+A policy can change at any moment. So before a proof makes a connection issue, the canary is checked
+again after the proof's calls. Concurrent proofs share one canary check, and a process makes one at
+a time. A proof that only confirms a connection uses a canary check of the last minute. Otherwise
+every routine proof would cost three more calls.
 """
 
 import enum
@@ -43,8 +45,8 @@ from app.store.database import SYSTEM, Database
 from app.store.models import NOT_ISSUED, AuditEvent, Connection, Verdict, states
 
 _PROBER = Actor("worker", None, "prober")
-_FRESH = 60.0  # seconds for which a look at the canary counts
-_UNCLEAR_FRESH = 5.0  # seconds until the canary is asked again after AWS gave no clear answer
+_FRESH = 60.0  # seconds for which a canary check counts
+_UNCLEAR_FRESH = 5.0  # seconds until the next canary check if AWS gave no clear answer
 _RENEWED = timedelta(minutes=5)  # the stranger's session is replaced this long before it expires
 
 
@@ -56,21 +58,22 @@ class Sight(enum.StrEnum):
 
 
 class _View(NamedTuple):
-    """The result of a look at the canary.
+    """The result of a canary check.
 
-    `stranger`: the stranger's session, if the canary let it in.
+    `stranger`: the stranger's session if the canary accepted it, otherwise None.
     """
 
     sight: Sight
     stranger: Session | None
-    began: float  # monotonic seconds, as `until`
+    began: float  # monotonic seconds, like `until`
     until: float
 
     def counts(self, since: float | None) -> bool:
-        """Return whether a proof may use this look, if the proof's calls had ended at `since`.
+        """Return whether a proof may use this result.
 
-        None for `since` accepts a look of the last minute. A look that voids the proof always
-        counts: after our policy is repaired, IAM needs a moment to propagate that.
+        `since`: monotonic seconds at the end of the proof's calls. The canary check must have begun
+        after them. None also accepts an earlier check. A result that makes the proof inconclusive
+        always counts until it expires: IAM takes a moment to propagate the repair of our policy.
         """
         if time.monotonic() >= self.until:
             return False
@@ -78,7 +81,7 @@ class _View(NamedTuple):
 
 
 class Canary:
-    """The canary and the stranger as this process last observed them, for all its proofs."""
+    """Checks the canary and the stranger, and shares the result among this process's proofs."""
 
     def __init__(self, db: Database, config: Config) -> None:
         self.own_accounts = config.own_accounts
@@ -88,11 +91,12 @@ class Canary:
         self._proof_max_age = config.proofs.proof_max_age
         self._looks: SingleFlight[str, _View] = SingleFlight()
         self._last = _View(Sight.UNCLEAR, None, 0.0, 0.0)
-        self._session: Session | None = None  # the stranger's, kept while it works
+        # the stranger's session, reused until a call with it fails
+        self._session: Session | None = None
         self._recorded: Sight | None = None
 
     def ask_canary(self, sts: Sts) -> Sight | None:
-        """Return the canary's state within the last minute, or None without a canary.
+        """Return the canary's state, at most a minute old, or None if no canary is configured.
 
         Raises StoreUnavailableError.
         """
@@ -101,18 +105,18 @@ class Canary:
     def discount_refusals(
         self, sts: Sts, finding: ProofFinding, confirmed: Connection | None
     ) -> ProofFinding:
-        """Return the finding, or an inconclusive one if refusals prove nothing.
+        """Return the finding, or an inconclusive one if the canary shows that refusals don't count.
 
-        If a role accepts the stranger, it is insecure whatever the state of the canary.
-        `confirmed`: the connection, if it was proven before with this role and this External ID.
-        Raises as `ask_canary`.
+        A role that accepts the stranger stays insecure, whatever the state of the canary.
+        `confirmed`: the connection, if an earlier proof proved it with this role and this External
+        ID. Raises the same errors as `ask_canary`.
         """
         if not self._has_canary or finding.verdict not in {Verdict.PROVEN, Verdict.UNASSUMABLE}:
             return finding
         until = confirmed.proven_until(self._proof_max_age) if confirmed else None
         since = None
         if finding.verdict is Verdict.PROVEN and (until is None or until <= now()):
-            since = time.monotonic()  # the connection would begin to issue
+            since = time.monotonic()  # the connection would begin to issue credentials
         view = self._look(sts, since)
         if why := _WHY_NOT.get(view.sight):
             return finding._replace(
@@ -133,8 +137,8 @@ class Canary:
     def check_stranger(self, sts: Sts, grant: Grant) -> ProofCheck | None:
         """Check that the role refuses the stranger with the right External ID.
 
-        The stranger is tried only if the canary let it in within the last minute. Raises as
-        `ask_canary`.
+        Returns None if no stranger is configured. The check is skipped unless the canary accepted
+        the stranger within the last minute. Raises the same errors as `ask_canary`.
         """
         if not self._has_stranger:
             return None
@@ -144,7 +148,7 @@ class Canary:
         return refusal(states.STRANGER, partial(sts.probe_as_stranger, stranger), grant)
 
     def finding(self, sts: Sts) -> HealthFinding:
-        """Return the finding for readiness. Raises as `ask_canary`."""
+        """Return the canary's finding for readiness. Raises the same errors as `ask_canary`."""
         view = self._look(sts)
         if view.sight is Sight.SIGHTED and self._has_stranger and view.stranger is None:
             return _NO_STRANGER
@@ -156,7 +160,7 @@ class Canary:
             return view if view.counts(since) else self._ask(sts)
 
         view = self._last
-        while not view.counts(since):  # again if the running look began before `since`
+        while not view.counts(since):  # repeat if `join` returned a check from before `since`
             view = self._looks.join("canary", look)[0].result()
         return view
 
@@ -172,7 +176,7 @@ class Canary:
         return view
 
     def _let_in(self, sts: Sts) -> Session | None:
-        """Return the stranger's session, if the canary lets it in."""
+        """Return the stranger's session if the canary accepts it, otherwise None."""
         session, self._session = self._session, None
         try:
             if session is None or session.expires_at - now() <= _RENEWED:
@@ -184,7 +188,7 @@ class Canary:
         return session
 
     def _record(self, sight: Sight) -> None:
-        """Log a change, and record it unless another process has done so.
+        """Log the canary's new state, and record it unless another process has already done so.
 
         Raises StoreUnavailableError.
         """
@@ -201,8 +205,8 @@ class Canary:
 def _sight(sts: Sts) -> Sight:
     with_id, without_id = _is_accepted(sts, with_id=True), _is_accepted(sts, with_id=False)
     if with_id is not without_id:
-        # The canary may have been created or deleted between the two calls, and IAM takes time to
-        # propagate a change.
+        # Ask once more: the canary may have been created or deleted between the two calls, and IAM
+        # takes time to propagate that.
         with_id = _is_accepted(sts, with_id=True)
     if with_id is None or without_id is None:
         return Sight.UNCLEAR
@@ -217,7 +221,7 @@ def _is_accepted(sts: Sts, *, with_id: bool) -> bool | None:
         sts.probe_canary(with_id=with_id)
     except Unavailable:
         return None
-    except StsError:  # misconfigured: the canary's account has switched STS off in our region
+    except StsError:  # refused, or STS is switched off for our region in the canary's account
         return False
     return True
 

@@ -1,7 +1,7 @@
-"""Compare texts with many IAM patterns at once, in a time that no pattern can make long.
+"""Match texts against many IAM patterns at once, without backtracking.
 
-The patterns are one automaton whose states are the bits of an integer, one for each character of a
-pattern. A character of a text moves all states by four operations on that integer.
+All patterns form one automaton. Each character of a pattern is a state, and each state is one bit
+of an integer. Each character of a text advances all states with four operations on that integer.
 """
 
 from collections import defaultdict
@@ -11,10 +11,10 @@ _HEAD = 5  # colons before the last part of an ARN
 
 
 class Globs:
-    """Patterns of `*` and `?`, each compiled once.
+    """Compiled patterns with the wildcards `*` and `?`.
 
-    `patterns`: each with whether it is an ARN's. ARNs are compared part by part: a wildcard does
-    not reach across a colon before the last part.
+    `patterns`: pairs of a pattern and whether it is for ARNs. ARNs are compared part by part, so a
+    wildcard matches no colon before the last part.
     """
 
     def __init__(self, patterns: Iterable[tuple[str, bool]]) -> None:
@@ -22,7 +22,7 @@ class Globs:
             tuple[str, bool], int
         ] = {}  # the bit of each pattern in the result of `matching`
         self._start = self._stay = self._any = self._stay_at_colon = self._any_at_colon = 0
-        # The states that advance on this character
+        # For each character, the bits of the states that advance on it
         self._next: defaultdict[str, int] = defaultdict(int)
         offset = 0
         for pattern in dict.fromkeys(patterns):
@@ -33,9 +33,9 @@ class Globs:
         self._moves = {character: bits | self._any for character, bits in self._next.items()}
         self._moves[":"] = self._next.get(":", 0) | self._any_at_colon
 
-    # as in `patterns`
+    # The first two arguments are one item of `patterns`.
     def _add(self, pattern: str, is_arn: bool, offset: int) -> int:  # noqa: FBT001
-        """Add a pattern's states from this bit on, and return the bit of its last state."""
+        """Add a pattern's states from the bit `offset` on, and return the bit of its last state."""
         self._start |= 1 << offset
         colons = 0
         for character in pattern:

@@ -1,8 +1,9 @@
-"""Requests to assume a role, and the answers of its trust policy's statements to them.
+"""Decide to which requests for a role the statements of its trust policy apply.
 
-Requests that differ in one key are judged together: each is a bit of an integer, so that no policy
-takes long to read. Values that the principal or its network chooses are a choice: they are assumed
-to be whatever the policy accepts.
+Requests that differ in one condition key are judged together. Each request is one bit of an
+integer, so even a large policy is judged fast. The principal or its network chooses the values of
+some keys. Deputy assumes that they have the values that the policy accepts, and calls this a
+choice.
 """
 
 import re
@@ -16,12 +17,12 @@ from app.proofs.globs import Globs
 from app.proofs.policy_statements import Comparison, Statement
 
 EXTERNAL_ID, PRINCIPAL_ARN, _USER_ID = "sts:externalid", "aws:principalarn", "aws:userid"
-_UNIQUE_ID = 21  # characters of a role's or user's
-# Matches all texts of two or more characters, as each External ID has
+_UNIQUE_ID = 21  # characters of the unique id of a role or user
+# Patterns that match every text of two or more characters. Each External ID has two or more.
 _ANYTHING = re.compile(r"\*+\?{,2}|\?{1,2}\*+")
 SOMEBODY = re.compile(r"[0-9]{12}|arn:aws[a-z-]*:(iam|sts)::[0-9]{12}:[\w+=,.@/-]+", re.ASCII)
-# Keys whose value the request, the session or the network of the principal decides. Another request
-# of the broker may have another value.
+# Condition keys with values that depend on the broker's request, session or network. Two requests
+# of the broker may have different values.
 CHOSEN = re.compile(
     r"sts:(rolesessionname|sourceidentity|transitivetagkeys|durationseconds|requestcontext(providers|/.+))"
     r"|aws:((request|principal)tag/.+|tagkeys|sourceidentity|currenttime|epochtime|tokenissuetime|requestedregion"
@@ -29,15 +30,16 @@ CHOSEN = re.compile(
     r"|ec2instancesource.+)|(ec2|ssm):sourceinstancearn|ec2:roledelivery|lambda:sourcefunctionarn",
     re.DOTALL,
 )
-LIKE = {"stringlike", "arnequals", "arnlike"}  # their values are patterns
+LIKE = {"stringlike", "arnequals", "arnlike"}  # operators whose values are patterns
 _IN_ANY_CASE = {"stringequalsignorecase", "bool"}
 _READ = LIKE | _IN_ANY_CASE | {"stringequals"}
 
 
 class RequestAnswers(NamedTuple):
-    """Whether a part of a statement applies to requests: the bits of those with each answer.
+    """The answers to whether a part of a statement applies to each request.
 
-    A choice: it applies to some such requests, and not to others. The other requests get YES.
+    Each field has the bits of the requests with that answer. `choice`: the principal can choose
+    whether the part applies. A request in none of the fields has the answer YES.
     """
 
     no: int = 0
@@ -45,13 +47,13 @@ class RequestAnswers(NamedTuple):
     unknown: int = 0
 
     def __or__(self, other: "RequestAnswers") -> "RequestAnswers":
-        """Return the answers of both parts together."""
+        """Return the answers for a statement that has both parts."""
         return RequestAnswers(
             self.no | other.no, self.choice | other.choice, self.unknown | other.unknown
         )
 
 
-# The same answer to every request: -1 has all bits.
+# The same answer for every request: -1 has all bits set.
 YES, NO, CHOICE, UNKNOWN = (
     RequestAnswers(),
     RequestAnswers(no=-1),
@@ -61,10 +63,10 @@ YES, NO, CHOICE, UNKNOWN = (
 
 
 class _Values:
-    """The values of one key, each with the bits of the requests that have it.
+    """The values of one condition key, and the bits of the requests that have each value.
 
-    `other`: the requests with a value that the policy never compares with. `absent`: those without
-    a value.
+    `other`: the requests with a value that the policy does not name. `absent`: the requests without
+    the key.
     """
 
     def __init__(
@@ -89,7 +91,10 @@ class _Values:
 
 
 class Requests(NamedTuple):
-    """Requests that differ in one key. `broker`: they are our broker's; None: anybody else's."""
+    """Requests that differ in one condition key.
+
+    `broker`: the broker, if it makes the requests; None: anybody else makes them.
+    """
 
     broker: Broker | None
     everything: int  # the bits of all requests
@@ -97,7 +102,7 @@ class Requests(NamedTuple):
     globs: Globs
 
     def answers_of(self, statement: Statement) -> RequestAnswers:
-        """Return to which requests the statement applies, whatever its actions."""
+        """Return to which requests the statement applies, regardless of its actions."""
         answers = _strongest(_principal(*name, self.broker) for name in statement.names)
         if not statement.is_understood:
             answers |= UNKNOWN
@@ -128,14 +133,14 @@ def requests_of_broker(
 
 
 def requests_of_others(arns: Sequence[str], globs: Globs) -> Requests:
-    """Return anybody else's requests: the first with any other ARN, then one for each of these."""
+    """Return anybody else's requests: one with an unlisted ARN, then one for each of `arns`."""
     bits = {arn: 2 << n for n, arn in enumerate(arns)}
     keys = {PRINCIPAL_ARN: _Values(globs, bits, other=1)}
     return Requests(None, (2 << len(arns)) - 1, keys, globs)
 
 
 def _strongest(answers: Iterable[RequestAnswers]) -> RequestAnswers:
-    """Return the answer of alternatives; UNKNOWN if there is none, as for NotPrincipal."""
+    """Return the strongest of alternative answers; UNKNOWN without any, as for NotPrincipal."""
     alternatives = set(answers)
     for answer in (YES, UNKNOWN, CHOICE, NO):
         if answer in alternatives:
@@ -156,7 +161,7 @@ def _principal(kind: str, name: str, broker: Broker | None) -> RequestAnswers:
         return CHOICE
     if kind != "AWS" or SOMEBODY.fullmatch(name):
         return NO
-    return UNKNOWN  # IAM shows and accepts a unique id for a deleted principal
+    return UNKNOWN  # such as the unique id that IAM shows for a deleted principal
 
 
 def is_session_of(broker: Broker, name: str) -> bool:
@@ -204,7 +209,7 @@ def _compare_with_null(comparison: Comparison, values: _Values) -> RequestAnswer
 
 
 def _matching(comparison: Comparison, values: _Values, globs: Globs) -> tuple[int, int, int]:
-    """Return the requests that match, those that are a choice, and those that are unknown.
+    """Return three sets of bits: the requests that match, the choices, and the unknown ones.
 
     A request matches if its value is one of those that the comparison names.
     """
@@ -243,8 +248,9 @@ def _is_read(name: str | None, value: str) -> bool:
 def _compare_user_id(comparison: Comparison, broker: Broker) -> RequestAnswers:
     """Judge a comparison of aws:userid.
 
-    It is the unique id of a principal. For a role, the name of the session follows, which is a
-    choice. Deputy does not know the broker's unique id, only how such ids begin.
+    This key is the unique id of a user, or of a role followed by a colon and the session name. The
+    session name is a choice. Deputy does not know the broker's unique id, only the prefix of such
+    ids.
     """
     if comparison.name != "stringlike":
         return UNKNOWN
@@ -257,7 +263,7 @@ def _compare_user_id(comparison: Comparison, broker: Broker) -> RequestAnswers:
 def _fit(pattern: str, broker: Broker) -> RequestAnswers:
     """Return whether a pattern matches aws:userid of every principal of the broker's type.
 
-    For a role, the answer is a choice if it matches only sessions of some names.
+    For a role, the answer is CHOICE if the pattern matches only some session names.
     """
     unique_id, colon, session = pattern.partition(":")
     start = re.split(r"[*?]", unique_id[:4], maxsplit=1)[0]
@@ -272,7 +278,7 @@ def _fit(pattern: str, broker: Broker) -> RequestAnswers:
     elif colon:
         matches_some = fits_id and ":" not in session
         matches_all = matches_some and _ANYTHING.fullmatch(session) is not None
-    else:  # a wildcard matches the colon
+    else:  # only a wildcard can match the colon
         matches_some = has_star or least > _UNIQUE_ID
         matches_all = has_star and not tail and least <= _UNIQUE_ID
     if matches_all:

@@ -1,6 +1,6 @@
 """The statements of a policy, parsed once: principals, actions and comparisons.
 
-Pure functions of parsed JSON.
+All functions are pure, and take parsed JSON.
 """
 
 import re
@@ -15,31 +15,37 @@ _OPERATOR = re.compile(
 
 
 class Comparison(NamedTuple):
-    """A key under an operator, both in lower case. `values` is empty if they are not understood."""
+    """A comparison in a Condition. Its operator and key are in lower case.
+
+    `values` is empty if Deputy does not understand the values.
+    """
 
     operator: str
     key: str
     values: list[str]
-    name: str | None = None  # the operator without its negation; None if it is not understood
+    name: str | None = None  # the operator without its negation; None for an unknown operator
     negated: bool = False
     quantifier: str | None = None
     if_exists: bool = False
 
 
 class Statement(NamedTuple):
-    """A statement of a trust policy. If a part is not understood, its list is empty."""
+    """A statement of a trust policy.
+
+    The list for a part that Deputy does not understand is empty.
+    """
 
     number: int  # from 1
     allows: bool
     is_understood: bool  # it has only elements that Deputy knows
     names: list[tuple[str, str]]  # (kind, name) of each principal
-    other_names: list[tuple[str, str]] | None  # the same for NotPrincipal, if it has that
+    other_names: list[tuple[str, str]] | None  # the same for NotPrincipal; None without it
     actions: list[str]
     negates_actions: bool
     comparisons: list[Comparison]
 
     def compared(self, key: str) -> set[str]:
-        """Return the values that it compares with this key."""
+        """Return the values with which the statement compares this key."""
         values: set[str] = set()
         for comparison in self.comparisons:
             if comparison.key == key:
@@ -48,7 +54,7 @@ class Statement(NamedTuple):
 
 
 def elements_of(policy: object) -> list[dict[str, Any]] | None:
-    """Return the statements of a policy as they are; None if they are not understood."""
+    """Return a policy's statements as dictionaries; None if the policy is not understood."""
     statements = policy.get("Statement") if isinstance(policy, dict) else None
     if isinstance(statements, dict):
         statements = [statements]
@@ -61,7 +67,7 @@ def elements_of(policy: object) -> list[dict[str, Any]] | None:
 
 
 def statements_of(policy: object) -> list[Statement] | None:
-    """Parse the statements of a trust policy. Returns None if they are not understood."""
+    """Parse the statements of a trust policy. Returns None if the policy is not understood."""
     elements = elements_of(policy)
     if elements is None:
         return None
@@ -97,7 +103,7 @@ def _names(principal: object) -> list[tuple[str, str]]:
 
 
 def comparisons(statement: dict[str, Any]) -> Iterator[Comparison]:
-    """Yield each comparison of its Condition."""
+    """Yield each comparison in the Condition of a statement."""
     conditions = statement.get("Condition", {})
     if not isinstance(conditions, dict):
         conditions = {"": None}
@@ -111,9 +117,9 @@ def comparisons(statement: dict[str, Any]) -> Iterator[Comparison]:
 
 
 def texts(value: object) -> list[str]:
-    """Return a value or a list of values as texts, as IAM compares them.
+    """Return a value, or a list of values, as a list of strings in the form that IAM compares.
 
-    The list is empty if they are not understood.
+    The list is empty if a value is not a string, a number or a boolean.
     """
     result = []
     for item in value if isinstance(value, list) else [value]:

@@ -1,12 +1,12 @@
 """The proof: a role accepts the tenant's External ID from our broker, and demands it.
 
 An accepted call with the right External ID proves nothing, because a role without the condition
-accepts any. So a full proof makes four calls in this order: own ID, no ID, a foreign ID, own ID
-again (invariant 5; docs/architecture.md has the list). Refusals count only between two acceptances,
-because a new role refuses every call until IAM has propagated it. A routine proof leaves out the
-first call: the acceptance of the last proof stands for it. Only AccessDenied is a refusal. Every
-other error is inconclusive. If the role accepts one call that it must refuse, the verdict is
-insecure.
+accepts every External ID. So a full proof makes four calls in this order: own ID, no ID, a foreign
+ID, own ID again (invariant 5; docs/architecture.md has the list). Refusals count only between two
+acceptances, because a new role refuses every call until IAM has propagated it. A routine proof
+omits the first call, and relies on the acceptance in the last proof. Only AccessDenied is a
+refusal. Every other error is inconclusive. If the role accepts one call that it must refuse, the
+verdict is insecure.
 
 The calls can't show whom else the role trusts. Its trust policy shows that, if the role may read
 itself (app/proofs/trust_checks.py).
@@ -75,8 +75,8 @@ class ProofCheck(NamedTuple):
     detail: str
 
 
-class Warning(NamedTuple):  # noqa: A001  the word of the API
-    """A fact that changes no verdict, but that the customer should know."""
+class Warning(NamedTuple):  # noqa: A001  the API's term
+    """A fact that the customer should know, although it does not change the verdict."""
 
     name: str
     detail: str
@@ -86,12 +86,14 @@ class ProofFinding(NamedTuple):
     """The result of a proof's calls.
 
     - `role_unique_id`: set when the role is proven.
-    - `may_be_spreading`: waiting may help, because IAM may still propagate a change.
-    - `refused`: the role refused its own External ID, in the first call.
-    - `access_until`: by the trust policy, if it was read.
-    - `reads_itself`: whether the role may read itself; None: it was not asked, or did not answer.
-    - `let_in_as`: the unique id of the role that accepted us.
-    - `settings`: what that role read of itself, or why it did not; None if none accepted us.
+    - `may_be_spreading`: IAM may still be propagating a change, so trying again may help.
+    - `refused`: the role refused the tenant's External ID in the first call.
+    - `access_until`: when the trust policy ends the access; None if no end is known.
+    - `reads_itself`: whether the role may read itself; None if it was not tried or IAM did not
+      answer.
+    - `let_in_as`: the unique id of the role that accepted the broker.
+    - `settings`: the settings that this role read of itself, or the error; None if no role accepted
+      the broker.
     """
 
     verdict: Verdict
@@ -108,17 +110,17 @@ class ProofFinding(NamedTuple):
     settings: RoleSettings | StsError | None = None
 
     def doubted(self, why: str) -> "ProofFinding":
-        """Return the same refusal as an inconclusive finding, because it proves nothing yet."""
+        """Return an inconclusive finding in place of this refusal, which proves nothing yet."""
         own = ProofCheck(OWN, "inconclusive", why)
         return self._replace(verdict=Verdict.INCONCLUSIVE, checks=(own, *self.checks[1:]))
 
 
-# Tries the stranger, who must be refused. Returns None if this deployment has none.
+# Checks that a role refuses the stranger. Returns None if no stranger is configured.
 StrangerCheck = Callable[[Grant], ProofCheck | None]
 
 
 def prove(sts: Sts, grant: Grant, check_stranger: StrangerCheck) -> ProofFinding:
-    """Make a full proof: make the calls and judge them. Opens no transaction and stores nothing."""
+    """Make the calls of a full proof, and judge them. Opens no transaction and stores nothing."""
     try:
         session = sts.probe_own(grant)
     except StsError as error:
@@ -142,9 +144,10 @@ def prove(sts: Sts, grant: Grant, check_stranger: StrangerCheck) -> ProofFinding
 def prove_routinely(
     sts: Sts, grant: Grant, role_unique_id: str, check_stranger: StrangerCheck
 ) -> ProofFinding | None:
-    """Prove a role that was proven under this unique id, without the first acceptance.
+    """Make a routine proof of a role that was proven with this unique id.
 
-    Returns None unless the role is proven: a full proof has to judge every other outcome.
+    It omits the first call of a full proof. Returns None unless the role is proven: a full proof
+    has to judge every other outcome.
     """
     refusals = _refusals(sts, grant, check_stranger)
     if not {"failed", "inconclusive"}.isdisjoint(check.outcome for check in refusals):
@@ -163,7 +166,7 @@ def prove_routinely(
 
 
 def _not_accepted(error: StsError) -> ProofFinding:
-    """Return the finding after the role did not accept the first call."""
+    """Return the finding for a role that did not accept the first call."""
     verdict, own = Verdict.INCONCLUSIVE, ProofCheck(OWN, "inconclusive", AWS_SILENT)
     refused = isinstance(error, Refused)
     if refused:
@@ -175,7 +178,7 @@ def _not_accepted(error: StsError) -> ProofFinding:
 
 
 def _refusals(sts: Sts, grant: Grant, check_stranger: StrangerCheck) -> tuple[ProofCheck, ...]:
-    """Make the calls that the role must refuse."""
+    """Make the calls that the role must refuse, and return their checks."""
     missing = refusal(MISSING, sts.probe_missing, grant)
     foreign = refusal(FOREIGN, sts.probe_foreign, grant)
     stranger = check_stranger(grant)
@@ -185,11 +188,12 @@ def _refusals(sts: Sts, grant: Grant, check_stranger: StrangerCheck) -> tuple[Pr
 def _accepted_again(
     sts: Sts, grant: Grant, role_unique_id: str, checks: tuple[ProofCheck, ...]
 ) -> ProofFinding:
-    """Make the last call.
+    """Try the tenant's External ID again, and return the finding.
 
-    Without it, the refusals might be those of a role that refuses every call.
+    Without this call, the refusals might come from a role that refuses every call.
     """
-    why, spreading = _STILL_SPREADING, True  # IAM propagates the role, or another in its place
+    # IAM is propagating this role, or a new role with this ARN
+    why, spreading = _STILL_SPREADING, True
     try:
         if sts.probe_again(grant) == role_unique_id:
             return ProofFinding(Verdict.PROVEN, checks, role_unique_id)
@@ -203,7 +207,7 @@ def _accepted_again(
 
 
 def without_refusals(why: str, checks: Iterable[ProofCheck]) -> Iterator[ProofCheck]:
-    """Yield the checks, with an inconclusive one in the place of each refusal."""
+    """Yield the checks, with each refusal replaced by an inconclusive check."""
     for check in checks:
         refused = check.outcome == ("failed" if check.name == OWN else "passed")
         if refused and check.name in _REFUSALS:
@@ -215,7 +219,8 @@ def without_refusals(why: str, checks: Iterable[ProofCheck]) -> Iterator[ProofCh
 def refusal(name: str, probe: Callable[[Grant], None], grant: Grant) -> ProofCheck:
     """Make a call that the role must refuse, and return its check.
 
-    An accepted call fails, AccessDenied passes, and anything else is inconclusive.
+    The check fails if the role accepts the call, and passes on AccessDenied. Otherwise it is
+    inconclusive.
     """
     try:
         probe(grant)

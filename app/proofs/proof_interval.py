@@ -1,6 +1,6 @@
 """The interval at which a connection is proven.
 
-It is REPROVE_EVERY, or longer if the routine share of the STS budget does not allow that.
+It is REPROVE_EVERY, or longer if the share of the STS budget for routine proofs does not suffice.
 """
 
 import threading
@@ -18,7 +18,10 @@ _KEPT = 60.0  # seconds between two counts of the connections
 
 
 class ProofInterval:
-    """Counts the connections once a minute. Safe to share among threads."""
+    """Computes the interval from the number of connections, counted once a minute.
+
+    Safe to share among threads.
+    """
 
     def __init__(self, db: Database, config: Config) -> None:
         self._db = db

@@ -1,13 +1,13 @@
-"""The proof queue: connections that are due, claimed a few at a time and proven in the background.
+"""The proof queue: claim due connections, a few at a time, and prove them in the background.
 
-The queue is in the database. A claim moves `due_at` ahead by a lease, so a lost claim is due again
-when its lease is over. A claim is used once: it names the `due_at` that it set, and the first
-process that begins it moves that.
+The queue is in the database. A claim sets `due_at` to the end of a lease, so a connection whose
+claim is lost becomes due again when the lease expires. A claim can be used once: it contains the
+`due_at` that it set, and the first process that uses the claim changes `due_at`.
 
-Two queues run beside each other. Urgent: a first proof, a search, a stack's message, a refused
-session. Connections that were never tried go first. Routine: the scheduled proofs of proven roles.
-Each claim is shared out among tenants, so that one tenant's thousands of roles do not delay another
-tenant's first or scheduled proof. Within a share the longest due go first.
+There are two queues. The urgent queue has first proofs, searches, stacks' messages and refused
+sessions, and begins with connections that were never tried. The routine queue has the scheduled
+proofs of proven roles. Tenants share each claim, so one tenant's thousands of roles do not delay
+the proofs of another tenant. Within a share, the connections that have been due longest come first.
 """
 
 from collections import Counter
@@ -42,25 +42,25 @@ from app.store.models import (
 )
 from app.store.models.proof_schedule import next_slot
 
-LEASE = timedelta(minutes=2)  # longer than a proof and its wait for the STS budget
+LEASE = timedelta(minutes=2)  # longer than a proof takes, with its wait for the STS budget
 _AT_REST = (ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED)
-# Without a join: with one, a database may begin with the tenants instead of the index of due rows.
-# A routine claim does not check the tenant, because it would read all of a suspended tenant's
-# connections each time. Their slots pass when their claims are begun.
+# EXISTS instead of a join: with a join, a database may begin with the tenants instead of the index
+# of due rows. Routine claims do not check the tenant, because each would read all connections of a
+# suspended tenant. `prove` moves those connections to their next slot.
 _ACTIVE = and_(
     URGENT, exists().where(Tenant.id == Connection.tenant_id, Tenant.status == TenantStatus.ACTIVE)
 )
 _QUEUES = {"urgent": _ACTIVE, "routine": IN_ROUTINE}
-_SHARE = 8  # one tenant gets an eighth of a claim while others wait
-# A quarter of a claim is kept for connections that were tried before. Otherwise they could wait
-# without end.
+_SHARE = 8  # a tenant gets an eighth of a claim while other tenants wait
+# A quarter of a claim is reserved for connections that were tried before. Otherwise they could wait
+# forever.
 _AGAIN = 4
-_ROWS = 8  # times the size of a claim: the due rows that one look reads
-# The first look may return one tenant's rows only. Each further look leaves out the tenants of
-# earlier ones.
+_ROWS = 8  # one query reads this many times the size of a claim
+# Maximum number of queries for a claim. The first may return rows of one tenant only. Each further
+# query leaves out the tenants of the earlier ones.
 _LOOKS = 4
 
-_Row = Row[UUID, UUID]  # of a connection's id and its tenant's
+_Row = Row[UUID, UUID]  # connection id, tenant id
 
 
 class Claim(NamedTuple):
@@ -92,10 +92,11 @@ class ProofQueue:
         )
 
     def claim(self, most: int) -> list[Claim]:
-        """Claim at most so many urgent connections, the longest due first.
+        """Claim at most `most` urgent connections.
 
-        No other claim gets them during the lease. Connections that were never tried go first. A
-        tenant gets more than its share only if places stay free.
+        No other claim gets them during the lease. Connections that were never tried come first,
+        then those that have been due longest. A tenant gets more than its share only if the other
+        tenants do not fill the claim.
         """
         due = _due(_ACTIVE)
         with self._db.read() as db:  # most reads return nothing, and need no write lock
@@ -107,7 +108,7 @@ class ProofQueue:
         )
 
     def claim_routine(self, most: int) -> list[Claim]:
-        """Claim at most so many connections that are due for a routine proof, as `claim` does."""
+        """Claim at most `most` connections that are due for a routine proof, in the same shares."""
         with self._db.read() as db:
             within, beyond = _shares(db, _due(IN_ROUTINE), most)
         return self._lease((*within, *beyond), most)
@@ -118,7 +119,8 @@ class ProofQueue:
             return []
         lease = now() + LEASE
         with self._db.write(SYSTEM) as db:
-            # A concurrent claim takes the rows that are not locked, without waiting.
+            # Rows that a concurrent claim has locked are skipped, so claims do not wait for each
+            # other.
             locked = (
                 _due(true())
                 .where(Connection.id.in_(chosen))
@@ -130,7 +132,7 @@ class ProofQueue:
         return [Claim(row.tenant_id, row.id, lease) for row in claimed]
 
     def backlog(self) -> dict[str, int]:
-        """Return how many connections are due: urgent ones, and those for a routine proof."""
+        """Return the number of due connections in each queue."""
         numbers = {}
         with self._db.read(long=True) as db:
             for name, queue in _QUEUES.items():
@@ -139,7 +141,7 @@ class ProofQueue:
         return numbers
 
     def oldest_due(self) -> datetime | None:
-        """Return since when the longest due connection is due; None when none is due."""
+        """Return the earliest `due_at` of the due connections; None if none is due."""
         oldest: list[datetime | None] = []
         with self._db.read() as db:
             for queue in _QUEUES.values():
@@ -163,7 +165,7 @@ class ProofQueue:
     def prove(self, claim: Claim) -> bool:
         """Prove the claim's connection.
 
-        Returns False when the claim was used already, or the connection can't be proven any more.
+        Returns False if the claim was already used, or if the connection can't be proven any more.
         """
         row = self._use_up(claim)
         if row is None:
@@ -175,8 +177,8 @@ class ProofQueue:
         try:
             verification.verify(principal, claim.tenant_id, claim.connection_id, trigger=trigger)
         except (NotFoundError, SuspendedError, ConflictError) as error:
-            # A closed account stays closed for long, and a tenant may have thousands of roles in
-            # it.
+            # An urgent connection in a closed account also waits for its next slot. The account
+            # stays closed for long, and a tenant may have thousands of roles in it.
             if not urgent or isinstance(error, AccountClosedError):
                 self._wait_for_next_slot(claim, lease)
             logger.info("proof.dropped", connection_id=str(claim.connection_id), why=error.code)
@@ -190,9 +192,9 @@ class ProofQueue:
             db.execute(update(Connection).where(*own).values(due_at=slot))
 
     def _use_up(self, claim: Claim) -> Row[Trigger, ConnectionStatus, datetime | None] | None:
-        """Use up the claim, and return the reason for the proof, the status and the new lease.
+        """Use up the claim, and return the connection's trigger, status and new `due_at`.
 
-        None if it is not the latest claim.
+        Returns None if this is not the latest claim on the connection.
         """
         use_up = (
             update(Connection)
@@ -215,9 +217,9 @@ def _due(queue: ColumnElement[bool]) -> Select[UUID, UUID]:
 
 
 def _shares(db: Session, due: Select[UUID, UUID], most: int) -> tuple[list[_Row], list[_Row]]:
-    """Return rows within their tenants' shares, and rows beyond them.
+    """Return the due rows within their tenants' shares, and those beyond the shares.
 
-    It reads a bounded number of rows, however many are due.
+    Reads a bounded number of rows, however many are due.
     """
     within: list[_Row] = []
     beyond: list[_Row] = []

@@ -1,12 +1,11 @@
-"""The part of a proof that a role's trust policy decides: two checks, and warnings.
+"""The checks and warnings of a proof that follow from the role's trust policy.
 
-Two facts in the policy change a verdict, whatever the calls showed. A statement that lets the
-broker in without the External ID is insecure, and so is one that lets in every AWS account. A
-policy that can't be read or is not understood changes no verdict.
+Three kinds of statement make a role insecure, even if all calls passed: a statement that accepts
+the broker without the External ID, one that accepts another tenant's External ID, and one that lets
+in every AWS account. A policy that can't be read or is not understood changes no verdict.
 
-A role that moves to Deputy from another system of the vendor's may list that system's values beside
-the External ID. Deputy serves nobody under those values, so they are a warning. The External ID of
-another tenant is insecure.
+A role that moves to Deputy from another system of the vendor may also list that system's values of
+sts:ExternalId. Deputy uses those values for nobody, so they cause only a warning.
 """
 
 import json
@@ -70,7 +69,7 @@ _OWN_WORDS = {
         "failed",
     ): "The role's trust policy also lets in others. Remove what neither you nor the vendor needs.",
 }
-# Matches a principal's account
+# Matches the account of a principal, alone or in an ARN
 _ACCOUNT = re.compile(r"(?:arn:aws[a-z-]*:(?:iam|sts)::)?([0-9]{12})(?::.+)?", re.DOTALL)
 
 
@@ -78,14 +77,17 @@ class Expected(NamedTuple):
     """The broker, accounts and External IDs that a trust policy is compared with."""
 
     broker: Broker
-    own_accounts: Collection[str]  # the vendor's
-    external_ids: Collection[str]  # all of the tenant's
-    retired: Collection[str]  # those that are retired; naming one is a warning
-    of_others: Collection[str]  # those in `named_external_ids` that belong to other tenants
+    own_accounts: Collection[str]  # the vendor's accounts
+    external_ids: Collection[str]  # all External IDs of the tenant
+    retired: Collection[str]  # retired ones of these; naming one causes a warning
+    of_others: Collection[str]  # External IDs in the policy that belong to other tenants
 
 
 def judge(finding: ProofFinding, grant: Grant, expected: Expected) -> ProofFinding:
-    """Return the finding with the results of the trust policy, if the role read it."""
+    """Return the finding with the checks and warnings of the trust policy.
+
+    The checks are skipped if the role did not read its trust policy.
+    """
     settings = finding.settings
     if not isinstance(settings, RoleSettings):
         return _without_policy(finding)
@@ -152,9 +154,9 @@ def _warnings(
 
 
 def named_external_ids(finding: ProofFinding) -> set[str]:
-    """Return what looks like an External ID of Deputy's in the trust policy, in lower case.
+    """Return the texts in the trust policy that look like Deputy's External IDs, in lower case.
 
-    AWS limits their number.
+    AWS's limit for a policy's size also limits their number.
     """
     if not isinstance(finding.settings, RoleSettings):
         return set()
@@ -170,7 +172,7 @@ def _ids_in(text: str) -> set[str]:
 
 
 def without_its_text(finding: ProofFinding) -> ProofFinding:
-    """Return the finding with the outcomes in our own words alone.
+    """Return the finding without any text from the trust policy.
 
     A role that lets everybody in may belong to another party. Its trust policy must not be shown to
     this tenant.
@@ -187,8 +189,9 @@ def without_its_text(finding: ProofFinding) -> ProofFinding:
 def end_of(times: Collection[str]) -> datetime | None:
     """Return the latest of these times, at which the access ends, or None if that is unknown.
 
-    It is unknown unless each is written as in the kit, and none is in the first or the last year.
-    Not every time zone has all of those years, and PostgreSQL may answer in any.
+    It is unknown if a time is not in the kit's format, or is in the first or last year of
+    `datetime`. PostgreSQL may return a time in any time zone, and in some zones such a time is out
+    of range.
     """
     latest = None
     for time in times:

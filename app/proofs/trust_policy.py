@@ -1,13 +1,13 @@
 """Read a role's trust policy: whether it demands the External ID, and who else gets in.
 
-The calls of a proof show the role's answers to them. The policy shows its answers to others: under
-another session name, at another time, to another principal. Each statement is judged for every
-External ID that makes a difference: none, those that the policy itself compares with, and any
-further one. A condition that is not understood counts neither as demanding the External ID nor as
+A proof's calls show how the role answers those calls. The policy also shows how the role answers
+other calls: with another session name, at another time, from another principal. Each statement is
+judged for no External ID, for each External ID that the policy names, and for one that it does not
+name. A condition that Deputy does not understand makes a statement unclear, neither secure nor
 insecure.
 
-Pure functions of a parsed policy. Property tests compare them with the sandbox's own evaluator and
-with a simple implementation.
+All functions are pure, and take a parsed policy. Property tests compare them with the sandbox's own
+evaluator and with a simple implementation.
 """
 
 import re
@@ -39,31 +39,32 @@ from app.proofs.policy_statements import Statement, statements_of
 _ASSUME = "sts:assumerole"
 WAYS_IN = (_ASSUME, f"{_ASSUME}withsaml", f"{_ASSUME}withwebidentity")
 _SPACE = re.compile(r"\s")
-SENDABLE = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)  # what STS accepts as an External ID
+SENDABLE = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)  # the External IDs that STS accepts
 _EQUAL = {"stringequals", "foranyvalue:stringequals"}
 
 
 class Reading(NamedTuple):
     """The result of reading a trust policy, for our broker.
 
-    Statements count from one; 0 is the policy as a whole.
+    Statements are numbered from 1. The number 0 stands for the whole policy.
     """
 
-    # Statements that let the broker in without an External ID, or with an unlisted one
+    # Statements that accept the broker without an External ID, or with one that is neither the
+    # tenant's nor in `listed`
     open: tuple[int, ...] = ()
-    unclear: tuple[int, ...] = ()  # statements that may do so, or may not
+    unclear: tuple[int, ...] = ()  # statements that may belong in `open`
     anybody: tuple[int, ...] = ()  # statements that let in every AWS account
     others: tuple[str, ...] = ()  # the other principals that get in, as the policy writes them
     ends: tuple[str, ...] = ()  # dates that end the broker's access, as the policy writes them
-    # Fixed External IDs that are not the tenant's, with their statement
+    # (statement, value): fixed External IDs that are not the tenant's
     listed: tuple[tuple[int, str], ...] = ()
-    # Each value for sts:ExternalId under which a statement may let the broker in, with the
-    # statement, variables included.
+    # (statement, value): values of sts:ExternalId with which the statement may accept the broker. A
+    # value may contain variables.
     compared: tuple[tuple[int, str], ...] = ()
 
 
 class _Entry(NamedTuple):
-    """A statement that lets somebody in, with the bits of the requests that get in by it."""
+    """A statement, and the bits of the requests that it certainly or possibly lets in."""
 
     statement: Statement
     certain: int
@@ -71,7 +72,7 @@ class _Entry(NamedTuple):
 
 
 class _TrustPolicy:
-    """The statements of a policy, whose patterns are compiled once."""
+    """The statements of a policy, with their patterns compiled."""
 
     def __init__(self, statements: list[Statement]) -> None:
         self.statements = statements
@@ -87,7 +88,7 @@ class _TrustPolicy:
     def entries(
         self, way: str, requests: Requests, answers: Mapping[int, RequestAnswers]
     ) -> Iterator[_Entry]:
-        """Yield the statements that let somebody in this way."""
+        """Yield each statement that lets in some of the requests by the action `way`."""
         closed = doubtful = 0
         allowed = []
         for statement in self.statements:
@@ -105,10 +106,10 @@ class _TrustPolicy:
 
 
 def _compiled(patterns: Iterable[tuple[str, bool]]) -> Globs:
-    """Compile patterns, but those with white space: no text that is compared has any.
+    """Compile the patterns without white space.
 
-    AWS does not count white space in a policy's size, so a policy may have sixteen times as much of
-    it.
+    The others match nothing, because no compared text has white space. AWS does not count white
+    space in a policy's size, so a policy may have sixteen times as much of it as other text.
     """
     return Globs(filter(_has_no_space, patterns))
 
@@ -118,7 +119,7 @@ def _has_no_space(pattern: tuple[str, bool]) -> bool:
 
 
 def _patterns(statement: Statement) -> Iterator[tuple[str, bool]]:
-    """Yield the patterns of a statement's comparisons, each with whether it is an ARN's."""
+    """Yield (pattern, whether it is for ARNs) for each pattern in a statement's comparisons."""
     for comparison in statement.comparisons:
         if comparison.name in LIKE:
             for value in filter(is_pattern, comparison.values):
@@ -126,7 +127,7 @@ def _patterns(statement: Statement) -> Iterator[tuple[str, bool]]:
 
 
 def _actions(statement: Statement) -> dict[str, RequestAnswers]:
-    """Return whether a statement is about each way into a role."""
+    """Return, for each action in WAYS_IN, whether the statement applies to it."""
     if not statement.actions:
         return dict.fromkeys(WAYS_IN, UNKNOWN)
     globs = _compiled((action.lower(), False) for action in statement.actions)
@@ -144,10 +145,11 @@ def read(
     external_ids: Collection[str],
     retired: Collection[str],
 ) -> Reading:
-    """Read a policy.
+    """Return what a trust policy means for the broker and for others.
 
-    `external_ids`: those that the tenant's roles are to accept. `retired`: the tenant's others.
-    They belong to nobody else, each rotation adds one, and none is tried.
+    `external_ids`: the External IDs that the tenant's roles may accept. `retired`: the tenant's
+    other External IDs. They are not tried, because they belong to no other tenant, and each
+    rotation adds one.
     """
     statements = statements_of(policy)
     if statements is None:
@@ -155,7 +157,7 @@ def read(
     trust = _TrustPolicy(statements)
     foreign = filter(SENDABLE.fullmatch, trust.compared(EXTERNAL_ID) - {*external_ids, *retired})
     requests = requests_of_broker(broker, role_account, [*external_ids, *foreign], trust.globs)
-    own = (1 << len(external_ids)) - 1  # the requests with one of them
+    own = (1 << len(external_ids)) - 1  # bits of the requests with one of `external_ids`
     answers = trust.answers(requests)
     entries = list(trust.entries(_ASSUME, requests, answers))
     admitting = []
@@ -164,7 +166,7 @@ def read(
             admitting.append(statement)
     anybody = set().union(*(let_in_anybody(statements, trust.actions, way) for way in WAYS_IN))
     reading = _read_external_ids(entries, requests.keys[EXTERNAL_ID].texts, own)
-    if not admitting:  # the statement that let us in is not in this policy
+    if not admitting:  # no statement of this policy can have let us in
         reading = reading._replace(unclear=(0,))
     return reading._replace(
         anybody=tuple(sorted(anybody)),
@@ -174,7 +176,10 @@ def read(
 
 
 def _read_external_ids(entries: list[_Entry], bits: Mapping[str, int], own: int) -> Reading:
-    """Return the result about External IDs. `bits`: of each External ID that is tried."""
+    """Return a Reading with the fields about External IDs.
+
+    `bits`: the request's bit for each External ID that is tried.
+    """
     opened, unclear = [], []
     listed, compared = set(), set()
     for statement, certain, uncertain in entries:
@@ -200,7 +205,7 @@ def _read_external_ids(entries: list[_Entry], bits: Mapping[str, int], own: int)
 
 
 def _external_ids(statement: Statement) -> Iterator[tuple[str, str]]:
-    """Yield each External ID that a statement accepts, with the operator that compares it."""
+    """Yield (operator, External ID) for each External ID that a statement accepts."""
     for comparison in statement.comparisons:
         if comparison.key == EXTERNAL_ID and not comparison.negated:
             for value in comparison.values:
@@ -208,10 +213,10 @@ def _external_ids(statement: Statement) -> Iterator[tuple[str, str]]:
 
 
 def _others(trust: _TrustPolicy, broker: Broker) -> Iterator[str]:
-    """Yield the other principals that get in.
+    """Yield the principals other than the broker that the policy lets in.
 
-    A condition on aws:PrincipalArn can narrow a principal. Then the ARNs in the condition are named
-    instead. A value with white space is nobody's ARN.
+    If a condition on aws:PrincipalArn narrows a principal, the ARNs in the condition are yielded
+    instead. A value with white space is left out, because no ARN has any.
     """
     named = trust.compared(PRINCIPAL_ARN) - {broker.arn}
     arns = sorted(filterfalse(_SPACE.search, named))
@@ -246,7 +251,8 @@ def _ends(
 ) -> Iterator[str]:
     """Yield the dates that end the broker's access.
 
-    A date in one statement ends nothing while another statement lets us in without a date.
+    A date in one statement does not end the access while another statement lets us in without a
+    date.
     """
     until = [list(_dates(statement, "lessthan")) for statement in admitting]
     if all(until):

@@ -1,8 +1,8 @@
-"""Verification: proves connections, and stores the verdicts.
+"""Verification: prove connections, and store the verdicts.
 
-A proof takes seconds, and no transaction is open meanwhile. So its verdict is stored only if the
-connection is still the one that was tested (invariant 5; docs/architecture.md has the list).
-Otherwise the proof is made again.
+A proof takes seconds, and no transaction is open meanwhile, so the connection may change. The
+verdict is stored only if the connection is still the one that was tested (invariant 5;
+docs/architecture.md has the list). Otherwise the proof is made again.
 """
 
 import math
@@ -47,7 +47,7 @@ from app.store.models import Connection, ConnectionStatus, ExternalIdRow, Proof,
 from app.store.models.proof_schedule import Interval
 from app.store.models.states import ROUTINE
 
-PATIENCE = 5.0  # seconds to retry a refused call with the own ID, when the role may be seconds old
+PATIENCE = 5.0  # seconds for retries if a role refuses its own External ID, because it may be new
 _PAUSES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.25)
 _ONCE = (
     "The role refused this tenant's External ID. It is asked again in a minute; a second refusal"
@@ -57,11 +57,11 @@ _CANARY_LOST = (
     "A role of our own refuses the broker as well, so this refusal says nothing about this role. It"
     " is asked again in a minute."
 )
-_TRIES = 3  # proofs at most, if the connection changes meanwhile
+_TRIES = 3  # maximum number of proofs if the connection changes during each
 
 
 class Tested(NamedTuple):
-    """The connection that was tested: its row before the calls, and what a proof makes of it."""
+    """The tested connection: its row and its rotation plan, both from before the calls."""
 
     row: Connection
     plan: RotationPlan
@@ -70,7 +70,7 @@ class Tested(NamedTuple):
     def role_unique_id(self) -> str | None:
         """The role's unique id, if a routine proof suffices, otherwise None.
 
-        It suffices for a verified connection that is tried with its own External ID first.
+        It suffices for a verified connection whose plan tries its own External ID first.
         """
         keeps_own = self.plan.own[0].id == self.row.external_id_id
         if keeps_own and self.row.status is ConnectionStatus.VERIFIED:
@@ -78,11 +78,11 @@ class Tested(NamedTuple):
         return None
 
     def still_holds(self, db: Session, connection: Connection, verdict: Verdict) -> bool:
-        """Return whether a verdict on the tested row may be stored on the connection as it is now.
+        """Return whether the verdict may be stored on `connection`, its current row.
 
-        A second insecure verdict leaves the version as it is. So the latest proof is compared as
-        well: calls that began before it must not overrule it. An equal verdict overrules nothing,
-        and two concurrent checks both end.
+        The version alone does not show every change, because a second insecure verdict does not
+        raise it. So this verdict must not replace another verdict that was stored since the test.
+        It may replace an equal one, so that two concurrent checks both succeed.
         """
         if connection.tried_at != self.row.tried_at:
             latest = connection.proof
@@ -115,9 +115,9 @@ class Verification:
     ) -> Connection:
         """Prove a connection, store the verdict and return the connection.
 
-        `patience`: seconds to retry a role that refuses its own ID. Raises NotFoundError,
-        SuspendedError, ConflictError when the connection keeps changing meanwhile, and
-        AccountClosedError.
+        `patience`: seconds for retries while the role refuses its own External ID. Raises
+        NotFoundError, SuspendedError, AccountClosedError, and ConflictError if the connection
+        changes during every proof.
         """
         for _ in range(_TRIES):
             tested = self._load(principal, tenant_id, connection_id)
@@ -149,9 +149,9 @@ class Verification:
         return look_for_retired(self._sts, answers)
 
     def _prove(self, grant: Grant, tested: Tested, trigger: Trigger) -> ProofFinding:
-        """Make a routine proof, or a full one where that does not suffice.
+        """Prove the role with one External ID, and apply the trust policy and the canary.
 
-        Then apply the trust policy and the canary.
+        Makes a routine proof, or a full proof if a routine one does not suffice.
         """
         finding, role_unique_id = None, None
         if grant == tested.plan.own[0].grant:
@@ -169,9 +169,9 @@ class Verification:
         return without_its_text(finding)
 
     def _judge(self, finding: ProofFinding, grant: Grant, tested: Tested) -> ProofFinding:
-        """Apply the trust policy.
+        """Apply the trust policy to the finding.
 
-        Before that, look up which of the External IDs that it names belong to other tenants.
+        First look up which External IDs in the policy belong to other tenants.
         """
         own, of_others = tested.plan.external_ids, frozenset[str]()
         if strange := named_external_ids(finding) - own:
@@ -185,10 +185,12 @@ class Verification:
         return judge(finding, grant, expected)
 
     def _doubt_refusal(self, row: Connection, answers: PlanFinding) -> PlanFinding:
-        """Make a refusal inconclusive that would break the connection, in a proof of nobody's.
+        """Make a routine proof's finding inconclusive if its refusal does not count yet.
 
-        The mistake may be ours. So a refusal counts the second time, after a pause, and never while
-        the canary refuses the broker. A refusal after the end of access is expected.
+        The cause of a refusal may be a mistake of ours, and a refusal that counts breaks the
+        connection. So it counts only when a second one follows after a pause, and only while the
+        canary accepts the broker. A refusal after the end of access is expected, and counts at
+        once.
         """
         works = row.status in {ConnectionStatus.VERIFIED, ConnectionStatus.INSECURE}
         if not answers.finding.refused or not works or row.has_ended(now()):
@@ -205,13 +207,13 @@ class Verification:
     ) -> Connection | None:
         """Store the verdict by compare-and-set.
 
-        Returns None when the connection is no longer the tested one.
+        Returns None if the connection has changed since the test.
         """
         tenant_id, connection_id = tested.row.tenant_id, tested.row.id
         interval = self._interval.current()
         with self._db.write(principal) as db:
-            # The tenant is locked first, as in its deletion. Otherwise the proof's foreign key
-            # would lock it later, and deadlock.
+            # The tenant's row is locked first, as when a tenant is deleted. Otherwise the foreign
+            # key of the proof would lock that row later, and cause a deadlock.
             tenant_of(db, principal, tenant_id, lock=True)
             connection = owned(db, principal, tenant_id, connection_id, lock=True)
             _ensure_open(db, principal, connection)
@@ -226,10 +228,10 @@ class Verification:
 def _ensure_open(db: Session, principal: Principal, connection: Connection) -> None:
     """Raise if the connection may not be proven by this principal.
 
-    It raises SuspendedError for a suspended tenant or connection. It raises AccountClosedError for
-    an unverified connection in an account that the vendor's suspension closes. The vendor itself
-    may ask for its proof. It does not matter whether the connection was verified before: a tenant
-    can let a role break, and repair it when it needs it.
+    Raises SuspendedError for a suspended tenant or connection. Raises AccountClosedError for an
+    unverified connection in an account that the vendor's suspension closes, unless the vendor
+    itself asks for the proof. An earlier verification makes no difference: a tenant could let a
+    role break, and repair it when it needs the role.
     """
     connection.tenant.ensure_active()
     connection.ensure_not_suspended()
@@ -239,7 +241,10 @@ def _ensure_open(db: Session, principal: Principal, connection: Connection) -> N
 
 @dataclass(slots=True)
 class _VerdictStorage:
-    """Stores one verdict. The connection must be locked, and still be the tested one (`before`)."""
+    """Stores one verdict.
+
+    `connection` must be locked, and unchanged since the test. `before`: its row at the test.
+    """
 
     db: Session
     actor: Actor
@@ -259,7 +264,7 @@ class _VerdictStorage:
         connection.note_attempt(self.checked_at, refused=self.finding.refused)
         connection.apply_verdict(proof, self.finding.role_unique_id, interval)
         self._schedule_rotation()
-        # Somebody may have made it due meanwhile, for a reason that came after our calls.
+        # If the connection was made due during the test, its new time and reason stay.
         if due_at not in {None, self.before.due_at}:
             connection.due_at, connection.due_for = due_at, due_for
         if proof.count == 1 or connection.version != self.before.version:
@@ -273,7 +278,7 @@ class _VerdictStorage:
             db.refresh(connection)
 
     def _pair_with_external_id(self) -> None:
-        """Store the answers of a rotation, and switch to the External ID that it decides."""
+        """Store the rotation's checks, and pair the connection with the resulting External ID."""
         db, connection = self.db, self.connection
         self.finding, own_id = store_checks(db, connection, self.answers, self.checked_at)
         if own_id != connection.external_id_id:
@@ -286,7 +291,7 @@ class _VerdictStorage:
     def _note_what_the_role_read(self) -> None:
         """Store when the connection's access ends, and whether its role may read itself.
 
-        The proof that finds a loss of that right gets a warning.
+        A proof that detects the loss of that right gets a warning.
         """
         connection, finding = self.connection, self.finding
         if finding.reads_trust:
@@ -298,9 +303,9 @@ class _VerdictStorage:
             connection.reads_itself = finding.reads_itself
 
     def _count_or_add_proof(self) -> Proof:
-        """Return the proof's row.
+        """Return the row that stores this proof.
 
-        A routine proof with the same result as the latest one counts up in that row.
+        A routine proof with the same result as the latest one increments `count` in the latest row.
         """
         connection, finding, latest = self.connection, self.finding, self.connection.proof
         checks = [check._asdict() for check in finding.checks]
