@@ -1,4 +1,1 @@
-"""The only folder that calls AWS.
-
-Only this folder imports boto3. It returns plain values only.
-"""
+"""The only folder that calls AWS and imports boto3. It returns plain values only."""

@@ -1,10 +1,10 @@
 """A circuit breaker around AWS: while AWS does not answer, most calls fail at once.
 
-Without it, each request would hold its place in the web process for its timeouts and its retry.
+Without it, each request would hold its place in the web process during its timeouts and its retry.
 Requests that need no AWS would then get no place.
 
-Consecutive throttled calls for one tenant count once: AWS may throttle one tenant's calls, and the
-other tenants must not suffer for it. Each call without an answer counts.
+Each call without an answer counts as a failure. Consecutive throttled calls for one tenant count as
+one failure, because AWS may throttle that tenant's calls alone.
 """
 
 import threading
@@ -16,7 +16,7 @@ from app.aws.errors import AWS_ERRORS, Unavailable, is_silence, is_throttling
 from app.log import logger
 
 _FAILURES = 10  # consecutive failures until the breaker opens
-_OPEN_SECONDS = 3.0  # between the trial calls of an open breaker
+_OPEN_SECONDS = 3.0  # between two trial calls while the breaker is open
 
 
 class Breaker:
@@ -28,7 +28,7 @@ class Breaker:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._failures = 0
-        self._next_try = 0.0  # while open: when the next call may try (monotonic seconds)
+        self._next_try = 0.0  # monotonic seconds; time of the next trial call while open
         self._throttled: str | None = None  # the tenant whose call was throttled last
 
     @property
@@ -37,7 +37,7 @@ class Breaker:
 
     @contextmanager
     def call(self, tenant: str) -> Iterator[None]:
-        """Surround one call for this tenant.
+        """Guard one call for this tenant.
 
         Raises Unavailable before the call while the breaker is open.
         """
@@ -71,7 +71,7 @@ class Breaker:
                 logger.warning("aws.silent", failures=_FAILURES)
 
     def _answered(self) -> None:
-        if self._failures:  # read without the lock, because most calls have no failures before them
+        if self._failures:  # read without the lock, because most calls follow no failure
             with self._lock:
                 was_open, self._failures = self.is_open, 0
             if was_open:

@@ -37,14 +37,14 @@ class StsError(Exception):
 
 
 class Refused(StsError):  # noqa: N818  the design's words: refused, misconfigured, unavailable
-    """AccessDenied: a wrong or missing External ID, no such role, or no trust.
+    """AccessDenied: a wrong or missing External ID, an absent role, or a role without trust.
 
-    AWS does not say which.
+    AWS does not say which of these it is.
     """
 
 
 class Misconfigured(StsError):  # noqa: N818
-    """AWS refuses the form of the call.
+    """AWS rejects a parameter of the call, or a setting of the account prevents it.
 
     `field`: the field of the issue request that caused it.
     """
@@ -69,9 +69,9 @@ _MISCONFIGURED: dict[str, tuple[str, Field | None]] = {
 
 
 def classify(error: Exception) -> StsError:
-    """Return the StsError for an error of boto3.
+    """Return the StsError for an error of boto3, and log the code of that error.
 
-    The original's code is logged. Chain the original when you raise it.
+    Callers raise the StsError from the original error.
     """
     if not isinstance(error, ClientError):
         # A parser's error has a traceback, because it may be a bug of ours.
@@ -97,7 +97,7 @@ def classify(error: Exception) -> StsError:
 
 
 def is_silence(error: Exception) -> bool:
-    """Return whether the error is about AWS as a whole and may pass.
+    """Return whether the error concerns AWS as a whole and may be temporary.
 
     Errors about a single role or policy do not count. Otherwise one tenant could open the breaker
     for all.
@@ -108,7 +108,7 @@ def is_silence(error: Exception) -> bool:
 def is_throttling(error: Exception) -> bool:
     """Return whether AWS throttled the call.
 
-    AWS counts calls by account, so only one tenant may be affected.
+    AWS limits the calls of each account, so only one tenant may be affected.
     """
     return outcome_of(error) == "throttled"
 
@@ -149,7 +149,7 @@ def _too_large(message: str) -> Misconfigured:
 def _validation(message: str) -> StsError:
     """Return the error for a ValidationError.
 
-    AWS has this one code for both duration limits; only the text distinguishes them.
+    AWS uses this code for both duration limits. Only the text distinguishes them.
     """
     if "MaxSessionDuration" in message:
         return Misconfigured(

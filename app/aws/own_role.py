@@ -1,8 +1,8 @@
-"""A role reads itself: IAM's answers to a session that may do nothing else.
+"""Read a role in IAM with a session of the role itself that may do nothing else.
 
 See invariant 6 in docs/architecture.md. A proof reads the role's trust policy. A diagnosis also
-reads its policies and simulates which rights they give. IAM's failure says nothing about who may
-use the role. There is therefore only one attempt, and a slow or unavailable IAM costs little.
+reads its policies and simulates which rights they give. A failure of IAM does not show who may use
+the role. So there is only one attempt, and a slow or unavailable IAM costs little.
 """
 
 import json
@@ -28,39 +28,39 @@ from app.settings.checks import ROLE_MAX_DEFAULT
 
 _SECONDS = 2
 _MOST_CALLS = 40  # calls to IAM in one session; a diagnosis of the kit's role makes six
-_AT_ONCE = 100  # upper bound of the actions in one call
+_AT_ONCE = 100  # maximum number of actions in one call
 
 Part = TypeVar("Part")
 
 
 def session_policy(role_arn: RoleArn, *more: str) -> str:
-    """Return a policy that lets a session read only its own role, as far as the role may.
+    """Return a session policy that limits a session to reading its own role.
 
-    `more`: further actions on the role.
+    `more`: further actions that it allows on the role.
     """
-    # A path may contain characters that are wildcards or variables in a policy. Names of roles are
-    # unique in an account, whatever their path.
+    # A path may contain characters that are wildcards or variables in a policy. `?` matches them.
+    # The pattern still matches only one role, because roles' names are unique in an account.
     own = re.sub(r"[*?$]", "?", role_arn.text)
     statement = {"Effect": "Allow", "Action": [*READS, *more], "Resource": own}
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]}, separators=(",", ":"))
 
 
 class OwnRole:
-    """IAM in the partition of `region`.
+    """A client of IAM in the partition of `region`.
 
-    Creating it makes no call; the connections are opened on first use.
+    Creating it makes no call. It opens connections on first use.
     """
 
     def __init__(self, region: str, boto: Session) -> None:
         self._api = QueryApi("iam", region, boto, urllib3.Timeout(total=_SECONDS))
-        self._breaker = Breaker()  # IAM may be unavailable while STS is not
+        self._breaker = Breaker()  # IAM may be unavailable while STS works
 
     def settings(
         self, credentials: ReadOnlyCredentials, grant: Grant, role_unique_id: str
     ) -> RoleSettings | StsError:
-        """Return the settings of the session's own role in IAM.
+        """Return the settings of the session's own role in IAM, or an error.
 
-        The result is Refused when the role may not read itself, or Unavailable.
+        The error is Refused if the role may not read itself, otherwise Unavailable.
         """
         ask = self._asking(credentials, grant)
         return _attempt(lambda: _settings(ask, grant.role_arn, role_unique_id))
@@ -74,7 +74,7 @@ class OwnRole:
     ) -> RoleView:
         """Return everything that the session can read of its own role.
 
-        The result also says whether the role has the given rights.
+        The result also shows whether the role has the given rights.
         """
         ask, role = self._asking(credentials, grant), grant.role_arn
         return RoleView(
@@ -142,9 +142,9 @@ def _policies(ask: _Ask, role: RoleArn) -> RolePolicies:
 
 
 def _decisions(ask: _Ask, role: RoleArn, rights: Iterable[Right]) -> dict[Right, Decision]:
-    """Simulate the rights, one resource at a time.
+    """Ask IAM to simulate the rights, one resource at a time.
 
-    For several resources at once, IAM returns the decisions in another form.
+    For several resources in one call, IAM returns the decisions in another form.
     """
     actions: defaultdict[str, list[str]] = defaultdict(list)
     for action, resource in rights:

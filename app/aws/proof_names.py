@@ -1,12 +1,12 @@
-"""The names of proofs' sessions.
+"""The session names of proofs.
 
-To a role they look like the names of issuances, but Deputy recognizes them. A trust policy can
-compare session names (`sts:RoleSessionName`). It must not recognize proofs by theirs, or a role
-could be closed to proofs alone.
+To a role they look like the session names of issued credentials, but Deputy can recognize them. A
+trust policy can compare session names (`sts:RoleSessionName`). If it could recognize those of
+proofs, a role could refuse bad calls from proofs and accept the same calls from others.
 
-A proof's name therefore has the form of an issuance's, with the id of a key that does not exist.
-Its last 24 digits, which are random in an issuance's name, are a MAC over the role's ARN and the
-rest of the name.
+A proof's session name therefore has the same form, with the id of an API key that does not exist.
+Its last 24 digits are a MAC over the role's ARN and that id. In the session name of issued
+credentials, these digits are random.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from uuid import UUID
 from app.cache.sealing import derive_key
 from app.ids import RoleArn, key_id_in, new_id, session_name
 
-_KEY_AGES = 2 * 365 * 86_400_000  # milliseconds; maximum age of keys in use
+_KEY_AGES = 2 * 365 * 86_400_000  # milliseconds; assumed maximum age of API keys in use
 
 
 class ProofNames:
@@ -27,8 +27,8 @@ class ProofNames:
         self._keys = [derive_key(secret, "proofs' session names")[1] for secret in secret_keys]
 
     def make(self, role_arn: RoleArn) -> str:
-        """Return a new name, for one session of this role."""
-        # The id's time is in the past, like that of a real key's id.
+        """Return a new session name for a proof of this role."""
+        # The time in the id is in the past, as in the id of a real API key.
         key_id = UUID(int=new_id().int - (secrets.randbelow(_KEY_AGES) << 80))
         return _signed(self._keys[0], role_arn.text, key_id)
 

@@ -1,9 +1,9 @@
-"""AWS's Query protocol over botocore's parts, at half the cost of a boto3 call.
+"""A client of AWS's Query protocol, built on parts of botocore, at half the cost of boto3.
 
 A boto3 client spends most of a call on events, endpoint rules and parameter checks, and it signs
-for one identity alone. Here the identity comes with each call. botocore still finds the endpoint,
-finds and renews our credentials, signs (Signature Version 4), handles TLS and proxies, and parses
-answers and errors.
+for only one identity. This client takes the credentials with each call. botocore still finds the
+endpoint, finds and renews our credentials, signs (Signature Version 4), handles TLS and proxies,
+and parses answers and errors.
 """
 
 import copy
@@ -43,10 +43,10 @@ _TIMEOUTS = urllib3.Timeout(connect=1, read=2)
 _CONNECTIONS = 256  # connections; one for each concurrent request of a web process
 _MOMENT = 1.0  # seconds; AWS keeps idle connections open for longer
 
-# One retry after a transient failure, while there is quota. AWS does not raise STS's rate limit,
-# and many retries would use up other tenants' calls. The quota is a hundred retries; calls that
-# succeed earn it back, as in boto's standard retry mode.
-PAUSE = 0.3  # seconds; upper bound of the backoff before the retry
+# A call is retried once after a transient failure, while the retry quota lasts. AWS does not raise
+# STS's rate limit, and many retries would use up other tenants' calls. The quota is a hundred
+# retries. Calls that succeed refill it, as in boto's standard retry mode.
+PAUSE = 0.3  # seconds; maximum backoff before the retry
 _QUOTA = 500
 _RETRY_COST = 5
 
@@ -59,11 +59,11 @@ Budget = Callable[[], AbstractContextManager[None]]  # surrounds a request, and 
 
 
 class QueryApi:
-    """STS or IAM in one region, over one pool of connections.
+    """A client of STS or IAM in one region, with one pool of connections.
 
-    It is safe to share among threads and greenlets. Endpoint, CA and proxies are looked up once,
-    where boto3 finds them (AWS_ENDPOINT_URL, AWS_CA_BUNDLE, HTTPS_PROXY, the profile). The
-    service's own credentials are looked up until there are some, and then renew themselves.
+    It is safe to share among threads and greenlets. It looks up endpoint, CA and proxies once, in
+    the same places as boto3 (AWS_ENDPOINT_URL, AWS_CA_BUNDLE, HTTPS_PROXY, the profile). It looks
+    up Deputy's own credentials until it finds some. From then on, they renew themselves.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class QueryApi:
     ) -> None:
         self._service = service
         self._boto = boto
-        self._finding_credentials = threading.Lock()  # a session of botocore's is not safe to share
+        self._finding_credentials = threading.Lock()  # a botocore session is not thread-safe
         # This client is never called. It resolves the endpoint from partition, FIPS and
         # environment.
         boto.set_config_variable("sts_regional_endpoints", "regional")
@@ -93,7 +93,7 @@ class QueryApi:
         self._budget: Budget = nullcontext
 
     def with_budget(self, budget: Budget) -> "QueryApi":
-        """Return the same API, with `budget` around each request and each retry."""
+        """Return a copy of this client, with `budget` around each request and each retry."""
         limited = copy.copy(self)
         limited._budget = budget  # noqa: SLF001  a copy of ours
         return limited
@@ -113,7 +113,7 @@ class QueryApi:
         except (ClientError, HTTPError) as error:
             if not is_silence(error) or not self._quota.acquire(_RETRY_COST):
                 raise
-            # jitter: calls that failed together must not retry together
+            # Jitter: calls that failed together must not retry together.
             pause(random.uniform(0, PAUSE))  # noqa: S311
             with self._budget():
                 answer = self.once(action, form, credentials)
@@ -122,16 +122,16 @@ class QueryApi:
         return answer
 
     def own_key_id(self) -> str | None:
-        """Return the access key id of the service's own credentials.
+        """Return the access key id of Deputy's own credentials.
 
-        Raises one of AWS_ERRORS when there are none.
+        Raises one of AWS_ERRORS if there are none.
         """
         return self._own_credentials().access_key
 
     def once(
         self, action: str, form: dict[str, str], credentials: ReadOnlyCredentials
     ) -> dict[str, Any]:
-        """Do the same as `call`, in one attempt."""
+        """Call `action` as `call` does, but without a retry."""
         try:
             answer = self._sent(action, form, credentials)
         except AWS_ERRORS as error:
@@ -154,7 +154,7 @@ class QueryApi:
                 headers=dict(request.headers.items()),
                 retries=False,
                 redirect=False,
-                assert_same_host=False,  # it would take a proxy for another host
+                assert_same_host=False,  # the check would mistake a proxy for another host
             )
         shape: Any = self._model.operation_model(action).output_shape
         answer: dict[str, Any] = self._parser.parse(
@@ -168,7 +168,7 @@ class QueryApi:
 
     def _own_credentials(self) -> ReadOnlyCredentials:
         with self._finding_credentials:
-            credentials = self._boto.get_credentials()  # kept by the session once there are some
+            credentials = self._boto.get_credentials()  # the session caches them
         if credentials is None:
             raise NoCredentialsError
         return credentials.get_frozen_credentials()
@@ -177,10 +177,10 @@ class QueryApi:
 class _Prompt(HTTPConnection):
     """A connection that sends a request in one packet.
 
-    Within a second of use it also skips the check whether it is open. urllib3 sends head and form
-    as two packets, and asks the kernel before each request whether the connection is open. That
-    takes a quarter more CPU (docs/performance.md). A connection that was closed within that second
-    costs a retry.
+    If it was used within the last second, it also skips the check whether it is still open. urllib3
+    sends headers and form as two packets, and asks the kernel before each request whether the
+    connection is open. That takes a quarter more CPU (docs/performance.md). If the server has
+    closed the connection within that second, the request has to be retried.
     """
 
     _held: list[bytes] | None = None
@@ -203,7 +203,7 @@ class _Prompt(HTTPConnection):
 
     def send(self, data: Any) -> None:
         if self._held is None:
-            super().send(data)  # a tunnel's CONNECT
+            super().send(data)  # the CONNECT request of a tunnel
         else:
             self._held.append(data)
 

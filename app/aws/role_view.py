@@ -1,4 +1,4 @@
-"""A role's view of itself, as plain values that app/aws/own_role.py reads."""
+"""The values that app/aws/own_role.py reads of a role, as plain data."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ class RoleSettings(NamedTuple):
     trust_policy: TrustPolicy
     max_seconds: int
     boundary: str | None
-    permission_set: str | None = None  # its tag: the set's name and version
+    permission_set: str | None = None  # the role's tag: its permission set's name and version
 
 
 class RolePolicies(NamedTuple):
@@ -39,7 +39,7 @@ class Decision(NamedTuple):
 
 
 class RoleView(NamedTuple):
-    """A role's view of itself.
+    """What a role can read of itself.
 
     A part that could not be read is replaced by its error.
     """

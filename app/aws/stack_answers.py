@@ -1,7 +1,7 @@
-"""The answer to a stack: a PUT to the response URL of its request.
+"""Answer a stack's request by a PUT to its response URL.
 
-Anybody may publish a request, so its response URL is untrusted. It is called only if it is in AWS's
-own bucket for such answers.
+Anybody may publish a request, so its response URL is untrusted. Deputy calls the URL only if it is
+in AWS's own bucket for such answers.
 """
 
 import re
@@ -23,16 +23,17 @@ from app.aws.tls import ca_bundle
 from app.log import logger
 
 _URL_MAX = 8192
-# The retry follows at once, unless AWS refused. Later attempts come with redelivery.
+# A retry follows at once, and only if S3 did not answer or answered 5xx. Redelivery by SQS causes
+# later attempts.
 _ATTEMPTS = 2
 _TIMEOUTS: Any = (2, 3)  # seconds to connect, and to wait for the answer
 
 
 class StackAnswers:
-    """Answers stacks, only at AWS's own addresses for such answers.
+    """Sends answers to stacks, but only to AWS's own addresses for such answers.
 
-    `endpoint`: S3's address if AWS_ENDPOINT_URL names another than AWS's. Answers then go only
-    there.
+    `endpoint`: S3's address if AWS_ENDPOINT_URL replaces AWS's, otherwise None. If it is given,
+    answers go only there.
     """
 
     def __init__(self, region: str, partition: str, endpoint: str | None) -> None:
@@ -42,17 +43,17 @@ class StackAnswers:
         self._http = URLLib3Session(verify=ca, proxies=proxies, timeout=_TIMEOUTS)
 
     def allows(self, url: str) -> bool:
-        """Return whether CloudFormation itself could give this address."""
+        """Return whether CloudFormation itself could have given this address."""
         match = self._allowed.fullmatch(url[: _URL_MAX + 1])
         if match is None or len(url) > _URL_MAX:
             return False
-        # A server that normalizes the path must not get another bucket from it.
+        # A server that normalizes the path must not be led to another bucket.
         return {".", ".."}.isdisjoint(re.split(r"[/\\]", unquote(match["path"])))
 
     def send(self, request: Request, refusal: str | None) -> bool:
-        """Send the answer, and return whether nothing is left to do.
+        """Send the answer, and return whether the request is finished.
 
-        That is the case when the stack has its answer, or when S3 would refuse every retry. Raises
+        It is finished if the stack has its answer, or if S3 would refuse every retry. Raises
         ValueError for an address that is not allowed.
         """
         if not self.allows(request.response_url):
@@ -71,7 +72,8 @@ class StackAnswers:
             else:
                 if 200 <= problem < 300:
                     return True
-                # Redirects are not followed; 4xx: the address has expired, or was never signed
+                # 3xx: redirects are not followed. 4xx: the address has expired, or was never
+                # signed.
                 if problem < 500:
                     final = problem >= 400
                     break
@@ -80,7 +82,7 @@ class StackAnswers:
 
 
 def stack_answers(region: str, partition: str) -> StackAnswers:
-    """Return the StackAnswers for the topic's region and the environment's S3."""
+    """Return the StackAnswers for the topic's region and the S3 that the environment configures."""
     s3 = boto3.session.Session(region_name=region).client(
         "s3", config=BotoConfig(signature_version=UNSIGNED)
     )
@@ -96,19 +98,19 @@ def _suffix(partition: str) -> str:
 
 
 def _allowed(region: str, partition: str, endpoint: str | None) -> re.Pattern[str]:
-    """Return a pattern that matches the allowed addresses as a whole.
+    """Return a pattern that must match the whole of an allowed address.
 
-    It is in lower case, and allows no characters that two parsers could read differently. The
-    bucket's name must be exact: a longer name may be anybody's bucket. The domain without a region
-    is allowed in the partition `aws` alone, because anybody may own the same name in another
-    partition.
+    The address must be in lower case up to the path, without characters that two parsers could read
+    differently. The bucket's name must match exactly, because a longer name may be anybody's
+    bucket. A domain without a region is allowed in the partition `aws` alone, because in another
+    partition anybody may own that name.
     """
     bucket = f"cloudformation-custom-resource-response-{region.replace('-', '')}"
     suffix = _suffix(partition)
     if endpoint:
         start = rf"{re.escape(endpoint)}(?P<path>/{bucket}/"
     else:
-        # Between "s3" and the partition's domain
+        # The part between "s3" and the partition's domain
         regions = rf"[.-]{re.escape(region)}\."
         if partition == "aws":
             regions = rf"(?:{regions}|\.)"

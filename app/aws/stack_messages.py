@@ -1,9 +1,9 @@
 """The messages of customers' stacks: the queue that they come from, and their form.
 
 A stack's custom resource publishes a request to the registration topic. SNS wraps it in an envelope
-and puts it into the queue. Anybody may publish. The response URL in a request works like a password
-to the stack, so neither the URL nor the message is ever logged. app/aws/stack_answers.py sends the
-answer.
+and puts it into the queue. Anybody may publish to the topic. The response URL in a request works
+like a password to the stack, so Deputy logs neither the URL nor the message.
+app/aws/stack_answers.py sends the answer.
 """
 
 import hashlib
@@ -25,8 +25,8 @@ LONGEST_WAIT = 20  # seconds; SQS's limit
 BATCH = 10  # messages in one call; SQS's limit
 _MESSAGE_MAX = 16_384  # characters; CloudFormation's messages have some 3,000
 
-# The fields that the answer repeats, in ASCII and within AWS's lengths. The answer therefore stays
-# below the 4,096 bytes that CloudFormation reads.
+# The answer repeats these fields. They must be ASCII, and not longer than AWS allows. So the answer
+# stays below the 4,096 bytes that CloudFormation reads.
 _STACK_ID = re.compile(
     r"arn:(?P<partition>aws(?:-[a-z0-9]{1,16}){0,3}):cloudformation:[a-z0-9-]{1,32}:(?P<account>[0-9]{12})"
     r":stack/[A-Za-z0-9-]{1,128}/[A-Za-z0-9-]{1,64}",
@@ -46,7 +46,7 @@ RequestType = Literal["Create", "Update", "Delete"]
 class Request:
     """CloudFormation's request to a custom resource.
 
-    Every field of it is unverified.
+    None of its fields is verified.
     """
 
     kind: RequestType
@@ -75,7 +75,7 @@ class Request:
             raise ValueError("This is not a request to a custom resource.")
         stack = _repeated(request, "StackId")
         logical_id = _repeated(request, "LogicalResourceId")[0]
-        # The same for each delivery of a Create
+        # Each delivery of the same Create gets the same id.
         digest = hashlib.sha256(f"{stack[0]}\0{logical_id}".encode()).hexdigest()
         physical_id = f"deputy-{digest[:32]}"
         # CloudFormation deletes the old resource if the answer to an Update has another id.
@@ -142,7 +142,7 @@ def _repeated(request: dict[str, Any], name: str) -> re.Match[str]:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of the queue, until SQS delivers it again."""
+    """One delivery of a message from the queue."""
 
     id: str
     body: str = field(repr=False)
@@ -152,7 +152,7 @@ class Message:
 
 
 class RegistrationQueue:
-    """The queue behind the topic.
+    """The SQS queue that receives the messages of the registration topic.
 
     SQS delivers a message again until it is deleted, and finally moves it to the dead-letter queue
     (the queue's redrive policy in cloudformation/broker.yaml).
@@ -166,9 +166,10 @@ class RegistrationQueue:
         self._sqs = boto3.session.Session(region_name=region).client("sqs", config=settings)
 
     def receive(self, wait_seconds: int) -> list[Message]:
-        """Return up to ten messages, as soon as there is one.
+        """Wait for messages, and return up to ten of them.
 
-        Returns none after `wait_seconds` (20 at most). Raises Unavailable.
+        Returns an empty list after `wait_seconds` (20 at most) without a message. Raises
+        Unavailable.
         """
         messages = []
         with _errors():
@@ -196,7 +197,7 @@ class RegistrationQueue:
     def delete(self, messages: Sequence[Message]) -> None:
         """Delete up to ten messages that were handled.
 
-        Raises Unavailable; SQS delivers again the messages that were not deleted.
+        Raises Unavailable. SQS redelivers the messages that were not deleted.
         """
         entries = [
             {"Id": str(n), "ReceiptHandle": message.receipt} for n, message in enumerate(messages)
@@ -206,9 +207,9 @@ class RegistrationQueue:
                 self._sqs.delete_message_batch(QueueUrl=self._url, Entries=entries)
 
     def put_back(self, messages: Sequence[tuple[Message, int]]) -> None:
-        """Have up to ten messages delivered again, each after its number of seconds.
+        """Put back up to ten messages. SQS redelivers each after its number of seconds.
 
-        Raises Unavailable; SQS then delivers them in a minute.
+        Raises Unavailable. SQS then redelivers the messages in a minute.
         """
         entries = [
             {"Id": str(n), "ReceiptHandle": message.receipt, "VisibilityTimeout": seconds}
@@ -221,7 +222,7 @@ class RegistrationQueue:
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """Surround a call to SQS, and log its errors. Raises Unavailable for each."""
+    """Log each error of a call to SQS, and raise Unavailable instead."""
     try:
         yield
     except AWS_ERRORS as error:

@@ -1,14 +1,14 @@
 """The only module that reaches a customer's account (invariant 2 in docs/architecture.md).
 
-`assume` opens a session for a `Grant`, which only a stored connection can make. The `probe` methods
-test for a proof whether the role accepts a call. Their sessions are dropped. They can do nothing,
-except for one that may read its own role. `view` is a diagnosis: its session may read its own role
-alone, and never leaves this module. The module also reaches two roles of the vendor's own, the
-canary and the stranger, which the settings name. All use one raw call, `_assume_role`, the only
-AssumeRole in the code (an AST test counts them).
+`assume` opens a session for a `Grant`, which only a stored connection can make. A proof uses the
+`probe` methods to see whether the role accepts a call. Their sessions have no rights, but one of
+them may read its own role. They are discarded. `view` reads a role for a diagnosis. Its session may
+read only its own role, and never leaves this module. The module also reaches two roles of the
+vendor, the canary and the stranger, which the settings name. All these methods use `_assume_role`,
+the only call of AssumeRole in the code (an AST test counts them).
 
-Callers check session policies, session names and durations first. botocore checks no patterns and
-no maxima, and AWS's own error would be about Deputy's request.
+Callers must check session policies, session names and durations first. botocore checks no patterns
+and no maxima, and AWS's error would describe Deputy's request instead of the client's.
 """
 
 import copy
@@ -49,7 +49,7 @@ INERT_POLICY = json.dumps(
     {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]},
     separators=(",", ":"),
 )
-_CONFIRMED_SECONDS = 5.0  # after AWS confirmed the broker's key, until it is checked again
+_CONFIRMED_SECONDS = 5.0  # for which AWS's confirmation of the broker's key counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,8 @@ class Session:
 class OwnProbe(NamedTuple):
     """A role that accepted its own External ID.
 
-    `settings`: what its session read of the role, or Refused or Unavailable.
+    `settings`: the settings that its session read of the role, or the error (Refused or
+    Unavailable).
     """
 
     account_id: AccountId
@@ -87,9 +88,9 @@ class OwnProbe(NamedTuple):
 
 @dataclass(slots=True)
 class _ConfirmedKey:
-    """The access key that AWS last confirmed as the broker's, and until when that counts.
+    """The access key that AWS last confirmed as the broker's.
 
-    `until` is in monotonic seconds.
+    `until`: monotonic seconds at which the confirmation expires.
     """
 
     key_id: str | None = None
@@ -98,10 +99,10 @@ class _ConfirmedKey:
 
 
 class Sts:
-    """STS in the broker's region, with the broker's credentials.
+    """A client of STS in the broker's region, with the broker's credentials.
 
-    One per process, because it holds the connections. It can be created without credentials: a
-    process without them reports that it is not ready, and recovers by itself.
+    A process has only one, because it holds the connections to STS. It can be created without
+    credentials. A process without them reports that it is not ready, and recovers by itself.
     """
 
     def __init__(
@@ -116,14 +117,14 @@ class Sts:
         self._proof_names = proof_names
         self._canary = canary
         self._stranger = stranger
-        boto = get_session()  # shared, because each reads botocore's data again
+        boto = get_session()  # shared, because each session reads botocore's data again
         self._api = QueryApi("sts", region, boto)
         self._own_role = OwnRole(region, boto)
         self._breaker = Breaker()
         self._confirmed = _ConfirmedKey()
 
     def with_budget(self, budget: Budget) -> "Sts":
-        """Return the same object, whose calls wait until the budget has room for them."""
+        """Return a copy of this client whose calls wait until the budget has room for them."""
         limited = copy.copy(self)
         limited._api = self._api.with_budget(budget)  # noqa: SLF001  a copy of ours
         return limited
@@ -132,7 +133,7 @@ class Sts:
     def is_silent(self) -> bool:
         """Return whether the breaker is open.
 
-        AWS has then not answered for a while, and few calls are let through.
+        If it is, AWS has not answered for a while, and few calls are let through.
         """
         return self._breaker.is_open
 
@@ -148,7 +149,7 @@ class Sts:
     def probe_own(self, grant: Grant) -> OwnProbe:
         """Try the tenant's own External ID, and read the role.
 
-        The account is the session's own (GetCallerIdentity), which must agree with AssumeRole's
+        The session's account according to GetCallerIdentity must equal the account in AssumeRole's
         answer. Raises Refused, Misconfigured or Unavailable.
         """
         session, probe = self._probe_and_read(grant)
@@ -158,21 +159,21 @@ class Sts:
         return probe
 
     def probe_routinely(self, grant: Grant) -> OwnProbe:
-        """Try the tenant's own External ID, and read the role. The account is not checked again.
+        """Try the tenant's own External ID, and read the role. Does not check the account again.
 
-        Raises as `probe_own`.
+        Raises the same errors as `probe_own`.
         """
         return self._probe_and_read(grant)[1]
 
     def probe_again(self, grant: Grant) -> str:
         """Try the tenant's own External ID once more, and return the role's unique id.
 
-        Raises as `probe_own`.
+        Raises the same errors as `probe_own`.
         """
         return self._probe_session(grant, INERT_POLICY).role_unique_id
 
     def view(self, grant: Grant, role_unique_id: str, rights: Iterable[Right]) -> RoleView | None:
-        """Return the role's view of itself and of these rights, for a diagnosis.
+        """Return what the role reads of itself, and whether it has these rights, for a diagnosis.
 
         Returns None if another role has this ARN by now. Raises Refused, Misconfigured or
         Unavailable.
@@ -185,28 +186,28 @@ class Sts:
     def probe_missing(self, grant: Grant) -> None:
         """Try the role without an External ID.
 
-        Raises Refused if the role is secure; returns if the role accepted the call.
+        Raises Refused if the role is secure. Returns if the role accepted the call.
         """
         self._probe(grant.role_arn, None)
 
     def probe_foreign(self, grant: Grant) -> None:
         """Try a foreign External ID, which was never issued.
 
-        Raises Refused if the role is secure; returns if the role accepted the call.
+        Raises Refused if the role is secure. Returns if the role accepted the call.
         """
         self._probe(grant.role_arn, foreign_external_id(grant.external_id))
 
     def probe_as_stranger(self, stranger: Session, grant: Grant) -> None:
         """Try the right External ID as the stranger.
 
-        Raises Refused if the role is secure; returns if the role accepted the call.
+        Raises Refused if the role is secure. Returns if the role accepted the call.
         """
         self._probe(grant.role_arn, grant.external_id, stranger.credentials)
 
     def open_stranger(self) -> Session:
         """Open a session of the stranger, whose role must be configured.
 
-        Raises as `probe_canary`.
+        Raises the same errors as `probe_canary`.
         """
         stranger = _configured(self._stranger)
         terms = _terms(self._proof_names.make(stranger), ROLE_CHAINING_MAX, None)
@@ -223,7 +224,7 @@ class Sts:
             self._probe(_configured(self._canary), external_id)
 
     def probe_canary_as_stranger(self, stranger: Session) -> None:
-        """Try the canary as `probe_as_stranger` tries a customer's role."""
+        """Try the canary as the stranger, in the same way as `probe_as_stranger` tries a role."""
         self._probe(_configured(self._canary), new_external_id(), stranger.credentials)
 
     def is_broker(self) -> bool:
@@ -238,9 +239,9 @@ class Sts:
         return _is_same_principal(arn, self.broker)
 
     def own_identity(self) -> bool | None:
-        """Do the same as `is_broker`, but return None without usable credentials.
+        """Return the same as `is_broker`, or None without usable credentials.
 
-        They are not usable if there are none or if AWS refuses them. Raises Unavailable.
+        Credentials are not usable if AWS refuses them. Raises Unavailable.
         """
         try:
             self._api.own_key_id()
@@ -254,7 +255,7 @@ class Sts:
             raise
 
     def _probe_session(self, grant: Grant, policy: str) -> Session:
-        """Open a session for a proof or a diagnosis, by a call that a good role accepts."""
+        """Open a session for a proof or a diagnosis with the tenant's own External ID."""
         return self._with_own_id(grant, self._probe_terms(grant.role_arn, policy))
 
     def _with_own_id(self, grant: Grant, terms: dict[str, str]) -> Session:
@@ -262,16 +263,16 @@ class Sts:
             return self._assume_role(grant.role_arn, grant.external_id, terms)
 
     def _probe_and_read(self, grant: Grant) -> tuple[Session, OwnProbe]:
-        """Open a session that may read its own role alone, and read that role."""
+        """Open a session that may read only its own role, and read that role."""
         session = self._probe_session(grant, session_policy(grant.role_arn))
         settings = self._own_role.settings(session.credentials, grant, session.role_unique_id)
         return session, OwnProbe(session.account_id, session.role_unique_id, settings)
 
     @contextmanager
     def _as_broker(self) -> Iterator[None]:
-        """Surround a call that should succeed.
+        """Surround a call that should succeed, and check each refusal of it.
 
-        A refusal counts only if our credentials are the broker's.
+        Raises Unavailable instead of Refused if our credentials are not the broker's.
         """
         try:
             yield
@@ -281,16 +282,16 @@ class Sts:
             raise Unavailable from None
 
     def _is_confirmed_broker(self) -> bool:
-        """Do the same as `is_broker`, at most once in 5 seconds for the same credentials.
+        """Return the same as `is_broker`, and cache a positive answer for 5 seconds.
 
-        A thousand roles may refuse at once. One thread calls AWS, and threads refused meanwhile
-        share its result.
+        The answer is cached for the current credentials only. A thousand roles may refuse at once.
+        Then one thread calls AWS, and the others wait for its answer.
         """
         confirmed = self._confirmed
         with confirmed.lock:
             try:
                 key_id = self._api.own_key_id()
-            except AWS_ERRORS as error:  # there were credentials a moment ago
+            except AWS_ERRORS as error:  # the refused call had credentials a moment ago
                 raise Unavailable from error
             if key_id == confirmed.key_id and time.monotonic() < confirmed.until:
                 return True
@@ -305,9 +306,9 @@ class Sts:
         external_id: ExternalId | None,
         credentials: ReadOnlyCredentials | None = None,
     ) -> None:
-        """Make a call for its outcome alone.
+        """Call AssumeRole only to see whether the role accepts the call.
 
-        The session of a role that accepts it is inert, and is dropped here.
+        The session of a role that accepts it has no rights, and is discarded here.
         """
         terms = self._probe_terms(role_arn, INERT_POLICY)
         self._assume_role(role_arn, external_id, terms, credentials)
@@ -357,7 +358,8 @@ def _terms(session_name: str, seconds: int, policy: str | None) -> dict[str, str
 def _tenant(role_arn: RoleArn, external_id: ExternalId | None) -> str:
     """Return a key by which the breaker distinguishes tenants.
 
-    It is the part of an External ID that a foreign External ID also has.
+    It is the prefix that an External ID shares with the foreign External IDs for it. Without an
+    External ID, it is the account id.
     """
     return external_id[:20] if external_id else role_arn.account_id
 
@@ -385,7 +387,7 @@ def _configured(role: RoleArn | None) -> RoleArn:
 def _session(answer: dict[str, Any]) -> Session:
     """Return the session in an answer of STS.
 
-    Raises one of AWS_ERRORS for an answer that is not in the form that STS documents.
+    Raises one of AWS_ERRORS if the answer does not have the form that STS documents.
     """
     credentials, user = answer["Credentials"], answer["AssumedRoleUser"]
     role_unique_id, _, session_name = user["AssumedRoleId"].partition(":")

@@ -1,16 +1,16 @@
-"""Customers' templates and permission sets' documents: rendered, and published to S3.
+"""Render and publish customers' templates and the documents of permission sets.
 
 The templates' sources are in cloudformation/. customer-role.yaml creates the role in one account.
 customer-org.yaml creates it in every account of an organisation. Its text contains the rendered
 customer-role.yaml, so no link can replace that template.
 
-The files in the repository are valid templates with example values, and rendering replaces each
-value. The broker's ARN is written into the template instead of being a parameter. With a parameter,
-anybody could send a victim a link to the vendor's genuine template with another principal. The
-account of the registration topic is written in as well.
+The files in the repository are valid templates with example values, and rendering replaces each of
+these values. The broker's ARN is part of the template's text. If it were a parameter, anybody could
+send a victim a link to the vendor's genuine template with another principal. The account of the
+registration topic is part of the text as well.
 
-CloudFormation opens templates from S3 only. Each is uploaded under a name with its content's hash,
-so links stay valid when a newer one is published.
+CloudFormation opens templates from S3 only. The name of each uploaded template has a hash of its
+content, so links to it stay valid when a newer one is published.
 """
 
 import enum
@@ -48,7 +48,7 @@ _PASSED_ON = {
     "values": "- ParameterKey: {0}\n  ParameterValue: !Ref {0}\n",
 }
 _DOCUMENT = re.compile(r"([1-9][0-9]{0,5})\.json", re.ASCII)
-_DOCUMENTS_MAX = 1_000  # objects; S3's upper bound for one list
+_DOCUMENTS_MAX = 1_000  # objects; the most that S3 lists in one call
 _DOCUMENT_MAX = 65_536  # bytes; IAM's limits for a role keep a document far below this
 _TOO_MANY = (
     f"{{name}}: version: The bucket has more than {_DOCUMENTS_MAX:,} objects below {{prefix}}, and"
@@ -58,7 +58,7 @@ _TOO_MANY = (
 
 
 class Template(NamedTuple):
-    """An object of the bucket, whose name there is `key`.
+    """An object of the bucket: a template or a document. `key`: its name in the bucket.
 
     `version`: for a template, the start of the content's SHA-256; for a document, the permission
     set's version.
@@ -71,7 +71,7 @@ class Template(NamedTuple):
 
 
 class Published(enum.StrEnum):
-    """The state of a template's name in the bucket, in words for the operator."""
+    """The state of a template in the bucket, in words for the operator."""
 
     YES = "published"
     ALREADY = "there already"
@@ -100,7 +100,7 @@ def render(config: TemplateConfig, permission_set: PermissionSet) -> Template:
 def render_organization(
     config: TemplateConfig, role: Template, permission_set: PermissionSet
 ) -> Template:
-    """Return the template for a whole organisation around the rendered `role`.
+    """Return the template for a whole organisation, which contains the rendered `role`.
 
     Raises ValueError as `render` does.
     """
@@ -115,7 +115,7 @@ def render_organization(
 
 
 def render_document(permission_set: PermissionSet) -> Template:
-    """Return the document of a permission set under its name in the bucket."""
+    """Return the document of a permission set as an object of the bucket."""
     name, version = permission_set.name, str(permission_set.version)
     return Template(name, version, f"{_documents_of(name)}{version}.json", document(permission_set))
 
@@ -125,9 +125,9 @@ def _documents_of(name: str) -> str:
 
 
 def _with_vendor(source: Path, config: TemplateConfig) -> str:
-    """Return the source with the vendor's name, and the start of its topics' pattern.
+    """Return the source with the vendor's name and the pattern for its topics.
 
-    The topic must be in the vendor's account.
+    A topic must be in the vendor's account, so the pattern begins with that account.
     """
     broker = config.aws.broker
     topics = f"arn:{broker.partition}:sns:[a-z0-9-]+:{broker.account_id}:"
@@ -149,15 +149,15 @@ def _section(text: str, name: str) -> str:
 
 
 def role_seconds(config: TemplateConfig) -> int:
-    """Return the role's MaxSessionDuration.
+    """Return the MaxSessionDuration for roles.
 
-    It is the longest session that Deputy issues, but at least IAM's minimum.
+    It is the duration of the longest session that Deputy issues, but at least IAM's minimum.
     """
     return max(ROLE_MAX_DEFAULT, config.aws.max_session_seconds)
 
 
 def _with_permissions(text: str, permission_set: PermissionSet) -> str:
-    """Replace the statements between the two marks, and add AWS's own policies.
+    """Put the permission set's statements between the two marks, and add AWS's own policies.
 
     The statements are JSON, which is valid YAML.
     """
@@ -182,9 +182,9 @@ def _with_permissions(text: str, permission_set: PermissionSet) -> str:
 
 
 def _with_parameters(text: str, permission_set: PermissionSet, passed_on: str) -> str:
-    """Declare the parameters that the customer fills in, and pass them on.
+    """Declare the parameters that the customer fills in, and pass their values on.
 
-    They become the registration's properties or the StackSet's values.
+    `passed_on`: to the registration as properties, or to the StackSet as values.
     """
     group = declarations = values = ""
     for parameter in permission_set.parameters:
@@ -223,7 +223,7 @@ def _split(text: str, mark: str) -> tuple[str, str]:
 
 
 def _replace(text: str, example: str, value: str) -> str:
-    """Replace each example by the value. Raises ValueError if there is none."""
+    """Replace each example by the value. Raises ValueError if the text does not contain it."""
     _split(text, example)
     return text.replace(example, value)
 
@@ -244,7 +244,7 @@ def _with_sub(value: Any) -> Any:
 
 
 class TemplateBucket:
-    """The bucket that launch links point into."""
+    """The bucket with the templates that launch links open."""
 
     def __init__(self, config: TemplateConfig) -> None:
         self._bucket = config.aws.template_bucket
@@ -254,9 +254,9 @@ class TemplateBucket:
     def _endpoint(self) -> str:
         """S3's endpoint, looked up on first use.
 
-        S3's model would take 20 % of the start-up time, and few processes need it. The client is
-        unsigned, because a web process needs only the bucket's address, and has no credentials for
-        the bucket.
+        Loading S3's model at the start would take 20 % of the start-up time, and few processes need
+        it. The client is unsigned, because a web process needs only the bucket's address, and has
+        no credentials for the bucket.
         """
         url: str = self._boto.client(
             "s3", config=BotoConfig(signature_version=UNSIGNED)
@@ -268,7 +268,7 @@ class TemplateBucket:
         return f"{self._endpoint}/{self._bucket}/{template.key}"
 
     def publish(self, template: Template) -> Published:
-        """Upload the template, unless its name exists.
+        """Upload the template, unless the bucket has an object of this name.
 
         Returns YES, ALREADY or DIFFERS. Raises Unavailable.
         """
@@ -292,7 +292,7 @@ class TemplateBucket:
         return Published.YES
 
     def published(self, template: Template) -> Published:
-        """Return whether the bucket serves the template, read as customers read it.
+        """Return whether the bucket serves the template to customers, who read it unsigned.
 
         Raises Unavailable.
         """
@@ -310,10 +310,10 @@ class TemplateBucket:
                 raise
 
     def documents(self, name: str, first_version: int) -> dict[int, str]:
-        """Return a permission set's documents from this version on.
+        """Return a permission set's documents by version, from `first_version` on.
 
-        The bucket's content is not trusted. The number of its objects and the bytes read of each
-        are therefore bounded. Raises Unavailable and ConflictError.
+        The bucket's content is not trusted. So the number of objects, and the bytes that are read
+        of each, are limited. Raises Unavailable, and ConflictError for too many objects.
         """
         prefix = _documents_of(name)
         documents = {}
@@ -338,7 +338,7 @@ class TemplateBucket:
             raise Unavailable(str(error)) from error
 
     def _holds(self, s3: Any, template: Template) -> bool:
-        """Return whether the content under the template's name is the template's."""
+        """Return whether the object of the template's name has the template's content."""
         body = template.body.encode()
         return self._content(s3, template.key, len(body) + 1) == body
 
@@ -361,7 +361,7 @@ def regions(partition: str) -> frozenset[str]:
 
 @cache
 def partition_of(region: str) -> str | None:
-    """Return the partition of a region's name, or None for another name.
+    """Return the partition of a region, or None if this is not a region's name.
 
     Also works for a region that is newer than this botocore.
     """

@@ -6,7 +6,7 @@ from botocore.session import Session
 
 
 def ca_bundle(boto: Session) -> str | bool:
-    """Return the file of CAs that botocore would use, or True.
+    """Return the file of CA certificates that botocore would use; True for the default ones.
 
     AWS_CA_BUNDLE or the profile comes first, then REQUESTS_CA_BUNDLE.
     """

@@ -1,4 +1,4 @@
-"""The vendor's own resources at AWS, as `doctor` reads them.
+"""Read the vendor's own resources at AWS for `doctor`.
 
 They are the bucket, the registration topic and its queue.
 """
@@ -42,7 +42,7 @@ class Queue(NamedTuple):
     arn: str
     policy: dict[str, Any]
     dead_letter_url: str | None
-    messages: int  # not received yet
+    messages: int  # messages that nobody has received yet
 
 
 # Each function raises Unavailable. Those that need rights also raise MayNotLookError and
@@ -50,7 +50,7 @@ class Queue(NamedTuple):
 
 
 def bucket(config: Config) -> tuple[int, datetime | None]:
-    """Return S3's status for the template bucket without credentials, and AWS's time.
+    """Return the HTTP status of an unsigned HeadBucket on the template bucket, and AWS's time.
 
     200 or 403: the bucket exists; 301: it is in another region; 404: it is absent.
     """
@@ -85,7 +85,7 @@ def queue(config: Config, url: str) -> Queue:
 
 
 def topic(arn: str) -> tuple[dict[str, Any], set[str]]:
-    """Return the topic's policy, and the queues that it sends to."""
+    """Return the topic's policy, and the ARNs of the queues that it sends to."""
     queues = set()
     sns = boto3.session.Session(region_name=arn.split(":")[3]).client("sns", config=_PATIENT)
     with _calls(sns):
@@ -111,9 +111,9 @@ def allowing(policy: dict[str, Any], action: str) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _calls(client: Any) -> Iterator[None]:
-    """Close the client after its calls.
+    """Close the client after the calls that this surrounds.
 
-    Raises MayNotLookError, AbsentError and Unavailable for their errors.
+    Raises MayNotLookError, AbsentError or Unavailable instead of their errors.
     """
     try:
         with closing(client):
