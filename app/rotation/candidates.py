@@ -1,7 +1,7 @@
 """Candidates: the External IDs with which a proof tries a role during a rotation.
 
-A connection is paired with one External ID, and only proofs change which (invariant 14;
-docs/architecture.md). app/rotation/switch.py says when.
+A connection is paired with one External ID, and only a proof pairs it with another (invariant 14;
+docs/architecture.md). app/rotation/switch.py decides when.
 """
 
 from typing import NamedTuple
@@ -14,11 +14,11 @@ from app.ids import Grant
 from app.proofs.proof import ProofFinding
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState
 
-_RETIRED_TRIED = 3  # External IDs at most, by one proof
+_RETIRED_TRIED = 3  # maximum number of retired External IDs that one proof tries
 
 
 class ExternalIdCandidate(NamedTuple):
-    """One External ID of the tenant, and the grant of the role with it."""
+    """An External ID of the tenant, and the grant for the role with it."""
 
     id: UUID
     grant: Grant
@@ -27,13 +27,13 @@ class ExternalIdCandidate(NamedTuple):
 class RotationPlan(NamedTuple):
     """The External IDs with which to try a role.
 
-    - `own`: the first that the role accepts becomes, or stays, its own.
+    - `own`: tried first, in this order, until the role accepts one.
     - `upcoming`: the one to which a verified connection is to switch.
-    - `retiring`: the one that the role is to refuse.
-    - `retired`: those that the role of an unverified connection may still have. It can't be
-      paired with them.
-    - `external_ids`: all of the tenant's, which a trust policy may name.
-    - `retired_ids`: those that a trust policy should no longer name.
+    - `retiring`: the retiring one, which the role is to refuse.
+    - `retired`: retired ones that the role of an unverified connection may still have. The
+      connection can't be paired with them.
+    - `external_ids`: all External IDs of the tenant, which a trust policy may name.
+    - `retired_ids`: the retired ones of these, which a trust policy should no longer name.
     - `rotates`: whether the tenant has an open or a retiring rotation.
     """
 
@@ -47,7 +47,10 @@ class RotationPlan(NamedTuple):
 
 
 class PlanFinding(NamedTuple):
-    """The finding with the External ID it is about, and the results of the other candidates."""
+    """The finding for one External ID of a plan, and the results for the other ones.
+
+    `external_id_id`: the id of the External ID that the finding is about.
+    """
 
     plan: RotationPlan
     finding: ProofFinding
@@ -57,7 +60,7 @@ class PlanFinding(NamedTuple):
 
 
 _OF_TENANT = ExternalIdRow.tenant_id == bindparam("tenant_id")
-# A statement that waits for a lock loads related rows as they were when it began. So they are read
+# A query that waits for a lock returns related rows as they were before the wait. So they are read
 # again.
 _EXTERNAL_IDS = select(ExternalIdRow).where(_OF_TENANT).execution_options(populate_existing=True)
 

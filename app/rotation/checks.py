@@ -18,7 +18,10 @@ _ACCEPTS_RETIRED = (
 def try_external_ids(
     sts: Sts, plan: RotationPlan, prove: Callable[[Grant], ProofFinding]
 ) -> PlanFinding:
-    """Make the calls. `prove` makes the proof with one External ID. Opens no transaction."""
+    """Try the role with the External IDs of the plan. Opens no transaction.
+
+    `prove` makes the proof with one External ID.
+    """
     for candidate in plan.own:
         finding = prove(candidate.grant)
         if not finding.refused:
@@ -29,7 +32,7 @@ def try_external_ids(
     if plan.upcoming and plan.upcoming != candidate:
         upcoming = prove(plan.upcoming.grant)
         if upcoming.verdict is Verdict.INSECURE:
-            # One accepted call that must be refused decides, whatever the other answers
+            # The role accepted a call that it must refuse. That alone decides the verdict.
             return PlanFinding(plan, upcoming, candidate.id)
     if plan.retiring and plan.retiring != candidate:
         refuses_retiring = refuses(sts, plan.retiring.grant)
@@ -48,12 +51,12 @@ def refuses(sts: Sts, grant: Grant) -> bool | None:
 
 
 def accepts_any(sts: Sts, grants: Iterable[Grant]) -> bool:
-    """Try a role that refused its own External ID with others, until it accepts one."""
+    """Return whether the role accepts one of these grants. Stops at the first that it accepts."""
     return any(refuses(sts, grant) is False for grant in grants)
 
 
 def look_for_retired(sts: Sts, tested: PlanFinding) -> PlanFinding:
-    """Return the finding, after trying retired External IDs if the role refused all others.
+    """Try the retired External IDs if the role refused all others, and return the result.
 
     If the role accepts a retired one, the finding says so.
     """

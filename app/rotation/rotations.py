@@ -1,8 +1,8 @@
-"""Rotation: a tenant's External ID is replaced by another, without an outage.
+"""Rotation: replace a tenant's External ID by another, without an outage.
 
-Proofs move single connections to the next External ID (app/proofs/proof.py), and nothing here does.
-This module starts a rotation, and takes it further once proofs have shown enough. It completes when
-no verified connection waits any more. The old External ID retires when every role has refused it
+This module starts, completes and abandons rotations. It switches no connections: only a proof pairs
+a connection with the next External ID (app/proofs/verification.py). A rotation can complete when no
+verified connection waits to switch. The old External ID retires when every role has refused it
 (invariant 14; docs/architecture.md).
 """
 
@@ -34,15 +34,15 @@ from app.store.models import (
 from app.store.models.states import RotationState, Trigger
 from app.store.models.tenant import ROTATING
 
-# Longest time between two tries of a role with an External ID that is to become its own
+# Maximum time between two tries of the same role during a rotation
 HOURLY = timedelta(hours=1)
-_COMPLETES_AFTER = timedelta(days=1)  # after it became ready
-_REPAIRED_WITHIN = timedelta(days=1)  # since its last proof
+_COMPLETES_AFTER = timedelta(days=1)  # after the rotation became ready
+_REPAIRED_WITHIN = timedelta(days=1)  # since the last successful proof of a broken connection
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """The tenant's verified connections: those paired with the next External ID, and the others."""
+    """The numbers of the tenant's verified connections: all, switched, and waiting to switch."""
 
     total: int
     switched: int
@@ -53,7 +53,7 @@ class Counts:
 class RotationStatus:
     """The progress of a tenant's latest rotation.
 
-    `external_id` is the one that is replaced, also after the end.
+    `external_id`: the External ID that the rotation replaces or has replaced.
     """
 
     state: RotationState
@@ -75,10 +75,10 @@ class Rotations:
     ) -> tuple[RotationStatus, bool]:
         """Start a rotation, or make an open one an emergency. Return it and whether it is new.
 
-        With `emergency`, an open rotation becomes an emergency. It becomes the vendor's if an
-        unbound key asks for that. In an emergency nothing is issued for connections that have not
-        switched. Raises NotFoundError, ConflictError while another rotation is open or ready, and
-        RateLimitedError for a bound key that would start too many.
+        In an emergency, Deputy issues nothing for connections that have not switched. If the vendor
+        makes a rotation of a bound key an emergency, the rotation becomes the vendor's. Raises
+        NotFoundError. Raises ConflictError if another rotation is open or ready, unless `emergency`
+        is true. Raises RateLimitedError for a bound key that starts too many rotations.
         """
         with self._db.write(principal) as db:
             tenant_of(db, principal, tenant_id, lock=True)
@@ -110,7 +110,7 @@ class Rotations:
             return _status(db, rotation), action is actions.ROTATION_STARTED
 
     def get(self, principal: Principal, tenant_id: UUID) -> RotationStatus | None:
-        """Return the latest rotation, ended or not; None when there never was one.
+        """Return the latest rotation, open or ended; None if there never was one.
 
         Raises NotFoundError for an absent tenant.
         """
@@ -122,8 +122,8 @@ class Rotations:
     def complete(self, principal: Principal, tenant_id: UUID) -> RotationStatus:
         """Make the next External ID the current one, and the old one a retiring one.
 
-        Raises NotFoundError, and ConflictError when none is open, or while verified connections
-        wait.
+        Raises NotFoundError. Raises ConflictError if no rotation is open, or while verified
+        connections wait to switch.
         """
         with self._db.write(principal) as db:
             rotation = _open_rotation(db, principal, tenant_id)
@@ -140,8 +140,8 @@ class Rotations:
     def abandon(self, principal: Principal, tenant_id: UUID) -> None:
         """Retire the next External ID, and keep the old one as the current one.
 
-        Raises NotFoundError. Raises ConflictError when none is open, once a connection has
-        switched, or for a bound key that would undo what the vendor began.
+        Raises NotFoundError. Raises ConflictError if no rotation is open, if a connection has
+        switched, or if a bound key tries to abandon the vendor's rotation.
         """
         with self._db.write(principal) as db:
             rotation = _open_rotation(db, principal, tenant_id)
@@ -165,7 +165,7 @@ class Rotations:
 def current_external_id_id(db: Session, tenant_id: UUID) -> UUID:
     """Return the id of the tenant's current External ID, read from its row.
 
-    `Tenant.current` may be as old as the beginning of the wait for the tenant's lock.
+    `Tenant.current` may have been loaded before the wait for the tenant's lock.
     """
     current = ExternalIdRow.tenant_id == tenant_id, ExternalIdRow.state == ExternalIdState.CURRENT
     return db.scalars(select(ExternalIdRow.id).where(*current)).one()
@@ -178,13 +178,13 @@ def latest(db: Session, tenant_id: UUID) -> Rotation | None:
         .order_by(Rotation.id.desc())
         .limit(1)
     )
-    # A statement that waits for the tenant's lock loads related rows as they were when it began. So
+    # A query that waits for the tenant's lock returns related rows as they were before the wait. So
     # they are read again.
     return db.scalars(query.execution_options(populate_existing=True)).first()
 
 
 def settle(db: Session, actor: Actor, tenant_id: UUID) -> None:
-    """Take the tenant's rotation as far as the proofs allow. The tenant's row must be locked."""
+    """Advance the tenant's rotation as far as its proofs allow. The tenant's row must be locked."""
     rotation = latest(db, tenant_id)
     if rotation is None:
         return
@@ -203,9 +203,10 @@ def settle(db: Session, actor: Actor, tenant_id: UUID) -> None:
 
 
 def settle_all(database: Database) -> None:
-    """Settle every open or retiring rotation, as `settle` does. Raises StoreUnavailableError.
+    """Advance every open or retiring rotation, as `settle` does. Raises StoreUnavailableError.
 
-    A connection that a rotation waited for may be deleted.
+    A rotation may be able to advance without a proof, because the connection that it waited for was
+    deleted.
     """
     with database.read() as db:
         tenant_ids = db.scalars(select(ExternalIdRow.tenant_id).where(ROTATING).distinct()).all()
@@ -220,8 +221,8 @@ def _begin(db: Session, actor: Actor, tenant_id: UUID, earlier: Rotation | None)
     if earlier is not None and earlier.old.state is ExternalIdState.RETIRING:
         unseen = db.scalars(_not_refused_twice(earlier).with_only_columns(func.count())).one()
         _retire(db, actor, earlier, unseen)
-        # Nothing is issued for connections that still have it, until a proof pairs them with
-        # another one.
+        # Nothing is issued for connections that are paired with the retired External ID. So they
+        # are due now: a proof can pair them with another one.
         stopped = Connection.external_id_id == earlier.external_id_id
         _prove_verified(db, tenant_id, stopped, now())
     current = current_external_id_id(db, tenant_id)
@@ -246,13 +247,13 @@ def _try_within_the_hour(db: Session, tenant_id: UUID) -> None:
 def _prove_verified(
     db: Session, tenant_id: UUID, which: ColumnElement[bool], due_at: datetime
 ) -> None:
-    """Make these of the tenant's verified connections due."""
+    """Make the tenant's verified connections that match `which` due at `due_at`."""
     verified = update(Connection).where(_verified_of(tenant_id), which)
     db.execute(verified.values(due_at=due_at, due_for=Trigger.ROTATION))
 
 
 def _withdraw(db: Session, rotation: Rotation) -> None:
-    """Stop issuing with any other External ID than the next one.
+    """Stop issuing with every External ID but the next one.
 
     This raises the revocation counter.
     """
@@ -267,9 +268,9 @@ def _withdraw(db: Session, rotation: Rotation) -> None:
 
 
 def _open_rotation(db: Session, principal: Principal, tenant_id: UUID) -> Rotation:
-    """Return the rotation that can be completed or abandoned, with its tenant locked.
+    """Lock the tenant, and return its rotation, which can be completed or abandoned.
 
-    Raises NotFoundError, ConflictError.
+    Raises NotFoundError without a rotation, and ConflictError if the latest one has ended.
     """
     tenant_of(db, principal, tenant_id, lock=True)
     rotation = latest(db, tenant_id)
@@ -281,7 +282,7 @@ def _open_rotation(db: Session, principal: Principal, tenant_id: UUID) -> Rotati
 
 
 def _complete(db: Session, actor: Actor, rotation: Rotation) -> None:
-    # First, because a tenant has one current External ID
+    # The old one changes first, because a tenant has only one current External ID.
     _become(db, rotation.old, ExternalIdState.RETIRING)
     _become(db, rotation.new, ExternalIdState.CURRENT)
     _record(db, actor, rotation, actions.ROTATION_COMPLETED)
@@ -289,7 +290,7 @@ def _complete(db: Session, actor: Actor, rotation: Rotation) -> None:
 
 
 def _retire(db: Session, actor: Actor, rotation: Rotation, unseen: int = 0) -> None:
-    """Retire the old External ID. `unseen`: the roles that were not seen to refuse it."""
+    """Retire the old External ID. `unseen`: how many roles Deputy has not seen refuse it."""
     _become(db, rotation.old, ExternalIdState.RETIRED)
     details: ExternalIdRetirement = {
         "external_id": rotation.old.value,
@@ -320,10 +321,11 @@ def _has_switched(rotation: Rotation) -> ColumnElement[bool]:
 
 
 def _not_refused_twice(rotation: Rotation) -> Select[UUID]:
-    """Select the connections that may need the old External ID.
+    """Select the connections that may still need the old External ID.
 
-    A connection that broke within a day counts too, because it may be repaired: a mistake of ours
-    breaks connections as well.
+    They are verified, or broken with a successful proof within the last day. Their roles have not
+    refused the old External ID twice. A broken connection may be repaired: a mistake of ours can
+    also break connections.
     """
     lost = and_(
         Connection.tenant_id == rotation.tenant_id,

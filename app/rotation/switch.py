@@ -1,8 +1,8 @@
-"""When a connection switches to another External ID, and when a rotation needs its next proof.
+"""Decide when a connection switches to another External ID, and when it is proven next.
 
-A verified connection keeps its own until two proofs with the next one have succeeded, two minutes
-apart. IAM takes a moment to propagate a change, and credentials are issued meanwhile. Any other
-connection takes the first one that its role accepts.
+A verified connection keeps its External ID until two proofs with the next one have succeeded, two
+minutes apart. IAM takes a moment to propagate the role's change, and Deputy issues credentials
+meanwhile. Any other connection switches to the first External ID that its role accepts.
 """
 
 from datetime import datetime, timedelta
@@ -23,15 +23,15 @@ _REFUSALS_APART = timedelta(minutes=1)
 def store_checks(
     db: Session, connection: Connection, tested: PlanFinding, checked_at: datetime
 ) -> tuple[ProofFinding, UUID]:
-    """Store the role's answers to the External IDs that are not its own.
+    """Store the role's answers to the External IDs with which it is not paired.
 
-    Return the finding that counts, and the External ID with which the connection is paired after
-    it.
+    Returns the finding that counts, and the id of the External ID with which to pair the
+    connection.
     """
     plan, upcoming = tested.plan, tested.upcoming
     if plan.rotates and connection.status is not ConnectionStatus.VERIFIED:
-        # Acceptances from before the connection stopped do not count: its repair is a change of its
-        # own, which takes time to propagate.
+        # Acceptances from before the connection stopped issuing do not count: IAM must first
+        # propagate the repair of the role.
         own = update(ExternalIdCheck).where(ExternalIdCheck.connection_id == connection.id)
         db.execute(own.values(accepted_at=None))
     if plan.retiring and tested.refuses_retiring is not None:
@@ -75,7 +75,7 @@ def _check_of(
 def next_due(
     db: Session, connection: Connection, plan: RotationPlan, checked_at: datetime
 ) -> datetime | None:
-    """Return when a rotation needs this connection's next proof; None when it needs none."""
+    """Return when a rotation needs this connection's next proof; None if it needs none."""
     if connection.status is not ConnectionStatus.VERIFIED:
         return None
     times = []
@@ -90,7 +90,10 @@ def next_due(
 
 
 def _second_try(first: datetime | None, pause: timedelta, checked_at: datetime) -> datetime:
-    """Return when to ask a second time: within the hour, if there was no first time."""
+    """Return when to try a role again after its first expected answer.
+
+    If there was no such answer (`first` is None), try again in an hour.
+    """
     if first is None:
         return checked_at + HOURLY
     return max(first + pause, checked_at + _REFUSALS_APART / 2)
