@@ -1,4 +1,4 @@
-"""Roles that Deputy may assume, decided before any call to AWS.
+"""Decide which roles Deputy may assume, before any call to AWS.
 
 This is invariant 7 of docs/architecture.md.
 """
@@ -18,7 +18,7 @@ _RESERVED_PATHS = ("/aws-service-role/", "/aws-reserved/")
 
 
 def allowed_role(config: Config, text: str) -> RoleArn:
-    """Return the role ARN if Deputy may assume that role.
+    """Parse a role's ARN, and return it if Deputy may assume that role.
 
     Raises ValidationFailedError or RoleNotAllowedError.
     """
@@ -41,9 +41,9 @@ def allowed_role(config: Config, text: str) -> RoleArn:
 
 
 def ensure_account_open(db: Session, tenant_id: UUID, account_id: str) -> None:
-    """Raise AccountClosedError if the vendor's suspension of a connection closes its account.
+    """Raise AccountClosedError if the vendor has suspended a connection in this account.
 
-    The account is closed to everybody but the vendor. Otherwise the tenant could evade the
+    Such an account is closed to everybody but the vendor. Otherwise the tenant could evade the
     suspension with another role in the account.
     """
     suspended = select(Connection.id).where(

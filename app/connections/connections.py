@@ -28,8 +28,8 @@ from app.rotation.rotations import current_external_id_id
 from app.store.database import Database, Session, until_committed
 from app.store.models import Connection, ConnectionStatus, Tenant, Trigger, live_of
 
-# The request that makes a connection also proves it. If that request never ends, the background
-# worker takes over.
+# The request that creates or resumes a connection also proves it. If that request never ends, a
+# background worker proves the connection after this time.
 _OWN_PROOF = timedelta(seconds=30)
 _THERE_ALREADY = "This tenant has a connection to this role already."
 
@@ -44,11 +44,11 @@ def add_pending(
     permission_set: PermissionSet,
     approved: bool,
 ) -> Connection:
-    """Add and return a connection that is pending and due at once.
+    """Add a connection that is pending and due at once, and return it.
 
     The tenant's row must be locked. `approved`: the vendor itself adds the connection. Raises
-    RateLimitedError when the tenant is full, RoleNotAllowedError for an undeclared account, and
-    AccountClosedError.
+    RateLimitedError if the tenant has as many connections as it may have, RoleNotAllowedError for
+    an undeclared account, and AccountClosedError.
     """
     if not approved:
         allowed_roles.ensure_account_open(db, tenant.id, role.account_id)
@@ -78,10 +78,9 @@ def to_role(tenant_id: UUID, role: RoleArn) -> Select[Connection]:
 def _deletable(
     db: Session, principal: Principal, tenant_id: UUID, connection_id: UUID, *, lock: bool
 ) -> Connection:
-    """Return a connection that the principal may delete.
+    """Return a connection that the principal may delete. Raises NotFoundError.
 
-    For the vendor that may be a connection which a bound key has deleted, of a live tenant. Raises
-    NotFoundError.
+    The vendor may also delete a connection that a bound key has deleted, if the tenant is live.
     """
     try:
         return owned(db, principal, tenant_id, connection_id, lock=lock)
@@ -128,11 +127,11 @@ class Connections:
         account_id: str,
         permission_set: str | None = None,
     ) -> Connection:
-        """Return a new pending connection to the kit's role in that account.
+        """Create a pending connection to the kit's role in an account, and return it.
 
-        Deputy looks for the role in the background, because AWS gives the same answer for an absent
-        role and one that refuses us. Raises as `create` does, and RateLimitedError for too many
-        searches, so that a tenant can't scan accounts.
+        Background proofs look for the role, because AWS gives the same answer for an absent role
+        and for a role that refuses us. Raises the same errors as `create`. Raises RateLimitedError
+        for too many searches, so that a tenant can't scan accounts.
         """
         role_arn = self.kit_role_arn(tenant_id, account_id, permission_set)
         with self._insert(principal, tenant_id, role_arn, permission_set) as (db, connection):
@@ -162,10 +161,10 @@ class Connections:
     ) -> Connection:
         """Create a connection, prove it once and return it.
 
-        It is pending if the proof did not succeed. Raises ValidationFailedError,
-        RoleNotAllowedError, NotFoundError and SuspendedError. Raises ConflictError when the tenant
-        has a live connection to this role, or the vendor deleted it or suspended one in its
-        account.
+        The connection stays pending if the proof does not succeed. Raises ValidationFailedError,
+        RoleNotAllowedError, NotFoundError and SuspendedError. Raises ConflictError if the tenant
+        has a live connection to this role, or if the vendor deleted that connection or suspended
+        one in the same account.
         """
         with self._insert(principal, tenant_id, role_arn, permission_set) as (_, connection):
             connection.due_at = now() + _OWN_PROOF
@@ -177,7 +176,7 @@ class Connections:
     def _insert(
         self, principal: Principal, tenant_id: UUID, role_arn: str, permission_set: str | None
     ) -> Iterator[tuple[Session, Connection]]:
-        """Add a connection in a transaction. The body of the `with` sets when it is due."""
+        """Add a connection in a transaction. The body of the `with` sets when it becomes due."""
         role = allowed_roles.allowed_role(self._config, role_arn)
         chosen = self._sets.choose(permission_set)
         try:
@@ -199,18 +198,19 @@ class Connections:
                     db, principal.actor, connection, {"role_arn": role.text}
                 )
         except IntegrityError as error:
-            # The unique (tenant, role) refuses the second of two requests at once
+            # The unique constraint on (tenant, role) refuses the second of two concurrent requests.
             raise ConflictError(_THERE_ALREADY) from error
 
     def _clear_tombstone(
         self, db: Session, principal: Principal, tenant_id: UUID, role: RoleArn
     ) -> None:
-        """Delete the row of a deleted connection to this role.
+        """Delete the row of a deleted connection to this role, if there is one.
 
-        An onboarding link may not do that (invariant 12). A bound key may only if a bound key
-        deleted the connection.
+        An onboarding link may not do that (invariant 12). A bound key may do it only if a bound key
+        deleted the connection. Raises ConflictError if the principal may not do it, or if the
+        connection is live.
         """
-        # Locked, so that a vendor who deletes it at the same moment is not overlooked.
+        # Locked, so that a concurrent deletion by the vendor is not overlooked.
         query = to_role(tenant_id, role).with_for_update(of=Connection, key_share=True)
         earlier = db.scalars(query).one_or_none()
         if earlier is None:
@@ -224,7 +224,8 @@ class Connections:
             )
         if not (principal.is_vendor or earlier.deleted_by_bound):
             raise ConflictError("The vendor deleted this connection, and has to add it again.")
-        # Otherwise a key for some sets could give the role another set's name
+        # Otherwise a key for some permission sets could give the role a permission set that it does
+        # not have.
         principal.require_sets(earlier.permission_sets)
         db.delete(earlier)
         db.flush()
@@ -248,7 +249,7 @@ class Connections:
     ) -> Connection:
         """Suspend a connection: issuing stops at once. Raises NotFoundError, ConflictError."""
         with self._db.read() as db:
-            # An absent connection is refused without waiting for the writers' lock
+            # Refuse an absent connection before the wait for the write lock.
             owned(db, principal, tenant_id, connection_id)
         with self._db.write(principal) as db:
             connection = owned(db, principal, tenant_id, connection_id, lock=True)
@@ -271,7 +272,8 @@ class Connections:
         searches.
         """
         with self._db.write(principal) as db:
-            # The tenant is locked before its connection, as everywhere
+            # A tenant is locked before its connections everywhere, so that transactions do not
+            # deadlock.
             tenant = tenant_of(db, principal, tenant_id, lock=True)
             connection = owned(db, principal, tenant_id, connection_id, lock=True)
             tenant.ensure_active()
@@ -280,7 +282,7 @@ class Connections:
                 allowed_roles.ensure_account_open(db, tenant_id, connection.account_id)
             never_proven = connection.found_by_account and connection.verified_at is None
             if never_proven and connection.status is ConnectionStatus.SUSPENDED:
-                # Otherwise suspended searches could pile up and be resumed together.
+                # Otherwise suspended searches could pile up, and then all be resumed together.
                 _ensure_few_searches(db, tenant_id)
             was = connection.status
             connection.resume()
@@ -299,12 +301,12 @@ class Connections:
     def delete(self, principal: Principal, tenant_id: UUID, connection_id: UUID) -> None:
         """Delete a connection: issuing stops at once, and its row stays as a tombstone.
 
-        The vendor may also delete what a bound key deleted. From then on only the vendor can add it
-        again. Raises NotFoundError, ConflictError.
+        The vendor may also delete a connection that a bound key has already deleted. From then on,
+        only the vendor can add it again. Raises NotFoundError, ConflictError.
         """
         bound = not principal.is_vendor
         with self._db.read() as db:
-            # An absent connection is refused without waiting for the writers' lock
+            # Refuse an absent connection before the wait for the write lock.
             _deletable(db, principal, tenant_id, connection_id, lock=False)
         with self._db.write(principal) as db:
             connection = _deletable(db, principal, tenant_id, connection_id, lock=True)

@@ -1,6 +1,6 @@
 """The names that the onboarding kit gives to a tenant's roles.
 
-No two permission sets get the same name for a role of the same tenant.
+A tenant's roles of different permission sets never get the same name.
 """
 
 from uuid import UUID
@@ -17,13 +17,14 @@ from app.store.models import Connection
 def kit_suffix(
     db: Session, config: Config, sets: PermissionSets, tenant_id: UUID, name: str
 ) -> str:
-    """Return the end of the names of the tenant's new role and stack of that permission set.
+    """Return the suffix of the names of a tenant's new role and stack of a permission set.
 
-    It is empty for the default set, and the set's name for others. The default set gets its name as
-    well if a role of another set has the plain name. A role keeps its name when
-    DEFAULT_PERMISSION_SET changes and when it moves to another set. Under the same name, the kit's
-    script would give it the default set's rights. A role outlives its connection, so deleted
-    connections count.
+    The suffix is empty for the default permission set, and the permission set's name for the
+    others. The default one also gets its name as suffix if a role of another permission set has the
+    name without a suffix. A role may have it because it keeps its name when DEFAULT_PERMISSION_SET
+    changes or when it moves to another permission set. With the same name, the kit's script would
+    give that role the default set's rights. Deleted connections count, because a role outlives its
+    connection.
     """
     if suffix := sets.suffix(name):
         return suffix
@@ -37,9 +38,9 @@ def kit_suffix(
 
 
 def made_suffix(db: Session, config: Config, tenant_id: UUID, name: str) -> str | None:
-    """Return the end of the name of the tenant's newest role of that permission set.
+    """Return the suffix of the name of the tenant's newest role of a permission set.
 
-    Deleted connections count. None if the kit made no such role.
+    Roles of deleted connections count. Returns None if the kit made no such role.
     """
     plain = kit_role_name(config.aws.role_prefix, tenant_id)
     of_the_kit = select(Connection.role_arn).where(

@@ -1,4 +1,4 @@
-"""Lists of connections: a tenant's, all tenants', and a tenant's with the most urgent first."""
+"""Lists of connections: those of a tenant by age or urgency, and those of all tenants."""
 
 import enum
 import re
@@ -17,22 +17,23 @@ from app.store.pages import Page, page, with_values
 
 
 class ConnectionFilter(NamedTuple):
-    """Which connections to list: those that match every field, with an empty field for any.
+    """The filter of a list of connections. An empty field matches any connection.
 
-    `statuses` matches a connection in one of these statuses.
+    A connection must match every field. It matches `statuses` if it is in one of them.
     """
 
     statuses: tuple[ConnectionStatus, ...] = ()
     account_id: str | None = None
-    role_arn: str | None = None  # needs `account_id` beside it, which has an index
+    role_arn: str | None = None  # give `account_id` too: only that has an index
     connection_id: UUID | None = None
-    update_available: bool | None = None  # no index has it: a page may read all of the connections
+    update_available: bool | None = None  # without an index: one page may read all connections
 
 
 class Urgency(enum.Enum):
-    """The urgency of a connection, highest first: what the customer can repair comes first.
+    """The urgency of a connection, highest first. Problems that the customer can repair come first.
 
-    Each is a status and `Connection.refuses`, which is one range of an index.
+    Each value is a status and a value of `Connection.refuses`. Together they are one range of an
+    index.
     """
 
     INSECURE = ConnectionStatus.INSECURE, False
@@ -46,9 +47,10 @@ class Urgency(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class ListPosition:
-    """Where a list by urgency goes on: after this connection, or at the first one of this urgency.
+    """The position at which the next page of a list by urgency begins.
 
-    It holds the urgency, because that of the connection may have changed between two pages.
+    The page begins after the connection `after`, or with the first connection of this urgency. The
+    position contains the urgency, because the connection's urgency may change between two pages.
     """
 
     urgency: Urgency
@@ -56,7 +58,7 @@ class ListPosition:
 
     @classmethod
     def parse(cls, text: str) -> "ListPosition | None":
-        """Parse what `str()` of a position returned; return None for any other text."""
+        """Parse a position's text form. Returns None for any other text."""
         match = _POSITION.fullmatch(text)
         if match is None:
             return None
@@ -67,7 +69,7 @@ class ListPosition:
 
 
 class ByUrgency(NamedTuple):
-    """Some of a tenant's connections, and where the rest of them begins (None after the last)."""
+    """A page of a list by urgency. `rest`: where the next page begins; None on the last page."""
 
     items: list[Connection]
     rest: ListPosition | None
@@ -82,13 +84,13 @@ class Listing:
     def __init__(self, db: Database, sets: PermissionSets) -> None:
         self._db = db
         self._sets = sets
-        # As in `has_update`; NULL for a set or a version that is not known
+        # `has_update` in SQL. `outdated` is NULL for an unknown permission set or version.
         current = case(sets.versions, value=Connection.permission_set)
         outdated = Connection.permission_set_version < current
         self._has_update = func.coalesce(Connection.move_id.is_not(None) | outdated, false())
 
     def has_update(self, connection: Connection) -> bool:
-        """Return whether the role is to be updated: to a newer version, or to another set."""
+        """Return whether the role needs an update to a newer version or another permission set."""
         name, version = connection.permission_set, connection.permission_set_version
         return connection.move_id is not None or self._sets.is_outdated(name, version)
 
@@ -135,8 +137,8 @@ class Listing:
     ) -> ByUrgency:
         """Return one tenant's connections, the most urgent first, then newest first.
 
-        `among`: the statuses that occur, if they were counted. Each other status would cost a
-        query. Raises NotFoundError.
+        `among`: the statuses that the tenant's connections have, if the caller knows them. Each
+        further status would cost a query. Raises NotFoundError.
         """
         start = start or ListPosition(Urgency.INSECURE)
         urgencies, connections = list(Urgency), list[Connection]()
@@ -155,7 +157,7 @@ class Listing:
         return ByUrgency(connections[:limit], rest)
 
     def summary(self, principal: Principal, tenant_id: UUID) -> dict[ConnectionStatus, int]:
-        """Return how many connections a tenant has in each status, without the zeros.
+        """Return how many connections a tenant has in each status. Leaves out statuses without any.
 
         Raises NotFoundError.
         """
@@ -192,7 +194,11 @@ class Listing:
 
 
 def _of_urgency(tenant_id: UUID, urgency: Urgency) -> Select[Connection]:
-    """Select one range of one index, in its order: no more rows are read than returned."""
+    """Select the connections of one urgency, newest first.
+
+    They are one range of one index in its order, so the database reads no more rows than it
+    returns.
+    """
     status, refuses = urgency.value
     query = select(Connection).where(
         Connection.tenant_id == tenant_id,
