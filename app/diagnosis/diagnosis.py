@@ -1,8 +1,8 @@
 """The diagnosis of a connection: why it does not work, who can repair it, and the role's rights.
 
-It stores no verdict and changes no status. The role is read only if a proof has pinned it under
-this tenant. Otherwise a role that lets everybody in could belong to another party, and its content
-would be shown to the wrong tenant.
+It stores no verdict and changes no status. The role is read only if a proof has pinned it for this
+tenant. Otherwise a role that lets everybody in could belong to another party, and the wrong tenant
+would see its content.
 """
 
 import json
@@ -33,15 +33,16 @@ from app.rotation import checks
 from app.store.database import Database
 from app.store.models import Connection, ConnectionStatus, ExternalIdRow, ExternalIdState
 
-# A proof pairs the role with them, if it accepts them
+# A proof pairs a connection with an External ID in one of these states if the role accepts it.
 _OFFERED = {ExternalIdState.CURRENT, ExternalIdState.NEXT}
 
-_UNCONFIGURED = PermissionSet("", 0, "", "", "read")  # a set that the deployment no longer has
+# for a permission set that is no longer configured
+_UNCONFIGURED = PermissionSet("", 0, "", "", "read")
 
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """The role's rights compared with its permission set.
+    """The comparison of the role's rights with its permission set.
 
     `beyond` is None if the role's policies were not read.
     """
@@ -63,7 +64,7 @@ class Diagnosis:
 
 
 class Diagnoses:
-    """Makes diagnoses. `sts` waits for the STS budget."""
+    """Makes diagnoses. The calls of `sts` wait for the STS budget."""
 
     def __init__(
         self, db: Database, sts: Sts, canary: Canary, config: Config, sets: PermissionSets
@@ -101,11 +102,12 @@ class Diagnoses:
         evidence = evidence._replace(gaps=(*filter(None, lacking), *gaps))
         result = steps(evidence)
         for_tenant = for_the_tenant(result)
-        # The tenant's keys can read the audit log too
+        # The audit log gets the steps for the tenant, because the tenant's keys can read it.
         after = self._record(principal, connection, for_tenant, view.settings)
         if not principal.is_vendor:
             result = for_tenant
-        if after.permission_set != own_set:  # the role has moved since
+        # the role has moved to another permission set meanwhile
+        if after.permission_set != own_set:
             after = connection
         version, unknown = after.permission_set_version, evidence.unknown
         permissions = Permissions(own_set, version, evidence.missing, beyond, unknown)
@@ -116,10 +118,10 @@ class Diagnoses:
     def _ask(
         self, connection: Connection, others: list[Grant], askable: Collection[Right]
     ) -> Evidence:
-        """Ask AWS, from our own side to the role, until an answer makes further questions useless.
+        """Ask AWS about our own side, then about the role, until further calls would be useless.
 
-        `others`: the role with the tenant's other External IDs, which it is to have during a
-        rotation.
+        `others`: grants for the role with the tenant's other External IDs, to which a rotation may
+        switch it.
         """
         try:
             evidence = Evidence(self._config, self._sts.own_identity())
@@ -165,7 +167,7 @@ class Diagnoses:
 
 
 def _other_grants(connection: Connection, external_ids: Iterable[ExternalIdRow]) -> list[Grant]:
-    """Return the role with the other External IDs with which a proof may pair it."""
+    """Return grants for the role with the other External IDs with which a proof may pair it."""
     return [
         connection.grant_with(row)
         for row in external_ids
@@ -174,7 +176,7 @@ def _other_grants(connection: Connection, external_ids: Iterable[ExternalIdRow])
 
 
 def _trust_policy(settings: RoleSettings | StsError, own_ids: Collection[str]) -> JsonObject | None:
-    """Return the role's trust policy without other tenants' External IDs."""
+    """Return the role's trust policy, with other tenants' External IDs replaced."""
     if isinstance(settings, StsError) or not isinstance(settings.trust_policy, dict):
         return None
     text = json.dumps(settings.trust_policy)

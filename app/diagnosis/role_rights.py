@@ -1,6 +1,6 @@
-"""The rights of a role compared with its permission set: missing, beyond, and unknown.
+"""Compare a role's rights with its permission set: missing, additional and unknown rights.
 
-Pure functions.
+All functions are pure.
 """
 
 import re
@@ -20,18 +20,18 @@ from app.proofs.policy_statements import comparisons, elements_of, texts
 Cause = Literal[
     "not_granted", "denied", "organization", "boundary", "condition", "pattern", "not_seen"
 ]
-# The number of rights of one role that are compared. AWS lets 10,240 characters of inline policies
-# name 100,000 pairs of an action and a resource, and comparing them would hold up every other
-# request of the process.
+# Maximum number of a role's rights that are compared. The 10,240 characters that AWS allows for
+# inline policies can name 100,000 pairs of an action and a resource. Comparing so many would block
+# every other request of the process.
 _MOST_COMPARED = 1_000
-_MOST_CHARACTERS = 10_240  # in all their texts; AWS does not count white space in its limit
+_MOST_CHARACTERS = 10_240  # in these rights at most; AWS's own limit ignores white space
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A right of the set that the role lacks or may lack.
+    """A right of the permission set that the role lacks or may lack.
 
-    It is a managed policy of the set if only `policy` is given.
+    If it has only `policy`, the role lacks a managed policy of the permission set.
     """
 
     action: str | None
@@ -42,7 +42,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Beyond:
-    """A right that a policy of the role gives beyond the set.
+    """A right that a policy of the role gives, but the permission set does not have.
 
     Without action and resource, the policy's content is unknown.
     """
@@ -53,7 +53,7 @@ class Beyond:
 
 
 def rights(statements: Sequence[JsonObject], keys: Iterable[str]) -> tuple[list[Right], list[Gap]]:
-    """Return the set's rights that IAM can be asked about, and the others as gaps.
+    """Return the permission set's rights that IAM can simulate, and the others as gaps.
 
     `keys`: the condition keys for which Deputy has a value.
     """
@@ -66,7 +66,8 @@ def rights(statements: Sequence[JsonObject], keys: Iterable[str]) -> tuple[list[
             if has_unknown_key:
                 others.append(Gap(action, resource, "condition"))
             elif re.search("[*?]", action) or "${" in resource:
-                # IAM accepts neither, and no parameter
+                # IAM's simulation accepts no wildcard in an action, and no variable or parameter in
+                # a resource.
                 others.append(Gap(action, resource, "pattern"))
             else:
                 askable[action, resource] = None
@@ -74,7 +75,7 @@ def rights(statements: Sequence[JsonObject], keys: Iterable[str]) -> tuple[list[
 
 
 def gap(right: Right, decision: Decision | None, statements: Sequence[JsonObject]) -> Gap | None:
-    """Return the gap that IAM's decision means, or None when the role has the right."""
+    """Return the gap that IAM's decision shows, or None if the role has the right."""
     if decision is None:
         return Gap(*right, "not_seen")
     if decision.allowed:
@@ -85,7 +86,8 @@ def gap(right: Right, decision: Decision | None, statements: Sequence[JsonObject
         return Gap(*right, "boundary")
     if decision.denied:
         return Gap(*right, "denied")
-    # IAM names the keys of all the role's policies, including those of the set's other statements.
+    # IAM names the missing keys of all the role's policies, also those for other statements of the
+    # permission set.
     return Gap(*right, "condition" if decision.untold - _keys(statements) else "not_granted")
 
 
@@ -95,10 +97,10 @@ def beyond(
     managed: Collection[str],
     role: RoleArn,
 ) -> list[Beyond]:
-    """Return the rights that are not plainly part of the set, or of the kit's policy read-itself.
+    """Return the role's rights that neither its permission set nor read-itself plainly has.
 
-    Once the role's policies exceed the limits of this comparison, the content of the others is
-    unknown.
+    read-itself is a policy of the kit. If the role's policies exceed the limits of this comparison,
+    the content of the remaining policies is unknown.
     """
     reads_itself = {"Effect": "Allow", "Action": list(READS_ITSELF), "Resource": role.text}
     asked_for = _AskedFor(_allowing([*statements, reads_itself]))
@@ -121,7 +123,7 @@ _Rights = tuple[list[str], list[str], object]  # actions, resources, condition
 
 
 def _allowed_by(document: object) -> list[_Rights] | None:
-    """Return what the Allow statements of a policy give; None if it is not understood."""
+    """Return the rights in a policy's Allow statements; None if the policy is not understood."""
     parsed = elements_of(document)
     if parsed is None:
         return None
@@ -138,7 +140,7 @@ def _rights_of(statement: JsonObject) -> _Rights:
 
 
 class _AskedFor:
-    """The set's Allow statements, with all their patterns compiled once."""
+    """The Allow statements of a permission set, with all their patterns compiled."""
 
     def __init__(self, statements: Iterable[JsonObject]) -> None:
         self._each: list[tuple[set[str], set[str], object]] = []
@@ -152,7 +154,10 @@ class _AskedFor:
     def without(
         self, actions: list[str], resources: list[str], condition: object
     ) -> Iterator[Right]:
-        """Yield the pairs that no statement gives, either without a condition or under this one."""
+        """Yield each pair of an action and a resource that no statement covers.
+
+        A statement covers a pair only if its condition is empty or equals `condition`.
+        """
         including = {resource: self._resources.including(resource) for resource in resources}
         for action in actions:
             names, given = self._actions.including(action.lower()), set[str]()
@@ -173,10 +178,10 @@ def _keys(statements: Iterable[JsonObject]) -> set[str]:
 
 
 class _Patterns:
-    """Patterns of the set: actions in lower case, or resources.
+    """Patterns of a permission set: either actions in lower case, or resources.
 
-    A parameter of the set (`${Bucket}`) has a value that the customer chose, without wildcards and
-    variables.
+    A parameter such as `${Bucket}` stands for a value that the customer chose. It has no wildcards
+    and no variables.
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
@@ -196,9 +201,9 @@ class _Patterns:
         self._of_bit = {bit: globs[glob] for (glob, _), bit in self._globs.accepting.items()}
 
     def including(self, other: str) -> set[str]:
-        """Return the patterns that match everything that the other pattern matches.
+        """Return the patterns that match everything that `other` matches.
 
-        A pattern with a `?` is included only if it is the same.
+        A pattern with a `?` is returned only if it equals `other`.
         """
         including = {other} & self._exact
         matched = self._globs.matching(other)

@@ -1,6 +1,7 @@
 """The steps of a diagnosis: first the vendor's side, then the role, then the role's rights.
 
-Pure functions of AWS's answers. `fix` begins with who can do it: the vendor, or the customer.
+All functions are pure, and take AWS's answers. `fix` begins with who can make the change: the
+vendor or the customer.
 """
 
 import json
@@ -33,38 +34,38 @@ class DiagnosisStep:
 
 
 class Evidence(NamedTuple):
-    """AWS's answers. After a failure, nothing more is asked."""
+    """AWS's answers. After a failure, Deputy makes no further calls."""
 
     config: Config
-    # True: they are the broker's credentials; None: AWS does not accept them
+    # Whether our credentials are the broker's; None: AWS does not accept them
     identity: bool | StsError | None
     canary: tuple[Sight, HealthFinding] | None = None
     not_allowed: str | None = None  # why the settings do not allow this role
     error: StsError | None = None  # why the role did not let us in
-    ended: str | None = None  # when the access ended, if the customer set that
-    accepts_another: bool = False  # it accepts another of the tenant's External IDs than its own
-    recreated: bool = False  # the role is not the one that was proven
+    ended: str | None = None  # why the access has ended, if it has
+    accepts_another: bool = False  # the role accepts another External ID of the tenant
+    recreated: bool = False  # another role has the ARN of the proven role
     view: RoleView = UNREAD
-    gaps: tuple[Gap, ...] = ()  # rights of the set that the role lacks, or may lack
+    gaps: tuple[Gap, ...] = ()  # rights of the permission set that the role lacks or may lack
 
     @property
     def missing(self) -> list[Gap]:
-        """The rights that the role lacks, as far as IAM's answers can show it."""
+        """The rights that the role lacks according to IAM's answers."""
         return [gap for gap in self.gaps if gap.cause not in _UNTOLD]
 
     @property
     def unknown(self) -> list[Gap]:
-        """The other rights that the role may lack."""
+        """The rights that the role may lack: IAM's answers do not show whether it has them."""
         return [gap for gap in self.gaps if gap.cause in _UNTOLD]
 
     @property
     def refused_untold(self) -> bool:
-        """True if AWS refused, and nothing that Deputy knows explains it."""
+        """Whether AWS refused for a reason that Deputy does not know."""
         return isinstance(self.error, Refused) and not self.ended and not self.accepts_another
 
 
 def steps(evidence: Evidence) -> list[DiagnosisStep]:
-    """Return all steps. Those after one that stops the others are skipped."""
+    """Return all steps. If a step fails that the later ones need, the later ones are skipped."""
     result: list[DiagnosisStep] = []
     is_stopped = False
     for name, step in (*_OF_THE_VENDOR.items(), *_OF_THE_ROLE.items()):
@@ -86,7 +87,7 @@ def for_the_tenant(result: list[DiagnosisStep]) -> list[DiagnosisStep]:
 def conclusion(result: list[DiagnosisStep], why: str | None) -> str:
     """Return the detail of the most urgent step.
 
-    If no step has a problem, return `why` (why no credentials are issued), or that nothing is
+    If no step has a problem, return `why` (why no credentials are issued), or say that nothing is
     wrong.
     """
     for step in result:
@@ -133,7 +134,8 @@ def _canary(evidence: Evidence) -> Result:
         return "skipped", "No canary is configured.", None
     sight, finding = evidence.canary
     fix = f"Vendor: {finding.next}" if finding.next else None
-    # Proofs count without the canary. It is only unknown whether the broker may call at all.
+    # Not a problem if the canary is lost: proofs count without it. It is only unknown whether the
+    # broker may assume any role.
     return _OUTCOMES_OF_CANARY.get(sight, "unknown"), finding.seen, fix
 
 
@@ -324,7 +326,7 @@ def _permissions(evidence: Evidence) -> Result:
 
 
 def _no_decisions(evidence: Evidence) -> Result | None:
-    """Return the result for a role whose rights are not known."""
+    """Return the result if the role's rights are unknown, otherwise None."""
     if evidence.error is not None:
         return _NOT_REACHED
     decisions = evidence.view.decisions
@@ -380,12 +382,12 @@ _OF_THE_ROLE: dict[str, Callable[[Evidence], Result]] = {
     "permissions_boundary": _boundary,
     "permissions": _permissions,
 }
-# Without these, no later step is tried
+# If one of these steps is not ok, the later steps are skipped.
 _NEEDED = {"our_credentials", "our_identity", "aws_lets_us_try"}
 _UNTOLD: set[Cause] = {"condition", "pattern", "not_seen"}
 _NOT_TRIED: Result = "skipped", "Not tried, as an earlier step found why nothing works.", None
 _NOT_REACHED: Result = "skipped", "Not seen, as the role did not let us in.", None
-# The vendor's steps as one, the worst outcome first
+# For each outcome, worst first: the text of the step that replaces the vendor's steps
 _TOLD_TENANTS: dict[Outcome, tuple[str, str | None]] = {
     "problem": (
         "Something on the vendor's side is wrong. The role needs no change.",
