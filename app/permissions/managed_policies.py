@@ -1,23 +1,24 @@
-"""AWS's managed policies that a permission set may not name, or not as reading."""
+"""Names of AWS's managed policies that the checks of permission sets restrict."""
 
 import re
 
 
 def names(text: str) -> frozenset[str]:
-    """Return the names in a text, which are separated by white space."""
+    """Return the names in a text. White space separates them."""
     return frozenset(text.split())
 
 
-# IAM ignores case in these names. The commands also check ADMINISTRATOR_POLICIES. A set that was
-# published with one of those must not keep a process from starting.
+# In lower case, because IAM ignores case in these names. Only the commands check
+# ADMINISTRATOR_POLICIES. A permission set that was published with one of those must not keep a
+# process from starting.
 ADMINISTRATORS = {"administratoraccess", "poweruseraccess", "iamfullaccess"}
 
 READING_POLICIES = re.compile(
     r".*(ReadOnlyAccess|ReadOnly|ReadAccess|ViewOnlyAccess|SecurityAudit)"
 )
 
-# AWS's policies that allow privilege escalation in IAM, PassRole, AssumeRole or a NotAction on
-# every resource without a condition. In lower case.
+# AWS's policies, in lower case, that allow one of these on every resource without a condition:
+# privilege escalation in IAM, PassRole, AssumeRole, or a NotAction.
 ADMINISTRATOR_POLICIES = names("""
     administratoraccess-amplify aidevopsagentactionspolicy amazondynamodbfullaccesswithdatapipeline
     amazonelasticmapreducefullaccess amazonelasticmapreducerole awselasticbeanstalkservice
@@ -25,7 +26,7 @@ ADMINISTRATOR_POLICIES = names("""
     sagemakerstudiouseriamdefaultexecutionpolicy sagemakerstudiouseriampermissiveexecutionpolicy
     """)
 
-# AWS's policies with a name that ends like those that only read. They allow one of
+# AWS's policies that are named like policies that only read, but allow one of
 # SECRETS_AND_CREDENTIALS on every resource.
 POLICIES_WITH_SECRETS = names("""
     readonlyaccess awsapplicationmigrationreadonlyaccess awscodeartifactreadonlyaccess

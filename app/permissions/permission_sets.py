@@ -1,7 +1,7 @@
 """Permission sets: what the vendor asks for, as named and versioned data files.
 
-They are in the folder that PERMISSION_SETS names, or in cloudformation/permission-sets, whose sets
-are examples. app/permissions/set_files.py has the rules for a file.
+The setting PERMISSION_SETS names their folder. Without it, Deputy uses the examples in
+cloudformation/permission-sets. app/permissions/set_files.py has the rules for a file.
 """
 
 import json
@@ -19,16 +19,17 @@ from app.permissions import set_files
 from app.permissions.set_fields import JsonObject
 
 FOLDER = Path(__file__).parent.parent.parent / "cloudformation" / "permission-sets"
-_DEFAULT = "inventory"  # a set in the folder above
+_DEFAULT = "inventory"  # the default permission set in FOLDER
 SET_TAG = "deputy:permission-set"  # a role's tag: the set's name and version
 _LABEL = re.compile(r"([a-z0-9-]{1,50})@([1-9][0-9]{0,5})", re.ASCII)
-# The actions that the kit's policy read-itself allows on the role's own ARN. A proof does not use
-# the last one.
+# READS_ITSELF has the actions that the kit's policy read-itself allows on the role's own ARN. A
+# proof does not use SIMULATION.
 READS = ("iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies")
 SIMULATION = "iam:SimulatePrincipalPolicy"
 READS_ITSELF = (*READS, SIMULATION)
 
-# A policy needs a statement. A set with only AWS's own policies has none.
+# The statement of a permission set that has only AWS's own policies. An IAM policy must have at
+# least one statement.
 _NOTHING = {
     "Sid": "NothingOfItsOwn",
     "Effect": "Allow",
@@ -42,7 +43,7 @@ _NOTHING = {
 class PermissionSet:
     """A permission set. docs/permission-sets.md explains the fields.
 
-    `statements` are those of an IAM policy, each with a `why`. Their resources may contain
+    `statements`: the statements of an IAM policy, each with a `why`. Their resources may contain
     `${AWS::Partition}` and the names of parameters.
     """
 
@@ -64,7 +65,7 @@ class PermissionSet:
     def policy(self, partition: str) -> JsonObject:
         """Return the IAM policy document for a role in that partition.
 
-        The parameters' names stay in it.
+        Variables for parameters stay in it.
         """
         statements = set_files.without_reasons(self.statements)
         text = json.dumps(statements).replace("${AWS::Partition}", partition)
@@ -75,12 +76,12 @@ class PermissionSet:
 
 
 class PermissionSets(dict[str, PermissionSet]):
-    """The sets by name. `default` names the set for requests that name none."""
+    """The permission sets by name. `default`: the name of the one for requests that name none."""
 
     default: str
 
     def choose(self, name: str | None) -> PermissionSet:
-        """Return the set of that name, or the default set for None.
+        """Return the permission set of that name, or the default one for None.
 
         Raises ValidationFailedError, which lists the names.
         """
@@ -92,17 +93,17 @@ class PermissionSets(dict[str, PermissionSet]):
 
     @property
     def versions(self) -> dict[str, int]:
-        """The current version of each set, by its name."""
+        """The current version of each permission set, by name."""
         return {name: permission_set.version for name, permission_set in self.items()}
 
     def is_outdated(self, name: str, version: int | None) -> bool:
-        """Return whether that version of the set is older than the current one; False for None."""
+        """Return whether this version is older than the current one. False for None."""
         return version is not None and name in self and version < self[name].version
 
     def suffix(self, name: str) -> str:
-        """Return the default suffix of the names of the set's roles and stacks.
+        """Return the usual suffix of the names of the permission set's roles and stacks.
 
-        It is empty for the default set.
+        It is empty for the default permission set.
         """
         return "" if name == self.default else f"-{name}"
 
@@ -120,7 +121,7 @@ def read_label(text: str) -> tuple[str, int] | None:
 def load(
     folder: Path | None = None, default: str | None = None, role_prefix: str = ""
 ) -> PermissionSets:
-    """Return all sets of the folder.
+    """Return all permission sets of the folder.
 
     Raises ConfigError with every mistake that can be detected without AWS's list of actions.
     """
@@ -135,7 +136,7 @@ def load(
 def mistakes_in(
     files: list[set_files.SetFile], folder: Path | None, default: str | None, role_prefix: str
 ) -> list[str]:
-    """Return the mistakes in the files and in the set of names, a line each."""
+    """Return a line for each mistake in the files, in their names and in the default."""
     names = [file.name for file in files]
     lines = list(chain.from_iterable(file.mistakes for file in files))
     for name, number in Counter(names).items():
@@ -165,7 +166,7 @@ def mistakes_in(
 
 
 def _default(names: list[str], folder: Path | None, default: str | None) -> str:
-    """Return the name of the default set; empty if none is named, and several can be meant."""
+    """Return the default permission set's name; empty if none is named and the choice is open."""
     if default or folder is None:
         return default or _DEFAULT
     return names[0] if len(names) == 1 else ""

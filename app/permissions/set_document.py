@@ -1,8 +1,8 @@
-"""The document of a permission set: what a version asks for, in one exact form.
+"""The document of a permission set: what a version asks for, in a canonical form.
 
-It leaves descriptions out. Publishing puts it beside the templates. Two sets ask for the same if,
-and only if, their documents are equal. Published documents are compared byte by byte, so the form
-must never change.
+It has no descriptions. Publishing puts it into the templates' bucket. Two permission sets ask for
+the same if and only if their documents are equal. Published documents are compared byte by byte, so
+the form must never change.
 """
 
 import json
@@ -31,9 +31,9 @@ def document(permission_set: PermissionSet) -> str:
 
 
 def read_document(text: str, name: str, version: int) -> PermissionSet | None:
-    """Return the permission set in the document of this version, without descriptions.
+    """Return the permission set that this document describes, without descriptions.
 
-    Return None for any other text.
+    Returns None if the text is not the document of a permission set with this name and version.
     """
     try:
         content = json.loads(text)
@@ -59,7 +59,10 @@ def read_document(text: str, name: str, version: int) -> PermissionSet | None:
 
 
 def compared(statement: JsonObject) -> JsonObject:
-    """Return the fields that decide. A text equals a list of it, and order does not count."""
+    """Return the fields that decide what the statement allows, in a canonical form.
+
+    A string equals a list of that string, and the order of a list does not count.
+    """
     return {
         field: sorted({*texts(statement.get(field))}) or statement.get(field) or None
         for field in _COMPARED

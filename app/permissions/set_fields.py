@@ -1,4 +1,4 @@
-"""The rules for single fields in a permission set's file: a check, and what to say if it fails."""
+"""The rules for the fields in a permission set's file: a check for each, and its message."""
 
 import re
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from app.permissions.managed_policies import names
 from app.settings.checks import is_line
 
 VERSION_MAX = 999_999
-# Names in the kit's templates. A test compares the two.
+# Names that the kit's templates use. A test compares this list with the templates.
 RESERVED = names(
     """
     Accounts BoundaryIsOfAws CalledByDelegate OrganizationTemplateVersion Registration Role
@@ -18,8 +18,8 @@ RESERVED = names(
     PermissionSet RoleArn ServiceTimeout ServiceToken StackSetId TemplateVersion
     """
 )
-# A pattern in this language means the same to CloudFormation, Terraform, grep and Python. It
-# matches no value that could be a wildcard or end a string.
+# The language of parameters' patterns. CloudFormation, Terraform, grep and Python understand such a
+# pattern in the same way. It matches no value that contains a wildcard or a quotation mark.
 _PATTERN = re.compile(
     r"(?:\[(?:[a-z]-[a-z]|[A-Z]-[A-Z]|[0-9]-[0-9]|[A-Za-z0-9_.:/@=,])+-?\]|\\[.+-]"
     r"|[A-Za-z0-9_:/@=,-]|\((?!\?)|[)|?*+]|\{[0-9]+(?:,[0-9]*)?\})+"
@@ -30,7 +30,7 @@ Rules = dict[str, tuple[_Check, str]]  # field: (check, message when it fails)
 
 
 def texts(value: Any) -> list[str]:
-    """Return a text, or a list of texts, as a list; empty for anything else."""
+    """Return a string or a list of strings as a list. The list is empty for any other value."""
     if isinstance(value, str):
         value = [value]
     if isinstance(value, list) and {*map(type, value)} == {str} and all(value):
@@ -39,7 +39,7 @@ def texts(value: Any) -> list[str]:
 
 
 def compiles(pattern: Any) -> bool:
-    """Return whether the pattern is a valid one in the language for parameters."""
+    """Return whether a parameter may have this pattern."""
     try:
         is_in_language = isinstance(pattern, str) and _PATTERN.fullmatch(pattern)
         return bool(is_in_language and re.compile(pattern))
@@ -62,9 +62,10 @@ def _is_list(value: Any) -> bool:
 
 
 def _is_condition(value: Any) -> bool:
-    """Return whether the condition is valid, with variables only in its values.
+    """Return whether this is None, or a mapping without variables in its keys.
 
-    IAM and CloudFormation replace a variable in a value. In a key it would be part of the name.
+    IAM and CloudFormation replace variables in values. In a key, a variable would be part of the
+    name.
     """
     if not isinstance(value, dict):
         return value is None
@@ -78,7 +79,7 @@ def _like(pattern: str) -> _Check:
     return lambda value: isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII)
 
 
-# Names in capitals only are reserved for the shell's own variables.
+# Names in capitals only are not allowed, because the shell uses such names.
 _is_parameter_name = _like(r"(?!Has[A-Z])[A-Z]+[a-z0-9][A-Za-z0-9]{0,62}")
 _LIST = _is_list, "Must be a list of mappings."
 _WHY = _is_words, "Must say in words, for the customer's administrator, why this is needed."

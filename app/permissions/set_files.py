@@ -1,7 +1,8 @@
-"""The files of permission sets: how they are read, and what is a mistake in one.
+"""Read the files of permission sets, and find the mistakes in them.
 
-A mistake is a line with the file, the field, and what to do about it. All mistakes of a folder are
-reported at once. app/permissions/action_data.py adds those that need AWS's list of actions.
+Each mistake is a line with the file, the field and the correction. All mistakes of a folder are
+reported at once. app/permissions/action_data.py adds the mistakes that only AWS's list of actions
+can show.
 """
 
 import json
@@ -24,10 +25,10 @@ from app.permissions.wildcards import all_actions, all_resources
 class _Loader(yaml.SafeLoader):
     """A YAML loader that refuses duplicate keys.
 
-    PyYAML's own keeps the last of two values under one key without an error.
+    PyYAML's own loader silently keeps the last value of a key.
     """
 
-    # yaml's
+    # The signature is PyYAML's.
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
         keys = []
         for key_node, _ in node.value:
@@ -48,10 +49,10 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
 }
 _NAME = re.compile(r"(?=.{1,50}$)[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
 _WORDS = {"title", "description", "why"}
-# Characters of all inline policies of a role, without white space ("IAM and STS quotas" in IAM's
-# guide).
+# Maximum number of characters in all inline policies of a role, without white space ("IAM and STS
+# quotas" in IAM's guide).
 _INLINE_MAX = 10_240
-# The other policies of the kit's role: reading itself, end of access, revocation
+# Characters for the other inline policies of the kit's role: read-itself, end of access, revocation
 _INLINE_OF_THE_KIT = 1_240
 _MANAGED_MAX = 10
 SAY_ADMINISTRATOR = (
@@ -63,7 +64,7 @@ _PARTITION = "AWS::Partition"
 
 
 class SetFile(NamedTuple):
-    """A file of a permission set. `data` is empty if it can't be read."""
+    """A file of a permission set. `data` is empty if the file can't be read."""
 
     name: str
     file: str
@@ -103,7 +104,7 @@ def _read(path: Path) -> SetFile:
 
 
 def mappings(data: JsonObject, field: str) -> list[JsonObject]:
-    """Return the mappings in a list of the file."""
+    """Return the mappings in the file's list `field`."""
     values = data.get(field)
     if not isinstance(values, list):
         return []
@@ -111,13 +112,13 @@ def mappings(data: JsonObject, field: str) -> list[JsonObject]:
 
 
 def places(data: JsonObject, field: str) -> Iterator[tuple[str, JsonObject]]:
-    """Yield the mappings in a list of the file, each with its place."""
+    """Yield (place, mapping) for each mapping in the file's list `field`."""
     for number, mapping in enumerate(mappings(data, field)):
         yield f"{field}[{number}]", mapping
 
 
 def _join_lines(data: JsonObject) -> None:
-    """Put each description on one line, for comments, labels and pages."""
+    """Put each description on one line, for use in comments, labels and pages."""
     lists = mappings(data, "statements"), mappings(data, "managed_policies")
     for mapping in chain([data], *lists, mappings(data, "parameters")):
         for key in _WORDS & mapping.keys():
@@ -126,7 +127,7 @@ def _join_lines(data: JsonObject) -> None:
 
 
 def without_reasons(statements: Iterable[JsonObject]) -> list[JsonObject]:
-    """Return copies of the statements as IAM takes them."""
+    """Return copies of the statements without `why`, which IAM does not accept."""
     copies = [dict(statement) for statement in statements]
     for statement in copies:
         statement.pop("why", None)
@@ -168,7 +169,7 @@ def _fields(prefix: str, mapping: JsonObject, rules: Rules) -> _Mistakes:
 
 
 def _items(data: JsonObject, field: str, key: str, rules: Rules) -> _Mistakes:
-    """Check the fields of each item. `key` names an item, and must be unique."""
+    """Check the fields of each item. The value of `key` names an item, and must be unique."""
     names = set()
     for place, mapping in places(data, field):
         yield from _fields(f"{place}.", mapping, rules)
@@ -187,7 +188,7 @@ def _statements(data: JsonObject) -> _Mistakes:
 
 
 def _size(data: JsonObject) -> _Mistakes:
-    """Check the size of a role's policy with the longest values of the parameters."""
+    """Check the size of a role's policy, assuming the longest values of the parameters."""
     statements = without_reasons(mappings(data, "statements"))
     text = re.sub(r"\s", "", json.dumps(statements))
     available, size, with_values = _INLINE_MAX - _INLINE_OF_THE_KIT, len(text), ""
@@ -248,7 +249,7 @@ def _parameters(data: JsonObject) -> _Mistakes:
 
 
 def _uses(data: JsonObject) -> _Mistakes:
-    """Check that each variable of a statement is a parameter, and the reverse."""
+    """Check that each variable in a statement is a parameter, and that each parameter is used."""
     unused = {str(parameter.get("name")) for parameter in mappings(data, "parameters")}
     names = unused | {_PARTITION}
     statements = without_reasons(mappings(data, "statements"))
@@ -264,7 +265,7 @@ def _uses(data: JsonObject) -> _Mistakes:
 
 
 def _variables(value: Any, place: str) -> Iterator[tuple[str, str]]:
-    """Yield each `${…}` of a policy's element, with its place."""
+    """Yield (place, name) for each variable `${name}` in an element of a policy."""
     if isinstance(value, str):
         for name in _VARIABLE.findall(value):
             yield place, name

@@ -1,4 +1,4 @@
-"""Patterns that match everything, however they are written.
+"""Detect patterns that match everything, in whatever form they are written.
 
 No statement of ours allows all actions on all resources. `dev/check_policies.py` applies the same
 rule to the templates.
@@ -15,15 +15,15 @@ _ANY = re.compile(
 )
 _ARN_PARTS = 6  # arn, partition, service, region, account, name
 _VARIABLE = re.compile(r"\$\{[^}]*\}")
-_EC2_ID = re.compile(r"/[a-z]+-[*?]+$")  # the beginning of all ids of a type: i-, snap-
-_NOBODYS = "\0"  # in no name and in no pattern: a pattern that matches it matches anything there
+_EC2_ID = re.compile(r"/[a-z]+-[*?]+$")  # matches all ids of one type, such as i-* or snap-*
+_NOBODYS = "\0"  # in no name and no pattern, so only a wildcard matches it
 _NOBODYS_PATH = f"{_NOBODYS}/{_NOBODYS}"
 _REGIONS, _ACCOUNTS = ("", _NOBODYS * 9), ("", _NOBODYS * 12)
 _NAMES = (f"{_NOBODYS * 32}/{_NOBODYS * 32}", f"{_NOBODYS * 32}:{_NOBODYS * 32}")
 
 
 def all_actions(patterns: Iterable[str]) -> list[str]:
-    """Return the patterns for several services or for all actions of one.
+    """Return the patterns that match actions of several services, or all actions of one.
 
     Examples are `*`, `s3:?*` and `*:Get*`.
     """
@@ -31,7 +31,7 @@ def all_actions(patterns: Iterable[str]) -> list[str]:
 
 
 def all_resources(patterns: Iterable[str]) -> list[str]:
-    """Return the patterns that name neither region, account nor resource.
+    """Return the patterns that name no region, no account and no resource.
 
     Examples are `*`, `arn:aws:*` and `arn:aws:s3:::*`.
     """
@@ -49,10 +49,10 @@ def _may_cover(service: str, pattern: str) -> bool:
 
 
 def unnamed_resources(patterns: Iterable[str], arn_names: Mapping[str, Iterable[str]]) -> list[str]:
-    """Return the patterns that name at most a service and a type.
+    """Return the patterns that name no more than a service and a type of resource.
 
-    Examples are `*` and `arn:aws:iam::*:role/*`. `arn_names`: the names in the ARNs of each
-    service, such as `role/${RoleName}` for iam.
+    Examples are `*` and `arn:aws:iam::*:role/*`. `arn_names`: for each service, the names in its
+    ARNs, such as `role/${RoleName}` for iam.
     """
     return [pattern for pattern in patterns if _is_unnamed(_ANY.sub("*", pattern), arn_names)]
 
@@ -60,7 +60,7 @@ def unnamed_resources(patterns: Iterable[str], arn_names: Mapping[str, Iterable[
 def _is_unnamed(pattern: str, arn_names: Mapping[str, Iterable[str]]) -> bool:
     parts = pattern.split(":", 5)
     if len(parts) < _ARN_PARTS or {"*", "?"} & {*parts[2]}:
-        # A wildcard matches several parts, and a parameter may be a whole ARN
+        # A wildcard may match several parts of an ARN, and a parameter may be a whole ARN.
         return bool({"*", "?"} & {*pattern})
     service, name = parts[2], parts[5]
     if service == "ec2":
