@@ -34,9 +34,9 @@ _REFERENCE_TAKEN = "Another tenant has this reference."
 
 
 class TenantFilter(NamedTuple):
-    """The filter of a list of tenants. None and () mean any.
+    """The filter of a list of tenants. None and () match any tenant.
 
-    `name`: a prefix of their names, in any case.
+    `name`: a prefix of the tenants' names. Case does not matter.
     """
 
     reference: str | None = None
@@ -45,14 +45,14 @@ class TenantFilter(NamedTuple):
 
 
 def _whole(db: Session, tenant: Tenant) -> Tenant:
-    """Return the tenant with its accounts, which a list of tenants lacks."""
+    """Load the tenant's accounts, which lists of tenants leave out, and return the tenant."""
     db.flush()
     tenant.accounts = accounts_of(db, tenant)
     return tenant
 
 
 def _count(tenant: Tenant) -> int | None:
-    """Return the number of accounts, for an audit event. Thousands of ids would be too long."""
+    """Return the number of accounts for an audit event. Thousands of ids would be too long."""
     return None if tenant.accounts is None else len(tenant.accounts)
 
 
@@ -72,8 +72,8 @@ class Tenants:
     ) -> Tenant:
         """Create a tenant with an External ID.
 
-        `accounts`: the only accounts that its roles may be in; None: any. Raises ForbiddenError for
-        a bound key, and ConflictError if another tenant has the reference.
+        `accounts`: the only accounts in which its roles may be; None allows any. Raises
+        ForbiddenError for a bound key, and ConflictError if another tenant has the reference.
         """
         principal.require_vendor()
         try:
@@ -99,11 +99,11 @@ class Tenants:
     def list(
         self, principal: Maker, criteria: TenantFilter, *, limit: int, after: UUID | None
     ) -> Page[Tenant]:
-        """Return live tenants, newest first. A bound key sees its own."""
+        """Return live tenants, newest first. A bound key sees only its own tenant."""
         live = select(Tenant).where(Tenant.deleted_at.is_(None))
         query = with_values(live, id=principal.tenant_scope, reference=criteria.reference)
         if criteria.name is not None:
-            # A range instead of LIKE: no character is special, and any index serves it
+            # A range instead of LIKE: no character has to be escaped, and any index can be used.
             first = folded(criteria.name)
             query = query.where(
                 Tenant.name_folded >= first, Tenant.name_folded < first + AFTER_ALL_LETTERS
@@ -117,15 +117,15 @@ class Tenants:
             return _whole(db, tenant_of(db, principal, tenant_id))
 
     def change(self, principal: Maker, tenant_id: UUID, fields: dict[str, Any]) -> Tenant:
-        """Change those of `name`, `reference` and `accounts` that are given.
+        """Change the given fields of a tenant: `name`, `reference` and `accounts`.
 
-        Raises NotFoundError, ForbiddenError for a bound key, and ConflictError for a taken
-        reference, or for a list of accounts that lacks the account of a live connection.
+        Raises NotFoundError, and ForbiddenError for a bound key. Raises ConflictError if another
+        tenant has the reference, or if the list of accounts lacks the account of a live connection.
         """
         try:
             with self._db.write(principal) as db:
                 tenant = _whole(db, tenant_of(db, principal, tenant_id, lock=True))
-                principal.require_vendor()  # only the vendor describes its customers
+                principal.require_vendor()  # only the vendor may change a tenant
                 before, changes = tenant.accounts, dict[str, Any]()
                 for field, value in fields.items():
                     if field == "accounts":
@@ -145,7 +145,7 @@ class Tenants:
     @until_committed
     def suspend(self, principal: Maker, tenant_id: UUID, *, reason: str) -> Tenant:
         """Stop issuing for the whole tenant at once. Raises NotFoundError, ConflictError."""
-        with self._db.read() as db:  # a tenant that does not exist must not wait for the lock
+        with self._db.read() as db:  # refuse an absent tenant before the wait for the lock
             tenant_of(db, principal, tenant_id)
         with self._db.write(principal) as db:
             tenant = tenant_of(db, principal, tenant_id, lock=True)
@@ -159,8 +159,8 @@ class Tenants:
     def resume(self, principal: Maker, tenant_id: UUID, *, reason: str) -> Tenant:
         """Resume issuing for the tenant.
 
-        Raises NotFoundError, and ConflictError if it is not suspended or a bound key may not undo
-        the suspension.
+        Raises NotFoundError. Raises ConflictError if the tenant is not suspended, or if a bound key
+        may not undo the suspension.
         """
         with self._db.write(principal) as db:
             tenant = tenant_of(db, principal, tenant_id, lock=True)
@@ -181,7 +181,7 @@ class Tenants:
         """
         with self._db.read() as db:
             tenant_of(db, principal, tenant_id)
-            principal.require_vendor()  # it cannot be undone
+            principal.require_vendor()  # a deletion can't be undone
         live = Tenant.id == tenant_id, Tenant.deleted_at.is_(None)
         with self._db.write(Ending(principal, select(Tenant.id).where(*live))) as db:
             tenant = tenant_of(db, principal, tenant_id, lock=True)
@@ -215,9 +215,9 @@ class Tenants:
 
     @until_committed
     def void_registrations(self, operator: OperatorPrincipal, tenant_id: UUID) -> None:
-        """Void the registration tokens that were issued so far. Raises NotFoundError.
+        """Void all registration tokens that the tenant got so far. Raises NotFoundError.
 
-        What the tenant's stacks have registered stays.
+        The connections that its stacks have registered stay.
         """
         with self._db.write(operator) as db:
             tenant = tenant_of(db, operator, tenant_id, lock=True)
