@@ -1,1 +1,1 @@
-"""Requests for permission sets: what the vendor approves, and the moves of roles between sets."""
+"""Requests for permission sets: approvals by the vendor, and moves of roles to other sets."""

@@ -1,4 +1,4 @@
-"""Approvals: which permission sets the vendor must approve, and the use cases of a request."""
+"""Approvals: decide which permission sets the vendor must approve, request them, approve them."""
 
 from uuid import UUID
 
@@ -17,9 +17,10 @@ def must_be_approved(
 ) -> bool:
     """Return whether the vendor must approve this permission set in this account.
 
-    A permission set that writes needs approval unless the tenant declared the account. Otherwise
-    the product could write the tenant's data into another party's account. Raises
-    RoleNotAllowedError for an undeclared account.
+    If the tenant has no list of accounts, a permission set with write access needs approval.
+    Otherwise the product could write the tenant's data into another party's account. If the tenant
+    has a list, nothing needs approval. Raises RoleNotAllowedError for an account that is not in the
+    list.
     """
     if not tenant.declares_accounts:
         return permission_set.access == "write"
@@ -31,7 +32,7 @@ def must_be_approved(
 
 
 class Approvals:
-    """Asks for permission sets, and approves them for the vendor."""
+    """Requests permission sets, and approves them for the vendor."""
 
     def __init__(self, db: Database, config: Config, sets: PermissionSets) -> None:
         self._db = db
@@ -41,11 +42,12 @@ class Approvals:
     def ask_for_set(
         self, principal: Principal, tenant_id: UUID, connection_id: UUID, *, permission_set: str
     ) -> Connection:
-        """Ask for the role to move to another permission set, and return the connection.
+        """Request that a role moves to another permission set, and return the connection.
 
-        Until the role has moved, the connection keeps its own set. A set that writes needs
-        approval, as for a new connection. Raises ValidationFailedError, NotFoundError,
-        ForbiddenError for a key that is not for its sets, and SuspendedError for the tenant.
+        The connection keeps its permission set until the role has moved. A permission set with
+        write access needs approval, as for a new connection. Raises ValidationFailedError,
+        NotFoundError, ForbiddenError for a key that does not cover the connection's permission
+        sets, and SuspendedError for a suspended tenant.
         """
         chosen = self._sets.choose(permission_set)
         with self._db.write(principal) as db:
@@ -78,14 +80,16 @@ class Approvals:
     ) -> Connection:
         """Approve one permission set that waits for the vendor: the named one, or the only one.
 
-        Raises NotFoundError, ForbiddenError, SuspendedError for the tenant, ConflictError.
+        Raises NotFoundError, ForbiddenError, ConflictError, and SuspendedError for a suspended
+        tenant.
         """
         with self._db.write(principal) as db:
             tenant = tenant_of(db, principal, tenant_id, lock=True)
             connection = owned(db, principal, tenant_id, connection_id, lock=True)
             principal.require_vendor()
             tenant.ensure_active()
-            db.refresh(connection.external_id_row)  # it may be as old as the wait for the lock
+            # it may have been loaded before the wait for the lock
+            db.refresh(connection.external_id_row)
             was, own_set = connection.status, connection.permission_set
             requested_set = connection.wanted_permission_set
             SetRequests(db, principal.actor, connection).approve(permission_set)

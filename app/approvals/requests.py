@@ -1,7 +1,8 @@
-"""The requests about one connection's permission sets, from their opening to their decision.
+"""The requests for permission sets of one connection, from their opening to their decision.
 
-A role moves to another set when it was asked for, the vendor allowed it, and the role has it
-according to its stack or its tag. The order of the last two does not matter.
+A role moves to another permission set after three events. Somebody requests the move, the vendor
+approves it if that is necessary, and the role's stack or tag reports the new permission set. The
+last two may come in either order.
 """
 
 from typing import NamedTuple
@@ -18,10 +19,10 @@ from app.store.models import Approval, ApprovalDecision, Connection, PermissionS
 
 
 def request_to_approve(connection: Connection, permission_set: str | None) -> Approval:
-    """Return the request that an approval is about. `permission_set`: the name in the approval.
+    """Return the request that the vendor approves.
 
-    Raises ConflictError when no set waits, when the named one does not wait, and when none is named
-    although two wait.
+    `permission_set`: the name that the vendor gives, if any. Raises ConflictError if no request
+    waits, if the named one does not wait, or if none is named although two wait.
     """
     waiting = connection.requests_to_approve
     if not waiting:
@@ -38,7 +39,7 @@ def request_to_approve(connection: Connection, permission_set: str | None) -> Ap
 
 
 class SetRequests(NamedTuple):
-    """Opens, decides and ends a connection's requests for permission sets, for an actor.
+    """Opens, decides and ends a connection's requests for permission sets on behalf of an actor.
 
     The connection's row must be locked in the transaction `db`.
     """
@@ -48,15 +49,15 @@ class SetRequests(NamedTuple):
     connection: Connection
 
     def require_approval(self) -> None:
-        """Request the approval of a new connection's own set. Nothing is issued before."""
+        """Request approval for a new connection's permission set. Nothing is issued before it."""
         connection = self.connection
         connection.set_approval(self._open(connection.permission_set, "The connection is new."))
 
     def ask_for(self, permission_set: str, decision: ApprovalDecision | None) -> bool:
-        """Ask that the role moves to this set. Return whether that is a change.
+        """Request that the role moves to this permission set. Return whether that is a change.
 
-        Its own set means that it stays, and withdraws an earlier request. `decision`: None if the
-        vendor has to approve the set.
+        If it is the connection's own permission set, an earlier request is withdrawn, and the role
+        stays. `decision`: None if the vendor has to approve the permission set.
         """
         connection, move = self.connection, self.connection.move
         own_set = connection.permission_set
@@ -75,9 +76,9 @@ class SetRequests(NamedTuple):
         return is_change
 
     def approve(self, permission_set: str | None) -> None:
-        """Approve one set for the vendor. Another set that waits goes on waiting.
+        """Approve one permission set for the vendor. Other requests go on waiting.
 
-        Raises what `request_to_approve` raises.
+        Raises the same errors as `request_to_approve`.
         """
         request = request_to_approve(self.connection, permission_set)
         self._decide(request, ApprovalDecision.APPROVED)
@@ -88,9 +89,10 @@ class SetRequests(NamedTuple):
             self.connection.approve(now())
 
     def apply_label(self, sets: PermissionSets, label: str | None, *, by_tag: bool) -> None:
-        """Apply the label of a permission set, from the role's tag (`by_tag`) or a stack's message.
+        """Apply a permission set's label, from the role's tag (`by_tag`) or from a stack's message.
 
-        A set counts if it is configured now, or was published. The same holds for its version.
+        The label is ignored unless its permission set is configured now or was published. A version
+        that is neither configured nor published counts as unknown.
         """
         name, version = read_label(label or "") or ("", 0)
         published = select(PermissionSetVersion.version).where(PermissionSetVersion.name == name)
@@ -99,9 +101,9 @@ class SetRequests(NamedTuple):
             self.note_set(name, version if version in versions else None, by_tag=by_tag)
 
     def note_set(self, name: str, version: int | None, *, by_tag: bool) -> None:
-        """Record the set that the role was made from. `version`: None if unknown.
+        """Record the permission set that the role was made from. `version`: None if unknown.
 
-        The connection moves only to a set that was asked for.
+        The connection moves only to a permission set that was requested.
         """
         connection, move = self.connection, self.connection.move
         connection.note_set(name, by_tag=by_tag)
@@ -116,14 +118,14 @@ class SetRequests(NamedTuple):
             self._move()
 
     def _move(self) -> None:
-        """Move to the requested set, once its role has it and the vendor has allowed it."""
+        """Move to the requested permission set if the role has it and the vendor has allowed it."""
         connection, move = self.connection, self.connection.move
         if move is None or move.waits or move.version is None:
             return
         before = connection.permission_set
         connection.change_set(move.permission_set, move.version)
         connection.set_move(None)
-        if connection.approval is not None:  # of the set before
+        if connection.approval is not None:  # the request for the old permission set
             self._decide(connection.approval, ApprovalDecision.WITHDRAWN)
             connection.set_approval(None)
             connection.make_due(now(), Trigger.REQUESTED)
