@@ -125,10 +125,10 @@ def create_key(body: JsonObject) -> JsonObject:
 
 @bp.operation("POST", f"{_ONE}/replace", "keys:write", KeyCreated, takes=ReplaceIn, status=201)
 def replace_key(body: JsonObject, key_id: UUID) -> JsonObject:
-    """Replace a key by a successor; the old key ends after the grace period.
+    """Replace a key by a successor; the old key stops working after the grace period.
 
-    The successor has the same name, scopes, `may_give` and bounds, and inherits the keys and links
-    that the old key made. Only this answer shows it.
+    The successor has the same name, scopes, `may_give`, tenant and permission sets. It inherits the
+    keys and links that the old key made. Only this answer shows it.
     """
     key, family, text = services.api_keys.replace_key(changing(), key_id, **body)
     return _shown(key, family) | {"key": text}
@@ -136,14 +136,14 @@ def replace_key(body: JsonObject, key_id: UUID) -> JsonObject:
 
 @bp.operation("GET", "/v1/api-keys", _EITHER, page_of(KeyOut), takes=PageQuery)
 def list_keys(query: JsonObject) -> JsonObject:
-    """List live API keys that the one in use could make, newest first."""
+    """List the live API keys that the calling key could make, newest first."""
     page = paged(query, services.api_keys.list_keys, principal())
     return page | {"items": map(_shown, page["items"])}
 
 
 @bp.operation("GET", _ONE, _EITHER, KeyShown)
 def get_key(key_id: UUID) -> JsonObject:
-    """Read an API key, and how many live keys and links are revoked with it."""
+    """Read an API key, with the number of live keys and links that are revoked with it."""
     return _shown(*services.api_keys.get_key(principal(), key_id))
 
 
@@ -151,8 +151,8 @@ def get_key(key_id: UUID) -> JsonObject:
 def revoke_key(key_id: UUID) -> None:
     """Revoke an API key: from this answer on, requests with it are refused.
 
-    The keys and onboarding links that it made are revoked with it, and so are those that these keys
-    made. To renew a good key, replace it.
+    This also revokes the keys and onboarding links that the key made, and all that those keys made.
+    To renew a key, replace it instead.
     """
     services.api_keys.revoke_key(principal(), key_id)
 

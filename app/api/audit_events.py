@@ -84,10 +84,10 @@ bp = Blueprint("audit_events", "Who did what, when, and to which connection.", n
 def list_audit_events(query: JsonObject) -> JsonObject:
     """List audit events, newest first; with `after`, oldest first, as a feed.
 
-    A key that is bound to a tenant sees that tenant's events. With `after` the list begins with the
-    event that follows that one. An event enters the feed about 20 seconds after it was made, and
-    never before an older one. A reader that goes on from its last event misses none. Begin with
-    `00000000-0000-0000-0000-000000000000`.
+    A key that is bound to a tenant sees that tenant's events. With `after`, the list begins with
+    the event that follows the given one. An event enters the feed about 20 seconds after it was
+    made, and never before an older event. A reader that passes the id of its last event as `after`
+    misses none. The first `after` is `00000000-0000-0000-0000-000000000000`.
     """
     filters = filters_of(query)
     if "action" in filters:

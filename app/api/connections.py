@@ -173,7 +173,7 @@ class PermissionsOut(Answer):
     version = number(None, "Of the set that made the role; null: unknown.", allow_none=True)
     missing = list_of(GapOut)
     beyond = list_of(BeyondOut, "null: its policies were not seen.", allow_none=True)
-    # fields are not attributes of a schema
+    # This does not replace `Schema.unknown`: marshmallow removes fields from the class
     unknown = list_of(GapOut)  # type: ignore[assignment]
 
 
@@ -264,7 +264,7 @@ _ConnectionPage = page_of(ConnectionOut)
 
 
 def _trying_a_role(tenant_id: UUID) -> ApiKeyPrincipal:
-    """Return the principal, for one proof of a role that counts against the tenant's quota."""
+    """Count one proof of a role against the tenant's quota, and return the principal."""
     services.quotas.acquire_attempt(principal(), tenant_id)
     return principal()
 
@@ -273,12 +273,13 @@ def _trying_a_role(tenant_id: UUID) -> ApiKeyPrincipal:
 def create_connection(body: JsonObject, tenant_id: UUID) -> Connection:
     """Connect a role, and prove it once before answering.
 
-    `verified`: the role accepts the tenant's External ID, and refuses the broker without it and
-    with another one. `pending`: the role refused for 5 seconds. A new role does so at first; Deputy
-    tries again after 5, 15, 30 and 60 seconds, and then hourly for 14 days.
+    The status is `verified` if the role accepts the tenant's External ID, and refuses the broker
+    without it and with another one. It is `pending` if the role refused for 5 seconds, as a new
+    role does at first. Deputy then tries again after 5, 15, 30 and 60 seconds, and then hourly for
+    14 days.
 
-    With `account_id` instead of `role_arn` Deputy looks for the onboarding kit's role in that
-    account, on the same schedule, and answers `pending`. AWS gives the same answer for an absent
+    With `account_id` instead of `role_arn`, Deputy looks for the onboarding kit's role in that
+    account on the same schedule, and answers `pending`. AWS gives the same answer for an absent
     role and for one that refuses.
     """
     connections = services.connections
@@ -319,10 +320,11 @@ def ask_for_set(body: JsonObject, tenant_id: UUID, connection_id: UUID) -> Conne
     """Ask the customer to move a role to another permission set.
 
     The kit of that set and the onboarding page then show how to update the role. The connection
-    keeps its set, its status and its issuing until Deputy learns that the role has the other set.
-    The sources are its stack's message, its role's tag and a diagnosis. A set that writes needs
-    approval as a new connection does. A request for the connection's own set withdraws the earlier
-    request. A key that is limited to permission sets must cover those that the role has.
+    keeps its set and its status, and issues as before, until Deputy learns that the role has the
+    other set. Deputy learns it from the stack's message, the role's tag or a diagnosis. A set that
+    writes needs approval as a new connection does. A request for the connection's own set withdraws
+    the earlier request. A key that is limited to permission sets must cover those that the role
+    has.
     """
     return services.approvals.ask_for_set(
         _trying_a_role(tenant_id), tenant_id, connection_id, **body
@@ -333,9 +335,9 @@ def ask_for_set(body: JsonObject, tenant_id: UUID, connection_id: UUID) -> Conne
 def delete_connection(tenant_id: UUID, connection_id: UUID) -> None:
     """Delete a connection: issuing stops at once.
 
-    Only a key that is bound to no tenant can connect the role again, unless a bound key deleted the
-    connection. A key that is bound to no tenant can also delete a connection that a bound key
-    deleted. Then no bound key can connect the role again.
+    If a key that is bound to no tenant deleted the connection, only such keys can connect the role
+    again. If a bound key deleted it, bound keys can connect the role again too. A key that is bound
+    to no tenant can prevent that: it deletes the connection once more.
     """
     services.connections.delete(principal(), tenant_id, connection_id)
 
@@ -352,9 +354,10 @@ def verify_connection(_body: JsonObject, tenant_id: UUID, connection_id: UUID) -
 def diagnose_connection(_body: JsonObject, tenant_id: UUID, connection_id: UUID) -> Diagnosis:
     """Find out why a connection does not work, and who can repair it.
 
-    It also compares the role's permissions with its permission set. For that a proof must have
-    succeeded, and the role must be allowed to read itself (the kit's policy `read-itself`). It
-    changes nothing. A key that is bound to a tenant sees the vendor's steps as one.
+    The diagnosis also compares the role's permissions with its permission set. For that a proof
+    must have succeeded, and the role must be allowed to read itself (the kit's policy
+    `read-itself`). A diagnosis changes nothing. A key that is bound to a tenant sees the vendor's
+    steps as one step.
     """
     return services.diagnoses.diagnose(_trying_a_role(tenant_id), tenant_id, connection_id)
 
@@ -371,7 +374,7 @@ def suspend_connection(body: JsonObject, tenant_id: UUID, connection_id: UUID) -
 
     A suspension by a key that is bound to no tenant also restricts the tenant's keys, links and
     stacks. Until the connection is resumed, they can connect no other role in its AWS account, and
-    can't have an unverified one proven. Other verified connections of the account go on.
+    can't have an unverified connection proven there. Verified ones stay as they are.
     """
     return services.connections.suspend(principal(), tenant_id, connection_id, **body)
 
@@ -387,10 +390,10 @@ def resume_connection(body: JsonObject, tenant_id: UUID, connection_id: UUID) ->
 def approve_connection(body: JsonObject, tenant_id: UUID, connection_id: UUID) -> Connection:
     """Approve a permission set that may write, in an account that was not declared.
 
-    It needs a key that is bound to no tenant. It approves one set alone: another one of
-    `sets_to_approve` goes on waiting. The answer is 409 if the named set does not wait, or if none
-    is named and two wait. Send the set that you looked at: a key of the tenant can ask for another
-    one at any time.
+    This needs a key that is bound to no tenant. One request approves one set; other sets in
+    `sets_to_approve` go on waiting. The answer is 409 if the named set does not wait, or if the
+    request names none and two wait. Name the set that you looked at, because a key of the tenant
+    can ask for another one at any time.
 
     A connection whose own set is approved is verified at once if its latest proof succeeded and is
     less than a day old. Otherwise a proof is due now.
@@ -403,8 +406,8 @@ def report_refused(_body: JsonObject, tenant_id: UUID, connection_id: UUID) -> J
     """Report that AWS refused issued credentials.
 
     Deputy drops the cached sessions of the connection and makes a proof due now. It does so at most
-    once a minute for a connection, and some times a minute for a tenant. Further reports also get
-    202.
+    once a minute for a connection, and a few times a minute for a tenant. Reports beyond these
+    limits also get 202.
     """
     services.issuer.report_refused(principal(), tenant_id, connection_id)
     return {}

@@ -53,11 +53,10 @@ class IssueIn(Strict):
 
 
 ISSUE_IN = IssueIn()
-EXPIRATION = (
-    "%Y-%m-%dT%H:%M:%SZ"  # the only form that every AWS SDK parses: Java's Instant refuses +00:00
-)
+# The only form that every AWS SDK parses: Java's Instant refuses +00:00
+EXPIRATION = "%Y-%m-%dT%H:%M:%SZ"
 
-# The key of AWS's documentation, which belongs to no account.
+# AWS's documentation uses this key, which belongs to no account
 _KEY_ID = string("ASIAIOSFODNN7EXAMPLE", attribute="session.access_key_id")
 _SECRET = string("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", attribute="session.secret_access_key")
 _TOKEN = string("IQoJb3JpZ2luX2IQoJb3JpZ2luX2EXAMPLETOKEN", attribute="session.session_token")
@@ -71,7 +70,7 @@ _ACCOUNT_ID = string(ACCOUNT, attribute="session.account_id")
 class ProcessCredentials(Answer):
     """The JSON that credential_process must print.
 
-    Endpoints of some AWS services contain the account, so it is included.
+    AccountId is included because endpoints of some AWS services contain the account.
     """
 
     Version = fields.Constant(1, metadata={"openapi": {"type": "integer", "const": 1}})
@@ -83,7 +82,7 @@ class ProcessCredentials(Answer):
 
 
 class ContainerCredentials(Answer):
-    """The JSON that AWS_CONTAINER_CREDENTIALS_FULL_URI must answer.
+    """The JSON that the server of AWS_CONTAINER_CREDENTIALS_FULL_URI must answer.
 
     `Token` is credential_process's SessionToken.
     """
@@ -112,14 +111,14 @@ def _shown(issued: Issued, token_name: str) -> JsonObject:
         "AccessKeyId": session.access_key_id,
         "SecretAccessKey": session.secret_access_key,
         token_name: session.session_token,
-        # in the format EXPIRATION; strftime takes four times as long
+        # This is the format EXPIRATION. strftime takes four times as long.
         "Expiration": f"{session.expires_at.isoformat()[:19]}Z",
         "AccountId": session.account_id,
     }
 
 
 Shape = Callable[[Issued], JsonObject]
-# The method and the shape of the answer, by the last part of the path.
+# The last part of the path leads to its HTTP method and to the function that shapes the answer
 SHAPES: dict[str, tuple[str, Shape]] = {
     "credentials": ("POST", process),
     "container-credentials": ("GET", container),

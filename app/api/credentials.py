@@ -1,7 +1,8 @@
 """Credentials, in the two shapes that AWS's SDKs read.
 
-app/api/plain_credentials.py answers most of these requests. Answers bypass marshmallow, which would
-take as long as the rest of the request. A test compares them with the schemas.
+app/api/plain_credentials.py answers most of these requests. Answers are written without
+marshmallow, which would take as long as the rest of the request. A test compares them with the
+schemas.
 """
 
 from uuid import UUID
@@ -45,8 +46,8 @@ def container_credentials(tenant_id: UUID, connection_id: UUID) -> Response:
     """Issue credentials in the shape that AWS_CONTAINER_CREDENTIALS_FULL_URI expects.
 
     The Authorization header may also hold the key without `Bearer`, because SDKs send
-    AWS_CONTAINER_AUTHORIZATION_TOKEN as it is. A refusal also has `message`, `Code` and `Message`,
-    where SDKs read the reason.
+    AWS_CONTAINER_AUTHORIZATION_TOKEN as it is. SDKs read the reason of a refusal from `message`,
+    `Code` or `Message`, so a refusal also has these fields.
     """
     # Flask adds HEAD to every GET; it would issue credentials and drop them
     if request.method == "HEAD":

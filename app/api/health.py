@@ -43,10 +43,10 @@ def healthz() -> dict[str, str]:
 @public
 @bp.response(200, Readiness)
 def readyz() -> JsonObject | Response:
-    """Check database, migrations and AWS identity; 503 names those not in order.
+    """Check the database, migrations and AWS identity; a 503 names the checks that failed.
 
-    Also lists the checks of background work, which never cause a 503. `seen` and `next` are shown
-    only to an API key that is bound to no tenant and has the scope `audit:read`.
+    The answer also lists the checks of background work, which never cause a 503. `seen` and `next`
+    are shown only to an API key that is bound to no tenant and has the scope `audit:read`.
     """
     health = services.health
     if missing := health.missing():

@@ -25,7 +25,7 @@ _WITH_WHY = [_STATEMENT | {"why": "Shows the tags."}]
 _SIDE: JsonObject = {"actions": [], "managed_policies": [], "statements": [], "parameters": []}
 _FIELD = {"field": "Resource", "from": "*", "to": ["arn:aws:s3:::acme-*"]}
 _CHANGE = {"sid": "ReadTags", "why": "Shows the tags.", "parameter": None} | _FIELD
-# The types of IAM's policy elements
+# JSON types of the elements of an IAM policy
 _ANY = {"type": ["string", "array", "object", "null"], "items": {}, "additionalProperties": {}}
 _NAME = {"name": "name", "in": "path", "schema": {"type": "string", "examples": ["inventory"]}}
 

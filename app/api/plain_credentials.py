@@ -4,8 +4,8 @@ A web process passes them to this module (app/http/sockets.py). The answers are 
 in app/api/credentials.py; tests compare the two.
 
 A request goes to Flask unchanged if this process does not have its key in memory, or if the key or
-the body would be refused. A request that fails later goes to Flask with its failure. Rate limits
-then count it once, and it waits once. Flask raises the failure, answers it and records it.
+the body would be refused. A request that fails later goes to Flask together with its exception,
+which Flask raises, answers and records. So rate limits count the request once, and it waits once.
 """
 
 import functools
@@ -29,7 +29,7 @@ from app.strict_json import JsonObject
 
 _UUID = "([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
 _BEARER = "Bearer "
-_FAILURE = "deputy.failure"  # in the WSGI environ; clients' headers are under other names
+_FAILURE = "deputy.failure"  # key in the WSGI environ that no client's header can set
 
 _uuid = functools.lru_cache(100_000)(UUID)  # a look-up is faster than parsing
 
@@ -43,15 +43,12 @@ class PlainCredentials:
 
     @property
     def target(self) -> str:
-        """The pattern of its paths, which may begin with PUBLIC_URL's (app/http/public_path.py)."""
+        """The pattern of the endpoint's paths, which may begin with the path of PUBLIC_URL."""
         prefix = re.escape(self._services.config.service.public_path)
         return rf"(?:{prefix})?/v1/tenants/{_UUID}/connections/{_UUID}/({'|'.join(SHAPES)})"
 
     def answer(self, request: PlainRequest, peer: str) -> bytes | JsonObject:
-        """Return the whole answer, or an addition to the WSGI environ for Flask.
-
-        Flask then answers the request.
-        """
+        """Return the whole answer, or what to add to the WSGI environ when Flask must answer."""
         tenant_id, connection_id, shape_name = request.target
         method, shape = SHAPES[shape_name]
         if request.method != method:
@@ -61,7 +58,7 @@ class PlainCredentials:
             principal = self._principal(request, peer, request_id)
             if principal is None or Scope.CREDENTIALS_ISSUE not in principal.scopes:
                 return {}
-            terms = _terms(request)  # after the key, because parsing takes time
+            terms = _terms(request)  # parsed after the key was checked, because parsing takes time
             if terms is None:
                 return {}
             issued = self._services.issuer.issue(

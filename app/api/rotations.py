@@ -53,9 +53,9 @@ _PATH = "/v1/tenants/<uuid:tenant_id>/external-id/rotation"
     200, schema=RotationOut, description="The rotation that was open already is an emergency now"
 )
 def start_rotation(body: JsonObject, tenant_id: UUID) -> tuple[RotationStatus, int]:
-    """Make a tenant's next External ID, which takes the current one's place.
+    """Start a rotation: make the External ID that is to replace the tenant's current one.
 
-    With `emergency` a rotation that is open already becomes an emergency.
+    With `emergency`, a rotation that is already open becomes an emergency.
     """
     rotation, is_new = services.rotations.start(principal(), tenant_id, **body)
     return rotation, 201 if is_new else 200
@@ -63,7 +63,7 @@ def start_rotation(body: JsonObject, tenant_id: UUID) -> tuple[RotationStatus, i
 
 @bp.operation("GET", _PATH, "tenants:read", RotationOut)
 def get_rotation(tenant_id: UUID) -> RotationStatus:
-    """Read a tenant's latest rotation, also when it has ended."""
+    """Read a tenant's latest rotation, even if it has ended."""
     rotation = services.rotations.get(principal(), tenant_id)
     if rotation is None:
         raise NotFoundError

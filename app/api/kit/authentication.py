@@ -33,11 +33,11 @@ def requires(*scopes: Scope, fails: Sequence[int]) -> Callable[[Callable[P, R]],
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             key, share = _presented_key(), services.tenant_share
             principal, tenant_scope = None, share.tenant_of(key)
-            if tenant_scope is None:  # unknown, or the vendor's key
+            if tenant_scope is None:  # the key is unknown, or the vendor's
                 principal = _authenticate(key)
                 tenant_scope = principal.tenant_scope
             stops = price == STOP
-            # Keys that write without a pause must not keep the vendor from stopping them.
+            # The vendor must be able to stop keys that write without a pause.
             urgent.set(stops and principal is not None and principal.is_vendor)
             with share.stop(key, tenant_scope) if stops else share.request(tenant_scope, price):
                 g.principal = principal or _authenticate(key)
@@ -52,7 +52,7 @@ def requires(*scopes: Scope, fails: Sequence[int]) -> Callable[[Callable[P, R]],
 def _authenticate(key: str) -> ApiKeyPrincipal:
     """Return the key's principal. Raises UnauthenticatedError.
 
-    A key that is no longer valid does not count against its tenant's share from then on.
+    After the error, requests with this key no longer count against its tenant's share.
     """
     share = services.tenant_share
     try:
@@ -67,10 +67,10 @@ def _authenticate(key: str) -> ApiKeyPrincipal:
 def requires_from_memory(
     scope: Scope, *, fails: Sequence[int], bare: bool = False
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Admit a key from this process's memory, as `requires` does; it may be revoked since.
+    """Admit API keys with this scope, and trust a key that this process has in memory.
 
-    Only issuing uses it, because it reads the key again before credentials leave. `bare`: the
-    header may also hold the key without `Bearer`.
+    The key may have been revoked since. So only issuing uses this decorator: it reads the key again
+    before credentials leave. `bare`: the header may also hold the key without `Bearer`.
     """
 
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
@@ -93,17 +93,19 @@ def requires_from_memory(
 def refusals_for_good_keys(key: str) -> Iterator[None]:
     """Authenticate the key again before a refusal leaves.
 
-    Raises UnauthenticatedError instead when the key is no longer valid, and RateLimitedError when
-    its tenant has too many refusals. A refusal reveals something about the tenant, and is recorded.
-    UnauthenticatedError and TryLaterError are raised at once: a bad key gets the first anyway, and
-    the second reveals nothing.
+    A refusal reveals something about the tenant, and is recorded. So this raises
+    UnauthenticatedError instead when the key is no longer valid, and RateLimitedError when its
+    tenant has too many refusals. UnauthenticatedError and TryLaterError pass unchanged: a bad key
+    gets the first anyway, and the second reveals nothing.
     """
     try:
         yield
     except (UnauthenticatedError, TryLaterError):
         raise
-    except Exception:  # AppError, HTTPException and bugs alike: a revoked key gets only a 401
-        principal = g.pop("principal", None)  # without it, the UnauthenticatedError is not recorded
+    # AppError, HTTPException and bugs alike: a revoked key gets only a 401
+    except Exception:
+        # Without a principal in `g`, an UnauthenticatedError is not recorded
+        principal = g.pop("principal", None)
         if principal is not None:
             services.tenant_share.acquire_refusal(principal)
         services.api_keys.authenticate(key, g.request_id)
@@ -113,7 +115,7 @@ def refusals_for_good_keys(key: str) -> Iterator[None]:
 
 
 def is_vendor_with(scope: Scope) -> bool:
-    """Return whether a public view's request has a valid key of the vendor's with this scope."""
+    """Return whether the request of a public view has a valid vendor key with this scope."""
     try:
         principal = services.api_keys.authenticate(_presented_key())
     except (UnauthenticatedError, TryLaterError):

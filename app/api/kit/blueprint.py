@@ -19,8 +19,8 @@ View = Callable[..., Any]
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest has no types
     """A resource of the API.
 
-    OpenAPI gets each operation's security and refusals from the view's decorators. `noun`: the
-    audit log's name for the things of this resource.
+    OpenAPI gets each operation's security and refusals from the view's decorators. `noun`: the word
+    for this resource in the audit log's actions.
     """
 
     ARGUMENTS_PARSER = StrictParser()
@@ -32,8 +32,8 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
     def register_views_in_doc(self, api: Any, *args: Any, **options: Any) -> None:
         """Defer the description of the views until the OpenAPI document is requested.
 
-        Most processes are never asked for the document, and it takes as long as creating the
-        application.
+        Most processes never serve the document, and describing the views takes as long as creating
+        the application.
         """
         api.undescribed.append(partial(super().register_views_in_doc, api, *args, **options))
 
@@ -49,11 +49,11 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         fails: Sequence[int] = (),
         **route: Any,
     ) -> Callable[[View], View]:
-        """Make a view for API keys with one of these scopes.
+        """Return a decorator that registers a view for API keys with one of these scopes.
 
         Scopes are checked before the request is read. `takes`: the schema of the query of a GET,
-        and of the body otherwise. `fails`: statuses of refusals. Those of every operation
-        (`Plugin`) are added, and 404 for a path with an id.
+        and of the body otherwise. `fails`: statuses of refusals, in addition to those of every
+        operation (`Plugin`) and to 404 for a path with an id.
         """
         either = (scopes,) if isinstance(scopes, str) else scopes
         if "<" in path:

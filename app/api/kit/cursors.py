@@ -1,6 +1,6 @@
-"""Pages of lists, with cursors that are signed together with the route, its ids and its filters.
+"""Pages of lists, and their signed cursors.
 
-A forged cursor, or one from another list, is a 400.
+The signature covers the path and the filters. A forged cursor, or one from another list, is a 400.
 """
 
 import json
@@ -19,20 +19,20 @@ from app.strict_json import JsonObject
 
 
 def filters_of(query: JsonObject) -> JsonObject:
-    """Return the fields of a list's query that choose among its rows."""
+    """Return the filters in a list's query: all fields but those of paging."""
     return {name: query[name] for name in query.keys() - {"limit", "cursor", "after"}}
 
 
 def paged(query: JsonObject, fetch: Callable[..., Page[Any]], *arguments: Any) -> JsonObject:
     """Return one page of a list, with the cursor of the next page.
 
-    `fetch(*arguments, limit=…, after=…)` reads it. A list that takes `after` in its query begins
-    there.
+    `fetch(*arguments, limit=…, after=…)` reads the page. Without a cursor, the page begins after
+    the query's `after`, if it has one.
     """
     place = dict(query)
     limit, cursor, after = place.pop("limit"), place.pop("cursor", None), query.get("after")
     salt = json.dumps(["deputy cursor", request.path, place], sort_keys=True, default=str)
-    # itsdangerous signs with the last
+    # itsdangerous signs with the last key of its list, and Deputy with the first secret key
     keys = list(reversed(services.config.database.secret_keys))
     signer = URLSafeSerializer(keys, salt=salt)
     if cursor is not None:

@@ -1,7 +1,7 @@
 """Additions to flask-smorest's OpenAPI document: refusals, enums by name, and examples.
 
-Fields have examples (`doc` in app/api/kit/schemas.py). The example of a whole body consists of its
-fields' examples.
+Each field has an example (`doc` in app/api/kit/schemas.py). The example of a whole body consists of
+its fields' examples.
 """
 
 import inspect
@@ -21,7 +21,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 UUID_PARAMETER = {"type": "string", "format": "uuid", "examples": [UUID_EXAMPLE]}
-# The attribute of a view that holds its facts, and the key in its operation until that is complete.
+# A view keeps its facts in this attribute. An operation has them under this key until it is
+# completed.
 _FACTS = "facts"
 _BY_KIND = {
     fields.UUID: UUID_EXAMPLE,
@@ -55,7 +56,7 @@ def _example(field: fields.Field[Any]) -> Any:
 
 
 def _examples(field: fields.Field[Any]) -> Any:
-    """Return the field's own examples, or those of its kind."""
+    """Return the field's own examples, or the example of its type."""
     for kind, example in _BY_KIND.items():
         if isinstance(field, kind):
             return field.metadata.get("examples", [example])
@@ -63,7 +64,7 @@ def _examples(field: fields.Field[Any]) -> Any:
 
 
 class _Converter(OpenAPIConverter):
-    """apispec's converter, with a schema's OPENAPI, fields' examples, and enums as references."""
+    """apispec's converter, which adds OPENAPI and examples, and turns enums into references."""
 
     def schema2jsonschema(self, schema: Any) -> Any:
         return super().schema2jsonschema(schema) | getattr(schema, "OPENAPI", {})  # type: ignore[no-untyped-call]
@@ -83,7 +84,7 @@ class _Converter(OpenAPIConverter):
 
 
 class Plugin(MarshmallowPlugin):
-    """apispec's plugin for flask-smorest, which also completes operations by their view's facts."""
+    """apispec's plugin for flask-smorest, which also completes operations from views' facts."""
 
     Converter = _Converter
 
@@ -94,17 +95,17 @@ class Plugin(MarshmallowPlugin):
 
 
 def _complete(method: str, operation: JsonObject, facts: JsonObject) -> None:
-    """Complete an operation with each status that it can answer.
+    """Add each status that an operation can answer.
 
-    `default` would allow any status.
+    OpenAPI's `default` response would allow any status.
     """
     statuses = {414, 431, 500, 503, *facts.get("fails", ())}
     if facts.get("public"):
         operation["security"] = []
     else:
-        statuses |= {401, 403, 429}  # 429 for a tenant's share, or for a flood of refusals
+        statuses |= {401, 403, 429}  # 429: the tenant's share or its number of refusals is used up
         if method != "get":
-            # If two requests wait for each other's rows, PostgreSQL ends one of them.
+            # PostgreSQL aborts one of two transactions that deadlock
             statuses.add(409)
     if body := operation.get("requestBody"):
         statuses |= {400, 413, 415, 422}
@@ -122,7 +123,7 @@ def _complete(method: str, operation: JsonObject, facts: JsonObject) -> None:
 
 
 def _exemplify(body: JsonObject) -> None:
-    """Put an example beside the body's schema."""
+    """Add an example beside the schema of a body."""
     for media in body.get("content", {}).values():
         schema = media["schema"]
         if isinstance(schema, type):
@@ -134,8 +135,8 @@ def _exemplify(body: JsonObject) -> None:
 def document(view: Callable[P, R], **facts: Any) -> Callable[P, R]:
     """Keep a view's facts for the OpenAPI document.
 
-    Generated clients name the operation after the view. The facts are `scopes`, of which a key
-    needs one, or `public`; and `fails`, the statuses of refusals that not every operation has.
+    The facts are `scopes` (a key needs one of them) or `public`, and `fails`: the statuses of
+    refusals that not every operation has. Generated clients name the operation after the view.
     """
     _, _, explained = (view.__doc__ or "").partition("\n")
     access = "Needs no API key."

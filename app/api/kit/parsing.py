@@ -23,7 +23,7 @@ class StrictParser(FlaskParser):
             raw = req.get_data(cache=True)
         if not raw:
             return {}
-        # werkzeug cuts a body without a Content-Length at the limit, without an error.
+        # werkzeug silently truncates a body without a Content-Length at the limit
         if req.content_length is None and len(raw) == req.max_content_length:
             raise RequestEntityTooLarge
         if req.mimetype != "application/json":

@@ -1,7 +1,7 @@
-"""The price of a request in its tenant's share (app/limits/tenant_share.py), by its view's name.
+"""The price of each view's requests, charged to the tenant's share (app/limits/tenant_share.py).
 
-The prices are milliseconds of CPU time, as `make bench ARGS="--only costly"` measures the costliest
-request of a route. Routes without a price of their own cost 3 to 15 ms.
+A price is the CPU time in milliseconds of the route's costliest request, as `make bench
+ARGS="--only costly"` measures it. Routes without a price of their own cost 3 to 15 ms.
 """
 
 STOP = 0.0  # the view revokes, suspends or deletes

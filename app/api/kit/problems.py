@@ -1,8 +1,8 @@
 """Every refusal as RFC 9457 problem+json.
 
 A refusal of an authenticated request also goes to the audit log. Its event names a tenant only if
-the request was about the principal's own tenant. All others are shown only to keys that are bound
-to no tenant.
+the request was about the principal's own tenant. Only keys that are bound to no tenant see
+events without a tenant.
 """
 
 import json
@@ -95,7 +95,7 @@ def register(app: Flask) -> None:
 
 
 def problem(code: str, detail: str, messages: Mapping[str, Any] | None = None) -> Response:
-    """Return the response for a code. `messages`: those about fields of the request, by field."""
+    """Return the response for a code. `messages`: what is wrong, by field of the request."""
     status, _ = PROBLEMS[code]
     body = _facts(code) | {"detail": detail, "request_id": g.request_id}
     if messages:
@@ -106,7 +106,7 @@ def problem(code: str, detail: str, messages: Mapping[str, Any] | None = None) -
         body |= {"message": detail, "Code": code, "Message": detail}
     metrics.REFUSALS.labels(code).inc()
     response = Response(json.dumps(body), status, content_type="application/problem+json")
-    # For programs that see no body, such as curl --fail
+    # For programs that do not see the body, such as curl --fail
     response.headers["X-Deputy-Code"] = code
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="deputy"'
@@ -137,7 +137,8 @@ def _http_error(error: HTTPException) -> Response:
     if code == "internal_error":
         return problem(code, _INTERNAL)
     messages: dict[str, list[str]] = {}
-    for of_location in getattr(error, "data", {}).get("messages", {}).values():  # webargs'
+    # webargs sets `data`
+    for of_location in getattr(error, "data", {}).get("messages", {}).values():
         messages |= _flat(of_location)
     if flood := _audit(code, messages):
         return flood
@@ -149,13 +150,13 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _bug(error: Exception) -> Response:
-    """Return the response for a bug: it has only the request's id, and the log has everything."""
+    """Return the response for a bug: it has only the request's id, and the log has the error."""
     logger.error("request.failed", exc_info=error)
     return problem("internal_error", _INTERNAL)
 
 
 def _flat(messages: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, list[str]]]:
-    """Yield the messages {field: {index: [message]}} as pairs of field.index and [message]."""
+    """Yield pairs of field.index and [message] from messages as {field: {index: [message]}}."""
     for key, value in messages.items():
         name = path if key == "_schema" else f"{path}{key}"
         if isinstance(value, Mapping):

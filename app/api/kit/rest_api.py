@@ -32,15 +32,15 @@ class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no 
     """flask-smorest, with the errors of problems.py instead of its own."""
 
     DEFAULT_ERROR_RESPONSE_NAME = None
-    ERROR_SCHEMA: JsonObject = {}  # its responses are replaced below
+    ERROR_SCHEMA: JsonObject = {}  # unused: the responses for errors are replaced below
 
     def __init__(self, app: Flask) -> None:
-        self.undescribed: list[Callable[[], None]] = []  # resources: see Blueprint
+        self.undescribed: list[Callable[[], None]] = []  # calls that describe resources
         self._describing = threading.Lock()
         super().__init__(app, spec_kwargs={"marshmallow_plugin": openapi.Plugin()})
         app.add_url_rule("/openapi.json", "openapi", self.document)
         self.register_converter(UUIDConverter, lambda _: openapi.UUID_PARAMETER)
-        # One response for each status of a problem. They replace flask-smorest's.
+        # These responses, one for each status of a problem, replace flask-smorest's
         for status, examples in problems.examples().items():
             content = {"schema": problems.ProblemSchema, "examples": examples}
             response = {
@@ -48,12 +48,13 @@ class RestApi(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest has no 
                 "content": {"application/problem+json": content},
             }
             self.spec.components.response(HTTPStatus(status).name, response, lazy=True)
-        self.spec.components.schemas.pop("PaginationMetadata")  # pages are in bodies
+        # Unused, because Deputy's pages are in bodies
+        self.spec.components.schemas.pop("PaginationMetadata")
 
     def document(self) -> Response:
         """Return the OpenAPI document, which is built once.
 
-        It is public, and building it takes as long as some hundred requests.
+        Anybody may request it, and building it takes as long as some hundred requests.
         """
         with self._describing:
             if self.undescribed:

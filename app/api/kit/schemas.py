@@ -2,7 +2,7 @@
 
 Each resource's own schemas are in its module in app/api. A request with an unknown field is
 refused, and the OpenAPI document says so. Answers may gain fields in later releases, so the
-document leaves them open. Fields take an example, which the document shows.
+document allows further fields. It also shows each field's example.
 """
 
 import enum
@@ -37,7 +37,7 @@ def doc(example: Any, description: str = "", **more: Any) -> JsonObject:
 
 
 def described(description: str) -> JsonObject:
-    """Return the metadata of a field whose kind has an example."""
+    """Return the metadata of a field that takes its example from its type."""
     return {"description": description} if description else {}
 
 
@@ -54,9 +54,9 @@ def flag(description: str, **options: Any) -> fields.Boolean:
 
 
 class Truth(fields.Boolean):
-    """A boolean: true or false.
+    """A boolean that accepts only JSON's true and false.
 
-    marshmallow's allowed values do not suffice, because in Python 1 equals True.
+    marshmallow's `truthy` and `falsy` also accept 1 and 0, because in Python 1 equals True.
     """
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> bool:
@@ -104,7 +104,7 @@ def line(maximum: int, example: str, description: str = "", **options: Any) -> f
 
 
 # The part of `_printable` that every dialect of regular expressions can express: not blank, no line
-# breaks, no control characters.
+# breaks, no control characters
 _LINE = r"^ *[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u00a0\u2028\u2029]*$"
 
 
@@ -169,7 +169,7 @@ def status(kind: type[enum.StrEnum], example: str) -> fields.Enum[Any]:
 class Statuses(DelimitedList):
     """Statuses, separated by commas; sorted and without duplicates.
 
-    Cursors are signed with them.
+    They are sorted because the signature of a cursor covers them.
     """
 
     def __init__(self, kind: type[enum.StrEnum], *examples: str, **options: Any) -> None:
@@ -197,16 +197,12 @@ def one_of(component: str, *values: str, **options: Any) -> fields.String:
 
 class Strict(Schema):
     class Meta:
-        unknown = (
-            RAISE  # the default; spelled out because it sets additionalProperties: false in OpenAPI
-        )
+        # The default; spelled out because it sets additionalProperties: false in OpenAPI
+        unknown = RAISE
 
     @pre_load
     def _within_bounds(self, data: Any, **_: Any) -> Any:
-        """Refuse values that are too long before their items are read.
-
-        Reading would cost time for each item.
-        """
+        """Refuse too long values, before reading costs time for each of their items."""
         problems = {}
         if isinstance(data, Mapping):
             for name, field in self.fields.items():
@@ -226,17 +222,16 @@ def _longest(field: fields.Field[Any]) -> int:
 
 
 class Answer(Schema):
-    """The fields of an answer, which are always there and required in OpenAPI.
+    """The fields of an answer.
 
-    The exceptions are the fields in OPTIONAL.
+    OpenAPI lists all of them as required, except those in OPTIONAL.
     """
 
     OPTIONAL: frozenset[str] = frozenset()
 
     class Meta:
-        unknown = (
-            EXCLUDE  # answers are never loaded; this leaves additionalProperties out of OpenAPI
-        )
+        # Answers are never loaded; this leaves additionalProperties out of OpenAPI
+        unknown = EXCLUDE
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -247,7 +242,7 @@ class Answer(Schema):
     def dump(self, obj: Any, *, many: bool | None = None) -> Any:
         """Return the fields of an object or a dict.
 
-        Values that orjson writes by itself are not converted. Marshmallow's own `dump` calls five
+        Values that orjson can write are not converted. Marshmallow's own `dump` calls five
         functions for each field, which took a third of the time of a list.
         """
         if self.many if many is None else many:
@@ -268,9 +263,9 @@ _WRITTEN_BY_ORJSON = {fields.String, fields.Integer, fields.Boolean, fields.UUID
 
 
 def _attribute(name: str, field: Any) -> str | None:
-    """Return the attribute that is answered as it is stored.
+    """Return the name of the attribute whose value is answered unchanged.
 
-    None if the field makes its own value.
+    Return None if the field converts the value.
     """
     attribute: str = field.attribute or name
     return attribute if type(field) in _WRITTEN_BY_ORJSON and "." not in attribute else None
@@ -289,14 +284,14 @@ class PageQuery(Strict):
 
 
 class AsStored(fields.List[Any]):
-    """A list that is stored as it is answered, so its items are not serialized again."""
+    """A list whose stored items are answered unchanged, so they are not serialized again."""
 
     def _serialize(self, value: Any, *_: Any, **__: Any) -> Any:
         return value
 
 
 class Rows(fields.List[Any]):
-    """The rows of a list. Between some of them the process serves other requests."""
+    """The rows of a list. After every few rows the process can serve other requests."""
 
     def _serialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
         rows = []
@@ -327,7 +322,7 @@ class SuspensionOut(Answer):
 class Suspended(fields.Nested):
     """A suspension.
 
-    The vendor's reason is internal, so a bound key gets null in its place.
+    The vendor's reason is internal, so a key that is bound to a tenant gets null instead.
     """
 
     def _serialize(self, *args: Any, **kwargs: Any) -> Any:
