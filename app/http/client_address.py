@@ -13,8 +13,8 @@ def client_address(peer: str, forwarded_for: str | None, proxy_hops: int) -> str
     It is unknown on a Unix socket without X-Forwarded-For. Each proxy appends its own client to
     X-Forwarded-For, so the entry `proxy_hops` from the end is the client. Entries before it are the
     client's own text and are ignored. The header is ignored without proxies, and when it has too
-    few entries, because then the request bypassed them. It is split at commas alone. With a parser
-    that knows quotes, such as werkzeug's ProxyFix, a client can hide behind one quotation mark.
+    few entries, because then the request bypassed them. It is split at commas alone: in a parser
+    that knows quotes, such as werkzeug's ProxyFix, one quotation mark would hide the client.
     """
     if proxy_hops and forwarded_for is not None:
         places = forwarded_for.rsplit(",", proxy_hops)

@@ -17,7 +17,7 @@ def principal() -> ApiKeyPrincipal:
 
 
 def changing() -> ApiKeyPrincipal:
-    """Return the principal, for one change that counts against its tenant's quota.
+    """Return the principal for one change, which counts against its tenant's quota.
 
     Such a change makes or revives something that can be revoked.
     """

@@ -1,8 +1,8 @@
-"""Plain requests: the one form in which clients ask for credentials, read in one pass.
+"""Plain requests: the one form in which clients ask for credentials, parsed without gunicorn.
 
-They are answered in one piece. gunicorn's parser and formatter take half of the CPU time of a
-cached answer. `PlainReader` accepts a strict subset of what gunicorn accepts, and reads it alike;
-tests/http/test_plain_requests.py compares the two. gunicorn reads everything else.
+gunicorn's parser and formatter would take half of the CPU time of a cached answer. `PlainReader`
+accepts a strict subset of what gunicorn accepts, and reads it alike;
+tests/http/test_plain_requests.py compares the two. gunicorn reads all other requests.
 
 gunicorn imports this module before it patches the standard library. So it imports only those
 modules of the service that import nothing else.
@@ -20,11 +20,11 @@ from gunicorn.config import Config
 from app import clock
 from app.http.headers import ALWAYS, FOR_PROGRAMS
 
-READ_BYTES = 8192  # gunicorn reads as many at once
-_LINE_BYTES = 1024  # upper bound of a plain request's first line
+READ_BYTES = 8192  # the size of gunicorn's reads
+_LINE_BYTES = 1024  # the longest first line of a plain request
 _FIELDS = 100
 
-# gunicorn's limits (0 means no limit), and the least that a plain request needs of each.
+# gunicorn's limits (0 means no limit), and the smallest values that admit every plain request.
 _LIMITS = {
     "limit_request_line": _LINE_BYTES,
     "limit_request_fields": _FIELDS,
@@ -54,14 +54,14 @@ _HONOURED_BY_GUNICORN = (
     "post_request",
     "pre_request",
 )
-_ENVIRONMENT = ("SCRIPT_NAME", "FORWARDED_ALLOW_IPS")  # gunicorn takes settings from there
+_ENVIRONMENT = ("SCRIPT_NAME", "FORWARDED_ALLOW_IPS")  # variables that gunicorn takes as settings
 
 # Possessive quantifiers: matching stops at the first byte that differs.
 _FIELD = r"[!#$%&'*+.^`|~0-9A-Za-z-]++:[\t\x20-\x7e]*+\r\n"
 _HEADER = r"(GET|POST) {} HTTP/1\.1\r\n((?:{})++)\r\n"
 
-# The fields that are read. gunicorn reads a request in which a field comes twice, or two fields
-# name a scheme.
+# The fields that are read, and the names that `_fields` gives them. If two fields of a request get
+# the same name, gunicorn must read the request.
 _READ = {
     "authorization": "authorization",
     "connection": "connection",
@@ -73,7 +73,7 @@ _READ = {
     "x-forwarded-protocol": "scheme",
     "x-forwarded-ssl": "scheme",
 }
-# The fields that change how a message is framed or answered. gunicorn reads such requests.
+# The fields that change how a message is framed or answered. gunicorn must read such requests.
 _UNUSUAL = {
     "expect",
     "http2-settings",
@@ -89,7 +89,7 @@ _UNUSUAL = {
 class PlainRequest(NamedTuple):
     """A request without anything unusual.
 
-    `target`: the groups of the endpoint's pattern for the path.
+    `target`: the groups that the endpoint's pattern matched in the path.
     """
 
     method: str
@@ -101,7 +101,7 @@ class PlainRequest(NamedTuple):
 
 
 class PlainReader:
-    """Reads plain requests for one endpoint. `target`: a pattern for the paths that it serves."""
+    """Reads plain requests for one endpoint. `target`: the pattern of the endpoint's paths."""
 
     def __init__(self, target: str) -> None:
         self._header = re.compile(_HEADER.format(target, _FIELD), re.ASCII)
@@ -133,7 +133,7 @@ class PlainReader:
 
 
 def _fields(header: str) -> dict[str, str] | None:
-    """Return the fields that are read, or None if gunicorn must read them."""
+    """Return the fields that are read, or None if gunicorn must read the request."""
     lines = header.split("\r\n")
     if len(lines) > _FIELDS + 1:  # the last line is empty
         return None
@@ -185,5 +185,5 @@ def setting_for_gunicorn(config: Any) -> str | None:
             return name
     if not config.keepalive:
         return "keepalive"
-    # gunicorn reads it there, too
+    # gunicorn takes settings from the environment, too
     return next(filter(os.environ.get, _ENVIRONMENT), None)  # noqa: TID251

@@ -9,8 +9,7 @@ def serve_below(path: str, application: WSGIApplication) -> WSGIApplication:
     """Return the application with links and redirects that begin with `path`.
 
     The path comes from the settings alone. Requests are served with the path and without it: some
-    proxies remove it, some keep it, and a health check that asks this process directly does not
-    know it.
+    proxies remove the path, some keep it, and a health check of this process does not know it.
     """
 
     def serve(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:

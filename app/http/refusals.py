@@ -1,4 +1,4 @@
-"""Refusals: the one place where an error gets its HTTP status, and their audit events."""
+"""Refusals: their audit events, and the only mapping of errors to HTTP statuses."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,8 +14,8 @@ from app.errors import StoreUnavailableError
 from app.http.current import services
 from app.log import logger
 
-# Status and title by code. It has every AppError's code (a test checks that), and the codes that
-# only HTTP has.
+# Status and title by code. It has the code of every AppError (a test checks that), and the codes
+# that only HTTP has.
 PROBLEMS: dict[str, tuple[int, str]] = {
     "malformed_request": (400, "Malformed request"),
     "unauthenticated": (401, "No valid API key"),
@@ -40,10 +40,10 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "proof_expired": (503, "Proof expired"),
 }
 
-# The first that has this status
+# The first code of each status
 _CODES = {status: code for code, (status, _) in reversed(PROBLEMS.items())}
 
-NAMED_FIELDS = 20  # invalid fields that an answer and its event name; the others are only counted
+NAMED_FIELDS = 20  # most invalid fields that an answer and its event name; others are counted
 
 
 def code_of(error: HTTPException) -> str:
@@ -62,8 +62,9 @@ def record_refusal(
 ) -> None:
     """Record the refusal of the principal's request, which was about this noun.
 
-    An unreachable database does not change the answer. `path`: the ids of the URL that may be kept.
-    Raises RateLimitedError when the principal is refused too often.
+    While the database is unavailable, nothing is recorded and the answer stays the same. `path`:
+    the ids of the URL that may be kept. Raises RateLimitedError when the principal is refused too
+    often.
     """
     if code == StoreUnavailableError.code:
         return

@@ -1,12 +1,12 @@
 """Request ids.
 
-Deputy makes each one itself, because the audit log joins on it. A client's own id is never used.
+Deputy makes each id itself, because audit events are joined by it. A client's id is never used.
 """
 
 import secrets
 from typing import Any
 
-ENVIRON_KEY = "deputy.request_id"  # in the WSGI environ; clients' headers are under other names
+ENVIRON_KEY = "deputy.request_id"  # key in the WSGI environ that no client's header can set
 
 
 def new_request_id() -> str:
@@ -16,6 +16,6 @@ def new_request_id() -> str:
 def request_id(environ: dict[str, Any]) -> str:
     """Return the id of this request.
 
-    It has one already if it was read as a plain request first.
+    A request that was first read as a plain request has an id already.
     """
     return environ.get(ENVIRON_KEY) or new_request_id()

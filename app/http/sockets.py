@@ -2,15 +2,15 @@
 
 It is `worker_class` in gunicorn.conf.py. A request's whole header must arrive within BODY_SECONDS,
 and so must its body. A connection that waits for its client holds no slot for requests. It may wait
-for a header, a body, the next request, or until an answer is taken. When the process has too many
-connections, each new one closes the one that has waited longest. So sockets that send little or
-nothing leave room for real requests.
+for a header, a body, the next request, or until its client has taken an answer. When the process
+has too many connections, each new one closes the connection that has waited longest. So sockets
+that send little or nothing leave room for real requests.
 
 Plain requests (app/http/plain_requests.py) are answered before gunicorn reads them, within the same
 bounds.
 
 gunicorn imports this module before it patches the standard library, so it imports nothing of the
-service. The settings come with the application, and so does the endpoint for plain requests.
+service. The loaded application brings the settings and the endpoint for plain requests.
 """
 
 import resource
@@ -31,47 +31,46 @@ from gunicorn.workers.ggevent import GeventWorker
 from app.http.plain_requests import READ_BYTES, PlainReader, setting_for_gunicorn
 from app.http.unreadable import UnreadableRequests
 
-_REQUESTS = 256  # at once in this process; as many connections are pooled for AWS and the cache
-_LATE_SECONDS = 0.25  # seconds between two searches for waits whose time is over
+_REQUESTS = 256  # concurrent requests of this process; AWS's and the cache's pools are as large
+_LATE_SECONDS = 0.25  # seconds between two searches for waits that have timed out
 _SPARE = 64  # closing starts at this distance from the limit, because closing takes a moment
 _OTHER_FILES = 512  # the most files that a process opens beside its connections
 _ANSWER_SECONDS = 30  # seconds for a client to take an answer that exceeds the socket's buffer
-# The socket's buffer for answers, in bytes; Linux doubles it, and by default grows it to 4 MiB
+# Bytes of the socket's send buffer. Linux doubles them; by default it grows the buffer to 4 MiB.
 _UNTAKEN = 128 * 1024
-# Bytes read from a client after its answer, because it may send everything before it reads
+# Bytes read from a client after its answer, because it may send its whole request before it reads
 _DROPPED = 2 * 1024 * 1024
 _STEP = 64 * 1024
-# Seconds for which the hub's thread goes on when another one wants the interpreter. By default it
-# is 5 ms: a thread that holds the lock for writing to SQLite would wait that long after each
+# Seconds after which the hub's thread yields the interpreter to another thread. With Python's
+# default of 5 ms, a thread that holds SQLite's write lock would wait that long after each
 # statement.
 _SWITCH_SECONDS = 0.0005
-_PIECES = 4096  # chunks of a body; each costs some microseconds, even with one byte
-_HEADER = (32 + 8) * 1024  # bytes: 32 KiB of a header, and the read of 8 KiB in which it ends
+_PIECES = 4096  # most chunks of a body; each costs some microseconds, even with one byte
+_HEADER = (32 + 8) * 1024  # bytes: a header of 32 KiB, and the read of 8 KiB in which it ends
 
 
 class BoundedRequest(Request):  # type: ignore[misc]  # gunicorn has no types
     """A request whose whole header is limited in size.
 
-    gunicorn limits only the number of fields and the size of each. Together they may have 1.6 MB,
-    which costs 0.1 s of a process. A client that sends it in small pieces costs more, because
-    gunicorn searches the whole again for each piece.
+    gunicorn limits only the number of fields and the size of each. All fields together may have
+    1.6 MB, which costs the process 0.1 s. A client that sends them in small pieces costs more,
+    because gunicorn searches the whole header again for each piece.
     """
 
-    process: "WebProcess | None" = None  # answers plain requests
+    process: "WebProcess | None" = None  # the process that answers plain requests
 
     def parse(self, unreader: Any) -> Any:
-        """Let the process answer plain requests until another request comes, and read that one."""
+        """Let the process answer plain requests, and read the first request that is not plain."""
         self.max_buffer_headers = _HEADER  # limits trailers too
-        self.environ: dict[str, Any] = {}  # additions for a plain request that was not answered
+        self.environ: dict[str, Any] = {}  # for a plain request that was not answered
         if self.process is not None and not unreader.buf.tell():
             data, self.environ = self.process.answer_plain(unreader.sock, self.peer_addr)
             unreader.unread(data)
         return super().parse(unreader)
 
 
-RequestParser.mesg_class = (
-    BoundedRequest  # no setting names it; rows 1 to 5 of docs/performance.md need it
-)
+# gunicorn has no setting for this class. Rows 1 to 5 of docs/performance.md need it.
+RequestParser.mesg_class = BoundedRequest
 
 
 class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -79,11 +78,11 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         super().__init__(*args, **kwargs)
         self.worker_connections: int = _room_for(self.cfg.worker_connections)
         self._connections = 0
-        # The waits by greenlet, the longest first. A wait is the exception that ends it.
+        # The waits by greenlet, the longest first. A `Wait` is thrown into its greenlet to end it.
         self._waiting: dict[Any, Wait | None] = {}
-        # Connections that were told to end, and whose last answer is being made. If they counted, a
-        # new connection would be closed in their place. One that waits again counts again, because
-        # its client may not take that answer.
+        # Connections that are being closed, and may still be preparing their last answer. They do
+        # not count as open, or a new connection would close others in their place. A connection
+        # that waits again counts again, because its client may not take that answer.
         self._ending: set[Any] = set()
         self._asked_before: set[Any] = set()
 
@@ -119,15 +118,15 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
             self._asked_before.discard(gevent.getcurrent())
 
     def timeout_ctx(self) -> "Wait":
-        """Return gunicorn's wait for the next request, which includes its whole header."""
+        """Return the timeout of gunicorn's wait for the whole header of the next request."""
         kept = gevent.getcurrent() in self._asked_before
         return Wait(self, self.cfg.keepalive if kept else self._seconds, silent=True)
 
     def answer_plain(self, sock: Any, peer_address: Any) -> tuple[bytes, dict[str, Any]]:
-        """Answer plain requests, one after the other, within gunicorn's wait for the next request.
+        """Answer plain requests one after the other, until gunicorn must read a request.
 
-        Return the first bytes that gunicorn must read, and what to add to the WSGI environ of their
-        request.
+        This must end within gunicorn's wait for the next request. Return the first bytes of that
+        request, and what to add to its WSGI environ.
         """
         # A Unix socket's address says nothing about the client
         peer = peer_address[0] if isinstance(peer_address, tuple) else ""
@@ -138,7 +137,8 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
             request = self._reader.read(data)
             if request is None or not self.alive or self.nr + 1 >= self.max_requests:
                 return data, {}
-            if not self.slots.acquire(blocking=False):  # read first, it then waits for a slot
+            # gunicorn reads the request, which then waits for a slot
+            if not self.slots.acquire(blocking=False):
                 return data, {}
             self.end_wait()
             try:
@@ -177,13 +177,12 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
 
     def _serve(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         environ.update(getattr(environ["wsgi.input"], "environ", {}))
-        # Given up by waiting requests (app/concurrency/places.py)
+        # Requests release their slot while they wait (app/concurrency/places.py)
         environ["deputy.slots"] = self.slots
         with self.slots:
-            # A context of its own, so that this request's context variables do not reach the next
-            # one.
+            # In its own context, this request can't leave context variables to the next one
             answer: Iterable[bytes] = copy_context().run(self._app, environ, start_response)
-        self.begin_wait(None)  # until its client has taken the answer
+        self.begin_wait(None)  # wait until the client has taken the answer
         return answer
 
     def begin_wait(self, end: "Wait | None") -> None:
@@ -198,10 +197,9 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
         return self._waiting.pop(gevent.getcurrent(), None)
 
     def _end_late_waits(self) -> None:
-        """End the waits whose time is over. Runs in the hub.
+        """End the waits that have timed out. Runs in gevent's hub.
 
-        There is one timer for all of them, because a timer for each wait would cost 30,000
-        instructions.
+        There is one timer for all waits, because a timer for each would cost 30,000 instructions.
         """
         now = time.monotonic()
         for greenlet, wait in list(self._waiting.items()):
@@ -233,9 +231,9 @@ def _send(sock: Any, data: bytes) -> None:
 class Wait(BaseException):
     """A wait for the client of the current connection.
 
-    It ends after `seconds`, or when the process is full. Then it is raised. `silent`: it ends the
-    `with` block instead. A wait within another wait suspends the outer one. For example, gunicorn
-    looks for the end of a chunked body during its wait for the next request.
+    After `seconds`, or when the process is full, the wait ends: it is raised. `silent`: it ends the
+    `with` block without an error. A wait within another wait suspends the outer one. For example,
+    gunicorn looks for the end of a chunked body during its wait for the next request.
     """
 
     _outer: "Wait | None" = None
@@ -272,21 +270,21 @@ class Body(RawIOBase):
         self._process = process
         self._req = req
         self._inner = req.body
-        self.environ: dict[str, Any] = getattr(req, "environ", {})  # uWSGI's requests have none
+        self.environ: dict[str, Any] = getattr(req, "environ", {})  # absent with uWSGI's protocol
         self._ends = time.monotonic() + seconds
         self._largest = largest
         self._taken = 0
         if chunks := getattr(self._inner.reader, "parser", None):
-            # No setting limits chunks, so they could starve other tenants
+            # gunicorn does not limit chunks, and many of them would starve other tenants
             self._inner.reader.parser = _few(chunks)
         if self._left() > largest:
-            req.force_close()  # the answer's header says so
+            req.force_close()  # the answer's header then says that the connection closes
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, into: Any) -> int:
-        """Read for the application, and give up its slot for requests while it waits."""
+        """Read for the application, and release the request's slot during the wait."""
         if self._left() == 0:
             return 0
         self._process.slots.release()
@@ -302,7 +300,7 @@ class Body(RawIOBase):
 
         Returns whether the connection can take another request.
         """
-        if self._inner.failed:  # its time is over, or the process is full
+        if self._inner.failed:  # the body's time is over, or the process is full
             return False
         try:
             for _ in range(_DROPPED // _STEP):
@@ -313,7 +311,7 @@ class Body(RawIOBase):
         return False
 
     def _left(self) -> int:
-        """Return how many bytes are to come; 1 for chunks, whose number is unknown."""
+        """Return how many bytes are still to come; 1 for a chunked body of unknown length."""
         left: int = getattr(self._inner.reader, "length", 1)
         return left
 
@@ -323,7 +321,7 @@ class Body(RawIOBase):
             with wait:
                 data: bytes = self._inner.read(size)
         except Wait:
-            self._inner.failed = True  # the beginning of the next request is unknown
+            self._inner.failed = True  # where the next request begins is unknown
             self._req.force_close()
             raise TimeoutError("the body did not come in time") from None
         self._taken += len(data)
@@ -333,7 +331,10 @@ class Body(RawIOBase):
 
 
 def _few(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Limit the number of chunks: no other request is served between chunks that have arrived."""
+    """Yield the chunks, and raise ValueError after too many.
+
+    The process serves no other request between chunks that have already arrived.
+    """
     for count, piece in enumerate(chunks, start=1):
         if count > _PIECES:
             raise ValueError("a body in too many chunks")
@@ -341,7 +342,7 @@ def _few(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _room_for(connections: int) -> int:
-    """Return `connections`, or as many as the system's limit of open files allows."""
+    """Raise the limit of open files for `connections`, and return how many it allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + _OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < needed:

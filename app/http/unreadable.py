@@ -1,7 +1,7 @@
-"""Requests that gunicorn can't read or refuses: the application answers them.
+"""Answers of the application to requests that gunicorn can't read, or refuses.
 
 The answer is a problem with a request id. gunicorn imports this module before it patches the
-standard library, so it imports nothing of the service, and werkzeug only when it is used.
+standard library. So the module imports nothing of the service, and werkzeug only when needed.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import gevent
 from gunicorn import util
 from gunicorn.http import errors
 
-# In the WSGI environ (clients' headers are under other names): the status of the refusal.
+# Key of the refusal's status in the WSGI environ, which no client's header can set
 REFUSED_STATUS = "deputy.refused_status"
 _NOT_THE_CLIENTS = (
     errors.ConfigurationProblem,
@@ -23,11 +23,11 @@ _NOT_THE_CLIENTS = (
 )
 _STATUSES = {errors.LimitRequestLine: 414, errors.LimitRequestHeaders: 431}  # 400 for all others
 _SECONDS = 1  # the client must take the answer within this time
-_DROPPED = 1024 * 1024  # bytes read from a client, which may send everything before it reads
+_DROPPED = 1024 * 1024  # bytes read from a client that sends its whole request before it reads
 
 
 class UnreadableRequests:
-    """A mix-in that comes before gunicorn's worker class. `_app`: the application it serves."""
+    """A mix-in for gunicorn's worker class. `_app`: the application that the worker serves."""
 
     _app: Any
 
