@@ -20,7 +20,7 @@ from app.web.onboarding.set_updates import updates_of
 
 WAYS = ("stack", "terraform", "cli", "organization")
 _SHOWN = 25  # connections per page
-_STATUS_SECONDS = {False: 3, True: 30}  # update interval, by whether everything is connected
+_STATUS_SECONDS = {False: 3, True: 30}  # between updates; True: everything is connected
 
 
 def page(visit: Visit, token: str, *, role_arn: str = "", problems: Sequence[str] = ()) -> str:
@@ -54,15 +54,15 @@ def kit_of(visit: Visit, region: str) -> Kit:
 
 
 def start_of_list() -> ListPosition | None:
-    """Return the position in the list where the page begins; an invalid one means the beginning."""
+    """Return the position where the page's list begins; an invalid one means the beginning."""
     return ListPosition.parse(request.args.get("start", ""))
 
 
 def live_part(visit: Visit, token: str, kit: Kit) -> dict[str, Any]:
-    """Return the part that updates itself. The browser sends `seen` back to name its state."""
+    """Return what the page's live part shows. `seen` is its hash, which the browser sends back."""
     principal, tenant, listing = visit.principal, visit.tenant, services.listing
     counts = listing.summary(principal, tenant.id)
-    start = start_of_list() if sum(counts.values()) > 1 else None  # one is shown step by step
+    start = start_of_list() if sum(counts.values()) > 1 else None  # one alone shows its steps
     listed = listing.list_by_urgency(principal, tenant.id, limit=_SHOWN, start=start, among=counts)
     shown = [progress.progress_of(connection) for connection in listed.items]
     topics = progress.accounts_by_topic(shown)
@@ -132,10 +132,10 @@ def _body(
 
 
 def _archive_commands(kit: Kit) -> str:
-    """Return the commands that archive Access Analyzer's findings of this role and the broker.
+    """Return the commands that archive Access Analyzer's findings about this role and the broker.
 
-    Run them with credentials of the account. The finding names the vendor's account. If the trust
-    policy's condition narrows it, the finding names the broker.
+    They need credentials of the customer's account. A finding names the vendor's account, or the
+    broker if Access Analyzer takes the trust policy's condition into account.
     """
     _, partition, _, _, account, _ = kit.broker_principal_arn.split(":", 5)
     principals = [account, f"arn:{partition}:iam::{account}:root", kit.broker_principal_arn]

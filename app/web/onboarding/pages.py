@@ -1,7 +1,7 @@
 """The hosted onboarding page. A GET changes nothing, because mail scanners open links.
 
-There are no cookies. The token in the path alone gives access, so it must stay secret. The pages
-send no referrer, no cache keeps them, and the log has the route instead of the path.
+There are no cookies. The token in the path alone authorizes a request, so it must stay secret. The
+pages send no referrer, no cache keeps them, and the log has the route instead of the path.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 def _without_key(view: View) -> View:
-    """Mark a view that needs no API key: the token in its path is the authority.
+    """Mark a view that needs no API key: the token in its path authorizes the request.
 
     tests/test_architecture.py lists these views.
     """
@@ -70,7 +70,7 @@ def page(token: str) -> str:
 @bp.get("/<token>/status")
 @_without_key
 def status(token: str) -> ResponseReturnValue:
-    """Return the part of the page that updates itself; 204 if the browser has it (`?seen=`)."""
+    """Return the page's live part, or 204 if the browser has it already (`?seen=`)."""
     visit = _visit(token)
     live = content.live_part(visit, token, content.kit_of(visit, visit.link.region))
     if request.args.get("seen") == live["seen"]:
@@ -91,7 +91,7 @@ def connect(token: str) -> ResponseReturnValue:
     try:
         services.links.connect(visit, role_arn.strip())
     except (errors.CallerFaultError, errors.CustomerSetupError) as error:
-        # The page shows it beside the field, which keeps its text.
+        # The page shows the error beside the field, which keeps its text.
         _record(error.code, error)
         problems = error.errors.get("role_arn", [error.detail])
         rendered = content.page(visit, token, role_arn=role_arn, problems=problems)
@@ -102,7 +102,7 @@ def connect(token: str) -> ResponseReturnValue:
 @bp.get("/<token>/connections")
 @_without_key
 def entered(token: str) -> ResponseReturnValue:
-    """Redirect to the page, for a browser that reloads after an invalid form."""
+    """Redirect to the page: a browser sends this GET when it reloads after an invalid form."""
     _visit(token)
     return _back(token)
 
@@ -134,12 +134,12 @@ def check_again(token: str, connection_id: UUID) -> ResponseReturnValue:
 @bp.endpoint("web.unknown")
 @_without_key
 def unknown(rest: str = "") -> Response:  # noqa: ARG001  the route passes it
-    """Answer every other path and method with the page for a bad link."""
+    """Answer every other path and method with the page for links that do not work."""
     return _error(404, "gone")
 
 
 class _RestOfPath(BaseConverter):
-    """The rest of a path. It may be empty, and hold slashes and line breaks."""
+    """The rest of a path. It may be empty, and may contain slashes and line breaks."""
 
     regex = "(?s:.*)"
     part_isolating = False
@@ -147,7 +147,7 @@ class _RestOfPath(BaseConverter):
 
 
 def _route_the_rest(state: BlueprintSetupState) -> None:
-    """Route what no view of this blueprint serves. Flask's own routes have a list of methods."""
+    """Route every path and method that no view serves. Flask would need a list of methods."""
     state.app.url_map.converters["rest"] = _RestOfPath
     for path in ("/onboard", "/onboard/<rest:rest>"):
         state.app.url_map.add(Rule(path, endpoint="web.unknown"))
@@ -172,7 +172,7 @@ def _back(token: str) -> ResponseReturnValue:
 
 
 def _ensure_own_form() -> None:
-    """Raise ForbiddenError for a form that another site sent, according to the browser.
+    """Raise ForbiddenError if the browser says that another site sent the form.
 
     Browsers without Sec-Fetch-Site send `Origin: null` from our pages, which send no referrer.
     """
@@ -195,7 +195,7 @@ def _set_headers(response: Response) -> Response:
 def _record(code: str, error: errors.AppError | None = None) -> None:
     """Record a refused form of a valid link in the audit log, without the token.
 
-    Forms are rate limited first, so a link can't fill the log. A refused GET is left out: it
+    Forms are rate limited first, so a link can't fill the log. A refused GET is not recorded: it
     changes nothing, and pages repeat it every few seconds.
     """
     visitor = g.get("principal")
@@ -212,7 +212,7 @@ def _record(code: str, error: errors.AppError | None = None) -> None:
 @bp.errorhandler(errors.AppError)
 def _refused(error: errors.AppError) -> Response:
     detail = error.detail
-    if not isinstance(error, errors.RateLimitedError):  # those are not recorded, as in the API
+    if not isinstance(error, errors.RateLimitedError):  # not recorded, as in the API
         _record(error.code, error)
         if isinstance(error, errors.TryLaterError):
             logger.warning("request.try_later", code=error.code, exc_info=error)
@@ -240,7 +240,7 @@ def _bug(error: Exception) -> Response:
     )
 
 
-@lru_cache(_MESSAGES)  # anybody can request such a page at any rate
+@lru_cache(_MESSAGES)  # anybody can request an error page any number of times
 def _rendered(page: str, **words: Any) -> str:
     """Render a page that depends only on these arguments."""
     return render_template(f"onboard/{page}.html", **words)

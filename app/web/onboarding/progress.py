@@ -1,4 +1,4 @@
-"""The progress of connections in the words of the onboarding page, from their rows alone.
+"""The progress of connections in the onboarding page's words, read from their rows alone.
 
 AWS gives the same answer for a role that does not exist and for one that refuses. So "role found"
 and "your External ID accepted" become true together.
@@ -20,11 +20,11 @@ Way = Literal["stack", "organization"]
 
 LOOKING = "looking"
 NOTHING_LEFT = " There is nothing left to do."
-_AT_REST = {ConnectionStatus.ENDED, ConnectionStatus.SUSPENDED}  # the page shows no steps
+_AT_REST = {ConnectionStatus.ENDED, ConnectionStatus.SUSPENDED}  # the page shows no steps for them
 
 
 class _StatusTexts(NamedTuple):
-    """The texts of a status, and its first position in the list.
+    """The texts for a status, and where its connections begin in the list.
 
     The texts are for a list, for the headline, and after a number of accounts.
     """
@@ -62,7 +62,7 @@ _STATUSES = {
 
 
 class _GoneTexts(NamedTuple):
-    """The texts about a stack that is gone: for a list, for the headline, and of its step."""
+    """The texts about a stack that is gone: for a list, for the headline, and for its step."""
 
     listed: str
     headline: str
@@ -92,7 +92,7 @@ _LATER_STEPS = (
 )
 _WITH_A_STACK = (("Your stack", "We know which role to try."), *_LATER_STEPS)
 _BY_HAND = (("Your role", "We know which role to try."), *_LATER_STEPS)
-# The note of a step whose check failed: of the role that is looked for, and of strangers.
+# The notes of failed steps, by the number of the step and the check that failed
 _FAILED = {
     1: {
         states.OWN: "Not yet. It is absent, or it refuses us; AWS does not say which.",
@@ -119,7 +119,7 @@ class ProgressStep(NamedTuple):
 class Progress(NamedTuple):
     """A connection's progress.
 
-    `topic`: what the page explains. It is the check that failed, the fate of the stack, or LOOKING.
+    `topic`: what the page explains: the check that failed, the stack's state, or LOOKING.
     """
 
     connection: Connection
@@ -127,7 +127,7 @@ class Progress(NamedTuple):
     status: str
     steps: list[ProgressStep]
     topic: str | None
-    unclear: str | None  # why the latest check gave no answer, if so
+    unclear: str | None  # why the latest check gave no clear answer; None if it did
 
     @property
     def ended(self) -> str | None:
@@ -137,9 +137,9 @@ class Progress(NamedTuple):
 
     @property
     def lets_in(self) -> str | None:
-        """A description of how a role lets strangers in.
+        """A description of how the role lets strangers in.
 
-        None for any other role, and if the latest proof can't say.
+        None for a role that lets none in, and if the latest proof does not tell how.
         """
         why, insecure = self.connection.why, ConnectionStatus.INSECURE
         if self.connection.status is not insecure or why == states.SEE_VERIFICATION[insecure]:
@@ -155,9 +155,9 @@ class Progress(NamedTuple):
 def steps_at(
     texts: Sequence[tuple[str, str]], number: int, state: StepState, note: str
 ) -> list[ProgressStep]:
-    """Return the steps: those before this one are done, and those after it are to do.
+    """Return the steps: those before number `number` are done, those after it are to do.
 
-    `texts`: each step's name, and its note when it is done.
+    `texts`: the name of each step, and its note when it is done.
     """
     steps = [ProgressStep(name, "done", done) for name, done in texts[:number]]
     steps.append(ProgressStep(texts[number][0], state, note))
@@ -221,7 +221,7 @@ def _words(connection: Connection, topic: str | None) -> str:
 def _current_step(
     connection: Connection, topic: str | None, outcomes: dict[str, str]
 ) -> tuple[int, StepState, str]:
-    """Return the number of the step that the connection is at, its state and its note."""
+    """Return the number of the connection's current step, with its state and note."""
     if topic == LOOKING:
         if connection.due_at:
             return 0, "now", "Looking for it in the account that was entered."
@@ -252,7 +252,7 @@ def _tested_step(connection: Connection, outcomes: dict[str, str]) -> tuple[int,
 
 
 def _proven(proof: Proof | None) -> str:
-    """Return how often the connection was proven, and when last."""
+    """Return the note that says how often the connection was proven, and when last."""
     if proof is None or proof.verdict is not Verdict.PROVEN:
         return _CHECKED
     last = _ago(proof.checked_at)
@@ -271,9 +271,9 @@ def _ago(time: datetime) -> str:
 
 
 def made_by(connections: Sequence[Connection], kit: Kit) -> Way | None:
-    """Return how all of these roles were created.
+    """Return the way in which all of these roles were created.
 
-    Return None if no stack registered one of them, or if they differ.
+    Returns None if no stack registered one of them, or if they differ.
     """
     ways = {_way_of(connection, kit.update.stack_set.name) for connection in connections}
     if len(ways) != 1:
@@ -282,7 +282,7 @@ def made_by(connections: Sequence[Connection], kit: Kit) -> Way | None:
 
 
 def _way_of(connection: Connection, organization: str) -> Way | None:
-    """Return how the connection's role was created, or None if that is not known.
+    """Return the way in which the connection's role was created, or None if it is unknown.
 
     `organization`: the name of the kit's stack for a whole organization, and of its StackSet.
     """
@@ -307,7 +307,7 @@ def headline(counts: Counts, shown: Sequence[Progress]) -> str:
     total, connected = sum(counts.values()), counts.get(ConnectionStatus.VERIFIED, 0)
     if total == 1 and shown:
         return _headline_of_one(shown[0])
-    if total <= 1:  # the only one was deleted a moment ago
+    if total <= 1:  # the only connection was deleted a moment ago
         return "Waiting for your stack."
     if connected == total:
         return f"All {total} accounts are connected."
@@ -336,8 +336,8 @@ def _headline_of_one(progress: Progress) -> str:
 def counted(counts: Counts) -> list[tuple[str, ConnectionStatus, int, ListPosition]]:
     """Return the number of connections in each status that occurs.
 
-    Each item has the words after the number, the status, the number, and the first position in the
-    list.
+    Each item has the words that follow the number, the status, the number, and the position in the
+    list where the status begins.
     """
     items = []
     for status, texts in _STATUSES.items():

@@ -17,7 +17,7 @@ _STEPS = (
 
 
 def headline(rotation: RotationStatus) -> str:
-    """Return a sentence about the rotation, which follows the status of the connections."""
+    """Return a sentence about the rotation, to put after the status of the connections."""
     if rotation.state is RotationState.RETIRING:
         return "Your External ID was replaced: remove the old one from your role."
     if rotation.state is RotationState.READY:

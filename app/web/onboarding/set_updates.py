@@ -1,6 +1,6 @@
-"""The roles that are to be updated.
+"""The updates that roles need for the permissions that the vendor asks for.
 
-An update leads to a newer version of their permission set, or to another set that was asked for.
+An update leads to a newer version of a role's permission set, or to another set.
 """
 
 from collections import defaultdict
@@ -17,8 +17,8 @@ from app.store.models import Connection
 class SetUpdate(NamedTuple):
     """One update, and the connections that need it.
 
-    `words`: the changes, as sentences. `kit`: the instructions. `moves`: whether it leads to
-    another set. `applied`: whether the roles already have it, and only the vendor's approval is
+    `words`: the changes, as sentences. `kit`: the instructions. `moves`: the update leads to
+    another set. `applied`: the roles already have the new set, and only the vendor's approval is
     missing.
     """
 

@@ -1,5 +1,5 @@
-// What JavaScript adds to the onboarding page: copy buttons, the move of the status to the top once there is one, and a
-// reload when the link has ended. The page works without it; live updates are htmx's.
+// JavaScript adds copy buttons to the onboarding page, moves the status to the top once there is one, and reloads the
+// page when the link has ended. The page works without it; htmx updates it.
 "use strict";
 
 document.documentElement.classList.add("js");
