@@ -1,4 +1,4 @@
-"""The onboarding kit: what a customer needs to let the vendor in, as four forms of the same role.
+"""The onboarding kit: what a customer needs to create the vendor's role, in four forms.
 
 The customer can edit every parameter of a launch link. The proof detects edits, because it tests
 the role as it was created.
@@ -29,7 +29,7 @@ from app.store.database import Database, Session
 from app.store.models import Approval, Connection, Tenant, live_of
 from app.store.models.deployment import deployment_id
 
-# Parameters that an update keeps. A role with another name would be another role.
+# Parameters that an update keeps. With another RoleName, it would create another role.
 KEPT = (
     "RoleName",
     "AccessUntil",
@@ -44,8 +44,8 @@ KEPT = (
 class StackUpdate:
     """An update of an existing stack to what the kit asks for, as in a rotation.
 
-    `name` is the stack's. `console_url` shows it in the console. `aws_cli` is one command that sets
-    the `parameters`. The customer supplies the values of those in `to_fill_in`.
+    `console_url` shows the stack `name` in the console. `aws_cli` is one command that sets the
+    `parameters`. The customer supplies the values of those in `to_fill_in`.
     """
 
     name: str
@@ -59,8 +59,8 @@ class StackUpdate:
 class KitUpdate:
     """The update of each form of the kit.
 
-    `stack_set` is the stack of a whole organisation. Terraform and the script are applied again
-    unchanged.
+    `stack_set` is the stack of a whole organisation. To update a role that Terraform or the script
+    created, the customer applies the kit's text again.
     """
 
     stack: StackUpdate
@@ -94,9 +94,9 @@ class Kit:
 
 
 class _RoleNames(NamedTuple):
-    """The names of a role and its two stacks, and those of its template's parameters.
+    """The names of a role, its two stacks and its template's parameters.
 
-    The second stack is the organisation's. The role is new or exists already.
+    The first stack is for one account, the second for an organisation. The role may exist already.
     """
 
     role: str
@@ -110,9 +110,9 @@ class Onboarding:
     def __init__(
         self, db: Database, publication: Publication, config: Config, sets: PermissionSets
     ) -> None:
-        """Build it from the settings.
+        """Create the service from the settings.
 
-        Raises ConfigError when the settings lead to no console, or to two partitions.
+        Raises ConfigError when they lead to no known console, or to two partitions.
         """
         self._db = db
         self._publication = publication
@@ -127,14 +127,14 @@ class Onboarding:
         return sorted(templates.regions(self._config.aws.broker.partition))
 
     def template(self, permission_set: str | None = None) -> Template:
-        """Return the template of one account.
+        """Return the template for one account.
 
         Raises ValidationFailedError for an unknown permission set.
         """
         return self._publication.roles[self.sets.choose(permission_set).name]
 
     def organization_template(self, permission_set: str | None = None) -> Template:
-        """Return the template of a whole organisation.
+        """Return the template for a whole organisation.
 
         Raises ValidationFailedError for an unknown permission set.
         """
@@ -196,7 +196,7 @@ class Onboarding:
     ) -> KitUpdate:
         """Return the update of the existing role to what the kit asks for.
 
-        The customer supplies the value of a new parameter.
+        The customer supplies the values of parameters that the role's template did not have.
         """
         kept = [*KEPT]
         to_fill_in: list[str] = []
@@ -217,7 +217,7 @@ class Onboarding:
         return KitUpdate(stack, whole, kit_scripts.terraform(role), kit_scripts.aws_cli(role))
 
     def _names(self, tenant_id: UUID, suffix: str, origin: PermissionSet | None) -> _RoleNames:
-        """Return the kit's names of a role. `origin`: the set of its template, if it is known."""
+        """Return the kit's names of a role. `origin`: the set of its template, None if unknown."""
         parameters: frozenset[str] = frozenset()
         if origin is not None:
             parameters = frozenset(parameter["name"] for parameter in origin.parameters)
@@ -237,15 +237,15 @@ class Onboarding:
     def _read(
         self, principal: Principal, tenant_id: UUID, chosen: PermissionSet
     ) -> tuple[Tenant, str | None, str, str, Row[str, str, int | None] | None]:
-        """Return what the database has for the kit.
+        """Return what the kit needs from the database.
 
         The items are the tenant, its next External ID, its registration token, the suffix of a new
-        role's name, and its existing role of that set. Raises NotFoundError.
+        role's name, and its existing role for the chosen set. Raises NotFoundError.
         """
         with self._db.read() as db:
             tenant = tenant_of(db, principal, tenant_id)
             generation = tenant.registration_generation
-            # A page's token names its link: revoking the link voids the token.
+            # The token of a link's page contains the link's id: revoking the link voids the token.
             link_id = principal.link_id
             token = self._tokens.make(deployment_id(db), tenant_id, generation, link_id=link_id)
             suffix = kit_suffix(db, self._config, self.sets, tenant_id, chosen.name)
@@ -313,7 +313,7 @@ class Onboarding:
 def _existing_role(
     db: Session, tenant_id: UUID, permission_set: str
 ) -> Row[str, str, int | None] | None:
-    """Return the tenant's newest role that is to move to the set, or else that has it."""
+    """Return the tenant's newest role that is asked to move to the set, or else that has it."""
     role = select(Connection.role_arn, Connection.permission_set, Connection.permission_set_version)
     newest = role.where(live_of(tenant_id)).order_by(Connection.id.desc()).limit(1)
     moving = newest.join(Approval, Approval.id == Connection.move_id)
@@ -327,9 +327,9 @@ def trust_policy(
 ) -> dict[str, Any]:
     """Return the policy that lets only the broker assume the role, with this External ID.
 
-    The next External ID is accepted as well, if there is one. The principal is the account's root,
-    and the broker is a condition. AWS stores a principal by its unique id, so recreating the broker
-    would break every customer's role. Condition values stay as they are written.
+    It also accepts the next External ID, if there is one. Its principal is the account's root, and
+    a condition names the broker. AWS stores a role or user as principal by its unique id, so
+    recreating the broker would break every customer's role. AWS stores condition values unchanged.
     """
     accepted: Any = external_id
     if next_external_id:

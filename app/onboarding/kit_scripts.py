@@ -1,8 +1,8 @@
-"""The template's role as Terraform and as a shell script, and single commands.
+"""The kit's role as Terraform and as a shell script, and the kit's commands.
 
 They are for customers who do not launch stacks. The texts are in kit_templates/. Each value is
-quoted for the language that it is written into (the filters `hcl` and `quote`), so no value can
-become code. Comments contain one value, the vendor's name, on one line.
+quoted for the language of its text (the filters `hcl` and `quote`), so no value can become code.
+Comments contain one value, the vendor's name, on one line.
 """
 
 import itertools
@@ -17,14 +17,14 @@ import jinja2
 
 from app.permissions.permission_sets import READS_ITSELF
 
-# Characters to escape in a Terraform string: quotes, control characters, and the two marks that
-# begin a template. Policies contain such a mark only in IAM's variables, such as
+# Characters to escape in a Terraform string: quotes, control characters, and the beginnings `${`
+# and `%{` of templates. In policies, only IAM's variables have them, such as
 # ${aws:PrincipalAccount}.
 _HCL_SPECIAL = re.compile(
     r'["\\\x00-\x1f\x7f]|(?P<variable>(?<![$%])\$(?=\{[\w:/.-]+\}))|[$%](?=[$%]*\{)', re.ASCII
 )
 
-# Statements that deny everything to existing sessions: (parameter, policy, operator, key).
+# Statements that deny everything to some sessions: (parameter, policy, operator, key).
 _DENIALS = (
     ("AccessUntil", "access-until", "DateGreaterThanEquals", "aws:CurrentTime"),
     ("RevokeSessionsBefore", "AWSRevokeOlderSessions", "DateLessThan", "aws:TokenIssueTime"),
@@ -38,7 +38,7 @@ _HCL_UNTIL = (
 _TIME = (
     "([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)?"
 )
-# Optional settings of the customer, which are the template's parameters of these names.
+# Optional settings of the customer. The CloudFormation template has the same parameters.
 _LIMITS = [
     {
         "name": "AccessUntil",
@@ -64,8 +64,8 @@ _LIMITS = [
 class KitRole(NamedTuple):
     """The role that a kit asks for.
 
-    `vendor` is the vendor's name for people, and `vendor_tag` the one in tags. `region` is any
-    region of the partition. `max_seconds` is its MaxSessionDuration.
+    `vendor` is the vendor's name for people, and `vendor_tag` the name in tags. `region` is any
+    region of the partition. `max_seconds` is the role's MaxSessionDuration.
     """
 
     name: str
@@ -79,9 +79,8 @@ class KitRole(NamedTuple):
     policy: dict[str, Any]  # contains the parameters' names
     permission_set: str = ""  # PermissionSet.label
     managed: tuple[str, ...] = ()  # ARNs of AWS's own policies
-    no_longer_managed: tuple[
-        str, ...
-    ] = ()  # ARNs that only other published versions and sets ask for
+    # ARNs of policies that only other published versions and sets ask for
+    no_longer_managed: tuple[str, ...] = ()
     parameters: tuple[dict[str, str], ...] = ()  # what the customer fills in
 
     @property
@@ -98,7 +97,7 @@ class KitRole(NamedTuple):
 
 
 def terraform(role: KitRole) -> str:
-    """Return the role's resources for an empty folder or beside others."""
+    """Return Terraform for the role, for an empty folder or beside other resources."""
     policy = _hcl(role.policy, "  ")
     for parameter in role.parameters:
         policy = policy.replace(f"$${{{parameter['name']}}}", f"${{var.{parameter['name']}}}")
@@ -109,7 +108,7 @@ def terraform(role: KitRole) -> str:
 def aws_cli(role: KitRole) -> str:
     """Return a script for sh that creates or updates the role and prints only its ARN on stdout."""
     tags = [{"Key": key, "Value": value} for key, value in role.tags.items()]
-    # In single quotes, which are closed around a parameter
+    # The script has the policy in single quotes, and closes them around each parameter
     policy = shlex.quote(json.dumps(role.policy, indent=2))
     for parameter in role.parameters:
         policy = policy.replace(f"${{{parameter['name']}}}", f"""'"${parameter["name"]}"'""")
@@ -120,7 +119,8 @@ def aws_cli(role: KitRole) -> str:
 
 
 def _of_role(template: str, role: KitRole, **parts: Any) -> str:
-    who = " ".join(role.vendor.split())  # for comments: line breaks of every language become spaces
+    # For comments, line breaks of every language become spaces
+    who = " ".join(role.vendor.split())
     return filled(template, role=role, who=who, parameters=[*_LIMITS, *role.parameters], **parts)
 
 
@@ -134,9 +134,9 @@ def update_command(
 ) -> str:
     """Return a command that updates a stack to this template and these parameter values.
 
-    Parameters in `kept` keep their values. The command asks the stack which of them it has.
-    CloudFormation refuses the previous value of a new parameter. It resets a parameter that is left
-    out to its default.
+    Parameters in `kept` keep their values. The command asks the stack which of them it has, because
+    CloudFormation refuses the previous value of a new parameter. CloudFormation resets each
+    parameter that the command leaves out to its default.
     """
     given = [{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()]
     parameters = (
@@ -157,7 +157,7 @@ def _prompt(parameter: dict[str, str]) -> str:
 
 
 def _hcl(value: Any, indent: str = "") -> str:
-    """Return a JSON value as a Terraform expression, its further lines indented by `indent`."""
+    """Return a JSON value as a Terraform expression, and indent its further lines by `indent`."""
     inner = f"{indent}  "
     if isinstance(value, dict) and value:
         items = [(_hcl(key), _hcl(item, inner)) for key, item in value.items()]
@@ -170,7 +170,7 @@ def _hcl(value: Any, indent: str = "") -> str:
 
 
 def _aligned(items: list[tuple[str, str]]) -> Iterator[str]:
-    """Align = as `terraform fmt` does, among neighbours that take one line each."""
+    """Align = as `terraform fmt` does, among neighbouring items that take one line each."""
     for several_lines, run in itertools.groupby(items, key=lambda item: "\n" in item[1]):
         neighbours = list(run)
         width = 0 if several_lines else max(len(key) for key, _ in neighbours)
@@ -178,14 +178,14 @@ def _aligned(items: list[tuple[str, str]]) -> Iterator[str]:
 
 
 def _hcl_escape(match: re.Match[str]) -> str:
-    """Escape an IAM variable as `$${…}`, and any other mark as its code point."""
+    """Escape an IAM variable as `$${…}`, and any other special character for Terraform."""
     if match["variable"]:
         return "$$"
     return f"\\{match[0]}" if match[0] in '"\\' else f"\\u{ord(match[0]):04x}"
 
 
 _templates = jinja2.Environment(
-    # not HTML: the filters quote each value for the surrounding language
+    # Not HTML: the filters quote each value for the surrounding language
     autoescape=False,  # noqa: S701
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "kit_templates"),
     undefined=jinja2.StrictUndefined,

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 from app.aws.templates import partition_of
 from app.config import Config, ConfigError
 
-# AWS's consoles, whose names are not in botocore's data.
+# Hosts of AWS's consoles, which botocore's data does not have
 _CONSOLES = {
     "aws": "console.aws.amazon.com",
     "aws-us-gov": "console.amazonaws-us-gov.com",
@@ -17,7 +17,7 @@ _CONSOLES = {
 
 
 def ensure_console(config: Config) -> None:
-    """Check the region and the console against the broker's partition.
+    """Check that the region and a known console belong to the broker's partition.
 
     Raises ConfigError for a partition whose console is unknown, or a region outside the partition.
     """
@@ -44,7 +44,7 @@ def stack_url(config: Config, region: str, stack_name: str) -> str:
 def launch_url(
     config: Config, region: str, template_url: str, stack_name: str, parameters: dict[str, str]
 ) -> str:
-    """Return a launch URL. Everything after # is one fragment, with a query of its own."""
+    """Return a launch URL. Everything after # is one fragment, which has its own query."""
     fields = {"templateURL": template_url, "stackName": stack_name}
     fields |= {f"param_{name}": value for name, value in parameters.items()}
     query = urlencode(fields, quote_via=quote, safe="")

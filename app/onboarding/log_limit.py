@@ -1,4 +1,4 @@
-"""A limit on log lines about strangers' messages, of which anybody may send any number."""
+"""A limit on log lines about messages: strangers may send any number of messages."""
 
 import threading
 from collections.abc import Hashable

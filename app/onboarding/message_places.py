@@ -1,11 +1,11 @@
 """The limit of a tenant's messages that a background worker handles concurrently.
 
-Messages above the limit are put back into the queue. Everybody with one of a tenant's kits has its
-token. Without the limit, thousands of its messages would be handled before the next tenant's.
+Messages above the limit are put back into the queue. Everybody who has one of a tenant's kits has a
+token. Without the limit, a thousand messages of one tenant would delay the next tenant's.
 
 A message that is put back is not refused: SQS delivers it again after a delay. SQS counts each
-delivery, and moves a message to the dead letters after five. So the limit is twice as high from the
-fourth delivery on.
+delivery, and moves a message to the dead-letter queue after five. So from the fourth delivery on,
+the limit is twice as high.
 """
 
 import math
@@ -17,13 +17,13 @@ from uuid import UUID
 from app.limits.table import MESSAGES_AGAIN, MESSAGES_AT_ONCE
 from app.limits.token_bucket import TokenBucket
 
-_PUT_BACK_DELIVERIES = 3  # maximum deliveries of a message to put back; two are left for failures
+_PUT_BACK_DELIVERIES = 3  # a message is put back up to this delivery; two are left for failures
 _JITTER = 2.0  # seconds
 _LONGEST = 600  # seconds; CloudFormation waits for half an hour
 
 
 class MessagePlaces:
-    """The places in use of each tenant, and the schedule of its messages that are put back."""
+    """The places that tenants' messages use, and the schedule for those that are put back."""
 
     def __init__(self) -> None:
         self._taken: Counter[UUID] = Counter()
@@ -48,7 +48,7 @@ class MessagePlaces:
                 del self._taken[tenant_id]
 
     def seconds_until_next(self, tenant_id: UUID) -> int:
-        """Return the number of seconds for which a message is put back."""
+        """Return for how many seconds the tenant's next message is put back."""
         wait = self._again.reserve(tenant_id, patience=_LONGEST)
         if wait > _LONGEST:  # no slot was reserved
             return random.randint(1, _LONGEST)  # noqa: S311

@@ -1,12 +1,12 @@
 """Onboarding links: URLs that show one tenant's onboarding page to a customer's administrator.
 
-The administrator has no account. The token in the URL is 256 random bits, and a link has no other
-authority. The database stores only its SHA-256, so a copy of the database opens no page.
+The administrator has no account. The token in the URL is 256 random bits, and alone authorizes a
+request. The database stores only its SHA-256, so a copy of the database opens no page.
 
-A link sees one tenant. It can add roles, ask for proofs, and end a search that found nothing. All
-links that do not work get the same 404: malformed, unknown, expired or revoked ones, and those of a
-suspended or deleted tenant. For some weeks after the deletion of a tenant, its links list what to
-delete in the customer's account.
+A link sees one tenant. It can add roles, ask for proofs, and end a search that found nothing. Every
+link that does not work gets the same 404, whether it is malformed, unknown, expired or revoked, or
+its tenant is suspended or deleted. For some weeks after the deletion of a tenant, its links list
+what to delete in the customer's account.
 """
 
 import re
@@ -55,7 +55,7 @@ _LEFTOVERS_SHOWN = timedelta(days=30)
 _ACCOUNT = re.compile(ACCOUNT_ID_PATTERN, re.ASCII)
 _NEITHER = "Enter a role ARN or a 12-digit account ID."
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
-_LINKS = 10_000  # upper bound for those in a process's memory
+_LINKS = 10_000  # most links in a process's memory
 # Built once, for speed.
 _BY_DIGEST = select(
     OnboardingLink.id,
@@ -74,7 +74,7 @@ class Visit(NamedTuple):
 
 
 class Leftovers(NamedTuple):
-    """Default names of what a deleted tenant's administrators still have in their accounts."""
+    """Default names of what a deleted tenant's customer still has in AWS accounts."""
 
     tenant_name: str
     role_name: str
@@ -85,7 +85,7 @@ class Leftovers(NamedTuple):
 
 @dataclass(eq=False)
 class Links:
-    """The service that creates, lists, revokes and opens links, and does what their pages offer."""
+    """The service that creates, lists, revokes and opens links, and acts for their pages."""
 
     _db: Database
     _onboarding: Onboarding
@@ -93,12 +93,12 @@ class Links:
     _verification: verification.Verification
     _config: Config
     _rates: Rates
-    # The ids that a request with a link is counted for, by the link's digest: its own, and its
-    # tenant's if it opens a page. So requests beyond the limit are refused without the database.
+    # By a link's digest: the link's id, and its tenant's id if the link opens a page. A request is
+    # counted for both. So requests beyond the limit are refused without the database.
     _ids: LRUCache[bytes, tuple[UUID, UUID | None]] = field(
         default_factory=lambda: LRUCache(_LINKS)
     )
-    _lock: threading.Lock = field(default_factory=threading.Lock)  # around _ids
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # protects _ids
 
     def create(
         self,
@@ -114,8 +114,7 @@ class Links:
         Raises NotFoundError, SuspendedError, RateLimitedError when the tenant has TENANT_LINKS live
         links, and ValidationFailedError for an unknown permission set or region.
         """
-        # Build the kit that the page will show. If that is impossible, the vendor gets the error
-        # here.
+        # The page will show this kit. If it can't be built, the vendor gets the error here.
         kit = self._onboarding.kit(
             principal, tenant_id, region=region, permission_set=permission_set
         )
@@ -161,7 +160,7 @@ class Links:
 
     @until_committed
     def revoke(self, principal: Maker, tenant_id: UUID, link_id: UUID) -> None:
-        """Revoke a link. Its page is gone once this has committed.
+        """Revoke a link. Once this has committed, its page is gone.
 
         Raises NotFoundError, also for a link that is already revoked.
         """
@@ -183,17 +182,17 @@ class Links:
                 db, principal.actor, {"onboarding_link_id": str(link.id)}, tenant_id=tenant_id
             )
 
-    # What the page of a link can do:
+    # The rest is what the page of a link does.
 
     def open(self, token: str, request_id: str | None, client_address: str | None = None) -> Visit:
         """Open the page of a link, and count the request.
 
-        A link that does not work is counted only for itself. Raises RateLimitedError, and the same
-        NotFoundError for every reason why a link does not work.
+        A request with a link that does not work counts only for the link. Raises RateLimitedError.
+        Raises the same NotFoundError for every reason why a link does not work.
         """
         if not _TOKEN.fullmatch(token):
             raise NotFoundError
-        # A lookup by digest: its duration reveals nothing about the token.
+        # A look-up by digest takes a time that reveals nothing about the token
         digest = digest_of(token)
         link_id, tenant_id = self._ids_of(digest)
         self._rates.acquire_page(link_id, tenant_id)
@@ -208,7 +207,10 @@ class Links:
         return Visit(LinkPrincipal(tenant.id, link.id, request_id, client_address), tenant, link)
 
     def _ids_of(self, digest: bytes) -> tuple[UUID, UUID | None]:
-        """Return the ids from memory or the database. Raises NotFoundError."""
+        """Return the ids of a link and its tenant, from memory or the database.
+
+        Raises NotFoundError.
+        """
         with self._lock:
             if digest in self._ids:
                 return self._ids[digest]
@@ -220,9 +222,9 @@ class Links:
         return row.id, row.tenant_id if opens else None
 
     def leftovers(self, token: str) -> Leftovers | None:
-        """Return the leftovers of a tenant that was deleted lately.
+        """Return the leftovers of a tenant that was deleted in the last 30 days.
 
-        Return None for any other link. Call it after `open` has refused the token.
+        Returns None for any other link. Call it after `open` has refused the token.
         """
         if not _TOKEN.fullmatch(token):
             return None
@@ -256,10 +258,10 @@ class Links:
         return Leftovers(tenant.name, kit_role_name(*parts), *kit_stack_names(*parts), region)
 
     def stop_looking(self, visit: Visit, connection_id: UUID) -> None:
-        """End the search for a role that was given by its account alone, and delete the row.
+        """End the search for a role of which only the account was given, and delete its row.
 
-        There is no tombstone: its stack may still register it. Raises NotFoundError, and
-        ConflictError for any other connection, because only the vendor removes those.
+        The row leaves no tombstone, because a stack may still register the role. Raises
+        NotFoundError. Raises ConflictError for any other connection: only the vendor removes those.
         """
         tenant_id = visit.tenant.id
         with self._db.write(visit.principal) as db:
@@ -286,7 +288,7 @@ class Links:
         """Return the tenant's connection to this role, with a fresh proof. Create it if necessary.
 
         `text`: the role's ARN, or an account id. An account id starts a search for the kit's role
-        in that account. Raises ValidationFailedError for any other text, and what
+        in that account. Raises ValidationFailedError for any other text. Also raises what
         Connections.create, Connections.find_in_account and Verification.verify raise.
         """
         principal, tenant_id = visit.principal, visit.tenant.id
@@ -295,7 +297,7 @@ class Links:
             role_arn = self._connections.kit_role_arn(tenant_id, text, permission_set)
         if not role_arn.startswith("arn:"):
             raise ValidationFailedError({"role_arn": [_NEITHER]})
-        # Checked before the database, which refuses some characters as text.
+        # Checked before the database, because PostgreSQL refuses some characters as text
         role = allowed_roles.allowed_role(self._config, role_arn)
         if existing := self._connections.with_role(principal, tenant_id, role):
             return self._verification.verify(

@@ -1,7 +1,7 @@
-"""The publication of this configuration: each permission set's two templates, and its document.
+"""The publication of this configuration: two templates and a document of each permission set.
 
-Publishing needs neither the database nor the secret keys. Deputy itself records a version when the
-bucket serves all three as its own configuration renders them (app/onboarding/set_versions.py).
+Publishing needs neither the database nor the secret keys. Deputy itself records a version once the
+bucket serves all three as Deputy's own configuration renders them (set_versions.py).
 """
 
 from collections.abc import Iterable
@@ -40,7 +40,7 @@ class Publication:
     def __init__(self, config: TemplateConfig, sets: PermissionSets) -> None:
         """Render everything once.
 
-        The settings and the permission sets do not change while the process lives.
+        The settings and the permission sets do not change while the process runs.
         """
         self.bucket = TemplateBucket(config)
         self._sets = sets
@@ -51,14 +51,14 @@ class Publication:
             role = self.roles[name] = templates.render(config, chosen)
             self.organizations[name] = templates.render_organization(config, role, chosen)
             self._documents[name] = templates.render_document(chosen)
-        self.ignored: set[str] = set()  # a sentence for each document that publishing ignored
+        self.ignored: set[str] = set()  # one sentence for each document that publishing ignored
 
     def publish(self) -> list[tuple[str, Published]]:
         """Upload every template and document. Return each URL with its state.
 
-        Raises ConflictError when a set has changed without a higher version; then nothing is
-        uploaded. Raises it too when the bucket has other content under a template's name; then no
-        document is uploaded. Raises app.aws.errors.Unavailable.
+        Raises ConflictError and uploads nothing when a set has changed without a higher version.
+        Raises ConflictError and uploads no document when the bucket has other content under a
+        template's name. Raises app.aws.errors.Unavailable.
         """
         self._ensure_raised()
         states = self._upload([*self.roles.values(), *self.organizations.values()])
@@ -73,7 +73,7 @@ class Publication:
             if state is Published.DIFFERS:
                 replaced.append(url)
         if replaced:
-            # another pipeline may have published the version at the same moment
+            # Another pipeline may have published the version at the same moment
             self._ensure_raised()
             raise ConflictError("\n".join([_REPLACED, *replaced]))
         return states
@@ -87,7 +87,7 @@ class Publication:
         return [(self.bucket.url(each), self.bucket.published(each)) for each in objects]
 
     def serves(self, name: str) -> bool:
-        """Return whether the bucket serves exactly what this configuration renders of the set."""
+        """Return whether the bucket serves exactly what this configuration renders for the set."""
         expected = (self._documents[name], self.roles[name], self.organizations[name])
         try:
             return {*map(self.bucket.published, expected)} == {Published.YES}
@@ -100,10 +100,10 @@ class Publication:
             raise ConflictError("\n".join([*refusals, _NOT_YOURS]))
 
     def _refusal(self, chosen: PermissionSet) -> str | None:
-        """Return why the bucket's versions of this set refuse it, if so.
+        """Return why this set conflicts with the bucket's versions of it; None if it does not.
 
-        A name that was ever read-only must not become writing, so a set that writes is compared
-        with all versions.
+        A set that writes is compared with all versions, because a name that was ever read-only must
+        not get a version that writes.
         """
         first_version = chosen.version
         if chosen.access == "write":

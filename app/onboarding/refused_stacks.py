@@ -1,6 +1,6 @@
 """Answers to stacks whose messages are refused without the database.
 
-Anybody can publish any number of such messages. Separate threads send the answers. So they delay
+Anybody can publish any number of such messages. Separate threads send the answers, so they delay
 neither other answers nor the reading of the queue. When the waiting list is full, a message stays
 in the queue, and SQS delivers it again.
 """
@@ -15,7 +15,7 @@ from app.aws.stack_messages import BATCH, Message, RegistrationQueue, Request
 from app.log import logger
 
 _THREADS = 2
-_WAITING = 200  # messages
+_WAITING = 200  # most messages that wait for a thread
 
 
 class RefusedStacks:
@@ -28,7 +28,7 @@ class RefusedStacks:
         self._messages = messages
         self._answers = answers
         self._waiting: queue.Queue[tuple[Message, Request, str | None]] = queue.Queue(_WAITING)
-        self._lock = threading.Lock()  # around starting
+        self._lock = threading.Lock()  # held while the threads are started
         self._started = False
 
     def answer(self, message: Message, request: Request, refusal: str | None) -> None:
@@ -57,7 +57,7 @@ class RefusedStacks:
                         answered.append(message)
                 self._messages.delete(answered)
             except Exception as error:  # noqa: BLE001
-                # SQS delivers them again. The thread must survive.
+                # SQS delivers the messages again. The thread must survive.
                 logger.warning("registration.postponed", error=type(error).__name__)
             finally:
                 for _ in refused:

@@ -39,7 +39,7 @@ from app.store.models import (
 )
 from app.store.models.states import StackState
 
-# Upper bound for a stack's creation; its registration may wait for half of it
+# The longest that a stack's creation takes; its registration may wait for half of it
 _CREATION = timedelta(hours=1)
 
 
@@ -52,7 +52,7 @@ class CheckedMessage(NamedTuple):
 
 
 class VoidMessage(Exception):  # noqa: N818  the message is ignored
-    """A message is void. The argument is one word for our own log."""
+    """A message is to be ignored. The argument is one word for our own log."""
 
 
 class VoidToken(VoidMessage):
@@ -63,7 +63,7 @@ def tenant_of_token(db: Session, token: TokenIds, *, lock: bool) -> Tenant:
     """Return the tenant of a token that is still valid. Raises VoidToken."""
     if token.link_id is not None:
         if lock:
-            # Like the page's requests: a revocation waits for it
+            # A revocation of the link waits for this transaction, as for a request of its page
             locks.share(db, Lock.CALLER, token.tenant_id)
         # The token of an expired link stays valid, because launched stacks keep it for years.
         link = select(OnboardingLink.id).where(
@@ -99,7 +99,7 @@ class RegistrationStore:
     def store(self) -> None:
         """Store the registration, once for each request of a stack. Raises VoidMessage."""
         request = self.request
-        # The lock lets the second of two simultaneous deliveries see what the first one stored.
+        # With the lock, the second of two simultaneous deliveries sees what the first one stored.
         tenant = tenant_of_token(self.db, self.token, lock=True)
         same = self._of_stack().where(Registration.request_id == request.request_id)
         if self.db.scalars(same).one_or_none() is not None:
@@ -124,8 +124,8 @@ class RegistrationStore:
         """Return the stack's state after this message.
 
         A Delete soon after a Create, with nothing in between, is the rollback of that creation. SQS
-        keeps no order. A stack sends nothing between its Create and the answer to it. So a Create
-        that is delivered after a Delete was sent before it.
+        keeps no order, but a stack sends nothing between its Create and the answer to it. So a
+        Create that is delivered after a Delete was sent before that Delete.
         """
         times = self._of_stack().with_only_columns(Registration.created_at).limit(2)
         earlier = self.db.scalars(times).all()
@@ -141,7 +141,7 @@ class RegistrationStore:
     def _apply(self, actor: Actor, tenant: Tenant, stack: StackState) -> bool:
         """Apply the message. Return whether to keep the registration's row.
 
-        Beyond the limit per role, the role becomes due without a row.
+        Beyond the role's limit, the role becomes due, but no row is kept.
         """
         deleting = self.request.kind == "Delete"
         query = connections.to_role(tenant.id, self.role)
@@ -149,7 +149,7 @@ class RegistrationStore:
             query.with_for_update(of=Connection, key_share=True)
         ).one_or_none()
         if connection is None:
-            if deleting:  # within the tenant's limit; its Create may be delivered later
+            if deleting:  # kept within the tenant's limit, as the Create may be delivered later
                 return quotas.acquire(self.db, MESSAGES, tenant.id)
             connection = self._add(actor, tenant)
             connection.stack = stack
@@ -173,9 +173,9 @@ class RegistrationStore:
         return kept
 
     def _note(self, actor: Actor, connection: Connection) -> None:
-        """Note what the stack says about its role.
+        """Store what the stack says about its role.
 
-        A proof follows soon. If it may read the role, its result outweighs the stack's message.
+        A proof follows soon. If it can read the role, its result replaces the stack's statement.
         """
         request = self.request
         connection.stack_id = request.stack_id
@@ -185,7 +185,7 @@ class RegistrationStore:
             connection.access_until = end_of([request.property("AccessUntil")])
 
     def _add(self, actor: Actor, tenant: Tenant) -> Connection:
-        # Templates of older releases name no permission set; they count as the default set.
+        # Templates of older releases name no permission set; their roles get the default set
         name, _ = read_label(self.request.property("PermissionSet")) or ("", 0)
         try:
             connection = connections.add_pending(

@@ -2,11 +2,11 @@
 
 Nothing in a message is trusted (invariant 12 in docs/architecture.md). Its token names the tenant,
 and the stack's account must be the role's account. app/onboarding/registration_store.py has what a
-message may change. The background worker proves the role later: no call to AWS about it is made
-here.
+message may change. This module makes no call to AWS about the role: a background worker proves the
+role later.
 
-The stack is answered as soon as the message is stored, so a slow proof does not roll the stack
-back.
+The stack is answered as soon as the message is stored. Otherwise a slow proof would make
+CloudFormation roll the stack back.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ from app.permissions.permission_sets import PermissionSets
 from app.store.database import SYSTEM, Database
 from app.store.models.deployment import deployment_id
 
-# The same text for every reason. So it does not show a stranger whether a tenant exists. The
+# The same text for every reason, so that it does not show a stranger whether a tenant exists. The
 # customer's administrator reads it among the stack's events.
 REFUSAL = (
     "The registration was not accepted. Launch the stack from the link that you were given, with"
@@ -65,7 +65,7 @@ class Registrations:
     _answers: Callable[[], StackAnswers]
     # For this background worker's heartbeat
     queue_state: QueueState = field(default_factory=QueueState)
-    # A stranger may name any number of deployments.
+    # Limited, because a stranger may name any number of deployments
     _other_deployments: LogLimit = field(default_factory=lambda: LogLimit(20, per_seconds=3600))
     _void_messages: LogLimit = field(default_factory=lambda: LogLimit(100, per_seconds=60))
     _places: MessagePlaces = field(default_factory=MessagePlaces)
@@ -84,10 +84,10 @@ class Registrations:
 
         The checks without the database run first, in this thread. They take tens of microseconds
         for a message. A bad message raises nothing. Raises AwsUnavailableError when the queue does
-        not answer, and StoreUnavailableError when the database does not. Wait a moment then, and
-        call again.
+        not answer, and StoreUnavailableError when the database does not answer. After an error,
+        wait a moment and call again.
         """
-        # Without the database, messages stay in the queue, out of the dead letters.
+        # While the database is unavailable, messages stay in the queue, out of the dead letters.
         with self._db.read() as db:
             db.execute(select(1))
         try:
@@ -105,9 +105,9 @@ class Registrations:
         return len(messages)
 
     def _sort(self, messages: Sequence[Message]) -> list[tuple[Message, CheckedMessage]]:
-        """Return the messages to register, each with a place of its tenant's.
+        """Return the messages to register. Each has taken a place of its tenant.
 
-        The others are deleted, put back, left in the queue, or refused.
+        The other messages are deleted, put back, left in the queue, or refused.
         """
         accepted: list[tuple[Message, CheckedMessage]] = []
         others: list[Message] = []
@@ -127,7 +127,7 @@ class Registrations:
                     early.append((message, self._places.seconds_until_next(tenant_id)))
             elif request:
                 others.append(message)
-            # Readiness must not degrade because of any of these, which anybody may publish.
+            # Anybody may publish these messages, so they must not degrade readiness.
             self.queue_state.handled(message.id, None)
         self._in_batch(self._queue.delete, others)
         self._in_batch(self._queue.put_back, early)
@@ -136,15 +136,15 @@ class Registrations:
     def _in_batch(self, call: Callable[[list[Any]], None], messages: list[Any]) -> None:
         try:
             call(messages)
-        except Unavailable as error:  # SQS delivers them again
+        except Unavailable as error:  # SQS delivers the messages again
             logger.warning("registration.postponed", error=type(error).__name__)
 
     def handle(self, body: str) -> bool | None:
-        """Act on one message and answer its stack. Return True when the message can be deleted.
+        """Handle one message and answer its stack. Return True when the message can be deleted.
 
-        Return False when AWS did not take the answer. Return None for a message that can't be
-        answered, because it is unreadable or its response URL is not AWS's own. SQS delivers such
-        messages again a few times, then moves them to the dead letters.
+        Returns False when AWS did not take the answer. Returns None for a message that can't be
+        answered, because it is unreadable or its response URL is not AWS's own. SQS delivers a
+        message again a few times after False or None, and then moves it to the dead letters.
 
         A message for another deployment can be deleted unanswered. That deployment receives it
         through its own queue, and our FAILED would roll its customer's stack back. Raises
@@ -161,7 +161,7 @@ class Registrations:
         return self._answers().send(request, refusal)
 
     def _request(self, body: str) -> Request | Literal[True] | None:
-        """Return the request, or the result of `handle` for a message that is not answered."""
+        """Return the request, or what `handle` returns for a message that gets no answer."""
         try:
             request = Request.parse(body, self._config.aws.registration_topic_arn or "")
         except ValueError:
@@ -183,7 +183,7 @@ class Registrations:
             return deployment_id(db)
 
     def _handle_accepted(self, accepted: tuple[Message, CheckedMessage]) -> Message | None:
-        """Register and answer. Return the message if it is to be deleted."""
+        """Register the role and answer its stack. Return the message if it is to be deleted."""
         message, checked = accepted
         answered: Message | None = None
         unanswered_since: datetime | None = message.sent_at
@@ -195,7 +195,7 @@ class Registrations:
             refusal = self._refusal_for(checked.request, void)
             self.refused.answer(message, checked.request, refusal)
             unanswered_since = None
-        except (AppError, SQLAlchemyError) as error:  # SQS delivers it again
+        except (AppError, SQLAlchemyError) as error:  # SQS delivers the message again
             logger.warning("registration.postponed", error=type(error).__name__)
         finally:
             self._places.leave(checked.token.tenant_id)
@@ -204,13 +204,14 @@ class Registrations:
 
     def _register(self, message: CheckedMessage) -> None:
         """Store what the message registers. Raises VoidMessage."""
-        with self._db.read() as db:  # a void token must not wait for the write lock
+        # Checked before the write lock, for which a void token must not wait
+        with self._db.read() as db:
             tenant_of_token(db, message.token, lock=False)
         with self._db.write(SYSTEM) as db:
             RegistrationStore(db, self._config, self._sets, *message).store()
 
     def _refusal_for(self, request: Request, void: VoidMessage) -> str | None:
-        """Return the reason in a FAILED; None for a SUCCESS that changes nothing."""
+        """Return the reason for an answer FAILED; None for a SUCCESS that changes nothing."""
         cause = str(void)
         if self._void_messages.acquire((cause, request.account_id)):
             logger.info("registration.void", cause=cause, account_id=request.account_id)
@@ -235,9 +236,9 @@ class Registrations:
 def _must_pass(request: Request, void: VoidMessage) -> bool:
     """Return whether the stack is answered with SUCCESS although its message is ignored.
 
-    A stack outlives tokens and tenants, so a Delete always succeeds. An Update with the same void
-    token before and after it succeeds as well. FAILED would roll the update back, and the rollback
-    would send the same token.
+    A stack outlives tokens and tenants, so a Delete always succeeds. An Update also succeeds if its
+    token is void and did not change. FAILED would roll the update back, and the rollback would send
+    the same token.
     """
     if request.kind == "Update" and isinstance(void, VoidToken):
         token = request.property("RegistrationToken")

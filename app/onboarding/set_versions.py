@@ -1,7 +1,7 @@
 """The versions of permission sets, which Deputy records when they are published.
 
-Nothing else changes the record. The bucket's content is compared with what this configuration
-renders, and is never stored.
+Nothing but publishing changes the record. It holds what this configuration renders. The bucket's
+content is only compared with that, and never stored.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,12 +33,12 @@ class SetVersions:
     def __init__(self, db: Database, sets: PermissionSets) -> None:
         self._db = db
         self._sets = sets
-        # The number of published versions, and their policies
+        # The number of published versions, and the names of AWS's policies that they ask for
         self._managed: tuple[int, frozenset[str]] = (0, frozenset())
         self._refused: set[str] = set()  # names whose refusal this process has logged
 
     def refusals(self) -> dict[str, str]:
-        """Return the reason why a set's version can't be recorded, by the set's name.
+        """Return, by the set's name, the reason why its version can't be recorded.
 
         Sets without a conflict with earlier versions are left out.
         """
@@ -59,9 +59,9 @@ class SetVersions:
         return refusals, missing
 
     def record_published(self, serves: Callable[[str], bool]) -> bool:
-        """Record each set's version that is published. Return whether nothing is left to record.
+        """Record the version of each set that is published. Return whether none is left to record.
 
-        `serves`: whether the bucket has exactly what this configuration renders of a set. Raises
+        `serves`: whether the bucket has exactly what this configuration renders for the set. Raises
         StoreUnavailableError.
         """
         refusals, missing = self._compare()
@@ -75,7 +75,7 @@ class SetVersions:
         return published == missing
 
     def _record(self, chosen: PermissionSet) -> None:
-        """Store the version with its event. An existing version only gets new descriptions."""
+        """Store a new version and its event. An existing version only gets new descriptions."""
         with self._db.write(SYSTEM) as db:
             if refusal(chosen, _versions(db, chosen.name), _PLACE):
                 return
@@ -99,8 +99,8 @@ class SetVersions:
     def managed_policies(self) -> frozenset[str]:
         """Return the names of AWS's policies that any published version of any set asked for.
 
-        Versions are never deleted, and publishing refuses to change what one asks for. So their
-        number shows whether there are new ones.
+        Versions are never deleted, and publishing refuses to change their policies. So the policies
+        are read again only when the number of versions has changed.
         """
         count, names = self._managed
         with self._db.read() as db:
@@ -114,9 +114,10 @@ class SetVersions:
     def list(self, name: str) -> list[PermissionSetVersion]:
         """Return the published versions of the name, newest first.
 
-        Raises NotFoundError for a name that never was a set's.
+        Raises NotFoundError if no set ever had the name.
         """
-        if read_label(f"{name}@1") is None:  # PostgreSQL refuses some characters as text
+        # PostgreSQL refuses some characters as text
+        if read_label(f"{name}@1") is None:
             raise NotFoundError
         query = select(PermissionSetVersion).where(PermissionSetVersion.name == name)
         with self._db.read() as db:
@@ -144,7 +145,7 @@ class SetVersions:
         return difference(_set_of(published[before]), _set_of(published[after]))
 
     def of(self, name: str, version: int | None) -> PermissionSet | None:
-        """Return the set as published, else as it is now; None if there is neither."""
+        """Return the set as published, or else the current one; None if there is neither."""
         current = self._sets.get(name)
         if version is None or (current and current.version == version):
             return current
@@ -158,8 +159,8 @@ class SetVersions:
 def _content(chosen: PermissionSet) -> dict[str, Any]:
     """Return the stored content of a version.
 
-    The previous release can't read `administrator`, which adds nothing to what the version asks
-    for.
+    `administrator` is left out: the previous release can't read it, and it does not change what the
+    version asks for.
     """
     content = asdict(chosen)
     del content["administrator"]
@@ -169,7 +170,7 @@ def _content(chosen: PermissionSet) -> dict[str, Any]:
 def refusal(chosen: PermissionSet, versions: Mapping[int, PermissionSet], place: str) -> str | None:
     """Return why the set can't be published under its version; None if it can.
 
-    `versions`: the published ones. `place`: the subject of the sentence, which has these versions.
+    `versions`: the published ones. `place`: what has these versions, as the subject of a sentence.
     """
     reading = [version for version, published in versions.items() if published.access == "read"]
     if chosen.access == "write" and reading:
