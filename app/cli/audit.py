@@ -23,7 +23,7 @@ from app.settings.checks import SESSION_MAX
 from app.store.models import AuditEvent
 
 noun = Noun("audit", help="The audit log. TENANT is an id, a reference or a name.")
-_MOST = 1_000_000  # events; upper bound of one search, whose result is in memory
+_MOST = 1_000_000  # most events of one search, because its result is in memory
 _PAUSE = 2.0  # seconds between two reads of the feed
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -129,8 +129,8 @@ def _events(**conditions: Any) -> Iterator[AuditEvent]:
 def search(limit: int, **conditions: Any) -> list[Row]:
     """Find audit events, newest first.
 
-    Events of a key or an address have no index: the search reads all events of that tenant,
-    connection and time. `audit who` also finds the later hand-outs of a session.
+    --key and --address use no index: the search reads all events of the given tenant, connection
+    and time. `audit who` also finds the later hand-outs of a session.
     """
     events = _events(**conditions)
     rows = list(map(_row, islice(events, limit)))
@@ -174,7 +174,7 @@ def _issued(tenant_id: UUID, since: datetime, until: datetime | None) -> Iterato
 def issued(tenant_id: UUID, since: datetime | None, until: datetime | None) -> list[Row]:
     """Show who got credentials for a tenant, and how often.
 
-    Since yesterday, unless --since is given.
+    The default of --since is yesterday.
     """
     rows: dict[Any, dict[str, Any]] = {}
     for event in _issued(tenant_id, since or time("yesterday"), until):  # newest first

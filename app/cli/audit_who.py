@@ -1,4 +1,4 @@
-"""The command `audit who`, which says who got the session in a line of CloudTrail."""
+"""The command `audit who`, which says who got the session that a line of CloudTrail names."""
 
 import re
 import textwrap
@@ -13,7 +13,7 @@ from app.ids import ACCESS_KEY_ID, RoleArn, key_id_in
 from app.issuing.session_origins import HAND_OUTS_MAX
 from app.store.models import AuditEvent, Connection
 
-_SHOWN = 20  # upper bound of the hand-outs shown
+_SHOWN = 20  # most hand-outs that are shown
 _SESSION_NAME = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)  # every name that STS accepts
 
 _ISSUED = "Deputy handed out credentials of this session."
@@ -81,11 +81,11 @@ def _describe(row: Row) -> Iterator[str]:
     help="The role's ARN: roleArn in the line of AssumeRole. Makes the search short.",
 )
 def who(session: str, role: str | None) -> Row:
-    """Say whose a session in a line of CloudTrail is.
+    """Say who got the session that a line of CloudTrail names.
 
     SESSION is an access key id (accessKeyId) or a session's name (roleSessionName), which is also
-    the end of the session's ARN. Deputy handed it out, or proved a role with it, or has nothing to
-    do with it.
+    the end of the session's ARN. The answer is that Deputy handed the session out, that it proved a
+    role with it, or that it has nothing to do with it.
     """
     if ACCESS_KEY_ID.fullmatch(session):
         hand_outs = services().session_origins.hand_outs(session)

@@ -29,7 +29,7 @@ COMMANDS = (
     templates.noun,
     registrations.noun,
 )
-_NOT_BOOTED = 3  # at any other exit code, gunicorn restarts the web process forever
+_NOT_BOOTED = 3  # after any other exit code, gunicorn restarts the web process forever
 
 
 def register_commands(app: Flask) -> None:
@@ -40,8 +40,8 @@ def register_commands(app: Flask) -> None:
 def without_settings(problem: str) -> Flask:
     """Return an application with the commands alone, for `--help` without settings.
 
-    All other commands fail with `problem`. It is for flask's look-up of its commands. In gunicorn
-    and in `flask run` the process ends.
+    Commands that need settings fail with `problem`. The application is for flask's look-up of its
+    commands. In gunicorn and in `flask run` this ends the process instead.
     """
     context = click.get_current_context(silent=True)
     if context is None or context.parent is not None:

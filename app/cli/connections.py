@@ -147,7 +147,7 @@ def _describe_diagnosis(diagnosis: dict[str, Any]) -> Iterator[str]:
 def describe_findings(
     rows: list[dict[str, Any]], status: str, observation: str, to_do: str
 ) -> Iterator[str]:
-    """Return a table of the findings, each with its next step below."""
+    """Yield the lines of a table of findings, with the next step below each finding."""
     header, *table_rows = table(rows, (status, "name", observation))
     yield header
     for row, line in zip(rows, table_rows, strict=True):
@@ -196,10 +196,10 @@ def resume(connection: Connection, reason: str) -> Row:
     "--permission-set", help="Approve this set without asking; fail if it does not await approval."
 )
 def approve(connection: Connection, permission_set: str | None) -> Row:
-    """Approve the permission set of a connection that waits.
+    """Approve a permission set for a connection.
 
-    Needed when that set may write and the tenant did not declare the account. It may also be the
-    set that its role is to move to. If both wait, name one.
+    Approval is needed when the set may write and the tenant did not declare the account. The set
+    may be the connection's own, or the one that its role is to move to. If both wait, name one.
     """
     to_approve = request_to_approve(connection, permission_set).permission_set
     if permission_set is None:

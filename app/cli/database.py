@@ -28,8 +28,8 @@ def _describe_migration(row: Row) -> Iterator[str]:
 
 @ROOT.verb(text=_describe_migration)
 def migrate() -> Row:
-    """Bring the database's schema to this release's. Safe to repeat."""
-    # see app/store/revisions.py
+    """Migrate the database to this release's schema. Safe to repeat."""
+    # Imported lazily: see app/store/revisions.py
     from app.store.migrations import TableInUseError, upgrade  # noqa: PLC0415
 
     db = services().db

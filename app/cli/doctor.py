@@ -42,7 +42,7 @@ def _examined() -> Iterable[tuple[str, HealthFinding]]:
     if problem := current_app.config.get("PROBLEM"):
         to_do = "Set these variables for every process; docs/settings.md lists them all."
         return [("settings", failed(" ".join(problem.splitlines()), to_do))]
-    # Celery, which other commands need not load
+    # Imported lazily: other commands need not load Celery
     from app.background.celery_app import message_broker  # noqa: PLC0415
 
     return services().health.examine(
@@ -54,7 +54,7 @@ def _examined() -> Iterable[tuple[str, HealthFinding]]:
 def _backlog(queue: ProofQueue) -> HealthFinding:
     """Count the due proofs.
 
-    It is not part of readiness: after an outage there may be a million rows to count.
+    Readiness leaves this out: after an outage there may be a million rows to count.
     """
     due = queue.backlog()
     return ok(f"{due['urgent']} urgent proofs and {due['routine']} routine ones are due.")

@@ -1,9 +1,9 @@
-"""Look-up of tenants, connections and keys by id or by another of their names.
+"""Look-up of tenants, connections and keys by id, name or another attribute.
 
-If a text could mean several of them, they are listed.
+If a text matches several of them, they are listed.
 
-A text in the form of an id, or of a key's first characters, is never taken for a name. Anybody may
-choose a name, and it may equal another's id.
+A text in the form of an id, or of a key's first characters, is never taken for a name: anybody may
+choose a name, even one that equals another's id.
 """
 
 import re
@@ -21,8 +21,8 @@ from app.ids import ACCOUNT_ID_PATTERN
 from app.store.models import ApiKey, Connection, Tenant, folded
 from app.tenants.tenants import TenantFilter
 
-_MOST = 20  # upper bound of the candidates listed
-# The lookup digits of a key, also in its whole text
+_MOST = 20  # most candidates that are listed
+# A key's lookup digits, alone or in the key's whole text
 _DIGITS = re.compile("(?:dpk_)?([0-9a-f]{16})(?:_.*)?", re.ASCII)
 Thing = TypeVar("Thing")
 
@@ -30,7 +30,7 @@ Thing = TypeVar("Thing")
 def tenant_called(text: str) -> Tenant:
     """Return the live tenant with this id, reference or name.
 
-    Case does not matter in a name. Raises ClickException for none and for several.
+    Case does not matter in a name. Raises ClickException unless exactly one tenant matches.
     """
     if tenants := _tenants(text):
         return _only("tenant", tenants, text, _describe_tenant)
@@ -45,7 +45,7 @@ def tenant_called(text: str) -> Tenant:
 def tenant_id_called(text: str) -> UUID:
     """Return the id of the tenant as `tenant_called` does, or the text itself if it is an id.
 
-    The audit events of a deleted tenant stay.
+    An id is not looked up, because the log also has events of deleted tenants.
     """
     return _as_id(text) or tenant_called(text).id
 
@@ -53,7 +53,7 @@ def tenant_id_called(text: str) -> UUID:
 def connection_called(text: str) -> Connection:
     """Return the connection with this id or role ARN, or the only one of an account or tenant.
 
-    Raises ClickException for none and for several.
+    Raises ClickException unless exactly one connection matches.
     """
     account = re.search(ACCOUNT_ID_PATTERN, text, re.ASCII)
     connections: list[Connection] = []
@@ -76,7 +76,7 @@ def connection_called(text: str) -> Connection:
 def key_called(text: str) -> ApiKey:
     """Return the API key with this id, with these first characters, or else with this name.
 
-    Raises ClickException for none and for several.
+    Raises ClickException unless exactly one key matches.
     """
     condition: dict[str, object] = {"name": text}
     if key_id := _as_id(text):

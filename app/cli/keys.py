@@ -100,7 +100,7 @@ def create(
     """Create an API key and print it, once.
 
     `all` is every scope but keys:delegate. A key with keys:delegate makes keys with the scopes of
-    --may-give, for tenants that it has made itself, for 24 hours. It needs tenants:write too.
+    --may-give for each tenant that it has made itself, for 24 hours. It needs tenants:write too.
     """
     key, secret = services().api_keys.create_key(
         operator(),
@@ -128,11 +128,11 @@ def _show_once(key: ApiKey, secret: str) -> dict[str, Any]:
 def list_command(tenant: Tenant | None) -> list[Row]:
     """List every API key, revoked and expired ones too. Times are UTC.
 
-    A key that was revoked is `revoked`, even if it had expired before: the keys and links that it
-    made were revoked with it. Those of an expired key work until it is revoked.
+    A revoked key is shown as `revoked`, even if it had expired before. The keys and links that it
+    made were revoked with it. The keys and links of an expired key work until it is revoked.
 
-    A key without a tenant is for every tenant. A key's last use is known to the hour, a minute
-    later.
+    A key without a tenant is for every tenant. The time of a key's last use is exact to the hour,
+    and appears a minute later.
     """
     return [*map(_row, services().api_keys.all_keys(tenant_id=tenant and tenant.id))]
 
@@ -157,8 +157,8 @@ def show(key: ApiKey) -> Row:
 def replace(key: ApiKey, grace: int) -> Row:
     """Replace an API key by a successor and print that, once.
 
-    The successor has the same name, scopes and bounds. It inherits the keys and links that the old
-    key made, which go on working.
+    The successor has the same name, scopes, tenant and permission sets. It inherits the keys and
+    links that the old key made, which go on working.
     """
     successor, family, secret = services().api_keys.replace_key(
         operator(), key.id, grace_seconds=grace
@@ -181,11 +181,11 @@ def revoke(key: ApiKey, *, yes: bool, void_registrations: bool) -> str:
     """Revoke an API key, with the keys and links that it made.
 
     Requests with the key, or with a key or onboarding link that it made, are refused from then on.
-    To renew a good key, replace it (keys replace): its successor inherits the keys and links that
-    it made.
+    To renew a key, replace it instead (keys replace): its successor inherits the keys and links
+    that it made.
 
-    With --void-registrations, customers need new launch links (registrations void). It works for a
-    revoked key too.
+    With --void-registrations, customers need new launch links (registrations void). The option also
+    works for a key that is already revoked.
     """
     if key.revoked_at is not None:
         if void_registrations:

@@ -1,6 +1,6 @@
 """The parts that all commands need.
 
-They are the services, the operator, nouns with their verbs, and refusals in one line.
+They are the services, the operator, nouns with their verbs, and refusals printed on one line.
 """
 
 import functools
@@ -16,7 +16,7 @@ from flask.cli import AppGroup
 
 from app import log
 
-# for commands
+# Imported for the modules of commands
 from app.cli.output import Row, Text, columns, lines, row_of, show, table  # noqa: F401
 from app.config import ConfigError
 from app.errors import AppError, NotFoundError, ValidationFailedError
@@ -58,9 +58,10 @@ class Noun(AppGroup):
     def verb(
         self, example: str = "", *, text: Text = lines
     ) -> Callable[[Callable[..., Any]], click.Command]:
-        """Make the function a command of its name, without `_command` at the end.
+        """Return a decorator that makes a function a command.
 
-        `example`: its arguments, for `--help`. `text`: formats the function's result as lines.
+        The command has the function's name without `_command` at the end. `example`: its arguments,
+        for `--help`. `text`: formats the function's result as lines.
         """
 
         def decorate(function: Callable[..., Any]) -> click.Command:
@@ -86,7 +87,7 @@ ROOT = Noun()  # the commands without a noun
 
 
 def _ensure_text(params: list[click.Parameter], options: dict[str, Any]) -> None:
-    """Raise BadParameter for text that no database stores."""
+    """Raise BadParameter for text that PostgreSQL can't store."""
     for param in params:
         option = options.get(param.name)
         for value in option if isinstance(option, tuple) else (option,):

@@ -1,7 +1,7 @@
 """The output of commands: aligned tables, or JSON.
 
-No library: one that draws tables would need more lines of configuration than this module has, and
-would be a dependency.
+It uses no library: a library would be a dependency, and would need more lines of configuration than
+this module has.
 """
 
 import enum
@@ -59,17 +59,17 @@ def lines(answer: Any) -> Iterator[str]:
 
 
 def columns(names: str) -> Text:
-    """Return a formatter for a table of these columns, which JSON is not limited to."""
+    """Return a formatter for a table of these columns. JSON has the other fields too."""
     return partial(table, names=names.split())
 
 
 def row_of(thing: object, names: str) -> dict[str, Any]:
-    """Return the attributes with these names, separated by spaces, as a row."""
+    """Return a row of attributes. `names`: their names, separated by spaces."""
     return {name: getattr(thing, name) for name in names.split()}
 
 
 def table(rows: Sequence[Row], names: Sequence[str] = ()) -> Iterator[str]:
-    """Yield a header, and a line for each row. `names`: the columns; all unless given."""
+    """Yield a header, and a line for each row. `names`: the columns (default: all)."""
     if rows:
         names = names or [*rows[0]]
         yield from _aligned([names, *(_cells(row, names) for row in rows)])
@@ -91,7 +91,7 @@ def _aligned(cells: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _width(text: str) -> int:
-    """Return the width in columns of a terminal."""
+    """Return the text's width in columns of a terminal."""
     width = len(text)
     for letter in text:
         if unicodedata.combining(letter):

@@ -27,7 +27,7 @@ def show(tenant: Tenant) -> Row:
 @REASON
 @click.option("--emergency", is_flag=True, help="Stop issuing with the old External ID at once.")
 def open_command(tenant: Tenant, reason: str, *, emergency: bool) -> Row:
-    """Make a tenant's next External ID.
+    """Start a rotation: make a tenant's next External ID.
 
     With --emergency, a rotation that is open already becomes an emergency.
     """

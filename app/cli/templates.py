@@ -17,8 +17,8 @@ noun = Noun("templates", help="The CloudFormation templates that customers launc
 def check() -> str:
     """Check the files of the permission sets.
 
-    Lists every mistake of the folder with its file and its field, and needs neither AWS nor the
-    database. `publish` does the same before it publishes anything.
+    Lists every mistake in the folder with its file and its field. Needs neither AWS nor the
+    database. `publish` makes the same check before it publishes anything.
     """
     _ensure_good(_settings())
     return "The permission sets have no mistakes."
@@ -27,7 +27,7 @@ def check() -> str:
 def _ensure_good(config: TemplateConfig) -> None:
     """Raise ClickException that lists every mistake of the permission sets."""
     try:
-        # AWS's list of actions: other commands need not load it
+        # Imported lazily: other commands need not load AWS's list of actions
         from app.permissions import action_data  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise click.ClickException(_NO_ACTIONS) from error
@@ -77,15 +77,15 @@ def publish(*, check: bool) -> list[Row]:
     """Upload each permission set's templates to TEMPLATE_BUCKET.
 
     Run it before the release that links to them, with credentials that may list the bucket and put
-    objects there. It needs AWS_REGION, DEPUTY_BROKER_PRINCIPAL_ARN, DEPUTY_VENDOR_NAME,
-    DEPUTY_TEMPLATE_BUCKET, and those of DEPUTY_VENDOR_NAME_ASCII, DEPUTY_PERMISSION_SETS,
-    DEPUTY_DEFAULT_PERMISSION_SET, DEPUTY_ROLE_PREFIX and DEPUTY_MAX_SESSION_SECONDS that the
-    service has. It needs neither the database nor the secret keys.
+    objects there. It needs AWS_REGION, DEPUTY_BROKER_PRINCIPAL_ARN, DEPUTY_VENDOR_NAME and
+    DEPUTY_TEMPLATE_BUCKET. If the service has DEPUTY_VENDOR_NAME_ASCII, DEPUTY_PERMISSION_SETS,
+    DEPUTY_DEFAULT_PERMISSION_SET, DEPUTY_ROLE_PREFIX or DEPUTY_MAX_SESSION_SECONDS, it needs them
+    too. It needs neither the database nor the secret keys.
 
     A template's name is its content's hash. Published objects are never overwritten, so the links
-    that customers have stay valid. Beside them is a document of the permissions that each version
-    asks for. A set that has changed therefore needs a higher version. If the bucket has other
-    content under a name, the command fails.
+    that customers have stay valid. The bucket also gets a document for each version, with the
+    permissions that it asks for. So a set that has changed needs a higher version. If the bucket
+    has other content under a name, the command fails.
 
     --check needs no credentials: it reads the templates as customers do.
     """

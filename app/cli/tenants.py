@@ -88,8 +88,8 @@ def create(name: str, reference: str | None, accounts: tuple[str, ...]) -> Row:
 def suspend(tenant: Tenant, reason: str) -> Row:
     """Suspend a tenant. It can be resumed.
 
-    From now on no credentials are issued for it, and none of its roles is proven. `audit alive`
-    lists the sessions that it has until they expire.
+    From now on no credentials are issued for it, and none of its roles is proven. Its sessions work
+    until they expire: `audit alive` lists them.
     """
     return _row(services().tenants.suspend(operator(), tenant.id, reason=reason))
 
@@ -121,8 +121,8 @@ def accounts(tenant: Tenant, only: tuple[str, ...], *, any_account: bool) -> Row
 def delete(tenant: Tenant, *, yes: bool) -> str:
     """Delete a tenant for good, with its connections.
 
-    Issuing stops at once. The keys that are bound to it are revoked, and its External ID is never
-    used again. Sessions that it has end by themselves: `audit alive` with its id lists them. To
+    Issuing stops at once. Keys that are bound to the tenant are revoked, and its External ID is
+    never used again. Its sessions work until they expire: `audit alive` with its id lists them. To
     stop a customer for a while, suspend it.
     """
     if not yes:
