@@ -1,8 +1,8 @@
-"""Health checks: named questions about the deployment's state, shared by all who ask.
+"""Health checks: named questions about the deployment's state.
 
-A check runs once at a time. A finding is kept for some seconds: readiness is public, and without
-that anybody could use up our calls to AWS and the database. Requests that arrive while a check runs
-wait for its finding.
+A check never runs twice at the same time. A finding is kept for some seconds, because readiness is
+public, and anybody could use up our calls to AWS and the database. Requests that arrive while a
+check runs wait for its finding.
 """
 
 import enum
@@ -39,7 +39,7 @@ def ok(observation: str) -> HealthFinding:
 
 
 def warning(observation: str, to_do: str) -> HealthFinding:
-    """Return a warning: something is wrong, but Deputy works without it, or for some time yet."""
+    """Return a warning: something is wrong, but Deputy still works, at least for some time."""
     return HealthFinding(Status.WARNING, observation, to_do)
 
 
@@ -62,7 +62,7 @@ class HealthCheck:
 
     - `after`: checks that must succeed before this one is useful.
     - `seconds`: how long a finding is kept.
-    - `needed`: this process can't work without it.
+    - `needed`: this process can't work while the check fails.
     - `counts`: whether a finding may be kept or reused now.
     """
 
@@ -82,7 +82,7 @@ class HealthCheck:
         self._seconds = seconds
         self._counts = counts
         self._looks: SingleFlight[str, HealthFinding] = SingleFlight()
-        self._last = (_NOT_YET, 0.0)  # and the time until which it is kept
+        self._last = (_NOT_YET, 0.0)  # the last finding, and the time until which it is kept
 
     def finding(self, patience: float | None = None) -> HealthFinding:
         """Return the kept finding, or a new one.

@@ -1,7 +1,7 @@
 """Heartbeats: every 15 seconds each background worker writes its state into its row.
 
 Times are the database's, because the clocks of machines differ. The row also says by how much the
-worker's clock differs.
+background worker's clock differs.
 """
 
 import os
@@ -18,18 +18,18 @@ from app.store.database import SYSTEM, Database, Session, database_now
 from app.store.models import BackgroundWorker
 
 BEAT_SECONDS = 15.0
-_LIVE = timedelta(minutes=1)  # after its last heartbeat a background worker counts for so long
-KEPT = timedelta(days=1)  # keeps a killed background worker's row; a stopped one deletes its own
+_LIVE = timedelta(minutes=1)  # for so long after a heartbeat, a background worker counts as live
+KEPT = timedelta(days=1)  # for rows of killed background workers; others delete their rows
 # How many failed messages are kept in memory, and for how many seconds. SQS delivers a message four
 # more times, a minute apart, and then moves it to the dead-letter queue.
 _FAILURES, _FAILURE_SECONDS = 1000, 300
 
 
 def clock_ahead(db: Session) -> float:
-    """Return by how many seconds this process's clock is ahead of the database's, at least.
+    """Return the least number of seconds by which our clock is ahead of the database's.
 
-    It is negative when the clock is behind. The database reads its clock between our two readings,
-    so a difference within that interval counts as none.
+    The number is negative when our clock is behind. The database reads its clock between our two
+    readings, so a difference within that interval counts as none.
     """
     before = now()
     theirs = database_now(db)
@@ -40,9 +40,9 @@ def clock_ahead(db: Session) -> float:
 class QueueState:
     """The registration queue's state, as far as this process can tell.
 
-    Only CloudWatch knows the age of the queue's oldest message. A background worker knows when the
-    messages that it received for the first time were sent. It also knows that it received none, and
-    which messages it could not answer.
+    Only CloudWatch knows the age of the queue's oldest message. A background worker knows when
+    newly delivered messages were sent, when it received none, and which messages it could not
+    answer.
     """
 
     def __init__(self) -> None:
@@ -59,17 +59,17 @@ class QueueState:
     def received(self, first_shown: dict[str, datetime]) -> None:
         """Note that the queue answered.
 
-        `first_shown`: when the messages that it delivered for the first time were sent.
+        `first_shown`: the time at which each newly delivered message was sent, by message id.
         """
         self.heard_at = min(first_shown.values(), default=now())
-        # unanswered until handled; other threads may find the queue empty meanwhile
+        # Unanswered until handled; meanwhile other threads may find the queue empty
         with self._lock:
             self._unanswered.update(first_shown)
 
     def handled(self, message_id: str, unanswered: datetime | None) -> None:
         """Note that a message was handled.
 
-        `unanswered`: when it was sent, if it will be delivered again.
+        `unanswered`: when the message was sent, or None if SQS won't deliver it again.
         """
         with self._lock:
             if unanswered is None:
@@ -121,10 +121,10 @@ def live_workers(db: Session) -> list[BackgroundWorker]:
 
 
 def oldest_unanswered(db: Session) -> datetime | None:
-    """Return since when a stack's message may be unanswered.
+    """Return the time since which a stack's message may be unanswered.
 
-    The queue was empty at `heard_at`, or its messages were received. Later messages may wait. None:
-    no background worker has asked the queue.
+    All messages that were sent before `heard_at` were received; later ones may be in the queue.
+    Returns None if no background worker has asked the queue.
     """
     heard_at = db.scalar(select(func.max(BackgroundWorker.heard_at)))
     times = [heard_at, *(worker.unanswered_at for worker in live_workers(db))]
@@ -139,6 +139,6 @@ def delete_old(db: Database) -> None:
     with db.read() as session:
         is_old = BackgroundWorker.seen_at < database_now(session) - KEPT
         if session.scalar(select(BackgroundWorker.id).where(is_old).limit(1)) is None:
-            return  # without taking SQLite's one write lock
+            return  # without taking SQLite's only write lock
     with db.write(SYSTEM) as session:
         session.execute(delete(BackgroundWorker).where(is_old))

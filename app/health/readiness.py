@@ -1,9 +1,9 @@
-"""The deployment's health checks: what each one looks at, its findings, and what to do then.
+"""The deployment's health checks: what each examines, what it can find, and what to do then.
 
-A process is not ready when a check that it needs has failed. The other checks are about the
-background. Readiness lists the cheap ones and stays 200, because another process could not answer
-the request any better. `doctor` asks all of them, and app/health/vendor_checks.py has those that
-only `doctor` asks.
+A process is not ready when a check that it needs has failed. The other checks are about background
+work. Readiness lists the cheap ones of them, and stays 200 when they fail, because another process
+could not answer requests any better. `doctor` runs all checks; app/health/vendor_checks.py has
+those that only `doctor` runs.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,9 +38,9 @@ class Health:
         self._checks = checks
 
     def missing(self) -> dict[str, list[str]]:
-        """Return the failed checks that this process needs, each with its finding.
+        """Return the failed checks that this process needs, and their findings.
 
-        It is empty when the process is ready.
+        The result is empty when the process is ready.
         """
         missing = {}
         for check in self._checks:
@@ -49,7 +49,7 @@ class Health:
         return missing
 
     def findings(self, patience: float | None = _PATIENCE) -> Iterator[tuple[str, HealthFinding]]:
-        """Yield the name and the finding of each check that readiness asks.
+        """Yield the name and the finding of each check that readiness runs.
 
         A check that is not needed gives its previous finding after `patience` seconds.
         """
@@ -60,7 +60,7 @@ class Health:
         """Yield every check's name and finding. A check after a failed one is skipped."""
         checks = {check.name: check for check in (*self._thorough, *self._checks, *more)}
         findings: dict[str, HealthFinding] = {}
-        blocking: set[str] = set()  # those that failed, and those after them
+        blocking: set[str] = set()  # checks that failed, and checks that come after them
 
         def look(name: str) -> None:
             if name in findings:
@@ -85,9 +85,9 @@ def own_checks(db: Database, sts: Sts) -> list[HealthCheck]:
     return [
         HealthCheck("database", partial(_database, db), seconds=1.0, needed=True),
         HealthCheck("migrations", partial(_migrations, db), "database", seconds=1.0, needed=True),
-        # While AWS does not answer, a kept finding does not count. Requests stay away from a
-        # process that is not ready, so readiness itself must find out when AWS is back. The circuit
-        # breaker lets few calls through.
+        # While AWS does not answer, no finding is kept. A process that is not ready gets no other
+        # requests, so readiness itself must find out when AWS is back. The circuit breaker lets few
+        # calls through.
         HealthCheck("aws", partial(_aws, sts), needed=True, counts=lambda: not sts.is_silent),
         HealthCheck("clock", partial(_clock, db), "migrations"),
         HealthCheck("workers", partial(_workers, db), "migrations"),
@@ -110,8 +110,8 @@ def _migrations(db: Database) -> HealthFinding:
     if current == KNOWN[-1]:
         return ok(f"The schema is at {current}.")
     if current not in {None, *KNOWN}:
-        # This happens while a release is rolled out. The release before it works on its schema
-        # (CONTRIBUTING.md, Add a migration).
+        # This happens during the rollout of a newer release. The release before that one works
+        # with its schema (CONTRIBUTING.md, Add a migration).
         return warning(
             "The database's schema is a newer release's; replace this process by one of that"
             " release.",

@@ -1,4 +1,4 @@
-"""The health checks that only `doctor` asks.
+"""The health checks that only `doctor` runs.
 
 They are about settings, AWS's clock, the vendor's own resources, logs, and the cache.
 """
@@ -23,7 +23,7 @@ from app.store.database import CLOCKS_APART, Database
 from app.store.models import AuditEvent, Connection
 
 _QUEUE = "queue of DEPUTY_REGISTRATION_QUEUE_URL"
-_SIGNED = 300.0  # seconds; AWS refuses signatures of clocks that differ by more
+_SIGNED = 300.0  # seconds; AWS refuses a signature if the clocks differ by more
 # A month is detached as a whole, so its first events are older than the retention
 _BEHIND = timedelta(days=33)
 _STACK = (
@@ -157,7 +157,7 @@ _NO_TOPIC = skipped(
 def _guarded(
     resource: str, look: Callable[[Config, str, str], HealthFinding], config: Config
 ) -> HealthFinding:
-    """Check a resource of the vendor's that needs rights to read, and may be absent."""
+    """Check a resource of the vendor that may be absent or closed to Deputy's credentials."""
     topic, queue_url = config.aws.registration_topic_arn, config.aws.registration_queue_url
     if topic is None or queue_url is None:
         return _NO_TOPIC
@@ -237,7 +237,7 @@ ORDER BY relname
 
 
 def _rights(db: Database) -> HealthFinding:
-    """Check the rights of a database role that does not own the tables."""
+    """Check that a database role that does not own the tables may write into them."""
     if db.engine.dialect.name != "postgresql":
         return ok("SQLite has no roles.")
     try:
@@ -317,7 +317,7 @@ def work_queue(config: Config, url: str) -> HealthFinding:
 def _cache(config: Config) -> HealthFinding:
     if config.database.cache_url is None:
         return skipped("No shared cache is configured: each process has its own.")
-    # Imported lazily: Redis's client takes long to load.
+    # Imported lazily: Redis's client takes long to load
     from app.cache.shared_cache import SharedCache  # noqa: PLC0415
 
     cache = SharedCache(config.database.cache_url)
