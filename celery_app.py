@@ -22,9 +22,8 @@ except ConfigError as error:
 if config.database.celery_url is None:
     sys.exit("DEPUTY_CELERY_URL is not set. Without a broker, run: flask --app wsgi worker")
 begin(config)
-_of_process = functools.cache(
-    lambda _pid: Services(config)
-)  # an inherited connection belongs to another process
+# One for each process: a connection that a fork inherits belongs to the other process
+_of_process = functools.cache(lambda _pid: Services(config))
 celery = create_celery(config, lambda: _of_process(os.getpid()))
 
 gc.freeze()

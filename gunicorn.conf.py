@@ -3,8 +3,9 @@
 Run `gunicorn wsgi:app`. A web process (gunicorn's worker) serves each request on a greenlet. So a
 request that waits for AWS, the database or a shared commit does not delay others.
 
-gevent must patch the standard library before it is imported. gunicorn does so when a web process
-starts, and then loads wsgi.py. So do not preload, and do not import the service in this file.
+gevent must patch the standard library before anything imports it. gunicorn has it patched when a
+web process starts, and then loads wsgi.py. So do not preload, and do not import the service in this
+file.
 """
 
 import multiprocessing
@@ -18,21 +19,19 @@ from typing import Any
 bind = "0.0.0.0:8000"
 workers = multiprocessing.cpu_count()
 worker_class = "app.http.sockets.WebProcess"  # gevent's worker class, with limits for slow clients
-worker_connections = (
-    2000  # per web process, which serves fewer requests at once: see app/http/sockets.py
-)
+# For each web process, which serves fewer requests at once (app/http/sockets.py)
+worker_connections = 2000
 preload_app = False
 timeout = 60
 graceful_timeout = 20
-limit_request_field_size = (
-    16_384  # a proxy may forward a client's certificate; all fields together have 32 KiB
-)
+# Bytes: a proxy may forward a client's certificate. All fields together may have 32 KiB.
+limit_request_field_size = 16_384
 # longer than a load balancer's 60 s, so that the load balancer closes idle connections first
 keepalive = 65
 control_socket_disable = True
-# By default gunicorn takes SCRIPT_NAME from a header of a proxy on this machine. It strips it from
-# every path, and answers 500 when a path does not begin with it. Only DEPUTY_PUBLIC_URL sets the
-# service's address.
+# By default gunicorn takes SCRIPT_NAME from a header of a proxy on this machine. gunicorn then
+# strips it from every path, and answers 500 to a path that does not begin with it. Only
+# DEPUTY_PUBLIC_URL sets the service's address.
 forwarder_headers = ""
 accesslog = None  # the application logs each request, with the route instead of the path
 
@@ -40,8 +39,8 @@ accesslog = None  # the application logs each request, with the route instead of
 def on_starting(_server: Any) -> None:
     """Serve the metrics of all web processes from the first process, which serves no requests.
 
-    prometheus-client looks for the folder of their counts when it is imported. app/metrics.py
-    imports nothing else.
+    prometheus-client looks for PROMETHEUS_MULTIPROC_DIR when it is imported, so the import is
+    lazy. app/metrics.py imports no other module of the service.
     """
     # gunicorn reads this file before the service reads its settings
     environ = os.environ  # noqa: TID251
@@ -50,8 +49,8 @@ def on_starting(_server: Any) -> None:
     environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="deputy-metrics-")
     from app import metrics  # noqa: PLC0415
 
-    # gunicorn retries its own address in the same way. The web processes of a killed gunicorn keep
-    # the address until they notice.
+    # The web processes of a killed gunicorn keep the address until they notice. So retry, as
+    # gunicorn does with its own address.
     tries = 5
     while True:
         tries -= 1
@@ -68,7 +67,7 @@ def on_starting(_server: Any) -> None:
 def post_worker_init(_worker: Any) -> None:
     """Log the release that a web process runs.
 
-    By now it has loaded the service and set up the log.
+    gunicorn calls this after it has loaded the service and set up the log.
     """
     from app import VERSION  # noqa: PLC0415
     from app.log import logger  # noqa: PLC0415
@@ -77,7 +76,7 @@ def post_worker_init(_worker: Any) -> None:
 
 
 def on_exit(_server: Any) -> None:
-    """Remove the folder of the counts.
+    """Remove the folder of the metrics' counts.
 
     Its path is in the environment, because gunicorn reads this file again after each SIGHUP.
     """

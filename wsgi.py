@@ -2,7 +2,7 @@
 
 import gc
 
-gc.disable()  # everything loaded stays, and scanning it takes 25 % of the start-up time
+gc.disable()  # loaded objects stay, and scanning them takes 25 % of the start-up time
 
 from app.cli.commands import without_settings
 from app.config import Config, ConfigError

@@ -1,8 +1,8 @@
-"""The background worker over Celery: the database says what is due, and Celery carries it.
+"""The background worker with Celery: the database holds what is due, and Celery distributes it.
 
-Celery carries urgent proofs alone. Routine proofs wait for their half of the STS budget. In the
-same queue they would take every thread, so each background worker claims them by itself
-(app/background/parts.py).
+Celery carries urgent proofs alone. Routine proofs wait for their half of the STS budget. In
+Celery's queue they would occupy every thread, so each background worker claims them from the
+database (app/background/parts.py).
 
 Run `celery --app celery_app worker --beat` on as many machines as you like, with DEPUTY_CELERY_URL.
 Nothing is lost when a message broker loses its messages or a background worker is killed: the
@@ -36,7 +36,7 @@ _TIDY = housekeeping.EVERY
 _SETTINGS = {
     "task_ignore_result": True,
     "task_acks_late": True,  # the task of a killed background worker is delivered again
-    # a cancelled proof would wait until its lease expires
+    # A cancelled proof would be repeated only after its lease expires
     "worker_cancel_long_running_tasks_on_connection_loss": False,
     "worker_prefetch_multiplier": 1,
     # A proof mostly waits for AWS: threads are enough, and one process has one STS budget.
@@ -72,7 +72,7 @@ def _tick(celery: Celery, part: Part) -> None:
     """Run the schedule of `--beat` on a thread of the background worker.
 
     Celery's own beat is a second process. It survives a kill -9 of the background worker, and the
-    background worker does not notice when the beat ends.
+    background worker does not notice when that process ends.
     """
     scheduler = Scheduler(celery, max_interval=1)
     while not part.end.wait(scheduler.tick()):
@@ -87,8 +87,8 @@ class _Worker(Worker):  # type: ignore[misc]  # celery is untyped
 class _SqsWorker(_Worker):
     """Polls SQS through boto3 instead of Celery's event loop with curl.
 
-    In the event loop one refusal from SQS can end the polling while the process lives on. Here it
-    ends the process, and its supervisor starts another.
+    In Celery's event loop one refusal from SQS can end the polling, while the process lives on.
+    Without the loop the refusal ends the process, and its supervisor starts another.
     """
 
     def should_use_eventloop(self) -> bool:
@@ -98,7 +98,7 @@ class _SqsWorker(_Worker):
 def create_celery(config: Config, services: Callable[[], Services]) -> Celery:
     """Create Celery's application with its three tasks.
 
-    They are a tick that claims urgent proofs, a task for each claim, and housekeeping. Each
+    The tasks are a tick that claims urgent proofs, a proof for each claim, and housekeeping. Each
     background worker also runs the parts of app/background/parts.py. `services` is called in the
     process that does the work, and returns the same object each time.
     """
@@ -132,7 +132,7 @@ def _beside(services: Callable[[], Services], end: Event) -> type[bootsteps.Star
         unavailable.
         """
 
-        # A pool that forks must not inherit our threads and connections
+        # Starts after the pool: a pool that forks must not inherit our threads and connections
         requires = (components.Pool,)
 
         def __init__(self, worker: Any, *, beat: bool = False, **_: Any) -> None:
@@ -183,15 +183,15 @@ def _over_broker(config: Config) -> Celery:
     celery = Celery("deputy", broker="sqs://" if sqs else url, set_as_current=False)
     celery.Worker = celery.subclass_with_self(_SqsWorker if sqs else _Worker)
     if not sqs:
-        # For Redis; RabbitMQ has no such timeout
+        # Seconds. Redis needs this timeout; RabbitMQ has none.
         celery.conf.broker_transport_options = {"visibility_timeout": 300}
         return celery
     celery.conf.broker_transport_options = {
         "region": config.aws.region,  # botocore reads only AWS_DEFAULT_REGION
-        # An existing queue with its own visibility timeout: a background worker may neither list
-        # nor create queues.
+        # The URL of an existing queue, which has its own visibility timeout. A background worker
+        # may neither list nor create queues.
         "predefined_queues": {_QUEUE: {"url": _queue_url(url)}},
-        # long polling; stopping a background worker waits at most this long for it
+        # Seconds of long polling; stopping a background worker waits at most this long
         "wait_time_seconds": 2,
         # seconds between two checks for a free thread; Celery's default is one second
         "polling_interval": 0.1,

@@ -1,7 +1,7 @@
 """Prometheus metrics of the whole deployment, which each background worker exports.
 
 They are read from the database, at most twice a minute. All background workers export the same
-numbers: a dashboard takes the highest.
+numbers, so a dashboard takes the highest.
 """
 
 import time
@@ -17,7 +17,7 @@ from app.errors import StoreUnavailableError
 from app.services import Services
 from app.store.models import Connection, ConnectionStatus
 
-_KEPT = 30.0  # seconds
+_KEPT = 30.0  # seconds between two reads
 
 
 class DeploymentMetrics(Collector):

@@ -3,7 +3,8 @@
 Old registrations and old heartbeats are deleted. Audit events older than
 AUDIT_RETENTION_DAYS leave the log. Rotations are advanced.
 
-A registration's row marks a handled message, in case SQS delivers it again.
+Registrations are kept for a time, because a row marks a message as handled, and SQS may deliver the
+message again.
 """
 
 import time
@@ -26,16 +27,16 @@ from app.store.models import AuditEvent, Configuration, Registration
 EVERY = 900  # seconds between two calls of `tidy`
 # CloudFormation gives up a request after an hour, and SQS keeps a message for 14 days at most
 _KEPT = timedelta(days=30)
-_SECONDS = 15.0  # upper bound for the rows of one table in one run
+_SECONDS = 15.0  # most seconds for the rows of one table in one run
 _TOGETHER = 200  # rows in one transaction: on SQLite all other writers wait for it
-_PAUSE = 19  # pause, in durations of a transaction: leaves 95 % of the time to others
+_PAUSE = 19  # a pause lasts 19 times as long as the transaction: others get 95 % of the time
 
 
 def tidy(db: Database, audit_days: int, end: Event) -> None:
     """Delete and detach old rows and partitions for a bounded time.
 
-    `audit_days`: for how long audit events are kept; 0: all are kept. `end`: set when the
-    background worker stops; it ends a pause. Raises StoreUnavailableError.
+    `audit_days`: days for which audit events are kept; 0: all are kept. `end`: set when the
+    background worker stops, which ends a pause. Raises StoreUnavailableError.
 
     Any number of background workers may call it at once.
     """
@@ -59,7 +60,7 @@ def _set_retention(db: Database, days: int) -> None:
     """Tell SQLite's triggers for how long events are kept, if that has changed."""
     with db.read() as session:
         if session.scalar(select(Configuration.audit_kept_days)) == days:
-            return  # without SQLite's only write lock
+            return  # without taking SQLite's only write lock
     with db.write(SYSTEM) as session:
         session.execute(update(Configuration).values(audit_kept_days=days))
 
@@ -67,11 +68,11 @@ def _set_retention(db: Database, days: int) -> None:
 def _delete_oldest(
     db: Database, table: Any, column: InstrumentedAttribute[datetime], limit: datetime, end: Event
 ) -> None:
-    """Delete the rows from before `limit` in batches, by their ids (UUIDv7) and their times."""
+    """Delete the rows from before `limit` in batches. Their ids (UUIDv7) limit the search."""
     with db.read() as session:
         first = session.scalar(select(column).order_by(table.id).limit(1))
         if first is None or first >= limit:
-            return  # without SQLite's only write lock
+            return  # without taking SQLite's only write lock
     batch = select(table.id).where(table.id < first_id_at(limit)).order_by(table.id)
     ids = batch.limit(_TOGETHER).with_for_update(skip_locked=True)
     old = delete(table).where(table.id.in_(ids), column < limit).returning(table.id)

@@ -1,6 +1,6 @@
 """The threads that both kinds of background workers run beside urgent proofs.
 
-They make routine proofs, write heartbeats, listen to stacks, and record what is published.
+They make routine proofs, write heartbeats, receive stacks' messages, and record what is published.
 """
 
 import threading
@@ -20,12 +20,12 @@ from app.services import Services
 
 THREADS = 16  # concurrent urgent proofs, and as many routine ones; they mostly wait for AWS
 _TICK = 0.5  # seconds between two queries for what is due
-_AFTER_FAILURE = 5.0  # seconds, while the database or the queue is unavailable
+_AFTER_FAILURE = 5.0  # seconds between attempts while the database or the queue is unavailable
 _METRICS_AGAIN = 60.0  # seconds between attempts to bind the address of the metrics
-LISTENERS = 4  # a slow message delays only its own batch
-_LISTEN = 2  # seconds of long polling, and the longest that stopping waits for it
+LISTENERS = 4  # threads; a slow message delays only the batch of its own thread
+_LISTEN = 2  # seconds of long polling; stopping waits at most this long for it
 _PUBLISHED_AGAIN = 15.0  # seconds between reads of the bucket for unrecorded versions
-_ENDING = 20.0  # seconds; upper bound of the wait for a thread when stopping
+_ENDING = 20.0  # most seconds that stopping waits for a thread
 
 
 class Part(threading.Thread):
@@ -64,8 +64,8 @@ class Part(threading.Thread):
 def companions(services: Services, kind: str, failed: Callable[[], None]) -> list[Part]:
     """Return the parts that run beside urgent proofs.
 
-    One makes routine proofs, one writes the heartbeat, one records what is published. If there is a
-    queue, some listen to stacks.
+    The parts make routine proofs, write the heartbeat and record what is published. Depending on
+    the settings, they also serve metrics and receive stacks' messages.
     """
     logger.info("process.started", kind=kind, version=VERSION)
     parts = [
@@ -110,7 +110,7 @@ def prove_what_is_due(
 def _prove_routinely(services: Services, part: Part) -> None:
     """Make routine proofs on threads of their own.
 
-    A routine proof waits for its half of the budget, and must not delay urgent proofs.
+    Routine proofs wait for their half of the STS budget, and must not delay urgent proofs.
     """
     prove_what_is_due(services.proof_queue, services.proof_queue.claim_routine, part.end)
 
@@ -118,14 +118,14 @@ def _prove_routinely(services: Services, part: Part) -> None:
 def _listen(registrations: Registrations, part: Part) -> None:
     """Receive the messages of customers' stacks.
 
-    It has a thread of its own: a stack waits for its answer, and would time out behind slow proofs.
+    It has threads of its own, because stacks wait for answers and would time out behind proofs.
     """
     while not part.end.is_set():
         guarded(part.end, lambda: registrations.receive(wait_seconds=_LISTEN))
 
 
 def _record_published(services: Services, part: Part) -> None:
-    """Record this configuration's permission sets, each once the bucket serves it."""
+    """Record each permission set of this configuration once the bucket serves its template."""
     versions, publication = services.onboarding.versions, services.publication
     while not guarded(part.end, lambda: versions.record_published(publication.serves)):
         if part.end.wait(_PUBLISHED_AGAIN):
@@ -154,7 +154,7 @@ def _beat(services: Services, kind: str, part: Part) -> None:
 
 
 def repeat(part: Part, seconds: float, work: Callable[[], object]) -> None:
-    """Do the work at once and then every so many seconds, until the part ends."""
+    """Do the work at once and then every `seconds`, until the part ends."""
     while True:
         guarded(part.end, work)
         if part.end.wait(seconds):
@@ -165,7 +165,7 @@ def guarded(stop: threading.Event, work: Callable[[], object]) -> bool:
     """Do the work and survive its errors: an unreachable database or AWS, and bugs of ours.
 
     A thread that ended would leave a process that looks alive and does nothing. Returns whether the
-    result of `work` is true, and False after an error and a pause.
+    result of `work` is true. After an error it pauses and returns False.
     """
     try:
         return bool(work())
