@@ -25,7 +25,7 @@ Enforced, as at AWS:
   ResponseURL, or ServiceTimeout ends. The URL has AWS's path style on the sandbox's own address,
   and takes one answer:
     http://localhost:4566/cloudformation-custom-resource-response-useast1/<StackId>%7C<LogicalId>%7C<RequestId>?X-Amz-…
-  They are created after everything else in their stack, so no other resource can use their data.
+  Custom resources are created last in their stack, so no other resource can use their data.
 - StackSets, service-managed, as a resource of a stack (AWS::CloudFormation::StackSet): a stack in
   every account of the chosen organisational units, also in accounts that join later. The account
   that launches the StackSet gets none.

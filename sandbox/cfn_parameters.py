@@ -1,6 +1,6 @@
-"""The constraints of a CloudFormation template's parameters, which moto does not check.
+"""Checks of the constraints of a CloudFormation template's parameters, which moto lacks.
 
-Its errors have AWS's words.
+Errors have AWS's words.
 """
 
 import re

@@ -113,7 +113,7 @@ class Subscription(_Added):
             self.properties["TopicArn"], self.properties["Endpoint"], self.properties["Protocol"]
         )
         self.name = subscription.arn
-        # moto takes any text for "yes", even "false".
+        # moto takes any text for true, even "false"
         if str(self.properties.get("RawMessageDelivery", "false")).lower() == "true":
             backend.set_subscription_attributes(subscription.arn, "RawMessageDelivery", "true")
 
@@ -167,7 +167,7 @@ def _update_managed_policy(
     return original_resource
 
 
-# - moto's signature
+# The unused arguments are moto's signature
 def _delete_managed_policy(self: Any, account_id: str, region_name: str) -> None:  # noqa: ARG001
     _detach(self)
     iam_backends[account_id]["aws"].managed_policies.pop(self.arn, None)
@@ -203,7 +203,7 @@ def _update_topic(
 ) -> Any:
     """Keep the topic, and thereby its subscriptions, unless its name changes.
 
-    At every update moto makes a new topic, without the subscriptions that other resources added.
+    At every update moto creates a new topic without the subscriptions that other resources added.
     """
     name = original_resource.name
     if cloudformation_json["Properties"].get("TopicName", name) == name:
@@ -214,12 +214,12 @@ def _update_topic(
 
 
 def _topic_attribute(self: Any, name: str) -> str:
-    """Return a topic's attribute. moto lacks TopicArn, whose value is that of Ref."""
+    """Return a topic's attribute. moto lacks TopicArn, which has the same value as Ref."""
     return str(self.arn if name == "TopicArn" else self.name)
 
 
 def install() -> None:
-    # moto registers only direct subclasses of its own base class, and caches this map.
+    # moto registers only direct subclasses of its own base class, and caches this map
     parsing.get_model_map().update(
         {
             "AWS::IAM::RolePolicy": RolePolicy,

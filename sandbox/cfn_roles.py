@@ -33,7 +33,7 @@ def _create_role(
     role = _role_create(cls, name, template, account_id, region_name)
     try:
         _apply_role(role, properties)
-    except Exception:  # any error is raised again after the incomplete role is removed
+    except Exception:  # raised again after the incomplete role is removed
         iam_backends[account_id]["aws"].roles.pop(role.id)
         raise
     return role

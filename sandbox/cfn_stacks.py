@@ -1,4 +1,4 @@
-"""Corrections of moto's creation, update and deletion of stacks: failures roll back."""
+"""Corrections of moto's creation, update and deletion of stacks: here failures roll back."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -36,7 +36,7 @@ def _create_stack(self: Any, *args: Any, **kwargs: Any) -> Any:
     except AlreadyExistsException:
         name = [*args, kwargs.get("name")][0]
         raise AlreadyExistsException(f"Stack [{name}] already exists") from None
-    except Exception:  # any error is raised again after the incomplete stack is removed
+    except Exception:  # raised again after the incomplete stack is removed
         for stack_id in set(self.stacks) - before:
             _forget(self.stacks.pop(stack_id))
         raise
@@ -47,10 +47,11 @@ def _create_resources(self: Any) -> None:
     try:
         _originals["create_resources"](self)
     except Exception as error:  # noqa: BLE001
-        # moto's hundred resource types share no base class of errors; each error fails the stack.
+        # The errors of moto's hundred resource types have no common base class. Any error fails
+        # the stack.
         _quick_failure(self, error)
     else:
-        if self.status == "CREATE_IN_PROGRESS":  # a slow resource is among them
+        if self.status == "CREATE_IN_PROGRESS":  # the stack has slow resources
             cfn_waiting.settle(self, partial(_created, self), partial(_roll_back, self))
     cfn_waiting.flush()
 
@@ -91,7 +92,8 @@ def _remove_the_rest(stack: Any, verb: str, reason: str | None) -> None:
     try:
         stack.resource_map.delete()
     except Exception as error:  # noqa: BLE001
-        # moto's hundred resource types share no base class of errors; each error fails the stack.
+        # The errors of moto's hundred resource types have no common base class. Any error fails
+        # the stack.
         cfn_waiting.end(stack, f"{verb}_FAILED", str(error))
         return
     _forget(stack)
@@ -100,7 +102,7 @@ def _remove_the_rest(stack: Any, verb: str, reason: str | None) -> None:
 
 
 def _forget(stack: Any) -> None:
-    """Empty the stack's maps. moto recreates a deleted resource when a description looks it up."""
+    """Empty the stack's maps. Otherwise a look-up would make moto recreate deleted resources."""
     stack.resource_map._resource_json_map = {}
     stack.output_map._output_json_map = {}
 
@@ -140,23 +142,23 @@ def _delete_resource(self: Any, resource: Any, definition: Mapping[str, Any]) ->
     moto reads DeletionPolicy only when it deletes a whole stack, and lacks RetainExceptOnCreate.
     """
     name, policy = getattr(resource, "logical_resource_id", ""), definition.get("DeletionPolicy")
-    # cfn_waiting handles slow ones.
+    # cfn_waiting deletes slow resources
     if isinstance(resource, Slow) or not cfn_retention.kept(self, name, policy):
         _originals["_delete_resource"](self, resource, definition)
 
 
 def _clean_json(value: Any, resources: Any) -> Any:
-    """Remove AWS::NoValue from lists. moto keeps it there as None, and then raises on it."""
+    """Remove AWS::NoValue from lists. moto keeps it there as None, and then fails on it."""
     cleaned = _originals["clean_json"](value, resources)
     return [item for item in cleaned if item is not None] if isinstance(value, list) else cleaned
 
 
 def _update(self: Any, template: dict[str, Any], parameters: dict[str, Any] | None = None) -> None:
-    """Check everything before any change, update, then apply the conditions that have changed."""
+    """Check the whole template, update resources, then apply conditions that have changed."""
     values = parameters or self.input_parameters
     for resource in template["Resources"].values():
-        # moto adds this to the templates that it has read, and then considers every such resource
-        # changed.
+        # moto adds empty Properties to the templates that it has read. Without them in the new
+        # template, it would consider every such resource changed.
         resource.setdefault("Properties", {})
     ResourceMap(
         self.stack_id,
@@ -170,7 +172,8 @@ def _update(self: Any, template: dict[str, Any], parameters: dict[str, Any] | No
     ).load()
     gone = set(self._resource_json_map) - set(template["Resources"])
     _originals["update"](self, template, parameters)
-    for name in gone:  # if a later template brings it back, moto would consider it present
+    # Otherwise moto would consider a resource present when a later template adds it again
+    for name in gone:
         self._parsed_resources.pop(name, None)
     for name, resource in template["Resources"].items():
         _settle(self, name, resource)
@@ -192,9 +195,9 @@ def _settle(resources: Any, name: str, resource: Mapping[str, Any]) -> Any:
 def _update_resource(
     name: str, resource: dict[str, Any], resources: Any, account_id: str, region_name: str
 ) -> Any:
-    """Update a resource, also one whose condition has changed. moto crashes on those.
+    """Update a resource, even if its condition has changed. In that case moto crashes.
 
-    moto loses a resource whose type it cannot update. Here that raises ValidationError.
+    Raises ValidationError for a type that moto can't update. moto itself loses such a resource.
     """
     existed = resources._parsed_resources.get(name) is not None
     current = _settle(resources, name, resource)
@@ -211,9 +214,9 @@ def _update_resource(
 
 
 def _references(template: Any) -> list[str]:
-    """Return the references of a template, with those in `!Sub "${Parameter}"`.
+    """Return the references of a template, including those in `!Sub "${Parameter}"`.
 
-    Without those moto would not update the resource when the parameter changes.
+    Without the latter, moto would not update the resource when the parameter changes.
     """
     references: list[str] = _originals["get_references_from_template"](template)
     if isinstance(template, dict) and "Fn::Sub" in template:
@@ -228,7 +231,7 @@ def _update_stack(
     parameters: dict[str, Any] | None = None,
     tags: dict[str, str] | None = None,
 ) -> None:
-    """Update the stack in moto's steps. It is in progress until its slow resources are updated."""
+    """Update the stack as moto does. It stays in progress until its slow resources are updated."""
     if (template, parameters or self.parameters, tags or self.tags) == (
         self.template,
         self.parameters,
@@ -242,7 +245,7 @@ def _update_stack(
     try:
         self.resource_map.update(self.template_dict, parameters)
     except Exception:
-        # Any error is raised again, and the stack keeps the template of its resources.
+        # The error is raised again, and the stack keeps the template that its resources have
         _use_template(self, before[0])
         raise
     self.status, self.stack_status_reason = "UPDATE_IN_PROGRESS", None
@@ -315,8 +318,8 @@ def _deleted(backend: Any, stack: Any) -> None:
 def _outputs(self: Any) -> Any:
     """Return the outputs of a complete stack, as AWS does.
 
-    Before its completion and after its deletion return None. The data of its custom resources is
-    unknown then.
+    Return None before its creation is complete, and once a rollback or deletion has begun: the data
+    of its custom resources is unknown then.
     """
     if self.status.startswith(("CREATE_IN", "ROLLBACK", "DELETE")):
         return None
@@ -324,7 +327,7 @@ def _outputs(self: Any) -> Any:
 
 
 def _resources(self: Any) -> list[Any]:
-    """List the stack's resources. moto adds None for those whose condition is false."""
+    """List the stack's resources without the None that moto adds for a false condition."""
     return [resource for resource in self.resource_map.values() if resource is not None]
 
 

@@ -71,7 +71,7 @@ def check_capabilities(template: Mapping[str, Any], given: list[str]) -> None:
 def read(url: str, account: str) -> str:
     """Read a template from S3 with the permissions of the stack's creator, as AWS does.
 
-    moto reads any object of any account.
+    moto itself would read any object of any account.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -98,7 +98,7 @@ def read(url: str, account: str) -> str:
 
 
 def without_external_id(body: str) -> str:
-    """Return a copy of a template whose roles require no External ID, a mistake to be detected."""
+    """Return a copy of a template whose roles require no External ID, which Deputy must detect."""
     template = _parse_once(body)
     for resource in template["Resources"].values():
         if resource.get("Type") != "AWS::IAM::Role":

@@ -1,8 +1,8 @@
 """Slow resources (custom resources and StackSets), and the stacks that wait for them.
 
 moto creates a stack within the call that requests it. Here the call returns after the quick
-resources are created. Then the slow resources begin. The stack is complete after the event that
-ends the last of them: an answer, a deadline, or another stack.
+resources are created. Then the slow resources begin. The stack is complete when the last of them
+has ended, by an answer, a deadline, or the end of another stack.
 """
 
 import threading
@@ -19,8 +19,8 @@ from moto.core.common_models import CloudFormationModel
 
 from sandbox import cfn_retention
 
-# Held while a stack changes its state, but not while a message is sent: the receiver may answer
-# within the same call. So messages wait in the outbox until `flush`.
+# Held while a stack changes its state. It is not held while a message is sent, because the receiver
+# may answer within the same call. So messages wait in the outbox until `flush`.
 lock = threading.RLock()
 _outbox: deque[Callable[[], None]] = deque()
 _settled_calls: dict[str, list[Callable[[Any], None]]] = {}
@@ -33,9 +33,10 @@ class Kind(StrEnum):
 
 
 class Slow(CloudFormationModel):  # type: ignore[misc]  # moto is untyped here
-    """A resource that begins after the quick ones, and reports its end to its `Wait`.
+    """A resource that begins to change after the quick ones, and reports the end to a `Wait`.
 
-    `sent` holds the properties of the last begin, even if that failed. It is None before the first.
+    `sent`: the properties of the latest change that began, even if it failed. None before the
+    first.
     """
 
     def __init__(self, name: str, stack_id: str, logical_id: str, kind: str) -> None:
@@ -50,7 +51,7 @@ class Slow(CloudFormationModel):  # type: ignore[misc]  # moto is untyped here
 
     @abstractmethod
     def begin(self, wait: "Wait", kind: Kind, properties: dict[str, Any]) -> None:
-        """Begin the change. The lock is held. It must lead to `wait.finish(self)`, now or later."""
+        """Begin the change. The caller holds the lock. `wait.finish(self)` must follow."""
 
     @property
     def physical_resource_id(self) -> str:
@@ -163,7 +164,7 @@ def settle(stack: Any, done: Callable[[], None], failed: Callable[[Failure], Non
         if removed:
             stack.status = stack.status.replace("_IN_PROGRESS", "_COMPLETE_CLEANUP_IN_PROGRESS")
             stack._add_stack_event(stack.status)
-        # As at AWS, an update is complete even if a resource of the old template cannot be removed.
+        # As at AWS, an update is complete even if a resource of the old template can't be removed
         _wait(stack, removed, done, lambda _failure: done())
 
     _wait(stack, steps, clean_up, failed)
@@ -177,7 +178,7 @@ def remove_all(stack: Any, done: Callable[[], None], failed: Callable[[Failure],
 
 
 def _removals(stack: Any) -> dict[Slow, Kind]:
-    """Return the slow resources to delete: not those that never began or that the stack retains."""
+    """Return the slow resources to delete, without those that never began or are retained."""
     removals = {}
     for resource in stack.custom_resources.values():
         if not resource.removed or resource.sent is None:

@@ -1,4 +1,4 @@
-"""The sandbox's clock, by which sessions end and policies compare times. Tests can set it ahead."""
+"""The sandbox's clock, for the expiry of sessions and times in policies. Tests can advance it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ def now() -> datetime:
 @contextmanager
 def ahead(by: timedelta) -> Iterator[None]:
     """Set the clock further ahead within the block."""
-    global _ahead  # noqa: PLW0603  moto's state is of the whole process too
+    global _ahead  # noqa: PLW0603  global as moto's state is
     before = _ahead
     _ahead = before + by
     try:

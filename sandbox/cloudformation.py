@@ -1,8 +1,8 @@
 """moto's CloudFormation, corrected: it validates as AWS does, and rolls failures back.
 
 Unsupported features raise an error. This module has the checks before anything is created.
-cfn_stacks creates, updates and deletes. cfn_waiting waits for slow resources (custom_resources and
-stack_sets). cfn_resources and cfn_roles have the other types.
+cfn_stacks creates, updates and deletes stacks. cfn_waiting waits for slow resources
+(custom_resources and stack_sets). cfn_resources and cfn_roles correct other resource types.
 """
 
 from collections.abc import Callable
@@ -66,7 +66,7 @@ def _check_status(_self: Any, stack: Any) -> None:
 
 
 def _load(self: Any) -> None:
-    """Load in moto's steps, and check parameters and resource types in AWS's order."""
+    """Load a template as moto does, and check parameters and resource types in AWS's order."""
     check_parameters(self._template, self.input_parameters)
     self.load_mapping()
     self.transform_mapping()
@@ -89,8 +89,8 @@ def _check_type(name: str, kind: str) -> None:
 def _splitting_lists(original: Callable[[Any], None]) -> Callable[[Any], None]:
     """Split the default of a list parameter, and strip the blanks around its members.
 
-    moto does neither. It would also split a value that is a list already, which happens when an
-    update uses the previous value.
+    moto does neither. It would also split a value that is already a list, as when an update uses
+    the previous value.
     """
 
     def load_parameters(self: Any) -> None:
@@ -117,7 +117,7 @@ def _parameter_list(self: Any) -> list[dict[str, str]]:
 
 
 def _without_defaults(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Drop parameters without a previous value. moto fails on those left to their default."""
+    """Drop parameters that have neither a new nor a previous value, on which moto fails."""
 
     def resolve(self: Any, instance: Any, incoming_params: list[dict[str, Any]]) -> Any:
         def has_value(parameter: dict[str, Any]) -> bool:

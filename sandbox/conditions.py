@@ -1,8 +1,8 @@
 """The Condition element of an IAM policy, evaluated as IAM does.
 
-If IAM's result is unknown, the policy is rejected. Most important is an operator's result for a key
-that the request does not have, because trust policies go wrong there. A plain operator is false,
-a negated one true, `…IfExists` and `ForAllValues:` true, `ForAnyValue:` false.
+If IAM's result is unknown, the policy is rejected. Trust policies go wrong most where a request
+does not have a condition's key. Then a plain operator is false, a negated one true, `…IfExists` and
+`ForAllValues:` true, `ForAnyValue:` false.
 """
 
 import ipaddress
@@ -19,7 +19,7 @@ Test = Callable[[str, str], bool]
 class UnsupportedPolicy(Exception):  # noqa: N818 - it reads as a statement about the policy
     """A policy that the sandbox cannot evaluate.
 
-    It is an error, because a guess would make a test or a demo wrong.
+    The sandbox raises it because a guess would make a test or a demo wrong.
     """
 
     code = "SandboxUnsupported"
@@ -44,7 +44,7 @@ class Values:
         return re.compile("".join(self._parts(pattern, _wildcards)), re.DOTALL)
 
     def match(self, patterns: Iterable[str], text: str) -> bool:
-        """Return True if a pattern matches. All are compiled, so that a bad one is noticed."""
+        """Return whether a pattern matches. All are compiled, so that any bad one raises."""
         matches = [self.glob(pattern).fullmatch(text) for pattern in patterns]
         return any(matches)
 
@@ -56,8 +56,8 @@ class Values:
     ) -> list[str]:
         if not self._variables:
             return [fixed(text)]
-        # `split` with one group alternates fixed text (even indexes) and variables' names (odd
-        # indexes).
+        # `split` with one group returns fixed text at even indexes, and variables' names at odd
+        # ones.
         pieces = _VARIABLE.split(text)
         pieces[::2] = map(fixed, pieces[::2])
         pieces[1::2] = [inserted(self._lookup(name)) for name in pieces[1::2]]

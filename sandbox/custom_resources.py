@@ -65,7 +65,7 @@ class CustomResource(Slow):
 
 @dataclass
 class _Asked:
-    """One request to the vendor. `before` holds the properties of the request before it."""
+    """One request to the vendor. `before`: the properties in the resource's previous request."""
 
     resource: CustomResource
     wait: Wait
@@ -77,7 +77,7 @@ class _Asked:
 
     @property
     def path(self) -> str:
-        """Return AWS's bucket for the region, and the object's key in it."""
+        """The path of the ResponseURL: AWS's bucket for the region, and the key in it."""
         resource = self.resource
         bucket = RESPONSE_PREFIX + resource.region.replace("-", "")
         return f"{bucket}/{resource.stack_id}|{resource.logical_id}|{self.request_id}"
@@ -87,7 +87,7 @@ class _Asked:
         return self.signature in _asked and not self.wait.over
 
     def finish(self, error: str | None = None) -> None:
-        """End the request: its resource takes no further answer."""
+        """End the request: further answers to it are refused."""
         _asked.pop(self.signature, None)
         _used.add(self.signature)
         self.wait.finish(self.resource, error)
@@ -129,13 +129,13 @@ def _publish(asked: _Asked) -> None:
         backend.publish(message, topic)
     except _NotSentError as error:
         with cfn_waiting.lock:
-            # The vendor never got the request, so the deletion sends no message.
+            # The vendor never got the request, so no message is sent when the resource is deleted
             asked.resource.sent = asked.before
             asked.finish(str(error))
 
 
 class _NotSentError(Exception):
-    """AWS's sentence for a request that it cannot publish."""
+    """A request that can't be published. The text is AWS's."""
 
 
 def _timeout(properties: Mapping[str, Any]) -> int:
@@ -285,7 +285,7 @@ def _complaint(asked: _Asked, answer: Any) -> str | None:
 def _replace(resource: CustomResource, properties: dict[str, Any] | None) -> None:
     """Schedule the old resource for deletion after the update.
 
-    Another physical id means another resource.
+    A new physical id means that a new resource has replaced it.
     """
     old = copy.copy(resource)
     old.removed, old.sent = True, properties

@@ -1,4 +1,4 @@
-"""AWS's error answers, in the dialect of each service: query XML, S3's own XML, or JSON."""
+"""AWS's error answers, in each service's format: query XML, S3's own XML, or JSON."""
 
 import json
 import uuid
@@ -33,7 +33,7 @@ def invalid(message: str) -> AwsError:
 def unsupported(message: str) -> AwsError:
     """Build the answer for unsupported requests: 501, which clients don't retry.
 
-    AWS never sends it.
+    AWS itself never sends 501.
     """
     return AwsError(
         501, "SandboxUnsupported", f"The sandbox cannot tell what AWS would do: {message}"

@@ -29,12 +29,12 @@ class Dropped(Exception):  # noqa: N818 - an event, not an error of ours
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault and the calls that it matches: of STS, or a session's `GetRole` and the like.
+    """One fault, and the calls that it matches: calls to STS, or a session's calls such as GetRole.
 
     `external_id` is "missing", "own" (sent, and in the role's trust policy), "foreign" (sent, and
     not in the trust policy) or the exact value. `caller` is the name of the calling role. `seconds`
-    is how long a timeout hangs, or the age of a role below which it is still in propagation.
-    `times` is how often the fault strikes; None means without limit.
+    is how long a timeout hangs, or for how long a changed role is in propagation. `times` is how
+    often the fault strikes; None: without limit.
     """
 
     kind: FaultKind
@@ -48,7 +48,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A call that a fault may match. `role` is moto's, or None if no role has the ARN."""
+    """A call that a fault may match. `role` is moto's role, or None if no role has the ARN."""
 
     action: str
     caller_arn: str
@@ -84,7 +84,7 @@ class Faults:
         if fault is None:
             return
         if fault.kind is FaultKind.TIMEOUT:
-            # Not sleep: the sandbox must be able to stop meanwhile.
+            # Not sleep, because the sandbox must be able to stop meanwhile
             self._stopping.wait(fault.seconds)
             raise Dropped
         raise _error(fault.kind, attempt)

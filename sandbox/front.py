@@ -33,7 +33,7 @@ _FORM = "application/x-www-form-urlencoded"
 
 @dataclass(frozen=True)
 class _Signed:
-    """A request and who signed it."""
+    """A request with its signature and the caller who signed it."""
 
     request: HttpRequest
     caller: Caller
@@ -81,8 +81,8 @@ class Front:
         if signature is None:
             _check_unsigned(signed)
             return None
-        # Without this moto would search all accounts for the key. It has no keys of 12 digits, and
-        # none of the sandbox's sessions.
+        # Without this header, moto would search all accounts for the key. It would find neither a
+        # key of 12 digits nor one of the sandbox's sessions.
         request.environ["HTTP_X_MOTO_ACCOUNT_ID"] = signed.caller.account
         if signature.service == "sts":
             return self._sts.handle(_form(request), signed.caller, signature.access_key_id)
@@ -108,9 +108,9 @@ class Front:
             self._check_action(signed, permissions)
 
     def _check_action(self, signed: _Signed, permissions: Permissions) -> None:
-        """Check the action's name for services other than S3 and STS, and for IAM also the role."""
+        """Check the caller's permission for an action of a service other than S3 and STS."""
         action = _action(signed.request)
-        if signed.service == "sqs":  # a call for a batch needs the permission for one message
+        if signed.service == "sqs":  # a batch call needs the permission for a single message
             action = action.removesuffix("Batch")
         name, caller = f"{signed.service}:{action}", signed.caller
         form = _form(signed.request) if signed.service == "iam" else {}

@@ -98,7 +98,7 @@ def _check_presigned(expires_at: float) -> None:
 class Identities:
     """The callers by access key.
 
-    It holds sessions by key, because moto would search all of them one by one.
+    Sessions are held by key, because moto would search all of them one by one.
     """
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class Identities:
     def authenticate(self, signature: Signature | None) -> Caller:
         """Return the caller.
 
-        Raises AWS's answer to an unknown or expired key.
+        Raises the error with which AWS answers an unknown or expired key.
         """
         if signature is None:
             return ANONYMOUS
@@ -136,9 +136,9 @@ class Identities:
         return session.caller
 
     def role(self, arn: str) -> Any:
-        """Return moto's role with exactly this ARN (case and path count), or None.
+        """Return moto's role with exactly this ARN, or None. Case and path must match.
 
-        Roles are cached, because accounts may hold thousands.
+        The look-up is cached, because accounts may hold thousands of roles.
         """
         match = _ROLE_ARN.fullmatch(arn)
         if match is None:
@@ -156,7 +156,7 @@ class Identities:
     def open_session(self, role: Any, name: str, seconds: int, policy: str | None) -> Session:
         """Open a session of the role.
 
-        It carries the role's own unique id, so that a recreated role can be detected.
+        The session carries the role's own unique id, so that a recreated role can be detected.
         """
         # AWS truncates the expiry to whole seconds in its answer. The sandbox enforces the
         # truncated time.
@@ -231,7 +231,7 @@ _acting = threading.local()  # the caller for whom this thread works
 
 @dataclass(frozen=True)
 class Permissions:
-    """An identity's own policies, and its ceilings by their kind. Both must allow a request."""
+    """An identity's own policies, and its ceilings by kind. All must allow a request."""
 
     identity: Sequence[str] = ()
     ceilings: dict[str, str] = field(default_factory=dict)
@@ -241,7 +241,7 @@ class Permissions:
         return self._combine([self.identity, *self._limits()], request)
 
     def why_not(self, request: Request) -> str | None:
-        """Return what refuses the request, in AWS's words, or None."""
+        """Return the reason for a refusal in AWS's words, or None if the request is allowed."""
         if self.unlimited:
             return None
         kinds = ("identity-based policy", *self.ceilings)
@@ -262,9 +262,9 @@ class Permissions:
     ) -> bool:
         """Combine the caller's permissions with the resource's policy.
 
-        Across accounts both must allow the request. Within one account a resource policy that names
-        the caller suffices, within the ceilings. For resources other than roles
-        (`identity_suffices`) the caller's own policies suffice as well.
+        Across accounts both must allow the request. Within one account it suffices that a resource
+        policy names the caller and the ceilings allow the request. For resources other than roles
+        (`identity_suffices`), the caller's own policies suffice as well.
         """
         decision = self.decide(request)
         if grant is Grant.DENIED or decision is Decision.DENIED:
@@ -283,7 +283,7 @@ class Permissions:
 
 
 def root_permissions(account: str) -> Permissions:
-    """Return permission for everything in the account, within the policy of its organisation."""
+    """Return permission for everything in the account that its organisation's policy allows."""
     scp = organization.policy(account, "service_control")
     return Permissions(unlimited=True) if scp is None else Permissions([_EVERYTHING], {SCP: scp})
 
@@ -294,7 +294,7 @@ def act_for(caller: Caller, permissions: Permissions) -> None:
 
 
 def acting_in(account: str) -> tuple[Caller, Permissions]:
-    """Return the caller that creates resources in the account.
+    """Return the principal that creates resources in the account, and its permissions.
 
     It is this thread's caller, or AWS itself, for example for a StackSet.
     """
@@ -346,7 +346,7 @@ def context_of(caller: Caller, **extra: str | None) -> Mapping[str, str]:
         "aws:SourceIp": "127.0.0.1",
         "aws:CurrentTime": now.isoformat(),
         "aws:EpochTime": str(int(now.timestamp())),
-        # A bucket policy that demands TLS is good practice, and the sandbox speaks plain HTTP only.
+        # Bucket policies often demand TLS, and the sandbox speaks plain HTTP only
         "aws:SecureTransport": "true",
     }
     if caller.kind is not Kind.ANONYMOUS:

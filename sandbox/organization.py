@@ -37,7 +37,7 @@ class Organization:
         return [Unit(unit, self._names.get(unit, unit), accounts) for unit, accounts in units]
 
     def change(self, body: Any) -> dict[str, int]:
-        """Replace the organisation by {"ous": {unit: [account, …]}}, and count each unit.
+        """Replace the organisation by {"ous": {unit: [account, …]}}. Return each unit's size.
 
         With {"names": {unit: name}} the console shows units by their names. Raises TypeError or
         ValueError for anything else.
@@ -64,8 +64,8 @@ class Organization:
     def govern(self, account: str, **policies: Mapping[str, Any]) -> None:
         """Set an account's `service_control` and `resource_control` policies: both, one or none.
 
-        Each is an object. A service control policy limits the account's roles. A resource control
-        policy denies.
+        Each policy is an object. A service control policy limits the account's roles. A resource
+        control policy can only deny access to them.
         """
         self._policies[account] = {kind: json.dumps(policy) for kind, policy in policies.items()}
 
@@ -88,7 +88,7 @@ class Organization:
                 )
 
     def accounts(self, units: list[str]) -> list[str]:
-        """Return the accounts in these units, each once. A unit that no longer exists has none."""
+        """Return the accounts in these units, without duplicates. An unknown unit has none."""
         accounts: dict[str, None] = {}
         for unit in units:
             accounts |= dict.fromkeys(self._units.get(unit, []))

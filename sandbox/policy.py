@@ -1,7 +1,7 @@
 """Evaluates IAM policies as AWS does: role trust policies, bucket policies and identity policies.
 
-Pure functions of a document and a request, without moto. Unsupported elements raise
-`UnsupportedPolicy`.
+The functions are pure: each depends only on a document and a request, and none uses moto.
+Unsupported elements raise `UnsupportedPolicy`.
 """
 
 import json
@@ -25,9 +25,9 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Caller:
-    """Who signed a request.
+    """The identity that signed a request.
 
-    `principal_arn` is the value of aws:PrincipalArn: behind a session, its role with the path.
+    `principal_arn` is the value of aws:PrincipalArn: for a session, its role's ARN with the path.
     """
 
     kind: Kind
@@ -35,7 +35,7 @@ class Caller:
     arn: str
     principal_arn: str
     unique_id: str
-    issued_at: datetime | None = None  # of a session
+    issued_at: datetime | None = None  # None unless it is a session
 
     @property
     def account_root(self) -> str:
@@ -49,7 +49,8 @@ ANONYMOUS = Caller(Kind.ANONYMOUS, "", "anonymous", "", "")
 class Request:
     """One action on one resource.
 
-    Without a resource it means "any resource", which suffices to detect a session without rights.
+    Without a resource it means "any resource", which suffices to detect a session that may do
+    nothing.
     """
 
     action: str
@@ -63,7 +64,7 @@ class Request:
 class Decision(Enum):
     ALLOWED = "allowed"
     NOT_ALLOWED = "not allowed"  # no statement allows it
-    DENIED = "denied"  # a statement denies it, which no Allow can outweigh
+    DENIED = "denied"  # a statement denies it; no Allow can outweigh that
 
 
 class Grant(IntEnum):
@@ -73,7 +74,7 @@ class Grant(IntEnum):
     NONE = 0
     ACCOUNT = 1  # only the account was named, so the account's own policies decide
     PRINCIPAL = 2  # the user or role itself was named, or everybody
-    SESSION = 3  # this very session was named: not even its session policy narrows that
+    SESSION = 3  # this very session was named; not even its session policy narrows the grant
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def check_document(text: str) -> None:
 
 @lru_cache(maxsize=1024)
 def _read(text: str) -> _Document:
-    """Parse and check a text, once: the same policies are evaluated on every call."""
+    """Parse and check a policy. Cached, because each call evaluates the same policies."""
     try:
         raw = json.loads(text)
     except ValueError:
@@ -206,7 +207,7 @@ def _covers(statement: Mapping[str, Any], request: Request, values: Values) -> b
         return True
     resources = _list(statement.get("Resource", statement.get("NotResource")))
     if request.resource is None:
-        # "Any resource": an Allow for some resources counts, a Deny only if it is for all.
+        # "Any resource": an Allow for some resources counts, a Deny only for all resources
         return statement["Effect"] == "Allow" or ("Resource" in statement and "*" in resources)
     return values.match(resources, request.resource) == ("Resource" in statement)
 
@@ -228,8 +229,8 @@ def _grant(statement: Mapping[str, Any], caller: Caller) -> Grant:
         everything.add(Grant.SESSION)
     if listed >= everything or (caller.kind is Kind.ROOT and Grant.ACCOUNT in listed):
         return Grant.NONE
-    # AWS's own advice is to list the account, the role and the session, "or the policy might deny
-    # access".
+    # AWS's documentation says to list the account, the role and the session, "or the policy might
+    # deny access".
     raise UnsupportedPolicy(
         f"NotPrincipal lists a part of {caller.arn} only: what AWS does then is not documented"
     )

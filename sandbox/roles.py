@@ -1,4 +1,4 @@
-"""moto's IAM role with the time of its last change of trust policy, and roles' attached policies.
+"""Additions to moto's IAM roles: attached policies, and the time of the last trust policy change.
 
 The fault "spreading" needs the time: a new role, or one with a new trust policy, denies every call
 until IAM has propagated it.
@@ -15,9 +15,9 @@ from moto.iam.models import AWSManagedPolicy, IAMBackend, Role, iam_backends
 
 
 class _TrustPolicy:
-    """A data descriptor over the attribute.
+    """A data descriptor for a role's trust policy, which records the time of each change.
 
-    Every change of the policy, by the API or by CloudFormation, ends in an assignment.
+    Every change, by the API or by CloudFormation, assigns the attribute.
     """
 
     def __get__(self, role: Any, owner: type | None = None) -> Any:
@@ -36,16 +36,16 @@ def trust_changed_at(role: Any) -> datetime:
 def managed_policy(account_id: str, arn: str) -> Any:
     """Return the account's own managed policy, or AWS's.
 
-    moto holds over a thousand of AWS's, too many to load into each account.
+    moto has over a thousand of AWS's policies, too many to load into each account.
     """
     own = iam_backends[account_id]["aws"].managed_policies.get(arn)
     return _aws_managed_policies(account_id).get(arn) if own is None else own
 
 
 def attachable(account_id: str, kind: str, arn: str) -> Any:
-    """Return `managed_policy`.
+    """Return the managed policy with this ARN.
 
-    Raises NotFoundException, whose text begins with `kind`.
+    Raises NotFoundException, whose text begins with `kind`, if there is none.
     """
     policy = managed_policy(account_id, arn)
     if policy is None:

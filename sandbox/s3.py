@@ -70,7 +70,7 @@ def authorise(request: HttpRequest, caller: Caller, permissions: Permissions) ->
 
     Raises AWS's refusal if it may not.
     """
-    # S3's own condition keys. Only requests that write have the second.
+    # S3's own condition keys. Only write requests have s3:if-none-match.
     keys = {"s3:prefix": request.args.get("prefix")}
     if request.method in {"PUT", "POST"}:
         keys["s3:if-none-match"] = request.headers.get("If-None-Match")
@@ -141,7 +141,7 @@ def _actions(request: HttpRequest) -> Iterator[tuple[str, str, str | None]]:
     if not bucket:
         yield "s3:ListAllMyBuckets", "", None
     elif not key and request.method == "POST" and "delete" in request.args:
-        # AWS refuses or deletes each object by itself. Here one refusal refuses the whole request.
+        # AWS refuses or deletes each object separately. Here one refusal refuses the whole request.
         for action, name in _deletions(request):
             yield action, bucket, name
     elif not key:
@@ -155,7 +155,7 @@ def _actions(request: HttpRequest) -> Iterator[tuple[str, str, str | None]]:
 
 
 def _address(request: HttpRequest) -> tuple[str, str]:
-    """Return the bucket and key, in path style or from `bucket.localhost`.
+    """Return the bucket and key, from the path or from a host such as `bucket.localhost`.
 
     boto3 uses path style for every custom endpoint.
     """
@@ -170,7 +170,7 @@ def _address(request: HttpRequest) -> tuple[str, str]:
 def _bucket_action(request: HttpRequest) -> str:
     part = _first(_BUCKET_PARTS, request)
     if part is not None:
-        # S3 has one Put action for writing and removing such a part, but not for the bucket policy.
+        # S3 has one Put action to write and remove a sub-resource, except for the bucket policy
         verb = "Put" if request.method == "DELETE" and part != "BucketPolicy" else _verb(request)
         return f"s3:{verb}{part}"
     match request.method:
@@ -188,7 +188,7 @@ def _deletions(request: HttpRequest) -> Iterator[tuple[str, str]]:
     """Yield the action and key for each object to delete. Restore the body for moto."""
     body = request.get_data(cache=True, parse_form_data=False)
     request.environ["wsgi.input"] = io.BytesIO(body)
-    for doomed in ET.fromstring(body).iterfind("{*}Object"):  # noqa: S314  of a developer's own
+    for doomed in ET.fromstring(body).iterfind("{*}Object"):  # noqa: S314  the developer's own XML
         version = "Version" if doomed.findtext("{*}VersionId") else ""
         yield f"s3:DeleteObject{version}", doomed.findtext("{*}Key") or ""
 
@@ -202,7 +202,7 @@ def _object_action(request: HttpRequest) -> str:
 
 
 def _first(names: Mapping[str, str], request: HttpRequest) -> str | None:
-    """Return the value of the request's first argument that has one."""
+    """Return the value in `names` of the first query argument that it contains, or None."""
     for argument in request.args:
         if argument in names:
             return names[argument]
@@ -219,6 +219,7 @@ def _verb(request: HttpRequest) -> str:
 def install() -> None:
     """Make moto permit everything.
 
-    moto's own check of bucket policies lacks conditions and HEAD. It would refuse allowed requests.
+    moto's own check of bucket policies lacks conditions and HEAD, and would refuse allowed
+    requests.
     """
     FakeBucket.get_permission = lambda _self, _action, _resource: PermissionResult.PERMITTED

@@ -68,7 +68,7 @@ class Sandbox:
 
     def _build(self) -> Front:
         modules = frozenset(backends.list_of_moto_modules())
-        # moto reads its own folder for each request.
+        # Cached, because moto would read its own folder for each request
         backends.list_of_moto_modules = lambda: modules
         roles.install()
         cloudformation.install()
@@ -83,7 +83,7 @@ class Sandbox:
 
     @property
     def url(self) -> str:
-        """The URL with the name localhost, which moto needs for TemplateURL, not the address."""
+        """The URL with the host localhost instead of an address, as moto needs in a TemplateURL."""
         if self._server is None:
             raise RuntimeError("the sandbox is not started")
         return f"http://localhost:{self._server.port}"
@@ -109,7 +109,7 @@ class Sandbox:
         """
         self._stopping.clear()
         host, _ = self._address
-        # Bound here, because werkzeug would print its own text about a taken port, and exit.
+        # Bound here, because werkzeug would print its own text about a taken port, and exit
         with socket.create_server(self._address) as listener:
             port = listener.getsockname()[1]
             self._server = make_server(
@@ -152,7 +152,7 @@ class Sandbox:
     def later(self, **by: float) -> AbstractContextManager[None]:
         """Set AWS's clock ahead within the block, for example by hours=1.
 
-        Everything issued before has aged by as much.
+        Sessions that were opened before are then older by as much.
         """
         return clock.ahead(timedelta(**by))
 
@@ -169,8 +169,8 @@ class Sandbox:
 
     def client(self, service: str, account: str, region: str = "us-east-1", **options: Any) -> Any:
         """Return a boto3 client as the root of an account. The caller closes it."""
-        # One session, because each would parse AWS's service models again. It is locked, because it
-        # is not thread-safe.
+        # One session for all clients, because each session would parse AWS's service models
+        # again. It is locked, because it is not thread-safe.
         with self._boto_lock:
             return self._boto.client(
                 service,  # type: ignore[call-overload]

@@ -1,6 +1,6 @@
 """IAM's SimulatePrincipalPolicy for roles, which moto lacks.
 
-It reports whether a role has a permission, and what denies it.
+It reports whether a role has a permission, and which kind of policy denies it.
 """
 
 import itertools
@@ -32,7 +32,7 @@ _PARAMETERS = {
 
 
 def simulate(form: Mapping[str, str], role_of: Callable[[str], Any]) -> Response:
-    """Answer the call. `role_of` returns moto's role of an ARN, or None."""
+    """Answer the call. `role_of` returns moto's role with an ARN, or None."""
     for name in form:
         if name.partition(".")[0] not in _PARAMETERS:
             raise unsupported(f"its {ACTION} takes no {name}")

@@ -17,8 +17,8 @@ from moto.sqs import models
 def _unix_time_millis(moment: datetime | None = None) -> float:
     """Return the time in milliseconds since 1970.
 
-    moto's version makes two datetimes for each answer. With it a thousand waiting messages took a
-    minute to send and read.
+    moto's version creates two datetimes for each answer. With that version, a thousand waiting
+    messages took a minute to send and read.
     """
     return time.time() * 1000 if moment is None else float(utils.unix_time_millis(moment))
 

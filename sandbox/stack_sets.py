@@ -1,7 +1,8 @@
 """AWS::CloudFormation::StackSet, service-managed: a stack in every account of the chosen units.
 
-Each is a normal stack in its account, which fails or succeeds independently. They are created in
-the background, one after the other. The StackSet is ready when all have finished.
+Each is a normal stack in its account, and fails or succeeds independently of the others. The
+stacks are created in the background, one after the other. The StackSet is ready when all have
+finished.
 """
 
 import threading
@@ -23,7 +24,7 @@ Target = tuple[str, str]  # account and region
 
 @dataclass(frozen=True)
 class _Plan:
-    """The properties of a StackSet, parsed."""
+    """The parsed properties of a StackSet."""
 
     template: str
     parameters: dict[str, str]
@@ -38,7 +39,7 @@ class _Plan:
     def of(cls, properties: Mapping[str, Any], account: str) -> "_Plan":
         """Parse the properties of a StackSet.
 
-        Raises CloudFormation's errors for a template, and ValueError for what the sandbox lacks.
+        Raises CloudFormation's errors for a template, and ValueError for unsupported properties.
         """
         if properties.get("PermissionModel") != "SERVICE_MANAGED":
             raise ValueError("The sandbox knows service-managed StackSets only.")
@@ -68,7 +69,7 @@ class _Plan:
     def targets(self, launching_account: str) -> Iterator[Target]:
         """Yield the accounts and regions to deploy to, without the management account.
 
-        If a delegated administrator launches it, the delegate's own account is a target too.
+        If a delegated administrator launches the StackSet, its own account is a target too.
         """
         left_out = {*self.left_out}
         if not self.by_delegate:
@@ -83,9 +84,9 @@ class _Plan:
 
 
 def _left_out(targets: Mapping[str, Any]) -> list[str]:
-    """Return the accounts of the units that are excluded.
+    """Return the accounts that are excluded from the chosen units.
 
-    Raises ValueError for a filter that the sandbox lacks.
+    Raises ValueError for a filter that the sandbox does not support.
     """
     kind = targets.get("AccountFilterType", "NONE")
     if kind not in ("NONE", "DIFFERENCE"):
@@ -125,7 +126,7 @@ class StackSet(Slow):
                 plan = _Plan.of(properties, self.account_id)
                 organization.check(plan.units)
             except Exception as error:  # noqa: BLE001
-                # Any error in the properties fails the resource.
+                # Any error in the properties fails the resource
                 done(str(getattr(error, "message", "") or error))
                 cfn_waiting.flush()
                 return
@@ -251,7 +252,7 @@ class _Operation:
         self._plan = plan
         self._done = done
         self._lock = threading.Lock()
-        self._left = 1  # `run` itself counts too
+        self._left = 1  # steps that have not finished; `run` itself counts as one
         self._begun = 0
         self._reasons: list[str] = []
 
@@ -263,7 +264,7 @@ class _Operation:
             try:
                 stack = step()
             except Exception as error:  # noqa: BLE001
-                # An error in one account does not affect the others.
+                # An error in one account does not affect the others
                 self._one_less(str(getattr(error, "message", "") or error))
             else:
                 cfn_waiting.when_settled(stack, self._settled)

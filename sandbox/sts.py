@@ -52,7 +52,7 @@ class Sts:
         self._identities = identities
         self._faults = faults
         self.calls: list[StsCall] = []
-        self.times: list[float] = []  # of all calls, in seconds since 1970
+        self.times: list[float] = []  # of all calls to STS, in seconds since 1970
 
     def clear(self) -> None:
         self.calls.clear()
@@ -64,8 +64,8 @@ class Sts:
             case "AssumeRole":
                 return self._recorded(form, caller, access_key_id)
             case "GetCallerIdentity":
-                # It needs no permission and no policy can deny it, so it identifies even an inert
-                # session.
+                # The call needs no permission, and no policy can deny it. So it identifies even an
+                # inert session.
                 self._faults.strike(Attempt("GetCallerIdentity", caller.arn, caller.account))
                 fields = {"UserId": caller.unique_id, "Account": caller.account, "Arn": caller.arn}
                 return _answer("GetCallerIdentity", _tags(fields))
@@ -111,7 +111,7 @@ class Sts:
         self, role: Any, form: Mapping[str, str], caller: Caller, access_key_id: str
     ) -> bool:
         keys = {
-            "sts:ExternalId": form.get("ExternalId"),  # absent from the context unless it was sent
+            "sts:ExternalId": form.get("ExternalId"),  # None leaves it out of the context
             "sts:RoleSessionName": form["RoleSessionName"],
             "aws:ResourceAccount": role.account_id,
         }
@@ -128,7 +128,7 @@ class Sts:
 
 
 def _validate(form: Mapping[str, str]) -> None:
-    """Check the parameters as AWS does, in its words. boto3 does not check lengths and patterns."""
+    """Check the parameters as AWS does, in its words. boto3 checks neither length nor pattern."""
     surplus = set(form) - _PROTOCOL - _PARAMETERS
     if surplus:
         raise unsupported(f"its AssumeRole takes no {', '.join(sorted(surplus))}")
@@ -188,9 +188,9 @@ def _complaint(value: str, member: str, must: str) -> str:
 
 
 def _check_duration(seconds: int, role: Any, caller: Caller) -> None:
-    """Check the duration, after the permission.
+    """Check the duration.
 
-    A caller without permission must not learn a role's limits.
+    It is checked after the permission: a caller without permission must not learn a role's limits.
     """
     if caller.kind is Kind.SESSION and seconds > 3600:
         raise invalid(

@@ -12,7 +12,7 @@ VENDOR_ACCOUNT = "111122223333"
 VENDOR_REGION = "us-east-1"
 VENDOR_STACK = "deputy-broker"
 CANARY_STACK = "deputy-canary"
-# The first that is not among the vendor's accounts is used.
+# The canary's account is the first of these that is not one of the vendor's
 _CANARY_ACCOUNTS = ("222233334444", "222244443333", "222255556666")
 TEMPLATE_BUCKET = "deputy-templates-111122223333"
 CUSTOMERS = {"444455556666": "Acme", "777788889999": "Globex"}
@@ -50,7 +50,7 @@ class VendorStack:
 
 @dataclass(frozen=True)
 class Vendor:
-    """The vendor's stack: its account and region, its name, and its parameters of broker.yaml."""
+    """The vendor's stack: its account, its name, and its parameters of broker.yaml."""
 
     account: str = VENDOR_ACCOUNT
     stack_name: str = VENDOR_STACK

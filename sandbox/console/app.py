@@ -37,8 +37,8 @@ bp = Blueprint("console", __name__)
 def console_app(aws_url: Callable[[], str]) -> "WSGIApplication":
     """Build the console, which answers everything under /console.
 
-    It works also if its server has stripped part of the path. It reads the sandbox's address at
-    each request, because the console is built before the sandbox has a port.
+    It also works behind a server that has stripped part of the path. It reads the sandbox's address
+    at each request, because the console is built before the sandbox has a port.
     """
     app = _flask(aws_url)
 
@@ -151,16 +151,16 @@ def index() -> str:
 
 @bp.get("/cloudformation/home")
 def home() -> str:
-    """Show the target of AWS's links, whose parameters are in the fragment.
+    """Show the page that AWS's links open.
 
-    Only the browser sees a fragment.
+    Their parameters are in the fragment, which only the browser sees.
     """
     return render_template("home.html")
 
 
 @bp.get("/cloudformation/quick-create")
 def quick_create() -> str:
-    """Show the page for the query of a fragment's `#/stacks/create/review?…`."""
+    """Show the quick-create page, with the query of the fragment `#/stacks/create/review?…`."""
     region = request.args.get("region", DEFAULT_REGION)
     _region(region)
     template_url = request.args.get("templateURL", "")
@@ -188,7 +188,7 @@ def stack() -> str:
     """Show one stack's status, outputs and events, and its roles' trust policies."""
     place, name = _place_and_stack(request.args)
     described, events = stacks().one(place, name)
-    # While the stack changes, the page reloads itself, which would discard an edit.
+    # While the stack changes, the page reloads itself, which would discard the user's edit
     at_rest = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"}
     policies = {}
     if described["StackStatus"] in at_rest:

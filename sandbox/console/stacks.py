@@ -65,8 +65,8 @@ class Stacks:
     def template(self, template_url: str) -> Template:
         """Read a template as CloudFormation does for a customer.
 
-        The read has no permissions in the vendor's account. So a template that was not published
-        fails here as it would at AWS.
+        The request has no credentials. So a template that was not published fails here, as it would
+        at AWS.
         """
         bucket, key = object_named_by(template_url, aws_url=self._aws_url())
         with self._making_clients:
@@ -147,7 +147,7 @@ class Stacks:
             )
 
     def trust_policies(self, place: AccountRegion, stack: str) -> dict[str, str]:
-        """Return the trust policies by the names of the stack's roles, as JSON to read and edit.
+        """Return the current trust policies of the stack's roles by name, as JSON to edit.
 
         They may differ from the template's.
         """
@@ -185,6 +185,6 @@ class Stacks:
 
 
 def _s3_message(error: ClientError) -> str:
-    """Return the message of an error. Without a body, only its status tells the reason."""
+    """Return the message of an error. An error without a body has only a status."""
     details = error.response["Error"]
     return "Access Denied" if details.get("Code") == "403" else details.get("Message", "")

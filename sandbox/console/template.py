@@ -31,7 +31,7 @@ _UNNAMED = {"AWS::IAM::AccessKey", "AWS::IAM::Policy", "AWS::IAM::UserToGroupAdd
 
 
 class TemplateRefused(Exception):  # noqa: N818 - it is a refusal, worded as AWS words it
-    """AWS's own sentence for why it refuses this template."""
+    """A refusal of a template, in AWS's own words."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class Template:
 
 
 def object_named_by(template_url: str, *, aws_url: str) -> tuple[str, str]:
-    """Return the bucket and key of a TemplateURL.
+    """Return the bucket and key that a TemplateURL names.
 
-    It must be a URL of S3, AWS's or the sandbox's.
+    Raises TemplateRefused unless it is a URL of AWS's S3 or of the sandbox.
     """
     if len(template_url) > MAX_URL_LENGTH:
         raise TemplateRefused(
@@ -141,7 +141,7 @@ def _capability(resources: Mapping[str, Any]) -> str:
 
 
 def _groups(document: Mapping[str, Any]) -> list[Group]:
-    """Group parameters in the template's order. Others come last, by name, as in AWS's console."""
+    """Group parameters in the template's order. As in AWS's console, others come last, by name."""
     interface = _mapping(_mapping(document.get("Metadata")).get("AWS::CloudFormation::Interface"))
     labels = _mapping(interface.get("ParameterLabels"))
     left = {}
@@ -177,7 +177,7 @@ def _parameter(name: str, declared: Mapping[str, Any], label: str) -> Parameter:
 
 
 def _text(value: object) -> str:
-    """Return a value as a string, as CloudFormation's parameters are, whatever its YAML type."""
+    """Return a YAML value as text, because CloudFormation's parameters are text."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return "" if value is None else str(value)

@@ -1,6 +1,6 @@
 "use strict";
 
-// AWS's quick-create links carry everything after the #, which a server never sees. Hand it over as a plain query.
+// AWS's quick-create links carry everything after the #, which a server never sees. Pass it on as a query.
 function openLink(place) {
   if (location.hash.startsWith("#/stacks?")) return location.replace(place.dataset.stacks);
   const asked = /^#\/stacks\/(?:create\/review|quickcreate)\?(.*)$/s.exec(location.hash);
@@ -23,7 +23,7 @@ function showFailure({ code, message }) {
   failure.scrollIntoView({ block: "nearest" });
 }
 
-// The answer, or null after showing why there is none.
+// Returns the answer, or null after showing the error.
 async function call(method, url, body) {
   try {
     const response = await fetch(url, {
@@ -40,8 +40,8 @@ async function call(method, url, body) {
   return null;
 }
 
-// CloudFormation's patterns must match the whole value, of a list each one. A pattern that the browser can't read is
-// left to the sandbox.
+// CloudFormation's patterns must match the whole value, or each member of a list. The sandbox checks patterns
+// that the browser can't.
 function checkPattern(input) {
   let pattern;
   try {
@@ -55,7 +55,7 @@ function checkPattern(input) {
   input.setCustomValidity(fits ? "" : `Parameter ${input.name} failed to satisfy constraint: ${wanted}`);
 }
 
-// What the pages that create and update a stack share: `send` makes the call once the person has chosen.
+// Shared by the pages that create and update a stack. `send` makes the call with the user's choices.
 function prepareForm(form, { busy, prepare = () => {}, send }) {
   const tick = document.getElementById("acknowledge");
   const submit = form.querySelector("[type=submit]");
@@ -71,7 +71,7 @@ function prepareForm(form, { busy, prepare = () => {}, send }) {
     input.addEventListener("input", () => checkPattern(input));
     checkPattern(input);
   }
-  // A browser that comes back to this page fills the form in again, without saying so.
+  // A browser that comes back to this page fills in the form without an event.
   addEventListener("pageshow", () => {
     prepare();
     allow();
@@ -84,7 +84,7 @@ function prepareForm(form, { busy, prepare = () => {}, send }) {
     document.getElementById("failure").hidden = true;
     const answer = await send({
       region: form.dataset.region,
-      // What a NoEcho parameter holds is not shown: left empty on the page that updates, it stays as it is.
+      // The value of a NoEcho parameter is not shown. Left empty on the update page, it stays as it is.
       parameters: Object.fromEntries(
         parameters.filter((input) => form.id === "create" || input.type !== "password" || input.value)
           .map((input) => [input.name, input.value]),
@@ -135,7 +135,7 @@ async function saveTrust(form) {
   if (answer) saved.textContent = "Saved.";
 }
 
-// The server draws the stack; this fetches its drawing again until the stack has come to rest.
+// The server renders the stack; this fetches it again while an operation is in progress.
 async function follow() {
   while (document.getElementById("stack")?.dataset.busy === "true") {
     await new Promise((resolve) => setTimeout(resolve, 700));
@@ -175,12 +175,12 @@ async function copy(button) {
     button.textContent = "Copied";
     setTimeout(() => { button.textContent = "Copy"; }, 1500);
   } catch {
-    // The clipboard is only for secure origins, such as localhost. Elsewhere the text is selected, ready to be copied.
+    // Only secure origins, such as localhost, have the clipboard. Elsewhere the text is selected, ready to be copied.
     getSelection().selectAllChildren(text);
   }
 }
 
-// A click puts a unit of the organization into the list that is its parameter, or takes it out again.
+// A click adds a unit of the organization to the parameter's list, or removes it.
 function toggleUnit(button) {
   const { unit, unitOf } = button.dataset;
   const input = document.getElementById(unitOf);
