@@ -1,4 +1,4 @@
 """The programs that `make` runs: set-up, starting everything on one machine, and the demo.
 
-app/ never imports it.
+app/ never imports dev/.
 """

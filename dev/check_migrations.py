@@ -1,10 +1,10 @@
 """Part of `make check`: migrations match the models and app/store/revocation.py.
 
 It also checks that the previous release can work on the new schema. While a release is replaced,
-both releases work on the newer schema. After a rollback the older one does. So a migration expands:
-what older code reads stays, and what it writes is accepted. A migration that contracts sets
-`contracts` to the revision since which no code uses what it removes. CONTRIBUTING.md describes the
-two steps.
+both releases work on the newer schema. After a rollback the older release does. So a migration
+expands the schema: it keeps what older code reads, and accepts what older code writes. A migration
+that contracts sets `contracts` to the revision since which no code uses what it removes.
+CONTRIBUTING.md describes the two steps.
 """
 
 import re
@@ -52,7 +52,7 @@ _TRIGGERS = {
 
 def contractions(statement: str) -> list[str]:
     """Return the reasons why older code may fail after a statement on PostgreSQL."""
-    # No code names an index.
+    # A new table is unknown to older code, and no code names an index
     if re.match(r"\s*(CREATE\s+TABLE|ALTER\s+INDEX)\b", statement, re.IGNORECASE):
         return []
     reasons = []
@@ -63,7 +63,7 @@ def contractions(statement: str) -> list[str]:
 
 
 def contracting(url: str) -> Iterator[str]:
-    """Upgrade an empty PostgreSQL. Yield a line for each later step that contracts undeclared."""
+    """Upgrade an empty PostgreSQL. Yield a line for each migration with undeclared contractions."""
     database = Database(url)
     config = alembic_config(database)
     command.upgrade(config, KNOWN[0])
@@ -78,7 +78,7 @@ def contracting(url: str) -> Iterator[str]:
         )
         reasons: list[str] = []
         for statement in statements:
-            # Older code does not know a new table.
+            # Older code does not use a table that this migration creates
             if not re.search(rf"\b({'|'.join(tables) or '(?!)'})\b", statement):
                 reasons += contractions(statement)
         yield from _undeclared(script.get_revision(revision), reasons)

@@ -51,7 +51,7 @@ def actions(statement: Statement) -> list[str]:
 
 
 def _on_everything(statement: Statement) -> bool:
-    """Return True if the statement allows actions on every resource, also after substitution."""
+    """Return True if the statement allows actions on every resource, even after Fn::Sub."""
     resources = []
     for resource in as_list(statement.get("Resource", [])):
         text = resource.get("Fn::Sub") if isinstance(resource, dict) else resource
@@ -63,7 +63,7 @@ def _on_everything(statement: Statement) -> bool:
 
 
 def everything_on_everything(statement: Statement) -> list[str]:
-    """Return allowed wildcards for all actions, or for a whole service, on every resource."""
+    """Return the wildcards that allow all actions, or those of a service, on every resource."""
     return all_actions(actions(statement)) if _on_everything(statement) else []
 
 
@@ -74,7 +74,7 @@ def any_role_passed(statement: Statement) -> list[str]:
 
 
 def inverted(statement: Statement) -> list[str]:
-    """Return the elements that allow all but a list.
+    """Return the elements that allow everything except a list.
 
     Such a statement allows more with every service that AWS adds.
     """

@@ -276,7 +276,7 @@ def aws(
     secret: str = "sandbox",  # noqa: S107
     token: str | None = None,
 ) -> Any:
-    """Return a boto3 client of the sandbox. Twelve digits as the key mean an account's root."""
+    """Return a boto3 client of the sandbox. A key of twelve digits is that account's root."""
     return boto3.session.Session().client(
         service,  # type: ignore[call-overload]
         region_name="us-east-1",

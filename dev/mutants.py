@@ -2,9 +2,9 @@
 
 pyproject.toml (`tool.mutmut`) lists the modules and their tests. mutmut changes one thing in one
 function, for example an operator, an argument or a string. It runs the tests that reach this
-function, and one of them must fail. All mutants would take an hour, so this program draws a sample,
-which is the same while the code is the same. mutmut's own `run` draws no sample, does not begin
-with the fastest tests, and runs all tests once more at its start.
+function, and one of them must fail. All mutants would take an hour, so this program draws a sample.
+The sample is the same while the code is the same. mutmut's own `run` draws no sample, does not
+begin with the fastest tests, and runs all tests once more at its start.
 """
 
 import io
@@ -42,16 +42,16 @@ ROOT = Path(__file__).resolve().parent.parent
 MUTANTS = ROOT / "mutants"
 SAMPLE = 400
 GOAL = 95  # per cent
-# Imported before each mutant's process starts, because it takes seconds. app/ and the tests are
-# imported in that process. So are pytest's plugins, whose assertions would not be rewritten
-# otherwise.
+# Imported before the process of each mutant starts, because their import takes seconds. That
+# process imports app/ and the tests. It also imports pytest's plugins, whose assertions would not
+# be rewritten otherwise.
 PRELOADED = """
 alembic.command boto3 botocore.loaders cachetools celery flask flask_smorest gevent marshmallow
 playwright.sync_api prometheus_client psycopg pytest redis sandbox.server sandbox.vendor
 sqlalchemy.orm
 """
-# Decorators run before the first test, when views are imported. The tests of their mutants are
-# those that present a key, and those that check the views themselves.
+# Decorators run before the first test, when views are imported. So their mutants are tested by the
+# tests that present a key, and by those that check the views themselves.
 DECORATORS = {
     f"app.api.kit.authentication.x_{name}"
     for name in ("requires", "requires_from_memory", "public")
@@ -107,9 +107,9 @@ def _draw(seed: int) -> None:
 def _run_with_databases() -> None:
     """Run the mutants with databases that all of them share.
 
-    It runs in a process of its own, which has imported nothing of app/.
+    They run in a separate process, which has imported nothing of app/.
     """
-    # it imports app/
+    # Imported lazily, because it imports app/
     from tests.support.databases import begin_run, end_run, new_database  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that PostgreSQL is stopped
@@ -133,7 +133,7 @@ def _run() -> None:
     runner = get_mutant_runner(os.cpu_count() or 1)
     if not load_stats():
         with redirect_stdout(io.StringIO()):
-            # It runs the tests, which must pass, and records what each one reaches.
+            # This runs the tests, which must pass, and records what each test reaches
             run_stats_collection(runner)
     set_mutant_under_test("")
     files = {}
@@ -146,7 +146,7 @@ def _run() -> None:
     runner.submit("nothing", [min(durations, key=durations.__getitem__)], 300, 0)
     if runner.wait_for_result().exit_code != 0:
         sys.exit("A test fails though nothing was changed.")
-    # in random order, so that an interrupted run is a smaller sample
+    # In random order, so that an interrupted run is a smaller sample
     for name in random.Random(1).sample(sorted(files), len(files)):  # noqa: S311
         _submit(runner, files, name)
     runner.signal_work_complete()

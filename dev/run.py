@@ -42,7 +42,7 @@ def start(stack: Stack, stop: threading.Event) -> None:
 
 
 def serve(stack: Stack, stop: threading.Event, parent: int) -> int:
-    """Return on Ctrl-C, when make has ended, or when a process ends unexpectedly."""
+    """Wait for Ctrl-C, the end of make, or the unexpected end of a process."""
     while os.getppid() == parent and not stop.wait(0.5):
         stack.answer_publish_request()
         if name := stack.dead():

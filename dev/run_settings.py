@@ -35,7 +35,7 @@ class Settings:
 
     @classmethod
     def of_running(cls, env: Mapping[str, str]) -> "Settings":
-        """Return the data folder alone. A running service records its own ports there."""
+        """Return settings for the data folder, where a running service records its own ports."""
         return cls.from_environment({"DEPUTY_DATA_DIR": env.get("DEPUTY_DATA_DIR", "")})
 
     @property

@@ -50,9 +50,9 @@ def main() -> None:
 
 
 def progress(running: "subprocess.Popen[str]") -> list[str]:
-    """Show pip's current package, on one line in a terminal and every twentieth elsewhere.
+    """Show pip's progress, on one line in a terminal, and every twenty packages elsewhere.
 
-    Return all lines.
+    Return all lines that pip printed.
     """
     lines = []
     packages = 0

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENDOR_ACCOUNT = "111122223333"
 _READY_SECONDS = 120
 _CREDENTIALS = "/_sandbox/broker-credentials"
-# With these, an AWS SDK uses only the credentials in its environment.
+# With these variables, an AWS SDK uses only the credentials in its environment.
 ONLY_THESE_CREDENTIALS = {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -93,7 +93,7 @@ class Stack:
     def publish(self) -> str:
         """Publish the templates with the vendor's own credentials, as its deploy pipeline would.
 
-        Return a line for each.
+        Return one line for each object.
         """
         return self._commands("templates publish", extra=self._publisher())
 
@@ -256,14 +256,14 @@ class Stack:
         )
         if done.returncode not in may_exit:
             _, error, reasons = f"\n{done.stderr}".partition("\nError: ")
-            if not error:  # a trace: its end
+            if not error:  # a traceback: show its end
                 reasons = "\n".join(done.stderr.strip().splitlines()[-8:])
             raise StackError(reasons.replace("\nError: ", "\n").strip())
         self._pass_on(done.stderr)
         return done.stdout
 
     def _pass_on(self, lines: str) -> None:
-        """Print the service's warnings about its settings, each once.
+        """Print each of the service's warnings about its settings once.
 
         Every process logs the same warnings.
         """
@@ -285,7 +285,7 @@ class Stack:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                # one C call, before any thread of ours exists
+                # This makes one C call, before any thread of ours exists
                 preexec_fn=end_with_parent,  # noqa: PLW1509
             )
 
@@ -349,7 +349,7 @@ def end_process(child: "subprocess.Popen[bytes]") -> None:
         child.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(10)
-    # Then its children, if any are left: gunicorn's web processes, if gunicorn itself was killed.
+    # Then kill its remaining children: web processes of gunicorn, if gunicorn itself was killed.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()

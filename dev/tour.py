@@ -24,7 +24,7 @@ from dev.stack import running
 def main(words: list[str]) -> int:
     """Run a command, and return its exit status.
 
-    It is 1 without a `make run` (the shell prints that), or if the command fails (printed here).
+    The status is 1 if `make run` is not running, which the shell reports, or if the command fails.
     """
     name, *arguments = words or ["where"]
     if name not in _COMMANDS or len(arguments) != len(signature(_COMMANDS[name]).parameters) - 1:

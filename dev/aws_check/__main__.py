@@ -1,8 +1,8 @@
 """`make aws-check`: Deputy's functions on AWS, with two or three accounts of yours.
 
 It creates broker.yaml's stack in VENDOR, canary.yaml's in CANARY, and the customer's in CUSTOMER.
-Their names and their tag belong to this run only. It changes nothing else, and removes everything
-at its end. Deputy itself runs on this machine.
+Only this run uses their names and their tag. It changes nothing else, and removes everything at its
+end. Deputy itself runs on this machine.
 """
 
 import argparse
@@ -90,7 +90,7 @@ def _accounts(options: argparse.Namespace, closing: ExitStack) -> list[Account]:
     accounts: list[Account] = []
     for part in ("VENDOR", "CUSTOMER", "CANARY"):
         if profile := getattr(options, part.lower()):
-            # A stack registers only in the topic's region.
+            # A stack can register only in the topic's region
             region = accounts[0].region if accounts else options.region
             accounts.append(Account.of_profile(part, profile, region))
             closing.callback(accounts[-1].close)
@@ -156,7 +156,7 @@ def check(stage: Stage) -> int:
         except FAILURES as error:
             failure = str(error)
         except Exception as error:  # noqa: BLE001
-            # A mistake of the check's own: the accounts must be cleaned up first.
+            # A bug in the check itself must not prevent the clean-up
             failure = f"{type(error).__name__}: {error}"
             traceback.print_exc()
         finally:
@@ -226,9 +226,9 @@ def _report_clean_up(run: Run, left: list[str]) -> int:
 
 @contextmanager
 def _signals() -> Iterator[threading.Event]:
-    """End the steps once on Ctrl-C, SIGTERM or SIGHUP.
+    """Interrupt the steps on the first Ctrl-C, SIGTERM or SIGHUP.
 
-    After the steps, when the yielded event is cleared, signals have no effect.
+    Once the yielded event is cleared, signals have no effect.
     """
     steps_run = threading.Event()
     steps_run.set()

@@ -1,4 +1,4 @@
-"""The expected answers of AWS, which are the sandbox's, and the differences from them."""
+"""AWS's answers so far, and their differences from the sandbox's, which are expected."""
 
 import time
 from collections.abc import Callable
@@ -84,7 +84,7 @@ class Answers:
         return result
 
     def differences(self) -> list[str]:
-        """List AWS's differences from the sandbox, a line each."""
+        """List AWS's differences from the sandbox, one line for each."""
         lines = []
         for question, answer in self.given.items():
             if answer != EXPECTED[question]:
@@ -110,7 +110,7 @@ def code_of(call: Callable[[], object]) -> str:
 
 
 def until(condition: str, look: Callable[[], _Result | None], seconds: float) -> _Result:
-    """Return the result of `look` when it is not None. Print a line every 15 seconds meanwhile."""
+    """Return the first result of `look` that is not None. Print a line every 15 seconds."""
     began = reported = time.monotonic()
     pause = 0.1
     while (result := look()) is None:

@@ -1,4 +1,4 @@
-"""Removes what a run has created, and lists what it could not remove.
+"""The clean-up of a run: removes what the run has created, and lists what it could not remove.
 
 It needs no stored state, because names and tags identify a run's resources. It deletes only stacks
 that have the run's tag, and the bucket that such a stack leaves behind.
@@ -22,8 +22,8 @@ from dev.aws_check.stacks import Run
 class CleanUp:
     """The clean-up of a run.
 
-    `accounts` are in the order in which they are emptied: the customer's role is removed before the
-    broker that it trusts.
+    `accounts` are in the order of the clean-up: the customer's role is removed before the broker
+    that it trusts.
     """
 
     run: Run
@@ -46,7 +46,7 @@ class CleanUp:
                     remove_bucket(account, self.run.bucket(account))
 
     def left(self) -> list[str]:
-        """List what is still there, by its name, a line each."""
+        """List the run's resources that still exist, one line for each."""
         left: list[str] = []
         for account in self.accounts:
             place = f"{account.part} {account.id}"
@@ -74,7 +74,7 @@ class CleanUp:
 def remove_bucket(account: Account, name: str) -> None:
     """Delete a bucket with all versions of its objects.
 
-    Its name has the run's id, and it must be the account's own.
+    The bucket's name has the run's id, and the account must own the bucket.
     """
     s3 = account.client("s3")
     bucket = {"Bucket": name, "ExpectedBucketOwner": account.id}
@@ -85,7 +85,7 @@ def remove_bucket(account: Account, name: str) -> None:
             return
         raise
     print(f"     deleting the bucket {name} in {account.id} …", flush=True)
-    # The policy refuses the deletion of templates.
+    # The bucket's policy refuses the deletion of templates
     s3.delete_bucket_policy(**bucket)
     for page in s3.get_paginator("list_object_versions").paginate(Bucket=name):
         versions = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
@@ -102,26 +102,26 @@ def _names(account: Account, run: Run, kind: str) -> Iterator[str]:
     service, operation, result, field, options = _LISTS[kind]
     for page in account.client(service).get_paginator(operation).paginate(**options):
         for item in page.get(result, []):
-            # An ARN or a URL ends in the name.
+            # An ARN or a URL ends in the name
             name = re.split("[:/]", item[field] if field else item)[-1]
             if name.startswith((run.prefix, run.broker_role)):
                 yield name
 
 
 _LOOKS_AGAIN, _PAUSE = 4, 5.0  # number of repetitions, and seconds before each
-# The service, the paginated operation, its result, the field with the name, and its options.
+# The service, the paginated operation, its result, the field with the name, and its options
 _LISTS: dict[str, tuple[str, str, str, str | None, dict[str, Any]]] = {
     "role": ("iam", "list_roles", "Roles", "RoleName", {}),
     "policy": ("iam", "list_policies", "Policies", "PolicyName", {"Scope": "Local"}),
     "bucket": ("s3", "list_buckets", "Buckets", "Name", {}),
     "topic": ("sns", "list_topics", "Topics", "TopicArn", {}),
-    # Without a page size SQS answers one page and no token.
+    # Without a page size, SQS answers only one page
     "queue": ("sqs", "list_queues", "QueueUrls", None, {"PaginationConfig": {"PageSize": 1000}}),
 }
 
 
 def clean_up(run: Run, accounts: list[Account]) -> list[str]:
-    """Remove everything of a run. Return what is left and why, a line each."""
+    """Remove everything of a run. Return what is left and why, one line for each."""
     work = CleanUp(run, [*accounts[1:], accounts[0]])
     work.remove()
     left = work.left()

@@ -60,7 +60,7 @@ def onboard(stage: Stage) -> None:
 
 
 def ask_sts(stage: Stage) -> None:
-    """Ask STS directly what Deputy's proofs rely on."""
+    """Check STS's answers on which Deputy's proofs rely."""
     answers = stage.answers
     assume_role, role = stage.broker.client("sts").assume_role, stage.connection["role_arn"]
     own = {
@@ -110,7 +110,7 @@ def _look_at_session(stage: Stage, answer: dict[str, Any]) -> None:
 def examine(stage: Stage) -> None:
     """Run doctor, and record its warnings.
 
-    A public address on this machine is intended here, and is no finding.
+    It leaves out the warning about the public address, which is intended on this machine.
     """
 
     def ready() -> bool | None:
@@ -152,7 +152,7 @@ def drift(stage: Stage) -> None:
     iam, answers = stage.customer.client("iam"), stage.answers
     trust = iam.get_role(RoleName=stage.role_name)["Role"]["AssumeRolePolicyDocument"]
     retrust(iam, stage.connection, loosened(trust))
-    # A routine proof comes every hour. A worker's report makes it due now, perhaps before IAM has
+    # A routine proof comes every hour. A client's report makes it due now, perhaps before IAM has
     # propagated the change.
     stage.api("POST", f"{stage.of_connection}/report-refused", expect=202)
     insecure = answers.waited(
@@ -176,8 +176,8 @@ def _becomes(
 ) -> Callable[[], dict[str, Any] | None]:
     """Return a function that returns the API's answer once the field has the value.
 
-    It requests a proof at intervals, the first after `asking_after` seconds: IAM may propagate a
-    change after the proof that the change caused.
+    It requests a proof at intervals, the first after `asking_after` seconds. IAM may propagate a
+    change only after the proof that the change caused.
     """
     due = time.monotonic() + asking_after
 
@@ -198,7 +198,7 @@ def rotate(stage: Stage) -> None:
     opened = stage.api("POST", path, {"reason": "aws-check"}, expect=201)
     fact("next ID", opened["next_external_id"])
     _update(stage)
-    # Two proofs, two minutes apart, must find that the role accepts it.
+    # Two proofs, two minutes apart, must find that the role accepts the next External ID
     ready = _becomes(stage, path, "state", "ready", asking_after=_PAUSE)
     until("the connection has switched to the next External ID", ready, 900)
     stage.issue()

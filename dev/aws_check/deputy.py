@@ -8,7 +8,7 @@ from dev.aws_check.accounts import Account
 from dev.run_settings import Settings
 from dev.stack import Stack, end_process, free_port
 
-# The variables of the operator's environment that a process needs to run and to reach AWS.
+# The operator's variables that Deputy's processes need to run and to reach AWS
 _KEPT = (
     "PATH",
     "HOME",
@@ -26,7 +26,7 @@ _ENDPOINT = ("AWS_ENDPOINT_URL", "AWS_CA_BUNDLE")
 class LocalDeputy(Stack):
     """A web process and a background worker.
 
-    They need no public address, because the worker polls the registration queue.
+    They need no public address, because the background worker polls the registration queue.
     """
 
     web_processes = 1
@@ -35,7 +35,7 @@ class LocalDeputy(Stack):
         self, data: Path, deputy: Mapping[str, str], broker: Account, publisher: Account
     ) -> None:
         env = {name: os.environ[name] for name in _KEPT if name in os.environ}
-        env["DEPUTY_CONSOLE_URL"] = ""  # launch links point to AWS's console, which nobody opens
+        env["DEPUTY_CONSOLE_URL"] = ""  # launch links lead to AWS's console; nobody opens them
         super().__init__(Settings(free_port(), free_port(), data), env | dict(deputy))
         self._broker, self._publishes = broker, publisher
 
@@ -51,9 +51,9 @@ class LocalDeputy(Stack):
             end_process(worker)
 
     def ensure_worker(self) -> None:
-        """Start the background worker if it is stopped: customers' stacks wait for it.
+        """Start the background worker if it is stopped.
 
-        They do so even in a rollback.
+        Customers' stacks wait for its answers, even in a rollback.
         """
         if "web" in self._children and "worker" not in self._children:
             self.start_worker()

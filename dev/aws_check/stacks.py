@@ -1,4 +1,4 @@
-"""CloudFormation stacks of one run: created under its name with its tag, watched, and deleted."""
+"""The CloudFormation stacks of a run: their creation, their state, and their deletion."""
 
 import re
 import secrets
@@ -19,7 +19,7 @@ _MINUTES = 60.0
 class Run:
     """One run of the check.
 
-    Everything that it creates has its name and its tag. It changes nothing else.
+    Everything that it creates has the run's id in its name and its tag. It changes nothing else.
     """
 
     id: str
@@ -36,7 +36,7 @@ class Run:
 
     @property
     def prefix(self) -> str:
-        """The prefix of its stacks, topics, queues and roles, except the broker's role."""
+        """The prefix of the run's stacks, topics, queues and roles, except the broker's role."""
         return f"deputy-check-{self.id}-"
 
     @property
@@ -52,7 +52,7 @@ class Run:
 
 
 def from_template(run: Run, name: str, **parameters: str) -> dict[str, Any]:
-    """Return the arguments of create_stack for a template of ours."""
+    """Return the arguments of create_stack for a template in cloudformation/."""
     return {
         "StackName": f"{run.prefix}{name}",
         "TemplateBody": (ROOT / "cloudformation" / f"{name}.yaml").read_text(encoding="utf-8"),
@@ -81,7 +81,7 @@ def complete(account: Account, name: str, status: str, minutes: float = 10) -> d
 
 
 def at_rest(account: Account, stack: str) -> dict[str, Any] | None:
-    """Return a stack, by its name or ARN, unless something is in progress."""
+    """Return the stack with this name or ARN, or None while an operation is in progress."""
     answer = account.client("cloudformation").describe_stacks(StackName=stack)
     latest: dict[str, Any] = answer["Stacks"][0]
     return None if latest["StackStatus"].endswith("_IN_PROGRESS") else latest
@@ -99,7 +99,7 @@ def why_failed(account: Account, stack: str) -> str:
 
 
 def tagged(account: Account) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the existing stacks of all runs, in any state, each after the id of its run."""
+    """Yield the run's id and the stack, for each existing stack of any run in any state."""
     for page in account.client("cloudformation").get_paginator("describe_stacks").paginate():
         for stack in page["Stacks"]:
             for tag in stack.get("Tags", []):
@@ -117,7 +117,7 @@ def of_run(account: Account, run: Run) -> Iterator[dict[str, Any]]:
 def delete(account: Account, stack: Mapping[str, Any], minutes: float = 10) -> None:
     """Delete a stack and wait until it is gone.
 
-    Raises CheckError with AWS's reasons.
+    Raises CheckError with AWS's reasons if that fails.
     """
     name, stack_id = stack["StackName"], stack["StackId"]
     look = partial(at_rest, account, stack_id)

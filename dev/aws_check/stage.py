@@ -23,7 +23,7 @@ class Stage:
     run: Run
     accounts: list[Account]
     data: Path
-    # Called after the clean-up, the last one first.
+    # Called after the clean-up, in reverse order
     ends: ExitStack = field(default_factory=ExitStack)
     answers: Answers = field(default_factory=Answers)
     settings: dict[str, str] = field(default_factory=dict)

@@ -31,7 +31,7 @@ def make_vendor(stage: Stage) -> None:
     outputs = stacks.complete(vendor, stack["StackName"], "CREATE_COMPLETE")
     answers.ask("a stack under a name that is taken", create)
     _look_for_tags(stage)
-    # At AWS the output RegistrationQueueUrl is the same. In the sandbox only SQS knows its address.
+    # At AWS this URL is the output itself. In the sandbox only SQS knows the queue's address.
     name = outputs["RegistrationQueueUrl"].rpartition("/")[2]
     queue = vendor.client("sqs").get_queue_url(QueueName=name)["QueueUrl"]
     stage.settings |= {
@@ -57,9 +57,9 @@ def _look_for_tags(stage: Stage) -> None:
 
 
 def become_broker(stage: Stage) -> None:
-    """Admit exactly this operator to the run's broker role, and assume it.
+    """Allow exactly this operator to assume the run's broker role, and assume it.
 
-    Otherwise only ECS may use that role.
+    Without this change only ECS may assume that role.
     """
     run, vendor = stage.run, stage.vendor
     iam, sts = vendor.client("iam"), vendor.client("sts")
@@ -67,10 +67,10 @@ def become_broker(stage: Stage) -> None:
     operator = {
         "Effect": "Allow",
         "Principal": {"AWS": f"arn:{vendor.partition}:iam::{vendor.id}:root"},
-        # A transitive tag or a source identity of the operator's would be refused here, as
-        # customers' roles refuse it.
+        # Not sts:TagSession or sts:SetSourceIdentity: a transitive tag or a source identity of the
+        # operator is refused here, as customers' roles refuse it.
         "Action": "sts:AssumeRole",
-        # Not the ARN: that of a session lacks the path of its role.
+        # Not the ARN, because the ARN of a session lacks the path of its role
         "Condition": {"StringEquals": {"aws:userid": vendor.user_id}},
     }
     trust["Statement"] = [*trust["Statement"], operator]
@@ -84,7 +84,7 @@ def become_broker(stage: Stage) -> None:
                 RoleSessionName=f"aws-check-{run.id}",
             )
         except ClientError as error:
-            if error.response["Error"]["Code"] == "AccessDenied":  # IAM has not propagated it yet
+            if error.response["Error"]["Code"] == "AccessDenied":  # not propagated by IAM yet
                 return None
             raise
         return dict(answer["Credentials"])
