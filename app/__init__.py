@@ -1,3 +1,3 @@
 """Deputy: External IDs, proven roles, and short-lived credentials for a SaaS vendor's workers."""
 
-VERSION = "0.1.0"  # the release; CHANGELOG.md has a heading for each
+VERSION = "0.1.0"  # CHANGELOG.md has a heading for each version

@@ -1,4 +1,4 @@
-"""The clock: the only place that reads the time and checks times from outside."""
+"""The clock: only this module reads the time and checks times that come from outside."""
 
 import time
 from datetime import UTC, datetime
@@ -12,14 +12,15 @@ def now() -> datetime:
 
 
 def timestamp() -> float:
-    """Return the seconds since 1970. It takes a tenth of the time of `now().timestamp()`."""
+    """Return the seconds since 1970, ten times as fast as `now().timestamp()`."""
     return time.time()
 
 
 def as_given(time_outside: datetime) -> datetime:
-    """Return a time from outside in UTC.
+    """Convert a time that came from outside to UTC.
 
-    Raises ValueError outside those years, where a sum with it could overflow.
+    Raises ValueError outside the years 1970 to 9998, because arithmetic with such a time could
+    overflow.
     """
     if not 1970 <= time_outside.year <= 9998:
         raise ValueError(YEARS)

@@ -2,8 +2,8 @@
 
 All invalid variables are reported together, and the process does not start. No setting turns a
 safeguard off. Secrets may come from a file: `DEPUTY_SECRET_KEYS_FILE=/run/secrets/keys` instead of
-`DEPUTY_SECRET_KEYS`. boto3 reads AWS's own variables (credentials, AWS_ENDPOINT_URL). Only the
-region is needed here too.
+`DEPUTY_SECRET_KEYS`. boto3 reads AWS's own variables (credentials, AWS_ENDPOINT_URL) itself. Of
+those, this module reads only the region.
 """
 
 import inspect
@@ -34,17 +34,17 @@ _PRINCIPAL = re.compile(
     re.ASCII,
 )
 
-ROUTINE_SHARE = 0.5  # of the STS budget
+ROUTINE_SHARE = 0.5  # the part of the STS budget that routine proofs may use
 
 
 class ConfigError(Exception):
-    """One or more settings are missing or invalid. The message has a line for each."""
+    """One or more settings are missing or invalid. The message has one line for each of them."""
 
 
 class Broker(NamedTuple):
     """The vendor's AWS principal that customers' roles trust.
 
-    It is an IAM role (the usual case) or an IAM user.
+    It is an IAM role or, less often, an IAM user.
     """
 
     arn: str
@@ -55,7 +55,10 @@ class Broker(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Broker":
-        """Accept the ARN of a role or a user."""
+        """Accept the ARN of a role or a user.
+
+        Raises ValueError for any other text.
+        """
         arn = _PRINCIPAL.fullmatch(text)
         if arn is None:
             raise ValueError("must be the ARN of an IAM role or an IAM user.")
@@ -101,7 +104,7 @@ class VendorConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AwsConfig:
-    """The vendor's side in AWS: broker, bucket, region and roles' names."""
+    """The settings about AWS: region, broker, bucket, topic and queue, and limits for roles."""
 
     region: str = setting(
         check.region,
@@ -127,7 +130,8 @@ class AwsConfig:
         "Longest session, in seconds.",
         check.ROLE_CHAINING_MAX,
     )
-    vendor_account_ids: frozenset[AccountId] = setting(  # from_environment adds the broker's
+    # from_environment adds the broker's account
+    vendor_account_ids: frozenset[AccountId] = setting(
         check.account_ids,
         "More AWS accounts of yours, in which no role is ever assumed.",
         frozenset(),
@@ -144,16 +148,16 @@ class AwsConfig:
 
     @property
     def registration_region(self) -> str | None:
-        """The only region whose stacks can register by themselves.
+        """The only region whose stacks can register their roles themselves.
 
-        CloudFormation requires the topic to be in the stack's region.
+        CloudFormation requires the SNS topic to be in the stack's region.
         """
         return self.registration_topic_arn.split(":")[3] if self.registration_topic_arn else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceConfig:
-    """The address of this service, its proxies, its log."""
+    """The settings about this service: its address, its proxies and its log."""
 
     public_url: str = setting(
         check.public_url,
@@ -178,13 +182,13 @@ class ServiceConfig:
 
     @property
     def public_path(self) -> str:
-        """The path of the public URL: empty, or with a slash in front and none behind."""
+        """The path of the public URL: empty, or with a leading and without a trailing slash."""
         return urlsplit(self.public_url).path
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseConfig:
-    """Where data is kept, for how long, and with which keys."""
+    """The database, the shared cache, the message broker, the secret keys, and the retention."""
 
     database_url: str = setting(check.database_url, "Database of all processes.", secret=True)
     secret_keys: tuple[str, ...] = setting(
@@ -208,7 +212,7 @@ class DatabaseConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ProofConfig:
-    """How often connections are proven, and by which roles."""
+    """How often connections are proven, and which of the vendor's own roles are used for it."""
 
     reprove_every: int = setting(
         check.between(5, check.WEEK), "Seconds between two proofs of a connection.", 3600
@@ -230,22 +234,24 @@ class ProofConfig:
     def proofs_a_second(self) -> int:
         """The number of proofs per second that the STS budget allows.
 
-        A proof makes five calls, six with a stranger, and rarely one more.
+        A proof makes five calls to STS, or six if a stranger is configured. Few proofs make one
+        more call.
         """
         return max(1, self.sts_budget // (6 if self.stranger_role_arn else 5))
 
     @property
     def routine_proofs_a_second(self) -> float:
-        """The number of routine proofs per second that their share of the STS budget allows.
+        """The number of routine proofs per second that ROUTINE_SHARE of the STS budget allows.
 
-        A routine proof makes three calls, four with a stranger. Some need a full proof.
+        A routine proof makes three calls to STS, or four if a stranger is configured. The added
+        0.3 allows for routine proofs that need a full proof.
         """
         return self.sts_budget * ROUTINE_SHARE / (4.3 if self.stranger_role_arn else 3.3)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LimitConfig:
-    """Rates and quotas."""
+    """The settings of rate limits and quotas."""
 
     issue_rate: int = setting(
         check.between(1, 100_000), "Requests for credentials, per API key and second.", 200
@@ -287,14 +293,14 @@ class LimitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TemplateConfig:
-    """The settings for rendering and publishing templates. Create it by `from_environment`."""
+    """The settings for rendering and publishing templates. `from_environment` creates it."""
 
     vendor: VendorConfig
     aws: AwsConfig
 
     @classmethod
     def of(cls, **values: Any) -> Self:
-        """Return the configuration with these values, by the names of the settings."""
+        """Create the configuration from these values. The keywords are the settings' names."""
         for group, kind in groups_of(cls).items():
             names = {part.name for part in fields(kind)} & values.keys()
             values[group] = kind(**{name: values.pop(name) for name in names})
@@ -302,23 +308,23 @@ class TemplateConfig:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Read the settings. Raises ConfigError that names every invalid variable of this class."""
+        """Read the settings of this class. Raises ConfigError that names every invalid variable."""
         return cls.of(**_read_values(cls, check_role_chaining, check_ascii_name))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(TemplateConfig):
-    """All settings. The bounds of each number keep it effective as a safeguard."""
+    """All settings. The minimum and maximum of a number keep it effective as a safeguard."""
 
     service: ServiceConfig
     database: DatabaseConfig
     proofs: ProofConfig
     limits: LimitConfig
-    likely_mistakes: tuple[str, ...] = ()  # likely mistakes, a sentence each
+    likely_mistakes: tuple[str, ...] = ()  # one sentence for each likely mistake
 
     @property
     def own_accounts(self) -> frozenset[AccountId]:
-        """The accounts in which no role is a customer's."""
+        """The vendor's own accounts: no role in them belongs to a customer."""
         roles = self.proofs.canary_role_arn, self.proofs.stranger_role_arn
         return self.aws.vendor_account_ids | {role.account_id for role in roles if role}
 
@@ -333,7 +339,7 @@ class Config(TemplateConfig):
         mistakes = [
             *unknown_variables(environment, variables),
             *weak_keys(values["secret_keys"]),
-            # A sandbox is local too
+            # A local URL is no mistake when AWS is a local sandbox
             *local_address(values["public_url"], environment.get("AWS_ENDPOINT_URL")),
         ]
         if values["stranger_role_arn"] and not values["canary_role_arn"]:
@@ -346,7 +352,7 @@ _NO_CANARY = (
     "DEPUTY_STRANGER_ROLE_ARN is set and DEPUTY_CANARY_ROLE_ARN is not, so each proof skips the"
     " stranger. Set it to the output CanaryRoleArn of the same stack."
 )
-# The broker is the AWS principal that customers' roles trust, so Celery's setting has another name.
+# Old names of settings: "broker" now means only the AWS principal that customers' roles trust.
 _RENAMED = {
     "DEPUTY_BROKER_URL": "DEPUTY_CELERY_URL",
     "DEPUTY_BROKER_URL_FILE": "DEPUTY_CELERY_URL_FILE",
@@ -354,9 +360,9 @@ _RENAMED = {
 
 
 def _read_values(config: Any, *rules: Callable[..., Iterator[str]]) -> dict[str, Any]:
-    """Return the value of each of that class's settings.
+    """Read all settings of the class `config`, and return their values by name.
 
-    `rules` report conflicts between the settings that their parameters name. Raises ConfigError
+    Each rule reports conflicts between the settings that its parameters name. Raises ConfigError
     that names every invalid variable.
     """
     environment = dict(os.environ)  # noqa: TID251  this is app/config.py

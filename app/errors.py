@@ -1,10 +1,10 @@
-"""Everything that Deputy refuses, as one tree of exceptions.
+"""The exceptions for everything that Deputy refuses.
 
-The base class shows who has to act: the caller, the customer (in their AWS account), or neither
-(try again later). Exceptions outside this tree are bugs, which get a blank 500 and a full log
-entry. Domain code raises these classes without an HTTP status. `app/http/refusals.py` gives each
-class its status, and a test checks that none is missing. docs/architecture.md lists the invariants
-by number.
+Three base classes show who must act: the caller, the customer (in their AWS account), or nobody
+(the caller tries again later). Any other exception is a bug: the caller gets an empty 500, and the
+log gets the traceback. Domain code raises these classes without an HTTP status.
+`app/http/refusals.py` gives each class its status, and a test checks that none is missing.
+docs/architecture.md lists the invariants by number.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,10 @@ FieldErrors = Mapping[str, Sequence[str]]
 
 
 class AppError(Exception):
-    """A refusal with a stable `code` and a `detail` in our own words.
+    """A refusal with a stable `code` and a `detail` in Deputy's own words.
 
-    Callers see `detail`. So it contains no id from the request, no text of AWS's (which names the
-    broker), and no secret. `errors` maps a field of the request to its errors.
+    Callers see `detail`. It must contain no id from the request, no secret, and no text from AWS,
+    because such a text names the broker. `errors` maps a field of the request to its errors.
     """
 
     code: ClassVar[str]
@@ -28,7 +28,8 @@ class AppError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.errors = dict(errors or {})
-        # For the audit log: the ids of what was refused, if it is the caller's own; otherwise None.
+        # For the audit log: the tenant and the connection that the request was about. They are None
+        # if the caller can't see them.
         self.tenant_id: UUID | None = None
         self.connection_id: UUID | None = None
 
@@ -52,7 +53,7 @@ class ForbiddenError(CallerFaultError):
 class NotFoundError(CallerFaultError):
     """The resource is absent, deleted, or another tenant's.
 
-    All three get the same answer (invariant 11).
+    The answer is the same in all three cases (invariant 11).
     """
 
     code = "not_found"
@@ -66,9 +67,9 @@ class ConflictError(CallerFaultError):
 
 
 class AccountClosedError(ConflictError):
-    """The AWS account is closed to everybody but the vendor.
+    """The vendor suspended a connection in this AWS account.
 
-    The vendor's suspension of a connection closes its account.
+    Such a suspension closes the account to everybody but the vendor.
     """
 
     def __init__(self) -> None:
@@ -87,7 +88,7 @@ class ValidationFailedError(CallerFaultError):
 class RoleNotAllowedError(CallerFaultError):
     """The role ARN is well-formed, but Deputy never assumes such a role.
 
-    It is refused before any call to AWS (invariant 7).
+    The request is refused before any call to AWS (invariant 7).
     """
 
     code = "role_not_allowed"
@@ -111,7 +112,7 @@ class SuspendedError(CustomerSetupError):
 class ExternalIdWithdrawnError(CustomerSetupError):
     """The External ID was withdrawn in an emergency, because it was abused.
 
-    The role does not accept the next one yet.
+    The role does not accept the next External ID yet.
     """
 
     code = "external_id_withdrawn"
@@ -136,9 +137,9 @@ class AwsUnavailableError(TryLaterError):
 
 
 class ProofExpiredError(TryLaterError):
-    """The latest proof of the role is too old to issue on.
+    """The role's latest proof is too old, so Deputy issues no credentials.
 
-    A fresh one was not possible in time (invariant 13).
+    A fresh proof was not possible in time (invariant 13).
     """
 
     code = "proof_expired"

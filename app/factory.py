@@ -35,7 +35,7 @@ from app.log import logger
 from app.services import Services, begin
 from app.web.onboarding import pages
 
-# In the order of the OpenAPI document.
+# The OpenAPI document has the resources in this order.
 _RESOURCES = (
     tenants,
     rotations,
@@ -50,9 +50,9 @@ _RESOURCES = (
 )
 _DOCS = {
     "app_name": "Deputy API",
-    "layout": "BaseLayout",  # without the field that opens other documents
+    "layout": "BaseLayout",  # the default layout has a field that opens other documents
     "validatorUrl": None,  # by default the page sends the document to a validator on the internet
-    "oauth2RedirectUrl": "",  # by default it is made from the Host header
+    "oauth2RedirectUrl": "",  # the default contains the Host header
 }
 
 
@@ -62,20 +62,20 @@ def create_app(config: Config) -> Flask:
     app = Flask("app", static_folder=None)
     app.config.update(
         MAX_CONTENT_LENGTH=BODY_KIB * 1024,
-        # OPTIONS is a 405, like every other method that a route does not have
+        # An OPTIONS request gets a 405, like every method that a route does not have
         PROVIDE_AUTOMATIC_OPTIONS=False,
         API_TITLE="Deputy",
         API_VERSION=VERSION,
         OPENAPI_VERSION="3.1.0",
         API_SPEC_OPTIONS=spec_options(config),
     )
-    app.url_map.merge_slashes = False  # its redirect would go to the host in the Host header
+    app.url_map.merge_slashes = False  # werkzeug would redirect to the host in the Host header
     app.json = FastJson(app)
     deputy = app.extensions["deputy"] = Services(config)
     app.extensions["deputy.plain_requests"] = PlainCredentials(deputy)
     _register_hooks(app, config.service.proxy_hops)
     api = RestApi(app)
-    problems.register(app)  # after flask-smorest, because it replaces its handler
+    problems.register(app)  # registered after RestApi, to replace flask-smorest's handler
     for resource in _RESOURCES:
         api.register_blueprint(resource.bp)
     app.register_blueprint(pages.bp)
@@ -88,7 +88,7 @@ def create_app(config: Config) -> Flask:
     app.add_url_rule("/docs", "docs", lambda: redirect(f"{path}/docs/"))
     register_commands(app)
     if path:
-        # Flask's own way
+        # Flask's documentation wraps middleware in this way
         app.wsgi_app = serve_below(path, app.wsgi_app)  # type: ignore[method-assign,assignment]
     return app
 
@@ -121,7 +121,7 @@ def _register_hooks(app: Flask, proxy_hops: int) -> None:
     def _finish(response: Response) -> Response:
         response.headers["X-Request-Id"] = g.request_id
         response.headers.update(headers.ALWAYS)
-        for name, value in headers.FOR_PROGRAMS.items():  # where a blueprint has not set its own
+        for name, value in headers.FOR_PROGRAMS.items():  # a blueprint's own values stay
             response.headers.setdefault(name, value)
         seconds = time.perf_counter() - g.began
         _log_request(response, seconds)
@@ -132,8 +132,9 @@ def _register_hooks(app: Flask, proxy_hops: int) -> None:
 def _log_request(response: Response, seconds: float) -> None:
     """Log one line per request, with its route.
 
-    The path of an onboarding page contains the link's token, and is not logged. Successes are left
-    out for routes that are polled, and for credentials, which are in the audit log.
+    The path is not logged, because an onboarding page's path contains the link's token. Successful
+    requests are not logged for polled routes, for the API's documentation, and for credentials,
+    which are in the audit log.
     """
     quiet = (
         request.blueprint in {"credentials", "health", "swagger_ui"}

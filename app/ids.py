@@ -1,8 +1,8 @@
-r"""The values that authorization depends on: External IDs, role ARNs and the grant of both.
+r"""The values that authorization depends on: External IDs, role ARNs, and grants of the two.
 
-Strings from outside are parsed once, here. Later code relies on a `RoleArn` being valid. Use
-`re.ASCII` and `fullmatch` everywhere: in Python `\d` also matches other scripts' digits, and `$`
-allows a trailing newline.
+Strings from outside are parsed once, in this module. Later code relies on a `RoleArn` being valid.
+Use `re.ASCII` and `fullmatch` in every pattern: without them, `\d` also matches other scripts'
+digits, and `$` allows a trailing newline.
 """
 
 import re
@@ -15,9 +15,9 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 AccountId = NewType("AccountId", str)  # twelve ASCII digits
-ExternalId = NewType("ExternalId", str)  # only new_external_id makes one
+ExternalId = NewType("ExternalId", str)  # only new_external_id creates new ones
 
-ACCESS_KEY_ID = re.compile(r"[A-Z0-9]{16,128}", re.ASCII)  # AWS's form
+ACCESS_KEY_ID = re.compile(r"[A-Z0-9]{16,128}", re.ASCII)  # the form of AWS's access key ids
 EXTERNAL_ID_PATTERN = r"dpy-[0-9a-f]{64}"
 ACCOUNT_ID_PATTERN = r"[0-9]{12}"
 ROLE_NAME_MAX = 64
@@ -29,7 +29,7 @@ _ROLE_ARN = re.compile(
     r"(?P<path>/(?:[!-.0-~]+/)*)(?P<name>[\w+=,.@-]{1,64})",
     re.ASCII,
 )
-# Without named groups, which other dialects write differently.
+# Other regex dialects write named groups differently, so this pattern has none.
 ROLE_ARN_PATTERN = re.sub(r"\?P<\w+>", "?:", _ROLE_ARN.pattern)
 _ROLE_ARN_MAX = 2048
 _PATH_MAX = 512
@@ -37,33 +37,31 @@ _SESSION_NAME = re.compile(r"deputy-([0-9a-f]{32})-[0-9a-f]{24}", re.ASCII)
 
 
 def new_id() -> UUID:
-    """Return a new UUIDv7, which is unique without a request to the database.
+    """Return a new UUIDv7, without a request to the database.
 
-    Ids are in order of creation, and pages rely on that.
+    Ids sort in order of creation. Pagination relies on that.
     """
     return uuid7()
 
 
 def session_name(key_id: UUID, digits: str | None = None) -> str:
-    """Return a session's name, `deputy-<key id>-<issuance>`, with exactly AWS's 64 characters.
+    """Return a session's name, `deputy-<key id>-<24 hex digits>`.
 
-    It shows the key in the customer's CloudTrail. `digits`: hex digits for the second part, of
-    which the first 24 count. Without `digits` they are random.
+    It has exactly 64 characters, which is AWS's maximum. The customer's CloudTrail shows the name,
+    and so which API key was used. `digits`: hex digits of which the first 24 are used; None: random
+    digits.
     """
     return f"deputy-{key_id.hex}-{digits or secrets.token_hex(12):.24}"
 
 
 def key_id_in(name: str) -> UUID | None:
-    """Return the key's id in a session's name.
-
-    Return None for a name that does not have the form of `session_name`.
-    """
+    """Return the API key's id in a session's name; None if `session_name` did not make the name."""
     match = _SESSION_NAME.fullmatch(name)
     return UUID(match[1]) if match else None
 
 
 def first_id_at(time: datetime) -> UUID:
-    """Return the lower bound of the ids that `new_id` makes from that millisecond on."""
+    """Return the lowest id that `new_id` can return at this time or later, to the millisecond."""
     return UUID(int=max(0, int(time.timestamp() * 1000)) << 80)
 
 
@@ -76,25 +74,25 @@ def kit_role_name(prefix: str, tenant_id: UUID, suffix: str = "") -> str:
     """Return the default name of a tenant's role.
 
     It consists of the prefix, eight hex digits of the tenant's id, and `suffix`
-    (PermissionSets.suffix). Two tenants may share an AWS account, so the name contains digits of
-    the tenant. They are the last eight, because a UUIDv7 begins with the time, and tenants created
-    in the same minute share those digits.
+    (PermissionSets.suffix). The digits keep the names of two tenants in one AWS account apart. They
+    are the last eight of the id: the first ones are the time, which tenants that were created in
+    the same minute share.
     """
     return f"{prefix}{tenant_id.hex[-TENANT_DIGITS:]}{suffix}"
 
 
 def stack_name(prefix: str, name: str) -> str:
-    """Return a stack's name that begins with the role prefix, as far as CloudFormation allows it.
+    """Return a stack's name: the role prefix in CloudFormation's alphabet, and `name`.
 
-    A stack's name has letters, digits and hyphens, and begins with a letter. IAM allows more, and
-    the prefix may be empty.
+    A stack's name consists of letters, digits and hyphens, and begins with a letter. The prefix may
+    contain other characters, or be empty.
     """
     plain = re.sub(r"[^A-Za-z0-9-]", "-", prefix)
     return f"{plain}{name}" if plain[:1].isalpha() else f"deputy-{plain.lstrip('-')}{name}"
 
 
 def kit_stack_names(prefix: str, tenant_id: UUID, suffix: str) -> tuple[str, str]:
-    """Return the default names of a tenant's stack and of its organisation's stack."""
+    """Return the default names of a tenant's stack, and of the stack for its AWS organisation."""
     own = stack_name(prefix, kit_role_name("", tenant_id, suffix))
     return own, f"{own}-organization"
 
@@ -113,7 +111,7 @@ class RoleArn:
     def parse(cls, text: str) -> "RoleArn":
         """Accept the ARN of a role.
 
-        Raises ValueError that says what is wrong with other text.
+        Raises ValueError, with the reason, for any other text.
         """
         if len(text) > _ROLE_ARN_MAX:
             raise ValueError(f"A role ARN has at most {_ROLE_ARN_MAX} characters.")
@@ -131,11 +129,11 @@ class RoleArn:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The pair that opens a customer's account. `app.aws.sts` accepts nothing else.
+    """The role and the External ID that open a customer's account.
 
-    Both halves are required. Only `Connection.grant` makes one, from one row, whose foreign key
-    ties the role to the same tenant's External ID. So a caller's string can never become a grant.
-    An AST test checks that.
+    `app.aws.sts` accepts nothing else. Only `Connection.grant_with` creates grants, from a
+    connection's row and an External ID of the same tenant. A caller's string can therefore never
+    become a grant. An AST test checks that.
     """
 
     role_arn: RoleArn
@@ -143,19 +141,19 @@ class Grant:
 
 
 def new_external_id() -> ExternalId:
-    """Return `dpy-` and 64 hex digits from 256 random bits.
+    """Return a new External ID: `dpy-` and 64 hex digits, which are 256 random bits.
 
-    This is within STS's alphabet and length (2 to 1,224).
+    STS accepts its alphabet and its length (2 to 1,224 characters).
     """
     return ExternalId(f"dpy-{secrets.token_hex(32)}")
 
 
 def foreign_external_id(own: ExternalId) -> ExternalId:
-    """Return a foreign External ID for a proof: `own` with random middle 32 hex digits.
+    """Return a foreign External ID for a proof: `own` with its middle 32 hex digits replaced.
 
-    It was never issued to anybody. It keeps the first and the last 16 digits. So a trust policy
-    that compares only a prefix, a suffix or a pattern of `?` accepts it, and this one call detects
-    that.
+    Nobody was ever given this External ID. It has the first and the last 16 digits of `own`. A
+    trust policy that compares only a prefix, a suffix or a pattern of `?` accepts it. One call
+    with it therefore detects all three mistakes.
     """
     digits = own.removeprefix("dpy-")
     while True:

@@ -1,7 +1,8 @@
-"""Log lines: one JSON object each, on standard error, with the request id.
+"""The log: each line is a JSON object with the request id, on standard error.
 
-The objects with secrets hide them from `repr`, and `_redact` removes any that remain. A request is
-logged with its route, never with its path or its query. Those of onboarding pages contain tokens.
+Objects with secrets leave them out of `repr`. `_redact` removes secrets that reach a line anyway. A
+request is logged with its route, never with its path or query, because an onboarding page's path
+contains a token.
 """
 
 import logging
@@ -14,8 +15,8 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict
 
-# An API key, an onboarding link's token in a URL, the beginning of a session token, and a secret
-# access key with its name.
+# The alternatives match: an API key; an onboarding link's token in a URL; an AWS session token, by
+# its first characters; a secret access key, after a name that ends in "key".
 _SECRETS = re.compile(
     r"dpk_[0-9a-f]{16}_[A-Za-z0-9_-]{43}"
     r"|(?<=/onboard/)[A-Za-z0-9_-]{43}"
@@ -23,7 +24,7 @@ _SECRETS = re.compile(
     r"|(?<=key)[\"'=:\s>]+[A-Za-z0-9+/]{40}(?![A-Za-z0-9+/])",
     re.IGNORECASE,
 )
-# Names without case and separators, so SessionToken and session_token are the same.
+# In lower case and without separators: "sessiontoken" stands for SessionToken and session_token.
 _SECRET_NAMES = {
     "authorization",
     "key",
@@ -35,11 +36,11 @@ _SECRET_NAMES = {
     "secretaccesskey",
 }
 _NOISY = ("alembic", "botocore", "boto3", "celery", "kombu", "urllib3", "s3transfer", "werkzeug")
-_POOL = "app.store.database._TimedPool"  # SQLAlchemy names its pool's logger by the class
+_POOL = "app.store.database._TimedPool"  # SQLAlchemy names a pool's logger after the pool's class
 
 
 def _scrub(value: Any) -> Any:
-    """Return the value for JSON, without what looks like a secret or has a secret's name."""
+    """Return the value for JSON. Redact texts that look like secrets or have a secret's name."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, Mapping):
@@ -58,16 +59,16 @@ def _redact(_logger: Any, _method: str, event: EventDict) -> Any:
 
 
 def _scrub_line(record: logging.LogRecord) -> bool:
-    """Redact secrets in the lines of a logger that writes by itself.
+    """Redact secrets in the lines of gunicorn's logger.
 
-    gunicorn's logger names the path of a request that it could not finish.
+    gunicorn logs the path of a request that it could not finish.
     """
     record.msg, record.args = _SECRETS.sub("[redacted]", record.getMessage()), ()
     return True
 
 
 def configure(level: str) -> None:
-    """Send the whole process's log lines, including libraries', through one JSON renderer."""
+    """Send all log lines of this process, including libraries' lines, through one JSON renderer."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -82,7 +83,7 @@ def configure(level: str) -> None:
     json_lines: list[Any] = [
         formatter.remove_processors_meta,
         structlog.processors.format_exc_info,
-        _redact,  # after the traceback has become text, so that it is redacted too
+        _redact,  # after format_exc_info, so that tracebacks are redacted too
         structlog.processors.JSONRenderer(),
     ]
     handler = logging.StreamHandler(sys.stderr)
@@ -95,16 +96,16 @@ def configure(level: str) -> None:
     logging.getLogger("gunicorn.error").addFilter(_scrub_line)
 
 
-# Call it with an event's name and facts as key=value. structlog adds the name of the calling module
-# to each line.
+# Call its methods with an event's name, and with facts as keywords. structlog adds the name of the
+# calling module.
 logger: Any = structlog.stdlib.get_logger()
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Leave out the lines about successes.
+    """Suppress log lines of the level INFO inside the `with` block.
 
-    At a terminal they would mix with the output of a command.
+    At a terminal they would be mixed with a command's output.
     """
     root = logging.getLogger()
     level = root.level

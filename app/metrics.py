@@ -1,9 +1,9 @@
-"""Metrics for Prometheus: each process's counts, and the address that serves them (METRICS_BIND).
+"""The metrics for Prometheus, and the server for them at METRICS_BIND.
 
-No label contains a tenant, a role or a key: each has a fixed set of values. Web processes share
-files for their counts (gunicorn.conf.py), so these are sums over all web processes. A background
-worker counts for itself. The count of `deputy_issue_seconds` is also the number of issued
-credentials.
+Every label has a fixed set of values, so no label contains a tenant, a role or a key. Web processes
+share files for their counts (gunicorn.conf.py), so Prometheus reads the sums over all web
+processes. A background worker serves its own counts. The count of `deputy_issue_seconds` is also
+the number of issued credentials.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ AWS_CALLS = Counter("deputy_aws_calls", "Calls to AWS, each attempt.", ["action"
 PROOFS = Counter("deputy_proofs", "Proofs.", ["verdict", "trigger"])
 _EXPOSED = "For how long a role that is not as proven may have been so, until that was found."
 DRIFT = Histogram("deputy_drift_exposed_seconds", _EXPOSED, ["status"], buckets=_HOURS)
-# Prometheus sees no increase if a series begins with its first count
+# The series must exist with 0: Prometheus sees no increase if a series begins with its first count
 DRIFT.labels("broken")
 DRIFT.labels("insecure")
 _HELD = (
@@ -42,7 +42,7 @@ POOL_WAIT = Histogram(
 def address(text: str) -> tuple[str, int]:
     """Accept `host:port`.
 
-    An IPv6 address is in brackets. Raises ValueError.
+    An IPv6 address must be in brackets. Raises ValueError for any other text.
     """
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
@@ -53,10 +53,11 @@ def address(text: str) -> tuple[str, int]:
 def serve(
     bind: tuple[str, int], more: Collector | None = None, *, shared: bool = False
 ) -> Callable[[], None]:
-    """Serve the metrics, and those of `more`, on a thread. Return a function that stops it.
+    """Serve the metrics on a thread, and return a function that stops the server.
 
-    `shared`: serve the metrics of all processes that share PROMETHEUS_MULTIPROC_DIR, instead of
-    this one's. Raises OSError when the address can't be used.
+    `more`: a collector whose metrics are served too. `shared`: serve the metrics of all processes
+    that share PROMETHEUS_MULTIPROC_DIR, instead of this process's. Raises OSError when the address
+    can't be used.
     """
     registry = CollectorRegistry()
     if shared:

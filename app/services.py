@@ -1,7 +1,4 @@
-"""The composition root, which creates every object that the web, the CLI and the tests use.
-
-It does not depend on Flask.
-"""
+"""The composition root, which creates all objects of a process. It does not import Flask."""
 
 from functools import cache, partial
 
@@ -30,16 +27,16 @@ from app.tenants import tenants
 
 
 def begin(config: Config) -> None:
-    """Set up the log, and log likely mistakes in the settings. A process calls it first."""
+    """Set up the log, and log likely mistakes in the settings. Each process calls this first."""
     log.configure(config.service.log_level)
     for doubt in config.likely_mistakes:
         logger.warning("settings.doubtful", detail=doubt)
 
 
 class Services:
-    """Every object of a process, created once.
+    """All long-lived objects of a process.
 
-    Creating them opens no connection to anything. Raises ConfigError.
+    Creating them connects to nothing. Raises ConfigError.
     """
 
     def __init__(self, config: Config) -> None:
@@ -85,7 +82,7 @@ class Services:
 
 
 def _health(services: Services, door: sts.Sts, prober: canary.Canary) -> Health:
-    """Return the checks of the vendor's own side, and those that cost little."""
+    """Return the health checks. `doctor` runs all of them, and readiness only the cheap ones."""
     config, db, queue = services.config, services.db, services.proof_queue
     published = services.publication.published
     templates = partial(check_templates, published, services.onboarding.versions.refusals)
@@ -106,7 +103,7 @@ def _health(services: Services, door: sts.Sts, prober: canary.Canary) -> Health:
 def _shared(config: Config) -> tuple[session_cache.SessionCache, rates.Rates]:
     """Return the session cache and the rate limits, with a shared cache if one is configured.
 
-    Its libraries are imported lazily: they would be 10 % of a process's start-up time.
+    The shared cache's libraries are imported lazily: they take 10 % of a process's start-up time.
     """
     keys, url = config.database.secret_keys, config.database.cache_url
     if not url:
@@ -127,6 +124,7 @@ def _registrations(
     if region is None or url is None:
         return None
     queue = stack_messages.RegistrationQueue(region, url)
-    # Created lazily: few processes answer stacks, and it would be 20 % of each one's start-up time.
+    # Created lazily: few processes send answers to stacks, and creating the client would take 20 %
+    # of a process's start-up time.
     answers = cache(partial(stack_answers.stack_answers, region, config.aws.broker.partition))
     return registrations.Registrations(db, config, sets, queue, answers)

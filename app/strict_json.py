@@ -1,8 +1,8 @@
-"""JSON from outside, read without Python's leniencies.
+"""A strict parser for JSON from outside.
 
-Python keeps the last of two equal keys, and accepts NaN, Infinity and lone surrogates. PostgreSQL
-accepts no NUL. The next program would read such text differently, or a transaction would fail in
-the middle.
+Python's parser keeps the last of two equal keys, and accepts NaN, Infinity and lone surrogates.
+Another program might read such text differently. PostgreSQL accepts no NUL, so a transaction with
+one would fail in the middle.
 """
 
 import json
@@ -13,20 +13,20 @@ from typing import Any, Never
 JsonObject = dict[str, Any]
 
 MAX_DEPTH = 32
-# Upper bounds for accepted JSON. The longest list that a request may contain has 10,000 items.
+# Maximums for accepted JSON. The longest list that a request may contain has 10,000 items.
 MAX_VALUES = 20_000
 MAX_KEYS = 1_000  # per object
-MAX_KEY = 256  # characters; the longest keys in valid requests are those of IAM's conditions
+MAX_KEY = 256  # characters; the longest keys in valid requests are IAM's condition keys
 MAX_DIGITS = 100  # per number
 
 _HALF = re.compile("[\ud800-\udfff]")  # half of a surrogate pair
 
 
 def parse(text: str | bytes) -> Any:
-    """Return the value of strict JSON in UTF-8.
+    """Parse strict JSON in UTF-8, and return its value.
 
-    Raises ValueError with the reason for any other text. The text's length bounds the cost. A text
-    that could contain too many values is refused before it is parsed.
+    Raises ValueError, with the reason, for any other text. A text that may contain too many values
+    is refused before it is parsed. The cost is proportional to the text's length.
     """
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
@@ -52,11 +52,11 @@ def parse(text: str | bytes) -> Any:
 
 
 def parse_accepted(text: str) -> Any:
-    """Read JSON that another service has accepted, such as a role's trust policy.
+    """Parse JSON that another service has accepted, such as a role's trust policy.
 
-    What `parse` refuses in a key, a number or a string is kept or replaced here. So its author
-    can't hide the rest of the document. Keys that become equal by a replacement get a suffix.
-    Raises ValueError if the text can't be parsed, or has the same key twice.
+    Keys, numbers and strings that `parse` refuses are kept or replaced here. Otherwise the author
+    of one such value could hide the rest of the document. Keys that become equal by a replacement
+    get a suffix. Raises ValueError if the text can't be parsed, or has the same key twice.
     """
     try:
         value = json.loads(
@@ -106,8 +106,7 @@ def _whole(text: str) -> int:
 
 
 def _short(text: str) -> str:
-    # Python itself refuses integers of more than 4,300 digits, with a message that only programmers
-    # understand.
+    # Python refuses integers of more than 4,300 digits, but its message is for programmers.
     if len(text) > MAX_DIGITS:
         raise ValueError(f"A number has more than {MAX_DIGITS} digits.")
     return text
@@ -124,14 +123,14 @@ def _check(value: Any, depth: int) -> None:
         return
     if depth == 0:
         raise ValueError(_TOO_DEEP)
-    for item in value:  # of an object, its keys
+    for item in value:  # an object's keys, or a list's items
         _check(item, depth - 1)
     if isinstance(value, dict):
         _check(list(value.values()), depth)
 
 
 def _number(text: str) -> int | float | str:
-    """Return a number, or its text if it is too long or too large."""
+    """Return the number; return its text if it is too long or too large."""
     try:
         return _whole(text) if text.lstrip("-").isdigit() else _finite(text)
     except ValueError:
@@ -150,7 +149,7 @@ def _storable(value: Any, depth: int) -> Any:
     storable: JsonObject = {}
     for key, item in value.items():
         name = _storable(key, depth)
-        while name in storable:  # keys that differed only in replaced characters
+        while name in storable:  # two keys differed only in characters that were replaced
             name += str(len(storable))
         storable[name] = _storable(item, depth - 1)
     return storable
