@@ -1,13 +1,13 @@
 """The database: engine, transactions and column types.
 
-`Database.read()` opens a session for queries, `Database.write(caller)` one short transaction.
-Issuing has a connection of its own (app/audit/insert.py).
+`Database.read()` opens a session for queries. `Database.write(writer)` opens one short transaction.
+Issuing stores its audit events over a separate connection (app/audit/insert.py).
 
-On SQLite every writing transaction begins IMMEDIATE. A transaction that reads first and writes
-later fails at once when another process has written in between. An immediate one waits for a file
-lock, off the gevent hub.
+On SQLite every writing transaction starts with BEGIN IMMEDIATE, and waits for a file lock off the
+gevent hub. Without IMMEDIATE, a transaction that reads first fails at its first write if another
+process has written in between.
 
-No transaction may contain a network call. The tests refuse one.
+No transaction may contain a network call. The tests enforce that.
 """
 
 import functools
@@ -46,32 +46,31 @@ from app.errors import ConflictError, StoreUnavailableError
 from app.store.sqlite import PRAGMAS, SqliteConnection, WriteLock, create_private
 
 _UNREACHABLE = "The database can't be reached right now; try again."
-# PostgreSQL's serialization_failure, deadlock_detected and lock_not_available
+# PostgreSQL's error codes serialization_failure, deadlock_detected and lock_not_available
 _COLLISIONS = {"40001", "40P01", "55P03"}
 _COLLIDED = "Another request changed the same things at the same time; try again."
-_TRIES = 4  # attempts at a revocation, suspension or deletion
+_TRIES = 4  # attempts of `until_committed`
 # An asynchronous commit is not durable, so synchronous_commit is always on.
 _DURABLE = (
     "SELECT set_config('synchronous_commit', 'on', false) WHERE"
     " current_setting('synchronous_commit') = 'off'"
 )
-# Seconds. The feed shows audit events that are older than the sum of both. LONGEST limits the
-# length of a transaction, and so the age of an event when it is stored.
-LONGEST = 15
-CLOCKS_APART = 5  # upper bound for the difference between the clocks of two machines
-# Limit of concurrent long reads on SQLite. Each occupies a thread and a connection, and writers
-# need some too.
+# The feed shows only audit events that are older than the sum of these two numbers of seconds.
+LONGEST = 15  # maximum duration of a transaction, and so the maximum age of an event when stored
+CLOCKS_APART = 5  # maximum difference between the clocks of two machines
+# Maximum of concurrent long reads on SQLite. Each occupies a thread and a connection, which writers
+# need too.
 _LONG_READS = 4
 _STATEMENT_SECONDS = 10  # timeout of a statement, which may wait for a lock or read many rows
-# Timeouts, in seconds and milliseconds, after which the database counts as unavailable. SDKs wait
-# two seconds for container credentials.
+# Timeouts after which the database counts as unavailable: seconds for connect_timeout, milliseconds
+# for tcp_user_timeout. AWS SDKs wait two seconds for container credentials.
 _POSTGRESQL_WAITS = {"connect_timeout": 2, "tcp_user_timeout": 2000}
 
 
 def database_now(db: Session) -> datetime:
-    """Return the database's time, which is the same for all processes.
+    """Return the time of the database's clock, which is the same for all processes.
 
-    On SQLite it is the machine's time.
+    On SQLite it is the machine's clock.
     """
     if db.get_bind().dialect.name == "sqlite":
         text = db.scalars(select(func.strftime("%Y-%m-%dT%H:%M:%f+00:00", "now"))).one()
@@ -80,14 +79,14 @@ def database_now(db: Session) -> datetime:
 
 
 def as_json(value: Any) -> str:
-    """Return the text of a JSON column, which is the same on every database."""
+    """Return the JSON text of a value, as every database stores it in a JSON column."""
     return orjson.dumps(value).decode()
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC datetime on every database.
+    """A column type for aware datetimes in UTC, on every database.
 
-    SQLite drops the time zone. PostgreSQL returns the session's.
+    Without it, SQLite drops the time zone, and PostgreSQL returns times in the connection's zone.
     """
 
     impl = DateTime(timezone=True)
@@ -109,9 +108,9 @@ Result = TypeVar("Result")
 
 
 def until_committed(stop: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Retry a use case that revokes, suspends or deletes when it collides with another one.
+    """Retry a use case that revokes, suspends or deletes when its transaction collides.
 
-    Nobody should have to request it twice.
+    Nobody should have to send such a request twice.
     """
 
     @functools.wraps(stop)
@@ -128,10 +127,10 @@ def until_committed(stop: Callable[Arguments, Result]) -> Callable[Arguments, Re
 
 
 class Writer(Protocol):
-    """The actor of a transaction: an API key, an onboarding link, or Deputy itself."""
+    """The principal of a writing transaction: an API key, an onboarding link, or Deputy itself."""
 
     def reauthorize(self, db: Session) -> None:
-        """Check again, in this transaction, that the writer may still act.
+        """Check inside this transaction that the principal may still act.
 
         Raises an AppError if it may not.
         """
@@ -139,17 +138,17 @@ class Writer(Protocol):
 
 class _System:
     def reauthorize(self, db: Session) -> None:
-        """Accept: there is no key that could have been revoked."""
+        """Do nothing: Deputy itself has no key that could have been revoked."""
 
 
-# The background worker, stacks' messages, housekeeping, and the operator at the machine
+# The writer for background workers, stacks' messages, housekeeping, and the operator's commands
 SYSTEM = _System()
 
 
 class Database:
-    """The engine and its two kinds of transactions.
+    """The engine, and its two kinds of transactions.
 
-    Creating one is cheap. It connects when it is first used.
+    Creating this object is cheap, because the engine connects only when it is used.
     """
 
     def __init__(self, url: str) -> None:
@@ -161,8 +160,8 @@ class Database:
     def read(self, *, long: bool = False) -> Iterator[Session]:
         """Open a session for queries, and roll back its changes.
 
-        `long`: the queries may read many rows. On SQLite they then run off the gevent hub, where
-        they do not delay the process's other requests. Raises StoreUnavailableError.
+        `long`: True for queries that may read many rows. On SQLite such queries run off the gevent
+        hub, so they do not delay the process's other requests. Raises StoreUnavailableError.
         """
         engine, place = self.engine, _NO_LIMIT
         if long:
@@ -174,9 +173,9 @@ class Database:
     def write(self, writer: Writer) -> Iterator[Session]:
         """Open a transaction. It commits at the end, and rolls back on any exception.
 
-        `writer` is checked again first: its key may have been revoked while the request's body
-        arrived. Raises what `writer.reauthorize` raises, ConflictError when PostgreSQL broke up a
-        deadlock, and StoreUnavailableError.
+        First it calls `writer.reauthorize`, because the key may have been revoked while the
+        request's body arrived. Raises the errors of `reauthorize`, ConflictError when PostgreSQL
+        ended a deadlock by cancelling this transaction, and StoreUnavailableError.
         """
         with (
             store_errors(),
@@ -187,12 +186,12 @@ class Database:
             began = time.monotonic()
             writer.reauthorize(session)
             yield session
-            # PostgreSQL before 17 and SQLite have no limit of their own for a whole transaction.
+            # SQLite, and PostgreSQL before version 17, can't limit the duration of a transaction.
             if time.monotonic() - began > LONGEST:
                 raise StoreUnavailableError(_UNREACHABLE)
 
     def dedicated(self) -> Any:
-        """Return a driver connection that no longer belongs to the pool.
+        """Take a driver connection out of the pool, and return it for the caller's own use.
 
         Raises StoreUnavailableError.
         """
@@ -204,15 +203,16 @@ class Database:
 
 
 def sqlstate(error: SQLAlchemyError) -> str | None:
-    """Return PostgreSQL's code of an error; None if it has none."""
+    """Return PostgreSQL's error code (SQLSTATE); None if the error has none."""
     return getattr(getattr(error, "orig", None), "sqlstate", None)
 
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Raise StoreUnavailableError when the database is unreachable, full or locked.
+    """Translate the driver's errors inside the `with` block.
 
-    Violated constraints are raised unchanged.
+    Raises StoreUnavailableError when the database is unreachable, full or locked, and ConflictError
+    when two transactions collided. Violated constraints are raised unchanged.
     """
     try:
         yield
@@ -235,10 +235,10 @@ def postgresql_limits(server_version: int) -> dict[str, float]:
 
 
 def without_limits(connection: Connection) -> None:
-    """Lift the time limits, for migrations.
+    """Lift the time limits of this connection, for migrations.
 
-    Invalidate the connection afterwards, or the pool reuses it. The lock timeout is short, because
-    all requests that need the table wait behind the migration.
+    Invalidate the connection afterwards, or the pool reuses it without limits. The lock timeout is
+    short, because all requests that need the table wait behind a migration that waits for a lock.
     """
     if connection.dialect.name == "postgresql":
         version = connection.connection.dbapi_connection.info.server_version  # type: ignore[union-attr]
@@ -249,7 +249,7 @@ def without_limits(connection: Connection) -> None:
 
 
 class _TimedPool(QueuePool):
-    """A pool that measures the time to get a connection."""
+    """A connection pool that measures how long a request waits for a connection."""
 
     connect = metrics.POOL_WAIT.time()(QueuePool.connect)
 
@@ -258,18 +258,19 @@ _OPTIONS: Any = {
     "json_serializer": as_json,
     "json_deserializer": orjson.loads,
     "poolclass": _TimedPool,
-    # More connections than the 24 requests with unbound keys that a process works on at once
-    # (app/limits/tenant_share.py). Otherwise a stop would wait for those, on SQLite for seconds.
+    # These 32 connections are more than the 24 requests with unbound keys that a process works on
+    # at once (app/limits/tenant_share.py). With fewer, a revocation would have to wait for one of
+    # these requests, on SQLite for seconds.
     "pool_size": 16,
     "max_overflow": 16,
     "pool_timeout": 1.5,
 }
-# Any number of long reads at once
+# On PostgreSQL the number of concurrent long reads is not limited
 _NO_LIMIT: AbstractContextManager[Any] = nullcontext()
 
 
 def _engine(url: str) -> tuple[Engine, AbstractContextManager[Any]]:
-    """Return the engine, and the limit of its concurrent long reads."""
+    """Return the engine, and a semaphore that limits its concurrent long reads."""
     if url.startswith("sqlite"):
         return _sqlite(url), threading.BoundedSemaphore(_LONG_READS)
     engine = create_engine(url, pool_pre_ping=True, connect_args=_POSTGRESQL_WAITS, **_OPTIONS)

@@ -1,15 +1,15 @@
-"""Fair locks on PostgreSQL, which are granted in the order of requests.
+"""Fair locks on PostgreSQL, granted in the order in which transactions requested them.
 
-PostgreSQL's row locks are not fair. A request for a shared lock passes a writer that waits. When
-several transactions wait to update a row, any of them may be next. So a client that writes without
-a pause could delay a revocation without limit.
+PostgreSQL's row locks are not fair. A request for a shared lock overtakes a transaction that waits
+for an exclusive one. When several transactions wait to update a row, any of them may be next. So a
+client that writes without a pause could delay a revocation without limit.
 
-These are advisory locks, which end with the transaction. On SQLite they do nothing, because it has
-one writer at a time.
+These locks are advisory locks, which PostgreSQL releases at the end of the transaction. On SQLite
+the functions do nothing, because SQLite has one writer at a time.
 
-Every transaction takes its locks in the order of `Lock`, then of their numbers, and then locks
-rows. Take the lock and read what it protects in two statements: a statement does not see what was
-committed while it waited.
+Every transaction takes its advisory locks first, in the order of `Lock` and then of the lock's
+number, and locks rows afterwards. Take a lock in one statement, and read what it protects in the
+next: a statement does not see what was committed while it waited.
 """
 
 import enum
@@ -18,19 +18,19 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 from sqlalchemy.orm import Session
 
-# Callers share this many locks. So a family of any size fits into PostgreSQL's lock table, which
-# has 6,400 entries by default.
+# All callers share this number of locks. The callers of a family of any size therefore fit into
+# PostgreSQL's lock table, which has 6,400 entries by default.
 _CALLERS = 1024
 _ROWS = 2**31  # a lock's number is a signed integer of four bytes
 
 
 class Lock(enum.IntEnum):
-    """The kinds of locks. The value is the first number of the advisory lock."""
+    """The kinds of locks. The value is the first of the advisory lock's two numbers."""
 
-    MAKING = 7301  # shared: a key or a link is being made; exclusive: a family must not grow
-    CALLER = 7302  # shared: a caller writes; exclusive: it is being revoked
-    TENANT = 7303  # the tenant's row
-    CONNECTION = 7304  # the connection's row
+    MAKING = 7301  # shared: creates a key or a link; exclusive: keeps families from growing
+    CALLER = 7302  # shared: a caller writes; exclusive: the caller is being revoked
+    TENANT = 7303  # protects the tenant's row
+    CONNECTION = 7304  # protects the connection's row
 
 
 _SHARE = text("SELECT pg_advisory_xact_lock_shared(:lock, :number)")
@@ -40,21 +40,21 @@ _HOLD = text(
 
 
 def share(db: Session, lock: Lock, subject: UUID | None = None) -> None:
-    """Take the lock in shared mode, until the transaction ends.
+    """Take the lock on `subject` in shared mode, until the transaction ends.
 
-    `MAKING` has no subject.
+    `MAKING` is a single lock, without a subject.
     """
     _execute(db, _SHARE, lock=lock.value, number=_number(lock, subject))
 
 
 def hold(db: Session, lock: Lock, *subjects: UUID) -> None:
-    """Take these locks in exclusive mode, until the transaction ends."""
+    """Take the locks on these subjects in exclusive mode, until the transaction ends."""
     numbers = {_number(lock, subject) for subject in subjects or (None,)}
     _execute(db, _HOLD, lock=lock.value, numbers=sorted(numbers))
 
 
 def _number(lock: Lock, subject: UUID | None) -> int:
-    """Return the lock's number, from the end of the id, which is random."""
+    """Return the advisory lock's second number, from the random last bits of the subject's id."""
     return 0 if subject is None else subject.int % (_CALLERS if lock is Lock.CALLER else _ROWS)
 
 

@@ -1,4 +1,4 @@
-"""Migrations with Alembic. app/store/revisions.py works without it."""
+"""Migrations with Alembic. app/store/revisions.py reads the schema's version without Alembic."""
 
 import time
 from collections.abc import Callable
@@ -27,10 +27,10 @@ def alembic_config(db: Database) -> AlembicConfig:
 
 
 def upgrade(db: Database, report_wait: Callable[[], None]) -> None:
-    """Run all migrations, and retry them while a table is locked, as a backup locks it.
+    """Run all migrations. Retry while a table is locked, for example by a backup.
 
-    Requests wait behind a migration that waits for a lock. Calls `report_wait` once before the
-    second attempt. Raises TableInUseError.
+    Each attempt waits only briefly for the lock, because requests wait behind it. Calls
+    `report_wait` once, before the second attempt. Raises TableInUseError after the last attempt.
     """
     for attempt in range(_ATTEMPTS):
         try:

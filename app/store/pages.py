@@ -8,18 +8,18 @@ from sqlalchemy import ColumnElement, Select, select, union_all
 from sqlalchemy.orm import Session
 
 Row = TypeVar("Row")
-_PAGE = 200  # rows of a page when all pages are read
+_PAGE = 200  # rows per page for `pages` and `every`
 
 
 class Page(NamedTuple, Generic[Row]):
-    """One page of a list, and the start of the next one (None after the last)."""
+    """One page of a list. The next page begins after the id `after` (None: this is the last)."""
 
     items: list[Row]
     after: UUID | None
 
 
 def with_values(query: Select[Row], **values: object) -> Select[Row]:
-    """Return the query restricted to rows with these column values; None means any."""
+    """Restrict the query to rows with these column values; a value of None means any."""
     for name, value in values.items():
         if value is not None:
             query = query.filter_by(**{name: value})
@@ -36,15 +36,14 @@ def page(
     either: Sequence[ColumnElement[bool]] = (),
     oldest_first: bool = False,
 ) -> Page[Row]:
-    """Return the next `limit` rows of `query` after `after`, newest first.
+    """Return the next `limit` rows of `query` after the id `after`, newest first.
 
-    `key`: a UUIDv7 column, which is in order of creation. The query reads one row more than
-    requested, to know whether there are more. The cost of a count and of OFFSET would grow with the
-    depth.
+    `key`: a UUIDv7 column, whose values sort in order of creation. One row more than requested is
+    read, to know whether another page follows. A count or OFFSET would cost more with each page.
 
-    `either`: conditions of which one must be true, each with an index that ends in `key`. An index
-    is in order only under one condition. So the first rows under each condition are read, and the
-    page is taken from those.
+    `either`: conditions of which at least one must be true. Each needs an index that ends in `key`.
+    Such an index yields rows in order only for its own condition. So the first rows for each
+    condition are read, and the page is taken from them.
     """
     order = key.asc() if oldest_first else key.desc()
     if after is not None:
@@ -60,7 +59,7 @@ def page(
 
 
 def pages(fetch: Callable[..., Page[Row]], after: UUID | None = None) -> Iterator[list[Row]]:
-    """Return all pages of a list, one after the other."""
+    """Yield the items of each page of a list, page by page."""
     while True:
         part = fetch(limit=_PAGE, after=after)
         yield part.items
@@ -70,6 +69,6 @@ def pages(fetch: Callable[..., Page[Row]], after: UUID | None = None) -> Iterato
 
 
 def every(fetch: Callable[..., Page[Row]]) -> Iterator[Row]:
-    """Return everything in a list."""
+    """Yield all items of a list, page by page."""
     for items in pages(fetch):
         yield from items

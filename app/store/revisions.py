@@ -1,7 +1,7 @@
-"""The schema's version: the database's, and the migrations of this release.
+"""The version of the database's schema, and the versions that this release has migrations for.
 
-It does not use Alembic, which only `flask migrate` needs. Loading Alembic would take 10 % of every
-process's start-up time.
+Only `flask migrate` uses Alembic. Importing it here would take 10 % of every process's start-up
+time.
 """
 
 from pathlib import Path
@@ -10,8 +10,8 @@ import sqlalchemy
 
 from app.store.database import Database
 
-MIGRATIONS = Path(__file__).parents[2] / "migrations"  # beside the package
-# In order
+MIGRATIONS = Path(__file__).parents[2] / "migrations"  # the folder beside the package `app`
+# Oldest first
 KNOWN = sorted(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 

@@ -1,11 +1,11 @@
 """The changes that revoke what processes keep in memory, and the triggers that record them.
 
 Web processes keep keys, tenants and connections in memory. `configuration.revocation_counter`
-counts the revocations, and `revoked_rows` names the row of each of the last thousand. The triggers
-write both in the transaction of the change. So neither new code nor a statement by hand can forget
-it. Additions and proofs that confirm a connection revoke nothing.
+counts the revocations. `revoked_rows` has the ids of the rows that the last thousand of them
+changed. The triggers write both in the transaction of the change, so no code and no manual SQL
+statement can leave it out. An added row, or a proof that confirms a connection, revokes nothing.
 
-migrations/versions/0001_schema.py has the triggers as this table creates them. `make check`
+migrations/versions/0001_schema.py contains the triggers that this module generates. `make check`
 compares the two.
 """
 
@@ -14,17 +14,17 @@ from typing import NamedTuple
 
 
 class Revocation(NamedTuple):
-    """A change of any of these columns is a revocation if the condition holds.
+    """A rule: a change of any of these columns is a revocation if the condition is true.
 
-    The condition is on the OLD and the NEW row.
+    The triggers enforce the rules.
     """
 
     table: str
     columns: str  # names, separated by spaces
-    condition: str = "true"
+    condition: str = "true"  # SQL, about the OLD and the NEW row
 
 
-# A column that is not named here may change without an effect on what processes keep.
+# Changes of other columns do not affect what processes keep in memory.
 UPDATES = (
     Revocation(
         "api_keys",
@@ -33,8 +33,8 @@ UPDATES = (
     Revocation("tenants", "id status deleted_at", "OLD.status = 'active'"),
     Revocation("external_ids", "withdrawn_at", "OLD.withdrawn_at IS NULL"),
     Revocation("external_ids", "state", "NEW.state = 'retired'"),
-    # The version changes with everything that an issuance relies on. The other columns are for
-    # changes by hand.
+    # Deputy increases the version with every change that an issuance relies on. The other columns
+    # are listed for manual SQL statements.
     Revocation(
         "connections",
         "id status version tenant_id role_arn external_id_id role_unique_id permission_set"
@@ -42,7 +42,7 @@ UPDATES = (
         "OLD.status = 'verified'",
     ),
 )
-# The deletion of a row is a revocation if its condition holds.
+# Deleting a row of these tables is a revocation if the condition is true.
 DELETIONS = {
     "api_keys": "OLD.revoked_at IS NULL",
     "tenants": "true",
@@ -58,9 +58,9 @@ _FORGET_OLD = (
     "DELETE FROM revoked_rows WHERE revocation_counter < (SELECT revocation_counter - 1000 FROM"
     " configuration)"
 )
-# A transaction counts once for any number of changed rows: xmin is the transaction that last wrote
-# the row. TRUNCATE names no row and increases the counter by two more. So processes notice that a
-# revocation has no row.
+# A transaction increases the counter once, however many rows it changes: `xmin` of the row in
+# `configuration` is the transaction that last wrote it. A TRUNCATE increases the counter by two
+# more, without rows in `revoked_rows`. Processes notice that, and reload everything.
 FUNCTION = f"""
 CREATE FUNCTION deputy_revoke() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -79,7 +79,7 @@ END $$
 
 
 def triggers(dialect: str) -> Iterator[str]:
-    """Return the statements that create the triggers on `postgresql` or `sqlite`."""
+    """Yield the statements that create the triggers. `dialect`: `postgresql` or `sqlite`."""
     conditions: dict[tuple[str, str], list[str]] = {}
     for table, columns, condition in UPDATES:
         changed = " OR ".join(_is_changed(column, dialect) for column in columns.split())
@@ -103,10 +103,10 @@ def _is_changed(column: str, dialect: str) -> str:
 
 
 def _trigger(dialect: str, table: str, event: str, condition: str) -> str:
-    """Return the statement for one trigger.
+    """Return the statement that creates one trigger.
 
-    On PostgreSQL it runs at the commit. Then all transactions lock the one row of `configuration`
-    last and briefly, and can't deadlock with row locks.
+    On PostgreSQL the trigger runs at the commit. Every transaction therefore locks the single row
+    of `configuration` last and briefly, so this lock can't take part in a deadlock.
     """
     name = f"{table}_{event.lower()}_revokes"
     if dialect == "sqlite":

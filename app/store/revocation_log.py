@@ -1,49 +1,51 @@
-"""A process's copy of the latest revocations and the rows that they affect.
+"""A process's copy of the latest revocations, with the ids of the rows that they changed.
 
-A revocation reloads only the entries that it affects.
+With it, a revocation invalidates only the cache entries that depend on those rows.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-MOST_REVOKED_ROWS = 1_000  # upper bound for the copy, and for one read
+MOST_REVOKED_ROWS = 1_000  # maximum of rows in the copy, and in one read from the database
 
 
 @dataclass(frozen=True, slots=True)
 class RevocationLog:
-    """All revocations after the counter was `complete_since`, up to `counter`.
+    """The revocations from the counter `complete_since` (exclusive) to `counter` (inclusive).
 
-    `rollbacks`: how often the counter went back, as it does when a backup is restored. The same
-    values then stand for other revocations.
+    `rollbacks`: how often the counter became lower, which happens when a backup is restored. The
+    same counters then stand for other revocations.
     """
 
     counter: int = 0
     complete_since: int = 0
     rollbacks: int = 0
-    # The last revocation's counter
+    # The counter of the last revocation that changed a row, by the row's id
     changed: Mapping[UUID | None, int] = field(default_factory=dict)
 
     def advanced_to(self, counter: int, changes: Sequence[tuple[int, UUID]]) -> "RevocationLog":
-        """Return the history up to another value of the counter.
+        """Return the log up to this counter.
 
-        `changes`: the revocations in between with their counters, at most MOST_REVOKED_ROWS.
+        `changes`: the counters and row ids of the revocations in between, at most
+        MOST_REVOKED_ROWS. If some are missing, the new log is complete only after this counter.
         """
         changed = dict(self.changed)
         counters: set[int] = set()
         for revoked_at, row_id in sorted(changes):
             changed[row_id] = revoked_at
             counters.add(revoked_at)
-        # False if the counter was changed by hand
+        # False if revocations have no rows: after a TRUNCATE or a manual change of the counter
         complete = len(counters) == counter - self.counter
         if complete and max(len(changes), len(changed)) < MOST_REVOKED_ROWS:
             return RevocationLog(counter, self.complete_since, self.rollbacks, changed)
         return RevocationLog(counter, counter, self.rollbacks + (counter < self.counter))
 
     def still_valid_at(self, read_at: int, row_ids: Sequence[UUID | None]) -> int | None:
-        """Return the last counter at which an entry is valid; None if that is unknown.
+        """Return the last counter at which a cache entry is known to be valid.
 
-        The entry was read from these rows when the counter was `read_at`.
+        The entry was read from these rows when the counter was `read_at`. Return None if one of the
+        rows was revoked since, or if the log does not reach back that far.
         """
         if read_at >= self.counter:
             return read_at

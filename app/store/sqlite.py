@@ -1,7 +1,4 @@
-"""SQLite as a server's database.
-
-Writers wait for one fair lock, and slow disk work runs off the gevent hub.
-"""
+"""SQLite for many concurrent requests: a fair write lock, and slow disk work off the gevent hub."""
 
 import fcntl
 import os
@@ -15,24 +12,25 @@ from app import metrics
 from app.concurrency.fair_lock import FairLock
 from app.concurrency.gevent import Result, off_hub
 
-_LOCK_SECONDS = 10  # timeout of a writer that waits for the lock
-_TRIES = 4  # attempts to take the lock without blocking
+_LOCK_SECONDS = 10  # how long a transaction waits for the write lock
+_TRIES = 4  # attempts to take the file lock without blocking
 _BUSY_TIMEOUT = f"PRAGMA busy_timeout={_LOCK_SECONDS * 1000}"
 PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",  # an audit row must survive a power cut before credentials leave
-    "PRAGMA foreign_keys=ON",  # off by default; they carry invariant 3 (docs/architecture.md)
-    # otherwise INSERT OR REPLACE would delete an audit event without firing its trigger
+    "PRAGMA foreign_keys=ON",  # off by default; invariant 3 (docs/architecture.md) needs them
+    # Without recursive triggers, INSERT OR REPLACE could delete an audit event: the trigger that
+    # refuses it would not run.
     "PRAGMA recursive_triggers=ON",
     _BUSY_TIMEOUT,
 )
 
 
 def create_private(path: str) -> None:
-    """Create the database's file with access for its owner only, unless it exists.
+    """Create the database's file, unless it exists, with access for its owner only.
 
-    SQLite gives -wal and -shm the same mode. O_EXCL: an existing file must not be opened here,
-    because closing it would release this process's locks on it.
+    SQLite gives the files -wal and -shm the same mode. O_EXCL is needed because an existing file
+    must not be opened here: closing it would release this process's locks on it.
     """
     with suppress(OSError):  # the file exists; SQLite reports other errors itself
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -41,13 +39,13 @@ def create_private(path: str) -> None:
 class FileLock:
     """The write lock of a SQLite file, among processes and within one.
 
-    SQLite's own waiting writers sleep and retry, so under load some wait very long. Here the kernel
-    wakes them. It wakes all of them, and a process that has just released a file would often lock
-    it again first. So each writer first locks a second file, the turnstile. The writer that holds
-    the turnstile gets the lock next.
+    Writers that wait for SQLite's own lock sleep and retry, so under load some of them wait very
+    long. With flock, the kernel wakes the writers that wait. It wakes all of them, and the process
+    that has just released the lock would often take it again first. So each writer first locks a
+    second file, the turnstile. The writer that holds the turnstile gets the lock next.
 
-    Each object excludes the others, including those of its own process. Only one thread at a time
-    may use an object.
+    Two FileLock objects exclude each other even in the same process. Only one thread at a time may
+    use an object.
     """
 
     def __init__(self, path: str) -> None:
@@ -55,10 +53,10 @@ class FileLock:
         self._files: list[int] = []
 
     def acquire(self, flags: int = 0) -> None:
-        """Block the thread until the lock is free.
+        """Take the lock. Block the thread until it is free.
 
-        Raises sqlite3.OperationalError when the lock file can't be used. With `fcntl.LOCK_NB` it
-        raises BlockingIOError at once, if the lock is not free or somebody waits for it.
+        With the flag `fcntl.LOCK_NB`, raise BlockingIOError at once if the lock is not free or
+        another writer waits for it. Raises sqlite3.OperationalError when a lock file can't be used.
         """
         try:
             for path in self._paths[len(self._files) :]:
@@ -76,7 +74,7 @@ class FileLock:
             raise sqlite3.OperationalError(message) from error
 
     def try_acquire(self) -> bool:
-        """Take the lock if it is free and nobody waits for it. Return whether it was taken."""
+        """Take the lock if it is free and no writer waits for it. Return whether it was taken."""
         try:
             self.acquire(fcntl.LOCK_NB)
         except BlockingIOError:
@@ -84,7 +82,7 @@ class FileLock:
         return True
 
     def release(self) -> None:
-        """Release the lock for the next writer. Do nothing when it is not held."""
+        """Release the lock if it is held."""
         if len(self._files) == len(self._paths):
             fcntl.flock(self._files[-1], fcntl.LOCK_UN)
 
@@ -94,11 +92,11 @@ class FileLock:
 
 
 class WriteLock:
-    """The file lock of a process's transactions, except for those of the audit log's batch.
+    """The write lock for all transactions of a process, except those of the audit log's batches.
 
-    Only one thread of a process waits at the file. More could occupy every thread that the current
-    writer needs to finish. The batch has a file lock of its own. So it waits for at most one of
-    these transactions, and not for the queue.
+    Only one thread of a process waits for the file lock. If more waited, they could occupy all
+    threads, and the current writer needs a thread to finish. The audit log uses a file lock of its
+    own. A batch therefore waits for at most one of this process's transactions, not for its queue.
     """
 
     def __init__(self, path: str) -> None:
@@ -123,25 +121,25 @@ class WriteLock:
         self._since = time.perf_counter()
 
     def _wait(self) -> None:
-        """Wait until the lock is free, without keeping it.
+        """Wait until the file lock is free, but do not keep it.
 
-        Other processes can use it until the hub returns to this greenlet.
+        Until the hub switches back to this greenlet, other processes can use the lock.
         """
         self._file.acquire()
         self._file.release()
 
     def release(self) -> None:
-        """Release the file lock for another process's writer or the batch.
+        """Release the file lock, so that another process or the audit log's batch can take it.
 
-        Call it in the thread that ended the transaction.
+        Call this method in the thread that ended the transaction.
         """
         self._file.release()
         metrics.WRITE_LOCK_SECONDS.observe(time.perf_counter() - self._since)
 
     def leave(self) -> None:
-        """Let the next transaction of this process wait at the file.
+        """Let the next transaction of this process wait for the file lock.
 
-        Call it in the greenlet that called `acquire`.
+        Call this method in the greenlet that called `acquire`.
         """
         self._in_process.release()
 
@@ -150,15 +148,15 @@ class SqliteConnection(sqlite3.Connection):
     """A connection that holds the write lock from `begin_writing` to the end of the transaction."""
 
     write_lock: WriteLock  # set for each connection of an engine
-    takes_long = False  # set for each transaction; its queries then run off the hub
+    takes_long = False  # set for each transaction; True: its queries run off the hub
     _held: WriteLock | None = None
     _batch_lock: FileLock | None = None
 
-    # SQLAlchemy wants no other kind
+    # The overridden method takes a factory, which SQLAlchemy does not pass
     def cursor(self, *_: Any) -> "SqliteCursor":  # type: ignore[override]
         """Return a cursor for SQLAlchemy.
 
-        Statements on the connection itself always run in the calling thread.
+        Statements that are executed on the connection itself run in the calling thread.
         """
         return SqliteCursor(self)
 
@@ -180,9 +178,10 @@ class SqliteConnection(sqlite3.Connection):
             raise
 
     def _begin(self) -> None:
-        """Begin in this thread if SQLite's own lock is free; otherwise wait off the hub.
+        """Begin the transaction in this thread if SQLite's own lock is free.
 
-        Somebody at a SQL prompt may hold that lock.
+        Otherwise wait for that lock off the hub. Only other programs, such as a SQL prompt, hold
+        SQLite's lock without the write lock.
         """
         self.execute("PRAGMA busy_timeout=0")
         try:
@@ -194,9 +193,9 @@ class SqliteConnection(sqlite3.Connection):
             self.execute(_BUSY_TIMEOUT)
 
     def run_batch(self, work: Callable[[], Result]) -> Result:
-        """Run `work` in one writing transaction, in one thread off the hub.
+        """Run `work` in one writing transaction, in a thread off the hub.
 
-        The thread also waits for the lock and releases it.
+        The same thread waits for the file lock and releases it.
         """
         return off_hub(self._batch, work)
 
@@ -235,15 +234,15 @@ class SqliteConnection(sqlite3.Connection):
             self._batch_lock.close()
 
     def __del__(self) -> None:
-        """Close the audit log's own connection, which no pool closes.
+        """Close the connection, because Python 3.13 warns about connections that are left open.
 
-        Python 3.13 warns about open connections.
+        No pool closes the audit log's connection.
         """
         with suppress(sqlite3.ProgrammingError):  # the connection was never opened
             self.close()
 
     def _end(self, work: Callable[[], object]) -> None:
-        """Run the last work of a transaction, and release the lock in the same thread."""
+        """Run `work`, which ends the transaction, and release the file lock in the same thread."""
         try:
             work()
         finally:
@@ -257,9 +256,9 @@ class SqliteConnection(sqlite3.Connection):
 
 
 class SqliteCursor(sqlite3.Cursor):
-    """A cursor that runs long queries off the hub, where they delay only their own request.
+    """A cursor that runs long queries off the hub, where they do not delay other requests.
 
-    Short queries would be slower there.
+    Short queries run in the calling thread, because the switch to another thread costs more.
     """
 
     connection: SqliteConnection

@@ -1,16 +1,17 @@
 """The tables, whose constraints and triggers enforce the invariants of docs/architecture.md.
 
 - A composite foreign key refuses to pair a role with another tenant's External ID (invariant 3).
-- An External ID is unique over all time, and a tenant has one current one (invariant 4). Triggers
-  in the migration refuse to change or delete an External ID. They also refuse to change an audit
-  event, and to delete one before its retention ends.
-- A (tenant, role ARN) is one row: a live connection, or the tombstone of a deleted one (invariant
-  12).
+- No External ID is ever used twice, and no tenant has two current External IDs (invariant 4).
+  Triggers refuse to change or delete an External ID.
+- Triggers refuse to change an audit event, and to delete one before its retention ends.
+- A tenant and a role ARN identify one row: a live connection, or the tombstone of a deleted one
+  (invariant 12).
 - A revocation of a key, a tenant or a connection increases the revocation counter in the same
   transaction (app/store/revocation.py). So every process notices that its memory is out of date
   (invariant 8).
 
-Deleted tenants and connections stay as rows. So nothing of theirs is ever given to another tenant.
+The rows of deleted tenants and connections are kept, so their ids and External IDs are never given
+to another tenant.
 """
 
 from app.store.models.api_key import ApiKey

@@ -1,4 +1,4 @@
-"""Approvals: what was asked for, by whom and why, and who decided."""
+"""Approvals: requests for permission sets, with their reasons, and the decisions on them."""
 
 import enum
 from datetime import datetime
@@ -26,19 +26,19 @@ class ApprovalSubject(enum.StrEnum):
 
 
 class ApprovalDecision(enum.StrEnum):
-    """The decision on a request. Only the vendor approves."""
+    """The decision on a request. Only the vendor can approve a request."""
 
     APPROVED = "approved"
-    NOT_NEEDED = "not_needed"  # the set only reads, or the tenant declared the account
+    NOT_NEEDED = "not_needed"  # the permission set only reads, or the tenant declared the account
     WITHDRAWN = "withdrawn"
 
 
 class Approval(Identified, TenantOwned, Base):
-    """A request about a connection that the vendor may have to approve, and its decision.
+    """A request for a permission set of a connection, and the decision on the request.
 
-    `Connection.approval` is the request for the connection's own permission set, while it waits.
-    `Connection.move` is the request for another set, until the role has that set or the request is
-    withdrawn. The other rows are the history.
+    The vendor has to approve some requests. `Connection.approval` is the waiting request for the
+    connection's own permission set. `Connection.move` is the request to move the role to another
+    permission set, until the role has it or the request is withdrawn. All other rows are history.
     """
 
     __tablename__ = "approvals"
@@ -52,7 +52,7 @@ class Approval(Identified, TenantOwned, Base):
         ApprovalSubject, "subject", default=ApprovalSubject.PERMISSION_SET
     )
     permission_set: Mapped[Text64]
-    # Version of the set of a move that the role already has; None: it does not have the set yet
+    # For a move: which version of the requested permission set the role has; None: it has none yet
     version: Mapped[int | None]
     reason: Mapped[Text200]
     asked_by: Mapped[Text16]  # the kind of actor
@@ -68,7 +68,7 @@ class Approval(Identified, TenantOwned, Base):
         return self.decision is None
 
     def decide(self, decision: ApprovalDecision, actor_kind: str, actor_id: str | None) -> None:
-        """Store the decision and who took it. A decision is final: later ones have no effect."""
+        """Store the decision and its actor. Do nothing if the request is decided already."""
         if self.waits:
             self.decision, self.decided_at = decision, now()
             self.decided_by, self.decided_by_id = actor_kind, actor_id

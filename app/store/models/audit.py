@@ -18,28 +18,29 @@ from app.store.models.base import (
 )
 
 ISSUED = "credentials.issued"  # the action of nearly all audit events
-# Text of the index and of the queries that use it. The database compares the text, so it can't be a
-# parameter.
+# The condition of a partial index. The database uses the index only for queries that contain the
+# same text, so the action can't be a parameter.
 NOT_ISSUED = text(f"action <> '{ISSUED}'")
-# The same condition in other words. SQLite then chooses none of the indexes with the first text,
-# which lack the tenant and the connection.
+# This is the same condition, written differently, for the partial indexes by tenant and by
+# connection. The difference keeps SQLite from using the index with NOT_ISSUED for such a query,
+# because that index has neither column.
 NOT_ISSUED_TO = text(f"(action < '{ISSUED}' OR action > '{ISSUED}')")
 
 
 class AuditEvent(Identified, Base):
     """An audit event: who did what, when, to which connection, and with what outcome.
 
-    A trigger refuses to change an event, and to delete one before its retention ends
-    (app/background/housekeeping.py). There are no foreign keys: an event outlives the rows that it
-    names.
+    A trigger refuses to change an event, and to delete an event before its retention ends
+    (app/background/housekeeping.py). There are no foreign keys, because an event outlives the rows
+    that it names.
     """
 
     __tablename__ = "audit_events"
     __table_args__ = (
         Index("ix_audit_events_tenant", "tenant_id", "id"),
         Index("ix_audit_events_connection", "connection_id", "id"),
-        # Without issuances, for which the other indexes suffice. So an issuance does not write into
-        # these.
+        # These three leave out issuances, for which the indexes above suffice. So storing an
+        # issuance does not write into them.
         index_where("ix_audit_events_action", "action", "id", where=NOT_ISSUED),
         index_where(
             "ix_audit_events_tenant_action", "tenant_id", "action", "id", where=NOT_ISSUED_TO
@@ -72,6 +73,6 @@ class AuditEvent(Identified, Base):
     request_id: Mapped[Text64 | None]
     client_address: Mapped[str | None] = mapped_column(String(45))
     details: Mapped[dict[str, Any]]
-    # Set when this web process returns a session for the first time, and None for later returns. So
-    # a cache hit writes into no further index.
+    # A web process sets this column in the first event in which it hands out a session, and leaves
+    # it None in later ones. So a cache hit does not write into the index by this column.
     access_key_id: Mapped[Text128 | None]

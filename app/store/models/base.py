@@ -1,4 +1,4 @@
-"""Common parts of all tables: constraint names, column types and states."""
+"""The common parts of all tables: names of constraints, column types, and helpers."""
 
 import enum
 from datetime import datetime
@@ -12,7 +12,7 @@ from app.clock import now
 from app.ids import new_id
 from app.store.database import UtcDateTime
 
-# Column types. The number is the maximum length in characters.
+# Column types for text. The number in a name is the maximum length in characters.
 Text12 = Annotated[str, mapped_column(String(12))]
 Text16 = Annotated[str, mapped_column(String(16))]
 Text64 = Annotated[str, mapped_column(String(64))]
@@ -46,9 +46,9 @@ class Identified:
 
 
 def state_column(kind: type[enum.StrEnum], name: str, **options: Any) -> MappedColumn[Any]:
-    """Return a string column with a CHECK for the members of an enumeration.
+    """Return a string column with a CHECK constraint that allows the enumeration's values.
 
-    Adding a state later is then an ordinary migration on every database.
+    With a native enum type, adding a state would need a different migration on each database.
     """
     states = Enum(
         kind,
@@ -62,14 +62,14 @@ def state_column(kind: type[enum.StrEnum], name: str, **options: Any) -> MappedC
 
 
 def same_tenant(column: str, table: str, **options: Any) -> ForeignKeyConstraint:
-    """Return a foreign key that requires the row in `column` to have the same tenant."""
+    """Return a foreign key that requires the referenced row to belong to the same tenant."""
     return ForeignKeyConstraint(
         ["tenant_id", column], [f"{table}.tenant_id", f"{table}.id"], **options
     )
 
 
 def index_where(name: str, *columns: str, where: TextClause, unique: bool = False) -> Index:
-    """Return an index over some of the rows, for SQLite and PostgreSQL."""
+    """Return a partial index, for SQLite and PostgreSQL."""
     return Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
 
 
@@ -78,8 +78,8 @@ def unique_where(name: str, column: str, condition: str) -> Index:
 
 
 def in_code_points(length: int) -> String:
-    """Return a text type that every database compares and orders by code points.
+    """Return a text type that every database compares and sorts by code points.
 
-    An index then serves ranges of prefixes.
+    An index on such a column can serve searches by prefix.
     """
     return String(length, collation="C").with_variant(String(length), "sqlite")

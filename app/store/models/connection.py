@@ -1,4 +1,4 @@
-"""A tenant's link to one IAM role: its states, and the proofs that decide them."""
+"""The tables of connections (a tenant's link to one IAM role) and of their proofs."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -39,13 +39,13 @@ from app.store.models.suspension import Suspendable, Suspension
 from app.store.models.tenant import ExternalIdRow, Tenant, TenantOwned
 
 _REPORTS_APART = timedelta(minutes=1)
-_FRESH = timedelta(days=1)  # maximum age of a proof that an approval may rest on
+_FRESH = timedelta(days=1)  # maximum age of a proof with which `approve` verifies a connection
 
 
 class Proof(Identified, TenantOwned, Base):
-    """A proof's result, and how many later routine proofs had the same.
+    """The result of a proof. `count`: how many proofs in a row had this result.
 
-    `Connection.proof` is the latest.
+    `Connection.proof` is the latest row.
     """
 
     __tablename__ = "proofs"
@@ -57,20 +57,21 @@ class Proof(Identified, TenantOwned, Base):
     connection_id: Mapped[UUID]
     verdict: Mapped[Verdict] = state_column(Verdict, "verdict")
     checks: Mapped[list[Any]]  # [{"name", "outcome", "detail"}], in the order of the checks
-    # Each with its name and detail
+    # A list of objects with "name" and "detail"
     warnings: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'"))
-    trigger: Mapped[Trigger] = state_column(Trigger, "trigger")  # the first proof's
+    trigger: Mapped[Trigger] = state_column(Trigger, "trigger")  # that of the first proof
     first_at: Mapped[datetime]
-    checked_at: Mapped[datetime]  # time of the last proof
+    checked_at: Mapped[datetime]  # time of the last of these proofs
     count: Mapped[int] = mapped_column(default=1, server_default=text("1"))
 
 
 class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
     """A tenant's link to one IAM role. ConnectionStatus shows its states and their transitions.
 
-    The role never changes: another role is another connection with a proof of its own. Only a proof
-    changes the External ID (app/rotation/switch.py). `version` increases with every change that
-    a proof or an issuance relies on. A verdict applies only to the version that it tested.
+    A connection's role never changes; another role needs another connection. Only a proof changes
+    the connection's External ID (app/rotation/switch.py). `version` increases with every change
+    that a proof or an issuance relies on. A proof's verdict applies only to the version that the
+    proof tested.
     """
 
     __tablename__ = "connections"
@@ -78,7 +79,7 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         UniqueConstraint("tenant_id", "id"),  # target of the composite foreign key of proofs
         UniqueConstraint("tenant_id", "role_arn"),
         same_tenant("external_id_id", "external_ids"),
-        # Only a proof makes a connection verified, and a proof pins the role's unique id.
+        # A connection becomes verified by a proof, which stores the role's unique id.
         CheckConstraint(
             "status <> 'verified' OR (role_unique_id IS NOT NULL AND verified_at IS NOT NULL)",
             name="verified_is_proven",
@@ -86,10 +87,11 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         CheckConstraint("status <> 'verified' OR approval_id IS NULL", name="verified_is_approved"),
         Index("ix_connections_account_id", "account_id", "id"),
         Index("ix_connections_status", "status", "id"),
-        # Each urgency is one range, in order of creation (app/connections/listing.py). The count of
-        # each status uses the index too.
+        # The list sorted by urgency reads one range of this index for each urgency
+        # (app/connections/listing.py). Counting a tenant's connections by status uses it too.
         Index("ix_connections_standing", "tenant_id", "status", "refuses", "id"),
-        # One index for each kind of claim. URGENT and IN_ROUTINE below have the same conditions.
+        # One index for each kind of claim of the proof queue. URGENT and IN_ROUTINE, at the end of
+        # this module, are the same conditions.
         index_where(
             "ix_connections_due_urgent",
             "due_at",
@@ -111,22 +113,22 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         ConnectionStatus, "status", default=ConnectionStatus.PENDING
     )
     version: Mapped[int] = mapped_column(BigInteger, default=1)
-    # AROA…: a recreated role has another one
+    # The proven role's unique id (AROA…). A role that is deleted and created again gets another id.
     role_unique_id: Mapped[Text128 | None]
-    # The latest proof; no foreign key, as proofs refer to connections
+    # The latest proof. It is no foreign key, because proofs already refer to connections.
     proof_id: Mapped[UUID | None]
     verified_at: Mapped[datetime | None]
-    # True when only the account was given. Deputy then looks for the kit's role there. The number
-    # of such searches per tenant is limited.
+    # True if only the account was given, so that Deputy searches the account for the kit's role.
+    # The number of such searches per tenant is limited.
     found_by_account: Mapped[bool] = mapped_column("sought", default=False, server_default=false())
     stack: Mapped[StackState | None] = state_column(StackState, "stack")
-    # The stack that last registered the role; None if that is unknown.
+    # The stack that last registered the role; None if it is unknown
     stack_id: Mapped[Text512 | None]
-    # True for a pending connection whose role refused the latest proof. The customer can repair it.
+    # True for a pending connection whose role refused the latest proof, which the customer can fix
     refuses: Mapped[bool] = mapped_column(default=False, server_default=false())
     created_at: Mapped[CreatedAt]
     deleted_at: Mapped[datetime | None]
-    # Deleted by a key that is bound to the tenant; otherwise only the vendor revives it
+    # True if a key that is bound to the tenant deleted it. Otherwise only the vendor may revive it.
     deleted_by_bound: Mapped[bool | None]
 
     tenant: Mapped[Tenant] = relationship(lazy="joined", innerjoin=True, viewonly=True)
@@ -143,7 +145,7 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
 
     @property
     def why(self) -> str | None:
-        """The reason why it does not issue, in words; None if it issues."""
+        """A sentence about why no credentials are issued for the connection; None if they are."""
         return states.why_not(self)
 
     @property
@@ -152,17 +154,19 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
 
     @property
     def grant(self) -> Grant:
-        """The pair of its role and its External ID.
+        """The grant for the connection's role and External ID.
 
         Both come from one row, and a foreign key ties them to the same tenant.
         """
         return self.grant_with(self.external_id_row)
 
     def grant_with(self, external_id: ExternalIdRow) -> Grant:
-        """Return the grant of its role with this External ID. Grants are made only here.
+        """Return the grant for the connection's role with this External ID.
 
-        During a rotation a proof uses it with an External ID that is not the connection's own.
-        Raises ValueError for another tenant's External ID.
+        Only this method creates grants.
+
+        During a rotation, proofs pass an External ID that is not the connection's own. Raises
+        ValueError for another tenant's External ID.
         """
         if external_id.tenant_id != self.tenant_id:
             raise ValueError("The External ID is another tenant's.")
@@ -190,18 +194,18 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
     def is_only_an_account(self) -> bool:
         """Return whether only the role's account is known.
 
-        Then there was no proof and no stack's message.
+        A verification, or a stack's message about the role, ends this state.
         """
         never_proven = self.status is ConnectionStatus.PENDING and self.verified_at is None
         return self.found_by_account and never_proven and self.stack is None
 
     def make_due(self, due_at: datetime, trigger: Trigger) -> None:
-        """Schedule a proof, and restart the schedule.
+        """Restart the schedule of proofs with a proof at `due_at`.
 
-        Call it when a message or a request suggests that the role exists, changed or was deleted.
-        The deletion of its stack makes a proven role due as well: the role exists for some more
-        seconds, and a later proof detects its deletion. A suspended connection becomes due when it
-        is resumed.
+        Call it when a message or a request suggests that the role was created, changed or deleted.
+        When the role's stack is being deleted, the role exists for some more seconds. One of the
+        next proofs then detects its deletion. A suspended connection stays unscheduled until it is
+        resumed.
         """
         if self.status is ConnectionStatus.SUSPENDED:
             return
@@ -209,15 +213,15 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         self.due_for = trigger
 
     def report_takes_effect(self, reported_at: datetime) -> bool:
-        """Return whether a client's report of a refusal by AWS takes effect.
+        """Return whether a client's report that AWS refuses a session takes effect.
 
-        A report takes effect once a minute, and never while the connection is suspended.
+        At most one report a minute takes effect, and none while the connection is suspended.
         """
         lately = self.refused_at is not None and self.refused_at > reported_at - _REPORTS_APART
         return self.status is not ConnectionStatus.SUSPENDED and not lately
 
     def report_refused(self, reported_at: datetime) -> None:
-        """Make it due, and invalidate the sessions that are cached for the current version."""
+        """Make a proof due, and invalidate the cached sessions of the current version."""
         self.refused_at = reported_at
         self.version += 1
         self.make_due(reported_at, Trigger.ISSUING)
@@ -228,15 +232,15 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         self.due_at = None
 
     def role_was_recreated(self) -> None:
-        """Return it to pending after a session showed another role id than the proven one."""
+        """Set the connection to pending, because a session showed that the role was recreated."""
         self._become(ConnectionStatus.PENDING)
         self.role_unique_id = None
         self.make_due(now(), Trigger.ISSUING)
 
     def pair_with(self, external_id_id: UUID) -> None:
-        """Pair the role with this External ID of the tenant, after a proof that it accepts it.
+        """Set the connection's External ID to this one, after a proof that the role accepts it.
 
-        Cached sessions of the old pair become invalid.
+        Sessions that were cached for the old External ID become invalid.
         """
         self.external_id_id = external_id_id
         self.version += 1
@@ -249,7 +253,7 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
     def apply_verdict(self, proof: Proof, role_unique_id: str | None, interval: Interval) -> None:
         """Store the result of a proof of this version, and schedule the next proof.
 
-        `interval`: between two routine proofs.
+        `interval`: the interval of routine proofs.
         """
         self.proof_id = proof.id
         before = self.status, self.role_unique_id
@@ -257,7 +261,7 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         after = states.after_proof(self.status, proof.verdict, ended=ended, approved=approved)
         if proof.verdict is Verdict.PROVEN:
             self.role_unique_id = role_unique_id
-            if ended:  # a role that is proven after its end of access has none any more
+            if ended:  # the role works after the end of its access, so the end was removed
                 self.access_until = None
             if approved:
                 self.verified_at = proof.checked_at
@@ -265,19 +269,19 @@ class Connection(TenantOwned, Suspendable, RoleSets, ProofSchedule, Base):
         if changed:
             self._become(after)
         if self.status is ConnectionStatus.BROKEN:
-            self.stack_id = None  # the stack may be deleted and the role recreated in another way
-        # Before there is a stack, the customer has nothing to repair.
+            self.stack_id = None  # the stack may be gone, and the role be recreated without it
+        # While only the account is known, there is no role that the customer could repair.
         refused = proof.verdict is Verdict.UNASSUMABLE and self.status is ConnectionStatus.PENDING
         self.refuses = refused and not self.is_only_an_account
         self.schedule_next(self.status, proof.verdict, proof.checked_at, interval, restarts=changed)
         if self.status is ConnectionStatus.VERIFIED and self.is_settled(proof.checked_at):
-            self.stack = None  # the role outlived its stack
+            self.stack = None  # the role still exists, whatever the stack's last message said
 
     def approve(self, approved_at: datetime) -> None:
-        """Apply the vendor's approval of its own permission set.
+        """Apply the vendor's approval of the connection's own permission set.
 
-        The connection is verified at once if its latest proof passed and is fresh. That proof must
-        be later than the event that last made the connection due (a resume, a stack's message).
+        The connection is verified at once if its latest proof passed, is at most a day old, and is
+        not older than the event that last made the connection due (a resume, a stack's message).
         Otherwise a proof becomes due.
         """
         self.set_approval(None)
@@ -314,7 +318,8 @@ def live_of(tenant_id: UUID) -> ColumnElement[bool]:
     return (Connection.tenant_id == tenant_id) & (Connection.status != ConnectionStatus.DELETED)
 
 
-# The conditions of the two indexes above, as column expressions.
+# The conditions of the indexes ix_connections_due_routine and ix_connections_due_urgent, as column
+# expressions
 _SCHEDULED, _PENDING = literal_column("'scheduled'", String), literal_column("'pending'", String)
 IN_ROUTINE = (Connection.due_for == _SCHEDULED) & (Connection.status != _PENDING)
 URGENT = (Connection.due_for != _SCHEDULED) | (Connection.status == _PENDING)

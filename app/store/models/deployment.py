@@ -1,7 +1,7 @@
 """The tables that belong to the deployment and to no tenant.
 
-Several deployments may receive messages of one topic, each through its own queue. The migration
-creates the deployment's id once, at random. A copy of the database is the same deployment.
+The first migration creates the deployment's random id. It tells deployments apart that receive
+messages of the same SNS topic, each through its own queue. A copy of the database keeps the id.
 """
 
 from datetime import datetime
@@ -17,7 +17,8 @@ from app.store.models.base import Base, CreatedAt, Identified, Text16, Text64
 class Configuration(Base):
     """The single row with the deployment's id and its revocation counter.
 
-    A revocation increases `revocation_counter`. What was read at a lower value may be out of date.
+    Each revocation increases `revocation_counter`. Data that was read at a lower counter may be out
+    of date.
     """
 
     __tablename__ = "configuration"
@@ -26,16 +27,16 @@ class Configuration(Base):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     revocation_counter: Mapped[int] = mapped_column(BigInteger)
     deployment_id: Mapped[UUID]
-    # Housekeeping's copy of AUDIT_RETENTION_DAYS, for SQLite's trigger. It refuses to delete
-    # younger audit events.
+    # A copy of AUDIT_RETENTION_DAYS, written by housekeeping. SQLite's trigger reads it, and
+    # refuses to delete audit events that are younger.
     audit_kept_days: Mapped[int] = mapped_column(default=0, server_default=text("0"))
 
 
 class RevokedRow(Base):
-    """A key, tenant or connection whose revocation increased the counter to `revocation_counter`.
+    """The id of a row whose change or deletion increased the counter to `revocation_counter`.
 
-    The triggers that increase the counter write these rows, and keep those of the last thousand
-    revocations.
+    The triggers that increase the counter also write this table. They keep the rows of the last
+    thousand revocations.
     """
 
     __tablename__ = "revoked_rows"
@@ -52,7 +53,7 @@ def deployment_id(db: Session) -> UUID:
 
 
 class BackgroundWorker(Identified, Base):
-    """A background worker. `kind`: `flask`, or `celery` over Celery's message broker."""
+    """A background worker. `kind`: `celery` if it reads Celery's message broker, else `flask`."""
 
     __tablename__ = "background_workers"
 
@@ -61,16 +62,17 @@ class BackgroundWorker(Identified, Base):
     pid: Mapped[int]
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]
-    clock_ahead: Mapped[float]  # seconds by which its clock is ahead of the database's, lower bound
-    # It has answered every message that it received from the registration queue until this time.
-    # None: it did not ask the queue.
+    # Its clock is at least so many seconds ahead of the database's clock, or behind if negative.
+    clock_ahead: Mapped[float]
+    # When the registration queue last answered this worker. If the answer contained new messages,
+    # this is the send time of the oldest one. None: the worker has not read the queue.
     heard_at: Mapped[datetime | None]
-    # Send time of the oldest message that this background worker received and did not answer.
+    # The send time of the oldest message that this worker received and has not handled
     unanswered_at: Mapped[datetime | None]
 
 
 class PermissionSetVersion(Base):
-    """The content of a permission set's version, as last published."""
+    """The published content of one version of a permission set."""
 
     __tablename__ = "permission_set_versions"
 

@@ -1,4 +1,4 @@
-"""Onboarding links, and the stacks' messages that took effect."""
+"""The tables of onboarding links, and of stacks' messages that took effect."""
 
 from datetime import datetime
 from uuid import UUID
@@ -11,10 +11,10 @@ from app.store.models.tenant import TenantOwned
 
 
 class Registration(Identified, TenantOwned, Base):
-    """A stack's message that took effect. A second delivery then has no effect.
+    """A stack's message that took effect. The row keeps a second delivery from taking effect.
 
-    The unique constraint includes the tenant. Otherwise another tenant's message could count as
-    this tenant's first delivery.
+    The unique constraint includes the tenant. Without it, another tenant could send a message with
+    the same ids first, and this tenant's message would count as a second delivery.
     """
 
     __tablename__ = "registrations"
@@ -36,8 +36,8 @@ class OnboardingLink(Identified, TenantOwned, Base):
 
     digest: Mapped[bytes] = mapped_column(unique=True)
     permission_set: Mapped[Text64]
-    region: Mapped[str] = mapped_column(String(32))  # preselected on the page
-    made_by: Mapped[UUID | None] = mapped_column(index=True)  # the key; None: the operator
+    region: Mapped[str] = mapped_column(String(32))  # the region that the page preselects
+    made_by: Mapped[UUID | None] = mapped_column(index=True)  # an API key; None: the operator
     created_at: Mapped[CreatedAt]
     expires_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]

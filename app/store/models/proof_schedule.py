@@ -1,10 +1,10 @@
-"""The schedule of proofs, which computes a connection's `due_at`.
+"""The schedule of proofs: it computes a connection's `due_at`.
 
-A role that refuses us may be new, or its administrator may be changing it. It is retried soon, then
-less and less often, and given up in the end. A proven role is proven twice more: IAM takes
-minutes to propagate a change, and a stranger may be refused at first and accepted later. After that
-each interval has one routine proof. The same holds for a role that was proven before and is not any
-more.
+A role that refuses Deputy may be new, or its administrator may be changing it. Deputy retries soon,
+then less and less often, and gives up in the end. A role that passes its first proof gets two more
+proofs soon, because IAM takes minutes to propagate a change: it may refuse a stranger at first and
+accept it later. After that, each interval has one routine proof. A role that was proven before and
+fails now is retried soon as well, and then gets one routine proof per interval.
 """
 
 import math
@@ -23,13 +23,13 @@ _MINUTE = 60  # seconds
 
 
 class Interval(NamedTuple):
-    """Seconds between two routine proofs of a connection.
+    """The interval between two routine proofs of a connection.
 
-    It is REPROVE_EVERY, or longer if the STS budget requires that for the number of connections.
+    It is REPROVE_EVERY, or longer if there are too many connections for the STS budget.
     """
 
-    configured: int  # REPROVE_EVERY
-    seconds: int
+    configured: int  # REPROVE_EVERY, in seconds
+    seconds: int  # the interval itself
     connections: int = 0
 
     @classmethod
@@ -38,8 +38,8 @@ class Interval(NamedTuple):
     ) -> "Interval":
         """Return the interval for this number of connections.
 
-        It grows in steps of a quarter. Each change of the interval moves the slot of every
-        connection, so a few more connections must not change it.
+        It grows in steps of a quarter of REPROVE_EVERY. A change of the interval moves the slots of
+        all connections, so it must not change with every few connections.
         """
         quarters = max(4, math.ceil(4 * connections / proofs_a_second / configured))
         return cls(configured, math.ceil(configured * quarters / 4), connections)
@@ -50,22 +50,21 @@ class Interval(NamedTuple):
 
     @property
     def pause(self) -> timedelta:
-        """The backoff after an inconclusive proof or the first refusal of its own External ID."""
+        """The backoff after an inconclusive proof, or after a role's first refusal."""
         return timedelta(seconds=min(_MINUTE, self.configured))
 
 
-# Seconds after the first refusal, and after the first proof
-_RETRIES = 5, 15, 30, 60
-SETTLING = 120, 900
+_RETRIES = 5, 15, 30, 60  # seconds from the start of the schedule, for a role that refuses
+SETTLING = 120, 900  # seconds from the start of the schedule, for a role that is proven
 _HOURLY = timedelta(hours=1)
-SEARCH_DAYS = 14  # an unproven role is tried for so long
-_LATE = timedelta(seconds=30)  # after the end of an access, because clocks differ
+SEARCH_DAYS = 14  # an unproven role is given up after this time
+_LATE = timedelta(seconds=30)  # delay of the proof after an end of access, because clocks differ
 
 
 def first_after(pauses: tuple[int, ...], since: datetime, tried_at: datetime) -> datetime | None:
-    """Return the first time after `tried_at` that is one of the pauses after `since`.
+    """Return the first of the times `since` + pause that is later than `tried_at`.
 
-    None after the last of them.
+    Return None if all of them have passed.
     """
     for seconds in pauses:
         due_at = since + timedelta(seconds=seconds)
@@ -75,9 +74,9 @@ def first_after(pauses: tuple[int, ...], since: datetime, tried_at: datetime) ->
 
 
 def next_search(since: datetime, tried_at: datetime) -> datetime | None:
-    """Return the time of the next attempt at an unproven role; None when it is given up.
+    """Return the time of the next proof of an unproven role; None when the role is given up.
 
-    `since`: when the search began.
+    `since`: the start of the schedule.
     """
     if soon := first_after(_RETRIES, since, tried_at):
         return soon
@@ -88,10 +87,10 @@ def next_search(since: datetime, tried_at: datetime) -> datetime | None:
 def next_slot(connection_id: UUID, checked_at: datetime, every: timedelta) -> datetime:
     """Return the time of a connection's next routine proof.
 
-    Each interval has one slot for each connection, at a time that its id decides. So the proofs are
-    spread evenly, even if many were late, as after a restart. A slot within the next quarter of the
-    interval is skipped. Jitter delays a proof by up to a twentieth of the interval, and a slot must
-    not be used twice.
+    Each connection has one slot in each interval, at a position that its id decides. So the proofs
+    are spread evenly, even if many were late, as after a restart. Jitter delays the proof by up to
+    a twentieth of the interval. A slot within the next quarter of the interval is skipped, so that
+    no slot is used twice.
     """
     seconds = every.total_seconds()
     # The last bits of a UUIDv7 are random
@@ -102,23 +101,24 @@ def next_slot(connection_id: UUID, checked_at: datetime, every: timedelta) -> da
 
 
 class ProofSchedule(Identified):
-    """The columns of a connection's proofs: the next one, the latest attempt, the end of access."""
+    """The columns of a connection that its schedule of proofs uses."""
 
-    # The time of the next proof (None: never), and the start of its schedule.
+    # The time of the next proof; None: no proof is scheduled
     due_at: Mapped[datetime | None] = mapped_column(default=now)
+    # The start of the schedule
     due_since: Mapped[datetime | None]
     due_for: Mapped[Trigger] = state_column(Trigger, "due_for", default=Trigger.CREATED)
-    # The latest attempt at a proof, and the first of the consecutive refusals of its own External
-    # ID.
+    # The latest attempt at a proof
     tried_at: Mapped[datetime | None] = mapped_column(index=True)
+    # Since when the role has refused its own External ID at every attempt
     refusing_since: Mapped[datetime | None]
-    # Latest effective report of a client that AWS refused a session
+    # When a client last reported, with effect, that AWS refuses a session of the role
     refused_at: Mapped[datetime | None]
-    # End of access, from the trust policy at its last reading, or from its stack's message
+    # The end of access, as last read in the trust policy or in the stack's message
     access_until: Mapped[datetime | None]
 
     def has_ended(self, checked_at: datetime) -> bool:
-        """Return whether the customer's end of access has passed. A refusal is then expected."""
+        """Return whether the end of access has passed. The role then refuses Deputy as intended."""
         return self.access_until is not None and self.access_until <= checked_at
 
     def note_attempt(self, tried_at: datetime, *, refused: bool) -> None:
@@ -130,7 +130,7 @@ class ProofSchedule(Identified):
             self.refusing_since = tried_at
 
     def is_settled(self, checked_at: datetime) -> bool:
-        """Return whether the first proofs after the start of the schedule are over."""
+        """Return whether all pauses of SETTLING have passed since the start of the schedule."""
         return self.due_since is not None and not first_after(SETTLING, self.due_since, checked_at)
 
     def schedule_next(
@@ -142,9 +142,9 @@ class ProofSchedule(Identified):
         *,
         restarts: bool,
     ) -> None:
-        """Schedule the proof after one with this verdict. `status`: after that proof.
+        """Schedule the next proof, after a proof with this verdict.
 
-        `restarts`: the schedule begins again.
+        `status`: the connection's status after that proof. `restarts`: the schedule starts again.
         """
         if restarts or self.due_since is None:
             self.due_since = checked_at
@@ -153,7 +153,7 @@ class ProofSchedule(Identified):
             self.due_at = next_search(since, checked_at)
             return
         due_at = next_slot(self.id, checked_at, interval.every)
-        # Compare by subtraction: the date may be the last possible one, and a sum would overflow.
+        # A sum would overflow if access_until is the last possible date, so subtract instead.
         if self.access_until and checked_at - _LATE < self.access_until < due_at:
             due_at = self.access_until + _LATE
         if verdict is Verdict.INCONCLUSIVE:

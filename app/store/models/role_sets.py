@@ -1,4 +1,4 @@
-"""The permission sets of a connection: its own, those that its role has, and those asked for."""
+"""The permission sets of a connection: its own, those of its role, and requested ones."""
 
 from typing import cast
 from uuid import UUID
@@ -10,35 +10,37 @@ from app.store.models.base import Text64
 
 
 def _request(column: str) -> Mapped[Approval | None]:
-    """Return the relationship to the request whose id is in that column of a connection.
+    """Return the relationship to the approval whose id is in this column of a connection.
 
-    The request is read after its connection, without a join, and only if there is an id.
+    A separate query reads it after the connection, and only if the column has an id.
     """
     join = f"foreign(Connection.{column}) == Approval.id"
     return relationship(Approval, primaryjoin=join, lazy="selectin", viewonly=True)
 
 
 class RoleSets:
-    """The columns of a connection's permission sets, and its open requests for some of them.
+    """The columns of a connection for its permission sets and for the open requests for them.
 
     app/approvals/requests.py opens and decides the requests.
     """
 
+    # The connection's own permission set
     permission_set: Mapped[Text64]
-    # Version of its own set that its role has, according to its stack or its tag
+    # The version of its own permission set that the role has, according to the role's tag or stack
     permission_set_version: Mapped[int | None]
-    # Another set that its role has: from the tag at the latest proof that read it, and from later
-    # messages of its stack.
+    # A permission set that the role has, other than the connection's own, according to the tag that
+    # a proof last read
     tagged_set: Mapped[Text64 | None]
+    # Such a permission set according to a later message of the stack
     stack_set: Mapped[Text64 | None]
-    # Whether a proof could read the role, at the last time that this was known
+    # Whether a session of the role may read the role itself, as the last proof that tried found
     reads_itself: Mapped[bool | None]
-    # The request for its own set, while it waits for approval: a verified connection has none.
-    # There are no foreign keys, as approvals refer to connections.
+    # The request for its own permission set, while it waits for approval. A verified connection has
+    # none. This column and `move_id` are no foreign keys, because approvals refer to connections.
     approval_id: Mapped[UUID | None]
-    # The request that its role moves to another set, until the role has that set
+    # The request to move the role to another permission set, until the role has that one
     move_id: Mapped[UUID | None]
-    approved_set = cast("str | None", None)  # no column: the set of the latest approval
+    approved_set = cast("str | None", None)  # no column: the permission set that was approved last
 
     @declared_attr
     def approval(cls) -> Mapped[Approval | None]:  # noqa: N805  SQLAlchemy passes the class
@@ -61,10 +63,10 @@ class RoleSets:
 
     @property
     def requests_to_approve(self) -> dict[str, Approval]:
-        """The requests that wait for the vendor's approval, by their permission set.
+        """The requests that wait for the vendor's approval, by the names of the permission sets.
 
-        They can be for its own set and for the one that its role is to move to. Until a move is
-        approved the connection keeps its own set.
+        There can be two: for its own permission set, and for the one that the role is to move to.
+        Until the move is approved, the connection keeps its own permission set.
         """
         requests = filter(None, (self.approval, self.move))
         return {request.permission_set: request for request in requests if request.waits}
@@ -79,22 +81,22 @@ class RoleSets:
 
     @property
     def wanted_permission_set(self) -> str | None:
-        """The permission set that its role is to move to."""
+        """The permission set that the role is to move to; None if no move is requested."""
         return self.move.permission_set if self.move else None
 
     @property
     def permission_sets(self) -> frozenset[str]:
-        """The set of the connection, and each other set that its role is known to have.
+        """The connection's own permission set, and the others that its role is known to have.
 
-        A key must cover all of them.
+        An API key may use the connection only if the key is for all of them.
         """
         return frozenset(filter(None, (self.permission_set, self.tagged_set, self.stack_set)))
 
     def note_set(self, name: str, *, by_tag: bool) -> None:
-        """Record the set that its role was made from, according to its tag or its stack's message.
+        """Record that the role has this permission set, according to its tag or a stack's message.
 
-        The tag outweighs messages, because everybody with the tenant's registration token may send
-        a message. A message only adds a set that was asked for.
+        A tag replaces what was recorded before. A message only adds a permission set that was
+        requested, because everybody with the tenant's registration token can send a message.
         """
         if by_tag:
             self.tagged_set, self.stack_set = name, None
@@ -103,9 +105,10 @@ class RoleSets:
         self._forget_own_set()
 
     def change_set(self, name: str, version: int) -> None:
-        """Make this its own set.
+        """Make this permission set the connection's own.
 
-        A role that can be read may still have the old set, until its tag names the new one.
+        A role that proofs can read counts as having the old permission set too, until its tag names
+        the new one.
         """
         if self.reads_itself:
             self.tagged_set = self.tagged_set or self.permission_set

@@ -1,4 +1,4 @@
-"""The rotations of External IDs, and how roles answered to External IDs in a rotation."""
+"""The tables of External ID rotations, and of roles' answers to External IDs in a rotation."""
 
 from datetime import datetime
 from typing import Any
@@ -13,15 +13,15 @@ from app.store.models.tenant import ExternalIdRow, TenantOwned
 
 
 def _external_id(column: str) -> Any:
-    """Return the relationship to the External ID whose row id is in that column of a rotation."""
+    """Return the relationship to the External ID whose row id is in this column of a rotation."""
     join = f"foreign(Rotation.{column}) == ExternalIdRow.id"
     return relationship(primaryjoin=join, lazy="joined", viewonly=True)
 
 
 class Rotation(Identified, TenantOwned, Base):
-    """The replacement of a tenant's External ID by another.
+    """The replacement of a tenant's External ID by another one.
 
-    The states of the two External IDs show its progress.
+    The states of the two External IDs show the rotation's progress.
     """
 
     __tablename__ = "rotations"
@@ -34,10 +34,10 @@ class Rotation(Identified, TenantOwned, Base):
     external_id_id: Mapped[UUID]
     next_external_id_id: Mapped[UUID]
     emergency: Mapped[bool]
-    # Begun by a key that is bound to the tenant, which may then also abandon it
+    # True if a key that is bound to the tenant started it. Only then may such a key abandon it.
     by_bound: Mapped[bool | None]
     started_at: Mapped[CreatedAt]
-    # Since when no verified connection waits; a day later it completes by itself
+    # Since when all verified connections have switched. A day later the rotation completes itself.
     ready_at: Mapped[datetime | None]
 
     old: Mapped[ExternalIdRow] = _external_id("external_id_id")
@@ -45,7 +45,7 @@ class Rotation(Identified, TenantOwned, Base):
 
     @property
     def is_open(self) -> bool:
-        """Return whether it is open or ready, and so can still be completed."""
+        """Return whether it is open or ready, so that it can still be completed."""
         return self.new.state is ExternalIdState.NEXT
 
     def state(self, waiting: int) -> RotationState:
@@ -63,11 +63,11 @@ class Rotation(Identified, TenantOwned, Base):
 
 
 class ExternalIdCheck(TenantOwned, Base):
-    """The answers of a connection's role to an External ID that is not the connection's own.
+    """How a connection's role answered to an External ID other than the connection's own.
 
-    That is the next External ID or the retiring one. `accepted_at`: since when the role accepts
-    this ID and refuses strangers. `refused_at` and `refused_again_at`: two refusals at least a
-    minute apart, each beside an acceptance of its own ID.
+    The other External ID is the next one or the retiring one. `accepted_at`: since when the role
+    passes proofs with it. `refused_at` and `refused_again_at`: two times at which the role refused
+    it, but accepted the connection's own. They are at least a minute apart.
     """
 
     __tablename__ = "external_id_trials"

@@ -21,7 +21,10 @@ class TenantStatus(enum.StrEnum):
 
 
 class ExternalIdState(enum.StrEnum):
-    """`next` and `retiring` belong to a rotation; a live tenant has exactly one `current`."""
+    """The states of an External ID. `next` and `retiring` occur only in a rotation.
+
+    A live tenant has exactly one External ID in the state `current`.
+    """
 
     NEXT = "next"
     CURRENT = "current"
@@ -32,7 +35,8 @@ class ExternalIdState(enum.StrEnum):
 class RotationState(enum.StrEnum):
     """The state of a rotation.
 
-    It is `open` while verified connections have not switched, and `ready` when all have.
+    A rotation is `open` until all verified connections have switched to the next External ID. It is
+    then `ready`.
     """
 
     OPEN = "open"
@@ -45,15 +49,15 @@ class RotationState(enum.StrEnum):
 class ConnectionStatus(enum.StrEnum):
     """The states of a connection.
 
-    `after_proof` has the transitions by proofs; requests do the rest.
+    `after_proof` computes the transitions after proofs. Requests cause the other transitions.
 
     ::
 
-        (made) ──► pending
+        (created) ──► pending
         pending, verified, broken, insecure, ended
-          ├──proven──► verified ──its role was made again──► pending
+          ├──proven──► verified ──the role was recreated──► pending
           ├──proven, but the vendor must approve it──► pending ──approve──► verified
-          ├──lets strangers in──► insecure
+          ├──accepts a call that it should refuse──► insecure
           ├──refuses us, after the end of its access──► ended
           └──refuses us, before that──► broken; but pending stays pending
         any ──suspend──► suspended ──resume──► pending       any ──delete──► deleted (the tombstone)
@@ -69,7 +73,7 @@ class ConnectionStatus(enum.StrEnum):
 
 
 class Verdict(enum.StrEnum):
-    """The result of a proof; `inconclusive` changes no status."""
+    """The verdict of a proof. `inconclusive` does not change a connection's status."""
 
     PROVEN = "proven"
     INSECURE = "insecure"
@@ -80,10 +84,10 @@ class Verdict(enum.StrEnum):
 def after_proof(
     status: ConnectionStatus, verdict: Verdict, *, ended: bool, approved: bool
 ) -> ConnectionStatus:
-    """Return a connection's status after a proof. Suspended and deleted ones keep theirs.
+    """Return a connection's status after a proof. `suspended` and `deleted` do not change.
 
-    `ended`: the proof was later than the end of access that the customer set. `approved`: no
-    approval is awaited.
+    `ended`: the proof was later than the end of access that the customer set. `approved`: the
+    connection does not wait for an approval.
     """
     if status in {ConnectionStatus.SUSPENDED, ConnectionStatus.DELETED}:
         return status
@@ -100,9 +104,9 @@ def after_proof(
 
 
 class StackState(enum.StrEnum):
-    """The state of a role's stack according to its messages.
+    """The state of a role's stack according to the stack's messages.
 
-    The page shows it, and no decision depends on it.
+    The onboarding page shows it. No decision depends on it.
     """
 
     MADE = "made"
@@ -122,7 +126,7 @@ class Trigger(enum.StrEnum):
     RESUMED = "resumed"
 
 
-# Proofs that no request waits for. There are many of them.
+# Proofs with these triggers are frequent, and no request waits for them.
 ROUTINE = frozenset({Trigger.SCHEDULED, Trigger.ISSUING, Trigger.ROTATION})
 
 
@@ -150,7 +154,7 @@ SEE_VERIFICATION = {
 }
 
 
-# The names of a proof's checks.
+# The names of the checks in a proof
 OWN = "own_external_id_accepted"
 ACCOUNT = "account_matches"
 MISSING = "missing_external_id_refused"
@@ -159,8 +163,8 @@ STRANGER = "stranger_refused"
 DEMANDS = "trust_policy_demands_external_id"
 ONLY_US = "trust_policy_names_only_us"
 
-# Descriptions of failed checks. The first entry whose names are all among the failed checks
-# applies. `{now}` marks the place of the word.
+# The first entry whose checks have all failed describes the failure. `{now}` is replaced by " now"
+# if the connection was proven before, and by nothing otherwise.
 _FAILED = (
     ({MISSING, FOREIGN}, "The role{now} accepts any External ID."),
     ({MISSING}, "The role{now} lets us in without an External ID."),
@@ -175,7 +179,7 @@ _FAILED = (
 def ensure_issues(connection: "Connection", tenant_status: TenantStatus) -> None:
     """Raise an error unless credentials are issued for the connection.
 
-    Raises SuspendedError, ConnectionNotVerifiedError, ExternalIdWithdrawnError.
+    Raises SuspendedError, ConnectionNotVerifiedError or ExternalIdWithdrawnError.
     """
     ensure_active(tenant_status)
     connection.ensure_not_suspended()
@@ -188,7 +192,7 @@ def ensure_issues(connection: "Connection", tenant_status: TenantStatus) -> None
 
 
 def why_not(connection: "Connection") -> str | None:
-    """Return the reason why a connection does not issue, in words; None if it issues."""
+    """Return a sentence that says why no credentials are issued; None if they are issued."""
     try:
         ensure_issues(connection, connection.tenant.status)
     except CustomerSetupError as error:
@@ -202,10 +206,7 @@ def why_not(connection: "Connection") -> str | None:
 
 
 def _what_failed(connection: "Connection") -> str | None:
-    """Return what the connection's role does, in the customer's words.
-
-    The words include "now" if the connection was proven before.
-    """
+    """Return a sentence for the customer about what failed in the latest proof, or None."""
     if ended_at := connection.ended_at:
         return f"Its access ended on {ended_at:%-d %B %Y, %H:%M} UTC, as the customer set."
     failed = set()

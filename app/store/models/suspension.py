@@ -1,4 +1,4 @@
-"""Suspensions: their columns, and who may suspend or resume over whom."""
+"""Suspensions: their columns, and the rules for who may suspend and resume."""
 
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -11,10 +11,7 @@ from app.store.models.base import Text16, Text200
 
 
 class Suspension(NamedTuple):
-    """A suspension: the kind of actor, whether a bound key did it, and the reason.
-
-    A bound key is confined to one tenant.
-    """
+    """A suspension. `by`: the kind of actor. `bound`: whether the actor is bound to one tenant."""
 
     by: str
     bound: bool
@@ -22,7 +19,7 @@ class Suspension(NamedTuple):
 
 
 class Suspendable:
-    """The columns of a suspension, set while it lasts."""
+    """The columns of a suspension, which are None when the row is not suspended."""
 
     suspended_at: Mapped[datetime | None]
     suspended_by: Mapped[Text16 | None]
@@ -31,25 +28,25 @@ class Suspendable:
 
     @property
     def suspended(self) -> dict[str, Any] | None:
-        """The suspension's time, kind of actor and reason; None when it is not suspended."""
+        """The time, the kind of actor and the reason of the suspension; None without one."""
         if self.suspended_at is None:
             return None
         return {"at": self.suspended_at, "by": self.suspended_by, "reason": self.suspended_reason}
 
     def ensure_may_undo(self, *, bound: bool) -> None:
-        """Raise ConflictError for a bound key when the vendor suspended the row.
+        """Raise ConflictError if the vendor suspended the row and `bound` is True.
 
-        A tenant must not undo the vendor's suspension, neither by resuming nor by deleting the row
-        and adding it again.
+        A tenant must not undo the vendor's suspension, neither by resuming the row nor by deleting
+        it and adding it again.
         """
         if bound and self.suspended_at is not None and not self.suspended_by_bound:
             raise ConflictError("The vendor suspended this, and has to resume it first.")
 
     def begin_suspension(self, suspension: Suspension) -> None:
-        """Set the columns of a suspension that begins now.
+        """Suspend the row now.
 
-        Raises ConflictError when the row is suspended already. The vendor may suspend what a bound
-        key suspended, because that key could undo its own suspension.
+        Raises ConflictError when the row is suspended already. The vendor may replace a bound key's
+        suspension by its own, because a bound key could undo the first one.
         """
         if self.suspended_at is not None and (suspension.bound or not self.suspended_by_bound):
             raise ConflictError("This is suspended already.")

@@ -1,4 +1,4 @@
-"""Tenants, their External IDs, and the accounts that they declare."""
+"""The tables of tenants, of their External IDs, and of the accounts that they declare."""
 
 import unicodedata
 from datetime import datetime
@@ -28,13 +28,13 @@ AFTER_ALL_LETTERS = "\U0010ffff"  # Unicode's last code point, which no text con
 
 
 def folded(name: str) -> str:
-    """Return the name in a form for comparisons, without case and in one normal form."""
+    """Return the name for comparisons that ignore case and Unicode's variants of characters."""
     once = unicodedata.normalize("NFKC", name).casefold()
     return unicodedata.normalize("NFKC", once)[:NAME_MAX]  # casefold lengthens a few letters
 
 
 def _in_state(state: str, **options: Any) -> Any:
-    """Return the relationship to the tenant's External ID in that state."""
+    """Return the relationship to the tenant's External ID in this state."""
     join = f"and_(foreign(ExternalIdRow.tenant_id) == Tenant.id, ExternalIdRow.state == '{state}')"
     return relationship(primaryjoin=join, viewonly=True, **options)
 
@@ -43,7 +43,7 @@ class Tenant(Identified, Suspendable, Base):
     """One customer of the vendor."""
 
     __tablename__ = "tenants"
-    # The reference is the vendor's own id for a customer. It is free again when the tenant is
+    # A reference is the vendor's own id for a customer. It can be used again when its tenant is
     # deleted.
     __table_args__ = (
         unique_where("uq_tenants_live_reference", "reference", "deleted_at IS NULL"),
@@ -57,21 +57,21 @@ class Tenant(Identified, Suspendable, Base):
     reference: Mapped[Text200 | None]
     status: Mapped[TenantStatus] = state_column(TenantStatus, "status", default=TenantStatus.ACTIVE)
     created_at: Mapped[CreatedAt]
-    made_by: Mapped[UUID | None]  # the key; None: the operator
+    made_by: Mapped[UUID | None]  # an API key; None: the operator
     deleted_at: Mapped[datetime | None]
-    # Registration tokens must contain it. Raising it voids the tokens that customers have.
+    # Every valid registration token contains this number. Raising it voids all earlier tokens.
     registration_generation: Mapped[int] = mapped_column(default=1, server_default=text("1"))
 
-    # Whether its roles may only be in declared accounts. See app/tenants/accounts.py.
+    # True if the tenant's roles may only be in its declared accounts (app/tenants/accounts.py)
     declares_accounts: Mapped[bool] = mapped_column(default=False, server_default=false())
-    # No column: the list, if app/tenants/tenants.py has read it
+    # No column: the declared accounts, if app/tenants/tenants.py has read them
     accounts = cast("list[str] | None", None)
 
-    # The External ID of new connections. During a rotation some connections have another
-    # (app/rotation/rotations.py).
+    # The External ID of new connections. During a rotation, some connections have another External
+    # ID (app/rotation/rotations.py).
     current: Mapped["ExternalIdRow | None"] = _in_state("current", lazy="joined")
 
-    # During a rotation: the External ID that is to become current.
+    # During a rotation, the External ID that is to become current
     next: Mapped["ExternalIdRow | None"] = _in_state("next", uselist=False)
 
     @validates("name")
@@ -100,7 +100,7 @@ class Tenant(Identified, Suspendable, Base):
 class TenantOwned:
     """A row that belongs to one tenant.
 
-    Read such rows through `access.owned`, which filters by tenant.
+    Read connections through `identity.tenancy.owned`, which filters by tenant.
     """
 
     @declared_attr
@@ -108,11 +108,11 @@ class TenantOwned:
         return mapped_column(ForeignKey("tenants.id"))
 
 
-ROTATING = text("state IN ('next', 'retiring')")  # open rotations, which have an index of their own
+ROTATING = text("state IN ('next', 'retiring')")  # the condition of a partial index
 
 
 class ExternalIdRow(Identified, TenantOwned, Base):
-    """An External ID. Retired ones stay, so that none is ever issued twice."""
+    """An External ID. Retired External IDs are kept, so that none is ever given out again."""
 
     __tablename__ = "external_ids"
     __table_args__ = (
@@ -126,22 +126,22 @@ class ExternalIdRow(Identified, TenantOwned, Base):
     state: Mapped[ExternalIdState] = state_column(ExternalIdState, "state")
     created_at: Mapped[CreatedAt]
     retired_at: Mapped[datetime | None]
-    withdrawn_at: Mapped[datetime | None]  # in an emergency
+    withdrawn_at: Mapped[datetime | None]  # set in an emergency rotation
 
     @property
     def is_withdrawn(self) -> bool:
-        """Return whether nothing is issued with it. The withdrawal is a revocation."""
+        """Return whether credentials are no longer issued with it."""
         return self.withdrawn_at is not None or self.state is ExternalIdState.RETIRED
 
 
 class TenantAccount(TenantOwned, Base):
-    """An account that a tenant declared.
+    """An AWS account that a tenant declared.
 
-    The list of them is complete if `Tenant.declares_accounts` is true.
+    `Tenant.declares_accounts` says whether the tenant's roles must be in such accounts.
     """
 
     __tablename__ = "tenant_accounts"
-    __table_args__ = ({"sqlite_with_rowid": False},)  # SQLite would keep each row in two b-trees
+    __table_args__ = ({"sqlite_with_rowid": False},)  # a rowid would need a second b-tree
 
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
     account_id: Mapped[Text12] = mapped_column(primary_key=True)
