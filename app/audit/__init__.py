@@ -1,3 +1,3 @@
-"""The registry of actions, the log, and the group commit of events."""
+"""The audit log, the registry of its actions, and the group commit of its events."""
 
 from app.audit.events import WORKER, Actor, Event

@@ -1,4 +1,4 @@
-"""The registry of actions: when each is written, its details and its outcomes."""
+"""The registry of audit actions: when an event is written, its details and its outcomes."""
 
 from typing import Any
 
@@ -201,7 +201,7 @@ REQUEST_REFUSED = Action(
     details.RefusalCount,
     "refused",
 )
-# By the noun of a blueprint (app/api/kit/blueprint.py)
+# The keys are the nouns of the blueprints (app/api/kit/blueprint.py)
 REFUSALS = {
     noun: Action(
         f"{noun}.refused", f"A request {about} was refused.", details.Refusal, "refused", "failed"
@@ -222,7 +222,7 @@ _DECLARED = [value for value in [*vars().values()] if isinstance(value, Action)]
 ACTIONS: dict[str, Action[Any]] = {
     str(action): action for action in (*_DECLARED, *REFUSALS.values())
 }
-# The schema of each detail, by its name
+# The JSON Schema of each detail, by the detail's name
 DETAILS: dict[str, Any] = {
     name: schema
     for action in ACTIONS.values()

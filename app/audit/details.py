@@ -1,7 +1,8 @@
-"""The details of audit events: a type for each action, with a description of each field.
+"""The details of audit events: one type per kind of details, with a description of each field.
 
-A name means the same in every event. At run time details are plain dicts: mypy checks where they
-are made. docs/api.md and the OpenAPI document are made from these types.
+A detail's name has the same meaning in every event. At run time, details are plain dicts; mypy
+checks the code that creates them. docs/api.md and the OpenAPI document are generated from these
+types.
 """
 
 from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
@@ -252,7 +253,7 @@ _SCHEMAS: dict[Any, dict[str, Any]] = {
 
 
 def schema_of(details: Any) -> dict[str, Any]:
-    """Return the JSON Schema of these details."""
+    """Return the JSON Schema of a type of details."""
     properties = {}
     for name, hint in get_type_hints(details, include_extras=True).items():
         kind, description = get_args(hint)

@@ -1,4 +1,4 @@
-"""Audit events: who acts, the action, its details, and its outcome."""
+"""Audit events and their parts: the actor, the action, its details, and its outcome."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,26 +19,27 @@ D = TypeVar("D", bound=Mapping[str, Any])
 class Actor(NamedTuple):
     """The actor of an event.
 
-    It is an API key, an onboarding link's holder, the operator at the machine, the background
-    worker, or a customer's stack that registers its role. A tenant sees of a new kind nothing
-    until app/audit/visibility.py lists it.
+    It is an API key, the holder of an onboarding link, the operator at the machine, the background
+    worker, or a customer's stack that registers its role. Tenants see nothing about a new kind of
+    actor until app/audit/visibility.py lists that kind.
     """
 
     kind: Literal["api_key", "onboarding_link", "operator", "worker", "registration"]
     id: str | None
     name: str
     request_id: str | None = None
-    client_address: str | None = None  # the request's; None without a request
+    client_address: str | None = None  # None if the actor acts without a request
 
 
 WORKER = Actor("worker", None, "background worker")
 
 
 class Action(str, Generic[D]):
-    """The name of an action (`noun.verb`), and what its events are like.
+    """The name of an action (`noun.verb`), and the description of its events.
 
-    app/audit/actions.py has all of them. `when`: a sentence on when an event is written. `details`:
-    the type of its details. `outcomes`: those that it can have, the usual one first.
+    app/audit/actions.py has all actions. `when`: a sentence that says when an event is written.
+    `details`: the type of the events' details. `outcomes`: the possible outcomes, beginning with
+    the usual one.
     """
 
     __slots__ = ("details", "outcomes", "when")
@@ -53,15 +54,15 @@ class Action(str, Generic[D]):
 
     @property
     def schema(self) -> dict[str, Any]:
-        """The JSON Schema of its details."""
+        """The JSON Schema of the details of this action's events."""
         return schema_of(self.details)
 
     def event(
         self, actor: Actor, details: D, *, outcome: Outcome | None = None, **fields: Any
     ) -> "Event":
-        """Make an event of this action.
+        """Create an event of this action.
 
-        `outcome`: None for the usual one. `fields`: further fields of the event.
+        `outcome`: None for the usual outcome. `fields`: further fields of `Event`.
         """
         return Event(actor, self, details, outcome or self.outcomes[0], **fields)
 
@@ -73,22 +74,23 @@ class Action(str, Generic[D]):
         tenant_id: UUID | None = None,
         connection_id: UUID | None = None,
     ) -> None:
-        """Append an event to this transaction."""
+        """Store an event of this action in this transaction."""
         event = self.event(actor, details, tenant_id=tenant_id, connection_id=connection_id)
         record(db, event)
 
     def record_about(self, db: Session, actor: Actor, connection: Connection, details: D) -> None:
-        """Append an event about this connection to this transaction."""
+        """Store an event of this action, about this connection, in this transaction."""
         self.record(db, actor, details, connection.tenant_id, connection.id)
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An audit event to be stored. Its action makes it.
+    """An audit event to be stored. `Action.event` creates it.
 
-    `valid_at_counter`: the revocation counter at which memory was read, from rows with these
-    `row_ids`. The event may be stored unless one of the rows was revoked since. None: always.
-    `access_key_id`: the session by which this event can be looked up.
+    An event may rely on entries in memory. `row_ids` are the rows that these entries were read
+    from, and `valid_at_counter` is the revocation counter at that time. The event must not be
+    stored if one of these rows was revoked since. If `valid_at_counter` is None, the event relies
+    on no memory. `access_key_id`: a session's access key id, by which the event can be looked up.
     """
 
     actor: Actor
@@ -104,7 +106,7 @@ class Event:
     at: datetime = field(default_factory=now)
 
     def row(self) -> dict[str, Any]:
-        """Return the event's row of audit_events, by column."""
+        """Return the values of the event's row in audit_events, by column."""
         return {
             "id": self.id,
             "at": self.at,
@@ -123,5 +125,5 @@ class Event:
 
 
 def record(db: Session, event: Event) -> None:
-    """Append this event to this transaction, without a check of the revocation counter."""
+    """Store this event in this transaction, without a check of the revocation counter."""
     db.add(AuditEvent(**event.row()))

@@ -1,10 +1,12 @@
-"""Many audit events in one durable statement, and only those that are still valid.
+"""The insertion of a batch of audit events, which leaves out events that are no longer valid.
 
-An event that relies on memory carries the revocation counter at which memory was read, and the ids
-of the rows. The statement that stores it compares that value with the present revocation counter. A
-revocation increments the counter first. Nothing is therefore issued from outdated memory, and no
-such issuance is in the log. If the counter has moved, the revocation log names the revoked rows.
-Events that rely on other rows are still valid.
+An event may rely on entries in the process's memory. The event then has the revocation counter at
+which the entries were read, and the ids of their rows. The statement that stores the event compares
+this counter with the present one. A revocation increments the counter in its own transaction. So an
+event that relies on a revoked row is not stored, and its credentials are not issued.
+
+If the counters differ, the revocation log shows which rows were revoked. Events that rely on other
+rows are still valid.
 """
 
 import sqlite3
@@ -26,18 +28,18 @@ from app.store.models import AuditEvent
 from app.store.revocation_log import MOST_REVOKED_ROWS, RevocationLog
 
 _UNREACHABLE = "The audit log can't be written right now; try again."
-# The statement's own timeout is far below those 5
+# The 5 seconds are for the statement, whose own timeout is much shorter
 _WAITED_TOO_LONG = timedelta(seconds=LONGEST - 5)
-_ROUNDS = 5  # attempts while the revocation counter moves; then the requests check everything again
-_IDLE_SECONDS = 1.0  # a connection that was idle for longer is tested before its next use
+_ROUNDS = 5  # attempts if the revocation counter changes; after them, the requests read all again
+_IDLE_SECONDS = 1.0  # a connection that was idle for longer is tested before it is used
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 _COLUMNS = AuditEvent.__table__.columns
 _NAMES = ", ".join(_COLUMNS.keys())
 _TYPED = ", ".join(f"{column.name} {column.type.compile(_DIALECT)}" for column in _COLUMNS)
-# json_to_recordset takes one parameter for any number of rows. One prepared statement therefore
-# serves every batch. Details are text in it, because PostgreSQL refuses an escaped NUL in JSON that
-# it parses.
+# json_to_recordset takes all rows as one parameter, so one prepared statement serves every batch.
+# Details are passed as a text inside this JSON: PostgreSQL refuses an escaped NUL in JSON that it
+# parses.
 _POSTGRESQL = f"""
 WITH now AS (SELECT revocation_counter FROM configuration WHERE id = 1),
 added AS (
@@ -49,8 +51,8 @@ added AS (
     RETURNING id)
 SELECT revocation_counter, (SELECT count(*) FROM added) FROM now
 """  # noqa: S608  the names are the model's
-# One statement for all rows: after each statement, its thread waits for the hub's thread to release
-# the interpreter lock.
+# One statement stores all rows, because after each statement the thread has to wait for the
+# interpreter lock, which the hub's thread holds.
 _SQLITE = f"""
 INSERT INTO audit_events ({_NAMES})
 SELECT {", ".join(f"json_extract(value, '$.{name}')" for name in _NAMES.split(", "))}
@@ -62,15 +64,15 @@ _CHANGES = (
     " revocation_counter <= {0} LIMIT {0}"
 )
 
-# The revocations up to the present counter, and the events that are not valid any more
+# The revocations up to the present counter, and the events that were not stored
 _Inserted = tuple[RevocationLog, list[Event]]
 
 
 class AuditBatch:
-    """Stores events over a connection of its own.
+    """Stores batches of events, over a connection to the database of its own.
 
-    It is for one thread at a time; group commit ensures that. `history`: the revocations up to the
-    counter that the last commit returned.
+    Only one thread at a time may use it, which group commit ensures. `history`: the revocations up
+    to the counter at the last commit.
     """
 
     def __init__(self, db: Database) -> None:
@@ -80,10 +82,10 @@ class AuditBatch:
         event.listen(db.engine, "engine_disposed", lambda _: self._forget())
 
     def commit(self, events: Sequence[Event]) -> frozenset[UUID]:
-        """Store the events that are valid, and return the ids of the others.
+        """Store the events that are still valid, and return the ids of the others.
 
-        The stored events are durable. Raises StoreUnavailableError, and the driver's error for data
-        that it can't store.
+        The stored events are durable. Raises StoreUnavailableError, and the driver's own error if
+        the database can't store the data.
         """
         dialect = self._db.engine.dialect
         dbapi = dialect.loaded_dbapi
@@ -98,7 +100,7 @@ class AuditBatch:
             self._forget()
             raise StoreUnavailableError(_UNREACHABLE) from error
         except BaseException:
-            self._forget()  # a transaction may be open
+            self._forget()  # the connection may have an open transaction
             raise
         return frozenset(event.id for event in lost)
 
@@ -109,10 +111,9 @@ class AuditBatch:
 
 
 def _ensure_fresh(events: Sequence[Event]) -> None:
-    """Refuse events that are so old that the feed may have passed them.
+    """Raise StoreUnavailableError if an event is so old that the feed may have passed its id.
 
-    Their requests have stopped waiting (app/concurrency/group_commit.py). Raises
-    StoreUnavailableError.
+    The request of such an event does not wait for it any more (app/concurrency/group_commit.py).
     """
     too_old = now() - _WAITED_TOO_LONG
     if any(event.at < too_old for event in events):
@@ -120,9 +121,9 @@ def _ensure_fresh(events: Sequence[Event]) -> None:
 
 
 def _split(events: Sequence[Event], history: RevocationLog) -> tuple[list[Event], list[Event]]:
-    """Return the events that are valid at the history's counter, and the others.
+    """Return two lists: the events that are valid at the history's counter, and the others.
 
-    A valid event relies on no row that was revoked up to that counter.
+    An event is valid if no row that it relies on was revoked up to that counter.
     """
     valid, lost = [], []
     for each in events:
@@ -135,7 +136,7 @@ def _split(events: Sequence[Event], history: RevocationLog) -> tuple[list[Event]
 
 
 class _BatchStore:
-    """The batch's connection to one kind of database."""
+    """The connection of an AuditBatch, for one kind of database."""
 
     placeholder: str
 
@@ -146,11 +147,11 @@ class _BatchStore:
         return True
 
     def insert(self, events: Sequence[Event], history: RevocationLog) -> _Inserted:
-        """Store the valid events."""
+        """Store the valid events. Return the advanced history, and the events not stored."""
         raise NotImplementedError
 
     def advance(self, history: RevocationLog, counter: int) -> RevocationLog:
-        """Return the history up to the counter."""
+        """Read the revocations up to this counter, and return the history with them."""
         if counter == history.counter:
             return history
         rows = self.connection.execute(
@@ -166,18 +167,19 @@ class _Postgresql(_BatchStore):
 
     def __init__(self, db: Database) -> None:
         super().__init__(db)
-        # Psycopg is not loaded with SQLite
+        # Psycopg is not imported by this module, because SQLite does not need it
         self._broken = db.engine.dialect.loaded_dbapi.OperationalError
         self.connection.autocommit = True
-        self.connection.prepare_threshold = 0  # prepare at once
-        # A hanging server must not hold up the batch for longer than its requests wait.
+        self.connection.prepare_threshold = 0  # prepare a statement at its first execution
+        # Requests wait 1.5 s (PATIENCE in app/audit/log.py). A server that hangs must not delay the
+        # next batch for longer.
         self.connection.execute("SET statement_timeout = '1500ms'")
         self._cursor = self.connection.cursor()
 
     def is_there(self) -> bool:
-        """Return whether the connection works, and test it after a pause.
+        """Return whether the connection works. Test it only if it was idle.
 
-        In a pause a server may restart or a firewall may drop the connection.
+        While it was idle, the server may have restarted, or a firewall may have dropped it.
         """
         if time.monotonic() - self._used > _IDLE_SECONDS:
             try:
@@ -199,9 +201,9 @@ class _Postgresql(_BatchStore):
         return history, [*lost, *events]
 
     def _insert(self, events: Sequence[Event]) -> tuple[int, list[Event]]:
-        """Store the events that are valid at the present revocation counter.
+        """Store the events whose `valid_at_counter` is None or the present revocation counter.
 
-        Return the counter, and the events that were not stored.
+        Return the present counter, and the events that were not stored.
         """
         _ensure_fresh(events)
         rows = [
@@ -221,11 +223,11 @@ class _Sqlite(_BatchStore):
     placeholder = "?"
 
     def insert(self, events: Sequence[Event], history: RevocationLog) -> _Inserted:
-        # Built outside the lock, which others wait for
+        # The rows are built before the write lock is taken, because other transactions wait for it
         rows = {event.id: _sqlite_row(event) for event in events}
 
         def insert() -> _Inserted:
-            # Checked under the write lock, after the wait for it
+            # The age is checked only now, because the wait for the write lock may have been long
             _ensure_fresh(events)
             (counter,) = self.connection.execute(
                 "SELECT revocation_counter FROM configuration WHERE id = 1"
@@ -240,7 +242,7 @@ class _Sqlite(_BatchStore):
 
 
 def _sqlite_row(event: Event) -> dict[str, Any]:
-    """Return the values as SQLAlchemy stores them: UUIDs as hex, times in UTC without a zone."""
+    """Return the event's row as SQLAlchemy would store it: UUIDs as hex, times without a zone."""
     return event.row() | {
         "id": event.id.hex,
         "at": event.at.replace(tzinfo=None).isoformat(" ", "microseconds"),

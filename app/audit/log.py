@@ -1,8 +1,8 @@
 """The audit log: who did what, when, to which connection, and with what outcome.
 
-It never holds a secret. `Action.record` writes into the caller's transaction, so a change and its
-event are stored together or not at all. Events that change nothing (issuances, refusals) are stored
-alone, by group commit.
+The log never contains a secret. `Action.record` writes into the caller's transaction, so a change
+and its event are stored together or not at all. Issuances and refusals change nothing else. Their
+events are stored by group commit, in transactions of their own.
 """
 
 from datetime import datetime, timedelta
@@ -22,32 +22,32 @@ from app.store.models import ISSUED, NOT_ISSUED, NOT_ISSUED_TO, AuditEvent, Conn
 from app.store.pages import Page, page
 from app.store.revocation_log import RevocationLog
 
-FEED_SECONDS = LONGEST + CLOCKS_APART  # until no open transaction can add an older event
-ID_AND_TIME = timedelta(seconds=5)  # upper bound of the time between an event's id and its time
-PATIENCE = 1.5  # seconds to wait for a group commit
-_WINDOW = 5_000  # upper bound of the events read for a page whose filter has no index
+FEED_SECONDS = LONGEST + CLOCKS_APART  # no transaction can add an event that is older than this
+ID_AND_TIME = timedelta(seconds=5)  # maximum difference of the time in an event's id and its `at`
+PATIENCE = 1.5  # seconds that a request waits for a group commit
+_WINDOW = 5_000  # maximum of events that are read for a page whose filter has no index
 
 _EventPage = Page[AuditEvent]
 
 
 class EventFilter(NamedTuple):
-    """A filter for audit events; None and () match any.
+    """A filter for audit events. None and () match every event.
 
-    `access_key_id`: matches the events that handed out this session for the first time.
+    `access_key_id` matches the events in which a process first handed out this session.
     """
 
     tenant_id: UUID | None = None
     connection_id: UUID | None = None
     actions: tuple[str, ...] = ()
     access_key_id: str | None = None
-    api_key_id: UUID | None = None  # the actor's
+    api_key_id: UUID | None = None  # the API key that acted
     client_address: str | None = None
     since: datetime | None = None
     until: datetime | None = None
 
     @property
     def unindexed(self) -> list[ColumnElement[bool]]:
-        """The conditions that no index answers, so that events must be read to match them."""
+        """The conditions for which there is no index. Events must be read to check them."""
         conditions = []
         if self.api_key_id is not None:
             conditions += [
@@ -60,7 +60,7 @@ class EventFilter(NamedTuple):
 
 
 class AuditLog:
-    """Reads the log, and stores events that belong to no other transaction."""
+    """Reads the log, and stores events that are not part of a change."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -75,7 +75,8 @@ class AuditLog:
     def append(self, event: Event, *, patience: float = PATIENCE) -> bool:
         """Store one event if it is still valid, and return whether it was stored.
 
-        A stored event is durable when this returns. Raises StoreUnavailableError.
+        A stored event is durable when this method returns. `patience`: how many seconds to wait.
+        Raises StoreUnavailableError.
         """
         return event.id not in self._group.add(event, patience)
 
@@ -89,11 +90,12 @@ class AuditLog:
     ) -> _EventPage:
         """Return a page of events, newest first.
 
-        `tenant_scope`: of the principal that reads. It sees only that tenant's events, and of their
-        actors what app/audit/visibility.py lists. Raises NotFoundError when it asks for another
-        tenant's.
+        `tenant_scope`: the tenant that the reading principal is confined to, if any. The principal
+        then sees only this tenant's events, and only the actors that app/audit/visibility.py
+        allows. Raises NotFoundError for a filter with another tenant.
 
-        With a filter by API key or address, a page before the last one may be short or empty.
+        With a filter by API key or address, a page may be short or empty although more pages
+        follow.
         """
         return self._read(tenant_scope, event_filter, limit, after, oldest_first=False)
 
@@ -102,13 +104,13 @@ class AuditLog:
     ) -> _EventPage:
         """Return a page of events, oldest first, from the event that follows `after`.
 
-        Otherwise as `events`. Ids are in order of creation, but transactions commit in another
-        order. An event is therefore shown once it is older, by the database's clock, than any open
-        transaction can be. No event with a lower id appears later. A consumer that continues from
-        its last event misses none.
+        Apart from the order, it works like `events`. Ids sort by creation, but transactions commit
+        in another order. So an event is shown only when it is older, by the database's clock, than
+        any open transaction can be. After that no event with a lower id can appear, and a consumer
+        that continues from its last event misses none.
 
-        Raises ValidationFailedError for a filter without an index: an empty page would have no last
-        event to continue from.
+        Raises ValidationFailedError for a filter without an index, because an empty page would have
+        no last event to continue from.
         """
         if event_filter.unindexed:
             raise ValidationFailedError(
@@ -134,8 +136,8 @@ class AuditLog:
             before, end = _ids(event_filter)
             last = None
             if oldest_first:
-                # The clock is read first: transactions that were open then have ended when the
-                # events are read.
+                # The clock is read before the events. So every transaction that could add an event
+                # older than `settled` has ended when the events are read.
                 settled = first_id_at(database_now(db) - timedelta(seconds=FEED_SECONDS))
                 first, bounds = max(after or before, before), [AuditEvent.id < min(end, settled)]
             else:
@@ -157,7 +159,8 @@ class AuditLog:
             return hide_actors(db, tenant_scope, events)
 
 
-# The columns whose indexes have their events in order. The first one in a filter chooses the index.
+# The columns with an index that also sorts by id. The first of them that is in a filter decides
+# which index a query uses.
 _OWNERS: tuple[Any, ...] = (
     AuditEvent.access_key_id,
     AuditEvent.connection_id,
@@ -168,13 +171,13 @@ _OWNERS: tuple[Any, ...] = (
 def _matching(
     db: Session, event_filter: EventFilter, *, oldest_first: bool = False
 ) -> Select[AuditEvent]:
-    """Select one range of an index, which `_either` and `unindexed` narrow further."""
+    """Select the events in one range of an index. `_either` and `unindexed` narrow it further."""
     query, in_order = select(AuditEvent), False
     for column in _OWNERS:
         value = getattr(event_filter, column.key)
         if value is None:
             continue
-        if in_order:  # compared with true, so that no index is used for it
+        if in_order:  # "(…) IS true" keeps the database from using this column's index
             query = query.where((column == value).is_(True))
         else:
             order = column.asc() if oldest_first else column.desc()
@@ -192,13 +195,14 @@ def _has_action(event_filter: EventFilter, action: str) -> ColumnElement[bool]:
     condition = AuditEvent.action == action
     if action == ISSUED or event_filter.access_key_id is not None:
         return condition
-    # Always true here; needed for the use of a partial index.
+    # NOT_ISSUED and NOT_ISSUED_TO are always true here. A query must contain the condition of a
+    # partial index to use that index.
     owned = event_filter.connection_id or event_filter.tenant_id
     return and_(condition, NOT_ISSUED_TO if owned else NOT_ISSUED)
 
 
 def _either(event_filter: EventFilter) -> list[ColumnElement[bool]]:
-    """Return one condition for each action, if there are several."""
+    """Return one condition for each action if the filter has several; otherwise return []."""
     if len(event_filter.actions) < 2:
         return []
     return [_has_action(event_filter, action) for action in event_filter.actions]
@@ -207,10 +211,10 @@ def _either(event_filter: EventFilter) -> list[ColumnElement[bool]]:
 def _end_of_window(
     db: Session, event_filter: EventFilter, before: UUID, first: UUID
 ) -> UUID | None:
-    """Return the id below the last event that is read for one page.
+    """Return an id below which no event is read for one page; None if the range is short.
 
-    Returns None if all events of the range are read. A statement that read a range to its end could
-    exceed the statement timeout.
+    At most _WINDOW events are read. A statement that reads a long range to its end could exceed the
+    statement timeout.
     """
     query = _matching(db, event_filter).where(AuditEvent.id > before, AuditEvent.id < first)
     ids = query.with_only_columns(AuditEvent.id).order_by(AuditEvent.id.desc())
@@ -219,10 +223,10 @@ def _end_of_window(
 
 
 def _ids(event_filter: EventFilter) -> tuple[UUID, UUID]:
-    """Return the ids between which the filter's events lie, both exclusive.
+    """Return the ids between which the filter's events lie. Both ids are exclusive.
 
-    An id begins with the time. No index is by time, but each ends with the id. A query has one
-    bound at either end, because SQLite chooses the index by their number.
+    There is no index by time, but an id begins with the time, and every index ends with the id. A
+    query always has both limits, because SQLite chooses the index by the number of conditions.
     """
     before, end = UUID(int=0), UUID(int=2**128 - 1)
     if event_filter.since is not None:
@@ -233,11 +237,12 @@ def _ids(event_filter: EventFilter) -> tuple[UUID, UUID]:
 
 
 def _is_first(db: Session, column: Any, value: Any) -> Any:
-    """Return the condition that the column has this value, for a list ordered by this column first.
+    """Return the condition that the column has this value, for a query sorted by column and id.
 
-    Without the array, PostgreSQL would scan the ids alone for the events of an owner that has many
-    of them. It would read all events that are newer than the newest of those. PostgreSQL does not
-    take an array's only element for a constant, so the ids alone are not in order to it.
+    On PostgreSQL it is `column = ANY(ARRAY[value])`. For `column = value` the planner knows that
+    the column is constant. If the owner has many events, it may then scan the index of the ids
+    alone, which reads all newer events of other owners first. With the array the planner does not
+    know that the column is constant, and uses the index by column and id.
     """
     if db.get_bind().dialect.name == "postgresql":
         value = func.any(literal([value], ARRAY(column.type)))
@@ -245,9 +250,9 @@ def _is_first(db: Session, column: Any, value: Any) -> Any:
 
 
 def _is_in_vain(db: Session, event_filter: EventFilter) -> bool:
-    """Return whether the filter names a connection of another tenant.
+    """Return whether the filter combines a tenant with another tenant's connection.
 
-    Otherwise all events of that connection would be read in vain.
+    Such a filter matches nothing, but a query would read all events of the connection.
     """
     if event_filter.tenant_id is None or event_filter.connection_id is None:
         return False

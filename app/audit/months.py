@@ -1,12 +1,13 @@
 """The audit log's monthly partitions on PostgreSQL.
 
-Each partition has a month (UTC) of ids, which begin with the time. Partitions are created ahead. A
-month whose events are all old enough is detached. Its table stays, but is no longer part of the
-log; the operator archives and drops it. No statement of Deputy deletes an event, and triggers
-refuse such a statement.
+A partition contains the events whose ids are from one month (UTC); an id begins with the time.
+Partitions are created in advance. A partition is detached when all of its events are old enough.
+The detached table still exists, but is no longer part of the log. The operator archives and drops
+it. Deputy never deletes an event, and triggers refuse to delete one.
 
-An event whose id is in no month goes to the default partition, so none is ever refused for its
-time. The default partition is detached and created again when its newest event is old enough.
+An event whose month has no partition goes to the default partition. So no event is refused because
+of its time. The default partition is detached and created again when its newest event is old
+enough.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -29,13 +30,13 @@ ORDER BY relname
 """
 _NEWEST_STRAY = f"SELECT id FROM {_DEFAULT} ORDER BY id DESC LIMIT 1"  # noqa: S608  a constant
 _STRAYS = f"SELECT EXISTS (SELECT FROM {_DEFAULT} WHERE id >= :first AND id < :end)"  # noqa: S608
-# A waiting lock request blocks all later users of the table, and so issuing.
+# A lock request that waits blocks all later users of the table, and so all issuing.
 _BRIEFLY = "SET LOCAL lock_timeout = '100ms'"
 _ALONE = "SELECT pg_try_advisory_xact_lock(hashtext('deputy audit months'))"
 
 
 class Months(NamedTuple):
-    """The partitions of the log, and the detached tables, which are left to the operator."""
+    """The names of the log's partitions, and of detached tables that the operator may drop."""
 
     attached: list[str]
     detached: list[str]
@@ -43,7 +44,7 @@ class Months(NamedTuple):
 
 
 def partitions(db: Session) -> Months:
-    """Return the partitions and detached tables of this PostgreSQL."""
+    """Return the partitions and the detached tables of a PostgreSQL database."""
     attached: list[str] = []
     detached: list[str] = []
     for name, is_attached in db.execute(text(_TABLES)):
@@ -53,11 +54,11 @@ def partitions(db: Session) -> Months:
 
 
 def make_and_detach(db: Database, limit: datetime | None) -> int:
-    """Create the missing partitions of the next months, and detach the old ones.
+    """Create the missing partitions of the next months, and detach old partitions.
 
-    A partition is detached if all its events are from before `limit` (None: detach none). Returns
-    the number of detached partitions. Any number of background workers may call it at once. If a
-    lock is not free within 100 ms, the rest is left to the next call. Raises StoreUnavailableError.
+    A partition is detached if all of its events are from before `limit` (None: detach none). Return
+    the number of detached partitions. Several background workers may call this at the same time. If
+    a lock is not free within 100 ms, the next call does the rest. Raises StoreUnavailableError.
     """
     detached = 0
     try:
@@ -69,14 +70,14 @@ def make_and_detach(db: Database, limit: datetime | None) -> int:
 
 
 def _step(db: Database, limit: datetime | None) -> int | None:
-    """Create (0) or detach (1) one partition, in a transaction of its own.
+    """Create or detach one partition, in a transaction of its own.
 
-    Returns None when there is nothing left to do.
+    Return 0 if one was created, 1 if one was detached, and None if there is nothing left to do.
     """
     with db.write(SYSTEM) as session:
         session.execute(text(_BRIEFLY))
         if not session.scalar(text(_ALONE)):
-            return None  # another background worker does it
+            return None  # another background worker is doing it
         months = partitions(session)
         if _make_next(session, months):
             return 0
@@ -89,7 +90,7 @@ def _make_next(db: Session, months: Months) -> bool:
         name, following = _name(month), _next(month)
         first, end = first_id_at(month), first_id_at(following)
         exists = name in months.attached or name in months.detached
-        # PostgreSQL does not attach a month that has events in the default partition.
+        # PostgreSQL refuses to attach a month if the default partition has events of that month.
         if not exists and not db.scalar(text(_STRAYS), {"first": first, "end": end}):
             _attach(db, name, f"FOR VALUES FROM ('{first}') TO ('{end}')")
             return True
@@ -98,7 +99,7 @@ def _make_next(db: Session, months: Months) -> bool:
 
 
 def _detach_oldest(db: Session, months: Months, limit: datetime) -> bool:
-    # In the order of time, and the default partition last
+    # `attached` is sorted: the oldest month first, and the default partition last
     for name in months.attached:
         if name < _name(_month(limit)):
             _detach(db, name)
@@ -108,7 +109,7 @@ def _detach_oldest(db: Session, months: Months, limit: datetime) -> bool:
         return False
     _detach(db, _DEFAULT)
     name = f"{_DEFAULT}_{time_of(newest):%Y_%m_%d}"
-    # An earlier table has strays of the same day, and is not dropped yet
+    # Another default partition with this name was detached before, and is not dropped yet
     while name in months.detached:
         name += "_1"
     db.execute(text(f"ALTER TABLE {_DEFAULT} RENAME TO {name}"))
@@ -117,13 +118,13 @@ def _detach_oldest(db: Session, months: Months, limit: datetime) -> bool:
 
 
 def _attach(db: Session, name: str, values: str) -> None:
-    """Create a table and attach it as a partition.
+    """Create a table, and then attach it as a partition.
 
-    Creating it as a partition would take a lock that blocks issuing.
+    Creating it directly as a partition would take a lock that blocks issuing.
     """
     db.execute(text(f"CREATE TABLE {name} (LIKE audit_events)"))
     db.execute(
-        # the trigger of audit_events does not cover TRUNCATE of a partition
+        # The trigger on audit_events does not run for a TRUNCATE of a partition
         text(
             f"CREATE TRIGGER audit_events_refuse_truncate BEFORE TRUNCATE ON {name}"
             " FOR EACH STATEMENT EXECUTE FUNCTION deputy_refuse('audit_events is append-only')"
@@ -135,7 +136,7 @@ def _attach(db: Session, name: str, values: str) -> None:
 def _detach(db: Session, name: str) -> None:
     """Detach a partition, which takes some milliseconds.
 
-    Not CONCURRENTLY: PostgreSQL refuses that beside a default partition.
+    PostgreSQL refuses DETACH … CONCURRENTLY for a table that has a default partition.
     """
     db.execute(text(f"ALTER TABLE audit_events DETACH PARTITION {name}"))
 

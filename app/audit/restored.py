@@ -1,4 +1,4 @@
-"""Invalidation of every process's memory after a restore from a backup."""
+"""The invalidation of what processes keep in memory, after a restore from a backup."""
 
 import secrets
 from datetime import datetime
@@ -12,14 +12,15 @@ from app.store.models import AuditEvent, Configuration
 
 
 def record_restore(db: Database, actor: Actor) -> datetime | None:
-    """Record that the database is an older copy, and invalidate every process's memory.
+    """Record that a backup was restored, and invalidate what processes keep in memory.
 
-    Returns when the copy's newest event was made. Raises StoreUnavailableError.
+    Return the time of the newest event in the backup. Raises StoreUnavailableError.
     """
     with db.write(SYSTEM) as session:
         newest = session.scalar(select(AuditEvent.at).order_by(AuditEvent.id.desc()).limit(1))
-        # A process that ran after the backup has memory of higher revocation counters. Their
-        # numbers must never be used again, also when the same copy is restored twice.
+        # A process may have entries that were read at higher counters than the backup's. These
+        # counters must not be used again, even if the same backup is restored twice. So the
+        # increment is random.
         away = 2**40 + secrets.randbelow(2**40)
         session.execute(
             update(Configuration).values(revocation_counter=Configuration.revocation_counter + away)

@@ -1,6 +1,6 @@
-"""Visibility: which actors a tenant sees in its audit events.
+"""What a tenant may see of the actors in its audit events.
 
-The two lists below allow it, by the kind of actor. An actor of any other kind shows nothing.
+The two sets below decide it by the kind of actor. A tenant sees nothing of any other actor.
 """
 
 from uuid import UUID
@@ -11,16 +11,16 @@ from sqlalchemy.orm import Session
 from app.store.models import ApiKey, AuditEvent
 from app.store.pages import Page
 
-# The kinds of actors of whom a tenant sees everything, as of its own API keys
+# A tenant sees everything of these kinds of actors, and of its own API keys.
 _SHOWN = frozenset({"onboarding_link", "registration", "worker"})
-# The kinds of whom it does not see the name, the address and the reasons
+# A tenant sees these kinds of actors without their name, client address and reason.
 _VENDORS = frozenset({"api_key", "operator"})
 
 
 def hide_actors(db: Session, tenant_scope: UUID | None, page: Page[AuditEvent]) -> Page[AuditEvent]:
-    """Return the page without what a principal with this scope may not see.
+    """Remove from the events what a principal with this scope may not see. Return the page.
 
-    The vendor sees everything.
+    The vendor, whose `tenant_scope` is None, sees everything.
     """
     if tenant_scope is None:
         return page
