@@ -1,4 +1,4 @@
-"""Principals, scopes and tenancy, which every use case needs; API keys and their families."""
+"""Principals, scopes and tenancy for every use case, and API keys with their families."""
 
 from app.identity.principals import (
     ApiKeyPrincipal,

@@ -1,16 +1,17 @@
 """API keys: authenticate, create, list, replace, revoke.
 
-A key's text is `dpk_<16 hex digits>_<43 characters>`. The digits find the row; the rest is 256
-random bits.
+A key's text is `dpk_<16 hex digits>_<43 characters>`. The digits identify the key's row. The 43
+characters are 256 random bits.
 
-A key makes, sees and revokes only keys that are no stronger. Their scopes are a subset of its own,
-and they are bound to its tenant if it is bound. A key that it makes expires no later than itself.
-Revoking a key revokes its family (app/identity/families.py). Replacing one hands its family to the
-successor.
+A key creates, sees and revokes only keys that are not stronger. The scopes of those keys are a
+subset of its own. If it is bound to a tenant, they are bound to the same tenant. A key that it
+creates does not expire later than itself. Revoking a key revokes its family
+(app/identity/families.py). Replacing a key hands its family to the successor.
 
-A key with keys:delegate makes, sees and revokes keys with the scopes in its `may_give`. They are
-bound to tenants that its family made within the last 24 hours. A key makes, sees, replaces and
-revokes a key with keys:delegate only if its own scopes include that key's `may_give`.
+A key with keys:delegate creates, sees and revokes keys with the scopes in its `may_give`. Those
+keys are bound to tenants that it or a predecessor created within the last 24 hours. A key creates,
+sees, replaces and revokes a key with keys:delegate only if its own scopes include that key's
+`may_give`.
 """
 
 import hmac
@@ -52,14 +53,14 @@ GRACE_SECONDS_MAX = WEEK
 
 
 def generate_key() -> str:
-    """Return a new key's text: 8 random bytes for the lookup, and 32 for the secret part."""
+    """Return the text of a new key: 8 random bytes to find it, and 32 random secret bytes."""
     return f"dpk_{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
 
 
 class ApiKeys:
     """Creates, lists, replaces and revokes API keys.
 
-    `limit`: of the live keys of one tenant. `sets`: the names of all permission sets.
+    `limit`: the maximum of live keys per tenant. `sets`: the names of all permission sets.
     """
 
     def __init__(self, db: Database, uses: KeyUses, *, limit: Limit, sets: Collection[str]) -> None:
@@ -71,9 +72,9 @@ class ApiKeys:
     def authenticate(
         self, text: str, request_id: str | None = None, client_address: str | None = None
     ) -> ApiKeyPrincipal:
-        """Return the principal that a key's text belongs to.
+        """Return the principal of the key with this text.
 
-        Raises UnauthenticatedError, with the same message for all reasons.
+        Raises UnauthenticatedError, with the same message for every reason.
         """
         lookup = lookup_of(text)
         with self._db.read() as db:
@@ -91,15 +92,15 @@ class ApiKeys:
         expires_at: datetime | None = None,
         permission_sets: list[str] | None = None,
     ) -> tuple[ApiKey, str]:
-        """Create a key, and return it with its text, which is shown this once.
+        """Create a key. Return its row and its text, which can't be read again.
 
-        A bound that is not given is the principal's own.
+        `tenant_id`, `expires_at` and `permission_sets` default to the principal's own.
 
         Raises ForbiddenError for a scope or a permission set that the principal can't give. Raises
-        NotFoundError for a tenant that the principal can't see or make keys for. Raises
-        ValidationFailedError for an unknown permission set, for fields that don't go together, and
-        for an expiry that is past or later than the principal's own. Raises RateLimitedError when
-        the tenant has TENANT_KEYS live keys.
+        NotFoundError for a tenant that the principal can't see or create keys for. Raises
+        ValidationFailedError for an unknown permission set, for fields that can't be combined, and
+        for an expiry that has passed or is later than the principal's own. Raises RateLimitedError
+        when the tenant has TENANT_KEYS live keys.
         """
         _ensure_giveable(principal, scopes, may_give, tenant_id)
         if permission_sets is None and principal.permission_sets is not None:
@@ -128,10 +129,10 @@ class ApiKeys:
             return page(db, query, ApiKey.id, limit=limit, after=after)
 
     def get_key(self, principal: Maker, key_id: UUID) -> tuple[ApiKey, FamilySummary]:
-        """Return the key, and a summary of the family that is revoked with it.
+        """Return the key, and a summary of the family that would be revoked with it.
 
         An expired key is returned as well, because its family may be live. Raises NotFoundError for
-        a key that is absent, revoked, or stronger than the principal's.
+        a key that does not exist, is revoked, or is stronger than the principal's.
         """
         with self._db.read() as db:
             key = one_or_not_found(db, _one_visible(principal, key_id))
@@ -141,11 +142,11 @@ class ApiKeys:
     def revoke_key(self, principal: Maker, key_id: UUID) -> None:
         """Revoke a key and its family.
 
-        From the commit on, requests with any of these keys and links are refused. Raises
+        From the commit on, every request with one of these keys and links is refused. Raises
         NotFoundError, and ForbiddenError for a key that the principal may see but not revoke.
         """
         query = _one_visible(principal, key_id)
-        with self._db.read() as db:  # a request for an absent key must not wait for writers' locks
+        with self._db.read() as db:  # a request for an absent key must not wait for locks
             _ensure_may_end(db, principal, one_or_not_found(db, query))
         with self._db.write(families.ending(principal, query)) as db:
             key = one_or_not_found(db, query)
@@ -160,14 +161,15 @@ class ApiKeys:
     def replace_key(
         self, principal: Maker, key_id: UUID, *, grace_seconds: int = GRACE_SECONDS
     ) -> tuple[ApiKey, FamilySummary, str]:
-        """Replace a key, and return its successor, the family, and the successor's text.
+        """Replace a key. Return the successor, a summary of its family, and the successor's text.
 
-        The text is shown this once. The successor has the old key's name, scopes and bounds, and
-        inherits its family. The old key expires after the grace period. The successor gets the
-        lifetime that the old key was made with, but expires no later than the principal.
+        The text can't be read again. The successor has the old key's name, scopes, tenant and
+        permission sets, and inherits its family. The old key expires after the grace period. The
+        successor's lifetime is as long as the old key's was, but it does not expire later than the
+        principal.
 
-        Raises as revoke_key does, ConflictError for a key that was replaced, and RateLimitedError
-        when the tenant has twice TENANT_KEYS live keys.
+        Raises NotFoundError and ForbiddenError like `revoke_key`, ConflictError for a key that was
+        replaced already, and RateLimitedError when the tenant has twice TENANT_KEYS live keys.
         """
         query = _one_visible(principal, key_id).where(key_is_live())
         with self._db.write(families.replacing(principal, query)) as db:
@@ -177,7 +179,7 @@ class ApiKeys:
                 raise ConflictError("This key was replaced already; replace its successor.")
             successor = _successor(old, principal)
             families.inherit(db, old.id, successor.id, by=principal.key_id)
-            # A tenant that has all its keys can replace them
+            # Twice the limit, so that a tenant that has reached the limit can replace all its keys
             twice = self._limit._replace(most=2 * self._limit.amount)
             _ensure_room(db, principal, old.tenant_id, twice)
             ends = now() + timedelta(seconds=grace_seconds)
@@ -195,12 +197,12 @@ class ApiKeys:
             )
             return successor, families.summarize_family(db, successor), text
 
-    # For the operator: flask --app wsgi keys …
+    # The methods below are for the operator's commands: flask --app wsgi keys …
 
     def install_key(self, operator: OperatorPrincipal, text: str, *, name: str) -> bool:
-        """Install a given key with ALL_SCOPES, and return False if it is installed already.
+        """Install a key with this text and ALL_SCOPES. Return False if it was installed already.
 
-        A revoked key stays revoked. Raises ValueError for a malformed or a weak key.
+        Raises ValueError for a malformed or weak key, and for a key that was revoked or expired.
         """
         match = KEY.fullmatch(text)
         if match is None:
@@ -208,7 +210,7 @@ class ApiKeys:
                 "A key is dpk_, 16 lowercase hex digits, _, and 43 characters of A-Z a-z 0-9 _ -."
             )
         lookup, secret = match.groups()
-        # Random keys have fewer different characters about once in 10^11
+        # Of 10^11 random keys, about one has fewer different characters
         if len(set(secret)) < 16:
             raise ValueError(
                 "This key's secret part is not random; make one with: flask --app wsgi keys"
@@ -228,17 +230,17 @@ class ApiKeys:
             return False
 
     def all_keys(self, **values: object) -> list[ApiKey]:
-        """Return every key with these column values, oldest first; None means any."""
+        """Return all keys with these column values, oldest first. A value of None means any."""
         with self._db.read() as db:
             return list(db.scalars(with_values(select(ApiKey), **values).order_by(ApiKey.id)))
 
     def family_of(self, key: ApiKey) -> FamilySummary:
-        """Return a summary of the family that is revoked with this key."""
+        """Return a summary of the family that would be revoked with this key."""
         with self._db.read() as db:
             return families.summarize_family(db, key)
 
     def readable_registrations(self, key: ApiKey) -> list[UUID]:
-        """Return the live tenants whose registration token the key could read."""
+        """Return the ids of live tenants whose registration token the key can have read."""
         with self._db.read() as db:
             return list(db.scalars(families.readable_registrations(key)))
 
@@ -274,7 +276,7 @@ def _successor(old: ApiKey, principal: Maker) -> ApiKey:
         may_give_bits=old.may_give_bits,
         tenant_id=old.tenant_id,
         permission_sets=old.permission_sets,
-        made_by=principal.key_id,  # this key got its text: revoking this key revokes it too
+        made_by=principal.key_id,  # it received the text, so revoking it must revoke the successor
         expires_at=_earlier(expires_at, principal.expires_at),
     )
 
@@ -286,13 +288,14 @@ def _earlier(*times: datetime | None) -> datetime | None:
 def _ensure_room(db: Session, principal: Maker, tenant_id: UUID | None, limit: Limit) -> None:
     """Lock the tenant, if there is one, and ensure that it may have another key.
 
-    The lock keeps two requests from taking the last place. Raises NotFoundError for a tenant that
-    the principal makes no keys for, and RateLimitedError for one that has too many keys.
+    The lock keeps two concurrent requests from exceeding the limit together. Raises NotFoundError
+    for a tenant that the principal can't create keys for, and RateLimitedError when the tenant has
+    too many keys.
     """
     if tenant_id is None:
         return
     tenant_of(db, principal, tenant_id, lock=True)
-    if principal.delegate_id:  # checked after the wait for the lock, which may be long
+    if principal.delegate_id:  # checked last, because the wait for the lock may be long
         delegated = families.delegated_tenants(principal.delegate_id)
         one_or_not_found(db, delegated.where(Tenant.id == tenant_id))
     live = select(func.count(ApiKey.id)).where(ApiKey.tenant_id == tenant_id, key_is_live())
@@ -302,8 +305,8 @@ def _ensure_room(db: Session, principal: Maker, tenant_id: UUID | None, limit: L
 def _ensure_may_end(db: Session, principal: Maker, key: ApiKey) -> None:
     """Ensure that the principal may revoke or replace this key.
 
-    Raises ForbiddenError for a key of more permission sets. For a bound principal it also raises it
-    for a key that the vendor made.
+    Raises ForbiddenError for a key with permission sets that the principal lacks. Raises it also
+    when the principal is bound to a tenant and the vendor created the key.
     """
     _ensure_no_wider(principal, key.permission_sets)
     own = select(ApiKey.id).where(
@@ -324,7 +327,7 @@ def _ensure_no_wider(principal: Maker, permission_sets: list[str] | None) -> Non
 def _ensure_giveable(
     principal: Maker, scopes: frozenset[Scope], may_give: frozenset[Scope], tenant_id: UUID | None
 ) -> None:
-    """Ensure that the principal may give these scopes.
+    """Ensure that the principal may create a key with these scopes.
 
     Raises ForbiddenError, and ValidationFailedError for a combination that no key can have.
     """
@@ -367,9 +370,9 @@ def _ensure_giveable(
 
 
 def _one_visible(principal: Maker, key_id: UUID) -> Select[ApiKey]:
-    """Select a key as `list_keys` does, but also an expired one.
+    """Select a key that the principal can see, even if the key has expired.
 
-    A replaced key expires before its family.
+    A replaced key expires earlier than the keys in its family.
     """
     return _no_stronger(principal).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
 

@@ -1,12 +1,13 @@
-"""Families: the keys and onboarding links that a key made, and those that these keys made in turn.
+"""Families: the keys and onboarding links that a key created, directly or through those keys.
 
-A key that leaked may have made others, so revoking a key revokes its family. A replaced key belongs
-to its successor's family: revoking the successor also revokes the keys and links that the old key
-makes in its grace period. The search stops at a revoked key, whose family was revoked with it.
+A leaked key may have been used to create others, so revoking a key revokes its family. A replaced
+key belongs to its successor's family. So revoking the successor also revokes the keys and links
+that the old key creates in its grace period. The search for a family stops at a revoked key,
+because its family was revoked with it.
 
-Tenants that a key made are not revoked with it. The tenants of a key with keys:delegate are those
-that it or a predecessor made. No other key of its family can make one, because it makes bound keys
-only.
+Tenants that a key created stay when the key is revoked. A key with keys:delegate may create keys
+for tenants that it or a predecessor created. No other key of its family can create a tenant,
+because all of them are bound to one.
 """
 
 from datetime import timedelta
@@ -25,15 +26,14 @@ from app.store import locks
 from app.store.locks import Lock
 from app.store.models import ApiKey, OnboardingLink, Tenant
 
-# After the creation of a tenant, a key with keys:delegate may make keys for it.
-DELEGATION_HOURS = 24
-_SHOWN = 20
-_NAMED = 100  # upper bound of the ids in an audit event
+DELEGATION_HOURS = 24  # how long a key with keys:delegate may create keys for a new tenant
+_SHOWN = 20  # maximum of keys in a FamilySummary
+_NAMED = 100  # maximum of key ids, and of link ids, in an audit event
 _BLIND: Any = {"synchronize_session": False}
 
 
 def family(roots: Select[UUID]) -> CTE:
-    """Return the ids of these keys and of their families.
+    """Return the ids of these keys and of the keys in their families.
 
     A key may be in its own family, because a key can replace itself.
     """
@@ -49,18 +49,19 @@ def _family_of(key: ApiKey) -> CTE:
 
 
 def _links_of(keys: CTE) -> ColumnElement[bool]:
-    """Return the condition for links that these keys made.
+    """Return the condition for unrevoked links that these keys created.
 
-    Expired links count: their registration tokens are valid until the link is revoked.
+    It includes expired links, because their registration tokens are valid until the link is
+    revoked.
     """
     return and_(OnboardingLink.made_by.in_(select(keys.c.id)), OnboardingLink.revoked_at.is_(None))
 
 
 class FamilySummary(NamedTuple):
-    """How many live keys and links are revoked with a key, and the first of the keys.
+    """The numbers of live keys and links that are revoked with a key, and some of these keys.
 
-    `registrations`: the number of live tenants whose registration token the key could read. These
-    tokens stay valid.
+    `registrations`: the number of live tenants whose registration token the key can have read.
+    Those tokens stay valid.
     """
 
     keys: int
@@ -72,8 +73,8 @@ class FamilySummary(NamedTuple):
 def _search_by_index(db: Session) -> None:
     """Make PostgreSQL search by index in this transaction.
 
-    Until its statistics are renewed, it would read the whole table for each of thousands of new
-    keys.
+    After thousands of keys were added, PostgreSQL's statistics are out of date for a while. It
+    would then read the whole table once for each of these keys.
     """
     if db.get_bind().dialect.name == "postgresql":
         db.execute(text("SET LOCAL enable_seqscan = off"))
@@ -95,9 +96,9 @@ def summarize_family(db: Session, key: ApiKey) -> FamilySummary:
 
 
 def readable_registrations(key: ApiKey) -> Select[UUID]:
-    """Select the live tenants whose registration token the key or its family could read.
+    """Select the live tenants whose registration token the key or its family can have read.
 
-    The token is in a tenant's kit.
+    The token is part of a tenant's onboarding kit.
     """
     live = select(Tenant.id).where(Tenant.deleted_at.is_(None))
     if Scope.CONNECTIONS_READ in from_bits(key.scope_bits):
@@ -108,7 +109,7 @@ def readable_registrations(key: ApiKey) -> Select[UUID]:
 
 
 def delegated_tenants(key_id: UUID) -> Select[UUID]:
-    """Select the live tenants for which this key, if it has keys:delegate, makes keys."""
+    """Select the live tenants for which this key may create keys, if it has keys:delegate."""
     since = now() - timedelta(hours=DELEGATION_HOURS)
     return select(Tenant.id).where(
         _tenants_of(key_id), Tenant.created_at > since, Tenant.deleted_at.is_(None)
@@ -116,9 +117,9 @@ def delegated_tenants(key_id: UUID) -> Select[UUID]:
 
 
 def _tenants_of(key_id: UUID) -> ColumnElement[bool]:
-    """Return the condition for tenants that this key or a predecessor made.
+    """Return the condition for tenants that this key or a predecessor created.
 
-    Revoked predecessors count.
+    Revoked predecessors are included.
     """
     makers = select(ApiKey.id).where(ApiKey.id == key_id).cte("makers", recursive=True)
     makers = makers.union(select(ApiKey.id).join(makers, ApiKey.replaced_by == makers.c.id))
@@ -130,7 +131,7 @@ def _count_registrations(db: Session, key: ApiKey) -> int:
 
 
 class Making(NamedTuple):
-    """A writer whose transaction makes a key or a link."""
+    """The writer of a transaction that creates a key or a link."""
 
     writer: Maker
 
@@ -140,27 +141,28 @@ class Making(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """A writer whose transaction ends keys or links, and waits for those who write with them.
+    """The writer of a transaction that revokes or replaces keys, with the keys' links.
 
-    Only these keys and links are locked. A principal can't hold up a tenant whose keys and links it
-    can't see.
+    The transaction waits for requests that write with these keys and links, and locks no others. So
+    a principal can't delay requests of a tenant whose keys and links it can't see.
     """
 
     writer: Maker
-    lock_ids: Select[UUID]  # lock ids of the keys and links that end; no rows: nothing to end
-    # The keys that are bound to no tenant, among those that are revoked or replaced
+    lock_ids: Select[UUID]  # the lock ids of these keys and links; no rows: there are none
+    # Selects the keys to revoke or replace that are bound to no tenant
     unbound: Select[UUID] | None = None
 
     def reauthorize(self, db: Session) -> None:
-        """Lock the keys and links that end, and check the writer again.
+        """Lock the keys and links, and call the writer's `reauthorize`.
 
-        Raises NotFoundError when there are none, and any error of the writer's `reauthorize`.
+        Raises NotFoundError when there is nothing to lock, and the errors of `reauthorize`.
         """
         _search_by_index(db)
         if self.unbound is not None:
-            # A bound key's family acts for its tenant alone, and the tenant's lock keeps it from
-            # growing. An unbound key's family may reach all tenants. Nobody may make or replace a
-            # key meanwhile: two keys that replace each other would form a ring.
+            # All keys of a bound key's family share the tenant's lock, which keeps the family from
+            # growing. An unbound key's family may have keys of all tenants. So while an unbound key
+            # is revoked or replaced, no other key may be created or replaced. Otherwise two keys
+            # that replace each other could become each other's successors.
             if db.scalars(self.unbound).first() is None:
                 locks.share(db, Lock.MAKING)
             else:
@@ -174,12 +176,12 @@ class Ending(NamedTuple):
 
 
 def ending(writer: Maker, key: Select[ApiKey]) -> Ending:
-    """Return the writer that revokes this key and its family."""
+    """Return the writer of a transaction that revokes this key and its family."""
     return _ending(writer, key, family(key.with_only_columns(ApiKey.id)))
 
 
 def replacing(writer: Maker, key: Select[ApiKey]) -> Ending:
-    """Return the writer that replaces this key, and hands its family to the successor."""
+    """Return the writer of a transaction that replaces this key."""
     old = key.with_only_columns(ApiKey.id).scalar_subquery()
     children = and_(ApiKey.made_by == old, ApiKey.revoked_at.is_(None))
     changed = select(ApiKey.id).where(or_(ApiKey.id == old, children))
@@ -187,7 +189,7 @@ def replacing(writer: Maker, key: Select[ApiKey]) -> Ending:
 
 
 def _ending(writer: Maker, key: Select[ApiKey], keys: CTE) -> Ending:
-    """Return the writer that locks these keys and the links that they made."""
+    """Return a writer that locks these keys and the links that they created."""
     of_keys = select(func.coalesce(ApiKey.tenant_id, ApiKey.id).label("id")).where(
         ApiKey.id.in_(select(keys.c.id))
     )
@@ -197,12 +199,12 @@ def _ending(writer: Maker, key: Select[ApiKey], keys: CTE) -> Ending:
 
 
 def revoke_family(db: Session, key: ApiKey) -> RevokedFamily:
-    """Revoke the key and its family, in a transaction of `Ending`.
+    """Revoke the key and its family, in a transaction whose writer is an `Ending`.
 
-    Returns details for the audit event.
+    Return the details for the audit event.
     """
     revoked_at, members = now(), _family_of(key)
-    # The links go first: they are selected by unrevoked keys that made them.
+    # The links are revoked first, because they are found by their creators' unrevoked keys.
     revoked_links = update(OnboardingLink).where(_links_of(members)).values(revoked_at=revoked_at)
     links = db.scalars(revoked_links.returning(OnboardingLink.id), execution_options=_BLIND).all()
     keys = update(ApiKey).where(ApiKey.id.in_(select(members.c.id))).values(revoked_at=revoked_at)
@@ -218,11 +220,11 @@ def revoke_family(db: Session, key: ApiKey) -> RevokedFamily:
 
 
 def inherit(db: Session, old: UUID, successor: UUID, *, by: UUID | None) -> None:
-    """Make the successor the maker of the old key's keys and links.
+    """Record the successor as the creator of the keys and links that the old key created.
 
-    The key that requests the replacement stays with the old key, and so do its ancestors. Otherwise
-    a child that replaces its maker would become both maker and child of the successor. Revoking the
-    old key would not reach that ring.
+    `by`: the key that requests the replacement. This key keeps its creator, and so do the keys in
+    whose families it is. Otherwise a key that replaces its own creator would become both the
+    creator and a child of the successor. Revoking the old key would then reach neither of them.
     """
     keys = update(ApiKey).where(
         ApiKey.made_by == old,
@@ -238,7 +240,7 @@ def inherit(db: Session, old: UUID, successor: UUID, *, by: UUID | None) -> None
 
 
 def _origins(key_id: UUID | None) -> CTE:
-    """Return the ids of this key and of the keys in whose families it is."""
+    """Return the ids of this key and of all keys in whose families it is."""
     columns = ApiKey.id, ApiKey.made_by, ApiKey.replaced_by
     origins = select(*columns).where(ApiKey.id == key_id).cte("origins", recursive=True)
     parents = select(*columns).join(

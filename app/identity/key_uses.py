@@ -1,8 +1,8 @@
 """The hour of each API key's last use, for operators who look for unused keys.
 
-Requests note keys in memory. A minute later the notes are stored, for each key once an hour by each
-process. A process that ends stores its notes. A process that is killed loses those of its last
-minute.
+Requests note in memory which keys they use. A minute later, the notes are stored in the
+database. Each process stores a key at most once an hour. A process that exits stores its notes
+first. A process that is killed loses the notes of its last minute.
 """
 
 import atexit
@@ -21,13 +21,13 @@ from app.log import logger
 from app.store.database import SYSTEM, Database
 from app.store.models import ApiKey
 
-_SECONDS = 60.0  # from the first note until all are stored
-_TOGETHER = 200  # rows in one transaction, for which other writers wait
-_KEYS = 10_000  # upper bound of the keys whose stored hour a process keeps in memory
+_SECONDS = 60.0  # from the first note until all notes are stored
+_TOGETHER = 200  # maximum of rows in one transaction, because other writers wait for it
+_KEYS = 10_000  # maximum of keys whose stored hour a process keeps in memory
 
 
 class KeyUses:
-    """The uses of keys in this process. Keys are named by the lookup digits in their texts."""
+    """The uses of keys in this process. A key is identified by the lookup digits in its text."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -43,16 +43,16 @@ class KeyUses:
         request_id: str | None,
         client_address: str | None,
     ) -> ApiKeyPrincipal:
-        """Authenticate the text of this principal's key, and return the principal for one request.
+        """Authenticate the key's text, note the use, and return the principal for this request.
 
-        Raises UnauthenticatedError.
+        Raises UnauthenticatedError if the text is not that of the principal's key.
         """
         authenticated(principal, digest_of(text))
         self.note(principal.lookup)
         return principal.for_request(request_id, client_address)
 
     def note(self, lookup: str) -> None:
-        if lookup in self._noted:  # no lock: every request for credentials runs this
+        if lookup in self._noted:  # without the lock, as every request for credentials runs this
             return
         with self._lock:
             is_first = not self._noted
@@ -71,7 +71,7 @@ class KeyUses:
     def flush(self) -> None:
         """Store the notes.
 
-        They are lost if the database is unavailable. The next use of a key notes it again.
+        Notes are lost if the database is unavailable. The next use of a key notes it again.
         """
         with self._flushing:
             with self._lock:
@@ -92,7 +92,8 @@ class KeyUses:
 
     def _store(self, hour: datetime, lookups: list[str]) -> None:
         is_older = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < hour)
-        # A locked row is skipped: the lock's holder stores the same hour or revokes the key.
+        # Locked rows are skipped. A transaction that holds such a lock stores the same hour, or
+        # revokes the key.
         rows = (
             select(ApiKey.id)
             .where(ApiKey.lookup.in_(lookups), is_older)

@@ -1,7 +1,7 @@
 """Principals: who calls, and what they may do.
 
-A principal is checked when a request begins, and again in each transaction that the request writes
-in (`Principal.reauthorize`).
+A principal is checked when a request begins, and again in each writing transaction of the request
+(`Principal.reauthorize`).
 """
 
 import hashlib
@@ -28,25 +28,25 @@ from app.store.models import ApiKey, Configuration, OnboardingLink, Suspension, 
 KEY = re.compile(r"dpk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
 _BAD_KEY = "This needs a valid API key: Authorization: Bearer dpk_…"
 
-# Selected in the same statement as a row, to keep any change from coming between the two.
+# Select it in the same statement as a row. Otherwise a revocation could come between the two reads.
 REVOCATION_COUNTER = select(Configuration.revocation_counter).scalar_subquery()
 
 
 class Principal(ABC):
-    """A program or a person that acts, or Deputy itself."""
+    """Who acts: a client, a person, or Deputy itself."""
 
     __slots__ = ()
 
-    tenant_scope: UUID | None  # the only tenant that it may act for; None: any
-    # The sets of the connections that it is for; None: any
+    tenant_scope: UUID | None  # the only tenant that it may act for; None: any tenant
+    # It may use only connections with these permission sets; None: with any permission set
     permission_sets: frozenset[str] | None = None
-    link_id: UUID | None = None  # of an onboarding link
+    link_id: UUID | None = None  # set for a LinkPrincipal
     may_add_deleted: bool = False  # whether it may add a deleted connection again
 
     @property
     @abstractmethod
     def actor(self) -> Actor:
-        """The actor of its audit events."""
+        """The actor for the audit events of this principal."""
 
     @abstractmethod
     def reauthorize(self, db: Session) -> None:
@@ -57,21 +57,18 @@ class Principal(ABC):
 
     @property
     def is_vendor(self) -> bool:
-        """Return whether it acts for the vendor: it is confined to no tenant."""
+        """Return whether the principal acts for the vendor, and is not confined to a tenant."""
         return self.tenant_scope is None
 
     def suspension(self, reason: str) -> Suspension:
         return Suspension(self.actor.kind, bound=not self.is_vendor, reason=reason)
 
     def covers(self, permission_sets: frozenset[str]) -> bool:
-        """Return whether it is for all of these permission sets."""
+        """Return whether the principal may use connections with these permission sets."""
         return self.permission_sets is None or permission_sets <= self.permission_sets
 
     def require_sets(self, permission_sets: frozenset[str]) -> None:
-        """Require a key that is for all of these permission sets.
-
-        Raises ForbiddenError.
-        """
+        """Raise ForbiddenError unless the principal covers these permission sets."""
         if not self.covers(permission_sets):
             lacking = ", ".join(sorted(permission_sets - (self.permission_sets or frozenset())))
             raise ForbiddenError(
@@ -79,9 +76,9 @@ class Principal(ABC):
             )
 
     def require_vendor(self) -> None:
-        """Require a principal that is not confined to a tenant.
+        """Raise ForbiddenError if the principal is confined to a tenant.
 
-        It is for requests about all tenants or about the vendor. Raises ForbiddenError.
+        Call it for requests about all tenants or about the vendor.
         """
         if not self.is_vendor:
             raise ForbiddenError("This API key is confined to one tenant.")
@@ -89,20 +86,20 @@ class Principal(ABC):
 
 @dataclass(frozen=True, slots=True)
 class ApiKeyPrincipal(Principal):
-    """An API key. `for_request` adds the request in which it acts."""
+    """An API key. `for_request` adds the request in which the key is used."""
 
     key_id: UUID
-    lookup: str  # the digits by which the key is read again
+    lookup: str  # the hex digits in the key's text, which identify its row
     digest: bytes = field(repr=False)
     name: str
     scopes: frozenset[Scope]
     tenant_scope: UUID | None
     expires_at: datetime | None
     permission_sets: frozenset[str] | None = None
-    may_give: frozenset[Scope] = frozenset()  # only for keys:delegate
-    # Called in each of its write transactions
+    may_give: frozenset[Scope] = frozenset()  # empty without keys:delegate
+    # A function that `reauthorize` calls in each writing transaction
     on_write: Callable[[Session], None] | None = field(default=None, repr=False)
-    request_id: str | None = None  # the request's fields come last, for `for_request`
+    request_id: str | None = None  # this field and the next must be last, for `for_request`
     client_address: str | None = None
 
     may_add_deleted = True
@@ -118,23 +115,23 @@ class ApiKeyPrincipal(Principal):
 
     @property
     def lock_id(self) -> UUID:
-        """The id of the lock that its writers share.
+        """The id of the lock that requests with this key share while they write.
 
-        For a bound key it is the tenant's. A bound key's whole family therefore has one lock.
+        For a bound key it is the tenant's id, so all keys of the tenant have the same lock.
         """
         return self.tenant_scope or self.key_id
 
     @property
     def delegate_id(self) -> UUID | None:
-        """Its id, if the keys that it makes take their scopes from `may_give`, not from its own."""
+        """The key's id if the key lacks keys:write, and so gives only the scopes in `may_give`."""
         return None if Scope.KEYS_WRITE in self.scopes else self.key_id
 
     @property
     def giveable_scopes(self) -> frozenset[Scope]:
-        """The scopes that keys of its making can have, or have in `may_give`.
+        """The scopes that the key may give to other keys, as their scopes or in their `may_give`.
 
-        It sees and ends no other keys. An unbound key with keys:write may give keys:delegate: it
-        could itself make every key that such a key makes.
+        The key can't see or revoke keys with other scopes. An unbound key with keys:write may also
+        give keys:delegate, because it could create every key that the other key creates.
         """
         if self.delegate_id:
             return self.may_give
@@ -146,8 +143,9 @@ class ApiKeyPrincipal(Principal):
         Raises UnauthenticatedError for a key that has expired or was revoked, and any error of
         `on_write`.
 
-        Shares a lock until the transaction ends. A revocation waits for requests that write. A
-        request that writes waits for a revocation, and sees it. No row is locked.
+        It takes a shared lock until the transaction ends, and locks no row. A revocation of the key
+        waits for this transaction. This transaction waits for a revocation that began before, and
+        then sees it.
         """
         locks.share(db, Lock.CALLER, self.lock_id)
         key = select(ApiKey.id).where(
@@ -159,26 +157,20 @@ class ApiKeyPrincipal(Principal):
             self.on_write(db)
 
     def for_request(self, request_id: str | None, client_address: str | None) -> "ApiKeyPrincipal":
-        """Return the same principal for one request.
+        """Return a copy of the principal for one request.
 
-        dataclasses.replace takes four times as long.
+        dataclasses.replace would take four times as long.
         """
-        # mypy can't infer a getter's results
+        # mypy does not know what an attrgetter returns
         return ApiKeyPrincipal(*_of_key(self), request_id, client_address)  # type: ignore[call-arg]
 
     def ensure_live(self) -> None:
-        """Ensure that the key has not expired since it was authenticated.
-
-        Raises UnauthenticatedError.
-        """
+        """Raise UnauthenticatedError if the key has expired since it was authenticated."""
         if has_expired(self.expires_at):
             raise UnauthenticatedError(_BAD_KEY)
 
     def require(self, *scopes: Scope) -> None:
-        """Require one of the scopes, before any lookup.
-
-        Raises ForbiddenError.
-        """
+        """Raise ForbiddenError unless the key has one of these scopes. Call it before lookups."""
         if self.scopes.isdisjoint(scopes):
             raise ForbiddenError(f"This API key lacks the scope {' or '.join(scopes)}.")
 
@@ -188,10 +180,10 @@ _of_key = operator.attrgetter(*[field.name for field in fields(ApiKeyPrincipal)]
 
 @dataclass(frozen=True, slots=True)
 class LinkPrincipal(Principal):
-    """An onboarding link: the person on its page, who acts for its tenant alone."""
+    """An onboarding link: the person who opened its page, and who acts for its tenant only."""
 
     tenant_scope: UUID
-    link_id: UUID = field()  # not Principal's default
+    link_id: UUID = field()  # required here, unlike in Principal
     request_id: str | None = None
     client_address: str | None = None
 
@@ -206,9 +198,9 @@ class LinkPrincipal(Principal):
         )
 
     def reauthorize(self, db: Session) -> None:
-        """Check the link again inside a write transaction, as an API key is checked.
+        """Check the link again inside a write transaction, in the same way as an API key.
 
-        Raises NotFoundError.
+        Raises NotFoundError if the link is revoked or expired, or its tenant is not active.
         """
         locks.share(db, Lock.CALLER, self.tenant_scope)
         link = live_links().where(OnboardingLink.id == self.link_id)
@@ -220,14 +212,14 @@ class LinkPrincipal(Principal):
 class OperatorPrincipal(Principal):
     """The person at the command line, who needs no key and may do everything.
 
-    Only app/cli creates one.
+    Only app/cli creates this principal.
     """
 
     name: str
 
     tenant_scope = None
     may_add_deleted = True
-    key_id = None  # what it makes has no maker that could be revoked
+    key_id = None  # what the operator creates is in no key's family
     lock_id = None
     expires_at = None
     delegate_id = None
@@ -238,16 +230,17 @@ class OperatorPrincipal(Principal):
         return Actor("operator", None, self.name)
 
     def reauthorize(self, db: Session) -> None:
-        """Do nothing: no key could have been revoked."""
+        """Do nothing: the operator has no key that could have been revoked."""
 
 
-# Only these make keys, links and tenants. `made_by` has the key's id. None: the operator.
+# Only these principals create keys, links and tenants. `made_by` is the key's id, or None for the
+# operator.
 Maker = ApiKeyPrincipal | OperatorPrincipal
 
 
 @dataclass(frozen=True)
 class SystemPrincipal(Principal):
-    """Deputy itself, working for one tenant and unable to see any other."""
+    """Deputy itself, when it works for one tenant. It can't see any other tenant."""
 
     working_as: Actor
     tenant_scope: UUID
@@ -257,13 +250,13 @@ class SystemPrincipal(Principal):
         return self.working_as
 
     def reauthorize(self, db: Session) -> None:
-        """Do nothing: no key could have been revoked."""
+        """Do nothing: Deputy itself has no key that could have been revoked."""
 
 
 def lookup_of(text: str) -> str:
     """Return the lookup digits in a key's text.
 
-    Raises UnauthenticatedError for a text that does not have the form of a key.
+    Raises UnauthenticatedError if the text does not have the form of a key.
     """
     match = KEY.fullmatch(text)
     if match is None:
@@ -272,18 +265,18 @@ def lookup_of(text: str) -> str:
 
 
 def digest_of(text: str) -> bytes:
-    """Return the stored hash of a key's text, or of a link's token.
+    """Return the hash under which a key's text or a link's token is stored.
 
-    256 random bits need no slow hash and no salt.
+    A secret of 256 random bits needs no slow hash and no salt.
     """
     return hashlib.sha256(text.encode("ascii")).digest()
 
 
 def principal_at_counter(db: Session, lookup: str) -> tuple[int, ApiKeyPrincipal]:
-    """Return the revocation counter, and the principal whose key has these digits.
+    """Return the revocation counter, and the principal of the key with these lookup digits.
 
-    `authenticated` checks the key's digest and expiry. Raises UnauthenticatedError, also for a
-    revoked key and for a key of a deleted tenant.
+    The caller must check the key's digest and expiry (`authenticated`). Raises UnauthenticatedError
+    for an unknown key, a revoked key, and a key of a deleted tenant.
     """
     row = db.execute(_BY_LOOKUP, {"lookup": lookup}).one_or_none()
     if row is None:
@@ -302,7 +295,7 @@ def principal_at_counter(db: Session, lookup: str) -> tuple[int, ApiKeyPrincipal
 
 
 def authenticated(principal: ApiKeyPrincipal, digest: bytes) -> ApiKeyPrincipal:
-    """Return the principal if the digest is its key's and the key has not expired.
+    """Return the principal, unless its key has another digest or has expired.
 
     Raises UnauthenticatedError.
     """
@@ -320,12 +313,12 @@ def key_is_live() -> ColumnElement[bool]:
 
 
 def has_expired(expires_at: datetime | None) -> bool:
-    """Return whether a key with this expiry has expired, as `key_is_live` says it in SQL."""
+    """Return whether a key with this expiry has expired. `key_is_live` is the same in SQL."""
     return expires_at is not None and expires_at <= now()
 
 
 def live_links() -> Select[OnboardingLink, Tenant]:
-    """Select the onboarding links that open a page, with their tenants."""
+    """Select the links whose onboarding page can be opened, with their tenants."""
     live = (
         OnboardingLink.revoked_at.is_(None),
         OnboardingLink.expires_at > now(),
@@ -334,13 +327,14 @@ def live_links() -> Select[OnboardingLink, Tenant]:
     return select(OnboardingLink, Tenant).join(Tenant).where(*live)
 
 
-# The condition for keys of no tenant and of tenants that are not deleted. A key may have been made
-# while its tenant was being deleted.
+# True for keys that are bound to no tenant or to a live one. A key may have been created while its
+# tenant was being deleted.
 _OF_NO_DELETED_TENANT = ~exists().where(
     Tenant.id == ApiKey.tenant_id, Tenant.deleted_at.is_not(None)
 )
 
-# Built once: building a statement costs as much as running it, and a wrong key must cost little.
+# Built once, because building a statement costs as much as running it. A request with a wrong key
+# must cost little.
 _BY_LOOKUP = select(*ApiKey.__table__.columns, REVOCATION_COUNTER.label("counter")).where(
     ApiKey.lookup == bindparam("lookup"), ApiKey.revoked_at.is_(None), _OF_NO_DELETED_TENANT
 )

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 class Scope(enum.StrEnum):
     """The permissions that a key can have.
 
-    The order is the order of the bits in `api_keys.scope_bits`: append, never reorder.
+    Their order is that of the bits in `api_keys.scope_bits`. So append new scopes, and never
+    reorder them.
     """
 
     TENANTS_READ = "tenants:read"
@@ -23,7 +24,7 @@ class Scope(enum.StrEnum):
 
 
 MAKES_KEYS = frozenset({Scope.KEYS_WRITE, Scope.KEYS_DELEGATE})
-# The meaning of `all`. keys:delegate can't be combined with keys:write.
+# The command line's `all` stands for these. keys:delegate can't be combined with keys:write.
 ALL_SCOPES = frozenset(Scope) - {Scope.KEYS_DELEGATE}
 
 _BITS = {scope: 1 << place for place, scope in enumerate(Scope)}
@@ -33,6 +34,6 @@ def to_bits(scopes: Iterable[Scope]) -> int:
     return sum(_BITS[scope] for scope in set(scopes))
 
 
-@functools.cache  # one for each combination of scopes that keys have
+@functools.cache  # few combinations of scopes are in use
 def from_bits(bits: int) -> frozenset[Scope]:
     return frozenset(scope for scope, bit in _BITS.items() if bits & bit)

@@ -1,4 +1,4 @@
-"""Which rows a principal can see."""
+"""The queries that read only what a principal can see."""
 
 from typing import TypeVar
 from uuid import UUID
@@ -13,13 +13,13 @@ from app.store import locks
 from app.store.locks import Lock
 from app.store.models import Connection, ConnectionStatus, Tenant, TenantStatus
 
-ConnectionKey = tuple[UUID, UUID]  # the ids of a tenant and its connection
+ConnectionKey = tuple[UUID, UUID]  # the ids of a tenant and of its connection
 
 _FULL_RETRY_SECONDS = 3600  # a full limit stays full until something is deleted
 
 
-# Built once: building a statement costs as much as running it. For a principal that is not confined
-# to a tenant, `confined_to` is the tenant's own id.
+# These statements are built once, because building a statement costs as much as running it. If the
+# principal is not confined to a tenant, `confined_to` is the id of the tenant in the request.
 _TENANT = select(Tenant).where(
     Tenant.id == bindparam("tenant_id"),
     Tenant.id == bindparam("confined_to"),
@@ -36,10 +36,12 @@ _OWNED = (
         Tenant.deleted_at.is_(None),
     )
 )
-# FOR NO KEY UPDATE: rows that refer to these rows can be added meanwhile.
+# `key_share=True` means FOR NO KEY UPDATE: other transactions can still add rows that refer to the
+# locked row.
 _LOCKED_TENANT = _TENANT.with_for_update(of=Tenant, key_share=True)
 _LOCKED = _OWNED.with_for_update(of=Connection, key_share=True)
-# Issuing needs neither the proof nor the requests: the connection's own row says whether it issues.
+# The query for issuing. Issuing does not need the proof and the approvals, because the connection's
+# own row says whether credentials are issued.
 _AT_COUNTER = _OWNED.options(
     lazyload(Connection.proof),
     lazyload(Connection.tenant),
@@ -64,7 +66,7 @@ def owned(
 ) -> Connection:
     """Return the tenant's live connection, if this principal can see it.
 
-    The query names tenant and connection. Raises NotFoundError.
+    The query filters by the tenant's and the connection's id. Raises NotFoundError.
     """
     ids = _scoped(principal, tenant_id, connection_id=connection_id)
     if lock and ids["confined_to"] == tenant_id:
@@ -73,10 +75,10 @@ def owned(
 
 
 def connection_lock_id(tenant_id: UUID, connection_id: UUID) -> UUID:
-    """Return the id of a connection's lock, computed from both ids.
+    """Return the id of a connection's lock, computed from the ids of tenant and connection.
 
-    A principal that names another tenant's connection with its own tenant therefore does not lock
-    it.
+    A principal that combines its own tenant with another tenant's connection takes another lock. So
+    it can't delay requests about that connection.
     """
     return UUID(int=tenant_id.int ^ connection_id.int)
 
@@ -84,9 +86,9 @@ def connection_lock_id(tenant_id: UUID, connection_id: UUID) -> UUID:
 def owned_at_counter(
     db: Session, principal: Principal, tenant_id: UUID, connection_id: UUID
 ) -> tuple[int, Connection, TenantStatus]:
-    """Return the revocation counter, the connection and its tenant's status.
+    """Return the revocation counter, the connection and its tenant's status, from one statement.
 
-    One statement reads all three. The connection is the same as from `owned`. Raises NotFoundError.
+    The connection is the one that `owned` returns. Raises NotFoundError.
     """
     ids = _scoped(principal, tenant_id, connection_id=connection_id)
     row = db.execute(_AT_COUNTER, ids).unique().one_or_none()
@@ -102,9 +104,9 @@ def _scoped(principal: Principal, tenant_id: UUID, **ids: UUID) -> dict[str, UUI
 
 
 def ensure_room(db: Session, live: Select[int], limit: Limit) -> None:
-    """Ensure that the query counts fewer rows than the limit.
+    """Raise RateLimitedError if the query counts as many rows as the limit allows.
 
-    Locks keep the count valid until the transaction ends. Raises RateLimitedError.
+    The caller must hold a lock that keeps the count valid until the transaction ends.
     """
     if db.scalars(live).one() >= limit.amount:
         raise limit.refuse(_FULL_RETRY_SECONDS)
