@@ -1,10 +1,10 @@
-"""Which API key may have credentials for which connection, answered from memory.
+"""The decision whether an API key may have credentials for a connection, made from memory.
 
-Memory holds keys and connections as they were at some revocation counter. Its entries do not
-expire. A revocation raises the counter, and the statement that records an issuance compares it
-(app/audit/insert.py). When that statement returns another counter, the entries that depend on
-revoked rows are read again. Refusals are not kept: an absent key, or a connection that may not
-issue, is read at each request.
+Memory contains keys and connections, each with the revocation counter at which it was read. The
+entries do not expire. A revocation raises the counter, and the statement that records an issuance
+compares it (app/audit/insert.py). When the statement returns another counter, entries that depend
+on revoked rows are read again. Refusals are not kept in memory. An absent key, or a connection that
+may not issue, is read from the database at each request.
 """
 
 from collections.abc import Callable, Hashable, Iterator
@@ -28,7 +28,7 @@ from app.store.database import Database, Session
 from app.store.models.states import ensure_issues
 from app.store.revocation_log import RevocationLog
 
-_KEYS = 10_000  # entries, at about 1 kB each
+_KEYS = 10_000  # maximum of entries, at about 1 kB each
 _CONNECTIONS = 50_000
 _READ_SECONDS = 1.5
 
@@ -38,7 +38,7 @@ Content = TypeVar("Content", ApiKeyPrincipal, "VerifiedConnection")
 
 @dataclass(frozen=True, slots=True)
 class VerifiedConnection:
-    """A connection that may issue, with all that a session is made from."""
+    """A connection for which credentials may be issued, with all that a session depends on."""
 
     tenant_id: UUID
     connection_id: UUID
@@ -47,8 +47,8 @@ class VerifiedConnection:
     role_unique_id: str | None
     permission_sets: frozenset[str]
     external_id_id: UUID
-    # Seconds since 1970, when this object was read. Later proofs do not raise the revocation
-    # counter: a connection that was proven again is the same one, so it is not compared.
+    # Until when the proof allows issuing, in seconds since 1970, as it was when this object was
+    # read. A later proof only extends that time, so the field is left out of comparisons.
     proven_until: float = field(compare=False)
 
     @property
@@ -62,9 +62,9 @@ class VerifiedConnection:
 
 
 class _Memory(Generic[Name, Content]):
-    """A cache of entries with the revocation counter at which each was read, and its running reads.
+    """A cache of entries, each with the revocation counter at which it was read.
 
-    The least recently used entries are evicted.
+    The least recently used entries are evicted. `reads`: the reads that are running now.
     """
 
     def __init__(self, size: int) -> None:
@@ -73,9 +73,9 @@ class _Memory(Generic[Name, Content]):
         self._lock = leaf_lock()
 
     def get(self, name: Name, history: RevocationLog) -> tuple[int, Content] | None:
-        """Return the entry and the last revocation counter at which it is known to be valid.
+        """Return an entry, after the last revocation counter at which it is known to be valid.
 
-        The counter comes first.
+        Return None if there is no entry, or if it may be invalid.
         """
         with self._lock:
             entry = self._entries.get(name)
@@ -94,9 +94,9 @@ class _Memory(Generic[Name, Content]):
 
 
 class Authorization:
-    """Answers from memory, unless a revocation that this process knows invalidates the answer.
+    """Authenticates keys and authorizes issuances from memory, which it fills from the database.
 
-    `max_age`: PROOF_MAX_AGE.
+    `max_age`: PROOF_MAX_AGE in seconds.
     """
 
     def __init__(self, db: Database, max_age: int, key_uses: KeyUses) -> None:
@@ -112,7 +112,7 @@ class Authorization:
     ) -> ApiKeyPrincipal:
         """Authenticate a key from memory, as ApiKeys.authenticate does with the database.
 
-        Use it only if the revocation counter is compared before the result counts.
+        Use the result only where the revocation counter is compared before anything takes effect.
         """
         _, principal = self._principal(lookup_of(text))
         return self._key_uses.use(principal, text, request_id, client_address)
@@ -120,7 +120,7 @@ class Authorization:
     def authenticate_from_memory(
         self, text: str, request_id: str, client_address: str | None
     ) -> ApiKeyPrincipal | None:
-        """Return the principal if memory has its key and the key is valid, without the database."""
+        """Return the principal from memory alone; None if its key is not there, or is not valid."""
         try:
             entry = self._principals.get(lookup_of(text), self._history)
             return entry and self._key_uses.use(entry[1], text, request_id, client_address)
@@ -132,19 +132,20 @@ class Authorization:
     ) -> tuple[int, VerifiedConnection]:
         """Return the connection if this principal may have credentials for it.
 
-        The revocation counter comes first: at that counter the key and the connection were valid.
+        The first element is a revocation counter at which the key and the connection were valid.
         Raises UnauthenticatedError, ForbiddenError, NotFoundError, SuspendedError,
-        ConnectionNotVerifiedError, ExternalIdWithdrawnError.
+        ConnectionNotVerifiedError or ExternalIdWithdrawnError.
         """
         key_counter, current = self._principal(principal.lookup)
-        # The key is checked before a connection is looked up, because another key's request may
-        # have put the connection into memory.
+        # The key is checked before the connection is looked up: the connection may be in memory
+        # because of another key's request.
         authenticated(current, principal.digest).require(Scope.CREDENTIALS_ISSUE)
         if current.tenant_scope not in {None, connection_key[0]}:
             raise errors.NotFoundError
         counter, connection = self._connection(current, connection_key)
         if not current.covers(connection.permission_sets):
-            # It may be from memory, which no commit has compared
+            # The connection may be from memory and out of date. A refusal is not compared with the
+            # revocation counter, so the connection is read again before it is refused.
             self._connections.forget(connection_key)
             counter, connection = self._connection(current, connection_key)
             with refused_about(connection_key):
@@ -152,16 +153,16 @@ class Authorization:
         return min(key_counter, counter), connection
 
     def set_history(self, history: RevocationLog) -> None:
-        """Set the revocations up to the counter that the last commit returned."""
+        """Set the revocation log, up to the counter that the last commit returned."""
         if history.rollbacks != self._history.rollbacks:
             self._principals = _Memory(_KEYS)
             self._connections = _Memory(_CONNECTIONS)
         self._history = history
 
     def forget(self, connection: VerifiedConnection) -> None:
-        """Read this connection again at the next request.
+        """Remove a connection from memory, so that the next request reads it again.
 
-        AWS refused its session, or it was proven again.
+        Call it when AWS refused the role's session, or when the role was proven again.
         """
         self._connections.forget(connection.key)
 
@@ -183,7 +184,7 @@ class Authorization:
         name: Name,
         read: Callable[[Session], tuple[int, Content]],
     ) -> tuple[int, Content]:
-        """Return the entry and its revocation counter, from memory or by a read.
+        """Return an entry's revocation counter and the entry, from memory or from the database.
 
         Requests that need the same entry at the same time share one read.
         """
@@ -203,15 +204,16 @@ class Authorization:
             try:
                 return call.result(timeout=_READ_SECONDS)
             except FutureTimeoutError as error:
-                # A server that hangs keeps its connection: the next request tries another one.
+                # The database server may hang on this connection. The next request starts a read
+                # of its own, over another connection.
                 memory.reads.abandon(name, call)
                 raise errors.StoreUnavailableError(
                     "The database can't be reached right now; try again."
                 ) from error
             except (errors.CallerFaultError, errors.CustomerSetupError):
-                # A refusal is not checked against the revocation counter, and a read that this
-                # request joined may have begun before it. So the request joins the next read, which
-                # began later.
+                # A refusal is never compared with the revocation counter. If this request joined a
+                # read that was running already, the read may be older than a change that the caller
+                # has made since. So the request tries once more, with a read that begins later.
                 if started or began_later:
                     raise
                 began_later = True
@@ -219,9 +221,9 @@ class Authorization:
 
 @contextmanager
 def refused_about(connection_key: ConnectionKey) -> Iterator[None]:
-    """Name the connection in a refusal that is raised in here, for the audit log.
+    """Add the ids of tenant and connection to a refusal raised inside the `with` block.
 
-    The principal can see that connection.
+    The audit log needs them. Use it only for a connection that the principal can see.
     """
     try:
         yield
@@ -233,9 +235,9 @@ def refused_about(connection_key: ConnectionKey) -> Iterator[None]:
 def _verified_at_counter(
     db: Session, principal: ApiKeyPrincipal, connection_key: ConnectionKey, max_age: int
 ) -> tuple[int, VerifiedConnection]:
-    """Return the revocation counter, and the connection if it may issue at that counter.
+    """Return the revocation counter, and the connection if credentials may be issued for it.
 
-    Raises NotFoundError, SuspendedError, ConnectionNotVerifiedError, ExternalIdWithdrawnError.
+    Raises NotFoundError, SuspendedError, ConnectionNotVerifiedError or ExternalIdWithdrawnError.
     """
     counter, connection, tenant_status = owned_at_counter(db, principal, *connection_key)
     with refused_about(connection_key):

@@ -1,10 +1,11 @@
 """Issuing: short-lived credentials for a verified connection.
 
-A request names a tenant and a connection. Role and External ID come from the row (invariant 1;
-docs/architecture.md lists the invariants). Key and connection come from memory, and the session may
-come from the cache. So credentials leave only after their audit event is on durable storage. The
-statement that stores it compares the revocation counter. After a revocation it stores nothing, and
-everything is read again (invariants 8 and 9). A session that was not handed out does no harm.
+A request names a tenant and a connection. The role and the External ID come from the connection's
+row (invariant 1; docs/architecture.md lists the invariants). The key and the connection may come
+from memory, and the session from the cache. So credentials are returned only when their audit event
+is durable. The statement that stores the event compares the revocation counter. After a revocation
+it stores nothing, and the request reads everything again (invariants 8 and 9). A session that AWS
+opened meanwhile is not returned.
 """
 
 import json
@@ -39,16 +40,15 @@ from app.store.models import Connection, Trigger
 
 DURATION_DEFAULT = 3600  # seconds
 
-# AWS's limits for a session policy given inline (AssumeRole, Policy).
+# AWS's limits for AssumeRole's parameter Policy
 _POLICY_MAX = 2048
 _POLICY_CHARACTERS = re.compile(r"[\t\n\r -\u00ff]+")
 
-# Seconds. SDKs give up on a container credentials endpoint after 2 s. AWS may take most of that.
-# The rest is for the audit log.
-_ANSWER_SECONDS = 1.8
-_COMMIT_SECONDS = 0.3
+# AWS SDKs give up on a container credentials endpoint after 2 s.
+_ANSWER_SECONDS = 1.8  # time for the whole request
+_COMMIT_SECONDS = 0.3  # the part of it that is kept for the audit log
 
-_INDEXED_MAX = 50_000  # sessions, as many as a process keeps
+_INDEXED_MAX = 50_000  # sessions; the session cache keeps as many
 
 
 ISSUE_SECONDS = {
@@ -57,14 +57,14 @@ ISSUE_SECONDS = {
 
 
 class Issued(NamedTuple):
-    """A session, and the role that it is for."""
+    """A session, and the ARN of its role."""
 
     session: Session
     role_arn: str
 
 
 class _Request(NamedTuple):
-    """The principal, the connection, the duration, and the policy that narrows the session."""
+    """A request for credentials, with its defaults filled in and its policy in canonical form."""
 
     principal: ApiKeyPrincipal
     connection: VerifiedConnection
@@ -72,9 +72,10 @@ class _Request(NamedTuple):
     policy: str | None
 
     def cache_key(self) -> CacheKey:
-        """Return a key of everything that the session depends on, and of its API key.
+        """Return the key of the request's session in the cache.
 
-        So no session answers another request.
+        It contains everything that the session depends on, and the id of the API key. So no request
+        gets a session that was opened for a different request.
         """
         connection, grant = self.connection, self.connection.grant
         row = connection.tenant_id.hex, connection.connection_id.hex, connection.version
@@ -95,9 +96,9 @@ class CredentialIssuer:
     _rates: rates.Rates
     _log: AuditLog
     _max_seconds: int
-    # Access key ids by which the log finds a hand-out of this process. The first hand-out of a
-    # session may come from the cache: a renewal, another process or a request that gave up may have
-    # stored it.
+    # The access key ids of sessions that this process handed out, and so recorded with an indexed
+    # event. Even the first hand-out may be from the cache: a renewal, another process, or a request
+    # that timed out may have put the session there.
     _indexed: set[str] = field(default_factory=set)
 
     def issue(
@@ -112,21 +113,23 @@ class CredentialIssuer:
     ) -> Issued:
         """Issue credentials for a verified connection, once their audit event is durable.
 
-        Most requests take one round, with key and connection from memory and the session from the
-        cache. A round ends in one of these ways:
+        Most requests take one round: the key and the connection are in memory, and the session is
+        in the cache. A round ends in one of these ways:
 
-        - Recorded: the event of a cached or fetched session is durable. The session is returned.
-        - Refused: the key or the connection may not issue, or AWS refuses. The refusal is raised.
+        - Recorded: the event is durable. The session is returned.
+        - Refused: the key or the connection does not allow it, or AWS refuses. The refusal is
+          raised.
         - Proof renewed: the proof was too old. The next round reads the connection again.
-        - Refusal outdated: AWS refused what memory holds, and the connection has changed since.
-        - Race lost: a revocation came between the reads and the record. Nothing was stored.
+        - Refusal outdated: AWS refused, but the connection has changed since memory read it.
+        - Race lost: a row was revoked after it was read. The event was not stored.
 
-        After the last three another round begins, until _ANSWER_SECONDS have passed.
+        The last three begin another round, until _ANSWER_SECONDS have passed.
 
-        `session_policy` only narrows what the role may do. Raises UnauthenticatedError,
+        `session_policy` can only narrow what the role may do. Raises UnauthenticatedError,
         ForbiddenError, NotFoundError, SuspendedError, ConnectionNotVerifiedError,
-        ValidationFailedError, RoleRefusedError, AwsUnavailableError, ProofExpiredError,
-        RateLimitedError, and StoreUnavailableError when the issuance can't be recorded.
+        ExternalIdWithdrawnError, ValidationFailedError, RoleRefusedError, AwsUnavailableError,
+        ProofExpiredError, RateLimitedError, and StoreUnavailableError when the issuance can't be
+        recorded.
         """
         self._rates.acquire_issuance(principal, tenant_id)
         deadline = time.monotonic() + _ANSWER_SECONDS
@@ -159,9 +162,10 @@ class CredentialIssuer:
         raise errors.StoreUnavailableError("Too much is changing right now; try again in a moment.")
 
     def _renew_proof(self, connection: VerifiedConnection, patience: float) -> None:
-        """Wait for a fresh proof, so that the next round reads the connection again.
+        """Wait for a fresh proof, and remove the connection from memory.
 
-        Raises ProofExpiredError when there is none after so many seconds, and RateLimitedError.
+        Raises ProofExpiredError when there is no fresh proof after `patience` seconds, and
+        RateLimitedError.
         """
         with refused_about(connection.key):
             self._proofs.renew(connection.key, patience)
@@ -181,10 +185,10 @@ class CredentialIssuer:
             raise
 
     def _is_current(self, request: _Request, refusal: errors.CustomerSetupError) -> bool:
-        """Return whether a refusal is about the connection as it is now.
+        """Return whether a refusal still applies to the connection as it is now.
 
-        Memory may be older, because not every change raises the revocation counter. If another
-        refusal applies now, that one is raised.
+        The connection in memory may have been out of date, because not every change raises the
+        revocation counter. If another refusal applies now, this method raises that one.
         """
         try:
             _, connection = self._authorization.authorize_issuance(
@@ -195,10 +199,7 @@ class CredentialIssuer:
         return connection == request.connection
 
     def _record(self, event: Event, deadline: float) -> bool:
-        """Store the event together with those of other requests.
-
-        Return False if it is no longer valid.
-        """
+        """Store the event in a group commit. Return False if it is no longer valid."""
         access_key_id: str = event.details["access_key_id"]
         is_first = access_key_id not in self._indexed
         if is_first:
@@ -210,7 +211,7 @@ class CredentialIssuer:
             return False
         if is_first:
             if len(self._indexed) >= _INDEXED_MAX:
-                self._indexed.clear()  # this costs each session one more entry in the index
+                self._indexed.clear()  # each session's next event is then indexed once more
             self._indexed.add(access_key_id)
         ISSUE_SECONDS[event.details["source"]].observe(
             _ANSWER_SECONDS - (deadline - time.monotonic())
@@ -220,14 +221,15 @@ class CredentialIssuer:
     def report_refused(
         self, principal: ApiKeyPrincipal, tenant_id: UUID, connection_id: UUID
     ) -> None:
-        """Record a client's report that AWS refuses its session.
+        """Record a client's report that AWS refuses a session of this connection.
 
-        No process hands that session out again, and a proof is due. Reports beyond one a minute for
-        a connection, and beyond the tenant's limit, do nothing. Raises NotFoundError,
-        ForbiddenError for a key of other permission sets, and RateLimitedError as `issue` does.
+        After it, no process hands out the session again, and a proof is due. A report has no effect
+        if it is the connection's second within a minute, or if it exceeds the tenant's limit.
+        Raises NotFoundError, ForbiddenError for a key that lacks a permission set, and
+        RateLimitedError like `issue`.
         """
         self._rates.acquire_issuance(principal, tenant_id)
-        with self._db.read() as db:  # reports without effect must not queue for the write lock
+        with self._db.read() as db:  # a report without effect must not wait for the write lock
             connection = _usable(db, principal, tenant_id, connection_id)
             if not (
                 connection.report_takes_effect(now())
@@ -255,8 +257,8 @@ class CredentialIssuer:
     def _fetch(self, request: _Request) -> Session:
         """Get a session of the proven role from AWS.
 
-        Requests for the same session share it, or its refusal. The session of a role that was made
-        again since its proof is dropped, and the connection needs a new proof.
+        Requests for the same session share the result or the refusal. If the role was recreated
+        since its proof, the session is dropped, and the connection needs a new proof.
         """
         verified, grant = request.connection, request.connection.grant
         self._rates.acquire_session(verified.tenant_id)
@@ -271,7 +273,7 @@ class CredentialIssuer:
             refusal = _as_app_error(error)
             if isinstance(refusal, errors.RoleRefusedError):
                 with self._changing(verified) as (_, connection):
-                    # Otherwise it is tried within a minute
+                    # A role that refused its latest proof is proven again within a minute anyway
                     if connection is not None and connection.refusing_since is None:
                         connection.make_due(now(), Trigger.ISSUING)
             raise refusal from error
@@ -296,9 +298,10 @@ class CredentialIssuer:
     def _changing(
         self, verified: VerifiedConnection
     ) -> Iterator[tuple[DbSession, Connection | None]]:
-        """Lock the connection's row and yield it.
+        """Lock the connection's row, and yield it with the transaction.
 
-        Yield None if it has another version, because AWS's answer is about this version.
+        Yield None instead of the row if its version has changed: AWS's answer is about the version
+        in `verified`.
         """
         with self._db.write(SYSTEM) as db:
             locks.hold(db, Lock.CONNECTION, connection_lock_id(*verified.key))
@@ -316,9 +319,9 @@ def _usable(
     *,
     lock: bool = False,
 ) -> Connection:
-    """Return the connection if this key is for its permission sets.
+    """Return the connection.
 
-    Raises NotFoundError and ForbiddenError.
+    Raises NotFoundError, and ForbiddenError for a key that lacks one of its permission sets.
     """
     connection = owned(db, principal, tenant_id, connection_id, lock=lock)
     with refused_about((tenant_id, connection_id)):
@@ -352,9 +355,10 @@ def _event(
 
 
 def canonical_policy(policy: dict[str, Any] | str) -> str:
-    """Return a session policy as compact JSON, within AWS's limits.
+    """Return a session policy as compact JSON.
 
-    Raises ValidationFailedError on `session_policy`.
+    Raises ValidationFailedError, on the field `session_policy`, if it exceeds AWS's limits or is
+    not an IAM policy.
     """
     try:
         document = strict_json.parse(policy) if isinstance(policy, str) else policy

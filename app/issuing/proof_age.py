@@ -1,8 +1,9 @@
-"""The age of a proof: after PROOF_MAX_AGE nothing is issued before a fresh proof.
+"""Fresh proofs on request, for connections whose latest proof is older than PROOF_MAX_AGE.
 
-That holds for cached sessions too (invariant 13; the list is in docs/architecture.md). Background
-workers prove each connection far more often. So this matters only while no background worker runs,
-or while AWS gives no clear answer. Connection.proven_until says how long a proof allows issuing.
+No credentials are issued on such an old proof, not even from the cache (invariant 13 in
+docs/architecture.md). Background workers prove each connection far more often. So this module is
+needed only while no background worker runs, or while AWS gives no clear answer.
+`Connection.proven_until` says how long a proof allows issuing.
 """
 
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -19,7 +20,7 @@ from app.store.database import Database
 from app.store.models import Connection, Trigger
 
 _ISSUING = Actor("worker", None, "issuing")
-_CALLS = 3  # calls to AWS for one proof
+_CALLS = 3  # calls to STS that one proof counts as, for the tenant's rate limit
 _EXPIRED = (
     "The latest proof of this role is too old, and AWS gave no clear answer yet; ask again in a"
     " moment."
@@ -27,7 +28,7 @@ _EXPIRED = (
 
 
 class FreshProofs:
-    """Makes fresh proofs for requests, one at a time for each connection."""
+    """Proves connections for requests that need a fresh proof. It runs one proof per connection."""
 
     def __init__(
         self, db: Database, verification: Verification, rates: Rates, max_age: int
@@ -39,10 +40,11 @@ class FreshProofs:
         self._running: SingleFlight[ConnectionKey, None] = SingleFlight()
 
     def renew(self, connection_key: ConnectionKey, patience: float) -> None:
-        """Wait until the connection's row says whether it issues.
+        """Wait until a fresh proof of the connection is stored.
 
-        The proof goes on when the requests have stopped waiting. Raises ProofExpiredError after so
-        many seconds, or when the proof was inconclusive; and RateLimitedError.
+        The proof continues after the requests stop waiting. Raises ProofExpiredError when it takes
+        longer than `patience` seconds or is inconclusive. Raises RateLimitedError when the tenant
+        has used up its calls to STS.
         """
         call, _ = self._running.join(connection_key, lambda: self._prove(connection_key))
         try:
@@ -53,8 +55,8 @@ class FreshProofs:
     def _prove(self, connection_key: ConnectionKey) -> None:
         tenant_id, _ = connection_key
         principal = SystemPrincipal(_ISSUING, tenant_id)
-        # A process keeps the proof that it read last in memory. Later proofs count up in that row,
-        # and raise no revocation counter.
+        # Look first, because the connection in memory may be older than the latest proof. A proof
+        # with the same result does not raise the revocation counter.
         with self._db.read() as db:
             connection = owned(db, principal, *connection_key)
         if not self._has_expired(connection):
@@ -71,9 +73,9 @@ class FreshProofs:
             raise ProofExpiredError(_EXPIRED)
 
     def _has_expired(self, connection: Connection) -> bool:
-        """Return whether the proof of a verified connection is too old.
+        """Return whether the connection is verified, and its proof is too old.
 
-        It is False for any other connection, whose refusal is not about its proof's age.
+        For a connection that is not verified, issuing raises another refusal.
         """
         until = connection.proven_until(self._max_age)
         return until is not None and until <= now()

@@ -1,14 +1,14 @@
-"""A cache of sessions of customers' roles, so that requests for the same session share one call.
+"""A cache of sessions of customers' roles, which saves calls to AWS.
 
-Sessions are in the process, and in the shared cache if there is one. Both hold them sealed, under
-everything that a request for one depends on, so that no session answers another request. Three
-rules reduce the calls to AWS and the waiting of requests:
+Sessions are kept in the process, and in the shared cache if there is one. They are sealed together
+with their cache key, so a session can be opened only for a request with the same key. Three rules
+reduce the calls to AWS and the time that requests wait:
 
-- One call runs at a time for each cache key. Requests that come meanwhile share its answer.
-- A request waits about 1.5 s, because SDKs give up on a credentials endpoint after 2 s. It then
-  gets a 503. The call goes on, and its answer is cached for the next request.
-- A session is renewed in the background at a random moment of its last fifth. It is served on
-  while AWS doesn't answer.
+- Only one call runs at a time for each cache key. Requests that arrive meanwhile share its result.
+- A request waits about 1.5 s, because AWS SDKs give up on a credentials endpoint after 2 s. It then
+  gets a 503. The call continues, and its result is cached for the next request.
+- A session is renewed in the background, at a random moment in the last fifth of the time that it
+  is good. While AWS doesn't answer, the old session is still served.
 """
 
 import hashlib
@@ -38,35 +38,37 @@ if TYPE_CHECKING:
 Source = Literal["sts", "cache"]
 Fetch = Callable[[], Session]
 
-_KEPT = 50_000  # sessions, at about 1.5 kB each
-_KEPT_OF_TENANT = 5_000  # limits one tenant's misses to evicting a tenth of the others' sessions
-# sessions of a tenant, when it has reached its limit; finding them costs a pass over all sessions
+_KEPT = 50_000  # maximum of sessions in a process, at about 1.5 kB each
+_KEPT_OF_TENANT = 5_000  # maximum per tenant, so that it can't evict all sessions of others
+# How many sessions are evicted when a tenant has reached its maximum. Each eviction searches all
+# sessions, so it must evict many.
 _CLEARED = 500
 
-# The remaining life that a session needs to be handed out: half its life, if the whole is short.
-# boto3 asks for another from 15 minutes before the end, and refuses to use the last 10. So a
-# program outlasts ten minutes without Deputy if its session has 21 minutes left.
-# docs/reliability.md says what each minute costs in calls to STS.
+# A session is handed out only if so much of its lifetime is left. For a short session, half of the
+# lifetime is enough. boto3 requests new credentials from 15 minutes before the end, and does not
+# use the last 10 minutes. So a client survives ten minutes without Deputy if its session has 21
+# minutes left. docs/reliability.md says how many calls to STS each minute costs.
 _GOOD_SECONDS = 25 * 60
-_LAST_RESORT_SECONDS = 60  # the remaining life needed while AWS doesn't answer
-_RENEW_EARLY = 0.2  # share of the time that it is good, in which its renewal begins at random
-_RETRY_SECONDS = (5.0, 10.0)  # after a renewal that failed
+_LAST_RESORT_SECONDS = 60  # the remaining lifetime that is enough while AWS doesn't answer
+_RENEW_EARLY = 0.2  # the renewal begins at random in this last part of the good time
+_RETRY_SECONDS = (5.0, 10.0)  # range of the pause after a renewal that failed
 
-_LOCK_SECONDS = 8.0  # longer than a call to AWS with its retry takes
-_LOOK_SECONDS = 0.02  # seconds between two looks while another process fetches
-_OTHERS_SECONDS = 1.2  # seconds of waiting before a process asks AWS itself
+_LOCK_SECONDS = 8.0  # expiry of a lock; a call to AWS with its retry takes less
+_LOOK_SECONDS = 0.02  # pause between two reads of the shared cache while another process fetches
+_OTHERS_SECONDS = 1.2  # how long a process waits for another one before it calls AWS itself
 
-# More means that the clock was set back; concurrent requests are seconds apart
+# A larger difference means that the clock was set back. The times of concurrent requests differ by
+# some seconds at most.
 _SET_BACK_SECONDS = 60
 
 _SLOW = "AWS did not answer in time; ask again in a moment, its answer will be here."
 
 
 class CacheKey:
-    """The key of a cached session, which names everything that the session depends on.
+    """The key of a cached session.
 
-    `text` includes the API key that the session is for. The tenant has a limited share of the
-    cache.
+    `text` contains everything that the session depends on, and the API key's id. `tenant_id` is for
+    the tenant's maximum of sessions.
     """
 
     __slots__ = ("name", "tenant_id", "text")
@@ -78,13 +80,13 @@ class CacheKey:
 
     @property
     def shared_name(self) -> str:
-        """The name in the shared cache."""
+        """The session's name in the shared cache."""
         return f"deputy:session:{self.name.hex()}"
 
 
 @dataclass(slots=True)
 class _Kept:
-    """A sealed session. Times are seconds since 1970."""
+    """A sealed session, with times in seconds since 1970."""
 
     sealed: bytes
     expires_at: float
@@ -97,10 +99,10 @@ class _Kept:
 
 
 class _Store:
-    """Sealed sessions by name, the least recently used first, with limits in all and by tenant.
+    """The sealed sessions of this process, with a maximum in all and for each tenant.
 
-    It is a dict, whose order is that of insertion. cachetools' LRU and OrderedDict take 60 to 200
-    bytes more for each entry.
+    The least recently used sessions come first in the dict, and are evicted first. LRUCache and
+    OrderedDict would take 60 to 200 bytes more for each session.
     """
 
     def __init__(self) -> None:
@@ -112,7 +114,7 @@ class _Store:
         with self._lock:
             kept = self._sessions.pop(name, None)
             if kept is not None:
-                self._sessions[name] = kept  # at the end
+                self._sessions[name] = kept  # moves it to the end
             return kept
 
     def put(self, name: bytes, kept: _Kept) -> None:
@@ -155,17 +157,18 @@ class SessionCache:
     def obtain(
         self, key: CacheKey, fetch: Fetch, patience: float, current_time: float | None = None
     ) -> tuple[Session, Source]:
-        """Return a session for this key, and "sts" if this request made AWS open it, else "cache".
+        """Return a session for this key, and its source.
 
-        `patience`: for how many seconds the request can wait for AWS. `current_time`: in seconds
-        since 1970, if it is known already. Raises AwsUnavailableError, also when AWS takes too
-        long, and what `fetch` raises.
+        The source is "sts" if AWS opened the session for this request, and "cache" otherwise.
+        `fetch` gets a session from AWS. `patience`: how many seconds the request can wait for AWS.
+        `current_time`: in seconds since 1970; None: now. Raises AwsUnavailableError, also when AWS
+        takes too long, and the errors of `fetch`.
         """
         current_time = current_time or timestamp()
         self._watch_clock(current_time)
         held = self._held(key)
         if held is not None and held[0].is_fresh(current_time):
-            return held[1], "cache"  # issue.py counts this hit
+            return held[1], "cache"  # app/issuing/issue.py counts cache hits
         call, started = self._calls.join(key.name, lambda: self._renew(key, fetch))
         if held is not None and current_time < held[0].good_until:
             return held[1], "cache"
@@ -184,7 +187,7 @@ class SessionCache:
     def _watch_clock(self, current_time: float) -> None:
         """Drop all sessions if the clock was set back.
 
-        Otherwise they would seem younger than they are, and be served after they expired.
+        Otherwise old sessions would seem younger, and be served after they expired.
         """
         if current_time > self._latest:
             self._latest = current_time
@@ -198,38 +201,38 @@ class SessionCache:
         return kept, opened[0]
 
     def _open(self, sealed: bytes, key: CacheKey) -> tuple[Session, float] | None:
-        """Return the session, and until when it is good."""
+        """Return the session, and the time until which it is good; None if it can't be opened."""
         secret = self._sealer.open(sealed, key.text)
         return None if secret is None else _unpacked(secret)
 
     def _renew(self, key: CacheKey, fetch: Fetch) -> tuple[Session, Source]:
         held = self._held(key)
-        # The request may have missed the end of an earlier call.
+        # A call for the same key may have ended just before this one was started.
         if held is not None and held[0].is_fresh(timestamp()):
             return held[1], "cache"
         try:
             return self._fetch_once(key, fetch)
         except TryLaterError:
             if held is not None:
-                # no secret
+                # S311: this random number is no secret
                 held[0].renew_at = timestamp() + random.uniform(*_RETRY_SECONDS)  # noqa: S311
             raise
         except AppError:
-            # The role refuses us, or was made again: its cached session must not be served
+            # The role refuses us, or was recreated. Its cached session must not be served.
             self._kept.pop(key.name)
             if self._shared is not None:
                 self._shared.forget(key.shared_name)
             raise
 
     def _fetch_once(self, key: CacheKey, fetch: Fetch) -> tuple[Session, Source]:
-        """Fetch the session, unless another process stores it in the shared cache meanwhile."""
+        """Fetch the session, unless another process puts it into the shared cache meanwhile."""
         if (shared := self._shared) is None:
             return self._keep(key, fetch()), "sts"
         lock, token = f"{key.shared_name}:lock", None
         deadline = time.monotonic() + _OTHERS_SECONDS
         try:
             while True:
-                # The process that held the lock before may have stored its session since.
+                # Another process may have stored its session since, and released the lock.
                 if (session := self._adopt(shared, key)) is not None:
                     return session, "cache"
                 if token is not None or shared.away or time.monotonic() > deadline:
@@ -242,9 +245,10 @@ class SessionCache:
                 shared.unlock(lock, token)
 
     def _adopt(self, shared: "SharedCache", key: CacheKey) -> Session | None:
-        """Keep the shared cache's session in this process too, and return it.
+        """Copy the session from the shared cache into this process, and return it.
 
-        Return None unless it is good, and lives longer than the session of this process.
+        Return None if there is none, if it is no longer good, or if it does not expire later than
+        this process's own.
         """
         sealed = shared.get(key.shared_name)
         if sealed is None or (opened := self._open(sealed, key)) is None:
@@ -259,7 +263,7 @@ class SessionCache:
         return session
 
     def _keep(self, key: CacheKey, session: Session) -> Session:
-        """Store a session that AWS has just opened, here and in the shared cache."""
+        """Store a session that AWS has just opened, in this process and in the shared cache."""
         metrics.CACHE.labels("nowhere").inc()
         current_time, expires_at = timestamp(), session.expires_at.timestamp()
         good_until = expires_at - min(_GOOD_SECONDS, (expires_at - current_time) / 2)
@@ -270,7 +274,7 @@ class SessionCache:
         return session
 
     def _put(self, key: CacheKey, sealed: bytes, session: Session, good_until: float) -> None:
-        # no secret
+        # S311: this random number is no secret
         early = random.uniform(0, _RENEW_EARLY) * (good_until - timestamp())  # noqa: S311
         expires_at, tenant = session.expires_at.timestamp(), hash(key.tenant_id)
         self._kept.put(key.name, _Kept(sealed, expires_at, good_until, good_until - early, tenant))

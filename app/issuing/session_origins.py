@@ -1,8 +1,8 @@
 """The origin of a session of a customer's role: a hand-out of credentials, a proof, or neither.
 
-Whoever calls AssumeRole chooses the session's name, so a name of ours can be copied. AWS makes the
-access key id. Proofs' access key ids are not recorded, because their sessions are never
-handed out.
+The caller of AssumeRole chooses the session's name, so somebody else can copy a name that Deputy
+used. AWS chooses the access key id, so that is evidence. Access key ids of proofs are not recorded,
+because the sessions of proofs are never handed out.
 """
 
 from collections.abc import Iterator
@@ -20,14 +20,14 @@ from app.store.database import CLOCKS_APART, Database
 from app.store.models import ISSUED, ApiKey, AuditEvent, Connection
 from app.store.pages import every
 
-HAND_OUTS_MAX = 10_000  # hand-outs of one session that are counted
-_CLOCKS = timedelta(seconds=2 * CLOCKS_APART)  # AWS's clock beside ours
-_ROLES = 5_000  # connections that are read at once
+HAND_OUTS_MAX = 10_000  # maximum of returned hand-outs of one session
+_CLOCKS = timedelta(seconds=2 * CLOCKS_APART)  # tolerance between AWS's clock and ours
+_ROLES = 5_000  # connections per query
 
 
 @dataclass(frozen=True)
 class SessionOrigins:
-    """Reads the audit log and the connections of all tenants, for the operator alone."""
+    """Reads the audit log and the connections of all tenants. Only the operator may use it."""
 
     _db: Database
     _log: AuditLog
@@ -35,15 +35,18 @@ class SessionOrigins:
     _own_roles: tuple[RoleArn, ...]  # the canary and the stranger
 
     def hand_outs(self, access_key_id: str) -> list[AuditEvent]:
-        """Return a session's hand-outs, newest first, at most HAND_OUTS_MAX."""
+        """Return the audit events that handed out the session with this access key id.
+
+        The newest is first. There are at most HAND_OUTS_MAX.
+        """
         first = next(self._issued(EventFilter(access_key_id=access_key_id)), None)
         return [] if first is None else self._same_session(first)
 
     def hand_outs_named(self, name: str, key: ApiKey, role_arn: str | None) -> list[AuditEvent]:
-        """Return the hand-outs of the session with this name. `key`: the API key in the name.
+        """Return the audit events that handed out the session with this name.
 
-        No index has the names. With a role, the events of its connections are read. Otherwise all
-        events of the key are read.
+        `key`: the API key whose id is in the name. There is no index of names. If a role is given,
+        the events of its connections are searched, and otherwise all events of the key.
         """
         of_key = EventFilter(
             tenant_id=key.tenant_id, api_key_id=key.id, since=time_of(key.id) - _CLOCKS
@@ -59,9 +62,9 @@ class SessionOrigins:
         return []
 
     def proven_role(self, name: str, role_arn: str | None) -> str | None:
-        """Return the ARN of the role for whose proof a secret key signed this name.
+        """Return the ARN of the role whose proof used this session name; None if no proof did.
 
-        `role_arn`: try that role alone.
+        A secret key signs the names of proofs. `role_arn`: the only role to try; None: all roles.
         """
         for each in self._role_arns() if role_arn is None else [role_arn]:
             if self._proof_names.recognizes(name, each):
@@ -69,8 +72,8 @@ class SessionOrigins:
         return None
 
     def connections_to(self, role_arn: str) -> list[Connection]:
-        """Return all tenants' connections to a role, deleted ones too."""
-        account_id = RoleArn.parse(role_arn).account_id  # which has an index
+        """Return the connections of all tenants to a role, also deleted ones."""
+        account_id = RoleArn.parse(role_arn).account_id  # there is an index by account, not by role
         query = select(Connection).where(
             Connection.account_id == account_id, Connection.role_arn == role_arn
         )
@@ -96,7 +99,10 @@ class SessionOrigins:
         return every(partial(self._log.events, None, event_filter._replace(actions=(ISSUED,))))
 
     def _same_session(self, hand_out: AuditEvent) -> list[AuditEvent]:
-        """Return all hand-outs of this one's session, which lie within the session's life."""
+        """Return the audit events that handed out the same session as this event.
+
+        They are searched in the session's lifetime.
+        """
         details = hand_out.details
         expires_at = datetime.fromisoformat(details["expires_at"])
         within_life = EventFilter(
@@ -113,7 +119,7 @@ class SessionOrigins:
         return hand_outs
 
     def _role_arns(self) -> Iterator[str]:
-        """Yield Deputy's own roles, then those of all connections."""
+        """Yield the ARNs of the vendor's own roles, and then those of all connections' roles."""
         for role_arn in self._own_roles:
             yield role_arn.text
         query = select(Connection.id, Connection.role_arn).order_by(Connection.id).limit(_ROLES)
