@@ -1,8 +1,8 @@
-"""Quotas: limits on rare requests that write anyway, counted in the database.
+"""Quotas: limits on rare requests, which are counted in the database.
 
-All processes count together. Frequent requests are counted in memory (app/limits/rates.py). The
-table is `quota_uses`: one row for each quota and subject, which is a tenant, an onboarding link or
-a connection.
+All processes share these counts. The requests write to the database anyway. Frequent requests are
+counted in memory (app/limits/rates.py). The table `quota_uses` has one row for each quota and
+subject. A subject is a tenant, an onboarding link or a connection.
 """
 
 import threading
@@ -21,10 +21,10 @@ from app.settings.declarations import Limit
 from app.store.database import Database, Session
 from app.store.models import QuotaUse
 
-_TENANTS = 10_000  # the tenants that were refused a change last
-_FORGOTTEN = 20  # old rows that a new window deletes: more than it adds, so that they don't pile up
-# The row is locked, whether it was inserted or existed. Of two first requests at once, the second
-# waits and reads the first one's count.
+_TENANTS = 10_000  # maximum of tenants whose refusal is kept in memory
+_FORGOTTEN = 20  # maximum of old rows to delete for each new window, so that they don't pile up
+# The statement locks the row, whether it inserts it or finds it. If two requests of a new subject
+# arrive together, the second waits, and then reads the count of the first.
 _LOCK = text(
     "INSERT INTO quota_uses (name, id, number, counted, counted_before) VALUES (:name, :id, 0, 0,"
     " 0) ON CONFLICT (name, id) DO UPDATE SET name = excluded.name RETURNING name, id, number,"
@@ -33,24 +33,27 @@ _LOCK = text(
 
 
 class Quotas:
-    """Each method counts one request, or raises RateLimitedError and counts nothing."""
+    """The quotas. Each method counts one request, or raises RateLimitedError and counts nothing."""
 
     def __init__(self, db: Database, config: Config) -> None:
         self._db = db
         self._config = config
         self._change = table.CHANGES.with_setting(config)
-        # The time until which a tenant may make no more changes
+        # When a tenant may make changes again, in seconds since 1970
         self._full: LRUCache[UUID, float] = LRUCache(_TENANTS)
-        self._lock = threading.Lock()  # around those
+        self._lock = threading.Lock()  # protects `_full`
 
     def limiting_changes(self, principal: ApiKeyPrincipal) -> ApiKeyPrincipal:
-        """Return the principal for a change that makes or revives something that can be revoked.
+        """Return the principal for a change that creates or revives something that can be revoked.
 
-        Unbound keys have no limit. Each revocation raises the revocation counter, and then all
-        tenants' in-flight issuances check and commit again. A revocation is never refused. So what
-        can be revoked is counted, in the transaction that makes it. Until the time that a refusal
-        names, this process refuses the tenant's next changes from memory. Asking the database for
-        each would cost others nearly as much as the changes.
+        The returned principal counts the change for its tenant, in the change's own transaction.
+        Keys that are bound to no tenant have no limit.
+
+        Each revocation raises the revocation counter, and then all tenants' in-flight issuances
+        check and commit again. A revocation is never refused. So the number of things that can be
+        revoked is limited instead. After a refusal, this process refuses the tenant's changes from
+        memory until the time that the refusal named. Refusing each of them by the database would
+        cost others nearly as much as the changes.
         """
         tenant_scope = principal.tenant_scope
         if tenant_scope is None:
@@ -69,32 +72,32 @@ class Quotas:
             raise refusal
 
     def acquire_attempt(self, principal: Principal, tenant_id: UUID) -> None:
-        """Count one proof of a role of this tenant. A proof costs several calls to AWS."""
+        """Count one requested proof of a tenant's role. A proof makes several calls to AWS."""
         if principal.tenant_scope not in {None, tenant_id}:
             return  # another tenant's key gets a 404, and must not use up this tenant's quota
         self._acquire(principal, (table.ATTEMPTS, tenant_id))
 
     def acquire_role(self, principal: LinkPrincipal, tenant_id: UUID) -> None:
-        """Count one role entered through this onboarding link, and an attempt."""
+        """Count one role that is entered through this onboarding link, and one proof."""
         attempt = table.ATTEMPTS, tenant_id
         self._acquire(principal, (table.ROLES_ENTERED, principal.link_id), attempt)
 
     def acquire_check(self, principal: LinkPrincipal, tenant_id: UUID) -> None:
-        """Count one check requested through this onboarding link, and an attempt."""
+        """Count one check that is requested through this onboarding link, and one proof."""
         attempt = table.ATTEMPTS, tenant_id
         self._acquire(principal, (table.CHECKS, principal.link_id), attempt)
 
     def acquire_search_end(self, principal: LinkPrincipal) -> None:
-        """Count one search ended through this onboarding link."""
+        """Count one search that is ended through this onboarding link."""
         self._acquire(principal, (table.SEARCHES_ENDED, principal.link_id))
 
     def _acquire(self, principal: Principal, *limits: tuple[Limit, UUID]) -> None:
-        """Count one in each quota, or raise RateLimitedError and count nothing.
+        """Count one request in each quota, or raise RateLimitedError and count nothing.
 
-        The attempt is always last, to prevent deadlocks.
+        The quota ATTEMPTS must be last in every call, to prevent deadlocks.
         """
         quotas = [(limit.with_setting(self._config), subject) for limit, subject in limits]
-        with self._db.read() as db:  # refused requests must not queue for the write lock
+        with self._db.read() as db:  # a request that is refused must not wait for the write lock
             for quota, subject in quotas:
                 _refuse_after(quota, _look(db, quota, subject))
         with self._db.write(principal) as db:
@@ -103,21 +106,21 @@ class Quotas:
 
 
 def acquire_rotation(db: Session, principal: Principal, tenant_id: UUID) -> None:
-    """Count a rotation that a bound key starts, in this transaction. Raises RateLimitedError.
+    """Count a started rotation, in this transaction. Raises RateLimitedError.
 
-    Unbound keys have no limit.
+    Keys that are bound to no tenant have no limit.
     """
     if not principal.is_vendor:
         _refuse_after(table.ROTATIONS, _take(db, table.ROTATIONS, tenant_id))
 
 
 def acquire(db: Session, quota: Limit, subject: UUID) -> bool:
-    """Count one in this transaction, and return whether there was room for it."""
+    """Count one use in this transaction. Return False, and count nothing, if the quota is full."""
     return not _take(db, quota, subject)
 
 
 def has_room(db: Session, quota: Limit, subject: UUID) -> bool:
-    """Return whether `acquire` would return True, without the write lock."""
+    """Return whether `acquire` would return True. It needs no write lock."""
     return not _look(db, quota, subject)
 
 
@@ -127,16 +130,16 @@ def _refuse_after(quota: Limit, wait: float) -> None:
 
 
 def _look(db: Session, quota: Limit, subject: UUID) -> float:
-    """Return the seconds until there is room for one more."""
+    """Return the seconds until the quota has room for one more use."""
     row = db.get(QuotaUse, (quota.name, subject))
     if row is None:
         return 0.0
-    db.expunge(row)  # what is counted here is not stored
+    db.expunge(row)  # `count_use` changes the row, and the change must not be stored
     return count_use(row, *quota.window, now().timestamp())
 
 
 def _take(db: Session, quota: Limit, subject: UUID) -> float:
-    """Count one and return 0; or return the seconds until there is room for one."""
+    """Count one use and return 0. If the quota is full, return the seconds until it has room."""
     key = {"name": quota.name, "id": subject}
     row = db.scalars(select(QuotaUse).from_statement(_LOCK), key).one()
     wait = count_use(row, *quota.window, now().timestamp())
@@ -146,10 +149,10 @@ def _take(db: Session, quota: Limit, subject: UUID) -> float:
 
 
 def _forget(db: Session, name: str, *, before: int) -> None:
-    """Delete some rows of past windows, except those that another transaction has locked.
+    """Delete some rows of windows that are over, but none that another transaction has locked.
 
-    They are chosen in a CTE, which PostgreSQL evaluates once. A subquery may run once for each row,
-    and choose others.
+    The rows are chosen in a CTE, because PostgreSQL evaluates a CTE once. It may evaluate a
+    subquery once for each row, and then choose other rows each time.
     """
     past = QuotaUse.name == name, QuotaUse.number < before
     old = (

@@ -1,9 +1,8 @@
 """Rate limits per second: requests for credentials, requests to onboarding pages, and calls to STS.
 
-They keep one principal from using up what all share. Each process counts in memory. With a shared
-cache, all processes count together too: that counting, which must be atomic, is the library's.
-Asking the cache for each request would cost more than the request, so a process takes a portion of
-a limit at once. Rarer requests are counted in the database (app/limits/quotas.py).
+They keep one principal from using up what all principals share. Each process counts in memory. If
+there is a shared cache, the processes also count together in it (app/limits/shared.py). Rare
+requests are counted in the database instead (app/limits/quotas.py).
 """
 
 import threading
@@ -23,14 +22,15 @@ from app.settings.declarations import Limit
 if TYPE_CHECKING:
     from app.limits.shared import SharedLimits
 
-_EVERYBODY = UUID(int=0)  # the one subject of the limit on background calls
-_PAUSE = 0.1  # seconds until the next attempt, if it is unknown when there will be room
+_EVERYBODY = UUID(int=0)  # the only subject of a limit on calls in the background
+_PAUSE = 0.1  # seconds until the next attempt, if the exact time is unknown
 
 
 class Rates:
-    """Each method counts one.
+    """The rate limits.
 
-    A request beyond its limit is refused with RateLimitedError. A background call waits.
+    An `acquire` method counts one request or call, and raises RateLimitedError beyond the limit. A
+    call in the background waits instead.
     """
 
     def __init__(self, config: Config, shared: "SharedLimits | None") -> None:
@@ -46,8 +46,8 @@ class Rates:
     def acquire_page(self, link_id: UUID, tenant_id: UUID | None) -> None:
         """Count one request to the page of this onboarding link.
 
-        Beyond the tenant's rate a request waits for the next slot, if that is soon: a burst is
-        spread over the second. `tenant_id`: None for a link that opens no page.
+        A request beyond the tenant's rate waits for the next slot if that is soon, so a burst is
+        spread over the second. `tenant_id`: None if the link opens no page.
         """
         self._page.acquire(link_id)
         if tenant_id is not None:
@@ -56,34 +56,37 @@ class Rates:
     def acquire_issuance(self, principal: ApiKeyPrincipal, tenant_id: UUID) -> None:
         """Count one request for credentials, for its key and for its tenant.
 
-        A bound key that names another tenant counts for its own tenant: it is refused later, which
-        costs as well.
+        A request with a bound key counts for the key's tenant, even if it names another tenant. It
+        is then refused later, which costs time as well.
         """
         self._key.acquire(principal.key_id)
         self._tenant.acquire(principal.tenant_scope or tenant_id)
 
     def acquire_session(self, tenant_id: UUID) -> None:
-        """Count one call to STS for a session of this tenant's.
+        """Count one call to STS for a session of one of this tenant's roles.
 
-        Each new session policy needs a call. Beyond the burst a call waits for the next slot, if
-        that is soon. A nightly run over a thousand accounts with some tens of requests at once must
-        not be refused.
+        A client can cause many calls, because each new session policy needs one. A call beyond the
+        burst waits for the next slot if that is soon. Otherwise a nightly run over a thousand
+        accounts, with some tens of requests at once, would be refused.
         """
         self._sessions.acquire(tenant_id)
 
     def background_call(self) -> AbstractContextManager[None]:
-        """Wrap one call to STS for a background proof: wait until STS_BUDGET has room for it."""
+        """Wrap one call to STS for a background proof. It waits until STS_BUDGET has room."""
         return self._sts.call()
 
     @contextmanager
     def routine_call(self) -> Iterator[None]:
-        """Wrap one call to STS for a routine proof, within their share of STS_BUDGET."""
+        """Wrap one call to STS for a routine proof.
+
+        The call waits for room in the routine proofs' share and in the whole STS_BUDGET.
+        """
         with self._routine.call(), self._sts.call():
             yield
 
 
 class Rate:
-    """A limit that is counted in this process, and in the shared cache if there is one."""
+    """A rate limit that is counted in this process, and in the shared cache if there is one."""
 
     def __init__(self, limit: Limit, shared: "SharedLimits | None") -> None:
         self._limit = limit
@@ -92,7 +95,7 @@ class Rate:
         self._waiting = threading.BoundedSemaphore(limit.waiting)
 
     def acquire(self, subject: UUID) -> None:
-        """Count one. Wait for the next slot if it is soon. Raises RateLimitedError."""
+        """Count one request. Wait for the next slot if it is soon; else raise RateLimitedError."""
         wait = self._bucket.reserve(subject)
         if wait and self._waiting.acquire(blocking=False):
             try:
@@ -105,20 +108,19 @@ class Rate:
         if not wait and self._shared is not None:
             if self._shared.hit(self._limit, subject.hex):
                 return
-            # The wait is unknown, and asking the cache for it would cost too much. A process that
-            # has used up the burst leaves the others little for some seconds.
+            # The exact wait is unknown, and reading it from the cache would cost too much. Another
+            # process may have used up the burst, which takes seconds to recover.
             wait = max(1.0, self._limit.burst // 2)
         if wait:
             raise self._limit.refuse(wait)
 
 
 class CallBudget:
-    """At most so many calls in any second by this process, as AWS counts them.
+    """A limit of calls to AWS in any second, as AWS counts them.
 
-    With a shared cache, it is at most so many by all processes too.
-
-    AWS may count a call at any moment between its beginning and its end. So a call takes a place
-    when it begins, and returns it one second after it has ended.
+    It applies to this process, and to all processes together if there is a shared cache. AWS may
+    count a call at any moment between its start and its end. So a call takes a place when it
+    starts, and gives it back one second after its end.
     """
 
     def __init__(self, limit: Limit, shared: "SharedLimits | None" = None) -> None:
@@ -142,7 +144,7 @@ class CallBudget:
                 self._ends.append(time.monotonic())
 
     def _begin(self) -> float:
-        """Take a place and return 0; or return the seconds until there may be one."""
+        """Take a place and return 0. If none is free, return the seconds until the next attempt."""
         with self._lock:
             second_ago = time.monotonic() - 1
             while self._ends and self._ends[0] <= second_ago:

@@ -1,10 +1,10 @@
-"""Refusals in the audit log: a few as single events, a flood as one event with its size.
+"""Refusals in the audit log: single events for a few refusals, and a summary for a flood.
 
-In one clock second a process records a few refusals of a key singly, and a few of all keys that are
-bound to one tenant (app/limits/table.py). The rest of that second, and all that exceeded a rate
-limit, become one event for each key, with their number and their codes. It is stored when the
-second ends, or when the process ends. A process that is killed loses that second's count. Beyond
-the limit of a key's refusals the answer is a 429, and nothing is recorded.
+In each second, a process records a limited number of refusals as single events. There is one limit
+for each key, and one for all keys of a tenant (app/limits/table.py). The key's other refusals in
+that second, and all refusals by a rate limit, become one event with their number and their codes.
+This summary is stored when the second or the process ends. A process that is killed loses it.
+Beyond the limit REFUSALS, the answer is a 429, and nothing is recorded.
 """
 
 import atexit
@@ -26,19 +26,19 @@ from app.limits.table import REFUSALS, REFUSALS_OF_KEY, REFUSALS_OF_TENANT
 from app.limits.token_bucket import TokenBucket
 from app.log import logger
 
-_KEYS = 10_000  # the keys that were refused last
-_QUIET_SECONDS = 60  # between two log lines about one key's flood
+_KEYS = 10_000  # maximum of counts that are kept, each for one key in one second
+_QUIET_SECONDS = 60  # between two log lines about floods of the same key
 
 
 class _Rest(NamedTuple):
-    """A key's refusals in one second that are not recorded singly, and the first of them."""
+    """A key's refusals in one second that are not single events: the first one, and the codes."""
 
     first: Event
     codes: Counter[str]
 
 
 class Refusals:
-    """Records refusals. Requests call `record`. The summaries are stored in the background."""
+    """Records refusals. Requests call `record`; a background thread stores the summaries."""
 
     def __init__(self, audit: AuditLog) -> None:
         self._audit = audit
@@ -52,19 +52,19 @@ class Refusals:
     def record(self, tenant_scope: UUID | None, event: Event) -> None:
         """Record a refusal.
 
-        `tenant_scope`: the actor's. That tenant can read the summary of a flood. Raises
-        RateLimitedError when this process refused this key too often in this second, and
+        `tenant_scope`: the tenant that the key is bound to, which can read the summary of a flood.
+        Raises RateLimitedError when this process has refused the key too often in this second, and
         StoreUnavailableError.
         """
         place = UUID(event.actor.id), int(event.at.timestamp())  # the key and the second
-        # For an exceeded rate limit the number suffices.
+        # Refusals by a rate limit are only counted.
         if event.details["code"] != RateLimitedError.code and self._count(place, tenant_scope):
             self._audit.append(event)
         else:
             self._keep(place, replace(event, tenant_id=tenant_scope, connection_id=None))
 
     def _count(self, place: tuple[UUID, int], tenant_scope: UUID | None) -> bool:
-        """Count a refusal. Return whether to record it singly."""
+        """Count a refusal, and return whether to record it as a single event."""
         with self._lock:
             count = self._counts[place] = self._counts.get(place, 0) + 1
         if count > REFUSALS.amount:
@@ -90,10 +90,10 @@ class Refusals:
             self.flush(before=int(now().timestamp()))
 
     def flush(self, *, before: int | None = None) -> None:
-        """Store the summaries of all seconds before this one (None: of all, when the process ends).
+        """Store the summaries of the seconds before `before`; None: all summaries.
 
-        The end of the process waits for a running flush. Otherwise the summaries that it took out
-        would be lost with its thread.
+        When the process exits, it calls this method, which waits for a flush that is running.
+        Otherwise the summaries that the running flush has taken would be lost with its thread.
         """
         with self._flushing:
             with self._lock:
@@ -105,7 +105,7 @@ class Refusals:
                     atexit.unregister(self.flush)
 
     def _store(self, rests: list[_Rest]) -> None:
-        """Append all summaries at the same moment, so that they share a commit."""
+        """Append all summaries concurrently, so that they share a group commit."""
         for rest, appended in [(rest, spawn(self._audit.append, _summary(rest))) for rest in rests]:
             try:
                 appended.result()
@@ -116,7 +116,7 @@ class Refusals:
 
 
 def _summary(rest: _Rest) -> Event:
-    """Return one event for the summary. Its time is the end of the second."""
+    """Return the event of a summary. Its time is now, which is after the end of the second."""
     return actions.REQUEST_REFUSED.event(
         rest.first.actor._replace(request_id=None, client_address=None),
         {"count": rest.codes.total(), "codes": dict(rest.codes)},

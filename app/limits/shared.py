@@ -1,7 +1,7 @@
-"""Limits that all processes of a deployment keep together, counted in the shared cache.
+"""Rate limits for all processes of a deployment together, counted in the shared cache.
 
-It is imported only where there is a cache: the libraries would take a tenth of every process's
-start.
+Import this module only if there is a shared cache: its libraries take 10 % of a process's start-up
+time.
 """
 
 import threading
@@ -15,7 +15,7 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 from app.cache.shared_cache import SharedCache
 from app.settings.declarations import Limit
 
-_PORTIONS = 20  # portions of a limit; a process takes one at a time
+_PORTIONS = 20  # a process takes a twentieth of a limit at a time
 
 
 @cache
@@ -24,9 +24,11 @@ def _item(limit: Limit) -> RateLimitItemPerSecond:
 
 
 class SharedLimits:
-    """The limits of a whole deployment, in portions.
+    """The rate limits of a whole deployment.
 
-    While the cache is unreachable, every request is accepted.
+    Asking the cache for each request would cost more than the request. So a process takes a portion
+    of a limit at a time. The library `limits` does the atomic counting in the cache. While the
+    cache is unreachable, every request is accepted.
     """
 
     def __init__(self, url: str, cache: SharedCache) -> None:
@@ -35,13 +37,13 @@ class SharedLimits:
             url, connection_pool=cache.client.connection_pool, key_prefix="deputy:rate"
         )
         self._limiter = SlidingWindowCounterRateLimiter(storage)
-        # The rest of a portion. It lasts one second: then the window in which it was taken is over.
+        # The unused part of each portion. It expires after a second, when its window is over.
         self._left: TTLCache[tuple[str, str], int] = TTLCache(maxsize=10_000, ttl=1)
         self._lock = threading.Lock()
         self._taking = threading.Lock()
 
     def hit(self, limit: Limit, subject: str) -> bool:
-        """Count one, and return whether there was room for it."""
+        """Count one request. Return False, and count nothing, if the limit is reached."""
         name = (limit.name, subject)
         if self._use_one(name):
             return True
@@ -56,7 +58,11 @@ class SharedLimits:
         return left > 0
 
     def _take(self, limit: Limit, name: tuple[str, str]) -> bool:
-        """Take a portion, or at least one, and use one of it. Return whether there was room."""
+        """Take a portion from the cache, and use one request of it.
+
+        Take a single request if a whole portion is no longer free. Return False if the limit is
+        reached.
+        """
         item = _item(limit)
         for portion in dict.fromkeys((max(1, item.amount // _PORTIONS), 1)):
             hit = partial(self._limiter.hit, item, name[1], cost=portion)

@@ -1,11 +1,11 @@
-"""The table of limits: how much, how many and how many at once, by key, tenant and link.
+"""The table of all limits: rates, quotas, maximums of rows, and maximums of concurrent requests.
 
-The code that counts takes its numbers and its refusals from here, and `make format` writes the
-table of docs/api.md. There are three ways to count:
+The code that enforces a limit takes its number and its message from here. `make format` writes this
+table into docs/api.md. Limits are counted in three ways:
 
-- rates in memory (app/limits/token_bucket.py), and with a shared cache in all processes together;
+- rates in memory (app/limits/token_bucket.py), and also in the shared cache if there is one;
 - quotas and rows in the database (app/limits/quotas.py, `ensure_room` in app/identity/tenancy.py);
-- concurrent work (app/concurrency/places.py).
+- concurrent requests in memory (app/concurrency/places.py).
 """
 
 import math
@@ -16,8 +16,8 @@ from app.settings.declarations import Limit
 _KEY, _LINK, _TENANT = "API key", "onboarding link", "tenant"
 _FOREVER, _ANY = math.inf, 1_000_000
 
-# Credentials, and calls to STS. AWS gives an account some 600 calls to STS a second, for all
-# tenants together.
+# Credentials, and calls to STS. AWS allows an account about 600 calls to STS a second, which all
+# tenants share.
 CREDENTIALS_OF_KEY = Limit(
     "issue", "credential requests with this key", _KEY, "cache", "limits.issue_rate", "per second"
 )
@@ -37,7 +37,7 @@ NEW_SESSIONS = Limit(
     "limits.tenant_miss_rate",
     "per second",
     burst=5,  # a nightly run over a thousand accounts must not be refused
-    patience=0.8,  # its request has about 1.5 s
+    patience=0.8,  # the whole request has about 1.5 s
     waiting=64,
     hint=". Sessions that were handed out can be used until they expire.",
 )
@@ -46,7 +46,7 @@ REFUSED_CREDENTIALS = Limit(
     "refused credential requests for this tenant",
     _TENANT,
     "process",
-    50,  # some 8 % of a process
+    50,  # they take about 8 % of a process's time
     "per second",
     burst=5,
     patience=1.0,
@@ -64,7 +64,7 @@ ROUTINE_CALLS = BACKGROUND_CALLS._replace(
     name="routine", what="calls to STS for routine proofs", share=ROUTINE_SHARE
 )
 
-# A tenant's share of a web process, besides credentials
+# A tenant's share of a web process, not counting requests for credentials
 CPU_TIME = Limit(
     "cpu",
     "requests with this tenant's API keys",
@@ -76,7 +76,7 @@ CPU_TIME = Limit(
     patience=1.0,
     hint=", besides those for credentials. A list costs more with each row.",
 )
-# Without it, others would wait for a whole burst, which is seconds of CPU time.
+# Without this limit, other tenants would wait for a whole burst, which is seconds of CPU time.
 PEAK_CPU_TIME = CPU_TIME._replace(
     what="requests with this tenant's API keys in a burst", most=100, burst=0.5, patience=2.0
 )
@@ -99,7 +99,8 @@ STOPS = Limit(
     waiting=_ANY,
     hint="; try again.",
 )
-# A refusal costs too, and a program may retry at once. So these are held for a moment.
+# A refusal costs time too, and a client may retry at once. So refused requests are held for a
+# moment.
 HELD_REFUSALS = Limit(
     "held",
     "refused requests of this tenant that are held",
@@ -119,7 +120,7 @@ VENDOR_REQUESTS = Limit(
     hint="; try again.",
 )
 
-# Refusals in the audit log
+# Refusals and the audit log
 REFUSALS = Limit("refusals", "refused requests with this key", _KEY, "process", 200, "per second")
 REFUSALS_OF_KEY = Limit(
     "single refusals",
@@ -134,9 +135,9 @@ REFUSALS_OF_TENANT = REFUSALS_OF_KEY._replace(
     what="refusals of this tenant's keys that are recorded singly", per=_TENANT, most=20
 )
 
-# Onboarding pages. A request takes up to 20 ms of a web process, and an open page sends one every
-# three seconds. So thirty open pages of a tenant are within the limit, and they take a fifth of a
-# process.
+# Onboarding pages. A request takes up to 20 ms of a web process's time, and an open page sends one
+# request every three seconds. So a tenant can have thirty open pages, which take a fifth of a
+# process's time.
 PAGE = Limit("page", "requests for this page", _LINK, "cache", 5, "per second", burst=2)
 PAGES = Limit(
     "pages",
@@ -154,7 +155,7 @@ ROLES_ENTERED = Limit(
 CHECKS = ROLES_ENTERED._replace(name="again", what="checks through this link")
 SEARCHES_ENDED = ROLES_ENTERED._replace(name="end_search", what="searches ended through this link")
 
-# Changes
+# Proofs on request, and changes
 ATTEMPTS = Limit(
     "attempt",
     "checks of this tenant's roles",
@@ -172,11 +173,11 @@ CHANGES = Limit(
     "per second",
     burst=4,
 )
-# No External ID's row is ever deleted.
+# A rotation adds an External ID, whose row is never deleted.
 ROTATIONS = Limit(
     "rotation", "rotations started with this tenant's keys", _TENANT, "database", 20, "per day"
 )
-# Each report that takes effect raises the revocation counter: other tenants' in-flight issuances
+# A report that takes effect raises the revocation counter. Other tenants' in-flight issuances then
 # check and commit again.
 REPORTS = Limit(
     "report",
@@ -188,7 +189,7 @@ REPORTS = Limit(
     beyond="202, without effect",
 )
 
-# Rows
+# Maximums of rows
 KEYS = Limit(
     "keys",
     "live API keys of this tenant",
@@ -222,8 +223,8 @@ SEARCHES = Limit(
     hint="; delete one that is pending, or give the ARN of a role that is there.",
 )
 
-# Messages of stacks. A stack sends one when it is created, changed or deleted. More messages than
-# these would only fill the audit log.
+# Messages of stacks. A stack sends one when it is created, changed or deleted. Messages beyond
+# these limits would only fill the audit log.
 MESSAGES = Limit(
     "registration",
     "messages of stacks about this role",
@@ -246,7 +247,7 @@ MESSAGES_AGAIN = Limit(
     "messages of this tenant's stacks that are delivered again",
     _TENANT,
     "process",
-    30,  # about one background worker's rate
+    30,  # about what one background worker handles
     "per second",
     burst=0,
     beyond="a longer delay",

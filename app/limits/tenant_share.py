@@ -1,19 +1,19 @@
-"""A tenant's share of a web process, by the cost of its requests.
+"""A tenant's share of a web process, by the cost of the tenant's requests.
 
-It applies to requests with keys that are bound to a tenant. Requests for credentials have limits of
-their own, unless they are refused. A share has two parts:
+It applies to requests with keys that are bound to a tenant. Requests for credentials have their own
+limits; only refused ones are counted here. A share has two parts:
 
-- CPU time: each request has a price in milliseconds, and a list costs more with each row. A
-  request beyond the share waits a little, and is then answered or refused with 429. A burst of it
-  is spread over some seconds.
-- Places: few requests of a tenant are worked on at once, and further ones wait a little.
+- CPU time: each request has a price in milliseconds, and a list costs more with each row. A request
+  beyond the share waits for a short time, and is then answered or refused with 429. So a burst is
+  spread over some seconds.
+- Places: a few requests of a tenant are processed at once, and others wait for a short time.
 
-A stop (revoke, suspend, delete) has no price and is never refused. Otherwise a thief of a key could
-use up the share, and so keep the tenant from revoking the key. Stops have one place of their own
-for each key, and one for each tenant. They wait for each other, key by key, and other requests do
-not wait for them.
+A request that revokes, suspends or deletes is called a stop. It has no price, and is never refused.
+Otherwise a thief of a key could use up the share, and so keep the tenant from revoking the key.
+Stops have separate places, one for each key and one for each tenant. So stops wait for one another,
+and other requests do not wait for them.
 
-The tenant of a key is kept in memory, so a flood is counted without asking the database.
+The tenant of a key is kept in memory, so a flood of requests is counted without the database.
 """
 
 import hashlib
@@ -40,13 +40,15 @@ from app.limits.table import (
 from app.limits.token_bucket import TokenBucket
 from app.settings.declarations import Limit
 
-MS_PER_ROW = 0.25  # price of a row of a list
+MS_PER_ROW = 0.25  # price of a row in a list
 MS_PER_FAILED_STOP = 10.0
-_FAILED_STOP_SECONDS = 5.0  # longest pause; with a short one, more connections send more
+# Maximum pause after a failed stop. With a shorter one, a client with many connections could send
+# more of them.
+_FAILED_STOP_SECONDS = 5.0
 _HOLD_SECONDS = 1.0
-_KEYS = 10_000  # keys whose tenant is kept
-_PLACES = 30_000  # the latest, by limit and tenant or key
-_VENDOR = UUID(int=0)  # stands for all keys that are bound to no tenant
+_KEYS = 10_000  # maximum of keys whose tenant is kept in memory
+_PLACES = 30_000  # maximum of Places objects, by limit and by tenant or key
+_VENDOR = UUID(int=0)  # the subject for all keys that are bound to no tenant
 
 
 class TenantShare:
@@ -56,15 +58,15 @@ class TenantShare:
         self._refused = TokenBucket.of(REFUSED_CREDENTIALS)
         self._places: LRUCache[tuple[str, UUID], Places] = LRUCache(_PLACES)
         self._tenants: LRUCache[bytes, UUID] = LRUCache(_KEYS)
-        self._lock = threading.Lock()  # around those two
+        self._lock = threading.Lock()  # protects `_places` and `_tenants`
 
     @contextmanager
     def request(self, tenant_scope: UUID | None, price: float) -> Iterator[None]:
-        """Work on a request of this price in milliseconds.
+        """Hold a place for a request while the `with` block runs. `price`: in milliseconds.
 
-        Raises RateLimitedError, after a pause if there is room. The vendor's keys, without a
-        `tenant_scope`, have no limit, but leave some of the process's database connections for
-        stops.
+        Raises RateLimitedError, usually after a pause (`hold`). `tenant_scope`: None for the
+        vendor's keys. They have no limit of CPU time. They share a limited number of places, so
+        that stops find a free database connection.
         """
         try:
             if tenant_scope is not None:
@@ -80,11 +82,11 @@ class TenantShare:
 
     @contextmanager
     def stop(self, key: str, tenant_scope: UUID | None) -> Iterator[None]:
-        """Work on a request that revokes, suspends or deletes, key by key within a tenant.
+        """Hold the places for a stop while the `with` block runs.
 
-        A request that fails stops nothing. It is charged, and held while the share of its tenant,
-        or of the vendor's key, is used up. Its debt is bounded: the tenant's own administrator must
-        not wait for long once the thief's key is revoked.
+        A stop that fails is charged to its tenant, or to the vendor's key. The request is then held
+        while this share is used up. The debt is limited. Otherwise the tenant's administrator would
+        have to wait for long after the thief's key is revoked.
         """
         own = UUID(bytes=_digest(key)[:16])
         places = (own, tenant_scope) if tenant_scope else ()
@@ -101,21 +103,21 @@ class TenantShare:
     def hold(self, subject: UUID) -> None:
         """Hold a request for a moment before it is refused.
 
-        A refusal costs too, and a program may retry at once. Only a limited number of a subject's
-        requests is held. Others are refused at once.
+        A refusal costs time too, and a client may retry at once. Only a limited number of a
+        subject's requests is held. All others are refused at once.
         """
         with suppress(RateLimitedError), self._place(HELD_REFUSALS, subject):
             pause(_HOLD_SECONDS)
 
     def charge(self, tenant_scope: UUID | None, price: float) -> None:
-        """Charge a cost that is known only afterwards, such as the rows of a list."""
+        """Charge a price that is known only afterwards, such as that of a list's rows."""
         if tenant_scope is not None:
             self._charge(tenant_scope, price, math.inf)
 
     def _charge(self, subject: UUID, price: float, patience: float) -> float:
-        """Charge a cost, unless the share is used up for more seconds than `patience`.
+        """Charge a price, unless the share is used up for more seconds than `patience`.
 
-        Returns for how many seconds the share is used up, in the long run or in a burst.
+        Return for how many seconds the share is used up now. `price`: in milliseconds.
         """
         buckets = self._spent, self._peak
         return max(bucket.reserve(subject, patience=patience, cost=price) for bucket in buckets)
@@ -147,13 +149,13 @@ class TenantShare:
             return self._tenants.get(_digest(key))
 
     def remember(self, key: str, principal: ApiKeyPrincipal) -> None:
-        """Count this key for its tenant from now on. A key never changes its tenant."""
+        """Count requests with this key for its tenant from now on. The tenant never changes."""
         if principal.tenant_scope is not None:
             with self._lock:
                 self._tenants[_digest(key)] = principal.tenant_scope
 
     def forget(self, key: str) -> None:
-        """Stop counting this key, because it was revoked or has expired."""
+        """Stop counting requests with this key, because it was revoked or has expired."""
         with self._lock:
             self._tenants.pop(_digest(key), None)
 

@@ -1,8 +1,8 @@
 """A rate limiter with reservations: `reserve` returns the seconds until the next slot.
 
-A limiter without reservations leaves it to chance who gets a slot. Of many clients that retry, some
-never get one. It counts in this process, because the library's own counting costs a third of a hot
-request and a timer thread.
+Without reservations, chance decides which of many retrying clients gets a slot, and some never get
+one. This limiter counts in memory. The library `limits` would do that with a timer thread, and
+would cost a third of the time of a frequent request.
 """
 
 import time
@@ -14,18 +14,19 @@ from cachetools import LRUCache
 from app.concurrency.gevent import leaf_lock
 from app.settings.declarations import Limit
 
-_SUBJECTS = 10_000  # the subjects that reserved last
-_NOTHING = 1e-6  # seconds; the rounding error of adding fractions
+_SUBJECTS = 10_000  # maximum of subjects that are kept in memory
+_NOTHING = 1e-6  # seconds; shorter waits are rounding errors
 
 
 class TokenBucket:
-    """At most `rate` in a second for each subject, with a burst of `burst` seconds' worth."""
+    """A limit of `rate` per second for each subject. The uses of `burst` seconds may be at once."""
 
     def __init__(self, rate: float, burst: float) -> None:
         self._apart = 1 / rate
         self._burst = burst
-        # Used until then at an even rate; in the future after a burst. Lists, because setting an
-        # item of the cache would cost as much as the rest.
+        # The time at which the subject's uses would end if they came at an even rate. After a burst
+        # it is in the future. Each time is in a list of its own, because assigning an item of the
+        # LRUCache would cost as much as all the rest.
         self._used_until: LRUCache[UUID, list[float]] = LRUCache(_SUBJECTS)
         self._lock = leaf_lock()
 
@@ -36,8 +37,8 @@ class TokenBucket:
     def reserve(self, subject: UUID, *, patience: float = 0.0, cost: float = 1) -> float:
         """Reserve the next slot, and return the seconds until then.
 
-        It is not reserved if the wait is longer than `patience`. `cost`: in the unit of `rate`. It
-        counts from the next reservation on, so the first one never waits.
+        The slot is not reserved if the wait is longer than `patience`. `cost`: in the unit of
+        `rate`.
         """
         now = time.monotonic()
         with self._lock:
