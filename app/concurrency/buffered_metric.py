@@ -1,8 +1,8 @@
-"""A histogram that buffers its observations, for requests in the hot path.
+"""A histogram that buffers its observations, for the most frequent requests.
 
-Adding to a histogram that processes share takes 5 % of a hot request. So observations are counted
-in memory, and added ten times a second. A process that is killed loses a tenth of a second of them.
-The audit log loses nothing.
+Adding an observation to a histogram that processes share takes 5 % of such a request's time. So
+observations are counted in memory, and added to the histogram ten times a second. A process that is
+killed loses the observations of its last tenth of a second.
 """
 
 import atexit
@@ -12,15 +12,15 @@ from prometheus_client import Histogram
 
 from app.concurrency.gevent import later
 
-_ADDED_SECONDS = 0.1
+_ADDED_SECONDS = 0.1  # from the first buffered observation until all are added
 
 
 class BufferedHistogram:
-    """Observations for one child of a histogram."""
+    """A buffer of observations for one child of a histogram."""
 
     def __init__(self, child: Histogram) -> None:
-        # Its public `observe` adds one observation at a time: 22,000 instructions more
-        # (bench/results/2026-11.md).
+        # The child's public method adds one observation at a time, which takes 22,000 instructions
+        # more (bench/results/2026-11.md).
         self._bounds: list[float] = child._upper_bounds  # noqa: SLF001
         self._buckets, self._sum = child._buckets, child._sum  # noqa: SLF001
         self._counts = [0] * len(self._bounds)

@@ -1,18 +1,19 @@
-"""A fair lock: the request that has waited longest gets it, and urgent requests come first.
+"""A fair lock: urgent requests get it first, and then the request that has waited longest.
 
-threading's own lock is not fair: a thread that releases it and acquires it again can pass those
-that wait.
+threading.Lock is not fair. A thread that releases it and acquires it again can overtake threads
+that wait for it.
 """
 
 import threading
 from collections import deque
 from contextvars import ContextVar
 
-urgent: ContextVar[bool] = ContextVar("urgent", default=False)  # the current request's
+# Whether the current request goes to the front of the queue
+urgent: ContextVar[bool] = ContextVar("urgent", default=False)
 
 
 class FairLock:
-    """A lock that `holders` threads or greenlets can have at once."""
+    """A lock that `holders` threads or greenlets can hold at the same time."""
 
     def __init__(self, holders: int = 1) -> None:
         self._free = holders
@@ -31,14 +32,14 @@ class FairLock:
             (self._waiting.appendleft if urgent.get() else self._waiting.append)(handed_over)
         try:
             handed_over.wait(timeout)
-        except BaseException:  # a greenlet that is killed must not be handed the lock
+        except BaseException:  # a greenlet that is killed while it waits must not keep the lock
             if self._leave(handed_over):
                 self.release()
             raise
         return self._leave(handed_over)
 
     def _leave(self, handed_over: threading.Event) -> bool:
-        """Leave the queue, and return whether the lock was handed over, even at the last moment."""
+        """Leave the queue. Return whether the lock was handed over, even after the timeout."""
         with self._lock:
             if not handed_over.is_set():
                 self._waiting.remove(handed_over)

@@ -1,7 +1,7 @@
-"""gevent: calls that must not block its hub, and work that outlives the request that started it.
+"""Helpers for gevent: calls that would block its hub, and work that outlives its request.
 
-A web process has one thread for all of its requests. Commands, tests and background workers make
-the same calls in plain threads.
+A web process runs all of its requests in one thread. In commands, tests and background workers,
+which use plain threads, the same functions work without gevent.
 """
 
 import threading
@@ -23,16 +23,16 @@ _THREADS = 10
 
 @cache
 def _threads() -> ThreadPool:
-    """Return a thread pool of our own.
+    """Return Deputy's thread pool, which is not the one of gevent's hub.
 
-    gevent resolves names in the hub's own pool, and a dead DNS server would hold all of its threads
-    for many seconds.
+    gevent resolves host names in the hub's pool. A DNS server that does not answer occupies all
+    threads of that pool for many seconds.
     """
     return ThreadPool(_THREADS)
 
 
 def off_hub(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-    """Run a blocking call (a file lock, an fsync) in a thread, so that other requests go on."""
+    """Run a blocking call (a file lock, an fsync) in a thread, so that other requests continue."""
     if not _is_gevents():
         return work(*args, **kwargs)
     future: Future[Result] = Future()
@@ -41,7 +41,7 @@ def off_hub(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Res
 
 
 def spawn(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> "Future[Result]":
-    """Start work that goes on when the request that started it has stopped waiting."""
+    """Start work that continues even if the request that started it stops waiting."""
     future: Future[Result] = Future()
     settling: Any = (future, work, args, kwargs)
     if _is_gevents():
@@ -52,7 +52,7 @@ def spawn(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> "Futu
 
 
 def later(seconds: float, work: Callable[[], None]) -> None:
-    """Run some work after so many seconds, or at once without gevent."""
+    """Run `work` after this number of seconds; without gevent, run it at once."""
     if _is_gevents():
         gevent.spawn_later(seconds, work)
     else:
@@ -60,21 +60,22 @@ def later(seconds: float, work: Callable[[], None]) -> None:
 
 
 def leaf_lock() -> AbstractContextManager[Any]:
-    """Return a lock for a few steps in memory.
+    """Return a fast lock for a few steps in memory.
 
-    While it is held, nothing may wait, and no other lock may be acquired. No greenlet switches
-    then, so the system's own lock is enough. Where gevent patched the standard library,
-    `threading.Lock` is a semaphore of greenlets, which takes ten times as long.
+    Its holder must neither wait for anything nor acquire another lock. No other greenlet can then
+    run while the lock is held, so a lock of the operating system is safe. `threading.Lock` would be
+    ten times as slow, because gevent replaces it by a semaphore for greenlets.
     """
     lock: AbstractContextManager[Any] = gevent.monkey.get_original("_thread", "allocate_lock")()
     return lock
 
 
 def _settle(future: "Future[Result]", work: Callable[..., Result], args: Any, kwargs: Any) -> None:
-    """Run the work, and pass its result or its exception to the future.
+    """Run `work`, and pass its result or its exception to the future.
 
-    gevent prints the traceback of an exception that leaves a thread of its pool. If printing fails,
-    because the log is on a full disk, nobody wakes the request, and it keeps its locks.
+    No exception may leave a thread of gevent's pool, because gevent would print its traceback. If
+    printing fails (for example on a full disk), gevent never wakes the request that waits, and the
+    request keeps its locks.
     """
     try:
         future.set_result(work(*args, **kwargs))
@@ -83,5 +84,5 @@ def _settle(future: "Future[Result]", work: Callable[..., Result], args: Any, kw
 
 
 def _is_gevents() -> bool:
-    """Return whether gevent patched this process, as it does in web processes."""
+    """Return whether gevent has patched this process, as it does in web processes."""
     return bool(gevent.monkey.is_module_patched("threading"))

@@ -1,9 +1,9 @@
-"""Group commit: requests that store something at the same moment share one commit.
+"""Group commit: requests that store something at the same time share one commit.
 
-The first request that joins an open batch starts its commit, which begins when the commit before it
-has ended. Requests that join meanwhile wait for the same commit. Under load a batch is what arrived
-during the last fsync. A lone request waits for no other. The commit runs beside the requests, so
-each of them can stop waiting.
+The first request that joins an open batch starts the batch's commit, which begins when the commit
+before it has ended. Requests that join meanwhile wait for the same commit. So under load, a batch
+has the requests that arrived during the last fsync. A single request does not wait for others. The
+commit runs in a thread or greenlet of its own, so each request can stop waiting for it.
 """
 
 import threading
@@ -24,17 +24,19 @@ class _Batch(Generic[Item, Outcome]):
     __slots__ = ("deadline", "done", "first_left", "items", "outcomes")
 
     def __init__(self) -> None:
-        self.deadline = 0.0  # the first request's
-        self.first_left = threading.Event()  # the first request no longer waits, or all are done
+        self.deadline = 0.0  # of the first request
+        # Set when the first request no longer waits, or when the batch is done
+        self.first_left = threading.Event()
         self.items: list[Item] = []
-        self.outcomes: list[Outcome | BaseException] = []  # one for each item, once done
+        # When the batch is done: the outcome of each item
+        self.outcomes: list[Outcome | BaseException] = []
         self.done = threading.Event()
 
 
 class GroupCommit(Generic[Item, Outcome]):
     """Commits the items of several requests together.
 
-    `commit(items)` stores all items durably or none, and returns one outcome for all of them.
+    `commit(items)` must store all items durably or none. It returns one outcome for all items.
     """
 
     def __init__(self, commit: Callable[[Sequence[Item]], Outcome]) -> None:
@@ -44,11 +46,11 @@ class GroupCommit(Generic[Item, Outcome]):
         self._open: _Batch[Item, Outcome] = _Batch()
 
     def add(self, item: Item, patience: float) -> Outcome:
-        """Store an item, and return its outcome once it is durable.
+        """Store an item, and return the outcome when the item is durable.
 
-        `patience`: seconds to wait for the commits. Raises StoreUnavailableError when the item is
-        not durable, or when that is not known in time. Such an item may be stored later, as when a
-        process is killed between its commit and its answer.
+        `patience`: how many seconds to wait. Raises StoreUnavailableError when the item could not
+        be stored, or when that is not known in time. In the second case the item may be stored
+        later, as it may when a process is killed between its commit and its answer.
         """
         deadline = time.monotonic() + patience
         with self._joining:
@@ -61,23 +63,23 @@ class GroupCommit(Generic[Item, Outcome]):
             try:
                 spawn(self._lead, batch, patience)
             except BaseException:
-                # There may be no free thread. Those who joined must not wait for this request.
+                # No thread could be started. Requests that have joined must not wait for this one.
                 batch.first_left.set()
                 raise
         if not self._wait(batch, deadline, is_first=place == 0):
             raise StoreUnavailableError(_TOO_SLOW)
         outcome = batch.outcomes[place]
-        if isinstance(outcome, StoreUnavailableError):  # one instance for each request
+        if isinstance(outcome, StoreUnavailableError):  # each request raises its own instance
             raise StoreUnavailableError(outcome.detail) from outcome
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
     def _wait(self, batch: _Batch[Item, Outcome], deadline: float, *, is_first: bool) -> bool:
-        """Return True once the batch is done, or False at the deadline.
+        """Wait for the batch. Return True when it is done, and False at the deadline.
 
-        A timer costs as much as the rest of the wait, so only the first request sets one. When it
-        goes off, each of the others waits for the rest of its own time.
+        A timer costs as much as the rest of the wait, so only the first request sets one. When that
+        timer expires, each of the other requests waits for the rest of its own time.
         """
         if is_first:
             try:
@@ -89,15 +91,15 @@ class GroupCommit(Generic[Item, Outcome]):
         return batch.done.is_set() or batch.done.wait(max(0.0, deadline - time.monotonic()))
 
     def _lead(self, batch: _Batch[Item, Outcome], patience: float) -> None:
-        """Commit for all requests in the batch. They get an outcome even if this fails."""
+        """Commit the items of the batch. Set an outcome for each request even if this fails."""
         outcomes: list[Outcome | BaseException] | None = None
-        # A wait with a timeout costs a timer
+        # Try without a timeout first, because a timeout costs a timer
         locked = self._committing.acquire(blocking=False) or self._committing.acquire(
             timeout=patience
         )
         try:
             if locked:
-                time.sleep(0)  # lets requests that are about to join run first
+                time.sleep(0)  # lets other greenlets run first, whose requests may join
                 self._close(batch)
                 outcomes = self._store(batch.items)
         finally:
@@ -109,7 +111,7 @@ class GroupCommit(Generic[Item, Outcome]):
             batch.first_left.set()
 
     def _close(self, batch: _Batch[Item, Outcome]) -> None:
-        """Close the batch: requests that come later join the next one."""
+        """Close the batch. Later requests join the next one."""
         with self._joining:
             if self._open is batch:
                 self._open = _Batch()
@@ -119,8 +121,8 @@ class GroupCommit(Generic[Item, Outcome]):
             return [self._commit(items)] * len(items)
         except StoreUnavailableError as error:
             return [error] * len(items)
-        except Exception as error:  # noqa: BLE001  raised again by the request that it belongs to
+        except Exception as error:  # noqa: BLE001  the item's own request raises it again
             if len(items) == 1:
                 return [error]
-        # An item that can't be stored must not fail the others.
+        # One of the items can't be stored. Store each by itself, so that the others don't fail.
         return [outcome for item in items for outcome in self._store([item])]

@@ -1,8 +1,8 @@
-"""Places for requests: a limited number of them work at once, and further ones wait.
+"""Places: a limited number of requests are processed at once, and others wait for a place.
 
-A request gives up its places while it waits for somebody else (AWS, or a body that is on its way).
-So places count the work that this process does. While a request waits for a place it also gives up
-its slot, of which a web process has 256 for all tenants (app/http/sockets.py).
+A request gives up its places while it waits for AWS or for the rest of its body. So only requests
+that use this process's time have places. While a request waits for a place, it also gives up its
+slot. A web process has 256 slots for the requests of all tenants (app/http/sockets.py).
 """
 
 import threading
@@ -15,18 +15,19 @@ from gevent.lock import Semaphore
 
 from app.concurrency.fair_lock import FairLock
 
-_ROOM = 1_000  # requests that wait in a process; it has 2,000 connections
+# Maximum of requests that wait in a process, which accepts 2,000 connections
+_ROOM = 1_000
 
 
 _room = threading.BoundedSemaphore(_ROOM)
 # The places of the current request, in the order in which it took them
 _places: ContextVar[tuple["Places", ...]] = ContextVar("places", default=())
-# The web process's slots, which the requests of this context give up while they wait
+# The web process's slots, of which the current request holds one
 slots: ContextVar[Semaphore | None] = ContextVar("slots", default=None)
 
 
 class Places:
-    """`at_once` places, for which at most `waiting` requests wait."""
+    """A number of places (`at_once`), for which at most `waiting` requests wait."""
 
     def __init__(self, at_once: int, waiting: int) -> None:
         self.free = FairLock(at_once)
@@ -34,10 +35,10 @@ class Places:
 
     @contextmanager
     def place(self, timeout: float | None, refusal: Exception) -> Iterator[None]:
-        """Hold a place.
+        """Hold a place while the `with` block runs.
 
-        Raises the refusal after `timeout` seconds (None: never), and at once when too many requests
-        wait.
+        Raises `refusal` after `timeout` seconds without a place (None: waits for ever). Raises it
+        at once when too many requests wait already.
         """
         if not (self.free.acquire(0) or self._wait(timeout)):
             raise refusal
@@ -61,9 +62,9 @@ class Places:
 
 @contextmanager
 def without_places() -> Iterator[None]:
-    """Give up the places of the current request while it waits for somebody else."""
+    """Give up the places of the current request while the `with` block waits."""
     places = _places.get()
-    token = _places.set(())  # a wait within this one has none to give up
+    token = _places.set(())  # a nested `with` block must not give up the places again
     for place in places:
         place.free.release()
     try:
@@ -75,7 +76,7 @@ def without_places() -> Iterator[None]:
 
 
 def pause(seconds: float) -> None:
-    """Sleep without a place and without a slot. Return at once when too many requests wait."""
+    """Sleep without places or a slot. Return at once when too many requests wait already."""
     with without_places(), _waiting_room() as has_room:
         if has_room:
             time.sleep(seconds)
@@ -83,7 +84,10 @@ def pause(seconds: float) -> None:
 
 @contextmanager
 def _waiting_room() -> Iterator[bool]:
-    """Enter the waiting room, without a slot. Yield False if the room is full."""
+    """Give up the slot while the `with` block waits, and yield True.
+
+    Yield False, and keep the slot, when too many requests wait already.
+    """
     if not _room.acquire(blocking=False):
         yield False
         return

@@ -1,8 +1,7 @@
-"""Single flight: requests that need the same result at the same moment share one call for it.
+"""Single flight: requests that need the same result at the same time share one call for it.
 
-Each key has no call, or one that is running. The first request starts it, and requests that come
-while it runs join it. No request joins a call that has ended or that was abandoned: the next
-request starts another.
+At most one call runs for each key. The first request starts the call, and requests that arrive
+while it runs join it. When the call has ended or was abandoned, the next request starts another.
 """
 
 import threading
@@ -18,37 +17,38 @@ Result = TypeVar("Result")
 
 
 class SingleFlight(Generic[Key, Result]):
-    """Runs one call for a key at a time, beside the requests that wait for it."""
+    """Runs at most one call for each key, in a thread or greenlet of the call's own."""
 
     def __init__(self) -> None:
         self._running: dict[Key, Future[Result]] = {}
         self._lock = threading.Lock()
 
     def join(self, key: Key, work: Callable[[], Result]) -> tuple["Future[Result]", bool]:
-        """Return the running call and False, or start `work` and return its call and True.
+        """Join the call that is running for this key, or start `work` as a new call.
 
-        The request may have missed the end of an earlier call. So `work` must look for its result
-        first.
+        Return the call, and True if it is new. An earlier call may have ended just before. So
+        `work` must first look whether the result is already there.
         """
 
         def run() -> Result:
             try:
                 return work()
             finally:
-                with self._lock:  # `call` has its value by now
+                with self._lock:  # `call` is assigned under this lock
                     self._remove(key, call)
 
         with self._lock:
             if key in self._running:
                 return self._running[key], False
-            # A copy of the context, so that its log lines name the request that started it.
+            # The call runs in a copy of the context, so that its log lines have the id of the
+            # request that started it.
             call = self._running[key] = spawn(copy_context().run, run)
             return call, True
 
     def abandon(self, key: Key, call: "Future[Result]") -> None:
-        """Let the next request start a call of its own.
+        """Let the next request for this key start a new call.
 
-        Requests that have joined this call go on waiting for it.
+        Requests that have joined this call still wait for it.
         """
         with self._lock:
             self._remove(key, call)
