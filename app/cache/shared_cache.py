@@ -1,7 +1,7 @@
-"""Redis or Valkey, if it is configured: values that the processes of a deployment share.
+"""The shared cache (Redis or Valkey, if configured) for values that all processes share.
 
-They can be lost at any moment. While the cache is unavailable, calls answer as an empty cache
-would. The loss is logged once, and so is the return.
+Values may be lost at any time. While the cache is unavailable, its methods return what an empty
+cache would return. The process logs once that the cache is lost, and once that it is back.
 """
 
 import secrets
@@ -16,11 +16,11 @@ from redis.retry import Retry
 
 from app.log import logger
 
-_ANSWER_SECONDS = 0.25  # a slower cache costs more than it saves
-_LEAVE_ALONE_SECONDS = 2.0  # after a failure, before the next call
-_POOL = 256  # connections; one for each concurrent request of a web process
-# Deletes the lock only if it holds the token. The lock may have expired, and another process may
-# hold it by now.
+_ANSWER_SECONDS = 0.25  # timeout; a slower cache costs more than it saves
+_LEAVE_ALONE_SECONDS = 2.0  # pause after a failure, before the next call
+_POOL = 256  # connections; a web process works on at most 256 requests at once
+# Deletes the lock only if its value is this process's token. The lock may have expired, and another
+# process may hold it now.
 _UNLOCK = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end"
 
 Answer = TypeVar("Answer")
@@ -29,26 +29,27 @@ Answer = TypeVar("Answer")
 class SharedCache:
     """Small values and locks, each with an expiry.
 
-    An unavailable cache has no values and no locks. No method raises.
+    While the cache is unavailable, no value is found and no lock is free. No method raises.
     """
 
     def __init__(self, url: str) -> None:
-        # socket_timeout limits connecting, too
+        # socket_timeout also limits the time to connect
         self.client = redis.Redis.from_url(
             url, retry=Retry(NoBackoff(), 0), max_connections=_POOL, socket_timeout=_ANSWER_SECONDS
         )
         self._unlock = self.client.register_script(_UNLOCK)
         self.away = False
-        self._refuses = False  # the cache answered, but refused a write; it may be full
-        self._changes = 0  # counts losses and returns
+        self._refuses = False  # True: the cache answers, but refused a write; it may be full
+        self._changes = 0  # how often `away` changed
         self._changing = threading.Lock()
         self._ask_again_at = 0.0
 
     def ask(self, call: Callable[[], Answer], *, writes: bool = False) -> Answer | None:
         """Return the result of `call`, or None while the cache is unavailable.
 
-        `call` uses this cache's client. After a refused write, only a successful write (`writes`)
-        makes the cache available again: a full cache still answers reads.
+        `call` must use this object's client. After a refused write, only a successful write makes
+        the cache available again, because a full cache still answers reads. `writes`: whether the
+        call is a write.
         """
         if time.monotonic() < self._ask_again_at:
             return None
@@ -64,9 +65,9 @@ class SharedCache:
         return answer
 
     def _note(self, changes: int, error: Exception | None) -> None:
-        """Note that the cache is away, because of an error, or that it is back.
+        """Note that the cache is unavailable (after an error) or available again (None).
 
-        Ignore the result of a call that started before the last change, because it is outdated.
+        A result is ignored if its call began before the last change, because it is out of date.
         """
         with self._changing:
             if changes != self._changes:
@@ -91,9 +92,9 @@ class SharedCache:
         self.ask(lambda: self.client.delete(name))
 
     def lock(self, name: str, seconds: float) -> str | None:
-        """Take a lock and return the token for `unlock`.
+        """Take a lock, and return a token for `unlock`.
 
-        Returns None if another process holds the lock, or if the cache is unavailable.
+        Return None if another process holds the lock, or if the cache is unavailable.
         """
         token = secrets.token_hex(8)
         taken = self.ask(
