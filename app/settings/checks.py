@@ -1,6 +1,7 @@
-"""Checks of the text of a setting. Each returns its value, or raises ValueError with the reason.
+"""Checks of settings: each takes a setting's text and returns its value.
 
-docs/settings.md shows what follows "Accept" in the first line of a check's docstring.
+A check raises ValueError, with the reason, for an invalid text. docs/settings.md shows what follows
+"Accept" in the first line of the check's docstring.
 """
 
 import re
@@ -21,13 +22,13 @@ _TOPIC = re.compile(
     re.ASCII,
 )
 _SQS_QUEUE = r"sqs://[A-Za-z0-9.:-]+/[0-9]{12}/[A-Za-z0-9_-]{1,80}"
-# The beginnings of their regions, which no other partition has
+# How the names of these partitions' regions begin. No other partition has such regions.
 _REGIONS_OF = {"aws-cn": "cn-", "aws-us-gov": "us-gov-"}
-# AWS's limits of a session, in seconds
+# AWS's limits for the duration of a session, in seconds
 SESSION_MIN = 900
-SESSION_MAX = 43_200  # the maximum of any role
-ROLE_CHAINING_MAX = 3600  # for a caller that is itself an assumed role
-ROLE_MAX_DEFAULT = 3600  # a role's maximum unless set, which is also the lowest
+SESSION_MAX = 43_200  # the highest maximum that a role can have
+ROLE_CHAINING_MAX = 3600  # the maximum if the caller is itself an assumed role
+ROLE_MAX_DEFAULT = 3600  # a role's default maximum, which is also the lowest possible one
 DAY = 86_400  # seconds
 WEEK = 7 * DAY
 RETENTION_MIN_DAYS = 30
@@ -87,7 +88,8 @@ def folder(text: str) -> Path:
 def is_line(text: str) -> bool:
     """Return whether the text is one printable line, and not blank.
 
-    Databases, logs and CloudTrail show such a line unchanged, and no character hides a part of it.
+    Databases, logs and CloudTrail show such a text unchanged. No character in it hides a part of
+    it.
     """
     return text.isprintable() and bool(text.strip())
 
@@ -111,7 +113,7 @@ def database_url(text: str) -> str:
     try:
         file = make_url(text).database
     except (ArgumentError, ValueError):
-        # the URL contains a password
+        # The error must not show the URL, which contains a password
         raise ValueError("is not a URL that can be read; is its port a number?") from None
     if text.startswith("sqlite") and file in {None, "", ":memory:"}:
         raise ValueError("must name a file: each process would have a database of its own.")
@@ -122,7 +124,7 @@ def _with_port(url: str) -> str:
     try:
         _ = urlsplit(url).port
     except ValueError:
-        # the port is not shown: it may be the end of a password
+        # The error must not show the port, which may be the end of a password
         raise ValueError("has a port that is not a number.") from None
     return url
 
@@ -134,7 +136,7 @@ def secret_keys(text: str) -> tuple[str, ...]:
         raise ValueError(
             "must be one or more keys of at least 32 characters each, separated by commas."
         )
-    if not looks_random(keys[0]):  # later keys were in use before, and are only reported
+    if not looks_random(keys[0]):  # weak keys after the first, which are older, are only reported
         raise ValueError(
             f"the first key, which signs and seals, is not random: it has fewer than {DISTINCT}"
             f" different characters. {MAKE_ONE}"
@@ -180,8 +182,8 @@ def topic(text: str) -> str:
     return text
 
 
-# A host, in brackets if it is an IPv6 address, and perhaps a port. A user is refused, because its
-# password would be in every link.
+# A host (an IPv6 address in brackets), with or without a port. A URL with a user is refused,
+# because its password would be in every link.
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d+)?")
 
 
@@ -205,8 +207,8 @@ def console_url(text: str) -> str:
     return http_url(text).rstrip("/")
 
 
-# Paths of the service itself. A public URL with such a path is ambiguous: the path may be a prefix,
-# or the service's own.
+# The first segments of Deputy's own paths. A public URL must not have a path that begins with one:
+# it would not be clear whether the segment is a prefix or Deputy's own.
 OWN_PATHS = ("v1", "onboard", "docs", "openapi.json", "healthz", "readyz")
 _OWN_PATH = re.compile(rf"/({'|'.join(map(re.escape, OWN_PATHS))})(/.*)?")
 _PATH = re.compile(r"(/(?!\.)[A-Za-z0-9._~-]+)*/?")

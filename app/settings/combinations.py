@@ -1,6 +1,7 @@
-"""Checks of several settings together, each of which is valid by itself.
+"""Checks for conflicts between settings that are valid by themselves.
 
-The parameters of a check are settings, which are all valid when it is called.
+A check's parameters are the values of the settings with these names. It is called only if all of
+them are valid, and yields a message for each conflict.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
-"""The declarations of settings and of limits, and the conversion of a setting's text to its value.
+"""The types that declare settings and limits, and the function that reads a setting.
 
-app/config.py declares the settings, and app/limits/table.py the limits.
+app/config.py declares the settings, and app/limits/table.py declares the limits.
 """
 
 import math
@@ -18,9 +18,9 @@ class Setting(NamedTuple):
 
     parse: Callable[[str], Any]
     meaning: str
-    default: Any  # MISSING: it must be set
+    default: Any  # MISSING: the setting is required
     variable: str  # empty: DEPUTY_ and the field's name in capitals
-    unset: str  # the default in words, if its value says too little
+    unset: str  # the default in words, if the value itself is not clear
     group: str = ""
 
 
@@ -35,14 +35,14 @@ def setting(
 ) -> Any:
     """Declare a setting as a field of a dataclass.
 
-    The docstring of `parse` says what it accepts.
+    The docstring of `parse` says which texts the setting accepts.
     """
     declaration = Setting(parse, meaning, default, variable, unset)
     return field(default=default, repr=not secret, metadata={"setting": declaration})
 
 
 def collect_settings(config: Any) -> dict[str, Setting]:
-    """Return the settings of a class by field, each with its group and its variable."""
+    """Return the declarations in a class, by field. Fill in their groups and variables."""
     settings = {}
     for group, kind in groups_of(config).items():
         for part in fields(kind):
@@ -53,19 +53,19 @@ def collect_settings(config: Any) -> dict[str, Setting]:
 
 
 def groups_of(config: Any) -> dict[str, Any]:
-    """Return the classes of settings by the name of their group, as docs/settings.md has them."""
+    """Return the dataclasses that are fields of `config`, by name. Each is a group of settings."""
     return {part.name: part.type for part in fields(config) if is_dataclass(part.type)}
 
 
 def read_setting(environment: Mapping[str, str], declared: Setting) -> Any:
-    """Return the setting's value. Empty text means None if None is the default.
+    """Return a setting's value from the environment, or from the file that the environment names.
 
-    Raises ValueError if the text is invalid.
+    An empty text means None if None is the default. Raises ValueError if the text is invalid.
     """
     text = environment.get(declared.variable)
     if file := environment.get(f"{declared.variable}_FILE"):
         try:
-            # Files end with a line feed, secrets don't
+            # A file may end with a line feed that is not part of the secret
             text = Path(file).read_text(encoding="utf-8").strip()
         except (OSError, ValueError):
             raise ValueError(
@@ -90,18 +90,18 @@ _SECONDS = {
 class Limit(NamedTuple):
     """The declaration of a limit, with the contents of its row in docs/api.md."""
 
-    name: str  # its key in the shared cache, or in the table of quotas
-    what: str  # what a refusal says that there is too much of
-    per: str
+    name: str  # its key in the shared cache, or in the table quota_uses
+    what: str  # what is limited, for the refusal "Too many …"
+    per: str  # which subject has a count of its own, such as "tenant"
     counted: Literal["process", "cache", "database", "concurrent"]
-    most: int | str  # or the field of Config that has it
-    period: str = ""  # one of _SECONDS; empty: at once, or in all
-    share: float = 1.0  # of the setting
-    burst: float = 1.0  # so many periods' worth may come at once
-    patience: float = 0.0  # seconds that a request waits before it is refused
-    waiting: int = 0  # so many requests wait
-    beyond: str = "429"
-    hint: str = "."
+    most: int | str  # the maximum, or the path of its setting in Config
+    period: str = ""  # a key of _SECONDS; empty: a maximum at any time
+    share: float = 1.0  # the part of the setting's value that is the maximum
+    burst: float = 1.0  # how many periods' uses may come at once
+    patience: float = 0.0  # maximum seconds that a request waits before it is refused
+    waiting: int = 0  # maximum of requests that wait
+    beyond: str = "429"  # what happens beyond the limit
+    hint: str = "."  # the end of the refusal
 
     @property
     def amount(self) -> int:
@@ -109,7 +109,7 @@ class Limit(NamedTuple):
 
     @property
     def window(self) -> tuple[int, int]:
-        """How many may come in how many seconds, with the whole burst."""
+        """The maximum of uses in a window as long as the burst, and the window's seconds."""
         return round(self.amount * self.burst), round(_SECONDS[self.period] * self.burst)
 
     @property
@@ -119,12 +119,12 @@ class Limit(NamedTuple):
         return f"{self.amount:,} {period}".rstrip()
 
     def with_setting(self, config: Any) -> Self:
-        """Return the limit with the amount that is configured."""
+        """Return the limit with the maximum that is configured, if `most` names a setting."""
         if isinstance(self.most, int):
             return self
         return self._replace(most=max(1, int(attrgetter(self.most)(config) * self.share)))
 
     def refuse(self, wait: float) -> RateLimitedError:
-        """Return the refusal. `wait`: seconds until there is room."""
+        """Return the error for a request beyond the limit. `wait`: seconds until there is room."""
         refusal = f"Too many {self.what}: at most {self.rate}{self.hint}"
         return RateLimitedError(refusal, retry_after=max(1, math.ceil(wait)))

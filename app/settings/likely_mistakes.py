@@ -1,6 +1,6 @@
-"""Settings that look like mistakes, although the process can start with them.
+"""Checks for settings that are valid but look like mistakes.
 
-It logs them once, when it starts.
+A process starts with them anyway, and logs them once at its start.
 """
 
 import difflib
@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-# 64 random hexadecimal digits have fewer than 12 different ones once in millions of keys.
+# Of millions of random keys of 64 hex digits, about one has fewer than 12 different digits.
 DISTINCT = 12
 MAKE_ONE = "Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
-# Names that `make run` and deputy-client read from the same environment.
+# Variables that `make run` or deputy-client reads, and that may be in the same environment.
 _OTHERS = {
     "DEPUTY_DATA_DIR",
     "DEPUTY_URL",
@@ -20,14 +20,14 @@ _OTHERS = {
     "DEPUTY_CA_BUNDLE",
     "DEPUTY_FAIL_CLOSED",
 }
-# Variables that Kubernetes sets in each container when a Service is called deputy.
+# Variables that Kubernetes sets in every container if a Service is named "deputy".
 _KUBERNETES = re.compile(
     r"DEPUTY_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
 
 
 def unknown_variables(environment: Iterable[str], settings: Iterable[str]) -> Iterator[str]:
-    """Yield a sentence for each DEPUTY_ name in the environment that nothing reads."""
+    """Yield a sentence for each DEPUTY_ variable in the environment that nothing reads."""
     names = []
     for name in sorted({*settings, *_OTHERS}):
         names += [name, f"{name}_FILE"]
@@ -37,7 +37,7 @@ def unknown_variables(environment: Iterable[str], settings: Iterable[str]) -> It
 
 
 def _suggest(name: str, names: list[str]) -> str:
-    # The prefix would count as similarity
+    # Compare without DEPUTY_, which would make all names similar
     tails = [other.removeprefix("DEPUTY_") for other in names]
     similar = difflib.get_close_matches(name.removeprefix("DEPUTY_"), tails, n=1, cutoff=0.5)
     if similar:
@@ -46,7 +46,7 @@ def _suggest(name: str, names: list[str]) -> str:
 
 
 def looks_random(key: str) -> bool:
-    """Return whether it has as many different characters as random text of that length."""
+    """Return whether the key has as many different characters as a random text usually has."""
     return len(set(key)) >= DISTINCT
 
 
@@ -62,9 +62,9 @@ def weak_keys(keys: Sequence[str]) -> Iterator[str]:
 
 
 def local_address(public_url: str, aws: str | None) -> Iterator[str]:
-    """Yield a sentence about a public URL that only this machine can open.
+    """Yield a sentence if only this machine can open the public URL.
 
-    There is none if AWS is on this machine too, as a sandbox is.
+    `aws`: AWS_ENDPOINT_URL. Yield nothing if it is on this machine too, as that of a sandbox is.
     """
     if _is_local(public_url) and not (aws and _is_local(aws)):
         yield (

@@ -1,7 +1,7 @@
 """The vendor's name: unchanged for people, and in plain ASCII for AWS.
 
-CloudFormation and IAM accept only some letters in descriptions and tags, and not the same ones. A
-form of letters, digits, spaces and `.+-` is valid everywhere, and has no meaning in YAML.
+CloudFormation and IAM each accept only some characters in descriptions and tags. Letters, digits,
+spaces and `.+-` are accepted by both, and have no special meaning in YAML.
 """
 
 import re
@@ -12,14 +12,14 @@ ASCII_PATTERN = r"[A-Za-z0-9][A-Za-z0-9 .+-]{0,63}"
 
 
 def ascii_form(name: str) -> str:
-    """Return the name without diacritics (NFKD) and other characters; empty if none are left."""
+    """Return the name without diacritics (NFKD), and without characters that AWS may refuse.
+
+    The result may be empty.
+    """
     kept = re.sub(r"[^A-Za-z0-9 .+-]", "", unicodedata.normalize("NFKD", name))
     return " ".join(kept.split()).lstrip(" .+-")
 
 
 def identifies_vendor(form: str) -> bool:
-    """Return whether the form still identifies the vendor.
-
-    It must have at least two letters, and at most the length of a name.
-    """
+    """Return whether an ASCII form has at least two letters, and at most NAME_MAX characters."""
     return len(form) <= NAME_MAX and len(re.findall("[A-Za-z]", form)) >= 2
