@@ -1,4 +1,6 @@
-"""boto3 sessions for your customers' AWS accounts, whose credentials Deputy issues and renews.
+"""boto3 sessions for your customers' AWS accounts, with credentials that Deputy issues.
+
+The credentials are renewed automatically.
 
 Usage:
 

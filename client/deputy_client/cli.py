@@ -1,10 +1,10 @@
 """deputy-credential-process: prints credentials in the format of the AWS CLI and all AWS SDKs.
 
-Standard output gets only the JSON of credential_process. Standard error gets the reason for a
-failure.
+Standard output has only the JSON of credential_process. The reason for a failure goes to standard
+error.
 
-After a failure some SDKs try the next source of credentials, which may be the worker's own role.
-For them `--fail-closed` prints a key that AWS does not know. Their search ends there, and AWS
+After a failure, some SDKs try the next source of credentials, which may be the worker's own role.
+For these SDKs, `--fail-closed` prints a key that AWS does not know. They use this key, and AWS
 refuses the call.
 """
 
@@ -34,8 +34,9 @@ from deputy_client.service import Issued, Question, Service
 
 _CLOSED_SECONDS = 60
 
+# The exit status for each error
 _EXIT: dict[type[DeputyError], int] = {
-    ConfigurationError: 2,  # the same as argparse's
+    ConfigurationError: 2,  # argparse exits with 2 as well
     BadRequest: 2,
     NotPermitted: 3,
     NotVerified: 4,
@@ -76,25 +77,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with redirect_stderr(StringIO()) if _joined() else nullcontext():
         try:
             status = _answer(words)
-        except Exception:  # noqa: BLE001  a bug of ours must not open what was to be closed
+        except Exception:  # noqa: BLE001  even a bug of ours must print the unknown key
             traceback.print_exc()
             status = 1
     return _fail_closed() if status else 0
 
 
 def _closed(words: Sequence[str]) -> bool:
-    """Return True if the option or its variable is set.
+    """Return True if `--fail-closed` or DEPUTY_FAIL_CLOSED is set.
 
-    It counts even if other arguments are wrong. An invalid value of the variable counts as set.
+    The option counts even if other arguments are wrong. The variable counts as set unless it is
+    empty or 0.
     """
     return "--fail-closed" in words or os.environ.get("DEPUTY_FAIL_CLOSED", "0") not in {"", "0"}
 
 
 def _joined() -> bool:
-    """Return True if an error message would be mixed with the credentials.
+    """Return True if standard output and standard error are the same pipe.
 
-    Some versions of the SDK for C++ read both streams as one. They could not read the key then, and
-    would try the next source.
+    Some versions of the SDK for C++ read both streams together. With an error message in between,
+    they could not read the key, and would try the next source of credentials.
     """
     return sys.stderr is None or (not os.isatty(1) and os.path.sameopenfile(1, 2))
 
@@ -119,7 +121,7 @@ def _answer(words: Sequence[str]) -> int:
 
 
 def _fail_closed() -> int:
-    """Print a key of the right form that AWS does not know. It expires after a minute."""
+    """Print random credentials that AWS does not know, and that expire after a minute."""
     ends = datetime.now(UTC) + timedelta(seconds=_CLOSED_SECONDS)
     _print(
         Issued(

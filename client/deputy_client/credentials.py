@@ -1,8 +1,10 @@
 """A boto3 session whose credentials come from Deputy, and are renewed before they expire.
 
-botocore's own RefreshableCredentials renew and lock. This module adds three things: refresh windows
-that suit short sessions, the use of a session to its end while Deputy is unreachable, and a memory
-of failures. With it, not every call of every thread requests credentials while Deputy is down.
+botocore's RefreshableCredentials do the renewal and the locking. This module adds three things:
+
+- refresh windows that suit short sessions;
+- while Deputy can't be reached, a session is used until it expires;
+- a failure is remembered for a while, so that not every call of every thread calls Deputy again.
 """
 
 from __future__ import annotations
@@ -23,28 +25,29 @@ from deputy_client.service import ATTEMPTS, Issued, Question, Service
 if TYPE_CHECKING:
     import boto3.session
 
-# Refresh windows before the end of a session. In the advisory one, one thread requests credentials
-# and the others use the current ones. In the mandatory one all wait, and a refusal is raised. It is
-# as long as the clock skew that AWS tolerates, so credentials that are valid here are valid at AWS.
-# While Deputy can't be reached, calls use the session to its end in both. So a busy program
-# outlasts ten minutes without Deputy at any time.
+# The two refresh windows before the end of a session. In the advisory window, one thread requests
+# new credentials, and the others use the current ones. In the mandatory window, all threads wait
+# for new credentials, and a refusal is raised. This window is as long as the clock skew that AWS
+# tolerates, so credentials that are valid by this machine's clock are valid at AWS. While Deputy
+# can't be reached, calls in both windows use the session until it expires. So a busy program
+# survives ten minutes without Deputy at any time.
 ADVISORY_SECONDS = 15 * 60
 MANDATORY_SECONDS = 5 * 60
-# If a session began with less life than this, both windows shrink in proportion. Otherwise it would
-# be renewed at once. Deputy issues sessions of an hour with 25 minutes at least
-# (app/issuing/session_cache.py): the advisory window of those is 12.5 minutes.
+# If a session had less time left than this when it was received, both windows are shortened in
+# proportion. Otherwise it would be renewed at once. Deputy hands out sessions of an hour with at
+# least 25 minutes left (app/issuing/session_cache.py). Their advisory window is then 12.5 minutes.
 _LONG_ENOUGH = 2 * ADVISORY_SECONDS
 
-# How long a failure counts: while credentials are still good, and for threads that queued behind
-# the one that failed.
+# Time after a failure in which calls use the current credentials without another request
 _REST_SECONDS = 30
+# Time after a failure in which threads that waited for the failed request raise the same error
 _QUEUE_SECONDS = 1
 
 _reports = Gate()
 _log = logging.getLogger("deputy_client")
 
 
-def session(  # noqa: PLR0913  all but the two are options
+def session(  # noqa: PLR0913  all but the first two are options
     tenant_id: UUID | str,
     connection_id: UUID | str,
     *,
@@ -57,20 +60,21 @@ def session(  # noqa: PLR0913  all but the two are options
 ) -> boto3.session.Session:
     """Return a boto3 session in the customer's account, whose credentials renew themselves.
 
-    Deputy is called at once, so a problem is raised here: NotVerified, Suspended, RoleRefused,
-    NotPermitted, BadRequest, Unreachable or ConfigurationError, all of them a DeputyError. After a
-    later problem, calls continue until the credentials are about to expire, and then raise the same
-    errors. While Deputy can't be reached, they continue until the credentials expire.
+    This function calls Deputy at once, and raises a DeputyError if there is a problem: NotVerified,
+    Suspended, RoleRefused, NotPermitted, BadRequest, Unreachable or ConfigurationError. If a later
+    renewal has a problem, AWS calls continue until the credentials are about to expire, and then
+    raise the same errors. While Deputy can't be reached, AWS calls continue until the credentials
+    expire.
 
-    `url` and `key` are those of Deputy. Their defaults are DEPUTY_URL, and DEPUTY_API_KEY_FILE or
-    DEPUTY_API_KEY, read again at each refresh. `session_policy` only narrows what the role may do.
-    `reason` goes to Deputy's audit log.
+    `url` and `key` are Deputy's address and API key. They default to DEPUTY_URL, and to
+    DEPUTY_API_KEY_FILE or DEPUTY_API_KEY, which are read again at each renewal. `session_policy`
+    can only narrow what the role may do. `reason` is stored in Deputy's audit log.
 
-    Credentials are safe to share among threads. As with any boto3 session, make clients in one
-    thread, or one session for each thread.
+    Threads may share the credentials. As with any boto3 session, create clients in one thread, or
+    use one session per thread.
     """
-    # Imported lazily: it takes a third of the start-up time, and deputy-credential-process does not
-    # need it.
+    # Imported lazily, because boto3 takes a third of the start-up time, and
+    # deputy-credential-process does not need it.
     import boto3.session  # noqa: PLC0415
     import botocore.session  # noqa: PLC0415
 
@@ -93,13 +97,13 @@ def session(  # noqa: PLR0913  all but the two are options
 def report_refused(session: boto3.session.Session) -> bool:
     """Report to Deputy that AWS refuses a session of `deputy_client.session`. Return True if sent.
 
-    The client reports by itself when AWS answers that the session does not exist, or that it
-    expired before its time. This function is for programs that detect other refusals. Deputy stops
-    issuing the session, and proves the role again. The session's next call requests new
+    The client reports this itself when AWS answers that the session does not exist, or that it has
+    expired before its time. Call this function when your program detects another refusal. Deputy
+    then no longer issues the session, and proves the role again. The next AWS call requests new
     credentials.
 
-    A connection is reported at most once a minute: False means that it was reported already. Raises
-    DeputyError, and ConfigurationError if the session is not one of `deputy_client`.
+    A connection is reported at most once a minute. False means that it was reported already. Raises
+    DeputyError, and ConfigurationError if `deputy_client.session` did not create the session.
     """
     credentials = session.get_credentials()
     if not isinstance(credentials, DeputyCredentials):
@@ -108,7 +112,7 @@ def report_refused(session: boto3.session.Session) -> bool:
 
 
 class DeputyCredentials(RefreshableCredentials):
-    """Credentials of one connection."""
+    """The credentials of one connection, which Deputy renews."""
 
     def __init__(self, service: Service, question: Question) -> None:
         self._service = service
@@ -129,9 +133,10 @@ class DeputyCredentials(RefreshableCredentials):
         )
 
     def refresh_needed(self, refresh_in: float | None = None) -> bool:
-        """Return True if less than `refresh_in` seconds are left, in proportion for short sessions.
+        """Return True if less than `refresh_in` seconds are left, or if AWS refused the session.
 
-        A session that AWS refused is renewed like one that ends soon.
+        For short sessions, `refresh_in` is reduced in proportion. After a failure it is limited for
+        a while.
         """
         window = ADVISORY_SECONDS if refresh_in is None else refresh_in
         if failure := self._failure_within(_REST_SECONDS):
@@ -141,7 +146,10 @@ class DeputyCredentials(RefreshableCredentials):
         return super().refresh_needed(window * min(1, self._lifetime / _LONG_ENOUGH))  # type: ignore[arg-type]
 
     def rejected(self, key_id: str, as_expired: bool) -> None:  # noqa: FBT001  a callback's
-        """Report to Deputy that AWS refused this key, if it is the current session's."""
+        """Report to Deputy that AWS refused this access key, if it is the current session's.
+
+        `as_expired`: AWS answered that the session has expired.
+        """
         current = self._issued
         if key_id != current.access_key_id or (
             as_expired and _moment(current.expiration) <= datetime.now(UTC)
@@ -149,11 +157,11 @@ class DeputyCredentials(RefreshableCredentials):
             return
         try:
             self.report()
-        except DeputyError as error:  # the program gets AWS's own error
+        except DeputyError as error:  # only logged, because the program gets AWS's own error
             _log.warning("AWS refuses a session, and Deputy could not be told: %s", error)
 
     def report(self) -> bool:
-        """Report a refusal to Deputy, unless one was reported within the last minute.
+        """Report a refusal by AWS to Deputy, unless one was reported within the last minute.
 
         Return True if it was reported. Raises DeputyError.
         """
@@ -164,9 +172,9 @@ class DeputyCredentials(RefreshableCredentials):
         return True
 
     def _renew(self) -> dict[str, str | None]:
-        """Renew the credentials. botocore calls it with its lock held.
+        """Return new credentials. botocore calls this while it holds its lock.
 
-        While Deputy is unreachable, return the current ones until they expire.
+        While Deputy can't be reached, return the current credentials until they expire.
         """
         if failure := self._failure_within(_QUEUE_SECONDS):
             raise failure.again()
@@ -197,7 +205,7 @@ class DeputyCredentials(RefreshableCredentials):
 
 
 class _Provider(CredentialProvider):
-    """The session's only source of credentials. Environment variables and profiles are ignored."""
+    """The only source of the session's credentials: environment and profiles are ignored."""
 
     METHOD = "deputy"
     CANONICAL_NAME = "deputy"

@@ -1,6 +1,6 @@
-"""The reasons why there are no credentials, as one tree of exceptions by who must act.
+"""The exceptions for requests that get no credentials: one class for each who must act.
 
-Their names are those of states, as they read in `except deputy_client.NotVerified`.
+The classes are named after states, because they are used as in `except deputy_client.NotVerified`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,11 +9,11 @@ FieldErrors = Mapping[str, Sequence[str]]
 
 
 class DeputyError(Exception):
-    """No credentials. Its text says what to do, and never contains a key or a credential.
+    """Deputy issued no credentials. The text says what to do, and never contains a secret.
 
-    `code` is Deputy's, or None if it did not answer. `request_id` identifies the request in
-    Deputy's log and audit log. `errors` lists the errors by field. `retry_after` is the time in
-    seconds that Deputy asked to wait.
+    `code` is the code in Deputy's answer; None if Deputy did not answer. `request_id` identifies
+    the request in Deputy's log and audit log. `errors` lists the errors of each field.
+    `retry_after` is the number of seconds that Deputy asked to wait.
     """
 
     def __init__(
@@ -38,9 +38,9 @@ class DeputyError(Exception):
         return f"{self.message}{fields}{request}"
 
     def again(self) -> "DeputyError":
-        """Copy the error for another thread.
+        """Copy the error, so that another thread can raise it.
 
-        An exception that many threads raise would collect their tracebacks.
+        If many threads raised the same exception, it would collect all their tracebacks.
         """
         return type(self)(
             self.message,
@@ -52,18 +52,19 @@ class DeputyError(Exception):
 
 
 class ConfigurationError(DeputyError):
-    """An error in the worker's own set-up. Nothing was issued.
+    """The worker itself is configured wrongly.
 
-    Examples: no URL, no key, plain http to another machine, a wrong clock.
+    Examples: there is no URL or no key, the URL is plain http to another machine, or the clock is
+    wrong.
     """
 
 
 class NotPermitted(DeputyError):
-    """The key is not valid, may not issue, or sees no such connection (401, 403, 404)."""
+    """The key is invalid (401), may not issue (403), or sees no such connection (404)."""
 
 
 class NotVerified(DeputyError):
-    """The connection has no valid proof: the customer's role must be verified first."""
+    """The connection is not verified: the customer's role must pass a proof first."""
 
 
 class Suspended(DeputyError):
@@ -71,12 +72,12 @@ class Suspended(DeputyError):
 
 
 class RoleRefused(DeputyError):
-    """AWS refuses a connection that was verified: the customer changed or removed the role."""
+    """AWS refuses the role of a verified connection: the customer changed or deleted the role."""
 
 
 class BadRequest(DeputyError):
-    """Deputy can't fulfil the request. `errors` gives the reasons by field."""
+    """The request is invalid. `errors` lists the reasons by field."""
 
 
 class Unreachable(DeputyError):
-    """Deputy, or AWS behind it, did not answer or is busy. A later call may succeed."""
+    """Deputy or AWS did not answer, or is busy. A later call may succeed."""

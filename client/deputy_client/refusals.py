@@ -1,7 +1,7 @@
-"""How the client detects that AWS refuses a session of Deputy's, and how often it reports that.
+"""The detection of AWS's refusals of a session from Deputy, and the rate limit for reports.
 
-When a role is deleted, its sessions stop working, and Deputy gets no message. Only requests that
-were signed with a session of Deputy's count.
+When a role is deleted, its sessions stop working, and Deputy gets no message about that. Errors of
+requests that were signed with other credentials are ignored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 REPORT_SECONDS = 60
 
-# The codes for a session that does not exist: of STS and IAM, of JSON services, and of S3.
+# AWS's error codes for a session that does not exist. In this order they are from STS and IAM, from
+# services with JSON, and from S3.
 _UNKNOWN = {
     "InvalidClientTokenId",
     "UnrecognizedClientException",
@@ -33,16 +34,16 @@ _CREDENTIAL = re.compile(r"Credential=(\w+)/")
 
 
 def watch(session: Session, rejected: Callable[[str, bool], None]) -> None:
-    """Call `rejected(access_key_id, as_expired)` when AWS refuses the session's credentials.
+    """Call `rejected(access_key_id, as_expired)` when AWS refuses a request's credentials.
 
-    The session's own clients are watched.
+    It watches the requests of all clients of this botocore session.
     """
 
     def signed(**event: Any) -> None:
-        """Record the key that signed the request.
+        """Record the access key id that the request was signed with.
 
-        Handlers for all services run last. So this runs after botocore's own handler for the
-        service, which signs.
+        botocore signs in a handler for one service. This handler is for all services, so it runs
+        later.
         """
         request: AWSRequest = event["request"]
         match = _CREDENTIAL.search(str(request.headers.get("Authorization")))
@@ -59,7 +60,7 @@ def watch(session: Session, rejected: Callable[[str, bool], None]) -> None:
 
 
 class Gate:
-    """A rate limit of one report a minute for each connection in this process."""
+    """A rate limit in this process: one report a minute for each connection."""
 
     def __init__(self) -> None:
         self._lock = Lock()

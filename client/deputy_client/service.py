@@ -1,8 +1,8 @@
-"""The part of Deputy's API that a worker needs: requests with short timeouts and few retries.
+"""Requests to the part of Deputy's API that a worker needs, with short timeouts and few retries.
 
-The key is sent only over https or within this machine, and no redirect is followed. No message,
-repr or log line contains it. Address and key are read for each request, so that a rotated key is
-used at once.
+The API key is sent only over https or to this machine, and redirects are not followed. No error
+message, repr or log line contains the key. The address and the key are read again for each request,
+so that a replaced key is used at once.
 """
 
 import ipaddress
@@ -64,25 +64,25 @@ _REFUSALS: dict[str, tuple[type[DeputyError], str]] = {
 
 @dataclass(frozen=True)
 class Issued:
-    """Credentials as Deputy issues them."""
+    """The credentials in an answer from Deputy."""
 
     access_key_id: str
     secret_access_key: str = field(repr=False)
     session_token: str = field(repr=False)
     expiration: str
-    account_id: str | None  # None from a Deputy that is too old to send it
+    account_id: str | None  # None if this Deputy's version does not send it
 
 
 @dataclass(frozen=True)
 class Question:
-    """A request for credentials: the path of the connection, and the body."""
+    """A request for credentials: the connection's path in the API, and the request's body."""
 
     connection: str
     body: bytes
 
     @classmethod
     def of(cls, tenant_id: UUID | str, connection_id: UUID | str, **terms: Any) -> Self:
-        """Build a request. `terms` are the fields of the body; None means Deputy's default."""
+        """Build a request. `terms` are fields of the body; None means Deputy's default."""
         tenant, connection = _uuid("tenant_id", tenant_id), _uuid("connection_id", connection_id)
         stated = {name: value for name, value in terms.items() if value is not None}
         try:
@@ -94,7 +94,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Service:
-    """A Deputy, and its API key. The environment replaces None."""
+    """Deputy's address and the API key. Environment variables replace fields that are None."""
 
     url: str | None = None
     key: str | None = field(default=None, repr=False)
@@ -115,12 +115,12 @@ class Service:
             if not again or attempt + 1 == attempts or monotonic() + pause > latest:
                 break
             sleep(pause)
-        # Raised outside the loop, so that the exception has no reference to the request with the
-        # key.
+        # Raised here and not in `_send`, so that neither its traceback nor its context refers to
+        # the request, which contains the key.
         raise failure
 
     def report_refused(self, question: Question) -> None:
-        """Report to Deputy that AWS refuses its sessions, in one attempt.
+        """Report to Deputy that AWS refuses the connection's sessions. Do not retry.
 
         Raises DeputyError.
         """
@@ -168,7 +168,7 @@ class Service:
         path = self.key_file or os.environ.get("DEPUTY_API_KEY_FILE")
         if path:
             try:
-                # All bytes decode; _checked_key decides.
+                # latin-1 decodes any bytes, and _checked_key refuses characters that no key has.
                 text = Path(path).read_bytes().decode("latin-1")
             except OSError as error:
                 raise ConfigurationError(
@@ -183,10 +183,10 @@ class Service:
 
 
 def _connection(url: str) -> URLLib3Session:
-    """Open a connection for one request. Minutes pass between requests, so none is kept open."""
+    """Open a connection for one request. It is not reused, as minutes pass between requests."""
     bundle = os.environ.get("DEPUTY_CA_BUNDLE") or os.environ.get("AWS_CA_BUNDLE")
     return URLLib3Session(
-        # A path is right; the stubs know only bool.
+        # A path is allowed, but the type stubs know only bool.
         verify=bundle or True,  # type: ignore[arg-type]
         proxies=get_environ_proxies(url) if url.startswith("https:") else {},
         timeout=(CONNECT_SECONDS, READ_SECONDS),  # type: ignore[arg-type]  # likewise
@@ -241,8 +241,8 @@ def _uuid(name: str, value: UUID | str) -> UUID:
 
 
 def _pause(attempt: int) -> float:
-    """Return the pause before a retry: exponential backoff with jitter, so that retries spread."""
-    # no secret
+    """Return the pause before a retry: exponential backoff with jitter."""
+    # S311: this random number is no secret
     return _FIRST_PAUSE_SECONDS * float(2**attempt) * random.uniform(0.5, 1)  # noqa: S311
 
 
@@ -287,7 +287,7 @@ def _by_status(status: int) -> type[DeputyError]:
 
 
 def _stranger(status: int, url: str) -> DeputyError:
-    """Describe an answer that Deputy did not write, such as a load balancer's or a proxy's."""
+    """Return an error for an answer that did not come from Deputy, but for example from a proxy."""
     if 300 <= status < 400:
         text = (
             f"{url} redirects, and the client follows no redirect with an API key. Set DEPUTY_URL"
@@ -318,7 +318,7 @@ def _field_errors(errors: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _clean(text: str) -> str:
-    """Return the text as one line, safe for a terminal and a log."""
+    """Return the text as one printable line, which is safe for a terminal and a log."""
     return "".join(c if c.isprintable() else " " for c in text[:1000]).strip()
 
 
