@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 import tempfile
 import uuid
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
@@ -31,7 +32,7 @@ _MEMORY = Path("/dev/shm")  # noqa: S108
 _ROOM = 1 << 30
 
 
-def begin_run():
+def begin_run() -> bool:
     """Whether this process began it, and so ends it: an xdist worker, and a mutant's tests, are
     in a run already.
     """
@@ -44,7 +45,7 @@ def begin_run():
     return True
 
 
-def end_run():
+def end_run() -> None:
     """Stop and delete what the run's processes shared."""
     if (_run() / "template").exists():
         _admin(f"DROP DATABASE {_template()} WITH (FORCE)")
@@ -54,14 +55,14 @@ def end_run():
     del os.environ[_RUN]
 
 
-def postgresql(database=None):
+def postgresql(database: str | None = None) -> str:
     """The URL of a database on the tests' server; of the server's own when none is named."""
     url = sqlalchemy.make_url(os.environ.get("TEST_DATABASE_URL") or _server())
     return url.set(database=database or url.database).render_as_string(hide_password=False)
 
 
 @contextmanager
-def empty_database(engine, folder):
+def empty_database(engine: str, folder: Path) -> Iterator[str]:
     """A database without tables, gone at the end: a SQLite file, or one made on the PostgreSQL
     server. Yields its URL.
     """
@@ -73,7 +74,7 @@ def empty_database(engine, folder):
 
 
 @contextmanager
-def new_database(engine):
+def new_database(engine: str) -> Iterator[str]:
     """A new deployment's database, migrated; gone at the end. Yields its URL."""
     if engine == "sqlite":
         with tempfile.TemporaryDirectory(dir=_run()) as folder:
@@ -85,7 +86,7 @@ def new_database(engine):
             yield _of_its_own(url)
 
 
-def migrate(url):
+def migrate(url: str) -> None:
     """What `flask migrate` does."""
     database = Database(url)
     command.upgrade(alembic_config(database), "head")
@@ -93,7 +94,7 @@ def migrate(url):
 
 
 @contextmanager
-def _on_the_server(options=""):
+def _on_the_server(options: str = "") -> Iterator[str]:
     name = f"deputy_test_{uuid.uuid4().hex}"
     _admin(f"CREATE DATABASE {name} {options}")
     try:
@@ -102,7 +103,7 @@ def _on_the_server(options=""):
         _admin(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def _of_its_own(url):
+def _of_its_own(url: str) -> str:
     """A copy of a database is the same deployment, until it gets another id."""
     if url.startswith("sqlite"):
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
@@ -114,15 +115,15 @@ def _of_its_own(url):
     return url
 
 
-def _run():
+def _run() -> Path:
     return Path(os.environ[_RUN])
 
 
-def _template():
+def _template() -> str:
     return f"deputy_template_{_run().name.rpartition('-')[2]}"
 
 
-def _once(name, make):
+def _once(name: str, make: Callable[[Path], object]) -> Path:
     """A file in the run's folder, which the first process that wants it makes."""
     path = _run() / name
     with (_run() / f"{name}.turn").open("w") as turn:
@@ -133,30 +134,30 @@ def _once(name, make):
 
 
 @cache
-def _server():
+def _server() -> str:
     return pickle.loads(_once("server", _start).read_bytes()).url()  # type: ignore[no-any-return]  # noqa: S301  _start wrote it
 
 
-def _start(path):
+def _start(path: Path) -> None:
     in_memory = _run().parent == _MEMORY
     path.write_bytes(pickle.dumps(Postgres(_MEMORY if in_memory else None).__enter__()))
 
 
-def _migrate_file(path):
+def _migrate_file(path: Path) -> None:
     migrate(f"sqlite:///{path}.new")
     Path(f"{path}.new").rename(path)
 
 
-def _migrate_template(path):
+def _migrate_template(path: Path) -> None:
     _admin(f"CREATE DATABASE {_template()}")
     migrate(postgresql(_template()))
     path.touch()
 
 
-def _admin(statement):
+def _admin(statement: str) -> None:
     _execute(postgresql(), statement)
 
 
-def _execute(url, statement):
+def _execute(url: str, statement: str) -> None:
     with psycopg.connect(url.replace("+psycopg", "", 1), autocommit=True) as connection:
         connection.execute(statement)
