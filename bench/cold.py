@@ -8,14 +8,14 @@ requests that it sent.
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from bench import peer
 from bench.client import BenchError
 from bench.goals import COLD, shown
+from bench.hot import compare
 from bench.load import Question, Wrk
 from bench.population import KeyedConnection
-from bench.rounds import Contender, Round, interleave, ratio
+from bench.rounds import Contender, Round, ratio
 from bench.servers import Process
 from bench.stage import Populated, Stage
 
@@ -53,35 +53,33 @@ class Counted(Contender):
 
 
 def measure(stage: Stage) -> None:
-    scale = stage.scale
     own, sqlite = (
         _deputy(stage, "on PostgreSQL", stage.on_postgres),
         _deputy(stage, "on SQLite", stage.on_sqlite),
     )
     other = Counted(stage, "metadataproxy cold", stage.peer(cold=True), lambda: [peer.QUESTION])
-    before = _deputy(stage, f"at {stage.against}", stage.at_other_commit) if stage.against else None
-    everybody = (own, *([before] if before else []), other, sqlite)
-    for one in everybody:
-        one.run(stage.wrk, _WARM_UP)
-    stage.say(
-        f"cold: {scale.rounds} rounds of {scale.seconds} s for each of"
-        f" {', '.join(c.name for c in everybody)}"
-    )
-    interleave(stage.wrk, everybody, rounds=scale.rounds, seconds=scale.seconds)
-    found = ratio(own, other, lambda one: one.per_second)
-    facts: dict[str, Any] = {one.name: one.facts() for one in everybody}
-    if before:
-        facts[f"answers / {before.name}"] = ratio(own, before, lambda one: one.per_second)
-        facts[f"CPU a request / {before.name}"] = ratio(own, before, lambda one: one.cpu_us)
-    stage.found.facts["cold, one STS call for each answer"] = facts
-    stage.found.results.append(COLD.judge(shown(found), found.median, values={"ratio": found}))
+    before = []
+    if stage.against:
+        before.append(_deputy(stage, f"at {stage.against}", stage.at_other_commit))
+    everybody = (own, *before, other, sqlite)
+    for contender in everybody:
+        contender.run(stage.wrk, _WARM_UP)
+    facts = compare(stage, "cold", everybody)
+    rate = ratio(own, other, lambda figures: figures.per_second)
+    for earlier in before:
+        facts[f"answers / {earlier.name}"] = ratio(own, earlier, lambda figures: figures.per_second)
+        facts[f"CPU a request / {earlier.name}"] = ratio(
+            own, earlier, lambda figures: figures.cpu_us
+        )
+    stage.findings.facts["cold, one STS call for each answer"] = facts
+    stage.findings.results.append(COLD.judge(shown(rate), rate.median, values={"ratio": rate}))
 
 
 def _deputy(stage: Stage, name: str, populated: Populated) -> Counted:
     left = unique(populated.places)
     most = _MOST_A_SECOND * max(stage.scale.seconds, _WARM_UP)
-    found = Counted(
+    deputy = Counted(
         stage, f"Deputy {name}", populated.server, lambda: list(itertools.islice(left, most))
     )
-    found.once, found.database = True, populated.database
-    return found
+    deputy.once, deputy.database = True, populated.database
+    return deputy

@@ -103,27 +103,25 @@ REQUESTS: tuple[tuple[str, str, Any], ...] = (
 
 def measure(stage: Stage) -> None:
     """Measure row 22."""
-    found: dict[str, dict[str, float]] = {}
+    times: dict[str, dict[str, float]] = {}
+    requests: list[float] = []
+    due: list[float] = []
     for name, populated in (("PostgreSQL", stage.on_postgres), ("SQLite", stage.on_sqlite)):
         stage.say(f"costly: {_TIMES} times the costliest request of each route, on {name}")
         with populated.server.twin("deputy-costly", _ONE_PROCESS) as deputy:
             names = _tenant_of_many(stage, populated)
-            found[name] = dict(sorted(_routes(deputy, names).items(), key=lambda one: -one[1]))
-            found[f"{name}, a due connection"] = _due(deputy, names)
-    found["reading"] = {
+            routes, proofs = _routes(deputy, names), _due(deputy, names)
+        times[name] = dict(sorted(routes.items(), key=lambda route: -route[1]))
+        times[f"{name}, a due connection"] = proofs
+        requests += routes.values()
+        due += proofs.values()
+    times["reading"] = {
         name: _cpu(partial(_read, policy)) for name, policy in slow_policies().items()
     }
-    stage.found.facts["CPU, ms"] = found
-    figures = [
-        max(value for name, each in found.items() if kind(name) for value in each.values())
-        for kind in (
-            lambda n: n in {"PostgreSQL", "SQLite"},
-            lambda n: "due" in n,
-            lambda n: n == "reading",
-        )
-    ]
+    stage.findings.facts["CPU, ms"] = times
+    figures = [max(requests), max(due), max(times["reading"].values())]
     text = " · ".join(f"{figure:.1f}" for figure in figures)
-    stage.found.results.append(CPU.judge(text, *figures, values=found))
+    stage.findings.results.append(CPU.judge(text, *figures, values=times))
 
 
 def _tenant_of_many(stage: Stage, populated: Populated) -> dict[str, str]:
@@ -135,10 +133,10 @@ def _tenant_of_many(stage: Stage, populated: Populated) -> dict[str, str]:
         path = f"/v1/tenants/{tenant['id']}"
 
         def connect(client: Client, arn: str) -> str:
-            made: dict[str, str] = client.must(
+            connection: dict[str, str] = client.must(
                 "POST", f"{path}/connections", {"role_arn": arn}, expect=201
             )
-            return made["id"]
+            return connection["id"]
 
         connections = spread(connect, arns, populated.server.admin)
         for statement in SLOW_STATEMENTS[:1]:
@@ -169,9 +167,9 @@ def _routes(deputy: Deputy, names: dict[str, str]) -> dict[str, float]:
         for number in range(_TIMES):
             names["spare"] = names[f"spare {number}"]
             for method, path, body in REQUESTS:
-                made = body(secrets.randbits(60)) if callable(body) else body
+                sent = body(secrets.randbits(60)) if callable(body) else body
                 before = cpu.seconds(deputy.pids())
-                answer = admin.ask(method, path.format(**names), made)
+                answer = admin.ask(method, path.format(**names), sent)
                 used.setdefault(f"{method} {path}", []).append(
                     (cpu.seconds(deputy.pids()) - before) * 1000
                 )
@@ -187,8 +185,8 @@ def _routes(deputy: Deputy, names: dict[str, str]) -> dict[str, float]:
 def _due(deputy: Deputy, names: dict[str, str]) -> dict[str, float]:
     """Return the milliseconds of a background worker's CPU time for one due connection."""
     arguments = ("-m", "bench.costly", names["tenant"], names["connection"])
-    found: dict[str, float] = json.loads(run_python(arguments, deputy.environment).splitlines()[-1])
-    return found
+    times: dict[str, float] = json.loads(run_python(arguments, deputy.environment).splitlines()[-1])
+    return times
 
 
 def _cpu(work: Callable[[], object]) -> float:
@@ -222,13 +220,13 @@ def main(tenant: str, connection: str) -> None:
     from app.store.models import Trigger  # noqa: PLC0415
 
     services = Services(Config.from_environment())
-    caller, ids = SystemPrincipal(WORKER, UUID(tenant)), (UUID(tenant), UUID(connection))
+    principal, ids = SystemPrincipal(WORKER, UUID(tenant)), (UUID(tenant), UUID(connection))
 
     def proofs() -> Iterator[tuple[str, float]]:
         for trigger in (Trigger.SCHEDULED, Trigger.REGISTERED):
             yield (
                 f"proof, {trigger.value}",
-                _cpu(partial(services.verification.verify, caller, *ids, trigger=trigger)),
+                _cpu(partial(services.verification.verify, principal, *ids, trigger=trigger)),
             )
 
     print(json.dumps(dict(proofs())))

@@ -6,14 +6,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def family(pid: int) -> list[int]:
-    """Return the process and its descendants."""
-    found = [pid]
+def family(pid: int | None) -> list[int]:
+    """Return the process and its descendants, or an empty list for None."""
+    if pid is None:
+        return []
+    pids = [pid]
     for task in _tasks(pid):
         with contextlib.suppress(OSError):
             for child in (task / "children").read_text().split():
-                found += family(int(child))
-    return found
+                pids += family(int(child))
+    return pids
 
 
 def parent(pid: int) -> int:

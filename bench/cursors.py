@@ -20,13 +20,13 @@ from app.store.pages import Page
 
 def main() -> None:
     app = create_app(Config.from_environment())
-    made = []
+    cursors = []
     for path, last in json.load(sys.stdin):
-        seen: Page[Any] = Page([], UUID(last))
+        page: Page[Any] = Page([], UUID(last))
         with app.test_request_context(path):
             g.principal = OperatorPrincipal("bench")
-            made.append(paged({"limit": 50}, lambda seen=seen, **_: seen)["next_cursor"])
-    print(json.dumps(made))
+            cursors.append(paged({"limit": 50}, lambda page=page, **_: page)["next_cursor"])
+    print(json.dumps(cursors))
 
 
 if __name__ == "__main__":

@@ -38,32 +38,32 @@ def measure(stage: Stage) -> None:
     interval = Interval.for_connections(
         config.proofs.reprove_every, _CONNECTIONS, config.proofs.routine_proofs_a_second
     )
-    found = sorted(seconds / 3600 for seconds in _unnoticed(interval))
-    p99 = found[int(len(found) * 0.99)]
-    stage.found.facts["drift"] = {
+    hours = sorted(_unnoticed(interval))
+    p99 = hours[int(len(hours) * 0.99)]
+    stage.findings.facts["drift"] = {
         "connections": _CONNECTIONS,
         "interval, s": interval.seconds,
-        "median, h": round(found[len(found) // 2], 2),
-        "longest, h": round(found[-1], 2),
+        "median, h": round(hours[len(hours) // 2], 2),
+        "longest, h": round(hours[-1], 2),
     }
-    stage.found.results.append(DRIFT.judge(f"{p99:.2f} h", round(p99, 2), values={"hours": p99}))
+    stage.findings.results.append(DRIFT.judge(f"{p99:.2f} h", round(p99, 2), values={"hours": p99}))
 
 
 def _unnoticed(interval: Interval) -> Iterator[float]:
-    """Yield for each role the seconds from its loosening to the beginning of its next proof."""
+    """Yield for each role the hours from its loosening to the beginning of its next proof."""
     began = datetime(2026, 1, 1, tzinfo=UTC)
     rounds = 3 * interval.every  # the first is ignored: due times begin at random
-    due = [
-        (next_slot(one, began, interval.every), one)
-        for one in (new_id() for _ in range(_CONNECTIONS))
-    ]
-    loosened = {one: began + interval.every + random.random() * interval.every for _, one in due}  # noqa: S311
+    due, loosened = [], {}
+    for _ in range(_CONNECTIONS):
+        connection_id = new_id()
+        due.append((next_slot(connection_id, began, interval.every), connection_id))
+        loosened[connection_id] = began + interval.every + random.random() * interval.every  # noqa: S311
     heapq.heapify(due)
     free = began
     while due and free < began + rounds:
-        turn, one = heapq.heappop(due)
-        start = max(turn, free)
+        slot, connection_id = heapq.heappop(due)
+        start = max(slot, free)
         free = start + timedelta(seconds=_CALLS * _PLACE / (_BUDGET / 2))
-        if one in loosened and start >= loosened[one]:
-            yield (start - loosened.pop(one)).total_seconds()
-        heapq.heappush(due, (next_slot(one, start, interval.every), one))
+        if connection_id in loosened and start >= loosened[connection_id]:
+            yield (start - loosened.pop(connection_id)).total_seconds() / 3600
+        heapq.heappush(due, (next_slot(connection_id, start, interval.every), connection_id))

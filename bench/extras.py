@@ -40,10 +40,10 @@ def measure(stage: Stage) -> None:
     given = json.dumps({"path": place.credentials, "key": place.key})
     # As in web processes, whose counts are in files that all of them share.
     environment = {**hot.server.environment, "PROMETHEUS_MULTIPROC_DIR": str(stage.folder)}
-    found = json.loads(run_python(("-m", "bench.extras"), environment, given).splitlines()[-1])
-    through_flask = found[_FLASK]
+    times = json.loads(run_python(("-m", "bench.extras"), environment, given).splitlines()[-1])
+    through_flask = times[_FLASK]
     extras = sum(through_flask[name] for name in through_flask if name.startswith(_EXTRAS))
-    stage.found.facts["parts of one hot request, µs"] = found | {
+    stage.findings.facts["parts of one hot request, µs"] = times | {
         "limit, metrics and hooks together, through Flask": extras
     }
 
@@ -71,14 +71,12 @@ class Clock:
 
         Parts with fewer records than half of `times` are left out.
         """
-        found = {
-            name: statistics.median(taken) * 1e6
-            for name, taken in self.times.items()
-            if len(taken) > times / 2
-        }
-        for taken in self.times.values():
+        medians = {}
+        for name, taken in self.times.items():
+            if len(taken) > times / 2:
+                medians[name] = statistics.median(taken) * 1e6
             taken.clear()
-        return found
+        return medians
 
 
 def main() -> None:
@@ -109,13 +107,13 @@ def main() -> None:
         request = reader.read(sent)
         return request is not None and isinstance(endpoint.answer(request, "127.0.0.1"), bytes)
 
-    found = {}
+    medians = {}
     for kind, ask in ((_FLASK, through_flask), (_PLAIN, plain)):
         timed = clock.around("the whole request", ask)
         if not all(timed() for _ in range(_REQUESTS)):
             raise BenchError(f"A hot request, {kind}, was refused.")
-        found[kind] = clock.medians(_REQUESTS)
-    print(json.dumps(found))
+        medians[kind] = clock.medians(_REQUESTS)
+    print(json.dumps(medians))
 
 
 def _name(hook: Callable[..., Any]) -> str:

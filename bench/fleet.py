@@ -7,6 +7,7 @@ whole fleet.
 """
 
 import json
+import operator
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,13 +24,13 @@ from bench.stage import Stage
 from dev.stack import free_port
 
 _CALLS = (100, 500)  # a second, for routine proofs: half of the STS budget
-_KNOWN = 20_000  # roles in the STS: more than are proven meanwhile
+_ROLES = 20_000  # in the STS: more than are proven meanwhile
 _AT_ONCE = 2_000  # roles in one request to the STS
 _WARM_UP, _SECONDS = 3.0, 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Pace:
+class _Throughput:
     """The results of a worker at one rate of calls."""
 
     proofs_a_second: float
@@ -40,39 +41,42 @@ class _Pace:
     def hours(self, connections: int) -> float:
         return connections / self.proofs_a_second / 3600
 
+    def facts(self, connections: int) -> dict[str, Any]:
+        """Return the report's figures."""
+        return {
+            "proofs a second": round(self.proofs_a_second, 1),
+            "CPU of a proof in the worker, ms": round(self.cpu_ms, 2),
+            "memory of the worker, MB": round(self.megabytes),
+            f"hours for {connections:,} connections": round(self.hours(connections), 2),
+        }
+
 
 def measure(stage: Stage) -> None:
     size = stage.scale.growth[-1]
     _, deputy = growth.grow(stage, size, "fleet")
-    known = _make_due(stage, deputy)
-    _make_known(stage, deputy, known)
+    roles = _make_due(stage, deputy)
+    _register(stage, deputy, roles)
     claims = json.loads(run_python(("-m", "bench.turns"), deputy.environment).splitlines()[-1])
-    _make_proven(deputy, known, json.dumps(claims["checks"]))
+    _make_proven(deputy, roles, json.dumps(claims["checks"]))
     if "Index Scan using ix_connections_due_routine" not in claims["plan"]:
         raise BenchError(f"what is due is not read by a range of its index:\n{claims['plan']}")
-    paces = {calls: _proved(stage, deputy, calls) for calls in _CALLS}
-    fastest = paces[_CALLS[-1]]
-    stage.found.facts["fleet"] = {
+    facts = {
         "plan of the due query": claims["plan"].splitlines(),
         "claims a second, without proofs": claims["claims a second"],
-        **{f"at {calls} calls a second": _told(pace, size) for calls, pace in paces.items()},
     }
+    for rate in _CALLS:
+        fastest = _proved(stage, deputy, rate)
+        facts[f"at {rate} calls a second"] = fastest.facts(size)
+    stage.findings.facts["fleet"] = facts
     calls, hours = fastest.calls_a_proof, fastest.hours(size)
-    stage.found.results.append(
+    stage.findings.results.append(
         ROUTINE.judge(f"{calls:.2f}", round(calls, 2), values={"calls": calls})
     )
     text = f"{hours:.2f} h · {fastest.megabytes:.0f} MB"
     values = {"hours": hours, "megabytes": fastest.megabytes}
-    stage.found.results.append(FLEET.judge(text, round(hours, 2), fastest.megabytes, values=values))
-
-
-def _told(pace: _Pace, size: int) -> dict[str, Any]:
-    return {
-        "proofs a second": round(pace.proofs_a_second, 1),
-        "CPU of a proof in the worker, ms": round(pace.cpu_ms, 2),
-        "memory of the worker, MB": round(pace.megabytes),
-        f"hours for {size:,} connections": round(pace.hours(size), 2),
-    }
+    stage.findings.results.append(
+        FLEET.judge(text, round(hours, 2), fastest.megabytes, values=values)
+    )
 
 
 def _make_due(stage: Stage, deputy: Deputy) -> list[tuple[Any, ...]]:
@@ -83,28 +87,25 @@ def _make_due(stage: Stage, deputy: Deputy) -> list[tuple[Any, ...]]:
             "UPDATE connections SET due_at = now() + (random() - 0.5) * interval '2 hours'"
         )
         server.execute("VACUUM ANALYZE connections")
-        return server.execute(_FIRST, [_KNOWN]).fetchall()
+        return server.execute(_FIRST, [_ROLES]).fetchall()
 
 
-def _make_known(stage: Stage, deputy: Deputy, known: list[tuple[Any, ...]]) -> None:
+def _register(stage: Stage, deputy: Deputy, roles: list[tuple[Any, ...]]) -> None:
     """Register these roles in the STS, and store the ids that it assigned."""
     with psycopg.connect(deputy.database_url.replace("+psycopg", ""), autocommit=True) as server:
-        for start in range(0, len(known), _AT_ONCE):
-            stage.sts.register(
-                {arn: external_id for _, arn, external_id in known[start : start + _AT_ONCE]}
-            )
-        role_ids = stage.sts.role_ids([arn for _, arn, _ in known])
+        for start in range(0, len(roles), _AT_ONCE):
+            _, arns, external_ids = zip(*roles[start : start + _AT_ONCE], strict=True)
+            stage.sts.register(dict(zip(arns, external_ids, strict=True)))
+        row_ids, arns, _ = zip(*roles, strict=True)
+        ids = list(zip(stage.sts.role_ids(arns), row_ids, strict=True))
         with server.cursor() as cursor, server.transaction():
-            ids = [
-                (role_id, row_id) for (row_id, _, _), role_id in zip(known, role_ids, strict=True)
-            ]
             cursor.executemany("UPDATE connections SET role_unique_id = %s WHERE id = %s", ids)
 
 
-def _make_proven(deputy: Deputy, known: list[tuple[Any, ...]], checks: str) -> None:
+def _make_proven(deputy: Deputy, roles: list[tuple[Any, ...]], checks: str) -> None:
     """Store the proofs' current checks, so that a routine proof finds no change."""
     with psycopg.connect(deputy.database_url.replace("+psycopg", ""), autocommit=True) as server:
-        ids = [row_id for row_id, _, _ in known]
+        ids = [row_id for row_id, _, _ in roles]
         server.execute("UPDATE proofs SET checks = %s WHERE connection_id = ANY(%s)", [checks, ids])
 
 
@@ -149,22 +150,20 @@ def _proofs(deputy: Deputy) -> int:
     return int(row[0]) if row else 0
 
 
-def _proved(stage: Stage, deputy: Deputy, calls: int) -> _Pace:
+def _proved(stage: Stage, deputy: Deputy, calls: int) -> _Throughput:
     stage.say(f"fleet: {_SECONDS:.0f} s of routine proofs at {calls} calls a second")
     calls_before, proofs_before = stage.sts.calls()["AssumeRole"], _proofs(deputy)
     with _Worker(deputy, calls) as worker:
         time.sleep(_WARM_UP)
         before = _counts(deputy, worker)
         time.sleep(_SECONDS)
-        passed, used, proven = (
-            after - first for first, after in zip(before, _counts(deputy, worker), strict=True)
-        )
+        passed, used, proven = map(operator.sub, _counts(deputy, worker), before)
         if not proven:
             raise BenchError("nothing was proven")
         megabytes = worker.megabytes()
     # A worker finishes its proofs before it ends, so every call belongs to a counted proof.
     asked = stage.sts.calls()["AssumeRole"] - calls_before
-    return _Pace(
+    return _Throughput(
         proven / passed, asked / (_proofs(deputy) - proofs_before), used / proven * 1000, megabytes
     )
 

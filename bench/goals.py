@@ -38,7 +38,7 @@ class Goal:
     """
 
     row: int
-    what: str
+    title: str
     steps: tuple[Steps, ...] = ()
     unit: str = ""
     words: tuple[str, str, str] = ("", "", "")
@@ -56,8 +56,9 @@ class Goal:
         return Result(self.row, measured, min(each), values)
 
     def _level(self, figure: float, steps: Steps) -> Level:
-        more_is_better = steps[0] < steps[-1]
-        return Level(sum(figure >= step if more_is_better else figure <= step for step in steps))
+        if steps[0] < steps[-1]:
+            return Level(sum(figure >= step for step in steps))
+        return Level(sum(figure <= step for step in steps))
 
 
 HOT = Goal(1, "hot issue / bare Flask, requests a second, PostgreSQL", ((0.8, 0.95, 1.05),))

@@ -28,24 +28,24 @@ def measure(stage: Stage) -> None:
     grown = [grow(stage, size, "growth") for size in stage.scale.growth]
     lookups = [_alone(f"{size:,}", deputy, _lookups(deputy)) for size, deputy in grown]
     stage.say(f"growth: {stage.scale.rounds} rounds of lookups at each size")
-    for one in lookups:
-        one.run(stage.wrk, 2)
+    for contender in lookups:
+        contender.run(stage.wrk, 2)
     interleave(stage.wrk, lookups, rounds=stage.scale.rounds, seconds=2)
     lookup = ratio(lookups[-1], lookups[0], _p50)
     everywhere, of_tenant = _pages(stage, grown[-1][1])
-    stage.found.facts["growth"] = {
-        "lookup p50, ms, by connections": {one.name: _milliseconds(one) for one in lookups},
-        "page p50, ms": {one.name: _milliseconds(one) for one in (*everywhere, *of_tenant)},
+    stage.findings.facts["growth"] = {
+        "lookup p50, ms, by connections": _milliseconds(lookups),
+        "page p50, ms": _milliseconds((*everywhere, *of_tenant)),
     }
     ratios = [ratio(deep, first, _p50) for first, deep in (everywhere, of_tenant)]
-    deepest = max(ratios, key=lambda one: one.median)
+    deepest = max(ratios, key=lambda spread: spread.median)
     values = {
         "lookup": lookup,
         "page of all connections": ratios[0],
         "page of one tenant's": ratios[1],
     }
     text = f"{shown(lookup)} · {shown(deepest)}"
-    stage.found.results.append(GROWTH.judge(text, lookup.median, deepest.median, values=values))
+    stage.findings.results.append(GROWTH.judge(text, lookup.median, deepest.median, values=values))
 
 
 def _pages(stage: Stage, deputy: Deputy) -> tuple[list[Contender], list[Contender]]:
@@ -59,33 +59,31 @@ def _pages(stage: Stage, deputy: Deputy) -> tuple[list[Contender], list[Contende
     cursors = json.loads(
         run_python(("-m", "bench.cursors"), deputy.environment, given).splitlines()[-1]
     )
-    lists = [
-        [_page(f"{name}, first", deputy, path), _page(f"{name}, at 99 %", deputy, path, cursor)]
-        for name, path, cursor in zip(
-            ("all connections", "one tenant's"), paths, cursors, strict=True
-        )
-    ]
+    lists = []
+    for name, path, cursor in zip(("all connections", "one tenant's"), paths, cursors, strict=True):
+        first = _page(f"{name}, first", deputy, path)
+        lists.append([first, _page(f"{name}, at 99 %", deputy, path, f"&cursor={cursor}")])
     everybody = [*lists[0], *lists[1]]
     stage.say(f"growth: {stage.scale.rounds} rounds of first and deep pages")
     interleave(stage.wrk, everybody, rounds=stage.scale.rounds, seconds=1)
     return lists[0], lists[1]
 
 
-def _page(name: str, deputy: Deputy, path: str, cursor: str | None = None) -> Contender:
-    asked = f"{path}?limit={_LIMIT}" + (f"&cursor={cursor}" if cursor else "")
-    return _alone(name, deputy, [Question("GET", asked, deputy.admin_key)])
+def _page(name: str, deputy: Deputy, path: str, query: str = "") -> Contender:
+    question = Question("GET", f"{path}?limit={_LIMIT}{query}", deputy.admin_key)
+    return _alone(name, deputy, [question])
 
 
 def _alone(name: str, deputy: Deputy, questions: Sequence[Question]) -> Contender:
     return Contender(name, deputy, lambda: questions, connections=1)
 
 
-def _p50(one: Round) -> float:
-    return one.p50_us
+def _p50(figures: Round) -> float:
+    return figures.p50_us
 
 
-def _milliseconds(contender: Contender) -> Spread:
-    return Spread.of([one.p50_us / 1000 for one in contender.rounds])
+def _milliseconds(contenders: Sequence[Contender]) -> dict[str, Spread]:
+    return {contender.name: contender.facts()["p50_ms"] for contender in contenders}
 
 
 def _lookups(deputy: Deputy) -> list[Question]:
@@ -104,8 +102,8 @@ def _at_depth(server: psycopg.Connection, condition: str) -> str:
     # conditions of ours
     (count,) = _row(server, f"SELECT count(*) FROM connections WHERE {condition}")  # noqa: S608
     query = f"SELECT id FROM connections WHERE {condition} ORDER BY id DESC OFFSET %s LIMIT 1"  # noqa: S608
-    (found,) = _row(server, query, int(count * _DEPTH))
-    return str(found)
+    (connection_id,) = _row(server, query, int(count * _DEPTH))
+    return str(connection_id)
 
 
 def _row(server: psycopg.Connection, query: str, *values: object) -> tuple[Any, ...]:
@@ -118,19 +116,19 @@ def _plain(deputy: Deputy) -> str:
     return deputy.database_url.replace("+psycopg", "")
 
 
-def grow(stage: Stage, size: int, what: str) -> tuple[int, Deputy]:
+def grow(stage: Stage, size: int, section: str) -> tuple[int, Deputy]:
     """Create a database with so many connections, and a tenth as many tenants.
 
     One tenant has every hundredth connection.
     """
-    name = f"{what}_{size}"
+    name = f"{section}_{size}"
     with psycopg.connect(stage.postgres.url().replace("+psycopg", ""), autocommit=True) as server:
         server.execute(f"CREATE DATABASE {name}".encode())
         # Otherwise the filling waits for checkpoints.
         server.execute("ALTER SYSTEM SET max_wal_size = '4GB'")
         server.execute("SELECT pg_reload_conf()")
     deputy = stage.start(Deputy.on(name.replace("_", "-"), stage.postgres.url(name), stage.sts))
-    stage.say(f"{what}: making {size:,} connections")
+    stage.say(f"{section}: making {size:,} connections")
     with psycopg.connect(_plain(deputy), autocommit=True) as server:
         server.execute(_TENANTS, {"tenants": size // 10})
         server.execute(_EXTERNAL_IDS)

@@ -121,11 +121,11 @@ def measure(stage: Stage) -> None:
     facts: dict[str, Any] = {}
     for name, populated in (("PostgreSQL", stage.on_postgres), ("SQLite", stage.on_sqlite)):
         stage.say(f"honesty on {name}: revoking under load, {stage.scale.revokes} times each way")
-        for kind, found in revokes(populated.server, stage.sts, stage.scale.revokes).items():
+        for kind, requests in revokes(populated.server, stage.sts, stage.scale.revokes).items():
             facts[f"{name}: began after {kind}"] = (
-                f"{found.served} served of {found.asked} {dict(found.statuses)}"
+                f"{requests.served} served of {requests.asked} {dict(requests.statuses)}"
             )
-            late, asked = late + found.served, asked + found.asked
+            late, asked = late + requests.served, asked + requests.asked
         stage.say(
             f"honesty on {name}: killing every web process under load, {stage.scale.kills} times"
         )
@@ -136,9 +136,9 @@ def measure(stage: Stage) -> None:
         )
         unrecorded, answered = unrecorded + shot.unrecorded, answered + shot.answered
     values = {"late": late, "began_after": asked, "unrecorded": unrecorded, "answered": answered}
-    stage.found.facts["honesty"] = facts
+    stage.findings.facts["honesty"] = facts
     text = f"{late} of {asked:,} · {unrecorded} of {answered:,}"
-    stage.found.results.append(HONESTY.judge(text, late, unrecorded, values=values))
+    stage.findings.results.append(HONESTY.judge(text, late, unrecorded, values=values))
 
 
 def revokes(deputy: Deputy, sts: InstantSts, times: int) -> dict[str, Late]:
@@ -157,9 +157,12 @@ def _revoked(deputy: Deputy, sts: InstantSts, way: "Way", times: int) -> Late:
                 way.take(admin, place, key_id)
                 committed = time.perf_counter()
                 time.sleep(_AFTER)
-            if not any(one.status == 200 for one in load.served if one.began < committed):
+            earlier: Counter[int] = Counter()
+            for answer in load.served:
+                counts = earlier if answer.began < committed else statuses
+                counts[answer.status] += 1
+            if not earlier[200]:
                 raise BenchError(f"Nothing was served before a revoke: {load.served[:3]}")
-            statuses.update(one.status for one in load.served if one.began > committed)
     # A key that is refused more than 200 times a second gets 429 (app/limits/refusals.py).
     if odd := set(statuses) - {200, way.refusal, 429}:
         raise BenchError(
@@ -216,7 +219,9 @@ def kills(deputy: Deputy, places: Sequence[KeyedConnection], times: int) -> Kill
                     os.kill(pid, signal.SIGKILL)
                     killed += 1
         load.go_on()
-    answered = {(one.request_id, one.access_key_id) for one in load.served if one.status == 200}
+    answered = {
+        (answer.request_id, answer.access_key_id) for answer in load.served if answer.status == 200
+    }
     missing = answered - recorded(deputy.database_url)
     return Kills(killed, load.lost, len(answered), len(missing))
 
@@ -233,7 +238,7 @@ def recorded(database_url: str) -> set[tuple[str, str | None]]:
             rows = server.execute(
                 _ISSUED.format(key="details->>'access_key_id'").encode()
             ).fetchall()
-    return {(request_id, key) for request_id, key in rows}
+    return set(rows)
 
 
 _ISSUED = "SELECT request_id, {key} FROM audit_events WHERE action = 'credentials.issued'"

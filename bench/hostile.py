@@ -17,13 +17,14 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from bench import cpu
 from bench.background import Halves, counter_of
 from bench.goals import HOSTILE, shown
 from bench.hot import warm
 from bench.load import Wrk
-from bench.rounds import Contender, Round, Spread, interleave, ratio
+from bench.rounds import Contender, Round, Spread, facts_of, interleave, ratio
 from bench.servers import Deputy
 from bench.stage import Stage
 from dev.stack import ROOT, end_process, end_with_parent
@@ -47,13 +48,16 @@ class Beside(Contender):
     moves: list[float] = field(default_factory=list)  # of the revocation counter, per second
 
     def run(self, wrk: Wrk, seconds: int) -> Round:
-        database = cpu.family(self.database) if self.database else []
-        cpu.keep_on(self.halves.one, [*self.server.pids(), *database])
-        with self.halves.on(self.halves.other), self._attacked():
+        cpu.keep_on(self.halves.first, [*self.server.pids(), *cpu.family(self.database)])
+        with self.halves.on(self.halves.second), self._attacked():
             counter, began = counter_of(self.server), time.perf_counter()
-            found = super().run(wrk, seconds)
+            figures = super().run(wrk, seconds)
             self.moves.append((counter_of(self.server) - counter) / (time.perf_counter() - began))
-            return found
+            return figures
+
+    def facts(self) -> dict[str, Any]:
+        moves = Spread.of(self.moves)
+        return super().facts() | {"moves of the revocation counter a second": moves}
 
     @contextlib.contextmanager
     def _attacked(self) -> Iterator[None]:
@@ -82,8 +86,8 @@ def _strangers_key(stage: Stage) -> str:
     """Return a key that creates keys, of a tenant that is unrelated to the victims."""
     with contextlib.closing(stage.on_postgres.server.admin()) as admin:
         tenant = admin.must("POST", "/v1/tenants", {"name": "Hostile"}, expect=201)
-        wanted = {"name": "hostile", "scopes": ["keys:write"], "tenant_id": tenant["id"]}
-        key: str = admin.must("POST", "/v1/api-keys", wanted, expect=201)["key"]
+        body = {"name": "hostile", "scopes": ["keys:write"], "tenant_id": tenant["id"]}
+        key: str = admin.must("POST", "/v1/api-keys", body, expect=201)["key"]
         return key
 
 
@@ -91,9 +95,9 @@ def _beside(stage: Stage, *attacks: str) -> list[Spread]:
     """Return the rate beside each of the attacks, divided by the rate alone."""
     halves, key = Halves(), _strangers_key(stage)
     with stage.on_postgres.server.twin(
-        "deputy-half", {"GUNICORN_CMD_ARGS": f"--workers {len(halves.one)}"}
+        "deputy-half", {"GUNICORN_CMD_ARGS": f"--workers {len(halves.first)}"}
     ) as deputy:
-        one = functools.partial(
+        contender = functools.partial(
             Beside,
             server=deputy,
             questions=stage.on_postgres.hot,
@@ -101,10 +105,8 @@ def _beside(stage: Stage, *attacks: str) -> list[Spread]:
             halves=halves,
             key=key,
         )
-        alone, *beside = (
-            one("alone"),
-            *(one(f"beside {attack}", attack=attack) for attack in attacks),
-        )
+        alone = contender("alone")
+        beside = [contender(f"beside {attack}", attack=attack) for attack in attacks]
         try:
             warm(stage, alone)
             stage.say(
@@ -115,12 +117,8 @@ def _beside(stage: Stage, *attacks: str) -> list[Spread]:
             )
         finally:
             halves.free(stage)
-    stage.found.facts[f"hot beside hostile {' and '.join(attacks)}"] = {
-        each.name: each.facts()
-        | {"moves of the revocation counter a second": Spread.of(each.moves)}
-        for each in (alone, *beside)
-    }
-    return [ratio(each, alone, lambda found: found.per_second) for each in beside]
+    stage.findings.facts[f"hot beside hostile {' and '.join(attacks)}"] = facts_of((alone, *beside))
+    return [ratio(each, alone, lambda figures: figures.per_second) for each in beside]
 
 
 def measure(stage: Stage) -> None:
@@ -128,6 +126,6 @@ def measure(stage: Stage) -> None:
     bodies, sockets = _beside(stage, "bodies", "sockets")
     values = {"bodies": bodies, "sockets": sockets}
     measured = f"{shown(bodies)} · {shown(sockets)}"
-    stage.found.results.append(
+    stage.findings.results.append(
         HOSTILE.judge(measured, bodies.median, sockets.median, values=values)
     )

@@ -35,9 +35,9 @@ _COSTLY = (
 )
 
 
-def head_of(key: str, length: int, what: str = "POST /v1/api-keys") -> bytes:
+def head_of(key: str, length: int, request: str = "POST /v1/api-keys") -> bytes:
     return (
-        f"{what} HTTP/1.1\r\nHost: deputy\r\nContent-Type: application/json\r\n"
+        f"{request} HTTP/1.1\r\nHost: deputy\r\nContent-Type: application/json\r\n"
         f"Authorization: Bearer {key}\r\nContent-Length: {length}\r\n\r\n"
     ).encode()
 
@@ -73,8 +73,8 @@ async def _revokes(port: int, key: str, _turn: int) -> None:
     try:
         while True:
             writer.write(head_of(key, len(body)) + body)
-            _, made = await answer_of(reader)
-            key_id = json.loads(made).get("id")
+            _, answer = await answer_of(reader)
+            key_id = json.loads(answer).get("id")
             while key_id:
                 writer.write(head_of(key, 0, f"DELETE /v1/api-keys/{key_id}"))
                 status, _ = await answer_of(reader)
@@ -99,8 +99,8 @@ async def _repeat(port: int, key: str, turn: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         while True:
-            what, _, body = _REPEATED[turn].partition("\t")
-            writer.write(head_of(key, len(body), what) + body.encode())
+            request, _, body = _REPEATED[turn].partition("\t")
+            writer.write(head_of(key, len(body), request) + body.encode())
             await answer_of(reader)
     finally:
         writer.close()
@@ -116,12 +116,12 @@ _ATTACKS: dict[str, tuple[Callable[[int, str, int], Awaitable[None]], int]] = {
 
 
 async def _again_and_again(attack: str, port: int, key: str) -> None:
-    one, count = _ATTACKS[attack]
+    send, count = _ATTACKS[attack]
 
     async def keep_on(turn: int) -> None:
         while True:
             with contextlib.suppress(OSError, EOFError):
-                await one(port, key, turn)
+                await send(port, key, turn)
             await asyncio.sleep(_PAUSE)
 
     await asyncio.gather(*(keep_on(turn) for turn in range(count or len(_REPEATED))))

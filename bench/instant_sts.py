@@ -64,16 +64,17 @@ class Roles:
             return None
         return self._session(arn, query["RoleSessionName"], int(query.get("DurationSeconds", 3600)))
 
-    def identity(self, access_key: str) -> tuple[str, str, str] | None:
-        """Return account, ARN and user id of the broker, or of a session of this STS."""
+    def identity(self, access_key: str) -> bytes | None:
+        """Return STS's answer to the broker or to one of its sessions about itself."""
         self.calls["GetCallerIdentity"] += 1
         if access_key == BROKER_KEY:
-            return ACCOUNT, _BROKER_SESSION, "AROABENCHBROKER000000:bench"
+            return _identity(ACCOUNT, _BROKER_SESSION, "AROABENCHBROKER000000:bench")
         number = self._of_session(access_key)
         if number is None:
             return None
         arn = self._arns[number]
-        return arn.split(":")[4], _assumed(arn, "session"), f"{_role_id(number)}:session"
+        user_id = f"{_role_id(number)}:session"
+        return _identity(arn.split(":")[4], _assumed(arn, "session"), user_id)
 
     def role(self, access_key: str) -> bytes | None:
         """Return IAM's answer to a session about its own role, with the kit's trust policy."""
@@ -82,7 +83,8 @@ class Roles:
             return None
         arn = self._arns[number]
         policy = _trust_policy(self._external_ids[arn])
-        policy["Statement"] += [self.denies[arn]] if arn in self.denies else []
+        if arn in self.denies:
+            policy["Statement"].append(self.denies[arn])
         trust = quote(json.dumps(policy))
         return (
             f"<GetRoleResponse><GetRoleResult><Role><RoleId>{_role_id(number)}</RoleId>"
@@ -90,8 +92,11 @@ class Roles:
         ).encode()
 
     def _of_session(self, access_key: str) -> int | None:
-        number = int(access_key[4:10], 32) if access_key.startswith("ASIA") else len(self._arns)
-        return number if number < len(self._arns) else None
+        if access_key.startswith("ASIA"):
+            number = int(access_key[4:10], 32)
+            if number < len(self._arns):
+                return number
+        return None
 
     def _session(self, arn: str, name: str, seconds: int) -> bytes:
         number, given = self._numbers[arn], self.calls["AssumeRole"]
@@ -153,8 +158,7 @@ def _error(code: str) -> bytes:
     ).encode()
 
 
-def _identity_xml(found: tuple[str, str, str]) -> bytes:
-    account, arn, user_id = found
+def _identity(account: str, arn: str, user_id: str) -> bytes:
     return (
         f'<GetCallerIdentityResponse xmlns="{_NAMESPACE}"><GetCallerIdentityResult><Arn>{arn}</Arn>'
         f"<UserId>{user_id}</UserId><Account>{account}</Account></GetCallerIdentityResult>"
@@ -187,10 +191,10 @@ class Http(asyncio.Protocol):
             if not gap:
                 return
             lines = head.decode("latin-1").split("\r\n")
-            headers = {
-                name.lower(): value.strip()
-                for name, _, value in (line.partition(":") for line in lines[1:])
-            }
+            headers = {}
+            for line in lines[1:]:
+                name, _, value = line.partition(":")
+                headers[name.lower()] = value.strip()
             length = int(headers.get("content-length", 0))
             if len(rest) < length:
                 return
@@ -200,16 +204,16 @@ class Http(asyncio.Protocol):
     def _serve(self, line: str, headers: dict[str, str], body: bytes) -> None:
         _, path, _ = line.split(" ")
         if path.startswith("/_bench/"):
-            self._send("200 OK", "application/json", json.dumps(self._told(path, body)).encode())
+            self._send("200 OK", "application/json", json.dumps(self._control(path, body)).encode())
             return
-        status, answer = self._asked(dict(parse_qsl(body.decode())), headers)
+        status, answer = self._call(dict(parse_qsl(body.decode())), headers)
         if self._roles.delay:
             loop = asyncio.get_running_loop()
             loop.call_later(self._roles.delay, self._send, status, "text/xml", answer)
         else:
             self._send(status, "text/xml", answer)
 
-    def _told(self, path: str, body: bytes) -> Any:
+    def _control(self, path: str, body: bytes) -> Any:
         if path == "/_bench/roles":
             self._roles.register(json.loads(body))
         elif path == "/_bench/delay":
@@ -220,22 +224,21 @@ class Http(asyncio.Protocol):
             return [self._roles.role_id(arn) for arn in json.loads(body)]
         return self._roles.calls
 
-    def _asked(self, query: dict[str, str], headers: dict[str, str]) -> tuple[str, bytes]:
+    def _call(self, query: dict[str, str], headers: dict[str, str]) -> tuple[str, bytes]:
         access_key = headers.get("authorization", "").partition("Credential=")[2].partition("/")[0]
-        if query.get("Action") == "GetCallerIdentity":
-            found = self._roles.identity(access_key)
-            return (
-                ("200 OK", _identity_xml(found))
-                if found
-                else ("403 Forbidden", _error("InvalidClientTokenId"))
-            )
-        if query.get("Action") == "GetRole":
-            role = self._roles.role(access_key)
-            return ("200 OK", role) if role else ("403 Forbidden", _error("InvalidClientTokenId"))
-        if query.get("Action") != "AssumeRole":
+        action, refusal = query.get("Action"), "InvalidClientTokenId"
+        if action == "GetCallerIdentity":
+            answer = self._roles.identity(access_key)
+        elif action == "GetRole":
+            answer = self._roles.role(access_key)
+        elif action == "AssumeRole":
+            refusal = "AccessDenied"
+            answer = self._roles.assume(query) if access_key == BROKER_KEY else None
+        else:
             return "400 Bad Request", _error("InvalidAction")
-        session = self._roles.assume(query) if access_key == BROKER_KEY else None
-        return ("200 OK", session) if session else ("403 Forbidden", _error("AccessDenied"))
+        if answer is None:
+            return "403 Forbidden", _error(refusal)
+        return "200 OK", answer
 
     def _send(self, status: str, kind: str, body: bytes) -> None:
         if self._transport is not None:

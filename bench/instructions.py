@@ -31,7 +31,7 @@ def measure(stage: Stage) -> None:
     if stage.against:
         before = count(stage, stage.at_other_commit)
         facts |= {f"at {stage.against}": before, "here / there": own / before}
-    stage.found.facts["instructions of one hot request, thousands"] = facts
+    stage.findings.facts["instructions of one hot request, thousands"] = facts
 
 
 def count(stage: Stage, populated: Populated) -> float:

@@ -114,29 +114,29 @@ class Wrk:
             str(listed),
         ]
         done = subprocess.run(command, env=self._env, capture_output=True, text=True, check=False)
-        _, found, said = done.stdout.partition("BENCH ")
-        if done.returncode or not found:
+        _, marker, output = done.stdout.partition("BENCH ")
+        if done.returncode or not marker:
             raise BenchError(f"wrk failed: {done.stderr or done.stdout}")
-        result: dict[str, Any] = json.loads(said.splitlines()[0])
+        result: dict[str, Any] = json.loads(output.splitlines()[0])
         return result
 
 
 def _find() -> tuple[list[str], dict[str, str] | None]:
     """Return the command, and the environment that it needs (None: ours)."""
-    if found := shutil.which("wrk"):
-        return [found], None
+    if path := shutil.which("wrk"):
+        return [path], None
     unpacked = HOME / "wrk"
     if not (unpacked / "usr/bin/wrk").exists():
         _unpack(unpacked)
     libraries = ":".join(str(folder) for folder in unpacked.glob("usr/lib/*") if folder.is_dir())
     command, env = [str(unpacked / "usr/bin/wrk")], {"LD_LIBRARY_PATH": libraries}
     try:
-        said = subprocess.run(
+        version = subprocess.run(
             [*command, "-v"], env=env, capture_output=True, text=True, check=False
         ).stdout
     except OSError as error:
         raise BenchError(_NO_WRK) from error
-    if "wrk" not in said:
+    if "wrk" not in version:
         raise BenchError(_NO_WRK)
     return command, env
 

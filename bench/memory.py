@@ -27,13 +27,13 @@ _FIRST = 1_000  # after these, threads and pools are allocated
 def measure(stage: Stage) -> None:
     count = stage.scale.credentials
     stage.say(f"memory: {count:,} cached credentials")
-    found = json.loads(run_python(("-m", "bench.memory", str(count)), PLAIN).splitlines()[-1])
-    each = found["bytes"] / count
-    stage.found.facts["memory"] = {
+    figures = json.loads(run_python(("-m", "bench.memory", str(count)), PLAIN).splitlines()[-1])
+    each = figures["bytes"] / count
+    stage.findings.facts["memory"] = {
         "bytes of a cached credential": each,
-        "characters of its token": found["token"],
+        "characters of its token": figures["token"],
     }
-    stage.found.results.append(
+    stage.findings.results.append(
         MEMORY.judge(f"{each / 1000:.2f} kB", each / 1000, values={"bytes": each})
     )
 

@@ -80,16 +80,19 @@ def costly(stage: Stage) -> None:
 
 
 def _judge(stage: Stage, goal: Goal, kinds: Sequence[str]) -> None:
-    found = {}
+    results = {}
     for name, populated in (("PostgreSQL", stage.on_postgres), ("SQLite", stage.on_sqlite)):
         for kind in kinds:
-            found[f"{kind}, {name}"] = _beside(stage, populated, name, kind)
-    stage.found.facts[f"hot beside another tenant's {' and '.join(kinds)}"] = found
-    median = min(one["median"] for one in found.values())
-    worst = min(one["worst 3 s"] for one in found.values())
-    figures = (median, worst, max(one["longest wait"] for one in found.values()))[: len(goal.steps)]
+            results[f"{kind}, {name}"] = _beside(stage, populated, name, kind)
+    stage.findings.facts[f"hot beside another tenant's {' and '.join(kinds)}"] = results
+
+    def column(name: str) -> list[float]:
+        return [result[name] for result in results.values()]
+
+    figures = [min(column("median")), min(column("worst 3 s")), max(column("longest wait"))]
+    figures = figures[: len(goal.steps)]
     text = " · ".join(f"{figure:.2f}" for figure in figures)
-    stage.found.results.append(goal.judge(text, *figures, values=found))
+    stage.findings.results.append(goal.judge(text, *figures, values=results))
 
 
 def _beside(stage: Stage, populated: Populated, name: str, kind: str) -> dict[str, float]:
@@ -102,20 +105,27 @@ def _beside(stage: Stage, populated: Populated, name: str, kind: str) -> dict[st
     with populated.server.twin("deputy-half", _SETTINGS) as deputy:
         try:
             _time(stage, deputy, populated, halves, None)  # fetches most sessions
-            pairs, held = [], _held(deputy)
+            before, refused = _held(deputy), 0
+            rates, medians, worst, longest = [], [], [], []
             for _ in range(rounds):
-                alone = _time(stage, deputy, populated, halves, None)
+                rate = _median(_time(stage, deputy, populated, halves, None))
                 attack = _attack(stage, populated, kind)
-                pairs.append((alone, _time(stage, deputy, populated, halves, attack)))
-            held.subtract(_held(deputy))
+                beside = _time(stage, deputy, populated, halves, attack)
+                rates.append(rate)
+                medians.append(_median(beside) / rate)
+                worst.append(_worst(beside) / rate)
+                longest.append(beside.longest)
+                refused += beside.refused
+            held = _held(deputy)
+            held.subtract(before)
         finally:
             halves.free(stage)
     return {
-        "alone a second": statistics.median(_median(alone) for alone, _ in pairs),
-        "median": statistics.median(_median(beside) / _median(alone) for alone, beside in pairs),
-        "worst 3 s": min(_worst(beside) / _median(alone) for alone, beside in pairs),
-        "longest wait": max(beside.longest for _, beside in pairs),
-        "refused": sum(beside.refused for _, beside in pairs),
+        "alone a second": statistics.median(rates),
+        "median": statistics.median(medians),
+        "worst 3 s": min(worst),
+        "longest wait": max(longest),
+        "refused": refused,
         "p99 of holding SQLite's lock": _p99(held),
     }
 
@@ -133,30 +143,27 @@ def _held(deputy: Deputy) -> Counter[float]:
 
 
 def _p99(held: Counter[float]) -> float:
-    """Return the upper bound of the histogram bucket of the 99th percentile.
-
-    `held` has the counts before minus the counts after.
-    """
-    counts = {most: -count for most, count in held.items()}
-    return min(
-        (most for most, count in counts.items() if count >= 0.99 * max(counts.values())),
-        default=0.0,
-    )
+    """Return the upper bound of the histogram bucket of the 99th percentile."""
+    for bound, count in sorted(held.items()):
+        if count >= 0.99 * max(held.values()):
+            return bound
+    return 0.0
 
 
 def _time(
     stage: Stage, deputy: Deputy, populated: Populated, halves: Halves, attack: Attack | None
 ) -> Timeline:
-    database = cpu.family(populated.database) if populated.database else []
-    cpu.keep_on(halves.one, [*deputy.pids(), *database])
-    with halves.on(halves.other):
+    name, seconds = "alone", _ALONE_SECONDS
+    if attack:
+        name, seconds = attack.name, _BESIDE_SECONDS
+    cpu.keep_on(halves.first, [*deputy.pids(), *cpu.family(populated.database)])
+    with halves.on(halves.second):
         # Meanwhile the rest of the last attack is done, and both processes cache the victim's
         # sessions again.
         stage.wrk.watch(deputy.port, populated.hot(), _WARM_SECONDS, _CONNECTIONS)
         with attacked(deputy, attack):
-            seconds = _BESIDE_SECONDS if attack else _ALONE_SECONDS
             timeline = stage.wrk.watch(deputy.port, populated.hot(), seconds, _CONNECTIONS)
-    stage.say(f"  {attack.name if attack else 'alone'}: {_median(timeline):.0f} a second")
+    stage.say(f"  {name}: {_median(timeline):.0f} a second")
     return timeline
 
 
@@ -193,8 +200,8 @@ def _attack(stage: Stage, populated: Populated, kind: str) -> Attack:
 
 def _key(admin: Client, tenant_id: str) -> str:
     scopes = ["keys:write", "connections:read", "connections:write"]
-    wanted = {"name": "hostile", "scopes": scopes, "tenant_id": tenant_id}
-    key: str = admin.must("POST", "/v1/api-keys", wanted, expect=201)["key"]
+    body = {"name": "hostile", "scopes": scopes, "tenant_id": tenant_id}
+    key: str = admin.must("POST", "/v1/api-keys", body, expect=201)["key"]
     return key
 
 
@@ -220,8 +227,8 @@ def _verify(stage: Stage, _populated: Populated, admin: Client, tenant: dict[str
     stage.sts.register({arn: tenant["external_id"]})
     stage.sts.deny(arn, SLOW_STATEMENTS[0])
     path = f"/v1/tenants/{tenant['id']}/connections"
-    made = admin.must("POST", path, {"role_arn": arn}, expect=201)
-    return f"POST {path}/{made['id']}/verify"
+    connection = admin.must("POST", path, {"role_arn": arn}, expect=201)
+    return f"POST {path}/{connection['id']}/verify"
 
 
 _REQUESTS = {"list": _list, "page": _page, "verify": _verify}

@@ -46,7 +46,7 @@ class Arrived:
     complete: int  # stacks
     most_calls: int  # to STS in any one second
 
-    def told(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         return {
             "seconds until all have registered": self.registered or "never",
             "seconds until all are verified": self.verified or "never",
@@ -64,21 +64,22 @@ def measure(stage: Stage) -> None:
             stack = running.enter_context(_started(stage))
         except StackError as error:
             raise BenchError(str(error)) from error
-        found = []
+        arrivals = []
         for number, count in enumerate(stage.scale.accounts):
             stage.say(f"organization: {count} accounts register at once")
             arrived = _Organization(stack, number, count).arrive()
-            stage.found.facts[
+            stage.findings.facts[
                 f"{count} accounts of an organisation, and the one that launched it"
-            ] = arrived.told()
-            found.append(arrived)
-    stage.found.results.append(judge(found))
+            ] = arrived.facts()
+            arrivals.append(arrived)
+    stage.findings.results.append(judge(arrivals))
 
 
-def judge(found: Sequence[Arrived]) -> Result:
-    wrong = sum(one.lost + one.twice for one in found)
-    share = max(one.most_calls for one in found) / _STS_BUDGET
-    measured = f"{wrong} of {sum(one.accounts for one in found):,} · {share:.2f}"
+def judge(arrivals: Sequence[Arrived]) -> Result:
+    wrong = sum(arrived.lost + arrived.twice for arrived in arrivals)
+    share = max(arrived.most_calls for arrived in arrivals) / _STS_BUDGET
+    accounts = sum(arrived.accounts for arrived in arrivals)
+    measured = f"{wrong} of {accounts:,} · {share:.2f}"
     values = {"accounts lost or twice": wrong, "share of the budget": share}
     return ORGANIZATION.judge(measured, wrong, share, values=values)
 
@@ -139,7 +140,8 @@ class _Organization:
             )
             stacks = self._when(lambda: _status(cloudformation, stack_id) == "CREATE_COMPLETE")
             proven = Counter(_verified_accounts(api, path))
-            times = [at for at in aws.must("GET", "/_sandbox/calls")["sts_times"] if at >= since]
+            calls = aws.must("GET", "/_sandbox/calls")["sts_times"]
+            times = [called_at for called_at in calls if called_at >= since]
             return Arrived(
                 accounts=self._expected,
                 registered=registered,
@@ -163,8 +165,8 @@ class _Organization:
 def most_in_a_second(times: Sequence[float]) -> int:
     """Return the largest number of these times, in seconds, within any one second."""
     ordered, first, most = sorted(times), 0, 0
-    for last, at in enumerate(ordered):
-        while ordered[first] <= at - 1:
+    for last, latest in enumerate(ordered):
+        while ordered[first] <= latest - 1:
             first += 1
         most = max(most, last - first + 1)
     return most
@@ -175,12 +177,12 @@ def _summary(api: Client, path: str) -> Any:
 
 
 def _verified_accounts(api: Client, path: str) -> list[str]:
-    found, query = [], "limit=200&status=verified"
+    account_ids, query = [], "limit=200&status=verified"
     while True:
         page = api.must("GET", f"{path}/connections?{query}")
-        found += [item["account_id"] for item in page["items"]]
+        account_ids += [item["account_id"] for item in page["items"]]
         if page["next_cursor"] is None:
-            return found
+            return account_ids
         query = f"limit=200&status=verified&cursor={page['next_cursor']}"
 
 
@@ -196,20 +198,20 @@ def _cloudformation(url: str, account: str) -> Any:
 
 def _launch(cloudformation: Any, link: str, unit: str) -> str:
     """Launch the stack as the organisation's administrator, and return its id."""
-    wanted = dict(parse_qsl(urlsplit(link).fragment.partition("?")[2]))
+    query = dict(parse_qsl(urlsplit(link).fragment.partition("?")[2]))
     given = {"OrganizationalUnitIds": unit}
-    for name, value in wanted.items():
+    for name, value in query.items():
         if name.startswith("param_"):
             given[name.removeprefix("param_")] = value
-    made = cloudformation.create_stack(
-        StackName=wanted["stackName"],
-        TemplateURL=wanted["templateURL"],
+    stack = cloudformation.create_stack(
+        StackName=query["stackName"],
+        TemplateURL=query["templateURL"],
         Parameters=[
             {"ParameterKey": name, "ParameterValue": value} for name, value in given.items()
         ],
         Capabilities=["CAPABILITY_NAMED_IAM"],
     )
-    return str(made["StackId"])
+    return str(stack["StackId"])
 
 
 def _status(cloudformation: Any, stack_id: str) -> str:

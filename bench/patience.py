@@ -68,28 +68,28 @@ def _longest(stage: Stage, *, cached: bool) -> tuple[float, Counter[int]]:
         return longest, statuses
 
     with ThreadPoolExecutor(_HANDS) as hands:
-        found = list(hands.map(ask, stage.on_postgres.places[:_HANDS]))
-    return max(longest for longest, _ in found), sum((statuses for _, statuses in found), Counter())
+        waits, counts = zip(*hands.map(ask, stage.on_postgres.places[:_HANDS]), strict=True)
+    return max(waits), sum(counts, Counter())
 
 
 def measure(stage: Stage) -> None:
     warm(stage, contender("Deputy on PostgreSQL", stage.on_postgres))
     waits = []
-    for what, hanging, cached in (
+    for system, hanging, cached in (
         ("AWS", _aws(stage), False),
         ("the database", _database(stage), True),
     ):
-        stage.say(f"patience: {_SECONDS} s of {_HANDS} clients while {what} hangs")
+        stage.say(f"patience: {_SECONDS} s of {_HANDS} clients while {system} hangs")
         with hanging:
             longest, statuses = _longest(stage, cached=cached)
         if set(statuses) != {503}:
             raise BenchError(
-                f"While {what} hung, the answers were {dict(statuses)}, not 503 alone."
+                f"While {system} hung, the answers were {dict(statuses)}, not 503 alone."
             )
-        stage.found.facts[f"longest wait while {what} hangs"] = {
+        stage.findings.facts[f"longest wait while {system} hangs"] = {
             "seconds": longest,
             "answers": statuses[503],
         }
         waits.append(longest)
     measured = " · ".join(f"{longest:.2f} s" for longest in waits)
-    stage.found.results.append(PATIENCE.judge(measured, *waits, values={"seconds": waits}))
+    stage.findings.results.append(PATIENCE.judge(measured, *waits, values={"seconds": waits}))

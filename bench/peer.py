@@ -45,19 +45,19 @@ _SESSION_MINUTES = 60
 
 def python() -> Path:
     """Return the Python of the peer's own environment in .bench/, and create it if it is absent."""
-    wanted = [
+    requirements = [
         *(f"{name}=={importlib.metadata.version(name)}" for name in _AS_DEPUTY),
         *_ITS_OWN,
         *_gevent(),
     ]
     folder = HOME / "metadataproxy"
     installed = folder / "installed"
-    if not installed.exists() or installed.read_text() != _marker(wanted):
+    if not installed.exists() or installed.read_text() != _marker(requirements):
         _run("venv", "--clear", "--python", sys.executable, str(folder))
         pip = ("pip", "install", "--python", str(folder / "bin/python"))
-        _run(*pip, *wanted)
+        _run(*pip, *requirements)
         _run(*pip, "--no-deps", _NAME)
-        installed.write_text(_marker(wanted))
+        installed.write_text(_marker(requirements))
     return folder / "bin/python"
 
 
@@ -69,8 +69,8 @@ def _gevent() -> list[str]:
         return []
 
 
-def _marker(wanted: Sequence[str]) -> str:
-    return "\n".join((sys.version, _NAME, *wanted))
+def _marker(requirements: Sequence[str]) -> str:
+    return "\n".join((sys.version, _NAME, *requirements))
 
 
 def _run(*arguments: str) -> None:

@@ -1,6 +1,7 @@
 """Tenants, roles, connections and keys, created and proven through the API, as in production."""
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from bench.servers import Deputy, InstantSts
 
 _HANDS = 8
 Given = TypeVar("Given")
-Made = TypeVar("Made")
+Output = TypeVar("Output")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +36,10 @@ class KeyedConnection:
 
 def issuing_key(admin: Client, name: str) -> tuple[str, str]:
     """Return (id, text) of a key that can only ask for credentials."""
-    made = admin.must(
+    created = admin.must(
         "POST", "/v1/api-keys", {"name": name, "scopes": ["credentials:issue"]}, expect=201
     )
-    return made["id"], made["key"]
+    return created["id"], created["key"]
 
 
 def onboard(
@@ -49,14 +50,13 @@ def onboard(
     texts = [issuing_key(admin, f"worker {number}")[1] for number in range(keys)]
     admin.close()
 
-    def one(client: Client, number: int) -> list[KeyedConnection]:
+    def populate(client: Client, number: int) -> list[KeyedConnection]:
         tenant = client.must("POST", "/v1/tenants", {"name": f"Customer {number}"}, expect=201)
         arns = [role_arn(tenant["id"], place) for place in range(connections)]
         sts.register(dict.fromkeys(arns, tenant["external_id"]))
         return [connect(client, tenant["id"], arn, texts[number % keys]) for arn in arns]
 
-    made = spread(one, range(tenants), deputy.admin)
-    return [place for places in made for place in places]
+    return [*itertools.chain(*spread(populate, range(tenants), deputy.admin))]
 
 
 def role_arn(tenant_id: str, place: int) -> str:
@@ -65,24 +65,24 @@ def role_arn(tenant_id: str, place: int) -> str:
 
 
 def connect(client: Client, tenant_id: str, arn: str, key: str) -> KeyedConnection:
-    made = client.must(
+    connection = client.must(
         "POST", f"/v1/tenants/{tenant_id}/connections", {"role_arn": arn}, expect=201
     )
-    if made["status"] != "verified":
-        raise BenchError(f"A good role was not proven: {made}")
-    return KeyedConnection(tenant_id, made["id"], arn, key)
+    if connection["status"] != "verified":
+        raise BenchError(f"A good role was not proven: {connection}")
+    return KeyedConnection(tenant_id, connection["id"], arn, key)
 
 
 def spread(
-    work: Callable[[Client, Given], Made], given: Iterable[Given], client: Callable[[], Client]
-) -> list[Made]:
+    work: Callable[[Client, Given], Output], given: Iterable[Given], client: Callable[[], Client]
+) -> list[Output]:
     """Return `work` of each item, in order, by several threads with a client each.
 
     The first error ends it.
     """
     own = threading.local()
 
-    def one(item: Given) -> Made:
+    def run(item: Given) -> Output:
         return work(own.client, item)
 
     with contextlib.ExitStack() as clients:
@@ -91,7 +91,7 @@ def spread(
             own.client = clients.enter_context(contextlib.closing(client()))
 
         hands = clients.enter_context(ThreadPoolExecutor(_HANDS, initializer=begin))
-        under_way = [hands.submit(one, item) for item in given]
+        under_way = [hands.submit(run, item) for item in given]
         try:
             return [future.result() for future in under_way]
         finally:

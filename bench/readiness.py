@@ -44,7 +44,7 @@ def measure(stage: Stage) -> None:
     calls = stage.sts.calls()["GetCallerIdentity"] - before
     allowed = stage.workers.workers * (math.ceil(_SECONDS / _KEPT_SECONDS) + 1)
     values = {"calls": calls, "allowed": allowed, "answers": sum(answers)}
-    stage.found.facts["STS calls for readiness"] = values
-    stage.found.results.append(
+    stage.findings.facts["STS calls for readiness"] = values
+    stage.findings.results.append(
         READINESS.judge(f"{calls} of {allowed}", calls / allowed, values=values)
     )

@@ -15,15 +15,14 @@ _STEPS = (Level.MUST, Level.TARGET, Level.MOONSHOT)
 
 def table(results: Sequence[Result]) -> str:
     """Format one line for each goal, also for those that were not measured."""
-    found = {result.row: result for result in results}
+    results_by_row = {result.row: result for result in results}
     lines = [_line("#", "what", "measured (range)", "must", "target", "moonshot", "reached")]
     lines.append("-" * (len(lines[0]) + 2))
     for goal in GOALS:
-        result = found.get(goal.row)
-        measured, reached = (
-            (result.measured, _reached(result.reached)) if result else ("not measured", "")
-        )
-        lines.append(_line(str(goal.row), goal.what, measured, *map(goal.step, _STEPS), reached))
+        measured, reached = "not measured", ""
+        if result := results_by_row.get(goal.row):
+            measured, reached = result.measured, _reached(result.reached)
+        lines.append(_line(str(goal.row), goal.title, measured, *map(goal.step, _STEPS), reached))
     return "\n".join(lines)
 
 
@@ -45,8 +44,8 @@ def details(facts: dict[str, Any], depth: int = 0) -> str:
 
 def write(path: Path, about: dict[str, Any], findings: Findings) -> None:
     """Write the results as JSON. `about` describes the machine and the run."""
-    found = {result.row: result for result in findings.results}
-    rows = [_as_json(goal, found.get(goal.row)) for goal in GOALS]
+    results_by_row = {result.row: result for result in findings.results}
+    rows = [_as_json(goal, results_by_row.get(goal.row)) for goal in GOALS]
     document = about | {"rows": rows, "failures": findings.failures, "details": findings.facts}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=2, default=_plain) + "\n")
@@ -62,7 +61,7 @@ def _reached(level: Level) -> str:
 
 
 def _as_json(goal: Goal, result: Result | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"row": goal.row, "what": goal.what}
+    row: dict[str, Any] = {"row": goal.row, "what": goal.title}
     row |= {str(level): goal.step(level) for level in _STEPS}
     if result is None:
         return row | {"measured": None, "reached": None}

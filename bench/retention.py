@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from threading import Event
+from typing import Any
 
 from sqlalchemy import text
 
@@ -25,7 +26,7 @@ from bench.client import BenchError
 from bench.goals import RETENTION, shown
 from bench.hot import contender, warm
 from bench.load import Wrk
-from bench.rounds import Contender, Round, Spread, interleave, ratio
+from bench.rounds import Contender, Round, Spread, facts_of, interleave, ratio
 from bench.servers import Deputy
 from bench.stage import Stage
 from dev.stack import ROOT, end_process, end_with_parent
@@ -63,11 +64,14 @@ class Beside(Contender):
     def run(self, wrk: Wrk, seconds: int) -> Round:
         with contextlib.closing(_Log(self.server.database_url)) as log, log.tidied():
             before = log.old()
-            found = super().run(wrk, seconds)
+            figures = super().run(wrk, seconds)
             self.gone.append(before - log.old())
         if self.gone[-1] <= 0:
             raise BenchError(f"{self.name}: housekeeping took nothing out of the log")
-        return found
+        return figures
+
+    def facts(self) -> dict[str, Any]:
+        return super().facts() | {"months or rows gone a round": Spread.of(self.gone)}
 
 
 class _Log:
@@ -76,10 +80,11 @@ class _Log:
     def __init__(self, url: str) -> None:
         self._url, self._db = url, Database(url)
         self._by_month = self._db.engine.dialect.name == "postgresql"
-        with self._db.write(SYSTEM) as session:
-            if not self._by_month:
+        if not self._by_month:
+            with self._db.write(SYSTEM) as session:
                 session.execute(text(_ON_SQLITE), {"done": time.monotonic_ns()})
-        for first, end in itertools.pairwise(_MONTHS) if self._by_month else ():
+            return
+        for first, end in itertools.pairwise(_MONTHS):
             with self._db.write(SYSTEM) as session:
                 name = f"audit_events_{time_of(first):%Y_%m}"
                 session.execute(text(f"DROP TABLE IF EXISTS {name}"))
@@ -130,38 +135,24 @@ def measure(stage: Stage) -> None:
         f"retention: {scale.rounds} rounds of {scale.seconds} s alone and beside housekeeping, on"
         " each database"
     )
-    interleave(
-        stage.wrk,
-        [one for pair in pairs for one in pair],
-        rounds=scale.rounds,
-        seconds=scale.seconds,
+    contenders = [*itertools.chain(*pairs)]
+    interleave(stage.wrk, contenders, rounds=scale.rounds, seconds=scale.seconds)
+    ratios = [ratio(beside, alone, lambda figures: figures.per_second) for alone, beside in pairs]
+    measured = " · ".join(map(shown, ratios))
+    stage.findings.results.append(
+        RETENTION.judge(measured, *(spread.median for spread in ratios), values={"ratios": ratios})
     )
-    found = [ratio(beside, alone, lambda one: one.per_second) for alone, beside in pairs]
-    measured = " · ".join(map(shown, found))
-    stage.found.results.append(
-        RETENTION.judge(measured, *(one.median for one in found), values={"ratios": found})
-    )
-    stage.found.facts["hot beside housekeeping"] = {
-        one.name: (
-            one.facts()
-            | (
-                {"months or rows gone a round": Spread.of(one.gone)}
-                if isinstance(one, Beside)
-                else {}
-            )
-        )
-        for pair in pairs
-        for one in pair
-    }
+    stage.findings.facts["hot beside housekeeping"] = facts_of(contenders)
 
 
 def _tidy_without_end(url: str) -> None:
     db = Database(url)
     print("begun", flush=True)
-    for end in _MONTHS[1:] if db.engine.dialect.name == "postgresql" else ():
-        began = time.monotonic()
-        months.make_and_detach(db, time_of(end))
-        time.sleep(max(0.0, began + _EVERY - time.monotonic()))
+    if db.engine.dialect.name == "postgresql":
+        for end in _MONTHS[1:]:
+            began = time.monotonic()
+            months.make_and_detach(db, time_of(end))
+            time.sleep(max(0.0, began + _EVERY - time.monotonic()))
     while True:
         tidy(db, _DAYS, Event())
 

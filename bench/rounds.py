@@ -58,7 +58,7 @@ class Contender:
         Raises BenchError for any answer that is not a 200.
         """
         questions = self.questions()
-        own, database = self.server.pids(), cpu.family(self.database) if self.database else []
+        own, database = self.server.pids(), cpu.family(self.database)
         before, database_before = cpu.seconds(own), cpu.seconds(database)
         answers = wrk.ask(
             self.server.port, questions, seconds, connections=self.connections, once=self.once
@@ -87,21 +87,27 @@ class Contender:
             "p99_ms": _spread(self.rounds, "p99_us", 1e-3),
             "cpu_us_per_request": _spread(self.rounds, "cpu_us"),
             "database_cpu_us_per_request": _spread(self.rounds, "database_cpu_us"),
-            "answers": sum(one.answered for one in self.rounds),
+            "answers": sum(figures.answered for figures in self.rounds),
         }
 
 
 def _spread(rounds: Sequence[Round], name: str, unit: float = 1) -> Spread:
-    return Spread.of([getattr(one, name) * unit for one in rounds])
+    return Spread.of([getattr(figures, name) * unit for figures in rounds])
 
 
 def interleave(wrk: Wrk, contenders: Sequence[Contender], *, rounds: int, seconds: int) -> None:
-    for number in range(rounds):
-        for contender in contenders if number % 2 == 0 else reversed(contenders):
+    for _ in range(rounds):
+        for contender in contenders:
             contender.rounds.append(contender.run(wrk, seconds))
+        contenders = contenders[::-1]
 
 
-def ratio(one: Contender, other: Contender, measure: Callable[[Round], float]) -> Spread:
-    """Return the ratios of the rounds of `one` and `other` that ran beside each other."""
-    pairs = zip(one.rounds, other.rounds, strict=True)
+def facts_of(contenders: Sequence[Contender]) -> dict[str, Any]:
+    """Return the report's figures of these servers, by their names."""
+    return {contender.name: contender.facts() for contender in contenders}
+
+
+def ratio(contender: Contender, other: Contender, measure: Callable[[Round], float]) -> Spread:
+    """Return the ratios of the two servers' rounds that ran beside each other."""
+    pairs = zip(contender.rounds, other.rounds, strict=True)
     return Spread.of([measure(mine) / measure(theirs) for mine, theirs in pairs])

@@ -100,28 +100,28 @@ class InstantSts(Process):
         super().__init__("instant-sts", command, PLAIN, ready="/_bench/calls")
 
     def register(self, roles: Mapping[str, str]) -> None:
-        self._told("POST", "roles", dict(roles))
+        self._control("POST", "roles", dict(roles))
 
     def deny(self, arn: str, statement: Mapping[str, Any]) -> None:
         """Add a statement to this role's trust policy."""
-        self._told("POST", "denies", {arn: statement})
+        self._control("POST", "denies", {arn: statement})
 
     def role_ids(self, arns: Sequence[str]) -> list[str]:
         """Return the roles' unique ids."""
         with contextlib.closing(Client(self.port)) as control:
-            found: list[str] = control.must("POST", "/_bench/role-ids", list(arns))
-            return found
+            role_ids: list[str] = control.must("POST", "/_bench/role-ids", list(arns))
+            return role_ids
 
     def answer_after(self, seconds: float) -> None:
-        self._told("POST", "delay", {"seconds": seconds})
+        self._control("POST", "delay", {"seconds": seconds})
 
     def calls(self) -> dict[str, int]:
-        return self._told("GET", "calls")
+        return self._control("GET", "calls")
 
-    def _told(self, method: str, what: str, body: Any = None) -> dict[str, int]:
+    def _control(self, method: str, path: str, body: Any = None) -> dict[str, int]:
         # One for each call, because several threads call.
         with contextlib.closing(Client(self.port)) as control:
-            counted: dict[str, int] = control.must(method, f"/_bench/{what}", body)
+            counted: dict[str, int] = control.must(method, f"/_bench/{path}", body)
             return counted
 
     @property
@@ -243,8 +243,8 @@ class Workers:
 
         A separate process reads the file, because it may patch its reader.
         """
-        found = json.loads(run_python(("-c", _READ_SETTINGS), PLAIN).splitlines()[-1])
-        return cls("gevent", **found)  # Deputy's own class is of no use to others
+        settings = json.loads(run_python(("-c", _READ_SETTINGS), PLAIN).splitlines()[-1])
+        return cls("gevent", **settings)  # Deputy's own class is of no use to others
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -259,9 +259,9 @@ class Workers:
 
 _READ_SETTINGS = """
 import json, runpy
-found = runpy.run_path("gunicorn.conf.py")
+settings = runpy.run_path("gunicorn.conf.py")
 names = {"workers": 1, "threads": 1, "keepalive": 2}
-print(json.dumps({name: found.get(name, default) for name, default in names.items()}))
+print(json.dumps({name: settings.get(name, default) for name, default in names.items()}))
 """
 
 

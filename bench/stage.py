@@ -69,7 +69,7 @@ class Stage:
         """Create a stage. Row 1 is also measured at the commit `against`."""
         self.scale = scale
         self.against = against
-        self.found = Findings()
+        self.findings = Findings()
         self._began = time.monotonic()
         self._open = contextlib.ExitStack()
 

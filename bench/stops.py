@@ -6,6 +6,7 @@ request is sent, which must be refused.
 """
 
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -33,14 +34,14 @@ class _Place(NamedTuple):
 
     def key(self, *, bound: bool, **more: object) -> tuple[str, str]:
         """Create a key, and return its path and its text."""
-        wanted = {
+        body = {
             "name": "writer",
             "scopes": _SCOPES,
             "tenant_id": self.tenant.split("/")[3] if bound else None,
             **more,
         }
-        made = self.admin.must("POST", "/v1/api-keys", wanted, expect=201)
-        return f"/v1/api-keys/{made['id']}", made["key"]
+        key = self.admin.must("POST", "/v1/api-keys", body, expect=201)
+        return f"/v1/api-keys/{key['id']}", key["key"]
 
     def moves(self) -> list[str]:
         """Return requests that alternate the permission set.
@@ -73,12 +74,12 @@ def _family(place: _Place) -> _Stop:
 
 
 def _link(place: _Place) -> _Stop:
-    made = place.admin.must("POST", f"{place.tenant}/onboarding-links", {}, expect=201)
-    page = f"/{made['url'].split('/', 3)[3]}"
+    link = place.admin.must("POST", f"{place.tenant}/onboarding-links", {}, expect=201)
+    page = f"/{link['url'].split('/', 3)[3]}"
     return _Stop(
         "none",
         [f"POST {page}/connections"],
-        ("DELETE", f"{place.tenant}/onboarding-links/{made['id']}"),
+        ("DELETE", f"{place.tenant}/onboarding-links/{link['id']}"),
         ("GET", page),
     )
 
@@ -125,15 +126,15 @@ _CASES: dict[str, Callable[[_Place], _Stop]] = {
 
 def measure(stage: Stage) -> None:
     """Measure row 23."""
-    found = {}
+    durations, longest = {}, []
     for name, populated in (("PostgreSQL", stage.on_postgres), ("SQLite", stage.on_sqlite)):
         stage.say(f"stops on {name}: {len(_CASES)} kinds beside {_WRITERS} writers")
-        found[name] = {what: _seconds(stage, populated, case) for what, case in _CASES.items()}
-    stage.found.facts["a stop beside writers, seconds"] = found
-    longest = [max(each.values()) for each in found.values()]
-    stage.found.results.append(
-        STOPS.judge(" · ".join(f"{one:.2f} s" for one in longest), *longest, values=found)
-    )
+        seconds = {kind: _seconds(stage, populated, case) for kind, case in _CASES.items()}
+        durations[name] = seconds
+        longest.append(max(seconds.values()))
+    stage.findings.facts["a stop beside writers, seconds"] = durations
+    measured = " · ".join(f"{duration:.2f} s" for duration in longest)
+    stage.findings.results.append(STOPS.judge(measured, *longest, values=durations))
 
 
 def _seconds(stage: Stage, populated: Populated, case: Callable[[_Place], _Stop]) -> float:
@@ -144,7 +145,7 @@ def _seconds(stage: Stage, populated: Populated, case: Callable[[_Place], _Stop]
         stage.sts.register({arn: tenant["external_id"]})
         connection = admin.must("POST", f"{path}/connections", {"role_arn": arn}, expect=201)
         stop = case(_Place(admin, path, f"{path}/connections/{connection['id']}"))
-        writes = tuple(stop.writes[number % len(stop.writes)] for number in range(_WRITERS))
+        writes = tuple(itertools.islice(itertools.cycle(stop.writes), _WRITERS))
         with attacked(deputy, Attack("repeat", stop.key, writes)):
             time.sleep(_WARM_SECONDS)
             began = time.perf_counter()

@@ -19,32 +19,31 @@ _TIMES = 50
 
 
 def main() -> None:
-    made = Services(Config.from_environment())
-    queue, asked = made.proof_queue, []
+    services = Services(Config.from_environment())
+    queue, queries = services.proof_queue, []
 
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        asked.append((statement, parameters))
+        if "due_at <=" in statement:
+            queries.append((statement, parameters))
 
-    event.listen(made.db.engine, "before_cursor_execute", note)
+    event.listen(services.db.engine, "before_cursor_execute", note)
     queue.claim_routine(_AT_ONCE)
-    event.remove(made.db.engine, "before_cursor_execute", note)
-    statement, parameters = next(one for one in asked if "due_at <=" in one[0])
-    with made.db.engine.connect() as connection:
-        plan = "\n".join(
-            row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
-        )
+    event.remove(services.db.engine, "before_cursor_execute", note)
+    statement, parameters = queries[0]
+    with services.db.engine.connect() as connection:
+        plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars())
     began = time.monotonic()
     claimed = sum(len(queue.claim_routine(_AT_ONCE)) for _ in range(_TIMES))
-    found = {"plan": plan, "claims a second": round(claimed / (time.monotonic() - began))}
-    print(json.dumps(found | {"checks": _proven(made)}))
+    claims = {"plan": plan, "claims a second": round(claimed / (time.monotonic() - began))}
+    print(json.dumps(claims | {"checks": _proven(services)}))
 
 
-def _proven(made: Services) -> list[Any]:
+def _proven(services: Services) -> list[Any]:
     """Prove the connection that is due first, and return the stored checks."""
-    (claim,) = made.proof_queue.claim_routine(1)
-    if not made.proof_queue.prove(claim):
+    (claim,) = services.proof_queue.claim_routine(1)
+    if not services.proof_queue.prove(claim):
         raise RuntimeError("the connection can't be proven")
-    with made.db.read() as db:
+    with services.db.read() as db:
         proof = db.get_one(Connection, claim.connection_id).proof
     if proof is None or proof.verdict is not Verdict.PROVEN:
         raise RuntimeError(f"the proof did not pass: {proof and proof.checks}")

@@ -53,7 +53,7 @@ def test_the_table_has_every_goal_and_says_which_was_reached():
     results = [HOT.judge("0.87", 0.87, values={}), MEMORY.judge("5 kB", 5, values={})]
     lines = report.table(results).splitlines()[2:]
     for line, goal in zip(lines, GOALS, strict=True):
-        for part in (goal.what, *map(goal.step, (Level.MUST, Level.TARGET, Level.MOONSHOT))):
+        for part in (goal.title, *map(goal.step, (Level.MUST, Level.TARGET, Level.MOONSHOT))):
             assert part
             assert part in line
     assert lines[0].endswith(" must")
@@ -64,10 +64,10 @@ def test_the_table_has_every_goal_and_says_which_was_reached():
 @pytest.mark.parametrize(("reached", "status"), [(Level.MISSED, 1), (Level.MUST, 0)])
 def test_a_missed_must_is_a_failure(monkeypatch, tmp_path, capsys, reached, status):
     monkeypatch.setattr(bench.__main__, "HOME", tmp_path)
-    found = Findings(
+    findings = Findings(
         [Result(5, "1.00", Level.TARGET), Result(8, "2.00", reached, {"ratio": Spread(2, 1, 3)})]
     )
-    stage = SimpleNamespace(found=found, about={"machine": {"cores": 2}})
+    stage = SimpleNamespace(findings=findings, about={"machine": {"cores": 2}})
     assert bench.__main__.conclude(stage, tmp_path / "also" / "bench.json") == status
     assert (tmp_path / "last.json").read_text() == (tmp_path / "also" / "bench.json").read_text()
     assert ("row 8" in capsys.readouterr().err) == bool(status)
@@ -81,23 +81,23 @@ def test_a_measurement_that_fails_is_a_failure_and_keeps_the_others(monkeypatch,
 
     monkeypatch.setitem(bench.__main__.SECTIONS, "cold", (cold, ""))
     stage = SimpleNamespace(
-        found=Findings([Result(1, "0.70", Level.TARGET)]), about={"machine": {}}, say=print
+        findings=Findings([Result(1, "0.70", Level.TARGET)]), about={"machine": {}}, say=print
     )
     bench.__main__.measure(stage, "cold")
     assert bench.__main__.conclude(stage, None) == 2
-    said = capsys.readouterr()
-    assert "0.70" in said.out
-    assert "cold failed: a 503" in said.err
+    output = capsys.readouterr()
+    assert "0.70" in output.out
+    assert "cold failed: a 503" in output.err
 
 
 class Wrk:
-    """Says what it was told to have measured."""
+    """A load generator with given answers, one for each round."""
 
-    def __init__(self, *told):
-        self.told = list(told)
+    def __init__(self, *answers):
+        self.answers = list(answers)
 
     def ask(self, port, questions, seconds, **_):
-        return self.told.pop(0)
+        return self.answers.pop(0)
 
 
 def answers(answered, *, refused=0, lost=0):
@@ -122,12 +122,12 @@ def test_without_valgrind_the_count_of_instructions_says_how_to_install_it(monke
 
 
 def test_a_ratio_is_of_the_rounds_that_ran_beside_each_other():
-    one, other = contender("one"), contender("other")
-    # Forward, backward, forward: one other other one one other. The machine is three times as fast
-    # in the middle.
+    first, second = contender("first"), contender("second")
+    # Forward, backward, forward: first, second; second, first; first, second. The machine is three
+    # times as fast in the middle.
     wrk = Wrk(*map(answers, (50, 100, 300, 150, 60, 100)))
-    interleave(wrk, (one, other), rounds=3, seconds=1)
-    assert ratio(one, other, lambda done: done.per_second) == Spread(0.5, 0.5, 0.6)
+    interleave(wrk, (first, second), rounds=3, seconds=1)
+    assert ratio(first, second, lambda done: done.per_second) == Spread(0.5, 0.5, 0.6)
 
 
 def test_the_costliest_request_of_each_route_is_measured(app):

@@ -33,10 +33,10 @@ def history(tmp_path, monkeypatch):
 
 
 def test_a_commits_files_are_beside_ours_with_our_python_where_it_pins_the_same(history):
-    found = other_commit.build("HEAD~1")
-    assert (found.root / "wsgi.py").read_text() == "first"
-    assert found.python == HERE.python
-    assert other_commit.build(history("rev-parse", "HEAD~1")) == found, "built once"
+    checkout = other_commit.build("HEAD~1")
+    assert (checkout.root / "wsgi.py").read_text() == "first"
+    assert checkout.python == HERE.python
+    assert other_commit.build(history("rev-parse", "HEAD~1")) == checkout, "built once"
 
 
 def test_a_commit_that_pins_other_libraries_gets_a_python_of_its_own(history, monkeypatch):
