@@ -184,6 +184,39 @@ def writes_past_the_door(trees):
     return attributes + places(trees, ast.Call, lambda call: session.match(ast.unparse(call)))
 
 
+# Names that say nothing of what they hold.
+VAGUE = re.compile("found|told|said|seen|one|made|wanted|known|at|it|them|what|this")
+# Names that other names have replaced: a word has one meaning in the whole program.
+GONE = re.compile(
+    "epoch|EpochHistory|known_since|valid_at|caller_kind|CallerKind|admit|pace|Pace|lanes?"
+    "|shelf_life|ShelfLife|pairing|Turns|SingleMachineWorker|KeptCheck|FleetMetrics|fleet_metrics"
+)
+
+
+def vague_names(trees):
+    """Locals, parameters and loop variables with such a name; a class may have such a field."""
+    fields = set()
+    for _, kind in nodes(trees, ast.ClassDef):
+        for statement in kind.body:
+            fields |= {*getattr(statement, "targets", ()), getattr(statement, "target", None)}
+    names = [(name, node, node.arg) for name, node in nodes(trees, ast.arg)]
+    for name, node in nodes(trees, ast.Name):
+        if isinstance(node.ctx, ast.Store) and node not in fields:
+            names.append((name, node, node.id))
+    return [f"{name}:{node.lineno} {word}" for name, node, word in names if VAGUE.fullmatch(word)]
+
+
+def gone_names(trees):
+    """Where the code gives or uses a name that is gone; strings may have it."""
+    gone = []
+    for name, node in nodes(trees, ast.AST):
+        for field in ("id", "attr", "arg", "name", "asname", "module"):
+            words = str(getattr(node, field, "")).split(".")
+            place = f"{name}:{getattr(node, 'lineno', '')}"
+            gone += [f"{place} {word}" for word in words if GONE.fullmatch(word)]
+    return gone
+
+
 def code_lines(tree):
     """Return on how many lines code begins or ends, without docstrings and decorators."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -251,6 +284,8 @@ FORBIDDEN = {
         "def f(self): self._db.write(somebody)",
     ],
     writes_past_the_door: ["def f(db): Session(db.engine)", "def f(db): db._writing"],
+    vague_names: ["def f(found): ...", "def f():\n    for one in g(): ...", "it = 1"],
+    gone_names: ["def f(epoch): ...", "shelf_life = 1", "from app.proofs import pace", "a.lane"],
     long_functions: ["def f():\n" + "    x = 1\n" * 40],
 }
 
@@ -384,8 +419,29 @@ def test_functions_have_40_lines_of_code_at_most():
     assert long_functions(TREES) == []
 
 
-def test_files_have_400_lines_of_code_at_most():
-    assert {name: lines for name, tree in TREES.items() if (lines := code_lines(tree)) > 400} == {}
+@pytest.fixture(scope="module")
+def all_trees():
+    """All code but the tests."""
+    trees = dict(TREES)
+    for folder in ("client", "sandbox", "dev", "bench"):
+        for path in sorted((APP.parent / folder).rglob("*.py")):
+            name = path.relative_to(APP.parent).as_posix()
+            trees[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return trees
+
+
+def test_files_have_300_lines_of_code_at_most(all_trees):
+    sizes = {name: code_lines(tree) for name, tree in all_trees.items()}
+    assert {name: lines for name, lines in sizes.items() if lines > 300} == {}
+
+
+def test_a_name_says_what_it_names(all_trees):
+    assert vague_names({"a.py": ast.parse("class A:\n    at: datetime")}) == []
+    assert vague_names(all_trees) == []
+
+
+def test_a_name_that_is_gone_does_not_come_back(all_trees):
+    assert gone_names(all_trees) == []
 
 
 def test_a_tests_name_can_be_read_without_the_one_before_it():
