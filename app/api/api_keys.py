@@ -143,7 +143,7 @@ def list_keys(query: JsonObject) -> JsonObject:
 
 @bp.operation("GET", _ONE, _EITHER, KeyShown)
 def get_key(key_id: UUID) -> JsonObject:
-    """Read an API key, with the number of live keys and links that are revoked with it."""
+    """Read an API key, and how many live keys and links are revoked with it."""
     return _shown(*services.api_keys.get_key(principal(), key_id))
 
 

@@ -43,7 +43,7 @@ def healthz() -> dict[str, str]:
 @public
 @bp.response(200, Readiness)
 def readyz() -> JsonObject | Response:
-    """Check the database, migrations and AWS identity; a 503 names the checks that failed.
+    """Check database, migrations and AWS identity; a 503 names the failed checks.
 
     The answer also lists the checks of background work, which never cause a 503. `seen` and `next`
     are shown only to an API key that is bound to no tenant and has the scope `audit:read`.

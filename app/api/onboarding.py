@@ -119,7 +119,7 @@ def get_template(query: JsonObject) -> Response:
 @bp.arguments(TemplateQuery, location="query")
 @_answers_template
 def get_organization_template(query: JsonObject) -> Response:
-    """Read the template that creates the role in every account of an organisation's units."""
+    """Read the template that creates the role in an organisation's accounts."""
     template = services.onboarding.organization_template(**query)
     return _yaml(template.body, template.version)
 

@@ -53,7 +53,7 @@ _PATH = "/v1/tenants/<uuid:tenant_id>/external-id/rotation"
     200, schema=RotationOut, description="The rotation that was open already is an emergency now"
 )
 def start_rotation(body: JsonObject, tenant_id: UUID) -> tuple[RotationStatus, int]:
-    """Start a rotation: make the External ID that is to replace the tenant's current one.
+    """Start a rotation: make the External ID that will replace the current one.
 
     With `emergency`, a rotation that is already open becomes an emergency.
     """
