@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,8 +54,8 @@ class Program:
     """Its name is "SDK, way", as docs/workers.md has them."""
 
     name: str
-    words: Sequence[str | Path]
-    variables: Mapping[str, str]
+    words: tuple
+    variables: dict
 
 
 class Programs:

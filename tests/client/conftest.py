@@ -34,10 +34,8 @@ def app(aws, vendor) -> Iterator[Flask]:
 
 @pytest.fixture(scope="session")
 def admin(app) -> Api:
-    _, text = app.extensions["deputy"].api_keys.create_key(
-        OPERATOR, name="tests' admin", scopes=ALL_SCOPES, tenant_id=None, expires_at=None
-    )
-    return Api(app, text)
+    create = app.extensions["deputy"].api_keys.create_key
+    return Api(app, create(OPERATOR, name="tests' admin", scopes=ALL_SCOPES)[1])
 
 
 @pytest.fixture(scope="session")

@@ -3,21 +3,21 @@ clock they share.
 """
 
 import datetime as dt
+import json
 import os
 import re
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import time_machine
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from dev.stack import ONLY_THESE_CREDENTIALS
-from tests.support.cast import Customer, root_client, without_external_id
+from tests.support.cast import Customer, path_of, root_client, without_external_id
 
 ROOT = Path(__file__).parent.parent.parent
 CLIENT = ROOT / "client"
@@ -32,6 +32,12 @@ MAY_LIST = """{"Version": "2012-10-17", "Statement": {"Effect": "Allow",
 class _Quiet(WSGIRequestHandler):
     def log(self, *args, **kwargs):
         pass
+
+
+def issued(expiration):
+    """Deputy's answer to a request for credentials."""
+    keys = {"AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c"}
+    return 200, {}, json.dumps(keys | {"Expiration": expiration}).encode()
 
 
 @contextmanager
@@ -56,8 +62,8 @@ class Deputy:
     def __init__(self, app):
         self._app = app
         self._lock = threading.Lock()
-        self.requests: list[dict[str, str]] = []
-        self.instead: Callable[[], tuple[int, dict[str, str], bytes] | None] = lambda: None
+        self.requests = []
+        self.instead = lambda: None
         self.url = ""
 
     def __call__(self, environ, start_response):
@@ -86,17 +92,23 @@ class CustomerAccount:
         self.tenant = world.tenant()
         self.connection = world.connection(self.tenant, self.customer)
         self.role_name = self.connection["role_arn"].rsplit("/", 1)[1]
-        with closing(root_client(world.aws, "iam", self.customer.account)) as iam:
-            iam.put_role_policy(RoleName=self.role_name, PolicyName="list", PolicyDocument=MAY_LIST)
+        iam = root_client(world.aws, "iam", self.customer.account)
+        iam.put_role_policy(RoleName=self.role_name, PolicyName="list", PolicyDocument=MAY_LIST)
         self.ids = (self.tenant["id"], self.connection["id"])
         self.bucket = f"things-of-{self.customer.account}"
         self.key = world.worker(self.tenant).key or ""
 
+    def session(self, **options):
+        """The client's, with the worker's key."""
+        import deputy_client  # noqa: PLC0415  conftest.py makes it importable
+
+        return deputy_client.session(*self.ids, key=self.key, **options)
+
     def fill(self, objects):
-        with closing(root_client(self.world.aws, "s3", self.customer.account)) as s3:
-            s3.create_bucket(Bucket=self.bucket)
-            for number in range(objects):
-                s3.put_object(Bucket=self.bucket, Key=f"{number:03}", Body=b"")
+        s3 = root_client(self.world.aws, "s3", self.customer.account)
+        s3.create_bucket(Bucket=self.bucket)
+        for number in range(objects):
+            s3.put_object(Bucket=self.bucket, Key=f"{number:03}", Body=b"")
 
     def open_the_role(self):
         """The customer takes the External ID out of the role's trust policy."""
@@ -104,9 +116,7 @@ class CustomerAccount:
         self.customer.retrust(self.role_name, without_external_id(trust))
 
     def admin(self, path, body=None):
-        here = f"/v1/tenants/{self.tenant['id']}/connections/{self.connection['id']}{path}"
-        api = self.world.admin
-        return api("POST", here, body or {})
+        return self.world.admin("POST", path_of(self.connection, path), body or {})
 
 
 class Ways:
@@ -196,9 +206,7 @@ class TickingAws:
         self._aws = aws
         self._clock = clock
         self._seconds = seconds
-        self.seen: list[
-            tuple[float, str, int]
-        ] = []  # when, with which access key, with what answer
+        self.seen = []  # when, with which access key, with what answer
 
     def __call__(self, environ, start_response):
         began = []

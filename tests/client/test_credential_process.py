@@ -39,14 +39,16 @@ def test_the_command_prints_the_credentials_and_nothing_else(deputy, place, key_
         ({"DEPUTY_URL": deputy.url, "DEPUTY_API_KEY": place.key}, ("--reason", "nightly")),
     ):
         done = command(*asked(place), "--duration", "900", *options, **variables)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert done.returncode == 0
+        assert done.stderr == ""
         printed = json.loads(done.stdout)
         assert list(printed) == [*KEYS, "AccountId"]
         assert printed["AccountId"] == place.customer.account
         assert printed["Version"] == 1
         assert dt.datetime.fromisoformat(printed["Expiration"]) > dt.datetime.now(dt.UTC)
     [event, *_] = place.world.audit(connection_id=place.ids[1], action="credentials.issued")
-    assert (event["details"]["duration_seconds"], event["details"]["reason"]) == (900, "nightly")
+    assert event["details"]["duration_seconds"] == 900
+    assert event["details"]["reason"] == "nightly"
 
 
 FAILURES = [
@@ -126,7 +128,8 @@ def test_fail_closed_says_why_and_makes_up_another_key_each_time(deputy, place):
     assert len(keys) == 2
     assert len(deputy.requests) == 2, "nothing is reported to Deputy"
     done = command(*asked(place), **env, DEPUTY_FAIL_CLOSED="0")
-    assert (done.returncode, done.stdout) == (4, "")
+    assert done.returncode == 4
+    assert done.stdout == ""
     assert re.fullmatch(r".*suspended.*\(request \w+\).*\n", done.stderr)
 
 

@@ -1,6 +1,5 @@
 """Each error, provoked for real where it can be; what it says, and what it never says."""
 
-import json
 import pickle
 import socket
 import traceback
@@ -9,7 +8,7 @@ import uuid
 import deputy_client
 import pytest
 
-from tests.client.people import CustomerAccount, secret_of
+from tests.client.people import CustomerAccount, issued, secret_of
 
 pytestmark = pytest.mark.usefixtures("pauses")
 
@@ -103,17 +102,20 @@ def busy(seconds):
 
 def test_the_client_waits_when_told_to_slow_down_but_not_for_long(place, deputy, pauses):
     deputy.answer_first(busy("1"), (503, {}, b"<html>"), (502, {}, b""))
-    assert deputy_client.session(*place.ids, key=place.key)
+    assert place.session()
     assert len(deputy.requests) == 4
     assert pauses[0] == 1
     assert 0.5 <= pauses[1] <= 1 <= pauses[2] <= 2
     deputy.answer_first(busy("60"))
     error = refused(deputy_client.Unreachable, place)
-    assert (error.retry_after, error.code, error.request_id) == (60, "rate_limited", "r1")
+    assert error.retry_after == 60
+    assert error.code == "rate_limited"
+    assert error.request_id == "r1"
     bug = b'{"code": "internal_error", "detail": "Wrong.", "request_id": "r2"}'
     deputy.answer_first((500, {}, bug))
     assert refused(deputy_client.Unreachable, place).request_id == "r2"
-    assert (len(deputy.requests), len(pauses)) == (6, 3), "neither is tried again"
+    assert len(deputy.requests) == 6, "neither is tried again"
+    assert len(pauses) == 3
 
 
 def test_nobody_listens_or_answers(place, pauses, monkeypatch):
@@ -148,9 +150,8 @@ def test_a_detail_cant_write_to_the_terminal(place, deputy):
 
 
 def test_credentials_that_have_expired_are_none(place, deputy):
-    given = {"AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c"}
     for expiration in ("soon", "2020-01-01T00:00:00Z", "2999-01-01T00:00:00"):
-        deputy.answer_first((200, {}, json.dumps(given | {"Expiration": expiration}).encode()))
+        deputy.answer_first(issued(expiration))
         refused(deputy_client.ConfigurationError, place)
 
 
@@ -179,7 +180,7 @@ def test_the_key_goes_nowhere_in_clear(place, monkeypatch):
 def test_within_this_machine_http_will_do(place, deputy):
     port = deputy.url.rpartition(":")[2]
     for url in (f"http://127.0.0.1:{port}/", f"HTTP://LOCALHOST:{port}"):
-        assert deputy_client.session(*place.ids, key=place.key, url=url)
+        assert place.session(url=url)
 
 
 def test_without_a_url_or_a_key(place, deputy, monkeypatch, tmp_path):
@@ -205,4 +206,6 @@ def test_without_a_url_or_a_key(place, deputy, monkeypatch, tmp_path):
 def test_errors_travel_between_processes(place):
     error = refused(deputy_client.BadRequest, place, duration_seconds=1)
     again = pickle.loads(pickle.dumps(error))  # noqa: S301  ours
-    assert (type(again), str(again), again.errors) == (type(error), str(error), error.errors)
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert again.errors == error.errors

@@ -4,14 +4,13 @@ are none.
 
 import datetime as dt
 import logging
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import deputy_client
 import pytest
 
-from tests.client.people import secret_of
+from tests.client.people import issued, secret_of
+from tests.support.rows import at_once
 
 DOWN = (503, {}, b"")
 
@@ -25,9 +24,7 @@ def test_a_session_asks_again_a_quarter_of_an_hour_before_its_end(
     deputy, place, clock, duration, asks
 ):
     """Of a session that came with less than half an hour, at half of its life."""
-    credentials = deputy_client.session(
-        *place.ids, key=place.key, duration_seconds=duration
-    ).get_credentials()
+    credentials = place.session(duration_seconds=duration).get_credentials()
     clock.shift(duration - asks - 5)
     key_of(credentials)
     assert len(deputy.requests) == 1
@@ -41,12 +38,8 @@ def test_the_short_ones_of_a_cache_are_not_asked_for_again_and_again(deputy, pla
     every call.
     """
     end = (dt.datetime.now(dt.UTC) + dt.timedelta(minutes=10)).isoformat()
-    body = (
-        '{"AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c", "Expiration":'
-        f' "{end}"}}'.encode()
-    )
-    deputy.instead = lambda: (200, {}, body)
-    credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
+    deputy.instead = lambda: issued(end)
+    credentials = place.session().get_credentials()
     for _ in range(60):
         assert key_of(credentials) == "a"
         clock.shift(9)
@@ -56,17 +49,10 @@ def test_the_short_ones_of_a_cache_are_not_asked_for_again_and_again(deputy, pla
 @pytest.mark.parametrize("passed", [3000, 4000])
 def test_many_threads_make_one_call(deputy, place, clock, passed):
     """In the advisory window, and after the end."""
-    credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
+    credentials = place.session().get_credentials()
     first = key_of(credentials)
     clock.shift(passed)
-    start = threading.Barrier(32)
-
-    def ask():
-        start.wait()
-        return key_of(credentials)
-
-    with ThreadPoolExecutor(32) as threads:
-        got = [future.result() for future in [threads.submit(ask) for _ in range(32)]]
+    got = at_once([lambda: key_of(credentials)] * 32)
     assert len(deputy.requests) == 2
     assert len(set(got)) <= 2
     assert passed == 3000 or first not in got
@@ -92,7 +78,7 @@ def test_while_they_are_good_a_deputy_that_is_down_is_not_noticed(
 ):
     moment = [1000.0]
     monkeypatch.setattr("deputy_client.credentials.monotonic", lambda: moment[0])
-    credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
+    credentials = place.session().get_credentials()
     first = key_of(credentials)
     deputy.instead = lambda: DOWN
     clock.shift(3000)
@@ -113,7 +99,7 @@ def test_while_deputy_is_away_a_session_is_used_to_its_end(deputy, place, clock,
     it. What is logged is no secret.
     """
     caplog.set_level(logging.WARNING)
-    credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
+    credentials = place.session().get_credentials()
     first = key_of(credentials)
     deputy.instead = lambda: DOWN
     clock.shift(3500)
@@ -137,7 +123,7 @@ def test_while_deputy_is_away_a_session_is_used_to_its_end(deputy, place, clock,
 
 def test_a_refusal_in_the_last_five_minutes_is_raised_at_once(deputy, place, clock):
     """Unlike a Deputy that can't be reached."""
-    session = deputy_client.session(*place.ids, key=place.key, region_name="us-east-1")
+    session = place.session(region_name="us-east-1")
     place.admin("/suspend", {"reason": "unpaid"})
     with closing(session.client("s3")) as s3:
         clock.shift(3200)
@@ -148,20 +134,10 @@ def test_a_refusal_in_the_last_five_minutes_is_raised_at_once(deputy, place, clo
 
 
 def test_threads_that_queue_behind_a_failure_share_it(deputy, place, clock, pauses):
-    credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
+    credentials = place.session().get_credentials()
     deputy.instead = lambda: DOWN
     clock.shift(3601)
-    start = threading.Barrier(16)
-
-    def ask():
-        start.wait()
-        try:
-            key_of(credentials)
-        except deputy_client.Unreachable as error:
-            return error
-        return None
-
-    with ThreadPoolExecutor(16) as threads:
-        got = [future.result() for future in [threads.submit(ask) for _ in range(16)]]
-    assert len({id(error) for error in got if error is not None}) == 16
+    errors = at_once([lambda: key_of(credentials)] * 16)
+    assert {type(error) for error in errors} == {deputy_client.Unreachable}
+    assert len({id(error) for error in errors}) == 16
     assert len(deputy.requests) == 1 + 4, "not four for each thread"

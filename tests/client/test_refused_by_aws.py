@@ -40,13 +40,13 @@ def test_a_refusal_is_reported_once_a_minute_however_many_sessions_meet_it(
     deputy, place, world, moment
 ):
     """Another connection's report does not wait."""
-    sessions = [deputy_client.session(*place.ids, key=place.key) for _ in range(2)]
+    sessions = [place.session() for _ in range(2)]
     place.customer.remove_role(place.role_name)
     for session in sessions * 3:
         assert refusal_of(session) == "InvalidClientTokenId"
     assert asked(deputy).count("report-refused") == 1
     other = CustomerAccount(world)
-    assert deputy_client.report_refused(deputy_client.session(*other.ids, key=other.key))
+    assert deputy_client.report_refused(other.session())
     [event] = place.world.audit(connection_id=place.ids[1], action="connection.refusal_reported")
     assert event["outcome"] == "ok"
     moment[0] += 59
@@ -60,7 +60,7 @@ def test_the_next_call_asks_for_other_credentials(deputy, place, moment):
     """The customer made the role again, and Deputy proved it: a worker goes on without a
     restart.
     """
-    session = deputy_client.session(*place.ids, key=place.key)
+    session = place.session()
     trust = place.world.kit(place.tenant)["trust_policy"]
     place.customer.remove_role(place.role_name)
     place.customer.role(place.role_name, trust)
@@ -70,8 +70,8 @@ def test_the_next_call_asks_for_other_credentials(deputy, place, moment):
     assert asked(deputy) == ["credentials", "report-refused", "credentials"]
 
 
-def test_a_session_that_ended_in_its_time_is_not_reported(deputy, place, moment, clock):
-    session = deputy_client.session(*place.ids, key=place.key, duration_seconds=900)
+def test_an_expiry_is_reported_before_its_time_alone(deputy, place, moment, clock):
+    session = place.session(duration_seconds=900)
     sts = session.client("sts", region_name="us-east-1")
     old = session.get_credentials().get_frozen_credentials()
     clock.shift(901)
@@ -84,18 +84,14 @@ def test_a_session_that_ended_in_its_time_is_not_reported(deputy, place, moment,
     assert sts.get_caller_identity()["Account"] == place.customer.account
     sts.close()
     assert "report-refused" not in asked(deputy)
-
-
-def test_an_expiry_before_its_time_is_reported(deputy, place, moment, clock):
-    mine = deputy_client.session(*place.ids, key=place.key).get_credentials()
-    clock.shift(3000)
+    mine = session.get_credentials()
     mine.rejected(mine._issued.access_key_id, as_expired=True)
     assert asked(deputy).count("report-refused") == 1
 
 
 def test_what_deputy_did_not_issue_is_not_reported(deputy, place, moment):
     """A key of the program's own, or one that deputy-credential-process made up to fail closed."""
-    session = deputy_client.session(*place.ids, key=place.key)
+    session = place.session()
     strange = {
         "aws_access_key_id": "ASIAMADEUPMADEUPMADE",
         "aws_secret_access_key": "x" * 40,
@@ -109,7 +105,7 @@ def test_what_deputy_did_not_issue_is_not_reported(deputy, place, moment):
 
 
 def test_a_report_that_fails_leaves_the_program_with_awss_error(deputy, place, moment, caplog):
-    session = deputy_client.session(*place.ids, key=place.key)
+    session = place.session()
     place.customer.remove_role(place.role_name)
     deputy.instead = lambda: (503, {}, b"")
     with caplog.at_level(logging.WARNING, logger="deputy_client"):

@@ -12,7 +12,7 @@ import botocore.exceptions
 import deputy_client
 import pytest
 
-from tests.client.people import CustomerAccount, environment, run, secret_of
+from tests.client.people import CustomerAccount, environment, issued, run, secret_of
 
 
 def account_of(session):
@@ -22,7 +22,7 @@ def account_of(session):
 
 def test_a_session_works_in_the_customers_account(deputy, place):
     place.fill(1)
-    session = deputy_client.session(*place.ids, key=place.key, region_name="us-east-1")
+    session = place.session(region_name="us-east-1")
     with closing(session.client("s3")) as s3:
         assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == [place.bucket]
         with pytest.raises(botocore.exceptions.ClientError, match="AccessDenied"):
@@ -78,23 +78,22 @@ def test_two_customers_do_not_mix_and_no_variable_of_aws_gets_between(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "999999999999")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sandbox")
     places = (place, CustomerAccount(world))
-    sessions = [deputy_client.session(*each.ids, key=each.key) for each in places]
+    sessions = [each.session() for each in places]
     accounts = [each.customer.account for each in places]
     assert [account_of(session) for session in sessions] == accounts
 
 
 def test_over_tls_with_an_authority_of_ones_own(secure, place, deputy, monkeypatch, pauses):
     with pytest.raises(deputy_client.Unreachable, match="certificate"):
-        deputy_client.session(*place.ids, url=secure.url, key=place.key)
-    assert (deputy.requests, pauses) == ([], [])
+        place.session(url=secure.url)
+    assert deputy.requests == []
+    assert pauses == []
     monkeypatch.setenv("DEPUTY_CA_BUNDLE", str(secure.ca))
-    assert deputy_client.session(*place.ids, url=secure.url, key=place.key)
+    assert place.session(url=secure.url)
     with pytest.raises(
         deputy_client.Unreachable, match=r"127\.0\.0\.2"
     ):  # not a name that it vouches for
-        deputy_client.session(
-            *place.ids, url=secure.url.replace("localhost", "127.0.0.2"), key=place.key
-        )
+        place.session(url=secure.url.replace("localhost", "127.0.0.2"))
 
 
 def test_proxies_count_for_https_and_never_within_this_machine(deputy, place, monkeypatch, pauses):
@@ -103,8 +102,8 @@ def test_proxies_count_for_https_and_never_within_this_machine(deputy, place, mo
     monkeypatch.setenv("NO_PROXY", "")
     monkeypatch.setenv("no_proxy", "")
     with pytest.raises(deputy_client.Unreachable, match="proxy"):
-        deputy_client.session(*place.ids, key=place.key, url="https://deputy.example.com")
-    assert deputy_client.session(*place.ids, key=place.key)
+        place.session(url="https://deputy.example.com")
+    assert place.session()
 
 
 CHATTY = """
@@ -131,7 +130,6 @@ def test_a_session_shows_no_key_and_no_credentials(deputy, place):
 
 def test_a_deputy_that_does_not_tell_the_account_will_do(deputy, place):
     end = (dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)).isoformat()
-    answer = {"AccessKeyId": "a", "SecretAccessKey": "b", "SessionToken": "c", "Expiration": end}
-    deputy.answer_first((200, {}, json.dumps(answer).encode()))
-    credentials = deputy_client.session(*place.ids, key=place.key).get_credentials()
+    deputy.answer_first(issued(end))
+    credentials = place.session().get_credentials()
     assert credentials.get_frozen_credentials().account_id is None

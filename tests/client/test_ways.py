@@ -135,7 +135,8 @@ def test_a_program_stops_at_a_refusal_and_shows_why(worker, place, aws, way):
     place.admin("/suspend", {"reason": "unpaid"})
     env = environment(AWS_ENDPOINT_URL=aws.url, **getattr(worker, way)())
     done = run(*program(way, place), env=env)
-    assert (done.returncode != 0, done.stdout.strip()) == (True, "")
+    assert done.returncode != 0
+    assert done.stdout.strip() == ""
     assert "uspended" in done.stderr
     assert secret_of(place.key) not in done.stderr
 
@@ -153,7 +154,8 @@ def test_the_script_tells_one_refusal_from_another_without_a_secret(worker, depu
 
     def said(connection):
         done = run(worker.home / "deputy-credentials", place.ids[0], connection, env=env)
-        assert (done.returncode, done.stdout) == (22, "")
+        assert done.returncode == 22
+        assert done.stdout == ""
         assert place.key not in done.stderr
         return done.stderr
 
@@ -175,7 +177,8 @@ def test_the_script_speaks_http_to_this_machine_past_a_proxy(worker, deputy, pla
             *place.ids,
             env=env | {"DEPUTY_URL": deputy.url.replace("127.0.0.1", host)},
         )
-        assert (done.returncode, done.stderr) == (0, "")
+        assert done.returncode == 0
+        assert done.stderr == ""
         assert json.loads(done.stdout)["AccountId"] == place.customer.account
 
 
@@ -184,7 +187,9 @@ def test_the_script_sends_the_key_to_other_machines_over_https_only(worker, depu
     for host in ("localhost:1@127.0.0.1", "127.0.0.1:1@127.0.0.1", "127.1", "x@127.0.0.1"):
         env = environment(**worker.curl() | {"DEPUTY_URL": deputy.url.replace("127.0.0.1", host)})
         done = run(worker.home / "deputy-credentials", *place.ids, env=env)
-        assert (done.returncode, done.stdout, deputy.requests) == (1, "", []), host
+        assert done.returncode == 1, host
+        assert done.stdout == "", host
+        assert deputy.requests == [], host
         assert "http" in done.stderr
 
 
