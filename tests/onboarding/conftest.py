@@ -1,39 +1,45 @@
 """A vendor with permission sets of its own, and templates that are published once."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from functools import partial
+from subprocess import CompletedProcess
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from flask import Flask
 
 from tests.conftest import publish_templates
-from tests.support.cast import World
+from tests.support.cast import root_client
+from tests.support.shells import run_as
 from tests.support.versions import MORE, READS, WRITES, Vendor
 
 
-@dataclass(frozen=True)
-class Shop:
-    """Published permission sets of one vendor, and two processes that serve them.
-
-    Two sets read and two write. Tests leave their versions as they are.
-    """
-
-    seller: Vendor
-    world: World
-    app: Flask
-    other: Flask
-
-    @property
-    def reads(self):
-        return self.seller.reads
-
-    @property
-    def writes(self):
-        return self.seller.writes
+def opened(link):
+    """Return what the console reads from a launch link."""
+    return dict(parse_qsl(urlsplit(link).fragment.partition("?")[2], strict_parsing=True))
 
 
-def write_two(seller):
-    """Write version 1 of the set that reads and of the set that writes."""
+def set_of(world, name):
+    """Return a permission set as the API shows it."""
+    sets = world.admin("GET", "/v1/permission-sets")["items"]
+    return next(permission_set for permission_set in sets if permission_set["name"] == name)
+
+
+@pytest.fixture
+def shell(aws, customer) -> Callable[..., CompletedProcess[str]]:
+    """Runs a script in the customer's account."""
+    return partial(run_as, aws, customer.account)
+
+
+@pytest.fixture
+def iam(aws, customer) -> Any:
+    """IAM of the customer's account."""
+    return root_client(aws, "iam", customer.account)
+
+
+def new_vendor(aws, config, vendor, folder):
+    """Return a vendor that has written version 1 of a set that reads and of one that writes."""
+    seller = Vendor(aws, config.database.database_url, vendor, folder)
     seller.write(seller.reads, 1, READS)
     seller.write(seller.writes, 1, READS, WRITES, access="write")
     return seller
@@ -42,20 +48,20 @@ def write_two(seller):
 @pytest.fixture
 def seller(aws, vendor, config, tmp_path) -> Vendor:
     """Nothing is published."""
-    return write_two(Vendor(aws, config.database.database_url, vendor, tmp_path))
+    return new_vendor(aws, config, vendor, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def shop(aws, vendor, config, tmp_path_factory) -> Iterator[Shop]:
-    seller = write_two(
-        Vendor(
-            aws, config.database.database_url, vendor, tmp_path_factory.mktemp("permission-sets")
-        )
-    )
-    seller.write(f"t{seller.reads}", 1, READS, MORE)
-    seller.write(f"t{seller.writes}", 1, READS, WRITES, MORE, access="write")
-    with seller.release() as (world, app), seller.release(publish=False) as (_, other):
-        yield Shop(seller, world, app, other)
+def shop(aws, vendor, config, tmp_path_factory) -> Iterator[Vendor]:
+    """Published permission sets, and two processes that serve them: `app` and `other`.
+
+    Two sets read and two write. Tests leave their versions as they are.
+    """
+    shop = new_vendor(aws, config, vendor, tmp_path_factory.mktemp("permission-sets"))
+    shop.write(f"t{shop.reads}", 1, READS, MORE)
+    shop.write(f"t{shop.writes}", 1, READS, WRITES, MORE, access="write")
+    with shop.release() as (shop.world, shop.app), shop.release(publish=False) as (_, shop.other):
+        yield shop
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,20 @@
 name already.
 """
 
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from tests.attacks.evidence import on_sqlite
-from tests.onboarding.test_set_versions import connections_of, kit_of, launched, moved
-from tests.support.cast import Customer, path_of, root_client
+from tests.onboarding.conftest import opened
+from tests.onboarding.test_set_versions import (
+    ask_for,
+    cast_of,
+    connections_of,
+    kit_of,
+    launched,
+    moved,
+    verify,
+)
+from tests.support.cast import Customer, path_of
 from tests.support.shells import run_as
 
 pytestmark = on_sqlite  # nothing here depends on the database
@@ -16,8 +25,7 @@ def base_of(tenant):
     return f"deputy-{tenant['id'].replace('-', '')[-8:]}"
 
 
-def policy_of(world, customer, name):
-    iam = root_client(world.aws, "iam", customer.account)
+def policy_of(iam, name):
     return iam.get_role_policy(RoleName=name, PolicyName="permissions")["PolicyDocument"]
 
 
@@ -41,32 +49,31 @@ def each_key_opens_its_own(world, connections):
             assert answer.status_code == (200 if other == name else 403), answer.text
 
 
-def test_another_default_set_leaves_the_role_alone_that_the_earlier_one_has(shop, customer):
+def test_another_default_set_leaves_the_role_alone_that_the_earlier_one_has(shop, customer, iam):
     """As sh connect.sh, the script of the new default set would put its rights into the role of
     the earlier one. By its account, too, no role of one set is connected as that of another.
     """
-    reads, writes, world = shop.reads, shop.writes, shop.world
-    tenant = world.tenant()
-    first = launched(world, shop.app, customer, tenant, reads)
+    reads, writes, world, tenant = cast_of(shop)
+    first = launched(world, customer, tenant, reads)
     base, earlier = base_of(tenant), link_of(world, tenant)
     assert first["role_arn"].endswith(f":role/{base}")
-    before = policy_of(world, customer, base)
-    with shop.seller.release(default=writes, publish=False) as (world, app):
+    before = policy_of(iam, base)
+    with shop.release(default=writes, publish=False) as (world, app):
         own, kit = f"{base}-{writes}", kit_of(world, tenant, writes)
-        assert (kit["role_name"], kit["stack_name"]) == (own, own)
-        whole = dict(parse_qsl(urlsplit(kit["organization_launch_url"]).fragment.partition("?")[2]))
+        assert kit["role_name"] == kit["stack_name"] == own
+        whole = opened(kit["organization_launch_url"])
         assert whole["stackName"] == f"{own}-organization"
         assert f"filteringText={own}" in kit["update"]["stack"]["console_url"]
         done = run_as(world.aws, customer.account, kit["aws_cli"])
         assert (done.returncode, done.stdout.strip().rpartition("/")[2]) == (0, own), done.stderr
-        assert policy_of(world, customer, base) == before
+        assert policy_of(iam, base) == before
         link, pasted = link_of(world, tenant), {"role_arn": customer.account}
         sent = app.test_client().post(f"{link}/connections", data=pasted)
         assert sent.status_code == 303, sent.text
         roles = {row["role_arn"]: row for row in connections_of(world, tenant)}
         second = roles[done.stdout.strip()]
         world.admin("POST", path_of(second, "/approve"), {})
-        second = world.admin("POST", path_of(second, "/verify"))
+        second = verify(world, second)
         assert (second["permission_set"], second["status"]) == (writes, "verified")
         assert roles[first["role_arn"]]["permission_set"] == reads
         each_key_opens_its_own(world, {reads: first, writes: second})
@@ -92,14 +99,14 @@ def test_another_default_set_leaves_the_role_alone_that_the_earlier_one_has(shop
 
 
 def test_a_role_that_moved_keeps_its_name_and_its_earlier_set_makes_others(shop, customer):
-    reads, writes, world = shop.reads, shop.writes, shop.world
-    tenant = world.tenant()
-    made = launched(world, shop.app, customer, tenant, reads)
-    world.admin("PATCH", path_of(made), {"permission_set": writes})
+    reads, writes, world, tenant = cast_of(shop)
+    made = launched(world, customer, tenant, reads)
+    ask_for(world.admin, made, writes)
     assert kit_of(world, tenant, reads)["role_name"] == base_of(tenant), "it has not moved yet"
-    moved(world, shop.app, customer, tenant, writes)
+    moved(world, customer, tenant, writes)
     [after] = connections_of(world, tenant)
-    assert (after["permission_set"], after["role_arn"]) == (writes, made["role_arn"])
+    assert after["permission_set"] == writes
+    assert after["role_arn"] == made["role_arn"]
     own, link = f"{base_of(tenant)}-{reads}", link_of(world, tenant)
     assert kit_of(world, tenant, reads)["role_name"] == own
     world.admin("DELETE", f"/v1/tenants/{tenant['id']}", expect=204)

@@ -41,7 +41,6 @@ KIT_ROLES = {
     )
     for chosen, partition in zip(SETS.values(), ("aws", "aws-cn"), strict=True)
 }
-every_role = pytest.mark.parametrize("role", KIT_ROLES.values(), ids=KIT_ROLES)
 CUSTOMER_ROLE, _ = decode(str(Path(__file__).parents[2] / "cloudformation" / "customer-role.yaml"))
 ROLE = KitRole(
     "deputy-x",
@@ -80,8 +79,10 @@ def made_by(terraform, *, vendor):
         hcl.evaluate(policy, names),
         hcl.evaluate(reads, names),
     )
-    assert (policy["name"], policy["role"]) == ("permissions", "the role")
-    assert (reads["name"], reads["role"]) == ("read-itself", "the role")
+    assert policy["name"] == "permissions"
+    assert policy["role"] == "the role"
+    assert reads["name"] == "read-itself"
+    assert reads["role"] == "the role"
     assert json.loads(reads["policy"]) == read_itself("its ARN")
     assert role["permissions_boundary"] is None
     assert found["output"] == [{"role_arn": {"value": "${aws_iam_role.deputy.arn}"}}]
@@ -100,7 +101,7 @@ def made_by(terraform, *, vendor):
     )
 
 
-@every_role
+@pytest.mark.parametrize("role", KIT_ROLES.values(), ids=KIT_ROLES)
 def test_terraform_makes_exactly_the_role_and_its_fmt_would_change_nothing(role):
     written = kit_scripts.terraform(role)
     assert made_by(written, vendor=role.vendor) == role
@@ -116,10 +117,8 @@ def test_the_limits_of_terraform_are_the_templates():
         pattern = re.fullmatch(
             rf'\$\{{can\(regex\("(.*)", var\.{name}\)\)\}}', variable["validation"][0]["condition"]
         )
-        assert (variable["default"], pattern[1]) == (
-            '""',
-            f"^({parameters[name]['AllowedPattern']})$",
-        )
+        assert variable["default"] == '""'
+        assert pattern[1] == f"^({parameters[name]['AllowedPattern']})$"
     names = {
         "aws_iam_role.deputy.id": "it",
         "aws_iam_role.deputy.arn": "its ARN",
@@ -202,7 +201,8 @@ def test_shellcheck_finds_nothing_wrong_with_the_script(role, shell):
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert done.stdout + done.stderr == ""
 
 
 @pytest.fixture

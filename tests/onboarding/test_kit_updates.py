@@ -2,7 +2,6 @@
 the page shows then.
 """
 
-import json
 import re
 from collections.abc import Callable
 from subprocess import CompletedProcess
@@ -10,10 +9,10 @@ from subprocess import CompletedProcess
 import pytest
 
 from tests.attacks.evidence import on_sqlite
+from tests.onboarding.conftest import set_of
 from tests.onboarding.test_kit_scripts import made_by
-from tests.onboarding.test_set_versions import kit_of
-from tests.support.cast import path_of, root_client
-from tests.support.shells import run_as
+from tests.onboarding.test_set_versions import ask_for, kit_of, verify
+from tests.support.cast import path_of
 from tests.support.versions import MORE, READS, WRITES, page_of
 
 pytestmark = on_sqlite  # nothing here depends on the database
@@ -23,18 +22,16 @@ AUDIT, VIEW, BUCKETS = (
     for name in ("SecurityAudit", "job-function/ViewOnlyAccess", "AmazonS3ReadOnlyAccess")
 )
 OWN = "IAMReadOnlyAccess"  # which no set of the tests asks for
-DENY = {
-    "Version": "2012-10-17",
-    "Statement": [{"Effect": "Deny", "Action": "s3:*", "Resource": "*"}],
-}
+DENY = """{"Version": "2012-10-17", "Statement":
+    {"Effect": "Deny", "Action": "s3:*", "Resource": "*"}}"""
 
 
 @pytest.fixture
-def result_of(aws, customer) -> Callable[[str], CompletedProcess[str]]:
-    """Runs a script in the customer's account."""
+def result_of(shell) -> Callable[[str], CompletedProcess[str]]:
+    """Runs a script in the customer's account, which must not fail."""
 
     def run(script):
-        done = run_as(aws, customer.account, script)
+        done = shell(script)
         assert done.returncode == 0, done.stderr
         return done
 
@@ -44,8 +41,8 @@ def result_of(aws, customer) -> Callable[[str], CompletedProcess[str]]:
 class Role:
     """What AWS says of the customer's role."""
 
-    def __init__(self, world, customer, name):
-        self._iam, self.name = root_client(world.aws, "iam", customer.account), name
+    def __init__(self, iam, name):
+        self._iam, self.name = iam, name
 
     def attached(self):
         found = self._iam.list_attached_role_policies(RoleName=self.name)["AttachedPolicies"]
@@ -61,7 +58,7 @@ class Role:
 
 
 def test_the_script_attaches_and_detaches_what_the_vendor_ever_asked_for_and_nothing_else(
-    seller, customer, result_of
+    seller, customer, iam, result_of
 ):
     """By the script of a new role and by that of an update, which both work on a role that is
     there. VIEW was of another set of the vendor's, whose file is gone.
@@ -71,18 +68,19 @@ def test_the_script_attaches_and_detaches_what_the_vendor_ever_asked_for_and_not
     with seller.release() as (world, _):
         tenant = world.tenant()
         kit = kit_of(world, tenant, seller.reads)
-        role = Role(world, customer, kit["role_name"])
+        role = Role(iam, kit["role_name"])
         made = world.connect(tenant, result_of(kit["aws_cli"]).stdout.strip())
         assert role.attached() == {AUDIT["name"]}
         unique_id = role.unique_id()
         rights = world.admin("POST", path_of(made, "/diagnose"))["permissions"]
-        assert (rights["version"], rights["missing"], rights["beyond"]) == (1, [], [])
-    iam = root_client(world.aws, "iam", customer.account)
-    policy = iam.create_policy(PolicyName="guard", PolicyDocument=json.dumps(DENY))["Policy"]
+        assert rights["version"] == 1
+        assert rights["missing"] == []
+        assert rights["beyond"] == []
+    policy = iam.create_policy(PolicyName="guard", PolicyDocument=DENY)["Policy"]
     guard = policy["Arn"]
     for arn in (guard, *(f"arn:aws:iam::aws:policy/{name}" for name in (OWN, VIEW["name"]))):
         iam.attach_role_policy(RoleName=role.name, PolicyArn=arn)
-    iam.put_role_policy(RoleName=role.name, PolicyName="guard", PolicyDocument=json.dumps(DENY))
+    iam.put_role_policy(RoleName=role.name, PolicyName="guard", PolicyDocument=DENY)
     seller.withdraw(seller.writes)
     for version, managed, gone in ((2, [BUCKETS], [AUDIT, VIEW]), (3, [], [BUCKETS])):
         seller.write(seller.reads, version, READS, managed_policies=managed)
@@ -92,10 +90,9 @@ def test_the_script_attaches_and_detaches_what_the_vendor_ever_asked_for_and_not
             assert role.attached() == {guard, OWN, *(each["name"] for each in managed)}
             detached = re.findall("Detached arn:aws:iam::aws:policy/(.*),", done.stderr)
             assert sorted(detached) == sorted(each["name"] for each in gone)
-            proven = world.admin("POST", path_of(made, "/verify"))
+            proven = verify(world, made)
             assert proven["permission_set_version"] == version
     assert role.unique_id() == unique_id
-    iam = root_client(world.aws, "iam", customer.account)
     assert "guard" in iam.list_role_policies(RoleName=role.name)["PolicyNames"]
 
 
@@ -110,7 +107,7 @@ def tagged_role(seller, customer, world, tenant):
 
 
 def test_the_pages_script_and_terraform_update_the_role_that_is_there_and_move_it(
-    seller, customer, result_of
+    seller, customer, iam, result_of
 ):
     """It keeps its name, which is not that of the other set."""
     with seller.release() as (world, _):
@@ -121,29 +118,28 @@ def test_the_pages_script_and_terraform_update_the_role_that_is_there_and_move_i
         assert page_of(world, tenant).select(".set-update") == []
     seller.write(seller.reads, 2, READS, MORE)
     seller.write(seller.writes, 2, READS, WRITES, access="write", managed_policies=[AUDIT])
-    role = Role(world, customer, made["role_arn"].rpartition("/")[2])
+    role = Role(iam, made["role_arn"].rpartition("/")[2])
     unique_id, before = role.unique_id(), made_by(first["terraform"], vendor="Example Vendor")
     with seller.release() as (world, _):
-        sets = {
-            one["name"]: one["policy"] for one in world.admin("GET", "/v1/permission-sets")["items"]
-        }
         for chosen, sids in ((seller.reads, ["Read", "Tags"]), (seller.writes, ["Read", "Write"])):
             if chosen == seller.writes:
-                world.admin("PATCH", path_of(made), {"permission_set": chosen})
+                ask_for(world.admin, made, chosen)
             asked = page_of(world, tenant).select_one("#set-update-1")
             assert "run this script" in asked.get_text()
             assert "Apply this configuration in place of your current one" in asked.get_text()
             written = asked.select_one("#set-update-1-terraform").get_text()
+            policy = set_of(world, chosen)["policy"]
             after = made_by(written, vendor="Example Vendor")
-            assert before._replace(policy=sets[chosen], permission_set=f"{chosen}@2") == after
+            assert before._replace(policy=policy, permission_set=f"{chosen}@2") == after
             assert after.name == role.name
             audits = "arn:aws:iam::aws:policy/SecurityAudit" in written
             assert audits is (chosen == seller.writes)
             done = result_of(asked.select_one("#set-update-1-cli").get_text())
             assert done.stdout.strip() == made["role_arn"]
             assert [one["Sid"] for one in role.policy()["Statement"]] == sids
-            proven = world.admin("POST", path_of(made, "/verify"))
-            state = (proven["status"], proven["permission_set"], proven["permission_set_version"])
-            assert state == ("verified", chosen, 2)
+            proven = verify(world, made)
+            assert proven["status"] == "verified"
+            assert proven["permission_set"] == chosen
+            assert proven["permission_set_version"] == 2
             assert page_of(world, tenant).select(".set-update") == []
     assert role.unique_id() == unique_id

@@ -7,7 +7,6 @@ import contextlib
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import sqlalchemy
@@ -37,33 +36,45 @@ PATIENCE = 300  # seconds, on a machine that stalls
 SHOWN_AGAIN = 10  # seconds after which SQS delivers what was not deleted; a minute in broker.yaml
 
 
+@contextlib.contextmanager
+def deployed(url, vendor, **settings):
+    """A deployment with a registration topic, and nobody at work."""
+    app = create_app(
+        make_config(
+            url,
+            registration_topic_arn=vendor.registration_topic_arn,
+            registration_queue_url=vendor.registration_queue_url,
+            **settings,
+        )
+    )
+    yield app
+    app.extensions["deputy"].db.engine.dispose()
+
+
+@contextlib.contextmanager
+def working(app):
+    """A background worker of it is at work."""
+    stop = threading.Event()
+    worker = threading.Thread(target=run_worker, args=(app.extensions["deputy"], stop))
+    worker.start()
+    yield
+    stop.set()
+    worker.join(30)
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def idle(request, aws, vendor):
-    """A deployment of its own, with a registration topic, and nobody at work."""
-    with new_database(request.param) as url:
-        made = create_app(
-            make_config(
-                url,
-                sts_budget=BUDGET,
-                reprove_every=5,  # and as soon after a refusal
-                registration_topic_arn=vendor.registration_topic_arn,
-                registration_queue_url=vendor.registration_queue_url,
-            )
-        )
-        publish_templates(made)
-        yield made
-        made.extensions["deputy"].db.engine.dispose()
+    # Proven every five seconds, and as soon after a refusal
+    settings = {"sts_budget": BUDGET, "reprove_every": 5}
+    with new_database(request.param) as url, deployed(url, vendor, **settings) as app:
+        publish_templates(app)
+        yield app
 
 
 @pytest.fixture
 def app(idle) -> Iterator[Flask]:
-    """The same, with its worker."""
-    stop = threading.Event()
-    worker = threading.Thread(target=run_worker, args=(idle.extensions["deputy"], stop))
-    worker.start()
-    yield idle
-    stop.set()
-    worker.join(30)
+    with working(idle):
+        yield idle
 
 
 class Organisation:
@@ -73,9 +84,7 @@ class Organisation:
 
     def __init__(self, app, aws):
         self.aws, self.services = aws, app.extensions["deputy"]
-        _, key = self.services.api_keys.create_key(
-            OPERATOR, name="tests", scopes=ALL_SCOPES, tenant_id=None, expires_at=None
-        )
+        _, key = self.services.api_keys.create_key(OPERATOR, name="tests", scopes=ALL_SCOPES)
         self.world = World(aws, Api(app, key))
         self.tenant = self.world.tenant("An organisation")
         self.path = f"/v1/tenants/{self.tenant['id']}/connections"
@@ -86,22 +95,17 @@ class Organisation:
         organization.change({"ous": {UNIT: list(accounts)}})
 
     def launch(self, call_as="SELF", **more):
-        url = urlsplit(self.world.kit(self.tenant)["organization_launch_url"])
-        link = dict(parse_qsl(url.fragment.partition("?")[2]))
-        given = {k.removeprefix("param_"): v for k, v in link.items() if k.startswith("param_")}
-        given |= {"OrganizationalUnitIds": UNIT, "CallAs": call_as, **more}
-        self.stack_id = self.cloudformation.create_stack(
-            StackName=link["stackName"],
-            TemplateURL=link["templateURL"],
-            Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in given.items()],
-            Capabilities=["CAPABILITY_NAMED_IAM"],
-        )["StackId"]
+        link = self.world.kit(self.tenant)["organization_launch_url"]
+        given = {"OrganizationalUnitIds": UNIT, "CallAs": call_as, **more}
+        name = Customer(self.aws, self.account).create_stack(link, **given)
+        self.stack_id = self.cloudformation.describe_stacks(StackName=name)["Stacks"][0]["StackId"]
 
-    @property
-    def stack_status(self):
-        return self.cloudformation.describe_stacks(StackName=self.stack_id)["Stacks"][0][
-            "StackStatus"
-        ]
+    def await_stack(self, status):
+        def there():
+            stacks = self.cloudformation.describe_stacks(StackName=self.stack_id)["Stacks"]
+            return stacks[0]["StackStatus"] == status
+
+        until(there, seconds=PATIENCE)
 
     def instances(self):
         """Each account's stack. CURRENT is one that was created, so its registration was
@@ -159,7 +163,7 @@ def test_a_whole_organisation_comes_by_itself_grows_and_goes(organisation, aws):
     organisation.has(*ACCOUNTS)
     organisation.launch()
     members = [*ACCOUNTS, organisation.account]
-    until(lambda: organisation.stack_status == "CREATE_COMPLETE", seconds=PATIENCE)
+    organisation.await_stack("CREATE_COMPLETE")
     assert organisation.instances() == dict.fromkeys(ACCOUNTS, "CURRENT")
     organisation.await_all("verified", len(members))
     assert organisation.accounts("verified") == dict.fromkeys(members, 1)
@@ -170,7 +174,7 @@ def test_a_whole_organisation_comes_by_itself_grows_and_goes(organisation, aws):
     assert organisation.instances()[NEWCOMER] == "CURRENT"
 
     organisation.cloudformation.delete_stack(StackName=organisation.stack_id)
-    until(lambda: organisation.stack_status == "DELETE_COMPLETE", seconds=PATIENCE)
+    organisation.await_stack("DELETE_COMPLETE")
     assert organisation.audited("connection.stack_deleted") == {}
     organisation.make_due()  # nobody was told: Deputy notices by the roles
     organisation.await_all("broken", len(members))
@@ -186,7 +190,7 @@ def test_a_delegated_administrator_has_the_role_once_though_its_account_is_one_o
     members = [*ACCOUNTS[:2], organisation.account]
     organisation.has(*members)
     organisation.launch(call_as="DELEGATED_ADMIN")
-    until(lambda: organisation.stack_status == "CREATE_COMPLETE", seconds=PATIENCE)
+    organisation.await_stack("CREATE_COMPLETE")
     assert organisation.instances() == dict.fromkeys(ACCOUNTS[:2], "CURRENT")
     organisation.await_all("verified", len(members))
     assert organisation.audited("connection.registered") == dict.fromkeys(members, 1)
@@ -232,10 +236,7 @@ def test_killing_broker_and_worker_in_the_middle_of_many_registrations_loses_and
             valkey.start()  # as Valkey keeps nothing here, every message of Celery's is lost
             celery.start()
             lapse(organisation.services)
-        until(
-            lambda: organisation.summary() == {"total": count, "by_status": {"verified": count}},
-            seconds=PATIENCE,
-        )
-        until(lambda: organisation.stack_status == "CREATE_COMPLETE", seconds=PATIENCE)
+        organisation.await_all("verified", count)
+        organisation.await_stack("CREATE_COMPLETE")
         for action in ("connection.registered", "connection.verified"):
             assert organisation.audited(action) == dict.fromkeys([*many, organisation.account], 1)

@@ -2,15 +2,18 @@
 follows by its proofs.
 """
 
-import threading
 from collections.abc import Iterator
 
 import pytest
 
-from app.background.single_machine import run_worker
-from app.factory import create_app
-from tests.conftest import make_config, publish_templates
-from tests.onboarding.test_organization import PATIENCE, Organisation, organisation_of
+from tests.conftest import publish_templates
+from tests.onboarding.test_organization import (
+    PATIENCE,
+    Organisation,
+    deployed,
+    organisation_of,
+    working,
+)
 from tests.support.databases import new_database
 from tests.support.rotations import PassingMinutes
 from tests.support.shells import run_as
@@ -20,32 +23,21 @@ from tests.support.waiting import until
 
 @pytest.fixture
 def organisation(request, aws, vendor) -> Iterator[Organisation]:
-    with new_database(request.param) as url:
-        config = make_config(
-            url,
-            sts_budget=1000,
-            registration_topic_arn=vendor.registration_topic_arn,
-            registration_queue_url=vendor.registration_queue_url,
-        )
-        # Each with database connections of its own
-        web, background = (create_app(config), create_app(config))
+    with (
+        new_database(request.param) as url,
+        deployed(url, vendor, sts_budget=1000) as web,  # each with database connections of its own
+        deployed(url, vendor, sts_budget=1000) as background,
+    ):
         publish_templates(web)
-        stop = threading.Event()
-        worker = threading.Thread(target=run_worker, args=(background.extensions["deputy"], stop))
-        worker.start()
-        with organisation_of(web, aws) as made:
+        with working(background), organisation_of(web, aws) as made:
             yield made
-        stop.set()
-        worker.join(30)
-        for app in (web, background):
-            app.extensions["deputy"].db.engine.dispose()
 
 
 def update_as_the_kit_says(organisation):
     kit = organisation.world.kit(organisation.tenant)
     done = run_as(organisation.aws, organisation.account, kit["update"]["stack_set"]["aws_cli"])
     assert done.returncode == 0, done.stderr
-    until(lambda: organisation.stack_status == "UPDATE_COMPLETE", seconds=PATIENCE)
+    organisation.await_stack("UPDATE_COMPLETE")
 
 
 @pytest.mark.parametrize(

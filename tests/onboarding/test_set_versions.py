@@ -2,12 +2,12 @@
 
 import json
 import re
-from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from botocore.exceptions import ClientError
 
 from tests.attacks.evidence import on_sqlite
+from tests.onboarding.conftest import opened
 from tests.support.cast import Api, Customer, path_of, root_client
 from tests.support.versions import MORE, READS, page_of, registered
 
@@ -24,12 +24,25 @@ def connections_of(world, tenant, query=""):
     return world.admin("GET", f"/v1/tenants/{tenant['id']}/connections{query}")["items"]
 
 
-def launched(world, app, customer, tenant, name):
+def launched(world, customer, tenant, name):
     """The connection of a stack that was launched from the kit's link, proven."""
     customer.create_stack(kit_of(world, tenant, name)["launch_stack_url"])
-    registered(world, app, customer)
+    registered(world, world.admin.app, customer)
     [made] = connections_of(world, tenant)
+    return verify(world, made)
+
+
+def verify(world, made):
     return world.admin("POST", path_of(made, "/verify"))
+
+
+def ask_for(api, made, name):
+    return api("PATCH", path_of(made), {"permission_set": name})
+
+
+def cast_of(shop):
+    """A tenant at the shop, and what its tests ask for."""
+    return shop.reads, shop.writes, shop.world, shop.world.tenant()
 
 
 def update_stack(world, customer, name, template_url=None, kept=None, **given):
@@ -56,17 +69,16 @@ def update(world, customer, kit, **filled_in):
     shown = kit["update"]["stack"]
     kept, given = (json.loads(part) for part in re.findall(r"`(\[.*?\])`", shown["aws_cli"]))
     values = {each["ParameterKey"]: each["ParameterValue"] for each in given} | filled_in
-    link = dict(parse_qsl(urlsplit(shown["console_url"]).fragment.partition("?")[2]))
-    update_stack(world, customer, link["filteringText"], kit["template_url"], set(kept), **values)
+    name = opened(shown["console_url"])["filteringText"]
+    update_stack(world, customer, name, kit["template_url"], set(kept), **values)
 
 
-def moved(world, app, customer, tenant, name):
+def moved(world, customer, tenant, name):
     update(world, customer, kit_of(world, tenant, name))
-    registered(world, app, customer)
+    registered(world, world.admin.app, customer)
 
 
-def tag(world, customer, role, label):
-    iam = root_client(world.aws, "iam", customer.account)
+def tag(iam, role, label):
     iam.tag_role(RoleName=role, Tags=[{"Key": "deputy:permission-set", "Value": label}])
 
 
@@ -99,7 +111,8 @@ def test_the_difference_is_of_actions_policies_statements_and_their_fields(selle
         assert [each["Sid"] for each in listed[1]["statements"]] == ["Read", "Tags", "Bucket"]
         path = f"/v1/permission-sets/{name}/difference"
         found = world.admin("GET", f"{path}?from=1&to=2")
-        assert (found["from"], found["to"]) == (1, 2)
+        assert found["from"] == 1
+        assert found["to"] == 2
         kinds = ("managed_policies", "statements", "parameters")
         names = {
             side: [
@@ -123,7 +136,8 @@ def test_the_difference_is_of_actions_policies_statements_and_their_fields(selle
             (None, "Bucket", "pattern", "[a-z]{3}", "[a-z]{4}", None),
         ]
         same = world.admin("GET", f"{path}?from=2&to=2")
-        assert (same["added"], same["changed"]) == (same["removed"], [])
+        assert same["added"] == same["removed"]
+        assert same["changed"] == []
         problem = world.admin.refused(
             "GET", f"{path}?from=1&to=7", expect=422, code="validation_failed"
         )
@@ -166,13 +180,14 @@ def lists_tell_which_is_to_be_updated(world, tenant, old, other):
         assert [connection["id"] for connection in listed] == [expected]
     everywhere = world.admin("GET", "/v1/connections?limit=200&update_available=true")["items"]
     ids = {connection["id"] for connection in everywhere}
-    assert (old["id"] in ids, other["id"] in ids) == (True, False)
+    assert old["id"] in ids
+    assert other["id"] not in ids
     world.admin.refused(
         "GET", "/v1/connections?update_available=maybe", expect=422, code="validation_failed"
     )
 
 
-def test_a_connection_knows_the_version_of_its_stack_and_of_its_updates(seller, customer):
+def test_a_connection_knows_the_version_of_its_stack_and_of_its_updates(seller, customer, iam):
     """A new parameter must be filled in, and keeps its value in the next update."""
     name = seller.reads
     bucket = {
@@ -186,11 +201,12 @@ def test_a_connection_knows_the_version_of_its_stack_and_of_its_updates(seller, 
         "Action": "s3:GetObject",
         "Resource": "arn:${AWS::Partition}:s3:::${Bucket}/*",
     }
-    with seller.release() as (world, app):
+    with seller.release() as (world, _):
         tenant = world.tenant()
-        made = launched(world, app, customer, tenant, name)
-        shown = (made["status"], made["permission_set_version"], made["update_available"])
-        assert shown == ("verified", 1, False)
+        made = launched(world, customer, tenant, name)
+        assert made["status"] == "verified"
+        assert made["permission_set_version"] == 1
+        assert made["update_available"] is False
         assert kit_of(world, tenant, name)["permission_set_version"] == 1
     seller.write(name, 2, READS, uses, parameters=[bucket])
     with seller.release() as (world, app):
@@ -198,11 +214,11 @@ def test_a_connection_knows_the_version_of_its_stack_and_of_its_updates(seller, 
         assert '"ParameterValue": "<Bucket>"' in kit["update"]["stack"]["aws_cli"]
         the_page_explains_the_update(world, tenant, kit)
         [made] = connections_of(world, tenant)
-        assert (made["permission_set_version"], made["update_available"]) == (1, True)
+        assert made["permission_set_version"] == 1
+        assert made["update_available"] is True
         other = world.connect(tenant, world.role(tenant, Customer(world.aws)))
-        assert (other["permission_set_version"], other["update_available"]) == (None, False), (
-            "it is not known"
-        )
+        assert other["permission_set_version"] is None, "it is not known"
+        assert other["update_available"] is False
         lists_tell_which_is_to_be_updated(world, tenant, made, other)
         with pytest.raises(ClientError, match="Bucket"):
             update(world, customer, kit)
@@ -212,11 +228,10 @@ def test_a_connection_knows_the_version_of_its_stack_and_of_its_updates(seller, 
         shown = (made["status"], made["permission_set_version"], made["update_available"])
         assert shown == ("verified", 2, False), "a message changes no status"
     seller.write(name, 3, READS, MORE, uses, parameters=[bucket])
-    with seller.release() as (world, app):
-        moved(world, app, customer, tenant, name)
+    with seller.release() as (world, _):
+        moved(world, customer, tenant, name)
         [_, made] = connections_of(world, tenant)
         assert made["permission_set_version"] == 3
-    iam = root_client(world.aws, "iam", customer.account)
     role = made["role_arn"].partition("role/")[2]
     policy = iam.get_role_policy(RoleName=role, PolicyName="permissions")["PolicyDocument"]
     assert "arn:aws:s3:::acme-reports/*" in json.dumps(policy)
@@ -225,17 +240,19 @@ def test_a_connection_knows_the_version_of_its_stack_and_of_its_updates(seller, 
 def test_a_move_to_a_set_whose_file_is_gone_does_not_hide_the_update_of_the_roles_own_set(
     seller, customer
 ):
-    with seller.release() as (world, app):
+    with seller.release() as (world, _):
         tenant = world.tenant()
-        made = launched(world, app, customer, tenant, seller.reads)
-        world.admin("PATCH", path_of(made), {"permission_set": seller.writes})
+        made = launched(world, customer, tenant, seller.reads)
+        ask_for(world.admin, made, seller.writes)
     seller.write(seller.reads, 2, READS, MORE)
     seller.withdraw(seller.writes)
     with seller.release() as (world, _):
         assert "Adds the statement Tags: Shows their tags." in words_of_update(world, tenant)
 
 
-def test_a_roles_own_tag_tells_a_version_that_was_published_or_is_asked_for_now(seller, customer):
+def test_a_roles_own_tag_tells_a_version_that_was_published_or_is_asked_for_now(
+    seller, customer, iam
+):
     name = seller.reads
     with seller.release():
         seller.write(name, 3, READS)
@@ -249,11 +266,10 @@ def test_a_roles_own_tag_tells_a_version_that_was_published_or_is_asked_for_now(
             ("nonsense", 1),
             ("other@5", 1),
         ):
-            tag(world, customer, kit["role_name"], label)
-            made = world.admin("POST", path_of(made, "/verify"))
-            assert (made["permission_set"], made["permission_set_version"]) == (name, expected), (
-                label
-            )
+            tag(iam, kit["role_name"], label)
+            made = verify(world, made)
+            assert made["permission_set"] == name, label
+            assert made["permission_set_version"] == expected, label
 
 
 class Workers:
@@ -289,12 +305,12 @@ def tagless(shop, customer, tenant):
 
 
 def test_a_move_waits_for_the_stack_and_keeps_role_status_and_issuing(shop, customer):
-    reads, writes, world = shop.reads, shop.writes, shop.world
-    tenant = world.tenant()
-    made = launched(world, shop.app, customer, tenant, reads)
+    reads, writes, world, tenant = cast_of(shop)
+    made = launched(world, customer, tenant, reads)
     workers = Workers(shop, made, reads)
-    asked = world.admin("PATCH", path_of(made), {"permission_set": writes})
-    assert (asked["permission_set"], asked["wanted_permission_set"]) == (reads, writes)
+    asked = ask_for(world.admin, made, writes)
+    assert asked["permission_set"] == reads
+    assert asked["wanted_permission_set"] == writes
     state = (asked["status"], asked["issues"], asked["awaiting_approval"])
     assert state == ("verified", True, False), "the vendor asks"
     assert asked["update_available"] is True
@@ -307,14 +323,17 @@ def test_a_move_waits_for_the_stack_and_keeps_role_status_and_issuing(shop, cust
     assert f'"{made["role_arn"].partition("role/")[2]}"' in kit["update"]["terraform"], (
         "the one that is there stays"
     )
-    moved(world, shop.app, customer, tenant, writes)
+    moved(world, customer, tenant, writes)
     [after] = connections_of(world, tenant)
-    assert (after["permission_set"], after["permission_set_version"]) == (writes, 1)
-    assert (after["wanted_permission_set"], after["update_available"]) == (None, False)
-    state = (after["role_arn"], after["status"], after["issues"])
-    assert state == (made["role_arn"], "verified", True)
+    assert after["permission_set"] == writes
+    assert after["permission_set_version"] == 1
+    assert after["wanted_permission_set"] is None
+    assert after["update_available"] is False
+    assert after["role_arn"] == made["role_arn"]
+    assert after["status"] == "verified"
+    assert after["issues"] is True
     Workers(shop, made, reads, writes)
-    world.admin("POST", path_of(made, "/verify"))  # which reads the role's tag
+    verify(world, made)  # which reads the role's tag
     workers.are_refused()
     Workers(shop, made, writes)
     events = {one["action"] for one in world.audit(connection_id=made["id"])}
@@ -323,14 +342,14 @@ def test_a_move_waits_for_the_stack_and_keeps_role_status_and_issuing(shop, cust
 
 
 def test_a_move_to_a_set_that_writes_waits_for_the_vendor(shop, customer):
-    reads, writes, world = shop.reads, shop.writes, shop.world
-    tenant = world.tenant()
-    made = launched(world, shop.app, customer, tenant, reads)
+    reads, writes, world, tenant = cast_of(shop)
+    made = launched(world, customer, tenant, reads)
     workers, for_both = Workers(shop, made, reads), Workers(shop, made, reads, writes)
     own = world.key("connections:write", "connections:read", tenant=tenant)
-    asked = own("PATCH", path_of(made), {"permission_set": writes})
-    state = (asked["awaiting_approval"], asked["status"], asked["issues"])
-    assert state == (True, "verified", True)
+    asked = ask_for(own, made, writes)
+    assert asked["awaiting_approval"] is True
+    assert asked["status"] == "verified"
+    assert asked["issues"] is True
     for words in (
         "asks for other permissions: Set 1",
         "After the update, Example Vendor must approve it",
@@ -339,22 +358,24 @@ def test_a_move_to_a_set_that_writes_waits_for_the_vendor(shop, customer):
         assert words in words_of_update(world, tenant)
     own.refused("POST", path_of(made, "/approve"), {}, expect=403, code="forbidden")
     workers.work()
-    moved(world, shop.app, customer, tenant, writes)
+    moved(world, customer, tenant, writes)
     assert "Example Vendor must approve them" in words_of_update(world, tenant)
     assert writes in workers.are_refused(), "the role can do more by now"
     for_both.work()
     [waiting] = connections_of(world, tenant)
-    assert (waiting["permission_set"], waiting["awaiting_approval"]) == (reads, True)
-    assert (waiting["status"], waiting["issues"]) == ("verified", True)
-    waiting = world.admin("POST", path_of(made, "/verify"))
-    assert (waiting["permission_set"], waiting["status"]) == (reads, "verified"), (
-        "nor does a proof move it"
-    )
+    assert waiting["permission_set"] == reads
+    assert waiting["awaiting_approval"] is True
+    assert waiting["status"] == "verified"
+    assert waiting["issues"] is True
+    waiting = verify(world, made)
+    assert waiting["permission_set"] == reads, "nor does a proof move it"
+    assert waiting["status"] == "verified"
     world.admin("POST", path_of(made, "/approve"), {})
     [after] = connections_of(world, tenant)
-    state = (after["permission_set"], after["awaiting_approval"], after["issues"])
-    assert state == (writes, False, True)
-    world.admin("POST", path_of(made, "/verify"))  # which reads the role's tag
+    assert after["permission_set"] == writes
+    assert after["awaiting_approval"] is False
+    assert after["issues"] is True
+    verify(world, made)  # which reads the role's tag
     workers.are_refused()
     Workers(shop, made, writes)
     world.admin.refused("POST", path_of(made, "/approve"), {}, expect=409, code="conflict")
@@ -363,13 +384,12 @@ def test_a_move_to_a_set_that_writes_waits_for_the_vendor(shop, customer):
 def test_a_move_can_be_withdrawn_asked_for_again_and_approved_before_the_stack_moves(
     shop, customer
 ):
-    reads, writes, world = shop.reads, shop.writes, shop.world
-    tenant = world.tenant()
+    reads, writes, world, tenant = cast_of(shop)
     made = tagless(shop, customer, tenant)
     own = world.key("connections:write", tenant=tenant)
 
     def ask(api, name):
-        asked = api("PATCH", path_of(made), {"permission_set": name})
+        asked = ask_for(api, made, name)
         return asked["wanted_permission_set"], asked["awaiting_approval"]
 
     assert ask(own, writes) == (writes, True)
@@ -379,23 +399,24 @@ def test_a_move_can_be_withdrawn_asked_for_again_and_approved_before_the_stack_m
     for body, fields in (({"permission_set": "x"}, {"permission_set"}), ({}, None)):
         problem = own.refused("PATCH", path_of(made), body, expect=422, code="validation_failed")
         assert fields in (None, set(problem.get("errors", ())))
-    assert (ask(own, reads), ask(own, writes)) == ((None, False), (writes, True))
+    assert ask(own, reads) == (None, False)
+    assert ask(own, writes) == (writes, True)
     approved = world.admin("POST", path_of(made, "/approve"), {})
     state = (approved["wanted_permission_set"], approved["awaiting_approval"])
     assert state == (writes, False), "as if the vendor had asked"
 
 
 @pytest.mark.parametrize("approved", [True, False])
-def test_a_diagnosis_confirms_a_move_that_the_vendor_allows(shop, customer, approved):
+def test_a_diagnosis_confirms_a_move_that_the_vendor_allows(shop, customer, iam, approved):
     """Of a role without a stack: it reads the tag, which Terraform and the script set."""
-    reads, writes, world = shop.reads, shop.writes, shop.world
-    tenant = world.tenant()
+    reads, writes, world, tenant = cast_of(shop)
     made = tagless(shop, customer, tenant)
     asking = world.admin if approved else world.key("connections:write", tenant=tenant)
-    asking("PATCH", path_of(made), {"permission_set": writes})
-    tag(world, customer, made["role_arn"].partition("role/")[2], f"{writes}@1")
+    ask_for(asking, made, writes)
+    tag(iam, made["role_arn"].partition("role/")[2], f"{writes}@1")
     compared = world.admin("POST", path_of(made, "/diagnose"))["permissions"]
-    assert (compared["set"], compared["version"]) == (reads, None)
+    assert compared["set"] == reads
+    assert compared["version"] is None
     [after] = connections_of(world, tenant)
     names = ("permission_set", "awaiting_approval", "permission_set_version")
     state = [after[name] for name in (*names, "wanted_permission_set")]
@@ -404,31 +425,31 @@ def test_a_diagnosis_confirms_a_move_that_the_vendor_allows(shop, customer, appr
     assert ("connection.permission_set_changed" in events) is approved
 
 
-def test_a_key_for_one_set_gets_nothing_while_a_proof_sees_another_in_the_roles_tag(shop, customer):
-    reads, writes, world = shop.reads, shop.writes, shop.world
-    tenant = world.tenant()
+def test_a_key_for_one_set_gets_nothing_while_a_proof_sees_another_in_the_roles_tag(
+    shop, customer, iam
+):
+    reads, writes, world, tenant = cast_of(shop)
     made = tagless(shop, customer, tenant)
     role = made["role_arn"].partition("role/")[2]
     workers, for_both = Workers(shop, made, reads), Workers(shop, made, reads, writes)
     own = world.key("connections:write", tenant=tenant)
     for asked in (writes, reads):  # and withdrawn, which changes no role
-        own("PATCH", path_of(made), {"permission_set": asked})
-        tag(world, customer, role, f"{writes}@999")
-        assert world.admin("POST", path_of(made, "/verify"))["permission_set"] == reads
+        ask_for(own, made, asked)
+        tag(iam, role, f"{writes}@999")
+        assert verify(world, made)["permission_set"] == reads
         workers.are_refused()
         for_both.work()
-    tag(world, customer, role, f"{reads}@1")
-    world.admin("POST", path_of(made, "/verify"))
+    tag(iam, role, f"{reads}@1")
+    verify(world, made)
     workers.work()
-    tag(world, customer, role, f"{writes}@1")
+    tag(iam, role, f"{writes}@1")
     assert world.admin("POST", path_of(made, "/diagnose"))["permissions"]["set"] == reads
     workers.are_refused()
 
 
 def test_a_key_for_one_set_does_not_give_a_role_of_another_set_that_name(shop, customer):
     """The role has no tag, so the connection is all that Deputy knows of it."""
-    reads, writes, world = shop.reads, shop.writes, shop.world
-    tenant = world.tenant()
+    reads, writes, world, tenant = cast_of(shop)
     kit = kit_of(world, tenant, writes)
     body = {"role_arn": customer.role(kit["role_name"], kit["trust_policy"])}
     path = f"/v1/tenants/{tenant['id']}/connections"
@@ -449,43 +470,48 @@ def test_a_key_for_one_set_does_not_give_a_role_of_another_set_that_name(shop, c
 def test_a_message_changes_the_set_only_to_the_one_that_was_asked_for(shop, customer):
     reads, writes, world = shop.reads, shop.writes, shop.world
     third, tenant = f"t{reads}", world.tenant()
-    made = launched(world, shop.app, customer, tenant, reads)
+    made = launched(world, customer, tenant, reads)
     stack = made["role_arn"].partition("role/")[2]
     for asked, names in ((None, (writes, reads)), (third, (writes,))):
         if asked:
-            world.admin("PATCH", path_of(made), {"permission_set": asked})
+            ask_for(world.admin, made, asked)
         for name in names:
             update_stack(world, customer, stack, kit_of(world, tenant, name)["template_url"])
             registered(world, shop.app, customer)
         [after] = connections_of(world, tenant)
-        assert (after["permission_set"], after["wanted_permission_set"]) == (reads, asked)
+        assert after["permission_set"] == reads
+        assert after["wanted_permission_set"] == asked
 
 
 def test_a_connection_that_awaits_approval_may_move_to_a_set_that_reads(shop, customer):
     world = shop.world
     tenant = world.tenant()
-    made = launched(world, shop.app, customer, tenant, shop.writes)
-    assert (made["status"], made["awaiting_approval"]) == ("pending", True)
+    made = launched(world, customer, tenant, shop.writes)
+    assert made["status"] == "pending"
+    assert made["awaiting_approval"] is True
     own = world.key("connections:write", tenant=tenant)
-    own("PATCH", path_of(made), {"permission_set": shop.reads})
-    moved(world, shop.app, customer, tenant, shop.reads)
+    ask_for(own, made, shop.reads)
+    moved(world, customer, tenant, shop.reads)
     [after] = connections_of(world, tenant)
-    assert (after["permission_set"], after["awaiting_approval"]) == (shop.reads, False)
-    assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
+    assert after["permission_set"] == shop.reads
+    assert after["awaiting_approval"] is False
+    assert verify(world, made)["status"] == "verified"
 
 
 def test_of_two_sets_that_wait_the_vendor_approves_the_one_that_it_names(shop, customer):
     world, own_set, other_set = shop.world, shop.writes, f"t{shop.writes}"
     tenant = world.tenant()
-    made = launched(world, shop.app, customer, tenant, own_set)
+    made = launched(world, customer, tenant, own_set)
     own, approve = world.key("connections:write", tenant=tenant), path_of(made, "/approve")
-    asked = own("PATCH", path_of(made), {"permission_set": other_set})
+    asked = ask_for(own, made, other_set)
     assert asked["sets_to_approve"] == [own_set, other_set]
     refused = world.admin.refused("POST", approve, {}, expect=409, code="conflict")["detail"]
-    assert (own_set in refused, other_set in refused) == (True, True)
+    assert own_set in refused
+    assert other_set in refused
     for named, left, status in ((other_set, [own_set], "pending"), (own_set, [], "verified")):
         approved = world.admin("POST", approve, {"permission_set": named})
-        assert (approved["approved"], approved["status"]) == (named, status)
+        assert approved["approved"] == named
+        assert approved["status"] == status
         assert approved["sets_to_approve"] == left
-    sets = (approved["permission_set"], approved["wanted_permission_set"])
-    assert sets == (own_set, other_set)
+    assert approved["permission_set"] == own_set
+    assert approved["wanted_permission_set"] == other_set

@@ -1,35 +1,16 @@
 """The kit's script, run in a customer's account by real shells with the real AWS CLI."""
 
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from functools import partial
 from itertools import cycle
-from subprocess import CompletedProcess
-from typing import Any
 
 import pytest
 
 from app.permissions import permission_sets
 from tests.attacks.evidence import on_sqlite
 from tests.cloudformation.test_terraform import read_itself
-from tests.conftest import publish_templates
-from tests.support.cast import path_of, root_client, without_external_id
-from tests.support.shells import run_as
+from tests.onboarding.conftest import set_of
+from tests.support.cast import path_of, without_external_id
 
 pytestmark = on_sqlite  # nothing here depends on the database
-
-
-@pytest.fixture
-def shell(world, customer) -> Callable[..., CompletedProcess[str]]:
-    """Runs a script in the customer's account."""
-    return partial(run_as, world.aws, customer.account)
-
-
-@pytest.fixture
-def iam(world, customer) -> Iterator[Any]:
-    """IAM of the customer's account."""
-    with closing(root_client(world.aws, "iam", customer.account)) as client:
-        yield client
 
 
 @pytest.mark.parametrize(
@@ -59,8 +40,7 @@ def test_the_aws_cli_kit_makes_a_role_that_is_verified(world, customer, shell, i
         "deputy:external-id": kit["external_id"],
         "deputy:permission-set": f"{permission_set}@1",
     }
-    items = world.admin("GET", "/v1/permission-sets")["items"]
-    [policy] = [item["policy"] for item in items if item["name"] == permission_set]
+    policy = set_of(world, permission_set)["policy"]
     assert policies == {"permissions": policy, "read-itself": read_itself(role_arn)}
 
 
@@ -72,7 +52,8 @@ def test_the_aws_cli_kit_brings_its_own_role_up_to_date(world, customer, shell, 
     role_arn = customer.role(kit["role_name"], loose, Tags=vendors, MaxSessionDuration=7200)
     made = world.connect(tenant, role_arn, status="insecure")
     done = shell(kit["aws_cli"])
-    assert (done.returncode, done.stdout) == (0, f"{role_arn}\n"), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{role_arn}\n", done.stderr
     assert "there already" in done.stderr
     assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
     role = iam.get_role(RoleName=kit["role_name"])["Role"]
@@ -87,7 +68,8 @@ def test_the_aws_cli_kit_leaves_a_role_alone_that_is_not_the_vendors(world, cust
         kit["role_name"], theirs, Tags=[{"Key": "deputy:vendor", "Value": "Somebody Else"}]
     )
     done = shell(kit["aws_cli"])
-    assert (done.returncode, done.stdout) == (1, "")
+    assert done.returncode == 1
+    assert done.stdout == ""
     assert f"has a role {kit['role_name']} already" in done.stderr
     assert "Nothing was changed" in done.stderr
     assert iam.get_role(RoleName=kit["role_name"])["Role"]["AssumeRolePolicyDocument"] == theirs
@@ -98,28 +80,7 @@ def test_the_aws_cli_kit_passes_on_any_other_refusal(world, shell, iam):
     """Here the AWS CLI's own, of a duration that no role has; and nothing is made."""
     kit = world.kit(world.tenant())
     done = shell(kit["aws_cli"].replace("max_session_seconds=3600", "max_session_seconds=36"))
-    assert (done.returncode, done.stdout) == (1, "")
+    assert done.returncode == 1
+    assert done.stdout == ""
     assert "MaxSessionDuration" in done.stderr
     assert iam.list_roles()["Roles"] == []
-
-
-def test_the_kits_command_updates_a_stack_that_is_there(world, customer, shell, iam):
-    publish_templates(world.admin.app)
-    tenant = world.tenant()
-    role_arn = customer.launch(world.kit(tenant)["launch_stack_url"])
-    made = world.connect(tenant, role_arn)
-    path = f"/v1/tenants/{tenant['id']}/external-id/rotation"
-
-    def trust_after_the_update():
-        done = shell(world.kit(tenant)["update"]["stack"]["aws_cli"])
-        assert done.returncode == 0, done.stderr
-        return iam.get_role(RoleName=role_arn.rpartition("/")[2])["Role"][
-            "AssumeRolePolicyDocument"
-        ]
-
-    world.admin("POST", path, {"reason": "x"}, expect=201)
-    both = trust_after_the_update()
-    assert both == world.kit(tenant)["trust_policy"]
-    world.admin("DELETE", path, expect=204)
-    assert trust_after_the_update() == world.kit(tenant)["trust_policy"] != both
-    assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
