@@ -1,22 +1,19 @@
 """A customer with an onboarding link in their browser, and no key."""
 
 import itertools
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 import pytest
 from bs4 import BeautifulSoup
 from playwright.sync_api import BrowserContext, Page
-from werkzeug.serving import make_server
 
 from app.store.database import SYSTEM
 from app.store.models import Connection, ConnectionStatus
+from tests.client.people import served
 from tests.conftest import publish_templates
-from tests.support.cast import World, path_of
+from tests.support.cast import Customer, World, path_of, without_external_id
 from tests.support.rows import NO_ROLE, connection_rows
 
 _numbers = itertools.count(100_000_000_000)
@@ -32,7 +29,7 @@ class Visitor:
     """A browser with the link."""
 
     world: World
-    tenant: dict[str, Any]
+    tenant: dict
     path: str
     link_id: str
 
@@ -52,6 +49,14 @@ class Visitor:
 
     def paste(self, role_arn, **options):
         return self.raw("/connections", "POST", data={"role_arn": role_arn}, **options)
+
+    def customer_and_kit(self):
+        return Customer(self.world.aws), self.world.kit(self.tenant)
+
+    def paste_insecure(self):
+        """Enter a role that asks for no External ID."""
+        customer, kit = self.customer_and_kit()
+        self.paste(customer.role(kit["role_name"], without_external_id(kit["trust_policy"])))
 
     def steps(self):
         return [step["class"][0] for step in self.page().select(".steps li")]
@@ -95,18 +100,6 @@ def visit(world, tenant, **wanted):
     return Visitor(world, tenant, made["url"].removeprefix(base), made["id"])
 
 
-@contextmanager
-def served(app):
-    """The service as browsers reach it."""
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 @pytest.fixture(scope="session")
 def published(app) -> None:
     """The templates of the shipped permission sets are in the bucket, and recorded."""
@@ -117,8 +110,8 @@ def published(app) -> None:
 def url(visitor, monkeypatch) -> Iterator[str]:
     """The visitor's page, served to browsers; it asks for its status ten times as often."""
     monkeypatch.setattr("app.web.onboarding.content._STATUS_SECONDS", {False: 0.3, True: 30})
-    with served(visitor.world.admin.app) as base:
-        yield f"{base}{visitor.path}"
+    with served(visitor.world.admin.app) as port:
+        yield f"http://127.0.0.1:{port}{visitor.path}"
 
 
 @pytest.fixture(scope="session")

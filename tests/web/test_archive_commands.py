@@ -13,8 +13,8 @@ import pytest
 from flask import Flask, request
 
 from tests.attacks.evidence import on_sqlite
+from tests.client.people import served
 from tests.support.shells import run_as
-from tests.web.conftest import served
 
 DOCS = Path(__file__).parents[2] / "docs" / "onboarding.md"
 ANALYZER = "arn:aws:access-analyzer:us-east-1:444455556666:analyzer/Ours"
@@ -25,7 +25,7 @@ class Analyzer(Flask):
 
     def __init__(self):
         super().__init__("analyzer")
-        self.asked: list[tuple[str, str, dict]] = []
+        self.asked = []
         self.add_url_rule("/<path:path>", view_func=self.answer, methods=["GET", "PUT"])
 
     def answer(self, path):
@@ -47,7 +47,8 @@ def analyzer() -> Analyzer:
 @pytest.fixture
 def shell(aws, customer, analyzer) -> Iterator[Callable[..., CompletedProcess[str]]]:
     """Runs commands in the customer's account, until one fails."""
-    with served(analyzer) as url:
+    with served(analyzer) as port:
+        url = f"http://127.0.0.1:{port}"
         yield partial(run_as, aws, customer.account, AWS_ENDPOINT_URL_ACCESSANALYZER=url)
 
 

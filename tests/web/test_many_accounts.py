@@ -2,17 +2,16 @@
 can be reached.
 """
 
-import json
 from uuid import UUID
 
-from sqlalchemy import event, update
+from sqlalchemy import update
 
 from app.connections.listing import ListPosition, Urgency
 from app.ids import new_id
 from app.store.database import SYSTEM
 from app.store.models import Connection, ConnectionStatus
 from tests.attacks.evidence import on_sqlite
-from tests.support.cast import Customer, without_external_id
+from tests.support.rows import statements
 from tests.web.conftest import many, visit
 
 PENDING, VERIFIED = ConnectionStatus.PENDING, ConnectionStatus.VERIFIED
@@ -20,12 +19,9 @@ NO_PLACES = (
     "",
     "0",
     "WAITING",
-    "connected-",
     f"connected-{'g' * 32}",
-    f"connected-{'0' * 31}",
     "connected-019a0000-0000-7000-8000-000000000000",
     f"{'connected' * 5000}",
-    "%00",
     "connected%0a",
     "%D9%A1",
 )
@@ -119,39 +115,12 @@ def test_a_place_of_another_tenants_list_shows_nothing_of_it(visitor):
 
 
 def test_a_look_costs_no_more_statements_for_many_accounts(visitor):
-    engine, statements = visitor.services.db.engine, []
-
     def look():
-        statements.clear()
-        assert visitor.raw("/status").status_code == 200
-        return len(statements)
+        with statements(visitor.services.db) as executed:
+            assert visitor.raw("/status").status_code == 200
+        return len(executed)
 
-    def note(*said):
-        statements.append(said[2])
-
-    event.listen(engine, "before_cursor_execute", note)
-    try:
-        many(visitor, count=2)
-        few = look()
-        many(visitor, PENDING)
-        assert look() <= few
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
-
-
-@on_sqlite
-def test_each_mistake_has_its_own_advice_and_names_a_few_of_its_accounts(visitor):
-    world, kit = visitor.world, visitor.world.kit(visitor.tenant)
-    pattern = json.loads(json.dumps(kit["trust_policy"]).replace('"StringEquals"', '"StringLike"'))
-    pattern["Statement"][0]["Condition"]["StringLike"]["sts:ExternalId"] = "dpy-*"
-    like = Customer(world.aws)
-    visitor.paste(like.role(kit["role_name"], pattern))
-    for _ in range(5):
-        visitor.paste(
-            Customer(world.aws).role(kit["role_name"], without_external_id(kit["trust_policy"]))
-        )
-    missing, foreign, *_ = [
-        " ".join(said.text.split()) for said in visitor.page().select(".advice p")
-    ]
-    assert "and 2 more in this list: The role can be used without your External ID" in missing
-    assert foreign.startswith(f"Account {like.account}: The role also accepts an External ID")
+    many(visitor, count=2)
+    few = look()
+    many(visitor, PENDING)
+    assert look() <= few

@@ -7,7 +7,7 @@ once, for it to be read.
 
 import json
 import re
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,13 +15,11 @@ import pytest
 from bs4 import BeautifulSoup
 
 from app.clock import now
-from app.factory import create_app
 from app.store.models.states import ConnectionStatus, StackState
 from tests.attacks.evidence import on_sqlite
-from tests.conftest import with_settings
 from tests.support.cast import Api, Customer, World, path_of, without_external_id
 from tests.support.sets import GOOD, VENDOR
-from tests.web.conftest import visit
+from tests.web.conftest import Visitor, visit
 
 pytestmark = on_sqlite  # the words come from the same rows on both databases
 
@@ -75,7 +73,7 @@ def connected(visitor):
 
 def entered(visitor, *, account_alone=False):
     """A role that is absent, entered by its ARN or by its account."""
-    customer, kit = Customer(visitor.world.aws), visitor.world.kit(visitor.tenant)
+    customer, kit = visitor.customer_and_kit()
     visitor.paste(
         customer.account
         if account_alone
@@ -84,15 +82,8 @@ def entered(visitor, *, account_alone=False):
     return next(each for each in visitor.connections() if each["account_id"] == customer.account)
 
 
-def insecure(visitor):
-    kit = visitor.world.kit(visitor.tenant)
-    visitor.paste(
-        Customer(visitor.world.aws).role(kit["role_name"], without_external_id(kit["trust_policy"]))
-    )
-
-
 def loosened(visitor):
-    customer, kit = Customer(visitor.world.aws), visitor.world.kit(visitor.tenant)
+    customer, kit = visitor.customer_and_kit()
     made = visitor.world.connection(visitor.tenant, customer)
     customer.retrust(kit["role_name"], without_external_id(kit["trust_policy"]))
     visitor.verify(made)
@@ -107,7 +98,7 @@ def loosened_and_unclear(visitor):
 
 
 def removed(visitor):
-    customer, kit = Customer(visitor.world.aws), visitor.world.kit(visitor.tenant)
+    customer, kit = visitor.customer_and_kit()
     made = visitor.world.connection(visitor.tenant, customer)
     customer.remove_role(kit["role_name"])
     visitor.verify(made)
@@ -149,9 +140,11 @@ def search_over(visitor):
 
 
 def many(visitor):
-    """One of each, the second insecure one with a mistake of its own."""
-    for situation in (connected, suspended, ended, searched, insecure, loosened, removed):
+    """One of each; four more insecure ones, the last of them with a mistake of its own."""
+    for situation in (connected, suspended, ended, searched, loosened, removed):
         situation(visitor)
+    for _ in range(4):
+        visitor.paste_insecure()
     visitor.change(entered(visitor), stack=StackState.ROLLED_BACK)
     visitor.change(entered(visitor), stack=StackState.DELETED)
     entered(visitor)
@@ -181,7 +174,7 @@ SITUATIONS = {
     "refused": entered,
     "looking": searched,
     "not-found": search_over,
-    "insecure": insecure,
+    "insecure": Visitor.paste_insecure,
     "loosened": loosened,
     "loosened-and-unclear": loosened_and_unclear,
     "insecure-by-reading": lambda v: reading(
@@ -227,54 +220,53 @@ def test_the_whole_page_reads_as_stored(visitor):
 def test_the_farewell_reads_as_stored_and_shows_no_external_id(visitor):
     offboarded(visitor)
     page = visitor.raw()
-    assert (page.status_code, page.headers["Cache-Control"]) == (410, "no-store")
+    assert page.status_code == 410
+    assert page.headers["Cache-Control"] == "no-store"
     compare("farewell", BeautifulSoup(page.text, "html.parser").main)
     assert visitor.tenant["external_id"] not in page.text
 
 
-@contextmanager
-def page_of_set(config, aws, admin, name, query="", **settings):
-    app = create_app(with_settings(config, **settings))
-    world = World(aws, Api(app, admin.key))
-    yield visit(world, world.tenant(), permission_set=name).page(query)
-    app.extensions["deputy"].db.engine.dispose()
+@pytest.fixture
+def page_of_set(start, aws, admin) -> Callable[..., BeautifulSoup]:
+    """The page of a link for a permission set, at a vendor with these settings."""
+
+    def page(name, query="", **settings):
+        world = World(aws, Api(start({}, **settings), admin.key))
+        return visit(world, world.tenant(), permission_set=name).page(query)
+
+    return page
 
 
-def test_what_a_set_with_a_parameter_asks_for_reads_as_stored(config, aws, admin):
+def test_what_a_set_with_a_parameter_asks_for_reads_as_stored(page_of_set, aws):
     """At a vendor with an address, in a region where stacks cannot register themselves."""
-    settings = {
-        "permission_sets": VENDOR,
-        "default_permission_set": "posture",
-        "vendor_url": "https://app.example.com/<i>",
-    }
-    settings["registration_topic_arn"] = "arn:aws:sns:eu-west-1:111122223333:registrations"
-    settings["registration_queue_url"] = f"{aws.url}/111122223333/registrations"
-    with page_of_set(config, aws, admin, "invoices", "?region=us-east-1", **settings) as page:
-        link = page.select("#for-whom a")[-1]
-        assert (link["href"], link["rel"]) == (
-            "https://app.example.com/<i>",
-            ["noopener", "noreferrer"],
-        )
-        offered = [
-            a["href"].partition("?")[2]
-            for a in page.select(".way a")
-            if a.text == "Launch it in eu-west-1"
-        ]
-        assert offered == [f"way={way}&region=eu-west-1#ways" for way in ("stack", "organization")]
-        page.find(id="status").decompose()
-        page.select_one("[id^=trouble]").parent.decompose()
-        compare("set-with-parameter", page.main)
+    page = page_of_set(
+        "invoices",
+        "?region=us-east-1",
+        permission_sets=VENDOR,
+        default_permission_set="posture",
+        vendor_url="https://app.example.com/<i>",
+        registration_topic_arn="arn:aws:sns:eu-west-1:111122223333:registrations",
+        registration_queue_url=f"{aws.url}/111122223333/registrations",
+    )
+    link = page.select("#for-whom a")[-1]
+    assert link["href"] == "https://app.example.com/<i>"
+    assert link["rel"] == ["noopener", "noreferrer"]
+    offered = [
+        a["href"].partition("?")[2]
+        for a in page.select(".way a")
+        if a.text == "Launch it in eu-west-1"
+    ]
+    assert offered == [f"way={way}&region=eu-west-1#ways" for way in ("stack", "organization")]
+    page.find(id="status").decompose()
+    page.select_one("[id^=trouble]").parent.decompose()
+    compare("set-with-parameter", page.main)
 
 
-def test_what_a_set_that_makes_an_administrator_asks_for_reads_as_stored(
-    config, aws, admin, tmp_path
-):
+def test_what_a_set_that_makes_an_administrator_asks_for_reads_as_stored(page_of_set, tmp_path):
     managed = [{"name": "PowerUserAccess", "why": "All."}]
     administrator = GOOD | {"access": "write", "administrator": True, "managed_policies": managed}
     (tmp_path / "admin.json").write_text(json.dumps(administrator))
     (tmp_path / "plain.json").write_text(json.dumps(GOOD))
     settings = {"permission_sets": tmp_path, "default_permission_set": "plain"}
-    with page_of_set(config, aws, admin, "plain", **settings) as page:
-        assert page.find(id="administrator") is None
-    with page_of_set(config, aws, admin, "admin", **settings) as page:
-        compare("administrator", page.find(id="asked").parent)
+    assert page_of_set("plain", **settings).find(id="administrator") is None
+    compare("administrator", page_of_set("admin", **settings).find(id="asked").parent)

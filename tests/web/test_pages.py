@@ -10,7 +10,7 @@ from app.errors import StoreUnavailableError
 from app.store.models.base import Base
 from app.web.onboarding.pages import HEADERS
 from tests.attacks.evidence import on_sqlite
-from tests.support.cast import Customer
+from tests.onboarding.conftest import set_of
 from tests.web.conftest import text_of, visit
 
 # test_many_accounts.py, test_searches.py and others look at the page on both databases
@@ -24,10 +24,9 @@ STYLE_SHEET = "/onboard/static/onboard.css"
 
 def test_the_policies_and_the_four_ways_of_the_page_are_the_kits(visitor):
     page, kit = visitor.page(), visitor.world.kit(visitor.tenant)
-    sets = visitor.world.admin("GET", "/v1/permission-sets")["items"]
-    policies = {chosen["name"]: chosen["policy"] for chosen in sets}
     assert json.loads(page.find(id="trust").text) == kit["trust_policy"]
-    assert json.loads(page.find(id="policy").text) == policies["inventory"]
+    policy = set_of(visitor.world, "inventory")["policy"]
+    assert json.loads(page.find(id="policy").text) == policy
     assert page.find(id="external-id").text == kit["external_id"]
     assert page.select_one("a.launch")["href"] == kit["launch_stack_url"]
     assert page.find(id="terraform").text == kit["terraform"]
@@ -79,9 +78,8 @@ def test_a_tenants_name_is_text_and_never_markup(world):
 
 
 def test_waiting_then_refused_then_connected(visitor):
-    world, customer = visitor.world, Customer(visitor.world.aws)
+    world, (customer, kit) = visitor.world, visitor.customer_and_kit()
     assert visitor.steps() == ["now", "todo", "todo", "todo", "todo"]
-    kit = world.kit(visitor.tenant)
     arn = f"arn:aws:iam::{customer.account}:role/{kit['role_name']}"
     assert visitor.paste(f"  {arn}\n").status_code == 303
     assert visitor.steps() == ["done", "failed", "todo", "todo", "todo"]
@@ -100,7 +98,8 @@ def test_waiting_then_refused_then_connected(visitor):
     for repeat in (lambda: visitor.raw(again(page), "POST"), lambda: visitor.paste(arn)):
         calls = len(world.calls_for(arn))
         answer = repeat()
-        assert (answer.status_code, answer.headers["Location"]) == (303, f"{visitor.path}#status")
+        assert answer.status_code == 303
+        assert answer.headers["Location"] == f"{visitor.path}#status"
         assert len(world.calls_for(arn)) > calls
         assert visitor.steps() == ["done"] * 5
 
@@ -160,7 +159,8 @@ def test_a_get_writes_no_row_of_any_table(visitor):
     for what in ("", "/status", "?way=cli", "/connections"):
         for method in ("GET", "HEAD"):
             visitor.raw(what, method)
-    assert (rows(), len(visitor.world.aws.sts_calls)) == (before, calls)
+    assert rows() == before
+    assert len(visitor.world.aws.sts_calls) == calls
 
 
 def test_the_pages_headers_are_their_own(visitor):
@@ -185,7 +185,8 @@ def test_every_other_path_and_method_gets_a_page_too(visitor):
     for path in ("/onboard", "/onboard/", "/onboard//x", "/onboard/static/", "/onboard/x%0a"):
         for method in ("PUT", "OPTIONS", "TRACE", "BREW"):
             response = visitor.world.admin.raw(method, path)
-            assert (response.status_code, response.text) == (404, absent), (method, path)
+            assert response.status_code == 404, (method, path)
+            assert response.text == absent, (method, path)
             assert response.headers["Content-Security-Policy"] == HEADERS["Content-Security-Policy"]
     for path in ("/onboardx", "/v1/onboard"):
         visitor.world.admin.refused("GET", path, expect=404, code="not_found")
@@ -214,27 +215,15 @@ def test_a_bug_and_a_database_that_is_away_are_pages_and_logged_without_the_toke
 
     monkeypatch.setattr("app.web.onboarding.progress.headline", away)
     response = visitor.raw()
-    assert (response.status_code, response.headers["Retry-After"]) == (503, "2")
+    assert response.status_code == 503
+    assert response.headers["Retry-After"] == "2"
     assert "Example Vendor can't answer right now" in response.text.replace("&#39;", "'")
     assert "database" not in response.text
     monkeypatch.setattr("app.web.onboarding.progress.headline", lambda *_: 1 / 0)
     response = visitor.raw()
-    assert (response.status_code, response.content_type) == (500, "text/html; charset=utf-8")
+    assert response.status_code == 500
+    assert response.content_type == "text/html; charset=utf-8"
     assert "division" not in response.text
     assert "ZeroDivisionError" in str([record.msg for record in caplog.records])
     out, err = capfd.readouterr()
     assert visitor.path.rpartition("/")[2] not in out + err + caplog.text
-
-
-def test_an_account_id_is_enough_for_a_search(visitor):
-    """For a stack that can't tell us: the kit's role is looked for in that account."""
-    customer, kit = Customer(visitor.world.aws), visitor.world.kit(visitor.tenant)
-    assert visitor.paste(f" {customer.account} ").status_code == 303
-    [made] = visitor.connections()
-    assert made["role_arn"] == f"arn:aws:iam::{customer.account}:role/{kit['role_name']}"
-    assert (made["status"], made["verification"]) == ("pending", None)
-    assert visitor.summary() == "Looking for your role."
-    customer.role(kit["role_name"], kit["trust_policy"])
-    # Tried at once, as it is known by now
-    assert visitor.paste(customer.account).status_code == 303
-    assert visitor.connections()[0]["status"] == "verified"

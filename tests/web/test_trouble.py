@@ -5,7 +5,6 @@ page knows AWS's words.
 import json
 import re
 from contextlib import closing
-from urllib.parse import parse_qsl, urlsplit
 
 import boto3
 import pytest
@@ -14,7 +13,9 @@ from botocore.exceptions import ClientError
 from app.onboarding.registrations import REFUSAL
 from sandbox.organization import organization
 from tests.attacks.evidence import on_sqlite
-from tests.support.cast import Customer, path_of, root_client
+from tests.onboarding.conftest import opened
+from tests.support.cast import path_of, root_client
+from tests.support.rows import ANYBODY
 from tests.support.versions import READS, Vendor, registered
 from tests.web.conftest import text_of, visit
 
@@ -23,26 +24,26 @@ pytestmark = on_sqlite  # nothing here depends on the database
 EVERYTHING = {"Effect": "Allow", "Action": "*", "Resource": "*"}
 
 
+def document(*statements):
+    return {"Version": "2012-10-17", "Statement": statements}
+
+
 class Administrator:
     """Somebody who launches the page's stack, in an account and region, and reads what AWS shows
     then.
     """
 
     def __init__(self, visitor):
-        self.visitor, self.customer = visitor, Customer(visitor.world.aws)
-        self.kit = visitor.world.kit(visitor.tenant)
+        self.visitor = visitor
+        self.customer, self.kit = visitor.customer_and_kit()
 
     @property
     def account(self):
         return self.customer.account
 
-    def opened(self, link="launch_stack_url"):
-        """What the console reads from a link of the kit."""
-        return dict(parse_qsl(urlsplit(self.kit[link]).fragment.partition("?")[2]))
-
     def launch(self, link="launch_stack_url", cloudformation=None, **changes):
         """AWS's refusal; or the stack's status and all of its events."""
-        wanted = self.opened(link)
+        wanted = opened(self.kit[link])
         parameters = {
             k.removeprefix("param_"): v for k, v in wanted.items() if k.startswith("param_")
         }
@@ -70,29 +71,14 @@ class Administrator:
             [stack["StackStatus"], *(event.get("ResourceStatusReason", "") for event in events)]
         )
 
-    def govern(self, *statements):
-        document = {"Version": "2012-10-17", "Statement": [EVERYTHING, *statements]}
-        organization.govern(self.account, service_control=document)
-
-    def allow_everything(self, name):
-        """The ARN of a new policy of the account's."""
-        document = json.dumps({"Version": "2012-10-17", "Statement": [EVERYTHING]})
-        iam = root_client(self.visitor.world.aws, "iam", self.account)
-        return iam.create_policy(PolicyName=name, PolicyDocument=document)["Policy"]["Arn"]
-
     def as_somebody_who_may(self, *actions):
         """CloudFormation, for a role of the account's own that may do these."""
-        trust = {
-            "Version": "2012-10-17",
-            "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"}],
-        }
-        role = self.customer.role("developer", trust)
-        policy = {
-            "Version": "2012-10-17",
-            "Statement": [{"Effect": "Allow", "Action": [*actions], "Resource": "*"}],
-        }
+        role = self.customer.role("developer", ANYBODY)
+        allowed = document({"Effect": "Allow", "Action": [*actions], "Resource": "*"})
         iam = root_client(self.visitor.world.aws, "iam", self.account)
-        iam.put_role_policy(RoleName="developer", PolicyName="p", PolicyDocument=json.dumps(policy))
+        iam.put_role_policy(
+            RoleName="developer", PolicyName="p", PolicyDocument=json.dumps(allowed)
+        )
         session = self.visitor.world.aws.open_session(role, "somebody")
         return boto3.client(
             "cloudformation",
@@ -126,10 +112,10 @@ def to_do(visitor, name, said):
     return text_of(paragraphs[-1])
 
 
-def denied(a, action, condition=None):
+def denied(a, action, **conditions):
     """What AWS shows where the organisation denies this."""
-    statement = {"Effect": "Deny", "Action": action, "Resource": "*"}
-    a.govern(statement | ({"Condition": condition} if condition else {}))
+    deny = {"Effect": "Deny", "Action": action, "Resource": "*"} | conditions
+    organization.govern(a.account, service_control=document(EVERYTHING, deny))
     return a.launch()
 
 
@@ -163,7 +149,7 @@ TROUBLE = {
         {"organization": "an exception for the role {role_name}"},
     ),
     "a boundary that is demanded": (
-        lambda a: denied(a, "iam:CreateRole", WITHOUT_BOUNDARY),
+        lambda a: denied(a, "iam:CreateRole", Condition=WITHOUT_BOUNDARY),
         {"boundary": "under “Permissions boundary”"},
     ),
     "a capability that is not ticked": (
@@ -179,7 +165,7 @@ TROUBLE = {
         {"stack-name": "Open the stack {stack_name}"},
     ),
     "a region that is not allowed": (
-        lambda a: denied(a, "cloudformation:*", ELSEWHERE),
+        lambda a: denied(a, "cloudformation:*", Condition=ELSEWHERE),
         {"region": "Choose another region above"},
     ),
     "an External ID that was mistyped": (
@@ -206,8 +192,10 @@ def test_the_page_knows_awss_words_and_what_to_do(administrator, visitor, troubl
 
 
 def test_what_the_page_says_to_do_helps(administrator, visitor):
-    denied(administrator, "iam:CreateRole", WITHOUT_BOUNDARY)
-    boundary = administrator.allow_everything("boundary")
+    denied(administrator, "iam:CreateRole", Condition=WITHOUT_BOUNDARY)
+    iam = root_client(visitor.world.aws, "iam", administrator.account)
+    allowed = json.dumps(document(EVERYTHING))
+    boundary = iam.create_policy(PolicyName="boundary", PolicyDocument=allowed)["Policy"]["Arn"]
     said = administrator.launch(StackName="again", parameters={"PermissionsBoundaryArn": boundary})
     assert said.startswith("CREATE_COMPLETE")
     visitor.paste(f"arn:aws:iam::{administrator.account}:role/{administrator.kit['role_name']}")
@@ -251,7 +239,7 @@ def test_an_edited_token_is_refused_in_words_that_the_page_knows(aws, vendor, co
     with seller.release() as (world, app):
         for edit in (lambda token: f"{token[:-1]}.", lambda token: token[:40], lambda _: ""):
             administrator = Administrator(visit(world, world.tenant()))
-            shown = administrator.opened()["param_RegistrationToken"]
+            shown = opened(administrator.kit["launch_stack_url"])["param_RegistrationToken"]
             token = {"RegistrationToken": edit(shown)}
             assert administrator.launch(parameters=token).startswith("CREATE_IN_PROGRESS")
             registered(world, app, administrator.customer)
