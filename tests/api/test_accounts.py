@@ -45,8 +45,9 @@ def test_the_vendor_declares_the_accounts_of_a_tenant(world):
     for accounts in ([first, second], [second, first, first], [first], [], [], None, None):
         shown = world.admin("PATCH", path(made), {"accounts": accounts})["accounts"]
         assert shown == (accounts and sorted({*accounts}))
-    events = world.audit(tenant_id=made["id"], action="tenant.changed")
-    assert [event["details"]["accounts"] for event in events] == [None, 0, 1]
+    *events, created = world.audit(tenant_id=made["id"])
+    assert created["action"] == "tenant.created"
+    assert [event["details"]["accounts"] for event in (*events, created)] == [None, 0, 1, 2]
     assert world.tenant()["accounts"] is None, "any account, unless it is said"
     bound_to(world, made).refused(
         "PATCH", path(made), {"accounts": []}, expect=403, code="forbidden"
@@ -58,10 +59,6 @@ def test_accounts_are_a_list_of_at_most_ten_thousand_account_ids(world):
     for accounts in ("123456789012", ["12345678901"], ["123456789012\n"], [123456789012], many):
         body = {"name": "Acme", "accounts": accounts}
         world.admin.refused("POST", "/v1/tenants", body, expect=422, code="validation_failed")
-    made = world.admin("POST", "/v1/tenants", {"name": "Acme", "accounts": many[1:]}, expect=201)
-    assert len(made["accounts"]) == 10_000
-    [created] = world.audit(tenant_id=made["id"], action="tenant.created")
-    assert created["details"]["accounts"] == 10_000
 
 
 def test_a_role_in_an_account_that_is_not_declared_is_refused_before_aws_is_asked(world):
@@ -124,7 +121,8 @@ def test_a_role_that_may_write_is_proven_and_waits_for_the_vendor(world, acme, w
     """Neither a proof, nor a resume, nor a bound key stands in for the approval. Then the
     connection issues at once.
     """
-    assert (waiting["issues"], waiting["verification"]["verdict"]) == (False, "proven")
+    assert waiting["issues"] is False
+    assert waiting["verification"]["verdict"] == "proven"
     assert "approve" in waiting["why"]
     refused = world.admin.refused(
         "POST", path_of(waiting, "/credentials"), expect=409, code="connection_not_verified"
@@ -136,7 +134,8 @@ def test_a_role_that_may_write_is_proven_and_waits_for_the_vendor(world, acme, w
     own("POST", path_of(waiting, "/suspend"), {"reason": "a trick"})
     resumed = own("POST", path_of(waiting, "/resume"), {"reason": "a trick"})
     for shown in (waiting, resumed, world.admin("POST", path_of(waiting, "/verify"))):
-        assert (shown["status"], shown["awaiting_approval"]) == ("pending", True)
+        assert shown["status"] == "pending"
+        assert shown["awaiting_approval"] is True
     assert world.audit(connection_id=waiting["id"], action="connection.verified") == []
     assert approve(world, waiting) == ("verified", False)
     world.admin("POST", path_of(waiting, "/credentials"))
@@ -160,8 +159,10 @@ def test_an_approval_that_names_a_set_that_does_not_wait_approves_nothing(world,
     )
     approved = world.admin("POST", path_of(waiting, "/approve"), {"permission_set": WRITES})
     assert approved["status"] == "verified"
-    assert (approved["approved"], approved["sets_to_approve"]) == (WRITES, [])
-    assert (approved["permission_set"], approved["wanted_permission_set"]) == (WRITES, "inventory")
+    assert approved["approved"] == WRITES
+    assert approved["sets_to_approve"] == []
+    assert approved["permission_set"] == WRITES
+    assert approved["wanted_permission_set"] == "inventory"
 
 
 def test_the_answer_and_the_audit_log_say_which_permission_set_was_approved(world, acme):
@@ -216,7 +217,8 @@ def test_a_proof_from_before_a_resume_does_not_count_at_the_approval(world, app,
 def test_a_suspended_one_is_approved_and_stays_suspended(world, waiting):
     world.admin("POST", path_of(waiting, "/suspend"), {"reason": "wait"})
     approved = world.admin("POST", path_of(waiting, "/approve"))
-    assert (approved["status"], approved["next_proof_at"]) == ("suspended", None)
+    assert approved["status"] == "suspended"
+    assert approved["next_proof_at"] is None
     resumed = world.admin("POST", path_of(waiting, "/resume"), {"reason": "go"})
     assert resumed["status"] == "verified"
 
@@ -229,8 +231,10 @@ def test_a_role_does_not_wait_if_the_vendor_made_it_or_declared_its_account_or_i
         connect(world, acme, world.admin),
         connect(world, acme, own, permission_set="inventory"),
     ):
-        assert (made["status"], made["awaiting_approval"]) == ("verified", False)
+        assert made["status"] == "verified"
+        assert made["awaiting_approval"] is False
         world.admin("DELETE", path_of(made), expect=204)
     declare(world, acme, arn.split(":")[4])
     made = connect(world, acme, own, role_arn=arn)
-    assert (made["status"], made["awaiting_approval"]) == ("verified", False)
+    assert made["status"] == "verified"
+    assert made["awaiting_approval"] is False

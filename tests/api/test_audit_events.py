@@ -3,8 +3,6 @@
 from datetime import timedelta
 from uuid import UUID
 
-import pytest
-
 from app.clock import now
 from app.ids import first_id_at
 from app.store.database import SYSTEM
@@ -16,19 +14,15 @@ def ids(api, query):
     return [event["id"] for event in api("GET", f"/v1/audit-events?{query}")["items"]]
 
 
-def test_an_event_tells_who_what_when_and_whose(world):
-    tenant = world.tenant()
-    event = world.audit(tenant_id=tenant["id"], action="tenant.created")[0]
+def test_an_event_tells_who_what_when_and_whose_and_times_are_half_open(world):
+    connection = world.proven()
+    [event] = world.audit(tenant_id=connection["tenant_id"], action="tenant.created")
     assert " ".join(event) == (
         "id at action outcome actor tenant_id connection_id request_id client_address details"
     )
     assert event["actor"]["kind"] == "api_key"
     assert event["actor"]["name"] == "tests' admin"
-    assert event["details"]["name"] == tenant["name"]
-
-
-def test_filters_narrow_and_times_are_half_open(world):
-    connection = world.proven()
+    assert event["details"]["name"] == connection["tenant_name"]
     events = world.audit(connection_id=connection["id"])
     assert {event["connection_id"] for event in events} == {connection["id"]}
     newest, oldest = events[0], events[-1]
@@ -63,12 +57,11 @@ def test_a_session_and_a_key_are_looked_for_within_ones_own_tenant(world):
 BEGINNING = "00000000-0000-0000-0000-000000000000"
 
 
-@pytest.fixture
-def settled_events(world):
-    """A tenant's five events of half a minute ago, the oldest first; and one of now."""
-    tenant = world.tenant()
-    began = now() - timedelta(seconds=30)
-    event_ids = []
+def test_a_feed_goes_on_oldest_first_with_what_has_settled_and_shows_a_bound_key_its_tenants(world):
+    """A tenant has five events of half a minute ago, the oldest first. Those of now have not
+    settled. A feed has cursors as well.
+    """
+    tenant, began, event_ids = world.tenant(), now() - timedelta(seconds=30), []
     with world.admin.app.extensions["deputy"].db.write(SYSTEM) as db:
         for number in range(5):
             first_id = first_id_at(began + timedelta(seconds=number))
@@ -83,25 +76,15 @@ def settled_events(world):
             )
             db.add(event)
             event_ids.append(str(event.id))
-    return tenant, event_ids
-
-
-def test_after_an_event_the_log_goes_on_oldest_first(world, settled_events):
-    """What has just happened has not settled."""
-    tenant, event_ids = settled_events
-    of_tenant = f"tenant_id={tenant['id']}"
-    assert ids(world.admin, f"{of_tenant}&after={BEGINNING}") == event_ids
+    query = f"tenant_id={tenant['id']}"
+    assert ids(world.admin, f"{query}&after={BEGINNING}") == event_ids
     after, read = BEGINNING, []
-    while page := ids(world.admin, f"{of_tenant}&after={after}&limit=2"):
+    while page := ids(world.admin, f"{query}&after={after}&limit=2"):
         after = page[-1]
         read += page
     assert read == event_ids
     assert world.audit(tenant_id=tenant["id"])[0]["action"] == "tenant.created"
-
-
-def test_a_feed_has_cursors_as_well(world, settled_events):
-    tenant, event_ids = settled_events
-    path = f"/v1/audit-events?tenant_id={tenant['id']}&limit=3&after="
+    path = f"/v1/audit-events?{query}&limit=3&after="
     first = world.admin("GET", path + event_ids[0])
     assert [event["id"] for event in first["items"]] == event_ids[1:4]
     cursor = f"&cursor={first['next_cursor']}"
@@ -109,10 +92,6 @@ def test_a_feed_has_cursors_as_well(world, settled_events):
     assert [event["id"] for event in second["items"]] == event_ids[4:]
     assert second["next_cursor"] is None
     world.admin.refused("GET", path + event_ids[1] + cursor, expect=400, code="malformed_request")
-
-
-def test_a_bound_key_has_a_feed_of_its_own_tenant(world, settled_events):
-    tenant, event_ids = settled_events
     reader, stranger = (world.key("audit:read", tenant=whose) for whose in (tenant, world.tenant()))
     assert ids(reader, f"after={BEGINNING}") == event_ids
     for after in (BEGINNING, event_ids[0]):

@@ -1,7 +1,6 @@
 """Connections: given, proven, found, stopped and deleted."""
 
-from tests.conftest import publish_templates
-from tests.support.cast import path_of, without_external_id
+from tests.support.cast import path_of
 
 FIELDS = (
     "id tenant_id tenant_name tenant_reference role_arn account_id external_id status issues why"
@@ -30,36 +29,6 @@ def test_a_role_as_the_kit_asks_for_it_is_verified_at_once(world):
         ("trust_policy_names_only_us", "skipped"),
     ]
     assert world.admin("GET", path_of(made)) == made
-
-
-def test_a_launched_stack_is_verified(world, customer):
-    tenant = world.tenant()
-    publish_templates(world.admin.app)
-    role_arn = customer.launch(world.kit(tenant)["launch_stack_url"])
-    assert role_arn.split(":")[4] == customer.account
-    made = world.connect(tenant, role_arn)
-    assert {check["outcome"] for check in made["verification"]["checks"]} == {"passed"}
-    assert made["verification"]["warnings"] == []
-
-
-def test_a_role_that_asks_for_no_external_id_is_insecure_until_the_advice_is_followed(
-    world, customer
-):
-    tenant = world.tenant()
-    kit = world.kit(tenant)
-    role_arn = customer.role(kit["role_name"], without_external_id(kit["trust_policy"]))
-    made = world.connect(tenant, role_arn, status="insecure")
-    failed = [c for c in made["verification"]["checks"] if c["outcome"] == "failed"]
-    assert {c["name"] for c in failed} == {
-        "missing_external_id_refused",
-        "foreign_external_id_refused",
-    }
-    assert "StringEquals" in failed[0]["detail"]
-    world.admin.refused(
-        "POST", path_of(made, "/credentials"), expect=409, code="connection_not_verified"
-    )
-    customer.retrust(kit["role_name"], kit["trust_policy"])
-    assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
 
 
 def test_a_connection_is_suspended_resumed_deleted_and_made_again_and_each_step_is_in_the_audit_log(

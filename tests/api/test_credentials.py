@@ -16,25 +16,18 @@ def settled(aws, admin):
     return World(aws, admin).connection()
 
 
-@pytest.fixture
-def connection(world) -> dict:
-    return world.connection()
-
-
-def test_a_post_answers_what_credential_process_prints(world, connection):
-    worker = world.worker({"id": connection["tenant_id"]})
-    issued = worker("POST", path_of(connection, "/credentials"))
+def test_a_post_answers_what_credential_process_prints_and_that_works_in_no_other_account(
+    world, settled
+):
+    issued = world.worker({"id": settled["tenant_id"]})("POST", path_of(settled, "/credentials"))
     assert " ".join(issued) == (
         "Version AccessKeyId SecretAccessKey SessionToken Expiration AccountId"
     )
-    assert (issued["Version"], issued["AccountId"]) == (1, connection["account_id"])
+    assert issued["Version"] == 1
+    assert issued["AccountId"] == settled["account_id"]
     left = dt.datetime.fromisoformat(issued["Expiration"]) - dt.datetime.now(dt.UTC)
     assert 3500 < left.total_seconds() <= 3600
     assert issued["Expiration"].endswith("Z")
-
-
-def test_issued_credentials_work_in_the_customers_account_and_in_no_other(world, settled):
-    issued = world.admin("POST", path_of(settled, "/credentials"))
     session = boto3.session.Session(
         issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"]
     )
@@ -44,15 +37,21 @@ def test_issued_credentials_work_in_the_customers_account_and_in_no_other(world,
     assert who["Arn"].split("/")[1] == settled["role_arn"].rsplit("/", 1)[1]
 
 
-def test_container_credentials_have_the_fields_that_sdks_expect(world, settled):
+def test_container_credentials_have_the_fields_that_sdks_expect_and_head_issues_nothing(
+    world, settled
+):
     issued = world.admin("GET", path_of(settled, "/container-credentials"))
     assert " ".join(issued) == ("AccessKeyId SecretAccessKey Token Expiration AccountId RoleArn")
     assert issued["AccountId"] == settled["account_id"]
     assert issued["RoleArn"] == settled["role_arn"]
+    before = len(world.calls_for(settled["role_arn"]))
+    assert world.admin.raw("HEAD", path_of(settled, "/container-credentials")).status_code == 405
+    assert len(world.calls_for(settled["role_arn"])) == before
 
 
-def test_a_container_refusal_says_why_as_sdks_read_it(world, connection):
+def test_a_container_refusal_says_why_as_sdks_read_it(world):
     """Java and Go read `code` and `message`, JavaScript `Code` and `Message`."""
+    connection = world.connection()
     world.admin("POST", path_of(connection, "/suspend"), {"reason": "unpaid"})
     unknown = connection | {"id": str(uuid.uuid4())}
     for path, status, code in (
@@ -64,12 +63,6 @@ def test_a_container_refusal_says_why_as_sdks_read_it(world, connection):
         assert problem["Code"] == code
         assert problem["detail"] == problem["message"] == problem["Message"]
     assert "message" not in world.admin("POST", path_of(connection, "/credentials"), expect=409)
-
-
-def test_head_on_container_credentials_issues_nothing(world, settled):
-    before = len(world.calls_for(settled["role_arn"]))
-    assert world.admin.raw("HEAD", path_of(settled, "/container-credentials")).status_code == 405
-    assert len(world.calls_for(settled["role_arn"])) == before
 
 
 def test_a_reason_is_short_and_printable(world, settled):

@@ -9,19 +9,12 @@ from app.connections.listing import ConnectionFilter, Listing
 from app.ids import new_id
 from app.permissions import permission_sets
 from app.store.database import SYSTEM, Database
-from app.store.models import (
-    Connection,
-    ConnectionStatus,
-    ExternalIdRow,
-    ExternalIdState,
-    Tenant,
-    TenantStatus,
-)
+from app.store.models import ConnectionStatus, Tenant, TenantStatus
 from app.store.models.tenant import folded
 from app.tenants.tenants import TenantFilter, Tenants
-from tests.support.cast import Customer, path_of
+from tests.support.cast import Customer
 from tests.support.databases import new_database
-from tests.support.rows import ADMIN, plan
+from tests.support.rows import ADMIN, NO_ROLE, connection_rows, plan, tenant_row
 
 S = ConnectionStatus
 
@@ -62,13 +55,6 @@ def test_case_and_form_do_not_matter_in_any_script(world):
         assert len(folded(name)) <= 200
 
 
-def test_a_tenant_that_was_renamed_is_found_by_its_new_name_alone(world):
-    tenant = named(world, "Quagga before")
-    world.admin("PATCH", f"/v1/tenants/{tenant['id']}", {"name": "Quokka after"})
-    assert found(world, name="quagga") == []
-    assert found(world, name="quokka") == ["Quokka after"]
-
-
 def test_tenants_by_status_and_name_together(world):
     active, resting = named(world, "Ibex active"), named(world, "Ibex resting")
     world.admin("POST", f"/v1/tenants/{resting['id']}/suspend", {"reason": "x"})
@@ -77,6 +63,9 @@ def test_tenants_by_status_and_name_together(world):
     assert found(world, name="ibex", status="suspended,active") == [resting["name"], active["name"]]
     world.admin("DELETE", f"/v1/tenants/{active['id']}", expect=204)
     assert found(world, name="ibex") == [resting["name"]]
+    world.admin("PATCH", f"/v1/tenants/{resting['id']}", {"name": "Quokka after"})
+    assert found(world, name="ibex") == []
+    assert found(world, name="quokka") == ["Quokka after"]
 
 
 BAD = {
@@ -95,21 +84,22 @@ def test_a_bad_filter_is_refused(world):
             world.admin.refused("GET", f"{path}?{query}", expect=422, code="validation_failed")
 
 
-@pytest.mark.usefixtures("impatient")
 def test_connections_in_one_of_several_statuses(world):
     """In one tenant, and across all: newest first, page by page."""
-    tenant, customer = world.tenant(), Customer(world.aws)
-    made = {"verified": world.connect(tenant, world.role(tenant, customer))}
-    for status in ("suspended", "deleted"):
-        arn = customer.role(f"deputy-{status}", world.kit(tenant)["trust_policy"])
-        made[status] = world.connect(tenant, arn)
-    made["pending"] = world.connect(
-        tenant, f"arn:aws:iam::{customer.account}:role/deputy-none", status="pending"
-    )
-    world.admin("POST", path_of(made["suspended"], "/suspend"), {"reason": "x"})
-    world.admin("DELETE", path_of(made["deleted"]), expect=204)
+    tenant, account = world.tenant(), Customer(world.aws).account
+    statuses = ("verified", "suspended", "deleted", "pending")
+    rows = [
+        {
+            "role_arn": f"arn:aws:iam::{account}:role/deputy-{status}",
+            "role_unique_id": "AROAX",
+            "status": S(status),
+        }
+        for status in statuses
+    ]
+    database = world.admin.app.extensions["deputy"].db
+    made = dict(zip(statuses, connection_rows(database, UUID(tenant["id"]), rows), strict=True))
     of_tenant, of_all = f"/v1/tenants/{tenant['id']}/connections?", "/v1/connections?"
-    for path in (of_tenant, f"{of_all}account_id={customer.account}&"):
+    for path in (of_tenant, f"{of_all}account_id={account}&"):
         for asked, expected in (
             ("pending,verified", ["pending", "verified"]),
             ("verified,pending,verified", ["pending", "verified"]),
@@ -117,7 +107,7 @@ def test_connections_in_one_of_several_statuses(world):
             ("broken,insecure", []),
         ):
             items = world.admin("GET", f"{path}status={asked}")["items"]
-            assert [item["id"] for item in items] == [made[status]["id"] for status in expected]
+            assert [item["id"] for item in items] == [str(made[status]) for status in expected]
         read, cursor = [], ""
         while cursor is not None:  # the same filter in another order is the same filter
             order = "pending,suspended,verified" if cursor else "verified,suspended,pending"
@@ -138,31 +128,19 @@ def full_database(request):
     with new_database(request.param) as url:
         database = Database(url)
         with database.write(SYSTEM) as db:
-            tenants, connections = [], []
+            tenants = []
             for number in range(5000):
                 rests, name = number % 500 == 0, f"Tenant {number}"
                 status = TenantStatus.SUSPENDED if rests else TenantStatus.ACTIVE
                 row = {"id": new_id(), "name": name, "name_folded": folded(name), "status": status}
                 tenants.append(row)
             db.execute(sqlalchemy.insert(Tenant), tenants)
-            tenant_id = tenants[0]["id"]
-            external_id = ExternalIdRow(
-                tenant_id=tenant_id, value="dpy-x", state=ExternalIdState.CURRENT
-            )
-            db.add(external_id)
-            db.flush()
-            for number in range(5000):
-                row = {
-                    "id": new_id(),
-                    "tenant_id": tenant_id,
-                    "external_id_id": external_id.id,
-                    "role_arn": f"arn:aws:iam::123456789012:role/deputy-{number}",
-                    "account_id": "123456789012",
-                    "permission_set": "inventory",
-                    "status": {0: S.BROKEN, 1: S.INSECURE}.get(number % 500, S.PENDING),
-                }
-                connections.append(row)
-            db.execute(sqlalchemy.insert(Connection), connections)
+        tenant_id, rows = tenant_row(database), []
+        for number in range(5000):
+            status = {0: S.BROKEN, 1: S.INSECURE}.get(number % 500, S.PENDING)
+            row = {"role_arn": f"{NO_ROLE.arn}-{number}", "role_unique_id": None, "status": status}
+            rows.append(row)
+        connection_rows(database, tenant_id, rows)
         with database.engine.connect() as connection:
             connection.exec_driver_sql("ANALYZE")
             connection.commit()

@@ -1,15 +1,12 @@
 """A plain request that is not answered at once reaches Flask as if it had come there first."""
 
 import pytest
-import sqlalchemy
 
 from app.errors import StoreUnavailableError
-from app.factory import create_app
 from app.http.plain_requests import PlainRequest
-from app.identity.scopes import ALL_SCOPES
 from tests.attacks.evidence import on_sqlite
-from tests.conftest import OPERATOR, make_config
-from tests.support.cast import Api, World, path_of
+from tests.support.cast import Api, path_of
+from tests.support.rows import statements
 
 pytestmark = on_sqlite
 
@@ -35,15 +32,6 @@ def answer_plain(api, connection, **changes):
     )
 
 
-def test_a_known_key_is_answered(program, connection):
-    for changes in (
-        {},
-        {"method": "GET", "shape": "container-credentials"},
-        {"body": b'{"reason": "x"}', "content_type": "application/json"},
-    ):
-        assert isinstance(answer_plain(program, connection, **changes), bytes), changes
-
-
 def test_what_can_not_be_answered_goes_on_as_it_came(program, connection, monkeypatch):
     services = program.app.extensions["deputy"]
     monkeypatch.setattr(services.issuer, "issue", lambda *_, **__: pytest.fail("it was admitted"))
@@ -61,6 +49,7 @@ def test_what_can_not_be_answered_goes_on_as_it_came(program, connection, monkey
         json | {"body": b"{"},
         json | {"body": b"[]"},
         json | {"body": b'{"reason": 1}'},
+        json | {"body": b'{"no_such_field": 1}'},
     ):
         assert answer_plain(program, connection, **changes) == {}, changes
 
@@ -72,27 +61,16 @@ def test_a_key_that_may_not_issue_or_is_another_or_not_known_goes_on_as_it_came(
     reader.raw("POST", path_of(connection, "/credentials"))  # from now on the process knows it
     other = program.with_key(program.key[:-1] + ("A" if program.key[-1] != "A" else "B"))
     fresh = world.worker({"id": connection["tenant_id"]})
-    statements = []
-    engine = world.admin.app.extensions["deputy"].db.engine
-    sqlalchemy.event.listen(
-        engine, "before_cursor_execute", lambda *args: statements.append(args[2])
-    )
-    assert [answer_plain(api, connection) for api in (reader, other, fresh)] == [{}, {}, {}]
-    assert statements == [], "it costs no look at the database"
+    with statements(world.admin.app.extensions["deputy"].db) as executed:
+        assert [answer_plain(api, connection) for api in (reader, other, fresh)] == [{}, {}, {}]
+    assert executed == [], "it costs no look at the database"
 
 
-def test_a_refused_request_counts_once_against_each_limit(aws, config, vendor, stopped_clock):
-    app = create_app(make_config(config.database.database_url, issue_rate=10, tenant_issue_rate=2))
-    services = app.extensions["deputy"]
-    _, key = services.api_keys.create_key(OPERATOR, name="tight", scopes=ALL_SCOPES)
-    world = World(aws, Api(app, key))
-    connections = [world.connection() for _ in range(3)]
-    for connection, statuses in zip(
-        connections, ([200] * 2 + [429] * 4, [200] * 2, [200] * 2 + [429]), strict=True
-    ):
-        path = path_of(connection, "/credentials")
-        assert [world.admin.raw("POST", path).status_code for _ in statuses] == statuses
-    services.db.engine.dispose()
+def test_a_refused_request_counts_once_against_each_limit(world, start, stopped_clock):
+    tight = Api(start({}, issue_rate=10, tenant_issue_rate=2), world.admin.key)
+    for statuses in ([200] * 2 + [429] * 4, [200] * 2, [200] * 2 + [429]):
+        path = path_of(world.connection(), "/credentials")
+        assert [tight.raw("POST", path).status_code for _ in statuses] == statuses
 
 
 def test_a_request_whose_record_can_not_be_stored_waits_once(program, connection, monkeypatch):
@@ -104,7 +82,8 @@ def test_a_request_whose_record_can_not_be_stored_waits_once(program, connection
 
     monkeypatch.setattr(services.audit, "append", append)
     answer = program.raw("POST", path_of(connection, "/credentials"))
-    assert (answer.status_code, answer.get_json()["code"]) == (503, "unavailable")
+    assert answer.status_code == 503
+    assert answer.get_json()["code"] == "unavailable"
     assert tries == [answer.headers["X-Request-Id"]], (
         "if the event is stored later, it has the answer's id"
     )

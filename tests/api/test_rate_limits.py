@@ -4,33 +4,21 @@ The clock that the limits are counted by stands still, so a slow machine sees th
 """
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 
 import pytest
 
-from app.factory import create_app
 from app.identity.scopes import ALL_SCOPES
 from tests.attacks.evidence import on_sqlite
-from tests.conftest import OPERATOR, make_config
 from tests.support.cast import Api, World, path_of
 
 pytestmark = pytest.mark.usefixtures("no_hurry", "impatient")
 
 
 @pytest.fixture
-def start_limited(aws, vendor, config, stopped_clock) -> Iterator[Callable[..., World]]:
-    """`start(limit=…)`: the same service with limits that a test can reach."""
-    with ExitStack() as stack:
-
-        def begin(**limits):
-            app = create_app(make_config(config.database.database_url, **limits))
-            services = app.extensions["deputy"]
-            stack.callback(services.db.engine.dispose)
-            _, key = services.api_keys.create_key(OPERATOR, name="tight", scopes=ALL_SCOPES)
-            return World(aws, Api(app, key))
-
-        yield begin
+def start_limited(aws, admin, start, stopped_clock) -> Callable[..., World]:
+    """`start_limited(limit=…)`: the same service with limits that a test can reach."""
+    return lambda **limits: World(aws, Api(start({}, **limits), admin.key))
 
 
 @pytest.fixture
@@ -59,15 +47,10 @@ def test_a_key_that_asks_too_often_is_told_when_to_ask_again(tight, stopped_cloc
     assert tight.audit(tenant_id=connection["tenant_id"], action="credentials.refused") == []
 
 
-@pytest.fixture
-def narrow(start_limited) -> World:
-    """A tenant's limits are within a test's reach, and a key's are not."""
-    return start_limited(issue_rate=100, tenant_issue_rate=4, tenant_miss_rate=1)
-
-
 @on_sqlite
-def test_the_keys_of_a_tenant_share_its_limit(narrow, stopped_clock):
+def test_the_keys_of_a_tenant_share_its_limit(start_limited, stopped_clock):
     """For any tenant that they name; and they use up none of that one's."""
+    narrow = start_limited(issue_rate=100, tenant_issue_rate=4, tenant_miss_rate=1)
     connection, theirs = narrow.connection(), narrow.connection()
     keys = [narrow.worker({"id": connection["tenant_id"]}) for _ in range(3)]
     their_worker = narrow.worker({"id": theirs["tenant_id"]})
@@ -91,7 +74,8 @@ def test_a_tenant_has_a_share_of_the_calls_to_sts(start_limited, stopped_clock):
     for body in durations[:5]:
         worker("POST", path, body)
     answer = worker.raw("POST", path, durations[5])
-    assert (answer.status_code, answer.get_json()["code"]) == (429, "rate_limited")
+    assert answer.status_code == 429
+    assert answer.get_json()["code"] == "rate_limited"
     assert 1 <= int(answer.headers["Retry-After"]) <= 5
     assert len(world.calls_for(connection["role_arn"])) == calls + 5
     worker("POST", path, durations[0])  # it is kept, and costs no call

@@ -23,23 +23,34 @@ def views(world, connection):
     return shown
 
 
-def test_a_suspended_tenant_shows_on_its_connections_and_their_status_stays_theirs(world):
+def test_a_suspended_tenant_shows_on_its_connections_which_issue_nothing_and_keep_their_status(
+    world,
+):
     tenant = world.tenant()
     connection, path = world.connection(tenant), f"/v1/tenants/{tenant['id']}"
     assert connection["tenant_reference"] is None
     world.admin("PATCH", path, {"reference": tenant["id"], "name": "Renamed"})
+    world.admin.refused("POST", f"{path}/resume", {"reason": "x"}, expect=409, code="conflict")
     shown = world.admin("POST", f"{path}/suspend", {"reason": "Ticket 4711"})
+    assert shown["status"] == "suspended"
     for one in (shown, world.admin("GET", path)):
         assert part(one["suspended"], "by", "reason") == ("api_key", "Ticket 4711")
         assert abs((now() - datetime.fromisoformat(one["suspended"]["at"])).total_seconds()) < 60
+    world.admin.refused("POST", f"{path}/suspend", {"reason": "x"}, expect=409, code="conflict")
+    world.admin.refused("POST", path_of(connection, "/credentials"), expect=409, code="suspended")
     for one in views(world, connection):
         assert part(one, "status", "issues", "suspended") == ("verified", False, None)
         assert "tenant is suspended" in one["why"]
         assert part(one, "tenant_name", "tenant_reference") == ("Renamed", tenant["id"])
-    shown = world.admin("POST", f"{path}/resume", {"reason": "done"})
-    assert shown["suspended"] is None
+    resumed = world.admin("POST", f"{path}/resume", {"reason": "done"})
+    assert part(resumed, "status", "suspended") == ("active", None)
     for one in views(world, connection):
         assert part(one, "issues", "why") == (True, None)
+    world.admin("POST", path_of(connection, "/credentials"))
+    for action, reason in (("tenant.suspended", "Ticket 4711"), ("tenant.resumed", "done")):
+        [event] = world.audit(tenant_id=tenant["id"], action=action)
+        assert event["outcome"] == "ok"
+        assert event["details"]["reason"] == reason
 
 
 OF_CONNECTION = {"/verify", "/diagnose", "/resume", "/approve", "/credentials"}

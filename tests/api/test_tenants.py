@@ -2,8 +2,6 @@
 
 import re
 
-from tests.support.cast import path_of
-
 
 def listed(tenant):
     """As lists show it, without its accounts."""
@@ -51,20 +49,6 @@ def test_a_name_is_one_printable_line(world):
             "POST", "/v1/tenants", {"name": name}, expect=422, code="validation_failed"
         )
         assert "name" in problem["errors"]
-
-
-def test_suspending_stops_issuing_and_resuming_starts_it_again(world):
-    connection = world.connection()
-    tenant = f"/v1/tenants/{connection['tenant_id']}"
-    world.admin.refused("POST", f"{tenant}/resume", {"reason": "x"}, expect=409, code="conflict")
-    assert world.admin("POST", f"{tenant}/suspend", {"reason": "unpaid"})["status"] == "suspended"
-    world.admin.refused("POST", f"{tenant}/suspend", {"reason": "x"}, expect=409, code="conflict")
-    world.admin.refused("POST", path_of(connection, "/credentials"), expect=409, code="suspended")
-    assert world.admin("POST", f"{tenant}/resume", {"reason": "paid"})["status"] == "active"
-    world.admin("POST", path_of(connection, "/credentials"))
-    for action, reason in (("tenant.suspended", "unpaid"), ("tenant.resumed", "paid")):
-        [event] = world.audit(tenant_id=connection["tenant_id"], action=action)
-        assert (event["outcome"], event["details"]["reason"]) == ("ok", reason)
 
 
 def test_lists_come_newest_first_in_pages_without_gap_or_repeat(world):

@@ -13,7 +13,6 @@ import json
 import zlib
 from collections.abc import Iterator
 from copy import deepcopy
-from typing import TYPE_CHECKING
 
 import pytest
 import schemathesis
@@ -28,9 +27,6 @@ from tests.conftest import OPERATOR, make_config
 from tests.model.stage import without_sockets
 from tests.support.cast import Api
 from tests.support.databases import new_database
-
-if TYPE_CHECKING:
-    from wsgiref.types import WSGIApplication
 
 # What no schema tells, as it depends on the deployment or on the moment: a request that keeps to
 # the document may still be refused for one of these fields, and for no other.
@@ -61,7 +57,7 @@ class Service:
     collection.
     """
 
-    application: "WSGIApplication | None" = None
+    application = None
 
     def __call__(self, environ, start_response):
         assert self.application is not None
@@ -102,10 +98,8 @@ def admin(aws, vendor) -> Iterator[Api]:
         with without_sockets(aws):
             app = create_app(make_config(url, log_level="ERROR"))
         SERVICE.application = app
-        _, key = app.extensions["deputy"].api_keys.create_key(
-            OPERATOR, name="schemathesis", scopes=ALL_SCOPES, tenant_id=None, expires_at=None
-        )
-        yield Api(app, key)
+        create = app.extensions["deputy"].api_keys.create_key
+        yield Api(app, create(OPERATOR, name="schemathesis", scopes=ALL_SCOPES)[1])
         app.extensions["deputy"].db.engine.dispose()
 
 
@@ -133,13 +127,6 @@ class Home:
             "key_id": key["id"],
             "link_id": link["id"],
         }
-
-    def suspend(self, path):
-        """So that there is something to resume; it may be suspended already."""
-        self.world.admin.raw("POST", path, {"reason": "to be resumed"})
-
-    def role(self):
-        return self.world.role({"id": self.ids["tenant_id"]})
 
 
 @pytest.fixture
@@ -174,7 +161,9 @@ def settle(case, home):
         for name in case.path_parameters or {}:
             case.path_parameters[name] = home.ids.get(name, "inventory")
         if case.path.endswith("/resume"):
-            home.suspend(case.formatted_path.replace("/resume", "/suspend"))
+            # So that there is something to resume; it may be suspended already
+            path = case.formatted_path.replace("/resume", "/suspend")
+            home.world.admin.raw("POST", path, {"reason": "to be resumed"})
     if is_positive(case, "query") and case.query and chosen(case.query):
         case.query.pop("cursor", None)
         replace(case.query, {"permission_set": lambda: "inventory", "region": lambda: "eu-west-1"})
@@ -182,7 +171,7 @@ def settle(case, home):
         replace(
             case.body,
             {
-                "role_arn": home.role,
+                "role_arn": lambda: home.world.role({"id": home.ids["tenant_id"]}),
                 "permission_set": lambda: "inventory",
                 "permission_sets": lambda: ["inventory"],
                 "session_policy": lambda: INERT,
