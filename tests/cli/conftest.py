@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.cast import path_of
+
 
 class Cli:
     """`cli("tenants show acme")` is `flask --app wsgi tenants show acme --json`, read."""
@@ -42,4 +44,6 @@ def acme(world) -> dict[str, Any]:
     tenant = world.tenant("Acme Ltd")
     reference = f"ref-{tenant['id'][-12:]}"
     world.admin("PATCH", f"/v1/tenants/{tenant['id']}", {"reference": reference})
-    return {**tenant, "reference": reference, "connection": world.connection(tenant)}
+    connection = world.connection(tenant)
+    more = {"connection": connection, "path": path_of(connection, "/credentials")}
+    return {**tenant, "reference": reference, **more}

@@ -59,10 +59,6 @@ def events_of(cli, key_id):
     return events
 
 
-def actions_of(cli, key_id):
-    return [event["action"] for event in events_of(cli, key_id)]
-
-
 # --- help ---
 
 
@@ -203,7 +199,8 @@ def test_bootstrap_installs_the_given_key_once_and_never_revives_it(services, cl
     cli.text(f"keys revoke {text}")
     assert "revoked" in bootstrap.refused("keys bootstrap")
     assert caller_of(services, text) is None
-    assert actions_of(cli, str(caller.key_id)) == ["api_key.created", "api_key.revoked"]
+    events = events_of(cli, str(caller.key_id))
+    assert [event["action"] for event in events] == ["api_key.created", "api_key.revoked"]
 
 
 @on_sqlite
@@ -234,7 +231,9 @@ def test_create_prints_a_key_that_can_do_what_was_asked(services, cli):
     caller = caller_of(services, text)
     assert str(caller.key_id) == key_id
     assert caller.scopes == {Scope.TENANTS_READ, Scope.AUDIT_READ}
-    assert (caller.name, caller.tenant_scope, caller.expires_at) == ("reader", None, None)
+    assert caller.name == "reader"
+    assert caller.tenant_scope is None
+    assert caller.expires_at is None
     [event] = events_of(cli, key_id)
     assert event["action"] == "api_key.created"
     assert event["details"]["scopes"] == ["audit:read", "tenants:read"]
@@ -250,7 +249,8 @@ def test_create_can_confine_a_key_to_a_tenant_a_time_and_permission_sets(service
     [event] = events_of(cli, made["id"])
     assert event["tenant_id"] == acme["id"]
     [row] = cli(f"keys list --tenant {acme['id']}")
-    assert (row["id"], row["permission_sets"]) == (made["id"], ["inventory"])
+    assert row["id"] == made["id"]
+    assert row["permission_sets"] == ["inventory"]
     refused = cli.refused(f"{create} no-such")
     assert "permission_sets: Must be some of: bucket-sync, inventory." in refused
 
@@ -318,16 +318,6 @@ def test_list_shows_every_key_and_its_state_and_no_secret(services, cli):
 # --- keys revoke ---
 
 
-def test_revoke_ends_a_key_at_once_and_for_good(services, cli):
-    made = cli("keys create --name n --scope all")
-    assert caller_of(services, made["key"])
-    assert cli.text(f"keys revoke {made['id']}") == "Revoked.\n"
-    assert caller_of(services, made["key"]) is None
-    again = cli.refused(f"keys revoke {made['id']}")
-    assert again == "Error: This key is revoked already.\n"
-    assert actions_of(cli, made["id"]) == ["api_key.created", "api_key.revoked"]
-
-
 def test_a_command_needs_a_key_or_a_tenant_that_is_there(services, cli):
     for word in (str(new_id()), "not-a-name", "dpk_", ""):
         assert cli.refused(f"keys revoke '{word}'") == "Error: There is no such key.\n"
@@ -354,3 +344,5 @@ def test_revoke_shows_what_goes_with_the_key_and_asks_but_with_yes(services, cli
     assert "its child" in output
     assert output.endswith("Revoked.\n")
     assert caller_of(services, secret) is None
+    again = cli.refused(f"keys revoke {made['id']}")
+    assert again == "Error: This key is revoked already.\n"

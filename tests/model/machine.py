@@ -78,7 +78,7 @@ class Deputy(Watched):
 
         A sign-up service's key made each.
         """
-        self.begin("initialized")
+        self.begin()
         self.dice = Random(luck)  # noqa: S311  no secret
         makers = [self.stage.new_key(None, SIGN_UP) for _ in _ACCOUNTS]
         self.model.keys += makers
@@ -133,7 +133,7 @@ class Deputy(Watched):
     def a_worker_asks(self, app, which, who, seconds, narrow):
         connection = self.connection_named(which)
         keys = [it for it in self.keys_of(connection.tenant) if "credentials:issue" in it.scopes]
-        self.begin("a worker asks")
+        self.begin()
         key = keys[who % len(keys)]
         self.ask(app, key, connection.tenant, connection, seconds=seconds, narrow=narrow)
 
@@ -219,7 +219,7 @@ class Deputy(Watched):
     @on_a_connection
     def a_worker_reports_a_refusal(self, app, which, whose):
         connection = self.connection_named(which)
-        self.begin("reported")
+        self.begin()
         request = f"POST /connections/{connection.id}/report-refused"
         scope, minute = "credentials:issue", timedelta(minutes=1)
         done = self.do(app, whose, connection.tenant, request, expect=202, scope=scope)
@@ -249,7 +249,7 @@ class Deputy(Watched):
     def _attack(self, app, who, victim, under, attack):
         keys = [it for it in self.model.keys if it.tenant is self.model.other(victim)]
         key, (scope, method, path) = keys[who % len(keys)], attack.split(" ")
-        self.begin("attacked")
+        self.begin()
         expect = key.refused(scope, under, self.at) or 404
         answer = self.stage.ask(
             app, key, method, f"/v1/tenants/{under.id}{path}", _body(method, path)
@@ -269,7 +269,7 @@ class Deputy(Watched):
     )
     def connect(self, app, victim, which, whose, permission_set):
         """Also a role of the other tenant's."""
-        self.begin("connect")
+        self.begin()
         tenant, role = self.tenant_named(victim), self.role_named(which)
         self._connect(app, whose, tenant, role, permission_set)
 
@@ -294,12 +294,13 @@ class Deputy(Watched):
         """A proof was made: Deputy's verdict is the model's."""
         verdict = proofs.prove(self.model, connection, self.at, self.mark, routine=False)
         assert answer["verification"]["verdict"] == verdict, answer["verification"]
-        assert (answer["status"], answer["external_id"]) == (connection.status, connection.pair)
+        assert answer["status"] == connection.status
+        assert answer["external_id"] == connection.pair
         self.seen[f"verdict {verdict}"] += 1
 
     @on_a_connection
     def verify(self, app, which, whose):
-        self.begin("verify")
+        self.begin()
         self._verify(app, self.connection_named(which), whose)
 
     def _verify(self, app, connection, whose):
@@ -313,7 +314,7 @@ class Deputy(Watched):
     @on_a_connection
     def suspend(self, app, which, whose):
         connection = self.connection_named(which)
-        self.begin("suspend")
+        self.begin()
         bound = whose == "owner"
         already = connection.status == SUSPENDED and (bound or not connection.suspended_by_bound)
         if self.change(app, whose, connection, "suspend", expect=409 if already else 200):
@@ -323,7 +324,7 @@ class Deputy(Watched):
     @on_a_connection
     def resume(self, app, which, whose):
         connection = self.connection_named(which)
-        self.begin("resume")
+        self.begin()
         expect = 409
         if (
             connection.tenant.status == ACTIVE
@@ -352,7 +353,7 @@ class Deputy(Watched):
     @on_a_connection
     def delete(self, app, which, whose):
         connection = self.connection_named(which)
-        self.begin("delete")
+        self.begin()
         expect = 204 if self._may_undo(connection, whose) else 409
         request = f"DELETE /connections/{connection.id}"
         if self.do(app, whose, connection.tenant, request, expect=expect):
@@ -362,7 +363,7 @@ class Deputy(Watched):
     @precondition(lambda self: any(it.awaiting for it in self.model.live()))
     @rule(app=app_, which=any_, whose=whose_)
     def approve(self, app, which, whose):
-        self.begin("approve")
+        self.begin()
         waiting = [it for it in self.model.live() if it.awaiting]
         self._approve(app, waiting[which % len(waiting)], whose)
 

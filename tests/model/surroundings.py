@@ -51,13 +51,18 @@ class Surroundings(Deputy):
         foreign = self.model.other(tenant).current
         return written(hand, tenant.current, tenant.with_state(NEXT), before, foreign)
 
+    def begin_on(self, place):
+        """Begin a step of a tenant's."""
+        self.begin()
+        return self.tenant_named(place)
+
     def _owner(self, account):
         return self.model.tenants[[it.account for it in self.model.roles].index(account)]
 
     @rule(which=any_, hand=st.sampled_from(HANDS), proven=st.booleans())
     def a_customer_edits_a_trust_policy(self, which, hand, proven):
         """And perhaps somebody looks at once."""
-        self.begin(f"written {hand}")
+        self.begin()
         role = self.role_named(which)
         if role.exists:
             self.stage.retrust(role, self._written(hand, self._owner(role.account)))
@@ -90,7 +95,7 @@ class Surroundings(Deputy):
     )
     def a_customer_makes_a_role(self, app, whose, by, *, hand, reads, permission_set, approved):
         """And connects it; perhaps the vendor approves it at once, or the tenant tries to."""
-        self.begin("made a role")
+        self.begin()
         place, tenant = whose % 2, self.tenant_named(whose)
         role = self.stage.new_role(
             self.model.roles[place].account, self._written(hand, tenant), reads=reads
@@ -113,7 +118,7 @@ class Surroundings(Deputy):
     @rule(which=any_, comes_back=st.booleans())
     def a_customer_deletes_a_role(self, which, comes_back):
         """And perhaps makes it again: under the same ARN it is another one."""
-        self.begin("deleted a role")
+        self.begin()
         role = self.role_named(which)
         if role.exists:
             self.stage.remove(role)
@@ -131,8 +136,7 @@ class Surroundings(Deputy):
         permission_set=st.sampled_from([None, "inventory"]),
     )
     def make_a_key(self, app, whose, by, *, life, scopes, permission_set):
-        self.begin("made a key")
-        tenant = self.tenant_named(whose)
+        tenant = self.begin_on(whose)
         maker = self.actor(tenant, by)
         ends = maker.expires_at
         if life:
@@ -159,8 +163,7 @@ class Surroundings(Deputy):
     @rule(app=app_, whose=any_, which=any_, scopes=st.sampled_from([_ISSUE, _ISSUE, ALL]))
     def a_sign_up_service_makes_a_key(self, app, whose, which, scopes):
         """The maker of the tenant tries, and another one."""
-        self.begin("signed up")
-        tenant = self.tenant_named(whose)
+        tenant = self.begin_on(whose)
         makers = [it for it in self.model.keys if it.scopes == SIGN_UP]
         for place in (which, which + 1):
             maker, expect = makers[place % len(makers)], 404
@@ -180,7 +183,7 @@ class Surroundings(Deputy):
     @rule(app=app_, which=any_)
     def revoke_a_key(self, app, which):
         key = self._key_named(which)
-        self.begin("revoked a key")
+        self.begin()
         answer = self.stage.ask(app, self.vendor, "DELETE", f"/v1/api-keys/{key.id}")
         # An expired one can be revoked
         assert answer.status_code == (404 if key.is_gone else 204), answer.text
@@ -190,7 +193,7 @@ class Surroundings(Deputy):
 
     @rule(app=app_, which=any_, grace=st.sampled_from([0, 600]))
     def replace_a_key(self, app, which, grace):
-        self.begin("replaced a key")
+        self.begin()
         key = self._key_named(which)
         path = f"/v1/api-keys/{key.id}/replace"
         answer = self.stage.ask(app, self.vendor, "POST", path, {"grace_seconds": grace})
@@ -214,8 +217,7 @@ class Surroundings(Deputy):
 
     @on_a_tenant
     def suspend_a_tenant(self, app, whose, by):
-        self.begin("suspended a tenant")
-        tenant = self.tenant_named(whose)
+        tenant = self.begin_on(whose)
         already = tenant.status == SUSPENDED and (by == "owner" or not tenant.suspended_by_bound)
         expect = 409 if already else 200
         if self.do(app, by, tenant, "POST /suspend", expect=expect):
@@ -224,8 +226,7 @@ class Surroundings(Deputy):
     @precondition(lambda self: any(it.status == SUSPENDED for it in self.model.tenants))
     @on_a_tenant
     def resume_a_tenant(self, app, whose, by):
-        self.begin("resumed a tenant")
-        tenant = self.tenant_named(whose)
+        tenant = self.begin_on(whose)
         may = tenant.status == SUSPENDED and self._may_undo(tenant, by)
         expect = 200 if may else 409
         if self.do(app, by, tenant, "POST /resume", expect=expect):
@@ -234,8 +235,7 @@ class Surroundings(Deputy):
     @rule(app=app_, whose=any_, sure=st.integers(0, 3))
     def end_a_tenant(self, app, whose, sure):
         """Rarely, as little happens to it afterwards."""
-        self.begin("ended a tenant")
-        tenant = self.tenant_named(whose)
+        tenant = self.begin_on(whose)
         if not sure and self.do(app, "vendor", tenant, "DELETE ", expect=204):
             self.model.end(tenant, self.mark)
 
@@ -243,8 +243,7 @@ class Surroundings(Deputy):
 
     @rule(app=app_, whose=any_, by=whose_, emergency=st.booleans())
     def start_a_rotation(self, app, whose, by, emergency):
-        self.begin("started a rotation")
-        tenant = self.tenant_named(whose)
+        tenant = self.begin_on(whose)
         expect = 201 if not tenant.is_open else 200 if emergency else 409
         body = REASON | {"emergency": emergency}
         made = self.do(app, by, tenant, f"POST {_ROTATION}", body, expect=expect)
@@ -253,7 +252,8 @@ class Surroundings(Deputy):
         if expect == 201:
             proofs.start(tenant, made["next_external_id"], self.at)
         rotation = tenant.rotation
-        assert (made["external_id"], made["next_external_id"]) == (rotation.old, rotation.new)
+        assert made["external_id"] == rotation.old
+        assert made["next_external_id"] == rotation.new
         rotation.by_bound = rotation.by_bound and by == "owner"
         if emergency and not rotation.emergency:
             proofs.withdraw(tenant, self.at)
@@ -266,8 +266,7 @@ class Surroundings(Deputy):
     @if_any_rotated
     @on_a_tenant
     def complete_a_rotation(self, app, whose, by):
-        self.begin("completed a rotation")
-        tenant = self.tenant_named(whose)
+        tenant = self.begin_on(whose)
         ready = tenant.is_open and not proofs.waiting(self.model, tenant)
         expect = 404 if tenant.rotation is None else 200 if ready else 409
         path = f"{_ROTATION}/complete"
@@ -284,8 +283,7 @@ class Surroundings(Deputy):
     @if_any_rotated
     @on_a_tenant
     def abandon_a_rotation(self, app, whose, by):
-        self.begin("abandoned a rotation")
-        tenant = self.tenant_named(whose)
+        tenant = self.begin_on(whose)
         rotation, expect = tenant.rotation, 409
         if rotation is None:
             expect = 404
@@ -300,7 +298,7 @@ class Surroundings(Deputy):
     @rule(minutes=st.sampled_from([1.5, 3, 12, 50, *[26 * 60] * 4]))
     def time_passes(self, minutes):
         """And no background worker is there."""
-        self.begin("time passed")
+        self.begin()
         self.clock.shift(timedelta(minutes=minutes))
         for tenant in self.model.tenants:
             self._ask_at_once(0, tenant)
@@ -309,7 +307,7 @@ class Surroundings(Deputy):
         """Ask for a connection that is verified, before anything proves it."""
         connection = next(self.model.verified(tenant), None)
         if connection is not None:
-            self._begin("asked at once")
+            self.begin()
             self.ask(app, self.vendor, tenant, connection)
             self._look()
             self.handed_out = []
@@ -317,7 +315,7 @@ class Surroundings(Deputy):
     @rule(minutes=st.sampled_from([0, 3, 75]))
     def a_background_worker_comes_back(self, minutes):
         self.clock.shift(timedelta(minutes=minutes))
-        self.begin("worked")
+        self.begin()
         for connection_id, why in self.stage.work():
             if not connection_id:
                 for tenant in self.model.tenants:

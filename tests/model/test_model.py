@@ -106,7 +106,7 @@ class Opened(Surroundings):
     def asks(self, key, app=0, seconds=900):
         """Ask for Acme's first connection with one of the model's keys."""
         connection = self.model.connections[0]
-        self.begin("asked in an opening")
+        self.begin()
         self.ask(app, self.model.keys[key], connection.tenant, connection, seconds=seconds)
 
     def is_suspended_elsewhere(self):

@@ -1,16 +1,14 @@
 """What holds after each step, whatever the step was."""
 
 import json
-from collections import Counter
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar
 
 import time_machine
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
 from app.aws.sts import INERT_POLICY
 from app.clock import now
-from tests.model.stage import ALL, Issued, Stage
+from tests.model.stage import ALL, Issued
 from tests.model.state import Model
 
 _BEGINNING = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -26,9 +24,6 @@ class Watched(RuleBasedStateMachine):
     """The model beside Deputy. `seen` counts, over all runs, what happened: an assertion about
     nothing proves nothing.
     """
-
-    stage: ClassVar[Stage]
-    seen: ClassVar[Counter[str]]
 
     def __init__(self):
         super().__init__()
@@ -46,18 +41,13 @@ class Watched(RuleBasedStateMachine):
         self.stage.clear(self.model, self.first_call)
         self.travelling.stop()
 
-    def begin(self, what):
+    def begin(self):
         """A step begins, a second after the one before."""
-        self.seen["steps"] += 1
-        self._begin(what)
-
-    def _begin(self, what):
         self.clock.shift(timedelta(seconds=1))
         self.mark = len(self.stage.calls)
         for connection in self.model.connections:
             connection.pairs.add(connection.pair)
         self.handed_out = []
-        self.seen[what] += 1
         self.at = now()
 
     @invariant()
@@ -65,7 +55,8 @@ class Watched(RuleBasedStateMachine):
         """After what the step did, and after somebody has asked for credentials."""
         self._look()
         if self.model.connections:
-            self._begin("somebody asks")
+            self.begin()
+            self.seen["somebody asks"] += 1
             self.somebody_asks()
             self._look()
 
@@ -140,10 +131,8 @@ class Watched(RuleBasedStateMachine):
         enough to live.
         """
         session = self.stage.session(body["AccessKeyId"])
-        assert (session.token, session.secret_access_key) == (
-            body["SessionToken"],
-            body["SecretAccessKey"],
-        )
+        assert session.token == body["SessionToken"]
+        assert session.secret_access_key == body["SecretAccessKey"]
         name = session.caller.arn.rpartition("/")[2]
         names = [call.session_name for call in self.stage.calls]
         place = names.index(name)
@@ -154,14 +143,11 @@ class Watched(RuleBasedStateMachine):
         )
         assert name.split("-")[1] == key.id.replace("-", ""), "a session in another key's name"
         policy = json.loads(call.policy) if call.policy else None
-        opened = (call.role_arn, call.external_id, call.outcome, call.duration, policy)
-        assert opened == (
-            connection.role.arn,
-            connection.pair,
-            "allowed",
-            seconds,
-            NARROW if narrow else None,
-        )
+        assert call.role_arn == connection.role.arn
+        assert call.external_id == connection.pair
+        assert call.outcome == "allowed"
+        assert call.duration == seconds
+        assert policy == (NARROW if narrow else None)
         assert session.expires_at - now() >= min(
             _GOOD_FOR, timedelta(seconds=seconds) / 2
         ) - timedelta(seconds=1)
