@@ -365,7 +365,8 @@ def patience(monkeypatch) -> None:
     """
     monkeypatch.setattr("app.issuing.issue._ANSWER_SECONDS", 60.0)
     monkeypatch.setattr("app.issuing.authorization._READ_SECONDS", 60.0)
-    monkeypatch.setattr("app.limits.tenant_share.pause", lambda _: None)
+    for name in ("pause", "rest"):
+        monkeypatch.setattr(f"app.limits.tenant_share.{name}", lambda _: None)
 
 
 @pytest.fixture

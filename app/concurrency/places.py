@@ -71,13 +71,23 @@ def without_places() -> Iterator[None]:
         yield
     finally:
         for place in places:
-            place.free.acquire()
+            # A request that waits for a place must not keep its slot. Otherwise requests that wait
+            # for places could have all slots, and those with the places wait for slots.
+            if not place.free.acquire(0):
+                with _without_slot():
+                    place.free.acquire()
         _places.reset(token)
 
 
 def pause(seconds: float) -> None:
     """Sleep without places or a slot. Return at once when too many requests wait already."""
-    with without_places(), _waiting_room() as has_room:
+    with without_places():
+        rest(seconds)
+
+
+def rest(seconds: float) -> None:
+    """Sleep without a slot, and keep the places. Return at once when too many requests wait."""
+    with _waiting_room() as has_room:
         if has_room:
             time.sleep(seconds)
 
@@ -91,14 +101,21 @@ def _waiting_room() -> Iterator[bool]:
     if not _room.acquire(blocking=False):
         yield False
         return
-    held_slots = slots.get()
     try:
-        if held_slots is not None:
-            held_slots.release()
-        try:
+        with _without_slot():
             yield True
-        finally:
-            if held_slots is not None:
-                held_slots.acquire()
     finally:
         _room.release()
+
+
+@contextmanager
+def _without_slot() -> Iterator[None]:
+    held_slots = slots.get()
+    if held_slots is None:
+        yield
+        return
+    held_slots.release()
+    try:
+        yield
+    finally:
+        held_slots.acquire()

@@ -25,7 +25,7 @@ from uuid import UUID
 
 from cachetools import LRUCache
 
-from app.concurrency.places import Places, pause
+from app.concurrency.places import Places, pause, rest
 from app.errors import RateLimitedError
 from app.identity.principals import ApiKeyPrincipal
 from app.limits.table import (
@@ -84,19 +84,18 @@ class TenantShare:
     def stop(self, key: str, tenant_scope: UUID | None) -> Iterator[None]:
         """Hold the places for a stop while the `with` block runs.
 
-        A stop that fails is charged to its tenant, or to the vendor's key. The request is then held
+        A stop that fails is charged to its tenant, or to the vendor. The request is then held
         while this share is used up. The debt is limited. Otherwise the tenant's administrator would
         have to wait for long after the thief's key is revoked.
         """
-        own = UUID(bytes=_digest(key)[:16])
-        places = (own, tenant_scope) if tenant_scope else ()
+        places = (UUID(bytes=_digest(key)[:16]), tenant_scope) if tenant_scope else ()
         try:
             with ExitStack() as held:
                 for subject in places:
                     held.enter_context(self._place(STOPS, subject))
                 yield
         except Exception:  # a refusal, an invalid body or a bug
-            debt = self._charge(tenant_scope or own, MS_PER_FAILED_STOP, _FAILED_STOP_SECONDS)
+            debt = self._charge(tenant_scope or _VENDOR, MS_PER_FAILED_STOP, _FAILED_STOP_SECONDS)
             pause(min(_FAILED_STOP_SECONDS, debt))
             raise
 
@@ -107,7 +106,7 @@ class TenantShare:
         subject's requests is held. All others are refused at once.
         """
         with suppress(RateLimitedError), self._place(HELD_REFUSALS, subject):
-            pause(_HOLD_SECONDS)
+            rest(_HOLD_SECONDS)
 
     def charge(self, tenant_scope: UUID | None, price: float) -> None:
         """Charge a price that is known only afterwards, such as that of a list's rows."""

@@ -28,6 +28,7 @@ from app.ids import new_id
 from app.limits import tenant_share
 from app.limits.table import (
     CPU_TIME,
+    HELD_REFUSALS,
     PEAK_CPU_TIME,
     REFUSALS,
     REFUSALS_OF_KEY,
@@ -358,7 +359,9 @@ def test_who_stops_nothing_again_and_again_waits_longer_each_time(pauses, tenant
     spent = 50 * MS_PER_FAILED_STOP - PEAK_CPU_TIME.amount * PEAK_CPU_TIME.burst
     assert pauses[49] == pytest.approx(spent / PEAK_CPU_TIME.amount)
     assert pauses[-1] == 5
-    _stop_nothing(share, "another key", tenant_id and new_id(), error)
+    _stop_nothing(share, "another key", tenant_id, error)
+    assert pauses[-1] == 5, "many keys share one debt"
+    _stop_nothing(share, "another tenant's key", new_id(), error)
     assert pauses[-1] == 0
 
 
@@ -386,3 +389,11 @@ def test_an_absent_connection_is_refused_without_the_writers_lock(world, monkeyp
     path = path_of(world.connection() | {"id": str(new_id())})
     monkeypatch.setattr(Database, "write", None)
     world.admin.refused("DELETE", path, expect=404, code="not_found")
+
+
+def test_only_some_refusals_of_a_subject_are_held(monkeypatch):
+    """Otherwise one tenant's refusals could fill the room in which all requests wait."""
+    monkeypatch.setattr("app.limits.tenant_share.rest", lambda _: held.append(share.hold(tenant)))
+    share, tenant, held = TenantShare(), new_id(), []
+    share.hold(tenant)
+    assert len(held) == HELD_REFUSALS.amount

@@ -1,5 +1,7 @@
 """Places: so many work at once, and whoever waits for somebody else has none meanwhile."""
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -62,3 +64,34 @@ def test_a_wait_gives_up_all_places():
         with without_places():
             assert [is_free(of_key), is_free(of_tenant)] == [True, True]
         assert [is_free(of_key), is_free(of_tenant)] == [False, False]
+
+
+MANY_REQUESTS = """
+import gevent.monkey
+gevent.monkey.patch_all()
+import random
+import gevent
+from gevent.lock import Semaphore
+from app.concurrency.places import Places, slots, without_places
+
+free, places, ended = Semaphore(8), Places(2, 1000), []
+
+def request():
+    with free:
+        slots.set(free)
+        with places.place(None, Exception()):
+            for _ in range(4):
+                gevent.sleep(0.001)
+                with without_places():
+                    gevent.sleep(random.uniform(0.01, 0.03))
+    ended.append(True)
+
+gevent.joinall([gevent.spawn(request) for _ in range(60)], timeout=20)
+print(len(ended))
+"""
+
+
+def test_requests_for_places_and_for_slots_do_not_wait_for_each_other():
+    command = [sys.executable, "-c", MANY_REQUESTS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == "60\n", done.stderr
