@@ -14,6 +14,7 @@ from botocore.config import Config as BotoConfig
 from botocore.credentials import Credentials, ReadOnlyCredentials
 
 from app.identity.principals import OperatorPrincipal
+from app.identity.scopes import ALL_SCOPES
 from tests.support.plain_requests import install
 
 _accounts = itertools.count(random.SystemRandom().randrange(200_000_000_000, 800_000_000_000))
@@ -179,8 +180,21 @@ class World:
         self.aws = aws
         self.admin = admin
 
-    def tenant(self, name="Acme"):
-        return self.admin("POST", "/v1/tenants", {"name": f"{name} {next(_names)}"}, expect=201)
+    @classmethod
+    def of(cls, aws, app):
+        """With a key of its own for everything."""
+        _, key = app.extensions["deputy"].api_keys.create_key(
+            OPERATOR, name="tests' admin", scopes=ALL_SCOPES
+        )
+        return cls(aws, Api(app, key))
+
+    @property
+    def services(self):
+        return self.admin.app.extensions["deputy"]
+
+    def tenant(self, name="Acme", **more):
+        body = {"name": f"{name} {next(_names)}", **more}
+        return self.admin("POST", "/v1/tenants", body, expect=201)
 
     def kit(self, tenant):
         return self.admin("GET", f"/v1/tenants/{tenant['id']}/onboarding")
@@ -219,6 +233,15 @@ class World:
         body = {"role_arn": self.role(tenant), "permission_set": "bucket-sync"}
         own = self.key("connections:write", tenant=tenant)
         return own("POST", f"/v1/tenants/{tenant['id']}/connections", body, expect=201)
+
+    def read(self, connection):
+        return self.admin("GET", path_of(connection))
+
+    def verify(self, connection):
+        return self.admin("POST", path_of(connection, "/verify"))
+
+    def suspend(self, connection, reason="a test"):
+        return self.admin("POST", path_of(connection, "/suspend"), {"reason": reason})
 
     def key(self, *scopes, tenant=None, **more):
         """A program with a key of its own."""
