@@ -39,6 +39,15 @@ class Scene:
     theirs: dict[str, Any]
     mallory: Api
 
+    @property
+    def admin(self):
+        return self.world.admin
+
+    @property
+    def ids(self):
+        """What the paths of Acme's own things are made of."""
+        return {"tenant_id": self.acme["id"], "connection_id": self.ours["id"]}
+
     def tells_of_globex(self, text):
         """Whether a text shows anything of the victim's."""
         tenant = [self.globex[name] for name in ("id", "name", "external_id")]
@@ -135,7 +144,7 @@ def untouched(world, *connections):
 
 def _state(world, connection, but):
     tenant = world.admin("GET", f"/v1/tenants/{connection['tenant_id']}")
-    shown = world.admin("GET", path_of(connection))
+    shown = world.read(connection)
     shown.pop(but, None)
     return tenant, shown, world.calls_for(connection["role_arn"])
 

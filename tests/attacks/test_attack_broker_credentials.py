@@ -56,7 +56,7 @@ def test_without_the_brokers_credentials_the_service_is_not_ready_and_no_verdict
     monkeypatch.setenv("AWS_ENDPOINT_URL", world.aws.url)  # the environment is this whole process's
     # The same connection, by a process with its credentials: as if nothing had been.
     assert world.admin("POST", path_of(verified, "/credentials"))["AccessKeyId"]
-    assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
+    assert world.verify(made)["status"] == "verified"
 
 
 def test_with_somebody_elses_credentials_no_verdict_flips(world, start):

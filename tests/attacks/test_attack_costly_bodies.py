@@ -43,7 +43,7 @@ def test_a_costly_body_is_answered_and_recorded_in_a_few_words(scene):
     for name, (body, status) in COSTLY.items():
         with case(name):
             assert len(body) <= LARGEST
-            response = scene.world.admin.raw("POST", "/v1/api-keys", data=body, content_type=JSON)
+            response = scene.admin.raw("POST", "/v1/api-keys", data=body, content_type=JSON)
             code = "malformed_request" if status == 400 else "validation_failed"
             problem(response, status, code)
             assert len(response.data) < 8 * 1024
@@ -76,7 +76,7 @@ def test_every_list_and_every_text_of_every_request_has_a_length_that_is_counted
 @on_postgresql
 def test_twenty_fields_are_named_and_of_the_others_how_many_they_are(scene):
     wanted = {"name": "x", "scopes": ["audit:read"], "permission_sets": [""] * 25}
-    found = scene.world.admin.refused(
+    found = scene.admin.refused(
         "POST", "/v1/api-keys", wanted, expect=422, code="validation_failed"
     )
     assert list(found["errors"]) == [f"permission_sets.{n}" for n in range(20)]
@@ -119,7 +119,7 @@ def test_ten_thousand_accounts_cost_little_good_or_bad():
 @on_postgresql
 def test_ten_thousand_accounts_are_no_objects_when_they_are_shown(world):
     accounts = [f"{number:012d}" for number in range(10_000)]
-    tenant = world.admin("POST", "/v1/tenants", {"name": "Acme", "accounts": accounts}, expect=201)
+    tenant = world.tenant(accounts=accounts)
     made = []
 
     def note(row, _context):

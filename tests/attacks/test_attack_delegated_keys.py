@@ -38,7 +38,7 @@ def tenants_of_others(scene, stolen):
     gone = stolen.tenant(reference=absent())
     world.admin("DELETE", f"/v1/tenants/{gone['id']}", expect=204)
     again = {"name": "Acme", "reference": gone["reference"]}
-    services = world.admin.app.extensions["deputy"]
+    services = world.services
     return {
         "absent": absent(),
         "the vendor's": scene.acme["id"],
@@ -54,7 +54,7 @@ def tenants_of_others(scene, stolen):
 
 def test_a_tenant_that_a_delegating_key_did_not_make_is_like_none_at_all(scene, stolen):
     answers, tenants = [], tenants_of_others(scene, stolen)
-    key = scene.world.admin("POST", KEYS, WORKER | {"tenant_id": scene.acme["id"]}, expect=201)
+    key = scene.admin("POST", KEYS, WORKER | {"tenant_id": scene.acme["id"]}, expect=201)
     with untouched(scene.world, scene.ours, scene.theirs):
         for why, tenant_id in tenants.items():
             response = stolen.api.raw("POST", KEYS, WORKER | {"tenant_id": tenant_id})
@@ -69,7 +69,7 @@ def test_a_tenant_that_a_delegating_key_did_not_make_is_like_none_at_all(scene, 
 
 
 def test_a_full_tenant_of_others_is_like_none_at_all(scene, stolen, monkeypatch):
-    services = scene.world.admin.app.extensions["deputy"]
+    services = scene.world.services
     monkeypatch.setattr(services.api_keys, "_limit", table.KEYS._replace(most=0))
     own = WORKER | {"tenant_id": stolen.tenant()["id"]}
     stolen.api.refused("POST", KEYS, own, expect=429, code="rate_limited")
@@ -81,7 +81,7 @@ def test_a_stronger_key_of_its_own_tenant_is_like_none_at_all(scene, stolen):
     tenant = stolen.tenant()
     for scopes in (["connections:read"], ["credentials:issue", "connections:read"], ["keys:write"]):
         body = {"name": "stronger", "scopes": scopes, "tenant_id": tenant["id"]}
-        made = scene.world.admin("POST", KEYS, body, expect=201)
+        made = scene.admin("POST", KEYS, body, expect=201)
         for method in ("GET", "DELETE"):
             problem(stolen.api.raw(method, f"{KEYS}/{made['id']}"), 404, "not_found")
     assert stolen.listed() == []

@@ -22,18 +22,18 @@ def test_no_tenant_chooses_its_external_id(scene):
     for field in SPELLINGS:
         with case(field):
             body = {"name": "Mallory Ltd", field: CHOSEN}
-            response = scene.world.admin.raw("POST", "/v1/tenants", body)
+            response = scene.admin.raw("POST", "/v1/tenants", body)
             assert field in problem(response, 422, "validation_failed")["errors"]
             assert refusal(scene.world, response)["action"] == "tenant.refused"
     for body in ({"name": {"external_id": CHOSEN}}, [{"name": "x", "external_id": CHOSEN}]):
-        problem(scene.world.admin.raw("POST", "/v1/tenants", body), 422, "validation_failed")
+        problem(scene.admin.raw("POST", "/v1/tenants", body), 422, "validation_failed")
 
 
 @on_sqlite
 def test_no_tenant_chooses_its_external_id_by_the_query_or_a_header(scene):
     query = "&".join(f"{field}={CHOSEN}" for field in SPELLINGS)
     headers = {f"X-{field.replace(':', '-').replace('_', '-')}": CHOSEN for field in SPELLINGS}
-    tenant = scene.world.admin(
+    tenant = scene.admin(
         "POST", f"/v1/tenants?{query}", {"name": "Mallory Ltd"}, headers=headers, expect=201
     )
     assert re.fullmatch(EXTERNAL_ID_PATTERN, tenant["external_id"])

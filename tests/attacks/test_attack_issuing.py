@@ -46,22 +46,18 @@ def test_nothing_but_duration_policy_and_reason_is_taken(scene):
         assert (event["tenant_id"], event["action"]) == (scene.acme["id"], "credentials.refused")
 
 
-@pytest.mark.parametrize("what", ["/credentials", "/container-credentials"])
-def test_the_query_and_headers_change_nothing(scene, what):
+def test_the_query_and_headers_change_nothing(scene):
     query = (
         f"role_arn={scene.theirs['role_arn']}&external_id={scene.globex['external_id']}"
         "&duration_seconds=43200"
     )
     headers = {"X-Role-Arn": scene.theirs["role_arn"], "X-Tenant-Id": scene.globex["id"]}
-    ours = scene.world.connection(scene.acme)  # with no session yet, so AWS is asked
-    with untouched(scene.world, scene.theirs):
-        method = "POST" if what == "/credentials" else "GET"
-        response = scene.mallory.raw(method, f"{path_of(ours, what)}?{query}", headers=headers)
-    if response.status_code == 200:
+    for method, what in (("POST", "/credentials"), ("GET", "/container-credentials")):
+        ours = scene.world.connection(scene.acme)  # with no session yet, so AWS is asked
+        with untouched(scene.world, scene.theirs), case(what):
+            scene.mallory(method, f"{path_of(ours, what)}?{query}", headers=headers)
         call = scene.world.calls_for(ours["role_arn"])[-1]
         assert (call.external_id, call.duration) == (scene.acme["external_id"], 3600)
-    else:
-        problem(response, 422, "validation_failed")
 
 
 def test_a_duration_is_a_whole_number_within_the_limits(scene):

@@ -60,21 +60,12 @@ def test_what_is_not_a_key_is_unauthenticated_and_leaves_no_trace(scene, route):
     assert newest(scene.world, 1) == last
 
 
-def test_where_sdks_ask_for_credentials_the_header_may_hold_the_key_alone(scene):
-    """As AWS's SDKs send it there (AWS_CONTAINER_AUTHORIZATION_TOKEN)."""
-    bare = {"HTTP_AUTHORIZATION": scene.world.admin.key}
-    path = path_of(scene.ours, "/container-credentials")
-    assert (
-        scene.world.admin.with_key(None).raw("GET", path, environ_overrides=bare).status_code == 200
-    )
-
-
 def test_no_route_takes_a_key_from_anywhere_but_the_header(scene):
-    key, last = scene.world.admin.key, newest(scene.world, 1)
+    key, last = scene.admin.key, newest(scene.world, 1)
     headers = {"X-Api-Key": key, "Cookie": f"key={key}", "Proxy-Authorization": f"Bearer {key}"}
     with untouched(scene.world, scene.ours):
         for route in ROUTES:
-            path = route.at(tenant_id=scene.acme["id"], connection_id=scene.ours["id"])
+            path = route.at(**scene.ids)
             path += f"?api_key={key}&access_token={key}&key={key}"
             with case(str(route)):
                 response = route.send(scene.mallory.with_key(None), path, headers=headers)
@@ -103,8 +94,7 @@ def test_dead_keys_are_all_the_same(scene, world, app):
 
 
 def test_every_route_wants_its_scope_before_it_looks_for_anything(scene):
-    there = {"tenant_id": scene.acme["id"], "connection_id": scene.ours["id"]}
-    nowhere = {name: absent() for name in there}
+    there, nowhere = scene.ids, {name: absent() for name in scene.ids}
     without = {scope: scene.world.key(*(ALL_SCOPES - {scope})) for scope in ALL_SCOPES}
     responses = []
     with untouched(scene.world, scene.ours):
@@ -139,7 +129,7 @@ def test_a_key_gives_away_only_what_it_has(scene):
 def test_scopes_are_named_one_by_one(scene):
     for scopes in ([], ["*"], ["keys:*"], ["KEYS:WRITE"], ["tenants:read", 5], "keys:write", 255):
         with case(scopes=scopes):
-            response = scene.world.admin.raw("POST", KEYS, {"name": "odd", "scopes": scopes})
+            response = scene.admin.raw("POST", KEYS, {"name": "odd", "scopes": scopes})
             problem(response, 422, "validation_failed")
 
 
@@ -204,7 +194,7 @@ def test_a_key_neither_sees_nor_revokes_a_stronger_one(scene, app, bound):
             response = weak.raw(method, f"{KEYS}/{key.id}")
             assert problem(response, 404, "not_found") == nothing, why
             assert refusal(scene.world, response)["tenant_id"] is None
-        assert scene.world.admin.raw("GET", f"{KEYS}/{key.id}").status_code == 200, why
+        assert scene.admin.raw("GET", f"{KEYS}/{key.id}").status_code == 200, why
         assert weak.with_key(text).raw("GET", KEYS).status_code in {200, 403}, why
     weak("DELETE", f"{KEYS}/{no_stronger}", expect=204)
 

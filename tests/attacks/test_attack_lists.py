@@ -20,13 +20,11 @@ def items(api, path):
 
 def test_a_bound_key_finds_its_own_tenant_alone(scene):
     """Neither by another tenant's reference nor by its connection's account."""
-    scene.world.admin(
-        "POST", "/v1/tenants", {"name": "Initech", "reference": "initech-7"}, expect=201
-    )
+    scene.world.tenant("Initech", reference="initech-7")
     [tenant] = items(scene.mallory, "/v1/tenants?limit=1")
     assert tenant["id"] == scene.acme["id"]
     for query in ("reference=initech-7", "name=initech"):
-        assert scene.world.admin("GET", f"/v1/tenants?{query}")["items"]
+        assert scene.admin("GET", f"/v1/tenants?{query}")["items"]
         assert scene.mallory("GET", f"/v1/tenants?{query}")["items"] == []
     path = f"/v1/tenants/{scene.acme['id']}/connections?account_id={scene.theirs['account_id']}"
     for query in ("", "&status=verified"):
@@ -114,6 +112,6 @@ def test_a_cursor_is_good_for_its_own_list_alone(scene, cursor):
 
 
 def test_the_vendors_cursor_shows_a_bound_key_only_its_own_rows(scene):
-    cursor = scene.world.admin("GET", "/v1/audit-events?limit=1")["next_cursor"]
+    cursor = scene.admin("GET", "/v1/audit-events?limit=1")["next_cursor"]
     page = scene.mallory("GET", f"/v1/audit-events?limit=200&cursor={cursor}")
     assert {event["tenant_id"] for event in page["items"]} == {scene.acme["id"]}

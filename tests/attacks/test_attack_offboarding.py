@@ -14,10 +14,7 @@ SHAPES = [("POST", "/credentials"), ("GET", "/container-credentials")]
 
 @pytest.fixture
 def initech(world):
-    reference = f"initech-{absent()}"
-    tenant = world.admin(
-        "POST", "/v1/tenants", {"name": "Initech", "reference": reference}, expect=201
-    )
+    tenant = world.tenant("Initech", reference=f"initech-{absent()}")
     customer, kit = Customer(world.aws), world.kit(tenant)
     return tenant, customer, kit, world.connection(tenant, customer)
 
@@ -87,4 +84,4 @@ def test_the_role_of_an_offboarded_tenant_is_no_other_tenants(world, initech):
     assert world.calls_for(made["role_arn"])[-1].external_id == other["external_id"]
     # Only who can change the role can give it to another tenant.
     customer.retrust(kit["role_name"], world.kit(other)["trust_policy"])
-    assert world.admin("POST", path_of(taken, "/verify"))["status"] == "verified"
+    assert world.verify(taken)["status"] == "verified"

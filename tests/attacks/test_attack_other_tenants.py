@@ -50,7 +50,7 @@ def test_path_and_row_must_agree(scene):
             responses.append(mischief(scene, route, absent(), absent()))
             nothing = problem(responses[-1], 404, "not_found")
             for tenant, connection in ((scene.acme, scene.theirs), (scene.globex, scene.ours)):
-                for api in (scene.mallory, scene.world.admin):
+                for api in (scene.mallory, scene.admin):
                     with case(str(route), tenant=tenant["name"], bound=api is scene.mallory):
                         response = mischief(scene, route, tenant["id"], connection["id"], api)
                         assert problem(response, 404, "not_found") == nothing
@@ -92,7 +92,7 @@ def test_the_state_of_another_tenants_connection_shows_nowhere(scene, world):
         world.connect(tenant, role, status="insecure"),
         world.connection(),
     ]
-    world.admin("POST", path_of(connections[-1], "/suspend"), {"reason": "a test"})
+    world.suspend(connections[-1])
     answers = []
     for connection in ({"tenant_id": absent(), "id": absent()}, *connections):
         for what in ("/credentials", "/verify"):

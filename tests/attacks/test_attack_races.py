@@ -133,7 +133,7 @@ def test_an_issuance_that_cannot_be_recorded_is_dropped(world, case, monkeypatch
 
     No real part fails on demand just there, so the write itself is made to.
     """
-    dbapi = world.admin.app.extensions["deputy"].db.engine.dialect.loaded_dbapi
+    dbapi = world.services.db.engine.dialect.loaded_dbapi
 
     def full(*_args, **_kwargs):
         raise dbapi.OperationalError("disk full: dpk_ and other secrets")
@@ -249,7 +249,7 @@ def test_a_key_made_while_its_tenant_is_deleted_does_not_outlive_it(world, case,
     not slip by.
     """
     looked_up, deleting, pool = keys.tenant_of, [], ThreadPoolExecutor(1)
-    db = world.admin.app.extensions["deputy"].db
+    db = world.services.db
 
     def slow(*args, **kwargs):
         found = looked_up(*args, **kwargs)

@@ -101,7 +101,7 @@ def test_the_attackers_role_under_the_victims_token_issues_nothing(scene, desk):
     assert made["status"] == "pending"
     worker = scene.world.worker(globex)
     issues_nothing(worker, made)
-    assert scene.world.admin("POST", path_of(made, "/verify"))["status"] == "pending"
+    assert scene.world.verify(made)["status"] == "pending"
 
 
 def test_a_stack_of_another_account_than_the_roles_is_void(scene, desk):
@@ -136,20 +136,10 @@ def test_another_tenants_message_can_not_make_ours_a_repetition(scene, desk):
 # --- what is proven, suspended or deleted ---
 
 
-def test_no_message_changes_a_verified_connection(world, desk):
-    made = world.connection()
-    stack = desk.stack({"id": made["tenant_id"]}, made["role_arn"])
-    worker = world.worker({"id": made["tenant_id"]})
-    with unchanged(world, made, but="next_proof_at"):  # a message makes a proof due
-        for kind in ("Create", "Update", "Delete"):
-            assert desk.handle(stack.message(kind)) == "SUCCESS"
-    assert worker("POST", path_of(made, "/credentials"))["AccessKeyId"]
-
-
 def test_no_message_resumes_a_suspended_one_or_brings_a_deleted_one_back(world, desk):
     tenant = world.tenant()
     suspended, deleted = world.connection(tenant), world.connection(tenant)
-    world.admin("POST", path_of(suspended, "/suspend"), REASON)
+    world.suspend(suspended)
     world.admin("DELETE", path_of(deleted), expect=204)
     calls = len(world.aws.sts_calls)
     for connection in (suspended, deleted):
@@ -232,6 +222,8 @@ def test_an_address_that_is_not_awss_is_never_called(desk, scene, audit_hook, co
     tenant = scene.world.tenant()
     stack = desk.stack(tenant, "arn:aws:iam::444455556666:role/deputy-x")
     at_aws = Desk(config, desk.db, desk.queue_url, None).registrations
+    with pytest.raises(AssertionError), no_network(audit_hook):  # it would see a call
+        desk.handle(stack.message("Delete", ResourceProperties={}))
     with Answers() as trap, capture_logs() as lines, no_network(audit_hook):
         local = [f"{trap.url}/{stack.stack_id}", f"https://x@{trap.url.removeprefix('http://')}/"]
         for url in [*HOSTILE_URLS, *local]:
@@ -242,12 +234,6 @@ def test_an_address_that_is_not_awss_is_never_called(desk, scene, audit_hook, co
     assert {line["event"] for line in lines} <= events
     assert not re.search(r"169\.254|evil", repr(lines))
     assert connections(scene.world, tenant) == []
-
-
-def test_the_hook_would_see_a_call(desk, scene, audit_hook):
-    stack = desk.stack(scene.acme, scene.ours["role_arn"])
-    with pytest.raises(AssertionError), no_network(audit_hook):
-        desk.handle(stack.message("Delete", ResourceProperties={}))
 
 
 def test_a_redirecting_bucket_leads_nowhere(config, app, vendor, scene):

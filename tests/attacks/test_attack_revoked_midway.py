@@ -39,7 +39,7 @@ def rows(world):
     """Everything that is stored, but for what a refusal may leave. PostgreSQL knows how many rows
     there are, and which transaction changed one last.
     """
-    with world.admin.app.extensions["deputy"].db.read() as db:
+    with world.services.db.read() as db:
         connection = db.connection()
         latest = "count(*), max(CAST(CAST(xmin AS text) AS bigint))"
         columns = latest if connection.dialect.name == "postgresql" else "*"
@@ -271,7 +271,7 @@ def test_a_key_that_is_revoked_while_aws_is_asked_stores_no_proof(case, meanwhil
 @pytest.mark.parametrize("who", ["key", "link"])
 def test_a_revocation_waits_for_what_is_being_written(case, who):
     """Or it would have been answered before the change that it was to prevent."""
-    services = case.world.admin.app.extensions["deputy"]
+    services = case.world.services
     if who == "key":
         principal, revoke = services.api_keys.authenticate(case.key["key"], None), case.revoke
     else:

@@ -53,7 +53,7 @@ def refused_before_aws(scene, role_arns, code):
     with untouched(scene.world, scene.ours):
         for name, role_arn in role_arns.items():
             with case(name):
-                response = scene.world.admin.raw("POST", path, {"role_arn": role_arn})
+                response = scene.admin.raw("POST", path, {"role_arn": role_arn})
                 assert set(problem(response, 422, code)["errors"]) == {"role_arn"}
                 assert role_arn not in response.text
                 assert "999988887777" not in response.text  # nor which accounts are the vendor's
@@ -89,7 +89,7 @@ def test_a_role_is_refused_alike_under_a_tenant_that_is_not_ones_own(scene):
 def test_a_connections_role_never_changes(scene):
     new = {"role_arn": f"{_ROLE}deputy-evil"}
     with unchanged(scene.world, scene.ours):
-        for api in (scene.mallory, scene.world.admin):
+        for api in (scene.mallory, scene.admin):
             problem(api.raw("PUT", path_of(scene.ours), new), 405, "method_not_allowed")
             problem(api.raw("PATCH", path_of(scene.ours), new), 422, "validation_failed")
 

@@ -74,28 +74,9 @@ INSECURE = {
         lambda own: [allow(ForAllValues__StringEquals={KEY: own})],
         NO_ID,
     ),
-    "StringNotEquals of somebody else's": (
-        lambda own: [allow(StringNotEquals={KEY: "dpy-x"})],
-        BOTH,
-    ),
-    "only that there is one (Null)": (lambda own: [allow(Null={KEY: "false"})], OTHER),
     "a second statement without": (lambda own: [allow(StringEquals={KEY: own}), allow()], BOTH),
-    "a Deny that the missing one slips by": (
-        lambda own: [allow(), deny(ForAnyValue__StringNotEquals={KEY: own})],
-        NO_ID,
-    ),
     "everybody (Principal *)": (
         lambda own: [{"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"}],
-        BOTH,
-    ),
-    "everybody but one (NotPrincipal)": (
-        lambda own: [
-            {
-                "Effect": "Allow",
-                "NotPrincipal": {"AWS": "arn:aws:iam::999999999999:root"},
-                "Action": "sts:AssumeRole",
-            }
-        ],
         BOTH,
     ),
     # It has no value when no ID is sent: the sandbox doesn't guess, so nor is it proven.
@@ -136,9 +117,6 @@ PROVEN = {
     "what earlier kits asked for": lambda own: [
         allow(StringEquals={KEY: own}) | {"Action": EARLIER_ACTIONS}
     ],
-    "StringLike without a wildcard": lambda own: [like(own)],
-    # Accepts DPY-… too. No such ID is ever made, so nobody can be sent with one.
-    "StringEqualsIgnoreCase": lambda own: [allow(StringEqualsIgnoreCase={KEY: own})],
     "a Deny of every other ID, missing ones included": lambda own: [
         allow(),
         deny(StringNotEquals={KEY: own}),
@@ -158,33 +136,21 @@ def test_a_role_that_refuses_both_strangers_is_proven(world):
             assert outcomes(connection) == ["passed"] * 4
 
 
-# What refuses us: not told apart from a role that isn't there.
-REFUSING = {
-    "another tenant's ID": lambda own, other: [allow(StringEquals={KEY: other})],
-    "the ID in upper case": lambda own, other: [allow(StringEquals={KEY: own.upper()})],
-    "a Deny": lambda own, other: [allow(StringEquals={KEY: own}), deny(StringLike={KEY: "*"})],
-    "nothing but TagSession": lambda own, other: [
-        {**allow(StringEquals={KEY: own}), "Action": "sts:TagSession"}
-    ],
-}
-
-
-def test_a_role_that_refuses_us_is_like_none_at_all(scene, world):
+def test_a_role_that_refuses_us_is_like_none_at_all(world):
     tenant = world.tenant("Odd")
     gone = world.connect(tenant, "arn:aws:iam::210987654321:role/deputy-gone", status="pending")
     gone["verification"].pop("checked_at")
     assert outcomes(gone) == ["failed", "skipped", "skipped", "skipped"]
-    for name, policy in REFUSING.items():
-        with case(name):
-            own = tenant["external_id"]
-            role_arn = role_with(world, tenant, policy(own, scene.globex["external_id"]))
-            refusing = world.connect(tenant, role_arn, status="pending")
-            assert refusing["verification"].pop("checked_at")
-            assert refusing["verification"] == gone["verification"]
-            # Nothing is asked of a role that refuses its own ID: its refusals of strangers would
-            # prove nothing.
-            [call] = world.calls_for(role_arn)
-            assert call.external_id == own
+    own = tenant["external_id"]
+    refusals = [allow(StringEquals={KEY: own}), deny(StringLike={KEY: "*"})]
+    role_arn = role_with(world, tenant, refusals)
+    refusing = world.connect(tenant, role_arn, status="pending")
+    assert refusing["verification"].pop("checked_at")
+    assert refusing["verification"] == gone["verification"]
+    # Nothing is asked of a role that refuses its own ID: its refusals of strangers would prove
+    # nothing.
+    [call] = world.calls_for(role_arn)
+    assert call.external_id == own
 
 
 def test_another_tenants_role_is_like_none_at_all(scene, world):
@@ -192,7 +158,7 @@ def test_another_tenants_role_is_like_none_at_all(scene, world):
     tenant = world.tenant("Mallory")
     mallory = world.key("connections:write", "connections:read", "credentials:issue", tenant=tenant)
     path = f"/v1/tenants/{tenant['id']}/connections"
-    theirs = world.admin("GET", path_of(scene.theirs))
+    theirs = world.read(scene.theirs)
     gone = "arn:aws:iam::210987654321:role/deputy-gone"
     made = [
         mallory("POST", path, {"role_arn": arn}, expect=201) for arn in (theirs["role_arn"], gone)
@@ -210,7 +176,7 @@ def test_another_tenants_role_is_like_none_at_all(scene, world):
     mine = mallory("GET", path)["items"][-1]
     with untouched(world, scene.theirs):
         issues_nothing(mallory, mine)
-    assert world.admin("GET", path_of(scene.theirs)) == theirs
+    assert world.read(scene.theirs) == theirs
     assert world.worker(scene.globex)("POST", path_of(scene.theirs, "/credentials"))["SessionToken"]
 
 
@@ -228,7 +194,7 @@ def test_the_victims_id_in_ones_own_role_opens_nothing(scene, world):
 def test_the_calls_of_a_proof_are_inert_and_send_only_what_is_nobodys(scene, world):
     tenant = world.tenant()
     made = world.proven(tenant)
-    world.admin("POST", path_of(made, "/verify"))
+    world.verify(made)
     calls = world.calls_for(made["role_arn"])
     assert len(calls) == 8
     reading = session_policy(RoleArn.parse(made["role_arn"]))
