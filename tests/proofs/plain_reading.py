@@ -1,8 +1,8 @@
 """A plain reading of a trust policy: each caller against each statement, pattern by pattern. Slow,
 and easy to check.
 
-app/proofs/trust_policy.py judges all callers together; a property test compares the two.
-Statements for everybody are left out. Of aws:userid a few values stand for all.
+app/proofs/trust_policy.py judges all callers together; a property test compares the two. Left out
+are statements for everybody, other principals and ends. Of aws:userid a few values stand for all.
 """
 
 import fnmatch
@@ -11,7 +11,7 @@ from enum import Enum
 
 from app.proofs.policy_requests import CHOSEN, SOMEBODY
 from app.proofs.policy_statements import statements_of
-from app.proofs.trust_policy import SENDABLE, WAYS_IN
+from app.proofs.trust_policy import SENDABLE
 
 
 class Answer(Enum):
@@ -30,10 +30,10 @@ LIKE = {"stringlike", "arnequals", "arnlike"}
 
 
 def plain_reading(policy, broker, role_account, external_ids, retired):
-    """Return open, unclear, others, ends and listed, as in `Reading`."""
+    """Return open, unclear and listed, as in `Reading`."""
     parsed = statements_of(policy)
     if parsed is None:
-        return (), (0,), (), (), ()
+        return (), (0,), ()
     statements = {it.number: it for it in parsed}
     fixed = {
         ARN: broker.arn,
@@ -45,12 +45,10 @@ def plain_reading(policy, broker, role_account, external_ids, retired):
         "aws:resourceaccount": role_account,
     }
     theirs = filter(SENDABLE.fullmatch, compared(statements, ID) - {*external_ids, *retired})
-    strange = [(ASSUME, fixed | {ID: it}, broker) for it in (None, OTHER, *theirs)]
-    ours = [(ASSUME, fixed | {ID: it}, broker) for it in external_ids]
     found = [
-        (n, request[1][ID], answer)
-        for request in strange
-        for n, answer in ways_in(statements, *request).items()
+        (n, value, answer)
+        for value in (None, OTHER, *theirs)
+        for n, answer in ways_in(statements, fixed | {ID: value}, broker).items()
     ]
     listed = {
         (n, value)
@@ -59,11 +57,9 @@ def plain_reading(policy, broker, role_account, external_ids, retired):
     }
     found = [(n, answer) for n, value, answer in found if (n, value) not in listed]
     opened = {n for n, answer in found if answer is YES}
-    admitting = {n for request in ours for n in ways_in(statements, *request)}
-    unclear = tuple(sorted({n for n, _ in found} - opened)) if admitting else (0,)
-    named = tuple(dict.fromkeys(others(statements, broker)))
-    until = tuple(dict.fromkeys(ends(statements, admitting, ours)))
-    return tuple(sorted(opened)), unclear, named, until, tuple(sorted(listed))
+    explained = any(ways_in(statements, fixed | {ID: own}, broker) for own in external_ids)
+    unclear = tuple(sorted({n for n, _ in found} - opened)) if explained else (0,)
+    return tuple(sorted(opened)), unclear, tuple(sorted(listed))
 
 
 def equal_ids(statement):
@@ -81,8 +77,8 @@ def compared(statements, key):
     return {value for it in statements.values() for value in it.compared(key)}
 
 
-def ways_in(statements, way, keys, broker):
-    found = {n: answers(it, way, keys, broker) for n, it in statements.items()}
+def ways_in(statements, keys, broker):
+    found = {n: answers(it, keys, broker) for n, it in statements.items()}
     denied = [
         found[n] for n, it in statements.items() if not it.allows and not {NO, CHOICE} & found[n]
     ]
@@ -92,8 +88,8 @@ def ways_in(statements, way, keys, broker):
     return {n: UNKNOWN if denied or UNKNOWN in it else YES for n, it in allowed.items()}
 
 
-def answers(statement, way, keys, broker):
-    named = any(glob(pattern.lower(), way) for pattern in statement.actions)
+def answers(statement, keys, broker):
+    named = any(glob(pattern.lower(), ASSUME) for pattern in statement.actions)
     action = Answer(named != statement.negates_actions) if statement.actions else UNKNOWN
     principal = (
         first(principal_is(kind, name, broker) for kind, name in statement.names)
@@ -109,17 +105,9 @@ def first(found):
     return next((it for it in (YES, UNKNOWN, CHOICE) if it in found), NO)
 
 
-def is_session(name, broker):
-    return name.startswith(
-        f"arn:{broker.partition}:sts::{broker.account_id}:assumed-role/{broker.name}/"
-    )
-
-
 def principal_is(kind, name, broker):
     if (kind, name) == ("AWS", "*"):
         return YES
-    if broker is None:
-        return CHOICE
     if kind != "AWS":
         return NO
     if name in {
@@ -128,16 +116,19 @@ def principal_is(kind, name, broker):
         f"arn:{broker.partition}:iam::{broker.account_id}:root",
     }:
         return YES
-    return CHOICE if is_session(name, broker) else NO if SOMEBODY.fullmatch(name) else UNKNOWN
+    session = f"arn:{broker.partition}:sts::{broker.account_id}:assumed-role/{broker.name}/"
+    if name.startswith(session):
+        return CHOICE
+    return NO if SOMEBODY.fullmatch(name) else UNKNOWN
 
 
 def condition(it, keys, broker):
     if it.name is None or not it.values:
         return UNKNOWN
-    if it.key == USER_ID and broker is not None:
+    if it.key == USER_ID:
         return user_id(it, is_role=broker.is_role)
     if it.key not in keys:
-        return CHOICE if broker is None or CHOSEN.fullmatch(it.key) else UNKNOWN
+        return CHOICE if CHOSEN.fullmatch(it.key) else UNKNOWN
     have = keys[it.key]
     if it.name == "null":
         absent = {value.lower() for value in it.values}
@@ -152,12 +143,7 @@ def condition(it, keys, broker):
 
 
 def user_id(it, *, is_role):
-    if it.operator == "null":
-        answers = {value.lower() for value in it.values}
-        return YES if answers == {"false"} else NO if answers == {"true"} else UNKNOWN
-    found = first(
-        fits(value, is_role=is_role) if it.name == "stringlike" else UNKNOWN for value in it.values
-    )
+    found = first(fits(value, is_role=is_role) for value in it.values)
     return NO if it.negated and found is YES else found
 
 
@@ -198,34 +184,3 @@ def matches(name, wanted, have):
 
 def glob(pattern, text):
     return re.fullmatch(fnmatch.translate(pattern.replace("[", "[[]")), text) is not None
-
-
-def others(statements, broker):
-    # No ARN has any
-    arns = {arn for arn in compared(statements, ARN) - {broker.arn} if not re.search(r"\s", arn)}
-    for arn in (OTHER, *sorted(arns)):
-        for n in sorted({n for way in WAYS_IN for n in ways_in(statements, way, {ARN: arn}, None)}):
-            if arn is not OTHER:
-                yield from {arn} & statements[n].compared(ARN)
-            elif statements[n].other_names is not None:
-                yield "everybody but " + ", ".join(name for _, name in statements[n].other_names)
-            else:
-                names = [name for _, name in statements[n].names]
-                yield from (
-                    name for name in names if name != broker.arn and not is_session(name, broker)
-                )
-
-
-def ends(statements, admitting, ours):
-    until = [list(dates(statements[n], "lessthan")) for n in sorted(admitting)]
-    if all(until):
-        yield from (date for found in until for date in found)
-    for deny in statements.values():
-        if not deny.allows and any(NO not in answers(deny, *request) for request in ours):
-            yield from dates(deny, "greaterthan")
-
-
-def dates(statement, order):
-    for it in statement.comparisons:
-        if order in it.operator and it.key in {"aws:currenttime", "aws:epochtime"}:
-            yield from it.values

@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
@@ -18,13 +18,12 @@ from app.aws.errors import Misconfigured, Refused, Unavailable
 from app.clock import now
 from app.concurrency.single_flight import SingleFlight
 from app.factory import create_app
-from app.identity.scopes import ALL_SCOPES
 from app.ids import RoleArn
 from app.proofs.canary import Canary, Sight, _sight
 from app.proofs.proof import ProofFinding
 from app.store.models import Verdict
-from tests.conftest import OPERATOR, StoppedClock, make_config
-from tests.support.cast import Api, Customer, World, path_of, root_client, without_external_id
+from tests.conftest import StoppedClock, make_config
+from tests.support.cast import Customer, World, path_of, root_client, without_external_id
 from tests.support.databases import new_database
 from tests.support.flights import joins
 from tests.support.waiting import until
@@ -47,10 +46,7 @@ class Deployment:
 
     def __init__(self, aws, app, stack):
         self.services = app.extensions["deputy"]
-        _, key = self.services.api_keys.create_key(
-            OPERATOR, name="tests' admin", scopes=ALL_SCOPES, tenant_id=None, expires_at=None
-        )
-        self.world = World(aws, Api(app, key))
+        self.world = World.of(aws, app)
         self.stack = stack
         self.canary = self.services.verification._canary
         self.sts = self.services.verification._sts
@@ -161,14 +157,12 @@ def blind(deployment):
     """
     account = deployment.stack.broker_principal_arn.split(":")[4]
     document = json.dumps({"Version": "2012-10-17", "Statement": [DEMANDS_AN_ID]})
-    with closing(root_client(deployment.world.aws, "iam", account)) as iam:
-        iam.put_role_policy(
-            RoleName="DeputyBroker", PolicyName="hardening", PolicyDocument=document
-        )
-        try:
-            yield
-        finally:
-            iam.delete_role_policy(RoleName="DeputyBroker", PolicyName="hardening")
+    iam = root_client(deployment.world.aws, "iam", account)
+    iam.put_role_policy(RoleName="DeputyBroker", PolicyName="hardening", PolicyDocument=document)
+    try:
+        yield
+    finally:
+        iam.delete_role_policy(RoleName="DeputyBroker", PolicyName="hardening")
 
 
 def stranger_calls(world, connection):
@@ -203,15 +197,15 @@ def canary_trust(deployment, change):
     """The canary's trust policy, changed for a while."""
     name = "deputy-canary"
     account = deployment.stack.canary_role_arn.split(":")[4]
-    with closing(root_client(deployment.world.aws, "iam", account)) as iam:
-        good = iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
-        changed = copy.deepcopy(good)
-        change(changed["Statement"][0])
-        iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(changed))
-        try:
-            yield
-        finally:
-            iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(good))
+    iam = root_client(deployment.world.aws, "iam", account)
+    good = iam.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
+    changed = copy.deepcopy(good)
+    change(changed["Statement"][0])
+    iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(changed))
+    try:
+        yield
+    finally:
+        iam.update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(good))
 
 
 def of_nobody(statement):
@@ -243,10 +237,10 @@ def test_the_canary_is_asked_once_a_minute_for_all_proofs_that_confirm_a_connect
     ], "and the stranger's session was opened before"
     canary_clock.move(MINUTE - 1)
     for _ in range(2):
-        world.admin("POST", path_of(made, "/verify"))
+        world.verify(made)
     assert deployment.asked() == first
     canary_clock.move(1)
-    world.admin("POST", path_of(made, "/verify"))
+    world.verify(made)
     assert len(deployment.asked()) == 2 * len(first)
 
     @contextmanager
@@ -295,13 +289,13 @@ def test_a_blind_prober_voids_proofs(deployment, world, unsafe, canary_clock):
             refusals, "inconclusive"
         )
 
-        again = world.admin("POST", path_of(verified, "/verify"))
+        again = world.verify(verified)
         assert (again["status"], again["verification"]["verdict"]) == ("verified", "inconclusive")
         assert "on our side" in again["verification"]["checks"][2]["detail"]
         assert world.admin("POST", path_of(verified, "/credentials"))["AccessKeyId"], (
             "issuing goes on"
         )
-        gone = world.admin("POST", path_of(gone, "/verify"))
+        gone = world.verify(gone)
         assert (gone["status"], gone["verification"]["verdict"]) == ("verified", "inconclusive")
         assert outcomes(gone)["own_external_id_accepted"] == "inconclusive"
 
@@ -311,8 +305,8 @@ def test_a_blind_prober_voids_proofs(deployment, world, unsafe, canary_clock):
         assert "sts:ExternalId" in said["next"]
         assert diagnosis_of(world, verified, "canary") == ("problem", said["seen"])
     canary_clock.move(MINUTE)
-    assert world.admin("POST", path_of(made, "/verify"))["status"] == "insecure", "what it is"
-    assert world.admin("POST", path_of(verified, "/verify"))["verification"]["verdict"] == "proven"
+    assert world.verify(made)["status"] == "insecure", "what it is"
+    assert world.verify(verified)["verification"]["verdict"] == "proven"
     assert deployment.told()[-2:] == ["prober.blinded", "prober.sighted"]
     assert deployment.readiness()["status"] == "ok"
 
@@ -341,7 +335,7 @@ def test_a_policy_of_ours_that_is_newer_than_the_last_look_verifies_no_role(
         made = world.connect(*unsafe, status="pending")
         assert made["verification"]["verdict"] == "inconclusive"
     canary_clock.move(MINUTE)
-    assert world.admin("POST", path_of(made, "/verify"))["status"] == "insecure"
+    assert world.verify(made)["status"] == "insecure"
 
 
 def test_a_role_that_was_made_again_needs_a_new_look(deployment, world, customer, canary_clock):
@@ -352,7 +346,7 @@ def test_a_role_that_was_made_again_needs_a_new_look(deployment, world, customer
     customer.role(role_name, if_exists(world.kit(tenant)["trust_policy"]))
     canary_clock.move(1)
     with blind(deployment):
-        again = world.admin("POST", path_of(made, "/verify"))
+        again = world.verify(made)
         assert again["verification"]["verdict"] == "inconclusive"
 
 
@@ -431,7 +425,7 @@ def test_a_canary_that_is_gone_is_no_outage(deployment, world, canary_clock):
         assert said["status"] == "warning"
         assert "cloudformation/canary.yaml" in said["next"]
         assert diagnosis_of(world, made, "canary") == ("unknown", said["seen"])
-        assert world.admin("POST", path_of(gone, "/verify"))["status"] == "broken"
+        assert world.verify(gone)["status"] == "broken"
 
 
 # --- unclear ---
@@ -450,7 +444,7 @@ def test_while_aws_is_unclear_about_the_canary_no_proof_counts(
     assert deployment.told() == before, "it changes nothing that anybody should read"
     faults.clear()
     canary_clock.move(5)  # and not a minute
-    assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
+    assert world.verify(made)["status"] == "verified"
 
 
 @pytest.mark.parametrize(
@@ -511,7 +505,7 @@ def test_a_role_that_trusts_everybody_who_knows_the_external_id_is_insecure(
         .startswith("The role lets in another AWS account than ours.")
     )
     customer.retrust(role_arn.rpartition("/")[2], world.kit(tenant)["trust_policy"])
-    assert world.admin("POST", path_of(made, "/verify"))["status"] == "verified"
+    assert world.verify(made)["status"] == "verified"
 
 
 def test_the_stranger_counts_only_if_the_canary_lets_it_in(deployment, world, canary_clock):

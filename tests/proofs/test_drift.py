@@ -12,11 +12,10 @@ import pytest
 import time_machine
 
 from app.factory import create_app
-from app.identity.scopes import ALL_SCOPES
 from app.store.models import Connection
-from tests.conftest import OPERATOR, make_config
+from tests.conftest import make_config
 from tests.proofs.test_canary import roles_of
-from tests.support.cast import Api, Customer, World, path_of, without_external_id
+from tests.support.cast import Customer, World, path_of, without_external_id
 from tests.support.databases import new_database
 
 HOUR = 3600
@@ -31,10 +30,7 @@ class Fleet:
         app = create_app(make_config(url, sts_budget=6000, **settings))
         app.testing = False
         self.services, self.clock = app.extensions["deputy"], clock
-        _, key = self.services.api_keys.create_key(
-            OPERATOR, name="admin", scopes=ALL_SCOPES, tenant_id=None
-        )
-        self.world = World(aws, Api(app, key))
+        self.world = World.of(aws, app)
         self.made: list[dict] = []
 
     def connect(self, *, tenants):
@@ -78,14 +74,10 @@ class Fleet:
             for claim in claims:
                 queue.prove(claim)
 
-    def until_due(self, connection):
-        """The clock moves on until it is due, and nothing else is proven."""
-        due = self.row(connection).due_at
-        self.clock.move_to(max(due, datetime.now(due.tzinfo)) + timedelta(seconds=0.1))
-
     def prove(self, connection):
         """When it is due, and this one alone."""
-        self.until_due(connection)
+        due = self.row(connection).due_at
+        self.clock.move_to(max(due, datetime.now(due.tzinfo)) + timedelta(seconds=0.1))
         [claim] = [
             claim
             for claim in self.services.proof_queue.claim_routine(500)
@@ -136,7 +128,7 @@ def test_a_loosened_trust_policy_stops_issuing_at_the_next_routine_proof(fleet):
     fleet.world.admin.refused(
         "POST", path_of(connection, "/credentials"), expect=409, code="connection_not_verified"
     )
-    found = fleet.world.admin("GET", path_of(connection))
+    found = fleet.world.read(connection)
     assert (found["status"], found["why"]) == ("insecure", "The role now accepts any External ID.")
     [event] = fleet.events(connection, "connection.proof_failed")
     details = event["details"]
@@ -179,7 +171,7 @@ def test_only_a_second_refusal_a_minute_later_breaks_a_connection(fleet):
     assert row.due_at - row.tried_at == timedelta(minutes=1)
     assert row.proof.checks[0]["outcome"] == "inconclusive"
     assert "asked again in a minute" in row.proof.checks[0]["detail"]
-    assert fleet.world.admin("GET", path_of(connection))["issues"]
+    assert fleet.world.read(connection)["issues"]
     fleet.world.admin.refused(
         "POST", path_of(connection, "/credentials"), expect=409, code="role_refused"
     )
@@ -201,6 +193,15 @@ def test_only_a_second_refusal_a_minute_later_breaks_a_connection(fleet):
     assert (broken["outcome"], doubted["outcome"]) == ("refused", "failed")
     assert "exposed_for_seconds_at_most" in broken["details"]
     assert "exposed_for_seconds_at_most" not in doubted["details"]
+
+    fleet.pass_time(20 * 24 * HOUR)
+    row = fleet.row(connection)
+    assert row.status.value == "broken"
+    assert row.due_at - row.tried_at <= timedelta(hours=1.3), "it is tried like any other"
+    kit = connection["kit"]
+    connection["customer"].role(kit["role_name"], kit["trust_policy"])
+    fleet.pass_time(2 * HOUR)
+    assert fleet.status(connection) == "verified"
 
 
 def test_an_insecure_connection_is_broken_by_its_second_refusal_as_well(fleet):
@@ -293,24 +294,10 @@ def test_a_role_that_is_not_proven_any_more_gets_the_full_proof_on_its_schedule(
         connection["customer"].retrust(connection["kit"]["role_name"], json.loads(other))
     else:
         fleet.loosen(connection)
-    assert fleet.world.admin("POST", path_of(connection, "/verify"))["status"] == status
+    assert fleet.world.verify(connection)["status"] == status
     fleet.repair(connection)
     before = len(fleet.world.calls_for(connection["role_arn"]))
     fleet.pass_time(2 * HOUR)
     assert fleet.status(connection) == "verified"
     sent = [call.external_id for call in fleet.world.calls_for(connection["role_arn"])[before:]]
     assert [it == connection["external_id"] for it in sent] == [True, False, False, True]
-
-
-def test_a_broken_connection_is_tried_on_its_schedule_like_any_other(fleet):
-    [connection] = fleet.connect(tenants=1)
-    fleet.remove(connection)
-    fleet.world.admin("POST", path_of(connection, "/verify"))
-    fleet.pass_time(20 * 24 * HOUR)
-    row = fleet.row(connection)
-    assert row.status.value == "broken"
-    assert row.due_at - row.tried_at <= timedelta(hours=1.3)
-    kit = connection["kit"]
-    connection["customer"].role(kit["role_name"], kit["trust_policy"])
-    fleet.pass_time(2 * HOUR)
-    assert fleet.status(connection) == "verified"

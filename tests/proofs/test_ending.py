@@ -32,7 +32,7 @@ class Access:
         self.connection = world.connect(
             self.tenant, make(self.kit["role_name"], self.trust(self.until))
         )
-        self.services = world.admin.app.extensions["deputy"]
+        self.services = world.services
 
     def trust(self, until):
         trust = copy.deepcopy(self.kit["trust_policy"])
@@ -58,7 +58,7 @@ class Access:
             )
 
     def verify(self):
-        return self.world.admin("POST", path_of(self.connection, "/verify"))
+        return self.world.verify(self.connection)
 
 
 @pytest.fixture

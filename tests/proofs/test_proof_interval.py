@@ -9,25 +9,23 @@ import pytest
 import sqlalchemy
 import structlog
 
-from app import services as composition
 from app.clock import now
 from app.ids import RoleArn, new_id
 from app.limits.rates import Rates
 from app.proofs.proof_interval import ProofInterval
+from app.services import Services
 from app.store.models import Connection, Trigger
 from app.store.models.proof_schedule import Interval
 from dev.stack import ROOT
 from tests.conftest import make_config
-from tests.support.databases import new_database
+from tests.support.own_services import own_services
 from tests.support.rows import ADMIN, NO_ROLE, connection_rows, plan, tenant_row
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def services(request, aws, vendor) -> Iterator[composition.Services]:
-    with new_database(request.param) as url:
-        services = composition.Services(make_config(url))
+def services(request, aws, vendor) -> Iterator[Services]:
+    with own_services(request.param) as services:
         yield services
-        services.db.engine.dispose()
 
 
 PROVEN = {

@@ -9,20 +9,19 @@ from datetime import timedelta
 import pytest
 import sqlalchemy
 
-from app import services as composition
 from app.clock import now
 from app.ids import new_id
 from app.limits.rates import CallBudget
 from app.limits.table import BACKGROUND_CALLS
 from app.onboarding.kit import trust_policy
 from app.proofs.proof_queue import LEASE
+from app.services import Services
 from app.store.database import SYSTEM
 from app.store.models import AuditEvent, Connection, ConnectionStatus, Proof, Trigger, Verdict
 from app.store.models.states import ROUTINE
 from bench.organization import most_in_a_second
-from tests.conftest import make_config
 from tests.support.cast import Customer
-from tests.support.databases import new_database
+from tests.support.own_services import own_services
 from tests.support.rows import ADMIN, Role, at_once, connection_row, connection_rows, tenant_row
 
 S = ConnectionStatus
@@ -113,11 +112,9 @@ class Scene:
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def services(request, aws, vendor) -> Iterator[composition.Services]:
-    with new_database(request.param) as url:
-        made = composition.Services(make_config(url, sts_budget=6000))
-        yield made
-        made.db.engine.dispose()
+def services(request, aws, vendor) -> Iterator[Services]:
+    with own_services(request.param, sts_budget=6000) as services:
+        yield services
 
 
 @pytest.fixture
