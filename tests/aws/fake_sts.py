@@ -14,7 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, quote
 
 from app.aws.proof_names import ProofNames
-from app.aws.sts import Session
+from app.aws.sts import Session, Sts
+from app.config import Broker
 
 ACCOUNT = "444455556666"
 EXPIRES = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -28,7 +29,13 @@ SESSION = Session(
     "deputy-session",
 )
 PROOF_NAMES = ProofNames(("a secret key for the tests of STS",))
+PRINCIPAL = Broker.parse("arn:aws:iam::111122223333:role/service/DeputyBroker")
+OWN_KEYS = {"AWS_ACCESS_KEY_ID": "AKIABROKER", "AWS_SECRET_ACCESS_KEY": "x"}
 NAMESPACE = 'xmlns="https://sts.amazonaws.com/doc/2011-06-15/"'
+
+
+def new_sts(region="eu-west-1"):
+    return Sts(region, PRINCIPAL, PROOF_NAMES)
 
 
 def assumed(**changes):

@@ -12,13 +12,11 @@ from app.aws.errors import Refused, Unavailable
 from app.aws.own_role import session_policy
 from app.aws.role_view import Decision, RolePolicies, RoleSettings
 from app.aws.sts import Sts
-from app.config import Broker
 from app.ids import Grant, RoleArn, new_external_id
-from tests.aws.fake_sts import ACCOUNT, PROOF_NAMES, SESSION, WHO, assumed, error, role, said
+from tests.aws.fake_sts import ACCOUNT, SESSION, WHO, assumed, error, role, said
 
 ARN = f"arn:aws:iam::{ACCOUNT}:role/path/deputy-0123abcd"
 GRANT = Grant(RoleArn.parse(ARN), new_external_id())
-BROKER = Broker.parse("arn:aws:iam::111122223333:role/DeputyBroker")
 TRUST = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"}],
@@ -26,27 +24,11 @@ TRUST = {
 READS = ["iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies", "iam:ListAttachedRolePolicies"]
 
 
-@pytest.fixture(scope="module")
-def made(http):
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            "AWS_ACCESS_KEY_ID": "AKIABROKER",
-            "AWS_SECRET_ACCESS_KEY": "x",
-        }.items():
-            patch.setenv(name, value)
-        patch.setenv("AWS_ENDPOINT_URL", http.url)
-        made = Sts("eu-west-1", BROKER, PROOF_NAMES)
-        made._api._own_credentials()
-    yield made
-    made._api._pool.close()
-    made._own_role._api._pool.close()
-
-
 @pytest.fixture
-def sts(made, http) -> Sts:
-    made._own_role._breaker = Breaker()
+def sts(sts, http) -> Sts:
+    sts._own_role._breaker = Breaker()
     http.requests.clear()
-    return made
+    return sts
 
 
 def read(sts, http, *answers):
@@ -125,27 +107,6 @@ def test_a_silent_iam_is_left_alone_and_sts_goes_on(sts, http):
     assert isinstance(read(sts, http), Unavailable)
     assert actions(http) == ["AssumeRole", "GetCallerIdentity"]
     assert not sts.is_silent
-
-
-@pytest.mark.parametrize(
-    ("region", "setting", "url", "signed_for"),
-    [
-        ("eu-west-1", "", "https://iam.amazonaws.com/", "us-east-1"),
-        ("us-gov-east-1", "", "https://iam.us-gov.amazonaws.com/", "us-gov-west-1"),
-        ("cn-northwest-1", "", "https://iam.cn-north-1.amazonaws.com.cn/", "cn-north-1"),
-        ("eu-west-1", "USE_FIPS_ENDPOINT=true", "https://iam-fips.amazonaws.com/", "us-east-1"),
-        ("eu-west-1", "ENDPOINT_URL=http://localhost:4566", "http://localhost:4566/", "us-east-1"),
-        ("eu-west-1", "ENDPOINT_URL_IAM=https://iam.x", "https://iam.x/", "us-east-1"),
-        ("eu-west-1", "ENDPOINT_URL_STS=https://sts.x", "https://iam.amazonaws.com/", "us-east-1"),
-    ],
-)
-def test_iam_is_called_where_boto3_calls_it(monkeypatch, region, setting, url, signed_for):
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    if setting:
-        name, _, value = setting.partition("=")
-        monkeypatch.setenv(f"AWS_{name}", value)
-    api = Sts(region, BROKER, PROOF_NAMES)._own_role._api
-    assert (api.url, api._region) == (url, signed_for)
 
 
 def test_a_hanging_iam_is_given_up(sts, http, monkeypatch):

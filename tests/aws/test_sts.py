@@ -7,7 +7,6 @@ are in tests/api.
 import json
 import re
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -22,13 +21,15 @@ from urllib3.exceptions import ConnectTimeoutError, ProtocolError, ReadTimeoutEr
 from app.aws.breaker import Breaker
 from app.aws.errors import Misconfigured, Refused, StsError, Unavailable
 from app.aws.own_role import session_policy
-from app.aws.sts import INERT_POLICY, Sts, _tenant
+from app.aws.sts import INERT_POLICY, _tenant
 from app.config import Broker
 from app.ids import EXTERNAL_ID_PATTERN, Grant, RoleArn, foreign_external_id, new_external_id
 from dev.stack import free_port
 from tests.aws.fake_sts import (
     ACCOUNT,
     NAMESPACE,
+    OWN_KEYS,
+    PRINCIPAL,
     PROOF_NAMES,
     SESSION,
     WHO,
@@ -36,15 +37,14 @@ from tests.aws.fake_sts import (
     assumed,
     error,
     identity,
+    new_sts,
     role,
 )
 from tests.support.certificates import self_signed
 
-PRINCIPAL = Broker.parse("arn:aws:iam::111122223333:role/service/DeputyBroker")
 SESSION_OF_BROKER = (  # the path is not shown
     "arn:aws:sts::111122223333:assumed-role/DeputyBroker/i-1"
 )
-OWN_KEYS = {"AWS_ACCESS_KEY_ID": "AKIABROKER", "AWS_SECRET_ACCESS_KEY": "x"}
 ARN = f"arn:aws:iam::{ACCOUNT}:role/path/deputy-0123abcd"
 GRANT = Grant(RoleArn.parse(ARN), new_external_id())
 # What AWS says when it refuses: it names the broker and its session.
@@ -155,18 +155,6 @@ def environment(monkeypatch, tmp_path):
     return add
 
 
-@pytest.fixture(scope="module")
-def sts(http) -> Iterator[Sts]:
-    """The door before the server, made once: finding the endpoint takes longer than a test."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**OWN_KEYS, "AWS_ENDPOINT_URL": http.url}.items():
-            patch.setenv(name, value)
-        sts = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)
-        sts._api._own_credentials()  # they are looked for at the first call
-    yield sts
-    sts._api._pool.close()
-
-
 @pytest.fixture
 def live(server, sts, monkeypatch):
     """The door as it is, which tries twice."""
@@ -228,6 +216,7 @@ def test_a_foreign_probe_counts_as_its_tenants_and_no_others():
     """The breaker opens for all only when several tenants' calls fail."""
     own, tenant = GRANT.external_id, _tenant(GRANT.role_arn, GRANT.external_id)
     assert {_tenant(GRANT.role_arn, foreign_external_id(own)) for _ in range(20)} == {tenant}
+    assert _tenant(replace(GRANT.role_arn, account_id="777788889999"), own) == tenant
     assert _tenant(GRANT.role_arn, new_external_id()) != tenant
 
 
@@ -486,23 +475,48 @@ def test_after_many_refusals_aws_is_asked_once_in_five_seconds_who_we_are(door, 
 
 
 @pytest.mark.parametrize(
-    ("region", "setting", "url"),
-    [
-        ("eu-west-1", "", "https://sts.eu-west-1.amazonaws.com/"),
-        ("us-east-1", "STS_REGIONAL_ENDPOINTS=legacy", "https://sts.us-east-1.amazonaws.com/"),
-        ("us-east-1", "USE_FIPS_ENDPOINT=true", "https://sts-fips.us-east-1.amazonaws.com/"),
-        ("us-gov-west-1", "", "https://sts.us-gov-west-1.amazonaws.com/"),
-        ("cn-north-1", "", "https://sts.cn-north-1.amazonaws.com.cn/"),
-        ("eu-west-1", "ENDPOINT_URL_STS=https://sts.internal", "https://sts.internal/"),
-    ],
+    ("region", "setting", "expected"),
+    yaml.safe_load("""
+    - - eu-west-1
+      - ""
+      - ["https://sts.eu-west-1.amazonaws.com/", &iam "https://iam.amazonaws.com/", us-east-1]
+    - - us-east-1
+      - STS_REGIONAL_ENDPOINTS=legacy
+      - ["https://sts.us-east-1.amazonaws.com/", *iam , us-east-1]
+    - - us-east-1
+      - USE_FIPS_ENDPOINT=true
+      - ["https://sts-fips.us-east-1.amazonaws.com/", "https://iam-fips.amazonaws.com/", us-east-1]
+    - - us-gov-east-1
+      - ""
+      - - https://sts.us-gov-east-1.amazonaws.com/
+        - https://iam.us-gov.amazonaws.com/
+        - us-gov-west-1
+    - - cn-northwest-1
+      - ""
+      - - https://sts.cn-northwest-1.amazonaws.com.cn/
+        - https://iam.cn-north-1.amazonaws.com.cn/
+        - cn-north-1
+    - - eu-west-1
+      - ENDPOINT_URL_STS=https://sts.internal
+      - ["https://sts.internal/", *iam , us-east-1]
+    - - eu-west-1
+      - ENDPOINT_URL_IAM=https://iam.internal
+      - ["https://sts.eu-west-1.amazonaws.com/", "https://iam.internal/", us-east-1]
+    - - eu-west-1
+      - ENDPOINT_URL=http://localhost:4566
+      - ["http://localhost:4566/", "http://localhost:4566/", us-east-1]
+    """),
 )
-def test_sts_is_called_at_the_regional_endpoint_of_its_partition(
-    environment, monkeypatch, region, setting, url
+def test_sts_and_iam_are_called_where_boto3_calls_them(
+    environment, monkeypatch, region, setting, expected
 ):
+    """STS at the regional endpoint; IAM at its partition's, and signed for that one's region."""
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     name, _, value = setting.partition("=")
     environment(**({f"AWS_{name}": value} if name else {}))
-    assert Sts(region, PRINCIPAL, PROOF_NAMES)._api.url == url
+    made = new_sts(region)
+    iam = made._own_role._api
+    assert [made._api.url, iam.url, iam._region] == expected
 
 
 def test_sts_has_two_seconds_to_answer_and_256_connections(sts):
@@ -526,24 +540,24 @@ def public(environment, monkeypatch):
 
 
 def test_certificates_are_checked_with_the_cas_that_it_was_told(public, tmp_path):
-    pool = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)._api._pool
+    pool = new_sts()._api._pool
     assert pool.cert_reqs == "CERT_REQUIRED"
     assert Path(pool.ca_certs).is_file()
     for name in ("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"):  # the last one wins
         public(**{name: f"{tmp_path}/{name}"})
-        pool = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)._api._pool
+        pool = new_sts()._api._pool
         assert (pool.cert_reqs, pool.ca_certs) == ("CERT_REQUIRED", f"{tmp_path}/{name}")
 
 
 def test_a_self_signed_certificate_is_unavailable(environment, impostor, tmp_path):
     """A proxy could otherwise claim that a role refuses strangers."""
     environment(AWS_ENDPOINT_URL=impostor.url, **OWN_KEYS)
-    sts = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)
+    sts = new_sts()
     with pytest.raises(Unavailable):
         sts.probe_missing(GRANT)
     assert impostor.requests == []
     environment(AWS_CA_BUNDLE=str(tmp_path / "ca.pem"))
-    sts = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)
+    sts = new_sts()
     sts.probe_missing(GRANT)
     assert len(impostor.requests) == 1
     sts._api._pool.close()
@@ -559,7 +573,7 @@ def test_sts_is_called_through_the_proxy_of_the_environment(public, server):
         **OWN_KEYS,
     )
     server.answers = [(200, assumed())]
-    sts = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)
+    sts = new_sts()
     assert assume(sts) == SESSION
     [(_, headers)] = server.requests
     assert headers["Host"] == "sts.internal"
@@ -567,7 +581,7 @@ def test_sts_is_called_through_the_proxy_of_the_environment(public, server):
     assert server.paths == ["http://sts.internal/"]
     sts._api._pool.close()
     public(HTTPS_PROXY="http://proxy.internal:3128", AWS_ENDPOINT_URL="https://sts.internal")
-    made = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)._api
+    made = new_sts()._api
     assert (made._pool.proxy.host, made._target) == ("proxy.internal", "/")
 
 
@@ -724,7 +738,7 @@ def test_sts_is_called_again_when_the_credentials_endpoint_is_back(environment, 
         AWS_ENDPOINT_URL=server.url,
         AWS_CONTAINER_CREDENTIALS_FULL_URI=f"http://127.0.0.1:{free_port()}/credentials",
     )
-    sts = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)
+    sts = new_sts()
     for _ in range(2):
         with pytest.raises(Unavailable):
             sts.is_broker()
@@ -735,33 +749,10 @@ def test_sts_is_called_again_when_the_credentials_endpoint_is_back(environment, 
     sts._api._pool.close()
 
 
-def test_sts_starts_without_credentials_and_is_called_once_some_appear(
-    environment, server, tmp_path
-):
-    """As after a start at which the instance's metadata did not answer: botocore then finds
-    none, and raises nothing.
-    """
-    environment(AWS_ENDPOINT_URL=server.url)
-    sts = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES)
-    for call in (
-        sts.is_broker,
-        lambda: assume(sts),
-        lambda: sts.probe_missing(GRANT),
-        lambda: sts.probe_own(GRANT),
-    ):
-        with pytest.raises(Unavailable):
-            call()
-    (tmp_path / "credentials").write_text(
-        "[default]\naws_access_key_id = AKIALATE\naws_secret_access_key = x\n"
-    )
-    assert sts.is_broker()
-    sts._api._pool.close()
-
-
 def test_threads_that_come_first_together_all_get_through(environment, server):
     environment(AWS_ENDPOINT_URL=server.url, **OWN_KEYS)
     server.answers = [(200, assumed())]
-    sts, found = Sts("eu-west-1", PRINCIPAL, PROOF_NAMES), []
+    sts, found = new_sts(), []
     threads = [threading.Thread(target=lambda: found.append(assume(sts))) for _ in range(8)]
     for thread in threads:
         thread.start()

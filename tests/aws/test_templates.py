@@ -5,7 +5,6 @@ everybody, never overwritten.
 import hashlib
 import re
 import uuid
-from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -32,6 +31,7 @@ from tests.support.cast import root_client
 from tests.support.databases import new_database
 
 SETS = permission_sets.load()
+INVENTORY = SETS["inventory"]
 OTHER_ACCOUNT = "123456789012"
 
 
@@ -69,7 +69,7 @@ every_set = pytest.mark.parametrize("chosen", SETS.values(), ids=SETS)
 
 def test_cfn_lint_finds_nothing_wrong_with_rendered_templates():
     for template, region in (
-        (render(config(), SETS["inventory"]), "eu-west-1"),
+        (render(config(), INVENTORY), "eu-west-1"),
         (organization(SETS["bucket-sync"], partition="aws-us-gov"), "us-gov-west-1"),
     ):
         found = lint(template.body, config=ManualArgs(regions=[region]))
@@ -112,8 +112,8 @@ def test_the_broker_is_baked_in_and_the_external_id_is_asked_for(chosen, partiti
     [("aws", "us-east-1"), ("aws-us-gov", "us-gov-west-1"), ("aws-cn", "cn-north-1")],
 )
 def test_a_link_can_name_no_topic_but_the_vendors(partition, region):
-    own = render(config(partition), SETS["inventory"])
-    for template in (own, render_organization(config(partition), own, SETS["inventory"])):
+    own = render(config(partition), INVENTORY)
+    for template in (own, render_organization(config(partition), own, INVENTORY)):
         pattern = parsed(template)["Parameters"]["RegistrationTopicArn"]["AllowedPattern"]
         accepted = {
             topic: bool(re.fullmatch(pattern, topic))
@@ -165,9 +165,7 @@ def substituted(value, partition):
 @pytest.mark.parametrize("seconds", [900, 3600, 43_200])
 def test_a_roles_own_maximum_is_one_that_iam_accepts(seconds):
     """IAM takes 3,600 to 43,200; a deployment may hand out less."""
-    made = role_of(render(config(max_session_seconds=seconds), SETS["inventory"]))[
-        "MaxSessionDuration"
-    ]
+    made = role_of(render(config(max_session_seconds=seconds), INVENTORY))["MaxSessionDuration"]
     assert max(seconds, 3600) == made
 
 
@@ -175,7 +173,7 @@ def test_a_roles_own_maximum_is_one_that_iam_accepts(seconds):
 
 
 def test_the_version_is_of_the_content_and_is_in_it():
-    role, whole = render(config(), SETS["inventory"]), organization(SETS["inventory"])
+    role, whole = render(config(), INVENTORY), organization(INVENTORY)
     for kind, template in (("role", role), ("org", whole)):
         assert re.fullmatch(r"[0-9a-f]{16}", template.version)
         assert template.key == f"templates/customer-{kind}/inventory/{template.version}.yaml"
@@ -195,7 +193,7 @@ def test_a_version_that_looks_like_a_number_stays_text(version):
     """
     role, whole = (
         parsed(template._replace(body=template.body.replace(template.version, version)))
-        for template in (render(config(), SETS["inventory"]), organization(SETS["inventory"]))
+        for template in (render(config(), INVENTORY), organization(INVENTORY))
     )
     assert role["Outputs"]["TemplateVersion"]["Value"] == version
     assert role["Resources"]["Registration"]["Properties"]["TemplateVersion"] == version
@@ -203,7 +201,7 @@ def test_a_version_that_looks_like_a_number_stays_text(version):
 
 
 def test_other_content_has_another_name_and_the_same_content_the_same():
-    chosen = SETS["inventory"]
+    chosen = INVENTORY
     [first, *rest] = chosen.statements
     wider = first | {"Action": [*first["Action"], "s3:GetBucketCORS"]}
     user = Broker.parse(f"arn:aws:iam::{OTHER_ACCOUNT}:user/AcmeBroker")
@@ -245,7 +243,7 @@ def test_a_source_without_what_is_to_be_replaced_is_not_rendered(
     path.write_text(getattr(templates, source).read_text().replace(mark, instead))
     monkeypatch.setattr(templates, source, path)
     with pytest.raises(ValueError):
-        organization(SETS["inventory"])
+        organization(INVENTORY)
 
 
 # --- the organisation's ---
@@ -288,29 +286,29 @@ def pipeline(aws, vendor, monkeypatch):
 def unpublished(aws, vendor):
     """A deployment with a bucket of its own, which has the policy of broker.yaml and is empty."""
     name = f"deputy-{uuid.uuid4().hex}"
-    with closing(root_client(aws, "s3", VENDOR_ACCOUNT)) as s3:
-        s3.create_bucket(Bucket=name)
-        s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
-        policy = s3.get_bucket_policy(Bucket=TEMPLATE_BUCKET)["Policy"]
-        s3.put_bucket_policy(Bucket=name, Policy=policy.replace(TEMPLATE_BUCKET, name))
+    s3 = root_client(aws, "s3", VENDOR_ACCOUNT)
+    s3.create_bucket(Bucket=name)
+    s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    policy = s3.get_bucket_policy(Bucket=TEMPLATE_BUCKET)["Policy"]
+    s3.put_bucket_policy(Bucket=name, Policy=policy.replace(TEMPLATE_BUCKET, name))
     with new_database("sqlite") as url:
         yield make_config(url, vendor_name=f"Vendor {uuid.uuid4().hex}", template_bucket=name)
 
 
 def objects(aws, config, key):
     """Every version that the deployment's bucket has of this key."""
-    with closing(root_client(aws, "s3", VENDOR_ACCOUNT)) as s3:
-        return s3.list_object_versions(Bucket=config.aws.template_bucket, Prefix=key).get(
-            "Versions", []
-        )
+    s3 = root_client(aws, "s3", VENDOR_ACCOUNT)
+    return s3.list_object_versions(Bucket=config.aws.template_bucket, Prefix=key).get(
+        "Versions", []
+    )
 
 
 def test_anybody_reads_what_was_published_and_it_is_never_overwritten(pipeline, unpublished):
     """Links to an older template so stay valid."""
-    bucket, template = TemplateBucket(unpublished), render(unpublished, SETS["inventory"])
+    bucket, template = TemplateBucket(unpublished), render(unpublished, INVENTORY)
     newer = render(
         with_settings(unpublished, vendor_name=f"{unpublished.vendor.vendor_name[:40]} 2"),
-        SETS["inventory"],
+        INVENTORY,
     )
     url = bucket.url(template)
     assert url.endswith(f"/{unpublished.aws.template_bucket}/{template.key}")
@@ -392,10 +390,10 @@ def test_the_command_checks_and_publishes_every_set_and_may_be_repeated(
 
 def plant_a_document(aws, config):
     """Of a later version of the set, as somebody else writes it."""
-    with closing(root_client(aws, "s3", VENDOR_ACCOUNT)) as s3:
-        s3.delete_bucket_policy(Bucket=config.aws.template_bucket)
-        key = "templates/sets/inventory/999999.json"
-        s3.put_object(Bucket=config.aws.template_bucket, Key=key, Body=b"x")
+    s3 = root_client(aws, "s3", VENDOR_ACCOUNT)
+    s3.delete_bucket_policy(Bucket=config.aws.template_bucket)
+    key = "templates/sets/inventory/999999.json"
+    s3.put_object(Bucket=config.aws.template_bucket, Key=key, Body=b"x")
 
 
 def test_without_the_bucket_the_command_says_what_is_wrong(pipeline, unpublished):
@@ -409,7 +407,7 @@ def test_other_content_under_a_templates_name_fails_the_command(pipeline, unpubl
     """A thief of the pipeline's credentials knew the name beforehand: it is a hash of what is in
     the repository.
     """
-    template = render(unpublished, SETS["inventory"])
+    template = render(unpublished, INVENTORY)
     TemplateBucket(unpublished).publish(template._replace(body=f"{template.body} "))
     app = create_app(unpublished)
     for _ in range(2):
