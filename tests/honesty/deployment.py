@@ -31,11 +31,12 @@ from app.identity.key_uses import KeyUses
 from app.limits.table import KEYS
 from app.store.database import Database
 from bench.instant_sts import ACCOUNT, BROKER_ARN
-from dev.stack import ROOT, end_with_parent, free_port
+from dev.stack import ROOT, free_port
 from tests.conftest import OPERATOR
 from tests.honesty.client import PATIENCE, Answer, Client
 from tests.support import logged_secrets
 from tests.support.metrics import samples
+from tests.support.processes import spawn
 from tests.support.waiting import until
 
 HANDS = 8
@@ -166,20 +167,9 @@ class Deployment:
     def start(self):
         """gunicorn; also after it ended. Returns when all web processes serve requests."""
         logged_secrets.watch(self.log)
-        with self.log.open("wb") as output:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}"),
-                    *("--workers", str(self._workers), *self._flags, "wsgi:app"),
-                ],
-                cwd=self.root,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                preexec_fn=end_with_parent,  # noqa: PLW1509  one C call
-            )
+        words = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}"]
+        words += ["--workers", str(self._workers), *self._flags, "wsgi:app"]
+        self._process = spawn(words, self.log, mode="wb", cwd=self.root, env=self._env)
         self.await_web_processes()
 
     def kill(self):
@@ -200,17 +190,10 @@ class Deployment:
         """Beside the service; the test that starts it ends it. `environment` as of the whole
         deployment.
         """
-        logged_secrets.watch(self.log.with_suffix(".worker.log"))
-        with self.log.with_suffix(".worker.log").open("ab") as output:
-            return subprocess.Popen(
-                [sys.executable, "-m", *command],
-                cwd=self.root,
-                env=self._env | {"DEPUTY_METRICS_BIND": f"127.0.0.1:{free_port()}"} | environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                preexec_fn=end_with_parent,  # noqa: PLW1509  one C call
-            )
+        log = self.log.with_suffix(".worker.log")
+        logged_secrets.watch(log)
+        env = self._env | {"DEPUTY_METRICS_BIND": f"127.0.0.1:{free_port()}"} | environment
+        return spawn([sys.executable, "-m", *command], log, cwd=self.root, env=env)
 
     def command(self, *words, **environment):
         """`flask --app wsgi WORDS`, with the service's settings."""
@@ -399,6 +382,8 @@ class Load:
         self._ended.set()
         for thread in self._threads:
             thread.join()
+        for client in self.clients:
+            client.close()
         if self._errors:
             raise self._errors[0]
 

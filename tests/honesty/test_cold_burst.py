@@ -4,12 +4,10 @@ for each of them.
 
 import itertools
 import threading
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.honesty.conftest import ISSUE_RATE
-from tests.support.waiting import until
 
 BURST = 48
 
@@ -56,25 +54,3 @@ def test_processes_that_share_a_cache_ask_aws_once_together_and_no_limit_is_in_t
     """A burst is just within what each key may ask for in a second."""
     assert BURST < ISSUE_RATE
     assert called_for(sharing, sharing.place()) == 1
-
-
-def test_processes_keep_a_limit_together(sharing):
-    """Each alone would admit as many again. Some seconds begin and end within a window, and the
-    requests of a window may all come in a part of it; so over them no more are admitted than for
-    two seconds longer. Far more are asked for.
-    """
-    place = sharing.place()
-    with sharing.load(place.ask) as load:
-
-        def enough():
-            began = min((answer.began for answer in load.answers[:]), default=time.monotonic())
-            most = ISSUE_RATE * (time.monotonic() - began + 2)
-            return load.statuses[200] >= ISSUE_RATE and len(load.answers) > 1.5 * most
-
-        until(enough, "many more are asked for than one limit admits")
-    began = min(answer.began for answer in load.answers)
-    took = max(answer.ended for answer in load.answers) - began
-    assert set(load.statuses) == {200, 429}
-    assert load.statuses[200] <= ISSUE_RATE * (took + 2)
-    refused = [answer for answer in load.answers if answer.status == 429]
-    assert {answer.headers["Retry-After"] for answer in refused} <= {"1", "2"}

@@ -3,7 +3,6 @@ are told to.
 """
 
 import signal
-from contextlib import ExitStack, closing
 
 from tests.honesty.deployment import HANDS, Client, Load
 from tests.support.balancer import Balancer
@@ -22,13 +21,12 @@ def test_new_web_processes_take_over(on_sqlite):
     """SIGHUP; the old ones say `Connection: close` with their last answers."""
     place, before = on_sqlite.place(), set(on_sqlite.web_processes())
     on_sqlite.admin.close()  # for an idle connection a web process waits 20 s
-    with ExitStack() as stack:
-        clients = [stack.enter_context(closing(Client(on_sqlite.port))) for _ in range(HANDS)]
-        with Load(clients, place.ask, pause=0.01) as load:
-            load.go_on(HANDS)
-            on_sqlite.signal(signal.SIGHUP)
-            until(lambda: not before & set(on_sqlite.web_processes()), "the old ones end")
-            load.go_on(HANDS)
+    clients = [Client(on_sqlite.port) for _ in range(HANDS)]
+    with Load(clients, place.ask, pause=0.01) as load:
+        load.go_on(HANDS)
+        on_sqlite.signal(signal.SIGHUP)
+        until(lambda: not before & set(on_sqlite.web_processes()), "the old ones end")
+        load.go_on(HANDS)
     on_sqlite.await_web_processes()
     assert_all_were_served(on_sqlite, load)
 
@@ -36,10 +34,8 @@ def test_new_web_processes_take_over(on_sqlite):
 def test_an_instance_that_is_stopped_hands_its_clients_over(on_sqlite):
     """SIGTERM, after its load balancer was told; another instance serves."""
     place = on_sqlite.place()
-    with ExitStack() as stack:
-        instance = stack.enter_context(on_sqlite.twin())
-        balancer = stack.enter_context(Balancer([instance.port, on_sqlite.port]))
-        clients = [stack.enter_context(closing(Client(balancer.port))) for _ in range(HANDS)]
+    with on_sqlite.twin() as instance, Balancer([instance.port, on_sqlite.port]) as balancer:
+        clients = [Client(balancer.port) for _ in range(HANDS)]
         with Load(clients, place.ask, pause=0.01) as load:
             load.go_on(HANDS)
             balancer.instances.remove(instance.port)

@@ -5,7 +5,6 @@ The service lets a caller wait 1.5 s for AWS, and has 0.3 s more for its audit l
 after 2 s. `BOUND` leaves room for what two dozen requests at once cost on two busy cores.
 """
 
-import itertools
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -92,20 +91,6 @@ def assert_all_is_well_again(service, place, clients, since):
         until(lambda client=client: client.ask("GET", "/readyz").status == 200, "ready again")
     assert service.logged("aws.back", since) == len(clients)
     assert service.logged("aws.silent", since) == len(clients)
-
-
-def test_an_aws_that_takes_a_second(service):
-    """All wait beside each other: one after the other, the second would be refused, as it has
-    1.5 s.
-    """
-    place = service.place()
-    with service.clients(COLD) as by_process, service.aws.slow(1):
-        clients = itertools.chain(*by_process.values())
-        jobs = [partial(place.ask_uncached, client, 900 + n) for n, client in enumerate(clients)]
-        answers = all_at_once(jobs)
-    for answer in answers:
-        assert answer.status == 200, answer
-        assert answer.seconds >= 1, answer
 
 
 def test_web_processes_start_patched_and_without_a_warning(service):

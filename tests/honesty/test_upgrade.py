@@ -43,12 +43,9 @@ class Pair:
     def load(self, *on):
         """Of each kind, on each of them; every request is served."""
         clients = [Client(one.port, self.older._admin_key) for one in on for _ in range(HANDS)]
-        with contextlib.ExitStack() as closing:
-            for client in clients:
-                closing.callback(client.close)
-            with Load(clients, self.ask, pause=PAUSE) as load:
-                yield load
-                load.go_on(MANY * len(on))
+        with Load(clients, self.ask, pause=PAUSE) as load:
+            yield load
+            load.go_on(MANY * len(on))
         assert load.lost == 0
         assert load.statuses.keys() <= {200, 201, 204}, load.statuses
 
