@@ -15,16 +15,15 @@ import structlog
 import yaml
 from prometheus_client import REGISTRY
 
-from app import metrics, services as composition
+from app import metrics
 from app.background.deployment_metrics import DeploymentMetrics
 from app.background.parts import companions
 from app.clock import now
 from app.ids import new_id
 from app.store.models import Trigger
 from dev.stack import ROOT, free_port
-from tests.conftest import make_config
-from tests.support.databases import new_database
 from tests.support.metrics import samples
+from tests.support.own_services import own_services
 from tests.support.rows import NO_ROLE, connection_rows, tenant_row
 from tests.support.waiting import until
 
@@ -34,8 +33,7 @@ def exported(aws, vendor):
     """Four proven connections, one of them proven 13 hours ago and due since then; read over
     HTTP.
     """
-    with new_database("sqlite") as url:
-        services = composition.Services(make_config(url))
+    with own_services() as services:
         role = {"role_unique_id": NO_ROLE.unique_id, "due_for": Trigger.SCHEDULED}
         role |= {"proof_id": new_id(), "due_at": now() + timedelta(hours=12)}
         late = now() - timedelta(hours=13)
@@ -47,7 +45,6 @@ def exported(aws, vendor):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             text = answer.read().decode()
         end()
-        services.db.engine.dispose()
     return text
 
 

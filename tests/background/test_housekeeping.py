@@ -9,17 +9,16 @@ from uuid import UUID
 import pytest
 import sqlalchemy
 
-from app import services as composition
 from app.background import housekeeping
 from app.background.celery_app import create_celery
 from app.background.single_machine import run_worker
 from app.clock import now
 from app.ids import first_id_at, new_id
+from app.services import Services
 from app.store.database import SYSTEM
 from app.store.models import Registration
-from tests.conftest import make_config
-from tests.support.databases import new_database
 from tests.support.housekeeping import tidy
+from tests.support.own_services import own_services
 from tests.support.rows import at_once, tenant_row
 from tests.support.waiting import until
 
@@ -28,14 +27,12 @@ DAY = timedelta(days=1)
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def shared_services(request):
-    with new_database(request.param) as url:
-        found = composition.Services(make_config(url))
-        yield found
-        found.db.engine.dispose()
+    with own_services(request.param) as services:
+        yield services
 
 
 @pytest.fixture
-def services(shared_services) -> composition.Services:
+def services(shared_services) -> Services:
     """With no registrations."""
     with shared_services.db.write(SYSTEM) as db:
         db.execute(sqlalchemy.delete(Registration))

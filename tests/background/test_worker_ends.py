@@ -9,8 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
-from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import product
 from pathlib import Path
 
@@ -18,7 +16,6 @@ import pytest
 import redis
 
 from app import services as composition
-from app.background.single_machine import run_worker
 from app.factory import create_app
 from app.store.models import ConnectionStatus
 from tests.background.test_workers import ROOT, crowd, environment, services, statuses
@@ -194,28 +191,16 @@ def test_a_celery_worker_ends_with_an_error_when_a_part_of_it_ends(started, part
 
 
 @on_postgresql
-def test_the_background_worker_of_one_machine_ends_when_a_part_of_it_ends(listening, monkeypatch):
+def test_the_background_worker_of_one_machine_fails_when_a_part_of_it_ends(listening, monkeypatch):
     def leave(*_):
         raise SystemExit
 
-    for part, end in product(("_listen", "_beat"), (lambda *_: None, leave)):
-        with monkeypatch.context() as patch, ThreadPoolExecutor(1) as pool:
-            patch.setattr(f"app.background.parts.{part}", end)
-            stop = threading.Event()
-            working = pool.submit(run_worker, listening, stop)
-            wait([working], 60)
-            stop.set()
-            assert working.result() is False
-
-
-@on_postgresql
-def test_the_command_of_the_background_worker_of_one_machine_fails_when_a_part_of_it_ends(
-    services, monkeypatch
-):
-    monkeypatch.setattr("app.background.parts._beat", lambda *_: None)
     monkeypatch.setattr("app.cli.worker.signal.signal", lambda *_: None)
-    application = create_app(services.config)
-    done = application.test_cli_runner().invoke(args=["worker"])
+    application = create_app(listening.config)
+    for part, end in product(("_listen", "_beat"), (lambda *_: None, leave)):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"app.background.parts.{part}", end)
+            done = application.test_cli_runner().invoke(args=["worker"])
+        assert done.exit_code == 1
+        assert "start it again" in done.output
     application.extensions["deputy"].db.engine.dispose()
-    assert done.exit_code == 1
-    assert "start it again" in done.output

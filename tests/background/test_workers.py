@@ -21,7 +21,6 @@ import pytest
 import redis
 import sqlalchemy
 
-from app import services as composition
 from app.background.celery_app import create_celery
 from app.background.parts import THREADS, companions, stop_all
 from app.background.single_machine import run_worker
@@ -29,14 +28,16 @@ from app.clock import now
 from app.errors import StoreUnavailableError
 from app.onboarding.kit import trust_policy
 from app.proofs.proof_queue import LEASE
+from app.services import Services
 from app.store.database import SYSTEM
 from app.store.models import AuditEvent, Connection, ConnectionStatus, ExternalIdRow, Trigger
 from sandbox.vendor import VENDOR_ACCOUNT
 from tests.background.rabbitmq import SERVER as RABBITMQ, RabbitMQ
-from tests.conftest import make_config, with_settings
+from tests.conftest import with_settings
 from tests.support import logged_secrets
 from tests.support.cast import Customer, root_client
-from tests.support.databases import new_database
+from tests.support.own_services import own_services
+from tests.support.processes import spawn
 from tests.support.rows import Role, connection_row, registration_token, tenant_row
 from tests.support.stacks import Stack
 from tests.support.waiting import until
@@ -46,11 +47,9 @@ SQS_REGION = "eu-west-1"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def services(request, aws, vendor) -> Iterator[composition.Services]:
-    with new_database(request.param) as url:
-        found = composition.Services(make_config(url, sts_budget=100_000))
-        yield found
-        found.db.engine.dispose()
+def services(request, aws, vendor) -> Iterator[Services]:
+    with own_services(request.param, sts_budget=100_000) as services:
+        yield services
 
 
 def test_a_message_that_takes_long_does_not_hold_up_the_others():
@@ -145,15 +144,6 @@ def working(services):
     assert not thread.is_alive()
 
 
-def test_two_background_workers_prove_what_is_due_and_nothing_twice(services, crowd):
-    made = crowd.pending(16)
-    with working(services), working(services):
-        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 16})
-        more = crowd.pending(3)
-        until(lambda: statuses(services) == {ConnectionStatus.VERIFIED: 19})
-    assert proven_times(services) == dict.fromkeys(made + more, 1)
-
-
 class Slow:
     """An AWS that answers every call with one letter a moment, so that none is ever over and
     none times out.
@@ -196,28 +186,23 @@ def test_a_stack_is_answered_while_all_proofs_wait_for_aws(
     aws, vendor, slow, tmp_path, *, valkey, kind
 ):
     """Behind them it would wait until it gave up, and took the role back."""
-    with new_database("sqlite") as url:
-        topic, queue = vendor.registration_topic_arn, vendor.registration_queue_url
-        config = make_config(
-            url, sts_budget=100_000, registration_topic_arn=topic, registration_queue_url=queue
-        )
-        services = composition.Services(config)
+    topic, queue = vendor.registration_topic_arn, vendor.registration_queue_url
+    settings = {"registration_topic_arn": topic, "registration_queue_url": queue}
+    with own_services(sts_budget=100_000, **settings) as services:
         Crowd(services, aws).pending(THREADS + 4)
         celery = partial(Celery, services, aws, tmp_path, valkey.url)
         with working(services) if kind == "flask" else celery():
             until(lambda: begun(services) == THREADS)
             role = f"arn:aws:iam::{Customer(aws).account}:role/deputy-registering"
-            token = registration_token(
-                services.db, config.database.secret_keys, tenant_row(services.db)
-            )
+            secret_keys = services.config.database.secret_keys
+            token = registration_token(services.db, secret_keys, tenant_row(services.db))
             stack = Stack(aws.url, token, role)
-            with contextlib.closing(root_client(aws, "sns", stack.account)) as sns:
-                sns.publish(TopicArn=topic, Message=json.dumps(stack.request()))
+            sns = root_client(aws, "sns", stack.account)
+            sns.publish(TopicArn=topic, Message=json.dumps(stack.request()))
             until(lambda: "connection.registered" in actions(services))
             failed = {"connection.proof_failed", "connection.proof_inconclusive"}
             assert not failed & actions(services)
             slow.close()
-        services.db.engine.dispose()
 
 
 def begun(services):
@@ -306,10 +291,7 @@ class Celery:
         command = [sys.executable, "-m", "celery", "--app", "celery_app", "worker", "--beat"]
         command += ["--loglevel", "WARNING"]
         logged_secrets.watch(self._folder / "celery.log")
-        with (self._folder / "celery.log").open("ab") as log:
-            self._worker = subprocess.Popen(
-                command, cwd=ROOT, env=self._env, stdout=log, stderr=log, start_new_session=True
-            )
+        self._worker = spawn(command, self._folder / "celery.log", env=self._env)
 
     @property
     def ended(self):
@@ -418,7 +400,7 @@ class NoRoom:
     def __init__(self, config):
         self._cache = redis.Redis.from_url(config.database.cache_url)
         self._cache.flushall()
-        rates = composition.Services(config).rates
+        rates = Services(config).rates
         with rates.routine_call():
             (self._name,) = self._cache.scan_iter("*routine*")
         rates._routine._shared._cache.client.close()
@@ -433,10 +415,9 @@ class NoRoom:
 def test_a_first_proof_is_made_while_all_routine_proofs_wait_for_their_half(
     aws, vendor, tmp_path, valkey, kind
 ):
-    with new_database("sqlite") as url:
-        config = make_config(url, sts_budget=600, cache_url=valkey.url)  # as `Celery` has it
-        services = composition.Services(config)
-        crowd, no_room = Crowd(services, aws), NoRoom(config)
+    # As `Celery` has it
+    with own_services(sts_budget=600, cache_url=valkey.url) as services:
+        crowd, no_room = Crowd(services, aws), NoRoom(services.config)
         waiting = crowd.proven(THREADS + 4)
         celery = partial(Celery, services, aws, tmp_path, valkey.url, DEPUTY_CACHE_URL=valkey.url)
         try:
@@ -450,4 +431,3 @@ def test_a_first_proof_is_made_while_all_routine_proofs_wait_for_their_half(
                 until(lambda: proven_times(services).keys() == {*first, *waiting}, seconds=60)
         finally:
             services.rates._routine._shared._cache.client.close()
-            services.db.engine.dispose()

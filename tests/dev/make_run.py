@@ -16,6 +16,7 @@ import requests
 
 from dev.stack import free_port
 from tests.support import logged_secrets
+from tests.support.processes import spawn
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -76,16 +77,9 @@ class Run:
     def __enter__(self):
         for name in ("sandbox", "web", "worker"):
             logged_secrets.watch(self.data / f"{name}.log")
-        with self._out.open("wb") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", f"dev.{self._module}"],
-                cwd=ROOT,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self.process = spawn(
+            [sys.executable, "-m", f"dev.{self._module}"], self._out, env=self._env
+        )
         return self
 
     def __exit__(self, *_):

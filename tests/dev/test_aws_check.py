@@ -4,12 +4,11 @@ as an operator has them.
 
 import json
 import re
-import shlex
 import signal
 import subprocess
 import sys
 import threading
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import partial
 from itertools import pairwise, product
 from types import SimpleNamespace
@@ -46,12 +45,12 @@ def profiles(aws, tmp_path_factory):
     """The operator's AWS configuration: an administrator of each account."""
     lines = []
     for name, account in ACCOUNTS.items():
-        with closing(root_client(aws, "iam", account)) as iam:
-            iam.create_user(UserName="operator")
-            iam.put_user_policy(
-                UserName="operator", PolicyName="all", PolicyDocument=json.dumps(EVERYTHING)
-            )
-            key = iam.create_access_key(UserName="operator")["AccessKey"]
+        iam = root_client(aws, "iam", account)
+        iam.create_user(UserName="operator")
+        iam.put_user_policy(
+            UserName="operator", PolicyName="all", PolicyDocument=json.dumps(EVERYTHING)
+        )
+        key = iam.create_access_key(UserName="operator")["AccessKey"]
         lines += [*profile(name, key["AccessKeyId"], key["SecretAccessKey"]), "region = us-east-1"]
     lines += profile("root", ACCOUNTS["vendor"], "any")
     path = tmp_path_factory.mktemp("operator") / "config"
@@ -96,9 +95,9 @@ def remains(aws):
     """What there is in the three accounts, but for the operators themselves."""
     found = []
     for account, (service, look, names) in product(ACCOUNTS.values(), LOOKS):
-        with closing(root_client(aws, service, account)) as client:
-            given = {"Scope": "Local"} if look == "list_policies" else {}
-            found += jmespath.search(names, getattr(client, look)(**given)) or []
+        client = root_client(aws, service, account)
+        given = {"Scope": "Local"} if look == "list_policies" else {}
+        found += jmespath.search(names, getattr(client, look)(**given)) or []
     return found
 
 
@@ -201,10 +200,10 @@ def test_without_a_third_account_the_canary_is_left_out_and_what_can_not_be_remo
     def tampered(step, stage):
         step(stage)
         role["name"] = stage.run.broker_role
-        with closing(root_client(aws, "iam", stage.vendor.id)) as iam:
-            made = iam.create_policy(PolicyName="mine", PolicyDocument=json.dumps(EVERYTHING))
-            role["policy"] = made["Policy"]["Arn"]
-            iam.attach_role_policy(RoleName=role["name"], PolicyArn=role["policy"])
+        iam = root_client(aws, "iam", stage.vendor.id)
+        made = iam.create_policy(PolicyName="mine", PolicyDocument=json.dumps(EVERYTHING))
+        role["policy"] = made["Policy"]["Arn"]
+        iam.attach_role_policy(RoleName=role["name"], PolicyArn=role["policy"])
         raise BrokenError("on purpose")
 
     check.changing(2, tampered)
@@ -219,9 +218,9 @@ def test_without_a_third_account_the_canary_is_left_out_and_what_can_not_be_remo
     assert f"The stack deputy-check-{run}-broker is DELETE_FAILED:" in said
     assert "detach all policies first" in said, "why"
     assert f"--clean-up {run}" in said
-    with closing(root_client(aws, "iam", ACCOUNTS["vendor"])) as iam:
-        iam.detach_role_policy(RoleName=role["name"], PolicyArn=role["policy"])
-        iam.delete_policy(PolicyArn=role["policy"])
+    iam = root_client(aws, "iam", ACCOUNTS["vendor"])
+    iam.detach_role_policy(RoleName=role["name"], PolicyArn=role["policy"])
+    iam.delete_policy(PolicyArn=role["policy"])
     assert check(*PROFILES, "--clean-up", run) == 0
     assert remains(aws) == []
 
@@ -261,16 +260,16 @@ def test_what_a_killed_run_left_is_named_by_the_next_and_can_be_removed(aws, che
     process.kill()
     process.wait()
     assert f"deputy-check-{run}-broker" in remains(aws)
-    with closing(root_client(aws, "cloudformation", ACCOUNTS["vendor"])) as cloudformation:
-        topic = json.dumps({"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}})
-        cloudformation.create_stack(StackName=f"deputy-check-{run}-like", TemplateBody=topic)
-        assert check(*PROFILES) == 1, "nobody can be asked"
-        assert f"VENDOR still has stacks of the run {run}" in capsys.readouterr().out
-        assert check(*PROFILES, "--clean-up", run) == 1
-        assert "Left of the run" in capsys.readouterr().out, "a topic of that name"
-        left = [name for name in remains(aws) if not name.startswith("arn:")]
-        assert left == [f"deputy-check-{run}-like"], "not tagged"
-        cloudformation.delete_stack(StackName=f"deputy-check-{run}-like")
+    cloudformation = root_client(aws, "cloudformation", ACCOUNTS["vendor"])
+    topic = json.dumps({"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}})
+    cloudformation.create_stack(StackName=f"deputy-check-{run}-like", TemplateBody=topic)
+    assert check(*PROFILES) == 1, "nobody can be asked"
+    assert f"VENDOR still has stacks of the run {run}" in capsys.readouterr().out
+    assert check(*PROFILES, "--clean-up", run) == 1
+    assert "Left of the run" in capsys.readouterr().out, "a topic of that name"
+    left = [name for name in remains(aws) if not name.startswith("arn:")]
+    assert left == [f"deputy-check-{run}-like"], "not tagged"
+    cloudformation.delete_stack(StackName=f"deputy-check-{run}-like")
     assert remains(aws) == []
 
 
@@ -304,15 +303,6 @@ def test_how_long_it_takes_and_what_it_costs_is_said_before_anything_is_made(
             assert told in said
         assert "Region us-east-1" in said
     assert remains(aws) == []
-
-
-def test_make_hands_everything_on():
-    words = ["make", "-n", "--no-print-directory", "-o", ".venv/installed", "aws-check"]
-    words += ["VENDOR=one", "CUSTOMER=two", "ARGS=--yes --region x"]
-    for more, given in ((["CANARY=three"], ["--canary", "three"]), ([], [])):
-        done = subprocess.run([*words, *more], cwd=ROOT, capture_output=True, text=True, check=True)
-        expected = ["--vendor", "one", "--customer", "two", *given, "--yes", "--region", "x"]
-        assert shlex.split(done.stdout.splitlines()[-1].partition("dev.aws_check")[2]) == expected
 
 
 def blocking(name):
@@ -361,12 +351,12 @@ def test_who_waits_is_told_so_each_quarter_of_a_minute(monkeypatch, capsys):
 
 def test_a_stack_of_the_check_that_fails_is_named(aws, check, monkeypatch, capsys):
     run = stacks.Run.new()
-    with closing(root_client(aws, "s3", "121200000009")) as s3:
-        # The name is global, and taken
-        s3.create_bucket(Bucket=f"deputy-check-{run.id}-121200000001")
-        monkeypatch.setattr(stacks.Run, "new", classmethod(lambda _: run))
-        assert check(*PROFILES, "--yes") == 1
-        s3.delete_bucket(Bucket=f"deputy-check-{run.id}-121200000001")
+    s3 = root_client(aws, "s3", "121200000009")
+    # The name is global, and taken
+    s3.create_bucket(Bucket=f"deputy-check-{run.id}-121200000001")
+    monkeypatch.setattr(stacks.Run, "new", classmethod(lambda _: run))
+    assert check(*PROFILES, "--yes") == 1
+    s3.delete_bucket(Bucket=f"deputy-check-{run.id}-121200000001")
     report = capsys.readouterr()
     assert "TemplateBucket" in report.err
     assert "not finished: " in report.out

@@ -44,6 +44,11 @@ def test_make_refuses_arguments_that_nothing_reads(words, said):
         (["test", "ARGS=tests/api -k pages"], "-m pytest -n 4 --dist worksteal tests/api -k pages"),
         (["run", "PORT=8001", "DEPUTY_DATA_DIR=x", "PYTHON=python3.12"], "-m dev.run"),
         ([], "make publish"),
+        (
+            ["aws-check", "VENDOR=one", "CUSTOMER=two", "CANARY=three", "ARGS=--yes --region x"],
+            '-m dev.aws_check --vendor "one" --customer "two" --canary "three" --yes --region x',
+        ),
+        (["aws-check", "VENDOR=one", "CUSTOMER=two"], '--customer "two"  \n'),
     ],
 )
 def test_make_takes_what_its_help_names(words, runs):
