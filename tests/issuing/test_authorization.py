@@ -35,7 +35,7 @@ from tests.attacks.evidence import case, problem
 from tests.conftest import OPERATOR
 from tests.support.cast import Api, Customer
 from tests.support.flights import joins
-from tests.support.rows import ADMIN, Role, at_once, connection_row, place, tenant_row
+from tests.support.rows import ADMIN, Role, at_once, connection_row, place, statements, tenant_row
 from tests.support.waiting import until
 
 
@@ -110,26 +110,6 @@ def unbound(warm_up) -> Warm:
 
 def ids(made):
     return made.tenant_id, made.connection_id
-
-
-def another_memory(here):
-    return Authorization(here.db, here.config.proofs.proof_max_age, KeyUses(here.db))
-
-
-def statements(services):
-    """The statements of this process from now on, without the audit log's own."""
-    seen = []
-    sqlalchemy.event.listen(
-        services.db.engine, "before_cursor_execute", lambda *args: seen.append(args[2])
-    )
-    return seen
-
-
-def test_a_warm_request_reads_nothing_from_the_database_and_asks_nothing_of_aws(warm, here):
-    seen, calls = statements(here), warm.calls
-    assert warm.ask().status_code == 200
-    assert (seen, warm.calls) == ([], calls)
-    assert warm.events == [("credentials.issued", None)] * 3
 
 
 # --- taken away by others ---
@@ -219,10 +199,10 @@ def test_what_another_process_takes_away_is_not_issued_on_and_others_read_nothin
     losers = {what: warm_up(bound=bound) for what, (_, bound, _) in BY_SERVICES.items()}
     for what, loser in losers.items():
         BY_SERVICES[what][0](there, loser.place)
-    seen = statements(here)
-    for _ in range(2):
-        assert warm.ask().status_code == 200
-    assert seen == []
+    with statements(here.db) as executed:
+        for _ in range(2):
+            assert warm.ask().status_code == 200
+    assert executed == []
     for what, loser in losers.items():
         with case(what):
             calls = loser.calls
@@ -273,31 +253,8 @@ def test_a_key_that_expires_is_over_though_nothing_has_changed(app, here, warm):
         problem(api.raw("POST", warm.place.path()), 401, "unauthenticated")
 
 
-def test_a_counter_that_nothing_is_known_of_makes_everybody_read_again(warm, by_hand, here):
-    by_hand("UPDATE configuration SET revocation_counter = revocation_counter + 1")
-    seen = statements(here)
-    assert warm.ask().status_code == 200
-    assert {
-        table
-        for table in ("api_keys", "connections")
-        if any(f"FROM {table}" in one for one in seen)
-    } == {"api_keys", "connections"}
-
-
-def test_old_memory_of_a_key_does_not_count_with_a_new_look_at_a_connection(
-    warm, there, aws, config
-):
-    """An issuance is valid at the earlier of the two counts."""
-    other_role = Role.of(Customer(aws), config.aws.broker.arn, there)
-    other = connection_row(there.db, warm.place.tenant_id, other_role)
-    there.api_keys.revoke_key(ADMIN, warm.place.key_id)
-    issued = warm.issued
-    path = f"/v1/tenants/{warm.place.tenant_id}/connections/{other}/credentials"
-    problem(warm.api.raw("POST", path), 401, "unauthenticated")
-    assert warm.issued == issued
-
-
-def test_old_memory_of_a_connection_does_not_count_with_a_new_look_at_a_key(warm, app, here, there):
+def test_old_memory_does_not_count_with_a_new_look_at_something_else(warm, app, here, there, aws):
+    """An issuance is valid at the earlier of the counts of its key and its connection."""
     _, text = here.api_keys.create_key(
         OPERATOR,
         name="another",
@@ -306,35 +263,37 @@ def test_old_memory_of_a_connection_does_not_count_with_a_new_look_at_a_key(warm
     )
     there.connections.suspend(ADMIN, *ids(warm.place), reason="x")
     problem(Api(app, text).raw("POST", warm.place.path()), 409, "suspended")
+    other_role = Role.of(Customer(aws), there.config.aws.broker.arn, there)
+    other = connection_row(there.db, warm.place.tenant_id, other_role)
+    there.api_keys.revoke_key(ADMIN, warm.place.key_id)
+    issued = warm.issued
+    path = f"/v1/tenants/{warm.place.tenant_id}/connections/{other}/credentials"
+    problem(warm.api.raw("POST", path), 401, "unauthenticated")
+    assert warm.issued == issued
 
 
-@pytest.mark.parametrize("thing", ["key", "connection"])
-def test_what_is_taken_away_in_the_middle_of_a_look_is_not_believed(warm, config, by_hand, thing):
+@pytest.mark.parametrize("what", ["key gone", "connection broken"])
+def test_what_is_taken_away_in_the_middle_of_a_look_is_not_believed(
+    warm, here, config, by_hand, what
+):
     """Right after the first of the reads, whichever that is; so the revocation counter must come
     first.
     """
-    cold = Services(config)
-    caller = cold.api_keys.authenticate(warm.place.key, None)
-    statement = {
-        "key": f"DELETE FROM api_keys WHERE id = '{warm.place.key_id.hex}'",  # noqa: S608
-        "connection": (
-            f"UPDATE connections SET status = 'broken' WHERE id = '{warm.place.connection_id.hex}'"  # noqa: S608
-        ),
-    }[thing]
-    place = warm.place
-    if thing == "connection":
-        cold.authorization.authenticate(place.key, None)
-    done = []
+    cold, (statement, (_, code)) = Services(config), BY_HAND[what]
+    principal = cold.api_keys.authenticate(warm.place.key, None)
+    if what == "connection broken":
+        cold.authorization.authenticate(warm.place.key, None)
+    statement, done = written(warm, here, by_hand, statement), []
 
-    def meanwhile(_connection, _cursor, seen, *_):
-        if not done and "SELECT" in seen:
-            done.append(seen)
+    def meanwhile(_connection, _cursor, query, *_):
+        if not done and "SELECT" in query:
+            done.append(query)
             by_hand(statement)
 
     sqlalchemy.event.listen(cold.db.engine, "after_cursor_execute", meanwhile)
     with pytest.raises(AppError) as caught:
-        cold.issuer.issue(caller, *ids(place))
-    assert caught.value.code == ("unauthenticated" if thing == "key" else "connection_not_verified")
+        cold.issuer.issue(principal, *ids(warm.place))
+    assert caught.value.code == code
     assert done
     assert warm.issued == 2
     cold.db.engine.dispose()
@@ -449,7 +408,7 @@ def test_a_process_remembers_so_many_keys_and_connections_and_no_more(
 ):
     monkeypatch.setattr("app.issuing.authorization._KEYS", 3)
     monkeypatch.setattr("app.issuing.authorization._CONNECTIONS", 4)
-    authorization = another_memory(here)
+    authorization = Authorization(here.db, here.config.proofs.proof_max_age, KeyUses(here.db))
     places = [place(here) for _ in range(6)]
     for _ in range(2):
         for made in places:
@@ -488,46 +447,28 @@ def test_a_proof_is_over_at_the_moment_at_which_its_shelf_life_ends(warm, here, 
 
 def test_a_refusal_by_aws_makes_a_process_look_again(warm, here, role, faults):
     faults.add("deny", role_arn=role.arn, times=1)
-    seen = statements(here)
-    response = warm.api.raw("POST", warm.place.path(), {"duration_seconds": 1000})
-    problem(response, 409, "role_refused")
-    assert any("FROM connections" in statement for statement in seen)
-    seen.clear()
-    assert warm.ask().status_code == 200
-    assert seen == []
+    with statements(here.db) as executed:
+        response = warm.api.raw("POST", warm.place.path(), {"duration_seconds": 1000})
+        problem(response, 409, "role_refused")
+        assert any("FROM connections" in statement for statement, _ in executed)
+        executed.clear()
+        assert warm.ask().status_code == 200
+    assert executed == []
 
 
 # --- a backup is restored ---
 
 
-def test_a_counter_that_went_back_is_as_good_as_one_that_moved_on(warm, by_hand):
-    by_hand("UPDATE configuration SET revocation_counter = revocation_counter - 5")
-    before = warm.events
-    assert warm.ask().status_code == 200
-    assert warm.events == [*before, ("credentials.issued", None)]
-    by_hand(f"DELETE FROM api_keys WHERE id = '{warm.place.key_id.hex}'")  # noqa: S608
-    problem(warm.ask(), 401, "unauthenticated")
-
-
-GONE = {
-    "key": ("DELETE FROM api_keys WHERE id = '{0.key_id.hex}'", (401, "unauthenticated")),
-    "connection": (
-        "DELETE FROM connections WHERE id = '{0.connection_id.hex}'",
-        (404, "not_found"),
-    ),
-}
-
-
-@pytest.mark.parametrize("thing", GONE)
+@pytest.mark.parametrize("what", ["key gone", "connection gone"])
 def test_a_counter_that_went_back_and_came_again_does_not_revive_old_memory(
-    warm, warm_up, by_hand, thing
+    warm, warm_up, here, by_hand, what
 ):
     """Restored from a backup while the processes run: the same number, and not the same world."""
-    neighbour, (statement, expected) = warm_up(), GONE[thing]
+    neighbour, (statement, expected) = warm_up(), BY_HAND[what]
     assert warm.ask().status_code == 200
     by_hand("UPDATE configuration SET revocation_counter = revocation_counter - 1")
     assert neighbour.ask().status_code == 200
-    by_hand(statement.format(warm.place))
+    by_hand(written(warm, here, by_hand, statement))
     assert neighbour.ask().status_code == 200
     problem(warm.ask(), *expected)
 
@@ -560,52 +501,64 @@ def cold(here, config) -> Iterator[Services]:
 
 def test_a_crowd_that_wants_the_same_looks_once(cold, warm, by_hand):
     cold.authorization.set_history(RevocationLog(by_hand.counter))  # tests above have put it back
-    seen, place = statements(cold), warm.place
+    place = warm.place
 
     def issue():
         caller = cold.authorization.authenticate(place.key, None)
         return cold.authorization.authorize_issuance(caller, ids(place))
 
-    found = at_once([issue] * 12)
+    with statements(cold.db) as executed:
+        found = at_once([issue] * 12)
     assert len({connection.connection_id for _, connection in found}) == 1
-    looks = [statement for statement in seen if statement.startswith("SELECT")]
+    looks = [statement for statement, _ in executed if statement.startswith("SELECT")]
     # For the key, for the connection
     assert len(looks) == 2, [(one[:30], one[-60:]) for one in looks]
 
 
-def test_a_look_from_before_a_key_was_made_is_no_reason_to_refuse_it(cold, there):
-    text = generate_key()
-    held, joined = Held(cold, "api_keys"), joins(cold.authorization._principals.reads)
+def joined_late(held, memory, ask, act, refusal):
+    """What a request gets that begins after `act` and joins a look from before it. Whoever began
+    that look is refused.
+    """
+    joined = joins(memory.reads)
     with ThreadPoolExecutor(2) as pool:
-        early = pool.submit(cold.authorization.authenticate, text, None)
+        early = pool.submit(ask)
         assert held.begun.wait(60)
-        there.api_keys.install_key(OPERATOR, text, name="just now")
-        late = pool.submit(cold.authorization.authenticate, text, None)
+        act()
+        late = pool.submit(ask)
         until(lambda: joined == [True, False])  # it waits for the same look
         held.go_on.set()
-        with pytest.raises(UnauthenticatedError):
+        with pytest.raises(refusal):
             early.result()
-        assert late.result().name == "just now"
+        return late.result()
+
+
+def test_a_look_from_before_a_key_was_made_is_no_reason_to_refuse_it(cold, there):
+    memory, text = cold.authorization, generate_key()
+    principal = joined_late(
+        Held(cold, "api_keys"),
+        memory._principals,
+        lambda: memory.authenticate(text, None),
+        lambda: there.api_keys.install_key(OPERATOR, text, name="just now"),
+        UnauthenticatedError,
+    )
+    assert principal.name == "just now"
 
 
 def test_a_look_from_before_a_connection_was_proven_is_no_reason_to_refuse_it(
     cold, there, by_hand, role
 ):
-    made = place(there, role)
-    by_hand(f"UPDATE connections SET status = 'broken' WHERE id = '{made.connection_id.hex}'")  # noqa: S608
-    caller = cold.api_keys.authenticate(made.key, None)
-    cold.authorization.authenticate(made.key, None)
-    held, joined = Held(cold, "connections"), joins(cold.authorization._connections.reads)
-    with ThreadPoolExecutor(2) as pool:
-        early = pool.submit(cold.authorization.authorize_issuance, caller, ids(made))
-        assert held.begun.wait(60)
-        by_hand(f"UPDATE connections SET status = 'verified' WHERE id = '{made.connection_id.hex}'")  # noqa: S608
-        late = pool.submit(cold.authorization.authorize_issuance, caller, ids(made))
-        until(lambda: joined == [True, False])
-        held.go_on.set()
-        with pytest.raises(ConnectionNotVerifiedError):
-            early.result()
-        assert late.result()[1].connection_id == made.connection_id
+    made, memory = place(there, role), cold.authorization
+    change = f"UPDATE connections SET status = :status WHERE id = '{made.connection_id.hex}'"  # noqa: S608
+    by_hand(change, status="broken")
+    principal = memory.authenticate(made.key, None)
+    _, connection = joined_late(
+        Held(cold, "connections"),
+        memory._connections,
+        lambda: memory.authorize_issuance(principal, ids(made)),
+        lambda: by_hand(change, status="verified"),
+        ConnectionNotVerifiedError,
+    )
+    assert connection.connection_id == made.connection_id
 
 
 def test_of_looks_that_others_began_the_second_refusal_counts(cold, monkeypatch):

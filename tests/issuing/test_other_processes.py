@@ -35,14 +35,14 @@ def make_again(world, customer, connection):
 def test_a_role_that_was_made_again_and_proven_elsewhere_is_issued_for(world, known):
     connection, customer, there = known
     make_again(world, customer, connection)
-    assert world.admin("POST", path_of(connection, "/verify"))["status"] == "verified"
+    assert world.verify(connection)["status"] == "verified"
     assert asked(there, connection).status_code == 200
 
 
 def test_what_was_suspended_elsewhere_is_suspended_although_the_role_refuses(world, known):
     connection, customer, there = known
     customer.remove_role(world.kit({"id": connection["tenant_id"]})["role_name"])
-    world.admin("POST", path_of(connection, "/suspend"), {"reason": "an incident"})
+    world.suspend(connection)
     problem(asked(there, connection), 409, "suspended")
 
 

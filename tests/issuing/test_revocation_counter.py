@@ -39,9 +39,6 @@ def tenant_rows(services) -> TenantRows:
     return place(services)
 
 
-# --- by the services ---
-
-
 def changed_since(by_hand, counter):
     """The rows that are named for the moves after this revocation counter, of which none may be
     without one.
@@ -56,60 +53,6 @@ def changed_since(by_hand, counter):
     return {uuid.UUID(str(row_id)) for _, row_id in found}
 
 
-TAKES_AWAY = {
-    "a key is revoked": (
-        lambda admin, rows: admin("DELETE", f"/v1/api-keys/{rows.key_id}", expect=204),
-        "api_keys",
-    ),
-    "a key is revoked at the machine": (
-        lambda admin, rows: admin.app.test_cli_runner().invoke(
-            args=["keys", "revoke", str(rows.key_id)]
-        ),
-        "api_keys",
-    ),
-    "a tenant is suspended": (
-        lambda admin, rows: admin("POST", f"/v1/tenants/{rows.tenant_id}/suspend", REASON),
-        "tenants",
-    ),
-    "a tenant is deleted": (
-        lambda admin, rows: admin("DELETE", f"/v1/tenants/{rows.tenant_id}", expect=204),
-        "tenants",
-    ),
-    "a connection is suspended": (
-        lambda admin, rows: admin("POST", rows.path("/suspend"), REASON),
-        "connections",
-    ),
-    "a connection is deleted": (
-        lambda admin, rows: admin("DELETE", rows.path(""), expect=204),
-        "connections",
-    ),
-}
-
-
-@pytest.mark.parametrize("what", TAKES_AWAY)
-def test_the_revocation_counter_moves_with_a_change_that_takes_away(
-    world, tenant_rows, by_hand, what
-):
-    act, table = TAKES_AWAY[what]
-    before = by_hand.counter
-    act(world.admin, tenant_rows)
-    assert by_hand.counter > before
-    row_id = {
-        "api_keys": tenant_rows.key_id,
-        "tenants": tenant_rows.tenant_id,
-        "connections": tenant_rows.connection_id,
-    }[table]
-    assert row_id in changed_since(by_hand, before)
-    if by_hand.engine.dialect.name == "postgresql":
-        changed_by = by_hand.one(
-            f"SELECT CAST(xmin AS text) FROM {table} WHERE id = '{row_id.hex}'"  # noqa: S608
-        )
-        assert changed_by == by_hand.one("SELECT CAST(xmin AS text) FROM configuration"), (
-            "one transaction"
-        )
-        assert by_hand.counter == before + 1
-
-
 def test_real_proofs_increment_the_revocation_counter_when_they_take_away(world, customer, by_hand):
     """From AWS to the revocation counter: confirmed, recreated, loosened, repaired, gone."""
     tenant = world.tenant()
@@ -117,7 +60,7 @@ def test_real_proofs_increment_the_revocation_counter_when_they_take_away(world,
 
     def moved_by_proof(status):
         before = by_hand.counter
-        assert world.admin("POST", path_of(connection, "/verify"))["status"] == status
+        assert world.verify(connection)["status"] == status
         return by_hand.counter > before
 
     assert not moved_by_proof("verified")

@@ -70,6 +70,12 @@ def fake_aws() -> Iterator[Aws]:
 
 
 @pytest.fixture
+def ask(fake_aws) -> Callable[..., tuple[Session, str]]:
+    """`ask(process, question)`: the session, and where it comes from."""
+    return lambda sessions, asked: sessions.obtain(asked, fake_aws, PATIENCE)
+
+
+@pytest.fixture
 def process() -> Iterator[Callable[..., SessionCache]]:
     """`process(shared)`: the sessions of one more process."""
     made = []
@@ -131,48 +137,44 @@ def shared_name(asked):
 
 
 def test_what_is_spoiled_or_another_questions_in_the_shared_cache_is_asked_for_again(
-    process, fake_aws, shared_cache
+    process, shared_cache, ask
 ):
     mine, yours = question(), question()
-    _, session = (
-        process(shared_cache).obtain(asked, fake_aws, PATIENCE)[0] for asked in (mine, yours)
-    )
+    _, session = (ask(process(shared_cache), asked)[0] for asked in (mine, yours))
     sealed = shared_cache.get(shared_name(mine))
     for junk in (b"", sealed[:-1], shared_cache.get(shared_name(yours))):
         shared_cache.put(shared_name(mine), junk, 60)
-        assert process(shared_cache).obtain(mine, fake_aws, PATIENCE)[1] == "sts"
-    assert process(shared_cache).obtain(yours, fake_aws, PATIENCE) == (session, "cache")
+        assert ask(process(shared_cache), mine)[1] == "sts"
+    assert ask(process(shared_cache), yours) == (session, "cache")
 
 
-def test_a_process_keeps_so_many_sessions_and_no_more(process, fake_aws, monkeypatch):
+def test_a_process_keeps_so_many_sessions_and_no_more(process, monkeypatch, ask):
     monkeypatch.setattr(module, "_KEPT", 3)
     sessions, asked = process(), [question() for _ in range(5)]
     for each in asked:
-        sessions.obtain(each, fake_aws, PATIENCE)
+        ask(sessions, each)
     assert len(sessions._kept._sessions) == 3
     assert [opened(sessions, each) is None for each in asked] == [True, True, False, False, False]
-    assert sessions.obtain(asked[2], fake_aws, PATIENCE)[1] == "cache"
-    sessions.obtain(question(), fake_aws, PATIENCE)
+    assert ask(sessions, asked[2])[1] == "cache"
+    ask(sessions, question())
     assert opened(sessions, asked[2]) is not None, "the one that was used last stays"
     assert opened(sessions, asked[3]) is None
 
 
-def test_a_tenants_misses_evict_its_own_sessions_once_it_has_its_share(
-    process, fake_aws, monkeypatch
-):
+def test_a_tenants_misses_evict_its_own_sessions_once_it_has_its_share(process, monkeypatch, ask):
     assert module._KEPT_OF_TENANT * 10 <= module._KEPT
     monkeypatch.setattr(module, "_KEPT_OF_TENANT", 4)
     monkeypatch.setattr(module, "_CLEARED", 2)
     sessions, others = process(), [question(GLOBEX) for _ in range(3)]
     own = [question(ACME) for _ in range(9)]
     for each in (*others, *own):
-        sessions.obtain(each, fake_aws, PATIENCE)
+        ask(sessions, each)
     assert all(opened(sessions, each) for each in others)
     assert [opened(sessions, each) is not None for each in own] == [False] * 6 + [True] * 3
     for each in own[6:]:
         sessions._kept.pop(each.name)
     for each in own[:4]:
-        sessions.obtain(each, fake_aws, PATIENCE)
+        ask(sessions, each)
     assert all(opened(sessions, each) for each in own[:4]), (
         "without them it has its whole share again"
     )
@@ -182,13 +184,13 @@ def test_a_tenants_misses_evict_its_own_sessions_once_it_has_its_share(
 
 
 def test_secrets_are_in_clear_neither_in_memory_nor_in_valkey_nor_on_the_way(
-    process, fake_aws, shared_cache, valkey
+    process, shared_cache, valkey, ask
 ):
     asked = CacheKey(ACME, b'["acme", "dpy-external-id", "a policy"]' + question().text)
     with redis.Redis.from_url(valkey.url) as admin, admin.monitor() as monitor:
         sessions = process(shared_cache)
-        session, _ = sessions.obtain(asked, fake_aws, PATIENCE)
-        assert process(shared_cache).obtain(asked, fake_aws, PATIENCE)[0] == session
+        session, _ = ask(sessions, asked)
+        assert ask(process(shared_cache), asked)[0] == session
         shared_cache.client.echo("the end")
         commands = list(
             itertools.takewhile(
@@ -215,7 +217,9 @@ def test_secrets_are_in_clear_neither_in_memory_nor_in_valkey_nor_on_the_way(
 # --- one flight ---
 
 
-def test_a_request_that_comes_just_as_the_flight_lands_does_not_begin_another(sessions, fake_aws):
+def test_a_request_that_comes_just_as_the_flight_lands_does_not_begin_another(
+    sessions, fake_aws, ask
+):
     """Between a look into memory and the look for a flight, a whole flight may take place."""
     asked = question()
     look, looked = sessions._held, []
@@ -224,11 +228,11 @@ def test_a_request_that_comes_just_as_the_flight_lands_does_not_begin_another(se
         found = look(key)
         if not looked:
             looked.append(found)
-            sessions.obtain(asked, fake_aws, PATIENCE)
+            ask(sessions, asked)
         return found
 
     sessions._held = slow_look
-    sessions.obtain(asked, fake_aws, PATIENCE)
+    ask(sessions, asked)
     assert looked == [None]
     assert fake_aws.calls == 1
 
@@ -250,28 +254,28 @@ def test_a_session_is_handed_out_while_enough_of_its_life_is_left(process, clock
     assert aws.calls == 2
 
 
-def test_a_session_is_renewed_at_a_random_moment_of_its_last_good_fifth(process, clock, fake_aws):
+def test_a_session_is_renewed_at_a_random_moment_of_its_last_good_fifth(process, clock, ask):
     sessions, at = process(), now().timestamp()
     moments = []
     for _ in range(60):
         asked = question()
-        sessions.obtain(asked, fake_aws, PATIENCE)
+        ask(sessions, asked)
         moments.append(kept_of(sessions, asked).renew_at - at)
     assert all(1680 <= moment <= 2100 for moment in moments), moments
     assert max(moments) - min(moments) > 240, "not all at once"
     assert len(set(moments)) == 60
 
 
-def test_a_clock_that_was_set_back_makes_no_session_younger(process, clock, fake_aws):
+def test_a_clock_that_was_set_back_makes_no_session_younger(process, clock, ask):
     sessions, asked = process(), question()
-    first, _ = sessions.obtain(asked, fake_aws, PATIENCE)
+    first, _ = ask(sessions, asked)
     clock.shift(1500)
-    assert sessions.obtain(asked, fake_aws, PATIENCE) == (first, "cache")
+    assert ask(sessions, asked) == (first, "cache")
     clock.shift(-50)  # as requests see it that began earlier
-    assert sessions.obtain(asked, fake_aws, PATIENCE) == (first, "cache")
+    assert ask(sessions, asked) == (first, "cache")
     clock.shift(-20)
-    assert sessions.obtain(asked, fake_aws, PATIENCE)[1] == "sts"
-    assert sessions.obtain(asked, fake_aws, PATIENCE)[1] == "cache", "once"
+    assert ask(sessions, asked)[1] == "sts"
+    assert ask(sessions, asked)[1] == "cache", "once"
 
 
 def due(sessions, asked, clock):
@@ -281,11 +285,11 @@ def due(sessions, asked, clock):
     clock.move_to(kept.renew_at + 1)
 
 
-def test_a_session_is_renewed_once_and_in_the_background(process, clock, fake_aws):
+def test_a_session_is_renewed_once_and_in_the_background(process, clock, fake_aws, ask):
     sessions, asked = process(), question()
-    first, _ = sessions.obtain(asked, fake_aws, PATIENCE)
+    first, _ = ask(sessions, asked)
     clock.move_to(kept_of(sessions, asked).renew_at - 1)
-    assert sessions.obtain(asked, fake_aws, PATIENCE) == (first, "cache")
+    assert ask(sessions, asked) == (first, "cache")
     assert fake_aws.calls == 1
     due(sessions, asked, clock)
     fake_aws.go_on.clear()
@@ -293,83 +297,83 @@ def test_a_session_is_renewed_once_and_in_the_background(process, clock, fake_aw
         assert sessions.obtain(asked, fake_aws, 0.0) == (first, "cache"), "nobody waits for it"
     fake_aws.go_on.set()
     landed(sessions)
-    second, source = sessions.obtain(asked, fake_aws, PATIENCE)
+    second, source = ask(sessions, asked)
     assert (fake_aws.calls, source) == (2, "cache")
     assert second != first
     assert opened(sessions, asked) == second
 
 
 def test_a_renewal_that_fails_is_tried_again_later_and_the_session_served_on(
-    process, clock, fake_aws
+    process, clock, fake_aws, ask
 ):
     sessions, asked = process(), question()
-    first, _ = sessions.obtain(asked, fake_aws, PATIENCE)
+    first, _ = ask(sessions, asked)
     kept_of(sessions, asked).renew_at = kept_of(sessions, asked).good_until - 120
     clock.move_to(kept_of(sessions, asked).renew_at)
     fake_aws.trouble = AwsUnavailableError("slow down")
     for calls in (2, 3):
         for _ in range(3):
-            assert sessions.obtain(asked, fake_aws, PATIENCE) == (first, "cache")
+            assert ask(sessions, asked) == (first, "cache")
             landed(sessions)
         assert fake_aws.calls == calls, "once, and not by everybody who asks"
         clock.shift(4.9)
-        assert sessions.obtain(asked, fake_aws, PATIENCE) == (first, "cache")
+        assert ask(sessions, asked) == (first, "cache")
         landed(sessions)
         assert fake_aws.calls == calls
         clock.shift(5.2)
     fake_aws.trouble = None
-    sessions.obtain(asked, fake_aws, PATIENCE)
+    ask(sessions, asked)
     landed(sessions)
     assert fake_aws.calls == 4
     assert opened(sessions, asked) not in {first, None}
 
 
 def test_a_role_that_refuses_loses_what_is_kept_of_it_on_both_levels(
-    process, clock, fake_aws, shared_cache
+    process, clock, fake_aws, shared_cache, ask
 ):
     sessions, asked = process(shared_cache), question()
-    first, _ = sessions.obtain(asked, fake_aws, PATIENCE)
+    first, _ = ask(sessions, asked)
     assert shared_cache.get(shared_name(asked))
     due(sessions, asked, clock)
     fake_aws.trouble = RoleRefusedError("no")
-    assert sessions.obtain(asked, fake_aws, PATIENCE) == (first, "cache"), "not known yet"
+    assert ask(sessions, asked) == (first, "cache"), "not known yet"
     landed(sessions)
     assert shared_cache.get(shared_name(asked)) is None
     with pytest.raises(RoleRefusedError):
-        sessions.obtain(asked, fake_aws, PATIENCE)
+        ask(sessions, asked)
     assert len(sessions._kept._sessions) == 0
 
 
 def test_while_aws_does_not_answer_a_session_serves_until_a_minute_before_its_end(
-    process, clock, fake_aws
+    process, clock, fake_aws, ask
 ):
     """Whether it fails, or takes longer than the request can wait. A refusal has no last resort."""
     sessions, asked = process(), question()
-    first, _ = sessions.obtain(asked, fake_aws, PATIENCE)
+    first, _ = ask(sessions, asked)
     fake_aws.trouble = AwsUnavailableError("silent")
     end = first.expires_at.timestamp()
     for seconds in (1190, 300, 61):
         clock.move_to(end - seconds)
-        assert sessions.obtain(asked, fake_aws, PATIENCE) == (first, "cache")
+        assert ask(sessions, asked) == (first, "cache")
     fake_aws.go_on.clear()
     assert sessions.obtain(asked, fake_aws, 0.05) == (first, "cache")
     fake_aws.go_on.set()
     landed(sessions)
     clock.move_to(end - 60)
     with pytest.raises(AwsUnavailableError, match="silent"):
-        sessions.obtain(asked, fake_aws, PATIENCE)
+        ask(sessions, asked)
     fake_aws.trouble, refused = None, question()
-    second, _ = sessions.obtain(refused, fake_aws, PATIENCE)
+    second, _ = ask(sessions, refused)
     clock.move_to(second.expires_at.timestamp() - 600)
     fake_aws.trouble = RoleRefusedError("no")
     with pytest.raises(RoleRefusedError):
-        sessions.obtain(refused, fake_aws, PATIENCE)
+        ask(sessions, refused)
 
 
 # --- the second level ---
 
 
-def test_the_lock_is_there_during_the_call_and_gone_after_it(process, fake_aws, shared_cache):
+def test_the_lock_is_there_during_the_call_and_gone_after_it(process, fake_aws, shared_cache, ask):
     asked, left = question(), []
     lock = f"{shared_name(asked)}:lock"
 
@@ -383,12 +387,12 @@ def test_the_lock_is_there_during_the_call_and_gone_after_it(process, fake_aws, 
     fake_aws.trouble = RoleRefusedError("no")
     refused = question()
     with pytest.raises(RoleRefusedError):
-        process(shared_cache).obtain(refused, fake_aws, PATIENCE)
+        ask(process(shared_cache), refused)
     assert shared_cache.client.keys(f"{shared_name(refused)}*") == []
 
 
 def test_an_answer_that_came_while_the_lock_was_being_taken_is_taken(
-    process, fake_aws, shared_cache, shared_too
+    process, fake_aws, shared_cache, shared_too, ask
 ):
     """The process that held the lock released it just between our look and our lock."""
     asked, other = question(), process(shared_too)
@@ -396,64 +400,64 @@ def test_an_answer_that_came_while_the_lock_was_being_taken_is_taken(
 
     def slow_lock(name, seconds):
         if not fake_aws.calls:
-            other.obtain(asked, fake_aws, PATIENCE)
+            ask(other, asked)
         return lock(name, seconds)
 
     shared_cache.lock = slow_lock
-    assert process(shared_cache).obtain(asked, fake_aws, PATIENCE)[1] == "cache"
+    assert ask(process(shared_cache), asked)[1] == "cache"
     assert fake_aws.calls == 1
     assert shared_cache.get(f"{shared_name(asked)}:lock") is None
 
 
 def test_the_lock_of_a_killed_process_holds_up_no_other_for_long(
-    process, fake_aws, shared_cache, monkeypatch
+    process, shared_cache, monkeypatch, ask
 ):
     monkeypatch.setattr(module, "_OTHERS_SECONDS", 60)
     asked = question()
     assert shared_cache.lock(f"{shared_name(asked)}:lock", 0.3)
     began = time.monotonic()
-    assert process(shared_cache).obtain(asked, fake_aws, PATIENCE)[1] == "sts"
+    assert ask(process(shared_cache), asked)[1] == "sts"
     assert 0.2 < time.monotonic() - began < 30, "as long as the lock lasts"
     monkeypatch.setattr(module, "_OTHERS_SECONDS", 0.2)
     asked = question()
     assert shared_cache.lock(f"{shared_name(asked)}:lock", 60)
     began = time.monotonic()
-    assert process(shared_cache).obtain(asked, fake_aws, PATIENCE)[1] == "sts"
+    assert ask(process(shared_cache), asked)[1] == "sts"
     assert 0.15 < time.monotonic() - began < 30, "and no longer than who asks can wait"
     assert shared_cache.get(f"{shared_name(asked)}:lock"), "it is not ours to give back"
 
 
 def test_what_another_process_has_renewed_is_not_renewed_again(
-    process, clock, fake_aws, shared_cache, shared_too
+    process, clock, fake_aws, shared_cache, shared_too, *, ask
 ):
     asked = question()
     one, two = process(shared_cache), process(shared_too)
-    first, _ = one.obtain(asked, fake_aws, PATIENCE)
-    assert two.obtain(asked, fake_aws, PATIENCE) == (first, "cache")
+    first, _ = ask(one, asked)
+    assert ask(two, asked) == (first, "cache")
     due(one, asked, clock)
-    one.obtain(asked, fake_aws, PATIENCE)
+    ask(one, asked)
     landed(one)
     assert fake_aws.calls == 2, (
         "what lies in the shared cache is the one to be renewed, and no renewal"
     )
     kept_of(two, asked).renew_at = 0
-    assert two.obtain(asked, fake_aws, PATIENCE) == (first, "cache")
+    assert ask(two, asked) == (first, "cache")
     landed(two)
     assert fake_aws.calls == 2
     assert opened(two, asked) == opened(one, asked) != first
 
 
 def test_a_session_in_the_shared_cache_is_adopted_while_it_is_good(
-    process, clock, fake_aws, shared_cache
+    process, clock, shared_cache, ask
 ):
     asked, other = question(), process(shared_cache)
-    first, _ = process(shared_cache).obtain(asked, fake_aws, PATIENCE)
+    first, _ = ask(process(shared_cache), asked)
     assert 2_090_000 < shared_cache.client.pttl(shared_name(asked)) <= 2_100_000
     clock.shift(1000)
-    assert other.obtain(asked, fake_aws, PATIENCE) == (first, "cache")
+    assert ask(other, asked) == (first, "cache")
     kept = kept_of(other, asked)
     assert kept.good_until - 0.2 * 1400 <= kept.renew_at <= kept.good_until
     clock.shift(1099)
-    assert process(shared_cache).obtain(asked, fake_aws, PATIENCE) == (first, "cache")
+    assert ask(process(shared_cache), asked) == (first, "cache")
     clock.shift(2)
-    assert process(shared_cache).obtain(asked, fake_aws, PATIENCE)[1] == "sts"
+    assert ask(process(shared_cache), asked)[1] == "sts"
