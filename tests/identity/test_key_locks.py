@@ -66,7 +66,10 @@ def statuses(*requests):
 def test_a_key_that_revokes_itself_many_times_at_once_does_it_once(world):
     for _ in range(3):
         path, api = made(world.admin)
-        assert sorted(statuses(*[(api, "DELETE", path)] * 6)) == [204, 401, 401, 401, 401, 401]
+        answers = statuses(*[(api, "DELETE", path)] * 6)
+        assert answers.count(204) == 1
+        # 404: the key was revoked between this request's authentication and its look for the key
+        assert set(answers) <= {204, 401, 404}
 
 
 def test_of_keys_that_revoke_each_other_at_once_one_wins(world):
