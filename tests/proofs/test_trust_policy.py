@@ -55,6 +55,7 @@ def deny(*, to="*", **conditions):
 
 
 DEMANDED = allow(StringEquals={KEY: OWN})
+ACCOUNTS = ["111122223333", "999999999999"]  # the broker's first
 TABLES = yaml.safe_load(
     Path(__file__)
     .with_name("trust_policies.yaml")
@@ -353,6 +354,9 @@ POLICIES = {
         row
         for never in TABLES["what the broker never is"]
         for row in ((broker_if(**never), CLOSED), ([DEMANDED, allow(), deny(**never)], HOLE))
+    ],
+    "one of several values in any case lets the broker in": [
+        (broker_if(StringEqualsIgnoreCase={"aws:PrincipalAccount": ACCOUNTS}), HOLE)
     ],
     "what is not understood is neither a demand nor a hole, and does not matter beside a demand": [
         row
