@@ -1,4 +1,4 @@
-"""What a tenant may see of the actors in its audit events.
+"""Visibility of actors: which of them a tenant sees in its audit events.
 
 The two sets below decide it by the kind of actor. A tenant sees nothing of any other actor.
 """

@@ -39,7 +39,7 @@ class Decision(NamedTuple):
 
 
 class RoleView(NamedTuple):
-    """What a role can read of itself.
+    """The settings and rights of a role, as its own session reads them.
 
     A part that could not be read is replaced by its error.
     """

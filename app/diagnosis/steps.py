@@ -60,7 +60,7 @@ class Evidence(NamedTuple):
 
     @property
     def refused_untold(self) -> bool:
-        """Whether AWS refused for a reason that Deputy does not know."""
+        """Return whether AWS refused for a reason that Deputy does not know."""
         return isinstance(self.error, Refused) and not self.ended and not self.accepts_another
 
 

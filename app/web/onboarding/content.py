@@ -1,4 +1,4 @@
-"""What the onboarding page shows: a kit, and the progress of the tenant's connections."""
+"""Content of the onboarding page: a kit, and the progress of the tenant's connections."""
 
 import hashlib
 from collections.abc import Sequence
