@@ -1,6 +1,7 @@
 """The Flask application: `create_app(config)`."""
 
 import time
+from contextlib import nullcontext
 
 import structlog
 from flask import Flask, Response, g, redirect, request
@@ -25,7 +26,7 @@ from app.api.kit.parsing import BODY_KIB
 from app.api.kit.rest_api import FastJson, RestApi, spec_options
 from app.api.plain_credentials import PlainCredentials
 from app.cli.commands import register_commands
-from app.concurrency.places import slots
+from app.concurrency.places import without_slot
 from app.config import Config
 from app.http import headers, unreadable
 from app.http.client_address import client_address
@@ -107,7 +108,7 @@ def _register_hooks(app: Flask, proxy_hops: int) -> None:
             environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR"), proxy_hops
         )
         g.began = time.perf_counter()
-        slots.set(environ.get("deputy.slots"))
+        without_slot.set(environ.get("deputy.without_slot", nullcontext))
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(
             request_id=g.request_id, client_address=g.client_address

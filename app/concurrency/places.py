@@ -2,28 +2,27 @@
 
 A request gives up its places while it waits for AWS or for the rest of its body. So only requests
 that use this process's time have places. While a request waits for a place, it also gives up its
-slot. A web process has 256 slots for the requests of all tenants (app/http/sockets.py).
+slot. A web process has 256 slots for the requests of all tenants (app/http/sockets.py). When it has
+too many connections, it closes the one that has waited longest. So requests that wait for places
+leave room for new ones.
 """
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 
-from gevent.lock import Semaphore
-
 from app.concurrency.fair_lock import FairLock
+from app.errors import RateLimitedError
 
-# Maximum of requests that wait in a process, which accepts 2,000 connections
-_ROOM = 1_000
-
-
-_room = threading.BoundedSemaphore(_ROOM)
 # The places of the current request, in the order in which it took them
-_places: ContextVar[tuple["Places", ...]] = ContextVar("places", default=())
-# The web process's slots, of which the current request holds one
-slots: ContextVar[Semaphore | None] = ContextVar("slots", default=None)
+held_places: ContextVar[tuple["_Place", ...]] = ContextVar("held_places", default=())
+# Gives up the slot of the current request while a `with` block waits. It raises TimeoutError into
+# the block when the web process closes this connection, because it has too many.
+without_slot: ContextVar[Callable[[], AbstractContextManager[None]]] = ContextVar(
+    "without_slot", default=nullcontext
+)
 
 
 class Places:
@@ -42,80 +41,86 @@ class Places:
         """
         if not (self.free.acquire(0) or self._wait(timeout)):
             raise refusal
-        token = _places.set((*_places.get(), self))
+        place = _Place(self.free)
+        token = held_places.set((*held_places.get(), place))
         try:
             yield
         finally:
-            _places.reset(token)
-            self.free.release()
+            held_places.reset(token)
+            place.give_up()
 
     def _wait(self, timeout: float | None) -> bool:
         """Wait for a place, and return whether the request got it."""
         if not self._waiting.acquire(blocking=False):
             return False
         try:
-            with _waiting_room() as has_room:
-                return has_room and self.free.acquire(timeout)
+            with _waiting():
+                return self.free.acquire(timeout)
         finally:
             self._waiting.release()
 
 
+class _Place:
+    """A place that a request has, or has given up for a while."""
+
+    def __init__(self, free: FairLock) -> None:
+        self._free = free
+        self._taken = True
+
+    def give_up(self) -> None:
+        if self._taken:
+            self._taken = False
+            self._free.release()
+
+    def take_back(self) -> None:
+        """Wait for a place. Raises RateLimitedError as `_waiting` does, and then has none."""
+        if not self._free.acquire(0):
+            # A request that waits for a place must not keep its slot. Otherwise requests that wait
+            # for places could have all slots, and those with the places wait for slots.
+            with _waiting():
+                self._free.acquire()
+        self._taken = True
+
+
 @contextmanager
 def without_places() -> Iterator[None]:
-    """Give up the places of the current request while the `with` block waits."""
-    places = _places.get()
-    token = _places.set(())  # a nested `with` block must not give up the places again
-    for place in places:
-        place.free.release()
+    """Give up the places of the current request while the `with` block waits.
+
+    Raises RateLimitedError when the connection is closed before the request has them back.
+    """
+    held = held_places.get()
+    token = held_places.set(())  # a nested `with` block must not give up the places again
+    for place in held:
+        place.give_up()
     try:
         yield
     finally:
-        for place in places:
-            # A request that waits for a place must not keep its slot. Otherwise requests that wait
-            # for places could have all slots, and those with the places wait for slots.
-            if not place.free.acquire(0):
-                with _without_slot():
-                    place.free.acquire()
-        _places.reset(token)
+        held_places.reset(token)
+        for place in held:
+            place.take_back()
 
 
 def pause(seconds: float) -> None:
-    """Sleep without places or a slot. Return at once when too many requests wait already."""
+    """Sleep without places or a slot, as `without_places` and `rest` do."""
     with without_places():
         rest(seconds)
 
 
 def rest(seconds: float) -> None:
-    """Sleep without a slot, and keep the places. Return at once when too many requests wait."""
-    with _waiting_room() as has_room:
-        if has_room:
-            time.sleep(seconds)
+    """Sleep without a slot, and keep the places. Return early when the connection is closed."""
+    with suppress(RateLimitedError), _waiting():
+        time.sleep(seconds)
 
 
 @contextmanager
-def _waiting_room() -> Iterator[bool]:
-    """Give up the slot while the `with` block waits, and yield True.
+def _waiting() -> Iterator[None]:
+    """Give up the slot while the `with` block waits.
 
-    Yield False, and keep the slot, when too many requests wait already.
+    Raises RateLimitedError when the web process has too many connections, and this one has waited
+    longest. Its client gets this error, and then the connection is closed.
     """
-    if not _room.acquire(blocking=False):
-        yield False
-        return
     try:
-        with _without_slot():
-            yield True
-    finally:
-        _room.release()
-
-
-@contextmanager
-def _without_slot() -> Iterator[None]:
-    held_slots = slots.get()
-    if held_slots is None:
-        yield
-        return
-    held_slots.release()
-    try:
-        yield
-    finally:
-        held_slots.acquire()
+        with without_slot.get()():
+            yield
+    except TimeoutError:
+        raise RateLimitedError("Too many connections at once; try again.", retry_after=1) from None

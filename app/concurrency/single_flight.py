@@ -7,10 +7,12 @@ while it runs join it. When the call has ended or was abandoned, the next reques
 import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
+from contextlib import nullcontext
 from contextvars import copy_context
 from typing import Generic, TypeVar
 
 from app.concurrency.gevent import spawn
+from app.concurrency.places import held_places, without_slot
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
@@ -41,8 +43,12 @@ class SingleFlight(Generic[Key, Result]):
             if key in self._running:
                 return self._running[key], False
             # The call runs in a copy of the context, so that its log lines have the id of the
-            # request that started it.
-            call = self._running[key] = spawn(copy_context().run, run)
+            # request that started it. The call may outlast that request, so it must not give up
+            # its places or its slot.
+            context = copy_context()
+            context.run(held_places.set, ())
+            context.run(without_slot.set, nullcontext)
+            call = self._running[key] = spawn(context.run, run)
             return call, True
 
     def abandon(self, key: Key, call: "Future[Result]") -> None:

@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import copy_context
 from io import RawIOBase
 from typing import Any, Self
@@ -177,8 +178,6 @@ class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gun
 
     def _serve(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         environ.update(getattr(environ["wsgi.input"], "environ", {}))
-        # Requests release their slot while they wait (app/concurrency/places.py)
-        environ["deputy.slots"] = self.slots
         with self.slots:
             # In its own context, this request can't leave context variables to the next one
             answer: Iterable[bytes] = copy_context().run(self._app, environ, start_response)
@@ -270,7 +269,11 @@ class Body(RawIOBase):
         self._process = process
         self._req = req
         self._inner = req.body
-        self.environ: dict[str, Any] = getattr(req, "environ", {})  # absent with uWSGI's protocol
+        # `req` has no environ with uWSGI's protocol. Requests give up their slot while they wait
+        # (app/concurrency/places.py).
+        self.environ: dict[str, Any] = getattr(req, "environ", {}) | {
+            "deputy.without_slot": self.without_slot
+        }
         self._ends = time.monotonic() + seconds
         self._largest = largest
         self._taken = 0
@@ -287,13 +290,28 @@ class Body(RawIOBase):
         """Read for the application, and release the request's slot during the wait."""
         if self._left() == 0:
             return 0
-        self._process.slots.release()
-        try:
+        with self.without_slot():
             data = self._next(len(into))
-        finally:
-            self._process.slots.acquire()
         into[: len(data)] = data
         return len(data)
+
+    @contextmanager
+    def without_slot(self) -> Iterator[None]:
+        """Release the request's slot while the `with` block waits.
+
+        Raises TimeoutError into the block when the process is full, and this connection has waited
+        longest. The connection closes after the answer.
+        """
+        self._process.slots.release()
+        self._process.begin_wait(None)
+        try:
+            yield
+        except TimeoutError:
+            self._req.force_close()
+            raise
+        finally:
+            self._process.end_wait()
+            self._process.slots.acquire()
 
     def drop(self) -> bool:
         """Read and drop the rest of the body, within limits.

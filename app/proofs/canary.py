@@ -28,6 +28,7 @@ from app.audit import Actor, actions
 from app.audit.details import CanarySight
 from app.aws.sts import Session, Sts, StsError, Unavailable
 from app.clock import now
+from app.concurrency.places import without_places
 from app.concurrency.single_flight import SingleFlight
 from app.config import Config
 from app.health.checks import HealthFinding, failed, ok, warning
@@ -161,7 +162,8 @@ class Canary:
 
         view = self._last
         while not view.counts(since):  # repeat if `join` returned a check from before `since`
-            view = self._looks.join("canary", look)[0].result()
+            with without_places():
+                view = self._looks.join("canary", look)[0].result()
         return view
 
     def _ask(self, sts: Sts) -> _View:

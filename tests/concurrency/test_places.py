@@ -3,10 +3,12 @@
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 
 import pytest
 
-from app.concurrency.places import Places, without_places
+from app.concurrency.places import Places, without_places, without_slot
+from app.errors import RateLimitedError
 from tests.support.waiting import until
 
 
@@ -66,19 +68,48 @@ def test_a_wait_gives_up_all_places():
         assert [is_free(of_key), is_free(of_tenant)] == [False, False]
 
 
+@contextmanager
+def closed_connection():
+    raise TimeoutError
+    yield
+
+
+def test_a_request_whose_connection_is_closed_before_it_has_its_place_back_gives_up_no_other():
+    places = Places(at_once=1, waiting=1)
+    token = without_slot.set(closed_connection)
+    with places.place(0.0, FullError()), pytest.raises(RateLimitedError), without_places():
+        assert places.free.acquire(0), "another request takes the place"
+    with pytest.raises(RateLimitedError), places.place(None, FullError()):
+        pass
+    without_slot.reset(token)
+    assert not is_free(places)
+    places.free.release()
+    with places.place(0.0, FullError()):
+        assert not is_free(places)
+
+
 MANY_REQUESTS = """
 import gevent.monkey
 gevent.monkey.patch_all()
 import random
+from contextlib import contextmanager
 import gevent
 from gevent.lock import Semaphore
-from app.concurrency.places import Places, slots, without_places
+from app.concurrency.places import Places, without_places, without_slot
 
 free, places, ended = Semaphore(8), Places(2, 1000), []
 
+@contextmanager
+def given_up():
+    free.release()
+    try:
+        yield
+    finally:
+        free.acquire()
+
 def request():
     with free:
-        slots.set(free)
+        without_slot.set(given_up)
         with places.place(None, Exception()):
             for _ in range(4):
                 gevent.sleep(0.001)

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -144,6 +145,28 @@ def test_many_connections_that_take_no_answer_hold_nobody_up(service, victim):
             with contextlib.suppress(BlockingIOError):
                 one.send(asks)
         issues(service, victim)
+
+
+def test_stops_that_wait_for_one_another_hold_nobody_up_and_no_other_key_is_refused(
+    service, victim
+):
+    """Each waits for a place of its key, or is held because it stops nothing."""
+    tenant = service.place().tenant_id
+    wanted = {"name": "stop", "scopes": ["keys:write"], "tenant_id": tenant}
+    owner = service.admin.must("POST", "/v1/api-keys", wanted, expect=201)
+    client = Client(service.port, owner["key"])
+    thief, spare = (client.must("POST", "/v1/api-keys", wanted, expect=201) for _ in range(2))
+    absent = header("DELETE", f"/v1/api-keys/{uuid4()}", bearer(thief["key"]))
+    with sockets(service.port, MANY, absent) as opened, contextlib.closing(client):
+        waiting = lambda: MANY - len(select.select(opened, [], [], 0)[0])  # noqa: E731
+        until(lambda: waiting() <= 2 * (FEW + 64), "room is made")
+        client.close()  # it was idle, so it was closed
+        began = time.monotonic()
+        client.must("DELETE", f"/v1/api-keys/{thief['id']}", expect=204)
+        client.must("DELETE", f"/v1/api-keys/{spare['id']}", expect=204)
+        assert time.monotonic() - began < 5
+        issues(service, victim)
+        assert refusal(rest(opened[0])) in {(404, "not_found"), (429, "rate_limited")}
 
 
 def test_the_connection_that_waited_longest_makes_room_and_the_newest_stays(service):
