@@ -1,4 +1,4 @@
-"""A fair lock: urgent requests get it first, and then the request that has waited longest.
+"""A fair lock: of the urgent requests, and then of the others, the one that waited longest gets it.
 
 threading.Lock is not fair. A thread that releases it and acquires it again can overtake threads
 that wait for it.
@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from contextvars import ContextVar
 
-# Whether the current request goes to the front of the queue
+# Whether the current request comes before those that are not urgent
 urgent: ContextVar[bool] = ContextVar("urgent", default=False)
 
 
@@ -18,6 +18,7 @@ class FairLock:
     def __init__(self, holders: int = 1) -> None:
         self._free = holders
         self._waiting: deque[threading.Event] = deque()
+        self._urgent: deque[threading.Event] = deque()
         self._lock = threading.Lock()
 
     def acquire(self, timeout: float | None = None) -> bool:
@@ -29,26 +30,27 @@ class FairLock:
             if timeout == 0:
                 return False
             handed_over = threading.Event()
-            (self._waiting.appendleft if urgent.get() else self._waiting.append)(handed_over)
+            queue = self._urgent if urgent.get() else self._waiting
+            queue.append(handed_over)
         try:
             handed_over.wait(timeout)
         except BaseException:  # a greenlet that is killed while it waits must not keep the lock
-            if self._leave(handed_over):
+            if self._leave(queue, handed_over):
                 self.release()
             raise
-        return self._leave(handed_over)
+        return self._leave(queue, handed_over)
 
-    def _leave(self, handed_over: threading.Event) -> bool:
+    def _leave(self, queue: deque[threading.Event], handed_over: threading.Event) -> bool:
         """Leave the queue. Return whether the lock was handed over, even after the timeout."""
         with self._lock:
             if not handed_over.is_set():
-                self._waiting.remove(handed_over)
+                queue.remove(handed_over)
             return handed_over.is_set()
 
     def release(self) -> None:
         """Hand the lock to the next request in the queue."""
         with self._lock:
-            if self._waiting:
-                self._waiting.popleft().set()
+            if queue := self._urgent or self._waiting:
+                queue.popleft().set()
             else:
                 self._free += 1

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from app.concurrency.places import without_places
+from app.errors import RateLimitedError
 
 
 @contextmanager
@@ -17,7 +18,7 @@ def whole_body() -> Iterator[None]:
     try:
         with without_places():
             yield
-    except RequestEntityTooLarge:
+    except (RateLimitedError, RequestEntityTooLarge):
         raise
     except Exception as error:  # each server raises its own; gunicorn's have no common class
         raise BadRequest(

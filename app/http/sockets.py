@@ -20,11 +20,14 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
+from functools import partial
 from io import RawIOBase
+from select import POLLRDHUP, poll
 from typing import Any, Self
 
 import gevent
 from gevent.lock import Semaphore
+from gevent.server import StreamServer
 from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers.ggevent import GeventWorker
@@ -74,7 +77,22 @@ class BoundedRequest(Request):  # type: ignore[misc]  # gunicorn has no types
 RequestParser.mesg_class = BoundedRequest
 
 
+class _Listener(StreamServer):
+    """gevent's server, which accepts several connections at a time.
+
+    gunicorn lets it accept one each time that the process looks for new requests. While hundreds of
+    connections send requests without a pause, a new connection would wait for seconds.
+    """
+
+    max_accept = 16
+
+    def __init__(self, listener: Any, application: Any, spawn: Any, **_: Any) -> None:
+        super().__init__(listener, partial(application.__self__.handle, listener), spawn=spawn)
+
+
 class WebProcess(UnreadableRequests, GeventWorker):  # type: ignore[misc]  # gunicorn has no types
+    server_class = _Listener
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.worker_connections: int = _room_for(self.cfg.worker_connections)
@@ -227,6 +245,13 @@ def _send(sock: Any, data: bytes) -> None:
         sock.sendall(data[sent:])
 
 
+def _is_closed(sock: socket.socket) -> bool:
+    """Return whether the client has closed its side of the connection."""
+    poller = poll()
+    poller.register(sock, POLLRDHUP)
+    return bool(poller.poll(0))
+
+
 class Wait(BaseException):
     """A wait for the client of the current connection.
 
@@ -272,7 +297,7 @@ class Body(RawIOBase):
         # `req` has no environ with uWSGI's protocol. Requests give up their slot while they wait
         # (app/concurrency/places.py).
         self.environ: dict[str, Any] = getattr(req, "environ", {}) | {
-            "deputy.without_slot": self.without_slot
+            "deputy.without_slot": self.waiting
         }
         self._ends = time.monotonic() + seconds
         self._largest = largest
@@ -312,6 +337,18 @@ class Body(RawIOBase):
         finally:
             self._process.end_wait()
             self._process.slots.acquire()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Release the request's slot as `without_slot` does, while the request waits for others.
+
+        Raises TimeoutError after the block when the client has closed the connection meanwhile:
+        nobody waits for the answer any more.
+        """
+        with self.without_slot():
+            yield
+            if _is_closed(self._req.unreader.sock):
+                raise TimeoutError("the client has closed the connection")
 
     def drop(self) -> bool:
         """Read and drop the rest of the body, within limits.

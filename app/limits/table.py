@@ -99,15 +99,22 @@ STOPS = Limit(
     waiting=_ANY,
     hint="; try again.",
 )
+VENDOR_STOPS = STOPS._replace(
+    what="requests that stop something, with keys that are bound to no tenant",
+    per="deployment",
+    most=6,  # beside VENDOR_REQUESTS, a process has eight connections to the database
+)
 # A refusal costs time too, and a client may retry at once. So refused requests are held for a
-# moment.
+# second, 64 at a time, and the others wait for their turn.
 HELD_REFUSALS = Limit(
     "held",
     "refused requests of this tenant that are held",
     _TENANT,
     "concurrent",
     64,
-    beyond="429 without a delay",
+    patience=_FOREVER,
+    waiting=_ANY,
+    beyond="429 after a longer delay",
 )
 VENDOR_REQUESTS = Limit(
     "vendor",

@@ -10,8 +10,9 @@ limits; only refused ones are counted here. A share has two parts:
 
 A request that revokes, suspends or deletes is called a stop. It has no price, and is never refused.
 Otherwise a thief of a key could use up the share, and so keep the tenant from revoking the key.
-Stops have separate places, one for each key and one for each tenant. So stops wait for one another,
-and other requests do not wait for them.
+Stops have separate places: one for each key, and one for each tenant or some for the vendor. So
+stops wait for one another, and other requests do not wait for them. Stops with keys whose stops
+failed lately come last.
 
 The tenant of a key is kept in memory, so a flood of requests is counted without the database.
 """
@@ -20,11 +21,12 @@ import hashlib
 import math
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from uuid import UUID
 
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
 
+from app.concurrency.fair_lock import urgent
 from app.concurrency.places import Places, pause, rest
 from app.errors import RateLimitedError
 from app.identity.principals import ApiKeyPrincipal
@@ -36,6 +38,7 @@ from app.limits.table import (
     REQUESTS,
     STOPS,
     VENDOR_REQUESTS,
+    VENDOR_STOPS,
 )
 from app.limits.token_bucket import TokenBucket
 from app.settings.declarations import Limit
@@ -45,6 +48,8 @@ MS_PER_FAILED_STOP = 10.0
 # Maximum pause after a failed stop. With a shorter one, a client with many connections could send
 # more of them.
 _FAILED_STOP_SECONDS = 5.0
+_KEPT_PLACES_SECONDS = 0.05  # for which a failed stop keeps its places while there is a debt
+_FAILING_SECONDS = 60.0  # for which a key's stops come last after one that failed
 _HOLD_SECONDS = 1.0
 _KEYS = 10_000  # maximum of keys whose tenant is kept in memory
 _PLACES = 30_000  # maximum of Places objects, by limit and by tenant or key
@@ -58,7 +63,9 @@ class TenantShare:
         self._refused = TokenBucket.of(REFUSED_CREDENTIALS)
         self._places: LRUCache[tuple[str, UUID], Places] = LRUCache(_PLACES)
         self._tenants: LRUCache[bytes, UUID] = LRUCache(_KEYS)
-        self._lock = threading.Lock()  # protects `_places` and `_tenants`
+        # The digests of keys whose stops failed lately
+        self._failing: TTLCache[bytes, bool] = TTLCache(_KEYS, _FAILING_SECONDS)
+        self._lock = threading.Lock()  # protects the caches
 
     @contextmanager
     def request(self, tenant_scope: UUID | None, price: float) -> Iterator[None]:
@@ -84,26 +91,43 @@ class TenantShare:
     def stop(self, key: str, tenant_scope: UUID | None) -> Iterator[None]:
         """Hold the places for a stop while the `with` block runs.
 
-        A stop that fails is charged to its tenant, or to the vendor. The request is then held
-        while this share is used up. The debt is limited. Otherwise the tenant's administrator would
-        have to wait for long after the thief's key is revoked.
+        A stop that fails is charged to its tenant, or to the vendor. While this share is used up,
+        it keeps its places for a moment, because a client that closes its connections pays nothing
+        else. The request is then held. The debt is limited. Otherwise the tenant's administrator
+        would have to wait for long after the thief's key is revoked.
         """
-        places = (UUID(bytes=_digest(key)[:16]), tenant_scope) if tenant_scope else ()
+        digest, debt = _digest(key), 0.0
+        with self._lock:
+            urgent.set(digest not in self._failing)
+        limit = STOPS if tenant_scope else VENDOR_STOPS
         try:
-            with ExitStack() as held:
-                for subject in places:
-                    held.enter_context(self._place(STOPS, subject))
-                yield
-        except Exception:  # a refusal, an invalid body or a bug
-            debt = self._charge(tenant_scope or _VENDOR, MS_PER_FAILED_STOP, _FAILED_STOP_SECONDS)
+            of_key = self._place(STOPS, UUID(bytes=digest[:16]))
+            with of_key, self._place(limit, tenant_scope or _VENDOR):
+                try:
+                    yield
+                except RateLimitedError:
+                    raise  # the connection is closed
+                except Exception:  # a refusal, an invalid body or a bug
+                    debt = self._charge_failed_stop(digest, tenant_scope or _VENDOR)
+                    rest(min(_KEPT_PLACES_SECONDS, debt))
+                    raise
+        except RateLimitedError:
+            raise
+        except Exception:
             pause(min(_FAILED_STOP_SECONDS, debt))
             raise
+
+    def _charge_failed_stop(self, digest: bytes, subject: UUID) -> float:
+        """Charge a stop that failed. Return for how many seconds the share is used up now."""
+        with self._lock:
+            self._failing[digest] = True
+        return self._charge(subject, MS_PER_FAILED_STOP, _FAILED_STOP_SECONDS)
 
     def hold(self, subject: UUID) -> None:
         """Hold a request for a moment before it is refused.
 
-        A refusal costs time too, and a client may retry at once. Only a limited number of a
-        subject's requests is held. All others are refused at once.
+        A refusal costs time too, and a client may retry at once. A limited number of a subject's
+        requests is held at a time, and the others wait.
         """
         with suppress(RateLimitedError), self._place(HELD_REFUSALS, subject):
             rest(_HOLD_SECONDS)

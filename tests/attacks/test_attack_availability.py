@@ -7,8 +7,10 @@ attacked in the folders of what limits them.
 
 import itertools
 import math
+import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -25,7 +27,7 @@ from app.concurrency.places import without_places
 from app.errors import NotFoundError, RateLimitedError
 from app.identity.scopes import ALL_SCOPES
 from app.ids import new_id
-from app.limits import tenant_share
+from app.limits import table, tenant_share
 from app.limits.table import (
     CPU_TIME,
     HELD_REFUSALS,
@@ -42,6 +44,7 @@ from tests.attacks.evidence import case, on_postgresql, on_sqlite
 from tests.attacks.routes import ROUTES
 from tests.support.cast import UNSET, path_of
 from tests.support.rows import statements
+from tests.support.waiting import until
 
 BURST = 20  # of DEPUTY_TENANT_REVOKES, five a second unless set
 
@@ -309,6 +312,7 @@ def pauses(monkeypatch, stopped_clock) -> list[float]:
     """The seconds that requests wait for their share, in which no time passes."""
     waited = []
     monkeypatch.setattr("app.limits.tenant_share.pause", waited.append)
+    monkeypatch.setattr("app.limits.tenant_share.rest", lambda _: None)
     return waited
 
 
@@ -384,9 +388,67 @@ def test_an_absent_connection_is_refused_without_the_writers_lock(world, monkeyp
     world.admin.refused("DELETE", path, expect=404, code="not_found")
 
 
-def test_only_some_refusals_of_a_subject_are_held(monkeypatch):
-    """Otherwise one tenant's refusals could fill the room in which all requests wait."""
-    monkeypatch.setattr("app.limits.tenant_share.rest", lambda _: held.append(share.hold(tenant)))
-    share, tenant, held = TenantShare(), new_id(), []
-    share.hold(tenant)
-    assert len(held) == HELD_REFUSALS.amount
+def test_all_refusals_of_a_subject_are_held_in_turns(monkeypatch):
+    """Otherwise a client with more connections than are held is refused without a pause."""
+    share, tenant, held, most = TenantShare(), new_id(), Counter(), []
+
+    def rest(_):
+        held[tenant] += 1
+        most.append(held[tenant])
+        time.sleep(0.02)
+        held[tenant] -= 1
+
+    monkeypatch.setattr("app.limits.tenant_share.rest", rest)
+    with ThreadPoolExecutor(HELD_REFUSALS.amount * 2) as pool:
+        list(pool.map(share.hold, [tenant] * HELD_REFUSALS.amount * 3))
+    assert len(most) == HELD_REFUSALS.amount * 3
+    assert max(most) <= HELD_REFUSALS.amount
+
+
+def test_a_stop_that_failed_keeps_its_place_while_there_is_a_debt(monkeypatch):
+    """A client that closes its connections pays nothing else."""
+    share, tenant_id, rests = TenantShare(), new_id(), []
+    monkeypatch.setattr("app.limits.tenant_share.pause", lambda _: None)
+
+    def rest(seconds):
+        places = share._places["stops", tenant_id]
+        rests.append((seconds, places.free.acquire(0)))
+
+    monkeypatch.setattr("app.limits.tenant_share.rest", rest)
+    for _ in range(20):
+        _stop_nothing(share, "a key", tenant_id)
+    assert rests[0] == (0, False)
+    assert rests[-1] == (0.05, False)
+
+
+def test_stops_with_keys_whose_stops_failed_come_last(pauses):
+    share, tenant_id, order = TenantShare(), new_id(), []
+    failing = [f"failing {number}" for number in range(3)]
+    for key in failing:
+        _stop_nothing(share, key, tenant_id)
+
+    def stop(key):
+        with share.stop(key, tenant_id):
+            order.append(key)
+
+    with ThreadPoolExecutor(5) as pool, share._place(table.STOPS, tenant_id):
+        places = share._places["stops", tenant_id].free
+        for number, key in enumerate([*failing, "the owner's", "another"], start=1):
+            pool.submit(stop, key)
+            until(lambda number=number: len(places._waiting) + len(places._urgent) == number)
+    assert order == ["the owner's", "another", *failing]
+
+
+def test_stops_with_unbound_keys_leave_room_in_the_database(monkeypatch):
+    share, running, most = TenantShare(), Counter(), []
+
+    def stop(number):
+        with share.stop(f"key {number}", None):
+            running["all"] += 1
+            most.append(running["all"])
+            time.sleep(0.02)
+            running["all"] -= 1
+
+    with ThreadPoolExecutor(40) as pool:
+        list(pool.map(stop, range(40)))
+    assert max(most) == table.VENDOR_STOPS.amount

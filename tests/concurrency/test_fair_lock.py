@@ -16,10 +16,11 @@ def waiting(lock, order, name, *, hurry=False):
         order.append(name)
         lock.release()
 
-    before = len(lock._waiting)
+    queue = lock._urgent if hurry else lock._waiting
+    before = len(queue)
     thread = threading.Thread(target=work)
     thread.start()
-    until(lambda: len(lock._waiting) > before)
+    until(lambda: len(queue) > before)
     return thread
 
 
@@ -27,12 +28,12 @@ def test_the_lock_is_handed_over_in_the_order_of_asking_but_for_urgent_requests(
     lock, order = FairLock(), []
     lock.acquire()
     threads = [waiting(lock, order, "first"), waiting(lock, order, "second")]
-    threads.append(waiting(lock, order, "urgent", hurry=True))
+    threads += [waiting(lock, order, name, hurry=True) for name in ("urgent", "urgent too")]
     lock.release()
     assert not lock.acquire(0) or order, "who comes later does not pass those that wait"
     for thread in threads:
         thread.join(30)
-    assert order == ["urgent", "first", "second"]
+    assert order == ["urgent", "urgent too", "first", "second"]
 
 
 def test_who_gave_up_or_was_killed_is_not_handed_the_lock(monkeypatch):

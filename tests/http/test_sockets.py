@@ -4,17 +4,20 @@ packet each.
 
 import contextlib
 import socket
+import time
 from collections.abc import Iterator
 from contextvars import ContextVar
+from types import SimpleNamespace
 
 import gevent.socket
 import pytest
 from gevent.event import Event
 from gevent.lock import Semaphore
+from gevent.pool import Pool
 from gevent.socket import socketpair
 
 from app.http.plain_requests import PlainReader, format_answer
-from app.http.sockets import Wait, WebProcess
+from app.http.sockets import Body, Wait, WebProcess
 
 SIZE = 1024
 
@@ -131,6 +134,56 @@ def test_a_connection_that_was_told_to_end_and_does_not_take_its_answer_makes_ro
     assert len(here) <= 3, "no more than there is room for"
     gevent.killall(here)
     assert {one.value for one in stuck if one not in here} == {"gone"}
+
+
+def test_several_connections_are_accepted_each_time_that_the_process_looks():
+    """With one, a new connection waits for seconds while hundreds ask without a pause."""
+    process, accepted = FullProcess(), []
+
+    def handle(*_):
+        accepted.append(True)
+        time.sleep(0.01)  # longer than the test sleeps, so the process looks once
+
+    process.handle = handle
+    with contextlib.ExitStack() as closing:
+        listener = closing.enter_context(gevent.socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(20)
+        for _ in range(10):
+            closing.enter_context(socket.create_connection(listener.getsockname()))
+        server = process.server_class(listener, application=process._serve, spawn=Pool(20))
+        server.start()
+        gevent.sleep(0.001)
+        assert len(accepted) == 10
+        server.stop()
+
+
+@pytest.mark.parametrize("client_sends", ["nothing", "more", "the end"])
+def test_a_request_whose_client_has_gone_does_not_run_when_its_turn_comes(client_sends):
+    process = FullProcess()
+    process.slots = Semaphore(0)
+    with contextlib.ExitStack() as closing:
+        ours, client = (closing.enter_context(end) for end in socketpair())
+        request = SimpleNamespace(
+            body=SimpleNamespace(reader=SimpleNamespace(length=0)),
+            unreader=SimpleNamespace(sock=ours),
+            force_close=lambda: closed.append(True),
+        )
+        closed, turns = [], []
+        if client_sends == "more":
+            client.send(b"GET / HTTP/1.1")
+
+        def waits():
+            with Body(process, request, 1, 1000).waiting():
+                if client_sends == "the end":
+                    client.close()
+            turns.append(True)
+
+        waiting = gevent.spawn(waits)
+        waiting.join(timeout=10)
+        gone = client_sends == "the end"
+        assert (turns, closed) == (([], [True]) if gone else ([True], []))
+        assert isinstance(waiting.exception, TimeoutError) == gone
 
 
 class Echo:

@@ -13,7 +13,6 @@ from flask import g, request
 
 from app.api.kit.openapi import P, R, document
 from app.api.kit.prices import STOP, price_of
-from app.concurrency.fair_lock import urgent
 from app.errors import TryLaterError, UnauthenticatedError
 from app.http.current import services
 from app.identity import ApiKeyPrincipal
@@ -37,8 +36,6 @@ def requires(*scopes: Scope, fails: Sequence[int]) -> Callable[[Callable[P, R]],
                 principal = _authenticate(key)
                 tenant_scope = principal.tenant_scope
             stops = price == STOP
-            # The vendor must be able to stop keys that write without a pause.
-            urgent.set(stops and principal is not None and principal.is_vendor)
             with share.stop(key, tenant_scope) if stops else share.request(tenant_scope, price):
                 g.principal = principal or _authenticate(key)
                 g.principal.require(*scopes)
