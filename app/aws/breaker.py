@@ -4,7 +4,8 @@ Without it, each request would hold its place in the web process during its time
 Requests that need no AWS would then get no place.
 
 Each call without an answer counts as a failure. Consecutive throttled calls for one tenant count as
-one failure, because AWS may throttle that tenant's calls alone.
+one failure, because AWS limits the calls of each account, and may throttle that tenant's calls
+alone.
 """
 
 import threading
@@ -12,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from app.aws.errors import AWS_ERRORS, Unavailable, is_silence, is_throttling
+from app.aws.errors import AWS_ERRORS, Unavailable, classify, is_silence, outcome_of
 from app.log import logger
 
 _FAILURES = 10  # consecutive failures until the breaker opens
@@ -37,7 +38,7 @@ class Breaker:
 
     @contextmanager
     def call(self, tenant: str) -> Iterator[None]:
-        """Guard one call for this tenant.
+        """Guard one call for this tenant, and raise an StsError instead of its errors.
 
         Raises Unavailable before the call while the breaker is open.
         """
@@ -46,10 +47,10 @@ class Breaker:
             yield
         except AWS_ERRORS as error:
             if is_silence(error):
-                self._failed(tenant if is_throttling(error) else None)
+                self._failed(tenant if outcome_of(error) == "throttled" else None)
             else:
                 self._answered()
-            raise
+            raise classify(error) from error
         self._answered()
 
     def _begin(self) -> None:

@@ -59,13 +59,34 @@ class Unavailable(StsError):  # noqa: N818
     """The call was throttled, timed out, failed or got an unknown answer; a retry may succeed."""
 
 
-_MISCONFIGURED: dict[str, tuple[str, Field | None]] = {
-    "MalformedPolicyDocument": ("AWS doesn't accept this as a policy document.", "session_policy"),
-    "RegionDisabledException": (
+# A code, a part of its text, and our sentence with its field. Only the text distinguishes the two
+# duration limits, for which AWS uses one code.
+_MISCONFIGURED: tuple[tuple[str, str, str, Field | None], ...] = (
+    (
+        "ValidationError",
+        "MaxSessionDuration",
+        "This is more than the role's own maximum session duration.",
+        "duration_seconds",
+    ),
+    (
+        "ValidationError",
+        "role chaining",
+        f"AWS gives a broker that is an assumed role {ROLE_CHAINING_MAX} seconds at most.",
+        "duration_seconds",
+    ),
+    (
+        "MalformedPolicyDocument",
+        "",
+        "AWS doesn't accept this as a policy document.",
+        "session_policy",
+    ),
+    (
+        "RegionDisabledException",
+        "",
         "The account has switched STS off in the region that Deputy works from.",
         None,
     ),
-}
+)
 
 
 def classify(error: Exception) -> StsError:
@@ -78,7 +99,7 @@ def classify(error: Exception) -> StsError:
         traceback = None if isinstance(error, BotoCoreError | HTTPError) else error
         logger.warning("aws.unreachable", error=type(error).__name__, exc_info=traceback)
         return Unavailable()
-    code = _code(error)
+    code = code_of(error)
     if code == "AccessDenied":
         return Refused()
     logger.warning(
@@ -87,12 +108,11 @@ def classify(error: Exception) -> StsError:
         aws_request_id=error.response.get("ResponseMetadata", {}).get("RequestId"),
     )
     message = str(error.response.get("Error", {}).get("Message", ""))
-    if code == "ValidationError":
-        return _validation(message)
     if code == "PackedPolicyTooLarge":
         return _too_large(message)
-    if code in _MISCONFIGURED:
-        return Misconfigured(*_MISCONFIGURED[code])
+    for code_of_fault, part, detail, field in _MISCONFIGURED:
+        if code == code_of_fault and part in message:
+            return Misconfigured(detail, field)
     return Unavailable()
 
 
@@ -102,15 +122,7 @@ def is_silence(error: Exception) -> bool:
     Errors about a single role or policy do not count. Otherwise one tenant could open the breaker
     for all.
     """
-    return outcome_of(error) in {"unreachable", "throttled"} or _status(error) >= 500
-
-
-def is_throttling(error: Exception) -> bool:
-    """Return whether AWS throttled the call.
-
-    AWS limits the calls of each account, so only one tenant may be affected.
-    """
-    return outcome_of(error) == "throttled"
+    return outcome_of(error) in {"unreachable", "throttled"} or status_of(error) >= 500
 
 
 def outcome_of(error: Exception) -> str:
@@ -120,16 +132,18 @@ def outcome_of(error: Exception) -> str:
     """
     if not isinstance(error, ClientError):
         return "unreachable"
-    if _status(error) == 429 or _code(error) in _SLOW_DOWN:
+    if status_of(error) == 429 or code_of(error) in _SLOW_DOWN:
         return "throttled"
-    return "refused" if _code(error) == "AccessDenied" else "failed"
+    return "refused" if code_of(error) == "AccessDenied" else "failed"
 
 
-def _code(error: ClientError) -> str:
+def code_of(error: ClientError) -> str:
+    """Return AWS's code of the error; empty if the answer has none."""
     return error.response.get("Error", {}).get("Code", "")
 
 
-def _status(error: Any) -> int:
+def status_of(error: Any) -> int:
+    """Return the HTTP status of AWS's answer."""
     status: int = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
     return status
 
@@ -144,20 +158,3 @@ def _too_large(message: str) -> Misconfigured:
     return Misconfigured(
         f"The session policy takes {size} of AWS's limit when packed. Shorten it.", "session_policy"
     )
-
-
-def _validation(message: str) -> StsError:
-    """Return the error for a ValidationError.
-
-    AWS uses this code for both duration limits. Only the text distinguishes them.
-    """
-    if "MaxSessionDuration" in message:
-        return Misconfigured(
-            "This is more than the role's own maximum session duration.", "duration_seconds"
-        )
-    if "role chaining" in message:
-        return Misconfigured(
-            f"AWS gives a broker that is an assumed role {ROLE_CHAINING_MAX} seconds at most.",
-            "duration_seconds",
-        )
-    return Unavailable()

@@ -3,10 +3,9 @@
 A boto3 client spends most of a call on events, endpoint rules and parameter checks, and it signs
 for only one identity. This client takes the credentials with each call. botocore still finds the
 endpoint, finds and renews our credentials, signs (Signature Version 4), handles TLS and proxies,
-and parses answers and errors.
+writes forms, and parses answers and errors.
 """
 
-import copy
 import random
 import socket
 import threading
@@ -28,6 +27,7 @@ from botocore.httpsession import ProxyConfiguration, get_cert_path
 from botocore.parsers import QueryParser
 from botocore.regions import EndpointResolver
 from botocore.retries.quota import RetryQuota
+from botocore.serialize import QuerySerializer
 from botocore.session import Session
 from botocore.utils import get_environ_proxies
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -87,36 +87,34 @@ class QueryApi:
         self._model = metadata.service_model
         # The standard library parses times; botocore's own parser takes thirty times as long.
         self._parser = QueryParser(timestamp_parser=datetime.fromisoformat)
+        self._serializer = QuerySerializer()
         self._quota = RetryQuota(_QUOTA)
         ca: Any = ca_bundle(boto)
         self._pool, self._target = _pool(self.url, get_cert_path(ca), timeouts)
-        self._budget: Budget = nullcontext
-
-    def with_budget(self, budget: Budget) -> "QueryApi":
-        """Return a copy of this client, with `budget` around each request and each retry."""
-        limited = copy.copy(self)
-        limited._budget = budget  # noqa: SLF001  a copy of ours
-        return limited
 
     def call(
-        self, action: str, form: dict[str, str], credentials: ReadOnlyCredentials | None = None
+        self,
+        action: str,
+        parameters: dict[str, Any],
+        credentials: ReadOnlyCredentials | None = None,
+        budget: Budget = nullcontext,
     ) -> dict[str, Any]:
         """Call `action` with these credentials (None: our own), and return the answer.
 
-        A transient failure is retried once. Raises ClientError for an error that AWS answers, and
-        the other AWS_ERRORS, as a boto3 client does.
+        `budget` surrounds each request. A transient failure is retried once. Raises ClientError
+        for an error that AWS answers, and the other AWS_ERRORS, as a boto3 client does.
         """
         credentials = credentials or self._own_credentials()
         try:
-            with self._budget():
-                answer = self.once(action, form, credentials)
+            with budget():
+                answer = self.once(action, parameters, credentials)
         except (ClientError, HTTPError) as error:
             if not is_silence(error) or not self._quota.acquire(_RETRY_COST):
                 raise
             # Jitter: calls that failed together must not retry together.
             pause(random.uniform(0, PAUSE))  # noqa: S311
-            with self._budget():
-                answer = self.once(action, form, credentials)
+            with budget():
+                answer = self.once(action, parameters, credentials)
             self._quota.release(_RETRY_COST)
         self._quota.release(1)
         return answer
@@ -129,11 +127,11 @@ class QueryApi:
         return self._own_credentials().access_key
 
     def once(
-        self, action: str, form: dict[str, str], credentials: ReadOnlyCredentials
+        self, action: str, parameters: dict[str, Any], credentials: ReadOnlyCredentials
     ) -> dict[str, Any]:
         """Call `action` as `call` does, but without a retry."""
         try:
-            answer = self._sent(action, form, credentials)
+            answer = self._sent(action, parameters, credentials)
         except AWS_ERRORS as error:
             metrics.AWS_CALLS.labels(action, outcome_of(error)).inc()
             raise
@@ -141,9 +139,10 @@ class QueryApi:
         return answer
 
     def _sent(
-        self, action: str, form: dict[str, str], credentials: ReadOnlyCredentials
+        self, action: str, parameters: dict[str, Any], credentials: ReadOnlyCredentials
     ) -> dict[str, Any]:
-        body = urlencode({"Action": action, "Version": self._model.api_version} | form)
+        operation = self._model.operation_model(action)
+        body = urlencode(self._serializer.serialize_to_request(parameters, operation)["body"])
         request = AWSRequest(method="POST", url=self.url, data=body, headers=self._headers)
         SigV4Auth(credentials, self._service, self._region).add_auth(request)
         with without_places():
@@ -156,7 +155,7 @@ class QueryApi:
                 redirect=False,
                 assert_same_host=False,  # the check would mistake a proxy for another host
             )
-        shape: Any = self._model.operation_model(action).output_shape
+        shape: Any = operation.output_shape
         answer: dict[str, Any] = self._parser.parse(
             {"status_code": response.status, "headers": response.headers, "body": response.data},
             shape,

@@ -13,10 +13,10 @@ and no maxima, and AWS's error would describe Deputy's request instead of the cl
 
 import copy
 import json
+import re
 import threading
-import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -24,17 +24,10 @@ from typing import Any, NamedTuple
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import ClientError
 from botocore.session import get_session
+from cachetools import TTLCache
 
 from app.aws.breaker import Breaker
-from app.aws.errors import (
-    AWS_ERRORS,
-    Misconfigured,
-    Refused,
-    StsError,
-    Unavailable,
-    classify,
-    is_silence,
-)
+from app.aws.errors import AWS_ERRORS, Misconfigured, Refused, StsError, Unavailable, is_silence
 from app.aws.own_role import OwnRole, session_policy
 from app.aws.proof_names import ProofNames
 from app.aws.query import Budget, QueryApi
@@ -86,18 +79,7 @@ class OwnProbe(NamedTuple):
     settings: RoleSettings | StsError
 
 
-@dataclass(slots=True)
-class _ConfirmedKey:
-    """The access key that AWS last confirmed as the broker's.
-
-    `until`: monotonic seconds at which the confirmation expires.
-    """
-
-    key_id: str | None = None
-    until: float = 0.0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-
+@dataclass(eq=False)
 class Sts:
     """A client of STS in the broker's region, with the broker's credentials.
 
@@ -105,28 +87,26 @@ class Sts:
     credentials. A process without them reports that it is not ready, and recovers by itself.
     """
 
-    def __init__(
-        self,
-        region: str,
-        broker: Broker,
-        proof_names: ProofNames,
-        canary: RoleArn | None = None,
-        stranger: RoleArn | None = None,
-    ) -> None:
-        self.broker = broker
-        self._proof_names = proof_names
-        self._canary = canary
-        self._stranger = stranger
+    region: str
+    broker: Broker
+    proof_names: ProofNames
+    canary: RoleArn | None = None
+    stranger: RoleArn | None = None
+    budget: Budget = nullcontext
+
+    def __post_init__(self) -> None:
         boto = get_session()  # shared, because each session reads botocore's data again
-        self._api = QueryApi("sts", region, boto)
-        self._own_role = OwnRole(region, boto)
+        self._api = QueryApi("sts", self.region, boto)
+        self._own_role = OwnRole(self.region, boto)
         self._breaker = Breaker()
-        self._confirmed = _ConfirmedKey()
+        # The access key that AWS last confirmed as the broker's
+        self._confirmed: TTLCache[str | None, bool] = TTLCache(1, _CONFIRMED_SECONDS)
+        self._confirming = threading.Lock()
 
     def with_budget(self, budget: Budget) -> "Sts":
         """Return a copy of this client whose calls wait until the budget has room for them."""
         limited = copy.copy(self)
-        limited._api = self._api.with_budget(budget)  # noqa: SLF001  a copy of ours
+        limited.budget = budget
         return limited
 
     @property
@@ -144,7 +124,14 @@ class Sts:
 
         Raises Refused, Misconfigured or Unavailable.
         """
-        return self._with_own_id(grant, _terms(session_name, duration_seconds, policy))
+        with self._as_broker():
+            return self._assume_role(
+                grant.role_arn,
+                grant.external_id,
+                policy,
+                session_name=session_name,
+                seconds=duration_seconds,
+            )
 
     def probe_own(self, grant: Grant) -> OwnProbe:
         """Try the tenant's own External ID, and read the role.
@@ -170,7 +157,7 @@ class Sts:
 
         Raises the same errors as `probe_own`.
         """
-        return self._probe_session(grant, INERT_POLICY).role_unique_id
+        return self._probe_session(grant).role_unique_id
 
     def view(self, grant: Grant, role_unique_id: str, rights: Iterable[Right]) -> RoleView | None:
         """Return what the role reads of itself, and whether it has these rights, for a diagnosis.
@@ -181,38 +168,38 @@ class Sts:
         session = self._probe_session(grant, session_policy(grant.role_arn, SIMULATION))
         if session.role_unique_id != role_unique_id:
             return None
-        return self._own_role.view(session.credentials, grant, role_unique_id, rights)
+        return self._own_role.session(session.credentials, grant, role_unique_id).view(rights)
 
     def probe_missing(self, grant: Grant) -> None:
         """Try the role without an External ID.
 
         Raises Refused if the role is secure. Returns if the role accepted the call.
         """
-        self._probe(grant.role_arn, None)
+        self._assume_role(grant.role_arn, None)
 
     def probe_foreign(self, grant: Grant) -> None:
         """Try a foreign External ID, which was never issued.
 
         Raises Refused if the role is secure. Returns if the role accepted the call.
         """
-        self._probe(grant.role_arn, foreign_external_id(grant.external_id))
+        self._assume_role(grant.role_arn, foreign_external_id(grant.external_id))
 
     def probe_as_stranger(self, stranger: Session, grant: Grant) -> None:
         """Try the right External ID as the stranger.
 
         Raises Refused if the role is secure. Returns if the role accepted the call.
         """
-        self._probe(grant.role_arn, grant.external_id, stranger.credentials)
+        self._assume_role(grant.role_arn, grant.external_id, credentials=stranger.credentials)
 
     def open_stranger(self) -> Session:
         """Open a session of the stranger, whose role must be configured.
 
         Raises the same errors as `probe_canary`.
         """
-        stranger = _configured(self._stranger)
-        terms = _terms(self._proof_names.make(stranger), ROLE_CHAINING_MAX, None)
         with self._as_broker():
-            return self._assume_role(stranger, None, terms)
+            return self._assume_role(
+                _configured(self.stranger), None, policy=None, seconds=ROLE_CHAINING_MAX
+            )
 
     def probe_canary(self, *, with_id: bool) -> None:
         """Try the canary, which must be configured, with an External ID or without.
@@ -221,11 +208,13 @@ class Sts:
         """
         external_id = new_external_id() if with_id else None
         with self._as_broker():
-            self._probe(_configured(self._canary), external_id)
+            self._assume_role(_configured(self.canary), external_id)
 
     def probe_canary_as_stranger(self, stranger: Session) -> None:
         """Try the canary as the stranger, in the same way as `probe_as_stranger` tries a role."""
-        self._probe(_configured(self._canary), new_external_id(), stranger.credentials)
+        self._assume_role(
+            _configured(self.canary), new_external_id(), credentials=stranger.credentials
+        )
 
     def is_broker(self) -> bool:
         """Return whether our own credentials are the broker's, which customers' roles trust.
@@ -254,19 +243,17 @@ class Sts:
                 return None
             raise
 
-    def _probe_session(self, grant: Grant, policy: str) -> Session:
+    def _probe_session(self, grant: Grant, policy: str = INERT_POLICY) -> Session:
         """Open a session for a proof or a diagnosis with the tenant's own External ID."""
-        return self._with_own_id(grant, self._probe_terms(grant.role_arn, policy))
-
-    def _with_own_id(self, grant: Grant, terms: dict[str, str]) -> Session:
         with self._as_broker():
-            return self._assume_role(grant.role_arn, grant.external_id, terms)
+            return self._assume_role(grant.role_arn, grant.external_id, policy)
 
     def _probe_and_read(self, grant: Grant) -> tuple[Session, OwnProbe]:
         """Open a session that may read only its own role, and read that role."""
         session = self._probe_session(grant, session_policy(grant.role_arn))
-        settings = self._own_role.settings(session.credentials, grant, session.role_unique_id)
-        return session, OwnProbe(session.account_id, session.role_unique_id, settings)
+        role_unique_id = session.role_unique_id
+        reader = self._own_role.session(session.credentials, grant, role_unique_id)
+        return session, OwnProbe(session.account_id, role_unique_id, reader.settings())
 
     @contextmanager
     def _as_broker(self) -> Iterator[None]:
@@ -287,72 +274,58 @@ class Sts:
         The answer is cached for the current credentials only. A thousand roles may refuse at once.
         Then one thread calls AWS, and the others wait for its answer.
         """
-        confirmed = self._confirmed
-        with confirmed.lock:
+        with self._confirming:
             try:
                 key_id = self._api.own_key_id()
             except AWS_ERRORS as error:  # the refused call had credentials a moment ago
                 raise Unavailable from error
-            if key_id == confirmed.key_id and time.monotonic() < confirmed.until:
+            if key_id in self._confirmed:
                 return True
-            if not self.is_broker():
-                return False
-            confirmed.key_id, confirmed.until = key_id, time.monotonic() + _CONFIRMED_SECONDS
-            return True
+            is_broker = self.is_broker()
+            if is_broker:
+                self._confirmed[key_id] = True
+            return is_broker
 
-    def _probe(
-        self,
-        role_arn: RoleArn,
-        external_id: ExternalId | None,
-        credentials: ReadOnlyCredentials | None = None,
-    ) -> None:
-        """Call AssumeRole only to see whether the role accepts the call.
-
-        The session of a role that accepts it has no rights, and is discarded here.
-        """
-        terms = self._probe_terms(role_arn, INERT_POLICY)
-        self._assume_role(role_arn, external_id, terms, credentials)
-
-    def _probe_terms(self, role_arn: RoleArn, policy: str) -> dict[str, str]:
-        return _terms(self._proof_names.make(role_arn), SESSION_MIN, policy)
-
-    def _who_is(self, credentials: ReadOnlyCredentials | None) -> tuple[AccountId, list[str]]:
-        """Return the account of these credentials (None: our own), and the six parts of their ARN.
+    def _who_is(self, credentials: ReadOnlyCredentials | None) -> tuple[AccountId, str]:
+        """Return the account of these credentials (None: our own), and their ARN.
 
         Raises Misconfigured or Unavailable.
         """
         try:
             with self._breaker.call(self.broker.account_id):
-                answer = self._api.call("GetCallerIdentity", {}, credentials)
-                _, _, _, _, _, _ = arn = answer["Arn"].split(":", 5)
+                answer = self._api.call("GetCallerIdentity", {}, credentials, self.budget)
+                arn: str = answer["Arn"]
+                _, _, _, _, _, _ = arn.split(":", 5)
                 return AccountId(answer["Account"]), arn
-        except AWS_ERRORS as error:
-            failure = classify(error)
-            if isinstance(failure, Refused):  # AWS never denies this call, so this is a fault
-                failure = Unavailable()
-            raise failure from error
+        except Refused as error:  # AWS never denies this call, so this is a fault
+            raise Unavailable from error.__cause__
 
     def _assume_role(
         self,
         role_arn: RoleArn,
         external_id: ExternalId | None,
-        terms: dict[str, str],
+        policy: str | None = INERT_POLICY,
+        *,
+        session_name: str | None = None,
+        seconds: int = SESSION_MIN,
         credentials: ReadOnlyCredentials | None = None,
     ) -> Session:
-        form = {"RoleArn": role_arn.text} | terms
+        """Open a session as the broker, or with other `credentials`.
+
+        By default it is the session of a proof: it has no rights, and the name of a proof.
+        """
+        parameters = {
+            "RoleArn": role_arn.text,
+            "RoleSessionName": session_name or self.proof_names.make(role_arn),
+            "DurationSeconds": seconds,
+        }
+        if policy:
+            parameters["Policy"] = policy
         if external_id is not None:
-            form["ExternalId"] = external_id
-        try:
-            with self._breaker.call(_tenant(role_arn, external_id)):
-                return _session(self._api.call("AssumeRole", form, credentials))
-        except AWS_ERRORS as error:
-            raise classify(error) from error
-
-
-def _terms(session_name: str, seconds: int, policy: str | None) -> dict[str, str]:
-    """Return a session's name, duration and session policy as a form."""
-    terms = {"RoleSessionName": session_name, "DurationSeconds": str(seconds)}
-    return terms | {"Policy": policy} if policy else terms
+            parameters["ExternalId"] = external_id
+        with self._breaker.call(_tenant(role_arn, external_id)):
+            answer = self._api.call("AssumeRole", parameters, credentials, self.budget)
+            return _session(answer)
 
 
 def _tenant(role_arn: RoleArn, external_id: ExternalId | None) -> str:
@@ -364,18 +337,17 @@ def _tenant(role_arn: RoleArn, external_id: ExternalId | None) -> str:
     return external_id[:20] if external_id else role_arn.account_id
 
 
-def _is_same_principal(arn: list[str], broker: Broker) -> bool:
+def _is_same_principal(arn: str, broker: Broker) -> bool:
     """Return whether GetCallerIdentity's ARN is the broker's.
 
     Paths are ignored, because a session's ARN lacks its role's path.
     """
-    _, partition, service, _, account, resource = arn
-    kind, _, rest = resource.partition("/")
-    if (partition, account) != (broker.partition, broker.account_id):
-        return False
+    name = re.escape(broker.name)
+    service, resource = "iam", f"user/(.*/)?{name}"
     if broker.is_role:
-        return service == "sts" and kind == "assumed-role" and rest.split("/")[0] == broker.name
-    return service == "iam" and kind == "user" and rest.rpartition("/")[2] == broker.name
+        service, resource = "sts", f"assumed-role/{name}/.*"
+    own = f"arn:{broker.partition}:{service}::{broker.account_id}:{resource}"
+    return re.fullmatch(own, arn) is not None
 
 
 def _configured(role: RoleArn | None) -> RoleArn:

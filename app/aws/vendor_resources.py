@@ -16,7 +16,7 @@ from botocore import UNSIGNED
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import ClientError
 
-from app.aws.errors import AWS_ERRORS, Unavailable
+from app.aws.errors import AWS_ERRORS, Unavailable, code_of
 from app.config import Config
 
 _PATIENT = BotoConfig(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 2})
@@ -119,7 +119,7 @@ def _calls(client: Any) -> Iterator[None]:
         with closing(client):
             yield
     except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "")
+        code = code_of(error)
         if code in _NO_RIGHT:
             raise MayNotLookError from error
         if _ABSENT.search(code):

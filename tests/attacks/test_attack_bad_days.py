@@ -88,8 +88,8 @@ def test_without_an_answer_nothing_flips(world, faults, customers_role):
 def elsewhere(real_assume):
     """As if AWS said that the session is of another account."""
 
-    def assume(*args):
-        session = real_assume(*args)
+    def assume(*args, **more):
+        session = real_assume(*args, **more)
         object.__setattr__(session, "account_id", "999999999999")
         return session
 

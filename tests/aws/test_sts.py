@@ -16,6 +16,7 @@ import pytest
 import yaml
 from botocore.retries.quota import RetryQuota
 from botocore.utils import ContainerMetadataFetcher
+from cachetools import TTLCache
 from urllib3.exceptions import ConnectTimeoutError, ProtocolError, ReadTimeoutError, SSLError
 
 from app.aws.breaker import Breaker
@@ -167,7 +168,7 @@ def live(server, sts, monkeypatch):
 @pytest.fixture
 def door(live, server):
     live._api._quota = RetryQuota(0)
-    live._confirmed.until = 0.0  # another test's refusal
+    live._confirmed.clear()  # another test's refusal
     door = Door(live, server)
     yield door
     assert not door.expects_more
@@ -242,9 +243,9 @@ CANARY, STRANGER = (
 @pytest.fixture
 def tested(door):
     """The door of a deployment with both roles, and nothing known of its own credentials."""
-    door.sts._canary, door.sts._stranger = CANARY, STRANGER
+    door.sts.canary, door.sts.stranger = CANARY, STRANGER
     yield door
-    door.sts._canary = door.sts._stranger = None
+    door.sts.canary = door.sts.stranger = None
 
 
 def test_the_vendors_own_roles_are_tried_as_customers_roles_are(tested):
@@ -342,7 +343,7 @@ def test_access_denied_is_a_refusal_of_a_call_that_should_succeed_only_for_the_b
         with pytest.raises(Refused) as caught:
             call(tested)
         assert str(caught.value) == "", "AWS's text names the broker"
-        tested.sts._confirmed.until = 0.0
+        tested.sts._confirmed.clear()
 
 
 def test_nothing_else_is_a_refusal(door):
@@ -457,7 +458,9 @@ def refused(door, *, asks):
 def test_after_many_refusals_aws_is_asked_once_in_five_seconds_who_we_are(door, monkeypatch):
     """Not being the broker is not remembered, and other credentials are asked about at once."""
     clock = [1000.0]
-    monkeypatch.setattr("app.aws.sts.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(
+        door.sts, "_confirmed", TTLCache(1, door.sts._confirmed.ttl, lambda: clock[0])
+    )
     door.refuse("AccessDenied").is_somebody("arn:aws:iam::111122223333:root")
     with pytest.raises(Unavailable):
         door.assume()

@@ -476,4 +476,4 @@ def test_diagnoses_count_with_verifications(patient, start, stopped_clock):
 
 def test_the_calls_of_a_diagnosis_wait_for_the_sts_budget(world):
     services = world.admin.app.extensions["deputy"]
-    assert services.diagnoses._sts._api._budget == services.rates.background_call
+    assert services.diagnoses._sts.budget == services.rates.background_call

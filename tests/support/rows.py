@@ -68,8 +68,7 @@ class Role:
         statement = ANYBODY["Statement"][0] | {"Principal": {"AWS": broker_arn}}
         trust = ANYBODY | {"Statement": [statement]}
         arn = customer.role(f"deputy-{secrets.token_hex(4)}", trust)
-        terms = {"RoleSessionName": "looking", "DurationSeconds": "900"}
-        found = services.verification._sts._assume_role(RoleArn.parse(arn), None, terms)
+        found = services.verification._sts._assume_role(RoleArn.parse(arn), None)
         return cls(arn, found.role_unique_id)
 
 
